@@ -1,0 +1,6 @@
+-- All events of a message's deliveries. $1 partner, $2 its shard, $3 message.
+select e.no, e.seq, e.attempt, e.event, e.reason, e.occurred_at
+from events e
+join deliveries d on d.shard = e.shard and d.message_id = e.message_id and d.no = e.no
+where d.partner_id = $1 and e.shard = $2 and e.message_id = $3
+order by e.no, e.seq

@@ -1,0 +1,7 @@
+-- Events are numbered 1..k without gaps, and k is what the delivery says.
+select d.message_id as "message_id!", d.no as "no!",
+  format('event_seq %s, rows %s, highest %s', d.event_seq, coalesce(e.n, 0), coalesce(e.top, 0)) as "found!"
+from deliveries d
+left join (select shard, message_id, no, count(*) as n, max(seq) as top from events group by 1, 2, 3) e
+  using (shard, message_id, no)
+where coalesce(e.n, 0) <> d.event_seq or coalesce(e.top, 0) <> d.event_seq

@@ -1,0 +1,2 @@
+-- The next node number for ids.
+select nextval('node_seq') as "node!"

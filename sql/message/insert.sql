@@ -1,0 +1,43 @@
+-- Accept: messages, their deliveries and their idempotency keys, in one statement and so in one commit, for as many
+-- requests as arrived together. A message whose key is taken is left out with all that is under it; the ids that come
+-- back are those written. Keys are inserted in sorted order, so that two groups never wait for each other in a ring.
+-- $1 shard[], $2 message_id[], $3 partner_id[], $4 client_msg_id[] (may hold nulls), $5 fingerprint[], $6 kind[],
+-- $7 priority[], $8 detail[] (JSON text), $9 created_at[], $10 scheduled_at[], $11 expires_at[]: one each per message.
+-- $12 position of its message in those arrays[], $13 no[], $14 lane[], $15 content[], $16 max_attempts[],
+-- $17 recipient[]: one each per delivery.
+with m as materialized (
+  select * from unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::text[], $5::bytea[], $6::text[], $7::text[],
+    $8::text[], $9::timestamptz[], $10::timestamptz[], $11::timestamptz[]) with ordinality
+    as m(shard, message_id, partner_id, client_msg_id, fingerprint, kind, priority, detail, created_at, scheduled_at,
+      expires_at, position)
+),
+taken as (
+  insert into idempotency (shard, partner_id, client_msg_id, message_id, fingerprint)
+  select shard, partner_id, client_msg_id, message_id, fingerprint from m
+  where client_msg_id is not null
+  order by shard, partner_id, client_msg_id
+  on conflict do nothing
+  returning message_id
+),
+fresh as materialized (
+  select m.* from m left join taken t on t.message_id = m.message_id
+  where m.client_msg_id is null or t.message_id is not null
+),
+written as (
+  insert into messages (shard, message_id, partner_id, client_msg_id, kind, priority, detail, created_at, scheduled_at,
+    expires_at)
+  select shard, message_id, partner_id, client_msg_id, kind, priority, detail::jsonb, created_at, scheduled_at,
+    expires_at
+  from fresh
+),
+queued as (
+  insert into deliveries (shard, message_id, no, lane, max_attempts, content, status, partner_id, ready_at, expires_at,
+    recipient)
+  select f.shard, f.message_id, d.no, d.lane, d.max_attempts, d.content,
+    case when f.scheduled_at > f.created_at then 'SCHEDULED'::delivery_status else 'PENDING' end,
+    f.partner_id, greatest(f.scheduled_at, f.created_at), f.expires_at, d.recipient
+  from unnest($12::bigint[], $13::smallint[], $14::smallint[], $15::smallint[], $16::smallint[], $17::text[])
+    as d(position, no, lane, content, max_attempts, recipient)
+  join fresh f on f.position = d.position
+)
+select message_id as "message_id!" from fresh

@@ -1,0 +1,40 @@
+//! The API: every route on this page, grouped by who calls it. A handler extracts, calls one flow or one read, answers.
+
+mod auth;
+mod delivery;
+pub mod error;
+mod health;
+mod message;
+mod notification;
+mod page;
+mod request;
+pub mod server;
+
+use axum::Router;
+use axum::routing::{get, post};
+
+use crate::hub::Hub;
+
+pub fn router(hub: &Hub) -> Router {
+    Router::new()
+        // Domain services post, and look at what they posted.
+        .route("/v1/messages", post(message::accept).get(message::list))
+        .route("/v1/messages/batch", post(message::accept_batch))
+        .route("/v1/messages/{id}", get(message::get))
+        .route("/v1/messages/{id}/timeline", get(message::timeline))
+        .route("/v1/messages/{id}/cancel", post(message::cancel))
+        .route("/v1/deliveries", get(delivery::list))
+        .route("/v1/deliveries/{id}", get(delivery::get))
+        // The same in seed 003's words.
+        .route("/notifications", post(notification::accept).get(notification::list))
+        .route("/notifications/{id}", get(notification::get))
+        // Machines that watch.
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .route("/about", get(health::about))
+        .fallback(error::no_route)
+        .method_not_allowed_fallback(error::no_method)
+        .layer(axum::middleware::from_fn_with_state(hub.clone(), request::around))
+        .with_state(hub.clone())
+}

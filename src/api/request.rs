@@ -1,0 +1,160 @@
+//! What surrounds every request, and the strict reading of its body and query.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, MatchedPath, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+
+use super::error::{Problem, REQUEST_ID};
+use crate::error::{Error, Refusal, excerpt};
+use crate::hub::Hub;
+use crate::limits;
+use crate::telemetry::observe;
+
+/// Around every handler: an id, a count, a log line, and a task of its own, because a caller that hangs up must not
+/// cut a database statement in half.
+pub async fn around(State(hub): State<Hub>, request: Request, next: Next) -> Response {
+    let id = hub.next_id().to_string();
+    let route = request.extensions().get::<MatchedPath>().map_or("none", |m| m.as_str()).to_owned();
+    let method = request.method().clone();
+    let began = Instant::now();
+    let too_long = request.uri().to_string().len() > limits::URI_BYTES;
+    let handled = REQUEST_ID.scope(id.clone(), async move {
+        if too_long {
+            Problem::from(Refusal::new(414, "uri_too_long", "the address is too long")).into_response()
+        } else {
+            next.run(request).await
+        }
+    });
+    let mut response = hub
+        .shutdown
+        .spawn(handled)
+        .await
+        .unwrap_or_else(|e| Problem::from(Error::Internal(format!("a handler ended early: {e}"))).into_response());
+    let status = response.status();
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(HeaderName::from_static("x-request-id"), value);
+    }
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    hub.metrics.requests.with_label_values(&[&route, status.as_str()]).inc();
+    observe(&hub.metrics.request_seconds, &[&route], began.elapsed());
+    tracing::debug!(request = id, %method, route, status = status.as_u16(), "answered");
+    response
+}
+
+/// A JSON body of at most `MOST` bytes, as it came.
+pub struct Json<const MOST: usize>(pub Bytes);
+
+impl<const MOST: usize> FromRequest<Hub> for Json<MOST> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _hub: &Hub) -> Result<Self, Problem> {
+        is_json(request.headers())?;
+        let too_large = || Refusal::new(413, "body_too_large", format!("the body is larger than {MOST} bytes"));
+        let body = Limited::new(request.into_body(), MOST).collect();
+        let collected = tokio::time::timeout(limits::BODY_TIMEOUT, body)
+            .await
+            .map_err(|_| Refusal::new(408, "body_timeout", "the body did not arrive in time"))?;
+        match collected {
+            Ok(body) => Ok(Json(body.to_bytes())),
+            Err(e) if is_limit(e.as_ref()) => Err(too_large().into()),
+            Err(_) => Err(Refusal::new(400, "body_incomplete", "the body ended early").into()),
+        }
+    }
+}
+
+fn is_limit(mut e: &(dyn std::error::Error + 'static)) -> bool {
+    loop {
+        if e.is::<LengthLimitError>() {
+            return true;
+        }
+        match e.source() {
+            Some(source) => e = source,
+            None => return false,
+        }
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> Result<(), Refusal> {
+    let refuse = |reason, detail: &str| Err(Refusal::new(415, reason, detail));
+    let Some(content_type) = headers.get(header::CONTENT_TYPE) else {
+        return refuse("content_type_missing", "send Content-Type: application/json");
+    };
+    let content_type = content_type.to_str().unwrap_or_default().to_ascii_lowercase();
+    let (media, parameters) = content_type.split_once(';').unwrap_or((&content_type, ""));
+    if media.trim() != "application/json" {
+        return refuse("content_type_unsupported", "send Content-Type: application/json");
+    }
+    let charset = parameters.split(';').find_map(|p| p.trim().strip_prefix("charset="));
+    if charset.is_some_and(|c| c.trim_matches('"') != "utf-8") {
+        return refuse("charset_unsupported", "JSON is UTF-8; send no other charset");
+    }
+    let encoded = headers.get(header::CONTENT_ENCODING).is_some_and(|e| e.as_bytes() != b"identity");
+    if encoded {
+        return refuse("content_encoding_unsupported", "send the body as it is, not compressed");
+    }
+    Ok(())
+}
+
+/// Query parameters: each at most once, and none that nobody asks for.
+pub struct Query(BTreeMap<String, String>);
+
+impl FromRequestParts<Hub> for Query {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _hub: &Hub) -> Result<Query, Problem> {
+        let mut given = BTreeMap::new();
+        for (name, value) in form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()) {
+            if name.contains('\0') || value.contains(['\0', '\u{fffd}']) {
+                let detail = format!("the query parameter '{}' is not UTF-8 text", excerpt(&name));
+                return Err(Refusal::new(400, "query_invalid", detail).into());
+            }
+            if given.insert(name.to_string(), value.into_owned()).is_some() {
+                let detail = format!("the query parameter '{}' is given twice", excerpt(&name));
+                return Err(Refusal::new(400, "query_duplicate", detail).into());
+            }
+        }
+        Ok(Query(given))
+    }
+}
+
+impl Query {
+    pub fn take(&mut self, name: &str) -> Option<String> {
+        self.0.remove(name)
+    }
+
+    /// A parameter in its own form; `what` says what that is.
+    pub fn parse<T>(&mut self, name: &str, what: &str, read: impl Fn(&str) -> Option<T>) -> Result<Option<T>, Refusal> {
+        let Some(text) = self.take(name) else { return Ok(None) };
+        match read(&text) {
+            Some(value) => Ok(Some(value)),
+            None => {
+                let detail = format!("{name}='{}' is not {what}", excerpt(&text));
+                Err(Refusal::new(400, "query_invalid", detail))
+            }
+        }
+    }
+
+    /// Everything asked for was taken: the rest is unknown.
+    pub fn close(self) -> Result<(), Refusal> {
+        match self.0.into_keys().next() {
+            None => Ok(()),
+            Some(name) => {
+                let detail = format!("there is no query parameter '{}' here", excerpt(&name));
+                Err(Refusal::new(400, "query_unknown", detail))
+            }
+        }
+    }
+}
+
+/// 2xx with a JSON body.
+pub fn ok(status: StatusCode, body: &serde_json::Value) -> Response {
+    (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+}

@@ -1,0 +1,86 @@
+//! The three scenarios of the first minute, posted over HTTP like anybody's: order completed, payment failed, outage.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::client::{Client, Target};
+use super::up::Simulators;
+use super::{Output, print};
+use crate::error::Result;
+use crate::hub::Hub;
+
+fn scenarios(run: &str) -> [(&'static str, Value); 3] {
+    [
+        (
+            "An order was completed: the customer gets an e-mail",
+            json!({
+                "type": "ORDER_COMPLETED", "clientMsgId": format!("demo-{run}-order"),
+                "title": "Order 2026-1234 completed", "message": "Thank you! Your order 2026-1234 is on its way.",
+                "recipient": "kim@example.com", "channels": ["EMAIL"],
+            }),
+        ),
+        (
+            "A payment failed: the customer gets an e-mail, operations a Slack post",
+            json!({
+                "type": "PAYMENT_FAILED", "clientMsgId": format!("demo-{run}-payment"),
+                "title": "Payment of order 2026-1235 failed",
+                "message": "The card was declined. Please choose another way to pay.",
+                "recipient": "lee@example.com", "channels": ["EMAIL", "SLACK"],
+            }),
+        ),
+        (
+            "A system is down: operations gets a Slack post",
+            json!({
+                "type": "SYSTEM_OUTAGE", "clientMsgId": format!("demo-{run}-outage"), "priority": "URGENT",
+                "title": "checkout is down", "message": "3 of 3 probes failed since 09:41.", "channels": ["SLACK"],
+            }),
+        ),
+    ]
+}
+
+/// True when all three arrived.
+pub async fn run(hub: &Hub, url: &str, simulators: &Simulators, output: Output, began: Instant) -> Result<bool> {
+    let client = Client::new(&Target { url: url.to_owned() })?;
+    let (mut good, mut told) = (true, Vec::new());
+    for (n, (title, body)) in scenarios(&hub.next_id().to_string()).into_iter().enumerate() {
+        let accepted = client.post("/notifications", &body).await?;
+        let id = accepted["id"].as_str().unwrap_or_default().to_owned();
+        let (message, settled) = client.settled(&id, Duration::from_secs(30)).await?;
+        let timeline = client.get(&format!("/v1/messages/{id}/timeline")).await?;
+        good &= settled && message["status"] == "COMPLETED";
+        let first_after = began.elapsed().as_secs_f64();
+        match output {
+            Output::Text => {
+                anstream::println!("\n{}", print::paint(print::BOLD, title));
+                print::story(&message, &timeline);
+                if n == 0 {
+                    anstream::println!("    first message sent {first_after:.1} s after the start");
+                }
+            }
+            Output::Json => {
+                told.push(json!({"scenario": title, "message": message, "timeline": timeline["items"], "afterSeconds": first_after}));
+            }
+        }
+    }
+    let mails = simulators.smtp.as_ref().map(|s| s.records().len());
+    let posts = simulators.slack.as_ref().map(|s| s.records().len());
+    match output {
+        Output::Text => {
+            let count = |n: Option<usize>| n.map_or("not simulated".to_owned(), |n| n.to_string());
+            anstream::println!("\nThe simulators got: {} e-mails, {} Slack posts.", count(mails), count(posts));
+        }
+        Output::Json => print::json(&json!({"scenarios": told, "good": good, "mails": mails, "slackPosts": posts})),
+    }
+    Ok(good)
+}
+
+/// How to go on by hand.
+pub fn invite(url: &str) {
+    anstream::println!(
+        "\nSend one yourself:\n\n  curl -s {url}/notifications -H 'content-type: application/json' -d '{{\"type\": \"HELLO\",\n    \
+         \"title\": \"Hello\", \"message\": \"It works.\", \"recipient\": \"you@example.com\", \"channels\": [\"EMAIL\", \
+         \"SLACK\"]}}'\n\n  curl -s '{url}/v1/messages?limit=5'\n  notihub tail --url {url}\n\nCtrl-C stops everything; \
+         the data stays.\n"
+    );
+}

@@ -1,0 +1,191 @@
+//! `notihub doctor`: is everything as it should be, and if not, what to do.
+
+use chrono::TimeDelta;
+use clap::Args;
+use serde_json::json;
+
+use super::{Output, print, process};
+use crate::clock::Clock;
+use crate::config::Settings;
+use crate::error::{Error, Result};
+use crate::store::{self, Store};
+use crate::telemetry;
+
+#[derive(Debug, Args)]
+pub struct Doctor {
+    #[command(flatten)]
+    settings: Settings,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Grade {
+    Good,
+    Warn,
+    Bad,
+}
+
+/// One finding: what was looked at, how it stands, and what to do about it.
+struct Finding {
+    grade: Grade,
+    what: &'static str,
+    stands: String,
+    remedy: &'static str,
+}
+
+fn finding(grade: Grade, what: &'static str, stands: impl Into<String>, remedy: &'static str) -> Finding {
+    Finding { grade, what, stands: stands.into(), remedy }
+}
+
+fn when(bad: bool, grade: Grade) -> Grade {
+    if bad { grade } else { Grade::Good }
+}
+
+pub async fn run(args: Doctor, output: Output) -> Result<u8> {
+    let settings = args.settings;
+    telemetry::start_logs(&settings.log)?;
+    let mut findings = Vec::new();
+    match settings.check() {
+        Ok(()) => findings.push(finding(Grade::Good, "settings", "agree with each other", "")),
+        Err(e) => findings.push(finding(Grade::Bad, "settings", e.to_string(), "change one of the two")),
+    }
+    match examine_database(&settings).await {
+        Ok(more) => findings.extend(more),
+        Err(e) => {
+            findings.push(finding(Grade::Bad, "database", e.to_string(), "start it, or give the right --database-url"))
+        }
+    }
+    findings.extend(examine_providers(&settings).await);
+    let worst = findings.iter().map(|f| f.grade).max().unwrap_or(Grade::Good);
+    match output {
+        Output::Json => {
+            let rows: Vec<_> = findings
+                .iter()
+                .map(|f| json!({"check": f.what, "grade": word(f.grade), "stands": f.stands, "remedy": f.remedy}))
+                .collect();
+            print::json(&json!({"grade": word(worst), "findings": rows}));
+        }
+        Output::Text => findings.iter().for_each(tell),
+    }
+    Ok(u8::from(worst == Grade::Bad))
+}
+
+fn word(grade: Grade) -> &'static str {
+    match grade {
+        Grade::Good => "ok",
+        Grade::Warn => "warn",
+        Grade::Bad => "fail",
+    }
+}
+
+fn tell(f: &Finding) {
+    let style = match f.grade {
+        Grade::Good => print::GOOD,
+        Grade::Warn => print::WARN,
+        Grade::Bad => print::BAD,
+    };
+    anstream::println!(
+        "{} {:<12} {}",
+        print::paint(style, &format!("{:<4}", word(f.grade))),
+        f.what,
+        print::printable(&f.stands)
+    );
+    if f.grade != Grade::Good {
+        anstream::println!("                  → {}", f.remedy);
+    }
+}
+
+async fn examine_database(settings: &Settings) -> Result<Vec<Finding>> {
+    let url = process::database_url(&settings.database)?;
+    let store = process::open_store(&settings.database, &url)?;
+    let mut findings = examine_server(settings, &store).await?;
+    let asked = Clock::host_now();
+    let said = store::hub::clock(store.api()).await?;
+    let off = Clock::system().calibrate(asked, said, Clock::host_now()).num_milliseconds().abs();
+    let grade = when(off > 1_000, Grade::Warn);
+    let stands = format!("{off} ms from the database's");
+    findings.push(finding(grade, "clock", stands, "run NTP on both; notihub corrects for it meanwhile"));
+    match store.migrations_missing().await {
+        Ok(0) => findings.push(finding(Grade::Good, "schema", "up to date", "")),
+        Ok(n) => {
+            findings.push(finding(Grade::Bad, "schema", format!("{n} migrations missing"), "run `notihub migrate`"));
+            return Ok(findings);
+        }
+        Err(e) => {
+            findings.push(finding(Grade::Bad, "schema", e.to_string(), "run the newer notihub"));
+            return Ok(findings);
+        }
+    }
+    let standing = store::partition::standing(store.api()).await?;
+    let ahead = standing.until.map(|until| (until - Clock::system().now()).num_days());
+    let short = ahead.is_none_or(|days| days < 14) || standing.in_default;
+    let stands = format!(
+        "made {} days ahead{}",
+        ahead.unwrap_or(0),
+        if standing.in_default { ", rows in the default" } else { "" }
+    );
+    findings.push(finding(
+        when(short, Grade::Bad),
+        "partitions",
+        stands,
+        "run `notihub migrate`, and keep a hub running",
+    ));
+    let workers = store::worker::list(store.api(), Clock::system().now() - TimeDelta::seconds(30)).await?;
+    let stands = format!("{} seen in the last 30 s", workers.len());
+    findings.push(finding(
+        when(workers.is_empty(), Grade::Warn),
+        "workers",
+        stands,
+        "start `notihub up` or `notihub work`",
+    ));
+    Ok(findings)
+}
+
+async fn examine_server(settings: &Settings, store: &Store) -> Result<Vec<Finding>> {
+    let rows = store::hub::settings(store.api()).await?;
+    let value = |name: &str| rows.iter().find(|s| s.name == name).map_or("", |s| s.setting.as_str());
+    let mut findings = vec![finding(Grade::Good, "database", format!("PostgreSQL {}", value("server_version")), "")];
+    if let Err(Error::Setup(why)) = process::check_durability(store, false).await {
+        let grade = if settings.database.accept_loss { Grade::Warn } else { Grade::Bad };
+        findings.push(finding(grade, "durability", why, "alter system set …, then select pg_reload_conf()"));
+    } else {
+        findings.push(finding(Grade::Good, "durability", "fsync, full_page_writes and synchronous_commit are on", ""));
+    }
+    let most: u32 = value("max_connections").parse().unwrap_or(0);
+    let ours = settings.database.api_connections + settings.database.worker_connections + 2;
+    let stands = format!("{most} allowed, {ours} used by each process that serves and works");
+    let remedy = "raise max_connections, or lower --api-connections and --worker-connections";
+    findings.push(finding(when(most < ours * 2, Grade::Warn), "connections", stands, remedy));
+    let vacuum = value("autovacuum") == "on" && value("track_counts") == "on";
+    let stands = if vacuum { "on" } else { "off: dead rows pile up" };
+    findings.push(finding(when(!vacuum, Grade::Bad), "autovacuum", stands, "alter system set autovacuum = on"));
+    let encoding = value("server_encoding");
+    let remedy = "make a database with encoding UTF8";
+    findings.push(finding(when(encoding != "UTF8", Grade::Bad), "encoding", encoding, remedy));
+    let age = store::hub::pinned(store.api()).await?.unwrap_or(0.0);
+    let stands = format!("oldest snapshot {age:.0} s");
+    let remedy = "find the long transaction in pg_stat_activity; dead rows cannot be cleaned while it lives";
+    findings.push(finding(when(age > 600.0, Grade::Warn), "snapshots", stands, remedy));
+    Ok(findings)
+}
+
+async fn examine_providers(settings: &Settings) -> Vec<Finding> {
+    let providers = match process::providers(settings) {
+        Ok(providers) => providers,
+        Err(e) => return vec![finding(Grade::Bad, "providers", e.to_string(), "change the provider's settings")],
+    };
+    let mut findings = Vec::new();
+    for provider in providers.iter() {
+        findings.push(match provider.check().await {
+            Ok(stands) => finding(Grade::Good, "provider", format!("{}: {stands}", provider.name()), ""),
+            Err(why) => {
+                let stands = format!("{}: {why}", provider.name());
+                finding(Grade::Bad, "provider", stands, "check its address, credentials and the way there")
+            }
+        });
+    }
+    if settings.slack.slack_destinations.is_empty() {
+        let remedy = "give --slack-destination, or use `up` with its simulator";
+        findings.push(finding(Grade::Warn, "provider", "slack: no destination configured", remedy));
+    }
+    findings
+}

@@ -1,0 +1,168 @@
+//! The program's commands, one file each. `--help` is the manual.
+
+pub mod client;
+mod demo;
+mod doctor;
+mod fsck;
+mod migrate;
+pub mod pg;
+mod print;
+mod process;
+mod send;
+mod simulate;
+mod status;
+mod tail;
+mod up;
+mod work;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+
+use crate::config;
+use crate::error::{Error, Result};
+
+/// A self-hosted notification hub on PostgreSQL alone.
+///
+/// Domain services POST a message; it is stored with one delivery per recipient and channel in one transaction; workers
+/// claim deliveries, call the providers, and write down what came of it. Every message ends in one explainable state.
+#[derive(Debug, Parser)]
+#[command(name = "notihub", version, max_term_width = 110)]
+#[command(
+    after_help = "Every setting is a flag, an environment variable NOTIHUB_… and a line in notihub.toml; a flag \
+beats the environment, the environment beats the file.\n\nFirst steps:\n  notihub up --demo           everything on this \
+machine, with three example messages\n  notihub send --email a@example.com --subject Hi --body Hello --wait\n  notihub \
+doctor              is everything as it should be?"
+)]
+struct Cli {
+    /// The file of settings [default: notihub.toml here, if there is one].
+    #[arg(long, global = true, env = "NOTIHUB_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// For people, or for programs.
+    #[arg(long, global = true, default_value = "text", value_name = "FORM")]
+    output: Output,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// All in one: private PostgreSQL, schema, API, workers, and simulators of what is not configured.
+    ///
+    /// Without --database-url a PostgreSQL of its own is started from the programs installed on this machine and stopped
+    /// with it. E-mail without --smtp-host and Slack without --slack-destination go to simulators: real servers on
+    /// loopback that keep what they are sent.
+    Up(Box<up::Up>),
+    /// The API: takes messages and answers questions.
+    ///
+    /// Run as many as you like, on any host, against one database.
+    Serve(Box<work::Serve>),
+    /// A worker: claims deliveries and calls the providers.
+    ///
+    /// Run as many as you like, on any host, against one database. SIGTERM stops claiming at once, finishes the calls in
+    /// flight, gives back what was not begun, and exits 0 within --shutdown-grace-ms.
+    Work(Box<work::Work>),
+    /// Brings the database's schema up to date.
+    Migrate(migrate::Migrate),
+    /// Runs a command against a private, throw-away PostgreSQL.
+    ///
+    /// DATABASE_URL and NOTIHUB_DATABASE_URL lead the command to it. Its exit code is the command's.
+    #[command(after_help = "Example:\n  notihub pg -- psql -c 'select version()'")]
+    Pg {
+        #[arg(trailing_var_arg = true, required = true, value_name = "COMMAND")]
+        command: Vec<std::ffi::OsString>,
+    },
+    /// Sends a message through a running hub.
+    Send(send::Send),
+    /// Shows a message and everything that happened to it.
+    Status(status::Status),
+    /// Follows the messages of a running hub.
+    Tail(tail::Tail),
+    /// Checks settings, database, clock, partitions and providers, and says what to do.
+    Doctor(Box<doctor::Doctor>),
+    /// Checks the invariants: what must hold of every message, delivery and attempt in the database.
+    Fsck(fsck::Fsck),
+    /// Runs the simulators of providers alone.
+    Simulate(simulate::Simulate),
+}
+
+/// The program: 0 done, 1 failed, 2 usage.
+pub fn main() -> ExitCode {
+    let cli = match parse(std::env::args_os().collect()) {
+        Ok(cli) => cli,
+        Err(Error::Setup(why)) => {
+            print::error(&why);
+            return ExitCode::from(2);
+        }
+        Err(e) => {
+            print::error(&e.to_string());
+            return ExitCode::from(1);
+        }
+    };
+    let Ok(runtime) = tokio::runtime::Builder::new_multi_thread().enable_all().build() else {
+        print::error("the runtime cannot start: no threads or file descriptors left");
+        return ExitCode::from(1);
+    };
+    // The first to install wins; there is no other.
+    let _installed = rustls::crypto::ring::default_provider().install_default();
+    match runtime.block_on(run(cli)) {
+        Ok(code) => ExitCode::from(code),
+        Err(e) => {
+            print::error(&e.to_string());
+            ExitCode::from(1)
+        }
+    }
+}
+
+/// The file's values become the defaults of the flags with their names; clap then orders flag, environment, file.
+fn parse(args: Vec<std::ffi::OsString>) -> Result<Cli> {
+    let named = args.iter().position(|a| a == "--config").and_then(|n| args.get(n + 1)).map(PathBuf::from);
+    let mut command = Cli::command();
+    for (name, values) in config::file(named.as_deref())? {
+        let mut known = false;
+        let subcommands: Vec<String> = command.get_subcommands().map(|c| c.get_name().to_owned()).collect();
+        for subcommand in subcommands {
+            command = command.mut_subcommand(subcommand, |c| {
+                c.mut_args(|arg| {
+                    let mine = arg.get_long() == Some(name.as_str());
+                    known |= mine;
+                    if mine { arg.default_values(values.clone()) } else { arg }
+                })
+            });
+        }
+        if !known {
+            return Err(Error::Setup(format!(
+                "notihub.toml: there is no setting '{name}'; `notihub up --help` lists them"
+            )));
+        }
+    }
+    let matches = command.try_get_matches_from(args).unwrap_or_else(|e| e.exit());
+    Cli::from_arg_matches(&matches).map_err(|e| Error::Setup(e.to_string()))
+}
+
+async fn run(cli: Cli) -> Result<u8> {
+    let output = cli.output;
+    match cli.command {
+        Command::Up(args) => up::run(*args, output).await,
+        Command::Serve(args) => work::serve(*args).await,
+        Command::Work(args) => work::work(*args, output).await,
+        Command::Migrate(args) => migrate::run(args, output).await,
+        Command::Pg { command } => {
+            let code = pg::run_throw_away(command).await?;
+            Ok(u8::try_from(code).unwrap_or(1))
+        }
+        Command::Send(args) => send::run(args, output).await,
+        Command::Status(args) => status::run(&args, output).await,
+        Command::Tail(args) => tail::run(args, output).await,
+        Command::Doctor(args) => doctor::run(*args, output).await,
+        Command::Fsck(args) => fsck::run(args, output).await,
+        Command::Simulate(args) => simulate::run(args, output).await,
+    }
+}

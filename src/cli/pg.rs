@@ -1,0 +1,867 @@
+//! The embedded default database: a PostgreSQL server that belongs to this process.
+//!
+//! Everything it has lives in the program's data folder: `pg/` the cluster with its password, `run/` the socket,
+//! `pg.log` what the server says, `port` the loopback port to keep, `lock` the claim of the one process that owns the
+//! folder. Whatever was killed, and when, the next start goes on from what is on disk: a half-made cluster is thrown
+//! away, a server that outlived its owner is adopted, a dead one's remains are recovered by PostgreSQL itself.
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, IsTerminal, Read, Seek, SeekFrom, Write};
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, Uid, User};
+use tokio::io::AsyncWriteExt;
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{sleep, timeout};
+use tracing::{debug, error, info, warn};
+
+use crate::error::{Error, Result};
+
+/// The oldest release that the statements are written and tried for.
+const MAJOR_MIN: u32 = 15;
+/// A socket's path holds 103 bytes on macOS (107 on Linux); `/.s.PGSQL.65535` takes 15 of them.
+const SOCKET_DIR_BYTES_MAX: usize = 103 - 15;
+const POLL: Duration = Duration::from_millis(20);
+/// How often a person who waits for a long recovery hears that it goes on.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Replaying `max_wal_size` takes minutes on a slow disk, and giving up would only begin it anew.
+const READY_MAX: Duration = Duration::from_mins(10);
+/// Killed servers leave backends that notice within seconds; until then they hold the shared memory.
+const REMAINS_MAX: Duration = Duration::from_secs(30);
+const STOP_FAST_MAX: Duration = Duration::from_secs(20);
+const STOP_IMMEDIATE_MAX: Duration = Duration::from_secs(10);
+const RESTART_PAUSE: Duration = Duration::from_millis(100);
+const RESTART_PAUSE_MAX: Duration = Duration::from_secs(10);
+const LOG_BYTES_MAX: u64 = 16 << 20;
+
+/// Given on the command line, which outranks every file of the cluster: nobody's edit weakens them unseen.
+const SETTINGS: &[&str] = &[
+    // What was answered 202 survives a power cut.
+    "fsync=on",
+    "full_page_writes=on",
+    "synchronous_commit=on",
+    // A queue rewrites the same pages all day: fewer checkpoints, fewer full-page images.
+    "max_wal_size=4GB",
+    "checkpoint_timeout=15min",
+    // Room for the queue's hot pages on a small machine.
+    "shared_buffers=256MB",
+    // Several processes with their pools, and a person with psql beside them.
+    "max_connections=200",
+    // A claimed row leaves a dead index entry that every later claim walks over: clean often and briskly.
+    "autovacuum_naptime=10s",
+    "autovacuum_vacuum_cost_limit=2000",
+    // Statements are short; compiling one costs more than running it.
+    "jit=off",
+    // A forgotten transaction keeps vacuum from cleaning.
+    "idle_in_transaction_session_timeout=60s",
+    // This machine alone, and with the password even here: other users of the machine reach the loopback port.
+    "listen_addresses=127.0.0.1",
+    "unix_socket_permissions=0700",
+    // The log is our `pg.log`, in English because we read it, and without DETAIL, which quotes rows.
+    "logging_collector=off",
+    "log_destination=stderr",
+    "log_error_verbosity=terse",
+    "log_line_prefix=%m [%p] ",
+    "lc_messages=C",
+    "log_timezone=UTC",
+    "timezone=UTC",
+];
+
+/// Where a server lives.
+#[derive(Debug, Clone)]
+pub struct PgPlace {
+    /// The program's data folder.
+    pub data_dir: PathBuf,
+    /// The folder is made new, and removed with everything in it when the server stops or this process dies.
+    pub throw_away: bool,
+}
+
+impl PgPlace {
+    /// A fresh folder for tests and trials, with a short name because a socket lives in it.
+    pub fn throw_away() -> Result<PgPlace> {
+        Ok(PgPlace { data_dir: PathBuf::from(format!("/tmp/notihub-pg-{}", random_hex(8)?)), throw_away: true })
+    }
+}
+
+/// A PostgreSQL server that belongs to this process. Dropping it without `stop` still tells the server to end.
+pub struct PrivatePg {
+    place: PgPlace,
+    cluster: PathBuf,
+    server: Installed,
+    account: Option<Account>,
+    socket_dir: PathBuf,
+    port: u16,
+    url: String,
+    /// False once somebody took the port: the socket, which we use ourselves, has the port in its name and keeps it.
+    tcp: bool,
+    /// "lz4" until this build of PostgreSQL says that it has none.
+    wal_compression: &'static str,
+    process: Process,
+    guard: Option<Child>,
+    _lock: File,
+}
+
+enum Process {
+    None,
+    Ours(Child, Pid),
+    Adopted(Pid),
+}
+
+impl PrivatePg {
+    /// Finds an installed server, makes the cluster when there is none, starts it or adopts the one that still runs,
+    /// and returns when it answers. Fails with `Error::Setup`.
+    pub async fn start(mut place: PgPlace) -> Result<PrivatePg> {
+        let began = Instant::now();
+        place.data_dir = make_home(&place)?;
+        let home = &place.data_dir;
+        let guard = if place.throw_away { Some(guard(home)?) } else { None };
+        let lock = take_lock(home)?;
+        let cluster = home.join("pg");
+        let account = Account::for_cluster(&cluster)?;
+        let made_by = fs::read_to_string(cluster.join("PG_VERSION")).ok().and_then(|text| text.trim().parse().ok());
+        let server = Installed::find(made_by)?;
+        if let Some(account) = &account {
+            account.check_way(home)?;
+        }
+        if !cluster.exists() {
+            make_cluster(home, &server, account.as_ref(), place.throw_away).await?;
+        }
+        let socket_dir = make_socket_dir(home, account.as_ref())?;
+        let mut pg = PrivatePg {
+            place,
+            cluster,
+            server,
+            account,
+            socket_dir,
+            port: 0,
+            url: String::new(),
+            tcp: true,
+            wal_compression: "lz4",
+            process: Process::None,
+            guard,
+            _lock: lock,
+        };
+        let adopted = pg.adopt().await?;
+        if !adopted {
+            pg.port = choose_port(&pg.place.data_dir)?;
+            pg.launch().await?;
+        }
+        pg.url = url(&pg.cluster, &pg.socket_dir, pg.port)?;
+        info!(
+            "PostgreSQL {} {} on {} port {} after {} ms",
+            pg.server.version,
+            if adopted { "was still running and is ours again" } else { "is ready" },
+            pg.socket_dir.display(),
+            pg.port,
+            began.elapsed().as_millis(),
+        );
+        Ok(pg)
+    }
+
+    /// For sqlx and libpq: over the Unix socket; programs that overlook `host=` reach the same server by TCP.
+    /// Holds the password: not for logs.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The major version.
+    pub fn version(&self) -> u32 {
+        self.server.major
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn socket_dir(&self) -> &Path {
+        &self.socket_dir
+    }
+
+    pub fn bin_dir(&self) -> &Path {
+        &self.server.bin_dir
+    }
+
+    /// The postmaster's; 0 while there is none.
+    pub fn pid(&self) -> u32 {
+        self.postmaster().map_or(0, |pid| pid.as_raw().unsigned_abs())
+    }
+
+    fn postmaster(&self) -> Option<Pid> {
+        match self.process {
+            Process::None => None,
+            Process::Ours(_, pid) | Process::Adopted(pid) => Some(pid),
+        }
+    }
+
+    /// Until `stop` resolves, starts the server again whenever it ends by itself; what was committed is recovered.
+    pub async fn supervise(&mut self, stop: impl Future<Output = ()>) {
+        tokio::select! {
+            () = stop => (),
+            never = self.keep_alive() => match never {},
+        }
+    }
+
+    async fn keep_alive(&mut self) -> Infallible {
+        let mut pause = RESTART_PAUSE;
+        loop {
+            let began = Instant::now();
+            self.ended().await;
+            if began.elapsed() > RESTART_PAUSE_MAX {
+                pause = RESTART_PAUSE;
+            }
+            warn!("PostgreSQL ended by itself; starting it again in {} ms", pause.as_millis());
+            sleep(pause).await;
+            pause = (pause * 2).min(RESTART_PAUSE_MAX);
+            let began = Instant::now();
+            match self.launch().await {
+                Ok(()) => info!("PostgreSQL is back after {} ms", began.elapsed().as_millis()),
+                Err(error) => error!("PostgreSQL did not come back: {error}"),
+            }
+        }
+    }
+
+    /// Stops the server: connections are cut, what was committed is on disk. A throw-away's folder is removed.
+    pub async fn stop(mut self) -> Result<()> {
+        let began = Instant::now();
+        // A throw-away has nothing worth a last checkpoint.
+        self.signal(if self.place.throw_away { Signal::SIGQUIT } else { Signal::SIGINT });
+        if timeout(STOP_FAST_MAX, self.ended()).await.is_err() {
+            warn!("PostgreSQL does not stop within {} s; stopping it at once", STOP_FAST_MAX.as_secs());
+            self.signal(Signal::SIGQUIT);
+            timeout(STOP_IMMEDIATE_MAX, self.ended()).await.map_err(|_| {
+                Error::Setup(format!("PostgreSQL (pid {}) does not stop; end it with: kill -9 {0}", self.pid()))
+            })?;
+        }
+        self.process = Process::None;
+        // It may lie in /tmp, where nobody would know it; not empty only after a SIGKILL.
+        let _best_effort = fs::remove_dir(&self.socket_dir);
+        if self.place.throw_away {
+            at(&self.place.data_dir, fs::remove_dir_all(&self.place.data_dir))?;
+        }
+        if let Some(mut guard) = self.guard.take() {
+            let _best_effort = guard.kill().await;
+        }
+        info!("PostgreSQL stopped after {} ms", began.elapsed().as_millis());
+        Ok(())
+    }
+
+    /// Takes over the server that a killed process left running. False: there is none, launch one.
+    async fn adopt(&mut self) -> Result<bool> {
+        let Some(file) = PidFile::read(&self.cluster) else { return Ok(false) };
+        if !is_postmaster(file.pid, &self.cluster) {
+            info!("PostgreSQL was not stopped in order; it recovers now");
+            return Ok(false);
+        }
+        self.process = Process::Adopted(file.pid);
+        // None when it was stopping all the while.
+        let Some(file) = self.ready(None).await? else { return Ok(false) };
+        (self.socket_dir, self.port) = (file.socket_dir, file.port);
+        Ok(true)
+    }
+
+    /// Starts the server and waits until it answers.
+    async fn launch(&mut self) -> Result<()> {
+        let began = Instant::now();
+        loop {
+            let stale = self.disown_pid_file()?;
+            let log_start = self.spawn()?;
+            if self.ready(stale).await?.is_some() {
+                return Ok(());
+            }
+            let said = self.log_since(log_start);
+            if said.contains("still in use") && began.elapsed() < REMAINS_MAX {
+                debug!("parts of the killed PostgreSQL are still ending");
+                sleep(POLL * 10).await;
+            } else if said.contains("\"wal_compression\"") && self.wal_compression != "on" {
+                self.wal_compression = "on";
+            } else if said.contains("could not create any TCP/IP sockets") && self.tcp {
+                warn!("port {} was taken by another program; PostgreSQL serves its socket alone", self.port);
+                self.tcp = false;
+            } else {
+                return Err(self.broken("does not start", &said));
+            }
+        }
+    }
+
+    /// The number in a dead server's file may be anybody's by now, and PostgreSQL would never start while that process
+    /// lives. It skips its own parent in this check, so we put ourselves there; its check for shared memory that is
+    /// still in use stays. Returns when the file was written, to tell it from the next one.
+    fn disown_pid_file(&self) -> Result<Option<SystemTime>> {
+        let Some(file) = PidFile::read(&self.cluster) else { return Ok(None) };
+        if !is_postmaster(file.pid, &self.cluster) {
+            let path = self.cluster.join("postmaster.pid");
+            let text = at(&path, fs::read_to_string(&path))?;
+            let rest = text.split_once('\n').map_or("", |(_, rest)| rest);
+            // Moved there: where root writes in a folder of others, a link could lead it anywhere.
+            let new = self.place.data_dir.join("postmaster.pid");
+            at(&new, fs::write(&new, format!("{}\n{rest}", std::process::id())))?;
+            give(&new, self.account.as_ref())?;
+            at(&path, fs::rename(&new, &path))?;
+        }
+        Ok(PidFile::read(&self.cluster).map(|file| file.written))
+    }
+
+    /// Starts the postmaster. Returns the length its log had before.
+    fn spawn(&mut self) -> Result<u64> {
+        let path = self.place.data_dir.join("pg.log");
+        if path.metadata().is_ok_and(|log| log.len() > LOG_BYTES_MAX) {
+            at(&path, fs::rename(&path, path.with_extension("log.1")))?;
+        }
+        let log = at(&path, OpenOptions::new().create(true).append(true).mode(0o600).open(&path))?;
+        let log_start = at(&path, log.metadata())?.len();
+        // Sockets of a dead server: PostgreSQL would ask after their owner by a number that may be anybody's by now.
+        for entry in at(&self.socket_dir, fs::read_dir(&self.socket_dir))?.flatten() {
+            let _best_effort = fs::remove_file(entry.path());
+        }
+        let mut command = self.server.command("postgres", self.account.as_ref(), &self.place.data_dir);
+        command.arg("-D").arg(&self.cluster);
+        for setting in SETTINGS {
+            command.args(["-c", setting]);
+        }
+        command.arg("-c").arg(format!("wal_compression={}", self.wal_compression));
+        command.arg("-c").arg(format!("port={}", self.port));
+        command.arg("-c").arg(format!("unix_socket_directories={}", self.socket_dir.display()));
+        if !self.tcp {
+            command.args(["-c", "listen_addresses="]);
+        }
+        if self.place.throw_away {
+            // Nobody asks for its data after a power cut.
+            command.args(["-c", "fsync=off"]);
+        }
+        command.kill_on_drop(false).stdout(at(&path, log.try_clone())?).stderr(log);
+        let child = command.spawn().map_err(|error| cannot_run(&command, &error))?;
+        let pid = Pid::from_raw(child.id().unwrap_or_default().cast_signed());
+        self.process = Process::Ours(child, pid);
+        Ok(log_start)
+    }
+
+    /// Waits until the server answers; none when it ended instead. `stale`: when a dead server's file was written,
+    /// which may carry the same number, as numbers start afresh in every container.
+    async fn ready(&mut self, stale: Option<SystemTime>) -> Result<Option<PidFile>> {
+        let began = Instant::now();
+        let mut told = PATIENCE;
+        while began.elapsed() < READY_MAX {
+            if let Some(file) = PidFile::read(&self.cluster)
+                && file.status == "ready"
+                && self.postmaster() == Some(file.pid)
+                && Some(file.written) != stale
+            {
+                return Ok(Some(file));
+            }
+            if timeout(POLL, self.ended()).await.is_ok() {
+                self.process = Process::None;
+                return Ok(None);
+            }
+            if began.elapsed() > told {
+                info!("PostgreSQL is not ready after {} s: {}", told.as_secs(), tail(&self.log_since(0), 1));
+                told += PATIENCE;
+            }
+        }
+        Err(self.broken("is still not ready", &self.log_since(0)))
+    }
+
+    /// Resolves when there is no server process.
+    async fn ended(&mut self) {
+        match &mut self.process {
+            Process::None => (),
+            Process::Ours(child, _) => {
+                // Cannot fail: nobody else waits for this child.
+                let _best_effort = child.wait().await;
+            }
+            Process::Adopted(pid) => {
+                while is_postmaster(*pid, &self.cluster) {
+                    sleep(POLL * 5).await;
+                }
+            }
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        // A number without its process belongs to nobody yet, or to somebody else.
+        if let Some(pid) = self.postmaster()
+            && is_postmaster(pid, &self.cluster)
+        {
+            let _best_effort = kill(pid, signal);
+        }
+    }
+
+    fn broken(&self, how: &str, said: &str) -> Error {
+        Error::Setup(format!(
+            "PostgreSQL {how}. Its log {} ends:\n{}\nMend what it names, or use another server with --database-url",
+            self.place.data_dir.join("pg.log").display(),
+            tail(said, 12),
+        ))
+    }
+
+    fn log_since(&self, start: u64) -> String {
+        let mut said = Vec::new();
+        if let Ok(mut log) = File::open(self.place.data_dir.join("pg.log")) {
+            let length = log.metadata().map_or(0, |log| log.len());
+            let _best_effort = log.seek(SeekFrom::Start(start.max(length.saturating_sub(16 << 10))));
+            let _best_effort = log.read_to_end(&mut said);
+        }
+        String::from_utf8_lossy(&said).into_owned()
+    }
+}
+
+impl Drop for PrivatePg {
+    fn drop(&mut self) {
+        self.signal(Signal::SIGINT);
+    }
+}
+
+/// The URL of the server that another process of ours runs in this data folder right now.
+pub fn running_url(data_dir: &Path) -> Result<Option<String>> {
+    let cluster = data_dir.canonicalize().unwrap_or_else(|_| data_dir.to_owned()).join("pg");
+    match PidFile::read(&cluster) {
+        Some(file) if file.status == "ready" && is_postmaster(file.pid, &cluster) => {
+            url(&cluster, &file.socket_dir, file.port).map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The folder of the socket needs no escaping: see `make_socket_dir`.
+fn url(cluster: &Path, socket_dir: &Path, port: u16) -> Result<String> {
+    let path = cluster.join("notihub.password");
+    let password = at(&path, fs::read_to_string(&path))?;
+    Ok(format!("postgres://notihub:{}@localhost:{port}/notihub?host={}", password.trim(), socket_dir.display()))
+}
+
+// ---- what a server says of itself
+
+/// `postmaster.pid`, which the server keeps up to date.
+struct PidFile {
+    pid: Pid,
+    port: u16,
+    socket_dir: PathBuf,
+    status: String,
+    written: SystemTime,
+}
+
+impl PidFile {
+    fn read(cluster: &Path) -> Option<PidFile> {
+        let path = cluster.join("postmaster.pid");
+        let text = fs::read_to_string(&path).ok()?;
+        let line = |no: usize| text.lines().nth(no - 1).unwrap_or_default().trim();
+        Some(PidFile {
+            // Negative in the file of a single-user server, and to `kill` the name of a whole group.
+            pid: Pid::from_raw(line(1).parse().ok().filter(|pid| *pid > 0)?),
+            port: line(4).parse().unwrap_or_default(),
+            socket_dir: PathBuf::from(line(5)),
+            status: line(8).to_owned(),
+            written: path.metadata().and_then(|file| file.modified()).ok()?,
+        })
+    }
+}
+
+/// Whether the process lives and is the server of this cluster, by its command line, which everybody may read (a dead
+/// child that nobody buries has none). When it cannot be read we say yes: two servers would destroy the cluster.
+fn is_postmaster(pid: Pid, cluster: &Path) -> bool {
+    if kill(pid, None) == Err(nix::Error::ESRCH) {
+        return false;
+    }
+    let line = fs::read(format!("/proc/{pid}/cmdline")).or_else(|_| {
+        let ps = std::process::Command::new("ps").args(["-ww", "-o", "command=", "-p", &pid.to_string()]).output();
+        ps.map(|output| output.stdout)
+    });
+    let sought = [b"-D\0", cluster.as_os_str().as_encoded_bytes(), b"\0"].concat();
+    let same = |(byte, sought): (&u8, &u8)| byte == sought || (*byte == b' ' && *sought == 0);
+    line.map_or(true, |line| line.windows(sought.len()).any(|part| part.iter().zip(&sought).all(same)))
+}
+
+// ---- the installed server
+
+struct Installed {
+    bin_dir: PathBuf,
+    major: u32,
+    minor: u32,
+    version: String,
+}
+
+impl Installed {
+    /// The newest that is new enough; for a cluster that exists, the newest of the major version that made it.
+    fn find(made_by: Option<u32>) -> Result<Installed> {
+        let all: Vec<Installed> = bin_dirs().into_iter().filter_map(Installed::look).collect();
+        let seen: Vec<&str> = all.iter().map(|server| server.version.as_str()).collect();
+        let seen = if seen.is_empty() { "none is installed".to_owned() } else { format!("found: {}", seen.join(", ")) };
+        let fits = |server: &Installed| made_by.map_or(server.major >= MAJOR_MIN, |major| server.major == major);
+        all.into_iter().filter(fits).max_by_key(|server| (server.major, server.minor)).ok_or_else(|| {
+            Error::Setup(match made_by {
+                Some(major) => format!(
+                    "the data were made by PostgreSQL {major}, which is not here ({seen}). Install it again (for \
+                     example: apt-get install postgresql-{major}), move the data with pg_upgrade, or choose another \
+                     folder with --data-dir"
+                ),
+                None => format!(
+                    "notihub needs a PostgreSQL server, {MAJOR_MIN} or newer; {seen}. Install one (apt-get install \
+                     postgresql, dnf install postgresql-server, apk add postgresql, brew install postgresql@17) or \
+                     name a running one with --database-url"
+                ),
+            })
+        })
+    }
+
+    /// The server in this folder, if it is whole.
+    fn look(bin_dir: PathBuf) -> Option<Installed> {
+        bin_dir.join("initdb").metadata().ok()?;
+        let output = std::process::Command::new(bin_dir.join("postgres")).arg("--version").output().ok()?;
+        // "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)", "postgres (PostgreSQL) 19beta1"
+        let version = String::from_utf8_lossy(&output.stdout).split_whitespace().nth(2)?.to_owned();
+        let mut numbers = version.split(|letter: char| !letter.is_ascii_digit()).map(|digits| digits.parse().ok());
+        let (major, minor) = (numbers.next()??, numbers.next().flatten().unwrap_or(0));
+        Some(Installed { bin_dir, major, minor, version })
+    }
+
+    /// Without our environment: it holds secrets that a database has no use for, and `PG*` would change its ways.
+    fn command(&self, program: &str, account: Option<&Account>, home: &Path) -> Command {
+        let mut command = Command::new(self.bin_dir.join(program));
+        command.env_clear().env("LC_ALL", "C").current_dir(home).stdin(Stdio::null()).kill_on_drop(true);
+        // A group of its own: Ctrl-C in the terminal is for us, who then stop the program in order.
+        command.process_group(0);
+        if let Some(account) = account {
+            // The standard library drops root's supplementary groups with these.
+            command.uid(account.uid).gid(account.gid);
+        }
+        command
+    }
+}
+
+/// The real folders of all servers: links on PATH lead there, and only there are the other programs sure to be.
+fn bin_dirs() -> BTreeSet<PathBuf> {
+    let mut dirs = path_dirs();
+    if let Ok(output) = std::process::Command::new("pg_config").arg("--bindir").output() {
+        dirs.push(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
+    }
+    for (parent, prefix, rest) in [
+        ("/usr/lib/postgresql", "", "bin"),                          // Debian, Ubuntu
+        ("/usr", "pgsql-", "bin"),                                   // RHEL, Fedora
+        ("/usr/lib", "postgresql", "bin"),                           // SUSE
+        ("/usr/libexec", "postgresql", ""),                          // Alpine
+        ("/opt/homebrew/opt", "postgresql@", "bin"),                 // Homebrew on Apple silicon
+        ("/usr/local/opt", "postgresql@", "bin"),                    // Homebrew on Intel
+        ("/Applications/Postgres.app/Contents/Versions", "", "bin"), // Postgres.app
+    ] {
+        for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+            if entry.file_name().as_encoded_bytes().starts_with(prefix.as_bytes()) {
+                dirs.push(entry.path().join(rest));
+            }
+        }
+    }
+    let real = |dir: PathBuf| Some(dir.join("postgres").canonicalize().ok()?.parent()?.to_owned());
+    dirs.into_iter().filter_map(real).collect()
+}
+
+/// The one variable read outside `config`: where programs are is no setting of ours, but the shell's answer to
+/// "which postgres?", and it must be the same answer.
+fn path_dirs() -> Vec<PathBuf> {
+    std::env::var_os("PATH").map_or_else(Vec::new, |path| std::env::split_paths(&path).collect())
+}
+
+// ---- root
+
+/// Whom the server runs as when we are root, because PostgreSQL refuses root.
+struct Account {
+    name: String,
+    uid: u32,
+    gid: u32,
+}
+
+impl Account {
+    /// A cluster stays with the user it was made for. None: we are not root, and the server runs as we do.
+    fn for_cluster(cluster: &Path) -> Result<Option<Account>> {
+        if !Uid::effective().is_root() {
+            return Ok(None);
+        }
+        if let Ok(owner) = cluster.metadata()
+            && owner.uid() != 0
+        {
+            return Ok(Some(Account { name: format!("uid {}", owner.uid()), uid: owner.uid(), gid: owner.gid() }));
+        }
+        let user = ["postgres", "nobody"].iter().find_map(|name| User::from_name(name).ok().flatten());
+        let user = user.ok_or_else(|| {
+            Error::Setup(
+                "PostgreSQL refuses to run as root, and there is no user postgres or nobody to run it as. Run notihub \
+                 as an ordinary user, or make one: useradd --system postgres"
+                    .to_owned(),
+            )
+        })?;
+        Ok(Some(Account { name: user.name, uid: user.uid.as_raw(), gid: user.gid.as_raw() }))
+    }
+
+    /// Whether this user gets to the folder; tried, because modes alone do not tell (ACLs, network disks).
+    fn check_way(&self, home: &Path) -> Result<()> {
+        match home.ancestors().take_while(|dir| !self.can_enter(dir)).last() {
+            None => Ok(()),
+            Some(barrier) => Err(Error::Setup(format!(
+                "PostgreSQL refuses to run as root, and the user it would run as ({}) may not enter {}. Choose a \
+                 folder it can reach with --data-dir, for example /var/lib/notihub, or open the way: chmod o+x {1}",
+                self.name,
+                barrier.display(),
+            ))),
+        }
+    }
+
+    fn can_enter(&self, dir: &Path) -> bool {
+        use std::os::unix::process::CommandExt;
+        let mut probe = std::process::Command::new("/bin/sh");
+        probe.args(["-c", ":"]).uid(self.uid).gid(self.gid).current_dir(dir);
+        probe.status().is_ok_and(|status| status.success())
+    }
+}
+
+fn give(path: &Path, account: Option<&Account>) -> Result<()> {
+    account.map_or(Ok(()), |account| at(path, chown(path, Some(account.uid), Some(account.gid))))
+}
+
+// ---- the folder
+
+fn make_home(place: &PgPlace) -> Result<PathBuf> {
+    let home = &place.data_dir;
+    let there = home.exists();
+    if there && place.throw_away {
+        return Err(Error::Setup(format!("{} exists; a throw-away server removes its folder", home.display())));
+    }
+    if !there {
+        at(home, fs::create_dir_all(home.parent().unwrap_or(home)))?;
+        at(home, fs::create_dir(home))?;
+        // The server's user passes through root's folder; what is secret in it has modes of its own.
+        let mode = if Uid::effective().is_root() { 0o711 } else { 0o700 };
+        at(home, fs::set_permissions(home, fs::Permissions::from_mode(mode)))?;
+    }
+    at(home, home.canonicalize())
+}
+
+/// The kernel lets go of it when we die, however we die.
+fn take_lock(home: &Path) -> Result<File> {
+    let path = home.join("lock");
+    let mut lock =
+        at(&path, OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(&path))?;
+    match lock.try_lock() {
+        Ok(()) => {
+            at(&path, lock.set_len(0))?;
+            at(&path, writeln!(lock, "{}", std::process::id()))?;
+            Ok(lock)
+        }
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            let _best_effort = lock.read_to_string(&mut pid);
+            Err(Error::Setup(format!(
+                "another notihub (pid {}) runs with the folder {}. Stop it, or give this one a folder of its own with \
+                 --data-dir",
+                pid.trim(),
+                home.display(),
+            )))
+        }
+        Err(TryLockError::Error(error)) => at(&path, Err(error)),
+    }
+}
+
+/// `run` in the data folder, unless its path is too long for a socket or needs escaping in a URL or in PostgreSQL's
+/// list of folders.
+fn make_socket_dir(home: &Path, account: Option<&Account>) -> Result<PathBuf> {
+    let run = home.join("run");
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-".contains(byte);
+    let bytes = run.as_os_str().as_encoded_bytes();
+    let dir = if bytes.len() <= SOCKET_DIR_BYTES_MAX && bytes.iter().all(plain) {
+        run
+    } else {
+        let mut hasher = DefaultHasher::new();
+        home.hash(&mut hasher);
+        PathBuf::from(format!("/tmp/notihub-{:016x}", hasher.finish()))
+    };
+    let made = DirBuilder::new().mode(0o700).create(&dir);
+    if made.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::AlreadyExists) {
+        at(&dir, made)?;
+    }
+    // In /tmp anybody may have been there first.
+    let found = at(&dir, dir.symlink_metadata())?;
+    let owner = found.uid();
+    if !found.is_dir() || (owner != Uid::effective().as_raw() && account.is_none_or(|account| account.uid != owner)) {
+        return Err(Error::Setup(format!("{} belongs to somebody else. Remove it, or use --data-dir", dir.display())));
+    }
+    at(&dir, fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)))?;
+    give(&dir, account)?;
+    Ok(dir)
+}
+
+/// The port of the last time when it is still free, so that a person's notes stay true.
+fn choose_port(home: &Path) -> Result<u16> {
+    let path = home.join("port");
+    let last = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, last));
+    let listener = listener.or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
+    let port = listener.and_then(|listener| listener.local_addr()).map_err(|error| {
+        Error::Setup(format!("no free port on 127.0.0.1: {error}. Use another server with --database-url"))
+    })?;
+    at(&path, fs::write(&path, format!("{}\n", port.port())))?;
+    Ok(port.port())
+}
+
+/// Made beside its place and moved there when whole and on disk: what is in `pg` is never half a cluster.
+async fn make_cluster(home: &Path, server: &Installed, account: Option<&Account>, throw_away: bool) -> Result<()> {
+    let began = Instant::now();
+    for entry in at(home, fs::read_dir(home))?.flatten() {
+        if entry.file_name().as_encoded_bytes().starts_with(b"pg.new") {
+            let _best_effort = fs::remove_file(entry.path()).or_else(|_| fs::remove_dir_all(entry.path()));
+        }
+    }
+    // A name of its own: the initdb of a killed process may still be writing to the earlier one.
+    let new = home.join(format!("pg.new-{}", random_hex(4)?));
+    let password = new.with_added_extension("password");
+    let mut file = at(&password, OpenOptions::new().create_new(true).write(true).mode(0o600).open(&password))?;
+    at(&password, writeln!(file, "{}", random_hex(24)?))?;
+    give(&password, account)?;
+
+    // Byte order for text, which no upgrade of the system can change under an index; letters of all scripts known as
+    // such where the system has C.UTF-8.
+    let mut result = Ok(());
+    for letters in ["C.UTF-8", "C"] {
+        let mut initdb = server.command("initdb", account, home);
+        at(&new, DirBuilder::new().mode(0o700).create(&new))?;
+        give(&new, account)?;
+        initdb.arg("-D").arg(&new).arg("--pwfile").arg(&password);
+        initdb.args(["-U", "notihub", "-A", "scram-sha-256", "-E", "UTF8", "--data-checksums"]);
+        initdb.args(["--locale=C", &format!("--lc-ctype={letters}"), "--no-sync", "--no-instructions"]);
+        result = run(initdb, "").await;
+        if result.is_ok() {
+            break;
+        }
+        let _best_effort = fs::remove_dir_all(&new);
+    }
+    result?;
+    let mut single = server.command("postgres", account, home);
+    single.arg("--single").arg("-D").arg(&new);
+    single.args(["-c", "fsync=off", "-c", "exit_on_error=on", "-c", "log_checkpoints=off", "template1"]);
+    run(single, "create database notihub;\n").await?;
+    let kept = new.join("notihub.password");
+    at(&kept, fs::rename(&password, &kept))?;
+    if !throw_away {
+        let mut sync = server.command("initdb", account, home);
+        sync.arg("--sync-only").arg("-D").arg(&new);
+        run(sync, "").await?;
+    }
+    at(home, fs::rename(&new, home.join("pg")))?;
+    at(home, File::open(home).and_then(|folder| folder.sync_all()))?;
+    info!("made a PostgreSQL {} cluster in {} in {} ms", server.version, home.display(), began.elapsed().as_millis());
+    Ok(())
+}
+
+/// Removes a throw-away when we cannot: the pipe closes however we die, and the shell at its other end cleans up.
+fn guard(home: &Path) -> Result<Child> {
+    const CLEAN: &str = r#"
+        read -r _
+        pid=$(head -n 1 "$0/pg/postmaster.pid") && kill -QUIT "$pid"
+        for _ in 1 2 3 4 5 6 7 8 9 10; do
+            sleep 0.2
+            kill -0 "$pid" && continue
+            rm -rf "$0" && exit
+        done
+        rm -rf "$0"
+    "#;
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", CLEAN]).arg(home).process_group(0);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().map_err(|error| cannot_run(&command, &error))
+}
+
+// ---- `notihub pg -- CMD`
+
+/// Runs a command with a server of its own, named in DATABASE_URL and NOTIHUB_DATABASE_URL, that is gone afterwards.
+/// Returns the command's exit code; as a shell would, 128 + n when signal n ended it.
+pub async fn run_throw_away(command: Vec<OsString>) -> Result<i32> {
+    let Some((program, args)) = command.split_first() else {
+        return Err(Error::Setup("name the command to run: notihub pg -- psql".to_owned()));
+    };
+    let listen = |kind| signal(kind).map_err(|error| Error::Setup(format!("cannot listen for signals: {error}")));
+    let (mut term, mut int) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let pg = tokio::select! {
+        pg = PrivatePg::start(PgPlace::throw_away()?) => pg?,
+        _ = term.recv() => return Ok(128 + Signal::SIGTERM as i32),
+        _ = int.recv() => return Ok(128 + Signal::SIGINT as i32),
+    };
+    let spawned = Command::new(program)
+        .args(args)
+        .env("DATABASE_URL", pg.url())
+        .env("NOTIHUB_DATABASE_URL", pg.url())
+        .kill_on_drop(true)
+        .spawn();
+    let status = match spawned {
+        Ok(mut child) => loop {
+            tokio::select! {
+                status = child.wait() => break status,
+                _ = term.recv() => pass_on(&child, Signal::SIGTERM),
+                // The terminal has already told the command itself; twice would mean "at once" to many.
+                _ = int.recv() => if !io::stdin().is_terminal() { pass_on(&child, Signal::SIGINT) },
+            }
+        },
+        Err(error) => Err(error),
+    };
+    pg.stop().await?;
+    let status = status.map_err(|error| {
+        Error::Setup(format!("cannot run {}: {error}. Name a program that is installed", program.display()))
+    })?;
+    Ok(status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1))
+}
+
+fn pass_on(child: &Child, signal: Signal) {
+    if let Some(pid) = child.id() {
+        // It may just have ended: as good.
+        let _best_effort = kill(Pid::from_raw(pid.cast_signed()), signal);
+    }
+}
+
+// ---- small things
+
+/// Runs a program of PostgreSQL to its end, with `input` to read.
+async fn run(mut command: Command, input: &str) -> Result<()> {
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|error| cannot_run(&command, &error))?;
+    if let Some(mut pipe) = child.stdin.take() {
+        // A program that ended before it read says why on its own.
+        let _best_effort = pipe.write_all(input.as_bytes()).await;
+    }
+    let output = child.wait_with_output().await.map_err(|error| cannot_run(&command, &error))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(cannot_run(&command, &tail(&String::from_utf8_lossy(&output.stderr), 12)))
+}
+
+fn cannot_run(command: &Command, why: &dyn Display) -> Error {
+    let program = Path::new(command.as_std().get_program()).display();
+    Error::Setup(format!("cannot run {program}: {why}\nMend what it names, or use another server with --database-url"))
+}
+
+fn at<T>(path: &Path, result: io::Result<T>) -> Result<T> {
+    result.map_err(|error| {
+        Error::Setup(format!(
+            "cannot use {}: {error}. Give it to the user who runs notihub, or choose another folder with --data-dir",
+            path.display(),
+        ))
+    })
+}
+
+fn random_hex(bytes: usize) -> Result<String> {
+    let path = Path::new("/dev/urandom");
+    let mut random = vec![0; bytes];
+    at(path, File::open(path).and_then(|mut source| source.read_exact(&mut random)))?;
+    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn tail(text: &str, lines_max: usize) -> String {
+    let lines: Vec<&str> = text.trim_end().lines().collect();
+    lines[lines.len().saturating_sub(lines_max)..].join("\n")
+}

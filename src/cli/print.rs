@@ -1,0 +1,71 @@
+//! Output for people: colours only on a terminal (anstream strips them elsewhere), JSON when asked.
+
+use anstyle::{AnsiColor, Style};
+use serde_json::Value;
+
+pub const GOOD: Style = AnsiColor::Green.on_default();
+pub const WARN: Style = AnsiColor::Yellow.on_default();
+pub const BAD: Style = AnsiColor::Red.on_default();
+pub const DIM: Style = Style::new().dimmed();
+pub const BOLD: Style = Style::new().bold();
+
+pub fn error(text: &str) {
+    anstream::eprintln!("{BAD}error{BAD:#} {}", printable(text));
+}
+
+pub fn json(value: &Value) {
+    anstream::println!("{value}");
+}
+
+/// What others wrote must not steer a terminal.
+pub fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
+}
+
+pub fn paint(style: Style, text: &str) -> String {
+    format!("{style}{text}{style:#}")
+}
+
+/// A status in its colour.
+pub fn status(word: &str) -> String {
+    let style = match word {
+        "SENT" | "DELIVERED" | "SUCCESS" | "COMPLETED" | "ACCEPTED" => GOOD,
+        "FAILED" | "EXPIRED" | "REJECTED" => BAD,
+        "UNDETERMINED" | "UNKNOWN" | "PARTIAL" | "CANCELED" => WARN,
+        _ => Style::new(),
+    };
+    paint(style, word)
+}
+
+/// A message as `GET /v1/messages/{id}` gives it, with its timeline.
+pub fn story(message: &Value, timeline: &Value) {
+    let text = |v: &Value| printable(v.as_str().unwrap_or_default());
+    anstream::println!(
+        "{BOLD}{}{BOLD:#}  {}  {}  {}",
+        text(&message["messageId"]),
+        text(&message["type"]),
+        status(message["status"].as_str().unwrap_or_default()),
+        text(&message["title"]),
+    );
+    for delivery in message["deliveries"].as_array().into_iter().flatten() {
+        anstream::println!(
+            "  {}  {} → {}  {}",
+            text(&delivery["deliveryId"]),
+            text(&delivery["channel"]),
+            text(&delivery["to"]),
+            status(delivery["status"].as_str().unwrap_or_default()),
+        );
+    }
+    for entry in timeline["items"].as_array().into_iter().flatten() {
+        let at = text(&entry["at"]);
+        let at = at.get(11..23).unwrap_or(&at);
+        let no = entry["deliveryId"].as_str().and_then(|id| id.rsplit('-').next()).map(|no| format!("-{no}"));
+        let attempt = entry["attempt"].as_i64().map(|n| format!("#{n}")).unwrap_or_default();
+        let what = text(&entry["what"]);
+        anstream::println!(
+            "    {DIM}{at}{DIM:#} {:<4}{attempt:<4}{what:<11}{}",
+            no.unwrap_or_default(),
+            text(&entry["detail"])
+        );
+    }
+}

@@ -1,0 +1,121 @@
+//! `notihub send`: a message from a terminal or a script.
+
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::client::{Client, Target};
+use super::{Output, print};
+use crate::error::{Error, Result};
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  notihub send --email kim@example.com --subject Hi --body 'It works.' --wait\n  notihub \
+send --slack ops --body 'deploy done' --type DEPLOY --priority URGENT\n  echo '{\"type\": …}' | notihub send --json -"
+)]
+pub struct Send {
+    #[command(flatten)]
+    target: Target,
+    /// What kind of message this is, in your own words.
+    #[arg(long = "type", default_value = "MANUAL", value_name = "TYPE")]
+    kind: String,
+    /// An e-mail address; several times for several.
+    #[arg(long, value_name = "ADDRESS")]
+    email: Vec<String>,
+    /// A Slack destination's name; several times for several.
+    #[arg(long, value_name = "NAME")]
+    slack: Vec<String>,
+    #[arg(long, value_name = "TEXT")]
+    subject: Option<String>,
+    #[arg(long, value_name = "TEXT")]
+    body: Option<String>,
+    /// URGENT, NORMAL or BULK.
+    #[arg(long, default_value = "NORMAL", value_name = "PRIORITY")]
+    priority: String,
+    /// Not before this time, as 2026-12-24T09:00:00+09:00.
+    #[arg(long, value_name = "TIME")]
+    scheduled_at: Option<String>,
+    /// Worthless from this time on.
+    #[arg(long, value_name = "TIME")]
+    expires_at: Option<String>,
+    /// Your own id of this message: sent twice with the same id, it is stored once.
+    #[arg(long, value_name = "ID")]
+    client_msg_id: Option<String>,
+    /// The whole message as JSON, from a file or from - (standard input), instead of the flags above.
+    #[arg(long, value_name = "FILE")]
+    json: Option<std::path::PathBuf>,
+    /// Only say whether it would be accepted.
+    #[arg(long)]
+    dry_run: bool,
+    /// Wait until it is settled and show what happened; exit 1 unless all of it was sent.
+    #[arg(long)]
+    wait: bool,
+    /// Seconds to wait at most.
+    #[arg(long, default_value_t = 60, value_name = "S")]
+    timeout: u64,
+}
+
+pub async fn run(args: Send, output: Output) -> Result<u8> {
+    let client = Client::new(&args.target)?;
+    let body = match &args.json {
+        Some(path) => read(path)?,
+        None => compose(&args)?,
+    };
+    let path = if args.dry_run { "/v1/messages?dryRun=true" } else { "/v1/messages" };
+    let accepted = client.post(path, &body).await?;
+    let id = accepted["messageId"].as_str().unwrap_or_default();
+    if args.dry_run || !args.wait {
+        match output {
+            Output::Json => print::json(&accepted),
+            Output::Text if args.dry_run => anstream::println!("it would be accepted"),
+            Output::Text => anstream::println!("{id}"),
+        }
+        return Ok(0);
+    }
+    let (message, settled) = client.settled(id, Duration::from_secs(args.timeout)).await?;
+    match output {
+        Output::Json => print::json(&message),
+        Output::Text => print::story(&message, &client.get(&format!("/v1/messages/{id}/timeline")).await?),
+    }
+    Ok(u8::from(!settled || message["status"] != "COMPLETED"))
+}
+
+fn read(path: &std::path::Path) -> Result<Value> {
+    let unreadable = |e: std::io::Error| Error::Setup(format!("{} cannot be read: {e}", path.display()));
+    let text = if path.as_os_str() == "-" {
+        std::io::read_to_string(std::io::stdin()).map_err(unreadable)?
+    } else {
+        std::fs::read_to_string(path).map_err(unreadable)?
+    };
+    serde_json::from_str(&text).map_err(|e| Error::Setup(format!("{} is not JSON: {e}", path.display())))
+}
+
+fn compose(args: &Send) -> Result<Value> {
+    let mut channels = Vec::new();
+    if !args.email.is_empty() {
+        channels.push(json!({"channel": "EMAIL", "to": args.email}));
+    }
+    if !args.slack.is_empty() {
+        channels.push(json!({"channel": "SLACK", "to": args.slack}));
+    }
+    if channels.is_empty() {
+        return Err(Error::Setup(
+            "nobody to send to: give --email or --slack, or the whole message with --json".into(),
+        ));
+    }
+    let mut body = json!({"type": args.kind, "priority": args.priority, "channels": channels});
+    let given = [
+        ("title", &args.subject),
+        ("body", &args.body),
+        ("scheduledAt", &args.scheduled_at),
+        ("expiresAt", &args.expires_at),
+        ("clientMsgId", &args.client_msg_id),
+    ];
+    for (name, value) in given {
+        if let Some(value) = value {
+            body[name] = value.clone().into();
+        }
+    }
+    Ok(body)
+}

@@ -1,0 +1,139 @@
+//! `notihub up`: everything in one process, for a first minute and for a single machine.
+
+use std::time::Instant;
+
+use clap::Args;
+
+use super::pg::{PgPlace, PrivatePg};
+use super::{Output, demo, print, process};
+use crate::config::{EmailKind, Settings, SmtpTls};
+use crate::error::Result;
+use crate::hub::Hub;
+use crate::provider::simulator::{slack::SlackSimulator, smtp::SmtpSimulator};
+use crate::shutdown::{Shutdown, signalled};
+use crate::telemetry;
+use crate::worker::Role;
+
+#[derive(Debug, Args)]
+pub struct Up {
+    #[command(flatten)]
+    settings: Settings,
+    /// Post three example messages and show what happened to each: an order completed, a payment failed, an outage.
+    #[arg(long)]
+    demo: bool,
+    /// Stop when the example messages are done (with --demo), or at once.
+    #[arg(long)]
+    once: bool,
+}
+
+/// The simulators that stand in for what is not configured.
+#[derive(Default)]
+pub struct Simulators {
+    pub slack: Option<SlackSimulator>,
+    pub smtp: Option<SmtpSimulator>,
+}
+
+pub async fn run(args: Up, output: Output) -> Result<u8> {
+    let began = Instant::now();
+    let mut settings = args.settings;
+    // People read `up`'s own output; the log is for when something is wrong.
+    if settings.log.log == "info" && args.demo {
+        settings.log.log = "warn,notihub::cli::pg=info".into();
+    }
+    telemetry::start_logs(&settings.log)?;
+    settings.check()?;
+    // What the hub stands on, stopped after it: PostgreSQL and the simulators.
+    let ground = Shutdown::new();
+    let code = tokio::select! {
+        ran = on_ground(settings, &ground, args.demo, args.once, output, began) => ran,
+    };
+    ground.stop();
+    ground.drained(std::time::Duration::from_secs(30)).await;
+    code
+}
+
+async fn on_ground(
+    mut settings: Settings,
+    ground: &Shutdown,
+    with_demo: bool,
+    once: bool,
+    output: Output,
+    began: Instant,
+) -> Result<u8> {
+    let url = match &settings.database.database_url {
+        Some(url) => url.clone(),
+        None => start_pg(&settings, ground).await?,
+    };
+    let store = process::open_store(&settings.database, &url)?;
+    store.migrate().await?;
+    let simulators = stand_in(&mut settings, ground).await?;
+    let hub = process::open_hub(settings, store, Shutdown::new()).await?;
+    let address = process::start(&hub, Role::Both).await?;
+    let url = address.map(|a| format!("http://{a}")).unwrap_or_default();
+    if output == Output::Text {
+        banner(&hub, &url, &simulators, began);
+    }
+    let mut good = true;
+    if with_demo {
+        good = demo::run(&hub, &url, &simulators, output, began).await?;
+    }
+    if !once {
+        if output == Output::Text {
+            demo::invite(&url);
+        }
+        signalled().await;
+    }
+    let stopped = process::stop(&hub).await;
+    Ok(if good { stopped } else { 1 })
+}
+
+/// Starts the private PostgreSQL, watched until the ground goes.
+async fn start_pg(settings: &Settings, ground: &Shutdown) -> Result<String> {
+    let mut pg = PrivatePg::start(PgPlace { data_dir: settings.database.data_dir()?, throw_away: false }).await?;
+    let url = pg.url().to_owned();
+    let stop = ground.clone();
+    ground.spawn(async move {
+        pg.supervise(stop.stopping()).await;
+        if let Err(e) = pg.stop().await {
+            tracing::error!(error = %e, "the private PostgreSQL did not stop as it should");
+        }
+    });
+    Ok(url)
+}
+
+/// Simulators for what is not configured, and the settings that lead to them.
+async fn stand_in(settings: &mut Settings, ground: &Shutdown) -> Result<Simulators> {
+    let mut simulators = Simulators::default();
+    if settings.email.email.is_none() && settings.email.smtp_host.is_none() {
+        let smtp = SmtpSimulator::start(0, 0, ground).await?;
+        settings.email.email = Some(EmailKind::Smtp);
+        settings.email.smtp_host = Some(smtp.address().ip().to_string());
+        settings.email.smtp_port = Some(smtp.address().port());
+        settings.email.smtp_tls = SmtpTls::None;
+        simulators.smtp = Some(smtp);
+    }
+    if settings.slack.slack_destinations.is_empty() {
+        let slack = SlackSimulator::start(0, ground).await?;
+        settings.slack.slack_destinations.push(("ops".into(), slack.hook("ops")));
+        simulators.slack = Some(slack);
+    }
+    Ok(simulators)
+}
+
+fn banner(hub: &Hub, url: &str, simulators: &Simulators, began: Instant) {
+    anstream::println!(
+        "{} notihub {} answers at {url} after {:.1} s",
+        print::paint(print::GOOD, "up"),
+        env!("CARGO_PKG_VERSION"),
+        began.elapsed().as_secs_f64()
+    );
+    let email = match &simulators.smtp {
+        Some(smtp) => format!("simulator; what it got: http://{}/_records", smtp.control()),
+        None => hub.providers.of(crate::model::channel::Channel::Email).map_or("off".into(), |p| p.name().to_owned()),
+    };
+    let slack = match &simulators.slack {
+        Some(slack) => format!("simulator, destination ops; what it got: http://{}/_records", slack.address()),
+        None => format!("destinations {}", hub.settings.slack.names().into_iter().collect::<Vec<_>>().join(", ")),
+    };
+    anstream::println!("   e-mail  {email}\n   slack   {slack}");
+}

@@ -1,0 +1,109 @@
+//! `notihub serve` and `notihub work`: API and workers, on any host, against one database.
+
+use std::str::FromStr as _;
+
+use clap::Args;
+
+use super::{Output, print, process};
+use crate::config::Settings;
+use crate::error::{Error, Result};
+use crate::hub::Hub;
+use crate::shutdown::{Shutdown, signalled};
+use crate::telemetry;
+use crate::worker::{self, Role};
+
+#[derive(Debug, Args)]
+pub struct Serve {
+    #[command(flatten)]
+    settings: Settings,
+    /// Deliver in this process as well.
+    #[arg(long, env = "NOTIHUB_SERVE_WORK")]
+    work: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "From cron:\n  * * * * * notihub work --once\n\nOn a schedule of its own (with or without seconds):\n  \
+notihub work --cron '*/10 * * * * *'"
+)]
+pub struct Work {
+    #[command(flatten)]
+    settings: Settings,
+    /// Deliver what is due now, and exit.
+    #[arg(long, conflicts_with = "cron")]
+    once: bool,
+    /// Deliver what is due whenever this cron expression says so (UTC), instead of at once.
+    #[arg(long, env = "NOTIHUB_WORK_CRON", value_name = "EXPRESSION")]
+    cron: Option<String>,
+}
+
+async fn open(settings: Settings) -> Result<Hub> {
+    telemetry::start_logs(&settings.log)?;
+    settings.check()?;
+    let store = process::open_store(&settings.database, &process::database_url(&settings.database)?)?;
+    process::open_hub(settings, store, Shutdown::new()).await
+}
+
+pub async fn serve(args: Serve) -> Result<u8> {
+    let hub = open(args.settings).await?;
+    let address = process::start(&hub, if args.work { Role::Both } else { Role::Api }).await?;
+    tracing::info!(address = address.map(|a| a.to_string()), "the API answers");
+    signalled().await;
+    Ok(process::stop(&hub).await)
+}
+
+pub async fn work(args: Work, output: Output) -> Result<u8> {
+    let cron = args.cron.as_deref().map(schedule).transpose()?;
+    let hub = open(args.settings).await?;
+    if args.once {
+        stop_when_signalled(&hub);
+        let claimed = worker::deliver::once(&hub).await?;
+        match output {
+            Output::Text => anstream::println!("{claimed} deliveries claimed and settled"),
+            Output::Json => print::json(&serde_json::json!({"claimed": claimed})),
+        }
+        return Ok(process::stop(&hub).await);
+    }
+    if let Some(cron) = cron {
+        stop_when_signalled(&hub);
+        on_schedule(&hub, &cron).await?;
+        return Ok(process::stop(&hub).await);
+    }
+    process::start(&hub, Role::Worker).await?;
+    tracing::info!(channels = ?hub.providers.channels(), "the worker claims");
+    signalled().await;
+    Ok(process::stop(&hub).await)
+}
+
+fn stop_when_signalled(hub: &Hub) {
+    let shutdown = hub.shutdown.clone();
+    hub.shutdown.spawn(async move {
+        tokio::select! {
+            () = signalled() => shutdown.stop(),
+            () = shutdown.stopping() => (),
+        }
+    });
+}
+
+/// A cron expression; five fields as cron has them, or six with seconds in front.
+fn schedule(text: &str) -> Result<cron::Schedule> {
+    let fields = text.split_whitespace().count();
+    let full = if fields == 5 { format!("0 {text}") } else { text.to_owned() };
+    cron::Schedule::from_str(&full)
+        .map_err(|e| Error::Setup(format!("--cron '{text}' is not a cron expression ({e}); for example '*/5 * * * *'")))
+}
+
+async fn on_schedule(hub: &Hub, cron: &cron::Schedule) -> Result<()> {
+    while !hub.shutdown.is_stopping() {
+        let now = hub.clock.now();
+        let Some(next) = cron.after(&now).next() else { return Ok(()) };
+        if !hub.shutdown.sleep((next - now).to_std().unwrap_or_default()).await {
+            return Ok(());
+        }
+        match worker::deliver::once(hub).await {
+            Ok(claimed) => tracing::info!(claimed, "delivered what was due"),
+            Err(e) => tracing::warn!(error = %e, "could not deliver what was due; next time"),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,398 @@
+//! Every setting: a flag, an environment variable `NOTIHUB_…`, and a line of the same name in `notihub.toml`, in this
+//! order of precedence. The doc comments are the manual that `--help` prints. The only place that reads the environment.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use crate::error::{Error, Result};
+use crate::limits;
+use crate::model::channel::{Channel, OnUnknown};
+use crate::model::retry::RetryPolicy;
+
+#[derive(Debug, Clone, Args)]
+pub struct Settings {
+    #[command(flatten)]
+    pub database: Database,
+    #[command(flatten)]
+    pub api: Api,
+    #[command(flatten)]
+    pub work: Work,
+    #[command(flatten)]
+    pub timing: Timing,
+    #[command(flatten)]
+    pub retry: Retry,
+    #[command(flatten)]
+    pub email: Email,
+    #[command(flatten)]
+    pub slack: Slack,
+    #[command(flatten)]
+    pub log: Log,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Database")]
+pub struct Database {
+    /// An existing PostgreSQL 15 or newer, as postgres://user:password@host:port/database. Without it a private server
+    /// is started from the programs installed on this machine.
+    #[arg(long, env = "NOTIHUB_DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    pub database_url: Option<String>,
+    /// Where the private PostgreSQL keeps its data [default: /var/lib/notihub for root, ~/.local/share/notihub else].
+    #[arg(long, env = "NOTIHUB_DATA_DIR", value_name = "FOLDER")]
+    pub data_dir: Option<PathBuf>,
+    /// Connections for the API.
+    #[arg(long, env = "NOTIHUB_API_CONNECTIONS", default_value_t = 12, value_name = "N")]
+    pub api_connections: u32,
+    /// Connections for the workers. Calls hold none, so few are enough.
+    #[arg(long, env = "NOTIHUB_WORKER_CONNECTIONS", default_value_t = 6, value_name = "N")]
+    pub worker_connections: u32,
+    /// Over how many shards new partners are spread. A partner keeps its shard for good.
+    #[arg(long, env = "NOTIHUB_SHARDS", default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(i16).range(1..=1024))]
+    pub shards: i16,
+    /// Days a message and all under it are kept.
+    #[arg(long, env = "NOTIHUB_RETENTION_DAYS", default_value_t = 90, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(62..))]
+    pub retention_days: u16,
+    /// Start even where the server may lose what it confirmed (fsync, full_page_writes or synchronous_commit off).
+    #[arg(long, env = "NOTIHUB_ACCEPT_LOSS")]
+    pub accept_loss: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "API")]
+pub struct Api {
+    /// Address and port the API listens on.
+    #[arg(long, env = "NOTIHUB_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+    /// Transactions that write accepted messages at the same time. While they write, further requests gather and go
+    /// together in the next.
+    #[arg(long, env = "NOTIHUB_INTAKE_WRITERS", default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub intake_writers: u16,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Workers")]
+pub struct Work {
+    /// Deliveries of one channel that one worker process holds at a time.
+    #[arg(long, env = "NOTIHUB_IN_FLIGHT", default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub in_flight: u32,
+    /// Deliveries claimed at once, at most.
+    #[arg(long, env = "NOTIHUB_CLAIM_BATCH", default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=5_000))]
+    pub claim_batch: u32,
+    /// Milliseconds between looks for work while idle. Hints wake a worker sooner; looking is what guarantees.
+    #[arg(long, env = "NOTIHUB_POLL_IDLE_MS", default_value_t = 1000, value_name = "MS", value_parser = clap::value_parser!(u64).range(10..=60_000))]
+    pub poll_idle_ms: u64,
+    /// Milliseconds between looks for work while there is some.
+    #[arg(long, env = "NOTIHUB_POLL_BUSY_MS", default_value_t = 250, value_name = "MS", value_parser = clap::value_parser!(u64).range(10..=60_000))]
+    pub poll_busy_ms: u64,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Timing")]
+pub struct Timing {
+    /// Milliseconds a provider has to answer, connecting and reading included.
+    #[arg(long, env = "NOTIHUB_CALL_BUDGET_MS", default_value_t = 15_000, value_name = "MS")]
+    pub call_budget_ms: u64,
+    /// Milliseconds of the call budget that connecting may take.
+    #[arg(long, env = "NOTIHUB_CONNECT_BUDGET_MS", default_value_t = 5_000, value_name = "MS")]
+    pub connect_budget_ms: u64,
+    /// Milliseconds kept for writing an outcome before the lease ends.
+    #[arg(long, env = "NOTIHUB_SETTLE_BUDGET_MS", default_value_t = 5_000, value_name = "MS")]
+    pub settle_budget_ms: u64,
+    /// Milliseconds kept between the last write and the end of the lease.
+    #[arg(long, env = "NOTIHUB_LEASE_MARGIN_MS", default_value_t = 5_000, value_name = "MS")]
+    pub lease_margin_ms: u64,
+    /// Milliseconds a worker may hold a delivery. When it is over, others take the delivery back.
+    #[arg(long, env = "NOTIHUB_LEASE_MS", default_value_t = 30_000, value_name = "MS")]
+    pub lease_ms: u64,
+    /// Milliseconds between looks for deliveries whose lease is over.
+    #[arg(long, env = "NOTIHUB_REAP_EVERY_MS", default_value_t = 5_000, value_name = "MS")]
+    pub reap_every_ms: u64,
+    /// Milliseconds between looks for scheduled deliveries and retries that are due.
+    #[arg(long, env = "NOTIHUB_PROMOTE_EVERY_MS", default_value_t = 200, value_name = "MS")]
+    pub promote_every_ms: u64,
+    /// Milliseconds a stopping process has to finish its calls and write their outcomes.
+    #[arg(long, env = "NOTIHUB_SHUTDOWN_GRACE_MS", default_value_t = 25_000, value_name = "MS")]
+    pub shutdown_grace_ms: u64,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Retries")]
+pub struct Retry {
+    /// Attempts a delivery has in all.
+    #[arg(long, env = "NOTIHUB_RETRY_MAX_ATTEMPTS", default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(i16).range(1..=100))]
+    pub retry_max_attempts: i16,
+    /// Milliseconds before the second attempt, spread by chance over their upper half.
+    #[arg(long, env = "NOTIHUB_RETRY_BACKOFF_DELAY", default_value_t = 1000, value_name = "MS")]
+    pub retry_backoff_delay: u64,
+    /// Each further pause is so many times the one before.
+    #[arg(long, env = "NOTIHUB_RETRY_MULTIPLIER", default_value_t = 2.0, value_name = "X")]
+    pub retry_multiplier: f64,
+    /// Seconds no pause is longer than, whatever a provider asks for.
+    #[arg(long, env = "NOTIHUB_RETRY_CEILING_S", default_value_t = 3600, value_name = "S")]
+    pub retry_ceiling_s: u64,
+    /// What to do when it is unknown whether a provider took a message: CHANNEL=retry or CHANNEL=hold. Several with
+    /// commas. Paid channels hold by default, the others retry.
+    #[arg(long, env = "NOTIHUB_ON_UNKNOWN", value_delimiter = ',', value_name = "CHANNEL=WHAT", value_parser = on_unknown)]
+    pub on_unknown: Vec<(Channel, OnUnknown)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EmailKind {
+    /// A real server over SMTP.
+    Smtp,
+    /// Only logs each mail.
+    Mock,
+    /// No e-mail from this installation.
+    Off,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SmtpTls {
+    /// Plain at first, encrypted before anything is said (usually port 587). Required, not tried.
+    Starttls,
+    /// Encrypted from the first byte (usually port 465).
+    Implicit,
+    /// Not encrypted: only to this machine, unless --smtp-allow-plaintext.
+    None,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "E-mail")]
+pub struct Email {
+    /// How e-mail leaves [default: smtp when --smtp-host is given; else `up` starts a simulator and `work` has the mock].
+    #[arg(long, env = "NOTIHUB_EMAIL", value_name = "KIND")]
+    pub email: Option<EmailKind>,
+    #[arg(long, env = "NOTIHUB_SMTP_HOST", value_name = "HOST")]
+    pub smtp_host: Option<String>,
+    /// [default: 587 with starttls, 465 with implicit, 25 with none]
+    #[arg(long, env = "NOTIHUB_SMTP_PORT", value_name = "PORT")]
+    pub smtp_port: Option<u16>,
+    #[arg(long, env = "NOTIHUB_SMTP_TLS", default_value = "starttls", value_name = "TLS")]
+    pub smtp_tls: SmtpTls,
+    #[arg(long, env = "NOTIHUB_SMTP_USERNAME", value_name = "NAME")]
+    pub smtp_username: Option<String>,
+    #[arg(long, env = "NOTIHUB_SMTP_PASSWORD", hide_env_values = true, value_name = "PASSWORD")]
+    pub smtp_password: Option<String>,
+    /// Sender of all e-mail, as address or as Name <address>.
+    #[arg(
+        long,
+        env = "NOTIHUB_SMTP_FROM",
+        default_value = "Notification Hub <notihub@localhost.localdomain>",
+        value_name = "MAILBOX"
+    )]
+    pub smtp_from: String,
+    /// Send unencrypted, password included, to another machine.
+    #[arg(long, env = "NOTIHUB_SMTP_ALLOW_PLAINTEXT")]
+    pub smtp_allow_plaintext: bool,
+    /// A PEM file with a further certificate authority to trust, for e-mail and Slack.
+    #[arg(long, env = "NOTIHUB_CA_FILE", value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Slack")]
+pub struct Slack {
+    /// An incoming webhook under the name that messages use: NAME=URL. Several with commas. The URL is a secret: give it
+    /// in the environment or in notihub.toml.
+    #[arg(long = "slack-destination", env = "NOTIHUB_SLACK_DESTINATION", hide_env_values = true, value_delimiter = ',', value_name = "NAME=URL", value_parser = pair)]
+    pub slack_destinations: Vec<(String, String)>,
+    /// The destination of messages that name only the channel SLACK [default: ops, or the only one].
+    #[arg(long, env = "NOTIHUB_SLACK_DEFAULT", value_name = "NAME")]
+    pub slack_default: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Logs")]
+pub struct Log {
+    /// error, warn, info, debug or trace; or by module, as in info,notihub::worker=debug.
+    #[arg(long, env = "NOTIHUB_LOG", default_value = "info", value_name = "LEVEL")]
+    pub log: String,
+    /// [default: text on a terminal, json otherwise]
+    #[arg(long, env = "NOTIHUB_LOG_FORMAT", value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (name, url) = text.split_once('=').ok_or("write NAME=URL")?;
+    if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')) {
+        return Err("a name has letters, digits, - _ . only".into());
+    }
+    Ok((name.to_owned(), url.to_owned()))
+}
+
+fn on_unknown(text: &str) -> Result<(Channel, OnUnknown), String> {
+    let (channel, what) = text.split_once('=').ok_or("write CHANNEL=retry or CHANNEL=hold")?;
+    Ok((channel.parse()?, what.parse()?))
+}
+
+impl Settings {
+    /// Rules between settings: each would lose or double messages quietly, so we refuse to start and name the two that
+    /// disagree.
+    pub fn check(&self) -> Result<()> {
+        let t = &self.timing;
+        let rule = |holds: bool, text: String| if holds { Ok(()) } else { Err(Error::Setup(text)) };
+        rule(
+            t.connect_budget_ms <= t.call_budget_ms,
+            format!(
+                "connect-budget-ms ({}) must not exceed call-budget-ms ({}): connecting is part of the call",
+                t.connect_budget_ms, t.call_budget_ms
+            ),
+        )?;
+        rule(
+            t.call_budget_ms + t.settle_budget_ms + t.lease_margin_ms <= t.lease_ms,
+            format!(
+                "lease-ms ({}) must be at least call-budget-ms + settle-budget-ms + lease-margin-ms ({} + {} + {}): else \
+                 another worker takes a delivery while its call is still running",
+                t.lease_ms, t.call_budget_ms, t.settle_budget_ms, t.lease_margin_ms
+            ),
+        )?;
+        rule(
+            t.shutdown_grace_ms >= t.call_budget_ms + t.settle_budget_ms,
+            format!(
+                "shutdown-grace-ms ({}) must be at least call-budget-ms + settle-budget-ms ({} + {}): else a stopping \
+                 worker leaves calls behind whose outcome nobody knows",
+                t.shutdown_grace_ms, t.call_budget_ms, t.settle_budget_ms
+            ),
+        )?;
+        let statement_ms = limits::STATEMENT_TIMEOUT.as_millis();
+        rule(
+            statement_ms < u128::from(t.call_budget_ms),
+            format!(
+                "call-budget-ms ({}) must exceed the statement time-out ({statement_ms} ms): a stuck database must be \
+                 noticed before a lease is lost",
+                t.call_budget_ms
+            ),
+        )?;
+        rule(
+            self.retry.retry_multiplier >= 1.0 && self.retry.retry_multiplier <= 100.0,
+            format!("retry-multiplier ({}) must be between 1 and 100", self.retry.retry_multiplier),
+        )?;
+        if let Some(name) = &self.slack.slack_default {
+            rule(
+                self.slack.destinations().contains_key(name),
+                format!("slack-default names '{name}', which is not among the names in slack-destination"),
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl Timing {
+    pub fn call_budget(&self) -> Duration {
+        Duration::from_millis(self.call_budget_ms)
+    }
+
+    pub fn connect_budget(&self) -> Duration {
+        Duration::from_millis(self.connect_budget_ms)
+    }
+
+    pub fn lease(&self) -> Duration {
+        Duration::from_millis(self.lease_ms)
+    }
+
+    /// How long after its claim was sent a call may still begin.
+    pub fn begin_within(&self) -> Duration {
+        Duration::from_millis(
+            self.lease_ms.saturating_sub(self.call_budget_ms + self.settle_budget_ms + self.lease_margin_ms),
+        )
+    }
+
+    pub fn shutdown_grace(&self) -> Duration {
+        Duration::from_millis(self.shutdown_grace_ms)
+    }
+}
+
+impl Retry {
+    pub fn policy(&self) -> RetryPolicy {
+        RetryPolicy {
+            max_attempts: self.retry_max_attempts,
+            backoff: Duration::from_millis(self.retry_backoff_delay),
+            multiplier: self.retry_multiplier,
+            ceiling: Duration::from_secs(self.retry_ceiling_s),
+        }
+    }
+
+    /// The stricter word of the settings, if there is one.
+    pub fn on_unknown(&self, channel: Channel) -> OnUnknown {
+        let set = self.on_unknown.iter().rev().find(|(c, _)| *c == channel);
+        set.map_or(channel.on_unknown(), |(_, what)| *what)
+    }
+}
+
+impl Slack {
+    pub fn destinations(&self) -> BTreeMap<String, String> {
+        self.slack_destinations.iter().cloned().collect()
+    }
+
+    pub fn names(&self) -> BTreeSet<String> {
+        self.slack_destinations.iter().map(|d| d.0.clone()).collect()
+    }
+
+    /// Where a message goes that names only the channel.
+    pub fn default_name(&self) -> Option<String> {
+        let names = self.names();
+        let ops = || names.contains("ops").then(|| "ops".to_owned());
+        let only = || (names.len() == 1).then(|| names.iter().next().cloned()).flatten();
+        self.slack_default.clone().or_else(ops).or_else(only)
+    }
+}
+
+impl Database {
+    pub fn data_dir(&self) -> Result<PathBuf> {
+        if let Some(folder) = &self.data_dir {
+            return Ok(folder.clone());
+        }
+        if nix::unistd::geteuid().is_root() {
+            return Ok("/var/lib/notihub".into());
+        }
+        let home = std::env::var_os("XDG_DATA_HOME")
+            .map(PathBuf::from)
+            .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share")));
+        home.map(|h| h.join("notihub"))
+            .ok_or_else(|| Error::Setup("there is no home folder to keep data in; give one with --data-dir".into()))
+    }
+}
+
+/// The file of settings: `--config`, `NOTIHUB_CONFIG`, or `notihub.toml` here. Returns its values by setting name.
+pub fn file(named: Option<&std::path::Path>) -> Result<BTreeMap<String, Vec<String>>> {
+    let env = std::env::var_os("NOTIHUB_CONFIG").map(PathBuf::from);
+    let asked = named.map(std::path::Path::to_path_buf).or(env);
+    let path = asked.clone().unwrap_or_else(|| "notihub.toml".into());
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound && asked.is_none() => return Ok(BTreeMap::new()),
+        Err(e) => return Err(Error::Setup(format!("{} cannot be read: {e}", path.display()))),
+    };
+    let table: toml::Table =
+        toml::from_str(&text).map_err(|e| Error::Setup(format!("{} is not right: {e}", path.display())))?;
+    table.into_iter().map(|(name, value)| Ok((name.clone(), file_values(&path, &name, value)?))).collect()
+}
+
+fn file_values(path: &std::path::Path, name: &str, value: toml::Value) -> Result<Vec<String>> {
+    match value {
+        toml::Value::String(text) => Ok(vec![text]),
+        toml::Value::Integer(n) => Ok(vec![n.to_string()]),
+        toml::Value::Float(x) => Ok(vec![x.to_string()]),
+        toml::Value::Boolean(b) => Ok(vec![b.to_string()]),
+        toml::Value::Array(items) => {
+            let nested: Vec<Vec<String>> =
+                items.into_iter().map(|item| file_values(path, name, item)).collect::<Result<_>>()?;
+            Ok(nested.concat())
+        }
+        toml::Value::Table(_) | toml::Value::Datetime(_) => Err(Error::Setup(format!(
+            "{}: '{name}' must be a text, a number, true or false, or a list",
+            path.display()
+        ))),
+    }
+}

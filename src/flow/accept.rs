@@ -1,0 +1,138 @@
+//! Accept: a message, its deliveries and its key become durable together, or not at all. Answered only after the commit.
+
+use chrono::{DateTime, Utc};
+
+use crate::error::{Code, Error, Fault, Refusal, Result};
+use crate::hub::Hub;
+use crate::id::Tsid;
+use crate::model::channel::Channel;
+use crate::model::delivery::Status;
+use crate::model::lane::Lane;
+use crate::model::message::NewMessage;
+use crate::store::message::Insert;
+use crate::store::partner::Partner;
+use crate::store::{self, idempotency::Held};
+
+/// What the caller is told.
+#[derive(Debug, Clone)]
+pub struct Accepted {
+    pub message_id: Tsid,
+    pub client_msg_id: Option<String>,
+    pub created_at: DateTime<Utc>,
+    /// The same request came before; this is its answer.
+    pub replayed: bool,
+    pub status: Status,
+    pub deliveries: Vec<(Channel, String)>,
+}
+
+/// Accepts one message, together with whatever else arrives meanwhile.
+pub async fn accept(hub: &Hub, partner: &Partner, message: NewMessage) -> Result<Accepted> {
+    let accepted = hub.intake.write(prepare(hub, partner, message)).await?;
+    Ok(accepted)
+}
+
+/// Accepts all of them, or none.
+pub async fn accept_all(hub: &Hub, partner: &Partner, messages: Vec<NewMessage>) -> Result<Vec<Accepted>> {
+    let inserts: Vec<Insert> = messages.into_iter().map(|message| prepare(hub, partner, message)).collect();
+    let refs: Vec<&Insert> = inserts.iter().collect();
+    let mut tx = hub.store.begin().await?;
+    let written = store::message::insert(&mut *tx, &refs).await?;
+    let held = holders(&mut *tx, &refs, &written).await?;
+    let answers = judge(&refs, held);
+    let faults: Vec<Fault> = answers
+        .iter()
+        .enumerate()
+        .filter(|(_, answer)| answer.is_err())
+        .map(|(n, _)| Fault {
+            pointer: format!("/messages/{n}/clientMsgId"),
+            reason: "idempotency_key_reused",
+            detail: "was used for a different message".into(),
+            code: Code::E004,
+        })
+        .collect();
+    if !faults.is_empty() {
+        tx.rollback().await?;
+        return Err(Refusal { status: 409, ..Refusal::of(faults) }.into());
+    }
+    tx.commit().await?;
+    hub.metrics.intake_group.with_label_values::<&str>(&[]).observe(inserts.len() as f64);
+    let accepted: Vec<Accepted> = answers.into_iter().collect::<Result<_>>()?;
+    announce(hub, &refs, &accepted);
+    Ok(accepted)
+}
+
+fn prepare(hub: &Hub, partner: &Partner, message: NewMessage) -> Insert {
+    Insert {
+        message_id: hub.next_id(),
+        partner_id: partner.partner_id,
+        shard: partner.shard,
+        fingerprint: message.fingerprint(),
+        created_at: hub.clock.now(),
+        max_attempts: hub.settings.retry.retry_max_attempts,
+        message,
+    }
+}
+
+/// For each insert: written as new, or who holds its key.
+pub(super) enum Verdict {
+    New,
+    Taken(Option<Held>),
+}
+
+/// Asks who holds the keys of those that were not written.
+pub(super) async fn holders(db: impl store::Db<'_>, inserts: &[&Insert], written: &[Tsid]) -> Result<Vec<Verdict>> {
+    let written: std::collections::HashSet<Tsid> = written.iter().copied().collect();
+    let key = |i: &Insert| (i.shard, i.partner_id, i.message.client_msg_id.clone().unwrap_or_default());
+    let left_out: Vec<_> = inserts.iter().filter(|i| !written.contains(&i.message_id)).map(|i| key(i)).collect();
+    let mut held =
+        if left_out.is_empty() { Vec::new() } else { store::idempotency::find(db, &left_out).await? }.into_iter();
+    let verdict = |i: &&Insert| {
+        if written.contains(&i.message_id) { Verdict::New } else { Verdict::Taken(held.next().flatten()) }
+    };
+    Ok(inserts.iter().map(verdict).collect())
+}
+
+/// The same request again gets the first one's answer; another request under the same key is refused.
+pub(super) fn judge(inserts: &[&Insert], verdicts: Vec<Verdict>) -> Vec<Result<Accepted>> {
+    let answer = |insert: &Insert, message_id, created_at, replayed| {
+        let message = &insert.message;
+        let waits = message.scheduled_at.is_some_and(|at| at > created_at);
+        Accepted {
+            message_id,
+            client_msg_id: message.client_msg_id.clone(),
+            created_at,
+            replayed,
+            status: if waits { Status::Scheduled } else { Status::Pending },
+            deliveries: message.deliveries.iter().map(|d| (d.channel, d.to.clone())).collect(),
+        }
+    };
+    let one = |(insert, verdict): (&&Insert, Verdict)| match verdict {
+        Verdict::New => Ok(answer(insert, insert.message_id, insert.created_at, false)),
+        Verdict::Taken(Some(held)) if held.fingerprint == insert.fingerprint => {
+            Ok(answer(insert, held.message_id, held.created_at, true))
+        }
+        Verdict::Taken(Some(_)) => Err(Refusal::new(
+            409,
+            "idempotency_key_reused",
+            "this clientMsgId was used for a different message; use a new one, or send the first message unchanged",
+        )
+        .with_code(Code::E004)
+        .into()),
+        // The holder's transaction was rolled back, or its message was dropped, between our two statements.
+        Verdict::Taken(None) => Err(Error::Busy("the same clientMsgId is being written by another request")),
+    };
+    inserts.iter().zip(verdicts).map(one).collect()
+}
+
+/// After the commit: counts, and wakes workers where something can go at once.
+pub(super) fn announce(hub: &Hub, inserts: &[&Insert], accepted: &[Accepted]) {
+    let fresh = || inserts.iter().zip(accepted).filter(|(_, a)| !a.replayed);
+    let new = fresh().count() as u64;
+    hub.metrics.accepted.with_label_values(&["new"]).inc_by(new);
+    hub.metrics.accepted.with_label_values(&["replayed"]).inc_by(accepted.len() as u64 - new);
+    let ready = fresh().filter(|(_, a)| a.status == Status::Pending).flat_map(|(insert, _)| {
+        let lane = |channel| Lane::new(channel, insert.message.priority, false);
+        insert.message.deliveries.iter().map(move |d| (insert.shard, lane(d.channel)))
+    });
+    hub.wake.ready(ready);
+}

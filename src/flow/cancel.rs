@@ -1,0 +1,29 @@
+//! Cancel: what no worker holds ends at once; what one holds is marked, and ends canceled if no provider takes it now.
+
+use crate::error::{Error, Result};
+use crate::hub::Hub;
+use crate::id::Tsid;
+use crate::model::delivery::{Outcome, Status};
+use crate::store::{self, delivery::Row, partner::Partner};
+
+use super::sweep::end;
+
+/// Returns all deliveries of the message as they stand afterwards.
+pub async fn cancel(hub: &Hub, partner: &Partner, message_id: Tsid) -> Result<Vec<Row>> {
+    let (id, shard, db) = (partner.partner_id, partner.shard, hub.store.api());
+    // A delivery may be claimed or promoted between looking and writing; the fence then holds, and we look again.
+    for _ in 0..5 {
+        let open = store::delivery::open(db, id, shard, message_id).await?;
+        let (held, free): (Vec<_>, Vec<_>) = open.into_iter().partition(|w| w.head.status == Status::Processing);
+        let free_count = free.len();
+        let ended = end(hub, free, &Outcome::Canceled).await?;
+        if held.iter().any(|w| !w.head.cancel_requested) {
+            store::delivery::request_cancel(db, id, shard, message_id).await?;
+        }
+        if ended == free_count {
+            break;
+        }
+    }
+    let rows = store::delivery::of_message(db, id, shard, message_id, None).await?;
+    if rows.is_empty() { Err(Error::NotFound) } else { Ok(rows) }
+}

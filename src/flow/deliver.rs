@@ -1,0 +1,245 @@
+//! Deliver: claim, call, settle (engine.md §2). The attempt is spent by the claim, before any call can happen; the call
+//! holds no connection; the settle is fenced by the attempt's number. A phase's type is what the phase before gave, so
+//! nothing is called that was not claimed, and nothing settled that was neither called nor given back.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use chrono::{DateTime, Utc};
+use futures_util::FutureExt as _;
+
+use crate::error::Result;
+use crate::hub::Hub;
+use crate::id::Tsid;
+use crate::limits;
+use crate::model::channel::OnUnknown;
+use crate::model::delivery::{Key, Outcome, OutcomeKind, Status, next};
+use crate::model::watermark::Look;
+use crate::provider::{Letter, Provider};
+use crate::store;
+use crate::store::delivery::{Ask, Claimed, Settle, Tried};
+use crate::store::message::Contents;
+use crate::telemetry::observe;
+
+/// A delivery this process holds, with what is to be sent.
+pub struct Held {
+    pub claimed: Claimed,
+    message: Arc<Contents>,
+    provider: Arc<dyn Provider>,
+    on_unknown: OnUnknown,
+    worker: Tsid,
+    claimed_at: DateTime<Utc>,
+    /// Monotonic, from before the claim was sent: the lease cannot have begun earlier.
+    since: Instant,
+}
+
+/// What a claim brought: deliveries to call, and those to give back because their call could not be begun.
+pub struct Claim {
+    pub held: Vec<Held>,
+    /// All that the claim took, for the watermarks: where, and from when it was ready.
+    pub seen: Vec<((i16, crate::model::lane::Lane), DateTime<Utc>)>,
+}
+
+/// Claims for `worker` at most `most` deliveries from these places and loads what they are to send.
+pub async fn claim(hub: &Hub, worker: Tsid, looks: &[Look], most: i64) -> Result<Claim> {
+    let (since, claimed_at) = (Instant::now(), hub.clock.now());
+    let asks: Vec<Ask> =
+        looks.iter().map(|l| Ask { shard: l.place.0, lane: l.place.1, mark: l.mark, take: l.take }).collect();
+    let claimed = store::delivery::claim(hub.store.engine(), &asks, most, worker, hub.settings.timing.lease()).await?;
+    observe(&hub.metrics.claim_seconds, &[], since.elapsed());
+    hub.metrics.claim_rows.with_label_values::<&str>(&[]).observe(claimed.len() as f64);
+    for row in &claimed {
+        let waited = (claimed_at - row.ready_at).to_std().unwrap_or_default();
+        observe(&hub.metrics.queue_wait_seconds, &[row.lane.priority().as_str()], waited);
+        hub.metrics.claimed.with_label_values(&[row.head.channel.as_str()]).inc();
+    }
+    let seen = claimed.iter().map(|c| ((c.key.shard, c.lane), c.ready_at)).collect();
+    let held = hold(hub, worker, claimed, since, claimed_at).await;
+    Ok(Claim { held, seen })
+}
+
+/// Loads contents and records beginnings. What fails here was claimed and not called: its lease will run out, and the
+/// reaper finds it; nothing is lost.
+async fn hold(hub: &Hub, worker: Tsid, claimed: Vec<Claimed>, since: Instant, claimed_at: DateTime<Utc>) -> Vec<Held> {
+    if claimed.is_empty() {
+        return Vec::new();
+    }
+    let wanted: BTreeSet<(i16, Tsid)> = claimed.iter().map(|c| (c.key.shard, c.key.message_id)).collect();
+    let wanted: Vec<(i16, Tsid)> = wanted.into_iter().collect();
+    let contents = match store::message::contents(hub.store.engine(), &wanted).await {
+        Ok(contents) => contents,
+        Err(e) => {
+            tracing::warn!(error = %e, deliveries = claimed.len(), "claimed, but what to send could not be read");
+            return Vec::new();
+        }
+    };
+    let contents: HashMap<Tsid, Arc<Contents>> =
+        contents.into_iter().map(|message| (message.message_id, Arc::new(message))).collect();
+    let held = claimed.into_iter().filter_map(|claimed| {
+        let message = contents.get(&claimed.key.message_id)?.clone();
+        // Only lanes that a provider serves are claimed from.
+        let provider = hub.providers.of(claimed.head.channel)?.clone();
+        let on_unknown = strictest(hub, provider.as_ref());
+        Some(Held { claimed, message, provider, on_unknown, worker, claimed_at, since })
+    });
+    let held: Vec<Held> = held.collect();
+    begin(hub, worker, held, claimed_at).await
+}
+
+fn strictest(hub: &Hub, provider: &dyn Provider) -> OnUnknown {
+    match (provider.on_unknown(), hub.settings.retry.on_unknown(provider.channel())) {
+        (OnUnknown::Retry, OnUnknown::Retry) => OnUnknown::Retry,
+        _ => OnUnknown::Hold,
+    }
+}
+
+/// Where an unknown outcome must not lead to a second copy, the beginning of a call is durable before the call.
+async fn begin(hub: &Hub, worker: Tsid, held: Vec<Held>, claimed_at: DateTime<Utc>) -> Vec<Held> {
+    let calls: Vec<(Key, i16, String)> = held
+        .iter()
+        .filter(|h| h.on_unknown == OnUnknown::Hold)
+        .map(|h| (h.claimed.key, h.claimed.head.attempt, h.provider.name().to_owned()))
+        .collect();
+    if calls.is_empty() {
+        return held;
+    }
+    match store::attempt::begin(hub.store.engine(), &calls, worker, claimed_at, hub.clock.now()).await {
+        Ok(begun) => {
+            let begun: HashSet<Key> = begun.into_iter().collect();
+            let may = |h: &Held| h.on_unknown == OnUnknown::Retry || begun.contains(&h.claimed.key);
+            held.into_iter().filter(may).collect()
+        }
+        Err(e) => {
+            tracing::warn!(error = %e, deliveries = calls.len(), "claimed, but the beginning could not be recorded");
+            held.into_iter().filter(|h| h.on_unknown == OnUnknown::Retry).collect()
+        }
+    }
+}
+
+/// One call, or the decision not to make it; always ends with something to settle.
+pub async fn call(hub: &Hub, held: Held) -> Settle {
+    let timing = &hub.settings.timing;
+    let now = hub.clock.now();
+    let head = held.claimed.head;
+    let mut called_at = None;
+    let outcome = if head.expires_at.is_some_and(|worthless| worthless <= now) {
+        Outcome::Expired
+    } else if head.cancel_requested {
+        Outcome::Canceled
+    } else if hub.shutdown.is_stopping() || held.since.elapsed() > timing.begin_within() {
+        // Not begun in time to end within the lease.
+        Outcome::Released
+    } else {
+        called_at = Some(now);
+        ask(hub, &held).await
+    };
+    let done = hub.clock.now();
+    let step = next(&head, &outcome, &hub.settings.retry.policy(), held.on_unknown, done, rand::random());
+    let reason = step.reason.unwrap_or_default();
+    let provider = held.provider.name().to_owned();
+    hub.metrics.outcomes.with_label_values(&[&provider, outcome.kind().as_str(), reason]).inc();
+    tracing::debug!(
+        delivery = %held.claimed.key, attempt = head.attempt, provider, outcome = outcome.kind().as_str(),
+        status = %step.status, reason, "attempt ended"
+    );
+    Settle {
+        key: held.claimed.key,
+        lane: held.claimed.lane,
+        attempt: head.attempt,
+        was: Status::Processing,
+        step,
+        provider: called_at.is_some().then_some(provider),
+        tried: Some(tried(outcome, held.worker, held.claimed_at, called_at)),
+    }
+}
+
+async fn ask(hub: &Hub, held: &Held) -> Outcome {
+    let no_content = || Outcome::Unknown { code: "content_missing", detail: "its content is not in the books".into() };
+    let index = usize::try_from(held.claimed.content).unwrap_or(usize::MAX);
+    let Some(content) = held.message.detail.contents.get(index) else { return no_content() };
+    let letter = Letter {
+        key: held.claimed.key,
+        attempt: held.claimed.head.attempt,
+        kind: &held.message.kind,
+        to: &held.claimed.recipient,
+        content,
+        created_at: held.message.created_at,
+    };
+    let began = Instant::now();
+    // A panicking adapter ends its own attempt only; whether it had asked by then, nobody can say.
+    let sending = AssertUnwindSafe(held.provider.send(letter)).catch_unwind();
+    let outcome = match tokio::time::timeout(hub.settings.timing.call_budget(), sending).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(_panic)) => {
+            tracing::error!(delivery = %held.claimed.key, provider = held.provider.name(), "the provider's adapter panicked");
+            Outcome::Unknown { code: "sender_panicked", detail: "our own code failed while sending".into() }
+        }
+        Err(_elapsed) => Outcome::Unknown { code: "no_answer", detail: "no answer within the call budget".into() },
+    };
+    observe(&hub.metrics.call_seconds, &[held.provider.name()], began.elapsed());
+    outcome
+}
+
+/// The books' view of an outcome.
+pub(super) fn tried(
+    outcome: Outcome,
+    worker: Tsid,
+    claimed_at: DateTime<Utc>,
+    called_at: Option<DateTime<Utc>>,
+) -> Tried {
+    let kind = outcome.kind();
+    let (code, detail, provider_ref) = match outcome {
+        Outcome::Accepted { provider_ref } => (None, None, provider_ref),
+        Outcome::Rejected { code, detail, .. } => (Some(code), Some(detail), None),
+        Outcome::Unknown { code, detail } => (Some(code.to_owned()), Some(detail), None),
+        Outcome::Released => (Some("released".to_owned()), None, None),
+        Outcome::Expired => (Some("expired".to_owned()), None, None),
+        Outcome::Canceled => (Some("canceled".to_owned()), None, None),
+    };
+    let clean = |text: String| {
+        let kept = text.chars().filter(|c| !c.is_control() || *c == '\n').take(limits::PROVIDER_DETAIL_CHARS);
+        Some(kept.collect::<String>()).filter(|t| !t.is_empty())
+    };
+    Tried {
+        outcome: kind,
+        worker,
+        claimed_at,
+        called_at,
+        code: code.and_then(clean),
+        detail: detail.and_then(clean),
+        provider_ref: provider_ref.and_then(clean),
+    }
+}
+
+/// Settles a batch: winners change their heads, and only winners emit; what lost its fence is kept on its own attempt,
+/// and if it says that the provider took the message, lifts a head that does not know better.
+pub async fn settle(hub: &Hub, mut batch: Vec<Settle>) -> Result<()> {
+    batch.sort_by_key(|s| s.key);
+    let began = Instant::now();
+    let now = hub.clock.now();
+    let won: HashSet<Key> = store::delivery::settle(hub.store.engine(), &batch, now).await?.into_iter().collect();
+    observe(&hub.metrics.settle_seconds, &[], began.elapsed());
+    let (winners, losers): (Vec<Settle>, Vec<Settle>) = batch.into_iter().partition(|s| won.contains(&s.key));
+    tell(hub, &winners);
+    hub.metrics.late_settles.inc_by(losers.len() as u64);
+    let accepted = |s: &Settle| s.tried.as_ref().is_some_and(|t| t.outcome == OutcomeKind::Accepted);
+    let late: Vec<(Key, i16, Option<String>)> =
+        losers.into_iter().filter(accepted).map(|s| (s.key, s.attempt, s.provider)).collect();
+    if !late.is_empty() {
+        let lifted = store::delivery::evidence(hub.store.engine(), &late, now).await?;
+        tracing::info!(late = late.len(), lifted, "answers came after their lease was over");
+    }
+    Ok(())
+}
+
+/// After the commit: counts, and wakes workers for what is PENDING again.
+pub(super) fn tell(hub: &Hub, winners: &[Settle]) {
+    for settle in winners {
+        let labels = [settle.lane.channel().as_str(), settle.step.status.as_str()];
+        hub.metrics.settled.with_label_values(&labels).inc();
+    }
+    let again = winners.iter().filter(|s| s.step.status == Status::Pending);
+    hub.wake.ready(again.map(|s| (s.key.shard, s.lane)));
+}

@@ -1,0 +1,111 @@
+//! Intake groups commits: requests that arrive while a commit is under way are written together in the next one. A lone
+//! request waits for nobody. Each caller is answered after the commit that holds its message.
+
+use std::sync::Arc;
+
+use tokio::sync::{Mutex, mpsc, oneshot};
+
+use super::accept::{Accepted, announce, holders, judge};
+use crate::error::{Error, Result};
+use crate::hub::Hub;
+use crate::limits;
+use crate::store::message::{self, Insert};
+
+pub struct Request {
+    insert: Insert,
+    answer: oneshot::Sender<Result<Accepted>>,
+}
+
+/// The door to the writers.
+pub struct Intake(mpsc::Sender<Request>);
+
+impl Intake {
+    pub fn new(requests: mpsc::Sender<Request>) -> Intake {
+        Intake(requests)
+    }
+
+    /// Resolves when the message is durable, or refused.
+    pub async fn write(&self, insert: Insert) -> Result<Accepted> {
+        let (answer, answered) = oneshot::channel();
+        self.0.try_send(Request { insert, answer }).map_err(|_| Error::Busy("too many requests wait to be written"))?;
+        answered.await.map_err(|_| Error::Unavailable("the writer stopped before it answered".into()))?
+    }
+}
+
+/// Several writers, so that one group gathers and writes while another's commit waits for the disk.
+pub fn start_writers(hub: &Hub, requests: mpsc::Receiver<Request>, writers: u16) {
+    let requests = Arc::new(Mutex::new(requests));
+    for _ in 0..writers {
+        let (hub, requests) = (hub.clone(), requests.clone());
+        hub.clone().shutdown.spawn(async move {
+            loop {
+                let mut group = Vec::new();
+                {
+                    let mut requests = requests.lock().await;
+                    tokio::select! {
+                        // What already waits is written before we look at the signal to stop.
+                        biased;
+                        n = requests.recv_many(&mut group, limits::INTAKE_GROUP) => if n == 0 { return },
+                        () = hub.shutdown.stopping() => {
+                            requests.close();
+                            if requests.is_empty() { return }
+                            continue;
+                        }
+                    }
+                }
+                write_group(&hub, group).await;
+            }
+        });
+    }
+}
+
+async fn write_group(hub: &Hub, group: Vec<Request>) {
+    let inserts: Vec<&Insert> = group.iter().map(|r| &r.insert).collect();
+    match write(hub, &inserts).await {
+        Ok(answers) => {
+            for (request, answer) in group.into_iter().zip(answers) {
+                // A caller that went away asks again with its key.
+                let _gone = request.answer.send(answer);
+            }
+        }
+        Err(Error::Unavailable(why)) => {
+            for request in group {
+                let _gone = request.answer.send(Err(Error::Unavailable(why.clone())));
+            }
+        }
+        // One request must not spoil the others of its group: each for itself.
+        Err(_) if group.len() > 1 => {
+            for request in group {
+                Box::pin(write_group(hub, vec![request])).await;
+            }
+        }
+        Err(e) => {
+            if matches!(e, Error::Refused(_)) {
+                hub.metrics.rejected_input.inc();
+                tracing::error!(error = %e, "the database refused input that parsing let through");
+            }
+            for request in group.into_iter().take(1) {
+                let _gone = request.answer.send(Err(match &e {
+                    Error::Internal(why) => Error::Internal(why.clone()),
+                    other => Error::Internal(other.to_string()),
+                }));
+            }
+        }
+    }
+}
+
+async fn write(hub: &Hub, inserts: &[&Insert]) -> Result<Vec<Result<Accepted>>> {
+    let db = hub.store.api();
+    let written = message::insert(db, inserts).await?;
+    hub.metrics.intake_group.with_label_values::<&str>(&[]).observe(inserts.len() as f64);
+    let answers = judge(inserts, holders(db, inserts, &written).await?);
+    let (mut fresh, mut accepted) = (Vec::new(), Vec::new());
+    for (insert, answer) in inserts.iter().zip(&answers) {
+        if let Ok(answer) = answer {
+            fresh.push(*insert);
+            accepted.push(answer.clone());
+        }
+    }
+    announce(hub, &fresh, &accepted);
+    Ok(answers)
+}

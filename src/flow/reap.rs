@@ -1,0 +1,74 @@
+//! Reap: takes back what a lost worker left. Found, judged and written in one transaction, under the rows' locks, so
+//! that a worker that settles at this very moment either comes first or finds its fence gone.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::error::Result;
+use crate::hub::Hub;
+use crate::limits;
+use crate::model::channel::OnUnknown;
+use crate::model::delivery::{Status, lost};
+use crate::store::{self, delivery::Settle};
+
+use super::deliver::{tell, tried};
+
+/// Where the reaper stands: leases below the mark were all seen to be settled. New leases always end later.
+#[derive(Debug)]
+pub struct Reaper {
+    mark: DateTime<Utc>,
+    /// Now and then everything is looked at again.
+    deep_at: DateTime<Utc>,
+}
+
+impl Default for Reaper {
+    fn default() -> Reaper {
+        Reaper { mark: DateTime::UNIX_EPOCH, deep_at: DateTime::UNIX_EPOCH }
+    }
+}
+
+/// One batch; returns how many were taken back.
+pub async fn reap(hub: &Hub, reaper: &mut Reaper, shards: &[i16]) -> Result<usize> {
+    // The lease runs by the database's clock, so the mark does too.
+    let now_there = store::hub::clock(hub.store.engine()).await?;
+    if now_there >= reaper.deep_at {
+        reaper.mark = DateTime::UNIX_EPOCH;
+        reaper.deep_at = now_there + TimeDelta::from_std(limits::DEEP_SWEEP_EVERY).unwrap_or_default();
+    }
+    let now = hub.clock.now();
+    let mut tx = hub.store.begin_engine().await?;
+    let overdue = store::delivery::overdue(&mut tx, shards, reaper.mark, limits::HOUSEKEEPING_BATCH).await?;
+    let mut settles = Vec::with_capacity(overdue.len());
+    for row in overdue {
+        let on_unknown = match hub.providers.of(row.head.channel) {
+            Some(provider) if provider.on_unknown() == OnUnknown::Hold => OnUnknown::Hold,
+            _ => hub.settings.retry.on_unknown(row.head.channel),
+        };
+        // Where unknown outcomes are retried, beginnings are not on record: any call may have begun.
+        let begun = row.begun || on_unknown == OnUnknown::Retry;
+        let (outcome, step) = lost(&row.head, begun, on_unknown, now);
+        let claimed_at = row.lease_until - TimeDelta::from_std(hub.settings.timing.lease()).unwrap_or_default();
+        tracing::warn!(
+            delivery = %row.key, attempt = row.head.attempt, worker = %row.worker, status = %step.status,
+            "taken back from a lost worker"
+        );
+        settles.push(Settle {
+            key: row.key,
+            lane: row.lane,
+            attempt: row.head.attempt,
+            was: Status::Processing,
+            step,
+            provider: None,
+            tried: Some(tried(outcome, row.worker, claimed_at, None)),
+        });
+    }
+    settles.sort_by_key(|s| s.key);
+    store::delivery::settle(&mut *tx, &settles, now).await?;
+    tx.commit().await?;
+    hub.metrics.reaped.inc_by(settles.len() as u64);
+    tell(hub, &settles);
+    if settles.len() < usize::try_from(limits::HOUSEKEEPING_BATCH).unwrap_or(usize::MAX) {
+        let slack = TimeDelta::from_std(limits::WATERMARK_SLACK).unwrap_or_default();
+        reaper.mark = reaper.mark.max(now_there - slack);
+    }
+    Ok(settles.len())
+}

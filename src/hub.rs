@@ -1,0 +1,164 @@
+//! What a flow works with: settings, store, providers, clock, metrics, and the hints that wake workers.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{Notify, mpsc};
+
+use crate::clock::Clock;
+use crate::config::Settings;
+use crate::error::Result;
+use crate::flow::intake::{Intake, Request};
+use crate::id::{Tsid, Tsids};
+use crate::limits;
+use crate::model::intake::Rules;
+use crate::model::watermark::Place;
+use crate::provider::Providers;
+use crate::shutdown::Shutdown;
+use crate::store::{self, Store, partner::Partner};
+use crate::telemetry::Metrics;
+
+#[derive(Clone)]
+pub struct Hub(Arc<Inner>);
+
+pub struct Inner {
+    pub settings: Settings,
+    pub store: Store,
+    pub providers: Providers,
+    pub clock: Clock,
+    pub metrics: Metrics,
+    pub shutdown: Shutdown,
+    pub wake: Wake,
+    pub intake: Intake,
+    ids: Tsids,
+    /// This process, as its hints name it.
+    pub process: Tsid,
+    /// Signs list cursors; the same in every process of this installation.
+    pub cursor_key: Vec<u8>,
+    /// The one partner there is, until partners sign in.
+    pub partner: Partner,
+}
+
+impl std::ops::Deref for Hub {
+    type Target = Inner;
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+/// What a hub is made from; all of it can be replaced by a test.
+pub struct Parts {
+    pub settings: Settings,
+    pub store: Store,
+    pub providers: Providers,
+    pub clock: Clock,
+    pub shutdown: Shutdown,
+}
+
+impl Hub {
+    /// Connects to a migrated database. Starts the intake's writers, nothing else.
+    pub async fn start(parts: Parts) -> Result<Hub> {
+        let Parts { settings, store, providers, clock, shutdown } = parts;
+        let ids = Tsids::new(store::hub::node(store.api()).await?);
+        let started = clock.unix_millis();
+        let fresh: [u8; 32] = rand::random();
+        let cursor_key = store::hub::key(store.api(), "cursor", &fresh).await?;
+        let partner = the_partner(&store, &ids, &clock, settings.database.shards).await?;
+        let (intake, requests) = mpsc::channel::<Request>(limits::INTAKE_QUEUE);
+        let writers = settings.api.intake_writers;
+        let hub = Hub(Arc::new(Inner {
+            settings,
+            store,
+            providers,
+            clock,
+            metrics: Metrics::new()?,
+            shutdown,
+            wake: Wake::default(),
+            intake: Intake::new(intake),
+            process: ids.next(started),
+            ids,
+            cursor_key,
+            partner,
+        }));
+        crate::flow::intake::start_writers(&hub, requests, writers);
+        Ok(hub)
+    }
+
+    pub fn next_id(&self) -> Tsid {
+        self.ids.next(self.clock.unix_millis())
+    }
+
+    /// What reading a message depends on, now.
+    pub fn rules(&self) -> Rules {
+        Rules {
+            now: self.clock.now(),
+            channels: self.providers.channels().into_iter().collect(),
+            slack: self.settings.slack.names(),
+        }
+    }
+}
+
+async fn the_partner(store: &Store, ids: &Tsids, clock: &Clock, shards: i16) -> Result<Partner> {
+    const NAME: &str = "default";
+    if let Some(partner) = store::partner::find(store.api(), NAME).await? {
+        return Ok(partner);
+    }
+    let partner_id = ids.next(clock.unix_millis());
+    let shard = i16::try_from(partner_id.0.rem_euclid(i64::from(shards.max(1)))).unwrap_or(0);
+    let partner = Partner { partner_id, name: NAME.to_owned(), shard };
+    store::partner::insert(store.api(), &partner, clock.now()).await?;
+    // Another process may have been first; what the table says holds.
+    Ok(store::partner::find(store.api(), NAME).await?.unwrap_or(partner))
+}
+
+/// Where something just became ready. Hints for the workers of this process, and through the hinter for all others.
+#[derive(Default)]
+pub struct Wake {
+    here: Mutex<Places>,
+    pub here_notify: Notify,
+    elsewhere: Mutex<Places>,
+    pub elsewhere_notify: Notify,
+}
+
+/// Empty and `anywhere`: look everywhere.
+#[derive(Default)]
+pub struct Places {
+    pub places: HashSet<Place>,
+    pub anywhere: bool,
+}
+
+impl Wake {
+    /// Something became ready here: tell everybody. After the commit, never before.
+    pub fn ready(&self, places: impl IntoIterator<Item = Place>) {
+        let places: HashSet<Place> = places.into_iter().collect();
+        if places.is_empty() {
+            return;
+        }
+        lock(&self.elsewhere).places.extend(&places);
+        self.elsewhere_notify.notify_one();
+        lock(&self.here).places.extend(places);
+        self.here_notify.notify_one();
+    }
+
+    /// Another process says so; no places means anywhere.
+    pub fn heard(&self, places: Vec<Place>) {
+        let mut here = lock(&self.here);
+        here.anywhere |= places.is_empty();
+        here.places.extend(places);
+        drop(here);
+        self.here_notify.notify_one();
+    }
+
+    pub fn take_here(&self) -> Places {
+        std::mem::take(&mut *lock(&self.here))
+    }
+
+    pub fn take_elsewhere(&self) -> Places {
+        std::mem::take(&mut *lock(&self.elsewhere))
+    }
+}
+
+/// A set of places has no state in between that a panic could leave behind.
+fn lock(mutex: &Mutex<Places>) -> std::sync::MutexGuard<'_, Places> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,15 @@
+pub mod api;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod error;
+pub mod flow;
+pub mod hub;
+pub mod id;
+pub mod limits;
+pub mod model;
+pub mod provider;
+pub mod shutdown;
+pub mod store;
+pub mod telemetry;
+pub mod worker;

@@ -1,0 +1,73 @@
+//! Numbers that only we may change, each with its reason. What an operator may change is in `config`.
+
+use std::time::Duration;
+
+/// Longest a statement of ours may run. Below the call budget, so that a stuck database is noticed before a lease is.
+pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest a request waits for a connection: then 503 with Retry-After is kinder than a queue nobody sees.
+pub const POOL_ACQUIRE: Duration = Duration::from_secs(1);
+
+/// Retention by partition: partitions are a week long …
+pub const PARTITION_DAYS: i64 = 7;
+/// … and made this many weeks ahead, so that a month without the loop does no harm.
+pub const PARTITIONS_AHEAD: i64 = 5;
+/// A message lives in the partition of its creation, so it must have gone long before that is dropped.
+pub const SCHEDULE_AHEAD: Duration = Duration::from_secs(60 * 24 * 3600);
+/// A `scheduledAt` that is past by no more than this is taken as now: callers' clocks differ.
+pub const SCHEDULE_GRACE: Duration = Duration::from_secs(60);
+
+/// One request's body. Ten thousand recipients with room to spare.
+pub const BODY_BYTES: usize = 1 << 20;
+/// A batch's body.
+pub const BATCH_BYTES: usize = 8 << 20;
+pub const BATCH_MESSAGES: usize = 1_000;
+/// Deliveries of one message.
+pub const DELIVERIES: usize = 10_000;
+/// Keys and items in one body: what a reader would have to hold at once.
+pub const JSON_NODES: usize = 200_000;
+
+pub const KIND_CHARS: usize = 64;
+pub const CLIENT_MSG_ID_CHARS: usize = 128;
+pub const TITLE_CHARS: usize = 250;
+pub const SUBJECT_CHARS: usize = 250;
+pub const TEXT_BYTES: usize = 64 << 10;
+pub const HTML_BYTES: usize = 256 << 10;
+/// Slack takes no more than 50 blocks in a message.
+pub const SLACK_BLOCKS: usize = 50;
+/// Slack cuts a text at 40,000 characters.
+pub const SLACK_TEXT_CHARS: usize = 40_000;
+pub const METADATA_BYTES: usize = 4 << 10;
+pub const METADATA_KEY_CHARS: usize = 64;
+pub const EMAIL_BYTES: usize = 254;
+
+/// Requests that may wait for the group commit before newcomers are told 503: about a second's worth.
+pub const INTAKE_QUEUE: usize = 8_192;
+/// Messages written in one statement: beyond this a commit takes longer than it saves.
+pub const INTAKE_GROUP: usize = 500;
+
+/// Steps settled in one statement.
+pub const SETTLE_BATCH: usize = 500;
+/// Rows a reap, promote or sweep touches in one transaction: locks are held briefly.
+pub const HOUSEKEEPING_BATCH: i64 = 1_000;
+
+/// How far behind now a watermark stays: rows commit out of order, and hosts' clocks differ a little.
+pub const WATERMARK_SLACK: Duration = Duration::from_millis(250);
+/// Now and then a claim looks this far back for what fell behind its watermark …
+pub const NEAR_SWEEP: Duration = Duration::from_secs(10);
+pub const NEAR_SWEEP_EVERY: Duration = Duration::from_secs(2);
+/// … and rarely at everything.
+pub const DEEP_SWEEP_EVERY: Duration = Duration::from_secs(60);
+
+/// Lists: rows a page has at most, and messages looked at for one page when a filter passes few.
+pub const PAGE_MAX: i64 = 200;
+pub const PAGE_DEFAULT: i64 = 50;
+pub const PAGE_LOOK: usize = 5_000;
+
+/// Slow clients: to send the head of a request, and to send its body.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest request line path: longer is 414.
+pub const URI_BYTES: usize = 8 << 10;
+
+/// Stored from a provider's answer: enough to understand it, not a copy of it.
+pub const PROVIDER_DETAIL_CHARS: usize = 500;

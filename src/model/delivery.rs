@@ -1,0 +1,424 @@
+//! A delivery's whole life: its statuses, the transitions between them as one table, and `next`, the law that decides
+//! which transition an attempt's outcome leads to. Everything that changes a delivery goes through here.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use super::channel::{Channel, OnUnknown};
+use super::event::EventKind;
+use super::retry::{Action, ErrorClass, RetryPolicy};
+use crate::id::Tsid;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Status {
+    /// May not go yet: its time has not come, or a retry waits.
+    Scheduled,
+    /// May be claimed by any worker.
+    Pending,
+    /// Held by one worker, under a lease.
+    Processing,
+    /// The provider took it.
+    Sent,
+    /// A receipt says it arrived.
+    Delivered,
+    /// Definitely not sent, and will not be.
+    Failed,
+    /// Became worthless before it could be sent.
+    Expired,
+    /// Taken back before it was sent.
+    Canceled,
+    /// We asked, and cannot know.
+    Undetermined,
+}
+
+pub const STATUSES: [Status; 9] = [
+    Status::Scheduled,
+    Status::Pending,
+    Status::Processing,
+    Status::Sent,
+    Status::Delivered,
+    Status::Failed,
+    Status::Expired,
+    Status::Canceled,
+    Status::Undetermined,
+];
+
+/// Every transition there is, and what makes it. `next` never leaves this table; the invariants check events against it.
+pub const TRANSITIONS: [(Status, Status, &str); 20] = [
+    (Status::Scheduled, Status::Pending, "its time has come"),
+    (Status::Scheduled, Status::Canceled, "canceled in time"),
+    (Status::Scheduled, Status::Expired, "worthless before its time"),
+    (Status::Scheduled, Status::Undetermined, "canceled or expired after an attempt of unknown outcome"),
+    (Status::Scheduled, Status::Sent, "a late answer or receipt of an earlier attempt"),
+    (Status::Pending, Status::Processing, "claimed"),
+    (Status::Pending, Status::Canceled, "canceled in time"),
+    (Status::Pending, Status::Expired, "worthless before its turn"),
+    (Status::Pending, Status::Undetermined, "canceled or expired after an attempt of unknown outcome"),
+    (Status::Pending, Status::Sent, "a late answer or receipt of an earlier attempt"),
+    (Status::Processing, Status::Sent, "the provider took it"),
+    (Status::Processing, Status::Pending, "given back, or its worker was lost"),
+    (Status::Processing, Status::Scheduled, "to be tried again"),
+    (Status::Processing, Status::Failed, "refused for good, or attempts spent"),
+    (Status::Processing, Status::Expired, "worthless before it could be sent"),
+    (Status::Processing, Status::Canceled, "canceled before it could be sent"),
+    (Status::Processing, Status::Undetermined, "outcome unknown, and no further attempt allowed"),
+    (Status::Undetermined, Status::Sent, "evidence: the provider had taken it"),
+    (Status::Sent, Status::Delivered, "a receipt says it arrived"),
+    (Status::Undetermined, Status::Delivered, "a receipt says it arrived"),
+];
+
+impl Status {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Status::Scheduled => "SCHEDULED",
+            Status::Pending => "PENDING",
+            Status::Processing => "PROCESSING",
+            Status::Sent => "SENT",
+            Status::Delivered => "DELIVERED",
+            Status::Failed => "FAILED",
+            Status::Expired => "EXPIRED",
+            Status::Canceled => "CANCELED",
+            Status::Undetermined => "UNDETERMINED",
+        }
+    }
+
+    /// Seed 003 knows four words (S3-35).
+    pub fn as_notification_str(self) -> &'static str {
+        match self {
+            Status::Scheduled | Status::Pending => "PENDING",
+            Status::Processing => "PROCESSING",
+            Status::Sent | Status::Delivered => "SUCCESS",
+            Status::Failed | Status::Expired | Status::Canceled | Status::Undetermined => "FAILED",
+        }
+    }
+
+    /// No worker will touch it again by itself.
+    pub fn is_settled(self) -> bool {
+        !matches!(self, Status::Scheduled | Status::Pending | Status::Processing)
+    }
+
+    pub fn is_success(self) -> bool {
+        matches!(self, Status::Sent | Status::Delivered)
+    }
+
+    /// The event that tells of reaching this status; none for the ways in between.
+    pub fn event(self) -> Option<EventKind> {
+        match self {
+            Status::Scheduled | Status::Pending | Status::Processing => None,
+            Status::Sent => Some(EventKind::Sent),
+            Status::Delivered => Some(EventKind::Delivered),
+            Status::Failed => Some(EventKind::Failed),
+            Status::Expired => Some(EventKind::Expired),
+            Status::Canceled => Some(EventKind::Canceled),
+            Status::Undetermined => Some(EventKind::Undetermined),
+        }
+    }
+}
+
+impl FromStr for Status {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Status, String> {
+        let found = STATUSES.into_iter().find(|s| s.as_str() == text);
+        found.ok_or_else(|| format!("no such status; there are {}", STATUSES.map(Status::as_str).join(", ")))
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Where a delivery lives. Outside it is `{messageId}-{no}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    pub shard: i16,
+    pub message_id: Tsid,
+    pub no: i16,
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.message_id, self.no)
+    }
+}
+
+/// `{messageId}-{no}` as a caller writes it.
+pub fn parse_public_id(text: &str) -> Option<(Tsid, i16)> {
+    let (message, no) = text.split_once('-')?;
+    let canonical = !no.is_empty() && no.bytes().all(|b| b.is_ascii_digit()) && !no.starts_with('0');
+    if canonical { Some((message.parse().ok()?, no.parse().ok()?)) } else { None }
+}
+
+/// What the law needs to know of a delivery.
+#[derive(Debug, Clone, Copy)]
+pub struct Head {
+    pub status: Status,
+    pub channel: Channel,
+    /// Attempts spent, the present one included.
+    pub attempt: i16,
+    pub max_attempts: i16,
+    /// An earlier attempt may have been taken by a provider.
+    pub possibly_sent: bool,
+    pub cancel_requested: bool,
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// What an attempt came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The provider took it, under its own reference.
+    Accepted { provider_ref: Option<String> },
+    /// It definitely did not take it.
+    Rejected { class: ErrorClass, code: String, detail: String, retry_after: Option<Duration> },
+    /// We asked and cannot know.
+    Unknown { code: &'static str, detail: String },
+    /// Not called: given back as it was.
+    Released,
+    /// Not called: worthless by now.
+    Expired,
+    /// Not called: taken back.
+    Canceled,
+}
+
+impl Outcome {
+    pub fn kind(&self) -> OutcomeKind {
+        match self {
+            Outcome::Accepted { .. } => OutcomeKind::Accepted,
+            Outcome::Rejected { .. } => OutcomeKind::Rejected,
+            Outcome::Unknown { .. } => OutcomeKind::Unknown,
+            Outcome::Released | Outcome::Expired | Outcome::Canceled => OutcomeKind::NotCalled,
+        }
+    }
+}
+
+/// How an attempt stands in the books.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum OutcomeKind {
+    /// Begun, not answered: only while its delivery is PROCESSING under it.
+    InFlight,
+    Accepted,
+    Rejected,
+    Unknown,
+    NotCalled,
+}
+
+impl OutcomeKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            OutcomeKind::InFlight => "IN_FLIGHT",
+            OutcomeKind::Accepted => "ACCEPTED",
+            OutcomeKind::Rejected => "REJECTED",
+            OutcomeKind::Unknown => "UNKNOWN",
+            OutcomeKind::NotCalled => "NOT_CALLED",
+        }
+    }
+}
+
+/// What to write: the one next step of a delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    pub status: Status,
+    /// From when it may be claimed (PENDING) or promoted (SCHEDULED).
+    pub ready_at: Option<DateTime<Utc>>,
+    pub possibly_sent: bool,
+    /// The attempt was not used: one more is allowed in its stead.
+    pub refund: bool,
+    /// Why, in a stable word, for the delivery and its event.
+    pub reason: Option<&'static str>,
+}
+
+/// The law. `jitter` in 0..1.
+///
+/// What never happens: FAILED, EXPIRED or CANCELED of something a provider may have taken; a retry that would start
+/// after the message became worthless; a retry of an unknown outcome where the channel says hold.
+pub fn next(
+    head: &Head,
+    outcome: &Outcome,
+    policy: &RetryPolicy,
+    on_unknown: OnUnknown,
+    now: DateTime<Utc>,
+    jitter: f64,
+) -> Step {
+    let unknown = matches!(outcome, Outcome::Unknown { .. });
+    let possibly_sent = head.possibly_sent || unknown;
+    // The honest ending where no further attempt is made and none was accepted.
+    let end = |status: Status, reason: &'static str| Step {
+        status: if possibly_sent { Status::Undetermined } else { status },
+        ready_at: None,
+        possibly_sent,
+        refund: false,
+        reason: Some(reason),
+    };
+    let again = |pause: Duration, reason: &'static str| {
+        let at = now + pause;
+        if head.cancel_requested {
+            end(Status::Canceled, "canceled")
+        } else if head.attempt >= head.max_attempts {
+            end(Status::Failed, reason)
+        } else if head.expires_at.is_some_and(|worthless| at >= worthless) {
+            end(Status::Expired, "expired_before_retry")
+        } else {
+            Step { status: Status::Scheduled, ready_at: Some(at), possibly_sent, refund: false, reason: Some(reason) }
+        }
+    };
+    match outcome {
+        Outcome::Accepted { .. } => {
+            Step { status: Status::Sent, ready_at: None, possibly_sent, refund: false, reason: None }
+        }
+        Outcome::Rejected { class, retry_after, .. } => match (class.action(), retry_after) {
+            (Action::Permanent, _) => end(Status::Failed, class.as_str()),
+            (Action::RetryAfter, Some(said)) => again(policy.pause_after(*said, jitter), class.as_str()),
+            (Action::Retry | Action::RetryAfter, _) => again(policy.pause(head.attempt, jitter), class.as_str()),
+        },
+        Outcome::Unknown { code, .. } => match on_unknown {
+            OnUnknown::Hold => end(Status::Undetermined, code),
+            OnUnknown::Retry => again(policy.pause(head.attempt, jitter), code),
+        },
+        Outcome::Released if head.cancel_requested => end(Status::Canceled, "canceled"),
+        Outcome::Released => {
+            Step { status: Status::Pending, ready_at: Some(now), possibly_sent, refund: true, reason: None }
+        }
+        Outcome::Expired => end(Status::Expired, "expired"),
+        Outcome::Canceled => end(Status::Canceled, "canceled"),
+    }
+}
+
+/// The law for a delivery whose worker was lost (its lease is over). `begun`: the call may have begun. Where the channel
+/// retries unknown outcomes no beginning is recorded, so it must be assumed; where it holds, the books tell.
+pub fn lost(head: &Head, begun: bool, on_unknown: OnUnknown, now: DateTime<Utc>) -> (Outcome, Step) {
+    let outcome = if begun {
+        Outcome::Unknown { code: "worker_lost", detail: "the worker that held it stopped answering".into() }
+    } else {
+        Outcome::Released
+    };
+    let possibly_sent = head.possibly_sent || begun;
+    let spent = head.attempt >= head.max_attempts;
+    let held = begun && on_unknown == OnUnknown::Hold;
+    let expired = head.expires_at.is_some_and(|worthless| now >= worthless);
+    let ending = if held {
+        Some(Status::Undetermined)
+    } else if head.cancel_requested {
+        Some(Status::Canceled)
+    } else if expired {
+        Some(Status::Expired)
+    } else if spent {
+        // A worker that is lost with it every time is lost because of it: no attempt is refunded.
+        Some(Status::Failed)
+    } else {
+        None
+    };
+    let status = match ending {
+        Some(_) if possibly_sent => Status::Undetermined,
+        Some(ending) => ending,
+        None => Status::Pending,
+    };
+    let ready_at = (status == Status::Pending).then_some(now);
+    (outcome, Step { status, ready_at, possibly_sent, refund: false, reason: Some("worker_lost") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head() -> Head {
+        Head {
+            status: Status::Processing,
+            channel: Channel::Email,
+            attempt: 1,
+            max_attempts: 3,
+            possibly_sent: false,
+            cancel_requested: false,
+            expires_at: None,
+        }
+    }
+
+    fn now() -> DateTime<Utc> {
+        DateTime::from_timestamp(1_800_000_000, 0).unwrap()
+    }
+
+    fn rejected(class: ErrorClass) -> Outcome {
+        Outcome::Rejected { class, code: "x".into(), detail: String::new(), retry_after: None }
+    }
+
+    fn unknown() -> Outcome {
+        Outcome::Unknown { code: "no_answer", detail: String::new() }
+    }
+
+    fn step(head: &Head, outcome: &Outcome) -> Step {
+        next(head, outcome, &RetryPolicy::default(), OnUnknown::Retry, now(), 1.0)
+    }
+
+    /// Every head × outcome leads along the table of transitions and keeps the promises.
+    #[test]
+    fn no_step_leaves_the_table_or_breaks_a_promise() {
+        let classes = super::super::retry::TABLE.map(|row| row.0);
+        let mut outcomes: Vec<Outcome> = classes.into_iter().map(rejected).collect();
+        outcomes.push(unknown());
+        outcomes.extend([Outcome::Released, Outcome::Expired, Outcome::Canceled]);
+        outcomes.push(Outcome::Accepted { provider_ref: None });
+        for attempt in 1..=3 {
+            for possibly_sent in [false, true] {
+                for cancel_requested in [false, true] {
+                    for expires_at in [None, Some(now()), Some(now() + Duration::from_secs(60))] {
+                        let head = Head { attempt, possibly_sent, cancel_requested, expires_at, ..head() };
+                        for on_unknown in [OnUnknown::Retry, OnUnknown::Hold] {
+                            for outcome in &outcomes {
+                                let step = next(&head, outcome, &RetryPolicy::default(), on_unknown, now(), 0.3);
+                                check(&head, outcome.kind(), on_unknown, &step);
+                            }
+                            for begun in [false, true] {
+                                let (outcome, step) = lost(&head, begun, on_unknown, now());
+                                check(&head, outcome.kind(), on_unknown, &step);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn check(head: &Head, outcome: OutcomeKind, on_unknown: OnUnknown, step: &Step) {
+        let said = format!("{head:?} {outcome:?} {on_unknown:?} -> {step:?}");
+        assert!(TRANSITIONS.iter().any(|t| (t.0, t.1) == (head.status, step.status)), "{said}");
+        if head.possibly_sent || outcome == OutcomeKind::Unknown {
+            assert!(step.possibly_sent, "a doubt is never forgotten: {said}");
+            assert!(!matches!(step.status, Status::Failed | Status::Expired | Status::Canceled), "{said}");
+        }
+        if outcome == OutcomeKind::Unknown && on_unknown == OnUnknown::Hold {
+            assert_eq!(step.status, Status::Undetermined, "{said}");
+        }
+        let waits = matches!(step.status, Status::Pending | Status::Scheduled);
+        assert_eq!(waits, step.ready_at.is_some(), "{said}");
+        if waits {
+            assert!(head.attempt < head.max_attempts + i16::from(step.refund), "an attempt is left: {said}");
+        }
+        if step.status == Status::Scheduled {
+            assert!(head.expires_at.is_none_or(|worthless| step.ready_at < Some(worthless)), "{said}");
+        }
+    }
+
+    /// S3-13: what the provider says decides between success and failure.
+    #[test]
+    fn an_answer_decides() {
+        assert_eq!(step(&head(), &Outcome::Accepted { provider_ref: None }).status, Status::Sent);
+        assert_eq!(step(&head(), &rejected(ErrorClass::Content)).status, Status::Failed);
+        assert_eq!(step(&head(), &rejected(ErrorClass::Unreachable)).status, Status::Scheduled);
+        let last = Head { attempt: 3, ..head() };
+        assert_eq!(step(&last, &rejected(ErrorClass::Unreachable)).status, Status::Failed);
+        assert_eq!(step(&last, &unknown()).status, Status::Undetermined);
+    }
+
+    #[test]
+    fn public_ids_are_canonical() {
+        let id = Tsid(700_000_000_000_000_000);
+        assert_eq!(parse_public_id(&format!("{id}-12")), Some((id, 12)));
+        for bad in ["", "-", "x-1", &format!("{id}-"), &format!("{id}-01"), &format!("{id}-+1"), &format!("{id}-99999")]
+        {
+            assert_eq!(parse_public_id(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,399 @@
+//! The shape of a posted message: from bytes to a `NewMessage`, or to everything that is wrong with it. The same for
+//! every way in.
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::{Map, Value};
+
+use super::channel::{CHANNELS, Channel};
+use super::json::{self, Faults, Fields, Text, Unit};
+use super::lane::{PRIORITIES, Priority};
+use super::message::{Content, Detail, NewDelivery, NewMessage};
+use crate::error::{Code, Refusal, excerpt};
+use crate::limits;
+
+/// What this hub can do, as far as reading a message depends on it.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    pub now: DateTime<Utc>,
+    /// Channels with a provider somewhere in this installation.
+    pub channels: BTreeSet<Channel>,
+    /// Names of Slack destinations.
+    pub slack: BTreeSet<String>,
+}
+
+/// Fields of the contract that come with later parts of the hub.
+const NOT_SERVED: [&str; 4] = ["template", "locale", "variables", "fallback"];
+
+/// One message: `POST /v1/messages`.
+pub fn message(body: &[u8], rules: &Rules) -> Result<NewMessage, Refusal> {
+    let faults = Faults::default();
+    let value = json::parse(body, &faults)?;
+    let read = read_message(value, "", rules, &faults);
+    faults.into_result(read)
+}
+
+/// `{"messages": […]}`: all of them, or none.
+pub fn batch(body: &[u8], rules: &Rules) -> Result<Vec<NewMessage>, Refusal> {
+    let faults = Faults::default();
+    let value = json::parse(body, &faults)?;
+    let read = read_batch(value, rules, &faults);
+    faults.into_result(read)
+}
+
+fn read_batch(value: Value, rules: &Rules, faults: &Faults) -> Option<Vec<NewMessage>> {
+    let mut fields = Fields::open(value, "", faults)?;
+    let list = fields.require("messages").and_then(|v| json::list(v, "/messages", faults));
+    fields.close();
+    let list = list?;
+    if list.is_empty() || list.len() > limits::BATCH_MESSAGES {
+        let detail = format!("has {} messages; between 1 and {} are allowed", list.len(), limits::BATCH_MESSAGES);
+        faults.add("/messages", "batch_size", detail);
+        return None;
+    }
+    let mut messages = Vec::with_capacity(list.len());
+    let mut keys = BTreeSet::new();
+    for (pointer, item) in list {
+        let Some(message) = read_message(item, &pointer, rules, faults) else { continue };
+        if let Some(key) = &message.client_msg_id
+            && !keys.insert(key.clone())
+        {
+            faults.add(format!("{pointer}/clientMsgId"), "duplicate_in_batch", "is used by an earlier message here");
+        }
+        messages.push(message);
+    }
+    Some(messages)
+}
+
+/// Seed 003's own words: `{type, title, message, recipient, channels: ["EMAIL", "SLACK"]}`. A body whose channels are
+/// objects is the full form.
+pub fn notification(body: &[u8], rules: &Rules, slack_default: Option<&str>) -> Result<NewMessage, Refusal> {
+    let faults = Faults::default();
+    let value = json::parse(body, &faults)?;
+    let full = value.get("channels").and_then(Value::as_array).is_some_and(|c| c.iter().any(Value::is_object));
+    let read = if full {
+        read_message(value, "", rules, &faults)
+    } else {
+        short_form(value, slack_default, &faults).and_then(|value| read_message(value, "", rules, &faults))
+    };
+    faults.into_result(read)
+}
+
+/// Rewrites the short form as the full one: the recipient is the e-mail's, Slack goes to the ops destination.
+fn short_form(value: Value, slack_default: Option<&str>, faults: &Faults) -> Option<Value> {
+    let mut fields = Fields::open(value, "", faults)?;
+    let recipient = fields.text("recipient", Text::line(limits::EMAIL_BYTES));
+    let message = fields.require_text("message", Text::block(limits::TEXT_BYTES));
+    let channels = fields.require("channels").and_then(|v| json::list(v, "/channels", faults));
+    let mut full = Map::new();
+    for name in ["type", "title", "clientMsgId", "priority", "scheduledAt", "expiresAt", "metadata"] {
+        if let Some(value) = fields.take(name) {
+            full.insert(name.into(), value);
+        }
+    }
+    fields.close();
+    let mut routed = Vec::new();
+    for (pointer, word) in channels? {
+        let to = match word.as_str() {
+            Some("EMAIL") => recipient.clone().or_else(|| {
+                faults.add("/recipient", "required", "is required for the channel EMAIL");
+                None
+            }),
+            Some("SLACK") => slack_default.map(str::to_owned).or_else(|| {
+                faults.add(&pointer, "channel_unavailable", "no Slack destination is configured");
+                None
+            }),
+            Some(other) => {
+                let detail = format!("'{}' is none of EMAIL, SLACK; other channels take the full form", excerpt(other));
+                faults.add_code(Code::E005, &pointer, "enum", detail);
+                None
+            }
+            None => {
+                json::mismatch(faults, &pointer, "a channel's name", &word);
+                None
+            }
+        };
+        if let Some(to) = to {
+            routed.push(serde_json::json!({"channel": word, "to": to}));
+        }
+    }
+    full.insert("body".into(), message?.into());
+    full.insert("channels".into(), routed.into());
+    faults.is_empty().then_some(Value::Object(full))
+}
+
+fn read_message(value: Value, pointer: &str, rules: &Rules, faults: &Faults) -> Option<NewMessage> {
+    let mut fields = Fields::open(value, pointer, faults)?;
+    let client_msg_id = fields.text("clientMsgId", Text::line(limits::CLIENT_MSG_ID_CHARS));
+    let kind = read_kind(&mut fields, faults);
+    let priority = read_priority(&mut fields, faults);
+    let title = fields.text("title", Text::line(limits::TITLE_CHARS));
+    let body = fields.text("body", Text::block(limits::TEXT_BYTES));
+    let (scheduled_at, expires_at) = read_times(&mut fields, rules, faults);
+    let metadata = read_metadata(&mut fields, faults);
+    let recipients = read_recipients(&mut fields, faults);
+    fields.not_served(&NOT_SERVED);
+    let mut routes = Routes { title: title.clone(), body, recipients, contents: Vec::new(), deliveries: Vec::new() };
+    let channels_at = fields.at("channels");
+    let channels = fields.require("channels").and_then(|v| json::list(v, &channels_at, faults));
+    fields.close();
+    let channels = channels?;
+    if channels.is_empty() {
+        faults.add(&channels_at, "empty", "names no channel");
+    }
+    for (pointer, item) in channels {
+        routes.read(item, &pointer, rules, faults);
+    }
+    if routes.deliveries.len() > limits::DELIVERIES {
+        let detail = format!("makes {} deliveries; the limit is {}", routes.deliveries.len(), limits::DELIVERIES);
+        faults.add(&channels_at, "too_many_recipients", detail);
+    }
+    Some(NewMessage {
+        client_msg_id,
+        kind: kind?,
+        priority: priority?,
+        detail: Detail { title, contents: routes.contents, metadata },
+        deliveries: routes.deliveries,
+        scheduled_at,
+        expires_at,
+    })
+}
+
+fn read_kind(fields: &mut Fields<'_>, faults: &Faults) -> Option<String> {
+    let kind = fields.require_text("type", Text::line(limits::KIND_CHARS))?;
+    let plain = kind.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b':'));
+    if plain {
+        return Some(kind);
+    }
+    let detail = format!("'{}' has other characters than letters, digits and _ - . :", excerpt(&kind));
+    faults.add_code(Code::E005, fields.at("type"), "type_invalid", detail);
+    None
+}
+
+fn read_priority(fields: &mut Fields<'_>, faults: &Faults) -> Option<Priority> {
+    if !fields.has("priority") {
+        fields.take("priority");
+        return Some(Priority::default());
+    }
+    let word = fields.text("priority", Text::line(32))?;
+    json::one_of(&word, &fields.at("priority"), &PRIORITIES.map(Priority::as_str), faults, Code::E001)
+}
+
+type Times = (Option<DateTime<Utc>>, Option<DateTime<Utc>>);
+
+fn read_times(fields: &mut Fields<'_>, rules: &Rules, faults: &Faults) -> Times {
+    let ahead = |limit: std::time::Duration| rules.now + TimeDelta::from_std(limit).unwrap_or_default();
+    let scheduled = fields.time("scheduledAt");
+    let expires = fields.time("expiresAt");
+    if let Some(at) = scheduled {
+        if at < rules.now - TimeDelta::from_std(limits::SCHEDULE_GRACE).unwrap_or_default() {
+            faults.add(fields.at("scheduledAt"), "time_range", "is past");
+        } else if at > ahead(limits::SCHEDULE_AHEAD) {
+            let days = limits::SCHEDULE_AHEAD.as_secs() / 86_400;
+            faults.add(fields.at("scheduledAt"), "time_range", format!("is more than {days} days ahead"));
+        }
+    }
+    if let Some(at) = expires {
+        if at <= rules.now {
+            faults.add(fields.at("expiresAt"), "time_range", "is past");
+        } else if at > ahead(limits::SCHEDULE_AHEAD * 2) {
+            let days = limits::SCHEDULE_AHEAD.as_secs() * 2 / 86_400;
+            faults.add(fields.at("expiresAt"), "time_range", format!("is more than {days} days ahead"));
+        } else if scheduled.is_some_and(|scheduled| at <= scheduled) {
+            faults.add(fields.at("expiresAt"), "time_range", "is not after scheduledAt");
+        }
+    }
+    (scheduled, expires)
+}
+
+fn read_metadata(fields: &mut Fields<'_>, faults: &Faults) -> Map<String, Value> {
+    let pointer = fields.at("metadata");
+    let metadata = match fields.take("metadata") {
+        None => return Map::new(),
+        Some(Value::Object(map)) => map,
+        Some(other) => {
+            json::mismatch(faults, &pointer, "an object", &other);
+            return Map::new();
+        }
+    };
+    let size = serde_json::to_string(&metadata).map_or(usize::MAX, |text| text.len());
+    if size > limits::METADATA_BYTES {
+        let detail = format!("is {size} bytes as JSON; the limit is {} bytes", limits::METADATA_BYTES);
+        faults.add(&pointer, "metadata_invalid", detail);
+    }
+    for (key, value) in &metadata {
+        let reserved = matches!(key.as_str(), "__proto__" | "constructor" | "prototype");
+        if key.is_empty() || key.chars().count() > limits::METADATA_KEY_CHARS || reserved {
+            let detail = format!("'{}' is not a name for metadata", excerpt(key));
+            faults.add(&pointer, "metadata_invalid", detail);
+        } else if value.is_object() || value.is_array() {
+            faults.add(format!("{pointer}/{key}"), "metadata_invalid", "must be a text, a number or a truth value");
+        }
+    }
+    metadata
+}
+
+struct Recipient {
+    pointer: String,
+    email: Option<String>,
+}
+
+fn read_recipients(fields: &mut Fields<'_>, faults: &Faults) -> Vec<Recipient> {
+    let Some(list) = fields.list("recipients") else { return Vec::new() };
+    let mut recipients = Vec::with_capacity(list.len().min(limits::DELIVERIES));
+    for (pointer, item) in list {
+        let Some(mut fields) = Fields::open(item, &pointer, faults) else { continue };
+        // An id is the partner's own name for the person: kept out of the books, which need only the address.
+        fields.text("id", Text::line(limits::CLIENT_MSG_ID_CHARS));
+        let email = fields.text("email", Text { max: limits::EMAIL_BYTES, unit: Unit::Bytes, single_line: true });
+        fields.not_served(&["phone", "variables"]);
+        fields.close();
+        recipients.push(Recipient { pointer, email });
+    }
+    recipients
+}
+
+/// Gathers what goes where.
+struct Routes {
+    title: Option<String>,
+    body: Option<String>,
+    recipients: Vec<Recipient>,
+    contents: Vec<Content>,
+    deliveries: Vec<NewDelivery>,
+}
+
+impl Routes {
+    fn read(&mut self, item: Value, pointer: &str, rules: &Rules, faults: &Faults) {
+        let Some(mut fields) = Fields::open(item, pointer, faults) else { return };
+        let Some(channel) = read_channel(&mut fields, rules, faults) else { return };
+        let to = self.read_to(channel, &mut fields, rules, faults);
+        let content = self.read_content(channel, &mut fields, faults);
+        fields.not_served(&NOT_SERVED);
+        fields.not_served(&["templateCode"]);
+        fields.close();
+        let Some(content) = content else { return };
+        let index = self.contents.iter().position(|c| *c == content).unwrap_or_else(|| {
+            self.contents.push(content);
+            self.contents.len() - 1
+        });
+        // At most as many contents as channels in one body, which is far below.
+        let content = i16::try_from(index).unwrap_or(i16::MAX);
+        self.deliveries.extend(to.into_iter().map(|to| NewDelivery { channel, to, content }));
+    }
+
+    /// The channel's own `to`, one or several; without it every recipient's address for this channel.
+    fn read_to(&self, channel: Channel, fields: &mut Fields<'_>, rules: &Rules, faults: &Faults) -> Vec<String> {
+        let pointer = fields.at("to");
+        let named: Vec<(String, Value)> = match fields.take("to") {
+            Some(Value::Array(items)) => {
+                items.into_iter().enumerate().map(|(n, item)| (format!("{pointer}/{n}"), item)).collect()
+            }
+            Some(one) => vec![(pointer.clone(), one)],
+            None if channel == Channel::Email => {
+                let of = |r: &Recipient| r.email.clone().map(|e| (format!("{}/email", r.pointer), Value::String(e)));
+                self.recipients.iter().filter_map(of).collect()
+            }
+            None => Vec::new(),
+        };
+        if named.is_empty() {
+            faults.add(&pointer, "required", "names nobody to send to");
+        }
+        let mut to: Vec<String> = Vec::with_capacity(named.len());
+        let mut seen = BTreeSet::new();
+        for (pointer, value) in named {
+            let rule = Text { max: limits::EMAIL_BYTES, unit: Unit::Bytes, single_line: true };
+            let Some(text) = json::text(value, &pointer, rule, faults) else { continue };
+            let fault = match channel {
+                Channel::Slack if !rules.slack.contains(&text) => {
+                    Some(("destination_unknown", format!("'{}' is not a configured Slack destination", excerpt(&text))))
+                }
+                Channel::Email if !is_mailbox(&text) => {
+                    Some(("recipient_invalid", format!("'{}' is not an e-mail address", excerpt(&text))))
+                }
+                _ => None,
+            };
+            match fault {
+                Some((reason, detail)) => faults.add(&pointer, reason, detail),
+                // The same recipient twice is told once.
+                None if seen.insert(text.clone()) => to.push(text),
+                None => (),
+            }
+        }
+        to
+    }
+
+    fn read_content(&self, channel: Channel, fields: &mut Fields<'_>, faults: &Faults) -> Option<Content> {
+        let has_body = fields.has("body");
+        let own = fields.text("body", Text::block(limits::TEXT_BYTES));
+        let subject = fields.text("subject", Text::line(limits::SUBJECT_CHARS)).or_else(|| self.title.clone());
+        let (mut html, mut blocks) = (None, None);
+        match channel {
+            Channel::Email => html = fields.text("html", Text::block(limits::HTML_BYTES)),
+            Channel::Slack => blocks = read_blocks(fields, faults),
+            _ => (),
+        }
+        let body = if has_body { own } else { self.body.clone() };
+        let Some(body) = body else {
+            if !has_body {
+                faults.add(fields.at("body"), "required", "neither the channel nor the message has a body");
+            }
+            return None;
+        };
+        if channel == Channel::Email && subject.is_none() {
+            faults.add(fields.at("subject"), "required", "an e-mail needs a subject, or the message a title");
+        }
+        let chars = body.chars().count();
+        if channel == Channel::Slack && chars > limits::SLACK_TEXT_CHARS {
+            let limit = limits::SLACK_TEXT_CHARS;
+            let detail = format!("is {chars} characters long; the limit is {limit} characters");
+            faults.add_code(Code::E006, fields.at("body"), "content_too_long", detail);
+        }
+        Some(Content { subject, body, html, blocks })
+    }
+}
+
+fn read_blocks(fields: &mut Fields<'_>, faults: &Faults) -> Option<Value> {
+    let pointer = fields.at("blocks");
+    let items = fields.list("blocks")?;
+    if items.len() > limits::SLACK_BLOCKS {
+        faults.add(&pointer, "too_many_items", format!("Slack takes at most {} blocks", limits::SLACK_BLOCKS));
+    }
+    for (pointer, block) in &items {
+        if block.get("type").and_then(Value::as_str).is_none() {
+            faults.add(pointer, "blocks_invalid", "a block is an object with a type");
+        }
+    }
+    let blocks: Vec<Value> = items.into_iter().map(|(_, block)| block).collect();
+    (!blocks.is_empty()).then_some(Value::Array(blocks))
+}
+
+fn read_channel(fields: &mut Fields<'_>, rules: &Rules, faults: &Faults) -> Option<Channel> {
+    let word = fields.require_text("channel", Text::line(64))?;
+    let pointer = fields.at("channel");
+    let channel: Channel = json::one_of(&word, &pointer, &CHANNELS.map(Channel::as_str), faults, Code::E005)?;
+    if rules.channels.contains(&channel) {
+        return Some(channel);
+    }
+    let served: Vec<&str> = rules.channels.iter().map(|c| c.as_str()).collect();
+    let detail = format!("no provider serves {channel} here; there are {}", served.join(", "));
+    faults.add_code(Code::E005, pointer, "channel_unavailable", detail);
+    None
+}
+
+/// A plain mailbox, `local@domain.tld`: no quotes, comments, literals or display name, ASCII, a dotted domain.
+pub fn is_mailbox(text: &str) -> bool {
+    let options = email_address::Options::default().with_required_tld().without_domain_literal().without_display_text();
+    text.is_ascii()
+        && !text.contains('"')
+        && !text.ends_with('.')
+        && text.split_once('@').is_some_and(|(_, domain)| domain.split('.').all(is_label))
+        && email_address::EmailAddress::parse_with_options(text, options).is_ok()
+}
+
+fn is_label(label: &str) -> bool {
+    !label.is_empty()
+        && !label.starts_with('-')
+        && !label.ends_with('-')
+        && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+}

@@ -1,0 +1,399 @@
+//! Reading JSON as hostile input: every fault found at once, each with its place, and nothing let through that
+//! PostgreSQL cannot keep (`\u0000`) or that two readers would read differently (duplicate keys).
+
+use std::cell::RefCell;
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+
+use crate::error::{Code, Fault, Refusal, excerpt};
+use crate::limits;
+
+/// Collects what is wrong with a request.
+#[derive(Default)]
+pub struct Faults(RefCell<Vec<Fault>>);
+
+impl Faults {
+    pub fn add(&self, pointer: impl Into<String>, reason: &'static str, detail: impl Into<String>) {
+        self.add_code(Code::E001, pointer, reason, detail);
+    }
+
+    pub fn add_code(&self, code: Code, pointer: impl Into<String>, reason: &'static str, detail: impl Into<String>) {
+        let mut faults = self.0.borrow_mut();
+        // A body of a hundred thousand wrong items needs no hundred thousand answers.
+        if faults.len() < 50 {
+            faults.push(Fault { pointer: pointer.into(), reason, detail: detail.into().into(), code });
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.borrow().is_empty()
+    }
+
+    pub fn into_result<T>(self, value: Option<T>) -> Result<T, Refusal> {
+        let faults = self.0.into_inner();
+        match value {
+            Some(value) if faults.is_empty() => Ok(value),
+            _ => Err(Refusal::of(faults)),
+        }
+    }
+}
+
+/// Reads one JSON document. What cannot be read at all is refused at once; what can, goes on with its faults noted.
+pub fn parse(body: &[u8], faults: &Faults) -> Result<Value, Refusal> {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Err(Refusal::new(400, "body_empty", "the body is empty; send one JSON object"));
+    }
+    let not_utf8 = || Refusal::new(400, "encoding_not_utf8", "the body is not UTF-8");
+    let text = std::str::from_utf8(body).map_err(|_| not_utf8())?;
+    if body.starts_with(b"\0") || body.get(1) == Some(&0) || text.starts_with('\u{feff}') {
+        return Err(Refusal::new(400, "encoding_not_utf8", "the body is not UTF-8 without byte order mark"));
+    }
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let walk = Walk { pointer: RefCell::default(), faults, nodes: RefCell::default() };
+    let value = Seed(&walk).deserialize(&mut reader).map_err(|e| syntax(&e))?;
+    reader.end().map_err(|_| {
+        Refusal::new(400, "json_trailing", "something follows the JSON document; send one document per request")
+    })?;
+    Ok(value)
+}
+
+fn syntax(e: &serde_json::Error) -> Refusal {
+    let text = e.to_string();
+    let at = format!("line {}, column {}", e.line(), e.column());
+    if text.starts_with("number out of range") {
+        Refusal::new(400, "number_range", format!("a number is out of range at {at}"))
+    } else if text.starts_with(TOO_MANY) {
+        Refusal::new(422, "too_many_items", format!("{TOO_MANY}: at most {}", limits::JSON_NODES))
+    } else if text.starts_with("recursion limit") {
+        Refusal::new(400, "json_too_deep", format!("nested deeper than 127 levels at {at}"))
+    } else {
+        Refusal::new(400, "json_syntax", format!("not JSON at {at}"))
+    }
+}
+
+const TOO_MANY: &str = "too many values in one body";
+
+struct Walk<'f> {
+    pointer: RefCell<String>,
+    faults: &'f Faults,
+    nodes: RefCell<usize>,
+}
+
+impl Walk<'_> {
+    fn inside<T>(&self, step: &str, read: impl FnOnce() -> T) -> T {
+        let length = self.pointer.borrow().len();
+        {
+            let mut pointer = self.pointer.borrow_mut();
+            pointer.push('/');
+            pointer.push_str(&escape(step));
+        }
+        let value = read();
+        self.pointer.borrow_mut().truncate(length);
+        value
+    }
+
+    fn text(&self, text: &str) {
+        if text.contains('\0') {
+            let pointer = self.pointer.borrow().clone();
+            self.faults.add(pointer, "control_character", "must not contain the character U+0000");
+        }
+    }
+
+    fn count<E: serde::de::Error>(&self) -> Result<(), E> {
+        let mut nodes = self.nodes.borrow_mut();
+        *nodes += 1;
+        if *nodes > limits::JSON_NODES { Err(E::custom(TOO_MANY)) } else { Ok(()) }
+    }
+}
+
+/// A name as a step of a JSON pointer, cut so that it echoes no more than it must.
+fn escape(step: &str) -> String {
+    let cut: String = step.chars().take(64).filter(|c| !c.is_control()).collect();
+    cut.replace('~', "~0").replace('/', "~1")
+}
+
+struct Seed<'w, 'f>(&'w Walk<'f>);
+
+impl<'de> DeserializeSeed<'de> for Seed<'_, '_> {
+    type Value = Value;
+    fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<Value, D::Error> {
+        d.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Seed<'_, '_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_bool<E>(self, v: bool) -> Result<Value, E> {
+        Ok(Value::Bool(v))
+    }
+
+    fn visit_i64<E>(self, v: i64) -> Result<Value, E> {
+        Ok(v.into())
+    }
+
+    fn visit_u64<E>(self, v: u64) -> Result<Value, E> {
+        Ok(v.into())
+    }
+
+    fn visit_f64<E>(self, v: f64) -> Result<Value, E> {
+        Ok(v.into())
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_str<E>(self, v: &str) -> Result<Value, E> {
+        self.0.text(v);
+        Ok(Value::String(v.to_owned()))
+    }
+
+    fn visit_string<E>(self, v: String) -> Result<Value, E> {
+        self.0.text(&v);
+        Ok(Value::String(v))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = self.0.inside(&items.len().to_string(), || seq.next_element_seed(Seed(self.0)))? {
+            self.0.count::<A::Error>()?;
+            items.push(item);
+        }
+        Ok(Value::Array(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut fields = Map::new();
+        while let Some(name) = map.next_key::<String>()? {
+            self.0.count::<A::Error>()?;
+            self.0.inside(&name, || self.0.text(&name));
+            let value = self.0.inside(&name, || map.next_value_seed(Seed(self.0)))?;
+            if fields.contains_key(&name) {
+                let pointer = self.0.inside(&name, || self.0.pointer.borrow().clone());
+                self.0.faults.add(pointer, "duplicate_key", "is given twice");
+            }
+            fields.insert(name, value);
+        }
+        Ok(Value::Object(fields))
+    }
+}
+
+/// What a text may be.
+#[derive(Clone, Copy)]
+pub struct Text {
+    pub max: usize,
+    pub unit: Unit,
+    /// One line: no control characters, no line separators, nothing that turns the direction of writing.
+    pub single_line: bool,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+pub enum Unit {
+    Chars,
+    Bytes,
+}
+
+impl Text {
+    pub const fn line(max_chars: usize) -> Text {
+        Text { max: max_chars, unit: Unit::Chars, single_line: true }
+    }
+
+    pub const fn block(max_bytes: usize) -> Text {
+        Text { max: max_bytes, unit: Unit::Bytes, single_line: false }
+    }
+}
+
+/// An object being read, field by field; what nobody asked for is a fault in the end.
+pub struct Fields<'f> {
+    left: Map<String, Value>,
+    pub pointer: String,
+    faults: &'f Faults,
+}
+
+impl<'f> Fields<'f> {
+    pub fn open(value: Value, pointer: impl Into<String>, faults: &'f Faults) -> Option<Fields<'f>> {
+        let pointer = pointer.into();
+        match value {
+            Value::Object(left) => Some(Fields { left, pointer, faults }),
+            other => {
+                mismatch(faults, &pointer, "an object", &other);
+                None
+            }
+        }
+    }
+
+    pub fn at(&self, name: &str) -> String {
+        format!("{}/{}", self.pointer, escape(name))
+    }
+
+    /// The field's value; null is the same as not given.
+    pub fn take(&mut self, name: &str) -> Option<Value> {
+        self.left.remove(name).filter(|v| !v.is_null())
+    }
+
+    /// Whether the field is there and not null, without taking it.
+    pub fn has(&self, name: &str) -> bool {
+        self.left.get(name).is_some_and(|v| !v.is_null())
+    }
+
+    /// As `take`; not given is a fault.
+    pub fn require(&mut self, name: &str) -> Option<Value> {
+        match self.left.remove(name) {
+            None => {
+                self.faults.add(self.at(name), "required", "is required");
+                None
+            }
+            Some(Value::Null) => {
+                self.faults.add(self.at(name), "null_not_allowed", "must not be null");
+                None
+            }
+            Some(value) => Some(value),
+        }
+    }
+
+    pub fn text(&mut self, name: &str, rule: Text) -> Option<String> {
+        let value = self.take(name)?;
+        text(value, &self.at(name), rule, self.faults)
+    }
+
+    pub fn require_text(&mut self, name: &str, rule: Text) -> Option<String> {
+        let value = self.require(name)?;
+        text(value, &self.at(name), rule, self.faults)
+    }
+
+    /// A list and the pointer of each item.
+    pub fn list(&mut self, name: &str) -> Option<Vec<(String, Value)>> {
+        let pointer = self.at(name);
+        let value = self.take(name)?;
+        list(value, &pointer, self.faults)
+    }
+
+    pub fn time(&mut self, name: &str) -> Option<DateTime<Utc>> {
+        let pointer = self.at(name);
+        match self.take(name)? {
+            Value::String(text) => {
+                let parsed = parse_time(&text);
+                if parsed.is_none() {
+                    self.faults.add(
+                        pointer,
+                        "time_invalid",
+                        format!("'{}' is not a time as RFC 3339 writes it, with offset", excerpt(&text)),
+                    );
+                }
+                parsed
+            }
+            other => {
+                mismatch(self.faults, &pointer, "a time as RFC 3339 writes it, with offset", &other);
+                None
+            }
+        }
+    }
+
+    /// Fields of the contract that this hub does not serve yet: told apart from misspelt ones.
+    pub fn not_served(&mut self, names: &[&str]) {
+        for name in names {
+            if self.take(name).is_some() {
+                self.faults.add(self.at(name), "not_supported", "is not supported by this hub yet");
+            }
+        }
+    }
+
+    /// Everything asked for was taken: the rest is unknown.
+    pub fn close(self) {
+        for name in self.left.keys() {
+            self.faults.add(self.at(name), "unknown_field", "is not a field of this object");
+        }
+    }
+}
+
+/// RFC 3339 with offset, no leap second, to the microsecond.
+pub fn parse_time(text: &str) -> Option<DateTime<Utc>> {
+    let shaped = text.len() <= 40 && text.as_bytes().get(10).is_some_and(|c| matches!(c, b'T' | b't'));
+    let leap = text.get(17..19) == Some("60");
+    let parsed = DateTime::parse_from_rfc3339(text).ok().filter(|_| shaped && !leap)?;
+    DateTime::from_timestamp_micros(parsed.timestamp_micros())
+}
+
+pub fn list(value: Value, pointer: &str, faults: &Faults) -> Option<Vec<(String, Value)>> {
+    match value {
+        Value::Array(items) => {
+            Some(items.into_iter().enumerate().map(|(n, item)| (format!("{pointer}/{n}"), item)).collect())
+        }
+        other => {
+            mismatch(faults, pointer, "a list", &other);
+            None
+        }
+    }
+}
+
+pub fn text(value: Value, pointer: &str, rule: Text, faults: &Faults) -> Option<String> {
+    let text = match value {
+        Value::String(text) => text,
+        other => {
+            mismatch(faults, pointer, "a text", &other);
+            return None;
+        }
+    };
+    let (length, unit) = match rule.unit {
+        Unit::Chars => (text.chars().count(), "characters"),
+        Unit::Bytes => (text.len(), "bytes"),
+    };
+    if text.trim().is_empty() {
+        faults.add(pointer, "empty", "must not be empty");
+        return None;
+    }
+    if length > rule.max {
+        let detail = format!("is {length} {unit} long; the limit is {} {unit}", rule.max);
+        faults.add_code(Code::E006, pointer, "content_too_long", detail);
+        return None;
+    }
+    if rule.single_line && text.chars().any(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')) {
+        faults.add(pointer, "control_character", "must be a single line without control characters");
+        return None;
+    }
+    if rule.single_line && text.chars().any(turns_direction) {
+        faults.add(pointer, "unsafe_character", "must not contain characters that turn the direction of writing");
+        return None;
+    }
+    Some(text)
+}
+
+fn turns_direction(c: char) -> bool {
+    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{e0000}'..='\u{e007f}')
+}
+
+pub fn mismatch(faults: &Faults, pointer: &str, wanted: &str, found: &Value) {
+    let found = match found {
+        Value::Null => "null",
+        Value::Bool(_) => "a truth value",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    };
+    faults.add(pointer, "type_mismatch", format!("must be {wanted}, not {found}"));
+}
+
+/// One of a closed list of words, exactly as written there.
+pub fn one_of<T: std::str::FromStr>(
+    text: &str,
+    pointer: &str,
+    words: &[&str],
+    faults: &Faults,
+    code: Code,
+) -> Option<T> {
+    let parsed = text.parse().ok();
+    if parsed.is_none() {
+        let detail = format!("'{}' is none of {}", excerpt(text), words.join(", "));
+        faults.add_code(code, pointer, "enum", detail);
+    }
+    parsed
+}

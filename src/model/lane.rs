@@ -1,0 +1,101 @@
+//! A lane is what a worker may take from now: channel × priority × (prompt, overflow), as one small number.
+
+use std::str::FromStr;
+
+use super::channel::{CHANNELS, Channel};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub enum Priority {
+    Urgent,
+    #[default]
+    Normal,
+    Bulk,
+}
+
+pub const PRIORITIES: [Priority; 3] = [Priority::Urgent, Priority::Normal, Priority::Bulk];
+
+impl Priority {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Priority::Urgent => "URGENT",
+            Priority::Normal => "NORMAL",
+            Priority::Bulk => "BULK",
+        }
+    }
+
+    /// Of a hundred deliveries claimed while every class has more than enough, how many are of this one. What a class
+    /// leaves goes to the others, so an idle class costs nothing and a busy one starves nobody.
+    pub fn share_percent(self) -> u32 {
+        match self {
+            Priority::Urgent => 60,
+            Priority::Normal => 30,
+            Priority::Bulk => 10,
+        }
+    }
+}
+
+impl FromStr for Priority {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Priority, ()> {
+        PRIORITIES.into_iter().find(|p| p.as_str() == text).ok_or(())
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Lane(pub i16);
+
+impl Lane {
+    pub fn new(channel: Channel, priority: Priority, overflow: bool) -> Lane {
+        // Both positions are below 12: they fit.
+        let channel = CHANNELS.iter().position(|&c| c == channel).unwrap_or(0) as i16;
+        let priority = PRIORITIES.iter().position(|&p| p == priority).unwrap_or(0) as i16;
+        Lane(channel * 6 + priority * 2 + i16::from(overflow))
+    }
+
+    pub fn channel(self) -> Channel {
+        CHANNELS[(usize::from(self.0.unsigned_abs()) / 6).min(CHANNELS.len() - 1)]
+    }
+
+    pub fn priority(self) -> Priority {
+        PRIORITIES[(usize::from(self.0.unsigned_abs()) % 6) / 2]
+    }
+
+    pub fn is_overflow(self) -> bool {
+        self.0 % 2 == 1
+    }
+
+    /// All lanes of these channels, in the order a claim visits them: urgent first, prompt before overflow.
+    pub fn all_of(channels: &[Channel]) -> Vec<Lane> {
+        let mut lanes = Vec::new();
+        for overflow in [false, true] {
+            for priority in PRIORITIES {
+                lanes.extend(channels.iter().map(|&c| Lane::new(c, priority, overflow)));
+            }
+        }
+        lanes
+    }
+}
+
+impl std::fmt::Display for Lane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kind = if self.is_overflow() { "OVERFLOW" } else { "PROMPT" };
+        write!(f, "{}.{}.{kind}", self.channel(), self.priority().as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_says_what_it_was_made_of() {
+        for channel in CHANNELS {
+            for priority in PRIORITIES {
+                for overflow in [false, true] {
+                    let lane = Lane::new(channel, priority, overflow);
+                    assert_eq!((lane.channel(), lane.priority(), lane.is_overflow()), (channel, priority, overflow));
+                }
+            }
+        }
+    }
+}

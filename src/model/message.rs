@@ -1,0 +1,164 @@
+//! A message: what a partner posted, once, immutable. Its overall status is computed from its deliveries when asked and
+//! never stored (S3-19, S3-34).
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::channel::Channel;
+use super::delivery::Status;
+use super::lane::Priority;
+use crate::id::Tsid;
+
+/// What `messages.detail` holds: everything about a message that no statement asks for by itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Detail {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// A delivery names one of these by its index.
+    pub contents: Vec<Content>,
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub metadata: Map<String, Value>,
+}
+
+/// What goes out over one channel; the same for all its recipients.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Content {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    pub body: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub html: Option<String>,
+    /// Slack Block Kit, passed through.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocks: Option<Value>,
+}
+
+/// A message that was read and found right, not yet stored.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct NewMessage {
+    #[serde(skip)]
+    pub client_msg_id: Option<String>,
+    pub kind: String,
+    #[serde(serialize_with = "priority_word")]
+    pub priority: Priority,
+    pub detail: Detail,
+    pub deliveries: Vec<NewDelivery>,
+    pub scheduled_at: Option<DateTime<Utc>>,
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct NewDelivery {
+    #[serde(serialize_with = "channel_word")]
+    pub channel: Channel,
+    pub to: String,
+    /// Index into `Detail::contents`.
+    pub content: i16,
+}
+
+fn priority_word<S: serde::Serializer>(priority: &Priority, s: S) -> Result<S::Ok, S::Error> {
+    s.serialize_str(priority.as_str())
+}
+
+fn channel_word<S: serde::Serializer>(channel: &Channel, s: S) -> Result<S::Ok, S::Error> {
+    s.serialize_str(channel.as_str())
+}
+
+impl NewMessage {
+    /// SHA-256 over what the message means, so that the same request written in another order or with other white space
+    /// is the same, and anything else is not. The key itself is not part of it.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        use sha2::Digest as _;
+        // Maps are sorted by key and every field is serialisable: this cannot fail, and if it did, an empty text would
+        // make all requests alike, so it must not pass silently.
+        #[expect(clippy::expect_used, reason = "serialising plain data to memory cannot fail")]
+        let canonical = serde_json::to_vec(self).expect("a message is serialisable");
+        sha2::Sha256::digest(canonical).into()
+    }
+}
+
+/// A stored message.
+#[derive(Debug, Clone)]
+pub struct Message {
+    pub message_id: Tsid,
+    pub partner_id: Tsid,
+    pub client_msg_id: Option<String>,
+    pub kind: String,
+    pub priority: Priority,
+    pub detail: Detail,
+    pub created_at: DateTime<Utc>,
+    pub scheduled_at: Option<DateTime<Utc>>,
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overall {
+    Pending,
+    Processing,
+    Completed,
+    Partial,
+    Failed,
+    Canceled,
+}
+
+pub const OVERALLS: [Overall; 6] =
+    [Overall::Pending, Overall::Processing, Overall::Completed, Overall::Partial, Overall::Failed, Overall::Canceled];
+
+impl Overall {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Overall::Pending => "PENDING",
+            Overall::Processing => "PROCESSING",
+            Overall::Completed => "COMPLETED",
+            Overall::Partial => "PARTIAL",
+            Overall::Failed => "FAILED",
+            Overall::Canceled => "CANCELED",
+        }
+    }
+
+    /// From (channel, status, attempts spent) of each delivery. PENDING while nothing has started.
+    pub fn of(deliveries: impl IntoIterator<Item = (Channel, Status, i16)>) -> Overall {
+        let (mut all, mut open, mut started, mut good, mut canceled) = (0, 0, false, 0, 0);
+        for (channel, status, attempt) in deliveries {
+            if !channel.counts() {
+                continue;
+            }
+            all += 1;
+            open += u32::from(!status.is_settled());
+            started |= status == Status::Processing || status.is_settled() || attempt > 0;
+            good += u32::from(status.is_success());
+            canceled += u32::from(status == Status::Canceled);
+        }
+        match (open, started) {
+            (1.., false) => Overall::Pending,
+            (1.., true) => Overall::Processing,
+            _ if canceled == all && all > 0 => Overall::Canceled,
+            _ if good == all => Overall::Completed,
+            _ if good > 0 => Overall::Partial,
+            _ => Overall::Failed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// S3-19, S3-34: in progress, completed, failed, from the deliveries alone.
+    #[test]
+    fn overall_status_follows_from_the_deliveries() {
+        use Status::*;
+        let of = |list: &[(Status, i16)]| Overall::of(list.iter().map(|&(s, n)| (Channel::Email, s, n)));
+        assert_eq!(of(&[(Pending, 0), (Scheduled, 0)]), Overall::Pending);
+        assert_eq!(of(&[(Pending, 0), (Sent, 1)]), Overall::Processing);
+        assert_eq!(of(&[(Scheduled, 1)]), Overall::Processing, "a retry that waits has started");
+        assert_eq!(of(&[(Sent, 1), (Delivered, 1)]), Overall::Completed);
+        assert_eq!(of(&[(Sent, 1), (Failed, 3)]), Overall::Partial);
+        assert_eq!(of(&[(Undetermined, 1), (Failed, 3)]), Overall::Failed);
+        assert_eq!(of(&[(Canceled, 0), (Canceled, 0)]), Overall::Canceled);
+        assert_eq!(of(&[(Canceled, 0), (Failed, 3)]), Overall::Failed);
+        let with_webhook = [(Channel::Email, Sent, 1), (Channel::Webhook, Failed, 9)];
+        assert_eq!(Overall::of(with_webhook), Overall::Completed, "telling the partner is not part of the message");
+    }
+}

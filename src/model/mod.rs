@@ -1,0 +1,12 @@
+//! Nouns and laws: what is true with the network unplugged. No await, no I/O, no clock, no randomness in here; time and
+//! chance come in as arguments.
+
+pub mod channel;
+pub mod delivery;
+pub mod event;
+pub mod intake;
+pub mod json;
+pub mod lane;
+pub mod message;
+pub mod retry;
+pub mod watermark;

@@ -1,0 +1,151 @@
+//! What a provider's no means: one table from the class of an error to what is done about it (seed 001's error
+//! handling and the vendors' codes come down to these classes).
+
+use std::time::Duration;
+
+/// Why a provider did not take a message. Definite: it was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorClass {
+    /// Not reached at all: DNS, connection refused, TLS, before a byte of the request could be acted on.
+    Unreachable,
+    /// Too fast; it may have said when to come back.
+    Throttled,
+    /// The provider's own trouble (5xx with an answer that says so).
+    ProviderInternal,
+    /// It does not know us, or no longer.
+    Credentials,
+    /// Our balance or quota there is used up.
+    Quota,
+    /// The sender, profile or hook we send from is not usable.
+    Sender,
+    /// The content is not acceptable.
+    Content,
+    /// There is no such recipient.
+    Address,
+    /// The recipient does not want it.
+    OptedOut,
+    /// No provider serves this channel here.
+    NoProvider,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Again after an exponential, jittered pause.
+    Retry,
+    /// Again when the provider said, within bounds; without a word from it like `Retry`.
+    RetryAfter,
+    /// Never: the same request would get the same answer.
+    Permanent,
+}
+
+/// (class, stable word told to callers, action)
+pub const TABLE: [(ErrorClass, &str, Action); 10] = [
+    (ErrorClass::Unreachable, "unreachable", Action::Retry),
+    (ErrorClass::Throttled, "throttled", Action::RetryAfter),
+    (ErrorClass::ProviderInternal, "provider_error", Action::Retry),
+    (ErrorClass::Credentials, "credentials_refused", Action::Permanent),
+    (ErrorClass::Quota, "quota_used_up", Action::Permanent),
+    (ErrorClass::Sender, "sender_not_usable", Action::Permanent),
+    (ErrorClass::Content, "content_refused", Action::Permanent),
+    (ErrorClass::Address, "no_such_recipient", Action::Permanent),
+    (ErrorClass::OptedOut, "recipient_opted_out", Action::Permanent),
+    (ErrorClass::NoProvider, "no_provider", Action::Retry),
+];
+
+impl ErrorClass {
+    pub fn as_str(self) -> &'static str {
+        self.row().1
+    }
+
+    pub fn action(self) -> Action {
+        self.row().2
+    }
+
+    fn row(self) -> (ErrorClass, &'static str, Action) {
+        // The test below holds that every class has its row.
+        TABLE.into_iter().find(|row| row.0 == self).unwrap_or(TABLE[0])
+    }
+}
+
+/// How often and how fast (S1-36..38).
+#[derive(Debug, Clone, Copy)]
+pub struct RetryPolicy {
+    pub max_attempts: i16,
+    /// Pause before the second attempt; each further one is `multiplier` times longer.
+    pub backoff: Duration,
+    pub multiplier: f64,
+    /// No pause is longer than this, whatever the exponent or the provider says.
+    pub ceiling: Duration,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> RetryPolicy {
+        RetryPolicy {
+            max_attempts: 3,
+            backoff: Duration::from_millis(1000),
+            multiplier: 2.0,
+            ceiling: Duration::from_secs(3600),
+        }
+    }
+}
+
+impl RetryPolicy {
+    /// The pause after attempt number `attempt` (1..) failed. `jitter` in 0..1 spreads it over the upper half of the
+    /// exponential pause, so that what failed together does not come back together, and never at once.
+    pub fn pause(&self, attempt: i16, jitter: f64) -> Duration {
+        let exponent = i32::from(attempt.max(1)) - 1;
+        let full = self.backoff.as_secs_f64() * self.multiplier.powi(exponent);
+        let spread = full * (0.5 + 0.5 * jitter.clamp(0.0, 1.0));
+        Duration::try_from_secs_f64(spread).unwrap_or(self.ceiling).min(self.ceiling)
+    }
+
+    /// The provider's own word, kept within a second and the ceiling, plus up to a tenth so that not all return at once.
+    pub fn pause_after(&self, said: Duration, jitter: f64) -> Duration {
+        let bounded = said.clamp(Duration::from_secs(1), self.ceiling);
+        bounded.mul_f64(1.0 + 0.1 * jitter.clamp(0.0, 1.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_class_has_its_own_row() {
+        use ErrorClass::*;
+        for class in [
+            Unreachable,
+            Throttled,
+            ProviderInternal,
+            Credentials,
+            Quota,
+            Sender,
+            Content,
+            Address,
+            OptedOut,
+            NoProvider,
+        ] {
+            assert_eq!(TABLE.iter().filter(|row| row.0 == class).count(), 1, "{class:?}");
+        }
+    }
+
+    /// S1-36, S1-37, S1-38: three attempts, one second, doubled.
+    #[test]
+    fn pauses_double_from_one_second() {
+        let policy = RetryPolicy::default();
+        assert_eq!(policy.max_attempts, 3);
+        let longest: Vec<_> = (1..=3).map(|n| policy.pause(n, 1.0).as_millis()).collect();
+        assert_eq!(longest, [1000, 2000, 4000]);
+        let shortest: Vec<_> = (1..=3).map(|n| policy.pause(n, 0.0).as_millis()).collect();
+        assert_eq!(shortest, [500, 1000, 2000]);
+        assert_eq!(policy.pause(i16::MAX, 1.0), policy.ceiling, "an exponent beyond all numbers is the ceiling");
+    }
+
+    #[test]
+    fn a_provider_that_names_an_absurd_time_is_bounded() {
+        let policy = RetryPolicy::default();
+        assert_eq!(policy.pause_after(Duration::from_secs(315_360_000), 0.0), policy.ceiling);
+        assert_eq!(policy.pause_after(Duration::ZERO, 0.0), Duration::from_secs(1));
+        assert_eq!(policy.pause_after(Duration::from_secs(7), 0.0), Duration::from_secs(7));
+    }
+}

@@ -1,0 +1,266 @@
+//! Where to look for work, and from where on (engine.md §3).
+//!
+//! A claimed row leaves a dead entry in the claim index, and none can be cleaned away while somebody holds an old
+//! snapshot. So each lane of each shard is looked at from its *watermark*: the `ready_at` below which nothing live was
+//! seen. It is only a hint. It stays a little behind now (rows commit out of order), a near sweep looks further back now
+//! and then, and a deep one at everything, rarely; so nothing is lost, and what fell behind is late, not missing.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::channel::Channel;
+use super::lane::{Lane, PRIORITIES};
+use crate::limits;
+
+pub type Place = (i16, Lane);
+
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    mark: DateTime<Utc>,
+    /// Known to have something: a hint said so, or the last claim came back full.
+    active: bool,
+    near_at: DateTime<Utc>,
+    deep_at: DateTime<Utc>,
+}
+
+/// How much to take from a place, and from where on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Look {
+    pub place: Place,
+    pub mark: DateTime<Utc>,
+    pub take: i64,
+}
+
+/// What a look brought.
+#[derive(Debug, Clone, Copy)]
+pub struct Found {
+    pub rows: i64,
+    pub last_ready_at: Option<DateTime<Utc>>,
+}
+
+#[derive(Debug, Default)]
+pub struct Watermarks {
+    marks: HashMap<Place, Mark>,
+    /// In the order of visits: urgent before normal before bulk, prompt before overflow.
+    order: Vec<Place>,
+    turn: usize,
+}
+
+fn ago(now: DateTime<Utc>, by: Duration) -> DateTime<Utc> {
+    now - TimeDelta::from_std(by).unwrap_or_default()
+}
+
+fn after(now: DateTime<Utc>, by: Duration) -> DateTime<Utc> {
+    now + TimeDelta::from_std(by).unwrap_or_default()
+}
+
+impl Watermarks {
+    /// Takes over which places there are; what is known of those that stay is kept.
+    pub fn set_places(&mut self, shards: &[i16], channels: &[Channel]) {
+        let lanes = Lane::all_of(channels);
+        self.order = lanes.iter().flat_map(|&lane| shards.iter().map(move |&shard| (shard, lane))).collect();
+        let fresh = Mark {
+            mark: DateTime::UNIX_EPOCH,
+            active: true,
+            near_at: DateTime::UNIX_EPOCH,
+            deep_at: DateTime::UNIX_EPOCH,
+        };
+        let known = std::mem::take(&mut self.marks);
+        self.marks = self.order.iter().map(|place| (*place, known.get(place).copied().unwrap_or(fresh))).collect();
+    }
+
+    /// A hint: these places have something. An empty hint means: anywhere. False when it names a shard we do not know.
+    pub fn wake(&mut self, places: &[Place]) -> bool {
+        if places.is_empty() {
+            self.marks.values_mut().for_each(|m| m.active = true);
+        }
+        let shards_known = |shard: i16| self.order.iter().any(|p| p.0 == shard);
+        let all_known = places.iter().all(|p| self.marks.contains_key(p) || shards_known(p.0));
+        for place in places {
+            if let Some(mark) = self.marks.get_mut(place) {
+                mark.active = true;
+            }
+        }
+        all_known
+    }
+
+    pub fn any_active(&self) -> bool {
+        self.marks.values().any(|m| m.active)
+    }
+
+    /// Where to look now. `room` is how many more deliveries of a channel may be held; never more are asked for. With
+    /// `everywhere` the places not known to have anything are looked at too, for a few rows each.
+    pub fn plan(&mut self, now: DateTime<Utc>, room: &HashMap<Channel, i64>, everywhere: bool) -> Vec<Look> {
+        self.turn = self.turn.wrapping_add(1);
+        let mut looks = Vec::new();
+        for (&channel, &room) in room {
+            let mine = |p: &&Place| p.1.channel() == channel;
+            let active: Vec<Place> =
+                self.order.iter().filter(mine).filter(|p| self.marks[*p].active).copied().collect();
+            let quiet: Vec<Place> =
+                self.order.iter().filter(mine).filter(|p| !self.marks[*p].active).copied().collect();
+            let mut left = room;
+            // A few for each quiet place first: they are known to be quiet, so this costs little and starves nobody.
+            if everywhere {
+                let each = if active.is_empty() { (room / quiet.len().max(1) as i64).max(1) } else { 1 };
+                self.share_out(now, &quiet, |_| each, &mut left, &mut looks);
+            }
+            let budget = left;
+            let weights: Vec<(u32, i64)> = PRIORITIES
+                .iter()
+                .map(|p| (p.share_percent(), active.iter().filter(|a| a.1.priority() == *p).count() as i64))
+                .collect();
+            let total: i64 = weights.iter().filter(|w| w.1 > 0).map(|w| i64::from(w.0)).sum();
+            let share = |place: &Place| {
+                let (percent, places) = weights[PRIORITIES.iter().position(|p| *p == place.1.priority()).unwrap_or(0)];
+                (budget * i64::from(percent) / (total.max(1) * places.max(1))).max(1)
+            };
+            self.share_out(now, &active, share, &mut left, &mut looks);
+        }
+        looks
+    }
+
+    /// Each place its share while something is left, beginning elsewhere each time but in the order of priorities.
+    fn share_out(
+        &mut self,
+        now: DateTime<Utc>,
+        places: &[Place],
+        share: impl Fn(&Place) -> i64,
+        left: &mut i64,
+        looks: &mut Vec<Look>,
+    ) {
+        for lane_places in places.chunk_by(|a, b| a.1 == b.1) {
+            let start = self.turn % lane_places.len();
+            for place in lane_places[start..].iter().chain(&lane_places[..start]) {
+                let take = share(place).min(*left);
+                if take <= 0 {
+                    continue;
+                }
+                *left -= take;
+                looks.push(Look { place: *place, mark: self.mark_for(place, now), take });
+            }
+        }
+    }
+
+    fn mark_for(&mut self, place: &Place, now: DateTime<Utc>) -> DateTime<Utc> {
+        let Some(mark) = self.marks.get_mut(place) else { return DateTime::UNIX_EPOCH };
+        if now >= mark.deep_at {
+            mark.deep_at = after(now, limits::DEEP_SWEEP_EVERY);
+            mark.near_at = after(now, limits::NEAR_SWEEP_EVERY);
+            return DateTime::UNIX_EPOCH;
+        }
+        if now >= mark.near_at {
+            mark.near_at = after(now, limits::NEAR_SWEEP_EVERY);
+            return mark.mark.min(ago(now, limits::NEAR_SWEEP));
+        }
+        mark.mark
+    }
+
+    /// What a look begun at `now` brought. A full one saw nothing live before its last row; a short one saw everything.
+    pub fn learn(&mut self, look: &Look, found: Found, now: DateTime<Utc>) {
+        let Some(mark) = self.marks.get_mut(&look.place) else { return };
+        let slack = ago(now, limits::WATERMARK_SLACK);
+        let full = found.rows >= look.take;
+        mark.active = full;
+        mark.mark = match found.last_ready_at {
+            Some(last) if full => last.min(slack),
+            _ => slack,
+        };
+    }
+
+    /// A look that failed brought no knowledge: look again as it was.
+    pub fn forget(&mut self, look: &Look) {
+        if let Some(mark) = self.marks.get_mut(&look.place) {
+            mark.active = true;
+            mark.deep_at = DateTime::UNIX_EPOCH;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::lane::Priority;
+
+    fn at(ms: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp_millis(1_800_000_000_000 + ms).unwrap()
+    }
+
+    fn lane(priority: Priority) -> Lane {
+        Lane::new(Channel::Email, priority, false)
+    }
+
+    fn room(n: i64) -> HashMap<Channel, i64> {
+        HashMap::from([(Channel::Email, n)])
+    }
+
+    fn marks(shards: &[i16]) -> Watermarks {
+        let mut marks = Watermarks::default();
+        marks.set_places(shards, &[Channel::Email]);
+        marks
+    }
+
+    fn quiet(marks: &mut Watermarks, now: DateTime<Utc>) {
+        for look in marks.plan(now, &room(1000), true) {
+            marks.learn(&look, Found { rows: 0, last_ready_at: None }, now);
+        }
+    }
+
+    #[test]
+    fn the_first_look_is_at_everything_and_a_sweep_returns_to_it() {
+        let mut marks = marks(&[0]);
+        assert!(marks.plan(at(0), &room(100), false).iter().all(|l| l.mark == DateTime::UNIX_EPOCH));
+        quiet(&mut marks, at(0));
+        assert!(!marks.any_active());
+        let soon = marks.plan(at(100), &room(100), true);
+        assert!(soon.iter().all(|l| l.mark == ago(at(0), limits::WATERMARK_SLACK)), "{soon:?}");
+        let later = marks.plan(at(61_000), &room(100), true);
+        assert!(later.iter().all(|l| l.mark == DateTime::UNIX_EPOCH));
+    }
+
+    #[test]
+    fn a_mark_never_passes_now_less_slack_nor_what_a_full_look_left() {
+        let mut marks = marks(&[0]);
+        quiet(&mut marks, at(0));
+        let place = (0, lane(Priority::Normal));
+        marks.wake(&[place]);
+        let looks = marks.plan(at(1000), &room(10), false);
+        let [look] = looks.as_slice() else { panic!("{looks:?}") };
+        marks.learn(look, Found { rows: look.take, last_ready_at: Some(at(500)) }, at(1000));
+        assert_eq!(marks.plan(at(1001), &room(10), false)[0].mark, at(500), "what lies behind the last row is next");
+        marks.learn(look, Found { rows: look.take, last_ready_at: Some(at(999)) }, at(1000));
+        assert_eq!(marks.plan(at(1002), &room(10), false)[0].mark, ago(at(1000), limits::WATERMARK_SLACK));
+    }
+
+    /// Urgent goes first, yet every class has its share, and never more is asked for than there is room.
+    #[test]
+    fn every_class_has_its_share_within_the_room() {
+        for shards in [&[0][..], &[0, 1, 2]] {
+            for n in [0, 1, 2, 7, 100, 333] {
+                let mut marks = marks(shards);
+                let looks = marks.plan(at(0), &room(n), true);
+                assert!(looks.iter().map(|l| l.take).sum::<i64>() <= n, "{n}: {looks:?}");
+            }
+        }
+        let mut marks = marks(&[0]);
+        quiet(&mut marks, at(0));
+        marks.wake(&[(0, lane(Priority::Bulk)), (0, lane(Priority::Urgent)), (0, lane(Priority::Normal))]);
+        let looks = marks.plan(at(1), &room(100), false);
+        let takes: Vec<_> = looks.iter().map(|l| (l.place.1.priority(), l.take)).collect();
+        assert_eq!(takes, [(Priority::Urgent, 60), (Priority::Normal, 30), (Priority::Bulk, 10)]);
+        for look in &looks[..2] {
+            marks.learn(look, Found { rows: 0, last_ready_at: None }, at(1));
+        }
+        let alone = marks.plan(at(2), &room(100), false);
+        assert_eq!(alone.iter().map(|l| l.take).collect::<Vec<_>>(), [100], "what others leave goes to who is there");
+    }
+
+    #[test]
+    fn a_hint_for_an_unknown_shard_says_so() {
+        let mut marks = marks(&[0]);
+        assert!(marks.wake(&[(0, lane(Priority::Bulk))]));
+        assert!(!marks.wake(&[(5, lane(Priority::Bulk))]));
+    }
+}

@@ -1,0 +1,407 @@
+//! The one guarded HTTP client. Every call has a limit on its time, on the time to connect, and on what is read of the
+//! answer; it follows no redirects, uses no proxy the surroundings suggest, and never sends twice.
+//!
+//! Its errors tell *definite* from *unknown*: before the connection stands (name lookup, TCP, TLS) no byte of the request
+//! can have been read; from then on, no answer means that it may have been taken.
+//!
+//! A URL can be a credential (Slack's are), so no error here names one.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::{Certificate, Client, ClientBuilder, Url};
+
+use crate::error::{Error, Result, excerpt};
+use crate::model::delivery::Outcome;
+use crate::model::retry::ErrorClass;
+
+/// What is read of an answer at most. Verdicts are short; what comes after is an error page.
+const ANSWER_BYTES: usize = 64 * 1024;
+
+/// Servers close idle connections after 5 s (Node) and more. Closing ours first keeps a request from being written to a
+/// connection that is just being closed, which would be an unknown outcome.
+const IDLE: Duration = Duration::from_secs(4);
+
+/// A provider that names a longer pause is heard as naming this one; the retry policy's own ceiling is lower.
+const PAUSE_SECONDS: f64 = 86_400.0;
+
+#[derive(Debug, Clone, Copy)]
+pub struct HttpSettings<'a> {
+    /// From the first look-up to the last byte read.
+    pub call_budget: Duration,
+    /// PEM file with certificates to trust beside the system's.
+    pub ca_file: Option<&'a Path>,
+    /// Whether any https URL will be called. Without one the system's certificates are not asked for, so that a machine
+    /// that has none can still use simulators.
+    pub tls: bool,
+}
+
+pub struct Http {
+    client: Client,
+}
+
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    /// Its first 64 KiB.
+    pub body: Vec<u8>,
+    pub retry_after: Option<Duration>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Nothing can have been taken.
+    Definite { code: &'static str, detail: String },
+    /// The request may have been taken.
+    Unknown { code: &'static str, detail: String },
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Failure::Definite { code, detail } | Failure::Unknown { code, detail }) = self;
+        write!(f, "{code}: {detail}")
+    }
+}
+
+impl Failure {
+    pub fn into_outcome(self) -> Outcome {
+        match self {
+            Failure::Definite { code, detail } => {
+                Outcome::Rejected { class: ErrorClass::Unreachable, code: code.to_owned(), detail, retry_after: None }
+            }
+            Failure::Unknown { code, detail } => Outcome::Unknown { code, detail },
+        }
+    }
+}
+
+impl Http {
+    /// The process must have a default rustls provider by now.
+    pub fn new(settings: HttpSettings<'_>) -> Result<Http> {
+        let builder = Client::builder()
+            .user_agent(concat!("notihub/", env!("CARGO_PKG_VERSION")))
+            .timeout(settings.call_budget)
+            // Shorter than the whole, so that a connection that never stands is told as that: definite, not unknown.
+            .connect_timeout(connect_budget(settings.call_budget))
+            .pool_idle_timeout(IDLE)
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .referer(false)
+            .no_proxy();
+        let client = trust(builder, settings)?.build().map_err(|error| {
+            let why = cause(&error);
+            Error::Setup(format!("no HTTP client: {why}; install the package ca-certificates, or name a CA file"))
+        })?;
+        Ok(Http { client })
+    }
+
+    /// One request on one connection.
+    pub async fn post_json(&self, url: &Url, body: Vec<u8>, headers: HeaderMap) -> Result<Answer, Failure> {
+        let request = self.client.post(url.clone()).headers(headers);
+        let request = request.header(CONTENT_TYPE, HeaderValue::from_static("application/json")).body(body);
+        let mut response = request.send().await.map_err(failure)?;
+        let (status, retry_after) = (response.status().as_u16(), pause(response.headers()));
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(failure)? {
+            let room = ANSWER_BYTES - body.len();
+            body.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
+            if body.len() == ANSWER_BYTES {
+                break;
+            }
+        }
+        Ok(Answer { status, body, retry_after })
+    }
+
+    /// Whether the server behind a URL answers at all: asks for `/`, which carries no credential.
+    pub async fn reach(&self, url: &Url) -> Result<u16, Failure> {
+        let mut root = url.clone();
+        root.set_path("/");
+        root.set_query(None);
+        Ok(self.client.head(root).send().await.map_err(failure)?.status().as_u16())
+    }
+}
+
+/// What a connection may take of a call's time.
+pub fn connect_budget(call_budget: Duration) -> Duration {
+    (call_budget / 2).min(Duration::from_secs(10))
+}
+
+/// Whether a host in a URL or a setting is this machine: plain text is allowed to nowhere else.
+pub fn is_loopback(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// The bytes of a PEM file that holds certificates; parsed by whichever library asks for it.
+pub(super) fn read_ca(file: &Path) -> Result<Vec<u8>> {
+    let wrong = |what: &dyn fmt::Display| Error::Setup(format!("the CA file {}: {what}", file.display()));
+    let pem = std::fs::read(file).map_err(|error| wrong(&error))?;
+    if !String::from_utf8_lossy(&pem).contains("-----BEGIN CERTIFICATE-----") {
+        return Err(wrong(&"it holds no certificate in PEM"));
+    }
+    Ok(pem)
+}
+
+fn trust(builder: ClientBuilder, settings: HttpSettings<'_>) -> Result<ClientBuilder> {
+    let mut extra = Vec::new();
+    if let Some(file) = settings.ca_file {
+        extra = Certificate::from_pem_bundle(&read_ca(file)?)
+            .map_err(|error| Error::Setup(format!("the CA file {}: {}", file.display(), cause(&error))))?;
+    }
+    Ok(if settings.tls { builder.tls_certs_merge(extra) } else { builder.tls_certs_only(extra) })
+}
+
+fn failure(error: reqwest::Error) -> Failure {
+    let error = error.without_url();
+    let detail = cause(&error);
+    if error.is_builder() {
+        return Failure::Definite { code: "request_invalid", detail };
+    }
+    if !error.is_connect() {
+        let code = if error.is_timeout() { "no_answer" } else { "answer_cut" };
+        return Failure::Unknown { code, detail };
+    }
+    let code = match () {
+        () if error.is_timeout() => "connect_timeout",
+        () if error.is_dns() => "dns_failed",
+        () if sources(&error).any(is_tls) => "tls_failed",
+        () => "connect_failed",
+    };
+    Failure::Definite { code, detail }
+}
+
+/// An error and what is behind it. What is wrapped in an `io::Error` is no source of it, so it is looked into.
+pub(super) fn sources<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| match error.downcast_ref::<std::io::Error>() {
+        Some(io) => io.get_ref().map(|inner| inner as _),
+        None => error.source(),
+    })
+}
+
+pub(super) fn is_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    // A handshake that is cut has no rustls error, only tokio-rustls's words.
+    error.is::<rustls::Error>() || error.to_string().contains("tls handshake")
+}
+
+/// The innermost reason: it says the most, and names no URL.
+pub(super) fn cause(error: &(dyn std::error::Error + 'static)) -> String {
+    sources(error).last().map(|root| excerpt(&root.to_string())).unwrap_or_default()
+}
+
+fn pause(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name: HeaderName| headers.get(name)?.to_str().ok();
+    // A pause is a difference, so both ends are read from the server's clock; ours may disagree with it.
+    let now = text(DATE).and_then(http_date);
+    retry_after(text(RETRY_AFTER)?, now)
+}
+
+/// `Retry-After` as seconds (some send fractions) or as a date, seen from `now`. None where it says nothing usable.
+pub fn retry_after(value: &str, now: Option<DateTime<Utc>>) -> Option<Duration> {
+    if let Ok(seconds) = value.trim().parse::<f64>() {
+        let said = seconds.is_finite() && seconds >= 0.0;
+        return said.then(|| Duration::from_secs_f64(seconds.min(PAUSE_SECONDS)));
+    }
+    let pause = http_date(value)? - now?;
+    // A date gone by is a pause that is over.
+    Some(pause.to_std().unwrap_or_default().min(Duration::from_secs_f64(PAUSE_SECONDS)))
+}
+
+fn http_date(value: &str) -> Option<DateTime<Utc>> {
+    DateTime::parse_from_rfc2822(value.trim()).ok().map(|at| at.to_utc())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+
+    use super::super::simulator::testing::{BUDGET, SHORT, closed_port, peer, rustls_provider};
+    use super::*;
+    use crate::shutdown::Shutdown;
+
+    fn http(call_budget: Duration) -> Http {
+        rustls_provider();
+        Http::new(HttpSettings { call_budget, ca_file: None, tls: false }).unwrap()
+    }
+
+    async fn post(url: &str, call_budget: Duration) -> Result<Answer, Failure> {
+        let url = Url::parse(url).unwrap();
+        http(call_budget).post_json(&url, b"{}".to_vec(), HeaderMap::new()).await
+    }
+
+    #[track_caller]
+    fn definite(result: Result<Answer, Failure>) -> &'static str {
+        match result {
+            Err(Failure::Definite { code, detail }) => {
+                assert!(!detail.contains("SECRET"), "{detail}");
+                code
+            }
+            other => panic!("expected a definite failure, got {other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn unknown(result: Result<Answer, Failure>) -> &'static str {
+        match result {
+            Err(Failure::Unknown { code, detail }) => {
+                assert!(!detail.contains("SECRET"), "{detail}");
+                code
+            }
+            other => panic!("expected an unknown outcome, got {other:?}"),
+        }
+    }
+
+    /// Reads the one small request a test sends.
+    async fn request(stream: &mut TcpStream) -> usize {
+        stream.read(&mut [0; 4096]).await.unwrap_or(0)
+    }
+
+    /// A server that reads a request, answers those bytes and hangs up.
+    async fn answering(shutdown: &Shutdown, answer: &'static [u8]) -> String {
+        let address = peer(shutdown, move |mut stream| async move {
+            request(&mut stream).await;
+            let _gone = stream.write_all(answer).await;
+        });
+        format!("http://{}/SECRET", address.await)
+    }
+
+    #[tokio::test]
+    async fn what_happens_before_the_connection_stands_is_definite() {
+        let shutdown = Shutdown::new();
+        let nobody = closed_port().await;
+        assert_eq!(definite(post(&format!("http://{nobody}/SECRET"), BUDGET).await), "connect_failed");
+
+        let no_name = definite(post("http://hub.invalid/SECRET", BUDGET).await);
+        assert!(["dns_failed", "connect_timeout"].contains(&no_name), "a slow resolver may end it: {no_name}");
+
+        let silent = peer(&shutdown, |stream| async move {
+            let _open = stream;
+            std::future::pending::<()>().await;
+        });
+        let handshake_without_answer = post(&format!("https://{}/SECRET", silent.await), SHORT).await;
+        assert_eq!(definite(handshake_without_answer), "connect_timeout");
+
+        let cut = peer(&shutdown, |mut stream| async move {
+            request(&mut stream).await;
+        });
+        let cut = cut.await;
+        assert_eq!(definite(post(&format!("https://{cut}/SECRET"), BUDGET).await), "tls_failed");
+
+        let plain = answering(&shutdown, b"HTTP/1.1 400 Bad Request\r\n\r\n").await.replace("http:", "https:");
+        assert_eq!(definite(post(&plain, BUDGET).await), "tls_failed");
+    }
+
+    #[tokio::test]
+    async fn no_whole_answer_to_a_request_is_unknown() {
+        let shutdown = Shutdown::new();
+        let cases: [&[u8]; 5] = [
+            b"",
+            b"HTTP/1.1 200 OK\r\nContent-Le",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nok",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n",
+            b"nonsense\r\n\r\n",
+        ];
+        for answer in cases {
+            let url = answering(&shutdown, answer).await;
+            assert_eq!(unknown(post(&url, BUDGET).await), "answer_cut", "{}", answer.escape_ascii());
+        }
+        for beginning in ["", "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nok"] {
+            let stalled = peer(&shutdown, move |mut stream| async move {
+                request(&mut stream).await;
+                let _gone = stream.write_all(beginning.as_bytes()).await;
+                request(&mut stream).await;
+            });
+            assert_eq!(unknown(post(&format!("http://{}/SECRET", stalled.await), SHORT).await), "no_answer");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_end_is_read_to_the_limit() {
+        let shutdown = Shutdown::new();
+        let endless = peer(&shutdown, |mut stream| async move {
+            request(&mut stream).await;
+            let _gone = stream.write_all(b"HTTP/1.1 500 Oh\r\nContent-Length: 1000000000\r\n\r\n").await;
+            while stream.write_all(&[b'x'; 8192]).await.is_ok() {}
+        });
+        let answer = post(&format!("http://{}/", endless.await), BUDGET).await.unwrap();
+        assert_eq!((answer.status, answer.body.len()), (500, ANSWER_BYTES));
+    }
+
+    #[tokio::test]
+    async fn redirects_are_answers_and_nothing_is_sent_twice() {
+        let shutdown = Shutdown::new();
+        let moved = answering(&shutdown, b"HTTP/1.1 307 Moved\r\nLocation: /\r\nContent-Length: 0\r\n\r\n").await;
+        assert_eq!(post(&moved, BUDGET).await.unwrap().status, 307);
+
+        // A kept connection that dies under the second request: tempting to try again, and wrong.
+        let seen = Arc::new(AtomicUsize::new(0));
+        let counter = seen.clone();
+        let address = peer(&shutdown, move |mut stream| {
+            let seen = counter.clone();
+            async move {
+                while request(&mut stream).await > 0 && seen.fetch_add(1, Ordering::SeqCst) == 0 {
+                    let _gone = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+                }
+            }
+        });
+        let (http, url) = (http(BUDGET), Url::parse(&format!("http://{}/", address.await)).unwrap());
+        let send = || http.post_json(&url, b"{}".to_vec(), HeaderMap::new());
+        assert_eq!(send().await.unwrap().body, b"ok");
+        assert_eq!(unknown(send().await), "answer_cut");
+        assert_eq!(seen.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn the_pause_is_read_by_the_servers_clock() {
+        let shutdown = Shutdown::new();
+        let answer = b"HTTP/1.1 429 Slow\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
+            Retry-After: Sun, 06 Nov 1994 08:50:07 GMT\r\nContent-Length: 0\r\n\r\n";
+        let answer = post(&answering(&shutdown, answer).await, BUDGET).await.unwrap();
+        assert_eq!(answer.retry_after, Some(Duration::from_secs(30)));
+    }
+
+    #[test]
+    fn retry_after_in_seconds_and_dates() {
+        let now = DateTime::from_timestamp(784_111_777, 0);
+        let said = |value: &str| retry_after(value, now).map(|pause| pause.as_millis());
+        for (value, millis) in [("0", 0), ("120", 120_000), (" 1.5 ", 1500), ("99999999999999999999", 86_400_000)] {
+            assert_eq!(said(value), Some(millis), "{value}");
+        }
+        assert_eq!(said("Sun, 06 Nov 1994 08:49:40 GMT"), Some(3000));
+        assert_eq!(said("Sun, 06 Nov 1994 08:49:30 GMT"), Some(0), "gone by");
+        assert_eq!(said("Fri, 06 Nov 2054 08:49:30 GMT"), Some(86_400_000), "absurd");
+        for nothing in ["", "-1", "soon", "NaN", "inf", "1e999", "-0.5", "Sun, 99 Nov 1994 08:49:37 GMT"] {
+            assert_eq!(said(nothing), None, "{nothing}");
+        }
+        assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:40 GMT", None), None, "a date without another says nothing");
+    }
+
+    #[test]
+    fn this_machine_is_told_from_others() {
+        for host in ["localhost", "LOCALHOST", "127.0.0.1", "127.8.9.1", "::1", "[::1]"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in ["", "localhost.example.com", "10.0.0.1", "127.0.0.1.example.com", "0.0.0.0", "[::]", "smtp"] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_ca_file_must_be_one() {
+        rustls_provider();
+        let with = |file: &str| {
+            let ca_file = Some(Path::new(file));
+            Http::new(HttpSettings { call_budget: BUDGET, ca_file, tls: true }).err().unwrap().to_string()
+        };
+        assert!(with("/nowhere/ca.pem").contains("the CA file /nowhere/ca.pem: No such file"));
+        assert!(with(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).contains("holds no certificate"));
+    }
+}

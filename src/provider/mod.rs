@@ -1,0 +1,81 @@
+//! Providers: accounts at vendors that take our messages, each an adapter behind one trait. A simulator of each vendor
+//! stands in `simulator/`: a real server on loopback that adapters cannot tell from the vendor.
+//!
+//! An adapter makes **one** request per call, on one socket, without redirects or retries of its own, and answers with an
+//! `Outcome`. It must know which failures are *definite* (nothing can have been taken: DNS, refused connection, TLS, an
+//! answer that says no) and which are *unknown* (cut or silent after the request was written). When in doubt: unknown.
+
+pub mod http;
+pub mod mock;
+pub mod simulator;
+pub mod slack;
+pub mod smtp;
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+
+use crate::model::channel::{Channel, OnUnknown};
+use crate::model::delivery::{Key, Outcome};
+use crate::model::message::Content;
+
+/// What is handed to a provider: one delivery's content and destination.
+#[derive(Debug, Clone)]
+pub struct Letter<'a> {
+    pub key: Key,
+    pub attempt: i16,
+    pub kind: &'a str,
+    pub to: &'a str,
+    pub content: &'a Content,
+    pub created_at: DateTime<Utc>,
+}
+
+pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+pub trait Provider: Send + Sync + 'static {
+    /// As the settings, the attempts and the metrics name it.
+    fn name(&self) -> &str;
+
+    fn channel(&self) -> Channel;
+
+    /// What to do when the outcome of a call is unknown.
+    fn on_unknown(&self) -> OnUnknown {
+        self.channel().on_unknown()
+    }
+
+    /// One attempt. Ends within the call budget it was built with, always: the worker's own limit behind it is a net.
+    fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome>;
+
+    /// For `doctor`: can it be reached, without sending anything? A sentence either way; never a secret in it.
+    fn check(&self) -> Pending<'_, Result<String, String>>;
+}
+
+/// The providers of this process, by channel.
+#[derive(Clone, Default)]
+pub struct Providers {
+    by_channel: HashMap<Channel, Arc<dyn Provider>>,
+}
+
+impl Providers {
+    pub fn new(providers: impl IntoIterator<Item = Arc<dyn Provider>>) -> Providers {
+        Providers { by_channel: providers.into_iter().map(|p| (p.channel(), p)).collect() }
+    }
+
+    pub fn of(&self, channel: Channel) -> Option<&Arc<dyn Provider>> {
+        self.by_channel.get(&channel)
+    }
+
+    /// The channels that something here serves, in the channels' own order.
+    pub fn channels(&self) -> Vec<Channel> {
+        let mut channels: Vec<Channel> = self.by_channel.keys().copied().collect();
+        channels.sort();
+        channels
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn Provider>> {
+        self.by_channel.values()
+    }
+}

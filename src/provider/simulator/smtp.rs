@@ -1,0 +1,413 @@
+//! An SMTP server that takes mail for everybody and delivers none. For trying out failures, some local parts are magic,
+//! at any domain:
+//!
+//! - `bounce@…`   550 5.1.1, there is no such recipient
+//! - `full@…`     452 4.2.2, the mailbox is full
+//! - `greylist@…` 451 4.7.1 the first time each address is tried, then taken
+//! - `cut@…`      takes the first mail to each address and hangs up instead of saying so, then answers
+
+use std::collections::HashSet;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufStream};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::{Behaviour, Desk};
+use crate::error::Result;
+use crate::shutdown::Shutdown;
+
+const MAIL_BYTES: usize = 10 << 20;
+const LINE_BYTES: u64 = 4096;
+const RECIPIENTS: usize = 100;
+/// RFC 5321, 4.5.3.2.7.
+const SILENCE: Duration = Duration::from_mins(5);
+/// Magic addresses that were tried once; beyond so many they are forgotten.
+const TRIED: usize = 10_000;
+const REFUSAL: (u16, &str) = (451, "4.3.0 scripted trouble");
+
+/// A mail that was taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Mail {
+    pub from: String,
+    pub to: Vec<String>,
+    /// The header of that name, which tells repetitions.
+    pub message_id: Option<String>,
+    /// Headers and body, dots unstuffed.
+    pub data: String,
+}
+
+#[derive(Clone)]
+pub struct SmtpSimulator {
+    address: SocketAddr,
+    control: SocketAddr,
+    shared: Shared,
+}
+
+/// What all sessions share.
+#[derive(Clone)]
+struct Shared {
+    desk: Desk<Mail>,
+    tried: Arc<Mutex<HashSet<String>>>,
+}
+
+impl SmtpSimulator {
+    /// SMTP on one port and the desk's HTTP on another; port 0 takes any that is free.
+    pub async fn start(port: u16, control_port: u16, shutdown: &Shutdown) -> Result<SmtpSimulator> {
+        let (listener, control_listener) = (super::listen(port).await?, super::listen(control_port).await?);
+        let (address, control) = (super::bound(&listener)?, super::bound(&control_listener)?);
+        let shared = Shared { desk: Desk::new(), tried: Arc::default() };
+        let mail = {
+            let (shared, shutdown) = (shared.clone(), shutdown.clone());
+            move |stream| converse(stream, shutdown.clone(), shared.clone())
+        };
+        let desk = {
+            let (desk, shutdown) = (shared.desk.clone(), shutdown.clone());
+            move |stream| {
+                let desk = desk.clone();
+                let respond = move |request| {
+                    let desk = desk.clone();
+                    async move { Ok(super::control(&desk, REFUSAL, request).await) }
+                };
+                super::serve(stream, shutdown.clone(), respond)
+            }
+        };
+        shutdown.spawn(super::accept(listener, shutdown.clone(), mail));
+        shutdown.spawn(super::accept(control_listener, shutdown.clone(), desk));
+        Ok(SmtpSimulator { address, control, shared })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where `/_records` and `/_script` are.
+    pub fn control(&self) -> SocketAddr {
+        self.control
+    }
+
+    pub fn records(&self) -> Vec<Mail> {
+        self.shared.desk.records()
+    }
+
+    /// What to do with the next `times` mails after their final dot, after what was scripted before.
+    pub fn script(&self, behaviour: Behaviour, times: u32) {
+        self.shared.desk.script(behaviour, times);
+    }
+}
+
+impl Shared {
+    fn first_time(&self, address: &str) -> bool {
+        let mut tried = self.tried.lock().unwrap_or_else(PoisonError::into_inner);
+        if tried.len() >= TRIED {
+            tried.clear();
+        }
+        tried.insert(address.to_owned())
+    }
+
+    /// The reply to a recipient.
+    fn recipient(&self, address: &str) -> &'static str {
+        match address.split('@').next() {
+            Some("bounce") => "550 5.1.1 no such recipient",
+            Some("full") => "452 4.2.2 mailbox full",
+            Some("greylist") if self.first_time(address) => "451 4.7.1 greylisted, try again later",
+            _ => "250 2.1.5 ok",
+        }
+    }
+
+    fn behaviour(&self, to: &[String]) -> Behaviour {
+        let cut = to.iter().any(|address| address.starts_with("cut@") && self.first_time(address));
+        if cut { Behaviour::Cut } else { self.desk.next() }
+    }
+}
+
+async fn converse(stream: TcpStream, shutdown: Shutdown, shared: Shared) {
+    let mut session = Session { line: BufStream::new(stream), shared, from: None, to: Vec::new() };
+    // How a connection ends is the client's business, or was cut on purpose.
+    let _ended = session.run(&shutdown).await;
+}
+
+struct Session {
+    line: BufStream<TcpStream>,
+    shared: Shared,
+    from: Option<String>,
+    to: Vec<String>,
+}
+
+impl Session {
+    async fn run(&mut self, shutdown: &Shutdown) -> io::Result<()> {
+        self.say("220 simulator ESMTP").await?;
+        loop {
+            let command = tokio::select! {
+                command = self.command() => command?,
+                () = shutdown.stopping() => return self.say("421 4.3.2 stopping").await,
+            };
+            let (verb, rest) = command.split_once(' ').unwrap_or((&command, ""));
+            match verb.to_ascii_uppercase().as_str() {
+                "QUIT" => return self.say("221 2.0.0 bye").await,
+                "DATA" if self.to.is_empty() => self.say("503 5.5.1 no recipient yet").await?,
+                "DATA" => {
+                    if !self.take(shutdown).await? {
+                        return Ok(());
+                    }
+                }
+                "AUTH" => self.sign_in(rest).await?,
+                verb => {
+                    let reply = self.reply(verb, rest);
+                    self.say(reply).await?;
+                }
+            }
+        }
+    }
+
+    fn reply(&mut self, verb: &str, rest: &str) -> &'static str {
+        match verb {
+            "EHLO" => {
+                self.reset();
+                "250-simulator\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-SIZE 10485760\r\n250-AUTH PLAIN LOGIN\r\n\
+                 250 ENHANCEDSTATUSCODES"
+            }
+            "HELO" | "RSET" => {
+                self.reset();
+                "250 2.0.0 ok"
+            }
+            "NOOP" => "250 2.0.0 ok",
+            "VRFY" => "252 2.5.0 send some mail, and see",
+            "MAIL" if self.from.is_some() => "503 5.5.1 one sender is enough",
+            "MAIL" => match path(rest, "FROM:") {
+                Some(from) => {
+                    self.from = Some(from.to_owned());
+                    "250 2.1.0 ok"
+                }
+                None => "501 5.5.4 MAIL FROM:<address>",
+            },
+            "RCPT" if self.from.is_none() => "503 5.5.1 no sender yet",
+            "RCPT" if self.to.len() >= RECIPIENTS => "452 4.5.3 too many recipients",
+            "RCPT" => match path(rest, "TO:").filter(|to| to.contains('@')) {
+                Some(to) => {
+                    let reply = self.shared.recipient(to);
+                    if reply.starts_with('2') {
+                        self.to.push(to.to_owned());
+                    }
+                    reply
+                }
+                None => "501 5.5.4 RCPT TO:<address>",
+            },
+            _ => "502 5.5.1 no such command",
+        }
+    }
+
+    /// Everybody is whom they say they are.
+    async fn sign_in(&mut self, rest: &str) -> io::Result<()> {
+        let mut words = rest.split(' ');
+        let questions: &[&str] = match (words.next().map(str::to_ascii_uppercase).as_deref(), words.next()) {
+            (Some("PLAIN"), Some(_)) => &[],
+            (Some("PLAIN"), None) => &["334 "],
+            // "Username:", "Password:"
+            (Some("LOGIN"), Some(_)) => &["334 UGFzc3dvcmQ6"],
+            (Some("LOGIN"), None) => &["334 VXNlcm5hbWU6", "334 UGFzc3dvcmQ6"],
+            _ => return self.say("504 5.5.4 PLAIN or LOGIN").await,
+        };
+        for question in questions {
+            self.say(question).await?;
+            self.command().await?;
+        }
+        self.say("235 2.7.0 welcome").await
+    }
+
+    /// From DATA to the reply after the final dot; false to hang up.
+    async fn take(&mut self, shutdown: &Shutdown) -> io::Result<bool> {
+        self.say("354 end with a dot on a line by itself").await?;
+        let Some(data) = timeout(SILENCE, content(&mut self.line)).await?? else {
+            self.reset();
+            self.say("552 5.3.4 too large").await?;
+            return Ok(true);
+        };
+        let (from, to) = (self.from.take().unwrap_or_default(), std::mem::take(&mut self.to));
+        let behaviour = self.shared.behaviour(&to);
+        if matches!(behaviour, Behaviour::Ok | Behaviour::Hang | Behaviour::Cut) {
+            let bytes = data.len();
+            let data = String::from_utf8_lossy(&data).into_owned();
+            self.shared.desk.record(Mail { from, to, message_id: message_id(&data), data }, bytes);
+        }
+        match behaviour {
+            Behaviour::Ok => self.say("250 2.0.0 taken").await?,
+            Behaviour::Fail { status, text } => self.say(&format!("{status} {text}")).await?,
+            Behaviour::Limit { retry_after } => {
+                self.say(&format!("451 4.7.1 too many mails, try again in {retry_after} seconds")).await?;
+            }
+            Behaviour::Garbage => self.line.write_all(b"\x00\xff nonsense\r\n").await?,
+            Behaviour::Cut | Behaviour::CutBefore => return Ok(false),
+            Behaviour::Hang => {
+                let gone = async { while self.command().await.is_ok() {} };
+                tokio::select! { () = gone => (), () = shutdown.stopping() => () }
+                return Ok(false);
+            }
+        }
+        self.line.flush().await?;
+        Ok(true)
+    }
+
+    fn reset(&mut self) {
+        self.from = None;
+        self.to.clear();
+    }
+
+    async fn say(&mut self, reply: &str) -> io::Result<()> {
+        self.line.write_all(format!("{reply}\r\n").as_bytes()).await?;
+        self.line.flush().await
+    }
+
+    /// The next line without its end; an error once the client is gone, or has been silent for too long.
+    async fn command(&mut self) -> io::Result<String> {
+        let mut line = Vec::new();
+        timeout(SILENCE, (&mut self.line).take(LINE_BYTES).read_until(b'\n', &mut line)).await??;
+        match line.strip_suffix(b"\r\n") {
+            Some(command) => Ok(String::from_utf8_lossy(command).into_owned()),
+            None => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+}
+
+/// The address in `FROM:<address> …` or `TO:<address> …`.
+fn path<'a>(rest: &'a str, word: &str) -> Option<&'a str> {
+    let (head, tail) = rest.split_at_checked(word.len())?;
+    let address = tail.trim_start().strip_prefix('<')?.split_once('>')?.0;
+    head.eq_ignore_ascii_case(word).then_some(address)
+}
+
+/// Up to the final dot, without the dots that were added for transparency; none if it was too much to keep. Lines end
+/// with CR LF and with nothing else, so that there is one opinion about where a mail ends.
+async fn content(line: &mut BufStream<TcpStream>) -> io::Result<Option<Vec<u8>>> {
+    let (mut data, mut piece, mut fresh) = (Vec::new(), Vec::new(), true);
+    let mut fits = true;
+    loop {
+        piece.clear();
+        if (&mut *line).take(LINE_BYTES).read_until(b'\n', &mut piece).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if fresh && piece == b".\r\n" {
+            return Ok(fits.then_some(data));
+        }
+        let kept = if fresh { piece.strip_prefix(b".").unwrap_or(&piece) } else { &piece };
+        fits = fits && data.len() + kept.len() <= MAIL_BYTES;
+        if fits {
+            data.extend_from_slice(kept);
+        }
+        fresh = piece.ends_with(b"\r\n");
+    }
+}
+
+fn message_id(data: &str) -> Option<String> {
+    let mut headers = data.split("\r\n").take_while(|line| !line.is_empty()).filter_map(|line| line.split_once(':'));
+    headers.find(|(name, _)| name.eq_ignore_ascii_case("message-id")).map(|(_, value)| value.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Client(BufStream<TcpStream>);
+
+    impl Client {
+        async fn new(simulator: &SmtpSimulator) -> Client {
+            let mut client = Client(BufStream::new(TcpStream::connect(simulator.address()).await.unwrap()));
+            assert!(client.reply().await.starts_with("220 "));
+            client
+        }
+
+        /// The last line of the reply, or nothing if the server hung up.
+        async fn reply(&mut self) -> String {
+            loop {
+                let mut line = String::new();
+                self.0.read_line(&mut line).await.unwrap();
+                if line.as_bytes().get(3) != Some(&b'-') {
+                    return line.trim_end().to_owned();
+                }
+            }
+        }
+
+        async fn say(&mut self, line: &str) -> String {
+            self.0.write_all(format!("{line}\r\n").as_bytes()).await.unwrap();
+            self.0.flush().await.unwrap();
+            self.reply().await
+        }
+
+        async fn to(&mut self, recipient: &str) {
+            for line in ["MAIL FROM:<a@example.net> BODY=8BITMIME", &format!("RCPT TO:<{recipient}>")] {
+                assert!(self.say(line).await.starts_with("250 "), "{line}");
+            }
+            assert!(self.say("data").await.starts_with("354 "));
+        }
+    }
+
+    async fn started() -> (SmtpSimulator, Client, Shutdown) {
+        let shutdown = Shutdown::new();
+        let simulator = SmtpSimulator::start(0, 0, &shutdown).await.unwrap();
+        let mut client = Client::new(&simulator).await;
+        assert!(client.say("EHLO test").await.starts_with("250 "));
+        (simulator, client, shutdown)
+    }
+
+    #[tokio::test]
+    async fn a_mail_ends_with_a_dot_on_a_line_that_ends_with_cr_lf() {
+        let (simulator, mut client, _shutdown) = started().await;
+        client.to("b@example.com").await;
+        let long = "x".repeat(3 * 4096);
+        let mail = format!("Message-Id:  <1@x>\r\n\r\n..dot\r\n.\nRCPT\n.\rDATA\r.\r\n...\r\n{long}\r\n.");
+        assert_eq!(client.say(&mail).await, "250 2.0.0 taken");
+        let [record] = simulator.records().try_into().unwrap();
+        assert_eq!(record.message_id.as_deref(), Some("<1@x>"));
+        assert_eq!(record.data, format!("Message-Id:  <1@x>\r\n\r\n.dot\r\n\nRCPT\n.\rDATA\r.\r\n..\r\n{long}\r\n"));
+    }
+
+    #[tokio::test]
+    async fn commands_come_in_their_order() {
+        let (simulator, mut client, shutdown) = started().await;
+        for (line, reply) in [
+            ("RCPT TO:<b@example.com>", "503"),
+            ("DATA", "503"),
+            ("MAIL FROM: <>", "250"),
+            ("MAIL FROM:<a@x>", "503"),
+            ("RCPT b@example.com", "501"),
+            ("RCPT TO:<b>", "501"),
+            ("rcpt to:<b@example.com>", "250"),
+            ("RSET", "250"),
+            ("DATA", "503"),
+            ("NOOP", "250"),
+            ("VRFY b", "252"),
+            ("EXPN", "502"),
+            ("AUTH PLAIN AGEAYg==", "235"),
+            ("AUTH PLAIN", "334"),
+            ("AGEAYg==", "235"),
+            ("AUTH LOGIN", "334"),
+            ("YQ==", "334"),
+            ("Yg==", "235"),
+            ("AUTH CRAM-MD5", "504"),
+            ("HELO test", "250"),
+            ("QUIT", "221"),
+        ] {
+            assert!(client.say(line).await.starts_with(reply), "{line}");
+        }
+        assert_eq!(client.reply().await, "", "hung up");
+        let mut idle = Client::new(&simulator).await;
+        shutdown.stop();
+        assert!(idle.reply().await.starts_with("421 "));
+    }
+
+    #[tokio::test]
+    async fn a_mail_too_large_is_refused_and_the_next_taken() {
+        let (simulator, mut client, _shutdown) = started().await;
+        client.to("b@example.com").await;
+        let line = format!("{}\r\n", "x".repeat(998));
+        assert!(client.say(&format!("{}.", line.repeat(MAIL_BYTES / line.len() + 1))).await.starts_with("552 5.3.4"));
+        client.to("b@example.com").await;
+        assert!(client.say("x\r\n.").await.starts_with("250 "));
+        assert_eq!(simulator.records().len(), 1);
+    }
+}

@@ -1,0 +1,382 @@
+//! Slack, by incoming webhooks: one URL posts to one channel of one workspace. The URL is the credential, so it comes
+//! from the settings under a name, and neither a log nor an error nor `Debug` ever shows it.
+//!
+//! Slack answers `200` with the body `ok`, or a status with one word that says why not. A 200 with anything else is not
+//! acceptance. Slack keeps no key to tell a repetition by: after an unknown outcome a second post may be a second copy.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use reqwest::Url;
+use reqwest::header::HeaderMap;
+use serde_json::{Value, json};
+
+use crate::error::{Error, Result, excerpt};
+use crate::model::channel::Channel;
+use crate::model::delivery::Outcome;
+use crate::model::message::Content;
+use crate::model::retry::ErrorClass;
+
+use super::http::{Answer, Http, HttpSettings, is_loopback};
+use super::{Letter, Pending, Provider};
+
+/// Slack's words for a no, and what each comes down to.
+const WORDS: [(&str, ErrorClass); 27] = [
+    ("account_inactive", ErrorClass::Credentials),
+    ("action_prohibited", ErrorClass::Sender),
+    ("channel_is_archived", ErrorClass::Address),
+    ("channel_not_found", ErrorClass::Address),
+    ("fatal_error", ErrorClass::ProviderInternal),
+    ("internal_error", ErrorClass::ProviderInternal),
+    ("invalid_auth", ErrorClass::Credentials),
+    ("invalid_blocks", ErrorClass::Content),
+    ("invalid_blocks_format", ErrorClass::Content),
+    ("invalid_payload", ErrorClass::Content),
+    ("invalid_token", ErrorClass::Credentials),
+    ("is_archived", ErrorClass::Address),
+    ("msg_too_long", ErrorClass::Content),
+    ("no_active_hooks", ErrorClass::Sender),
+    ("no_service", ErrorClass::Sender),
+    ("no_service_id", ErrorClass::Sender),
+    ("no_team", ErrorClass::Sender),
+    ("no_text", ErrorClass::Content),
+    ("posting_to_general_channel_denied", ErrorClass::Sender),
+    ("rate_limited", ErrorClass::Throttled),
+    ("ratelimited", ErrorClass::Throttled),
+    ("rollup_error", ErrorClass::ProviderInternal),
+    ("service_unavailable", ErrorClass::ProviderInternal),
+    ("team_disabled", ErrorClass::Sender),
+    ("token_revoked", ErrorClass::Credentials),
+    ("too_many_attachments", ErrorClass::Content),
+    ("user_not_found", ErrorClass::Address),
+];
+
+pub struct SlackSettings {
+    /// What callers name → the webhook's URL.
+    pub destinations: BTreeMap<String, String>,
+    pub call_budget: Duration,
+    /// PEM file with certificates to trust beside the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl fmt::Debug for SlackSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SlackSettings")
+            .field("destinations", &self.destinations.keys())
+            .field("call_budget", &self.call_budget)
+            .field("ca_file", &self.ca_file)
+            .finish()
+    }
+}
+
+pub struct Slack {
+    http: Http,
+    hooks: BTreeMap<String, Url>,
+}
+
+impl Slack {
+    pub fn new(settings: &SlackSettings) -> Result<Slack> {
+        let mut hooks = BTreeMap::new();
+        for (name, url) in &settings.destinations {
+            hooks.insert(name.clone(), hook(name, url)?);
+        }
+        let http = Http::new(HttpSettings {
+            call_budget: settings.call_budget,
+            ca_file: settings.ca_file.as_deref(),
+            tls: hooks.values().any(|url| url.scheme() == "https"),
+        })?;
+        Ok(Slack { http, hooks })
+    }
+
+    async fn post(&self, letter: Letter<'_>) -> Outcome {
+        let Some(url) = self.hooks.get(letter.to) else {
+            // It was there when the message was accepted: the settings have changed since.
+            let detail = format!("the settings name no Slack destination '{}'", excerpt(letter.to));
+            return rejected(ErrorClass::Sender, "destination_unknown", detail, None);
+        };
+        let body = payload(letter.content).to_string().into_bytes();
+        match self.http.post_json(url, body, HeaderMap::new()).await {
+            Ok(answer) => verdict(&answer),
+            Err(failure) => failure.into_outcome(),
+        }
+    }
+
+    async fn reach(&self) -> Result<String, String> {
+        let mut hosts: BTreeMap<&str, &Url> = BTreeMap::new();
+        hosts.extend(self.hooks.values().map(|url| (url.host_str().unwrap_or_default(), url)));
+        for (host, url) in &hosts {
+            if let Err(failure) = self.http.reach(url).await {
+                return Err(format!("{host} cannot be reached: {failure}"));
+            }
+        }
+        let named: Vec<&str> = hosts.into_keys().collect();
+        match self.hooks.len() {
+            0 => Err("no destination is named in the settings, so nothing can be sent to Slack".to_owned()),
+            n => Ok(format!("{n} destination(s); {} answers", named.join(", "))),
+        }
+    }
+}
+
+impl Provider for Slack {
+    fn name(&self) -> &'static str {
+        "slack"
+    }
+
+    fn channel(&self) -> Channel {
+        Channel::Slack
+    }
+
+    fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome> {
+        Box::pin(self.post(letter))
+    }
+
+    fn check(&self) -> Pending<'_, Result<String, String>> {
+        Box::pin(self.reach())
+    }
+}
+
+fn hook(name: &str, url: &str) -> Result<Url> {
+    let wrong = |what: &str| {
+        let remedy = "copy it from the app's page 'Incoming Webhooks' at Slack; plain http is for this machine only";
+        Err(Error::Setup(format!("Slack destination '{}': its URL {what}: {remedy}", excerpt(name))))
+    };
+    match Url::parse(url.trim()) {
+        Ok(url) if url.scheme() == "https" && url.has_host() => Ok(url),
+        Ok(url) if url.scheme() == "http" && url.host_str().is_some_and(is_loopback) => Ok(url),
+        Ok(_) => wrong("does not begin with https://"),
+        Err(error) => wrong(&format!("cannot be read ({error})")),
+    }
+}
+
+/// With blocks, Slack shows the text where blocks cannot be shown.
+fn payload(content: &Content) -> Value {
+    let subject = content.subject.as_deref().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ");
+    let body = escaped(&content.body);
+    // Bold ends at the end of its line and does not begin before a space, hence one line, trimmed.
+    let text = if subject.is_empty() { body } else { format!("*{}*\n{body}", escaped(&subject)) };
+    let mut payload = json!({ "text": text });
+    if let Some(blocks) = &content.blocks {
+        payload["blocks"] = blocks.clone();
+    }
+    payload
+}
+
+/// Plain text as Slack's mrkdwn: what a partner wrote must not become a link or call everybody (`<!channel>`).
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+fn rejected(class: ErrorClass, code: &str, detail: String, retry_after: Option<Duration>) -> Outcome {
+    Outcome::Rejected { class, code: code.to_owned(), detail, retry_after }
+}
+
+/// Of an answer's body only Slack's own words are ever repeated: an error page between us and Slack may show the URL.
+fn verdict(answer: &Answer) -> Outcome {
+    let text = str::from_utf8(&answer.body).map(str::trim).unwrap_or_default();
+    let word = WORDS.into_iter().find(|(word, _)| *word == text);
+    let said = |class, code: &str| rejected(class, code, format!("answered {}", answer.status), answer.retry_after);
+    match (answer.status, word) {
+        (200, _) if text == "ok" => Outcome::Accepted { provider_ref: None },
+        (429, _) => said(ErrorClass::Throttled, "rate_limited"),
+        (_, Some((word, class))) => said(class, word),
+        (200..=299, None) if text.is_empty() => {
+            Outcome::Unknown { code: "answer_unreadable", detail: format!("answered {} without a word", answer.status) }
+        }
+        (200..=299, None) => said(ErrorClass::Sender, "answer_not_slacks"),
+        (status, None) => match by_status(status) {
+            Some(class) => said(class, &format!("http_{status}")),
+            // It failed somewhere, and not by Slack's own word: before or after posting, nobody can say.
+            None => Outcome::Unknown { code: "http_5xx", detail: format!("answered {status} without Slack's word") },
+        },
+    }
+}
+
+/// What a status means that comes without one of Slack's words.
+fn by_status(status: u16) -> Option<ErrorClass> {
+    match status {
+        401 | 403 => Some(ErrorClass::Credentials),
+        // 3xx: redirects are not followed, so a hook that has moved is a hook that is gone.
+        300..=399 | 404 | 410 => Some(ErrorClass::Sender),
+        408 | 425 | 503 => Some(ErrorClass::ProviderInternal),
+        500.. => None,
+        _ => Some(ErrorClass::Content),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::simulator::Behaviour;
+    use super::super::simulator::slack::SlackSimulator;
+    use super::super::simulator::testing::{
+        BUDGET, SHORT, closed_port, content, letter, rejected, rustls_provider, unknown,
+    };
+    use super::*;
+    use crate::shutdown::Shutdown;
+
+    fn slack(url: &str, call_budget: Duration) -> Result<Slack> {
+        rustls_provider();
+        let destinations = BTreeMap::from([("ops".to_owned(), url.to_owned())]);
+        Slack::new(&SlackSettings { destinations, call_budget, ca_file: None })
+    }
+
+    async fn simulated(call_budget: Duration) -> (SlackSimulator, Slack, Shutdown) {
+        let shutdown = Shutdown::new();
+        let simulator = SlackSimulator::start(0, &shutdown).await.unwrap();
+        let slack = slack(&simulator.hook("SECRET"), call_budget).unwrap();
+        (simulator, slack, shutdown)
+    }
+
+    async fn send(slack: &Slack) -> Outcome {
+        slack.send(letter("ops", &content(Some("disk full"), "on db-1"))).await
+    }
+
+    fn fail(status: u16, text: &str) -> Behaviour {
+        Behaviour::Fail { status, text: text.to_owned() }
+    }
+
+    #[tokio::test]
+    async fn a_message_arrives_as_text_that_only_says_what_was_written() {
+        let (simulator, slack, _shutdown) = simulated(BUDGET).await;
+        let content = content(Some(" R&D:\r\ndown "), "see <http://x|y>, <!channel> & 한글");
+        assert_eq!(slack.send(letter("ops", &content)).await, Outcome::Accepted { provider_ref: None });
+        let post = simulator.records().pop().unwrap();
+        assert_eq!(post.text.unwrap(), "*R&amp;D: down*\nsee &lt;http://x|y&gt;, &lt;!channel&gt; &amp; 한글");
+        assert_eq!((post.hook.as_str(), post.blocks), ("SECRET", None));
+    }
+
+    #[tokio::test]
+    async fn blocks_pass_as_they_are() {
+        let (simulator, slack, _shutdown) = simulated(BUDGET).await;
+        let blocks = json!([{ "type": "section", "text": { "type": "mrkdwn", "text": "<https://x|*y*> & <!here>" } }]);
+        let content = Content { blocks: Some(blocks.clone()), ..content(None, "plain") };
+        assert!(matches!(slack.send(letter("ops", &content)).await, Outcome::Accepted { .. }));
+        let post = simulator.records().pop().unwrap();
+        assert_eq!((post.text.as_deref(), post.blocks), (Some("plain"), Some(blocks)));
+    }
+
+    #[tokio::test]
+    async fn slacks_words_decide() {
+        let (simulator, slack, _shutdown) = simulated(BUDGET).await;
+        for (word, class) in WORDS {
+            simulator.script(fail(if class == ErrorClass::ProviderInternal { 500 } else { 403 }, word), 1);
+            assert_eq!(rejected(send(&slack).await), (class, word.to_owned()));
+        }
+        simulator.script(fail(404, "no_service\n"), 1);
+        assert_eq!(rejected(send(&slack).await).1, "no_service", "white space around a word means nothing");
+        assert_eq!(simulator.records(), []);
+    }
+
+    #[tokio::test]
+    async fn without_a_word_the_status_decides() {
+        let (simulator, slack, _shutdown) = simulated(BUDGET).await;
+        for (status, class) in [
+            (302, ErrorClass::Sender),
+            (400, ErrorClass::Content),
+            (401, ErrorClass::Credentials),
+            (403, ErrorClass::Credentials),
+            (404, ErrorClass::Sender),
+            (408, ErrorClass::ProviderInternal),
+            (410, ErrorClass::Sender),
+            (413, ErrorClass::Content),
+            (503, ErrorClass::ProviderInternal),
+        ] {
+            simulator.script(fail(status, "<html>SECRET</html>"), 1);
+            let outcome = send(&slack).await;
+            assert!(!format!("{outcome:?}").contains("SECRET"), "an error page is not repeated: {outcome:?}");
+            assert_eq!(rejected(outcome), (class, format!("http_{status}")));
+        }
+        for status in [500, 502, 504, 599] {
+            simulator.script(fail(status, "<html>SECRET</html>"), 1);
+            let outcome = send(&slack).await;
+            assert!(!format!("{outcome:?}").contains("SECRET"), "{outcome:?}");
+            assert_eq!(unknown(outcome), "http_5xx", "{status}");
+        }
+    }
+
+    #[tokio::test]
+    async fn too_fast_is_told_with_its_pause() {
+        let (simulator, slack, _shutdown) = simulated(BUDGET).await;
+        simulator.script(Behaviour::Limit { retry_after: 30 }, 1);
+        let Outcome::Rejected { class, code, retry_after, .. } = send(&slack).await else { panic!("not rejected") };
+        assert_eq!((class, code.as_str()), (ErrorClass::Throttled, "rate_limited"));
+        assert_eq!(retry_after, Some(Duration::from_secs(30)));
+        simulator.script(fail(429, "whatever"), 1);
+        assert_eq!(rejected(send(&slack).await).0, ErrorClass::Throttled, "also without a word or a pause");
+    }
+
+    #[tokio::test]
+    async fn a_200_is_acceptance_only_if_it_says_ok() {
+        let (simulator, slack, _shutdown) = simulated(BUDGET).await;
+        simulator.script(Behaviour::Garbage, 1);
+        assert_eq!(rejected(send(&slack).await), (ErrorClass::Sender, "answer_not_slacks".to_owned()));
+        assert_eq!(simulator.records(), []);
+        let answered = |body: &[u8]| verdict(&Answer { status: 200, body: body.to_vec(), retry_after: None });
+        assert_eq!(unknown(answered(b"")), "answer_unreadable");
+        assert_eq!(unknown(answered(b" \r\n")), "answer_unreadable");
+        assert_eq!(unknown(answered(b"\xff\xfe")), "answer_unreadable");
+        assert_eq!(rejected(answered(b"invalid_token")).0, ErrorClass::Credentials);
+        assert_eq!(answered(b"ok"), Outcome::Accepted { provider_ref: None });
+    }
+
+    #[tokio::test]
+    async fn no_answer_is_unknown_whether_it_was_taken_or_not() {
+        let (simulator, slack, _shutdown) = simulated(BUDGET).await;
+        simulator.script(Behaviour::Cut, 1);
+        assert_eq!(unknown(send(&slack).await), "answer_cut");
+        assert_eq!(simulator.records().len(), 1);
+        simulator.script(Behaviour::CutBefore, 1);
+        assert_eq!(unknown(send(&slack).await), "answer_cut");
+        assert_eq!(simulator.records().len(), 1, "one request per call");
+    }
+
+    #[tokio::test]
+    async fn a_call_ends_within_its_budget() {
+        let (simulator, slack, shutdown) = simulated(SHORT).await;
+        simulator.script(Behaviour::Hang, 1);
+        assert_eq!(unknown(send(&slack).await), "no_answer");
+        assert_eq!(simulator.records().len(), 1);
+        shutdown.stop();
+        assert!(shutdown.drained(BUDGET).await, "what hung has ended");
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_definite() {
+        let slack = slack(&format!("http://{}/services/T0/B0/SECRET", closed_port().await), BUDGET).unwrap();
+        let outcome = send(&slack).await;
+        assert!(!format!("{outcome:?}").contains("SECRET"));
+        assert_eq!(rejected(outcome), (ErrorClass::Unreachable, "connect_failed".to_owned()));
+        assert!(slack.check().await.unwrap_err().contains("127.0.0.1 cannot be reached: connect_failed"));
+    }
+
+    #[tokio::test]
+    async fn a_destination_that_is_gone_from_the_settings_is_a_failure_for_good() {
+        let (_simulator, slack, _shutdown) = simulated(BUDGET).await;
+        let outcome = slack.send(letter("dev", &content(None, "x"))).await;
+        assert_eq!(rejected(outcome), (ErrorClass::Sender, "destination_unknown".to_owned()));
+        assert_eq!(slack.check().await.unwrap(), "1 destination(s); 127.0.0.1 answers");
+    }
+
+    #[test]
+    fn urls_are_kept_from_sight_and_from_the_clear() {
+        for url in [
+            "http://hooks.slack.com/services/SECRET",
+            "http://127.0.0.1.example.com/SECRET",
+            "ftp://localhost/SECRET",
+            "hooks.slack.com/SECRET",
+            "",
+        ] {
+            let error = slack(url, BUDGET).err().unwrap().to_string();
+            assert!(error.contains("'ops'") && error.contains("Incoming Webhooks"), "{error}");
+            assert!(!error.contains("SECRET"), "{error}");
+        }
+        for url in ["https://hooks.slack.com/services/x", "http://localhost:1/x", "http://[::1]:1/x"] {
+            assert!(slack(url, BUDGET).is_ok(), "{url}");
+        }
+        let destinations = BTreeMap::from([("ops".to_owned(), "https://hooks.slack.com/SECRET".to_owned())]);
+        let settings = SlackSettings { destinations, call_budget: BUDGET, ca_file: None };
+        let shown = format!("{settings:?}");
+        assert!(shown.contains("ops") && !shown.contains("SECRET"), "{shown}");
+    }
+}

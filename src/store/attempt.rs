@@ -1,0 +1,85 @@
+//! Attempts.
+
+use chrono::{DateTime, Utc};
+
+use super::Db;
+use crate::error::Result;
+use crate::id::Tsid;
+use crate::model::delivery::{Key, Status};
+
+/// Records that calls begin; returns the keys that may be called.
+pub async fn begin(
+    db: impl Db<'_>,
+    calls: &[(Key, i16, String)],
+    worker: Tsid,
+    claimed_at: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> Result<Vec<Key>> {
+    let ids: Vec<i64> = calls.iter().map(|c| c.0.message_id.0).collect();
+    let (Some(&low), Some(&high)) = (ids.iter().min(), ids.iter().max()) else { return Ok(Vec::new()) };
+    let rows = sqlx::query_file!(
+        "sql/attempt/begin.sql",
+        &calls.iter().map(|c| c.0.shard).collect::<Vec<_>>(),
+        &ids,
+        &calls.iter().map(|c| c.0.no).collect::<Vec<_>>(),
+        &calls.iter().map(|c| c.1).collect::<Vec<_>>(),
+        worker.0,
+        claimed_at,
+        now,
+        &calls.iter().map(|c| c.2.clone()).collect::<Vec<_>>(),
+        low,
+        high,
+        Status::Processing.as_str(),
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().map(|r| Key { shard: r.shard, message_id: Tsid(r.message_id), no: r.no }).collect())
+}
+
+/// An attempt as people look at it.
+#[derive(Debug, Clone)]
+pub struct Row {
+    pub no: i16,
+    pub attempt: i16,
+    pub outcome: String,
+    pub late: bool,
+    pub worker: Tsid,
+    pub claimed_at: DateTime<Utc>,
+    pub called_at: Option<DateTime<Utc>>,
+    pub ended_at: Option<DateTime<Utc>>,
+    pub next_at: Option<DateTime<Utc>>,
+    pub provider: Option<String>,
+    pub reason: Option<String>,
+    pub code: Option<String>,
+    pub detail: Option<String>,
+    pub provider_ref: Option<String>,
+}
+
+pub async fn of_message(
+    db: impl Db<'_>,
+    partner_id: Tsid,
+    shard: i16,
+    message_id: Tsid,
+    no: Option<i16>,
+) -> Result<Vec<Row>> {
+    let rows = sqlx::query_file!("sql/attempt/of_message.sql", partner_id.0, shard, message_id.0, no);
+    let rows = rows.fetch_all(db).await?.into_iter();
+    Ok(rows
+        .map(|r| Row {
+            no: r.no,
+            attempt: r.attempt,
+            outcome: r.outcome,
+            late: r.late,
+            worker: Tsid(r.worker),
+            claimed_at: r.claimed_at,
+            called_at: r.called_at,
+            ended_at: r.ended_at,
+            next_at: r.next_at,
+            provider: r.provider,
+            reason: r.reason,
+            code: r.code,
+            detail: r.detail,
+            provider_ref: r.provider_ref,
+        })
+        .collect())
+}

@@ -1,0 +1,365 @@
+//! Deliveries: the queue's few statements, and what people ask.
+
+use chrono::{DateTime, Utc};
+
+use super::{Conn, Db, word};
+use crate::error::Result;
+use crate::id::Tsid;
+use crate::model::delivery::{Head, Key, OutcomeKind, Status, Step};
+use crate::model::lane::Lane;
+
+/// How much to claim from one lane, and from where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ask {
+    pub shard: i16,
+    pub lane: Lane,
+    pub mark: DateTime<Utc>,
+    pub take: i64,
+}
+
+#[derive(Debug, Clone)]
+pub struct Claimed {
+    pub key: Key,
+    pub lane: Lane,
+    pub head: Head,
+    pub content: i16,
+    pub ready_at: DateTime<Utc>,
+    pub recipient: String,
+}
+
+/// Claims at most `most` deliveries for `worker`, for `lease`.
+pub async fn claim(
+    db: impl Db<'_>,
+    asks: &[Ask],
+    most: i64,
+    worker: Tsid,
+    lease: std::time::Duration,
+) -> Result<Vec<Claimed>> {
+    let rows = sqlx::query_file!(
+        "sql/delivery/claim.sql",
+        &asks.iter().map(|a| a.shard).collect::<Vec<_>>(),
+        &asks.iter().map(|a| a.lane.0).collect::<Vec<_>>(),
+        &asks.iter().map(|a| a.mark).collect::<Vec<_>>(),
+        &asks.iter().map(|a| a.take).collect::<Vec<_>>(),
+        most,
+        worker.0,
+        lease.as_secs_f64(),
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|r| Claimed {
+            key: Key { shard: r.shard, message_id: Tsid(r.message_id), no: r.no },
+            lane: Lane(r.lane),
+            head: Head {
+                status: Status::Processing,
+                channel: Lane(r.lane).channel(),
+                attempt: r.attempt,
+                max_attempts: r.max_attempts,
+                possibly_sent: r.possibly_sent,
+                cancel_requested: r.cancel_requested,
+                expires_at: r.expires_at,
+            },
+            content: r.content,
+            ready_at: r.ready_at,
+            recipient: r.recipient,
+        })
+        .collect())
+}
+
+/// One step to write, fenced by the status and attempt it started from.
+#[derive(Debug, Clone)]
+pub struct Settle {
+    pub key: Key,
+    pub lane: Lane,
+    pub attempt: i16,
+    pub was: Status,
+    pub step: Step,
+    pub provider: Option<String>,
+    /// The attempt that ends with this step; none when a waiting delivery is canceled or expires.
+    pub tried: Option<Tried>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Tried {
+    pub outcome: OutcomeKind,
+    pub worker: Tsid,
+    pub claimed_at: DateTime<Utc>,
+    pub called_at: Option<DateTime<Utc>>,
+    pub code: Option<String>,
+    pub detail: Option<String>,
+    pub provider_ref: Option<String>,
+}
+
+/// Writes steps; returns the keys of those that kept their fence. `settles` holds each key once, sorted by key: two
+/// batches then never wait for each other in a ring.
+pub async fn settle(db: impl Db<'_>, settles: &[Settle], now: DateTime<Utc>) -> Result<Vec<Key>> {
+    let ids: Vec<i64> = settles.iter().map(|s| s.key.message_id.0).collect();
+    let (Some(&low), Some(&high)) = (ids.iter().min(), ids.iter().max()) else { return Ok(Vec::new()) };
+    let text = |f: fn(&Settle) -> Option<&str>| settles.iter().map(|s| f(s).map(str::to_owned)).collect::<Vec<_>>();
+    let tried = |s: &Settle| s.tried.clone();
+    let rows = sqlx::query_file!(
+        "sql/delivery/settle.sql",
+        &settles.iter().map(|s| s.key.shard).collect::<Vec<_>>(),
+        &ids,
+        &settles.iter().map(|s| s.key.no).collect::<Vec<_>>(),
+        &settles.iter().map(|s| s.attempt).collect::<Vec<_>>(),
+        &settles.iter().map(|s| s.was.as_str().to_owned()).collect::<Vec<_>>(),
+        &settles.iter().map(|s| s.step.status.as_str().to_owned()).collect::<Vec<_>>(),
+        &settles.iter().map(|s| s.step.ready_at).collect::<Vec<_>>() as &[Option<DateTime<Utc>>],
+        &settles.iter().map(|s| s.step.possibly_sent).collect::<Vec<_>>(),
+        &settles.iter().map(|s| s.step.refund).collect::<Vec<_>>(),
+        &text(|s| s.step.status.event().map(|e| e.as_str())) as &[Option<String>],
+        &text(|s| s.step.reason) as &[Option<String>],
+        &text(|s| s.provider.as_deref()) as &[Option<String>],
+        &text(|s| s.tried.as_ref().map(|t| t.outcome.as_str())) as &[Option<String>],
+        &settles.iter().map(|s| s.tried.as_ref().map(|t| t.worker.0)).collect::<Vec<_>>() as &[Option<i64>],
+        &settles.iter().map(|s| tried(s).map(|t| t.claimed_at)).collect::<Vec<_>>() as &[Option<DateTime<Utc>>],
+        &settles.iter().map(|s| tried(s).and_then(|t| t.called_at)).collect::<Vec<_>>() as &[Option<DateTime<Utc>>],
+        &text(|s| s.tried.as_ref().and_then(|t| t.code.as_deref())) as &[Option<String>],
+        &text(|s| s.tried.as_ref().and_then(|t| t.detail.as_deref())) as &[Option<String>],
+        &text(|s| s.tried.as_ref().and_then(|t| t.provider_ref.as_deref())) as &[Option<String>],
+        now,
+        low,
+        high,
+    )
+    .fetch_all(db)
+    .await?;
+    let key = |shard, message_id, no| Key { shard, message_id: Tsid(message_id), no };
+    Ok(rows.into_iter().map(|r| key(r.shard, r.message_id, r.no)).collect())
+}
+
+/// An attempt given up for lost was accepted after all: (key, attempt, provider). Says how many heads it lifted.
+pub async fn evidence(db: impl Db<'_>, late: &[(Key, i16, Option<String>)], now: DateTime<Utc>) -> Result<i64> {
+    let lifted = sqlx::query_file_scalar!(
+        "sql/delivery/evidence.sql",
+        &late.iter().map(|l| l.0.shard).collect::<Vec<_>>(),
+        &late.iter().map(|l| l.0.message_id.0).collect::<Vec<_>>(),
+        &late.iter().map(|l| l.0.no).collect::<Vec<_>>(),
+        &late.iter().map(|l| l.1).collect::<Vec<_>>(),
+        &late.iter().map(|l| l.2.clone()).collect::<Vec<_>>() as &[Option<String>],
+        now,
+    )
+    .fetch_one(db)
+    .await?;
+    Ok(lifted)
+}
+
+pub struct Overdue {
+    pub key: Key,
+    pub lane: Lane,
+    pub head: Head,
+    pub worker: Tsid,
+    pub lease_until: DateTime<Utc>,
+    pub begun: bool,
+}
+
+/// Locks at most `rows` deliveries whose lease, from `mark` on, is over.
+pub async fn overdue(conn: &mut Conn, shards: &[i16], mark: DateTime<Utc>, rows: i64) -> Result<Vec<Overdue>> {
+    let found = sqlx::query_file!("sql/delivery/overdue.sql", shards, mark, rows).fetch_all(conn).await?;
+    Ok(found
+        .into_iter()
+        .map(|r| Overdue {
+            key: Key { shard: r.shard, message_id: Tsid(r.message_id), no: r.no },
+            lane: Lane(r.lane),
+            head: Head {
+                status: Status::Processing,
+                channel: Lane(r.lane).channel(),
+                attempt: r.attempt,
+                max_attempts: r.max_attempts,
+                possibly_sent: r.possibly_sent,
+                cancel_requested: r.cancel_requested,
+                expires_at: r.expires_at,
+            },
+            worker: Tsid(r.worker),
+            lease_until: r.lease_until,
+            begun: r.begun,
+        })
+        .collect())
+}
+
+/// Makes at most `rows` due deliveries PENDING; returns where they wait now, one entry each.
+pub async fn promote(
+    db: impl Db<'_>,
+    shards: &[i16],
+    mark: DateTime<Utc>,
+    now: DateTime<Utc>,
+    rows: i64,
+) -> Result<Vec<(i16, Lane)>> {
+    let rows = sqlx::query_file!("sql/delivery/promote.sql", shards, mark, now, rows).fetch_all(db).await?;
+    Ok(rows.into_iter().map(|r| (r.shard, Lane(r.lane))).collect())
+}
+
+/// A delivery as the law sees it, and where it lives.
+#[derive(Debug, Clone)]
+pub struct Waiting {
+    pub key: Key,
+    pub lane: Lane,
+    pub head: Head,
+}
+
+/// Where a sweep stands in the claim index.
+pub type SweepPosition = (i16, i16, DateTime<Utc>);
+
+pub struct Swept {
+    /// Those that became worthless while waiting.
+    pub expired: Vec<Waiting>,
+    /// The last row looked at; none at the end of the index.
+    pub next: Option<SweepPosition>,
+}
+
+/// Looks at the next `rows` waiting deliveries.
+pub async fn worthless(db: impl Db<'_>, from: SweepPosition, now: DateTime<Utc>, rows: i64) -> Result<Swept> {
+    let found =
+        sqlx::query_file!("sql/delivery/worthless.sql", from.0, from.1, from.2, now, rows).fetch_all(db).await?;
+    let full = found.last().is_some_and(|r| r.position == rows);
+    let next = found.last().filter(|_| full).map(|r| (r.shard, r.lane, r.ready_at));
+    let expired = found.into_iter().filter(|r| r.expires_at.is_some_and(|at| at <= now));
+    let expired = expired
+        .map(|r| {
+            let head = Head {
+                status: Status::Pending,
+                channel: Lane(r.lane).channel(),
+                attempt: r.attempt,
+                max_attempts: r.max_attempts,
+                possibly_sent: r.possibly_sent,
+                cancel_requested: false,
+                expires_at: r.expires_at,
+            };
+            Waiting { key: Key { shard: r.shard, message_id: Tsid(r.message_id), no: r.no }, lane: Lane(r.lane), head }
+        })
+        .collect();
+    Ok(Swept { expired, next })
+}
+
+/// A message's deliveries that are not settled yet.
+pub async fn open(db: impl Db<'_>, partner_id: Tsid, shard: i16, message_id: Tsid) -> Result<Vec<Waiting>> {
+    let rows = sqlx::query_file!("sql/delivery/open.sql", partner_id.0, shard, message_id.0).fetch_all(db).await?;
+    rows.into_iter()
+        .map(|r| {
+            let head = Head {
+                status: word(&r.status, "status")?,
+                channel: Lane(r.lane).channel(),
+                attempt: r.attempt,
+                max_attempts: r.max_attempts,
+                possibly_sent: r.possibly_sent,
+                cancel_requested: r.cancel_requested,
+                expires_at: r.expires_at,
+            };
+            let key = Key { shard: r.shard, message_id: Tsid(r.message_id), no: r.no };
+            Ok(Waiting { key, lane: Lane(r.lane), head })
+        })
+        .collect()
+}
+
+/// Notes on what is held by a worker that it is no longer wanted; says on how many.
+pub async fn request_cancel(db: impl Db<'_>, partner_id: Tsid, shard: i16, message_id: Tsid) -> Result<usize> {
+    let rows = sqlx::query_file!("sql/delivery/request_cancel.sql", partner_id.0, shard, message_id.0);
+    Ok(rows.fetch_all(db).await?.len())
+}
+
+/// A delivery as people look at it.
+#[derive(Debug, Clone)]
+pub struct Row {
+    pub message_id: Tsid,
+    pub no: i16,
+    pub lane: Lane,
+    pub status: Status,
+    pub attempt: i16,
+    pub max_attempts: i16,
+    pub content: i16,
+    pub possibly_sent: bool,
+    pub cancel_requested: bool,
+    pub ready_at: DateTime<Utc>,
+    pub lease_until: Option<DateTime<Utc>>,
+    pub worker: Option<Tsid>,
+    pub expires_at: Option<DateTime<Utc>>,
+    pub settled_at: Option<DateTime<Utc>>,
+    pub recipient: String,
+    pub provider: Option<String>,
+    pub reason: Option<String>,
+}
+
+macro_rules! row {
+    ($r:expr) => {
+        Row {
+            message_id: Tsid($r.message_id),
+            no: $r.no,
+            lane: Lane($r.lane),
+            status: word(&$r.status, "status")?,
+            attempt: $r.attempt,
+            max_attempts: $r.max_attempts,
+            content: $r.content,
+            possibly_sent: $r.possibly_sent,
+            cancel_requested: $r.cancel_requested,
+            ready_at: $r.ready_at,
+            lease_until: $r.lease_until,
+            worker: $r.worker.map(Tsid),
+            expires_at: $r.expires_at,
+            settled_at: $r.settled_at,
+            recipient: $r.recipient,
+            provider: $r.provider,
+            reason: $r.reason,
+        }
+    };
+}
+
+pub async fn of_message(
+    db: impl Db<'_>,
+    partner_id: Tsid,
+    shard: i16,
+    message_id: Tsid,
+    no: Option<i16>,
+) -> Result<Vec<Row>> {
+    let rows = sqlx::query_file!("sql/delivery/of_message.sql", partner_id.0, shard, message_id.0, no);
+    rows.fetch_all(db).await?.into_iter().map(|r| Ok(row!(r))).collect()
+}
+
+/// Which deliveries to list.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    pub status: Option<Status>,
+    /// First and last lane of a channel.
+    pub lanes: Option<(i16, i16)>,
+    pub provider: Option<String>,
+    pub reason: Option<String>,
+    pub to: Option<String>,
+}
+
+/// Where a page of deliveries begins: behind this delivery, within these ids.
+#[derive(Debug, Clone, Copy)]
+pub struct Window {
+    pub after: (Tsid, i16),
+    pub below: Tsid,
+    pub from: Tsid,
+}
+
+pub async fn list(
+    db: impl Db<'_>,
+    partner_id: Tsid,
+    shard: i16,
+    filter: &Filter,
+    window: Window,
+    rows: i64,
+) -> Result<Vec<Row>> {
+    let found = sqlx::query_file!(
+        "sql/delivery/list.sql",
+        partner_id.0,
+        shard,
+        window.after.0.0,
+        window.after.1,
+        window.below.0,
+        window.from.0,
+        filter.status.map(Status::as_str),
+        filter.lanes.map(|l| l.0),
+        filter.lanes.map(|l| l.1),
+        filter.provider.as_deref(),
+        filter.reason.as_deref(),
+        filter.to.as_deref(),
+        rows,
+    )
+    .fetch_all(db)
+    .await?;
+    found.into_iter().map(|r| Ok(row!(r))).collect()
+}

@@ -1,0 +1,72 @@
+//! The invariants, each a query that must find nothing.
+
+use super::Conn;
+use crate::error::Result;
+use crate::id::Tsid;
+
+use chrono::{DateTime, Utc};
+
+/// One row that should not be.
+#[derive(Debug, Clone)]
+pub struct Finding {
+    pub invariant: &'static str,
+    pub message_id: Tsid,
+    pub no: i16,
+    pub found: String,
+}
+
+/// All invariants by name, in the order they are checked.
+pub const INVARIANTS: [(&str, &str); 15] = [
+    ("lease", "a status and its lease agree"),
+    ("attempts", "attempts are 1..n without gaps"),
+    ("in_flight", "at most one attempt in flight, and only the newest"),
+    ("not_sent", "never FAILED, EXPIRED or CANCELED of something a provider took or may have taken"),
+    ("sent", "SENT and DELIVERED only with an accepted attempt, and the reverse"),
+    ("doubt", "an attempt of unknown outcome is never forgotten"),
+    ("events", "events are numbered without gaps"),
+    ("told", "one event for each promised transition"),
+    ("final", "terminal is final, except upwards by evidence"),
+    ("spent", "nothing waits for an attempt it may not make"),
+    ("stuck", "what is due moves"),
+    ("whole", "a message and all under it are there together"),
+    ("keys", "a key leads to its message, and back"),
+    ("shards", "everything lives on its partner's shard"),
+    ("nets", "nothing in the default partitions"),
+];
+
+/// Runs one invariant; `INVARIANTS` lists the names.
+pub async fn check(conn: &mut Conn, invariant: &'static str, now: DateTime<Utc>) -> Result<Vec<Finding>> {
+    macro_rules! findings {
+        ($file:literal $(, $arg:expr)*) => {
+            sqlx::query_file!($file $(, $arg)*)
+                .fetch_all(&mut *conn)
+                .await?
+                .into_iter()
+                .map(|r| Finding {
+                    invariant,
+                    message_id: Tsid(r.message_id),
+                    no: r.no,
+                    found: r.found,
+                })
+                .collect()
+        };
+    }
+    Ok(match invariant {
+        "lease" => findings!("sql/fsck/lease.sql"),
+        "attempts" => findings!("sql/fsck/attempts.sql"),
+        "in_flight" => findings!("sql/fsck/in_flight.sql"),
+        "not_sent" => findings!("sql/fsck/not_sent.sql"),
+        "sent" => findings!("sql/fsck/sent.sql"),
+        "doubt" => findings!("sql/fsck/doubt.sql"),
+        "events" => findings!("sql/fsck/events.sql"),
+        "told" => findings!("sql/fsck/told.sql"),
+        "final" => findings!("sql/fsck/final.sql"),
+        "spent" => findings!("sql/fsck/spent.sql"),
+        "stuck" => findings!("sql/fsck/stuck.sql", now),
+        "whole" => findings!("sql/fsck/whole.sql"),
+        "keys" => findings!("sql/fsck/keys.sql"),
+        "shards" => findings!("sql/fsck/shards.sql"),
+        "nets" => findings!("sql/fsck/nets.sql"),
+        other => return Err(crate::error::Error::Internal(format!("no invariant is called {other}"))),
+    })
+}

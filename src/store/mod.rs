@@ -1,0 +1,192 @@
+//! The database. One function is one statement: no decision, plain structs back, an error that says what the caller can
+//! do. What commits together is put together in `flow`, with a `Tx` from here.
+
+pub mod attempt;
+pub mod delivery;
+pub mod event;
+pub mod fsck;
+pub mod hub;
+pub mod idempotency;
+pub mod lane;
+pub mod listen;
+pub mod message;
+pub mod partition;
+pub mod partner;
+pub mod worker;
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions as _, PgPool};
+
+use crate::error::{Code, Error, Refusal, Result};
+use crate::limits;
+
+pub use sqlx::PgConnection as Conn;
+pub use sqlx::PgExecutor as Db;
+pub type Tx = sqlx::Transaction<'static, sqlx::Postgres>;
+
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
+
+#[derive(Clone)]
+pub struct Store {
+    /// For people's questions and for intake.
+    pool: PgPool,
+    /// For the engine's few, always equal statements. Kept apart so that a storm of requests cannot take the workers'
+    /// connections, and because it plans differently (see `engine_options`).
+    engine: PgPool,
+    options: PgConnectOptions,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct PoolSizes {
+    pub api: u32,
+    pub engine: u32,
+}
+
+impl Store {
+    /// Does not connect yet.
+    pub fn new(database_url: &str, sizes: PoolSizes) -> Result<Store> {
+        let options = PgConnectOptions::from_str(database_url)
+            .map_err(|e| Error::Setup(format!("the database URL cannot be read: {e}")))?
+            .application_name("notihub")
+            .log_statements(tracing::log::LevelFilter::Trace)
+            .log_slow_statements(tracing::log::LevelFilter::Warn, Duration::from_secs(2))
+            .options([
+                ("statement_timeout", format!("{}s", limits::STATEMENT_TIMEOUT.as_secs())),
+                ("lock_timeout", "2s".to_owned()),
+                ("idle_in_transaction_session_timeout", "5s".to_owned()),
+                ("tcp_user_timeout", "10s".to_owned()),
+                ("jit", "off".to_owned()),
+                ("timezone", "UTC".to_owned()),
+            ]);
+        Ok(Store {
+            pool: pool(sizes.api).connect_lazy_with(options.clone()),
+            engine: pool(sizes.engine).connect_lazy_with(engine_options(options.clone())),
+            options,
+        })
+    }
+
+    pub fn api(&self) -> &PgPool {
+        &self.pool
+    }
+
+    pub fn engine(&self) -> &PgPool {
+        &self.engine
+    }
+
+    pub async fn begin(&self) -> Result<Tx> {
+        Ok(self.pool.begin().await?)
+    }
+
+    pub async fn begin_engine(&self) -> Result<Tx> {
+        Ok(self.engine.begin().await?)
+    }
+
+    /// Applies what the schema lacks. Safe to run from several processes at once.
+    pub async fn migrate(&self) -> Result<()> {
+        let mut conn = self.unhurried().await?;
+        MIGRATIONS.run(&mut conn).await.map_err(migration_fault)
+    }
+
+    /// How many migrations the schema lacks, or an error when it is newer than this program.
+    pub async fn migrations_missing(&self) -> Result<usize> {
+        use sqlx::migrate::Migrate as _;
+        let mut conn = self.unhurried().await?;
+        conn.ensure_migrations_table("_sqlx_migrations").await.map_err(migration_fault)?;
+        let applied = conn.list_applied_migrations("_sqlx_migrations").await.map_err(migration_fault)?;
+        if let Some(newer) = applied.iter().find(|a| !MIGRATIONS.version_exists(a.version)) {
+            return Err(Error::Setup(format!(
+                "the database's schema has migration {}, which this program does not know: run the newer notihub, or give \
+                 another --database-url",
+                newer.version
+            )));
+        }
+        Ok(MIGRATIONS.iter().count().saturating_sub(applied.len()))
+    }
+
+    /// A connection without the statement time-out, for migrations and `fsck`.
+    pub async fn unhurried(&self) -> Result<Conn> {
+        let options = self.options.clone().options([("statement_timeout", "0"), ("lock_timeout", "30s")]);
+        Ok(options.connect().await?)
+    }
+
+    pub async fn close(&self) {
+        self.pool.close().await;
+        self.engine.close().await;
+    }
+}
+
+fn pool(size: u32) -> PgPoolOptions {
+    PgPoolOptions::new()
+        .max_connections(size)
+        .min_connections(0)
+        .acquire_timeout(limits::POOL_ACQUIRE)
+        .max_lifetime(Duration::from_secs(30 * 60))
+        .idle_timeout(Duration::from_secs(5 * 60))
+        // A connection that was used just now is not asked again whether it lives: that would be a round trip for every
+        // statement. One that lay idle is, so that a restarted server costs no request.
+        .test_before_acquire(false)
+        .before_acquire(|conn, meta| {
+            Box::pin(async move {
+                use sqlx::Connection as _;
+                Ok(meta.idle_for < Duration::from_millis(500) || conn.ping().await.is_ok())
+            })
+        })
+}
+
+/// The engine's statements are few, fetch by key, and must never change their plan under load: one generic plan each
+/// (planning over all partitions costs more than running), and always along the index made for it. With fresh partitions
+/// the statistics lie, and a hash join over a shard is the way it goes wrong.
+fn engine_options(options: PgConnectOptions) -> PgConnectOptions {
+    options.options([
+        ("plan_cache_mode", "force_generic_plan"),
+        ("enable_seqscan", "off"),
+        ("enable_bitmapscan", "off"),
+        ("enable_hashjoin", "off"),
+        ("enable_mergejoin", "off"),
+    ])
+}
+
+fn migration_fault(e: sqlx::migrate::MigrateError) -> Error {
+    use sqlx::migrate::MigrateError;
+    match e {
+        MigrateError::Execute(e) => e.into(),
+        MigrateError::VersionMissing(version) => Error::Setup(format!(
+            "the database's schema has migration {version}, which this program does not know: run the newer notihub, or \
+             give another --database-url"
+        )),
+        other => Error::Setup(format!("the schema cannot be migrated: {other}")),
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(e: sqlx::Error) -> Error {
+        match &e {
+            sqlx::Error::PoolTimedOut => Error::Unavailable("no connection was free in time".into()),
+            sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => Error::Unavailable(e.to_string()),
+            sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) => Error::Unavailable(e.to_string()),
+            sqlx::Error::Database(told) => {
+                let state = told.code().unwrap_or_default().into_owned();
+                let text = format!("{} (SQLSTATE {state})", told.message());
+                match state.get(..2).unwrap_or_default() {
+                    // connection, authorisation, resources, operator intervention, conflict between transactions
+                    "08" | "28" | "3D" | "53" | "57" | "40" | "55" | "58" => Error::Unavailable(text),
+                    // Data the server will not take. Parsing should have said so first: counted, and a test holds it at 0.
+                    "22" | "54" => Error::Refused(
+                        Refusal::new(422, "rejected_by_database", "the database does not take this input")
+                            .with_code(Code::E001),
+                    ),
+                    _ => Error::Internal(text),
+                }
+            }
+            _ => Error::Internal(e.to_string()),
+        }
+    }
+}
+
+/// A stored word that the model does not know: the schema is newer than this program.
+pub(crate) fn word<T: FromStr>(text: &str, what: &'static str) -> Result<T> {
+    text.parse().map_err(|_| Error::Internal(format!("unknown {what} '{text}' in the database")))
+}

@@ -1,0 +1,125 @@
+//! Weekly partitions by message id: made ahead, dropped when retention is over. (Runtime queries: DDL takes no
+//! parameters; every name and bound in it is computed here.)
+
+use chrono::{DateTime, Datelike as _, Days, NaiveDate, NaiveTime, Utc};
+
+use super::{Db, Store};
+use crate::error::Result;
+use crate::id::Tsid;
+use crate::limits;
+
+const TABLES: [&str; 4] = ["messages", "deliveries", "attempts", "events"];
+/// Any number: the lock that lets one process at a time change partitions.
+const LOCK: i64 = 0x6e6f_7469;
+
+/// What a round did.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Round {
+    pub made: Vec<String>,
+    pub dropped: Vec<String>,
+    /// Over age, but something in them is still open: an alarm.
+    pub kept: Vec<String>,
+}
+
+fn monday(at: DateTime<Utc>) -> NaiveDate {
+    let day = at.date_naive();
+    day - Days::new(u64::from(day.weekday().num_days_from_monday()))
+}
+
+fn first_id(day: NaiveDate) -> i64 {
+    Tsid::floor(day.and_time(NaiveTime::MIN).and_utc()).0
+}
+
+/// Makes this week's and the coming weeks' partitions and drops those that ended before `oldest`.
+pub async fn maintain(store: &Store, now: DateTime<Utc>, oldest: DateTime<Utc>) -> Result<Round> {
+    let mut round = Round::default();
+    let mut tx = store.begin().await?;
+    // Waits for another process that is at it; its work is then found done.
+    sqlx::query("select pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *tx).await?;
+    for week in 0..=limits::PARTITIONS_AHEAD {
+        let start = monday(now) + Days::new((week * limits::PARTITION_DAYS).unsigned_abs());
+        let end = start + Days::new(limits::PARTITION_DAYS.unsigned_abs());
+        for table in TABLES {
+            let name = format!("{table}_{}", start.format("%Y%m%d"));
+            let exists: Option<String> =
+                sqlx::query_scalar("select to_regclass($1)::text").bind(&name).fetch_one(&mut *tx).await?;
+            if exists.is_none() {
+                let (from, to) = (first_id(start), first_id(end));
+                // The queue's rows die fast: vacuum by count, not by share of a table that only grows.
+                let ddl = format!(
+                    "create table {name} partition of {table} for values from ({from}) to ({to}) \
+                     with (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 10000, \
+                     autovacuum_vacuum_insert_scale_factor = 0.2, autovacuum_analyze_scale_factor = 0.05)"
+                );
+                sqlx::query(sqlx::AssertSqlSafe(ddl)).execute(&mut *tx).await?;
+                round.made.push(name);
+            }
+        }
+    }
+    tx.commit().await?;
+    for start in past(store.api(), oldest).await? {
+        drop_week(store, start, &mut round).await?;
+    }
+    Ok(round)
+}
+
+/// Weeks whose partitions ended before `oldest`.
+async fn past(db: impl Db<'_>, oldest: DateTime<Utc>) -> Result<Vec<NaiveDate>> {
+    let names: Vec<String> = sqlx::query_scalar(
+        "select c.relname::text from pg_inherits i join pg_class c on c.oid = i.inhrelid \
+         where i.inhparent = 'messages'::regclass order by 1",
+    )
+    .fetch_all(db)
+    .await?;
+    let week = |name: &String| NaiveDate::parse_from_str(name.strip_prefix("messages_")?, "%Y%m%d").ok();
+    let end = |start: &NaiveDate| *start + Days::new(limits::PARTITION_DAYS.unsigned_abs());
+    Ok(names.iter().filter_map(week).filter(|start| end(start) <= oldest.date_naive()).collect())
+}
+
+async fn drop_week(store: &Store, start: NaiveDate, round: &mut Round) -> Result<()> {
+    let suffix = start.format("%Y%m%d").to_string();
+    let mut tx = store.begin().await?;
+    sqlx::query("select pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *tx).await?;
+    let open = format!(
+        "select exists (select from deliveries_{suffix} where status = 'PENDING') \
+         or exists (select from deliveries_{suffix} where status = 'PROCESSING') \
+         or exists (select from deliveries_{suffix} where status = 'SCHEDULED')"
+    );
+    if sqlx::query_scalar(sqlx::AssertSqlSafe(open)).fetch_one(&mut *tx).await? {
+        round.kept.push(format!("deliveries_{suffix}"));
+        return Ok(tx.rollback().await?);
+    }
+    for table in TABLES {
+        let name = format!("{table}_{suffix}");
+        sqlx::query(sqlx::AssertSqlSafe(format!("drop table {name}"))).execute(&mut *tx).await?;
+        round.dropped.push(name);
+    }
+    Ok(tx.commit().await?)
+}
+
+/// How things stand with the partitions, for `doctor` and `/readyz`.
+#[derive(Debug)]
+pub struct Standing {
+    /// The last moment for which there is a partition.
+    pub until: Option<DateTime<Utc>>,
+    /// Something fell into the net.
+    pub in_default: bool,
+}
+
+pub async fn standing(db: impl Db<'_> + Copy) -> Result<Standing> {
+    let names: Vec<String> = sqlx::query_scalar(
+        "select c.relname::text from pg_inherits i join pg_class c on c.oid = i.inhrelid \
+         where i.inhparent = 'messages'::regclass",
+    )
+    .fetch_all(db)
+    .await?;
+    let in_default: bool =
+        sqlx::query_scalar("select exists (select from messages_default) or exists (select from deliveries_default)")
+            .fetch_one(db)
+            .await?;
+    let last =
+        names.iter().filter_map(|n| NaiveDate::parse_from_str(n.strip_prefix("messages_")?, "%Y%m%d").ok()).max();
+    let until =
+        last.map(|start| (start + Days::new(limits::PARTITION_DAYS.unsigned_abs())).and_time(NaiveTime::MIN).and_utc());
+    Ok(Standing { until, in_default })
+}

@@ -1,0 +1,122 @@
+//! Seen from outside: logs and metrics. Neither holds content, addresses or secrets.
+
+use std::io::IsTerminal as _;
+use std::time::Duration;
+
+use prometheus::{
+    Encoder as _, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::config::{Log, LogFormat};
+use crate::error::{Error, Result};
+
+/// Starts logging to standard error: text on a terminal, JSON otherwise.
+pub fn start_logs(log: &Log) -> Result<()> {
+    let targets: Targets =
+        log.log.parse().map_err(|e| Error::Setup(format!("--log: {e}; write a level, or module=level with commas")))?;
+    let terminal = std::io::stderr().is_terminal();
+    let format = log.log_format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
+    let registry = tracing_subscriber::registry().with(targets);
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let started = match format {
+        LogFormat::Text => registry.with(layer.with_ansi(terminal).with_target(false)).try_init(),
+        LogFormat::Json => registry.with(layer.json().flatten_event(true).with_current_span(false)).try_init(),
+    };
+    started.map_err(|e| Error::Internal(format!("logging was started twice: {e}")))
+}
+
+/// Everything that is counted, in one registry of this hub's own.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Registry,
+    pub accepted: IntCounterVec,
+    pub intake_group: HistogramVec,
+    pub claimed: IntCounterVec,
+    pub claim_seconds: HistogramVec,
+    pub claim_rows: HistogramVec,
+    pub call_seconds: HistogramVec,
+    pub outcomes: IntCounterVec,
+    pub queue_wait_seconds: HistogramVec,
+    pub settle_seconds: HistogramVec,
+    pub settled: IntCounterVec,
+    pub late_settles: IntCounter,
+    pub reaped: IntCounter,
+    pub promoted: IntCounter,
+    pub in_flight: IntGaugeVec,
+    pub queue_depth: IntGaugeVec,
+    pub oldest_pending_seconds: IntGaugeVec,
+    pub requests: IntCounterVec,
+    pub request_seconds: HistogramVec,
+    pub rejected_input: IntCounter,
+}
+
+const SECONDS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0];
+const ROWS: [f64; 9] = [0.0, 1.0, 5.0, 10.0, 50.0, 100.0, 250.0, 500.0, 1000.0];
+
+impl Metrics {
+    pub fn new() -> Result<Metrics> {
+        Self::build().map_err(|e| Error::Internal(format!("metrics: {e}")))
+    }
+
+    fn build() -> prometheus::Result<Metrics> {
+        let registry = Registry::new_custom(Some("notihub".into()), None)?;
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            let made = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(made.clone()))?;
+            prometheus::Result::Ok(made)
+        };
+        let single = |name: &str, help: &str| {
+            let made = IntCounter::new(name, help)?;
+            registry.register(Box::new(made.clone()))?;
+            prometheus::Result::Ok(made)
+        };
+        let gauge = |name: &str, help: &str, labels: &[&str]| {
+            let made = IntGaugeVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(made.clone()))?;
+            prometheus::Result::Ok(made)
+        };
+        let histogram = |name: &str, help: &str, labels: &[&str], buckets: &[f64]| {
+            let made = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?;
+            registry.register(Box::new(made.clone()))?;
+            prometheus::Result::Ok(made)
+        };
+        Ok(Metrics {
+            accepted: counter("accepted_total", "Messages accepted, by whether they were new.", &["kind"])?,
+            intake_group: histogram("intake_group_messages", "Messages written in one commit.", &[], &ROWS)?,
+            claimed: counter("claimed_total", "Deliveries claimed.", &["channel"])?,
+            claim_seconds: histogram("claim_seconds", "Time of a claim.", &[], &SECONDS)?,
+            claim_rows: histogram("claim_rows", "Deliveries a claim brought.", &[], &ROWS)?,
+            call_seconds: histogram("call_seconds", "Time of a provider's answer.", &["provider"], &SECONDS)?,
+            outcomes: counter("outcomes_total", "What attempts came to.", &["provider", "outcome", "reason"])?,
+            queue_wait_seconds: histogram("queue_wait_seconds", "From ready to claimed.", &["priority"], &SECONDS)?,
+            settle_seconds: histogram("settle_seconds", "Time of a settle.", &[], &SECONDS)?,
+            settled: counter("settled_total", "Deliveries by the status they reached.", &["channel", "status"])?,
+            late_settles: single("late_settles_total", "Outcomes that came after their lease was over.")?,
+            reaped: single("reaped_total", "Deliveries taken back from lost workers.")?,
+            promoted: single("promoted_total", "Scheduled deliveries and retries that became due.")?,
+            in_flight: gauge("in_flight", "Deliveries this process holds.", &["channel"])?,
+            queue_depth: gauge("queue_depth", "Deliveries waiting, counted up to a limit.", &["lane"])?,
+            oldest_pending_seconds: gauge("oldest_pending_seconds", "Age of the oldest waiting.", &["lane"])?,
+            requests: counter("http_requests_total", "Requests answered.", &["route", "status"])?,
+            request_seconds: histogram("http_request_seconds", "Time of an answer.", &["route"], &SECONDS)?,
+            rejected_input: single("db_rejected_input_total", "Input the database refused; must stay 0.")?,
+            registry,
+        })
+    }
+
+    /// In Prometheus' text format.
+    pub fn render(&self) -> Result<String> {
+        let mut out = Vec::new();
+        TextEncoder::new()
+            .encode(&self.registry.gather(), &mut out)
+            .map_err(|e| Error::Internal(format!("metrics: {e}")))?;
+        String::from_utf8(out).map_err(|e| Error::Internal(format!("metrics: {e}")))
+    }
+}
+
+pub fn observe(histogram: &HistogramVec, labels: &[&str], took: Duration) {
+    histogram.with_label_values(labels).observe(took.as_secs_f64());
+}

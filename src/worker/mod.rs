@@ -1,0 +1,115 @@
+//! Loops: what waits, repeats and wakes. `LOOPS` below is the table; adding one is one line and one function in `flow`.
+
+pub mod deliver;
+pub mod driver;
+pub mod hints;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+
+use crate::error::Result;
+use crate::flow;
+use crate::hub::Hub;
+use crate::id::Tsid;
+use crate::limits;
+use crate::store;
+
+use driver::{Repeat, repeat};
+
+/// Which loops a process runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Answers requests: needs partitions, hints out, and the clock.
+    Api,
+    /// Delivers.
+    Worker,
+    Both,
+}
+
+/// Starts this process's loops; they end when the hub's shutdown says stop. The claiming loop is `deliver`'s own.
+pub fn start(hub: &Hub, role: Role) {
+    let every = Repeat::every;
+    repeat(hub, "clock", every(Duration::from_secs(30)), calibrate);
+    repeat(hub, "retain", every(Duration::from_secs(3600)), retain);
+    hints::start_telling(hub);
+    if role == Role::Api {
+        return;
+    }
+    let timing = &hub.settings.timing;
+    let worker = hub.next_id();
+    let (reaper, promoter, sweeper) = (Stateful::default(), Stateful::default(), Stateful::default());
+    deliver::start(hub, worker);
+    hints::start_listening(hub);
+    repeat(hub, "reap", every(Duration::from_millis(timing.reap_every_ms)), move |hub| reap(hub, reaper.clone()));
+    repeat(hub, "promote", every(Duration::from_millis(timing.promote_every_ms)), move |hub| {
+        promote(hub, promoter.clone())
+    });
+    repeat(hub, "sweep", every(Duration::from_secs(10)), move |hub| sweep(hub, sweeper.clone()));
+    repeat(hub, "depth", every(Duration::from_secs(10)), depth);
+    repeat(hub, "heartbeat", every(Duration::from_secs(5)), move |hub| heartbeat(hub, worker));
+}
+
+/// What a loop remembers between its runs.
+type Stateful<T> = Arc<Mutex<T>>;
+
+async fn retain(hub: Hub) -> Result<bool> {
+    flow::retain::retain(&hub).await?;
+    Ok(false)
+}
+
+async fn reap(hub: Hub, reaper: Stateful<flow::reap::Reaper>) -> Result<bool> {
+    let shards = store::partner::shards(hub.store.engine()).await?;
+    Ok(flow::reap::reap(&hub, &mut *reaper.lock().await, &shards).await? == limits::HOUSEKEEPING_BATCH as usize)
+}
+
+async fn promote(hub: Hub, promoter: Stateful<flow::promote::Promoter>) -> Result<bool> {
+    let shards = store::partner::shards(hub.store.engine()).await?;
+    let promoted = flow::promote::promote(&hub, &mut *promoter.lock().await, &shards).await?;
+    Ok(promoted == limits::HOUSEKEEPING_BATCH as usize)
+}
+
+async fn sweep(hub: Hub, sweeper: Stateful<flow::sweep::Sweeper>) -> Result<bool> {
+    flow::sweep::sweep(&hub, &mut *sweeper.lock().await).await?;
+    Ok(false)
+}
+
+/// Keeps this process's clock in step with the database's.
+pub async fn calibrate(hub: Hub) -> Result<bool> {
+    use crate::clock::Clock;
+    let asked = Clock::host_now();
+    let said = store::hub::clock(hub.store.api()).await?;
+    let off = hub.clock.calibrate(asked, said, Clock::host_now());
+    if off.num_milliseconds().abs() > 1_000 {
+        tracing::warn!(off_ms = off.num_milliseconds(), "this host's clock differs from the database's; corrected for");
+    }
+    Ok(false)
+}
+
+/// How much waits, for the metrics.
+async fn depth(hub: Hub) -> Result<bool> {
+    const COUNT_UP_TO: i64 = 10_000;
+    let shards = store::partner::shards(hub.store.api()).await?;
+    let lanes = crate::model::lane::Lane::all_of(&hub.providers.channels());
+    let depths = store::lane::depth(hub.store.api(), &shards, &lanes, COUNT_UP_TO).await?;
+    hub.metrics.queue_depth.reset();
+    hub.metrics.oldest_pending_seconds.reset();
+    for row in depths {
+        let lane = row.lane.to_string();
+        hub.metrics.queue_depth.with_label_values(&[&lane]).set(row.depth);
+        let age = row.oldest.map_or(0, |at| (hub.clock.now() - at).num_seconds());
+        hub.metrics.oldest_pending_seconds.with_label_values(&[&lane]).set(age.max(0));
+    }
+    Ok(false)
+}
+
+/// Says that this worker lives, and forgets those that do not.
+async fn heartbeat(hub: Hub, worker: Tsid) -> Result<bool> {
+    let now = hub.clock.now();
+    let host = nix::unistd::gethostname().ok().and_then(|h| h.into_string().ok()).unwrap_or_default();
+    let pid = i32::try_from(std::process::id()).unwrap_or(0);
+    store::worker::seen(hub.store.engine(), worker, &host, pid, now).await?;
+    store::worker::forget(hub.store.engine(), now - chrono::TimeDelta::minutes(5), None).await?;
+    Ok(false)
+}

@@ -1,0 +1,291 @@
+//! A hub of its own for each test: its own database, simulators of the providers, a clock that moves when told, and an
+//! API on a port. Worker steps are called, never waited for.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use clap::Parser;
+use notihub::clock::Clock;
+use notihub::config::Settings;
+use notihub::hub::{Hub, Parts};
+use notihub::provider::simulator::{slack::SlackSimulator, smtp::SmtpSimulator};
+use notihub::provider::{Provider, Providers, slack, smtp};
+use notihub::shutdown::Shutdown;
+use notihub::store::{PoolSizes, Store};
+use notihub::{api, flow, worker};
+use serde_json::Value;
+use sqlx::{Connection as _, PgConnection, PgPool};
+use tokio::sync::OnceCell;
+
+#[derive(Parser)]
+struct Flags {
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// Settings as a command line gives them.
+pub fn settings(flags: &[&str]) -> Settings {
+    Flags::try_parse_from(std::iter::once("test").chain(flags.iter().copied())).expect("flags").settings
+}
+
+/// The server `bin/test` started; each test makes its database there.
+pub fn server_url() -> String {
+    std::env::var("NOTIHUB_DATABASE_URL").expect("no database: run the tests with bin/test")
+}
+
+/// The server's URL with another database.
+pub fn database_url(name: &str) -> String {
+    let url = server_url();
+    let (before, query) = url.split_once('?').unwrap_or((&url, ""));
+    let (base, _) = before.rsplit_once('/').expect("a database in the URL");
+    format!("{base}/{name}?{query}")
+}
+
+/// An empty, migrated database of this test's own.
+pub async fn fresh_database() -> String {
+    static TEMPLATE: OnceCell<String> = OnceCell::const_new();
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let template = TEMPLATE
+        .get_or_init(|| async {
+            let name = format!("template_{}", std::process::id());
+            let mut conn = PgConnection::connect(&server_url()).await.expect("the test server");
+            sqlx::raw_sql(sqlx::AssertSqlSafe(format!("create database {name}")))
+                .execute(&mut conn)
+                .await
+                .expect("template");
+            let store = store(&database_url(&name));
+            store.migrate().await.expect("migrations");
+            store.close().await;
+            name
+        })
+        .await;
+    let name = format!("test_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let mut conn = PgConnection::connect(&server_url()).await.expect("the test server");
+    let ddl = format!("create database {name} template {template}");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(ddl)).execute(&mut conn).await.expect("a database");
+    database_url(&name)
+}
+
+pub fn store(url: &str) -> Store {
+    Store::new(url, PoolSizes { api: 6, engine: 6 }).expect("a store")
+}
+
+pub struct App {
+    pub hub: Hub,
+    pub address: SocketAddr,
+    pub smtp: SmtpSimulator,
+    pub slack: SlackSimulator,
+    pub url: String,
+    http: reqwest::Client,
+    ground: Shutdown,
+}
+
+/// When the tests' clocks start: a Friday morning in Seoul.
+pub fn start_time() -> DateTime<Utc> {
+    "2027-03-05T00:30:00Z".parse().expect("a time")
+}
+
+impl App {
+    pub async fn new() -> App {
+        App::with(&[]).await
+    }
+
+    /// With flags as on the command line.
+    pub async fn with(flags: &[&str]) -> App {
+        App::build(flags, None).await
+    }
+
+    /// With another provider in the stead of a channel's own.
+    pub async fn with_provider(flags: &[&str], provider: Arc<dyn Provider>) -> App {
+        App::build(flags, Some(provider)).await
+    }
+
+    async fn build(flags: &[&str], provider: Option<Arc<dyn Provider>>) -> App {
+        let _first_wins = rustls::crypto::ring::default_provider().install_default();
+        let ground = Shutdown::new();
+        let smtp = SmtpSimulator::start(0, 0, &ground).await.expect("the SMTP simulator");
+        let slack = SlackSimulator::start(0, &ground).await.expect("the Slack simulator");
+        let mut all = vec!["--accept-loss".to_owned()];
+        all.extend([format!("--slack-destination=ops={}", slack.hook("ops"))]);
+        all.extend([format!("--slack-destination=dev={}", slack.hook("dev"))]);
+        all.extend(flags.iter().map(|f| (*f).to_owned()));
+        let settings = settings(&all.iter().map(String::as_str).collect::<Vec<_>>());
+        let call_budget = settings.timing.call_budget();
+        let mut providers: Vec<Arc<dyn Provider>> = vec![
+            Arc::new(
+                smtp::Smtp::new(smtp::SmtpSettings {
+                    host: smtp.address().ip().to_string(),
+                    port: smtp.address().port(),
+                    tls: smtp::Tls::None,
+                    username: None,
+                    password: None,
+                    from: "Hub <hub@example.com>".into(),
+                    call_budget,
+                    ca_file: None,
+                    helo: Some("test.example.com".into()),
+                    allow_plaintext: false,
+                    throttled_pause: Duration::from_secs(300),
+                })
+                .expect("SMTP"),
+            ),
+            Arc::new(
+                slack::Slack::new(&slack::SlackSettings {
+                    destinations: settings.slack.destinations(),
+                    call_budget,
+                    ca_file: None,
+                })
+                .expect("Slack"),
+            ),
+        ];
+        providers.extend(provider);
+        let url = fresh_database().await;
+        let hub = Hub::start(Parts {
+            settings,
+            store: store(&url),
+            providers: Providers::new(providers),
+            clock: Clock::manual(start_time()),
+            shutdown: Shutdown::new(),
+        })
+        .await
+        .expect("a hub");
+        flow::retain::retain(&hub).await.expect("partitions");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        api::server::start(listener, api::router(&hub), &hub.shutdown);
+        App {
+            hub,
+            address,
+            smtp,
+            slack,
+            url,
+            http: reqwest::Client::builder().no_proxy().build().expect("a client"),
+            ground,
+        }
+    }
+
+    pub fn uri(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Answer {
+        self.post_raw(path, &[("content-type", "application/json")], body.to_string().into_bytes()).await
+    }
+
+    pub async fn post_raw(&self, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Answer {
+        let mut request = self.http.post(self.uri(path)).body(body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        Answer::read(request).await
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        Answer::read(self.http.get(self.uri(path))).await
+    }
+
+    /// A worker's pass over everything that is due.
+    pub async fn work(&self) -> u64 {
+        worker::deliver::once(&self.hub).await.expect("a pass")
+    }
+
+    pub fn advance(&self, seconds: i64) {
+        self.hub.clock.advance(TimeDelta::seconds(seconds));
+    }
+
+    /// Works and lets time pass until nothing waits any more, an hour at most.
+    pub async fn settle_all(&self) {
+        for _ in 0..720 {
+            self.work().await;
+            let open =
+                self.count("select count(*) from deliveries where status in ('SCHEDULED', 'PENDING', 'PROCESSING')");
+            if open.await == 0 {
+                return;
+            }
+            self.advance(5);
+        }
+        panic!("still not settled after an hour of the test's clock");
+    }
+
+    pub async fn db(&self) -> PgPool {
+        PgPool::connect(&self.url).await.expect("the test's database")
+    }
+
+    /// For what no front door shows.
+    pub async fn count(&self, sql: &'static str) -> i64 {
+        sqlx::query_scalar(sql).fetch_one(&self.db().await).await.expect("a count")
+    }
+
+    /// The message as anybody sees it.
+    pub async fn message(&self, id: &str) -> Value {
+        self.get(&format!("/v1/messages/{id}")).await.expect(200).body
+    }
+
+    /// The invariants hold, nothing unparsed reached the database, and everything stops in order.
+    pub async fn done(self) {
+        let findings = flow::fsck::fsck(&self.hub.store, self.hub.clock.now(), |_, _, _| ()).await.expect("fsck");
+        assert!(findings.is_empty(), "fsck: {findings:#?}");
+        assert_eq!(self.hub.metrics.rejected_input.get(), 0, "the database had to refuse input");
+        self.hub.shutdown.stop();
+        drop(self.http);
+        assert!(self.hub.shutdown.drained(Duration::from_secs(20)).await, "tasks are left behind");
+        self.hub.store.close().await;
+        self.ground.stop();
+    }
+}
+
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: reqwest::header::HeaderMap,
+    pub text: String,
+    pub body: Value,
+}
+
+impl Answer {
+    async fn read(request: reqwest::RequestBuilder) -> Answer {
+        let response = request.send().await.expect("an answer");
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let text = response.text().await.expect("a body");
+        let body = serde_json::from_str(&text).unwrap_or(Value::Null);
+        Answer { status, headers, text, body }
+    }
+
+    #[track_caller]
+    pub fn expect(self, status: u16) -> Answer {
+        assert_eq!(self.status, status, "{}", self.text);
+        self
+    }
+
+    /// A problem with this status and reason, told in full.
+    #[track_caller]
+    pub fn refused(self, status: u16, reason: &str) -> Answer {
+        assert_eq!((self.status, self.body["reason"].as_str()), (status, Some(reason)), "{}", self.text);
+        assert_eq!(self.header("content-type"), "application/problem+json");
+        assert_eq!(self.body["status"], status);
+        assert_eq!(self.body["requestId"].as_str(), Some(self.header("x-request-id")));
+        self
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default()
+    }
+
+    #[track_caller]
+    pub fn id(&self) -> String {
+        let id = self.body["messageId"].as_str().or(self.body["id"].as_str());
+        id.unwrap_or_else(|| panic!("no id in {}", self.text)).to_owned()
+    }
+}
+
+/// An e-mail to one person.
+pub fn email(to: &str) -> Value {
+    serde_json::json!({"type": "TEST", "title": "Hello", "body": "It works.", "channels": [{"channel": "EMAIL", "to": to}]})
+}
+
+/// A post to the operators.
+pub fn slack_post(text: &str) -> Value {
+    serde_json::json!({"type": "TEST", "body": text, "channels": [{"channel": "SLACK", "to": "ops"}]})
+}
