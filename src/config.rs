@@ -184,6 +184,9 @@ pub struct Email {
         value_name = "MAILBOX"
     )]
     pub smtp_from: String,
+    /// Seconds to stay away from a mail server that greylists or says too many. Those that greylist want about five minutes.
+    #[arg(long, env = "NOTIHUB_SMTP_THROTTLED_PAUSE_S", default_value_t = 300, value_name = "S")]
+    pub smtp_throttled_pause_s: u64,
     /// Send unencrypted, password included, to another machine.
     #[arg(long, env = "NOTIHUB_SMTP_ALLOW_PLAINTEXT")]
     pub smtp_allow_plaintext: bool,

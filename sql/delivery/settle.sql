@@ -1,45 +1,41 @@
 -- Settle: writes the outcome of many steps at once, each fenced by the status and attempt it started from. In the same
--- statement the attempt's row and, for winners alone, the event. A step that lost its fence changes no head and is kept
--- as late on its own attempt. The keys that come back are the winners'.
+-- statement the attempt's row and the event, for winners alone: their keys come back. A step that lost its fence writes
+-- nothing here.
 -- The status a step started from is bound, not written out: a literal lets the planner take the small partial index on
 -- leases and walk its dead entries.
 -- $1 shard[], $2 message_id[], $3 no[], $4 attempt[], $5 status it started from[], $6 new status[], $7 ready_at[],
 -- $8 possibly_sent[], $9 refund[], $10 event[], $11 reason[], $12 provider[], $13 outcome[] (null: no attempt is ended),
 -- $14 worker[], $15 claimed_at[], $16 called_at[], $17 code[], $18 detail[], $19 provider_ref[]: one each per step.
 -- $20 now, $21 and $22 the smallest and largest message id (prunes the partitions).
-with step as materialized (
-  select * from unnest($1::smallint[], $2::bigint[], $3::smallint[], $4::smallint[], $5::text[]::delivery_status[],
-    $6::text[]::delivery_status[], $7::timestamptz[], $8::bool[], $9::bool[], $10::text[], $11::text[], $12::text[],
-    $13::text[]::attempt_outcome[], $14::bigint[], $15::timestamptz[], $16::timestamptz[], $17::text[], $18::text[],
-    $19::text[])
-    as s(shard, message_id, no, attempt, was, status, ready_at, possibly_sent, refund, event, reason, provider, outcome,
-      worker, claimed_at, called_at, code, detail, provider_ref)
-),
-head as (
+with head as (
   update deliveries d
   set status = s.status, ready_at = coalesce(s.ready_at, d.ready_at), lease_until = null, worker = null,
     possibly_sent = d.possibly_sent or s.possibly_sent, max_attempts = d.max_attempts + s.refund::int::smallint,
     event_seq = d.event_seq + (s.event is not null)::int::smallint, reason = s.reason,
     provider = coalesce(s.provider, d.provider), settled_at = case when s.event is not null then $20::timestamptz end
-  from step s
+  from unnest($1::smallint[], $2::bigint[], $3::smallint[], $4::smallint[], $5::text[]::delivery_status[],
+    $6::text[]::delivery_status[], $7::timestamptz[], $8::bool[], $9::bool[], $10::text[], $11::text[], $12::text[],
+    $13::text[]::attempt_outcome[], $14::bigint[], $15::timestamptz[], $16::timestamptz[], $17::text[], $18::text[],
+    $19::text[])
+    as s(shard, message_id, no, attempt, was, status, ready_at, possibly_sent, refund, event, reason, provider, outcome,
+      worker, claimed_at, called_at, code, detail, provider_ref)
   where d.shard = s.shard and d.message_id = s.message_id and d.no = s.no
     and d.message_id between $21 and $22 and d.status = s.was and d.attempt = s.attempt
-  returning d.shard, d.message_id, d.no, d.attempt, d.event_seq, s.event, s.reason
+  returning d.shard, d.message_id, d.no, d.attempt, d.event_seq, s.event, s.reason, s.ready_at, s.provider, s.outcome,
+    s.worker, s.claimed_at, s.called_at, s.code, s.detail, s.provider_ref
 ),
 tried as (
-  insert into attempts (shard, message_id, no, attempt, outcome, late, worker, claimed_at, called_at, ended_at, next_at,
+  insert into attempts (shard, message_id, no, attempt, outcome, worker, claimed_at, called_at, ended_at, next_at,
     provider, reason, code, detail, provider_ref)
-  select s.shard, s.message_id, s.no, s.attempt, s.outcome, h.message_id is null, s.worker, s.claimed_at, s.called_at,
-    $20, case when h.message_id is not null then s.ready_at end, s.provider, s.reason, s.code, s.detail, s.provider_ref
-  from step s
-  left join head h on h.shard = s.shard and h.message_id = s.message_id and h.no = s.no
-  where s.outcome is not null
+  select shard, message_id, no, attempt, outcome, worker, claimed_at, called_at, $20, ready_at, provider, reason, code,
+    detail, provider_ref
+  from head
+  where outcome is not null
+  -- The row of a beginning that was recorded before its call.
   on conflict (shard, message_id, no, attempt) do update
-  set outcome = excluded.outcome, late = excluded.late, ended_at = excluded.ended_at, provider = excluded.provider,
-    called_at = coalesce(excluded.called_at, attempts.called_at), next_at = coalesce(excluded.next_at, attempts.next_at),
-    reason = coalesce(excluded.reason, attempts.reason), code = excluded.code, detail = excluded.detail,
-    provider_ref = excluded.provider_ref
-  where attempts.outcome in ('IN_FLIGHT', 'UNKNOWN')
+  set outcome = excluded.outcome, ended_at = excluded.ended_at, next_at = excluded.next_at, reason = excluded.reason,
+    code = excluded.code, detail = excluded.detail, provider_ref = excluded.provider_ref,
+    called_at = coalesce(attempts.called_at, excluded.called_at), provider = coalesce(excluded.provider, attempts.provider)
 ),
 told as (
   insert into events (shard, message_id, no, seq, attempt, event, reason, occurred_at)

@@ -1,5 +1,6 @@
 //! The program's commands, one file each. `--help` is the manual.
 
+mod bench;
 pub mod client;
 mod demo;
 mod doctor;
@@ -89,6 +90,8 @@ enum Command {
     Doctor(Box<doctor::Doctor>),
     /// Checks the invariants: what must hold of every message, delivery and attempt in the database.
     Fsck(fsck::Fsck),
+    /// Measures what this hub does on this machine, with durability on.
+    Bench(Box<bench::Bench>),
     /// Runs the simulators of providers alone.
     Simulate(simulate::Simulate),
 }
@@ -163,6 +166,7 @@ async fn run(cli: Cli) -> Result<u8> {
         Command::Tail(args) => tail::run(args, output).await,
         Command::Doctor(args) => doctor::run(*args, output).await,
         Command::Fsck(args) => fsck::run(args, output).await,
+        Command::Bench(args) => bench::run(*args, output).await,
         Command::Simulate(args) => simulate::run(args, output).await,
     }
 }

@@ -91,7 +91,7 @@ fn smtp_settings(settings: &Settings) -> Result<smtp::SmtpSettings> {
         ca_file: email.ca_file.clone(),
         helo: None,
         allow_plaintext: email.smtp_allow_plaintext,
-        throttled_pause: Duration::from_secs(300),
+        throttled_pause: Duration::from_secs(email.smtp_throttled_pause_s),
     })
 }
 

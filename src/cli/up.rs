@@ -110,6 +110,7 @@ async fn stand_in(settings: &mut Settings, ground: &Shutdown) -> Result<Simulato
         settings.email.smtp_host = Some(smtp.address().ip().to_string());
         settings.email.smtp_port = Some(smtp.address().port());
         settings.email.smtp_tls = SmtpTls::None;
+        settings.email.smtp_throttled_pause_s = 1;
         simulators.smtp = Some(smtp);
     }
     if settings.slack.slack_destinations.is_empty() {

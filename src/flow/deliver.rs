@@ -213,8 +213,7 @@ pub(super) fn tried(
     }
 }
 
-/// Settles a batch: winners change their heads, and only winners emit; what lost its fence is kept on its own attempt,
-/// and if it says that the provider took the message, lifts a head that does not know better.
+/// Settles a batch: winners change their heads, and only winners emit.
 pub async fn settle(hub: &Hub, mut batch: Vec<Settle>) -> Result<()> {
     batch.sort_by_key(|s| s.key);
     let began = Instant::now();
@@ -223,14 +222,23 @@ pub async fn settle(hub: &Hub, mut batch: Vec<Settle>) -> Result<()> {
     observe(&hub.metrics.settle_seconds, &[], began.elapsed());
     let (winners, losers): (Vec<Settle>, Vec<Settle>) = batch.into_iter().partition(|s| won.contains(&s.key));
     tell(hub, &winners);
-    hub.metrics.late_settles.inc_by(losers.len() as u64);
-    let accepted = |s: &Settle| s.tried.as_ref().is_some_and(|t| t.outcome == OutcomeKind::Accepted);
-    let late: Vec<(Key, i16, Option<String>)> =
-        losers.into_iter().filter(accepted).map(|s| (s.key, s.attempt, s.provider)).collect();
-    if !late.is_empty() {
-        let lifted = store::delivery::evidence(hub.store.engine(), &late, now).await?;
-        tracing::info!(late = late.len(), lifted, "answers came after their lease was over");
+    if !losers.is_empty() {
+        keep_late(hub, losers).await?;
     }
+    Ok(())
+}
+
+/// What lost its fence is kept on its own attempt; if it says that the provider took the message, it lifts a head that
+/// does not know better.
+async fn keep_late(hub: &Hub, losers: Vec<Settle>) -> Result<()> {
+    let now = hub.clock.now();
+    hub.metrics.late_settles.inc_by(losers.len() as u64);
+    let kept = store::attempt::late(hub.store.engine(), &losers, now).await?;
+    let accepted = |s: &Settle| s.tried.as_ref().is_some_and(|t| t.outcome == OutcomeKind::Accepted);
+    let accepted: Vec<(Key, i16, Option<String>)> =
+        losers.into_iter().filter(accepted).map(|s| (s.key, s.attempt, s.provider)).collect();
+    let lifted = store::delivery::evidence(hub.store.engine(), &accepted, now).await?;
+    tracing::info!(kept, accepted = accepted.len(), lifted, "outcomes came after their lease was over");
     Ok(())
 }
 

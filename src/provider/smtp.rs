@@ -89,11 +89,18 @@ impl fmt::Debug for SmtpSettings {
 pub struct Smtp {
     settings: SmtpSettings,
     from: Mailbox,
-    tls: Option<TlsParameters>,
+    cover: Cover,
     credentials: Option<Credentials>,
     hello: ClientId,
-    /// Used last, last in: the first ones grow old and are dropped.
+    /// A stack: the one used last is used next, so that those too many grow old and are dropped.
     idle: Mutex<Vec<(Instant, AsyncSmtpConnection)>>,
+}
+
+/// How a connection is encrypted; with no way to end up in the clear where the settings ask for more.
+enum Cover {
+    Starttls(TlsParameters),
+    Implicit(TlsParameters),
+    None,
 }
 
 /// How far a transaction has come.
@@ -127,7 +134,8 @@ impl Smtp {
         })?;
         if settings.tls == Tls::None && !is_loopback(&settings.host) && !settings.allow_plaintext {
             return Err(Error::Setup(format!(
-                "SMTP: mails to {} would cross the network in the clear: set TLS to starttls or implicit, or allow plain text",
+                "SMTP: mails to {} would cross the network in the clear: set TLS to starttls or implicit, \
+                 or allow plain text",
                 settings.host
             )));
         }
@@ -143,8 +151,12 @@ impl Smtp {
             Some(name) => ClientId::Domain(name.clone()),
             None => ClientId::default(),
         };
-        let tls = if settings.tls == Tls::None { None } else { Some(tls_parameters(&settings)?) };
-        Ok(Smtp { settings, from, tls, credentials, hello, idle: Mutex::default() })
+        let cover = match settings.tls {
+            Tls::Starttls => Cover::Starttls(tls_parameters(&settings)?),
+            Tls::Implicit => Cover::Implicit(tls_parameters(&settings)?),
+            Tls::None => Cover::None,
+        };
+        Ok(Smtp { settings, from, cover, credentials, hello, idle: Mutex::default() })
     }
 
     async fn transfer(&self, letter: Letter<'_>) -> Outcome {
@@ -181,8 +193,13 @@ impl Smtp {
     /// A fresh connection: encrypted as the settings demand, and signed in.
     async fn dial(&self, stage: &mut Stage) -> Result<AsyncSmtpConnection, Trouble> {
         *stage = Stage::Connect;
-        let mut line = match (self.settings.tls, &self.tls) {
-            (Tls::Starttls, Some(tls)) => {
+        let mut line = match &self.cover {
+            Cover::None => self.connect(false).await?,
+            Cover::Implicit(tls) => {
+                let (address, limit) = (self.address(), connect_budget(self.settings.call_budget));
+                AsyncSmtpConnection::connect_tokio1(address, Some(limit), &self.hello, Some(tls.clone()), None).await?
+            }
+            Cover::Starttls(tls) => {
                 let mut line = self.connect(true).await?;
                 if !line.can_starttls() {
                     let detail = "the server does not offer STARTTLS".to_owned();
@@ -190,11 +207,6 @@ impl Smtp {
                 }
                 line.starttls(tls.clone(), &self.hello).await?;
                 line
-            }
-            (_, None) => self.connect(false).await?,
-            (_, Some(tls)) => {
-                let (address, limit) = (self.address(), connect_budget(self.settings.call_budget));
-                AsyncSmtpConnection::connect_tokio1(address, Some(limit), &self.hello, Some(tls.clone()), None).await?
             }
         };
         if let Some(credentials) = &self.credentials {
@@ -245,7 +257,9 @@ impl Smtp {
 
     fn verdict(&self, stage: Stage, trouble: Trouble) -> Outcome {
         let (class, code, detail) = match trouble {
-            Trouble::Broken { code, detail } if stage == Stage::Content => return Outcome::Unknown { code, detail },
+            Trouble::Broken { code, detail } | Trouble::Ours { code, detail, .. } if stage == Stage::Content => {
+                return Outcome::Unknown { code, detail };
+            }
             Trouble::Broken { code, detail } if stage == Stage::Connect => {
                 let code = if code == "answer_cut" { "connect_failed" } else { code };
                 (ErrorClass::Unreachable, code.to_owned(), detail)
@@ -271,10 +285,12 @@ impl Smtp {
             Ok(Err(trouble)) => trouble,
             Err(_elapsed) => Trouble::silence(),
         };
-        let (Trouble::Broken { detail, .. } | Trouble::Ours { detail, .. }) = trouble else {
-            return Err(format!("{host}:{port} answers, but refuses us ({stage:?})"));
-        };
-        Err(format!("{host}:{port} cannot be used ({stage:?}): {detail}"))
+        Err(match trouble {
+            Trouble::Reply { code, text } => format!("{host}:{port} refuses us ({stage:?}): {code} {text}"),
+            Trouble::Broken { detail, .. } | Trouble::Ours { detail, .. } => {
+                format!("{host}:{port} cannot be used ({stage:?}): {detail}")
+            }
+        })
     }
 }
 

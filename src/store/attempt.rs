@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use super::Db;
+use super::delivery::{Settle, Tried};
 use crate::error::Result;
 use crate::id::Tsid;
 use crate::model::delivery::{Key, Status};
@@ -34,6 +35,27 @@ pub async fn begin(
     .fetch_all(db)
     .await?;
     Ok(rows.into_iter().map(|r| Key { shard: r.shard, message_id: Tsid(r.message_id), no: r.no }).collect())
+}
+
+/// Keeps outcomes whose delivery was taken back meanwhile, on their own attempts; says how many were still in doubt.
+pub async fn late(db: impl Db<'_>, late: &[Settle], now: DateTime<Utc>) -> Result<u64> {
+    let late: Vec<(&Settle, &Tried)> = late.iter().filter_map(|s| Some((s, s.tried.as_ref()?))).collect();
+    let text = |f: fn(&Tried) -> Option<&str>| late.iter().map(|l| f(l.1).map(str::to_owned)).collect::<Vec<_>>();
+    let query = sqlx::query_file!(
+        "sql/attempt/late.sql",
+        &late.iter().map(|l| l.0.key.shard).collect::<Vec<_>>(),
+        &late.iter().map(|l| l.0.key.message_id.0).collect::<Vec<_>>(),
+        &late.iter().map(|l| l.0.key.no).collect::<Vec<_>>(),
+        &late.iter().map(|l| l.0.attempt).collect::<Vec<_>>(),
+        &late.iter().map(|l| l.1.outcome.as_str().to_owned()).collect::<Vec<_>>(),
+        &late.iter().map(|l| l.1.called_at).collect::<Vec<_>>() as &[Option<DateTime<Utc>>],
+        &late.iter().map(|l| l.0.provider.clone()).collect::<Vec<_>>() as &[Option<String>],
+        &text(|t| t.code.as_deref()) as &[Option<String>],
+        &text(|t| t.detail.as_deref()) as &[Option<String>],
+        &text(|t| t.provider_ref.as_deref()) as &[Option<String>],
+        now,
+    );
+    Ok(query.execute(db).await?.rows_affected())
 }
 
 /// An attempt as people look at it.

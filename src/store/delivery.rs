@@ -92,7 +92,7 @@ pub struct Tried {
     pub provider_ref: Option<String>,
 }
 
-/// Writes steps; returns the keys of those that kept their fence. `settles` holds each key once, sorted by key: two
+/// Writes steps with their attempts and events; returns the keys of those that kept their fence, the others write nothing. `settles` holds each key once, sorted by key: two
 /// batches then never wait for each other in a ring.
 pub async fn settle(db: impl Db<'_>, settles: &[Settle], now: DateTime<Utc>) -> Result<Vec<Key>> {
     let ids: Vec<i64> = settles.iter().map(|s| s.key.message_id.0).collect();

@@ -2,6 +2,7 @@
 //! do. What commits together is put together in `flow`, with a `Tx` from here.
 
 pub mod attempt;
+pub mod bench;
 pub mod delivery;
 pub mod event;
 pub mod fsck;
@@ -146,6 +147,10 @@ fn engine_options(options: PgConnectOptions) -> PgConnectOptions {
         ("enable_bitmapscan", "off"),
         ("enable_hashjoin", "off"),
         ("enable_mergejoin", "off"),
+        ("enable_material", "off"),
+        // What the engine touches is in memory; and with pages free, a probe by the full key always beats a range.
+        ("random_page_cost", "0"),
+        ("seq_page_cost", "0"),
     ])
 }
 

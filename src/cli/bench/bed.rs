@@ -1,0 +1,244 @@
+//! What a scenario runs on: a database of its own, a hub whose providers do nothing, and the books of what it cost.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+
+use super::super::pg::{PgPlace, PrivatePg};
+use super::super::process;
+use crate::clock::Clock;
+use crate::config::Settings;
+use crate::error::{Error, Result};
+use crate::hub::{Hub, Parts};
+use crate::model::channel::{Channel, OnUnknown};
+use crate::model::delivery::Outcome;
+use crate::provider::{Letter, Pending, Provider, Providers};
+use crate::shutdown::Shutdown;
+use crate::store::{bench, partner::Partner};
+use crate::{api, flow, worker};
+
+/// The server all scenarios of a run share.
+pub struct Ground {
+    url: String,
+    own: Option<(Shutdown, std::path::PathBuf)>,
+}
+
+impl Ground {
+    pub async fn prepare(settings: &Settings) -> Result<Ground> {
+        if let Some(url) = &settings.database.database_url {
+            return Ok(Ground { url: url.clone(), own: None });
+        }
+        let folder = match &settings.database.data_dir {
+            Some(folder) => folder.clone(),
+            None => std::path::PathBuf::from(format!("/var/tmp/notihub-bench-{}", std::process::id())),
+        };
+        let ground = Shutdown::new();
+        let mut pg = PrivatePg::start(PgPlace { data_dir: folder.clone(), throw_away: false }).await?;
+        let url = pg.url().to_owned();
+        let stop = ground.clone();
+        ground.spawn(async move {
+            pg.supervise(stop.stopping()).await;
+            if let Err(e) = pg.stop().await {
+                tracing::error!(error = %e, "the private PostgreSQL did not stop as it should");
+            }
+        });
+        Ok(Ground { url, own: Some((ground, folder)) })
+    }
+
+    pub async fn leave(self) {
+        if let Some((ground, folder)) = self.own {
+            ground.stop();
+            ground.drained(Duration::from_secs(30)).await;
+            if let Err(e) = std::fs::remove_dir_all(&folder) {
+                tracing::error!(error = %e, folder = %folder.display(), "the bench's folder could not be removed");
+            }
+        }
+    }
+}
+
+/// A provider that takes everything at once and remembers how long it waited.
+pub struct Noop {
+    channel: Channel,
+    clock: Clock,
+    pub calls: Arc<AtomicU64>,
+    /// Microseconds from accepted to called.
+    pub waits: Arc<Mutex<Histogram<u64>>>,
+    /// When each message was called, for `latency`.
+    pub called: Arc<Mutex<Option<std::collections::HashMap<crate::id::Tsid, Instant>>>>,
+}
+
+impl Provider for Noop {
+    fn name(&self) -> &'static str {
+        "noop"
+    }
+
+    fn channel(&self) -> Channel {
+        self.channel
+    }
+
+    fn on_unknown(&self) -> OnUnknown {
+        OnUnknown::Retry
+    }
+
+    fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome> {
+        let now = Instant::now();
+        let waited = (self.clock.now() - letter.created_at).num_microseconds().unwrap_or(0).max(1).unsigned_abs();
+        // A wait beyond the histogram's range counts as its longest.
+        self.waits.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(waited);
+        if let Some(called) = self.called.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            called.insert(letter.key.message_id, now);
+        }
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        Box::pin(std::future::ready(Outcome::Accepted { provider_ref: None }))
+    }
+
+    fn check(&self) -> Pending<'_, Result<String, String>> {
+        Box::pin(std::future::ready(Ok("does nothing".into())))
+    }
+}
+
+pub struct Bed {
+    pub hub: Hub,
+    pub api: String,
+    pub database_url: String,
+    pub calls: Arc<AtomicU64>,
+    pub waits: Arc<Mutex<Histogram<u64>>>,
+    pub called: Arc<Mutex<Option<std::collections::HashMap<crate::id::Tsid, Instant>>>>,
+    server_url: String,
+    name: String,
+    postmaster: Option<u32>,
+}
+
+impl Bed {
+    pub async fn make(settings: &Settings, ground: &Ground) -> Result<Bed> {
+        Bed::with(settings, ground, Vec::new()).await
+    }
+
+    /// With further providers beside the one that does nothing.
+    pub async fn with(settings: &Settings, ground: &Ground, further: Vec<Arc<dyn Provider>>) -> Result<Bed> {
+        let stamp = Clock::system().unix_millis();
+        let name = format!("notihub_bench_{}_{stamp}", std::process::id());
+        let database_url = bench::create_database(&ground.url, &name).await?;
+        let store = process::open_store(&settings.database, &database_url)?;
+        store.migrate().await?;
+        process::check_durability(&store, false).await?;
+        let clock = Clock::system();
+        let (calls, called) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(None)));
+        let histogram = Histogram::new_with_max(3_600_000_000, 3).map_err(|e| Error::Internal(e.to_string()))?;
+        let waits = Arc::new(Mutex::new(histogram));
+        let noop: Arc<dyn Provider> = Arc::new(Noop {
+            channel: Channel::Email,
+            clock: clock.clone(),
+            calls: calls.clone(),
+            waits: waits.clone(),
+            called: called.clone(),
+        });
+        let parts = Parts {
+            settings: settings.clone(),
+            store,
+            providers: Providers::new(further.into_iter().chain([noop])),
+            clock,
+            shutdown: Shutdown::new(),
+        };
+        let hub = Hub::start(parts).await?;
+        worker::calibrate(hub.clone()).await?;
+        flow::retain::retain(&hub).await?;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .map_err(|e| Error::Setup(format!("no port is free on loopback: {e}")))?;
+        let address = listener.local_addr().map_err(|e| Error::Internal(e.to_string()))?;
+        api::server::start(listener, api::router(&hub), &hub.shutdown);
+        let postmaster = postmaster(&hub).await;
+        let server_url = ground.url.clone();
+        let api = format!("{address}");
+        Ok(Bed { hub, api, database_url, calls, waits, called, server_url, name, postmaster })
+    }
+
+    pub fn partner(&self) -> &Partner {
+        &self.hub.partner
+    }
+
+    pub fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    /// Microseconds waited at this quantile, and forgets what was recorded.
+    pub fn take_waits(&self) -> Histogram<u64> {
+        let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = waits.clone();
+        waits.reset();
+        taken
+    }
+
+    pub async fn cost(&self) -> Result<Cost> {
+        Ok(Cost {
+            at: Instant::now(),
+            ours_cpu_s: cpu_seconds(std::process::id(), false),
+            pg_cpu_s: self.postmaster.map(|pid| cpu_seconds(pid, true)),
+            wal_bytes: bench::wal_bytes(self.hub.store.api()).await?,
+            dead_rows: bench::dead_rows(self.hub.store.api()).await?,
+        })
+    }
+
+    /// Stops, checks the invariants, and drops the database; the number of findings.
+    pub async fn clear(self) -> Result<usize> {
+        self.hub.shutdown.stop();
+        self.hub.shutdown.drained(Duration::from_secs(60)).await;
+        let findings = flow::fsck::fsck(&self.hub.store, self.hub.clock.now(), |_, _, _| ()).await?;
+        for finding in findings.iter().take(5) {
+            tracing::error!(?finding, "fsck");
+        }
+        self.hub.store.close().await;
+        bench::drop_database(&self.server_url, &self.name).await?;
+        Ok(findings.len())
+    }
+}
+
+/// What had been spent at some moment.
+#[derive(Debug, Clone, Copy)]
+pub struct Cost {
+    pub at: Instant,
+    pub ours_cpu_s: f64,
+    pub pg_cpu_s: Option<f64>,
+    pub wal_bytes: f64,
+    pub dead_rows: i64,
+}
+
+async fn postmaster(hub: &Hub) -> Option<u32> {
+    let folder = bench::folder(hub.store.api()).await?;
+    let pid = std::fs::read_to_string(format!("{folder}/postmaster.pid")).ok()?;
+    pid.lines().next()?.trim().parse().ok()
+}
+
+/// CPU seconds of a process; with `family`, of its children too, living and gone.
+fn cpu_seconds(pid: u32, family: bool) -> f64 {
+    const TICKS_PER_S: f64 = 100.0;
+    let stat = |pid: u32| -> Option<(u32, u64, u64)> {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
+        let number = |n: usize| fields.get(n)?.parse::<u64>().ok();
+        Some((u32::try_from(number(1)?).ok()?, number(11)? + number(12)?, number(13)? + number(14)?))
+    };
+    let Some((_, own, gone)) = stat(pid) else { return 0.0 };
+    let mut ticks = own;
+    if family {
+        ticks += gone;
+        let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        ticks += pids.filter_map(stat).filter(|(parent, ..)| *parent == pid).map(|(_, own, _)| own).sum::<u64>();
+    }
+    ticks as f64 / TICKS_PER_S
+}
+
+/// Resident memory of this process in MB: now, and at its highest.
+pub fn memory_mb() -> (f64, f64) {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kb = |name: &str| {
+        let line = text.lines().find(|l| l.starts_with(name))?;
+        line.split_whitespace().nth(1)?.parse::<f64>().ok()
+    };
+    (kb("VmRSS:").unwrap_or(0.0) / 1000.0, kb("VmHWM:").unwrap_or(0.0) / 1000.0)
+}

@@ -1,0 +1,141 @@
+//! The floor: the bare statements of a cycle, driven by a few clients with nothing around them. What PostgreSQL itself
+//! allows on this machine, so that every figure is also a ratio.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::bed::Bed;
+use crate::error::{Error, Result};
+use crate::model::channel::{Channel, OnUnknown};
+use crate::model::delivery::{Outcome, OutcomeKind, Status, next};
+use crate::model::lane::{Lane, Priority};
+use crate::model::message::{Content, Detail, NewDelivery, NewMessage};
+use crate::shutdown::Shutdown;
+use crate::store::delivery::{Ask, Settle, Tried};
+use crate::store::{self, message::Insert};
+
+pub fn example() -> NewMessage {
+    NewMessage {
+        client_msg_id: None,
+        kind: "ORDER_COMPLETED".into(),
+        priority: Priority::Normal,
+        detail: Detail {
+            title: Some("Order 2026-1234 completed".into()),
+            contents: vec![Content {
+                subject: Some("Order 2026-1234 completed".into()),
+                body: "Thank you! Your order 2026-1234 is on its way and will be with you the day after tomorrow.".into(),
+                html: None,
+                blocks: None,
+            }],
+            metadata: serde_json::Map::from_iter([("orderId".to_owned(), "1234".into())]),
+        },
+        deliveries: vec![NewDelivery { channel: Channel::Email, to: "kim@example.com".into(), content: 0 }],
+        scheduled_at: None,
+        expires_at: None,
+    }
+}
+
+/// Messages a second when each of `clients` inserts one per commit.
+pub async fn single_inserts(bed: &Bed, clients: u32, during: Duration) -> Result<f64> {
+    let pool = store::Store::new(&bed.database_url, store::PoolSizes { api: clients, engine: 1 })?;
+    let (shutdown, done, began) = (Shutdown::new(), Arc::new(AtomicU64::new(0)), Instant::now());
+    let bed = Arc::new(Borrowed::of(bed));
+    let tasks: Vec<_> = (0..clients)
+        .map(|_| {
+            let (pool, done, bed) = (pool.clone(), done.clone(), bed.clone());
+            shutdown.spawn(async move {
+                while began.elapsed() < during {
+                    store::message::insert(pool.api(), &[&bed.insert()]).await?;
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok::<(), Error>(())
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.map_err(|e| Error::Internal(e.to_string()))??;
+    }
+    let rate = done.load(Ordering::Relaxed) as f64 / began.elapsed().as_secs_f64();
+    pool.close().await;
+    Ok(rate)
+}
+
+/// What the tasks need of the bed.
+struct Borrowed {
+    hub: crate::hub::Hub,
+}
+
+impl Borrowed {
+    fn of(bed: &Bed) -> Borrowed {
+        Borrowed { hub: bed.hub.clone() }
+    }
+
+    fn insert(&self) -> Insert {
+        Insert {
+            message_id: self.hub.next_id(),
+            partner_id: self.hub.partner.partner_id,
+            shard: self.hub.partner.shard,
+            fingerprint: [0; 32],
+            created_at: self.hub.clock.now(),
+            max_attempts: 3,
+            message: example(),
+        }
+    }
+}
+
+/// Deliveries a second through claim and settle alone, by two clients with batches of 200, out of `pending` made before.
+pub async fn claim_and_settle(bed: &Bed, pending: i64) -> Result<f64> {
+    let (shutdown, done, began) = (Shutdown::new(), Arc::new(AtomicU64::new(0)), Instant::now());
+    let tasks: Vec<_> = (0..2)
+        .map(|_| {
+            let (hub, done) = (bed.hub.clone(), done.clone());
+            shutdown.spawn(async move {
+                let worker = hub.next_id();
+                let mut mark = chrono::DateTime::UNIX_EPOCH;
+                loop {
+                    let lane = Lane::new(Channel::Email, Priority::Normal, false);
+                    let ask = Ask { shard: hub.partner.shard, lane, mark, take: 200 };
+                    let db = hub.store.engine();
+                    let claimed = store::delivery::claim(db, &[ask], 200, worker, Duration::from_secs(30)).await?;
+                    let Some(last) = claimed.iter().map(|c| c.ready_at).max() else { return Ok::<(), Error>(()) };
+                    mark = last.min(hub.clock.now() - chrono::TimeDelta::milliseconds(250));
+                    let now = hub.clock.now();
+                    let accepted = Outcome::Accepted { provider_ref: None };
+                    let policy = hub.settings.retry.policy();
+                    let mut settles: Vec<Settle> = claimed
+                        .into_iter()
+                        .map(|c| Settle {
+                            key: c.key,
+                            lane: c.lane,
+                            attempt: c.head.attempt,
+                            was: Status::Processing,
+                            step: next(&c.head, &accepted, &policy, OnUnknown::Retry, now, 0.0),
+                            provider: Some("noop".into()),
+                            tried: Some(Tried {
+                                outcome: OutcomeKind::Accepted,
+                                worker,
+                                claimed_at: now,
+                                called_at: Some(now),
+                                code: None,
+                                detail: None,
+                                provider_ref: None,
+                            }),
+                        })
+                        .collect();
+                    settles.sort_by_key(|s| s.key);
+                    let won = store::delivery::settle(db, &settles, now).await?;
+                    done.fetch_add(won.len() as u64, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.map_err(|e| Error::Internal(e.to_string()))??;
+    }
+    let settled = done.load(Ordering::Relaxed) as f64;
+    if (settled as i64) < pending {
+        return Err(Error::Internal(format!("the floor settled {settled} of {pending}")));
+    }
+    Ok(settled / began.elapsed().as_secs_f64())
+}

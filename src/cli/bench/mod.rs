@@ -1,0 +1,94 @@
+//! `notihub bench`: what this hub does on this machine, scenario by scenario, with durability on and `fsck` at the end.
+
+mod bed;
+mod floor;
+mod load;
+mod report;
+mod scenario;
+
+use clap::{Args, Subcommand};
+
+use super::Output;
+use crate::config::Settings;
+use crate::error::Result;
+use crate::telemetry;
+
+#[derive(Debug, Args)]
+#[command(after_help = "Each scenario makes a database of its own, on a private PostgreSQL or beside the one --database-url \
+names, and drops it afterwards. Sizes are flags; the defaults take about a minute each on two cores.\n\nExamples:\n  notihub \
+bench drain\n  notihub bench history --rows 10000000\n  notihub bench all --output json > figures.jsonl")]
+pub struct Bench {
+    #[command(flatten)]
+    settings: Settings,
+    #[command(flatten)]
+    sizes: Sizes,
+    #[command(subcommand)]
+    scenario: Scenario,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Sizes")]
+pub struct Sizes {
+    /// Seconds a timed scenario runs.
+    #[arg(long, global = true, default_value_t = 15, value_name = "S")]
+    seconds: u64,
+    /// Seconds the old snapshot is held in `pinned`.
+    #[arg(long, global = true, default_value_t = 120, value_name = "S")]
+    pinned_seconds: u64,
+    /// Deliveries drained.
+    #[arg(long, global = true, default_value_t = 200_000, value_name = "N")]
+    deliveries: i64,
+    /// Settled deliveries lying in the tables in `history`, waiting in `delayed`, pending in `backlog`: each its own
+    /// default when not given (1M, 1M, 2M).
+    #[arg(long, global = true, value_name = "N")]
+    rows: Option<i64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+enum Scenario {
+    /// HTTP POST, one message each, 1, 16 and 64 connections.
+    Intake,
+    /// HTTP POST in batches of 500.
+    IntakeBatch,
+    /// Pending deliveries, a provider that does nothing, one worker process.
+    Drain,
+    /// 20 messages a second, idle: accept answered → provider called, in one process and across two.
+    Latency,
+    /// Intake and drain together at 60 % of the lower.
+    Steady,
+    /// `drain` with settled deliveries lying in the tables.
+    History,
+    /// `drain` out of a large backlog.
+    Backlog,
+    /// Intake and drain while somebody holds an old snapshot.
+    Pinned,
+    /// `drain` beside scheduled deliveries.
+    Delayed,
+    /// Memory of a process that idles.
+    Idle,
+    /// All of them.
+    All,
+    /// The load generator, a process of its own.
+    #[command(hide = true)]
+    Load(load::Load),
+}
+
+pub async fn run(args: Bench, output: Output) -> Result<u8> {
+    if let Scenario::Load(load) = &args.scenario {
+        return load::run(load).await;
+    }
+    let mut settings = args.settings;
+    if settings.log.log == "info" {
+        settings.log.log = "error".into();
+    }
+    telemetry::start_logs(&settings.log)?;
+    settings.check()?;
+    let ground = bed::Ground::prepare(&settings).await?;
+    let result = scenario::run(&args.scenario, &settings, &args.sizes, &ground, output).await;
+    ground.leave().await;
+    let figures = result?;
+    if output == Output::Text {
+        report::table(&figures);
+    }
+    Ok(0)
+}

@@ -1,0 +1,105 @@
+//! What `bench` needs of the database and nothing else does: large tables quickly, and what a run cost.
+
+use chrono::{DateTime, Utc};
+use sqlx::Connection as _;
+
+use super::{Conn, Db, Store};
+use crate::error::Result;
+use crate::id::Tsid;
+use crate::model::delivery::Status;
+use crate::model::lane::Lane;
+use crate::store::partner::Partner;
+
+/// A run of messages with one delivery each.
+pub struct Fill {
+    pub first: Tsid,
+    pub count: i64,
+    pub lane: Lane,
+    pub status: Status,
+    pub created_at: DateTime<Utc>,
+    pub ready_at: DateTime<Utc>,
+}
+
+pub async fn fill(conn: &mut Conn, partner: &Partner, fill: &Fill, detail: &str) -> Result<()> {
+    sqlx::query_file!(
+        "sql/bench/fill.sql",
+        partner.partner_id.0,
+        partner.shard,
+        fill.first.0,
+        fill.count,
+        fill.lane.0,
+        fill.status.as_str(),
+        fill.created_at,
+        fill.ready_at,
+        detail,
+    )
+    .execute(&mut *conn)
+    .await?;
+    if fill.status == Status::Sent {
+        sqlx::query_file!("sql/bench/fill_history.sql", partner.shard, fill.first.0, fill.count, fill.ready_at)
+            .execute(&mut *conn)
+            .await?;
+    }
+    Ok(())
+}
+
+pub async fn wal_bytes(db: impl Db<'_>) -> Result<f64> {
+    Ok(sqlx::query_file_scalar!("sql/bench/wal.sql").fetch_one(db).await?)
+}
+
+pub async fn dead_rows(db: impl Db<'_>) -> Result<i64> {
+    Ok(sqlx::query_file_scalar!("sql/bench/dead.sql").fetch_one(db).await?)
+}
+
+pub async fn count(db: impl Db<'_>, status: Status) -> Result<i64> {
+    Ok(sqlx::query_file_scalar!("sql/bench/open.sql", status.as_str()).fetch_one(db).await?)
+}
+
+/// The server's data folder, when we may ask for it.
+pub async fn folder(db: impl Db<'_>) -> Option<String> {
+    sqlx::query_file_scalar!("sql/bench/postmaster.sql").fetch_one(db).await.ok()
+}
+
+/// An empty database beside the one the URL names; its URL.
+pub async fn create_database(url: &str, name: &str) -> Result<String> {
+    let mut conn = Conn::connect(url).await?;
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!("create database {name}"))).execute(&mut conn).await?;
+    let (before, query) = url.split_once('?').map_or((url, String::new()), |(b, q)| (b, format!("?{q}")));
+    let base = before.rsplit_once('/').map_or(before, |(base, _)| base);
+    Ok(format!("{base}/{name}{query}"))
+}
+
+pub async fn drop_database(url: &str, name: &str) -> Result<()> {
+    let mut conn = Conn::connect(url).await?;
+    let ddl = format!("drop database if exists {name} with (force)");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(ddl)).execute(&mut conn).await?;
+    Ok(())
+}
+
+/// Brings statistics and visibility up to date after filling, as autovacuum would have.
+pub async fn settle_tables(store: &Store) -> Result<()> {
+    let mut conn = store.unhurried().await?;
+    for statement in [
+        "vacuum (analyze) messages",
+        "vacuum (analyze) deliveries",
+        "vacuum (analyze) attempts",
+        "vacuum (analyze) events",
+        "checkpoint",
+    ] {
+        sqlx::raw_sql(statement).execute(&mut conn).await?;
+    }
+    Ok(())
+}
+
+/// A snapshot held for as long as this lives: nothing that dies meanwhile can be cleaned away.
+pub struct Pin(#[expect(dead_code, reason = "held, not used")] Conn);
+
+pub async fn pin(store: &Store) -> Result<Pin> {
+    let mut conn = store.unhurried().await?;
+    sqlx::raw_sql(
+        "set idle_in_transaction_session_timeout = 0; begin isolation level repeatable read; select txid_current()",
+    )
+    .execute(&mut conn)
+    .await?;
+    Ok(Pin(conn))
+}
