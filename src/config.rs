@@ -75,11 +75,11 @@ pub struct Api {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Workers")]
 pub struct Work {
-    /// Deliveries of one channel that one worker process holds at a time.
-    #[arg(long, env = "NOTIHUB_IN_FLIGHT", default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    /// Deliveries of one channel that one worker process holds at a time, if its provider takes as many.
+    #[arg(long, env = "NOTIHUB_IN_FLIGHT", default_value_t = 2048, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub in_flight: u32,
     /// Deliveries claimed at once, at most.
-    #[arg(long, env = "NOTIHUB_CLAIM_BATCH", default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=5_000))]
+    #[arg(long, env = "NOTIHUB_CLAIM_BATCH", default_value_t = 500, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=5_000))]
     pub claim_batch: u32,
     /// Milliseconds between looks for work while idle. Hints wake a worker sooner; looking is what guarantees.
     #[arg(long, env = "NOTIHUB_POLL_IDLE_MS", default_value_t = 1000, value_name = "MS", value_parser = clap::value_parser!(u64).range(10..=60_000))]

@@ -6,7 +6,8 @@
 -- $1 shard[], $2 message_id[], $3 no[], $4 attempt[], $5 status it started from[], $6 new status[], $7 ready_at[],
 -- $8 possibly_sent[], $9 refund[], $10 event[], $11 reason[], $12 provider[], $13 outcome[] (null: no attempt is ended),
 -- $14 worker[], $15 claimed_at[], $16 called_at[], $17 code[], $18 detail[], $19 provider_ref[]: one each per step.
--- $20 now, $21 and $22 the smallest and largest message id (prunes the partitions).
+-- $20 now, $21 and $22 the smallest and largest message id (prunes the partitions), $23 begun[]: the attempt's row is
+-- there already.
 with head as (
   update deliveries d
   set status = s.status, ready_at = coalesce(s.ready_at, d.ready_at), lease_until = null, worker = null,
@@ -16,13 +17,13 @@ with head as (
   from unnest($1::smallint[], $2::bigint[], $3::smallint[], $4::smallint[], $5::text[]::delivery_status[],
     $6::text[]::delivery_status[], $7::timestamptz[], $8::bool[], $9::bool[], $10::text[], $11::text[], $12::text[],
     $13::text[]::attempt_outcome[], $14::bigint[], $15::timestamptz[], $16::timestamptz[], $17::text[], $18::text[],
-    $19::text[])
+    $19::text[], $23::bool[])
     as s(shard, message_id, no, attempt, was, status, ready_at, possibly_sent, refund, event, reason, provider, outcome,
-      worker, claimed_at, called_at, code, detail, provider_ref)
+      worker, claimed_at, called_at, code, detail, provider_ref, begun)
   where d.shard = s.shard and d.message_id = s.message_id and d.no = s.no
     and d.message_id between $21 and $22 and d.status = s.was and d.attempt = s.attempt
   returning d.shard, d.message_id, d.no, d.attempt, d.event_seq, s.event, s.reason, s.ready_at, s.provider, s.outcome,
-    s.worker, s.claimed_at, s.called_at, s.code, s.detail, s.provider_ref
+    s.worker, s.claimed_at, s.called_at, s.code, s.detail, s.provider_ref, s.begun
 ),
 tried as (
   insert into attempts (shard, message_id, no, attempt, outcome, worker, claimed_at, called_at, ended_at, next_at,
@@ -30,12 +31,18 @@ tried as (
   select shard, message_id, no, attempt, outcome, worker, claimed_at, called_at, $20, ready_at, provider, reason, code,
     detail, provider_ref
   from head
-  where outcome is not null
-  -- The row of a beginning that was recorded before its call.
-  on conflict (shard, message_id, no, attempt) do update
-  set outcome = excluded.outcome, ended_at = excluded.ended_at, next_at = excluded.next_at, reason = excluded.reason,
-    code = excluded.code, detail = excluded.detail, provider_ref = excluded.provider_ref,
-    called_at = coalesce(attempts.called_at, excluded.called_at), provider = coalesce(excluded.provider, attempts.provider)
+  where outcome is not null and not begun
+),
+-- Those whose beginning was recorded before their call.
+ended as (
+  update attempts a
+  set outcome = h.outcome, ended_at = $20, next_at = h.ready_at, reason = h.reason, code = h.code, detail = h.detail,
+    provider_ref = h.provider_ref, called_at = coalesce(a.called_at, h.called_at),
+    provider = coalesce(h.provider, a.provider)
+  from head h
+  where h.outcome is not null and h.begun
+    and a.shard = h.shard and a.message_id = h.message_id and a.no = h.no and a.attempt = h.attempt
+    and a.message_id between $21 and $22
 ),
 told as (
   insert into events (shard, message_id, no, seq, attempt, event, reason, occurred_at)

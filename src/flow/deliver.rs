@@ -35,34 +35,40 @@ pub struct Held {
     since: Instant,
 }
 
-/// What a claim brought: deliveries to call, and those to give back because their call could not be begun.
-pub struct Claim {
-    pub held: Vec<Held>,
-    /// All that the claim took, for the watermarks: where, and from when it was ready.
-    pub seen: Vec<((i16, crate::model::lane::Lane), DateTime<Utc>)>,
+impl Held {
+    pub fn key(&self) -> Key {
+        self.claimed.key
+    }
 }
 
-/// Claims for `worker` at most `most` deliveries from these places and loads what they are to send.
+/// What a claim took, not yet ready to be called.
+pub struct Claim {
+    pub rows: Vec<Claimed>,
+    worker: Tsid,
+    since: Instant,
+    claimed_at: DateTime<Utc>,
+}
+
+/// Claims for `worker` at most `most` deliveries from these places.
 pub async fn claim(hub: &Hub, worker: Tsid, looks: &[Look], most: i64) -> Result<Claim> {
     let (since, claimed_at) = (Instant::now(), hub.clock.now());
     let asks: Vec<Ask> =
         looks.iter().map(|l| Ask { shard: l.place.0, lane: l.place.1, mark: l.mark, take: l.take }).collect();
-    let claimed = store::delivery::claim(hub.store.engine(), &asks, most, worker, hub.settings.timing.lease()).await?;
+    let rows = store::delivery::claim(hub.store.engine(), &asks, most, worker, hub.settings.timing.lease()).await?;
     observe(&hub.metrics.claim_seconds, &[], since.elapsed());
-    hub.metrics.claim_rows.with_label_values::<&str>(&[]).observe(claimed.len() as f64);
-    for row in &claimed {
+    hub.metrics.claim_rows.with_label_values::<&str>(&[]).observe(rows.len() as f64);
+    for row in &rows {
         let waited = (claimed_at - row.ready_at).to_std().unwrap_or_default();
         observe(&hub.metrics.queue_wait_seconds, &[row.lane.priority().as_str()], waited);
         hub.metrics.claimed.with_label_values(&[row.head.channel.as_str()]).inc();
     }
-    let seen = claimed.iter().map(|c| ((c.key.shard, c.lane), c.ready_at)).collect();
-    let held = hold(hub, worker, claimed, since, claimed_at).await;
-    Ok(Claim { held, seen })
+    Ok(Claim { rows, worker, since, claimed_at })
 }
 
 /// Loads contents and records beginnings. What fails here was claimed and not called: its lease will run out, and the
 /// reaper finds it; nothing is lost.
-async fn hold(hub: &Hub, worker: Tsid, claimed: Vec<Claimed>, since: Instant, claimed_at: DateTime<Utc>) -> Vec<Held> {
+pub async fn hold(hub: &Hub, claim: Claim) -> Vec<Held> {
+    let Claim { rows: claimed, worker, since, claimed_at } = claim;
     if claimed.is_empty() {
         return Vec::new();
     }
@@ -151,7 +157,7 @@ pub async fn call(hub: &Hub, held: Held) -> Settle {
         was: Status::Processing,
         step,
         provider: called_at.is_some().then_some(provider),
-        tried: Some(tried(outcome, held.worker, held.claimed_at, called_at)),
+        tried: Some(tried(outcome, held.on_unknown == OnUnknown::Hold, held.worker, held.claimed_at, called_at)),
     }
 }
 
@@ -185,6 +191,7 @@ async fn ask(hub: &Hub, held: &Held) -> Outcome {
 /// The books' view of an outcome.
 pub(super) fn tried(
     outcome: Outcome,
+    begun: bool,
     worker: Tsid,
     claimed_at: DateTime<Utc>,
     called_at: Option<DateTime<Utc>>,
@@ -204,6 +211,7 @@ pub(super) fn tried(
     };
     Tried {
         outcome: kind,
+        begun,
         worker,
         claimed_at,
         called_at,

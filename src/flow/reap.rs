@@ -58,7 +58,7 @@ pub async fn reap(hub: &Hub, reaper: &mut Reaper, shards: &[i16]) -> Result<usiz
             was: Status::Processing,
             step,
             provider: None,
-            tried: Some(tried(outcome, row.worker, claimed_at, None)),
+            tried: Some(tried(outcome, row.begun, row.worker, claimed_at, None)),
         });
     }
     settles.sort_by_key(|s| s.key);

@@ -46,6 +46,11 @@ pub trait Provider: Send + Sync + 'static {
         self.channel().on_unknown()
     }
 
+    /// How many calls it takes at a time, from one process.
+    fn at_once(&self) -> usize {
+        usize::MAX
+    }
+
     /// One attempt. Ends within the call budget it was built with, always: the worker's own limit behind it is a net.
     fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome>;
 

@@ -128,6 +128,11 @@ impl Provider for Slack {
         Channel::Slack
     }
 
+    fn at_once(&self) -> usize {
+        // Slack takes about one post a second on a webhook; more at a time only collect 429s.
+        32
+    }
+
     fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome> {
         Box::pin(self.post(letter))
     }

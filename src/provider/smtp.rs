@@ -303,6 +303,11 @@ impl Provider for Smtp {
         Channel::Email
     }
 
+    fn at_once(&self) -> usize {
+        // Mail servers commonly allow a client some tens of connections.
+        32
+    }
+
     fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome> {
         Box::pin(self.transfer(letter))
     }

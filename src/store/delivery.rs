@@ -84,6 +84,8 @@ pub struct Settle {
 #[derive(Debug, Clone)]
 pub struct Tried {
     pub outcome: OutcomeKind,
+    /// Its beginning is on record.
+    pub begun: bool,
     pub worker: Tsid,
     pub claimed_at: DateTime<Utc>,
     pub called_at: Option<DateTime<Utc>>,
@@ -123,6 +125,7 @@ pub async fn settle(db: impl Db<'_>, settles: &[Settle], now: DateTime<Utc>) -> 
         now,
         low,
         high,
+        &settles.iter().map(|s| s.tried.as_ref().is_some_and(|t| t.begun)).collect::<Vec<_>>(),
     )
     .fetch_all(db)
     .await?;

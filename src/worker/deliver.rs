@@ -6,16 +6,18 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use prometheus::IntGauge;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::error::{Error, Result};
-use crate::flow::deliver::{Held, call, claim, settle};
+use crate::flow::deliver::{Claim, call, claim, hold, settle};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
 use crate::model::channel::Channel;
-use crate::model::watermark::{Found, Look, Watermarks};
+use crate::model::delivery::Key;
+use crate::model::watermark::{Found, Look, Place, Watermarks};
 use crate::store::{self, delivery::Settle};
 
 /// Until the process stops.
@@ -26,7 +28,7 @@ pub fn start(hub: &Hub, worker: Tsid) {
         while !hub.shutdown.is_stopping() {
             loop_.turn().await;
         }
-        let leaving = store::worker::forget(hub.store.engine(), chrono::DateTime::UNIX_EPOCH, Some(worker)).await;
+        let leaving = store::worker::forget(hub.store.engine(), DateTime::UNIX_EPOCH, Some(worker)).await;
         if let Err(e) = leaving {
             tracing::debug!(error = %e, "the worker could not sign off; others forget it in time");
         }
@@ -70,7 +72,10 @@ impl Loop {
     fn new(hub: &Hub, worker: Tsid) -> Loop {
         let channels = hub.providers.channels();
         let (settles, settled) = mpsc::channel(limits::SETTLE_BATCH * 2);
-        hub.shutdown.spawn(settle_all(hub.clone(), settled));
+        let settled = Arc::new(Mutex::new(settled));
+        for _ in 0..SETTLERS {
+            hub.shutdown.spawn(settle_all(hub.clone(), settled.clone()));
+        }
         Loop {
             slots: Slots::new(hub, &channels),
             hub: hub.clone(),
@@ -142,58 +147,62 @@ impl Loop {
                 return Err(e);
             }
         };
-        self.learn(&looks, &claim.seen, batch, now);
-        let brought = claim.seen.len();
-        self.claimed += brought as u64;
-        for held in claim.held {
-            self.send(held);
+        let seen: Vec<(Place, DateTime<Utc>)> =
+            claim.rows.iter().map(|row| ((row.key.shard, row.lane), row.ready_at)).collect();
+        self.learn(&looks, &seen, batch, now);
+        self.claimed += seen.len() as u64;
+        if !seen.is_empty() {
+            self.send(claim);
         }
-        Ok(brought)
+        Ok(seen.len())
     }
 
-    fn learn(
-        &mut self,
-        looks: &[Look],
-        seen: &[(crate::model::watermark::Place, chrono::DateTime<chrono::Utc>)],
-        batch: i64,
-        now: chrono::DateTime<chrono::Utc>,
-    ) {
-        // When the whole claim came back full, places at its end may not have been looked at.
-        if seen.len() as i64 >= batch {
-            for look in looks {
-                let brought = seen.iter().any(|(place, _)| *place == look.place);
-                if !brought {
-                    self.marks.wake(&[look.place]);
-                }
-            }
+    fn learn(&mut self, looks: &[Look], seen: &[(Place, DateTime<Utc>)], batch: i64, now: DateTime<Utc>) {
+        let mut found: HashMap<Place, Found> = HashMap::new();
+        for (place, ready_at) in seen {
+            let found = found.entry(*place).or_insert(Found { rows: 0, last_ready_at: None });
+            found.rows += 1;
+            found.last_ready_at = found.last_ready_at.max(Some(*ready_at));
         }
+        // When the claim as a whole came back full, places at its end may not have been looked at.
         let all_looked_at = (seen.len() as i64) < batch;
         for look in looks {
-            let mine = || seen.iter().filter(|(place, _)| *place == look.place);
-            let found = Found { rows: mine().count() as i64, last_ready_at: mine().map(|(_, at)| *at).max() };
-            if found.rows > 0 || all_looked_at {
-                self.marks.learn(look, found, now);
+            match found.get(&look.place) {
+                Some(found) => self.marks.learn(look, *found, now),
+                None if all_looked_at => self.marks.learn(look, Found { rows: 0, last_ready_at: None }, now),
+                None => self.marks.forget(look),
             }
         }
     }
 
-    fn send(&self, held: Held) {
-        let Some(slot) = self.slots.take(held.claimed.head.channel) else { return };
+    /// Sends what was claimed on its way: contents are loaded while the next claim runs, then every delivery is called
+    /// by a task of its own.
+    fn send(&self, claim: Claim) {
         let (hub, settles) = (self.hub.clone(), self.settles.clone());
+        let mut slots: HashMap<Key, Slot> =
+            claim.rows.iter().filter_map(|row| Some((row.key, self.slots.take(row.head.channel)?))).collect();
         self.hub.shutdown.spawn(async move {
-            let settle = call(&hub, held).await;
-            // The settler ends after the last sender: it is there.
-            let _never = settles.send((settle, slot)).await;
+            for held in hold(&hub, claim).await {
+                let Some(slot) = slots.remove(&held.key()) else { continue };
+                let (hub, settles) = (hub.clone(), settles.clone());
+                hub.clone().shutdown.spawn(async move {
+                    let settle = call(&hub, held).await;
+                    // The settlers end after the last sender: they are there.
+                    let _never = settles.send((settle, slot)).await;
+                });
+            }
         });
     }
 }
 
+/// One batch is written while another's commit waits for the disk.
+const SETTLERS: usize = 2;
+
 /// Writes what calls came to, as many at once as have come meanwhile. A full channel holds the calls back.
-async fn settle_all(hub: Hub, mut settled: mpsc::Receiver<(Settle, Slot)>) {
+async fn settle_all(hub: Hub, settled: Arc<Mutex<mpsc::Receiver<(Settle, Slot)>>>) {
     let mut waiting: Vec<(Settle, Slot)> = Vec::new();
     loop {
-        let room = limits::SETTLE_BATCH - waiting.len().min(limits::SETTLE_BATCH - 1);
-        if settled.recv_many(&mut waiting, room).await == 0 && waiting.is_empty() {
+        if waiting.is_empty() && settled.lock().await.recv_many(&mut waiting, limits::SETTLE_BATCH).await == 0 {
             return;
         }
         // Two steps of one delivery (a late one and its successor's) are two batches.
@@ -235,9 +244,15 @@ async fn settle_surely(hub: &Hub, batch: Vec<Settle>) {
 
 /// How many deliveries of each channel may be held.
 struct Slots {
-    most: usize,
-    by_channel: HashMap<Channel, (Arc<Semaphore>, IntGauge)>,
+    by_channel: HashMap<Channel, Held>,
     freed: Arc<Notify>,
+}
+
+/// What is held of one channel.
+struct Held {
+    most: usize,
+    slots: Arc<Semaphore>,
+    gauge: IntGauge,
 }
 
 /// One delivery held; free again when dropped.
@@ -256,32 +271,34 @@ impl Drop for Slot {
 
 impl Slots {
     fn new(hub: &Hub, channels: &[Channel]) -> Slots {
-        let most = hub.settings.work.in_flight as usize;
-        let slot = |&c: &Channel| {
-            (c, (Arc::new(Semaphore::new(most)), hub.metrics.in_flight.with_label_values(&[c.as_str()])))
+        let held = |&channel: &Channel| {
+            let provider = hub.providers.of(channel)?;
+            let most = provider.at_once().min(hub.settings.work.in_flight as usize);
+            let gauge = hub.metrics.in_flight.with_label_values(&[channel.as_str()]);
+            Some((channel, Held { most, slots: Arc::new(Semaphore::new(most)), gauge }))
         };
-        Slots { most, by_channel: channels.iter().map(slot).collect(), freed: Arc::default() }
+        Slots { by_channel: channels.iter().filter_map(held).collect(), freed: Arc::default() }
     }
 
     /// Room per channel, `batch` at most. A channel nearly full has none: claims of one or two rows cost as much as
     /// claims of hundreds, so it waits until a quarter is free.
     fn room(&self, batch: i64) -> HashMap<Channel, i64> {
-        let least = (self.most / 4).max(1);
         self.by_channel
             .iter()
-            .filter(|(_, (slots, _))| slots.available_permits() >= least)
-            .map(|(&channel, (slots, _))| (channel, (slots.available_permits() as i64).min(batch)))
+            .map(|(&channel, held)| (channel, held.slots.available_permits(), (held.most / 4).max(1)))
+            .filter(|(_, free, least)| free >= least)
+            .map(|(channel, free, _)| (channel, i64::try_from(free).unwrap_or(i64::MAX).min(batch)))
             .collect()
     }
 
     fn take(&self, channel: Channel) -> Option<Slot> {
-        let (slots, gauge) = self.by_channel.get(&channel)?;
-        let permit = slots.clone().try_acquire_owned().ok()?;
-        gauge.inc();
-        Some(Slot { _permit: permit, gauge: gauge.clone(), freed: self.freed.clone() })
+        let held = self.by_channel.get(&channel)?;
+        let permit = held.slots.clone().try_acquire_owned().ok()?;
+        held.gauge.inc();
+        Some(Slot { _permit: permit, gauge: held.gauge.clone(), freed: self.freed.clone() })
     }
 
     fn all_free(&self) -> bool {
-        self.by_channel.values().all(|(slots, _)| slots.available_permits() == self.most)
+        self.by_channel.values().all(|held| held.slots.available_permits() == held.most)
     }
 }

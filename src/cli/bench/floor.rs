@@ -1,8 +1,8 @@
 //! The floor: the bare statements of a cycle, driven by a few clients with nothing around them. What PostgreSQL itself
 //! allows on this machine, so that every figure is also a ratio.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::bed::Bed;
@@ -24,7 +24,8 @@ pub fn example() -> NewMessage {
             title: Some("Order 2026-1234 completed".into()),
             contents: vec![Content {
                 subject: Some("Order 2026-1234 completed".into()),
-                body: "Thank you! Your order 2026-1234 is on its way and will be with you the day after tomorrow.".into(),
+                body: "Thank you! Your order 2026-1234 is on its way and will be with you the day after tomorrow."
+                    .into(),
                 html: None,
                 blocks: None,
             }],
@@ -114,6 +115,7 @@ pub async fn claim_and_settle(bed: &Bed, pending: i64) -> Result<f64> {
                             provider: Some("noop".into()),
                             tried: Some(Tried {
                                 outcome: OutcomeKind::Accepted,
+                                begun: false,
                                 worker,
                                 claimed_at: now,
                                 called_at: Some(now),

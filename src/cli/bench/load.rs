@@ -93,7 +93,10 @@ fn request(load: &Load) -> Vec<u8> {
         let many = vec![one; load.batch as usize].join(",");
         ("/v1/messages/batch", format!(r#"{{"messages":[{many}]}}"#))
     };
-    let head = format!("POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
     (head + &body).into_bytes()
 }
 
@@ -104,9 +107,8 @@ async fn connection(load: &Load, n: u32, began: Instant, series: &[AtomicU64]) -
     let mut stream = BufReader::new(stream);
     let request = request(load);
     let until = began + Duration::from_secs(load.seconds);
-    let pause = (load.rate > 0).then(|| {
-        Duration::from_secs_f64(f64::from(load.connections) * f64::from(load.batch) / load.rate as f64)
-    });
+    let pause = (load.rate > 0)
+        .then(|| Duration::from_secs_f64(f64::from(load.connections) * f64::from(load.batch) / load.rate as f64));
     // Connections of a paced load take turns, not all at once.
     let mut due = began + pause.unwrap_or_default().mul_f64(f64::from(n) / f64::from(load.connections));
     let (mut latencies, mut good, mut bad) = (histogram()?, 0, 0);

@@ -14,9 +14,11 @@ use crate::error::Result;
 use crate::telemetry;
 
 #[derive(Debug, Args)]
-#[command(after_help = "Each scenario makes a database of its own, on a private PostgreSQL or beside the one --database-url \
+#[command(
+    after_help = "Each scenario makes a database of its own, on a private PostgreSQL or beside the one --database-url \
 names, and drops it afterwards. Sizes are flags; the defaults take about a minute each on two cores.\n\nExamples:\n  notihub \
-bench drain\n  notihub bench history --rows 10000000\n  notihub bench all --output json > figures.jsonl")]
+bench drain\n  notihub bench history --rows 10000000\n  notihub bench all --output json > figures.jsonl"
+)]
 pub struct Bench {
     #[command(flatten)]
     settings: Settings,

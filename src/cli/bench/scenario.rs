@@ -264,7 +264,11 @@ async fn beside(run: &mut Run<'_>, name: &'static str, status: Status, default_r
     fill(run, &bed, status, run.sizes.rows.unwrap_or(default_rows)).await?;
     fill(run, &bed, Status::Pending, run.sizes.deliveries).await?;
     let rate = drained(run, &bed, run.sizes.deliveries).await?;
-    run.figure(format!("drained beside {} {status}", number(run.sizes.rows.unwrap_or(default_rows) as f64)), rate, "/s");
+    run.figure(
+        format!("drained beside {} {status}", number(run.sizes.rows.unwrap_or(default_rows) as f64)),
+        rate,
+        "/s",
+    );
     run.goal("of drain alone", rate / alone * 100.0, "%", Goal::AtLeast(95.0));
     run.clear(bed).await
 }
@@ -289,7 +293,8 @@ async fn latency(run: &mut Run<'_>) -> Result<()> {
     *bed.called.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(std::collections::HashMap::new());
     let (mut waits, seconds) = (Vec::new(), run.sizes.seconds);
     run.say(&format!("20 a second for {seconds} s, one process"));
-    let client = super::super::client::Client::new(&super::super::client::Target { url: format!("http://{}", bed.api) })?;
+    let client =
+        super::super::client::Client::new(&super::super::client::Target { url: format!("http://{}", bed.api) })?;
     let body = serde_json::json!({"type": "BENCH", "title": "t", "body": "b",
         "channels": [{"channel": "EMAIL", "to": "kim@example.com"}]});
     let mut tick = tokio::time::interval(Duration::from_millis(50));
@@ -344,7 +349,8 @@ async fn across(run: &mut Run<'_>) -> Result<()> {
         .spawn()
         .map_err(|e| Error::Setup(format!("a second process cannot start: {e}")))?;
     run.say("20 a second, a worker process of its own");
-    let client = super::super::client::Client::new(&super::super::client::Target { url: format!("http://{}", bed.api) })?;
+    let client =
+        super::super::client::Client::new(&super::super::client::Target { url: format!("http://{}", bed.api) })?;
     let body = serde_json::json!({"type": "BENCH", "body": "b", "channels": [{"channel": "SLACK", "to": "ops"}]});
     let (mut waits, mut tick) = (Vec::new(), tokio::time::interval(Duration::from_millis(50)));
     let warm_up = 40;
