@@ -1,8 +1,8 @@
 //! What a flow works with: settings, store, providers, clock, metrics, and the hints that wake workers.
 
-use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use chrono::{DateTime, Utc};
 use tokio::sync::{Notify, mpsc};
 
 use crate::clock::Clock;
@@ -12,7 +12,7 @@ use crate::flow::intake::{Intake, Request};
 use crate::id::{Tsid, Tsids};
 use crate::limits;
 use crate::model::intake::Rules;
-use crate::model::watermark::Place;
+use crate::model::watermark::{Place, Ready};
 use crate::provider::Providers;
 use crate::shutdown::Shutdown;
 use crate::store::{self, Store, partner::Partner};
@@ -111,54 +111,45 @@ async fn the_partner(store: &Store, ids: &Tsids, clock: &Clock, shards: i16) -> 
     Ok(store::partner::find(store.api(), NAME).await?.unwrap_or(partner))
 }
 
-/// Where something just became ready. Hints for the workers of this process, and through the hinter for all others.
+/// What just became ready, where, and since when. Hints for the workers of this process, and through the teller for all
+/// others. The time matters: what was committed late lies behind a watermark, and the hint moves that back.
 #[derive(Default)]
 pub struct Wake {
-    here: Mutex<Places>,
+    here: Mutex<Ready>,
     pub here_notify: Notify,
-    elsewhere: Mutex<Places>,
+    elsewhere: Mutex<Ready>,
     pub elsewhere_notify: Notify,
-}
-
-/// Empty and `anywhere`: look everywhere.
-#[derive(Default)]
-pub struct Places {
-    pub places: HashSet<Place>,
-    pub anywhere: bool,
 }
 
 impl Wake {
     /// Something became ready here: tell everybody. After the commit, never before.
-    pub fn ready(&self, places: impl IntoIterator<Item = Place>) {
-        let places: HashSet<Place> = places.into_iter().collect();
-        if places.is_empty() {
+    pub fn ready(&self, places: impl IntoIterator<Item = (Place, DateTime<Utc>)>) {
+        let mut ready = Ready::default();
+        places.into_iter().for_each(|(place, since)| ready.add(place, since));
+        if ready.places.is_empty() {
             return;
         }
-        lock(&self.elsewhere).places.extend(&places);
+        lock(&self.elsewhere).take_in(&ready);
         self.elsewhere_notify.notify_one();
-        lock(&self.here).places.extend(places);
+        self.heard(&ready);
+    }
+
+    /// Another process says so.
+    pub fn heard(&self, ready: &Ready) {
+        lock(&self.here).take_in(ready);
         self.here_notify.notify_one();
     }
 
-    /// Another process says so; no places means anywhere.
-    pub fn heard(&self, places: Vec<Place>) {
-        let mut here = lock(&self.here);
-        here.anywhere |= places.is_empty();
-        here.places.extend(places);
-        drop(here);
-        self.here_notify.notify_one();
-    }
-
-    pub fn take_here(&self) -> Places {
+    pub fn take_here(&self) -> Ready {
         std::mem::take(&mut *lock(&self.here))
     }
 
-    pub fn take_elsewhere(&self) -> Places {
+    pub fn take_elsewhere(&self) -> Ready {
         std::mem::take(&mut *lock(&self.elsewhere))
     }
 }
 
 /// A set of places has no state in between that a panic could leave behind.
-fn lock(mutex: &Mutex<Places>) -> std::sync::MutexGuard<'_, Places> {
+fn lock(mutex: &Mutex<Ready>) -> std::sync::MutexGuard<'_, Ready> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,3 +1,45 @@
+//! notihub: a notification hub on PostgreSQL alone.
+//!
+//! # The map
+//!
+//! Six layers; arrows point only down, and a test (`tests/it/laws.rs`) keeps them.
+//!
+//! ```text
+//! 5  main, cli
+//! 4  api   worker                    never each other; they meet only in flow
+//! 3  flow ── hub                     verbs; own the transaction │ hub = settings + store + providers + clock + metrics
+//! 2  store        provider           siblings; never each other
+//! 1  model                           nouns and laws; pure: no await, no I/O, no clock, no randomness
+//! 0  config error id clock limits shutdown telemetry
+//! ```
+//!
+//! (`config` stands at the bottom because everybody reads settings, though it knows a few words of `model`.)
+//!
+//! # One message's walk through the house
+//!
+//! A domain service POSTs to `/v1/messages`. [`api::server`] reads the request, the handler in `api/message.rs` hands
+//! its bytes to [`model::intake`], which finds everything that is wrong with it at once, or makes a
+//! [`model::message::NewMessage`]. [`flow::accept`] gives it an id and passes it to [`flow::intake`], whose writers put
+//! all requests that arrived meanwhile into one statement, `sql/message/insert.sql`: message, deliveries and key,
+//! durable together. Then, and only then, the caller reads 202, and [`hub::Wake`] is told which lane of which shard has
+//! something.
+//!
+//! [`worker::deliver`] wakes, asks [`model::watermark`] where to look and from where on, and claims:
+//! `sql/delivery/claim.sql` spends an attempt, whose number is the fence, and sets a lease, before any call can happen.
+//! [`flow::deliver`] loads what is to be sent and calls the channel's [`provider::Provider`] with no connection held.
+//! What came of it is an [`model::delivery::Outcome`]; [`model::delivery::next`] is the law that turns it into the one
+//! next step; and `sql/delivery/settle.sql` writes steps in batches, each only if its fence still holds, with the attempt
+//! and the event in the same statement.
+//!
+//! What a lost worker leaves is found by [`flow::reap`] when its lease is over; what waits for its time by
+//! [`flow::promote`]; what became worthless where nobody claims by [`flow::sweep`]. The loops that do so are one table,
+//! in [`worker`]. [`flow::story`] tells all of it to whoever asks, and [`flow::fsck`] checks that it is true.
+//!
+//! # What is deliberately absent
+//!
+//! No queue beside the database, no stored status of a message (it is computed), no repository traits, no retry inside an
+//! HTTP client, no foreign keys on hot tables, no clock but [`clock::Clock`], no task but [`shutdown::Shutdown::spawn`]'s.
+
 pub mod api;
 pub mod cli;
 pub mod clock;

@@ -1,17 +1,22 @@
--- Evidence: an attempt that was given up for lost turns out to have been accepted. Lifts the heads that do not know
--- better by now, which also calls off a retry before it makes a second copy.
--- $1 shard[], $2 message_id[], $3 no[], $4 attempt[], $5 provider[], $6 now.
+-- Evidence: among these deliveries, those with an attempt that was given up for lost and turned out to have been accepted.
+-- Lifts the heads that do not know better by now, which also calls off a retry before it makes a second copy.
+-- $1 shard[], $2 message_id[], $3 no[], $4 now.
 with head as (
   update deliveries d
-  set status = 'SENT', event_seq = d.event_seq + 1, provider = s.provider, reason = 'late_answer', settled_at = $6
-  from unnest($1::smallint[], $2::bigint[], $3::smallint[], $4::smallint[], $5::text[])
-    as s(shard, message_id, no, attempt, provider)
-  where d.shard = s.shard and d.message_id = s.message_id and d.no = s.no and d.attempt >= s.attempt
+  set status = 'SENT', event_seq = d.event_seq + 1, provider = a.provider, reason = 'late_answer', settled_at = $4
+  from unnest($1::smallint[], $2::bigint[], $3::smallint[]) as s(shard, message_id, no)
+  cross join lateral (
+    select a.attempt, a.provider from attempts a
+    where a.shard = s.shard and a.message_id = s.message_id and a.no = s.no and a.outcome = 'ACCEPTED'
+    order by a.attempt
+    limit 1
+  ) a
+  where d.shard = s.shard and d.message_id = s.message_id and d.no = s.no
     and d.status = any('{SCHEDULED,PENDING,UNDETERMINED}'::delivery_status[])
-  returning d.shard, d.message_id, d.no, d.event_seq, s.attempt
+  returning d.shard, d.message_id, d.no, d.event_seq, a.attempt
 ),
 told as (
   insert into events (shard, message_id, no, seq, attempt, event, reason, occurred_at)
-  select shard, message_id, no, event_seq, attempt, 'delivery.sent', 'late_answer', $6 from head
+  select shard, message_id, no, event_seq, attempt, 'delivery.sent', 'late_answer', $4 from head
 )
 select count(*) as "lifted!" from head

@@ -1,6 +1,6 @@
 //! Deliveries: their outside shape and handlers.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use super::auth::Caller;
 use super::error::Answer;
 use super::message::{channel_filter, time};
 use super::page::{Page, cursor};
-use super::request::{Query, ok};
+use super::request::{Id, Query, ok};
 use crate::error::Error;
 use crate::hub::Hub;
 use crate::id::Tsid;
@@ -56,7 +56,7 @@ fn attempt_json(row: &attempt::Row) -> Value {
     })
 }
 
-pub async fn get(State(hub): State<Hub>, caller: Caller, query: Query, Path(id): Path<String>) -> Answer {
+pub async fn get(State(hub): State<Hub>, caller: Caller, query: Query, Id(id): Id) -> Answer {
     query.close()?;
     let (message_id, no) = parse_public_id(&id).ok_or(Error::NotFound)?;
     let (partner, shard, db) = (caller.partner.partner_id, caller.partner.shard, hub.store.api());

@@ -89,8 +89,8 @@ impl IntoResponse for Problem {
         if let Some(seconds) = self.retry_after_s {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
-        if self.status == StatusCode::PAYLOAD_TOO_LARGE || self.status == StatusCode::REQUEST_TIMEOUT {
-            // What is still coming is not worth reading.
+        if matches!(self.reason, "body_too_large" | "body_timeout" | "host_invalid") {
+            // What is still coming is not worth reading, or cannot be trusted.
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response

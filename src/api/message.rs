@@ -1,6 +1,6 @@
 //! Messages: their outside shapes and handlers.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -10,7 +10,7 @@ use super::auth::Caller;
 use super::delivery;
 use super::error::Answer;
 use super::page::{Page, cursor};
-use super::request::{Json, Query, ok};
+use super::request::{Id, Json, Query, ok};
 use crate::error::{Code, Error, Fault, Refusal, Result};
 use crate::flow;
 use crate::flow::accept::Accepted;
@@ -56,20 +56,21 @@ pub async fn accept(
 pub fn apply_key(message: &mut NewMessage, headers: &HeaderMap) -> Result<()> {
     let mut given = headers.get_all("idempotency-key").iter();
     let Some(key) = given.next() else { return Ok(()) };
-    let fault = |detail: &'static str| {
-        let pointer = "Idempotency-Key".to_owned();
-        Refusal::of(vec![Fault { pointer, reason: "idempotency_key_invalid", detail: detail.into(), code: Code::E001 }])
-    };
     let key = key.to_str().ok().filter(|k| !k.trim().is_empty() && k.len() <= limits::CLIENT_MSG_ID_CHARS);
     let key = key.filter(|_| given.next().is_none());
-    let key = key.ok_or_else(|| fault("must be given once, as 1 to 128 visible characters"))?;
+    let key = key.ok_or_else(|| bad_key("must be given once, as 1 to 128 visible characters"))?;
     match &message.client_msg_id {
-        Some(id) if id != key => Err(fault("differs from clientMsgId; send one of them").into()),
+        Some(id) if id != key => Err(bad_key("differs from clientMsgId; send one of them").into()),
         _ => {
             message.client_msg_id = Some(key.to_owned());
             Ok(())
         }
     }
+}
+
+fn bad_key(detail: &'static str) -> Refusal {
+    let pointer = "Idempotency-Key".to_owned();
+    Refusal::of(vec![Fault { pointer, reason: "idempotency_key_invalid", detail: detail.into(), code: Code::E001 }])
 }
 
 /// 202 for new, 200 for a repeated request.
@@ -134,9 +135,13 @@ pub async fn accept_batch(
     State(hub): State<Hub>,
     caller: Caller,
     query: Query,
+    headers: HeaderMap,
     Json(body): Json<{ limits::BATCH_BYTES }>,
 ) -> Answer {
     query.close()?;
+    if headers.contains_key("idempotency-key") {
+        return Err(bad_key("is for one message; in a batch each message has its own clientMsgId").into());
+    }
     let messages = crate::model::intake::batch(&body, &hub.rules())?;
     let accepted = flow::accept::accept_all(&hub, &caller.partner, messages).await?;
     let all_replayed = accepted.iter().all(|a| a.replayed);
@@ -152,7 +157,7 @@ pub async fn accept_batch(
     Ok(ok(status, &json!({"code": "0000", "messages": items})))
 }
 
-pub async fn get(State(hub): State<Hub>, caller: Caller, query: Query, Path(id): Path<String>) -> Answer {
+pub async fn get(State(hub): State<Hub>, caller: Caller, query: Query, Id(id): Id) -> Answer {
     query.close()?;
     let whole = flow::story::whole(&hub, &caller.partner, message_id(&id)?).await?;
     Ok(ok(StatusCode::OK, &whole_json(&whole)))
@@ -272,7 +277,7 @@ pub async fn list(State(hub): State<Hub>, caller: Caller, mut query: Query) -> A
     Ok(ok(StatusCode::OK, &json!({"code": "0000", "items": items, "nextCursor": next})))
 }
 
-pub async fn timeline(State(hub): State<Hub>, caller: Caller, query: Query, Path(id): Path<String>) -> Answer {
+pub async fn timeline(State(hub): State<Hub>, caller: Caller, query: Query, Id(id): Id) -> Answer {
     query.close()?;
     let id = message_id(&id)?;
     let entries = flow::story::timeline(&hub, &caller.partner, id).await?;
@@ -289,7 +294,7 @@ pub async fn timeline(State(hub): State<Hub>, caller: Caller, query: Query, Path
     Ok(ok(StatusCode::OK, &json!({"code": "0000", "messageId": id.to_string(), "items": items})))
 }
 
-pub async fn cancel(State(hub): State<Hub>, caller: Caller, query: Query, Path(id): Path<String>) -> Answer {
+pub async fn cancel(State(hub): State<Hub>, caller: Caller, query: Query, Id(id): Id) -> Answer {
     query.close()?;
     let id = message_id(&id)?;
     let rows = flow::cancel::cancel(&hub, &caller.partner, id).await?;

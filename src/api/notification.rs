@@ -1,6 +1,6 @@
 //! Seed 003's words over the same flow: a notification is a message, its deliveries have four statuses.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use super::auth::Caller;
 use super::error::Answer;
 use super::message::{answer, apply_key, channel_filter, find, message_id, time};
 use super::page::{Page, cursor};
-use super::request::{Json, Query, ok};
+use super::request::{Id, Json, Query, ok};
 use crate::flow;
 use crate::hub::Hub;
 use crate::limits;
@@ -50,7 +50,7 @@ pub async fn accept(
     Ok(response)
 }
 
-pub async fn get(State(hub): State<Hub>, caller: Caller, query: Query, Path(id): Path<String>) -> Answer {
+pub async fn get(State(hub): State<Hub>, caller: Caller, query: Query, Id(id): Id) -> Answer {
     query.close()?;
     let whole = flow::story::whole(&hub, &caller.partner, message_id(&id)?).await?;
     let deliveries: Vec<Value> = whole

@@ -1,12 +1,12 @@
 //! What surrounds every request, and the strict reading of its body and query.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
-use axum::extract::{FromRequest, FromRequestParts, MatchedPath, Request, State};
+use axum::extract::{FromRequest, FromRequestParts, MatchedPath, Path, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -24,12 +24,10 @@ pub async fn around(State(hub): State<Hub>, request: Request, next: Next) -> Res
     let route = request.extensions().get::<MatchedPath>().map_or("none", |m| m.as_str()).to_owned();
     let method = request.method().clone();
     let began = Instant::now();
-    let too_long = request.uri().to_string().len() > limits::URI_BYTES;
     let handled = REQUEST_ID.scope(id.clone(), async move {
-        if too_long {
-            Problem::from(Refusal::new(414, "uri_too_long", "the address is too long")).into_response()
-        } else {
-            next.run(request).await
+        match is_addressed(&request) {
+            Ok(()) => next.run(request).await,
+            Err(refusal) => Problem::from(refusal).into_response(),
         }
     });
     let mut response = hub
@@ -49,25 +47,45 @@ pub async fn around(State(hub): State<Hub>, request: Request, next: Next) -> Res
     response
 }
 
+/// An address of a bearable length, at one host: two would let two readers disagree about who is meant.
+fn is_addressed(request: &Request) -> Result<(), Refusal> {
+    if request.uri().to_string().len() > limits::URI_BYTES {
+        return Err(Refusal::new(414, "uri_too_long", "the address is too long"));
+    }
+    match (request.headers().get_all(header::HOST).iter().count(), request.version()) {
+        (1, _) | (0, Version::HTTP_10) => Ok(()),
+        _ => Err(Refusal::new(400, "host_invalid", "send the header Host, once")),
+    }
+}
+
 /// A JSON body of at most `MOST` bytes, as it came.
 pub struct Json<const MOST: usize>(pub Bytes);
 
 impl<const MOST: usize> FromRequest<Hub> for Json<MOST> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, _hub: &Hub) -> Result<Self, Problem> {
+    async fn from_request(request: Request, hub: &Hub) -> Result<Self, Problem> {
         is_json(request.headers())?;
         let too_large = || Refusal::new(413, "body_too_large", format!("the body is larger than {MOST} bytes"));
         let body = Limited::new(request.into_body(), MOST).collect();
-        let collected = tokio::time::timeout(limits::BODY_TIMEOUT, body)
-            .await
-            .map_err(|_| Refusal::new(408, "body_timeout", "the body did not arrive in time"))?;
+        let collected = tokio::select! {
+            collected = tokio::time::timeout(limits::BODY_TIMEOUT, body) => {
+                collected.map_err(|_| Refusal::new(408, "body_timeout", "the body did not arrive in time"))?
+            }
+            () = stopping(hub) => return Err(Error::Busy("this process is stopping").into()),
+        };
         match collected {
             Ok(body) => Ok(Json(body.to_bytes())),
             Err(e) if is_limit(e.as_ref()) => Err(too_large().into()),
             Err(_) => Err(Refusal::new(400, "body_incomplete", "the body ended early").into()),
         }
     }
+}
+
+/// When a process stops, a body that is on its way may still arrive, and one that dawdles must not keep it from stopping.
+async fn stopping(hub: &Hub) {
+    hub.shutdown.stopping().await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
 }
 
 fn is_limit(mut e: &(dyn std::error::Error + 'static)) -> bool {
@@ -84,23 +102,35 @@ fn is_limit(mut e: &(dyn std::error::Error + 'static)) -> bool {
 
 fn is_json(headers: &HeaderMap) -> Result<(), Refusal> {
     let refuse = |reason, detail: &str| Err(Refusal::new(415, reason, detail));
-    let Some(content_type) = headers.get(header::CONTENT_TYPE) else {
+    let mut content_types = headers.get_all(header::CONTENT_TYPE).iter();
+    let Some(content_type) = content_types.next() else {
         return refuse("content_type_missing", "send Content-Type: application/json");
     };
     let content_type = content_type.to_str().unwrap_or_default().to_ascii_lowercase();
     let (media, parameters) = content_type.split_once(';').unwrap_or((&content_type, ""));
-    if media.trim() != "application/json" {
-        return refuse("content_type_unsupported", "send Content-Type: application/json");
+    if media.trim() != "application/json" || content_types.next().is_some() {
+        return refuse("content_type_unsupported", "send Content-Type: application/json, once");
     }
-    let charset = parameters.split(';').find_map(|p| p.trim().strip_prefix("charset="));
-    if charset.is_some_and(|c| c.trim_matches('"') != "utf-8") {
+    let mut charsets = parameters.split(';').filter_map(|p| p.trim().strip_prefix("charset="));
+    if charsets.any(|c| c.trim_matches('"') != "utf-8") {
         return refuse("charset_unsupported", "JSON is UTF-8; send no other charset");
     }
-    let encoded = headers.get(header::CONTENT_ENCODING).is_some_and(|e| e.as_bytes() != b"identity");
-    if encoded {
+    if headers.get_all(header::CONTENT_ENCODING).iter().any(|e| e.as_bytes() != b"identity") {
         return refuse("content_encoding_unsupported", "send the body as it is, not compressed");
     }
     Ok(())
+}
+
+/// The id in a path. What is not text is an id that nothing has.
+pub struct Id(pub String);
+
+impl FromRequestParts<Hub> for Id {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, hub: &Hub) -> Result<Id, Problem> {
+        let path = Path::from_request_parts(parts, hub).await;
+        path.map(|Path(id)| Id(id)).map_err(|_| Error::NotFound.into())
+    }
 }
 
 /// Query parameters: each at most once, and none that nobody asks for.

@@ -35,8 +35,9 @@ pub async fn accept(hub: &Hub, partner: &Partner, message: NewMessage) -> Result
 pub async fn accept_all(hub: &Hub, partner: &Partner, messages: Vec<NewMessage>) -> Result<Vec<Accepted>> {
     let inserts: Vec<Insert> = messages.into_iter().map(|message| prepare(hub, partner, message)).collect();
     let refs: Vec<&Insert> = inserts.iter().collect();
+    let now = hub.clock.now();
     let mut tx = hub.store.begin().await?;
-    let written = store::message::insert(&mut *tx, &refs).await?;
+    let written = store::message::insert(&mut *tx, &refs, now).await?;
     let held = holders(&mut *tx, &refs, &written).await?;
     let answers = judge(&refs, held);
     let faults: Vec<Fault> = answers
@@ -57,7 +58,7 @@ pub async fn accept_all(hub: &Hub, partner: &Partner, messages: Vec<NewMessage>)
     tx.commit().await?;
     hub.metrics.intake_group.with_label_values::<&str>(&[]).observe(inserts.len() as f64);
     let accepted: Vec<Accepted> = answers.into_iter().collect::<Result<_>>()?;
-    announce(hub, &refs, &accepted);
+    announce(hub, &refs, &accepted, now);
     Ok(accepted)
 }
 
@@ -124,15 +125,15 @@ pub(super) fn judge(inserts: &[&Insert], verdicts: Vec<Verdict>) -> Vec<Result<A
     inserts.iter().zip(verdicts).map(one).collect()
 }
 
-/// After the commit: counts, and wakes workers where something can go at once.
-pub(super) fn announce(hub: &Hub, inserts: &[&Insert], accepted: &[Accepted]) {
+/// After the commit: counts, and wakes workers where something can go at once, ready since `now`.
+pub(super) fn announce(hub: &Hub, inserts: &[&Insert], accepted: &[Accepted], now: DateTime<Utc>) {
     let fresh = || inserts.iter().zip(accepted).filter(|(_, a)| !a.replayed);
     let new = fresh().count() as u64;
     hub.metrics.accepted.with_label_values(&["new"]).inc_by(new);
     hub.metrics.accepted.with_label_values(&["replayed"]).inc_by(accepted.len() as u64 - new);
     let ready = fresh().filter(|(_, a)| a.status == Status::Pending).flat_map(|(insert, _)| {
         let lane = |channel| Lane::new(channel, insert.message.priority, false);
-        insert.message.deliveries.iter().map(move |d| (insert.shard, lane(d.channel)))
+        insert.message.deliveries.iter().map(move |d| ((insert.shard, lane(d.channel)), now))
     });
     hub.wake.ready(ready);
 }

@@ -65,33 +65,64 @@ pub async fn claim(hub: &Hub, worker: Tsid, looks: &[Look], most: i64) -> Result
     Ok(Claim { rows, worker, since, claimed_at })
 }
 
-/// Loads contents and records beginnings. What fails here was claimed and not called: its lease will run out, and the
-/// reaper finds it; nothing is lost.
-pub async fn hold(hub: &Hub, claim: Claim) -> Vec<Held> {
+/// What became of a claim: deliveries to call, and those given back because what to send could not be read.
+pub struct Ready {
+    pub held: Vec<Held>,
+    pub given_back: Vec<Settle>,
+}
+
+/// Loads contents and records beginnings.
+pub async fn hold(hub: &Hub, claim: Claim) -> Ready {
     let Claim { rows: claimed, worker, since, claimed_at } = claim;
-    if claimed.is_empty() {
-        return Vec::new();
-    }
     let wanted: BTreeSet<(i16, Tsid)> = claimed.iter().map(|c| (c.key.shard, c.key.message_id)).collect();
     let wanted: Vec<(i16, Tsid)> = wanted.into_iter().collect();
     let contents = match store::message::contents(hub.store.engine(), &wanted).await {
         Ok(contents) => contents,
         Err(e) => {
             tracing::warn!(error = %e, deliveries = claimed.len(), "claimed, but what to send could not be read");
-            return Vec::new();
+            Vec::new()
         }
     };
     let contents: HashMap<Tsid, Arc<Contents>> =
         contents.into_iter().map(|message| (message.message_id, Arc::new(message))).collect();
-    let held = claimed.into_iter().filter_map(|claimed| {
-        let message = contents.get(&claimed.key.message_id)?.clone();
-        // Only lanes that a provider serves are claimed from.
-        let provider = hub.providers.of(claimed.head.channel)?.clone();
-        let on_unknown = strictest(hub, provider.as_ref());
-        Some(Held { claimed, message, provider, on_unknown, worker, claimed_at, since })
-    });
-    let held: Vec<Held> = held.collect();
-    begin(hub, worker, held, claimed_at).await
+    let (mut held, mut given_back) = (Vec::with_capacity(claimed.len()), Vec::new());
+    for claimed in claimed {
+        let message = contents.get(&claimed.key.message_id).cloned();
+        // Only lanes that a provider serves are claimed from, and every delivery has its message.
+        match message.zip(hub.providers.of(claimed.head.channel).cloned()) {
+            Some((message, provider)) => {
+                let on_unknown = strictest(hub, provider.as_ref());
+                held.push(Held { claimed, message, provider, on_unknown, worker, claimed_at, since });
+            }
+            None => {
+                given_back.push(settle_of(hub, &claimed, Outcome::Released, false, None, (worker, claimed_at, None)))
+            }
+        }
+    }
+    Ready { held: begin(hub, worker, held, claimed_at).await, given_back }
+}
+
+/// The settle that an outcome leads to. `by`: worker, when claimed, when called.
+fn settle_of(
+    hub: &Hub,
+    claimed: &Claimed,
+    outcome: Outcome,
+    begun: bool,
+    provider: Option<(&str, OnUnknown)>,
+    by: (Tsid, DateTime<Utc>, Option<DateTime<Utc>>),
+) -> Settle {
+    let on_unknown = provider.map_or(OnUnknown::Hold, |p| p.1);
+    let policy = hub.settings.retry.policy();
+    let step = next(&claimed.head, &outcome, &policy, on_unknown, hub.clock.now(), rand::random());
+    Settle {
+        key: claimed.key,
+        lane: claimed.lane,
+        attempt: claimed.head.attempt,
+        was: Status::Processing,
+        step,
+        provider: provider.filter(|_| by.2.is_some()).map(|p| p.0.to_owned()),
+        tried: Some(tried(outcome, begun, by.0, by.1, by.2)),
+    }
 }
 
 fn strictest(hub: &Hub, provider: &dyn Provider) -> OnUnknown {
@@ -141,24 +172,16 @@ pub async fn call(hub: &Hub, held: Held) -> Settle {
         called_at = Some(now);
         ask(hub, &held).await
     };
-    let done = hub.clock.now();
-    let step = next(&head, &outcome, &hub.settings.retry.policy(), held.on_unknown, done, rand::random());
-    let reason = step.reason.unwrap_or_default();
-    let provider = held.provider.name().to_owned();
-    hub.metrics.outcomes.with_label_values(&[&provider, outcome.kind().as_str(), reason]).inc();
+    let (provider, kind) = (held.provider.name(), outcome.kind().as_str());
+    let begun = held.on_unknown == OnUnknown::Hold;
+    let by = (held.worker, held.claimed_at, called_at);
+    let settle = settle_of(hub, &held.claimed, outcome, begun, Some((provider, held.on_unknown)), by);
+    let (status, reason) = (settle.step.status, settle.step.reason.unwrap_or_default());
+    hub.metrics.outcomes.with_label_values(&[provider, kind, reason]).inc();
     tracing::debug!(
-        delivery = %held.claimed.key, attempt = head.attempt, provider, outcome = outcome.kind().as_str(),
-        status = %step.status, reason, "attempt ended"
+        delivery = %held.claimed.key, attempt = head.attempt, provider, outcome = kind, %status, reason, "attempt ended"
     );
-    Settle {
-        key: held.claimed.key,
-        lane: held.claimed.lane,
-        attempt: head.attempt,
-        was: Status::Processing,
-        step,
-        provider: called_at.is_some().then_some(provider),
-        tried: Some(tried(outcome, held.on_unknown == OnUnknown::Hold, held.worker, held.claimed_at, called_at)),
-    }
+    settle
 }
 
 async fn ask(hub: &Hub, held: &Held) -> Outcome {
@@ -221,7 +244,7 @@ pub(super) fn tried(
     }
 }
 
-/// Settles a batch: winners change their heads, and only winners emit.
+/// Settles a batch: winners change their heads, and only winners emit. What lost its fence is kept on its own attempt.
 pub async fn settle(hub: &Hub, mut batch: Vec<Settle>) -> Result<()> {
     batch.sort_by_key(|s| s.key);
     let began = Instant::now();
@@ -230,23 +253,28 @@ pub async fn settle(hub: &Hub, mut batch: Vec<Settle>) -> Result<()> {
     observe(&hub.metrics.settle_seconds, &[], began.elapsed());
     let (winners, losers): (Vec<Settle>, Vec<Settle>) = batch.into_iter().partition(|s| won.contains(&s.key));
     tell(hub, &winners);
+    // Heads in doubt may have an attempt that answered late meanwhile; late answers may have a head in doubt.
+    let in_doubt = winners.iter().filter(|s| s.step.possibly_sent && s.step.status != Status::Sent);
+    let mut doubtful: Vec<Key> = in_doubt.map(|s| s.key).collect();
     if !losers.is_empty() {
-        keep_late(hub, losers).await?;
+        hub.metrics.late_settles.inc_by(losers.len() as u64);
+        store::attempt::late(hub.store.engine(), &losers, now).await?;
+        let accepted = |s: &&Settle| s.tried.as_ref().is_some_and(|t| t.outcome == OutcomeKind::Accepted);
+        doubtful.extend(losers.iter().filter(accepted).map(|s| s.key));
+        tracing::info!(late = losers.len(), "outcomes came after their lease was over");
     }
-    Ok(())
+    lift(hub, &doubtful).await
 }
 
-/// What lost its fence is kept on its own attempt; if it says that the provider took the message, it lifts a head that
-/// does not know better.
-async fn keep_late(hub: &Hub, losers: Vec<Settle>) -> Result<()> {
-    let now = hub.clock.now();
-    hub.metrics.late_settles.inc_by(losers.len() as u64);
-    let kept = store::attempt::late(hub.store.engine(), &losers, now).await?;
-    let accepted = |s: &Settle| s.tried.as_ref().is_some_and(|t| t.outcome == OutcomeKind::Accepted);
-    let accepted: Vec<(Key, i16, Option<String>)> =
-        losers.into_iter().filter(accepted).map(|s| (s.key, s.attempt, s.provider)).collect();
-    let lifted = store::delivery::evidence(hub.store.engine(), &accepted, now).await?;
-    tracing::info!(kept, accepted = accepted.len(), lifted, "outcomes came after their lease was over");
+/// Looks whether these heads in doubt have an attempt that turned out to be accepted.
+pub(super) async fn lift(hub: &Hub, doubtful: &[Key]) -> Result<()> {
+    if doubtful.is_empty() {
+        return Ok(());
+    }
+    let lifted = store::delivery::evidence(hub.store.engine(), doubtful, hub.clock.now()).await?;
+    if lifted > 0 {
+        tracing::info!(lifted, "late answers tell that these had been sent");
+    }
     Ok(())
 }
 
@@ -257,5 +285,5 @@ pub(super) fn tell(hub: &Hub, winners: &[Settle]) {
         hub.metrics.settled.with_label_values(&labels).inc();
     }
     let again = winners.iter().filter(|s| s.step.status == Status::Pending);
-    hub.wake.ready(again.map(|s| (s.key.shard, s.lane)));
+    hub.wake.ready(again.filter_map(|s| Some(((s.key.shard, s.lane), s.step.ready_at?))));
 }

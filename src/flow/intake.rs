@@ -95,8 +95,8 @@ async fn write_group(hub: &Hub, group: Vec<Request>) {
 }
 
 async fn write(hub: &Hub, inserts: &[&Insert]) -> Result<Vec<Result<Accepted>>> {
-    let db = hub.store.api();
-    let written = message::insert(db, inserts).await?;
+    let (db, now) = (hub.store.api(), hub.clock.now());
+    let written = message::insert(db, inserts, now).await?;
     hub.metrics.intake_group.with_label_values::<&str>(&[]).observe(inserts.len() as f64);
     let answers = judge(inserts, holders(db, inserts, &written).await?);
     let (mut fresh, mut accepted) = (Vec::new(), Vec::new());
@@ -106,6 +106,6 @@ async fn write(hub: &Hub, inserts: &[&Insert]) -> Result<Vec<Result<Accepted>>> 
             accepted.push(answer.clone());
         }
     }
-    announce(hub, &fresh, &accepted);
+    announce(hub, &fresh, &accepted, now);
     Ok(answers)
 }

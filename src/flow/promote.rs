@@ -31,7 +31,7 @@ pub async fn promote(hub: &Hub, promoter: &mut Promoter, shards: &[i16]) -> Resu
     let places = store::delivery::promote(hub.store.engine(), shards, promoter.mark, now, batch).await?;
     hub.metrics.promoted.inc_by(places.len() as u64);
     let promoted = places.len();
-    hub.wake.ready(places);
+    hub.wake.ready(places.into_iter().map(|place| (place, now)));
     if promoted < usize::try_from(batch).unwrap_or(usize::MAX) {
         // What is scheduled now is due later, but for pauses shorter than a commit takes: hence the near look back.
         let near = TimeDelta::from_std(limits::NEAR_SWEEP).unwrap_or_default();

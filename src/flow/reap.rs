@@ -10,7 +10,7 @@ use crate::model::channel::OnUnknown;
 use crate::model::delivery::{Status, lost};
 use crate::store::{self, delivery::Settle};
 
-use super::deliver::{tell, tried};
+use super::deliver::{lift, tell, tried};
 
 /// Where the reaper stands: leases below the mark were all seen to be settled. New leases always end later.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ pub async fn reap(hub: &Hub, reaper: &mut Reaper, shards: &[i16]) -> Result<usiz
     let now = hub.clock.now();
     let mut tx = hub.store.begin_engine().await?;
     let overdue = store::delivery::overdue(&mut tx, shards, reaper.mark, limits::HOUSEKEEPING_BATCH).await?;
+    // In doubt from before: an earlier attempt may have answered late meanwhile.
+    let doubtful: Vec<_> = overdue.iter().filter(|row| row.head.possibly_sent).map(|row| row.key).collect();
     let mut settles = Vec::with_capacity(overdue.len());
     for row in overdue {
         let on_unknown = match hub.providers.of(row.head.channel) {
@@ -66,6 +68,7 @@ pub async fn reap(hub: &Hub, reaper: &mut Reaper, shards: &[i16]) -> Result<usiz
     tx.commit().await?;
     hub.metrics.reaped.inc_by(settles.len() as u64);
     tell(hub, &settles);
+    lift(hub, &doubtful).await?;
     if settles.len() < usize::try_from(limits::HOUSEKEEPING_BATCH).unwrap_or(usize::MAX) {
         let slack = TimeDelta::from_std(limits::WATERMARK_SLACK).unwrap_or_default();
         reaper.mark = reaper.mark.max(now_there - slack);

@@ -75,7 +75,12 @@ pub fn notification(body: &[u8], rules: &Rules, slack_default: Option<&str>) -> 
     let read = if full {
         read_message(value, "", rules, &faults)
     } else {
-        short_form(value, slack_default, &faults).and_then(|value| read_message(value, "", rules, &faults))
+        short_form(value, slack_default, &faults).and_then(|value| {
+            let in_full = Faults::default();
+            let read = read_message(value, "", rules, &in_full);
+            in_full.retell(&faults, in_short);
+            read
+        })
     };
     faults.into_result(read)
 }
@@ -123,6 +128,17 @@ fn short_form(value: Value, slack_default: Option<&str>, faults: &Faults) -> Opt
     faults.is_empty().then_some(Value::Object(full))
 }
 
+/// Where the short form has what the full form has at this place.
+fn in_short(pointer: &str) -> String {
+    let field = pointer.strip_prefix("/channels/").and_then(|rest| rest.split_once('/')).map_or(pointer, |(_, f)| f);
+    match field {
+        "to" => "/recipient".to_owned(),
+        "subject" => "/title".to_owned(),
+        "body" | "/body" => "/message".to_owned(),
+        _ => pointer.to_owned(),
+    }
+}
+
 fn read_message(value: Value, pointer: &str, rules: &Rules, faults: &Faults) -> Option<NewMessage> {
     let mut fields = Fields::open(value, pointer, faults)?;
     let client_msg_id = fields.text("clientMsgId", Text::line(limits::CLIENT_MSG_ID_CHARS));
@@ -134,7 +150,14 @@ fn read_message(value: Value, pointer: &str, rules: &Rules, faults: &Faults) -> 
     let metadata = read_metadata(&mut fields, faults);
     let recipients = read_recipients(&mut fields, faults);
     fields.not_served(&NOT_SERVED);
-    let mut routes = Routes { title: title.clone(), body, recipients, contents: Vec::new(), deliveries: Vec::new() };
+    let mut routes = Routes {
+        title: title.clone(),
+        body,
+        recipients,
+        contents: Vec::new(),
+        deliveries: Vec::new(),
+        seen: BTreeSet::new(),
+    };
     let channels_at = fields.at("channels");
     let channels = fields.require("channels").and_then(|v| json::list(v, &channels_at, faults));
     fields.close();
@@ -228,7 +251,7 @@ fn read_metadata(fields: &mut Fields<'_>, faults: &Faults) -> Map<String, Value>
             let detail = format!("'{}' is not a name for metadata", excerpt(key));
             faults.add(&pointer, "metadata_invalid", detail);
         } else if value.is_object() || value.is_array() {
-            faults.add(format!("{pointer}/{key}"), "metadata_invalid", "must be a text, a number or a truth value");
+            faults.add(json::at(&pointer, key), "metadata_invalid", "must be a text, a number or a truth value");
         }
     }
     metadata
@@ -261,6 +284,7 @@ struct Routes {
     recipients: Vec<Recipient>,
     contents: Vec<Content>,
     deliveries: Vec<NewDelivery>,
+    seen: BTreeSet<(Channel, String, i16)>,
 }
 
 impl Routes {
@@ -279,7 +303,12 @@ impl Routes {
         });
         // At most as many contents as channels in one body, which is far below.
         let content = i16::try_from(index).unwrap_or(i16::MAX);
-        self.deliveries.extend(to.into_iter().map(|to| NewDelivery { channel, to, content }));
+        for to in to {
+            // The same to the same recipient twice is told once.
+            if self.seen.insert((channel, to.clone(), content)) {
+                self.deliveries.push(NewDelivery { channel, to, content });
+            }
+        }
     }
 
     /// The channel's own `to`, one or several; without it every recipient's address for this channel.
@@ -300,7 +329,6 @@ impl Routes {
             faults.add(&pointer, "required", "names nobody to send to");
         }
         let mut to: Vec<String> = Vec::with_capacity(named.len());
-        let mut seen = BTreeSet::new();
         for (pointer, value) in named {
             let rule = Text { max: limits::EMAIL_BYTES, unit: Unit::Bytes, single_line: true };
             let Some(text) = json::text(value, &pointer, rule, faults) else { continue };
@@ -315,9 +343,7 @@ impl Routes {
             };
             match fault {
                 Some((reason, detail)) => faults.add(&pointer, reason, detail),
-                // The same recipient twice is told once.
-                None if seen.insert(text.clone()) => to.push(text),
-                None => (),
+                None => to.push(text),
             }
         }
         to
@@ -381,13 +407,15 @@ fn read_channel(fields: &mut Fields<'_>, rules: &Rules, faults: &Faults) -> Opti
     None
 }
 
-/// A plain mailbox, `local@domain.tld`: no quotes, comments, literals or display name, ASCII, a dotted domain.
+/// A plain mailbox, `local@domain.tld`: no quotes, comments, literals or display name, ASCII, a dotted domain that is not
+/// a network address.
 pub fn is_mailbox(text: &str) -> bool {
     let options = email_address::Options::default().with_required_tld().without_domain_literal().without_display_text();
     text.is_ascii()
         && !text.contains('"')
         && !text.ends_with('.')
         && text.split_once('@').is_some_and(|(_, domain)| domain.split('.').all(is_label))
+        && text.rsplit('.').next().is_some_and(|top| !top.bytes().all(|b| b.is_ascii_digit()))
         && email_address::EmailAddress::parse_with_options(text, options).is_ok()
 }
 

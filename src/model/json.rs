@@ -1,6 +1,7 @@
 //! Reading JSON as hostile input: every fault found at once, each with its place, and nothing let through that
 //! PostgreSQL cannot keep (`\u0000`) or that two readers would read differently (duplicate keys).
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt;
 
@@ -16,20 +17,33 @@ use crate::limits;
 pub struct Faults(RefCell<Vec<Fault>>);
 
 impl Faults {
-    pub fn add(&self, pointer: impl Into<String>, reason: &'static str, detail: impl Into<String>) {
+    pub fn add(&self, pointer: impl Into<String>, reason: &'static str, detail: impl Into<Cow<'static, str>>) {
         self.add_code(Code::E001, pointer, reason, detail);
     }
 
-    pub fn add_code(&self, code: Code, pointer: impl Into<String>, reason: &'static str, detail: impl Into<String>) {
+    pub fn add_code(
+        &self,
+        code: Code,
+        pointer: impl Into<String>,
+        reason: &'static str,
+        detail: impl Into<Cow<'static, str>>,
+    ) {
         let mut faults = self.0.borrow_mut();
         // A body of a hundred thousand wrong items needs no hundred thousand answers.
         if faults.len() < 50 {
-            faults.push(Fault { pointer: pointer.into(), reason, detail: detail.into().into(), code });
+            faults.push(Fault { pointer: pointer.into(), reason, detail: detail.into(), code });
         }
     }
 
     pub fn is_empty(&self) -> bool {
         self.0.borrow().is_empty()
+    }
+
+    /// Tells these faults among others, each at another place.
+    pub fn retell(self, others: &Faults, place: impl Fn(&str) -> String) {
+        for fault in self.0.into_inner() {
+            others.add_code(fault.code, place(&fault.pointer), fault.reason, fault.detail);
+        }
     }
 
     pub fn into_result<T>(self, value: Option<T>) -> Result<T, Refusal> {
@@ -87,8 +101,7 @@ impl Walk<'_> {
         let length = self.pointer.borrow().len();
         {
             let mut pointer = self.pointer.borrow_mut();
-            pointer.push('/');
-            pointer.push_str(&escape(step));
+            *pointer = at(&pointer, step);
         }
         let value = read();
         self.pointer.borrow_mut().truncate(length);
@@ -109,10 +122,14 @@ impl Walk<'_> {
     }
 }
 
-/// A name as a step of a JSON pointer, cut so that it echoes no more than it must.
-fn escape(step: &str) -> String {
-    let cut: String = step.chars().take(64).filter(|c| !c.is_control()).collect();
-    cut.replace('~', "~0").replace('/', "~1")
+/// How long a pointer grows: no path of ours is longer, and one that a caller nested deeper is not worth repeating.
+const POINTER_BYTES: usize = 96;
+
+/// A place one step further in, cut so that it echoes no more than it must.
+pub fn at(pointer: &str, step: &str) -> String {
+    let room = POINTER_BYTES.saturating_sub(pointer.len()).min(64);
+    let cut: String = step.chars().take(room).filter(|c| !c.is_control()).collect();
+    if room == 0 { pointer.to_owned() } else { format!("{pointer}/{}", cut.replace('~', "~0").replace('/', "~1")) }
 }
 
 struct Seed<'w, 'f>(&'w Walk<'f>);
@@ -231,7 +248,7 @@ impl<'f> Fields<'f> {
     }
 
     pub fn at(&self, name: &str) -> String {
-        format!("{}/{}", self.pointer, escape(name))
+        at(&self.pointer, name)
     }
 
     /// The field's value; null is the same as not given.

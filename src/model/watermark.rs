@@ -16,6 +16,25 @@ use crate::limits;
 
 pub type Place = (i16, Lane);
 
+/// What became ready: places, by the earliest `ready_at` that is new there.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Ready {
+    pub places: HashMap<Place, DateTime<Utc>>,
+    /// Something may be anywhere: hints were lost.
+    pub anywhere: bool,
+}
+
+impl Ready {
+    pub fn add(&mut self, place: Place, since: DateTime<Utc>) {
+        self.places.entry(place).and_modify(|at| *at = since.min(*at)).or_insert(since);
+    }
+
+    pub fn take_in(&mut self, other: &Ready) {
+        self.anywhere |= other.anywhere;
+        other.places.iter().for_each(|(place, since)| self.add(*place, *since));
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Mark {
     mark: DateTime<Utc>,
@@ -71,19 +90,20 @@ impl Watermarks {
         self.marks = self.order.iter().map(|place| (*place, known.get(place).copied().unwrap_or(fresh))).collect();
     }
 
-    /// A hint: these places have something. An empty hint means: anywhere. False when it names a shard we do not know.
-    pub fn wake(&mut self, places: &[Place]) -> bool {
-        if places.is_empty() {
+    /// A hint. What was committed late lies behind the watermark: it goes back to there. False when the hint names a
+    /// shard we do not know.
+    pub fn wake(&mut self, ready: &Ready) -> bool {
+        if ready.anywhere {
             self.marks.values_mut().for_each(|m| m.active = true);
         }
-        let shards_known = |shard: i16| self.order.iter().any(|p| p.0 == shard);
-        let all_known = places.iter().all(|p| self.marks.contains_key(p) || shards_known(p.0));
-        for place in places {
+        for (place, since) in &ready.places {
             if let Some(mark) = self.marks.get_mut(place) {
                 mark.active = true;
+                mark.mark = mark.mark.min(*since);
             }
         }
-        all_known
+        let known = |place: &Place| self.marks.contains_key(place) || self.order.iter().any(|p| p.0 == place.0);
+        ready.places.keys().all(known)
     }
 
     pub fn any_active(&self) -> bool {
@@ -202,6 +222,10 @@ mod tests {
         marks
     }
 
+    fn hint(places: &[Place], since: DateTime<Utc>) -> Ready {
+        Ready { places: places.iter().map(|p| (*p, since)).collect(), anywhere: false }
+    }
+
     fn quiet(marks: &mut Watermarks, now: DateTime<Utc>) {
         for look in marks.plan(now, &room(1000), true) {
             marks.learn(&look, Found { rows: 0, last_ready_at: None }, now);
@@ -225,13 +249,22 @@ mod tests {
         let mut marks = marks(&[0]);
         quiet(&mut marks, at(0));
         let place = (0, lane(Priority::Normal));
-        marks.wake(&[place]);
+        marks.wake(&hint(&[place], at(1000)));
         let looks = marks.plan(at(1000), &room(10), false);
         let [look] = looks.as_slice() else { panic!("{looks:?}") };
         marks.learn(look, Found { rows: look.take, last_ready_at: Some(at(500)) }, at(1000));
         assert_eq!(marks.plan(at(1001), &room(10), false)[0].mark, at(500), "what lies behind the last row is next");
         marks.learn(look, Found { rows: look.take, last_ready_at: Some(at(999)) }, at(1000));
         assert_eq!(marks.plan(at(1002), &room(10), false)[0].mark, ago(at(1000), limits::WATERMARK_SLACK));
+    }
+
+    #[test]
+    fn a_hint_of_what_was_committed_late_moves_the_mark_back() {
+        let mut marks = marks(&[0]);
+        quiet(&mut marks, at(5000));
+        let place = (0, lane(Priority::Normal));
+        marks.wake(&hint(&[place], at(3000)));
+        assert_eq!(marks.plan(at(5001), &room(10), false)[0].mark, at(3000));
     }
 
     /// Urgent goes first, yet every class has its share, and never more is asked for than there is room.
@@ -246,7 +279,8 @@ mod tests {
         }
         let mut marks = marks(&[0]);
         quiet(&mut marks, at(0));
-        marks.wake(&[(0, lane(Priority::Bulk)), (0, lane(Priority::Urgent)), (0, lane(Priority::Normal))]);
+        let places = [Priority::Bulk, Priority::Urgent, Priority::Normal].map(|p| (0, lane(p)));
+        marks.wake(&hint(&places, at(1)));
         let looks = marks.plan(at(1), &room(100), false);
         let takes: Vec<_> = looks.iter().map(|l| (l.place.1.priority(), l.take)).collect();
         assert_eq!(takes, [(Priority::Urgent, 60), (Priority::Normal, 30), (Priority::Bulk, 10)]);
@@ -260,7 +294,7 @@ mod tests {
     #[test]
     fn a_hint_for_an_unknown_shard_says_so() {
         let mut marks = marks(&[0]);
-        assert!(marks.wake(&[(0, lane(Priority::Bulk))]));
-        assert!(!marks.wake(&[(5, lane(Priority::Bulk))]));
+        assert!(marks.wake(&hint(&[(0, lane(Priority::Bulk))], at(0))));
+        assert!(!marks.wake(&hint(&[(5, lane(Priority::Bulk))], at(0))));
     }
 }

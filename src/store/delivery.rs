@@ -133,15 +133,13 @@ pub async fn settle(db: impl Db<'_>, settles: &[Settle], now: DateTime<Utc>) -> 
     Ok(rows.into_iter().map(|r| key(r.shard, r.message_id, r.no)).collect())
 }
 
-/// An attempt given up for lost was accepted after all: (key, attempt, provider). Says how many heads it lifted.
-pub async fn evidence(db: impl Db<'_>, late: &[(Key, i16, Option<String>)], now: DateTime<Utc>) -> Result<i64> {
+/// Lifts those of these deliveries to SENT that have an accepted attempt and do not know it; says how many.
+pub async fn evidence(db: impl Db<'_>, keys: &[Key], now: DateTime<Utc>) -> Result<i64> {
     let lifted = sqlx::query_file_scalar!(
         "sql/delivery/evidence.sql",
-        &late.iter().map(|l| l.0.shard).collect::<Vec<_>>(),
-        &late.iter().map(|l| l.0.message_id.0).collect::<Vec<_>>(),
-        &late.iter().map(|l| l.0.no).collect::<Vec<_>>(),
-        &late.iter().map(|l| l.1).collect::<Vec<_>>(),
-        &late.iter().map(|l| l.2.clone()).collect::<Vec<_>>() as &[Option<String>],
+        &keys.iter().map(|k| k.shard).collect::<Vec<_>>(),
+        &keys.iter().map(|k| k.message_id.0).collect::<Vec<_>>(),
+        &keys.iter().map(|k| k.no).collect::<Vec<_>>(),
         now,
     )
     .fetch_one(db)

@@ -2,22 +2,25 @@
 //! outside any transaction: inside one, NOTIFY takes a lock over the whole database at commit. (Runtime queries: the
 //! channel's name is not a parameter.)
 
+use chrono::{DateTime, Utc};
 use sqlx::postgres::PgListener;
 
 use super::Store;
 use crate::error::Result;
 use crate::id::Tsid;
 use crate::model::lane::Lane;
-use crate::model::watermark::Place;
+use crate::model::watermark::{Place, Ready};
 
 const CHANNEL: &str = "notihub_ready";
 /// NOTIFY takes less than 8,000 bytes; a hint that would be longer names nothing and so means: look everywhere.
 const PAYLOAD_BYTES: usize = 7_900;
 
-pub async fn hint(store: &Store, from: Tsid, ready: &[Place]) -> Result<()> {
-    let pairs = ready.iter().map(|(shard, lane)| format!("{shard}:{}", lane.0)).collect::<Vec<_>>().join(",");
-    let pairs = if pairs.len() > PAYLOAD_BYTES { String::new() } else { pairs };
-    let payload = format!("{from};{pairs}");
+pub async fn hint(store: &Store, from: Tsid, ready: &Ready) -> Result<()> {
+    let place =
+        |(place, since): (&Place, &DateTime<Utc>)| format!("{}:{}:{}", place.0, place.1.0, since.timestamp_micros());
+    let places = ready.places.iter().map(place).collect::<Vec<_>>().join(",");
+    let places = if places.len() > PAYLOAD_BYTES || ready.anywhere { String::new() } else { places };
+    let payload = format!("{from};{places}");
     sqlx::query("select pg_notify($1, $2)").bind(CHANNEL).bind(payload).execute(store.engine()).await?;
     Ok(())
 }
@@ -25,8 +28,7 @@ pub async fn hint(store: &Store, from: Tsid, ready: &[Place]) -> Result<()> {
 /// What a process said: it wakes others, and knows its own voice.
 pub struct Hint {
     pub from: Tsid,
-    /// Empty: anywhere.
-    pub ready: Vec<Place>,
+    pub ready: Ready,
 }
 
 pub struct Hints(PgListener);
@@ -41,13 +43,20 @@ impl Hints {
     /// The next hint; none when the connection was lost meanwhile and hints may have been missed. Cancel-safe.
     pub async fn next(&mut self) -> Result<Option<Hint>> {
         let Some(notice) = self.0.try_recv().await? else { return Ok(None) };
-        let pair = |text: &str| {
-            let (shard, lane) = text.split_once(':')?;
-            Some((shard.parse().ok()?, Lane(lane.parse().ok()?)))
-        };
-        let (from, pairs) = notice.payload().split_once(';').unwrap_or_default();
-        let ready = pairs.split(',').filter_map(pair).collect();
+        let (from, places) = notice.payload().split_once(';').unwrap_or_default();
+        let mut ready = Ready::default();
+        for (place, since) in places.split(',').filter_map(read_place) {
+            ready.add(place, since);
+        }
+        ready.anywhere = ready.places.is_empty();
         // What cannot be read is taken as: somebody else, anywhere.
         Ok(Some(Hint { from: from.parse().unwrap_or(Tsid(0)), ready }))
     }
+}
+
+fn read_place(text: &str) -> Option<(Place, DateTime<Utc>)> {
+    let mut parts = text.splitn(3, ':');
+    let (shard, lane, micros) = (parts.next()?, parts.next()?, parts.next()?);
+    let since = DateTime::from_timestamp_micros(micros.parse().ok()?)?;
+    Some(((shard.parse().ok()?, Lane(lane.parse().ok()?)), since))
 }

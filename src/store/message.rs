@@ -21,8 +21,9 @@ pub struct Insert {
     pub message: NewMessage,
 }
 
-/// Writes messages with their deliveries and keys. Returns the ids written: what is missing had its key taken.
-pub async fn insert(db: impl Db<'_>, inserts: &[&Insert]) -> Result<Vec<Tsid>> {
+/// Writes messages with their deliveries and keys, ready from `now` on. Returns the ids written: what is missing had its
+/// key taken.
+pub async fn insert(db: impl Db<'_>, inserts: &[&Insert], now: DateTime<Utc>) -> Result<Vec<Tsid>> {
     let details: Vec<String> = inserts
         .iter()
         .map(|i| serde_json::to_string(&i.message.detail))
@@ -49,6 +50,7 @@ pub async fn insert(db: impl Db<'_>, inserts: &[&Insert]) -> Result<Vec<Tsid>> {
         &deliveries().map(|(_, _, d)| d.content).collect::<Vec<_>>(),
         &deliveries().map(|(_, i, _)| i.max_attempts).collect::<Vec<_>>(),
         &deliveries().map(|(_, _, d)| d.to.clone()).collect::<Vec<_>>(),
+        now,
     )
     .fetch_all(db)
     .await?;

@@ -94,12 +94,7 @@ impl Loop {
         let hub = self.hub.clone();
         // Registered before looking: what becomes ready while we look wakes us after it.
         let woken = hub.wake.here_notify.notified();
-        let hints = hub.wake.take_here();
-        let places: Vec<_> = hints.places.into_iter().collect();
-        let strange = !places.is_empty() && !self.marks.wake(&places);
-        if hints.anywhere {
-            self.marks.wake(&[]);
-        }
+        let strange = !self.marks.wake(&hub.wake.take_here());
         let everywhere = strange || Instant::now() >= self.next_poll;
         match self.look(everywhere).await {
             Ok(0) => (),
@@ -182,7 +177,12 @@ impl Loop {
         let mut slots: HashMap<Key, Slot> =
             claim.rows.iter().filter_map(|row| Some((row.key, self.slots.take(row.head.channel)?))).collect();
         self.hub.shutdown.spawn(async move {
-            for held in hold(&hub, claim).await {
+            let ready = hold(&hub, claim).await;
+            for settle in ready.given_back {
+                let Some(slot) = slots.remove(&settle.key) else { continue };
+                let _never = settles.send((settle, slot)).await;
+            }
+            for held in ready.held {
                 let Some(slot) = slots.remove(&held.key()) else { continue };
                 let (hub, settles) = (hub.clone(), settles.clone());
                 hub.clone().shutdown.spawn(async move {

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::hub::Hub;
+use crate::model::watermark::Ready;
 use crate::store::listen::{self, Hints};
 
 /// At most a hundred hints a second from a process.
@@ -17,8 +18,8 @@ pub fn start_telling(hub: &Hub) {
                 () = hub.wake.elsewhere_notify.notified() => (),
                 () = hub.shutdown.stopping() => return,
             }
-            let ready: Vec<_> = hub.wake.take_elsewhere().places.into_iter().collect();
-            if ready.is_empty() {
+            let ready = hub.wake.take_elsewhere();
+            if ready.places.is_empty() {
                 continue;
             }
             if let Err(e) = listen::hint(&hub.store, hub.process, &ready).await {
@@ -50,9 +51,9 @@ async fn listen_until_lost(hub: &Hub) -> crate::error::Result<()> {
         };
         match heard {
             Some(hint) if hint.from == hub.process => (),
-            Some(hint) => hub.wake.heard(hint.ready),
+            Some(hint) => hub.wake.heard(&hint.ready),
             // The connection was lost for a moment: something may have been said meanwhile.
-            None => hub.wake.heard(Vec::new()),
+            None => hub.wake.heard(&Ready { anywhere: true, ..Ready::default() }),
         }
     }
 }

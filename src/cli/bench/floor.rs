@@ -47,7 +47,7 @@ pub async fn single_inserts(bed: &Bed, clients: u32, during: Duration) -> Result
             let (pool, done, bed) = (pool.clone(), done.clone(), bed.clone());
             shutdown.spawn(async move {
                 while began.elapsed() < during {
-                    store::message::insert(pool.api(), &[&bed.insert()]).await?;
+                    store::message::insert(pool.api(), &[&bed.insert()], bed.hub.clock.now()).await?;
                     done.fetch_add(1, Ordering::Relaxed);
                 }
                 Ok::<(), Error>(())
