@@ -43,9 +43,12 @@ pub struct Database {
     /// Where the private PostgreSQL keeps its data [default: /var/lib/notihub for root, ~/.local/share/notihub else].
     #[arg(long, env = "NOTIHUB_DATA_DIR", value_name = "FOLDER")]
     pub data_dir: Option<PathBuf>,
-    /// Connections for the API.
-    #[arg(long, env = "NOTIHUB_API_CONNECTIONS", default_value_t = 12, value_name = "N")]
+    /// Connections for questions to the API.
+    #[arg(long, env = "NOTIHUB_API_CONNECTIONS", default_value_t = 8, value_name = "N")]
     pub api_connections: u32,
+    /// Connections for writing what is accepted: those that group requests, and batches.
+    #[arg(long, env = "NOTIHUB_INTAKE_CONNECTIONS", default_value_t = 6, value_name = "N")]
+    pub intake_connections: u32,
     /// Connections for the workers. Calls hold none, so few are enough.
     #[arg(long, env = "NOTIHUB_WORKER_CONNECTIONS", default_value_t = 6, value_name = "N")]
     pub worker_connections: u32,
@@ -68,7 +71,7 @@ pub struct Api {
     pub listen: SocketAddr,
     /// Transactions that write accepted messages at the same time. While they write, further requests gather and go
     /// together in the next.
-    #[arg(long, env = "NOTIHUB_INTAKE_WRITERS", default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16))]
+    #[arg(long, env = "NOTIHUB_INTAKE_WRITERS", default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16))]
     pub intake_writers: u16,
 }
 

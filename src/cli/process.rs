@@ -30,7 +30,12 @@ pub fn database_url(database: &crate::config::Database) -> Result<String> {
 }
 
 pub fn open_store(database: &crate::config::Database, url: &str) -> Result<Store> {
-    Store::new(url, PoolSizes { api: database.api_connections, engine: database.worker_connections })
+    let sizes = PoolSizes {
+        api: database.api_connections,
+        intake: database.intake_connections,
+        engine: database.worker_connections,
+    };
+    Store::new(url, sizes)
 }
 
 /// Refuses a server that may lose what it confirmed.

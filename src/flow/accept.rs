@@ -36,7 +36,7 @@ pub async fn accept_all(hub: &Hub, partner: &Partner, messages: Vec<NewMessage>)
     let inserts: Vec<Insert> = messages.into_iter().map(|message| prepare(hub, partner, message)).collect();
     let refs: Vec<&Insert> = inserts.iter().collect();
     let now = hub.clock.now();
-    let mut tx = hub.store.begin().await?;
+    let mut tx = hub.store.begin_intake().await?;
     let written = store::message::insert(&mut *tx, &refs, now).await?;
     let held = holders(&mut *tx, &refs, &written).await?;
     let answers = judge(&refs, held);

@@ -95,7 +95,7 @@ async fn write_group(hub: &Hub, group: Vec<Request>) {
 }
 
 async fn write(hub: &Hub, inserts: &[&Insert]) -> Result<Vec<Result<Accepted>>> {
-    let (db, now) = (hub.store.api(), hub.clock.now());
+    let (db, now) = (hub.store.intake(), hub.clock.now());
     let written = message::insert(db, inserts, now).await?;
     hub.metrics.intake_group.with_label_values::<&str>(&[]).observe(inserts.len() as f64);
     let answers = judge(inserts, holders(db, inserts, &written).await?);

@@ -32,8 +32,10 @@ static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
 
 #[derive(Clone)]
 pub struct Store {
-    /// For people's questions and for intake.
+    /// For people's questions.
     pool: PgPool,
+    /// For writing what is accepted.
+    intake: PgPool,
     /// For the engine's few, always equal statements. Kept apart so that a storm of requests cannot take the workers'
     /// connections, and because it plans differently (see `engine_options`).
     engine: PgPool,
@@ -43,6 +45,7 @@ pub struct Store {
 #[derive(Debug, Clone, Copy)]
 pub struct PoolSizes {
     pub api: u32,
+    pub intake: u32,
     pub engine: u32,
 }
 
@@ -64,6 +67,7 @@ impl Store {
             ]);
         Ok(Store {
             pool: pool(sizes.api).connect_lazy_with(options.clone()),
+            intake: pool(sizes.intake).connect_lazy_with(intake_options(options.clone())),
             engine: pool(sizes.engine).connect_lazy_with(engine_options(options.clone())),
             options,
         })
@@ -73,12 +77,20 @@ impl Store {
         &self.pool
     }
 
+    pub fn intake(&self) -> &PgPool {
+        &self.intake
+    }
+
     pub fn engine(&self) -> &PgPool {
         &self.engine
     }
 
     pub async fn begin(&self) -> Result<Tx> {
         Ok(self.pool.begin().await?)
+    }
+
+    pub async fn begin_intake(&self) -> Result<Tx> {
+        Ok(self.intake.begin().await?)
     }
 
     pub async fn begin_engine(&self) -> Result<Tx> {
@@ -115,6 +127,7 @@ impl Store {
 
     pub async fn close(&self) {
         self.pool.close().await;
+        self.intake.close().await;
         self.engine.close().await;
     }
 }
@@ -151,6 +164,16 @@ fn engine_options(options: PgConnectOptions) -> PgConnectOptions {
         // What the engine touches is in memory; and with pages free, a probe by the full key always beats a range.
         ("random_page_cost", "0"),
         ("seq_page_cost", "0"),
+    ])
+}
+
+/// One statement, always the same, over arrays of any length: planned once, and joined by hash whatever the planner
+/// believes of the arrays' length.
+fn intake_options(options: PgConnectOptions) -> PgConnectOptions {
+    options.options([
+        ("plan_cache_mode", "force_generic_plan"),
+        ("enable_nestloop", "off"),
+        ("enable_mergejoin", "off"),
     ])
 }
 

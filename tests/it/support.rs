@@ -70,7 +70,7 @@ pub async fn fresh_database() -> String {
 }
 
 pub fn store(url: &str) -> Store {
-    Store::new(url, PoolSizes { api: 6, engine: 6 }).expect("a store")
+    Store::new(url, PoolSizes { api: 6, intake: 6, engine: 6 }).expect("a store")
 }
 
 pub struct App {

@@ -39,7 +39,7 @@ pub fn example() -> NewMessage {
 
 /// Messages a second when each of `clients` inserts one per commit.
 pub async fn single_inserts(bed: &Bed, clients: u32, during: Duration) -> Result<f64> {
-    let pool = store::Store::new(&bed.database_url, store::PoolSizes { api: clients, engine: 1 })?;
+    let pool = store::Store::new(&bed.database_url, store::PoolSizes { api: 1, intake: clients, engine: 1 })?;
     let (shutdown, done, began) = (Shutdown::new(), Arc::new(AtomicU64::new(0)), Instant::now());
     let bed = Arc::new(Borrowed::of(bed));
     let tasks: Vec<_> = (0..clients)
@@ -47,7 +47,7 @@ pub async fn single_inserts(bed: &Bed, clients: u32, during: Duration) -> Result
             let (pool, done, bed) = (pool.clone(), done.clone(), bed.clone());
             shutdown.spawn(async move {
                 while began.elapsed() < during {
-                    store::message::insert(pool.api(), &[&bed.insert()], bed.hub.clock.now()).await?;
+                    store::message::insert(pool.intake(), &[&bed.insert()], bed.hub.clock.now()).await?;
                     done.fetch_add(1, Ordering::Relaxed);
                 }
                 Ok::<(), Error>(())
