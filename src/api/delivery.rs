@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use super::auth::Caller;
 use super::error::Answer;
-use super::message::{channel_filter, time};
 use super::page::{Page, cursor};
 use super::request::{Id, Query, ok};
+use super::shape::{channel_filter, time};
 use crate::error::Error;
 use crate::hub::Hub;
 use crate::id::Tsid;

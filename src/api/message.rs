@@ -3,7 +3,6 @@
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
-use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
 
 use super::auth::Caller;
@@ -11,28 +10,19 @@ use super::delivery;
 use super::error::Answer;
 use super::page::{Page, cursor};
 use super::request::{Id, Json, Query, ok};
-use crate::error::{Code, Error, Fault, Refusal, Result};
+use super::shape::{message_filter, message_id, time};
+use crate::error::{Code, Fault, Refusal, Result};
 use crate::flow;
 use crate::flow::accept::Accepted;
 use crate::flow::story::{Entry, Whole};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
-use crate::model::channel::Channel;
 use crate::model::delivery::Status;
 use crate::model::intake::Rules;
-use crate::model::lane::Lane;
-use crate::model::message::{Message, NewMessage, OVERALLS, Overall};
+use crate::model::message::{Message, NewMessage, Overall};
 use crate::store::message::{Filter, Listed};
 use crate::store::partner::Partner;
-
-pub fn time(at: DateTime<Utc>) -> String {
-    at.to_rfc3339_opts(SecondsFormat::Micros, true)
-}
-
-pub fn message_id(text: &str) -> Result<Tsid> {
-    text.parse().map_err(|_| Error::NotFound)
-}
 
 pub async fn accept(
     State(hub): State<Hub>,
@@ -194,18 +184,6 @@ fn head_json(message: &Message, overall: Overall) -> Value {
     })
 }
 
-/// The first and last lane of a channel.
-pub fn lanes_of(channel: Channel) -> (i16, i16) {
-    let lanes = Lane::all_of(&[channel]);
-    let numbers = || lanes.iter().map(|l| l.0);
-    (numbers().min().unwrap_or(0), numbers().max().unwrap_or(0))
-}
-
-pub fn channel_filter(query: &mut Query) -> std::result::Result<Option<(i16, i16)>, Refusal> {
-    let channel: Option<Channel> = query.parse("channel", "a channel", |text| text.parse().ok())?;
-    Ok(channel.map(lanes_of))
-}
-
 /// A page of messages that a filter passes, and where the next page begins.
 pub struct Found {
     pub items: Vec<(Message, Overall, Listed)>,
@@ -253,15 +231,7 @@ pub async fn find(
 
 pub async fn list(State(hub): State<Hub>, caller: Caller, mut query: Query) -> Answer {
     let page = Page::read(&mut query, &hub, "messages", &caller.partner)?;
-    let overall = query.parse("status", &format!("one of {}", OVERALLS.map(Overall::as_str).join(", ")), |text| {
-        OVERALLS.into_iter().find(|o| o.as_str() == text)
-    })?;
-    let filter = Filter {
-        kind: query.take("type"),
-        client_msg_id: query.take("clientMsgId"),
-        lanes: channel_filter(&mut query)?,
-        to: query.take("to"),
-    };
+    let (filter, overall) = message_filter(&mut query, "to")?;
     query.close()?;
     let found = find(&hub, &caller.partner, &filter, overall, page).await?;
     let items: Vec<Value> = found

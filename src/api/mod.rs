@@ -9,6 +9,7 @@ mod notification;
 mod page;
 mod request;
 pub mod server;
+mod shape;
 
 use axum::Router;
 use axum::routing::{get, post};

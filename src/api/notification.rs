@@ -6,14 +6,14 @@ use serde_json::{Value, json};
 
 use super::auth::Caller;
 use super::error::Answer;
-use super::message::{answer, apply_key, channel_filter, find, message_id, time};
+use super::message::{answer, apply_key, find};
 use super::page::{Page, cursor};
 use super::request::{Id, Json, Query, ok};
+use super::shape::{message_filter, message_id, time};
 use crate::flow;
 use crate::hub::Hub;
 use crate::limits;
-use crate::model::message::{OVERALLS, Overall};
-use crate::store::message::Filter;
+use crate::model::message::Overall;
 
 pub async fn accept(
     State(hub): State<Hub>,
@@ -83,15 +83,7 @@ pub async fn get(State(hub): State<Hub>, caller: Caller, query: Query, Id(id): I
 
 pub async fn list(State(hub): State<Hub>, caller: Caller, mut query: Query) -> Answer {
     let page = Page::read(&mut query, &hub, "notifications", &caller.partner)?;
-    let overall = query.parse("status", &format!("one of {}", OVERALLS.map(Overall::as_str).join(", ")), |text| {
-        OVERALLS.into_iter().find(|o| o.as_str() == text)
-    })?;
-    let filter = Filter {
-        kind: query.take("type"),
-        client_msg_id: query.take("clientMsgId"),
-        lanes: channel_filter(&mut query)?,
-        to: query.take("recipient"),
-    };
+    let (filter, overall) = message_filter(&mut query, "recipient")?;
     query.close()?;
     let found = find(&hub, &caller.partner, &filter, overall, page).await?;
     let items: Vec<Value> = found

@@ -8,6 +8,21 @@ use crate::id::Tsid;
 use crate::model::delivery::{Head, Key, OutcomeKind, Status, Step};
 use crate::model::lane::Lane;
 
+/// The law's view of a row. `$status` and `$cancel` are given where the statement does not return them.
+macro_rules! head {
+    ($r:expr, $status:expr, $cancel:expr) => {
+        Head {
+            status: $status,
+            channel: Lane($r.lane).channel(),
+            attempt: $r.attempt,
+            max_attempts: $r.max_attempts,
+            possibly_sent: $r.possibly_sent,
+            cancel_requested: $cancel,
+            expires_at: $r.expires_at,
+        }
+    };
+}
+
 /// How much to claim from one lane, and from where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ask {
@@ -52,15 +67,7 @@ pub async fn claim(
         .map(|r| Claimed {
             key: Key { shard: r.shard, message_id: Tsid(r.message_id), no: r.no },
             lane: Lane(r.lane),
-            head: Head {
-                status: Status::Processing,
-                channel: Lane(r.lane).channel(),
-                attempt: r.attempt,
-                max_attempts: r.max_attempts,
-                possibly_sent: r.possibly_sent,
-                cancel_requested: r.cancel_requested,
-                expires_at: r.expires_at,
-            },
+            head: head!(r, Status::Processing, r.cancel_requested),
             content: r.content,
             ready_at: r.ready_at,
             recipient: r.recipient,
@@ -164,15 +171,7 @@ pub async fn overdue(conn: &mut Conn, shards: &[i16], mark: DateTime<Utc>, rows:
         .map(|r| Overdue {
             key: Key { shard: r.shard, message_id: Tsid(r.message_id), no: r.no },
             lane: Lane(r.lane),
-            head: Head {
-                status: Status::Processing,
-                channel: Lane(r.lane).channel(),
-                attempt: r.attempt,
-                max_attempts: r.max_attempts,
-                possibly_sent: r.possibly_sent,
-                cancel_requested: r.cancel_requested,
-                expires_at: r.expires_at,
-            },
+            head: head!(r, Status::Processing, r.cancel_requested),
             worker: Tsid(r.worker),
             lease_until: r.lease_until,
             begun: r.begun,
@@ -219,15 +218,7 @@ pub async fn worthless(db: impl Db<'_>, from: SweepPosition, now: DateTime<Utc>,
     let expired = found.into_iter().filter(|r| r.expires_at.is_some_and(|at| at <= now));
     let expired = expired
         .map(|r| {
-            let head = Head {
-                status: Status::Pending,
-                channel: Lane(r.lane).channel(),
-                attempt: r.attempt,
-                max_attempts: r.max_attempts,
-                possibly_sent: r.possibly_sent,
-                cancel_requested: false,
-                expires_at: r.expires_at,
-            };
+            let head = head!(r, Status::Pending, false);
             Waiting { key: Key { shard: r.shard, message_id: Tsid(r.message_id), no: r.no }, lane: Lane(r.lane), head }
         })
         .collect();
@@ -239,15 +230,7 @@ pub async fn open(db: impl Db<'_>, partner_id: Tsid, shard: i16, message_id: Tsi
     let rows = sqlx::query_file!("sql/delivery/open.sql", partner_id.0, shard, message_id.0).fetch_all(db).await?;
     rows.into_iter()
         .map(|r| {
-            let head = Head {
-                status: word(&r.status, "status")?,
-                channel: Lane(r.lane).channel(),
-                attempt: r.attempt,
-                max_attempts: r.max_attempts,
-                possibly_sent: r.possibly_sent,
-                cancel_requested: r.cancel_requested,
-                expires_at: r.expires_at,
-            };
+            let head = head!(r, word(&r.status, "status")?, r.cancel_requested);
             let key = Key { shard: r.shard, message_id: Tsid(r.message_id), no: r.no };
             Ok(Waiting { key, lane: Lane(r.lane), head })
         })
