@@ -29,6 +29,12 @@ pub struct Held {
     message: Arc<Contents>,
     provider: Arc<dyn Provider>,
     on_unknown: OnUnknown,
+    holder: Holder,
+}
+
+/// Who holds a delivery, and since when.
+#[derive(Debug, Clone, Copy)]
+struct Holder {
     worker: Tsid,
     claimed_at: DateTime<Utc>,
     /// Monotonic, from before the claim was sent: the lease cannot have begun earlier.
@@ -44,25 +50,23 @@ impl Held {
 /// What a claim took, not yet ready to be called.
 pub struct Claim {
     pub rows: Vec<Claimed>,
-    worker: Tsid,
-    since: Instant,
-    claimed_at: DateTime<Utc>,
+    holder: Holder,
 }
 
 /// Claims for `worker` at most `most` deliveries from these places.
 pub async fn claim(hub: &Hub, worker: Tsid, looks: &[Look], most: i64) -> Result<Claim> {
-    let (since, claimed_at) = (Instant::now(), hub.clock.now());
+    let holder = Holder { worker, claimed_at: hub.clock.now(), since: Instant::now() };
     let asks: Vec<Ask> =
         looks.iter().map(|l| Ask { shard: l.place.0, lane: l.place.1, mark: l.mark, take: l.take }).collect();
     let rows = store::delivery::claim(hub.store.engine(), &asks, most, worker, hub.settings.timing.lease()).await?;
-    observe(&hub.metrics.claim_seconds, &[], since.elapsed());
+    observe(&hub.metrics.claim_seconds, &[], holder.since.elapsed());
     hub.metrics.claim_rows.with_label_values::<&str>(&[]).observe(rows.len() as f64);
     for row in &rows {
-        let waited = (claimed_at - row.ready_at).to_std().unwrap_or_default();
+        let waited = (holder.claimed_at - row.ready_at).to_std().unwrap_or_default();
         observe(&hub.metrics.queue_wait_seconds, &[row.lane.priority().as_str()], waited);
         hub.metrics.claimed.with_label_values(&[row.head.channel.as_str()]).inc();
     }
-    Ok(Claim { rows, worker, since, claimed_at })
+    Ok(Claim { rows, holder })
 }
 
 /// What became of a claim: deliveries to call, and those given back because what to send could not be read.
@@ -73,7 +77,7 @@ pub struct Ready {
 
 /// Loads contents and records beginnings.
 pub async fn hold(hub: &Hub, claim: Claim) -> Ready {
-    let Claim { rows: claimed, worker, since, claimed_at } = claim;
+    let Claim { rows: claimed, holder } = claim;
     let wanted: BTreeSet<(i16, Tsid)> = claimed.iter().map(|c| (c.key.shard, c.key.message_id)).collect();
     let wanted: Vec<(i16, Tsid)> = wanted.into_iter().collect();
     let contents = match store::message::contents(hub.store.engine(), &wanted).await {
@@ -92,26 +96,26 @@ pub async fn hold(hub: &Hub, claim: Claim) -> Ready {
         match message.zip(hub.providers.of(claimed.head.channel).cloned()) {
             Some((message, provider)) => {
                 let on_unknown = strictest(hub, provider.as_ref());
-                held.push(Held { claimed, message, provider, on_unknown, worker, claimed_at, since });
+                held.push(Held { claimed, message, provider, on_unknown, holder });
             }
-            None => {
-                given_back.push(settle_of(hub, &claimed, Outcome::Released, false, None, (worker, claimed_at, None)))
-            }
+            None => given_back.push(settle_of(hub, &claimed, holder, Outcome::Released, None)),
         }
     }
-    Ready { held: begin(hub, worker, held, claimed_at).await, given_back }
+    Ready { held: begin(hub, holder, held).await, given_back }
 }
 
-/// The settle that an outcome leads to. `by`: worker, when claimed, when called.
-fn settle_of(
-    hub: &Hub,
-    claimed: &Claimed,
-    outcome: Outcome,
-    begun: bool,
-    provider: Option<(&str, OnUnknown)>,
-    by: (Tsid, DateTime<Utc>, Option<DateTime<Utc>>),
-) -> Settle {
-    let on_unknown = provider.map_or(OnUnknown::Hold, |p| p.1);
+/// A call that was made, or at least prepared.
+struct Call<'a> {
+    provider: &'a str,
+    on_unknown: OnUnknown,
+    called_at: Option<DateTime<Utc>>,
+}
+
+/// The settle that an outcome leads to.
+fn settle_of(hub: &Hub, claimed: &Claimed, holder: Holder, outcome: Outcome, call: Option<Call<'_>>) -> Settle {
+    let on_unknown = call.as_ref().map_or(OnUnknown::Hold, |c| c.on_unknown);
+    let begun = call.is_some() && on_unknown == OnUnknown::Hold;
+    let called_at = call.as_ref().and_then(|c| c.called_at);
     let policy = hub.settings.retry.policy();
     let step = next(&claimed.head, &outcome, &policy, on_unknown, hub.clock.now(), rand::random());
     Settle {
@@ -120,8 +124,8 @@ fn settle_of(
         attempt: claimed.head.attempt,
         was: Status::Processing,
         step,
-        provider: provider.filter(|_| by.2.is_some()).map(|p| p.0.to_owned()),
-        tried: Some(tried(outcome, begun, by.0, by.1, by.2)),
+        provider: call.filter(|_| called_at.is_some()).map(|c| c.provider.to_owned()),
+        tried: Some(tried(outcome, begun, holder.worker, holder.claimed_at, called_at)),
     }
 }
 
@@ -133,7 +137,7 @@ fn strictest(hub: &Hub, provider: &dyn Provider) -> OnUnknown {
 }
 
 /// Where an unknown outcome must not lead to a second copy, the beginning of a call is durable before the call.
-async fn begin(hub: &Hub, worker: Tsid, held: Vec<Held>, claimed_at: DateTime<Utc>) -> Vec<Held> {
+async fn begin(hub: &Hub, holder: Holder, held: Vec<Held>) -> Vec<Held> {
     let calls: Vec<(Key, i16, String)> = held
         .iter()
         .filter(|h| h.on_unknown == OnUnknown::Hold)
@@ -142,6 +146,7 @@ async fn begin(hub: &Hub, worker: Tsid, held: Vec<Held>, claimed_at: DateTime<Ut
     if calls.is_empty() {
         return held;
     }
+    let Holder { worker, claimed_at, .. } = holder;
     match store::attempt::begin(hub.store.engine(), &calls, worker, claimed_at, hub.clock.now()).await {
         Ok(begun) => {
             let begun: HashSet<Key> = begun.into_iter().collect();
@@ -165,7 +170,7 @@ pub async fn call(hub: &Hub, held: Held) -> Settle {
         Outcome::Expired
     } else if head.cancel_requested {
         Outcome::Canceled
-    } else if hub.shutdown.is_stopping() || held.since.elapsed() > timing.begin_within() {
+    } else if hub.shutdown.is_stopping() || held.holder.since.elapsed() > timing.begin_within() {
         // Not begun in time to end within the lease.
         Outcome::Released
     } else {
@@ -173,9 +178,8 @@ pub async fn call(hub: &Hub, held: Held) -> Settle {
         ask(hub, &held).await
     };
     let (provider, kind) = (held.provider.name(), outcome.kind().as_str());
-    let begun = held.on_unknown == OnUnknown::Hold;
-    let by = (held.worker, held.claimed_at, called_at);
-    let settle = settle_of(hub, &held.claimed, outcome, begun, Some((provider, held.on_unknown)), by);
+    let call = Call { provider, on_unknown: held.on_unknown, called_at };
+    let settle = settle_of(hub, &held.claimed, held.holder, outcome, Some(call));
     let (status, reason) = (settle.step.status, settle.step.reason.unwrap_or_default());
     hub.metrics.outcomes.with_label_values(&[provider, kind, reason]).inc();
     tracing::debug!(
@@ -198,7 +202,7 @@ async fn ask(hub: &Hub, held: &Held) -> Outcome {
     };
     let began = Instant::now();
     // A panicking adapter ends its own attempt only; whether it had asked by then, nobody can say.
-    let sending = AssertUnwindSafe(held.provider.send(letter)).catch_unwind();
+    let sending = AssertUnwindSafe(async { held.provider.send(letter).await }).catch_unwind();
     let outcome = match tokio::time::timeout(hub.settings.timing.call_budget(), sending).await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(_panic)) => {
