@@ -50,6 +50,8 @@ create table deliveries (
   status delivery_status not null,
   possibly_sent boolean not null default false,
   cancel_requested boolean not null default false,
+  -- Its claimer records the beginning of calls: only then does a missing record prove that none began.
+  begins_recorded boolean not null default false,
   partner_id bigint not null,
   ready_at timestamptz not null,
   lease_until timestamptz,

@@ -36,8 +36,8 @@ pub struct Settings {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Database")]
 pub struct Database {
-    /// An existing PostgreSQL 15 or newer, as postgres://user:password@host:port/database. Without it a private server
-    /// is started from the programs installed on this machine.
+    /// An existing PostgreSQL 15 or newer, as postgres://user:password@host:port/database. Without it `up` starts a private
+    /// server from the programs installed on this machine, and the other commands use that of a running `up`.
     #[arg(long, env = "NOTIHUB_DATABASE_URL", hide_env_values = true, value_name = "URL")]
     pub database_url: Option<String>,
     /// Where the private PostgreSQL keeps its data [default: /var/lib/notihub for root, ~/.local/share/notihub else].
@@ -95,7 +95,8 @@ pub struct Work {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Timing")]
 pub struct Timing {
-    /// Milliseconds a provider has to answer, connecting and reading included.
+    /// Milliseconds a provider has to answer, connecting and reading included. More than 10,000, the longest a statement
+    /// may run.
     #[arg(long, env = "NOTIHUB_CALL_BUDGET_MS", default_value_t = 15_000, value_name = "MS")]
     pub call_budget_ms: u64,
     /// Milliseconds of the call budget that connecting may take.
@@ -205,7 +206,7 @@ pub struct Slack {
     /// in the environment or in notihub.toml.
     #[arg(long = "slack-destination", env = "NOTIHUB_SLACK_DESTINATION", hide_env_values = true, value_delimiter = ',', value_name = "NAME=URL", value_parser = pair)]
     pub slack_destinations: Vec<(String, String)>,
-    /// The destination of messages that name only the channel SLACK [default: ops, or the only one].
+    /// The destination of notifications in the short form, which name only the channel SLACK [default: ops, or the only one].
     #[arg(long, env = "NOTIHUB_SLACK_DEFAULT", value_name = "NAME")]
     pub slack_default: Option<String>,
 }
@@ -222,7 +223,7 @@ pub enum LogFormat {
 #[command(next_help_heading = "Logs")]
 pub struct Log {
     /// error, warn, info, debug or trace; or by module, as in info,notihub::worker=debug.
-    #[arg(long, env = "NOTIHUB_LOG", default_value = "info", value_name = "LEVEL")]
+    #[arg(long, env = "NOTIHUB_LOG", default_value = "info,sqlx::postgres::notice=warn", value_name = "LEVEL")]
     pub log: String,
     /// [default: text on a terminal, json otherwise]
     #[arg(long, env = "NOTIHUB_LOG_FORMAT", value_name = "FORMAT")]
@@ -256,10 +257,11 @@ impl Settings {
             ),
         )?;
         rule(
-            t.call_budget_ms + t.settle_budget_ms + t.lease_margin_ms <= t.lease_ms,
+            t.call_budget_ms + t.settle_budget_ms + t.lease_margin_ms + 1000 <= t.lease_ms,
             format!(
-                "lease-ms ({}) must be at least call-budget-ms + settle-budget-ms + lease-margin-ms ({} + {} + {}): else \
-                 another worker takes a delivery while its call is still running",
+                "lease-ms ({}) must be at least a second more than call-budget-ms + settle-budget-ms + lease-margin-ms \
+                 ({} + {} + {}): else no call can begin in time, or another worker takes a delivery while its call is \
+                 still running",
                 t.lease_ms, t.call_budget_ms, t.settle_budget_ms, t.lease_margin_ms
             ),
         )?;
@@ -380,8 +382,11 @@ pub fn file(named: Option<&std::path::Path>) -> Result<BTreeMap<String, Vec<Stri
         Err(e) if e.kind() == std::io::ErrorKind::NotFound && asked.is_none() => return Ok(BTreeMap::new()),
         Err(e) => return Err(Error::Setup(format!("{} cannot be read: {e}", path.display()))),
     };
-    let table: toml::Table =
-        toml::from_str(&text).map_err(|e| Error::Setup(format!("{} is not right: {e}", path.display())))?;
+    let table: toml::Table = toml::from_str(&text).map_err(|e| {
+        // The library's own text quotes the line, which may hold a secret.
+        let line = e.span().map_or(0, |span| text[..span.start].lines().count().max(1));
+        Error::Setup(format!("{} is not right in line {line}: {}", path.display(), e.message()))
+    })?;
     table.into_iter().map(|(name, value)| Ok((name.clone(), file_values(&path, &name, value)?))).collect()
 }
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest a request waits for a connection: then 503 with Retry-After is kinder than a queue nobody sees.
 pub const POOL_ACQUIRE: Duration = Duration::from_secs(1);
+/// Workers have nobody waiting for an answer: they rather wait than fail.
+pub const POOL_ACQUIRE_ENGINE: Duration = Duration::from_secs(10);
 
 /// Retention by partition: partitions are a week long …
 pub const PARTITION_DAYS: i64 = 7;
@@ -25,6 +27,11 @@ pub const BATCH_MESSAGES: usize = 1_000;
 pub const DELIVERIES: usize = 10_000;
 /// Keys and items in one body: what a reader would have to hold at once.
 pub const JSON_NODES: usize = 200_000;
+
+/// Ways one message goes out: entries of `channels`.
+pub const CHANNELS: usize = 50;
+/// All contents of one message, a body that serves several channels counted for each: what a worker loads to send it.
+pub const CONTENT_BYTES: usize = 1 << 20;
 
 pub const KIND_CHARS: usize = 64;
 pub const CLIENT_MSG_ID_CHARS: usize = 128;

@@ -37,7 +37,7 @@ tried as (
 ended as (
   update attempts a
   set outcome = h.outcome, ended_at = $20, next_at = h.ready_at, reason = h.reason, code = h.code, detail = h.detail,
-    provider_ref = h.provider_ref, called_at = coalesce(a.called_at, h.called_at),
+    provider_ref = h.provider_ref, called_at = case when h.outcome <> 'NOT_CALLED' then coalesce(a.called_at, h.called_at) end,
     provider = coalesce(h.provider, a.provider)
   from head h
   where h.outcome is not null and h.begun

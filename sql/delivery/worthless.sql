@@ -8,7 +8,8 @@ with seen as materialized (
   from deliveries d
   where d.status = 'PENDING' and (d.shard, d.lane, d.ready_at) > ($1::smallint, $2::smallint, $3::timestamptz)
   order by d.shard, d.lane, d.ready_at
-  limit $5
+  -- With ties: to go on behind the last row must pass over none that is ready at the same moment.
+  fetch first $5 rows with ties
 )
 select shard, message_id, no, lane, attempt, max_attempts, possibly_sent, ready_at, expires_at, position as "position!"
 from seen

@@ -16,13 +16,14 @@ pub async fn alive() -> Response {
     ok(StatusCode::OK, &json!({"code": "0000", "status": "alive"}))
 }
 
-/// 200 when messages can be accepted and something delivers them; 503 with what is missing otherwise.
+/// 200 when messages can be accepted; 503 with what is missing otherwise. That no worker was seen is told, and no reason to
+/// send requests elsewhere: they are stored, and delivered when one comes, from cron for instance.
 pub async fn ready(State(hub): State<Hub>) -> Response {
     let checks = match look(&hub).await {
         Ok(checks) => checks,
         Err(e) => vec![("database", false, e.to_string())],
     };
-    let good = !hub.shutdown.is_stopping() && checks.iter().all(|c| c.1);
+    let good = !hub.shutdown.is_stopping() && checks.iter().all(|c| c.1 || c.0 == "worker");
     let items: Vec<_> =
         checks.iter().map(|(name, good, text)| json!({"check": name, "ok": good, "detail": text})).collect();
     let status = if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -45,7 +46,7 @@ async fn look(hub: &Hub) -> Result<Vec<(&'static str, bool, String)>> {
         (
             "partitions",
             ahead && !partitions.in_default,
-            format!("made until {:?}", partitions.until.map(|u| u.date_naive())),
+            format!("made until {}", partitions.until.map_or("never".into(), |u| u.date_naive().to_string())),
         ),
         ("worker", !workers.is_empty(), format!("{} seen in the last 30 s", workers.len())),
     ])

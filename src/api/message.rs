@@ -46,7 +46,9 @@ pub async fn accept(
 pub fn apply_key(message: &mut NewMessage, headers: &HeaderMap) -> Result<()> {
     let mut given = headers.get_all("idempotency-key").iter();
     let Some(key) = given.next() else { return Ok(()) };
-    let key = key.to_str().ok().filter(|k| !k.trim().is_empty() && k.len() <= limits::CLIENT_MSG_ID_CHARS);
+    let visible =
+        |k: &&str| !k.trim().is_empty() && k.len() <= limits::CLIENT_MSG_ID_CHARS && !k.contains(char::is_control);
+    let key = key.to_str().ok().filter(visible);
     let key = key.filter(|_| given.next().is_none());
     let key = key.ok_or_else(|| bad_key("must be given once, as 1 to 128 visible characters"))?;
     match &message.client_msg_id {
@@ -105,20 +107,19 @@ fn dry(message: &NewMessage, rules: &Rules) -> Value {
     let deliveries: Vec<Value> = message
         .deliveries
         .iter()
-        .map(|d| {
-            let content = usize::try_from(d.content).ok().and_then(|n| message.detail.contents.get(n));
-            json!({
-                "channel": d.channel.as_str(),
-                "to": d.to,
-                "status": status.as_str(),
-                "parts": 1,
-                "bytes": content.map_or(0, |c| c.body.len() + c.html.as_ref().map_or(0, String::len)),
-                "subject": content.and_then(|c| c.subject.clone()),
-                "body": content.map(|c| c.body.clone()),
-            })
-        })
+        .map(|d| json!({"channel": d.channel.as_str(), "to": d.to, "status": status.as_str(), "content": d.content}))
         .collect();
-    json!({"code": "0000", "dryRun": true, "clientMsgId": message.client_msg_id, "deliveries": deliveries})
+    // Each content once: a body for ten thousand recipients is one body.
+    let contents: Vec<Value> = message
+        .detail
+        .contents
+        .iter()
+        .map(|c| json!({"parts": 1, "bytes": c.bytes(), "subject": c.subject, "body": c.body}))
+        .collect();
+    json!({
+        "code": "0000", "dryRun": true, "clientMsgId": message.client_msg_id, "deliveries": deliveries,
+        "contents": contents,
+    })
 }
 
 pub async fn accept_batch(
@@ -164,9 +165,15 @@ fn whole_json(whole: &Whole) -> Value {
         .collect();
     let mut body = head_json(&whole.message, whole.overall);
     body["code"] = "0000".into();
+    body["possiblySent"] = in_doubt(&whole.deliveries).into();
     body["contents"] = serde_json::to_value(&whole.message.detail.contents).unwrap_or_default();
     body["deliveries"] = deliveries.into();
     body
+}
+
+/// Some delivery did not succeed, and yet a provider may have taken it.
+pub fn in_doubt(deliveries: &[crate::store::delivery::Row]) -> bool {
+    deliveries.iter().any(|d| d.possibly_sent && !d.status.is_success())
 }
 
 fn head_json(message: &Message, overall: Overall) -> Value {

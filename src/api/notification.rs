@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::auth::Caller;
 use super::error::Answer;
-use super::message::{answer, apply_key, find};
+use super::message::{answer, apply_key, find, in_doubt};
 use super::page::{Page, cursor};
 use super::request::{Id, Json, Query, ok};
 use super::shape::{message_filter, message_id, time};
@@ -63,6 +63,7 @@ pub async fn get(State(hub): State<Hub>, caller: Caller, query: Query, Id(id): I
                 "status": d.status.as_notification_str(),
                 "attempts": d.attempt,
                 "error": d.reason,
+                "possiblySent": d.possibly_sent,
                 "settledAt": d.settled_at.map(time),
             })
         })
@@ -75,6 +76,7 @@ pub async fn get(State(hub): State<Hub>, caller: Caller, query: Query, Id(id): I
         "title": message.detail.title,
         "message": message.detail.contents.first().map(|c| &c.body),
         "status": whole.overall.as_str(),
+        "possiblySent": in_doubt(&whole.deliveries),
         "createdAt": time(message.created_at),
         "deliveries": deliveries,
     });

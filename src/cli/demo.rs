@@ -44,7 +44,7 @@ pub async fn run(hub: &Hub, url: &str, simulators: &Simulators, output: Output, 
     let client = Client::new(&Target { url: url.to_owned() })?;
     let (mut good, mut told) = (true, Vec::new());
     for (n, (title, body)) in scenarios(&hub.next_id().to_string()).into_iter().enumerate() {
-        let accepted = client.post("/notifications", &body).await?;
+        let accepted = post_surely(&client, &body).await?;
         let id = accepted["id"].as_str().unwrap_or_default().to_owned();
         let (message, settled) = client.settled(&id, Duration::from_secs(30)).await?;
         let timeline = client.get(&format!("/v1/messages/{id}/timeline")).await?;
@@ -73,6 +73,18 @@ pub async fn run(hub: &Hub, url: &str, simulators: &Simulators, output: Output, 
         Output::Json => print::json(&json!({"scenarios": told, "good": good, "mails": mails, "slackPosts": posts})),
     }
     Ok(good)
+}
+
+/// As a service should: repeated with the same clientMsgId while the hub says that it could not.
+async fn post_surely(client: &Client, body: &Value) -> Result<Value> {
+    let mut tries = 0;
+    loop {
+        match client.post("/notifications", body).await {
+            Err(_) if tries < 10 => tries += 1,
+            answered => return answered,
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
 }
 
 /// How to go on by hand.

@@ -126,7 +126,9 @@ pub fn main() -> ExitCode {
 
 /// The file's values become the defaults of the flags with their names; clap then orders flag, environment, file.
 fn parse(args: Vec<std::ffi::OsString>) -> Result<Cli> {
-    let named = args.iter().position(|a| a == "--config").and_then(|n| args.get(n + 1)).map(PathBuf::from);
+    let apart = args.iter().position(|a| a == "--config").and_then(|n| args.get(n + 1)).map(PathBuf::from);
+    let joined = args.iter().find_map(|a| a.to_str()?.strip_prefix("--config=").map(PathBuf::from));
+    let named = apart.or(joined);
     let mut command = Cli::command();
     for (name, values) in config::file(named.as_deref())? {
         let mut known = false;
@@ -146,8 +148,19 @@ fn parse(args: Vec<std::ffi::OsString>) -> Result<Cli> {
             )));
         }
     }
-    let matches = command.try_get_matches_from(args).unwrap_or_else(|e| e.exit());
+    let matches = command.try_get_matches_from(args).unwrap_or_else(|e| without_secret(e).exit());
     Cli::from_arg_matches(&matches).map_err(|e| Error::Setup(e.to_string()))
+}
+
+/// A usage error quotes the value it refuses; not that of a secret.
+fn without_secret(mut e: clap::Error) -> clap::Error {
+    use clap::error::{ContextKind, ContextValue};
+    const SECRET: [&str; 3] = ["--slack-destination", "--database-url", "--smtp-password"];
+    let secret = |arg: &ContextValue| SECRET.iter().any(|s| arg.to_string().contains(s));
+    if e.get(ContextKind::InvalidArg).is_some_and(secret) {
+        e.insert(ContextKind::InvalidValue, ContextValue::String("(not shown)".into()));
+    }
+    e
 }
 
 async fn run(cli: Cli) -> Result<u8> {

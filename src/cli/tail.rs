@@ -38,34 +38,39 @@ pub async fn run(args: Tail, output: Output) -> Result<u8> {
             filter.push_str(&format!("&{name}={value}"));
         }
     }
-    let mut shown: HashMap<String, String> = HashMap::new();
-    let mut limit = u32::from(args.lines);
+    let page = |limit: u32| {
+        let (client, path) = (&client, format!("/v1/messages?limit={limit}{filter}"));
+        async move { Result::<Vec<Value>>::Ok(client.get(&path).await?["items"].as_array().cloned().unwrap_or_default()) }
+    };
+    let latest = page(FOLLOWED).await?;
+    // What lies further back than the lines asked for is known, not news.
+    let mut shown: HashMap<String, String> =
+        latest.iter().map(|item| (text(&item["messageId"]), text(&item["status"]))).collect();
+    latest.iter().take(usize::from(args.lines)).rev().for_each(|item| line(item, output));
     let mut stop = std::pin::pin!(signalled());
+    if args.no_follow {
+        return Ok(0);
+    }
     loop {
-        let page = client.get(&format!("/v1/messages?limit={limit}{filter}")).await?;
-        let mut now = HashMap::new();
-        for item in page["items"].as_array().into_iter().flatten().rev() {
-            let (id, status) = (text(&item["messageId"]), text(&item["status"]));
-            if shown.get(&id) != Some(&status) {
-                line(item, output);
-            }
-            now.insert(id, status);
-        }
-        // Only the page's messages are followed: what scrolled out of it is no longer news.
-        shown = now;
-        limit = 200;
-        if args.no_follow {
-            return Ok(0);
-        }
-        if page["items"].as_array().is_some_and(|items| items.len() < usize::from(args.lines)) {
-            limit = 200;
-        }
         tokio::select! {
             () = tokio::time::sleep(Duration::from_secs(1)) => (),
             () = &mut stop => return Ok(0),
         }
+        let items = page(FOLLOWED).await?;
+        let now: HashMap<String, String> =
+            items.iter().map(|item| (text(&item["messageId"]), text(&item["status"]))).collect();
+        let news = items
+            .iter()
+            .rev()
+            .filter(|item| shown.get(&text(&item["messageId"])) != now.get(&text(&item["messageId"])));
+        news.for_each(|item| line(item, output));
+        // Only the page's messages are followed: what scrolled out of it is no longer news.
+        shown = now;
     }
 }
+
+/// Messages looked at each second; of more in a second than this, the older are not told.
+const FOLLOWED: u32 = 200;
 
 fn text(value: &Value) -> String {
     print::printable(value.as_str().unwrap_or_default())

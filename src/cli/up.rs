@@ -37,29 +37,38 @@ pub async fn run(args: Up, output: Output) -> Result<u8> {
     let began = Instant::now();
     let mut settings = args.settings;
     // People read `up`'s own output; the log is for when something is wrong.
-    if settings.log.log == "info" && args.demo {
+    if args.demo && settings.log.log.starts_with("info,sqlx") {
         settings.log.log = "warn,notihub::cli::pg=info".into();
     }
     telemetry::start_logs(&settings.log)?;
     settings.check()?;
     // What the hub stands on, stopped after it: PostgreSQL and the simulators.
     let ground = Shutdown::new();
-    let code = tokio::select! {
-        ran = on_ground(settings, &ground, args.demo, args.once, output, began) => ran,
-    };
+    // Heard from the first moment on, so that PostgreSQL is always stopped in order.
+    let asked = Shutdown::new();
+    let (stop, gone) = (asked.clone(), ground.clone());
+    ground.spawn(async move {
+        tokio::select! { () = signalled() => stop.stop(), () = gone.stopping() => () }
+    });
+    let wish = Wish { demo: args.demo, once: args.once, asked, output, began };
+    let code = on_ground(settings, &ground, &wish).await;
     ground.stop();
     ground.drained(std::time::Duration::from_secs(30)).await;
     code
 }
 
-async fn on_ground(
-    mut settings: Settings,
-    ground: &Shutdown,
-    with_demo: bool,
+/// What the caller wants of `up`.
+struct Wish {
+    demo: bool,
     once: bool,
+    /// Says stop when the caller does.
+    asked: Shutdown,
     output: Output,
     began: Instant,
-) -> Result<u8> {
+}
+
+async fn on_ground(mut settings: Settings, ground: &Shutdown, wish: &Wish) -> Result<u8> {
+    let Wish { output, began, .. } = *wish;
     let url = match &settings.database.database_url {
         Some(url) => url.clone(),
         None => start_pg(&settings, ground).await?,
@@ -74,14 +83,17 @@ async fn on_ground(
         banner(&hub, &url, &simulators, began);
     }
     let mut good = true;
-    if with_demo {
-        good = demo::run(&hub, &url, &simulators, output, began).await?;
+    if wish.demo {
+        good = tokio::select! {
+            good = demo::run(&hub, &url, &simulators, output, began) => good?,
+            () = wish.asked.stopping() => true,
+        };
     }
-    if !once {
+    if !wish.once {
         if output == Output::Text {
             demo::invite(&url);
         }
-        signalled().await;
+        wish.asked.stopping().await;
     }
     let stopped = process::stop(&hub).await;
     Ok(if good { stopped } else { 1 })

@@ -21,7 +21,9 @@ pub struct Serve {
     work: bool,
 }
 
+// Its own group name: the settings have a group called Work already.
 #[derive(Debug, Args)]
+#[group(id = "work_command")]
 #[command(
     after_help = "From cron:\n  * * * * * notihub work --once\n\nOn a schedule of its own (with or without seconds):\n  \
 notihub work --cron '*/10 * * * * *'"

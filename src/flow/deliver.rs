@@ -14,8 +14,9 @@ use crate::error::Result;
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
-use crate::model::channel::OnUnknown;
-use crate::model::delivery::{Key, Outcome, OutcomeKind, Status, next};
+use crate::model::channel::{Channel, OnUnknown};
+use crate::model::delivery::{Key, Outcome, Status, next};
+use crate::model::retry::ErrorClass;
 use crate::model::watermark::Look;
 use crate::provider::{Letter, Provider};
 use crate::store;
@@ -56,8 +57,14 @@ pub struct Claim {
 /// Claims for `worker` at most `most` deliveries from these places.
 pub async fn claim(hub: &Hub, worker: Tsid, looks: &[Look], most: i64) -> Result<Claim> {
     let holder = Holder { worker, claimed_at: hub.clock.now(), since: Instant::now() };
-    let asks: Vec<Ask> =
-        looks.iter().map(|l| Ask { shard: l.place.0, lane: l.place.1, mark: l.mark, take: l.take }).collect();
+    let ask = |look: &Look| Ask {
+        shard: look.place.0,
+        lane: look.place.1,
+        mark: look.mark,
+        take: look.take,
+        begins_recorded: on_unknown(hub, look.place.1.channel()) == OnUnknown::Hold,
+    };
+    let asks: Vec<Ask> = looks.iter().map(ask).collect();
     let rows = store::delivery::claim(hub.store.engine(), &asks, most, worker, hub.settings.timing.lease()).await?;
     observe(&hub.metrics.claim_seconds, &[], holder.since.elapsed());
     hub.metrics.claim_rows.with_label_values::<&str>(&[]).observe(rows.len() as f64);
@@ -80,26 +87,32 @@ pub async fn hold(hub: &Hub, claim: Claim) -> Ready {
     let Claim { rows: claimed, holder } = claim;
     let wanted: BTreeSet<(i16, Tsid)> = claimed.iter().map(|c| (c.key.shard, c.key.message_id)).collect();
     let wanted: Vec<(i16, Tsid)> = wanted.into_iter().collect();
-    let contents = match store::message::contents(hub.store.engine(), &wanted).await {
-        Ok(contents) => contents,
-        Err(e) => {
-            tracing::warn!(error = %e, deliveries = claimed.len(), "claimed, but what to send could not be read");
-            Vec::new()
-        }
-    };
-    let contents: HashMap<Tsid, Arc<Contents>> =
-        contents.into_iter().map(|message| (message.message_id, Arc::new(message))).collect();
+    let contents = store::message::contents(hub.store.engine(), &wanted).await.unwrap_or_else(|e| {
+        tracing::warn!(error = %e, deliveries = claimed.len(), "claimed, but what to send could not be read");
+        Vec::new()
+    });
+    let contents: HashMap<Tsid, Option<Arc<Contents>>> =
+        contents.into_iter().map(|(id, message)| (id, message.map(Arc::new))).collect();
     let (mut held, mut given_back) = (Vec::with_capacity(claimed.len()), Vec::new());
     for claimed in claimed {
         let message = contents.get(&claimed.key.message_id).cloned();
-        // Only lanes that a provider serves are claimed from, and every delivery has its message.
-        match message.zip(hub.providers.of(claimed.head.channel).cloned()) {
-            Some((message, provider)) => {
-                let on_unknown = strictest(hub, provider.as_ref());
+        let provider = hub.providers.of(claimed.head.channel).cloned();
+        let outcome = match (message, provider) {
+            (Some(Some(message)), Some(provider)) => {
+                let on_unknown = on_unknown(hub, claimed.head.channel);
                 held.push(Held { claimed, message, provider, on_unknown, holder });
+                continue;
             }
-            None => given_back.push(settle_of(hub, &claimed, holder, Outcome::Released, None)),
-        }
+            // One row that cannot be understood must not hold up the others, nor come back for ever.
+            (Some(None), _) => Outcome::Rejected {
+                class: ErrorClass::Content,
+                code: "content_unreadable".into(),
+                detail: "its content in the database cannot be understood by this program".into(),
+                retry_after: None,
+            },
+            _ => Outcome::Postponed,
+        };
+        given_back.push(settle_of(hub, &claimed, holder, outcome, None));
     }
     Ready { held: begin(hub, holder, held).await, given_back }
 }
@@ -129,8 +142,10 @@ fn settle_of(hub: &Hub, claimed: &Claimed, holder: Holder, outcome: Outcome, cal
     }
 }
 
-fn strictest(hub: &Hub, provider: &dyn Provider) -> OnUnknown {
-    match (provider.on_unknown(), hub.settings.retry.on_unknown(provider.channel())) {
+/// What to do when an outcome on this channel is unknown: the stricter of what its provider and the settings say.
+pub(super) fn on_unknown(hub: &Hub, channel: Channel) -> OnUnknown {
+    let provider = hub.providers.of(channel).map_or(channel.on_unknown(), |p| p.on_unknown());
+    match (provider, hub.settings.retry.on_unknown(channel)) {
         (OnUnknown::Retry, OnUnknown::Retry) => OnUnknown::Retry,
         _ => OnUnknown::Hold,
     }
@@ -170,9 +185,11 @@ pub async fn call(hub: &Hub, held: Held) -> Settle {
         Outcome::Expired
     } else if head.cancel_requested {
         Outcome::Canceled
-    } else if hub.shutdown.is_stopping() || held.holder.since.elapsed() > timing.begin_within() {
-        // Not begun in time to end within the lease.
+    } else if hub.shutdown.is_stopping() {
         Outcome::Released
+    } else if held.holder.since.elapsed() > timing.begin_within() {
+        // Not begun in time to end within the lease.
+        Outcome::Postponed
     } else {
         called_at = Some(now);
         ask(hub, &held).await
@@ -229,6 +246,7 @@ pub(super) fn tried(
         Outcome::Rejected { code, detail, .. } => (Some(code), Some(detail), None),
         Outcome::Unknown { code, detail } => (Some(code.to_owned()), Some(detail), None),
         Outcome::Released => (Some("released".to_owned()), None, None),
+        Outcome::Postponed => (Some("postponed".to_owned()), None, None),
         Outcome::Expired => (Some("expired".to_owned()), None, None),
         Outcome::Canceled => (Some("canceled".to_owned()), None, None),
     };
@@ -263,8 +281,8 @@ pub async fn settle(hub: &Hub, mut batch: Vec<Settle>) -> Result<()> {
     if !losers.is_empty() {
         hub.metrics.late_settles.inc_by(losers.len() as u64);
         store::attempt::late(hub.store.engine(), &losers, now).await?;
-        let accepted = |s: &&Settle| s.tried.as_ref().is_some_and(|t| t.outcome == OutcomeKind::Accepted);
-        doubtful.extend(losers.iter().filter(accepted).map(|s| s.key));
+        // All of them: a batch that is repeated finds its own winners here, and their heads may be in doubt.
+        doubtful.extend(losers.iter().map(|s| s.key));
         tracing::info!(late = losers.len(), "outcomes came after their lease was over");
     }
     lift(hub, &doubtful).await

@@ -84,11 +84,8 @@ async fn write_group(hub: &Hub, group: Vec<Request>) {
                 hub.metrics.rejected_input.inc();
                 tracing::error!(error = %e, "the database refused input that parsing let through");
             }
-            for request in group.into_iter().take(1) {
-                let _gone = request.answer.send(Err(match &e {
-                    Error::Internal(why) => Error::Internal(why.clone()),
-                    other => Error::Internal(other.to_string()),
-                }));
+            if let Some(request) = group.into_iter().next() {
+                let _gone = request.answer.send(Err(e));
             }
         }
     }

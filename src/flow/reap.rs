@@ -10,7 +10,7 @@ use crate::model::channel::OnUnknown;
 use crate::model::delivery::{Status, lost};
 use crate::store::{self, delivery::Settle};
 
-use super::deliver::{lift, tell, tried};
+use super::deliver::{lift, on_unknown, tell, tried};
 
 /// Where the reaper stands: leases below the mark were all seen to be settled. New leases always end later.
 #[derive(Debug)]
@@ -41,12 +41,10 @@ pub async fn reap(hub: &Hub, reaper: &mut Reaper, shards: &[i16]) -> Result<usiz
     let doubtful: Vec<_> = overdue.iter().filter(|row| row.head.possibly_sent).map(|row| row.key).collect();
     let mut settles = Vec::with_capacity(overdue.len());
     for row in overdue {
-        let on_unknown = match hub.providers.of(row.head.channel) {
-            Some(provider) if provider.on_unknown() == OnUnknown::Hold => OnUnknown::Hold,
-            _ => hub.settings.retry.on_unknown(row.head.channel),
-        };
-        // Where unknown outcomes are retried, beginnings are not on record: any call may have begun.
-        let begun = row.begun || on_unknown == OnUnknown::Retry;
+        // The claimer's word holds, not our own settings: they may differ since. Where it recorded no beginnings, any call
+        // may have begun; where it did, it was because an unknown outcome must not lead to a second copy.
+        let begun = row.begun || !row.begins_recorded;
+        let on_unknown = if row.begins_recorded { OnUnknown::Hold } else { on_unknown(hub, row.head.channel) };
         let (outcome, step) = lost(&row.head, begun, on_unknown, now);
         let claimed_at = row.lease_until - TimeDelta::from_std(hub.settings.timing.lease()).unwrap_or_default();
         tracing::warn!(

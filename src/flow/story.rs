@@ -88,7 +88,13 @@ fn tell_attempt(row: &attempt::Row, story: &mut Vec<Entry>) {
     } else {
         format!("{}{late}: {}", row.outcome, said.join(" · "))
     };
-    tell(ended, if row.called_at.is_some() { "answered" } else { "not_called" }, text);
+    let what = match (row.outcome.as_str(), row.called_at) {
+        (_, Some(_)) => "answered",
+        ("NOT_CALLED", None) => "not_called",
+        // Whoever held it never said what came of it.
+        (_, None) => "lost",
+    };
+    tell(ended, what, text);
     if let Some(next) = row.next_at {
         let why = row.reason.as_deref().unwrap_or("given back");
         tell(ended, "retry", format!("not before {} ({why})", next.to_rfc3339()));

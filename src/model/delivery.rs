@@ -178,6 +178,8 @@ pub enum Outcome {
     Unknown { code: &'static str, detail: String },
     /// Not called: given back as it was.
     Released,
+    /// Not called: it could not be begun in time, or what to send could not be read; given back for later.
+    Postponed,
     /// Not called: worthless by now.
     Expired,
     /// Not called: taken back.
@@ -190,7 +192,7 @@ impl Outcome {
             Outcome::Accepted { .. } => OutcomeKind::Accepted,
             Outcome::Rejected { .. } => OutcomeKind::Rejected,
             Outcome::Unknown { .. } => OutcomeKind::Unknown,
-            Outcome::Released | Outcome::Expired | Outcome::Canceled => OutcomeKind::NotCalled,
+            Outcome::Released | Outcome::Postponed | Outcome::Expired | Outcome::Canceled => OutcomeKind::NotCalled,
         }
     }
 }
@@ -230,6 +232,9 @@ pub struct Step {
     /// Why, in a stable word, for the delivery and its event.
     pub reason: Option<&'static str>,
 }
+
+/// No delivery has more attempts, those not used included.
+const ATTEMPTS_EVER: i16 = 10_000;
 
 /// The law. `jitter` in 0..1.
 ///
@@ -278,10 +283,19 @@ pub fn next(
             OnUnknown::Hold => end(Status::Undetermined, code),
             OnUnknown::Retry => again(policy.pause(head.attempt, jitter), code),
         },
-        Outcome::Released if head.cancel_requested => end(Status::Canceled, "canceled"),
+        Outcome::Released | Outcome::Postponed if head.cancel_requested => end(Status::Canceled, "canceled"),
         Outcome::Released => {
             Step { status: Status::Pending, ready_at: Some(now), possibly_sent, refund: true, reason: None }
         }
+        // The pause grows with the number, so that what cannot be begun costs ever less; and it ends at the last number.
+        Outcome::Postponed if head.attempt >= ATTEMPTS_EVER => end(Status::Failed, "never_begun"),
+        Outcome::Postponed => Step {
+            status: Status::Scheduled,
+            ready_at: Some(now + policy.pause(head.attempt, jitter)),
+            possibly_sent,
+            refund: true,
+            reason: Some("not_begun"),
+        },
         Outcome::Expired => end(Status::Expired, "expired"),
         Outcome::Canceled => end(Status::Canceled, "canceled"),
     }
@@ -358,7 +372,7 @@ mod tests {
         let classes = super::super::retry::TABLE.map(|row| row.0);
         let mut outcomes: Vec<Outcome> = classes.into_iter().map(rejected).collect();
         outcomes.push(unknown());
-        outcomes.extend([Outcome::Released, Outcome::Expired, Outcome::Canceled]);
+        outcomes.extend([Outcome::Released, Outcome::Postponed, Outcome::Expired, Outcome::Canceled]);
         outcomes.push(Outcome::Accepted { provider_ref: None });
         for attempt in 1..=3 {
             for possibly_sent in [false, true] {
@@ -396,7 +410,7 @@ mod tests {
         if waits {
             assert!(head.attempt < head.max_attempts + i16::from(step.refund), "an attempt is left: {said}");
         }
-        if step.status == Status::Scheduled {
+        if step.status == Status::Scheduled && !step.refund {
             assert!(head.expires_at.is_none_or(|worthless| step.ready_at < Some(worthless)), "{said}");
         }
     }

@@ -165,8 +165,22 @@ fn read_message(value: Value, pointer: &str, rules: &Rules, faults: &Faults) -> 
     if channels.is_empty() {
         faults.add(&channels_at, "empty", "names no channel");
     }
+    if channels.len() > limits::CHANNELS {
+        let detail = format!(
+            "has {} entries; the limit is {}: give one entry several recipients",
+            channels.len(),
+            limits::CHANNELS
+        );
+        faults.add(&channels_at, "too_many_items", detail);
+        return None;
+    }
     for (pointer, item) in channels {
         routes.read(item, &pointer, rules, faults);
+    }
+    let bytes: usize = routes.contents.iter().map(Content::bytes).sum();
+    if bytes > limits::CONTENT_BYTES {
+        let detail = format!("holds {bytes} bytes of content in all; the limit is {} bytes", limits::CONTENT_BYTES);
+        faults.add_code(Code::E006, &channels_at, "content_too_long", detail);
     }
     if routes.deliveries.len() > limits::DELIVERIES {
         let detail = format!("makes {} deliveries; the limit is {}", routes.deliveries.len(), limits::DELIVERIES);

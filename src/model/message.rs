@@ -34,6 +34,17 @@ pub struct Content {
     pub blocks: Option<Value>,
 }
 
+impl Content {
+    /// What it weighs: subject, body and HTML, and blocks as JSON.
+    pub fn bytes(&self) -> usize {
+        let blocks = self.blocks.as_ref().map_or(0, |b| b.to_string().len());
+        self.body.len()
+            + self.subject.as_ref().map_or(0, String::len)
+            + self.html.as_ref().map_or(0, String::len)
+            + blocks
+    }
+}
+
 /// A message that was read and found right, not yet stored.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct NewMessage {

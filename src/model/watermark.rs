@@ -106,6 +106,11 @@ impl Watermarks {
         ready.places.keys().all(known)
     }
 
+    /// Something is known to wait on a channel that has room.
+    pub fn any_active_of(&self, room: &HashMap<Channel, i64>) -> bool {
+        self.marks.iter().any(|(place, mark)| mark.active && room.contains_key(&place.1.channel()))
+    }
+
     pub fn any_active(&self) -> bool {
         self.marks.values().any(|m| m.active)
     }

@@ -30,6 +30,8 @@ pub struct Ask {
     pub lane: Lane,
     pub mark: DateTime<Utc>,
     pub take: i64,
+    /// The beginning of a call is recorded before the call.
+    pub begins_recorded: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -59,6 +61,7 @@ pub async fn claim(
         most,
         worker.0,
         lease.as_secs_f64(),
+        &asks.iter().map(|a| a.begins_recorded).collect::<Vec<_>>(),
     )
     .fetch_all(db)
     .await?;
@@ -160,7 +163,10 @@ pub struct Overdue {
     pub head: Head,
     pub worker: Tsid,
     pub lease_until: DateTime<Utc>,
+    /// The beginning of its call is on record.
     pub begun: bool,
+    /// Whoever claimed it records beginnings: only then does a missing record prove that none began.
+    pub begins_recorded: bool,
 }
 
 /// Locks at most `rows` deliveries whose lease, from `mark` on, is over.
@@ -175,6 +181,7 @@ pub async fn overdue(conn: &mut Conn, shards: &[i16], mark: DateTime<Utc>, rows:
             worker: Tsid(r.worker),
             lease_until: r.lease_until,
             begun: r.begun,
+            begins_recorded: r.begins_recorded,
         })
         .collect())
 }
@@ -213,7 +220,7 @@ pub struct Swept {
 pub async fn worthless(db: impl Db<'_>, from: SweepPosition, now: DateTime<Utc>, rows: i64) -> Result<Swept> {
     let found =
         sqlx::query_file!("sql/delivery/worthless.sql", from.0, from.1, from.2, now, rows).fetch_all(db).await?;
-    let full = found.last().is_some_and(|r| r.position == rows);
+    let full = found.last().is_some_and(|r| r.position >= rows);
     let next = found.last().filter(|_| full).map(|r| (r.shard, r.lane, r.ready_at));
     let expired = found.into_iter().filter(|r| r.expires_at.is_some_and(|at| at <= now));
     let expired = expired

@@ -59,24 +59,23 @@ pub async fn insert(db: impl Db<'_>, inserts: &[&Insert], now: DateTime<Utc>) ->
 
 /// What is to be sent for a message.
 pub struct Contents {
-    pub message_id: Tsid,
     pub kind: String,
     pub detail: Detail,
     pub created_at: DateTime<Utc>,
 }
 
-pub async fn contents(db: impl Db<'_>, messages: &[(i16, Tsid)]) -> Result<Vec<Contents>> {
+/// Contents by message; none for one that cannot be understood, so that it does not spoil the others.
+pub async fn contents(db: impl Db<'_>, messages: &[(i16, Tsid)]) -> Result<Vec<(Tsid, Option<Contents>)>> {
     let ids: Vec<i64> = messages.iter().map(|m| m.1.0).collect();
     let (Some(&low), Some(&high)) = (ids.iter().min(), ids.iter().max()) else { return Ok(Vec::new()) };
     let shards: Vec<i16> = messages.iter().map(|m| m.0).collect();
     let rows = sqlx::query_file!("sql/message/contents.sql", &shards, &ids, low, high).fetch_all(db).await?;
     Ok(rows
         .into_iter()
-        .map(|r| Contents {
-            message_id: Tsid(r.message_id),
-            kind: r.kind,
-            detail: r.detail.0,
-            created_at: r.created_at,
+        .map(|r| {
+            let detail: Option<Detail> = serde_json::from_str(&r.detail).ok();
+            let contents = detail.map(|detail| Contents { kind: r.kind, detail, created_at: r.created_at });
+            (Tsid(r.message_id), contents)
         })
         .collect())
 }

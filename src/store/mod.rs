@@ -53,7 +53,13 @@ impl Store {
     /// Does not connect yet.
     pub fn new(database_url: &str, sizes: PoolSizes) -> Result<Store> {
         let options = PgConnectOptions::from_str(database_url)
-            .map_err(|e| Error::Setup(format!("the database URL cannot be read: {e}")))?
+            // Its own error may quote a part of the URL.
+            .map_err(|_| {
+                let form = "postgres://user:password@host:port/database";
+                Error::Setup(format!(
+                    "the database URL cannot be read; write it as {form}, special characters %-encoded"
+                ))
+            })?
             .application_name("notihub")
             .log_statements(tracing::log::LevelFilter::Trace)
             .log_slow_statements(tracing::log::LevelFilter::Warn, Duration::from_secs(2))
@@ -66,9 +72,9 @@ impl Store {
                 ("timezone", "UTC".to_owned()),
             ]);
         Ok(Store {
-            pool: pool(sizes.api).connect_lazy_with(options.clone()),
-            intake: pool(sizes.intake).connect_lazy_with(intake_options(options.clone())),
-            engine: pool(sizes.engine).connect_lazy_with(engine_options(options.clone())),
+            pool: pool(sizes.api, limits::POOL_ACQUIRE).connect_lazy_with(options.clone()),
+            intake: pool(sizes.intake, limits::POOL_ACQUIRE).connect_lazy_with(intake_options(options.clone())),
+            engine: pool(sizes.engine, limits::POOL_ACQUIRE_ENGINE).connect_lazy_with(engine_options(options.clone())),
             options,
         })
     }
@@ -132,11 +138,11 @@ impl Store {
     }
 }
 
-fn pool(size: u32) -> PgPoolOptions {
+fn pool(size: u32, acquire: Duration) -> PgPoolOptions {
     PgPoolOptions::new()
         .max_connections(size)
         .min_connections(0)
-        .acquire_timeout(limits::POOL_ACQUIRE)
+        .acquire_timeout(acquire)
         .max_lifetime(Duration::from_secs(30 * 60))
         .idle_timeout(Duration::from_secs(5 * 60))
         // A connection that was used just now is not asked again whether it lives: that would be a round trip for every

@@ -45,12 +45,17 @@ pub async fn once(hub: &Hub) -> Result<u64> {
     crate::flow::reap::reap(hub, &mut reaper, &shards).await?;
     while crate::flow::promote::promote(hub, &mut promoter, &shards).await? > 0 {}
     while !hub.shutdown.is_stopping() {
-        let brought = loop_.look(true).await?;
-        if brought == 0 && loop_.slots.all_free() {
-            break;
+        // First where something is known to be, which at the start is everywhere; then once more everywhere. A look while
+        // a channel has no room says nothing about that channel.
+        let all_free = loop_.slots.all_free();
+        let everywhere = !loop_.marks.any_active();
+        if loop_.look(everywhere).await? > 0 {
+            continue;
         }
-        if brought == 0 {
+        if !all_free {
             loop_.slots.freed.notified().await;
+        } else if everywhere {
+            break;
         }
     }
     Ok(loop_.claimed)
@@ -112,7 +117,7 @@ impl Loop {
             self.next_poll = Instant::now() + period.mul_f64(0.8 + 0.4 * rand::random::<f64>());
         }
         let wants_room = self.marks.any_active();
-        if wants_room && !self.slots.room(i64::MAX).is_empty() {
+        if self.marks.any_active_of(&self.slots.room(i64::MAX)) {
             return;
         }
         tokio::select! {
@@ -163,7 +168,9 @@ impl Loop {
         let all_looked_at = (seen.len() as i64) < batch;
         for look in looks {
             match found.get(&look.place) {
-                Some(found) => self.marks.learn(look, *found, now),
+                Some(found) if all_looked_at => self.marks.learn(look, *found, now),
+                // Cut short by the limit of the whole, perhaps: more may be behind its last row.
+                Some(found) => self.marks.learn(look, Found { rows: look.take, ..*found }, now),
                 None if all_looked_at => self.marks.learn(look, Found { rows: 0, last_ready_at: None }, now),
                 None => self.marks.forget(look),
             }
@@ -215,14 +222,17 @@ async fn settle_all(hub: Hub, settled: Arc<Mutex<mpsc::Receiver<(Settle, Slot)>>
     }
 }
 
-/// Tries until the lease would be over anyhow; then the reaper takes it from there.
+/// Tries until it is written: also after the lease is over an answer is evidence, kept on its attempt. Only a stopping
+/// process gives up, when the lease would be over anyhow; the reaper takes it from there.
 async fn settle_surely(hub: &Hub, batch: Vec<Settle>) {
     let began = Instant::now();
     let mut pause = Duration::from_millis(20);
     loop {
         match settle(hub, batch.clone()).await {
             Ok(()) => return,
-            Err(Error::Unavailable(why)) if began.elapsed() < hub.settings.timing.lease() => {
+            Err(Error::Unavailable(why))
+                if !hub.shutdown.is_stopping() || began.elapsed() < hub.settings.timing.lease() =>
+            {
                 tracing::warn!(why, steps = batch.len(), "outcomes could not be written; it is tried again");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(Duration::from_secs(1));
@@ -257,7 +267,7 @@ struct Held {
 
 /// One delivery held; free again when dropped.
 struct Slot {
-    _permit: OwnedSemaphorePermit,
+    permit: Option<OwnedSemaphorePermit>,
     gauge: IntGauge,
     freed: Arc<Notify>,
 }
@@ -265,6 +275,8 @@ struct Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         self.gauge.dec();
+        // Free first, then told: who is woken must see it.
+        drop(self.permit.take());
         self.freed.notify_one();
     }
 }
@@ -295,7 +307,7 @@ impl Slots {
         let held = self.by_channel.get(&channel)?;
         let permit = held.slots.clone().try_acquire_owned().ok()?;
         held.gauge.inc();
-        Some(Slot { _permit: permit, gauge: held.gauge.clone(), freed: self.freed.clone() })
+        Some(Slot { permit: Some(permit), gauge: held.gauge.clone(), freed: self.freed.clone() })
     }
 
     fn all_free(&self) -> bool {

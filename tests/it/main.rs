@@ -1,6 +1,21 @@
 //! One test binary: every test goes through the front door, against a real PostgreSQL (`bin/test` starts one). Each
 //! test's doc line names the checklist items it proves.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends where its expectation does")]
+
 mod support;
 
+mod crash;
+mod engine;
+mod http;
+mod intake;
+mod laws;
+mod lists;
 mod messages;
+mod notifications;
+mod processes;
+mod program;
+mod property;
+mod protocol;
+mod retries;
+mod smtp_peer;

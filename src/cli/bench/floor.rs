@@ -96,7 +96,7 @@ pub async fn claim_and_settle(bed: &Bed, pending: i64) -> Result<f64> {
                 let mut mark = chrono::DateTime::UNIX_EPOCH;
                 loop {
                     let lane = Lane::new(Channel::Email, Priority::Normal, false);
-                    let ask = Ask { shard: hub.partner.shard, lane, mark, take: 200 };
+                    let ask = Ask { shard: hub.partner.shard, lane, mark, take: 200, begins_recorded: false };
                     let db = hub.store.engine();
                     let claimed = store::delivery::claim(db, &[ask], 200, worker, Duration::from_secs(30)).await?;
                     let Some(last) = claimed.iter().map(|c| c.ready_at).max() else { return Ok::<(), Error>(()) };

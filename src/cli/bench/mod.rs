@@ -80,7 +80,7 @@ pub async fn run(args: Bench, output: Output) -> Result<u8> {
         return load::run(load).await;
     }
     let mut settings = args.settings;
-    if settings.log.log == "info" {
+    if settings.log.log.starts_with("info,sqlx") {
         settings.log.log = "error".into();
     }
     telemetry::start_logs(&settings.log)?;

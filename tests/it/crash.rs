@@ -1,0 +1,382 @@
+//! What is killed, and what must survive it: workers, PostgreSQL, everything at once, a provider's answer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use notihub::cli::pg::{PgPlace, PrivatePg, running_url};
+use notihub::id::Tsid;
+use notihub::provider::simulator::{Behaviour, slack::SlackSimulator};
+use notihub::shutdown::Shutdown;
+use serde_json::{Value, json};
+use sqlx::{Connection as _, PgConnection, PgPool};
+use tokio::task::JoinSet;
+
+use crate::processes::{Folder, Notihub, Program, fsck, get, http, post, until, wait_for};
+use crate::support::{App, email, fresh_database, slack_post};
+
+/// As short as the rules between them allow: a call must have longer than a statement.
+const TIMING: [&str; 6] = [
+    "--call-budget-ms=10001",
+    "--settle-budget-ms=300",
+    "--lease-margin-ms=200",
+    "--lease-ms=11600",
+    "--reap-every-ms=250",
+    "--shutdown-grace-ms=12000",
+];
+
+fn timed<'a>(args: &[&'a str]) -> Vec<&'a str> {
+    args.iter().copied().chain(TIMING).collect()
+}
+
+/// Posts so many messages to Slack, each with a text of its own; the ids by text.
+async fn post_many(
+    http: &reqwest::Client,
+    address: SocketAddr,
+    texts: std::ops::Range<usize>,
+) -> BTreeMap<String, Tsid> {
+    let texts: Vec<String> = texts.map(|n| format!("text {n}")).collect();
+    let mut ids = BTreeMap::new();
+    for some in texts.chunks(1000) {
+        let message = |text: &String| {
+            let mut message = slack_post(text);
+            message["clientMsgId"] = json!(text);
+            message
+        };
+        let messages: Vec<Value> = some.iter().map(message).collect();
+        // As a service should: what is answered 503 is repeated with the same keys.
+        let mut tries = 0;
+        let body = loop {
+            let answer = post(http, address, "/v1/messages/batch", &json!({ "messages": messages })).await;
+            let (status, body) = answer.expect("an answer");
+            tries += 1;
+            if status == 503 && tries < 50 {
+                continue;
+            }
+            assert!(status == 202 || (tries > 1 && status == 200), "{status} {body}");
+            break body;
+        };
+        let accepted = body["messages"].as_array().unwrap().iter();
+        let accepted = accepted.map(|message| message["messageId"].as_str().unwrap().parse().unwrap());
+        ids.extend(some.iter().cloned().zip(accepted));
+    }
+    ids
+}
+
+/// How often each text arrived.
+fn arrived(slack: &SlackSimulator) -> BTreeMap<String, usize> {
+    slack.records().into_iter().fold(BTreeMap::new(), |mut all, post| {
+        *all.entry(post.text.unwrap_or_default()).or_default() += 1;
+        all
+    })
+}
+
+async fn count(db: &PgPool, sql: &'static str) -> i64 {
+    sqlx::query_scalar(sql).fetch_one(db).await.expect("a count")
+}
+
+/// No delivery waits or is held any more.
+async fn all_ended(db: &PgPool) {
+    until("all have ended", async || {
+        let open = "select count(*) from deliveries where status in ('SCHEDULED', 'PENDING', 'PROCESSING')";
+        sqlx::query_scalar::<_, i64>(open).fetch_one(db).await.is_ok_and(|n| n == 0)
+    })
+    .await;
+}
+
+/// S3-11, S3-36, S3-45: two workers, ten thousand deliveries, and one worker is killed in the middle: all are sent, and what
+/// arrived twice was held by it.
+#[tokio::test]
+async fn a_killed_worker_loses_nothing_and_doubles_only_what_it_held() {
+    let (folder, ground, url) = (Folder::new(), Shutdown::new(), fresh_database().await);
+    let slack = SlackSimulator::start(0, &ground).await.unwrap();
+    let start = |args: &[&str]| {
+        let program = Notihub::new(&folder, &timed(args)).env("NOTIHUB_DATABASE_URL", &url);
+        program
+            .env("NOTIHUB_ACCEPT_LOSS", "true")
+            .env("NOTIHUB_SLACK_DESTINATION", format!("ops={}", slack.hook("ops")))
+            .start()
+    };
+    let mut serve = start(&["serve", "--listen=127.0.0.1:0"]);
+    let address = serve.address().await;
+    let workers = [start(&["work"]), start(&["work"])];
+    let ids = post_many(&http(), address, 0..10_000).await;
+
+    // Frozen first, so that it surely holds something when it is killed.
+    let db = PgPool::connect(&url).await.unwrap();
+    let [doomed, survivor] = workers;
+    let worker: i64 = wait_for("the worker signs on", async || {
+        let mine = sqlx::query_scalar("select worker_id from workers where pid = $1").bind(doomed.pid().as_raw());
+        mine.fetch_optional(&db).await.unwrap()
+    })
+    .await;
+    until("the middle", async || slack.records().len() > 3_000).await;
+    until("it holds something", async || {
+        doomed.signal(Signal::SIGSTOP);
+        let held = "select exists (select from deliveries where status = 'PROCESSING' and worker = $1)";
+        let holds: bool = sqlx::query_scalar(held).bind(worker).fetch_one(&db).await.unwrap();
+        if !holds {
+            doomed.signal(Signal::SIGCONT);
+        }
+        holds
+    })
+    .await;
+    doomed.signal(Signal::SIGKILL);
+    let killed: DateTime<Utc> = sqlx::query_scalar("select clock_timestamp()").fetch_one(&db).await.unwrap();
+    assert!(slack.records().len() < 10_000, "it was killed too late to tell anything");
+    assert_eq!(doomed.ended().await.code, None);
+    all_ended(&db).await;
+
+    assert_eq!(count(&db, "select count(*) from deliveries where status = 'SENT'").await, 10_000);
+    let arrived = arrived(&slack);
+    assert_eq!(arrived.len(), 10_000);
+    let twice: BTreeSet<Tsid> = arrived.iter().filter(|(_, n)| **n > 1).map(|(text, _)| ids[text]).collect();
+    let lost: Vec<(i64, i64)> = sqlx::query_as("select message_id, worker from attempts where reason = 'worker_lost'")
+        .fetch_all(&db)
+        .await
+        .unwrap();
+    assert!(lost.iter().all(|(_, whose)| *whose == worker), "the other worker lost nothing");
+    let lost: BTreeSet<Tsid> = lost.into_iter().map(|(id, _)| Tsid(id)).collect();
+    assert!(!lost.is_empty() && twice.is_subset(&lost), "{twice:?} twice, held were {lost:?}");
+    assert!(arrived.values().all(|n| *n <= 2));
+    let (back, sent): (DateTime<Utc>, DateTime<Utc>) = sqlx::query_as(
+        "select max(a.ended_at), max(d.settled_at) from attempts a join deliveries d using (shard, message_id, no) \
+         where a.reason = 'worker_lost'",
+    )
+    .fetch_one(&db)
+    .await
+    .unwrap();
+    println!(
+        "a killed worker held {}, of which {} arrived twice; all were taken back after {} ms and sent after {} ms (lease \
+         11,600 ms, reap every 250 ms)",
+        lost.len(),
+        twice.len(),
+        (back - killed).num_milliseconds(),
+        (sent - killed).num_milliseconds(),
+    );
+    survivor.stop().await.expect(0).logged_json();
+    serve.stop().await.expect(0).logged_json();
+    fsck(&folder, &url).await;
+    ground.stop();
+}
+
+/// What clients were told, and what they were promised: each key with the id its message got.
+#[derive(Default)]
+struct Ledger {
+    told: BTreeMap<String, usize>,
+    promised: Vec<(String, Tsid)>,
+    stop: bool,
+}
+
+impl Ledger {
+    /// Notes an answer; whether it is a promise.
+    fn note(&mut self, key: &str, (status, body): (u16, Value)) -> bool {
+        *self.told.entry(format!("{status} {}", body["code"].as_str().unwrap_or_default())).or_default() += 1;
+        let promise = status == 202 || status == 200;
+        if promise {
+            self.promised.push((key.to_owned(), body["messageId"].as_str().unwrap().parse().unwrap()));
+        }
+        promise
+    }
+}
+
+/// A client that posts one message after the other, each as often as it takes, with the same key.
+async fn client(http: reqwest::Client, address: SocketAddr, ledger: Arc<Mutex<Ledger>>, name: usize) {
+    for n in 0.. {
+        if ledger.lock().unwrap().stop {
+            return;
+        }
+        let key = format!("client {name} message {n}");
+        let mut body = slack_post(&key);
+        body["clientMsgId"] = json!(key);
+        loop {
+            let answer = post(&http, address, "/v1/messages", &body).await.unwrap_or((0, Value::Null));
+            if ledger.lock().unwrap().note(&key, answer) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+/// A killed PostgreSQL (and one that is told to stop at once) under load: what was answered 202 is there afterwards, once;
+/// the API says 503 E102 meanwhile, never 500, and everything goes on by itself.
+#[tokio::test]
+async fn a_killed_postgres_loses_nothing_that_was_accepted() {
+    let (folder, ground) = (Folder::new(), Shutdown::new());
+    let slack = SlackSimulator::start(0, &ground).await.unwrap();
+    let mut pg = PrivatePg::start(PgPlace { data_dir: folder.data(), throw_away: false }).await.unwrap();
+    let url = pg.url().to_owned();
+    Notihub::new(&folder, &["migrate", "--database-url", &url]).run().await.expect(0);
+    let mut serve = Notihub::new(&folder, &timed(&["serve", "--work", "--listen=127.0.0.1:0"]))
+        .env("NOTIHUB_DATABASE_URL", &url)
+        .env("NOTIHUB_SLACK_DESTINATION", format!("ops={}", slack.hook("ops")))
+        .start();
+    let (address, http) = (serve.address().await, http());
+    let ledger: Arc<Mutex<Ledger>> = Arc::default();
+    let mut clients = JoinSet::new();
+    for name in 0..8 {
+        clients.spawn(client(http.clone(), address, ledger.clone(), name));
+    }
+    let promised = || ledger.lock().unwrap().promised.len();
+
+    for signal in [Signal::SIGKILL, Signal::SIGQUIT] {
+        let before = promised();
+        until("a load", async || promised() > before + 200).await;
+        kill(Pid::from_raw(i32::try_from(pg.pid()).unwrap()), signal).unwrap();
+        let unavailable = |answer: Option<(u16, Value)>| {
+            let (status, body) = answer.expect("the API answers");
+            assert!((200..300).contains(&status) || status == 503, "{status} {body}");
+            (status == 503).then(|| assert_eq!(body["code"], "E102", "{body}")).is_some()
+        };
+        let paths = ["/v1/messages", "/v1/deliveries", "/notifications", "/readyz"];
+        for path in paths {
+            until("503", async || unavailable(get(&http, address, path).await)).await;
+        }
+        let body = slack_post("while it is down");
+        for path in ["/v1/messages", "/v1/messages?dryRun=false"] {
+            until("503", async || unavailable(post(&http, address, path, &body).await)).await;
+        }
+        assert_eq!(get(&http, address, "/healthz").await.unwrap().0, 200, "the process itself is well");
+        let (down, before) = (Instant::now(), promised());
+        pg.supervise(until("messages are accepted again", async || promised() > before)).await;
+        println!(
+            "after {signal}: the first message is accepted {:.1?} after the server was started again",
+            down.elapsed()
+        );
+    }
+    ledger.lock().unwrap().stop = true;
+    while let Some(ended) = clients.join_next().await {
+        ended.unwrap();
+    }
+    let db = PgPool::connect(&url).await.unwrap();
+    all_ended(&db).await;
+
+    let Ledger { told, promised, .. } = std::mem::take(&mut *ledger.lock().unwrap());
+    println!("clients were told {told:?}");
+    assert!(told.keys().all(|told| ["202 0000", "200 0000", "503 E102"].contains(&told.as_str())), "{told:?}");
+    let there: Vec<(String, i64)> =
+        sqlx::query_as("select client_msg_id, message_id from messages where client_msg_id is not null")
+            .fetch_all(&db)
+            .await
+            .unwrap();
+    let there: BTreeMap<String, Tsid> = there.into_iter().map(|(key, id)| (key, Tsid(id))).collect();
+    assert_eq!(there.len(), promised.len(), "each key once");
+    assert!(promised.iter().all(|(key, id)| there.get(key) == Some(id)), "a promised message is not there");
+    assert_eq!(count(&db, "select count(*) from deliveries where status <> 'SENT'").await, 0);
+    let arrived = arrived(&slack);
+    assert!(promised.iter().all(|(key, _)| arrived.contains_key(key)));
+    db.close().await;
+    serve.stop().await.expect(0).logged_json();
+    fsck(&folder, &url).await;
+    pg.stop().await.unwrap();
+    ground.stop();
+}
+
+/// Everything on a machine is killed, with its PostgreSQL and without: the next start goes on with all that was accepted.
+#[tokio::test]
+async fn what_was_accepted_before_everything_was_killed_is_delivered_after() {
+    let (folder, ground) = (Folder::new(), Shutdown::new());
+    let slack = SlackSimulator::start(0, &ground).await.unwrap();
+    let up = || -> Program {
+        let up = Notihub::new(&folder, &timed(&["up", "--listen=127.0.0.1:0", "--email=off"]));
+        let up = up.arg(format!("--data-dir={}", folder.data().display()));
+        up.env("NOTIHUB_SLACK_DESTINATION", format!("ops={}", slack.hook("ops"))).start()
+    };
+    let mut ids = BTreeMap::new();
+    for round in 0..2 {
+        let mut hub = up();
+        let address = hub.address().await;
+        if round == 1 {
+            assert!(hub.stderr().contains("was still running and is ours again"), "{}", hub.stderr());
+        }
+        // Some calls hang, so that something is held when it dies.
+        slack.script(Behaviour::Ok, 200);
+        slack.script(Behaviour::Hang, 5);
+        ids.extend(post_many(&http(), address, round * 1000..round * 1000 + 1000).await);
+        let seen = slack.records().len();
+        until("the middle", async || slack.records().len() > seen + 250).await;
+        hub.signal(Signal::SIGKILL);
+        if round == 1 {
+            kill(folder.postmaster().expect("a server"), Signal::SIGKILL).unwrap();
+        }
+        assert_eq!(hub.ended().await.code, None);
+    }
+    let mut hub = up();
+    hub.address().await;
+    assert!(hub.stderr().contains("it recovers now"), "{}", hub.stderr());
+    let url = running_url(&folder.data()).unwrap().expect("a server");
+    let db = PgPool::connect(&url).await.unwrap();
+    let there: Vec<i64> = sqlx::query_scalar("select message_id from messages").fetch_all(&db).await.unwrap();
+    let there: BTreeSet<Tsid> = there.into_iter().map(Tsid).collect();
+    assert_eq!(there, ids.values().copied().collect(), "what was accepted is there");
+    all_ended(&db).await;
+    assert_eq!(count(&db, "select count(*) from deliveries where status = 'SENT'").await, 2000);
+    let arrived = arrived(&slack);
+    assert_eq!(arrived.len(), 2000);
+    let twice: BTreeSet<Tsid> = arrived.iter().filter(|(_, n)| **n > 1).map(|(text, _)| ids[text]).collect();
+    let lost: Vec<i64> = sqlx::query_scalar("select message_id from attempts where reason = 'worker_lost'")
+        .fetch_all(&db)
+        .await
+        .unwrap();
+    let lost: BTreeSet<Tsid> = lost.into_iter().map(Tsid).collect();
+    assert!(twice.len() >= 10, "those that hung were taken, and nobody could know");
+    assert!(twice.is_subset(&lost), "{twice:?} twice, held were {lost:?}");
+    db.close().await;
+    fsck(&folder, &url).await;
+    hub.stop().await.expect(0).logged_json();
+    assert!(folder.postmaster().is_none(), "PostgreSQL stops with the program");
+    assert!(PgConnection::connect(&url).await.is_err());
+    ground.stop();
+}
+
+/// A provider that takes a message and cuts the connection before it says so: tried again where a second copy does no
+/// harm, else left undetermined; and never said to be FAILED, whatever comes after.
+#[tokio::test]
+async fn what_was_taken_and_then_cut_is_never_called_failed() {
+    let refused = || Behaviour::Fail { status: 404, text: "no_service".into() };
+    for (flags, script, status, copies) in [
+        (&[][..], vec![Behaviour::Cut], "SENT", 2),
+        (&[], vec![Behaviour::Cut, Behaviour::Cut, Behaviour::Cut], "UNDETERMINED", 3),
+        (&[], vec![Behaviour::Cut, refused()], "UNDETERMINED", 1),
+        (&["--on-unknown=SLACK=hold"], vec![Behaviour::Cut], "UNDETERMINED", 1),
+        (&["--on-unknown=SLACK=hold"], vec![Behaviour::Limit { retry_after: 1 }, Behaviour::Cut], "UNDETERMINED", 1),
+        (&[], vec![Behaviour::CutBefore, refused()], "UNDETERMINED", 0),
+        (&[], vec![refused()], "FAILED", 0),
+    ] {
+        let app = App::with(flags).await;
+        script.iter().for_each(|behaviour| app.slack.script(behaviour.clone(), 1));
+        let id = app.post("/v1/messages", slack_post("x")).await.expect(202).id();
+        app.settle_all().await;
+        let message = app.message(&id).await;
+        let delivery = &message["deliveries"][0];
+        assert_eq!(delivery["status"], status, "{flags:?} {script:?}");
+        assert_eq!(app.slack.records().len(), copies, "{flags:?} {script:?}");
+        let unknown = script.iter().any(|b| matches!(b, Behaviour::Cut | Behaviour::CutBefore));
+        assert_eq!(delivery["possiblySent"], unknown, "{flags:?} {script:?}");
+        app.done().await;
+    }
+}
+
+/// The same for mail: the answer to the final dot is what counts.
+#[tokio::test]
+async fn a_mail_that_was_taken_and_then_cut_is_never_called_failed() {
+    for (cuts, status) in [(1, "SENT"), (3, "UNDETERMINED")] {
+        let app = App::new().await;
+        app.smtp.script(Behaviour::Cut, cuts);
+        let id = app.post("/v1/messages", email("kim@example.com")).await.expect(202).id();
+        app.settle_all().await;
+        let delivery = app.message(&id).await["deliveries"][0].clone();
+        assert_eq!(delivery["status"], status);
+        assert_eq!(delivery["attempts"][0]["outcome"], "UNKNOWN");
+        let records = app.smtp.records();
+        assert_eq!(records.len(), if status == "SENT" { 2 } else { 3 });
+        let names: BTreeSet<_> = records.iter().map(|mail| mail.message_id.clone()).collect();
+        assert_eq!(names.len(), 1, "copies have the same Message-ID, so that mailboxes may tell");
+        app.done().await;
+    }
+}

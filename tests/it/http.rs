@@ -1,0 +1,406 @@
+//! The door itself, over raw sockets: framing, keep-alive, callers that hang up, and what machines that watch are told.
+
+use std::time::Duration;
+
+use notihub::worker::{self, Role};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufStream};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::support::{App, email};
+
+/// A connection spoken by hand.
+pub struct Wire(BufStream<TcpStream>);
+
+/// Only a server that never answers takes so long; nothing is measured by it.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+impl Wire {
+    pub async fn open(app: &App) -> Wire {
+        Wire(BufStream::new(TcpStream::connect(app.address).await.expect("a connection")))
+    }
+
+    /// A server that hangs up while we write is found out by what we read next.
+    pub async fn send(&mut self, bytes: &[u8]) {
+        let _hung_up = self.0.write_all(bytes).await;
+        let _hung_up = self.0.flush().await;
+    }
+
+    /// The next answer; none when the server hangs up instead.
+    pub async fn reply(&mut self) -> Option<Reply> {
+        timeout(PATIENCE, self.read(true)).await.expect("an answer or an end")
+    }
+
+    /// The answer to a HEAD: it says how long a body would be, and has none.
+    pub async fn reply_without_body(&mut self) -> Option<Reply> {
+        timeout(PATIENCE, self.read(false)).await.expect("an answer or an end")
+    }
+
+    async fn read(&mut self, with_body: bool) -> Option<Reply> {
+        let mut line = String::new();
+        self.0.read_line(&mut line).await.ok().filter(|n| *n > 0)?;
+        let status = line.split(' ').nth(1)?.parse().ok()?;
+        let mut headers = Vec::new();
+        loop {
+            line.clear();
+            self.0.read_line(&mut line).await.ok()?;
+            let Some((name, value)) = line.trim_end().split_once(':') else { break };
+            headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+        }
+        let mut reply = Reply { status, headers, text: String::new(), body: Value::Null };
+        let length: usize = reply.header("content-length").parse().unwrap_or(0);
+        if with_body {
+            let mut body = vec![0; length];
+            self.0.read_exact(&mut body).await.ok()?;
+            reply.text = String::from_utf8(body).expect("answers are UTF-8");
+            reply.body = serde_json::from_str(&reply.text).unwrap_or(Value::Null);
+        }
+        Some(reply)
+    }
+
+    /// Whether the server ends the connection, and says nothing before it does.
+    pub async fn ends(&mut self) -> bool {
+        let next = timeout(PATIENCE, self.0.read_u8()).await.expect("an end");
+        next.is_err()
+    }
+}
+
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub text: String,
+    pub body: Value,
+}
+
+impl Reply {
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.iter().find(|h| h.0 == name).map_or("", |h| &h.1)
+    }
+}
+
+/// A request as it goes over the wire, its length included.
+pub fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+    let mut bytes = format!("{method} {path} HTTP/1.1\r\nHost: hub\r\n").into_bytes();
+    for (name, value) in headers {
+        bytes.extend(format!("{name}: {value}\r\n").into_bytes());
+    }
+    if !body.is_empty() || method == "POST" {
+        bytes.extend(format!("Content-Length: {}\r\n", body.len()).into_bytes());
+    }
+    bytes.extend(b"\r\n");
+    bytes.extend(body);
+    bytes
+}
+
+const JSON: (&str, &str) = ("Content-Type", "application/json");
+
+fn post(body: &Value) -> Vec<u8> {
+    request("POST", "/v1/messages", &[JSON], body.to_string().as_bytes())
+}
+
+/// S3-27: one connection carries many requests, also such as do not wait for each other's answers.
+#[tokio::test]
+async fn a_connection_carries_many_requests() {
+    let app = App::new().await;
+    let mut wire = Wire::open(&app).await;
+    wire.send(&post(&email("kim@example.com"))).await;
+    let id = wire.reply().await.unwrap().body["messageId"].as_str().unwrap().to_owned();
+    wire.send(&request("GET", &format!("/v1/messages/{id}"), &[], b"")).await;
+    assert_eq!(wire.reply().await.unwrap().body["messageId"], id);
+    wire.send(&request("HEAD", &format!("/v1/messages/{id}"), &[], b"")).await;
+    assert_eq!(wire.reply_without_body().await.unwrap().status, 200);
+    let two = [post(&email("lee@example.com")), request("GET", "/v1/messages?limit=1", &[], b"")].concat();
+    wire.send(&two).await;
+    let second = wire.reply().await.unwrap();
+    assert_eq!(second.status, 202);
+    let listed = wire.reply().await.unwrap();
+    assert_eq!(listed.body["items"][0]["messageId"], second.body["messageId"], "answered in order");
+    wire.send(&request("GET", "/healthz", &[("Connection", "close")], b"")).await;
+    assert_eq!(wire.reply().await.unwrap().status, 200);
+    assert!(wire.ends().await);
+    app.done().await;
+}
+
+/// A request that two readers could read as two different ones is refused, and the connection with it, because what
+/// follows on it cannot be trusted. The message hidden in each would be right: it is never stored.
+#[tokio::test]
+async fn what_could_be_read_in_two_ways_is_refused_and_hung_up_on() {
+    let app = App::new().await;
+    let hidden = post(&email("hidden@example.com"));
+    let hidden = String::from_utf8(hidden).unwrap();
+    let body = email("hidden@example.com").to_string();
+    let length = body.len();
+    let chunked = |size: &str| {
+        let head = "POST /v1/messages HTTP/1.1\r\nHost: hub\r\nContent-Type: application/json\r\n";
+        format!("{head}Transfer-Encoding: chunked\r\n\r\n{size}\r\n{body}\r\n0\r\n\r\n")
+    };
+    let with = |headers: &str, tail: &str| {
+        format!("POST /v1/messages HTTP/1.1\r\nHost: hub\r\nContent-Type: application/json\r\n{headers}\r\n\r\n{tail}")
+    };
+    let full = format!("Content-Length: {length}");
+    let table: Vec<(&str, String)> = vec![
+        ("length and chunked", with(&format!("{full}\r\nTransfer-Encoding: chunked"), &format!("0\r\n\r\n{hidden}"))),
+        ("chunked and length", with(&format!("Transfer-Encoding: chunked\r\n{full}"), &format!("0\r\n\r\n{hidden}"))),
+        ("two lengths", with(&format!("{full}\r\nContent-Length: 0"), &body)),
+        ("two lengths, the first 0", with(&format!("Content-Length: 0\r\n{full}"), &hidden)),
+        ("a list of lengths", with(&format!("Content-Length: {length}, {length}"), &body)),
+        ("a length with a sign", with(&format!("Content-Length: +{length}"), &body)),
+        ("a length below nothing", with("Content-Length: -1", &body)),
+        ("a length in hexadecimal", with("Content-Length: 0x10", &body)),
+        ("a length beyond all numbers", with("Content-Length: 18446744073709551616", &body)),
+        ("a length that is a word", with("Content-Length: all", &body)),
+        ("an encoding nobody knows", with("Transfer-Encoding: xchunked", &format!("0\r\n\r\n{hidden}"))),
+        ("chunked is not the last", with("Transfer-Encoding: chunked, identity", &format!("0\r\n\r\n{hidden}"))),
+        ("identity", with("Transfer-Encoding: identity", &hidden)),
+        ("a control character hides the encoding", with("Transfer-Encoding: \u{b}chunked", &hidden)),
+        ("a space before the colon", with(&format!("Content-Length : {length}"), &body)),
+        ("a space before the encoding's colon", with("Transfer-Encoding : chunked", &format!("0\r\n\r\n{hidden}"))),
+        ("a folded line", with(&format!("X-Long: a\r\n b\r\n{full}"), &body)),
+        ("a header without a name", with(&format!(": x\r\n{full}"), &body)),
+        ("a header with NUL", with(&format!("X-Odd: a\0b\r\n{full}"), &body)),
+        ("a header with CR alone", with(&format!("X-Odd: a\rb\r\n{full}"), &body)),
+        ("a chunk size of letters", chunked("zz")),
+        ("an empty chunk size", chunked("")),
+        ("a chunk size with a sign", chunked("+5")),
+        ("a chunk size with 0x", chunked(&format!("0x{length:x}"))),
+        ("a chunk size beyond all numbers", chunked("fffffffffffffffff")),
+        ("a chunk that is longer than its size", chunked(&format!("{:x}", length - 1))),
+        ("a chunk line that ends with LF alone", chunked(&format!("{length:x}\n")).replacen("\n\r\n", "\n", 1)),
+        ("a chunk extension of a megabyte", chunked(&format!("{length:x};x={}", "y".repeat(1 << 20)))),
+        ("chunked in HTTP/1.0", chunked(&format!("{length:x}")).replace("HTTP/1.1", "HTTP/1.0")),
+        ("HTTP/1.2", with(&full, &body).replace("HTTP/1.1", "HTTP/1.2")),
+        ("HTTP/2 without asking", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned()),
+        ("no version", format!("GET /v1/messages\r\n\r\n{hidden}")),
+        ("two spaces in the request line", with(&full, &body).replacen(' ', "  ", 1)),
+        ("TLS", "\u{16}\u{3}\u{1}\0\u{5}hello\r\n\r\n".to_owned()),
+        ("no host", with(&full, &body).replace("Host: hub\r\n", "")),
+        ("two hosts", with(&format!("Host: other\r\n{full}"), &body)),
+    ];
+    for (name, bytes) in table {
+        let mut wire = Wire::open(&app).await;
+        wire.send(bytes.as_bytes()).await;
+        if let Some(reply) = wire.reply().await {
+            assert_eq!(reply.status, 400, "{name}: {reply:?}");
+            assert!(wire.ends().await, "{name}: the connection lives on");
+        }
+        assert_eq!(app.count("select count(*) from messages").await, 0, "{name}");
+    }
+    app.done().await;
+}
+
+/// A body that comes in chunks is a body like any other.
+#[tokio::test]
+async fn a_chunked_body_is_read() {
+    let app = App::new().await;
+    let mut wire = Wire::open(&app).await;
+    let body = email("kim@example.com").to_string();
+    let (one, two) = body.split_at(20);
+    let head = "POST /v1/messages HTTP/1.1\r\nHost: hub\r\nContent-Type: application/json\r\n";
+    let chunks = format!("{:x};ext=1\r\n{one}\r\n{:X}\r\n{two}\r\n0\r\nX-Trailer: x\r\n\r\n", one.len(), two.len());
+    wire.send(format!("{head}Transfer-Encoding: chunked\r\n\r\n{chunks}").as_bytes()).await;
+    assert_eq!(wire.reply().await.unwrap().status, 202);
+    wire.send(&request("GET", "/healthz", &[], b"")).await;
+    assert_eq!(wire.reply().await.unwrap().status, 200, "the connection is in step");
+    app.done().await;
+}
+
+/// A caller that asks before it sends a body is told no before it sent it.
+#[tokio::test]
+async fn a_refusal_does_not_wait_for_the_body() {
+    let app = App::new().await;
+    let mut wire = Wire::open(&app).await;
+    let head = "POST /v1/messages HTTP/1.1\r\nHost: hub\r\nExpect: 100-continue\r\nContent-Length: 1000\r\n";
+    wire.send(format!("{head}Content-Type: text/plain\r\n\r\n").as_bytes()).await;
+    assert_eq!(wire.reply().await.unwrap().status, 415);
+    assert!(wire.ends().await);
+    let mut wire = Wire::open(&app).await;
+    wire.send(format!("{head}Content-Type: application/json\r\n\r\n").as_bytes()).await;
+    assert_eq!(wire.reply_without_body().await.unwrap().status, 100);
+    drop(wire);
+    app.done().await;
+}
+
+/// A caller that hangs up in the middle of its request leaves nothing behind, and disturbs nobody.
+#[tokio::test]
+async fn half_a_request_is_no_request() {
+    let app = App::new().await;
+    let whole = post(&email("half@example.com"));
+    for cut in [1, 20, whole.len() / 2, whole.len() - 1] {
+        let mut wire = Wire::open(&app).await;
+        wire.send(&whole[..cut]).await;
+        drop(wire);
+        app.post("/v1/messages", email("whole@example.com")).await.expect(202);
+    }
+    assert_eq!(app.count("select count(*) from messages").await, 4);
+    assert_eq!(app.count("select count(*) from deliveries where recipient like 'half%'").await, 0);
+    app.done().await;
+}
+
+/// A caller that hangs up before it hears the answer finds its message stored once when it asks again with its key.
+#[tokio::test]
+async fn an_answer_that_nobody_waits_for_is_not_needed() {
+    let app = App::new().await;
+    let mut body = email("kim@example.com");
+    body["clientMsgId"] = json!("once");
+    for _ in 0..5 {
+        let mut wire = Wire::open(&app).await;
+        wire.send(&post(&body)).await;
+        drop(wire);
+    }
+    let answer = app.post("/v1/messages", body).await;
+    assert!(matches!(answer.status, 200 | 202), "{}", answer.text);
+    assert_eq!(app.get("/v1/messages").await.expect(200).body["items"].as_array().unwrap().len(), 1);
+    app.done().await;
+}
+
+/// The wrong method is told which would be right, in the same shape as every refusal.
+#[tokio::test]
+async fn a_wrong_method_is_told_the_right_ones() {
+    let app = App::new().await;
+    let none = "/v1/messages/0000000000000";
+    let table = [
+        ("/v1/messages", "POST,GET,HEAD", "DELETE"),
+        ("/v1/messages", "POST,GET,HEAD", "PUT"),
+        ("/v1/messages", "POST,GET,HEAD", "TRACE"),
+        ("/v1/messages", "POST,GET,HEAD", "OPTIONS"),
+        ("/v1/messages", "POST,GET,HEAD", "BREW"),
+        ("/v1/messages/batch", "POST", "GET"),
+        (none, "GET,HEAD", "DELETE"),
+        ("/v1/messages/0000000000000/timeline", "GET,HEAD", "POST"),
+        ("/v1/messages/0000000000000/cancel", "POST", "GET"),
+        ("/v1/deliveries", "GET,HEAD", "POST"),
+        ("/v1/deliveries/0000000000000-1", "GET,HEAD", "PATCH"),
+        ("/notifications", "POST,GET,HEAD", "PUT"),
+        ("/notifications/0000000000000", "GET,HEAD", "POST"),
+        ("/healthz", "GET,HEAD", "POST"),
+        ("/readyz", "GET,HEAD", "DELETE"),
+        ("/metrics", "GET,HEAD", "POST"),
+        ("/about", "GET,HEAD", "PUT"),
+    ];
+    for (path, allow, method) in table {
+        let mut wire = Wire::open(&app).await;
+        wire.send(&request(method, path, &[], b"")).await;
+        let reply = wire.reply().await.unwrap();
+        let said = (reply.status, reply.body["reason"].as_str().unwrap_or_default(), reply.header("allow").to_owned());
+        assert_eq!(said, (405, "method_not_allowed", allow.to_owned()), "{method} {path}");
+        assert_eq!(reply.header("content-type"), "application/problem+json", "{method} {path}");
+    }
+    let mut wire = Wire::open(&app).await;
+    wire.send(&request("CONNECT", "example.com:443", &[], b"")).await;
+    assert!(matches!(wire.reply().await.map_or(404, |r| r.status), 404 | 405), "no tunnel to anywhere");
+    app.done().await;
+}
+
+/// Whatever is asked, the answer names the request, is not to be cached, and is told apart from every other.
+#[tokio::test]
+async fn every_answer_names_its_request() {
+    let app = App::new().await;
+    let id = app.post("/v1/messages", email("kim@example.com")).await.expect(202).id();
+    let mut seen = std::collections::HashSet::new();
+    let paths = ["/healthz", "/readyz", "/metrics", "/about", "/nowhere", "/v1/messages", "/v1/messages?x=1"];
+    for path in paths.into_iter().map(str::to_owned).chain([format!("/v1/messages/{id}"), "/".repeat(9000)]) {
+        let mut wire = Wire::open(&app).await;
+        wire.send(&request("GET", &path, &[("X-Request-Id", "mine")], b"")).await;
+        let reply = wire.reply().await.unwrap();
+        let request_id = reply.header("x-request-id").to_owned();
+        assert_eq!(request_id.len(), 13, "{path}: {reply:?}");
+        assert_eq!(reply.header("x-content-type-options"), "nosniff", "{path}");
+        assert_eq!(reply.header("cache-control"), "no-store", "{path}");
+        assert!(seen.insert(request_id), "{path}");
+    }
+    app.done().await;
+}
+
+/// S3-28: what machines that watch are told: alive, ready or what is missing, counts, and which program on which
+/// PostgreSQL.
+#[tokio::test]
+async fn machines_that_watch_are_told() {
+    let app = App::new().await;
+    assert_eq!(app.get("/healthz").await.expect(200).body, json!({"code": "0000", "status": "alive"}));
+
+    let unready = app.get("/readyz").await.expect(200).body;
+    assert_eq!(
+        (&unready["code"], &unready["ready"], &unready["stopping"]),
+        (&json!("0000"), &json!(true), &json!(false)),
+        "messages are accepted also while nothing delivers"
+    );
+    let checks = |body: &Value| -> Vec<(String, bool)> {
+        let one = |c: &Value| (c["check"].as_str().unwrap().to_owned(), c["ok"].as_bool().unwrap());
+        body["checks"].as_array().unwrap().iter().map(one).collect()
+    };
+    let expected = |worker| {
+        [("database", true), ("migrations", true), ("partitions", true), ("worker", worker)]
+            .map(|c| (c.0.to_owned(), c.1))
+    };
+    assert_eq!(checks(&unready), expected(false), "nothing delivers");
+    worker::start(&app.hub, Role::Worker);
+    // The first heartbeat is on its way; asking is the only wait.
+    let ready = timeout(PATIENCE, async {
+        loop {
+            let answer = app.get("/readyz").await;
+            if checks(&answer.body) == expected(true) {
+                return answer.body;
+            }
+        }
+    });
+    let ready = ready.await.expect("a worker that lives");
+    assert_eq!((&ready["code"], &ready["ready"]), (&json!("0000"), &json!(true)));
+    assert_eq!(checks(&ready), expected(true));
+
+    let about = app.get("/about").await.expect(200).body;
+    assert_eq!((&about["name"], &about["version"]), (&json!("notihub"), &json!(env!("CARGO_PKG_VERSION"))));
+    assert_eq!((&about["migrationsMissing"], &about["channels"]), (&json!(0), &json!(["EMAIL", "SLACK"])));
+    let mut settings: Vec<&String> = about["database"].as_object().unwrap().keys().collect();
+    settings.sort();
+    assert_eq!(settings, ["fsync", "full_page_writes", "server_version", "synchronous_commit"]);
+
+    let metrics = app.get("/metrics").await.expect(200);
+    assert_eq!(metrics.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
+    for line in [
+        "# TYPE notihub_http_requests_total counter",
+        "# TYPE notihub_http_request_seconds histogram",
+        "notihub_http_requests_total{route=\"/healthz\",status=\"200\"} 1",
+        "notihub_db_rejected_input_total 0",
+    ] {
+        assert!(metrics.text.lines().any(|l| l == line), "{line} is not in\n{}", metrics.text);
+    }
+    app.hub.shutdown.stop();
+    app.done().await;
+}
+
+/// A body that never comes does not keep a process from stopping in time.
+#[tokio::test]
+async fn a_stop_does_not_wait_for_a_body_that_never_comes() {
+    let app = App::new().await;
+    let mut wire = Wire::open(&app).await;
+    let whole = post(&email("kim@example.com"));
+    let (first, _never) = whole.split_at(whole.len() - 5);
+    wire.send(first).await;
+    app.get("/healthz").await.expect(200);
+    app.hub.shutdown.stop();
+    assert_eq!(wire.reply().await.map_or(503, |r| r.status), 503);
+    app.done().await;
+}
+
+/// What a hub that stops says of itself is for whoever sends it requests: not here any more.
+#[tokio::test]
+async fn a_hub_that_stops_is_not_ready_and_answers_what_it_began() {
+    let app = App::new().await;
+    let mut wire = Wire::open(&app).await;
+    let whole = post(&email("kim@example.com"));
+    let (first, rest) = whole.split_at(whole.len() - 5);
+    wire.send(&request("GET", "/healthz", &[], b"")).await;
+    assert_eq!(wire.reply().await.unwrap().status, 200);
+    wire.send(first).await;
+    // The request has begun for certain once another connection, opened later, was served.
+    app.get("/healthz").await.expect(200);
+    app.hub.shutdown.stop();
+    wire.send(rest).await;
+    let reply = wire.reply().await;
+    let stored = app.count("select count(*) from messages").await;
+    assert_eq!(reply.map(|r| r.status == 202), Some(stored == 1), "an answer says what was done");
+    assert!(wire.ends().await);
+    app.done().await;
+}

@@ -1,0 +1,519 @@
+//! The laws of the house, read from its own lines: which layer may name which, what only one place may do, what every
+//! SQL file owes its readers, that every item of seed 003 has a test, and that compose.yaml speaks of real settings.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use notihub::config::Settings;
+use sqlx::{Connection as _, PgConnection};
+
+use crate::support::fresh_database;
+
+/// Layer, and the modules in it. Arrows point only down; `flow` and `hub` may name each other, the ground may name
+/// itself, all others in a layer are siblings that never meet.
+const LAYERS: [(u8, &[&str]); 6] = [
+    (0, &["config", "error", "id", "clock", "limits", "crypt", "shutdown", "telemetry"]),
+    (1, &["model"]),
+    (2, &["store", "provider"]),
+    (3, &["flow", "hub"]),
+    (4, &["api", "live", "ui", "worker"]),
+    (5, &["cli", "main"]),
+];
+
+/// What only these places may name; a folder ends with a slash.
+const EXCLUSIVE: [(&[&str], &[&str]); 7] = [
+    (&["sqlx"], &["store/"]),
+    // Servers that we run for others to try are servers all the same.
+    (&["axum"], &["api/", "live/", "ui/", "provider/simulator/", "cli/webhook.rs"]),
+    (&["reqwest", "lettre"], &["provider/", "cli/client.rs"]),
+    (&["clap"], &["config.rs", "cli/"]),
+    (&["tokio::spawn", "tokio::task::spawn", "tokio::task::spawn_local"], &["shutdown.rs"]),
+    (&["Utc::now", "Local::now", "SystemTime::now"], &["clock.rs"]),
+    (&["env::var", "env::var_os", "env::vars", "env::vars_os"], &["config.rs"]),
+];
+
+/// What the model may not do: wait, reach out, look at a clock, roll dice.
+const IMPURE: [&str; 11] = [
+    "async",
+    "await",
+    "tokio",
+    "rand",
+    "std::fs",
+    "std::net",
+    "std::process",
+    "std::thread",
+    "std::env",
+    "Instant::now",
+    "Clock",
+];
+
+/// (where, what it names, why it may). One that is no longer needed has to go.
+const EXCEPTIONS: [(&str, &str, &str); 2] = [
+    ("config.rs", "crate::model", "a setting's value may be a word of the model: a channel, a policy"),
+    ("cli/pg.rs", "std::env::var_os", "PATH is the shell's answer to \"which postgres?\", and must be the same answer"),
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All files below a folder whose name ends so, sorted.
+fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.to_str().unwrap().ends_with(ending) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// `src/flow/accept.rs` as `flow/accept.rs`.
+fn within<'p>(path: &'p Path, folder: &str) -> &'p str {
+    path.strip_prefix(root().join(folder)).unwrap().to_str().unwrap()
+}
+
+/// Rust's words and signs, without comments, texts and characters. `::` is one sign.
+fn tokens(source: &str) -> Vec<String> {
+    let chars: Vec<char> = source.chars().collect();
+    let (mut tokens, mut i) = (Vec::new(), 0);
+    let at = |i: usize| chars.get(i).copied().unwrap_or('\0');
+    while i < chars.len() {
+        let word = |c: char| c.is_alphanumeric() || c == '_';
+        match (at(i), at(i + 1)) {
+            ('/', '/') => i += chars[i..].iter().take_while(|c| **c != '\n').count(),
+            ('/', '*') => {
+                let mut depth = 0;
+                loop {
+                    match (at(i), at(i + 1)) {
+                        ('/', '*') => (depth, i) = (depth + 1, i + 2),
+                        ('*', '/') => (depth, i) = (depth - 1, i + 2),
+                        _ => i += 1,
+                    }
+                    if depth == 0 || i >= chars.len() {
+                        break;
+                    }
+                }
+            }
+            ('"', _) => i = after_text(&chars, i + 1),
+            ('r', '"' | '#') | ('b', '"' | 'r') if raw(&chars, i).is_some() => i = raw(&chars, i).unwrap(),
+            ('b', '"') => i = after_text(&chars, i + 2),
+            ('\'', '\\') => i += 3 + chars[i + 3..].iter().take_while(|c| **c != '\'').count(),
+            ('\'', _) if at(i + 2) == '\'' => i += 3,
+            (':', ':') => {
+                tokens.push("::".to_owned());
+                i += 2;
+            }
+            (c, _) if word(c) => {
+                let length = chars[i..].iter().take_while(|c| word(**c)).count();
+                tokens.push(chars[i..i + length].iter().collect());
+                i += length;
+            }
+            (c, _) => {
+                if !c.is_whitespace() {
+                    tokens.push(c.to_string());
+                }
+                i += 1;
+            }
+        }
+    }
+    tokens
+}
+
+fn after_text(chars: &[char], mut i: usize) -> usize {
+    while i < chars.len() && chars[i] != '"' {
+        i += if chars[i] == '\\' { 2 } else { 1 };
+    }
+    i + 1
+}
+
+/// Where a raw text that begins here ends.
+fn raw(chars: &[char], start: usize) -> Option<usize> {
+    let mut i = start + usize::from(chars[start] == 'b');
+    if chars.get(i) != Some(&'r') {
+        return None;
+    }
+    i += 1;
+    let hashes = chars[i..].iter().take_while(|c| **c == '#').count();
+    i += hashes;
+    if chars.get(i) != Some(&'"') {
+        return None;
+    }
+    let end: Vec<char> = std::iter::once('"').chain(std::iter::repeat_n('#', hashes)).collect();
+    let length = chars[i + 1..].windows(end.len()).position(|w| w == end)?;
+    Some(i + 1 + length + end.len())
+}
+
+/// Every path that a file names, in `use` or in passing, from the root of its crate: `crate::store::message::insert`.
+fn paths(file: &str, source: &str) -> BTreeSet<String> {
+    let tokens = tokens(source);
+    let mut here: Vec<String> = file.trim_end_matches(".rs").split('/').map(str::to_owned).collect();
+    here.retain(|part| !matches!(part.as_str(), "mod" | "lib" | "main"));
+    let (mut named, mut modules, mut depth, mut i) = (BTreeSet::new(), Vec::<(String, usize)>::new(), 0, 0);
+    while i < tokens.len() {
+        let next = |n: usize| tokens.get(i + n).map_or("", String::as_str);
+        match tokens[i].as_str() {
+            "mod" if next(2) == "{" => modules.push((next(1).to_owned(), depth)),
+            "{" => depth += 1,
+            "}" => {
+                depth -= 1;
+                modules.retain(|(_, opened)| *opened < depth);
+            }
+            _ => (),
+        }
+        let module: Vec<String> = here.iter().cloned().chain(modules.iter().map(|m| m.0.clone())).collect();
+        if tokens[i] == "use" {
+            let mut found = Vec::new();
+            i = tree(&tokens, i + 1, &[], &mut found);
+            named.extend(found.iter().map(|path| absolute(&module, path)));
+        } else if is_name(&tokens[i]) && next(1) == "::" {
+            let mut path = vec![tokens[i].clone()];
+            i += 1;
+            while tokens.get(i).is_some_and(|t| t == "::") && tokens.get(i + 1).is_some_and(|t| is_name(t)) {
+                path.push(tokens[i + 1].clone());
+                i += 2;
+            }
+            named.insert(absolute(&module, &path));
+        } else {
+            i += 1;
+        }
+    }
+    named
+}
+
+fn is_name(token: &str) -> bool {
+    token.starts_with(|c: char| c.is_alphabetic() || c == '_')
+}
+
+/// Reads one branch of a `use`; returns where it ends.
+fn tree(tokens: &[String], mut i: usize, before: &[String], found: &mut Vec<Vec<String>>) -> usize {
+    let mut path = before.to_vec();
+    while let Some(token) = tokens.get(i) {
+        match token.as_str() {
+            "{" => {
+                i += 1;
+                while tokens.get(i).is_some_and(|t| t != "}") {
+                    i = tree(tokens, i, &path, found);
+                    i += usize::from(tokens.get(i).is_some_and(|t| t == ","));
+                }
+                return i + 1;
+            }
+            ";" | "," | "}" => break,
+            "as" => i += 1,
+            "::" => (),
+            "self" if !path.is_empty() => (),
+            name => path.push(name.to_owned()),
+        }
+        i += 1;
+    }
+    found.push(path);
+    i
+}
+
+fn absolute(module: &[String], path: &[String]) -> String {
+    let mut base: Vec<&str> = Vec::new();
+    let mut rest = path.iter().map(String::as_str).peekable();
+    match rest.peek() {
+        Some(&("crate" | "notihub")) => {
+            rest.next();
+            base.push("crate");
+        }
+        Some(&("self" | "super")) => {
+            base.push("crate");
+            base.extend(module.iter().map(String::as_str));
+            while let Some(&step) = rest.peek().filter(|s| matches!(**s, "self" | "super")) {
+                if step == "super" && base.len() > 1 {
+                    base.pop();
+                }
+                rest.next();
+            }
+        }
+        _ => (),
+    }
+    base.extend(rest);
+    base.join("::")
+}
+
+fn layer(module: &str) -> Option<u8> {
+    LAYERS.iter().find(|(_, modules)| modules.contains(&module)).map(|(layer, _)| *layer)
+}
+
+/// What a file does that it may not: (what it names, why not).
+fn broken(file: &str, source: &str) -> Vec<(String, String)> {
+    let mine = file.split(['/', '.']).next().unwrap();
+    let mine = if mine == "lib" { "main" } else { mine };
+    let Some(my_layer) = layer(mine) else { return vec![(mine.to_owned(), "is in no layer".to_owned())] };
+    let mut wrong = Vec::new();
+    for path in paths(file, source) {
+        let target = path.strip_prefix("crate::").map(|rest| rest.split("::").next().unwrap());
+        if let Some(target) = target.filter(|t| *t != mine && layer(t).is_some()) {
+            let theirs = layer(target).unwrap();
+            let together = theirs == my_layer && matches!(my_layer, 0 | 3 | 5);
+            if theirs >= my_layer && !together {
+                wrong.push((path.clone(), format!("layer {my_layer} names layer {theirs}")));
+            }
+        }
+        for (names, places) in EXCLUSIVE {
+            let may = places.iter().any(|p| if p.ends_with('/') { file.starts_with(p) } else { file == *p });
+            if !may && names.iter().any(|name| is_or_ends(&path, name)) {
+                wrong.push((path.clone(), format!("only {} may", places.join(", "))));
+            }
+        }
+    }
+    if mine == "model" {
+        let words: BTreeSet<String> = tokens(source).into_iter().collect();
+        let named = paths(file, source);
+        let impure =
+            IMPURE.into_iter().filter(|name| words.contains(*name) || named.iter().any(|p| is_or_ends(p, name)));
+        wrong.extend(impure.map(|name| (name.to_owned(), "the model is pure".to_owned())));
+    }
+    wrong
+}
+
+/// Whether a path is that name, begins with it, or ends with it: `sqlx`, `tokio::spawn`, `chrono::Utc::now`.
+fn is_or_ends(path: &str, name: &str) -> bool {
+    let path = format!("::{path}::");
+    path.starts_with(&format!("::{name}::")) || (name.contains("::") && path.contains(&format!("::{name}::")))
+}
+
+/// The arrows of the house point down, and what only one place may do only that place does.
+#[test]
+fn arrows_point_down_and_each_deed_has_its_place() {
+    let (mut wrong, mut excused, mut read_paths) = (Vec::new(), BTreeSet::new(), 0);
+    for path in files("src", ".rs") {
+        let (file, source) = (within(&path, "src").to_owned(), read(&path));
+        read_paths += paths(&file, &source).len();
+        for (named, why) in broken(&file, &source) {
+            match EXCEPTIONS.iter().position(|e| e.0 == file && is_or_ends(&named, e.1)) {
+                Some(n) => drop(excused.insert(n)),
+                None => wrong.push(format!("src/{file}: {named}: {why}")),
+            }
+        }
+    }
+    assert!(read_paths > 1000, "only {read_paths} paths were read: the reader has gone blind");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    for (n, (file, named, _)) in EXCEPTIONS.iter().enumerate() {
+        assert!(excused.contains(&n), "src/{file} no longer names {named}: the exception can go");
+    }
+}
+
+/// The reader of laws sees what it should, however it is written, and nothing in comments and texts.
+#[test]
+fn broken_laws_are_seen() {
+    for (file, source, named) in [
+        ("model/x.rs", "use crate::store::message;", "crate::store::message"),
+        ("model/x.rs", "use super::super::hub::Hub;", "crate::hub::Hub"),
+        ("model/x.rs", "pub async fn f() {}", "async"),
+        ("model/x.rs", "fn f() { std::fs::read(p); }", "std::fs"),
+        ("model/x.rs", "fn f() -> f64 { rand::random() }", "rand"),
+        ("error.rs", "fn f() { crate::model::event::x() }", "crate::model::event::x"),
+        ("store/x.rs", "use crate::{error::Result, provider::{self as p, Letter}};", "crate::provider"),
+        ("provider/x.rs", "use crate::store::Store;", "crate::store::Store"),
+        ("provider/x/y.rs", "mod tests { use super::super::super::super::flow::z; }", "crate::flow::z"),
+        ("flow/x.rs", "use crate::{api, error};", "crate::api"),
+        ("hub.rs", "fn f(w: &mut crate::worker::Loop) {}", "crate::worker::Loop"),
+        ("api/x.rs", "pub use crate::worker::deliver as d;", "crate::worker::deliver"),
+        ("worker/x.rs", "use crate::api::{message::{self, time}, page};", "crate::api::message"),
+        ("api/x.rs", "fn f() { crate::cli::main(); }", "crate::cli::main"),
+        ("flow/x.rs", "async fn f() { sqlx::query(\"x\"); }", "sqlx::query"),
+        ("flow/x.rs", "use sqlx;", "sqlx"),
+        ("flow/x.rs", "use ::sqlx::PgPool;", "sqlx::PgPool"),
+        ("worker/x.rs", "use axum::http::StatusCode;", "axum::http::StatusCode"),
+        ("flow/x.rs", "fn f(u: reqwest::Url) {}", "reqwest::Url"),
+        ("cli/send.rs", "use lettre::Address;", "lettre::Address"),
+        ("telemetry.rs", "#[derive(clap::Args)] struct X;", "clap::Args"),
+        ("flow/x.rs", "fn f() { tokio::spawn(g()); }", "tokio::spawn"),
+        ("flow/x.rs", "use tokio::{sync, task::spawn};", "tokio::task::spawn"),
+        ("flow/x.rs", "use chrono::Utc; fn f() { Utc::now(); }", "Utc::now"),
+        ("flow/x.rs", "fn f() { std::time::SystemTime::now(); }", "std::time::SystemTime::now"),
+        ("cli/up.rs", "use std::env; fn f() { env::var(\"X\"); }", "env::var"),
+        ("worker/x.rs", "fn f() { std::env::var_os(\"X\"); }", "std::env::var_os"),
+        ("nowhere.rs", "", "nowhere"),
+    ] {
+        let found: Vec<String> = broken(file, source).into_iter().map(|w| w.0).collect();
+        assert!(found.iter().any(|f| f == named), "{file}: {source}: {found:?}");
+    }
+    for (file, source) in [
+        ("flow/x.rs", "// use crate::api;\n/* sqlx::query /* axum::x */ */ /// crate::cli\nfn f() {}"),
+        (
+            "flow/x.rs",
+            "const A: &str = \"crate::api::x\"; const B: &str = r#\"sqlx::\"x\" \"#; const C: &[u8] = b\"axum::x\";",
+        ),
+        ("flow/x.rs", "fn f<'a>(x: &'a str, c: char) -> bool { c == '\"' || c == '\\'' || x == \"crate::cli::x\" }"),
+        ("flow/x.rs", "use crate::{store, provider::Letter, model::delivery::{self, Key}}; use crate::hub::Hub;"),
+        ("hub.rs", "use crate::flow::intake::Intake;"),
+        ("clock.rs", "fn f() { Utc::now(); }"),
+        ("config.rs", "fn f() { std::env::var(\"X\"); env!(\"CARGO_PKG_VERSION\"); }"),
+        ("cli/x.rs", "fn f() { std::env::args_os(); std::time::Instant::now(); shutdown.spawn(g()); }"),
+        ("store/x.rs", "mod tests { use super::*; use super::super::Db; } use sqlx::PgPool;"),
+    ] {
+        assert_eq!(broken(file, source), [], "{file}: {source}");
+    }
+}
+
+/// S3-28: every statement is a file that `store` uses, that begins with what it is for and names each of its parameters,
+/// takes its time as a parameter, and is understood by PostgreSQL as the migrations leave it.
+#[tokio::test]
+async fn every_sql_file_is_used_explained_and_understood() {
+    let mut used = BTreeSet::new();
+    for path in files("src/store", ".rs") {
+        let source = read(&path);
+        let pieces = source.split("\"sql/").skip(1);
+        used.extend(pieces.map(|piece| format!("sql/{}", piece.split('"').next().unwrap())));
+    }
+    let mut conn = PgConnection::connect(&fresh_database().await).await.unwrap();
+    let mut wrong = Vec::new();
+    let all = files("sql", ".sql");
+    assert!(all.len() > 40, "only {} files were found", all.len());
+    for path in all {
+        let name = format!("sql/{}", within(&path, "sql"));
+        let text = read(&path);
+        if !used.remove(&name) {
+            wrong.push(format!("{name}: nothing in src/store uses it"));
+        }
+        let comment: String = text.lines().take_while(|l| l.starts_with("--")).collect::<Vec<_>>().join("\n");
+        let statement = text[comment.len()..].to_owned();
+        if comment.len() < 10 {
+            wrong.push(format!("{name}: does not begin with a comment that says what it is for"));
+        }
+        let mentioned = parameters(&comment);
+        for n in parameters(&statement).difference(&mentioned) {
+            wrong.push(format!("{name}: the comment does not name ${n}"));
+        }
+        let lower = statement.to_lowercase();
+        if ["now()", "current_timestamp", "localtimestamp"].iter().any(|clock| has_word(&lower, clock)) {
+            wrong.push(format!("{name}: reads the clock; time is a parameter"));
+        }
+        let prepare = sqlx::AssertSqlSafe(format!("prepare law as {statement}"));
+        match sqlx::raw_sql(prepare).execute(&mut conn).await {
+            Ok(_) => drop(sqlx::raw_sql("deallocate law").execute(&mut conn).await.unwrap()),
+            Err(e) => wrong.push(format!("{name}: {e}")),
+        }
+    }
+    wrong.extend(used.into_iter().map(|name| format!("{name} is used and not there")));
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// `$1`, `$2 to $4` (which means `$3` as well).
+fn parameters(text: &str) -> BTreeSet<u32> {
+    let mut found = BTreeSet::new();
+    let mut last = None;
+    for (n, piece) in text.split('$').enumerate() {
+        let digits: String = piece.chars().take_while(char::is_ascii_digit).collect();
+        if let (1.., Ok(number)) = (n, digits.parse::<u32>()) {
+            let first = last.take().unwrap_or(number);
+            found.extend(first..=number);
+            last = (piece[digits.len()..].trim() == "to").then_some(number);
+        }
+    }
+    found
+}
+
+fn has_word(text: &str, word: &str) -> bool {
+    text.match_indices(word).any(|(at, _)| !text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_'))
+}
+
+/// The items of the checklist that the tests of a source name, with the tests that name them: `/// S3-1, S3-2: …` above a
+/// test.
+fn named_items(source: &str) -> BTreeMap<String, Vec<String>> {
+    let mut named: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut lines = source.lines().map(str::trim).peekable();
+    while let Some(line) = lines.next() {
+        let Some(doc) = line.strip_prefix("///") else { continue };
+        let mut doc = doc.to_owned();
+        while let Some(more) = lines.peek().and_then(|l| l.strip_prefix("///")) {
+            doc.push_str(more);
+            lines.next();
+        }
+        let is_test = lines.peek().is_some_and(|l| l.starts_with("#[test]") || l.starts_with("#[tokio::test"));
+        if !is_test {
+            continue;
+        }
+        let test = lines.clone().find(|l| l.contains("fn ")).unwrap_or_default().to_owned();
+        for item in doc.split(|c: char| !c.is_alphanumeric() && c != '-').filter(|word| word.starts_with("S3-")) {
+            named.entry(item.to_owned()).or_default().push(test.clone());
+        }
+    }
+    named
+}
+
+/// Every item of seed 003 is named by a test that shows it, or says what became of it.
+#[test]
+fn every_item_of_seed_003_has_its_test() {
+    let mut named: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for path in files("tests", ".rs").into_iter().chain(files("src", ".rs")) {
+        for (item, tests) in named_items(&read(&path)) {
+            named.entry(item).or_default().extend(tests);
+        }
+    }
+    let all: BTreeSet<String> = (1..=45).map(|n| format!("S3-{n}")).collect();
+    let missing: Vec<&String> = all.iter().filter(|item| !named.contains_key(*item)).collect();
+    assert!(missing.is_empty(), "no test names {missing:?}");
+    let unknown: Vec<&String> = named.keys().filter(|item| !all.contains(*item)).collect();
+    assert!(unknown.is_empty(), "the checklist has no {unknown:?}");
+    let example =
+        "/// S3-1: x\nstruct A;\n/// S3-2, S3-3:\n/// and S3-4.\n#[tokio::test(flavor = \"x\")]\nasync fn t() {}";
+    assert_eq!(named_items(example).into_keys().collect::<Vec<_>>(), ["S3-2", "S3-3", "S3-4"]);
+}
+
+/// S3-29: compose.yaml can be read, runs PostgreSQL, an API and two workers with commands that there are, and every
+/// setting it names is one of the program's.
+#[test]
+fn compose_speaks_of_real_settings_and_commands() {
+    let text = read(&root().join("compose.yaml"));
+    let command = <Settings as clap::Args>::augment_args(clap::Command::new("test"));
+    let settings: BTreeSet<String> =
+        command.get_arguments().filter_map(|a| a.get_env()?.to_str().map(str::to_owned)).collect();
+    let mut names = 0;
+    for piece in text.split("NOTIHUB_").skip(1) {
+        let name: String = piece.chars().take_while(|c| c.is_ascii_uppercase() || *c == '_').collect();
+        assert!(settings.contains(&format!("NOTIHUB_{name}")), "there is no setting NOTIHUB_{name}");
+        names += 1;
+    }
+    assert!(names >= 3, "compose.yaml sets nothing");
+
+    let mut section = "";
+    let mut services: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let mut service = "";
+    for line in text.lines().filter(|l| !l.trim().is_empty() && !l.trim_start().starts_with('#')) {
+        let indent = line.len() - line.trim_start().len();
+        assert!(!line.contains('\t') && indent % 2 == 0, "YAML is indented by pairs of blanks: {line}");
+        let key = line.trim().split(':').next().unwrap();
+        match indent {
+            0 => section = key,
+            2 if section == "services" => service = key,
+            _ if section == "services" => services.entry(service).or_default().push(line.trim()),
+            _ => (),
+        }
+        for alias in line.split('*').skip(1).filter(|_| line.contains(": *")) {
+            assert!(text.contains(&format!("&{}", alias.trim())), "*{alias} is nowhere");
+        }
+    }
+    assert_eq!(services.keys().copied().collect::<Vec<_>>(), ["migrate", "postgres", "serve", "work"]);
+    for (service, lines) in services {
+        let value = |name: &str| lines.iter().find_map(|l| l.strip_prefix(name)).map(str::trim);
+        match service {
+            "postgres" => assert!(value("image:").unwrap().starts_with("postgres:"), "{lines:?}"),
+            _ => {
+                let words: Vec<String> = serde_json::from_str(value("command:").unwrap()).unwrap();
+                let help = Command::new(env!("CARGO_BIN_EXE_notihub")).args(&words).arg("--help").output().unwrap();
+                assert!(help.status.success(), "notihub {words:?}");
+            }
+        }
+        if service == "work" {
+            assert_eq!(value("deploy:"), Some("{ replicas: 2 }"));
+        }
+    }
+}

@@ -1,0 +1,380 @@
+//! E-mail and Slack against servers nobody here wrote: aiosmtpd (STARTTLS, implicit TLS, authentication) and Python's
+//! own HTTPS server. What arrived is decoded by Python's e-mail parser and compared with what was sent.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, its helpers too"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use notihub::id::Tsid;
+use notihub::model::delivery::{Key, Outcome};
+use notihub::model::message::Content;
+use notihub::model::retry::ErrorClass;
+use notihub::provider::slack::{Slack, SlackSettings};
+use notihub::provider::smtp::{Smtp, SmtpSettings, Tls};
+use notihub::provider::{Letter, Provider as _};
+use notihub::shutdown::Shutdown;
+use serde_json::{Value, json};
+
+const BUDGET: Duration = Duration::from_secs(20);
+
+/// Peers started by this process: each has its own folder.
+static STARTED: AtomicU32 = AtomicU32::new(0);
+
+struct Peer {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: BufReader<ChildStdout>,
+    ports: Value,
+    folder: PathBuf,
+}
+
+impl Peer {
+    fn start() -> Peer {
+        let python = python();
+        let _already = rustls::crypto::ring::default_provider().install_default();
+        let name = format!("notihub-peer-{}-{}", std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
+        let folder = std::env::temp_dir().join(name);
+        std::fs::create_dir(&folder).unwrap();
+        certificates(&folder);
+        let mut child = Command::new(python)
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/smtp_peer.py"))
+            .args([folder.join("server.pem"), folder.join("server.key")])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            // It tells of every handshake that fails, as many here are meant to.
+            .stderr(File::create(folder.join("said")).unwrap())
+            .spawn()
+            .unwrap();
+        let stdin = child.stdin.take().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut peer = Peer { child, stdin: Some(stdin), stdout, ports: Value::Null, folder };
+        peer.ports = peer.line();
+        peer
+    }
+
+    fn line(&mut self) -> Value {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|_| {
+            panic!("the peer ended:\n{}", std::fs::read_to_string(self.folder.join("said")).unwrap_or_default())
+        })
+    }
+
+    fn port(&self, name: &str) -> u16 {
+        self.ports[name].as_u64().unwrap().try_into().unwrap()
+    }
+
+    fn settings(&self, tls: Tls) -> SmtpSettings {
+        SmtpSettings {
+            host: "127.0.0.1".to_owned(),
+            port: self.port(if tls == Tls::Implicit { "implicit" } else { "starttls" }),
+            tls,
+            username: Some("hub".to_owned()),
+            password: Some("s3cret 비밀".to_owned()),
+            from: "알림 센터 <hub@example.net>".to_owned(),
+            call_budget: BUDGET,
+            ca_file: Some(self.folder.join("ca.pem")),
+            helo: None,
+            allow_plaintext: false,
+            throttled_pause: Duration::from_mins(5),
+        }
+    }
+
+    fn smtp(&self, tls: Tls) -> Smtp {
+        Smtp::new(self.settings(tls)).unwrap()
+    }
+
+    fn arrived(&mut self) -> Value {
+        self.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+        self.line()
+    }
+
+    fn only_mail(&mut self) -> Value {
+        let mails = self.arrived()["mails"].take();
+        assert_eq!(mails.as_array().unwrap().len(), 1, "{mails}");
+        mails[0].clone()
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // It ends with its stdin.
+        drop(self.stdin.take());
+        let _ended = self.child.wait();
+        let _gone = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// The system's Python is asked too: a distribution's package serves that one, whichever comes first in PATH.
+fn python() -> &'static str {
+    let has = |python: &&str| {
+        let asked = Command::new(python).args(["-c", "import aiosmtpd"]).stderr(Stdio::null()).status();
+        asked.is_ok_and(|status| status.success())
+    };
+    ["python3", "/usr/bin/python3"].into_iter().find(has).expect(
+        "this test needs the Python package aiosmtpd: install it with `apt-get install python3-aiosmtpd` or `pip install aiosmtpd`",
+    )
+}
+
+/// An authority, and a server of its at 127.0.0.1 and at no other name.
+fn certificates(folder: &Path) {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    let mut authority = CertificateParams::new([]).unwrap();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority_key = KeyPair::generate().unwrap();
+    let ca = authority.self_signed(&authority_key).unwrap();
+    let issuer = Issuer::new(authority, authority_key);
+    let key = KeyPair::generate().unwrap();
+    let server = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+    for (name, text) in [("ca.pem", ca.pem()), ("server.pem", server.pem()), ("server.key", key.serialize_pem())] {
+        std::fs::write(folder.join(name), text).unwrap();
+    }
+}
+
+fn content(subject: &str, body: &str, html: Option<&str>) -> Content {
+    Content { subject: Some(subject.to_owned()), body: body.to_owned(), html: html.map(str::to_owned), blocks: None }
+}
+
+fn letter<'a>(to: &'a str, content: &'a Content, no: i16) -> Letter<'a> {
+    Letter {
+        key: Key { shard: 0, message_id: Tsid(700_000_000_000_000_000), no },
+        attempt: 1,
+        kind: "ORDER_COMPLETED",
+        to,
+        content,
+        created_at: chrono::DateTime::from_timestamp(1_800_000_000, 0).unwrap(),
+    }
+}
+
+async fn send(smtp: &Smtp, to: &str) -> Outcome {
+    smtp.send(letter(to, &content("x", "y", None), 1)).await
+}
+
+#[track_caller]
+fn accepted(outcome: Outcome) {
+    assert!(matches!(outcome, Outcome::Accepted { .. }), "{outcome:?}");
+}
+
+#[track_caller]
+fn rejected(outcome: Outcome) -> (ErrorClass, String) {
+    match outcome {
+        Outcome::Rejected { class, code, .. } => (class, code),
+        other => panic!("expected a rejection, got {other:?}"),
+    }
+}
+
+fn header<'a>(mail: &'a Value, name: &str) -> Option<&'a str> {
+    let mut headers = mail["headers"].as_array().unwrap().iter().filter(|header| header[0] == name);
+    let found = headers.next().and_then(|header| header[1].as_str());
+    assert!(headers.next().is_none(), "{name} stands twice in {mail}");
+    found
+}
+
+/// Line ends as they were written, and the one that ends every mail.
+fn text(mail: &Value, part: &str) -> String {
+    mail[part].as_str().unwrap_or_default().replace("\r\n", "\n")
+}
+
+#[tokio::test]
+async fn korean_text_and_html_arrive_byte_for_byte() {
+    let mut peer = Peer::start();
+    let subject = "[알림] 주문이 완료되었습니다 — ".repeat(8);
+    let body = "안녕하세요, 김철수님.\n\n.점으로 시작\n.\n..\n끝 🎉 = 100%";
+    let html = format!("<p>주문 <b>완료</b> &amp; 감사</p>\n.\n<!--{}-->", "긴 줄 ".repeat(500));
+    let content = content(subject.trim(), body, Some(&html));
+    accepted(peer.smtp(Tls::Starttls).send(letter("kim@example.com", &content, 7)).await);
+    let mail = peer.only_mail();
+    assert_eq!((&mail["from"], &mail["to"]), (&json!("hub@example.net"), &json!(["kim@example.com"])));
+    assert_eq!((&mail["user"], &mail["kind"]), (&json!("hub"), &json!("multipart/alternative")));
+    assert_eq!((&mail["defects"], &mail["broken_lines"]), (&json!([]), &json!(false)), "{mail}");
+    assert_eq!(header(&mail, "Subject"), Some(subject.trim()));
+    assert_eq!(header(&mail, "From"), Some("알림 센터 <hub@example.net>"));
+    assert_eq!(header(&mail, "To"), Some("kim@example.com"));
+    assert_eq!(header(&mail, "Date"), Some("Fri, 15 Jan 2027 08:00:00 +0000"));
+    let id = format!("<{}-7@example.net>", Tsid(700_000_000_000_000_000));
+    assert_eq!(header(&mail, "Message-ID"), Some(id.as_str()));
+    assert_eq!(text(&mail, "text"), body);
+    assert_eq!(text(&mail, "html"), html);
+}
+
+#[tokio::test]
+async fn dots_and_odd_line_ends_do_not_end_a_mail() {
+    let mut peer = Peer::start();
+    let smtp = peer.smtp(Tls::Implicit);
+    // The last ones are how mails are smuggled through servers that disagree about line ends.
+    let bodies = [
+        ".",
+        "..",
+        ".\n",
+        "a\n.\nb\n..\n...c",
+        "\r\n.\r\nQUIT\r\n",
+        "a\n.\r\nMAIL FROM:<x@y.z>\r\n",
+        "a\r.\rRCPT TO:<x@y.z>\r\r\n.\n",
+        "",
+        "\n\n",
+        "trailing space \n\ttab\n",
+    ];
+    for body in bodies {
+        accepted(smtp.send(letter("kim@example.com", &content("x", body, None), 1)).await);
+    }
+    let arrived = peer.arrived();
+    let mails = arrived["mails"].as_array().unwrap();
+    assert_eq!(mails.len(), bodies.len());
+    for (mail, body) in mails.iter().zip(bodies) {
+        let written = body.replace("\r\n", "\n").replace('\r', "\n");
+        let got = text(mail, "text");
+        assert!(got == written || got == format!("{written}\n"), "{body:?} arrived as {got:?}");
+        assert_eq!((&mail["defects"], &mail["broken_lines"]), (&json!([]), &json!(false)), "{mail}");
+        assert_eq!(mail["to"], json!(["kim@example.com"]));
+    }
+}
+
+#[tokio::test]
+async fn nothing_written_becomes_a_header_or_a_recipient() {
+    let mut peer = Peer::start();
+    let smtp = peer.smtp(Tls::Starttls);
+    for line_end in ["\r\n", "\n", "\r", "\u{85}", "\u{2028}", "\0"] {
+        let subject = format!("hi{line_end}Bcc: evil@example.org{line_end}{line_end}evil body 악");
+        accepted(smtp.send(letter("kim@example.com", &content(&subject, "good body", None), 1)).await);
+    }
+    let to = "kim@example.com>\r\nRCPT TO:<evil@example.org";
+    assert_eq!(rejected(send(&smtp, to).await), (ErrorClass::Address, "address_invalid".to_owned()));
+    let arrived = peer.arrived();
+    let mails = arrived["mails"].as_array().unwrap();
+    assert_eq!(mails.len(), 6);
+    for mail in mails {
+        assert_eq!(mail["to"], json!(["kim@example.com"]));
+        assert_eq!(header(mail, "Bcc"), None);
+        assert_eq!(text(mail, "text").trim_end(), "good body");
+        let subject = header(mail, "Subject").unwrap();
+        assert_eq!(subject.replace('\u{2028}', " ").replace("  ", " "), "hi Bcc: evil@example.org evil body 악");
+    }
+}
+
+#[tokio::test]
+async fn what_the_server_refuses_is_told_by_class() {
+    let mut peer = Peer::start();
+    let smtp = peer.smtp(Tls::Starttls);
+    for (local, class, code) in [
+        ("rcpt-421-4.3.2", ErrorClass::ProviderInternal, "smtp_421"),
+        ("rcpt-450-4.2.0", ErrorClass::ProviderInternal, "smtp_450"),
+        ("rcpt-451-4.7.1", ErrorClass::Throttled, "smtp_451"),
+        ("rcpt-550-5.1.1", ErrorClass::Address, "smtp_550"),
+        ("rcpt-552-5.2.2", ErrorClass::ProviderInternal, "smtp_552"),
+        ("rcpt-554-5.7.1", ErrorClass::Sender, "smtp_554"),
+        ("data-451-4.3.0", ErrorClass::ProviderInternal, "smtp_451"),
+        ("data-452-4.3.1", ErrorClass::ProviderInternal, "smtp_452"),
+        ("data-550-5.7.26", ErrorClass::Sender, "smtp_550"),
+        ("data-552-5.3.4", ErrorClass::Content, "smtp_552"),
+        ("data-554-5.7.1", ErrorClass::Content, "smtp_554"),
+    ] {
+        let outcome = send(&smtp, &format!("{local}@example.com")).await;
+        assert_eq!(rejected(outcome), (class, code.to_owned()), "{local}");
+    }
+    let cut = send(&smtp, "data-cut@example.com").await;
+    assert!(matches!(cut, Outcome::Unknown { code: "answer_cut", .. }), "{cut:?}");
+    accepted(send(&smtp, "kim@example.com").await);
+    peer.only_mail();
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_proven_gets_nothing() {
+    let mut peer = Peer::start();
+    for tls in [Tls::Starttls, Tls::Implicit] {
+        let stranger = Smtp::new(SmtpSettings { ca_file: None, ..peer.settings(tls) });
+        // A machine without certificates refuses at once, and says what to install.
+        if let Ok(smtp) = stranger {
+            let outcome = send(&smtp, "kim@example.com").await;
+            assert_eq!(rejected(outcome), (ErrorClass::Unreachable, "tls_failed".to_owned()), "{tls:?}");
+        }
+        let misnamed = Smtp::new(SmtpSettings { host: "localhost".to_owned(), ..peer.settings(tls) }).unwrap();
+        let outcome = send(&misnamed, "kim@example.com").await;
+        assert_eq!(rejected(outcome), (ErrorClass::Unreachable, "tls_failed".to_owned()), "{tls:?}");
+        assert!(misnamed.check().await.unwrap_err().contains("certificate"));
+    }
+    assert_eq!(peer.arrived()["mails"], json!([]));
+}
+
+#[tokio::test]
+async fn signing_in_is_part_of_reaching_a_server() {
+    let peer = Peer::start();
+    for tls in [Tls::Starttls, Tls::Implicit] {
+        let wrong = Smtp::new(SmtpSettings { password: Some("wrong".to_owned()), ..peer.settings(tls) }).unwrap();
+        let outcome = send(&wrong, "kim@example.com").await;
+        assert_eq!(rejected(outcome), (ErrorClass::Credentials, "smtp_535".to_owned()));
+        assert!(wrong.check().await.unwrap_err().contains("refuses us"));
+        let nobody = SmtpSettings { username: None, password: None, ..peer.settings(tls) };
+        let outcome = send(&Smtp::new(nobody).unwrap(), "kim@example.com").await;
+        assert_eq!(rejected(outcome), (ErrorClass::Credentials, "smtp_530".to_owned()));
+        let said = peer.smtp(tls).check().await.unwrap();
+        assert!(said.ends_with("answers, encrypted, and takes our credentials"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn an_address_beyond_ascii_goes_to_a_server_that_takes_it() {
+    let mut peer = Peer::start();
+    accepted(send(&peer.smtp(Tls::Starttls), "김철수@example.com").await);
+    let mail = peer.only_mail();
+    assert_eq!(mail["to"], json!(["김철수@example.com"]));
+    assert!(mail["options"].as_array().unwrap().contains(&json!("SMTPUTF8")));
+}
+
+#[tokio::test]
+async fn many_at_once_arrive_once_each() {
+    let mut peer = Peer::start();
+    let shutdown = Shutdown::new();
+    for tls in [Tls::Starttls, Tls::Implicit] {
+        let smtp = Arc::new(peer.smtp(tls));
+        for round in 0..3 {
+            let sending = (0..12).map(|no| {
+                let smtp = smtp.clone();
+                shutdown.spawn(async move {
+                    smtp.send(letter("kim@example.com", &content("x", "y", None), round * 12 + no)).await
+                })
+            });
+            for sent in sending.collect::<Vec<_>>() {
+                accepted(sent.await.unwrap());
+            }
+        }
+    }
+    let arrived = peer.arrived();
+    let ids: Vec<&str> = arrived["mails"].as_array().unwrap().iter().filter_map(|m| header(m, "Message-ID")).collect();
+    let distinct: BTreeSet<&&str> = ids.iter().collect();
+    assert_eq!((ids.len(), distinct.len()), (72, 36));
+}
+
+#[tokio::test]
+async fn slack_over_tls_to_a_proven_server_only() {
+    let mut peer = Peer::start();
+    let url = |host: &str| format!("https://{host}:{}/services/T0/B0/SECRET", peer.ports["https"]);
+    let slack = |url: String, ca_file: Option<PathBuf>| {
+        let destinations = BTreeMap::from([("ops".to_owned(), url)]);
+        Slack::new(&SlackSettings { destinations, call_budget: BUDGET, ca_file })
+    };
+    let ca_file = Some(peer.folder.join("ca.pem"));
+    let content = content("장애", "DB 연결 실패", None);
+    let good = slack(url("127.0.0.1"), ca_file.clone()).unwrap();
+    accepted(good.send(letter("ops", &content, 1)).await);
+    assert_eq!(good.check().await.unwrap(), "1 destination(s); 127.0.0.1 answers");
+    let misnamed = slack(url("localhost"), ca_file).unwrap().send(letter("ops", &content, 1)).await;
+    assert_eq!(rejected(misnamed), (ErrorClass::Unreachable, "tls_failed".to_owned()));
+    if let Ok(stranger) = slack(url("127.0.0.1"), None) {
+        let outcome = stranger.send(letter("ops", &content, 1)).await;
+        assert!(!format!("{outcome:?}").contains("SECRET"));
+        assert_eq!(rejected(outcome), (ErrorClass::Unreachable, "tls_failed".to_owned()));
+    }
+    assert_eq!(peer.arrived()["posts"], json!([{ "text": "*장애*\nDB 연결 실패" }]));
+}
