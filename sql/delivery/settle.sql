@@ -1,6 +1,6 @@
 -- Settle: writes the outcome of many steps at once, each fenced by the status and attempt it started from. In the same
--- statement the attempt's row and the event, for winners alone: their keys come back. A step that lost its fence writes
--- nothing here.
+-- statement the attempt's row and the event, for winners alone: they come back, with a wish to cancel that may have come
+-- since the step was decided. A step that lost its fence writes nothing here.
 -- The status a step started from is bound, not written out: a literal lets the planner take the small partial index on
 -- leases and walk its dead entries.
 -- $1 shard[], $2 message_id[], $3 no[], $4 attempt[], $5 status it started from[], $6 new status[], $7 ready_at[],
@@ -22,7 +22,7 @@ with head as (
       worker, claimed_at, called_at, code, detail, provider_ref, begun)
   where d.shard = s.shard and d.message_id = s.message_id and d.no = s.no
     and d.message_id between $21 and $22 and d.status = s.was and d.attempt = s.attempt
-  returning d.shard, d.message_id, d.no, d.attempt, d.event_seq, s.event, s.reason, s.ready_at, s.provider, s.outcome,
+  returning d.shard, d.message_id, d.no, d.attempt, d.event_seq, d.cancel_requested, s.event, s.reason, s.ready_at, s.provider, s.outcome,
     s.worker, s.claimed_at, s.called_at, s.code, s.detail, s.provider_ref, s.begun
 ),
 tried as (
@@ -48,4 +48,4 @@ told as (
   insert into events (shard, message_id, no, seq, attempt, event, reason, occurred_at)
   select shard, message_id, no, event_seq, attempt, event, reason, $20 from head where event is not null
 )
-select shard as "shard!", message_id as "message_id!", no as "no!" from head
+select shard as "shard!", message_id as "message_id!", no as "no!", cancel_requested as "cancel_requested!" from head

@@ -2,4 +2,4 @@
 select a.message_id as "message_id!", a.no as "no!", format('%s, but attempt %s %s', d.status, a.attempt, a.outcome) as "found!"
 from deliveries d
 join attempts a using (shard, message_id, no)
-where d.status in ('FAILED', 'EXPIRED', 'CANCELED') and a.outcome in ('ACCEPTED', 'UNKNOWN') and not a.late
+where d.status in ('FAILED', 'EXPIRED', 'CANCELED') and a.outcome in ('ACCEPTED', 'UNKNOWN')

@@ -55,11 +55,9 @@ const SETTINGS: &[&str] = &[
     // A queue rewrites the same pages all day: fewer checkpoints, fewer full-page images.
     "max_wal_size=4GB",
     "checkpoint_timeout=15min",
-    // Room for the queue's hot pages on a small machine.
-    "shared_buffers=256MB",
     // Several processes with their pools, and a person with psql beside them.
     "max_connections=200",
-    // A claimed row leaves a dead index entry that every later claim walks over: clean often and briskly.
+    // A queue's rows are written three times within seconds: look often, clean briskly.
     "autovacuum_naptime=10s",
     "autovacuum_vacuum_cost_limit=2000",
     // Statements are short; compiling one costs more than running it.
@@ -93,6 +91,23 @@ impl PgPlace {
     pub fn throw_away() -> Result<PgPlace> {
         Ok(PgPlace { data_dir: PathBuf::from(format!("/tmp/notihub-pg-{}", random_hex(8)?)), throw_away: true })
     }
+
+    /// Room for the queue's hot pages: an eighth of the memory this process may use, and not too little nor too much.
+    fn buffers_mb(&self) -> u64 {
+        const LEAST: u64 = 128;
+        let bytes = if self.throw_away { 0 } else { memory_bytes().unwrap_or(0) };
+        ((bytes / 8) >> 20).clamp(LEAST, 4096)
+    }
+}
+
+/// What this machine, or the container this runs in, has; none where neither says.
+fn memory_bytes() -> Option<u64> {
+    let of_machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let kb = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+        Some(kb.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
+    });
+    let of_container = fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
+    of_machine.into_iter().chain(of_container).min()
 }
 
 /// A PostgreSQL server that belongs to this process. Dropping it without `stop` still tells the server to end.
@@ -330,6 +345,7 @@ impl PrivatePg {
         for setting in SETTINGS {
             command.args(["-c", setting]);
         }
+        command.arg("-c").arg(format!("shared_buffers={}MB", self.place.buffers_mb()));
         command.arg("-c").arg(format!("wal_compression={}", self.wal_compression));
         command.arg("-c").arg(format!("port={}", self.port));
         command.arg("-c").arg(format!("unix_socket_directories={}", self.socket_dir.display()));

@@ -20,9 +20,11 @@ use crate::model::retry::ErrorClass;
 use crate::model::watermark::Look;
 use crate::provider::{Letter, Provider};
 use crate::store;
-use crate::store::delivery::{Ask, Claimed, Settle, Tried};
+use crate::store::delivery::{Ask, Claimed, Settle, Tried, Waiting, Won};
 use crate::store::message::Contents;
 use crate::telemetry::observe;
+
+use super::sweep::end;
 
 /// A delivery this process holds, with what is to be sent.
 pub struct Held {
@@ -134,8 +136,7 @@ fn settle_of(hub: &Hub, claimed: &Claimed, holder: Holder, outcome: Outcome, cal
     Settle {
         key: claimed.key,
         lane: claimed.lane,
-        attempt: claimed.head.attempt,
-        was: Status::Processing,
+        head: claimed.head,
         step,
         provider: call.filter(|_| called_at.is_some()).map(|c| c.provider.to_owned()),
         tried: Some(tried(outcome, begun, holder.worker, holder.claimed_at, called_at)),
@@ -162,7 +163,8 @@ async fn begin(hub: &Hub, holder: Holder, held: Vec<Held>) -> Vec<Held> {
         return held;
     }
     let Holder { worker, claimed_at, .. } = holder;
-    match store::attempt::begin(hub.store.engine(), &calls, worker, claimed_at, hub.clock.now()).await {
+    let lasting = hub.settings.timing.call_budget();
+    match store::attempt::begin(hub.store.engine(), &calls, worker, claimed_at, hub.clock.now(), lasting).await {
         Ok(begun) => {
             let begun: HashSet<Key> = begun.into_iter().collect();
             let may = |h: &Held| h.on_unknown == OnUnknown::Retry || begun.contains(&h.claimed.key);
@@ -271,29 +273,65 @@ pub async fn settle(hub: &Hub, mut batch: Vec<Settle>) -> Result<()> {
     batch.sort_by_key(|s| s.key);
     let began = Instant::now();
     let now = hub.clock.now();
-    let won: HashSet<Key> = store::delivery::settle(hub.store.engine(), &batch, now).await?.into_iter().collect();
+    let won = if batch.iter().any(in_doubt) {
+        let mut tx = hub.store.begin_engine().await?;
+        let won = write(&mut tx, &batch, now).await?;
+        tx.commit().await?;
+        won
+    } else {
+        store::delivery::settle(hub.store.engine(), &batch, now).await?
+    };
     observe(&hub.metrics.settle_seconds, &[], began.elapsed());
-    let (winners, losers): (Vec<Settle>, Vec<Settle>) = batch.into_iter().partition(|s| won.contains(&s.key));
+    let won: HashMap<Key, bool> = won.into_iter().map(|w| (w.key, w.cancel_requested)).collect();
+    let (winners, losers): (Vec<Settle>, Vec<Settle>) = batch.into_iter().partition(|s| won.contains_key(&s.key));
     tell(hub, &winners);
-    // Heads in doubt may have an attempt that answered late meanwhile; late answers may have a head in doubt.
-    let in_doubt = winners.iter().filter(|s| s.step.possibly_sent && s.step.status != Status::Sent);
-    let mut doubtful: Vec<Key> = in_doubt.map(|s| s.key).collect();
     if !losers.is_empty() {
-        hub.metrics.late_settles.inc_by(losers.len() as u64);
-        store::attempt::late(hub.store.engine(), &losers, now).await?;
-        // All of them: a batch that is repeated finds its own winners here, and their heads may be in doubt.
-        doubtful.extend(losers.iter().map(|s| s.key));
-        tracing::info!(late = losers.len(), "outcomes came after their lease was over");
+        late(hub, &losers, now).await?;
     }
-    lift(hub, &doubtful).await
+    // A wish to cancel that came during the call was not known when its step was decided.
+    let waits = |s: &&Settle| matches!(s.step.status, Status::Scheduled | Status::Pending) && won[&s.key];
+    let unwanted: Vec<Waiting> = winners.iter().filter(waits).map(Waiting::after).collect();
+    if !unwanted.is_empty() {
+        end(hub, unwanted, &Outcome::Canceled).await?;
+    }
+    Ok(())
 }
 
-/// Looks whether these heads in doubt have an attempt that turned out to be accepted.
-pub(super) async fn lift(hub: &Hub, doubtful: &[Key]) -> Result<()> {
+/// A head that may have been sent and is not called so: one of its attempts may turn out to have been accepted.
+fn in_doubt(settle: &Settle) -> bool {
+    settle.step.possibly_sent && settle.step.status != Status::Sent
+}
+
+/// Writes steps; a head in doubt is lifted in the same transaction if one of its attempts answered late meanwhile. So at
+/// no commit does a head deny what its attempts tell.
+pub(super) async fn write(tx: &mut store::Conn, batch: &[Settle], now: DateTime<Utc>) -> Result<Vec<Won>> {
+    let won = store::delivery::settle(&mut *tx, batch, now).await?;
+    let kept: HashSet<Key> = won.iter().map(|w| w.key).collect();
+    let doubtful: Vec<Key> = batch.iter().filter(|s| in_doubt(s) && kept.contains(&s.key)).map(|s| s.key).collect();
+    lift(tx, &doubtful, now).await?;
+    Ok(won)
+}
+
+/// Outcomes that came after their lease was over: kept on their own attempts, and if accepted they lift heads that do not
+/// know better, in the same transaction. Heads are locked first: whoever settles them meanwhile comes before or after.
+async fn late(hub: &Hub, losers: &[Settle], now: DateTime<Utc>) -> Result<()> {
+    let keys: Vec<Key> = losers.iter().map(|s| s.key).collect();
+    let mut tx = hub.store.begin_engine().await?;
+    store::delivery::lock(&mut tx, &keys).await?;
+    let kept = store::attempt::late(&mut *tx, losers, now).await?;
+    lift(&mut tx, &keys, now).await?;
+    tx.commit().await?;
+    // Fewer than the losers where a batch is written again because its answer was lost.
+    hub.metrics.late_settles.inc_by(kept);
+    tracing::info!(late = kept, "outcomes came after their lease was over");
+    Ok(())
+}
+
+async fn lift(tx: &mut store::Conn, doubtful: &[Key], now: DateTime<Utc>) -> Result<()> {
     if doubtful.is_empty() {
         return Ok(());
     }
-    let lifted = store::delivery::evidence(hub.store.engine(), doubtful, hub.clock.now()).await?;
+    let lifted = store::delivery::evidence(&mut *tx, doubtful, now).await?;
     if lifted > 0 {
         tracing::info!(lifted, "late answers tell that these had been sent");
     }

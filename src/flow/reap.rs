@@ -7,10 +7,10 @@ use crate::error::Result;
 use crate::hub::Hub;
 use crate::limits;
 use crate::model::channel::OnUnknown;
-use crate::model::delivery::{Status, lost};
+use crate::model::delivery::lost;
 use crate::store::{self, delivery::Settle};
 
-use super::deliver::{lift, on_unknown, tell, tried};
+use super::deliver::{on_unknown, tell, tried, write};
 
 /// Where the reaper stands: leases below the mark were all seen to be settled. New leases always end later.
 #[derive(Debug)]
@@ -37,8 +37,6 @@ pub async fn reap(hub: &Hub, reaper: &mut Reaper, shards: &[i16]) -> Result<usiz
     let now = hub.clock.now();
     let mut tx = hub.store.begin_engine().await?;
     let overdue = store::delivery::overdue(&mut tx, shards, reaper.mark, limits::HOUSEKEEPING_BATCH).await?;
-    // In doubt from before: an earlier attempt may have answered late meanwhile.
-    let doubtful: Vec<_> = overdue.iter().filter(|row| row.head.possibly_sent).map(|row| row.key).collect();
     let mut settles = Vec::with_capacity(overdue.len());
     for row in overdue {
         // The claimer's word holds, not our own settings: they may differ since. Where it recorded no beginnings, any call
@@ -54,19 +52,17 @@ pub async fn reap(hub: &Hub, reaper: &mut Reaper, shards: &[i16]) -> Result<usiz
         settles.push(Settle {
             key: row.key,
             lane: row.lane,
-            attempt: row.head.attempt,
-            was: Status::Processing,
+            head: row.head,
             step,
             provider: None,
             tried: Some(tried(outcome, row.begun, row.worker, claimed_at, None)),
         });
     }
     settles.sort_by_key(|s| s.key);
-    store::delivery::settle(&mut *tx, &settles, now).await?;
+    write(&mut tx, &settles, now).await?;
     tx.commit().await?;
     hub.metrics.reaped.inc_by(settles.len() as u64);
     tell(hub, &settles);
-    lift(hub, &doubtful).await?;
     if settles.len() < usize::try_from(limits::HOUSEKEEPING_BATCH).unwrap_or(usize::MAX) {
         let slack = TimeDelta::from_std(limits::WATERMARK_SLACK).unwrap_or_default();
         reaper.mark = reaper.mark.max(now_there - slack);

@@ -38,8 +38,7 @@ pub(super) async fn end(hub: &Hub, waiting: Vec<Waiting>, outcome: &Outcome) -> 
         .map(|w| Settle {
             key: w.key,
             lane: w.lane,
-            attempt: w.head.attempt,
-            was: w.head.status,
+            head: w.head,
             step: next(&w.head, outcome, &policy, OnUnknown::Retry, now, 0.0),
             provider: None,
             tried: None,
@@ -47,7 +46,7 @@ pub(super) async fn end(hub: &Hub, waiting: Vec<Waiting>, outcome: &Outcome) -> 
         .collect();
     settles.sort_by_key(|s| s.key);
     let won = store::delivery::settle(hub.store.engine(), &settles, now).await?;
-    settles.retain(|s| won.contains(&s.key));
+    settles.retain(|s| won.iter().any(|w| w.key == s.key));
     tell(hub, &settles);
     Ok(settles.len())
 }

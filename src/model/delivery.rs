@@ -289,9 +289,12 @@ pub fn next(
         }
         // The pause grows with the number, so that what cannot be begun costs ever less; and it ends at the last number.
         Outcome::Postponed if head.attempt >= ATTEMPTS_EVER => end(Status::Failed, "never_begun"),
+        // No longer than it is worth something: then it ends EXPIRED in time.
         Outcome::Postponed => Step {
             status: Status::Scheduled,
-            ready_at: Some(now + policy.pause(head.attempt, jitter)),
+            ready_at: Some(
+                head.expires_at.into_iter().fold(now + policy.pause(head.attempt, jitter), Ord::min).max(now),
+            ),
             possibly_sent,
             refund: true,
             reason: Some("not_begun"),
@@ -410,8 +413,10 @@ mod tests {
         if waits {
             assert!(head.attempt < head.max_attempts + i16::from(step.refund), "an attempt is left: {said}");
         }
-        if step.status == Status::Scheduled && !step.refund {
-            assert!(head.expires_at.is_none_or(|worthless| step.ready_at < Some(worthless)), "{said}");
+        if step.status == Status::Scheduled {
+            let last =
+                |worthless: DateTime<Utc>| if step.refund { Some(worthless.max(now())) } else { Some(worthless) };
+            assert!(head.expires_at.is_none_or(|worthless| step.ready_at <= last(worthless)), "{said}");
         }
     }
 

@@ -124,8 +124,11 @@ impl Watermarks {
             let mine = |p: &&Place| p.1.channel() == channel;
             let active: Vec<Place> =
                 self.order.iter().filter(mine).filter(|p| self.marks[*p].active).copied().collect();
-            let quiet: Vec<Place> =
+            let mut quiet: Vec<Place> =
                 self.order.iter().filter(mine).filter(|p| !self.marks[*p].active).copied().collect();
+            // Room may end before the list does: each look begins elsewhere.
+            let begin = self.turn % quiet.len().max(1);
+            quiet.rotate_left(begin);
             let mut left = room;
             // A few for each quiet place first: they are known to be quiet, so this costs little and starves nobody.
             if everywhere {

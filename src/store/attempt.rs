@@ -1,5 +1,7 @@
 //! Attempts.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 
 use super::Db;
@@ -8,13 +10,14 @@ use crate::error::Result;
 use crate::id::Tsid;
 use crate::model::delivery::{Key, Status};
 
-/// Records that calls begin; returns the keys that may be called.
+/// Records that calls begin whose lease lasts for `lasting` yet; returns the keys that may be called.
 pub async fn begin(
     db: impl Db<'_>,
     calls: &[(Key, i16, String)],
     worker: Tsid,
     claimed_at: DateTime<Utc>,
     now: DateTime<Utc>,
+    lasting: Duration,
 ) -> Result<Vec<Key>> {
     let ids: Vec<i64> = calls.iter().map(|c| c.0.message_id.0).collect();
     let (Some(&low), Some(&high)) = (ids.iter().min(), ids.iter().max()) else { return Ok(Vec::new()) };
@@ -31,6 +34,7 @@ pub async fn begin(
         low,
         high,
         Status::Processing.as_str(),
+        lasting.as_secs_f64(),
     )
     .fetch_all(db)
     .await?;
@@ -46,7 +50,7 @@ pub async fn late(db: impl Db<'_>, late: &[Settle], now: DateTime<Utc>) -> Resul
         &late.iter().map(|l| l.0.key.shard).collect::<Vec<_>>(),
         &late.iter().map(|l| l.0.key.message_id.0).collect::<Vec<_>>(),
         &late.iter().map(|l| l.0.key.no).collect::<Vec<_>>(),
-        &late.iter().map(|l| l.0.attempt).collect::<Vec<_>>(),
+        &late.iter().map(|l| l.0.head.attempt).collect::<Vec<_>>(),
         &late.iter().map(|l| l.1.outcome.as_str().to_owned()).collect::<Vec<_>>(),
         &late.iter().map(|l| l.1.called_at).collect::<Vec<_>>() as &[Option<DateTime<Utc>>],
         &late.iter().map(|l| l.0.provider.clone()).collect::<Vec<_>>() as &[Option<String>],

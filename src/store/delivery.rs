@@ -83,8 +83,8 @@ pub async fn claim(
 pub struct Settle {
     pub key: Key,
     pub lane: Lane,
-    pub attempt: i16,
-    pub was: Status,
+    /// As it was when the step was decided; its status and attempt are the fence.
+    pub head: Head,
     pub step: Step,
     pub provider: Option<String>,
     /// The attempt that ends with this step; none when a waiting delivery is canceled or expires.
@@ -104,9 +104,17 @@ pub struct Tried {
     pub provider_ref: Option<String>,
 }
 
-/// Writes steps with their attempts and events; returns the keys of those that kept their fence, the others write nothing. `settles` holds each key once, sorted by key: two
-/// batches then never wait for each other in a ring.
-pub async fn settle(db: impl Db<'_>, settles: &[Settle], now: DateTime<Utc>) -> Result<Vec<Key>> {
+/// A step that kept its fence and was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Won {
+    pub key: Key,
+    /// By now; its step may have been decided before.
+    pub cancel_requested: bool,
+}
+
+/// Writes steps with their attempts and events; those that lost their fence write nothing. `settles` holds each key once,
+/// sorted by key: two batches then never wait for each other in a ring.
+pub async fn settle(db: impl Db<'_>, settles: &[Settle], now: DateTime<Utc>) -> Result<Vec<Won>> {
     let ids: Vec<i64> = settles.iter().map(|s| s.key.message_id.0).collect();
     let (Some(&low), Some(&high)) = (ids.iter().min(), ids.iter().max()) else { return Ok(Vec::new()) };
     let text = |f: fn(&Settle) -> Option<&str>| settles.iter().map(|s| f(s).map(str::to_owned)).collect::<Vec<_>>();
@@ -116,8 +124,8 @@ pub async fn settle(db: impl Db<'_>, settles: &[Settle], now: DateTime<Utc>) -> 
         &settles.iter().map(|s| s.key.shard).collect::<Vec<_>>(),
         &ids,
         &settles.iter().map(|s| s.key.no).collect::<Vec<_>>(),
-        &settles.iter().map(|s| s.attempt).collect::<Vec<_>>(),
-        &settles.iter().map(|s| s.was.as_str().to_owned()).collect::<Vec<_>>(),
+        &settles.iter().map(|s| s.head.attempt).collect::<Vec<_>>(),
+        &settles.iter().map(|s| s.head.status.as_str().to_owned()).collect::<Vec<_>>(),
         &settles.iter().map(|s| s.step.status.as_str().to_owned()).collect::<Vec<_>>(),
         &settles.iter().map(|s| s.step.ready_at).collect::<Vec<_>>() as &[Option<DateTime<Utc>>],
         &settles.iter().map(|s| s.step.possibly_sent).collect::<Vec<_>>(),
@@ -140,7 +148,23 @@ pub async fn settle(db: impl Db<'_>, settles: &[Settle], now: DateTime<Utc>) -> 
     .fetch_all(db)
     .await?;
     let key = |shard, message_id, no| Key { shard, message_id: Tsid(message_id), no };
-    Ok(rows.into_iter().map(|r| key(r.shard, r.message_id, r.no)).collect())
+    Ok(rows
+        .into_iter()
+        .map(|r| Won { key: key(r.shard, r.message_id, r.no), cancel_requested: r.cancel_requested })
+        .collect())
+}
+
+/// Locks these heads, one after the other in the order of their keys, until the transaction ends.
+pub async fn lock(conn: &mut Conn, keys: &[Key]) -> Result<()> {
+    sqlx::query_file!(
+        "sql/delivery/lock.sql",
+        &keys.iter().map(|k| k.shard).collect::<Vec<_>>(),
+        &keys.iter().map(|k| k.message_id.0).collect::<Vec<_>>(),
+        &keys.iter().map(|k| k.no).collect::<Vec<_>>(),
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(())
 }
 
 /// Lifts those of these deliveries to SENT that have an accepted attempt and do not know it; says how many.
@@ -204,6 +228,16 @@ pub struct Waiting {
     pub key: Key,
     pub lane: Lane,
     pub head: Head,
+}
+
+impl Waiting {
+    /// A delivery that waits again after this step.
+    pub fn after(settle: &Settle) -> Waiting {
+        let Settle { key, lane, head, step, .. } = settle;
+        let max_attempts = head.max_attempts + i16::from(step.refund);
+        let (status, possibly_sent) = (step.status, head.possibly_sent || step.possibly_sent);
+        Waiting { key: *key, lane: *lane, head: Head { status, max_attempts, possibly_sent, ..*head } }
+    }
 }
 
 /// Where a sweep stands in the claim index.

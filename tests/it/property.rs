@@ -251,12 +251,12 @@ impl Twin {
 
     /// A step that was fenced by what it started from. Says whether the fence held.
     fn settle(&mut self, settle: &Settle, steps: &(Step, Step)) -> bool {
-        if (self.head.status, self.head.attempt) != (settle.was, settle.attempt) {
+        if (self.head.status, self.head.attempt) != (settle.head.status, settle.head.attempt) {
             return false;
         }
         self.take(&steps.0, &steps.1);
         if let Some(tried) = &settle.tried {
-            self.attempts.insert(settle.attempt, (tried.outcome, false));
+            self.attempts.insert(settle.head.attempt, (tried.outcome, false));
         }
         self.look();
         true
@@ -434,9 +434,9 @@ impl Walk {
                 let mut keys = BTreeSet::new();
                 let first = self.known.iter().filter(|k| keys.insert(k.settle.key));
                 let batch: Vec<Settle> = first.map(|k| k.settle.clone()).collect();
-                let written: BTreeSet<(Key, i16)> = batch.iter().map(|s| (s.key, s.attempt)).collect();
+                let written: BTreeSet<(Key, i16)> = batch.iter().map(|s| (s.key, s.head.attempt)).collect();
                 let touched = self.settle(batch).await;
-                self.known.retain(|k| !written.contains(&(k.settle.key, k.settle.attempt)));
+                self.known.retain(|k| !written.contains(&(k.settle.key, k.settle.head.attempt)));
                 touched
             }
             Op::Crash(which) => {
@@ -582,11 +582,19 @@ impl Walk {
     async fn settle(&mut self, batch: Vec<Settle>) -> Vec<Key> {
         settle(&self.app.hub, batch.clone()).await.expect("a settle");
         for one in &batch {
+            let attempt = one.head.attempt;
             let twin = self.twins.get_mut(&one.key).expect("a delivery we know");
-            let same = |k: &&Known| (k.settle.key, k.settle.attempt) == (one.key, one.attempt);
+            let same = |k: &&Known| (k.settle.key, k.settle.head.attempt) == (one.key, attempt);
             let steps = &self.known.iter().find(same).expect("something known").steps;
-            if !twin.settle(one, steps) {
-                twin.late(one.attempt, one.tried.as_ref().expect("an attempt").outcome);
+            if twin.settle(one, steps) {
+                let head = twin.head;
+                if head.cancel_requested && matches!(head.status, Status::Scheduled | Status::Pending) {
+                    // The wish came during the call.
+                    let step = self.step(&head, &Outcome::Canceled, 0.0);
+                    self.twins.get_mut(&one.key).expect("a delivery we know").take(&step, &step);
+                }
+            } else {
+                twin.late(attempt, one.tried.as_ref().expect("an attempt").outcome);
             }
         }
         batch.iter().map(|one| one.key).collect()
