@@ -41,6 +41,14 @@ impl Client {
         self.read(request.body(body.to_string())).await
     }
 
+    /// Status and body of whatever is answered; none without an answer.
+    pub async fn ask(&self, path: &str, body: &Value) -> Option<(u16, Value)> {
+        let request = self.http.post(format!("{}{path}", self.url)).header("content-type", "application/json");
+        let response = request.body(body.to_string()).send().await.ok()?;
+        let status = response.status().as_u16();
+        Some((status, serde_json::from_slice(&response.bytes().await.ok()?).unwrap_or(Value::Null)))
+    }
+
     async fn read(&self, request: reqwest::RequestBuilder) -> Result<Value> {
         let unreachable = |e: reqwest::Error| {
             Error::Setup(format!("no hub answers at {} ({e}); start one with `notihub up`, or give --url", self.url))

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::Connection as _;
 
-use super::{Conn, Db, Store};
+use super::{Conn, Db, Store, word};
 use crate::error::Result;
 use crate::id::Tsid;
 use crate::model::delivery::Status;
@@ -102,4 +102,29 @@ pub async fn pin(store: &Store) -> Result<Pin> {
     .execute(&mut conn)
     .await?;
     Ok(Pin(conn))
+}
+
+/// Writers of deliveries wait for as long as this lives.
+pub async fn lock_out(store: &Store) -> Result<Pin> {
+    let mut conn = store.unhurried().await?;
+    sqlx::raw_sql("set idle_in_transaction_session_timeout = 0; begin; lock table deliveries in exclusive mode")
+        .execute(&mut conn)
+        .await?;
+    Ok(Pin(conn))
+}
+
+/// New sessions in this database confirm commits before they are on disk: what the hub refuses to run on.
+pub async fn confirm_too_early(url: &str, name: &str) -> Result<()> {
+    let mut conn = Conn::connect(url).await?;
+    let ddl = format!("alter database {name} set synchronous_commit = off");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(ddl)).execute(&mut conn).await?;
+    Ok(())
+}
+
+/// A message of a run in which faults were made: its token, its id, where its delivery stands, and how many attempts the
+/// provider may have taken.
+pub async fn endings(store: &Store) -> Result<Vec<(String, Tsid, Status, i64)>> {
+    let mut conn = store.unhurried().await?;
+    let rows = sqlx::query_file!("sql/bench/endings.sql").fetch_all(&mut conn).await?;
+    rows.into_iter().map(|r| Ok((r.kind, Tsid(r.message_id), word(&r.status, "status")?, r.may_be_sent))).collect()
 }

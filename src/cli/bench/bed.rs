@@ -48,6 +48,17 @@ impl Ground {
         Ok(Ground { url, own: Some((ground, folder)) })
     }
 
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The process to kill, if the server is ours.
+    pub fn postmaster(&self) -> Option<i32> {
+        let (_, folder) = self.own.as_ref()?;
+        let file = std::fs::read_to_string(folder.join("pg/postmaster.pid")).ok()?;
+        file.lines().next()?.trim().parse().ok()
+    }
+
     pub async fn leave(self) {
         if let Some((ground, folder)) = self.own {
             ground.stop();

@@ -1,7 +1,9 @@
 //! `notihub bench`: what this hub does on this machine, scenario by scenario, with durability on and `fsck` at the end.
 
 mod bed;
+mod faults;
 mod floor;
+mod judge;
 mod load;
 mod report;
 mod scenario;
@@ -68,7 +70,15 @@ enum Scenario {
     Delayed,
     /// Memory of a process that idles.
     Idle,
-    /// All of them.
+    /// What breaks, breaks under load: killed workers, API and PostgreSQL, cut answers, storms, locks. A judge compares
+    /// what clients were told with the database and with what the provider received, and every fault is run a second
+    /// time with its defence turned off, where the judge must object. Exit code 1 when it is not so.
+    Faults {
+        /// Only these; without, all.
+        #[arg(value_parser = faults::NAMES)]
+        names: Vec<String>,
+    },
+    /// All of them, but `faults`.
     All,
     /// The load generator, a process of its own.
     #[command(hide = true)]
@@ -86,11 +96,15 @@ pub async fn run(args: Bench, output: Output) -> Result<u8> {
     telemetry::start_logs(&settings.log)?;
     settings.check()?;
     let ground = bed::Ground::prepare(&settings).await?;
-    let result = scenario::run(&args.scenario, &settings, &args.sizes, &ground, output).await;
+    let (result, must) = match &args.scenario {
+        Scenario::Faults { names } => (faults::run(names, &args.sizes, &ground, output).await, true),
+        scenario => (scenario::run(scenario, &settings, &args.sizes, &ground, output).await, false),
+    };
     ground.leave().await;
     let figures = result?;
     if output == Output::Text {
         report::table(&figures);
     }
-    Ok(0)
+    // A speed that is missed is told; a promise that is broken is a failure.
+    Ok(u8::from(must && figures.iter().any(|figure| figure.reached() == Some(false))))
 }

@@ -87,6 +87,10 @@ impl<R: Clone> Desk<R> {
         }
     }
 
+    fn taken(&self) -> u64 {
+        self.held().records.len() as u64
+    }
+
     fn records(&self) -> Vec<R> {
         self.held().records.iter().map(|(_, record)| record.clone()).collect()
     }

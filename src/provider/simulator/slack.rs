@@ -57,6 +57,11 @@ impl SlackSimulator {
         format!("http://{}/services/T00000000/B00000000/{name}", self.address)
     }
 
+    /// How many posts were taken.
+    pub fn taken(&self) -> u64 {
+        self.desk.taken()
+    }
+
     pub fn records(&self) -> Vec<Post> {
         self.desk.records()
     }

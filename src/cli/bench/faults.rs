@@ -1,0 +1,592 @@
+//! What breaks, breaks under load. Each fault runs against real processes: an API, two workers, a PostgreSQL, a provider
+//! that keeps a ledger of what it took, and clients that keep one of what they were told. Afterwards the judge compares.
+//! Each runs once more with its defence turned off; a judge that has no objection then would be no judge.
+
+use std::collections::{BTreeMap, HashMap};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use tokio::process::{Child, Command};
+
+use super::super::{Output, client, print};
+use super::Sizes;
+use super::bed::Ground;
+use super::judge::{Allowed, Ending, Found, Promises, judge};
+use super::report::{Figure, Goal, tell};
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use crate::flow;
+use crate::provider::simulator::{Behaviour, slack::SlackSimulator};
+use crate::shutdown::Shutdown;
+use crate::store::{Store, bench};
+
+/// One way for things to go wrong, and what then holds.
+struct Fault {
+    name: &'static str,
+    /// Flags of the hub's processes beyond the common ones; the second list is the control's.
+    flags: &'static [(&'static str, &'static str)],
+    control_flags: &'static [(&'static str, &'static str)],
+    act: Act,
+    control_act: Act,
+    allowed: Allowed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Act {
+    /// Every two seconds a worker ends by this signal and another takes its place. One that is asked to end must do so
+    /// with exit code 0.
+    EndWorkers(Signal),
+    /// Every second and a half the API is killed in the middle of requests, and started again.
+    KillApi,
+    /// The same, and clients repeat what was not answered as if it were new.
+    KillApiForgetful,
+    /// PostgreSQL is killed, by SIGKILL, twice.
+    KillPostgres,
+    /// The same, on a database that confirms commits before they are on disk.
+    KillPostgresTooEarly,
+    /// Of the provider's answers, some are cut after it took the message.
+    CutAnswers,
+    /// Forty times the provider takes a message and does not answer.
+    Hang,
+    /// Three thousand refusals in a row: 503, then 429.
+    Storm,
+    /// For three seconds nobody may write deliveries; clients come all at once meanwhile.
+    Lock,
+    /// The same, and clients take 503 for an answer.
+    LockImpatient,
+}
+
+const NO_DUPLICATES: Allowed = Allowed { duplicates: false, undetermined: false };
+const DUPLICATES: Allowed = Allowed { duplicates: true, undetermined: false };
+
+const FAULTS: [Fault; 8] = [
+    Fault {
+        name: "worker-killed",
+        flags: &[],
+        // Nobody takes back what a dead worker held.
+        control_flags: &[("--reap-every-ms", "3600000")],
+        act: Act::EndWorkers(Signal::SIGKILL),
+        control_act: Act::EndWorkers(Signal::SIGKILL),
+        allowed: DUPLICATES,
+    },
+    Fault {
+        name: "worker-stopped",
+        flags: &[],
+        control_flags: &[],
+        act: Act::EndWorkers(Signal::SIGTERM),
+        control_act: Act::EndWorkers(Signal::SIGKILL),
+        allowed: NO_DUPLICATES,
+    },
+    Fault {
+        name: "api-killed",
+        flags: &[],
+        control_flags: &[],
+        act: Act::KillApi,
+        control_act: Act::KillApiForgetful,
+        allowed: NO_DUPLICATES,
+    },
+    Fault {
+        name: "postgres-killed",
+        flags: &[],
+        control_flags: &[("--accept-loss", "true")],
+        act: Act::KillPostgres,
+        control_act: Act::KillPostgresTooEarly,
+        allowed: DUPLICATES,
+    },
+    Fault {
+        name: "answers-cut",
+        flags: &[("--on-unknown", "SLACK=hold")],
+        control_flags: &[("--on-unknown", "SLACK=retry")],
+        act: Act::CutAnswers,
+        control_act: Act::CutAnswers,
+        allowed: Allowed { duplicates: false, undetermined: true },
+    },
+    Fault {
+        name: "provider-hangs",
+        flags: &[],
+        control_flags: &[("--retry-max-attempts", "1")],
+        act: Act::Hang,
+        control_act: Act::Hang,
+        allowed: DUPLICATES,
+    },
+    Fault {
+        name: "provider-storms",
+        flags: &[("--retry-max-attempts", "8")],
+        control_flags: &[("--retry-max-attempts", "1")],
+        act: Act::Storm,
+        control_act: Act::Storm,
+        allowed: NO_DUPLICATES,
+    },
+    Fault {
+        name: "table-locked",
+        // Fewer connections than clients: the pool is exhausted as well.
+        flags: &[("--intake-connections", "2"), ("--intake-writers", "1")],
+        control_flags: &[],
+        act: Act::Lock,
+        control_act: Act::LockImpatient,
+        allowed: NO_DUPLICATES,
+    },
+];
+
+pub const NAMES: [&str; FAULTS.len()] = {
+    let mut names = [""; FAULTS.len()];
+    let mut n = 0;
+    while n < names.len() {
+        names[n] = FAULTS[n].name;
+        n += 1;
+    }
+    names
+};
+
+/// As short as the rules between them allow, so that recovery is seen within a run.
+const FLAGS: [(&str, &str); 9] = [
+    ("--call-budget-ms", "10001"),
+    ("--connect-budget-ms", "2000"),
+    ("--settle-budget-ms", "300"),
+    ("--lease-margin-ms", "200"),
+    ("--lease-ms", "11600"),
+    ("--reap-every-ms", "250"),
+    ("--shutdown-grace-ms", "12000"),
+    ("--email", "off"),
+    ("--log", "error"),
+];
+
+/// Clients, each posting batches of so many, so many a second in all.
+const CLIENTS: u32 = 8;
+const BATCH: usize = 10;
+const RATE: u32 = 1_500;
+/// Longest wait for endings once the faults have stopped: a lease, and every retry's pause.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// A control that is stuck stays stuck.
+const PATIENCE_CONTROL: Duration = Duration::from_secs(20);
+
+pub async fn run(names: &[String], sizes: &Sizes, ground: &Ground, output: Output) -> Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    let mut accepted = 0;
+    let mut lost = 0;
+    for fault in &FAULTS {
+        if !names.is_empty() && !names.iter().any(|name| name == fault.name) {
+            continue;
+        }
+        if fault.act == Act::KillPostgres && ground.postmaster().is_none() {
+            say(fault.name, "left out: it kills PostgreSQL, and this one is not ours. Run it without --database-url");
+            continue;
+        }
+        let mut add = |name: &str, value: f64, unit: &'static str, goal: Option<Goal>| {
+            let mut figure = Figure::new(fault.name, name, value, unit);
+            figure.goal = goal;
+            tell(&figure, output);
+            figures.push(figure);
+        };
+        let none = Some(Goal::AtMost(0.0));
+        let outcome = Round::new(fault, false, sizes.seconds).run(ground).await?;
+        let (found, objections) = (&outcome.found, outcome.objections(fault.allowed));
+        accepted += found.accepted;
+        lost += found.lost;
+        add("acknowledged", found.accepted as f64, "messages", None);
+        add("lost", found.lost as f64, "messages", none);
+        add("never accepted", found.refused as f64, "messages", none);
+        add("accepted twice", found.accepted_twice as f64, "messages", none);
+        add(
+            "duplicates at the provider",
+            found.duplicates as f64,
+            "copies",
+            none.filter(|_| !fault.allowed.duplicates),
+        );
+        add("copies the books do not admit", found.unexplained as f64, "copies", none);
+        let doubt = none.filter(|_| !fault.allowed.undetermined);
+        add("undetermined", found.undetermined as f64, "deliveries", doubt);
+        let wrong = found.denied + found.invented + found.stuck + found.failed;
+        add("wrong endings, or none", wrong as f64, "deliveries", none);
+        add("processes that ended badly", outcome.ended_badly as f64, "", none);
+        add("longest time without an acceptance", outcome.silence_of_intake.as_secs_f64(), "s", None);
+        add("longest time without a delivery", outcome.silence_of_delivery.as_secs_f64(), "s", None);
+        add("all ended after the load", outcome.ended_after.as_secs_f64(), "s", None);
+        add("fsck findings", outcome.findings as f64, "rows", none);
+        for objection in objections {
+            say(fault.name, &format!("the judge objects: {objection}"));
+        }
+        let control = Round::new(fault, true, sizes.seconds.min(8)).run(ground).await?;
+        let objections = control.objections(fault.allowed);
+        say(fault.name, &format!("with the defence off the judge objects: {}", objections.join("; ")));
+        add("objections with the defence off", objections.len() as f64, "", Some(Goal::AtLeast(1.0)));
+    }
+    say(
+        "faults",
+        &format!("{accepted} acknowledged, {lost} lost; the hub's own logs are in {}", complaints().display()),
+    );
+    Ok(figures)
+}
+
+fn say(name: &str, text: &str) {
+    anstream::eprintln!("{} {text}", print::paint(print::DIM, name));
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a round came to.
+struct Outcome {
+    found: Found,
+    ended_badly: u64,
+    findings: usize,
+    silence_of_intake: Duration,
+    silence_of_delivery: Duration,
+    ended_after: Duration,
+}
+
+impl Outcome {
+    fn objections(&self, allowed: Allowed) -> Vec<String> {
+        let mut objections = self.found.objections(allowed);
+        if self.ended_badly > 0 {
+            objections.push(format!("{} processes ended badly", self.ended_badly));
+        }
+        if self.findings > 0 {
+            objections.push(format!("fsck has {} findings", self.findings));
+        }
+        objections
+    }
+}
+
+/// One run of a fault.
+struct Round<'a> {
+    fault: &'a Fault,
+    control: bool,
+    seconds: u64,
+}
+
+/// The hub's processes of a round.
+struct Town {
+    database_url: String,
+    store: Store,
+    slack: SlackSimulator,
+    port: u16,
+    flags: Vec<String>,
+    serve: Child,
+    workers: Vec<Child>,
+    ended_badly: u64,
+}
+
+impl<'a> Round<'a> {
+    fn new(fault: &'a Fault, control: bool, seconds: u64) -> Round<'a> {
+        Round { fault, control, seconds }
+    }
+
+    fn act(&self) -> Act {
+        if self.control { self.fault.control_act } else { self.fault.act }
+    }
+
+    async fn run(self, ground: &Ground) -> Result<Outcome> {
+        let what = if self.control { "once more, with the defence off" } else { "under load" };
+        say(self.fault.name, &format!("{what}, for {} s", self.seconds));
+        let here = Shutdown::new();
+        let name = format!("notihub_faults_{}_{}", std::process::id(), Clock::system().unix_millis());
+        let mut town = self.found(ground, &name, &here).await?;
+        let load = Arc::new(Load::new(town.port, self.act())?);
+        let clients: Vec<_> = (0..CLIENTS).map(|n| here.spawn(load.clone().client(n))).collect();
+        let watch = here.spawn(watch(load.clone(), town.slack.clone()));
+        let until = Instant::now() + Duration::from_secs(self.seconds);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        self.disturb(&mut town, &load, ground, until).await?;
+        tokio::time::sleep_until(until.into()).await;
+        load.stop.store(true, Ordering::Relaxed);
+        for client in clients {
+            client.await.map_err(|e| Error::Internal(e.to_string()))?;
+        }
+        let ended_after = self.all_ended(&town).await;
+        load.over.store(true, Ordering::Relaxed);
+        let silence_of_delivery = watch.await.map_err(|e| Error::Internal(e.to_string()))?;
+        town.leave().await;
+        let endings = bench::endings(&town.store).await?.into_iter();
+        let endings: Vec<Ending> = endings
+            .map(|(token, message_id, status, may_be_sent)| Ending { token, message_id, status, may_be_sent })
+            .collect();
+        let mut received: HashMap<String, u64> = HashMap::new();
+        for post in town.slack.records() {
+            *received.entry(post.text.unwrap_or_default()).or_default() += 1;
+        }
+        let findings = flow::fsck::fsck(&town.store, Clock::system().now(), |_, _, _| ()).await?;
+        for finding in findings.iter().take(5) {
+            say(self.fault.name, &format!("fsck: {finding:?}"));
+        }
+        let promises = std::mem::take(&mut *lock(&load.promises));
+        say(self.fault.name, &format!("clients were answered {:?}", promises.answers));
+        let found = judge(&promises, &endings, &received);
+        let silence_of_intake = load.longest_silence(until);
+        here.stop();
+        town.store.close().await;
+        bench::drop_database(ground.url(), &name).await?;
+        let (ended_badly, findings) = (town.ended_badly, findings.len());
+        Ok(Outcome { found, ended_badly, findings, silence_of_intake, silence_of_delivery, ended_after })
+    }
+
+    async fn found(&self, ground: &Ground, name: &str, here: &Shutdown) -> Result<Town> {
+        let database_url = bench::create_database(ground.url(), name).await?;
+        if self.act() == Act::KillPostgresTooEarly {
+            bench::confirm_too_early(ground.url(), name).await?;
+        }
+        let sizes = crate::store::PoolSizes { api: 2, intake: 1, engine: 1 };
+        let store = Store::new(&database_url, sizes)?;
+        store.migrate().await?;
+        let slack = SlackSimulator::start(0, here).await?;
+        let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.and_then(|listener| listener.local_addr());
+        let port = free.map_err(|e| Error::Setup(format!("no port is free on loopback: {e}")))?.port();
+        let mut flags: BTreeMap<&str, &str> = FLAGS.into_iter().chain(self.fault.flags.iter().copied()).collect();
+        if self.control {
+            flags.extend(self.fault.control_flags.iter().copied());
+        }
+        let flags: Vec<String> = flags
+            .into_iter()
+            .map(|(name, value)| if value == "true" { name.to_owned() } else { format!("{name}={value}") })
+            .collect();
+        let serve = start(&database_url, &slack, &flags, &["serve", &format!("--listen=127.0.0.1:{port}")])?;
+        let mut town = Town { database_url, store, slack, port, flags, serve, workers: Vec::new(), ended_badly: 0 };
+        for _ in 0..2 {
+            town.workers.push(town.worker()?);
+        }
+        town.answers().await?;
+        Ok(town)
+    }
+
+    /// Does what is to be done until `until`.
+    async fn disturb(&self, town: &mut Town, load: &Arc<Load>, ground: &Ground, until: Instant) -> Result<()> {
+        let soon = |ms| Instant::now() + Duration::from_millis(ms) + Duration::from_millis(500) < until;
+        match self.act() {
+            Act::EndWorkers(signal) => {
+                while soon(2_000) {
+                    let mut ending = town.workers.remove(0);
+                    town.workers.push(town.worker()?);
+                    send(&ending, signal);
+                    let status = tokio::time::timeout(Duration::from_secs(15), ending.wait()).await;
+                    let code = status.ok().and_then(|status| status.ok()?.code());
+                    town.ended_badly += u64::from(signal == Signal::SIGTERM && code != Some(0));
+                    tokio::time::sleep(Duration::from_millis(2_000)).await;
+                }
+            }
+            Act::KillApi | Act::KillApiForgetful => {
+                while soon(1_500) {
+                    send(&town.serve, Signal::SIGKILL);
+                    let _killed = town.serve.wait().await;
+                    let listen = format!("--listen=127.0.0.1:{}", town.port);
+                    town.serve = start(&town.database_url, &town.slack, &town.flags, &["serve", &listen])?;
+                    town.answers().await?;
+                    tokio::time::sleep(Duration::from_millis(1_500)).await;
+                }
+            }
+            Act::KillPostgres | Act::KillPostgresTooEarly => {
+                for _ in 0..2 {
+                    if let Some(pid) = ground.postmaster() {
+                        // It may be on its way up still.
+                        let _gone = kill(Pid::from_raw(pid), Signal::SIGKILL);
+                    }
+                    let before = load.acceptances();
+                    while load.acceptances() < before + u64::from(RATE) && soon(0) {
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                }
+            }
+            Act::CutAnswers => {
+                while soon(0) {
+                    town.slack.script(Behaviour::Cut, 3);
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+            Act::Hang => town.slack.script(Behaviour::Hang, 40),
+            Act::Storm => {
+                town.slack.script(Behaviour::Fail { status: 503, text: "service_unavailable".into() }, 2_000);
+                town.slack.script(Behaviour::Limit { retry_after: 1 }, 1_000);
+            }
+            Act::Lock | Act::LockImpatient => {
+                let held = bench::lock_out(&town.store).await?;
+                tokio::time::sleep(Duration::from_secs(3)).await;
+                drop(held);
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until no delivery is open; says how long that took.
+    async fn all_ended(&self, town: &Town) -> Duration {
+        let began = Instant::now();
+        let patience = if self.control { PATIENCE_CONTROL } else { PATIENCE };
+        while began.elapsed() < patience {
+            let open = [
+                crate::model::delivery::Status::Scheduled,
+                crate::model::delivery::Status::Pending,
+                crate::model::delivery::Status::Processing,
+            ];
+            let mut left = 0;
+            for status in open {
+                left += bench::count(town.store.api(), status).await.unwrap_or(1);
+            }
+            if left == 0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        began.elapsed()
+    }
+}
+
+fn start(database_url: &str, slack: &SlackSimulator, flags: &[String], role: &[&str]) -> Result<Child> {
+    let program = std::env::current_exe().map_err(|e| Error::Internal(format!("who am I: {e}")))?;
+    let mut command = Command::new(program);
+    command.args(role).args(flags).stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
+    // Their complaints about what is done to them are news only to who looks for them.
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(complaints());
+    command.stderr(log.map_err(|e| Error::Setup(format!("{}: {e}", complaints().display())))?);
+    command.env("NOTIHUB_DATABASE_URL", database_url);
+    command.env("NOTIHUB_SLACK_DESTINATION", format!("ops={}", slack.hook("ops")));
+    command.spawn().map_err(|e| Error::Setup(format!("a process of the hub cannot start: {e}")))
+}
+
+/// Where the hub's processes under test log.
+fn complaints() -> std::path::PathBuf {
+    std::env::temp_dir().join(format!("notihub-faults-{}.log", std::process::id()))
+}
+
+fn send(child: &Child, signal: Signal) {
+    if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
+        // One that has ended by itself is noticed when it is waited for.
+        let _gone = kill(Pid::from_raw(pid), signal);
+    }
+}
+
+impl Town {
+    fn worker(&self) -> Result<Child> {
+        start(&self.database_url, &self.slack, &self.flags, &["work"])
+    }
+
+    /// Waits until the API answers.
+    async fn answers(&mut self) -> Result<()> {
+        let began = Instant::now();
+        while tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_err() {
+            let ended = self.serve.try_wait().ok().flatten();
+            if ended.is_some() || began.elapsed() > Duration::from_secs(20) {
+                let log = complaints();
+                return Err(Error::Internal(format!(
+                    "the API under test does not answer ({ended:?}): {}",
+                    log.display()
+                )));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
+    async fn leave(&mut self) {
+        for child in self.workers.iter_mut().chain([&mut self.serve]) {
+            send(child, Signal::SIGTERM);
+        }
+        for child in self.workers.iter_mut().chain([&mut self.serve]) {
+            let status = tokio::time::timeout(Duration::from_secs(20), child.wait()).await;
+            self.ended_badly += u64::from(status.ok().and_then(|s| s.ok()?.code()) != Some(0));
+        }
+    }
+}
+
+/// Clients that post until told to stop, repeat what was not accepted, and keep a ledger.
+struct Load {
+    client: client::Client,
+    act: Act,
+    promises: Mutex<Promises>,
+    /// When batches were accepted.
+    times: Mutex<Vec<Instant>>,
+    stop: AtomicBool,
+    over: AtomicBool,
+    next: AtomicU64,
+}
+
+impl Load {
+    fn new(port: u16, act: Act) -> Result<Load> {
+        Ok(Load {
+            client: client::Client::new(&client::Target { url: format!("http://127.0.0.1:{port}") })?,
+            act,
+            promises: Mutex::default(),
+            times: Mutex::default(),
+            stop: AtomicBool::new(false),
+            over: AtomicBool::new(false),
+            next: AtomicU64::new(0),
+        })
+    }
+
+    fn acceptances(&self) -> u64 {
+        lock(&self.promises).accepted.len() as u64
+    }
+
+    async fn client(self: Arc<Load>, n: u32) {
+        let period = Duration::from_secs_f64(f64::from(CLIENTS) * BATCH as f64 / f64::from(RATE));
+        tokio::time::sleep(period.mul_f64(f64::from(n) / f64::from(CLIENTS))).await;
+        let mut tick = tokio::time::interval(period);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while !self.stop.load(Ordering::Relaxed) {
+            tick.tick().await;
+            let first = self.next.fetch_add(BATCH as u64, Ordering::Relaxed);
+            let tokens: Vec<String> = (first..).take(BATCH).map(|n| format!("T-{n}")).collect();
+            self.post(&tokens).await;
+        }
+    }
+
+    /// Posts one batch until it is accepted, as a service should.
+    async fn post(&self, tokens: &[String]) {
+        let began = Instant::now();
+        let mut tries = 0;
+        while began.elapsed() < PATIENCE {
+            let message = |token: &String| {
+                let key = match self.act {
+                    Act::KillApiForgetful => format!("{token}-{tries}"),
+                    _ => token.clone(),
+                };
+                json!({"type": token, "clientMsgId": key, "body": token, "channels": [{"channel": "SLACK", "to": "ops"}]})
+            };
+            let body = json!({"messages": tokens.iter().map(message).collect::<Vec<_>>()});
+            let answer = self.client.ask("/v1/messages/batch", &body).await;
+            tries += 1;
+            let said = match &answer {
+                None => "none".to_owned(),
+                Some((status, body)) => format!("{status} {}", body["code"].as_str().unwrap_or_default()),
+            };
+            *lock(&self.promises).answers.entry(said).or_default() += 1;
+            match answer {
+                Some((200 | 202, body)) => return self.keep(tokens, &body),
+                Some((503, _)) if self.act == Act::LockImpatient => break,
+                _ => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+        lock(&self.promises).given_up += tokens.len() as u64;
+    }
+
+    fn keep(&self, tokens: &[String], answer: &Value) {
+        let ids = answer["messages"].as_array().into_iter().flatten();
+        let ids = ids.filter_map(|message| message["messageId"].as_str()?.parse().ok());
+        lock(&self.promises).accepted.extend(tokens.iter().cloned().zip(ids));
+        lock(&self.times).push(Instant::now());
+    }
+
+    fn longest_silence(&self, until: Instant) -> Duration {
+        let mut times = lock(&self.times).clone();
+        times.retain(|at| *at <= until);
+        times.sort();
+        times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+    }
+}
+
+/// The longest time in which the provider took nothing although the load went on.
+async fn watch(load: Arc<Load>, slack: SlackSimulator) -> Duration {
+    let (mut last, mut taken, mut longest) = (Instant::now(), 0, Duration::ZERO);
+    while !load.over.load(Ordering::Relaxed) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let now = slack.taken();
+        if now != taken || load.stop.load(Ordering::Relaxed) {
+            (taken, last) = (now, Instant::now());
+        }
+        longest = longest.max(last.elapsed());
+    }
+    longest
+}

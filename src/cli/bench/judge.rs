@@ -1,0 +1,180 @@
+//! The judge of a fault: compares what clients were told with what the database says and what the provider received.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use crate::id::Tsid;
+use crate::model::delivery::Status;
+
+/// What clients were told. Each message carries a token of its own, wherever it goes.
+#[derive(Debug, Default)]
+pub struct Promises {
+    /// By token: the id it was accepted under.
+    pub accepted: HashMap<String, Tsid>,
+    /// Asked and asked again until the end, and never answered 2xx.
+    pub given_up: u64,
+    /// Answers by status and code; `none` where there was no answer.
+    pub answers: BTreeMap<String, u64>,
+}
+
+/// What the database says of one delivery.
+#[derive(Debug, Clone)]
+pub struct Ending {
+    pub token: String,
+    pub message_id: Tsid,
+    pub status: Status,
+    /// Attempts of which the books admit that the provider took them, or may have.
+    pub may_be_sent: i64,
+}
+
+/// What a fault may lead to, by the protocol; nothing else is ever allowed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Allowed {
+    pub duplicates: bool,
+    pub undetermined: bool,
+}
+
+/// What was found.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    pub accepted: u64,
+    /// Accepted, and not in the database under that id.
+    pub lost: u64,
+    /// One token, several messages.
+    pub accepted_twice: u64,
+    /// Asked to the end, and never accepted: nothing is lost, but nobody is served either.
+    pub refused: u64,
+    /// Without an ending.
+    pub stuck: u64,
+    /// Called FAILED, EXPIRED or CANCELED, and the provider has it.
+    pub denied: u64,
+    /// Called SENT, and the provider never saw it.
+    pub invented: u64,
+    pub undetermined: u64,
+    pub failed: u64,
+    /// Copies beyond the first at the provider.
+    pub duplicates: u64,
+    /// More copies than the books have attempts that may have been taken.
+    pub unexplained: u64,
+}
+
+/// `received`: how often the provider took each token.
+pub fn judge(promises: &Promises, endings: &[Ending], received: &HashMap<String, u64>) -> Found {
+    let (accepted, refused) = (promises.accepted.len() as u64, promises.given_up);
+    let mut found = Found { accepted, refused, ..Found::default() };
+    let there: HashSet<Tsid> = endings.iter().map(|e| e.message_id).collect();
+    found.lost = promises.accepted.values().filter(|id| !there.contains(id)).count() as u64;
+    let mut by_token: HashMap<&str, Vec<&Ending>> = HashMap::new();
+    endings.iter().for_each(|e| by_token.entry(&e.token).or_default().push(e));
+    for (token, endings) in &by_token {
+        let copies = received.get(*token).copied().unwrap_or(0);
+        found.accepted_twice += endings.len() as u64 - 1;
+        found.duplicates += copies.saturating_sub(1);
+        let may_be_sent: i64 = endings.iter().map(|e| e.may_be_sent).sum();
+        found.unexplained += copies.saturating_sub(may_be_sent.unsigned_abs());
+        for ending in endings {
+            match ending.status {
+                Status::Scheduled | Status::Pending | Status::Processing => found.stuck += 1,
+                Status::Sent | Status::Delivered => found.invented += u64::from(copies == 0),
+                Status::Undetermined => found.undetermined += 1,
+                Status::Failed | Status::Expired | Status::Canceled => {
+                    found.failed += 1;
+                    found.denied += u64::from(copies > 0);
+                }
+            }
+        }
+    }
+    // A call that the database knows nothing of.
+    let unknown = received.iter().filter(|(token, _)| !by_token.contains_key(token.as_str()));
+    found.unexplained += unknown.map(|(_, copies)| copies).sum::<u64>();
+    found
+}
+
+impl Found {
+    /// What is wrong, in words; empty when all is as promised.
+    pub fn objections(&self, allowed: Allowed) -> Vec<String> {
+        let mut objections = Vec::new();
+        let mut must_be_none = |n: u64, what: &str| {
+            if n > 0 {
+                objections.push(format!("{n} {what}"));
+            }
+        };
+        must_be_none(self.lost, "accepted and lost");
+        must_be_none(self.accepted_twice, "accepted twice");
+        must_be_none(self.refused, "never accepted");
+        must_be_none(self.stuck, "without an ending");
+        must_be_none(self.denied, "called failed, and the provider has them");
+        must_be_none(self.invented, "called sent, and the provider never saw them");
+        must_be_none(self.unexplained, "copies more than the books admit");
+        must_be_none(self.failed, "failed, and nothing was wrong with them");
+        if !allowed.duplicates {
+            must_be_none(self.duplicates, "duplicates");
+        }
+        if !allowed.undetermined {
+            must_be_none(self.undetermined, "undetermined");
+        }
+        objections
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A client that gave up was not served.
+    #[test]
+    fn who_gave_up_counts() {
+        let promises = Promises { given_up: 2, ..Promises::default() };
+        assert_eq!(says(&promises, &[], &[], Allowed::default()), ["2 never accepted"]);
+    }
+
+    fn promised(tokens: &[&str]) -> Promises {
+        let accepted = tokens.iter().zip(1..).map(|(t, n)| ((*t).to_owned(), Tsid(n))).collect();
+        Promises { accepted, ..Promises::default() }
+    }
+
+    fn ending(token: &str, id: i64, status: Status, may_be_sent: i64) -> Ending {
+        Ending { token: token.to_owned(), message_id: Tsid(id), status, may_be_sent }
+    }
+
+    fn received(tokens: &[(&str, u64)]) -> HashMap<String, u64> {
+        tokens.iter().map(|(t, n)| ((*t).to_owned(), *n)).collect()
+    }
+
+    fn says(promises: &Promises, endings: &[Ending], got: &[(&str, u64)], allowed: Allowed) -> Vec<String> {
+        judge(promises, endings, &received(got)).objections(allowed)
+    }
+
+    #[test]
+    fn what_is_as_promised_has_no_objection() {
+        let endings = [ending("a", 1, Status::Sent, 1), ending("b", 2, Status::Sent, 2)];
+        let lenient = Allowed { duplicates: true, ..Allowed::default() };
+        assert_eq!(says(&promised(&["a", "b"]), &endings, &[("a", 1), ("b", 2)], lenient), Vec::<String>::new());
+    }
+
+    /// Each thing that must not be is objected to, alone.
+    #[test]
+    fn each_wrong_is_named() {
+        let sent = |id| ending("a", id, Status::Sent, 1);
+        let none = Allowed::default();
+        let a = promised(&["a"]);
+        type Case = (Vec<Ending>, &'static [(&'static str, u64)], &'static str);
+        let cases: [Case; 9] = [
+            (vec![], &[], "1 accepted and lost"),
+            (vec![sent(1), sent(2)], &[("a", 1)], "1 accepted twice"),
+            (vec![ending("a", 1, Status::Processing, 0)], &[], "1 without an ending"),
+            (
+                vec![ending("a", 1, Status::Failed, 1)],
+                &[("a", 1)],
+                "1 called failed, and the provider has them, 1 failed, and nothing was wrong with them",
+            ),
+            (vec![sent(1)], &[], "1 called sent, and the provider never saw them"),
+            (vec![sent(1)], &[("a", 2)], "1 copies more than the books admit, 1 duplicates"),
+            (vec![sent(1)], &[("a", 1), ("b", 1)], "1 copies more than the books admit"),
+            (vec![ending("a", 1, Status::Sent, 2)], &[("a", 2)], "1 duplicates"),
+            (vec![ending("a", 1, Status::Undetermined, 1)], &[("a", 1)], "1 undetermined"),
+        ];
+        for (endings, got, objection) in cases {
+            assert_eq!(says(&a, &endings, got, none).join(", "), objection);
+        }
+    }
+}
