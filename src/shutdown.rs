@@ -69,3 +69,16 @@ pub async fn signalled() {
     };
     tokio::select! { _ = term.recv() => (), _ = int.recv() => () }
 }
+
+/// A named step at which a test may have this process die as it would by `kill -9`: no destructor runs, nothing is flushed.
+/// Only in a program that was built for tests, and only where `FAILPOINTS` names the step.
+pub fn may_die_at(step: &'static str) {
+    fail::fail_point!(step, |_| std::process::abort());
+    // Without fail points there is nothing to name.
+    let _named = step;
+}
+
+/// Reads `FAILPOINTS`, for as long as what it returns lives.
+pub fn steps_to_die_at() -> Option<fail::FailScenario<'static>> {
+    fail::has_failpoints().then(fail::FailScenario::setup)
+}

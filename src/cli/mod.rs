@@ -1,6 +1,6 @@
 //! The program's commands, one file each. `--help` is the manual.
 
-mod bench;
+pub mod bench;
 pub mod client;
 mod demo;
 mod doctor;
@@ -115,6 +115,7 @@ pub fn main() -> ExitCode {
     };
     // The first to install wins; there is no other.
     let _installed = rustls::crypto::ring::default_provider().install_default();
+    let _steps = crate::shutdown::steps_to_die_at();
     match runtime.block_on(run(cli)) {
         Ok(code) => ExitCode::from(code),
         Err(e) => {

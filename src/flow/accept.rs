@@ -9,6 +9,7 @@ use crate::model::channel::Channel;
 use crate::model::delivery::Status;
 use crate::model::lane::Lane;
 use crate::model::message::NewMessage;
+use crate::shutdown::may_die_at;
 use crate::store::message::Insert;
 use crate::store::partner::Partner;
 use crate::store::{self, idempotency::Held};
@@ -55,7 +56,9 @@ pub async fn accept_all(hub: &Hub, partner: &Partner, messages: Vec<NewMessage>)
         tx.rollback().await?;
         return Err(Refusal { status: 409, ..Refusal::of(faults) }.into());
     }
+    may_die_at("accept_all.before_commit");
     tx.commit().await?;
+    may_die_at("accept_all.after_commit");
     hub.metrics.intake_group.with_label_values::<&str>(&[]).observe(inserts.len() as f64);
     let accepted: Vec<Accepted> = answers.into_iter().collect::<Result<_>>()?;
     announce(hub, &refs, &accepted, now);

@@ -19,6 +19,7 @@ use crate::model::delivery::{Key, Outcome, Status, next};
 use crate::model::retry::ErrorClass;
 use crate::model::watermark::Look;
 use crate::provider::{Letter, Provider};
+use crate::shutdown::may_die_at;
 use crate::store;
 use crate::store::delivery::{Ask, Claimed, Settle, Tried, Waiting, Won};
 use crate::store::message::Contents;
@@ -68,6 +69,7 @@ pub async fn claim(hub: &Hub, worker: Tsid, looks: &[Look], most: i64) -> Result
     };
     let asks: Vec<Ask> = looks.iter().map(ask).collect();
     let rows = store::delivery::claim(hub.store.engine(), &asks, most, worker, hub.settings.timing.lease()).await?;
+    may_die_at("claim.after_commit");
     observe(&hub.metrics.claim_seconds, &[], holder.since.elapsed());
     hub.metrics.claim_rows.with_label_values::<&str>(&[]).observe(rows.len() as f64);
     for row in &rows {
@@ -166,6 +168,7 @@ async fn begin(hub: &Hub, holder: Holder, held: Vec<Held>) -> Vec<Held> {
     let lasting = hub.settings.timing.call_budget();
     match store::attempt::begin(hub.store.engine(), &calls, worker, claimed_at, hub.clock.now(), lasting).await {
         Ok(begun) => {
+            may_die_at("begin.after_commit");
             let begun: HashSet<Key> = begun.into_iter().collect();
             let may = |h: &Held| h.on_unknown == OnUnknown::Retry || begun.contains(&h.claimed.key);
             held.into_iter().filter(may).collect()
@@ -194,7 +197,10 @@ pub async fn call(hub: &Hub, held: Held) -> Settle {
         Outcome::Postponed
     } else {
         called_at = Some(now);
-        ask(hub, &held).await
+        may_die_at("call.before");
+        let outcome = ask(hub, &held).await;
+        may_die_at("call.after_answer");
+        outcome
     };
     let (provider, kind) = (held.provider.name(), outcome.kind().as_str());
     let call = Call { provider, on_unknown: held.on_unknown, called_at };
@@ -276,11 +282,13 @@ pub async fn settle(hub: &Hub, mut batch: Vec<Settle>) -> Result<()> {
     let won = if batch.iter().any(in_doubt) {
         let mut tx = hub.store.begin_engine().await?;
         let won = write(&mut tx, &batch, now).await?;
+        may_die_at("settle.before_commit");
         tx.commit().await?;
         won
     } else {
         store::delivery::settle(hub.store.engine(), &batch, now).await?
     };
+    may_die_at("settle.after_commit");
     observe(&hub.metrics.settle_seconds, &[], began.elapsed());
     let won: HashMap<Key, bool> = won.into_iter().map(|w| (w.key, w.cancel_requested)).collect();
     let (winners, losers): (Vec<Settle>, Vec<Settle>) = batch.into_iter().partition(|s| won.contains_key(&s.key));
@@ -319,6 +327,7 @@ async fn late(hub: &Hub, losers: &[Settle], now: DateTime<Utc>) -> Result<()> {
     let mut tx = hub.store.begin_engine().await?;
     store::delivery::lock(&mut tx, &keys).await?;
     let kept = store::attempt::late(&mut *tx, losers, now).await?;
+    may_die_at("late.before_commit");
     lift(&mut tx, &keys, now).await?;
     tx.commit().await?;
     // Fewer than the losers where a batch is written again because its answer was lost.

@@ -9,6 +9,7 @@ use super::accept::{Accepted, announce, holders, judge};
 use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::limits;
+use crate::shutdown::may_die_at;
 use crate::store::message::{self, Insert};
 
 pub struct Request {
@@ -93,7 +94,9 @@ async fn write_group(hub: &Hub, group: Vec<Request>) {
 
 async fn write(hub: &Hub, inserts: &[&Insert]) -> Result<Vec<Result<Accepted>>> {
     let (db, now) = (hub.store.intake(), hub.clock.now());
+    may_die_at("accept.before_commit");
     let written = message::insert(db, inserts, now).await?;
+    may_die_at("accept.after_commit");
     hub.metrics.intake_group.with_label_values::<&str>(&[]).observe(inserts.len() as f64);
     let answers = judge(inserts, holders(db, inserts, &written).await?);
     let (mut fresh, mut accepted) = (Vec::new(), Vec::new());

@@ -5,6 +5,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::error::Result;
 use crate::hub::Hub;
 use crate::limits;
+use crate::shutdown::may_die_at;
 use crate::store;
 
 /// Where the promoter stands: everything due below the mark was seen to be promoted.
@@ -29,6 +30,7 @@ pub async fn promote(hub: &Hub, promoter: &mut Promoter, shards: &[i16]) -> Resu
     }
     let batch = limits::HOUSEKEEPING_BATCH;
     let places = store::delivery::promote(hub.store.engine(), shards, promoter.mark, now, batch).await?;
+    may_die_at("promote.after_commit");
     hub.metrics.promoted.inc_by(places.len() as u64);
     let promoted = places.len();
     hub.wake.ready(places.into_iter().map(|place| (place, now)));

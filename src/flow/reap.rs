@@ -8,6 +8,7 @@ use crate::hub::Hub;
 use crate::limits;
 use crate::model::channel::OnUnknown;
 use crate::model::delivery::lost;
+use crate::shutdown::may_die_at;
 use crate::store::{self, delivery::Settle};
 
 use super::deliver::{on_unknown, tell, tried, write};
@@ -60,7 +61,9 @@ pub async fn reap(hub: &Hub, reaper: &mut Reaper, shards: &[i16]) -> Result<usiz
     }
     settles.sort_by_key(|s| s.key);
     write(&mut tx, &settles, now).await?;
+    may_die_at("reap.before_commit");
     tx.commit().await?;
+    may_die_at("reap.after_commit");
     hub.metrics.reaped.inc_by(settles.len() as u64);
     tell(hub, &settles);
     if settles.len() < usize::try_from(limits::HOUSEKEEPING_BATCH).unwrap_or(usize::MAX) {

@@ -3,7 +3,7 @@
 mod bed;
 mod faults;
 mod floor;
-mod judge;
+pub mod judge;
 mod load;
 mod report;
 mod scenario;
