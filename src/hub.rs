@@ -1,6 +1,6 @@
 //! What a flow works with: settings, store, providers, clock, metrics, and the hints that wake workers.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
 use tokio::sync::{Notify, mpsc};
@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::flow::intake::{Intake, Request};
 use crate::id::{Tsid, Tsids};
 use crate::limits;
+use crate::model::fairness::Fairness;
 use crate::model::intake::Rules;
 use crate::model::watermark::{Place, Ready};
 use crate::provider::Providers;
@@ -29,6 +30,7 @@ pub struct Inner {
     pub metrics: Metrics,
     pub shutdown: Shutdown,
     pub wake: Wake,
+    fairness: Mutex<Fairness>,
     pub intake: Intake,
     ids: Tsids,
     /// This process, as its hints name it.
@@ -74,6 +76,7 @@ impl Hub {
             metrics: Metrics::new()?,
             shutdown,
             wake: Wake::default(),
+            fairness: Mutex::default(),
             intake: Intake::new(intake),
             process: ids.next(started),
             ids,
@@ -86,6 +89,11 @@ impl Hub {
 
     pub fn next_id(&self) -> Tsid {
         self.ids.next(self.clock.unix_millis())
+    }
+
+    /// Who has how much unfinished. Held briefly, never over an await.
+    pub fn fairness(&self) -> MutexGuard<'_, Fairness> {
+        self.fairness.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What reading a message depends on, now.

@@ -65,6 +65,16 @@ pub const NEAR_SWEEP_EVERY: Duration = Duration::from_secs(2);
 /// … and rarely at everything.
 pub const DEEP_SWEEP_EVERY: Duration = Duration::from_secs(60);
 
+/// What a partner may have unfinished in a lane before its further messages go to the overflow: about what a worker claims
+/// in two turns, 25 ms' worth at full speed.
+pub const FAIR_UNFINISHED: u64 = 1_000;
+/// How long what was counted may be on its way into the database.
+pub const FAIR_SLACK: Duration = Duration::from_millis(50);
+/// How often lanes in question are looked at …
+pub const FAIR_LOOK_EVERY: Duration = Duration::from_millis(100);
+/// … and how often processes tell each other whom they accept much from.
+pub const FAIR_TELL_EVERY: Duration = Duration::from_secs(1);
+
 /// Lists: rows a page has at most, and messages looked at for one page when a filter passes few.
 pub const PAGE_MAX: i64 = 200;
 pub const PAGE_DEFAULT: i64 = 50;

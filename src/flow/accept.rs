@@ -67,6 +67,7 @@ pub async fn accept_all(hub: &Hub, partner: &Partner, messages: Vec<NewMessage>)
 
 fn prepare(hub: &Hub, partner: &Partner, message: NewMessage) -> Insert {
     Insert {
+        lanes: lanes(hub, partner, &message),
         message_id: hub.next_id(),
         partner_id: partner.partner_id,
         shard: partner.shard,
@@ -75,6 +76,19 @@ fn prepare(hub: &Hub, partner: &Partner, message: NewMessage) -> Insert {
         max_attempts: hub.settings.retry.retry_max_attempts,
         message,
     }
+}
+
+/// Where each delivery waits: in its prompt lane while the partner has no more than its fair share there.
+fn lanes(hub: &Hub, partner: &Partner, message: &NewMessage) -> Vec<Lane> {
+    let now = hub.clock.now();
+    let ready_at = message.scheduled_at.unwrap_or(now).max(now);
+    let mut fairness = hub.fairness();
+    let lane = |channel: Channel| {
+        let prompt = Lane::new(channel, message.priority, false);
+        let fair = fairness.admit(partner.partner_id, (partner.shard, prompt), ready_at, now);
+        if fair { prompt } else { Lane::new(channel, message.priority, true) }
+    };
+    message.deliveries.iter().map(|d| d.channel).map(lane).collect()
 }
 
 /// For each insert: written as new, or who holds its key.
@@ -134,9 +148,7 @@ pub(super) fn announce(hub: &Hub, inserts: &[&Insert], accepted: &[Accepted], no
     let new = fresh().count() as u64;
     hub.metrics.accepted.with_label_values(&["new"]).inc_by(new);
     hub.metrics.accepted.with_label_values(&["replayed"]).inc_by(accepted.len() as u64 - new);
-    let ready = fresh().filter(|(_, a)| a.status == Status::Pending).flat_map(|(insert, _)| {
-        let lane = |channel| Lane::new(channel, insert.message.priority, false);
-        insert.message.deliveries.iter().map(move |d| ((insert.shard, lane(d.channel)), now))
-    });
+    let ready = fresh().filter(|(_, a)| a.status == Status::Pending);
+    let ready = ready.flat_map(|(insert, _)| insert.lanes.iter().map(move |lane| ((insert.shard, *lane), now)));
     hub.wake.ready(ready);
 }

@@ -4,6 +4,7 @@
 pub mod channel;
 pub mod delivery;
 pub mod event;
+pub mod fairness;
 pub mod intake;
 pub mod json;
 pub mod lane;

@@ -52,6 +52,20 @@ pub struct Look {
     pub take: i64,
 }
 
+/// How many more deliveries of a channel may be held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Room {
+    pub all: i64,
+    /// Of these, for overflow lanes: less, so that a flood on a slow provider leaves room for others.
+    pub overflow: i64,
+}
+
+impl Room {
+    fn of(self, lane: Lane) -> i64 {
+        if lane.is_overflow() { self.overflow } else { self.all }
+    }
+}
+
 /// What a look brought.
 #[derive(Debug, Clone, Copy)]
 pub struct Found {
@@ -107,8 +121,9 @@ impl Watermarks {
     }
 
     /// Something is known to wait on a channel that has room.
-    pub fn any_active_of(&self, room: &HashMap<Channel, i64>) -> bool {
-        self.marks.iter().any(|(place, mark)| mark.active && room.contains_key(&place.1.channel()))
+    pub fn any_active_of(&self, room: &HashMap<Channel, Room>) -> bool {
+        let has_room = |lane: Lane| room.get(&lane.channel()).is_some_and(|room| room.of(lane) > 0);
+        self.marks.iter().any(|(place, mark)| mark.active && has_room(place.1))
     }
 
     pub fn any_active(&self) -> bool {
@@ -116,12 +131,13 @@ impl Watermarks {
     }
 
     /// Where to look now. `room` is how many more deliveries of a channel may be held; never more are asked for. With
-    /// `everywhere` the places not known to have anything are looked at too, for a few rows each.
-    pub fn plan(&mut self, now: DateTime<Utc>, room: &HashMap<Channel, i64>, everywhere: bool) -> Vec<Look> {
+    /// `everywhere` the places not known to have anything are looked at too, for a few rows each. While a class's prompt
+    /// lanes have something, its overflow has a tenth of the class's share; else all of it.
+    pub fn plan(&mut self, now: DateTime<Utc>, room: &HashMap<Channel, Room>, everywhere: bool) -> Vec<Look> {
         self.turn = self.turn.wrapping_add(1);
         let mut looks = Vec::new();
         for (&channel, &room) in room {
-            let mine = |p: &&Place| p.1.channel() == channel;
+            let mine = |p: &&Place| p.1.channel() == channel && room.of(p.1) > 0;
             let active: Vec<Place> =
                 self.order.iter().filter(mine).filter(|p| self.marks[*p].active).copied().collect();
             let mut quiet: Vec<Place> =
@@ -130,20 +146,28 @@ impl Watermarks {
             let begin = self.turn % quiet.len().max(1);
             quiet.rotate_left(begin);
             let mut left = room;
+            let room = room.all;
             // A few for each quiet place first: they are known to be quiet, so this costs little and starves nobody.
             if everywhere {
                 let each = if active.is_empty() { (room / quiet.len().max(1) as i64).max(1) } else { 1 };
                 self.share_out(now, &quiet, |_| each, &mut left, &mut looks);
             }
-            let budget = left;
-            let weights: Vec<(u32, i64)> = PRIORITIES
-                .iter()
-                .map(|p| (p.share_percent(), active.iter().filter(|a| a.1.priority() == *p).count() as i64))
-                .collect();
-            let total: i64 = weights.iter().filter(|w| w.1 > 0).map(|w| i64::from(w.0)).sum();
+            let budget = left.all;
+            let like = |lane: Lane, overflow: bool| {
+                let alike = |p: &&Place| p.1.priority() == lane.priority() && p.1.is_overflow() == overflow;
+                active.iter().filter(alike).count() as i64
+            };
+            let classes = PRIORITIES.iter().filter(|c| active.iter().any(|p| p.1.priority() == **c));
+            let total: i64 = classes.map(|class| i64::from(class.share_percent())).sum();
             let share = |place: &Place| {
-                let (percent, places) = weights[PRIORITIES.iter().position(|p| *p == place.1.priority()).unwrap_or(0)];
-                (budget * i64::from(percent) / (total.max(1) * places.max(1))).max(1)
+                let lane = place.1;
+                let tenths = match (lane.is_overflow(), like(lane, !lane.is_overflow()) > 0) {
+                    (_, false) => 10,
+                    (false, true) => 9,
+                    (true, true) => 1,
+                };
+                let class = budget * i64::from(lane.priority().share_percent()) / total.max(1);
+                (class * tenths / (10 * like(lane, lane.is_overflow()).max(1))).max(1)
             };
             self.share_out(now, &active, share, &mut left, &mut looks);
         }
@@ -156,17 +180,18 @@ impl Watermarks {
         now: DateTime<Utc>,
         places: &[Place],
         share: impl Fn(&Place) -> i64,
-        left: &mut i64,
+        left: &mut Room,
         looks: &mut Vec<Look>,
     ) {
         for lane_places in places.chunk_by(|a, b| a.1 == b.1) {
             let start = self.turn % lane_places.len();
             for place in lane_places[start..].iter().chain(&lane_places[..start]) {
-                let take = share(place).min(*left);
+                let take = share(place).min(left.of(place.1));
                 if take <= 0 {
                     continue;
                 }
-                *left -= take;
+                left.all -= take;
+                left.overflow = if place.1.is_overflow() { left.overflow - take } else { left.overflow }.min(left.all);
                 looks.push(Look { place: *place, mark: self.mark_for(place, now), take });
             }
         }
@@ -220,8 +245,8 @@ mod tests {
         Lane::new(Channel::Email, priority, false)
     }
 
-    fn room(n: i64) -> HashMap<Channel, i64> {
-        HashMap::from([(Channel::Email, n)])
+    fn room(n: i64) -> HashMap<Channel, Room> {
+        HashMap::from([(Channel::Email, Room { all: n, overflow: n })])
     }
 
     fn marks(shards: &[i16]) -> Watermarks {
@@ -297,6 +322,24 @@ mod tests {
         }
         let alone = marks.plan(at(2), &room(100), false);
         assert_eq!(alone.iter().map(|l| l.take).collect::<Vec<_>>(), [100], "what others leave goes to who is there");
+    }
+
+    /// Overflow has a tenth while its class has prompt work, everything while it has none, and never the whole room.
+    #[test]
+    fn overflow_takes_what_prompt_lanes_leave() {
+        let mut marks = marks(&[0]);
+        quiet(&mut marks, at(0));
+        let overflow = Lane::new(Channel::Email, Priority::Normal, true);
+        marks.wake(&hint(&[(0, lane(Priority::Normal)), (0, overflow)], at(1)));
+        let takes = |looks: &[Look]| looks.iter().map(|l| (l.place.1.is_overflow(), l.take)).collect::<Vec<_>>();
+        let looks = marks.plan(at(1), &room(100), false);
+        assert_eq!(takes(&looks), [(false, 90), (true, 10)]);
+        marks.learn(&looks[0], Found { rows: 3, last_ready_at: Some(at(1)) }, at(1));
+        marks.learn(&looks[1], Found { rows: 10, last_ready_at: Some(at(1)) }, at(1));
+        assert_eq!(takes(&marks.plan(at(2), &room(100), false)), [(true, 100)]);
+        let slow = HashMap::from([(Channel::Email, Room { all: 40, overflow: 0 })]);
+        assert!(!marks.any_active_of(&slow), "what is left is for others");
+        assert_eq!(marks.plan(at(3), &slow, false), []);
     }
 
     #[test]

@@ -55,6 +55,11 @@ pub async fn count(db: impl Db<'_>, status: Status) -> Result<i64> {
     Ok(sqlx::query_file_scalar!("sql/bench/open.sql", status.as_str()).fetch_one(db).await?)
 }
 
+/// Which part of all deliveries was put in an overflow lane, 0 to 1.
+pub async fn overflow(db: impl Db<'_>) -> Result<f64> {
+    Ok(sqlx::query_file_scalar!("sql/bench/overflow.sql").fetch_one(db).await?)
+}
+
 /// The server's data folder, when we may ask for it.
 pub async fn folder(db: impl Db<'_>) -> Option<String> {
     sqlx::query_file_scalar!("sql/bench/postmaster.sql").fetch_one(db).await.ok()

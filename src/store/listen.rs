@@ -8,10 +8,12 @@ use sqlx::postgres::PgListener;
 use super::Store;
 use crate::error::Result;
 use crate::id::Tsid;
+use crate::model::fairness::Share;
 use crate::model::lane::Lane;
 use crate::model::watermark::{Place, Ready};
 
 const CHANNEL: &str = "notihub_ready";
+const SHARES: &str = "notihub_shares";
 /// NOTIFY takes less than 8,000 bytes; a hint that would be longer names nothing and so means: look everywhere.
 const PAYLOAD_BYTES: usize = 7_900;
 
@@ -23,6 +25,46 @@ pub async fn hint(store: &Store, from: Tsid, ready: &Ready) -> Result<()> {
     let payload = format!("{from};{places}");
     sqlx::query("select pg_notify($1, $2)").bind(CHANNEL).bind(payload).execute(store.engine()).await?;
     Ok(())
+}
+
+/// Whom a process accepts much from. What does not fit is left out: the largest come first.
+pub async fn tell_shares(store: &Store, from: Tsid, mut shares: Vec<Share>) -> Result<()> {
+    shares.sort_by_key(|share| std::cmp::Reverse(share.count));
+    let mut payload = format!("{from};");
+    for Share { partner_id, place, count } in shares {
+        let share = format!("{}:{}:{}:{count},", partner_id.0, place.0, place.1.0);
+        if payload.len() + share.len() > PAYLOAD_BYTES {
+            break;
+        }
+        payload.push_str(&share);
+    }
+    sqlx::query("select pg_notify($1, $2)").bind(SHARES).bind(payload).execute(store.engine()).await?;
+    Ok(())
+}
+
+/// What other processes say of whom they accept much from.
+pub struct Shares(PgListener);
+
+impl Shares {
+    pub async fn open(store: &Store) -> Result<Shares> {
+        let mut listener = PgListener::connect_with(store.engine()).await?;
+        listener.listen(SHARES).await?;
+        Ok(Shares(listener))
+    }
+
+    /// Who said it, and what.
+    pub async fn next(&mut self) -> Result<(Tsid, Vec<Share>)> {
+        let notice = self.0.recv().await?;
+        let (from, shares) = notice.payload().split_once(';').unwrap_or_default();
+        Ok((from.parse().unwrap_or(Tsid(0)), shares.split(',').filter_map(read_share).collect()))
+    }
+}
+
+fn read_share(text: &str) -> Option<Share> {
+    let mut parts = text.splitn(4, ':');
+    let (partner, shard, lane, count) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let place = (shard.parse().ok()?, Lane(lane.parse().ok()?));
+    Some(Share { partner_id: Tsid(partner.parse().ok()?), place, count: count.parse().ok()? })
 }
 
 /// What a process said: it wakes others, and knows its own voice.

@@ -18,6 +18,8 @@ pub struct Insert {
     pub fingerprint: [u8; 32],
     pub created_at: DateTime<Utc>,
     pub max_attempts: i16,
+    /// Of each delivery, in their order.
+    pub lanes: Vec<Lane>,
     pub message: NewMessage,
 }
 
@@ -30,7 +32,6 @@ pub async fn insert(db: impl Db<'_>, inserts: &[&Insert], now: DateTime<Utc>) ->
         .collect::<Result<_, _>>()
         .map_err(|e| crate::error::Error::Internal(format!("a message does not serialise: {e}")))?;
     let deliveries = || (1i64..).zip(inserts).flat_map(|(n, i)| i.message.deliveries.iter().map(move |d| (n, i, d)));
-    let lane = |i: &Insert, d: &crate::model::message::NewDelivery| Lane::new(d.channel, i.message.priority, false).0;
     let written = sqlx::query_file_scalar!(
         "sql/message/insert.sql",
         &inserts.iter().map(|i| i.shard).collect::<Vec<_>>(),
@@ -46,7 +47,7 @@ pub async fn insert(db: impl Db<'_>, inserts: &[&Insert], now: DateTime<Utc>) ->
         &inserts.iter().map(|i| i.message.expires_at).collect::<Vec<_>>() as &[Option<DateTime<Utc>>],
         &deliveries().map(|(n, ..)| n).collect::<Vec<_>>(),
         &inserts.iter().flat_map(|i| (1..).take(i.message.deliveries.len())).collect::<Vec<i16>>(),
-        &deliveries().map(|(_, i, d)| lane(i, d)).collect::<Vec<_>>(),
+        &inserts.iter().flat_map(|i| i.lanes.iter().map(|lane| lane.0)).collect::<Vec<_>>(),
         &deliveries().map(|(_, _, d)| d.content).collect::<Vec<_>>(),
         &deliveries().map(|(_, i, _)| i.max_attempts).collect::<Vec<_>>(),
         &deliveries().map(|(_, _, d)| d.to.clone()).collect::<Vec<_>>(),

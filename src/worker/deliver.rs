@@ -17,7 +17,7 @@ use crate::id::Tsid;
 use crate::limits;
 use crate::model::channel::Channel;
 use crate::model::delivery::Key;
-use crate::model::watermark::{Found, Look, Place, Watermarks};
+use crate::model::watermark::{Found, Look, Place, Room, Watermarks};
 use crate::store::{self, delivery::Settle};
 
 /// Until the process stops.
@@ -293,13 +293,20 @@ impl Slots {
     }
 
     /// Room per channel, `batch` at most. A channel nearly full has none: claims of one or two rows cost as much as
-    /// claims of hundreds, so it waits until a quarter is free.
-    fn room(&self, batch: i64) -> HashMap<Channel, i64> {
+    /// claims of hundreds, so it waits until an eighth is free. A quarter is kept free of overflow.
+    fn room(&self, batch: i64) -> HashMap<Channel, Room> {
+        let room = |free: usize, most: usize| {
+            let least = (most / 8).max(1);
+            if free >= least { i64::try_from(free).unwrap_or(i64::MAX).min(batch) } else { 0 }
+        };
         self.by_channel
             .iter()
-            .map(|(&channel, held)| (channel, held.slots.available_permits(), (held.most / 4).max(1)))
-            .filter(|(_, free, least)| free >= least)
-            .map(|(channel, free, _)| (channel, i64::try_from(free).unwrap_or(i64::MAX).min(batch)))
+            .map(|(&channel, held)| {
+                let free = held.slots.available_permits();
+                let overflow = room(free.saturating_sub(held.most / 4), held.most);
+                (channel, Room { all: room(free, held.most), overflow })
+            })
+            .filter(|(_, room)| room.all > 0)
             .collect()
     }
 

@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use crate::hub::Hub;
+use crate::limits;
 use crate::model::watermark::Ready;
-use crate::store::listen::{self, Hints};
+use crate::store::listen::{self, Hints, Shares};
 
 /// At most a hundred hints a second from a process.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -40,6 +41,41 @@ pub fn start_listening(hub: &Hub) {
             hub.shutdown.sleep(Duration::from_secs(1)).await;
         }
     });
+}
+
+/// Tells the other processes whom this one accepts much from.
+pub async fn tell_shares(hub: Hub) -> crate::error::Result<bool> {
+    let shares = hub.fairness().tell();
+    if !shares.is_empty() {
+        listen::tell_shares(&hub.store, hub.process, shares).await?;
+    }
+    Ok(false)
+}
+
+pub fn start_listening_to_shares(hub: &Hub) {
+    let hub = hub.clone();
+    hub.clone().shutdown.spawn(async move {
+        while !hub.shutdown.is_stopping() {
+            if let Err(e) = hear_shares_until_lost(&hub).await {
+                tracing::debug!(error = %e, "what others accept cannot be heard; fairness is decided by what comes here");
+            }
+            hub.shutdown.sleep(Duration::from_secs(1)).await;
+        }
+    });
+}
+
+async fn hear_shares_until_lost(hub: &Hub) -> crate::error::Result<()> {
+    let mut shares = Shares::open(&hub.store).await?;
+    loop {
+        let (from, heard) = tokio::select! {
+            heard = shares.next() => heard?,
+            () = hub.shutdown.stopping() => return Ok(()),
+        };
+        if from != hub.process {
+            let (now, mut fairness) = (hub.clock.now(), hub.fairness());
+            heard.into_iter().for_each(|share| fairness.heard(share, now, limits::FAIR_TELL_EVERY));
+        }
+    }
 }
 
 async fn listen_until_lost(hub: &Hub) -> crate::error::Result<()> {

@@ -34,6 +34,11 @@ pub fn start(hub: &Hub, role: Role) {
     repeat(hub, "clock", every(Duration::from_secs(30)), calibrate);
     repeat(hub, "retain", every(Duration::from_secs(3600)), retain);
     hints::start_telling(hub);
+    if role != Role::Worker {
+        repeat(hub, "fairness", every(limits::FAIR_LOOK_EVERY), weigh);
+        repeat(hub, "shares", every(limits::FAIR_TELL_EVERY), hints::tell_shares);
+        hints::start_listening_to_shares(hub);
+    }
     if role == Role::Api {
         return;
     }
@@ -72,6 +77,18 @@ async fn promote(hub: Hub, promoter: Stateful<flow::promote::Promoter>) -> Resul
 
 async fn sweep(hub: Hub, sweeper: Stateful<flow::sweep::Sweeper>) -> Result<bool> {
     flow::sweep::sweep(&hub, &mut *sweeper.lock().await).await?;
+    Ok(false)
+}
+
+/// Looks how far lanes have come in which a partner may have more than its share. Most of the time there are none.
+async fn weigh(hub: Hub) -> Result<bool> {
+    let places = hub.fairness().in_question();
+    if !places.is_empty() {
+        let asked = hub.clock.now();
+        let oldest = store::lane::oldest(hub.store.engine(), &places).await?;
+        let mut fairness = hub.fairness();
+        oldest.into_iter().for_each(|(place, oldest)| fairness.learn(place, oldest, asked));
+    }
     Ok(false)
 }
 

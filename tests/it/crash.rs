@@ -10,6 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use notihub::cli::bench::judge::{Allowed, Ending, Promises, judge};
 use notihub::cli::pg::{PgPlace, PrivatePg, running_url};
+use notihub::clock::Clock;
 use notihub::id::Tsid;
 use notihub::provider::simulator::{Behaviour, slack::SlackSimulator};
 use notihub::shutdown::Shutdown;
@@ -328,7 +329,7 @@ async fn dies_at(step: &str, hold: bool, expected: Died) {
         let mut message = slack_post(token);
         message["type"] = json!(token);
         // One that is due at once although it was scheduled: promoted on the way.
-        message["scheduledAt"] = json!((Utc::now() + chrono::TimeDelta::milliseconds(50)).to_rfc3339());
+        message["scheduledAt"] = json!((Clock::system().now() + chrono::TimeDelta::milliseconds(50)).to_rfc3339());
         message
     };
     let messages: Vec<Value> = tokens.iter().map(message).collect();

@@ -70,6 +70,9 @@ impl Ground {
     }
 }
 
+/// The type of a flood's messages, whose own wait does not count.
+pub const FLOOD: &str = "FLOOD";
+
 /// A provider that takes everything at once and remembers how long it waited.
 pub struct Noop {
     channel: Channel,
@@ -98,7 +101,9 @@ impl Provider for Noop {
         let now = Instant::now();
         let waited = (self.clock.now() - letter.created_at).num_microseconds().unwrap_or(0).max(1).unsigned_abs();
         // A wait beyond the histogram's range counts as its longest.
-        self.waits.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(waited);
+        if letter.kind != FLOOD {
+            self.waits.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(waited);
+        }
         if let Some(called) = self.called.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
             called.insert(letter.key.message_id, now);
         }
@@ -135,28 +140,8 @@ impl Bed {
         let database_url = bench::create_database(&ground.url, &name).await?;
         let store = process::open_store(&settings.database, &database_url)?;
         store.migrate().await?;
-        process::check_durability(&store, false).await?;
-        let clock = Clock::system();
-        let (calls, called) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(None)));
-        let histogram = Histogram::new_with_max(3_600_000_000, 3).map_err(|e| Error::Internal(e.to_string()))?;
-        let waits = Arc::new(Mutex::new(histogram));
-        let noop: Arc<dyn Provider> = Arc::new(Noop {
-            channel: Channel::Email,
-            clock: clock.clone(),
-            calls: calls.clone(),
-            waits: waits.clone(),
-            called: called.clone(),
-        });
-        let parts = Parts {
-            settings: settings.clone(),
-            store,
-            providers: Providers::new(further.into_iter().chain([noop])),
-            clock,
-            shutdown: Shutdown::new(),
-        };
-        let hub = Hub::start(parts).await?;
-        worker::calibrate(hub.clone()).await?;
-        flow::retain::retain(&hub).await?;
+        store.close().await;
+        let (hub, Watched { calls, waits, called }) = noop_hub(settings, &database_url, further).await?;
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
             .await
             .map_err(|e| Error::Setup(format!("no port is free on loopback: {e}")))?;
@@ -206,6 +191,45 @@ impl Bed {
         bench::drop_database(&self.server_url, &self.name).await?;
         Ok(findings.len())
     }
+}
+
+/// What the provider that does nothing remembers.
+pub struct Watched {
+    calls: Arc<AtomicU64>,
+    waits: Arc<Mutex<Histogram<u64>>>,
+    called: Arc<Mutex<Option<std::collections::HashMap<crate::id::Tsid, Instant>>>>,
+}
+
+/// A hub on a migrated database whose e-mail provider does nothing, and that has these further ones. Starts no loops.
+pub async fn noop_hub(
+    settings: &Settings,
+    database_url: &str,
+    further: Vec<Arc<dyn Provider>>,
+) -> Result<(Hub, Watched)> {
+    let store = process::open_store(&settings.database, database_url)?;
+    process::check_durability(&store, false).await?;
+    let clock = Clock::system();
+    let histogram = Histogram::new_with_max(3_600_000_000, 3).map_err(|e| Error::Internal(e.to_string()))?;
+    let watched =
+        Watched { calls: Arc::default(), waits: Arc::new(Mutex::new(histogram)), called: Arc::new(Mutex::new(None)) };
+    let noop: Arc<dyn Provider> = Arc::new(Noop {
+        channel: Channel::Email,
+        clock: clock.clone(),
+        calls: watched.calls.clone(),
+        waits: watched.waits.clone(),
+        called: watched.called.clone(),
+    });
+    let parts = Parts {
+        settings: settings.clone(),
+        store,
+        providers: Providers::new(further.into_iter().chain([noop])),
+        clock,
+        shutdown: Shutdown::new(),
+    };
+    let hub = Hub::start(parts).await?;
+    worker::calibrate(hub.clone()).await?;
+    flow::retain::retain(&hub).await?;
+    Ok((hub, watched))
 }
 
 /// What had been spent at some moment.

@@ -80,6 +80,7 @@ impl Borrowed {
             fingerprint: [0; 32],
             created_at: self.hub.clock.now(),
             max_attempts: 3,
+            lanes: vec![Lane::new(Channel::Email, Priority::Normal, false)],
             message: example(),
         }
     }

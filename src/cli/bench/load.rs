@@ -30,6 +30,11 @@ pub struct Load {
     /// Messages a second at most, over all connections; 0 is as many as go.
     #[arg(long, default_value_t = 0)]
     pub rate: u64,
+    /// Messages in all, after which it ends early; 0 is as many as go.
+    #[arg(long, default_value_t = 0)]
+    pub messages: u64,
+    #[arg(long, default_value = "ORDER_COMPLETED")]
+    pub kind: String,
     #[arg(long, default_value = "NORMAL")]
     pub priority: String,
 }
@@ -84,8 +89,8 @@ fn histogram() -> Result<Histogram<u64>> {
 
 fn request(load: &Load) -> Vec<u8> {
     let one = format!(
-        r#"{{"type":"ORDER_COMPLETED","priority":"{}","title":"Order 2026-1234 completed","body":"Thank you! Your order 2026-1234 is on its way and will be with you the day after tomorrow.","channels":[{{"channel":"EMAIL","to":"kim@example.com"}}],"metadata":{{"orderId":"1234"}}}}"#,
-        load.priority
+        r#"{{"type":"{}","priority":"{}","title":"Order 2026-1234 completed","body":"Thank you! Your order 2026-1234 is on its way and will be with you the day after tomorrow.","channels":[{{"channel":"EMAIL","to":"kim@example.com"}}],"metadata":{{"orderId":"1234"}}}}"#,
+        load.kind, load.priority
     );
     let (path, body) = if load.batch == 1 {
         ("/v1/messages", one)
@@ -112,7 +117,9 @@ async fn connection(load: &Load, n: u32, began: Instant, series: &[AtomicU64]) -
     // Connections of a paced load take turns, not all at once.
     let mut due = began + pause.unwrap_or_default().mul_f64(f64::from(n) / f64::from(load.connections));
     let (mut latencies, mut good, mut bad) = (histogram()?, 0, 0);
-    while Instant::now() < until {
+    // Each connection has its part of all.
+    let most = if load.messages == 0 { u64::MAX } else { load.messages / u64::from(load.connections) };
+    while Instant::now() < until && good < most {
         // Counted from when it was due: a stall counts for everything it held up.
         let mut asked = Instant::now();
         if let Some(pause) = pause {
@@ -168,6 +175,7 @@ pub async fn spawn(load: &Load) -> Result<Told> {
         .args(["bench", "load", "--address", &load.address])
         .args(["--connections", &load.connections.to_string(), "--for", &load.seconds.to_string()])
         .args(["--batch", &load.batch.to_string(), "--rate", &load.rate.to_string(), "--priority", &load.priority])
+        .args(["--messages", &load.messages.to_string(), "--kind", &load.kind])
         .stdout(std::process::Stdio::piped())
         .kill_on_drop(true)
         .spawn()

@@ -1,6 +1,7 @@
 //! `notihub bench`: what this hub does on this machine, scenario by scenario, with durability on and `fsck` at the end.
 
 mod bed;
+mod drainer;
 mod faults;
 mod floor;
 pub mod judge;
@@ -46,6 +47,9 @@ pub struct Sizes {
     /// default when not given (1M, 1M, 2M).
     #[arg(long, global = true, value_name = "N")]
     rows: Option<i64>,
+    /// Messages of the flood.
+    #[arg(long, global = true, default_value_t = 500_000, value_name = "N")]
+    flood: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
@@ -68,6 +72,8 @@ enum Scenario {
     Pinned,
     /// `drain` beside scheduled deliveries.
     Delayed,
+    /// One partner posts a flood, a hundred others post one message a second each: what the others wait.
+    Flood,
     /// Memory of a process that idles.
     Idle,
     /// What breaks, breaks under load: killed workers, API and PostgreSQL, cut answers, storms, locks. A judge compares
@@ -83,6 +89,9 @@ enum Scenario {
     /// The load generator, a process of its own.
     #[command(hide = true)]
     Load(load::Load),
+    /// A worker process with the provider that does nothing.
+    #[command(hide = true)]
+    Drainer,
 }
 
 pub async fn run(args: Bench, output: Output) -> Result<u8> {
@@ -95,6 +104,9 @@ pub async fn run(args: Bench, output: Output) -> Result<u8> {
     }
     telemetry::start_logs(&settings.log)?;
     settings.check()?;
+    if args.scenario == Scenario::Drainer {
+        return drainer::run(settings).await;
+    }
     let ground = bed::Ground::prepare(&settings).await?;
     let (result, must) = match &args.scenario {
         Scenario::Faults { names } => (faults::run(names, &args.sizes, &ground, output).await, true),

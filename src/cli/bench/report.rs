@@ -17,15 +17,22 @@ pub struct Figure {
     pub value: f64,
     pub unit: &'static str,
     pub goal: Option<Goal>,
+    /// What it was in each second, where that tells something.
+    pub per_second: Vec<f64>,
 }
 
 impl Figure {
     pub fn new(scenario: &'static str, name: impl Into<String>, value: f64, unit: &'static str) -> Figure {
-        Figure { scenario, name: name.into(), value, unit, goal: None }
+        Figure { scenario, name: name.into(), value, unit, goal: None, per_second: Vec::new() }
     }
 
     pub fn goal(mut self, goal: Goal) -> Figure {
         self.goal = Some(goal);
+        self
+    }
+
+    pub fn over_time(mut self, per_second: Vec<f64>) -> Figure {
+        self.per_second = per_second;
         self
     }
 
@@ -46,7 +53,7 @@ pub fn tell(figure: &Figure, output: Output) {
         });
         print::json(&json!({
             "scenario": figure.scenario, "figure": figure.name, "value": figure.value, "unit": figure.unit,
-            "goal": goal, "reached": figure.reached(),
+            "goal": goal, "reached": figure.reached(), "perSecond": figure.per_second,
         }));
     }
 }

@@ -1,19 +1,25 @@
 //! The scenarios (engine.md §5). Each makes its bed, runs, tells its figures, and clears the bed with `fsck`.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::super::{Output, print};
-use super::bed::{Bed, Cost, Ground, memory_mb};
+use super::bed::{self, Bed, Cost, Ground, memory_mb};
+use super::drainer;
 use super::floor;
 use super::load::{self, Load, Told};
 use super::report::{Figure, Goal, number, tell};
 use super::{Scenario, Sizes};
 use crate::config::Settings;
 use crate::error::{Error, Result};
+use crate::flow::accept::accept;
+use crate::hub::Hub;
 use crate::model::channel::Channel;
 use crate::model::delivery::Status;
 use crate::model::lane::{Lane, Priority};
 use crate::store::bench::{self, Fill};
+use crate::store::partner::{self, Partner};
 use crate::worker::{self, Role};
 
 /// What a scenario has at hand.
@@ -49,6 +55,13 @@ impl Run<'_> {
         let findings = bed.clear().await?;
         self.goal("fsck findings", findings as f64, "rows", Goal::AtMost(0.0));
         Ok(())
+    }
+
+    /// A rate and how it went.
+    fn rate(&mut self, name: impl Into<String>, (value, per_second): (f64, Vec<f64>), goal: Option<Goal>) {
+        let mut figure = Figure::new(self.name, name, value, "/s").over_time(per_second);
+        figure.goal = goal;
+        self.add(figure);
     }
 
     /// What was spent between two moments, per delivery.
@@ -103,11 +116,15 @@ pub async fn run(
     if is(Scenario::Pinned) {
         pinned(&mut run).await?;
     }
+    if is(Scenario::Flood) {
+        flood(&mut run).await?;
+    }
     Ok(run.figures)
 }
 
 fn load_of(bed: &Bed, connections: u32, seconds: u64) -> Load {
-    Load { address: bed.api.clone(), connections, seconds, batch: 1, rate: 0, priority: "NORMAL".into() }
+    let (address, kind, priority) = (bed.api.clone(), "ORDER_COMPLETED".into(), "NORMAL".into());
+    Load { address, connections, seconds, batch: 1, rate: 0, messages: 0, kind, priority }
 }
 
 async fn idle(run: &mut Run<'_>) -> Result<()> {
@@ -198,7 +215,7 @@ async fn fill(run: &Run<'_>, bed: &Bed, status: Status, count: i64) -> Result<()
 }
 
 /// Drains what is pending with this process's workers; deliveries a second, over time.
-async fn drained(run: &mut Run<'_>, bed: &Bed, count: i64) -> Result<f64> {
+async fn drained(run: &mut Run<'_>, bed: &Bed, count: i64) -> Result<Rate> {
     let (before, began) = (bed.cost().await?, Instant::now());
     let start = bed.calls();
     worker::start(&bed.hub, Role::Worker);
@@ -221,8 +238,12 @@ async fn drained(run: &mut Run<'_>, bed: &Bed, count: i64) -> Result<f64> {
     let after = bed.cost().await?;
     run.say(&format!("calls in each second: {}", series.iter().map(|n| number(*n)).collect::<Vec<_>>().join(" ")));
     run.cost(&before, &after, count as f64);
-    Ok(count as f64 / took)
+    run.goal("memory at its highest", memory_mb().1, "MB", Goal::AtMost(200.0));
+    Ok((count as f64 / took, series))
 }
+
+/// Deliveries a second, over all and in each second.
+type Rate = (f64, Vec<f64>);
 
 fn settled(bed: &Bed) -> u64 {
     bed.hub.metrics.settled.with_label_values(&["EMAIL", "SENT"]).get()
@@ -231,11 +252,14 @@ fn settled(bed: &Bed) -> u64 {
 async fn drain(run: &mut Run<'_>) -> Result<()> {
     run.name = "drain";
     let floor = floor_of_drain(run).await?;
-    let rate = plain_drain(run).await?;
-    run.goal("drained", rate, "/s", Goal::AtLeast(40_000.0));
-    run.figure("of the floor", rate / floor, "×");
-    run.goal("memory at its highest", memory_mb().1, "MB", Goal::AtMost(200.0));
-    Ok(())
+    let drained = plain_drain(run).await?;
+    run.figure("of the floor", drained.0 / floor, "×");
+    run.rate("drained", drained, Some(Goal::AtLeast(40_000.0)));
+    let bed = Bed::make(run.settings, run.ground).await?;
+    fill(run, &bed, Status::Pending, run.sizes.deliveries).await?;
+    let two = drainer::drain(&bed, 2, run.sizes.deliveries.unsigned_abs()).await?;
+    run.figure("drained by two processes", two, "/s");
+    run.clear(bed).await
 }
 
 async fn floor_of_drain(run: &mut Run<'_>) -> Result<f64> {
@@ -247,7 +271,7 @@ async fn floor_of_drain(run: &mut Run<'_>) -> Result<f64> {
     Ok(floor)
 }
 
-async fn plain_drain(run: &mut Run<'_>) -> Result<f64> {
+async fn plain_drain(run: &mut Run<'_>) -> Result<Rate> {
     let bed = Bed::make(run.settings, run.ground).await?;
     fill(run, &bed, Status::Pending, run.sizes.deliveries).await?;
     let rate = drained(run, &bed, run.sizes.deliveries).await?;
@@ -258,30 +282,31 @@ async fn plain_drain(run: &mut Run<'_>) -> Result<f64> {
 /// `drain` with other rows lying beside, against `drain` without, in the same run.
 async fn beside(run: &mut Run<'_>, name: &'static str, status: Status, default_rows: i64) -> Result<()> {
     run.name = name;
-    let alone = plain_drain(run).await?;
-    run.figure("drained alone", alone, "/s");
+    let drained_alone = plain_drain(run).await?;
+    let alone = drained_alone.0;
+    run.rate("drained alone", drained_alone, None);
     let bed = Bed::make(run.settings, run.ground).await?;
     fill(run, &bed, status, run.sizes.rows.unwrap_or(default_rows)).await?;
     fill(run, &bed, Status::Pending, run.sizes.deliveries).await?;
-    let rate = drained(run, &bed, run.sizes.deliveries).await?;
-    run.figure(
-        format!("drained beside {} {status}", number(run.sizes.rows.unwrap_or(default_rows) as f64)),
-        rate,
-        "/s",
-    );
+    let beside = drained(run, &bed, run.sizes.deliveries).await?;
+    let rate = beside.0;
+    let rows = number(run.sizes.rows.unwrap_or(default_rows) as f64);
+    run.rate(format!("drained beside {rows} {status}"), beside, None);
     run.goal("of drain alone", rate / alone * 100.0, "%", Goal::AtLeast(95.0));
     run.clear(bed).await
 }
 
 async fn backlog(run: &mut Run<'_>) -> Result<()> {
     run.name = "backlog";
-    let alone = plain_drain(run).await?;
-    run.figure("drained alone", alone, "/s");
+    let drained_alone = plain_drain(run).await?;
+    let alone = drained_alone.0;
+    run.rate("drained alone", drained_alone, None);
     let bed = Bed::make(run.settings, run.ground).await?;
     let rows = run.sizes.rows.unwrap_or(2_000_000);
     fill(run, &bed, Status::Pending, rows).await?;
-    let rate = drained(run, &bed, rows).await?;
-    run.figure(format!("drained out of {}", number(rows as f64)), rate, "/s");
+    let out = drained(run, &bed, rows).await?;
+    let rate = out.0;
+    run.rate(format!("drained out of {}", number(rows as f64)), out, None);
     run.goal("of drain alone", rate / alone * 100.0, "%", Goal::AtLeast(95.0));
     run.clear(bed).await
 }
@@ -358,7 +383,7 @@ async fn across(run: &mut Run<'_>) -> Result<()> {
         tick.tick().await;
         client.post("/v1/messages", &body).await?;
         let answered = Instant::now();
-        while (slack.records().len() as u64) <= n {
+        while slack.taken() <= n {
             tokio::time::sleep(Duration::from_micros(200)).await;
             if answered.elapsed() > Duration::from_secs(20) {
                 return Err(Error::Internal("the second process delivers nothing".into()));
@@ -454,11 +479,92 @@ async fn pinned(run: &mut Run<'_>) -> Result<()> {
     run.figure("delivered in the first sixth", first, "/s");
     run.figure("delivered in the last sixth", last, "/s");
     run.goal("last of first", last / first * 100.0, "%", Goal::AtLeast(95.0));
-    run.figure("accepted", told.accepted as f64 / told.seconds, "/s");
+    let accepted: Vec<f64> = told.series.iter().map(|n| *n as f64).collect();
+    run.rate("accepted", (told.accepted as f64 / told.seconds, accepted), None);
+    run.rate("delivered", (mean(&series), series.clone()), None);
     run.figure("dead rows while pinned", bench::dead_rows(bed.hub.store.api()).await? as f64, "rows");
     drop(pin);
     while settled(&bed) < told.accepted {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     run.clear(bed).await
+}
+
+/// How many others there are, each posting one message a second.
+const OTHERS: usize = 100;
+
+/// One partner floods, a hundred others post a little: what the flood does to the others' wait.
+async fn flood(run: &mut Run<'_>) -> Result<()> {
+    run.name = "flood";
+    let bed = Bed::make(run.settings, run.ground).await?;
+    let mut others = Vec::new();
+    for n in 0..OTHERS {
+        let shard = i16::try_from(n).unwrap_or(0) % run.settings.database.shards.max(1);
+        let partner = Partner { partner_id: bed.hub.next_id(), name: format!("other-{n}"), shard };
+        partner::insert(bed.hub.store.api(), &partner, bed.hub.clock.now()).await?;
+        others.push(partner);
+    }
+    worker::start(&bed.hub, Role::Both);
+    let others = Arc::new(others);
+    // Caches, pools and plans are warm before anything is counted.
+    post_for(&bed, &others, Duration::from_secs(2)).await?;
+    bed.take_waits();
+    let seconds = run.sizes.seconds;
+    run.say(&format!("{OTHERS} partners alone, 1 message a second each, for {seconds} s"));
+    let alone_count = post_for(&bed, &others, Duration::from_secs(seconds)).await?;
+    let alone = bed.take_waits();
+    let ms = |waits: &hdrhistogram::Histogram<u64>, q| waits.value_at_quantile(q) as f64 / 1000.0;
+    run.figure("others alone, accepted → called p50", ms(&alone, 0.5), "ms");
+    run.figure("others alone, accepted → called p99", ms(&alone, 0.99), "ms");
+
+    let messages = run.sizes.flood;
+    run.say(&format!("the same beside a flood of {} from one partner", number(messages as f64)));
+    let load = Load { batch: 500, messages, kind: bed::FLOOD.into(), ..load_of(&bed, 4, 600) };
+    let before = bed.cost().await?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let began = Instant::now();
+    let posting = bed.hub.shutdown.spawn(post_until(bed.hub.clone(), others.clone(), stop.clone()));
+    let (told, _) = together(run, &bed, &load, 600).await?;
+    let taken = began.elapsed().as_secs_f64();
+    // The others go on until the flood has drained.
+    while settled(&bed) < told.accepted + alone_count {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let took = began.elapsed().as_secs_f64();
+    stop.store(true, Ordering::Relaxed);
+    posting.await.map_err(|e| Error::Internal(e.to_string()))??;
+    let after = bed.cost().await?;
+    let beside = bed.take_waits();
+    run.figure("the flood accepted", told.accepted as f64 / taken, "/s");
+    run.figure("the flood accepted and delivered", told.accepted as f64 / took, "/s");
+    run.figure("the flood's part in overflow", bench::overflow(bed.hub.store.api()).await? * 100.0, "%");
+    run.figure("others beside it, accepted → called p50", ms(&beside, 0.5), "ms");
+    run.figure("others beside it, accepted → called p99", ms(&beside, 0.99), "ms");
+    run.goal("p99 beside the flood, of alone", ms(&beside, 0.99) / ms(&alone, 0.99), "×", Goal::AtMost(2.0));
+    run.cost(&before, &after, told.accepted as f64);
+    run.clear(bed).await
+}
+
+async fn post_for(bed: &Bed, others: &Arc<Vec<Partner>>, during: Duration) -> Result<u64> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let posting = bed.hub.shutdown.spawn(post_until(bed.hub.clone(), others.clone(), stop.clone()));
+    tokio::time::sleep(during).await;
+    stop.store(true, Ordering::Relaxed);
+    posting.await.map_err(|e| Error::Internal(e.to_string()))?
+}
+
+/// One message a second from each, taking turns; none waits for another's answer. Says how many.
+async fn post_until(hub: Hub, others: Arc<Vec<Partner>>, stop: Arc<AtomicBool>) -> Result<u64> {
+    let mut tick = tokio::time::interval(Duration::from_secs(1) / u32::try_from(OTHERS).unwrap_or(1));
+    let mut posted = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        tick.tick().await;
+        let (hub, others, n) = (hub.clone(), others.clone(), posted.len() % others.len());
+        posted.push(hub.clone().shutdown.spawn(async move { accept(&hub, &others[n], floor::example()).await }));
+    }
+    let count = posted.len() as u64;
+    for post in posted {
+        post.await.map_err(|e| Error::Internal(e.to_string()))??;
+    }
+    Ok(count)
 }

@@ -1,0 +1,93 @@
+//! A worker in a process of its own, whose provider does nothing: for drains by several processes. It begins when it is
+//! told to on standard input, and says again and again on standard output how much it has settled.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::process::{Child, ChildStdout, Command};
+
+use super::super::print;
+use super::bed::{self, Bed};
+use crate::config::Settings;
+use crate::error::{Error, Result};
+use crate::worker::{self, Role};
+
+/// How often a process says where it stands.
+const SAY_EVERY: Duration = Duration::from_millis(10);
+
+/// The process itself.
+pub async fn run(settings: Settings) -> Result<u8> {
+    let url = super::super::process::database_url(&settings.database)?;
+    let hub = bed::noop_hub(&settings, &url, Vec::new()).await?.0;
+    print::json(&0.into());
+    // Nothing else runs here yet that this could hold up.
+    std::io::stdin().read_line(&mut String::new()).map_err(lost)?;
+    worker::start(&hub, Role::Worker);
+    // Until it is killed.
+    loop {
+        tokio::time::sleep(SAY_EVERY).await;
+        let settled = hub.metrics.settled.with_label_values(&["EMAIL", "SENT"]).get();
+        print::json(&settled.into());
+    }
+}
+
+/// Deliveries a second by so many processes, from when they are told to begin until the last is settled.
+pub async fn drain(bed: &Bed, processes: usize, target: u64) -> Result<f64> {
+    let mut drainers = Vec::new();
+    for _ in 0..processes {
+        drainers.push(Drainer::start(bed).await?);
+    }
+    let began = Instant::now();
+    for drainer in &mut drainers {
+        drainer.begin().await?;
+    }
+    while drainers.iter().map(|d| d.settled).sum::<u64>() < target {
+        for drainer in &mut drainers {
+            drainer.hear().await?;
+        }
+        if began.elapsed() > Duration::from_secs(600) {
+            return Err(Error::Internal("the processes do not come to an end".into()));
+        }
+    }
+    Ok(target as f64 / began.elapsed().as_secs_f64())
+}
+
+struct Drainer {
+    child: Child,
+    says: BufReader<ChildStdout>,
+    settled: u64,
+}
+
+fn lost(e: impl std::fmt::Display) -> Error {
+    Error::Internal(format!("a drainer was lost: {e}"))
+}
+
+impl Drainer {
+    async fn start(bed: &Bed) -> Result<Drainer> {
+        let program = std::env::current_exe().map_err(lost)?;
+        let mut child = Command::new(program)
+            .args(["bench", "--log", "error", "--database-url", &bed.database_url, "drainer"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(lost)?;
+        let says = child.stdout.take().ok_or_else(|| lost("no output"))?;
+        let mut drainer = Drainer { child, says: BufReader::new(says), settled: 0 };
+        drainer.hear().await?;
+        Ok(drainer)
+    }
+
+    async fn begin(&mut self) -> Result<()> {
+        let stdin = self.child.stdin.as_mut().ok_or_else(|| lost("no input"))?;
+        stdin.write_all(b"begin\n").await.map_err(lost)
+    }
+
+    async fn hear(&mut self) -> Result<()> {
+        let mut line = String::new();
+        self.says.read_line(&mut line).await.map_err(lost)?;
+        self.settled = line.trim().parse().map_err(lost)?;
+        Ok(())
+    }
+}
