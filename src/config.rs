@@ -73,6 +73,10 @@ pub struct Api {
     /// together in the next.
     #[arg(long, env = "NOTIHUB_INTAKE_WRITERS", default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16))]
     pub intake_writers: u16,
+    /// Deliveries a partner may have unfinished in a lane; what it posts beyond that gives way to others, in the order it
+    /// came, and is as fast as ever while there are none.
+    #[arg(long, env = "NOTIHUB_FAIR_UNFINISHED", default_value_t = 200, value_name = "N")]
+    pub fair_unfinished: u64,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -67,7 +67,7 @@ impl Hub {
         let cursor_key = store::hub::key(store.api(), "cursor", &fresh).await?;
         let partner = the_partner(&store, &ids, &clock, settings.database.shards).await?;
         let (intake, requests) = mpsc::channel::<Request>(limits::INTAKE_QUEUE);
-        let writers = settings.api.intake_writers;
+        let (writers, fair) = (settings.api.intake_writers, settings.api.fair_unfinished);
         let hub = Hub(Arc::new(Inner {
             settings,
             store,
@@ -76,7 +76,7 @@ impl Hub {
             metrics: Metrics::new()?,
             shutdown,
             wake: Wake::default(),
-            fairness: Mutex::default(),
+            fairness: Mutex::new(Fairness::new(fair)),
             intake: Intake::new(intake),
             process: ids.next(started),
             ids,
@@ -123,8 +123,8 @@ async fn the_partner(store: &Store, ids: &Tsids, clock: &Clock, shards: i16) -> 
 /// others. The time matters: what was committed late lies behind a watermark, and the hint moves that back.
 #[derive(Default)]
 pub struct Wake {
-    here: Mutex<Ready>,
-    pub here_notify: Notify,
+    prompt: Inbox,
+    overflow: Inbox,
     elsewhere: Mutex<Ready>,
     pub elsewhere_notify: Notify,
 }
@@ -144,16 +144,37 @@ impl Wake {
 
     /// Another process says so.
     pub fn heard(&self, ready: &Ready) {
-        lock(&self.here).take_in(ready);
-        self.here_notify.notify_one();
+        for overflow in [false, true] {
+            let mine = ready.places.iter().filter(|(place, _)| place.1.is_overflow() == overflow);
+            let mine = Ready { places: mine.map(|(p, at)| (*p, *at)).collect(), anywhere: ready.anywhere };
+            if mine.anywhere || !mine.places.is_empty() {
+                let inbox = self.inbox(overflow);
+                lock(&inbox.ready).take_in(&mine);
+                inbox.notify.notify_one();
+            }
+        }
     }
 
-    pub fn take_here(&self) -> Ready {
-        std::mem::take(&mut *lock(&self.here))
+    /// What concerns prompt lanes, or overflow lanes: a claiming loop each.
+    pub fn inbox(&self, overflow: bool) -> &Inbox {
+        if overflow { &self.overflow } else { &self.prompt }
     }
 
     pub fn take_elsewhere(&self) -> Ready {
         std::mem::take(&mut *lock(&self.elsewhere))
+    }
+}
+
+/// What one claiming loop has to know.
+#[derive(Default)]
+pub struct Inbox {
+    ready: Mutex<Ready>,
+    pub notify: Notify,
+}
+
+impl Inbox {
+    pub fn take(&self) -> Ready {
+        std::mem::take(&mut *lock(&self.ready))
     }
 }
 

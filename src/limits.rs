@@ -52,6 +52,11 @@ pub const INTAKE_QUEUE: usize = 8_192;
 /// Messages written in one statement: beyond this a commit takes longer than it saves.
 pub const INTAKE_GROUP: usize = 500;
 
+/// Batches written at the same time by one process …
+pub const BATCHES_AT_ONCE: usize = 2;
+/// … and how long one waits for its turn before it is told 503.
+pub const BATCH_TURN: Duration = Duration::from_secs(5);
+
 /// Steps settled in one statement.
 pub const SETTLE_BATCH: usize = 500;
 /// Rows a reap, promote or sweep touches in one transaction: locks are held briefly.
@@ -65,11 +70,12 @@ pub const NEAR_SWEEP_EVERY: Duration = Duration::from_secs(2);
 /// … and rarely at everything.
 pub const DEEP_SWEEP_EVERY: Duration = Duration::from_secs(60);
 
-/// What a partner may have unfinished in a lane before its further messages go to the overflow: about what a worker claims
-/// in two turns, 25 ms' worth at full speed.
-pub const FAIR_UNFINISHED: u64 = 1_000;
 /// How long what was counted may be on its way into the database.
 pub const FAIR_SLACK: Duration = Duration::from_millis(50);
+/// Deliveries claimed from overflow lanes at once while others post too: a claim of hundreds keeps the database from theirs.
+pub const OVERFLOW_CLAIM: i64 = 100;
+/// How long others count as posting after their last message.
+pub const OTHERS_FOR: Duration = Duration::from_secs(1);
 /// How often lanes in question are looked at …
 pub const FAIR_LOOK_EVERY: Duration = Duration::from_millis(100);
 /// … and how often processes tell each other whom they accept much from.

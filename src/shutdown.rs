@@ -11,6 +11,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::error::{Error, Result};
+
 #[derive(Clone, Default)]
 pub struct Shutdown {
     stop: CancellationToken,
@@ -29,6 +31,11 @@ impl Shutdown {
         F::Output: Send + 'static,
     {
         self.tasks.spawn(task)
+    }
+
+    /// Does what takes long without waiting, on a thread of its own.
+    pub async fn compute<T: Send + 'static>(&self, task: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+        self.tasks.spawn_blocking(task).await.map_err(|e| Error::Internal(format!("a computation failed: {e}")))
     }
 
     /// Tells every loop to take nothing new. Idempotent.

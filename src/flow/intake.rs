@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, Semaphore, SemaphorePermit, mpsc, oneshot};
 
 use super::accept::{Accepted, announce, holders, judge};
 use crate::error::{Error, Result};
@@ -18,17 +18,29 @@ pub struct Request {
 }
 
 /// The door to the writers.
-pub struct Intake(mpsc::Sender<Request>);
+pub struct Intake {
+    requests: mpsc::Sender<Request>,
+    batches: Semaphore,
+}
 
 impl Intake {
     pub fn new(requests: mpsc::Sender<Request>) -> Intake {
-        Intake(requests)
+        Intake { requests, batches: Semaphore::new(limits::BATCHES_AT_ONCE) }
+    }
+
+    /// A batch's turn to be written. Few at once: a statement with hundreds of messages keeps a core of the database busy
+    /// for as long as it runs, and single messages are not to wait for it.
+    pub async fn batch(&self) -> Result<SemaphorePermit<'_>> {
+        let turn = tokio::time::timeout(limits::BATCH_TURN, self.batches.acquire()).await;
+        turn.ok().and_then(|turn| turn.ok()).ok_or(Error::Busy("too many batches wait to be written"))
     }
 
     /// Resolves when the message is durable, or refused.
     pub async fn write(&self, insert: Insert) -> Result<Accepted> {
         let (answer, answered) = oneshot::channel();
-        self.0.try_send(Request { insert, answer }).map_err(|_| Error::Busy("too many requests wait to be written"))?;
+        self.requests
+            .try_send(Request { insert, answer })
+            .map_err(|_| Error::Busy("too many requests wait to be written"))?;
         answered.await.map_err(|_| Error::Unavailable("the writer stopped before it answered".into()))?
     }
 }

@@ -46,17 +46,16 @@ pub struct Fairness {
     heads: HashMap<Place, DateTime<Utc>>,
 }
 
-impl Default for Fairness {
-    fn default() -> Fairness {
-        Fairness { fair: limits::FAIR_UNFINISHED, places: HashMap::new(), heads: HashMap::new() }
-    }
-}
-
 fn minute(at: DateTime<Utc>) -> i64 {
     at.timestamp().div_euclid(60)
 }
 
 impl Fairness {
+    /// A partner may have so many deliveries unfinished in a lane.
+    pub fn new(fair: u64) -> Fairness {
+        Fairness { fair, places: HashMap::new(), heads: HashMap::new() }
+    }
+
     /// Counts one more delivery of this partner in this prompt lane; false when it has its fair share already, and this
     /// one belongs in the overflow.
     pub fn admit(&mut self, partner_id: Tsid, place: Place, ready_at: DateTime<Utc>, now: DateTime<Utc>) -> bool {
@@ -151,7 +150,7 @@ mod tests {
     use crate::model::channel::Channel;
     use crate::model::lane::{Lane, Priority};
 
-    const FAIR: u64 = limits::FAIR_UNFINISHED;
+    const FAIR: u64 = 200;
 
     fn at(ms: i64) -> DateTime<Utc> {
         DateTime::from_timestamp_millis(1_800_000_000_000 + ms).unwrap()
@@ -167,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_flood_overflows_and_others_do_not() {
-        let mut fairness = Fairness::default();
+        let mut fairness = Fairness::new(FAIR);
         assert_eq!(flood(&mut fairness, 1, 5 * FAIR, at(0)), FAIR);
         assert_eq!(flood(&mut fairness, 2, 10, at(0)), 10);
         assert_eq!(fairness.in_question(), [(place(), DateTime::UNIX_EPOCH)]);
@@ -175,7 +174,7 @@ mod tests {
 
     #[test]
     fn what_is_served_makes_room() {
-        let mut fairness = Fairness::default();
+        let mut fairness = Fairness::new(FAIR);
         assert_eq!(flood(&mut fairness, 1, FAIR / 2, at(0)), FAIR / 2);
         assert_eq!(flood(&mut fairness, 1, FAIR, at(200)), FAIR / 2);
         // Of the first half all has gone.
@@ -189,7 +188,7 @@ mod tests {
 
     #[test]
     fn what_is_scheduled_for_one_minute_is_shared_too() {
-        let mut fairness = Fairness::default();
+        let mut fairness = Fairness::new(FAIR);
         let later = at(600_000);
         let admitted = (0..3 * FAIR).filter(|_| fairness.admit(Tsid(1), place(), later, at(0))).count() as u64;
         assert_eq!(admitted, FAIR);
@@ -200,7 +199,7 @@ mod tests {
 
     #[test]
     fn what_others_accept_counts_too() {
-        let (mut here, mut there) = (Fairness::default(), Fairness::default());
+        let (mut here, mut there) = (Fairness::new(FAIR), Fairness::new(FAIR));
         flood(&mut there, 1, FAIR, at(0));
         flood(&mut there, 2, 1, at(0));
         let told = there.tell();

@@ -11,7 +11,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::channel::Channel;
-use super::lane::{Lane, PRIORITIES};
+use super::lane::{Lane, PRIORITIES, Priority};
 use crate::limits;
 
 pub type Place = (i16, Lane);
@@ -91,8 +91,7 @@ fn after(now: DateTime<Utc>, by: Duration) -> DateTime<Utc> {
 
 impl Watermarks {
     /// Takes over which places there are; what is known of those that stay is kept.
-    pub fn set_places(&mut self, shards: &[i16], channels: &[Channel]) {
-        let lanes = Lane::all_of(channels);
+    pub fn set_places(&mut self, shards: &[i16], lanes: &[Lane]) {
         self.order = lanes.iter().flat_map(|&lane| shards.iter().map(move |&shard| (shard, lane))).collect();
         let fresh = Mark {
             mark: DateTime::UNIX_EPOCH,
@@ -131,8 +130,7 @@ impl Watermarks {
     }
 
     /// Where to look now. `room` is how many more deliveries of a channel may be held; never more are asked for. With
-    /// `everywhere` the places not known to have anything are looked at too, for a few rows each. While a class's prompt
-    /// lanes have something, its overflow has a tenth of the class's share; else all of it.
+    /// `everywhere` the places not known to have anything are looked at too, for a few rows each.
     pub fn plan(&mut self, now: DateTime<Utc>, room: &HashMap<Channel, Room>, everywhere: bool) -> Vec<Look> {
         self.turn = self.turn.wrapping_add(1);
         let mut looks = Vec::new();
@@ -153,21 +151,12 @@ impl Watermarks {
                 self.share_out(now, &quiet, |_| each, &mut left, &mut looks);
             }
             let budget = left.all;
-            let like = |lane: Lane, overflow: bool| {
-                let alike = |p: &&Place| p.1.priority() == lane.priority() && p.1.is_overflow() == overflow;
-                active.iter().filter(alike).count() as i64
-            };
-            let classes = PRIORITIES.iter().filter(|c| active.iter().any(|p| p.1.priority() == **c));
+            let alike = |class: Priority| active.iter().filter(|p| p.1.priority() == class).count() as i64;
+            let classes = PRIORITIES.iter().filter(|class| alike(**class) > 0);
             let total: i64 = classes.map(|class| i64::from(class.share_percent())).sum();
             let share = |place: &Place| {
-                let lane = place.1;
-                let tenths = match (lane.is_overflow(), like(lane, !lane.is_overflow()) > 0) {
-                    (_, false) => 10,
-                    (false, true) => 9,
-                    (true, true) => 1,
-                };
-                let class = budget * i64::from(lane.priority().share_percent()) / total.max(1);
-                (class * tenths / (10 * like(lane, lane.is_overflow()).max(1))).max(1)
+                let class = place.1.priority();
+                (budget * i64::from(class.share_percent()) / (total.max(1) * alike(class).max(1))).max(1)
             };
             self.share_out(now, &active, share, &mut left, &mut looks);
         }
@@ -235,7 +224,6 @@ impl Watermarks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::lane::Priority;
 
     fn at(ms: i64) -> DateTime<Utc> {
         DateTime::from_timestamp_millis(1_800_000_000_000 + ms).unwrap()
@@ -251,7 +239,7 @@ mod tests {
 
     fn marks(shards: &[i16]) -> Watermarks {
         let mut marks = Watermarks::default();
-        marks.set_places(shards, &[Channel::Email]);
+        marks.set_places(shards, &Lane::all_of(&[Channel::Email]));
         marks
     }
 
@@ -324,22 +312,18 @@ mod tests {
         assert_eq!(alone.iter().map(|l| l.take).collect::<Vec<_>>(), [100], "what others leave goes to who is there");
     }
 
-    /// Overflow has a tenth while its class has prompt work, everything while it has none, and never the whole room.
+    /// Overflow never takes the whole room.
     #[test]
-    fn overflow_takes_what_prompt_lanes_leave() {
+    fn overflow_leaves_room_for_others() {
         let mut marks = marks(&[0]);
         quiet(&mut marks, at(0));
         let overflow = Lane::new(Channel::Email, Priority::Normal, true);
-        marks.wake(&hint(&[(0, lane(Priority::Normal)), (0, overflow)], at(1)));
+        marks.wake(&hint(&[(0, overflow)], at(1)));
         let takes = |looks: &[Look]| looks.iter().map(|l| (l.place.1.is_overflow(), l.take)).collect::<Vec<_>>();
-        let looks = marks.plan(at(1), &room(100), false);
-        assert_eq!(takes(&looks), [(false, 90), (true, 10)]);
-        marks.learn(&looks[0], Found { rows: 3, last_ready_at: Some(at(1)) }, at(1));
-        marks.learn(&looks[1], Found { rows: 10, last_ready_at: Some(at(1)) }, at(1));
-        assert_eq!(takes(&marks.plan(at(2), &room(100), false)), [(true, 100)]);
-        let slow = HashMap::from([(Channel::Email, Room { all: 40, overflow: 0 })]);
-        assert!(!marks.any_active_of(&slow), "what is left is for others");
-        assert_eq!(marks.plan(at(3), &slow, false), []);
+        let room = |overflow| HashMap::from([(Channel::Email, Room { all: 40, overflow })]);
+        assert_eq!(takes(&marks.plan(at(1), &room(30), false)), [(true, 30)]);
+        assert!(!marks.any_active_of(&room(0)), "what is left is for others");
+        assert_eq!(marks.plan(at(3), &room(0), false), []);
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! The claiming loop: looks where something is, calls what it claimed, and settles in batches. The next batch is claimed
+//! The claiming loops: each looks where something is, calls what it claimed, and settles in batches. The next batch is claimed
 //! while the present one is being sent; how much is held at once is bounded per channel, so that a provider that hangs
 //! holds up its own channel only.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
@@ -17,6 +17,7 @@ use crate::id::Tsid;
 use crate::limits;
 use crate::model::channel::Channel;
 use crate::model::delivery::Key;
+use crate::model::lane::Lane;
 use crate::model::watermark::{Found, Look, Place, Room, Watermarks};
 use crate::store::{self, delivery::Settle};
 
@@ -24,9 +25,18 @@ use crate::store::{self, delivery::Settle};
 pub fn start(hub: &Hub, worker: Tsid) {
     let hub = hub.clone();
     hub.clone().shutdown.spawn(async move {
-        let mut loop_ = Loop::new(&hub, worker);
-        while !hub.shutdown.is_stopping() {
-            loop_.turn().await;
+        let line = Line::new(&hub);
+        let sides = [false, true].map(|overflow| {
+            let mut loop_ = Loop::new(&hub, worker, &line, Some(overflow));
+            hub.shutdown.spawn(async move {
+                while !loop_.hub.shutdown.is_stopping() {
+                    loop_.turn(overflow).await;
+                }
+            })
+        });
+        for side in sides {
+            // One that panicked has said so itself.
+            let _ended = side.await;
         }
         let leaving = store::worker::forget(hub.store.engine(), DateTime::UNIX_EPOCH, Some(worker)).await;
         if let Err(e) = leaving {
@@ -38,7 +48,7 @@ pub fn start(hub: &Hub, worker: Tsid) {
 /// Delivers what is due now, and returns when nothing is left to claim and all that was claimed is settled.
 pub async fn once(hub: &Hub) -> Result<u64> {
     let worker = hub.next_id();
-    let mut loop_ = Loop::new(hub, worker);
+    let mut loop_ = Loop::new(hub, worker, &Line::new(hub), None);
     let shards = store::partner::shards(hub.store.engine()).await?;
     let mut reaper = crate::flow::reap::Reaper::default();
     let mut promoter = crate::flow::promote::Promoter::default();
@@ -53,7 +63,7 @@ pub async fn once(hub: &Hub) -> Result<u64> {
             continue;
         }
         if !all_free {
-            loop_.slots.freed.notified().await;
+            loop_.slots.freed[0].notified().await;
         } else if everywhere {
             break;
         }
@@ -61,33 +71,57 @@ pub async fn once(hub: &Hub) -> Result<u64> {
     Ok(loop_.claimed)
 }
 
+/// What the claiming loops of a process share: how much may be held, and who writes outcomes.
+struct Line {
+    slots: Arc<Slots>,
+    settles: mpsc::Sender<(Settle, Slot)>,
+    /// When something was last claimed from a prompt lane.
+    prompt_at: Arc<std::sync::Mutex<Option<Instant>>>,
+}
+
+impl Line {
+    fn new(hub: &Hub) -> Line {
+        let (settles, settled) = mpsc::channel(limits::SETTLE_BATCH * 2);
+        let settled = Arc::new(Mutex::new(settled));
+        for _ in 0..SETTLERS {
+            hub.shutdown.spawn(settle_all(hub.clone(), settled.clone()));
+        }
+        let slots = Arc::new(Slots::new(hub, &hub.providers.channels()));
+        Line { slots, settles, prompt_at: Arc::default() }
+    }
+}
+
+/// One claiming loop: of the prompt lanes, of the overflow lanes, so that a claim of hundreds out of a flood holds up no
+/// claim of one; or of all.
 struct Loop {
     hub: Hub,
     worker: Tsid,
-    slots: Slots,
+    slots: Arc<Slots>,
     marks: Watermarks,
-    channels: Vec<Channel>,
+    lanes: Vec<Lane>,
     settles: mpsc::Sender<(Settle, Slot)>,
+    prompt_at: Arc<std::sync::Mutex<Option<Instant>>>,
+    /// Claims from these lanes alone.
+    overflow: Option<bool>,
     next_poll: Instant,
     busy_until: Instant,
     claimed: u64,
 }
 
 impl Loop {
-    fn new(hub: &Hub, worker: Tsid) -> Loop {
-        let channels = hub.providers.channels();
-        let (settles, settled) = mpsc::channel(limits::SETTLE_BATCH * 2);
-        let settled = Arc::new(Mutex::new(settled));
-        for _ in 0..SETTLERS {
-            hub.shutdown.spawn(settle_all(hub.clone(), settled.clone()));
-        }
+    /// `overflow`: of these lanes only.
+    fn new(hub: &Hub, worker: Tsid, line: &Line, overflow: Option<bool>) -> Loop {
+        let mut lanes = Lane::all_of(&hub.providers.channels());
+        lanes.retain(|lane| overflow.is_none_or(|overflow| lane.is_overflow() == overflow));
         Loop {
-            slots: Slots::new(hub, &channels),
+            slots: line.slots.clone(),
             hub: hub.clone(),
             worker,
             marks: Watermarks::default(),
-            channels,
-            settles,
+            lanes,
+            settles: line.settles.clone(),
+            prompt_at: line.prompt_at.clone(),
+            overflow,
             next_poll: Instant::now(),
             busy_until: Instant::now(),
             claimed: 0,
@@ -95,11 +129,12 @@ impl Loop {
     }
 
     /// Looks where something is known to be, and everywhere when it is time; then waits for whatever comes first.
-    async fn turn(&mut self) {
+    async fn turn(&mut self, overflow: bool) {
         let hub = self.hub.clone();
+        let inbox = hub.wake.inbox(overflow);
         // Registered before looking: what becomes ready while we look wakes us after it.
-        let woken = hub.wake.here_notify.notified();
-        let strange = !self.marks.wake(&hub.wake.take_here());
+        let woken = inbox.notify.notified();
+        let strange = !self.marks.wake(&inbox.take());
         let everywhere = strange || Instant::now() >= self.next_poll;
         match self.look(everywhere).await {
             Ok(0) => (),
@@ -122,7 +157,7 @@ impl Loop {
         }
         tokio::select! {
             () = woken => (),
-            () = self.slots.freed.notified(), if wants_room => (),
+            () = self.slots.freed[usize::from(overflow)].notified(), if wants_room => (),
             () = tokio::time::sleep_until(self.next_poll.into()) => (),
             () = hub.shutdown.stopping() => (),
         }
@@ -132,14 +167,17 @@ impl Loop {
     async fn look(&mut self, everywhere: bool) -> Result<usize> {
         if everywhere {
             let shards = store::partner::shards(self.hub.store.engine()).await?;
-            self.marks.set_places(&shards, &self.channels);
+            self.marks.set_places(&shards, &self.lanes);
         }
-        let batch = i64::from(self.hub.settings.work.claim_batch);
+        let batch = self.batch();
         let now = self.hub.clock.now();
         let looks = self.marks.plan(now, &self.slots.room(batch), everywhere);
         if looks.is_empty() {
             return Ok(0);
         }
+        // What may come is reserved before it is claimed: another loop claims at the same time, and what is claimed must
+        // be called.
+        let Some(mut reserved) = self.slots.reserve(&looks, self.overflow.map(|mine| !mine)) else { return Ok(0) };
         let claim = match claim(&self.hub, self.worker, &looks, batch).await {
             Ok(claim) => claim,
             Err(e) => {
@@ -152,9 +190,20 @@ impl Loop {
         self.learn(&looks, &seen, batch, now);
         self.claimed += seen.len() as u64;
         if !seen.is_empty() {
-            self.send(claim);
+            if self.overflow == Some(false) {
+                *self.prompt_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            }
+            self.send(claim, &mut reserved);
         }
         Ok(seen.len())
+    }
+
+    /// How many to claim at once.
+    fn batch(&self) -> i64 {
+        let most = i64::from(self.hub.settings.work.claim_batch);
+        let prompt_at = *self.prompt_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = prompt_at.is_some_and(|at| at.elapsed() < limits::OTHERS_FOR);
+        if self.overflow == Some(true) && others { most.min(limits::OVERFLOW_CLAIM) } else { most }
     }
 
     fn learn(&mut self, looks: &[Look], seen: &[(Place, DateTime<Utc>)], batch: i64, now: DateTime<Utc>) {
@@ -179,10 +228,10 @@ impl Loop {
 
     /// Sends what was claimed on its way: contents are loaded while the next claim runs, then every delivery is called
     /// by a task of its own.
-    fn send(&self, claim: Claim) {
+    fn send(&self, claim: Claim, reserved: &mut Reserved) {
         let (hub, settles) = (self.hub.clone(), self.settles.clone());
         let mut slots: HashMap<Key, Slot> =
-            claim.rows.iter().filter_map(|row| Some((row.key, self.slots.take(row.head.channel)?))).collect();
+            claim.rows.iter().filter_map(|row| Some((row.key, self.slots.take(row.head.channel, reserved)?))).collect();
         self.hub.shutdown.spawn(async move {
             let ready = hold(&hub, claim).await;
             for settle in ready.given_back {
@@ -255,7 +304,8 @@ async fn settle_surely(hub: &Hub, batch: Vec<Settle>) {
 /// How many deliveries of each channel may be held.
 struct Slots {
     by_channel: HashMap<Channel, Held>,
-    freed: Arc<Notify>,
+    /// One for each loop that may wait for it.
+    freed: Arc<[Notify; 2]>,
 }
 
 /// What is held of one channel.
@@ -269,7 +319,23 @@ struct Held {
 struct Slot {
     permit: Option<OwnedSemaphorePermit>,
     gauge: IntGauge,
-    freed: Arc<Notify>,
+    freed: Arc<[Notify; 2]>,
+}
+
+/// Room kept for a claim; what it did not bring is free again when dropped.
+struct Reserved {
+    by_channel: HashMap<Channel, OwnedSemaphorePermit>,
+    other: Option<bool>,
+    freed: Arc<[Notify; 2]>,
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.by_channel.clear();
+        if let Some(overflow) = self.other {
+            self.freed[usize::from(overflow)].notify_one();
+        }
+    }
 }
 
 impl Drop for Slot {
@@ -277,7 +343,7 @@ impl Drop for Slot {
         self.gauge.dec();
         // Free first, then told: who is woken must see it.
         drop(self.permit.take());
-        self.freed.notify_one();
+        self.freed.iter().for_each(Notify::notify_one);
     }
 }
 
@@ -310,9 +376,24 @@ impl Slots {
             .collect()
     }
 
-    fn take(&self, channel: Channel) -> Option<Slot> {
+    /// Room for all that these looks may bring; none when another loop was faster. Which other loop may wait for what they
+    /// do not bring?
+    fn reserve(&self, looks: &[Look], other: Option<bool>) -> Option<Reserved> {
+        let mut takes: HashMap<Channel, i64> = HashMap::new();
+        looks.iter().for_each(|look| *takes.entry(look.place.1.channel()).or_default() += look.take);
+        let mut reserved = Reserved { by_channel: HashMap::new(), other, freed: self.freed.clone() };
+        for (channel, take) in takes {
+            let slots = self.by_channel.get(&channel)?.slots.clone();
+            let permit = slots.try_acquire_many_owned(u32::try_from(take).ok()?).ok()?;
+            reserved.by_channel.insert(channel, permit);
+        }
+        Some(reserved)
+    }
+
+    /// Of what was reserved.
+    fn take(&self, channel: Channel, reserved: &mut Reserved) -> Option<Slot> {
         let held = self.by_channel.get(&channel)?;
-        let permit = held.slots.clone().try_acquire_owned().ok()?;
+        let permit = reserved.by_channel.get_mut(&channel)?.split(1)?;
         held.gauge.inc();
         Some(Slot { permit: Some(permit), gauge: held.gauge.clone(), freed: self.freed.clone() })
     }

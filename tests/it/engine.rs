@@ -1020,7 +1020,7 @@ async fn a_hint_wakes_a_worker_elsewhere() {
     worker::start(&app.hub, Role::Api);
     worker::start(&other, Role::Worker);
     let listens = "select count(*) from pg_stat_activity where datname = current_database() \
-                   and query like 'LISTEN%' and state = 'idle'";
+                   and query like 'LISTEN%ready%' and state = 'idle'";
     until("it listens", async || app.count(listens).await == 1).await;
     until("it looked and found nothing", async || {
         other.metrics.claim_seconds.with_label_values::<&str>(&[]).get_sample_count() > 0
@@ -1031,12 +1031,83 @@ async fn a_hint_wakes_a_worker_elsewhere() {
 
     // While nobody listens a message is missed; whoever listens again looks everywhere.
     let cut = "select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = current_database() \
-               and query like 'LISTEN%'";
+               and query like 'LISTEN%ready%'";
     assert_eq!(app.count(cut).await, 1);
     app.accept(slack_post("missed")).await;
     until("delivered", async || app.slack.records().len() == 2).await;
     until("settled", async || app.count("select count(*) from deliveries where status <> 'SENT'").await == 0).await;
     stop(other).await;
+    app.done().await;
+}
+
+// ---- fairness
+
+const IN_OVERFLOW: &str = "select count(*) from deliveries where lane % 2 = 1";
+
+/// What a partner has unfinished beyond its share waits in overflow lanes, single messages and batches alike; it is
+/// delivered all the same; and once the work is done, what it posts is prompt again.
+#[tokio::test]
+async fn more_than_a_fair_share_waits_in_overflow() {
+    let app = App::with(&["--fair-unfinished=50"]).await;
+    app.accept_all(emails(60)).await;
+    assert_eq!(app.count(IN_OVERFLOW).await, 10);
+    app.accept(email("one.more@example.com")).await;
+    assert_eq!(app.count(IN_OVERFLOW).await, 11);
+    app.accept(slack_post("another channel has a share of its own")).await;
+    assert_eq!(app.count(IN_OVERFLOW).await, 11);
+    app.settle_all().await;
+    assert_eq!(app.smtp.records().len(), 61);
+
+    app.advance(1);
+    worker::start(&app.hub, Role::Api);
+    until("it is seen that nothing waits", async || app.hub.fairness().in_question().is_empty()).await;
+    app.accept_all(emails(50)).await;
+    assert_eq!(app.count(IN_OVERFLOW).await, 11);
+    app.settle_all().await;
+    app.done().await;
+}
+
+/// Processes tell each other whom they accept much from.
+#[tokio::test]
+async fn a_share_is_one_for_all_processes() {
+    let app = App::with(&["--fair-unfinished=50"]).await;
+    let other = another(&app).await;
+    for hub in [&app.hub, &other] {
+        worker::start(hub, Role::Api);
+    }
+    let listen = "select count(*) from pg_stat_activity where datname = current_database() \
+                  and query like 'LISTEN%shares%' and state = 'idle'";
+    until("both listen", async || app.count(listen).await == 2).await;
+    app.accept_all(emails(50)).await;
+    until("the other knows", async || !other.fairness().in_question().is_empty()).await;
+    stop(other).await;
+    app.settle_all().await;
+    app.done().await;
+}
+
+/// A flood on a slow provider leaves room for somebody else, and goes on where nobody else is.
+#[tokio::test]
+async fn a_flood_leaves_room_for_others() {
+    let gate = Gate::new();
+    let flags = ["--fair-unfinished=2", "--in-flight=8"];
+    let app = App::with_provider(&flags, gate.provider(Channel::Slack)).await;
+    app.accept_all(slack_posts(30)).await;
+    worker::start(&app.hub, Role::Worker);
+    until("the flood has what it may have", async || gate.came() == 6).await;
+    let small = store::partner::Partner { partner_id: app.hub.next_id(), name: "small".into(), shard: 3 };
+    store::partner::insert(app.hub.store.api(), &small, app.hub.clock.now()).await.unwrap();
+    let body = slack_post("from somebody else").to_string();
+    for n in 7..=8 {
+        let message = notihub::model::intake::message(body.as_bytes(), &app.hub.rules()).unwrap();
+        notihub::flow::accept::accept(&app.hub, &small, message).await.unwrap();
+        until("the other one's goes out", async || gate.came() == n).await;
+    }
+    let theirs =
+        format!("select count(*) from deliveries where status = 'PROCESSING' and partner_id = {}", small.partner_id.0);
+    let theirs: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(theirs)).fetch_one(&app.db().await).await.unwrap();
+    assert_eq!(theirs, 2);
+    gate.open();
+    until("all is sent", async || app.count("select count(*) from deliveries where status <> 'SENT'").await == 0).await;
     app.done().await;
 }
 

@@ -511,7 +511,7 @@ async fn flood(run: &mut Run<'_>) -> Result<()> {
     bed.take_waits();
     let seconds = run.sizes.seconds;
     run.say(&format!("{OTHERS} partners alone, 1 message a second each, for {seconds} s"));
-    let alone_count = post_for(&bed, &others, Duration::from_secs(seconds)).await?;
+    let accepted_alone = post_for(&bed, &others, Duration::from_secs(seconds)).await?;
     let alone = bed.take_waits();
     let ms = |waits: &hdrhistogram::Histogram<u64>, q| waits.value_at_quantile(q) as f64 / 1000.0;
     run.figure("others alone, accepted → called p50", ms(&alone, 0.5), "ms");
@@ -527,17 +527,21 @@ async fn flood(run: &mut Run<'_>) -> Result<()> {
     let (told, _) = together(run, &bed, &load, 600).await?;
     let taken = began.elapsed().as_secs_f64();
     // The others go on until the flood has drained.
-    while settled(&bed) < told.accepted + alone_count {
+    while settled(&bed) < told.accepted + accepted_alone.len() as u64 {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let took = began.elapsed().as_secs_f64();
     stop.store(true, Ordering::Relaxed);
-    posting.await.map_err(|e| Error::Internal(e.to_string()))??;
+    let accepted_beside = posting.await.map_err(|e| Error::Internal(e.to_string()))??;
     let after = bed.cost().await?;
     let beside = bed.take_waits();
     run.figure("the flood accepted", told.accepted as f64 / taken, "/s");
     run.figure("the flood accepted and delivered", told.accepted as f64 / took, "/s");
     run.figure("the flood's part in overflow", bench::overflow(bed.hub.store.api()).await? * 100.0, "%");
+    let at = |took: &[u64], q: f64| took[((took.len() - 1) as f64 * q) as usize] as f64 / 1000.0;
+    run.figure("others alone, asked → accepted p99", at(&accepted_alone, 0.99), "ms");
+    run.figure("others beside it, asked → accepted p50", at(&accepted_beside, 0.5), "ms");
+    run.figure("others beside it, asked → accepted p99", at(&accepted_beside, 0.99), "ms");
     run.figure("others beside it, accepted → called p50", ms(&beside, 0.5), "ms");
     run.figure("others beside it, accepted → called p99", ms(&beside, 0.99), "ms");
     run.goal("p99 beside the flood, of alone", ms(&beside, 0.99) / ms(&alone, 0.99), "×", Goal::AtMost(2.0));
@@ -545,7 +549,7 @@ async fn flood(run: &mut Run<'_>) -> Result<()> {
     run.clear(bed).await
 }
 
-async fn post_for(bed: &Bed, others: &Arc<Vec<Partner>>, during: Duration) -> Result<u64> {
+async fn post_for(bed: &Bed, others: &Arc<Vec<Partner>>, during: Duration) -> Result<Vec<u64>> {
     let stop = Arc::new(AtomicBool::new(false));
     let posting = bed.hub.shutdown.spawn(post_until(bed.hub.clone(), others.clone(), stop.clone()));
     tokio::time::sleep(during).await;
@@ -553,18 +557,24 @@ async fn post_for(bed: &Bed, others: &Arc<Vec<Partner>>, during: Duration) -> Re
     posting.await.map_err(|e| Error::Internal(e.to_string()))?
 }
 
-/// One message a second from each, taking turns; none waits for another's answer. Says how many.
-async fn post_until(hub: Hub, others: Arc<Vec<Partner>>, stop: Arc<AtomicBool>) -> Result<u64> {
+/// One message a second from each, taking turns; none waits for another's answer. How long each took to be accepted, in
+/// microseconds.
+async fn post_until(hub: Hub, others: Arc<Vec<Partner>>, stop: Arc<AtomicBool>) -> Result<Vec<u64>> {
     let mut tick = tokio::time::interval(Duration::from_secs(1) / u32::try_from(OTHERS).unwrap_or(1));
     let mut posted = Vec::new();
     while !stop.load(Ordering::Relaxed) {
         tick.tick().await;
         let (hub, others, n) = (hub.clone(), others.clone(), posted.len() % others.len());
-        posted.push(hub.clone().shutdown.spawn(async move { accept(&hub, &others[n], floor::example()).await }));
+        posted.push(hub.clone().shutdown.spawn(async move {
+            let began = Instant::now();
+            accept(&hub, &others[n], floor::example()).await?;
+            Ok::<u64, Error>(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX))
+        }));
     }
-    let count = posted.len() as u64;
+    let mut took = Vec::with_capacity(posted.len());
     for post in posted {
-        post.await.map_err(|e| Error::Internal(e.to_string()))??;
+        took.push(post.await.map_err(|e| Error::Internal(e.to_string()))??);
     }
-    Ok(count)
+    took.sort_unstable();
+    Ok(took)
 }
