@@ -75,7 +75,7 @@ pub struct Api {
     pub intake_writers: u16,
     /// Deliveries a partner may have unfinished in a lane; what it posts beyond that gives way to others, in the order it
     /// came, and is as fast as ever while there are none.
-    #[arg(long, env = "NOTIHUB_FAIR_UNFINISHED", default_value_t = 200, value_name = "N")]
+    #[arg(long, env = "NOTIHUB_FAIR_UNFINISHED", default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub fair_unfinished: u64,
 }
 

@@ -74,6 +74,8 @@ pub const DEEP_SWEEP_EVERY: Duration = Duration::from_secs(60);
 pub const FAIR_SLACK: Duration = Duration::from_millis(50);
 /// Deliveries claimed from overflow lanes at once while others post too: a claim of hundreds keeps the database from theirs.
 pub const OVERFLOW_CLAIM: i64 = 100;
+/// A loop that found all room taken by the other looks again this soon.
+pub const RESERVE_AGAIN: Duration = Duration::from_millis(5);
 /// How long others count as posting after their last message.
 pub const OTHERS_FOR: Duration = Duration::from_secs(1);
 /// How often lanes in question are looked at …

@@ -133,6 +133,7 @@ pub async fn accept_batch(
     if headers.contains_key("idempotency-key") {
         return Err(bad_key("is for one message; in a batch each message has its own clientMsgId").into());
     }
+    let _turn = hub.intake.batch().await?;
     // Reading hundreds of messages takes milliseconds: beside the loops, not between them.
     let rules = hub.rules();
     let messages = hub.shutdown.compute(move || crate::model::intake::batch(&body, &rules)).await??;

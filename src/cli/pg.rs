@@ -57,9 +57,9 @@ const SETTINGS: &[&str] = &[
     "checkpoint_timeout=15min",
     // Several processes with their pools, and a person with psql beside them.
     "max_connections=200",
-    // A queue's rows are written three times within seconds: look often, clean briskly.
+    // A queue's rows are written three times within seconds: look often, but leave the disk and the cores to the queue.
     "autovacuum_naptime=10s",
-    "autovacuum_vacuum_cost_limit=2000",
+    "autovacuum_vacuum_cost_limit=500",
     // Statements are short; compiling one costs more than running it.
     "jit=off",
     // A forgotten transaction keeps vacuum from cleaning.
@@ -100,14 +100,24 @@ impl PgPlace {
     }
 }
 
+/// The tightest limit of the control groups this process is in; files say `max`, or a huge number, where there is none.
+fn of_container() -> Option<u64> {
+    let limit = |path: &Path| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let unified = groups.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    let own = Path::new("/sys/fs/cgroup").join(unified);
+    let within = own.ancestors().take_while(|folder| folder.starts_with("/sys/fs/cgroup"));
+    let version_2 = within.filter_map(|folder| limit(&folder.join("memory.max")));
+    version_2.chain(limit(Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes"))).min()
+}
+
 /// What this machine, or the container this runs in, has; none where neither says.
 fn memory_bytes() -> Option<u64> {
     let of_machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
         let kb = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
         Some(kb.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
     });
-    let of_container = fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
-    of_machine.into_iter().chain(of_container).min()
+    of_machine.into_iter().chain(of_container()).min()
 }
 
 /// A PostgreSQL server that belongs to this process. Dropping it without `stop` still tells the server to end.

@@ -32,11 +32,10 @@ pub async fn accept(hub: &Hub, partner: &Partner, message: NewMessage) -> Result
     Ok(accepted)
 }
 
-/// Accepts all of them, or none.
+/// Accepts all of them, or none. The caller has its turn (`Intake::batch`).
 pub async fn accept_all(hub: &Hub, partner: &Partner, messages: Vec<NewMessage>) -> Result<Vec<Accepted>> {
     let inserts: Vec<Insert> = messages.into_iter().map(|message| prepare(hub, partner, message)).collect();
     let refs: Vec<&Insert> = inserts.iter().collect();
-    let _turn = hub.intake.batch().await?;
     let now = hub.clock.now();
     let mut tx = hub.store.begin_intake().await?;
     let written = store::message::insert(&mut *tx, &refs, now).await?;

@@ -12,7 +12,7 @@ pub async fn fsck(
     now: DateTime<Utc>,
     mut progress: impl FnMut(&'static str, &'static str, usize),
 ) -> Result<Vec<Finding>> {
-    let mut conn = store.unhurried().await?;
+    let mut conn = store.auditing().await?;
     let mut all = Vec::new();
     for (name, law) in INVARIANTS {
         let found = check(&mut conn, name, now).await?;

@@ -28,7 +28,7 @@ impl Intake {
         Intake { requests, batches: Semaphore::new(limits::BATCHES_AT_ONCE) }
     }
 
-    /// A batch's turn to be written. Few at once: a statement with hundreds of messages keeps a core of the database busy
+    /// A batch's turn to be read and written. Few at once: a statement with hundreds of messages keeps a core of the database busy
     /// for as long as it runs, and single messages are not to wait for it.
     pub async fn batch(&self) -> Result<SemaphorePermit<'_>> {
         let turn = tokio::time::timeout(limits::BATCH_TURN, self.batches.acquire()).await;

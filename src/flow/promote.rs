@@ -24,7 +24,8 @@ impl Default for Promoter {
 /// One batch; returns how many were promoted.
 pub async fn promote(hub: &Hub, promoter: &mut Promoter, shards: &[i16]) -> Result<usize> {
     let now = hub.clock.now();
-    if now >= promoter.deep_at {
+    // A mark ahead of us is one of a clock that was set back.
+    if now >= promoter.deep_at || promoter.mark > now {
         promoter.mark = DateTime::UNIX_EPOCH;
         promoter.deep_at = now + TimeDelta::from_std(limits::DEEP_SWEEP_EVERY).unwrap_or_default();
     }

@@ -1,10 +1,13 @@
 //! Reap: takes back what a lost worker left. Found, judged and written in one transaction, under the rows' locks, so
 //! that a worker that settles at this very moment either comes first or finds its fence gone.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::error::Result;
 use crate::hub::Hub;
+use crate::id::Tsid;
 use crate::limits;
 use crate::model::channel::OnUnknown;
 use crate::model::delivery::lost;
@@ -31,7 +34,8 @@ impl Default for Reaper {
 pub async fn reap(hub: &Hub, reaper: &mut Reaper, shards: &[i16]) -> Result<usize> {
     // The lease runs by the database's clock, so the mark does too.
     let now_there = store::hub::clock(hub.store.engine()).await?;
-    if now_there >= reaper.deep_at {
+    // A mark ahead of us is one of a clock that was set back.
+    if now_there >= reaper.deep_at || reaper.mark > now_there {
         reaper.mark = DateTime::UNIX_EPOCH;
         reaper.deep_at = now_there + TimeDelta::from_std(limits::DEEP_SWEEP_EVERY).unwrap_or_default();
     }
@@ -39,6 +43,7 @@ pub async fn reap(hub: &Hub, reaper: &mut Reaper, shards: &[i16]) -> Result<usiz
     let mut tx = hub.store.begin_engine().await?;
     let overdue = store::delivery::overdue(&mut tx, shards, reaper.mark, limits::HOUSEKEEPING_BATCH).await?;
     let mut settles = Vec::with_capacity(overdue.len());
+    let mut by_worker: BTreeMap<Tsid, usize> = BTreeMap::new();
     for row in overdue {
         // The claimer's word holds, not our own settings: they may differ since. Where it recorded no beginnings, any call
         // may have begun; where it did, it was because an unknown outcome must not lead to a second copy.
@@ -46,10 +51,11 @@ pub async fn reap(hub: &Hub, reaper: &mut Reaper, shards: &[i16]) -> Result<usiz
         let on_unknown = if row.begins_recorded { OnUnknown::Hold } else { on_unknown(hub, row.head.channel) };
         let (outcome, step) = lost(&row.head, begun, on_unknown, now);
         let claimed_at = row.lease_until - TimeDelta::from_std(hub.settings.timing.lease()).unwrap_or_default();
-        tracing::warn!(
+        tracing::debug!(
             delivery = %row.key, attempt = row.head.attempt, worker = %row.worker, status = %step.status,
             "taken back from a lost worker"
         );
+        *by_worker.entry(row.worker).or_default() += 1;
         settles.push(Settle {
             key: row.key,
             lane: row.lane,
@@ -64,6 +70,9 @@ pub async fn reap(hub: &Hub, reaper: &mut Reaper, shards: &[i16]) -> Result<usiz
     may_die_at("reap.before_commit");
     tx.commit().await?;
     may_die_at("reap.after_commit");
+    for (worker, taken_back) in by_worker {
+        tracing::warn!(%worker, taken_back, "deliveries taken back from a lost worker");
+    }
     hub.metrics.reaped.inc_by(settles.len() as u64);
     tell(hub, &settles);
     if settles.len() < usize::try_from(limits::HOUSEKEEPING_BATCH).unwrap_or(usize::MAX) {

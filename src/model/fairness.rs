@@ -3,8 +3,10 @@
 //! speed while nobody else is there, and delays nobody when somebody is.
 //!
 //! Unfinished is estimated in memory, without a counter in the database: lanes are served in order, so what a partner has
-//! unfinished is what it was accepted since the oldest that still waits there. Wrong by what a restart forgets, and by
-//! other processes' intake of the last second; never wrong for long.
+//! unfinished is what it was accepted since the oldest that still waits there. Once it overflows it goes on so until its
+//! overflow has been taken up: what it posts stays in the order it came, and a slow provider, whose worker holds what no
+//! longer waits, is not filled up with it. Wrong by what a restart forgets, and by other processes' intake of the last
+//! second; never wrong for long.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
@@ -26,6 +28,8 @@ struct Unfinished {
     sum: u64,
     /// By minute, how many are scheduled for it.
     scheduled: BTreeMap<i64, u64>,
+    /// When the last one overflowed, until that has been taken up.
+    overflowed: Option<DateTime<Utc>>,
     /// Not told to other processes yet.
     untold: u64,
 }
@@ -60,25 +64,38 @@ impl Fairness {
     /// one belongs in the overflow.
     pub fn admit(&mut self, partner_id: Tsid, place: Place, ready_at: DateTime<Utc>, now: DateTime<Utc>) -> bool {
         let mine = self.places.entry(place).or_default().entry(partner_id).or_default();
-        if minute(ready_at) > minute(now) {
+        if ready_at > now {
+            // What is past is over, or counts where it waits.
+            mine.scheduled = mine.scheduled.split_off(&minute(now));
             let count = mine.scheduled.entry(minute(ready_at)).or_default();
             let fair = *count < self.fair;
             *count += u64::from(fair);
             return fair;
         }
-        let fair = mine.sum < self.fair;
+        let fair = mine.sum < self.fair && mine.overflowed.is_none();
         if fair {
             mine.add(now, 1);
             mine.untold += 1;
+        } else {
+            mine.overflowed = Some(now);
         }
         fair
     }
 
-    /// Lanes in which somebody may have more than its share, and from where on to look for the oldest that waits there.
+    /// Lanes of which it matters how far they have come, and from where on to look for the oldest that waits there.
     pub fn in_question(&self) -> Vec<(Place, DateTime<Utc>)> {
-        let much = |mine: &Unfinished| mine.sum > self.fair / 2;
-        let places = self.places.iter().filter(|(_, partners)| partners.values().any(much));
-        places.map(|(place, _)| (*place, self.heads.get(place).copied().unwrap_or(DateTime::UNIX_EPOCH))).collect()
+        let mut places = Vec::new();
+        for (&(shard, lane), partners) in &self.places {
+            let overflowed = partners.values().any(|mine| mine.overflowed.is_some());
+            if overflowed || partners.values().any(|mine| mine.sum > self.fair / 2) {
+                places.push((shard, lane));
+            }
+            if overflowed {
+                places.push((shard, lane.overflow()));
+            }
+        }
+        let head = |place: Place| self.heads.get(&place).copied().unwrap_or(DateTime::UNIX_EPOCH);
+        places.into_iter().map(|place| (place, head(place))).collect()
     }
 
     /// The oldest that waits in a lane, asked at `asked`; none when nothing does.
@@ -87,14 +104,19 @@ impl Fairness {
         let slack = TimeDelta::from_std(limits::FAIR_SLACK).unwrap_or_default();
         let head = oldest.unwrap_or(asked).min(asked - slack);
         self.heads.insert(place, head);
-        let Some(partners) = self.places.get_mut(&place) else { return };
+        let prompt = (place.0, place.1.prompt());
+        let Some(partners) = self.places.get_mut(&prompt) else { return };
         partners.retain(|_, mine| {
-            mine.begin_scheduled(asked);
-            mine.end_before(head);
-            mine.sum > 0 || !mine.scheduled.is_empty()
+            if place == prompt {
+                mine.end_before(head, asked);
+            } else {
+                // A time ahead of us is one of a clock that was set back.
+                mine.overflowed = mine.overflowed.filter(|at| *at >= head && *at <= asked);
+            }
+            mine.sum > 0 || mine.overflowed.is_some() || !mine.scheduled.is_empty()
         });
         if partners.is_empty() {
-            self.places.remove(&place);
+            self.places.remove(&prompt);
         }
     }
 
@@ -103,7 +125,7 @@ impl Fairness {
         let mut shares = Vec::new();
         for (place, partners) in &mut self.places {
             for (partner_id, mine) in partners {
-                if mine.untold >= self.fair / 20 {
+                if mine.untold > 0 && mine.untold >= self.fair / 20 {
                     shares.push(Share { partner_id: *partner_id, place: *place, count: mine.untold });
                     mine.untold = 0;
                 }
@@ -115,7 +137,10 @@ impl Fairness {
     /// What another process accepted during the last `period`.
     pub fn heard(&mut self, share: Share, now: DateTime<Utc>, period: Duration) {
         let then = now - TimeDelta::from_std(period / 2).unwrap_or_default();
-        self.places.entry(share.place).or_default().entry(share.partner_id).or_default().add(then, share.count);
+        // More than the fair share makes no difference, whoever says so.
+        let count = share.count.min(self.fair);
+        let place = (share.place.0, share.place.1.prompt());
+        self.places.entry(place).or_default().entry(share.partner_id).or_default().add(then, count);
     }
 }
 
@@ -129,15 +154,9 @@ impl Unfinished {
         }
     }
 
-    fn begin_scheduled(&mut self, now: DateTime<Utc>) {
-        while let Some(entry) = self.scheduled.first_entry().filter(|entry| *entry.key() <= minute(now)) {
-            let count = entry.remove();
-            self.add(now, count);
-        }
-    }
-
-    fn end_before(&mut self, head: DateTime<Utc>) {
-        while let Some((_, count)) = self.since.front().filter(|(since, _)| *since + BUCKET <= head) {
+    fn end_before(&mut self, head: DateTime<Utc>, asked: DateTime<Utc>) {
+        // A time ahead of us is one of a clock that was set back.
+        while let Some((_, count)) = self.since.front().filter(|(since, _)| *since + BUCKET <= head || *since > asked) {
             self.sum -= count;
             self.since.pop_front();
         }
@@ -164,37 +183,61 @@ mod tests {
         (0..n).map(|_| u64::from(fairness.admit(Tsid(partner), place(), now, now))).sum()
     }
 
+    fn overflow() -> Place {
+        (0, place().1.overflow())
+    }
+
     #[test]
     fn a_flood_overflows_and_others_do_not() {
         let mut fairness = Fairness::new(FAIR);
         assert_eq!(flood(&mut fairness, 1, 5 * FAIR, at(0)), FAIR);
         assert_eq!(flood(&mut fairness, 2, 10, at(0)), 10);
-        assert_eq!(fairness.in_question(), [(place(), DateTime::UNIX_EPOCH)]);
+        assert_eq!(fairness.in_question(), [(place(), DateTime::UNIX_EPOCH), (overflow(), DateTime::UNIX_EPOCH)]);
     }
 
     #[test]
     fn what_is_served_makes_room() {
         let mut fairness = Fairness::new(FAIR);
         assert_eq!(flood(&mut fairness, 1, FAIR / 2, at(0)), FAIR / 2);
-        assert_eq!(flood(&mut fairness, 1, FAIR, at(200)), FAIR / 2);
+        assert_eq!(flood(&mut fairness, 1, FAIR / 4, at(200)), FAIR / 4);
         // Of the first half all has gone.
         fairness.learn(place(), Some(at(200)), at(300));
-        assert_eq!(flood(&mut fairness, 1, FAIR, at(300)), FAIR / 2);
-        // Nothing waits any more.
+        assert_eq!(flood(&mut fairness, 1, FAIR, at(300)), FAIR - FAIR / 4);
+    }
+
+    /// Claimed is not finished: what overflowed is taken up first, and only then is its partner prompt again.
+    #[test]
+    fn who_overflows_goes_on_until_that_is_taken_up() {
+        let mut fairness = Fairness::new(FAIR);
+        flood(&mut fairness, 1, 2 * FAIR, at(0));
         fairness.learn(place(), None, at(1000));
+        fairness.learn(overflow(), Some(at(0)), at(1000));
+        assert_eq!(flood(&mut fairness, 1, 10, at(1000)), 0);
+        fairness.learn(place(), None, at(2000));
+        fairness.learn(overflow(), Some(at(1000)), at(2000));
+        assert_eq!(flood(&mut fairness, 1, 1, at(2000)), 0);
+        fairness.learn(overflow(), None, at(3000));
         assert_eq!(fairness.in_question(), []);
-        assert_eq!(flood(&mut fairness, 1, 2 * FAIR, at(1000)), FAIR);
+        assert_eq!(flood(&mut fairness, 1, 2 * FAIR, at(3000)), FAIR);
     }
 
     #[test]
     fn what_is_scheduled_for_one_minute_is_shared_too() {
         let mut fairness = Fairness::new(FAIR);
-        let later = at(600_000);
-        let admitted = (0..3 * FAIR).filter(|_| fairness.admit(Tsid(1), place(), later, at(0))).count() as u64;
-        assert_eq!(admitted, FAIR);
+        for later in [at(1), at(600_000)] {
+            let admitted = (0..3 * FAIR).filter(|_| fairness.admit(Tsid(1), place(), later, at(0))).count() as u64;
+            assert_eq!(admitted, FAIR);
+        }
         assert!(fairness.admit(Tsid(1), place(), at(0), at(0)), "what is due now has room of its own");
-        fairness.learn(place(), Some(later), later);
-        assert_eq!(flood(&mut fairness, 1, 10, later), 0, "when its time has come it counts");
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_keeps_nobody_in_overflow() {
+        let mut fairness = Fairness::new(FAIR);
+        flood(&mut fairness, 1, 2 * FAIR, at(3_600_000));
+        fairness.learn(place(), None, at(0));
+        fairness.learn(overflow(), None, at(0));
+        assert_eq!(flood(&mut fairness, 1, 10, at(0)), 10);
     }
 
     #[test]

@@ -60,6 +60,16 @@ impl Lane {
         PRIORITIES[(usize::from(self.0.unsigned_abs()) % 6) / 2]
     }
 
+    /// Of the pair of lanes that differ in nothing else, the prompt one.
+    pub fn prompt(self) -> Lane {
+        Lane(self.0 & !1)
+    }
+
+    /// … and the overflow.
+    pub fn overflow(self) -> Lane {
+        Lane(self.0 | 1)
+    }
+
     pub fn is_overflow(self) -> bool {
         self.0 % 2 == 1
     }
@@ -94,6 +104,8 @@ mod tests {
                 for overflow in [false, true] {
                     let lane = Lane::new(channel, priority, overflow);
                     assert_eq!((lane.channel(), lane.priority(), lane.is_overflow()), (channel, priority, overflow));
+                    assert_eq!(lane.prompt(), Lane::new(channel, priority, false));
+                    assert_eq!(lane.overflow(), Lane::new(channel, priority, true));
                 }
             }
         }

@@ -52,20 +52,6 @@ pub struct Look {
     pub take: i64,
 }
 
-/// How many more deliveries of a channel may be held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Room {
-    pub all: i64,
-    /// Of these, for overflow lanes: less, so that a flood on a slow provider leaves room for others.
-    pub overflow: i64,
-}
-
-impl Room {
-    fn of(self, lane: Lane) -> i64 {
-        if lane.is_overflow() { self.overflow } else { self.all }
-    }
-}
-
 /// What a look brought.
 #[derive(Debug, Clone, Copy)]
 pub struct Found {
@@ -120,9 +106,8 @@ impl Watermarks {
     }
 
     /// Something is known to wait on a channel that has room.
-    pub fn any_active_of(&self, room: &HashMap<Channel, Room>) -> bool {
-        let has_room = |lane: Lane| room.get(&lane.channel()).is_some_and(|room| room.of(lane) > 0);
-        self.marks.iter().any(|(place, mark)| mark.active && has_room(place.1))
+    pub fn any_active_of(&self, room: &HashMap<Channel, i64>) -> bool {
+        self.marks.iter().any(|(place, mark)| mark.active && room.contains_key(&place.1.channel()))
     }
 
     pub fn any_active(&self) -> bool {
@@ -131,11 +116,11 @@ impl Watermarks {
 
     /// Where to look now. `room` is how many more deliveries of a channel may be held; never more are asked for. With
     /// `everywhere` the places not known to have anything are looked at too, for a few rows each.
-    pub fn plan(&mut self, now: DateTime<Utc>, room: &HashMap<Channel, Room>, everywhere: bool) -> Vec<Look> {
+    pub fn plan(&mut self, now: DateTime<Utc>, room: &HashMap<Channel, i64>, everywhere: bool) -> Vec<Look> {
         self.turn = self.turn.wrapping_add(1);
         let mut looks = Vec::new();
         for (&channel, &room) in room {
-            let mine = |p: &&Place| p.1.channel() == channel && room.of(p.1) > 0;
+            let mine = |p: &&Place| p.1.channel() == channel;
             let active: Vec<Place> =
                 self.order.iter().filter(mine).filter(|p| self.marks[*p].active).copied().collect();
             let mut quiet: Vec<Place> =
@@ -144,13 +129,12 @@ impl Watermarks {
             let begin = self.turn % quiet.len().max(1);
             quiet.rotate_left(begin);
             let mut left = room;
-            let room = room.all;
             // A few for each quiet place first: they are known to be quiet, so this costs little and starves nobody.
             if everywhere {
                 let each = if active.is_empty() { (room / quiet.len().max(1) as i64).max(1) } else { 1 };
                 self.share_out(now, &quiet, |_| each, &mut left, &mut looks);
             }
-            let budget = left.all;
+            let budget = left;
             let alike = |class: Priority| active.iter().filter(|p| p.1.priority() == class).count() as i64;
             let classes = PRIORITIES.iter().filter(|class| alike(**class) > 0);
             let total: i64 = classes.map(|class| i64::from(class.share_percent())).sum();
@@ -169,18 +153,17 @@ impl Watermarks {
         now: DateTime<Utc>,
         places: &[Place],
         share: impl Fn(&Place) -> i64,
-        left: &mut Room,
+        left: &mut i64,
         looks: &mut Vec<Look>,
     ) {
         for lane_places in places.chunk_by(|a, b| a.1 == b.1) {
             let start = self.turn % lane_places.len();
             for place in lane_places[start..].iter().chain(&lane_places[..start]) {
-                let take = share(place).min(left.of(place.1));
+                let take = share(place).min(*left);
                 if take <= 0 {
                     continue;
                 }
-                left.all -= take;
-                left.overflow = if place.1.is_overflow() { left.overflow - take } else { left.overflow }.min(left.all);
+                *left -= take;
                 looks.push(Look { place: *place, mark: self.mark_for(place, now), take });
             }
         }
@@ -212,6 +195,17 @@ impl Watermarks {
         };
     }
 
+    /// A look that was not made, or cut off before it came to this place: it is still to be made.
+    pub fn passed_over(&mut self, look: &Look) {
+        let Some(mark) = self.marks.get_mut(&look.place) else { return };
+        mark.active = true;
+        if look.mark == DateTime::UNIX_EPOCH {
+            mark.deep_at = DateTime::UNIX_EPOCH;
+        } else if look.mark < mark.mark {
+            mark.near_at = DateTime::UNIX_EPOCH;
+        }
+    }
+
     /// A look that failed brought no knowledge: look again as it was.
     pub fn forget(&mut self, look: &Look) {
         if let Some(mark) = self.marks.get_mut(&look.place) {
@@ -233,8 +227,8 @@ mod tests {
         Lane::new(Channel::Email, priority, false)
     }
 
-    fn room(n: i64) -> HashMap<Channel, Room> {
-        HashMap::from([(Channel::Email, Room { all: n, overflow: n })])
+    fn room(n: i64) -> HashMap<Channel, i64> {
+        HashMap::from([(Channel::Email, n)])
     }
 
     fn marks(shards: &[i16]) -> Watermarks {
@@ -312,18 +306,19 @@ mod tests {
         assert_eq!(alone.iter().map(|l| l.take).collect::<Vec<_>>(), [100], "what others leave goes to who is there");
     }
 
-    /// Overflow never takes the whole room.
+    /// What a claim's limit cut off is looked at again just as it would have been: no walk from the very beginning.
     #[test]
-    fn overflow_leaves_room_for_others() {
+    fn what_was_passed_over_is_looked_at_as_before() {
         let mut marks = marks(&[0]);
         quiet(&mut marks, at(0));
-        let overflow = Lane::new(Channel::Email, Priority::Normal, true);
-        marks.wake(&hint(&[(0, overflow)], at(1)));
-        let takes = |looks: &[Look]| looks.iter().map(|l| (l.place.1.is_overflow(), l.take)).collect::<Vec<_>>();
-        let room = |overflow| HashMap::from([(Channel::Email, Room { all: 40, overflow })]);
-        assert_eq!(takes(&marks.plan(at(1), &room(30), false)), [(true, 30)]);
-        assert!(!marks.any_active_of(&room(0)), "what is left is for others");
-        assert_eq!(marks.plan(at(3), &room(0), false), []);
+        let place = (0, lane(Priority::Normal));
+        for (now, what) in [(at(100), "a plain look"), (at(5_000), "a near sweep"), (at(61_000), "a deep sweep")] {
+            marks.wake(&hint(&[place], now));
+            let [look] = <[Look; 1]>::try_from(marks.plan(now, &room(10), false)).unwrap();
+            marks.passed_over(&look);
+            assert_eq!(marks.plan(now, &room(10), false), [look], "{what}");
+            marks.learn(&look, Found { rows: 0, last_ready_at: None }, now);
+        }
     }
 
     #[test]

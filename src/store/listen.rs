@@ -47,7 +47,7 @@ pub struct Shares(PgListener);
 
 impl Shares {
     pub async fn open(store: &Store) -> Result<Shares> {
-        let mut listener = PgListener::connect_with(store.engine()).await?;
+        let mut listener = PgListener::connect_with(store.listen()).await?;
         listener.listen(SHARES).await?;
         Ok(Shares(listener))
     }
@@ -77,7 +77,7 @@ pub struct Hints(PgListener);
 
 impl Hints {
     pub async fn open(store: &Store) -> Result<Hints> {
-        let mut listener = PgListener::connect_with(store.engine()).await?;
+        let mut listener = PgListener::connect_with(store.listen()).await?;
         listener.listen(CHANNEL).await?;
         Ok(Hints(listener))
     }

@@ -39,6 +39,8 @@ pub struct Store {
     /// For the engine's few, always equal statements. Kept apart so that a storm of requests cannot take the workers'
     /// connections, and because it plans differently (see `engine_options`).
     engine: PgPool,
+    /// For listening: each listener keeps a connection for as long as it lives.
+    listen: PgPool,
     options: PgConnectOptions,
 }
 
@@ -75,8 +77,13 @@ impl Store {
             pool: pool(sizes.api, limits::POOL_ACQUIRE).connect_lazy_with(options.clone()),
             intake: pool(sizes.intake, limits::POOL_ACQUIRE).connect_lazy_with(intake_options(options.clone())),
             engine: pool(sizes.engine, limits::POOL_ACQUIRE_ENGINE).connect_lazy_with(engine_options(options.clone())),
+            listen: pool(2, limits::POOL_ACQUIRE_ENGINE).connect_lazy_with(options.clone()),
             options,
         })
+    }
+
+    pub fn listen(&self) -> &PgPool {
+        &self.listen
     }
 
     pub fn api(&self) -> &PgPool {
@@ -131,10 +138,18 @@ impl Store {
         Ok(options.connect().await?)
     }
 
+    /// A connection for questions about everything there is. While statistics are stale a nested loop over millions of
+    /// rows looks cheap, and never ends.
+    pub async fn auditing(&self) -> Result<Conn> {
+        let options = [("statement_timeout", "0"), ("enable_nestloop", "off"), ("work_mem", "64MB")];
+        Ok(self.options.clone().options(options).connect().await?)
+    }
+
     pub async fn close(&self) {
         self.pool.close().await;
         self.intake.close().await;
         self.engine.close().await;
+        self.listen.close().await;
     }
 }
 
@@ -205,8 +220,9 @@ impl From<sqlx::Error> for Error {
                 let state = told.code().unwrap_or_default().into_owned();
                 let text = format!("{} (SQLSTATE {state})", told.message());
                 match state.get(..2).unwrap_or_default() {
-                    // connection, authorisation, resources, operator intervention, conflict between transactions
-                    "08" | "28" | "3D" | "53" | "57" | "40" | "55" | "58" => Error::Unavailable(text),
+                    // connection, transaction cut off, authorisation, resources, operator intervention, conflict between
+                    // transactions
+                    "08" | "25" | "28" | "3D" | "53" | "57" | "40" | "55" | "58" => Error::Unavailable(text),
                     // Data the server will not take. Parsing should have said so first: counted, and a test holds it at 0.
                     "22" | "54" => Error::Refused(
                         Refusal::new(422, "rejected_by_database", "the database does not take this input")

@@ -3,6 +3,7 @@
 //! holds up its own channel only.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use crate::limits;
 use crate::model::channel::Channel;
 use crate::model::delivery::Key;
 use crate::model::lane::Lane;
-use crate::model::watermark::{Found, Look, Place, Room, Watermarks};
+use crate::model::watermark::{Found, Look, Place, Watermarks};
 use crate::store::{self, delivery::Settle};
 
 /// Until the process stops.
@@ -64,7 +65,7 @@ pub async fn once(hub: &Hub) -> Result<u64> {
         }
         if !all_free {
             loop_.slots.freed[0].notified().await;
-        } else if everywhere {
+        } else if everywhere && !loop_.marks.any_active() {
             break;
         }
     }
@@ -136,6 +137,12 @@ impl Loop {
         let woken = inbox.notify.notified();
         let strange = !self.marks.wake(&inbox.take());
         let everywhere = strange || Instant::now() >= self.next_poll;
+        if everywhere {
+            let work = &hub.settings.work;
+            let busy = Instant::now() < self.busy_until;
+            let period = Duration::from_millis(if busy { work.poll_busy_ms } else { work.poll_idle_ms });
+            self.next_poll = Instant::now() + period.mul_f64(0.8 + 0.4 * rand::random::<f64>());
+        }
         match self.look(everywhere).await {
             Ok(0) => (),
             Ok(_) => self.busy_until = Instant::now() + Duration::from_secs(2),
@@ -145,14 +152,11 @@ impl Loop {
                 return;
             }
         }
-        if everywhere {
-            let work = &hub.settings.work;
-            let busy = Instant::now() < self.busy_until;
-            let period = Duration::from_millis(if busy { work.poll_busy_ms } else { work.poll_idle_ms });
-            self.next_poll = Instant::now() + period.mul_f64(0.8 + 0.4 * rand::random::<f64>());
-        }
         let wants_room = self.marks.any_active();
-        if self.marks.any_active_of(&self.slots.room(i64::MAX)) {
+        if overflow {
+            self.slots.overflow_wants(wants_room);
+        }
+        if self.marks.any_active_of(&self.slots.room(i64::MAX, self.overflow)) {
             return;
         }
         tokio::select! {
@@ -171,13 +175,18 @@ impl Loop {
         }
         let batch = self.batch();
         let now = self.hub.clock.now();
-        let looks = self.marks.plan(now, &self.slots.room(batch), everywhere);
+        let looks = self.marks.plan(now, &self.slots.room(batch, self.overflow), everywhere);
         if looks.is_empty() {
             return Ok(0);
         }
         // What may come is reserved before it is claimed: another loop claims at the same time, and what is claimed must
         // be called.
-        let Some(mut reserved) = self.slots.reserve(&looks, self.overflow.map(|mine| !mine)) else { return Ok(0) };
+        let Some(mut reserved) = self.slots.reserve(&looks, self.overflow) else {
+            looks.iter().for_each(|look| self.marks.passed_over(look));
+            // Everywhere once more, as soon as the other has what it wanted.
+            self.next_poll = self.next_poll.min(Instant::now() + limits::RESERVE_AGAIN);
+            return Ok(0);
+        };
         let claim = match claim(&self.hub, self.worker, &looks, batch).await {
             Ok(claim) => claim,
             Err(e) => {
@@ -221,7 +230,7 @@ impl Loop {
                 // Cut short by the limit of the whole, perhaps: more may be behind its last row.
                 Some(found) => self.marks.learn(look, Found { rows: look.take, ..*found }, now),
                 None if all_looked_at => self.marks.learn(look, Found { rows: 0, last_ready_at: None }, now),
-                None => self.marks.forget(look),
+                None => self.marks.passed_over(look),
             }
         }
     }
@@ -231,7 +240,7 @@ impl Loop {
     fn send(&self, claim: Claim, reserved: &mut Reserved) {
         let (hub, settles) = (self.hub.clone(), self.settles.clone());
         let mut slots: HashMap<Key, Slot> =
-            claim.rows.iter().filter_map(|row| Some((row.key, self.slots.take(row.head.channel, reserved)?))).collect();
+            claim.rows.iter().filter_map(|row| Some((row.key, self.slots.take(row.lane, reserved)?))).collect();
         self.hub.shutdown.spawn(async move {
             let ready = hold(&hub, claim).await;
             for settle in ready.given_back {
@@ -286,7 +295,7 @@ async fn settle_surely(hub: &Hub, batch: Vec<Settle>) {
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(Duration::from_secs(1));
             }
-            Err(e) if batch.len() > 1 && !matches!(e, Error::Unavailable(_)) => {
+            Err(e) if batch.len() > 1 && (!matches!(e, Error::Unavailable(_)) || is_locked(&e)) => {
                 tracing::error!(error = %e, steps = batch.len(), "a batch of outcomes was refused; each is tried alone");
                 for one in batch {
                     Box::pin(settle_surely(hub, vec![one])).await;
@@ -301,9 +310,16 @@ async fn settle_surely(hub: &Hub, batch: Vec<Settle>) {
     }
 }
 
+/// Somebody holds a row for longer than we wait: the others of its batch need not wait with it.
+fn is_locked(e: &Error) -> bool {
+    matches!(e, Error::Unavailable(why) if why.contains("55P03"))
+}
+
 /// How many deliveries of each channel may be held.
 struct Slots {
     by_channel: HashMap<Channel, Held>,
+    /// Something waits in overflow lanes.
+    overflow_wants: AtomicBool,
     /// One for each loop that may wait for it.
     freed: Arc<[Notify; 2]>,
 }
@@ -312,12 +328,15 @@ struct Slots {
 struct Held {
     most: usize,
     slots: Arc<Semaphore>,
+    /// Of prompt lanes, and of overflow.
+    of_side: [Arc<AtomicUsize>; 2],
     gauge: IntGauge,
 }
 
 /// One delivery held; free again when dropped.
 struct Slot {
     permit: Option<OwnedSemaphorePermit>,
+    of_side: Arc<AtomicUsize>,
     gauge: IntGauge,
     freed: Arc<[Notify; 2]>,
 }
@@ -341,6 +360,7 @@ impl Drop for Reserved {
 impl Drop for Slot {
     fn drop(&mut self) {
         self.gauge.dec();
+        self.of_side.fetch_sub(1, Ordering::Relaxed);
         // Free first, then told: who is woken must see it.
         drop(self.permit.take());
         self.freed.iter().for_each(Notify::notify_one);
@@ -353,32 +373,40 @@ impl Slots {
             let provider = hub.providers.of(channel)?;
             let most = provider.at_once().min(hub.settings.work.in_flight as usize);
             let gauge = hub.metrics.in_flight.with_label_values(&[channel.as_str()]);
-            Some((channel, Held { most, slots: Arc::new(Semaphore::new(most)), gauge }))
+            Some((channel, Held { most, slots: Arc::new(Semaphore::new(most)), of_side: Default::default(), gauge }))
         };
-        Slots { by_channel: channels.iter().filter_map(held).collect(), freed: Arc::default() }
+        let by_channel = channels.iter().filter_map(held).collect();
+        Slots { by_channel, overflow_wants: AtomicBool::new(false), freed: Arc::default() }
     }
 
-    /// Room per channel, `batch` at most. A channel nearly full has none: claims of one or two rows cost as much as
-    /// claims of hundreds, so it waits until an eighth is free. A quarter is kept free of overflow.
-    fn room(&self, batch: i64) -> HashMap<Channel, Room> {
-        let room = |free: usize, most: usize| {
-            let least = (most / 8).max(1);
-            if free >= least { i64::try_from(free).unwrap_or(i64::MAX).min(batch) } else { 0 }
+    /// Room per channel for one side's loop, `batch` at most. A channel nearly full has none: claims of one or two rows
+    /// cost as much as claims of hundreds, so it waits until an eighth is free. A quarter is prompt lanes' own, and while
+    /// something waits in overflow an eighth is its own: neither starves the other on a provider that is slow.
+    fn room(&self, batch: i64, overflow: Option<bool>) -> HashMap<Channel, i64> {
+        let room = |held: &Held| {
+            let own = |part: usize| if held.most > 1 { (held.most / part).max(1) } else { 0 };
+            let of_side = |side: usize| held.of_side[side].load(Ordering::Relaxed);
+            let kept = match overflow {
+                Some(true) => own(4).saturating_sub(of_side(0)),
+                Some(false) if self.overflow_wants.load(Ordering::Relaxed) => own(8).saturating_sub(of_side(1)),
+                _ => 0,
+            };
+            let free = held.slots.available_permits().saturating_sub(kept);
+            if free >= (held.most / 8).max(1) { i64::try_from(free).unwrap_or(i64::MAX).min(batch) } else { 0 }
         };
-        self.by_channel
-            .iter()
-            .map(|(&channel, held)| {
-                let free = held.slots.available_permits();
-                let overflow = room(free.saturating_sub(held.most / 4), held.most);
-                (channel, Room { all: room(free, held.most), overflow })
-            })
-            .filter(|(_, room)| room.all > 0)
-            .collect()
+        self.by_channel.iter().map(|(&channel, held)| (channel, room(held))).filter(|(_, room)| *room > 0).collect()
     }
 
-    /// Room for all that these looks may bring; none when another loop was faster. Which other loop may wait for what they
-    /// do not bring?
-    fn reserve(&self, looks: &[Look], other: Option<bool>) -> Option<Reserved> {
+    fn overflow_wants(&self, wants: bool) {
+        if self.overflow_wants.swap(wants, Ordering::Relaxed) && !wants {
+            // What was kept is free for the other.
+            self.freed[0].notify_one();
+        }
+    }
+
+    /// Room for all that these looks may bring; none when another loop was faster.
+    fn reserve(&self, looks: &[Look], overflow: Option<bool>) -> Option<Reserved> {
+        let other = overflow.map(|mine| !mine);
         let mut takes: HashMap<Channel, i64> = HashMap::new();
         looks.iter().for_each(|look| *takes.entry(look.place.1.channel()).or_default() += look.take);
         let mut reserved = Reserved { by_channel: HashMap::new(), other, freed: self.freed.clone() };
@@ -391,11 +419,13 @@ impl Slots {
     }
 
     /// Of what was reserved.
-    fn take(&self, channel: Channel, reserved: &mut Reserved) -> Option<Slot> {
-        let held = self.by_channel.get(&channel)?;
-        let permit = reserved.by_channel.get_mut(&channel)?.split(1)?;
+    fn take(&self, lane: Lane, reserved: &mut Reserved) -> Option<Slot> {
+        let held = self.by_channel.get(&lane.channel())?;
+        let permit = reserved.by_channel.get_mut(&lane.channel())?.split(1)?;
         held.gauge.inc();
-        Some(Slot { permit: Some(permit), gauge: held.gauge.clone(), freed: self.freed.clone() })
+        let of_side = held.of_side[usize::from(lane.is_overflow())].clone();
+        of_side.fetch_add(1, Ordering::Relaxed);
+        Some(Slot { permit: Some(permit), of_side, gauge: held.gauge.clone(), freed: self.freed.clone() })
     }
 
     fn all_free(&self) -> bool {

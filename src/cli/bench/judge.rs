@@ -30,7 +30,18 @@ pub struct Ending {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Allowed {
     pub duplicates: bool,
-    pub undetermined: bool,
+    pub undetermined: Doubt,
+}
+
+/// Of what it may be said that nobody knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Doubt {
+    #[default]
+    OfNothing,
+    /// Of what the provider took, and whose answer was lost.
+    OfTaken,
+    /// Of what may have been called.
+    OfCalled,
 }
 
 /// What was found.
@@ -50,6 +61,8 @@ pub struct Found {
     /// Called SENT, and the provider never saw it.
     pub invented: u64,
     pub undetermined: u64,
+    /// Of these, the provider never saw.
+    pub doubted: u64,
     pub failed: u64,
     /// Copies beyond the first at the provider.
     pub duplicates: u64,
@@ -75,7 +88,10 @@ pub fn judge(promises: &Promises, endings: &[Ending], received: &HashMap<String,
             match ending.status {
                 Status::Scheduled | Status::Pending | Status::Processing => found.stuck += 1,
                 Status::Sent | Status::Delivered => found.invented += u64::from(copies == 0),
-                Status::Undetermined => found.undetermined += 1,
+                Status::Undetermined => {
+                    found.undetermined += 1;
+                    found.doubted += u64::from(copies == 0);
+                }
                 Status::Failed | Status::Expired | Status::Canceled => {
                     found.failed += 1;
                     found.denied += u64::from(copies > 0);
@@ -109,8 +125,10 @@ impl Found {
         if !allowed.duplicates {
             must_be_none(self.duplicates, "duplicates");
         }
-        if !allowed.undetermined {
-            must_be_none(self.undetermined, "undetermined");
+        match allowed.undetermined {
+            Doubt::OfNothing => must_be_none(self.undetermined, "undetermined"),
+            Doubt::OfTaken => must_be_none(self.doubted, "undetermined, and the provider never saw them"),
+            Doubt::OfCalled => (),
         }
         objections
     }
@@ -125,6 +143,15 @@ mod tests {
     fn who_gave_up_counts() {
         let promises = Promises { given_up: 2, ..Promises::default() };
         assert_eq!(says(&promises, &[], &[], Allowed::default()), ["2 never accepted"]);
+    }
+
+    #[test]
+    fn doubt_is_for_what_was_taken() {
+        let allowed = Allowed { undetermined: Doubt::OfTaken, ..Allowed::default() };
+        let endings = [ending("a", 1, Status::Undetermined, 1)];
+        assert_eq!(says(&promised(&["a"]), &endings, &[("a", 1)], allowed), Vec::<String>::new());
+        let objections = says(&promised(&["a"]), &endings, &[], allowed);
+        assert_eq!(objections, ["1 undetermined, and the provider never saw them"]);
     }
 
     fn promised(tokens: &[&str]) -> Promises {

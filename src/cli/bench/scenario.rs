@@ -9,7 +9,7 @@ use super::bed::{self, Bed, Cost, Ground, memory_mb};
 use super::drainer;
 use super::floor;
 use super::load::{self, Load, Told};
-use super::report::{Figure, Goal, number, tell};
+use super::report::{Figure, Goal, number, table, tell};
 use super::{Scenario, Sizes};
 use crate::config::Settings;
 use crate::error::{Error, Result};
@@ -52,9 +52,18 @@ impl Run<'_> {
     }
 
     async fn clear(&mut self, bed: Bed) -> Result<()> {
+        self.say("fsck");
         let findings = bed.clear().await?;
         self.goal("fsck findings", findings as f64, "rows", Goal::AtMost(0.0));
         Ok(())
+    }
+
+    /// At the end of a scenario: a later one that fails must not take its figures along.
+    fn told(&mut self) {
+        if self.output == Output::Text {
+            table(&self.figures);
+        }
+        self.figures.clear();
     }
 
     /// A rate and how it went.
@@ -76,50 +85,55 @@ impl Run<'_> {
     }
 }
 
-pub async fn run(
-    which: &Scenario,
-    settings: &Settings,
-    sizes: &Sizes,
-    ground: &Ground,
-    output: Output,
-) -> Result<Vec<Figure>> {
+pub async fn run(which: &Scenario, settings: &Settings, sizes: &Sizes, ground: &Ground, output: Output) -> Result<()> {
     let mut run = Run { name: "", settings, sizes, ground, output, figures: Vec::new() };
     let all = *which == Scenario::All;
     let is = |scenario: Scenario| all || *which == scenario;
     if is(Scenario::Idle) {
         idle(&mut run).await?;
+        run.told();
     }
     if is(Scenario::Intake) {
         intake(&mut run).await?;
+        run.told();
     }
     if is(Scenario::IntakeBatch) {
         intake_batch(&mut run).await?;
+        run.told();
     }
     if is(Scenario::Drain) {
         drain(&mut run).await?;
+        run.told();
     }
     if is(Scenario::Latency) {
         latency(&mut run).await?;
+        run.told();
     }
     if is(Scenario::Steady) {
         steady(&mut run).await?;
+        run.told();
     }
     if is(Scenario::History) {
         beside(&mut run, "history", Status::Sent, 1_000_000).await?;
+        run.told();
     }
     if is(Scenario::Backlog) {
         backlog(&mut run).await?;
+        run.told();
     }
     if is(Scenario::Delayed) {
         beside(&mut run, "delayed", Status::Scheduled, 1_000_000).await?;
+        run.told();
     }
     if is(Scenario::Pinned) {
         pinned(&mut run).await?;
+        run.told();
     }
     if is(Scenario::Flood) {
         flood(&mut run).await?;
+        run.told();
     }
-    Ok(run.figures)
+    Ok(())
 }
 
 fn load_of(bed: &Bed, connections: u32, seconds: u64) -> Load {
@@ -435,7 +449,7 @@ async fn together(run: &Run<'_>, bed: &Bed, load: &Load, seconds: u64) -> Result
 async fn steady(run: &mut Run<'_>) -> Result<()> {
     run.name = "steady";
     let bed = Bed::make(run.settings, run.ground).await?;
-    worker::start(&bed.hub, Role::Worker);
+    worker::start(&bed.hub, Role::Both);
     // What both can do together, on the same cores.
     let (most, _) = together(run, &bed, &load_of(&bed, 32, 10), 10).await?;
     let rate = (most.accepted as f64 / most.seconds * 0.6) as u64;
@@ -459,6 +473,7 @@ async fn steady(run: &mut Run<'_>) -> Result<()> {
     run.goal("accepted → called p99", ms(0.99), "ms", Goal::AtMost(50.0));
     run.cost(&before, &after, told.accepted as f64);
     let per_delivery = (after.wal_bytes - before.wal_bytes) / told.accepted as f64;
+    run.figure("of all, waited in overflow", bench::overflow(bed.hub.store.api()).await? * 100.0, "%");
     run.goal("WAL per delivery, accepted to settled", per_delivery, "bytes", Goal::AtMost(1536.0));
     run.clear(bed).await
 }
@@ -467,7 +482,7 @@ async fn pinned(run: &mut Run<'_>) -> Result<()> {
     run.name = "pinned";
     let bed = Bed::make(run.settings, run.ground).await?;
     let pin = bench::pin(&bed.hub.store).await?;
-    worker::start(&bed.hub, Role::Worker);
+    worker::start(&bed.hub, Role::Both);
     let seconds = run.sizes.pinned_seconds;
     let load = Load { batch: 50, ..load_of(&bed, 8, seconds) };
     run.say(&format!("an old snapshot is held for {seconds} s"));
@@ -527,8 +542,8 @@ async fn flood(run: &mut Run<'_>) -> Result<()> {
     let (told, _) = together(run, &bed, &load, 600).await?;
     let taken = began.elapsed().as_secs_f64();
     // The others go on until the flood has drained.
-    while settled(&bed) < told.accepted + accepted_alone.len() as u64 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    while bench::count(bed.hub.store.api(), Status::Pending).await? > OTHERS as i64 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let took = began.elapsed().as_secs_f64();
     stop.store(true, Ordering::Relaxed);
@@ -537,7 +552,7 @@ async fn flood(run: &mut Run<'_>) -> Result<()> {
     let beside = bed.take_waits();
     run.figure("the flood accepted", told.accepted as f64 / taken, "/s");
     run.figure("the flood accepted and delivered", told.accepted as f64 / took, "/s");
-    run.figure("the flood's part in overflow", bench::overflow(bed.hub.store.api()).await? * 100.0, "%");
+    run.figure("of all, waited in overflow", bench::overflow(bed.hub.store.api()).await? * 100.0, "%");
     let at = |took: &[u64], q: f64| took[((took.len() - 1) as f64 * q) as usize] as f64 / 1000.0;
     run.figure("others alone, asked → accepted p99", at(&accepted_alone, 0.99), "ms");
     run.figure("others beside it, asked → accepted p50", at(&accepted_beside, 0.5), "ms");
