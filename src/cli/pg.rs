@@ -57,8 +57,9 @@ const SETTINGS: &[&str] = &[
     "checkpoint_timeout=15min",
     // Several processes with their pools, and a person with psql beside them.
     "max_connections=200",
-    // A queue's rows are written three times within seconds: look often, but leave the disk and the cores to the queue.
-    "autovacuum_naptime=10s",
+    // Claims do not walk dead rows (watermarks), so vacuum is in no hurry; and while somebody holds an old snapshot it finds
+    // nothing to clean, however often it looks. The disk and the cores are the queue's.
+    "autovacuum_naptime=60s",
     "autovacuum_vacuum_cost_limit=500",
     // Statements are short; compiling one costs more than running it.
     "jit=off",

@@ -40,8 +40,8 @@ struct Fault {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Act {
-    /// Every two seconds a worker ends by this signal and another takes its place. One that is asked to end must do so
-    /// with exit code 0.
+    /// Every two seconds a worker ends by this signal and another takes its place. One that is killed is in the middle of
+    /// calls; one that is asked to end must do so with exit code 0.
     EndWorkers(Signal),
     /// Every second and a half the API is killed in the middle of requests, and started again.
     KillApi,
@@ -373,6 +373,11 @@ impl<'a> Round<'a> {
                     let mut ending = town.workers.remove(0);
                     town.workers.push(town.worker()?);
                     lives(&mut ending)?;
+                    if signal == Signal::SIGKILL {
+                        // It surely holds something when it is killed: calls that were taken and not answered.
+                        town.slack.script(Behaviour::Hang, 16);
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
                     send(&ending, signal);
                     let status = tokio::time::timeout(Duration::from_secs(15), ending.wait()).await;
                     let code = status.ok().and_then(|status| status.ok()?.code());

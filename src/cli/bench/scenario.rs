@@ -293,36 +293,48 @@ async fn plain_drain(run: &mut Run<'_>) -> Result<Rate> {
     Ok(rate)
 }
 
-/// `drain` with other rows lying beside, against `drain` without, in the same run.
+/// `drain` with other rows lying beside.
 async fn beside(run: &mut Run<'_>, name: &'static str, status: Status, default_rows: i64) -> Result<()> {
-    run.name = name;
-    let drained_alone = plain_drain(run).await?;
-    let alone = drained_alone.0;
-    run.rate("drained alone", drained_alone, None);
-    let bed = Bed::make(run.settings, run.ground).await?;
-    fill(run, &bed, status, run.sizes.rows.unwrap_or(default_rows)).await?;
-    fill(run, &bed, Status::Pending, run.sizes.deliveries).await?;
-    let beside = drained(run, &bed, run.sizes.deliveries).await?;
-    let rate = beside.0;
-    let rows = number(run.sizes.rows.unwrap_or(default_rows) as f64);
-    run.rate(format!("drained beside {rows} {status}"), beside, None);
-    run.goal("of drain alone", rate / alone * 100.0, "%", Goal::AtLeast(95.0));
-    run.clear(bed).await
+    let rows = run.sizes.rows.unwrap_or(default_rows);
+    let deliveries = run.sizes.deliveries;
+    against_alone(run, name, format!("drained beside {} {status}", number(rows as f64)), async |run, bed| {
+        fill(run, bed, status, rows).await?;
+        fill(run, bed, Status::Pending, deliveries).await?;
+        Ok(deliveries)
+    })
+    .await
 }
 
 async fn backlog(run: &mut Run<'_>) -> Result<()> {
-    run.name = "backlog";
-    let drained_alone = plain_drain(run).await?;
-    let alone = drained_alone.0;
-    run.rate("drained alone", drained_alone, None);
-    let bed = Bed::make(run.settings, run.ground).await?;
     let rows = run.sizes.rows.unwrap_or(2_000_000);
-    fill(run, &bed, Status::Pending, rows).await?;
-    let out = drained(run, &bed, rows).await?;
-    let rate = out.0;
-    run.rate(format!("drained out of {}", number(rows as f64)), out, None);
-    run.goal("of drain alone", rate / alone * 100.0, "%", Goal::AtLeast(95.0));
-    run.clear(bed).await
+    against_alone(run, "backlog", format!("drained out of {}", number(rows as f64)), async |run, bed| {
+        fill(run, bed, Status::Pending, rows).await?;
+        Ok(rows)
+    })
+    .await
+}
+
+/// A drain on a bed that was prepared, against plain ones before and after it, in the same run: what the machine does
+/// meanwhile weighs on both.
+async fn against_alone(
+    run: &mut Run<'_>,
+    name: &'static str,
+    what: String,
+    prepare: impl AsyncFnOnce(&mut Run<'_>, &Bed) -> Result<i64>,
+) -> Result<()> {
+    run.name = name;
+    let before = plain_drain(run).await?;
+    let bed = Bed::make(run.settings, run.ground).await?;
+    let pending = prepare(run, &bed).await?;
+    let rate = drained(run, &bed, pending).await?;
+    run.clear(bed).await?;
+    let after = plain_drain(run).await?;
+    let alone = f64::midpoint(before.0, after.0);
+    run.goal("of drain alone", rate.0 / alone * 100.0, "%", Goal::AtLeast(95.0));
+    run.rate("drained alone, before", before, None);
+    run.rate(what, rate, None);
+    run.rate("drained alone, after", after, None);
+    Ok(())
 }
 
 async fn latency(run: &mut Run<'_>) -> Result<()> {
