@@ -74,7 +74,7 @@ pub struct Api {
     #[arg(long, env = "NOTIHUB_INTAKE_WRITERS", default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16))]
     pub intake_writers: u16,
     /// Deliveries a partner may have unfinished in a lane; what it posts beyond that gives way to others, in the order it
-    /// came, and is as fast as ever while there are none.
+    /// came, and is as fast as ever while there are none. A huge number turns this off.
     #[arg(long, env = "NOTIHUB_FAIR_UNFINISHED", default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub fair_unfinished: u64,
 }

@@ -19,7 +19,8 @@ use crate::telemetry;
 #[derive(Debug, Args)]
 #[command(
     after_help = "Each scenario makes a database of its own, on a private PostgreSQL or beside the one --database-url \
-names, and drops it afterwards. Sizes are flags; the defaults take about a minute each on two cores.\n\nExamples:\n  notihub \
+names, and drops it afterwards. Sizes are flags; the defaults take about a minute each on two cores. Settings of the hub go \
+before the scenario. A goal that is missed is a figure like another: exit code 0.\n\nExamples:\n  notihub \
 bench drain\n  notihub bench history --rows 10000000\n  notihub bench all --output json > figures.jsonl"
 )]
 pub struct Bench {
@@ -37,11 +38,11 @@ pub struct Sizes {
     /// Seconds a timed scenario runs.
     #[arg(long, global = true, default_value_t = 15, value_name = "S")]
     seconds: u64,
-    /// Seconds the old snapshot is held in `pinned`.
+    /// Seconds the old snapshot is held in `pinned`; at least 12, so that its first and last sixth say something.
     #[arg(long, global = true, default_value_t = 120, value_name = "S", value_parser = clap::value_parser!(u64).range(12..))]
     pinned_seconds: u64,
     /// Deliveries drained.
-    #[arg(long, global = true, default_value_t = 200_000, value_name = "N")]
+    #[arg(long, global = true, default_value_t = 200_000, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
     deliveries: i64,
     /// Settled deliveries lying in the tables in `history`, waiting in `delayed`, pending in `backlog`: each its own
     /// default when not given (1M, 1M, 2M).
