@@ -13,10 +13,11 @@ use crate::id::{Tsid, Tsids};
 use crate::limits;
 use crate::model::fairness::Fairness;
 use crate::model::intake::Rules;
+use crate::model::partner::Partner;
 use crate::model::watermark::{Place, Ready};
 use crate::provider::Providers;
 use crate::shutdown::Shutdown;
-use crate::store::{self, Store, partner::Partner};
+use crate::store::{self, Store};
 use crate::telemetry::Metrics;
 
 #[derive(Clone)]
@@ -113,7 +114,7 @@ async fn the_partner(store: &Store, ids: &Tsids, clock: &Clock, shards: i16) -> 
     }
     let partner_id = ids.next(clock.unix_millis());
     let shard = i16::try_from(partner_id.0.rem_euclid(i64::from(shards.max(1)))).unwrap_or(0);
-    let partner = Partner { partner_id, name: NAME.to_owned(), shard };
+    let partner = Partner::new(partner_id, NAME.to_owned(), shard);
     store::partner::insert(store.api(), &partner, clock.now()).await?;
     // Another process may have been first; what the table says holds.
     Ok(store::partner::find(store.api(), NAME).await?.unwrap_or(partner))

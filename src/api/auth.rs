@@ -5,7 +5,7 @@ use axum::http::request::Parts;
 
 use super::error::Problem;
 use crate::hub::Hub;
-use crate::store::partner::Partner;
+use crate::model::partner::Partner;
 
 pub struct Caller {
     pub partner: Partner,

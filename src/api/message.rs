@@ -21,8 +21,8 @@ use crate::limits;
 use crate::model::delivery::Status;
 use crate::model::intake::Rules;
 use crate::model::message::{Message, NewMessage, Overall};
+use crate::model::partner::Partner;
 use crate::store::message::{Filter, Listed};
-use crate::store::partner::Partner;
 
 pub async fn accept(
     State(hub): State<Hub>,

@@ -11,7 +11,7 @@ use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
 use crate::model::json::parse_time;
-use crate::store::partner::Partner;
+use crate::model::partner::Partner;
 
 /// Where a page begins and how long it may be. `after` is the last row of the page before.
 #[derive(Debug, Clone, Copy)]

@@ -9,9 +9,9 @@ use crate::model::channel::Channel;
 use crate::model::delivery::Status;
 use crate::model::lane::Lane;
 use crate::model::message::NewMessage;
+use crate::model::partner::Partner;
 use crate::shutdown::may_die_at;
 use crate::store::message::Insert;
-use crate::store::partner::Partner;
 use crate::store::{self, idempotency::Held};
 
 /// What the caller is told.

@@ -4,7 +4,8 @@ use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::model::delivery::{Outcome, Status};
-use crate::store::{self, delivery::Row, partner::Partner};
+use crate::model::partner::Partner;
+use crate::store::{self, delivery::Row};
 
 use super::sweep::end;
 

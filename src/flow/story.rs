@@ -6,7 +6,8 @@ use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::model::message::{Message, Overall};
-use crate::store::{self, attempt, delivery, event, partner::Partner};
+use crate::model::partner::Partner;
+use crate::store::{self, attempt, delivery, event};
 
 /// A message with all that is under it.
 pub struct Whole {

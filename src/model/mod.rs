@@ -9,5 +9,6 @@ pub mod intake;
 pub mod json;
 pub mod lane;
 pub mod message;
+pub mod partner;
 pub mod retry;
 pub mod watermark;

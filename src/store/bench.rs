@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::id::Tsid;
 use crate::model::delivery::Status;
 use crate::model::lane::Lane;
-use crate::store::partner::Partner;
+use crate::model::partner::Partner;
 
 /// A run of messages with one delivery each.
 pub struct Fill {

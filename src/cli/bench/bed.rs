@@ -15,9 +15,10 @@ use crate::error::{Error, Result};
 use crate::hub::{Hub, Parts};
 use crate::model::channel::{Channel, OnUnknown};
 use crate::model::delivery::Outcome;
+use crate::model::partner::Partner;
 use crate::provider::{Letter, Pending, Provider, Providers};
 use crate::shutdown::Shutdown;
-use crate::store::{bench, partner::Partner};
+use crate::store::bench;
 use crate::{api, flow, worker};
 
 /// The server all scenarios of a run share.

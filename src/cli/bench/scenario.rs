@@ -18,8 +18,9 @@ use crate::hub::Hub;
 use crate::model::channel::Channel;
 use crate::model::delivery::Status;
 use crate::model::lane::{Lane, Priority};
+use crate::model::partner::Partner;
 use crate::store::bench::{self, Fill};
-use crate::store::partner::{self, Partner};
+use crate::store::partner;
 use crate::worker::{self, Role};
 
 /// What a scenario has at hand.
@@ -527,7 +528,7 @@ async fn flood(run: &mut Run<'_>) -> Result<()> {
     let mut others = Vec::new();
     for n in 0..OTHERS {
         let shard = i16::try_from(n).unwrap_or(0) % run.settings.database.shards.max(1);
-        let partner = Partner { partner_id: bed.hub.next_id(), name: format!("other-{n}"), shard };
+        let partner = Partner::new(bed.hub.next_id(), format!("other-{n}"), shard);
         partner::insert(bed.hub.store.api(), &partner, bed.hub.clock.now()).await?;
         others.push(partner);
     }

@@ -1,0 +1,84 @@
+//! A partner: a domain service that posts messages. The tenant: whatever it posts is seen by nobody else, and what one
+//! does hurts no other.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::channel::Channel;
+use crate::id::Tsid;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PartnerStatus {
+    Active,
+    /// May not sign in, nor do anything with a token it has. What it posted before is delivered.
+    Inactive,
+}
+
+impl PartnerStatus {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            PartnerStatus::Active => "ACTIVE",
+            PartnerStatus::Inactive => "INACTIVE",
+        }
+    }
+}
+
+impl std::str::FromStr for PartnerStatus {
+    type Err = ();
+    fn from_str(text: &str) -> Result<PartnerStatus, ()> {
+        [PartnerStatus::Active, PartnerStatus::Inactive].into_iter().find(|s| s.as_str() == text).ok_or(())
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Partner {
+    pub partner_id: Tsid,
+    pub name: String,
+    /// Where all it posts lives, for good.
+    pub shard: i16,
+    pub status: PartnerStatus,
+    /// Requests a second; a batch counts each of its messages.
+    pub rate_limit_tps: i32,
+    /// How many days back it sees its messages.
+    pub lookup_days: i16,
+    /// Content is erased after so many days; none: when its partition goes.
+    pub retention_days: Option<i16>,
+    /// Whose days its statistics are of; an IANA name, fixed for good.
+    pub time_zone: String,
+    /// Where a phone number without a country is from; two letters of ISO 3166.
+    pub region: String,
+    /// What it may send over; none: everything.
+    pub channels: Option<Vec<Channel>>,
+    pub may_schedule: bool,
+    pub may_cancel: bool,
+    pub encrypt_content: bool,
+}
+
+impl Partner {
+    /// With everything that is not said as it is by default (S0-34, S0-47).
+    pub fn new(partner_id: Tsid, name: String, shard: i16) -> Partner {
+        Partner {
+            partner_id,
+            name,
+            shard,
+            status: PartnerStatus::Active,
+            rate_limit_tps: 1000,
+            lookup_days: 1,
+            retention_days: None,
+            time_zone: "Asia/Seoul".into(),
+            region: "KR".into(),
+            channels: None,
+            may_schedule: true,
+            may_cancel: true,
+            encrypt_content: false,
+        }
+    }
+
+    pub fn may_use(&self, channel: Channel) -> bool {
+        self.channels.as_ref().is_none_or(|channels| channels.contains(&channel))
+    }
+
+    /// The oldest message it may look at now (S0-47, C12).
+    pub fn oldest_seen(&self, now: DateTime<Utc>) -> Tsid {
+        Tsid::floor(now - TimeDelta::days(i64::from(self.lookup_days)))
+    }
+}
