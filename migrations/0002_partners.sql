@@ -66,6 +66,8 @@ create unlogged table request_rates (
   -- The newest slot that was counted, and the counts of the slots up to it, the newest first.
   slot bigint not null,
   counts integer[] not null,
+  -- What the last lease got.
+  granted integer not null,
   constraint pk_request_rates primary key (partner_id)
 );
 

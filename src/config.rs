@@ -58,6 +58,11 @@ pub struct Database {
     /// Days a message and all under it are kept.
     #[arg(long, env = "NOTIHUB_RETENTION_DAYS", default_value_t = 90, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(62..))]
     pub retention_days: u16,
+    /// Seals secrets at rest: 32 bytes as base64 (`openssl rand -base64 32`). Several with commas while one replaces another:
+    /// the first seals, all open. `up` makes one in its data folder; without any, a key in the database does, which
+    /// protects no backup of it.
+    #[arg(long = "master-key", env = "NOTIHUB_MASTER_KEY", hide_env_values = true, value_delimiter = ',', value_name = "BASE64", value_parser = crate::crypt::read_key)]
+    pub master_keys: Vec<[u8; crate::crypt::KEY_BYTES]>,
     /// Start even where the server may lose what it confirmed (fsync, full_page_writes or synchronous_commit off).
     #[arg(long, env = "NOTIHUB_ACCEPT_LOSS")]
     pub accept_loss: bool,
@@ -69,6 +74,14 @@ pub struct Api {
     /// Address and port the API listens on.
     #[arg(long, env = "NOTIHUB_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
     pub listen: SocketAddr,
+    /// A proxy of yours stands in front: a caller's address is the last that it wrote into X-Forwarded-For. Without a proxy
+    /// anybody could write there what they like.
+    #[arg(long, env = "NOTIHUB_BEHIND_PROXY")]
+    pub behind_proxy: bool,
+    /// Where /metrics is served without sign-in, for a scraper on a private network. On the API's own port an operator's
+    /// token is needed.
+    #[arg(long, env = "NOTIHUB_METRICS_LISTEN", value_name = "ADDRESS")]
+    pub metrics_listen: Option<SocketAddr>,
     /// Transactions that write accepted messages at the same time. While they write, further requests gather and go
     /// together in the next.
     #[arg(long, env = "NOTIHUB_INTAKE_WRITERS", default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16))]
@@ -248,6 +261,19 @@ fn on_unknown(text: &str) -> Result<(Channel, OnUnknown), String> {
 }
 
 impl Settings {
+    /// For commands that need little more than the database: all else as the environment has it, or by default.
+    pub fn on(database: Database) -> Result<Settings> {
+        #[derive(clap::Parser)]
+        struct Alone {
+            #[command(flatten)]
+            settings: Settings,
+        }
+        let alone = <Alone as clap::Parser>::try_parse_from(["notihub"]);
+        let settings =
+            alone.map_err(|e| Error::Setup(format!("the environment's settings are not right: {e}")))?.settings;
+        Ok(Settings { database, ..settings })
+    }
+
     /// Rules between settings: each would lose or double messages quietly, so we refuse to start and name the two that
     /// disagree.
     pub fn check(&self) -> Result<()> {
@@ -362,18 +388,23 @@ impl Slack {
 
 impl Database {
     pub fn data_dir(&self) -> Result<PathBuf> {
-        if let Some(folder) = &self.data_dir {
-            return Ok(folder.clone());
-        }
-        if nix::unistd::geteuid().is_root() {
-            return Ok("/var/lib/notihub".into());
-        }
-        let home = std::env::var_os("XDG_DATA_HOME")
-            .map(PathBuf::from)
-            .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share")));
-        home.map(|h| h.join("notihub"))
-            .ok_or_else(|| Error::Setup("there is no home folder to keep data in; give one with --data-dir".into()))
+        data_dir(self.data_dir.as_ref())
     }
+}
+
+/// The folder given, or where data is kept on this machine.
+pub fn data_dir(given: Option<&PathBuf>) -> Result<PathBuf> {
+    if let Some(folder) = given {
+        return Ok(folder.clone());
+    }
+    if nix::unistd::geteuid().is_root() {
+        return Ok("/var/lib/notihub".into());
+    }
+    let home = std::env::var_os("XDG_DATA_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share")));
+    home.map(|h| h.join("notihub"))
+        .ok_or_else(|| Error::Setup("there is no home folder to keep data in; give one with --data-dir".into()))
 }
 
 /// The file of settings: `--config`, `NOTIHUB_CONFIG`, or `notihub.toml` here. Returns its values by setting name.

@@ -20,6 +20,9 @@ pub enum Error {
     /// This process is stopping, or holds as much work as it may: come back soon.
     #[error("{0}")]
     Busy(&'static str),
+    /// More requests than the caller may make. Nothing was written.
+    #[error("{detail}")]
+    Limited { reason: &'static str, detail: String, retry_after_s: u32 },
     /// Settings or surroundings do not allow to start: a sentence with its remedy.
     #[error("{0}")]
     Setup(String),
@@ -33,21 +36,33 @@ pub enum Error {
 pub enum Code {
     /// Parameter error.
     E001,
+    /// Not signed in, or not allowed.
+    E002,
+    /// Too many requests.
+    E003,
     /// Same key, different request.
     E004,
     /// Unknown message type or channel.
     E005,
     /// Too long for its type.
     E006,
+    /// No such partner.
+    E007,
+    /// Inactive partner.
+    E008,
 }
 
 impl Code {
     pub fn as_str(self) -> &'static str {
         match self {
             Code::E001 => "E001",
+            Code::E002 => "E002",
+            Code::E003 => "E003",
             Code::E004 => "E004",
             Code::E005 => "E005",
             Code::E006 => "E006",
+            Code::E007 => "E007",
+            Code::E008 => "E008",
         }
     }
 }

@@ -1,19 +1,24 @@
 //! What a flow works with: settings, store, providers, clock, metrics, and the hints that wake workers.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use chrono::{DateTime, Utc};
 use tokio::sync::{Notify, mpsc};
 
 use crate::clock::Clock;
 use crate::config::Settings;
-use crate::error::Result;
+use crate::crypt::{self, Keyring};
+use crate::error::{Error, Result};
 use crate::flow::intake::{Intake, Request};
 use crate::id::{Tsid, Tsids};
 use crate::limits;
 use crate::model::fairness::Fairness;
 use crate::model::intake::Rules;
-use crate::model::partner::Partner;
+use crate::model::partner::Account;
+use crate::model::rate::Lease;
+use crate::model::strikes::Strikes;
+use crate::model::token::TokenKeys;
 use crate::model::watermark::{Place, Ready};
 use crate::provider::Providers;
 use crate::shutdown::Shutdown;
@@ -38,8 +43,37 @@ pub struct Inner {
     pub process: Tsid,
     /// Signs list cursors; the same in every process of this installation.
     pub cursor_key: Vec<u8>,
-    /// The one partner there is, until partners sign in.
-    pub partner: Partner,
+    /// Seals and opens secrets at rest.
+    pub keyring: Keyring,
+    /// Under which secrets are hashed.
+    pub pepper: Vec<u8>,
+    token_keys: RwLock<Arc<TokenKeys>>,
+    token_keys_read: Mutex<DateTime<Utc>>,
+    accounts: Mutex<Accounts>,
+    rates: Mutex<HashMap<Tsid, Arc<Rate>>>,
+    strikes: Mutex<Strikes>,
+}
+
+/// Accounts read of late. Forgotten as a whole when anything about any of them changed, which is rare.
+#[derive(Default)]
+struct Accounts {
+    by_client: HashMap<String, (DateTime<Utc>, Arc<Account>)>,
+    /// Counts the times of forgetting: what was read before one is not remembered after it.
+    generation: u64,
+}
+
+/// What this process has in hand of a partner's request limit, and whose turn it is to ask for more.
+#[derive(Default)]
+pub struct Rate {
+    lease: Mutex<Lease>,
+    pub asking: tokio::sync::Mutex<()>,
+}
+
+impl Rate {
+    /// Held briefly, never over an await.
+    pub fn lease(&self) -> MutexGuard<'_, Lease> {
+        held(&self.lease)
+    }
 }
 
 impl std::ops::Deref for Hub {
@@ -56,17 +90,21 @@ pub struct Parts {
     pub providers: Providers,
     pub clock: Clock,
     pub shutdown: Shutdown,
+    /// The first seals; the installation's own, which it keeps in the database, stands behind them.
+    pub master_keys: Vec<[u8; crypt::KEY_BYTES]>,
 }
 
 impl Hub {
     /// Connects to a migrated database. Starts the intake's writers, nothing else.
     pub async fn start(parts: Parts) -> Result<Hub> {
-        let Parts { settings, store, providers, clock, shutdown } = parts;
+        let Parts { settings, store, providers, clock, shutdown, master_keys } = parts;
         let ids = Tsids::new(store::hub::node(store.api()).await?);
         let started = clock.unix_millis();
-        let fresh: [u8; 32] = rand::random();
-        let cursor_key = store::hub::key(store.api(), "cursor", &fresh).await?;
-        let partner = the_partner(&store, &ids, &clock, settings.database.shards).await?;
+        let cursor_key = store::hub::key(store.api(), "cursor", &crypt::random()).await?;
+        let pepper = store::hub::key(store.api(), "pepper", &crypt::random()).await?;
+        let own = store::hub::key(store.api(), "master", &crypt::random()).await?;
+        let own = own.try_into().map_err(|_| Error::Internal("the database's master key is not one".into()))?;
+        let keyring = Keyring::new(master_keys.into_iter().chain([own]));
         let (intake, requests) = mpsc::channel::<Request>(limits::INTAKE_QUEUE);
         let (writers, fair) = (settings.api.intake_writers, settings.api.fair_unfinished);
         let hub = Hub(Arc::new(Inner {
@@ -82,8 +120,15 @@ impl Hub {
             process: ids.next(started),
             ids,
             cursor_key,
-            partner,
+            keyring,
+            pepper,
+            token_keys: RwLock::default(),
+            token_keys_read: Mutex::new(DateTime::UNIX_EPOCH),
+            accounts: Mutex::default(),
+            rates: Mutex::default(),
+            strikes: Mutex::default(),
         }));
+        crate::flow::sign_in::keep_keys(&hub).await?;
         crate::flow::intake::start_writers(&hub, requests, writers);
         Ok(hub)
     }
@@ -94,7 +139,60 @@ impl Hub {
 
     /// Who has how much unfinished. Held briefly, never over an await.
     pub fn fairness(&self) -> MutexGuard<'_, Fairness> {
-        self.fairness.lock().unwrap_or_else(PoisonError::into_inner)
+        held(&self.fairness)
+    }
+
+    /// Who failed to sign in of late. Held briefly.
+    pub fn strikes(&self) -> MutexGuard<'_, Strikes> {
+        held(&self.strikes)
+    }
+
+    pub fn rate_of(&self, partner_id: Tsid) -> Arc<Rate> {
+        held(&self.rates).entry(partner_id).or_default().clone()
+    }
+
+    pub fn token_keys(&self) -> Arc<TokenKeys> {
+        self.token_keys.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set_token_keys(&self, keys: TokenKeys) {
+        *self.token_keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+    }
+
+    /// Made-up key ids must not make us ask the database for each.
+    pub fn may_read_keys_again(&self) -> bool {
+        let (now, mut read) = (self.clock.now(), held(&self.token_keys_read));
+        let may = now >= *read + limits::KEYS_READ_EVERY || *read > now;
+        if may {
+            *read = now;
+        }
+        may
+    }
+
+    /// An account as it was read since then.
+    pub fn remembered(&self, client_id: &str, since: DateTime<Utc>) -> Option<Arc<Account>> {
+        let accounts = held(&self.accounts);
+        let (read_at, account) = accounts.by_client.get(client_id)?;
+        (*read_at >= since).then(|| account.clone())
+    }
+
+    pub fn accounts_generation(&self) -> u64 {
+        held(&self.accounts).generation
+    }
+
+    /// Remembers an account that was read in this generation, if nothing changed meanwhile.
+    pub fn remember(&self, account: Arc<Account>, read_at: DateTime<Utc>, generation: u64) {
+        let mut accounts = held(&self.accounts);
+        if accounts.generation == generation {
+            accounts.by_client.insert(account.client_id.clone(), (read_at, account));
+        }
+    }
+
+    /// Something about a partner or a key changed.
+    pub fn forget_accounts(&self) {
+        let mut accounts = held(&self.accounts);
+        accounts.generation += 1;
+        accounts.by_client.clear();
     }
 
     /// What reading a message depends on, now.
@@ -105,19 +203,6 @@ impl Hub {
             slack: self.settings.slack.names(),
         }
     }
-}
-
-async fn the_partner(store: &Store, ids: &Tsids, clock: &Clock, shards: i16) -> Result<Partner> {
-    const NAME: &str = "default";
-    if let Some(partner) = store::partner::find(store.api(), NAME).await? {
-        return Ok(partner);
-    }
-    let partner_id = ids.next(clock.unix_millis());
-    let shard = i16::try_from(partner_id.0.rem_euclid(i64::from(shards.max(1)))).unwrap_or(0);
-    let partner = Partner::new(partner_id, NAME.to_owned(), shard);
-    store::partner::insert(store.api(), &partner, clock.now()).await?;
-    // Another process may have been first; what the table says holds.
-    Ok(store::partner::find(store.api(), NAME).await?.unwrap_or(partner))
 }
 
 /// What just became ready, where, and since when. Hints for the workers of this process, and through the teller for all
@@ -138,7 +223,7 @@ impl Wake {
         if ready.places.is_empty() {
             return;
         }
-        lock(&self.elsewhere).take_in(&ready);
+        held(&self.elsewhere).take_in(&ready);
         self.elsewhere_notify.notify_one();
         self.heard(&ready);
     }
@@ -150,7 +235,7 @@ impl Wake {
             let mine = Ready { places: mine.map(|(p, at)| (*p, *at)).collect(), anywhere: ready.anywhere };
             if mine.anywhere || !mine.places.is_empty() {
                 let inbox = self.inbox(overflow);
-                lock(&inbox.ready).take_in(&mine);
+                held(&inbox.ready).take_in(&mine);
                 inbox.notify.notify_one();
             }
         }
@@ -162,7 +247,7 @@ impl Wake {
     }
 
     pub fn take_elsewhere(&self) -> Ready {
-        std::mem::take(&mut *lock(&self.elsewhere))
+        std::mem::take(&mut *held(&self.elsewhere))
     }
 }
 
@@ -175,11 +260,11 @@ pub struct Inbox {
 
 impl Inbox {
     pub fn take(&self) -> Ready {
-        std::mem::take(&mut *lock(&self.ready))
+        std::mem::take(&mut *held(&self.ready))
     }
 }
 
-/// A set of places has no state in between that a panic could leave behind.
-fn lock(mutex: &Mutex<Ready>) -> std::sync::MutexGuard<'_, Ready> {
+/// What is kept in here has no state in between that a panic could leave behind.
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -44,6 +44,7 @@ pub mod api;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod crypt;
 pub mod error;
 pub mod flow;
 pub mod hub;

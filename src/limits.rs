@@ -33,6 +33,11 @@ pub const CHANNELS: usize = 50;
 /// All contents of one message, a body that serves several channels counted for each: what a worker loads to send it.
 pub const CONTENT_BYTES: usize = 1 << 20;
 
+/// A body of a few fields.
+pub const SMALL_BODY_BYTES: usize = 16 << 10;
+/// A partner's or a key's name.
+pub const NAME_CHARS: usize = 64;
+
 pub const KIND_CHARS: usize = 64;
 pub const CLIENT_MSG_ID_CHARS: usize = 128;
 pub const TITLE_CHARS: usize = 250;
@@ -82,6 +87,9 @@ pub const OTHERS_FOR: Duration = Duration::from_secs(1);
 pub const FAIR_LOOK_EVERY: Duration = Duration::from_millis(100);
 /// … and how often processes tell each other whom they accept much from.
 pub const FAIR_TELL_EVERY: Duration = Duration::from_secs(1);
+
+/// How often signing keys are read again because a token names one that is not known here.
+pub const KEYS_READ_EVERY: chrono::TimeDelta = chrono::TimeDelta::seconds(5);
 
 /// Lists: rows a page has at most, and messages looked at for one page when a filter passes few.
 pub const PAGE_MAX: i64 = 200;

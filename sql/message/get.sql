@@ -1,5 +1,5 @@
 -- One message of a partner. $1 partner, $2 its shard, $3 message.
-select message_id, partner_id, client_msg_id, kind, priority, detail as "detail: Json<Detail>", created_at,
+select message_id, partner_id, client_msg_id, kind, priority, detail::text as "detail!", created_at,
   scheduled_at, expires_at
 from messages
 where partner_id = $1 and shard = $2 and message_id = $3

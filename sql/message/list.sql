@@ -2,7 +2,7 @@
 -- $1 partner, $2 its shard, $3 ids below this (keyset and end of the time window), $4 ids from this on (start of the
 -- time window), $5 kind, $6 client_msg_id, $7 and $8 lanes from–to (a channel), $9 recipient: each may be null, but $3
 -- and $4. $10 rows.
-select m.message_id, m.client_msg_id, m.kind, m.priority, m.detail as "detail: Json<Detail>", m.created_at,
+select m.message_id, m.client_msg_id, m.kind, m.priority, m.detail::text as "detail!", m.created_at,
   m.scheduled_at, m.expires_at, d.lanes as "lanes!", d.statuses as "statuses!", d.attempts as "attempts!"
 from messages m
 cross join lateral (

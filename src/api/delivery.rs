@@ -69,7 +69,7 @@ pub async fn get(State(hub): State<Hub>, caller: Caller, query: Query, Id(id): I
 }
 
 pub async fn list(State(hub): State<Hub>, caller: Caller, mut query: Query) -> Answer {
-    let page = Page::read(&mut query, &hub, "deliveries", &caller.partner)?;
+    let page = Page::read(&mut query, &hub, "deliveries", caller.partner.partner_id)?;
     let filter = Filter {
         status: query.parse("status", &format!("one of {}", STATUSES.map(Status::as_str).join(", ")), |text| {
             text.parse().ok()
@@ -86,7 +86,8 @@ pub async fn list(State(hub): State<Hub>, caller: Caller, mut query: Query) -> A
     let mut rows = delivery::list(db, partner.partner_id, partner.shard, &filter, window, page.limit + 1).await?;
     let more = rows.len() as i64 > page.limit;
     rows.truncate(usize::try_from(page.limit).unwrap_or(0));
-    let next = rows.last().filter(|_| more).map(|r| cursor(&hub, "deliveries", partner, (r.message_id, r.no)));
+    let next =
+        rows.last().filter(|_| more).map(|r| cursor(&hub, "deliveries", partner.partner_id, (r.message_id, r.no)));
     let items: Vec<Value> = rows.iter().map(|row| json(row, None)).collect();
     Ok(ok(StatusCode::OK, &json!({"code": "0000", "items": items, "nextCursor": next})))
 }

@@ -42,6 +42,9 @@ impl From<Error> for Problem {
                               the same clientMsgId";
                 Problem { retry_after_s: Some(1), ..told(503, "E102", "database_unavailable", detail) }
             }
+            Error::Limited { reason, detail, retry_after_s } => {
+                Problem { retry_after_s: Some(retry_after_s), ..told(429, "E003", reason, &detail) }
+            }
             Error::Busy(why) => Problem { retry_after_s: Some(1), ..told(503, "E101", "queue_unavailable", why) },
             Error::Setup(why) | Error::Internal(why) => {
                 tracing::error!(why, "answered 500");
@@ -88,6 +91,9 @@ impl IntoResponse for Problem {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(seconds) = self.retry_after_s {
             headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if matches!(self.reason, "body_too_large" | "body_timeout" | "host_invalid") {
             // What is still coming is not worth reading, or cannot be trusted.

@@ -216,7 +216,16 @@ pub async fn find(
     loop {
         let window = if overall.is_some() { limits::PAGE_MAX } else { page.limit + 1 };
         let db = hub.store.api();
-        let rows = crate::store::message::list(db, partner.partner_id, partner.shard, filter, below, page.from, window);
+        let rows = crate::store::message::list(
+            db,
+            &hub.keyring,
+            partner.partner_id,
+            partner.shard,
+            filter,
+            below,
+            page.from,
+            window,
+        );
         let rows = rows.await?;
         let last_window = (rows.len() as i64) < window;
         for row in rows {
@@ -240,7 +249,7 @@ pub async fn find(
 }
 
 pub async fn list(State(hub): State<Hub>, caller: Caller, mut query: Query) -> Answer {
-    let page = Page::read(&mut query, &hub, "messages", &caller.partner)?;
+    let page = Page::read(&mut query, &hub, "messages", caller.partner.partner_id)?;
     let (filter, overall) = message_filter(&mut query, "to")?;
     query.close()?;
     let found = find(&hub, &caller.partner, &filter, overall, page).await?;
@@ -253,7 +262,7 @@ pub async fn list(State(hub): State<Hub>, caller: Caller, mut query: Query) -> A
             item
         })
         .collect();
-    let next = found.next.map(|last| cursor(&hub, "messages", &caller.partner, last));
+    let next = found.next.map(|last| cursor(&hub, "messages", caller.partner.partner_id, last));
     Ok(ok(StatusCode::OK, &json!({"code": "0000", "items": items, "nextCursor": next})))
 }
 

@@ -1,5 +1,6 @@
 //! The API: every route on this page, grouped by who calls it. A handler extracts, calls one flow or one read, answers.
 
+mod audit;
 mod auth;
 mod delivery;
 pub mod error;
@@ -7,12 +8,14 @@ mod health;
 mod message;
 mod notification;
 mod page;
+mod partner;
 mod request;
 pub mod server;
 mod shape;
+mod sign_in;
 
 use axum::Router;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 
 use crate::hub::Hub;
 
@@ -26,6 +29,19 @@ pub fn router(hub: &Hub) -> Router {
         .route("/v1/messages/{id}/cancel", post(message::cancel))
         .route("/v1/deliveries", get(delivery::list))
         .route("/v1/deliveries/{id}", get(delivery::get))
+        // Whoever signs in.
+        .route("/v1/auth/token", post(sign_in::token))
+        .route("/v1/auth/refresh", post(sign_in::refresh))
+        .route("/v1/auth/revoke", post(sign_in::revoke))
+        // Admins.
+        .route("/v1/partners", post(partner::create).get(partner::list))
+        .route("/v1/partners/{id}", get(partner::get).patch(partner::update))
+        .route("/v1/partners/{id}/key/rotate", post(partner::rotate))
+        .route("/v1/partners/{id}/audit", get(audit::of_partner))
+        .route("/v1/keys", post(partner::create_key).get(partner::keys))
+        .route("/v1/keys/{id}", delete(partner::revoke_key))
+        .route("/v1/keys/{id}/rotate", post(partner::rotate_key))
+        .route("/v1/audit", get(audit::list))
         // The same in seed 003's words.
         .route("/notifications", post(notification::accept).get(notification::list))
         .route("/notifications/{id}", get(notification::get))

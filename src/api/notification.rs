@@ -84,7 +84,7 @@ pub async fn get(State(hub): State<Hub>, caller: Caller, query: Query, Id(id): I
 }
 
 pub async fn list(State(hub): State<Hub>, caller: Caller, mut query: Query) -> Answer {
-    let page = Page::read(&mut query, &hub, "notifications", &caller.partner)?;
+    let page = Page::read(&mut query, &hub, "notifications", caller.partner.partner_id)?;
     let (filter, overall) = message_filter(&mut query, "recipient")?;
     query.close()?;
     let found = find(&hub, &caller.partner, &filter, overall, page).await?;
@@ -109,6 +109,6 @@ pub async fn list(State(hub): State<Hub>, caller: Caller, mut query: Query) -> A
             })
         })
         .collect();
-    let next = found.next.map(|last| cursor(&hub, "notifications", &caller.partner, last));
+    let next = found.next.map(|last| cursor(&hub, "notifications", caller.partner.partner_id, last));
     Ok(ok(StatusCode::OK, &json!({"code": "0000", "items": items, "nextCursor": next})))
 }

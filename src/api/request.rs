@@ -1,5 +1,6 @@
 //! What surrounds every request, and the strict reading of its body and query.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -10,9 +11,12 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde::Serialize;
 
+use super::auth::STANDING;
 use super::error::{Problem, REQUEST_ID};
 use crate::error::{Error, Refusal, excerpt};
+use crate::flow::rate::Standing;
 use crate::hub::Hub;
 use crate::limits;
 use crate::telemetry::observe;
@@ -24,12 +28,19 @@ pub async fn around(State(hub): State<Hub>, request: Request, next: Next) -> Res
     let route = request.extensions().get::<MatchedPath>().map_or("none", |m| m.as_str()).to_owned();
     let method = request.method().clone();
     let began = Instant::now();
-    let handled = REQUEST_ID.scope(id.clone(), async move {
-        match is_addressed(&request) {
-            Ok(()) => next.run(request).await,
-            Err(refusal) => Problem::from(refusal).into_response(),
-        }
-    });
+    let handled = STANDING.scope(
+        Cell::new(None),
+        REQUEST_ID.scope(id.clone(), async move {
+            let mut response = match is_addressed(&request) {
+                Ok(()) => next.run(request).await,
+                Err(refusal) => Problem::from(refusal).into_response(),
+            };
+            if let Some(standing) = STANDING.try_with(Cell::get).ok().flatten() {
+                tell(standing, response.headers_mut());
+            }
+            response
+        }),
+    );
     let mut response = hub
         .shutdown
         .spawn(handled)
@@ -45,6 +56,15 @@ pub async fn around(State(hub): State<Hub>, request: Request, next: Next) -> Res
     observe(&hub.metrics.request_seconds, &[&route], began.elapsed());
     tracing::debug!(request = id, %method, route, status = status.as_u16(), "answered");
     response
+}
+
+/// How the caller stands with its request limit.
+fn tell(standing: Standing, headers: &mut HeaderMap) {
+    let told =
+        [("ratelimit-limit", standing.limit), ("ratelimit-remaining", standing.remaining), ("ratelimit-reset", 1)];
+    for (name, value) in told {
+        headers.insert(HeaderName::from_static(name), value.into());
+    }
 }
 
 /// An address of a bearable length, at one host: two would let two readers disagree about who is meant.
@@ -172,6 +192,14 @@ impl Query {
         }
     }
 
+    /// How many rows a page may have.
+    pub fn limit(&mut self) -> Result<i64, Refusal> {
+        let limit = self.parse("limit", &format!("a number from 1 to {}", limits::PAGE_MAX), |text| {
+            text.parse().ok().filter(|n| (1..=limits::PAGE_MAX).contains(n))
+        })?;
+        Ok(limit.unwrap_or(limits::PAGE_DEFAULT))
+    }
+
     /// Everything asked for was taken: the rest is unknown.
     pub fn close(self) -> Result<(), Refusal> {
         match self.0.into_keys().next() {
@@ -184,7 +212,10 @@ impl Query {
     }
 }
 
-/// 2xx with a JSON body.
-pub fn ok(status: StatusCode, body: &serde_json::Value) -> Response {
-    (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+/// An answer with a JSON body.
+pub fn ok(status: StatusCode, body: &impl Serialize) -> Response {
+    match serde_json::to_vec(body) {
+        Ok(body) => (status, [(header::CONTENT_TYPE, "application/json")], body).into_response(),
+        Err(e) => Problem::from(Error::Internal(format!("an answer cannot be written: {e}"))).into_response(),
+    }
 }

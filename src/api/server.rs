@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tower::Layer as _;
 
+use super::auth::Peer;
 use crate::limits;
 use crate::shutdown::Shutdown;
 
@@ -25,9 +27,9 @@ async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown) {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(permit) = room.clone().acquire_owned().await else { return };
-        let stream = tokio::select! {
+        let (stream, from) = tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok((stream, from)) => (stream, from),
                 Err(e) => {
                     // Out of file descriptors, or the peer went away: neither ends the server.
                     tracing::debug!(error = %e, "a connection could not be accepted");
@@ -39,7 +41,7 @@ async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown) {
         };
         // Answers are small and somebody waits for each.
         let _best_effort = stream.set_nodelay(true);
-        let service = TowerToHyperService::new(router.clone());
+        let service = TowerToHyperService::new(Extension(Peer(from.ip())).layer(router.clone()));
         let stopping = shutdown.clone();
         shutdown.spawn(async move {
             let _permit = permit;

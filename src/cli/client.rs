@@ -1,23 +1,97 @@
 //! The commands' own HTTP client to a running hub.
 
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use clap::Args;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::process::write_secret;
+use crate::config;
 use crate::error::{Error, Result};
+use crate::flow::partner::Credentials;
 
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Hub")]
 pub struct Target {
     /// Where the hub's API is.
     #[arg(long, env = "NOTIHUB_URL", default_value = "http://127.0.0.1:8080", value_name = "URL")]
     pub url: String,
+    /// Who signs in [default: the demo partner of the `up` that keeps its data on this machine].
+    #[arg(long, env = "NOTIHUB_CLIENT_ID", value_name = "ID")]
+    pub client_id: Option<String>,
+    /// Its secret: give it in the environment.
+    #[arg(long, env = "NOTIHUB_CLIENT_SECRET", hide_env_values = true, value_name = "SECRET")]
+    pub client_secret: Option<String>,
+    /// Where `up` keeps its data, and the demo partner's secret with it.
+    #[arg(long, env = "NOTIHUB_DATA_DIR", value_name = "FOLDER")]
+    pub data_dir: Option<PathBuf>,
+}
+
+impl Target {
+    pub fn of(url: String, credentials: &Credentials) -> Target {
+        let (client_id, client_secret) = (credentials.client_id.clone(), credentials.client_secret.clone());
+        Target { url, client_id: Some(client_id), client_secret: Some(client_secret), data_dir: None }
+    }
+
+    fn credentials(&self) -> Result<Credentials> {
+        match (&self.client_id, &self.client_secret) {
+            (Some(client_id), Some(client_secret)) => {
+                Ok(Credentials { client_id: client_id.clone(), client_secret: client_secret.clone() })
+            }
+            (None, None) => {
+                let folder = config::data_dir(self.data_dir.as_ref())?;
+                let kept = Kept::read(&folder)?.ok_or_else(|| {
+                    Error::Setup(
+                        "nobody to sign in as: give --client-id and NOTIHUB_CLIENT_SECRET (`notihub partner create NAME` \
+                         makes them)"
+                            .into(),
+                    )
+                })?;
+                Ok(kept.partner)
+            }
+            _ => Err(Error::Setup("give both --client-id and --client-secret, or neither".into())),
+        }
+    }
+}
+
+/// The keys that `up` made for the people at its machine.
+#[derive(Serialize, Deserialize)]
+pub struct Kept {
+    pub partner: Credentials,
+    pub operator: Credentials,
+}
+
+impl Kept {
+    pub fn read(folder: &Path) -> Result<Option<Kept>> {
+        let file = Kept::file(folder);
+        let text = match std::fs::read_to_string(&file) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(Error::Setup(format!("{} cannot be read: {e}", file.display()))),
+        };
+        let read = serde_json::from_str(&text).map_err(|e| Error::Setup(format!("{}: {e}", file.display())))?;
+        Ok(Some(read))
+    }
+
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self).map_err(|e| Error::Internal(e.to_string()))?;
+        write_secret(&Kept::file(folder), &text)
+    }
+
+    fn file(folder: &Path) -> PathBuf {
+        folder.join("credentials.json")
+    }
 }
 
 pub struct Client {
     http: reqwest::Client,
     url: String,
+    credentials: Credentials,
+    /// Of the last sign-in.
+    token: Mutex<Option<String>>,
 }
 
 impl Client {
@@ -28,25 +102,57 @@ impl Client {
             .timeout(Duration::from_secs(30))
             .build()
             .map_err(|e| Error::Setup(format!("the HTTP client cannot start: {e}")))?;
-        Ok(Client { http, url: target.url.trim_end_matches('/').to_owned() })
+        let url = target.url.trim_end_matches('/').to_owned();
+        Ok(Client { http, url, credentials: target.credentials()?, token: Mutex::default() })
     }
 
     /// The answer of a 2xx; else what the hub said is wrong.
     pub async fn get(&self, path: &str) -> Result<Value> {
-        self.read(self.http.get(format!("{}{path}", self.url))).await
+        self.signed(|| self.http.get(format!("{}{path}", self.url))).await
     }
 
     pub async fn post(&self, path: &str, body: &Value) -> Result<Value> {
-        let request = self.http.post(format!("{}{path}", self.url)).header("content-type", "application/json");
-        self.read(request.body(body.to_string())).await
+        self.signed(|| self.posting(path, body)).await
     }
 
     /// Status and body of whatever is answered; none without an answer.
     pub async fn ask(&self, path: &str, body: &Value) -> Option<(u16, Value)> {
-        let request = self.http.post(format!("{}{path}", self.url)).header("content-type", "application/json");
-        let response = request.body(body.to_string()).send().await.ok()?;
+        let token = self.token().await.ok()?;
+        let response = self.posting(path, body).bearer_auth(token).send().await.ok()?;
         let status = response.status().as_u16();
         Some((status, serde_json::from_slice(&response.bytes().await.ok()?).unwrap_or(Value::Null)))
+    }
+
+    fn posting(&self, path: &str, body: &Value) -> reqwest::RequestBuilder {
+        let request = self.http.post(format!("{}{path}", self.url)).header("content-type", "application/json");
+        request.body(body.to_string())
+    }
+
+    /// An access token, of the last sign-in or a new one.
+    pub async fn token(&self) -> Result<String> {
+        let kept = self.token.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(token) = kept {
+            return Ok(token);
+        }
+        let Credentials { client_id, client_secret } = &self.credentials;
+        let body = serde_json::json!({"clientId": client_id, "clientSecret": client_secret});
+        let signed_in = self.read(self.posting("/v1/auth/token", &body)).await?;
+        let token = signed_in["accessToken"].as_str().unwrap_or_default().to_owned();
+        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(token.clone());
+        Ok(token)
+    }
+
+    /// With a token; signs in again once when the one kept is not taken any more.
+    async fn signed(&self, request: impl Fn() -> reqwest::RequestBuilder) -> Result<Value> {
+        let fresh = self.token.lock().unwrap_or_else(PoisonError::into_inner).is_none();
+        let answered = self.read(request().bearer_auth(self.token().await?)).await;
+        match answered {
+            Err(Error::Setup(why)) if why.starts_with("401") && !fresh => {
+                *self.token.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                self.read(request().bearer_auth(self.token().await?)).await
+            }
+            answered => answered,
+        }
     }
 
     async fn read(&self, request: reqwest::RequestBuilder) -> Result<Value> {

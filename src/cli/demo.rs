@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::client::{Client, Target};
+use super::client::{Client, Kept, Target};
 use super::up::Simulators;
 use super::{Output, print};
 use crate::error::Result;
+use crate::flow::partner::Credentials;
 use crate::hub::Hub;
 
 fn scenarios(run: &str) -> [(&'static str, Value); 3] {
@@ -40,8 +41,15 @@ fn scenarios(run: &str) -> [(&'static str, Value); 3] {
 }
 
 /// True when all three arrived.
-pub async fn run(hub: &Hub, url: &str, simulators: &Simulators, output: Output, began: Instant) -> Result<bool> {
-    let client = Client::new(&Target { url: url.to_owned() })?;
+pub async fn run(
+    hub: &Hub,
+    url: &str,
+    credentials: &Credentials,
+    simulators: &Simulators,
+    output: Output,
+    began: Instant,
+) -> Result<bool> {
+    let client = Client::new(&Target::of(url.to_owned(), credentials))?;
     let (mut good, mut told) = (true, Vec::new());
     for (n, (title, body)) in scenarios(&hub.next_id().to_string()).into_iter().enumerate() {
         let accepted = post_surely(&client, &body).await?;
@@ -87,12 +95,23 @@ async fn post_surely(client: &Client, body: &Value) -> Result<Value> {
     }
 }
 
-/// How to go on by hand.
-pub fn invite(url: &str) {
+/// How to go on by hand: lines to paste.
+pub fn invite(url: &str, kept: &Kept) {
+    let sign_in = |name: &str, of: &Credentials| {
+        format!(
+            "  {name}=$(curl -s {url}/v1/auth/token -H 'content-type: application/json' -d '{{\"clientId\": \"{}\",\n    \
+             \"clientSecret\": \"{}\"}}' | grep -o '\"accessToken\":\"[^\"]*' | cut -d'\"' -f4)",
+            of.client_id, of.client_secret
+        )
+    };
     anstream::println!(
-        "\nSend one yourself:\n\n  curl -s {url}/notifications -H 'content-type: application/json' -d '{{\"type\": \"HELLO\",\n    \
-         \"title\": \"Hello\", \"message\": \"It works.\", \"recipient\": \"you@example.com\", \"channels\": [\"EMAIL\", \
-         \"SLACK\"]}}'\n\n  curl -s '{url}/v1/messages?limit=5'\n  notihub tail --url {url}\n\nCtrl-C stops everything; \
-         the data stays.\n"
+        "\nSend one yourself, as the partner \"demo\":\n\n{}\n  curl -s {url}/notifications -H \"authorization: Bearer $TOKEN\" \
+         -H 'content-type: application/json' -d '{{\"type\": \"HELLO\",\n    \"title\": \"Hello\", \"message\": \"It works.\", \
+         \"recipient\": \"you@example.com\", \"channels\": [\"EMAIL\", \"SLACK\"]}}'\n  curl -s '{url}/v1/messages?limit=5' \
+         -H \"authorization: Bearer $TOKEN\"\n\nLook at all partners' messages, as an operator:\n\n{}\n  curl -s \
+         '{url}/v1/messages?limit=5' -H \"authorization: Bearer $OPERATOR\"\n\nOr at this machine: notihub tail --url {url}\n\n\
+         Ctrl-C stops everything; the data stays.\n",
+        sign_in("TOKEN", &kept.partner),
+        sign_in("OPERATOR", &kept.operator),
     );
 }

@@ -5,7 +5,9 @@ pub mod client;
 mod demo;
 mod doctor;
 mod fsck;
+mod key;
 mod migrate;
+mod partner;
 pub mod pg;
 mod print;
 mod process;
@@ -86,6 +88,10 @@ enum Command {
     Status(status::Status),
     /// Follows the messages of a running hub.
     Tail(tail::Tail),
+    /// Partners: who may post, and how much. At the database, for people at the machine.
+    Partner(partner::PartnerCommand),
+    /// Keys of operators and admins, the keys that sign tokens, and what is sealed at rest.
+    Key(key::KeyCommand),
     /// Checks settings, database, clock, partitions and providers, and says what to do.
     Doctor(Box<doctor::Doctor>),
     /// Checks the invariants: what must hold of every message, delivery and attempt in the database.
@@ -156,7 +162,7 @@ fn parse(args: Vec<std::ffi::OsString>) -> Result<Cli> {
 /// A usage error quotes the value it refuses; not that of a secret.
 fn without_secret(mut e: clap::Error) -> clap::Error {
     use clap::error::{ContextKind, ContextValue};
-    const SECRET: [&str; 3] = ["--slack-destination", "--database-url", "--smtp-password"];
+    const SECRET: [&str; 4] = ["--slack-destination", "--database-url", "--smtp-password", "--master-key"];
     let secret = |arg: &ContextValue| SECRET.iter().any(|s| arg.to_string().contains(s));
     if e.get(ContextKind::InvalidArg).is_some_and(secret) {
         e.insert(ContextKind::InvalidValue, ContextValue::String("(not shown)".into()));
@@ -178,6 +184,8 @@ async fn run(cli: Cli) -> Result<u8> {
         Command::Send(args) => send::run(args, output).await,
         Command::Status(args) => status::run(&args, output).await,
         Command::Tail(args) => tail::run(args, output).await,
+        Command::Partner(args) => partner::run(args, output).await,
+        Command::Key(args) => key::run(args, output).await,
         Command::Doctor(args) => doctor::run(*args, output).await,
         Command::Fsck(args) => fsck::run(args, output).await,
         Command::Bench(args) => bench::run(*args, output).await,

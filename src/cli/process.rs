@@ -6,9 +6,11 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 
 use crate::clock::Clock;
-use crate::config::{EmailKind, Settings, SmtpTls};
+use crate::config::{Database, EmailKind, Settings, SmtpTls};
+use crate::crypt;
 use crate::error::{Error, Result};
 use crate::hub::{Hub, Parts};
+use crate::model::role::Actor;
 use crate::provider::{Provider, Providers, mock::MockEmail, slack, smtp};
 use crate::shutdown::Shutdown;
 use crate::store::{self, PoolSizes, Store};
@@ -16,7 +18,7 @@ use crate::worker::{self, Role};
 use crate::{api, cli};
 
 /// The database these settings lead to: the named one, or the private one of a running `up` on this machine.
-pub fn database_url(database: &crate::config::Database) -> Result<String> {
+pub fn database_url(database: &Database) -> Result<String> {
     if let Some(url) = &database.database_url {
         return Ok(url.clone());
     }
@@ -29,7 +31,7 @@ pub fn database_url(database: &crate::config::Database) -> Result<String> {
     })
 }
 
-pub fn open_store(database: &crate::config::Database, url: &str) -> Result<Store> {
+pub fn open_store(database: &Database, url: &str) -> Result<Store> {
     let sizes = PoolSizes {
         api: database.api_connections,
         intake: database.intake_connections,
@@ -100,6 +102,42 @@ fn smtp_settings(settings: &Settings) -> Result<smtp::SmtpSettings> {
     })
 }
 
+/// The master keys given, or the one that `up` made beside its private PostgreSQL.
+pub fn master_keys(database: &Database) -> Result<Vec<[u8; crypt::KEY_BYTES]>> {
+    if !database.master_keys.is_empty() || database.database_url.is_some() {
+        return Ok(database.master_keys.clone());
+    }
+    let file = database.data_dir()?.join(MASTER_KEY_FILE);
+    match std::fs::read_to_string(&file) {
+        Ok(text) => {
+            let key = crypt::read_key(&text).map_err(|e| Error::Setup(format!("{}: {e}", file.display())))?;
+            Ok(vec![key])
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(Error::Setup(format!("{} cannot be read: {e}", file.display()))),
+    }
+}
+
+/// Makes the master key beside the private PostgreSQL, if there is none.
+pub fn make_master_key(database: &Database) -> Result<()> {
+    if database.database_url.is_some() || !master_keys(database)?.is_empty() {
+        return Ok(());
+    }
+    write_secret(&database.data_dir()?.join(MASTER_KEY_FILE), &crypt::write_key(&crypt::random()))
+}
+
+const MASTER_KEY_FILE: &str = "master.key";
+
+/// A file that only its owner may read.
+pub fn write_secret(file: &std::path::Path, text: &str) -> Result<()> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let failed = |e: std::io::Error| Error::Setup(format!("{} cannot be written: {e}", file.display()));
+    let mut options = std::fs::OpenOptions::new();
+    let mut opened = options.write(true).create(true).truncate(true).mode(0o600).open(file).map_err(failed)?;
+    opened.write_all(text.as_bytes()).and_then(|()| opened.sync_all()).map_err(failed)
+}
+
 /// Connects, checks what must hold before anything is accepted or claimed, and makes partitions. Starts no loops.
 pub async fn open_hub(settings: Settings, store: Store, shutdown: Shutdown) -> Result<Hub> {
     settings.check()?;
@@ -109,10 +147,34 @@ pub async fn open_hub(settings: Settings, store: Store, shutdown: Shutdown) -> R
         return Err(Error::Setup(format!("the schema lacks {missing} migrations: run `notihub migrate`")));
     }
     let providers = providers(&settings)?;
-    let hub = Hub::start(Parts { settings, store, providers, clock: Clock::system(), shutdown }).await?;
+    let master_keys = master_keys(&settings.database)?;
+    let hub = Hub::start(Parts { settings, store, providers, clock: Clock::system(), shutdown, master_keys }).await?;
     worker::calibrate(hub.clone()).await?;
     crate::flow::retain::retain(&hub).await?;
     Ok(hub)
+}
+
+/// For commands of people at this machine: a hub that neither serves nor works.
+pub async fn open_desk(database: &Database) -> Result<(Hub, Actor)> {
+    let store = open_store(database, &database_url(database)?)?;
+    let missing = store.migrations_missing().await?;
+    if missing > 0 {
+        return Err(Error::Setup(format!("the schema lacks {missing} migrations: run `notihub migrate`")));
+    }
+    let parts = Parts {
+        settings: Settings::on(database.clone())?,
+        store,
+        providers: Providers::default(),
+        clock: Clock::system(),
+        shutdown: Shutdown::new(),
+        master_keys: master_keys(database)?,
+    };
+    let hub = Hub::start(parts).await?;
+    worker::calibrate(hub.clone()).await?;
+    let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
+    let user = user.map_or_else(|| nix::unistd::getuid().to_string(), |u| u.name);
+    let host = nix::unistd::gethostname().ok().and_then(|h| h.into_string().ok()).unwrap_or_default();
+    Ok((hub, Actor::at_the_machine(format!("{user}@{host}"))))
 }
 
 /// Starts the API where the settings say, and the loops of this role. Returns the address in use.

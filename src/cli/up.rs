@@ -2,15 +2,22 @@
 
 use std::time::Instant;
 
+use chrono::TimeDelta;
 use clap::Args;
 
+use super::client::Kept;
 use super::pg::{PgPlace, PrivatePg};
 use super::{Output, demo, print, process};
 use crate::config::{EmailKind, Settings, SmtpTls};
-use crate::error::Result;
+use crate::crypt;
+use crate::error::{Error, Result};
+use crate::flow;
+use crate::flow::partner::{Change, Credentials};
 use crate::hub::Hub;
+use crate::model::role::{self, Actor};
 use crate::provider::simulator::{slack::SlackSimulator, smtp::SmtpSimulator};
 use crate::shutdown::{Shutdown, signalled};
+use crate::store;
 use crate::telemetry;
 use crate::worker::Role;
 
@@ -76,7 +83,9 @@ async fn on_ground(mut settings: Settings, ground: &Shutdown, wish: &Wish) -> Re
     let store = process::open_store(&settings.database, &url)?;
     store.migrate().await?;
     let simulators = stand_in(&mut settings, ground).await?;
+    process::make_master_key(&settings.database)?;
     let hub = process::open_hub(settings, store, Shutdown::new()).await?;
+    let kept = keys(&hub).await?;
     let address = process::start(&hub, Role::Both).await?;
     let url = address.map(|a| format!("http://{a}")).unwrap_or_default();
     if output == Output::Text {
@@ -85,18 +94,53 @@ async fn on_ground(mut settings: Settings, ground: &Shutdown, wish: &Wish) -> Re
     let mut good = true;
     if wish.demo {
         good = tokio::select! {
-            good = demo::run(&hub, &url, &simulators, output, began) => good?,
+            good = demo::run(&hub, &url, &kept.partner, &simulators, output, began) => good?,
             () = wish.asked.stopping() => true,
         };
     }
     if !wish.once {
         if output == Output::Text {
-            demo::invite(&url);
+            demo::invite(&url, &kept);
         }
         wish.asked.stopping().await;
     }
     let stopped = process::stop(&hub).await;
     Ok(if good { stopped } else { 1 })
+}
+
+/// The keys of the demo partner and of an operator, kept in the data folder; made when there are none that are good.
+async fn keys(hub: &Hub) -> Result<Kept> {
+    let folder = hub.settings.database.data_dir()?;
+    if let Some(kept) = Kept::read(&folder)?
+        && is_good(hub, &kept.partner).await?
+        && is_good(hub, &kept.operator).await?
+    {
+        return Ok(kept);
+    }
+    const DEMO: &str = "demo";
+    let actor = Actor::at_the_machine("notihub up".into());
+    let permit = actor.administering()?;
+    let partner = match store::partner::find(hub.store.api(), DEMO).await? {
+        Some(demo) => flow::partner::rotate(hub, permit, demo.partner_id, TimeDelta::zero()).await?,
+        None => {
+            let change = Change { name: Some(DEMO.into()), ..Change::default() };
+            flow::partner::create(hub, permit, change).await?.1
+        }
+    };
+    let operator = flow::partner::create_key(hub, permit, role::Role::Operator, "operator").await?;
+    let kept = Kept { partner, operator };
+    if let Err(e) =
+        std::fs::create_dir_all(&folder).map_err(|e| Error::Setup(e.to_string())).and_then(|()| kept.write(&folder))
+    {
+        tracing::warn!(error = %e, "the keys cannot be kept for the next start, which then makes new ones");
+    }
+    Ok(kept)
+}
+
+async fn is_good(hub: &Hub, credentials: &Credentials) -> Result<bool> {
+    let key = store::key::get(hub.store.api(), &credentials.client_id).await?;
+    let hash = crypt::keyed_hash(&hub.pepper, credentials.client_secret.as_bytes());
+    Ok(key.is_some_and(|key| key.revoked_at.is_none() && crypt::same(&key.secret_hash, &hash)))
 }
 
 /// Starts the private PostgreSQL, watched until the ground goes.

@@ -28,13 +28,14 @@ pub struct Accepted {
 
 /// Accepts one message, together with whatever else arrives meanwhile.
 pub async fn accept(hub: &Hub, partner: &Partner, message: NewMessage) -> Result<Accepted> {
-    let accepted = hub.intake.write(prepare(hub, partner, message)).await?;
+    let accepted = hub.intake.write(prepare(hub, partner, message)?).await?;
     Ok(accepted)
 }
 
 /// Accepts all of them, or none. The caller has its turn (`Intake::batch`).
 pub async fn accept_all(hub: &Hub, partner: &Partner, messages: Vec<NewMessage>) -> Result<Vec<Accepted>> {
-    let inserts: Vec<Insert> = messages.into_iter().map(|message| prepare(hub, partner, message)).collect();
+    let inserts: Vec<Insert> =
+        messages.into_iter().map(|message| prepare(hub, partner, message)).collect::<Result<_>>()?;
     let refs: Vec<&Insert> = inserts.iter().collect();
     let now = hub.clock.now();
     let mut tx = hub.store.begin_intake().await?;
@@ -65,17 +66,20 @@ pub async fn accept_all(hub: &Hub, partner: &Partner, messages: Vec<NewMessage>)
     Ok(accepted)
 }
 
-fn prepare(hub: &Hub, partner: &Partner, message: NewMessage) -> Insert {
-    Insert {
+fn prepare(hub: &Hub, partner: &Partner, message: NewMessage) -> Result<Insert> {
+    let message_id = hub.next_id();
+    let detail = store::message::write_detail(&hub.keyring, message_id, &message.detail, partner.encrypt_content)?;
+    Ok(Insert {
         lanes: lanes(hub, partner, &message),
-        message_id: hub.next_id(),
+        message_id,
+        detail,
         partner_id: partner.partner_id,
         shard: partner.shard,
         fingerprint: message.fingerprint(),
         created_at: hub.clock.now(),
         max_attempts: hub.settings.retry.retry_max_attempts,
         message,
-    }
+    })
 }
 
 /// Where each delivery waits: in its prompt lane while the partner has no more than its fair share there.

@@ -91,7 +91,7 @@ pub async fn hold(hub: &Hub, claim: Claim) -> Ready {
     let Claim { rows: claimed, holder } = claim;
     let wanted: BTreeSet<(i16, Tsid)> = claimed.iter().map(|c| (c.key.shard, c.key.message_id)).collect();
     let wanted: Vec<(i16, Tsid)> = wanted.into_iter().collect();
-    let contents = store::message::contents(hub.store.engine(), &wanted).await.unwrap_or_else(|e| {
+    let contents = store::message::contents(hub.store.engine(), &hub.keyring, &wanted).await.unwrap_or_else(|e| {
         tracing::warn!(error = %e, deliveries = claimed.len(), "claimed, but what to send could not be read");
         Vec::new()
     });

@@ -3,10 +3,15 @@
 pub mod accept;
 pub mod cancel;
 pub mod deliver;
+pub mod erase;
 pub mod fsck;
 pub mod intake;
+pub mod partner;
 pub mod promote;
+pub mod rate;
 pub mod reap;
+pub mod reseal;
 pub mod retain;
+pub mod sign_in;
 pub mod story;
 pub mod sweep;

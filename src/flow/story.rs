@@ -19,7 +19,7 @@ pub struct Whole {
 
 pub async fn whole(hub: &Hub, partner: &Partner, message_id: Tsid) -> Result<Whole> {
     let (id, shard, db) = (partner.partner_id, partner.shard, hub.store.api());
-    let message = store::message::get(db, id, shard, message_id).await?.ok_or(Error::NotFound)?;
+    let message = store::message::get(db, &hub.keyring, id, shard, message_id).await?.ok_or(Error::NotFound)?;
     let deliveries = delivery::of_message(db, id, shard, message_id, None).await?;
     let attempts = attempt::of_message(db, id, shard, message_id, None).await?;
     let overall = Overall::of(deliveries.iter().map(|d| (d.lane.channel(), d.status, d.attempt)));

@@ -190,7 +190,7 @@ fn read_message(value: Value, pointer: &str, rules: &Rules, faults: &Faults) -> 
         client_msg_id,
         kind: kind?,
         priority: priority?,
-        detail: Detail { title, contents: routes.contents, metadata },
+        detail: Detail { title, contents: routes.contents, metadata, erased: false },
         deliveries: routes.deliveries,
         scheduled_at,
         expires_at,

@@ -293,6 +293,50 @@ impl<'f> Fields<'f> {
         list(value, &pointer, self.faults)
     }
 
+    /// A whole number in a range.
+    pub fn number(&mut self, name: &str, range: std::ops::RangeInclusive<i64>) -> Option<i64> {
+        let pointer = self.at(name);
+        let value = self.take(name)?;
+        let Some(number) = value.as_i64() else {
+            mismatch(self.faults, &pointer, "a whole number", &value);
+            return None;
+        };
+        if !range.contains(&number) {
+            let reason = if number < *range.start() { "min" } else { "max" };
+            let detail = format!("must be from {} to {}", range.start(), range.end());
+            self.faults.add(pointer, reason, detail);
+            return None;
+        }
+        Some(number)
+    }
+
+    pub fn flag(&mut self, name: &str) -> Option<bool> {
+        let pointer = self.at(name);
+        match self.take(name)? {
+            Value::Bool(flag) => Some(flag),
+            other => {
+                mismatch(self.faults, &pointer, "true or false", &other);
+                None
+            }
+        }
+    }
+
+    /// A list of words of a closed set.
+    pub fn words<T: std::str::FromStr>(&mut self, name: &str, words: &[&str]) -> Option<Vec<T>> {
+        let faults = self.faults;
+        let items = self.list(name)?;
+        let read = |(pointer, value): (String, Value)| {
+            let word = text(value, &pointer, Text::line(64), faults)?;
+            one_of(&word, &pointer, words, faults, Code::E001)
+        };
+        Some(items.into_iter().filter_map(read).collect())
+    }
+
+    /// Whether the field is there and null: to be emptied, where a field that is not there is to be left as it is.
+    pub fn is_null(&self, name: &str) -> bool {
+        self.left.get(name).is_some_and(Value::is_null)
+    }
+
     pub fn time(&mut self, name: &str) -> Option<DateTime<Utc>> {
         let pointer = self.at(name);
         match self.take(name)? {

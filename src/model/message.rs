@@ -19,10 +19,18 @@ pub struct Detail {
     pub contents: Vec<Content>,
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub metadata: Map<String, Value>,
+    /// Something of it was erased, because a person asked or its time was over.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub erased: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// What goes out over one channel; the same for all its recipients.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Content {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,

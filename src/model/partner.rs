@@ -1,9 +1,12 @@
 //! A partner: a domain service that posts messages. The tenant: whatever it posts is seen by nobody else, and what one
 //! does hurts no other.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::channel::Channel;
+use super::role::Role;
 use crate::id::Tsid;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,4 +84,15 @@ impl Partner {
     pub fn oldest_seen(&self, now: DateTime<Utc>) -> Tsid {
         Tsid::floor(now - TimeDelta::days(i64::from(self.lookup_days)))
     }
+}
+
+/// Who signed in: a key, and the partner it speaks for. Operators and admins speak for none.
+#[derive(Debug, Clone)]
+pub struct Account {
+    pub client_id: String,
+    pub role: Role,
+    /// Tokens of an earlier one are void.
+    pub epoch: i32,
+    pub revoked: bool,
+    pub partner: Option<Arc<Partner>>,
 }

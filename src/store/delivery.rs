@@ -388,3 +388,26 @@ pub async fn list(
     .await?;
     found.into_iter().map(|r| Ok(row!(r))).collect()
 }
+
+/// Which delivery of a message goes to whom, and says what.
+pub struct Addressed {
+    pub no: i16,
+    pub content: i16,
+    pub recipient: String,
+    pub status: Status,
+}
+
+pub async fn contents(db: impl Db<'_>, shard: i16, message_id: Tsid) -> Result<Vec<Addressed>> {
+    let rows = sqlx::query_file!("sql/delivery/contents.sql", shard, message_id.0).fetch_all(db).await?.into_iter();
+    let row = rows.map(|r| {
+        let status = word(&r.status, "status")?;
+        Ok(Addressed { no: r.no, content: r.content, recipient: r.recipient, status })
+    });
+    row.collect()
+}
+
+/// Erases who these deliveries went to, and what providers said of them.
+pub async fn hide(db: impl Db<'_>, shard: i16, message_id: Tsid, nos: &[i16]) -> Result<()> {
+    sqlx::query_file!("sql/delivery/hide.sql", shard, message_id.0, nos).execute(db).await?;
+    Ok(())
+}

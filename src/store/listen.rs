@@ -1,19 +1,18 @@
-//! Hints between processes: which lanes just got something. Only hints; polling is the guarantee. Sent on a connection
+//! Notices between processes: which lanes just got something, who posts much, that a partner changed. Only hints; polling,
+//! and a short memory, are the guarantee. Sent on a connection
 //! outside any transaction: inside one, NOTIFY takes a lock over the whole database at commit. (Runtime queries: the
 //! channel's name is not a parameter.)
 
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgListener;
 
-use super::Store;
+use super::{Db, Store};
 use crate::error::Result;
 use crate::id::Tsid;
 use crate::model::fairness::Share;
 use crate::model::lane::Lane;
 use crate::model::watermark::{Place, Ready};
 
-const CHANNEL: &str = "notihub_ready";
-const SHARES: &str = "notihub_shares";
 /// NOTIFY takes less than 8,000 bytes; a hint that would be longer names nothing and so means: look everywhere.
 const PAYLOAD_BYTES: usize = 7_900;
 
@@ -23,7 +22,16 @@ pub async fn hint(store: &Store, from: Tsid, ready: &Ready) -> Result<()> {
     let places = ready.places.iter().map(place).collect::<Vec<_>>().join(",");
     let places = if places.len() > PAYLOAD_BYTES || ready.anywhere { String::new() } else { places };
     let payload = format!("{from};{places}");
-    sqlx::query("select pg_notify($1, $2)").bind(CHANNEL).bind(payload).execute(store.engine()).await?;
+    tell(store.engine(), Topic::Ready, payload).await
+}
+
+/// A partner or a key changed: whoever remembers one reads it again. After the commit.
+pub async fn tell_changed(store: &Store) -> Result<()> {
+    tell(store.api(), Topic::Changed, String::new()).await
+}
+
+async fn tell(db: impl Db<'_>, topic: Topic, payload: String) -> Result<()> {
+    sqlx::query("select pg_notify($1, $2)").bind(topic.channel()).bind(payload).execute(db).await?;
     Ok(())
 }
 
@@ -38,26 +46,7 @@ pub async fn tell_shares(store: &Store, from: Tsid, mut shares: Vec<Share>) -> R
         }
         payload.push_str(&share);
     }
-    sqlx::query("select pg_notify($1, $2)").bind(SHARES).bind(payload).execute(store.engine()).await?;
-    Ok(())
-}
-
-/// What other processes say of whom they accept much from.
-pub struct Shares(PgListener);
-
-impl Shares {
-    pub async fn open(store: &Store) -> Result<Shares> {
-        let mut listener = PgListener::connect_with(store.listen()).await?;
-        listener.listen(SHARES).await?;
-        Ok(Shares(listener))
-    }
-
-    /// Who said it, and what.
-    pub async fn next(&mut self) -> Result<(Tsid, Vec<Share>)> {
-        let notice = self.0.recv().await?;
-        let (from, shares) = notice.payload().split_once(';').unwrap_or_default();
-        Ok((from.parse().unwrap_or(Tsid(0)), shares.split(',').filter_map(read_share).collect()))
-    }
+    tell(store.engine(), Topic::Shares, payload).await
 }
 
 fn read_share(text: &str) -> Option<Share> {
@@ -67,32 +56,62 @@ fn read_share(text: &str) -> Option<Share> {
     Some(Share { partner_id: Tsid(partner.parse().ok()?), place, count: count.parse().ok()? })
 }
 
-/// What a process said: it wakes others, and knows its own voice.
-pub struct Hint {
-    pub from: Tsid,
-    pub ready: Ready,
+/// What a process said to the others.
+pub enum Notice {
+    /// Something became ready.
+    Ready { from: Tsid, ready: Ready },
+    /// Whom it accepts much from.
+    Shares { from: Tsid, shares: Vec<Share> },
+    /// A partner or a key is not what it was.
+    Changed,
+    /// The connection was lost for a moment: something may have been said meanwhile.
+    Missed,
 }
 
-pub struct Hints(PgListener);
+/// What a listener wants to hear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Topic {
+    Ready,
+    Shares,
+    Changed,
+}
 
-impl Hints {
-    pub async fn open(store: &Store) -> Result<Hints> {
+impl Topic {
+    fn channel(self) -> &'static str {
+        match self {
+            Topic::Ready => "notihub_ready",
+            Topic::Shares => "notihub_shares",
+            Topic::Changed => "notihub_changed",
+        }
+    }
+}
+
+/// One connection that hears all its topics.
+pub struct Notices(PgListener);
+
+impl Notices {
+    pub async fn open(store: &Store, topics: &[Topic]) -> Result<Notices> {
         let mut listener = PgListener::connect_with(store.listen()).await?;
-        listener.listen(CHANNEL).await?;
-        Ok(Hints(listener))
+        listener.listen_all(topics.iter().map(|topic| topic.channel())).await?;
+        Ok(Notices(listener))
     }
 
-    /// The next hint; none when the connection was lost meanwhile and hints may have been missed. Cancel-safe.
-    pub async fn next(&mut self) -> Result<Option<Hint>> {
-        let Some(notice) = self.0.try_recv().await? else { return Ok(None) };
-        let (from, places) = notice.payload().split_once(';').unwrap_or_default();
-        let mut ready = Ready::default();
-        for (place, since) in places.split(',').filter_map(read_place) {
-            ready.add(place, since);
+    /// The next of them. Cancel-safe.
+    pub async fn next(&mut self) -> Result<Notice> {
+        let Some(notice) = self.0.try_recv().await? else { return Ok(Notice::Missed) };
+        if notice.channel() == Topic::Changed.channel() {
+            return Ok(Notice::Changed);
         }
-        ready.anywhere = ready.places.is_empty();
+        let (from, said) = notice.payload().split_once(';').unwrap_or_default();
         // What cannot be read is taken as: somebody else, anywhere.
-        Ok(Some(Hint { from: from.parse().unwrap_or(Tsid(0)), ready }))
+        let from = from.parse().unwrap_or(Tsid(0));
+        if notice.channel() == Topic::Shares.channel() {
+            return Ok(Notice::Shares { from, shares: said.split(',').filter_map(read_share).collect() });
+        }
+        let mut ready = Ready::default();
+        said.split(',').filter_map(read_place).for_each(|(place, since)| ready.add(place, since));
+        ready.anywhere = ready.places.is_empty();
+        Ok(Notice::Ready { from, ready })
     }
 }
 

@@ -1,10 +1,11 @@
 //! Messages.
 
 use chrono::{DateTime, Utc};
-use sqlx::types::Json;
+use data_encoding::BASE64;
 
-use super::{Db, word};
-use crate::error::Result;
+use super::{Conn, Db, word};
+use crate::crypt::Keyring;
+use crate::error::{Error, Result};
 use crate::id::Tsid;
 use crate::model::delivery::Status;
 use crate::model::lane::Lane;
@@ -20,17 +21,14 @@ pub struct Insert {
     pub max_attempts: i16,
     /// Of each delivery, in their order.
     pub lanes: Vec<Lane>,
+    /// What `messages.detail` will hold: `write_detail` makes it.
+    pub detail: String,
     pub message: NewMessage,
 }
 
 /// Writes messages with their deliveries and keys, ready from `now` on. Returns the ids written: what is missing had its
 /// key taken.
 pub async fn insert(db: impl Db<'_>, inserts: &[&Insert], now: DateTime<Utc>) -> Result<Vec<Tsid>> {
-    let details: Vec<String> = inserts
-        .iter()
-        .map(|i| serde_json::to_string(&i.message.detail))
-        .collect::<Result<_, _>>()
-        .map_err(|e| crate::error::Error::Internal(format!("a message does not serialise: {e}")))?;
     let deliveries = || (1i64..).zip(inserts).flat_map(|(n, i)| i.message.deliveries.iter().map(move |d| (n, i, d)));
     let written = sqlx::query_file_scalar!(
         "sql/message/insert.sql",
@@ -41,7 +39,7 @@ pub async fn insert(db: impl Db<'_>, inserts: &[&Insert], now: DateTime<Utc>) ->
         &inserts.iter().map(|i| i.fingerprint.to_vec()).collect::<Vec<_>>(),
         &inserts.iter().map(|i| i.message.kind.clone()).collect::<Vec<_>>(),
         &inserts.iter().map(|i| i.message.priority.as_str().to_owned()).collect::<Vec<_>>(),
-        &details,
+        &inserts.iter().map(|i| i.detail.clone()).collect::<Vec<_>>(),
         &inserts.iter().map(|i| i.created_at).collect::<Vec<_>>(),
         &inserts.iter().map(|i| i.message.scheduled_at).collect::<Vec<_>>() as &[Option<DateTime<Utc>>],
         &inserts.iter().map(|i| i.message.expires_at).collect::<Vec<_>>() as &[Option<DateTime<Utc>>],
@@ -66,7 +64,11 @@ pub struct Contents {
 }
 
 /// Contents by message; none for one that cannot be understood, so that it does not spoil the others.
-pub async fn contents(db: impl Db<'_>, messages: &[(i16, Tsid)]) -> Result<Vec<(Tsid, Option<Contents>)>> {
+pub async fn contents(
+    db: impl Db<'_>,
+    keyring: &Keyring,
+    messages: &[(i16, Tsid)],
+) -> Result<Vec<(Tsid, Option<Contents>)>> {
     let ids: Vec<i64> = messages.iter().map(|m| m.1.0).collect();
     let (Some(&low), Some(&high)) = (ids.iter().min(), ids.iter().max()) else { return Ok(Vec::new()) };
     let shards: Vec<i16> = messages.iter().map(|m| m.0).collect();
@@ -74,14 +76,137 @@ pub async fn contents(db: impl Db<'_>, messages: &[(i16, Tsid)]) -> Result<Vec<(
     Ok(rows
         .into_iter()
         .map(|r| {
-            let detail: Option<Detail> = serde_json::from_str(&r.detail).ok();
+            let detail = read_detail(keyring, Tsid(r.message_id), &r.detail).ok();
             let contents = detail.map(|detail| Contents { kind: r.kind, detail, created_at: r.created_at });
             (Tsid(r.message_id), contents)
         })
         .collect())
 }
 
-pub async fn get(db: impl Db<'_>, partner_id: Tsid, shard: i16, message_id: Tsid) -> Result<Option<Message>> {
+/// What a message says as it stands in the books: as JSON, or sealed.
+pub fn write_detail(keyring: &Keyring, message_id: Tsid, detail: &Detail, sealed: bool) -> Result<String> {
+    let text =
+        serde_json::to_string(detail).map_err(|e| Error::Internal(format!("a message does not serialise: {e}")))?;
+    if !sealed {
+        return Ok(text);
+    }
+    let sealed = BASE64.encode(&keyring.seal(&place(message_id), text.as_bytes())?);
+    Ok(format!("{SEALED}\"{sealed}\"}}"))
+}
+
+pub fn read_detail(keyring: &Keyring, message_id: Tsid, text: &str) -> Result<Detail> {
+    let unreadable = |e: serde_json::Error| Error::Internal(format!("message {message_id} cannot be understood: {e}"));
+    if !is_sealed(text) {
+        return serde_json::from_str(text).map_err(unreadable);
+    }
+    let opened = keyring.open(&place(message_id), &sealed_bytes(text))?;
+    serde_json::from_slice(&opened).map_err(unreadable)
+}
+
+/// How PostgreSQL writes an object of this one field.
+const SEALED: &str = "{\"sealed\": ";
+
+pub fn is_sealed(text: &str) -> bool {
+    text.starts_with(SEALED)
+}
+
+/// Whether it is sealed under the key that seals now.
+pub fn is_fresh(keyring: &Keyring, text: &str) -> bool {
+    keyring.is_fresh(&sealed_bytes(text))
+}
+
+fn sealed_bytes(text: &str) -> Vec<u8> {
+    let sealed = text.strip_prefix(SEALED).unwrap_or_default().trim_matches(['"', '}']);
+    BASE64.decode(sealed.as_bytes()).unwrap_or_default()
+}
+
+fn place(message_id: Tsid) -> String {
+    format!("messages|detail|{message_id}")
+}
+
+/// A message held still.
+pub struct Locked {
+    pub partner_id: Tsid,
+    pub client_msg_id: Option<String>,
+    pub detail: String,
+}
+
+/// Until the transaction ends.
+pub async fn lock(tx: &mut Conn, shard: i16, message_id: Tsid) -> Result<Option<Locked>> {
+    let row = sqlx::query_file!("sql/message/lock.sql", shard, message_id.0).fetch_optional(tx).await?;
+    Ok(row.map(|r| Locked { partner_id: Tsid(r.partner_id), client_msg_id: r.client_msg_id, detail: r.detail }))
+}
+
+/// Writes what a message says anew, and its key.
+pub async fn rewrite(
+    db: impl Db<'_>,
+    shard: i16,
+    message_id: Tsid,
+    detail: &str,
+    client_msg_id: Option<&str>,
+) -> Result<()> {
+    sqlx::query_file!("sql/message/rewrite.sql", shard, message_id.0, detail, client_msg_id).execute(db).await?;
+    Ok(())
+}
+
+/// Messages that say something of a person. `forms` are its address in every form, `patterns` the same for `like`.
+pub async fn holding(
+    conn: &mut Conn,
+    partner: Option<Tsid>,
+    forms: &[String],
+    patterns: &[String],
+) -> Result<Vec<(i16, Tsid)>> {
+    let rows = sqlx::query_file!("sql/message/holding.sql", partner.map(|id| id.0), forms, patterns).fetch_all(conn);
+    Ok(rows.await?.into_iter().map(|r| (r.shard, Tsid(r.message_id))).collect())
+}
+
+pub struct Sealed {
+    pub shard: i16,
+    pub message_id: Tsid,
+    pub partner_id: Tsid,
+    pub detail: String,
+}
+
+pub async fn sealed(db: impl Db<'_>, partner: Option<Tsid>, after: Tsid, rows: i64) -> Result<Vec<Sealed>> {
+    let found =
+        sqlx::query_file!("sql/message/sealed.sql", partner.map(|id| id.0), after.0, rows).fetch_all(db).await?;
+    let row = found.into_iter().map(|r| Sealed {
+        shard: r.shard,
+        message_id: Tsid(r.message_id),
+        partner_id: Tsid(r.partner_id),
+        detail: r.detail,
+    });
+    Ok(row.collect())
+}
+
+/// A partner's messages in a range of ids, and whether something of each is still open.
+pub async fn wipeable(
+    db: impl Db<'_>,
+    partner_id: Tsid,
+    shard: i16,
+    from: Tsid,
+    below: Tsid,
+    rows: i64,
+) -> Result<Vec<(Tsid, bool)>> {
+    let found = sqlx::query_file!("sql/message/wipeable.sql", partner_id.0, shard, from.0, below.0, rows).fetch_all(db);
+    Ok(found.await?.into_iter().map(|r| (Tsid(r.message_id), r.open)).collect())
+}
+
+/// Erases what settled messages say and to whom; says how many.
+pub async fn wipe(db: impl Db<'_>, shard: i16, ids: &[Tsid]) -> Result<i64> {
+    let (Some(low), Some(high)) = (ids.iter().min(), ids.iter().max()) else { return Ok(0) };
+    let shards = vec![shard; ids.len()];
+    let all: Vec<i64> = ids.iter().map(|id| id.0).collect();
+    Ok(sqlx::query_file_scalar!("sql/message/wipe.sql", &shards, &all, low.0, high.0).fetch_one(db).await?)
+}
+
+pub async fn get(
+    db: impl Db<'_>,
+    keyring: &Keyring,
+    partner_id: Tsid,
+    shard: i16,
+    message_id: Tsid,
+) -> Result<Option<Message>> {
     let row = sqlx::query_file!("sql/message/get.sql", partner_id.0, shard, message_id.0).fetch_optional(db).await?;
     row.map(|r| {
         Ok(Message {
@@ -90,7 +215,7 @@ pub async fn get(db: impl Db<'_>, partner_id: Tsid, shard: i16, message_id: Tsid
             client_msg_id: r.client_msg_id,
             kind: r.kind,
             priority: r.priority.parse().unwrap_or_default(),
-            detail: r.detail.0,
+            detail: read_detail(keyring, message_id, &r.detail)?,
             created_at: r.created_at,
             scheduled_at: r.scheduled_at,
             expires_at: r.expires_at,
@@ -117,6 +242,7 @@ pub struct Listed {
 
 pub async fn list(
     db: impl Db<'_>,
+    keyring: &Keyring,
     partner_id: Tsid,
     shard: i16,
     filter: &Filter,
@@ -151,7 +277,7 @@ pub async fn list(
                     client_msg_id: r.client_msg_id,
                     kind: r.kind,
                     priority: r.priority.parse().unwrap_or_default(),
-                    detail: r.detail.0,
+                    detail: read_detail(keyring, Tsid(r.message_id), &r.detail)?,
                     created_at: r.created_at,
                     scheduled_at: r.scheduled_at,
                     expires_at: r.expires_at,

@@ -2,17 +2,22 @@
 //! do. What commits together is put together in `flow`, with a `Tx` from here.
 
 pub mod attempt;
+pub mod audit;
 pub mod bench;
 pub mod delivery;
 pub mod event;
 pub mod fsck;
 pub mod hub;
 pub mod idempotency;
+pub mod key;
 pub mod lane;
 pub mod listen;
 pub mod message;
 pub mod partition;
 pub mod partner;
+pub mod rate;
+pub mod refresh_token;
+pub mod signing_key;
 pub mod worker;
 
 use std::str::FromStr;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::hub::Hub;
 use crate::limits;
 use crate::model::watermark::Ready;
-use crate::store::listen::{self, Hints, Shares};
+use crate::store::listen::{self, Notice, Notices, Topic};
 
 /// At most a hundred hints a second from a process.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -31,16 +31,46 @@ pub fn start_telling(hub: &Hub) {
     });
 }
 
-pub fn start_listening(hub: &Hub) {
+/// Hears what other processes say of these topics.
+pub fn start_listening(hub: &Hub, topics: Vec<Topic>) {
     let hub = hub.clone();
     hub.clone().shutdown.spawn(async move {
         while !hub.shutdown.is_stopping() {
-            if let Err(e) = listen_until_lost(&hub).await {
-                tracing::debug!(error = %e, "hints cannot be heard; polling finds the work");
+            if let Err(e) = listen_until_lost(&hub, &topics).await {
+                tracing::debug!(error = %e, "notices cannot be heard; polling finds the work");
             }
             hub.shutdown.sleep(Duration::from_secs(1)).await;
         }
     });
+}
+
+async fn listen_until_lost(hub: &Hub, topics: &[Topic]) -> crate::error::Result<()> {
+    let mut notices = Notices::open(&hub.store, topics).await?;
+    // What was said before we listened was missed.
+    let mut heard = Notice::Missed;
+    loop {
+        match heard {
+            // Every process knows its own voice.
+            Notice::Ready { from, .. } | Notice::Shares { from, .. } if from == hub.process => (),
+            Notice::Ready { ready, .. } => hub.wake.heard(&ready),
+            Notice::Shares { shares, .. } => {
+                let (now, mut fairness) = (hub.clock.now(), hub.fairness());
+                shares.into_iter().for_each(|share| fairness.heard(share, now, limits::FAIR_TELL_EVERY));
+            }
+            Notice::Changed => {
+                hub.forget_accounts();
+                crate::flow::sign_in::read_keys(hub).await?;
+            }
+            Notice::Missed => {
+                hub.forget_accounts();
+                hub.wake.heard(&Ready { anywhere: true, ..Ready::default() });
+            }
+        }
+        heard = tokio::select! {
+            heard = notices.next() => heard?,
+            () = hub.shutdown.stopping() => return Ok(()),
+        };
+    }
 }
 
 /// Tells the other processes whom this one accepts much from.
@@ -50,46 +80,4 @@ pub async fn tell_shares(hub: Hub) -> crate::error::Result<bool> {
         listen::tell_shares(&hub.store, hub.process, shares).await?;
     }
     Ok(false)
-}
-
-pub fn start_listening_to_shares(hub: &Hub) {
-    let hub = hub.clone();
-    hub.clone().shutdown.spawn(async move {
-        while !hub.shutdown.is_stopping() {
-            if let Err(e) = hear_shares_until_lost(&hub).await {
-                tracing::debug!(error = %e, "what others accept cannot be heard; fairness is decided by what comes here");
-            }
-            hub.shutdown.sleep(Duration::from_secs(1)).await;
-        }
-    });
-}
-
-async fn hear_shares_until_lost(hub: &Hub) -> crate::error::Result<()> {
-    let mut shares = Shares::open(&hub.store).await?;
-    loop {
-        let (from, heard) = tokio::select! {
-            heard = shares.next() => heard?,
-            () = hub.shutdown.stopping() => return Ok(()),
-        };
-        if from != hub.process {
-            let (now, mut fairness) = (hub.clock.now(), hub.fairness());
-            heard.into_iter().for_each(|share| fairness.heard(share, now, limits::FAIR_TELL_EVERY));
-        }
-    }
-}
-
-async fn listen_until_lost(hub: &Hub) -> crate::error::Result<()> {
-    let mut hints = Hints::open(&hub.store).await?;
-    loop {
-        let heard = tokio::select! {
-            heard = hints.next() => heard?,
-            () = hub.shutdown.stopping() => return Ok(()),
-        };
-        match heard {
-            Some(hint) if hint.from == hub.process => (),
-            Some(hint) => hub.wake.heard(&hint.ready),
-            // The connection was lost for a moment: something may have been said meanwhile.
-            None => hub.wake.heard(&Ready { anywhere: true, ..Ready::default() }),
-        }
-    }
 }

@@ -15,6 +15,7 @@ use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
 use crate::store;
+use crate::store::listen::Topic;
 
 use driver::{Repeat, repeat};
 
@@ -37,8 +38,16 @@ pub fn start(hub: &Hub, role: Role) {
     if role != Role::Worker {
         repeat(hub, "fairness", every(limits::FAIR_LOOK_EVERY), weigh);
         repeat(hub, "shares", every(limits::FAIR_TELL_EVERY), hints::tell_shares);
-        hints::start_listening_to_shares(hub);
     }
+    let mut topics = Vec::new();
+    if role != Role::Worker {
+        topics.extend([Topic::Shares, Topic::Changed]);
+    }
+    if role != Role::Api {
+        topics.push(Topic::Ready);
+    }
+    hints::start_listening(hub, topics);
+    repeat(hub, "keys", every(Duration::from_secs(60)), keys);
     if role == Role::Api {
         return;
     }
@@ -46,7 +55,6 @@ pub fn start(hub: &Hub, role: Role) {
     let worker = hub.next_id();
     let (reaper, promoter, sweeper) = (Stateful::default(), Stateful::default(), Stateful::default());
     deliver::start(hub, worker);
-    hints::start_listening(hub);
     repeat(hub, "reap", every(Duration::from_millis(timing.reap_every_ms)), move |hub| reap(hub, reaper.clone()));
     repeat(hub, "promote", every(Duration::from_millis(timing.promote_every_ms)), move |hub| {
         promote(hub, promoter.clone())
@@ -61,6 +69,11 @@ type Stateful<T> = Arc<Mutex<T>>;
 
 async fn retain(hub: Hub) -> Result<bool> {
     flow::retain::retain(&hub).await?;
+    Ok(false)
+}
+
+async fn keys(hub: Hub) -> Result<bool> {
+    flow::sign_in::keep_keys(&hub).await?;
     Ok(false)
 }
 

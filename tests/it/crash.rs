@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection, PgPool};
 use tokio::task::JoinSet;
 
-use crate::processes::{Folder, Notihub, Program, fsck, get, http, post, until, wait_for};
+use crate::processes::{Folder, Notihub, Program, fsck, get, http_in, http_to, post, until, wait_for};
 use crate::support::{App, email, fresh_database, slack_post};
 
 /// As short as the rules between them allow: a call must have longer than a statement.
@@ -107,7 +107,7 @@ async fn a_killed_worker_loses_nothing_and_doubles_only_what_it_held() {
     let mut serve = start(&["serve", "--listen=127.0.0.1:0"]);
     let address = serve.address().await;
     let workers = [start(&["work"]), start(&["work"])];
-    let ids = post_many(&http(), address, 0..10_000).await;
+    let ids = post_many(&http_to(&url).await, address, 0..10_000).await;
 
     // Frozen first, so that it surely holds something when it is killed.
     let db = PgPool::connect(&url).await.unwrap();
@@ -219,7 +219,7 @@ async fn a_killed_postgres_loses_nothing_that_was_accepted() {
         .env("NOTIHUB_DATABASE_URL", &url)
         .env("NOTIHUB_SLACK_DESTINATION", format!("ops={}", slack.hook("ops")))
         .start();
-    let (address, http) = (serve.address().await, http());
+    let (address, http) = (serve.address().await, http_to(&url).await);
     let ledger: Arc<Mutex<Ledger>> = Arc::default();
     let mut clients = JoinSet::new();
     for name in 0..8 {
@@ -333,8 +333,9 @@ async fn dies_at(step: &str, hold: bool, expected: Died) {
         message
     };
     let messages: Vec<Value> = tokens.iter().map(message).collect();
-    let (status, body) =
-        post(&http(), address, "/v1/messages/batch", &json!({ "messages": messages })).await.expect("an answer");
+    let (status, body) = post(&http_to(&url).await, address, "/v1/messages/batch", &json!({ "messages": messages }))
+        .await
+        .expect("an answer");
     assert_eq!(status, 202, "{body}");
     let ids = body["messages"].as_array().unwrap().iter().map(|m| m["messageId"].as_str().unwrap().parse().unwrap());
     let promises = Promises { accepted: tokens.iter().cloned().zip(ids).collect(), ..Promises::default() };
@@ -425,13 +426,13 @@ async fn an_api_may_die_at_any_step() {
         let body = if path.ends_with("batch") { json!({ "messages": [message] }) } else { message };
         let mut doomed = serve(step);
         let address = doomed.address().await;
-        assert_eq!(post(&http(), address, path, &body).await, None, "{step}");
+        assert_eq!(post(&http_to(&url).await, address, path, &body).await, None, "{step}");
         assert_eq!(doomed.ended().await.code, None, "{step}");
         let written = i64::from(then == 200);
         assert_eq!(count(&db, "select count(*) from messages").await, i64::try_from(n).unwrap() + written, "{step}");
         let mut next = serve("");
         let address = next.address().await;
-        let (status, answer) = post(&http(), address, path, &body).await.expect("an answer");
+        let (status, answer) = post(&http_to(&url).await, address, path, &body).await.expect("an answer");
         assert_eq!(status, then, "{step}: {answer}");
         assert_eq!(count(&db, "select count(*) from messages").await, i64::try_from(n).unwrap() + 1, "{step}");
         next.stop().await.expect(0);
@@ -460,7 +461,7 @@ async fn what_was_accepted_before_everything_was_killed_is_delivered_after() {
         // Some calls hang, so that something is held when it dies.
         slack.script(Behaviour::Ok, 200);
         slack.script(Behaviour::Hang, 5);
-        ids.extend(post_many(&http(), address, round * 1000..round * 1000 + 1000).await);
+        ids.extend(post_many(&http_in(&folder).await, address, round * 1000..round * 1000 + 1000).await);
         let seen = slack.records().len();
         until("the middle", async || slack.records().len() > seen + 250).await;
         hub.signal(Signal::SIGKILL);

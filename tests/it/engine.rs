@@ -32,7 +32,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::{Connection as _, PgConnection, Postgres};
 use tokio::sync::Semaphore;
 
-use crate::support::{App, email, slack_post, start_time};
+use crate::support::{App, MASTER_KEY, email, slack_post, start_time};
 
 /// Another process on the same database: connections, ids and hints of its own; the same providers and clock.
 async fn another(app: &App) -> Hub {
@@ -42,7 +42,9 @@ async fn another(app: &App) -> Hub {
 async fn another_with(app: &App, sizes: PoolSizes, clock: Clock) -> Hub {
     let store = Store::new(&app.url, sizes).unwrap();
     let (settings, providers) = (app.hub.settings.clone(), app.hub.providers.clone());
-    Hub::start(Parts { settings, store, providers, clock, shutdown: Shutdown::new() }).await.unwrap()
+    Hub::start(Parts { settings, store, providers, clock, shutdown: Shutdown::new(), master_keys: vec![MASTER_KEY] })
+        .await
+        .unwrap()
 }
 
 async fn stop(hub: Hub) {
@@ -638,6 +640,7 @@ async fn a_held_channel_is_not_called_on_a_lease_that_is_over() {
         providers: app.hub.providers.clone(),
         clock: app.hub.clock.clone(),
         shutdown: Shutdown::new(),
+        master_keys: vec![MASTER_KEY],
     })
     .await
     .unwrap();
@@ -1165,6 +1168,7 @@ async fn an_answer_is_kept_until_it_can_be_written() {
         providers: app.hub.providers.clone(),
         clock: app.hub.clock.clone(),
         shutdown: Shutdown::new(),
+        master_keys: vec![MASTER_KEY],
     })
     .await
     .unwrap();
@@ -1255,7 +1259,7 @@ async fn months(app: &App) -> sqlx::PgPool {
         let then = hub.clock.now() + TimeDelta::weeks(week);
         store::partition::maintain(&hub.store, then, DateTime::UNIX_EPOCH).await.unwrap();
     }
-    let (partner, shard) = (hub.partner.partner_id.0, hub.partner.shard);
+    let (partner, shard) = (app.partner.partner_id.0, app.partner.shard);
     for week in 0..12 {
         let at: DateTime<Utc> = hub.clock.now() + TimeDelta::weeks(week);
         let first = Tsid::floor(at).0;
@@ -1294,7 +1298,7 @@ async fn indexes(db: &sqlx::PgPool) -> BTreeMap<String, String> {
 async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
     let app = App::new().await;
     let hub = &app.hub;
-    let shard = hub.partner.shard;
+    let shard = app.partner.shard;
     sqlx::raw_sql("analyze").execute(&app.db().await).await.unwrap();
     let db = months(&app).await;
     let indexes = indexes(&db).await;

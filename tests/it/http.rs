@@ -11,19 +11,30 @@ use tokio::time::timeout;
 use crate::support::{App, email};
 
 /// A connection spoken by hand.
-pub struct Wire(BufStream<TcpStream>);
+pub struct Wire(BufStream<TcpStream>, String);
 
 /// Only a server that never answers takes so long; nothing is measured by it.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Wire {
     pub async fn open(app: &App) -> Wire {
-        Wire(BufStream::new(TcpStream::connect(app.address).await.expect("a connection")))
+        let signed = format!("Host: hub\r\nAuthorization: Bearer {}\r\n", app.token);
+        Wire(BufStream::new(TcpStream::connect(app.address).await.expect("a connection")), signed)
     }
 
-    /// A server that hangs up while we write is found out by what we read next.
+    /// Every request is signed after its host, unless it brings a header of its own. A server that hangs up while we write
+    /// is found out by what we read next.
     pub async fn send(&mut self, bytes: &[u8]) {
-        let _hung_up = self.0.write_all(bytes).await;
+        const HOST: &[u8] = b"Host: hub\r\n";
+        let brings_own = bytes.windows(14).any(|w| w.eq_ignore_ascii_case(b"authorization:"));
+        let (mut signed, mut rest) = (Vec::with_capacity(bytes.len() + 500), bytes);
+        while let Some(at) = rest.windows(HOST.len()).position(|w| w == HOST).filter(|_| !brings_own) {
+            signed.extend(&rest[..at]);
+            signed.extend(self.1.as_bytes());
+            rest = &rest[at + HOST.len()..];
+        }
+        signed.extend(rest);
+        let _hung_up = self.0.write_all(&signed).await;
         let _hung_up = self.0.flush().await;
     }
 

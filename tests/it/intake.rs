@@ -881,21 +881,6 @@ async fn a_pointer_repeats_little_of_what_was_sent() {
     app.done().await;
 }
 
-/// S3-20, S3-44: nobody has to sign in yet; the one partner there is owns every message. Sign-in by API key and token
-/// comes with partners.
-#[tokio::test]
-async fn nobody_has_to_sign_in_yet() {
-    let app = App::new().await;
-    let id = app.post("/v1/messages", good()).await.expect(202).id();
-    for authorization in ["Bearer nonsense", "Basic eDp5"] {
-        let headers = [JSON, ("Authorization", authorization)];
-        app.post_raw("/v1/messages", &headers, good().to_string().into_bytes()).await.expect(202);
-    }
-    app.get(&format!("/v1/messages/{id}")).await.expect(200);
-    assert_eq!(app.count("select count(distinct partner_id) from messages").await, 1);
-    app.done().await;
-}
-
 /// S0-15: the same request under the same key is the same message, in whatever order its fields come; another one under
 /// that key is refused, and what was refused leaves its key free.
 #[tokio::test]

@@ -19,7 +19,7 @@ use notihub::{api, config};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use crate::support::{App, settings, store};
+use crate::support::{App, MASTER_KEY, settings, store};
 
 /// `{type, title, message, recipient, channels}` as the seed has it.
 fn order_completed() -> Value {
@@ -484,11 +484,14 @@ async fn what_is_stored_outlives_the_process() {
         providers: app.hub.providers.clone(),
         clock: Clock::manual(app.hub.clock.now()),
         shutdown: shutdown.clone(),
+        master_keys: vec![MASTER_KEY],
     });
     let other = other.await.unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     api::server::start(listener, api::router(&other), &shutdown);
+    let http = reqwest::Client::new();
+    let there = |path: &str| http.get(format!("http://{address}{path}")).bearer_auth(&app.token).send();
     for path in [
         format!("/notifications/{id}"),
         format!("/notifications/{waits}"),
@@ -497,9 +500,7 @@ async fn what_is_stored_outlives_the_process() {
         "/notifications".to_owned(),
         "/v1/deliveries".to_owned(),
     ] {
-        let there: Value =
-            serde_json::from_str(&reqwest::get(format!("http://{address}{path}")).await.unwrap().text().await.unwrap())
-                .unwrap();
+        let there: Value = serde_json::from_str(&there(&path).await.unwrap().text().await.unwrap()).unwrap();
         assert_eq!(there, app.get(&path).await.expect(200).body, "{path}");
     }
     shutdown.stop();

@@ -10,8 +10,16 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use notihub::clock::Clock;
+use notihub::flow::{self, partner::Change};
+use notihub::hub::{Hub, Parts};
+use notihub::model::role::Actor;
+use notihub::provider::Providers;
+use notihub::shutdown::Shutdown;
 use serde_json::Value;
 use tokio::process::{Child, Command};
+
+use crate::support::{create_partner, named, settings, sign_in, store};
 
 /// How long a condition is waited for before a test gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -219,9 +227,57 @@ pub async fn fsck(folder: &Folder, database_url: &str) {
 }
 
 /// A client of the hub's API.
-pub fn http() -> reqwest::Client {
+/// A client of the hub on this database, signed in as a partner that may post as much as it likes.
+pub async fn http_to(url: &str) -> reqwest::Client {
+    http_with(url, Vec::new()).await
+}
+
+/// The same of an `up` that keeps its data in this folder.
+pub async fn http_in(folder: &Folder) -> reqwest::Client {
+    let url = notihub::cli::pg::running_url(&folder.data()).expect("a file").expect("a running PostgreSQL");
+    let key = std::fs::read_to_string(folder.data().join("master.key")).expect("a master key");
+    http_with(&url, vec![notihub::crypt::read_key(&key).expect("a key")]).await
+}
+
+/// As the demo partner of an `up`, with the key that it keeps in its folder.
+pub async fn http_as_demo(folder: &Folder, address: SocketAddr) -> reqwest::Client {
+    let kept = std::fs::read_to_string(folder.data().join("credentials.json")).expect("the keys of `up`");
+    let kept: Value = serde_json::from_str(&kept).expect("JSON");
+    let (status, signed_in) = post(&client(""), address, "/v1/auth/token", &kept["partner"]).await.expect("an answer");
+    assert_eq!(status, 200, "{signed_in}");
+    client(signed_in["accessToken"].as_str().expect("a token"))
+}
+
+fn client(token: &str) -> reqwest::Client {
+    let bearer = format!("Bearer {token}");
+    let headers = [(reqwest::header::AUTHORIZATION, bearer.parse().expect("a header"))].into_iter().collect();
+    reqwest::Client::builder().no_proxy().default_headers(headers).build().expect("a client")
+}
+
+async fn http_with(url: &str, master_keys: Vec<[u8; 32]>) -> reqwest::Client {
     let _first_wins = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder().no_proxy().build().expect("a client")
+    let parts = Parts {
+        settings: settings(&[]),
+        store: store(url),
+        providers: Providers::default(),
+        clock: Clock::system(),
+        shutdown: Shutdown::new(),
+        master_keys,
+    };
+    let hub = Hub::start(parts).await.expect("a hub");
+    let actor = Actor::at_the_machine("test".into());
+    let permit = actor.administering().expect("an admin");
+    let credentials = match notihub::store::partner::find(hub.store.api(), "test").await.expect("an answer") {
+        Some(partner) => {
+            let overlap = chrono::TimeDelta::hours(1);
+            flow::partner::rotate(&hub, permit, partner.partner_id, overlap).await.expect("a new secret")
+        }
+        None => create_partner(&hub, Change { rate_limit_tps: Some(1_000_000), ..named("test") }).await.1,
+    };
+    let token = sign_in(&hub, &credentials).await;
+    hub.shutdown.stop();
+    hub.store.close().await;
+    client(&token)
 }
 
 /// Status and body of an answer; none when there was none.

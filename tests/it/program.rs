@@ -9,7 +9,7 @@ use notihub::shutdown::Shutdown;
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 
-use crate::processes::{Ended, Folder, Notihub, fsck, get, http, post, until};
+use crate::processes::{Ended, Folder, Notihub, fsck, get, http_as_demo, http_to, post, until};
 use crate::support::{database_url, email, fresh_database, server_url, slack_post};
 
 /// A program of its own on this database, which is the tests' and not durable.
@@ -84,7 +84,8 @@ async fn the_three_scenarios_arrive_and_stay() {
     // And a third time, to stay: all six are there.
     let mut up = Notihub::new(&folder, &["up", "--listen=127.0.0.1:0", &data]).start();
     let address = up.address().await;
-    let (status, body) = get(&http(), address, "/v1/messages?status=COMPLETED").await.unwrap();
+    let (status, body) =
+        get(&http_as_demo(&folder, address).await, address, "/v1/messages?status=COMPLETED").await.unwrap();
     assert_eq!(status, 200);
     let there: BTreeSet<String> =
         body["items"].as_array().unwrap().iter().map(|item| item["messageId"].as_str().unwrap().to_owned()).collect();
@@ -178,7 +179,7 @@ async fn a_worker_can_be_run_by_cron() {
     let hook = format!("ops={}", slack.hook("ops"));
     let with_slack = |args: &[&str]| on(&folder, &url, args).env("NOTIHUB_SLACK_DESTINATION", &hook);
     let mut serve = with_slack(&["serve", "--listen=127.0.0.1:0"]).start();
-    let (address, http) = (serve.address().await, http());
+    let (address, http) = (serve.address().await, http_to(&url).await);
     let nothing = with_slack(&["work", "--once", "--output=json"]).run().await.expect(0);
     assert_eq!(nothing.json(), json!({"claimed": 0}));
 
@@ -221,7 +222,7 @@ async fn a_worker_told_to_stop_leaves_nothing_held() {
     let hook = format!("ops={}", slack.hook("ops"));
     let with_slack = |args: &[&str]| on(&folder, &url, args).env("NOTIHUB_SLACK_DESTINATION", &hook);
     let mut serve = with_slack(&["serve", "--work", "--listen=127.0.0.1:0"]).start();
-    let (address, http) = (serve.address().await, http());
+    let (address, http) = (serve.address().await, http_to(&url).await);
     let messages =
         |from: usize| -> Vec<Value> { (from..from + 1000).map(|n| slack_post(&format!("no {n}"))).collect() };
     for round in 0..2 {
@@ -310,9 +311,9 @@ async fn settings_that_disagree_are_refused_by_name() {
     }
 }
 
-async fn max_attempts(hub: Notihub) -> i64 {
+async fn max_attempts(url: &str, hub: Notihub) -> i64 {
     let mut serve = hub.start();
-    let (address, http) = (serve.address().await, http());
+    let (address, http) = (serve.address().await, http_to(url).await);
     let (status, accepted) = post(&http, address, "/v1/messages", &email("kim@example.com")).await.unwrap();
     assert_eq!(status, 202, "{accepted}");
     let path = format!("/v1/messages/{}", accepted["messageId"].as_str().unwrap());
@@ -329,14 +330,18 @@ async fn a_file_holds_settings_the_environment_beats_it_and_flags_beat_both() {
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
     let serve = |args: &[&str]| on(&folder, &url, &[&["serve", "--listen=127.0.0.1:0"], args].concat());
     write("notihub.toml", "retry-max-attempts = 5\nretry-multiplier = 1.5\n");
-    assert_eq!(max_attempts(serve(&[])).await, 5, "notihub.toml where it is started");
-    assert_eq!(max_attempts(serve(&[]).env("NOTIHUB_RETRY_MAX_ATTEMPTS", "6")).await, 6, "the environment beats it");
+    assert_eq!(max_attempts(&url, serve(&[])).await, 5, "notihub.toml where it is started");
+    assert_eq!(
+        max_attempts(&url, serve(&[]).env("NOTIHUB_RETRY_MAX_ATTEMPTS", "6")).await,
+        6,
+        "the environment beats it"
+    );
     let both = serve(&["--retry-max-attempts=7"]).env("NOTIHUB_RETRY_MAX_ATTEMPTS", "6");
-    assert_eq!(max_attempts(both).await, 7, "a flag beats both");
+    assert_eq!(max_attempts(&url, both).await, 7, "a flag beats both");
     write("other.toml", "retry-max-attempts = 8\n");
-    assert_eq!(max_attempts(serve(&["--config", "other.toml"])).await, 8);
-    assert_eq!(max_attempts(serve(&["--config=other.toml"])).await, 8, "in either way of writing it");
-    assert_eq!(max_attempts(serve(&[]).env("NOTIHUB_CONFIG", "other.toml")).await, 8);
+    assert_eq!(max_attempts(&url, serve(&["--config", "other.toml"])).await, 8);
+    assert_eq!(max_attempts(&url, serve(&["--config=other.toml"])).await, 8, "in either way of writing it");
+    assert_eq!(max_attempts(&url, serve(&[]).env("NOTIHUB_CONFIG", "other.toml")).await, 8);
 
     // A list, and a truth value.
     let hooks = "slack-destination = [\"a=http://127.0.0.1:1/x\", \"b=http://127.0.0.1:1/y\"]\naccept-loss = true\n";
@@ -344,7 +349,7 @@ async fn a_file_holds_settings_the_environment_beats_it_and_flags_beat_both() {
     let mut listed = Notihub::new(&folder, &["serve", "--listen=127.0.0.1:0", "--database-url", &url]).start();
     let address = listed.address().await;
     let to_b = json!({"type": "T", "body": "x", "channels": [{"channel": "SLACK", "to": "b"}]});
-    assert_eq!(post(&http(), address, "/v1/messages", &to_b).await.unwrap().0, 202);
+    assert_eq!(post(&http_to(&url).await, address, "/v1/messages", &to_b).await.unwrap().0, 202);
     listed.stop().await.expect(0);
 
     for (text, told) in [
@@ -445,7 +450,7 @@ async fn secrets_and_contents_are_in_no_log_and_no_metric() {
     let retries = ["--retry-backoff-delay=1", "--promote-every-ms=20", "--retry-max-attempts=2", "--retry-ceiling-s=1"];
     let mut serve =
         secret(&[&["serve", "--work", "--listen=127.0.0.1:0", "--log=trace"], &retries[..]].concat()).start();
-    let (address, http) = (serve.address().await, http());
+    let (address, http) = (serve.address().await, http_to(&url).await);
     let fail = |text: &str| Behaviour::Fail { status: 500, text: text.into() };
     for behaviour in
         [fail("no"), Behaviour::Limit { retry_after: 1 }, Behaviour::Cut, Behaviour::CutBefore, Behaviour::Garbage]

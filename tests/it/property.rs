@@ -36,7 +36,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::support::{self, App};
+use crate::support::{self, App, MASTER_KEY};
 
 /// What the provider does with a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -300,6 +300,7 @@ impl Walk {
                 providers: Providers::new([provider.clone() as Arc<dyn Provider>]),
                 clock: app.hub.clock.clone(),
                 shutdown: Shutdown::new(),
+                master_keys: vec![MASTER_KEY],
             })
         };
         // A lease too short for a call: every call comes too late to be begun.
@@ -488,7 +489,7 @@ impl Walk {
             body["expiresAt"] = rfc3339(at).into();
         }
         let accepted = self.app.post("/v1/messages", body.clone()).await.expect(202);
-        let (id, shard) = (accepted.id(), self.app.hub.partner.shard);
+        let (id, shard) = (accepted.id(), self.app.partner.shard);
         let message_id: Tsid = id.parse().expect("an id");
         let keys: Vec<Key> = (1_i16..).take(recipients).map(|no| Key { shard, message_id, no }).collect();
         for key in &keys {
@@ -522,7 +523,7 @@ impl Walk {
     /// S3-11: the oldest first, each once, and all of it mine from then on.
     async fn claim(&mut self, worker: Tsid, most: i64, dies: bool) -> Vec<Key> {
         let hub = self.app.hub.clone();
-        let shard = hub.partner.shard;
+        let shard = self.app.partner.shard;
         let lanes = Lane::all_of(&[Channel::Email]).into_iter();
         let looks: Vec<Look> =
             lanes.map(|lane| Look { place: (shard, lane), mark: DateTime::UNIX_EPOCH, take: most }).collect();
@@ -623,7 +624,7 @@ impl Walk {
 
     async fn promote(&mut self) -> Vec<Key> {
         let now = self.now();
-        let shard = self.app.hub.partner.shard;
+        let shard = self.app.partner.shard;
         let promoted = promote(&self.app.hub, &mut Promoter::default(), &[shard]).await.expect("a promotion");
         let mut due = self.in_status(Status::Scheduled);
         due.retain(|key| self.twins[key].ready_at <= now);
@@ -716,7 +717,7 @@ impl Walk {
         for row in message["deliveries"].as_array().expect("deliveries") {
             let id = row["deliveryId"].as_str().expect("an id");
             let (message_id, no) = parse_public_id(id).expect("an id");
-            let twin = &self.twins[&Key { shard: self.app.hub.partner.shard, message_id, no }];
+            let twin = &self.twins[&Key { shard: self.app.partner.shard, message_id, no }];
             let attempts: Vec<Value> = row["attempts"]
                 .as_array()
                 .expect("attempts")

@@ -542,7 +542,7 @@ async fn what_a_crashed_worker_held_is_taken_back() {
     let app = App::new().await;
     let id = post(&app, email("kim@example.com")).await;
     let lane = notihub::model::lane::Lane::new(Channel::Email, Default::default(), false);
-    let look = Look { place: (app.hub.partner.shard, lane), mark: DateTime::UNIX_EPOCH, take: 10 };
+    let look = Look { place: (app.partner.shard, lane), mark: DateTime::UNIX_EPOCH, take: 10 };
     // Claimed, and then nothing more: this is where a worker dies.
     let claim = flow::deliver::claim(&app.hub, app.hub.next_id(), &[look], 10).await.unwrap();
     drop(claim);

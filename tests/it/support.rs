@@ -10,7 +10,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use clap::Parser;
 use notihub::clock::Clock;
 use notihub::config::Settings;
+use notihub::flow::partner::{Change, Credentials};
 use notihub::hub::{Hub, Parts};
+use notihub::model::partner::Partner;
+use notihub::model::role::{Actor, Role};
 use notihub::provider::simulator::{slack::SlackSimulator, smtp::SmtpSimulator};
 use notihub::provider::{Provider, Providers, slack, smtp};
 use notihub::shutdown::Shutdown;
@@ -79,8 +82,33 @@ pub struct App {
     pub smtp: SmtpSimulator,
     pub slack: SlackSimulator,
     pub url: String,
+    /// Who posts in this test, unless it says otherwise.
+    pub partner: Arc<Partner>,
+    pub credentials: Credentials,
+    /// Its access token.
+    pub token: String,
     http: reqwest::Client,
     ground: Shutdown,
+}
+
+/// Under which the tests' secrets are sealed.
+pub const MASTER_KEY: [u8; 32] = [7; 32];
+
+/// A partner of this name, and else as by default.
+pub fn named(name: &str) -> Change {
+    Change { name: Some(name.to_owned()), ..Change::default() }
+}
+
+pub async fn create_partner(hub: &Hub, change: Change) -> (Partner, Credentials) {
+    let actor = Actor::at_the_machine("test".into());
+    let permit = actor.administering().expect("an admin");
+    flow::partner::create(hub, permit, change).await.expect("a partner")
+}
+
+pub async fn sign_in(hub: &Hub, credentials: &Credentials) -> String {
+    let Credentials { client_id, client_secret } = credentials;
+    let from = Actor::at_the_machine("test".into());
+    flow::sign_in::sign_in(hub, client_id, client_secret, &from).await.expect("signed in").access
 }
 
 /// When the tests' clocks start: a Friday morning in Seoul.
@@ -148,6 +176,7 @@ impl App {
             providers: Providers::new(providers),
             clock: Clock::manual(start_time()),
             shutdown: Shutdown::new(),
+            master_keys: vec![MASTER_KEY],
         })
         .await
         .expect("a hub");
@@ -155,8 +184,15 @@ impl App {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         api::server::start(listener, api::router(&hub), &hub.shutdown);
+        // Whoever tests limits and windows says so; nobody else is to run into them.
+        let change = Change { rate_limit_tps: Some(1_000_000), lookup_days: Some(400), ..named("test") };
+        let (partner, credentials) = create_partner(&hub, change).await;
+        let token = sign_in(&hub, &credentials).await;
         App {
             hub,
+            partner: Arc::new(partner),
+            credentials,
+            token,
             address,
             smtp,
             slack,
@@ -175,7 +211,7 @@ impl App {
     }
 
     pub async fn post_raw(&self, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Answer {
-        let mut request = self.http.post(self.uri(path)).body(body);
+        let mut request = self.http.post(self.uri(path)).bearer_auth(self.fresh_token().await).body(body);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -183,7 +219,41 @@ impl App {
     }
 
     pub async fn get(&self, path: &str) -> Answer {
-        Answer::read(self.http.get(self.uri(path))).await
+        Answer::read(self.http.get(self.uri(path)).bearer_auth(self.fresh_token().await)).await
+    }
+
+    /// A token of this test's partner that is good now, however far the clock was moved.
+    pub async fn fresh_token(&self) -> String {
+        flow::sign_in::keep_keys(&self.hub).await.expect("signing keys");
+        sign_in(&self.hub, &self.credentials).await
+    }
+
+    /// As somebody else: an empty token sends none.
+    pub async fn ask(&self, token: &str, method: &str, path: &str, body: Option<Value>) -> Answer {
+        let method = method.parse().expect("a method");
+        let mut request = self.http.request(method, self.uri(path));
+        if !token.is_empty() {
+            request = request.bearer_auth(token);
+        }
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body.to_string());
+        }
+        Answer::read(request).await
+    }
+
+    /// Another partner, signed in.
+    pub async fn partner(&self, change: Change) -> (Partner, Credentials, String) {
+        let (partner, credentials) = create_partner(&self.hub, change).await;
+        let token = sign_in(&self.hub, &credentials).await;
+        (partner, credentials, token)
+    }
+
+    /// An operator's or an admin's token.
+    pub async fn staff(&self, role: Role) -> String {
+        let actor = Actor::at_the_machine("test".into());
+        let permit = actor.administering().expect("an admin");
+        let key = flow::partner::create_key(&self.hub, permit, role, "staff").await.expect("a key");
+        sign_in(&self.hub, &key).await
     }
 
     /// A worker's pass over everything that is due.

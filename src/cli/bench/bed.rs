@@ -12,10 +12,12 @@ use super::super::process;
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::error::{Error, Result};
+use crate::flow::partner::{Change, Credentials};
 use crate::hub::{Hub, Parts};
 use crate::model::channel::{Channel, OnUnknown};
 use crate::model::delivery::Outcome;
 use crate::model::partner::Partner;
+use crate::model::role::Actor;
 use crate::provider::{Letter, Pending, Provider, Providers};
 use crate::shutdown::Shutdown;
 use crate::store::bench;
@@ -119,6 +121,11 @@ impl Provider for Noop {
 
 pub struct Bed {
     pub hub: Hub,
+    /// Who posts, as fast as it can.
+    pub partner: Arc<Partner>,
+    pub credentials: Credentials,
+    /// The same partner, signed in.
+    pub token: String,
     pub api: String,
     pub database_url: String,
     pub calls: Arc<AtomicU64>,
@@ -143,6 +150,10 @@ impl Bed {
         store.migrate().await?;
         store.close().await;
         let (hub, Watched { calls, waits, called }) = noop_hub(settings, &database_url, further).await?;
+        let (partner, credentials) = posting_partner(&hub).await?;
+        let nobody = Actor::at_the_machine("bench".into());
+        let Credentials { client_id, client_secret } = &credentials;
+        let token = flow::sign_in::sign_in(&hub, client_id, client_secret, &nobody).await?.access;
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
             .await
             .map_err(|e| Error::Setup(format!("no port is free on loopback: {e}")))?;
@@ -151,11 +162,20 @@ impl Bed {
         let postmaster = postmaster(&hub).await;
         let server_url = ground.url.clone();
         let api = format!("{address}");
-        Ok(Bed { hub, api, database_url, calls, waits, called, server_url, name, postmaster })
-    }
-
-    pub fn partner(&self) -> &Partner {
-        &self.hub.partner
+        Ok(Bed {
+            hub,
+            partner: Arc::new(partner),
+            credentials,
+            token,
+            api,
+            database_url,
+            calls,
+            waits,
+            called,
+            server_url,
+            name,
+            postmaster,
+        })
     }
 
     pub fn calls(&self) -> u64 {
@@ -194,6 +214,13 @@ impl Bed {
     }
 }
 
+/// A partner that may post more than anybody can.
+pub async fn posting_partner(hub: &Hub) -> Result<(Partner, Credentials)> {
+    let admin = Actor::at_the_machine("bench".into());
+    let change = Change { name: Some("bench".into()), rate_limit_tps: Some(1_000_000_000), ..Change::default() };
+    flow::partner::create(hub, admin.administering()?, change).await
+}
+
 /// What the provider that does nothing remembers.
 pub struct Watched {
     calls: Arc<AtomicU64>,
@@ -226,6 +253,7 @@ pub async fn noop_hub(
         providers: Providers::new(further.into_iter().chain([noop])),
         clock,
         shutdown: Shutdown::new(),
+        master_keys: settings.database.master_keys.clone(),
     };
     let hub = Hub::start(parts).await?;
     worker::calibrate(hub.clone()).await?;

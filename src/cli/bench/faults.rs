@@ -13,14 +13,16 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 
-use super::super::{Output, client, print};
+use super::super::{Output, client, print, process};
 use super::Sizes;
-use super::bed::Ground;
+use super::bed::{self, Ground};
 use super::judge::{Allowed, Doubt, Ending, Found, Promises, judge};
 use super::report::{Figure, Goal, table, tell};
 use crate::clock::Clock;
+use crate::config::{Database, Settings};
 use crate::error::{Error, Result};
 use crate::flow;
+use crate::flow::partner::Credentials;
 use crate::id::Tsid;
 use crate::provider::simulator::{Behaviour, slack::SlackSimulator};
 use crate::shutdown::Shutdown;
@@ -166,7 +168,13 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const PATIENCE_CONTROL: Duration = Duration::from_secs(20);
 
 /// Says whether every promise was kept, and every control objected to.
-pub async fn run(names: &[String], sizes: &Sizes, ground: &Ground, output: Output) -> Result<bool> {
+pub async fn run(
+    names: &[String],
+    settings: &Settings,
+    sizes: &Sizes,
+    ground: &Ground,
+    output: Output,
+) -> Result<bool> {
     let mut all_reached = true;
     let mut accepted = 0;
     let mut lost = 0;
@@ -186,7 +194,7 @@ pub async fn run(names: &[String], sizes: &Sizes, ground: &Ground, output: Outpu
             figures.push(figure);
         };
         let none = Some(Goal::AtMost(0.0));
-        let outcome = Round::new(fault, false, sizes.seconds).run(ground).await?;
+        let outcome = Round::new(fault, settings, false, sizes.seconds).run(ground).await?;
         let (found, objections) = (&outcome.found, outcome.objections(fault.allowed));
         accepted += found.accepted;
         lost += found.lost;
@@ -216,7 +224,7 @@ pub async fn run(names: &[String], sizes: &Sizes, ground: &Ground, output: Outpu
         if fault.control_act.is_none() {
             say(fault.name, "no control: there is no defence that could be turned off");
         } else {
-            let control = Round::new(fault, true, sizes.seconds.min(8)).run(ground).await?;
+            let control = Round::new(fault, settings, true, sizes.seconds.min(8)).run(ground).await?;
             let objections = control.objections(fault.allowed);
             say(fault.name, &format!("with the defence off the judge objects: {}", objections.join("; ")));
             add("objections with the defence off", objections.len() as f64, "", Some(Goal::AtLeast(1.0)));
@@ -267,6 +275,7 @@ impl Outcome {
 /// One run of a fault.
 struct Round<'a> {
     fault: &'a Fault,
+    settings: &'a Settings,
     control: bool,
     seconds: u64,
 }
@@ -277,6 +286,7 @@ struct Town {
     store: Store,
     slack: SlackSimulator,
     port: u16,
+    credentials: Credentials,
     flags: Vec<String>,
     serve: Child,
     workers: Vec<Child>,
@@ -284,8 +294,8 @@ struct Town {
 }
 
 impl<'a> Round<'a> {
-    fn new(fault: &'a Fault, control: bool, seconds: u64) -> Round<'a> {
-        Round { fault, control, seconds }
+    fn new(fault: &'a Fault, settings: &'a Settings, control: bool, seconds: u64) -> Round<'a> {
+        Round { fault, settings, control, seconds }
     }
 
     fn act(&self) -> Act {
@@ -298,7 +308,7 @@ impl<'a> Round<'a> {
         let here = Shutdown::new();
         let name = format!("notihub_faults_{}_{}", std::process::id(), Clock::system().unix_millis());
         let mut town = self.found(ground, &name, &here).await?;
-        let load = Arc::new(Load::new(town.port, self.act())?);
+        let load = Arc::new(Load::new(town.port, &town.credentials, self.act())?);
         let clients: Vec<_> = (0..CLIENTS).map(|n| here.spawn(load.clone().client(n))).collect();
         let watch = here.spawn(watch(load.clone(), town.slack.clone()));
         let until = Instant::now() + Duration::from_secs(self.seconds);
@@ -344,6 +354,10 @@ impl<'a> Round<'a> {
         let sizes = crate::store::PoolSizes { api: 2, intake: 1, engine: 1 };
         let store = Store::new(&database_url, sizes)?;
         store.migrate().await?;
+        let database = Database { database_url: Some(database_url.clone()), ..self.settings.database.clone() };
+        let desk = process::open_desk(&database).await?.0;
+        let (_, credentials) = bed::posting_partner(&desk).await?;
+        process::stop(&desk).await;
         let slack = SlackSimulator::start(0, here).await?;
         let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.and_then(|listener| listener.local_addr());
         let port = free.map_err(|e| Error::Setup(format!("no port is free on loopback: {e}")))?.port();
@@ -356,7 +370,8 @@ impl<'a> Round<'a> {
             .map(|(name, value)| if value == "true" { name.to_owned() } else { format!("{name}={value}") })
             .collect();
         let serve = start(&database_url, &slack, &flags, &["serve", &format!("--listen=127.0.0.1:{port}")])?;
-        let mut town = Town { database_url, store, slack, port, flags, serve, workers: Vec::new(), ended_badly: 0 };
+        let mut town =
+            Town { database_url, store, slack, port, credentials, flags, serve, workers: Vec::new(), ended_badly: 0 };
         for _ in 0..2 {
             town.workers.push(town.worker()?);
         }
@@ -529,9 +544,9 @@ struct Load {
 }
 
 impl Load {
-    fn new(port: u16, act: Act) -> Result<Load> {
+    fn new(port: u16, credentials: &Credentials, act: Act) -> Result<Load> {
         Ok(Load {
-            client: client::Client::new(&client::Target { url: format!("http://127.0.0.1:{port}") })?,
+            client: client::Client::new(&client::Target::of(format!("http://127.0.0.1:{port}"), credentials))?,
             act,
             promises: Mutex::default(),
             times: Mutex::default(),

@@ -30,6 +30,7 @@ pub fn example() -> NewMessage {
                 blocks: None,
             }],
             metadata: serde_json::Map::from_iter([("orderId".to_owned(), "1234".into())]),
+            erased: false,
         },
         deliveries: vec![NewDelivery { channel: Channel::Email, to: "kim@example.com".into(), content: 0 }],
         scheduled_at: None,
@@ -65,23 +66,26 @@ pub async fn single_inserts(bed: &Bed, clients: u32, during: Duration) -> Result
 /// What the tasks need of the bed.
 struct Borrowed {
     hub: crate::hub::Hub,
+    partner: std::sync::Arc<crate::model::partner::Partner>,
 }
 
 impl Borrowed {
     fn of(bed: &Bed) -> Borrowed {
-        Borrowed { hub: bed.hub.clone() }
+        Borrowed { hub: bed.hub.clone(), partner: bed.partner.clone() }
     }
 
     fn insert(&self) -> Insert {
+        let message = example();
         Insert {
             message_id: self.hub.next_id(),
-            partner_id: self.hub.partner.partner_id,
-            shard: self.hub.partner.shard,
+            detail: serde_json::to_string(&message.detail).unwrap_or_default(),
+            partner_id: self.partner.partner_id,
+            shard: self.partner.shard,
             fingerprint: [0; 32],
             created_at: self.hub.clock.now(),
             max_attempts: 3,
             lanes: vec![Lane::new(Channel::Email, Priority::Normal, false)],
-            message: example(),
+            message,
         }
     }
 }
@@ -91,13 +95,13 @@ pub async fn claim_and_settle(bed: &Bed, pending: i64) -> Result<f64> {
     let (shutdown, done, began) = (Shutdown::new(), Arc::new(AtomicU64::new(0)), Instant::now());
     let tasks: Vec<_> = (0..2)
         .map(|_| {
-            let (hub, done) = (bed.hub.clone(), done.clone());
+            let (hub, done, shard) = (bed.hub.clone(), done.clone(), bed.partner.shard);
             shutdown.spawn(async move {
                 let worker = hub.next_id();
                 let mut mark = chrono::DateTime::UNIX_EPOCH;
                 loop {
                     let lane = Lane::new(Channel::Email, Priority::Normal, false);
-                    let ask = Ask { shard: hub.partner.shard, lane, mark, take: 200, begins_recorded: false };
+                    let ask = Ask { shard, lane, mark, take: 200, begins_recorded: false };
                     let db = hub.store.engine();
                     let claimed = store::delivery::claim(db, &[ask], 200, worker, Duration::from_secs(30)).await?;
                     let Some(last) = claimed.iter().map(|c| c.ready_at).max() else { return Ok::<(), Error>(()) };

@@ -37,6 +37,9 @@ pub struct Load {
     pub kind: String,
     #[arg(long, default_value = "NORMAL")]
     pub priority: String,
+    /// An access token.
+    #[arg(long, env = "NOTIHUB_TOKEN", hide_env_values = true)]
+    pub token: String,
 }
 
 /// What a load did, as it tells its parent.
@@ -99,7 +102,8 @@ fn request(load: &Load) -> Vec<u8> {
         ("/v1/messages/batch", format!(r#"{{"messages":[{many}]}}"#))
     };
     let head = format!(
-        "POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        "POST {path} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        load.token,
         body.len()
     );
     (head + &body).into_bytes()
@@ -176,6 +180,7 @@ pub async fn spawn(load: &Load) -> Result<Told> {
         .args(["--connections", &load.connections.to_string(), "--for", &load.seconds.to_string()])
         .args(["--batch", &load.batch.to_string(), "--rate", &load.rate.to_string(), "--priority", &load.priority])
         .args(["--messages", &load.messages.to_string(), "--kind", &load.kind])
+        .env("NOTIHUB_TOKEN", &load.token)
         .stdout(std::process::Stdio::piped())
         .kill_on_drop(true)
         .spawn()

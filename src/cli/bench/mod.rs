@@ -110,7 +110,7 @@ pub async fn run(args: Bench, output: Output) -> Result<u8> {
     }
     let ground = bed::Ground::prepare(&settings).await?;
     let result = match &args.scenario {
-        Scenario::Faults { names } => faults::run(names, &args.sizes, &ground, output).await,
+        Scenario::Faults { names } => faults::run(names, &settings, &args.sizes, &ground, output).await,
         scenario => scenario::run(scenario, &settings, &args.sizes, &ground, output).await.map(|()| true),
     };
     ground.leave().await;

@@ -139,7 +139,7 @@ pub async fn run(which: &Scenario, settings: &Settings, sizes: &Sizes, ground: &
 
 fn load_of(bed: &Bed, connections: u32, seconds: u64) -> Load {
     let (address, kind, priority) = (bed.api.clone(), "ORDER_COMPLETED".into(), "NORMAL".into());
-    Load { address, connections, seconds, batch: 1, rate: 0, messages: 0, kind, priority }
+    Load { address, connections, seconds, batch: 1, rate: 0, messages: 0, kind, priority, token: bed.token.clone() }
 }
 
 async fn idle(run: &mut Run<'_>) -> Result<()> {
@@ -220,7 +220,7 @@ async fn fill(run: &Run<'_>, bed: &Bed, status: Status, count: i64) -> Result<()
         let step = STEP.min(count - made);
         // Ids of one fill follow each other; the next fill begins at a later millisecond.
         let fill = Fill { first: bed.hub.next_id(), count: step, lane, status, created_at: now, ready_at };
-        bench::fill(&mut conn, bed.partner(), &fill, &detail).await?;
+        bench::fill(&mut conn, &bed.partner, &fill, &detail).await?;
         made += step;
         if made % 1_000_000 == 0 || made == count {
             run.say(&format!("{} {status} made", number(made as f64)));
@@ -345,8 +345,10 @@ async fn latency(run: &mut Run<'_>) -> Result<()> {
     *bed.called.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(std::collections::HashMap::new());
     let (mut waits, seconds) = (Vec::new(), run.sizes.seconds);
     run.say(&format!("20 a second for {seconds} s, one process"));
-    let client =
-        super::super::client::Client::new(&super::super::client::Target { url: format!("http://{}", bed.api) })?;
+    let client = super::super::client::Client::new(&super::super::client::Target::of(
+        format!("http://{}", bed.api),
+        &bed.credentials,
+    ))?;
     let body = serde_json::json!({"type": "BENCH", "title": "t", "body": "b",
         "channels": [{"channel": "EMAIL", "to": "kim@example.com"}]});
     let mut tick = tokio::time::interval(Duration::from_millis(50));
@@ -401,8 +403,10 @@ async fn across(run: &mut Run<'_>) -> Result<()> {
         .spawn()
         .map_err(|e| Error::Setup(format!("a second process cannot start: {e}")))?;
     run.say("20 a second, a worker process of its own");
-    let client =
-        super::super::client::Client::new(&super::super::client::Target { url: format!("http://{}", bed.api) })?;
+    let client = super::super::client::Client::new(&super::super::client::Target::of(
+        format!("http://{}", bed.api),
+        &bed.credentials,
+    ))?;
     let body = serde_json::json!({"type": "BENCH", "body": "b", "channels": [{"channel": "SLACK", "to": "ops"}]});
     let (mut waits, mut tick) = (Vec::new(), tokio::time::interval(Duration::from_millis(50)));
     let warm_up = 40;

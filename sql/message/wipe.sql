@@ -1,0 +1,26 @@
+-- Erases what messages that are all settled say and to whom: contents, titles, metadata, recipients, and what providers
+-- said of them. That they were sent, when and with what outcome stays.
+-- $1 shard[], $2 message_id[], $3 and $4 the smallest and largest of those ids (prunes the partitions).
+with k as materialized (select * from unnest($1::smallint[], $2::bigint[]) as k(shard, message_id)),
+messages as (
+  update messages m
+  set detail = jsonb_build_object('erased', true, 'contents', (
+    select coalesce(jsonb_agg('{"body": ""}'::jsonb), '[]'::jsonb)
+    from generate_series(0, (
+      select max(d.content) from deliveries d where d.shard = m.shard and d.message_id = m.message_id
+    )) as n))
+  from k
+  where m.shard = k.shard and m.message_id = k.message_id and m.message_id between $3 and $4
+  returning m.message_id
+),
+deliveries as (
+  update deliveries d set recipient = 'erased'
+  from k
+  where d.shard = k.shard and d.message_id = k.message_id and d.message_id between $3 and $4
+),
+attempts as (
+  update attempts a set detail = null
+  from k
+  where a.shard = k.shard and a.message_id = k.message_id and a.message_id between $3 and $4 and a.detail is not null
+)
+select count(*) as "wiped!" from messages

@@ -1,0 +1,2 @@
+-- Whose message that is, for operators. $1 shard[], $2 message_id.
+select partner_id from messages where shard = any($1) and message_id = $2

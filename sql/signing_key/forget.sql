@@ -1,0 +1,2 @@
+-- Those that are over. $1 now.
+delete from signing_keys where expires_at <= $1

@@ -1,0 +1,96 @@
+//! The audit log: outside shape and handlers. For admins alone.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::auth::Admin;
+use super::error::Answer;
+use super::page::{Page, cursor};
+use super::request::{Id, Query, ok};
+use super::shape::time;
+use crate::flow::partner::unknown;
+use crate::hub::Hub;
+use crate::id::Tsid;
+use crate::store::audit::{self, Filter};
+
+/// One deed.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AuditEntry {
+    audit_id: String,
+    at: String,
+    /// A client id, or who ran a command on which host.
+    actor: String,
+    role: String,
+    #[schema(example = "partner.update")]
+    action: String,
+    /// What it was done to.
+    object: Option<String>,
+    partner_id: Option<String>,
+    /// Where the request came from.
+    address: Option<String>,
+    request_id: Option<String>,
+    before: Option<Value>,
+    after: Option<Value>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AuditList {
+    code: &'static str,
+    items: Vec<AuditEntry>,
+    next_cursor: Option<String>,
+}
+
+/// What operators and admins did, newest first
+#[utoipa::path(get, path = "/v1/audit", tag = "Partners",
+    params(("partnerId" = Option<String>, Query), ("actor" = Option<String>, Query), ("action" = Option<String>, Query),
+        ("since" = Option<String>, Query, format = DateTime), ("until" = Option<String>, Query, format = DateTime),
+        ("limit" = Option<i64>, Query, minimum = 1, maximum = 200), ("cursor" = Option<String>, Query)),
+    responses((status = 200, body = AuditList)))]
+pub async fn list(State(hub): State<Hub>, _admin: Admin, mut query: Query) -> Answer {
+    let partner_id = query.parse("partnerId", "a partner's id", |text| text.parse::<Tsid>().ok())?;
+    page(&hub, query, partner_id).await
+}
+
+/// What was done to one partner, newest first
+#[utoipa::path(get, path = "/v1/partners/{id}/audit", tag = "Partners",
+    params(("id" = String, Path), ("actor" = Option<String>, Query), ("action" = Option<String>, Query),
+        ("since" = Option<String>, Query, format = DateTime), ("until" = Option<String>, Query, format = DateTime),
+        ("limit" = Option<i64>, Query, minimum = 1, maximum = 200), ("cursor" = Option<String>, Query)),
+    responses((status = 200, body = AuditList)))]
+pub async fn of_partner(State(hub): State<Hub>, _admin: Admin, query: Query, Id(id): Id) -> Answer {
+    let id: Tsid = id.parse().map_err(|_| unknown())?;
+    crate::store::partner::get(hub.store.api(), id).await?.ok_or_else(unknown)?;
+    page(&hub, query, Some(id)).await
+}
+
+async fn page(hub: &Hub, mut query: Query, partner_id: Option<Tsid>) -> Answer {
+    let whose = partner_id.unwrap_or(Tsid(0));
+    let page = Page::read(&mut query, hub, "audit", whose)?;
+    let filter = Filter { partner_id, actor: query.take("actor"), action: query.take("action") };
+    query.close()?;
+    let below = page.after.map_or(page.below, |after| after.0.min(page.below));
+    let mut rows = audit::list(hub.store.api(), &filter, below, page.from, page.limit + 1).await?;
+    let more = rows.len() as i64 > page.limit;
+    rows.truncate(usize::try_from(page.limit).unwrap_or(0));
+    let next_cursor = rows.last().filter(|_| more).map(|r| cursor(hub, "audit", whose, (r.audit_id, 0)));
+    let entry = |r: audit::Row| AuditEntry {
+        audit_id: r.audit_id.to_string(),
+        at: time(r.at),
+        actor: r.actor,
+        role: r.role,
+        action: r.action,
+        object: r.object,
+        partner_id: r.partner_id.map(|id| id.to_string()),
+        address: r.address,
+        request_id: r.request_id,
+        before: r.before,
+        after: r.after,
+    };
+    let items = rows.into_iter().map(entry).collect();
+    Ok(ok(StatusCode::OK, &AuditList { code: "0000", items, next_cursor }))
+}

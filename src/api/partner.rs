@@ -1,0 +1,415 @@
+//! Partners, their keys, and those of operators and admins: outside shapes and handlers. For admins alone.
+
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use chrono::TimeDelta;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::auth::Admin;
+use super::error::Answer;
+use super::request::{Id, Json, Query, ok};
+use super::shape::time;
+use crate::error::{Refusal, Result};
+use crate::flow::partner::{Change, Credentials, OVERLAP_MOST, unknown};
+use crate::flow::{self};
+use crate::hub::Hub;
+use crate::id::Tsid;
+use crate::limits;
+use crate::model::channel::{CHANNELS, Channel};
+use crate::model::json::{self, Faults, Fields, Text};
+use crate::model::partner::{Partner, PartnerStatus};
+use crate::model::role::Role;
+use crate::store::{self, key};
+
+/// A partner: a service that posts messages.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Partner)]
+#[serde(rename_all = "camelCase")]
+pub struct PartnerShape {
+    code: &'static str,
+    partner_id: String,
+    name: String,
+    #[schema(example = "ACTIVE")]
+    status: &'static str,
+    /// Requests a second; a batch counts each of its messages.
+    rate_limit_tps: i32,
+    /// How many days back it sees its messages.
+    lookup_days: i16,
+    /// Content is erased after so many days; null: when the hub's own retention is over.
+    retention_days: Option<i16>,
+    /// Whose days its statistics are of.
+    time_zone: String,
+    /// Where a phone number without a country is from.
+    region: String,
+    /// What it may send over; null: everything.
+    channels: Option<Vec<&'static str>>,
+    /// Of `schedule` and `cancel`, what it may.
+    capabilities: Vec<&'static str>,
+    /// Its messages' content is sealed in the database.
+    encrypt_content: bool,
+    /// At creation only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_id: Option<String>,
+    /// Shown this once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_secret: Option<String>,
+}
+
+fn shape(p: &Partner, credentials: Option<Credentials>) -> PartnerShape {
+    let (client_id, client_secret) = credentials.map(|c| (c.client_id, c.client_secret)).unzip();
+    let may = [("schedule", p.may_schedule), ("cancel", p.may_cancel)];
+    PartnerShape {
+        code: "0000",
+        partner_id: p.partner_id.to_string(),
+        name: p.name.clone(),
+        status: p.status.as_str(),
+        rate_limit_tps: p.rate_limit_tps,
+        lookup_days: p.lookup_days,
+        retention_days: p.retention_days,
+        time_zone: p.time_zone.clone(),
+        region: p.region.clone(),
+        channels: p.channels.as_ref().map(|all| all.iter().map(|c| c.as_str()).collect()),
+        capabilities: may.into_iter().filter(|(_, may)| *may).map(|(word, _)| word).collect(),
+        encrypt_content: p.encrypt_content,
+        client_id,
+        client_secret,
+    }
+}
+
+/// What to say of a partner. What is left out is as it is by default, or as it was.
+#[derive(ToSchema)]
+#[schema(as = PartnerChange)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[expect(
+    dead_code,
+    reason = "the shape of a body that is read strictly, field by field; here for the API's description"
+)]
+pub struct PartnerBody {
+    /// Needed at creation; no two partners share one.
+    #[schema(min_length = 1, max_length = 64)]
+    name: Option<String>,
+    #[schema(example = "ACTIVE")]
+    status: Option<String>,
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    rate_limit_tps: Option<i32>,
+    #[schema(minimum = 1, maximum = 3650)]
+    lookup_days: Option<i16>,
+    #[schema(minimum = 1, maximum = 3650)]
+    retention_days: Option<i16>,
+    /// At creation only: past days are counted by it.
+    #[schema(example = "Asia/Seoul")]
+    time_zone: Option<String>,
+    #[schema(pattern = "^[A-Z]{2}$")]
+    region: Option<String>,
+    channels: Option<Vec<String>>,
+    capabilities: Option<Vec<String>>,
+    encrypt_content: Option<bool>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Capability {
+    Schedule,
+    Cancel,
+}
+
+impl std::str::FromStr for Capability {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Capability, ()> {
+        match text {
+            "schedule" => Ok(Capability::Schedule),
+            "cancel" => Ok(Capability::Cancel),
+            _ => Err(()),
+        }
+    }
+}
+
+/// Reads a new partner, or a change of one.
+fn read(body: &[u8], new: bool) -> Result<Change, Refusal> {
+    let faults = Faults::default();
+    let value = json::parse(body, &faults)?;
+    let read = Fields::open(value, "", &faults).map(|fields| read_change(fields, new, &faults));
+    faults.into_result(read)
+}
+
+fn read_change(mut fields: Fields<'_>, new: bool, faults: &Faults) -> Change {
+    let name_rule = Text::line(limits::NAME_CHARS);
+    let name = if new { fields.require_text("name", name_rule) } else { fields.text("name", name_rule) };
+    let (status_at, region_at) = (fields.at("status"), fields.at("region"));
+    let status = fields.text("status", Text::line(32));
+    let status: Option<PartnerStatus> = status
+        .and_then(|word| json::one_of(&word, &status_at, &["ACTIVE", "INACTIVE"], faults, crate::error::Code::E001));
+    let region = fields.text("region", Text::line(2));
+    if region.as_ref().is_some_and(|r| r.len() != 2 || !r.bytes().all(|b| b.is_ascii_uppercase())) {
+        faults.add(region_at, "region_invalid", "must be two capital letters, as KR");
+    }
+    let days = |fields: &mut Fields<'_>, name: &str| fields.number(name, 1..=3650).and_then(|n| i16::try_from(n).ok());
+    let no_retention = fields.is_null("retentionDays");
+    let retention_days = days(&mut fields, "retentionDays");
+    let all_channels = fields.is_null("channels");
+    let channels: Option<Vec<Channel>> = fields.words("channels", &CHANNELS.map(Channel::as_str));
+    let capabilities: Option<Vec<Capability>> = fields.words("capabilities", &["schedule", "cancel"]);
+    let may = |what| capabilities.as_ref().map(|all| all.contains(&what));
+    let change = Change {
+        name,
+        status,
+        rate_limit_tps: fields.number("rateLimitTps", 1..=1_000_000).and_then(|n| i32::try_from(n).ok()),
+        lookup_days: days(&mut fields, "lookupDays"),
+        retention_days: (no_retention || retention_days.is_some()).then_some(retention_days),
+        time_zone: if new { fields.text("timeZone", Text::line(limits::NAME_CHARS)) } else { None },
+        region,
+        channels: (all_channels || channels.is_some()).then_some(channels),
+        may_schedule: may(Capability::Schedule),
+        may_cancel: may(Capability::Cancel),
+        encrypt_content: fields.flag("encryptContent"),
+    };
+    if !new && fields.has("timeZone") {
+        fields.take("timeZone");
+        faults.add(
+            "/timeZone",
+            "not_changeable",
+            "is fixed at creation: the statistics of past days are counted by it",
+        );
+    }
+    fields.close();
+    change
+}
+
+fn partner_id(text: &str) -> Result<Tsid> {
+    text.parse().map_err(|_| unknown())
+}
+
+/// Makes a partner and its key
+#[utoipa::path(post, path = "/v1/partners", tag = "Partners", request_body = PartnerBody,
+    responses((status = 201, body = PartnerShape)))]
+pub async fn create(
+    State(hub): State<Hub>,
+    Admin(actor): Admin,
+    query: Query,
+    Json(body): Json<{ limits::SMALL_BODY_BYTES }>,
+) -> Answer {
+    query.close()?;
+    let change = read(&body, true)?;
+    let (partner, credentials) = flow::partner::create(&hub, actor.administering()?, change).await?;
+    let mut response = ok(StatusCode::CREATED, &shape(&partner, Some(credentials)));
+    if let Ok(location) = HeaderValue::from_str(&format!("/v1/partners/{}", partner.partner_id)) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(response)
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PartnerList {
+    code: &'static str,
+    items: Vec<PartnerShape>,
+    /// For `?after=`; null on the last page.
+    next_after: Option<String>,
+}
+
+/// All partners, by name
+#[utoipa::path(get, path = "/v1/partners", tag = "Partners",
+    params(("after" = Option<String>, Query, description = "Only names after this one."),
+        ("limit" = Option<i64>, Query, minimum = 1, maximum = 200)),
+    responses((status = 200, body = PartnerList)))]
+pub async fn list(State(hub): State<Hub>, _admin: Admin, mut query: Query) -> Answer {
+    let after = query.take("after");
+    let limit = query.limit()?;
+    query.close()?;
+    let mut partners = store::partner::list(hub.store.api(), after.as_deref(), limit + 1).await?;
+    let more = partners.len() as i64 > limit;
+    partners.truncate(usize::try_from(limit).unwrap_or(0));
+    let next_after = partners.last().filter(|_| more).map(|p| p.name.clone());
+    let items = partners.iter().map(|p| shape(p, None)).collect();
+    Ok(ok(StatusCode::OK, &PartnerList { code: "0000", items, next_after }))
+}
+
+/// One partner
+#[utoipa::path(get, path = "/v1/partners/{id}", tag = "Partners", params(("id" = String, Path)),
+    responses((status = 200, body = PartnerShape)))]
+pub async fn get(State(hub): State<Hub>, _admin: Admin, query: Query, Id(id): Id) -> Answer {
+    query.close()?;
+    let partner = store::partner::get(hub.store.api(), partner_id(&id)?).await?.ok_or_else(unknown)?;
+    Ok(ok(StatusCode::OK, &shape(&partner, None)))
+}
+
+/// Changes a partner
+///
+/// What is left out stays. An INACTIVE partner's tokens are void at once; what it posted before is delivered.
+#[utoipa::path(patch, path = "/v1/partners/{id}", tag = "Partners", params(("id" = String, Path)),
+    request_body = PartnerBody, responses((status = 200, body = PartnerShape)))]
+pub async fn update(
+    State(hub): State<Hub>,
+    Admin(actor): Admin,
+    query: Query,
+    Id(id): Id,
+    Json(body): Json<{ limits::SMALL_BODY_BYTES }>,
+) -> Answer {
+    query.close()?;
+    let change = read(&body, false)?;
+    let partner = flow::partner::update(&hub, actor.administering()?, partner_id(&id)?, change).await?;
+    Ok(ok(StatusCode::OK, &shape(&partner, None)))
+}
+
+#[derive(ToSchema)]
+#[schema(as = Rotation)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[expect(dead_code, reason = "as above")]
+pub struct RotationBody {
+    /// Seconds the secret before stays good. 0, the default: it ends now, and every token it gave with it.
+    #[schema(minimum = 0, maximum = 2_592_000)]
+    overlap_seconds: Option<i64>,
+}
+
+/// What a client signs in with.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Credentials)]
+#[serde(rename_all = "camelCase")]
+pub struct CredentialsShape {
+    code: &'static str,
+    client_id: String,
+    /// Shown this once.
+    client_secret: String,
+}
+
+fn credentials(status: StatusCode, made: Credentials) -> Response {
+    let body = CredentialsShape { code: "0000", client_id: made.client_id, client_secret: made.client_secret };
+    ok(status, &body)
+}
+
+fn read_overlap(body: &[u8]) -> Result<TimeDelta, Refusal> {
+    let faults = Faults::default();
+    let value = json::parse(body, &faults)?;
+    let read = Fields::open(value, "", &faults).map(|mut fields| {
+        let seconds = fields.number("overlapSeconds", 0..=OVERLAP_MOST.num_seconds()).unwrap_or(0);
+        fields.close();
+        TimeDelta::seconds(seconds)
+    });
+    faults.into_result(read)
+}
+
+/// A new secret for a partner's key
+#[utoipa::path(post, path = "/v1/partners/{id}/key/rotate", tag = "Partners", params(("id" = String, Path)),
+    request_body = RotationBody, responses((status = 200, body = CredentialsShape)))]
+pub async fn rotate(
+    State(hub): State<Hub>,
+    Admin(actor): Admin,
+    query: Query,
+    Id(id): Id,
+    Json(body): Json<{ limits::SMALL_BODY_BYTES }>,
+) -> Answer {
+    query.close()?;
+    let overlap = read_overlap(&body)?;
+    let made = flow::partner::rotate(&hub, actor.administering()?, partner_id(&id)?, overlap).await?;
+    Ok(credentials(StatusCode::OK, made))
+}
+
+/// A key, without its secret.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Key)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyShape {
+    client_id: String,
+    #[schema(example = "OPERATOR")]
+    role: &'static str,
+    partner_id: Option<String>,
+    name: String,
+    /// The secret before the present one is good until then.
+    former_secret_good_until: Option<String>,
+    revoked_at: Option<String>,
+    created_at: String,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct KeyList {
+    code: &'static str,
+    items: Vec<KeyShape>,
+}
+
+/// All keys
+#[utoipa::path(get, path = "/v1/keys", tag = "Partners", responses((status = 200, body = KeyList)))]
+pub async fn keys(State(hub): State<Hub>, _admin: Admin, query: Query) -> Answer {
+    query.close()?;
+    let items = key::list(hub.store.api()).await?.into_iter().map(|k| KeyShape {
+        client_id: k.client_id,
+        role: k.role.as_str(),
+        partner_id: k.partner_id.map(|id| id.to_string()),
+        name: k.name,
+        former_secret_good_until: k.former_until.filter(|at| *at > hub.clock.now()).map(time),
+        revoked_at: k.revoked_at.map(time),
+        created_at: time(k.created_at),
+    });
+    Ok(ok(StatusCode::OK, &KeyList { code: "0000", items: items.collect() }))
+}
+
+#[derive(ToSchema)]
+#[schema(as = NewKey)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[expect(dead_code, reason = "as above")]
+pub struct NewKeyBody {
+    /// OPERATOR or ADMIN: a partner's key comes with the partner.
+    #[schema(example = "OPERATOR")]
+    role: String,
+    /// Whose it is.
+    #[schema(min_length = 1, max_length = 64)]
+    name: String,
+}
+
+/// Makes a key for an operator or an admin
+#[utoipa::path(post, path = "/v1/keys", tag = "Partners", request_body = NewKeyBody,
+    responses((status = 201, body = CredentialsShape)))]
+pub async fn create_key(
+    State(hub): State<Hub>,
+    Admin(actor): Admin,
+    query: Query,
+    Json(body): Json<{ limits::SMALL_BODY_BYTES }>,
+) -> Answer {
+    query.close()?;
+    let faults = Faults::default();
+    let value = json::parse(&body, &faults)?;
+    let read = Fields::open(value, "", &faults).and_then(|mut fields| {
+        let name = fields.require_text("name", Text::line(limits::NAME_CHARS));
+        let role = fields.require_text("role", Text::line(32)).and_then(|word| {
+            let role: Role = json::one_of(&word, "/role", &["OPERATOR", "ADMIN"], &faults, crate::error::Code::E001)?;
+            if role == Role::Partner {
+                faults.add(
+                    "/role",
+                    "enum",
+                    "'PARTNER' is none of OPERATOR, ADMIN: a partner's key comes with the partner",
+                );
+            }
+            Some(role)
+        });
+        fields.close();
+        Some((role?, name?))
+    });
+    let (role, name) = faults.into_result(read)?;
+    let made = flow::partner::create_key(&hub, actor.administering()?, role, &name).await?;
+    Ok(credentials(StatusCode::CREATED, made))
+}
+
+/// A new secret for a key
+#[utoipa::path(post, path = "/v1/keys/{id}/rotate", tag = "Partners", params(("id" = String, Path)),
+    request_body = RotationBody, responses((status = 200, body = CredentialsShape)))]
+pub async fn rotate_key(
+    State(hub): State<Hub>,
+    Admin(actor): Admin,
+    query: Query,
+    Id(id): Id,
+    Json(body): Json<{ limits::SMALL_BODY_BYTES }>,
+) -> Answer {
+    query.close()?;
+    let overlap = read_overlap(&body)?;
+    let made = flow::partner::rotate_key(&hub, actor.administering()?, &id, overlap).await?;
+    Ok(credentials(StatusCode::OK, made))
+}
+
+/// Revokes a key: neither its secrets nor its tokens are taken any more
+#[utoipa::path(delete, path = "/v1/keys/{id}", tag = "Partners", params(("id" = String, Path)),
+    responses((status = 204, description = "Revoked.")))]
+pub async fn revoke_key(State(hub): State<Hub>, Admin(actor): Admin, query: Query, Id(id): Id) -> Answer {
+    query.close()?;
+    flow::partner::revoke_key(&hub, actor.administering()?, &id).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}

@@ -1,0 +1,123 @@
+//! Signing in: their outside shapes and handlers.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::auth::From;
+use super::error::Answer;
+use super::request::{Json, Query, ok};
+use crate::error::Refusal;
+use crate::flow;
+use crate::flow::sign_in::Tokens;
+use crate::hub::Hub;
+use crate::limits;
+use crate::model::json::{self, Faults, Fields, Text};
+
+/// What a client signs in with.
+#[derive(ToSchema)]
+#[schema(as = SignIn)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[expect(
+    dead_code,
+    reason = "the shape of a body that is read strictly, field by field; here for the API's description"
+)]
+pub struct SignInBody {
+    /// As `notihub partner create` or an admin gave it.
+    #[schema(max_length = 64)]
+    client_id: String,
+    #[schema(max_length = 256)]
+    client_secret: String,
+}
+
+#[derive(ToSchema)]
+#[schema(as = Refresh)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[expect(dead_code, reason = "as above")]
+pub struct RefreshBody {
+    #[schema(max_length = 256)]
+    refresh_token: String,
+}
+
+/// Tokens of a sign-in.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SignedIn {
+    code: &'static str,
+    /// For `Authorization: Bearer`.
+    access_token: String,
+    /// For `POST /v1/auth/refresh`, once: each refresh gives a new one. Good for 30 days.
+    refresh_token: String,
+    #[schema(example = "Bearer")]
+    token_type: &'static str,
+    /// Seconds the access token is good for.
+    expires_in: i64,
+}
+
+fn told(tokens: Tokens) -> Response {
+    let body = SignedIn {
+        code: "0000",
+        access_token: tokens.access,
+        refresh_token: tokens.refresh,
+        token_type: "Bearer",
+        expires_in: tokens.expires_in_s,
+    };
+    ok(StatusCode::OK, &body)
+}
+
+/// A client's secret for tokens
+#[utoipa::path(post, path = "/v1/auth/token", tag = "Sign in", request_body = SignInBody, security(()),
+    responses((status = 200, body = SignedIn)))]
+pub async fn token(
+    State(hub): State<Hub>,
+    From(from): From,
+    query: Query,
+    Json(body): Json<{ limits::SMALL_BODY_BYTES }>,
+) -> Answer {
+    query.close()?;
+    let [client_id, client_secret] = read(&body, ["clientId", "clientSecret"])?;
+    Ok(told(flow::sign_in::sign_in(&hub, &client_id, &client_secret, &from).await?))
+}
+
+/// A refresh token for new tokens
+///
+/// Each refresh token is good once. One that is used again was stolen, or its successor was: all that came from the same
+/// sign-in is void then.
+#[utoipa::path(post, path = "/v1/auth/refresh", tag = "Sign in", request_body = RefreshBody, security(()),
+    responses((status = 200, body = SignedIn)))]
+pub async fn refresh(
+    State(hub): State<Hub>,
+    From(from): From,
+    query: Query,
+    Json(body): Json<{ limits::SMALL_BODY_BYTES }>,
+) -> Answer {
+    query.close()?;
+    let [token] = read(&body, ["refreshToken"])?;
+    Ok(told(flow::sign_in::refresh(&hub, &token, &from).await?))
+}
+
+/// Voids a refresh token and all that came from the same sign-in
+///
+/// Access tokens given before stay good until they are over, at most a day.
+#[utoipa::path(post, path = "/v1/auth/revoke", tag = "Sign in", request_body = RefreshBody, security(()),
+    responses((status = 204, description = "Void, if there was such a token.")))]
+pub async fn revoke(State(hub): State<Hub>, query: Query, Json(body): Json<{ limits::SMALL_BODY_BYTES }>) -> Answer {
+    query.close()?;
+    let [token] = read(&body, ["refreshToken"])?;
+    flow::sign_in::revoke(&hub, &token).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// A body of so many texts, each required.
+fn read<const N: usize>(body: &[u8], names: [&str; N]) -> Result<[String; N], Refusal> {
+    let faults = Faults::default();
+    let value = json::parse(body, &faults)?;
+    let read = Fields::open(value, "", &faults).map(|mut fields| {
+        let texts = names.map(|name| fields.require_text(name, Text::line(256)).unwrap_or_default());
+        fields.close();
+        texts
+    });
+    faults.into_result(read)
+}

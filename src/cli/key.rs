@@ -1,0 +1,120 @@
+//! `notihub key`: keys of operators and admins, the keys that sign tokens, and what is sealed at rest.
+
+use chrono::TimeDelta;
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::partner::credentials;
+use super::{Output, print, process};
+use crate::config::{Database, Log};
+use crate::error::{Error, Result};
+use crate::hub::Hub;
+use crate::model::role::{Actor, Role};
+use crate::{flow, store, telemetry};
+
+#[derive(Debug, Args)]
+pub struct KeyCommand {
+    #[command(subcommand)]
+    deed: Deed,
+    #[command(flatten)]
+    database: Database,
+    #[command(flatten)]
+    log: Log,
+}
+
+#[derive(Debug, Subcommand)]
+enum Deed {
+    /// Makes a key for an operator or an admin. The secret is shown this once.
+    Create {
+        /// Whose it is.
+        name: String,
+        /// OPERATOR sees everything and acts on deliveries; ADMIN changes partners and keys as well.
+        #[arg(long, default_value = "OPERATOR", value_name = "ROLE")]
+        role: Role,
+    },
+    /// All keys.
+    List,
+    /// A new secret for a key. The secret is shown this once.
+    Rotate {
+        client_id: String,
+        /// Seconds the secret before stays good. Without an overlap every token it gave is void too.
+        #[arg(long, default_value_t = 0, value_name = "S", value_parser = clap::value_parser!(i64).range(0..=2_592_000))]
+        overlap_seconds: i64,
+    },
+    /// Neither this key's secrets nor its tokens are taken any more.
+    Revoke { client_id: String },
+    /// A new key to sign tokens with. Tokens signed before stay good; the new one signs once every process has read it.
+    RotateSigning {
+        /// Signs at once and voids every token there is: for when a signing key was lost.
+        #[arg(long)]
+        at_once: bool,
+    },
+    /// Seals everything anew under the first of the master keys given, while the hub runs. Then the others can go.
+    Reseal,
+}
+
+pub async fn run(args: KeyCommand, output: Output) -> Result<u8> {
+    telemetry::start_logs(&args.log)?;
+    let (hub, actor) = process::open_desk(&args.database).await?;
+    let done = act(&hub, &actor, args.deed, output).await;
+    hub.shutdown.stop();
+    hub.store.close().await;
+    done.map(|()| 0)
+}
+
+async fn act(hub: &Hub, actor: &Actor, deed: Deed, output: Output) -> Result<()> {
+    let permit = actor.administering()?;
+    let say = |told: Value, text: String| match output {
+        Output::Json => print::json(&told),
+        Output::Text => anstream::println!("{text}"),
+    };
+    match deed {
+        Deed::Create { role: Role::Partner, .. } => {
+            return Err(Error::Setup("a partner's key comes with the partner: `notihub partner create NAME`".into()));
+        }
+        Deed::Create { name, role } => {
+            credentials(&flow::partner::create_key(hub, permit, role, &name).await?, output);
+        }
+        Deed::List => {
+            let keys = store::key::list(hub.store.api()).await?;
+            let rows: Vec<Value> = keys
+                .iter()
+                .map(|k| {
+                    json!({"clientId": k.client_id, "role": k.role.as_str(), "name": k.name,
+                        "partnerId": k.partner_id.map(|id| id.to_string()), "revoked": k.revoked_at.is_some()})
+                })
+                .collect();
+            let line = |k: &store::key::Listed| {
+                let revoked = if k.revoked_at.is_some() { "  revoked" } else { "" };
+                format!("{} {:<9} {}{revoked}", k.client_id, k.role.as_str(), print::printable(&k.name))
+            };
+            say(json!({"items": rows}), keys.iter().map(line).collect::<Vec<_>>().join("\n"));
+        }
+        Deed::Rotate { client_id, overlap_seconds } => {
+            let made = flow::partner::rotate_key(hub, permit, &client_id, TimeDelta::seconds(overlap_seconds)).await;
+            credentials(&made.map_err(|e| unknown(e, &client_id))?, output);
+        }
+        Deed::Revoke { client_id } => {
+            flow::partner::revoke_key(hub, permit, &client_id).await.map_err(|e| unknown(e, &client_id))?;
+            say(json!({"revoked": client_id}), format!("{client_id} is revoked"));
+        }
+        Deed::RotateSigning { at_once } => {
+            let kid = flow::sign_in::rotate_signing_key(hub, permit, at_once).await?;
+            let text = if at_once { "signs now; every token signed before is void" } else { "signs in five minutes" };
+            say(json!({"kid": kid, "atOnce": at_once}), format!("{kid} {text}"));
+        }
+        Deed::Reseal => {
+            let done = flow::reseal::reseal(hub, permit).await?;
+            let text = format!("{} signing keys and {} messages sealed anew", done.signing_keys, done.messages);
+            say(json!({"signingKeys": done.signing_keys, "messages": done.messages}), text);
+        }
+    }
+    Ok(())
+}
+
+fn unknown(e: Error, client_id: &str) -> Error {
+    match e {
+        Error::NotFound => Error::Setup(format!("there is no key '{client_id}'; `notihub key list` shows all")),
+        e => e,
+    }
+}

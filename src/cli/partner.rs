@@ -1,0 +1,316 @@
+//! `notihub partner`: who may post, and how much.
+
+use chrono::TimeDelta;
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::{Output, print, process};
+use crate::config::{Database, Log};
+use crate::error::{Error, Result};
+use crate::flow::partner::{Change, Credentials};
+use crate::hub::Hub;
+use crate::model::channel::Channel;
+use crate::model::partner::{Partner, PartnerStatus};
+use crate::model::role::{Actor, Administering, Role};
+use crate::{flow, store, telemetry};
+
+#[derive(Debug, Args)]
+#[command(after_help = "First steps on an installation of your own:\n  notihub partner create orders\n  \
+TOKEN=$(curl -s http://127.0.0.1:8080/v1/auth/token -H 'content-type: application/json' \\\n    \
+-d '{\"clientId\": \"…\", \"clientSecret\": \"…\"}' | grep -o '\"accessToken\":\"[^\"]*' | cut -d'\"' -f4)\n  \
+curl -s http://127.0.0.1:8080/v1/messages -H \"authorization: Bearer $TOKEN\" -H 'content-type: application/json' -d '…'\n\n\
+These commands work at the database and are in the audit log under your name. Over HTTP an admin does the same:\n  \
+notihub partner bootstrap      the first admin")]
+pub struct PartnerCommand {
+    #[command(subcommand)]
+    deed: Deed,
+    #[command(flatten)]
+    database: Database,
+    #[command(flatten)]
+    log: Log,
+}
+
+#[derive(Debug, Subcommand)]
+enum Deed {
+    /// Makes the first admin, who can do all the rest over HTTP.
+    Bootstrap,
+    /// Makes a partner and its key. The secret is shown this once.
+    Create {
+        /// Its name; no two partners share one.
+        name: String,
+        #[command(flatten)]
+        change: Flags,
+        /// Whose days its statistics are of. Fixed for good.
+        #[arg(long, value_name = "ZONE")]
+        time_zone: Option<String>,
+    },
+    /// All partners.
+    List,
+    /// One partner, by name or id.
+    Show { partner: String },
+    /// Changes a partner, by name or id.
+    Set {
+        partner: String,
+        /// Another name.
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+        /// ACTIVE or INACTIVE. An inactive one may do nothing; what it posted before is delivered.
+        #[arg(long, value_name = "STATUS", value_parser = status)]
+        status: Option<PartnerStatus>,
+        #[command(flatten)]
+        change: Flags,
+    },
+    /// A new secret for a partner's key, by name or id. The secret is shown this once.
+    Rotate {
+        partner: String,
+        /// Seconds the secret before stays good. Without an overlap every token it gave is void too.
+        #[arg(long, default_value_t = 0, value_name = "S", value_parser = clap::value_parser!(i64).range(0..=2_592_000))]
+        overlap_seconds: i64,
+    },
+    /// Removes a person's data from messages, deliveries, attempts and events, and proves that it is gone.
+    Erase {
+        /// The person's address as deliveries have it: an e-mail address, a phone number in any form.
+        #[arg(long, value_name = "ADDRESS")]
+        recipient: String,
+        /// Only at this partner, by name or id.
+        #[arg(long, value_name = "PARTNER")]
+        partner: Option<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Flags {
+    /// Requests a second; a batch counts each of its messages [default: 1000].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=1_000_000))]
+    rate_limit_tps: Option<i32>,
+    /// How many days back it sees its messages [default: 1].
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(i16).range(1..=3650))]
+    lookup_days: Option<i16>,
+    /// Erase content after so many days [default: with the hub's own retention].
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(i16).range(1..=3650))]
+    retention_days: Option<i16>,
+    /// Where a phone number without a country is from [default: KR].
+    #[arg(long, value_name = "CC", value_parser = region)]
+    region: Option<String>,
+    /// What it may send over, with commas [default: everything].
+    #[arg(long, value_name = "CHANNEL", value_delimiter = ',')]
+    channels: Option<Vec<Channel>>,
+    /// Whether it may post for later [default: true].
+    #[arg(long, value_name = "BOOL")]
+    may_schedule: Option<bool>,
+    /// Whether it may cancel [default: true].
+    #[arg(long, value_name = "BOOL")]
+    may_cancel: Option<bool>,
+    /// Seal its messages' content in the database [default: false].
+    #[arg(long, value_name = "BOOL")]
+    encrypt_content: Option<bool>,
+}
+
+fn status(text: &str) -> std::result::Result<PartnerStatus, String> {
+    text.parse().map_err(|()| "is neither ACTIVE nor INACTIVE".into())
+}
+
+fn region(text: &str) -> std::result::Result<String, String> {
+    let right = text.len() == 2 && text.bytes().all(|b| b.is_ascii_uppercase());
+    right.then(|| text.to_owned()).ok_or_else(|| "write two capital letters, as KR".into())
+}
+
+impl Flags {
+    fn change(self) -> Change {
+        Change {
+            rate_limit_tps: self.rate_limit_tps,
+            lookup_days: self.lookup_days,
+            retention_days: self.retention_days.map(Some),
+            region: self.region,
+            channels: self.channels.map(Some),
+            may_schedule: self.may_schedule,
+            may_cancel: self.may_cancel,
+            encrypt_content: self.encrypt_content,
+            ..Change::default()
+        }
+    }
+}
+
+pub async fn run(args: PartnerCommand, output: Output) -> Result<u8> {
+    telemetry::start_logs(&args.log)?;
+    let (hub, actor) = process::open_desk(&args.database).await?;
+    let done = act(&hub, &actor, args.deed, output).await;
+    hub.shutdown.stop();
+    hub.store.close().await;
+    done
+}
+
+async fn act(hub: &Hub, actor: &Actor, deed: Deed, output: Output) -> Result<u8> {
+    let permit = actor.administering()?;
+    match deed {
+        Deed::Bootstrap => bootstrap(hub, permit, output).await?,
+        Deed::Create { name, change, time_zone } => {
+            if name.trim().is_empty()
+                || name.chars().count() > crate::limits::NAME_CHARS
+                || name.chars().any(char::is_control)
+            {
+                return Err(Error::Setup("a partner's name is one line of up to 64 characters".into()));
+            }
+            let change = Change { name: Some(name), time_zone, ..change.change() };
+            let (partner, credentials) = flow::partner::create(hub, permit, change).await?;
+            let mut told = shape(&partner);
+            told["clientId"] = credentials.client_id.clone().into();
+            told["clientSecret"] = credentials.client_secret.clone().into();
+            match output {
+                Output::Json => print::json(&told),
+                Output::Text => {
+                    line(&partner);
+                    secret(&credentials);
+                }
+            }
+        }
+        Deed::List => {
+            let partners = store::partner::list(hub.store.api(), None, i64::MAX).await?;
+            match output {
+                Output::Json => print::json(&json!({"items": partners.iter().map(shape).collect::<Vec<_>>()})),
+                Output::Text => partners.iter().for_each(line),
+            }
+        }
+        Deed::Show { partner } => tell(&find(hub, &partner).await?, output),
+        Deed::Set { partner, name, status, change } => {
+            let id = find(hub, &partner).await?.partner_id;
+            let change = Change { name, status, ..change.change() };
+            tell(&flow::partner::update(hub, permit, id, change).await?, output);
+        }
+        Deed::Rotate { partner, overlap_seconds } => {
+            let id = find(hub, &partner).await?.partner_id;
+            let made = flow::partner::rotate(hub, permit, id, TimeDelta::seconds(overlap_seconds)).await?;
+            credentials(&made, output);
+        }
+        Deed::Erase { recipient, partner } => {
+            let partner = match partner {
+                Some(partner) => Some(find(hub, &partner).await?.partner_id),
+                None => None,
+            };
+            return erase(hub, permit, &recipient, partner, output).await;
+        }
+    }
+    Ok(0)
+}
+
+async fn erase(
+    hub: &Hub,
+    permit: Administering<'_>,
+    recipient: &str,
+    partner: Option<crate::id::Tsid>,
+    output: Output,
+) -> Result<u8> {
+    let erased = flow::erase::erase(hub, permit, recipient, partner, |done| {
+        if output == Output::Text {
+            anstream::eprintln!("{} deliveries …", done);
+        }
+    });
+    let erased = erased.await?;
+    let left: u64 = erased.left.iter().map(|(_, n)| n).sum();
+    match output {
+        Output::Json => print::json(&json!({
+            "deliveries": erased.deliveries,
+            "messages": erased.messages,
+            "canceled": erased.canceled,
+            "inFlight": erased.in_flight,
+            "left": erased.left.iter().map(|(table, n)| json!({"table": table, "rows": n})).collect::<Vec<_>>(),
+        })),
+        Output::Text => {
+            anstream::println!(
+                "{} deliveries and {} messages erased, {} of them canceled before they were sent",
+                erased.deliveries,
+                erased.messages,
+                erased.canceled
+            );
+            for (table, rows) in erased.left.iter().filter(|(_, n)| *n > 0) {
+                anstream::println!("{} {rows} rows of {table} still hold it", print::paint(print::BAD, "left"));
+            }
+            if erased.in_flight > 0 {
+                anstream::println!(
+                    "{} deliveries are being sent just now: run this again in a minute",
+                    erased.in_flight
+                );
+            }
+            if left == 0 && erased.in_flight == 0 {
+                anstream::println!("{} no table holds it any more", print::paint(print::GOOD, "proven"));
+            }
+        }
+    }
+    Ok(u8::from(left > 0 || erased.in_flight > 0))
+}
+
+async fn bootstrap(hub: &Hub, permit: Administering<'_>, output: Output) -> Result<()> {
+    if store::key::any_admin(hub.store.api()).await? {
+        return Err(Error::Setup(
+            "there is an admin already; `notihub key create --role ADMIN NAME` makes another, `notihub key rotate` gives a \
+             lost secret anew"
+                .into(),
+        ));
+    }
+    let made = flow::partner::create_key(hub, permit, Role::Admin, "first admin").await?;
+    credentials(&made, output);
+    Ok(())
+}
+
+/// By name or id.
+async fn find(hub: &Hub, wanted: &str) -> Result<Partner> {
+    let db = hub.store.api();
+    let mut found = store::partner::find(db, wanted).await?;
+    if let (None, Ok(id)) = (&found, wanted.parse()) {
+        found = store::partner::get(db, id).await?;
+    }
+    found.ok_or_else(|| Error::Setup(format!("there is no partner '{wanted}'; `notihub partner list` shows all")))
+}
+
+fn shape(p: &Partner) -> Value {
+    json!({
+        "partnerId": p.partner_id.to_string(),
+        "name": p.name,
+        "status": p.status.as_str(),
+        "rateLimitTps": p.rate_limit_tps,
+        "lookupDays": p.lookup_days,
+        "retentionDays": p.retention_days,
+        "timeZone": p.time_zone,
+        "region": p.region,
+        "channels": p.channels.as_ref().map(|all| all.iter().map(|c| c.as_str()).collect::<Vec<_>>()),
+        "maySchedule": p.may_schedule,
+        "mayCancel": p.may_cancel,
+        "encryptContent": p.encrypt_content,
+    })
+}
+
+fn tell(p: &Partner, output: Output) {
+    match output {
+        Output::Json => print::json(&shape(p)),
+        Output::Text => line(p),
+    }
+}
+
+fn line(p: &Partner) {
+    let channels = p
+        .channels
+        .as_ref()
+        .map_or("every channel".to_owned(), |all| all.iter().map(|c| c.as_str()).collect::<Vec<_>>().join(", "));
+    let retention = p.retention_days.map_or(String::new(), |d| format!(", content kept {d} days"));
+    anstream::println!(
+        "{} {:<20} {:<8} {}/s, sees {} days, {}, {channels}{retention}{}",
+        p.partner_id,
+        print::printable(&p.name),
+        p.status.as_str(),
+        p.rate_limit_tps,
+        p.lookup_days,
+        p.time_zone,
+        if p.encrypt_content { ", sealed" } else { "" },
+    );
+}
+
+pub fn secret(made: &Credentials) {
+    anstream::println!("clientId      {}\nclientSecret  {}   (shown this once)", made.client_id, made.client_secret);
+}
+
+pub fn credentials(made: &Credentials, output: Output) {
+    match output {
+        Output::Json => print::json(&json!({"clientId": made.client_id, "clientSecret": made.client_secret})),
+        Output::Text => secret(made),
+    }
+}

@@ -1,0 +1,139 @@
+//! Secrets: made, hashed, and sealed at rest.
+//!
+//! What is sealed is bound to where it stands (the additional data names table, column and row), so that a value copied
+//! into another row does not open there.
+
+use chacha20poly1305::aead::{Aead as _, Payload};
+use chacha20poly1305::{KeyInit as _, XChaCha20Poly1305, XNonce};
+use data_encoding::{BASE64, BASE64URL_NOPAD};
+use hmac::{Hmac, Mac as _};
+use sha2::{Digest as _, Sha256};
+
+use crate::error::{Error, Result};
+
+pub const KEY_BYTES: usize = 32;
+const NONCE_BYTES: usize = 24;
+const ID_BYTES: usize = 4;
+/// Of the form of what is sealed, so that another can follow.
+const FORM: u8 = 1;
+
+/// A new secret to show once: what it is for, and 256 random bits.
+pub fn secret(prefix: &str) -> String {
+    format!("{prefix}{}", BASE64URL_NOPAD.encode(&random()))
+}
+
+pub fn random() -> [u8; KEY_BYTES] {
+    rand::random()
+}
+
+/// HMAC-SHA256. A secret of 256 random bits needs no slow hash: there is nothing to guess.
+pub fn keyed_hash(key: &[u8], text: &[u8]) -> [u8; 32] {
+    #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
+    let mut mac = <Hmac<Sha256> as hmac::KeyInit>::new_from_slice(key).expect("any key length");
+    mac.update(text);
+    mac.finalize().into_bytes().into()
+}
+
+/// Whether two hashes are the same, compared in full whatever differs.
+pub fn same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
+}
+
+/// The master keys: the first seals, all open. So a new key is put in front while everything runs, what is sealed is
+/// sealed anew (`notihub key reseal`), and then the old one goes.
+#[derive(Clone)]
+pub struct Keyring(Vec<([u8; ID_BYTES], XChaCha20Poly1305)>);
+
+impl std::fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Keyring of {}", self.0.len())
+    }
+}
+
+impl Keyring {
+    pub fn new(keys: impl IntoIterator<Item = [u8; KEY_BYTES]>) -> Keyring {
+        let id = |key: &[u8]| -> [u8; ID_BYTES] {
+            let digest = Sha256::digest([b"notihub key id", key].concat());
+            std::array::from_fn(|n| digest[n])
+        };
+        Keyring(keys.into_iter().map(|key| (id(&key), XChaCha20Poly1305::new(&key.into()))).collect())
+    }
+
+    pub fn seal(&self, place: &str, plain: &[u8]) -> Result<Vec<u8>> {
+        let (id, cipher) = self.0.first().ok_or_else(|| Error::Internal("there is no master key".into()))?;
+        let nonce: [u8; NONCE_BYTES] = rand::random();
+        let payload = Payload { msg: plain, aad: place.as_bytes() };
+        let sealed = cipher.encrypt(&XNonce::from(nonce), payload);
+        let sealed = sealed.map_err(|_| Error::Internal("too large to be sealed".into()))?;
+        Ok([&[FORM], id.as_slice(), &nonce, &sealed].concat())
+    }
+
+    pub fn open(&self, place: &str, sealed: &[u8]) -> Result<Vec<u8>> {
+        let wrong = |why: &str| Error::Internal(format!("what is sealed at {place} does not open: {why}"));
+        let (head, rest) = sealed.split_at_checked(1 + ID_BYTES).ok_or_else(|| wrong("it is cut off"))?;
+        let (nonce, sealed) = rest.split_at_checked(NONCE_BYTES).ok_or_else(|| wrong("it is cut off"))?;
+        let known = self.0.iter().find(|(id, _)| head[0] == FORM && id == &head[1..]);
+        let (_, cipher) = known.ok_or_else(|| wrong("its master key is not among those given (--master-key)"))?;
+        let nonce: [u8; NONCE_BYTES] = nonce.try_into().map_err(|_| wrong("it is cut off"))?;
+        let payload = Payload { msg: sealed, aad: place.as_bytes() };
+        cipher.decrypt(&XNonce::from(nonce), payload).map_err(|_| wrong("it was changed, or belongs elsewhere"))
+    }
+
+    /// Whether it is sealed under the key that seals now.
+    pub fn is_fresh(&self, sealed: &[u8]) -> bool {
+        self.0.first().is_some_and(|(id, _)| sealed.get(1..1 + ID_BYTES) == Some(id.as_slice()))
+    }
+}
+
+/// A master key as settings write it: 32 bytes as base64.
+pub fn read_key(text: &str) -> std::result::Result<[u8; KEY_BYTES], String> {
+    let bytes = BASE64.decode(text.trim().as_bytes()).ok();
+    bytes
+        .and_then(|b| b.try_into().ok())
+        .ok_or_else(|| "a master key is 32 bytes as base64: `openssl rand -base64 32`".into())
+}
+
+pub fn write_key(key: &[u8; KEY_BYTES]) -> String {
+    BASE64.encode(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_sealed_opens_in_its_place_alone() {
+        let (old, new) = ([1; KEY_BYTES], [2; KEY_BYTES]);
+        let ring = Keyring::new([old]);
+        let sealed = ring.seal("t|c|1", b"secret").unwrap();
+        assert!(!sealed.windows(6).any(|w| w == b"secret"));
+        assert_eq!(ring.open("t|c|1", &sealed).unwrap(), b"secret");
+        assert!(ring.open("t|c|2", &sealed).is_err(), "moved to another row");
+        for n in 0..sealed.len() {
+            let mut changed = sealed.clone();
+            changed[n] ^= 1;
+            assert!(ring.open("t|c|1", &changed).is_err(), "byte {n}");
+            assert!(ring.open("t|c|1", &sealed[..n]).is_err(), "cut at {n}");
+        }
+        let rotated = Keyring::new([new, old]);
+        assert_eq!(rotated.open("t|c|1", &sealed).unwrap(), b"secret");
+        assert!(!rotated.is_fresh(&sealed) && ring.is_fresh(&sealed));
+        assert!(Keyring::new([new]).open("t|c|1", &sealed).is_err(), "its key is gone");
+        assert_ne!(ring.seal("t|c|1", b"secret").unwrap(), sealed, "never the same twice");
+    }
+
+    #[test]
+    fn secrets_are_long_and_recognisable() {
+        let made = secret("nhs_");
+        assert!(made.starts_with("nhs_") && made.len() == 4 + 43, "256 bits: {}", made.len());
+        assert!(same(&keyed_hash(b"k", b"x"), &keyed_hash(b"k", b"x")));
+        assert!(!same(&keyed_hash(b"k", b"x"), &keyed_hash(b"l", b"x")) && !same(b"ab", b"a"));
+    }
+
+    #[test]
+    fn a_key_is_written_as_it_is_read() {
+        let key = random();
+        assert_eq!(read_key(&write_key(&key)).unwrap(), key);
+        assert!(read_key("c2hvcnQ=").is_err() && read_key("").is_err());
+    }
+}

@@ -1,0 +1,246 @@
+//! Partners and keys: made, changed, revoked; each with its line in the audit log, in the same transaction.
+
+use chrono::TimeDelta;
+use serde_json::{Value, json};
+
+use crate::crypt;
+use crate::error::{Code, Error, Fault, Refusal, Result};
+use crate::hub::Hub;
+use crate::id::Tsid;
+use crate::model::channel::Channel;
+use crate::model::partner::{Partner, PartnerStatus};
+use crate::model::role::{Actor, Administering, Role};
+use crate::store::audit::Deed;
+use crate::store::{self, key, listen, partner};
+
+/// A secret begins with this, so that scanners of code and logs know one when they see it.
+pub const SECRET_PREFIX: &str = "nhs_";
+/// Longest a secret stays good after it was replaced.
+pub const OVERLAP_MOST: TimeDelta = TimeDelta::days(30);
+
+/// What a client signs in with. The secret is shown this once.
+#[derive(Clone, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Credentials {
+    pub client_id: String,
+    pub client_secret: String,
+}
+
+/// What to change of a partner, or to say of a new one.
+#[derive(Debug, Clone, Default)]
+pub struct Change {
+    pub name: Option<String>,
+    pub status: Option<PartnerStatus>,
+    pub rate_limit_tps: Option<i32>,
+    pub lookup_days: Option<i16>,
+    pub retention_days: Option<Option<i16>>,
+    /// At creation only.
+    pub time_zone: Option<String>,
+    pub region: Option<String>,
+    pub channels: Option<Option<Vec<Channel>>>,
+    pub may_schedule: Option<bool>,
+    pub may_cancel: Option<bool>,
+    pub encrypt_content: Option<bool>,
+}
+
+impl Change {
+    fn apply(self, p: &mut Partner) {
+        fn set<T>(place: &mut T, value: Option<T>) {
+            if let Some(value) = value {
+                *place = value;
+            }
+        }
+        set(&mut p.name, self.name);
+        set(&mut p.status, self.status);
+        set(&mut p.rate_limit_tps, self.rate_limit_tps);
+        set(&mut p.lookup_days, self.lookup_days);
+        set(&mut p.retention_days, self.retention_days);
+        set(&mut p.time_zone, self.time_zone);
+        set(&mut p.region, self.region);
+        set(&mut p.channels, self.channels);
+        set(&mut p.may_schedule, self.may_schedule);
+        set(&mut p.may_cancel, self.may_cancel);
+        set(&mut p.encrypt_content, self.encrypt_content);
+    }
+}
+
+/// A new partner and its key.
+pub async fn create(hub: &Hub, permit: Administering<'_>, change: Change) -> Result<(Partner, Credentials)> {
+    let partner_id = hub.next_id();
+    let shards = i64::from(hub.settings.database.shards.max(1));
+    let shard = i16::try_from(partner_id.0.rem_euclid(shards)).unwrap_or(0);
+    let mut made = Partner::new(partner_id, String::new(), shard);
+    change.apply(&mut made);
+    check_time_zone(hub, &made).await?;
+    let (key, credentials) = new_key(hub, Role::Partner, Some(partner_id), &made.name);
+    let now = hub.clock.now();
+    let mut tx = hub.store.begin().await?;
+    if !partner::insert(&mut *tx, &made, now).await? {
+        tx.rollback().await?;
+        return Err(name_taken());
+    }
+    key::insert(&mut *tx, &key, now).await?;
+    let deed = Deed { after: Some(told(&made)), ..about(&made, "partner.create") };
+    note(hub, &mut tx, permit.actor(), &deed).await?;
+    tx.commit().await?;
+    changed(hub).await;
+    Ok((made, credentials))
+}
+
+/// Changes a partner; returns it as it is now.
+pub async fn update(hub: &Hub, permit: Administering<'_>, id: Tsid, change: Change) -> Result<Partner> {
+    let mut tx = hub.store.begin().await?;
+    let before = partner::lock(&mut tx, id).await?.ok_or_else(unknown)?;
+    let mut after = before.clone();
+    change.apply(&mut after);
+    if after.name != before.name && partner::find(&mut *tx, &after.name).await?.is_some() {
+        tx.rollback().await?;
+        return Err(name_taken());
+    }
+    partner::update(&mut *tx, &after).await?;
+    if after.status == PartnerStatus::Inactive && before.status == PartnerStatus::Active {
+        key::void_tokens(&mut *tx, id).await?;
+    }
+    let deed = Deed { before: Some(told(&before)), after: Some(told(&after)), ..about(&after, "partner.update") };
+    note(hub, &mut tx, permit.actor(), &deed).await?;
+    tx.commit().await?;
+    changed(hub).await;
+    Ok(after)
+}
+
+/// A new secret for a partner's key; the one before stays good for the overlap. Without one, its tokens are void too.
+pub async fn rotate(hub: &Hub, permit: Administering<'_>, id: Tsid, overlap: TimeDelta) -> Result<Credentials> {
+    let db = hub.store.api();
+    let of = partner::get(db, id).await?.ok_or_else(unknown)?;
+    match key::of_partner(db, id).await? {
+        Some(client_id) => rotate_key(hub, permit, &client_id, overlap).await,
+        // A partner from before there were keys.
+        None => {
+            let (key, credentials) = new_key(hub, Role::Partner, Some(id), &of.name);
+            add_key(hub, permit, key).await?;
+            Ok(credentials)
+        }
+    }
+}
+
+/// A key for an operator or an admin.
+pub async fn create_key(hub: &Hub, permit: Administering<'_>, role: Role, name: &str) -> Result<Credentials> {
+    let (key, credentials) = new_key(hub, role, None, name);
+    add_key(hub, permit, key).await?;
+    Ok(credentials)
+}
+
+pub async fn rotate_key(
+    hub: &Hub,
+    permit: Administering<'_>,
+    client_id: &str,
+    overlap: TimeDelta,
+) -> Result<Credentials> {
+    let now = hub.clock.now();
+    let client_secret = crypt::secret(SECRET_PREFIX);
+    let hash = crypt::keyed_hash(&hub.pepper, client_secret.as_bytes());
+    let former_until = (overlap > TimeDelta::zero()).then(|| now + overlap.min(OVERLAP_MOST));
+    let key = key::get(hub.store.api(), client_id).await?.ok_or(Error::NotFound)?;
+    let mut tx = hub.store.begin().await?;
+    key::rotate(&mut *tx, client_id, &hash, former_until).await?;
+    let after = json!({"formerSecretGoodUntil": former_until.map(|at| at.to_rfc3339())});
+    note(hub, &mut tx, permit.actor(), &Deed { after: Some(after), ..of_key(&key, "key.rotate") }).await?;
+    tx.commit().await?;
+    changed(hub).await;
+    Ok(Credentials { client_id: client_id.to_owned(), client_secret })
+}
+
+/// Nothing is taken from this key any more: neither secrets nor tokens.
+pub async fn revoke_key(hub: &Hub, permit: Administering<'_>, client_id: &str) -> Result<()> {
+    let key = key::get(hub.store.api(), client_id).await?.ok_or(Error::NotFound)?;
+    let mut tx = hub.store.begin().await?;
+    key::revoke(&mut *tx, client_id, hub.clock.now()).await?;
+    note(hub, &mut tx, permit.actor(), &of_key(&key, "key.revoke")).await?;
+    tx.commit().await?;
+    changed(hub).await;
+    Ok(())
+}
+
+fn new_key(hub: &Hub, role: Role, partner_id: Option<Tsid>, name: &str) -> (key::Key, Credentials) {
+    let client_id = hub.next_id().to_string();
+    let client_secret = crypt::secret(SECRET_PREFIX);
+    let key = key::Key {
+        client_id: client_id.clone(),
+        role,
+        partner_id,
+        name: name.to_owned(),
+        secret_hash: crypt::keyed_hash(&hub.pepper, client_secret.as_bytes()).to_vec(),
+        former_hash: None,
+        former_until: None,
+        epoch: 1,
+        revoked_at: None,
+        created_at: hub.clock.now(),
+    };
+    (key, Credentials { client_id, client_secret })
+}
+
+async fn add_key(hub: &Hub, permit: Administering<'_>, key: key::Key) -> Result<()> {
+    let mut tx = hub.store.begin().await?;
+    key::insert(&mut *tx, &key, hub.clock.now()).await?;
+    let after = json!({"role": key.role.as_str(), "name": key.name});
+    note(hub, &mut tx, permit.actor(), &Deed { after: Some(after), ..of_key(&key, "key.create") }).await?;
+    Ok(tx.commit().await?)
+}
+
+fn about(p: &Partner, action: &str) -> Deed {
+    let object = Some(p.partner_id.to_string());
+    Deed { action: action.into(), object, partner_id: Some(p.partner_id), ..Deed::default() }
+}
+
+fn of_key(key: &key::Key, action: &str) -> Deed {
+    Deed { action: action.into(), object: Some(key.client_id.clone()), partner_id: key.partner_id, ..Deed::default() }
+}
+
+/// A partner as the audit log keeps it.
+fn told(p: &Partner) -> Value {
+    json!({
+        "name": p.name,
+        "status": p.status.as_str(),
+        "rateLimitTps": p.rate_limit_tps,
+        "lookupDays": p.lookup_days,
+        "retentionDays": p.retention_days,
+        "timeZone": p.time_zone,
+        "region": p.region,
+        "channels": p.channels.as_ref().map(|all| all.iter().map(|c| c.as_str()).collect::<Vec<_>>()),
+        "maySchedule": p.may_schedule,
+        "mayCancel": p.may_cancel,
+        "encryptContent": p.encrypt_content,
+    })
+}
+
+pub(super) async fn note(hub: &Hub, tx: &mut store::Conn, actor: &Actor, deed: &Deed) -> Result<()> {
+    store::audit::insert(tx, hub.next_id(), hub.clock.now(), actor, deed).await
+}
+
+/// After the commit: nobody believes what they remember of accounts any more.
+async fn changed(hub: &Hub) {
+    hub.forget_accounts();
+    if let Err(e) = listen::tell_changed(&hub.store).await {
+        tracing::warn!(error = %e, "a change of a partner could not be told; others see it within ten seconds");
+    }
+}
+
+async fn check_time_zone(hub: &Hub, p: &Partner) -> Result<()> {
+    if partner::is_time_zone(hub.store.api(), &p.time_zone).await? {
+        return Ok(());
+    }
+    Err(fault("/timeZone", "tz_unknown", "is not a time zone such as Asia/Seoul", Code::E001).into())
+}
+
+fn name_taken() -> Error {
+    let refusal = fault("/name", "name_taken", "is another partner's name", Code::E001);
+    Refusal { status: 409, ..refusal }.into()
+}
+
+fn fault(pointer: &str, reason: &'static str, detail: &'static str, code: Code) -> Refusal {
+    Refusal::of(vec![Fault { pointer: pointer.into(), reason, detail: detail.into(), code }])
+}
+
+pub fn unknown() -> Error {
+    Refusal::new(404, "partner_unknown", "there is no such partner").with_code(Code::E007).into()
+}

@@ -1,0 +1,274 @@
+//! Sign in: a client's secret for tokens, a refresh token for the next, a token for who is asking.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::crypt;
+use crate::error::{Code, Error, Refusal, Result};
+use crate::hub::Hub;
+use crate::id::Tsid;
+use crate::model::partner::{Account, PartnerStatus};
+use crate::model::role::{Actor, Administering, Role};
+use crate::model::token::{ACCESS, Claims, REFRESH, Refused, TokenKeys};
+use crate::store::audit::Deed;
+use crate::store::refresh_token::{self, SignedIn};
+use crate::store::signing_key::{self, SigningKey};
+use crate::store::{self, key, listen};
+
+pub const REFRESH_PREFIX: &str = "nhr_";
+
+/// A new signing key signs after this: by then every process has read it.
+const ANNOUNCED: TimeDelta = TimeDelta::minutes(5);
+/// How long a key signs before the next does.
+const SIGNS: TimeDelta = TimeDelta::days(30);
+/// Two uses of one refresh token so close together are a race of its owner's, not theft: the second gets nothing, and the
+/// first's tokens stay good.
+const RACE: TimeDelta = TimeDelta::seconds(1);
+/// How long what was read of an account is believed when no notice comes.
+const BELIEVED: TimeDelta = TimeDelta::seconds(10);
+
+/// What a sign-in gives.
+pub struct Tokens {
+    pub access: String,
+    pub refresh: String,
+    pub expires_in_s: i64,
+}
+
+/// `from` is where the caller came from, for the limit and the audit log.
+pub async fn sign_in(hub: &Hub, client_id: &str, secret: &str, from: &Actor) -> Result<Tokens> {
+    let (now, address) = (hub.clock.now(), from.address.clone().unwrap_or_default());
+    if let Some(wait) = hub.strikes().wait_s(client_id, &address, now) {
+        let detail = "too many failed sign-ins; check clientId and clientSecret, then wait".to_owned();
+        return Err(Error::Limited { reason: "sign_in_limited", detail, retry_after_s: wait });
+    }
+    let key = key::get(hub.store.api(), client_id).await?;
+    // The same work whether there is such a client or not.
+    let hash = crypt::keyed_hash(&hub.pepper, secret.as_bytes());
+    let nobody = [0; 32];
+    let (current, former) = match &key {
+        Some(key) => {
+            let former = key.former_hash.as_deref().filter(|_| key.former_until.is_some_and(|until| until > now));
+            (key.secret_hash.as_slice(), former.unwrap_or(&nobody))
+        }
+        None => (nobody.as_slice(), nobody.as_slice()),
+    };
+    let right = crypt::same(current, &hash) | crypt::same(former, &hash);
+    let Some(key) = key.filter(|key| right && key.revoked_at.is_none()) else {
+        hub.strikes().failed(client_id, &address, now);
+        return Err(unauthenticated("clientId and clientSecret do not belong together"));
+    };
+    let account = account(hub, &key.client_id).await?;
+    is_active(&account)?;
+    if key.role != Role::Partner {
+        let actor = Actor { who: key.client_id.clone(), role: key.role, ..from.clone() };
+        note(hub, hub.store.api(), &actor, "sign_in", None).await?;
+    }
+    let of = SignedIn { family: hub.next_id(), client_id: key.client_id, epoch: key.epoch };
+    let refresh = crypt::secret(REFRESH_PREFIX);
+    refresh_token::insert(hub.store.api(), &hashed(hub, &refresh), &of, now, now + REFRESH).await?;
+    tokens(hub, &of, key.role, refresh, now)
+}
+
+fn tokens(hub: &Hub, of: &SignedIn, role: Role, refresh: String, now: DateTime<Utc>) -> Result<Tokens> {
+    let access = hub.token_keys().sign(&Claims::new(&of.client_id, role, of.epoch, now), now)?;
+    Ok(Tokens { access, refresh, expires_in_s: ACCESS.num_seconds() })
+}
+
+fn hashed(hub: &Hub, token: &str) -> [u8; 32] {
+    crypt::keyed_hash(&hub.pepper, token.as_bytes())
+}
+
+/// Uses a refresh token up for the next. One that was used before was stolen, or its successor was: all that came from
+/// the same sign-in is void.
+pub async fn refresh(hub: &Hub, token: &str, from: &Actor) -> Result<Tokens> {
+    let (now, hash) = (hub.clock.now(), hashed(hub, token));
+    let next = crypt::secret(REFRESH_PREFIX);
+    let mut tx = hub.store.begin().await?;
+    let Some(of) = refresh_token::use_up(&mut *tx, &hash, now).await? else {
+        tx.rollback().await?;
+        reused(hub, &hash, now, from).await?;
+        return Err(unauthenticated("the refresh token is not good any more; sign in"));
+    };
+    let account = account(hub, &of.client_id).await?;
+    if account.epoch != of.epoch || account.revoked {
+        tx.rollback().await?;
+        return Err(unauthenticated("the refresh token is not good any more; sign in"));
+    }
+    is_active(&account)?;
+    refresh_token::insert(&mut *tx, &hashed(hub, &next), &of, now, now + REFRESH).await?;
+    tx.commit().await?;
+    tokens(hub, &of, account.role, next, now)
+}
+
+async fn reused(hub: &Hub, hash: &[u8], now: DateTime<Utc>, from: &Actor) -> Result<()> {
+    let Some(past) = refresh_token::get(hub.store.api(), hash).await? else { return Ok(()) };
+    let Some(used_at) = past.used_at.filter(|_| past.revoked_at.is_none()) else { return Ok(()) };
+    if now < used_at + RACE {
+        return Ok(());
+    }
+    let mut tx = hub.store.begin().await?;
+    refresh_token::revoke(&mut *tx, past.family, now).await?;
+    let actor = Actor { who: past.client_id, ..from.clone() };
+    note(hub, &mut *tx, &actor, "refresh_token.reused", Some(past.family)).await?;
+    tx.commit().await?;
+    tracing::warn!(client = actor.who, "a refresh token was used twice: all that came from its sign-in is void");
+    Ok(())
+}
+
+/// Voids a refresh token and all that came from the same sign-in. Says nothing of whether there was one.
+pub async fn revoke(hub: &Hub, token: &str) -> Result<()> {
+    let db = hub.store.api();
+    if let Some(past) = refresh_token::get(db, &hashed(hub, token)).await? {
+        refresh_token::revoke(db, past.family, hub.clock.now()).await?;
+    }
+    Ok(())
+}
+
+/// Who an access token speaks for, if it may still.
+pub async fn bearer(hub: &Hub, token: &str) -> Result<Arc<Account>> {
+    let now = hub.clock.now();
+    let mut verified = hub.token_keys().verify(token, now);
+    if verified == Err(Refused::UnknownKey) && hub.may_read_keys_again() {
+        // Signed by a process that has a newer key than we have read.
+        read_keys(hub).await?;
+        verified = hub.token_keys().verify(token, now);
+    }
+    let claims = verified.map_err(|refused| match refused {
+        Refused::Expired => Error::from(
+            Refusal::new(401, "token_expired", "the access token is over; refresh it, or sign in")
+                .with_code(Code::E002),
+        ),
+        Refused::Invalid | Refused::UnknownKey => unauthenticated("the access token is not one of ours; sign in"),
+    })?;
+    let account = account(hub, &claims.sub).await?;
+    if account.epoch != claims.epoch || account.revoked || account.role.as_str() != claims.role {
+        return Err(unauthenticated("the access token was revoked; sign in"));
+    }
+    is_active(&account)?;
+    Ok(account)
+}
+
+fn is_active(account: &Account) -> Result<()> {
+    if account.partner.as_ref().is_some_and(|p| p.status == PartnerStatus::Inactive) {
+        let detail = "this partner is inactive; ask who runs this hub";
+        return Err(Refusal::new(403, "partner_inactive", detail).with_code(Code::E008).into());
+    }
+    Ok(())
+}
+
+pub fn unauthenticated(detail: &str) -> Error {
+    Refusal::new(401, "unauthenticated", detail).with_code(Code::E002).into()
+}
+
+/// A client's account, from memory while nobody said that it changed.
+async fn account(hub: &Hub, client_id: &str) -> Result<Arc<Account>> {
+    let now = hub.clock.now();
+    if let Some(account) = hub.remembered(client_id, now - BELIEVED) {
+        return Ok(account);
+    }
+    let generation = hub.accounts_generation();
+    let db = hub.store.api();
+    let key = key::get(db, client_id).await?.ok_or_else(|| unauthenticated("there is no such client; sign in"))?;
+    let partner = match key.partner_id {
+        None => None,
+        Some(id) => {
+            let gone = || Refusal::new(404, "partner_unknown", "there is no such partner").with_code(Code::E007);
+            Some(store::partner::get(db, id).await?.ok_or_else(gone)?)
+        }
+    };
+    let account = Arc::new(Account {
+        client_id: key.client_id,
+        role: key.role,
+        epoch: key.epoch,
+        revoked: key.revoked_at.is_some(),
+        partner: partner.map(Arc::new),
+    });
+    hub.remember(account.clone(), now, generation);
+    Ok(account)
+}
+
+async fn note(hub: &Hub, db: impl store::Db<'_>, actor: &Actor, action: &str, object: Option<Tsid>) -> Result<()> {
+    let deed = Deed { action: action.into(), object: object.map(|id| id.to_string()), ..Deed::default() };
+    store::audit::insert(db, hub.next_id(), hub.clock.now(), actor, &deed).await
+}
+
+/// Reads the keys that sign and verify.
+pub async fn read_keys(hub: &Hub) -> Result<()> {
+    let mut keys = TokenKeys::default();
+    for key in signing_key::list(hub.store.api(), hub.clock.now()).await? {
+        let secret = hub.keyring.open(&place(&key.kid), &key.sealed)?;
+        keys.add(key.kid, secret, key.active_at, key.expires_at);
+    }
+    hub.set_token_keys(keys);
+    Ok(())
+}
+
+fn place(kid: &str) -> String {
+    format!("signing_keys|sealed|{kid}")
+}
+
+/// Makes the next key in time, forgets those that are over, and reads what there is.
+pub async fn keep_keys(hub: &Hub) -> Result<()> {
+    let now = hub.clock.now();
+    let keys = signing_key::list(hub.store.api(), now).await?;
+    let newest = keys.iter().map(|k| k.active_at).max();
+    if newest.is_none_or(|at| at + SIGNS <= now) {
+        let mut tx = hub.store.begin().await?;
+        signing_key::lock(&mut tx).await?;
+        // Another process may have made it while we waited for the lock.
+        let newest = signing_key::list(&mut *tx, now).await?.into_iter().map(|k| k.active_at).max();
+        if newest.is_none_or(|at| at + SIGNS <= now) {
+            // The first signs at once: there is nothing else to sign with.
+            make_key(hub, &mut tx, if newest.is_none() { now } else { now + ANNOUNCED }).await?;
+        }
+        signing_key::forget(&mut *tx, now).await?;
+        tx.commit().await?;
+    }
+    read_keys(hub).await
+}
+
+async fn make_key(hub: &Hub, tx: &mut store::Conn, active_at: DateTime<Utc>) -> Result<String> {
+    let kid = hub.next_id().to_string();
+    let sealed = hub.keyring.seal(&place(&kid), &crypt::random())?;
+    let expires_at = active_at + SIGNS * 2 + ACCESS;
+    let key = SigningKey { kid: kid.clone(), sealed, created_at: hub.clock.now(), active_at, expires_at };
+    signing_key::insert(tx, &key).await?;
+    tracing::info!(kid, "a new key to sign tokens with");
+    Ok(kid)
+}
+
+/// A new signing key: every process has read it before it signs. With `at_once` it signs now, and whatever was signed
+/// before is void: for when a key was lost.
+pub async fn rotate_signing_key(hub: &Hub, permit: Administering<'_>, at_once: bool) -> Result<String> {
+    let now = hub.clock.now();
+    let mut tx = hub.store.begin().await?;
+    signing_key::lock(&mut tx).await?;
+    let kid = make_key(hub, &mut tx, if at_once { now } else { now + ANNOUNCED }).await?;
+    if at_once {
+        signing_key::expire_others(&mut *tx, &kid, now).await?;
+    }
+    let after = serde_json::json!({"kid": kid, "atOnce": at_once});
+    let deed =
+        Deed { action: "signing_key.rotate".into(), object: Some(kid.clone()), after: Some(after), ..Deed::default() };
+    store::audit::insert(&mut *tx, hub.next_id(), now, permit.actor(), &deed).await?;
+    tx.commit().await?;
+    read_keys(hub).await?;
+    // Others read it when a token names it, and within a minute anyhow; what they hold void they forget now.
+    listen::tell_changed(&hub.store).await?;
+    Ok(kid)
+}
+
+/// Seals the signing keys anew under the master key that seals now; says how many.
+pub async fn reseal_keys(hub: &Hub) -> Result<usize> {
+    let mut done = 0;
+    for key in signing_key::list(hub.store.api(), hub.clock.now()).await? {
+        if !hub.keyring.is_fresh(&key.sealed) {
+            let place = place(&key.kid);
+            let sealed = hub.keyring.seal(&place, &hub.keyring.open(&place, &key.sealed)?)?;
+            signing_key::reseal(hub.store.api(), &key.kid, &sealed).await?;
+            done += 1;
+        }
+    }
+    Ok(done)
+}

@@ -1,0 +1,84 @@
+//! Who acts, and what it may. A flow that only some may run takes a permit, which only this module can make.
+
+use crate::error::{Code, Error, Refusal, Result};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Its own messages.
+    Partner,
+    /// Sees everything, and acts on deliveries.
+    Operator,
+    /// Partners, keys, settings; and all an operator may.
+    Admin,
+}
+
+pub const ROLES: [Role; 3] = [Role::Partner, Role::Operator, Role::Admin];
+
+impl Role {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Partner => "PARTNER",
+            Role::Operator => "OPERATOR",
+            Role::Admin => "ADMIN",
+        }
+    }
+}
+
+impl std::str::FromStr for Role {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Role, String> {
+        let found = ROLES.into_iter().find(|r| r.as_str() == text);
+        found.ok_or_else(|| format!("no such role; there are {}", ROLES.map(Role::as_str).join(", ")))
+    }
+}
+
+/// Who does something, as the audit log names it.
+#[derive(Debug, Clone)]
+pub struct Actor {
+    /// A client id, or who runs a command on which host.
+    pub who: String,
+    pub role: Role,
+    /// Where the request came from.
+    pub address: Option<String>,
+    pub request_id: Option<String>,
+}
+
+/// Proof of being an operator, or an admin.
+#[derive(Debug, Clone, Copy)]
+pub struct Operating<'a>(&'a Actor);
+
+/// Proof of being an admin.
+#[derive(Debug, Clone, Copy)]
+pub struct Administering<'a>(&'a Actor);
+
+impl Actor {
+    /// Somebody with a shell on this machine and the database's address: there is nothing left to keep from them.
+    pub fn at_the_machine(who: String) -> Actor {
+        Actor { who, role: Role::Admin, address: None, request_id: None }
+    }
+
+    pub fn operating(&self) -> Result<Operating<'_>> {
+        if self.role == Role::Partner { Err(forbidden("an operator")) } else { Ok(Operating(self)) }
+    }
+
+    pub fn administering(&self) -> Result<Administering<'_>> {
+        if self.role == Role::Admin { Ok(Administering(self)) } else { Err(forbidden("an admin")) }
+    }
+}
+
+impl<'a> Operating<'a> {
+    pub fn actor(self) -> &'a Actor {
+        self.0
+    }
+}
+
+impl<'a> Administering<'a> {
+    pub fn actor(self) -> &'a Actor {
+        self.0
+    }
+}
+
+/// Not allowed for who is signed in; `who` would be.
+pub fn forbidden(who: &str) -> Error {
+    Refusal::new(403, "forbidden", format!("this needs {who}")).with_code(Code::E002).into()
+}

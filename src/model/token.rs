@@ -1,0 +1,172 @@
+//! Access tokens: JSON Web Tokens, HMAC-SHA256 and nothing else. The one algorithm is pinned three times: in the header's
+//! check, in the library's validation, and in what it can compute with at all.
+
+use std::collections::BTreeMap;
+use std::sync::Once;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
+use jsonwebtoken::errors::{ErrorKind, new_error};
+use jsonwebtoken::signature::{self, Signer, Verifier};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, EncodingKey, Header, Validation};
+use serde::{Deserialize, Serialize};
+
+use super::role::Role;
+use crate::crypt::keyed_hash;
+use crate::error::{Error, Result};
+
+/// How long an access token is good (S0-30).
+pub const ACCESS: TimeDelta = TimeDelta::days(1);
+/// How long a refresh token is good; each refresh gives a new one.
+pub const REFRESH: TimeDelta = TimeDelta::days(30);
+
+const ISSUER: &str = "notihub";
+const AUDIENCE: &str = "notihub/api";
+const TYPE: &str = "at+jwt";
+/// Longer than any of ours, looked at before anything is decoded.
+const MOST_BYTES: usize = 4096;
+/// How far ahead of ours a clock may be that stamped a token.
+const LEEWAY_S: i64 = 60;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Claims {
+    iss: String,
+    aud: String,
+    /// The client id.
+    pub sub: String,
+    pub role: String,
+    /// Of its key when it signed in: a later one voids the token.
+    pub epoch: i32,
+    pub iat: i64,
+    pub exp: i64,
+}
+
+impl Claims {
+    pub fn new(client_id: &str, role: Role, epoch: i32, now: DateTime<Utc>) -> Claims {
+        Claims {
+            iss: ISSUER.to_owned(),
+            aud: AUDIENCE.to_owned(),
+            sub: client_id.to_owned(),
+            role: role.as_str().to_owned(),
+            epoch,
+            iat: now.timestamp(),
+            exp: (now + ACCESS).timestamp(),
+        }
+    }
+}
+
+/// Why a token is not taken. Callers are told no more than that it is not, or that it is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    Invalid,
+    /// Signed by a key that is not here (yet).
+    UnknownKey,
+    Expired,
+}
+
+/// The keys that sign and verify, by their ids.
+#[derive(Default)]
+pub struct TokenKeys {
+    by_kid: BTreeMap<String, Key>,
+}
+
+struct Key {
+    secret: Vec<u8>,
+    active_at: DateTime<Utc>,
+    expires_at: DateTime<Utc>,
+}
+
+impl TokenKeys {
+    pub fn add(&mut self, kid: String, secret: Vec<u8>, active_at: DateTime<Utc>, expires_at: DateTime<Utc>) {
+        self.by_kid.insert(kid, Key { secret, active_at, expires_at });
+    }
+
+    /// Signed with the newest key that is active.
+    pub fn sign(&self, claims: &Claims, now: DateTime<Utc>) -> Result<String> {
+        provide();
+        let active = self.by_kid.iter().filter(|(_, key)| key.active_at <= now && key.expires_at > now + ACCESS);
+        let (kid, key) = active
+            .max_by_key(|(_, key)| key.active_at)
+            .ok_or_else(|| Error::Internal("there is no key to sign tokens with".into()))?;
+        let header = Header { typ: Some(TYPE.to_owned()), kid: Some(kid.clone()), ..Header::new(Algorithm::HS256) };
+        jsonwebtoken::encode(&header, claims, &EncodingKey::from_secret(&key.secret))
+            .map_err(|e| Error::Internal(format!("a token cannot be signed: {e}")))
+    }
+
+    pub fn verify(&self, token: &str, now: DateTime<Utc>) -> Result<Claims, Refused> {
+        provide();
+        if token.len() > MOST_BYTES {
+            return Err(Refused::Invalid);
+        }
+        let header = jsonwebtoken::decode_header(token).map_err(|_| Refused::Invalid)?;
+        // A header that brings keys, or says where they are, is not one of ours.
+        let plain = Header { typ: Some(TYPE.to_owned()), kid: header.kid.clone(), ..Header::new(Algorithm::HS256) };
+        if header != plain {
+            return Err(Refused::Invalid);
+        }
+        let key = header.kid.and_then(|kid| self.by_kid.get(&kid)).ok_or(Refused::UnknownKey)?;
+        if key.expires_at <= now {
+            return Err(Refused::Invalid);
+        }
+        let mut validation = Validation::new(Algorithm::HS256);
+        validation.set_issuer(&[ISSUER]);
+        validation.set_audience(&[AUDIENCE]);
+        // Times are judged by the hub's clock, below.
+        validation.validate_exp = false;
+        let decoded = jsonwebtoken::decode::<Claims>(token, &DecodingKey::from_secret(&key.secret), &validation);
+        let claims = decoded.map_err(|_| Refused::Invalid)?.claims;
+        let lasts = claims.exp.checked_sub(claims.iat);
+        if claims.iat > now.timestamp() + LEEWAY_S || lasts.is_none_or(|s| !(0..=ACCESS.num_seconds()).contains(&s)) {
+            return Err(Refused::Invalid);
+        }
+        if claims.exp <= now.timestamp() { Err(Refused::Expired) } else { Ok(claims) }
+    }
+}
+
+/// Gives the library the one algorithm that it may compute.
+fn provide() {
+    static PROVIDER: CryptoProvider = CryptoProvider {
+        signer_factory: |algorithm, key| match (algorithm, key.family()) {
+            (Algorithm::HS256, AlgorithmFamily::Hmac) => Ok(Box::new(Hs256(key.as_bytes().to_vec()))),
+            _ => Err(new_error(ErrorKind::InvalidAlgorithm)),
+        },
+        verifier_factory: |algorithm, key| match (algorithm, key.family()) {
+            (Algorithm::HS256, AlgorithmFamily::Hmac) => Ok(Box::new(Hs256(key.try_get_as_bytes()?.to_vec()))),
+            _ => Err(new_error(ErrorKind::InvalidAlgorithm)),
+        },
+        key_utils: KeyUtils::new_unimplemented(),
+    };
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // Nobody else installs one.
+        let _only = PROVIDER.install_default();
+    });
+}
+
+struct Hs256(Vec<u8>);
+
+impl Signer<Vec<u8>> for Hs256 {
+    fn try_sign(&self, message: &[u8]) -> Result<Vec<u8>, signature::Error> {
+        Ok(keyed_hash(&self.0, message).to_vec())
+    }
+}
+
+impl JwtSigner for Hs256 {
+    fn algorithm(&self) -> Algorithm {
+        Algorithm::HS256
+    }
+}
+
+impl Verifier<Vec<u8>> for Hs256 {
+    fn verify(&self, message: &[u8], signature: &Vec<u8>) -> Result<(), signature::Error> {
+        let right = crate::crypt::same(&keyed_hash(&self.0, message), signature);
+        right.then_some(()).ok_or_else(signature::Error::new)
+    }
+}
+
+impl JwtVerifier for Hs256 {
+    fn algorithm(&self) -> Algorithm {
+        Algorithm::HS256
+    }
+}
