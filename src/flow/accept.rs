@@ -65,7 +65,7 @@ pub async fn accept_all(hub: &Hub, partner: &Partner, messages: Vec<NewMessage>)
     Ok(accepted)
 }
 
-fn prepare(hub: &Hub, partner: &Partner, message: NewMessage) -> Insert {
+pub(super) fn prepare(hub: &Hub, partner: &Partner, message: NewMessage) -> Insert {
     Insert {
         lanes: lanes(hub, partner, &message),
         message_id: hub.next_id(),

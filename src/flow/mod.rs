@@ -7,6 +7,7 @@ pub mod fsck;
 pub mod intake;
 pub mod promote;
 pub mod reap;
+pub mod relay;
 pub mod retain;
 pub mod story;
 pub mod sweep;

@@ -1,4 +1,5 @@
-//! Retain: partitions ahead, and gone when their time is over; keys go with their messages.
+//! Retain: partitions ahead, and gone when their time is over; keys go with their messages, refused
+//! requests when they are as old.
 
 use chrono::TimeDelta;
 
@@ -23,5 +24,7 @@ pub async fn retain(hub: &Hub) -> Result<Round> {
         tracing::error!(name, "partition is over age, but deliveries in it are still open; it is kept");
     }
     while store::idempotency::forget(hub.store.api(), Tsid::floor(oldest), limits::HOUSEKEEPING_BATCH).await? > 0 {}
+    let days = i32::from(hub.settings.database.retention_days);
+    while store::sql_intake::forget(hub.store.api(), now, days, limits::HOUSEKEEPING_BATCH).await? > 0 {}
     Ok(round)
 }

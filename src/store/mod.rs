@@ -13,6 +13,7 @@ pub mod listen;
 pub mod message;
 pub mod partition;
 pub mod partner;
+pub mod sql_intake;
 pub mod worker;
 
 use std::str::FromStr;
@@ -72,6 +73,8 @@ impl Store {
                 ("tcp_user_timeout", "10s".to_owned()),
                 ("jit", "off".to_owned()),
                 ("timezone", "UTC".to_owned()),
+                // Without the schema of the user's own name: for a user called notihub that is the one of SQL intake.
+                ("search_path", "public".to_owned()),
             ]);
         Ok(Store {
             pool: pool(sizes.api, limits::POOL_ACQUIRE).connect_lazy_with(options.clone()),
@@ -151,6 +154,12 @@ impl Store {
         self.engine.close().await;
         self.listen.close().await;
     }
+}
+
+/// A part of a transaction that can fail alone.
+pub async fn savepoint(tx: &mut Tx) -> Result<sqlx::Transaction<'_, sqlx::Postgres>> {
+    use sqlx::Connection as _;
+    Ok(tx.begin().await?)
 }
 
 fn pool(size: u32, acquire: Duration) -> PgPoolOptions {
