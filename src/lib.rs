@@ -31,6 +31,10 @@
 //! next step; and `sql/delivery/settle.sql` writes steps in batches, each only if its fence still holds, with the attempt
 //! and the event in the same statement.
 //!
+//! A service that shares the database may instead enqueue in its own transaction (`notihub.enqueue`, made by
+//! `migrations/0005_sql_intake.sql`): [`flow::relay`] reads such requests by the same law and writes them as
+//! [`flow::accept`] does.
+//!
 //! What a lost worker leaves is found by [`flow::reap`] when its lease is over; what waits for its time by
 //! [`flow::promote`]; what became worthless where nobody claims by [`flow::sweep`]. The loops that do so are one table,
 //! in [`worker`]. [`flow::story`] tells all of it to whoever asks, and [`flow::fsck`] checks that it is true.

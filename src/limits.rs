@@ -18,7 +18,7 @@ pub const SCHEDULE_AHEAD: Duration = Duration::from_secs(60 * 24 * 3600);
 /// A `scheduledAt` that is past by no more than this is taken as now: callers' clocks differ.
 pub const SCHEDULE_GRACE: Duration = Duration::from_secs(60);
 
-/// One request's body. Ten thousand recipients with room to spare.
+/// One request's body. Ten thousand recipients with room to spare. `notihub.enqueue` has the same.
 pub const BODY_BYTES: usize = 1 << 20;
 /// A batch's body.
 pub const BATCH_BYTES: usize = 8 << 20;
@@ -61,6 +61,16 @@ pub const INTAKE_GROUP: usize = 500;
 pub const BATCHES_AT_ONCE: usize = 2;
 /// … and how long one waits for its turn before it is told 503.
 pub const BATCH_TURN: Duration = Duration::from_secs(5);
+
+/// How often a relay looks for what was enqueued in SQL, when it found nothing. Asked for, not told: a notification would make
+/// the commits of all who enqueue wait for each other.
+pub const RELAY_EVERY: Duration = Duration::from_millis(250);
+/// Requests a relay takes in one round, shared among …
+pub const RELAY_REQUESTS: i64 = 500;
+/// … at most so many partners.
+pub const RELAY_PARTNERS: i64 = 20;
+/// Requests that wait are counted so far and no further.
+pub const RELAY_COUNT: i64 = 10_000;
 
 /// Steps settled in one statement.
 pub const SETTLE_BATCH: usize = 500;

@@ -51,6 +51,9 @@ pub struct Metrics {
     pub requests: IntCounterVec,
     pub request_seconds: HistogramVec,
     pub rejected_input: IntCounter,
+    pub intake_refused: IntCounterVec,
+    pub sql_intake_waiting: IntGaugeVec,
+    pub sql_intake_oldest_seconds: IntGaugeVec,
 }
 
 const SECONDS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0];
@@ -103,6 +106,9 @@ impl Metrics {
             requests: counter("http_requests_total", "Requests answered.", &["route", "status"])?,
             request_seconds: histogram("http_request_seconds", "Time of an answer.", &["route"], &SECONDS)?,
             rejected_input: single("db_rejected_input_total", "Input the database refused; must stay 0.")?,
+            intake_refused: counter("intake_refused_total", "Requests enqueued in SQL that were refused.", &["code"])?,
+            sql_intake_waiting: gauge("sql_intake_waiting", "Requests enqueued in SQL, counted up to a limit.", &[])?,
+            sql_intake_oldest_seconds: gauge("sql_intake_oldest_seconds", "Age of the oldest of those.", &[])?,
             registry,
         })
     }

@@ -13,6 +13,7 @@ mod request;
 pub mod server;
 mod shape;
 mod sign_in;
+mod sql_intake;
 
 use axum::Router;
 use axum::routing::{delete, get, post};
@@ -42,6 +43,7 @@ pub fn router(hub: &Hub) -> Router {
         .route("/v1/keys/{id}", delete(partner::revoke_key))
         .route("/v1/keys/{id}/rotate", post(partner::rotate_key))
         .route("/v1/audit", get(audit::list))
+        .route("/v1/intake/refused", get(sql_intake::refused))
         // The same in seed 003's words.
         .route("/notifications", post(notification::accept).get(notification::list))
         .route("/notifications/{id}", get(notification::get))

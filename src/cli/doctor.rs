@@ -8,6 +8,7 @@ use super::{Output, print, process};
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::error::{Error, Result};
+use crate::limits;
 use crate::store::{self, Store};
 use crate::telemetry;
 
@@ -137,6 +138,13 @@ async fn examine_database(settings: &Settings) -> Result<Vec<Finding>> {
         stands,
         "start `notihub up` or `notihub work`",
     ));
+    let waiting = store::sql_intake::waiting(store.api(), limits::RELAY_COUNT).await?;
+    let stands = match waiting.requests {
+        0 => "nothing waits".to_owned(),
+        n => format!("{n} wait, the oldest for {} s", waiting.oldest.num_seconds()),
+    };
+    let grade = when(waiting.oldest > TimeDelta::minutes(1), Grade::Warn);
+    findings.push(finding(grade, "sql intake", stands, "start a worker, or look into its log for what fails"));
     Ok(findings)
 }
 

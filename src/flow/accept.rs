@@ -66,7 +66,7 @@ pub async fn accept_all(hub: &Hub, partner: &Partner, messages: Vec<NewMessage>)
     Ok(accepted)
 }
 
-fn prepare(hub: &Hub, partner: &Partner, message: NewMessage) -> Result<Insert> {
+pub(super) fn prepare(hub: &Hub, partner: &Partner, message: NewMessage) -> Result<Insert> {
     let message_id = hub.next_id();
     let detail = store::message::write_detail(&hub.keyring, message_id, &message.detail, partner.encrypt_content)?;
     Ok(Insert {

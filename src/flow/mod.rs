@@ -10,6 +10,7 @@ pub mod partner;
 pub mod promote;
 pub mod rate;
 pub mod reap;
+pub mod relay;
 pub mod reseal;
 pub mod retain;
 pub mod sign_in;

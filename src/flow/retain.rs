@@ -1,5 +1,5 @@
-//! Retain: partitions ahead, and gone when their time is over; keys go with their messages. A partner's content may go
-//! earlier than that.
+//! Retain: partitions ahead, and gone when their time is over; keys go with their messages, refused requests when they are
+//! as old. A partner's content may go earlier than that.
 
 use chrono::TimeDelta;
 
@@ -29,6 +29,8 @@ pub async fn retain(hub: &Hub) -> Result<Round> {
     }
     while store::refresh_token::forget(hub.store.api(), now, limits::HOUSEKEEPING_BATCH).await? > 0 {}
     while store::idempotency::forget(hub.store.api(), Tsid::floor(oldest), limits::HOUSEKEEPING_BATCH).await? > 0 {}
+    let days = i32::from(hub.settings.database.retention_days);
+    while store::sql_intake::forget(hub.store.api(), now, days, limits::HOUSEKEEPING_BATCH).await? > 0 {}
     Ok(round)
 }
 

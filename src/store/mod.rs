@@ -18,6 +18,7 @@ pub mod partner;
 pub mod rate;
 pub mod refresh_token;
 pub mod signing_key;
+pub mod sql_intake;
 pub mod worker;
 
 use std::str::FromStr;
@@ -77,6 +78,8 @@ impl Store {
                 ("tcp_user_timeout", "10s".to_owned()),
                 ("jit", "off".to_owned()),
                 ("timezone", "UTC".to_owned()),
+                // Without the schema of the user's own name: for a user called notihub that is the one of SQL intake.
+                ("search_path", "public".to_owned()),
             ]);
         Ok(Store {
             pool: pool(sizes.api, limits::POOL_ACQUIRE).connect_lazy_with(options.clone()),
@@ -156,6 +159,12 @@ impl Store {
         self.engine.close().await;
         self.listen.close().await;
     }
+}
+
+/// A part of a transaction that can fail alone.
+pub async fn savepoint(tx: &mut Tx) -> Result<sqlx::Transaction<'_, sqlx::Postgres>> {
+    use sqlx::Connection as _;
+    Ok(tx.begin().await?)
 }
 
 fn pool(size: u32, acquire: Duration) -> PgPoolOptions {

@@ -53,7 +53,18 @@ pub async fn once(hub: &Hub) -> Result<u64> {
     let shards = store::partner::shards(hub.store.engine()).await?;
     let mut reaper = crate::flow::reap::Reaper::default();
     let mut promoter = crate::flow::promote::Promoter::default();
+    let mut relay = crate::flow::relay::Relay::default();
     crate::flow::reap::reap(hub, &mut reaper, &shards).await?;
+    loop {
+        match crate::flow::relay::relay(hub, &mut relay).await {
+            Ok(true) => (),
+            Ok(false) => break,
+            Err(e) => {
+                tracing::warn!(error = %e, "what was enqueued in SQL waits for the next pass");
+                break;
+            }
+        }
+    }
     while crate::flow::promote::promote(hub, &mut promoter, &shards).await? > 0 {}
     while !hub.shutdown.is_stopping() {
         // First where something is known to be, which at the start is everywhere; then once more everywhere. A look while

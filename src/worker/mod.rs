@@ -35,14 +35,10 @@ pub fn start(hub: &Hub, role: Role) {
     repeat(hub, "clock", every(Duration::from_secs(30)), calibrate);
     repeat(hub, "retain", every(Duration::from_secs(3600)), retain);
     hints::start_telling(hub);
-    if role != Role::Worker {
-        repeat(hub, "fairness", every(limits::FAIR_LOOK_EVERY), weigh);
-        repeat(hub, "shares", every(limits::FAIR_TELL_EVERY), hints::tell_shares);
-    }
-    let mut topics = Vec::new();
-    if role != Role::Worker {
-        topics.extend([Topic::Shares, Topic::Changed]);
-    }
+    // Workers accept too: what was enqueued in SQL.
+    repeat(hub, "fairness", every(limits::FAIR_LOOK_EVERY), weigh);
+    repeat(hub, "shares", every(limits::FAIR_TELL_EVERY), hints::tell_shares);
+    let mut topics = vec![Topic::Shares, Topic::Changed];
     if role != Role::Api {
         topics.push(Topic::Ready);
     }
@@ -54,12 +50,14 @@ pub fn start(hub: &Hub, role: Role) {
     let timing = &hub.settings.timing;
     let worker = hub.next_id();
     let (reaper, promoter, sweeper) = (Stateful::default(), Stateful::default(), Stateful::default());
+    let relayer = Stateful::default();
     deliver::start(hub, worker);
     repeat(hub, "reap", every(Duration::from_millis(timing.reap_every_ms)), move |hub| reap(hub, reaper.clone()));
     repeat(hub, "promote", every(Duration::from_millis(timing.promote_every_ms)), move |hub| {
         promote(hub, promoter.clone())
     });
     repeat(hub, "sweep", every(Duration::from_secs(10)), move |hub| sweep(hub, sweeper.clone()));
+    repeat(hub, "relay", every(limits::RELAY_EVERY), move |hub| relay(hub, relayer.clone()));
     repeat(hub, "depth", every(Duration::from_secs(10)), depth);
     repeat(hub, "heartbeat", every(Duration::from_secs(5)), move |hub| heartbeat(hub, worker));
 }
@@ -91,6 +89,10 @@ async fn promote(hub: Hub, promoter: Stateful<flow::promote::Promoter>) -> Resul
 async fn sweep(hub: Hub, sweeper: Stateful<flow::sweep::Sweeper>) -> Result<bool> {
     flow::sweep::sweep(&hub, &mut *sweeper.lock().await).await?;
     Ok(false)
+}
+
+async fn relay(hub: Hub, relay: Stateful<flow::relay::Relay>) -> Result<bool> {
+    flow::relay::relay(&hub, &mut *relay.lock().await).await
 }
 
 /// Looks how far lanes have come in which a partner may have more than its share. Most of the time there are none.
@@ -131,6 +133,7 @@ async fn depth(hub: Hub) -> Result<bool> {
         let age = row.oldest.map_or(0, |at| (hub.clock.now() - at).num_seconds());
         hub.metrics.oldest_pending_seconds.with_label_values(&[&lane]).set(age.max(0));
     }
+    flow::relay::measure(&hub).await?;
     Ok(false)
 }
 

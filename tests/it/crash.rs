@@ -441,6 +441,66 @@ async fn an_api_may_die_at_any_step() {
     fsck(&folder, &url).await;
 }
 
+/// A relay that is killed at any step: what was enqueued and committed in SQL is one message all the same, in its order,
+/// and what was rolled back is none. One whose reading panics is kept with an error, and holds up no other.
+#[tokio::test]
+async fn a_relay_may_die_at_any_step() {
+    // How many messages are there when it has died, of four.
+    for (step, code, written) in [
+        ("relay.read=return", None, 0),
+        ("relay.read=2*off->return", None, 0),
+        ("relay.before_commit=return", None, 0),
+        ("relay.after_commit=return", None, 4),
+        ("relay.read=1*off->1*panic", Some(0), 3),
+    ] {
+        let (folder, ground, url) = (Folder::new(), Shutdown::new(), fresh_database().await);
+        let slack = SlackSimulator::start(0, &ground).await.unwrap();
+        let program = |args: &[&str]| {
+            let program =
+                Notihub::new(&folder, args).env("NOTIHUB_DATABASE_URL", &url).env("NOTIHUB_ACCEPT_LOSS", "true");
+            program.env("NOTIHUB_SLACK_DESTINATION", format!("ops={}", slack.hook("ops"))).arg("--email=off")
+        };
+        program(&["work", "--once"]).run().await.expect(0);
+        let mut db = PgConnection::connect(&url).await.unwrap();
+        for committed in [false, true] {
+            let mut tx = db.begin().await.unwrap();
+            for n in 1..=4 {
+                let body = slack_post(&format!("{committed} {n}")).to_string();
+                let enqueue = sqlx::query("select notihub.enqueue('default', $1::jsonb)").bind(body);
+                enqueue.execute(&mut *tx).await.unwrap();
+            }
+            if committed { tx.commit().await.unwrap() } else { tx.rollback().await.unwrap() }
+        }
+        let ended = program(&["work", "--once"]).env("FAILPOINTS", step).run().await;
+        assert_eq!(ended.code, code, "{step}: {}", ended.stderr);
+        let db = PgPool::connect(&url).await.unwrap();
+        assert_eq!(count(&db, "select count(*) from messages").await, written, "{step}");
+        let waiting = "select count(*) from notihub.requests";
+        assert_eq!(count(&db, waiting).await, if code.is_none() { 4 - written } else { 0 }, "{step}");
+
+        let work = program(&["work"]).start();
+        until("it works", async || work.stderr().contains("the worker claims")).await;
+        let good = 4 - i64::from(code.is_some());
+        until("all are sent", async || {
+            count(&db, "select count(*) from deliveries where status = 'SENT'").await == good
+        })
+        .await;
+        work.stop().await.expect(0);
+        assert_eq!(count(&db, waiting).await, 0, "{step}");
+        assert_eq!(count(&db, "select count(*) from messages").await, good, "{step}");
+        let refused = "select count(*) from notihub.refusals where code = 'E100' and reason = 'system_error'";
+        assert_eq!(count(&db, refused).await, 4 - good, "{step}");
+        let mut texts: Vec<String> = (1..=4).map(|n| format!("true {n}")).collect();
+        if code.is_some() {
+            texts.remove(1);
+        }
+        assert_eq!(arrived(&slack), texts.into_iter().map(|text| (text, 1)).collect(), "{step}");
+        db.close().await;
+        fsck(&folder, &url).await;
+        ground.stop();
+    }
+}
+
 /// Everything on a machine is killed, with its PostgreSQL and without: the next start goes on with all that was accepted.
 #[tokio::test]
 async fn what_was_accepted_before_everything_was_killed_is_delivered_after() {

@@ -1,0 +1,40 @@
+-- Takes requests that wait: of each partner the oldest first, and a like share of each. One relay at a time has a
+-- partner, until its transaction ends, so that a partner's requests become messages in their order. A request that the
+-- relay before committed meanwhile is seen as gone when it is locked, and passed over.
+-- How long a request waited is told by the one clock that also told when it came: the database's.
+-- $1 the partner to go on after, $2 partners to pass over[], $3 partners at most, $4 requests at most, $5 bytes: the first
+-- request that reaches it is the last.
+with recursive waiting as (
+  (select partner_id from notihub.requests where partner_id > $1 order by partner_id limit 1)
+  union all
+  select (select r.partner_id from notihub.requests r where r.partner_id > w.partner_id order by r.partner_id limit 1)
+  from waiting w where w.partner_id is not null
+),
+turn as materialized (
+  -- The lock's first number is any, of its own kind. A partner that is passed over is not locked: hence the case.
+  select partner_id from waiting
+  where case when partner_id <> all ($2::bigint[]) then pg_try_advisory_xact_lock(1852797033, hashint8(partner_id)) end
+  limit $3
+),
+locked as materialized (
+  select r.request_id, r.partner_id, r.body, r.enqueued_at,
+    row_number() over (partition by r.partner_id order by r.request_id) as position
+  from turn t
+  cross join lateral (
+    select q.request_id, q.partner_id, q.body, q.enqueued_at
+    from notihub.requests q
+    where q.partner_id = t.partner_id
+    order by q.request_id
+    limit (select greatest($4::bigint / count(*), 1) from turn)
+    for update of q skip locked
+  ) r
+),
+summed as (
+  select *, sum(octet_length(body)) over (order by position, partner_id) - octet_length(body) as bytes_before from locked
+)
+select request_id as "request_id!", partner_id as "partner_id!", body as "body!",
+  extract(epoch from clock_timestamp() - enqueued_at)::float8 as "waited_s!"
+from summed
+where bytes_before < $5
+order by position, partner_id
+limit $4

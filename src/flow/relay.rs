@@ -1,0 +1,221 @@
+//! Relay: what a service enqueued in its own SQL transaction becomes messages, by the law that HTTP has. All of a round
+//! commits together: a request is gone exactly when its message is there, or when it is kept as refused. So one that was
+//! committed becomes one message whenever a relay dies, and one that was rolled back never was.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+
+use super::accept::{Accepted, announce, holders, judge, prepare};
+use crate::error::{Code, Error, Fault, Refusal, Result};
+use crate::hub::Hub;
+use crate::id::Tsid;
+use crate::limits;
+use crate::model::intake;
+use crate::model::message::NewMessage;
+use crate::model::partner::Partner;
+use crate::shutdown::may_die_at;
+use crate::store::message::Insert;
+use crate::store::sql_intake::{self, Refuse, Request, Wrong};
+use crate::store::{self, Conn, Tx};
+
+/// Where the relay stands between rounds.
+#[derive(Debug, Default)]
+pub struct Relay {
+    /// The last partner that had its turn: partners take turns, so that one with a backlog holds up no other.
+    after: Option<Tsid>,
+    /// The last round failed as a whole: the next one takes one request, lest one spoil all for ever.
+    careful: bool,
+}
+
+/// One round; says whether there may be more.
+pub async fn relay(hub: &Hub, relay: &mut Relay) -> Result<bool> {
+    let began = relay.after.take();
+    let most = if relay.careful { 1 } else { limits::RELAY_REQUESTS };
+    let mut tx = hub.store.begin_intake().await?;
+    let requests = sql_intake::take(&mut *tx, began.unwrap_or(Tsid(0)), &over_their_rate(hub), most).await?;
+    if requests.is_empty() {
+        tx.rollback().await?;
+        return Ok(began.is_some());
+    }
+    relay.after = requests.iter().map(|r| r.partner_id).max();
+    let written = write(hub, tx, requests).await;
+    relay.careful = written.is_err();
+    written
+}
+
+/// Partners that have no requests to spend now: theirs wait until they have. Nobody's rate is kept yet.
+fn over_their_rate(_hub: &Hub) -> Vec<Tsid> {
+    Vec::new()
+}
+
+/// How much waits, for the metrics.
+pub async fn measure(hub: &Hub) -> Result<()> {
+    let waiting = sql_intake::waiting(hub.store.api(), limits::RELAY_COUNT).await?;
+    hub.metrics.sql_intake_waiting.with_label_values::<&str>(&[]).set(waiting.requests);
+    hub.metrics.sql_intake_oldest_seconds.with_label_values::<&str>(&[]).set(waiting.oldest.num_seconds());
+    Ok(())
+}
+
+async fn write(hub: &Hub, mut tx: Tx, requests: Vec<Request>) -> Result<bool> {
+    let partners = partners(&mut tx, &requests).await?;
+    let (mut right, mut inserts, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+    let mut deliveries = 0;
+    for (request, message) in read(hub, requests).await? {
+        let read = match (partners.get(&request.partner_id), message) {
+            (Some(partner), Ok(message)) => Ok((partner, message)),
+            (Some(_), Err(refuse)) => Err(refuse),
+            (None, _) => {
+                Err(refuse(request.request_id, "E007", "partner_unknown", "there is no such partner any more"))
+            }
+        };
+        match read {
+            Ok((partner, message)) => {
+                deliveries += message.deliveries.len();
+                // A statement is to end in time: the others have the next round.
+                if deliveries > limits::DELIVERIES && !inserts.is_empty() {
+                    break;
+                }
+                inserts.push(prepare(hub, partner, message)?);
+                right.push(request);
+            }
+            Err(refuse) => refused.push((request.partner_id, refuse)),
+        }
+    }
+    let now = hub.clock.now();
+    let answers = insert(hub, &mut tx, &inserts.iter().collect::<Vec<_>>(), now).await?;
+    let (mut done, mut fresh, mut accepted) = (Vec::new(), Vec::new(), Vec::new());
+    for ((request, insert), answer) in right.iter().zip(&inserts).zip(answers) {
+        match answer {
+            Ok(answer) => {
+                done.push(request.request_id);
+                fresh.push(insert);
+                accepted.push(answer);
+            }
+            Err(Error::Refused(refusal)) => refused.push((request.partner_id, kept(request.request_id, refusal))),
+            // Another request is writing the same key at this moment: next time it is seen.
+            Err(Error::Busy(_)) => (),
+            Err(Error::Internal(why)) => {
+                tracing::error!(request = request.request_id, why, "a request enqueued in SQL could not be written");
+                refused.push((request.partner_id, system_error(request.request_id)));
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    let settled = done.len() + refused.len();
+    let (of, refused): (Vec<Tsid>, Vec<Refuse>) = refused.into_iter().unzip();
+    let rows = sql_intake::done(&mut *tx, &done).await? + sql_intake::refuse(&mut *tx, &refused, now).await?;
+    if rows != settled as u64 {
+        return Err(Error::Internal(format!("{rows} requests were settled that should be {settled}")));
+    }
+    may_die_at("relay.before_commit");
+    tx.commit().await?;
+    may_die_at("relay.after_commit");
+    announce(hub, &fresh, &accepted, now);
+    for (partner_id, refused) in of.iter().zip(&refused) {
+        let (request, partner) = (refused.request_id, partners.get(partner_id).map(|p| p.name.as_str()));
+        let (code, reason) = (refused.code, refused.reason);
+        hub.metrics.intake_refused.with_label_values(&[code]).inc();
+        tracing::warn!(request, partner, code, reason, "a request enqueued in SQL was refused");
+    }
+    Ok(settled > 0)
+}
+
+/// Who enqueued these. Whether a partner is active was asked when it enqueued; what it enqueued then is delivered.
+async fn partners(conn: &mut Conn, requests: &[Request]) -> Result<HashMap<Tsid, Partner>> {
+    let mut partners = HashMap::new();
+    for request in requests {
+        if !partners.contains_key(&request.partner_id)
+            && let Some(partner) = store::partner::get(&mut *conn, request.partner_id).await?
+        {
+            partners.insert(request.partner_id, partner);
+        }
+    }
+    Ok(partners)
+}
+
+type Read = (Request, std::result::Result<NewMessage, Refuse>);
+
+/// Reads the bodies, each as of the moment it was enqueued: however long it waited, what was right then is right.
+async fn read(hub: &Hub, requests: Vec<Request>) -> Result<Vec<Read>> {
+    let mut rules = hub.rules();
+    let now = rules.now;
+    let mut one = move |request: Request| {
+        rules.now = now - request.waited;
+        // A reader that panics is our fault and one request's trouble, not that of all behind it.
+        let read = std::panic::catch_unwind(|| {
+            may_die_at("relay.read");
+            intake::message(request.body.as_bytes(), &rules)
+        });
+        let read = match read {
+            Ok(read) => read.map_err(|refusal| kept(request.request_id, refusal)),
+            Err(_) => {
+                tracing::error!(request = request.request_id, "reading a request enqueued in SQL panicked");
+                Err(system_error(request.request_id))
+            }
+        };
+        (request, read)
+    };
+    // Beside the loops, not between them.
+    hub.shutdown.compute(move || requests.into_iter().map(&mut one).collect()).await
+}
+
+/// Writes them in one statement. Where the database does not take that, each for itself: one must not spoil the others.
+/// When it takes none of them, the fault is not theirs: then this fails, and all of them wait.
+async fn insert(hub: &Hub, tx: &mut Tx, inserts: &[&Insert], now: DateTime<Utc>) -> Result<Vec<Result<Accepted>>> {
+    if inserts.is_empty() {
+        return Ok(Vec::new());
+    }
+    match together(tx, inserts, now).await {
+        Err(Error::Refused(_) | Error::Internal(_)) => (),
+        other => return other,
+    }
+    let mut answers = Vec::with_capacity(inserts.len());
+    for one in inserts {
+        match together(tx, &[*one], now).await {
+            Ok(answer) => answers.extend(answer),
+            Err(e @ Error::Refused(_)) => {
+                hub.metrics.rejected_input.inc();
+                tracing::error!(error = %e, "the database refused input that parsing let through");
+                answers.push(Err(e));
+            }
+            Err(e @ Error::Internal(_)) => answers.push(Err(e)),
+            Err(e) => return Err(e),
+        }
+    }
+    match answers.iter().all(|a| matches!(a, Err(Error::Internal(_)))).then(|| answers.pop()).flatten() {
+        Some(Err(e)) => Err(e),
+        _ => Ok(answers),
+    }
+}
+
+/// All or none of them; the transaction goes on either way.
+async fn together(tx: &mut Tx, inserts: &[&Insert], now: DateTime<Utc>) -> Result<Vec<Result<Accepted>>> {
+    let mut point = store::savepoint(tx).await?;
+    let written = match store::message::insert(&mut *point, inserts, now).await {
+        Ok(written) => written,
+        Err(e) => {
+            point.rollback().await?;
+            return Err(e);
+        }
+    };
+    let held = holders(&mut *point, inserts, &written).await?;
+    point.commit().await?;
+    Ok(judge(inserts, held))
+}
+
+fn kept(request_id: i64, refusal: Refusal) -> Refuse {
+    let Refusal { code, reason, detail, faults, .. } = refusal;
+    let wrong = |f: Fault| Wrong { pointer: f.pointer, reason: f.reason.to_owned(), detail: f.detail.into_owned() };
+    let errors = faults.into_iter().map(wrong).collect();
+    Refuse { request_id, code: Code::as_str(code), reason, detail, errors }
+}
+
+fn refuse(request_id: i64, code: &'static str, reason: &'static str, detail: &str) -> Refuse {
+    Refuse { request_id, code, reason, detail: detail.to_owned(), errors: Vec::new() }
+}
+
+fn system_error(request_id: i64) -> Refuse {
+    let detail = "something is wrong on our side; it is in our log under the requestId";
+    refuse(request_id, "E100", "system_error", detail)
+}
