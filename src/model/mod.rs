@@ -11,4 +11,5 @@ pub mod lane;
 pub mod message;
 pub mod partner;
 pub mod retry;
+pub mod stats;
 pub mod watermark;
