@@ -8,5 +8,6 @@ pub mod intake;
 pub mod promote;
 pub mod reap;
 pub mod retain;
+pub mod rollup;
 pub mod story;
 pub mod sweep;

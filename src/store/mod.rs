@@ -13,6 +13,7 @@ pub mod listen;
 pub mod message;
 pub mod partition;
 pub mod partner;
+pub mod stats;
 pub mod worker;
 
 use std::str::FromStr;

@@ -33,6 +33,7 @@ pub fn start(hub: &Hub, role: Role) {
     let every = Repeat::every;
     repeat(hub, "clock", every(Duration::from_secs(30)), calibrate);
     repeat(hub, "retain", every(Duration::from_secs(3600)), retain);
+    repeat(hub, "rollup", every(limits::ROLLUP_EVERY), rollup);
     hints::start_telling(hub);
     if role != Role::Worker {
         repeat(hub, "fairness", every(limits::FAIR_LOOK_EVERY), weigh);
@@ -62,6 +63,10 @@ type Stateful<T> = Arc<Mutex<T>>;
 async fn retain(hub: Hub) -> Result<bool> {
     flow::retain::retain(&hub).await?;
     Ok(false)
+}
+
+async fn rollup(hub: Hub) -> Result<bool> {
+    flow::rollup::rollup(&hub).await
 }
 
 async fn reap(hub: Hub, reaper: Stateful<flow::reap::Reaper>) -> Result<bool> {
