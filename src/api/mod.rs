@@ -10,6 +10,7 @@ mod page;
 mod request;
 pub mod server;
 mod shape;
+mod stats;
 
 use axum::Router;
 use axum::routing::{get, post};
@@ -26,6 +27,7 @@ pub fn router(hub: &Hub) -> Router {
         .route("/v1/messages/{id}/cancel", post(message::cancel))
         .route("/v1/deliveries", get(delivery::list))
         .route("/v1/deliveries/{id}", get(delivery::get))
+        .route("/v1/stats/daily", get(stats::daily))
         // The same in seed 003's words.
         .route("/notifications", post(notification::accept).get(notification::list))
         .route("/notifications/{id}", get(notification::get))
