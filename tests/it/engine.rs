@@ -1118,7 +1118,7 @@ async fn a_flood_leaves_room_for_others() {
     notihub::flow::accept::accept(&app.hub, &small, message).await.unwrap();
     until("the other one's goes out", async || gate.came() == 15).await;
     let theirs = "select count(*) from deliveries join partners using (partner_id) \
-                  where name = 'small' and status = 'PROCESSING'";
+                  where name = 'small' and deliveries.status = 'PROCESSING'";
     assert_eq!(app.count(theirs).await, 1);
     gate.open();
     until("all is sent", async || app.count("select count(*) from deliveries where status <> 'SENT'").await == 0).await;
