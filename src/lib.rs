@@ -36,8 +36,8 @@
 //! [`flow::accept`] does.
 //!
 //! What a lost worker leaves is found by [`flow::reap`] when its lease is over; what waits for its time by
-//! [`flow::promote`]; what became worthless where nobody claims by [`flow::sweep`]. The loops that do so are one table,
-//! in [`worker`]. [`flow::story`] tells all of it to whoever asks, and [`flow::fsck`] checks that it is true.
+//! [`flow::promote`]; what became worthless where nobody claims by [`flow::sweep`]. What each settle adds to the statistics waits
+//! beside them until [`flow::rollup`] adds it to its day. The loops that do so are one table, in [`worker`]. [`flow::story`] tells all of it to whoever asks, and [`flow::fsck`] checks that it is true.
 //!
 //! # What is deliberately absent
 //!

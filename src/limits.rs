@@ -106,6 +106,12 @@ pub const PAGE_MAX: i64 = 200;
 pub const PAGE_DEFAULT: i64 = 50;
 pub const PAGE_LOOK: usize = 5_000;
 
+/// Days of statistics in one answer: a quarter, with a row for each of twelve types.
+pub const STATS_DAYS_MAX: i64 = 100;
+pub const STATS_DAYS_DEFAULT: i64 = 7;
+/// How often what was counted is added to its days: so few rows wait meanwhile that reading them costs nothing.
+pub const ROLLUP_EVERY: Duration = Duration::from_secs(3);
+
 /// Slow clients: to send the head of a request, and to send its body.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);

@@ -1,9 +1,12 @@
 -- Evidence: among these deliveries, those with an attempt that was given up for lost and turned out to have been accepted.
--- Lifts the heads that do not know better by now, which also calls off a retry before it makes a second copy.
--- $1 shard[], $2 message_id[], $3 no[], $4 now.
+-- Lifts the heads that do not know better by now, which also calls off a retry before it makes a second copy. What had an
+-- ending keeps its time, and so the day on which it is counted.
+-- $1 shard[], $2 message_id[], $3 no[], $4 now; $5 the statuses that are lifted, and what that changes in the statistics:
+-- $6 total[], $7 success[], $8 failed[].
 with head as (
   update deliveries d
-  set status = 'SENT', event_seq = d.event_seq + 1, provider = a.provider, reason = 'late_answer', settled_at = $4
+  set status = 'SENT', event_seq = d.event_seq + 1, provider = a.provider, reason = 'late_answer',
+    settled_at = coalesce(d.settled_at, $4)
   from unnest($1::smallint[], $2::bigint[], $3::smallint[]) as s(shard, message_id, no)
   cross join lateral (
     select a.attempt, a.provider from attempts a
@@ -11,12 +14,21 @@ with head as (
     order by a.attempt
     limit 1
   ) a
+  cross join unnest($5::text[]::delivery_status[], $6::smallint[], $7::smallint[], $8::smallint[])
+    as l(was, total, success, failed)
   where d.shard = s.shard and d.message_id = s.message_id and d.no = s.no
-    and d.status = any('{SCHEDULED,PENDING,UNDETERMINED}'::delivery_status[])
-  returning d.shard, d.message_id, d.no, d.event_seq, a.attempt
+    and d.status = l.was
+  returning d.shard, d.message_id, d.no, d.event_seq, a.attempt, d.partner_id, d.lane, d.settled_at, l.total,
+    l.success, l.failed
 ),
 told as (
   insert into events (shard, message_id, no, seq, attempt, event, reason, occurred_at)
   select shard, message_id, no, event_seq, attempt, 'delivery.sent', 'late_answer', $4 from head
+),
+counted as (
+  insert into stat_deltas (partner_id, counted_at, lane, total, success, failed)
+  select partner_id, settled_at, lane, sum(total), sum(success), sum(failed)
+  from head
+  group by partner_id, settled_at, lane
 )
 select count(*) as "lifted!" from head

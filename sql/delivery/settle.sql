@@ -7,7 +7,7 @@
 -- $8 possibly_sent[], $9 refund[], $10 event[], $11 reason[], $12 provider[], $13 outcome[] (null: no attempt is ended),
 -- $14 worker[], $15 claimed_at[], $16 called_at[], $17 code[], $18 detail[], $19 provider_ref[]: one each per step.
 -- $20 now, $21 and $22 the smallest and largest message id (prunes the partitions), $23 begun[]: the attempt's row is
--- there already.
+-- there already; what the step changes in the statistics: $24 total[], $25 success[], $26 failed[].
 with head as (
   update deliveries d
   set status = s.status, ready_at = coalesce(s.ready_at, d.ready_at), lease_until = null, worker = null,
@@ -17,13 +17,14 @@ with head as (
   from unnest($1::smallint[], $2::bigint[], $3::smallint[], $4::smallint[], $5::text[]::delivery_status[],
     $6::text[]::delivery_status[], $7::timestamptz[], $8::bool[], $9::bool[], $10::text[], $11::text[], $12::text[],
     $13::text[]::attempt_outcome[], $14::bigint[], $15::timestamptz[], $16::timestamptz[], $17::text[], $18::text[],
-    $19::text[], $23::bool[])
+    $19::text[], $23::bool[], $24::smallint[], $25::smallint[], $26::smallint[])
     as s(shard, message_id, no, attempt, was, status, ready_at, possibly_sent, refund, event, reason, provider, outcome,
-      worker, claimed_at, called_at, code, detail, provider_ref, begun)
+      worker, claimed_at, called_at, code, detail, provider_ref, begun, total, success, failed)
   where d.shard = s.shard and d.message_id = s.message_id and d.no = s.no
     and d.message_id between $21 and $22 and d.status = s.was and d.attempt = s.attempt
   returning d.shard, d.message_id, d.no, d.attempt, d.event_seq, d.cancel_requested, s.event, s.reason, s.ready_at, s.provider, s.outcome,
-    s.worker, s.claimed_at, s.called_at, s.code, s.detail, s.provider_ref, s.begun
+    s.worker, s.claimed_at, s.called_at, s.code, s.detail, s.provider_ref, s.begun,
+    d.partner_id, d.lane, s.total, s.success, s.failed
 ),
 tried as (
   insert into attempts (shard, message_id, no, attempt, outcome, worker, claimed_at, called_at, ended_at, next_at,
@@ -47,5 +48,13 @@ ended as (
 told as (
   insert into events (shard, message_id, no, seq, attempt, event, reason, occurred_at)
   select shard, message_id, no, event_seq, attempt, event, reason, $20 from head where event is not null
+),
+-- One row for each partner and lane of the batch: appended, so that nobody waits for it.
+counted as (
+  insert into stat_deltas (partner_id, counted_at, lane, total, success, failed)
+  select partner_id, $20, lane, sum(total), sum(success), sum(failed)
+  from head
+  where (total, success, failed) <> (0, 0, 0)
+  group by partner_id, lane
 )
 select shard as "shard!", message_id as "message_id!", no as "no!", cancel_requested as "cancel_requested!" from head

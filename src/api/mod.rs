@@ -14,6 +14,7 @@ pub mod server;
 mod shape;
 mod sign_in;
 mod sql_intake;
+mod stats;
 
 use axum::Router;
 use axum::routing::{delete, get, post};
@@ -44,6 +45,7 @@ pub fn router(hub: &Hub) -> Router {
         .route("/v1/keys/{id}/rotate", post(partner::rotate_key))
         .route("/v1/audit", get(audit::list))
         .route("/v1/intake/refused", get(sql_intake::refused))
+        .route("/v1/stats/daily", get(stats::daily))
         // The same in seed 003's words.
         .route("/notifications", post(notification::accept).get(notification::list))
         .route("/notifications/{id}", get(notification::get))

@@ -7,6 +7,7 @@ use clap::Args;
 use super::{Output, print, process};
 use crate::config::Settings;
 use crate::error::{Error, Result};
+use crate::flow;
 use crate::hub::Hub;
 use crate::shutdown::{Shutdown, signalled};
 use crate::telemetry;
@@ -59,7 +60,7 @@ pub async fn work(args: Work, output: Output) -> Result<u8> {
     let hub = open(args.settings).await?;
     if args.once {
         stop_when_signalled(&hub);
-        let claimed = worker::deliver::once(&hub).await?;
+        let claimed = deliver_due(&hub).await?;
         match output {
             Output::Text => anstream::println!("{claimed} deliveries claimed and settled"),
             Output::Json => print::json(&serde_json::json!({"claimed": claimed})),
@@ -75,6 +76,13 @@ pub async fn work(args: Work, output: Output) -> Result<u8> {
     tracing::info!(channels = ?hub.providers.channels(), "the worker claims");
     signalled().await;
     Ok(process::stop(&hub).await)
+}
+
+/// One pass; says how many were claimed. Where no loop ever runs, the statistics are rolled up here.
+async fn deliver_due(hub: &Hub) -> Result<u64> {
+    let claimed = worker::deliver::once(hub).await?;
+    while flow::rollup::rollup(hub).await? {}
+    Ok(claimed)
 }
 
 fn stop_when_signalled(hub: &Hub) {
@@ -102,7 +110,7 @@ async fn on_schedule(hub: &Hub, cron: &cron::Schedule) -> Result<()> {
         if !hub.shutdown.sleep((next - now).to_std().unwrap_or_default()).await {
             return Ok(());
         }
-        match worker::deliver::once(hub).await {
+        match deliver_due(hub).await {
             Ok(claimed) => tracing::info!(claimed, "delivered what was due"),
             Err(e) => tracing::warn!(error = %e, "could not deliver what was due; next time"),
         }

@@ -13,6 +13,7 @@ pub mod reap;
 pub mod relay;
 pub mod reseal;
 pub mod retain;
+pub mod rollup;
 pub mod sign_in;
 pub mod story;
 pub mod sweep;

@@ -13,6 +13,7 @@ pub mod partner;
 pub mod rate;
 pub mod retry;
 pub mod role;
+pub mod stats;
 pub mod strikes;
 pub mod token;
 pub mod watermark;

@@ -36,9 +36,17 @@ pub async fn fill(conn: &mut Conn, partner: &Partner, fill: &Fill, detail: &str)
     .execute(&mut *conn)
     .await?;
     if fill.status == Status::Sent {
-        sqlx::query_file!("sql/bench/fill_history.sql", partner.shard, fill.first.0, fill.count, fill.ready_at)
-            .execute(&mut *conn)
-            .await?;
+        sqlx::query_file!(
+            "sql/bench/fill_history.sql",
+            partner.shard,
+            fill.first.0,
+            fill.count,
+            fill.ready_at,
+            partner.partner_id.0,
+            fill.lane.0,
+        )
+        .execute(&mut *conn)
+        .await?;
     }
     Ok(())
 }

@@ -2,11 +2,13 @@
 
 use chrono::{DateTime, Utc};
 
+use super::stats::Law;
 use super::{Conn, Db, word};
 use crate::error::Result;
 use crate::id::Tsid;
 use crate::model::delivery::{Head, Key, OutcomeKind, Status, Step};
 use crate::model::lane::Lane;
+use crate::model::stats::{Counts, change};
 
 /// The law's view of a row. `$status` and `$cancel` are given where the statement does not return them.
 macro_rules! head {
@@ -119,6 +121,9 @@ pub async fn settle(db: impl Db<'_>, settles: &[Settle], now: DateTime<Utc>) -> 
     let (Some(&low), Some(&high)) = (ids.iter().min(), ids.iter().max()) else { return Ok(Vec::new()) };
     let text = |f: fn(&Settle) -> Option<&str>| settles.iter().map(|s| f(s).map(str::to_owned)).collect::<Vec<_>>();
     let tried = |s: &Settle| s.tried.clone();
+    let counts = |part: fn(Counts) -> i16| -> Vec<i16> {
+        settles.iter().map(|s| part(change(s.head.status, s.step.status))).collect()
+    };
     let rows = sqlx::query_file!(
         "sql/delivery/settle.sql",
         &settles.iter().map(|s| s.key.shard).collect::<Vec<_>>(),
@@ -144,6 +149,9 @@ pub async fn settle(db: impl Db<'_>, settles: &[Settle], now: DateTime<Utc>) -> 
         low,
         high,
         &settles.iter().map(|s| s.tried.as_ref().is_some_and(|t| t.begun)).collect::<Vec<_>>(),
+        &counts(|c| c.total),
+        &counts(|c| c.success),
+        &counts(|c| c.failed),
     )
     .fetch_all(db)
     .await?;
@@ -167,14 +175,22 @@ pub async fn lock(conn: &mut Conn, keys: &[Key]) -> Result<()> {
     Ok(())
 }
 
+/// What does not know better than that nobody knows: an accepted attempt lifts it.
+const LIFTED: [Status; 3] = [Status::Scheduled, Status::Pending, Status::Undetermined];
+
 /// Lifts those of these deliveries to SENT that have an accepted attempt and do not know it; says how many.
 pub async fn evidence(db: impl Db<'_>, keys: &[Key], now: DateTime<Utc>) -> Result<i64> {
+    let law = Law::of(&LIFTED, |was| change(was, Status::Sent));
     let lifted = sqlx::query_file_scalar!(
         "sql/delivery/evidence.sql",
         &keys.iter().map(|k| k.shard).collect::<Vec<_>>(),
         &keys.iter().map(|k| k.message_id.0).collect::<Vec<_>>(),
         &keys.iter().map(|k| k.no).collect::<Vec<_>>(),
         now,
+        &law.status,
+        &law.total,
+        &law.success,
+        &law.failed,
     )
     .fetch_one(db)
     .await?;

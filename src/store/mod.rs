@@ -19,6 +19,7 @@ pub mod rate;
 pub mod refresh_token;
 pub mod signing_key;
 pub mod sql_intake;
+pub mod stats;
 pub mod worker;
 
 use std::str::FromStr;

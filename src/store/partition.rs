@@ -11,6 +11,8 @@ use crate::limits;
 const TABLES: [&str; 4] = ["messages", "deliveries", "attempts", "events"];
 /// Any number: the lock that lets one process at a time change partitions.
 const LOCK: i64 = 0x6e6f_7469;
+/// … and another for dropping, which may take long: making must not wait for it.
+const DROP_LOCK: i64 = LOCK + 1;
 
 /// How a table's partitions are kept.
 fn storage(table: &str) -> &'static str {
@@ -90,7 +92,14 @@ async fn past(db: impl Db<'_>, oldest: DateTime<Utc>) -> Result<Vec<NaiveDate>> 
 async fn drop_week(store: &Store, start: NaiveDate, round: &mut Round) -> Result<()> {
     let suffix = start.format("%Y%m%d").to_string();
     let mut tx = store.begin().await?;
-    sqlx::query("select pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *tx).await?;
+    // Another process that is at it goes on with it.
+    if !sqlx::query_scalar("select pg_try_advisory_xact_lock($1)").bind(DROP_LOCK).fetch_one(&mut *tx).await? {
+        return Ok(tx.rollback().await?);
+    }
+    let there = format!("select to_regclass('deliveries_{suffix}') is not null");
+    if !sqlx::query_scalar(sqlx::AssertSqlSafe(there)).fetch_one(&mut *tx).await? {
+        return Ok(tx.rollback().await?);
+    }
     let open = format!(
         "select exists (select from deliveries_{suffix} where status = 'PENDING') \
          or exists (select from deliveries_{suffix} where status = 'PROCESSING') \
@@ -100,6 +109,10 @@ async fn drop_week(store: &Store, start: NaiveDate, round: &mut Round) -> Result
         round.kept.push(format!("deliveries_{suffix}"));
         return Ok(tx.rollback().await?);
     }
+    // Reads the whole week, however long that takes.
+    sqlx::query("set local statement_timeout = 0").execute(&mut *tx).await?;
+    let end = start + Days::new(limits::PARTITION_DAYS.unsigned_abs());
+    super::stats::retire(&mut *tx, Tsid(first_id(start)), Tsid(first_id(end))).await?;
     for table in TABLES {
         let name = format!("{table}_{suffix}");
         sqlx::query(sqlx::AssertSqlSafe(format!("drop table {name}"))).execute(&mut *tx).await?;

@@ -34,6 +34,7 @@ pub fn start(hub: &Hub, role: Role) {
     let every = Repeat::every;
     repeat(hub, "clock", every(Duration::from_secs(30)), calibrate);
     repeat(hub, "retain", every(Duration::from_secs(3600)), retain);
+    repeat(hub, "rollup", every(limits::ROLLUP_EVERY), rollup);
     hints::start_telling(hub);
     // Workers accept too: what was enqueued in SQL.
     repeat(hub, "fairness", every(limits::FAIR_LOOK_EVERY), weigh);
@@ -73,6 +74,10 @@ async fn retain(hub: Hub) -> Result<bool> {
 async fn keys(hub: Hub) -> Result<bool> {
     flow::sign_in::keep_keys(&hub).await?;
     Ok(false)
+}
+
+async fn rollup(hub: Hub) -> Result<bool> {
+    flow::rollup::rollup(&hub).await
 }
 
 async fn reap(hub: Hub, reaper: Stateful<flow::reap::Reaper>) -> Result<bool> {

@@ -1121,7 +1121,7 @@ async fn a_flood_leaves_room_for_others() {
     notihub::flow::accept::accept(&app.hub, &small, message).await.unwrap();
     until("the other one's goes out", async || gate.came() == 15).await;
     let theirs = "select count(*) from deliveries join partners using (partner_id) \
-                  where name = 'small' and status = 'PROCESSING'";
+                  where name = 'small' and deliveries.status = 'PROCESSING'";
     assert_eq!(app.count(theirs).await, 1);
     gate.open();
     until("all is sent", async || app.count("select count(*) from deliveries where status <> 'SENT'").await == 0).await;
@@ -1271,7 +1271,9 @@ async fn months(app: &App) -> sqlx::PgPool {
                  partner_id, ready_at, settled_at, recipient, provider)
                select {shard}, id, 1, 2, 1, 3, 0, 1, 'SENT', {partner}, at, at, 'a@example.com', 'smtp' from n),
              a as (insert into attempts (shard, message_id, no, attempt, outcome, worker, claimed_at, ended_at)
-               select {shard}, id, 1, 1, 'ACCEPTED', 1, at, at from n)
+               select {shard}, id, 1, 1, 'ACCEPTED', 1, at, at from n),
+             c as (insert into stat_deltas (partner_id, counted_at, lane, total, success, failed)
+               values ({partner}, timestamptz '{at}', 2, 84000, 84000, 0))
              insert into events (shard, message_id, no, seq, attempt, event, occurred_at)
                select {shard}, id, 1, 1, 1, 'delivery.sent', at from n"
         );
@@ -1340,7 +1342,7 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
         each("false"),
     );
     let settle = format!(
-        "{keys}, {}, {}, {}, {}, {}, {}, {}, {none}, {}, {}, {}, {}, {}, {none}, {none}, {none}, {now}, {low}, {high}, {}",
+        "{keys}, {}, {}, {}, {}, {}, {}, {}, {none}, {}, {}, {}, {}, {}, {none}, {none}, {none}, {now}, {low}, {high}, {}, {}, {}, {}",
         many("1::smallint"),
         many("'PROCESSING'::text"),
         many("'SENT'::text"),
@@ -1354,6 +1356,9 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
         many(&now),
         many(&now),
         many("false"),
+        many("1::smallint"),
+        many("1::smallint"),
+        many("0::smallint"),
     );
     let overdue = format!("array[{shard}]::smallint[], '1970-01-01', 100");
     let promote = format!("array[{shard}]::smallint[], '1970-01-01', {now} + interval '5 s', 100");
@@ -1364,7 +1369,8 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
         many("1::smallint"),
         many("'x'::text")
     );
-    let evidence = format!("{keys}, {now}");
+    let evidence =
+        format!("{keys}, {now}, '{{SCHEDULED,PENDING,UNDETERMINED}}', '{{1,1,0}}', '{{1,1,1}}', '{{0,0,0}}'");
 
     let mut conn = hub.store.engine().acquire().await.unwrap();
     for statistics in ["of empty tables", "of full tables", "none"] {

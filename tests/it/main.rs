@@ -20,3 +20,4 @@ mod protocol;
 mod retries;
 mod smtp_peer;
 mod sql_intake;
+mod stats;

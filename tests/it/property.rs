@@ -14,6 +14,7 @@ use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use notihub::flow::deliver::{Held, call, claim, hold, settle};
 use notihub::flow::promote::{Promoter, promote};
 use notihub::flow::reap::{Reaper, reap};
+use notihub::flow::rollup::rollup;
 use notihub::flow::sweep::{Sweeper, sweep};
 use notihub::hub::{Hub, Parts};
 use notihub::id::Tsid;
@@ -457,6 +458,8 @@ impl Walk {
             Op::Promote => self.promote().await,
             Op::Advance(seconds) => {
                 self.app.advance(*seconds);
+                // Time passes, so the roll-up comes by: of the statistics some are in their days and some are not.
+                rollup(&self.app.hub).await.expect("a roll-up");
                 nothing
             }
             Op::Cancel(which) => {

@@ -1,0 +1,34 @@
+-- The statistics are what a recount gives: of each partner, day and type, less what retention has dropped. (The id is the
+-- partner's.) $1 the type of each lane, from lane 0 on.
+with counted as (
+  select partner_id, stat_date, message_type, sum(total) as total, sum(success) as success, sum(failed) as failed
+  from (
+    select partner_id, stat_date, message_type, total - gone_total as total, success - gone_success as success,
+      failed - gone_failed as failed
+    from partner_daily_stats
+    union all
+    select c.partner_id, (c.counted_at at time zone p.time_zone)::date, ($1::text[])[c.lane + 1], c.total, c.success,
+      c.failed
+    from stat_deltas c
+    join partners p using (partner_id)
+  ) as s
+  group by 1, 2, 3
+),
+there as (
+  select d.partner_id, (d.settled_at at time zone p.time_zone)::date as stat_date,
+    ($1::text[])[d.lane + 1] as message_type, count(*) as total,
+    count(*) filter (where d.status in ('SENT', 'DELIVERED')) as success,
+    count(*) filter (where d.status in ('FAILED', 'EXPIRED')) as failed
+  from deliveries d
+  join partners p using (partner_id)
+  where d.status in ('SENT', 'DELIVERED', 'FAILED', 'EXPIRED', 'UNDETERMINED')
+  group by 1, 2, 3
+)
+select partner_id as "message_id!", 0::smallint as "no!",
+  format('%s %s: counted %s, success %s, failed %s; there are %s, success %s, failed %s', stat_date, message_type,
+    coalesce(c.total, 0), coalesce(c.success, 0), coalesce(c.failed, 0), coalesce(t.total, 0), coalesce(t.success, 0),
+    coalesce(t.failed, 0)) as "found!"
+from counted c
+full join there t using (partner_id, stat_date, message_type)
+where (coalesce(c.total, 0), coalesce(c.success, 0), coalesce(c.failed, 0))
+  <> (coalesce(t.total, 0), coalesce(t.success, 0), coalesce(t.failed, 0))

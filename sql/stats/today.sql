@@ -1,0 +1,2 @@
+-- Which day it is. $1 now, $2 time zone.
+select ($1::timestamptz at time zone $2)::date as "today!"
