@@ -103,6 +103,8 @@ impl Hub {
             now: self.clock.now(),
             channels: self.providers.channels().into_iter().collect(),
             slack: self.settings.slack.names(),
+            region: self.partner.region.clone(),
+            limits: self.providers.limits(),
         }
     }
 }

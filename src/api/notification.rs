@@ -59,7 +59,7 @@ pub async fn get(State(hub): State<Hub>, caller: Caller, query: Query, Id(id): I
         .map(|d| {
             json!({
                 "channel": d.lane.channel().as_str(),
-                "recipient": d.recipient,
+                "recipient": d.to(),
                 "status": d.status.as_notification_str(),
                 "attempts": d.attempt,
                 "error": d.reason,
@@ -85,7 +85,7 @@ pub async fn get(State(hub): State<Hub>, caller: Caller, query: Query, Id(id): I
 
 pub async fn list(State(hub): State<Hub>, caller: Caller, mut query: Query) -> Answer {
     let page = Page::read(&mut query, &hub, "notifications", &caller.partner)?;
-    let (filter, overall) = message_filter(&mut query, "recipient")?;
+    let (filter, overall) = message_filter(&mut query, "recipient", &caller.partner.region)?;
     query.close()?;
     let found = find(&hub, &caller.partner, &filter, overall, page).await?;
     let items: Vec<Value> = found

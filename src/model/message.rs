@@ -22,7 +22,7 @@ pub struct Detail {
 }
 
 /// What goes out over one channel; the same for all its recipients.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Content {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
@@ -32,6 +32,9 @@ pub struct Content {
     /// Slack Block Kit, passed through.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocks: Option<Value>,
+    /// The approved template at Kakao that the body is an instance of.
+    #[serde(rename = "templateCode", default, skip_serializing_if = "Option::is_none")]
+    pub template_code: Option<String>,
 }
 
 impl Content {
@@ -64,8 +67,18 @@ pub struct NewDelivery {
     #[serde(serialize_with = "channel_word")]
     pub channel: Channel,
     pub to: String,
+    /// How the partner wrote `to`, where that is not the same. It means the same, so it is no part of the fingerprint.
+    #[serde(skip)]
+    pub written: Option<String>,
     /// Index into `Detail::contents`.
     pub content: i16,
+}
+
+impl NewDelivery {
+    /// The recipient in the partner's words.
+    pub fn shown(&self) -> &str {
+        self.written.as_deref().unwrap_or(&self.to)
+    }
 }
 
 fn priority_word<S: serde::Serializer>(priority: &Priority, s: S) -> Result<S::Ok, S::Error> {
