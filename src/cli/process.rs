@@ -9,7 +9,8 @@ use crate::clock::Clock;
 use crate::config::{EmailKind, Settings, SmtpTls};
 use crate::error::{Error, Result};
 use crate::hub::{Hub, Parts};
-use crate::provider::{Provider, Providers, mock::MockEmail, slack, smtp};
+use crate::model::channel::Channel;
+use crate::provider::{Provider, Providers, mock::Mock, slack, smtp};
 use crate::shutdown::Shutdown;
 use crate::store::{self, PoolSizes, Store};
 use crate::worker::{self, Role};
@@ -64,7 +65,7 @@ pub fn providers(settings: &Settings) -> Result<Providers> {
     let kind = email.email.unwrap_or(if email.smtp_host.is_some() { EmailKind::Smtp } else { EmailKind::Mock });
     match kind {
         EmailKind::Off => (),
-        EmailKind::Mock => all.push(Arc::new(MockEmail)),
+        EmailKind::Mock => all.push(Arc::new(Mock(Channel::Email))),
         EmailKind::Smtp => all.push(Arc::new(smtp::Smtp::new(smtp_settings(settings)?)?)),
     }
     if !settings.slack.slack_destinations.is_empty() {
@@ -74,6 +75,8 @@ pub fn providers(settings: &Settings) -> Result<Providers> {
             ca_file: email.ca_file.clone(),
         })?));
     }
+    // The last of a channel holds: who asks for a mock gets it.
+    all.extend(settings.channels.mock.iter().map(|channel| Arc::new(Mock(*channel)) as Arc<dyn Provider>));
     Ok(Providers::new(all))
 }
 

@@ -9,6 +9,7 @@ use super::{Output, demo, print, process};
 use crate::config::{EmailKind, Settings, SmtpTls};
 use crate::error::Result;
 use crate::hub::Hub;
+use crate::model::channel::TEXT_CHANNELS;
 use crate::provider::simulator::{slack::SlackSimulator, smtp::SmtpSimulator};
 use crate::shutdown::{Shutdown, signalled};
 use crate::telemetry;
@@ -130,6 +131,11 @@ async fn stand_in(settings: &mut Settings, ground: &Shutdown) -> Result<Simulato
         settings.slack.slack_destinations.push(("ops".into(), slack.hook("ops")));
         simulators.slack = Some(slack);
     }
+    for channel in TEXT_CHANNELS {
+        if !settings.channels.mock.contains(&channel) {
+            settings.channels.mock.push(channel);
+        }
+    }
     Ok(simulators)
 }
 
@@ -149,4 +155,6 @@ fn banner(hub: &Hub, url: &str, simulators: &Simulators, began: Instant) {
         None => format!("destinations {}", hub.settings.slack.names().into_iter().collect::<Vec<_>>().join(", ")),
     };
     anstream::println!("   e-mail  {email}\n   slack   {slack}");
+    let mocked: Vec<&str> = hub.settings.channels.mock.iter().map(|c| c.as_str()).collect();
+    anstream::println!("   logged  {} (no provider: nothing leaves this machine)", mocked.join(", "));
 }

@@ -19,3 +19,4 @@ mod property;
 mod protocol;
 mod retries;
 mod smtp_peer;
+mod types;
