@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 
 use crate::error::{Error, Result};
 use crate::limits;
-use crate::model::channel::{Channel, OnUnknown};
+use crate::model::channel::{AddressKind, Channel, OnUnknown};
 use crate::model::retry::RetryPolicy;
 
 #[derive(Debug, Clone, Args)]
@@ -29,6 +29,8 @@ pub struct Settings {
     pub email: Email,
     #[command(flatten)]
     pub slack: Slack,
+    #[command(flatten)]
+    pub channels: Channels,
     #[command(flatten)]
     pub log: Log,
 }
@@ -228,6 +230,15 @@ pub struct Slack {
     pub slack_default: Option<String>,
 }
 
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Other channels")]
+pub struct Channels {
+    /// Channels whose messages are only logged, with nothing personal in the log. Several with commas [default: none; `up`
+    /// has SMS, LMS, MMS, KAKAO_ALIMTALK, KAKAO_BRAND_MESSAGE, NAVER_TALK and RCS].
+    #[arg(long, env = "NOTIHUB_MOCK", value_delimiter = ',', value_name = "CHANNEL", value_parser = mockable)]
+    pub mock: Vec<Channel>,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// For people.
@@ -253,6 +264,14 @@ fn pair(text: &str) -> Result<(String, String), String> {
         return Err("a name has letters, digits, - _ . only".into());
     }
     Ok((name.to_owned(), url.to_owned()))
+}
+
+fn mockable(text: &str) -> Result<Channel, String> {
+    let channel: Channel = text.parse()?;
+    if channel.addressed_by() == AddressKind::Unserved {
+        return Err(format!("no message can be sent over {channel} yet"));
+    }
+    Ok(channel)
 }
 
 fn on_unknown(text: &str) -> Result<(Channel, OnUnknown), String> {

@@ -15,7 +15,7 @@ use crate::id::{Tsid, Tsids};
 use crate::limits;
 use crate::model::fairness::Fairness;
 use crate::model::intake::Rules;
-use crate::model::partner::Account;
+use crate::model::partner::{Account, Partner};
 use crate::model::rate::Lease;
 use crate::model::strikes::Strikes;
 use crate::model::token::TokenKeys;
@@ -195,12 +195,17 @@ impl Hub {
         accounts.by_client.clear();
     }
 
-    /// What reading a message depends on, now.
-    pub fn rules(&self) -> Rules {
+    /// What reading a message of this partner depends on, now.
+    pub fn rules(&self, partner: &Partner) -> Rules {
+        let (channels, forbidden) = self.providers.channels().into_iter().partition(|c| partner.may_use(*c));
         Rules {
             now: self.clock.now(),
-            channels: self.providers.channels().into_iter().collect(),
+            channels,
+            forbidden,
+            may_schedule: partner.may_schedule,
             slack: self.settings.slack.names(),
+            region: partner.region.clone(),
+            limits: self.providers.limits(),
         }
     }
 }

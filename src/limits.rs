@@ -51,6 +51,15 @@ pub const SLACK_TEXT_CHARS: usize = 40_000;
 pub const METADATA_BYTES: usize = 4 << 10;
 pub const METADATA_KEY_CHARS: usize = 64;
 pub const EMAIL_BYTES: usize = 254;
+/// E.164 has at most 15 digits; as many again for what people put between them.
+pub const PHONE_DIGITS: usize = 15;
+pub const PHONE_CHARS: usize = 30;
+/// A user key of Naver Talk: theirs have some twenty characters.
+pub const USER_KEY_CHARS: usize = 64;
+/// A template's code at Kakao.
+pub const TEMPLATE_CODE_CHARS: usize = 64;
+/// The subject of an LMS or MMS, as CP949: carriers cut what is longer.
+pub const MOBILE_SUBJECT_BYTES: usize = 40;
 
 /// Requests that may wait for the group commit before newcomers are told 503: about a second's worth.
 pub const INTAKE_QUEUE: usize = 8_192;

@@ -4,8 +4,8 @@
 -- $1 shard[], $2 message_id[], $3 partner_id[], $4 client_msg_id[] (may hold nulls), $5 fingerprint[], $6 kind[],
 -- $7 priority[], $8 detail[] (JSON text), $9 created_at[], $10 scheduled_at[], $11 expires_at[]: one each per message.
 -- $12 position of its message in those arrays[], $13 no[], $14 lane[], $15 content[], $16 max_attempts[],
--- $17 recipient[]: one each per delivery. $18 now: a delivery is ready from when it is written, not from when its request
--- came, lest it appear behind a watermark.
+-- $17 recipient[], $19 recipient as the partner wrote it[] (may hold nulls): one each per delivery. $18 now: a delivery is
+-- ready from when it is written, not from when its request came, lest it appear behind a watermark.
 with m as materialized (
   select * from unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::text[], $5::bytea[], $6::text[], $7::text[],
     $8::text[], $9::timestamptz[], $10::timestamptz[], $11::timestamptz[]) with ordinality
@@ -33,12 +33,12 @@ written as (
 ),
 queued as (
   insert into deliveries (shard, message_id, no, lane, max_attempts, content, status, partner_id, ready_at, expires_at,
-    recipient)
+    recipient, written)
   select f.shard, f.message_id, d.no, d.lane, d.max_attempts, d.content,
     case when f.scheduled_at > $18 then 'SCHEDULED'::delivery_status else 'PENDING' end,
-    f.partner_id, greatest(f.scheduled_at, $18), f.expires_at, d.recipient
-  from unnest($12::bigint[], $13::smallint[], $14::smallint[], $15::smallint[], $16::smallint[], $17::text[])
-    as d(position, no, lane, content, max_attempts, recipient)
+    f.partner_id, greatest(f.scheduled_at, $18), f.expires_at, d.recipient, d.written
+  from unnest($12::bigint[], $13::smallint[], $14::smallint[], $15::smallint[], $16::smallint[], $17::text[],
+    $19::text[]) as d(position, no, lane, content, max_attempts, recipient, written)
   join fresh f on f.position = d.position
 )
 select message_id as "message_id!" from fresh

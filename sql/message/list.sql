@@ -1,7 +1,7 @@
 -- A partner's messages, newest first, each with what its overall status follows from.
 -- $1 partner, $2 its shard, $3 ids below this (keyset and end of the time window), $4 ids from this on (start of the
--- time window), $5 kind, $6 client_msg_id, $7 and $8 lanes from–to (a channel), $9 recipient: each may be null, but $3
--- and $4. $10 rows.
+-- time window), $5 kind, $6 client_msg_id, $7 and $8 lanes from–to (a channel), $9 recipient, as kept or as
+-- written, $11 the same as E.164: each may be null, but $3 and $4. $10 rows.
 select m.message_id, m.client_msg_id, m.kind, m.priority, m.detail::text as "detail!", m.created_at,
   m.scheduled_at, m.expires_at, d.lanes as "lanes!", d.statuses as "statuses!", d.attempts as "attempts!"
 from messages m
@@ -18,6 +18,6 @@ where m.partner_id = $1 and m.shard = $2 and m.message_id < $3 and m.message_id 
   and (($7::smallint is null and $9::text is null) or exists (
     select from deliveries x
     where x.shard = m.shard and x.message_id = m.message_id
-      and ($7::smallint is null or x.lane between $7 and $8) and ($9::text is null or x.recipient = $9)))
+      and ($7::smallint is null or x.lane between $7 and $8) and ($9::text is null or x.recipient in ($9, $11) or x.written = $9)))
 order by m.message_id desc
 limit $10

@@ -8,7 +8,7 @@ use super::auth::Caller;
 use super::error::Answer;
 use super::page::{Page, cursor};
 use super::request::{Id, Query, ok};
-use super::shape::{channel_filter, time};
+use super::shape::{channel_filter, recipient_filter, time};
 use crate::error::Error;
 use crate::hub::Hub;
 use crate::id::Tsid;
@@ -21,7 +21,8 @@ pub fn json(row: &Row, attempts: Option<Vec<&attempt::Row>>) -> Value {
         "deliveryId": format!("{}-{}", row.message_id, row.no),
         "messageId": row.message_id.to_string(),
         "channel": row.lane.channel().as_str(),
-        "to": row.recipient,
+        "to": row.to(),
+        "recipient": row.recipient,
         "status": row.status.as_str(),
         "reason": row.reason,
         "attempt": row.attempt,
@@ -70,6 +71,7 @@ pub async fn get(State(hub): State<Hub>, caller: Caller, query: Query, Id(id): I
 
 pub async fn list(State(hub): State<Hub>, caller: Caller, mut query: Query) -> Answer {
     let page = Page::read(&mut query, &hub, "deliveries", caller.partner.partner_id)?;
+    let (to, phone) = recipient_filter(&mut query, "to", &caller.partner.region);
     let filter = Filter {
         status: query.parse("status", &format!("one of {}", STATUSES.map(Status::as_str).join(", ")), |text| {
             text.parse().ok()
@@ -77,7 +79,8 @@ pub async fn list(State(hub): State<Hub>, caller: Caller, mut query: Query) -> A
         lanes: channel_filter(&mut query)?,
         provider: query.take("provider"),
         reason: query.take("error"),
-        to: query.take("to"),
+        to,
+        phone,
     };
     query.close()?;
     let after = page.after.unwrap_or((Tsid(i64::MAX), 0));

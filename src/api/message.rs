@@ -1,5 +1,7 @@
 //! Messages: their outside shapes and handlers.
 
+use std::collections::BTreeSet;
+
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
@@ -18,6 +20,7 @@ use crate::flow::story::{Entry, Whole};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
+use crate::model::channel::{CHANNELS, Channel};
 use crate::model::delivery::Status;
 use crate::model::intake::Rules;
 use crate::model::message::{Message, NewMessage, Overall};
@@ -33,10 +36,10 @@ pub async fn accept(
 ) -> Answer {
     let dry_run = query.parse("dryRun", "true or false", |text| text.parse().ok())?.unwrap_or(false);
     query.close()?;
-    let mut message = crate::model::intake::message(&body, &hub.rules())?;
+    let mut message = crate::model::intake::message(&body, &hub.rules(&caller.partner))?;
     apply_key(&mut message, &headers)?;
     if dry_run {
-        return Ok(ok(StatusCode::OK, &dry(&message, &hub.rules())));
+        return Ok(ok(StatusCode::OK, &dry(&message, &hub.rules(&caller.partner))));
     }
     let accepted = flow::accept::accept(&hub, &caller.partner, message).await?;
     Ok(answer(&accepted, accepted_json(&accepted)))
@@ -107,19 +110,37 @@ fn dry(message: &NewMessage, rules: &Rules) -> Value {
     let deliveries: Vec<Value> = message
         .deliveries
         .iter()
-        .map(|d| json!({"channel": d.channel.as_str(), "to": d.to, "status": status.as_str(), "content": d.content}))
+        .map(|d| {
+            json!({
+                "channel": d.channel.as_str(), "to": d.shown(), "recipient": d.to, "status": status.as_str(),
+                "content": d.content,
+            })
+        })
         .collect();
+    let used: BTreeSet<(i16, Channel)> = message.deliveries.iter().map(|d| (d.content, d.channel)).collect();
     // Each content once: a body for ten thousand recipients is one body.
     let contents: Vec<Value> = message
         .detail
         .contents
         .iter()
-        .map(|c| json!({"parts": 1, "bytes": c.bytes(), "subject": c.subject, "body": c.body}))
+        .zip(0..)
+        .map(|(c, index)| {
+            let channels = used.range((index, CHANNELS[0])..).take_while(|u| u.0 == index);
+            let lengths: Vec<Value> = channels.filter_map(|(_, channel)| length(&c.body, *channel, rules)).collect();
+            json!({"parts": 1, "bytes": c.bytes(), "subject": c.subject, "body": c.body, "lengths": lengths})
+        })
         .collect();
     json!({
         "code": "0000", "dryRun": true, "clientMsgId": message.client_msg_id, "deliveries": deliveries,
         "contents": contents,
     })
+}
+
+/// How long a body is as this channel counts, and how long it may be.
+fn length(body: &str, channel: Channel, rules: &Rules) -> Option<Value> {
+    let limit = rules.limit(channel)?;
+    let length = limit.measure.of(body).ok()?;
+    Some(json!({"channel": channel.as_str(), "length": length, "limit": limit.max, "unit": limit.measure.unit()}))
 }
 
 pub async fn accept_batch(
@@ -135,7 +156,7 @@ pub async fn accept_batch(
     }
     let _turn = hub.intake.batch().await?;
     // Reading hundreds of messages takes milliseconds: beside the loops, not between them.
-    let rules = hub.rules();
+    let rules = hub.rules(&caller.partner);
     let messages = hub.shutdown.compute(move || crate::model::intake::batch(&body, &rules)).await??;
     let accepted = flow::accept::accept_all(&hub, &caller.partner, messages).await?;
     let all_replayed = accepted.iter().all(|a| a.replayed);
@@ -250,7 +271,7 @@ pub async fn find(
 
 pub async fn list(State(hub): State<Hub>, caller: Caller, mut query: Query) -> Answer {
     let page = Page::read(&mut query, &hub, "messages", caller.partner.partner_id)?;
-    let (filter, overall) = message_filter(&mut query, "to")?;
+    let (filter, overall) = message_filter(&mut query, "to", &caller.partner.region)?;
     query.close()?;
     let found = find(&hub, &caller.partner, &filter, overall, page).await?;
     let items: Vec<Value> = found

@@ -24,7 +24,7 @@ pub async fn accept(
 ) -> Answer {
     query.close()?;
     let slack = hub.settings.slack.default_name();
-    let mut message = crate::model::intake::notification(&body, &hub.rules(), slack.as_deref())?;
+    let mut message = crate::model::intake::notification(&body, &hub.rules(&caller.partner), slack.as_deref())?;
     apply_key(&mut message, &headers)?;
     let accepted = flow::accept::accept(&hub, &caller.partner, message).await?;
     let deliveries: Vec<Value> = accepted
@@ -59,7 +59,7 @@ pub async fn get(State(hub): State<Hub>, caller: Caller, query: Query, Id(id): I
         .map(|d| {
             json!({
                 "channel": d.lane.channel().as_str(),
-                "recipient": d.recipient,
+                "recipient": d.to(),
                 "status": d.status.as_notification_str(),
                 "attempts": d.attempt,
                 "error": d.reason,
@@ -85,7 +85,7 @@ pub async fn get(State(hub): State<Hub>, caller: Caller, query: Query, Id(id): I
 
 pub async fn list(State(hub): State<Hub>, caller: Caller, mut query: Query) -> Answer {
     let page = Page::read(&mut query, &hub, "notifications", caller.partner.partner_id)?;
-    let (filter, overall) = message_filter(&mut query, "recipient")?;
+    let (filter, overall) = message_filter(&mut query, "recipient", &caller.partner.region)?;
     query.close()?;
     let found = find(&hub, &caller.partner, &filter, overall, page).await?;
     let items: Vec<Value> = found

@@ -10,8 +10,9 @@ use crate::config::{Database, EmailKind, Settings, SmtpTls};
 use crate::crypt;
 use crate::error::{Error, Result};
 use crate::hub::{Hub, Parts};
+use crate::model::channel::Channel;
 use crate::model::role::Actor;
-use crate::provider::{Provider, Providers, mock::MockEmail, slack, smtp};
+use crate::provider::{Provider, Providers, mock::Mock, slack, smtp};
 use crate::shutdown::Shutdown;
 use crate::store::{self, PoolSizes, Store};
 use crate::worker::{self, Role};
@@ -66,7 +67,7 @@ pub fn providers(settings: &Settings) -> Result<Providers> {
     let kind = email.email.unwrap_or(if email.smtp_host.is_some() { EmailKind::Smtp } else { EmailKind::Mock });
     match kind {
         EmailKind::Off => (),
-        EmailKind::Mock => all.push(Arc::new(MockEmail)),
+        EmailKind::Mock => all.push(Arc::new(Mock(Channel::Email))),
         EmailKind::Smtp => all.push(Arc::new(smtp::Smtp::new(smtp_settings(settings)?)?)),
     }
     if !settings.slack.slack_destinations.is_empty() {
@@ -76,6 +77,8 @@ pub fn providers(settings: &Settings) -> Result<Providers> {
             ca_file: email.ca_file.clone(),
         })?));
     }
+    // The last of a channel holds: who asks for a mock gets it.
+    all.extend(settings.channels.mock.iter().map(|channel| Arc::new(Mock(*channel)) as Arc<dyn Provider>));
     Ok(Providers::new(all))
 }
 

@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::flow;
 use crate::flow::partner::{Change, Credentials};
 use crate::hub::Hub;
+use crate::model::channel::TEXT_CHANNELS;
 use crate::model::role::{self, Actor};
 use crate::provider::simulator::{slack::SlackSimulator, smtp::SmtpSimulator};
 use crate::shutdown::{Shutdown, signalled};
@@ -174,6 +175,11 @@ async fn stand_in(settings: &mut Settings, ground: &Shutdown) -> Result<Simulato
         settings.slack.slack_destinations.push(("ops".into(), slack.hook("ops")));
         simulators.slack = Some(slack);
     }
+    for channel in TEXT_CHANNELS {
+        if !settings.channels.mock.contains(&channel) {
+            settings.channels.mock.push(channel);
+        }
+    }
     Ok(simulators)
 }
 
@@ -193,4 +199,6 @@ fn banner(hub: &Hub, url: &str, simulators: &Simulators, began: Instant) {
         None => format!("destinations {}", hub.settings.slack.names().into_iter().collect::<Vec<_>>().join(", ")),
     };
     anstream::println!("   e-mail  {email}\n   slack   {slack}");
+    let mocked: Vec<&str> = hub.settings.channels.mock.iter().map(|c| c.as_str()).collect();
+    anstream::println!("   logged  {} (no provider: nothing leaves this machine)", mocked.join(", "));
 }

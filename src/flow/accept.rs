@@ -23,6 +23,7 @@ pub struct Accepted {
     /// The same request came before; this is its answer.
     pub replayed: bool,
     pub status: Status,
+    /// Channel, and recipient as this request wrote it.
     pub deliveries: Vec<(Channel, String)>,
 }
 
@@ -125,7 +126,7 @@ pub(super) fn judge(inserts: &[&Insert], verdicts: Vec<Verdict>) -> Vec<Result<A
             created_at,
             replayed,
             status: if waits { Status::Scheduled } else { Status::Pending },
-            deliveries: message.deliveries.iter().map(|d| (d.channel, d.to.clone())).collect(),
+            deliveries: message.deliveries.iter().map(|d| (d.channel, d.shown().to_owned())).collect(),
         }
     };
     let one = |(insert, verdict): (&&Insert, Verdict)| match verdict {

@@ -11,7 +11,7 @@ use crate::error::{Code, Error, Fault, Refusal, Result};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
-use crate::model::intake;
+use crate::model::intake::{self, Rules};
 use crate::model::message::NewMessage;
 use crate::model::partner::Partner;
 use crate::shutdown::may_die_at;
@@ -61,13 +61,13 @@ async fn write(hub: &Hub, mut tx: Tx, requests: Vec<Request>) -> Result<bool> {
     let partners = partners(&mut tx, &requests).await?;
     let (mut right, mut inserts, mut refused) = (Vec::new(), Vec::new(), Vec::new());
     let mut deliveries = 0;
-    for (request, message) in read(hub, requests).await? {
+    let rules = partners.iter().map(|(id, partner)| (*id, hub.rules(partner))).collect();
+    for (request, message) in read(hub, requests, rules).await? {
         let read = match (partners.get(&request.partner_id), message) {
             (Some(partner), Ok(message)) => Ok((partner, message)),
-            (Some(_), Err(refuse)) => Err(refuse),
-            (None, _) => {
-                Err(refuse(request.request_id, "E007", "partner_unknown", "there is no such partner any more"))
-            }
+            (_, Err(refuse)) => Err(refuse),
+            // What nobody posted was not read either.
+            (None, Ok(_)) => continue,
         };
         match read {
             Ok((partner, message)) => {
@@ -137,15 +137,18 @@ async fn partners(conn: &mut Conn, requests: &[Request]) -> Result<HashMap<Tsid,
 type Read = (Request, std::result::Result<NewMessage, Refuse>);
 
 /// Reads the bodies, each as of the moment it was enqueued: however long it waited, what was right then is right.
-async fn read(hub: &Hub, requests: Vec<Request>) -> Result<Vec<Read>> {
-    let mut rules = hub.rules();
-    let now = rules.now;
+async fn read(hub: &Hub, requests: Vec<Request>, mut rules: HashMap<Tsid, Rules>) -> Result<Vec<Read>> {
+    let now = hub.clock.now();
     let mut one = move |request: Request| {
+        let Some(rules) = rules.get_mut(&request.partner_id) else {
+            let gone = refuse(request.request_id, "E007", "partner_unknown", "there is no such partner any more");
+            return (request, Err(gone));
+        };
         rules.now = now - request.waited;
         // A reader that panics is our fault and one request's trouble, not that of all behind it.
         let read = std::panic::catch_unwind(|| {
             may_die_at("relay.read");
-            intake::message(request.body.as_bytes(), &rules)
+            intake::message(request.body.as_bytes(), rules)
         });
         let read = match read {
             Ok(read) => read.map_err(|refusal| kept(request.request_id, refusal)),

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::cp949;
+use crate::limits;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Channel {
     Email,
@@ -53,6 +56,37 @@ impl Channel {
         }
     }
 
+    /// The most that a body may hold: the seed's figures (S0-16 to S0-22), and Slack's own. The provider may take less.
+    pub fn limit(self) -> Option<Limit> {
+        let (max, measure) = match self {
+            Channel::Sms => (90, Measure::Cp949Bytes),
+            Channel::Lms => (4000, Measure::Cp949Bytes),
+            Channel::Mms => (2000, Measure::Cp949Bytes),
+            Channel::Rcs => (1300, Measure::Cp949Bytes),
+            Channel::KakaoAlimtalk | Channel::NaverTalk => (1000, Measure::Characters),
+            Channel::KakaoBrandMessage => (1400, Measure::Characters),
+            Channel::Slack => (limits::SLACK_TEXT_CHARS, Measure::Characters),
+            Channel::Email | Channel::Push | Channel::Inapp | Channel::Webhook => return None,
+        };
+        Some(Limit { max, measure })
+    }
+
+    /// Who is meant by `to`.
+    pub fn addressed_by(self) -> AddressKind {
+        match self {
+            Channel::Email => AddressKind::Mailbox,
+            Channel::Slack => AddressKind::Destination,
+            Channel::Sms
+            | Channel::Lms
+            | Channel::Mms
+            | Channel::KakaoAlimtalk
+            | Channel::KakaoBrandMessage
+            | Channel::Rcs => AddressKind::Phone,
+            Channel::NaverTalk => AddressKind::UserKey,
+            Channel::Push | Channel::Inapp | Channel::Webhook => AddressKind::Unserved,
+        }
+    }
+
     /// What to do when we asked a provider of this channel and cannot know whether it took the message. A provider's
     /// settings may be stricter.
     pub fn on_unknown(self) -> OnUnknown {
@@ -72,6 +106,61 @@ impl Channel {
     /// Whether a delivery over this channel counts towards its message's overall status.
     pub fn counts(self) -> bool {
         self != Channel::Webhook
+    }
+}
+
+/// The seven types of seed 000: texts to people's phones and messengers.
+pub const TEXT_CHANNELS: [Channel; 7] = [
+    Channel::Sms,
+    Channel::Lms,
+    Channel::Mms,
+    Channel::KakaoAlimtalk,
+    Channel::KakaoBrandMessage,
+    Channel::NaverTalk,
+    Channel::Rcs,
+];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AddressKind {
+    Mailbox,
+    /// The name of a configured destination.
+    Destination,
+    Phone,
+    /// What a messenger calls its user towards one business: opaque.
+    UserKey,
+    /// Nothing serves the channel yet.
+    Unserved,
+}
+
+/// How long a text may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    pub max: usize,
+    pub measure: Measure,
+}
+
+/// What is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Measure {
+    Cp949Bytes,
+    /// Code points of Unicode: what a person sees as one emoji may be several.
+    Characters,
+}
+
+impl Measure {
+    /// The length of a text, or the characters that cannot be sent at all.
+    pub fn of(self, text: &str) -> Result<usize, Vec<char>> {
+        match self {
+            Measure::Cp949Bytes => cp949::length(text),
+            Measure::Characters => Ok(text.chars().count()),
+        }
+    }
+
+    pub fn unit(self) -> &'static str {
+        match self {
+            Measure::Cp949Bytes => "bytes",
+            Measure::Characters => "characters",
+        }
     }
 }
 

@@ -1,15 +1,16 @@
 //! The shape of a posted message: from bytes to a `NewMessage`, or to everything that is wrong with it. The same for
 //! every way in.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, Value};
 
-use super::channel::{CHANNELS, Channel};
+use super::channel::{AddressKind, CHANNELS, Channel, Limit, Measure};
 use super::json::{self, Faults, Fields, Text, Unit};
 use super::lane::{PRIORITIES, Priority};
 use super::message::{Content, Detail, NewDelivery, NewMessage};
+use super::phone;
 use crate::error::{Code, Refusal, excerpt};
 use crate::limits;
 
@@ -19,8 +20,22 @@ pub struct Rules {
     pub now: DateTime<Utc>,
     /// Channels with a provider somewhere in this installation.
     pub channels: BTreeSet<Channel>,
+    /// Of these, too, but not for this partner.
+    pub forbidden: BTreeSet<Channel>,
+    /// This partner may post for later.
+    pub may_schedule: bool,
     /// Names of Slack destinations.
     pub slack: BTreeSet<String>,
+    /// Where a phone number without a country is from.
+    pub region: String,
+    /// Of channels whose provider takes less than the channel's own limit.
+    pub limits: BTreeMap<Channel, Limit>,
+}
+
+impl Rules {
+    pub fn limit(&self, channel: Channel) -> Option<Limit> {
+        self.limits.get(&channel).copied().or(channel.limit())
+    }
 }
 
 /// Fields of the contract that come with later parts of the hub.
@@ -226,6 +241,12 @@ fn read_times(fields: &mut Fields<'_>, rules: &Rules, faults: &Faults) -> Times 
     if let Some(at) = scheduled {
         if at < rules.now - TimeDelta::from_std(limits::SCHEDULE_GRACE).unwrap_or_default() {
             faults.add(fields.at("scheduledAt"), "time_range", "is past");
+        } else if at > rules.now && !rules.may_schedule {
+            faults.add(
+                fields.at("scheduledAt"),
+                "not_allowed",
+                "is not allowed to this partner: it may only post for now",
+            );
         } else if at > ahead(limits::SCHEDULE_AHEAD) {
             let days = limits::SCHEDULE_AHEAD.as_secs() / 86_400;
             faults.add(fields.at("scheduledAt"), "time_range", format!("is more than {days} days ahead"));
@@ -274,6 +295,7 @@ fn read_metadata(fields: &mut Fields<'_>, faults: &Faults) -> Map<String, Value>
 struct Recipient {
     pointer: String,
     email: Option<String>,
+    phone: Option<String>,
 }
 
 fn read_recipients(fields: &mut Fields<'_>, faults: &Faults) -> Vec<Recipient> {
@@ -284,9 +306,10 @@ fn read_recipients(fields: &mut Fields<'_>, faults: &Faults) -> Vec<Recipient> {
         // An id is the partner's own name for the person: kept out of the books, which need only the address.
         fields.text("id", Text::line(limits::CLIENT_MSG_ID_CHARS));
         let email = fields.text("email", Text { max: limits::EMAIL_BYTES, unit: Unit::Bytes, single_line: true });
-        fields.not_served(&["phone", "variables"]);
+        let phone = fields.text("phone", Text { max: limits::EMAIL_BYTES, unit: Unit::Bytes, single_line: true });
+        fields.not_served(&["variables"]);
         fields.close();
-        recipients.push(Recipient { pointer, email });
+        recipients.push(Recipient { pointer, email, phone });
     }
     recipients
 }
@@ -306,9 +329,8 @@ impl Routes {
         let Some(mut fields) = Fields::open(item, pointer, faults) else { return };
         let Some(channel) = read_channel(&mut fields, rules, faults) else { return };
         let to = self.read_to(channel, &mut fields, rules, faults);
-        let content = self.read_content(channel, &mut fields, faults);
+        let content = self.read_content(channel, &mut fields, rules, faults);
         fields.not_served(&NOT_SERVED);
-        fields.not_served(&["templateCode"]);
         fields.close();
         let Some(content) = content else { return };
         let index = self.contents.iter().position(|c| *c == content).unwrap_or_else(|| {
@@ -317,60 +339,84 @@ impl Routes {
         });
         // At most as many contents as channels in one body, which is far below.
         let content = i16::try_from(index).unwrap_or(i16::MAX);
-        for to in to {
+        for (to, written) in to {
             // The same to the same recipient twice is told once.
             if self.seen.insert((channel, to.clone(), content)) {
-                self.deliveries.push(NewDelivery { channel, to, content });
+                self.deliveries.push(NewDelivery { channel, to, written, content });
             }
         }
     }
 
-    /// The channel's own `to`, one or several; without it every recipient's address for this channel.
-    fn read_to(&self, channel: Channel, fields: &mut Fields<'_>, rules: &Rules, faults: &Faults) -> Vec<String> {
+    /// The channel's own `to`, one or several; without it every recipient's address for this channel. Each as it is kept,
+    /// and as it was written where that differs.
+    fn read_to(
+        &self,
+        channel: Channel,
+        fields: &mut Fields<'_>,
+        rules: &Rules,
+        faults: &Faults,
+    ) -> Vec<(String, Option<String>)> {
         let pointer = fields.at("to");
         let named: Vec<(String, Value)> = match fields.take("to") {
             Some(Value::Array(items)) => {
                 items.into_iter().enumerate().map(|(n, item)| (format!("{pointer}/{n}"), item)).collect()
             }
             Some(one) => vec![(pointer.clone(), one)],
-            None if channel == Channel::Email => {
-                let of = |r: &Recipient| r.email.clone().map(|e| (format!("{}/email", r.pointer), Value::String(e)));
-                self.recipients.iter().filter_map(of).collect()
+            None => {
+                let own = |r: &Recipient| match channel.addressed_by() {
+                    AddressKind::Mailbox => r.email.clone().map(|e| (format!("{}/email", r.pointer), Value::String(e))),
+                    AddressKind::Phone => r.phone.clone().map(|p| (format!("{}/phone", r.pointer), Value::String(p))),
+                    AddressKind::Destination | AddressKind::UserKey | AddressKind::Unserved => None,
+                };
+                self.recipients.iter().filter_map(own).collect()
             }
-            None => Vec::new(),
         };
         if named.is_empty() {
             faults.add(&pointer, "required", "names nobody to send to");
         }
-        let mut to: Vec<String> = Vec::with_capacity(named.len());
+        let mut to = Vec::with_capacity(named.len());
         for (pointer, value) in named {
             let rule = Text { max: limits::EMAIL_BYTES, unit: Unit::Bytes, single_line: true };
             let Some(text) = json::text(value, &pointer, rule, faults) else { continue };
-            let fault = match channel {
-                Channel::Slack if !rules.slack.contains(&text) => {
-                    Some(("destination_unknown", format!("'{}' is not a configured Slack destination", excerpt(&text))))
-                }
-                Channel::Email if !is_mailbox(&text) => {
-                    Some(("recipient_invalid", format!("'{}' is not an e-mail address", excerpt(&text))))
-                }
-                _ => None,
-            };
-            match fault {
-                Some((reason, detail)) => faults.add(&pointer, reason, detail),
-                None => to.push(text),
+            match address(channel, text, rules) {
+                Ok(address) => to.push(address),
+                Err((reason, detail)) => faults.add(&pointer, reason, detail),
             }
         }
         to
     }
 
-    fn read_content(&self, channel: Channel, fields: &mut Fields<'_>, faults: &Faults) -> Option<Content> {
+    fn read_content(
+        &self,
+        channel: Channel,
+        fields: &mut Fields<'_>,
+        rules: &Rules,
+        faults: &Faults,
+    ) -> Option<Content> {
         let has_body = fields.has("body");
-        let own = fields.text("body", Text::block(limits::TEXT_BYTES));
-        let subject = fields.text("subject", Text::line(limits::SUBJECT_CHARS)).or_else(|| self.title.clone());
-        let (mut html, mut blocks) = (None, None);
+        // What cannot hold this much anyway tells its own limit.
+        let short = !matches!(channel, Channel::Email | Channel::Slack);
+        let own = fields.text("body", Text::block(if short { limits::BODY_BYTES } else { limits::TEXT_BYTES }));
+        let mut content = Content::default();
         match channel {
-            Channel::Email => html = fields.text("html", Text::block(limits::HTML_BYTES)),
-            Channel::Slack => blocks = read_blocks(fields, faults),
+            Channel::Email | Channel::Slack => content.subject = self.read_subject(fields),
+            Channel::Lms | Channel::Mms => {
+                content.subject = self.read_subject(fields);
+                let limit = Limit { max: limits::MOBILE_SUBJECT_BYTES, measure: Measure::Cp949Bytes };
+                let what = format!("the subject of {channel}");
+                let fault = content.subject.as_ref().and_then(|s| length_fault(s, limit, &what));
+                if let Some((code, reason, detail)) = fault {
+                    faults.add_code(code, fields.at("subject"), reason, detail);
+                }
+            }
+            Channel::KakaoAlimtalk | Channel::KakaoBrandMessage => {
+                content.template_code = fields.text("templateCode", Text::line(limits::TEMPLATE_CODE_CHARS));
+            }
+            _ => (),
+        }
+        match channel {
+            Channel::Email => content.html = fields.text("html", Text::block(limits::HTML_BYTES)),
+            Channel::Slack => content.blocks = read_blocks(fields, faults),
             _ => (),
         }
         let body = if has_body { own } else { self.body.clone() };
@@ -380,16 +426,77 @@ impl Routes {
             }
             return None;
         };
-        if channel == Channel::Email && subject.is_none() {
+        if channel == Channel::Email && content.subject.is_none() {
             faults.add(fields.at("subject"), "required", "an e-mail needs a subject, or the message a title");
         }
-        let chars = body.chars().count();
-        if channel == Channel::Slack && chars > limits::SLACK_TEXT_CHARS {
-            let limit = limits::SLACK_TEXT_CHARS;
-            let detail = format!("is {chars} characters long; the limit is {limit} characters");
-            faults.add_code(Code::E006, fields.at("body"), "content_too_long", detail);
+        if let Some((code, reason, detail)) = body_fault(channel, &body, rules) {
+            faults.add_code(code, fields.at("body"), reason, detail);
         }
-        Some(Content { subject, body, html, blocks })
+        Some(Content { body, ..content })
+    }
+
+    fn read_subject(&self, fields: &mut Fields<'_>) -> Option<String> {
+        fields.text("subject", Text::line(limits::SUBJECT_CHARS)).or_else(|| self.title.clone())
+    }
+}
+
+/// A recipient as the channel's provider takes it, and as it was written where that differs.
+fn address(channel: Channel, text: String, rules: &Rules) -> Result<(String, Option<String>), (&'static str, String)> {
+    match channel.addressed_by() {
+        AddressKind::Mailbox if !is_mailbox(&text) => {
+            Err(("recipient_invalid", format!("'{}' is not an e-mail address", excerpt(&text))))
+        }
+        AddressKind::Destination if !rules.slack.contains(&text) => {
+            Err(("destination_unknown", format!("'{}' is not a configured Slack destination", excerpt(&text))))
+        }
+        AddressKind::UserKey if !is_user_key(&text) => {
+            Err(("recipient_invalid", format!("'{}' is not a user key", excerpt(&text))))
+        }
+        AddressKind::Phone => match phone::parse(&text, &rules.region) {
+            Ok(number) if number == text => Ok((number, None)),
+            Ok(number) => Ok((number, Some(text))),
+            Err(why) => Err(("phone_invalid", format!("'{}' {why}", excerpt(&text)))),
+        },
+        AddressKind::Mailbox | AddressKind::Destination | AddressKind::UserKey | AddressKind::Unserved => {
+            Ok((text, None))
+        }
+    }
+}
+
+/// Opaque, but in the characters of all that are given out.
+fn is_user_key(text: &str) -> bool {
+    text.len() <= limits::USER_KEY_CHARS && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+}
+
+type LengthFault = (Code, &'static str, String);
+
+fn body_fault(channel: Channel, body: &str, rules: &Rules) -> Option<LengthFault> {
+    let (code, reason, detail) = length_fault(body, rules.limit(channel)?, channel.as_str())?;
+    let lms = rules.limit(Channel::Lms).filter(|_| channel == Channel::Sms && code == Code::E006);
+    let detail = match lms.filter(|lms| length_fault(body, *lms, "").is_none()) {
+        Some(lms) => format!("{detail}; as LMS ({} {}) it would fit", lms.max, lms.measure.unit()),
+        None => detail,
+    };
+    Some((code, reason, detail))
+}
+
+/// Whether a text is too long, or has characters that do not exist where it is to go.
+fn length_fault(text: &str, Limit { max, measure }: Limit, what: &str) -> Option<LengthFault> {
+    let unit = measure.unit();
+    let encoding = if measure == Measure::Cp949Bytes { " as CP949" } else { "" };
+    match measure.of(text) {
+        Ok(length) if length <= max => None,
+        Ok(length) => {
+            let detail = format!("is {length} {unit} long{encoding}; the limit of {what} is {max} {unit}");
+            Some((Code::E006, "content_too_long", detail))
+        }
+        Err(unmappable) => {
+            let told = unmappable.iter().take(5).map(|c| format!("'{}' U+{:04X}", c.escape_debug(), u32::from(*c)));
+            let told = told.collect::<Vec<_>>().join(", ");
+            let more = if unmappable.len() > 5 { " and others" } else { "" };
+            let detail = format!("has characters that {what} cannot carry, for they are not in CP949: {told}{more}");
+            Some((Code::E001, "unmappable_character", detail))
+        }
     }
 }
 
@@ -414,6 +521,11 @@ fn read_channel(fields: &mut Fields<'_>, rules: &Rules, faults: &Faults) -> Opti
     let channel: Channel = json::one_of(&word, &pointer, &CHANNELS.map(Channel::as_str), faults, Code::E005)?;
     if rules.channels.contains(&channel) {
         return Some(channel);
+    }
+    if rules.forbidden.contains(&channel) {
+        let detail = format!("this partner may not send over {channel}");
+        faults.add_code(Code::E005, pointer, "channel_not_allowed", detail);
+        return None;
     }
     let served: Vec<&str> = rules.channels.iter().map(|c| c.as_str()).collect();
     let detail = format!("no provider serves {channel} here; there are {}", served.join(", "));

@@ -40,6 +40,9 @@ pub struct Content {
     /// Slack Block Kit, passed through.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocks: Option<Value>,
+    /// The approved template at Kakao that the body is an instance of.
+    #[serde(rename = "templateCode", default, skip_serializing_if = "Option::is_none")]
+    pub template_code: Option<String>,
 }
 
 impl Content {
@@ -72,8 +75,18 @@ pub struct NewDelivery {
     #[serde(serialize_with = "channel_word")]
     pub channel: Channel,
     pub to: String,
+    /// How the partner wrote `to`, where that is not the same. It means the same, so it is no part of the fingerprint.
+    #[serde(skip)]
+    pub written: Option<String>,
     /// Index into `Detail::contents`.
     pub content: i16,
+}
+
+impl NewDelivery {
+    /// The recipient in the partner's words.
+    pub fn shown(&self) -> &str {
+        self.written.as_deref().unwrap_or(&self.to)
+    }
 }
 
 fn priority_word<S: serde::Serializer>(priority: &Priority, s: S) -> Result<S::Ok, S::Error> {

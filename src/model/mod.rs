@@ -2,6 +2,7 @@
 //! chance come in as arguments.
 
 pub mod channel;
+pub mod cp949;
 pub mod delivery;
 pub mod event;
 pub mod fairness;
@@ -10,6 +11,7 @@ pub mod json;
 pub mod lane;
 pub mod message;
 pub mod partner;
+pub mod phone;
 pub mod rate;
 pub mod retry;
 pub mod role;

@@ -1,29 +1,32 @@
-//! The seed's e-mail provider (S3-16): it logs the mail and takes it. For trying out what failures look like, two local
-//! parts are magic, at any domain: `fail@…` is refused for good, `temporary@…` is refused for now.
+//! A provider for any channel that logs each message and takes it (S0-5, S3-16). For trying out what failures look like,
+//! some recipients are magic: `fail@…` at any domain, the user key `fail` and the number +82 10-0000-0001, which nobody
+//! has, are refused for good; `temporary@…`, `temporary` and +82 10-0000-0002 are refused for now.
 
 use crate::model::channel::Channel;
 use crate::model::delivery::Outcome;
+use crate::model::phone;
 use crate::model::retry::ErrorClass;
 
 use super::{Letter, Pending, Provider};
 
-#[derive(Debug, Default)]
-pub struct MockEmail;
+#[derive(Debug)]
+pub struct Mock(pub Channel);
 
-impl Provider for MockEmail {
+impl Provider for Mock {
     fn name(&self) -> &'static str {
         "mock"
     }
 
     fn channel(&self) -> Channel {
-        Channel::Email
+        self.0
     }
 
     fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome> {
         Box::pin(async move {
             let outcome = verdict(&letter);
-            // Who and what are personal: a log tells that there was a mail, never whose or what it said.
+            // Who and what are personal: a log tells that there was a message, never whose or what it said.
             tracing::info!(
+                channel = self.0.as_str(),
                 delivery = %letter.key,
                 attempt = letter.attempt,
                 kind = letter.kind,
@@ -31,14 +34,14 @@ impl Provider for MockEmail {
                 subject_chars = letter.content.subject.as_deref().unwrap_or_default().chars().count(),
                 body_bytes = letter.content.body.len(),
                 outcome = outcome.kind().as_str(),
-                "mock e-mail"
+                "mock"
             );
             outcome
         })
     }
 
     fn check(&self) -> Pending<'_, Result<String, String>> {
-        Box::pin(async { Ok("the mock logs e-mails instead of sending them".to_owned()) })
+        Box::pin(async { Ok("the mock logs messages instead of sending them".to_owned()) })
     }
 }
 
@@ -50,17 +53,20 @@ fn verdict(letter: &Letter<'_>) -> Outcome {
         retry_after: None,
     };
     match letter.to.split('@').next() {
-        Some("fail") => refused(ErrorClass::Address, "mock_refused"),
-        Some("temporary") => refused(ErrorClass::ProviderInternal, "mock_unavailable"),
+        Some("fail" | "+821000000001") => refused(ErrorClass::Address, "mock_refused"),
+        Some("temporary" | "+821000000002") => refused(ErrorClass::ProviderInternal, "mock_unavailable"),
         _ => Outcome::Accepted { provider_ref: Some(format!("mock-{}", letter.key)) },
     }
 }
 
-/// `kim@example.com` as `k***@example.com`.
-fn masked(address: &str) -> String {
-    let (local, domain) = address.rsplit_once('@').unwrap_or((address, ""));
+/// `kim@example.com` as `k***@example.com`, `+821012345678` as `+82***78`, anything else as its first letter.
+fn masked(to: &str) -> String {
+    if to.starts_with('+') {
+        return phone::masked(to);
+    }
+    let (local, domain) = to.rsplit_once('@').unwrap_or((to, ""));
     let first: String = local.chars().take(1).collect();
-    format!("{first}***@{domain}")
+    format!("{first}***{}{domain}", if domain.is_empty() { "" } else { "@" })
 }
 
 #[cfg(test)]
@@ -93,7 +99,7 @@ mod tests {
         let content = content(Some("geheim: 주문"), "private body");
         let outcome = tracing::subscriber::with_default(subscriber, || {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            runtime.block_on(MockEmail.send(letter("kim.minsu@example.com", &content)))
+            runtime.block_on(Mock(Channel::Email).send(letter("kim.minsu@example.com", &content)))
         });
         assert_eq!(outcome.kind().as_str(), "ACCEPTED");
         let said = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
@@ -101,20 +107,34 @@ mod tests {
         assert!(!said.contains("minsu") && !said.contains("geheim") && !said.contains("private"), "{said}");
     }
 
+    /// S0-5: each channel's mock can be made to fail.
     #[tokio::test]
     async fn magic_recipients_fail() {
         let content = content(None, "x");
-        let to = |to| MockEmail.send(letter(to, &content));
-        assert_eq!(rejected(to("fail@example.com").await), (ErrorClass::Address, "mock_refused".to_owned()));
-        let temporary = rejected(to("temporary@example.com").await);
-        assert_eq!(temporary, (ErrorClass::ProviderInternal, "mock_unavailable".to_owned()));
+        for (channel, fail, temporary, good) in [
+            (Channel::Email, "fail@example.com", "temporary@example.com", "kim@example.com"),
+            (Channel::Sms, "+821000000001", "+821000000002", "+821012345678"),
+            (Channel::NaverTalk, "fail", "temporary", "al-2eGuGr5WQOnco1_V-FQ"),
+        ] {
+            let mock = Mock(channel);
+            let to = |to| mock.send(letter(to, &content));
+            assert_eq!(mock.channel(), channel);
+            assert_eq!(rejected(to(fail).await), (ErrorClass::Address, "mock_refused".to_owned()));
+            let temporary = rejected(to(temporary).await);
+            assert_eq!(temporary, (ErrorClass::ProviderInternal, "mock_unavailable".to_owned()));
+            assert_eq!(to(good).await.kind().as_str(), "ACCEPTED");
+        }
     }
 
     #[test]
     fn addresses_are_masked() {
-        for (address, masked_as) in
-            [("kim@example.com", "k***@example.com"), ("김철수@x.kr", "김***@x.kr"), ("nobody", "n***@"), ("", "***@")]
-        {
+        for (address, masked_as) in [
+            ("kim@example.com", "k***@example.com"),
+            ("김철수@x.kr", "김***@x.kr"),
+            ("+821012345678", "+82***78"),
+            ("al-2eGuGr5WQOnco1_V-FQ", "a***"),
+            ("", "***"),
+        ] {
             assert_eq!(masked(address), masked_as);
         }
     }

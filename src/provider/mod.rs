@@ -11,14 +11,14 @@ pub mod simulator;
 pub mod slack;
 pub mod smtp;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use crate::model::channel::{Channel, OnUnknown};
+use crate::model::channel::{Channel, Limit, OnUnknown};
 use crate::model::delivery::{Key, Outcome};
 use crate::model::message::Content;
 
@@ -44,6 +44,11 @@ pub trait Provider: Send + Sync + 'static {
     /// What to do when the outcome of a call is unknown.
     fn on_unknown(&self) -> OnUnknown {
         self.channel().on_unknown()
+    }
+
+    /// The longest body it takes, in the unit of its channel's limit, where that is less than the channel's.
+    fn body_limit(&self) -> Option<usize> {
+        None
     }
 
     /// How many calls it takes at a time, from one process.
@@ -78,6 +83,16 @@ impl Providers {
         let mut channels: Vec<Channel> = self.by_channel.keys().copied().collect();
         channels.sort();
         channels
+    }
+
+    /// What bodies may hold where a provider takes less than its channel.
+    pub fn limits(&self) -> BTreeMap<Channel, Limit> {
+        let limit = |(channel, provider): (&Channel, &Arc<dyn Provider>)| {
+            let limit = channel.limit()?;
+            let max = provider.body_limit().filter(|max| *max < limit.max)?;
+            Some((*channel, Limit { max, ..limit }))
+        };
+        self.by_channel.iter().filter_map(limit).collect()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn Provider>> {

@@ -318,8 +318,17 @@ pub struct Row {
     pub expires_at: Option<DateTime<Utc>>,
     pub settled_at: Option<DateTime<Utc>>,
     pub recipient: String,
+    /// How the partner wrote the recipient, where that is not the same.
+    pub written: Option<String>,
     pub provider: Option<String>,
     pub reason: Option<String>,
+}
+
+impl Row {
+    /// The recipient in the partner's words.
+    pub fn to(&self) -> &str {
+        self.written.as_deref().unwrap_or(&self.recipient)
+    }
 }
 
 macro_rules! row {
@@ -340,6 +349,7 @@ macro_rules! row {
             expires_at: $r.expires_at,
             settled_at: $r.settled_at,
             recipient: $r.recipient,
+            written: $r.written,
             provider: $r.provider,
             reason: $r.reason,
         }
@@ -365,7 +375,10 @@ pub struct Filter {
     pub lanes: Option<(i16, i16)>,
     pub provider: Option<String>,
     pub reason: Option<String>,
+    /// A recipient as it is kept, or as the partner wrote it …
     pub to: Option<String>,
+    /// … and as E.164, if it is a phone number.
+    pub phone: Option<String>,
 }
 
 /// Where a page of deliveries begins: behind this delivery, within these ids.
@@ -399,6 +412,7 @@ pub async fn list(
         filter.reason.as_deref(),
         filter.to.as_deref(),
         rows,
+        filter.phone.as_deref(),
     )
     .fetch_all(db)
     .await?;

@@ -50,6 +50,7 @@ pub async fn insert(db: impl Db<'_>, inserts: &[&Insert], now: DateTime<Utc>) ->
         &deliveries().map(|(_, i, _)| i.max_attempts).collect::<Vec<_>>(),
         &deliveries().map(|(_, _, d)| d.to.clone()).collect::<Vec<_>>(),
         now,
+        &deliveries().map(|(_, _, d)| d.written.clone()).collect::<Vec<_>>() as &[Option<String>],
     )
     .fetch_all(db)
     .await?;
@@ -231,7 +232,10 @@ pub struct Filter {
     pub client_msg_id: Option<String>,
     /// First and last lane of a channel.
     pub lanes: Option<(i16, i16)>,
+    /// A recipient as it is kept, or as the partner wrote it …
     pub to: Option<String>,
+    /// … and as E.164, if it is a phone number.
+    pub phone: Option<String>,
 }
 
 pub struct Listed {
@@ -262,6 +266,7 @@ pub async fn list(
         filter.lanes.map(|l| l.1),
         filter.to.as_deref(),
         rows,
+        filter.phone.as_deref(),
     )
     .fetch_all(db)
     .await?;

@@ -1117,7 +1117,7 @@ async fn a_flood_leaves_room_for_others() {
     let small = notihub::model::partner::Partner::new(app.hub.next_id(), "small".into(), 3);
     store::partner::insert(app.hub.store.api(), &small, app.hub.clock.now()).await.unwrap();
     let body = slack_post("from somebody else").to_string();
-    let message = notihub::model::intake::message(body.as_bytes(), &app.hub.rules()).unwrap();
+    let message = notihub::model::intake::message(body.as_bytes(), &app.hub.rules(&small)).unwrap();
     notihub::flow::accept::accept(&app.hub, &small, message).await.unwrap();
     until("the other one's goes out", async || gate.came() == 15).await;
     let theirs = "select count(*) from deliveries join partners using (partner_id) \

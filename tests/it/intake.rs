@@ -230,8 +230,8 @@ fn misshapen(table: &mut Table) {
         table.but(&format!("/{name}"), json!("x"), "not_supported", &format!("/{name}"));
         table.but(&format!("/channels/0/{name}"), json!([1]), "not_supported", &format!("/channels/0/{name}"));
     }
-    table.but("/channels/0/templateCode", json!("T1"), "not_supported", "/channels/0/templateCode");
-    table.but("/recipients", json!([{"email": "a@b.kr", "phone": "010"}]), "not_supported", "/recipients/0/phone");
+    table.but("/channels/0/templateCode", json!("T1"), "unknown_field", "/channels/0/templateCode");
+    table.but("/recipients", json!([{"email": "a@b.kr", "variables": {}}]), "not_supported", "/recipients/0/variables");
     table.but("/recipients", json!([{"mail": "a@b.kr"}]), "unknown_field", "/recipients/0/mail");
     table.but("/recipients", json!(["a@b.kr"]), "type_mismatch", "/recipients/0");
 

@@ -21,3 +21,4 @@ mod retries;
 mod smtp_peer;
 mod sql_intake;
 mod stats;
+mod types;

@@ -10,7 +10,7 @@ use notihub::config::Settings;
 use notihub::hub::{Hub, Parts};
 use notihub::model::channel::Channel;
 use notihub::model::delivery::{Outcome, STATUSES};
-use notihub::provider::mock::MockEmail;
+use notihub::provider::mock::Mock;
 use notihub::provider::simulator::Behaviour;
 use notihub::provider::{Letter, Pending, Provider};
 use notihub::shutdown::Shutdown;
@@ -356,7 +356,7 @@ async fn a_worker_polls() {
 /// any other, and nothing leaves over SMTP. Which SMTP server else is a setting.
 #[tokio::test]
 async fn the_mock_records_success_and_failure() {
-    let app = App::with_provider(&[], Arc::new(MockEmail)).await;
+    let app = App::with_provider(&[], Arc::new(Mock(Channel::Email))).await;
     let to = async |recipient: &str| {
         let mut body = order_completed();
         body["recipient"] = json!(recipient);

@@ -26,8 +26,8 @@ const OPEN: &str = "select count(*) from deliveries where status in ('SCHEDULED'
 
 // ---- the first minute
 
-/// S3-2, S3-5, S3-6, S3-15, S3-16, S3-28, S3-40, S3-42: the three scenarios arrive from one command, on a machine where nothing is set up;
-/// the next start finds them, and sends its own to where the settings say; everything stops with the program.
+/// S0-5, S3-2, S3-5, S3-6, S3-15, S3-16, S3-28, S3-40, S3-42: the three scenarios arrive from one command, on a machine where nothing is set up;
+/// the next start finds them, and sends its own to where the settings say; the types of seed 000 have a mock; everything stops with the program.
 #[tokio::test]
 async fn the_three_scenarios_arrive_and_stay() {
     let (folder, ground) = (Folder::new(), Shutdown::new());
@@ -69,6 +69,8 @@ async fn the_three_scenarios_arrive_and_stay() {
         .await
         .expect(0);
     assert!(second.stdout.contains("COMPLETED") && second.stdout.contains("first message sent"), "{}", second.stdout);
+    let logged = "logged  SMS, LMS, MMS, KAKAO_ALIMTALK, KAKAO_BRAND_MESSAGE, NAVER_TALK, RCS (no provider";
+    assert!(second.stdout.contains(logged), "{}", second.stdout);
     assert!(!second.stdout.contains('\u{1b}'), "colours are for terminals");
     let mails: Vec<_> = smtp.records().into_iter().map(|mail| mail.to.join(",")).collect();
     assert_eq!(mails, ["kim@example.com", "lee@example.com"]);
@@ -91,6 +93,17 @@ async fn the_three_scenarios_arrive_and_stay() {
         body["items"].as_array().unwrap().iter().map(|item| item["messageId"].as_str().unwrap().to_owned()).collect();
     assert_eq!(there.len(), 6);
     assert!(there.is_superset(&ids));
+    for channel in ["SMS", "LMS", "MMS", "KAKAO_ALIMTALK", "KAKAO_BRAND_MESSAGE", "NAVER_TALK", "RCS"] {
+        let to = if channel == "NAVER_TALK" { "al-2eGuGr5WQOnco1_V-FQ" } else { "010-1234-5678" };
+        let body = json!({"type": "T", "body": "b", "channels": [{"channel": channel, "to": to}]});
+        assert_eq!(post(&http(), address, "/v1/messages", &body).await.unwrap().0, 202, "{channel}");
+        until("the mock has it", async || {
+            let list =
+                get(&http(), address, &format!("/v1/deliveries?status=SENT&provider=mock&channel={channel}")).await;
+            list.unwrap().1["items"].as_array().unwrap().len() == 1
+        })
+        .await;
+    }
     Notihub::new(&folder, &["fsck", &data]).run().await.expect(0);
     let other = Notihub::new(&folder, &["up", "--listen=127.0.0.1:0", &data]).run().await;
     assert_ne!(other.code, Some(0));
@@ -269,6 +282,8 @@ async fn wrong_usage_exits_2_and_names_the_remedy() {
         (&["up", "--email=pigeon"], "smtp"),
         (&["up", "--on-unknown=SLACK=perhaps"], "retry nor hold"),
         (&["up", "--on-unknown=PIGEON=hold"], "KAKAO_ALIMTALK"),
+        (&["up", "--mock=PIGEON"], "KAKAO_ALIMTALK"),
+        (&["up", "--mock=SMS,PUSH"], "over PUSH"),
         (&["up", "--retention-days=1"], "62"),
         (&["pg"], "COMMAND"),
         (&["status"], "MESSAGE"),

@@ -144,7 +144,8 @@ fn certificates(folder: &Path) {
 }
 
 fn content(subject: &str, body: &str, html: Option<&str>) -> Content {
-    Content { subject: Some(subject.to_owned()), body: body.to_owned(), html: html.map(str::to_owned), blocks: None }
+    let html = html.map(str::to_owned);
+    Content { subject: Some(subject.to_owned()), body: body.to_owned(), html, ..Content::default() }
 }
 
 fn letter<'a>(to: &'a str, content: &'a Content, no: i16) -> Letter<'a> {

@@ -15,7 +15,7 @@ use notihub::hub::{Hub, Parts};
 use notihub::model::partner::Partner;
 use notihub::model::role::{Actor, Role};
 use notihub::provider::simulator::{slack::SlackSimulator, smtp::SmtpSimulator};
-use notihub::provider::{Provider, Providers, slack, smtp};
+use notihub::provider::{Provider, Providers, mock, slack, smtp};
 use notihub::shutdown::Shutdown;
 use notihub::store::{PoolSizes, Store};
 use notihub::{api, flow, worker};
@@ -168,6 +168,8 @@ impl App {
                 .expect("Slack"),
             ),
         ];
+        let mocks = settings.channels.mock.iter();
+        providers.extend(mocks.map(|channel| Arc::new(mock::Mock(*channel)) as Arc<dyn Provider>));
         providers.extend(provider);
         let url = fresh_database().await;
         let hub = Hub::start(Parts {

@@ -26,13 +26,17 @@ pub fn example() -> NewMessage {
                 subject: Some("Order 2026-1234 completed".into()),
                 body: "Thank you! Your order 2026-1234 is on its way and will be with you the day after tomorrow."
                     .into(),
-                html: None,
-                blocks: None,
+                ..Content::default()
             }],
             metadata: serde_json::Map::from_iter([("orderId".to_owned(), "1234".into())]),
             erased: false,
         },
-        deliveries: vec![NewDelivery { channel: Channel::Email, to: "kim@example.com".into(), content: 0 }],
+        deliveries: vec![NewDelivery {
+            channel: Channel::Email,
+            to: "kim@example.com".into(),
+            written: None,
+            content: 0,
+        }],
         scheduled_at: None,
         expires_at: None,
     }

@@ -311,7 +311,7 @@ pub(in crate::provider) mod testing {
     }
 
     pub fn content(subject: Option<&str>, body: &str) -> Content {
-        Content { subject: subject.map(str::to_owned), body: body.to_owned(), html: None, blocks: None }
+        Content { subject: subject.map(str::to_owned), body: body.to_owned(), ..Content::default() }
     }
 
     pub fn letter<'a>(to: &'a str, content: &'a Content) -> Letter<'a> {
