@@ -6,34 +6,46 @@ pub mod error;
 mod health;
 mod message;
 mod notification;
+pub mod openapi;
 mod page;
+mod posted;
 mod request;
 pub mod server;
 mod shape;
 
 use axum::Router;
-use axum::routing::{get, post};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::hub::Hub;
 
-pub fn router(hub: &Hub) -> Router {
-    Router::new()
+/// Each line registers its handlers and what the document says of them, path included: there is no other way in.
+fn routes() -> OpenApiRouter<Hub> {
+    OpenApiRouter::new()
         // Domain services post, and look at what they posted.
-        .route("/v1/messages", post(message::accept).get(message::list))
-        .route("/v1/messages/batch", post(message::accept_batch))
-        .route("/v1/messages/{id}", get(message::get))
-        .route("/v1/messages/{id}/timeline", get(message::timeline))
-        .route("/v1/messages/{id}/cancel", post(message::cancel))
-        .route("/v1/deliveries", get(delivery::list))
-        .route("/v1/deliveries/{id}", get(delivery::get))
+        .routes(routes!(message::accept, message::list)) // /v1/messages
+        .routes(routes!(message::accept_batch)) // /v1/messages/batch
+        .routes(routes!(message::get)) // /v1/messages/{id}
+        .routes(routes!(message::timeline)) // /v1/messages/{id}/timeline
+        .routes(routes!(message::cancel)) // /v1/messages/{id}/cancel
+        .routes(routes!(delivery::list)) // /v1/deliveries
+        .routes(routes!(delivery::get)) // /v1/deliveries/{id}
         // The same in seed 003's words.
-        .route("/notifications", post(notification::accept).get(notification::list))
-        .route("/notifications/{id}", get(notification::get))
+        .routes(routes!(notification::accept, notification::list)) // /notifications
+        .routes(routes!(notification::get)) // /notifications/{id}
+        // Whoever writes a client.
+        .routes(routes!(error::list)) // /v1/errors
+        .routes(routes!(openapi::get)) // /openapi.json
         // Machines that watch.
-        .route("/healthz", get(health::alive))
-        .route("/readyz", get(health::ready))
-        .route("/metrics", get(health::metrics))
-        .route("/about", get(health::about))
+        .routes(routes!(health::alive)) // /healthz
+        .routes(routes!(health::ready)) // /readyz
+        .routes(routes!(health::metrics)) // /metrics
+        .routes(routes!(health::about)) // /about
+}
+
+pub fn router(hub: &Hub) -> Router {
+    let (router, _described) = routes().split_for_parts();
+    router
         .fallback(error::no_route)
         .method_not_allowed_fallback(error::no_method)
         .layer(axum::middleware::from_fn_with_state(hub.clone(), request::around))

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use data_encoding::BASE64URL_NOPAD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
+use utoipa::IntoParams;
 
 use super::request::Query;
 use crate::error::Refusal;
@@ -12,6 +13,25 @@ use crate::id::Tsid;
 use crate::limits;
 use crate::model::json::parse_time;
 use crate::model::partner::Partner;
+
+/// What every list takes, as the document tells it; `Page::read` reads it.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "only described, never made")]
+pub struct Window {
+    /// Rows on a page.
+    #[param(minimum = 1, maximum = 200, default = 50)]
+    limit: Option<i64>,
+    /// `nextCursor` of the page before, as it came.
+    #[param(pattern = "^[A-Za-z0-9_-]{35}$")]
+    cursor: Option<String>,
+    /// Created at this time or later; RFC 3339 with offset.
+    #[param(format = DateTime)]
+    since: Option<String>,
+    /// Created before this time; RFC 3339 with offset.
+    #[param(format = DateTime)]
+    until: Option<String>,
+}
 
 /// Where a page begins and how long it may be. `after` is the last row of the page before.
 #[derive(Debug, Clone, Copy)]

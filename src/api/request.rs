@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde::Serialize;
 
 use super::error::{Problem, REQUEST_ID};
 use crate::error::{Error, Refusal, excerpt};
@@ -184,7 +185,10 @@ impl Query {
     }
 }
 
-/// 2xx with a JSON body.
-pub fn ok(status: StatusCode, body: &serde_json::Value) -> Response {
-    (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+/// An answer with a JSON body.
+pub fn ok(status: StatusCode, body: &impl Serialize) -> Response {
+    match serde_json::to_vec(body) {
+        Ok(body) => (status, [(header::CONTENT_TYPE, "application/json")], body).into_response(),
+        Err(e) => Problem::from(Error::Internal(format!("an answer cannot be written: {e}"))).into_response(),
+    }
 }
