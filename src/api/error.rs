@@ -6,7 +6,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::request::{Query, ok};
-use super::shape::Success;
+use super::shape::{ProblemCode, Success};
 use crate::error::{CODES, Code, DELIVERY_REASONS, Error, Fault, REASONS, Reason};
 
 /// An error on its way to a caller.
@@ -85,10 +85,9 @@ pub struct ProblemBody {
     /// The HTTP status.
     status: u16,
     /// One of the closed list that `GET /v1/errors` tells.
-    #[schema(value_type = super::shape::ProblemCode)]
+    #[schema(value_type = ProblemCode)]
     code: &'static str,
-    /// A stable word, listed with cause and remedy by `GET /v1/errors`.
-    #[schema(value_type = super::shape::ProblemReason)]
+    /// A stable word, listed with cause and remedy by `GET /v1/errors`; others may come.
     reason: &'static str,
     /// A sentence for people; may change.
     detail: String,
@@ -105,7 +104,7 @@ pub struct ProblemBody {
 pub struct FaultBody {
     /// JSON pointer (RFC 6901) into the body, or the name of a query parameter or header.
     pointer: String,
-    #[schema(value_type = super::shape::ProblemReason)]
+    /// A stable word, as in the problem.
     reason: &'static str,
     detail: String,
 }
@@ -179,7 +178,7 @@ pub struct CodeTold {
 pub struct ReasonTold {
     /// The stable word.
     reason: &'static str,
-    #[schema(value_type = super::shape::ProblemCode)]
+    #[schema(value_type = ProblemCode)]
     code: &'static str,
     /// HTTP status of an answer that this reason heads.
     status: u16,

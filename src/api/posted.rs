@@ -21,6 +21,21 @@ pub struct Key {
 /// A message: what, to whom, over which channels, when.
 #[derive(ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(examples(
+    json!({
+        "clientMsgId": "order-2026-1234-paid", "type": "ORDER_COMPLETED", "title": "Paid", "body": "Thank you.",
+        "channels": [
+            {"channel": "EMAIL", "to": "kim@example.com", "html": "<p>Thank you.</p>"},
+            {"channel": "SLACK", "to": "ops", "body": "Order 1234 is paid."},
+        ],
+        "metadata": {"orderId": "1234"},
+    }),
+    json!({
+        "type": "NEWS", "priority": "BULK", "title": "News", "body": "There is news.",
+        "recipients": [{"id": "u-1", "email": "kim@example.com"}, {"id": "u-2", "email": "lee@example.com"}],
+        "channels": [{"channel": "EMAIL"}],
+    }),
+))]
 pub struct NewMessage {
     /// The partner's own key. The same key with the same message is stored once; with another message it is refused.
     #[schema(min_length = 1, max_length = 128)]
@@ -145,6 +160,10 @@ pub struct NewRecipient {
 /// Messages that are stored together.
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(examples(json!({"messages": [
+    {"clientMsgId": "a-1", "type": "A", "body": "one", "channels": [{"channel": "SLACK", "to": "ops"}]},
+    {"clientMsgId": "a-2", "type": "A", "body": "two", "channels": [{"channel": "SLACK", "to": ["ops"]}]},
+]})))]
 pub struct NewBatch {
     #[schema(min_items = 1, max_items = 1000)]
     messages: Vec<NewMessage>,
@@ -153,6 +172,10 @@ pub struct NewBatch {
 /// The short form of seed 003, or a message in full.
 #[derive(ToSchema)]
 #[serde(untagged)]
+#[schema(examples(json!({
+    "type": "ORDER_COMPLETED", "title": "Paid", "message": "Thank you.", "recipient": "kim@example.com",
+    "channels": ["EMAIL", "SLACK"],
+})))]
 pub enum NewNotification {
     Short(ShortNotification),
     Full(NewMessage),

@@ -1,7 +1,6 @@
 //! Outside forms that several nouns share: times, ids, the filters of lists.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Serialize, Serializer};
@@ -10,7 +9,7 @@ use utoipa::openapi::{KnownFormat, RefOr};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::request::Query;
-use crate::error::{CODES, Error, REASONS, Refusal};
+use crate::error::{CODES, Error, Refusal};
 use crate::id::Tsid;
 use crate::limits;
 use crate::model::channel::{CHANNELS, Channel};
@@ -81,8 +80,6 @@ words! {
         OutcomeKind::Rejected, OutcomeKind::Unknown, OutcomeKind::NotCalled].map(OutcomeKind::as_str);
     NotificationStatus, "a delivery's status in four words", ["PENDING", "PROCESSING", "SUCCESS", "FAILED"];
     ProblemCode, "what kind of error, from the closed list", CODES.into_iter().skip(1).map(|row| row.1);
-    ProblemReason, "why, in a stable word; GET /v1/errors tells cause and remedy",
-        REASONS.iter().map(|reason| reason.word).collect::<BTreeSet<_>>();
 }
 
 pub fn message_id(text: &str) -> Result<Tsid, Error> {

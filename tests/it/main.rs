@@ -13,6 +13,7 @@ mod laws;
 mod lists;
 mod messages;
 mod notifications;
+mod openapi;
 mod processes;
 mod program;
 mod property;
