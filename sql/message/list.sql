@@ -1,23 +1,30 @@
--- A partner's messages, newest first, each with what its overall status follows from.
--- $1 partner, $2 its shard, $3 ids below this (keyset and end of the time window), $4 ids from this on (start of the
+-- Messages of one partner, or of several, newest first, each with what its overall status follows from.
+-- $1 partner[], $2 its shard[], $3 ids below this (keyset and end of the time window), $4 ids from this on (start of the
 -- time window), $5 kind, $6 client_msg_id, $7 and $8 lanes from–to (a channel), $9 recipient, as kept or as
--- written, $11 the same as E.164: each may be null, but $3 and $4. $10 rows.
-select m.message_id, m.client_msg_id, m.kind, m.priority, m.detail::text as "detail!", m.created_at,
+-- written, $11 the same as E.164: each may be null, but $1 to $4. $10 rows.
+select m.message_id, m.partner_id, m.client_msg_id, m.kind, m.priority, m.detail::text as "detail!", m.created_at,
   m.scheduled_at, m.expires_at, d.lanes as "lanes!", d.statuses as "statuses!", d.attempts as "attempts!"
-from messages m
+from unnest($1::bigint[], $2::smallint[]) as p(partner_id, shard)
+cross join lateral (
+  select m.*
+  from messages m
+  where m.partner_id = p.partner_id and m.shard = p.shard and m.message_id < $3 and m.message_id >= $4
+    and ($5::text is null or m.kind = $5)
+    and ($6::text is null or m.message_id = (
+      select i.message_id from idempotency i
+      where i.shard = p.shard and i.partner_id = p.partner_id and i.client_msg_id = $6))
+    and (($7::smallint is null and $9::text is null) or exists (
+      select from deliveries x
+      where x.shard = m.shard and x.message_id = m.message_id and ($7::smallint is null or x.lane between $7 and $8)
+        and ($9::text is null or x.recipient in ($9, $11) or x.written = $9)))
+  order by m.message_id desc
+  limit $10
+) m
 cross join lateral (
   select array_agg(d.lane order by d.no) as lanes, array_agg(d.status::text order by d.no) as statuses,
     array_agg(d.attempt order by d.no) as attempts
   from deliveries d
   where d.shard = m.shard and d.message_id = m.message_id
 ) d
-where m.partner_id = $1 and m.shard = $2 and m.message_id < $3 and m.message_id >= $4
-  and ($5::text is null or m.kind = $5)
-  and ($6::text is null or m.message_id =
-    (select i.message_id from idempotency i where i.shard = $2 and i.partner_id = $1 and i.client_msg_id = $6))
-  and (($7::smallint is null and $9::text is null) or exists (
-    select from deliveries x
-    where x.shard = m.shard and x.message_id = m.message_id
-      and ($7::smallint is null or x.lane between $7 and $8) and ($9::text is null or x.recipient in ($9, $11) or x.written = $9)))
 order by m.message_id desc
 limit $10

@@ -8,9 +8,9 @@ use utoipa::ToSchema;
 
 use super::auth::Admin;
 use super::error::Answer;
-use super::page::{Page, cursor};
+use super::page::{Page, Whose, Window, cursor};
 use super::request::{Id, Query, ok};
-use super::shape::time;
+use super::shape::{Success, Time};
 use crate::flow::partner::unknown;
 use crate::hub::Hub;
 use crate::id::Tsid;
@@ -21,7 +21,7 @@ use crate::store::audit::{self, Filter};
 #[serde(rename_all = "camelCase")]
 pub struct AuditEntry {
     audit_id: String,
-    at: String,
+    at: Time,
     /// A client id, or who ran a command on which host.
     actor: String,
     role: String,
@@ -40,28 +40,32 @@ pub struct AuditEntry {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AuditList {
-    code: &'static str,
+    code: Success,
     items: Vec<AuditEntry>,
     next_cursor: Option<String>,
 }
 
-/// What operators and admins did, newest first
-#[utoipa::path(get, path = "/v1/audit", tag = "Partners",
-    params(("partnerId" = Option<String>, Query), ("actor" = Option<String>, Query), ("action" = Option<String>, Query),
-        ("since" = Option<String>, Query, format = DateTime), ("until" = Option<String>, Query, format = DateTime),
-        ("limit" = Option<i64>, Query, minimum = 1, maximum = 200), ("cursor" = Option<String>, Query)),
-    responses((status = 200, body = AuditList)))]
+/// The audit log
+///
+/// What operators and admins did, newest first.
+#[utoipa::path(get, path = "/v1/audit", operation_id = "listAudit", tag = "partners", security(("bearer" = [])),
+    params(Whose,
+        ("actor" = Option<String>, Query, description = "what this client, or person at the machine, did"),
+        ("action" = Option<String>, Query, description = "as in partner.update"), Window),
+    responses((status = 200, description = "a page", body = AuditList)))]
 pub async fn list(State(hub): State<Hub>, _admin: Admin, mut query: Query) -> Answer {
     let partner_id = query.parse("partnerId", "a partner's id", |text| text.parse::<Tsid>().ok())?;
     page(&hub, query, partner_id).await
 }
 
-/// What was done to one partner, newest first
-#[utoipa::path(get, path = "/v1/partners/{id}/audit", tag = "Partners",
-    params(("id" = String, Path), ("actor" = Option<String>, Query), ("action" = Option<String>, Query),
-        ("since" = Option<String>, Query, format = DateTime), ("until" = Option<String>, Query, format = DateTime),
-        ("limit" = Option<i64>, Query, minimum = 1, maximum = 200), ("cursor" = Option<String>, Query)),
-    responses((status = 200, body = AuditList)))]
+/// A partner's audit log
+///
+/// What was done to it, newest first.
+#[utoipa::path(get, path = "/v1/partners/{id}/audit", operation_id = "getPartnerAudit", tag = "partners", security(("bearer" = [])),
+    params(("id" = String, Path, description = "the partnerId"),
+        ("actor" = Option<String>, Query, description = "what this client, or person at the machine, did"),
+        ("action" = Option<String>, Query, description = "as in partner.update"), Window),
+    responses((status = 200, description = "a page", body = AuditList)))]
 pub async fn of_partner(State(hub): State<Hub>, _admin: Admin, query: Query, Id(id): Id) -> Answer {
     let id: Tsid = id.parse().map_err(|_| unknown())?;
     crate::store::partner::get(hub.store.api(), id).await?.ok_or_else(unknown)?;
@@ -80,7 +84,7 @@ async fn page(hub: &Hub, mut query: Query, partner_id: Option<Tsid>) -> Answer {
     let next_cursor = rows.last().filter(|_| more).map(|r| cursor(hub, "audit", whose, (r.audit_id, 0)));
     let entry = |r: audit::Row| AuditEntry {
         audit_id: r.audit_id.to_string(),
-        at: time(r.at),
+        at: Time(r.at),
         actor: r.actor,
         role: r.role,
         action: r.action,
@@ -92,5 +96,5 @@ async fn page(hub: &Hub, mut query: Query, partner_id: Option<Tsid>) -> Answer {
         after: r.after,
     };
     let items = rows.into_iter().map(entry).collect();
-    Ok(ok(StatusCode::OK, &AuditList { code: "0000", items, next_cursor }))
+    Ok(ok(StatusCode::OK, &AuditList { code: Success::Success, items, next_cursor }))
 }

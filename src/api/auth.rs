@@ -9,10 +9,12 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 
 use super::error::{Problem, REQUEST_ID};
-use crate::error::Result;
+use super::request::Query;
+use crate::error::{Error, Refusal, Result};
 use crate::flow::{self, rate::Standing, sign_in::unauthenticated};
 use crate::hub::Hub;
-use crate::model::partner::{Account, Partner};
+use crate::id::Tsid;
+use crate::model::partner::{Account, Partner, Scope};
 use crate::model::role::{Actor, Role, forbidden};
 use crate::store::{self, audit::Deed};
 
@@ -43,7 +45,8 @@ impl FromRequestParts<Hub> for Signed {
                 // Looking is a deed too when what is looked at is somebody else's. What changes something says so itself.
                 let deed = Deed {
                     action: "look".into(),
-                    object: Some(parts.uri.path_and_query().map_or("", |p| p.as_str()).chars().take(500).collect()),
+                    // Without the query, which may name a person: this log is never erased.
+                    object: Some(parts.uri.path().chars().take(200).collect()),
                     ..Deed::default()
                 };
                 store::audit::insert(hub.store.api(), hub.next_id(), hub.clock.now(), &actor, &deed).await?;
@@ -132,6 +135,85 @@ impl FromRequestParts<Hub> for Caller {
     }
 }
 
+/// Whoever may look: a partner at its own, an operator at everybody's.
+pub struct Reader(Signed);
+
+impl FromRequestParts<Hub> for Reader {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, hub: &Hub) -> Result<Reader, Problem> {
+        Ok(Reader(Signed::from_request_parts(parts, hub).await?))
+    }
+}
+
+impl Reader {
+    pub fn actor(&self) -> &Actor {
+        &self.0.actor
+    }
+
+    /// Who sees several partners' has to be told whose each is.
+    pub fn is_staff(&self) -> bool {
+        self.0.account.partner.is_none()
+    }
+
+    /// Whose something is, for those who see several partners'.
+    pub fn tells(&self, partner_id: Tsid) -> Option<String> {
+        self.is_staff().then(|| partner_id.to_string())
+    }
+
+    /// Whose message that is. One that the caller may not see is not there for it.
+    pub async fn owner(&self, hub: &Hub, message_id: Tsid) -> Result<Arc<Partner>> {
+        if let Some(partner) = &self.0.account.partner {
+            let seen = message_id >= partner.oldest_seen(hub.clock.now());
+            return if seen { Ok(partner.clone()) } else { Err(Error::NotFound) };
+        }
+        let db = hub.store.api();
+        let shards = store::partner::shards(db).await?;
+        let owner = store::partner::of_message(db, &shards, message_id).await?.ok_or(Error::NotFound)?;
+        Ok(Arc::new(store::partner::get(db, owner).await?.ok_or(Error::NotFound)?))
+    }
+
+    /// The partner whose own a list is, for lists of one partner only: an operator says whose.
+    pub async fn partner(&self, hub: &Hub, query: &mut Query) -> Result<Arc<Partner>> {
+        if let Some(partner) = &self.0.account.partner {
+            is_own(partner, partner_id(query)?)?;
+            return Ok(partner.clone());
+        }
+        let missing = || Refusal::new(400, "query_required", "an operator says whose: ?partnerId=");
+        let id = partner_id(query)?.ok_or_else(missing)?;
+        let partner = store::partner::get(hub.store.api(), id).await?;
+        Ok(Arc::new(partner.ok_or_else(flow::partner::unknown)?))
+    }
+
+    /// Whose messages a list is of: an operator may say `?partnerId=`.
+    pub async fn scope(&self, hub: &Hub, query: &mut Query) -> Result<Scope> {
+        if let Some(partner) = &self.0.account.partner {
+            is_own(partner, partner_id(query)?)?;
+            return Ok(Scope::of(partner, partner.oldest_seen(hub.clock.now())));
+        }
+        let db = hub.store.api();
+        match partner_id(query)? {
+            Some(id) => {
+                let partner = store::partner::get(db, id).await?.ok_or_else(flow::partner::unknown)?;
+                Ok(Scope::of(&partner, Tsid(0)))
+            }
+            None => {
+                let owners = store::partner::owners(db).await?;
+                Ok(Scope { owners, oldest: Tsid(0), whose: Tsid(0), region: "KR".into() })
+            }
+        }
+    }
+}
+
+/// Another partner is told of like one that does not exist.
+fn is_own(partner: &Partner, asked: Option<Tsid>) -> Result<()> {
+    if asked.is_some_and(|id| id != partner.partner_id) { Err(flow::partner::unknown()) } else { Ok(()) }
+}
+
+fn partner_id(query: &mut Query) -> Result<Option<Tsid>, Refusal> {
+    query.parse("partnerId", "a partner's id", |text| text.parse().ok())
+}
+
 /// An admin that signed in.
 pub struct Admin(pub Actor);
 
@@ -146,14 +228,13 @@ impl FromRequestParts<Hub> for Admin {
 }
 
 /// An operator or an admin that signed in.
-pub struct Operator(pub Actor);
+pub struct Operator;
 
 impl FromRequestParts<Hub> for Operator {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, hub: &Hub) -> Result<Operator, Problem> {
-        let signed = Signed::from_request_parts(parts, hub).await?;
-        signed.actor.operating()?;
-        Ok(Operator(signed.actor))
+        Signed::from_request_parts(parts, hub).await?.actor.operating()?;
+        Ok(Operator)
     }
 }

@@ -2,76 +2,187 @@
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
-use super::auth::Caller;
+use super::auth::Reader;
 use super::error::Answer;
-use super::page::{Page, cursor};
+use super::page::{Page, Whose, Window, cursor};
 use super::request::{Id, Query, ok};
-use super::shape::{channel_filter, recipient_filter, time};
+use super::shape::{ChannelWord, DeliveryStatus, OutcomeWord, Success, Time, channel_filter, recipient_filter};
 use crate::error::Error;
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::model::delivery::{STATUSES, Status, parse_public_id};
 use crate::store::attempt;
-use crate::store::delivery::{self, Filter, Row, Window};
+use crate::store::delivery::{self, Filter, Row};
 
-pub fn json(row: &Row, attempts: Option<Vec<&attempt::Row>>) -> Value {
-    let mut body = json!({
-        "deliveryId": format!("{}-{}", row.message_id, row.no),
-        "messageId": row.message_id.to_string(),
-        "channel": row.lane.channel().as_str(),
-        "to": row.to(),
-        "recipient": row.recipient,
-        "status": row.status.as_str(),
-        "reason": row.reason,
-        "attempt": row.attempt,
-        "maxAttempts": row.max_attempts,
-        "provider": row.provider,
-        "possiblySent": row.possibly_sent,
-        "cancelRequested": row.cancel_requested,
-        "nextAt": (row.status == Status::Scheduled).then(|| time(row.ready_at)),
-        "settledAt": row.settled_at.map(time),
-    });
-    if let Some(attempts) = attempts {
-        body["attempts"] = attempts.into_iter().map(attempt_json).collect();
+/// One message to one recipient over one channel.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Delivery {
+    /// `{messageId}-{no}`
+    pub delivery_id: String,
+    pub message_id: String,
+    /// Whose it is; told to operators.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub partner_id: Option<String>,
+    #[schema(value_type = ChannelWord)]
+    pub channel: &'static str,
+    /// The recipient as the partner wrote it: an address, a number, or a destination's name.
+    pub to: String,
+    /// The same as it is kept: a phone number as E.164.
+    pub recipient: String,
+    #[schema(value_type = DeliveryStatus)]
+    pub status: &'static str,
+    /// Why it stands so: one of the `deliveryReasons` of `GET /v1/errors`.
+    pub reason: Option<String>,
+    /// Attempts spent.
+    pub attempt: i16,
+    pub max_attempts: i16,
+    /// Which provider was asked last.
+    pub provider: Option<String>,
+    /// A provider may have taken it though no answer said so.
+    pub possibly_sent: bool,
+    /// It ends canceled if the call in flight does not succeed.
+    pub cancel_requested: bool,
+    /// From when on it is tried (again); only while it is SCHEDULED.
+    pub next_at: Option<Time>,
+    /// When it reached its final status.
+    pub settled_at: Option<Time>,
+    /// Every attempt, oldest first; left out in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<Vec<Attempt>>,
+}
+
+/// One call to a provider, or the beginning of one.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Attempt {
+    /// Its number, from 1.
+    attempt: i16,
+    #[schema(value_type = OutcomeWord)]
+    outcome: String,
+    /// The answer came after the attempt was given up.
+    late: bool,
+    provider: Option<String>,
+    claimed_at: Time,
+    called_at: Option<Time>,
+    ended_at: Option<Time>,
+    /// When the next attempt may begin.
+    next_at: Option<Time>,
+    /// Why it failed: one of the `deliveryReasons` of `GET /v1/errors`.
+    error_reason: Option<String>,
+    /// The provider's own code.
+    error_code: Option<String>,
+    /// The provider's own words, cut.
+    error_detail: Option<String>,
+    /// The provider's own name for what it took.
+    provider_ref: Option<String>,
+    /// Which worker made it.
+    worker: String,
+}
+
+impl Delivery {
+    pub fn of(row: &Row, attempts: Option<Vec<&attempt::Row>>) -> Delivery {
+        Delivery {
+            delivery_id: format!("{}-{}", row.message_id, row.no),
+            message_id: row.message_id.to_string(),
+            partner_id: None,
+            channel: row.lane.channel().as_str(),
+            to: row.to().to_owned(),
+            recipient: row.recipient.clone(),
+            status: row.status.as_str(),
+            reason: row.reason.clone(),
+            attempt: row.attempt,
+            max_attempts: row.max_attempts,
+            provider: row.provider.clone(),
+            possibly_sent: row.possibly_sent,
+            cancel_requested: row.cancel_requested,
+            next_at: (row.status == Status::Scheduled).then_some(Time(row.ready_at)),
+            settled_at: row.settled_at.map(Time),
+            attempts: attempts.map(|rows| rows.into_iter().map(Attempt::of).collect()),
+        }
     }
-    body
 }
 
-fn attempt_json(row: &attempt::Row) -> Value {
-    json!({
-        "attempt": row.attempt,
-        "outcome": row.outcome,
-        "late": row.late,
-        "provider": row.provider,
-        "claimedAt": time(row.claimed_at),
-        "calledAt": row.called_at.map(time),
-        "endedAt": row.ended_at.map(time),
-        "nextAt": row.next_at.map(time),
-        "errorReason": row.reason,
-        "errorCode": row.code,
-        "errorDetail": row.detail,
-        "providerRef": row.provider_ref,
-        "worker": row.worker.to_string(),
-    })
+impl Attempt {
+    fn of(row: &attempt::Row) -> Attempt {
+        Attempt {
+            attempt: row.attempt,
+            outcome: row.outcome.clone(),
+            late: row.late,
+            provider: row.provider.clone(),
+            claimed_at: Time(row.claimed_at),
+            called_at: row.called_at.map(Time),
+            ended_at: row.ended_at.map(Time),
+            next_at: row.next_at.map(Time),
+            error_reason: row.reason.clone(),
+            error_code: row.code.clone(),
+            error_detail: row.detail.clone(),
+            provider_ref: row.provider_ref.clone(),
+            worker: row.worker.to_string(),
+        }
+    }
 }
 
-pub async fn get(State(hub): State<Hub>, caller: Caller, query: Query, Id(id): Id) -> Answer {
+/// A delivery alone.
+#[derive(Serialize, ToSchema)]
+pub struct DeliveryFound {
+    code: Success,
+    #[serde(flatten)]
+    delivery: Delivery,
+}
+
+/// One delivery
+///
+/// With its attempts.
+#[utoipa::path(get, path = "/v1/deliveries/{id}", operation_id = "getDelivery", tag = "deliveries",
+    security(("bearer" = [])),
+    params(("id" = String, Path, description = "`{messageId}-{no}`")),
+    responses((status = 200, description = "the delivery", body = DeliveryFound)))]
+pub async fn get(State(hub): State<Hub>, reader: Reader, query: Query, Id(id): Id) -> Answer {
     query.close()?;
     let (message_id, no) = parse_public_id(&id).ok_or(Error::NotFound)?;
-    let (partner, shard, db) = (caller.partner.partner_id, caller.partner.shard, hub.store.api());
+    let owner = reader.owner(&hub, message_id).await?;
+    let (partner, shard, db) = (owner.partner_id, owner.shard, hub.store.api());
     let rows = delivery::of_message(db, partner, shard, message_id, Some(no)).await?;
     let row = rows.first().ok_or(Error::NotFound)?;
     let attempts = attempt::of_message(db, partner, shard, message_id, Some(no)).await?;
-    let mut body = json(row, Some(attempts.iter().collect()));
-    body["code"] = "0000".into();
-    Ok(ok(StatusCode::OK, &body))
+    let delivery =
+        Delivery { partner_id: reader.tells(row.partner_id), ..Delivery::of(row, Some(attempts.iter().collect())) };
+    Ok(ok(StatusCode::OK, &DeliveryFound { code: Success::Success, delivery }))
 }
 
-pub async fn list(State(hub): State<Hub>, caller: Caller, mut query: Query) -> Answer {
-    let page = Page::read(&mut query, &hub, "deliveries", caller.partner.partner_id)?;
-    let (to, phone) = recipient_filter(&mut query, "to", &caller.partner.region);
+/// A page of deliveries, newest first.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DeliveryPage {
+    code: Success,
+    items: Vec<Delivery>,
+    /// Give it back as `cursor` for the next page; null on the last.
+    next_cursor: Option<String>,
+}
+
+/// Deliveries
+///
+/// A page of them, newest first.
+#[utoipa::path(get, path = "/v1/deliveries", operation_id = "listDeliveries", tag = "deliveries",
+    security(("bearer" = [])),
+    params(
+        ("status" = inline(Option<DeliveryStatus>), Query, description = "those that stand so"),
+        ("channel" = inline(Option<ChannelWord>), Query, description = "those over this channel"),
+        ("provider" = Option<String>, Query, description = "those this provider was asked for last"),
+        ("error" = Option<String>, Query, description = "those with this reason"),
+        ("to" = Option<String>, Query, description = "those to this recipient; a phone number in any form"),
+        Whose,
+        Window,
+    ),
+    responses((status = 200, description = "a page", body = DeliveryPage)))]
+pub async fn list(State(hub): State<Hub>, reader: Reader, mut query: Query) -> Answer {
+    let scope = reader.scope(&hub, &mut query).await?;
+    let page = Page::of(&mut query, &hub, "deliveries", &scope)?;
+    let (to, phone) = recipient_filter(&mut query, "to", &scope.region);
     let filter = Filter {
         status: query.parse("status", &format!("one of {}", STATUSES.map(Status::as_str).join(", ")), |text| {
             text.parse().ok()
@@ -84,13 +195,12 @@ pub async fn list(State(hub): State<Hub>, caller: Caller, mut query: Query) -> A
     };
     query.close()?;
     let after = page.after.unwrap_or((Tsid(i64::MAX), 0));
-    let window = Window { after, below: page.below, from: page.from };
-    let (partner, db) = (&caller.partner, hub.store.api());
-    let mut rows = delivery::list(db, partner.partner_id, partner.shard, &filter, window, page.limit + 1).await?;
+    let window = delivery::Window { after, below: page.below, from: page.from };
+    let mut rows = delivery::list(hub.store.api(), &scope.owners, &filter, window, page.limit + 1).await?;
     let more = rows.len() as i64 > page.limit;
     rows.truncate(usize::try_from(page.limit).unwrap_or(0));
-    let next =
-        rows.last().filter(|_| more).map(|r| cursor(&hub, "deliveries", partner.partner_id, (r.message_id, r.no)));
-    let items: Vec<Value> = rows.iter().map(|row| json(row, None)).collect();
-    Ok(ok(StatusCode::OK, &json!({"code": "0000", "items": items, "nextCursor": next})))
+    let next = rows.last().filter(|_| more).map(|r| cursor(&hub, "deliveries", scope.whose, (r.message_id, r.no)));
+    let item = |row: &Row| Delivery { partner_id: reader.tells(row.partner_id), ..Delivery::of(row, None) };
+    let items = rows.iter().map(item).collect();
+    Ok(ok(StatusCode::OK, &DeliveryPage { code: Success::Success, items, next_cursor: next }))
 }

@@ -1,37 +1,81 @@
 //! For machines that watch: is the process alive, may it be sent requests, what does it count, what is it.
 
+use std::collections::BTreeMap;
+
+use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use serde_json::json;
+use axum::routing::get;
+use serde::Serialize;
+use utoipa::ToSchema;
 
+use super::auth::{Operator, Signed};
 use super::error::Answer;
 use super::request::ok;
-use crate::error::Result;
+use super::shape::{ChannelWord, Success};
+use crate::error::{Code, Result};
 use crate::hub::Hub;
 use crate::store;
 
-/// Alive as long as it answers; says nothing of the database.
-pub async fn alive() -> Response {
-    ok(StatusCode::OK, &json!({"code": "0000", "status": "alive"}))
+#[derive(Serialize, ToSchema)]
+pub struct Alive {
+    code: Success,
+    /// Always `alive`.
+    status: &'static str,
 }
 
+/// Is the process alive?
+///
+/// Alive as long as it answers; says nothing of the database.
+#[utoipa::path(get, path = "/healthz", operation_id = "getHealth", tag = "operations",
+    responses((status = 200, description = "alive", body = Alive)))]
+pub async fn alive() -> Response {
+    ok(StatusCode::OK, &Alive { code: Success::Success, status: "alive" })
+}
+
+/// What may be sent to this process.
+#[derive(Serialize, ToSchema)]
+pub struct Readiness {
+    /// 0000, or E102 when messages cannot be accepted.
+    code: &'static str,
+    /// Messages can be accepted.
+    ready: bool,
+    /// The process is about to end.
+    stopping: bool,
+    checks: Vec<Check>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct Check {
+    /// database, migrations, partitions or worker.
+    check: &'static str,
+    ok: bool,
+    detail: String,
+}
+
+/// May it be sent requests?
+///
 /// 200 when messages can be accepted; 503 with what is missing otherwise. That no worker was seen is told, and no reason to
 /// send requests elsewhere: they are stored, and delivered when one comes, from cron for instance.
+#[utoipa::path(get, path = "/readyz", operation_id = "getReadiness", tag = "operations",
+    responses(
+        (status = 200, description = "messages can be accepted", body = Readiness),
+        (status = 503, description = "messages cannot be accepted", body = Readiness),
+    ))]
 pub async fn ready(State(hub): State<Hub>) -> Response {
     let checks = match look(&hub).await {
         Ok(checks) => checks,
         Err(e) => vec![("database", false, e.to_string())],
     };
     let good = !hub.shutdown.is_stopping() && checks.iter().all(|c| c.1 || c.0 == "worker");
-    let items: Vec<_> =
-        checks.iter().map(|(name, good, text)| json!({"check": name, "ok": good, "detail": text})).collect();
-    let status = if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let stopping = hub.shutdown.is_stopping();
-    ok(
-        status,
-        &json!({"code": if good { "0000" } else { "E102" }, "ready": good, "stopping": stopping, "checks": items}),
-    )
+    let body = Readiness {
+        code: if good { Code::Success } else { Code::E102 }.as_str(),
+        ready: good,
+        stopping: hub.shutdown.is_stopping(),
+        checks: checks.into_iter().map(|(check, ok, detail)| Check { check, ok, detail }).collect(),
+    };
+    ok(if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &body)
 }
 
 async fn look(hub: &Hub) -> Result<Vec<(&'static str, bool, String)>> {
@@ -52,25 +96,66 @@ async fn look(hub: &Hub) -> Result<Vec<(&'static str, bool, String)>> {
     ])
 }
 
-pub async fn metrics(State(hub): State<Hub>) -> Answer {
+/// What it counts
+///
+/// In Prometheus' text format.
+#[utoipa::path(get, path = "/metrics", operation_id = "getMetrics", tag = "operations", security(("bearer" = [])),
+    responses((status = 200, description = "the metrics", body = String, content_type = "text/plain")))]
+pub async fn metrics(State(hub): State<Hub>, _operator: Operator) -> Answer {
+    render(&hub)
+}
+
+/// For a listener that only machines that watch can reach: nobody signs in there.
+pub fn watched(hub: &Hub) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics_unsigned))
+        .route("/healthz", get(alive))
+        .fallback(super::error::no_route)
+        .layer(axum::middleware::from_fn_with_state(hub.clone(), super::request::around))
+        .with_state(hub.clone())
+}
+
+/// The same to whoever reaches the listener that is made for it.
+async fn metrics_unsigned(State(hub): State<Hub>) -> Answer {
+    render(&hub)
+}
+
+fn render(hub: &Hub) -> Answer {
     let text = hub.metrics.render()?;
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }
 
-pub async fn about(State(hub): State<Hub>) -> Answer {
+/// What this program is.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct About {
+    code: Success,
+    name: &'static str,
+    version: &'static str,
+    /// Migrations that the database still lacks.
+    migrations_missing: usize,
+    /// The database's version and what it promises about what it has committed, in its own words.
+    database: BTreeMap<String, String>,
+    /// Channels that have a provider here.
+    #[schema(value_type = Vec<ChannelWord>)]
+    channels: Vec<&'static str>,
+}
+
+/// What is it?
+///
+/// Version, schema, the database's durability settings, channels.
+#[utoipa::path(get, path = "/about", operation_id = "getAbout", tag = "operations", security(("bearer" = [])),
+    responses((status = 200, description = "this program", body = About)))]
+pub async fn about(State(hub): State<Hub>, _signed: Signed) -> Answer {
     let settings = store::hub::settings(hub.store.api()).await?;
-    let durable: serde_json::Map<String, serde_json::Value> = settings
-        .into_iter()
-        .filter(|s| matches!(s.name.as_str(), "server_version" | "fsync" | "full_page_writes" | "synchronous_commit"))
-        .map(|s| (s.name, s.setting.into()))
-        .collect();
-    let body = json!({
-        "code": "0000",
-        "name": "notihub",
-        "version": env!("CARGO_PKG_VERSION"),
-        "migrationsMissing": hub.store.migrations_missing().await?,
-        "database": durable,
-        "channels": hub.providers.channels().iter().map(|c| c.as_str()).collect::<Vec<_>>(),
-    });
+    let told = |name: &str| matches!(name, "server_version" | "fsync" | "full_page_writes" | "synchronous_commit");
+    let body = About {
+        code: Success::Success,
+        name: "notihub",
+        version: env!("CARGO_PKG_VERSION"),
+        migrations_missing: hub.store.migrations_missing().await?,
+        database: settings.into_iter().filter(|s| told(&s.name)).map(|s| (s.name, s.setting)).collect(),
+        channels: hub.providers.channels().iter().map(|c| c.as_str()).collect(),
+    };
     Ok(ok(StatusCode::OK, &body))
 }

@@ -5,14 +5,19 @@ use std::collections::BTreeSet;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
-use super::auth::Caller;
-use super::delivery;
+use super::auth::{Caller, Reader, count};
+use super::delivery::Delivery;
 use super::error::Answer;
-use super::page::{Page, cursor};
+use super::page::{Page, Whose, Window, cursor};
+use super::posted;
 use super::request::{Id, Json, Query, ok};
-use super::shape::{message_filter, message_id, time};
+use super::shape::{
+    ChannelWord, DeliveryStatus, MessageStatus, PriorityWord, Success, Time, message_filter, message_id, metadata,
+};
 use crate::error::{Code, Fault, Refusal, Result};
 use crate::flow;
 use crate::flow::accept::Accepted;
@@ -23,10 +28,36 @@ use crate::limits;
 use crate::model::channel::{CHANNELS, Channel};
 use crate::model::delivery::Status;
 use crate::model::intake::Rules;
-use crate::model::message::{Message, NewMessage, Overall};
-use crate::model::partner::Partner;
+use crate::model::message::{Content, Message, NewDelivery, NewMessage, Overall};
+use crate::model::partner::Scope;
+use crate::store::delivery::Row;
 use crate::store::message::{Filter, Listed};
 
+/// A message that was stored, or would be stored.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only described: the two are written as what they are")]
+pub enum AcceptedOrDry {
+    Accepted(MessageAccepted),
+    Dry(DryRun),
+}
+
+/// Post a message
+///
+/// Stored with its deliveries when this answers, and sent by a worker afterwards. The same clientMsgId (or
+/// `Idempotency-Key`) with the same message answers 200 with the first result; with another message 409.
+#[utoipa::path(post, path = "/v1/messages", operation_id = "postMessage", tag = "messages",
+    security(("bearer" = [])),
+    params(
+        ("dryRun" = Option<bool>, Query, description = "true: check and show what would be sent, store nothing"),
+        posted::Key,
+    ),
+    request_body = posted::NewMessage,
+    responses(
+        (status = 202, description = "stored", body = MessageAccepted,
+            headers(("Location", description = "the message"))),
+        (status = 200, description = "stored before (`Idempotent-Replayed: true`), or a dry run", body = AcceptedOrDry),
+    ))]
 pub async fn accept(
     State(hub): State<Hub>,
     caller: Caller,
@@ -39,10 +70,10 @@ pub async fn accept(
     let mut message = crate::model::intake::message(&body, &hub.rules(&caller.partner))?;
     apply_key(&mut message, &headers)?;
     if dry_run {
-        return Ok(ok(StatusCode::OK, &dry(&message, &hub.rules(&caller.partner))));
+        return Ok(ok(StatusCode::OK, &dry(message, &hub.rules(&caller.partner))));
     }
     let accepted = flow::accept::accept(&hub, &caller.partner, message).await?;
-    Ok(answer(&accepted, accepted_json(&accepted)))
+    Ok(answer(accepted.message_id, accepted.replayed, &MessageAccepted::of(accepted)))
 }
 
 /// `Idempotency-Key` means the same as `clientMsgId`; both given must agree.
@@ -69,80 +100,186 @@ fn bad_key(detail: &'static str) -> Refusal {
 }
 
 /// 202 for new, 200 for a repeated request.
-pub fn answer(accepted: &Accepted, body: Value) -> Response {
-    let status = if accepted.replayed { StatusCode::OK } else { StatusCode::ACCEPTED };
-    let mut response = ok(status, &body);
-    if let Ok(location) = HeaderValue::from_str(&format!("/v1/messages/{}", accepted.message_id)) {
+pub fn answer(message_id: Tsid, replayed: bool, body: &impl Serialize) -> Response {
+    let status = if replayed { StatusCode::OK } else { StatusCode::ACCEPTED };
+    let mut response = ok(status, body);
+    if let Ok(location) = HeaderValue::from_str(&format!("/v1/messages/{message_id}")) {
         response.headers_mut().insert(header::LOCATION, location);
     }
-    if accepted.replayed {
+    if replayed {
         response.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("true"));
     }
     response
 }
 
-fn accepted_json(accepted: &Accepted) -> Value {
-    let deliveries: Vec<Value> = (1..)
-        .zip(&accepted.deliveries)
-        .map(|(no, (channel, to)): (u32, _)| {
-            json!({
-                "deliveryId": format!("{}-{no}", accepted.message_id),
-                "channel": channel.as_str(),
-                "to": to,
-                "status": accepted.status.as_str(),
-            })
-        })
-        .collect();
-    json!({
-        "code": "0000",
-        "messageId": accepted.message_id.to_string(),
-        "clientMsgId": accepted.client_msg_id,
-        "status": Overall::Pending.as_str(),
-        "createdAt": time(accepted.created_at),
-        "deliveries": deliveries,
-    })
+/// A message that is stored.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MessageAccepted {
+    code: Success,
+    #[serde(flatten)]
+    message: Stored,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = StoredMessage)]
+pub struct Stored {
+    /// 13 characters.
+    message_id: String,
+    client_msg_id: Option<String>,
+    #[schema(value_type = MessageStatus)]
+    status: &'static str,
+    created_at: Time,
+    deliveries: Vec<StoredDelivery>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StoredDelivery {
+    /// `{messageId}-{no}`
+    delivery_id: String,
+    #[schema(value_type = ChannelWord)]
+    channel: &'static str,
+    to: String,
+    #[schema(value_type = DeliveryStatus)]
+    status: &'static str,
+}
+
+impl Stored {
+    fn of(accepted: Accepted) -> Stored {
+        let delivery = |(no, (channel, to)): (u32, (Channel, String))| StoredDelivery {
+            delivery_id: format!("{}-{no}", accepted.message_id),
+            channel: channel.as_str(),
+            to,
+            status: accepted.status.as_str(),
+        };
+        Stored {
+            message_id: accepted.message_id.to_string(),
+            client_msg_id: accepted.client_msg_id,
+            status: Overall::Pending.as_str(),
+            created_at: Time(accepted.created_at),
+            deliveries: (1..).zip(accepted.deliveries).map(delivery).collect(),
+        }
+    }
+}
+
+impl MessageAccepted {
+    fn of(accepted: Accepted) -> MessageAccepted {
+        MessageAccepted { code: Success::Success, message: Stored::of(accepted) }
+    }
+}
+
+/// What would be sent, and to whom.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DryRun {
+    code: Success,
+    /// Always true.
+    dry_run: bool,
+    client_msg_id: Option<String>,
+    deliveries: Vec<DryDelivery>,
+    /// Each content once: a body for ten thousand recipients is one body.
+    contents: Vec<DryContent>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct DryDelivery {
+    #[schema(value_type = ChannelWord)]
+    channel: &'static str,
+    to: String,
+    #[schema(value_type = DeliveryStatus)]
+    status: &'static str,
+    /// Which of the contents, from 0.
+    content: i16,
+    /// The same as it will be kept: a phone number as E.164.
+    recipient: String,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct DryContent {
+    /// In how many pieces it goes.
+    parts: u32,
+    /// What it weighs in all.
+    bytes: usize,
+    subject: Option<String>,
+    body: String,
+    /// How long the body is for each channel that has a limit.
+    lengths: Vec<BodyLength>,
 }
 
 /// What would happen, without anything happening.
-fn dry(message: &NewMessage, rules: &Rules) -> Value {
+fn dry(message: NewMessage, rules: &Rules) -> DryRun {
     let waits = message.scheduled_at.is_some_and(|at| at > rules.now);
-    let status = if waits { Status::Scheduled } else { Status::Pending };
-    let deliveries: Vec<Value> = message
-        .deliveries
-        .iter()
-        .map(|d| {
-            json!({
-                "channel": d.channel.as_str(), "to": d.shown(), "recipient": d.to, "status": status.as_str(),
-                "content": d.content,
-            })
-        })
-        .collect();
+    let status = if waits { Status::Scheduled } else { Status::Pending }.as_str();
     let used: BTreeSet<(i16, Channel)> = message.deliveries.iter().map(|d| (d.content, d.channel)).collect();
+    let delivery = |d: NewDelivery| DryDelivery {
+        channel: d.channel.as_str(),
+        to: d.shown().to_owned(),
+        status,
+        content: d.content,
+        recipient: d.to,
+    };
     // Each content once: a body for ten thousand recipients is one body.
-    let contents: Vec<Value> = message
-        .detail
-        .contents
-        .iter()
-        .zip(0..)
-        .map(|(c, index)| {
-            let channels = used.range((index, CHANNELS[0])..).take_while(|u| u.0 == index);
-            let lengths: Vec<Value> = channels.filter_map(|(_, channel)| length(&c.body, *channel, rules)).collect();
-            json!({"parts": 1, "bytes": c.bytes(), "subject": c.subject, "body": c.body, "lengths": lengths})
-        })
-        .collect();
-    json!({
-        "code": "0000", "dryRun": true, "clientMsgId": message.client_msg_id, "deliveries": deliveries,
-        "contents": contents,
-    })
+    let content = |(c, index): (Content, i16)| {
+        let channels = used.range((index, CHANNELS[0])..).take_while(|u| u.0 == index);
+        let lengths = channels.filter_map(|(_, channel)| BodyLength::of(&c.body, *channel, rules)).collect();
+        DryContent { parts: 1, bytes: c.bytes(), subject: c.subject, body: c.body, lengths }
+    };
+    DryRun {
+        code: Success::Success,
+        dry_run: true,
+        client_msg_id: message.client_msg_id,
+        deliveries: message.deliveries.into_iter().map(delivery).collect(),
+        contents: message.detail.contents.into_iter().zip(0..).map(content).collect(),
+    }
 }
 
-/// How long a body is as this channel counts, and how long it may be.
-fn length(body: &str, channel: Channel, rules: &Rules) -> Option<Value> {
-    let limit = rules.limit(channel)?;
-    let length = limit.measure.of(body).ok()?;
-    Some(json!({"channel": channel.as_str(), "length": length, "limit": limit.max, "unit": limit.measure.unit()}))
+/// How long a body is as a channel counts, and how long it may be.
+#[derive(Serialize, ToSchema)]
+pub struct BodyLength {
+    #[schema(value_type = ChannelWord)]
+    channel: &'static str,
+    length: usize,
+    limit: usize,
+    /// bytes (of CP949, as Korean carriers count) or characters
+    unit: &'static str,
 }
 
+impl BodyLength {
+    fn of(body: &str, channel: Channel, rules: &Rules) -> Option<BodyLength> {
+        let limit = rules.limit(channel)?;
+        let length = limit.measure.of(body).ok()?;
+        Some(BodyLength { channel: channel.as_str(), length, limit: limit.max, unit: limit.measure.unit() })
+    }
+}
+
+/// The messages of a batch, in its order.
+#[derive(Serialize, ToSchema)]
+pub struct BatchAccepted {
+    code: Success,
+    messages: Vec<BatchItem>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct BatchItem {
+    code: Success,
+    #[serde(flatten)]
+    message: Stored,
+    /// It was stored before.
+    replayed: bool,
+}
+
+/// Post a batch
+///
+/// All of its messages are stored, or none. 200 when all of them were stored before.
+#[utoipa::path(post, path = "/v1/messages/batch", operation_id = "postBatch", tag = "messages",
+    security(("bearer" = [])),
+    request_body = posted::NewBatch,
+    responses(
+        (status = 202, description = "stored", body = BatchAccepted),
+        (status = 200, description = "all of them were stored before", body = BatchAccepted),
+    ))]
 pub async fn accept_batch(
     State(hub): State<Hub>,
     caller: Caller,
@@ -158,61 +295,127 @@ pub async fn accept_batch(
     // Reading hundreds of messages takes milliseconds: beside the loops, not between them.
     let rules = hub.rules(&caller.partner);
     let messages = hub.shutdown.compute(move || crate::model::intake::batch(&body, &rules)).await??;
+    // Each message counts; the request has counted for one.
+    count(&hub, &caller.partner, messages.len() - 1).await?;
     let accepted = flow::accept::accept_all(&hub, &caller.partner, messages).await?;
     let all_replayed = accepted.iter().all(|a| a.replayed);
-    let items: Vec<Value> = accepted
-        .iter()
-        .map(|a| {
-            let mut item = accepted_json(a);
-            item["replayed"] = a.replayed.into();
-            item
-        })
-        .collect();
+    let item = |accepted: Accepted| BatchItem {
+        code: Success::Success,
+        replayed: accepted.replayed,
+        message: Stored::of(accepted),
+    };
+    let messages = accepted.into_iter().map(item).collect();
     let status = if all_replayed { StatusCode::OK } else { StatusCode::ACCEPTED };
-    Ok(ok(status, &json!({"code": "0000", "messages": items})))
+    Ok(ok(status, &BatchAccepted { code: Success::Success, messages }))
 }
 
-pub async fn get(State(hub): State<Hub>, caller: Caller, query: Query, Id(id): Id) -> Answer {
+/// What a message is, without what became of it.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MessageHead {
+    /// 13 characters.
+    message_id: String,
+    /// Whose it is; told to operators.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    partner_id: Option<String>,
+    client_msg_id: Option<String>,
+    #[serde(rename = "type")]
+    kind: String,
+    #[schema(value_type = PriorityWord)]
+    priority: &'static str,
+    title: Option<String>,
+    #[schema(value_type = MessageStatus)]
+    status: &'static str,
+    created_at: Time,
+    scheduled_at: Option<Time>,
+    expires_at: Option<Time>,
+    #[schema(schema_with = metadata)]
+    metadata: Map<String, Value>,
+}
+
+impl MessageHead {
+    fn of(message: Message, overall: Overall, to_staff: bool) -> MessageHead {
+        MessageHead {
+            partner_id: to_staff.then(|| message.partner_id.to_string()),
+            message_id: message.message_id.to_string(),
+            client_msg_id: message.client_msg_id,
+            kind: message.kind,
+            priority: message.priority.as_str(),
+            title: message.detail.title,
+            status: overall.as_str(),
+            created_at: Time(message.created_at),
+            scheduled_at: message.scheduled_at.map(Time),
+            expires_at: message.expires_at.map(Time),
+            metadata: message.detail.metadata,
+        }
+    }
+}
+
+/// A message with all that is under it.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MessageFound {
+    code: Success,
+    #[serde(flatten)]
+    head: MessageHead,
+    /// Some delivery did not succeed, and yet a provider may have taken it.
+    possibly_sent: bool,
+    /// What goes out, each content once.
+    #[schema(value_type = Vec<ContentFound>)]
+    contents: Vec<Content>,
+    deliveries: Vec<Delivery>,
+}
+
+/// What goes out over a channel, as the document tells it: `model::message::Content` is what is written.
+#[derive(ToSchema)]
+#[schema(as = Content)]
+#[expect(dead_code, reason = "only described, never made")]
+pub struct ContentFound {
+    #[schema(nullable = false)]
+    subject: Option<String>,
+    body: String,
+    #[schema(nullable = false)]
+    html: Option<String>,
+    /// Slack Block Kit.
+    #[schema(nullable = false)]
+    blocks: Option<Vec<Map<String, Value>>>,
+}
+
+/// One message
+///
+/// With its overall status, its deliveries and their attempts.
+#[utoipa::path(get, path = "/v1/messages/{id}", operation_id = "getMessage", tag = "messages",
+    security(("bearer" = [])),
+    params(("id" = String, Path, description = "the messageId")),
+    responses((status = 200, description = "the message", body = MessageFound)))]
+pub async fn get(State(hub): State<Hub>, reader: Reader, query: Query, Id(id): Id) -> Answer {
     query.close()?;
-    let whole = flow::story::whole(&hub, &caller.partner, message_id(&id)?).await?;
-    Ok(ok(StatusCode::OK, &whole_json(&whole)))
+    let id = message_id(&id)?;
+    let owner = reader.owner(&hub, id).await?;
+    let whole = flow::story::whole(&hub, &owner, id).await?;
+    Ok(ok(StatusCode::OK, &MessageFound::of(whole, reader.is_staff())))
 }
 
-fn whole_json(whole: &Whole) -> Value {
-    let deliveries: Vec<Value> = whole
-        .deliveries
-        .iter()
-        .map(|row| {
+impl MessageFound {
+    fn of(whole: Whole, to_staff: bool) -> MessageFound {
+        let delivery = |row: &Row| {
             let attempts = whole.attempts.iter().filter(|a| a.no == row.no);
-            delivery::json(row, Some(attempts.collect()))
-        })
-        .collect();
-    let mut body = head_json(&whole.message, whole.overall);
-    body["code"] = "0000".into();
-    body["possiblySent"] = in_doubt(&whole.deliveries).into();
-    body["contents"] = serde_json::to_value(&whole.message.detail.contents).unwrap_or_default();
-    body["deliveries"] = deliveries.into();
-    body
+            Delivery::of(row, Some(attempts.collect()))
+        };
+        let mut message = whole.message;
+        MessageFound {
+            code: Success::Success,
+            possibly_sent: in_doubt(&whole.deliveries),
+            deliveries: whole.deliveries.iter().map(delivery).collect(),
+            contents: std::mem::take(&mut message.detail.contents),
+            head: MessageHead::of(message, whole.overall, to_staff),
+        }
+    }
 }
 
 /// Some delivery did not succeed, and yet a provider may have taken it.
-pub fn in_doubt(deliveries: &[crate::store::delivery::Row]) -> bool {
+pub fn in_doubt(deliveries: &[Row]) -> bool {
     deliveries.iter().any(|d| d.possibly_sent && !d.status.is_success())
-}
-
-fn head_json(message: &Message, overall: Overall) -> Value {
-    json!({
-        "messageId": message.message_id.to_string(),
-        "clientMsgId": message.client_msg_id,
-        "type": message.kind,
-        "priority": message.priority.as_str(),
-        "title": message.detail.title,
-        "status": overall.as_str(),
-        "createdAt": time(message.created_at),
-        "scheduledAt": message.scheduled_at.map(time),
-        "expiresAt": message.expires_at.map(time),
-        "metadata": message.detail.metadata,
-    })
 }
 
 /// A page of messages that a filter passes, and where the next page begins.
@@ -223,13 +426,7 @@ pub struct Found {
 
 /// Walks the list until the page is full. The overall status is computed, so a filter on it looks at more rows than it
 /// returns; a page looks at so many at most and may then be short, with a cursor to go on.
-pub async fn find(
-    hub: &Hub,
-    partner: &Partner,
-    filter: &Filter,
-    overall: Option<Overall>,
-    page: Page,
-) -> Result<Found> {
+pub async fn find(hub: &Hub, scope: &Scope, filter: &Filter, overall: Option<Overall>, page: Page) -> Result<Found> {
     let mut below = page.after.map_or(page.below, |after| after.0.min(page.below));
     let mut items = Vec::new();
     let mut looked = 0;
@@ -237,16 +434,7 @@ pub async fn find(
     loop {
         let window = if overall.is_some() { limits::PAGE_MAX } else { page.limit + 1 };
         let db = hub.store.api();
-        let rows = crate::store::message::list(
-            db,
-            &hub.keyring,
-            partner.partner_id,
-            partner.shard,
-            filter,
-            below,
-            page.from,
-            window,
-        );
+        let rows = crate::store::message::list(db, &hub.keyring, &scope.owners, filter, (below, page.from), window);
         let rows = rows.await?;
         let last_window = (rows.len() as i64) < window;
         for row in rows {
@@ -269,54 +457,130 @@ pub async fn find(
     }
 }
 
-pub async fn list(State(hub): State<Hub>, caller: Caller, mut query: Query) -> Answer {
-    let page = Page::read(&mut query, &hub, "messages", caller.partner.partner_id)?;
-    let (filter, overall) = message_filter(&mut query, "to", &caller.partner.region)?;
-    query.close()?;
-    let found = find(&hub, &caller.partner, &filter, overall, page).await?;
-    let items: Vec<Value> = found
-        .items
-        .iter()
-        .map(|(message, overall, row)| {
-            let mut item = head_json(message, *overall);
-            item["deliveryCount"] = row.deliveries.len().into();
-            item
-        })
-        .collect();
-    let next = found.next.map(|last| cursor(&hub, "messages", caller.partner.partner_id, last));
-    Ok(ok(StatusCode::OK, &json!({"code": "0000", "items": items, "nextCursor": next})))
+/// A page of messages, newest first.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MessagePage {
+    code: Success,
+    items: Vec<MessageListed>,
+    /// Give it back as `cursor` for the next page; null on the last. A page may be short and yet have a next one.
+    next_cursor: Option<String>,
 }
 
-pub async fn timeline(State(hub): State<Hub>, caller: Caller, query: Query, Id(id): Id) -> Answer {
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MessageListed {
+    #[serde(flatten)]
+    head: MessageHead,
+    delivery_count: usize,
+}
+
+/// Messages
+///
+/// A page of them, newest first.
+#[utoipa::path(get, path = "/v1/messages", operation_id = "listMessages", tag = "messages",
+    security(("bearer" = [])),
+    params(
+        ("status" = inline(Option<MessageStatus>), Query, description = "those that stand so"),
+        ("channel" = inline(Option<ChannelWord>), Query, description = "those with a delivery over this channel"),
+        ("type" = Option<String>, Query, description = "those of this type"),
+        ("clientMsgId" = Option<String>, Query, description = "the one with this key"),
+        ("to" = Option<String>, Query, description = "those to this recipient; a phone number in any form"),
+        Whose,
+        Window,
+    ),
+    responses((status = 200, description = "a page", body = MessagePage)))]
+pub async fn list(State(hub): State<Hub>, reader: Reader, mut query: Query) -> Answer {
+    let scope = reader.scope(&hub, &mut query).await?;
+    let page = Page::of(&mut query, &hub, "messages", &scope)?;
+    let (filter, overall) = message_filter(&mut query, "to", &scope.region)?;
     query.close()?;
-    let id = message_id(&id)?;
-    let entries = flow::story::timeline(&hub, &caller.partner, id).await?;
-    let entry = |e: Entry| {
-        json!({
-            "at": time(e.at),
-            "what": e.what,
-            "deliveryId": e.no.map(|no| format!("{id}-{no}")),
-            "attempt": e.attempt,
-            "detail": e.text,
-        })
+    let found = find(&hub, &scope, &filter, overall, page).await?;
+    let item = |(message, overall, row): (Message, Overall, Listed)| MessageListed {
+        head: MessageHead::of(message, overall, reader.is_staff()),
+        delivery_count: row.deliveries.len(),
     };
-    let items: Vec<Value> = entries.into_iter().map(entry).collect();
-    Ok(ok(StatusCode::OK, &json!({"code": "0000", "messageId": id.to_string(), "items": items})))
+    let items = found.items.into_iter().map(item).collect();
+    let next_cursor = found.next.map(|last| cursor(&hub, "messages", scope.whose, last));
+    Ok(ok(StatusCode::OK, &MessagePage { code: Success::Success, items, next_cursor }))
 }
 
-pub async fn cancel(State(hub): State<Hub>, caller: Caller, query: Query, Id(id): Id) -> Answer {
+/// A message's story, oldest first.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Timeline {
+    code: Success,
+    message_id: String,
+    items: Vec<Happened>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Happened {
+    at: Time,
+    /// accepted, scheduled, claimed, called, answered, not_called, lost, retry or event; others may come.
+    what: &'static str,
+    /// None: the message as a whole.
+    delivery_id: Option<String>,
+    attempt: Option<i16>,
+    /// A sentence for people; may change.
+    detail: String,
+}
+
+/// A message's story
+///
+/// Everything that happened to it and why, oldest first.
+#[utoipa::path(get, path = "/v1/messages/{id}/timeline", operation_id = "getTimeline", tag = "messages",
+    security(("bearer" = [])),
+    params(("id" = String, Path, description = "the messageId")),
+    responses((status = 200, description = "the story", body = Timeline)))]
+pub async fn timeline(State(hub): State<Hub>, reader: Reader, query: Query, Id(id): Id) -> Answer {
     query.close()?;
     let id = message_id(&id)?;
-    let rows = flow::cancel::cancel(&hub, &caller.partner, id).await?;
-    let canceled = rows.iter().filter(|r| r.status == Status::Canceled).count();
-    let requested = rows.iter().filter(|r| r.cancel_requested && !r.status.is_settled()).count();
-    let deliveries: Vec<Value> = rows.iter().map(|row| delivery::json(row, None)).collect();
-    let body = json!({
-        "code": "0000",
-        "messageId": id.to_string(),
-        "canceled": canceled,
-        "cancelRequested": requested,
-        "deliveries": deliveries,
-    });
+    let owner = reader.owner(&hub, id).await?;
+    let entries = flow::story::timeline(&hub, &owner, id).await?;
+    let entry = |e: Entry| Happened {
+        at: Time(e.at),
+        what: e.what,
+        delivery_id: e.no.map(|no| format!("{id}-{no}")),
+        attempt: e.attempt,
+        detail: e.text,
+    };
+    let items = entries.into_iter().map(entry).collect();
+    Ok(ok(StatusCode::OK, &Timeline { code: Success::Success, message_id: id.to_string(), items }))
+}
+
+/// What a cancellation came to.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Canceled {
+    code: Success,
+    message_id: String,
+    /// Deliveries that are CANCELED now.
+    canceled: usize,
+    /// Deliveries that a worker holds: each ends canceled if the call in flight does not succeed.
+    cancel_requested: usize,
+    deliveries: Vec<Delivery>,
+}
+
+/// Cancel a message
+///
+/// Takes back what was not sent yet. Canceling again changes nothing.
+#[utoipa::path(post, path = "/v1/messages/{id}/cancel", operation_id = "cancelMessage", tag = "messages",
+    security(("bearer" = [])),
+    params(("id" = String, Path, description = "the messageId")),
+    responses((status = 200, description = "what could be canceled", body = Canceled)))]
+pub async fn cancel(State(hub): State<Hub>, reader: Reader, query: Query, Id(id): Id) -> Answer {
+    query.close()?;
+    let id = message_id(&id)?;
+    let owner = reader.owner(&hub, id).await?;
+    let rows = flow::cancel::cancel(&hub, &owner, id, reader.actor()).await?;
+    let body = Canceled {
+        code: Success::Success,
+        message_id: id.to_string(),
+        canceled: rows.iter().filter(|r| r.status == Status::Canceled).count(),
+        cancel_requested: rows.iter().filter(|r| r.cancel_requested && !r.status.is_settled()).count(),
+        deliveries: rows.iter().map(|row| Delivery::of(row, None)).collect(),
+    };
     Ok(ok(StatusCode::OK, &body))
 }

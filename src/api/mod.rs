@@ -4,11 +4,13 @@ mod audit;
 mod auth;
 mod delivery;
 pub mod error;
-mod health;
+pub mod health;
 mod message;
 mod notification;
+pub mod openapi;
 mod page;
 mod partner;
+mod posted;
 mod request;
 pub mod server;
 mod shape;
@@ -17,43 +19,53 @@ mod sql_intake;
 mod stats;
 
 use axum::Router;
-use axum::routing::{delete, get, post};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::hub::Hub;
 
-pub fn router(hub: &Hub) -> Router {
-    Router::new()
+/// Each line registers its handlers and what the document says of them, path included: there is no other way in.
+fn routes() -> OpenApiRouter<Hub> {
+    OpenApiRouter::new()
         // Domain services post, and look at what they posted.
-        .route("/v1/messages", post(message::accept).get(message::list))
-        .route("/v1/messages/batch", post(message::accept_batch))
-        .route("/v1/messages/{id}", get(message::get))
-        .route("/v1/messages/{id}/timeline", get(message::timeline))
-        .route("/v1/messages/{id}/cancel", post(message::cancel))
-        .route("/v1/deliveries", get(delivery::list))
-        .route("/v1/deliveries/{id}", get(delivery::get))
+        .routes(routes!(message::accept, message::list)) // /v1/messages
+        .routes(routes!(message::accept_batch)) // /v1/messages/batch
+        .routes(routes!(message::get)) // /v1/messages/{id}
+        .routes(routes!(message::timeline)) // /v1/messages/{id}/timeline
+        .routes(routes!(message::cancel)) // /v1/messages/{id}/cancel
+        .routes(routes!(delivery::list)) // /v1/deliveries
+        .routes(routes!(delivery::get)) // /v1/deliveries/{id}
+        .routes(routes!(stats::daily)) // /v1/stats/daily
+        .routes(routes!(sql_intake::refused)) // /v1/intake/refused
         // Whoever signs in.
-        .route("/v1/auth/token", post(sign_in::token))
-        .route("/v1/auth/refresh", post(sign_in::refresh))
-        .route("/v1/auth/revoke", post(sign_in::revoke))
+        .routes(routes!(sign_in::token)) // /v1/auth/token
+        .routes(routes!(sign_in::refresh)) // /v1/auth/refresh
+        .routes(routes!(sign_in::revoke)) // /v1/auth/revoke
         // Admins.
-        .route("/v1/partners", post(partner::create).get(partner::list))
-        .route("/v1/partners/{id}", get(partner::get).patch(partner::update))
-        .route("/v1/partners/{id}/key/rotate", post(partner::rotate))
-        .route("/v1/partners/{id}/audit", get(audit::of_partner))
-        .route("/v1/keys", post(partner::create_key).get(partner::keys))
-        .route("/v1/keys/{id}", delete(partner::revoke_key))
-        .route("/v1/keys/{id}/rotate", post(partner::rotate_key))
-        .route("/v1/audit", get(audit::list))
-        .route("/v1/intake/refused", get(sql_intake::refused))
-        .route("/v1/stats/daily", get(stats::daily))
+        .routes(routes!(partner::create, partner::list)) // /v1/partners
+        .routes(routes!(partner::get, partner::update)) // /v1/partners/{id}
+        .routes(routes!(partner::rotate)) // /v1/partners/{id}/key/rotate
+        .routes(routes!(audit::of_partner)) // /v1/partners/{id}/audit
+        .routes(routes!(partner::create_key, partner::keys)) // /v1/keys
+        .routes(routes!(partner::revoke_key)) // /v1/keys/{id}
+        .routes(routes!(partner::rotate_key)) // /v1/keys/{id}/rotate
+        .routes(routes!(audit::list)) // /v1/audit
         // The same in seed 003's words.
-        .route("/notifications", post(notification::accept).get(notification::list))
-        .route("/notifications/{id}", get(notification::get))
+        .routes(routes!(notification::accept, notification::list)) // /notifications
+        .routes(routes!(notification::get)) // /notifications/{id}
+        // Whoever writes a client.
+        .routes(routes!(error::list)) // /v1/errors
+        .routes(routes!(openapi::get)) // /openapi.json
         // Machines that watch.
-        .route("/healthz", get(health::alive))
-        .route("/readyz", get(health::ready))
-        .route("/metrics", get(health::metrics))
-        .route("/about", get(health::about))
+        .routes(routes!(health::alive)) // /healthz
+        .routes(routes!(health::ready)) // /readyz
+        .routes(routes!(health::metrics)) // /metrics
+        .routes(routes!(health::about)) // /about
+}
+
+pub fn router(hub: &Hub) -> Router {
+    let (router, _described) = routes().split_for_parts();
+    router
         .fallback(error::no_route)
         .method_not_allowed_fallback(error::no_method)
         .layer(axum::middleware::from_fn_with_state(hub.clone(), request::around))

@@ -2,19 +2,60 @@
 
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
-use super::auth::Caller;
+use super::auth::{Caller, Reader};
 use super::error::Answer;
 use super::message::{answer, apply_key, find, in_doubt};
-use super::page::{Page, cursor};
+use super::page::{Page, Window, cursor};
+use super::posted;
 use super::request::{Id, Json, Query, ok};
-use super::shape::{message_filter, message_id, time};
+use super::shape::{ChannelWord, MessageStatus, NotificationStatus, Success, Time, message_filter, message_id};
 use crate::flow;
 use crate::hub::Hub;
 use crate::limits;
-use crate::model::message::Overall;
+use crate::model::channel::Channel;
+use crate::model::message::{Message, Overall};
+use crate::model::partner::Scope;
+use crate::store::delivery::Row;
+use crate::store::message::Listed;
 
+/// A notification that is stored.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NotificationAccepted {
+    code: Success,
+    /// 13 characters.
+    id: String,
+    client_msg_id: Option<String>,
+    #[schema(value_type = MessageStatus)]
+    status: &'static str,
+    created_at: Time,
+    deliveries: Vec<NotificationStored>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct NotificationStored {
+    #[schema(value_type = ChannelWord)]
+    channel: &'static str,
+    recipient: String,
+    #[schema(value_type = NotificationStatus)]
+    status: &'static str,
+}
+
+/// Post a notification
+///
+/// Stored when this answers, and sent by a worker afterwards. Takes the full form of a message as well.
+#[utoipa::path(post, path = "/notifications", operation_id = "postNotification", tag = "notifications",
+    security(("bearer" = [])),
+    params(posted::Key),
+    request_body = posted::NewNotification,
+    responses(
+        (status = 202, description = "stored", body = NotificationAccepted,
+            headers(("Location", description = "the notification"))),
+        (status = 200, description = "stored before (`Idempotent-Replayed: true`)", body = NotificationAccepted),
+    ))]
 pub async fn accept(
     State(hub): State<Hub>,
     caller: Caller,
@@ -27,88 +68,166 @@ pub async fn accept(
     let mut message = crate::model::intake::notification(&body, &hub.rules(&caller.partner), slack.as_deref())?;
     apply_key(&mut message, &headers)?;
     let accepted = flow::accept::accept(&hub, &caller.partner, message).await?;
-    let deliveries: Vec<Value> = accepted
-        .deliveries
-        .iter()
-        .map(|(channel, to)| {
-            let status = accepted.status.as_notification_str();
-            json!({"channel": channel.as_str(), "recipient": to, "status": status})
-        })
-        .collect();
-    let body = json!({
-        "code": "0000",
-        "id": accepted.message_id.to_string(),
-        "clientMsgId": accepted.client_msg_id,
-        "status": Overall::Pending.as_str(),
-        "createdAt": time(accepted.created_at),
-        "deliveries": deliveries,
-    });
-    let mut response = answer(&accepted, body);
-    if let Ok(location) = HeaderValue::from_str(&format!("/notifications/{}", accepted.message_id)) {
+    let (id, replayed, status) = (accepted.message_id, accepted.replayed, accepted.status.as_notification_str());
+    let stored =
+        |(channel, recipient): (Channel, String)| NotificationStored { channel: channel.as_str(), recipient, status };
+    let body = NotificationAccepted {
+        code: Success::Success,
+        id: id.to_string(),
+        client_msg_id: accepted.client_msg_id,
+        status: Overall::Pending.as_str(),
+        created_at: Time(accepted.created_at),
+        deliveries: accepted.deliveries.into_iter().map(stored).collect(),
+    };
+    let mut response = answer(id, replayed, &body);
+    if let Ok(location) = HeaderValue::from_str(&format!("/notifications/{id}")) {
         response.headers_mut().insert(header::LOCATION, location);
     }
     Ok(response)
 }
 
-pub async fn get(State(hub): State<Hub>, caller: Caller, query: Query, Id(id): Id) -> Answer {
+/// A notification with its deliveries.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NotificationFound {
+    code: Success,
+    /// 13 characters.
+    id: String,
+    #[serde(rename = "type")]
+    kind: String,
+    title: Option<String>,
+    message: Option<String>,
+    #[schema(value_type = MessageStatus)]
+    status: &'static str,
+    /// Some delivery did not succeed, and yet a provider may have taken it.
+    possibly_sent: bool,
+    created_at: Time,
+    deliveries: Vec<NotificationDelivery>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NotificationDelivery {
+    #[schema(value_type = ChannelWord)]
+    channel: &'static str,
+    recipient: String,
+    #[schema(value_type = NotificationStatus)]
+    status: &'static str,
+    /// Attempts spent.
+    attempts: i16,
+    /// Why it stands so: one of the `deliveryReasons` of `GET /v1/errors`.
+    error: Option<String>,
+    /// A provider may have taken it though no answer said so.
+    possibly_sent: bool,
+    /// When it reached its final status.
+    settled_at: Option<Time>,
+}
+
+/// One notification
+///
+/// With its overall status and its deliveries.
+#[utoipa::path(get, path = "/notifications/{id}", operation_id = "getNotification", tag = "notifications",
+    security(("bearer" = [])),
+    params(("id" = String, Path, description = "the notification's id")),
+    responses((status = 200, description = "the notification", body = NotificationFound)))]
+pub async fn get(State(hub): State<Hub>, reader: Reader, query: Query, Id(id): Id) -> Answer {
     query.close()?;
-    let whole = flow::story::whole(&hub, &caller.partner, message_id(&id)?).await?;
-    let deliveries: Vec<Value> = whole
-        .deliveries
-        .iter()
-        .map(|d| {
-            json!({
-                "channel": d.lane.channel().as_str(),
-                "recipient": d.to(),
-                "status": d.status.as_notification_str(),
-                "attempts": d.attempt,
-                "error": d.reason,
-                "possiblySent": d.possibly_sent,
-                "settledAt": d.settled_at.map(time),
-            })
-        })
-        .collect();
-    let message = &whole.message;
-    let body = json!({
-        "code": "0000",
-        "id": message.message_id.to_string(),
-        "type": message.kind,
-        "title": message.detail.title,
-        "message": message.detail.contents.first().map(|c| &c.body),
-        "status": whole.overall.as_str(),
-        "possiblySent": in_doubt(&whole.deliveries),
-        "createdAt": time(message.created_at),
-        "deliveries": deliveries,
-    });
+    let id = message_id(&id)?;
+    let owner = reader.owner(&hub, id).await?;
+    let whole = flow::story::whole(&hub, &owner, id).await?;
+    let possibly_sent = in_doubt(&whole.deliveries);
+    let delivery = |row: Row| NotificationDelivery {
+        channel: row.lane.channel().as_str(),
+        recipient: row.to().to_owned(),
+        status: row.status.as_notification_str(),
+        attempts: row.attempt,
+        error: row.reason,
+        possibly_sent: row.possibly_sent,
+        settled_at: row.settled_at.map(Time),
+    };
+    let message = whole.message;
+    let body = NotificationFound {
+        code: Success::Success,
+        id: message.message_id.to_string(),
+        kind: message.kind,
+        title: message.detail.title,
+        message: message.detail.contents.into_iter().next().map(|content| content.body),
+        status: whole.overall.as_str(),
+        possibly_sent,
+        created_at: Time(message.created_at),
+        deliveries: whole.deliveries.into_iter().map(delivery).collect(),
+    };
     Ok(ok(StatusCode::OK, &body))
 }
 
+/// A page of notifications, newest first.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NotificationPage {
+    code: Success,
+    items: Vec<NotificationListed>,
+    /// Give it back as `cursor` for the next page; null on the last. A page may be short and yet have a next one.
+    next_cursor: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NotificationListed {
+    /// 13 characters.
+    id: String,
+    #[serde(rename = "type")]
+    kind: String,
+    title: Option<String>,
+    #[schema(value_type = MessageStatus)]
+    status: &'static str,
+    created_at: Time,
+    deliveries: Vec<NotificationState>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct NotificationState {
+    #[schema(value_type = ChannelWord)]
+    channel: &'static str,
+    #[schema(value_type = NotificationStatus)]
+    status: &'static str,
+}
+
+/// Notifications
+///
+/// A page of them, newest first.
+#[utoipa::path(get, path = "/notifications", operation_id = "listNotifications", tag = "notifications",
+    security(("bearer" = [])),
+    params(
+        ("status" = inline(Option<MessageStatus>), Query, description = "those that stand so"),
+        ("channel" = inline(Option<ChannelWord>), Query, description = "those with a delivery over this channel"),
+        ("type" = Option<String>, Query, description = "those of this type"),
+        ("clientMsgId" = Option<String>, Query, description = "the one with this key"),
+        ("recipient" = Option<String>, Query, description = "those to this recipient; a phone number in any form"),
+        Window,
+    ),
+    responses((status = 200, description = "a page", body = NotificationPage)))]
 pub async fn list(State(hub): State<Hub>, caller: Caller, mut query: Query) -> Answer {
-    let page = Page::read(&mut query, &hub, "notifications", caller.partner.partner_id)?;
-    let (filter, overall) = message_filter(&mut query, "recipient", &caller.partner.region)?;
+    let scope = Scope::of(&caller.partner, caller.partner.oldest_seen(hub.clock.now()));
+    let page = Page::of(&mut query, &hub, "notifications", &scope)?;
+    let (filter, overall) = message_filter(&mut query, "recipient", &scope.region)?;
     query.close()?;
-    let found = find(&hub, &caller.partner, &filter, overall, page).await?;
-    let items: Vec<Value> = found
-        .items
-        .iter()
-        .map(|(message, overall, row)| {
-            let deliveries: Vec<Value> = row
-                .deliveries
-                .iter()
-                .map(|(lane, status, _)| {
-                    json!({"channel": lane.channel().as_str(), "status": status.as_notification_str()})
-                })
-                .collect();
-            json!({
-                "id": message.message_id.to_string(),
-                "type": message.kind,
-                "title": message.detail.title,
-                "status": overall.as_str(),
-                "createdAt": time(message.created_at),
-                "deliveries": deliveries,
+    let found = find(&hub, &scope, &filter, overall, page).await?;
+    let item = |(message, overall, row): (Message, Overall, Listed)| NotificationListed {
+        id: message.message_id.to_string(),
+        kind: message.kind,
+        title: message.detail.title,
+        status: overall.as_str(),
+        created_at: Time(message.created_at),
+        deliveries: row
+            .deliveries
+            .iter()
+            .map(|(lane, status, _)| NotificationState {
+                channel: lane.channel().as_str(),
+                status: status.as_notification_str(),
             })
-        })
-        .collect();
-    let next = found.next.map(|last| cursor(&hub, "notifications", caller.partner.partner_id, last));
-    Ok(ok(StatusCode::OK, &json!({"code": "0000", "items": items, "nextCursor": next})))
+            .collect(),
+    };
+    let items = found.items.into_iter().map(item).collect();
+    let next_cursor = found.next.map(|last| cursor(&hub, "notifications", scope.whose, last));
+    Ok(ok(StatusCode::OK, &NotificationPage { code: Success::Success, items, next_cursor }))
 }

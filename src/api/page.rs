@@ -4,12 +4,43 @@ use chrono::{DateTime, Utc};
 use data_encoding::BASE64URL_NOPAD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
+use utoipa::IntoParams;
 
 use super::request::Query;
 use crate::error::Refusal;
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::model::json::parse_time;
+use crate::model::partner::Scope;
+
+/// What every list takes, as the document tells it; `Page::read` reads it.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "only described, never made")]
+pub struct Window {
+    /// Rows on a page.
+    #[param(minimum = 1, maximum = 200, default = 50)]
+    limit: Option<i64>,
+    /// `nextCursor` of the page before, as it came.
+    #[param(pattern = "^[A-Za-z0-9_-]{35}$")]
+    cursor: Option<String>,
+    /// Created at this time or later; RFC 3339 with offset.
+    #[param(format = DateTime)]
+    since: Option<String>,
+    /// Created before this time; RFC 3339 with offset.
+    #[param(format = DateTime)]
+    until: Option<String>,
+}
+
+/// Whose something is.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "only described, never made")]
+pub struct Whose {
+    /// For operators: only this partner's.
+    #[param(rename = "partnerId", pattern = "^[0-7][0-9A-HJKMNP-TV-Z]{12}$")]
+    partner_id: Option<String>,
+}
 
 /// Where a page begins and how long it may be. `after` is the last row of the page before.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +84,12 @@ fn read_cursor(hub: &Hub, list: &str, whose: Tsid, text: &str) -> Option<(Tsid, 
 }
 
 impl Page {
+    /// A page of what a list's caller may see.
+    pub fn of(query: &mut Query, hub: &Hub, list: &str, scope: &Scope) -> Result<Page, Refusal> {
+        let page = Page::read(query, hub, list, scope.whose)?;
+        Ok(Page { from: page.from.max(scope.oldest), ..page })
+    }
+
     pub fn read(query: &mut Query, hub: &Hub, list: &str, whose: Tsid) -> Result<Page, Refusal> {
         let limit = query.limit()?;
         let time = |text: &str| parse_time(text);

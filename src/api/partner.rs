@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::auth::Admin;
 use super::error::Answer;
 use super::request::{Id, Json, Query, ok};
-use super::shape::time;
+use super::shape::{Success, Time};
 use crate::error::{Refusal, Result};
 use crate::flow::partner::{Change, Credentials, OVERLAP_MOST, unknown};
 use crate::flow::{self};
@@ -28,7 +28,7 @@ use crate::store::{self, key};
 #[schema(as = Partner)]
 #[serde(rename_all = "camelCase")]
 pub struct PartnerShape {
-    code: &'static str,
+    code: Success,
     partner_id: String,
     name: String,
     #[schema(example = "ACTIVE")]
@@ -61,7 +61,7 @@ fn shape(p: &Partner, credentials: Option<Credentials>) -> PartnerShape {
     let (client_id, client_secret) = credentials.map(|c| (c.client_id, c.client_secret)).unzip();
     let may = [("schedule", p.may_schedule), ("cancel", p.may_cancel)];
     PartnerShape {
-        code: "0000",
+        code: Success::Success,
         partner_id: p.partner_id.to_string(),
         name: p.name.clone(),
         status: p.status.as_str(),
@@ -180,9 +180,11 @@ fn partner_id(text: &str) -> Result<Tsid> {
     text.parse().map_err(|_| unknown())
 }
 
-/// Makes a partner and its key
-#[utoipa::path(post, path = "/v1/partners", tag = "Partners", request_body = PartnerBody,
-    responses((status = 201, body = PartnerShape)))]
+/// Make a partner
+///
+/// And its key, whose secret is shown this once.
+#[utoipa::path(post, path = "/v1/partners", operation_id = "createPartner", tag = "partners", security(("bearer" = [])), request_body = PartnerBody,
+    responses((status = 201, description = "the partner", body = PartnerShape)))]
 pub async fn create(
     State(hub): State<Hub>,
     Admin(actor): Admin,
@@ -202,17 +204,19 @@ pub async fn create(
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PartnerList {
-    code: &'static str,
+    code: Success,
     items: Vec<PartnerShape>,
     /// For `?after=`; null on the last page.
     next_after: Option<String>,
 }
 
-/// All partners, by name
-#[utoipa::path(get, path = "/v1/partners", tag = "Partners",
-    params(("after" = Option<String>, Query, description = "Only names after this one."),
-        ("limit" = Option<i64>, Query, minimum = 1, maximum = 200)),
-    responses((status = 200, body = PartnerList)))]
+/// Partners
+///
+/// A page of them, by name.
+#[utoipa::path(get, path = "/v1/partners", operation_id = "listPartners", tag = "partners", security(("bearer" = [])),
+    params(("after" = Option<String>, Query, description = "only names after this one"),
+        ("limit" = Option<i64>, Query, description = "rows on a page", minimum = 1, maximum = 200)),
+    responses((status = 200, description = "a page", body = PartnerList)))]
 pub async fn list(State(hub): State<Hub>, _admin: Admin, mut query: Query) -> Answer {
     let after = query.take("after");
     let limit = query.limit()?;
@@ -222,23 +226,25 @@ pub async fn list(State(hub): State<Hub>, _admin: Admin, mut query: Query) -> An
     partners.truncate(usize::try_from(limit).unwrap_or(0));
     let next_after = partners.last().filter(|_| more).map(|p| p.name.clone());
     let items = partners.iter().map(|p| shape(p, None)).collect();
-    Ok(ok(StatusCode::OK, &PartnerList { code: "0000", items, next_after }))
+    Ok(ok(StatusCode::OK, &PartnerList { code: Success::Success, items, next_after }))
 }
 
 /// One partner
-#[utoipa::path(get, path = "/v1/partners/{id}", tag = "Partners", params(("id" = String, Path)),
-    responses((status = 200, body = PartnerShape)))]
+///
+/// Without its secret, which is nowhere.
+#[utoipa::path(get, path = "/v1/partners/{id}", operation_id = "getPartner", tag = "partners", security(("bearer" = [])), params(("id" = String, Path, description = "the partnerId")),
+    responses((status = 200, description = "the partner", body = PartnerShape)))]
 pub async fn get(State(hub): State<Hub>, _admin: Admin, query: Query, Id(id): Id) -> Answer {
     query.close()?;
     let partner = store::partner::get(hub.store.api(), partner_id(&id)?).await?.ok_or_else(unknown)?;
     Ok(ok(StatusCode::OK, &shape(&partner, None)))
 }
 
-/// Changes a partner
+/// Change a partner
 ///
 /// What is left out stays. An INACTIVE partner's tokens are void at once; what it posted before is delivered.
-#[utoipa::path(patch, path = "/v1/partners/{id}", tag = "Partners", params(("id" = String, Path)),
-    request_body = PartnerBody, responses((status = 200, body = PartnerShape)))]
+#[utoipa::path(patch, path = "/v1/partners/{id}", operation_id = "updatePartner", tag = "partners", security(("bearer" = [])), params(("id" = String, Path, description = "the partnerId")),
+    request_body = PartnerBody, responses((status = 200, description = "the partner", body = PartnerShape)))]
 pub async fn update(
     State(hub): State<Hub>,
     Admin(actor): Admin,
@@ -255,7 +261,7 @@ pub async fn update(
 #[derive(ToSchema)]
 #[schema(as = Rotation)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(dead_code, reason = "as above")]
+#[expect(dead_code, reason = "only described, never made")]
 pub struct RotationBody {
     /// Seconds the secret before stays good. 0, the default: it ends now, and every token it gave with it.
     #[schema(minimum = 0, maximum = 2_592_000)]
@@ -267,14 +273,15 @@ pub struct RotationBody {
 #[schema(as = Credentials)]
 #[serde(rename_all = "camelCase")]
 pub struct CredentialsShape {
-    code: &'static str,
+    code: Success,
     client_id: String,
     /// Shown this once.
     client_secret: String,
 }
 
 fn credentials(status: StatusCode, made: Credentials) -> Response {
-    let body = CredentialsShape { code: "0000", client_id: made.client_id, client_secret: made.client_secret };
+    let body =
+        CredentialsShape { code: Success::Success, client_id: made.client_id, client_secret: made.client_secret };
     ok(status, &body)
 }
 
@@ -289,9 +296,11 @@ fn read_overlap(body: &[u8]) -> Result<TimeDelta, Refusal> {
     faults.into_result(read)
 }
 
-/// A new secret for a partner's key
-#[utoipa::path(post, path = "/v1/partners/{id}/key/rotate", tag = "Partners", params(("id" = String, Path)),
-    request_body = RotationBody, responses((status = 200, body = CredentialsShape)))]
+/// Rotate a partner's key
+///
+/// A new secret, shown this once. The one before stays good for the overlap.
+#[utoipa::path(post, path = "/v1/partners/{id}/key/rotate", operation_id = "rotatePartnerKey", tag = "partners", security(("bearer" = [])), params(("id" = String, Path, description = "the partnerId")),
+    request_body = RotationBody, responses((status = 200, description = "what to sign in with; the secret is shown this once", body = CredentialsShape)))]
 pub async fn rotate(
     State(hub): State<Hub>,
     Admin(actor): Admin,
@@ -316,19 +325,21 @@ pub struct KeyShape {
     partner_id: Option<String>,
     name: String,
     /// The secret before the present one is good until then.
-    former_secret_good_until: Option<String>,
-    revoked_at: Option<String>,
-    created_at: String,
+    former_secret_good_until: Option<Time>,
+    revoked_at: Option<Time>,
+    created_at: Time,
 }
 
 #[derive(Serialize, ToSchema)]
 pub struct KeyList {
-    code: &'static str,
+    code: Success,
     items: Vec<KeyShape>,
 }
 
-/// All keys
-#[utoipa::path(get, path = "/v1/keys", tag = "Partners", responses((status = 200, body = KeyList)))]
+/// Keys
+///
+/// All of them, without their secrets.
+#[utoipa::path(get, path = "/v1/keys", operation_id = "listKeys", tag = "partners", security(("bearer" = [])), responses((status = 200, description = "all keys", body = KeyList)))]
 pub async fn keys(State(hub): State<Hub>, _admin: Admin, query: Query) -> Answer {
     query.close()?;
     let items = key::list(hub.store.api()).await?.into_iter().map(|k| KeyShape {
@@ -336,17 +347,17 @@ pub async fn keys(State(hub): State<Hub>, _admin: Admin, query: Query) -> Answer
         role: k.role.as_str(),
         partner_id: k.partner_id.map(|id| id.to_string()),
         name: k.name,
-        former_secret_good_until: k.former_until.filter(|at| *at > hub.clock.now()).map(time),
-        revoked_at: k.revoked_at.map(time),
-        created_at: time(k.created_at),
+        former_secret_good_until: k.former_until.filter(|at| *at > hub.clock.now()).map(Time),
+        revoked_at: k.revoked_at.map(Time),
+        created_at: Time(k.created_at),
     });
-    Ok(ok(StatusCode::OK, &KeyList { code: "0000", items: items.collect() }))
+    Ok(ok(StatusCode::OK, &KeyList { code: Success::Success, items: items.collect() }))
 }
 
 #[derive(ToSchema)]
 #[schema(as = NewKey)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(dead_code, reason = "as above")]
+#[expect(dead_code, reason = "only described, never made")]
 pub struct NewKeyBody {
     /// OPERATOR or ADMIN: a partner's key comes with the partner.
     #[schema(example = "OPERATOR")]
@@ -356,9 +367,11 @@ pub struct NewKeyBody {
     name: String,
 }
 
-/// Makes a key for an operator or an admin
-#[utoipa::path(post, path = "/v1/keys", tag = "Partners", request_body = NewKeyBody,
-    responses((status = 201, body = CredentialsShape)))]
+/// Make a key
+///
+/// For an operator or an admin. Its secret is shown this once.
+#[utoipa::path(post, path = "/v1/keys", operation_id = "createKey", tag = "partners", security(("bearer" = [])), request_body = NewKeyBody,
+    responses((status = 201, description = "what to sign in with; the secret is shown this once", body = CredentialsShape)))]
 pub async fn create_key(
     State(hub): State<Hub>,
     Admin(actor): Admin,
@@ -389,9 +402,11 @@ pub async fn create_key(
     Ok(credentials(StatusCode::CREATED, made))
 }
 
-/// A new secret for a key
-#[utoipa::path(post, path = "/v1/keys/{id}/rotate", tag = "Partners", params(("id" = String, Path)),
-    request_body = RotationBody, responses((status = 200, body = CredentialsShape)))]
+/// Rotate a key
+///
+/// A new secret, shown this once. The one before stays good for the overlap.
+#[utoipa::path(post, path = "/v1/keys/{id}/rotate", operation_id = "rotateKey", tag = "partners", security(("bearer" = [])), params(("id" = String, Path, description = "the clientId")),
+    request_body = RotationBody, responses((status = 200, description = "what to sign in with; the secret is shown this once", body = CredentialsShape)))]
 pub async fn rotate_key(
     State(hub): State<Hub>,
     Admin(actor): Admin,
@@ -405,8 +420,10 @@ pub async fn rotate_key(
     Ok(credentials(StatusCode::OK, made))
 }
 
-/// Revokes a key: neither its secrets nor its tokens are taken any more
-#[utoipa::path(delete, path = "/v1/keys/{id}", tag = "Partners", params(("id" = String, Path)),
+/// Revoke a key
+///
+/// Neither its secrets nor its tokens are taken any more.
+#[utoipa::path(delete, path = "/v1/keys/{id}", operation_id = "revokeKey", tag = "partners", security(("bearer" = [])), params(("id" = String, Path, description = "the clientId")),
     responses((status = 204, description = "Revoked.")))]
 pub async fn revoke_key(State(hub): State<Hub>, Admin(actor): Admin, query: Query, Id(id): Id) -> Answer {
     query.close()?;

@@ -1,21 +1,89 @@
 //! Outside forms that several nouns share: times, ids, the filters of lists.
 
+use std::borrow::Cow;
+
 use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Serialize, Serializer};
+use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaFormat, SchemaType, Type};
+use utoipa::openapi::{KnownFormat, RefOr};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::request::Query;
-use crate::error::{Error, Refusal, Result};
+use crate::error::{CODES, Error, Refusal};
 use crate::id::Tsid;
-use crate::model::channel::Channel;
-use crate::model::lane::Lane;
+use crate::limits;
+use crate::model::channel::{CHANNELS, Channel};
+use crate::model::delivery::{OutcomeKind, STATUSES, Status};
+use crate::model::lane::{Lane, PRIORITIES, Priority};
 use crate::model::message::{OVERALLS, Overall};
 use crate::model::phone;
 use crate::store::message::Filter;
 
-pub fn time(at: DateTime<Utc>) -> String {
-    at.to_rfc3339_opts(SecondsFormat::Micros, true)
+/// How every success names itself.
+#[derive(Serialize, ToSchema)]
+pub enum Success {
+    #[serde(rename = "0000")]
+    Success,
 }
 
-pub fn message_id(text: &str) -> Result<Tsid> {
+/// A time as all answers write it.
+pub struct Time(pub DateTime<Utc>);
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&self.0.to_rfc3339_opts(SecondsFormat::Micros, true))
+    }
+}
+
+impl PartialSchema for Time {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
+            .description(Some("RFC 3339, in UTC, to the microsecond"))
+            .into()
+    }
+}
+
+impl ToSchema for Time {
+    fn name() -> Cow<'static, str> {
+        "Time".into()
+    }
+}
+
+/// Closed lists of words, as the document tells them: the lists themselves are the model's.
+macro_rules! words {
+    ($($name:ident, $description:literal, $words:expr;)*) => {$(
+        pub enum $name {}
+
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                let words = ObjectBuilder::new().schema_type(Type::String).enum_values(Some($words));
+                words.description(Some($description)).into()
+            }
+        }
+
+        impl ToSchema for $name {
+            fn name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+        }
+    )*};
+}
+
+words! {
+    ChannelWord, "how a delivery reaches its recipient", CHANNELS.map(Channel::as_str);
+    PriorityWord, "who goes first when there is much to send", PRIORITIES.map(Priority::as_str);
+    DeliveryStatus, "where a delivery stands; SENT, DELIVERED, FAILED, EXPIRED, CANCELED and UNDETERMINED are final but for \
+        evidence that comes later", STATUSES.map(Status::as_str);
+    MessageStatus, "computed from the deliveries", OVERALLS.map(Overall::as_str);
+    OutcomeWord, "what an attempt came to", [OutcomeKind::InFlight, OutcomeKind::Accepted,
+        OutcomeKind::Rejected, OutcomeKind::Unknown, OutcomeKind::NotCalled].map(OutcomeKind::as_str);
+    NotificationStatus, "a delivery's status in four words", ["PENDING", "PROCESSING", "SUCCESS", "FAILED"];
+    ProblemCode, "what kind of error, from the closed list", CODES.into_iter().skip(1).map(|row| row.1);
+}
+
+pub fn message_id(text: &str) -> Result<Tsid, Error> {
     text.parse().map_err(|_| Error::NotFound)
 }
 
@@ -26,7 +94,7 @@ pub fn lanes_of(channel: Channel) -> (i16, i16) {
     (numbers().min().unwrap_or(0), numbers().max().unwrap_or(0))
 }
 
-pub fn channel_filter(query: &mut Query) -> std::result::Result<Option<(i16, i16)>, Refusal> {
+pub fn channel_filter(query: &mut Query) -> Result<Option<(i16, i16)>, Refusal> {
     let channel: Option<Channel> = query.parse("channel", "a channel", |text| text.parse().ok())?;
     Ok(channel.map(lanes_of))
 }
@@ -41,11 +109,7 @@ pub fn recipient_filter(query: &mut Query, name: &str, region: &str) -> (Option<
 
 /// The filters of a list of messages: those the books keep, and the overall status, which is computed. `to` is the
 /// recipient's name in the caller's words, `region` where its phone numbers are from.
-pub fn message_filter(
-    query: &mut Query,
-    to: &str,
-    region: &str,
-) -> std::result::Result<(Filter, Option<Overall>), Refusal> {
+pub fn message_filter(query: &mut Query, to: &str, region: &str) -> Result<(Filter, Option<Overall>), Refusal> {
     let overall = query.parse("status", &format!("one of {}", OVERALLS.map(Overall::as_str).join(", ")), |text| {
         OVERALLS.into_iter().find(|o| o.as_str() == text)
     })?;
@@ -58,4 +122,20 @@ pub fn message_filter(
         phone,
     };
     Ok((filter, overall))
+}
+
+/// Flat names and plain values.
+pub fn metadata() -> Schema {
+    let plain = [Type::String, Type::Number, Type::Boolean, Type::Null];
+    let name = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .min_length(Some(1))
+        .max_length(Some(limits::METADATA_KEY_CHARS))
+        .build();
+    ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .description(Some("the partner's own words about the message, 4 KiB as JSON at most"))
+        .property_names(Some(name))
+        .additional_properties(Some(ObjectBuilder::new().schema_type(SchemaType::Array(plain.to_vec()))))
+        .into()
 }

@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 use super::auth::From;
 use super::error::Answer;
 use super::request::{Json, Query, ok};
+use super::shape::Success;
 use crate::error::Refusal;
 use crate::flow;
 use crate::flow::sign_in::Tokens;
@@ -35,7 +36,7 @@ pub struct SignInBody {
 #[derive(ToSchema)]
 #[schema(as = Refresh)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(dead_code, reason = "as above")]
+#[expect(dead_code, reason = "only described, never made")]
 pub struct RefreshBody {
     #[schema(max_length = 256)]
     refresh_token: String,
@@ -45,7 +46,7 @@ pub struct RefreshBody {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SignedIn {
-    code: &'static str,
+    code: Success,
     /// For `Authorization: Bearer`.
     access_token: String,
     /// For `POST /v1/auth/refresh`, once: each refresh gives a new one. Good for 30 days.
@@ -58,7 +59,7 @@ pub struct SignedIn {
 
 fn told(tokens: Tokens) -> Response {
     let body = SignedIn {
-        code: "0000",
+        code: Success::Success,
         access_token: tokens.access,
         refresh_token: tokens.refresh,
         token_type: "Bearer",
@@ -67,9 +68,11 @@ fn told(tokens: Tokens) -> Response {
     ok(StatusCode::OK, &body)
 }
 
-/// A client's secret for tokens
-#[utoipa::path(post, path = "/v1/auth/token", tag = "Sign in", request_body = SignInBody, security(()),
-    responses((status = 200, body = SignedIn)))]
+/// Sign in
+///
+/// A client's secret for tokens. Ten failures a minute from one address, and even the right secret waits.
+#[utoipa::path(post, path = "/v1/auth/token", operation_id = "signIn", tag = "sign-in", request_body = SignInBody,
+    responses((status = 200, description = "tokens", body = SignedIn)))]
 pub async fn token(
     State(hub): State<Hub>,
     From(from): From,
@@ -81,12 +84,12 @@ pub async fn token(
     Ok(told(flow::sign_in::sign_in(&hub, &client_id, &client_secret, &from).await?))
 }
 
-/// A refresh token for new tokens
+/// Refresh
 ///
 /// Each refresh token is good once. One that is used again was stolen, or its successor was: all that came from the same
 /// sign-in is void then.
-#[utoipa::path(post, path = "/v1/auth/refresh", tag = "Sign in", request_body = RefreshBody, security(()),
-    responses((status = 200, body = SignedIn)))]
+#[utoipa::path(post, path = "/v1/auth/refresh", operation_id = "refresh", tag = "sign-in", request_body = RefreshBody,
+    responses((status = 200, description = "tokens", body = SignedIn)))]
 pub async fn refresh(
     State(hub): State<Hub>,
     From(from): From,
@@ -98,10 +101,10 @@ pub async fn refresh(
     Ok(told(flow::sign_in::refresh(&hub, &token, &from).await?))
 }
 
-/// Voids a refresh token and all that came from the same sign-in
+/// Revoke
 ///
-/// Access tokens given before stay good until they are over, at most a day.
-#[utoipa::path(post, path = "/v1/auth/revoke", tag = "Sign in", request_body = RefreshBody, security(()),
+/// Voids a refresh token and all that came from the same sign-in. Access tokens given before stay good until they are over, at most a day.
+#[utoipa::path(post, path = "/v1/auth/revoke", operation_id = "revoke", tag = "sign-in", request_body = RefreshBody,
     responses((status = 204, description = "Void, if there was such a token.")))]
 pub async fn revoke(State(hub): State<Hub>, query: Query, Json(body): Json<{ limits::SMALL_BODY_BYTES }>) -> Answer {
     query.close()?;

@@ -2,44 +2,95 @@
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
-use super::auth::Caller;
+use super::auth::Reader;
 use super::error::Answer;
-use super::page::{Page, cursor};
+use super::page::{Page, Whose, Window, cursor};
 use super::request::{Query, ok};
-use super::shape::time;
+use super::shape::{ProblemCode, Success, Time};
 use crate::error::excerpt;
 use crate::hub::Hub;
 use crate::id::Tsid;
-use crate::store::sql_intake::{self, Refused};
+use crate::store::sql_intake::{self, Refused, Wrong};
 
-fn json(row: &Refused) -> Value {
-    let errors: Vec<Value> =
-        row.errors.iter().map(|e| json!({"pointer": e.pointer, "reason": e.reason, "detail": e.detail})).collect();
-    json!({
-        "requestId": row.request_id.to_string(),
-        "clientMsgId": row.client_msg_id.as_deref().map(excerpt),
-        "enqueuedAt": time(row.enqueued_at),
-        "refusedAt": time(row.refused_at),
-        "code": row.code,
-        "reason": row.reason,
-        "detail": row.detail,
-        "errors": errors,
-    })
+/// A request that was refused.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RefusedRequest {
+    /// What `notihub.enqueue` returned.
+    request_id: String,
+    /// Whose it is; told to operators.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    partner_id: Option<String>,
+    client_msg_id: Option<String>,
+    enqueued_at: Time,
+    refused_at: Time,
+    #[schema(value_type = ProblemCode)]
+    code: String,
+    reason: String,
+    detail: String,
+    errors: Vec<RefusedFault>,
 }
 
-/// `since` and `until` bound the time of the refusal.
-pub async fn refused(State(hub): State<Hub>, caller: Caller, mut query: Query) -> Answer {
-    let page = Page::read(&mut query, &hub, "refused", caller.partner.partner_id)?;
+/// One thing wrong at one place of the message.
+#[derive(Serialize, ToSchema)]
+pub struct RefusedFault {
+    /// JSON pointer into the message.
+    pointer: String,
+    reason: String,
+    detail: String,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RefusedPage {
+    code: Success,
+    items: Vec<RefusedRequest>,
+    /// Give it back as `cursor` for the next page; null on the last.
+    next_cursor: Option<String>,
+}
+
+fn shape(row: Refused, partner_id: Option<String>) -> RefusedRequest {
+    let fault = |w: Wrong| RefusedFault { pointer: w.pointer, reason: w.reason, detail: w.detail };
+    RefusedRequest {
+        request_id: row.request_id.to_string(),
+        partner_id,
+        client_msg_id: row.client_msg_id.as_deref().map(excerpt),
+        enqueued_at: Time(row.enqueued_at),
+        refused_at: Time(row.refused_at),
+        code: row.code,
+        reason: row.reason,
+        detail: row.detail,
+        errors: row.errors.into_iter().map(fault).collect(),
+    }
+}
+
+/// Refused requests
+///
+/// What was enqueued in SQL and is not a right message, newest first. `since` and `until` bound the time of the refusal.
+#[utoipa::path(get, path = "/v1/intake/refused", operation_id = "listRefused", tag = "messages",
+    security(("bearer" = [])),
+    params(Whose, Window),
+    responses((status = 200, description = "a page", body = RefusedPage)))]
+pub async fn refused(State(hub): State<Hub>, reader: Reader, mut query: Query) -> Answer {
+    let scope = reader.scope(&hub, &mut query).await?;
+    let page = Page::read(&mut query, &hub, "refused", scope.whose)?;
     query.close()?;
-    let (partner, below) = (&caller.partner, page.after.map_or(i64::MAX, |after| after.0.0));
+    let below = page.after.map_or(i64::MAX, |after| after.0.0);
     let window = (page.from.time(), page.below.time());
-    let mut rows = sql_intake::refused(hub.store.api(), partner.partner_id, below, window, page.limit + 1).await?;
+    let mut rows = sql_intake::refused(hub.store.api(), &scope.owners, below, window, page.limit + 1).await?;
     let more = rows.len() as i64 > page.limit;
     rows.truncate(usize::try_from(page.limit).unwrap_or(0));
-    let next =
-        rows.last().filter(|_| more).map(|r| cursor(&hub, "refused", partner.partner_id, (Tsid(r.request_id), 0)));
-    let items: Vec<Value> = rows.iter().map(json).collect();
-    Ok(ok(StatusCode::OK, &json!({"code": "0000", "items": items, "nextCursor": next})))
+    let next_cursor =
+        rows.last().filter(|_| more).map(|r| cursor(&hub, "refused", scope.whose, (Tsid(r.request_id), 0)));
+    let items = rows
+        .into_iter()
+        .map(|row| {
+            let whose = reader.tells(row.partner_id);
+            shape(row, whose)
+        })
+        .collect();
+    Ok(ok(StatusCode::OK, &RefusedPage { code: Success::Success, items, next_cursor }))
 }

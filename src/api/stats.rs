@@ -4,11 +4,13 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use chrono::{Days, NaiveDate};
 use serde::Serialize;
-use serde_json::json;
+use utoipa::ToSchema;
 
-use super::auth::Caller;
+use super::auth::Reader;
 use super::error::Answer;
+use super::page::Whose;
 use super::request::{Query, ok};
+use super::shape::{ChannelWord, Success};
 use crate::error::Refusal;
 use crate::hub::Hub;
 use crate::limits;
@@ -17,12 +19,13 @@ use crate::model::partner::Partner;
 use crate::store::stats::{self, Day};
 
 /// One day's deliveries of one type that have ended; canceled ones are not counted.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Item {
+pub struct DailyStat {
     partner_id: String,
     date: NaiveDate,
     #[serde(rename = "type")]
+    #[schema(value_type = ChannelWord)]
     kind: String,
     total: i64,
     /// SENT or DELIVERED.
@@ -33,10 +36,10 @@ struct Item {
     undetermined: i64,
 }
 
-impl Item {
-    fn new(partner: &Partner, day: Day) -> Item {
+impl DailyStat {
+    fn new(partner: &Partner, day: Day) -> DailyStat {
         let Day { date, message_type, sums } = day;
-        Item {
+        DailyStat {
             partner_id: partner.partner_id.to_string(),
             date,
             kind: message_type,
@@ -53,12 +56,38 @@ fn date(text: &str) -> Option<NaiveDate> {
     NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().filter(|d| text.len() == 10 && d.to_string() == text)
 }
 
-pub async fn daily(State(hub): State<Hub>, caller: Caller, mut query: Query) -> Answer {
+/// A partner's days.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DailyStats {
+    code: Success,
+    /// Whose days these are.
+    time_zone: String,
+    from: NaiveDate,
+    to: NaiveDate,
+    /// Newest first; days and types on which nothing ended are left out.
+    items: Vec<DailyStat>,
+}
+
+/// Daily statistics
+///
+/// Counted when an outcome arrives, exact at any moment.
+#[utoipa::path(get, path = "/v1/stats/daily", operation_id = "getDailyStats", tag = "messages",
+    security(("bearer" = [])),
+    params(
+        ("from" = Option<NaiveDate>, Query, description = "the first day; a week before `to` when not given"),
+        ("to" = Option<NaiveDate>, Query, description = "the last day; today in the partner's time zone when not given"),
+        ("type" = inline(Option<ChannelWord>), Query, description = "those of this type"),
+        Whose,
+    ),
+    responses((status = 200, description = "the days", body = DailyStats)))]
+pub async fn daily(State(hub): State<Hub>, reader: Reader, mut query: Query) -> Answer {
+    let partner = reader.partner(&hub, &mut query).await?;
     let from = query.parse("from", "a date as in 2027-03-05", date)?;
     let to = query.parse("to", "a date as in 2027-03-05", date)?;
     let channel: Option<Channel> = query.parse("type", "a type of message", |text| text.parse().ok())?;
     query.close()?;
-    let (partner, db) = (&caller.partner, hub.store.api());
+    let db = hub.store.api();
     let to = match to {
         Some(to) => to,
         None => stats::today(db, hub.clock.now(), &partner.time_zone).await?,
@@ -70,8 +99,8 @@ pub async fn daily(State(hub): State<Hub>, caller: Caller, mut query: Query) -> 
         let detail = format!("from {from} to {to}: ask for at least one day and at most {most}");
         return Err(Refusal::new(400, "query_invalid", detail).into());
     }
-    let days = stats::daily(db, partner, from, to, channel).await?;
-    let items: Vec<Item> = days.into_iter().map(|day| Item::new(partner, day)).collect();
-    let body = json!({"code": "0000", "timeZone": partner.time_zone, "from": from, "to": to, "items": items});
+    let days = stats::daily(db, &partner, from, to, channel).await?;
+    let items = days.into_iter().map(|day| DailyStat::new(&partner, day)).collect();
+    let body = DailyStats { code: Success::Success, time_zone: partner.time_zone.clone(), from, to, items };
     Ok(ok(StatusCode::OK, &body))
 }

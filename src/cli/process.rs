@@ -182,12 +182,18 @@ pub async fn open_desk(database: &Database) -> Result<(Hub, Actor)> {
 
 /// Starts the API where the settings say, and the loops of this role. Returns the address in use.
 pub async fn start(hub: &Hub, role: Role) -> Result<Option<std::net::SocketAddr>> {
+    let listen = async |wanted: std::net::SocketAddr, flag: &str| {
+        TcpListener::bind(wanted).await.map_err(|e| {
+            Error::Setup(format!("cannot listen on {wanted}: {e}; is another hub running? Give another {flag}"))
+        })
+    };
+    if let Some(wanted) = hub.settings.api.metrics_listen {
+        let listener = listen(wanted, "--metrics-listen").await?;
+        api::server::start(listener, api::health::watched(hub), &hub.shutdown);
+    }
     let mut address = None;
     if role != Role::Worker {
-        let wanted = hub.settings.api.listen;
-        let listener = TcpListener::bind(wanted).await.map_err(|e| {
-            Error::Setup(format!("cannot listen on {wanted}: {e}; is another hub running? Give another --listen"))
-        })?;
+        let listener = listen(hub.settings.api.listen, "--listen").await?;
         address = listener.local_addr().ok();
         api::server::start(listener, api::router(hub), &hub.shutdown);
     }

@@ -5,12 +5,16 @@ use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::model::delivery::{Outcome, Status};
 use crate::model::partner::Partner;
-use crate::store::{self, delivery::Row};
+use crate::model::role::{Actor, Role, forbidden};
+use crate::store::{self, audit::Deed, delivery::Row};
 
 use super::sweep::end;
 
 /// Returns all deliveries of the message as they stand afterwards.
-pub async fn cancel(hub: &Hub, partner: &Partner, message_id: Tsid) -> Result<Vec<Row>> {
+pub async fn cancel(hub: &Hub, partner: &Partner, message_id: Tsid, actor: &Actor) -> Result<Vec<Row>> {
+    if actor.role == Role::Partner && !partner.may_cancel {
+        return Err(forbidden("the right to cancel, which this partner does not have"));
+    }
     let (id, shard, db) = (partner.partner_id, partner.shard, hub.store.api());
     // A delivery may be claimed or promoted between looking and writing; the fence then holds, and we look again.
     for _ in 0..5 {
@@ -26,5 +30,14 @@ pub async fn cancel(hub: &Hub, partner: &Partner, message_id: Tsid) -> Result<Ve
         }
     }
     let rows = store::delivery::of_message(db, id, shard, message_id, None).await?;
-    if rows.is_empty() { Err(Error::NotFound) } else { Ok(rows) }
+    if rows.is_empty() {
+        return Err(Error::NotFound);
+    }
+    if actor.role != Role::Partner {
+        let (object, after) = (Some(message_id.to_string()), rows.iter().map(|r| r.status.as_str()).collect());
+        let deed =
+            Deed { action: "message.cancel".into(), object, partner_id: Some(id), after: Some(after), before: None };
+        store::audit::insert(db, hub.next_id(), hub.clock.now(), actor, &deed).await?;
+    }
+    Ok(rows)
 }

@@ -229,16 +229,21 @@ async fn check_time_zone(hub: &Hub, p: &Partner) -> Result<()> {
     if partner::is_time_zone(hub.store.api(), &p.time_zone).await? {
         return Ok(());
     }
-    Err(fault("/timeZone", "tz_unknown", "is not a time zone such as Asia/Seoul", Code::E001).into())
+    let detail = "is not a time zone such as Asia/Seoul".into();
+    Err(fault(Fault { pointer: "/timeZone".into(), reason: "tz_unknown", detail, code: Code::E001 }))
 }
 
 fn name_taken() -> Error {
-    let refusal = fault("/name", "name_taken", "is another partner's name", Code::E001);
-    Refusal { status: 409, ..refusal }.into()
+    fault(Fault {
+        pointer: "/name".into(),
+        reason: "name_taken",
+        detail: "is another partner's name".into(),
+        code: Code::E001,
+    })
 }
 
-fn fault(pointer: &str, reason: &'static str, detail: &'static str, code: Code) -> Refusal {
-    Refusal::of(vec![Fault { pointer: pointer.into(), reason, detail: detail.into(), code }])
+fn fault(fault: Fault) -> Error {
+    Refusal::of(vec![fault]).into()
 }
 
 pub fn unknown() -> Error {

@@ -211,16 +211,16 @@ fn place(kid: &str) -> String {
 /// Makes the next key in time, forgets those that are over, and reads what there is.
 pub async fn keep_keys(hub: &Hub) -> Result<()> {
     let now = hub.clock.now();
-    let keys = signing_key::list(hub.store.api(), now).await?;
-    let newest = keys.iter().map(|k| k.active_at).max();
-    if newest.is_none_or(|at| at + SIGNS <= now) {
+    let is_due = |keys: &[SigningKey]| keys.iter().all(|k| k.active_at + SIGNS <= now);
+    if is_due(&signing_key::list(hub.store.api(), now).await?) {
         let mut tx = hub.store.begin().await?;
         signing_key::lock(&mut tx).await?;
         // Another process may have made it while we waited for the lock.
-        let newest = signing_key::list(&mut *tx, now).await?.into_iter().map(|k| k.active_at).max();
-        if newest.is_none_or(|at| at + SIGNS <= now) {
-            // The first signs at once: there is nothing else to sign with.
-            make_key(hub, &mut tx, if newest.is_none() { now } else { now + ANNOUNCED }).await?;
+        let keys = signing_key::list(&mut *tx, now).await?;
+        if is_due(&keys) {
+            // It signs at once where there is nothing else to sign with.
+            let others = keys.iter().any(|k| k.active_at <= now && k.expires_at > now + ACCESS);
+            make_key(hub, &mut tx, if others { now + ANNOUNCED } else { now }).await?;
         }
         signing_key::forget(&mut *tx, now).await?;
         tx.commit().await?;

@@ -301,13 +301,15 @@ impl<'f> Fields<'f> {
             mismatch(self.faults, &pointer, "a whole number", &value);
             return None;
         };
-        if !range.contains(&number) {
-            let reason = if number < *range.start() { "min" } else { "max" };
-            let detail = format!("must be from {} to {}", range.start(), range.end());
-            self.faults.add(pointer, reason, detail);
-            return None;
+        let (least, most) = (range.start(), range.end());
+        if number < *least {
+            self.faults.add(pointer, "min", format!("must be at least {least}"));
+        } else if number > *most {
+            self.faults.add(pointer, "max", format!("must be at most {most}"));
+        } else {
+            return Some(number);
         }
-        Some(number)
+        None
     }
 
     pub fn flag(&mut self, name: &str) -> Option<bool> {

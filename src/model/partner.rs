@@ -86,6 +86,27 @@ impl Partner {
     }
 }
 
+/// Whose messages a list is of.
+#[derive(Debug, Clone)]
+pub struct Scope {
+    /// Partners, and where each lives: one's own, or all of them for an operator.
+    pub owners: Vec<(Tsid, i16)>,
+    /// What is older is not seen.
+    pub oldest: Tsid,
+    /// To what a cursor is bound: the partner, or 0 for all.
+    pub whose: Tsid,
+    /// Where a phone number without a country is from.
+    pub region: String,
+}
+
+impl Scope {
+    /// A partner's own.
+    pub fn of(partner: &Partner, oldest: Tsid) -> Scope {
+        let owners = vec![(partner.partner_id, partner.shard)];
+        Scope { owners, oldest, whose: partner.partner_id, region: partner.region.clone() }
+    }
+}
+
 /// Who signed in: a key, and the partner it speaks for. Operators and admins speak for none.
 #[derive(Debug, Clone)]
 pub struct Account {

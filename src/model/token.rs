@@ -85,9 +85,11 @@ impl TokenKeys {
     /// Signed with the newest key that is active.
     pub fn sign(&self, claims: &Claims, now: DateTime<Utc>) -> Result<String> {
         provide();
-        let active = self.by_kid.iter().filter(|(_, key)| key.active_at <= now && key.expires_at > now + ACCESS);
+        let lasting = || self.by_kid.iter().filter(|(_, key)| key.expires_at > now + ACCESS);
+        let active = lasting().filter(|(_, key)| key.active_at <= now).max_by_key(|(_, key)| key.active_at);
+        // None is active yet when a clock was set back: the first that will be does as well.
         let (kid, key) = active
-            .max_by_key(|(_, key)| key.active_at)
+            .or_else(|| lasting().min_by_key(|(_, key)| key.active_at))
             .ok_or_else(|| Error::Internal("there is no key to sign tokens with".into()))?;
         let header = Header { typ: Some(TYPE.to_owned()), kid: Some(kid.clone()), ..Header::new(Algorithm::HS256) };
         jsonwebtoken::encode(&header, claims, &EncodingKey::from_secret(&key.secret))

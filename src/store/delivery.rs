@@ -303,6 +303,7 @@ pub async fn request_cancel(db: impl Db<'_>, partner_id: Tsid, shard: i16, messa
 /// A delivery as people look at it.
 #[derive(Debug, Clone)]
 pub struct Row {
+    pub partner_id: Tsid,
     pub message_id: Tsid,
     pub no: i16,
     pub lane: Lane,
@@ -334,6 +335,7 @@ impl Row {
 macro_rules! row {
     ($r:expr) => {
         Row {
+            partner_id: Tsid($r.partner_id),
             message_id: Tsid($r.message_id),
             no: $r.no,
             lane: Lane($r.lane),
@@ -389,18 +391,18 @@ pub struct Window {
     pub from: Tsid,
 }
 
+/// Deliveries of these partners, each with its shard.
 pub async fn list(
     db: impl Db<'_>,
-    partner_id: Tsid,
-    shard: i16,
+    owners: &[(Tsid, i16)],
     filter: &Filter,
     window: Window,
     rows: i64,
 ) -> Result<Vec<Row>> {
     let found = sqlx::query_file!(
         "sql/delivery/list.sql",
-        partner_id.0,
-        shard,
+        &owners.iter().map(|o| o.0.0).collect::<Vec<_>>(),
+        &owners.iter().map(|o| o.1).collect::<Vec<_>>(),
         window.after.0.0,
         window.after.1,
         window.below.0,

@@ -244,20 +244,19 @@ pub struct Listed {
     pub deliveries: Vec<(Lane, Status, i16)>,
 }
 
+/// Messages of these partners (each with its shard) with ids below one and from another on.
 pub async fn list(
     db: impl Db<'_>,
     keyring: &Keyring,
-    partner_id: Tsid,
-    shard: i16,
+    owners: &[(Tsid, i16)],
     filter: &Filter,
-    below: Tsid,
-    from: Tsid,
+    (below, from): (Tsid, Tsid),
     rows: i64,
 ) -> Result<Vec<Listed>> {
     let found = sqlx::query_file!(
         "sql/message/list.sql",
-        partner_id.0,
-        shard,
+        &owners.iter().map(|o| o.0.0).collect::<Vec<_>>(),
+        &owners.iter().map(|o| o.1).collect::<Vec<_>>(),
         below.0,
         from.0,
         filter.kind.as_deref(),
@@ -278,7 +277,7 @@ pub async fn list(
             Ok(Listed {
                 message: Message {
                     message_id: Tsid(r.message_id),
-                    partner_id,
+                    partner_id: Tsid(r.partner_id),
                     client_msg_id: r.client_msg_id,
                     kind: r.kind,
                     priority: r.priority.parse().unwrap_or_default(),

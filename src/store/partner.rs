@@ -136,6 +136,12 @@ pub async fn erased(db: impl Db<'_>, partner_id: Tsid, below: Tsid) -> Result<()
     Ok(())
 }
 
+/// All partners, and where they live.
+pub async fn owners(db: impl Db<'_>) -> Result<Vec<(Tsid, i16)>> {
+    let rows = sqlx::query_file!("sql/partner/owners.sql").fetch_all(db).await?;
+    Ok(rows.into_iter().map(|r| (Tsid(r.partner_id), r.shard)).collect())
+}
+
 /// The shards that anything lives on.
 pub async fn shards(db: impl Db<'_>) -> Result<Vec<i16>> {
     Ok(sqlx::query_file_scalar!("sql/partner/shards.sql").fetch_all(db).await?)

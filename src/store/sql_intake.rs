@@ -85,6 +85,7 @@ pub async fn refuse(db: impl Db<'_>, refused: &[Refuse], now: DateTime<Utc>) -> 
 /// A request that was refused.
 #[derive(Debug)]
 pub struct Refused {
+    pub partner_id: Tsid,
     pub request_id: i64,
     pub client_msg_id: Option<String>,
     pub enqueued_at: DateTime<Utc>,
@@ -95,20 +96,22 @@ pub struct Refused {
     pub errors: Vec<Wrong>,
 }
 
-/// A partner's refused requests below an id, refused in a window of time; the newest first.
+/// Refused requests of these partners below an id, refused in a window of time; the newest first.
 pub async fn refused(
     db: impl Db<'_>,
-    partner_id: Tsid,
+    owners: &[(Tsid, i16)],
     below: i64,
     (from, until): (DateTime<Utc>, DateTime<Utc>),
     rows: i64,
 ) -> Result<Vec<Refused>> {
-    let found = sqlx::query_file!("sql/sql_intake/refused.sql", partner_id.0, below, from, until, rows);
+    let owners: Vec<i64> = owners.iter().map(|o| o.0.0).collect();
+    let found = sqlx::query_file!("sql/sql_intake/refused.sql", &owners, below, from, until, rows);
     Ok(found
         .fetch_all(db)
         .await?
         .into_iter()
         .map(|r| Refused {
+            partner_id: Tsid(r.partner_id),
             request_id: r.request_id,
             client_msg_id: r.client_msg_id,
             enqueued_at: r.enqueued_at,

@@ -461,12 +461,14 @@ async fn a_relay_may_die_at_any_step() {
             program.env("NOTIHUB_SLACK_DESTINATION", format!("ops={}", slack.hook("ops"))).arg("--email=off")
         };
         program(&["work", "--once"]).run().await.expect(0);
+        // Makes the partner.
+        http_to(&url).await;
         let mut db = PgConnection::connect(&url).await.unwrap();
         for committed in [false, true] {
             let mut tx = db.begin().await.unwrap();
             for n in 1..=4 {
                 let body = slack_post(&format!("{committed} {n}")).to_string();
-                let enqueue = sqlx::query("select notihub.enqueue('default', $1::jsonb)").bind(body);
+                let enqueue = sqlx::query("select notihub.enqueue('test', $1::jsonb)").bind(body);
                 enqueue.execute(&mut *tx).await.unwrap();
             }
             if committed { tx.commit().await.unwrap() } else { tx.rollback().await.unwrap() }

@@ -367,7 +367,7 @@ async fn machines_that_watch_are_told() {
     settings.sort();
     assert_eq!(settings, ["fsync", "full_page_writes", "server_version", "synchronous_commit"]);
 
-    let metrics = app.get("/metrics").await.expect(200);
+    let metrics = app.metrics().await;
     assert_eq!(metrics.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
     for line in [
         "# TYPE notihub_http_requests_total counter",

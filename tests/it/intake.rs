@@ -717,7 +717,7 @@ async fn every_bad_input_has_its_own_refusal_and_leaves_nothing_behind() {
             .unwrap();
         assert_eq!(rows, 0, "{table}");
     }
-    let metrics = app.get("/metrics").await.expect(200).text;
+    let metrics = app.metrics().await.text;
     let ours = metrics.lines().find(|l| l.starts_with("notihub_http_requests_total") && l.contains("status=\"5"));
     assert_eq!(ours, None);
     app.done().await;

@@ -95,7 +95,7 @@ async fn a_message_is_told_as_it_was_posted() {
     assert_eq!(
         told_deliveries[1],
         json!({
-            "deliveryId": format!("{id}-2"), "messageId": id, "channel": "SLACK", "to": "ops", "status": "SCHEDULED", "reason": null,
+            "deliveryId": format!("{id}-2"), "messageId": id, "channel": "SLACK", "to": "ops", "recipient": "ops", "status": "SCHEDULED", "reason": null,
             "attempt": 0, "maxAttempts": 3, "provider": null, "possiblySent": false, "cancelRequested": false,
             "nextAt": "2027-03-05T01:00:00.500000Z", "settledAt": null, "attempts": [],
         })
@@ -134,8 +134,8 @@ async fn a_dry_run_writes_nothing() {
     assert_eq!(
         told,
         json!({"code": "0000", "dryRun": true, "clientMsgId": "k", "deliveries": [
-            {"channel": "EMAIL", "to": "kim@example.com", "status": "PENDING", "content": 0}],
-            "contents": [{"parts": 1, "bytes": 24, "subject": "Hello", "body": "It works."}]})
+            {"channel": "EMAIL", "to": "kim@example.com", "recipient": "kim@example.com", "status": "PENDING", "content": 0}],
+            "contents": [{"parts": 1, "bytes": 24, "subject": "Hello", "body": "It works.", "lengths": []}]})
     );
     app.post("/v1/messages?dryRun=true", email("nobody")).await.refused(422, "recipient_invalid");
     assert_eq!(app.count("select count(*) from messages").await, 0);

@@ -553,7 +553,7 @@ async fn the_time_of_creating_is_counted() {
     for _ in 0..5 {
         app.post("/notifications", order_completed()).await.expect(202);
     }
-    let metrics = app.get("/metrics").await.expect(200).text;
+    let metrics = app.metrics().await.text;
     let value = |name: &str| -> f64 {
         let line = metrics.lines().find(|l| l.starts_with(name)).unwrap_or_else(|| panic!("{name} is not counted"));
         line.rsplit(' ').next().unwrap().parse().unwrap()

@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use notihub::clock::Clock;
 use notihub::flow::{self, partner::Change};
 use notihub::hub::{Hub, Parts};
-use notihub::model::role::Actor;
+use notihub::model::role::{Actor, Role};
 use notihub::provider::Providers;
 use notihub::shutdown::Shutdown;
 use serde_json::Value;
@@ -254,7 +254,19 @@ fn client(token: &str) -> reqwest::Client {
     reqwest::Client::builder().no_proxy().default_headers(headers).build().expect("a client")
 }
 
-async fn http_with(url: &str, master_keys: Vec<[u8; 32]>) -> reqwest::Client {
+/// The same as an operator.
+pub async fn operator_to(url: &str) -> reqwest::Client {
+    let hub = hub_on(url, Vec::new()).await;
+    let actor = Actor::at_the_machine("test".into());
+    let permit = actor.administering().expect("an admin");
+    let key = flow::partner::create_key(&hub, permit, Role::Operator, "test").await.expect("a key");
+    let token = sign_in(&hub, &key).await;
+    hub.shutdown.stop();
+    hub.store.close().await;
+    client(&token)
+}
+
+async fn hub_on(url: &str, master_keys: Vec<[u8; 32]>) -> Hub {
     let _first_wins = rustls::crypto::ring::default_provider().install_default();
     let parts = Parts {
         settings: settings(&[]),
@@ -264,7 +276,11 @@ async fn http_with(url: &str, master_keys: Vec<[u8; 32]>) -> reqwest::Client {
         shutdown: Shutdown::new(),
         master_keys,
     };
-    let hub = Hub::start(parts).await.expect("a hub");
+    Hub::start(parts).await.expect("a hub")
+}
+
+async fn http_with(url: &str, master_keys: Vec<[u8; 32]>) -> reqwest::Client {
+    let hub = hub_on(url, master_keys).await;
     let actor = Actor::at_the_machine("test".into());
     let permit = actor.administering().expect("an admin");
     let credentials = match notihub::store::partner::find(hub.store.api(), "test").await.expect("an answer") {

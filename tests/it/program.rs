@@ -9,7 +9,7 @@ use notihub::shutdown::Shutdown;
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 
-use crate::processes::{Ended, Folder, Notihub, fsck, get, http_as_demo, http_to, post, until};
+use crate::processes::{Ended, Folder, Notihub, fsck, get, http_as_demo, http_to, operator_to, post, until};
 use crate::support::{database_url, email, fresh_database, server_url, slack_post};
 
 /// A program of its own on this database, which is the tests' and not durable.
@@ -86,8 +86,8 @@ async fn the_three_scenarios_arrive_and_stay() {
     // And a third time, to stay: all six are there.
     let mut up = Notihub::new(&folder, &["up", "--listen=127.0.0.1:0", &data]).start();
     let address = up.address().await;
-    let (status, body) =
-        get(&http_as_demo(&folder, address).await, address, "/v1/messages?status=COMPLETED").await.unwrap();
+    let http = http_as_demo(&folder, address).await;
+    let (status, body) = get(&http, address, "/v1/messages?status=COMPLETED").await.unwrap();
     assert_eq!(status, 200);
     let there: BTreeSet<String> =
         body["items"].as_array().unwrap().iter().map(|item| item["messageId"].as_str().unwrap().to_owned()).collect();
@@ -96,10 +96,10 @@ async fn the_three_scenarios_arrive_and_stay() {
     for channel in ["SMS", "LMS", "MMS", "KAKAO_ALIMTALK", "KAKAO_BRAND_MESSAGE", "NAVER_TALK", "RCS"] {
         let to = if channel == "NAVER_TALK" { "al-2eGuGr5WQOnco1_V-FQ" } else { "010-1234-5678" };
         let body = json!({"type": "T", "body": "b", "channels": [{"channel": channel, "to": to}]});
-        assert_eq!(post(&http(), address, "/v1/messages", &body).await.unwrap().0, 202, "{channel}");
+        assert_eq!(post(&http, address, "/v1/messages", &body).await.unwrap().0, 202, "{channel}");
         until("the mock has it", async || {
             let list =
-                get(&http(), address, &format!("/v1/deliveries?status=SENT&provider=mock&channel={channel}")).await;
+                get(&http, address, &format!("/v1/deliveries?status=SENT&provider=mock&channel={channel}")).await;
             list.unwrap().1["items"].as_array().unwrap().len() == 1
         })
         .await;
@@ -497,8 +497,11 @@ async fn secrets_and_contents_are_in_no_log_and_no_metric() {
     until("all have ended", async || count(&url, OPEN).await == 0).await;
 
     let all = [&SECRETS[..], &PERSONAL].concat();
+    let operator = operator_to(&url).await;
     for path in ["/metrics", "/about", "/readyz", "/healthz"] {
-        let text = http.get(format!("http://{address}{path}")).send().await.unwrap().text().await.unwrap();
+        let answer = operator.get(format!("http://{address}{path}")).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{path}");
+        let text = answer.text().await.unwrap();
         clean(path, &text, &all);
     }
     // What providers answered is kept, and must not bring our secrets along.

@@ -81,10 +81,10 @@ async fn committed_is_delivered_and_rolled_back_never_existed() {
     body["clientMsgId"] = json!("order-1");
 
     let mut tx = orders.begin().await.unwrap();
-    enqueue(&mut tx, "default", &email("nobody@example.com")).await.unwrap();
+    enqueue(&mut tx, "test", &email("nobody@example.com")).await.unwrap();
     tx.rollback().await.unwrap();
     let mut tx = orders.begin().await.unwrap();
-    let request = enqueue(&mut tx, "default", &body).await.unwrap();
+    let request = enqueue(&mut tx, "test", &body).await.unwrap();
     assert!(request > 0);
     app.work().await;
     assert_eq!((messages(&app).await, app.smtp.records().len()), (0, 0), "not committed yet");
@@ -106,7 +106,7 @@ async fn committed_is_delivered_and_rolled_back_never_existed() {
 async fn what_can_never_be_right_is_refused_at_once() {
     let app = App::new().await;
     let mut orders = service(&app).await;
-    let id = app.hub.partner.partner_id.to_string();
+    let id = app.partner.partner_id.to_string();
     for name in [id.clone(), id.to_lowercase()] {
         enqueue(&mut orders, &name, &email("kim@example.com")).await.unwrap();
     }
@@ -123,8 +123,8 @@ async fn what_can_never_be_right_is_refused_at_once() {
         ("null", &good, "NE007", "E007 partner_unknown"),
         ("'resting'", &good, "NE008", "E008 partner_inactive"),
         (&format!("'{resting}'"), &good, "NE008", "E008 partner_inactive"),
-        ("'default'", "null", "NE001", "E001 body_empty"),
-        ("'default'", &large, "NE001", "E001 body_too_large"),
+        ("'test'", "null", "NE001", "E001 body_empty"),
+        ("'test'", &large, "NE001", "E001 body_too_large"),
     ] {
         let (code, message, told, hint) =
             refused(&mut orders, &format!("select notihub.enqueue({partner}, {message})")).await;
@@ -133,7 +133,7 @@ async fn what_can_never_be_right_is_refused_at_once() {
     let (_, message, ..) = refused(&mut orders, &format!("select notihub.enqueue(repeat('n', 200), {good})")).await;
     assert!(message.len() < 100, "a caller's words are cut: {message}");
     // What HTTP takes at its limit is taken here.
-    let fits = "select notihub.enqueue('default', jsonb_build_object('x', repeat('x', 1048576 - 9)))";
+    let fits = "select notihub.enqueue('test', jsonb_build_object('x', repeat('x', 1048576 - 9)))";
     sqlx::raw_sql(fits).execute(&mut orders).await.unwrap();
     assert_eq!(waiting(&app).await, 3);
     app.work().await;
@@ -146,7 +146,7 @@ async fn what_can_never_be_right_is_refused_at_once() {
 async fn the_role_can_do_nothing_else() {
     let app = App::new().await;
     let mut orders = service(&app).await;
-    enqueue(&mut orders, "default", &email("kim@example.com")).await.unwrap();
+    enqueue(&mut orders, "test", &email("kim@example.com")).await.unwrap();
     let ours = "select format('%I.%I', n.nspname, c.relname), c.relkind::text from pg_class c \
                 join pg_namespace n on n.oid = c.relnamespace where n.nspname in ('public', 'notihub') \
                 and c.relkind in ('r', 'p', 'v', 'm', 'S')";
@@ -192,7 +192,7 @@ async fn the_role_can_do_nothing_else() {
     let stranger = format!("create role stranger_{}; set role stranger_{0}", std::process::id());
     let mut conn = PgConnection::connect(&app.url).await.unwrap();
     sqlx::raw_sql(sqlx::AssertSqlSafe(stranger)).execute(&mut conn).await.unwrap();
-    assert_eq!(refused(&mut conn, "select notihub.enqueue('default', '{}')").await.0, "42501");
+    assert_eq!(refused(&mut conn, "select notihub.enqueue('test', '{}')").await.0, "42501");
     relay_all(&app).await;
     assert_eq!(messages(&app).await, 1);
     app.done().await;
@@ -254,8 +254,8 @@ async fn a_bad_body_is_kept_with_what_http_would_have_said() {
     for body in &bodies {
         let http = app.post("/v1/messages", body.clone()).await;
         assert!((400..500).contains(&http.status), "{}: {body}", http.text);
-        enqueue(&mut orders, "default", body).await.unwrap();
-        enqueue(&mut orders, "default", &email("kim@example.com")).await.unwrap();
+        enqueue(&mut orders, "test", body).await.unwrap();
+        enqueue(&mut orders, "test", &email("kim@example.com")).await.unwrap();
         expected.push(http.body);
     }
     let began = app.hub.metrics.intake_refused.with_label_values(&["E001"]).get();
@@ -279,7 +279,7 @@ async fn a_bad_body_is_kept_with_what_http_would_have_said() {
         assert!(told["enqueuedAt"].is_string() && told["refusedAt"].is_string() && told["requestId"].is_string());
     }
     assert!(app.hub.metrics.intake_refused.with_label_values(&["E001"]).get() > began);
-    assert!(app.get("/metrics").await.expect(200).text.contains("notihub_intake_refused_total{code=\"E005\"}"));
+    assert!(app.metrics().await.text.contains("notihub_intake_refused_total{code=\"E005\"}"));
     app.done().await;
 }
 
@@ -297,10 +297,10 @@ async fn a_repeated_request_is_one_message_whichever_way_it_comes() {
     for (key, text) in
         [("over-http", "same"), ("over-http", "other"), ("in-sql", "same"), ("in-sql", "same"), ("in-sql", "other")]
     {
-        enqueue(&mut orders, "default", &body(key, text)).await.unwrap();
+        enqueue(&mut orders, "test", &body(key, text)).await.unwrap();
     }
     relay_all(&app).await;
-    enqueue(&mut orders, "default", &body("in-sql", "same")).await.unwrap();
+    enqueue(&mut orders, "test", &body("in-sql", "same")).await.unwrap();
     relay_all(&app).await;
     app.post("/v1/messages", body("in-sql", "same")).await.expect(200);
     assert_eq!((messages(&app).await, waiting(&app).await), (2, 0));
@@ -325,7 +325,7 @@ async fn a_request_is_judged_as_of_when_it_was_enqueued() {
     let mut over = slack_post("over");
     over["expiresAt"] = json!("2027-03-05T00:20:00Z");
     for body in [due, over] {
-        enqueue(&mut orders, "default", &body).await.unwrap();
+        enqueue(&mut orders, "test", &body).await.unwrap();
     }
     // They came ten minutes before those times, which are ten minutes past.
     execute(&app, "update notihub.requests set enqueued_at = enqueued_at - interval '20 min'").await;
@@ -334,7 +334,7 @@ async fn a_request_is_judged_as_of_when_it_was_enqueued() {
     let findings = fsck::fsck(&app.hub.store, app.hub.clock.now(), |_, _, _| ()).await.unwrap();
     assert!(findings.len() == 2 && findings.iter().all(|f| f.invariant == "relayed"), "{findings:#?}");
     relay::measure(&app.hub).await.unwrap();
-    let told = app.get("/metrics").await.expect(200).text;
+    let told = app.metrics().await.text;
     assert!(told.contains("\nnotihub_sql_intake_waiting 2\n"), "{told}");
     let oldest = told.lines().find_map(|l| l.strip_prefix("notihub_sql_intake_oldest_seconds ")).unwrap();
     assert!((1200..1300).contains(&oldest.parse::<i64>().unwrap()), "{oldest}");
@@ -345,7 +345,7 @@ async fn a_request_is_judged_as_of_when_it_was_enqueued() {
     execute(&app, "update partners set status = 'ACTIVE'").await;
     assert_eq!(refusals(&app).await, Vec::<Value>::new());
     relay::measure(&app.hub).await.unwrap();
-    let told = app.get("/metrics").await.expect(200).text;
+    let told = app.metrics().await.text;
     assert!(
         told.contains("\nnotihub_sql_intake_waiting 0\n") && told.contains("\nnotihub_sql_intake_oldest_seconds 0\n")
     );
@@ -365,7 +365,7 @@ async fn relays_at_once_keep_each_partners_order() {
              jsonb_build_array(jsonb_build_object('channel', 'SLACK', 'to', 'ops'))))) from generate_series(1, {n}) n"
         )
     };
-    for (partner, n) in [("default", 1200), ("few", 30)] {
+    for (partner, n) in [("test", 1200), ("few", 30)] {
         sqlx::raw_sql(sqlx::AssertSqlSafe(many(partner, n))).execute(&mut orders).await.unwrap();
     }
     relay::relay(&app.hub, &mut relay::Relay::default()).await.unwrap();
@@ -383,7 +383,7 @@ async fn relays_at_once_keep_each_partners_order() {
     }
     let in_order = "select array_agg(kind order by message_id) from messages m join partners p using (partner_id) \
                     where p.name = $1";
-    for (partner, n) in [("default", 1200), ("few", 30)] {
+    for (partner, n) in [("test", 1200), ("few", 30)] {
         let kinds: Vec<String> = sqlx::query_scalar(in_order).bind(partner).fetch_one(&app.db().await).await.unwrap();
         assert!(kinds == (1..=n).map(|n| format!("N{n}")).collect::<Vec<_>>(), "{partner}: {kinds:?}");
     }
@@ -396,14 +396,14 @@ async fn a_partner_has_one_relay_at_a_time() {
     let app = App::new().await;
     let other = partner(&app, "other").await.partner_id;
     let mut orders = service(&app).await;
-    for partner in ["default", "default", "other"] {
+    for partner in ["test", "test", "other"] {
         enqueue(&mut orders, partner, &slack_post("x")).await.unwrap();
     }
     let none = notihub::id::Tsid(0);
     let mut first = app.hub.store.begin_intake().await.unwrap();
     let taken = store::sql_intake::take(&mut *first, none, &[other], 500).await.unwrap();
     assert_eq!(taken.len(), 2, "all but those of the partner passed over");
-    enqueue(&mut orders, "default", &slack_post("later")).await.unwrap();
+    enqueue(&mut orders, "test", &slack_post("later")).await.unwrap();
     relay_all(&app).await;
     assert_eq!((messages(&app).await, waiting(&app).await), (1, 3), "only the other's");
     first.rollback().await.unwrap();
@@ -425,7 +425,7 @@ async fn one_that_the_database_refuses_holds_up_no_other() {
     };
     execute(&app, "alter table messages add constraint ck_test check (kind not like 'BAD%')").await;
     for n in 0..3 {
-        enqueue(&mut orders, "default", &kind(&format!("BAD{n}"))).await.unwrap();
+        enqueue(&mut orders, "test", &kind(&format!("BAD{n}"))).await.unwrap();
     }
     let mut relay = relay::Relay::default();
     let mut failed = 0;
@@ -439,7 +439,7 @@ async fn one_that_the_database_refuses_holds_up_no_other() {
     assert_eq!((app.slack.records().len(), waiting(&app).await), (1, 3), "work goes on beside it");
 
     for n in 0..3 {
-        enqueue(&mut orders, "default", &kind(&format!("GOOD{n}"))).await.unwrap();
+        enqueue(&mut orders, "test", &kind(&format!("GOOD{n}"))).await.unwrap();
     }
     relay_all(&app).await;
     assert_eq!((messages(&app).await, waiting(&app).await), (4, 0));
@@ -461,7 +461,7 @@ async fn refused_requests_are_listed_and_forgotten() {
     let mut orders = service(&app).await;
     let mut ids = Vec::new();
     for n in 0..5 {
-        ids.push(enqueue(&mut orders, "default", &json!({"clientMsgId": format!("k{n}")})).await.unwrap().to_string());
+        ids.push(enqueue(&mut orders, "test", &json!({"clientMsgId": format!("k{n}")})).await.unwrap().to_string());
     }
     enqueue(&mut orders, "careful", &json!({})).await.unwrap();
     relay_all(&app).await;

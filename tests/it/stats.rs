@@ -36,7 +36,7 @@ async fn daily(app: &App, query: &str) -> Vec<String> {
     let told = app.get(&format!("/v1/stats/daily?{query}")).await.expect(200).body;
     assert_eq!((&told["code"], &told["timeZone"]), (&json!("0000"), &json!("Asia/Seoul")));
     let items = told["items"].as_array().unwrap();
-    assert!(items.iter().all(|item| item["partnerId"] == app.hub.partner.partner_id.to_string()));
+    assert!(items.iter().all(|item| item["partnerId"] == app.partner.partner_id.to_string()));
     items.iter().map(line).collect()
 }
 
@@ -67,7 +67,7 @@ async fn findings(app: &App) -> Vec<String> {
 
 /// As a worker holds it before the call.
 async fn take_one(app: &App) -> Held {
-    let (hub, shard) = (&app.hub, app.hub.partner.shard);
+    let (hub, shard) = (&app.hub, app.partner.shard);
     let lanes = Lane::all_of(&hub.providers.channels());
     let looks: Vec<Look> =
         lanes.into_iter().map(|lane| Look { place: (shard, lane), mark: DateTime::UNIX_EPOCH, take: 1 }).collect();
@@ -81,7 +81,7 @@ async fn lose(app: &App) {
         "update deliveries set lease_until = clock_timestamp() - interval '1 second' where status = 'PROCESSING'",
     )
     .await;
-    assert_eq!(reap(&app.hub, &mut Reaper::default(), &[app.hub.partner.shard]).await.unwrap(), 1);
+    assert_eq!(reap(&app.hub, &mut Reaper::default(), &[app.partner.shard]).await.unwrap(), 1);
 }
 
 /// To so many seconds after the midnight of Seoul that ends the first day.
@@ -212,15 +212,15 @@ async fn only_who_keeps_the_fence_counts() {
 #[tokio::test]
 async fn each_partner_has_its_own_days() {
     let app = App::new().await;
-    let mut theirs = Partner::new(app.hub.next_id(), "theirs".into(), app.hub.partner.shard);
+    let mut theirs = Partner::new(app.hub.next_id(), "theirs".into(), app.partner.shard);
     theirs.time_zone = "America/New_York".into();
-    let mut others = Partner::new(app.hub.next_id(), "others".into(), app.hub.partner.shard + 1);
+    let mut others = Partner::new(app.hub.next_id(), "others".into(), app.partner.shard + 1);
     others.time_zone = "UTC".into();
     for partner in [&theirs, &others] {
         assert!(store::partner::insert(app.hub.store.api(), partner, app.hub.clock.now()).await.unwrap());
     }
     for n in 0..6 {
-        let partner = [&app.hub.partner, &theirs, &others][n % 3];
+        let partner = [&*app.partner, &theirs, &others][n % 3];
         post_as(&app, partner, &email(&format!("no{n}@example.com"))).await;
     }
     post_as(&app, &theirs, &email("bounce@example.com")).await;
@@ -366,7 +366,7 @@ async fn fsck_recounts() {
     post(&app, email("kim@example.com")).await;
     app.work().await;
     rollup(&app.hub).await.unwrap();
-    let me = app.hub.partner.partner_id;
+    let me = app.partner.partner_id;
     assert_eq!(findings(&app).await, [""; 0]);
     for (wrong, told) in [
         (
@@ -454,7 +454,7 @@ async fn days_can_be_asked_for() {
     assert_eq!((&told["from"], &told["to"]), (&json!("2027-03-07"), &json!("2027-03-13")));
     assert_eq!(
         told["items"][0],
-        json!({"partnerId": app.hub.partner.partner_id.to_string(), "date": "2027-03-13", "type": "EMAIL", "total": 1,
+        json!({"partnerId": app.partner.partner_id.to_string(), "date": "2027-03-13", "type": "EMAIL", "total": 1,
             "success": 1, "failed": 0, "undetermined": 0})
     );
     for query in [

@@ -243,6 +243,13 @@ impl App {
         Answer::read(request).await
     }
 
+    /// What machines that watch read.
+    pub async fn metrics(&self) -> Answer {
+        flow::sign_in::keep_keys(&self.hub).await.expect("signing keys");
+        let token = self.staff(Role::Operator).await;
+        self.ask(&token, "GET", "/metrics", None).await.expect(200)
+    }
+
     /// Another partner, signed in.
     pub async fn partner(&self, change: Change) -> (Partner, Credentials, String) {
         let (partner, credentials) = create_partner(&self.hub, change).await;

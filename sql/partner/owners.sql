@@ -1,0 +1,2 @@
+-- All partners and where they live.
+select partner_id, shard from partners

@@ -1,0 +1,108 @@
+//! The API's own description, OpenAPI 3.1: what `routes()` registers, and what all operations have in common.
+
+use std::sync::LazyLock;
+
+use axum::http::{HeaderValue, StatusCode, header};
+use utoipa::openapi::path::{Operation, ParameterIn};
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::{ContentBuilder, Header, License, Object, Ref, RefOr, ResponseBuilder, Tag, Type};
+use utoipa::{OpenApi, ToSchema as _};
+
+use super::error::{Answer, ProblemBody};
+use super::request::{Query, ok};
+
+const ABOUT: &str = "A self-hosted notification hub. Every answer has `X-Request-Id`; every error is \
+    `application/problem+json` with a `code` and a `reason`, which `GET /v1/errors` explains.";
+
+#[derive(OpenApi)]
+#[openapi(components(schemas(ProblemBody)))]
+struct Common;
+
+/// The document. The same for every hub of this version.
+pub static DOCUMENT: LazyLock<serde_json::Value> = LazyLock::new(|| {
+    let mut document = super::routes().into_openapi();
+    document.merge(Common::openapi());
+    document.info.title = "notihub".into();
+    document.info.description = Some(ABOUT.into());
+    document.info.version = env!("CARGO_PKG_VERSION").into();
+    document.info.license = Some(License::builder().name("Apache-2.0").identifier(Some("Apache-2.0")).build());
+    document.tags =
+        Some(TAGS.map(|(name, description)| Tag::builder().name(name).description(Some(description)).build()).to_vec());
+    let bearer = Http::builder().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
+    document.components.get_or_insert_default().add_security_scheme("bearer", SecurityScheme::Http(bearer));
+    for item in document.paths.paths.values_mut() {
+        let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
+        operations.into_iter().flatten().for_each(tell_common);
+    }
+    serde_json::to_value(document).unwrap_or_default()
+});
+
+const TAGS: [(&str, &str); 7] = [
+    ("sign-in", "a client's secret for tokens"),
+    ("messages", "post messages, and look at what became of them"),
+    ("deliveries", "one message to one recipient over one channel"),
+    ("notifications", "the same in seed 003's words"),
+    ("partners", "for admins: who may post, and how much; keys; what was done by whom"),
+    ("reference", "for whoever writes a client"),
+    ("operations", "for machines that watch"),
+];
+
+/// The answers that an operation gives because of what it is, not what it does; what it says itself stands.
+fn tell_common(operation: &mut Operation) {
+    let parameters = operation.parameters.iter().flatten();
+    let in_path = parameters.clone().any(|p| matches!(p, RefOr::T(p) if p.parameter_in == ParameterIn::Path));
+    let has_body = operation.request_body.is_some();
+    let names_partner = parameters.clone().any(|p| matches!(p, RefOr::T(p) if p.name == "partnerId"));
+    let signs_in_now = operation.tags.iter().flatten().any(|tag| tag == "sign-in");
+    let signs_in = operation.security.is_some() || signs_in_now;
+    let common = [
+        (true, 400, "the request cannot be read"),
+        (signs_in, 401, "not signed in"),
+        (signs_in, 403, "signed in, and not permitted"),
+        (in_path || names_partner || signs_in_now, 404, "there is nothing under this address that you may see"),
+        (has_body, 408, "the body did not arrive in time"),
+        (has_body, 409, "the same key with a different request"),
+        (has_body, 413, "the body is too large"),
+        (true, 414, "the address is too long"),
+        (has_body, 415, "the body is not declared as JSON in UTF-8"),
+        (has_body, 422, "the request can be read, and is not right"),
+        (signs_in, 429, "the request limit is exceeded"),
+        (true, 500, "something is wrong on our side"),
+        (true, 503, "not available at present"),
+    ];
+    for (_, status, description) in common.into_iter().filter(|row| row.0) {
+        let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name(ProblemBody::name()))).build();
+        let answer = ResponseBuilder::new().description(description).content("application/problem+json", problem);
+        let answer = match status {
+            429 | 503 => answer.header("Retry-After", header_of(Type::Integer, "seconds to wait")),
+            _ => answer,
+        };
+        operation.responses.responses.entry(status.to_string()).or_insert_with(|| answer.build().into());
+    }
+    for answer in operation.responses.responses.values_mut() {
+        if let RefOr::T(answer) = answer {
+            answer
+                .headers
+                .insert("X-Request-Id".into(), header_of(Type::String, "names this request in our log").into());
+        }
+    }
+}
+
+fn header_of(kind: Type, description: &str) -> Header {
+    let mut header = Header::new(Object::with_type(kind));
+    header.description = Some(description.into());
+    header
+}
+
+/// This document
+///
+/// OpenAPI 3.1.
+#[utoipa::path(get, path = "/openapi.json", operation_id = "getOpenApi", tag = "reference",
+    responses((status = 200, description = "the document", body = Object)))]
+pub async fn get(query: Query) -> Answer {
+    query.close()?;
+    let mut response = ok(StatusCode::OK, &*DOCUMENT);
+    // It changes with the program alone.
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=300"));
+    Ok(response)
+}

@@ -1,0 +1,221 @@
+//! What callers post, as the document tells it. These are never made: the strict reader in `model::intake` reads bodies,
+//! finds every fault at once, and knows rules that a schema cannot tell (a subject that only e-mail needs, destinations
+//! that an operator configured). Lengths that the reader counts in bytes are told in characters, the most there can be.
+
+#![expect(dead_code, reason = "only described, never made")]
+
+use serde_json::{Map, Value};
+use utoipa::{IntoParams, ToSchema};
+
+use super::shape::{PriorityWord, metadata};
+
+/// The header that means the same as `clientMsgId`.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+pub struct Key {
+    /// The same as `clientMsgId`, for clients that have no place for it in the body.
+    #[param(rename = "Idempotency-Key", min_length = 1, max_length = 128, pattern = r"^[!-~]+$")]
+    key: Option<String>,
+}
+
+/// A message: what, to whom, over which channels, when.
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(examples(
+    json!({
+        "clientMsgId": "order-2026-1234-paid", "type": "ORDER_COMPLETED", "title": "Paid", "body": "Thank you.",
+        "channels": [
+            {"channel": "EMAIL", "to": "kim@example.com", "html": "<p>Thank you.</p>"},
+            {"channel": "SLACK", "to": "ops", "body": "Order 1234 is paid."},
+        ],
+        "metadata": {"orderId": "1234"},
+    }),
+    json!({
+        "type": "NEWS", "priority": "BULK", "title": "News", "body": "There is news.",
+        "recipients": [{"id": "u-1", "email": "kim@example.com"}, {"id": "u-2", "email": "lee@example.com"}],
+        "channels": [{"channel": "EMAIL"}],
+    }),
+))]
+pub struct NewMessage {
+    /// The partner's own key. The same key with the same message is stored once; with another message it is refused.
+    #[schema(min_length = 1, max_length = 128)]
+    client_msg_id: Option<String>,
+    /// The partner's own word for this kind of message.
+    #[serde(rename = "type")]
+    #[schema(max_length = 64, pattern = r"^[A-Za-z0-9_.:-]+$", examples("ORDER_COMPLETED"))]
+    kind: String,
+    /// NORMAL when not given.
+    priority: Option<PriorityWord>,
+    /// The subject of e-mails that have none of their own. One line.
+    #[schema(min_length = 1, max_length = 250)]
+    title: Option<String>,
+    /// The text for channels that have none of their own; at most 64 KiB.
+    #[schema(min_length = 1, max_length = 65536)]
+    body: Option<String>,
+    /// Each entry is a way out; at most 10,000 deliveries in all.
+    #[schema(min_items = 1, max_items = 50)]
+    channels: Vec<NewChannel>,
+    /// Whom channels without `to` reach.
+    recipients: Option<Vec<NewRecipient>>,
+    /// Not before this time, at most 60 days ahead; RFC 3339 with offset.
+    #[schema(format = DateTime)]
+    scheduled_at: Option<String>,
+    /// Worthless from this time on; RFC 3339 with offset, after `scheduledAt`.
+    #[schema(format = DateTime)]
+    expires_at: Option<String>,
+    #[schema(schema_with = metadata, required = false)]
+    metadata: Map<String, Value>,
+}
+
+/// A way out: the channel, and what it needs.
+#[derive(ToSchema)]
+#[serde(untagged)]
+pub enum NewChannel {
+    Email(NewEmail),
+    Slack(NewSlackPost),
+}
+
+/// E-mail. A subject is needed, here or as the message's title; a body, here or in the message.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewEmail {
+    #[schema(inline)]
+    channel: EmailWord,
+    /// Addresses: `local@domain.tld`, ASCII, without a name. Not given: the e-mail addresses of `recipients`.
+    to: Option<To>,
+    /// One line.
+    #[schema(min_length = 1, max_length = 250)]
+    subject: Option<String>,
+    #[schema(min_length = 1, max_length = 65536)]
+    body: Option<String>,
+    /// Beside the plain text; at most 256 KiB.
+    #[schema(min_length = 1, max_length = 262144)]
+    html: Option<String>,
+}
+
+/// A post to a Slack destination.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewSlackPost {
+    #[schema(inline)]
+    channel: SlackWord,
+    /// Names of destinations that the operator configured.
+    to: To,
+    /// Kept with the message; Slack has no subject.
+    #[schema(min_length = 1, max_length = 250)]
+    subject: Option<String>,
+    #[schema(min_length = 1, max_length = 40000)]
+    body: Option<String>,
+    /// Block Kit, passed on as it is.
+    #[schema(max_items = 50)]
+    blocks: Option<Vec<Block>>,
+}
+
+#[derive(ToSchema)]
+pub enum EmailWord {
+    #[serde(rename = "EMAIL")]
+    Email,
+}
+
+#[derive(ToSchema)]
+pub enum SlackWord {
+    #[serde(rename = "SLACK")]
+    Slack,
+}
+
+/// One recipient, or several.
+#[derive(ToSchema)]
+#[serde(untagged)]
+pub enum To {
+    One(Address),
+    Several(Addresses),
+}
+
+#[derive(ToSchema)]
+#[schema(min_length = 1, max_length = 254)]
+pub struct Address(String);
+
+#[derive(ToSchema)]
+#[schema(min_items = 1, max_items = 10000)]
+pub struct Addresses(Vec<Address>);
+
+/// A block of Slack's Block Kit, with whatever else its type has.
+#[derive(ToSchema)]
+pub struct Block {
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+/// A person, with the addresses channels may need.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewRecipient {
+    /// The partner's own name for the person; not stored.
+    #[schema(min_length = 1, max_length = 128)]
+    id: Option<String>,
+    #[schema(min_length = 1, max_length = 254)]
+    email: Option<String>,
+}
+
+/// Messages that are stored together.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(examples(json!({"messages": [
+    {"clientMsgId": "a-1", "type": "A", "body": "one", "channels": [{"channel": "SLACK", "to": "ops"}]},
+    {"clientMsgId": "a-2", "type": "A", "body": "two", "channels": [{"channel": "SLACK", "to": ["ops"]}]},
+]})))]
+pub struct NewBatch {
+    #[schema(min_items = 1, max_items = 1000)]
+    messages: Vec<NewMessage>,
+}
+
+/// The short form of seed 003, or a message in full.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[schema(examples(json!({
+    "type": "ORDER_COMPLETED", "title": "Paid", "message": "Thank you.", "recipient": "kim@example.com",
+    "channels": ["EMAIL", "SLACK"],
+})))]
+pub enum NewNotification {
+    Short(ShortNotification),
+    Full(NewMessage),
+}
+
+/// A title and a text to one recipient, by e-mail, to the operators' Slack destination, or both.
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ShortNotification {
+    /// The partner's own key, as in a message.
+    #[schema(min_length = 1, max_length = 128)]
+    client_msg_id: Option<String>,
+    /// The partner's own word for this kind of message.
+    #[serde(rename = "type")]
+    #[schema(max_length = 64, pattern = r"^[A-Za-z0-9_.:-]+$")]
+    kind: String,
+    /// NORMAL when not given.
+    priority: Option<PriorityWord>,
+    /// One line; e-mail needs it.
+    #[schema(min_length = 1, max_length = 250)]
+    title: Option<String>,
+    #[schema(min_length = 1, max_length = 65536)]
+    message: String,
+    /// An e-mail address; e-mail needs it.
+    #[schema(min_length = 1, max_length = 254)]
+    recipient: Option<String>,
+    #[schema(min_items = 1, max_items = 50)]
+    channels: Vec<ShortChannel>,
+    #[schema(format = DateTime)]
+    scheduled_at: Option<String>,
+    #[schema(format = DateTime)]
+    expires_at: Option<String>,
+    #[schema(schema_with = metadata, required = false)]
+    metadata: Map<String, Value>,
+}
+
+#[derive(ToSchema)]
+pub enum ShortChannel {
+    #[serde(rename = "EMAIL")]
+    Email,
+    #[serde(rename = "SLACK")]
+    Slack,
+}
