@@ -2,4 +2,4 @@
 with attempts as (
   update attempts set detail = null where shard = $1 and message_id = $2 and no = any($3) and detail is not null
 )
-update deliveries set recipient = 'erased' where shard = $1 and message_id = $2 and no = any($3)
+update deliveries set recipient = 'erased', written = null where shard = $1 and message_id = $2 and no = any($3)

@@ -3,14 +3,15 @@
 
 use std::collections::BTreeSet;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
 use crate::model::delivery::{Outcome, Status};
 use crate::model::message::{Content, Detail};
+use crate::model::phone;
 use crate::model::role::Administering;
-use crate::store::{self, audit::Deed, delivery, message};
+use crate::store::{self, audit::Deed, delivery, message, sql_intake};
 
 use super::sweep::end;
 
@@ -38,11 +39,16 @@ pub async fn erase(
     mut progress: impl FnMut(u64),
 ) -> Result<Erased> {
     let forms = forms(recipient);
+    if recipient.trim().chars().count() < 6 {
+        let why = "an address of at least six characters is needed: anything shorter is in everybody's texts";
+        return Err(Error::Setup(why.into()));
+    }
     let mut erased = Erased::default();
     let mut conn = hub.store.auditing().await?;
     let mut held: BTreeSet<(i16, Tsid)> =
         message::holding(&mut conn, partner, &forms, &patterns(&forms)).await?.into_iter().collect();
     held.extend(sealed_holding(hub, partner, &forms).await?);
+    sql_intake::erase(&mut conn, partner, &patterns(&forms)).await?;
     for (n, (shard, message_id)) in held.into_iter().enumerate() {
         erase_from(hub, shard, message_id, &forms, &mut erased).await?;
         if n % 1_000 == 999 {
@@ -69,20 +75,49 @@ pub async fn erase(
     Ok(erased)
 }
 
-/// The address in every form in which it may stand somewhere.
+/// The address in every form in which it may stand somewhere: a phone number is kept as E.164, and written in many ways.
 fn forms(recipient: &str) -> Vec<String> {
-    vec![recipient.to_owned()]
+    let recipient = recipient.trim();
+    let mut forms = vec![recipient.to_owned()];
+    if let Ok(number) = phone::parse(recipient, "KR") {
+        if let Some(national) = number.strip_prefix("+82").map(|rest| format!("0{rest}")) {
+            let (head, tail) = national.split_at(3);
+            let (middle, end) = tail.split_at(tail.len().saturating_sub(4));
+            forms.extend([" ", "-", "."].map(|between| [head, middle, end].join(between)));
+            forms.extend([" ", "-"].map(|between| ["+82", &head[1..], middle, end].join(between)));
+            forms.push(national);
+        }
+        forms.push(number.trim_start_matches('+').to_owned());
+        forms.push(number);
+    }
+    forms.sort();
+    forms.dedup();
+    forms
 }
 
-/// As patterns for `like`: anywhere in a text, taken literally.
+/// As regular expressions of PostgreSQL: the form itself, not as a part of a longer address; in JSON a line break before it
+/// is written \\n.
 fn patterns(forms: &[String]) -> Vec<String> {
-    let literal = |form: &String| form.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
-    forms.iter().map(|form| format!("%{}%", literal(form))).collect()
+    let literal = |c: char| if c.is_ascii_alphanumeric() { c.to_string() } else { format!("\\{c}") };
+    let pattern = |form: &String| {
+        let form: String = form.chars().map(literal).collect();
+        format!(r"((?<![[:alnum:]._%+-])|(?<=\\[nrtbf])){form}(?![[:alnum:]-]|\.[[:alnum:]])")
+    };
+    forms.iter().map(pattern).collect()
 }
 
+/// The same of a text in memory.
 fn holds(text: &str, forms: &[String]) -> bool {
     let text = text.to_lowercase();
-    forms.iter().any(|form| text.contains(&form.to_lowercase()))
+    let alone = |at: usize, form: &str| {
+        let (before, after) = (&text[..at], &text[at + form.len()..]);
+        let escaped = before.ends_with(['n', 'r', 't', 'b', 'f']) && before[..before.len() - 1].ends_with('\\');
+        let joined = before.ends_with(|c: char| c.is_alphanumeric() || "._%+-".contains(c));
+        let goes_on = after.starts_with(|c: char| c.is_alphanumeric() || c == '-')
+            || after.strip_prefix('.').is_some_and(|rest| rest.starts_with(char::is_alphanumeric));
+        (escaped || !joined) && !goes_on
+    };
+    forms.iter().map(|form| form.to_lowercase()).any(|form| text.match_indices(&form).any(|(at, _)| alone(at, &form)))
 }
 
 /// Sealed content can only be searched by whoever opens it.
@@ -106,7 +141,7 @@ async fn erase_from(hub: &Hub, shard: i16, message_id: Tsid, forms: &[String], e
     let Some(row) = message::lock(&mut tx, shard, message_id).await? else { return Ok(()) };
     tx.rollback().await?;
     // What waits is not sent any more.
-    let mine = |no: i16, all: &[delivery::Addressed]| all.iter().any(|d| d.no == no && is_theirs(&d.recipient, forms));
+    let mine = |no: i16, all: &[delivery::Addressed]| all.iter().any(|d| d.no == no && is_theirs(d, forms));
     let all = delivery::contents(hub.store.api(), shard, message_id).await?;
     let open = delivery::open(hub.store.api(), row.partner_id, shard, message_id).await?;
     let waiting: Vec<_> =
@@ -117,7 +152,7 @@ async fn erase_from(hub: &Hub, shard: i16, message_id: Tsid, forms: &[String], e
     let Some(row) = message::lock(&mut tx, shard, message_id).await? else { return Ok(()) };
     let all = delivery::contents(&mut *tx, shard, message_id).await?;
     let (settled, held): (Vec<_>, Vec<_>) =
-        all.iter().filter(|d| is_theirs(&d.recipient, forms)).partition(|d| d.status.is_settled());
+        all.iter().filter(|d| is_theirs(d, forms)).partition(|d| d.status.is_settled());
     erased.in_flight += held.len() as u64;
     let nos: Vec<i16> = settled.iter().map(|d| d.no).collect();
     let gone = |d: &delivery::Addressed| d.recipient == ERASED || nos.contains(&d.no);
@@ -141,8 +176,9 @@ async fn erase_from(hub: &Hub, shard: i16, message_id: Tsid, forms: &[String], e
     Ok(())
 }
 
-fn is_theirs(recipient: &str, forms: &[String]) -> bool {
-    forms.iter().any(|form| form.eq_ignore_ascii_case(recipient))
+fn is_theirs(d: &delivery::Addressed, forms: &[String]) -> bool {
+    let is = |address: &str| forms.iter().any(|form| form.eq_ignore_ascii_case(address));
+    is(&d.recipient) || d.written.as_deref().is_some_and(is)
 }
 
 fn blank(detail: &mut Detail, only_theirs: &[bool], whole: bool, forms: &[String]) {

@@ -19,7 +19,9 @@ pub async fn spend(hub: &Hub, partner: &Partner, cost: i32) -> Result<Standing> 
     let limit = partner.rate_limit_tps;
     let rate = hub.rate_of(partner.partner_id);
     let too_many = || {
-        let detail = if cost > limit {
+        // A batch's first message was counted with its request.
+        let detail = if cost > 1 && cost >= limit {
+            let cost = cost + 1;
             format!("this is {cost} messages at once; your limit is {limit} a second: send fewer at once")
         } else {
             format!("your limit is {limit} requests a second; a batch counts each of its messages")

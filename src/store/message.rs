@@ -150,7 +150,8 @@ pub async fn rewrite(
     Ok(())
 }
 
-/// Messages that say something of a person. `forms` are its address in every form, `patterns` the same for `like`.
+/// Messages that say something of a person. `forms` are its address in every form, `patterns` the same as regular
+/// expressions.
 pub async fn holding(
     conn: &mut Conn,
     partner: Option<Tsid>,
