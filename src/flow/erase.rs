@@ -24,7 +24,7 @@ pub struct Erased {
     pub messages: u64,
     /// Of the deliveries, those that had not been sent yet.
     pub canceled: u64,
-    /// Being sent just now, and so left as they are.
+    /// Being sent just now, or to be sent yet to others: left as they are.
     pub in_flight: u64,
     /// Rows that hold the address yet, by table.
     pub left: Vec<(String, u64)>,
@@ -43,11 +43,14 @@ pub async fn erase(
         let why = "an address of at least six characters is needed: anything shorter is in everybody's texts";
         return Err(Error::Setup(why.into()));
     }
+    // What begins is in the log, however it ends.
+    let begun = Deed { action: "partner.erase.begin".into(), partner_id: partner, ..Deed::default() };
+    store::audit::insert(hub.store.api(), hub.next_id(), hub.clock.now(), permit.actor(), &begun).await?;
     let mut erased = Erased::default();
     let mut conn = hub.store.auditing().await?;
     let mut held: BTreeSet<(i16, Tsid)> =
         message::holding(&mut conn, partner, &forms, &patterns(&forms)).await?.into_iter().collect();
-    held.extend(sealed_holding(hub, partner, &forms).await?);
+    held.extend(sealed_holding(hub, partner, &forms).await?.messages);
     sql_intake::erase(&mut conn, partner, &patterns(&forms)).await?;
     for (n, (shard, message_id)) in held.into_iter().enumerate() {
         erase_from(hub, shard, message_id, &forms, &mut erased).await?;
@@ -55,18 +58,10 @@ pub async fn erase(
             progress(erased.deliveries);
         }
     }
-    // Only of the partner asked for is it promised; what others hold is theirs.
-    erased.left = match partner {
-        None => store::fsck::traces(&mut conn, &patterns(&forms)).await?,
-        Some(_) => {
-            let left = message::holding(&mut conn, partner, &forms, &patterns(&forms)).await?.len() as u64;
-            vec![("messages".to_owned(), left)]
-        }
-    };
-    let sealed = sealed_holding(hub, partner, &forms).await?.len() as u64;
-    if sealed > 0 {
-        erased.left.push(("messages, sealed".into(), sealed));
-    }
+    erased.left = store::fsck::traces(&mut conn, &patterns(&forms), partner).await?;
+    let sealed = sealed_holding(hub, partner, &forms).await?;
+    erased.left.push(("messages, sealed".into(), sealed.messages.len() as u64));
+    erased.left.push(("messages that do not open (--master-key)".into(), sealed.unopened));
     // The log says that somebody was erased, and not who.
     let told =
         serde_json::json!({"deliveries": erased.deliveries, "messages": erased.messages, "inFlight": erased.in_flight});
@@ -90,6 +85,7 @@ fn forms(recipient: &str) -> Vec<String> {
         forms.push(number.trim_start_matches('+').to_owned());
         forms.push(number);
     }
+    forms.iter_mut().for_each(|form| *form = form.to_lowercase());
     forms.sort();
     forms.dedup();
     forms
@@ -101,7 +97,7 @@ fn patterns(forms: &[String]) -> Vec<String> {
     let literal = |c: char| if c.is_ascii_alphanumeric() { c.to_string() } else { format!("\\{c}") };
     let pattern = |form: &String| {
         let form: String = form.chars().map(literal).collect();
-        format!(r"((?<![[:alnum:]._%+-])|(?<=\\[nrtbf])){form}(?![[:alnum:]-]|\.[[:alnum:]])")
+        format!(r"((?<![A-Za-z0-9._%+-])|(?<=\\[nrtbf])){form}(?![A-Za-z0-9-]|\.[A-Za-z0-9])")
     };
     forms.iter().map(pattern).collect()
 }
@@ -112,28 +108,42 @@ fn holds(text: &str, forms: &[String]) -> bool {
     let alone = |at: usize, form: &str| {
         let (before, after) = (&text[..at], &text[at + form.len()..]);
         let escaped = before.ends_with(['n', 'r', 't', 'b', 'f']) && before[..before.len() - 1].ends_with('\\');
-        let joined = before.ends_with(|c: char| c.is_alphanumeric() || "._%+-".contains(c));
-        let goes_on = after.starts_with(|c: char| c.is_alphanumeric() || c == '-')
-            || after.strip_prefix('.').is_some_and(|rest| rest.starts_with(char::is_alphanumeric));
+        let joined = before.ends_with(|c: char| c.is_ascii_alphanumeric() || "._%+-".contains(c));
+        let goes_on = after.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '-')
+            || after.strip_prefix('.').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_alphanumeric()));
         (escaped || !joined) && !goes_on
     };
     forms.iter().map(|form| form.to_lowercase()).any(|form| text.match_indices(&form).any(|(at, _)| alone(at, &form)))
 }
 
 /// Sealed content can only be searched by whoever opens it.
-async fn sealed_holding(hub: &Hub, partner: Option<Tsid>, forms: &[String]) -> Result<Vec<(i16, Tsid)>> {
-    let (mut found, mut after) = (Vec::new(), Tsid(0));
-    loop {
-        let rows = message::sealed(hub.store.api(), partner, after, limits::HOUSEKEEPING_BATCH).await?;
-        let Some(last) = rows.last() else { return Ok(found) };
-        after = last.message_id;
-        for row in rows {
-            let detail = message::read_detail(&hub.keyring, row.message_id, &row.detail)?;
-            if holds(&serde_json::to_string(&detail).unwrap_or_default(), forms) {
-                found.push((row.shard, row.message_id));
+struct SealedHolding {
+    messages: Vec<(i16, Tsid)>,
+    /// Do not open here: nobody knows what they hold.
+    unopened: u64,
+}
+
+async fn sealed_holding(hub: &Hub, partner: Option<Tsid>, forms: &[String]) -> Result<SealedHolding> {
+    let mut found = SealedHolding { messages: Vec::new(), unopened: 0 };
+    let mut conn = hub.store.auditing().await?;
+    for shard in store::partner::shards(hub.store.api()).await? {
+        let mut after = Tsid(0);
+        loop {
+            let rows = message::sealed(&mut conn, shard, partner, after, limits::HOUSEKEEPING_BATCH).await?;
+            let Some(last) = rows.last() else { break };
+            after = last.message_id;
+            for row in rows {
+                match message::read_detail(&hub.keyring, row.message_id, &row.detail) {
+                    Ok(detail) if holds(&serde_json::to_string(&detail).unwrap_or_default(), forms) => {
+                        found.messages.push((row.shard, row.message_id));
+                    }
+                    Ok(_) => (),
+                    Err(_) => found.unopened += 1,
+                }
             }
         }
     }
+    Ok(found)
 }
 
 async fn erase_from(hub: &Hub, shard: i16, message_id: Tsid, forms: &[String], erased: &mut Erased) -> Result<()> {
@@ -164,7 +174,12 @@ async fn erase_from(hub: &Hub, shard: i16, message_id: Tsid, forms: &[String], e
             of.peek().is_some() && of.all(gone)
         })
         .collect();
-    blank(&mut detail, &only_theirs, all.iter().all(gone), forms);
+    // What is to be sent yet is left as it is: nobody gets an empty message.
+    let needed: Vec<bool> = (0..detail.contents.len())
+        .map(|n| all.iter().any(|d| !d.status.is_settled() && usize::try_from(d.content) == Ok(n)))
+        .collect();
+    let open = blank(&mut detail, &only_theirs, &needed, all.iter().all(gone), forms);
+    erased.in_flight += open;
     let sealed = message::is_sealed(&row.detail);
     let text = message::write_detail(&hub.keyring, message_id, &detail, sealed)?;
     let key = row.client_msg_id.map(|key| if holds(&key, forms) { format!("{ERASED}-{message_id}") } else { key });
@@ -181,11 +196,15 @@ fn is_theirs(d: &delivery::Addressed, forms: &[String]) -> bool {
     is(&d.recipient) || d.written.as_deref().is_some_and(is)
 }
 
-fn blank(detail: &mut Detail, only_theirs: &[bool], whole: bool, forms: &[String]) {
-    for (content, theirs) in detail.contents.iter_mut().zip(only_theirs) {
+/// Takes out what is theirs; says how many contents had to be left because they are to be sent yet.
+fn blank(detail: &mut Detail, only_theirs: &[bool], needed: &[bool], whole: bool, forms: &[String]) -> u64 {
+    let mut left = 0;
+    for ((content, theirs), needed) in detail.contents.iter_mut().zip(only_theirs).zip(needed) {
         let names_them = serde_json::to_string(content).is_ok_and(|text| holds(&text, forms));
-        if *theirs || names_them {
-            *content = Content::default();
+        match (*theirs || names_them, *needed) {
+            (true, true) => left += 1,
+            (true, false) => *content = Content::default(),
+            (false, _) => (),
         }
     }
     if whole || detail.title.as_ref().is_some_and(|title| holds(title, forms)) {
@@ -193,4 +212,5 @@ fn blank(detail: &mut Detail, only_theirs: &[bool], whole: bool, forms: &[String
     }
     detail.metadata.retain(|name, value| !whole && !holds(name, forms) && !holds(&value.to_string(), forms));
     detail.erased = true;
+    left
 }

@@ -53,31 +53,6 @@ pub async fn relay(hub: &Hub, relay: &mut Relay) -> Result<bool> {
 /// How long a partner is passed over once it has spent its requests: a slot of its limit.
 const RATE_PAUSE: TimeDelta = TimeDelta::milliseconds(50);
 
-/// Those requests that their partners may make now, as over HTTP; the others are left where they are, nothing lost.
-async fn within_rates(
-    hub: &Hub,
-    partners: &HashMap<Tsid, Partner>,
-    requests: Vec<Request>,
-    over: &mut HashMap<Tsid, DateTime<Utc>>,
-) -> Result<Vec<Request>> {
-    let mut within = Vec::with_capacity(requests.len());
-    for request in requests {
-        let id = request.partner_id;
-        if over.contains_key(&id) {
-            continue;
-        }
-        match partners.get(&id) {
-            Some(partner) => match rate::spend(hub, partner, 1).await {
-                Ok(_) => within.push(request),
-                Err(Error::Limited { .. }) => drop(over.insert(id, hub.clock.now() + RATE_PAUSE)),
-                Err(e) => return Err(e),
-            },
-            None => within.push(request),
-        }
-    }
-    Ok(within)
-}
-
 /// How much waits, for the metrics.
 pub async fn measure(hub: &Hub) -> Result<()> {
     let waiting = sql_intake::waiting(hub.store.api(), limits::RELAY_COUNT).await?;
@@ -88,7 +63,6 @@ pub async fn measure(hub: &Hub) -> Result<()> {
 
 async fn write(hub: &Hub, mut tx: Tx, requests: Vec<Request>, over: &mut HashMap<Tsid, DateTime<Utc>>) -> Result<bool> {
     let partners = partners(&mut tx, &requests).await?;
-    let requests = within_rates(hub, &partners, requests, over).await?;
     let (mut right, mut inserts, mut refused) = (Vec::new(), Vec::new(), Vec::new());
     let mut deliveries = 0;
     let rules = partners.iter().map(|(id, partner)| (*id, hub.rules(partner))).collect();
@@ -105,6 +79,18 @@ async fn write(hub: &Hub, mut tx: Tx, requests: Vec<Request>, over: &mut HashMap
                 // A statement is to end in time: the others have the next round.
                 if deliveries > limits::DELIVERIES && !inserts.is_empty() {
                     break;
+                }
+                // One over its rate waits where it is, as does all behind it; nothing is lost.
+                if over.contains_key(&partner.partner_id) {
+                    continue;
+                }
+                match rate::spend(hub, partner, 1).await {
+                    Ok(_) => (),
+                    Err(Error::Limited { .. }) => {
+                        over.insert(partner.partner_id, hub.clock.now() + RATE_PAUSE);
+                        continue;
+                    }
+                    Err(e) => return Err(e),
                 }
                 inserts.push(prepare(hub, partner, message)?);
                 right.push(request);
