@@ -9,7 +9,9 @@ use crate::config::{Database, Log};
 use crate::error::{Error, Result};
 use crate::flow::partner::{Change, Credentials};
 use crate::hub::Hub;
+use crate::limits;
 use crate::model::channel::Channel;
+use crate::model::json::{self, Faults};
 use crate::model::partner::{Partner, PartnerStatus};
 use crate::model::role::{Actor, Administering, Role};
 use crate::{flow, store, telemetry};
@@ -37,6 +39,7 @@ enum Deed {
     /// Makes a partner and its key. The secret is shown this once.
     Create {
         /// Its name; no two partners share one.
+        #[arg(value_parser = name)]
         name: String,
         #[command(flatten)]
         change: Flags,
@@ -52,7 +55,7 @@ enum Deed {
     Set {
         partner: String,
         /// Another name.
-        #[arg(long, value_name = "NAME")]
+        #[arg(long, value_name = "NAME", value_parser = name)]
         name: Option<String>,
         /// ACTIVE or INACTIVE. An inactive one may do nothing; what it posted before is delivered.
         #[arg(long, value_name = "STATUS", value_parser = status)]
@@ -110,6 +113,13 @@ fn status(text: &str) -> std::result::Result<PartnerStatus, String> {
     text.parse().map_err(|()| "is neither ACTIVE nor INACTIVE".into())
 }
 
+/// A name as the API takes it.
+pub fn name(text: &str) -> std::result::Result<String, String> {
+    let faults = Faults::default();
+    let read = json::text(text.into(), "", json::Text::line(limits::NAME_CHARS), &faults);
+    faults.into_result(read).map_err(|_| format!("a name is one line of up to {} characters", limits::NAME_CHARS))
+}
+
 fn region(text: &str) -> std::result::Result<String, String> {
     let right = text.len() == 2 && text.bytes().all(|b| b.is_ascii_uppercase());
     right.then(|| text.to_owned()).ok_or_else(|| "write two capital letters, as KR".into())
@@ -145,12 +155,6 @@ async fn act(hub: &Hub, actor: &Actor, deed: Deed, output: Output) -> Result<u8>
     match deed {
         Deed::Bootstrap => bootstrap(hub, permit, output).await?,
         Deed::Create { name, change, time_zone } => {
-            if name.trim().is_empty()
-                || name.chars().count() > crate::limits::NAME_CHARS
-                || name.chars().any(char::is_control)
-            {
-                return Err(Error::Setup("a partner's name is one line of up to 64 characters".into()));
-            }
             let change = Change { name: Some(name), time_zone, ..change.change() };
             let (partner, credentials) = flow::partner::create(hub, permit, change).await?;
             let mut told = shape(&partner);
