@@ -93,11 +93,10 @@ pub async fn update(hub: &Hub, permit: Administering<'_>, id: Tsid, change: Chan
     let before = partner::lock(&mut tx, id).await?.ok_or_else(unknown)?;
     let mut after = before.clone();
     change.apply(&mut after);
-    if after.name != before.name && partner::find(&mut *tx, &after.name).await?.is_some() {
+    if !partner::update(&mut *tx, &after).await? {
         tx.rollback().await?;
         return Err(name_taken());
     }
-    partner::update(&mut *tx, &after).await?;
     if after.status == PartnerStatus::Inactive && before.status == PartnerStatus::Active {
         key::void_tokens(&mut *tx, id).await?;
     }
@@ -181,7 +180,10 @@ fn new_key(hub: &Hub, role: Role, partner_id: Option<Tsid>, name: &str) -> (key:
 
 async fn add_key(hub: &Hub, permit: Administering<'_>, key: key::Key) -> Result<()> {
     let mut tx = hub.store.begin().await?;
-    key::insert(&mut *tx, &key, hub.clock.now()).await?;
+    if !key::insert(&mut *tx, &key, hub.clock.now()).await? {
+        // Somebody else made the partner's key just now: a secret that was not written must not be shown.
+        return Err(Error::Busy("another key was made just now; rotate again"));
+    }
     let after = json!({"role": key.role.as_str(), "name": key.name});
     note(hub, &mut tx, permit.actor(), &Deed { after: Some(after), ..of_key(&key, "key.create") }).await?;
     Ok(tx.commit().await?)
