@@ -14,6 +14,7 @@ mod lists;
 mod messages;
 mod notifications;
 mod openapi;
+mod partners;
 mod processes;
 mod program;
 mod property;
