@@ -207,7 +207,6 @@ pub const REASONS: &[Reason] = &[
     ),
     why("min", Code::E001, 422, "the number is too small", "use one that the detail allows"),
     why("max", Code::E001, 422, "the number is too large", "use one that the detail allows"),
-    why("name_invalid", Code::E001, 422, "it is no name", "use one line of up to 64 characters"),
     why("name_taken", Code::E001, 422, "another partner has this name", "choose another"),
     why("tz_unknown", Code::E001, 422, "the server knows no such time zone", "use an IANA name such as Asia/Seoul"),
     why("region_invalid", Code::E001, 422, "it is not a country", "use two capital letters of ISO 3166, as KR"),

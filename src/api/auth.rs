@@ -165,7 +165,11 @@ impl Reader {
     /// Whose message that is. One that the caller may not see is not there for it.
     pub async fn owner(&self, hub: &Hub, message_id: Tsid) -> Result<Arc<Partner>> {
         if let Some(partner) = &self.0.account.partner {
-            let seen = message_id >= partner.oldest_seen(hub.clock.now());
+            let (now, db) = (hub.clock.now(), hub.store.api());
+            // What was posted long ago for a later day is seen until it is done, and for as long again.
+            let seen = message_id >= partner.oldest_seen(now)
+                || store::delivery::seen(db, partner.partner_id, partner.shard, message_id, partner.sees_since(now))
+                    .await?;
             return if seen { Ok(partner.clone()) } else { Err(Error::NotFound) };
         }
         let db = hub.store.api();

@@ -141,15 +141,18 @@ fn is_json(headers: &HeaderMap) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The id in a path. What is not text is an id that nothing has.
+/// The id in a path. What is not text that is kept is an id that nothing has.
 pub struct Id(pub String);
 
 impl FromRequestParts<Hub> for Id {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, hub: &Hub) -> Result<Id, Problem> {
-        let path = Path::from_request_parts(parts, hub).await;
-        path.map(|Path(id)| Id(id)).map_err(|_| Error::NotFound.into())
+        match Path::<String>::from_request_parts(parts, hub).await {
+            // The database takes no text with this character in it.
+            Ok(Path(id)) if !id.contains('\0') => Ok(Id(id)),
+            _ => Err(Error::NotFound.into()),
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use chrono::TimeDelta;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::partner::credentials;
+use super::partner::{credentials, name};
 use super::{Output, print, process};
 use crate::config::{Database, Log};
 use crate::error::{Error, Result};
@@ -27,6 +27,7 @@ enum Deed {
     /// Makes a key for an operator or an admin. The secret is shown this once.
     Create {
         /// Whose it is.
+        #[arg(value_parser = name)]
         name: String,
         /// OPERATOR sees everything and acts on deliveries; ADMIN changes partners and keys as well.
         #[arg(long, default_value = "OPERATOR", value_name = "ROLE")]

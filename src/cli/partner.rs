@@ -9,7 +9,9 @@ use crate::config::{Database, Log};
 use crate::error::{Error, Result};
 use crate::flow::partner::{Change, Credentials};
 use crate::hub::Hub;
+use crate::limits;
 use crate::model::channel::Channel;
+use crate::model::json::{self, Faults};
 use crate::model::partner::{Partner, PartnerStatus};
 use crate::model::role::{Actor, Administering, Role};
 use crate::{flow, store, telemetry};
@@ -37,6 +39,7 @@ enum Deed {
     /// Makes a partner and its key. The secret is shown this once.
     Create {
         /// Its name; no two partners share one.
+        #[arg(value_parser = name)]
         name: String,
         #[command(flatten)]
         change: Flags,
@@ -52,7 +55,7 @@ enum Deed {
     Set {
         partner: String,
         /// Another name.
-        #[arg(long, value_name = "NAME")]
+        #[arg(long, value_name = "NAME", value_parser = name)]
         name: Option<String>,
         /// ACTIVE or INACTIVE. An inactive one may do nothing; what it posted before is delivered.
         #[arg(long, value_name = "STATUS", value_parser = status)]
@@ -119,6 +122,13 @@ fn channels(text: &str) -> std::result::Result<Channels, String> {
 
 fn status(text: &str) -> std::result::Result<PartnerStatus, String> {
     text.parse().map_err(|()| "is neither ACTIVE nor INACTIVE".into())
+}
+
+/// A name as the API takes it.
+pub fn name(text: &str) -> std::result::Result<String, String> {
+    let faults = Faults::default();
+    let read = json::text(text.into(), "", json::Text::line(limits::NAME_CHARS), &faults);
+    faults.into_result(read).map_err(|_| format!("a name is one line of up to {} characters", limits::NAME_CHARS))
 }
 
 fn region(text: &str) -> std::result::Result<String, String> {

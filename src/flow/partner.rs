@@ -7,7 +7,6 @@ use crate::crypt;
 use crate::error::{Code, Error, Fault, Refusal, Result};
 use crate::hub::Hub;
 use crate::id::Tsid;
-use crate::limits;
 use crate::model::channel::Channel;
 use crate::model::partner::{Partner, PartnerStatus};
 use crate::model::role::{Actor, Administering, Role};
@@ -45,18 +44,6 @@ pub struct Change {
 }
 
 impl Change {
-    /// A name is one line that people can read.
-    fn check(&self) -> Result<()> {
-        let right = |name: &String| {
-            !name.trim().is_empty() && name.chars().count() <= limits::NAME_CHARS && !name.chars().any(char::is_control)
-        };
-        if self.name.as_ref().is_none_or(right) {
-            return Ok(());
-        }
-        let detail = "must be one line of up to 64 characters".into();
-        Err(fault(Fault { pointer: "/name".into(), reason: "name_invalid", detail, code: Code::E001 }))
-    }
-
     fn apply(self, p: &mut Partner) {
         fn set<T>(place: &mut T, value: Option<T>) {
             if let Some(value) = value {
@@ -79,7 +66,6 @@ impl Change {
 
 /// A new partner and its key.
 pub async fn create(hub: &Hub, permit: Administering<'_>, change: Change) -> Result<(Partner, Credentials)> {
-    change.check()?;
     let partner_id = hub.next_id();
     let shards = i64::from(hub.settings.database.shards.max(1));
     let shard = i16::try_from(partner_id.0.rem_euclid(shards)).unwrap_or(0);
@@ -103,19 +89,13 @@ pub async fn create(hub: &Hub, permit: Administering<'_>, change: Change) -> Res
 
 /// Changes a partner; returns it as it is now.
 pub async fn update(hub: &Hub, permit: Administering<'_>, id: Tsid, change: Change) -> Result<Partner> {
-    change.check()?;
     let mut tx = hub.store.begin().await?;
     let before = partner::lock(&mut tx, id).await?.ok_or_else(unknown)?;
     let mut after = before.clone();
     change.apply(&mut after);
-    if after.name != before.name && partner::find(&mut *tx, &after.name).await?.is_some() {
+    if !partner::update(&mut *tx, &after).await? {
         tx.rollback().await?;
         return Err(name_taken());
-    }
-    match partner::update(&mut *tx, &after).await {
-        // Somebody took it at this very moment.
-        Err(Error::Internal(why)) if why.contains("uk_partner_name") => return Err(name_taken()),
-        written => written?,
     }
     if after.status == PartnerStatus::Inactive && before.status == PartnerStatus::Active {
         key::void_tokens(&mut *tx, id).await?;
@@ -200,7 +180,10 @@ fn new_key(hub: &Hub, role: Role, partner_id: Option<Tsid>, name: &str) -> (key:
 
 async fn add_key(hub: &Hub, permit: Administering<'_>, key: key::Key) -> Result<()> {
     let mut tx = hub.store.begin().await?;
-    key::insert(&mut *tx, &key, hub.clock.now()).await?;
+    if !key::insert(&mut *tx, &key, hub.clock.now()).await? {
+        // Somebody else made the partner's key just now: a secret that was not written must not be shown.
+        return Err(Error::Busy("another key was made just now; rotate again"));
+    }
     let after = json!({"role": key.role.as_str(), "name": key.name});
     note(hub, &mut tx, permit.actor(), &Deed { after: Some(after), ..of_key(&key, "key.create") }).await?;
     Ok(tx.commit().await?)

@@ -50,8 +50,8 @@ pub async fn sign_in(hub: &Hub, client_id: &str, secret: &str, from: &Actor) -> 
         }
         None => (nobody.as_slice(), nobody.as_slice()),
     };
-    let right = crypt::same(current, &hash) | crypt::same(former, &hash);
-    let Some(key) = key.filter(|key| right && key.revoked_at.is_none()) else {
+    let (is_current, is_former) = (crypt::same(current, &hash), crypt::same(former, &hash));
+    let Some(key) = key.filter(|key| (is_current | is_former) && key.revoked_at.is_none()) else {
         hub.strikes().failed(client_id, &address, now);
         return Err(unauthenticated("clientId and clientSecret do not belong together"));
     };
@@ -59,9 +59,12 @@ pub async fn sign_in(hub: &Hub, client_id: &str, secret: &str, from: &Actor) -> 
     is_active(&account)?;
     if key.role != Role::Partner {
         let actor = Actor { who: key.client_id.clone(), role: key.role, ..from.clone() };
-        note(hub, hub.store.api(), &actor, "sign_in", None).await?;
+        let deed = Deed { action: "sign_in".into(), ..Deed::default() };
+        store::audit::insert(hub.store.api(), hub.next_id(), now, &actor, &deed).await?;
     }
-    let of = SignedIn { family: hub.next_id(), client_id: key.client_id, epoch: key.epoch };
+    // What a secret that is being replaced gives ends with it.
+    let epoch = if is_current { key.epoch } else { key.epoch - 1 };
+    let of = SignedIn { family: hub.next_id(), client_id: key.client_id, epoch };
     let refresh = crypt::secret(REFRESH_PREFIX);
     refresh_token::insert(hub.store.api(), &hashed(hub, &refresh), &of, now, now + REFRESH).await?;
     tokens(hub, &of, key.role, refresh, now)
@@ -98,7 +101,7 @@ pub async fn refresh(hub: &Hub, token: &str, from: &Actor) -> Result<Tokens> {
         reused(hub, &hash, now, from).await?;
         return Err(unauthenticated("the refresh token is not good any more; sign in"));
     };
-    if account.epoch != of.epoch || account.revoked {
+    if !account.takes(of.epoch, now) {
         tx.rollback().await?;
         return Err(unauthenticated("the refresh token is not good any more; sign in"));
     }
@@ -114,10 +117,17 @@ async fn reused(hub: &Hub, hash: &[u8], now: DateTime<Utc>, from: &Actor) -> Res
     if now < used_at + RACE {
         return Ok(());
     }
+    let account = account(hub, &past.client_id).await?;
     let mut tx = hub.store.begin().await?;
     revoke_family(&mut tx, past.family, now).await?;
-    let actor = Actor { who: past.client_id, ..from.clone() };
-    note(hub, &mut *tx, &actor, "refresh_token.reused", Some(past.family)).await?;
+    let actor = Actor { who: past.client_id, role: account.role, ..from.clone() };
+    let deed = Deed {
+        action: "refresh_token.reused".into(),
+        object: Some(past.family.to_string()),
+        partner_id: account.partner.as_ref().map(|p| p.partner_id),
+        ..Deed::default()
+    };
+    store::audit::insert(&mut *tx, hub.next_id(), now, &actor, &deed).await?;
     tx.commit().await?;
     tracing::warn!(client = actor.who, "a refresh token was used twice: all that came from its sign-in is void");
     Ok(())
@@ -170,7 +180,7 @@ pub async fn bearer(hub: &Hub, token: &str) -> Result<Arc<Account>> {
         Refused::Invalid | Refused::UnknownKey => unauthenticated("the access token is not one of ours; sign in"),
     })?;
     let account = account(hub, &claims.sub).await?;
-    if account.epoch != claims.epoch || account.revoked || account.role.as_str() != claims.role {
+    if !account.takes(claims.epoch, now) || account.role.as_str() != claims.role {
         return Err(unauthenticated("the access token was revoked; sign in"));
     }
     is_active(&account)?;
@@ -209,16 +219,12 @@ async fn account(hub: &Hub, client_id: &str) -> Result<Arc<Account>> {
         client_id: key.client_id,
         role: key.role,
         epoch: key.epoch,
+        former_until: key.former_until,
         revoked: key.revoked_at.is_some(),
         partner: partner.map(Arc::new),
     });
     hub.remember(account.clone(), now, generation);
     Ok(account)
-}
-
-async fn note(hub: &Hub, db: impl store::Db<'_>, actor: &Actor, action: &str, object: Option<Tsid>) -> Result<()> {
-    let deed = Deed { action: action.into(), object: object.map(|id| id.to_string()), ..Deed::default() };
-    store::audit::insert(db, hub.next_id(), hub.clock.now(), actor, &deed).await
 }
 
 /// Reads the keys that sign and verify.

@@ -80,9 +80,14 @@ impl Partner {
         self.channels.as_ref().is_none_or(|channels| channels.contains(&channel))
     }
 
-    /// The oldest message it may look at now (S0-47, C12).
+    /// It may look at what was posted, or ended, since then (S0-47, C12), and at what is open however old.
+    pub fn sees_since(&self, now: DateTime<Utc>) -> DateTime<Utc> {
+        now - TimeDelta::days(i64::from(self.lookup_days))
+    }
+
+    /// The oldest message in its lists now.
     pub fn oldest_seen(&self, now: DateTime<Utc>) -> Tsid {
-        Tsid::floor(now - TimeDelta::days(i64::from(self.lookup_days)))
+        Tsid::floor(self.sees_since(now))
     }
 }
 
@@ -112,8 +117,18 @@ impl Scope {
 pub struct Account {
     pub client_id: String,
     pub role: Role,
-    /// Tokens of an earlier one are void.
+    /// Tokens of an earlier one are void …
     pub epoch: i32,
+    /// … but those of the one before, while the secret that gave them is good.
+    pub former_until: Option<DateTime<Utc>>,
     pub revoked: bool,
     pub partner: Option<Arc<Partner>>,
+}
+
+impl Account {
+    /// Whether tokens of this epoch are good yet.
+    pub fn takes(&self, epoch: i32, now: DateTime<Utc>) -> bool {
+        let former = self.former_until.is_some_and(|until| now < until);
+        !self.revoked && (epoch == self.epoch || (former && epoch == self.epoch - 1))
+    }
 }

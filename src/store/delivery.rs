@@ -294,6 +294,18 @@ pub async fn open(db: impl Db<'_>, partner_id: Tsid, shard: i16, message_id: Tsi
         .collect()
 }
 
+/// Whether something of a message is not settled yet, or was settled at this time or later.
+pub async fn seen(
+    db: impl Db<'_>,
+    partner_id: Tsid,
+    shard: i16,
+    message_id: Tsid,
+    settled_since: DateTime<Utc>,
+) -> Result<bool> {
+    let seen = sqlx::query_file_scalar!("sql/delivery/seen.sql", partner_id.0, shard, message_id.0, settled_since);
+    Ok(seen.fetch_one(db).await?)
+}
+
 /// Notes on what is held by a worker that it is no longer wanted; says on how many.
 pub async fn request_cancel(db: impl Db<'_>, partner_id: Tsid, shard: i16, message_id: Tsid) -> Result<usize> {
     let rows = sqlx::query_file!("sql/delivery/request_cancel.sql", partner_id.0, shard, message_id.0);

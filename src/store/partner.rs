@@ -50,9 +50,10 @@ pub async fn list(db: impl Db<'_>, after: Option<&str>, rows: i64) -> Result<Vec
 }
 
 /// Writes what may be changed.
-pub async fn update(db: impl Db<'_>, p: &Partner) -> Result<()> {
+/// False when another partner has its name.
+pub async fn update(db: impl Db<'_>, p: &Partner) -> Result<bool> {
     let channels = words(p);
-    sqlx::query_file!(
+    let done = sqlx::query_file!(
         "sql/partner/update.sql",
         p.partner_id.0,
         p.name,
@@ -67,8 +68,11 @@ pub async fn update(db: impl Db<'_>, p: &Partner) -> Result<()> {
         p.encrypt_content,
     )
     .execute(db)
-    .await?;
-    Ok(())
+    .await;
+    match done {
+        Err(sqlx::Error::Database(told)) if told.constraint() == Some("uk_partner_name") => Ok(false),
+        done => Ok(done?.rows_affected() == 1),
+    }
 }
 
 fn words(p: &Partner) -> Option<Vec<String>> {

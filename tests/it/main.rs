@@ -15,6 +15,7 @@ mod lists;
 mod messages;
 mod notifications;
 mod openapi;
+mod partners;
 mod processes;
 mod program;
 mod property;

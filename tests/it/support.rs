@@ -324,7 +324,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    async fn read(request: reqwest::RequestBuilder) -> Answer {
+    pub async fn read(request: reqwest::RequestBuilder) -> Answer {
         let response = request.send().await.expect("an answer");
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let text = response.text().await.expect("a body");
