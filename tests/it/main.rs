@@ -22,6 +22,7 @@ mod property;
 mod protocol;
 mod rate;
 mod retries;
+mod schema;
 mod sign_in;
 mod smtp_peer;
 mod sql_intake;

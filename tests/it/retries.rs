@@ -50,7 +50,7 @@ fn steps(list: &[(&str, i64)]) -> Vec<(String, Option<i64>)> {
     list.iter().map(|(what, n)| ((*what).to_owned(), Some(*n).filter(|n| *n > 0))).collect()
 }
 
-/// S1-36, S1-37, S1-38, S3-24: a temporary no is tried again after one second, then two, spread over the upper half; not
+/// S0-14, S1-36, S1-37, S1-38, S3-24: a temporary no waits apart from what may go and is tried again after one second, then two, spread over the upper half; not
 /// a moment before, three times in all, and then it is FAILED with what the provider said.
 #[tokio::test]
 async fn a_temporary_no_is_tried_three_times() {
