@@ -189,6 +189,7 @@ async fn what_is_anothers_is_answered_like_what_never_was() {
                 assert!(answer.status == 404 && reasons.contains(&told), "{at} with {id}: {}", answer.text);
             }
         }
+        canceled = app.count(CANCELED).await;
     }
     let looked = app.count("select count(*) from audit where action = 'look' and object like '%?%'").await;
     assert_eq!(looked, 0, "a look is noted without its query");
