@@ -88,6 +88,7 @@ create table audit (
   constraint pk_audit primary key (audit_id)
 );
 create index idx_audit_partner_id on audit (partner_id, audit_id);
+create index idx_audit_actor on audit (actor, audit_id);
 
 create function audit_is_only_added_to() returns trigger language plpgsql as $$
 begin

@@ -39,8 +39,8 @@ pub fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
 }
 
-/// The master keys: the first seals, all open. So a new key is put in front while everything runs, what is sealed is
-/// sealed anew (`notihub key reseal`), and then the old one goes.
+/// The master keys: the first seals, all open. A new key is first given behind the old one to every process, so that all can
+/// open what it seals; then in front; then what is sealed is sealed anew (`notihub key reseal`), and the old one goes.
 #[derive(Clone)]
 pub struct Keyring(Vec<([u8; ID_BYTES], XChaCha20Poly1305)>);
 
@@ -68,12 +68,17 @@ impl Keyring {
         Ok([&[FORM], id.as_slice(), &nonce, &sealed].concat())
     }
 
+    /// `Error::Setup` when its key is not here; it may be elsewhere, and what is sealed is not lost.
     pub fn open(&self, place: &str, sealed: &[u8]) -> Result<Vec<u8>> {
         let wrong = |why: &str| Error::Internal(format!("what is sealed at {place} does not open: {why}"));
         let (head, rest) = sealed.split_at_checked(1 + ID_BYTES).ok_or_else(|| wrong("it is cut off"))?;
         let (nonce, sealed) = rest.split_at_checked(NONCE_BYTES).ok_or_else(|| wrong("it is cut off"))?;
         let known = self.0.iter().find(|(id, _)| head[0] == FORM && id == &head[1..]);
-        let (_, cipher) = known.ok_or_else(|| wrong("its master key is not among those given (--master-key)"))?;
+        let (_, cipher) = known.ok_or_else(|| {
+            Error::Setup(format!(
+                "what is sealed at {place} does not open: its master key is not among those given (--master-key)"
+            ))
+        })?;
         let nonce: [u8; NONCE_BYTES] = nonce.try_into().map_err(|_| wrong("it is cut off"))?;
         let payload = Payload { msg: sealed, aad: place.as_bytes() };
         cipher.decrypt(&XNonce::from(nonce), payload).map_err(|_| wrong("it was changed, or belongs elsewhere"))

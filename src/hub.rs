@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use chrono::{DateTime, Utc};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 
 use crate::clock::Clock;
 use crate::config::Settings;
@@ -63,10 +63,21 @@ struct Accounts {
 }
 
 /// What this process has in hand of a partner's request limit, and whose turn it is to ask for more.
-#[derive(Default)]
 pub struct Rate {
     lease: Mutex<Lease>,
     pub asking: tokio::sync::Mutex<()>,
+    /// Its batches that are read and written at the same time.
+    pub batches: Semaphore,
+}
+
+impl Default for Rate {
+    fn default() -> Rate {
+        Rate {
+            lease: Mutex::default(),
+            asking: tokio::sync::Mutex::default(),
+            batches: Semaphore::new(limits::BATCHES_OF_ONE),
+        }
+    }
 }
 
 impl Rate {
@@ -99,6 +110,7 @@ impl Hub {
     pub async fn start(parts: Parts) -> Result<Hub> {
         let Parts { settings, store, providers, clock, shutdown, master_keys } = parts;
         let ids = Tsids::new(store::hub::node(store.api()).await?);
+        calibrate(&store, &clock).await?;
         let started = clock.unix_millis();
         let cursor_key = store::hub::key(store.api(), "cursor", &crypt::random()).await?;
         let pepper = store::hub::key(store.api(), "pepper", &crypt::random()).await?;
@@ -208,6 +220,13 @@ impl Hub {
             limits: self.providers.limits(),
         }
     }
+}
+
+/// Keeps this process's clock in step with the database's; returns how far this host's own is off.
+pub async fn calibrate(store: &Store, clock: &Clock) -> Result<chrono::TimeDelta> {
+    let asked = Clock::host_now();
+    let said = store::hub::clock(store.api()).await?;
+    Ok(clock.calibrate(asked, said, Clock::host_now()))
 }
 
 /// What just became ready, where, and since when. Hints for the workers of this process, and through the teller for all

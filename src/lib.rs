@@ -10,14 +10,16 @@
 //! 3  flow ── hub                     verbs; own the transaction │ hub = settings + store + providers + clock + metrics
 //! 2  store        provider           siblings; never each other
 //! 1  model                           nouns and laws; pure: no await, no I/O, no clock, no randomness
-//! 0  config error id clock limits shutdown telemetry
+//! 0  config error id clock limits crypt shutdown telemetry
 //! ```
 //!
 //! (`config` stands at the bottom because everybody reads settings, though it knows a few words of `model`.)
 //!
 //! # One message's walk through the house
 //!
-//! A domain service POSTs to `/v1/messages`. [`api::server`] reads the request, the handler in `api/message.rs` hands
+//! A domain service signs in once a day ([`flow::sign_in`]) and POSTs to `/v1/messages`. [`api::server`] reads the request,
+//! `api/auth.rs` finds out who asks and counts it against the partner's limit ([`flow::rate`]), the handler in
+//! `api/message.rs` hands
 //! its bytes to [`model::intake`], which finds everything that is wrong with it at once, or makes a
 //! [`model::message::NewMessage`]. [`flow::accept`] gives it an id and passes it to [`flow::intake`], whose writers put
 //! all requests that arrived meanwhile into one statement, `sql/message/insert.sql`: message, deliveries and key,
@@ -36,8 +38,16 @@
 //! [`flow::accept`] does.
 //!
 //! What a lost worker leaves is found by [`flow::reap`] when its lease is over; what waits for its time by
-//! [`flow::promote`]; what became worthless where nobody claims by [`flow::sweep`]. What each settle adds to the statistics waits
-//! beside them until [`flow::rollup`] adds it to its day. The loops that do so are one table, in [`worker`]. [`flow::story`] tells all of it to whoever asks, and [`flow::fsck`] checks that it is true.
+//! [`flow::promote`]; what became worthless where nobody claims by [`flow::sweep`]. What each settle adds to the statistics
+//! waits beside them until [`flow::rollup`] adds it to its day. What is over its time goes with [`flow::retain`], a person
+//! with [`flow::erase`]. The loops that do so are one table, in [`worker`]. [`flow::story`] tells all of it to whoever asks,
+//! and [`flow::fsck`] checks that it is true.
+//!
+//! # Who may what
+//!
+//! A partner sees its own: every statement that serves one names it. What only operators or admins may takes a permit as
+//! its argument ([`model::role`]), and writes its line in the audit log. Secrets are hashed, or sealed by [`crypt`] and
+//! bound to their row.
 //!
 //! # What is deliberately absent
 //!

@@ -67,7 +67,9 @@ pub const INTAKE_QUEUE: usize = 8_192;
 pub const INTAKE_GROUP: usize = 500;
 
 /// Batches written at the same time by one process …
-pub const BATCHES_AT_ONCE: usize = 2;
+pub const BATCHES_AT_ONCE: usize = 3;
+/// … of one partner fewer, so that another has its turn.
+pub const BATCHES_OF_ONE: usize = 2;
 /// … and how long one waits for its turn before it is told 503.
 pub const BATCH_TURN: Duration = Duration::from_secs(5);
 
@@ -85,6 +87,9 @@ pub const RELAY_COUNT: i64 = 10_000;
 pub const SETTLE_BATCH: usize = 500;
 /// Rows a reap, promote or sweep touches in one transaction: locks are held briefly.
 pub const HOUSEKEEPING_BATCH: i64 = 1_000;
+
+/// Messages whose content is erased in one transaction.
+pub const WIPE_MESSAGES: i64 = 500;
 
 /// How far behind now a watermark stays: rows commit out of order, and hosts' clocks differ a little.
 pub const WATERMARK_SLACK: Duration = Duration::from_millis(250);

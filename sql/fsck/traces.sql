@@ -1,16 +1,30 @@
 -- Whether anything is left of a person, in every table that could hold it. $1 the person's address in every form, as
--- patterns for `like`[].
+-- regular expressions[], $2 only at this partner (null: everywhere).
 select 'messages' as "table!", count(*) as "rows!" from messages
-where detail::text ilike any($1) or client_msg_id ilike any($1) or kind ilike any($1)
+where ($2::bigint is null or partner_id = $2)
+  and (detail::text ~* any($1) or client_msg_id ~* any($1) or kind ~* any($1))
 union all
-select 'deliveries', count(*) from deliveries where recipient ilike any($1) or reason ilike any($1) or provider ilike any($1)
+select 'deliveries', count(*) from deliveries
+where ($2::bigint is null or partner_id = $2)
+  and (recipient ~* any($1) or written ~* any($1) or reason ~* any($1) or provider ~* any($1))
 union all
-select 'attempts', count(*) from attempts
-where detail ilike any($1) or code ilike any($1) or provider_ref ilike any($1) or reason ilike any($1)
+select 'attempts', count(*) from attempts a
+where (a.detail ~* any($1) or a.code ~* any($1) or a.provider_ref ~* any($1) or a.reason ~* any($1))
+  and ($2::bigint is null or exists (
+    select from deliveries d where d.shard = a.shard and d.message_id = a.message_id and d.no = a.no and d.partner_id = $2))
 union all
-select 'events', count(*) from events where reason ilike any($1) or event ilike any($1)
+select 'events', count(*) from events where $2::bigint is null and (reason ~* any($1) or event ~* any($1))
 union all
-select 'idempotency', count(*) from idempotency where client_msg_id ilike any($1)
+select 'idempotency', count(*) from idempotency
+where ($2::bigint is null or partner_id = $2) and client_msg_id ~* any($1)
+union all
+select 'requests enqueued in SQL', count(*) from notihub.requests
+where ($2::bigint is null or partner_id = $2) and body ~* any($1)
+union all
+select 'refused requests', count(*) from notihub.refusals
+where ($2::bigint is null or partner_id = $2)
+  and (body ~* any($1) or client_msg_id ~* any($1) or detail ~* any($1) or errors::text ~* any($1))
 union all
 select 'audit', count(*) from audit
-where object ilike any($1) or before::text ilike any($1) or after::text ilike any($1) or actor ilike any($1)
+where ($2::bigint is null or partner_id = $2)
+  and (object ~* any($1) or before::text ~* any($1) or after::text ~* any($1) or actor ~* any($1))

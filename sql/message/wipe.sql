@@ -14,13 +14,13 @@ messages as (
   returning m.message_id
 ),
 deliveries as (
-  update deliveries d set recipient = 'erased'
+  update deliveries d set recipient = 'erased', written = null
   from k
   where d.shard = k.shard and d.message_id = k.message_id and d.message_id between $3 and $4
 ),
 attempts as (
-  update attempts a set detail = null
+  update attempts a set detail = null, provider_ref = null
   from k
-  where a.shard = k.shard and a.message_id = k.message_id and a.message_id between $3 and $4 and a.detail is not null
+  where a.shard = k.shard and a.message_id = k.message_id and a.message_id between $3 and $4
 )
 select count(*) as "wiped!" from messages

@@ -1,17 +1,21 @@
--- A lease of requests for one process: what is free of a partner's limit in the last second, which is so many slots. All
--- processes charge the same row, but only once for each lease. The first slot of a second is charged in place of those
--- that are over. $1 partner_id, $2 slot, $3 wanted, $4 limit a second, $5 least that is of use, $6 slots of a second.
+-- A lease of requests for one process: of what is free of a partner's limit in the last second, which is so many slots and
+-- the one that has just begun. All processes charge the same row, but only once for each lease. Slots that passed count
+-- nothing any more; a row from far ahead is one of a clock that was set back, and counts nothing either.
+-- $1 partner_id, $2 slot, $3 wanted, $4 limit a second, $5 least that is of use, $6 slots that are counted.
 insert into request_rates as r (partner_id, slot, counts, granted)
 values ($1, $2, array[case when $5::int <= $4::int then least($3::int, $4::int) else 0 end] || array_fill(0, array[$6::int - 1]),
   case when $5::int <= $4::int then least($3::int, $4::int) else 0 end)
 on conflict (partner_id) do update set (slot, counts, granted) = (
-  select greatest(r.slot, $2), array[shifted.counts[1] + give.n] || shifted.counts[2:], give.n
-  from (
-    -- Slots that passed since count nothing.
-    select array_fill(0, array[least(greatest($2 - r.slot, 0), $6::int)::int])
-      || r.counts[1:$6::int - least(greatest($2 - r.slot, 0), $6::int)::int] as counts
+  select case when ahead.far then $2 else greatest(r.slot, $2) end,
+    array[shifted.counts[1] + give.n] || shifted.counts[2:], give.n
+  from (select r.slot > $2 + $6::int as far) ahead
+  cross join lateral (
+    select case when ahead.far then $6::int else least(greatest($2 - r.slot, 0), $6::int)::int end as n
+  ) passed
+  cross join lateral (
+    select array_fill(0, array[passed.n]) || r.counts[1:$6::int - passed.n] as counts
   ) shifted
   cross join lateral (select $4::int - (select sum(c) from unnest(shifted.counts) c)::int as n) free
   cross join lateral (select case when free.n >= $5::int then greatest(least($3::int, free.n), 0) else 0 end as n) give
 )
-returning granted as "granted!"
+returning granted as "granted!", greatest($4::int - (select sum(c) from unnest(counts) c)::int, 0) as "free!"

@@ -41,7 +41,8 @@ impl FromRequestParts<Hub> for Signed {
         let actor = Actor { who: account.client_id.clone(), role: account.role, ..somebody(parts, hub) };
         match &account.partner {
             Some(partner) => count(hub, partner, 1).await?,
-            None if parts.method.is_safe() => {
+            // What tells of the hub as a whole tells of nobody.
+            None if parts.method.is_safe() && !matches!(parts.uri.path(), "/metrics" | "/about") => {
                 // Looking is a deed too when what is looked at is somebody else's. What changes something says so itself.
                 let deed = Deed {
                     action: "look".into(),

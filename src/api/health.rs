@@ -80,7 +80,7 @@ pub async fn ready(State(hub): State<Hub>) -> Response {
 
 async fn look(hub: &Hub) -> Result<Vec<(&'static str, bool, String)>> {
     let db = hub.store.api();
-    let missing = hub.store.migrations_missing().await?;
+    let missing = hub.store.migrations_seen().await?;
     let partitions = store::partition::standing(db).await?;
     let ahead = partitions.until.is_some_and(|until| until > hub.clock.now() + chrono::TimeDelta::days(7));
     let workers = store::worker::list(db, hub.clock.now() - chrono::TimeDelta::seconds(30)).await?;
@@ -153,7 +153,7 @@ pub async fn about(State(hub): State<Hub>, _signed: Signed) -> Answer {
         code: Success::Success,
         name: "notihub",
         version: env!("CARGO_PKG_VERSION"),
-        migrations_missing: hub.store.migrations_missing().await?,
+        migrations_missing: hub.store.migrations_seen().await?,
         database: settings.into_iter().filter(|s| told(&s.name)).map(|s| (s.name, s.setting)).collect(),
         channels: hub.providers.channels().iter().map(|c| c.as_str()).collect(),
     };

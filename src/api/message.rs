@@ -291,10 +291,18 @@ pub async fn accept_batch(
     if headers.contains_key("idempotency-key") {
         return Err(bad_key("is for one message; in a batch each message has its own clientMsgId").into());
     }
-    let _turn = hub.intake.batch().await?;
+    let rate = hub.rate_of(caller.partner.partner_id);
+    let _turn = hub.intake.batch(&rate).await?;
     // Reading hundreds of messages takes milliseconds: beside the loops, not between them.
     let rules = hub.rules(&caller.partner);
     let messages = hub.shutdown.compute(move || crate::model::intake::batch(&body, &rules)).await??;
+    let (n, limit) = (messages.len(), caller.partner.rate_limit_tps);
+    if i32::try_from(n).unwrap_or(i32::MAX) > limit {
+        let detail = format!("is a batch of {n} messages; your limit is {limit} a second: send fewer at once");
+        let fault =
+            Fault { pointer: "/messages".into(), reason: "batch_size", detail: detail.into(), code: Code::E001 };
+        return Err(Refusal::of(vec![fault]).into());
+    }
     // Each message counts; the request has counted for one.
     count(&hub, &caller.partner, messages.len() - 1).await?;
     let accepted = flow::accept::accept_all(&hub, &caller.partner, messages).await?;

@@ -55,6 +55,11 @@ pub async fn run(args: Doctor, output: Output) -> Result<u8> {
             findings.push(finding(Grade::Bad, "database", e.to_string(), "start it, or give the right --database-url"))
         }
     }
+    let sealed = process::master_keys(&settings.database).is_ok_and(|keys| !keys.is_empty());
+    let stands =
+        if sealed { "given" } else { "only the one in the database: whoever has a backup of it has the secrets" };
+    let remedy = "give --master-key (`openssl rand -base64 32`) to every process, then `notihub key reseal`";
+    findings.push(finding(when(!sealed, Grade::Warn), "master key", stands, remedy));
     findings.extend(examine_providers(&settings).await);
     let worst = findings.iter().map(|f| f.grade).max().unwrap_or(Grade::Good);
     match output {

@@ -108,7 +108,11 @@ async fn act(hub: &Hub, actor: &Actor, deed: Deed, output: Output) -> Result<()>
         Deed::Reseal => {
             let done = flow::reseal::reseal(hub, permit).await?;
             let text = format!("{} signing keys and {} messages sealed anew", done.signing_keys, done.messages);
-            say(json!({"signingKeys": done.signing_keys, "messages": done.messages}), text);
+            say(json!({"signingKeys": done.signing_keys, "messages": done.messages, "unopened": done.unopened}), text);
+            if done.unopened > 0 {
+                let n = done.unopened;
+                return Err(Error::Setup(format!("{n} messages do not open with the master keys given; see the log")));
+            }
         }
     }
     Ok(())

@@ -89,24 +89,35 @@ struct Flags {
     /// How many days back it sees its messages [default: 1].
     #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(i16).range(1..=3650))]
     lookup_days: Option<i16>,
-    /// Erase content after so many days [default: with the hub's own retention].
-    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(i16).range(1..=3650))]
+    /// Erase content after so many days; 0: with the hub's own retention, which is the default.
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(i16).range(0..=3650))]
     retention_days: Option<i16>,
     /// Where a phone number without a country is from [default: KR].
     #[arg(long, value_name = "CC", value_parser = region)]
     region: Option<String>,
-    /// What it may send over, with commas [default: everything].
-    #[arg(long, value_name = "CHANNEL", value_delimiter = ',')]
-    channels: Option<Vec<Channel>>,
+    /// What it may send over, with commas; all: everything, which is the default.
+    #[arg(long, value_name = "CHANNEL", value_parser = channels)]
+    channels: Option<Channels>,
     /// Whether it may post for later [default: true].
     #[arg(long, value_name = "BOOL")]
     may_schedule: Option<bool>,
     /// Whether it may cancel [default: true].
     #[arg(long, value_name = "BOOL")]
     may_cancel: Option<bool>,
-    /// Seal its messages' content in the database [default: false].
+    /// Seal its messages' content in the database: titles, texts, metadata. Not recipients, keys, and what waits to be read
+    /// from SQL [default: false].
     #[arg(long, value_name = "BOOL")]
     encrypt_content: Option<bool>,
+}
+
+#[derive(Debug, Clone)]
+struct Channels(Option<Vec<Channel>>);
+
+fn channels(text: &str) -> std::result::Result<Channels, String> {
+    if text == "all" {
+        return Ok(Channels(None));
+    }
+    text.split(',').map(str::parse).collect::<std::result::Result<_, _>>().map(|all| Channels(Some(all)))
 }
 
 fn status(text: &str) -> std::result::Result<PartnerStatus, String> {
@@ -130,9 +141,9 @@ impl Flags {
         Change {
             rate_limit_tps: self.rate_limit_tps,
             lookup_days: self.lookup_days,
-            retention_days: self.retention_days.map(Some),
+            retention_days: self.retention_days.map(|days| (days > 0).then_some(days)),
             region: self.region,
-            channels: self.channels.map(Some),
+            channels: self.channels.map(|c| c.0),
             may_schedule: self.may_schedule,
             may_cancel: self.may_cancel,
             encrypt_content: self.encrypt_content,
@@ -231,7 +242,7 @@ async fn erase(
             }
             if erased.in_flight > 0 {
                 anstream::println!(
-                    "{} deliveries are being sent just now: run this again in a minute",
+                    "{} are being sent just now, or wait to be sent to others: run this again when they are",
                     erased.in_flight
                 );
             }

@@ -105,18 +105,20 @@ fn smtp_settings(settings: &Settings) -> Result<smtp::SmtpSettings> {
     })
 }
 
-/// The master keys given, or the one that `up` made beside its private PostgreSQL.
+/// The master keys given, and the one that `up` made beside its private PostgreSQL.
 pub fn master_keys(database: &Database) -> Result<Vec<[u8; crypt::KEY_BYTES]>> {
-    if !database.master_keys.is_empty() || database.database_url.is_some() {
-        return Ok(database.master_keys.clone());
+    let mut keys = database.master_keys.clone();
+    if database.database_url.is_some() {
+        return Ok(keys);
     }
     let file = database.data_dir()?.join(MASTER_KEY_FILE);
     match std::fs::read_to_string(&file) {
         Ok(text) => {
             let key = crypt::read_key(&text).map_err(|e| Error::Setup(format!("{}: {e}", file.display())))?;
-            Ok(vec![key])
+            keys.push(key);
+            Ok(keys)
         }
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(keys),
         Err(e) => Err(Error::Setup(format!("{} cannot be read: {e}", file.display()))),
     }
 }
@@ -153,7 +155,7 @@ pub async fn open_hub(settings: Settings, store: Store, shutdown: Shutdown) -> R
     let master_keys = master_keys(&settings.database)?;
     let hub = Hub::start(Parts { settings, store, providers, clock: Clock::system(), shutdown, master_keys }).await?;
     worker::calibrate(hub.clone()).await?;
-    crate::flow::retain::retain(&hub).await?;
+    crate::flow::retain::partitions(&hub).await?;
     Ok(hub)
 }
 

@@ -122,13 +122,18 @@ async fn keys(hub: &Hub) -> Result<Kept> {
     let actor = Actor::at_the_machine("notihub up".into());
     let permit = actor.administering()?;
     let partner = match store::partner::find(hub.store.api(), DEMO).await? {
-        Some(demo) => flow::partner::rotate(hub, permit, demo.partner_id, TimeDelta::zero()).await?,
+        Some(demo) => flow::partner::rotate(hub, permit, demo.partner_id, TimeDelta::hours(1)).await?,
         None => {
             let change = Change { name: Some(DEMO.into()), ..Change::default() };
             flow::partner::create(hub, permit, change).await?.1
         }
     };
-    let operator = flow::partner::create_key(hub, permit, role::Role::Operator, "operator").await?;
+    let keys = store::key::list(hub.store.api()).await?;
+    let mine = keys.iter().find(|k| k.role == role::Role::Operator && k.name == "notihub up" && k.revoked_at.is_none());
+    let operator = match mine {
+        Some(key) => flow::partner::rotate_key(hub, permit, &key.client_id, TimeDelta::hours(1)).await?,
+        None => flow::partner::create_key(hub, permit, role::Role::Operator, "notihub up").await?,
+    };
     let kept = Kept { partner, operator };
     if let Err(e) =
         std::fs::create_dir_all(&folder).map_err(|e| Error::Setup(e.to_string())).and_then(|()| kept.write(&folder))

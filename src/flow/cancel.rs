@@ -16,6 +16,16 @@ pub async fn cancel(hub: &Hub, partner: &Partner, message_id: Tsid, actor: &Acto
         return Err(forbidden("the right to cancel, which this partner does not have"));
     }
     let (id, shard, db) = (partner.partner_id, partner.shard, hub.store.api());
+    if actor.role != Role::Partner {
+        // Before its effects: however it ends, it is in the log.
+        let deed = Deed {
+            action: "message.cancel".into(),
+            object: Some(message_id.to_string()),
+            partner_id: Some(id),
+            ..Deed::default()
+        };
+        store::audit::insert(db, hub.next_id(), hub.clock.now(), actor, &deed).await?;
+    }
     // A delivery may be claimed or promoted between looking and writing; the fence then holds, and we look again.
     for _ in 0..5 {
         let open = store::delivery::open(db, id, shard, message_id).await?;
@@ -30,14 +40,5 @@ pub async fn cancel(hub: &Hub, partner: &Partner, message_id: Tsid, actor: &Acto
         }
     }
     let rows = store::delivery::of_message(db, id, shard, message_id, None).await?;
-    if rows.is_empty() {
-        return Err(Error::NotFound);
-    }
-    if actor.role != Role::Partner {
-        let (object, after) = (Some(message_id.to_string()), rows.iter().map(|r| r.status.as_str()).collect());
-        let deed =
-            Deed { action: "message.cancel".into(), object, partner_id: Some(id), after: Some(after), before: None };
-        store::audit::insert(db, hub.next_id(), hub.clock.now(), actor, &deed).await?;
-    }
-    Ok(rows)
+    if rows.is_empty() { Err(Error::NotFound) } else { Ok(rows) }
 }

@@ -3,14 +3,15 @@
 
 use std::collections::BTreeSet;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
 use crate::model::delivery::{Outcome, Status};
 use crate::model::message::{Content, Detail};
+use crate::model::phone;
 use crate::model::role::Administering;
-use crate::store::{self, audit::Deed, delivery, message};
+use crate::store::{self, audit::Deed, delivery, message, sql_intake};
 
 use super::sweep::end;
 
@@ -23,7 +24,7 @@ pub struct Erased {
     pub messages: u64,
     /// Of the deliveries, those that had not been sent yet.
     pub canceled: u64,
-    /// Being sent just now, and so left as they are.
+    /// Being sent just now, or to be sent yet to others: left as they are.
     pub in_flight: u64,
     /// Rows that hold the address yet, by table.
     pub left: Vec<(String, u64)>,
@@ -38,29 +39,29 @@ pub async fn erase(
     mut progress: impl FnMut(u64),
 ) -> Result<Erased> {
     let forms = forms(recipient);
+    if recipient.trim().chars().count() < 6 {
+        let why = "an address of at least six characters is needed: anything shorter is in everybody's texts";
+        return Err(Error::Setup(why.into()));
+    }
+    // What begins is in the log, however it ends.
+    let begun = Deed { action: "partner.erase.begin".into(), partner_id: partner, ..Deed::default() };
+    store::audit::insert(hub.store.api(), hub.next_id(), hub.clock.now(), permit.actor(), &begun).await?;
     let mut erased = Erased::default();
     let mut conn = hub.store.auditing().await?;
     let mut held: BTreeSet<(i16, Tsid)> =
         message::holding(&mut conn, partner, &forms, &patterns(&forms)).await?.into_iter().collect();
-    held.extend(sealed_holding(hub, partner, &forms).await?);
+    held.extend(sealed_holding(hub, partner, &forms).await?.messages);
+    sql_intake::erase(&mut conn, partner, &patterns(&forms)).await?;
     for (n, (shard, message_id)) in held.into_iter().enumerate() {
         erase_from(hub, shard, message_id, &forms, &mut erased).await?;
         if n % 1_000 == 999 {
             progress(erased.deliveries);
         }
     }
-    // Only of the partner asked for is it promised; what others hold is theirs.
-    erased.left = match partner {
-        None => store::fsck::traces(&mut conn, &patterns(&forms)).await?,
-        Some(_) => {
-            let left = message::holding(&mut conn, partner, &forms, &patterns(&forms)).await?.len() as u64;
-            vec![("messages".to_owned(), left)]
-        }
-    };
-    let sealed = sealed_holding(hub, partner, &forms).await?.len() as u64;
-    if sealed > 0 {
-        erased.left.push(("messages, sealed".into(), sealed));
-    }
+    erased.left = store::fsck::traces(&mut conn, &patterns(&forms), partner).await?;
+    let sealed = sealed_holding(hub, partner, &forms).await?;
+    erased.left.push(("messages, sealed".into(), sealed.messages.len() as u64));
+    erased.left.push(("messages that do not open (--master-key)".into(), sealed.unopened));
     // The log says that somebody was erased, and not who.
     let told =
         serde_json::json!({"deliveries": erased.deliveries, "messages": erased.messages, "inFlight": erased.in_flight});
@@ -69,36 +70,80 @@ pub async fn erase(
     Ok(erased)
 }
 
-/// The address in every form in which it may stand somewhere.
+/// The address in every form in which it may stand somewhere: a phone number is kept as E.164, and written in many ways.
 fn forms(recipient: &str) -> Vec<String> {
-    vec![recipient.to_owned()]
+    let recipient = recipient.trim();
+    let mut forms = vec![recipient.to_owned()];
+    if let Ok(number) = phone::parse(recipient, "KR") {
+        if let Some(national) = number.strip_prefix("+82").map(|rest| format!("0{rest}")) {
+            let (head, tail) = national.split_at(3);
+            let (middle, end) = tail.split_at(tail.len().saturating_sub(4));
+            forms.extend([" ", "-", "."].map(|between| [head, middle, end].join(between)));
+            forms.extend([" ", "-"].map(|between| ["+82", &head[1..], middle, end].join(between)));
+            forms.push(national);
+        }
+        forms.push(number.trim_start_matches('+').to_owned());
+        forms.push(number);
+    }
+    forms.iter_mut().for_each(|form| *form = form.to_lowercase());
+    forms.sort();
+    forms.dedup();
+    forms
 }
 
-/// As patterns for `like`: anywhere in a text, taken literally.
+/// As regular expressions of PostgreSQL: the form itself, not as a part of a longer address; in JSON a line break before it
+/// is written \\n.
 fn patterns(forms: &[String]) -> Vec<String> {
-    let literal = |form: &String| form.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
-    forms.iter().map(|form| format!("%{}%", literal(form))).collect()
+    let literal = |c: char| if c.is_ascii_alphanumeric() { c.to_string() } else { format!("\\{c}") };
+    let pattern = |form: &String| {
+        let form: String = form.chars().map(literal).collect();
+        format!(r"((?<![A-Za-z0-9._%+-])|(?<=\\[nrtbf])){form}(?![A-Za-z0-9-]|\.[A-Za-z0-9])")
+    };
+    forms.iter().map(pattern).collect()
 }
 
+/// The same of a text in memory.
 fn holds(text: &str, forms: &[String]) -> bool {
     let text = text.to_lowercase();
-    forms.iter().any(|form| text.contains(&form.to_lowercase()))
+    let alone = |at: usize, form: &str| {
+        let (before, after) = (&text[..at], &text[at + form.len()..]);
+        let escaped = before.ends_with(['n', 'r', 't', 'b', 'f']) && before[..before.len() - 1].ends_with('\\');
+        let joined = before.ends_with(|c: char| c.is_ascii_alphanumeric() || "._%+-".contains(c));
+        let goes_on = after.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '-')
+            || after.strip_prefix('.').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_alphanumeric()));
+        (escaped || !joined) && !goes_on
+    };
+    forms.iter().map(|form| form.to_lowercase()).any(|form| text.match_indices(&form).any(|(at, _)| alone(at, &form)))
 }
 
 /// Sealed content can only be searched by whoever opens it.
-async fn sealed_holding(hub: &Hub, partner: Option<Tsid>, forms: &[String]) -> Result<Vec<(i16, Tsid)>> {
-    let (mut found, mut after) = (Vec::new(), Tsid(0));
-    loop {
-        let rows = message::sealed(hub.store.api(), partner, after, limits::HOUSEKEEPING_BATCH).await?;
-        let Some(last) = rows.last() else { return Ok(found) };
-        after = last.message_id;
-        for row in rows {
-            let detail = message::read_detail(&hub.keyring, row.message_id, &row.detail)?;
-            if holds(&serde_json::to_string(&detail).unwrap_or_default(), forms) {
-                found.push((row.shard, row.message_id));
+struct SealedHolding {
+    messages: Vec<(i16, Tsid)>,
+    /// Do not open here: nobody knows what they hold.
+    unopened: u64,
+}
+
+async fn sealed_holding(hub: &Hub, partner: Option<Tsid>, forms: &[String]) -> Result<SealedHolding> {
+    let mut found = SealedHolding { messages: Vec::new(), unopened: 0 };
+    let mut conn = hub.store.auditing().await?;
+    for shard in store::partner::shards(hub.store.api()).await? {
+        let mut after = Tsid(0);
+        loop {
+            let rows = message::sealed(&mut conn, shard, partner, after, limits::HOUSEKEEPING_BATCH).await?;
+            let Some(last) = rows.last() else { break };
+            after = last.message_id;
+            for row in rows {
+                match message::read_detail(&hub.keyring, row.message_id, &row.detail) {
+                    Ok(detail) if holds(&serde_json::to_string(&detail).unwrap_or_default(), forms) => {
+                        found.messages.push((row.shard, row.message_id));
+                    }
+                    Ok(_) => (),
+                    Err(_) => found.unopened += 1,
+                }
             }
         }
     }
+    Ok(found)
 }
 
 async fn erase_from(hub: &Hub, shard: i16, message_id: Tsid, forms: &[String], erased: &mut Erased) -> Result<()> {
@@ -106,7 +151,7 @@ async fn erase_from(hub: &Hub, shard: i16, message_id: Tsid, forms: &[String], e
     let Some(row) = message::lock(&mut tx, shard, message_id).await? else { return Ok(()) };
     tx.rollback().await?;
     // What waits is not sent any more.
-    let mine = |no: i16, all: &[delivery::Addressed]| all.iter().any(|d| d.no == no && is_theirs(&d.recipient, forms));
+    let mine = |no: i16, all: &[delivery::Addressed]| all.iter().any(|d| d.no == no && is_theirs(d, forms));
     let all = delivery::contents(hub.store.api(), shard, message_id).await?;
     let open = delivery::open(hub.store.api(), row.partner_id, shard, message_id).await?;
     let waiting: Vec<_> =
@@ -117,7 +162,7 @@ async fn erase_from(hub: &Hub, shard: i16, message_id: Tsid, forms: &[String], e
     let Some(row) = message::lock(&mut tx, shard, message_id).await? else { return Ok(()) };
     let all = delivery::contents(&mut *tx, shard, message_id).await?;
     let (settled, held): (Vec<_>, Vec<_>) =
-        all.iter().filter(|d| is_theirs(&d.recipient, forms)).partition(|d| d.status.is_settled());
+        all.iter().filter(|d| is_theirs(d, forms)).partition(|d| d.status.is_settled());
     erased.in_flight += held.len() as u64;
     let nos: Vec<i16> = settled.iter().map(|d| d.no).collect();
     let gone = |d: &delivery::Addressed| d.recipient == ERASED || nos.contains(&d.no);
@@ -129,7 +174,12 @@ async fn erase_from(hub: &Hub, shard: i16, message_id: Tsid, forms: &[String], e
             of.peek().is_some() && of.all(gone)
         })
         .collect();
-    blank(&mut detail, &only_theirs, all.iter().all(gone), forms);
+    // What is to be sent yet is left as it is: nobody gets an empty message.
+    let needed: Vec<bool> = (0..detail.contents.len())
+        .map(|n| all.iter().any(|d| !d.status.is_settled() && usize::try_from(d.content) == Ok(n)))
+        .collect();
+    let open = blank(&mut detail, &only_theirs, &needed, all.iter().all(gone), forms);
+    erased.in_flight += open;
     let sealed = message::is_sealed(&row.detail);
     let text = message::write_detail(&hub.keyring, message_id, &detail, sealed)?;
     let key = row.client_msg_id.map(|key| if holds(&key, forms) { format!("{ERASED}-{message_id}") } else { key });
@@ -141,15 +191,20 @@ async fn erase_from(hub: &Hub, shard: i16, message_id: Tsid, forms: &[String], e
     Ok(())
 }
 
-fn is_theirs(recipient: &str, forms: &[String]) -> bool {
-    forms.iter().any(|form| form.eq_ignore_ascii_case(recipient))
+fn is_theirs(d: &delivery::Addressed, forms: &[String]) -> bool {
+    let is = |address: &str| forms.iter().any(|form| form.eq_ignore_ascii_case(address));
+    is(&d.recipient) || d.written.as_deref().is_some_and(is)
 }
 
-fn blank(detail: &mut Detail, only_theirs: &[bool], whole: bool, forms: &[String]) {
-    for (content, theirs) in detail.contents.iter_mut().zip(only_theirs) {
+/// Takes out what is theirs; says how many contents had to be left because they are to be sent yet.
+fn blank(detail: &mut Detail, only_theirs: &[bool], needed: &[bool], whole: bool, forms: &[String]) -> u64 {
+    let mut left = 0;
+    for ((content, theirs), needed) in detail.contents.iter_mut().zip(only_theirs).zip(needed) {
         let names_them = serde_json::to_string(content).is_ok_and(|text| holds(&text, forms));
-        if *theirs || names_them {
-            *content = Content::default();
+        match (*theirs || names_them, *needed) {
+            (true, true) => left += 1,
+            (true, false) => *content = Content::default(),
+            (false, _) => (),
         }
     }
     if whole || detail.title.as_ref().is_some_and(|title| holds(title, forms)) {
@@ -157,4 +212,5 @@ fn blank(detail: &mut Detail, only_theirs: &[bool], whole: bool, forms: &[String
     }
     detail.metadata.retain(|name, value| !whole && !holds(name, forms) && !holds(&value.to_string(), forms));
     detail.erased = true;
+    left
 }

@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{Mutex, Semaphore, SemaphorePermit, mpsc, oneshot};
+use tokio::sync::{AcquireError, Mutex, Semaphore, SemaphorePermit, mpsc, oneshot};
 
 use super::accept::{Accepted, announce, holders, judge};
 use crate::error::{Error, Result};
-use crate::hub::Hub;
+use crate::hub::{Hub, Rate};
 use crate::limits;
 use crate::shutdown::may_die_at;
 use crate::store::message::{self, Insert};
@@ -30,9 +30,11 @@ impl Intake {
 
     /// A batch's turn to be read and written. Few at once: a statement with hundreds of messages keeps a core of the database busy
     /// for as long as it runs, and single messages are not to wait for it.
-    pub async fn batch(&self) -> Result<SemaphorePermit<'_>> {
-        let turn = tokio::time::timeout(limits::BATCH_TURN, self.batches.acquire()).await;
-        turn.ok().and_then(|turn| turn.ok()).ok_or(Error::Busy("too many batches wait to be written"))
+    pub async fn batch<'a>(&'a self, own: &'a Rate) -> Result<[SemaphorePermit<'a>; 2]> {
+        // First among one's own: who waits for those takes no turn of others.
+        let turns = async { Ok::<_, AcquireError>([own.batches.acquire().await?, self.batches.acquire().await?]) };
+        let turns = tokio::time::timeout(limits::BATCH_TURN, turns).await;
+        turns.ok().and_then(|turns| turns.ok()).ok_or(Error::Busy("too many batches wait to be written"))
     }
 
     /// Resolves when the message is durable, or refused.

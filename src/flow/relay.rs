@@ -4,9 +4,10 @@
 
 use std::collections::HashMap;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::accept::{Accepted, announce, holders, judge, prepare};
+use super::rate;
 use crate::error::{Code, Error, Fault, Refusal, Result};
 use crate::hub::Hub;
 use crate::id::Tsid;
@@ -26,28 +27,31 @@ pub struct Relay {
     after: Option<Tsid>,
     /// The last round failed as a whole: the next one takes one request, lest one spoil all for ever.
     careful: bool,
+    /// Partners that have spent their requests, and until when they are passed over: theirs wait.
+    over: HashMap<Tsid, DateTime<Utc>>,
 }
 
 /// One round; says whether there may be more.
 pub async fn relay(hub: &Hub, relay: &mut Relay) -> Result<bool> {
     let began = relay.after.take();
     let most = if relay.careful { 1 } else { limits::RELAY_REQUESTS };
+    let now = hub.clock.now();
+    relay.over.retain(|_, until| now < *until && *until <= now + RATE_PAUSE);
+    let over: Vec<Tsid> = relay.over.keys().copied().collect();
     let mut tx = hub.store.begin_intake().await?;
-    let requests = sql_intake::take(&mut *tx, began.unwrap_or(Tsid(0)), &over_their_rate(hub), most).await?;
+    let requests = sql_intake::take(&mut *tx, began.unwrap_or(Tsid(0)), &over, most).await?;
     if requests.is_empty() {
         tx.rollback().await?;
         return Ok(began.is_some());
     }
     relay.after = requests.iter().map(|r| r.partner_id).max();
-    let written = write(hub, tx, requests).await;
+    let written = write(hub, tx, requests, &mut relay.over).await;
     relay.careful = written.is_err();
     written
 }
 
-/// Partners that have no requests to spend now: theirs wait until they have. Nobody's rate is kept yet.
-fn over_their_rate(_hub: &Hub) -> Vec<Tsid> {
-    Vec::new()
-}
+/// How long a partner is passed over once it has spent its requests: a slot of its limit.
+const RATE_PAUSE: TimeDelta = TimeDelta::milliseconds(50);
 
 /// How much waits, for the metrics.
 pub async fn measure(hub: &Hub) -> Result<()> {
@@ -57,7 +61,7 @@ pub async fn measure(hub: &Hub) -> Result<()> {
     Ok(())
 }
 
-async fn write(hub: &Hub, mut tx: Tx, requests: Vec<Request>) -> Result<bool> {
+async fn write(hub: &Hub, mut tx: Tx, requests: Vec<Request>, over: &mut HashMap<Tsid, DateTime<Utc>>) -> Result<bool> {
     let partners = partners(&mut tx, &requests).await?;
     let (mut right, mut inserts, mut refused) = (Vec::new(), Vec::new(), Vec::new());
     let mut deliveries = 0;
@@ -75,6 +79,18 @@ async fn write(hub: &Hub, mut tx: Tx, requests: Vec<Request>) -> Result<bool> {
                 // A statement is to end in time: the others have the next round.
                 if deliveries > limits::DELIVERIES && !inserts.is_empty() {
                     break;
+                }
+                // One over its rate waits where it is, as does all behind it; nothing is lost.
+                if over.contains_key(&partner.partner_id) {
+                    continue;
+                }
+                match rate::spend(hub, partner, 1).await {
+                    Ok(_) => (),
+                    Err(Error::Limited { .. }) => {
+                        over.insert(partner.partner_id, hub.clock.now() + RATE_PAUSE);
+                        continue;
+                    }
+                    Err(e) => return Err(e),
                 }
                 inserts.push(prepare(hub, partner, message)?);
                 right.push(request);

@@ -14,30 +14,43 @@ use super::sign_in;
 pub struct Resealed {
     pub signing_keys: usize,
     pub messages: usize,
+    /// Messages that do not open here, and so are as they were.
+    pub unopened: usize,
 }
 
 pub async fn reseal(hub: &Hub, permit: Administering<'_>) -> Result<Resealed> {
-    let mut done = Resealed { signing_keys: sign_in::reseal_keys(hub).await?, messages: 0 };
-    let mut after = Tsid(0);
-    loop {
-        let sealed = message::sealed(hub.store.api(), None, after, limits::HOUSEKEEPING_BATCH).await?;
-        let Some(last) = sealed.last() else { break };
-        after = last.message_id;
-        for row in sealed {
-            if message::is_fresh(&hub.keyring, &row.detail) {
-                continue;
+    let mut done = Resealed { signing_keys: sign_in::reseal_keys(hub).await?, ..Resealed::default() };
+    // Everything is looked at, which takes as long as it takes.
+    let mut conn = hub.store.auditing().await?;
+    for shard in store::partner::shards(hub.store.api()).await? {
+        let mut after = Tsid(0);
+        loop {
+            let sealed = message::sealed(&mut conn, shard, None, after, limits::HOUSEKEEPING_BATCH).await?;
+            let Some(last) = sealed.last() else { break };
+            after = last.message_id;
+            for row in sealed.iter().filter(|row| !message::is_fresh(&hub.keyring, &row.detail)) {
+                match reseal_one(hub, shard, row.message_id).await {
+                    Ok(()) => done.messages += 1,
+                    Err(e) => {
+                        tracing::error!(error = %e, "a message cannot be sealed anew");
+                        done.unopened += 1;
+                    }
+                }
             }
-            let mut tx = hub.store.begin().await?;
-            let Some(held) = message::lock(&mut tx, row.shard, row.message_id).await? else { continue };
-            let detail = message::read_detail(&hub.keyring, row.message_id, &held.detail)?;
-            let text = message::write_detail(&hub.keyring, row.message_id, &detail, true)?;
-            message::rewrite(&mut *tx, row.shard, row.message_id, &text, held.client_msg_id.as_deref()).await?;
-            tx.commit().await?;
-            done.messages += 1;
         }
     }
-    let told = serde_json::json!({"signingKeys": done.signing_keys, "messages": done.messages});
+    let told =
+        serde_json::json!({"signingKeys": done.signing_keys, "messages": done.messages, "unopened": done.unopened});
     let deed = Deed { action: "key.reseal".into(), after: Some(told), ..Deed::default() };
     store::audit::insert(hub.store.api(), hub.next_id(), hub.clock.now(), permit.actor(), &deed).await?;
     Ok(done)
+}
+
+async fn reseal_one(hub: &Hub, shard: i16, message_id: Tsid) -> Result<()> {
+    let mut tx = hub.store.begin().await?;
+    let Some(held) = message::lock(&mut tx, shard, message_id).await? else { return Ok(()) };
+    let detail = message::read_detail(&hub.keyring, message_id, &held.detail)?;
+    let text = message::write_detail(&hub.keyring, message_id, &detail, true)?;
+    message::rewrite(&mut *tx, shard, message_id, &text, held.client_msg_id.as_deref()).await?;
+    Ok(tx.commit().await?)
 }

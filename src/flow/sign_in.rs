@@ -37,11 +37,8 @@ pub struct Tokens {
 
 /// `from` is where the caller came from, for the limit and the audit log.
 pub async fn sign_in(hub: &Hub, client_id: &str, secret: &str, from: &Actor) -> Result<Tokens> {
-    let (now, address) = (hub.clock.now(), from.address.clone().unwrap_or_default());
-    if let Some(wait) = hub.strikes().wait_s(client_id, &address, now) {
-        let detail = "too many failed sign-ins; check clientId and clientSecret, then wait".to_owned();
-        return Err(Error::Limited { reason: "sign_in_limited", detail, retry_after_s: wait });
-    }
+    let now = hub.clock.now();
+    let address = not_struck_out(hub, client_id, from, now)?;
     let key = key::get(hub.store.api(), client_id).await?;
     // The same work whether there is such a client or not.
     let hash = crypt::keyed_hash(&hub.pepper, secret.as_bytes());
@@ -86,6 +83,17 @@ fn hashed(hub: &Hub, token: &str) -> [u8; 32] {
 /// the same sign-in is void.
 pub async fn refresh(hub: &Hub, token: &str, from: &Actor) -> Result<Tokens> {
     let (now, hash) = (hub.clock.now(), hashed(hub, token));
+    let address = not_struck_out(hub, "", from, now)?;
+    let past = match token.starts_with(REFRESH_PREFIX) {
+        true => refresh_token::get(hub.store.api(), &hash).await?,
+        false => None,
+    };
+    let Some(past) = past else {
+        hub.strikes().failed("", &address, now);
+        return Err(unauthenticated("the refresh token is not good any more; sign in"));
+    };
+    // Before the transaction: whoever holds a connection must not wait for another.
+    let account = account(hub, &past.client_id).await?;
     let next = crypt::secret(REFRESH_PREFIX);
     let mut tx = hub.store.begin().await?;
     let Some(of) = refresh_token::use_up(&mut *tx, &hash, now).await? else {
@@ -93,7 +101,6 @@ pub async fn refresh(hub: &Hub, token: &str, from: &Actor) -> Result<Tokens> {
         reused(hub, &hash, now, from).await?;
         return Err(unauthenticated("the refresh token is not good any more; sign in"));
     };
-    let account = account(hub, &of.client_id).await?;
     if !account.takes(of.epoch, now) {
         tx.rollback().await?;
         return Err(unauthenticated("the refresh token is not good any more; sign in"));
@@ -136,11 +143,24 @@ pub async fn revoke(hub: &Hub, token: &str) -> Result<()> {
     Ok(())
 }
 
-/// A token of the family may be used up at this moment. We then waited for it, and did not see its successor: look again,
-/// until there is nothing left that is good.
+/// Again until nothing is left: a successor that was being written while we waited for its forerunner is seen only by the
+/// next statement.
 async fn revoke_family(tx: &mut store::Conn, family: Tsid, now: DateTime<Utc>) -> Result<()> {
     while refresh_token::revoke(&mut *tx, family, now).await? > 0 {}
     Ok(())
+}
+
+/// Where a sign-in comes from, unless too many have failed from there. A network of IPv6 is one place: it has more addresses
+/// than can be counted.
+fn not_struck_out(hub: &Hub, client_id: &str, from: &Actor, now: DateTime<Utc>) -> Result<String> {
+    let address = from.address.clone().unwrap_or_default();
+    let address = match address.parse::<std::net::Ipv6Addr>() {
+        Ok(v6) => v6.segments()[..4].iter().map(|part| format!("{part:x}:")).collect(),
+        Err(_) => address,
+    };
+    let Some(retry_after_s) = hub.strikes().wait_s(client_id, &address, now) else { return Ok(address) };
+    let detail = "too many failed sign-ins; check clientId and clientSecret, then wait".to_owned();
+    Err(Error::Limited { reason: "sign_in_limited", detail, retry_after_s })
 }
 
 /// Who an access token speaks for, if it may still.
@@ -211,8 +231,11 @@ async fn account(hub: &Hub, client_id: &str) -> Result<Arc<Account>> {
 pub async fn read_keys(hub: &Hub) -> Result<()> {
     let mut keys = TokenKeys::default();
     for key in signing_key::list(hub.store.api(), hub.clock.now()).await? {
-        let secret = hub.keyring.open(&place(&key.kid), &key.sealed)?;
-        keys.add(key.kid, secret, key.active_at, key.expires_at);
+        match hub.keyring.open(&place(&key.kid), &key.sealed) {
+            Ok(secret) => keys.add(key.kid, secret, key.active_at, key.expires_at),
+            // What it signed is not taken here; all else goes on.
+            Err(e) => tracing::error!(error = %e, "a key that signs tokens cannot be used"),
+        }
     }
     hub.set_token_keys(keys);
     Ok(())
@@ -225,7 +248,8 @@ fn place(kid: &str) -> String {
 /// Makes the next key in time, forgets those that are over, and reads what there is.
 pub async fn keep_keys(hub: &Hub) -> Result<()> {
     let now = hub.clock.now();
-    let is_due = |keys: &[SigningKey]| keys.iter().all(|k| k.active_at + SIGNS <= now);
+    let opens = |key: &SigningKey| hub.keyring.open(&place(&key.kid), &key.sealed).is_ok();
+    let is_due = |keys: &[SigningKey]| keys.iter().all(|k| k.active_at + SIGNS <= now || !opens(k));
     if is_due(&signing_key::list(hub.store.api(), now).await?) {
         let mut tx = hub.store.begin().await?;
         signing_key::lock(&mut tx).await?;
@@ -233,7 +257,7 @@ pub async fn keep_keys(hub: &Hub) -> Result<()> {
         let keys = signing_key::list(&mut *tx, now).await?;
         if is_due(&keys) {
             // It signs at once where there is nothing else to sign with.
-            let others = keys.iter().any(|k| k.active_at <= now && k.expires_at > now + ACCESS);
+            let others = keys.iter().any(|k| k.active_at <= now && k.expires_at > now + ACCESS && opens(k));
             make_key(hub, &mut tx, if others { now + ANNOUNCED } else { now }).await?;
         }
         signing_key::forget(&mut *tx, now).await?;
@@ -277,9 +301,11 @@ pub async fn rotate_signing_key(hub: &Hub, permit: Administering<'_>, at_once: b
 pub async fn reseal_keys(hub: &Hub) -> Result<usize> {
     let mut done = 0;
     for key in signing_key::list(hub.store.api(), hub.clock.now()).await? {
-        if !hub.keyring.is_fresh(&key.sealed) {
-            let place = place(&key.kid);
-            let sealed = hub.keyring.seal(&place, &hub.keyring.open(&place, &key.sealed)?)?;
+        let place = place(&key.kid);
+        if !hub.keyring.is_fresh(&key.sealed)
+            && let Ok(secret) = hub.keyring.open(&place, &key.sealed)
+        {
+            let sealed = hub.keyring.seal(&place, &secret)?;
             signing_key::reseal(hub.store.api(), &key.kid, &sealed).await?;
             done += 1;
         }

@@ -3,71 +3,83 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-/// Slots of a second.
-pub const SLOTS: i32 = 20;
+/// Slots of a second …
+const SLOTS: i32 = 100;
+/// … and how many are counted: with the one that has just begun, lest two seconds' worth come within one.
+pub const COUNTED: i32 = SLOTS + 1;
 const SECOND: TimeDelta = TimeDelta::seconds(1);
-/// A lease is this part of the limit: what a process may at most have in hand that another could have used.
+/// A lease is at most this part of the limit: what a process has in hand that another could have used.
 const CHUNKS: i32 = 50;
+/// A lease that lasted less was too small.
+const SOON: TimeDelta = TimeDelta::milliseconds(100);
 
 /// The number of the slot that holds this moment.
 pub fn slot(at: DateTime<Utc>) -> i64 {
     at.timestamp_micros().div_euclid(1_000_000 / i64::from(SLOTS))
 }
 
-/// How many to lease at once.
-pub fn chunk(limit: i32, cost: i32) -> i32 {
-    (limit / CHUNKS).max(cost)
-}
-
 /// What one process has in hand of one partner's limit.
 #[derive(Debug)]
 pub struct Lease {
     left: i32,
-    /// What was leased counts for a second, and is of no use after it.
-    until: DateTime<Utc>,
+    /// What the books had free beyond it when last asked.
+    free: i32,
+    /// How much to lease next: little for one that posts little, or many processes would keep the limit from each other.
+    chunk: i32,
+    leased_at: DateTime<Utc>,
     /// Nothing was free when last asked: not worth asking before.
     ask_at: DateTime<Utc>,
 }
 
 impl Default for Lease {
     fn default() -> Lease {
-        Lease { left: 0, until: DateTime::UNIX_EPOCH, ask_at: DateTime::UNIX_EPOCH }
+        let never = DateTime::UNIX_EPOCH;
+        Lease { left: 0, free: 0, chunk: 1, leased_at: never, ask_at: never }
     }
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Taken {
-    /// Go on; so many are left in hand.
-    Yes(i32),
-    No,
-    /// The books have to be asked.
-    Ask,
+    /// Go on, and so many more are known to be free; or none.
+    Told(Option<i32>),
+    /// The books have to be asked for so many.
+    Ask(i32),
 }
 
 impl Lease {
-    pub fn take(&mut self, cost: i32, now: DateTime<Utc>) -> Taken {
-        // A lease from further ahead than a second is one of a clock that was set back.
-        if now >= self.until || self.until > now + SECOND {
+    pub fn take(&mut self, cost: i32, limit: i32, now: DateTime<Utc>) -> Taken {
+        // What was leased counts for a second, and is of no use after it; nor is what a clock says that was set back.
+        let good = self.leased_at <= now && now < self.leased_at + SECOND;
+        if good && self.left >= cost {
+            self.left -= cost;
+            return Taken::Told(Some(self.left + self.free));
+        }
+        if now < self.ask_at && self.ask_at <= now + SECOND {
+            return Taken::Told(None);
+        }
+        let soon = good && now < self.leased_at + SOON;
+        self.chunk = if soon { (self.chunk * 2).min(limit / CHUNKS).max(1) } else { 1 };
+        if !good {
             self.left = 0;
         }
-        if self.left >= cost {
-            self.left -= cost;
-            return Taken::Yes(self.left);
-        }
-        if now < self.ask_at && self.ask_at <= now + SECOND { Taken::No } else { Taken::Ask }
+        Taken::Ask(self.chunk.max(cost))
     }
 
-    /// What the books gave, asked at `now` for a request that costs so much.
-    pub fn leased(&mut self, got: i32, cost: i32, now: DateTime<Utc>) {
-        if got == 0 && cost == 1 {
-            // The next slot may free some.
-            let micros = (slot(now) + 1) * (1_000_000 / i64::from(SLOTS));
-            self.ask_at = DateTime::from_timestamp_micros(micros).unwrap_or(now);
+    /// What the books gave for a request that costs so much, and what they have free beyond: then so many more are free, or
+    /// the request is one too many.
+    pub fn leased(&mut self, got: i32, free: i32, cost: i32, now: DateTime<Utc>) -> Option<i32> {
+        self.free = free;
+        if got < cost {
+            // The next slot may free some. One that takes many may have asked for more than one that takes one.
+            if cost == 1 {
+                let micros = (slot(now) + 1) * (1_000_000 / i64::from(SLOTS));
+                self.ask_at = DateTime::from_timestamp_micros(micros).unwrap_or(now);
+            }
+            return None;
         }
-        if got > 0 {
-            self.left = if now < self.until { self.left + got } else { got };
-            self.until = now + SECOND;
-        }
+        self.left += got - cost;
+        self.leased_at = now;
+        Some(self.left + free)
     }
 }
 
@@ -77,29 +89,41 @@ mod tests {
 
     #[test]
     fn a_lease_is_spent_and_ends() {
-        let now: DateTime<Utc> = "2027-03-05T00:30:00.010Z".parse().unwrap();
+        let now: DateTime<Utc> = "2027-03-05T00:30:00.001Z".parse().unwrap();
+        let ms = TimeDelta::milliseconds;
         let mut lease = Lease::default();
-        assert_eq!(lease.take(1, now), Taken::Ask);
-        lease.leased(chunk(1000, 1), 1, now);
-        assert_eq!(lease.take(1, now), Taken::Yes(19));
-        assert_eq!(lease.take(19, now), Taken::Yes(0));
-        assert_eq!(lease.take(1, now), Taken::Ask);
-        lease.leased(0, 1, now);
-        assert_eq!(lease.take(1, now), Taken::No, "until the next slot");
-        assert_eq!(lease.take(1, now + TimeDelta::milliseconds(39)), Taken::No);
-        assert_eq!(lease.take(1, now + TimeDelta::milliseconds(40)), Taken::Ask);
-        lease.leased(20, 1, now);
-        assert_eq!(lease.take(1, now + TimeDelta::milliseconds(1000)), Taken::Ask, "it counted for a second");
-        lease.leased(20, 1, now);
-        assert_eq!(lease.take(1, now - TimeDelta::seconds(100)), Taken::Ask, "the clock was set back");
+        assert_eq!(lease.take(1, 1000, now), Taken::Ask(1));
+        assert_eq!(lease.leased(1, 999, 1, now), Some(999));
+        let mut asked = Vec::new();
+        for _ in 0..100 {
+            if let Taken::Ask(wanted) = lease.take(1, 1000, now) {
+                asked.push(wanted);
+                lease.leased(wanted, 0, 1, now);
+            }
+        }
+        assert_eq!(asked, [2, 4, 8, 16, 20, 20, 20, 20], "more for one that posts much");
+        let later = now + ms(1500);
+        assert_eq!(
+            lease.take(1, 1000, later),
+            Taken::Ask(1),
+            "it counted for a second; little for one that posts little"
+        );
+        assert_eq!(lease.leased(0, 0, 1, later), None);
+        assert_eq!(lease.take(1, 1000, later), Taken::Told(None), "until the next slot");
+        assert_eq!(lease.take(1, 1000, later + ms(8)), Taken::Told(None));
+        assert_eq!(lease.take(1, 1000, later + ms(9)), Taken::Ask(1));
+        lease.leased(20, 0, 1, later);
+        assert_eq!(lease.take(1, 1000, later - TimeDelta::seconds(100)), Taken::Ask(1), "the clock was set back");
     }
 
     #[test]
     fn a_batch_takes_all_it_needs_at_once() {
-        assert_eq!((chunk(1000, 1), chunk(1000, 500), chunk(5, 1)), (20, 500, 1));
         let now: DateTime<Utc> = "2027-03-05T00:30:00Z".parse().unwrap();
         let mut lease = Lease::default();
-        lease.leased(0, 500, now);
-        assert_eq!(lease.take(1, now), Taken::Ask, "what was too little for a batch may do for one");
+        assert_eq!(lease.take(500, 1000, now), Taken::Ask(500));
+        assert_eq!(lease.leased(500, 10, 500, now), Some(10), "and nobody else gets it in between");
+        assert_eq!(lease.take(500, 1000, now), Taken::Ask(500));
+        assert_eq!(lease.leased(0, 10, 500, now), None);
+        assert!(matches!(lease.take(1, 1000, now), Taken::Ask(_)), "what was too little for a batch may do for one");
     }
 }

@@ -33,7 +33,8 @@ impl Strikes {
         if self.counts.len() >= REMEMBERED {
             self.counts.retain(|_, (since, _)| *since <= now && now < *since + PERIOD);
         }
-        for client in [client_id, ""] {
+        let clients = if client_id.is_empty() { &[""][..] } else { &[client_id, ""] };
+        for client in clients {
             if self.counts.len() >= REMEMBERED && !self.counts.contains_key(&key(client, address)) {
                 continue;
             }

@@ -438,6 +438,7 @@ pub struct Addressed {
     pub no: i16,
     pub content: i16,
     pub recipient: String,
+    pub written: Option<String>,
     pub status: Status,
 }
 
@@ -445,7 +446,7 @@ pub async fn contents(db: impl Db<'_>, shard: i16, message_id: Tsid) -> Result<V
     let rows = sqlx::query_file!("sql/delivery/contents.sql", shard, message_id.0).fetch_all(db).await?.into_iter();
     let row = rows.map(|r| {
         let status = word(&r.status, "status")?;
-        Ok(Addressed { no: r.no, content: r.content, recipient: r.recipient, status })
+        Ok(Addressed { no: r.no, content: r.content, recipient: r.recipient, written: r.written, status })
     });
     row.collect()
 }

@@ -64,7 +64,8 @@ pub struct Contents {
     pub created_at: DateTime<Utc>,
 }
 
-/// Contents by message; none for one that cannot be understood, so that it does not spoil the others.
+/// Contents by message; none for one that cannot be understood, so that it does not spoil the others. One that is sealed
+/// under a key that is not here is left out: another worker may have it.
 pub async fn contents(
     db: impl Db<'_>,
     keyring: &Keyring,
@@ -76,10 +77,16 @@ pub async fn contents(
     let rows = sqlx::query_file!("sql/message/contents.sql", &shards, &ids, low, high).fetch_all(db).await?;
     Ok(rows
         .into_iter()
-        .map(|r| {
-            let detail = read_detail(keyring, Tsid(r.message_id), &r.detail).ok();
+        .filter_map(|r| {
+            let detail = match read_detail(keyring, Tsid(r.message_id), &r.detail) {
+                Err(Error::Setup(why)) => {
+                    tracing::error!(why, "a message cannot be sent from here");
+                    return None;
+                }
+                read => read.ok(),
+            };
             let contents = detail.map(|detail| Contents { kind: r.kind, detail, created_at: r.created_at });
-            (Tsid(r.message_id), contents)
+            Some((Tsid(r.message_id), contents))
         })
         .collect())
 }
@@ -150,7 +157,8 @@ pub async fn rewrite(
     Ok(())
 }
 
-/// Messages that say something of a person. `forms` are its address in every form, `patterns` the same for `like`.
+/// Messages that say something of a person. `forms` are its address in every form, `patterns` the same as regular
+/// expressions.
 pub async fn holding(
     conn: &mut Conn,
     partner: Option<Tsid>,
@@ -168,9 +176,10 @@ pub struct Sealed {
     pub detail: String,
 }
 
-pub async fn sealed(db: impl Db<'_>, partner: Option<Tsid>, after: Tsid, rows: i64) -> Result<Vec<Sealed>> {
-    let found =
-        sqlx::query_file!("sql/message/sealed.sql", partner.map(|id| id.0), after.0, rows).fetch_all(db).await?;
+/// Messages of a shard with sealed content, after one in the order of their ids.
+pub async fn sealed(conn: &mut Conn, shard: i16, partner: Option<Tsid>, after: Tsid, rows: i64) -> Result<Vec<Sealed>> {
+    let found = sqlx::query_file!("sql/message/sealed.sql", shard, partner.map(|id| id.0), after.0, rows);
+    let found = found.fetch_all(conn).await?;
     let row = found.into_iter().map(|r| Sealed {
         shard: r.shard,
         message_id: Tsid(r.message_id),
@@ -180,7 +189,15 @@ pub async fn sealed(db: impl Db<'_>, partner: Option<Tsid>, after: Tsid, rows: i
     Ok(row.collect())
 }
 
-/// A partner's messages in a range of ids, and whether something of each is still open.
+/// A message whose content may be erased.
+pub struct Wipeable {
+    pub message_id: Tsid,
+    pub deliveries: i64,
+    /// Something of it is not settled yet.
+    pub open: bool,
+}
+
+/// A partner's messages in a range of ids that name recipients yet.
 pub async fn wipeable(
     db: impl Db<'_>,
     partner_id: Tsid,
@@ -188,9 +205,10 @@ pub async fn wipeable(
     from: Tsid,
     below: Tsid,
     rows: i64,
-) -> Result<Vec<(Tsid, bool)>> {
+) -> Result<Vec<Wipeable>> {
     let found = sqlx::query_file!("sql/message/wipeable.sql", partner_id.0, shard, from.0, below.0, rows).fetch_all(db);
-    Ok(found.await?.into_iter().map(|r| (Tsid(r.message_id), r.open)).collect())
+    let row = found.await?.into_iter();
+    Ok(row.map(|r| Wipeable { message_id: Tsid(r.message_id), deliveries: r.deliveries, open: r.open }).collect())
 }
 
 /// Erases what settled messages say and to whom; says how many.

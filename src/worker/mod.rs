@@ -114,10 +114,7 @@ async fn weigh(hub: Hub) -> Result<bool> {
 
 /// Keeps this process's clock in step with the database's.
 pub async fn calibrate(hub: Hub) -> Result<bool> {
-    use crate::clock::Clock;
-    let asked = Clock::host_now();
-    let said = store::hub::clock(hub.store.api()).await?;
-    let off = hub.clock.calibrate(asked, said, Clock::host_now());
+    let off = crate::hub::calibrate(&hub.store, &hub.clock).await?;
     if off.num_milliseconds().abs() > 1_000 {
         tracing::warn!(off_ms = off.num_milliseconds(), "this host's clock differs from the database's; corrected for");
     }

@@ -7,6 +7,7 @@ mod support;
 
 mod crash;
 mod engine;
+mod erase;
 mod http;
 mod intake;
 mod laws;
@@ -19,6 +20,7 @@ mod processes;
 mod program;
 mod property;
 mod protocol;
+mod rate;
 mod retries;
 mod sign_in;
 mod smtp_peer;

@@ -151,9 +151,7 @@ impl Bed {
         store.close().await;
         let (hub, Watched { calls, waits, called }) = noop_hub(settings, &database_url, further).await?;
         let (partner, credentials) = posting_partner(&hub).await?;
-        let nobody = Actor::at_the_machine("bench".into());
-        let Credentials { client_id, client_secret } = &credentials;
-        let token = flow::sign_in::sign_in(&hub, client_id, client_secret, &nobody).await?.access;
+        let token = sign_in(&hub, &credentials).await?;
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
             .await
             .map_err(|e| Error::Setup(format!("no port is free on loopback: {e}")))?;
@@ -212,6 +210,18 @@ impl Bed {
         bench::drop_database(&self.server_url, &self.name).await?;
         Ok(findings.len())
     }
+}
+
+async fn sign_in(hub: &Hub, Credentials { client_id, client_secret }: &Credentials) -> Result<String> {
+    let nobody = Actor::at_the_machine("bench".into());
+    Ok(flow::sign_in::sign_in(hub, client_id, client_secret, &nobody).await?.access)
+}
+
+/// A partner, signed in.
+pub async fn partner(hub: &Hub, change: Change) -> Result<(Partner, String)> {
+    let admin = Actor::at_the_machine("bench".into());
+    let (partner, credentials) = flow::partner::create(hub, admin.administering()?, change).await?;
+    Ok((partner, sign_in(hub, &credentials).await?))
 }
 
 /// A partner that may post more than anybody can.

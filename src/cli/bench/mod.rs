@@ -75,6 +75,8 @@ enum Scenario {
     Delayed,
     /// One partner posts a flood, a hundred others post one message a second each: what the others wait.
     Flood,
+    /// A partner with the default limit, offered three times as much by two API processes: what passes.
+    Limit,
     /// Memory of a process that idles.
     Idle,
     /// What breaks, breaks under load: killed workers, API and PostgreSQL, cut answers, storms, locks. A judge compares

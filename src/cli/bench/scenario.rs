@@ -14,6 +14,7 @@ use super::{Scenario, Sizes};
 use crate::config::Settings;
 use crate::error::{Error, Result};
 use crate::flow::accept::accept;
+use crate::flow::partner::Change;
 use crate::hub::Hub;
 use crate::model::channel::Channel;
 use crate::model::delivery::Status;
@@ -134,6 +135,10 @@ pub async fn run(which: &Scenario, settings: &Settings, sizes: &Sizes, ground: &
         flood(&mut run).await?;
         run.told();
     }
+    if is(Scenario::Limit) {
+        limit(&mut run).await?;
+        run.told();
+    }
     Ok(())
 }
 
@@ -190,6 +195,39 @@ async fn intake(run: &mut Run<'_>) -> Result<()> {
             run.cost(&before, &after, told.accepted as f64);
         }
     }
+    run.clear(bed).await
+}
+
+/// One partner with the default limit, offered three times as much over two API processes.
+async fn limit(run: &mut Run<'_>) -> Result<()> {
+    run.name = "limit";
+    let bed = Bed::make(run.settings, run.ground).await?;
+    let (partner, token) = bed::partner(&bed.hub, Change { name: Some("limited".into()), ..Change::default() }).await?;
+    let limit = f64::from(partner.rate_limit_tps);
+    let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.and_then(|listener| listener.local_addr());
+    let second = free.map_err(|e| Error::Setup(format!("no port is free on loopback: {e}")))?;
+    let program = std::env::current_exe().map_err(|e| Error::Internal(format!("who am I: {e}")))?;
+    let _second = tokio::process::Command::new(program)
+        .args(["serve", "--log=error", "--database-url", &bed.database_url, &format!("--listen={second}")])
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|e| Error::Setup(format!("the second API cannot start: {e}")))?;
+    while tokio::net::TcpStream::connect(second).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Counted on a run that is under way: the first requests find their partner in no memory.
+    let offered = (limit * 1.5) as u64;
+    let one = Load { rate: offered, token, ..load_of(&bed, 8, run.sizes.seconds) };
+    let two = Load { address: second.to_string(), ..one.clone() };
+    run.say(&format!("2 API processes, each offered {offered}/s by one partner, for {} s", run.sizes.seconds));
+    let (first, second) = tokio::join!(load::spawn(&one), load::spawn(&two));
+    let (first, second) = (first?, second?);
+    let passed = (first.accepted + second.accepted) as f64;
+    let seconds = run.sizes.seconds as f64;
+    run.figure("offered", (passed + (first.refused + second.refused) as f64) / seconds, "/s");
+    run.figure("accepted", passed / seconds, "/s");
+    run.figure("of them by the first process", first.accepted as f64 / passed * 100.0, "%");
+    run.goal("off the limit", (passed / seconds / limit - 1.0).abs() * 100.0, "%", Goal::AtMost(2.0));
     run.clear(bed).await
 }
 

@@ -1,0 +1,214 @@
+//! What is kept no longer: a person's data, a partner's old content; and what is kept sealed.
+
+use notihub::crypt::Keyring;
+use notihub::flow::partner::Change;
+use notihub::flow::{erase, reseal, retain};
+use notihub::hub::{Hub, Parts};
+use notihub::model::role::Actor;
+use notihub::shutdown::Shutdown;
+use notihub::store;
+use serde_json::{Value, json};
+
+use crate::support::{App, MASTER_KEY, email, named, sign_in, store as open};
+
+/// Every row of every table, as text.
+async fn dump(app: &App) -> String {
+    let db = app.db().await;
+    let tables: Vec<String> = sqlx::query_scalar(
+        "select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace \
+         where c.relkind in ('r', 'p') and not c.relispartition and n.nspname in ('public', 'notihub')",
+    )
+    .fetch_all(&db)
+    .await
+    .unwrap();
+    assert!(tables.len() > 12, "{tables:?}");
+    let mut all = String::new();
+    for table in tables {
+        let rows: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("select t::text from {table} t")))
+            .fetch_all(&db)
+            .await
+            .unwrap();
+        all.push_str(&rows.join("\n"));
+    }
+    all
+}
+
+async fn erase(app: &App, recipient: &str) -> erase::Erased {
+    let actor = Actor::at_the_machine("test".into());
+    erase::erase(&app.hub, actor.administering().unwrap(), recipient, None, |_| ()).await.unwrap()
+}
+
+fn left(erased: &erase::Erased) -> u64 {
+    erased.left.iter().map(|(_, rows)| rows).sum()
+}
+
+/// A person's data goes from every table and is proven to be gone; what was counted stays counted, what others got stays,
+/// what waited is not sent, and somebody with a similar address is somebody else.
+#[tokio::test]
+async fn a_person_is_erased_everywhere_and_proven_to_be() {
+    let app = App::new().await;
+    let kim = "kim.min@example.com";
+    let mut alone = email(kim);
+    (alone["clientMsgId"], alone["metadata"]) =
+        (json!("order kim.min@example.com"), json!({"who": "Kim.Min@example.com"}));
+    let alone = app.post("/v1/messages", alone).await.expect(202).id();
+    let mut shared = email(kim);
+    shared["channels"][0]["to"] = json!([kim, "lee@example.com"]);
+    let shared = app.post("/v1/messages", shared).await.expect(202).id();
+    let mut named_in = email("ops@example.com");
+    named_in["body"] = json!("New customer:\nkim.min@example.com.\nkim.min@example.com으로 보냈습니다");
+    let named_in = app.post("/v1/messages", named_in).await.expect(202).id();
+    let mut similar = email("jakim.min@example.com");
+    similar["body"] = json!("Dear jakim.min@example.com, kim.min@example.com.org, xkim.min@example.com");
+    let similar = app.post("/v1/messages", similar).await.expect(202).id();
+    app.work().await;
+    let mut later = email(kim);
+    later["scheduledAt"] = json!("2027-03-06T00:30:00Z");
+    let later = app.post("/v1/messages", later).await.expect(202).id();
+    let before = app.get("/v1/stats/daily").await.expect(200).body;
+
+    let erased = erase(&app, kim).await;
+    assert_eq!((erased.deliveries, erased.messages, erased.canceled, erased.in_flight), (3, 4, 1, 0), "{erased:?}");
+    assert_eq!(left(&erased), 0, "{erased:?}");
+    let all = dump(&app).await.to_lowercase();
+    let theirs = all.matches(kim).count() - all.matches("jakim.min@example.com").count() - 2;
+    assert_eq!(theirs, 0, "only within other addresses");
+    let told = app.message(&alone).await;
+    assert_eq!(
+        (&told["contents"][0]["body"], &told["title"], &told["metadata"]),
+        (&json!(""), &Value::Null, &json!({}))
+    );
+    assert_eq!((&told["deliveries"][0]["to"], &told["deliveries"][0]["status"]), (&json!("erased"), &json!("SENT")));
+    let told = app.message(&shared).await;
+    assert_eq!(
+        (&told["deliveries"][0]["to"], &told["deliveries"][1]["to"]),
+        (&json!("erased"), &json!("lee@example.com"))
+    );
+    assert_eq!(told["contents"][0]["body"], "It works.", "others got it too");
+    assert_eq!(app.message(&named_in).await["contents"][0]["body"], "");
+    assert_eq!(app.message(&later).await["status"], "CANCELED");
+    let told = app.message(&similar).await;
+    let mut waits = email("lee@example.com");
+    (waits["body"], waits["scheduledAt"]) = (json!("About kim.min@example.com."), json!("2027-03-05T01:30:00Z"));
+    let waits = app.post("/v1/messages", waits).await.expect(202).id();
+    let later_erased = erase(&app, kim).await;
+    assert!(later_erased.in_flight == 1 && left(&later_erased) == 1, "nobody gets an empty message: {later_erased:?}");
+    assert_eq!(app.message(&waits).await["contents"][0]["body"], "About kim.min@example.com.");
+    assert!(told["contents"][0]["body"].as_str().unwrap().starts_with("Dear jakim"), "{told}");
+    assert_eq!(app.get("/v1/stats/daily").await.expect(200).body, before);
+    app.advance(86_400);
+    app.work().await;
+    assert_eq!(app.smtp.records().iter().filter(|mail| mail.to.contains(&kim.to_owned())).count(), 2);
+
+    let again = erase(&app, kim).await;
+    assert_eq!((again.deliveries, again.messages, left(&again)), (0, 1, 0), "once it was sent");
+    app.done().await;
+}
+
+/// The proof can fail: what the erasing did not reach is counted. A phone number is found in every form.
+#[tokio::test]
+async fn the_proof_sees_what_is_left_and_every_form_of_a_number() {
+    let app = App::with(&["--mock=SMS"]).await;
+    let body = json!({"type": "T", "body": "Call +82-10-1234-5678, 010-1234-5678로.",
+        "channels": [{"channel": "SMS", "to": ["010-1234-5678", "010-9999-0000"]}]});
+    let id = app.post("/v1/messages", body).await.expect(202).id();
+    app.work().await;
+    let erased = erase(&app, "01012345678").await;
+    assert_eq!((erased.deliveries, left(&erased)), (1, 0), "{erased:?}");
+    let told = app.message(&id).await;
+    assert_eq!(
+        (&told["deliveries"][0]["to"], &told["deliveries"][0]["recipient"]),
+        (&json!("erased"), &json!("erased"))
+    );
+    assert_eq!((&told["deliveries"][1]["to"], &told["contents"][0]["body"]), (&json!("010-9999-0000"), &json!("")));
+    let mut conn = app.hub.store.auditing().await.unwrap();
+    let found = store::fsck::traces(&mut conn, &["010-9999-0000".into()], None).await.unwrap();
+    assert_eq!(found.iter().find(|(table, _)| table == "deliveries").unwrap().1, 1, "{found:?}");
+    let actor = Actor::at_the_machine("test".into());
+    let too_short = erase::erase(&app.hub, actor.administering().unwrap(), "a@b", None, |_| ()).await;
+    assert!(too_short.is_err());
+    app.done().await;
+}
+
+/// S0-23: a partner may want its content kept shorter than the hub keeps messages: contents and recipients go, outcomes
+/// and statistics stay; what is still open waits.
+#[tokio::test]
+async fn content_goes_when_its_partner_wants() {
+    let app = App::new().await;
+    let change = Change { retention_days: Some(Some(3)), lookup_days: Some(30), ..named("brief") };
+    let (_, brief, _) = app.partner(change).await;
+    let post = async |body: Value| {
+        let token = sign_in(&app.hub, &brief).await;
+        app.ask(&token, "POST", "/v1/messages", Some(body)).await.expect(202).id()
+    };
+    let old = post(email("old@example.com")).await;
+    let mut open_ = email("open@example.com");
+    open_["scheduledAt"] = json!("2027-03-15T00:00:00Z");
+    let open_ = post(open_).await;
+    let others = app.post("/v1/messages", email("others@example.com")).await.expect(202).id();
+    app.work().await;
+    app.advance(4 * 86_400);
+    let young = post(email("young@example.com")).await;
+    app.work().await;
+    retain::retain(&app.hub).await.unwrap();
+    let all = dump(&app).await;
+    assert!(!all.contains("old@example.com"), "gone");
+    assert!(["open@", "others@", "young@"].iter().all(|kept| all.contains(kept)), "kept");
+    assert_eq!(app.count("select count(*) from messages where detail ? 'erased'").await, 1);
+    assert_eq!(app.count("select count(*) from deliveries where status = 'SENT'").await, 3);
+    let _all = (old, open_, others, young);
+    app.advance(10 * 86_400);
+    app.work().await;
+    retain::retain(&app.hub).await.unwrap();
+    let all = dump(&app).await;
+    assert!(["open@", "young@"].iter().all(|gone| !all.contains(gone)) && all.contains("others@"), "when it had ended");
+    app.done().await;
+}
+
+/// Content sealed at rest: the database holds none of it, what is copied to another message does not open there, and a new
+/// master key takes over while everything runs.
+#[tokio::test]
+async fn content_can_be_sealed_and_its_key_changed() {
+    let app = App::new().await;
+    let (_, _, token) = app.partner(Change { encrypt_content: Some(true), ..named("sealed") }).await;
+    let mut body = email("kim@example.com");
+    (body["body"], body["title"], body["metadata"]) =
+        (json!("CANARY body"), json!("CANARY title"), json!({"x": "CANARY"}));
+    let post = async || app.ask(&token, "POST", "/v1/messages", Some(body.clone())).await.expect(202).id();
+    let (one, two) = (post().await, post().await);
+    app.work().await;
+    assert!(!dump(&app).await.contains("CANARY"));
+    assert!(app.smtp.records()[0].data.contains("CANARY body"), "and yet it is sent");
+    let read = async |id: &str| app.ask(&token, "GET", &format!("/v1/messages/{id}"), None).await;
+    assert_eq!(read(&one).await.expect(200).body["title"], "CANARY title");
+    let list = app.ask(&token, "GET", "/v1/messages", None).await.expect(200).body;
+    assert_eq!(list["items"][0]["title"], "CANARY title");
+
+    // Another hub, with a new key before the old one.
+    let parts = Parts {
+        settings: app.hub.settings.clone(),
+        store: open(&app.url),
+        providers: app.hub.providers.clone(),
+        clock: app.hub.clock.clone(),
+        shutdown: Shutdown::new(),
+        master_keys: vec![[9; 32], MASTER_KEY],
+    };
+    let new = Hub::start(parts).await.unwrap();
+    let actor = Actor::at_the_machine("test".into());
+    let resealed = reseal::reseal(&new, actor.administering().unwrap()).await.unwrap();
+    assert_eq!((resealed.signing_keys, resealed.messages), (1, 2));
+    assert_eq!(reseal::reseal(&new, actor.administering().unwrap()).await.unwrap().messages, 0, "once is enough");
+    let details: Vec<String> = sqlx::query_scalar("select detail::text from messages order by message_id")
+        .fetch_all(&app.db().await)
+        .await
+        .unwrap();
+    let only_new = Keyring::new([[9; 32]]);
+    for (id, detail) in [&one, &two].into_iter().zip(&details) {
+        let detail = store::message::read_detail(&only_new, id.parse().unwrap(), detail).unwrap();
+        assert_eq!(detail.title.as_deref(), Some("CANARY title"));
+    }
+    assert!(store::message::read_detail(&only_new, two.parse().unwrap(), &details[0]).is_err(), "bound to its message");
+    new.shutdown.stop();
+    new.store.close().await;
+    app.done().await;
+}
