@@ -35,7 +35,7 @@ pub struct PartnerShape {
     status: &'static str,
     /// Requests a second; a batch counts each of its messages.
     rate_limit_tps: i32,
-    /// How many days back it sees its messages.
+    /// How many days back it sees its messages; what is still to be sent, however old.
     lookup_days: i16,
     /// Content is erased after so many days; null: when the hub's own retention is over.
     retention_days: Option<i16>,
@@ -263,7 +263,7 @@ pub async fn update(
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[expect(dead_code, reason = "only described, never made")]
 pub struct RotationBody {
-    /// Seconds the secret before stays good. 0, the default: it ends now, and every token it gave with it.
+    /// Seconds the secret before stays good, and every token it gave. 0, the default: they end now.
     #[schema(minimum = 0, maximum = 2_592_000)]
     overlap_seconds: Option<i64>,
 }
@@ -298,7 +298,7 @@ fn read_overlap(body: &[u8]) -> Result<TimeDelta, Refusal> {
 
 /// Rotate a partner's key
 ///
-/// A new secret, shown this once. The one before stays good for the overlap.
+/// A new secret, shown this once. The one before stays good for the overlap, and every token it gave.
 #[utoipa::path(post, path = "/v1/partners/{id}/key/rotate", operation_id = "rotatePartnerKey", tag = "partners", security(("bearer" = [])), params(("id" = String, Path, description = "the partnerId")),
     request_body = RotationBody, responses((status = 200, description = "what to sign in with; the secret is shown this once", body = CredentialsShape)))]
 pub async fn rotate(
@@ -404,7 +404,7 @@ pub async fn create_key(
 
 /// Rotate a key
 ///
-/// A new secret, shown this once. The one before stays good for the overlap.
+/// A new secret, shown this once. The one before stays good for the overlap, and every token it gave.
 #[utoipa::path(post, path = "/v1/keys/{id}/rotate", operation_id = "rotateKey", tag = "partners", security(("bearer" = [])), params(("id" = String, Path, description = "the clientId")),
     request_body = RotationBody, responses((status = 200, description = "what to sign in with; the secret is shown this once", body = CredentialsShape)))]
 pub async fn rotate_key(

@@ -38,7 +38,7 @@ enum Deed {
     /// A new secret for a key. The secret is shown this once.
     Rotate {
         client_id: String,
-        /// Seconds the secret before stays good. Without an overlap every token it gave is void too.
+        /// Seconds the secret before stays good, and every token it gave. Without an overlap they are void now.
         #[arg(long, default_value_t = 0, value_name = "S", value_parser = clap::value_parser!(i64).range(0..=2_592_000))]
         overlap_seconds: i64,
     },
@@ -46,7 +46,7 @@ enum Deed {
     Revoke { client_id: String },
     /// A new key to sign tokens with. Tokens signed before stay good; the new one signs once every process has read it.
     RotateSigning {
-        /// Signs at once and voids every token there is: for when a signing key was lost.
+        /// Signs at once and voids every access token there is: for when a signing key was lost.
         #[arg(long)]
         at_once: bool,
     },
@@ -101,7 +101,8 @@ async fn act(hub: &Hub, actor: &Actor, deed: Deed, output: Output) -> Result<()>
         }
         Deed::RotateSigning { at_once } => {
             let kid = flow::sign_in::rotate_signing_key(hub, permit, at_once).await?;
-            let text = if at_once { "signs now; every token signed before is void" } else { "signs in five minutes" };
+            let text =
+                if at_once { "signs now; every access token signed before is void" } else { "signs in five minutes" };
             say(json!({"kid": kid, "atOnce": at_once}), format!("{kid} {text}"));
         }
         Deed::Reseal => {

@@ -66,7 +66,7 @@ enum Deed {
     /// A new secret for a partner's key, by name or id. The secret is shown this once.
     Rotate {
         partner: String,
-        /// Seconds the secret before stays good. Without an overlap every token it gave is void too.
+        /// Seconds the secret before stays good, and every token it gave. Without an overlap they are void now.
         #[arg(long, default_value_t = 0, value_name = "S", value_parser = clap::value_parser!(i64).range(0..=2_592_000))]
         overlap_seconds: i64,
     },

@@ -107,7 +107,7 @@ pub async fn update(hub: &Hub, permit: Administering<'_>, id: Tsid, change: Chan
     Ok(after)
 }
 
-/// A new secret for a partner's key; the one before stays good for the overlap. Without one, its tokens are void too.
+/// A new secret for a partner's key; the one before stays good for the overlap, with all tokens it gave.
 pub async fn rotate(hub: &Hub, permit: Administering<'_>, id: Tsid, overlap: TimeDelta) -> Result<Credentials> {
     let db = hub.store.api();
     let of = partner::get(db, id).await?.ok_or_else(unknown)?;

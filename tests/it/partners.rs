@@ -189,6 +189,7 @@ async fn what_is_anothers_is_answered_like_what_never_was() {
                 assert!(answer.status == 404 && reasons.contains(&told), "{at} with {id}: {}", answer.text);
             }
         }
+        canceled = app.count(CANCELED).await;
     }
     let looked = app.count("select count(*) from audit where action = 'look' and object like '%?%'").await;
     assert_eq!(looked, 0, "a look is noted without its query");
@@ -837,7 +838,8 @@ async fn the_program_makes_partners_and_keys() {
     let key = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
     let resealed = on(&folder, &url, &["key", "reseal", "--output=json"]).env("NOTIHUB_MASTER_KEY", key).run().await;
     assert!(resealed.expect(0).json()["signingKeys"].as_i64().is_some_and(|n| n > 0));
-    let unopened = run(&["partner", "list"]).await.expect(1);
+    // Without it the log says what is missing, and work goes on under a new key.
+    let unopened = run(&["partner", "list"]).await.expect(0);
     assert!(unopened.stderr.contains("--master-key"), "{}", unopened.stderr);
 }
 
