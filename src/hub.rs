@@ -140,7 +140,7 @@ impl Hub {
             rates: Mutex::default(),
             strikes: Mutex::default(),
         }));
-        crate::flow::sign_in::keep_keys(&hub).await?;
+        crate::flow::sign_in::read_keys(&hub).await?;
         crate::flow::intake::start_writers(&hub, requests, writers);
         Ok(hub)
     }

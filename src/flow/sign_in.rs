@@ -67,11 +67,19 @@ pub async fn sign_in(hub: &Hub, client_id: &str, secret: &str, from: &Actor) -> 
     let of = SignedIn { family: hub.next_id(), client_id: key.client_id, epoch };
     let refresh = crypt::secret(REFRESH_PREFIX);
     refresh_token::insert(hub.store.api(), &hashed(hub, &refresh), &of, now, now + REFRESH).await?;
-    tokens(hub, &of, key.role, refresh, now)
+    tokens(hub, &of, key.role, refresh, now).await
 }
 
-fn tokens(hub: &Hub, of: &SignedIn, role: Role, refresh: String, now: DateTime<Utc>) -> Result<Tokens> {
-    let access = hub.token_keys().sign(&Claims::new(&of.client_id, role, of.epoch, now), now)?;
+async fn tokens(hub: &Hub, of: &SignedIn, role: Role, refresh: String, now: DateTime<Utc>) -> Result<Tokens> {
+    let claims = Claims::new(&of.client_id, role, of.epoch, now);
+    let access = match hub.token_keys().sign(&claims, now) {
+        Ok(access) => access,
+        // The first sign-in of an installation, or of one that was off for long: keys are made by who needs them.
+        Err(_) => {
+            keep_keys(hub).await?;
+            hub.token_keys().sign(&claims, now)?
+        }
+    };
     Ok(Tokens { access, refresh, expires_in_s: ACCESS.num_seconds() })
 }
 
@@ -108,7 +116,7 @@ pub async fn refresh(hub: &Hub, token: &str, from: &Actor) -> Result<Tokens> {
     is_active(&account)?;
     refresh_token::insert(&mut *tx, &hashed(hub, &next), &of, now, now + REFRESH).await?;
     tx.commit().await?;
-    tokens(hub, &of, account.role, next, now)
+    tokens(hub, &of, account.role, next, now).await
 }
 
 async fn reused(hub: &Hub, hash: &[u8], now: DateTime<Utc>, from: &Actor) -> Result<()> {

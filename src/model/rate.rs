@@ -57,8 +57,13 @@ impl Lease {
         if now < self.ask_at && self.ask_at <= now + SECOND {
             return Taken::Told(None);
         }
-        let soon = good && now < self.leased_at + SOON;
-        self.chunk = if soon { (self.chunk * 2).min(limit / CHUNKS).max(1) } else { 1 };
+        let since = now - self.leased_at;
+        self.chunk = match since {
+            _ if good && since < SOON => self.chunk.saturating_mul(2).min(limit / CHUNKS),
+            _ if good || since < SECOND * 2 => self.chunk / 2,
+            _ => 1,
+        };
+        self.chunk = self.chunk.max(1);
         if !good {
             self.left = 0;
         }
@@ -103,11 +108,9 @@ mod tests {
         }
         assert_eq!(asked, [2, 4, 8, 16, 20, 20, 20, 20], "more for one that posts much");
         let later = now + ms(1500);
-        assert_eq!(
-            lease.take(1, 1000, later),
-            Taken::Ask(1),
-            "it counted for a second; little for one that posts little"
-        );
+        assert_eq!(lease.take(1, 1000, later), Taken::Ask(10), "it counted for a second");
+        let later = now + ms(4000);
+        assert_eq!(lease.take(1, 1000, later), Taken::Ask(1), "little for one that posts little");
         assert_eq!(lease.leased(0, 0, 1, later), None);
         assert_eq!(lease.take(1, 1000, later), Taken::Told(None), "until the next slot");
         assert_eq!(lease.take(1, 1000, later + ms(8)), Taken::Told(None));

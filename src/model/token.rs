@@ -1,8 +1,8 @@
 //! Access tokens: JSON Web Tokens, HMAC-SHA256 and nothing else. The one algorithm is pinned three times: in the header's
 //! check, in the library's validation, and in what it can compute with at all.
 
-use std::collections::BTreeMap;
-use std::sync::Once;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, Once, PoisonError};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
@@ -69,7 +69,12 @@ pub enum Refused {
 #[derive(Default)]
 pub struct TokenKeys {
     by_kid: BTreeMap<String, Key>,
+    /// Tokens whose signature was found right: a service sends the same one with every request of its day.
+    verified: Mutex<HashMap<String, Claims>>,
 }
+
+/// Tokens remembered at most; beyond, all are verified anew.
+const REMEMBERED: usize = 4096;
 
 struct Key {
     secret: Vec<u8>,
@@ -97,6 +102,24 @@ impl TokenKeys {
     }
 
     pub fn verify(&self, token: &str, now: DateTime<Utc>) -> Result<Claims, Refused> {
+        let known = self.verified.lock().unwrap_or_else(PoisonError::into_inner).get(token).cloned();
+        let claims = match known {
+            Some(claims) => claims,
+            None => {
+                let claims = self.verify_signature(token, now)?;
+                let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+                if verified.len() >= REMEMBERED {
+                    verified.clear();
+                }
+                verified.insert(token.to_owned(), claims.clone());
+                claims
+            }
+        };
+        if claims.exp <= now.timestamp() { Err(Refused::Expired) } else { Ok(claims) }
+    }
+
+    /// Everything but whether it is over. Its key outlives all that it signs.
+    fn verify_signature(&self, token: &str, now: DateTime<Utc>) -> Result<Claims, Refused> {
         provide();
         if token.len() > MOST_BYTES {
             return Err(Refused::Invalid);
@@ -122,7 +145,7 @@ impl TokenKeys {
         if claims.iat > now.timestamp() + LEEWAY_S || lasts.is_none_or(|s| !(0..=ACCESS.num_seconds()).contains(&s)) {
             return Err(Refused::Invalid);
         }
-        if claims.exp <= now.timestamp() { Err(Refused::Expired) } else { Ok(claims) }
+        Ok(claims)
     }
 }
 

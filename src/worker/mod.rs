@@ -44,7 +44,9 @@ pub fn start(hub: &Hub, role: Role) {
         topics.push(Topic::Ready);
     }
     hints::start_listening(hub, topics);
-    repeat(hub, "keys", every(Duration::from_secs(60)), keys);
+    if role != Role::Worker {
+        repeat(hub, "keys", every(Duration::from_secs(60)), keys);
+    }
     if role == Role::Api {
         return;
     }
