@@ -278,20 +278,9 @@ async fn find(hub: &Hub, wanted: &str) -> Result<Partner> {
 }
 
 fn shape(p: &Partner) -> Value {
-    json!({
-        "partnerId": p.partner_id.to_string(),
-        "name": p.name,
-        "status": p.status.as_str(),
-        "rateLimitTps": p.rate_limit_tps,
-        "lookupDays": p.lookup_days,
-        "retentionDays": p.retention_days,
-        "timeZone": p.time_zone,
-        "region": p.region,
-        "channels": p.channels.as_ref().map(|all| all.iter().map(|c| c.as_str()).collect::<Vec<_>>()),
-        "maySchedule": p.may_schedule,
-        "mayCancel": p.may_cancel,
-        "encryptContent": p.encrypt_content,
-    })
+    let mut told = flow::partner::told(p);
+    told["partnerId"] = p.partner_id.to_string().into();
+    told
 }
 
 fn tell(p: &Partner, output: Output) {

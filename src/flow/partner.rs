@@ -198,8 +198,8 @@ fn of_key(key: &key::Key, action: &str) -> Deed {
     Deed { action: action.into(), object: Some(key.client_id.clone()), partner_id: key.partner_id, ..Deed::default() }
 }
 
-/// A partner as the audit log keeps it.
-fn told(p: &Partner) -> Value {
+/// A partner as the audit log keeps it, and as people at the machine are told.
+pub fn told(p: &Partner) -> Value {
     json!({
         "name": p.name,
         "status": p.status.as_str(),
