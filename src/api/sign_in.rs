@@ -86,7 +86,7 @@ pub async fn token(
 
 /// Refresh
 ///
-/// Each refresh token is good once. One that is used again was stolen, or its successor was: all that came from the same
+/// Each refresh token is good once. One that is used again was stolen, or its successor was: every refresh token of that
 /// sign-in is void then.
 #[utoipa::path(post, path = "/v1/auth/refresh", operation_id = "refresh", tag = "sign-in", request_body = RefreshBody,
     responses((status = 200, description = "tokens", body = SignedIn)))]

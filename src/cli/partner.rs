@@ -17,12 +17,15 @@ use crate::model::role::{Actor, Administering, Role};
 use crate::{flow, store, telemetry};
 
 #[derive(Debug, Args)]
-#[command(after_help = "First steps on an installation of your own:\n  notihub partner create orders\n  \
+#[command(
+    after_help = "Which database is said before the deed: notihub partner --data-dir D create orders\n\nFirst steps on an \
+installation of your own:\n  notihub partner create orders\n  \
 TOKEN=$(curl -s http://127.0.0.1:8080/v1/auth/token -H 'content-type: application/json' \\\n    \
 -d '{\"clientId\": \"…\", \"clientSecret\": \"…\"}' | grep -o '\"accessToken\":\"[^\"]*' | cut -d'\"' -f4)\n  \
 curl -s http://127.0.0.1:8080/v1/messages -H \"authorization: Bearer $TOKEN\" -H 'content-type: application/json' -d '…'\n\n\
 These commands work at the database and are in the audit log under your name. Over HTTP an admin does the same:\n  \
-notihub partner bootstrap      the first admin")]
+notihub partner bootstrap      the first admin"
+)]
 pub struct PartnerCommand {
     #[command(subcommand)]
     deed: Deed,

@@ -101,7 +101,7 @@ async fn on_ground(mut settings: Settings, ground: &Shutdown, wish: &Wish) -> Re
     }
     if !wish.once {
         if output == Output::Text {
-            demo::invite(&url, &kept);
+            demo::invite(&url, &hub.settings.database.data_dir()?, &kept);
         }
         wish.asked.stopping().await;
     }
@@ -180,10 +180,8 @@ async fn stand_in(settings: &mut Settings, ground: &Shutdown) -> Result<Simulato
         settings.slack.slack_destinations.push(("ops".into(), slack.hook("ops")));
         simulators.slack = Some(slack);
     }
-    for channel in TEXT_CHANNELS {
-        if !settings.channels.mock.contains(&channel) {
-            settings.channels.mock.push(channel);
-        }
+    if settings.channels.mock.is_empty() {
+        settings.channels.mock = TEXT_CHANNELS.to_vec();
     }
     Ok(simulators)
 }
