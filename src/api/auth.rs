@@ -14,7 +14,7 @@ use crate::error::{Error, Refusal, Result};
 use crate::flow::{self, rate::Standing, sign_in::unauthenticated};
 use crate::hub::Hub;
 use crate::id::Tsid;
-use crate::model::partner::{Account, Partner, Scope};
+use crate::model::partner::{Account, DEFAULT_REGION, Partner, Scope};
 use crate::model::role::{Actor, Role, forbidden};
 use crate::store::{self, audit::Deed};
 
@@ -204,7 +204,7 @@ impl Reader {
             }
             None => {
                 let owners = store::partner::owners(db).await?;
-                Ok(Scope { owners, oldest: Tsid(0), whose: Tsid(0), region: "KR".into() })
+                Ok(Scope { owners, oldest: Tsid(0), whose: Tsid(0), region: DEFAULT_REGION.into() })
             }
         }
     }

@@ -9,6 +9,7 @@ use crate::id::Tsid;
 use crate::limits;
 use crate::model::delivery::{Outcome, Status};
 use crate::model::message::{Content, Detail};
+use crate::model::partner::DEFAULT_REGION;
 use crate::model::phone;
 use crate::model::role::Administering;
 use crate::store::{self, audit::Deed, delivery, message, sql_intake};
@@ -74,7 +75,7 @@ pub async fn erase(
 fn forms(recipient: &str) -> Vec<String> {
     let recipient = recipient.trim();
     let mut forms = vec![recipient.to_owned()];
-    if let Ok(number) = phone::parse(recipient, "KR") {
+    if let Ok(number) = phone::parse(recipient, DEFAULT_REGION) {
         if let Some(national) = number.strip_prefix("+82").map(|rest| format!("0{rest}")) {
             let (head, tail) = national.split_at(3);
             let (middle, end) = tail.split_at(tail.len().saturating_sub(4));

@@ -32,6 +32,9 @@ impl std::str::FromStr for PartnerStatus {
     }
 }
 
+/// Where a phone number without a country is from, unless its partner says otherwise.
+pub const DEFAULT_REGION: &str = "KR";
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct Partner {
     pub partner_id: Tsid,
@@ -68,7 +71,7 @@ impl Partner {
             lookup_days: 1,
             retention_days: None,
             time_zone: "Asia/Seoul".into(),
-            region: "KR".into(),
+            region: DEFAULT_REGION.into(),
             channels: None,
             may_schedule: true,
             may_cancel: true,
