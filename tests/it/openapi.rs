@@ -2,7 +2,7 @@
 //! program that nobody here wrote (schemathesis) finds by asking.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -10,13 +10,10 @@ use notihub::error::{CODES, DELIVERY_REASONS, REASONS};
 use notihub::model::retry;
 use serde_json::{Value, json};
 
+use crate::laws::{files, read, root};
 use crate::support::{App, email, slack_post};
 
 const METHODS: [&str; 5] = ["get", "put", "post", "delete", "patch"];
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
 
 /// path → method → operation
 fn operations(document: &Value) -> BTreeMap<String, BTreeMap<String, Value>> {
@@ -99,23 +96,6 @@ async fn the_document_is_whole() {
     app.done().await;
 }
 
-fn sources(folder: &str, ending: &str) -> Vec<(PathBuf, String)> {
-    let mut found = Vec::new();
-    let mut folders = vec![root().join(folder)];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.to_str().unwrap().ends_with(ending) {
-                let text = std::fs::read_to_string(&path).unwrap();
-                found.push((path, text));
-            }
-        }
-    }
-    found
-}
-
 /// The arguments of a call whose parenthesis was just opened, as they are written.
 fn arguments(source: &str) -> Vec<String> {
     let (mut found, mut depth, mut in_text, mut escaped) = (vec![String::new()], 0, false, false);
@@ -173,7 +153,8 @@ fn reasons_in(source: &str) -> BTreeSet<String> {
 #[test]
 fn every_reason_is_told() {
     let mut used: BTreeMap<String, PathBuf> = BTreeMap::new();
-    for (path, source) in sources("src", ".rs") {
+    for path in files("src", ".rs") {
+        let source = read(&path);
         used.extend(reasons_in(&source).into_iter().map(|reason| (reason, path.clone())));
     }
     assert!(used.len() > 40, "the reader has gone blind: {used:?}");
@@ -205,7 +186,7 @@ fn every_reason_is_told() {
 fn every_delivery_reason_is_told() {
     let told: BTreeSet<String> = DELIVERY_REASONS.iter().map(|row| row.0.to_owned()).collect();
     let mut used: BTreeSet<String> = retry::TABLE.iter().map(|row| row.1.to_owned()).collect();
-    for (_, source) in sources("src", ".rs") {
+    for source in files("src", ".rs").iter().map(|path| read(path)) {
         let source = source.split("#[cfg(test)]").next().unwrap();
         for before in ["Unknown { code: ", "Broken { code: ", "reason: Some("] {
             let given = source.split(before).skip(1).map(arguments);
@@ -214,7 +195,7 @@ fn every_delivery_reason_is_told() {
         let endings = source.split("end(Status::").skip(1).map(arguments);
         used.extend(endings.filter_map(|arguments| word(arguments.get(1)?)));
     }
-    for (_, source) in sources("sql", ".sql") {
+    for source in files("sql", ".sql").iter().map(|path| read(path)) {
         let set = source.split("reason = '").skip(1).filter_map(|rest| rest.split('\'').next());
         used.extend(set.map(str::to_owned));
     }
