@@ -60,9 +60,10 @@ pub struct Database {
     /// Days a message and all under it are kept.
     #[arg(long, env = "NOTIHUB_RETENTION_DAYS", default_value_t = 90, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(62..))]
     pub retention_days: u16,
-    /// Seals secrets at rest: 32 bytes as base64 (`openssl rand -base64 32`). Several with commas while one replaces another:
-    /// the first seals, all open. Give OLD,NEW to every process, then NEW,OLD, then run `notihub key reseal`, then NEW alone. `up` makes one in its data folder; without any, a key in the database does, which
-    /// protects no backup of it.
+    /// Seals secrets at rest: 32 bytes as base64 (`openssl rand -base64 32`). Several with commas while one replaces
+    /// another: the first seals, all open. Give OLD,NEW to every process, then NEW,OLD, then run `notihub key reseal`, then
+    /// NEW alone. `up` makes one in its data folder; without any, a key in the database does, which protects no backup of
+    /// it.
     #[arg(long = "master-key", env = "NOTIHUB_MASTER_KEY", hide_env_values = true, value_delimiter = ',', value_name = "BASE64", value_parser = crate::crypt::read_key)]
     pub master_keys: Vec<[u8; crate::crypt::KEY_BYTES]>,
     /// Start even where the server may lose what it confirmed (fsync, full_page_writes or synchronous_commit off).

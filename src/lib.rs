@@ -24,7 +24,8 @@
 //! [`model::message::NewMessage`]. [`flow::accept`] gives it an id and passes it to [`flow::intake`], whose writers put
 //! all requests that arrived meanwhile into one statement, `sql/message/insert.sql`: message, deliveries and key,
 //! durable together. Then, and only then, the caller reads 202, and [`hub::Wake`] is told which lane of which shard has
-//! something.
+//! something. Who has more than its fair share unfinished ([`model::fairness`]) waits in the overflow lanes, which have a
+//! claiming loop of their own.
 //!
 //! [`worker::deliver`] wakes, asks [`model::watermark`] where to look and from where on, and claims:
 //! `sql/delivery/claim.sql` spends an attempt, whose number is the fence, and sets a lease, before any call can happen.

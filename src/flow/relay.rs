@@ -50,7 +50,7 @@ pub async fn relay(hub: &Hub, relay: &mut Relay) -> Result<bool> {
     written
 }
 
-/// How long a partner is passed over once it has spent its requests: a slot of its limit.
+/// How long a partner is passed over once it has spent its requests: some slots of its limit, so that looking again is rare.
 const RATE_PAUSE: TimeDelta = TimeDelta::milliseconds(50);
 
 /// How much waits, for the metrics.
