@@ -224,6 +224,7 @@ async fn ask(hub: &Hub, held: &Held) -> Outcome {
         to: &held.claimed.recipient,
         content,
         created_at: held.message.created_at,
+        parcel: None,
     };
     let began = Instant::now();
     // A panicking adapter ends its own attempt only; whether it had asked by then, nobody can say.

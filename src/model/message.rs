@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::channel::Channel;
 use super::delivery::Status;
+use super::event::Told;
 use super::lane::Priority;
 use crate::id::Tsid;
 
@@ -43,6 +44,9 @@ pub struct Content {
     /// The approved template at Kakao that the body is an instance of.
     #[serde(rename = "templateCode", default, skip_serializing_if = "Option::is_none")]
     pub template_code: Option<String>,
+    /// Of a message that tells of another: what happened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<Told>,
 }
 
 impl Content {

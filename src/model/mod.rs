@@ -4,6 +4,7 @@
 pub mod channel;
 pub mod cp949;
 pub mod delivery;
+pub mod endpoint;
 pub mod event;
 pub mod fairness;
 pub mod intake;
@@ -15,6 +16,7 @@ pub mod phone;
 pub mod rate;
 pub mod retry;
 pub mod role;
+pub mod signature;
 pub mod stats;
 pub mod strikes;
 pub mod token;

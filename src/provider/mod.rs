@@ -18,12 +18,13 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
+use crate::id::Tsid;
 use crate::model::channel::{Channel, Limit, OnUnknown};
 use crate::model::delivery::{Key, Outcome};
 use crate::model::message::Content;
 
 /// What is handed to a provider: one delivery's content and destination.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Letter<'a> {
     pub key: Key,
     pub attempt: i16,
@@ -31,6 +32,25 @@ pub struct Letter<'a> {
     pub to: &'a str,
     pub content: &'a Content,
     pub created_at: DateTime<Utc>,
+    /// For webhooks: what to send where.
+    pub parcel: Option<&'a Parcel>,
+}
+
+/// One webhook, ready to be signed and sent: signing is the last thing done, over the exact bytes.
+#[derive(Clone)]
+pub struct Parcel {
+    pub partner_id: Tsid,
+    pub url: String,
+    /// Stable over retries: `webhook-id`.
+    pub event_id: String,
+    pub body: Vec<u8>,
+    /// The owner's own headers, beside ours.
+    pub headers: BTreeMap<String, String>,
+    pub secret: String,
+    /// During a rotation, the secret before.
+    pub former_secret: Option<String>,
+    /// Unix seconds, as signed.
+    pub timestamp: i64,
 }
 
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -5,6 +5,7 @@ pub mod attempt;
 pub mod audit;
 pub mod bench;
 pub mod delivery;
+pub mod endpoint;
 pub mod event;
 pub mod fsck;
 pub mod hub;

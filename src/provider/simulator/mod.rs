@@ -322,6 +322,7 @@ pub(in crate::provider) mod testing {
             to,
             content,
             created_at: chrono::DateTime::from_timestamp(1_800_000_000, 0).unwrap(),
+            parcel: None,
         }
     }
 
