@@ -8,6 +8,7 @@ pub mod fsck;
 pub mod intake;
 pub mod partner;
 pub mod promote;
+pub mod publish;
 pub mod rate;
 pub mod reap;
 pub mod relay;

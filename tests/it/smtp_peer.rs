@@ -156,6 +156,7 @@ fn letter<'a>(to: &'a str, content: &'a Content, no: i16) -> Letter<'a> {
         to,
         content,
         created_at: chrono::DateTime::from_timestamp(1_800_000_000, 0).unwrap(),
+        parcel: None,
     }
 }
 
