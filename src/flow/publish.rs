@@ -9,7 +9,7 @@ use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::model::event::Told;
 use crate::model::lane::{Lane, Priority};
-use crate::store::{self, Conn};
+use crate::store::Conn;
 
 /// One thing to tell.
 #[derive(Debug, Clone)]
