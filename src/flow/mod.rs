@@ -18,3 +18,4 @@ pub mod rollup;
 pub mod sign_in;
 pub mod story;
 pub mod sweep;
+pub mod webhook;
