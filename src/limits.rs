@@ -133,4 +133,11 @@ pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 pub const URI_BYTES: usize = 8 << 10;
 
 /// Stored from a provider's answer: enough to understand it, not a copy of it.
-pub const PROVIDER_DETAIL_CHARS: usize = 500;
+pub const PROVIDER_DETAIL_CHARS: usize = 1024;
+
+/// A webhook's whole time, the answer's body included, if the call budget is not less: what partners are told.
+pub const WEBHOOK_BUDGET: Duration = Duration::from_secs(15);
+/// Kept of what an endpoint answers, for its owner to see.
+pub const WEBHOOK_ANSWER_BYTES: usize = 1024;
+/// Partners whose connections are kept; the client of a further one is made in a tenth of a millisecond.
+pub const WEBHOOK_CLIENTS: usize = 1024;

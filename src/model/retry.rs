@@ -26,6 +26,14 @@ pub enum ErrorClass {
     OptedOut,
     /// No provider serves this channel here.
     NoProvider,
+    /// A partner's endpoint answered, but not with a success.
+    EndpointRefused,
+    /// It says that it is there no more.
+    EndpointGone,
+    /// Its URL leads to an address that may not be called. It may lead elsewhere by and by.
+    EndpointForbidden,
+    /// It was disabled: nothing is sent there.
+    EndpointDisabled,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +47,7 @@ pub enum Action {
 }
 
 /// (class, stable word told to callers, action)
-pub const TABLE: [(ErrorClass, &str, Action); 10] = [
+pub const TABLE: [(ErrorClass, &str, Action); 14] = [
     (ErrorClass::Unreachable, "unreachable", Action::Retry),
     (ErrorClass::Throttled, "throttled", Action::RetryAfter),
     (ErrorClass::ProviderInternal, "provider_error", Action::Retry),
@@ -50,6 +58,10 @@ pub const TABLE: [(ErrorClass, &str, Action); 10] = [
     (ErrorClass::Address, "no_such_recipient", Action::Permanent),
     (ErrorClass::OptedOut, "recipient_opted_out", Action::Permanent),
     (ErrorClass::NoProvider, "no_provider", Action::Retry),
+    (ErrorClass::EndpointRefused, "endpoint_refused", Action::RetryAfter),
+    (ErrorClass::EndpointGone, "endpoint_gone", Action::Permanent),
+    (ErrorClass::EndpointForbidden, "endpoint_not_allowed", Action::Retry),
+    (ErrorClass::EndpointDisabled, "endpoint_disabled", Action::Permanent),
 ];
 
 impl ErrorClass {
@@ -124,6 +136,10 @@ mod tests {
             Address,
             OptedOut,
             NoProvider,
+            EndpointRefused,
+            EndpointGone,
+            EndpointForbidden,
+            EndpointDisabled,
         ] {
             assert_eq!(TABLE.iter().filter(|row| row.0 == class).count(), 1, "{class:?}");
         }
