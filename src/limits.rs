@@ -133,7 +133,6 @@ pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 pub const URI_BYTES: usize = 8 << 10;
 
 /// Stored from a provider's answer: enough to understand it, not a copy of it.
-pub const PROVIDER_DETAIL_CHARS: usize = 500;
 
 /// How long a webhook waits in memory for its endpoint's turn, before it is given back and comes again later.
 pub const GATE_WAIT: Duration = Duration::from_secs(1);
@@ -142,3 +141,11 @@ pub const ENDPOINT_FAILING: chrono::TimeDelta = chrono::TimeDelta::days(5);
 /// How often marks of ended deliveries are looked at, and what endpoints answered is written.
 pub const COMPLETE_EVERY: Duration = Duration::from_millis(250);
 pub const NOTE_ANSWERS_EVERY: Duration = Duration::from_secs(5);
+pub const PROVIDER_DETAIL_CHARS: usize = 1024;
+
+/// A webhook's whole time, the answer's body included, if the call budget is not less: what partners are told.
+pub const WEBHOOK_BUDGET: Duration = Duration::from_secs(15);
+/// Kept of what an endpoint answers, for its owner to see.
+pub const WEBHOOK_ANSWER_BYTES: usize = 1024;
+/// Partners whose connections are kept; the client of a further one is made in a tenth of a millisecond.
+pub const WEBHOOK_CLIENTS: usize = 1024;

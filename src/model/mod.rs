@@ -4,6 +4,7 @@
 pub mod channel;
 pub mod cp949;
 pub mod delivery;
+pub mod egress;
 pub mod endpoint;
 pub mod event;
 pub mod fairness;

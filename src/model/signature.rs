@@ -60,3 +60,51 @@ pub fn headers(
     }
     headers
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    const OTHER: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
+    /// S0-45: the example that the libraries of Standard Webhooks test themselves with.
+    #[test]
+    fn standard_webhooks_own_example() {
+        let signature = standard(SECRET, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, br#"{"test": 2432232314}"#);
+        assert_eq!(signature.as_deref(), Some("v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="));
+    }
+
+    /// S0-45, S0-48: openssl's word for it: `printf '1614265330.{"test": 2432232314}' | openssl dgst -sha256 -hmac whsec_…`
+    #[test]
+    fn the_seeds_signature_is_keyed_with_the_secret_as_it_is_written() {
+        let hex = "2e37df5d4a028c51a7f3133d64ae1e300d2c2c900f1b1d49d4369ad2530f8964";
+        assert_eq!(seed(SECRET, 1_614_265_330, br#"{"test": 2432232314}"#), hex);
+    }
+
+    /// S0-45, S0-48, S0-49: during a rotation both secrets verify.
+    #[test]
+    fn a_rotation_signs_with_both() {
+        let alone = headers(SECRET, None, "1-2-3", 7, b"{}");
+        let both = headers(OTHER, Some(SECRET), "1-2-3", 7, b"{}");
+        let of = |all: &[(&'static str, String)], name: &str| all.iter().find(|h| h.0 == name).map(|h| h.1.clone());
+        for (name, value) in [("x-timestamp", "7"), ("webhook-id", "1-2-3"), ("webhook-timestamp", "7")] {
+            assert_eq!((of(&alone, name).as_deref(), of(&both, name).as_deref()), (Some(value), Some(value)));
+        }
+        assert_eq!(of(&alone, "x-signature"), of(&both, "x-signature"), "who verifies by the former secret goes on");
+        assert_eq!((of(&alone, "x-signature-next"), alone.len()), (None, 5));
+        assert_eq!(of(&both, "x-signature-next"), Some(seed(OTHER, 7, b"{}")));
+        let [new, former] = [OTHER, SECRET].map(|secret| standard(secret, "1-2-3", 7, b"{}").unwrap());
+        assert_eq!(of(&both, "webhook-signature"), Some(format!("{new} {former}")));
+    }
+
+    #[test]
+    fn secrets_are_told_from_other_texts() {
+        assert_eq!(decode(&secret(&[7; crypt::KEY_BYTES])), Some(vec![7; crypt::KEY_BYTES]));
+        let short = format!("{PREFIX}{}", BASE64.encode(&[7; 23]));
+        let long = format!("{PREFIX}{}", BASE64.encode(&[7; 65]));
+        for text in ["", PREFIX, "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_!", short.as_str(), long.as_str()] {
+            assert_eq!(decode(text), None, "{text}");
+        }
+    }
+}

@@ -6,6 +6,7 @@
 mod support;
 
 mod crash;
+mod egress;
 mod engine;
 mod erase;
 mod http;
