@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use crate::error::Result;
 use crate::hub::Hub;
 use crate::id::Tsid;
+use crate::model::delivery::Key;
 use crate::model::event::Told;
 use crate::model::lane::{Lane, Priority};
 use crate::store::Conn;
@@ -30,6 +31,8 @@ pub struct Notice {
 #[derive(Debug, Default)]
 pub struct Published {
     pub deliveries: usize,
+    /// Those deliveries.
+    pub keys: Vec<Key>,
     places: Vec<((i16, Lane), DateTime<Utc>)>,
 }
 

@@ -132,6 +132,12 @@ impl fmt::Display for Status {
     }
 }
 
+/// Where a delivery to a paused endpoint waits: SCHEDULED for a time that does not come, until somebody lets it go.
+pub const PARKED: DateTime<Utc> = match DateTime::from_timestamp(253_370_764_800, 0) {
+    Some(far) => far,
+    None => DateTime::<Utc>::MAX_UTC,
+};
+
 /// Where a delivery lives. Outside it is `{messageId}-{no}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
