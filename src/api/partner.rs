@@ -59,8 +59,7 @@ pub struct PartnerShape {
 
 fn shape(p: &Partner, credentials: Option<Credentials>) -> PartnerShape {
     let (client_id, client_secret) = credentials.map(|c| (c.client_id, c.client_secret)).unzip();
-    let may =
-        [("schedule", p.may_schedule), ("cancel", p.may_cancel), ("webhook_content", p.may_receive_content)];
+    let may = [("schedule", p.may_schedule), ("cancel", p.may_cancel), ("webhook_content", p.may_receive_content)];
     PartnerShape {
         code: Success::Success,
         partner_id: p.partner_id.to_string(),

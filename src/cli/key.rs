@@ -114,7 +114,9 @@ async fn act(hub: &Hub, actor: &Actor, deed: Deed, output: Output) -> Result<()>
             say(told, text);
             if done.unopened > 0 {
                 let n = done.unopened;
-                return Err(Error::Setup(format!("{n} messages or endpoints do not open with the master keys given; see the log")));
+                return Err(Error::Setup(format!(
+                    "{n} messages or endpoints do not open with the master keys given; see the log"
+                )));
             }
         }
     }

@@ -236,13 +236,9 @@ pub fn may_include_content(permit: Owning<'_>) -> Result<(), Fault> {
     if permit.partner().may_receive_content {
         return Ok(());
     }
-    let detail = "needs the capability webhook_content, which this partner does not have; who runs this hub can grant it";
-    Err(Fault {
-        pointer: "/includeContent".into(),
-        reason: "not_allowed",
-        detail: detail.into(),
-        code: Code::E001,
-    })
+    let detail =
+        "needs the capability webhook_content, which this partner does not have; who runs this hub can grant it";
+    Err(Fault { pointer: "/includeContent".into(), reason: "not_allowed", detail: detail.into(), code: Code::E001 })
 }
 
 /// Lets one batch of what is parked for an endpoint go; returns how many that were.

@@ -319,6 +319,7 @@ pub async fn request_cancel(db: impl Db<'_>, partner_id: Tsid, shard: i16, messa
 #[derive(Debug, Clone)]
 pub struct Row {
     pub partner_id: Tsid,
+    pub shard: i16,
     pub message_id: Tsid,
     pub no: i16,
     pub lane: Lane,
@@ -351,6 +352,7 @@ macro_rules! row {
     ($r:expr) => {
         Row {
             partner_id: Tsid($r.partner_id),
+            shard: $r.shard,
             message_id: Tsid($r.message_id),
             no: $r.no,
             lane: Lane($r.lane),
@@ -385,11 +387,11 @@ pub async fn of_message(
 }
 
 /// Which deliveries to list.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Filter {
     pub status: Option<Status>,
-    /// First and last lane of a channel.
-    pub lanes: Option<(i16, i16)>,
+    /// First and last lane.
+    pub lanes: (i16, i16),
     pub provider: Option<String>,
     pub reason: Option<String>,
     /// A recipient as it is kept, or as the partner wrote it …
@@ -423,8 +425,8 @@ pub async fn list(
         window.below.0,
         window.from.0,
         filter.status.map(Status::as_str),
-        filter.lanes.map(|l| l.0),
-        filter.lanes.map(|l| l.1),
+        filter.lanes.0,
+        filter.lanes.1,
         filter.provider.as_deref(),
         filter.reason.as_deref(),
         filter.to.as_deref(),
@@ -568,13 +570,7 @@ pub struct Notice {
 }
 
 /// At most `rows` notices of a partner's message, oldest first.
-pub async fn about(
-    db: impl Db<'_>,
-    partner_id: Tsid,
-    shard: i16,
-    message_id: Tsid,
-    rows: i64,
-) -> Result<Vec<Notice>> {
+pub async fn about(db: impl Db<'_>, partner_id: Tsid, shard: i16, message_id: Tsid, rows: i64) -> Result<Vec<Notice>> {
     let found = sqlx::query_file!("sql/delivery/about.sql", partner_id.0, shard, message_id.0, rows);
     let notice = found.fetch_all(db).await?.into_iter().map(|r| {
         Ok(Notice {
