@@ -3,11 +3,12 @@
 -- $7 event: each of the two may be null; $8 rows.
 select d.message_id, d.no, d.content, d.status::text as "status!", d.reason, d.ready_at, d.settled_at, m.kind, m.about,
   m.detail::text as "detail!", m.created_at, coalesce(n.calls, 0) as "calls!", a.attempt as "attempt?",
-  a.outcome::text as outcome, a.called_at, a.ended_at, a.code, a.reason as error, a.detail as answer
+  a.outcome::text as outcome, a.called_at, a.ended_at, a.code, a.reason as error, a.detail as answer,
+  a.provider_ref
 from deliveries d
 join messages m on m.shard = d.shard and m.message_id = d.message_id
 left join lateral (
-  select a.attempt, a.outcome, a.called_at, a.ended_at, a.code, a.reason, a.detail
+  select a.attempt, a.outcome, a.called_at, a.ended_at, a.code, a.reason, a.detail, a.provider_ref
   from attempts a
   where a.shard = d.shard and a.message_id = d.message_id and a.no = d.no and a.called_at is not null
   order by a.attempt desc

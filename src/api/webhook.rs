@@ -532,9 +532,9 @@ pub struct EndpointCall {
     attempt: i16,
     at: Time,
     ended_at: Option<Time>,
-    /// Its status.
+    /// The status of its answer; null: there was no answer.
     http_status: Option<u16>,
-    /// The same, or a word for what came instead of an answer.
+    /// Why it failed, in a word: `http_503`, or what came instead of an answer.
     code: Option<String>,
     /// One of the `deliveryReasons` of `GET /v1/errors`.
     reason: Option<String>,
@@ -544,12 +544,14 @@ pub struct EndpointCall {
 
 impl EndpointCall {
     fn of(call: &Call) -> EndpointCall {
-        let http_status = call.code.as_deref().and_then(|code| code.parse().ok());
+        // As the provider writes it down: `http_503` when it refused, `HTTP 204` when it took it.
+        let refused = call.code.as_deref().and_then(|code| code.strip_prefix("http_"));
+        let took = call.provider_ref.as_deref().and_then(|text| text.strip_prefix("HTTP "));
         EndpointCall {
             attempt: call.attempt,
             at: Time(call.called_at),
             ended_at: call.ended_at.map(Time),
-            http_status: http_status.filter(|status| (100..600).contains(status)),
+            http_status: refused.or(took).and_then(|status| status.parse().ok()),
             code: call.code.clone(),
             reason: call.reason.clone(),
             detail: call.detail.clone(),

@@ -130,7 +130,7 @@ async fn tell_webhooks(hub: &Hub, partner: &Partner, message_id: Tsid, story: &m
     }
     for call in calls {
         let (delivery, attempt) = (Some((Tsid(call.message_id), call.no)), Some(call.attempt));
-        let text = said(&call.outcome, [call.code.as_deref(), call.detail.as_deref()]);
+        let text = said(&call.outcome, [call.code.as_deref(), call.detail.as_deref(), call.provider_ref.as_deref()]);
         let ended = call.ended_at.unwrap_or(call.called_at);
         tell(ended, delivery, attempt, text);
         if let Some(next) = call.next_at {

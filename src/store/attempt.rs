@@ -123,6 +123,7 @@ pub struct Call {
     pub reason: Option<String>,
     pub code: Option<String>,
     pub detail: Option<String>,
+    pub provider_ref: Option<String>,
 }
 
 /// The calls of these messages' deliveries.

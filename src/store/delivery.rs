@@ -501,6 +501,8 @@ pub struct Call {
     pub reason: Option<String>,
     /// What it answered, cut.
     pub detail: Option<String>,
+    /// With which status it took it.
+    pub provider_ref: Option<String>,
 }
 
 /// Which of an endpoint's deliveries to list.
@@ -534,8 +536,9 @@ pub async fn of_endpoint(
         let message_id = Tsid(r.message_id);
         let call = (r.attempt, r.outcome, r.called_at);
         let last = if let (Some(attempt), Some(outcome), Some(called_at)) = call {
-            let (ended_at, code, reason, detail) = (r.ended_at, r.code, r.error, r.answer);
-            Some(Call { attempt, outcome, called_at, ended_at, code, reason, detail })
+            let (ended_at, code, reason) = (r.ended_at, r.code, r.error);
+            let (detail, provider_ref) = (r.answer, r.provider_ref);
+            Some(Call { attempt, outcome, called_at, ended_at, code, reason, detail, provider_ref })
         } else {
             None
         };
