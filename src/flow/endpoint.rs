@@ -206,7 +206,7 @@ pub async fn test(hub: &Hub, permit: Owning<'_>, id: Tsid) -> Result<String> {
         only: Some(tested.endpoint_id),
     };
     let published = publish::publish(hub, &mut tx, &[notice]).await?;
-    let delivery_id = published.keys.first().map(Key::to_string).ok_or_else(inactive)?;
+    let delivery_id = published.deliveries.first().map(Key::to_string).ok_or_else(inactive)?;
     note(hub, &mut tx, permit.actor(), &about(&tested, "endpoint.test")).await?;
     tx.commit().await?;
     publish::announce(hub, &published);

@@ -8,6 +8,7 @@ pub mod egress;
 pub mod endpoint;
 pub mod event;
 pub mod fairness;
+pub mod gate;
 pub mod intake;
 pub mod json;
 pub mod lane;
