@@ -3,6 +3,7 @@
 pub mod accept;
 pub mod cancel;
 pub mod deliver;
+pub mod endpoint;
 pub mod erase;
 pub mod fsck;
 pub mod intake;

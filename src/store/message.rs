@@ -170,6 +170,50 @@ pub async fn contents(
         .collect())
 }
 
+/// What a message that tells of another tells.
+#[derive(Debug, Clone)]
+pub struct Telling {
+    pub event: String,
+    /// None: what it told is erased.
+    pub event_id: Option<String>,
+    /// The message it tells of; none: of no message.
+    pub about: Option<Tsid>,
+}
+
+impl Telling {
+    /// From its row; `content` is what the delivery in question carries.
+    pub(super) fn read(
+        keyring: &Keyring,
+        message_id: Tsid,
+        about: Tsid,
+        kind: String,
+        detail: &str,
+        content: i16,
+    ) -> Telling {
+        let detail = read_detail(keyring, message_id, detail).ok();
+        let contents = detail.as_ref().map(|detail| detail.contents.as_slice()).unwrap_or_default();
+        let told = usize::try_from(content).ok().and_then(|n| contents.get(n)).and_then(|c| c.event.as_ref());
+        Telling {
+            event: kind,
+            event_id: told.map(|told| told.event_id(about)),
+            about: (about != message_id).then_some(about),
+        }
+    }
+}
+
+/// What these messages tell, those that tell something.
+pub async fn told(db: impl Db<'_>, keyring: &Keyring, messages: &[(i16, Tsid)]) -> Result<HashMap<Tsid, Telling>> {
+    let ids: Vec<i64> = messages.iter().map(|m| m.1.0).collect();
+    let (Some(&low), Some(&high)) = (ids.iter().min(), ids.iter().max()) else { return Ok(HashMap::new()) };
+    let shards: Vec<i16> = messages.iter().map(|m| m.0).collect();
+    let rows = sqlx::query_file!("sql/message/told.sql", &shards, &ids, low, high).fetch_all(db).await?;
+    let telling = rows.into_iter().map(|r| {
+        let id = Tsid(r.message_id);
+        (id, Telling::read(keyring, id, Tsid(r.about), r.kind, &r.detail, 0))
+    });
+    Ok(telling.collect())
+}
+
 /// What a message says as it stands in the books: as JSON, or sealed.
 pub fn write_detail(keyring: &Keyring, message_id: Tsid, detail: &Detail, sealed: bool) -> Result<String> {
     let text =
