@@ -2,7 +2,6 @@
 //! answers as told: at once, when it is let go (a tarpit), or by cutting the connection.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use notihub::shutdown::Shutdown;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -91,7 +91,7 @@ pub struct Receiver {
     pub url: String,
     desk: Arc<Mutex<Desk>>,
     count: watch::Receiver<usize>,
-    stopped: CancellationToken,
+    shutdown: Shutdown,
 }
 
 impl Receiver {
@@ -103,9 +103,9 @@ impl Receiver {
         let desk = Desk { records: Vec::new(), queue: VecDeque::new(), law, open: 0, most_open: 0 };
         let desk = Arc::new(Mutex::new(desk));
         let (told, count) = watch::channel(0);
-        let stopped = CancellationToken::new();
-        tokio::spawn(stopped.clone().run_until_cancelled_owned(accept(listener, desk.clone(), told, stopped.clone())));
-        Receiver { url, desk, count, stopped }
+        let shutdown = Shutdown::new();
+        shutdown.spawn(accept(listener, desk.clone(), told, shutdown.clone()));
+        Receiver { url, desk, count, shutdown }
     }
 
     /// The next requests are answered so, one each, before the law rules again.
@@ -142,23 +142,23 @@ impl Receiver {
 
 impl Drop for Receiver {
     fn drop(&mut self) {
-        self.stopped.cancel();
+        self.shutdown.stop();
     }
 }
 
-async fn accept(
-    listener: TcpListener,
-    desk: Arc<Mutex<Desk>>,
-    told: watch::Sender<usize>,
-    stopped: CancellationToken,
-) -> Infallible {
+async fn accept(listener: TcpListener, desk: Arc<Mutex<Desk>>, told: watch::Sender<usize>, shutdown: Shutdown) {
     let told = Arc::new(told);
     loop {
-        let (stream, _) = listener.accept().await.unwrap();
-        let (desk, told) = (desk.clone(), told.clone());
+        let (stream, _) = tokio::select! {
+            accepted = listener.accept() => accepted.unwrap(),
+            () = shutdown.stopping() => return,
+        };
+        let (desk, told, stopping) = (desk.clone(), told.clone(), shutdown.clone());
         let service = hyper::service::service_fn(move |request| respond(desk.clone(), told.clone(), request));
         let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-        tokio::spawn(stopped.clone().run_until_cancelled_owned(connection));
+        shutdown.spawn(async move {
+            tokio::select! { _ended = connection => (), () = stopping.stopping() => () }
+        });
     }
 }
 
