@@ -115,6 +115,10 @@ impl Client {
         self.signed(|| self.posting(path, body)).await
     }
 
+    pub async fn delete(&self, path: &str) -> Result<Value> {
+        self.signed(|| self.http.delete(format!("{}{path}", self.url))).await
+    }
+
     /// Status and body of whatever is answered; none without an answer.
     pub async fn ask(&self, path: &str, body: &Value) -> Option<(u16, Value)> {
         let token = self.token().await.ok()?;

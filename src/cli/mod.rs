@@ -16,6 +16,9 @@ mod simulate;
 mod status;
 mod tail;
 mod up;
+mod webhook;
+mod webhook_listen;
+mod webhook_verify;
 mod work;
 
 use std::path::PathBuf;
@@ -100,6 +103,8 @@ enum Command {
     Bench(Box<bench::Bench>),
     /// Runs the simulators of providers alone.
     Simulate(simulate::Simulate),
+    /// Webhooks: receives them, and verifies their signatures.
+    Webhook(webhook::WebhookCommand),
 }
 
 /// The program: 0 done, 1 failed, 2 usage.
@@ -162,7 +167,7 @@ fn parse(args: Vec<std::ffi::OsString>) -> Result<Cli> {
 /// A usage error quotes the value it refuses; not that of a secret.
 fn without_secret(mut e: clap::Error) -> clap::Error {
     use clap::error::{ContextKind, ContextValue};
-    const SECRET: [&str; 4] = ["--slack-destination", "--database-url", "--smtp-password", "--master-key"];
+    const SECRET: [&str; 5] = ["--slack-destination", "--database-url", "--smtp-password", "--master-key", "--secret"];
     let secret = |arg: &ContextValue| SECRET.iter().any(|s| arg.to_string().contains(s));
     if e.get(ContextKind::InvalidArg).is_some_and(secret) {
         e.insert(ContextKind::InvalidValue, ContextValue::String("(not shown)".into()));
@@ -190,5 +195,6 @@ async fn run(cli: Cli) -> Result<u8> {
         Command::Fsck(args) => fsck::run(args, output).await,
         Command::Bench(args) => bench::run(*args, output).await,
         Command::Simulate(args) => simulate::run(args, output).await,
+        Command::Webhook(args) => webhook::run(args, output).await,
     }
 }

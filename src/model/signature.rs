@@ -15,7 +15,7 @@ pub const TOLERANCE_SECONDS: i64 = 300;
 const HEADER_BYTES: usize = 4 << 10;
 
 const X_SIGNATURE: &str = "x-signature";
-const X_SIGNATURE_NEXT: &str = "x-signature-next";
+pub const X_SIGNATURE_NEXT: &str = "x-signature-next";
 const X_TIMESTAMP: &str = "x-timestamp";
 const WEBHOOK_ID: &str = "webhook-id";
 const WEBHOOK_TIMESTAMP: &str = "webhook-timestamp";

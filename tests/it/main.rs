@@ -29,3 +29,4 @@ mod smtp_peer;
 mod sql_intake;
 mod stats;
 mod types;
+mod webhook_cli;
