@@ -27,6 +27,8 @@ mod schema;
 mod sign_in;
 mod smtp_peer;
 mod sql_intake;
+mod standard_webhooks;
 mod stats;
 mod types;
 mod webhook_cli;
+mod webhook_samples;
