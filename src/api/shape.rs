@@ -17,6 +17,7 @@ use crate::model::delivery::{OutcomeKind, STATUSES, Status};
 use crate::model::lane::{Lane, PRIORITIES, Priority};
 use crate::model::message::{OVERALLS, Overall};
 use crate::model::phone;
+use crate::model::redrive::{REDRIVE_KINDS, REDRIVE_STATUSES, RedriveKind, RedriveStatus};
 use crate::store::message::Filter;
 
 /// How every success names itself.
@@ -79,6 +80,8 @@ words! {
     MessageStatus, "computed from the deliveries", OVERALLS.map(Overall::as_str);
     OutcomeWord, "what an attempt came to", [OutcomeKind::InFlight, OutcomeKind::Accepted,
         OutcomeKind::Rejected, OutcomeKind::Unknown, OutcomeKind::NotCalled].map(OutcomeKind::as_str);
+    RedriveKindWord, "dead letters, those of one endpoint, or events", REDRIVE_KINDS.map(RedriveKind::as_str);
+    RedriveStatusWord, "how far a job is", REDRIVE_STATUSES.map(RedriveStatus::as_str);
     NotificationStatus, "a delivery's status in four words", ["PENDING", "PROCESSING", "SUCCESS", "FAILED"];
     ProblemCode, "what kind of error, from the closed list", CODES.into_iter().skip(1).map(|row| row.1);
 }
@@ -87,16 +90,9 @@ pub fn message_id(text: &str) -> Result<Tsid, Error> {
     text.parse().map_err(|_| Error::NotFound)
 }
 
-/// The first and last lane of a channel.
-pub fn lanes_of(channel: Channel) -> (i16, i16) {
-    let lanes = Lane::all_of(&[channel]);
-    let numbers = || lanes.iter().map(|l| l.0);
-    (numbers().min().unwrap_or(0), numbers().max().unwrap_or(0))
-}
-
 pub fn channel_filter(query: &mut Query) -> Result<Option<(i16, i16)>, Refusal> {
     let channel: Option<Channel> = query.parse("channel", "a channel", |text| text.parse().ok())?;
-    Ok(channel.map(lanes_of))
+    Ok(channel.map(Lane::range_of))
 }
 
 /// A recipient to look for: as given, and as E.164 if it is a phone number, which may be written in many ways. A + that

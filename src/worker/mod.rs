@@ -61,6 +61,7 @@ pub fn start(hub: &Hub, role: Role) {
     });
     repeat(hub, "sweep", every(Duration::from_secs(10)), move |hub| sweep(hub, sweeper.clone()));
     repeat(hub, "relay", every(limits::RELAY_EVERY), move |hub| relay(hub, relayer.clone()));
+    repeat(hub, "redrive", every(limits::REDRIVE_EVERY), redrive);
     repeat(hub, "depth", every(Duration::from_secs(10)), depth);
     repeat(hub, "heartbeat", every(Duration::from_secs(5)), move |hub| heartbeat(hub, worker));
 }
@@ -100,6 +101,11 @@ async fn sweep(hub: Hub, sweeper: Stateful<flow::sweep::Sweeper>) -> Result<bool
 
 async fn relay(hub: Hub, relay: Stateful<flow::relay::Relay>) -> Result<bool> {
     flow::relay::relay(&hub, &mut *relay.lock().await).await
+}
+
+/// A step of whichever job's turn it is.
+async fn redrive(hub: Hub) -> Result<bool> {
+    flow::redrive::step(&hub).await
 }
 
 /// Looks how far lanes have come in which a partner may have more than its share. Most of the time there are none.
