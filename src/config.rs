@@ -372,8 +372,12 @@ impl Timing {
 }
 
 impl Retry {
-    pub fn policy(&self) -> RetryPolicy {
+    pub fn policy(&self, channel: Channel) -> RetryPolicy {
+        if channel == Channel::Webhook {
+            return RetryPolicy::webhook();
+        }
         RetryPolicy {
+            schedule: None,
             max_attempts: self.retry_max_attempts,
             backoff: Duration::from_millis(self.retry_backoff_delay),
             multiplier: self.retry_multiplier,

@@ -156,3 +156,11 @@ pub const URI_BYTES: usize = 8 << 10;
 
 /// Stored from a provider's answer: enough to understand it, not a copy of it.
 pub const PROVIDER_DETAIL_CHARS: usize = 500;
+
+/// How long a webhook waits in memory for its endpoint's turn, before it is given back and comes again later.
+pub const GATE_WAIT: Duration = Duration::from_secs(1);
+/// Nothing but failures for so long disables an endpoint.
+pub const ENDPOINT_FAILING: chrono::TimeDelta = chrono::TimeDelta::days(5);
+/// How often marks of ended deliveries are looked at, and what endpoints answered is written.
+pub const COMPLETE_EVERY: Duration = Duration::from_millis(250);
+pub const NOTE_ANSWERS_EVERY: Duration = Duration::from_secs(5);

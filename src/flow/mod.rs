@@ -19,3 +19,4 @@ pub mod rollup;
 pub mod sign_in;
 pub mod story;
 pub mod sweep;
+pub mod webhook;

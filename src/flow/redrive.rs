@@ -88,7 +88,7 @@ pub async fn one(
 /// How many attempts it may have then, or why it is not tried again.
 fn judge(hub: &Hub, dead: &Dead) -> Result<i16, (&'static str, &'static str)> {
     let channel = dead.lane.channel();
-    redrive(dead.status, channel, dead.attempt, on_unknown(hub, channel), &hub.settings.retry.policy())
+    redrive(dead.status, dead.attempt, on_unknown(hub, channel), &hub.settings.retry.policy(channel))
 }
 
 /// Makes these PENDING again, each with how many attempts it may have, and tells their partners; but for those of which
@@ -486,14 +486,13 @@ async fn replay(hub: &Hub, tx: &mut Conn, job: &Job, allowed: usize) -> Result<S
 /// What was told when it happened, from the books.
 pub fn told(happened: &Happened) -> Told {
     let row = &happened.event;
+    let mut reason = row.reason.clone();
     let status = match row.event.parse() {
-        Ok(EventKind::MessageAccepted) => Some(Overall::Pending.as_str()),
-        Ok(EventKind::MessageCompleted) => {
-            let all = happened.deliveries.iter();
-            Some(Overall::of(all.map(|(lane, status, attempt)| (lane.channel(), *status, *attempt))).as_str())
-        }
-        Ok(EventKind::Redriven) => Some(Status::Pending.as_str()),
-        Ok(kind) => STATUSES.into_iter().find(|status| status.event() == Some(kind)).map(Status::as_str),
+        Ok(EventKind::MessageAccepted) => Some(Overall::Pending.as_str().to_owned()),
+        // Kept in the place of a reason.
+        Ok(EventKind::MessageCompleted) => reason.take(),
+        Ok(EventKind::Redriven) => Some(Status::Pending.as_str().to_owned()),
+        Ok(kind) => STATUSES.into_iter().find(|s| s.event() == Some(kind)).map(|s| s.as_str().to_owned()),
         Err(()) => None,
     };
     Told {
@@ -502,10 +501,10 @@ pub fn told(happened: &Happened) -> Told {
         seq: row.seq,
         attempt: (row.no != WHOLE).then_some(row.attempt),
         lane: happened.lane.map(|lane| lane.0),
-        status: status.map(str::to_owned),
+        status,
         provider: happened.provider.clone(),
         code: happened.code.clone(),
-        reason: row.reason.clone(),
+        reason,
         occurred_at: row.occurred_at,
         ..Told::default()
     }

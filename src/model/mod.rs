@@ -7,6 +7,7 @@ pub mod delivery;
 pub mod endpoint;
 pub mod event;
 pub mod fairness;
+pub mod gate;
 pub mod intake;
 pub mod json;
 pub mod lane;

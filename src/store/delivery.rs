@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::id::Tsid;
 use crate::model::delivery::{Head, Key, OutcomeKind, Status, Step};
 use crate::model::lane::Lane;
+use crate::model::retry::WEBHOOK_ATTEMPTS;
 use crate::model::stats::{Counts, change};
 
 /// The law's view of a row. `$status` and `$cancel` are given where the statement does not return them.
@@ -92,6 +93,8 @@ pub struct Settle {
     pub provider: Option<String>,
     /// The attempt that ends with this step; none when a waiting delivery is canceled or expires.
     pub tried: Option<Tried>,
+    /// Id of the message that tells of the step's event, if somebody wants to hear of it.
+    pub notice_id: Tsid,
 }
 
 #[derive(Debug, Clone)]
@@ -113,6 +116,8 @@ pub struct Won {
     pub key: Key,
     /// By now; its step may have been decided before.
     pub cancel_requested: bool,
+    /// Endpoints are told of its event.
+    pub heard: bool,
 }
 
 /// Writes steps with their attempts and events; those that lost their fence write nothing. `settles` holds each key once,
@@ -153,13 +158,15 @@ pub async fn settle(db: impl Db<'_>, settles: &[Settle], now: DateTime<Utc>) -> 
         &counts(|c| c.total),
         &counts(|c| c.success),
         &counts(|c| c.failed),
+        &settles.iter().map(|s| s.notice_id.0).collect::<Vec<_>>(),
+        WEBHOOK_ATTEMPTS,
     )
     .fetch_all(db)
     .await?;
     let key = |shard, message_id, no| Key { shard, message_id: Tsid(message_id), no };
     Ok(rows
         .into_iter()
-        .map(|r| Won { key: key(r.shard, r.message_id, r.no), cancel_requested: r.cancel_requested })
+        .map(|r| Won { key: key(r.shard, r.message_id, r.no), cancel_requested: r.cancel_requested, heard: r.heard })
         .collect())
 }
 
@@ -179,10 +186,20 @@ pub async fn lock(conn: &mut Conn, keys: &[Key]) -> Result<()> {
 /// What does not know better than that nobody knows: an accepted attempt lifts it.
 const LIFTED: [Status; 3] = [Status::Scheduled, Status::Pending, Status::Undetermined];
 
-/// Lifts those of these deliveries to SENT that have an accepted attempt and do not know it; says how many.
-pub async fn evidence(db: impl Db<'_>, keys: &[Key], now: DateTime<Utc>) -> Result<i64> {
+/// A delivery that turned out to have been sent.
+pub struct Lifted {
+    pub key: Key,
+    pub seq: i16,
+    pub attempt: i16,
+    pub provider: Option<String>,
+    pub partner_id: Tsid,
+    pub lane: Lane,
+}
+
+/// Lifts those of these deliveries to SENT that have an accepted attempt and do not know it.
+pub async fn evidence(db: impl Db<'_>, keys: &[Key], now: DateTime<Utc>) -> Result<Vec<Lifted>> {
     let law = Law::of(&LIFTED, |was| change(was, Status::Sent));
-    let lifted = sqlx::query_file_scalar!(
+    let rows = sqlx::query_file!(
         "sql/delivery/evidence.sql",
         &keys.iter().map(|k| k.shard).collect::<Vec<_>>(),
         &keys.iter().map(|k| k.message_id.0).collect::<Vec<_>>(),
@@ -193,9 +210,17 @@ pub async fn evidence(db: impl Db<'_>, keys: &[Key], now: DateTime<Utc>) -> Resu
         &law.success,
         &law.failed,
     )
-    .fetch_one(db)
+    .fetch_all(db)
     .await?;
-    Ok(lifted)
+    let row = rows.into_iter().map(|r| Lifted {
+        key: Key { shard: r.shard, message_id: Tsid(r.message_id), no: r.no },
+        seq: r.event_seq,
+        attempt: r.attempt,
+        provider: r.provider,
+        partner_id: Tsid(r.partner_id),
+        lane: Lane(r.lane),
+    });
+    Ok(row.collect())
 }
 
 /// A dead letter that is PENDING again.
@@ -503,4 +528,32 @@ pub async fn contents(db: impl Db<'_>, shard: i16, message_id: Tsid) -> Result<V
 pub async fn hide(db: impl Db<'_>, shard: i16, message_id: Tsid, nos: &[i16]) -> Result<()> {
     sqlx::query_file!("sql/delivery/hide.sql", shard, message_id.0, nos).execute(db).await?;
     Ok(())
+}
+
+/// The first webhook of a message to an endpoint that has not ended.
+pub struct FirstOpen {
+    pub about: Tsid,
+    pub recipient: String,
+    /// Of the message that tells.
+    pub message_id: Tsid,
+    pub ready_at: DateTime<Utc>,
+}
+
+/// For each (shard, message told of, endpoint).
+pub async fn first_open(db: impl Db<'_>, wanted: &[(i16, Tsid, String)]) -> Result<Vec<FirstOpen>> {
+    let rows = sqlx::query_file!(
+        "sql/delivery/first_open.sql",
+        &wanted.iter().map(|w| w.0).collect::<Vec<_>>(),
+        &wanted.iter().map(|w| w.1.0).collect::<Vec<_>>(),
+        &wanted.iter().map(|w| w.2.clone()).collect::<Vec<_>>(),
+    )
+    .fetch_all(db)
+    .await?;
+    let row = rows.into_iter().map(|r| FirstOpen {
+        about: Tsid(r.about),
+        recipient: r.recipient,
+        message_id: Tsid(r.message_id),
+        ready_at: r.ready_at,
+    });
+    Ok(row.collect())
 }

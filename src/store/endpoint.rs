@@ -89,3 +89,46 @@ pub async fn load(db: impl Db<'_>, keyring: &Keyring, ids: &[Tsid]) -> Result<Ve
         .filter_map(|e| e.inspect_err(|e| tracing::error!(error = %e, "an endpoint cannot be read")).ok())
         .collect())
 }
+
+/// What an endpoint answered of late, as one process saw it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HeardBack {
+    pub success_at: Option<DateTime<Utc>>,
+    pub failure_at: Option<DateTime<Utc>>,
+    /// When it first failed after its last success, or first at all.
+    pub failing_since: Option<DateTime<Utc>>,
+}
+
+/// Adds what endpoints answered; returns those in use that fail since `too_long` or longer.
+pub async fn heard_back(db: impl Db<'_>, heard: &[(Tsid, HeardBack)], too_long: DateTime<Utc>) -> Result<Vec<Tsid>> {
+    let rows = sqlx::query_file!(
+        "sql/endpoint/heard_back.sql",
+        &heard.iter().map(|h| h.0.0).collect::<Vec<_>>(),
+        &heard.iter().map(|h| h.1.success_at).collect::<Vec<_>>() as &[Option<DateTime<Utc>>],
+        &heard.iter().map(|h| h.1.failure_at).collect::<Vec<_>>() as &[Option<DateTime<Utc>>],
+        &heard.iter().map(|h| h.1.failing_since).collect::<Vec<_>>() as &[Option<DateTime<Utc>>],
+        too_long,
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().filter(|r| r.too_long).map(|r| Tsid(r.endpoint_id)).collect())
+}
+
+/// Whose endpoint was disabled.
+pub struct Disabled {
+    pub shard: i16,
+    pub partner_id: Tsid,
+    pub url: String,
+    pub contact_email: Option<String>,
+}
+
+/// None when it is not in use, or not any more.
+pub async fn disable(db: impl Db<'_>, endpoint_id: Tsid, reason: &str, now: DateTime<Utc>) -> Result<Option<Disabled>> {
+    let row = sqlx::query_file!("sql/endpoint/disable.sql", endpoint_id.0, reason, now).fetch_optional(db).await?;
+    Ok(row.map(|r| Disabled {
+        shard: r.shard,
+        partner_id: Tsid(r.partner_id),
+        url: r.url,
+        contact_email: r.contact_email,
+    }))
+}

@@ -1,5 +1,7 @@
 //! Events.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, Utc};
 
 use super::{Db, word};
@@ -23,6 +25,74 @@ pub async fn of_message(db: impl Db<'_>, partner_id: Tsid, shard: i16, message_i
     Ok(rows.fetch_all(db).await?)
 }
 
+/// Takes at most `rows` marks that a delivery of a message ended: (shard, message), each once, and how many marks those were.
+pub async fn take_endings(db: impl Db<'_>, rows: i64) -> Result<(HashSet<(i16, Tsid)>, usize)> {
+    let taken = sqlx::query_file!("sql/event/take_endings.sql", rows).fetch_all(db).await?;
+    let marks = taken.len();
+    Ok((taken.into_iter().map(|r| (r.shard, Tsid(r.message_id))).collect(), marks))
+}
+
+/// How a message stands.
+pub struct Standing {
+    pub shard: i16,
+    pub message_id: Tsid,
+    pub partner_id: Tsid,
+    pub priority: Priority,
+    pub created_at: DateTime<Utc>,
+    /// Each kind of standing that its deliveries have, webhooks left out.
+    pub deliveries: Vec<(Lane, Status)>,
+    /// Its completion was told.
+    pub told: bool,
+}
+
+pub async fn standing(db: impl Db<'_>, messages: &HashSet<(i16, Tsid)>) -> Result<Vec<Standing>> {
+    let ids: Vec<i64> = messages.iter().map(|m| m.1.0).collect();
+    let (Some(&low), Some(&high)) = (ids.iter().min(), ids.iter().max()) else { return Ok(Vec::new()) };
+    let shards: Vec<i16> = messages.iter().map(|m| m.0).collect();
+    let rows = sqlx::query_file!("sql/event/standing.sql", &shards, &ids, low, high).fetch_all(db).await?;
+    let row = rows.into_iter().map(|r| {
+        let statuses = r.statuses.iter().map(|s| word(s, "status")).collect::<Result<Vec<Status>>>()?;
+        Ok(Standing {
+            shard: r.shard,
+            message_id: Tsid(r.message_id),
+            partner_id: Tsid(r.partner_id),
+            priority: r.priority.parse().unwrap_or_default(),
+            created_at: r.created_at,
+            deliveries: r.lanes.into_iter().map(Lane).zip(statuses).collect(),
+            told: r.told,
+        })
+    });
+    row.collect()
+}
+
+/// Writes that these messages, each with its overall status, are complete; returns those of which nobody wrote it before.
+pub async fn whole(db: impl Db<'_>, done: &[(&Standing, &'static str)], now: DateTime<Utc>) -> Result<HashSet<Tsid>> {
+    let rows = sqlx::query_file!(
+        "sql/event/whole.sql",
+        &done.iter().map(|d| d.0.shard).collect::<Vec<_>>(),
+        &done.iter().map(|d| d.0.message_id.0).collect::<Vec<_>>(),
+        &done.iter().map(|d| d.0.created_at).collect::<Vec<_>>(),
+        &done.iter().map(|d| d.1.to_owned()).collect::<Vec<_>>(),
+        now,
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().map(|r| Tsid(r.message_id)).collect())
+}
+
+/// Marks that a delivery of these messages ended, each with its partner, for partners that want to hear of completions.
+pub async fn mark_endings(db: impl Db<'_>, ended: &[(i16, Tsid, Tsid)]) -> Result<()> {
+    sqlx::query_file!(
+        "sql/event/mark_endings.sql",
+        &ended.iter().map(|e| e.0).collect::<Vec<_>>(),
+        &ended.iter().map(|e| e.1.0).collect::<Vec<_>>(),
+        &ended.iter().map(|e| e.2.0).collect::<Vec<_>>(),
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
 /// What happened, with what is told of it beside the event itself.
 #[derive(Debug, Clone)]
 pub struct Happened {
@@ -34,8 +104,6 @@ pub struct Happened {
     /// Of the attempt that ended with it.
     pub provider: Option<String>,
     pub code: Option<String>,
-    /// Of an event that tells how the message as a whole ended: (lane, status, attempts spent) of each delivery.
-    pub deliveries: Vec<(Lane, Status, i16)>,
 }
 
 /// Which of a partner's events: from a time on, behind one (message, no, seq) at that very time, up to another time.
@@ -71,27 +139,20 @@ pub async fn of_partner(
         lanes_below.0,
         rows,
     );
-    let row = found.fetch_all(db).await?.into_iter().map(|r| {
-        let statuses = r.statuses.unwrap_or_default();
-        let statuses = statuses.iter().map(|s| word(s, "status")).collect::<Result<Vec<Status>>>()?;
-        let lanes = r.lanes.unwrap_or_default().into_iter().map(Lane);
-        let deliveries = lanes.zip(statuses).zip(r.attempts.unwrap_or_default());
-        Ok(Happened {
-            message_id: Tsid(r.message_id),
-            event: Row {
-                no: r.no,
-                seq: r.seq,
-                attempt: r.attempt,
-                event: r.event,
-                reason: r.reason,
-                occurred_at: r.occurred_at,
-            },
-            priority: r.priority.parse().unwrap_or_default(),
-            lane: r.lane.map(Lane),
-            provider: r.provider,
-            code: r.code,
-            deliveries: deliveries.map(|((lane, status), attempt)| (lane, status, attempt)).collect(),
-        })
+    let row = found.fetch_all(db).await?.into_iter().map(|r| Happened {
+        message_id: Tsid(r.message_id),
+        event: Row {
+            no: r.no,
+            seq: r.seq,
+            attempt: r.attempt,
+            event: r.event,
+            reason: r.reason,
+            occurred_at: r.occurred_at,
+        },
+        priority: r.priority.parse().unwrap_or_default(),
+        lane: r.lane.map(Lane),
+        provider: r.provider,
+        code: r.code,
     });
-    row.collect()
+    Ok(row.collect())
 }

@@ -62,6 +62,8 @@ pub fn start(hub: &Hub, role: Role) {
     repeat(hub, "sweep", every(Duration::from_secs(10)), move |hub| sweep(hub, sweeper.clone()));
     repeat(hub, "relay", every(limits::RELAY_EVERY), move |hub| relay(hub, relayer.clone()));
     repeat(hub, "redrive", every(limits::REDRIVE_EVERY), redrive);
+    repeat(hub, "complete", every(limits::COMPLETE_EVERY), complete);
+    repeat(hub, "note answers", every(limits::NOTE_ANSWERS_EVERY), note_answers);
     repeat(hub, "depth", every(Duration::from_secs(10)), depth);
     repeat(hub, "heartbeat", every(Duration::from_secs(5)), move |hub| heartbeat(hub, worker));
 }
@@ -106,6 +108,15 @@ async fn relay(hub: Hub, relay: Stateful<flow::relay::Relay>) -> Result<bool> {
 /// A step of whichever job's turn it is.
 async fn redrive(hub: Hub) -> Result<bool> {
     flow::redrive::step(&hub).await
+}
+
+async fn complete(hub: Hub) -> Result<bool> {
+    flow::publish::complete(&hub).await
+}
+
+async fn note_answers(hub: Hub) -> Result<bool> {
+    flow::webhook::note_answers(&hub).await?;
+    Ok(false)
 }
 
 /// Looks how far lanes have come in which a partner may have more than its share. Most of the time there are none.

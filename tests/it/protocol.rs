@@ -454,7 +454,7 @@ impl Protocol {
     /// How often it may be tried then, if it may.
     fn again(&self, d: &Delivery) -> Option<i16> {
         let policy = RetryPolicy { max_attempts: self.attempts, ..RetryPolicy::default() };
-        redrive(d.status, Channel::Email, d.attempt, self.on_unknown, &policy).ok()
+        redrive(d.status, d.attempt, self.on_unknown, &policy).ok()
     }
 
     fn answers(&self, d: &Delivery) -> &'static [Answer] {
@@ -922,9 +922,9 @@ fn the_protocol_keeps_its_promises_in_every_order() {
         ("cancel and expire", taken_back(), 20_000),
         ("cancel and expire, held", Protocol { on_unknown: hold, ..taken_back() }, 8_000),
         ("everything that may happen to two attempts", Protocol { receipts: true, ..taken_back() }, 80_000),
-        ("redriven", asked_for(), 1),
-        ("redriven, held", Protocol { on_unknown: hold, ..asked_for() }, 1),
-        ("redriven, cancel and expire", Protocol { cancel: true, expiry: true, narrow: true, ..asked_for() }, 1),
+        ("redriven", asked_for(), 100_000),
+        ("redriven, held", Protocol { on_unknown: hold, ..asked_for() }, 7_000),
+        ("redriven, cancel and expire", Protocol { cancel: true, expiry: true, narrow: true, ..asked_for() }, 120_000),
         ("two deliveries", Protocol { deliveries: 2, narrow: true, ..Protocol::new(2, 2, 2) }, 10_000),
         (
             "two deliveries, held",
