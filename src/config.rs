@@ -7,10 +7,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use ipnet::IpNet;
 
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::model::channel::{AddressKind, Channel, OnUnknown};
+use crate::model::egress::{self, EgressRules};
 use crate::model::retry::RetryPolicy;
 
 #[derive(Debug, Clone, Args)]
@@ -29,6 +31,8 @@ pub struct Settings {
     pub email: Email,
     #[command(flatten)]
     pub slack: Slack,
+    #[command(flatten)]
+    pub webhooks: Webhooks,
     #[command(flatten)]
     pub channels: Channels,
     #[command(flatten)]
@@ -214,7 +218,7 @@ pub struct Email {
     /// Send unencrypted, password included, to another machine.
     #[arg(long, env = "NOTIHUB_SMTP_ALLOW_PLAINTEXT")]
     pub smtp_allow_plaintext: bool,
-    /// A PEM file with a further certificate authority to trust, for e-mail and Slack.
+    /// A PEM file with a further certificate authority to trust, for e-mail, Slack and webhooks.
     #[arg(long, env = "NOTIHUB_CA_FILE", value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
 }
@@ -229,6 +233,23 @@ pub struct Slack {
     /// The destination of notifications in the short form, which name only the channel SLACK [default: ops, or the only one].
     #[arg(long, env = "NOTIHUB_SLACK_DEFAULT", value_name = "NAME")]
     pub slack_default: Option<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Webhooks")]
+pub struct Webhooks {
+    /// Networks that partners' webhooks may lead to though they are not public: 10.0.0.0/8 for services in your own network,
+    /// 127.0.0.0/8,::1 in development. Several with commas. Every partner may then have this hub call anything there. Where
+    /// clouds keep their machines' credentials (169.254.169.254 and its like) is called never [default: none].
+    #[arg(long = "webhook-allow-network", env = "NOTIHUB_WEBHOOK_ALLOW_NETWORK", value_delimiter = ',', value_name = "NETWORK", value_parser = egress::network)]
+    pub webhook_allow_networks: Vec<IpNet>,
+    /// Networks that webhooks may not lead to though they are public: your own addresses on the Internet, as far as they let
+    /// in more from here than from elsewhere. This machine's own addresses are refused in any case. Several with commas.
+    #[arg(long = "webhook-deny-network", env = "NOTIHUB_WEBHOOK_DENY_NETWORK", value_delimiter = ',', value_name = "NETWORK", value_parser = egress::network)]
+    pub webhook_deny_networks: Vec<IpNet>,
+    /// Take http:// for webhooks, too: whoever is on the way reads them, and may answer for the partner.
+    #[arg(long, env = "NOTIHUB_WEBHOOK_ALLOW_HTTP")]
+    pub webhook_allow_http: bool,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -372,8 +393,12 @@ impl Timing {
 }
 
 impl Retry {
-    pub fn policy(&self) -> RetryPolicy {
+    pub fn policy(&self, channel: Channel) -> RetryPolicy {
+        if channel == Channel::Webhook {
+            return RetryPolicy::webhook();
+        }
         RetryPolicy {
+            schedule: None,
             max_attempts: self.retry_max_attempts,
             backoff: Duration::from_millis(self.retry_backoff_delay),
             multiplier: self.retry_multiplier,
@@ -403,6 +428,16 @@ impl Slack {
         let ops = || names.contains("ops").then(|| "ops".to_owned());
         let only = || (names.len() == 1).then(|| names.iter().next().cloned()).flatten();
         self.slack_default.clone().or_else(ops).or_else(only)
+    }
+}
+
+impl Webhooks {
+    pub fn rules(&self) -> EgressRules {
+        EgressRules {
+            allow: self.webhook_allow_networks.clone(),
+            deny: self.webhook_deny_networks.clone(),
+            http: self.webhook_allow_http,
+        }
     }
 }
 

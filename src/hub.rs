@@ -14,6 +14,7 @@ use crate::flow::intake::{Intake, Request};
 use crate::id::{Tsid, Tsids};
 use crate::limits;
 use crate::model::fairness::Fairness;
+use crate::model::gate::Gates;
 use crate::model::intake::Rules;
 use crate::model::partner::{Account, Partner};
 use crate::model::rate::Lease;
@@ -22,6 +23,7 @@ use crate::model::token::TokenKeys;
 use crate::model::watermark::{Place, Ready};
 use crate::provider::Providers;
 use crate::shutdown::Shutdown;
+use crate::store::endpoint::HeardBack;
 use crate::store::{self, Store};
 use crate::telemetry::Metrics;
 
@@ -52,6 +54,9 @@ pub struct Inner {
     accounts: Mutex<Accounts>,
     rates: Mutex<HashMap<Tsid, Arc<Rate>>>,
     strikes: Mutex<Strikes>,
+    gates: Mutex<Gates>,
+    /// What endpoints answered since it was last written.
+    heard_back: Mutex<HashMap<Tsid, HeardBack>>,
 }
 
 /// Accounts read of late. Forgotten as a whole when anything about any of them changed, which is rare.
@@ -139,6 +144,8 @@ impl Hub {
             accounts: Mutex::default(),
             rates: Mutex::default(),
             strikes: Mutex::default(),
+            gates: Mutex::default(),
+            heard_back: Mutex::default(),
         }));
         crate::flow::sign_in::read_keys(&hub).await?;
         crate::flow::intake::start_writers(&hub, requests, writers);
@@ -157,6 +164,35 @@ impl Hub {
     /// Who failed to sign in of late. Held briefly.
     pub fn strikes(&self) -> MutexGuard<'_, Strikes> {
         held(&self.strikes)
+    }
+
+    /// How many webhooks are on their way where. Held briefly.
+    pub fn gates(&self) -> MutexGuard<'_, Gates> {
+        held(&self.gates)
+    }
+
+    /// An endpoint answered.
+    pub fn heard_back(&self, endpoint_id: Tsid, succeeded: bool, at: DateTime<Utc>) {
+        let mut all = held(&self.heard_back);
+        let heard = all.entry(endpoint_id).or_default();
+        if succeeded {
+            (heard.success_at, heard.failing_since) = (Some(at), None);
+        } else {
+            heard.failure_at = Some(at);
+            heard.failing_since.get_or_insert(at);
+        }
+    }
+
+    pub fn take_heard_back(&self) -> Vec<(Tsid, HeardBack)> {
+        std::mem::take(&mut *held(&self.heard_back)).into_iter().collect()
+    }
+
+    /// What could not be written; what came since holds.
+    pub fn put_back_heard(&self, heard: Vec<(Tsid, HeardBack)>) {
+        let mut all = held(&self.heard_back);
+        for (endpoint_id, before) in heard {
+            all.entry(endpoint_id).or_insert(before);
+        }
     }
 
     pub fn rate_of(&self, partner_id: Tsid) -> Arc<Rate> {

@@ -61,6 +61,24 @@ pub const TEMPLATE_CODE_CHARS: usize = 64;
 /// The subject of an LMS or MMS, as CP949: carriers cut what is longer.
 pub const MOBILE_SUBJECT_BYTES: usize = 40;
 
+/// Endpoints of one partner: each event is written once for each that asks for it.
+pub const ENDPOINTS: i64 = 20;
+pub const ENDPOINT_DESCRIPTION_CHARS: usize = 250;
+/// Headers of the owner's own, beside ours: together within the 8 KiB that most servers take.
+pub const ENDPOINT_HEADERS: usize = 10;
+pub const ENDPOINT_HEADER_NAME_BYTES: usize = 64;
+pub const ENDPOINT_HEADER_VALUE_BYTES: usize = 1_024;
+/// Deliveries that an endpoint's health is told from.
+pub const HEALTH_DELIVERIES: i64 = 1_000;
+/// Failures that its health tells one by one.
+pub const HEALTH_FAILURES: usize = 5;
+/// How often endpoints that were resumed are looked at for what is parked yet …
+pub const RELEASE_EVERY: Duration = Duration::from_secs(10);
+/// … and for how long after: a worker that read an endpoint while it was paused may park its delivery after it was resumed.
+pub const RELEASE_FOR: chrono::TimeDelta = chrono::TimeDelta::hours(1);
+/// Notices that a message's story tells: of ten thousand deliveries nobody reads each.
+pub const STORY_NOTICES: i64 = 1_000;
+
 /// Requests that may wait for the group commit before newcomers are told 503: about a second's worth.
 pub const INTAKE_QUEUE: usize = 8_192;
 /// Messages written in one statement: beyond this a commit takes longer than it saves.
@@ -134,3 +152,11 @@ pub const URI_BYTES: usize = 8 << 10;
 
 /// Stored from a provider's answer: enough to understand it, not a copy of it.
 pub const PROVIDER_DETAIL_CHARS: usize = 500;
+
+/// How long a webhook waits in memory for its endpoint's turn, before it is given back and comes again later.
+pub const GATE_WAIT: Duration = Duration::from_secs(1);
+/// Nothing but failures for so long disables an endpoint.
+pub const ENDPOINT_FAILING: chrono::TimeDelta = chrono::TimeDelta::days(5);
+/// How often marks of ended deliveries are looked at, and what endpoints answered is written.
+pub const COMPLETE_EVERY: Duration = Duration::from_millis(250);
+pub const NOTE_ANSWERS_EVERY: Duration = Duration::from_secs(5);

@@ -18,7 +18,7 @@ with head as (
     as l(was, total, success, failed)
   where d.shard = s.shard and d.message_id = s.message_id and d.no = s.no
     and d.status = l.was
-  returning d.shard, d.message_id, d.no, d.event_seq, a.attempt, d.partner_id, d.lane, d.settled_at, l.total,
+  returning d.shard, d.message_id, d.no, d.event_seq, a.attempt, a.provider as attempted_by, d.partner_id, d.lane, d.settled_at, l.total,
     l.success, l.failed
 ),
 told as (
@@ -31,4 +31,4 @@ counted as (
   from head
   group by partner_id, settled_at, lane
 )
-select count(*) as "lifted!" from head
+select shard, message_id, no, event_seq, attempt, attempted_by as provider, partner_id, lane from head

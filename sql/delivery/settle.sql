@@ -7,7 +7,10 @@
 -- $8 possibly_sent[], $9 refund[], $10 event[], $11 reason[], $12 provider[], $13 outcome[] (null: no attempt is ended),
 -- $14 worker[], $15 claimed_at[], $16 called_at[], $17 code[], $18 detail[], $19 provider_ref[]: one each per step.
 -- $20 now, $21 and $22 the smallest and largest message id (prunes the partitions), $23 begun[]: the attempt's row is
--- there already; what the step changes in the statistics: $24 total[], $25 success[], $26 failed[].
+-- there already; what the step changes in the statistics: $24 total[], $25 success[], $26 failed[]. $27 the id of the
+-- message that tells of the step's event, if somebody wants to hear of it[]; $28 attempts of a webhook.
+-- What is told goes to the partner's endpoints in this statement: whoever sees the event sees that it is on its way. Of
+-- webhooks (lanes from 66 on) nobody is told.
 with head as (
   update deliveries d
   set status = s.status, ready_at = coalesce(s.ready_at, d.ready_at), lease_until = null, worker = null,
@@ -17,14 +20,14 @@ with head as (
   from unnest($1::smallint[], $2::bigint[], $3::smallint[], $4::smallint[], $5::text[]::delivery_status[],
     $6::text[]::delivery_status[], $7::timestamptz[], $8::bool[], $9::bool[], $10::text[], $11::text[], $12::text[],
     $13::text[]::attempt_outcome[], $14::bigint[], $15::timestamptz[], $16::timestamptz[], $17::text[], $18::text[],
-    $19::text[], $23::bool[], $24::smallint[], $25::smallint[], $26::smallint[])
+    $19::text[], $23::bool[], $24::smallint[], $25::smallint[], $26::smallint[], $27::bigint[])
     as s(shard, message_id, no, attempt, was, status, ready_at, possibly_sent, refund, event, reason, provider, outcome,
-      worker, claimed_at, called_at, code, detail, provider_ref, begun, total, success, failed)
+      worker, claimed_at, called_at, code, detail, provider_ref, begun, total, success, failed, notice_id)
   where d.shard = s.shard and d.message_id = s.message_id and d.no = s.no
     and d.message_id between $21 and $22 and d.status = s.was and d.attempt = s.attempt
   returning d.shard, d.message_id, d.no, d.attempt, d.event_seq, d.cancel_requested, s.event, s.reason, s.ready_at, s.provider, s.outcome,
     s.worker, s.claimed_at, s.called_at, s.code, s.detail, s.provider_ref, s.begun,
-    d.partner_id, d.lane, s.total, s.success, s.failed
+    d.partner_id, d.lane, s.total, s.success, s.failed, s.status, s.notice_id
 ),
 tried as (
   insert into attempts (shard, message_id, no, attempt, outcome, worker, claimed_at, called_at, ended_at, next_at,
@@ -49,6 +52,37 @@ told as (
   insert into events (shard, message_id, no, seq, attempt, event, reason, occurred_at)
   select shard, message_id, no, event_seq, attempt, event, reason, $20 from head where event is not null
 ),
+-- What the partner's endpoints want to hear of it.
+heard as materialized (
+  select h.*, e.recipient, row_number() over (partition by h.notice_id order by e.endpoint_id)::smallint as nth
+  from head h
+  join endpoints e on e.shard = h.shard and e.partner_id = h.partner_id
+  where h.event is not null and h.lane < 66 and e.status in ('ACTIVE', 'PAUSED')
+    and (e.events is null or h.event = any(e.events))
+),
+noticed as (
+  insert into messages (shard, message_id, partner_id, kind, priority, detail, created_at, about)
+  select shard, notice_id, partner_id, event, ('{URGENT,NORMAL,BULK}'::text[])[lane % 6 / 2 + 1],
+    jsonb_build_object('contents', jsonb_build_array(jsonb_build_object('body', '', 'event', jsonb_strip_nulls(
+      jsonb_build_object('event', event, 'no', no, 'seq', event_seq, 'attempt', attempt, 'lane', lane, 'status', status,
+        'provider', provider, 'code', code, 'reason', reason, 'occurred_at', $20::timestamptz))))), $20, message_id
+  from heard
+  where nth = 1
+),
+hooked as (
+  insert into deliveries (shard, message_id, no, lane, max_attempts, content, status, partner_id, ready_at, recipient)
+  select shard, notice_id, nth, 66 + lane % 6, $28, 0, 'PENDING', partner_id, $20, recipient
+  from heard
+),
+-- Perhaps the last of its message: looked at once this is committed.
+finished as (
+  insert into endings (shard, message_id, partner_id)
+  select distinct h.shard, h.message_id, h.partner_id
+  from head h
+  join endpoints e on e.shard = h.shard and e.partner_id = h.partner_id
+  where h.event is not null and h.lane < 66 and e.status in ('ACTIVE', 'PAUSED')
+    and (e.events is null or 'message.completed' = any(e.events))
+),
 -- One row for each partner and lane of the batch: appended, so that nobody waits for it.
 counted as (
   insert into stat_deltas (partner_id, counted_at, lane, total, success, failed)
@@ -57,4 +91,6 @@ counted as (
   where (total, success, failed) <> (0, 0, 0)
   group by partner_id, lane
 )
-select shard as "shard!", message_id as "message_id!", no as "no!", cancel_requested as "cancel_requested!" from head
+select shard as "shard!", message_id as "message_id!", no as "no!", cancel_requested as "cancel_requested!",
+  exists (select from heard w where w.notice_id = head.notice_id) as "heard!"
+from head

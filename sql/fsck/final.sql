@@ -2,7 +2,7 @@
 select e.message_id as "message_id!", e.no as "no!", format('%s after %s', e.event, p.event) as "found!"
 from events e
 join events p on p.shard = e.shard and p.message_id = e.message_id and p.no = e.no and p.seq = e.seq - 1
-where (p.event, e.event) not in (
+where e.no > 0 and (p.event, e.event) not in (
   ('delivery.undetermined', 'delivery.sent'), ('delivery.undetermined', 'delivery.delivered'),
   ('delivery.undetermined', 'delivery.failed'), ('delivery.sent', 'delivery.delivered'),
   ('delivery.sent', 'delivery.failed'))

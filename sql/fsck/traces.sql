@@ -25,6 +25,10 @@ select 'refused requests', count(*) from notihub.refusals
 where ($2::bigint is null or partner_id = $2)
   and (body ~* any($1) or client_msg_id ~* any($1) or detail ~* any($1) or errors::text ~* any($1))
 union all
+select 'endpoints', count(*) from endpoints
+where ($2::bigint is null or partner_id = $2)
+  and (contact_email ~* any($1) or description ~* any($1) or url ~* any($1))
+union all
 select 'audit', count(*) from audit
 where ($2::bigint is null or partner_id = $2)
   and (object ~* any($1) or before::text ~* any($1) or after::text ~* any($1) or actor ~* any($1))

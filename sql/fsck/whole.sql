@@ -17,3 +17,4 @@ select e.message_id, e.no, format('event %s without its delivery', e.seq)
 from events e
 where not exists (
   select from deliveries d where d.shard = e.shard and d.message_id = e.message_id and d.no = e.no)
+  and (e.no > 0 or not exists (select from messages m where m.shard = e.shard and m.message_id = e.message_id))

@@ -6,11 +6,13 @@
 -- $12 position of its message in those arrays[], $13 no[], $14 lane[], $15 content[], $16 max_attempts[],
 -- $17 recipient[], $19 recipient as the partner wrote it[] (may hold nulls): one each per delivery. $18 now: a delivery is
 -- ready from when it is written, not from when its request came, lest it appear behind a watermark.
+-- $20 the id of the message that tells of its acceptance, if somebody wants to hear of it[], $21 the lane of that: one each
+-- per message. $22 attempts of a webhook.
 with m as materialized (
   select * from unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::text[], $5::bytea[], $6::text[], $7::text[],
-    $8::text[], $9::timestamptz[], $10::timestamptz[], $11::timestamptz[]) with ordinality
+    $8::text[], $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $20::bigint[], $21::smallint[]) with ordinality
     as m(shard, message_id, partner_id, client_msg_id, fingerprint, kind, priority, detail, created_at, scheduled_at,
-      expires_at, position)
+      expires_at, notice_id, notice_lane, position)
 ),
 taken as (
   insert into idempotency (shard, partner_id, client_msg_id, message_id, fingerprint)
@@ -40,5 +42,34 @@ queued as (
   from unnest($12::bigint[], $13::smallint[], $14::smallint[], $15::smallint[], $16::smallint[], $17::text[],
     $19::text[]) as d(position, no, lane, content, max_attempts, recipient, written)
   join fresh f on f.position = d.position
+),
+-- The first event of a message as a whole, of partners that want to hear of any.
+told as (
+  insert into events (shard, message_id, no, seq, attempt, event, occurred_at)
+  select shard, message_id, 0, 1, 0, 'message.accepted', created_at
+  from fresh f
+  where exists (
+    select from endpoints e
+    where e.shard = f.shard and e.partner_id = f.partner_id and e.status in ('ACTIVE', 'PAUSED'))
+),
+heard as materialized (
+  select f.*, e.recipient, row_number() over (partition by f.message_id order by e.endpoint_id)::smallint as nth
+  from fresh f
+  join endpoints e on e.shard = f.shard and e.partner_id = f.partner_id
+  where e.status in ('ACTIVE', 'PAUSED') and (e.events is null or 'message.accepted' = any(e.events))
+),
+noticed as (
+  insert into messages (shard, message_id, partner_id, kind, priority, detail, created_at, about)
+  select shard, notice_id, partner_id, 'message.accepted', priority,
+    jsonb_build_object('contents', jsonb_build_array(jsonb_build_object('body', '', 'event', jsonb_build_object('event',
+      'message.accepted', 'no', 0, 'seq', 1, 'status', 'PENDING', 'occurred_at', created_at)))), $18, message_id
+  from heard
+  where nth = 1
+),
+hooked as (
+  insert into deliveries (shard, message_id, no, lane, max_attempts, content, status, partner_id, ready_at, recipient)
+  select shard, notice_id, nth, notice_lane, $22, 0, 'PENDING', partner_id, $18, recipient
+  from heard
 )
-select message_id as "message_id!" from fresh
+select message_id as "message_id!", exists (select from heard h where h.message_id = f.message_id) as "heard!"
+from fresh f

@@ -1,4 +1,5 @@
--- Messages of one partner, or of several, newest first, each with what its overall status follows from.
+-- Messages of one partner, or of several, newest first, each with what its overall status follows from. Not those that we
+-- made to tell of others.
 -- $1 partner[], $2 its shard[], $3 ids below this (keyset and end of the time window), $4 ids from this on (start of the
 -- time window), $5 kind, $6 client_msg_id, $7 and $8 lanes from–to (a channel), $9 recipient, as kept or as
 -- written, $11 the same as E.164: each may be null, but $1 to $4. $10 rows.
@@ -8,7 +9,7 @@ from unnest($1::bigint[], $2::smallint[]) as p(partner_id, shard)
 cross join lateral (
   select m.*
   from messages m
-  where m.partner_id = p.partner_id and m.shard = p.shard and m.message_id < $3 and m.message_id >= $4
+  where m.partner_id = p.partner_id and m.shard = p.shard and m.message_id < $3 and m.message_id >= $4 and m.about is null
     and ($5::text is null or m.kind = $5)
     and ($6::text is null or m.message_id = (
       select i.message_id from idempotency i

@@ -12,3 +12,4 @@ from gone g
 left join partners p using (partner_id)
 join unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[]) as w(request_id, code, reason, detail, errors)
   on w.request_id = g.request_id
+returning request_id, client_msg_id

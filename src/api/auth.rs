@@ -15,7 +15,7 @@ use crate::flow::{self, rate::Standing, sign_in::unauthenticated};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::model::partner::{Account, DEFAULT_REGION, Partner, Scope};
-use crate::model::role::{Actor, Role, forbidden};
+use crate::model::role::{Actor, Owning, Role, forbidden};
 use crate::store::{self, audit::Deed};
 
 tokio::task_local! {
@@ -178,13 +178,23 @@ impl Reader {
         Ok(Arc::new(store::partner::get(db, owner).await?.ok_or(Error::NotFound)?))
     }
 
+    /// Whose endpoint that is. One that the caller may not see is not there for it: its own it has to look for itself.
+    pub async fn owner_of_endpoint(&self, hub: &Hub, endpoint_id: Tsid) -> Result<Arc<Partner>> {
+        if let Some(partner) = &self.0.account.partner {
+            return Ok(partner.clone());
+        }
+        let db = hub.store.api();
+        let owner = store::endpoint::owner(db, endpoint_id).await?.ok_or(Error::NotFound)?;
+        Ok(Arc::new(store::partner::get(db, owner).await?.ok_or(Error::NotFound)?))
+    }
+
     /// The partner whose own a list is, for lists of one partner only: an operator says whose.
     pub async fn partner(&self, hub: &Hub, query: &mut Query) -> Result<Arc<Partner>> {
         if let Some(partner) = &self.0.account.partner {
             is_own(partner, partner_id(query)?)?;
             return Ok(partner.clone());
         }
-        let missing = || Refusal::new(400, "query_required", "an operator says whose: ?partnerId=");
+        let missing = || Refusal::new(400, "query_required", "who runs the hub says whose: ?partnerId=");
         let id = partner_id(query)?.ok_or_else(missing)?;
         let partner = store::partner::get(hub.store.api(), id).await?;
         Ok(Arc::new(partner.ok_or_else(flow::partner::unknown)?))
@@ -207,6 +217,34 @@ impl Reader {
                 Ok(Scope { owners, oldest: Tsid(0), whose: Tsid(0), region: DEFAULT_REGION.into() })
             }
         }
+    }
+}
+
+/// Whoever may change what is a partner's: that partner, or an admin for it.
+pub struct Writer(Reader);
+
+impl FromRequestParts<Hub> for Writer {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, hub: &Hub) -> Result<Writer, Problem> {
+        let reader = Reader::from_request_parts(parts, hub).await?;
+        if reader.actor().role == Role::Operator {
+            return Err(forbidden("the partner's own key, or an admin's").into());
+        }
+        Ok(Writer(reader))
+    }
+}
+
+impl std::ops::Deref for Writer {
+    type Target = Reader;
+    fn deref(&self) -> &Reader {
+        &self.0
+    }
+}
+
+impl Writer {
+    pub fn permit<'a>(&'a self, partner: &'a Partner) -> Result<Owning<'a>> {
+        self.actor().owning(self.0.0.account.partner.as_deref(), partner)
     }
 }
 

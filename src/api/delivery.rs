@@ -1,5 +1,7 @@
 //! Deliveries: their outside shape and handlers.
 
+use std::collections::{BTreeSet, HashMap};
+
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Serialize;
@@ -9,13 +11,18 @@ use super::auth::Reader;
 use super::error::Answer;
 use super::page::{Page, Whose, Window, cursor};
 use super::request::{Id, Query, ok};
-use super::shape::{ChannelWord, DeliveryStatus, OutcomeWord, Success, Time, channel_filter, recipient_filter};
-use crate::error::Error;
+use super::shape::{
+    ChannelWord, DeliveryStatus, EventWord, OutcomeWord, Success, Time, channel_filter, lanes_of_posted,
+    recipient_filter,
+};
+use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::id::Tsid;
-use crate::model::delivery::{STATUSES, Status, parse_public_id};
-use crate::store::attempt;
+use crate::model::channel::Channel;
+use crate::model::delivery::{PARKED, STATUSES, Status, parse_public_id};
 use crate::store::delivery::{self, Filter, Row};
+use crate::store::message::Telling;
+use crate::store::{self, attempt};
 
 /// One message to one recipient over one channel.
 #[derive(Serialize, ToSchema)]
@@ -50,9 +57,44 @@ pub struct Delivery {
     pub next_at: Option<Time>,
     /// When it reached its final status.
     pub settled_at: Option<Time>,
+    /// Of a webhook: what it tells, of what, and whom.
+    #[serde(flatten)]
+    pub webhook: Option<WebhookPart>,
     /// Every attempt, oldest first; left out in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attempts: Option<Vec<Attempt>>,
+}
+
+/// What a delivery over the channel WEBHOOK has beside what all have.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WebhookPart {
+    endpoint_id: String,
+    /// As `webhook-id`. Null: it was erased.
+    event_id: Option<String>,
+    #[schema(value_type = EventWord)]
+    event: String,
+    /// The messageId it tells of; null: of no message.
+    about: Option<String>,
+}
+
+impl WebhookPart {
+    fn of(row: &Row, telling: &Telling) -> WebhookPart {
+        WebhookPart {
+            endpoint_id: row.recipient.clone(),
+            event_id: telling.event_id.clone(),
+            event: telling.event.clone(),
+            about: telling.about.map(|id| id.to_string()),
+        }
+    }
+}
+
+/// What those of these deliveries tell that are webhooks.
+pub async fn told(hub: &Hub, rows: &[Row]) -> Result<HashMap<Tsid, Telling>> {
+    let webhooks = rows.iter().filter(|row| row.lane.channel() == Channel::Webhook);
+    let messages: BTreeSet<(i16, Tsid)> = webhooks.map(|row| (row.shard, row.message_id)).collect();
+    let messages: Vec<(i16, Tsid)> = messages.into_iter().collect();
+    store::message::told(hub.store.api(), &hub.keyring, &messages).await
 }
 
 /// One call to a provider, or the beginning of one.
@@ -84,7 +126,7 @@ pub struct Attempt {
 }
 
 impl Delivery {
-    pub fn of(row: &Row, attempts: Option<Vec<&attempt::Row>>) -> Delivery {
+    pub fn of(row: &Row, attempts: Option<Vec<&attempt::Row>>, told: &HashMap<Tsid, Telling>) -> Delivery {
         Delivery {
             delivery_id: format!("{}-{}", row.message_id, row.no),
             message_id: row.message_id.to_string(),
@@ -99,8 +141,9 @@ impl Delivery {
             provider: row.provider.clone(),
             possibly_sent: row.possibly_sent,
             cancel_requested: row.cancel_requested,
-            next_at: (row.status == Status::Scheduled).then_some(Time(row.ready_at)),
+            next_at: (row.status == Status::Scheduled && row.ready_at < PARKED).then_some(Time(row.ready_at)),
             settled_at: row.settled_at.map(Time),
+            webhook: told.get(&row.message_id).map(|telling| WebhookPart::of(row, telling)),
             attempts: attempts.map(|rows| rows.into_iter().map(Attempt::of).collect()),
         }
     }
@@ -149,8 +192,9 @@ pub async fn get(State(hub): State<Hub>, reader: Reader, query: Query, Id(id): I
     let rows = delivery::of_message(db, partner, shard, message_id, Some(no)).await?;
     let row = rows.first().ok_or(Error::NotFound)?;
     let attempts = attempt::of_message(db, partner, shard, message_id, Some(no)).await?;
-    let delivery =
-        Delivery { partner_id: reader.tells(row.partner_id), ..Delivery::of(row, Some(attempts.iter().collect())) };
+    let told = told(&hub, &rows).await?;
+    let delivery = Delivery::of(row, Some(attempts.iter().collect()), &told);
+    let delivery = Delivery { partner_id: reader.tells(row.partner_id), ..delivery };
     Ok(ok(StatusCode::OK, &DeliveryFound { code: Success::Success, delivery }))
 }
 
@@ -171,7 +215,7 @@ pub struct DeliveryPage {
     security(("bearer" = [])),
     params(
         ("status" = inline(Option<DeliveryStatus>), Query, description = "those that stand so"),
-        ("channel" = inline(Option<ChannelWord>), Query, description = "those over this channel"),
+        ("channel" = inline(Option<ChannelWord>), Query, description = "those over this channel; without it all but WEBHOOK"),
         ("provider" = Option<String>, Query, description = "those this provider was asked for last"),
         ("error" = Option<String>, Query, description = "those with this reason"),
         ("to" = Option<String>, Query, description = "those to this recipient; a phone number in any form"),
@@ -187,7 +231,7 @@ pub async fn list(State(hub): State<Hub>, reader: Reader, mut query: Query) -> A
         status: query.parse("status", &format!("one of {}", STATUSES.map(Status::as_str).join(", ")), |text| {
             text.parse().ok()
         })?,
-        lanes: channel_filter(&mut query)?,
+        lanes: channel_filter(&mut query)?.unwrap_or_else(lanes_of_posted),
         provider: query.take("provider"),
         reason: query.take("error"),
         to,
@@ -200,7 +244,8 @@ pub async fn list(State(hub): State<Hub>, reader: Reader, mut query: Query) -> A
     let more = rows.len() as i64 > page.limit;
     rows.truncate(usize::try_from(page.limit).unwrap_or(0));
     let next = rows.last().filter(|_| more).map(|r| cursor(&hub, "deliveries", scope.whose, (r.message_id, r.no)));
-    let item = |row: &Row| Delivery { partner_id: reader.tells(row.partner_id), ..Delivery::of(row, None) };
+    let told = told(&hub, &rows).await?;
+    let item = |row: &Row| Delivery { partner_id: reader.tells(row.partner_id), ..Delivery::of(row, None, &told) };
     let items = rows.iter().map(item).collect();
     Ok(ok(StatusCode::OK, &DeliveryPage { code: Success::Success, items, next_cursor: next }))
 }

@@ -1,6 +1,6 @@
 //! Messages: their outside shapes and handlers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::auth::{Caller, Reader, count};
-use super::delivery::Delivery;
+use super::delivery::{Delivery, told};
 use super::error::Answer;
 use super::page::{Page, Whose, Window, cursor};
 use super::posted;
@@ -31,7 +31,7 @@ use crate::model::intake::Rules;
 use crate::model::message::{Content, Message, NewDelivery, NewMessage, Overall};
 use crate::model::partner::Scope;
 use crate::store::delivery::Row;
-use crate::store::message::{Filter, Listed};
+use crate::store::message::{Filter, Listed, Telling};
 
 /// A message that was stored, or would be stored.
 #[derive(ToSchema)]
@@ -401,16 +401,19 @@ pub async fn get(State(hub): State<Hub>, reader: Reader, query: Query, Id(id): I
     let id = message_id(&id)?;
     let owner = reader.owner(&hub, id).await?;
     let whole = flow::story::whole(&hub, &owner, id).await?;
-    Ok(ok(StatusCode::OK, &MessageFound::of(whole, reader.is_staff())))
+    let told = told(&hub, &whole.deliveries).await?;
+    Ok(ok(StatusCode::OK, &MessageFound::of(whole, &told, reader.is_staff())))
 }
 
 impl MessageFound {
-    fn of(whole: Whole, to_staff: bool) -> MessageFound {
+    fn of(whole: Whole, told: &HashMap<Tsid, Telling>, to_staff: bool) -> MessageFound {
         let delivery = |row: &Row| {
             let attempts = whole.attempts.iter().filter(|a| a.no == row.no);
-            Delivery::of(row, Some(attempts.collect()))
+            Delivery::of(row, Some(attempts.collect()), told)
         };
         let mut message = whole.message;
+        // What happened is told beside each delivery, in words of the outside.
+        message.detail.contents.iter_mut().for_each(|content| content.event = None);
         MessageFound {
             code: Success::Success,
             possibly_sent: in_doubt(&whole.deliveries),
@@ -526,9 +529,9 @@ pub struct Timeline {
 #[serde(rename_all = "camelCase")]
 pub struct Happened {
     at: Time,
-    /// accepted, scheduled, claimed, called, answered, not_called, lost, retry or event; others may come.
+    /// accepted, scheduled, claimed, called, answered, not_called, lost, retry, event or webhook; others may come.
     what: &'static str,
-    /// None: the message as a whole.
+    /// None: the message as a whole. Of a webhook: the delivery to the endpoint.
     delivery_id: Option<String>,
     attempt: Option<i16>,
     /// A sentence for people; may change.
@@ -550,7 +553,7 @@ pub async fn timeline(State(hub): State<Hub>, reader: Reader, query: Query, Id(i
     let entry = |e: Entry| Happened {
         at: Time(e.at),
         what: e.what,
-        delivery_id: e.no.map(|no| format!("{id}-{no}")),
+        delivery_id: e.delivery.map(|(message_id, no)| format!("{message_id}-{no}")),
         attempt: e.attempt,
         detail: e.text,
     };
@@ -583,12 +586,13 @@ pub async fn cancel(State(hub): State<Hub>, reader: Reader, query: Query, Id(id)
     let id = message_id(&id)?;
     let owner = reader.owner(&hub, id).await?;
     let rows = flow::cancel::cancel(&hub, &owner, id, reader.actor()).await?;
+    let told = told(&hub, &rows).await?;
     let body = Canceled {
         code: Success::Success,
         message_id: id.to_string(),
         canceled: rows.iter().filter(|r| r.status == Status::Canceled).count(),
         cancel_requested: rows.iter().filter(|r| r.cancel_requested && !r.status.is_settled()).count(),
-        deliveries: rows.iter().map(|row| Delivery::of(row, None)).collect(),
+        deliveries: rows.iter().map(|row| Delivery::of(row, None, &told)).collect(),
     };
     Ok(ok(StatusCode::OK, &body))
 }

@@ -17,6 +17,7 @@ mod shape;
 mod sign_in;
 mod sql_intake;
 mod stats;
+mod webhook;
 
 use axum::Router;
 use utoipa_axum::router::OpenApiRouter;
@@ -37,6 +38,13 @@ fn routes() -> OpenApiRouter<Hub> {
         .routes(routes!(delivery::get)) // /v1/deliveries/{id}
         .routes(routes!(stats::daily)) // /v1/stats/daily
         .routes(routes!(sql_intake::refused)) // /v1/intake/refused
+        // And say where they want to hear of it.
+        .routes(routes!(webhook::create, webhook::list)) // /v1/webhooks
+        .routes(routes!(webhook::get, webhook::update, webhook::delete)) // /v1/webhooks/{id}
+        .routes(routes!(webhook::rotate)) // /v1/webhooks/{id}/rotate
+        .routes(routes!(webhook::test)) // /v1/webhooks/{id}/test
+        .routes(routes!(webhook::deliveries)) // /v1/webhooks/{id}/deliveries
+        .routes(routes!(webhook::health)) // /v1/webhooks/{id}/health
         // Whoever signs in.
         .routes(routes!(sign_in::token)) // /v1/auth/token
         .routes(routes!(sign_in::refresh)) // /v1/auth/refresh

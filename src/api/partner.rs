@@ -45,7 +45,7 @@ pub struct PartnerShape {
     region: String,
     /// What it may send over; null: everything.
     channels: Option<Vec<&'static str>>,
-    /// Of `schedule` and `cancel`, what it may.
+    /// Of `schedule`, `cancel` and `webhook_content` (webhooks may carry what messages say), what it may.
     capabilities: Vec<&'static str>,
     /// Its messages' content is sealed in the database.
     encrypt_content: bool,
@@ -59,7 +59,7 @@ pub struct PartnerShape {
 
 fn shape(p: &Partner, credentials: Option<Credentials>) -> PartnerShape {
     let (client_id, client_secret) = credentials.map(|c| (c.client_id, c.client_secret)).unzip();
-    let may = [("schedule", p.may_schedule), ("cancel", p.may_cancel)];
+    let may = [("schedule", p.may_schedule), ("cancel", p.may_cancel), ("webhook_content", p.may_receive_content)];
     PartnerShape {
         code: Success::Success,
         partner_id: p.partner_id.to_string(),
@@ -112,6 +112,7 @@ pub struct PartnerBody {
 enum Capability {
     Schedule,
     Cancel,
+    WebhookContent,
 }
 
 impl std::str::FromStr for Capability {
@@ -120,6 +121,7 @@ impl std::str::FromStr for Capability {
         match text {
             "schedule" => Ok(Capability::Schedule),
             "cancel" => Ok(Capability::Cancel),
+            "webhook_content" => Ok(Capability::WebhookContent),
             _ => Err(()),
         }
     }
@@ -149,7 +151,8 @@ fn read_change(mut fields: Fields<'_>, new: bool, faults: &Faults) -> Change {
     let retention_days = days(&mut fields, "retentionDays");
     let all_channels = fields.is_null("channels");
     let channels: Option<Vec<Channel>> = fields.words("channels", &CHANNELS.map(Channel::as_str));
-    let capabilities: Option<Vec<Capability>> = fields.words("capabilities", &["schedule", "cancel"]);
+    let capabilities: Option<Vec<Capability>> =
+        fields.words("capabilities", &["schedule", "cancel", "webhook_content"]);
     let may = |what| capabilities.as_ref().map(|all| all.contains(&what));
     let change = Change {
         name,
@@ -162,6 +165,7 @@ fn read_change(mut fields: Fields<'_>, new: bool, faults: &Faults) -> Change {
         channels: (all_channels || channels.is_some()).then_some(channels),
         may_schedule: may(Capability::Schedule),
         may_cancel: may(Capability::Cancel),
+        may_receive_content: may(Capability::WebhookContent),
         encrypt_content: fields.flag("encryptContent"),
     };
     if !new && fields.has("timeZone") {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
-use axum::extract::{FromRequest, FromRequestParts, MatchedPath, Path, Request, State};
+use axum::extract::{FromRequest, FromRequestParts, MatchedPath, OptionalFromRequest, Path, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use axum::middleware::Next;
@@ -86,19 +86,38 @@ impl<const MOST: usize> FromRequest<Hub> for Json<MOST> {
 
     async fn from_request(request: Request, hub: &Hub) -> Result<Self, Problem> {
         is_json(request.headers())?;
-        let too_large = || Refusal::new(413, "body_too_large", format!("the body is larger than {MOST} bytes"));
-        let body = Limited::new(request.into_body(), MOST).collect();
-        let collected = tokio::select! {
-            collected = tokio::time::timeout(limits::BODY_TIMEOUT, body) => {
-                collected.map_err(|_| Refusal::new(408, "body_timeout", "the body did not arrive in time"))?
-            }
-            () = stopping(hub) => return Err(Error::Busy("this process is stopping").into()),
-        };
-        match collected {
-            Ok(body) => Ok(Json(body.to_bytes())),
-            Err(e) if is_limit(e.as_ref()) => Err(too_large().into()),
-            Err(_) => Err(Refusal::new(400, "body_incomplete", "the body ended early").into()),
+        Ok(Json(collect(request, hub, MOST).await?))
+    }
+}
+
+/// No body at all is none, whatever it is declared as.
+impl<const MOST: usize> OptionalFromRequest<Hub> for Json<MOST> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, hub: &Hub) -> Result<Option<Self>, Problem> {
+        let declared = is_json(request.headers());
+        let body = collect(request, hub, MOST).await?;
+        if body.is_empty() {
+            return Ok(None);
         }
+        declared?;
+        Ok(Some(Json(body)))
+    }
+}
+
+async fn collect(request: Request, hub: &Hub, most: usize) -> Result<Bytes, Problem> {
+    let too_large = || Refusal::new(413, "body_too_large", format!("the body is larger than {most} bytes"));
+    let body = Limited::new(request.into_body(), most).collect();
+    let collected = tokio::select! {
+        collected = tokio::time::timeout(limits::BODY_TIMEOUT, body) => {
+            collected.map_err(|_| Refusal::new(408, "body_timeout", "the body did not arrive in time"))?
+        }
+        () = stopping(hub) => return Err(Error::Busy("this process is stopping").into()),
+    };
+    match collected {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(e) if is_limit(e.as_ref()) => Err(too_large().into()),
+        Err(_) => Err(Refusal::new(400, "body_incomplete", "the body ended early").into()),
     }
 }
 

@@ -14,6 +14,8 @@ use crate::id::Tsid;
 use crate::limits;
 use crate::model::channel::{CHANNELS, Channel};
 use crate::model::delivery::{OutcomeKind, STATUSES, Status};
+use crate::model::endpoint::EndpointStatus;
+use crate::model::event::{EVENT_KINDS, EventKind};
 use crate::model::lane::{Lane, PRIORITIES, Priority};
 use crate::model::message::{OVERALLS, Overall};
 use crate::model::phone;
@@ -80,6 +82,9 @@ words! {
     OutcomeWord, "what an attempt came to", [OutcomeKind::InFlight, OutcomeKind::Accepted,
         OutcomeKind::Rejected, OutcomeKind::Unknown, OutcomeKind::NotCalled].map(OutcomeKind::as_str);
     NotificationStatus, "a delivery's status in four words", ["PENDING", "PROCESSING", "SUCCESS", "FAILED"];
+    EventWord, "what happened; others may come", EVENT_KINDS.map(EventKind::as_str);
+    EndpointWord, "whether an endpoint is sent events", [EndpointStatus::Active, EndpointStatus::Paused,
+        EndpointStatus::Disabled].map(EndpointStatus::as_str);
     ProblemCode, "what kind of error, from the closed list", CODES.into_iter().skip(1).map(|row| row.1);
 }
 
@@ -92,6 +97,11 @@ pub fn lanes_of(channel: Channel) -> (i16, i16) {
     let lanes = Lane::all_of(&[channel]);
     let numbers = || lanes.iter().map(|l| l.0);
     (numbers().min().unwrap_or(0), numbers().max().unwrap_or(0))
+}
+
+/// The first and last lane of what partners post: a webhook tells of it, and is asked for by itself.
+pub fn lanes_of_posted() -> (i16, i16) {
+    (0, lanes_of(Channel::Webhook).0 - 1)
 }
 
 pub fn channel_filter(query: &mut Query) -> Result<Option<(i16, i16)>, Refusal> {

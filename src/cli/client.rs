@@ -115,6 +115,11 @@ impl Client {
         self.signed(|| self.posting(path, body)).await
     }
 
+    pub async fn patch(&self, path: &str, body: &Value) -> Result<Value> {
+        let request = || self.http.patch(format!("{}{path}", self.url)).header("content-type", "application/json");
+        self.signed(|| request().body(body.to_string())).await
+    }
+
     pub async fn delete(&self, path: &str) -> Result<Value> {
         self.signed(|| self.http.delete(format!("{}{path}", self.url))).await
     }

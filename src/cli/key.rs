@@ -107,11 +107,16 @@ async fn act(hub: &Hub, actor: &Actor, deed: Deed, output: Output) -> Result<()>
         }
         Deed::Reseal => {
             let done = flow::reseal::reseal(hub, permit).await?;
-            let text = format!("{} signing keys and {} messages sealed anew", done.signing_keys, done.messages);
-            say(json!({"signingKeys": done.signing_keys, "messages": done.messages, "unopened": done.unopened}), text);
+            let (keys, messages, endpoints) = (done.signing_keys, done.messages, done.endpoints);
+            let text = format!("{keys} signing keys, {messages} messages and {endpoints} endpoints sealed anew");
+            let told = json!({"signingKeys": keys, "messages": messages, "endpoints": endpoints,
+                "unopened": done.unopened});
+            say(told, text);
             if done.unopened > 0 {
                 let n = done.unopened;
-                return Err(Error::Setup(format!("{n} messages do not open with the master keys given; see the log")));
+                return Err(Error::Setup(format!(
+                    "{n} messages or endpoints do not open with the master keys given; see the log"
+                )));
             }
         }
     }

@@ -103,7 +103,7 @@ enum Command {
     Bench(Box<bench::Bench>),
     /// Runs the simulators of providers alone.
     Simulate(simulate::Simulate),
-    /// Webhooks: receives them, and verifies their signatures.
+    /// Webhooks: where a partner wants to hear what became of its messages.
     Webhook(webhook::WebhookCommand),
 }
 
@@ -167,7 +167,8 @@ fn parse(args: Vec<std::ffi::OsString>) -> Result<Cli> {
 /// A usage error quotes the value it refuses; not that of a secret.
 fn without_secret(mut e: clap::Error) -> clap::Error {
     use clap::error::{ContextKind, ContextValue};
-    const SECRET: [&str; 5] = ["--slack-destination", "--database-url", "--smtp-password", "--master-key", "--secret"];
+    const SECRET: [&str; 6] =
+        ["--slack-destination", "--database-url", "--smtp-password", "--master-key", "--secret", "--header"];
     let secret = |arg: &ContextValue| SECRET.iter().any(|s| arg.to_string().contains(s));
     if e.get(ContextKind::InvalidArg).is_some_and(secret) {
         e.insert(ContextKind::InvalidValue, ContextValue::String("(not shown)".into()));

@@ -111,6 +111,9 @@ struct Flags {
     /// from SQL [default: false].
     #[arg(long, value_name = "BOOL")]
     encrypt_content: Option<bool>,
+    /// Whether its webhooks may carry what its messages say, where an endpoint asks for it [default: false].
+    #[arg(long, value_name = "BOOL")]
+    may_receive_content: Option<bool>,
 }
 
 #[derive(Debug, Clone)]
@@ -150,6 +153,7 @@ impl Flags {
             may_schedule: self.may_schedule,
             may_cancel: self.may_cancel,
             encrypt_content: self.encrypt_content,
+            may_receive_content: self.may_receive_content,
             ..Change::default()
         }
     }

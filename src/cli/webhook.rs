@@ -1,11 +1,22 @@
-//! `notihub webhook`: for the developer of a partner's endpoint.
+//! `notihub webhook`: where a partner wants to hear what became of its messages. Over the API, as the partner, or as an
+//! admin for it.
+
+use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
+use serde_json::{Map, Value, json};
 
-use super::{Output, webhook_listen, webhook_verify};
-use crate::error::Result;
+use super::client::{Client, Target};
+use super::{Output, print, webhook_listen, webhook_verify};
+use crate::error::{Error, Result};
+use crate::id::Tsid;
+use crate::model::delivery::Status;
+use crate::model::event::EventKind;
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  notihub webhook create https://orders.example.com/hooks --events \
+delivery.delivered,delivery.failed\n  notihub webhook test 0PQWEXAMPLE01 --wait\n  notihub webhook deliveries \
+0PQWEXAMPLE01 --status FAILED\n  notihub webhook rotate 0PQWEXAMPLE01")]
 pub struct WebhookCommand {
     #[command(subcommand)]
     deed: Deed,
@@ -13,15 +24,362 @@ pub struct WebhookCommand {
 
 #[derive(Debug, Subcommand)]
 enum Deed {
+    /// Makes an endpoint. Its secret is shown this once.
+    Create(Create),
+    /// All endpoints.
+    List(List),
+    /// One endpoint and how it does.
+    Show(One),
+    /// Changes an endpoint. What is not named stays.
+    Set(Set),
+    /// Sends it nothing for now: what is for it waits.
+    Pause(One),
+    /// Goes on with what waited. A disabled one, too.
+    Resume(One),
+    /// A new secret, shown this once. For the overlap requests are signed with both.
+    Rotate(Rotate),
+    /// Sends it an event endpoint.test, whatever it asks for.
+    Test(Test),
+    /// What it got, newest first.
+    Deliveries(Deliveries),
+    /// Deletes it. What is on its way to it is canceled.
+    Delete(One),
     /// Receives webhooks here, verifies and prints them, and answers as told.
     Listen(webhook_listen::Listen),
     /// Verifies one request, pasted as it came: start line, headers, an empty line, body.
     Verify(webhook_verify::Verify),
 }
 
-pub async fn run(args: WebhookCommand, output: Output) -> Result<u8> {
-    match args.deed {
-        Deed::Listen(args) => webhook_listen::run(args, output).await,
-        Deed::Verify(args) => webhook_verify::run(args, output),
+#[derive(Debug, Args)]
+struct Create {
+    #[command(flatten)]
+    target: Target,
+    /// Where it is: https://…
+    #[arg(value_name = "ENDPOINT_URL")]
+    endpoint_url: String,
+    #[command(flatten)]
+    change: Flags,
+    /// For admins: whose it is.
+    #[arg(long, value_name = "PARTNER", value_parser = id)]
+    partner_id: Option<Tsid>,
+}
+
+#[derive(Debug, Args)]
+struct List {
+    #[command(flatten)]
+    target: Target,
+    /// For operators: only this partner's.
+    #[arg(long, value_name = "PARTNER", value_parser = id)]
+    partner_id: Option<Tsid>,
+}
+
+#[derive(Debug, Args)]
+struct One {
+    #[command(flatten)]
+    target: Target,
+    /// The endpoint's id, 13 characters.
+    #[arg(value_name = "ENDPOINT", value_parser = id)]
+    endpoint: Tsid,
+}
+
+#[derive(Debug, Args)]
+struct Set {
+    #[command(flatten)]
+    one: One,
+    /// Another URL.
+    #[arg(long, value_name = "URL")]
+    endpoint_url: Option<String>,
+    #[command(flatten)]
+    change: Flags,
+}
+
+#[derive(Debug, Args)]
+struct Rotate {
+    #[command(flatten)]
+    one: One,
+    /// Seconds the secret before signs too; 0: it ends now.
+    #[arg(long, default_value_t = 86_400, value_name = "S", value_parser = clap::value_parser!(i64).range(0..=604_800))]
+    overlap_seconds: i64,
+}
+
+#[derive(Debug, Args)]
+struct Test {
+    #[command(flatten)]
+    one: One,
+    /// Wait for what it answers; exit 1 unless it took it.
+    #[arg(long)]
+    wait: bool,
+    /// Seconds to wait at most.
+    #[arg(long, default_value_t = 60, value_name = "S")]
+    timeout: u64,
+}
+
+#[derive(Debug, Args)]
+struct Deliveries {
+    #[command(flatten)]
+    one: One,
+    /// Those that stand so, as FAILED: the dead letters.
+    #[arg(long, value_name = "STATUS")]
+    status: Option<Status>,
+    /// Those of this event.
+    #[arg(long, value_name = "EVENT", value_parser = event)]
+    event: Option<EventKind>,
+    /// How many at most.
+    #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=200))]
+    limit: i64,
+}
+
+#[derive(Debug, Args)]
+struct Flags {
+    /// What it is told of, with commas; all: everything, which is the default.
+    #[arg(long, value_name = "EVENTS", value_parser = events)]
+    events: Option<Events>,
+    /// What it is for; empty: nothing.
+    #[arg(long, value_name = "TEXT")]
+    description: Option<String>,
+    /// Whether events of one message are sent one after the other [default: false].
+    #[arg(long, value_name = "BOOL")]
+    ordered: Option<bool>,
+    /// Whether events carry what the message said; the partner must have been granted that [default: false].
+    #[arg(long, value_name = "BOOL")]
+    include_content: Option<bool>,
+    /// Who is told by e-mail when it is disabled; empty: nobody.
+    #[arg(long, value_name = "ADDRESS")]
+    contact_email: Option<String>,
+    /// A header of its own for every request, as 'Name: value'; several times for several. These are all it has then.
+    #[arg(long, value_name = "HEADER", value_parser = header)]
+    header: Vec<Header>,
+    /// It has no headers of its own.
+    #[arg(long, conflicts_with = "header")]
+    no_headers: bool,
+}
+
+/// None: all.
+#[derive(Debug, Clone)]
+struct Events(Option<Vec<String>>);
+
+/// Its value may be a credential.
+#[derive(Clone)]
+struct Header(String, String);
+
+impl std::fmt::Debug for Header {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Header {}", self.0)
     }
+}
+
+fn id(text: &str) -> std::result::Result<Tsid, String> {
+    text.parse().map_err(|_| "an id has 13 characters; `notihub webhook list` shows them".into())
+}
+
+fn event(text: &str) -> std::result::Result<EventKind, String> {
+    text.parse().map_err(|()| "there is no such event".into())
+}
+
+/// The hub says which there are.
+fn events(text: &str) -> std::result::Result<Events, String> {
+    Ok(Events((text != "all").then(|| text.split(',').map(|event| event.trim().to_owned()).collect())))
+}
+
+fn header(text: &str) -> std::result::Result<Header, String> {
+    let (name, value) = text.split_once(':').ok_or("write a header as 'Name: value'")?;
+    Ok(Header(name.trim().to_owned(), value.trim().to_owned()))
+}
+
+impl Flags {
+    /// As the API takes it; what is not named is not in it.
+    fn body(self) -> Map<String, Value> {
+        let or_null = |text: String| if text.is_empty() { Value::Null } else { text.into() };
+        let headers: Map<String, Value> =
+            self.header.into_iter().map(|Header(name, value)| (name, value.into())).collect();
+        let named = [
+            ("events", self.events.map(|events| json!(events.0))),
+            ("description", self.description.map(or_null)),
+            ("ordered", self.ordered.map(Value::from)),
+            ("includeContent", self.include_content.map(Value::from)),
+            ("contactEmail", self.contact_email.map(or_null)),
+            ("headers", (self.no_headers || !headers.is_empty()).then_some(Value::Object(headers))),
+        ];
+        named.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+    }
+}
+
+pub async fn run(args: WebhookCommand, output: Output) -> Result<u8> {
+    let say = |told: &Value, text: &dyn Fn(&Value)| match output {
+        Output::Json => print::json(told),
+        Output::Text => text(told),
+    };
+    match args.deed {
+        Deed::Create(args) => {
+            let mut body = args.change.body();
+            body.insert("url".into(), args.endpoint_url.into());
+            let path = format!("/v1/webhooks{}", of_partner('?', args.partner_id));
+            let made = Client::new(&args.target)?.post(&path, &Value::Object(body)).await?;
+            say(&made, &with_secret);
+        }
+        Deed::List(args) => {
+            let items = all(&Client::new(&args.target)?, args.partner_id).await?;
+            say(&json!({"items": items}), &|_| items.iter().for_each(line));
+        }
+        Deed::Show(args) => {
+            let client = Client::new(&args.target)?;
+            let mut endpoint = client.get(&args.path("")).await?;
+            endpoint["health"] = client.get(&args.path("/health")).await?;
+            say(&endpoint, &show);
+        }
+        Deed::Set(args) => {
+            let mut body = args.change.body();
+            body.extend(args.endpoint_url.map(|url| ("url".to_owned(), url.into())));
+            if body.is_empty() {
+                return Err(Error::Setup("nothing to change: name it; `notihub webhook set --help` lists all".into()));
+            }
+            say(&args.one.patch(&Value::Object(body)).await?, &line);
+        }
+        Deed::Pause(args) => say(&args.patch(&json!({"status": "PAUSED"})).await?, &line),
+        Deed::Resume(args) => say(&args.patch(&json!({"status": "ACTIVE"})).await?, &line),
+        Deed::Rotate(args) => {
+            let (client, body) = (Client::new(&args.one.target)?, json!({"overlapSeconds": args.overlap_seconds}));
+            say(&client.post(&args.one.path("/rotate"), &body).await?, &with_secret);
+        }
+        Deed::Test(args) => return test(&args, output).await,
+        Deed::Deliveries(args) => {
+            let mut path = args.one.path(&format!("/deliveries?limit={}", args.limit));
+            path.extend(args.status.map(|status| format!("&status={status}")));
+            path.extend(args.event.map(|event| format!("&event={}", event.as_str())));
+            let page = Client::new(&args.one.target)?.get(&path).await?;
+            say(&page, &|page| items(page).for_each(delivery));
+        }
+        Deed::Delete(args) => {
+            Client::new(&args.target)?.delete(&args.path("")).await?;
+            let id = args.endpoint.to_string();
+            say(&json!({"deleted": id}), &|_| anstream::println!("{id} is deleted"));
+        }
+        Deed::Listen(args) => return webhook_listen::run(args, output).await,
+        Deed::Verify(args) => return webhook_verify::run(args, output),
+    }
+    Ok(0)
+}
+
+impl One {
+    fn path(&self, below: &str) -> String {
+        format!("/v1/webhooks/{}{below}", self.endpoint)
+    }
+
+    async fn patch(&self, body: &Value) -> Result<Value> {
+        Client::new(&self.target)?.patch(&self.path(""), body).await
+    }
+}
+
+fn of_partner(joint: char, partner_id: Option<Tsid>) -> String {
+    partner_id.map_or(String::new(), |id| format!("{joint}partnerId={id}"))
+}
+
+/// Page by page.
+async fn all(client: &Client, partner_id: Option<Tsid>) -> Result<Vec<Value>> {
+    let (mut all, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = client.get(&format!("/v1/webhooks?limit=200{}{cursor}", of_partner('&', partner_id))).await?;
+        all.extend(items(&page).cloned());
+        match page["nextCursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return Ok(all),
+        }
+    }
+}
+
+fn items(page: &Value) -> impl Iterator<Item = &Value> {
+    page["items"].as_array().into_iter().flatten()
+}
+
+/// Sends a test, and says what came of it.
+async fn test(args: &Test, output: Output) -> Result<u8> {
+    let client = Client::new(&args.one.target)?;
+    let sent = client.post(&args.one.path("/test"), &json!({})).await?;
+    let id = sent["deliveryId"].as_str().unwrap_or_default();
+    if !args.wait {
+        match output {
+            Output::Json => print::json(&sent),
+            Output::Text => anstream::println!("{id}"),
+        }
+        return Ok(0);
+    }
+    let (began, within) = (Instant::now(), Duration::from_secs(args.timeout));
+    let path = format!("/v1/deliveries/{id}");
+    let mut told = client.get(&path).await?;
+    // SCHEDULED is an answer: it did not take it, and is asked again.
+    while matches!(told["status"].as_str(), Some("PENDING" | "PROCESSING")) && began.elapsed() < within {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        told = client.get(&path).await?;
+    }
+    let status = told["status"].as_str().unwrap_or_default();
+    match output {
+        Output::Json => print::json(&told),
+        Output::Text => {
+            let last = told["attempts"].as_array().and_then(|all| all.last()).unwrap_or(&Value::Null);
+            let said = ["errorCode", "errorDetail", "providerRef"].map(|name| text(&last[name]));
+            let said: Vec<String> = said.into_iter().filter(|text| !text.is_empty()).collect();
+            anstream::println!("{id}  {}  {}", print::status(status), said.join(" · "));
+        }
+    }
+    Ok(u8::from(status != "SENT"))
+}
+
+fn text(value: &Value) -> String {
+    print::printable(value.as_str().unwrap_or_default())
+}
+
+fn line(endpoint: &Value) {
+    let events = endpoint["events"].as_array().map(|all| all.iter().map(text).collect::<Vec<_>>().join(", "));
+    let why = endpoint["disabledReason"].as_str().map(|why| format!(" ({why})")).unwrap_or_default();
+    let since = endpoint["failingSince"].as_str().map(|at| format!("  failing since {at}")).unwrap_or_default();
+    anstream::println!(
+        "{} {}{why}  {}  {}{since}  {}",
+        text(&endpoint["endpointId"]),
+        print::status(&text(&endpoint["status"])),
+        text(&endpoint["url"]),
+        events.unwrap_or_else(|| "every event".into()),
+        print::paint(print::DIM, &text(&endpoint["description"])),
+    );
+}
+
+fn with_secret(made: &Value) {
+    line(made);
+    anstream::println!("secret  {}   (shown this once)", text(&made["secret"]));
+    if let Some(until) = made["formerSecretGoodUntil"].as_str() {
+        anstream::println!("the secret before signs too until {until}");
+    }
+}
+
+fn show(endpoint: &Value) {
+    line(endpoint);
+    let health = &endpoint["health"];
+    let rate = health["successRate"].as_f64().map_or("not called".to_owned(), |rate| format!("{:.1} %", rate * 100.0));
+    let count = |name: &str| health[name].as_u64().unwrap_or_default();
+    anstream::println!(
+        "  since {}: {rate} of those it was called for; {} delivered, {} failing, {} dead, {} pending, {} parked",
+        text(&health["since"]),
+        count("delivered"),
+        count("failing"),
+        count("dead"),
+        count("pending"),
+        count("parked"),
+    );
+    health["lastFailures"].as_array().into_iter().flatten().for_each(delivery);
+}
+
+/// One event on its way to an endpoint.
+fn delivery(row: &Value) {
+    let last = &row["lastAttempt"];
+    let next = row["nextAttemptAt"].as_str().map(|at| format!("  next {at}")).unwrap_or_default();
+    let said: Vec<String> =
+        ["code", "detail"].map(|name| text(&last[name])).into_iter().filter(|t| !t.is_empty()).collect();
+    anstream::println!(
+        "  {} {} {:<22} {}  {} calls{next}  {}",
+        text(&row["createdAt"]),
+        text(&row["deliveryId"]),
+        text(&row["event"]),
+        print::status(&text(&row["status"])),
+        row["attempts"],
+        print::paint(print::DIM, &said.join(" · ").replace('\n', " ")),
+    );
 }

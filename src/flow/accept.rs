@@ -1,5 +1,7 @@
 //! Accept: a message, its deliveries and its key become durable together, or not at all. Answered only after the commit.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 
 use crate::error::{Code, Error, Fault, Refusal, Result};
@@ -11,7 +13,7 @@ use crate::model::lane::Lane;
 use crate::model::message::NewMessage;
 use crate::model::partner::Partner;
 use crate::shutdown::may_die_at;
-use crate::store::message::Insert;
+use crate::store::message::{Insert, Written};
 use crate::store::{self, idempotency::Held};
 
 /// What the caller is told.
@@ -22,6 +24,8 @@ pub struct Accepted {
     pub created_at: DateTime<Utc>,
     /// The same request came before; this is its answer.
     pub replayed: bool,
+    /// Endpoints are told of it.
+    pub heard: bool,
     pub status: Status,
     /// Channel, and recipient as this request wrote it.
     pub deliveries: Vec<(Channel, String)>,
@@ -70,8 +74,13 @@ pub async fn accept_all(hub: &Hub, partner: &Partner, messages: Vec<NewMessage>)
 pub(super) fn prepare(hub: &Hub, partner: &Partner, message: NewMessage) -> Result<Insert> {
     let message_id = hub.next_id();
     let detail = store::message::write_detail(&hub.keyring, message_id, &message.detail, partner.encrypt_content)?;
+    let lanes = lanes(hub, partner, &message);
+    // What is told of it gives way as it does.
+    let overflow = lanes.first().is_some_and(|lane| lane.is_overflow());
     Ok(Insert {
-        lanes: lanes(hub, partner, &message),
+        lanes,
+        notice_id: hub.next_id(),
+        notice_lane: Lane::new(Channel::Webhook, message.priority, overflow),
         message_id,
         detail,
         partner_id: partner.partner_id,
@@ -98,19 +107,24 @@ fn lanes(hub: &Hub, partner: &Partner, message: &NewMessage) -> Vec<Lane> {
 
 /// For each insert: written as new, or who holds its key.
 pub(super) enum Verdict {
-    New,
+    New {
+        /// Endpoints are told of it.
+        heard: bool,
+    },
     Taken(Option<Held>),
 }
 
 /// Asks who holds the keys of those that were not written.
-pub(super) async fn holders(db: impl store::Db<'_>, inserts: &[&Insert], written: &[Tsid]) -> Result<Vec<Verdict>> {
-    let written: std::collections::HashSet<Tsid> = written.iter().copied().collect();
+pub(super) async fn holders(db: impl store::Db<'_>, inserts: &[&Insert], written: &[Written]) -> Result<Vec<Verdict>> {
+    let written: HashMap<Tsid, bool> = written.iter().map(|w| (w.message_id, w.heard)).collect();
     let key = |i: &Insert| (i.shard, i.partner_id, i.message.client_msg_id.clone().unwrap_or_default());
-    let left_out: Vec<_> = inserts.iter().filter(|i| !written.contains(&i.message_id)).map(|i| key(i)).collect();
+    let left_out: Vec<_> = inserts.iter().filter(|i| !written.contains_key(&i.message_id)).map(|i| key(i)).collect();
     let mut held =
         if left_out.is_empty() { Vec::new() } else { store::idempotency::find(db, &left_out).await? }.into_iter();
     let verdict = |i: &&Insert| {
-        if written.contains(&i.message_id) { Verdict::New } else { Verdict::Taken(held.next().flatten()) }
+        written
+            .get(&i.message_id)
+            .map_or_else(|| Verdict::Taken(held.next().flatten()), |heard| Verdict::New { heard: *heard })
     };
     Ok(inserts.iter().map(verdict).collect())
 }
@@ -125,12 +139,13 @@ pub(super) fn judge(inserts: &[&Insert], verdicts: Vec<Verdict>) -> Vec<Result<A
             client_msg_id: message.client_msg_id.clone(),
             created_at,
             replayed,
+            heard: false,
             status: if waits { Status::Scheduled } else { Status::Pending },
             deliveries: message.deliveries.iter().map(|d| (d.channel, d.shown().to_owned())).collect(),
         }
     };
     let one = |(insert, verdict): (&&Insert, Verdict)| match verdict {
-        Verdict::New => Ok(answer(insert, insert.message_id, insert.created_at, false)),
+        Verdict::New { heard } => Ok(Accepted { heard, ..answer(insert, insert.message_id, insert.created_at, false) }),
         Verdict::Taken(Some(held)) if held.fingerprint == insert.fingerprint => {
             Ok(answer(insert, held.message_id, held.created_at, true))
         }
@@ -155,5 +170,6 @@ pub(super) fn announce(hub: &Hub, inserts: &[&Insert], accepted: &[Accepted], no
     hub.metrics.accepted.with_label_values(&["replayed"]).inc_by(accepted.len() as u64 - new);
     let ready = fresh().filter(|(_, a)| a.status == Status::Pending);
     let ready = ready.flat_map(|(insert, _)| insert.lanes.iter().map(move |lane| ((insert.shard, *lane), now)));
-    hub.wake.ready(ready);
+    let told = fresh().filter(|(_, a)| a.heard).map(|(insert, _)| ((insert.shard, insert.notice_lane), now));
+    hub.wake.ready(ready.chain(told));
 }

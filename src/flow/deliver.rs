@@ -16,16 +16,20 @@ use crate::id::Tsid;
 use crate::limits;
 use crate::model::channel::{Channel, OnUnknown};
 use crate::model::delivery::{Key, Outcome, Status, next};
+use crate::model::event::{EventKind, Told};
+use crate::model::lane::Lane;
 use crate::model::retry::ErrorClass;
 use crate::model::watermark::Look;
 use crate::provider::{Letter, Provider};
 use crate::shutdown::may_die_at;
 use crate::store;
-use crate::store::delivery::{Ask, Claimed, Settle, Tried, Waiting, Won};
+use crate::store::delivery::{Ask, Claimed, Lifted, Settle, Tried, Waiting, Won};
 use crate::store::message::Contents;
 use crate::telemetry::observe;
 
+use super::publish::{Notice, publish};
 use super::sweep::end;
+use super::webhook;
 
 /// A delivery this process holds, with what is to be sent.
 pub struct Held {
@@ -34,6 +38,8 @@ pub struct Held {
     provider: Arc<dyn Provider>,
     on_unknown: OnUnknown,
     holder: Holder,
+    /// Of a webhook.
+    webhook: Option<webhook::Ready>,
 }
 
 /// Who holds a delivery, and since when.
@@ -97,16 +103,24 @@ pub async fn hold(hub: &Hub, claim: Claim) -> Ready {
     });
     let contents: HashMap<Tsid, Option<Arc<Contents>>> =
         contents.into_iter().map(|(id, message)| (id, message.map(Arc::new))).collect();
+    let mut webhooks = webhooks(hub, &claimed, &contents).await;
     let (mut held, mut given_back) = (Vec::with_capacity(claimed.len()), Vec::new());
     for claimed in claimed {
         let message = contents.get(&claimed.key.message_id).cloned();
         let provider = hub.providers.of(claimed.head.channel).cloned();
+        let webhook = webhooks.remove(&claimed.key);
         let outcome = match (message, provider) {
-            (Some(Some(message)), Some(provider)) => {
-                let on_unknown = on_unknown(hub, claimed.head.channel);
-                held.push(Held { claimed, message, provider, on_unknown, holder });
-                continue;
+            (Some(Some(_)), Some(_)) if webhook.is_none() && claimed.head.channel == Channel::Webhook => {
+                Outcome::Postponed
             }
+            (Some(Some(message)), Some(provider)) => match webhook.transpose() {
+                Ok(webhook) => {
+                    let on_unknown = on_unknown(hub, claimed.head.channel);
+                    held.push(Held { claimed, message, provider, on_unknown, holder, webhook });
+                    continue;
+                }
+                Err(outcome) => outcome,
+            },
             // One row that cannot be understood must not hold up the others, nor come back for ever.
             (Some(None), _) => Outcome::Rejected {
                 class: ErrorClass::Content,
@@ -121,6 +135,25 @@ pub async fn hold(hub: &Hub, claim: Claim) -> Ready {
     Ready { held: begin(hub, holder, held).await, given_back }
 }
 
+/// What to send of those that are webhooks; what could not be read is left out.
+async fn webhooks(
+    hub: &Hub,
+    claimed: &[Claimed],
+    contents: &HashMap<Tsid, Option<Arc<Contents>>>,
+) -> HashMap<Key, std::result::Result<webhook::Ready, Outcome>> {
+    let is_webhook = |c: &&Claimed| c.head.channel == Channel::Webhook;
+    let known = |c: &'_ Claimed| contents.get(&c.key.message_id).and_then(Option::as_deref);
+    let all: Vec<(&Claimed, &Contents)> =
+        claimed.iter().filter(is_webhook).filter_map(|c| Some((c, known(c)?))).collect();
+    if all.is_empty() {
+        return HashMap::new();
+    }
+    webhook::prepare(hub, &all).await.unwrap_or_else(|e| {
+        tracing::warn!(error = %e, deliveries = all.len(), "claimed, but what to send to whom could not be read");
+        HashMap::new()
+    })
+}
+
 /// A call that was made, or at least prepared.
 struct Call<'a> {
     provider: &'a str,
@@ -133,7 +166,7 @@ fn settle_of(hub: &Hub, claimed: &Claimed, holder: Holder, outcome: Outcome, cal
     let on_unknown = call.as_ref().map_or(OnUnknown::Hold, |c| c.on_unknown);
     let begun = call.is_some() && on_unknown == OnUnknown::Hold;
     let called_at = call.as_ref().and_then(|c| c.called_at);
-    let policy = hub.settings.retry.policy();
+    let policy = hub.settings.retry.policy(claimed.head.channel);
     let step = next(&claimed.head, &outcome, &policy, on_unknown, hub.clock.now(), rand::random());
     Settle {
         key: claimed.key,
@@ -142,6 +175,7 @@ fn settle_of(hub: &Hub, claimed: &Claimed, holder: Holder, outcome: Outcome, cal
         step,
         provider: call.filter(|_| called_at.is_some()).map(|c| c.provider.to_owned()),
         tried: Some(tried(outcome, begun, holder.worker, holder.claimed_at, called_at)),
+        notice_id: hub.next_id(),
     }
 }
 
@@ -196,12 +230,25 @@ pub async fn call(hub: &Hub, held: Held) -> Settle {
         // Not begun in time to end within the lease.
         Outcome::Postponed
     } else {
-        called_at = Some(now);
-        may_die_at("call.before");
-        let outcome = ask(hub, &held).await;
-        may_die_at("call.after_answer");
-        outcome
+        match way(hub, &held).await {
+            Err(outcome) => outcome,
+            Ok(mut way) => {
+                called_at = Some(hub.clock.now());
+                may_die_at("call.before");
+                let outcome = ask(hub, &held).await;
+                may_die_at("call.after_answer");
+                if let Some(way) = &mut way {
+                    way.answered(&outcome);
+                }
+                outcome
+            }
+        }
     };
+    if let Some(ready) = held.webhook.as_ref().filter(|_| webhook::is_gone(&outcome))
+        && let Err(e) = webhook::disable(hub, ready.endpoint_id, "gone").await
+    {
+        tracing::warn!(error = %e, endpoint = %ready.endpoint_id, "gone, but not disabled yet: the next answer will");
+    }
     let (provider, kind) = (held.provider.name(), outcome.kind().as_str());
     let call = Call { provider, on_unknown: held.on_unknown, called_at };
     let settle = settle_of(hub, &held.claimed, held.holder, outcome, Some(call));
@@ -211,6 +258,14 @@ pub async fn call(hub: &Hub, held: Held) -> Settle {
         delivery = %held.claimed.key, attempt = head.attempt, provider, outcome = kind, %status, reason, "attempt ended"
     );
     settle
+}
+
+/// Whether it is its turn: for webhooks alone, whose endpoints are strangers.
+async fn way(hub: &Hub, held: &Held) -> std::result::Result<Option<webhook::Way>, Outcome> {
+    match &held.webhook {
+        Some(ready) => webhook::Way::open(hub, ready).await.map(Some),
+        None => Ok(None),
+    }
 }
 
 async fn ask(hub: &Hub, held: &Held) -> Outcome {
@@ -224,7 +279,7 @@ async fn ask(hub: &Hub, held: &Held) -> Outcome {
         to: &held.claimed.recipient,
         content,
         created_at: held.message.created_at,
-        parcel: None,
+        parcel: held.webhook.as_ref().map(|w| &w.parcel),
     };
     let began = Instant::now();
     // A panicking adapter ends its own attempt only; whether it had asked by then, nobody can say.
@@ -256,6 +311,7 @@ pub(super) fn tried(
         Outcome::Unknown { code, detail } => (Some(code.to_owned()), Some(detail), None),
         Outcome::Released => (Some("released".to_owned()), None, None),
         Outcome::Postponed => (Some("postponed".to_owned()), None, None),
+        Outcome::Deferred { reason, .. } => (Some(reason.to_owned()), None, None),
         Outcome::Expired => (Some("expired".to_owned()), None, None),
         Outcome::Canceled => (Some("canceled".to_owned()), None, None),
     };
@@ -282,7 +338,7 @@ pub async fn settle(hub: &Hub, mut batch: Vec<Settle>) -> Result<()> {
     let now = hub.clock.now();
     let won = if batch.iter().any(in_doubt) {
         let mut tx = hub.store.begin_engine().await?;
-        let won = write(&mut tx, &batch, now).await?;
+        let won = write(hub, &mut tx, &batch, now).await?;
         may_die_at("settle.before_commit");
         tx.commit().await?;
         won
@@ -291,9 +347,10 @@ pub async fn settle(hub: &Hub, mut batch: Vec<Settle>) -> Result<()> {
     };
     may_die_at("settle.after_commit");
     observe(&hub.metrics.settle_seconds, &[], began.elapsed());
-    let won: HashMap<Key, bool> = won.into_iter().map(|w| (w.key, w.cancel_requested)).collect();
-    let (winners, losers): (Vec<Settle>, Vec<Settle>) = batch.into_iter().partition(|s| won.contains_key(&s.key));
-    tell(hub, &winners);
+    let by_key: HashMap<Key, bool> = won.iter().map(|w| (w.key, w.cancel_requested)).collect();
+    let (winners, losers): (Vec<Settle>, Vec<Settle>) = batch.into_iter().partition(|s| by_key.contains_key(&s.key));
+    tell(hub, &winners, &won);
+    let won = by_key;
     if !losers.is_empty() {
         late(hub, &losers, now).await?;
     }
@@ -313,11 +370,11 @@ fn in_doubt(settle: &Settle) -> bool {
 
 /// Writes steps; a head in doubt is lifted in the same transaction if one of its attempts answered late meanwhile. So at
 /// no commit does a head deny what its attempts tell.
-pub(super) async fn write(tx: &mut store::Conn, batch: &[Settle], now: DateTime<Utc>) -> Result<Vec<Won>> {
+pub(super) async fn write(hub: &Hub, tx: &mut store::Conn, batch: &[Settle], now: DateTime<Utc>) -> Result<Vec<Won>> {
     let won = store::delivery::settle(&mut *tx, batch, now).await?;
     let kept: HashSet<Key> = won.iter().map(|w| w.key).collect();
     let doubtful: Vec<Key> = batch.iter().filter(|s| in_doubt(s) && kept.contains(&s.key)).map(|s| s.key).collect();
-    lift(tx, &doubtful, now).await?;
+    lift(hub, tx, &doubtful, now).await?;
     Ok(won)
 }
 
@@ -329,7 +386,7 @@ async fn late(hub: &Hub, losers: &[Settle], now: DateTime<Utc>) -> Result<()> {
     store::delivery::lock(&mut tx, &keys).await?;
     let kept = store::attempt::late(&mut *tx, losers, now).await?;
     may_die_at("late.before_commit");
-    lift(&mut tx, &keys, now).await?;
+    lift(hub, &mut tx, &keys, now).await?;
     tx.commit().await?;
     // Fewer than the losers where a batch is written again because its answer was lost.
     hub.metrics.late_settles.inc_by(kept);
@@ -337,23 +394,56 @@ async fn late(hub: &Hub, losers: &[Settle], now: DateTime<Utc>) -> Result<()> {
     Ok(())
 }
 
-async fn lift(tx: &mut store::Conn, doubtful: &[Key], now: DateTime<Utc>) -> Result<()> {
+async fn lift(hub: &Hub, tx: &mut store::Conn, doubtful: &[Key], now: DateTime<Utc>) -> Result<()> {
     if doubtful.is_empty() {
         return Ok(());
     }
     let lifted = store::delivery::evidence(&mut *tx, doubtful, now).await?;
-    if lifted > 0 {
-        tracing::info!(lifted, "late answers tell that these had been sent");
+    if lifted.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    tracing::info!(lifted = lifted.len(), "late answers tell that these had been sent");
+    let notice = |lifted: &Lifted| Notice {
+        partner_id: lifted.partner_id,
+        shard: lifted.key.shard,
+        about: Some(lifted.key.message_id),
+        priority: lifted.lane.priority(),
+        overflow: lifted.lane.is_overflow(),
+        told: Told {
+            event: EventKind::Sent.as_str().into(),
+            no: lifted.key.no,
+            seq: lifted.seq,
+            attempt: Some(lifted.attempt),
+            lane: Some(lifted.lane.0),
+            status: Some(Status::Sent.as_str().into()),
+            provider: lifted.provider.clone(),
+            reason: Some("late_answer".into()),
+            occurred_at: now,
+            ..Told::default()
+        },
+        only: None,
+    };
+    let notices: Vec<Notice> = lifted.iter().filter(|l| l.lane.channel() != Channel::Webhook).map(notice).collect();
+    // Rare, and found by the next look: nobody is woken for them.
+    publish(hub, tx, &notices).await?;
+    let ended: Vec<(i16, Tsid, Tsid)> =
+        notices.iter().filter_map(|n| Some((n.shard, n.about?, n.partner_id))).collect();
+    store::event::mark_endings(tx, &ended).await
 }
 
 /// After the commit: counts, and wakes workers for what is PENDING again.
-pub(super) fn tell(hub: &Hub, winners: &[Settle]) {
+pub(super) fn tell(hub: &Hub, winners: &[Settle], won: &[Won]) {
     for settle in winners {
         let labels = [settle.lane.channel().as_str(), settle.step.status.as_str()];
         hub.metrics.settled.with_label_values(&labels).inc();
     }
     let again = winners.iter().filter(|s| s.step.status == Status::Pending);
-    hub.wake.ready(again.filter_map(|s| Some(((s.key.shard, s.lane), s.step.ready_at?))));
+    let again = again.filter_map(|s| Some(((s.key.shard, s.lane), s.step.ready_at?)));
+    let heard: HashSet<Key> = won.iter().filter(|w| w.heard).map(|w| w.key).collect();
+    let told = winners.iter().filter(|s| heard.contains(&s.key));
+    let told = told.map(|s| {
+        let lane = Lane::new(Channel::Webhook, s.lane.priority(), s.lane.is_overflow());
+        ((s.key.shard, lane), hub.clock.now())
+    });
+    hub.wake.ready(again.chain(told));
 }

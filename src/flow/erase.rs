@@ -12,7 +12,7 @@ use crate::model::message::{Content, Detail};
 use crate::model::partner::DEFAULT_REGION;
 use crate::model::phone;
 use crate::model::role::Administering;
-use crate::store::{self, audit::Deed, delivery, message, sql_intake};
+use crate::store::{self, audit::Deed, delivery, endpoint, message, sql_intake};
 
 use super::sweep::end;
 
@@ -53,6 +53,7 @@ pub async fn erase(
         message::holding(&mut conn, partner, &forms, &patterns(&forms)).await?.into_iter().collect();
     held.extend(sealed_holding(hub, partner, &forms).await?.messages);
     sql_intake::erase(&mut conn, partner, &patterns(&forms)).await?;
+    endpoint::erase(&mut conn, partner, &patterns(&forms)).await?;
     for (n, (shard, message_id)) in held.into_iter().enumerate() {
         erase_from(hub, shard, message_id, &forms, &mut erased).await?;
         if n % 1_000 == 999 {

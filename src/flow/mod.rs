@@ -3,6 +3,7 @@
 pub mod accept;
 pub mod cancel;
 pub mod deliver;
+pub mod endpoint;
 pub mod erase;
 pub mod fsck;
 pub mod intake;
@@ -18,3 +19,4 @@ pub mod rollup;
 pub mod sign_in;
 pub mod story;
 pub mod sweep;
+pub mod webhook;

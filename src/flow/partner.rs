@@ -41,6 +41,7 @@ pub struct Change {
     pub may_schedule: Option<bool>,
     pub may_cancel: Option<bool>,
     pub encrypt_content: Option<bool>,
+    pub may_receive_content: Option<bool>,
 }
 
 impl Change {
@@ -61,6 +62,7 @@ impl Change {
         set(&mut p.may_schedule, self.may_schedule);
         set(&mut p.may_cancel, self.may_cancel);
         set(&mut p.encrypt_content, self.encrypt_content);
+        set(&mut p.may_receive_content, self.may_receive_content);
     }
 }
 
@@ -212,6 +214,7 @@ pub fn told(p: &Partner) -> Value {
         "maySchedule": p.may_schedule,
         "mayCancel": p.may_cancel,
         "encryptContent": p.encrypt_content,
+        "mayReceiveContent": p.may_receive_content,
     })
 }
 

@@ -1,15 +1,20 @@
-//! Publish: what happened becomes a message of its own with a delivery for each endpoint that asks for it. What a claimed
+//! Publish: what happened becomes a message of its own with a delivery for each endpoint that asks for it. What a settled
 //! delivery or an accepted message tells is published by its own statement (`sql/delivery/settle.sql`,
 //! `sql/message/insert.sql`), in the same commit; this is for everything else.
 
 use chrono::{DateTime, Utc};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::id::Tsid;
-use crate::model::event::Told;
+use crate::limits;
+use crate::model::channel::Channel;
+use crate::model::delivery::Key;
+use crate::model::event::{COMPLETED_SEQ, EventKind, Told, WHOLE};
 use crate::model::lane::{Lane, Priority};
-use crate::store::Conn;
+use crate::model::message::{Content, Detail, Overall};
+use crate::shutdown::may_die_at;
+use crate::store::{self, Conn, event::Standing, message::Publish};
 
 /// One thing to tell.
 #[derive(Debug, Clone)]
@@ -29,17 +34,82 @@ pub struct Notice {
 /// What was written, to be announced after the commit.
 #[derive(Debug, Default)]
 pub struct Published {
-    pub deliveries: usize,
+    pub deliveries: Vec<Key>,
     places: Vec<((i16, Lane), DateTime<Utc>)>,
 }
 
 /// In the caller's transaction. Endpoints that are disabled or deleted get nothing.
 pub async fn publish(hub: &Hub, tx: &mut Conn, notices: &[Notice]) -> Result<Published> {
-    let _to_come = (hub, tx, notices);
-    Ok(Published::default())
+    if notices.is_empty() {
+        return Ok(Published::default());
+    }
+    let now = hub.clock.now();
+    let one = |notice: &Notice| {
+        let message_id = hub.next_id();
+        let content = Content { event: Some(notice.told.clone()), ..Content::default() };
+        let detail = Detail { contents: vec![content], ..Detail::default() };
+        let lane = Lane::new(Channel::Webhook, notice.priority, notice.overflow);
+        Ok(Publish {
+            shard: notice.shard,
+            message_id,
+            partner_id: notice.partner_id,
+            event: notice.told.event.clone(),
+            priority: notice.priority,
+            lane,
+            detail: store::message::write_detail(&hub.keyring, message_id, &detail, false)?,
+            about: notice.about.unwrap_or(message_id),
+            only: notice.only,
+        })
+    };
+    let all = notices.iter().map(one).collect::<Result<Vec<Publish>>>()?;
+    let written = store::message::publish(tx, &all, now).await?;
+    let places = written.iter().map(|(key, lane)| ((key.shard, *lane), now)).collect();
+    Ok(Published { deliveries: written.into_iter().map(|(key, _)| key).collect(), places })
 }
 
 /// After the commit: wakes workers.
 pub fn announce(hub: &Hub, published: &Published) {
     hub.wake.ready(published.places.iter().copied());
+}
+
+/// Looks whether messages are complete of which a delivery ended, and tells it of those that are: once each, for the row of
+/// the event is there once. Returns whether there was anything to look at.
+///
+/// No row of a message is touched by all its deliveries' ends. Each end leaves a mark, committed with it; whoever looks at the
+/// last one's mark sees all of them ended.
+pub async fn complete(hub: &Hub) -> Result<bool> {
+    let now = hub.clock.now();
+    let mut tx = hub.store.begin_engine().await?;
+    let (messages, marks) = store::event::take_endings(&mut *tx, limits::HOUSEKEEPING_BATCH).await?;
+    if marks == 0 {
+        return Ok(false);
+    }
+    let standing = store::event::standing(&mut *tx, &messages).await?;
+    let is_complete = |s: &&Standing| !s.told && s.deliveries.iter().all(|(_, status)| status.is_settled());
+    let overall = |s: &Standing| Overall::of(s.deliveries.iter().map(|(lane, status)| (lane.channel(), *status, 1)));
+    let done: Vec<(&Standing, &'static str)> =
+        standing.iter().filter(is_complete).map(|s| (s, overall(s).as_str())).collect();
+    let fresh = store::event::whole(&mut *tx, &done, now).await?;
+    let notice = |(s, status): &(&Standing, &'static str)| Notice {
+        partner_id: s.partner_id,
+        shard: s.shard,
+        about: Some(s.message_id),
+        priority: s.priority,
+        overflow: s.deliveries.iter().all(|(lane, _)| lane.is_overflow()),
+        told: Told {
+            event: EventKind::MessageCompleted.as_str().into(),
+            no: WHOLE,
+            seq: COMPLETED_SEQ,
+            status: Some((*status).to_owned()),
+            occurred_at: now,
+            ..Told::default()
+        },
+        only: None,
+    };
+    let notices: Vec<Notice> = done.iter().filter(|(s, _)| fresh.contains(&s.message_id)).map(notice).collect();
+    let published = publish(hub, &mut tx, &notices).await?;
+    may_die_at("complete.before_commit");
+    tx.commit().await.map_err(Error::from)?;
+    announce(hub, &published);
+    Ok(true)
 }

@@ -63,10 +63,11 @@ pub async fn reap(hub: &Hub, reaper: &mut Reaper, shards: &[i16]) -> Result<usiz
             step,
             provider: None,
             tried: Some(tried(outcome, row.begun, row.worker, claimed_at, None)),
+            notice_id: hub.next_id(),
         });
     }
     settles.sort_by_key(|s| s.key);
-    write(&mut tx, &settles, now).await?;
+    let won = write(hub, &mut tx, &settles, now).await?;
     may_die_at("reap.before_commit");
     tx.commit().await?;
     may_die_at("reap.after_commit");
@@ -74,7 +75,7 @@ pub async fn reap(hub: &Hub, reaper: &mut Reaper, shards: &[i16]) -> Result<usiz
         tracing::warn!(%worker, taken_back, "deliveries taken back from a lost worker");
     }
     hub.metrics.reaped.inc_by(settles.len() as u64);
-    tell(hub, &settles);
+    tell(hub, &settles, &won);
     if settles.len() < usize::try_from(limits::HOUSEKEEPING_BATCH).unwrap_or(usize::MAX) {
         let slack = TimeDelta::from_std(limits::WATERMARK_SLACK).unwrap_or_default();
         reaper.mark = reaper.mark.max(now_there - slack);

@@ -7,12 +7,15 @@ use std::collections::HashMap;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::accept::{Accepted, announce, holders, judge, prepare};
+use super::publish::{self, Notice};
 use super::rate;
 use crate::error::{Code, Error, Fault, Refusal, Result};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
+use crate::model::event::{EventKind, Told};
 use crate::model::intake::{self, Rules};
+use crate::model::lane::Priority;
 use crate::model::message::NewMessage;
 use crate::model::partner::Partner;
 use crate::shutdown::may_die_at;
@@ -120,14 +123,20 @@ async fn write(hub: &Hub, mut tx: Tx, requests: Vec<Request>, over: &mut HashMap
     }
     let settled = done.len() + refused.len();
     let (of, refused): (Vec<Tsid>, Vec<Refuse>) = refused.into_iter().unzip();
-    let rows = sql_intake::done(&mut *tx, &done).await? + sql_intake::refuse(&mut *tx, &refused, now).await?;
+    let keys = sql_intake::refuse(&mut *tx, &refused, now).await?;
+    let rows = sql_intake::done(&mut *tx, &done).await? + keys.len() as u64;
     if rows != settled as u64 {
         return Err(Error::Internal(format!("{rows} requests were settled that should be {settled}")));
     }
+    let told = of.iter().zip(&refused).filter_map(|(id, refuse)| Some((partners.get(id)?, refuse)));
+    let notices: Vec<Notice> =
+        told.map(|(partner, refuse)| refusal(partner, refuse, keys.get(&refuse.request_id), now)).collect();
+    let published = publish::publish(hub, &mut tx, &notices).await?;
     may_die_at("relay.before_commit");
     tx.commit().await?;
     may_die_at("relay.after_commit");
     announce(hub, &fresh, &accepted, now);
+    publish::announce(hub, &published);
     for (partner_id, refused) in of.iter().zip(&refused) {
         let (request, partner) = (refused.request_id, partners.get(partner_id).map(|p| p.name.as_str()));
         let (code, reason) = (refused.code, refused.reason);
@@ -135,6 +144,33 @@ async fn write(hub: &Hub, mut tx: Tx, requests: Vec<Request>, over: &mut HashMap
         tracing::warn!(request, partner, code, reason, "a request enqueued in SQL was refused");
     }
     Ok(settled > 0)
+}
+
+/// What is told of a request that was refused: nobody waits for an answer to it.
+fn refusal(partner: &Partner, refuse: &Refuse, key: Option<&Option<String>>, now: DateTime<Utc>) -> Notice {
+    let more = serde_json::json!({
+        "requestId": refuse.request_id.to_string(),
+        "clientMsgId": key,
+        "errorDetail": refuse.detail,
+        "errors": refuse.errors,
+    });
+    Notice {
+        partner_id: partner.partner_id,
+        shard: partner.shard,
+        about: None,
+        priority: Priority::Normal,
+        overflow: false,
+        told: Told {
+            event: EventKind::MessageRefused.as_str().into(),
+            seq: 1,
+            code: Some(refuse.code.to_owned()),
+            reason: Some(refuse.reason.to_owned()),
+            occurred_at: now,
+            more: more.as_object().cloned().unwrap_or_default(),
+            ..Told::default()
+        },
+        only: None,
+    }
 }
 
 /// Who enqueued these. Whether a partner is active was asked when it enqueued; what it enqueued then is delivered.

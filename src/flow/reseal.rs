@@ -6,7 +6,7 @@ use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
 use crate::model::role::Administering;
-use crate::store::{self, audit::Deed, message};
+use crate::store::{self, audit::Deed, endpoint, message};
 
 use super::sign_in;
 
@@ -14,12 +14,14 @@ use super::sign_in;
 pub struct Resealed {
     pub signing_keys: usize,
     pub messages: usize,
-    /// Messages that do not open here, and so are as they were.
+    pub endpoints: usize,
+    /// Messages and endpoints that do not open here, and so are as they were.
     pub unopened: usize,
 }
 
 pub async fn reseal(hub: &Hub, permit: Administering<'_>) -> Result<Resealed> {
     let mut done = Resealed { signing_keys: sign_in::reseal_keys(hub).await?, ..Resealed::default() };
+    reseal_endpoints(hub, &mut done).await?;
     // Everything is looked at, which takes as long as it takes.
     let mut conn = hub.store.auditing().await?;
     for shard in store::partner::shards(hub.store.api()).await? {
@@ -39,11 +41,35 @@ pub async fn reseal(hub: &Hub, permit: Administering<'_>) -> Result<Resealed> {
             }
         }
     }
-    let told =
-        serde_json::json!({"signingKeys": done.signing_keys, "messages": done.messages, "unopened": done.unopened});
+    let told = serde_json::json!({"signingKeys": done.signing_keys, "messages": done.messages,
+        "endpoints": done.endpoints, "unopened": done.unopened});
     let deed = Deed { action: "key.reseal".into(), after: Some(told), ..Deed::default() };
     store::audit::insert(hub.store.api(), hub.next_id(), hub.clock.now(), permit.actor(), &deed).await?;
     Ok(done)
+}
+
+async fn reseal_endpoints(hub: &Hub, done: &mut Resealed) -> Result<()> {
+    let mut after = 0;
+    loop {
+        let mut tx = hub.store.begin().await?;
+        let sealed = endpoint::sealed(&mut tx, after, limits::HOUSEKEEPING_BATCH).await?;
+        let Some(last) = sealed.last() else { return Ok(()) };
+        after = last.endpoint_id;
+        for row in &sealed {
+            match row.anew(&hub.keyring) {
+                Ok(None) => (),
+                Ok(Some(anew)) => {
+                    endpoint::reseal(&mut *tx, &anew).await?;
+                    done.endpoints += 1;
+                }
+                Err(e) => {
+                    tracing::error!(error = %e, "an endpoint cannot be sealed anew");
+                    done.unopened += 1;
+                }
+            }
+        }
+        tx.commit().await?;
+    }
 }
 
 async fn reseal_one(hub: &Hub, shard: i16, message_id: Tsid) -> Result<()> {

@@ -32,21 +32,21 @@ pub async fn sweep(hub: &Hub, sweeper: &mut Sweeper) -> Result<usize> {
 /// Ends deliveries that no worker holds; returns how many were still as they were seen.
 pub(super) async fn end(hub: &Hub, waiting: Vec<Waiting>, outcome: &Outcome) -> Result<usize> {
     let now = hub.clock.now();
-    let policy = hub.settings.retry.policy();
     let mut settles: Vec<Settle> = waiting
         .into_iter()
         .map(|w| Settle {
             key: w.key,
             lane: w.lane,
             head: w.head,
-            step: next(&w.head, outcome, &policy, OnUnknown::Retry, now, 0.0),
+            step: next(&w.head, outcome, &hub.settings.retry.policy(w.head.channel), OnUnknown::Retry, now, 0.0),
             provider: None,
             tried: None,
+            notice_id: hub.next_id(),
         })
         .collect();
     settles.sort_by_key(|s| s.key);
     let won = store::delivery::settle(hub.store.engine(), &settles, now).await?;
     settles.retain(|s| won.iter().any(|w| w.key == s.key));
-    tell(hub, &settles);
+    tell(hub, &settles, &won);
     Ok(settles.len())
 }

@@ -132,6 +132,12 @@ impl fmt::Display for Status {
     }
 }
 
+/// Where a delivery to a paused endpoint waits: SCHEDULED for a time that does not come, until somebody lets it go.
+pub const PARKED: DateTime<Utc> = match DateTime::from_timestamp(253_370_764_800, 0) {
+    Some(far) => far,
+    None => DateTime::<Utc>::MAX_UTC,
+};
+
 /// Where a delivery lives. Outside it is `{messageId}-{no}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
@@ -180,6 +186,8 @@ pub enum Outcome {
     Released,
     /// Not called: it could not be begun in time, or what to send could not be read; given back for later.
     Postponed,
+    /// Not called: its turn comes later, and why.
+    Deferred { until: DateTime<Utc>, reason: &'static str },
     /// Not called: worthless by now.
     Expired,
     /// Not called: taken back.
@@ -187,12 +195,20 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    pub fn deferred(until: DateTime<Utc>, reason: &'static str) -> Outcome {
+        Outcome::Deferred { until, reason }
+    }
+
     pub fn kind(&self) -> OutcomeKind {
         match self {
             Outcome::Accepted { .. } => OutcomeKind::Accepted,
             Outcome::Rejected { .. } => OutcomeKind::Rejected,
             Outcome::Unknown { .. } => OutcomeKind::Unknown,
-            Outcome::Released | Outcome::Postponed | Outcome::Expired | Outcome::Canceled => OutcomeKind::NotCalled,
+            Outcome::Released
+            | Outcome::Postponed
+            | Outcome::Deferred { .. }
+            | Outcome::Expired
+            | Outcome::Canceled => OutcomeKind::NotCalled,
         }
     }
 }
@@ -250,6 +266,8 @@ pub fn next(
 ) -> Step {
     let unknown = matches!(outcome, Outcome::Unknown { .. });
     let possibly_sent = head.possibly_sent || unknown;
+    // Attempts that were given back do not count: each of them allowed one more.
+    let failures = (head.attempt - (head.max_attempts - policy.max_attempts)).clamp(1, head.attempt.max(1));
     // The honest ending where no further attempt is made and none was accepted.
     let end = |status: Status, reason: &'static str| Step {
         status: if possibly_sent { Status::Undetermined } else { status },
@@ -277,27 +295,38 @@ pub fn next(
         Outcome::Rejected { class, retry_after, .. } => match (class.action(), retry_after) {
             (Action::Permanent, _) => end(Status::Failed, class.as_str()),
             (Action::RetryAfter, Some(said)) => again(policy.pause_after(*said, jitter), class.as_str()),
-            (Action::Retry | Action::RetryAfter, _) => again(policy.pause(head.attempt, jitter), class.as_str()),
+            (Action::Retry | Action::RetryAfter, _) => again(policy.pause(failures, jitter), class.as_str()),
         },
         Outcome::Unknown { code, .. } => match on_unknown {
             OnUnknown::Hold => end(Status::Undetermined, code),
-            OnUnknown::Retry => again(policy.pause(head.attempt, jitter), code),
+            OnUnknown::Retry => again(policy.pause(failures, jitter), code),
         },
-        Outcome::Released | Outcome::Postponed if head.cancel_requested => end(Status::Canceled, "canceled"),
+        Outcome::Released | Outcome::Postponed | Outcome::Deferred { .. } if head.cancel_requested => {
+            end(Status::Canceled, "canceled")
+        }
         Outcome::Released => {
             Step { status: Status::Pending, ready_at: Some(now), possibly_sent, refund: true, reason: None }
         }
         // The pause grows with the number, so that what cannot be begun costs ever less; and it ends at the last number.
-        Outcome::Postponed if head.attempt >= ATTEMPTS_EVER => end(Status::Failed, "never_begun"),
+        Outcome::Postponed | Outcome::Deferred { .. } if head.attempt >= ATTEMPTS_EVER => {
+            end(Status::Failed, "never_begun")
+        }
         // No longer than it is worth something: then it ends EXPIRED in time.
         Outcome::Postponed => Step {
             status: Status::Scheduled,
             ready_at: Some(
-                head.expires_at.into_iter().fold(now + policy.pause(head.attempt, jitter), Ord::min).max(now),
+                head.expires_at.into_iter().fold(now + policy.backoff(head.attempt, jitter), Ord::min).max(now),
             ),
             possibly_sent,
             refund: true,
             reason: Some("not_begun"),
+        },
+        Outcome::Deferred { until, reason } => Step {
+            status: Status::Scheduled,
+            ready_at: Some(head.expires_at.into_iter().fold(*until, Ord::min).max(now)),
+            possibly_sent,
+            refund: true,
+            reason: Some(reason),
         },
         Outcome::Expired => end(Status::Expired, "expired"),
         Outcome::Canceled => end(Status::Canceled, "canceled"),
@@ -376,6 +405,7 @@ mod tests {
         let mut outcomes: Vec<Outcome> = classes.into_iter().map(rejected).collect();
         outcomes.push(unknown());
         outcomes.extend([Outcome::Released, Outcome::Postponed, Outcome::Expired, Outcome::Canceled]);
+        outcomes.push(Outcome::deferred(now() + Duration::from_secs(9), "not_its_turn"));
         outcomes.push(Outcome::Accepted { provider_ref: None });
         for attempt in 1..=3 {
             for possibly_sent in [false, true] {

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 
+use super::egress::is_reserved_header;
 use crate::id::Tsid;
+use crate::limits;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndpointStatus {
@@ -65,6 +67,8 @@ pub struct Endpoint {
     pub failing_since: Option<DateTime<Utc>>,
     pub last_success_at: Option<DateTime<Utc>>,
     pub last_failure_at: Option<DateTime<Utc>>,
+    /// Since when what was parked for it is to be let go; none once it is.
+    pub resumed_at: Option<DateTime<Utc>>,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
 }
@@ -75,9 +79,58 @@ impl std::fmt::Debug for Endpoint {
     }
 }
 
+/// A header of the owner's: its name in small letters, or what is wrong with it. Its value is never told back.
+pub fn header(name: &str, value: &str) -> Result<String, (&'static str, String)> {
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    let small = name.to_ascii_lowercase();
+    let (name_most, value_most) = (limits::ENDPOINT_HEADER_NAME_BYTES, limits::ENDPOINT_HEADER_VALUE_BYTES);
+    if name.is_empty() || name.len() > name_most || !name.bytes().all(token) {
+        return Err(("header_invalid", format!("is not a header's name: a token of up to {name_most} characters")));
+    }
+    if is_reserved_header(&small) {
+        return Err(("header_reserved", "is a header that the hub or the connection sets itself".to_owned()));
+    }
+    // What is at its ends would be cut off on the way.
+    let visible = value.bytes().all(|b| b == b' ' || b.is_ascii_graphic()) && value.trim() == value;
+    if value.is_empty() || value.len() > value_most || !visible {
+        return Err(("header_invalid", format!("must be 1 to {value_most} visible ASCII characters")));
+    }
+    Ok(small)
+}
+
 impl Endpoint {
+    /// Where it is, without its path, which may be a secret of its own: for logs.
+    pub fn origin(&self) -> &str {
+        let from = self.url.find("://").map_or(0, |at| at + 3);
+        let length = self.url.get(from..).and_then(|rest| rest.find(['/', '?', '#']));
+        length.map_or(self.url.as_str(), |length| &self.url[..from + length])
+    }
+
     /// The secret before, while it is good yet.
     pub fn former_secret(&self, now: DateTime<Utc>) -> Option<&str> {
         self.former.as_ref().filter(|(_, until)| *until > now).map(|(secret, _)| secret.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_of_the_owners_are_none_of_ours() {
+        for (name, value) in [("X-Api-Key", "a b"), ("authorization", "Bearer x"), ("a", "~"), ("x-timestamps", "1")] {
+            assert_eq!(header(name, value), Ok(name.to_ascii_lowercase()), "{name}");
+        }
+        let long = "a".repeat(65);
+        for name in ["", "a b", "a:b", "a\r\nb", "é", long.as_str()] {
+            assert_eq!(header(name, "x").unwrap_err().0, "header_invalid", "{name}");
+        }
+        let long = "a".repeat(1025);
+        for value in ["", " a", "a ", "a\r\nhost: b", "a\tb", "é", "a\0", long.as_str()] {
+            assert_eq!(header("a", value).unwrap_err().0, "header_invalid", "{value}");
+        }
+        for name in ["Host", "content-type", "PROXY-Authorization", "webhook-id", "X-Signature-Next", "x-timestamp"] {
+            assert_eq!(header(name, "x").unwrap_err().0, "header_reserved", "{name}");
+        }
     }
 }

@@ -12,7 +12,7 @@ use super::lane::Priority;
 use crate::id::Tsid;
 
 /// What `messages.detail` holds: everything about a message that no statement asks for by itself.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Detail {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,

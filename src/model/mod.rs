@@ -4,9 +4,11 @@
 pub mod channel;
 pub mod cp949;
 pub mod delivery;
+pub mod egress;
 pub mod endpoint;
 pub mod event;
 pub mod fairness;
+pub mod gate;
 pub mod intake;
 pub mod json;
 pub mod lane;

@@ -57,6 +57,8 @@ pub struct Partner {
     pub may_schedule: bool,
     pub may_cancel: bool,
     pub encrypt_content: bool,
+    /// Its endpoints may be given what its messages say.
+    pub may_receive_content: bool,
 }
 
 impl Partner {
@@ -76,6 +78,7 @@ impl Partner {
             may_schedule: true,
             may_cancel: true,
             encrypt_content: false,
+            may_receive_content: false,
         }
     }
 

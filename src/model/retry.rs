@@ -26,6 +26,14 @@ pub enum ErrorClass {
     OptedOut,
     /// No provider serves this channel here.
     NoProvider,
+    /// A partner's endpoint answered anything but yes.
+    EndpointRefused,
+    /// It answered that it is no more.
+    EndpointGone,
+    /// It was disabled.
+    EndpointDisabled,
+    /// Its name leads to where nothing may be sent.
+    EndpointForbidden,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +47,7 @@ pub enum Action {
 }
 
 /// (class, stable word told to callers, action)
-pub const TABLE: [(ErrorClass, &str, Action); 10] = [
+pub const TABLE: [(ErrorClass, &str, Action); 14] = [
     (ErrorClass::Unreachable, "unreachable", Action::Retry),
     (ErrorClass::Throttled, "throttled", Action::RetryAfter),
     (ErrorClass::ProviderInternal, "provider_error", Action::Retry),
@@ -50,6 +58,10 @@ pub const TABLE: [(ErrorClass, &str, Action); 10] = [
     (ErrorClass::Address, "no_such_recipient", Action::Permanent),
     (ErrorClass::OptedOut, "recipient_opted_out", Action::Permanent),
     (ErrorClass::NoProvider, "no_provider", Action::Retry),
+    (ErrorClass::EndpointRefused, "endpoint_refused", Action::RetryAfter),
+    (ErrorClass::EndpointGone, "endpoint_gone", Action::Permanent),
+    (ErrorClass::EndpointDisabled, "endpoint_disabled", Action::Permanent),
+    (ErrorClass::EndpointForbidden, "endpoint_not_allowed", Action::Retry),
 ];
 
 impl ErrorClass {
@@ -67,10 +79,31 @@ impl ErrorClass {
     }
 }
 
+/// Pauses between the attempts of a webhook: three days in all, so that a weekend's outage loses nothing.
+pub const WEBHOOK_SCHEDULE: [Duration; 9] = {
+    const fn minutes(n: u64) -> Duration {
+        Duration::from_secs(n * 60)
+    }
+    [
+        Duration::from_secs(5),
+        minutes(5),
+        minutes(30),
+        minutes(2 * 60),
+        minutes(5 * 60),
+        minutes(10 * 60),
+        minutes(14 * 60),
+        minutes(20 * 60),
+        minutes(24 * 60),
+    ]
+};
+pub const WEBHOOK_ATTEMPTS: i16 = WEBHOOK_SCHEDULE.len() as i16 + 1;
+
 /// How often and how fast (S1-36..38).
 #[derive(Debug, Clone, Copy)]
 pub struct RetryPolicy {
     pub max_attempts: i16,
+    /// The pause after each failed attempt, instead of an exponential one.
+    pub schedule: Option<&'static [Duration]>,
     /// Pause before the second attempt; each further one is `multiplier` times longer.
     pub backoff: Duration,
     pub multiplier: f64,
@@ -82,6 +115,7 @@ impl Default for RetryPolicy {
     fn default() -> RetryPolicy {
         RetryPolicy {
             max_attempts: 3,
+            schedule: None,
             backoff: Duration::from_millis(1000),
             multiplier: 2.0,
             ceiling: Duration::from_secs(3600),
@@ -90,9 +124,28 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// The pause after attempt number `attempt` (1..) failed. `jitter` in 0..1 spreads it over the upper half of the
-    /// exponential pause, so that what failed together does not come back together, and never at once.
-    pub fn pause(&self, attempt: i16, jitter: f64) -> Duration {
+    /// How webhooks are tried again.
+    pub fn webhook() -> RetryPolicy {
+        RetryPolicy {
+            max_attempts: WEBHOOK_ATTEMPTS,
+            schedule: Some(&WEBHOOK_SCHEDULE),
+            ceiling: Duration::from_secs(24 * 3600),
+            ..RetryPolicy::default()
+        }
+    }
+
+    /// The pause after failure number `failures` (1..). A scheduled one is never shorter than the schedule says, and up to a
+    /// tenth longer.
+    pub fn pause(&self, failures: i16, jitter: f64) -> Duration {
+        let Some(schedule) = self.schedule else { return self.backoff(failures, jitter) };
+        let index = usize::try_from(failures.saturating_sub(1)).unwrap_or(0).min(schedule.len().saturating_sub(1));
+        let pause = schedule.get(index).copied().unwrap_or(self.ceiling);
+        pause.mul_f64(1.0 + 0.1 * jitter.clamp(0.0, 1.0))
+    }
+
+    /// `jitter` in 0..1 spreads it over the upper half of the exponential pause, so that what failed together does not come
+    /// back together, and never at once.
+    pub fn backoff(&self, attempt: i16, jitter: f64) -> Duration {
         let exponent = i32::from(attempt.max(1)) - 1;
         let full = self.backoff.as_secs_f64() * self.multiplier.powi(exponent);
         let spread = full * (0.5 + 0.5 * jitter.clamp(0.0, 1.0));
@@ -124,6 +177,10 @@ mod tests {
             Address,
             OptedOut,
             NoProvider,
+            EndpointRefused,
+            EndpointGone,
+            EndpointDisabled,
+            EndpointForbidden,
         ] {
             assert_eq!(TABLE.iter().filter(|row| row.0 == class).count(), 1, "{class:?}");
         }
@@ -139,6 +196,20 @@ mod tests {
         let shortest: Vec<_> = (1..=3).map(|n| policy.pause(n, 0.0).as_millis()).collect();
         assert_eq!(shortest, [500, 1000, 2000]);
         assert_eq!(policy.pause(i16::MAX, 1.0), policy.ceiling, "an exponent beyond all numbers is the ceiling");
+    }
+
+    /// The schedule of webhooks, never early and at most a tenth late.
+    #[test]
+    fn webhooks_pause_as_the_schedule_says() {
+        let policy = RetryPolicy::webhook();
+        let seconds = [5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400];
+        for (n, pause) in (1..).zip(seconds) {
+            assert_eq!(policy.pause(n, 0.0).as_secs(), pause);
+            assert_eq!(policy.pause(n, 1.0).as_millis(), u128::from(pause) * 1100);
+        }
+        assert_eq!(policy.max_attempts, 10);
+        assert_eq!(policy.pause(i16::MIN, 0.0).as_secs(), 5);
+        assert_eq!(policy.pause(i16::MAX, 0.0).as_secs(), 86_400);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Who acts, and what it may. A flow that only some may run takes a permit, which only this module can make.
 
+use super::partner::Partner;
 use crate::error::{Code, Error, Refusal, Result};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +52,13 @@ pub struct Operating<'a>(&'a Actor);
 #[derive(Debug, Clone, Copy)]
 pub struct Administering<'a>(&'a Actor);
 
+/// Proof of speaking for a partner: of being that partner, or an admin.
+#[derive(Debug, Clone, Copy)]
+pub struct Owning<'a> {
+    actor: &'a Actor,
+    partner: &'a Partner,
+}
+
 impl Actor {
     /// Somebody with a shell on this machine and the database's address: there is nothing left to keep from them.
     pub fn at_the_machine(who: String) -> Actor {
@@ -63,6 +71,25 @@ impl Actor {
 
     pub fn administering(&self) -> Result<Administering<'_>> {
         if self.role == Role::Admin { Ok(Administering(self)) } else { Err(forbidden("an admin")) }
+    }
+
+    /// For what is `partner`'s; `own` is the partner that the actor's key speaks for.
+    pub fn owning<'a>(&'a self, own: Option<&Partner>, partner: &'a Partner) -> Result<Owning<'a>> {
+        match self.role {
+            Role::Operator => Err(forbidden("the partner's own key, or an admin's")),
+            Role::Partner if own.is_none_or(|own| own.partner_id != partner.partner_id) => Err(Error::NotFound),
+            Role::Partner | Role::Admin => Ok(Owning { actor: self, partner }),
+        }
+    }
+}
+
+impl<'a> Owning<'a> {
+    pub fn actor(self) -> &'a Actor {
+        self.actor
+    }
+
+    pub fn partner(self) -> &'a Partner {
+        self.partner
     }
 }
 

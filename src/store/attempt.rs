@@ -109,3 +109,27 @@ pub async fn of_message(
         })
         .collect())
 }
+
+/// A call to a provider, of one of several messages.
+#[derive(Debug, Clone)]
+pub struct Call {
+    pub message_id: i64,
+    pub no: i16,
+    pub attempt: i16,
+    pub outcome: String,
+    pub called_at: DateTime<Utc>,
+    pub ended_at: Option<DateTime<Utc>>,
+    pub next_at: Option<DateTime<Utc>>,
+    pub reason: Option<String>,
+    pub code: Option<String>,
+    pub detail: Option<String>,
+    pub provider_ref: Option<String>,
+}
+
+/// The calls of these messages' deliveries.
+pub async fn of_messages(db: impl Db<'_>, partner_id: Tsid, shard: i16, messages: &[Tsid]) -> Result<Vec<Call>> {
+    let ids: Vec<i64> = messages.iter().map(|id| id.0).collect();
+    let (Some(&low), Some(&high)) = (ids.iter().min(), ids.iter().max()) else { return Ok(Vec::new()) };
+    let calls = sqlx::query_file_as!(Call, "sql/attempt/of_messages.sql", partner_id.0, shard, &ids, low, high);
+    Ok(calls.fetch_all(db).await?)
+}

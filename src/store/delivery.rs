@@ -2,12 +2,16 @@
 
 use chrono::{DateTime, Utc};
 
+use super::message::Telling;
 use super::stats::Law;
 use super::{Conn, Db, word};
+use crate::crypt::Keyring;
 use crate::error::Result;
 use crate::id::Tsid;
-use crate::model::delivery::{Head, Key, OutcomeKind, Status, Step};
+use crate::model::delivery::{Head, Key, OutcomeKind, PARKED, Status, Step};
+use crate::model::endpoint::Endpoint;
 use crate::model::lane::Lane;
+use crate::model::retry::WEBHOOK_ATTEMPTS;
 use crate::model::stats::{Counts, change};
 
 /// The law's view of a row. `$status` and `$cancel` are given where the statement does not return them.
@@ -91,6 +95,8 @@ pub struct Settle {
     pub provider: Option<String>,
     /// The attempt that ends with this step; none when a waiting delivery is canceled or expires.
     pub tried: Option<Tried>,
+    /// Id of the message that tells of the step's event, if somebody wants to hear of it.
+    pub notice_id: Tsid,
 }
 
 #[derive(Debug, Clone)]
@@ -112,6 +118,8 @@ pub struct Won {
     pub key: Key,
     /// By now; its step may have been decided before.
     pub cancel_requested: bool,
+    /// Endpoints are told of its event.
+    pub heard: bool,
 }
 
 /// Writes steps with their attempts and events; those that lost their fence write nothing. `settles` holds each key once,
@@ -152,13 +160,15 @@ pub async fn settle(db: impl Db<'_>, settles: &[Settle], now: DateTime<Utc>) -> 
         &counts(|c| c.total),
         &counts(|c| c.success),
         &counts(|c| c.failed),
+        &settles.iter().map(|s| s.notice_id.0).collect::<Vec<_>>(),
+        WEBHOOK_ATTEMPTS,
     )
     .fetch_all(db)
     .await?;
     let key = |shard, message_id, no| Key { shard, message_id: Tsid(message_id), no };
     Ok(rows
         .into_iter()
-        .map(|r| Won { key: key(r.shard, r.message_id, r.no), cancel_requested: r.cancel_requested })
+        .map(|r| Won { key: key(r.shard, r.message_id, r.no), cancel_requested: r.cancel_requested, heard: r.heard })
         .collect())
 }
 
@@ -178,10 +188,20 @@ pub async fn lock(conn: &mut Conn, keys: &[Key]) -> Result<()> {
 /// What does not know better than that nobody knows: an accepted attempt lifts it.
 const LIFTED: [Status; 3] = [Status::Scheduled, Status::Pending, Status::Undetermined];
 
-/// Lifts those of these deliveries to SENT that have an accepted attempt and do not know it; says how many.
-pub async fn evidence(db: impl Db<'_>, keys: &[Key], now: DateTime<Utc>) -> Result<i64> {
+/// A delivery that turned out to have been sent.
+pub struct Lifted {
+    pub key: Key,
+    pub seq: i16,
+    pub attempt: i16,
+    pub provider: Option<String>,
+    pub partner_id: Tsid,
+    pub lane: Lane,
+}
+
+/// Lifts those of these deliveries to SENT that have an accepted attempt and do not know it.
+pub async fn evidence(db: impl Db<'_>, keys: &[Key], now: DateTime<Utc>) -> Result<Vec<Lifted>> {
     let law = Law::of(&LIFTED, |was| change(was, Status::Sent));
-    let lifted = sqlx::query_file_scalar!(
+    let rows = sqlx::query_file!(
         "sql/delivery/evidence.sql",
         &keys.iter().map(|k| k.shard).collect::<Vec<_>>(),
         &keys.iter().map(|k| k.message_id.0).collect::<Vec<_>>(),
@@ -192,9 +212,17 @@ pub async fn evidence(db: impl Db<'_>, keys: &[Key], now: DateTime<Utc>) -> Resu
         &law.success,
         &law.failed,
     )
-    .fetch_one(db)
+    .fetch_all(db)
     .await?;
-    Ok(lifted)
+    let row = rows.into_iter().map(|r| Lifted {
+        key: Key { shard: r.shard, message_id: Tsid(r.message_id), no: r.no },
+        seq: r.event_seq,
+        attempt: r.attempt,
+        provider: r.provider,
+        partner_id: Tsid(r.partner_id),
+        lane: Lane(r.lane),
+    });
+    Ok(row.collect())
 }
 
 pub struct Overdue {
@@ -316,6 +344,7 @@ pub async fn request_cancel(db: impl Db<'_>, partner_id: Tsid, shard: i16, messa
 #[derive(Debug, Clone)]
 pub struct Row {
     pub partner_id: Tsid,
+    pub shard: i16,
     pub message_id: Tsid,
     pub no: i16,
     pub lane: Lane,
@@ -348,6 +377,7 @@ macro_rules! row {
     ($r:expr) => {
         Row {
             partner_id: Tsid($r.partner_id),
+            shard: $r.shard,
             message_id: Tsid($r.message_id),
             no: $r.no,
             lane: Lane($r.lane),
@@ -382,11 +412,11 @@ pub async fn of_message(
 }
 
 /// Which deliveries to list.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Filter {
     pub status: Option<Status>,
-    /// First and last lane of a channel.
-    pub lanes: Option<(i16, i16)>,
+    /// First and last lane.
+    pub lanes: (i16, i16),
     pub provider: Option<String>,
     pub reason: Option<String>,
     /// A recipient as it is kept, or as the partner wrote it …
@@ -420,8 +450,8 @@ pub async fn list(
         window.below.0,
         window.from.0,
         filter.status.map(Status::as_str),
-        filter.lanes.map(|l| l.0),
-        filter.lanes.map(|l| l.1),
+        filter.lanes.0,
+        filter.lanes.1,
         filter.provider.as_deref(),
         filter.reason.as_deref(),
         filter.to.as_deref(),
@@ -455,4 +485,160 @@ pub async fn contents(db: impl Db<'_>, shard: i16, message_id: Tsid) -> Result<V
 pub async fn hide(db: impl Db<'_>, shard: i16, message_id: Tsid, nos: &[i16]) -> Result<()> {
     sqlx::query_file!("sql/delivery/hide.sql", shard, message_id.0, nos).execute(db).await?;
     Ok(())
+}
+
+/// Lets at most `rows` of what is parked for an endpoint go; returns where they wait now, one entry each.
+pub async fn release(
+    db: impl Db<'_>,
+    shard: i16,
+    recipient: &str,
+    now: DateTime<Utc>,
+    rows: i64,
+) -> Result<Vec<(i16, Lane)>> {
+    let rows = sqlx::query_file!("sql/delivery/release.sql", shard, recipient, PARKED, now, rows).fetch_all(db).await?;
+    Ok(rows.into_iter().map(|r| (r.shard, Lane(r.lane))).collect())
+}
+
+/// One event on its way to an endpoint, and its last call.
+#[derive(Debug, Clone)]
+pub struct Webhook {
+    pub message_id: Tsid,
+    pub no: i16,
+    pub telling: Telling,
+    pub status: Status,
+    pub reason: Option<String>,
+    pub ready_at: DateTime<Utc>,
+    pub settled_at: Option<DateTime<Utc>>,
+    pub created_at: DateTime<Utc>,
+    /// How often the endpoint was called for it.
+    pub calls: i64,
+    pub last: Option<Call>,
+}
+
+/// A call to an endpoint.
+#[derive(Debug, Clone)]
+pub struct Call {
+    pub attempt: i16,
+    pub outcome: String,
+    pub called_at: DateTime<Utc>,
+    pub ended_at: Option<DateTime<Utc>>,
+    pub code: Option<String>,
+    pub reason: Option<String>,
+    /// What it answered, cut.
+    pub detail: Option<String>,
+    /// With which status it took it.
+    pub provider_ref: Option<String>,
+}
+
+/// Which of an endpoint's deliveries to list.
+#[derive(Debug, Clone, Default)]
+pub struct WebhookFilter {
+    pub status: Option<Status>,
+    pub event: Option<&'static str>,
+}
+
+/// What an endpoint of a partner got, with ids below one and from another on, newest first.
+pub async fn of_endpoint(
+    db: impl Db<'_>,
+    keyring: &Keyring,
+    endpoint: &Endpoint,
+    filter: &WebhookFilter,
+    (below, from): (Tsid, Tsid),
+    rows: i64,
+) -> Result<Vec<Webhook>> {
+    let found = sqlx::query_file!(
+        "sql/delivery/of_endpoint.sql",
+        endpoint.partner_id.0,
+        endpoint.shard,
+        endpoint.endpoint_id.to_string(),
+        below.0,
+        from.0,
+        filter.status.map(Status::as_str),
+        filter.event,
+        rows,
+    );
+    let webhook = found.fetch_all(db).await?.into_iter().map(|r| {
+        let message_id = Tsid(r.message_id);
+        let call = (r.attempt, r.outcome, r.called_at);
+        let last = if let (Some(attempt), Some(outcome), Some(called_at)) = call {
+            let (ended_at, code, reason) = (r.ended_at, r.code, r.error);
+            let (detail, provider_ref) = (r.answer, r.provider_ref);
+            Some(Call { attempt, outcome, called_at, ended_at, code, reason, detail, provider_ref })
+        } else {
+            None
+        };
+        Ok(Webhook {
+            message_id,
+            no: r.no,
+            telling: Telling::read(keyring, message_id, r.about.map_or(message_id, Tsid), r.kind, &r.detail, r.content),
+            status: word(&r.status, "status")?,
+            reason: r.reason,
+            ready_at: r.ready_at,
+            settled_at: r.settled_at,
+            created_at: r.created_at,
+            calls: r.calls,
+            last,
+        })
+    });
+    webhook.collect()
+}
+
+/// A notice of a message, on its way to an endpoint.
+#[derive(Debug, Clone)]
+pub struct Notice {
+    pub message_id: Tsid,
+    pub no: i16,
+    pub event: String,
+    /// The endpoint's id.
+    pub recipient: String,
+    pub status: Status,
+    pub reason: Option<String>,
+    pub ready_at: DateTime<Utc>,
+    pub created_at: DateTime<Utc>,
+}
+
+/// At most `rows` notices of a partner's message, oldest first.
+pub async fn about(db: impl Db<'_>, partner_id: Tsid, shard: i16, message_id: Tsid, rows: i64) -> Result<Vec<Notice>> {
+    let found = sqlx::query_file!("sql/delivery/about.sql", partner_id.0, shard, message_id.0, rows);
+    let notice = found.fetch_all(db).await?.into_iter().map(|r| {
+        Ok(Notice {
+            message_id: Tsid(r.message_id),
+            no: r.no,
+            event: r.kind,
+            recipient: r.recipient,
+            status: word(&r.status, "status")?,
+            reason: r.reason,
+            ready_at: r.ready_at,
+            created_at: r.created_at,
+        })
+    });
+    notice.collect()
+}
+
+/// The first webhook of a message to an endpoint that has not ended.
+pub struct FirstOpen {
+    pub about: Tsid,
+    pub recipient: String,
+    /// Of the message that tells.
+    pub message_id: Tsid,
+    pub ready_at: DateTime<Utc>,
+}
+
+/// For each (shard, message told of, endpoint).
+pub async fn first_open(db: impl Db<'_>, wanted: &[(i16, Tsid, String)]) -> Result<Vec<FirstOpen>> {
+    let rows = sqlx::query_file!(
+        "sql/delivery/first_open.sql",
+        &wanted.iter().map(|w| w.0).collect::<Vec<_>>(),
+        &wanted.iter().map(|w| w.1.0).collect::<Vec<_>>(),
+        &wanted.iter().map(|w| w.2.clone()).collect::<Vec<_>>(),
+    )
+    .fetch_all(db)
+    .await?;
+    let row = rows.into_iter().map(|r| FirstOpen {
+        about: Tsid(r.about),
+        recipient: r.recipient,
+        message_id: Tsid(r.message_id),
+        ready_at: r.ready_at,
+    });
+    Ok(row.collect())
 }

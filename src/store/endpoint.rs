@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 
-use super::Db;
+use super::{Conn, Db};
 use crate::crypt::Keyring;
 use crate::error::{Error, Result};
 use crate::id::Tsid;
@@ -13,6 +13,10 @@ use crate::model::endpoint::Endpoint;
 /// Where a secret of an endpoint stands: bound to its row and column.
 fn place(column: &str, endpoint_id: Tsid) -> String {
     format!("endpoints|{column}|{endpoint_id}")
+}
+
+fn seal(keyring: &Keyring, column: &str, endpoint_id: Tsid, plain: &str) -> Result<Vec<u8>> {
+    keyring.seal(&place(column, endpoint_id), plain.as_bytes())
 }
 
 fn open(keyring: &Keyring, column: &str, endpoint_id: Tsid, sealed: &[u8]) -> Result<String> {
@@ -40,6 +44,7 @@ struct Row {
     failing_since: Option<DateTime<Utc>>,
     last_success_at: Option<DateTime<Utc>>,
     last_failure_at: Option<DateTime<Utc>>,
+    resumed_at: Option<DateTime<Utc>>,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
 }
@@ -74,6 +79,7 @@ impl Row {
             failing_since: self.failing_since,
             last_success_at: self.last_success_at,
             last_failure_at: self.last_failure_at,
+            resumed_at: self.resumed_at,
             created_at: self.created_at,
             updated_at: self.updated_at,
         })
@@ -88,4 +94,241 @@ pub async fn load(db: impl Db<'_>, keyring: &Keyring, ids: &[Tsid]) -> Result<Ve
     Ok(opened
         .filter_map(|e| e.inspect_err(|e| tracing::error!(error = %e, "an endpoint cannot be read")).ok())
         .collect())
+}
+
+/// One of a partner's that is not deleted.
+pub async fn get(
+    db: impl Db<'_>,
+    keyring: &Keyring,
+    partner_id: Tsid,
+    shard: i16,
+    endpoint_id: Tsid,
+) -> Result<Option<Endpoint>> {
+    let row = sqlx::query_file_as!(Row, "sql/endpoint/get.sql", partner_id.0, shard, endpoint_id.0);
+    row.fetch_optional(db).await?.map(|row| row.open(keyring)).transpose()
+}
+
+/// As `get`, held still until the transaction ends.
+pub async fn lock(
+    tx: &mut Conn,
+    keyring: &Keyring,
+    partner_id: Tsid,
+    shard: i16,
+    endpoint_id: Tsid,
+) -> Result<Option<Endpoint>> {
+    let row = sqlx::query_file_as!(Row, "sql/endpoint/lock.sql", partner_id.0, shard, endpoint_id.0);
+    row.fetch_optional(tx).await?.map(|row| row.open(keyring)).transpose()
+}
+
+/// Of these partners, each with its shard, with ids below one and from another on, newest first.
+pub async fn list(
+    db: impl Db<'_>,
+    keyring: &Keyring,
+    owners: &[(Tsid, i16)],
+    (below, from): (Tsid, Tsid),
+    rows: i64,
+) -> Result<Vec<Endpoint>> {
+    let partners: Vec<i64> = owners.iter().map(|o| o.0.0).collect();
+    let shards: Vec<i16> = owners.iter().map(|o| o.1).collect();
+    let found = sqlx::query_file_as!(Row, "sql/endpoint/list.sql", &partners, &shards, below.0, from.0, rows);
+    found.fetch_all(db).await?.into_iter().map(|row| row.open(keyring)).collect()
+}
+
+pub async fn count(db: impl Db<'_>, partner_id: Tsid, shard: i16) -> Result<i64> {
+    Ok(sqlx::query_file_scalar!("sql/endpoint/count.sql", partner_id.0, shard).fetch_one(db).await?)
+}
+
+/// Whose it is.
+pub async fn owner(db: impl Db<'_>, endpoint_id: Tsid) -> Result<Option<Tsid>> {
+    let row = sqlx::query_file_scalar!("sql/endpoint/owner.sql", endpoint_id.0).fetch_optional(db).await?;
+    Ok(row.map(Tsid))
+}
+
+/// A new one, ACTIVE, without a former secret.
+pub async fn insert(db: impl Db<'_>, keyring: &Keyring, e: &Endpoint) -> Result<()> {
+    sqlx::query_file!(
+        "sql/endpoint/insert.sql",
+        e.shard,
+        e.partner_id.0,
+        e.endpoint_id.0,
+        e.endpoint_id.to_string(),
+        e.url,
+        e.description,
+        e.events.as_deref(),
+        e.ordered,
+        e.include_content,
+        e.contact_email,
+        headers(keyring, e)?,
+        seal(keyring, "secret", e.endpoint_id, &e.secret)?,
+        e.created_at,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Writes what may be changed, but the secrets.
+pub async fn update(db: impl Db<'_>, keyring: &Keyring, e: &Endpoint) -> Result<()> {
+    sqlx::query_file!(
+        "sql/endpoint/update.sql",
+        e.partner_id.0,
+        e.shard,
+        e.endpoint_id.0,
+        e.url,
+        e.description,
+        e.events.as_deref(),
+        e.status.as_str(),
+        e.disabled_reason,
+        e.ordered,
+        e.include_content,
+        e.contact_email,
+        headers(keyring, e)?,
+        e.failing_since,
+        e.resumed_at,
+        e.updated_at,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Writes the secrets.
+pub async fn rotate(db: impl Db<'_>, keyring: &Keyring, e: &Endpoint) -> Result<()> {
+    let former = e.former.as_ref().map(|(secret, _)| seal(keyring, "former_secret", e.endpoint_id, secret));
+    sqlx::query_file!(
+        "sql/endpoint/rotate.sql",
+        e.partner_id.0,
+        e.shard,
+        e.endpoint_id.0,
+        seal(keyring, "secret", e.endpoint_id, &e.secret)?,
+        former.transpose()?,
+        e.former.as_ref().map(|(_, until)| *until),
+        e.updated_at,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+fn headers(keyring: &Keyring, e: &Endpoint) -> Result<Option<Vec<u8>>> {
+    if e.headers.is_empty() {
+        return Ok(None);
+    }
+    let text = serde_json::to_string(&e.headers).map_err(|e| Error::Internal(format!("headers: {e}")))?;
+    seal(keyring, "headers", e.endpoint_id, &text).map(Some)
+}
+
+/// An endpoint of which something may be parked that is to go.
+pub struct Resumed {
+    pub shard: i16,
+    pub endpoint_id: i64,
+    pub recipient: String,
+    pub resumed_at: DateTime<Utc>,
+}
+
+pub async fn resumed(db: impl Db<'_>) -> Result<Vec<Resumed>> {
+    Ok(sqlx::query_file_as!(Resumed, "sql/endpoint/resumed.sql").fetch_all(db).await?)
+}
+
+/// Nothing is parked for it any more, unless it was resumed anew.
+pub async fn released(db: impl Db<'_>, seen: &Resumed) -> Result<()> {
+    sqlx::query_file!("sql/endpoint/released.sql", seen.endpoint_id, seen.resumed_at).execute(db).await?;
+    Ok(())
+}
+
+/// What is sealed of an endpoint.
+pub struct Sealed {
+    pub endpoint_id: i64,
+    headers: Option<Vec<u8>>,
+    secret: Vec<u8>,
+    former_secret: Option<Vec<u8>>,
+}
+
+impl Sealed {
+    /// Sealed under the key that seals now; none when it is so already.
+    pub fn anew(&self, keyring: &Keyring) -> Result<Option<Sealed>> {
+        let columns = [("headers", &self.headers), ("former_secret", &self.former_secret)];
+        if keyring.is_fresh(&self.secret) && columns.iter().all(|c| c.1.as_ref().is_none_or(|s| keyring.is_fresh(s))) {
+            return Ok(None);
+        }
+        let id = Tsid(self.endpoint_id);
+        let anew = |column: &str, sealed: &[u8]| {
+            let place = place(column, id);
+            keyring.seal(&place, &keyring.open(&place, sealed)?)
+        };
+        let [headers, former] = columns.map(|(column, sealed)| sealed.as_ref().map(|s| anew(column, s)).transpose());
+        Ok(Some(Sealed {
+            endpoint_id: self.endpoint_id,
+            headers: headers?,
+            secret: anew("secret", &self.secret)?,
+            former_secret: former?,
+        }))
+    }
+}
+
+/// What is sealed of endpoints with ids after one, held still until the transaction ends.
+pub async fn sealed(tx: &mut Conn, after: i64, rows: i64) -> Result<Vec<Sealed>> {
+    Ok(sqlx::query_file_as!(Sealed, "sql/endpoint/sealed.sql", after, rows).fetch_all(tx).await?)
+}
+
+pub async fn reseal(db: impl Db<'_>, anew: &Sealed) -> Result<()> {
+    sqlx::query_file!(
+        "sql/endpoint/reseal.sql",
+        anew.endpoint_id,
+        anew.headers.as_deref(),
+        anew.secret,
+        anew.former_secret.as_deref()
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Erases what endpoints say of a person.
+pub async fn erase(db: impl Db<'_>, partner_id: Option<Tsid>, patterns: &[String]) -> Result<()> {
+    sqlx::query_file!("sql/endpoint/erase.sql", partner_id.map(|id| id.0), patterns).execute(db).await?;
+    Ok(())
+}
+
+/// What an endpoint answered of late, as one process saw it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HeardBack {
+    pub success_at: Option<DateTime<Utc>>,
+    pub failure_at: Option<DateTime<Utc>>,
+    /// When it first failed after its last success, or first at all.
+    pub failing_since: Option<DateTime<Utc>>,
+}
+
+/// Adds what endpoints answered; returns those in use that fail since `too_long` or longer.
+pub async fn heard_back(db: impl Db<'_>, heard: &[(Tsid, HeardBack)], too_long: DateTime<Utc>) -> Result<Vec<Tsid>> {
+    let rows = sqlx::query_file!(
+        "sql/endpoint/heard_back.sql",
+        &heard.iter().map(|h| h.0.0).collect::<Vec<_>>(),
+        &heard.iter().map(|h| h.1.success_at).collect::<Vec<_>>() as &[Option<DateTime<Utc>>],
+        &heard.iter().map(|h| h.1.failure_at).collect::<Vec<_>>() as &[Option<DateTime<Utc>>],
+        &heard.iter().map(|h| h.1.failing_since).collect::<Vec<_>>() as &[Option<DateTime<Utc>>],
+        too_long,
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().filter(|r| r.too_long).map(|r| Tsid(r.endpoint_id)).collect())
+}
+
+/// Whose endpoint was disabled.
+pub struct Disabled {
+    pub shard: i16,
+    pub partner_id: Tsid,
+    pub url: String,
+    pub contact_email: Option<String>,
+}
+
+/// None when it is not in use, or not any more.
+pub async fn disable(db: impl Db<'_>, endpoint_id: Tsid, reason: &str, now: DateTime<Utc>) -> Result<Option<Disabled>> {
+    let row = sqlx::query_file!("sql/endpoint/disable.sql", endpoint_id.0, reason, now).fetch_optional(db).await?;
+    Ok(row.map(|r| Disabled {
+        shard: r.shard,
+        partner_id: Tsid(r.partner_id),
+        url: r.url,
+        contact_email: r.contact_email,
+    }))
 }

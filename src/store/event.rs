@@ -1,10 +1,14 @@
 //! Events.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, Utc};
 
-use super::Db;
+use super::{Db, word};
 use crate::error::Result;
 use crate::id::Tsid;
+use crate::model::delivery::Status;
+use crate::model::lane::{Lane, Priority};
 
 #[derive(Debug, Clone)]
 pub struct Row {
@@ -19,4 +23,72 @@ pub struct Row {
 pub async fn of_message(db: impl Db<'_>, partner_id: Tsid, shard: i16, message_id: Tsid) -> Result<Vec<Row>> {
     let rows = sqlx::query_file_as!(Row, "sql/event/of_message.sql", partner_id.0, shard, message_id.0);
     Ok(rows.fetch_all(db).await?)
+}
+
+/// Takes at most `rows` marks that a delivery of a message ended: (shard, message), each once, and how many marks those were.
+pub async fn take_endings(db: impl Db<'_>, rows: i64) -> Result<(HashSet<(i16, Tsid)>, usize)> {
+    let taken = sqlx::query_file!("sql/event/take_endings.sql", rows).fetch_all(db).await?;
+    let marks = taken.len();
+    Ok((taken.into_iter().map(|r| (r.shard, Tsid(r.message_id))).collect(), marks))
+}
+
+/// How a message stands.
+pub struct Standing {
+    pub shard: i16,
+    pub message_id: Tsid,
+    pub partner_id: Tsid,
+    pub priority: Priority,
+    pub created_at: DateTime<Utc>,
+    /// Each kind of standing that its deliveries have, webhooks left out.
+    pub deliveries: Vec<(Lane, Status)>,
+    /// Its completion was told.
+    pub told: bool,
+}
+
+pub async fn standing(db: impl Db<'_>, messages: &HashSet<(i16, Tsid)>) -> Result<Vec<Standing>> {
+    let ids: Vec<i64> = messages.iter().map(|m| m.1.0).collect();
+    let (Some(&low), Some(&high)) = (ids.iter().min(), ids.iter().max()) else { return Ok(Vec::new()) };
+    let shards: Vec<i16> = messages.iter().map(|m| m.0).collect();
+    let rows = sqlx::query_file!("sql/event/standing.sql", &shards, &ids, low, high).fetch_all(db).await?;
+    let row = rows.into_iter().map(|r| {
+        let statuses = r.statuses.iter().map(|s| word(s, "status")).collect::<Result<Vec<Status>>>()?;
+        Ok(Standing {
+            shard: r.shard,
+            message_id: Tsid(r.message_id),
+            partner_id: Tsid(r.partner_id),
+            priority: r.priority.parse().unwrap_or_default(),
+            created_at: r.created_at,
+            deliveries: r.lanes.into_iter().map(Lane).zip(statuses).collect(),
+            told: r.told,
+        })
+    });
+    row.collect()
+}
+
+/// Writes that these messages, each with its overall status, are complete; returns those of which nobody wrote it before.
+pub async fn whole(db: impl Db<'_>, done: &[(&Standing, &'static str)], now: DateTime<Utc>) -> Result<HashSet<Tsid>> {
+    let rows = sqlx::query_file!(
+        "sql/event/whole.sql",
+        &done.iter().map(|d| d.0.shard).collect::<Vec<_>>(),
+        &done.iter().map(|d| d.0.message_id.0).collect::<Vec<_>>(),
+        &done.iter().map(|d| d.0.created_at).collect::<Vec<_>>(),
+        &done.iter().map(|d| d.1.to_owned()).collect::<Vec<_>>(),
+        now,
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().map(|r| Tsid(r.message_id)).collect())
+}
+
+/// Marks that a delivery of these messages ended, each with its partner, for partners that want to hear of completions.
+pub async fn mark_endings(db: impl Db<'_>, ended: &[(i16, Tsid, Tsid)]) -> Result<()> {
+    sqlx::query_file!(
+        "sql/event/mark_endings.sql",
+        &ended.iter().map(|e| e.0).collect::<Vec<_>>(),
+        &ended.iter().map(|e| e.1.0).collect::<Vec<_>>(),
+        &ended.iter().map(|e| e.2.0).collect::<Vec<_>>(),
+    )
+    .execute(db)
+    .await?;
+    Ok(())
 }

@@ -16,7 +16,7 @@ pub struct Finding {
 }
 
 /// All invariants by name, in the order they are checked.
-pub const INVARIANTS: [(&str, &str); 17] = [
+pub const INVARIANTS: [(&str, &str); 18] = [
     ("lease", "a status and its lease agree"),
     ("attempts", "attempts are 1..n without gaps"),
     ("in_flight", "at most one attempt in flight, and only the newest"),
@@ -32,6 +32,7 @@ pub const INVARIANTS: [(&str, &str); 17] = [
     ("keys", "a key leads to its message, and back"),
     ("shards", "everything lives on its partner's shard"),
     ("nets", "nothing in the default partitions"),
+    ("notices", "endpoints are told of what happened"),
     ("relayed", "what was enqueued in SQL does not stay there"),
     ("stats", "the statistics are what a recount gives"),
 ];
@@ -69,6 +70,7 @@ pub async fn check(conn: &mut Conn, invariant: &'static str, now: DateTime<Utc>)
         "keys" => findings!("sql/fsck/keys.sql"),
         "shards" => findings!("sql/fsck/shards.sql"),
         "nets" => findings!("sql/fsck/nets.sql"),
+        "notices" => findings!("sql/fsck/notices.sql"),
         "relayed" => findings!("sql/fsck/relayed.sql"),
         "stats" => findings!("sql/fsck/stats.sql", &super::stats::types()),
         other => return Err(crate::error::Error::Internal(format!("no invariant is called {other}"))),

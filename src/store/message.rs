@@ -1,5 +1,7 @@
 //! Messages.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use data_encoding::BASE64;
 
@@ -7,9 +9,10 @@ use super::{Conn, Db, word};
 use crate::crypt::Keyring;
 use crate::error::{Error, Result};
 use crate::id::Tsid;
-use crate::model::delivery::Status;
-use crate::model::lane::Lane;
+use crate::model::delivery::{Key, Status};
+use crate::model::lane::{Lane, Priority};
 use crate::model::message::{Detail, Message, NewMessage};
+use crate::model::retry::WEBHOOK_ATTEMPTS;
 
 /// A message to write, with what only the hub knows of it.
 pub struct Insert {
@@ -21,16 +24,28 @@ pub struct Insert {
     pub max_attempts: i16,
     /// Of each delivery, in their order.
     pub lanes: Vec<Lane>,
+    /// Id of the message that tells of its acceptance, if somebody wants to hear of it …
+    pub notice_id: Tsid,
+    /// … and where that waits.
+    pub notice_lane: Lane,
     /// What `messages.detail` will hold: `write_detail` makes it.
     pub detail: String,
     pub message: NewMessage,
 }
 
-/// Writes messages with their deliveries and keys, ready from `now` on. Returns the ids written: what is missing had its
-/// key taken.
-pub async fn insert(db: impl Db<'_>, inserts: &[&Insert], now: DateTime<Utc>) -> Result<Vec<Tsid>> {
+/// A message that was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    pub message_id: Tsid,
+    /// Endpoints are told of it.
+    pub heard: bool,
+}
+
+/// Writes messages with their deliveries and keys, ready from `now` on, and what is told of it. Returns those written: what
+/// is missing had its key taken.
+pub async fn insert(db: impl Db<'_>, inserts: &[&Insert], now: DateTime<Utc>) -> Result<Vec<Written>> {
     let deliveries = || (1i64..).zip(inserts).flat_map(|(n, i)| i.message.deliveries.iter().map(move |d| (n, i, d)));
-    let written = sqlx::query_file_scalar!(
+    let written = sqlx::query_file!(
         "sql/message/insert.sql",
         &inserts.iter().map(|i| i.shard).collect::<Vec<_>>(),
         &inserts.iter().map(|i| i.message_id.0).collect::<Vec<_>>(),
@@ -51,14 +66,72 @@ pub async fn insert(db: impl Db<'_>, inserts: &[&Insert], now: DateTime<Utc>) ->
         &deliveries().map(|(_, _, d)| d.to.clone()).collect::<Vec<_>>(),
         now,
         &deliveries().map(|(_, _, d)| d.written.clone()).collect::<Vec<_>>() as &[Option<String>],
+        &inserts.iter().map(|i| i.notice_id.0).collect::<Vec<_>>(),
+        &inserts.iter().map(|i| i.notice_lane.0).collect::<Vec<_>>(),
+        WEBHOOK_ATTEMPTS,
     )
     .fetch_all(db)
     .await?;
-    Ok(written.into_iter().map(Tsid).collect())
+    Ok(written.into_iter().map(|r| Written { message_id: Tsid(r.message_id), heard: r.heard }).collect())
+}
+
+/// A message that tells of another, or of none but itself.
+pub struct Publish {
+    pub shard: i16,
+    pub message_id: Tsid,
+    pub partner_id: Tsid,
+    pub event: String,
+    pub priority: Priority,
+    pub lane: Lane,
+    pub detail: String,
+    pub about: Tsid,
+    /// To this endpoint alone, whatever it asks for.
+    pub only: Option<Tsid>,
+}
+
+/// Writes those that an endpoint wants to hear of; returns their deliveries, each with its lane.
+pub async fn publish(db: impl Db<'_>, all: &[Publish], now: DateTime<Utc>) -> Result<Vec<(Key, Lane)>> {
+    let rows = sqlx::query_file!(
+        "sql/message/publish.sql",
+        &all.iter().map(|n| n.shard).collect::<Vec<_>>(),
+        &all.iter().map(|n| n.message_id.0).collect::<Vec<_>>(),
+        &all.iter().map(|n| n.partner_id.0).collect::<Vec<_>>(),
+        &all.iter().map(|n| n.event.clone()).collect::<Vec<_>>(),
+        &all.iter().map(|n| n.priority.as_str().to_owned()).collect::<Vec<_>>(),
+        &all.iter().map(|n| n.lane.0).collect::<Vec<_>>(),
+        &all.iter().map(|n| n.detail.clone()).collect::<Vec<_>>(),
+        &all.iter().map(|n| n.about.0).collect::<Vec<_>>(),
+        &all.iter().map(|n| n.only.map(|id| id.0)).collect::<Vec<_>>() as &[Option<i64>],
+        now,
+        WEBHOOK_ATTEMPTS,
+    )
+    .fetch_all(db)
+    .await?;
+    let key = |shard, id, no| Key { shard, message_id: Tsid(id), no };
+    Ok(rows.into_iter().map(|r| (key(r.shard, r.message_id, r.no), Lane(r.lane))).collect())
+}
+
+/// What is said of a message by those that tell of it.
+pub struct ToldOf {
+    pub client_msg_id: Option<String>,
+    /// A partner posted it.
+    pub is_message: bool,
+}
+
+pub async fn told_of(db: impl Db<'_>, messages: &[(i16, Tsid)]) -> Result<HashMap<Tsid, ToldOf>> {
+    let ids: Vec<i64> = messages.iter().map(|m| m.1.0).collect();
+    let (Some(&low), Some(&high)) = (ids.iter().min(), ids.iter().max()) else { return Ok(HashMap::new()) };
+    let shards: Vec<i16> = messages.iter().map(|m| m.0).collect();
+    let rows = sqlx::query_file!("sql/message/told_of.sql", &shards, &ids, low, high).fetch_all(db).await?;
+    let told = |client_msg_id, is_message| ToldOf { client_msg_id, is_message };
+    Ok(rows.into_iter().map(|r| (Tsid(r.message_id), told(r.client_msg_id, r.is_message))).collect())
 }
 
 /// What is to be sent for a message.
 pub struct Contents {
+    pub partner_id: Tsid,
+    /// The message it tells of, if it tells of one; its own id if it tells of none.
+    pub about: Option<Tsid>,
     pub kind: String,
     pub detail: Detail,
     pub created_at: DateTime<Utc>,
@@ -85,10 +158,60 @@ pub async fn contents(
                 }
                 read => read.ok(),
             };
-            let contents = detail.map(|detail| Contents { kind: r.kind, detail, created_at: r.created_at });
+            let contents = detail.map(|detail| Contents {
+                partner_id: Tsid(r.partner_id),
+                about: r.about.map(Tsid),
+                kind: r.kind,
+                detail,
+                created_at: r.created_at,
+            });
             Some((Tsid(r.message_id), contents))
         })
         .collect())
+}
+
+/// What a message that tells of another tells.
+#[derive(Debug, Clone)]
+pub struct Telling {
+    pub event: String,
+    /// None: what it told is erased.
+    pub event_id: Option<String>,
+    /// The message it tells of; none: of no message.
+    pub about: Option<Tsid>,
+}
+
+impl Telling {
+    /// From its row; `content` is what the delivery in question carries.
+    pub(super) fn read(
+        keyring: &Keyring,
+        message_id: Tsid,
+        about: Tsid,
+        kind: String,
+        detail: &str,
+        content: i16,
+    ) -> Telling {
+        let detail = read_detail(keyring, message_id, detail).ok();
+        let contents = detail.as_ref().map(|detail| detail.contents.as_slice()).unwrap_or_default();
+        let told = usize::try_from(content).ok().and_then(|n| contents.get(n)).and_then(|c| c.event.as_ref());
+        Telling {
+            event: kind,
+            event_id: told.map(|told| told.event_id(about)),
+            about: (about != message_id).then_some(about),
+        }
+    }
+}
+
+/// What these messages tell, those that tell something.
+pub async fn told(db: impl Db<'_>, keyring: &Keyring, messages: &[(i16, Tsid)]) -> Result<HashMap<Tsid, Telling>> {
+    let ids: Vec<i64> = messages.iter().map(|m| m.1.0).collect();
+    let (Some(&low), Some(&high)) = (ids.iter().min(), ids.iter().max()) else { return Ok(HashMap::new()) };
+    let shards: Vec<i16> = messages.iter().map(|m| m.0).collect();
+    let rows = sqlx::query_file!("sql/message/told.sql", &shards, &ids, low, high).fetch_all(db).await?;
+    let telling = rows.into_iter().map(|r| {
+        let id = Tsid(r.message_id);
+        (id, Telling::read(keyring, id, Tsid(r.about), r.kind, &r.detail, 0))
+    });
+    Ok(telling.collect())
 }
 
 /// What a message says as it stands in the books: as JSON, or sealed.

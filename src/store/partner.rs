@@ -26,6 +26,7 @@ macro_rules! partner {
             may_schedule: r.may_schedule,
             may_cancel: r.may_cancel,
             encrypt_content: r.encrypt_content,
+            may_receive_content: r.may_receive_content,
         })
     }};
 }
@@ -66,6 +67,7 @@ pub async fn update(db: impl Db<'_>, p: &Partner) -> Result<bool> {
         p.may_schedule,
         p.may_cancel,
         p.encrypt_content,
+        p.may_receive_content,
     )
     .execute(db)
     .await;
@@ -108,6 +110,7 @@ pub async fn insert(db: impl Db<'_>, p: &Partner, now: DateTime<Utc>) -> Result<
         p.may_schedule,
         p.may_cancel,
         p.encrypt_content,
+        p.may_receive_content,
     )
     .fetch_optional(db)
     .await?;

@@ -1,5 +1,7 @@
 //! What services enqueued in SQL: requests that wait to become messages, and those that could not.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
@@ -63,8 +65,8 @@ pub struct Refuse {
     pub errors: Vec<Wrong>,
 }
 
-/// Keeps them as refused; says how many.
-pub async fn refuse(db: impl Db<'_>, refused: &[Refuse], now: DateTime<Utc>) -> Result<u64> {
+/// Keeps them as refused; returns each with the key its sender gave it, as far as that can be read.
+pub async fn refuse(db: impl Db<'_>, refused: &[Refuse], now: DateTime<Utc>) -> Result<HashMap<i64, Option<String>>> {
     let errors: Vec<String> = refused
         .iter()
         .map(|r| serde_json::to_string(&r.errors))
@@ -79,7 +81,7 @@ pub async fn refuse(db: impl Db<'_>, refused: &[Refuse], now: DateTime<Utc>) -> 
         &errors,
         now,
     );
-    Ok(kept.execute(db).await?.rows_affected())
+    Ok(kept.fetch_all(db).await?.into_iter().map(|r| (r.request_id, r.client_msg_id)).collect())
 }
 
 /// A request that was refused.

@@ -77,9 +77,13 @@ pub async fn once(hub: &Hub) -> Result<u64> {
         if !all_free {
             loop_.slots.freed[0].notified().await;
         } else if everywhere && !loop_.marks.any_active() {
-            break;
+            // The last to end may have made a message complete, which is to be told.
+            if !crate::flow::publish::complete(hub).await? {
+                break;
+            }
         }
     }
+    crate::flow::webhook::note_answers(hub).await?;
     Ok(loop_.claimed)
 }
 

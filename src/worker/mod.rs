@@ -61,6 +61,9 @@ pub fn start(hub: &Hub, role: Role) {
     });
     repeat(hub, "sweep", every(Duration::from_secs(10)), move |hub| sweep(hub, sweeper.clone()));
     repeat(hub, "relay", every(limits::RELAY_EVERY), move |hub| relay(hub, relayer.clone()));
+    repeat(hub, "release", every(limits::RELEASE_EVERY), release);
+    repeat(hub, "complete", every(limits::COMPLETE_EVERY), complete);
+    repeat(hub, "note answers", every(limits::NOTE_ANSWERS_EVERY), note_answers);
     repeat(hub, "depth", every(Duration::from_secs(10)), depth);
     repeat(hub, "heartbeat", every(Duration::from_secs(5)), move |hub| heartbeat(hub, worker));
 }
@@ -100,6 +103,19 @@ async fn sweep(hub: Hub, sweeper: Stateful<flow::sweep::Sweeper>) -> Result<bool
 
 async fn relay(hub: Hub, relay: Stateful<flow::relay::Relay>) -> Result<bool> {
     flow::relay::relay(&hub, &mut *relay.lock().await).await
+}
+
+async fn release(hub: Hub) -> Result<bool> {
+    flow::endpoint::release_resumed(&hub).await
+}
+
+async fn complete(hub: Hub) -> Result<bool> {
+    flow::publish::complete(&hub).await
+}
+
+async fn note_answers(hub: Hub) -> Result<bool> {
+    flow::webhook::note_answers(&hub).await?;
+    Ok(false)
 }
 
 /// Looks how far lanes have come in which a partner may have more than its share. Most of the time there are none.

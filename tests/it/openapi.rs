@@ -192,6 +192,8 @@ fn every_delivery_reason_is_told() {
             let given = source.split(before).skip(1).map(arguments);
             used.extend(given.filter_map(|arguments| word(&arguments[0])));
         }
+        let deferred = source.split("Outcome::deferred(").skip(1).map(arguments);
+        used.extend(deferred.filter_map(|arguments| word(arguments.get(1)?)));
         let endings = source.split("end(Status::").skip(1).map(arguments);
         used.extend(endings.filter_map(|arguments| word(arguments.get(1)?)));
     }

@@ -354,7 +354,7 @@ impl Walk {
     }
 
     fn step(&self, head: &Head, outcome: &Outcome, jitter: f64) -> Step {
-        next(head, outcome, &self.app.hub.settings.retry.policy(), self.on_unknown, self.now(), jitter)
+        next(head, outcome, &self.app.hub.settings.retry.policy(head.channel), self.on_unknown, self.now(), jitter)
     }
 
     fn in_status(&self, status: Status) -> Vec<Key> {

@@ -89,6 +89,8 @@ impl Borrowed {
             created_at: self.hub.clock.now(),
             max_attempts: 3,
             lanes: vec![Lane::new(Channel::Email, Priority::Normal, false)],
+            notice_id: self.hub.next_id(),
+            notice_lane: Lane::new(Channel::Webhook, Priority::Normal, false),
             message,
         }
     }
@@ -112,7 +114,7 @@ pub async fn claim_and_settle(bed: &Bed, pending: i64) -> Result<f64> {
                     mark = last.min(hub.clock.now() - chrono::TimeDelta::milliseconds(250));
                     let now = hub.clock.now();
                     let accepted = Outcome::Accepted { provider_ref: None };
-                    let policy = hub.settings.retry.policy();
+                    let policy = hub.settings.retry.policy(Channel::Email);
                     let mut settles: Vec<Settle> = claimed
                         .into_iter()
                         .map(|c| Settle {
@@ -131,6 +133,7 @@ pub async fn claim_and_settle(bed: &Bed, pending: i64) -> Result<f64> {
                                 detail: None,
                                 provider_ref: None,
                             }),
+                            notice_id: hub.next_id(),
                         })
                         .collect();
                     settles.sort_by_key(|s| s.key);

@@ -1,0 +1,15 @@
+-- Release: what is parked for an endpoint becomes PENDING, in bounded batches. It becomes ready now, not in the past: behind
+-- a lane's watermark nobody would see it soon.
+-- $1 shard, $2 recipient, $3 where parked deliveries wait, $4 now, $5 rows at most.
+with parked as materialized (
+  select shard, message_id, no
+  from deliveries
+  where shard = $1 and recipient = $2 and lane >= 66 and status = 'SCHEDULED' and ready_at = $3
+  limit $5
+  for update skip locked
+)
+update deliveries d
+set status = 'PENDING', ready_at = $4
+from parked p
+where d.shard = p.shard and d.message_id = p.message_id and d.no = p.no
+returning d.shard, d.lane

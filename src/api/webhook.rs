@@ -1,0 +1,680 @@
+//! Endpoints of partners, where webhooks go: outside shapes and handlers. A partner's own; operators look, admins act for it.
+
+use std::collections::BTreeMap;
+
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::IntoResponse as _;
+use chrono::TimeDelta;
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, Schema, SchemaType, Type};
+
+use super::auth::{Reader, Writer};
+use super::error::Answer;
+use super::page::{Page, Whose, Window, cursor};
+use super::request::{Id, Json, Query, ok};
+use super::shape::{DeliveryStatus, EndpointWord, EventWord, Success, Time};
+use crate::error::{Code, Error, Refusal, Result};
+use crate::flow;
+use crate::flow::endpoint::{Change, Health, OVERLAP, OVERLAP_MOST};
+use crate::hub::Hub;
+use crate::id::Tsid;
+use crate::limits;
+use crate::model::delivery::{PARKED, STATUSES, Status};
+use crate::model::egress;
+use crate::model::endpoint::{self, Endpoint, EndpointStatus};
+use crate::model::event::{EVENT_KINDS, EventKind};
+use crate::model::intake::is_mailbox;
+use crate::model::json::{self, Faults, Fields, Text};
+use crate::model::role::Owning;
+use crate::store;
+use crate::store::delivery::{Call, Webhook, WebhookFilter};
+
+/// Where a partner wants its events.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Endpoint)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointShape {
+    /// 13 characters.
+    endpoint_id: String,
+    /// Whose it is; told to operators.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    partner_id: Option<String>,
+    url: String,
+    description: Option<String>,
+    /// Those it is told of; null: all, those to come included.
+    #[schema(value_type = Option<Vec<EventWord>>)]
+    events: Option<Vec<String>>,
+    #[schema(value_type = EndpointWord)]
+    status: &'static str,
+    /// Why it is DISABLED: `gone` (it answered 410), `failing` (nothing but failures for days).
+    disabled_reason: Option<String>,
+    /// Events of one message are sent one after the other.
+    ordered: bool,
+    /// Events carry what the message said.
+    include_content: bool,
+    /// Who is told by e-mail when it is disabled.
+    contact_email: Option<String>,
+    /// Names of the headers of its own that requests carry; their values are shown nowhere.
+    headers: Vec<String>,
+    /// The secret before the present one signs too until then.
+    former_secret_good_until: Option<Time>,
+    /// Since when nothing but failures; null while it works.
+    failing_since: Option<Time>,
+    last_success_at: Option<Time>,
+    last_failure_at: Option<Time>,
+    created_at: Time,
+    updated_at: Time,
+}
+
+impl EndpointShape {
+    fn of(e: &Endpoint, hub: &Hub, partner_id: Option<String>) -> EndpointShape {
+        let now = hub.clock.now();
+        EndpointShape {
+            endpoint_id: e.endpoint_id.to_string(),
+            partner_id,
+            url: e.url.clone(),
+            description: e.description.clone(),
+            events: e.events.clone(),
+            status: e.status.as_str(),
+            disabled_reason: e.disabled_reason.clone(),
+            ordered: e.ordered,
+            include_content: e.include_content,
+            contact_email: e.contact_email.clone(),
+            headers: e.headers.keys().cloned().collect(),
+            former_secret_good_until: e.former.as_ref().map(|f| f.1).filter(|until| *until > now).map(Time),
+            failing_since: e.failing_since.map(Time),
+            last_success_at: e.last_success_at.map(Time),
+            last_failure_at: e.last_failure_at.map(Time),
+            created_at: Time(e.created_at),
+            updated_at: Time(e.updated_at),
+        }
+    }
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct EndpointFound {
+    code: Success,
+    #[serde(flatten)]
+    endpoint: EndpointShape,
+}
+
+/// An endpoint with its secret, which is shown this once.
+#[derive(Serialize, ToSchema)]
+pub struct EndpointMade {
+    code: Success,
+    #[serde(flatten)]
+    endpoint: EndpointShape,
+    /// `whsec_` and base64: what requests are signed with.
+    secret: String,
+}
+
+/// A new endpoint.
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(examples(json!({"url": "https://orders.example.com/hooks/notihub",
+    "events": ["delivery.delivered", "delivery.failed"], "description": "orders"})))]
+#[expect(
+    dead_code,
+    reason = "the shape of a body that is read strictly, field by field; here for the API's description"
+)]
+pub struct NewEndpoint {
+    /// https, to a public address or name, on port 443, 80 or one from 1024 on.
+    #[schema(min_length = 1, max_length = 2048)]
+    url: String,
+    #[schema(schema_with = events, required = false)]
+    events: Option<Vec<String>>,
+    #[schema(min_length = 1, max_length = 250)]
+    description: Option<String>,
+    /// Events of one message are sent one after the other; false when not given.
+    ordered: Option<bool>,
+    /// Events carry what the message said; the partner needs the capability `webhook_content`.
+    include_content: Option<bool>,
+    #[schema(min_length = 1, max_length = 254)]
+    contact_email: Option<String>,
+    #[schema(schema_with = headers, required = false)]
+    headers: Option<BTreeMap<String, String>>,
+}
+
+/// What to change of an endpoint. What is left out stays.
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[expect(
+    dead_code,
+    reason = "the shape of a body that is read strictly, field by field; here for the API's description"
+)]
+pub struct EndpointChange {
+    #[schema(min_length = 1, max_length = 2048)]
+    url: Option<String>,
+    #[schema(schema_with = events, required = false)]
+    events: Option<Vec<String>>,
+    /// null: none.
+    #[schema(min_length = 1, max_length = 250)]
+    description: Option<String>,
+    /// PAUSED: what is for it waits. ACTIVE: it goes on, from DISABLED too, with what waited.
+    status: Option<String>,
+    ordered: Option<bool>,
+    include_content: Option<bool>,
+    /// null: nobody.
+    #[schema(min_length = 1, max_length = 254)]
+    contact_email: Option<String>,
+    #[schema(schema_with = headers, required = false)]
+    headers: Option<BTreeMap<String, String>>,
+}
+
+fn events() -> Schema {
+    let words = EVENT_KINDS.into_iter().filter(|kind| kind.can_be_asked_for()).map(EventKind::as_str);
+    ArrayBuilder::new()
+        .schema_type(SchemaType::Array(vec![Type::Array, Type::Null]))
+        .items(ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words)))
+        .min_items(Some(1))
+        .description(Some("those it is told of; null or not given at creation: all, those to come included"))
+        .into()
+}
+
+fn headers() -> Schema {
+    let value = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .min_length(Some(1))
+        .max_length(Some(limits::ENDPOINT_HEADER_VALUE_BYTES))
+        .build();
+    ObjectBuilder::new()
+        .schema_type(SchemaType::Array(vec![Type::Object, Type::Null]))
+        .description(Some(
+            "headers of its own for every request, such as Authorization: 10 at most, all of them anew; none of those that \
+             frame a request, and none of the signature's. Values are visible ASCII and never shown again",
+        ))
+        .additional_properties(Some(Schema::from(value)))
+        .into()
+}
+
+/// An event that an endpoint can ask for.
+struct Asked(EventKind);
+
+impl std::str::FromStr for Asked {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Asked, ()> {
+        text.parse().ok().filter(|kind: &EventKind| kind.can_be_asked_for()).map(Asked).ok_or(())
+    }
+}
+
+/// What its owner may say of an endpoint's status.
+struct Wanted(EndpointStatus);
+
+impl std::str::FromStr for Wanted {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Wanted, ()> {
+        match text.parse() {
+            Ok(status @ (EndpointStatus::Active | EndpointStatus::Paused)) => Ok(Wanted(status)),
+            _ => Err(()),
+        }
+    }
+}
+
+/// Reads a new endpoint, or a change of one.
+fn read(hub: &Hub, permit: Owning<'_>, body: &[u8], new: bool) -> Result<Change, Refusal> {
+    let faults = Faults::default();
+    let value = json::parse(body, &faults)?;
+    let read = Fields::open(value, "", &faults).map(|fields| read_change(hub, permit, fields, new, &faults));
+    faults.into_result(read)
+}
+
+fn read_change(hub: &Hub, permit: Owning<'_>, mut fields: Fields<'_>, new: bool, faults: &Faults) -> Change {
+    let url_rule = Text::line(egress::URL_BYTES);
+    let url = if new { fields.require_text("url", url_rule) } else { fields.text("url", url_rule) };
+    let url = url.and_then(|url| {
+        let parsed = egress::parse(&url, &hub.settings.webhooks.rules());
+        parsed.map_err(|forbidden| faults.add("/url", forbidden.reason, forbidden.detail)).ok()
+    });
+    let status = if new { None } else { fields.text("status", Text::line(32)) };
+    let status: Option<Wanted> =
+        status.and_then(|word| json::one_of(&word, "/status", &["ACTIVE", "PAUSED"], faults, Code::E001));
+    let description_rule = Text::line(limits::ENDPOINT_DESCRIPTION_CHARS);
+    let include_content = fields.flag("includeContent");
+    if include_content == Some(true)
+        && let Err(fault) = flow::endpoint::may_include_content(permit)
+    {
+        faults.add(fault.pointer, fault.reason, fault.detail);
+    }
+    let change = Change {
+        url,
+        events: emptied(&mut fields, "events", |fields| read_events(fields, faults)),
+        description: emptied(&mut fields, "description", |fields| fields.text("description", description_rule)),
+        status: status.map(|wanted| wanted.0),
+        ordered: fields.flag("ordered"),
+        include_content,
+        contact_email: emptied(&mut fields, "contactEmail", |fields| {
+            let address = fields.text("contactEmail", Text::line(limits::EMAIL_BYTES))?;
+            let right = is_mailbox(&address);
+            if !right {
+                faults.add("/contactEmail", "recipient_invalid", "is not an e-mail address: name@example.com");
+            }
+            right.then_some(address)
+        }),
+        headers: emptied(&mut fields, "headers", |fields| read_headers(fields, faults)).map(Option::unwrap_or_default),
+    };
+    fields.close();
+    change
+}
+
+/// A field that null empties and that stays when it is left out.
+fn emptied<'f, T>(
+    fields: &mut Fields<'f>,
+    name: &str,
+    read: impl FnOnce(&mut Fields<'f>) -> Option<T>,
+) -> Option<Option<T>> {
+    let is_null = fields.is_null(name);
+    let value = read(fields);
+    (is_null || value.is_some()).then_some(value)
+}
+
+fn read_events(fields: &mut Fields<'_>, faults: &Faults) -> Option<Vec<EventKind>> {
+    let words: Vec<&str> =
+        EVENT_KINDS.into_iter().filter(|kind| kind.can_be_asked_for()).map(EventKind::as_str).collect();
+    let asked: Vec<Asked> = fields.words("events", &words)?;
+    if asked.is_empty() && faults.is_empty() {
+        faults.add("/events", "empty", "must name an event; null stands for all");
+    }
+    let asked: Vec<EventKind> = asked.into_iter().map(|asked| asked.0).collect();
+    // Each once, in our own order.
+    Some(EVENT_KINDS.into_iter().filter(|kind| asked.contains(kind)).collect())
+}
+
+fn read_headers(fields: &mut Fields<'_>, faults: &Faults) -> Option<BTreeMap<String, String>> {
+    let given = match fields.take("headers")? {
+        Value::Object(given) => given,
+        other => {
+            json::mismatch(faults, "/headers", "an object", &other);
+            return None;
+        }
+    };
+    if given.len() > limits::ENDPOINT_HEADERS {
+        let detail = format!("has {} headers; at most {} are sent", given.len(), limits::ENDPOINT_HEADERS);
+        faults.add("/headers", "too_many_items", detail);
+    }
+    let mut read = BTreeMap::new();
+    for (name, value) in given {
+        let pointer = json::at("/headers", &name);
+        let Value::String(value) = value else {
+            json::mismatch(faults, &pointer, "a text", &value);
+            continue;
+        };
+        match endpoint::header(&name, &value) {
+            Ok(name) if read.contains_key(&name) => {
+                faults.add(pointer, "duplicate_key", "is given twice: capitals make no other header");
+            }
+            Ok(name) => drop(read.insert(name, value)),
+            Err((reason, detail)) => faults.add(pointer, reason, detail),
+        }
+    }
+    Some(read)
+}
+
+fn endpoint_id(text: &str) -> Result<Tsid> {
+    text.parse().map_err(|_| Error::NotFound)
+}
+
+/// Make an endpoint
+///
+/// With a secret that is shown this once. A partner may have 20.
+#[utoipa::path(post, path = "/v1/webhooks", operation_id = "createWebhook", tag = "webhooks",
+    security(("bearer" = [])), params(Whose), request_body = NewEndpoint,
+    responses((status = 201, description = "the endpoint; its secret is shown this once", body = EndpointMade,
+        headers(("Location", description = "the endpoint")))))]
+pub async fn create(
+    State(hub): State<Hub>,
+    writer: Writer,
+    mut query: Query,
+    Json(body): Json<{ limits::SMALL_BODY_BYTES }>,
+) -> Answer {
+    let partner = writer.partner(&hub, &mut query).await?;
+    query.close()?;
+    let permit = writer.permit(&partner)?;
+    let change = read(&hub, permit, &body, true)?;
+    let made = flow::endpoint::create(&hub, permit, change).await?;
+    let endpoint = EndpointShape::of(&made, &hub, writer.tells(made.partner_id));
+    let mut response = ok(StatusCode::CREATED, &EndpointMade { code: Success::Success, endpoint, secret: made.secret });
+    if let Ok(location) = HeaderValue::from_str(&format!("/v1/webhooks/{}", made.endpoint_id)) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(response)
+}
+
+/// A page of endpoints, newest first.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointPage {
+    code: Success,
+    items: Vec<EndpointShape>,
+    next_cursor: Option<String>,
+}
+
+/// Endpoints
+///
+/// A page of them, newest first.
+#[utoipa::path(get, path = "/v1/webhooks", operation_id = "listWebhooks", tag = "webhooks",
+    security(("bearer" = [])), params(Whose, Window),
+    responses((status = 200, description = "a page", body = EndpointPage)))]
+pub async fn list(State(hub): State<Hub>, reader: Reader, mut query: Query) -> Answer {
+    let scope = reader.scope(&hub, &mut query).await?;
+    // Endpoints are no messages: they are seen however old.
+    let page = Page::read(&mut query, &hub, "webhooks", scope.whose)?;
+    query.close()?;
+    let below = page.after.map_or(page.below, |after| after.0.min(page.below));
+    let (db, window) = (hub.store.api(), (below, page.from));
+    let mut found = store::endpoint::list(db, &hub.keyring, &scope.owners, window, page.limit + 1).await?;
+    let more = found.len() as i64 > page.limit;
+    found.truncate(usize::try_from(page.limit).unwrap_or(0));
+    let next_cursor = found.last().filter(|_| more).map(|e| cursor(&hub, "webhooks", scope.whose, (e.endpoint_id, 0)));
+    let items = found.iter().map(|e| EndpointShape::of(e, &hub, reader.tells(e.partner_id))).collect();
+    Ok(ok(StatusCode::OK, &EndpointPage { code: Success::Success, items, next_cursor }))
+}
+
+/// One that the caller may see.
+async fn find(hub: &Hub, reader: &Reader, id: &str) -> Result<Endpoint> {
+    let id = endpoint_id(id)?;
+    let owner = reader.owner_of_endpoint(hub, id).await?;
+    let found = store::endpoint::get(hub.store.api(), &hub.keyring, owner.partner_id, owner.shard, id).await?;
+    found.ok_or(Error::NotFound)
+}
+
+/// One endpoint
+///
+/// Without its secret, which is shown nowhere.
+#[utoipa::path(get, path = "/v1/webhooks/{id}", operation_id = "getWebhook", tag = "webhooks",
+    security(("bearer" = [])), params(("id" = String, Path, description = "the endpointId")),
+    responses((status = 200, description = "the endpoint", body = EndpointFound)))]
+pub async fn get(State(hub): State<Hub>, reader: Reader, query: Query, Id(id): Id) -> Answer {
+    query.close()?;
+    let found = find(&hub, &reader, &id).await?;
+    let endpoint = EndpointShape::of(&found, &hub, reader.tells(found.partner_id));
+    Ok(ok(StatusCode::OK, &EndpointFound { code: Success::Success, endpoint }))
+}
+
+/// Change an endpoint
+///
+/// What is left out stays. What is on its way goes where the endpoint is when it is sent.
+#[utoipa::path(patch, path = "/v1/webhooks/{id}", operation_id = "updateWebhook", tag = "webhooks",
+    security(("bearer" = [])), params(("id" = String, Path, description = "the endpointId")),
+    request_body = EndpointChange, responses((status = 200, description = "the endpoint", body = EndpointFound)))]
+pub async fn update(
+    State(hub): State<Hub>,
+    writer: Writer,
+    query: Query,
+    Id(id): Id,
+    Json(body): Json<{ limits::SMALL_BODY_BYTES }>,
+) -> Answer {
+    query.close()?;
+    let id = endpoint_id(&id)?;
+    let partner = writer.owner_of_endpoint(&hub, id).await?;
+    let permit = writer.permit(&partner)?;
+    let change = read(&hub, permit, &body, false)?;
+    let changed = flow::endpoint::update(&hub, permit, id, change).await?;
+    let endpoint = EndpointShape::of(&changed, &hub, writer.tells(changed.partner_id));
+    Ok(ok(StatusCode::OK, &EndpointFound { code: Success::Success, endpoint }))
+}
+
+/// Delete an endpoint
+///
+/// What is on its way to it is canceled.
+#[utoipa::path(delete, path = "/v1/webhooks/{id}", operation_id = "deleteWebhook", tag = "webhooks",
+    security(("bearer" = [])), params(("id" = String, Path, description = "the endpointId")),
+    responses((status = 204, description = "Deleted.")))]
+pub async fn delete(State(hub): State<Hub>, writer: Writer, query: Query, Id(id): Id) -> Answer {
+    query.close()?;
+    let id = endpoint_id(&id)?;
+    let partner = writer.owner_of_endpoint(&hub, id).await?;
+    flow::endpoint::delete(&hub, writer.permit(&partner)?, id).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[expect(dead_code, reason = "only described, never made")]
+pub struct EndpointRotation {
+    /// Seconds the secret before signs too: a day when not given, a week at most; 0: it ends now.
+    #[schema(minimum = 0, maximum = 604_800, default = 86_400)]
+    overlap_seconds: Option<i64>,
+}
+
+fn read_overlap(body: &[u8]) -> Result<TimeDelta, Refusal> {
+    let faults = Faults::default();
+    let value = json::parse(body, &faults)?;
+    let read = Fields::open(value, "", &faults).map(|mut fields| {
+        let seconds = fields.number("overlapSeconds", 0..=OVERLAP_MOST.num_seconds());
+        fields.close();
+        seconds.map_or(OVERLAP, TimeDelta::seconds)
+    });
+    faults.into_result(read)
+}
+
+/// Rotate an endpoint's secret
+///
+/// The new one is shown this once. For the overlap `webhook-signature` has an entry for each of the two, and `X-Signature`
+/// stays the former's, beside `X-Signature-Next`. The body may be left out.
+#[utoipa::path(post, path = "/v1/webhooks/{id}/rotate", operation_id = "rotateWebhook", tag = "webhooks",
+    security(("bearer" = [])), params(("id" = String, Path, description = "the endpointId")),
+    request_body = Option<EndpointRotation>,
+    responses((status = 200, description = "the endpoint; its secret is shown this once", body = EndpointMade)))]
+pub async fn rotate(
+    State(hub): State<Hub>,
+    writer: Writer,
+    query: Query,
+    Id(id): Id,
+    body: Option<Json<{ limits::SMALL_BODY_BYTES }>>,
+) -> Answer {
+    query.close()?;
+    let overlap = body.map_or(Ok(OVERLAP), |Json(body)| read_overlap(&body))?;
+    let id = endpoint_id(&id)?;
+    let partner = writer.owner_of_endpoint(&hub, id).await?;
+    let made = flow::endpoint::rotate(&hub, writer.permit(&partner)?, id, overlap).await?;
+    let endpoint = EndpointShape::of(&made, &hub, writer.tells(made.partner_id));
+    Ok(ok(StatusCode::OK, &EndpointMade { code: Success::Success, endpoint, secret: made.secret }))
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointTested {
+    code: Success,
+    /// For `GET /v1/deliveries/{id}`, which tells what came of it.
+    delivery_id: String,
+}
+
+/// Test an endpoint
+///
+/// Sends it an event `endpoint.test`, whatever it asks for. It must be ACTIVE.
+#[utoipa::path(post, path = "/v1/webhooks/{id}/test", operation_id = "testWebhook", tag = "webhooks",
+    security(("bearer" = [])), params(("id" = String, Path, description = "the endpointId")),
+    responses((status = 202, description = "on its way", body = EndpointTested),
+        (status = 422, description = "the endpoint is not active", body = super::error::ProblemBody,
+            content_type = "application/problem+json")))]
+pub async fn test(State(hub): State<Hub>, writer: Writer, query: Query, Id(id): Id) -> Answer {
+    query.close()?;
+    let id = endpoint_id(&id)?;
+    let partner = writer.owner_of_endpoint(&hub, id).await?;
+    let delivery_id = flow::endpoint::test(&hub, writer.permit(&partner)?, id).await?;
+    Ok(ok(StatusCode::ACCEPTED, &EndpointTested { code: Success::Success, delivery_id }))
+}
+
+/// An event on its way to an endpoint.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointDelivery {
+    delivery_id: String,
+    /// As `webhook-id`; the same however often the event is sent. Null: it was erased.
+    event_id: Option<String>,
+    #[schema(value_type = EventWord)]
+    event: String,
+    /// The messageId it tells of; null: of no message.
+    about: Option<String>,
+    #[schema(value_type = DeliveryStatus)]
+    status: &'static str,
+    /// Why it stands so: one of the `deliveryReasons` of `GET /v1/errors`.
+    reason: Option<String>,
+    /// How often the endpoint was called for it.
+    attempts: i64,
+    last_attempt: Option<EndpointCall>,
+    /// When it is called (again); null when it is not, or as soon as it can be.
+    next_attempt_at: Option<Time>,
+    /// It waits until the endpoint is resumed.
+    parked: bool,
+    created_at: Time,
+    settled_at: Option<Time>,
+}
+
+/// A call to an endpoint, and what it answered.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointCall {
+    /// Its number.
+    attempt: i16,
+    at: Time,
+    ended_at: Option<Time>,
+    /// The status of its answer; null: there was no answer.
+    http_status: Option<u16>,
+    /// Why it failed, in a word: `http_503`, or what came instead of an answer.
+    code: Option<String>,
+    /// One of the `deliveryReasons` of `GET /v1/errors`.
+    reason: Option<String>,
+    /// The beginning of what it said.
+    detail: Option<String>,
+}
+
+impl EndpointCall {
+    fn of(call: &Call) -> EndpointCall {
+        // As the provider writes it down: `http_503` when it refused, `HTTP 204` when it took it.
+        let refused = call.code.as_deref().and_then(|code| code.strip_prefix("http_"));
+        let took = call.provider_ref.as_deref().and_then(|text| text.strip_prefix("HTTP "));
+        EndpointCall {
+            attempt: call.attempt,
+            at: Time(call.called_at),
+            ended_at: call.ended_at.map(Time),
+            http_status: refused.or(took).and_then(|status| status.parse().ok()),
+            code: call.code.clone(),
+            reason: call.reason.clone(),
+            detail: call.detail.clone(),
+        }
+    }
+}
+
+impl EndpointDelivery {
+    fn of(row: &Webhook) -> EndpointDelivery {
+        let parked = row.status == Status::Scheduled && row.ready_at == PARKED;
+        let next = (row.status == Status::Scheduled && !parked).then_some(Time(row.ready_at));
+        EndpointDelivery {
+            delivery_id: format!("{}-{}", row.message_id, row.no),
+            event_id: row.telling.event_id.clone(),
+            event: row.telling.event.clone(),
+            about: row.telling.about.map(|id| id.to_string()),
+            status: row.status.as_str(),
+            reason: row.reason.clone(),
+            attempts: row.calls,
+            last_attempt: row.last.as_ref().map(EndpointCall::of),
+            next_attempt_at: next,
+            parked,
+            created_at: Time(row.created_at),
+            settled_at: row.settled_at.map(Time),
+        }
+    }
+}
+
+/// A page of what an endpoint got, newest first.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointDeliveryPage {
+    code: Success,
+    items: Vec<EndpointDelivery>,
+    next_cursor: Option<String>,
+}
+
+/// What an endpoint got
+///
+/// Each event with its last call, newest first; `status=FAILED` are the dead letters.
+#[utoipa::path(get, path = "/v1/webhooks/{id}/deliveries", operation_id = "listWebhookDeliveries", tag = "webhooks",
+    security(("bearer" = [])), params(("id" = String, Path, description = "the endpointId"),
+        ("status" = inline(Option<DeliveryStatus>), Query, description = "those that stand so"),
+        ("event" = inline(Option<EventWord>), Query, description = "those of this event"),
+        Window),
+    responses((status = 200, description = "a page", body = EndpointDeliveryPage)))]
+pub async fn deliveries(State(hub): State<Hub>, reader: Reader, mut query: Query, Id(id): Id) -> Answer {
+    let endpoint = find(&hub, &reader, &id).await?;
+    let page = Page::read(&mut query, &hub, "webhook-deliveries", endpoint.endpoint_id)?;
+    let words = EVENT_KINDS.map(EventKind::as_str).join(", ");
+    let event: Option<EventKind> = query.parse("event", &format!("one of {words}"), |text| text.parse().ok())?;
+    let statuses = format!("one of {}", STATUSES.map(Status::as_str).join(", "));
+    let status = query.parse("status", &statuses, |text| text.parse().ok())?;
+    query.close()?;
+    let filter = WebhookFilter { status, event: event.map(EventKind::as_str) };
+    let below = page.after.map_or(page.below, |after| after.0.min(page.below));
+    let (db, window) = (hub.store.api(), (below, page.from));
+    let mut rows = store::delivery::of_endpoint(db, &hub.keyring, &endpoint, &filter, window, page.limit + 1).await?;
+    let more = rows.len() as i64 > page.limit;
+    rows.truncate(usize::try_from(page.limit).unwrap_or(0));
+    let next = |row: &Webhook| cursor(&hub, "webhook-deliveries", endpoint.endpoint_id, (row.message_id, row.no));
+    let next_cursor = rows.last().filter(|_| more).map(next);
+    let items = rows.iter().map(EndpointDelivery::of).collect();
+    Ok(ok(StatusCode::OK, &EndpointDeliveryPage { code: Success::Success, items, next_cursor }))
+}
+
+/// How an endpoint does.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointHealth {
+    code: Success,
+    endpoint_id: String,
+    #[schema(value_type = EndpointWord)]
+    status: &'static str,
+    disabled_reason: Option<String>,
+    failing_since: Option<Time>,
+    last_success_at: Option<Time>,
+    last_failure_at: Option<Time>,
+    /// The figures below are of its newest 1,000 deliveries, back to then at most.
+    since: Time,
+    deliveries: usize,
+    /// Of those it was called for, how many it took; null when it was not called.
+    success_rate: Option<f64>,
+    delivered: usize,
+    /// Called in vain, and called again.
+    failing: usize,
+    /// Called in vain, and not called again: dead letters.
+    dead: usize,
+    /// On their way, those called again included.
+    pending: usize,
+    /// Waiting until it is resumed.
+    parked: usize,
+    /// The newest that failed, five at most.
+    last_failures: Vec<EndpointDelivery>,
+}
+
+/// How an endpoint does
+///
+/// Of the last day: how much it took, what waits, and what failed last.
+#[utoipa::path(get, path = "/v1/webhooks/{id}/health", operation_id = "getWebhookHealth", tag = "webhooks",
+    security(("bearer" = [])), params(("id" = String, Path, description = "the endpointId")),
+    responses((status = 200, description = "how it does", body = EndpointHealth)))]
+pub async fn health(State(hub): State<Hub>, reader: Reader, query: Query, Id(id): Id) -> Answer {
+    query.close()?;
+    let endpoint = find(&hub, &reader, &id).await?;
+    let health: Health = flow::endpoint::health(&hub, &endpoint).await?;
+    let body = EndpointHealth {
+        code: Success::Success,
+        endpoint_id: endpoint.endpoint_id.to_string(),
+        status: endpoint.status.as_str(),
+        disabled_reason: endpoint.disabled_reason,
+        failing_since: endpoint.failing_since.map(Time),
+        last_success_at: endpoint.last_success_at.map(Time),
+        last_failure_at: endpoint.last_failure_at.map(Time),
+        since: Time(health.since),
+        deliveries: health.deliveries,
+        success_rate: health.success_rate(),
+        delivered: health.delivered,
+        failing: health.failing,
+        dead: health.dead,
+        pending: health.pending,
+        parked: health.parked,
+        last_failures: health.failures.iter().map(EndpointDelivery::of).collect(),
+    };
+    Ok(ok(StatusCode::OK, &body))
+}

@@ -1,0 +1,316 @@
+//! Endpoints: made, changed, rotated, tested, deleted, by their partner or an admin for it; each deed with its line in the
+//! audit log, in the same transaction. And what is parked for one that was resumed is let go.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::{Value, json};
+
+use super::partner::note;
+use super::publish::{self, Notice};
+use crate::crypt;
+use crate::error::{Code, Error, Fault, Refusal, Result};
+use crate::hub::Hub;
+use crate::id::Tsid;
+use crate::limits;
+use crate::model::delivery::{Key, OutcomeKind, PARKED, Status};
+use crate::model::egress::EndpointUrl;
+use crate::model::endpoint::{Endpoint, EndpointStatus};
+use crate::model::event::{EventKind, Told};
+use crate::model::lane::Priority;
+use crate::model::role::Owning;
+use crate::model::signature;
+use crate::store::audit::Deed;
+use crate::store::delivery::{Webhook, WebhookFilter};
+use crate::store::{self, delivery, endpoint};
+
+/// How long the secret before stays good after a rotation, unless said otherwise …
+pub const OVERLAP: TimeDelta = TimeDelta::hours(24);
+/// … and at most.
+pub const OVERLAP_MOST: TimeDelta = TimeDelta::days(7);
+/// What its health is told from.
+const HEALTH_WINDOW: TimeDelta = TimeDelta::hours(24);
+
+/// What to change of an endpoint, or to say of a new one. Within an option: none empties it.
+#[derive(Clone, Default)]
+pub struct Change {
+    /// Needed for a new one.
+    pub url: Option<EndpointUrl>,
+    pub description: Option<Option<String>>,
+    /// None: all, those to come included.
+    pub events: Option<Option<Vec<EventKind>>>,
+    /// ACTIVE or PAUSED; not of a new one.
+    pub status: Option<EndpointStatus>,
+    pub ordered: Option<bool>,
+    pub include_content: Option<bool>,
+    pub contact_email: Option<Option<String>>,
+    /// All of them: those not named go.
+    pub headers: Option<BTreeMap<String, String>>,
+}
+
+impl Change {
+    fn apply(self, e: &mut Endpoint) {
+        fn set<T>(place: &mut T, value: Option<T>) {
+            if let Some(value) = value {
+                *place = value;
+            }
+        }
+        set(&mut e.url, self.url.map(|url| url.as_str().to_owned()));
+        set(&mut e.description, self.description);
+        let words = |kinds: Vec<EventKind>| kinds.into_iter().map(|kind| kind.as_str().to_owned()).collect();
+        set(&mut e.events, self.events.map(|events| events.map(words)));
+        set(&mut e.status, self.status);
+        set(&mut e.ordered, self.ordered);
+        set(&mut e.include_content, self.include_content);
+        set(&mut e.contact_email, self.contact_email);
+        set(&mut e.headers, self.headers);
+    }
+}
+
+/// A new endpoint, with its secret.
+pub async fn create(hub: &Hub, permit: Owning<'_>, change: Change) -> Result<Endpoint> {
+    let (partner, now) = (permit.partner(), hub.clock.now());
+    let mut made = Endpoint {
+        shard: partner.shard,
+        partner_id: partner.partner_id,
+        endpoint_id: hub.next_id(),
+        url: String::new(),
+        description: None,
+        events: None,
+        status: EndpointStatus::Active,
+        disabled_reason: None,
+        ordered: false,
+        include_content: false,
+        contact_email: None,
+        headers: BTreeMap::new(),
+        secret: signature::secret(&crypt::random()),
+        former: None,
+        failing_since: None,
+        last_success_at: None,
+        last_failure_at: None,
+        resumed_at: None,
+        created_at: now,
+        updated_at: now,
+    };
+    change.apply(&mut made);
+    let mut tx = hub.store.begin().await?;
+    // Held still, so that two at once do not both become the last that there is room for.
+    store::partner::lock(&mut tx, partner.partner_id).await?.ok_or_else(super::partner::unknown)?;
+    if endpoint::count(&mut *tx, made.partner_id, made.shard).await? >= limits::ENDPOINTS {
+        let detail = format!("there are {} endpoints, as many as a partner may have", limits::ENDPOINTS);
+        return Err(Refusal::new(422, "endpoint_limit", detail).into());
+    }
+    endpoint::insert(&mut *tx, &hub.keyring, &made).await?;
+    let deed = Deed { after: Some(told(&made)), ..about(&made, "endpoint.create") };
+    note(hub, &mut tx, permit.actor(), &deed).await?;
+    tx.commit().await?;
+    Ok(made)
+}
+
+/// Changes an endpoint; returns it as it is now. One that becomes ACTIVE gets what was parked for it.
+pub async fn update(hub: &Hub, permit: Owning<'_>, id: Tsid, change: Change) -> Result<Endpoint> {
+    change_with(hub, permit, id, "endpoint.update", |e| {
+        let before = e.status;
+        change.apply(e);
+        if e.status != before {
+            e.disabled_reason = None;
+        }
+        if e.status == EndpointStatus::Active && before != EndpointStatus::Active {
+            e.failing_since = None;
+            e.resumed_at = Some(hub.clock.now());
+        }
+    })
+    .await
+}
+
+/// What is on its way to it is canceled when its turn comes, what is parked included.
+pub async fn delete(hub: &Hub, permit: Owning<'_>, id: Tsid) -> Result<()> {
+    let deleted = change_with(hub, permit, id, "endpoint.delete", |e| {
+        e.status = EndpointStatus::Deleted;
+        e.resumed_at = Some(hub.clock.now());
+        e.headers.clear();
+        e.contact_email = None;
+    });
+    deleted.await.map(drop)
+}
+
+async fn change_with(
+    hub: &Hub,
+    permit: Owning<'_>,
+    id: Tsid,
+    action: &str,
+    change: impl FnOnce(&mut Endpoint),
+) -> Result<Endpoint> {
+    let partner = permit.partner();
+    let mut tx = hub.store.begin().await?;
+    let locked = endpoint::lock(&mut tx, &hub.keyring, partner.partner_id, partner.shard, id).await?;
+    let before = locked.ok_or(Error::NotFound)?;
+    let mut after = before.clone();
+    change(&mut after);
+    if after != before {
+        after.updated_at = hub.clock.now();
+        endpoint::update(&mut *tx, &hub.keyring, &after).await?;
+        let deed = Deed { before: Some(told(&before)), after: Some(told(&after)), ..about(&after, action) };
+        note(hub, &mut tx, permit.actor(), &deed).await?;
+    }
+    tx.commit().await?;
+    if after.resumed_at != before.resumed_at {
+        // A first batch at once; the loop does the rest, and this too if it fails.
+        if let Err(e) = release(hub, after.shard, &after.endpoint_id.to_string()).await {
+            tracing::warn!(error = %e, "what is parked for an endpoint goes within seconds");
+        }
+    }
+    Ok(after)
+}
+
+/// A new secret. The one before signs beside it for the overlap; one before that is gone.
+pub async fn rotate(hub: &Hub, permit: Owning<'_>, id: Tsid, overlap: TimeDelta) -> Result<Endpoint> {
+    let (partner, now) = (permit.partner(), hub.clock.now());
+    let mut tx = hub.store.begin().await?;
+    let locked = endpoint::lock(&mut tx, &hub.keyring, partner.partner_id, partner.shard, id).await?;
+    let before = locked.ok_or(Error::NotFound)?;
+    let former_until = (overlap > TimeDelta::zero()).then(|| now + overlap.min(OVERLAP_MOST));
+    let after = Endpoint {
+        secret: signature::secret(&crypt::random()),
+        former: former_until.map(|until| (before.secret.clone(), until)),
+        updated_at: now,
+        ..before
+    };
+    endpoint::rotate(&mut *tx, &hub.keyring, &after).await?;
+    let told = json!({"formerSecretGoodUntil": former_until.map(|at| at.to_rfc3339())});
+    note(hub, &mut tx, permit.actor(), &Deed { after: Some(told), ..about(&after, "endpoint.rotate") }).await?;
+    tx.commit().await?;
+    Ok(after)
+}
+
+/// Sends an event to it alone, whatever it asks for; returns the delivery's id.
+pub async fn test(hub: &Hub, permit: Owning<'_>, id: Tsid) -> Result<String> {
+    let (partner, now) = (permit.partner(), hub.clock.now());
+    let inactive = || {
+        let detail = "the endpoint is not active, so nothing is sent to it; make it ACTIVE first";
+        Error::from(Refusal::new(422, "endpoint_not_active", detail))
+    };
+    let mut tx = hub.store.begin().await?;
+    let locked = endpoint::lock(&mut tx, &hub.keyring, partner.partner_id, partner.shard, id).await?;
+    let tested = locked.ok_or(Error::NotFound)?;
+    if tested.status != EndpointStatus::Active {
+        return Err(inactive());
+    }
+    let notice = Notice {
+        partner_id: tested.partner_id,
+        shard: tested.shard,
+        about: None,
+        priority: Priority::Normal,
+        overflow: false,
+        told: Told { event: EventKind::EndpointTest.as_str().to_owned(), occurred_at: now, ..Told::default() },
+        only: Some(tested.endpoint_id),
+    };
+    let published = publish::publish(hub, &mut tx, &[notice]).await?;
+    let delivery_id = published.deliveries.first().map(Key::to_string).ok_or_else(inactive)?;
+    note(hub, &mut tx, permit.actor(), &about(&tested, "endpoint.test")).await?;
+    tx.commit().await?;
+    publish::announce(hub, &published);
+    Ok(delivery_id)
+}
+
+fn about(e: &Endpoint, action: &str) -> Deed {
+    let object = Some(e.endpoint_id.to_string());
+    Deed { action: action.into(), object, partner_id: Some(e.partner_id), ..Deed::default() }
+}
+
+/// An endpoint as the audit log keeps it, for good: nothing that could be a credential or name a person.
+fn told(e: &Endpoint) -> Value {
+    json!({
+        "origin": e.origin(),
+        "events": e.events,
+        "status": e.status.as_str(),
+        "ordered": e.ordered,
+        "includeContent": e.include_content,
+        "hasContact": e.contact_email.is_some(),
+        "headers": e.headers.keys().collect::<Vec<_>>(),
+    })
+}
+
+/// Whether content may be asked for: what is granted to the partner.
+pub fn may_include_content(permit: Owning<'_>) -> Result<(), Fault> {
+    if permit.partner().may_receive_content {
+        return Ok(());
+    }
+    let detail =
+        "needs the capability webhook_content, which this partner does not have; who runs this hub can grant it";
+    Err(Fault { pointer: "/includeContent".into(), reason: "not_allowed", detail: detail.into(), code: Code::E001 })
+}
+
+/// Lets one batch of what is parked for an endpoint go; returns how many that were.
+pub async fn release(hub: &Hub, shard: i16, recipient: &str) -> Result<usize> {
+    let (now, batch) = (hub.clock.now(), limits::HOUSEKEEPING_BATCH);
+    let places = delivery::release(hub.store.api(), shard, recipient, now, batch).await?;
+    let released = places.len();
+    hub.wake.ready(places.into_iter().map(|place| (place, now)));
+    Ok(released)
+}
+
+/// Lets go what is parked for endpoints that were resumed, or deleted; says whether there is more. A worker that read an
+/// endpoint while it was paused may park its delivery later: so each is looked at for a while.
+pub async fn release_resumed(hub: &Hub) -> Result<bool> {
+    let mut more = false;
+    for resumed in endpoint::resumed(hub.store.api()).await? {
+        let released = release(hub, resumed.shard, &resumed.recipient).await?;
+        more |= released == usize::try_from(limits::HOUSEKEEPING_BATCH).unwrap_or(usize::MAX);
+        if released == 0 && resumed.resumed_at + limits::RELEASE_FOR < hub.clock.now() {
+            endpoint::released(hub.store.api(), &resumed).await?;
+        }
+    }
+    Ok(more)
+}
+
+/// How an endpoint has done of late, by its newest deliveries.
+pub struct Health {
+    pub since: DateTime<Utc>,
+    /// How many it is told from …
+    pub deliveries: usize,
+    /// … of which it took these; …
+    pub delivered: usize,
+    /// … these failed, for now or for good; …
+    pub failing: usize,
+    pub dead: usize,
+    /// … and these wait, those to be tried again included, …
+    pub pending: usize,
+    /// … or wait until it is resumed.
+    pub parked: usize,
+    /// The newest that failed.
+    pub failures: Vec<Webhook>,
+}
+
+impl Health {
+    /// Of those it was called for, how many it took; none when it was not called.
+    pub fn success_rate(&self) -> Option<f64> {
+        let called = self.delivered + self.failing + self.dead;
+        (called > 0).then(|| self.delivered as f64 / called as f64)
+    }
+
+    fn of(rows: Vec<Webhook>, since: DateTime<Utc>) -> Health {
+        let count = |so: &dyn Fn(&Webhook) -> bool| rows.iter().filter(|row| so(row)).count();
+        let accepted = OutcomeKind::Accepted.as_str();
+        let failed = |row: &Webhook| row.last.as_ref().is_some_and(|call| call.outcome != accepted);
+        let parked = |row: &Webhook| row.status == Status::Scheduled && row.ready_at == PARKED;
+        Health {
+            since,
+            deliveries: rows.len(),
+            delivered: count(&|row| row.status.is_success()),
+            failing: count(&|row| failed(row) && !row.status.is_settled()),
+            dead: count(&|row| failed(row) && row.status.is_settled() && !row.status.is_success()),
+            pending: count(&|row| !row.status.is_settled() && !parked(row)),
+            parked: count(&parked),
+            failures: rows.into_iter().filter(failed).take(limits::HEALTH_FAILURES).collect(),
+        }
+    }
+}
+
+pub async fn health(hub: &Hub, endpoint: &Endpoint) -> Result<Health> {
+    let since = hub.clock.now() - HEALTH_WINDOW;
+    let (window, filter) = ((Tsid(i64::MAX), Tsid::floor(since)), WebhookFilter::default());
+    let (db, rows) = (hub.store.api(), limits::HEALTH_DELIVERIES);
+    let rows = delivery::of_endpoint(db, &hub.keyring, endpoint, &filter, window, rows).await?;
+    Ok(Health::of(rows, since))
+}

@@ -1,0 +1,121 @@
+//! Gates: how many webhooks may be on their way at once, to one endpoint and to one partner's, from this process. An
+//! endpoint that answers fast is called more at once, one that is slow less, so that a tarpit holds few calls and nobody
+//! else waits for it. Who finds a gate full is told when to come back.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use crate::id::Tsid;
+
+/// Calls at once to an endpoint nobody knows yet.
+const AT_FIRST: usize = 16;
+const MOST: usize = 64;
+/// To all endpoints of a partner.
+const MOST_OF_PARTNER: usize = 128;
+/// An answer that takes longer is slow.
+const SLOW: Duration = Duration::from_secs(2);
+/// Nobody is told to stay away for longer: an endpoint may recover meanwhile.
+const LONGEST: Duration = Duration::from_secs(60);
+/// Gates without a call are forgotten when there are more.
+const REMEMBERED: usize = 4_096;
+
+#[derive(Debug, Default)]
+pub struct Gates {
+    by_endpoint: HashMap<Tsid, Gate>,
+    by_partner: HashMap<Tsid, usize>,
+}
+
+#[derive(Debug)]
+struct Gate {
+    calls: usize,
+    most: usize,
+    /// What a call takes, of late.
+    mean: Duration,
+    /// When the next who finds it full may come.
+    next: Option<Instant>,
+}
+
+impl Gates {
+    /// In, or how long to stay away. Who is in leaves by `leave`.
+    pub fn enter(&mut self, endpoint_id: Tsid, partner_id: Tsid, now: Instant) -> Result<(), Duration> {
+        let gate = self.by_endpoint.entry(endpoint_id).or_insert(Gate {
+            calls: 0,
+            most: AT_FIRST,
+            mean: Duration::from_millis(100),
+            next: None,
+        });
+        let of_partner = self.by_partner.entry(partner_id).or_default();
+        if gate.calls < gate.most && *of_partner < MOST_OF_PARTNER {
+            gate.calls += 1;
+            *of_partner += 1;
+            return Ok(());
+        }
+        // Each who is sent away gets the moment when a call is expected to end for it.
+        let earliest = now + gate.mean;
+        let next = gate.next.map_or(earliest, |next| next.max(earliest));
+        let step = gate.mean / u32::try_from(gate.most.max(1)).unwrap_or(1);
+        // Beyond the longest nobody is sent away: who comes then is given the moments after that anew.
+        gate.next = Some((next + step).min(now + LONGEST));
+        Err((next - now).min(LONGEST))
+    }
+
+    /// Out again, after so long. `answered`: the endpoint said something, be it no.
+    pub fn leave(&mut self, endpoint_id: Tsid, partner_id: Tsid, took: Duration, answered: bool) {
+        if let Some(gate) = self.by_endpoint.get_mut(&endpoint_id) {
+            gate.calls = gate.calls.saturating_sub(1);
+            gate.mean = gate.mean.mul_f64(0.8) + took.mul_f64(0.2);
+            gate.most = if took >= SLOW || !answered { (gate.most / 2).max(1) } else { (gate.most + 1).min(MOST) };
+        }
+        if let Some(calls) = self.by_partner.get_mut(&partner_id) {
+            *calls = calls.saturating_sub(1);
+        }
+        if self.by_endpoint.len() > REMEMBERED {
+            self.by_endpoint.retain(|_, gate| gate.calls > 0);
+            self.by_partner.retain(|_, calls| *calls > 0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PARTNER: Tsid = Tsid(1);
+    const ENDPOINT: Tsid = Tsid(2);
+
+    fn fill(gates: &mut Gates, endpoint: Tsid, now: Instant) -> usize {
+        (0..1_000).take_while(|_| gates.enter(endpoint, PARTNER, now).is_ok()).count()
+    }
+
+    #[test]
+    fn a_tarpit_gets_ever_fewer_calls_and_a_fast_endpoint_more() {
+        let (mut gates, now) = (Gates::default(), Instant::now());
+        assert_eq!(fill(&mut gates, ENDPOINT, now), AT_FIRST);
+        (0..AT_FIRST).for_each(|_| gates.leave(ENDPOINT, PARTNER, Duration::from_secs(15), false));
+        assert_eq!(fill(&mut gates, ENDPOINT, now), 1);
+        gates.leave(ENDPOINT, PARTNER, Duration::from_secs(15), false);
+        for _ in 0..200 {
+            gates.enter(ENDPOINT, PARTNER, now).unwrap();
+            gates.leave(ENDPOINT, PARTNER, Duration::from_millis(5), true);
+        }
+        assert_eq!(fill(&mut gates, ENDPOINT, now), MOST);
+    }
+
+    #[test]
+    fn one_partners_endpoints_share_its_limit() {
+        let (mut gates, now) = (Gates::default(), Instant::now());
+        let all: usize = (0..40).map(|n| fill(&mut gates, Tsid(100 + n), now)).sum();
+        assert_eq!(all, MOST_OF_PARTNER);
+        assert!(gates.enter(Tsid(9), Tsid(8), now).is_ok(), "another partner has its own");
+    }
+
+    #[test]
+    fn who_is_sent_away_is_spread_over_the_time_it_takes() {
+        let (mut gates, now) = (Gates::default(), Instant::now());
+        fill(&mut gates, ENDPOINT, now);
+        let waits: Vec<Duration> = (0..10_000).filter_map(|_| gates.enter(ENDPOINT, PARTNER, now).err()).collect();
+        assert!(waits.windows(2).all(|w| w[0] <= w[1]), "in their order");
+        assert!(waits[0] >= Duration::from_millis(100) && waits[99] > waits[0], "{:?}", &waits[..3]);
+        assert!(waits.iter().all(|w| *w <= LONGEST));
+    }
+}
