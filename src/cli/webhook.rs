@@ -256,6 +256,8 @@ pub async fn run(args: WebhookCommand, output: Output) -> Result<u8> {
             let id = args.endpoint.to_string();
             say(&json!({"deleted": id}), &|_| anstream::println!("{id} is deleted"));
         }
+        Deed::Listen(args) => return webhook_listen::run(args, output).await,
+        Deed::Verify(args) => return webhook_verify::run(args, output),
     }
     Ok(0)
 }

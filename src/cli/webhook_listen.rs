@@ -36,7 +36,7 @@ const REMEMBERED: usize = 100_000;
 #[command(after_help = "Examples:\n  notihub webhook listen --secret whsec_…\n  notihub webhook listen --create   \
          registers itself at a running hub, and takes itself off at the end\n  notihub webhook listen --answer \
 500,500,200   two failures, then well for good\n  notihub webhook listen --answer delay:20s,410   too slow once, then gone\n\n\
-A hub calls an address like 127.0.0.1 only when it is told to allow that; `up --demo` is.")]
+A hub calls this machine only when it may: notihub up --webhook-allow-http --webhook-allow-network 127.0.0.0/8")]
 pub struct Listen {
     /// Where to listen; port 0 takes any that is free.
     #[arg(long, default_value = "127.0.0.1:9090", value_name = "ADDRESS")]

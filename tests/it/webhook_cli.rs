@@ -9,6 +9,7 @@ use notihub::model::signature;
 use serde_json::{Value, json};
 
 use crate::processes::{Folder, Notihub, Program};
+use crate::support::fresh_database;
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const FORMER: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD1c0y";
@@ -170,4 +171,44 @@ async fn a_pasted_request_is_judged() {
         .unwrap();
     piped.stdin.take().unwrap().write_all(pasted(now(), &body).as_bytes()).unwrap();
     assert!(piped.wait().unwrap().success());
+}
+
+/// A listener registers itself at a hub, as the partner that is signed in, and takes itself off at the end.
+#[tokio::test]
+async fn a_listener_registers_itself_and_takes_itself_off() {
+    let (folder, url) = (Folder::new(), fresh_database().await);
+    let data = format!("--data-dir={}", folder.data().display());
+    let allow = ["--webhook-allow-http", "--webhook-allow-network=127.0.0.0/8"];
+    let mut up = Notihub::new(&folder, &[&["up", "--listen=127.0.0.1:0", "--accept-loss", &data], &allow[..]].concat())
+        .env("NOTIHUB_DATABASE_URL", url)
+        .start();
+    let hub = format!("--url=http://{}", up.address().await);
+    let list = async || {
+        let listed = Notihub::new(&folder, &["webhook", "list", &hub, &data, "--output=json"]).run().await;
+        listed.expect(0).json()["items"].as_array().unwrap().clone()
+    };
+
+    let (mut listener, url) =
+        listening(&folder, &["--create", "--events=delivery.failed,message.completed", &hub, &data]).await;
+    listener.says(" as endpoint ").await;
+    let listed = list().await;
+    let [endpoint] = listed.as_slice() else { panic!("{listed:?}") };
+    assert_eq!(endpoint["url"], format!("{url}/"));
+    assert_eq!(endpoint["events"], json!(["delivery.failed", "message.completed"]));
+    assert!(
+        listener.stdout().contains(endpoint["endpointId"].as_str().unwrap())
+            && !listener.stdout().contains("not checked")
+    );
+    // It has a secret now: what is not signed with that is not valid.
+    assert_eq!(post(&url, &signature::headers(SECRET, None, "x", now(), b"{}"), "{}").await, 200);
+    let ended = listener.stop().await.expect(0);
+    assert!(ended.stdout.ends_with("1 requests, 1 events, 0 of them again, 1 not valid\n"), "{}", ended.stdout);
+    assert!(!ended.stdout.contains("whsec_") && list().await.is_empty());
+
+    let refused = Notihub::new(&folder, &["webhook", "listen", "--listen=127.0.0.1:0", "--create", &hub, &data])
+        .arg("--endpoint-url=http://169.254.169.254/")
+        .run()
+        .await;
+    assert!(refused.expect(1).stderr.contains("/url"), "says what is wrong where");
+    up.stop().await.expect(0);
 }
