@@ -28,3 +28,4 @@ mod smtp_peer;
 mod sql_intake;
 mod stats;
 mod types;
+mod webhooks;
