@@ -210,8 +210,6 @@ pub async fn run(args: WebhookCommand, output: Output) -> Result<u8> {
         Output::Text => text(told),
     };
     match args.deed {
-        Deed::Listen(args) => return webhook_listen::run(args, output).await,
-        Deed::Verify(args) => return webhook_verify::run(args, output),
         Deed::Create(args) => {
             let mut body = args.change.body();
             body.insert("url".into(), args.endpoint_url.into());

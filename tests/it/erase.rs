@@ -61,6 +61,9 @@ async fn a_person_is_erased_everywhere_and_proven_to_be() {
     let mut similar = email("jakim.min@example.com");
     similar["body"] = json!("Dear jakim.min@example.com, kim.min@example.com.org, xkim.min@example.com");
     let similar = app.post("/v1/messages", similar).await.expect(202).id();
+    let hook = json!({"url": "https://hooks.example.com/x", "events": ["message.refused"], "contactEmail": kim,
+        "description": "ask kim.min@example.com"});
+    app.post("/v1/webhooks", hook).await.expect(201);
     app.work().await;
     let mut later = email(kim);
     later["scheduledAt"] = json!("2027-03-06T00:30:00Z");
@@ -183,6 +186,15 @@ async fn content_can_be_sealed_and_its_key_changed() {
     let list = app.ask(&token, "GET", "/v1/messages", None).await.expect(200).body;
     assert_eq!(list["items"][0]["title"], "CANARY title");
 
+    // Endpoints are sealed as well: their secret, that before it, and their headers.
+    let hook = json!({"url": "https://hooks.example.com/x", "events": ["message.refused"],
+        "headers": {"authorization": "Bearer CANARY"}, "contactEmail": "kim@example.com"});
+    let hook = app.ask(&token, "POST", "/v1/webhooks", Some(hook)).await.expect(201).body;
+    let (hook_id, secret) = (hook["endpointId"].as_str().unwrap(), hook["secret"].as_str().unwrap());
+    let rotated = app.ask(&token, "POST", &format!("/v1/webhooks/{hook_id}/rotate"), None).await.expect(200).body;
+    let all = dump(&app).await;
+    assert!([secret, rotated["secret"].as_str().unwrap(), "CANARY"].iter().all(|secret| !all.contains(secret)));
+
     // Another hub, with a new key before the old one.
     let parts = Parts {
         settings: app.hub.settings.clone(),
@@ -195,8 +207,9 @@ async fn content_can_be_sealed_and_its_key_changed() {
     let new = Hub::start(parts).await.unwrap();
     let actor = Actor::at_the_machine("test".into());
     let resealed = reseal::reseal(&new, actor.administering().unwrap()).await.unwrap();
-    assert_eq!((resealed.signing_keys, resealed.messages), (1, 2));
-    assert_eq!(reseal::reseal(&new, actor.administering().unwrap()).await.unwrap().messages, 0, "once is enough");
+    assert_eq!((resealed.signing_keys, resealed.messages, resealed.endpoints, resealed.unopened), (1, 2, 1, 0));
+    let again = reseal::reseal(&new, actor.administering().unwrap()).await.unwrap();
+    assert_eq!((again.messages, again.endpoints), (0, 0), "once is enough");
     let details: Vec<String> = sqlx::query_scalar("select detail::text from messages order by message_id")
         .fetch_all(&app.db().await)
         .await
@@ -207,6 +220,13 @@ async fn content_can_be_sealed_and_its_key_changed() {
         assert_eq!(detail.title.as_deref(), Some("CANARY title"));
     }
     assert!(store::message::read_detail(&only_new, two.parse().unwrap(), &details[0]).is_err(), "bound to its message");
+    let hook_id = hook_id.parse().unwrap();
+    let endpoint = store::endpoint::load(app.hub.store.api(), &only_new, &[hook_id]).await.unwrap().remove(0);
+    assert_eq!(Some(endpoint.secret.as_str()), rotated["secret"].as_str());
+    assert_eq!(endpoint.former.map(|former| former.0).as_deref(), Some(secret));
+    assert_eq!(endpoint.headers["authorization"], "Bearer CANARY");
+    let only_old = Keyring::new([MASTER_KEY]);
+    assert!(store::endpoint::load(app.hub.store.api(), &only_old, &[hook_id]).await.unwrap().is_empty());
     new.shutdown.stop();
     new.store.close().await;
     app.done().await;

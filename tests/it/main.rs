@@ -33,3 +33,4 @@ mod stats;
 mod types;
 mod webhook_cli;
 mod webhook_samples;
+mod webhooks;
