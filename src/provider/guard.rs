@@ -75,3 +75,13 @@ pub(super) fn own_addresses() -> Vec<IpAddr> {
     };
     interfaces.filter_map(|interface| ip(interface.address?)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_knows_its_addresses() {
+        assert!(own_addresses().iter().any(IpAddr::is_loopback));
+    }
+}

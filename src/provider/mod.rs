@@ -21,7 +21,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 
 use crate::id::Tsid;
-use crate::model::channel::{AddressKind, Channel, Limit, OnUnknown};
+use crate::model::channel::{Channel, Limit, OnUnknown};
 use crate::model::delivery::{Key, Outcome};
 use crate::model::message::Content;
 
@@ -107,10 +107,10 @@ impl Providers {
         channels
     }
 
-    /// Those of them that messages are posted to: over others only what the hub itself writes is sent.
+    /// Those of them that messages are posted to: over WEBHOOK goes only what the hub itself tells.
     pub fn postable(&self) -> Vec<Channel> {
         let mut channels = self.channels();
-        channels.retain(|channel| channel.addressed_by() != AddressKind::Unserved);
+        channels.retain(|channel| *channel != Channel::Webhook);
         channels
     }
 

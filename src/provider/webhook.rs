@@ -235,3 +235,32 @@ fn unreachable(letter: &Letter<'_>, code: &str, detail: &str) -> Outcome {
     let told = "the endpoint could not be reached: check its name, its port and its certificate".to_owned();
     rejected(ErrorClass::Unreachable, "endpoint_unreachable", told, None)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::simulator::testing::{BUDGET, rustls_provider};
+    use super::*;
+
+    #[test]
+    fn clients_are_kept_for_those_who_use_them() {
+        rustls_provider();
+        let rules = EgressRules::default();
+        let webhook = Webhook::new(WebhookSettings { rules, call_budget: BUDGET, ca_file: None }).unwrap();
+        let busy = webhook.client(Tsid(0)).unwrap();
+        for partner in 1..1500 {
+            webhook.client(Tsid(partner)).unwrap();
+            assert!(Arc::ptr_eq(&busy, &webhook.client(Tsid(0)).unwrap()), "used all the time");
+        }
+        let clients = webhook.clients.lock().unwrap();
+        assert_eq!(clients.kept.len(), limits::WEBHOOK_CLIENTS);
+        assert!(!clients.kept.contains_key(&Tsid(1)) && clients.kept.contains_key(&Tsid(1499)));
+    }
+
+    #[test]
+    fn of_an_answer_the_beginning_is_kept_as_plain_text() {
+        assert_eq!(excerpt(b" no\x00\x1b[2J\r\nway\xff "), "no[2J\nway\u{fffd}");
+        assert_eq!(excerpt("é".repeat(1000).as_bytes()).len(), limits::WEBHOOK_ANSWER_BYTES);
+        // What is not UTF-8 grows: each byte becomes three.
+        assert!(excerpt(&[0xff; 5000]).len() <= limits::WEBHOOK_ANSWER_BYTES);
+    }
+}
