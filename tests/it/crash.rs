@@ -32,7 +32,7 @@ const TIMING: [&str; 6] = [
     "--shutdown-grace-ms=12000",
 ];
 
-fn timed<'a>(args: &[&'a str]) -> Vec<&'a str> {
+pub fn timed<'a>(args: &[&'a str]) -> Vec<&'a str> {
     args.iter().copied().chain(TIMING).collect()
 }
 
