@@ -14,6 +14,7 @@ use crate::model::partner::Partner;
 pub struct Fill {
     pub first: Tsid,
     pub count: i64,
+    pub kind: &'static str,
     pub lane: Lane,
     pub status: Status,
     pub created_at: DateTime<Utc>,
@@ -32,10 +33,11 @@ pub async fn fill(conn: &mut Conn, partner: &Partner, fill: &Fill, detail: &str)
         fill.created_at,
         fill.ready_at,
         detail,
+        fill.kind,
     )
     .execute(&mut *conn)
     .await?;
-    if fill.status == Status::Sent {
+    if matches!(fill.status, Status::Sent | Status::Failed) {
         sqlx::query_file!(
             "sql/bench/fill_history.sql",
             partner.shard,
@@ -44,6 +46,7 @@ pub async fn fill(conn: &mut Conn, partner: &Partner, fill: &Fill, detail: &str)
             fill.ready_at,
             partner.partner_id.0,
             fill.lane.0,
+            fill.status.as_str(),
         )
         .execute(&mut *conn)
         .await?;
@@ -61,6 +64,17 @@ pub async fn dead_rows(db: impl Db<'_>) -> Result<i64> {
 
 pub async fn count(db: impl Db<'_>, status: Status) -> Result<i64> {
     Ok(sqlx::query_file_scalar!("sql/bench/open.sql", status.as_str()).fetch_one(db).await?)
+}
+
+/// Marks of ended deliveries that nobody has looked at yet.
+pub async fn marks(db: impl Db<'_>) -> Result<i64> {
+    Ok(sqlx::query_file_scalar!("sql/bench/marks.sql").fetch_one(db).await?)
+}
+
+/// Ends every pause between attempts.
+pub async fn hurry(db: impl Db<'_>, now: DateTime<Utc>) -> Result<()> {
+    sqlx::query_file!("sql/bench/hurry.sql", now).execute(db).await?;
+    Ok(())
 }
 
 /// Which part of all deliveries was put in an overflow lane, 0 to 1.

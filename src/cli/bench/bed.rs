@@ -73,7 +73,7 @@ impl Ground {
     }
 }
 
-/// The type of a flood's messages, whose own wait does not count.
+/// The type of messages whose own wait does not count: a flood's, and those that waited for long before.
 pub const FLOOD: &str = "FLOOD";
 
 /// A provider that takes everything at once and remembers how long it waited.
@@ -150,7 +150,7 @@ impl Bed {
         store.migrate().await?;
         store.close().await;
         let (hub, Watched { calls, waits, called }) = noop_hub(settings, &database_url, further).await?;
-        let (partner, credentials) = posting_partner(&hub).await?;
+        let (partner, credentials) = posting_partner(&hub, "bench").await?;
         let token = sign_in(&hub, &credentials).await?;
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
             .await
@@ -212,7 +212,7 @@ impl Bed {
     }
 }
 
-async fn sign_in(hub: &Hub, Credentials { client_id, client_secret }: &Credentials) -> Result<String> {
+pub async fn sign_in(hub: &Hub, Credentials { client_id, client_secret }: &Credentials) -> Result<String> {
     let nobody = Actor::at_the_machine("bench".into());
     Ok(flow::sign_in::sign_in(hub, client_id, client_secret, &nobody).await?.access)
 }
@@ -225,9 +225,9 @@ pub async fn partner(hub: &Hub, change: Change) -> Result<(Partner, String)> {
 }
 
 /// A partner that may post more than anybody can.
-pub async fn posting_partner(hub: &Hub) -> Result<(Partner, Credentials)> {
+pub async fn posting_partner(hub: &Hub, name: &str) -> Result<(Partner, Credentials)> {
     let admin = Actor::at_the_machine("bench".into());
-    let change = Change { name: Some("bench".into()), rate_limit_tps: Some(1_000_000_000), ..Change::default() };
+    let change = Change { name: Some(name.to_owned()), rate_limit_tps: Some(1_000_000_000), ..Change::default() };
     flow::partner::create(hub, admin.administering()?, change).await
 }
 

@@ -16,7 +16,8 @@ use tokio::process::{Child, Command};
 use super::super::{Output, client, print, process};
 use super::Sizes;
 use super::bed::{self, Ground};
-use super::judge::{Allowed, Doubt, Ending, Found, Promises, judge};
+use super::endpoint::{Endpoint, Manner};
+use super::judge::{Allowed, Doubt, Ending, Found, Heard, Promises, judge, judge_events};
 use super::report::{Figure, Goal, table, tell};
 use crate::clock::Clock;
 use crate::config::{Database, Settings};
@@ -61,12 +62,14 @@ enum Act {
     Storm,
     /// For three seconds nobody may write deliveries; clients come all at once meanwhile.
     Lock,
+    /// The partner's endpoint says 500 to every other event at first, and workers are killed at random.
+    Flap,
 }
 
 const NO_DUPLICATES: Allowed = Allowed { duplicates: false, undetermined: Doubt::OfNothing };
 const DUPLICATES: Allowed = Allowed { duplicates: true, undetermined: Doubt::OfNothing };
 
-const FAULTS: [Fault; 8] = [
+const FAULTS: [Fault; 9] = [
     Fault {
         name: "worker-killed",
         flags: &[],
@@ -133,6 +136,15 @@ const FAULTS: [Fault; 8] = [
         control_act: None,
         allowed: NO_DUPLICATES,
     },
+    Fault {
+        name: "webhook",
+        flags: &LOOPBACK,
+        // Nobody takes back what a dead worker held.
+        control_flags: &[("--reap-every-ms", "3600000")],
+        act: Act::Flap,
+        control_act: Some(Act::Flap),
+        allowed: DUPLICATES,
+    },
 ];
 
 pub const NAMES: [&str; FAULTS.len()] = {
@@ -158,10 +170,15 @@ const FLAGS: [(&str, &str); 9] = [
     ("--log", "error"),
 ];
 
-/// Clients, each posting batches of so many, so many a second in all.
+/// An endpoint on this machine may be told.
+const LOOPBACK: [(&str, &str); 2] = [("--webhook-allow-http", "true"), ("--webhook-allow-network", "127.0.0.0/8")];
+
+/// Clients, each posting batches of so many, so many a second in all …
 const CLIENTS: u32 = 8;
 const BATCH: usize = 10;
 const RATE: u32 = 1_500;
+/// … or, where each message is three webhooks besides: some ten thousand in 15 s.
+const RATE_HEARD: u32 = 700;
 /// Longest wait for endings once the faults have stopped: a lease, and every retry's pause.
 const PATIENCE: Duration = Duration::from_secs(90);
 /// A control that is stuck stays stuck.
@@ -216,6 +233,14 @@ pub async fn run(
         add("processes that ended badly", outcome.ended_badly as f64, "", none);
         add("longest time without an acceptance", outcome.silence_of_intake.as_secs_f64(), "s", None);
         add("longest time without a delivery", outcome.silence_of_delivery.as_secs_f64(), "s", None);
+        if let Some(heard) = &outcome.heard {
+            add("events", heard.events as f64, "", None);
+            add("events never heard", heard.unheard as f64, "", none);
+            add("events heard that never happened", heard.strange as f64, "", none);
+            add("events that were another when they came again", heard.changed as f64, "", none);
+            add("copies of events", heard.duplicates as f64, "", None);
+            add("of them refused at first", outcome.refused as f64, "", None);
+        }
         add("all ended after the load", outcome.ended_after.as_secs_f64(), "s", None);
         add("fsck findings", outcome.findings as f64, "rows", none);
         for objection in objections {
@@ -252,6 +277,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// What a round came to.
 struct Outcome {
     found: Found,
+    /// Where somebody was told.
+    heard: Option<Heard>,
+    /// Events that the endpoint refused when they came for the first time.
+    refused: u64,
     ended_badly: u64,
     findings: usize,
     silence_of_intake: Duration,
@@ -262,6 +291,7 @@ struct Outcome {
 impl Outcome {
     fn objections(&self, allowed: Allowed) -> Vec<String> {
         let mut objections = self.found.objections(allowed);
+        objections.extend(self.heard.iter().flat_map(Heard::objections));
         if self.ended_badly > 0 {
             objections.push(format!("{} processes ended badly", self.ended_badly));
         }
@@ -285,6 +315,8 @@ struct Town {
     database_url: String,
     store: Store,
     slack: SlackSimulator,
+    /// Where the partner wants to hear of it.
+    endpoint: Option<Endpoint>,
     port: u16,
     credentials: Credentials,
     flags: Vec<String>,
@@ -338,12 +370,24 @@ impl<'a> Round<'a> {
         let promises = std::mem::take(&mut *lock(&load.promises));
         say(self.fault.name, &format!("clients were answered {:?}", promises.answers));
         let found = judge(&promises, &endings, &received);
+        let arrived = town.endpoint.as_ref().map(Endpoint::arrived);
+        let heard = arrived.map(|arrived| judge_events(&promises, &arrived));
+        let refused = town.endpoint.as_ref().map_or(0, Endpoint::refused);
         let silence_of_intake = load.longest_silence(until);
         here.stop();
         town.store.close().await;
         bench::drop_database(ground.url(), &name).await?;
         let (ended_badly, findings) = (town.ended_badly, findings.len());
-        Ok(Outcome { found, ended_badly, findings, silence_of_intake, silence_of_delivery, ended_after })
+        Ok(Outcome {
+            found,
+            heard,
+            refused,
+            ended_badly,
+            findings,
+            silence_of_intake,
+            silence_of_delivery,
+            ended_after,
+        })
     }
 
     async fn found(&self, ground: &Ground, name: &str, here: &Shutdown) -> Result<Town> {
@@ -356,7 +400,7 @@ impl<'a> Round<'a> {
         store.migrate().await?;
         let database = Database { database_url: Some(database_url.clone()), ..self.settings.database.clone() };
         let desk = process::open_desk(&database).await?.0;
-        let (_, credentials) = bed::posting_partner(&desk).await?;
+        let (_, credentials) = bed::posting_partner(&desk, "bench").await?;
         process::stop(&desk).await;
         let slack = SlackSimulator::start(0, here).await?;
         let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.and_then(|listener| listener.local_addr());
@@ -370,12 +414,18 @@ impl<'a> Round<'a> {
             .map(|(name, value)| if value == "true" { name.to_owned() } else { format!("{name}={value}") })
             .collect();
         let serve = start(&database_url, &slack, &flags, &["serve", &format!("--listen=127.0.0.1:{port}")])?;
+        let (endpoint, workers, ended_badly) = (None, Vec::new(), 0);
         let mut town =
-            Town { database_url, store, slack, port, credentials, flags, serve, workers: Vec::new(), ended_badly: 0 };
+            Town { database_url, store, slack, endpoint, port, credentials, flags, serve, workers, ended_badly };
+        town.answers().await?;
+        if self.act() == Act::Flap {
+            let endpoint = Endpoint::start(Manner::Flapping, Clock::system(), here).await?;
+            endpoint.register(&format!("127.0.0.1:{port}"), &town.credentials, None).await?;
+            town.endpoint = Some(endpoint);
+        }
         for _ in 0..2 {
             town.workers.push(town.worker()?);
         }
-        town.answers().await?;
         Ok(town)
     }
 
@@ -398,6 +448,16 @@ impl<'a> Round<'a> {
                     let code = status.ok().and_then(|status| status.ok()?.code());
                     town.ended_badly += u64::from(signal == Signal::SIGTERM && code != Some(0));
                     tokio::time::sleep(Duration::from_millis(2_000)).await;
+                }
+            }
+            Act::Flap => {
+                while soon(1_500) {
+                    tokio::time::sleep(Duration::from_millis(rand::random_range(500..1_500))).await;
+                    let mut ending = town.workers.swap_remove(rand::random_range(0..town.workers.len()));
+                    town.workers.push(town.worker()?);
+                    lives(&mut ending)?;
+                    send(&ending, Signal::SIGKILL);
+                    let _killed = ending.wait().await;
                 }
             }
             Act::KillApi | Act::KillApiForgetful => {
@@ -454,6 +514,11 @@ impl<'a> Round<'a> {
                 crate::model::delivery::Status::Processing,
             ];
             let mut left = 0;
+            if self.act() == Act::Flap {
+                // What fails twice would wait for five minutes.
+                let _next_time = bench::hurry(town.store.api(), Clock::system().now()).await;
+                left += bench::marks(town.store.api()).await.unwrap_or(1);
+            }
             for status in open {
                 left += bench::count(town.store.api(), status).await.unwrap_or(1);
             }
@@ -561,7 +626,8 @@ impl Load {
     }
 
     async fn client(self: Arc<Load>, n: u32) {
-        let period = Duration::from_secs_f64(f64::from(CLIENTS) * BATCH as f64 / f64::from(RATE));
+        let rate = if self.act == Act::Flap { RATE_HEARD } else { RATE };
+        let period = Duration::from_secs_f64(f64::from(CLIENTS) * BATCH as f64 / f64::from(rate));
         tokio::time::sleep(period.mul_f64(f64::from(n) / f64::from(CLIENTS))).await;
         let mut tick = tokio::time::interval(period);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -134,9 +134,76 @@ impl Found {
     }
 }
 
+/// One event, as often as it came to an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrived {
+    pub copies: u64,
+    /// All copies were the same bytes.
+    pub same: bool,
+    /// One of them was answered 2xx.
+    pub taken: bool,
+}
+
+/// What an endpoint heard, against what there was to hear.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    pub events: u64,
+    /// Never came, or never were taken. Ids are numbered without gaps, so a gap is one of these.
+    pub unheard: u64,
+    /// Came, and never happened.
+    pub strange: u64,
+    /// Copies of one id that were not the same.
+    pub changed: u64,
+    pub duplicates: u64,
+}
+
+/// Each accepted message has one delivery, which is sent: three events. `arrived`: by id.
+pub fn judge_events(promises: &Promises, arrived: &HashMap<String, Arrived>) -> Heard {
+    let ids = promises.accepted.values().flat_map(|id| ["0-1", "1-1", "0-2"].map(|event| format!("{id}-{event}")));
+    let happened: HashSet<String> = ids.collect();
+    let count = |so: &dyn Fn(&String, &Arrived) -> bool| arrived.iter().filter(|(id, a)| so(id, a)).count() as u64;
+    Heard {
+        events: happened.len() as u64,
+        unheard: happened.iter().filter(|id| !arrived.get(*id).is_some_and(|a| a.taken)).count() as u64,
+        strange: count(&|id, _| !happened.contains(id)),
+        changed: count(&|_, a| !a.same),
+        duplicates: arrived.values().map(|a| a.copies - 1).sum(),
+    }
+}
+
+impl Heard {
+    /// What is wrong, in words; empty when all is as promised.
+    pub fn objections(&self) -> Vec<String> {
+        let wrong = [
+            (self.unheard, "events never heard"),
+            (self.strange, "events heard that never happened"),
+            (self.changed, "events that were another when they came again"),
+        ];
+        wrong.into_iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// S0-46: every event at least once, by id exactly those that happened, duplicates the same.
+    #[test]
+    fn what_was_not_heard_as_it_happened_has_an_objection() {
+        let heard = |events: &[(&str, Arrived)]| {
+            let arrived = events.iter().map(|(event, a)| (format!("{}-{event}", Tsid(1)), *a)).collect();
+            judge_events(&promised(&["a"]), &arrived).objections().join(", ")
+        };
+        let once = Arrived { copies: 1, same: true, taken: true };
+        let all = [("0-1", once), ("1-1", once), ("0-2", once)];
+        assert_eq!(heard(&all), "");
+        assert_eq!(heard(&[("0-1", Arrived { copies: 3, ..once }), all[1], all[2]]), "");
+        assert_eq!(heard(&all[..2]), "1 events never heard");
+        assert_eq!(heard(&[("0-1", Arrived { taken: false, ..once }), all[1], all[2]]), "1 events never heard");
+        assert_eq!(heard(&[all[0], all[1], all[2], ("1-2", once)]), "1 events heard that never happened");
+        let changed = Arrived { copies: 2, same: false, taken: true };
+        assert_eq!(heard(&[all[0], ("1-1", changed), all[2]]), "1 events that were another when they came again");
+    }
 
     /// A client that gave up was not served.
     #[test]

@@ -2,12 +2,14 @@
 
 mod bed;
 mod drainer;
+mod endpoint;
 mod faults;
 mod floor;
 pub mod judge;
 mod load;
 mod report;
 mod scenario;
+mod webhook;
 
 use clap::{Args, Subcommand};
 
@@ -44,13 +46,16 @@ pub struct Sizes {
     /// Deliveries drained.
     #[arg(long, global = true, default_value_t = 200_000, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
     deliveries: i64,
-    /// Settled deliveries lying in the tables in `history`, waiting in `delayed`, pending in `backlog`: each its own
-    /// default when not given (1M, 1M, 2M).
+    /// Settled deliveries lying in the tables in `history`, waiting in `delayed`, pending in `backlog`, dead in `redrive`:
+    /// each its own default when not given (1M, 1M, 2M, 100k).
     #[arg(long, global = true, value_name = "N")]
     rows: Option<i64>,
     /// Messages of the flood.
     #[arg(long, global = true, default_value_t = 500_000, value_name = "N")]
     flood: u64,
+    /// Messages in `webhook`, each with three events.
+    #[arg(long, global = true, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u64).range(200..))]
+    webhook_messages: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
@@ -77,10 +82,16 @@ enum Scenario {
     Flood,
     /// A partner with the default limit, offered three times as much by two API processes: what passes.
     Limit,
+    /// Messages of a partner whose endpoint hears all: how fast events arrive, and what being heard costs intake and drain.
+    Webhook,
+    /// One partner's endpoint never answers, with 1,000 events waiting: what another's waits.
+    Tarpit,
+    /// Dead letters are redriven at 2,000 a second: what new messages wait meanwhile.
+    Redrive,
     /// Memory of a process that idles.
     Idle,
-    /// What breaks, breaks under load: killed workers, API and PostgreSQL, cut answers, storms, locks. A judge compares
-    /// what clients were told with the database and with what the provider received, and every fault is run a second
+    /// What breaks, breaks under load: killed workers, API and PostgreSQL, cut answers, storms, locks, an endpoint that flaps. A
+    /// judge compares what clients were told with the database and with what the provider and the endpoint received, and every fault is run a second
     /// time with its defence turned off, where the judge must object. Exit code 1 when it is not so.
     Faults {
         /// Only these; without, all.

@@ -10,6 +10,7 @@ use super::drainer;
 use super::floor;
 use super::load::{self, Load, Told};
 use super::report::{Figure, Goal, number, table, tell};
+use super::webhook;
 use super::{Scenario, Sizes};
 use crate::config::Settings;
 use crate::error::{Error, Result};
@@ -25,17 +26,17 @@ use crate::store::partner;
 use crate::worker::{self, Role};
 
 /// What a scenario has at hand.
-struct Run<'a> {
-    name: &'static str,
-    settings: &'a Settings,
-    sizes: &'a Sizes,
-    ground: &'a Ground,
+pub(super) struct Run<'a> {
+    pub name: &'static str,
+    pub settings: &'a Settings,
+    pub sizes: &'a Sizes,
+    pub ground: &'a Ground,
     output: Output,
     figures: Vec<Figure>,
 }
 
 impl Run<'_> {
-    fn figure(&mut self, name: impl Into<String>, value: f64, unit: &'static str) {
+    pub fn figure(&mut self, name: impl Into<String>, value: f64, unit: &'static str) {
         self.add(Figure::new(self.name, name, value, unit));
     }
 
@@ -44,16 +45,16 @@ impl Run<'_> {
         self.figures.push(figure);
     }
 
-    fn goal(&mut self, name: impl Into<String>, value: f64, unit: &'static str, goal: Goal) {
+    pub fn goal(&mut self, name: impl Into<String>, value: f64, unit: &'static str, goal: Goal) {
         self.add(Figure::new(self.name, name, value, unit).goal(goal));
     }
 
     /// A line of progress, on standard error so that figures stay alone on standard output.
-    fn say(&self, text: &str) {
+    pub fn say(&self, text: &str) {
         anstream::eprintln!("{} {text}", print::paint(print::DIM, self.name));
     }
 
-    async fn clear(&mut self, bed: Bed) -> Result<()> {
+    pub async fn clear(&mut self, bed: Bed) -> Result<()> {
         self.say("fsck");
         let findings = bed.clear().await?;
         self.goal("fsck findings", findings as f64, "rows", Goal::AtMost(0.0));
@@ -69,14 +70,14 @@ impl Run<'_> {
     }
 
     /// A rate and how it went.
-    fn rate(&mut self, name: impl Into<String>, (value, per_second): (f64, Vec<f64>), goal: Option<Goal>) {
+    pub fn rate(&mut self, name: impl Into<String>, (value, per_second): (f64, Vec<f64>), goal: Option<Goal>) {
         let mut figure = Figure::new(self.name, name, value, "/s").over_time(per_second);
         figure.goal = goal;
         self.add(figure);
     }
 
     /// What was spent between two moments, per delivery.
-    fn cost(&mut self, from: &Cost, to: &Cost, deliveries: f64) {
+    pub fn cost(&mut self, from: &Cost, to: &Cost, deliveries: f64) {
         let wall = (to.at - from.at).as_secs_f64();
         self.figure("CPU of the hub", (to.ours_cpu_s - from.ours_cpu_s) / wall * 100.0, "% of one");
         if let (Some(before), Some(after)) = (from.pg_cpu_s, to.pg_cpu_s) {
@@ -139,10 +140,22 @@ pub async fn run(which: &Scenario, settings: &Settings, sizes: &Sizes, ground: &
         limit(&mut run).await?;
         run.told();
     }
+    if is(Scenario::Webhook) {
+        webhook::webhook(&mut run).await?;
+        run.told();
+    }
+    if is(Scenario::Tarpit) {
+        webhook::tarpit(&mut run).await?;
+        run.told();
+    }
+    if is(Scenario::Redrive) {
+        webhook::redrive(&mut run).await?;
+        run.told();
+    }
     Ok(())
 }
 
-fn load_of(bed: &Bed, connections: u32, seconds: u64) -> Load {
+pub(super) fn load_of(bed: &Bed, connections: u32, seconds: u64) -> Load {
     let (address, kind, priority) = (bed.api.clone(), "ORDER_COMPLETED".into(), "NORMAL".into());
     Load { address, connections, seconds, batch: 1, rate: 0, messages: 0, kind, priority, token: bed.token.clone() }
 }
@@ -246,18 +259,19 @@ async fn intake_batch(run: &mut Run<'_>) -> Result<()> {
 }
 
 /// Makes deliveries of this status, a hundred thousand at a time.
-async fn fill(run: &Run<'_>, bed: &Bed, status: Status, count: i64) -> Result<()> {
+pub(super) async fn fill(run: &Run<'_>, bed: &Bed, status: Status, count: i64) -> Result<()> {
     const STEP: i64 = 100_000;
     let mut conn = bed.hub.store.unhurried().await?;
     let detail = serde_json::to_string(&floor::example().detail).map_err(|e| Error::Internal(e.to_string()))?;
     let lane = Lane::new(Channel::Email, Priority::Normal, false);
     let now = bed.hub.clock.now();
     let ready_at = if status == Status::Scheduled { now + chrono::TimeDelta::hours(6) } else { now };
+    let kind = if status == Status::Failed { bed::FLOOD } else { "BENCH" };
     let mut made = 0;
     while made < count {
         let step = STEP.min(count - made);
         // Ids of one fill follow each other; the next fill begins at a later millisecond.
-        let fill = Fill { first: bed.hub.next_id(), count: step, lane, status, created_at: now, ready_at };
+        let fill = Fill { first: bed.hub.next_id(), count: step, kind, lane, status, created_at: now, ready_at };
         bench::fill(&mut conn, &bed.partner, &fill, &detail).await?;
         made += step;
         if made % 1_000_000 == 0 || made == count {
@@ -268,7 +282,7 @@ async fn fill(run: &Run<'_>, bed: &Bed, status: Status, count: i64) -> Result<()
 }
 
 /// Drains what is pending with this process's workers; deliveries a second, over time.
-async fn drained(run: &mut Run<'_>, bed: &Bed, count: i64) -> Result<Rate> {
+pub(super) async fn drained(run: &mut Run<'_>, bed: &Bed, count: i64) -> Result<Rate> {
     let (before, began) = (bed.cost().await?, Instant::now());
     let start = bed.calls();
     worker::start(&bed.hub, Role::Worker);
@@ -298,7 +312,7 @@ async fn drained(run: &mut Run<'_>, bed: &Bed, count: i64) -> Result<Rate> {
 /// Deliveries a second, over all and in each second.
 type Rate = (f64, Vec<f64>);
 
-fn settled(bed: &Bed) -> u64 {
+pub(super) fn settled(bed: &Bed) -> u64 {
     bed.hub.metrics.settled.with_label_values(&["EMAIL", "SENT"]).get()
 }
 

@@ -1,0 +1,193 @@
+//! A partner's endpoint on loopback, as its developer might have written it: it answers at once, never, or no at first. What
+//! arrives is in its books.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use chrono::{DateTime, Utc};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::{Bytes, Incoming};
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use super::super::client::{Client, Target};
+use super::judge::Arrived;
+use crate::clock::Clock;
+use crate::config::Settings;
+use crate::error::{Error, Result};
+use crate::flow::partner::Credentials;
+use crate::id::Tsid;
+use crate::model::egress;
+use crate::model::event::EventKind;
+use crate::shutdown::Shutdown;
+
+/// How it answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// 204, at once.
+    Prompt,
+    /// It takes requests, and says nothing.
+    Never,
+    /// 500 to every other event when it comes for the first time; else at once.
+    Flapping,
+}
+
+/// Of every other event, whenever it is asked.
+fn is_refused_at_first(event_id: &str) -> bool {
+    event_id.bytes().map(u32::from).sum::<u32>().is_multiple_of(2)
+}
+
+pub struct Endpoint {
+    pub url: String,
+    books: Arc<Mutex<Books>>,
+}
+
+/// What arrived.
+#[derive(Default)]
+struct Books {
+    calls: u64,
+    refused: u64,
+    /// By id; with what stands for the bytes of its first copy.
+    events: HashMap<String, (Arrived, u64)>,
+    waits: BTreeMap<String, Waits>,
+}
+
+/// Microseconds from when events happened until they arrived for the first time.
+pub type Waits = Vec<u64>;
+
+/// The waits of completions, counted from when their messages were accepted.
+pub const WHOLE: &str = "accepted → message.completed";
+
+impl Endpoint {
+    /// Until `here` stops.
+    pub async fn start(manner: Manner, clock: Clock, here: &Shutdown) -> Result<Endpoint> {
+        let listener = TcpListener::bind("127.0.0.1:0").await;
+        let listener = listener.map_err(|e| Error::Setup(format!("no port is free on loopback: {e}")))?;
+        let address = listener.local_addr().map_err(|e| Error::Internal(e.to_string()))?;
+        let books: Arc<Mutex<Books>> = Arc::default();
+        here.spawn(accept(listener, manner, clock, books.clone(), here.clone()));
+        Ok(Endpoint { url: format!("http://{address}/hook"), books })
+    }
+
+    /// Has the hub tell it these events of a partner; none: all.
+    pub async fn register(&self, api: &str, credentials: &Credentials, events: Option<&[EventKind]>) -> Result<()> {
+        let client = Client::new(&Target::of(format!("http://{api}"), credentials))?;
+        let words = events.map(|events| events.iter().map(|e| e.as_str()).collect::<Vec<_>>());
+        client.post("/v1/webhooks", &json!({"url": self.url, "events": words})).await.map(drop)
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Requests, copies included.
+    pub fn calls(&self) -> u64 {
+        self.books().calls
+    }
+
+    /// Events, each once.
+    pub fn events(&self) -> u64 {
+        self.books().events.len() as u64
+    }
+
+    /// Events that it refused when they came for the first time.
+    pub fn refused(&self) -> u64 {
+        self.books().refused
+    }
+
+    pub fn arrived(&self) -> HashMap<String, Arrived> {
+        self.books().events.iter().map(|(id, (arrived, _))| (id.clone(), *arrived)).collect()
+    }
+
+    /// By event; and forgets what was recorded.
+    pub fn take_waits(&self) -> BTreeMap<String, Waits> {
+        std::mem::take(&mut self.books().waits)
+    }
+}
+
+/// The same settings, with webhooks that may go to such an endpoint.
+pub fn reachable(settings: &Settings) -> Settings {
+    let mut settings = settings.clone();
+    settings.webhooks.webhook_allow_http = true;
+    settings.webhooks.webhook_allow_networks.extend(egress::network("127.0.0.0/8"));
+    settings
+}
+
+async fn accept(listener: TcpListener, manner: Manner, clock: Clock, books: Arc<Mutex<Books>>, here: Shutdown) {
+    loop {
+        let stream = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(_) => continue,
+            },
+            () = here.stopping() => return,
+        };
+        // Answers are small, and somebody measures how long they take.
+        let _as_it_is = stream.set_nodelay(true);
+        let (clock, books, stopping) = (clock.clone(), books.clone(), here.clone());
+        let service = hyper::service::service_fn(move |request| respond(manner, clock.clone(), books.clone(), request));
+        let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+        here.spawn(async move {
+            tokio::select! { _ended = connection => (), () = stopping.stopping() => () }
+        });
+    }
+}
+
+async fn respond(
+    manner: Manner,
+    clock: Clock,
+    books: Arc<Mutex<Books>>,
+    request: Request<Incoming>,
+) -> std::result::Result<Response<Empty<Bytes>>, hyper::Error> {
+    let id = request.headers().get("webhook-id").and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
+    let body = request.into_body().collect().await?.to_bytes();
+    let taken = books.lock().unwrap_or_else(PoisonError::into_inner).note(manner, &id, &body, clock.now());
+    if manner == Manner::Never {
+        std::future::pending::<()>().await;
+    }
+    let mut response = Response::new(Empty::new());
+    *response.status_mut() = if taken { StatusCode::NO_CONTENT } else { StatusCode::INTERNAL_SERVER_ERROR };
+    Ok(response)
+}
+
+impl Books {
+    /// Whether it is taken.
+    fn note(&mut self, manner: Manner, id: &str, body: &[u8], now: DateTime<Utc>) -> bool {
+        self.calls += 1;
+        let mut hasher = DefaultHasher::new();
+        body.hash(&mut hasher);
+        let bytes = hasher.finish();
+        if let Some((arrived, first)) = self.events.get_mut(id) {
+            arrived.copies += 1;
+            arrived.same &= *first == bytes;
+            arrived.taken |= manner != Manner::Never;
+            return arrived.taken;
+        }
+        let taken = match manner {
+            Manner::Prompt => true,
+            Manner::Never => false,
+            Manner::Flapping => !is_refused_at_first(id),
+        };
+        self.refused += u64::from(!taken && manner == Manner::Flapping);
+        self.events.insert(id.to_owned(), (Arrived { copies: 1, same: true, taken }, bytes));
+        let told: Value = serde_json::from_slice(body).unwrap_or_default();
+        let event = told["event"].as_str().unwrap_or_default();
+        let happened: Option<DateTime<Utc>> = told["occurredAt"].as_str().and_then(|at| at.parse().ok());
+        if let Some(happened) = happened {
+            self.waits.entry(event.to_owned()).or_default().push(micros(now, happened));
+        }
+        let accepted = told["messageId"].as_str().and_then(|id| id.parse::<Tsid>().ok()).map(Tsid::time);
+        if let Some(accepted) = accepted.filter(|_| event == EventKind::MessageCompleted.as_str()) {
+            self.waits.entry(WHOLE.to_owned()).or_default().push(micros(now, accepted));
+        }
+        taken
+    }
+}
+
+/// An event tells when it happened to the millisecond, cut off: half of one is added on average.
+fn micros(now: DateTime<Utc>, then: DateTime<Utc>) -> u64 {
+    (now - then).num_microseconds().unwrap_or(0).max(1).unsigned_abs()
+}

@@ -1,0 +1,260 @@
+//! What is told to partners: how fast, what being heard costs, that an endpoint which never answers holds up nobody else's, and
+//! that dead letters which are redriven leave what is new its pace.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::super::process;
+use super::bed::{self, Bed};
+use super::endpoint::{self, Endpoint, Manner, Waits};
+use super::load::{self, Load};
+use super::report::Goal;
+use super::scenario::{Run, drained, fill, load_of, settled};
+use crate::error::{Error, Result};
+use crate::flow;
+use crate::flow::redrive::Order;
+use crate::model::channel::Channel;
+use crate::model::delivery::Status;
+use crate::model::event::EventKind;
+use crate::model::redrive::{Filter, RedriveKind, RedriveStatus};
+use crate::model::role::Actor;
+use crate::store;
+use crate::worker::{self, Role};
+
+/// Of a message with one delivery: accepted, sent, completed.
+const EVENTS: u64 = 3;
+/// Longest wait for what must come.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+pub async fn webhook(run: &mut Run<'_>) -> Result<()> {
+    run.name = "webhook";
+    one_by_one(run).await?;
+    all_at_once(run).await?;
+    cost_of_being_heard(run).await
+}
+
+/// A bed whose hub sends webhooks, and may send them to this machine.
+async fn bed_with_webhooks(run: &Run<'_>, shards: Option<i16>) -> Result<Bed> {
+    let mut settings = endpoint::reachable(run.settings);
+    settings.database.shards = shards.unwrap_or(settings.database.shards);
+    let providers = process::providers(&settings)?;
+    let further = providers.iter().filter(|p| p.channel() == Channel::Webhook).cloned().collect();
+    Bed::with(&settings, run.ground, further).await
+}
+
+/// An endpoint of the bed's own partner, for as long as the bed is.
+async fn prompt(bed: &Bed, events: Option<&[EventKind]>) -> Result<Endpoint> {
+    let endpoint = Endpoint::start(Manner::Prompt, bed.hub.clock.clone(), &bed.hub.shutdown).await?;
+    endpoint.register(&bed.api, &bed.credentials, events).await?;
+    Ok(endpoint)
+}
+
+async fn until(what: &str, mut so: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
+    let began = Instant::now();
+    while !so().await? {
+        if began.elapsed() > PATIENCE {
+            return Err(Error::Internal(format!("never: {what}")));
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
+}
+
+async fn all_arrived(endpoint: &Endpoint, events: u64) -> Result<()> {
+    until("all events arrive", async || Ok(endpoint.events() >= events)).await
+}
+
+/// Milliseconds at this quantile.
+fn ms(waits: &mut Waits, q: f64) -> f64 {
+    waits.sort_unstable();
+    let at = ((waits.len().max(1) - 1) as f64 * q) as usize;
+    waits.get(at).copied().unwrap_or(0) as f64 / 1000.0
+}
+
+/// 20 messages a second: how long each event takes.
+async fn one_by_one(run: &mut Run<'_>) -> Result<()> {
+    let bed = bed_with_webhooks(run, None).await?;
+    let endpoint = prompt(&bed, None).await?;
+    worker::start(&bed.hub, Role::Both);
+    let warm = load::spawn(&Load { rate: 20, ..load_of(&bed, 1, 2) }).await?;
+    all_arrived(&endpoint, warm.accepted * EVENTS).await?;
+    endpoint.take_waits();
+    run.say(&format!("20 messages a second for {} s, one process", run.sizes.seconds));
+    let told = load::spawn(&Load { rate: 20, ..load_of(&bed, 1, run.sizes.seconds) }).await?;
+    all_arrived(&endpoint, (warm.accepted + told.accepted) * EVENTS).await?;
+    let mut waits: BTreeMap<String, Waits> = endpoint.take_waits();
+    for (event, waits) in &mut waits {
+        let name = if event == endpoint::WHOLE { event.clone() } else { format!("{event}: happened → received") };
+        run.figure(format!("{name}, p50"), ms(waits, 0.5), "ms");
+        run.figure(format!("{name}, p99"), ms(waits, 0.99), "ms");
+    }
+    run.clear(bed).await
+}
+
+/// Many messages as fast as they are taken: until the last event arrived.
+async fn all_at_once(run: &mut Run<'_>) -> Result<()> {
+    let bed = bed_with_webhooks(run, None).await?;
+    let endpoint = prompt(&bed, None).await?;
+    worker::start(&bed.hub, Role::Both);
+    run.say(&format!("{} messages in batches of 50", run.sizes.webhook_messages));
+    let load = Load { batch: 50, messages: run.sizes.webhook_messages, ..load_of(&bed, 4, PATIENCE.as_secs()) };
+    let (before, began) = (bed.cost().await?, Instant::now());
+    let told = load::spawn(&load).await?;
+    all_arrived(&endpoint, told.accepted * EVENTS).await?;
+    let took = began.elapsed().as_secs_f64();
+    let after = bed.cost().await?;
+    let events = endpoint.events();
+    run.figure("events, from the first POST to the last received", events as f64 / took, "/s");
+    run.figure("requests for each event", endpoint.calls() as f64 / events.max(1) as f64, "×");
+    run.cost(&before, &after, (told.accepted + events) as f64);
+    run.clear(bed).await
+}
+
+/// Intake and drain of a partner that nobody tells anything, and of one whose endpoint hears all.
+async fn cost_of_being_heard(run: &mut Run<'_>) -> Result<()> {
+    for heard in [false, true] {
+        let whose = if heard { "with an endpoint" } else { "without an endpoint" };
+        let bed = bed_with_webhooks(run, None).await?;
+        if heard {
+            prompt(&bed, None).await?;
+        }
+        run.say(&format!("intake {whose}, 16 connections for {} s", run.sizes.seconds));
+        let told = load::spawn(&load_of(&bed, 16, run.sizes.seconds)).await?;
+        run.figure(format!("accepted {whose}, 16 connections, no worker"), told.accepted as f64 / told.seconds, "/s");
+        run.clear(bed).await?;
+
+        let bed = bed_with_webhooks(run, None).await?;
+        if heard {
+            prompt(&bed, None).await?;
+        }
+        fill(run, &bed, Status::Pending, run.sizes.deliveries).await?;
+        let rate = drained(run, &bed, run.sizes.deliveries).await?;
+        run.rate(format!("drained {whose}, what it hears sent beside"), rate, None);
+        run.clear(bed).await?;
+    }
+    Ok(())
+}
+
+/// Rounds with the tarpit and without, in turns: what the machine does meanwhile weighs on both.
+const ROUNDS: usize = 3;
+const WAITING: u64 = 1_000;
+
+/// One partner's endpoint takes requests and never answers, with a thousand events waiting; another's answers at once.
+pub async fn tarpit(run: &mut Run<'_>) -> Result<()> {
+    run.name = "tarpit";
+    let (mut alone, mut beside) = (Waits::new(), Waits::new());
+    for round in 1..=ROUNDS {
+        run.say(&format!(
+            "round {round} of {ROUNDS}: 50 events a second for {} s, alone, then beside",
+            run.sizes.seconds
+        ));
+        alone.extend(other_endpoint(run, false).await?);
+        beside.extend(other_endpoint(run, true).await?);
+    }
+    let (p99_alone, p99_beside) = (ms(&mut alone, 0.99), ms(&mut beside, 0.99));
+    run.figure("alone, happened → received p50", ms(&mut alone, 0.5), "ms");
+    run.figure("beside the tarpit, happened → received p50", ms(&mut beside, 0.5), "ms");
+    run.figure("alone, happened → received p99", p99_alone, "ms");
+    run.figure("beside the tarpit, happened → received p99", p99_beside, "ms");
+    run.goal("p99 beside the tarpit, of alone", p99_beside / p99_alone, "×", Goal::AtMost(1.1));
+    Ok(())
+}
+
+/// What an endpoint that answers at once waits for its events.
+async fn other_endpoint(run: &mut Run<'_>, beside: bool) -> Result<Waits> {
+    // On one shard, so in the same lanes.
+    let bed = bed_with_webhooks(run, Some(1)).await?;
+    let sent = Some([EventKind::Sent].as_slice());
+    let endpoint = prompt(&bed, sent).await?;
+    worker::start(&bed.hub, Role::Both);
+    let (_, slow) = bed::posting_partner(&bed.hub, "tarpit").await?;
+    let tarpit = Endpoint::start(Manner::Never, bed.hub.clock.clone(), &bed.hub.shutdown).await?;
+    if beside {
+        tarpit.register(&bed.api, &slow, sent).await?;
+    }
+    // Both rounds post the same; only who is heard differs.
+    let token = bed::sign_in(&bed.hub, &slow).await?;
+    load::spawn(&Load { token, batch: 50, messages: WAITING, ..load_of(&bed, 1, PATIENCE.as_secs()) }).await?;
+    until("the tarpit's messages are sent", async || Ok(settled(&bed) >= WAITING)).await?;
+    let warm = load::spawn(&Load { rate: 50, ..load_of(&bed, 1, 2) }).await?;
+    all_arrived(&endpoint, warm.accepted).await?;
+    endpoint.take_waits();
+    let told = load::spawn(&Load { rate: 50, ..load_of(&bed, 1, run.sizes.seconds) }).await?;
+    all_arrived(&endpoint, warm.accepted + told.accepted).await?;
+    if beside {
+        run.figure("requests the tarpit took", tarpit.calls() as f64, "");
+        let waiting = WAITING.saturating_sub(tarpit.calls());
+        run.goal("of its events, not yet asked for at the end", waiting as f64, "", Goal::AtLeast(500.0));
+    }
+    let waits = endpoint.take_waits().remove(EventKind::Sent.as_str()).unwrap_or_default();
+    run.clear(bed).await?;
+    Ok(waits)
+}
+
+/// Dead letters are redriven this fast, while so many new messages a second come.
+const REDRIVE_RATE: i32 = 2_000;
+const LIVE_RATE: u64 = 100;
+
+/// Dead letters are redriven by a job while their partner goes on posting.
+pub async fn redrive(run: &mut Run<'_>) -> Result<()> {
+    run.name = "redrive";
+    let bed = Bed::make(run.settings, run.ground).await?;
+    let dead = run.sizes.rows.unwrap_or(100_000);
+    fill(run, &bed, Status::Failed, dead).await?;
+    worker::start(&bed.hub, Role::Both);
+    let lasts = dead.unsigned_abs() / u64::from(REDRIVE_RATE.unsigned_abs());
+    let live = |seconds: u64| Load { rate: LIVE_RATE, ..load_of(&bed, 4, seconds.max(1)) };
+    load::spawn(&live(2)).await?;
+    bed.take_waits();
+    run.say(&format!("{LIVE_RATE} messages a second: {} s alone, {lasts} s beside, {} s alone", lasts / 2, lasts / 2));
+    load::spawn(&live(lasts / 2)).await?;
+    let mut alone = bed.take_waits();
+
+    let actor = Actor::at_the_machine("bench".into());
+    let filter = Filter {
+        channel: None,
+        provider: None,
+        error: None,
+        status: Some(Status::Failed),
+        events: None,
+        since: None,
+        until: bed.hub.clock.now(),
+    };
+    let order = Order {
+        kind: RedriveKind::Redrive,
+        partner_id: Some(bed.partner.partner_id),
+        endpoint_id: None,
+        filter,
+        rate_per_second: REDRIVE_RATE,
+    };
+    let (job, _) = flow::redrive::begin(&bed.hub, actor.operating()?, order).await?;
+    let began = Instant::now();
+    load::spawn(&live(lasts)).await?;
+    let beside = bed.take_waits();
+    let mut done = job;
+    until("the job ends", async || {
+        let now = store::redrive::get(bed.hub.store.api(), done.redrive_id, None).await?;
+        done = now.ok_or(Error::NotFound)?;
+        Ok(done.status == RedriveStatus::Done)
+    })
+    .await?;
+    until("what is redriven is sent", async || {
+        Ok(store::bench::count(bed.hub.store.api(), Status::Pending).await? == 0)
+    })
+    .await?;
+    run.figure("sent again, from the order to the last", dead as f64 / began.elapsed().as_secs_f64(), "/s");
+    let took = done.finished_at.map_or(0.0, |at| (at - done.created_at).as_seconds_f64());
+    let goal = f64::from(REDRIVE_RATE) * 0.95;
+    run.goal("redriven", done.done as f64 / took, "/s", Goal::AtLeast(goal));
+    bed.take_waits();
+    load::spawn(&live(lasts / 2)).await?;
+    alone += bed.take_waits();
+
+    let ms = |waits: &hdrhistogram::Histogram<u64>, q| waits.value_at_quantile(q) as f64 / 1000.0;
+    run.figure("live alone, accepted → called p50", ms(&alone, 0.5), "ms");
+    run.figure("live beside it, accepted → called p50", ms(&beside, 0.5), "ms");
+    run.figure("live alone, accepted → called p99", ms(&alone, 0.99), "ms");
+    run.figure("live beside it, accepted → called p99", ms(&beside, 0.99), "ms");
+    run.goal("p99 beside the redrive, of alone", ms(&beside, 0.99) / ms(&alone, 0.99), "×", Goal::AtMost(1.2));
+    run.clear(bed).await
+}
