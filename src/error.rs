@@ -483,6 +483,44 @@ pub const REASONS: &[Reason] = &[
         "the database does not take this input though it was found right",
         "tell the operator the requestId: this is our fault",
     ),
+    // Dead letters.
+    why(
+        "not_a_dead_letter",
+        Code::E001,
+        422,
+        "the delivery is not FAILED or UNDETERMINED",
+        "leave it; or cancel it, or wait for its end",
+    ),
+    why(
+        "outcome_held",
+        Code::E001,
+        422,
+        "whether it was sent is unknown, and on its channel nothing is sent twice",
+        "ask the provider or the recipient; if it did not arrive, post a new message",
+    ),
+    why("attempts_used_up", Code::E001, 422, "the delivery was tried thousands of times", "post a new message"),
+    why(
+        "content_erased",
+        Code::E001,
+        422,
+        "what the message said, or to whom, was erased or cannot be read",
+        "post a new message",
+    ),
+    why("id_invalid", Code::E001, 422, "it is not an id", "write the 13 characters as they were told"),
+    why(
+        "endpoint_disabled",
+        Code::E001,
+        422,
+        "the endpoint is disabled, so nothing would be sent there",
+        "make it active first",
+    ),
+    why(
+        "too_many_redrives",
+        Code::E001,
+        422,
+        "as many of the partner's jobs are running as may at the same time",
+        "wait for one to end, or cancel it",
+    ),
     // Ours.
     why(
         "system_error",
@@ -540,6 +578,7 @@ pub const DELIVERY_REASONS: &[(&str, &str)] = &[
     ("canceled", "taken back before it was sent"),
     ("expired", "worthless before it could be sent"),
     ("expired_before_retry", "it would have become worthless before the next attempt"),
+    ("redriven", "somebody asked to have it tried again"),
     ("late_answer", "an answer that came after its attempt was given up: the provider had taken it"),
 ];
 

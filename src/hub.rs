@@ -245,7 +245,7 @@ impl Hub {
 
     /// What reading a message of this partner depends on, now.
     pub fn rules(&self, partner: &Partner) -> Rules {
-        let (channels, forbidden) = self.providers.channels().into_iter().partition(|c| partner.may_use(*c));
+        let (channels, forbidden) = self.providers.postable().into_iter().partition(|c| partner.may_use(*c));
         Rules {
             now: self.clock.now(),
             channels,

@@ -106,6 +106,28 @@ pub const SETTLE_BATCH: usize = 500;
 /// Rows a reap, promote or sweep touches in one transaction: locks are held briefly.
 pub const HOUSEKEEPING_BATCH: i64 = 1_000;
 
+/// Dead letters redriven, or events replayed, in one transaction, whatever the rate.
+pub const REDRIVE_CHUNK: usize = 1_000;
+/// Dead letters looked at in one statement for those that a filter passes.
+pub const REDRIVE_LOOK: i64 = 10_000;
+/// Longest a step of a job looks for more to do: it holds a transaction open.
+pub const REDRIVE_STEP: Duration = Duration::from_millis(500);
+/// How often jobs have their turn. Asked for, not told: jobs are rare and not urgent.
+pub const REDRIVE_EVERY: Duration = Duration::from_millis(250);
+pub const REDRIVE_RATE_DEFAULT: i32 = 100;
+/// Above this the rate is the workers' own.
+pub const REDRIVE_RATE_MOST: i64 = 10_000;
+/// Dead letters are counted so far and no further …
+pub const REDRIVE_COUNT: i64 = 250_000;
+/// … nor for longer: somebody waits for the answer.
+pub const REDRIVE_COUNTING: Duration = Duration::from_secs(5);
+/// Jobs of one partner that run at the same time.
+pub const REDRIVES_AT_ONCE: i64 = 20;
+/// A window of time is replayed in slices: of this length where much happened …
+pub const REPLAY_SLICE: chrono::TimeDelta = chrono::TimeDelta::seconds(1);
+/// … and doubled where little did, up to this: a slice holds what all partners' messages did meanwhile.
+pub const REPLAY_SLICE_MOST: chrono::TimeDelta = chrono::TimeDelta::minutes(10);
+
 /// Messages whose content is erased in one transaction.
 pub const WIPE_MESSAGES: i64 = 500;
 
@@ -150,9 +172,6 @@ pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest request line path: longer is 414.
 pub const URI_BYTES: usize = 8 << 10;
 
-/// Stored from a provider's answer: enough to understand it, not a copy of it.
-pub const PROVIDER_DETAIL_CHARS: usize = 500;
-
 /// How long a webhook waits in memory for its endpoint's turn, before it is given back and comes again later.
 pub const GATE_WAIT: Duration = Duration::from_secs(1);
 /// Nothing but failures for so long disables an endpoint.
@@ -160,3 +179,12 @@ pub const ENDPOINT_FAILING: chrono::TimeDelta = chrono::TimeDelta::days(5);
 /// How often marks of ended deliveries are looked at, and what endpoints answered is written.
 pub const COMPLETE_EVERY: Duration = Duration::from_millis(250);
 pub const NOTE_ANSWERS_EVERY: Duration = Duration::from_secs(5);
+/// Stored from a provider's answer: enough to understand it, not a copy of it.
+pub const PROVIDER_DETAIL_CHARS: usize = 1024;
+
+/// A webhook's whole time, the answer's body included, if the call budget is not less: what partners are told.
+pub const WEBHOOK_BUDGET: Duration = Duration::from_secs(15);
+/// Kept of what an endpoint answers, for its owner to see.
+pub const WEBHOOK_ANSWER_BYTES: usize = 1024;
+/// Partners whose connections are kept; making one for a further partner takes less than 0.1 ms.
+pub const WEBHOOK_CLIENTS: usize = 1024;

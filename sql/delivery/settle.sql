@@ -92,5 +92,5 @@ counted as (
   group by partner_id, lane
 )
 select shard as "shard!", message_id as "message_id!", no as "no!", cancel_requested as "cancel_requested!",
-  exists (select from heard w where w.notice_id = head.notice_id) as "heard!"
+  notice_id in (select notice_id from heard) as "heard!"
 from head

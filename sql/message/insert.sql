@@ -71,5 +71,4 @@ hooked as (
   select shard, notice_id, nth, notice_lane, $22, 0, 'PENDING', partner_id, $18, recipient
   from heard
 )
-select message_id as "message_id!", exists (select from heard h where h.message_id = f.message_id) as "heard!"
-from fresh f
+select message_id as "message_id!", message_id in (select message_id from heard) as "heard!" from fresh

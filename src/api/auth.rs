@@ -271,13 +271,14 @@ impl FromRequestParts<Hub> for Admin {
 }
 
 /// An operator or an admin that signed in.
-pub struct Operator;
+pub struct Operator(pub Actor);
 
 impl FromRequestParts<Hub> for Operator {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, hub: &Hub) -> Result<Operator, Problem> {
-        Signed::from_request_parts(parts, hub).await?.actor.operating()?;
-        Ok(Operator)
+        let signed = Signed::from_request_parts(parts, hub).await?;
+        signed.actor.operating()?;
+        Ok(Operator(signed.actor))
     }
 }

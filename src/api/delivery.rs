@@ -165,9 +165,9 @@ impl Attempt {
 /// A delivery alone.
 #[derive(Serialize, ToSchema)]
 pub struct DeliveryFound {
-    code: Success,
+    pub code: Success,
     #[serde(flatten)]
-    delivery: Delivery,
+    pub delivery: Delivery,
 }
 
 /// One delivery

@@ -11,6 +11,7 @@ pub mod openapi;
 mod page;
 mod partner;
 mod posted;
+mod redrive;
 mod request;
 pub mod server;
 mod shape;
@@ -45,6 +46,14 @@ fn routes() -> OpenApiRouter<Hub> {
         .routes(routes!(webhook::test)) // /v1/webhooks/{id}/test
         .routes(routes!(webhook::deliveries)) // /v1/webhooks/{id}/deliveries
         .routes(routes!(webhook::health)) // /v1/webhooks/{id}/health
+        // Partners have their webhooks sent again; operators any dead letter.
+        .routes(routes!(redrive::one)) // /v1/deliveries/{id}/redrive
+        .routes(routes!(redrive::dead_letters)) // /v1/dead-letters/redrive
+        .routes(routes!(redrive::recover)) // /v1/webhooks/{id}/recover
+        .routes(routes!(redrive::replay)) // /v1/webhooks/{id}/replay
+        .routes(routes!(redrive::list)) // /v1/redrives
+        .routes(routes!(redrive::get)) // /v1/redrives/{id}
+        .routes(routes!(redrive::cancel)) // /v1/redrives/{id}/cancel
         // Whoever signs in.
         .routes(routes!(sign_in::token)) // /v1/auth/token
         .routes(routes!(sign_in::refresh)) // /v1/auth/refresh

@@ -19,6 +19,7 @@ use crate::model::event::{EVENT_KINDS, EventKind};
 use crate::model::lane::{Lane, PRIORITIES, Priority};
 use crate::model::message::{OVERALLS, Overall};
 use crate::model::phone;
+use crate::model::redrive::{REDRIVE_KINDS, REDRIVE_STATUSES, RedriveKind, RedriveStatus};
 use crate::store::message::Filter;
 
 /// How every success names itself.
@@ -81,6 +82,8 @@ words! {
     MessageStatus, "computed from the deliveries", OVERALLS.map(Overall::as_str);
     OutcomeWord, "what an attempt came to", [OutcomeKind::InFlight, OutcomeKind::Accepted,
         OutcomeKind::Rejected, OutcomeKind::Unknown, OutcomeKind::NotCalled].map(OutcomeKind::as_str);
+    RedriveKindWord, "dead letters, those of one endpoint, or events", REDRIVE_KINDS.map(RedriveKind::as_str);
+    RedriveStatusWord, "how far a job is", REDRIVE_STATUSES.map(RedriveStatus::as_str);
     NotificationStatus, "a delivery's status in four words", ["PENDING", "PROCESSING", "SUCCESS", "FAILED"];
     EventWord, "what happened; others may come", EVENT_KINDS.map(EventKind::as_str);
     EndpointWord, "whether an endpoint is sent events", [EndpointStatus::Active, EndpointStatus::Paused,
@@ -92,21 +95,14 @@ pub fn message_id(text: &str) -> Result<Tsid, Error> {
     text.parse().map_err(|_| Error::NotFound)
 }
 
-/// The first and last lane of a channel.
-pub fn lanes_of(channel: Channel) -> (i16, i16) {
-    let lanes = Lane::all_of(&[channel]);
-    let numbers = || lanes.iter().map(|l| l.0);
-    (numbers().min().unwrap_or(0), numbers().max().unwrap_or(0))
-}
-
 /// The first and last lane of what partners post: a webhook tells of it, and is asked for by itself.
 pub fn lanes_of_posted() -> (i16, i16) {
-    (0, lanes_of(Channel::Webhook).0 - 1)
+    (0, Lane::range_of(Channel::Webhook).0 - 1)
 }
 
 pub fn channel_filter(query: &mut Query) -> Result<Option<(i16, i16)>, Refusal> {
     let channel: Option<Channel> = query.parse("channel", "a channel", |text| text.parse().ok())?;
-    Ok(channel.map(lanes_of))
+    Ok(channel.map(Lane::range_of))
 }
 
 /// A recipient to look for: as given, and as E.164 if it is a phone number, which may be written in many ways. A + that

@@ -17,6 +17,8 @@ mod status;
 mod tail;
 mod up;
 mod webhook;
+mod webhook_listen;
+mod webhook_verify;
 mod work;
 
 use std::path::PathBuf;
@@ -165,7 +167,8 @@ fn parse(args: Vec<std::ffi::OsString>) -> Result<Cli> {
 /// A usage error quotes the value it refuses; not that of a secret.
 fn without_secret(mut e: clap::Error) -> clap::Error {
     use clap::error::{ContextKind, ContextValue};
-    const SECRET: [&str; 5] = ["--slack-destination", "--database-url", "--smtp-password", "--master-key", "--header"];
+    const SECRET: [&str; 6] =
+        ["--slack-destination", "--database-url", "--smtp-password", "--master-key", "--header", "--secret"];
     let secret = |arg: &ContextValue| SECRET.iter().any(|s| arg.to_string().contains(s));
     if e.get(ContextKind::InvalidArg).is_some_and(secret) {
         e.insert(ContextKind::InvalidValue, ContextValue::String("(not shown)".into()));

@@ -22,6 +22,23 @@ pub fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
 }
 
+/// The same for a text of several lines, or JSON, that is to be read in full: what would steer a terminal, hide, or turn the
+/// direction of writing is shown as `\u001b`, which in JSON means the same.
+pub fn escaped(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        let invisible = matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
+        if c.is_control() && c != '\n' || invisible {
+            let units = c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect::<String>();
+            shown.push_str(&units);
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
 pub fn paint(style: Style, text: &str) -> String {
     format!("{style}{text}{style:#}")
 }
@@ -67,5 +84,20 @@ pub fn story(message: &Value, timeline: &Value) {
             no.unwrap_or_default(),
             text(&entry["detail"])
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_written_by_others_steers_a_terminal() {
+        let hostile = "a\u{1b}[2J\u{9b}31m\r\u{7}\u{7f}\u{202e}txt\u{2028}\u{200b}\u{e0041}\n가🎉";
+        let shown = escaped(hostile);
+        assert!(shown.starts_with("a\\u001b[2J\\u009b31m\\u000d\\u0007\\u007f\\u202etxt"), "{shown}");
+        assert!(shown.ends_with("\n가🎉"), "{shown}");
+        let json = serde_json::Value::from(hostile).to_string();
+        assert_eq!(serde_json::from_str::<String>(&escaped(&json)).unwrap(), hostile, "still the same JSON");
     }
 }

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::hub::{Hub, Parts};
 use crate::model::channel::Channel;
 use crate::model::role::Actor;
-use crate::provider::{Provider, Providers, mock::Mock, slack, smtp};
+use crate::provider::{Provider, Providers, mock::Mock, slack, smtp, webhook};
 use crate::shutdown::Shutdown;
 use crate::store::{self, PoolSizes, Store};
 use crate::worker::{self, Role};
@@ -77,6 +77,11 @@ pub fn providers(settings: &Settings) -> Result<Providers> {
             ca_file: email.ca_file.clone(),
         })?));
     }
+    all.push(Arc::new(webhook::Webhook::new(webhook::WebhookSettings {
+        rules: settings.webhooks.rules(),
+        call_budget: settings.timing.call_budget(),
+        ca_file: email.ca_file.clone(),
+    })?));
     // The last of a channel holds: who asks for a mock gets it.
     all.extend(settings.channels.mock.iter().map(|channel| Arc::new(Mock(*channel)) as Arc<dyn Provider>));
     Ok(Providers::new(all))

@@ -15,6 +15,7 @@ use crate::flow;
 use crate::flow::partner::{Change, Credentials};
 use crate::hub::Hub;
 use crate::model::channel::TEXT_CHANNELS;
+use crate::model::egress;
 use crate::model::role::{self, Actor};
 use crate::provider::simulator::{slack::SlackSimulator, smtp::SmtpSimulator};
 use crate::shutdown::{Shutdown, signalled};
@@ -84,6 +85,12 @@ async fn on_ground(mut settings: Settings, ground: &Shutdown, wish: &Wish) -> Re
     let store = process::open_store(&settings.database, &url)?;
     store.migrate().await?;
     let simulators = stand_in(&mut settings, ground).await?;
+    if wish.demo {
+        // Who tries this out has `notihub webhook listen` on the same machine.
+        let loopback = ["127.0.0.0/8", "::1"].into_iter().filter_map(|text| egress::network(text).ok());
+        settings.webhooks.webhook_allow_networks.extend(loopback);
+        settings.webhooks.webhook_allow_http = true;
+    }
     process::make_master_key(&settings.database)?;
     let hub = process::open_hub(settings, store, Shutdown::new()).await?;
     let kept = keys(&hub).await?;

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use super::client::{Client, Target};
-use super::{Output, print};
+use super::{Output, print, webhook_listen, webhook_verify};
 use crate::error::{Error, Result};
 use crate::id::Tsid;
 use crate::model::delivery::Status;
@@ -44,6 +44,10 @@ enum Deed {
     Deliveries(Deliveries),
     /// Deletes it. What is on its way to it is canceled.
     Delete(One),
+    /// Receives webhooks here, verifies and prints them, and answers as told: for whoever writes the endpoint.
+    Listen(webhook_listen::Listen),
+    /// Verifies one request, pasted as it came: start line, headers, an empty line, body.
+    Verify(webhook_verify::Verify),
 }
 
 #[derive(Debug, Args)]
@@ -250,6 +254,8 @@ pub async fn run(args: WebhookCommand, output: Output) -> Result<u8> {
             let id = args.endpoint.to_string();
             say(&json!({"deleted": id}), &|_| anstream::println!("{id} is deleted"));
         }
+        Deed::Listen(args) => return webhook_listen::run(args, output).await,
+        Deed::Verify(args) => return webhook_verify::run(args, output),
     }
     Ok(0)
 }

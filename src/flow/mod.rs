@@ -12,6 +12,7 @@ pub mod promote;
 pub mod publish;
 pub mod rate;
 pub mod reap;
+pub mod redrive;
 pub mod relay;
 pub mod reseal;
 pub mod retain;

@@ -177,7 +177,7 @@ impl Way {
         let (endpoint_id, partner_id) = (ready.endpoint_id, ready.parcel.partner_id);
         let began = Instant::now();
         loop {
-            let entered = hub.gates().enter(endpoint_id, partner_id, Instant::now());
+            let entered = hub.gates().enter(endpoint_id, partner_id, hub.clock.now());
             let Err(wait) = entered else { break };
             if began.elapsed() + wait > limits::GATE_WAIT {
                 let until = hub.clock.now() + TimeDelta::from_std(wait).unwrap_or_default();

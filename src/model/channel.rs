@@ -128,7 +128,7 @@ pub enum AddressKind {
     Phone,
     /// What a messenger calls its user towards one business: opaque.
     UserKey,
-    /// Nothing serves the channel yet.
+    /// Nothing serves the channel yet, or nothing that is posted goes over it.
     Unserved,
 }
 

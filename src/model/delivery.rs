@@ -47,7 +47,7 @@ pub const STATUSES: [Status; 9] = [
 ];
 
 /// Every transition there is, and what makes it. `next` never leaves this table; the invariants check events against it.
-pub const TRANSITIONS: [(Status, Status, &str); 20] = [
+pub const TRANSITIONS: [(Status, Status, &str); 22] = [
     (Status::Scheduled, Status::Pending, "its time has come"),
     (Status::Scheduled, Status::Canceled, "canceled in time"),
     (Status::Scheduled, Status::Expired, "worthless before its time"),
@@ -68,6 +68,8 @@ pub const TRANSITIONS: [(Status, Status, &str); 20] = [
     (Status::Undetermined, Status::Sent, "evidence: the provider had taken it"),
     (Status::Sent, Status::Delivered, "a receipt says it arrived"),
     (Status::Undetermined, Status::Delivered, "a receipt says it arrived"),
+    (Status::Failed, Status::Pending, "redriven: somebody asked"),
+    (Status::Undetermined, Status::Pending, "redriven: somebody asked"),
 ];
 
 impl Status {
@@ -95,7 +97,7 @@ impl Status {
         }
     }
 
-    /// No worker will touch it again by itself.
+    /// No worker will touch it again by itself; a dead letter only when somebody asks (`redrive`).
     pub fn is_settled(self) -> bool {
         !matches!(self, Status::Scheduled | Status::Pending | Status::Processing)
     }
@@ -366,6 +368,27 @@ pub fn lost(head: &Head, begun: bool, on_unknown: OnUnknown, now: DateTime<Utc>)
     (outcome, Step { status, ready_at, possibly_sent, refund: false, reason: Some("worker_lost") })
 }
 
+/// The law for a dead letter that somebody wants to have tried again: how many attempts it may have then, or why not.
+pub fn redrive(
+    status: Status,
+    attempt: i16,
+    on_unknown: OnUnknown,
+    policy: &RetryPolicy,
+) -> Result<i16, (&'static str, &'static str)> {
+    match (status, on_unknown) {
+        (Status::Failed | Status::Undetermined, _) if attempt >= ATTEMPTS_EVER => {
+            Err(("attempts_used_up", "it was tried so often that it is not tried again"))
+        }
+        // As many as a new one: so its pauses begin anew, too.
+        (Status::Failed, _) | (Status::Undetermined, OnUnknown::Retry) => Ok(attempt + policy.max_attempts),
+        (Status::Undetermined, OnUnknown::Hold) => Err((
+            "outcome_held",
+            "a provider may have sent it, and a second copy on its channel would cost money or trust",
+        )),
+        _ => Err(("not_a_dead_letter", "only what FAILED, or is UNDETERMINED, can be tried again")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -459,6 +482,24 @@ mod tests {
         let last = Head { attempt: 3, ..head() };
         assert_eq!(step(&last, &rejected(ErrorClass::Unreachable)).status, Status::Failed);
         assert_eq!(step(&last, &unknown()).status, Status::Undetermined);
+    }
+
+    /// Who asks gets a dead letter tried again as often as a new one, but for what must not be sent twice.
+    #[test]
+    fn dead_letters_are_tried_again_when_somebody_asks() {
+        let policy = RetryPolicy::default();
+        for status in STATUSES {
+            for on_unknown in [OnUnknown::Retry, OnUnknown::Hold] {
+                let may = redrive(status, 3, on_unknown, &policy);
+                let dead = status == Status::Failed || (status, on_unknown) == (Status::Undetermined, OnUnknown::Retry);
+                assert_eq!(may.ok(), dead.then_some(6), "{status} {on_unknown:?}");
+                let known = TRANSITIONS.iter().any(|t| (t.0, t.1) == (status, Status::Pending));
+                assert!(may.is_err() || known, "{status}");
+            }
+        }
+        assert_eq!(redrive(Status::Failed, 10, OnUnknown::Retry, &RetryPolicy::webhook()), Ok(20));
+        let spent = redrive(Status::Failed, ATTEMPTS_EVER, OnUnknown::Retry, &policy);
+        assert_eq!(spent.unwrap_err().0, "attempts_used_up");
     }
 
     #[test]

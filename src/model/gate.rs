@@ -3,7 +3,9 @@
 //! else waits for it. Who finds a gate full is told when to come back.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
 
 use crate::id::Tsid;
 
@@ -32,12 +34,12 @@ struct Gate {
     /// What a call takes, of late.
     mean: Duration,
     /// When the next who finds it full may come.
-    next: Option<Instant>,
+    next: Option<DateTime<Utc>>,
 }
 
 impl Gates {
     /// In, or how long to stay away. Who is in leaves by `leave`.
-    pub fn enter(&mut self, endpoint_id: Tsid, partner_id: Tsid, now: Instant) -> Result<(), Duration> {
+    pub fn enter(&mut self, endpoint_id: Tsid, partner_id: Tsid, now: DateTime<Utc>) -> Result<(), Duration> {
         let gate = self.by_endpoint.entry(endpoint_id).or_insert(Gate {
             calls: 0,
             most: AT_FIRST,
@@ -56,7 +58,7 @@ impl Gates {
         let step = gate.mean / u32::try_from(gate.most.max(1)).unwrap_or(1);
         // Beyond the longest nobody is sent away: who comes then is given the moments after that anew.
         gate.next = Some((next + step).min(now + LONGEST));
-        Err((next - now).min(LONGEST))
+        Err((next - now).to_std().unwrap_or_default().min(LONGEST))
     }
 
     /// Out again, after so long. `answered`: the endpoint said something, be it no.
@@ -83,13 +85,13 @@ mod tests {
     const PARTNER: Tsid = Tsid(1);
     const ENDPOINT: Tsid = Tsid(2);
 
-    fn fill(gates: &mut Gates, endpoint: Tsid, now: Instant) -> usize {
+    fn fill(gates: &mut Gates, endpoint: Tsid, now: DateTime<Utc>) -> usize {
         (0..1_000).take_while(|_| gates.enter(endpoint, PARTNER, now).is_ok()).count()
     }
 
     #[test]
     fn a_tarpit_gets_ever_fewer_calls_and_a_fast_endpoint_more() {
-        let (mut gates, now) = (Gates::default(), Instant::now());
+        let (mut gates, now) = (Gates::default(), DateTime::UNIX_EPOCH);
         assert_eq!(fill(&mut gates, ENDPOINT, now), AT_FIRST);
         (0..AT_FIRST).for_each(|_| gates.leave(ENDPOINT, PARTNER, Duration::from_secs(15), false));
         assert_eq!(fill(&mut gates, ENDPOINT, now), 1);
@@ -103,7 +105,7 @@ mod tests {
 
     #[test]
     fn one_partners_endpoints_share_its_limit() {
-        let (mut gates, now) = (Gates::default(), Instant::now());
+        let (mut gates, now) = (Gates::default(), DateTime::UNIX_EPOCH);
         let all: usize = (0..40).map(|n| fill(&mut gates, Tsid(100 + n), now)).sum();
         assert_eq!(all, MOST_OF_PARTNER);
         assert!(gates.enter(Tsid(9), Tsid(8), now).is_ok(), "another partner has its own");
@@ -111,7 +113,7 @@ mod tests {
 
     #[test]
     fn who_is_sent_away_is_spread_over_the_time_it_takes() {
-        let (mut gates, now) = (Gates::default(), Instant::now());
+        let (mut gates, now) = (Gates::default(), DateTime::UNIX_EPOCH);
         fill(&mut gates, ENDPOINT, now);
         let waits: Vec<Duration> = (0..10_000).filter_map(|_| gates.enter(ENDPOINT, PARTNER, now).err()).collect();
         assert!(waits.windows(2).all(|w| w[0] <= w[1]), "in their order");

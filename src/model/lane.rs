@@ -74,6 +74,11 @@ impl Lane {
         self.0 % 2 == 1
     }
 
+    /// The first and the last lane of a channel.
+    pub fn range_of(channel: Channel) -> (i16, i16) {
+        (Lane::new(channel, Priority::Urgent, false).0, Lane::new(channel, Priority::Bulk, true).0)
+    }
+
     /// All lanes of these channels, in the order a claim visits them: urgent first, prompt before overflow.
     pub fn all_of(channels: &[Channel]) -> Vec<Lane> {
         let mut lanes = Vec::new();
@@ -96,6 +101,16 @@ impl std::fmt::Display for Lane {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_channels_lanes_lie_together() {
+        for channel in CHANNELS {
+            let lanes = Lane::all_of(&[channel]);
+            let ends = (lanes.iter().min().unwrap().0, lanes.iter().max().unwrap().0);
+            assert_eq!(Lane::range_of(channel), ends);
+        }
+        assert_eq!(Lane::range_of(Channel::Webhook), (66, 71), "as indexes and statements have it");
+    }
 
     #[test]
     fn a_lane_says_what_it_was_made_of() {

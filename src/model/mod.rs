@@ -16,6 +16,7 @@ pub mod message;
 pub mod partner;
 pub mod phone;
 pub mod rate;
+pub mod redrive;
 pub mod retry;
 pub mod role;
 pub mod signature;

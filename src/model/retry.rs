@@ -26,14 +26,14 @@ pub enum ErrorClass {
     OptedOut,
     /// No provider serves this channel here.
     NoProvider,
-    /// A partner's endpoint answered anything but yes.
+    /// A partner's endpoint answered, but not with a success.
     EndpointRefused,
-    /// It answered that it is no more.
+    /// It says that it is there no more.
     EndpointGone,
-    /// It was disabled.
-    EndpointDisabled,
-    /// Its name leads to where nothing may be sent.
+    /// Its URL leads to an address that may not be called. It may lead elsewhere by and by.
     EndpointForbidden,
+    /// It was disabled: nothing is sent there.
+    EndpointDisabled,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,8 +60,8 @@ pub const TABLE: [(ErrorClass, &str, Action); 14] = [
     (ErrorClass::NoProvider, "no_provider", Action::Retry),
     (ErrorClass::EndpointRefused, "endpoint_refused", Action::RetryAfter),
     (ErrorClass::EndpointGone, "endpoint_gone", Action::Permanent),
-    (ErrorClass::EndpointDisabled, "endpoint_disabled", Action::Permanent),
     (ErrorClass::EndpointForbidden, "endpoint_not_allowed", Action::Retry),
+    (ErrorClass::EndpointDisabled, "endpoint_disabled", Action::Permanent),
 ];
 
 impl ErrorClass {
@@ -179,8 +179,8 @@ mod tests {
             NoProvider,
             EndpointRefused,
             EndpointGone,
-            EndpointDisabled,
             EndpointForbidden,
+            EndpointDisabled,
         ] {
             assert_eq!(TABLE.iter().filter(|row| row.0 == class).count(), 1, "{class:?}");
         }

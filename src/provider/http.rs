@@ -9,6 +9,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -18,6 +19,11 @@ use reqwest::{Certificate, Client, ClientBuilder, Url};
 use crate::error::{Error, Result, excerpt};
 use crate::model::delivery::Outcome;
 use crate::model::retry::ErrorClass;
+
+use super::guard::{Guard, NotAllowed};
+
+/// The code of a failure where the guard stepped in.
+pub(super) const NOT_ALLOWED: &str = "not_allowed";
 
 /// What is read of an answer at most. Verdicts are short; what comes after is an error page.
 const ANSWER_BYTES: usize = 64 * 1024;
@@ -81,20 +87,17 @@ impl Failure {
 impl Http {
     /// The process must have a default rustls provider by now.
     pub fn new(settings: HttpSettings<'_>) -> Result<Http> {
-        let builder = Client::builder()
-            .user_agent(concat!("notihub/", env!("CARGO_PKG_VERSION")))
-            .timeout(settings.call_budget)
-            // Shorter than the whole, so that a connection that never stands is told as that: definite, not unknown.
-            .connect_timeout(connect_budget(settings.call_budget))
-            .pool_idle_timeout(IDLE)
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .referer(false)
-            .no_proxy();
-        let client = trust(builder, settings)?.build().map_err(|error| {
+        let client = trust(builder(settings.call_budget), settings)?.build().map_err(|error| {
             let why = cause(&error);
             Error::Setup(format!("no HTTP client: {why}; install the package ca-certificates, or name a CA file"))
         })?;
+        Ok(Http { client })
+    }
+
+    /// For calls to where partners say. Cheap: what it trusts was read before.
+    pub(super) fn guarded(call_budget: Duration, tls: rustls::ClientConfig, guard: Arc<Guard>) -> Result<Http> {
+        let builder = builder(call_budget).dns_resolver(guard).tls_backend_preconfigured(tls);
+        let client = builder.build().map_err(|error| Error::Internal(format!("no HTTP client: {}", cause(&error))))?;
         Ok(Http { client })
     }
 
@@ -122,6 +125,19 @@ impl Http {
         root.set_query(None);
         Ok(self.client.head(root).send().await.map_err(failure)?.status().as_u16())
     }
+}
+
+fn builder(call_budget: Duration) -> ClientBuilder {
+    Client::builder()
+        .user_agent(concat!("notihub/", env!("CARGO_PKG_VERSION")))
+        .timeout(call_budget)
+        // Shorter than the whole, so that a connection that never stands is told as that: definite, not unknown.
+        .connect_timeout(connect_budget(call_budget))
+        .pool_idle_timeout(IDLE)
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .referer(false)
+        .no_proxy()
 }
 
 /// What a connection may take of a call's time.
@@ -165,6 +181,7 @@ fn failure(error: reqwest::Error) -> Failure {
         return Failure::Unknown { code, detail };
     }
     let code = match () {
+        () if sources(&error).any(|source| source.is::<NotAllowed>()) => NOT_ALLOWED,
         () if error.is_timeout() => "connect_timeout",
         () if error.is_dns() => "dns_failed",
         () if sources(&error).any(is_tls) => "tls_failed",
@@ -217,7 +234,6 @@ fn http_date(value: &str) -> Option<DateTime<Utc>> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

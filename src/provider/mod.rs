@@ -5,11 +5,13 @@
 //! `Outcome`. It must know which failures are *definite* (nothing can have been taken: DNS, refused connection, TLS, an
 //! answer that says no) and which are *unknown* (cut or silent after the request was written). When in doubt: unknown.
 
+pub mod guard;
 pub mod http;
 pub mod mock;
 pub mod simulator;
 pub mod slack;
 pub mod smtp;
+pub mod webhook;
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
@@ -102,6 +104,13 @@ impl Providers {
     pub fn channels(&self) -> Vec<Channel> {
         let mut channels: Vec<Channel> = self.by_channel.keys().copied().collect();
         channels.sort();
+        channels
+    }
+
+    /// Those of them that messages are posted to: over WEBHOOK goes only what the hub itself tells.
+    pub fn postable(&self) -> Vec<Channel> {
+        let mut channels = self.channels();
+        channels.retain(|channel| *channel != Channel::Webhook);
         channels
     }
 

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use super::message::Telling;
+use super::redrive::Dead;
 use super::stats::Law;
 use super::{Conn, Db, word};
 use crate::crypt::Keyring;
@@ -223,6 +224,53 @@ pub async fn evidence(db: impl Db<'_>, keys: &[Key], now: DateTime<Utc>) -> Resu
         lane: Lane(r.lane),
     });
     Ok(row.collect())
+}
+
+/// A dead letter that is PENDING again.
+#[derive(Debug, Clone, Copy)]
+pub struct Redriven {
+    pub key: Key,
+    pub lane: Lane,
+    pub attempt: i16,
+    pub event_seq: i16,
+}
+
+/// Makes dead letters PENDING again, each with how many attempts it may have then; those that changed since they were looked
+/// at are left alone. Sorted by key, each once.
+pub async fn redrive(db: impl Db<'_>, dead: &[(Dead, i16)], now: DateTime<Utc>) -> Result<Vec<Redriven>> {
+    let ids: Vec<i64> = dead.iter().map(|(d, _)| d.key.message_id.0).collect();
+    let (Some(&low), Some(&high)) = (ids.iter().min(), ids.iter().max()) else { return Ok(Vec::new()) };
+    let counts = |part: fn(Counts) -> i16| -> Vec<i16> {
+        dead.iter().map(|(d, _)| part(change(d.status, Status::Pending))).collect()
+    };
+    let rows = sqlx::query_file!(
+        "sql/delivery/redrive.sql",
+        &dead.iter().map(|(d, _)| d.key.shard).collect::<Vec<_>>(),
+        &ids,
+        &dead.iter().map(|(d, _)| d.key.no).collect::<Vec<_>>(),
+        &dead.iter().map(|(d, _)| d.event_seq).collect::<Vec<_>>(),
+        &dead.iter().map(|(d, _)| d.status.as_str().to_owned()).collect::<Vec<_>>(),
+        &dead.iter().map(|(_, attempts)| *attempts).collect::<Vec<_>>(),
+        &dead.iter().map(|(d, _)| d.settled_at).collect::<Vec<_>>() as &[Option<DateTime<Utc>>],
+        &counts(|c| c.total),
+        &counts(|c| c.success),
+        &counts(|c| c.failed),
+        now,
+        low,
+        high,
+    )
+    .fetch_all(db)
+    .await?;
+    let key = |shard, message_id, no| Key { shard, message_id: Tsid(message_id), no };
+    Ok(rows
+        .into_iter()
+        .map(|r| Redriven {
+            key: key(r.shard, r.message_id, r.no),
+            lane: Lane(r.lane),
+            attempt: r.attempt,
+            event_seq: r.event_seq,
+        })
+        .collect())
 }
 
 pub struct Overdue {

@@ -92,3 +92,67 @@ pub async fn mark_endings(db: impl Db<'_>, ended: &[(i16, Tsid, Tsid)]) -> Resul
     .await?;
     Ok(())
 }
+
+/// What happened, with what is told of it beside the event itself.
+#[derive(Debug, Clone)]
+pub struct Happened {
+    pub message_id: Tsid,
+    pub event: Row,
+    pub priority: Priority,
+    /// Of the delivery it is about; none: it is about the message as a whole.
+    pub lane: Option<Lane>,
+    /// Of the attempt that ended with it.
+    pub provider: Option<String>,
+    pub code: Option<String>,
+}
+
+/// Which of a partner's events: from a time on, behind one (message, no, seq) at that very time, up to another time.
+#[derive(Debug, Clone, Copy)]
+pub struct Slice {
+    pub from: DateTime<Utc>,
+    pub behind: (Tsid, i16, i16),
+    pub until: DateTime<Utc>,
+}
+
+/// What is told of a partner's messages, but not of the telling, oldest first.
+pub async fn of_partner(
+    db: impl Db<'_>,
+    (partner_id, shard): (Tsid, i16),
+    slice: Slice,
+    events: &[String],
+    lanes_below: Lane,
+    rows: i64,
+) -> Result<Vec<Happened>> {
+    // Ids are made by clocks that may be a little ahead of the one that noted the event.
+    let ids_below = Tsid::floor(slice.until + chrono::TimeDelta::minutes(1));
+    let found = sqlx::query_file!(
+        "sql/event/of_partner.sql",
+        partner_id.0,
+        shard,
+        slice.from,
+        slice.until,
+        slice.behind.0.0,
+        slice.behind.1,
+        slice.behind.2,
+        ids_below.0,
+        events,
+        lanes_below.0,
+        rows,
+    );
+    let row = found.fetch_all(db).await?.into_iter().map(|r| Happened {
+        message_id: Tsid(r.message_id),
+        event: Row {
+            no: r.no,
+            seq: r.seq,
+            attempt: r.attempt,
+            event: r.event,
+            reason: r.reason,
+            occurred_at: r.occurred_at,
+        },
+        priority: r.priority.parse().unwrap_or_default(),
+        lane: r.lane.map(Lane),
+        provider: r.provider,
+        code: r.code,
+    });
+    Ok(row.collect())
+}

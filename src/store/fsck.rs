@@ -25,7 +25,7 @@ pub const INVARIANTS: [(&str, &str); 18] = [
     ("doubt", "an attempt of unknown outcome is never forgotten"),
     ("events", "events are numbered without gaps"),
     ("told", "one event for each promised transition"),
-    ("final", "terminal is final, except upwards by evidence"),
+    ("final", "terminal is final, except upwards by evidence, and dead letters that somebody asks for"),
     ("spent", "nothing waits for an attempt it may not make"),
     ("stuck", "what is due moves"),
     ("whole", "a message and all under it are there together"),

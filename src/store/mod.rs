@@ -17,6 +17,7 @@ pub mod message;
 pub mod partition;
 pub mod partner;
 pub mod rate;
+pub mod redrive;
 pub mod refresh_token;
 pub mod signing_key;
 pub mod sql_intake;

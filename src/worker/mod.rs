@@ -62,6 +62,7 @@ pub fn start(hub: &Hub, role: Role) {
     repeat(hub, "sweep", every(Duration::from_secs(10)), move |hub| sweep(hub, sweeper.clone()));
     repeat(hub, "relay", every(limits::RELAY_EVERY), move |hub| relay(hub, relayer.clone()));
     repeat(hub, "release", every(limits::RELEASE_EVERY), release);
+    repeat(hub, "redrive", every(limits::REDRIVE_EVERY), redrive);
     repeat(hub, "complete", every(limits::COMPLETE_EVERY), complete);
     repeat(hub, "note answers", every(limits::NOTE_ANSWERS_EVERY), note_answers);
     repeat(hub, "depth", every(Duration::from_secs(10)), depth);
@@ -107,6 +108,11 @@ async fn relay(hub: Hub, relay: Stateful<flow::relay::Relay>) -> Result<bool> {
 
 async fn release(hub: Hub) -> Result<bool> {
     flow::endpoint::release_resumed(&hub).await
+}
+
+/// A step of whichever job's turn it is.
+async fn redrive(hub: Hub) -> Result<bool> {
+    flow::redrive::step(&hub).await
 }
 
 async fn complete(hub: Hub) -> Result<bool> {

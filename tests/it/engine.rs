@@ -1342,7 +1342,7 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
         each("false"),
     );
     let settle = format!(
-        "{keys}, {}, {}, {}, {}, {}, {}, {}, {none}, {}, {}, {}, {}, {}, {none}, {none}, {none}, {now}, {low}, {high}, {}, {}, {}, {}",
+        "{keys}, {}, {}, {}, {}, {}, {}, {}, {none}, {}, {}, {}, {}, {}, {none}, {none}, {none}, {now}, {low}, {high}, {}, {}, {}, {}, array[{}]::bigint[], 10::smallint",
         many("1::smallint"),
         many("'PROCESSING'::text"),
         many("'SENT'::text"),
@@ -1359,6 +1359,7 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
         many("1::smallint"),
         many("1::smallint"),
         many("0::smallint"),
+        ids.join(","),
     );
     let overdue = format!("array[{shard}]::smallint[], '1970-01-01', 100");
     let promote = format!("array[{shard}]::smallint[], '1970-01-01', {now} + interval '5 s', 100");
@@ -1395,7 +1396,7 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
         let plan = explain(&mut conn, "delivery/settle", &settle).await;
         println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
         assert_eq!(plan.rows, 200);
-        plan.reads_only(&indexes, &["pk_deliveries", "pk_attempts"], 200 * 40);
+        plan.reads_only(&indexes, &["pk_deliveries", "pk_attempts", "pk_endpoints"], 200 * 40);
         let plan = explain(&mut conn, "delivery/overdue", &overdue).await;
         println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
         assert_eq!(plan.rows, 100);
@@ -1417,7 +1418,7 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
         plan.reads_only(&indexes, &["pk_deliveries"], 200 * 40);
         let plan = explain(&mut conn, "delivery/evidence", &evidence).await;
         println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
-        plan.reads_only(&indexes, &["pk_deliveries", "pk_attempts"], 200 * 40);
+        plan.reads_only(&indexes, &["pk_deliveries", "pk_attempts", "pk_endpoints"], 200 * 40);
     }
     drop(conn);
     app.advance(10);

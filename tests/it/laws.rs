@@ -25,7 +25,7 @@ const LAYERS: [(u8, &[&str]); 6] = [
 const EXCLUSIVE: [(&[&str], &[&str]); 7] = [
     (&["sqlx"], &["store/"]),
     // Servers that we run for others to try are servers all the same.
-    (&["axum"], &["api/", "live/", "ui/", "provider/simulator/", "cli/webhook.rs"]),
+    (&["axum"], &["api/", "live/", "ui/", "provider/simulator/", "cli/webhook_listen.rs"]),
     (&["reqwest", "lettre"], &["provider/", "cli/client.rs"]),
     (&["clap"], &["config.rs", "cli/"]),
     (&["tokio::spawn", "tokio::task::spawn", "tokio::task::spawn_local"], &["shutdown.rs"]),

@@ -6,6 +6,7 @@
 mod support;
 
 mod crash;
+mod egress;
 mod engine;
 mod erase;
 mod http;
@@ -21,11 +22,15 @@ mod program;
 mod property;
 mod protocol;
 mod rate;
+mod receiver;
 mod retries;
 mod schema;
 mod sign_in;
 mod smtp_peer;
 mod sql_intake;
+mod standard_webhooks;
 mod stats;
 mod types;
+mod webhook_cli;
+mod webhook_samples;
 mod webhooks;

@@ -133,9 +133,15 @@ fn reasons_in(source: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     // A word in code and a word in a test of the same file are told apart by where tests begin.
     let source = source.split("#[cfg(test)]").next().unwrap();
-    for (call, at) in
-        [("Refusal::new(", 1), (".add(", 1), (".add_code(", 2), ("refuse(", 0), ("Some((", 0), ("Err((", 0)]
-    {
+    for (call, at) in [
+        ("Refusal::new(", 1),
+        (".add(", 1),
+        (".add_code(", 2),
+        ("refuse(", 0),
+        ("forbidden(", 0),
+        ("Some((", 0),
+        ("Err((", 0),
+    ] {
         let calls = source.split(call).skip(1).map(arguments);
         found.extend(calls.filter_map(|arguments| word(arguments.get(at)?)));
     }
@@ -176,6 +182,7 @@ fn every_reason_is_told() {
         "x => Some((\"a_b\", format!(\"…\"))),",
         "x => Err((\"a_b\", format!(\"…\"))),",
         "refuse(\"a_b\", \"text\")",
+        "forbidden(\"a_b\", format!(\"…\"))",
     ] {
         assert_eq!(reasons_in(source).into_iter().collect::<Vec<_>>(), ["a_b"], "{source}");
     }

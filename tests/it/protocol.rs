@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 
 use chrono::{DateTime, Utc};
 use notihub::model::channel::{Channel, OnUnknown};
-use notihub::model::delivery::{Head, Outcome, OutcomeKind, STATUSES, Status, TRANSITIONS, lost, next};
+use notihub::model::delivery::{Head, Outcome, OutcomeKind, STATUSES, Status, TRANSITIONS, lost, next, redrive};
 use notihub::model::event::EventKind;
 use notihub::model::retry::{ErrorClass, RetryPolicy};
 use stateright::{Checker as _, HasDiscoveries, Model, Property};
@@ -46,6 +46,8 @@ struct Protocol {
     receipts: bool,
     cancel: bool,
     expiry: bool,
+    /// Somebody asks to have a dead letter tried again, once.
+    redrive: bool,
     /// Leaves out give-backs, unheard settles and the answers that are much like others: for worlds with more in them.
     narrow: bool,
     fault: Option<Fault>,
@@ -79,6 +81,7 @@ struct Delivery {
     expired: bool,
     cancels: u8,
     released: bool,
+    redriven: bool,
     /// What was seen to go wrong on a step.
     wrong: BTreeSet<Wrong>,
 }
@@ -163,6 +166,7 @@ enum Act {
     Cancel(usize),
     Expire(usize),
     Sweep(usize),
+    Redrive(usize),
     /// The provider says of an attempt that it arrived, or came back.
     Receipt(usize, i16, bool),
     ApplyReceipts(usize),
@@ -173,6 +177,7 @@ enum By {
     Queue,
     Settle { attempt: i16, was: Status, refund: bool },
     Evidence,
+    Somebody,
 }
 
 /// What receipts add to the table; they are not in the code yet, so the model has them alone.
@@ -241,6 +246,7 @@ impl Delivery {
             expired: false,
             cancels: 0,
             released: false,
+            redriven: false,
             wrong: BTreeSet::new(),
         }
     }
@@ -291,6 +297,7 @@ impl Protocol {
             receipts: false,
             cancel: false,
             expiry: false,
+            redrive: false,
             narrow: false,
             fault: None,
             walked: Arc::default(),
@@ -322,14 +329,15 @@ impl Protocol {
         if !(known || by_receipt) {
             d.wrong.insert(Wrong::Table);
         }
-        if from.is_settled() && !(by == By::Evidence && UPWARDS.contains(&(from, to))) {
+        let asked_for = by == By::Somebody && to == Status::Pending;
+        if from.is_settled() && !asked_for && !(by == By::Evidence && UPWARDS.contains(&(from, to))) {
             d.wrong.insert(Wrong::Final);
         }
         if let By::Settle { refund: true, .. } = by {
             d.max_attempts += 1;
         }
         self.walked.lock().expect("no panic in here").insert((from, to));
-        let event = to.event()?;
+        let event = if asked_for { EventKind::Redriven } else { to.event()? };
         d.event_seq += 1;
         if self.broken(Fault::EventOutsideTransaction) && by != By::Evidence {
             return Some(event);
@@ -443,6 +451,12 @@ impl Protocol {
         Write { was: d.status, status, possibly_sent, refund: false, outcome: None }
     }
 
+    /// How often it may be tried then, if it may.
+    fn again(&self, d: &Delivery) -> Option<i16> {
+        let policy = RetryPolicy { max_attempts: self.attempts, ..RetryPolicy::default() };
+        redrive(d.status, d.attempt, self.on_unknown, &policy).ok()
+    }
+
     fn answers(&self, d: &Delivery) -> &'static [Answer] {
         let repeated = self.idempotent && !self.broken(Fault::TokenPerAttempt) && d.taken().next().is_some();
         if repeated {
@@ -508,6 +522,12 @@ impl Protocol {
                 world.hands.extend(left.map(|doing| Hand { delivery: n, attempt, doing }));
             }
             Act::Expire(n) => world.deliveries[n].expired = true,
+            Act::Redrive(n) => {
+                let d = &mut world.deliveries[n];
+                let Some(attempts) = self.again(d) else { return };
+                (d.max_attempts, d.expired, d.cancel_requested, d.redriven) = (attempts, false, false, true);
+                self.step(d, Status::Pending, By::Somebody);
+            }
             Act::Sweep(n) | Act::Cancel(n) => {
                 let d = &mut world.deliveries[n];
                 let outcome = if matches!(act, Act::Sweep(_)) { Outcome::Expired } else { Outcome::Canceled };
@@ -623,7 +643,7 @@ const ONE_HOLDER: &str = "no attempt is held twice";
 const CALLS: &str = "provider calls are no more than attempts";
 const ALLOWED: &str = "nothing is called more often than it may be";
 const TABLE: &str = "every step is in the table of transitions";
-const FINAL: &str = "terminal is final, but for evidence";
+const FINAL: &str = "terminal is final, but for evidence, and for dead letters that somebody asks for";
 const NOT_SENT: &str = "never FAILED, EXPIRED or CANCELED of what a provider took or may have taken";
 const SENT: &str = "SENT and DELIVERED only with an acceptance or a receipt";
 const DOUBT: &str = "a doubt is never forgotten";
@@ -670,6 +690,9 @@ impl Model for Protocol {
                 if d.expired && d.status == Status::Pending {
                     acts.push(Act::Sweep(n));
                 }
+            }
+            if self.redrive && !d.redriven && self.again(d).is_some() {
+                acts.push(Act::Redrive(n));
             }
             if self.receipts {
                 for attempt in d.taken().collect::<BTreeSet<_>>() {
@@ -739,7 +762,9 @@ impl Model for Protocol {
             }),
             Property::<Protocol>::always(CALLS, |_, w| each(w, |d| d.calls.len() <= d.attempt as usize)),
             // Whatever was given back was not called, so a refund allows no further call.
-            Property::<Protocol>::always(ALLOWED, |model, w| each(w, |d| d.calls.len() <= model.attempts as usize)),
+            Property::<Protocol>::always(ALLOWED, |model, w| {
+                each(w, |d| d.calls.len() <= model.attempts as usize * (1 + usize::from(d.redriven)))
+            }),
             Property::<Protocol>::always(NOT_SENT, |_, w| {
                 each(w, |d| {
                     let refused = |n: i16| d.receipts.get(&n) == Some(&false);
@@ -766,11 +791,21 @@ impl Model for Protocol {
                 w.deliveries.iter().enumerate().all(|(n, d)| {
                     let telling = |h: &&Hand| h.delivery == n && matches!(h.doing, Doing::Telling(_));
                     let to_come = w.hands.iter().filter(telling).count();
-                    let status = |e: &EventKind| STATUSES.into_iter().find(|s| s.event() == Some(*e));
+                    let status = |e: &EventKind| match e {
+                        EventKind::Redriven => Some(Status::Pending),
+                        e => STATUSES.into_iter().find(|s| s.event() == Some(*e)),
+                    };
                     let told: Vec<Status> = d.events.iter().filter_map(status).collect();
+                    let follows = |pair: &[Status]| match (pair[0], pair[1]) {
+                        (Status::Failed | Status::Undetermined, Status::Pending) => true,
+                        (Status::Pending, next) => next != Status::Pending,
+                        pair => UPWARDS.contains(&pair),
+                    };
+                    let last =
+                        if d.status.is_settled() { Some(d.status) } else { d.redriven.then_some(Status::Pending) };
                     told.len() + to_come == d.event_seq as usize
-                        && told.windows(2).all(|pair| UPWARDS.contains(&(pair[0], pair[1])))
-                        && (to_come > 0 || told.last().copied() == Some(d.status).filter(|s| s.is_settled()))
+                        && told.windows(2).all(follows)
+                        && (to_come > 0 || told.last().copied() == last)
                 })
             }),
             Property::<Protocol>::always(EVIDENCE, |_, w| {
@@ -813,6 +848,11 @@ impl Model for Protocol {
             let name = "where unknown outcomes are retried, a second copy is possible";
             all.push(Property::<Protocol>::sometimes(name, |model, w| some(w, |d| model.copies(d) > 1)));
         }
+        if self.redrive {
+            all.push(Property::<Protocol>::sometimes("SENT because somebody asked", |_, w| {
+                some(w, |d| d.events == [EventKind::Failed, EventKind::Redriven, EventKind::Sent])
+            }));
+        }
         if self.cancel {
             all.push(Property::<Protocol>::sometimes("CANCELED", |_, w| some(w, |d| d.status == Status::Canceled)));
         }
@@ -843,6 +883,10 @@ fn idempotent() -> Protocol {
 
 fn with_receipts() -> Protocol {
     Protocol { receipts: true, ..Protocol::new(1, 2, 2) }
+}
+
+fn asked_for() -> Protocol {
+    Protocol { redrive: true, ..Protocol::new(1, 2, 2) }
 }
 
 fn taken_back() -> Protocol {
@@ -878,6 +922,9 @@ fn the_protocol_keeps_its_promises_in_every_order() {
         ("cancel and expire", taken_back(), 20_000),
         ("cancel and expire, held", Protocol { on_unknown: hold, ..taken_back() }, 8_000),
         ("everything that may happen to two attempts", Protocol { receipts: true, ..taken_back() }, 80_000),
+        ("redriven", asked_for(), 100_000),
+        ("redriven, held", Protocol { on_unknown: hold, ..asked_for() }, 7_000),
+        ("redriven, cancel and expire", Protocol { cancel: true, expiry: true, narrow: true, ..asked_for() }, 120_000),
         ("two deliveries", Protocol { deliveries: 2, narrow: true, ..Protocol::new(2, 2, 2) }, 10_000),
         (
             "two deliveries, held",

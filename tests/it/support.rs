@@ -15,7 +15,7 @@ use notihub::hub::{Hub, Parts};
 use notihub::model::partner::Partner;
 use notihub::model::role::{Actor, Role};
 use notihub::provider::simulator::{slack::SlackSimulator, smtp::SmtpSimulator};
-use notihub::provider::{Provider, Providers, mock, slack, smtp};
+use notihub::provider::{Provider, Providers, mock, slack, smtp, webhook};
 use notihub::shutdown::Shutdown;
 use notihub::store::{PoolSizes, Store};
 use notihub::{api, flow, worker};
@@ -166,6 +166,14 @@ impl App {
                     ca_file: None,
                 })
                 .expect("Slack"),
+            ),
+            Arc::new(
+                webhook::Webhook::new(webhook::WebhookSettings {
+                    rules: settings.webhooks.rules(),
+                    call_budget,
+                    ca_file: settings.email.ca_file.clone(),
+                })
+                .expect("webhooks"),
             ),
         ];
         let mocks = settings.channels.mock.iter();

@@ -1,0 +1,324 @@
+//! `notihub webhook listen`: an endpoint to try webhooks with. It shows what arrives and whether it verifies, and answers as
+//! told. Whatever arrives was written by somebody else: it is shown escaped.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::request::Parts;
+use axum::http::{Method, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use chrono::{DateTime, SecondsFormat, Utc};
+use clap::Args;
+use data_encoding::BASE64;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use super::client::{Client, Target};
+use super::webhook_verify::{self, Secrets};
+use super::{Output, print};
+use crate::api;
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use crate::model::signature::{self, Findings};
+use crate::shutdown::{Shutdown, signalled};
+
+const BODY_BYTES: usize = 1 << 20;
+/// Events remembered, to tell which came before. Beyond, all are forgotten: who listens that long has seen enough.
+const REMEMBERED: usize = 100_000;
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  notihub webhook listen --secret whsec_…\n  notihub webhook listen --create   \
+         registers itself at a running hub, and takes itself off at the end\n  notihub webhook listen --answer \
+500,500,200   two failures, then well for good\n  notihub webhook listen --answer delay:20s,410   too slow once, then gone\n\n\
+A hub calls this machine only when it may: notihub up --webhook-allow-http --webhook-allow-network 127.0.0.0/8")]
+pub struct Listen {
+    /// Where to listen; port 0 takes any that is free.
+    #[arg(long, default_value = "127.0.0.1:9090", value_name = "ADDRESS")]
+    listen: SocketAddr,
+    #[command(flatten)]
+    secrets: Secrets,
+    /// What to answer, one after the other, the last for good: a status, delay:3s (then 200) or delay:3s:503.
+    #[arg(long, default_value = "200", value_delimiter = ',', value_name = "ANSWER")]
+    answer: Vec<Answer>,
+    /// Registers an endpoint at the hub for as long as this listens, and verifies with its secret.
+    #[arg(long)]
+    create: bool,
+    /// Where the hub reaches this listener [default: the address it listens on].
+    #[arg(long, requires = "create", value_name = "URL")]
+    endpoint_url: Option<String>,
+    /// Only these events, as delivery.failed,message.completed [default: all].
+    #[arg(long, requires = "create", value_delimiter = ',', value_name = "EVENT")]
+    events: Vec<String>,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Answer {
+    status: StatusCode,
+    delay: Duration,
+}
+
+impl FromStr for Answer {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Answer, String> {
+        let (delay, status) = match text.strip_prefix("delay:") {
+            Some(rest) => match rest.split_once(':') {
+                Some((delay, status)) => (delay, status),
+                None => (rest, "200"),
+            },
+            None => ("0s", text),
+        };
+        let number = |digits: &str| digits.parse::<u32>().ok();
+        let delay = match delay.strip_suffix("ms") {
+            Some(millis) => number(millis).map(|n| Duration::from_millis(n.into())),
+            None => number(delay.strip_suffix('s').unwrap_or(delay)).map(|n| Duration::from_secs(n.into())),
+        };
+        // What is below 200 is no answer yet.
+        let status = status.parse().ok().filter(|status: &StatusCode| (200..=599).contains(&status.as_u16()));
+        let read = delay.zip(status).map(|(delay, status)| Answer { status, delay });
+        read.ok_or_else(|| "an answer is a status from 200 to 599, delay:3s or delay:500ms:503".to_owned())
+    }
+}
+
+pub async fn run(args: Listen, output: Output) -> Result<u8> {
+    let mut secrets = args.secrets.read()?;
+    let listener = TcpListener::bind(args.listen).await.map_err(|e| {
+        Error::Setup(format!("cannot listen on {}: {e}; give another --listen, or port 0 for any", args.listen))
+    })?;
+    let address = listener.local_addr().map_err(|e| Error::Internal(format!("a listener has no address: {e}")))?;
+    let url = args.endpoint_url.clone().unwrap_or_else(|| format!("http://{address}/"));
+    let created = if args.create { Some(Created::new(&args, &url).await?) } else { None };
+    secrets.extend(created.iter().map(|created| created.secret.clone()));
+    let unchecked = secrets.is_empty();
+    let desk = Arc::new(Desk { secrets, answers: args.answer, output, seen: Mutex::default() });
+
+    let shutdown = Shutdown::new();
+    let router = Router::new().fallback(receive).with_state((desk.clone(), shutdown.clone()));
+    api::server::start(listener, router, &shutdown);
+    match output {
+        Output::Json => {
+            let endpoint_id = created.as_ref().map(|created| created.endpoint_id.as_str());
+            print::json(&json!({"listening": format!("http://{address}/"), "endpointId": endpoint_id}));
+        }
+        Output::Text => {
+            let checked = if unchecked { "; signatures are not checked: give --secret" } else { "" };
+            let registered = created
+                .as_ref()
+                .map_or(String::new(), |c| format!(" as endpoint {}", print::printable(&c.endpoint_id)));
+            anstream::println!("listens on http://{address}/{registered}; Ctrl-C ends{checked}");
+        }
+    }
+    signalled().await;
+    shutdown.stop();
+    let drained = shutdown.drained(Duration::from_secs(5)).await;
+    // The count is told also when the hub is gone meanwhile.
+    let removed = match created {
+        Some(created) => created.remove().await,
+        None => Ok(()),
+    };
+    desk.sum();
+    removed.map(|()| u8::from(!drained))
+}
+
+/// An endpoint at the hub, for as long as this listens.
+struct Created {
+    client: Client,
+    endpoint_id: String,
+    secret: String,
+}
+
+impl Created {
+    async fn new(args: &Listen, url: &str) -> Result<Created> {
+        let client = Client::new(&args.target)?;
+        let mut body = json!({"url": url, "description": "notihub webhook listen"});
+        if !args.events.is_empty() {
+            body["events"] = json!(args.events);
+        }
+        let made = client.post("/v1/webhooks", &body).await?;
+        let text = |name: &str| made[name].as_str().unwrap_or_default().to_owned();
+        Ok(Created { endpoint_id: text("endpointId"), secret: text("secret"), client })
+    }
+
+    async fn remove(self) -> Result<()> {
+        let removed = self.client.delete(&format!("/v1/webhooks/{}", self.endpoint_id)).await;
+        let stays = |e| Error::Setup(format!("the endpoint {} is still registered: {e}", self.endpoint_id));
+        removed.map(drop).map_err(stays)
+    }
+}
+
+struct Desk {
+    secrets: Vec<String>,
+    answers: Vec<Answer>,
+    output: Output,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    requests: usize,
+    again: usize,
+    invalid: usize,
+    events: HashMap<String, usize>,
+}
+
+async fn receive(State((desk, shutdown)): State<(Arc<Desk>, Shutdown)>, request: Request) -> Response {
+    if request.method() != Method::POST {
+        return (StatusCode::METHOD_NOT_ALLOWED, [("allow", "POST")], "webhooks are posted here\n").into_response();
+    }
+    let (head, body) = request.into_parts();
+    let Ok(body) = to_bytes(body, BODY_BYTES).await else {
+        return (StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 1 MiB, or was cut\n").into_response();
+    };
+    let answer = desk.take(&head, &body, Clock::system().now());
+    shutdown.sleep(answer.delay).await;
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = answer.status;
+    response
+}
+
+impl Desk {
+    /// Shows a request, and says how it is answered. One at a time, so that what is shown stands in order of arrival.
+    fn take(&self, head: &Parts, body: &[u8], at: DateTime<Utc>) -> Answer {
+        let headers: Vec<(&str, &[u8])> = head.headers.iter().map(|(n, v)| (n.as_str(), v.as_bytes())).collect();
+        let secrets: Vec<&str> = self.secrets.iter().map(String::as_str).collect();
+        let findings = signature::verify(&secrets, &headers, body, Some(at.timestamp()));
+        let findings = (!secrets.is_empty()).then_some(findings);
+        let json: Option<Value> = serde_json::from_slice(body).ok();
+        let field = |name: &str| json.as_ref().and_then(|json| json[name].as_str()).map(str::to_owned);
+        let id = || head.headers.get("webhook-id").map(|id| String::from_utf8_lossy(id.as_bytes()).into_owned());
+        let event_id = field("eventId").or_else(id);
+
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let answer = *self.answers.get(seen.requests).or(self.answers.last()).unwrap_or(&OK);
+        seen.requests += 1;
+        seen.invalid += usize::from(findings.as_ref().is_some_and(|findings| !findings.hold()));
+        let times = event_id.as_ref().map_or(1, |id| seen.count(id));
+        let shown = Shown {
+            at,
+            path: head.uri.to_string(),
+            event: field("event"),
+            event_id,
+            message_id: field("messageId"),
+            delivery_id: field("deliveryId"),
+            times,
+            findings,
+            answer,
+        };
+        match self.output {
+            Output::Json => anstream::println!("{}", print::escaped(&shown.json(json, body).to_string())),
+            Output::Text => anstream::println!("{}", shown.text(json.as_ref(), body)),
+        }
+        answer
+    }
+
+    fn sum(&self) {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let Seen { requests, again, invalid, events } = &*seen;
+        let events = events.len();
+        match self.output {
+            Output::Json => {
+                print::json(&json!({"requests": requests, "events": events, "again": again, "invalid": invalid}))
+            }
+            Output::Text => {
+                anstream::println!("{requests} requests, {events} events, {again} of them again, {invalid} not valid")
+            }
+        }
+    }
+}
+
+const OK: Answer = Answer { status: StatusCode::OK, delay: Duration::ZERO };
+
+impl Seen {
+    fn count(&mut self, id: &str) -> usize {
+        if self.events.len() >= REMEMBERED {
+            self.events.clear();
+        }
+        let times = self.events.entry(id.to_owned()).or_default();
+        *times += 1;
+        self.again += usize::from(*times > 1);
+        *times
+    }
+}
+
+/// One request, as it is shown.
+struct Shown {
+    at: DateTime<Utc>,
+    path: String,
+    event: Option<String>,
+    event_id: Option<String>,
+    message_id: Option<String>,
+    delivery_id: Option<String>,
+    times: usize,
+    /// None: there was no secret to check with.
+    findings: Option<Findings>,
+    answer: Answer,
+}
+
+impl Shown {
+    fn text(&self, json: Option<&Value>, body: &[u8]) -> String {
+        // A line of ours stays one line, whatever is quoted in it.
+        let one = |text: &str| print::escaped(text).replace('\n', "\\n");
+        let or_none = |text: &Option<String>| text.as_deref().map_or("–".to_owned(), one);
+        let again = if self.times > 1 { format!("  seen before ({} times now)", self.times) } else { String::new() };
+        let mut lines = vec![format!(
+            "\n{} {}  {}  {}{}",
+            print::paint(print::DIM, &self.at.format("%H:%M:%S%.3f").to_string()),
+            print::paint(print::BOLD, &or_none(&self.event)),
+            or_none(&self.event_id),
+            one(&self.path),
+            print::paint(print::WARN, &again),
+        )];
+        lines.push(format!("message {}  delivery {}", or_none(&self.message_id), or_none(&self.delivery_id)));
+        match &self.findings {
+            Some(findings) => lines.extend(webhook_verify::lines(findings)),
+            None => lines.push("signatures not checked".to_owned()),
+        }
+        let pretty = json.and_then(|json| serde_json::to_string_pretty(json).ok());
+        let body = pretty.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned());
+        lines.extend(print::escaped(&body).lines().map(str::to_owned));
+        let Answer { status, delay } = self.answer;
+        let after = if delay.is_zero() { String::new() } else { format!(" after {delay:?}") };
+        lines.push(format!("→ {}{after}", status.as_u16()));
+        lines.join("\n  ")
+    }
+
+    fn json(&self, json: Option<Value>, body: &[u8]) -> Value {
+        let text = || std::str::from_utf8(body).ok().map(Value::from);
+        json!({
+            "at": self.at.to_rfc3339_opts(SecondsFormat::Millis, true),
+            "path": self.path,
+            "event": self.event,
+            "eventId": self.event_id,
+            "messageId": self.message_id,
+            "deliveryId": self.delivery_id,
+            "times": self.times,
+            "valid": self.findings.as_ref().map(Findings::hold),
+            "signatures": self.findings.as_ref().map(webhook_verify::told),
+            "body": json.or_else(text).unwrap_or_else(|| json!({"base64": BASE64.encode(body)})),
+            "answer": self.answer.status.as_u16(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_read() {
+        let read = |text: &str| text.parse::<Answer>().map(|a| (a.status.as_u16(), a.delay.as_millis()));
+        assert_eq!(read("503"), Ok((503, 0)));
+        assert_eq!(read("delay:3s"), Ok((200, 3000)));
+        assert_eq!(read("delay:250ms:410"), Ok((410, 250)));
+        for wrong in ["", "100", "600", "ok", "delay:", "delay:3m", "delay:-1s", "delay:3s:", "delay:3s:99", "2000"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! `notihub webhook verify`: what is wrong with the signature of a request that somebody has at hand.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use chrono::DateTime;
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::{Output, print};
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use crate::model::signature::{self, By, Fault, Findings};
+
+/// A request's body is far smaller; this is so that a wrong file does not fill the memory.
+const PASTED_BYTES: u64 = 4 << 20;
+
+/// The secrets to verify with.
+#[derive(Args)]
+pub struct Secrets {
+    /// An endpoint's secret, whsec_…; several times during a rotation.
+    #[arg(
+        long,
+        env = "NOTIHUB_WEBHOOK_SECRET",
+        hide_env_values = true,
+        value_delimiter = ',',
+        value_name = "SECRET",
+        value_parser = secret
+    )]
+    secret: Vec<String>,
+    /// A file with one secret a line, beside or instead of --secret.
+    #[arg(long, value_name = "FILE")]
+    secret_file: Option<PathBuf>,
+}
+
+fn secret(text: &str) -> Result<String, String> {
+    let secret = text.trim().to_owned();
+    let valid = signature::decode(&secret).is_some();
+    valid.then_some(secret).ok_or_else(|| "a secret is whsec_ and 24 to 64 bytes as base64".to_owned())
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} secrets", self.secret.len())
+    }
+}
+
+impl Secrets {
+    pub fn read(&self) -> Result<Vec<String>> {
+        let Some(path) = &self.secret_file else { return Ok(self.secret.clone()) };
+        let wrong = |why: &dyn std::fmt::Display| Error::Setup(format!("{}: {why}", path.display()));
+        let text = std::fs::read_to_string(path).map_err(|e| wrong(&e))?;
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        let read: Result<Vec<String>> = lines.map(|line| secret(line).map_err(|why| wrong(&why))).collect();
+        Ok([self.secret.clone(), read?].concat())
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit codes: 0 everything it is signed with holds, 1 not, 2 it cannot be read.\n\nExample:\n  pbpaste | \
+NOTIHUB_WEBHOOK_SECRET=whsec_… notihub webhook verify --ignore-time"
+)]
+pub struct Verify {
+    #[command(flatten)]
+    secrets: Secrets,
+    /// Take any time: what is pasted is seldom five minutes old.
+    #[arg(long)]
+    ignore_time: bool,
+    /// As if it had come at this time: Unix seconds, or as 2026-12-24T09:00:00+09:00.
+    #[arg(long, value_name = "TIME", conflicts_with = "ignore_time", value_parser = time)]
+    at: Option<i64>,
+    /// The request; standard input without it.
+    file: Option<PathBuf>,
+}
+
+fn time(text: &str) -> Result<i64, String> {
+    let seconds = text.parse().ok().or_else(|| Some(DateTime::parse_from_rfc3339(text).ok()?.timestamp()));
+    seconds.ok_or_else(|| "a time is Unix seconds or RFC 3339 with offset".to_owned())
+}
+
+/// 2: there was nothing to verify.
+pub fn run(args: Verify, output: Output) -> Result<u8> {
+    match verified(&args, output) {
+        Err(Error::Setup(why)) => {
+            print::error(&why);
+            Ok(2)
+        }
+        done => done,
+    }
+}
+
+fn verified(args: &Verify, output: Output) -> Result<u8> {
+    let secrets = args.secrets.read()?;
+    if secrets.is_empty() {
+        return Err(Error::Setup(
+            "nothing to verify with: give --secret, NOTIHUB_WEBHOOK_SECRET or --secret-file".into(),
+        ));
+    }
+    let pasted = read(args.file.as_deref())?;
+    let Some(request) = Pasted::parse(&pasted) else {
+        return Err(Error::Setup(
+            "this is not a request: paste start line, headers, an empty line and the body".into(),
+        ));
+    };
+    let now = if args.ignore_time { None } else { Some(args.at.unwrap_or(Clock::system().now().timestamp())) };
+    let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
+    let (findings, cut) = request.verify(&secrets, now);
+    let valid = findings.hold();
+    let hints = hints(&findings, &request);
+    match output {
+        Output::Json => print::json(&json!({
+            "valid": valid,
+            "signatures": told(&findings),
+            "lastNewlineTakenAway": cut,
+            "hints": hints,
+        })),
+        Output::Text => {
+            let mut text = lines(&findings);
+            if cut {
+                text.push("the body is taken without its last newline, which pasting added".to_owned());
+            }
+            text.extend(hints.into_iter().map(|hint| format!("→ {hint}")));
+            let verdict =
+                if valid { print::paint(print::GOOD, "valid") } else { print::paint(print::BAD, "not valid") };
+            anstream::println!("{}\n{verdict}", text.join("\n"));
+        }
+    }
+    Ok(u8::from(!valid))
+}
+
+fn read(file: Option<&Path>) -> Result<Vec<u8>> {
+    let wrong = |e: std::io::Error| Error::Setup(format!("the request cannot be read: {e}"));
+    let mut bytes = Vec::new();
+    let read = match file {
+        Some(path) if path.as_os_str() != "-" => {
+            std::fs::File::open(path).map_err(wrong)?.take(PASTED_BYTES + 1).read_to_end(&mut bytes)
+        }
+        _ => std::io::stdin().take(PASTED_BYTES + 1).read_to_end(&mut bytes),
+    };
+    read.map_err(wrong)?;
+    if bytes.len() as u64 > PASTED_BYTES {
+        return Err(Error::Setup("the request is larger than 4 MiB".into()));
+    }
+    Ok(bytes)
+}
+
+/// A request as people paste it: the start line may be missing, lines may end in LF alone.
+struct Pasted<'p> {
+    headers: Vec<(&'p str, &'p [u8])>,
+    body: &'p [u8],
+}
+
+impl<'p> Pasted<'p> {
+    fn parse(pasted: &'p [u8]) -> Option<Pasted<'p>> {
+        let (mut headers, mut rest, mut first) = (Vec::new(), pasted.trim_ascii_start(), true);
+        while let Some(end) = rest.iter().position(|b| *b == b'\n') {
+            let line = rest[..end].strip_suffix(b"\r").unwrap_or(&rest[..end]);
+            rest = &rest[end + 1..];
+            if line.is_empty() {
+                return (!headers.is_empty()).then_some(Pasted { headers, body: rest });
+            }
+            match header(line) {
+                Some(header) => headers.push(header),
+                None if first => (),
+                None => return None,
+            }
+            first = false;
+        }
+        // An empty body may have lost its empty line; the last header, its newline.
+        headers.extend(header(rest.strip_suffix(b"\r").unwrap_or(rest)));
+        (!headers.is_empty()).then_some(Pasted { headers, body: &[] })
+    }
+
+    /// As pasted or, where only that holds, without the newline that editors and `echo` add. Says which.
+    fn verify(&self, secrets: &[&str], now: Option<i64>) -> (Findings, bool) {
+        let whole = signature::verify(secrets, &self.headers, self.body, now);
+        let cut = self.body.strip_suffix(b"\n").map(|body| body.strip_suffix(b"\r").unwrap_or(body));
+        let cut = cut.map(|body| signature::verify(secrets, &self.headers, body, now));
+        match cut.filter(|cut| fitting(cut) > fitting(&whole)) {
+            Some(cut) => (cut, true),
+            None => (whole, false),
+        }
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name));
+        found.and_then(|(_, value)| std::str::from_utf8(value).ok())
+    }
+}
+
+/// How many signatures fit the body, in time or not.
+fn fitting(findings: &Findings) -> usize {
+    let found = [&findings.seed, &findings.standard].into_iter().flatten();
+    found.filter(|found| matches!(found, Ok(_) | Err(Fault::Time(_)))).count()
+}
+
+/// `Name: value`; a start line has a space before its first colon, or no colon.
+fn header(line: &[u8]) -> Option<(&str, &[u8])> {
+    let colon = line.iter().position(|b| *b == b':')?;
+    let name = std::str::from_utf8(&line[..colon]).ok()?;
+    let token = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+    token.then(|| (name, line[colon + 1..].trim_ascii()))
+}
+
+/// A line for people on each scheme.
+pub fn lines(findings: &Findings) -> Vec<String> {
+    let line = |name: &str, found: &Option<Result<By, Fault>>| {
+        let (style, text) = match found {
+            None => (print::DIM, "not there".to_owned()),
+            Some(Ok(By { header, secret })) if *secret == 0 && *header != signature::X_SIGNATURE_NEXT => {
+                (print::GOOD, "holds".to_owned())
+            }
+            Some(Ok(By { header, secret })) => (print::GOOD, format!("holds ({header}, secret {})", secret + 1)),
+            Some(Err(fault)) => (print::BAD, format!("does not hold: {fault}")),
+        };
+        format!("{name:<18} {}", print::paint(style, &text))
+    };
+    vec![line("X-Signature", &findings.seed), line("webhook-signature", &findings.standard)]
+}
+
+/// The same for programs.
+pub fn told(findings: &Findings) -> Value {
+    let one = |found: &Option<Result<By, Fault>>| match found {
+        None => Value::Null,
+        Some(Ok(By { header, secret })) => json!({"holds": true, "header": header, "secret": secret + 1}),
+        Some(Err(fault)) => json!({"holds": false, "why": fault.to_string()}),
+    };
+    json!({"xSignature": one(&findings.seed), "webhookSignature": one(&findings.standard)})
+}
+
+/// What to do about it.
+fn hints(findings: &Findings, request: &Pasted<'_>) -> Vec<&'static str> {
+    let faults: Vec<&Fault> =
+        [&findings.seed, &findings.standard].into_iter().flatten().filter_map(|f| f.as_ref().err()).collect();
+    let mut hints = Vec::new();
+    if findings.seed.is_none() && findings.standard.is_none() {
+        hints.push("no header of a signature is here: is this the whole request, and notihub's?");
+    }
+    if faults.iter().any(|f| matches!(f, Fault::Time(_))) {
+        hints.push("a request pasted later is old by then: --ignore-time takes any time, --at says when it came");
+    }
+    if faults.iter().any(|f| matches!(f, Fault::Differs(..))) {
+        hints.push(
+            "take the secret of this very endpoint, whole, with whsec_; it was shown once, rotating gives a new one",
+        );
+        hints.push("take the body's bytes as they came: parsed and written anew, JSON has other bytes");
+        if request.header("transfer-encoding").is_some() {
+            hints.push("this body came in chunks: paste it without their sizes");
+        }
+        let length = request.header("content-length").and_then(|length| length.parse::<usize>().ok());
+        if length.is_some_and(|length| length != request.body.len()) {
+            hints.push("the body is not as long as its Content-Length says: it was cut, or changed by pasting");
+        }
+    }
+    if faults.iter().any(|f| matches!(f, Fault::Missing(_) | Fault::Repeated(_) | Fault::Malformed(..))) {
+        hints.push("a proxy may drop, join or repeat headers: compare with what `notihub webhook listen` gets");
+    }
+    hints
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_800_000_000;
+
+    fn pasted(secret: &str, body: &str, newline: &str) -> String {
+        let headers = signature::headers(secret, None, "0ABCDEFGHJKMN-1-1", NOW, body.as_bytes());
+        let headers: String = headers.iter().map(|(n, v)| format!("{n}:  {v}{newline}")).collect();
+        format!("POST /a:b HTTP/1.1{newline}Host: x:1{newline}{headers}{newline}{body}")
+    }
+
+    #[test]
+    fn what_people_paste_is_read() {
+        let key = signature::secret(&[3; 32]);
+        let body = "{\"n\": 1,\n \"s\": \"가\"}";
+        for newline in ["\n", "\r\n"] {
+            let plain = pasted(&key, body, newline);
+            let headless = plain.split_once(newline).unwrap().1.to_owned();
+            let above = format!("\r\n\n{plain}");
+            for (text, cut) in [(&plain, false), (&headless, false), (&above, false)]
+                .into_iter()
+                .map(|(text, cut)| (text.clone(), cut))
+                .chain([(format!("{plain}\n"), true), (format!("{plain}\r\n"), true)])
+            {
+                let request = Pasted::parse(text.as_bytes()).unwrap();
+                let (findings, was_cut) = request.verify(&[&key], Some(NOW));
+                assert!(findings.hold() && was_cut == cut, "{text:?}");
+                assert_eq!(request.verify(&[&key], Some(NOW + 9999)).1, cut, "also when it is late");
+            }
+            assert!(!Pasted::parse(format!("{plain}\n\n").as_bytes()).unwrap().verify(&[&key], Some(NOW)).0.hold());
+            let empty = pasted(&key, "", newline);
+            for end in [empty.as_str(), empty.trim_end()] {
+                assert!(Pasted::parse(end.as_bytes()).unwrap().verify(&[&key], Some(NOW)).0.hold(), "{end:?}");
+            }
+        }
+        for nonsense in ["", "\n\n", "hello", "{\"a\": 1}", "POST / HTTP/1.1\n\nbody", "A: b\nno header\n\nbody"] {
+            assert!(Pasted::parse(nonsense.as_bytes()).is_none(), "{nonsense:?}");
+        }
+    }
+
+    #[test]
+    fn times_are_read_in_both_forms() {
+        assert_eq!((time("1800000000"), time("2027-01-15T17:00:00+09:00")), (Ok(NOW), Ok(NOW)));
+        assert!(time("yesterday").is_err());
+    }
+}

@@ -1,0 +1,511 @@
+//! Redrive: dead letters are tried again because somebody asks. One at once; many, and events that are to be told again, by
+//! jobs that go on at a bounded rate in small steps. A step and where the job stands afterwards are one commit, so a crash
+//! loses nothing and repeats nothing.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Instant;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::error::{Error, Refusal, Result};
+use crate::hub::Hub;
+use crate::id::Tsid;
+use crate::limits;
+use crate::model::channel::Channel;
+use crate::model::delivery::{Key, STATUSES, Status, redrive};
+use crate::model::endpoint::{Endpoint, EndpointStatus};
+use crate::model::event::{EVENT_KINDS, EventKind, Told, WHOLE};
+use crate::model::lane::Lane;
+use crate::model::message::{Content, Overall};
+use crate::model::partner::Partner;
+use crate::model::redrive::{DEAD, Filter, RedriveKind, RedriveStatus, STEP_LEAST, allowance, stepped};
+use crate::model::role::{Actor, Operating, Role, forbidden};
+use crate::model::watermark::Place;
+use crate::shutdown::may_die_at;
+use crate::store::audit::Deed;
+use crate::store::event::{Happened, Slice};
+use crate::store::redrive::{Behind, Dead, Job, Wanted};
+use crate::store::{self, Conn};
+
+use super::deliver::on_unknown;
+use super::erase::ERASED;
+use super::partner::{note, unknown};
+use super::publish::{Notice, Published, announce, publish};
+
+/// What was written, to be told after the commit.
+#[derive(Default)]
+struct Written {
+    count: usize,
+    places: Vec<(Place, DateTime<Utc>)>,
+    published: Published,
+}
+
+impl Written {
+    fn tell(self, hub: &Hub) {
+        hub.wake.ready(self.places);
+        announce(hub, &self.published);
+    }
+}
+
+/// One dead letter, for an operator; for a partner only a webhook of its own. Returns the delivery as it stands then.
+pub async fn one(
+    hub: &Hub,
+    partner: &Partner,
+    message_id: Tsid,
+    no: i16,
+    actor: &Actor,
+) -> Result<store::delivery::Row> {
+    let (id, shard) = (partner.partner_id, partner.shard);
+    let mut tx = hub.store.begin().await?;
+    let dead = store::redrive::dead(&mut *tx, id, shard, message_id, no).await?.ok_or(Error::NotFound)?;
+    if actor.role == Role::Partner && dead.lane.channel() != Channel::Webhook {
+        return Err(forbidden("an operator: a partner may redrive its own webhooks alone"));
+    }
+    let refused = |(reason, detail): (&'static str, &'static str)| Error::from(Refusal::new(422, reason, detail));
+    let attempts = judge(hub, &dead).map_err(refused)?;
+    let key = dead.key;
+    let written = write(hub, &mut tx, vec![(dead, attempts)]).await?;
+    if written.count == 0 {
+        // Somebody was faster, or nothing is left to send.
+        let dead = store::redrive::dead(&mut *tx, id, shard, message_id, no).await?.ok_or(Error::NotFound)?;
+        judge(hub, &dead).map_err(refused)?;
+        return Err(
+            Refusal::new(422, "content_erased", "what it said, or to whom, is not in the books any more").into()
+        );
+    }
+    if actor.role != Role::Partner {
+        let (action, object) = ("delivery.redrive".into(), Some(key.to_string()));
+        note(hub, &mut tx, actor, &Deed { action, object, partner_id: Some(id), ..Deed::default() }).await?;
+    }
+    let row = store::delivery::of_message(&mut *tx, id, shard, message_id, Some(no)).await?;
+    tx.commit().await?;
+    written.tell(hub);
+    row.into_iter().next().ok_or(Error::NotFound)
+}
+
+/// How many attempts it may have then, or why it is not tried again.
+fn judge(hub: &Hub, dead: &Dead) -> Result<i16, (&'static str, &'static str)> {
+    let channel = dead.lane.channel();
+    redrive(dead.status, dead.attempt, on_unknown(hub, channel), &hub.settings.retry.policy(channel))
+}
+
+/// Makes these PENDING again, each with how many attempts it may have, and tells their partners; but for those of which
+/// nothing is left to send, and those that changed meanwhile.
+async fn write(hub: &Hub, tx: &mut Conn, mut dead: Vec<(Dead, i16)>) -> Result<Written> {
+    let now = hub.clock.now();
+    dead.sort_by_key(|(d, _)| d.key);
+    dead.dedup_by_key(|(d, _)| d.key);
+    let messages: BTreeSet<(i16, Tsid)> = dead.iter().map(|(d, _)| (d.key.shard, d.key.message_id)).collect();
+    let messages: Vec<(i16, Tsid)> = messages.into_iter().collect();
+    let contents = store::message::contents(&mut *tx, &hub.keyring, &messages).await?;
+    let contents: HashMap<Tsid, _> = contents.into_iter().collect();
+    let blank = Content::default();
+    dead.retain(|(d, _)| {
+        let message = contents.get(&d.key.message_id).and_then(Option::as_ref);
+        let content = message.and_then(|m| m.detail.contents.get(usize::try_from(d.content).ok()?));
+        d.recipient != ERASED && content.is_some_and(|content| *content != blank)
+    });
+    let owners: HashMap<Key, Tsid> = dead.iter().map(|(d, _)| (d.key, d.partner_id)).collect();
+    let redriven = store::delivery::redrive(&mut *tx, &dead, now).await?;
+    // Of webhooks nobody is told by webhook.
+    let told = redriven.iter().filter(|r| r.lane.channel() != Channel::Webhook).map(|r| Notice {
+        partner_id: owners[&r.key],
+        shard: r.key.shard,
+        about: Some(r.key.message_id),
+        priority: r.lane.priority(),
+        overflow: true,
+        told: Told {
+            event: EventKind::Redriven.as_str().into(),
+            no: r.key.no,
+            seq: r.event_seq,
+            attempt: Some(r.attempt),
+            lane: Some(r.lane.0),
+            status: Some(Status::Pending.as_str().into()),
+            occurred_at: now,
+            ..Told::default()
+        },
+        only: None,
+    });
+    let notices: Vec<Notice> = told.collect();
+    let published = publish(hub, tx, &notices).await?;
+    let places = redriven.iter().map(|r| ((r.key.shard, r.lane), now)).collect();
+    Ok(Written { count: redriven.len(), places, published })
+}
+
+/// How many dead letters there are.
+#[derive(Debug, Clone, Copy)]
+pub struct Counted {
+    pub count: i64,
+    /// There are more: they were not counted to the end.
+    pub more: bool,
+}
+
+/// What to do, before it is a job.
+#[derive(Debug, Clone)]
+pub struct Order {
+    pub kind: RedriveKind,
+    pub partner_id: Option<Tsid>,
+    pub endpoint_id: Option<Tsid>,
+    pub filter: Filter,
+    pub rate_per_second: i32,
+}
+
+/// Counts the dead letters that an operator's order would redrive.
+pub async fn count(hub: &Hub, _permit: Operating<'_>, order: &Order) -> Result<Counted> {
+    counted(hub, order).await
+}
+
+async fn counted(hub: &Hub, order: &Order) -> Result<Counted> {
+    let mut walk = Walk::new(hub, order.partner_id, order.endpoint_id, &order.filter, None).await?;
+    let (began, mut count) = (Instant::now(), 0);
+    let mut conn = hub.store.begin().await?;
+    while !walk.is_over() {
+        if count >= limits::REDRIVE_COUNT || began.elapsed() > limits::REDRIVE_COUNTING {
+            return Ok(Counted { count, more: true });
+        }
+        count += i64::try_from(walk.next(hub, &mut conn, limits::REDRIVE_LOOK).await?.len()).unwrap_or(0);
+    }
+    Ok(Counted { count, more: false })
+}
+
+/// Begins an operator's job over dead letters.
+pub async fn begin(hub: &Hub, permit: Operating<'_>, order: Order) -> Result<(Job, Counted)> {
+    let counted = counted(hub, &order).await?;
+    let job = insert(hub, permit.actor(), order, Some(counted)).await?;
+    Ok((job, counted))
+}
+
+/// Begins a job for one endpoint: of the partner that asks, or of any, for an operator.
+pub async fn begin_for_endpoint(
+    hub: &Hub,
+    actor: &Actor,
+    partner_id: Option<Tsid>,
+    endpoint_id: Tsid,
+    order: impl FnOnce(&Endpoint) -> Order,
+) -> Result<(Job, Option<Counted>)> {
+    let endpoint = endpoint(hub, endpoint_id).await?;
+    let theirs = |e: &Endpoint| partner_id.is_none_or(|id| id == e.partner_id) && e.status != EndpointStatus::Deleted;
+    let endpoint = endpoint.filter(theirs).ok_or(Error::NotFound)?;
+    if endpoint.status == EndpointStatus::Disabled {
+        let detail = "the endpoint is disabled: nothing would be sent there; make it active first";
+        return Err(Refusal::new(422, "endpoint_disabled", detail).into());
+    }
+    let order = order(&endpoint);
+    let counted = match order.kind {
+        RedriveKind::Replay => None,
+        RedriveKind::Redrive | RedriveKind::Recover => Some(counted(hub, &order).await?),
+    };
+    Ok((insert(hub, actor, order, counted).await?, counted))
+}
+
+async fn endpoint(hub: &Hub, endpoint_id: Tsid) -> Result<Option<Endpoint>> {
+    Ok(store::endpoint::load(hub.store.api(), &hub.keyring, &[endpoint_id]).await?.into_iter().next())
+}
+
+async fn insert(hub: &Hub, actor: &Actor, order: Order, counted: Option<Counted>) -> Result<Job> {
+    let now = hub.clock.now();
+    let job = Job {
+        redrive_id: hub.next_id(),
+        kind: order.kind,
+        partner_id: order.partner_id,
+        endpoint_id: order.endpoint_id,
+        filter: order.filter,
+        rate_per_second: order.rate_per_second,
+        status: RedriveStatus::Running,
+        expected: counted.filter(|c| !c.more).map(|c| c.count),
+        done: 0,
+        position: None,
+        requested_by: actor.who.clone(),
+        created_at: now,
+        stepped_at: now,
+        finished_at: None,
+    };
+    let mut tx = hub.store.begin().await?;
+    if !store::redrive::insert(&mut *tx, &job).await? {
+        let detail = format!("{} of this partner's jobs are running already", limits::REDRIVES_AT_ONCE);
+        return Err(Refusal::new(422, "too_many_redrives", detail).into());
+    }
+    noted(hub, &mut tx, actor, &job, "redrive.begin").await?;
+    tx.commit().await?;
+    Ok(job)
+}
+
+/// What operators do is in the audit log; what partners do with their own is theirs.
+async fn noted(hub: &Hub, tx: &mut Conn, actor: &Actor, job: &Job, action: &str) -> Result<()> {
+    if actor.role == Role::Partner {
+        return Ok(());
+    }
+    let after = json!({
+        "kind": job.kind.as_str(),
+        "endpointId": job.endpoint_id.map(|id| id.to_string()),
+        "filter": serde_json::to_value(&job.filter).unwrap_or_default(),
+        "ratePerSecond": job.rate_per_second,
+    });
+    let object = Some(job.redrive_id.to_string());
+    let deed =
+        Deed { action: action.into(), object, partner_id: job.partner_id, after: Some(after), ..Deed::default() };
+    note(hub, tx, actor, &deed).await
+}
+
+/// Stops a job; what it did so far stays done. Returns the job as it stands then.
+pub async fn cancel(hub: &Hub, actor: &Actor, partner_id: Option<Tsid>, redrive_id: Tsid) -> Result<Job> {
+    let mut tx = hub.store.begin().await?;
+    let job = store::redrive::get(&mut *tx, redrive_id, partner_id).await?.ok_or(Error::NotFound)?;
+    if store::redrive::cancel(&mut *tx, redrive_id, hub.clock.now()).await? {
+        noted(hub, &mut tx, actor, &job, "redrive.cancel").await?;
+    }
+    let job = store::redrive::get(&mut *tx, redrive_id, partner_id).await?.ok_or(Error::NotFound)?;
+    tx.commit().await?;
+    Ok(job)
+}
+
+/// What a step came to.
+struct Step {
+    written: Written,
+    /// How much of what it was allowed it used.
+    used: usize,
+    position: Option<Value>,
+    is_over: bool,
+}
+
+/// One step of the job whose turn it is. False when it is nobody's.
+pub async fn step(hub: &Hub) -> Result<bool> {
+    let now = hub.clock.now();
+    let mut tx = hub.store.begin_engine().await?;
+    let Some(job) = store::redrive::take(&mut tx, now, STEP_LEAST).await? else { return Ok(false) };
+    let (id, rate) = (job.redrive_id, job.rate_per_second);
+    let allowed = allowance(rate, job.stepped_at, now);
+    if allowed == 0 {
+        return Ok(false);
+    }
+    let mut part = store::savepoint(&mut tx).await?;
+    let took = match job.kind {
+        RedriveKind::Redrive | RedriveKind::Recover => dead_letters(hub, &mut part, &job, allowed).await,
+        RedriveKind::Replay => replay(hub, &mut part, &job, allowed).await,
+    };
+    let step = match took {
+        Ok(step) => step,
+        Err(e) => {
+            // It is tried again, after the others have had their turn.
+            part.rollback().await?;
+            store::redrive::stepped(&mut tx, id, job.position.as_ref(), 0, now, None).await?;
+            tx.commit().await?;
+            return Err(e);
+        }
+    };
+    part.commit().await?;
+    let did = i64::try_from(step.written.count).unwrap_or(0);
+    let stepped_at = stepped(rate, job.stepped_at, now, allowed, step.used);
+    let finished_at = step.is_over.then_some(now);
+    store::redrive::stepped(&mut tx, id, step.position.as_ref(), did, stepped_at, finished_at).await?;
+    may_die_at("redrive.before_commit");
+    tx.commit().await?;
+    may_die_at("redrive.after_commit");
+    if step.is_over {
+        tracing::info!(redrive = %id, kind = job.kind.as_str(), done = job.done + did, "redriven");
+    }
+    step.written.tell(hub);
+    Ok(true)
+}
+
+/// Where a walk over dead letters stands, as a job keeps it.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct At {
+    partner: i64,
+    /// Its place in `DEAD`.
+    status: usize,
+    message: i64,
+    no: i16,
+}
+
+const START: Behind = (Tsid(0), 0);
+
+/// A walk over dead letters: partner by partner, status by status, in the order of their ids.
+struct Walk {
+    /// (partner and its shard, place in `DEAD`)
+    places: Vec<((Tsid, i16), usize)>,
+    wanted: Wanted,
+    n: usize,
+    behind: Behind,
+}
+
+impl Walk {
+    async fn new(
+        hub: &Hub,
+        partner_id: Option<Tsid>,
+        endpoint_id: Option<Tsid>,
+        filter: &Filter,
+        at: Option<At>,
+    ) -> Result<Walk> {
+        let db = hub.store.api();
+        let mut owners = match partner_id {
+            Some(id) => {
+                let partner = store::partner::get(db, id).await?.ok_or_else(unknown)?;
+                vec![(id, partner.shard)]
+            }
+            None => store::partner::owners(db).await?,
+        };
+        owners.sort();
+        let statuses = (0..DEAD.len()).filter(|n| filter.status.is_none_or(|status| status == DEAD[*n]));
+        let places: Vec<_> =
+            owners.into_iter().flat_map(|owner| statuses.clone().map(move |status| (owner, status))).collect();
+        let channel = if endpoint_id.is_some() { Some(Channel::Webhook) } else { filter.channel };
+        let wanted = Wanted {
+            lanes: channel.map(Lane::range_of),
+            provider: filter.provider.clone(),
+            reason: filter.error.clone(),
+            recipient: endpoint_id.map(|id| id.to_string()),
+            since: filter.since,
+            until: filter.until,
+        };
+        let (mut n, mut behind) = (0, START);
+        if let Some(at) = at {
+            let place = |p: &((Tsid, i16), usize)| (p.0.0.0, p.1);
+            n = places.partition_point(|p| place(p) < (at.partner, at.status));
+            if places.get(n).map(place) == Some((at.partner, at.status)) {
+                behind = (Tsid(at.message), at.no);
+            }
+        }
+        Ok(Walk { places, wanted, n, behind })
+    }
+
+    fn is_over(&self) -> bool {
+        self.n >= self.places.len()
+    }
+
+    fn at(&self) -> Option<At> {
+        let ((partner, _), status) = self.places.get(self.n)?;
+        Some(At { partner: partner.0, status: *status, message: self.behind.0.0, no: self.behind.1 })
+    }
+
+    /// Those of the next `look` that may be redriven, each with how many attempts it may have then.
+    async fn next(&mut self, hub: &Hub, conn: &mut Conn, look: i64) -> Result<Vec<(Dead, i16)>> {
+        let Some((owner, status)) = self.places.get(self.n) else { return Ok(Vec::new()) };
+        let walked = store::redrive::walk(conn, *owner, DEAD[*status], self.behind, &self.wanted, look).await?;
+        match walked.next {
+            Some(behind) => self.behind = behind,
+            None => (self.n, self.behind) = (self.n + 1, START),
+        }
+        Ok(walked
+            .found
+            .into_iter()
+            .filter_map(|dead| judge(hub, &dead).ok().map(|attempts| (dead, attempts)))
+            .collect())
+    }
+}
+
+async fn dead_letters(hub: &Hub, tx: &mut Conn, job: &Job, allowed: usize) -> Result<Step> {
+    let at = job.position.clone().and_then(|position| serde_json::from_value(position).ok());
+    let mut walk = Walk::new(hub, job.partner_id, job.endpoint_id, &job.filter, at).await?;
+    let (began, mut dead) = (Instant::now(), Vec::new());
+    let mut look = i64::try_from(allowed).unwrap_or(0).max(100);
+    while !walk.is_over() && dead.len() < allowed && began.elapsed() < limits::REDRIVE_STEP {
+        let n = walk.n;
+        let mut found = walk.next(hub, tx, look).await?;
+        let room = allowed - dead.len();
+        if found.len() > room {
+            // What is left of them is found again by the next step.
+            found.truncate(room);
+            let last = found.last().map_or(START, |(d, _)| (d.key.message_id, d.key.no));
+            (walk.n, walk.behind) = (n, last);
+        }
+        dead.extend(found);
+        // Where a filter passes few, each look goes further.
+        look = (look * 2).min(limits::REDRIVE_LOOK);
+    }
+    let used = dead.len();
+    let written = write(hub, tx, dead).await?;
+    let position = walk.at().and_then(|at| serde_json::to_value(at).ok());
+    Ok(Step { written, used, position, is_over: walk.is_over() })
+}
+
+/// Where a replay stands: at this time, behind this event.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Since {
+    time: DateTime<Utc>,
+    message: i64,
+    no: i16,
+    seq: i16,
+}
+
+async fn replay(hub: &Hub, tx: &mut Conn, job: &Job, allowed: usize) -> Result<Step> {
+    let over = Step { written: Written::default(), used: 0, position: None, is_over: true };
+    let (Some(partner_id), Some(endpoint_id)) = (job.partner_id, job.endpoint_id) else { return Ok(over) };
+    let Some(endpoint) = endpoint(hub, endpoint_id).await? else { return Ok(over) };
+    if matches!(endpoint.status, EndpointStatus::Disabled | EndpointStatus::Deleted) {
+        return Ok(over);
+    }
+    let wanted = |event: &str| {
+        let in_list = |list: &Option<Vec<String>>| list.as_ref().is_none_or(|list| list.iter().any(|e| e == event));
+        in_list(&endpoint.events) && in_list(&job.filter.events)
+    };
+    let events: Vec<String> =
+        EVENT_KINDS.map(EventKind::as_str).into_iter().filter(|e| wanted(e)).map(str::to_owned).collect();
+    let until = job.filter.until;
+    let begin = |time| Since { time, message: -1, no: -1, seq: -1 };
+    let since = job.position.clone().and_then(|position| serde_json::from_value(position).ok());
+    let mut since = since.unwrap_or_else(|| begin(job.filter.since.unwrap_or(until)));
+    let (began, mut notices, mut length) = (Instant::now(), Vec::new(), limits::REPLAY_SLICE);
+    // Webhooks are no news themselves.
+    let (webhooks, _) = Lane::range_of(Channel::Webhook);
+    while since.time < until && notices.len() < allowed && began.elapsed() < limits::REDRIVE_STEP {
+        let end = until.min(since.time + length);
+        let slice = Slice { from: since.time, behind: (Tsid(since.message), since.no, since.seq), until: end };
+        let room = allowed - notices.len();
+        let rows = i64::try_from(room).unwrap_or(i64::MAX);
+        // Beside the transaction: what happened does not change, and the planner's choice is another than the engine's.
+        let db = hub.store.api();
+        let owner = (partner_id, endpoint.shard);
+        let happened = store::event::of_partner(db, owner, slice, &events, Lane(webhooks), rows).await?;
+        since = match happened.last() {
+            Some(last) if happened.len() == room => {
+                let (time, message) = (last.event.occurred_at, last.message_id.0);
+                Since { time, message, no: last.event.no, seq: last.event.seq }
+            }
+            _ => begin(end),
+        };
+        notices.extend(happened.iter().map(|h| Notice {
+            partner_id,
+            shard: endpoint.shard,
+            about: Some(h.message_id),
+            priority: h.priority,
+            overflow: true,
+            told: told(h),
+            only: Some(endpoint_id),
+        }));
+        length = (length * 2).min(limits::REPLAY_SLICE_MOST);
+    }
+    let published = publish(hub, tx, &notices).await?;
+    let written = Written { count: notices.len(), places: Vec::new(), published };
+    let position = serde_json::to_value(since).ok();
+    Ok(Step { written, used: notices.len(), position, is_over: since.time >= until })
+}
+
+/// What was told when it happened, from the books.
+pub fn told(happened: &Happened) -> Told {
+    let row = &happened.event;
+    let mut reason = row.reason.clone();
+    let status = match row.event.parse() {
+        Ok(EventKind::MessageAccepted) => Some(Overall::Pending.as_str().to_owned()),
+        // Kept in the place of a reason.
+        Ok(EventKind::MessageCompleted) => reason.take(),
+        Ok(EventKind::Redriven) => Some(Status::Pending.as_str().to_owned()),
+        Ok(kind) => STATUSES.into_iter().find(|s| s.event() == Some(kind)).map(|s| s.as_str().to_owned()),
+        Err(()) => None,
+    };
+    Told {
+        event: row.event.clone(),
+        no: row.no,
+        seq: row.seq,
+        attempt: (row.no != WHOLE).then_some(row.attempt),
+        lane: happened.lane.map(|lane| lane.0),
+        status,
+        provider: happened.provider.clone(),
+        code: happened.code.clone(),
+        reason,
+        occurred_at: row.occurred_at,
+        ..Told::default()
+    }
+}
