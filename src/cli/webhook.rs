@@ -15,8 +15,8 @@ use crate::model::event::EventKind;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  notihub webhook create https://orders.example.com/hooks --events \
-delivery.delivered,delivery.failed\n  notihub webhook test 0PQWEXAMPLE01 --wait\n  notihub webhook deliveries \
-0PQWEXAMPLE01 --status FAILED\n  notihub webhook rotate 0PQWEXAMPLE01")]
+delivery.delivered,delivery.failed\n  notihub webhook test 0TB9C87800002 --wait\n  notihub webhook deliveries \
+0TB9C87800002 --status FAILED\n  notihub webhook rotate 0TB9C87800002")]
 pub struct WebhookCommand {
     #[command(subcommand)]
     deed: Deed,
