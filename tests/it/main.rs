@@ -32,5 +32,6 @@ mod standard_webhooks;
 mod stats;
 mod types;
 mod webhook_cli;
+mod webhook_runs;
 mod webhook_samples;
 mod webhooks;
