@@ -242,6 +242,7 @@ async fn gone_disables_at_once() {
     receiver.law(|_, _| Answer::status(204));
     let token = app.fresh_token().await;
     app.ask(&token, "PATCH", &format!("/v1/webhooks/{id}"), Some(json!({"status": "ACTIVE"}))).await.expect(200);
+    app.advance(1);
     let since = (app.hub.clock.now() - TimeDelta::hours(1)).to_rfc3339();
     app.post(&format!("/v1/webhooks/{id}/recover"), json!({"since": since})).await.expect(202);
     app.advance(2);
