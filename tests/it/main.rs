@@ -21,6 +21,7 @@ mod program;
 mod property;
 mod protocol;
 mod rate;
+mod redrive;
 mod retries;
 mod schema;
 mod sign_in;
