@@ -23,6 +23,7 @@ mod property;
 mod protocol;
 mod rate;
 mod receiver;
+mod redrive;
 mod retries;
 mod schema;
 mod sign_in;
