@@ -39,7 +39,8 @@
 //! [`flow::accept`] does.
 //!
 //! What a lost worker leaves is found by [`flow::reap`] when its lease is over; what waits for its time by
-//! [`flow::promote`]; what became worthless where nobody claims by [`flow::sweep`]. What each settle adds to the statistics
+//! [`flow::promote`]; what became worthless where nobody claims by [`flow::sweep`]. What failed is tried again when somebody
+//! asks, one or a hundred thousand at a bounded rate, by [`flow::redrive`]. What each settle adds to the statistics
 //! waits beside them until [`flow::rollup`] adds it to its day. What is over its time goes with [`flow::retain`], a person
 //! with [`flow::erase`]. The loops that do so are one table, in [`worker`]. [`flow::story`] tells all of it to whoever asks,
 //! and [`flow::fsck`] checks that it is true.
