@@ -14,7 +14,6 @@ use notihub::{flow, store};
 use serde_json::{Value, json};
 
 use crate::processes::{Folder, Notihub, fsck};
-use crate::redrive::endpoint;
 use crate::support::{Answer, App, email, fresh_database, named, sign_in, slack_post, start_time};
 
 /// A partner with something of everything, whose every name is its own.
