@@ -14,7 +14,7 @@ create table endpoints (
   -- Null: all, those to come included.
   events text[],
   status endpoint_status not null default 'ACTIVE',
-  -- Why it was disabled: 'gone', 'failing'.
+  -- Why it was disabled: 'gone', 'failing', 'paused'.
   disabled_reason text,
   -- Events of one message one after the other.
   ordered boolean not null default false,
@@ -57,8 +57,8 @@ create table endings (
   autovacuum_vacuum_insert_threshold = -1, vacuum_truncate = false
 );
 
--- Events by time, for replays.
-create index idx_event_occurred_at on events using brin (occurred_at);
+-- Events by time, for replays; summed up as they come, or what is new would be read whole.
+create index idx_event_occurred_at on events using brin (occurred_at) with (autosummarize = on);
 
 -- Whether its endpoints may be given what its messages say.
 alter table partners add column may_receive_content boolean not null default false;

@@ -34,12 +34,19 @@
 //! next step; and `sql/delivery/settle.sql` writes steps in batches, each only if its fence still holds, with the attempt
 //! and the event in the same statement.
 //!
+//! That statement also writes what the partner's endpoints want to hear of it: a message that tells of the other
+//! (`messages.about`), with a delivery over the channel WEBHOOK for each of them. So a webhook goes the same way once more,
+//! where [`flow::webhook`] knows what to send and whose turn it is, and [`provider::webhook`] signs it and lets it out to
+//! public addresses alone ([`model::egress`]). Everything else that is told goes through [`flow::publish`], the completion
+//! of a message among it.
+//!
 //! A service that shares the database may instead enqueue in its own transaction (`notihub.enqueue`, made by
 //! `migrations/0005_sql_intake.sql`): [`flow::relay`] reads such requests by the same law and writes them as
 //! [`flow::accept`] does.
 //!
 //! What a lost worker leaves is found by [`flow::reap`] when its lease is over; what waits for its time by
-//! [`flow::promote`]; what became worthless where nobody claims by [`flow::sweep`]. What each settle adds to the statistics
+//! [`flow::promote`]; what became worthless where nobody claims by [`flow::sweep`]. What failed is tried again when somebody
+//! asks, one or a hundred thousand at a bounded rate, by [`flow::redrive`]. What each settle adds to the statistics
 //! waits beside them until [`flow::rollup`] adds it to its day. What is over its time goes with [`flow::retain`], a person
 //! with [`flow::erase`]. The loops that do so are one table, in [`worker`]. [`flow::story`] tells all of it to whoever asks,
 //! and [`flow::fsck`] checks that it is true.

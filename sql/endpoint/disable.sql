@@ -1,5 +1,6 @@
--- Disables an endpoint that is in use; none comes back when it is not, or not any more. $1 endpoint_id, $2 why, $3 now.
+-- Disables an endpoint that is in use; none comes back when it is not, or not any more. What is parked for it is let go, to
+-- become dead letters. $1 endpoint_id, $2 why, $3 now.
 update endpoints
-set status = 'DISABLED', disabled_reason = $2, updated_at = $3
+set status = 'DISABLED', disabled_reason = $2, resumed_at = $3, updated_at = $3
 where endpoint_id = $1 and status in ('ACTIVE', 'PAUSED')
 returning shard, partner_id, url, contact_email

@@ -7,4 +7,5 @@ set last_success_at = greatest(e.last_success_at, h.success_at), last_failure_at
 from unnest($1::bigint[], $2::timestamptz[], $3::timestamptz[], $4::timestamptz[])
   as h(endpoint_id, success_at, failure_at, failing_since)
 where e.endpoint_id = h.endpoint_id
-returning e.endpoint_id, (e.failing_since <= $5 and h.failure_at is not null and e.status in ('ACTIVE', 'PAUSED')) as "too_long!"
+returning e.endpoint_id,
+  coalesce(e.failing_since <= $5 and h.failure_at is not null and e.status in ('ACTIVE', 'PAUSED'), false) as "too_long!"

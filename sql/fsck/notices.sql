@@ -7,6 +7,7 @@ from (
   from messages
   where about <> message_id
 ) n
-where exists (select from messages m where m.shard = n.shard and m.message_id = n.about)
+-- What is erased names no event any more.
+where n.seq is not null and exists (select from messages m where m.shard = n.shard and m.message_id = n.about)
   and not exists (
     select from events e where e.shard = n.shard and e.message_id = n.about and e.no = n.no and e.seq = n.seq)

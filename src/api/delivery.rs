@@ -57,36 +57,25 @@ pub struct Delivery {
     pub next_at: Option<Time>,
     /// When it reached its final status.
     pub settled_at: Option<Time>,
-    /// Of a webhook: what it tells, of what, and whom.
-    #[serde(flatten)]
-    pub webhook: Option<WebhookPart>,
+    /// Of a webhook: which endpoint it goes to …
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub endpoint_id: Option<String>,
+    /// … what it tells, …
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = EventWord, required = false)]
+    pub event: Option<String>,
+    /// … under which `webhook-id`, unless it was erased, …
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub event_id: Option<String>,
+    /// … and of which messageId, if of one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub about: Option<String>,
     /// Every attempt, oldest first; left out in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attempts: Option<Vec<Attempt>>,
-}
-
-/// What a delivery over the channel WEBHOOK has beside what all have.
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct WebhookPart {
-    endpoint_id: String,
-    /// As `webhook-id`. Null: it was erased.
-    event_id: Option<String>,
-    #[schema(value_type = EventWord)]
-    event: String,
-    /// The messageId it tells of; null: of no message.
-    about: Option<String>,
-}
-
-impl WebhookPart {
-    fn of(row: &Row, telling: &Telling) -> WebhookPart {
-        WebhookPart {
-            endpoint_id: row.recipient.clone(),
-            event_id: telling.event_id.clone(),
-            event: telling.event.clone(),
-            about: telling.about.map(|id| id.to_string()),
-        }
-    }
 }
 
 /// What those of these deliveries tell that are webhooks.
@@ -127,6 +116,7 @@ pub struct Attempt {
 
 impl Delivery {
     pub fn of(row: &Row, attempts: Option<Vec<&attempt::Row>>, told: &HashMap<Tsid, Telling>) -> Delivery {
+        let told = told.get(&row.message_id);
         Delivery {
             delivery_id: format!("{}-{}", row.message_id, row.no),
             message_id: row.message_id.to_string(),
@@ -143,7 +133,10 @@ impl Delivery {
             cancel_requested: row.cancel_requested,
             next_at: (row.status == Status::Scheduled && row.ready_at < PARKED).then_some(Time(row.ready_at)),
             settled_at: row.settled_at.map(Time),
-            webhook: told.get(&row.message_id).map(|telling| WebhookPart::of(row, telling)),
+            endpoint_id: told.map(|_| row.recipient.clone()),
+            event: told.map(|telling| telling.event.clone()),
+            event_id: told.and_then(|telling| telling.event_id.clone()),
+            about: told.and_then(|telling| telling.about).map(|id| id.to_string()),
             attempts: attempts.map(|rows| rows.into_iter().map(Attempt::of).collect()),
         }
     }

@@ -293,7 +293,8 @@ fn window(fields: &mut Fields<'_>, hub: &Hub, faults: &Faults) -> (Option<DateTi
             faults.add(place, "time_range", "must not be in the future");
         }
     }
-    let until = until.unwrap_or(now);
+    // What dies at this very moment did so before the job.
+    let until = until.unwrap_or(now + TimeDelta::microseconds(1));
     if since.is_some_and(|since| since >= until && since <= now) {
         faults.add(&places[0], "time_range", "must be before until");
     }

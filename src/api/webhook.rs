@@ -49,7 +49,7 @@ pub struct EndpointShape {
     events: Option<Vec<String>>,
     #[schema(value_type = EndpointWord)]
     status: &'static str,
-    /// Why it is DISABLED: `gone` (it answered 410), `failing` (nothing but failures for days).
+    /// Why it is DISABLED: `gone` (it answered 410), `failing` (nothing but failures for days), `paused` (for thirty days).
     disabled_reason: Option<String>,
     /// Events of one message are sent one after the other.
     ordered: bool,

@@ -36,21 +36,21 @@ impl Target {
         Target { url, client_id: Some(client_id), client_secret: Some(client_secret), data_dir: None }
     }
 
-    fn credentials(&self) -> Result<Credentials> {
+    fn credentials(&self, kept: impl FnOnce(Kept) -> Credentials) -> Result<Credentials> {
         match (&self.client_id, &self.client_secret) {
             (Some(client_id), Some(client_secret)) => {
                 Ok(Credentials { client_id: client_id.clone(), client_secret: client_secret.clone() })
             }
             (None, None) => {
                 let folder = config::data_dir(self.data_dir.as_ref())?;
-                let kept = Kept::read(&folder)?.ok_or_else(|| {
+                let found = Kept::read(&folder)?.ok_or_else(|| {
                     Error::Setup(
                         "nobody to sign in as: give --client-id and NOTIHUB_CLIENT_SECRET (`notihub partner create NAME` \
                          makes them)"
                             .into(),
                     )
                 })?;
-                Ok(kept.partner)
+                Ok(kept(found))
             }
             _ => Err(Error::Setup("give both --client-id and --client-secret, or neither".into())),
         }
@@ -95,7 +95,17 @@ pub struct Client {
 }
 
 impl Client {
+    /// Without credentials as the demo partner.
     pub fn new(target: &Target) -> Result<Client> {
+        Client::with(target, target.credentials(|kept| kept.partner)?)
+    }
+
+    /// Without credentials as the operator whose key is kept beside the demo partner's.
+    pub fn operating(target: &Target) -> Result<Client> {
+        Client::with(target, target.credentials(|kept| kept.operator)?)
+    }
+
+    fn with(target: &Target, credentials: Credentials) -> Result<Client> {
         let http = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
@@ -103,7 +113,7 @@ impl Client {
             .build()
             .map_err(|e| Error::Setup(format!("the HTTP client cannot start: {e}")))?;
         let url = target.url.trim_end_matches('/').to_owned();
-        Ok(Client { http, url, credentials: target.credentials()?, token: Mutex::default() })
+        Ok(Client { http, url, credentials, token: Mutex::default() })
     }
 
     /// The answer of a 2xx; else what the hub said is wrong.

@@ -11,6 +11,7 @@ mod partner;
 pub mod pg;
 mod print;
 mod process;
+pub mod redrive;
 mod send;
 mod simulate;
 mod status;
@@ -91,6 +92,8 @@ enum Command {
     Status(status::Status),
     /// Follows the messages of a running hub.
     Tail(tail::Tail),
+    /// Has dead letters tried again: one, or many at a bounded rate.
+    Redrive(Box<redrive::Redrive>),
     /// Partners: who may post, and how much. At the database, for people at the machine.
     Partner(partner::PartnerCommand),
     /// Keys of operators and admins, the keys that sign tokens, and what is sealed at rest.
@@ -190,6 +193,7 @@ async fn run(cli: Cli) -> Result<u8> {
         Command::Send(args) => send::run(args, output).await,
         Command::Status(args) => status::run(&args, output).await,
         Command::Tail(args) => tail::run(args, output).await,
+        Command::Redrive(args) => redrive::run(*args, output).await,
         Command::Partner(args) => partner::run(args, output).await,
         Command::Key(args) => key::run(args, output).await,
         Command::Doctor(args) => doctor::run(*args, output).await,

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use super::client::{Client, Target};
-use super::{Output, print, webhook_listen, webhook_verify};
+use super::{Output, print, redrive, webhook_listen, webhook_verify};
 use crate::error::{Error, Result};
 use crate::id::Tsid;
 use crate::model::delivery::Status;
@@ -15,8 +15,8 @@ use crate::model::event::EventKind;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  notihub webhook create https://orders.example.com/hooks --events \
-delivery.delivered,delivery.failed\n  notihub webhook test 0PQWEXAMPLE01 --wait\n  notihub webhook deliveries \
-0PQWEXAMPLE01 --status FAILED\n  notihub webhook rotate 0PQWEXAMPLE01")]
+delivery.delivered,delivery.failed\n  notihub webhook test 0TB9C87800002 --wait\n  notihub webhook deliveries \
+0TB9C87800002 --status FAILED\n  notihub webhook rotate 0TB9C87800002")]
 pub struct WebhookCommand {
     #[command(subcommand)]
     deed: Deed,
@@ -44,6 +44,10 @@ enum Deed {
     Deliveries(Deliveries),
     /// Deletes it. What is on its way to it is canceled.
     Delete(One),
+    /// Sends again what failed on its way to an endpoint: the same events under the same ids.
+    Recover(redrive::RecoverArgs),
+    /// Tells an endpoint again what happened in a window of time: the same events under the same ids.
+    Replay(redrive::ReplayArgs),
     /// Receives webhooks here, verifies and prints them, and answers as told: for whoever writes the endpoint.
     Listen(webhook_listen::Listen),
     /// Verifies one request, pasted as it came: start line, headers, an empty line, body.
@@ -254,6 +258,8 @@ pub async fn run(args: WebhookCommand, output: Output) -> Result<u8> {
             let id = args.endpoint.to_string();
             say(&json!({"deleted": id}), &|_| anstream::println!("{id} is deleted"));
         }
+        Deed::Recover(args) => return redrive::recover(args, output).await,
+        Deed::Replay(args) => return redrive::replay(args, output).await,
         Deed::Listen(args) => return webhook_listen::run(args, output).await,
         Deed::Verify(args) => return webhook_verify::run(args, output),
     }

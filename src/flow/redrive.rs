@@ -160,7 +160,8 @@ pub async fn count(hub: &Hub, _permit: Operating<'_>, order: &Order) -> Result<C
 async fn counted(hub: &Hub, order: &Order) -> Result<Counted> {
     let mut walk = Walk::new(hub, order.partner_id, order.endpoint_id, &order.filter, None).await?;
     let (began, mut count) = (Instant::now(), 0);
-    let mut conn = hub.store.begin().await?;
+    // As a step does it: along the index.
+    let mut conn = hub.store.begin_engine().await?;
     while !walk.is_over() {
         if count >= limits::REDRIVE_COUNT || began.elapsed() > limits::REDRIVE_COUNTING {
             return Ok(Counted { count, more: true });

@@ -277,6 +277,7 @@ async fn mail(hub: &Hub, endpoint_id: Tsid, disabled: &Disabled, reason: &str) -
 fn disabled_mail(endpoint_id: Tsid, partner: &Partner, url: &str, to: String, reason: &str) -> NewMessage {
     let why = match reason {
         "gone" => "It answered 410 Gone, which says that it wants nothing any more.",
+        "paused" => "It was paused for thirty days.",
         _ => "For five days nothing but failures came back.",
     };
     let body = format!(

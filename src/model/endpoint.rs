@@ -50,7 +50,7 @@ pub struct Endpoint {
     /// The events it asks for; none: all, those to come included.
     pub events: Option<Vec<String>>,
     pub status: EndpointStatus,
-    /// Why it was disabled: `gone` or `failing`.
+    /// Why it was disabled: `gone`, `failing` or `paused`.
     pub disabled_reason: Option<String>,
     /// Events of one message are sent one after the other.
     pub ordered: bool,

@@ -332,3 +332,9 @@ pub async fn disable(db: impl Db<'_>, endpoint_id: Tsid, reason: &str, now: Date
         contact_email: r.contact_email,
     }))
 }
+
+/// Those that are paused and were not touched since then.
+pub async fn abandoned(db: impl Db<'_>, since: DateTime<Utc>) -> Result<Vec<Tsid>> {
+    let ids = sqlx::query_file_scalar!("sql/endpoint/abandoned.sql", since).fetch_all(db).await?;
+    Ok(ids.into_iter().map(Tsid).collect())
+}

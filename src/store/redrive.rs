@@ -218,3 +218,9 @@ pub async fn cancel(db: impl Db<'_>, redrive_id: Tsid, now: DateTime<Utc>) -> Re
     let done = sqlx::query_file!("sql/redrive/cancel.sql", redrive_id.0, now).execute(db).await?;
     Ok(done.rows_affected() == 1)
 }
+
+/// Forgets jobs that were finished before then.
+pub async fn forget(db: impl Db<'_>, before: DateTime<Utc>) -> Result<()> {
+    sqlx::query_file!("sql/redrive/forget.sql", before).execute(db).await?;
+    Ok(())
+}

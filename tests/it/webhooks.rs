@@ -300,7 +300,12 @@ async fn secrets_are_shown_once_and_deeds_are_written_down() {
             ("endpoint.create", own, "PARTNER"),
         ]
     );
-    let paused = &log.body["items"].as_array().unwrap().iter().find(|e| e["before"]["status"] == "ACTIVE").unwrap();
+    let paused = &log.body["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|e| e["before"]["status"] == "ACTIVE" && e["after"]["status"] == "PAUSED")
+        .unwrap();
     assert_eq!((&paused["after"]["status"], &paused["actor"]), (&json!("PAUSED"), &json!(app.credentials.client_id)));
     assert_eq!(paused["after"]["origin"], "https://hooks.example.com");
     let told = [log.text, looked.text, app.get("/v1/webhooks").await.text].concat();

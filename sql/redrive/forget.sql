@@ -1,0 +1,2 @@
+-- Forgets jobs that were finished before $1.
+delete from redrives where finished_at < $1

@@ -1,0 +1,432 @@
+//! Webhooks from end to end: what happens to messages is told to a real server on loopback, signed, in order, again, or not
+//! any more.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::TimeDelta;
+use notihub::flow::partner::Change;
+use notihub::flow::{self, webhook};
+use notihub::model::delivery::{PARKED, Status};
+use notihub::model::role::Actor;
+use notihub::provider::simulator::Behaviour;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::receiver::{Answer, Receiver, Recorded};
+use crate::standard_webhooks::verify_all;
+use crate::support::{App, email, slack_post};
+
+/// Endpoints may be on this machine, as in development.
+pub const HERE: [&str; 2] = ["--webhook-allow-network=127.0.0.0/8", "--webhook-allow-http"];
+
+/// A hub that sends webhooks to this machine, and a server there.
+async fn here() -> (App, Receiver) {
+    (App::with(&HERE).await, Receiver::start().await)
+}
+
+/// An endpoint at this server; its id and its secret.
+async fn endpoint(app: &App, receiver: &Receiver, more: Value) -> (String, String) {
+    let mut body = more;
+    body["url"] = json!(receiver.url);
+    let made = app.post("/v1/webhooks", body).await.expect(201).body;
+    let text = |name: &str| made[name].as_str().unwrap().to_owned();
+    (text("endpointId"), text("secret"))
+}
+
+fn refuse() -> Behaviour {
+    Behaviour::Fail { status: 554, text: "no".into() }
+}
+
+fn events(records: &[Recorded]) -> Vec<String> {
+    records.iter().map(|r| r.json()["event"].as_str().unwrap().to_owned()).collect()
+}
+
+fn ids(records: &[Recorded]) -> Vec<String> {
+    records.iter().map(|r| r.header("webhook-id").to_owned()).collect()
+}
+
+impl App {
+    /// The webhooks of an endpoint, newest first.
+    async fn webhooks(&self, endpoint: &str) -> Vec<Value> {
+        let answer = self.get(&format!("/v1/webhooks/{endpoint}/deliveries?limit=200")).await.expect(200);
+        answer.body["items"].as_array().unwrap().clone()
+    }
+
+    async fn statuses(&self, endpoint: &str) -> Vec<String> {
+        self.webhooks(endpoint).await.iter().map(|d| d["status"].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+/// S0-44, S0-45, S0-48, S0-49: every outcome is told, numbered, with a stable id, signed in both ways over the bytes sent; and
+/// the message's story tells that it was told.
+#[tokio::test]
+async fn a_message_is_told_as_it_goes() {
+    let (app, receiver) = here().await;
+    let (endpoint, secret) = endpoint(&app, &receiver, json!({})).await;
+    let mut posted = email("kim@example.com");
+    posted["clientMsgId"] = json!("order-1");
+    let id = app.post("/v1/messages", posted).await.expect(202).id();
+    app.work().await;
+    let records = receiver.records();
+    assert_eq!(events(&records), ["message.accepted", "delivery.sent", "message.completed"]);
+    assert_eq!(ids(&records), [format!("{id}-0-1"), format!("{id}-1-1"), format!("{id}-0-2")]);
+    let sent = records[1].json();
+    let partner = app.partner.partner_id.to_string();
+    let expected = json!({
+        "eventId": format!("{id}-1-1"), "event": "delivery.sent", "v": 1, "seq": 1,
+        "occurredAt": sent["occurredAt"], "partnerId": partner, "messageId": id, "clientMsgId": "order-1",
+        "deliveryId": format!("{id}-1"), "channel": "EMAIL", "status": "SENT", "attempt": 1, "provider": "smtp",
+        "errorCode": null, "errorReason": null,
+    });
+    assert_eq!(sent, expected);
+    assert_eq!(sent["occurredAt"], "2027-03-05T00:30:00.000Z");
+    assert_eq!(records[2].json()["status"], "COMPLETED");
+    assert!(!records.iter().any(|r| String::from_utf8_lossy(&r.body).contains("kim@")), "nothing of its content");
+    verify_all(records.iter().map(|r| (secret.as_str(), r)));
+    let story = app.get(&format!("/v1/messages/{id}/timeline")).await.expect(200).text;
+    for told in ["message.accepted", "delivery.sent", "message.completed", endpoint.as_str(), "HTTP 200"] {
+        assert!(story.contains(told), "{told}: {story}");
+    }
+    app.done().await;
+}
+
+/// S0-46: what fails is tried again as the published table says, never early and at most a tenth late; then it is a dead
+/// letter.
+#[tokio::test]
+async fn the_schedule_is_the_published_one() {
+    let (app, receiver) = here().await;
+    receiver.law(|_, _| Answer::status(500).body(b"no \x1b[31mway"));
+    let (endpoint, _) = endpoint(&app, &receiver, json!({"events": ["delivery.sent"]})).await;
+    app.post("/v1/messages", email("kim@example.com")).await.expect(202);
+    app.work().await;
+    for (n, seconds) in (1..).zip([5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400]) {
+        assert_eq!(receiver.records().len(), n);
+        let due = app.hub.clock.now() + TimeDelta::seconds(seconds);
+        let [webhook] = <[Value; 1]>::try_from(app.webhooks(&endpoint).await).unwrap();
+        let next: chrono::DateTime<chrono::Utc> = webhook["nextAttemptAt"].as_str().unwrap().parse().unwrap();
+        assert!(next >= due && next <= due + TimeDelta::seconds(seconds) / 10, "{n}: {next}, due {due}");
+        app.advance(seconds - 1);
+        app.work().await;
+        assert_eq!(receiver.records().len(), n, "not before its time");
+        app.hub.clock.advance(next - app.hub.clock.now());
+        app.work().await;
+    }
+    assert_eq!(receiver.records().len(), 10);
+    assert_eq!(ids(&receiver.records()).iter().collect::<BTreeSet<_>>().len(), 1, "one event, one id");
+    let bodies: BTreeSet<Vec<u8>> = receiver.records().into_iter().map(|r| r.body).collect();
+    assert_eq!(bodies.len(), 1, "the same bytes each time");
+    let [webhook] = <[Value; 1]>::try_from(app.webhooks(&endpoint).await).unwrap();
+    assert_eq!((webhook["status"].as_str(), webhook["nextAttemptAt"].as_str()), (Some("FAILED"), None));
+    assert!(webhook.to_string().contains("no [31mway"), "what it answered, without control characters: {webhook}");
+    app.done().await;
+}
+
+/// Retry-After is heard, within bounds.
+#[tokio::test]
+async fn an_endpoint_may_say_when() {
+    let (app, receiver) = here().await;
+    receiver.queue([
+        Answer::status(429).header("retry-after", "40"),
+        Answer::status(503).header("retry-after", "99999999"),
+        Answer::status(503).header("retry-after", "-5"),
+    ]);
+    let (endpoint, _) = endpoint(&app, &receiver, json!({"events": ["delivery.sent"]})).await;
+    app.post("/v1/messages", email("kim@example.com")).await.expect(202);
+    for (low, high) in [(40, 44), (86_400, 95_040), (1_800, 1_980)] {
+        app.work().await;
+        let webhook = app.webhooks(&endpoint).await.remove(0);
+        let next: chrono::DateTime<chrono::Utc> = webhook["nextAttemptAt"].as_str().unwrap().parse().unwrap();
+        let pause = (next - app.hub.clock.now()).num_seconds();
+        assert!((low..=high).contains(&pause), "{pause} s, expected {low} to {high}");
+        app.hub.clock.advance(next - app.hub.clock.now());
+    }
+    app.work().await;
+    assert_eq!(app.statuses(&endpoint).await, ["SENT"]);
+    app.done().await;
+}
+
+/// Seven deliveries, of which two fail for good: completion is told once, after the last.
+#[tokio::test]
+async fn completion_is_told_once_after_the_last_delivery() {
+    let (app, receiver) = here().await;
+    endpoint(&app, &receiver, json!({"events": ["message.completed"]})).await;
+    let to: Vec<String> = (0..7).map(|n| format!("p{n}@example.com")).collect();
+    let body = json!({"type": "TEST", "title": "t", "body": "b", "channels": [{"channel": "EMAIL", "to": to}]});
+    let id = app.post("/v1/messages", body).await.expect(202).id();
+    app.smtp.script(refuse(), 2);
+    for _ in 0..4 {
+        app.work().await;
+        app.advance(5);
+    }
+    app.settle_all().await;
+    let records = receiver.records();
+    assert_eq!(ids(&records), [format!("{id}-0-2")]);
+    assert_eq!(records[0].json()["status"], app.message(&id).await["status"]);
+    assert_eq!(app.count("select count(*) from endings").await, 0);
+    app.done().await;
+}
+
+/// Several endpoints each hear what they ask for, of their own partner alone.
+#[tokio::test]
+async fn endpoints_hear_what_they_ask_for() {
+    let (app, all) = here().await;
+    let (failures, other) = (Receiver::start().await, Receiver::start().await);
+    endpoint(&app, &all, json!({})).await;
+    endpoint(&app, &failures, json!({"events": ["delivery.failed", "delivery.expired"]})).await;
+    let (_, _, token) = app.partner(crate::support::named("other")).await;
+    let body = json!({"url": other.url});
+    app.ask(&token, "POST", "/v1/webhooks", Some(body)).await.expect(201);
+    app.post("/v1/messages", email("kim@example.com")).await.expect(202);
+    app.work().await;
+    assert_eq!((all.records().len(), failures.records().len(), other.records().len()), (3, 0, 0));
+    app.smtp.script(refuse(), 1);
+    app.post("/v1/messages", email("lee@example.com")).await.expect(202);
+    app.work().await;
+    assert_eq!(events(&failures.records()), ["delivery.failed"]);
+    let failed = failures.records()[0].json();
+    assert!(failed["errorReason"].is_string() && failed["errorCode"].is_string(), "{failed}");
+    assert_eq!((all.records().len(), other.records().len()), (6, 0));
+    app.done().await;
+}
+
+/// What an endpoint that is paused would get waits, and comes when it is resumed.
+#[tokio::test]
+async fn what_is_for_a_paused_endpoint_waits() {
+    let (app, receiver) = here().await;
+    let (id, _) = endpoint(&app, &receiver, json!({"events": ["delivery.sent"]})).await;
+    let path = format!("/v1/webhooks/{id}");
+    let token = app.fresh_token().await;
+    app.ask(&token, "PATCH", &path, Some(json!({"status": "PAUSED"}))).await.expect(200);
+    for n in 0..3 {
+        app.post("/v1/messages", email(&format!("p{n}@example.com"))).await.expect(202);
+    }
+    app.work().await;
+    assert_eq!((receiver.records().len(), app.statuses(&id).await), (0, vec!["SCHEDULED".to_owned(); 3]));
+    let parked: i64 = sqlx::query_scalar("select count(*) from deliveries where ready_at = $1")
+        .bind(PARKED)
+        .fetch_one(&app.db().await)
+        .await
+        .unwrap();
+    assert_eq!(parked, 3);
+    app.ask(&token, "PATCH", &path, Some(json!({"status": "ACTIVE"}))).await.expect(200);
+    app.work().await;
+    assert_eq!((receiver.records().len(), app.statuses(&id).await), (3, vec!["SENT".to_owned(); 3]));
+    app.done().await;
+}
+
+/// 410 disables at once: what is for it is a dead letter, its owner hears of it by an event and by e-mail.
+#[tokio::test]
+async fn gone_disables_at_once() {
+    let (app, receiver) = here().await;
+    let watch = Receiver::start().await;
+    receiver.law(|_, _| Answer::status(410));
+    let more = json!({"events": ["delivery.sent"], "contactEmail": "ops@partner.example.com"});
+    let (id, _) = endpoint(&app, &receiver, more).await;
+    endpoint(&app, &watch, json!({"events": ["endpoint.disabled"]})).await;
+    app.post("/v1/messages", email("kim@example.com")).await.expect(202);
+    app.work().await;
+    app.work().await;
+    let shown = app.get(&format!("/v1/webhooks/{id}")).await.expect(200).body;
+    assert_eq!((shown["status"].as_str(), shown["disabledReason"].as_str()), (Some("DISABLED"), Some("gone")));
+    assert_eq!(app.statuses(&id).await, ["FAILED"]);
+    let told = watch.records();
+    assert_eq!(events(&told), ["endpoint.disabled"]);
+    assert_eq!((&told[0].json()["endpointId"], &told[0].json()["errorReason"]), (&json!(id), &json!("gone")));
+    let mails = app.smtp.records();
+    let mail = mails.iter().find(|m| m.to.iter().any(|to| to.contains("ops@partner"))).expect("a mail to its owner");
+    assert!(mail.data.contains(&id), "{}", mail.data);
+    // No further event goes there; once it works again, what was lost is recovered.
+    app.post("/v1/messages", email("lee@example.com")).await.expect(202);
+    app.work().await;
+    assert_eq!(receiver.records().len(), 1);
+    receiver.law(|_, _| Answer::status(204));
+    let token = app.fresh_token().await;
+    app.ask(&token, "PATCH", &format!("/v1/webhooks/{id}"), Some(json!({"status": "ACTIVE"}))).await.expect(200);
+    app.advance(1);
+    let since = (app.hub.clock.now() - TimeDelta::hours(1)).to_rfc3339();
+    app.post(&format!("/v1/webhooks/{id}/recover"), json!({"since": since})).await.expect(202);
+    app.advance(2);
+    flow::redrive::step(&app.hub).await.unwrap();
+    app.work().await;
+    assert_eq!((receiver.records().len(), app.statuses(&id).await), (2, vec!["SENT".to_owned()]));
+    assert_eq!(ids(&receiver.records())[0], ids(&receiver.records())[1], "recovered under its own id");
+    app.done().await;
+}
+
+/// Five days of nothing but failures disable; one success in between begins them anew.
+#[tokio::test]
+async fn five_days_of_failures_disable() {
+    let (app, receiver) = here().await;
+    let (id, _) = endpoint(&app, &receiver, json!({"events": ["delivery.sent"]})).await;
+    let status = async || app.get(&format!("/v1/webhooks/{id}")).await.expect(200).body["status"].clone();
+    let once = async |answer: u16| {
+        receiver.law(move |_, _| Answer::status(answer));
+        app.post("/v1/messages", slack_post("x")).await.expect(202);
+        app.work().await;
+        webhook::note_answers(&app.hub).await.unwrap();
+    };
+    once(500).await;
+    app.advance(4 * 86_400);
+    once(200).await;
+    app.advance(86_400);
+    once(500).await;
+    app.advance(5 * 86_400 - 1);
+    once(500).await;
+    assert_eq!(status().await, "ACTIVE");
+    app.advance(1);
+    once(500).await;
+    let shown = app.get(&format!("/v1/webhooks/{id}")).await.expect(200).body;
+    assert_eq!((shown["status"].as_str(), shown["disabledReason"].as_str()), (Some("DISABLED"), Some("failing")));
+    app.done().await;
+}
+
+/// Where the endpoint asks for order, an event of a message is not sent before the one ahead of it is through; other messages
+/// do not wait for it.
+#[tokio::test]
+async fn order_is_kept_where_it_is_asked_for() {
+    let (app, receiver) = here().await;
+    let (id, _) = endpoint(&app, &receiver, json!({"ordered": true})).await;
+    let first = app.post("/v1/messages", email("kim@example.com")).await.expect(202).id();
+    let stuck = format!("{first}-0-1");
+    receiver.law({
+        let stuck = stuck.clone();
+        move |n, r| Answer::status(if r.header("webhook-id") == stuck && n < 4 { 500 } else { 200 })
+    });
+    app.work().await;
+    let second = app.post("/v1/messages", email("lee@example.com")).await.expect(202).id();
+    app.work().await;
+    let of = |id: &str| -> Vec<String> { ids(&receiver.records()).into_iter().filter(|e| e.starts_with(id)).collect() };
+    assert_eq!(of(&first), std::slice::from_ref(&stuck), "the others of this message wait");
+    assert_eq!(of(&second)[0], format!("{second}-0-1"));
+    app.settle_all().await;
+    let in_order = |id: &str| [format!("{id}-0-1"), format!("{id}-1-1"), format!("{id}-0-2")];
+    let mut got = of(&first);
+    got.dedup();
+    assert_eq!(got, in_order(&first));
+    assert_eq!(of(&second), in_order(&second));
+    assert!(app.statuses(&id).await.iter().all(|s| s == "SENT"));
+    app.done().await;
+}
+
+/// S0-45: what a run with retries and a rotation sent is accepted by the official libraries, and refused with one bit flipped.
+#[tokio::test]
+async fn official_libraries_accept_a_run_with_retries_and_a_rotation() {
+    let (app, receiver) = here().await;
+    receiver.law(|n, _| Answer::status(if n % 3 == 1 { 500 } else { 200 }));
+    let (id, old) = endpoint(&app, &receiver, json!({})).await;
+    let run = async || {
+        for n in 0..4 {
+            app.post("/v1/messages", email(&format!("p{n}@example.com"))).await.expect(202);
+        }
+        app.settle_all().await;
+        let records = receiver.records();
+        records.len()
+    };
+    let before = run().await;
+    let rotated = app.post(&format!("/v1/webhooks/{id}/rotate"), json!({"overlapSeconds": 86_400})).await.expect(200);
+    let new = rotated.body["secret"].as_str().unwrap().to_owned();
+    let during = run().await;
+    app.advance(86_401);
+    let after = run().await;
+    let records = receiver.records();
+    assert!(before > 12 && during > before + 12 && after > during + 12, "{before}, {during}, {after}");
+    let with = |range: std::ops::Range<usize>, secret: &'static str| records[range].iter().map(move |r| (secret, r));
+    let (old, new): (&'static str, &'static str) = (old.leak(), new.leak());
+    verify_all(with(0..before, old));
+    verify_all(with(before..during, old).chain(with(before..during, new)));
+    verify_all(with(during..after, new));
+    let events: BTreeMap<String, Vec<u8>> =
+        records.iter().map(|r| (r.header("webhook-id").to_owned(), r.body.clone())).collect();
+    assert_eq!(events.len(), 36, "twelve messages with three events each, under one id each");
+    app.done().await;
+}
+
+/// What a message said is told only where the endpoint asks for it and its partner may have it.
+#[tokio::test]
+async fn content_is_told_only_to_who_asks_and_may() {
+    let (app, receiver) = here().await;
+    let plain = Receiver::start().await;
+    let refused = app.post("/v1/webhooks", json!({"url": receiver.url, "includeContent": true})).await;
+    assert!([403, 422].contains(&refused.status), "{}", refused.text);
+    let admin = Actor::at_the_machine("test".into());
+    let may = Change { may_receive_content: Some(true), ..Change::default() };
+    flow::partner::update(&app.hub, admin.administering().unwrap(), app.partner.partner_id, may.clone()).await.unwrap();
+    endpoint(&app, &receiver, json!({"includeContent": true, "events": ["delivery.sent"]})).await;
+    endpoint(&app, &plain, json!({"events": ["delivery.sent"]})).await;
+    app.post("/v1/messages", email("kim@example.com")).await.expect(202);
+    app.work().await;
+    let content = &receiver.records()[0].json()["content"];
+    assert_eq!((&content["to"], &content["body"]), (&json!("kim@example.com"), &json!("It works.")), "{content}");
+    assert!(plain.records()[0].json().get("content").is_none());
+    // Taken back, it is not told any more.
+    let may_not = Change { may_receive_content: Some(false), ..Change::default() };
+    flow::partner::update(&app.hub, admin.administering().unwrap(), app.partner.partner_id, may_not).await.unwrap();
+    app.post("/v1/messages", email("lee@example.com")).await.expect(202);
+    app.work().await;
+    assert!(receiver.records()[1].json().get("content").is_none());
+    app.done().await;
+}
+
+/// An endpoint that never answers holds up no other: a few calls are with it, the rest are given back and come later.
+#[tokio::test]
+async fn a_tarpit_holds_up_nobody_else() {
+    let (app, tarpit) = here().await;
+    let quick = Receiver::start().await;
+    let gate = CancellationToken::new();
+    tarpit.law({
+        let gate = gate.clone();
+        move |_, _| Answer::status(200).behind(&gate)
+    });
+    let (stuck, _) = endpoint(&app, &tarpit, json!({"events": ["delivery.sent"]})).await;
+    let (other, _, token) = app.partner(crate::support::named("other")).await;
+    let body = json!({"url": quick.url, "events": ["delivery.sent"]});
+    app.ask(&token, "POST", "/v1/webhooks", Some(body)).await.expect(201);
+    let messages: Vec<Value> = (0..200).map(|n| slack_post(&format!("{n}"))).collect();
+    app.post("/v1/messages/batch", json!({"messages": messages})).await.expect(202);
+    app.ask(&token, "POST", "/v1/messages", Some(slack_post("quick"))).await.expect(202);
+    let hub = app.hub.clone();
+    let working = app.hub.shutdown.spawn(async move { notihub::worker::deliver::once(&hub).await });
+    let told = quick.arrived(1).await;
+    assert_eq!(told[0].json()["partnerId"], other.partner_id.to_string());
+    assert!(tarpit.most_open() <= 16, "{} calls at once", tarpit.most_open());
+    gate.cancel();
+    working.await.unwrap().unwrap();
+    app.settle_all().await;
+    assert!(app.statuses(&stuck).await.iter().all(|s| s == Status::Sent.as_str()));
+    assert_eq!(ids(&tarpit.records()).iter().collect::<BTreeSet<_>>().len(), 200);
+    app.done().await;
+}
+
+/// A request that was enqueued in SQL and refused is told, with why: nobody waits for an answer to it.
+#[tokio::test]
+async fn a_request_refused_in_sql_is_told() {
+    let (app, receiver) = here().await;
+    endpoint(&app, &receiver, json!({"events": ["message.refused"]})).await;
+    let bad = json!({"clientMsgId": "order-9", "type": "TEST", "channels": [{"channel": "EMAIL", "to": "nobody"}]});
+    sqlx::query("select notihub.enqueue('test', $1)").bind(&bad).execute(&app.db().await).await.unwrap();
+    app.work().await;
+    let told = receiver.records();
+    assert_eq!(events(&told), ["message.refused"]);
+    let body = told[0].json();
+    assert_eq!(
+        (&body["clientMsgId"], &body["messageId"], &body["errorCode"]),
+        (&json!("order-9"), &Value::Null, &json!("E001"))
+    );
+    assert!(body["errors"].as_array().is_some_and(|e| !e.is_empty()), "{body}");
+    app.done().await;
+}
+
+/// A test goes to the endpoint that is tested, whatever it asks for, and to no other.
+#[tokio::test]
+async fn a_test_arrives() {
+    let (app, receiver) = here().await;
+    let other = Receiver::start().await;
+    let (id, secret) = endpoint(&app, &receiver, json!({"events": ["delivery.failed"]})).await;
+    endpoint(&app, &other, json!({})).await;
+    app.post(&format!("/v1/webhooks/{id}/test"), json!({})).await;
+    app.work().await;
+    let records = receiver.records();
+    assert_eq!((events(&records), other.records().len()), (vec!["endpoint.test".to_owned()], 0));
+    verify_all(records.iter().map(|r| (secret.as_str(), r)));
+    app.done().await;
+}
