@@ -43,20 +43,25 @@ queued as (
     $19::text[]) as d(position, no, lane, content, max_attempts, recipient, written)
   join fresh f on f.position = d.position
 ),
+-- Endpoints of the partners in this group. Most have none: then, the two that follow look at no row.
+asked as materialized (
+  select e.shard, e.partner_id, e.endpoint_id, e.recipient, e.events
+  from (select distinct shard, partner_id from fresh) p
+  join endpoints e on e.shard = p.shard and e.partner_id = p.partner_id
+  where e.status in ('ACTIVE', 'PAUSED')
+),
 -- The first event of a message as a whole, of partners that want to hear of any.
 told as (
   insert into events (shard, message_id, no, seq, attempt, event, occurred_at)
   select shard, message_id, 0, 1, 0, 'message.accepted', created_at
   from fresh f
-  where exists (
-    select from endpoints e
-    where e.shard = f.shard and e.partner_id = f.partner_id and e.status in ('ACTIVE', 'PAUSED'))
+  where exists (select from asked) and (shard, partner_id) in (select shard, partner_id from asked)
 ),
 heard as materialized (
   select f.*, e.recipient, row_number() over (partition by f.message_id order by e.endpoint_id)::smallint as nth
   from fresh f
-  join endpoints e on e.shard = f.shard and e.partner_id = f.partner_id
-  where e.status in ('ACTIVE', 'PAUSED') and (e.events is null or 'message.accepted' = any(e.events))
+  join asked e on e.shard = f.shard and e.partner_id = f.partner_id
+  where exists (select from asked) and (e.events is null or 'message.accepted' = any(e.events))
 ),
 noticed as (
   insert into messages (shard, message_id, partner_id, kind, priority, detail, created_at, about)
