@@ -112,8 +112,10 @@ pub const REDRIVE_CHUNK: usize = 1_000;
 pub const REDRIVE_LOOK: i64 = 10_000;
 /// Longest a step of a job looks for more to do: it holds a transaction open.
 pub const REDRIVE_STEP: Duration = Duration::from_millis(500);
-/// How often jobs have their turn. Asked for, not told: jobs are rare and not urgent.
+/// How often jobs are looked for. Asked for, not told: jobs are rare and not urgent …
 pub const REDRIVE_EVERY: Duration = Duration::from_millis(250);
+/// … and how long a worker rests after a step: many small ones hold up what is new for less long than few large ones.
+pub const REDRIVE_REST: Duration = Duration::from_millis(50);
 pub const REDRIVE_RATE_DEFAULT: i32 = 100;
 /// Above this the rate is the workers' own.
 pub const REDRIVE_RATE_MOST: i64 = 10_000;

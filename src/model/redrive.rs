@@ -114,7 +114,7 @@ mod word {
 /// What was not used of the rate is kept no longer than this: nobody who was away for an hour makes up for it at once.
 const SAVED: TimeDelta = TimeDelta::seconds(1);
 /// A step does something worth its transaction.
-pub const STEP_LEAST: TimeDelta = TimeDelta::milliseconds(100);
+pub const STEP_LEAST: TimeDelta = TimeDelta::milliseconds(25);
 
 /// How many a job may do now. `stepped_at` is until when its rate is used up.
 pub fn allowance(rate_per_second: i32, stepped_at: DateTime<Utc>, now: DateTime<Utc>) -> usize {

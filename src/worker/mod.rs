@@ -112,7 +112,8 @@ async fn release(hub: Hub) -> Result<bool> {
 
 /// A step of whichever job's turn it is.
 async fn redrive(hub: Hub) -> Result<bool> {
-    flow::redrive::step(&hub).await
+    let stepped = flow::redrive::step(&hub).await?;
+    Ok(stepped && hub.shutdown.sleep(limits::REDRIVE_REST).await)
 }
 
 async fn complete(hub: Hub) -> Result<bool> {
