@@ -732,6 +732,12 @@ async fn a_cancel_that_a_claim_overtakes_is_noted() {
 async fn what_is_canceled_while_it_is_claimed_is_sent_or_canceled_never_both() {
     let app = App::new().await;
     let ids = app.accept_all(slack_posts(120)).await;
+    // So that both happen, however busy the machine is.
+    for held in take(&app.hub, 1).await {
+        let outcome = call(&app.hub, held).await;
+        settle(&app.hub, vec![outcome]).await.unwrap();
+    }
+    app.post(&format!("/v1/messages/{}/cancel", ids[119]), json!({})).await.expect(200);
     let cancels = async {
         for some in ids.chunks(4) {
             let paths: Vec<String> = some.iter().map(|id| format!("/v1/messages/{id}/cancel")).collect();
@@ -1242,7 +1248,8 @@ impl Plan {
             assert!(!kind.contains("Hash Join") && !kind.contains("Merge Join"), "{name} joins by {kind}: {nodes:#?}");
             assert!(reads.is_empty() || *thrown <= 5, "{name} throws away {thrown} rows of {reads}: {nodes:#?}");
             if kind.starts_with("Index") || kind.starts_with("Bitmap Index") {
-                let parent = indexes.get(reads).unwrap_or_else(|| panic!("{name}: whose index is {reads}?"));
+                // One of a table without partitions is its own.
+                let parent = indexes.get(reads).unwrap_or(reads);
                 assert!(allowed.contains(&parent.as_str()), "{name} reads {parent} instead of {allowed:?}");
                 used += 1;
             }
