@@ -115,13 +115,15 @@ fn may_go(endpoint: &Endpoint) -> std::result::Result<(), Outcome> {
     }
 }
 
-/// Another event of the same message comes first: not before that is tried again, and ever less often.
+/// Another event of the same message comes first: not before that is tried again, and ever less often. One that is parked
+/// yet, though its endpoint was resumed, is let go soon: nothing waits as long as it.
 fn after(claimed: &Claimed, its_ready_at: DateTime<Utc>, now: DateTime<Utc>) -> Outcome {
     let turns = claimed.head.max_attempts - WEBHOOK_ATTEMPTS + 1;
     let policy =
         RetryPolicy { backoff: Duration::from_millis(100), ceiling: Duration::from_secs(10), ..RetryPolicy::default() };
     let pause = TimeDelta::from_std(policy.backoff(turns, rand::random())).unwrap_or_default();
-    Outcome::deferred(its_ready_at.max(now) + pause, "waits_for_its_turn")
+    let earliest = if its_ready_at < PARKED { its_ready_at.max(now) } else { now };
+    Outcome::deferred(earliest + pause, "waits_for_its_turn")
 }
 
 fn parcel(endpoint: &Endpoint, told: &Told, about: &About, now: DateTime<Utc>) -> Parcel {
