@@ -268,8 +268,8 @@ pub async fn disable(hub: &Hub, endpoint_id: Tsid, reason: &'static str) -> Resu
 async fn mail(hub: &Hub, endpoint_id: Tsid, disabled: &Disabled, reason: &str) -> Result<()> {
     let Some(to) = disabled.contact_email.clone() else { return Ok(()) };
     let Some(partner) = store::partner::get(hub.store.engine(), disabled.partner_id).await? else { return Ok(()) };
-    if hub.providers.of(Channel::Email).is_none() {
-        tracing::warn!(endpoint = %endpoint_id, "nobody is told by e-mail that it was disabled: nothing here serves EMAIL");
+    if hub.providers.of(Channel::Email).is_none() || !partner.may_use(Channel::Email) {
+        tracing::warn!(endpoint = %endpoint_id, "nobody is told by e-mail that it was disabled: nothing serves it EMAIL");
         return Ok(());
     }
     accept(hub, &partner, disabled_mail(endpoint_id, &partner, &disabled.url, to, reason)).await?;
