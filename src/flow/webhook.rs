@@ -115,13 +115,15 @@ fn may_go(endpoint: &Endpoint) -> std::result::Result<(), Outcome> {
     }
 }
 
-/// Another event of the same message comes first: not before that is tried again, and ever less often.
+/// Another event of the same message comes first: not before that is tried again, and ever less often. One that is parked
+/// yet, though its endpoint was resumed, is let go soon: nothing waits as long as it.
 fn after(claimed: &Claimed, its_ready_at: DateTime<Utc>, now: DateTime<Utc>) -> Outcome {
     let turns = claimed.head.max_attempts - WEBHOOK_ATTEMPTS + 1;
     let policy =
         RetryPolicy { backoff: Duration::from_millis(100), ceiling: Duration::from_secs(10), ..RetryPolicy::default() };
     let pause = TimeDelta::from_std(policy.backoff(turns, rand::random())).unwrap_or_default();
-    Outcome::deferred(its_ready_at.max(now) + pause, "waits_for_its_turn")
+    let earliest = if its_ready_at < PARKED { its_ready_at.max(now) } else { now };
+    Outcome::deferred(earliest + pause, "waits_for_its_turn")
 }
 
 fn parcel(endpoint: &Endpoint, told: &Told, about: &About, now: DateTime<Utc>) -> Parcel {
@@ -266,8 +268,8 @@ pub async fn disable(hub: &Hub, endpoint_id: Tsid, reason: &'static str) -> Resu
 async fn mail(hub: &Hub, endpoint_id: Tsid, disabled: &Disabled, reason: &str) -> Result<()> {
     let Some(to) = disabled.contact_email.clone() else { return Ok(()) };
     let Some(partner) = store::partner::get(hub.store.engine(), disabled.partner_id).await? else { return Ok(()) };
-    if hub.providers.of(Channel::Email).is_none() {
-        tracing::warn!(endpoint = %endpoint_id, "nobody is told by e-mail that it was disabled: nothing here serves EMAIL");
+    if hub.providers.of(Channel::Email).is_none() || !partner.may_use(Channel::Email) {
+        tracing::warn!(endpoint = %endpoint_id, "nobody is told by e-mail that it was disabled: nothing serves it EMAIL");
         return Ok(());
     }
     accept(hub, &partner, disabled_mail(endpoint_id, &partner, &disabled.url, to, reason)).await?;

@@ -296,7 +296,7 @@ pub fn next(
         }
         Outcome::Rejected { class, retry_after, .. } => match (class.action(), retry_after) {
             (Action::Permanent, _) => end(Status::Failed, class.as_str()),
-            (Action::RetryAfter, Some(said)) => again(policy.pause_after(*said, jitter), class.as_str()),
+            (Action::RetryAfter, Some(said)) => again(policy.pause_said(*said, failures, jitter), class.as_str()),
             (Action::Retry | Action::RetryAfter, _) => again(policy.pause(failures, jitter), class.as_str()),
         },
         Outcome::Unknown { code, .. } => match on_unknown {

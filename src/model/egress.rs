@@ -90,7 +90,7 @@ const RESERVED_PREFIXES: [&str; 4] = ["webhook-", "x-signature", "x-forwarded-",
 pub struct EgressRules {
     /// Networks that may be called though they are not public.
     pub allow: Vec<IpNet>,
-    /// Networks that may not be called though they are public, such as our own.
+    /// Networks that may not be called though they are public, or allowed: such as our own.
     pub deny: Vec<IpNet>,
     /// Plain http, too.
     pub http: bool,
@@ -113,7 +113,7 @@ impl EgressRules {
                 INTERNET_V6.contains(&v6) && !NOT_PUBLIC_V6.iter().any(|network| network.contains(&v6))
             }
         };
-        within(&self.allow) || (public && !within(&self.deny))
+        !within(&self.deny) && (public || within(&self.allow))
     }
 
     fn allows_host(&self, host: &Host<&str>) -> bool {
@@ -323,6 +323,8 @@ mod tests {
         let rules = EgressRules { deny, ..EgressRules::default() };
         assert!(!rules.allows("8.8.8.8".parse().unwrap()) && !rules.allows("2001:4860::1".parse().unwrap()));
         assert!(!rules.allows("::ffff:8.8.8.8".parse().unwrap()) && rules.allows("8.8.4.4".parse().unwrap()));
+        let rules = EgressRules { deny: vec![network("10.1.0.0/16").unwrap()], ..allowing(&["10.0.0.0/8"]) };
+        assert!(rules.allows("10.2.0.1".parse().unwrap()) && !rules.allows("10.1.0.1".parse().unwrap()));
     }
 
     /// An IPv4 address in each of the clothes that IPv6 has for it; `any` fills what is free.

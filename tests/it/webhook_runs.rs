@@ -308,6 +308,29 @@ async fn order_is_kept_where_it_is_asked_for() {
     app.done().await;
 }
 
+/// A worker that read the endpoint while it was paused parks an event after it was resumed: those behind it come in time all
+/// the same.
+#[tokio::test]
+async fn order_does_not_wait_for_what_is_parked() {
+    let (app, receiver) = here().await;
+    let (id, _) = endpoint(&app, &receiver, json!({"ordered": true})).await;
+    app.post("/v1/messages", email("kim@example.com")).await.expect(202);
+    sqlx::query("update deliveries set status = 'SCHEDULED', ready_at = $1 where lane >= 66")
+        .bind(PARKED)
+        .execute(&app.db().await)
+        .await
+        .unwrap();
+    app.work().await;
+    assert!(receiver.records().is_empty(), "the others wait for the first");
+    let token = app.fresh_token().await;
+    for status in ["PAUSED", "ACTIVE"] {
+        app.ask(&token, "PATCH", &format!("/v1/webhooks/{id}"), Some(json!({"status": status}))).await.expect(200);
+    }
+    app.settle_all().await;
+    assert_eq!(events(&receiver.records()), ["message.accepted", "delivery.sent", "message.completed"]);
+    app.done().await;
+}
+
 /// S0-45: what a run with retries and a rotation sent is accepted by the official libraries, and refused with one bit flipped.
 #[tokio::test]
 async fn official_libraries_accept_a_run_with_retries_and_a_rotation() {
