@@ -55,7 +55,10 @@ impl Change {
                 *place = value;
             }
         }
-        set(&mut e.url, self.url.map(|url| url.as_str().to_owned()));
+        if let Some(url) = self.url.map(|url| url.as_str().to_owned()).filter(|url| *url != e.url) {
+            // What failed was another.
+            (e.url, e.failing_since) = (url, None);
+        }
         set(&mut e.description, self.description);
         let words = |kinds: Vec<EventKind>| kinds.into_iter().map(|kind| kind.as_str().to_owned()).collect();
         set(&mut e.events, self.events.map(|events| events.map(words)));
@@ -96,8 +99,13 @@ pub async fn create(hub: &Hub, permit: Owning<'_>, change: Change) -> Result<End
     let mut tx = hub.store.begin().await?;
     // Held still, so that two at once do not both become the last that there is room for.
     store::partner::lock(&mut tx, partner.partner_id).await?.ok_or_else(super::partner::unknown)?;
-    if endpoint::count(&mut *tx, made.partner_id, made.shard).await? >= limits::ENDPOINTS {
+    let (there, deleted) = endpoint::count(&mut *tx, made.partner_id, made.shard, now - TimeDelta::days(1)).await?;
+    if there >= limits::ENDPOINTS {
         let detail = format!("there are {} endpoints, as many as a partner may have", limits::ENDPOINTS);
+        return Err(Refusal::new(422, "endpoint_limit", detail).into());
+    }
+    if deleted >= limits::ENDPOINTS_DELETED {
+        let detail = format!("{deleted} endpoints were deleted within a day; change one instead of making it anew");
         return Err(Refusal::new(422, "endpoint_limit", detail).into());
     }
     endpoint::insert(&mut *tx, &hub.keyring, &made).await?;

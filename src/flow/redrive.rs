@@ -159,6 +159,7 @@ pub async fn count(hub: &Hub, _permit: Operating<'_>, order: &Order) -> Result<C
 
 async fn counted(hub: &Hub, order: &Order) -> Result<Counted> {
     let mut walk = Walk::new(hub, order.partner_id, order.endpoint_id, &order.filter, None).await?;
+    let _turn = hub.counting.acquire().await;
     let (began, mut count) = (Instant::now(), 0);
     // As a step does it: along the index.
     let mut conn = hub.store.begin_engine().await?;
@@ -459,7 +460,17 @@ async fn replay(hub: &Hub, tx: &mut Conn, job: &Job, allowed: usize) -> Result<S
         // Beside the transaction: what happened does not change, and the planner's choice is another than the engine's.
         let db = hub.store.api();
         let owner = (partner_id, endpoint.shard);
-        let happened = store::event::of_partner(db, owner, slice, &events, Lane(webhooks), rows).await?;
+        let asked = Instant::now();
+        let happened = match store::event::of_partner(db, owner, slice, &events, Lane(webhooks), rows).await {
+            // A busy time after a quiet one was too much at once.
+            Err(Error::Unavailable(why)) if length > limits::REPLAY_SLICE => {
+                tracing::debug!(why, "a slice of events was too long");
+                length = limits::REPLAY_SLICE;
+                continue;
+            }
+            happened => happened?,
+        };
+        let quick = asked.elapsed() < limits::REDRIVE_STEP / 4;
         since = match happened.last() {
             Some(last) if happened.len() == room => {
                 let (time, message) = (last.event.occurred_at, last.message_id.0);
@@ -476,7 +487,7 @@ async fn replay(hub: &Hub, tx: &mut Conn, job: &Job, allowed: usize) -> Result<S
             told: told(h),
             only: Some(endpoint_id),
         }));
-        length = (length * 2).min(limits::REPLAY_SLICE_MOST);
+        length = if quick { (length * 2).min(limits::REPLAY_SLICE_MOST) } else { limits::REPLAY_SLICE };
     }
     let published = publish(hub, tx, &notices).await?;
     let written = Written { count: notices.len(), places: Vec::new(), published };

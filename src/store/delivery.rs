@@ -663,8 +663,8 @@ pub async fn about(db: impl Db<'_>, partner_id: Tsid, shard: i16, message_id: Ts
     notice.collect()
 }
 
-/// The first webhook of a message to an endpoint that has not ended.
-pub struct FirstOpen {
+/// A webhook of a message that has not ended.
+pub struct OpenWebhook {
     pub about: Tsid,
     pub recipient: String,
     /// Of the message that tells.
@@ -672,17 +672,18 @@ pub struct FirstOpen {
     pub ready_at: DateTime<Utc>,
 }
 
-/// For each (shard, message told of, endpoint).
-pub async fn first_open(db: impl Db<'_>, wanted: &[(i16, Tsid, String)]) -> Result<Vec<FirstOpen>> {
+/// The first of each (shard, message told of, endpoint), in order.
+pub async fn open_webhooks(db: impl Db<'_>, wanted: &[(i16, Tsid, String)], most: i64) -> Result<Vec<OpenWebhook>> {
     let rows = sqlx::query_file!(
-        "sql/delivery/first_open.sql",
+        "sql/delivery/open_webhooks.sql",
         &wanted.iter().map(|w| w.0).collect::<Vec<_>>(),
         &wanted.iter().map(|w| w.1.0).collect::<Vec<_>>(),
         &wanted.iter().map(|w| w.2.clone()).collect::<Vec<_>>(),
+        most,
     )
     .fetch_all(db)
     .await?;
-    let row = rows.into_iter().map(|r| FirstOpen {
+    let row = rows.into_iter().map(|r| OpenWebhook {
         about: Tsid(r.about),
         recipient: r.recipient,
         message_id: Tsid(r.message_id),

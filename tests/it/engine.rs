@@ -1403,7 +1403,7 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
         let plan = explain(&mut conn, "delivery/settle", &settle).await;
         println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
         assert_eq!(plan.rows, 200);
-        plan.reads_only(&indexes, &["pk_deliveries", "pk_attempts", "pk_endpoints"], 200 * 40);
+        plan.reads_only(&indexes, &["pk_deliveries", "pk_attempts", "idx_endpoint_hears"], 200 * 40);
         let plan = explain(&mut conn, "delivery/overdue", &overdue).await;
         println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
         assert_eq!(plan.rows, 100);
@@ -1425,7 +1425,7 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
         plan.reads_only(&indexes, &["pk_deliveries"], 200 * 40);
         let plan = explain(&mut conn, "delivery/evidence", &evidence).await;
         println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
-        plan.reads_only(&indexes, &["pk_deliveries", "pk_attempts", "pk_endpoints"], 200 * 40);
+        plan.reads_only(&indexes, &["pk_deliveries", "pk_attempts", "idx_endpoint_hears"], 200 * 40);
     }
     drop(conn);
     app.advance(10);

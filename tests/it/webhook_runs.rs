@@ -331,6 +331,26 @@ async fn order_does_not_wait_for_what_is_parked() {
     app.done().await;
 }
 
+/// A message to many, told in order, goes one after the other, and not one in each pass.
+#[tokio::test]
+async fn many_events_in_order_go_one_after_the_other() {
+    let (app, receiver) = here().await;
+    let (id, _) = endpoint(&app, &receiver, json!({"ordered": true, "events": ["delivery.sent"]})).await;
+    let to: Vec<String> = (0..60).map(|n| format!("p{n}@example.com")).collect();
+    let body = json!({"type": "TEST", "title": "t", "body": "b", "channels": [{"channel": "EMAIL", "to": to}]});
+    app.post("/v1/messages", body).await.expect(202);
+    app.work().await;
+    app.settle_all().await;
+    assert_eq!((receiver.records().len(), receiver.most_open()), (60, 1));
+    let turns = "select count(*) from attempts where code = 'waits_for_its_turn'";
+    assert!(app.count(turns).await < 60, "{} waited in vain", app.count(turns).await);
+    let mut told: Vec<String> = app.webhooks(&id).await.iter().rev().map(|d| d["eventId"].to_string()).collect();
+    told.retain(|e| !e.is_empty());
+    let got: Vec<String> = ids(&receiver.records()).iter().map(|e| format!("\"{e}\"")).collect();
+    assert_eq!(got, told, "in the order in which they happened");
+    app.done().await;
+}
+
 /// S0-45: what a run with retries and a rotation sent is accepted by the official libraries, and refused with one bit flipped.
 #[tokio::test]
 async fn official_libraries_accept_a_run_with_retries_and_a_rotation() {
