@@ -13,6 +13,7 @@ use super::error::{Answer, ProblemBody};
 use super::page::{Page, Whose, Window, cursor};
 use super::request::{Id, Json, Query, ok};
 use super::shape::{ChannelWord, RedriveKindWord, RedriveStatusWord, Success, Time};
+use super::webhook::asked;
 use crate::error::{Code, Error, Refusal};
 use crate::flow;
 use crate::flow::redrive::{Counted, Order};
@@ -21,7 +22,6 @@ use crate::id::Tsid;
 use crate::limits;
 use crate::model::channel::{CHANNELS, Channel};
 use crate::model::delivery::{Status, parse_public_id};
-use crate::model::event::{EVENT_KINDS, EventKind};
 use crate::model::json::{self, Faults, Fields, Text};
 use crate::model::redrive::{DEAD, Filter, RedriveKind};
 use crate::store::redrive::{self, Job};
@@ -391,8 +391,7 @@ pub async fn replay(
     query.close()?;
     let read = read(&body, |fields, faults| {
         let rate_per_second = rate(fields);
-        let events: Option<Vec<EventKind>> = fields.words("events", &EVENT_KINDS.map(EventKind::as_str));
-        let events = events.map(|all| all.into_iter().map(|kind| kind.as_str().to_owned()).collect());
+        let events = asked(fields).map(|all| all.into_iter().map(|kind| kind.as_str().to_owned()).collect());
         let (since, until) = kept_window(fields, &hub, faults);
         Some((Filter { since, events, ..plain(until) }, rate_per_second))
     });

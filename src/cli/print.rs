@@ -1,7 +1,10 @@
 //! Output for people: colours only on a terminal (anstream strips them elsewhere), JSON when asked.
 
 use anstyle::{AnsiColor, Style};
-use serde_json::Value;
+use serde_json::{Value, json};
+
+use super::Output;
+use crate::error::Error;
 
 pub const GOOD: Style = AnsiColor::Green.on_default();
 pub const WARN: Style = AnsiColor::Yellow.on_default();
@@ -9,8 +12,13 @@ pub const BAD: Style = AnsiColor::Red.on_default();
 pub const DIM: Style = Style::new().dimmed();
 pub const BOLD: Style = Style::new().bold();
 
-pub fn error(text: &str) {
-    anstream::eprintln!("{BAD}error{BAD:#} {}", printable(text));
+/// On standard error: a sentence for people; for programs one line of JSON, what the hub answered if it did.
+pub fn error(error: &Error, output: Output) {
+    match (output, error) {
+        (Output::Text, _) => anstream::eprintln!("{BAD}error{BAD:#} {}", printable(&error.to_string())),
+        (Output::Json, Error::Answered { problem, .. }) => anstream::eprintln!("{}", escaped(&problem.to_string())),
+        (Output::Json, _) => anstream::eprintln!("{}", escaped(&json!({"detail": error.to_string()}).to_string())),
+    }
 }
 
 pub fn json(value: &Value) {
@@ -43,9 +51,9 @@ pub fn paint(style: Style, text: &str) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// A status in its colour.
+/// A status in its colour, padded or not.
 pub fn status(word: &str) -> String {
-    let style = match word {
+    let style = match word.trim_end() {
         "SENT" | "DELIVERED" | "SUCCESS" | "COMPLETED" | "ACCEPTED" => GOOD,
         "FAILED" | "EXPIRED" | "REJECTED" => BAD,
         "UNDETERMINED" | "UNKNOWN" | "PARTIAL" | "CANCELED" => WARN,
@@ -84,6 +92,38 @@ pub fn story(message: &Value, timeline: &Value) {
             no.unwrap_or_default(),
             text(&entry["detail"])
         );
+    }
+}
+
+/// A delivery as `GET /v1/deliveries/{id}` gives it: each call, and what was answered.
+pub fn delivery(delivery: &Value) {
+    let text = |v: &Value| printable(v.as_str().unwrap_or_default());
+    anstream::println!(
+        "{BOLD}{}{BOLD:#}  {} → {}  {}  {}",
+        text(&delivery["deliveryId"]),
+        text(&delivery["channel"]),
+        text(&delivery["to"]),
+        status(&text(&delivery["status"])),
+        text(&delivery["reason"]),
+    );
+    if let Some(event) = delivery["event"].as_str() {
+        let about = delivery["about"].as_str().map(|id| format!(" of message {id}")).unwrap_or_default();
+        anstream::println!("  {}{}, eventId {}", printable(event), printable(&about), text(&delivery["eventId"]));
+    }
+    for attempt in delivery["attempts"].as_array().into_iter().flatten() {
+        let at = ["calledAt", "claimedAt"].map(|name| text(&attempt[name])).into_iter().find(|at| !at.is_empty());
+        let said = ["errorReason", "errorCode", "errorDetail", "providerRef"].map(|name| text(&attempt[name]));
+        let said: Vec<String> = said.into_iter().filter(|text| !text.is_empty()).collect();
+        anstream::println!(
+            "  {DIM}{}{DIM:#} #{:<3}{} {}",
+            at.unwrap_or_default(),
+            attempt["attempt"].as_i64().unwrap_or_default(),
+            status(&format!("{:<10}", text(&attempt["outcome"]))),
+            said.join(" · ").replace('\n', " "),
+        );
+    }
+    if let Some(at) = delivery["nextAt"].as_str() {
+        anstream::println!("  next {}", printable(at));
     }
 }
 

@@ -223,7 +223,12 @@ pub fn parse(text: &str, rules: &EgressRules) -> Result<EndpointUrl, Forbidden> 
     match url.scheme() {
         "https" => (),
         "http" if rules.http => (),
-        _ => return forbidden("url_scheme", "must begin with https://"),
+        _ => {
+            return forbidden(
+                "url_scheme",
+                "must begin with https://, unless who runs this hub allows http (--webhook-allow-http)",
+            );
+        }
     }
     // An empty user name leaves no trace in the parsed URL, only its sign in the text.
     let authority = text.split(['/', '?', '#']).nth(2).unwrap_or_default();
@@ -235,7 +240,12 @@ pub fn parse(text: &str, rules: &EgressRules) -> Result<EndpointUrl, Forbidden> 
     }
     match url.host() {
         Some(host) if rules.allows_host(&host) => (),
-        _ => return forbidden("url_host_not_allowed", "must lead to a public address or name"),
+        _ => {
+            return forbidden(
+                "url_host_not_allowed",
+                "must lead to a public address or name, unless who runs this hub allows others (--webhook-allow-network)",
+            );
+        }
     }
     if !matches!(url.port_or_known_default(), Some(80 | 443 | 1024..)) {
         return forbidden("url_port", "must use port 443, 80, or one from 1024 on");

@@ -67,9 +67,10 @@ impl EventKind {
         }
     }
 
-    /// Whether an endpoint can ask for it: a test goes to the one that is tested, whatever it asks for.
+    /// Whether an endpoint can ask for it: a test goes to the one that is tested, whatever it asks for, and nothing goes on over
+    /// another channel yet.
     pub fn can_be_asked_for(self) -> bool {
-        self != EventKind::EndpointTest
+        !matches!(self, EventKind::EndpointTest | EventKind::Fallback)
     }
 }
 
