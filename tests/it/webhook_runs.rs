@@ -123,6 +123,98 @@ async fn the_schedule_is_the_published_one() {
     app.done().await;
 }
 
+/// S0-46: who fixed an endpoint does not wait for what waits: everything arrives now, each once, under its own id, and no
+/// second time; what was told before that time, or goes elsewhere, keeps its pace.
+#[tokio::test]
+async fn a_recovery_hastens_what_waits() {
+    let (app, receiver) = here().await;
+    let other = Receiver::start().await;
+    receiver.law(|_, _| Answer::status(500));
+    other.law(|_, _| Answer::status(500));
+    let (id, _) = endpoint(&app, &receiver, json!({"events": ["delivery.sent"]})).await;
+    endpoint(&app, &other, json!({"events": ["delivery.sent"]})).await;
+    // One event before the time that is asked for, one dead letter, and twenty that fail twice.
+    let early = app.post("/v1/messages", slack_post("early")).await.expect(202).id();
+    app.work().await;
+    app.advance(1);
+    let since = app.hub.clock.now();
+    receiver.law(|_, _| Answer::status(410));
+    app.post("/v1/messages", slack_post("dead")).await.expect(202);
+    app.work().await;
+    let token = app.fresh_token().await;
+    app.ask(&token, "PATCH", &format!("/v1/webhooks/{id}"), Some(json!({"status": "ACTIVE"}))).await.expect(200);
+    receiver.law(|_, _| Answer::status(500));
+    let many: Vec<Value> = (0..20).map(|n| slack_post(&format!("{n}"))).collect();
+    app.post("/v1/messages/batch", json!({"messages": many})).await.expect(202);
+    app.work().await;
+    app.advance(6);
+    app.work().await;
+    let failed = receiver.records();
+    assert_eq!(failed.len(), 2 + 1 + 40);
+    receiver.law(|_, _| Answer::status(200));
+    let body = json!({"since": since.to_rfc3339(), "ratePerSecond": 10});
+    let begun = app.post(&format!("/v1/webhooks/{id}/recover"), body).await.expect(202).body;
+    assert_eq!((&begun["count"], &begun["waiting"]), (&json!(1), &json!(20)));
+    // No faster than it was told.
+    let so_far = async || app.get(&format!("/v1/redrives/{}", begun["redriveId"].as_str().unwrap())).await.body;
+    for seconds in 1..=3 {
+        app.advance(1);
+        while flow::redrive::step(&app.hub).await.unwrap() {}
+        app.work().await;
+        assert!(so_far().await["done"].as_i64().unwrap() <= 10 * seconds);
+    }
+    assert_eq!((&so_far().await["status"], &so_far().await["done"]), (&json!("DONE"), &json!(21)));
+    let arrived = receiver.records().split_off(failed.len());
+    let (before, after) = (ids(&failed).into_iter().collect::<BTreeSet<_>>(), ids(&arrived));
+    assert_eq!(after.len(), after.iter().collect::<BTreeSet<_>>().len(), "each once");
+    assert!(after.iter().all(|id| before.contains(id)), "under the ids they had");
+    assert_eq!(after.len(), 21, "and the one before that time still waits");
+    let calls = other.records().len();
+    for seconds in [400, 4_000, 40_000] {
+        app.advance(seconds);
+        app.work().await;
+    }
+    let later = ids(&receiver.records().split_off(failed.len() + after.len()));
+    assert!(later.iter().all(|id| id.starts_with(&early)) && later.len() == 1, "{later:?}");
+    assert!(app.statuses(&id).await.iter().all(|s| s == "SENT"));
+    assert!(other.records().len() > calls, "another endpoint's go on at their own pace");
+    app.done().await;
+}
+
+/// What is hastened and fails again waits again, as long as it would have: a recovery does not go at it a second time.
+#[tokio::test]
+async fn what_is_hastened_and_fails_waits_again() {
+    let (app, receiver) = here().await;
+    receiver.law(|_, _| Answer::status(500));
+    let (id, _) = endpoint(&app, &receiver, json!({"events": ["delivery.sent"]})).await;
+    let since = app.hub.clock.now();
+    for n in 0..3 {
+        app.post("/v1/messages", slack_post(&n.to_string())).await.expect(202);
+    }
+    app.work().await;
+    let token = app.fresh_token().await;
+    let body = json!({"since": since.to_rfc3339(), "ratePerSecond": 1});
+    let begun = app.ask(&token, "POST", &format!("/v1/webhooks/{id}/recover"), Some(body)).await.expect(202).body;
+    assert_eq!((&begun["count"], &begun["waiting"]), (&json!(0), &json!(3)));
+    for _ in 0..4 {
+        app.advance(1);
+        while flow::redrive::step(&app.hub).await.unwrap() {}
+        app.work().await;
+    }
+    assert_eq!(receiver.records().len(), 6, "twice each, in four seconds instead of five");
+    let next = app.webhooks(&id).await.into_iter().map(|w| w["nextAttemptAt"].as_str().unwrap().to_owned());
+    let soonest: chrono::DateTime<chrono::Utc> = next.min().unwrap().parse().unwrap();
+    assert!(soonest > app.hub.clock.now() + TimeDelta::seconds(290), "the second pause is five minutes");
+    // Of a paused endpoint nothing is hastened.
+    app.ask(&token, "PATCH", &format!("/v1/webhooks/{id}"), Some(json!({"status": "PAUSED"}))).await.expect(200);
+    app.advance(400);
+    app.work().await;
+    let body = json!({"since": since.to_rfc3339()});
+    let begun = app.ask(&token, "POST", &format!("/v1/webhooks/{id}/recover"), Some(body)).await.expect(202).body;
+    assert_eq!((&begun["waiting"], receiver.records().len()), (&json!(0), 6));
+    app.done().await;
+}
+
 /// Retry-After is heard, within bounds.
 #[tokio::test]
 async fn an_endpoint_may_say_when() {
