@@ -81,9 +81,23 @@ pub fn story(message: &Value, timeline: &Value) {
             status(delivery["status"].as_str().unwrap_or_default()),
         );
     }
+    for webhook in message["webhooks"].as_array().into_iter().flatten() {
+        let next = webhook["nextAttemptAt"].as_str().map(|_| format!(", next try {}", text(&webhook["nextAttemptAt"])));
+        anstream::println!(
+            "  webhook  {} → {}  {}{}",
+            text(&webhook["event"]),
+            text(&webhook["endpointId"]),
+            status(webhook["status"].as_str().unwrap_or_default()),
+            next.unwrap_or_default(),
+        );
+    }
     for entry in timeline["items"].as_array().into_iter().flatten() {
         let at = text(&entry["at"]);
         let at = at.get(11..23).unwrap_or(&at);
+        if entry["endpointId"].is_string() {
+            anstream::println!("    {DIM}{at}{DIM:#} {}", webhook(entry));
+            continue;
+        }
         let no = entry["deliveryId"].as_str().and_then(|id| id.rsplit('-').next()).map(|no| format!("-{no}"));
         let attempt = entry["attempt"].as_i64().map(|n| format!("#{n}")).unwrap_or_default();
         let what = text(&entry["what"]);
@@ -127,9 +141,33 @@ pub fn delivery(delivery: &Value) {
     }
 }
 
+/// One line of a story: which endpoint was told what, how it answered, and when it is told again.
+fn webhook(entry: &Value) -> String {
+    let text = |name: &str| printable(entry[name].as_str().unwrap_or_default());
+    let attempt = entry["attempt"].as_i64().map(|n| format!("#{n} ")).unwrap_or_default();
+    let (at, next) = (text("at"), text("nextAttemptAt"));
+    // The time of day, unless that is another day's.
+    let next = match (at.get(..10) == next.get(..10), next.get(11..19)) {
+        (true, Some(time)) => format!(", next try {time}"),
+        (false, Some(_)) => format!(", next try {}", next.get(..19).unwrap_or(&next)),
+        (_, None) => String::new(),
+    };
+    format!("webhook  {} → {}  {attempt}{}{next}", text("event"), text("endpointId"), text("detail"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_webhook_is_one_line_that_says_whose_it_is() {
+        let mut entry = serde_json::json!({"at": "2027-03-05T18:35:43.1Z", "what": "webhook", "deliveryId": "0SA1Y7SAC0001-1",
+            "endpointId": "0SA1Y7SAC0000", "event": "message.completed", "attempt": 2, "detail": "http_500",
+            "nextAttemptAt": "2027-03-05T18:35:48.2Z"});
+        assert_eq!(webhook(&entry), "webhook  message.completed → 0SA1Y7SAC0000  #2 http_500, next try 18:35:48");
+        entry["nextAttemptAt"] = "2027-03-06T00:00:01.2Z".into();
+        assert!(webhook(&entry).ends_with("#2 http_500, next try 2027-03-06T00:00:01"));
+    }
 
     #[test]
     fn nothing_written_by_others_steers_a_terminal() {

@@ -76,7 +76,7 @@ struct Pace {
     no_wait: bool,
 }
 
-/// Sends again what failed on its way to an endpoint: the same events under the same ids.
+/// Sends again what failed on its way to an endpoint, and now what waits for its next try: the same events under the same ids.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  notihub webhook recover 0P8MV3S4Y0T1C --since 2026-12-24T09:00:00+09:00\n\nIt ends when \
@@ -241,8 +241,10 @@ fn reason(text: &str) -> std::result::Result<String, String> {
 
 fn counted(told: &Value) -> String {
     match (told["count"].as_i64(), told["countIsLowerBound"] == true) {
-        (Some(count), false) => format!("{count} dead letters"),
-        (Some(count), true) => format!("more than {count} dead letters"),
+        (Some(count), more) => {
+            let waiting = told["waiting"].as_i64().map(|n| format!(" and {n} that wait for their next try"));
+            format!("{}{count} dead letters{}", if more { "more than " } else { "" }, waiting.unwrap_or_default())
+        }
         (None, _) => "what happened then".to_owned(),
     }
 }

@@ -76,6 +76,7 @@ pub async fn prepare(
                         partner_id: contents.partner_id,
                         message_id: about_id,
                         of_message: told_of.is_some_and(|m| m.is_message),
+                        kind: told_of.filter(|m| m.is_message).map(|m| m.kind.clone()),
                         client_msg_id: told_of.and_then(|m| m.client_msg_id.clone()),
                         content: said.content(hub, endpoint, about_id, told).await?,
                     };

@@ -48,7 +48,7 @@ pub const STATUSES: [Status; 9] = [
 
 /// Every transition there is, and what makes it. `next` never leaves this table; the invariants check events against it.
 pub const TRANSITIONS: [(Status, Status, &str); 22] = [
-    (Status::Scheduled, Status::Pending, "its time has come"),
+    (Status::Scheduled, Status::Pending, "its time has come, or somebody asked"),
     (Status::Scheduled, Status::Canceled, "canceled in time"),
     (Status::Scheduled, Status::Expired, "worthless before its time"),
     (Status::Scheduled, Status::Undetermined, "canceled or expired after an attempt of unknown outcome"),

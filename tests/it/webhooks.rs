@@ -620,24 +620,29 @@ async fn webhooks_are_told_where_they_belong() {
     assert_eq!((whole["deliveries"].as_array().unwrap().len(), &whole["deliveries"][0].get("eventId")), (1, &None));
 
     let story = app.get(&format!("/v1/messages/{posted}/timeline")).await.expect(200).body;
-    let told: Vec<(&str, &str)> = story["items"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter(|entry| entry["what"] == "webhook")
-        .map(|entry| (entry["deliveryId"].as_str().unwrap(), entry["detail"].as_str().unwrap()))
-        .collect();
-    let id_of = |row: &Value| row["deliveryId"].as_str().unwrap().to_owned();
-    let of = |row: &Value| told.iter().filter(|(id, _)| *id == id_of(row)).map(|(_, text)| *text).collect::<Vec<_>>();
-    let first = of(accepted);
-    assert_eq!(first[0], format!("message.accepted to endpoint {endpoint}"));
-    assert_eq!(first[1], "REJECTED: http_500 · oh no");
-    assert!(
-        first[2].starts_with("not before 2027-03-05T00:30:0") && first[2].ends_with("(endpoint_refused)"),
-        "{first:?}"
-    );
-    assert_eq!(first[3..], ["ACCEPTED: HTTP 204"]);
-    assert!(of(sent).contains(&"ACCEPTED: HTTP 204"), "{told:?}");
+    let items = story["items"].as_array().unwrap();
+    let told: Vec<&Value> = items.iter().filter(|entry| entry["what"] == "webhook").collect();
+    assert!(items.iter().all(|entry| (entry["what"] == "webhook") == entry.get("endpointId").is_some()), "{story}");
+    let of = |row: &Value| -> Vec<(&Value, &Value)> {
+        let ours: Vec<_> = told.iter().filter(|entry| entry["deliveryId"] == row["deliveryId"]).collect();
+        assert!(ours.iter().all(|e| e["event"] == row["event"] && e["endpointId"] == json!(endpoint)), "{ours:?}");
+        ours.into_iter().map(|entry| (&entry["attempt"], &entry["detail"])).collect()
+    };
+    let calls = [
+        (&Value::Null, &json!("is to be told")),
+        (&json!(1), &json!("http_500 · oh no")),
+        (&json!(2), &json!("HTTP 204")),
+    ];
+    assert_eq!(of(accepted), calls);
+    assert_eq!(of(sent), calls);
+    let next: Vec<&str> = told.iter().filter_map(|entry| entry["nextAttemptAt"].as_str()).collect();
+    assert!(next.len() == 2 && next[0].starts_with("2027-03-05T00:30:0"), "{told:?}");
+    // And where each stands, with the message.
+    let listed = whole["webhooks"].as_array().unwrap();
+    assert_eq!(listed.len(), 2, "{whole}");
+    let one = json!({"deliveryId": sent["deliveryId"], "endpointId": endpoint, "event": "delivery.sent", "status": "SENT",
+        "nextAttemptAt": null});
+    assert!(listed.contains(&one), "{whole}");
     app.done().await;
 }
 
