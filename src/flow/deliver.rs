@@ -38,8 +38,8 @@ pub struct Held {
     provider: Arc<dyn Provider>,
     on_unknown: OnUnknown,
     holder: Holder,
-    /// Of a webhook.
-    webhook: Option<webhook::Ready>,
+    /// Of a webhook; boxed, as what is rare is below: every delivery's task is as large as what it may hold.
+    webhook: Option<Box<webhook::Ready>>,
 }
 
 /// Who holds a delivery, and since when.
@@ -116,6 +116,7 @@ pub async fn hold(hub: &Hub, claim: Claim) -> Ready {
             (Some(Some(message)), Some(provider)) => match webhook.transpose() {
                 Ok(webhook) => {
                     let on_unknown = on_unknown(hub, claimed.head.channel);
+                    let webhook = webhook.map(Box::new);
                     held.push(Held { claimed, message, provider, on_unknown, holder, webhook });
                     continue;
                 }
@@ -245,7 +246,7 @@ pub async fn call(hub: &Hub, held: Held) -> Settle {
         }
     };
     if let Some(ready) = held.webhook.as_ref().filter(|_| webhook::is_gone(&outcome))
-        && let Err(e) = webhook::disable(hub, ready.endpoint_id, "gone").await
+        && let Err(e) = Box::pin(webhook::disable(hub, ready.endpoint_id, "gone")).await
     {
         tracing::warn!(error = %e, endpoint = %ready.endpoint_id, "gone, but not disabled yet: the next answer will");
     }
@@ -263,7 +264,7 @@ pub async fn call(hub: &Hub, held: Held) -> Settle {
 /// Whether it is its turn: for webhooks alone, whose endpoints are strangers.
 async fn way(hub: &Hub, held: &Held) -> std::result::Result<Option<webhook::Way>, Outcome> {
     match &held.webhook {
-        Some(ready) => webhook::Way::open(hub, ready).await.map(Some),
+        Some(ready) => Box::pin(webhook::Way::open(hub, ready)).await.map(Some),
         None => Ok(None),
     }
 }
