@@ -38,8 +38,8 @@ pub struct Held {
     provider: Arc<dyn Provider>,
     on_unknown: OnUnknown,
     holder: Holder,
-    /// Of a webhook.
-    webhook: Option<webhook::Ready>,
+    /// Of a webhook; boxed, as what is rare is below: every delivery's task is as large as what it may hold.
+    webhook: Option<Box<webhook::Ready>>,
 }
 
 /// Who holds a delivery, and since when.
@@ -116,6 +116,7 @@ pub async fn hold(hub: &Hub, claim: Claim) -> Ready {
             (Some(Some(message)), Some(provider)) => match webhook.transpose() {
                 Ok(webhook) => {
                     let on_unknown = on_unknown(hub, claimed.head.channel);
+                    let webhook = webhook.map(Box::new);
                     held.push(Held { claimed, message, provider, on_unknown, holder, webhook });
                     continue;
                 }
@@ -247,7 +248,7 @@ pub async fn call(hub: &Hub, mut held: Held) -> Settle {
         }
     };
     if let Some(ready) = held.webhook.as_ref().filter(|_| webhook::is_gone(&outcome))
-        && let Err(e) = webhook::disable(hub, ready.endpoint_id, "gone", Some(&ready.parcel.url)).await
+        && let Err(e) = Box::pin(webhook::disable(hub, ready.endpoint_id, "gone", Some(&ready.parcel.url))).await
     {
         tracing::warn!(error = %e, endpoint = %ready.endpoint_id, "gone, but not disabled yet: the next answer will");
     }
@@ -266,7 +267,7 @@ pub async fn call(hub: &Hub, mut held: Held) -> Settle {
 async fn way(hub: &Hub, held: &mut Held) -> std::result::Result<Option<webhook::Way>, Outcome> {
     let until = held.holder.since + hub.settings.timing.begin_within();
     match &mut held.webhook {
-        Some(ready) => webhook::Way::open(hub, ready, until).await.map(Some),
+        Some(ready) => Box::pin(webhook::Way::open(hub, ready, until)).await.map(Some),
         None => Ok(None),
     }
 }

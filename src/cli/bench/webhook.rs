@@ -16,9 +16,10 @@ use crate::flow::redrive::Order;
 use crate::model::channel::Channel;
 use crate::model::delivery::Status;
 use crate::model::event::EventKind;
-use crate::model::redrive::{Filter, RedriveKind, RedriveStatus};
+use crate::model::redrive::{Filter, RedriveKind};
 use crate::model::role::Actor;
 use crate::store;
+use crate::store::redrive::Job;
 use crate::worker::{self, Role};
 
 /// Of a message with one delivery: accepted, sent, completed.
@@ -195,21 +196,53 @@ async fn other_endpoint(run: &mut Run<'_>, beside: bool) -> Result<Waits> {
 const REDRIVE_RATE: i32 = 2_000;
 const LIVE_RATE: u64 = 100;
 
-/// Dead letters are redriven by a job while their partner goes on posting.
+/// Live traffic is measured alone and beside the redrive in turns this long: what the machine does meanwhile weighs on both.
+const TURN: Duration = Duration::from_secs(5);
+
+/// Dead letters are redriven by jobs while their partner goes on posting.
 pub async fn redrive(run: &mut Run<'_>) -> Result<()> {
     run.name = "redrive";
     let bed = Bed::make(run.settings, run.ground).await?;
-    let dead = run.sizes.rows.unwrap_or(100_000);
-    fill(run, &bed, Status::Failed, dead).await?;
+    fill(run, &bed, Status::Failed, run.sizes.rows.unwrap_or(100_000)).await?;
     worker::start(&bed.hub, Role::Both);
-    let lasts = dead.unsigned_abs() / u64::from(REDRIVE_RATE.unsigned_abs());
-    let live = |seconds: u64| Load { rate: LIVE_RATE, ..load_of(&bed, 4, seconds.max(1)) };
-    load::spawn(&live(2)).await?;
-    bed.take_waits();
-    run.say(&format!("{LIVE_RATE} messages a second: {} s alone, {lasts} s beside, {} s alone", lasts / 2, lasts / 2));
-    load::spawn(&live(lasts / 2)).await?;
+    let live = Load { rate: LIVE_RATE, ..load_of(&bed, 4, TURN.as_secs()) };
+    load::spawn(&live).await?;
     let mut alone = bed.take_waits();
+    alone.reset();
+    let mut beside = alone.clone();
+    let (mut done, mut took) = (0, 0.0);
+    let dead = async || store::bench::count(bed.hub.store.api(), Status::Failed).await;
+    run.say(&format!(
+        "{LIVE_RATE} messages a second, {} s alone and {} s beside, in turns",
+        TURN.as_secs(),
+        TURN.as_secs()
+    ));
+    while dead().await? > 0 {
+        load::spawn(&live).await?;
+        alone += bed.take_waits();
+        let job = begin(&bed).await?;
+        load::spawn(&live).await?;
+        beside += bed.take_waits();
+        let job = ended(&bed, job).await?;
+        done += job.done;
+        took += job.finished_at.map_or(0.0, |at| (at - job.created_at).as_seconds_f64());
+        until("what is redriven is sent", async || {
+            Ok(store::bench::count(bed.hub.store.api(), Status::Pending).await? == 0)
+        })
+        .await?;
+        bed.take_waits();
+    }
+    run.goal("redriven", done as f64 / took, "/s", Goal::AtLeast(f64::from(REDRIVE_RATE) * 0.95));
+    let ms = |waits: &hdrhistogram::Histogram<u64>, q| waits.value_at_quantile(q) as f64 / 1000.0;
+    run.figure("live alone, accepted → called p50", ms(&alone, 0.5), "ms");
+    run.figure("live beside it, accepted → called p50", ms(&beside, 0.5), "ms");
+    run.figure("live alone, accepted → called p99", ms(&alone, 0.99), "ms");
+    run.figure("live beside it, accepted → called p99", ms(&beside, 0.99), "ms");
+    run.goal("p99 beside the redrive, of alone", ms(&beside, 0.99) / ms(&alone, 0.99), "×", Goal::AtMost(1.2));
+    run.clear(bed).await
+}
 
+async fn begin(bed: &Bed) -> Result<Job> {
     let actor = Actor::at_the_machine("bench".into());
     let filter = Filter {
         channel: None,
@@ -227,34 +260,11 @@ pub async fn redrive(run: &mut Run<'_>) -> Result<()> {
         filter,
         rate_per_second: REDRIVE_RATE,
     };
-    let (job, _) = flow::redrive::begin(&bed.hub, actor.operating()?, order).await?;
-    let began = Instant::now();
-    load::spawn(&live(lasts)).await?;
-    let beside = bed.take_waits();
-    let mut done = job;
-    until("the job ends", async || {
-        let now = store::redrive::get(bed.hub.store.api(), done.redrive_id, None).await?;
-        done = now.ok_or(Error::NotFound)?;
-        Ok(done.status == RedriveStatus::Done)
-    })
-    .await?;
-    until("what is redriven is sent", async || {
-        Ok(store::bench::count(bed.hub.store.api(), Status::Pending).await? == 0)
-    })
-    .await?;
-    run.figure("sent again, from the order to the last", dead as f64 / began.elapsed().as_secs_f64(), "/s");
-    let took = done.finished_at.map_or(0.0, |at| (at - done.created_at).as_seconds_f64());
-    let goal = f64::from(REDRIVE_RATE) * 0.95;
-    run.goal("redriven", done.done as f64 / took, "/s", Goal::AtLeast(goal));
-    bed.take_waits();
-    load::spawn(&live(lasts / 2)).await?;
-    alone += bed.take_waits();
+    Ok(flow::redrive::begin(&bed.hub, actor.operating()?, order).await?.0)
+}
 
-    let ms = |waits: &hdrhistogram::Histogram<u64>, q| waits.value_at_quantile(q) as f64 / 1000.0;
-    run.figure("live alone, accepted → called p50", ms(&alone, 0.5), "ms");
-    run.figure("live beside it, accepted → called p50", ms(&beside, 0.5), "ms");
-    run.figure("live alone, accepted → called p99", ms(&alone, 0.99), "ms");
-    run.figure("live beside it, accepted → called p99", ms(&beside, 0.99), "ms");
-    run.goal("p99 beside the redrive, of alone", ms(&beside, 0.99) / ms(&alone, 0.99), "×", Goal::AtMost(1.2));
-    run.clear(bed).await
+/// Stops it, unless it is done.
+async fn ended(bed: &Bed, job: Job) -> Result<Job> {
+    let actor = Actor::at_the_machine("bench".into());
+    flow::redrive::cancel(&bed.hub, &actor, None, job.redrive_id).await
 }
