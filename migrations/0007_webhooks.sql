@@ -1,5 +1,7 @@
 -- Webhooks: where partners want to hear of their messages, and what is on its way there. What is told is a message of its
 -- own with a delivery for each endpoint, in the same tables and the same queue as everything else.
+-- Its indexes on messages, deliveries and events are built while nobody writes: stop workers and API before this on an
+-- installation with many millions of rows.
 
 create type endpoint_status as enum ('ACTIVE', 'PAUSED', 'DISABLED', 'DELETED');
 
@@ -35,9 +37,11 @@ create table endpoints (
   resumed_at timestamptz,
   created_at timestamptz not null,
   updated_at timestamptz not null,
-  constraint pk_endpoints primary key (shard, partner_id, endpoint_id),
-  constraint uk_endpoint_id unique (endpoint_id)
+  constraint pk_endpoints primary key (shard, partner_id, endpoint_id)
 );
+create index idx_endpoint_id on endpoints (endpoint_id);
+-- Who is told of anything: asked with every accept and every settle.
+create index idx_endpoint_hears on endpoints (shard, partner_id) where status in ('ACTIVE', 'PAUSED');
 
 -- A message that tells of another: which. Its own id when it tells of none. Null: a message a partner posted.
 alter table messages add column about bigint;

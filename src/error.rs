@@ -26,6 +26,9 @@ pub enum Error {
     /// Settings or surroundings do not allow to start: a sentence with its remedy.
     #[error("{0}")]
     Setup(String),
+    /// What a hub answered to one of our own commands: a sentence, and the problem as it came.
+    #[error("{told}")]
+    Answered { told: String, problem: serde_json::Value },
     /// Ours. Logged in full, told without detail.
     #[error("{0}")]
     Internal(String),
@@ -561,7 +564,11 @@ pub const DELIVERY_REASONS: &[(&str, &str)] = &[
     ("endpoint_refused", "the endpoint answered, and not with a 2xx"),
     ("endpoint_gone", "the endpoint answered 410: it is no more, and was disabled"),
     ("endpoint_disabled", "the endpoint is disabled; make it ACTIVE again, then recover what it missed"),
-    ("endpoint_not_allowed", "the endpoint's name leads to an address where nothing may be sent"),
+    (
+        "endpoint_not_allowed",
+        "the endpoint's name leads to an address where nothing may be sent; who runs this hub may allow its network \
+         (--webhook-allow-network)",
+    ),
     ("endpoint_unreadable", "the endpoint's secret does not open with the master keys of this worker"),
     ("endpoint_paused", "the endpoint is paused; what is for it waits until it is resumed"),
     ("endpoint_busy", "as much as may be is on its way to the endpoint; the rest waits for its turn"),

@@ -54,6 +54,8 @@ pub struct Inner {
     accounts: Mutex<Accounts>,
     rates: Mutex<HashMap<Tsid, Arc<Rate>>>,
     strikes: Mutex<Strikes>,
+    /// Counts that go over many rows, on a worker's connection: one at a time.
+    pub counting: Semaphore,
     gates: Mutex<Gates>,
     /// What endpoints answered since it was last written.
     heard_back: Mutex<HashMap<Tsid, HeardBack>>,
@@ -144,6 +146,7 @@ impl Hub {
             accounts: Mutex::default(),
             rates: Mutex::default(),
             strikes: Mutex::default(),
+            counting: Semaphore::new(1),
             gates: Mutex::default(),
             heard_back: Mutex::default(),
         }));
@@ -184,14 +187,23 @@ impl Hub {
     }
 
     pub fn take_heard_back(&self) -> Vec<(Tsid, HeardBack)> {
-        std::mem::take(&mut *held(&self.heard_back)).into_iter().collect()
+        let mut heard: Vec<_> = std::mem::take(&mut *held(&self.heard_back)).into_iter().collect();
+        // Two processes that write theirs never wait for each other in a ring.
+        heard.sort_by_key(|(endpoint_id, _)| *endpoint_id);
+        heard
     }
 
-    /// What could not be written; what came since holds.
+    /// What could not be written, before what came since.
     pub fn put_back_heard(&self, heard: Vec<(Tsid, HeardBack)>) {
         let mut all = held(&self.heard_back);
         for (endpoint_id, before) in heard {
-            all.entry(endpoint_id).or_insert(before);
+            let since = all.entry(endpoint_id).or_default();
+            // A success since then ended what failed before it.
+            if since.success_at.is_none() {
+                since.failing_since = before.failing_since.or(since.failing_since);
+            }
+            since.success_at = since.success_at.or(before.success_at);
+            since.failure_at = since.failure_at.or(before.failure_at);
         }
     }
 

@@ -180,6 +180,12 @@ pub const GATE_WAIT: Duration = Duration::from_secs(1);
 pub const ENDPOINT_PAUSED: chrono::TimeDelta = chrono::TimeDelta::days(30);
 /// Nothing but failures for so long disables an endpoint.
 pub const ENDPOINT_FAILING: chrono::TimeDelta = chrono::TimeDelta::days(5);
+/// Messages looked at in one transaction whether they are complete: one may have ten thousand deliveries.
+pub const COMPLETE_BATCH: i64 = 200;
+/// Endpoints of a partner that may be deleted in a day: making and deleting them is no pastime.
+pub const ENDPOINTS_DELETED: i64 = 100;
+/// A deleted endpoint is forgotten after so long.
+pub const ENDPOINT_FORGOTTEN: chrono::TimeDelta = chrono::TimeDelta::days(7);
 /// How often marks of ended deliveries are looked at, and what endpoints answered is written.
 pub const COMPLETE_EVERY: Duration = Duration::from_millis(250);
 pub const NOTE_ANSWERS_EVERY: Duration = Duration::from_secs(5);

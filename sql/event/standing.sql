@@ -1,5 +1,5 @@
--- How these messages stand: the kinds of standing their deliveries have, webhooks left out; and whether their completion
--- was told. $1 shard[], $2 message_id[], $3 and $4 the smallest and largest of those ids (prunes the partitions).
+-- How these messages stand, those left out that are not through: the kinds of standing their deliveries have, without
+-- webhooks; and whether their completion was told. $1 shard[], $2 message_id[], $3 and $4 the smallest and largest of those ids (prunes the partitions).
 select m.shard, m.message_id, m.partner_id, m.priority, m.created_at, d.lanes as "lanes!", d.statuses as "statuses!",
   exists (
     select from events e
@@ -12,6 +12,10 @@ cross join lateral (
   from (
     select distinct d.lane, d.status from deliveries d
     where d.shard = k.shard and d.message_id = k.message_id and d.message_id between $3 and $4 and d.lane < 66
+      and not exists (
+        select from deliveries o
+        where o.shard = k.shard and o.message_id = k.message_id and o.message_id between $3 and $4 and o.lane < 66
+          and o.status in ('SCHEDULED', 'PENDING', 'PROCESSING'))
   ) x
 ) d
 where d.lanes is not null

@@ -46,9 +46,8 @@ queued as (
 -- Endpoints of the partners in this group. Most have none: then, the two that follow look at no row.
 asked as materialized (
   select e.shard, e.partner_id, e.endpoint_id, e.recipient, e.events
-  from (select distinct shard, partner_id from fresh) p
-  join endpoints e on e.shard = p.shard and e.partner_id = p.partner_id
-  where e.status in ('ACTIVE', 'PAUSED')
+  from endpoints e
+  where e.shard = any($1) and e.partner_id = any($3) and e.status in ('ACTIVE', 'PAUSED')
 ),
 -- The first event of a message as a whole, of partners that want to hear of any.
 told as (

@@ -7,7 +7,7 @@ with heard as materialized (
   from unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::smallint[], $7::text[], $8::bigint[],
     $9::bigint[]) as n(shard, message_id, partner_id, event, priority, lane, detail, about, endpoint_id)
   join endpoints e on e.shard = n.shard and e.partner_id = n.partner_id
-  where e.status in ('ACTIVE', 'PAUSED')
+  where e.shard = any($1) and e.partner_id = any($3) and e.status in ('ACTIVE', 'PAUSED')
     and case when n.endpoint_id is null then e.events is null or n.event = any(e.events)
       else e.endpoint_id = n.endpoint_id end
 ),

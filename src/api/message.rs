@@ -16,7 +16,8 @@ use super::page::{Page, Whose, Window, cursor};
 use super::posted;
 use super::request::{Id, Json, Query, ok};
 use super::shape::{
-    ChannelWord, DeliveryStatus, MessageStatus, PriorityWord, Success, Time, message_filter, message_id, metadata,
+    ChannelWord, DeliveryStatus, EventWord, MessageStatus, PriorityWord, Success, Time, message_filter, message_id,
+    metadata,
 };
 use crate::error::{Code, Fault, Refusal, Result};
 use crate::flow;
@@ -26,11 +27,11 @@ use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
 use crate::model::channel::{CHANNELS, Channel};
-use crate::model::delivery::Status;
+use crate::model::delivery::{PARKED, Status};
 use crate::model::intake::Rules;
 use crate::model::message::{Content, Message, NewDelivery, NewMessage, Overall};
 use crate::model::partner::Scope;
-use crate::store::delivery::Row;
+use crate::store::delivery::{Notice, Row};
 use crate::store::message::{Filter, Listed, Telling};
 
 /// A message that was stored, or would be stored.
@@ -372,6 +373,36 @@ pub struct MessageFound {
     #[schema(value_type = Vec<ContentFound>)]
     contents: Vec<Content>,
     deliveries: Vec<Delivery>,
+    /// Which endpoints are told what of it, oldest first; a thousand at most.
+    webhooks: Vec<MessageWebhook>,
+}
+
+/// One event of a message on its way to one endpoint.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MessageWebhook {
+    /// The webhook's own.
+    delivery_id: String,
+    endpoint_id: String,
+    #[schema(value_type = EventWord)]
+    event: String,
+    #[schema(value_type = DeliveryStatus)]
+    status: &'static str,
+    /// When it is tried (again); null when it is not, as soon as it can be, or when the endpoint is resumed.
+    next_attempt_at: Option<Time>,
+}
+
+impl MessageWebhook {
+    fn of(notice: Notice) -> MessageWebhook {
+        let waits = notice.status == Status::Scheduled && notice.ready_at != PARKED;
+        MessageWebhook {
+            delivery_id: format!("{}-{}", notice.message_id, notice.no),
+            endpoint_id: notice.recipient,
+            event: notice.event,
+            status: notice.status.as_str(),
+            next_attempt_at: waits.then_some(Time(notice.ready_at)),
+        }
+    }
 }
 
 /// What goes out over a channel, as the document tells it: `model::message::Content` is what is written.
@@ -391,7 +422,7 @@ pub struct ContentFound {
 
 /// One message
 ///
-/// With its overall status, its deliveries and their attempts.
+/// With its overall status, its deliveries and their attempts, and the webhooks that tell of it.
 #[utoipa::path(get, path = "/v1/messages/{id}", operation_id = "getMessage", tag = "messages",
     security(("bearer" = [])),
     params(("id" = String, Path, description = "the messageId")),
@@ -402,11 +433,12 @@ pub async fn get(State(hub): State<Hub>, reader: Reader, query: Query, Id(id): I
     let owner = reader.owner(&hub, id).await?;
     let whole = flow::story::whole(&hub, &owner, id).await?;
     let told = told(&hub, &whole.deliveries).await?;
-    Ok(ok(StatusCode::OK, &MessageFound::of(whole, &told, reader.is_staff())))
+    let (webhooks, _) = flow::story::webhooks(&hub, &owner, id).await?;
+    Ok(ok(StatusCode::OK, &MessageFound::of(whole, webhooks, &told, reader.is_staff())))
 }
 
 impl MessageFound {
-    fn of(whole: Whole, told: &HashMap<Tsid, Telling>, to_staff: bool) -> MessageFound {
+    fn of(whole: Whole, webhooks: Vec<Notice>, told: &HashMap<Tsid, Telling>, to_staff: bool) -> MessageFound {
         let delivery = |row: &Row| {
             let attempts = whole.attempts.iter().filter(|a| a.no == row.no);
             Delivery::of(row, Some(attempts.collect()), told)
@@ -418,6 +450,7 @@ impl MessageFound {
             code: Success::Success,
             possibly_sent: in_doubt(&whole.deliveries),
             deliveries: whole.deliveries.iter().map(delivery).collect(),
+            webhooks: webhooks.into_iter().map(MessageWebhook::of).collect(),
             contents: std::mem::take(&mut message.detail.contents),
             head: MessageHead::of(message, whole.overall, to_staff),
         }
@@ -531,9 +564,22 @@ pub struct Happened {
     at: Time,
     /// accepted, scheduled, claimed, called, answered, not_called, lost, retry, event or webhook; others may come.
     what: &'static str,
-    /// None: the message as a whole. Of a webhook: the delivery to the endpoint.
+    /// None: the message as a whole. Of a webhook: its own.
     delivery_id: Option<String>,
+    /// Of that delivery.
     attempt: Option<i16>,
+    /// Of a webhook: the endpoint it goes to …
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    endpoint_id: Option<String>,
+    /// … what it tells, …
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = EventWord, required = false)]
+    event: Option<String>,
+    /// … and when it is tried again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    next_attempt_at: Option<Time>,
     /// A sentence for people; may change.
     detail: String,
 }
@@ -550,12 +596,18 @@ pub async fn timeline(State(hub): State<Hub>, reader: Reader, query: Query, Id(i
     let id = message_id(&id)?;
     let owner = reader.owner(&hub, id).await?;
     let entries = flow::story::timeline(&hub, &owner, id).await?;
-    let entry = |e: Entry| Happened {
-        at: Time(e.at),
-        what: e.what,
-        delivery_id: e.delivery.map(|(message_id, no)| format!("{message_id}-{no}")),
-        attempt: e.attempt,
-        detail: e.text,
+    let entry = |e: Entry| {
+        let (endpoint_id, event) = e.webhook.map(|w| (w.endpoint_id, w.event)).unzip();
+        Happened {
+            at: Time(e.at),
+            what: e.what,
+            delivery_id: e.delivery.map(|(message_id, no)| format!("{message_id}-{no}")),
+            attempt: e.attempt,
+            endpoint_id,
+            event,
+            next_attempt_at: e.next_at.map(Time),
+            detail: e.text,
+        }
     };
     let items = entries.into_iter().map(entry).collect();
     Ok(ok(StatusCode::OK, &Timeline { code: Success::Success, message_id: id.to_string(), items }))

@@ -4,6 +4,7 @@ mod audit;
 mod auth;
 mod delivery;
 pub mod error;
+mod event;
 pub mod health;
 mod message;
 mod notification;

@@ -1,21 +1,23 @@
-//! The API's own description, OpenAPI 3.1: what `routes()` registers, and what all operations have in common.
+//! The API's own description, OpenAPI 3.1: what `routes()` registers, what all operations have in common, and the webhook that
+//! endpoints are sent.
 
 use std::sync::LazyLock;
 
 use axum::http::{HeaderValue, StatusCode, header};
-use utoipa::openapi::path::{Operation, ParameterIn};
+use utoipa::openapi::path::{HttpMethod, Operation, ParameterIn, PathItem, PathsBuilder};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Header, License, Object, Ref, RefOr, ResponseBuilder, Tag, Type};
-use utoipa::{OpenApi, ToSchema as _};
+use utoipa::{OpenApi, Path as _, ToSchema as _};
 
 use super::error::{Answer, ProblemBody};
+use super::event::{self, WebhookEvent};
 use super::request::{Query, ok};
 
 const ABOUT: &str = "A self-hosted notification hub. Every answer has `X-Request-Id`; every error is \
     `application/problem+json` with a `code` and a `reason`, which `GET /v1/errors` explains.";
 
 #[derive(OpenApi)]
-#[openapi(components(schemas(ProblemBody)))]
+#[openapi(components(schemas(ProblemBody, WebhookEvent)))]
 struct Common;
 
 /// The document. The same for every hub of this version.
@@ -34,6 +36,8 @@ pub static DOCUMENT: LazyLock<serde_json::Value> = LazyLock::new(|| {
         let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
         operations.into_iter().flatten().for_each(tell_common);
     }
+    let told = PathItem::new(HttpMethod::Post, event::__path_event::operation());
+    document.webhooks = Some(PathsBuilder::new().path(event::__path_event::path(), told).build());
     serde_json::to_value(document).unwrap_or_default()
 });
 

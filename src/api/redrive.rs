@@ -13,6 +13,7 @@ use super::error::{Answer, ProblemBody};
 use super::page::{Page, Whose, Window, cursor};
 use super::request::{Id, Json, Query, ok};
 use super::shape::{ChannelWord, RedriveKindWord, RedriveStatusWord, Success, Time};
+use super::webhook::asked;
 use crate::error::{Code, Error, Refusal};
 use crate::flow;
 use crate::flow::redrive::{Counted, Order};
@@ -21,7 +22,6 @@ use crate::id::Tsid;
 use crate::limits;
 use crate::model::channel::{CHANNELS, Channel};
 use crate::model::delivery::{Status, parse_public_id};
-use crate::model::event::{EVENT_KINDS, EventKind};
 use crate::model::json::{self, Faults, Fields, Text};
 use crate::model::redrive::{DEAD, Filter, RedriveKind};
 use crate::store::redrive::{self, Job};
@@ -64,7 +64,7 @@ pub struct Redrive {
     status: &'static str,
     /// How many dead letters there were when it began; null where they were too many to count. Events are not counted.
     count: Option<i64>,
-    /// How many were redriven, or events told again, so far. Less than `count` in the end where some were dealt with meanwhile, or
+    /// How many were redriven, hastened, or told again, so far. Less than `count` in the end where some were dealt with meanwhile, or
     /// nothing was left of what they said.
     done: i64,
     /// Who asked for it; told to operators.
@@ -103,7 +103,9 @@ pub struct RedriveBegun {
     code: Success,
     #[serde(flatten)]
     redrive: Redrive,
-    /// There are more than `count`: they were not counted to the end.
+    /// How many wait for their next try, beside the dead letters: a recovery hastens them. Null for other jobs.
+    waiting: Option<i64>,
+    /// There are more than `count`, or `waiting`: they were not counted to the end.
     count_is_lower_bound: bool,
 }
 
@@ -146,8 +148,9 @@ fn begun(job: Job, counted: Option<Counted>, is_staff: bool) -> Response {
     let location = format!("/v1/redrives/{}", job.redrive_id);
     let redrive = Redrive { count: counted.map(|c| c.count), ..shape(job, is_staff) };
     let count_is_lower_bound = counted.is_some_and(|c| c.more);
-    let mut response =
-        ok(StatusCode::ACCEPTED, &RedriveBegun { code: Success::Success, redrive, count_is_lower_bound });
+    let waiting = counted.and_then(|c| c.waiting);
+    let told = RedriveBegun { code: Success::Success, redrive, waiting, count_is_lower_bound };
+    let mut response = ok(StatusCode::ACCEPTED, &told);
     if let Ok(location) = HeaderValue::from_str(&location) {
         response.headers_mut().insert(header::LOCATION, location);
     }
@@ -249,7 +252,7 @@ pub async fn dead_letters(
         Some((Order { kind, partner_id, endpoint_id, filter, rate_per_second }, dry_run))
     })?;
     if dry_run {
-        let Counted { count, more } = flow::redrive::count(&hub, actor.operating()?, &order).await?;
+        let Counted { count, more, .. } = flow::redrive::count(&hub, actor.operating()?, &order).await?;
         let told = RedriveCount { code: Success::Success, count, count_is_lower_bound: more };
         return Ok(ok(StatusCode::OK, &told));
     }
@@ -324,7 +327,7 @@ fn kept_window(fields: &mut Fields<'_>, hub: &Hub, faults: &Faults) -> (Option<D
     reason = "the shape of a body that is read strictly, field by field; here for the API's description"
 )]
 pub struct RecoverBody {
-    /// What failed at this time or later; RFC 3339 with offset.
+    /// What failed, or was told first and waits, at this time or later; RFC 3339 with offset.
     #[schema(format = DateTime)]
     since: String,
     #[schema(minimum = 1, maximum = 10_000, default = 100)]
@@ -333,7 +336,8 @@ pub struct RecoverBody {
 
 /// Recover an endpoint
 ///
-/// What failed on its way there since then is sent again: the same events under the same ids.
+/// What failed on its way there since then is sent again: the same events under the same ids. What waits for its next try
+/// does not wait any longer; if that fails, it has as many left, and pauses as long, as it would have had.
 #[utoipa::path(post, path = "/v1/webhooks/{id}/recover", operation_id = "recoverWebhook", tag = "redrives",
     security(("bearer" = [])), params(("id" = String, Path, description = "the endpointId")),
     request_body = RecoverBody, responses((status = 202, description = "the job", body = RedriveBegun)))]
@@ -391,8 +395,7 @@ pub async fn replay(
     query.close()?;
     let read = read(&body, |fields, faults| {
         let rate_per_second = rate(fields);
-        let events: Option<Vec<EventKind>> = fields.words("events", &EVENT_KINDS.map(EventKind::as_str));
-        let events = events.map(|all| all.into_iter().map(|kind| kind.as_str().to_owned()).collect());
+        let events = asked(fields).map(|all| all.into_iter().map(|kind| kind.as_str().to_owned()).collect());
         let (since, until) = kept_window(fields, &hub, faults);
         Some((Filter { since, events, ..plain(until) }, rate_per_second))
     });

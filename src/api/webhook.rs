@@ -153,7 +153,7 @@ pub struct EndpointChange {
     /// null: none.
     #[schema(min_length = 1, max_length = 250)]
     description: Option<String>,
-    /// PAUSED: what is for it waits. ACTIVE: it goes on, from DISABLED too, with what waited.
+    /// PAUSED: what is for it waits; not of one that is DISABLED. ACTIVE: it goes on, from DISABLED too, with what waited.
     status: Option<String>,
     ordered: Option<bool>,
     include_content: Option<bool>,
@@ -270,14 +270,19 @@ fn emptied<'f, T>(
     (is_null || value.is_some()).then_some(value)
 }
 
-fn read_events(fields: &mut Fields<'_>, faults: &Faults) -> Option<Vec<EventKind>> {
+/// `events`, of those that endpoints can ask for.
+pub fn asked(fields: &mut Fields<'_>) -> Option<Vec<EventKind>> {
     let words: Vec<&str> =
         EVENT_KINDS.into_iter().filter(|kind| kind.can_be_asked_for()).map(EventKind::as_str).collect();
     let asked: Vec<Asked> = fields.words("events", &words)?;
+    Some(asked.into_iter().map(|asked| asked.0).collect())
+}
+
+fn read_events(fields: &mut Fields<'_>, faults: &Faults) -> Option<Vec<EventKind>> {
+    let asked = asked(fields)?;
     if asked.is_empty() && faults.is_empty() {
         faults.add("/events", "empty", "must name an event; null stands for all");
     }
-    let asked: Vec<EventKind> = asked.into_iter().map(|asked| asked.0).collect();
     // Each once, in our own order.
     Some(EVENT_KINDS.into_iter().filter(|kind| asked.contains(kind)).collect())
 }

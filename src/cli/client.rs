@@ -6,29 +6,31 @@ use std::time::Duration;
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::process::write_secret;
 use crate::config;
 use crate::error::{Error, Result};
 use crate::flow::partner::Credentials;
 
+// Not `next_help_heading`, which would take in what the commands have of their own.
 #[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Hub")]
 pub struct Target {
     /// Where the hub's API is.
-    #[arg(long, env = "NOTIHUB_URL", default_value = "http://127.0.0.1:8080", value_name = "URL")]
+    #[arg(long, help_heading = HUB, env = "NOTIHUB_URL", default_value = "http://127.0.0.1:8080", value_name = "URL")]
     pub url: String,
     /// Who signs in [default: the demo partner of the `up` that keeps its data on this machine].
-    #[arg(long, env = "NOTIHUB_CLIENT_ID", value_name = "ID")]
+    #[arg(long, help_heading = HUB, env = "NOTIHUB_CLIENT_ID", value_name = "ID")]
     pub client_id: Option<String>,
     /// Its secret: give it in the environment.
-    #[arg(long, env = "NOTIHUB_CLIENT_SECRET", hide_env_values = true, value_name = "SECRET")]
+    #[arg(long, help_heading = HUB, env = "NOTIHUB_CLIENT_SECRET", hide_env_values = true, value_name = "SECRET")]
     pub client_secret: Option<String>,
     /// Where `up` keeps its data, and the demo partner's secret with it.
-    #[arg(long, env = "NOTIHUB_DATA_DIR", value_name = "FOLDER")]
+    #[arg(long, help_heading = HUB, env = "NOTIHUB_DATA_DIR", value_name = "FOLDER")]
     pub data_dir: Option<PathBuf>,
 }
+
+const HUB: &str = "Hub";
 
 impl Target {
     pub fn of(url: String, credentials: &Credentials) -> Target {
@@ -154,7 +156,7 @@ impl Client {
             return Ok(token);
         }
         let Credentials { client_id, client_secret } = &self.credentials;
-        let body = serde_json::json!({"clientId": client_id, "clientSecret": client_secret});
+        let body = json!({"clientId": client_id, "clientSecret": client_secret});
         let signed_in = self.read(self.posting("/v1/auth/token", &body)).await?;
         let token = signed_in["accessToken"].as_str().unwrap_or_default().to_owned();
         *self.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(token.clone());
@@ -166,7 +168,7 @@ impl Client {
         let fresh = self.token.lock().unwrap_or_else(PoisonError::into_inner).is_none();
         let answered = self.read(request().bearer_auth(self.token().await?)).await;
         match answered {
-            Err(Error::Setup(why)) if why.starts_with("401") && !fresh => {
+            Err(Error::Answered { problem, .. }) if problem["status"] == 401 && !fresh => {
                 *self.token.lock().unwrap_or_else(PoisonError::into_inner) = None;
                 self.read(request().bearer_auth(self.token().await?)).await
             }
@@ -185,12 +187,8 @@ impl Client {
         if status.is_success() {
             return Ok(body);
         }
-        let mut why = format!("{status}: {}", body["detail"].as_str().unwrap_or("no detail given"));
-        for fault in body["errors"].as_array().into_iter().flatten() {
-            let text = |name: &str| fault[name].as_str().unwrap_or_default().to_owned();
-            why.push_str(&format!("\n  {} {} ({})", text("pointer"), text("detail"), text("reason")));
-        }
-        Err(Error::Setup(why))
+        let problem = if body.is_object() { body } else { json!({"status": status.as_u16()}) };
+        Err(Error::Answered { told: sentence(status, &problem), problem })
     }
 
     /// A message with its story, once all of it is settled or `within` is over. Says which of the two.
@@ -205,4 +203,24 @@ impl Client {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+/// A problem in a line, or in one for each fault where there are several.
+fn sentence(status: reqwest::StatusCode, problem: &Value) -> String {
+    let text = |of: &Value, name: &str| of[name].as_str().unwrap_or_default().to_owned();
+    let faults = problem["errors"].as_array().map_or(&[][..], Vec::as_slice);
+    let mut told = match faults {
+        [_, _, ..] => format!("{status}:"),
+        _ if problem["detail"].is_string() => {
+            format!("{status}: {} ({})", text(problem, "detail"), text(problem, "reason"))
+        }
+        _ => format!("{status}, with no detail given"),
+    };
+    for fault in faults.iter().filter(|_| faults.len() > 1) {
+        told.push_str(&format!("\n  {} {} ({})", text(fault, "pointer"), text(fault, "detail"), text(fault, "reason")));
+    }
+    if matches!(problem["reason"].as_str(), Some("endpoint_not_active" | "endpoint_disabled")) {
+        told.push_str("\n  notihub webhook resume ID makes it ACTIVE");
+    }
+    told
 }

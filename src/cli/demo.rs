@@ -97,6 +97,7 @@ async fn post_surely(client: &Client, body: &Value) -> Result<Value> {
 
 /// How to go on by hand: lines to paste.
 pub fn invite(url: &str, folder: &std::path::Path, kept: &Kept) {
+    let folder = folder.display();
     let sign_in = |name: &str, of: &Credentials| {
         format!(
             "  {name}=$(curl -s {url}/v1/auth/token -H 'content-type: application/json' -d '{{\"clientId\": \"{}\",\n    \
@@ -109,10 +110,10 @@ pub fn invite(url: &str, folder: &std::path::Path, kept: &Kept) {
          -H 'content-type: application/json' -d '{{\"type\": \"HELLO\",\n    \"title\": \"Hello\", \"message\": \"It works.\", \
          \"recipient\": \"you@example.com\", \"channels\": [\"EMAIL\", \"SLACK\"]}}'\n  curl -s '{url}/v1/messages?limit=5' \
          -H \"authorization: Bearer $TOKEN\"\n\nLook at all partners' messages, as an operator:\n\n{}\n  curl -s \
-         '{url}/v1/messages?limit=5' -H \"authorization: Bearer $OPERATOR\"\n\nOr at this machine: notihub tail --url {url} --data-dir {}\n\n\
+         '{url}/v1/messages?limit=5' -H \"authorization: Bearer $OPERATOR\"\n\nOr at this machine: notihub tail --url {url} --data-dir {folder}\n\n\
+         Be told by webhook: notihub webhook listen --create --url {url} --data-dir {folder}\n\n\
          Ctrl-C stops everything; the data stays.\n",
         sign_in("TOKEN", &kept.partner),
         sign_in("OPERATOR", &kept.operator),
-        folder.display(),
     );
 }

@@ -44,10 +44,10 @@ doctor              is everything as it should be?"
 )]
 struct Cli {
     /// The file of settings [default: notihub.toml here, if there is one].
-    #[arg(long, global = true, env = "NOTIHUB_CONFIG", value_name = "FILE")]
+    #[arg(long, global = true, display_order = 990, env = "NOTIHUB_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// For people, or for programs.
-    #[arg(long, global = true, default_value = "text", value_name = "FORM")]
+    /// For people, or for programs: an error is then a line of JSON on standard error, as the hub's API tells it.
+    #[arg(long, global = true, display_order = 991, default_value = "text", value_name = "FORM")]
     output: Output,
     #[command(subcommand)]
     command: Command,
@@ -88,7 +88,7 @@ enum Command {
     },
     /// Sends a message through a running hub.
     Send(send::Send),
-    /// Shows a message and everything that happened to it.
+    /// Shows a message and everything that happened to it, or one delivery.
     Status(status::Status),
     /// Follows the messages of a running hub.
     Tail(tail::Tail),
@@ -114,26 +114,24 @@ enum Command {
 pub fn main() -> ExitCode {
     let cli = match parse(std::env::args_os().collect()) {
         Ok(cli) => cli,
-        Err(Error::Setup(why)) => {
-            print::error(&why);
-            return ExitCode::from(2);
-        }
         Err(e) => {
-            print::error(&e.to_string());
-            return ExitCode::from(1);
+            print::error(&e, Output::Text);
+            return ExitCode::from(if matches!(e, Error::Setup(_)) { 2 } else { 1 });
         }
     };
     let Ok(runtime) = tokio::runtime::Builder::new_multi_thread().enable_all().build() else {
-        print::error("the runtime cannot start: no threads or file descriptors left");
+        let why = "the runtime cannot start: no threads or file descriptors left";
+        print::error(&Error::Setup(why.into()), cli.output);
         return ExitCode::from(1);
     };
     // The first to install wins; there is no other.
     let _installed = rustls::crypto::ring::default_provider().install_default();
     let _steps = crate::shutdown::steps_to_die_at();
+    let output = cli.output;
     match runtime.block_on(run(cli)) {
         Ok(code) => ExitCode::from(code),
         Err(e) => {
-            print::error(&e.to_string());
+            print::error(&e, output);
             ExitCode::from(1)
         }
     }
@@ -170,6 +168,10 @@ fn parse(args: Vec<std::ffi::OsString>) -> Result<Cli> {
 /// A usage error quotes the value it refuses; not that of a secret.
 fn without_secret(mut e: clap::Error) -> clap::Error {
     use clap::error::{ContextKind, ContextValue};
+    if e.kind() == clap::error::ErrorKind::MissingRequiredArgument {
+        // It would list what the environment gives among what is required. What is missing is named anyhow.
+        e.remove(ContextKind::Usage);
+    }
     const SECRET: [&str; 6] =
         ["--slack-destination", "--database-url", "--smtp-password", "--master-key", "--header", "--secret"];
     let secret = |arg: &ContextValue| SECRET.iter().any(|s| arg.to_string().contains(s));

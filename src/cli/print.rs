@@ -1,7 +1,10 @@
 //! Output for people: colours only on a terminal (anstream strips them elsewhere), JSON when asked.
 
 use anstyle::{AnsiColor, Style};
-use serde_json::Value;
+use serde_json::{Value, json};
+
+use super::Output;
+use crate::error::Error;
 
 pub const GOOD: Style = AnsiColor::Green.on_default();
 pub const WARN: Style = AnsiColor::Yellow.on_default();
@@ -9,8 +12,13 @@ pub const BAD: Style = AnsiColor::Red.on_default();
 pub const DIM: Style = Style::new().dimmed();
 pub const BOLD: Style = Style::new().bold();
 
-pub fn error(text: &str) {
-    anstream::eprintln!("{BAD}error{BAD:#} {}", printable(text));
+/// On standard error: a sentence for people; for programs one line of JSON, what the hub answered if it did.
+pub fn error(error: &Error, output: Output) {
+    match (output, error) {
+        (Output::Text, _) => anstream::eprintln!("{BAD}error{BAD:#} {}", printable(&error.to_string())),
+        (Output::Json, Error::Answered { problem, .. }) => anstream::eprintln!("{}", escaped(&problem.to_string())),
+        (Output::Json, _) => anstream::eprintln!("{}", escaped(&json!({"detail": error.to_string()}).to_string())),
+    }
 }
 
 pub fn json(value: &Value) {
@@ -43,9 +51,9 @@ pub fn paint(style: Style, text: &str) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// A status in its colour.
+/// A status in its colour, padded or not.
 pub fn status(word: &str) -> String {
-    let style = match word {
+    let style = match word.trim_end() {
         "SENT" | "DELIVERED" | "SUCCESS" | "COMPLETED" | "ACCEPTED" => GOOD,
         "FAILED" | "EXPIRED" | "REJECTED" => BAD,
         "UNDETERMINED" | "UNKNOWN" | "PARTIAL" | "CANCELED" => WARN,
@@ -73,9 +81,23 @@ pub fn story(message: &Value, timeline: &Value) {
             status(delivery["status"].as_str().unwrap_or_default()),
         );
     }
+    for webhook in message["webhooks"].as_array().into_iter().flatten() {
+        let next = webhook["nextAttemptAt"].as_str().map(|_| format!(", next try {}", text(&webhook["nextAttemptAt"])));
+        anstream::println!(
+            "  webhook  {} → {}  {}{}",
+            text(&webhook["event"]),
+            text(&webhook["endpointId"]),
+            status(webhook["status"].as_str().unwrap_or_default()),
+            next.unwrap_or_default(),
+        );
+    }
     for entry in timeline["items"].as_array().into_iter().flatten() {
         let at = text(&entry["at"]);
         let at = at.get(11..23).unwrap_or(&at);
+        if entry["endpointId"].is_string() {
+            anstream::println!("    {DIM}{at}{DIM:#} {}", webhook(entry));
+            continue;
+        }
         let no = entry["deliveryId"].as_str().and_then(|id| id.rsplit('-').next()).map(|no| format!("-{no}"));
         let attempt = entry["attempt"].as_i64().map(|n| format!("#{n}")).unwrap_or_default();
         let what = text(&entry["what"]);
@@ -87,9 +109,65 @@ pub fn story(message: &Value, timeline: &Value) {
     }
 }
 
+/// A delivery as `GET /v1/deliveries/{id}` gives it: each call, and what was answered.
+pub fn delivery(delivery: &Value) {
+    let text = |v: &Value| printable(v.as_str().unwrap_or_default());
+    anstream::println!(
+        "{BOLD}{}{BOLD:#}  {} → {}  {}  {}",
+        text(&delivery["deliveryId"]),
+        text(&delivery["channel"]),
+        text(&delivery["to"]),
+        status(&text(&delivery["status"])),
+        text(&delivery["reason"]),
+    );
+    if let Some(event) = delivery["event"].as_str() {
+        let about = delivery["about"].as_str().map(|id| format!(" of message {id}")).unwrap_or_default();
+        anstream::println!("  {}{}, eventId {}", printable(event), printable(&about), text(&delivery["eventId"]));
+    }
+    for attempt in delivery["attempts"].as_array().into_iter().flatten() {
+        let at = ["calledAt", "claimedAt"].map(|name| text(&attempt[name])).into_iter().find(|at| !at.is_empty());
+        let said = ["errorReason", "errorCode", "errorDetail", "providerRef"].map(|name| text(&attempt[name]));
+        let said: Vec<String> = said.into_iter().filter(|text| !text.is_empty()).collect();
+        anstream::println!(
+            "  {DIM}{}{DIM:#} #{:<3}{} {}",
+            at.unwrap_or_default(),
+            attempt["attempt"].as_i64().unwrap_or_default(),
+            status(&format!("{:<10}", text(&attempt["outcome"]))),
+            said.join(" · ").replace('\n', " "),
+        );
+    }
+    if let Some(at) = delivery["nextAt"].as_str() {
+        anstream::println!("  next {}", printable(at));
+    }
+}
+
+/// One line of a story: which endpoint was told what, how it answered, and when it is told again.
+fn webhook(entry: &Value) -> String {
+    let text = |name: &str| printable(entry[name].as_str().unwrap_or_default());
+    let attempt = entry["attempt"].as_i64().map(|n| format!("#{n} ")).unwrap_or_default();
+    let (at, next) = (text("at"), text("nextAttemptAt"));
+    // The time of day, unless that is another day's.
+    let next = match (at.get(..10) == next.get(..10), next.get(11..19)) {
+        (true, Some(time)) => format!(", next try {time}"),
+        (false, Some(_)) => format!(", next try {}", next.get(..19).unwrap_or(&next)),
+        (_, None) => String::new(),
+    };
+    format!("webhook  {} → {}  {attempt}{}{next}", text("event"), text("endpointId"), text("detail"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_webhook_is_one_line_that_says_whose_it_is() {
+        let mut entry = serde_json::json!({"at": "2027-03-05T18:35:43.1Z", "what": "webhook", "deliveryId": "0SA1Y7SAC0001-1",
+            "endpointId": "0SA1Y7SAC0000", "event": "message.completed", "attempt": 2, "detail": "http_500",
+            "nextAttemptAt": "2027-03-05T18:35:48.2Z"});
+        assert_eq!(webhook(&entry), "webhook  message.completed → 0SA1Y7SAC0000  #2 http_500, next try 18:35:48");
+        entry["nextAttemptAt"] = "2027-03-06T00:00:01.2Z".into();
+        assert!(webhook(&entry).ends_with("#2 http_500, next try 2027-03-06T00:00:01"));
+    }
 
     #[test]
     fn nothing_written_by_others_steers_a_terminal() {

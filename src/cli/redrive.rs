@@ -6,15 +6,17 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::client::{Client, Target};
-use super::{Output, print};
-use crate::error::{Error, Result};
+use super::{Output, print, webhook};
+use crate::error::{DELIVERY_REASONS, Error, Result};
+use crate::model::event::EventKind;
 use crate::shutdown::signalled;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  notihub redrive 0P8MV3S4Y0T1C-1\n  notihub redrive --channel EMAIL --since \
 2026-12-24T09:00:00+09:00 --dry-run\n  notihub redrive --channel EMAIL --since 2026-12-24T09:00:00+09:00 --rate 500\n  \
-notihub redrive --all --error unreachable\n\nThis is for operators: without --client-id as the one that `up` keeps on this \
-machine. Partners may redrive their own webhooks, one by one; see `notihub webhook recover` for many.")]
+notihub redrive --all --error unreachable\n  notihub redrive --job 0P8MV3S4Y0T1C            how far a job is\n  notihub \
+redrive --job 0P8MV3S4Y0T1C --cancel\n\nThis is for operators: without --client-id as the one that `up` keeps on this \
+machine. Partners may redrive their own webhooks, one by one, and look at their jobs; see `notihub webhook recover` for many.")]
 pub struct Redrive {
     /// One dead letter: {messageId}-{no}.
     #[arg(value_name = "DELIVERY", conflicts_with_all = ["all", "partner", "channel", "provider", "error", "status", "endpoint",
@@ -33,7 +35,7 @@ pub struct Redrive {
     #[arg(long, value_name = "NAME")]
     provider: Option<String>,
     /// Only those with this reason, as `unreachable`.
-    #[arg(long, value_name = "REASON")]
+    #[arg(long, value_name = "REASON", value_parser = reason)]
     error: Option<String>,
     /// FAILED or UNDETERMINED [default: both].
     #[arg(long, value_name = "STATUS")]
@@ -50,6 +52,13 @@ pub struct Redrive {
     /// Only say how many there are.
     #[arg(long)]
     dry_run: bool,
+    /// How far this job is, a redrive, recover or replay; begins none.
+    #[arg(long, value_name = "ID", conflicts_with_all = ["delivery", "all", "partner", "channel", "provider", "error", "status",
+        "endpoint", "since", "until", "dry_run", "rate", "no_wait"])]
+    job: Option<String>,
+    /// With --job: it goes no further.
+    #[arg(long, requires = "job")]
+    cancel: bool,
     #[command(flatten)]
     pace: Pace,
     #[command(flatten)]
@@ -62,14 +71,17 @@ struct Pace {
     /// How many a second, at most: what is new goes first in any case.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(i32).range(1..=10_000))]
     rate: i32,
-    /// Begin, say the job's id, and do not wait for its end.
+    /// Begin, say the job's id, and do not wait until all is queued.
     #[arg(long)]
     no_wait: bool,
 }
 
-/// Sends again what failed on its way to an endpoint: the same events under the same ids.
+/// Sends again what failed on its way to an endpoint, and now what waits for its next try: the same events under the same ids.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  notihub webhook recover 0P8MV3S4Y0T1C --since 2026-12-24T09:00:00+09:00")]
+#[command(
+    after_help = "Example:\n  notihub webhook recover 0P8MV3S4Y0T1C --since 2026-12-24T09:00:00+09:00\n\nIt ends when \
+all is queued; `notihub webhook deliveries ENDPOINT` shows what comes of it."
+)]
 pub struct RecoverArgs {
     /// The endpoint's id.
     #[arg(value_name = "ENDPOINT")]
@@ -87,7 +99,7 @@ pub struct RecoverArgs {
 /// same ids.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  notihub webhook replay 0P8MV3S4Y0T1C --since 2026-12-24T09:00:00+09:00 --until \
-2026-12-24T10:00:00+09:00")]
+2026-12-24T10:00:00+09:00\n\nIt ends when all is queued; `notihub webhook deliveries ENDPOINT` shows what comes of it.")]
 pub struct ReplayArgs {
     /// The endpoint's id.
     #[arg(value_name = "ENDPOINT")]
@@ -99,8 +111,8 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
     /// Only this event; several times for several [default: all that the endpoint asks for].
-    #[arg(long, value_name = "EVENT")]
-    event: Vec<String>,
+    #[arg(long, value_name = "EVENT", value_parser = webhook::askable)]
+    event: Vec<EventKind>,
     #[command(flatten)]
     pace: Pace,
     #[command(flatten)]
@@ -109,6 +121,16 @@ pub struct ReplayArgs {
 
 pub async fn run(args: Redrive, output: Output) -> Result<u8> {
     let client = Client::operating(&args.target)?;
+    if let Some(id) = &args.job {
+        let path = format!("/v1/redrives/{}", segment(id));
+        let job = if args.cancel {
+            client.post(&format!("{path}/cancel"), &json!({})).await
+        } else {
+            client.get(&path).await
+        };
+        say(&job?, output);
+        return Ok(0);
+    }
     if let Some(id) = &args.delivery {
         let delivery = client.post(&format!("/v1/deliveries/{}/redrive", segment(id)), &json!({})).await?;
         match output {
@@ -157,7 +179,8 @@ pub async fn recover(args: RecoverArgs, output: Output) -> Result<u8> {
 
 pub async fn replay(args: ReplayArgs, output: Output) -> Result<u8> {
     let client = Client::new(&args.target)?;
-    let events = (!args.event.is_empty()).then_some(&args.event);
+    let events: Vec<&str> = args.event.iter().map(|event| event.as_str()).collect();
+    let events = (!events.is_empty()).then_some(events);
     let order = json!({"since": args.since, "until": args.until, "events": events, "ratePerSecond": args.pace.rate});
     let told = client.post(&format!("/v1/webhooks/{}/replay", segment(&args.endpoint)), &order).await?;
     follow(&client, told, &args.pace, output).await
@@ -175,27 +198,53 @@ async fn follow(client: &Client, mut job: Value, pace: &Pace, output: Output) ->
         tokio::select! {
             () = tokio::time::sleep(Duration::from_millis(500)) => (),
             () = &mut stop => {
-                anstream::eprintln!("it goes on; POST /v1/redrives/{id}/cancel stops it");
+                anstream::eprintln!("it goes on; notihub redrive --job {id} --cancel stops it");
                 return Ok(1);
             }
         }
         job = client.get(&format!("/v1/redrives/{}", segment(&id))).await?;
         if told {
-            anstream::eprintln!("{}", print::paint(print::DIM, &format!("{} done", job["done"])));
+            anstream::eprintln!("{}", print::paint(print::DIM, &queued(&job)));
         }
     }
-    match output {
-        Output::Json => print::json(&job),
-        Output::Text if pace.no_wait => anstream::println!("{id}"),
-        Output::Text => anstream::println!("{} {}, {} done", id, text(&job["status"]), job["done"]),
+    if output == Output::Text && pace.no_wait {
+        anstream::println!("{id}");
+        anstream::eprintln!("notihub redrive --job {id} shows how far it is; with --cancel it goes no further");
+    } else {
+        say(&job, output);
     }
     Ok(u8::from(job["status"] == "CANCELED"))
 }
 
+/// A job as it stands. What it queued is on its way then, not yet there.
+fn say(job: &Value, output: Output) {
+    match output {
+        Output::Json => print::json(job),
+        Output::Text => {
+            let endpoint = job["endpointId"].as_str();
+            let see = endpoint.map(|_| format!("; see notihub webhook deliveries {}", text(&job["endpointId"])));
+            let (id, status) = (text(&job["redriveId"]), text(&job["status"]));
+            anstream::println!("{id} {status}, {}{}", queued(job), see.unwrap_or_default());
+        }
+    }
+}
+
+fn queued(job: &Value) -> String {
+    format!("{} queued again", job["done"])
+}
+
+fn reason(text: &str) -> std::result::Result<String, String> {
+    let words: Vec<&str> = DELIVERY_REASONS.iter().map(|row| row.0).collect();
+    let known = words.contains(&text);
+    known.then(|| text.to_owned()).ok_or_else(|| format!("there is no such reason; there are {}", words.join(", ")))
+}
+
 fn counted(told: &Value) -> String {
     match (told["count"].as_i64(), told["countIsLowerBound"] == true) {
-        (Some(count), false) => format!("{count} dead letters"),
-        (Some(count), true) => format!("more than {count} dead letters"),
+        (Some(count), more) => {
+            let waiting = told["waiting"].as_i64().map(|n| format!(" and {n} that wait for their next try"));
+            format!("{}{count} dead letters{}", if more { "more than " } else { "" }, waiting.unwrap_or_default())
+        }
         (None, _) => "what happened then".to_owned(),
     }
 }

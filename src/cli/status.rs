@@ -1,4 +1,4 @@
-//! `notihub status`: a message and everything that happened to it.
+//! `notihub status`: a message and everything that happened to it, or one delivery and each call for it.
 
 use clap::Args;
 
@@ -7,18 +7,31 @@ use super::{Output, print};
 use crate::error::Result;
 
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  notihub status 0P8MV3S4Y0T1C\n  notihub status 0P8MV3S4Y0T1C-1   one delivery, a \
+webhook's too: each call and what was answered"
+)]
 pub struct Status {
     #[command(flatten)]
     target: Target,
-    /// The message's id, 13 characters.
-    #[arg(value_name = "MESSAGE")]
-    message: String,
+    /// A message's id, 13 characters; or a delivery's, {messageId}-{no}.
+    #[arg(value_name = "MESSAGE|DELIVERY")]
+    id: String,
 }
 
 pub async fn run(args: &Status, output: Output) -> Result<u8> {
     let client = Client::new(&args.target)?;
-    let mut message = client.get(&format!("/v1/messages/{}", args.message)).await?;
-    let timeline = client.get(&format!("/v1/messages/{}/timeline", args.message)).await?;
+    let id: String = form_urlencoded::byte_serialize(args.id.as_bytes()).collect();
+    if id.contains('-') {
+        let delivery = client.get(&format!("/v1/deliveries/{id}")).await?;
+        match output {
+            Output::Text => print::delivery(&delivery),
+            Output::Json => print::json(&delivery),
+        }
+        return Ok(0);
+    }
+    let mut message = client.get(&format!("/v1/messages/{id}")).await?;
+    let timeline = client.get(&format!("/v1/messages/{id}/timeline")).await?;
     match output {
         Output::Text => print::story(&message, &timeline),
         Output::Json => {

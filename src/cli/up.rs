@@ -28,6 +28,7 @@ pub struct Up {
     #[command(flatten)]
     settings: Settings,
     /// Post three example messages and show what happened to each: an order completed, a payment failed, an outage.
+    /// Endpoints may then be on this machine: as if --webhook-allow-http --webhook-allow-network 127.0.0.0/8,::1 were given.
     #[arg(long)]
     demo: bool,
     /// Stop when the example messages are done (with --demo), or at once.
@@ -97,7 +98,7 @@ async fn on_ground(mut settings: Settings, ground: &Shutdown, wish: &Wish) -> Re
     let address = process::start(&hub, Role::Both).await?;
     let url = address.map(|a| format!("http://{a}")).unwrap_or_default();
     if output == Output::Text {
-        banner(&hub, &url, &simulators, began);
+        banner(&hub, &url, &simulators, wish);
     }
     let mut good = true;
     if wish.demo {
@@ -193,12 +194,12 @@ async fn stand_in(settings: &mut Settings, ground: &Shutdown) -> Result<Simulato
     Ok(simulators)
 }
 
-fn banner(hub: &Hub, url: &str, simulators: &Simulators, began: Instant) {
+fn banner(hub: &Hub, url: &str, simulators: &Simulators, wish: &Wish) {
     anstream::println!(
         "{} notihub {} answers at {url} after {:.1} s",
         print::paint(print::GOOD, "up"),
         env!("CARGO_PKG_VERSION"),
-        began.elapsed().as_secs_f64()
+        wish.began.elapsed().as_secs_f64()
     );
     let email = match &simulators.smtp {
         Some(smtp) => format!("simulator; what it got: http://{}/_records", smtp.control()),
@@ -209,6 +210,9 @@ fn banner(hub: &Hub, url: &str, simulators: &Simulators, began: Instant) {
         None => format!("destinations {}", hub.settings.slack.names().into_iter().collect::<Vec<_>>().join(", ")),
     };
     anstream::println!("   e-mail  {email}\n   slack   {slack}");
+    if wish.demo {
+        anstream::println!("   hooks   webhooks may go to this machine (127.0.0.0/8, ::1), by http too");
+    }
     let mocked: Vec<&str> = hub.settings.channels.mock.iter().map(|c| c.as_str()).collect();
     anstream::println!("   logged  {} (no provider: nothing leaves this machine)", mocked.join(", "));
 }

@@ -11,7 +11,7 @@ use super::{Output, print, redrive, webhook_listen, webhook_verify};
 use crate::error::{Error, Result};
 use crate::id::Tsid;
 use crate::model::delivery::Status;
-use crate::model::event::EventKind;
+use crate::model::event::{EVENT_KINDS, EventKind};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  notihub webhook create https://orders.example.com/hooks --events \
@@ -25,24 +25,50 @@ pub struct WebhookCommand {
 #[derive(Debug, Subcommand)]
 enum Deed {
     /// Makes an endpoint. Its secret is shown this once.
+    #[command(
+        after_help = "Examples:\n  notihub webhook create https://orders.example.com/hooks\n  notihub webhook create \
+https://orders.example.com/hooks --events delivery.failed,message.completed --ordered true"
+    )]
     Create(Create),
     /// All endpoints.
     List(List),
     /// One endpoint and how it does.
+    #[command(after_help = "Example:\n  notihub webhook show 0TB9C87800002 --output json")]
     Show(One),
     /// Changes an endpoint. What is not named stays.
+    #[command(
+        after_help = "Examples:\n  notihub webhook set 0TB9C87800002 --events delivery.failed,delivery.expired\n  \
+notihub webhook set 0TB9C87800002 --endpoint-url https://orders.example.com/new --contact-email ops@example.com"
+    )]
     Set(Set),
-    /// Sends it nothing for now: what is for it waits.
+    /// Sends it nothing for now: what is for it waits. After thirty days it is disabled.
+    #[command(
+        after_help = "Example:\n  notihub webhook pause 0TB9C87800002\n\nWhat is for it waits for thirty days; then it \
+is disabled, and what waited are dead letters. One that is disabled cannot be paused."
+    )]
     Pause(One),
     /// Goes on with what waited. A disabled one, too.
+    #[command(
+        after_help = "Examples:\n  notihub webhook resume 0TB9C87800002\n  notihub webhook recover 0TB9C87800002 \
+--since 2026-12-24T09:00:00+09:00   what failed while it did not work, or was disabled"
+    )]
     Resume(One),
     /// A new secret, shown this once. For the overlap requests are signed with both.
+    #[command(
+        after_help = "Example:\n  notihub webhook rotate 0TB9C87800002 --overlap-seconds 3600\n\nDuring the overlap \
+X-Signature is by the old secret and X-Signature-Next by the new one, and webhook-signature has both. Then X-Signature is by \
+the new one, and there is no X-Signature-Next."
+    )]
     Rotate(Rotate),
     /// Sends it an event endpoint.test, whatever it asks for.
+    #[command(after_help = "Example:\n  notihub webhook test 0TB9C87800002 --wait")]
     Test(Test),
     /// What it got, newest first.
+    #[command(after_help = "Examples:\n  notihub webhook deliveries 0TB9C87800002 --status FAILED\n  notihub status \
+0TB9C87800003-1   one of them, each call and what was answered")]
     Deliveries(Deliveries),
     /// Deletes it. What is on its way to it is canceled.
+    #[command(after_help = "Example:\n  notihub webhook delete 0TB9C87800002")]
     Delete(One),
     /// Sends again what failed on its way to an endpoint: the same events under the same ids.
     Recover(redrive::RecoverArgs),
@@ -141,10 +167,10 @@ struct Flags {
     /// What it is for; empty: nothing.
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
-    /// Whether events of one message are sent one after the other [default: false].
+    /// Whether events of one message are sent one after the other. A new one has false.
     #[arg(long, value_name = "BOOL")]
     ordered: Option<bool>,
-    /// Whether events carry what the message said; the partner must have been granted that [default: false].
+    /// Whether events carry what the message said; the partner must have been granted that. A new one has false.
     #[arg(long, value_name = "BOOL")]
     include_content: Option<bool>,
     /// Who is told by e-mail when it is disabled; empty: nobody.
@@ -177,7 +203,18 @@ fn id(text: &str) -> std::result::Result<Tsid, String> {
 }
 
 fn event(text: &str) -> std::result::Result<EventKind, String> {
-    text.parse().map_err(|()| "there is no such event".into())
+    text.parse().map_err(|()| no_such_event(&EVENT_KINDS))
+}
+
+/// Of those that endpoints can ask for.
+pub fn askable(text: &str) -> std::result::Result<EventKind, String> {
+    let kinds: Vec<EventKind> = EVENT_KINDS.into_iter().filter(|kind| kind.can_be_asked_for()).collect();
+    kinds.iter().find(|kind| kind.as_str() == text).copied().ok_or_else(|| no_such_event(&kinds))
+}
+
+fn no_such_event(kinds: &[EventKind]) -> String {
+    let words: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
+    format!("there is no such event; there are {}", words.join(", "))
 }
 
 /// The hub says which there are.
@@ -281,7 +318,7 @@ fn of_partner(joint: char, partner_id: Option<Tsid>) -> String {
 }
 
 /// Page by page.
-async fn all(client: &Client, partner_id: Option<Tsid>) -> Result<Vec<Value>> {
+pub async fn all(client: &Client, partner_id: Option<Tsid>) -> Result<Vec<Value>> {
     let (mut all, mut cursor) = (Vec::new(), String::new());
     loop {
         let page = client.get(&format!("/v1/webhooks?limit=200{}{cursor}", of_partner('&', partner_id))).await?;
@@ -351,41 +388,69 @@ fn line(endpoint: &Value) {
 fn with_secret(made: &Value) {
     line(made);
     anstream::println!("secret  {}   (shown this once)", text(&made["secret"]));
-    if let Some(until) = made["formerSecretGoodUntil"].as_str() {
-        anstream::println!("the secret before signs too until {until}");
+    during_rotation(made);
+}
+
+/// Which secret signs which header, while there are two.
+fn during_rotation(endpoint: &Value) {
+    if let Some(until) = endpoint["formerSecretGoodUntil"].as_str() {
+        anstream::println!(
+            "  until {until}: X-Signature by the old secret, X-Signature-Next by the new; then X-Signature by the new"
+        );
     }
 }
 
 fn show(endpoint: &Value) {
     line(endpoint);
+    during_rotation(endpoint);
+    let headers: Vec<String> = endpoint["headers"].as_array().into_iter().flatten().map(text).collect();
+    let settings = [
+        (
+            endpoint["contactEmail"].is_string(),
+            format!("{} is told when it is disabled", text(&endpoint["contactEmail"])),
+        ),
+        (!headers.is_empty(), format!("headers of its own: {}", headers.join(", "))),
+        (endpoint["ordered"] == true, "events of a message go one after the other".to_owned()),
+        (endpoint["includeContent"] == true, "events carry what the message said".to_owned()),
+    ];
+    settings.iter().filter(|(is_set, _)| *is_set).for_each(|(_, text)| anstream::println!("  {text}"));
     let health = &endpoint["health"];
-    let rate = health["successRate"].as_f64().map_or("not called".to_owned(), |rate| format!("{:.1} %", rate * 100.0));
     let count = |name: &str| health[name].as_u64().unwrap_or_default();
+    let rate = health["successRate"].as_f64();
+    anstream::println!("  since {}", text(&health["since"]));
     anstream::println!(
-        "  since {}: {rate} of those it was called for; {} delivered, {} failing, {} dead, {} pending, {} parked",
-        text(&health["since"]),
+        "    delivered     {}{}",
         count("delivered"),
-        count("failing"),
-        count("dead"),
-        count("pending"),
-        count("parked"),
+        rate.map_or(", not called".to_owned(), |rate| format!(", {:.1} % of those it was called for", rate * 100.0)),
     );
+    anstream::println!("    dead letters  {}", count("dead"));
+    let (pending, parked) = (count("pending"), count("parked"));
+    let failing = count("failing");
+    let in_vain = if failing > 0 { format!("; {failing} of them called in vain so far") } else { String::new() };
+    anstream::println!("    waiting       {pending} for their turn, {parked} until it is resumed{in_vain}");
     health["lastFailures"].as_array().into_iter().flatten().for_each(delivery);
 }
 
-/// One event on its way to an endpoint.
+/// One event on its way to an endpoint: when, which delivery, which event of which message, and how it stands.
 fn delivery(row: &Value) {
     let last = &row["lastAttempt"];
+    let or_none = |value: &Value| value.as_str().map_or("–".to_owned(), print::printable);
+    let calls = match row["attempts"].as_u64().unwrap_or_default() {
+        1 => "1 call".to_owned(),
+        n => format!("{n} calls"),
+    };
     let next = row["nextAttemptAt"].as_str().map(|at| format!("  next {at}")).unwrap_or_default();
-    let said: Vec<String> =
-        ["code", "detail"].map(|name| text(&last[name])).into_iter().filter(|t| !t.is_empty()).collect();
+    // Why it stands so, and what was answered last.
+    let mut said = [&row["reason"], &last["code"], &last["detail"]].map(text).to_vec();
+    said.retain(|text| !text.is_empty());
     anstream::println!(
-        "  {} {} {:<22} {}  {} calls{next}  {}",
+        "  {} {:<16} {:<22} {:<13} {:<18} {} {calls:>8}{next}  {}",
         text(&row["createdAt"]),
         text(&row["deliveryId"]),
         text(&row["event"]),
-        print::status(&text(&row["status"])),
-        row["attempts"],
+        or_none(&row["about"]),
+        or_none(&row["eventId"]),
+        print::status(&format!("{:<12}", text(&row["status"]))),
         print::paint(print::DIM, &said.join(" · ").replace('\n', " ")),
     );
 }

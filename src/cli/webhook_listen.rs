@@ -1,8 +1,10 @@
 //! `notihub webhook listen`: an endpoint to try webhooks with. It shows what arrives and whether it verifies, and answers as
 //! told. Whatever arrives was written by somebody else: it is shown escaped.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write as _;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -21,13 +23,15 @@ use tokio::net::TcpListener;
 
 use super::client::{Client, Target};
 use super::webhook_verify::{self, Secrets};
-use super::{Output, print};
+use super::{Output, print, webhook};
 use crate::api;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::model::signature::{self, Findings};
 use crate::shutdown::{Shutdown, signalled};
 
+/// By which a listener knows its own endpoints.
+const DESCRIPTION: &str = "notihub webhook listen";
 const BODY_BYTES: usize = 1 << 20;
 /// Events remembered, to tell which came before. Beyond, all are forgotten: who listens that long has seen enough.
 const REMEMBERED: usize = 100_000;
@@ -35,17 +39,23 @@ const REMEMBERED: usize = 100_000;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  notihub webhook listen --secret whsec_…\n  notihub webhook listen --create   \
          registers itself at a running hub, and takes itself off at the end\n  notihub webhook listen --answer \
-500,500,200   two failures, then well for good\n  notihub webhook listen --answer delay:20s,410   too slow once, then gone\n\n\
-A hub calls this machine only when it may: notihub up --webhook-allow-http --webhook-allow-network 127.0.0.0/8")]
+500,500,200   two failures, then well for good\n  notihub webhook listen --answer delay:20s,410   too slow once, then gone\n  notihub webhook listen --secret whsec_… --save got\n  notihub webhook verify --secret whsec_… --ignore-time got/FILE\n\nA body alone out of a saved request, for code that verifies: sed '1,/^$/d' got/FILE\n\n\
+A hub calls this machine only when it may: notihub up --demo, or --webhook-allow-http --webhook-allow-network 127.0.0.0/8\n\n\
+The endpoint of a listener that was killed stays: `notihub webhook list` shows it, `notihub webhook delete` takes it off, and \
+so does the next --create with the same URL.")]
 pub struct Listen {
     /// Where to listen; port 0 takes any that is free.
-    #[arg(long, default_value = "127.0.0.1:9090", value_name = "ADDRESS")]
+    #[arg(long, default_value = "127.0.0.1:9099", value_name = "ADDRESS")]
     listen: SocketAddr,
     #[command(flatten)]
     secrets: Secrets,
-    /// What to answer, one after the other, the last for good: a status, delay:3s (then 200) or delay:3s:503.
-    #[arg(long, default_value = "200", value_delimiter = ',', value_name = "ANSWER")]
+    /// What to answer, one after the other, the last for good: a status, delay:3s (then 200) or delay:3s:503 [default: 200;
+    /// 401 to what does not verify].
+    #[arg(long, value_delimiter = ',', value_name = "ANSWER")]
     answer: Vec<Answer>,
+    /// Keeps each request in a file of its own here: start line, headers, an empty line, the body's exact bytes.
+    #[arg(long, value_name = "FOLDER")]
+    save: Option<PathBuf>,
     /// Registers an endpoint at the hub for as long as this listens, and verifies with its secret.
     #[arg(long)]
     create: bool,
@@ -89,6 +99,10 @@ impl FromStr for Answer {
 
 pub async fn run(args: Listen, output: Output) -> Result<u8> {
     let mut secrets = args.secrets.read()?;
+    if let Some(folder) = &args.save {
+        let unusable = |e| Error::Setup(format!("{} cannot be written to: {e}", folder.display()));
+        std::fs::create_dir_all(folder).map_err(unusable)?;
+    }
     let listener = TcpListener::bind(args.listen).await.map_err(|e| {
         Error::Setup(format!("cannot listen on {}: {e}; give another --listen, or port 0 for any", args.listen))
     })?;
@@ -97,7 +111,7 @@ pub async fn run(args: Listen, output: Output) -> Result<u8> {
     let created = if args.create { Some(Created::new(&args, &url).await?) } else { None };
     secrets.extend(created.iter().map(|created| created.secret.clone()));
     let unchecked = secrets.is_empty();
-    let desk = Arc::new(Desk { secrets, answers: args.answer, output, seen: Mutex::default() });
+    let desk = Arc::new(Desk { secrets, answers: args.answer, save: args.save, output, seen: Mutex::default() });
 
     let shutdown = Shutdown::new();
     let router = Router::new().fallback(receive).with_state((desk.clone(), shutdown.clone()));
@@ -137,12 +151,29 @@ struct Created {
 impl Created {
     async fn new(args: &Listen, url: &str) -> Result<Created> {
         let client = Client::new(&args.target)?;
-        let mut body = json!({"url": url, "description": "notihub webhook listen"});
+        let others = webhook::all(&client, None).await?;
+        let mut body = json!({"url": url, "description": DESCRIPTION});
         if !args.events.is_empty() {
             body["events"] = json!(args.events);
         }
-        let made = client.post("/v1/webhooks", &body).await?;
+        let made = client.post("/v1/webhooks", &body).await.map_err(|e| match e {
+            Error::Answered { told, problem }
+                if matches!(problem["reason"].as_str(), Some("url_scheme" | "url_host_not_allowed")) =>
+            {
+                let flags = "--webhook-allow-http --webhook-allow-network 127.0.0.0/8";
+                let told = format!(
+                    "{told}\n  a hub calls this machine when it is started as notihub up --demo, or with {flags}"
+                );
+                Error::Answered { told, problem }
+            }
+            other => other,
+        })?;
         let text = |name: &str| made[name].as_str().unwrap_or_default().to_owned();
+        // What a listener that was killed left for the same URL.
+        let same = |other: &&Value| other["url"] == made["url"] && other["description"] == DESCRIPTION;
+        for left in others.iter().filter(same) {
+            client.delete(&format!("/v1/webhooks/{}", left["endpointId"].as_str().unwrap_or_default())).await?;
+        }
         Ok(Created { endpoint_id: text("endpointId"), secret: text("secret"), client })
     }
 
@@ -155,7 +186,9 @@ impl Created {
 
 struct Desk {
     secrets: Vec<String>,
+    /// Empty: what verifies is taken, the rest refused.
     answers: Vec<Answer>,
+    save: Option<PathBuf>,
     output: Output,
     seen: Mutex<Seen>,
 }
@@ -196,9 +229,11 @@ impl Desk {
         let event_id = field("eventId").or_else(id);
 
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let answer = *self.answers.get(seen.requests).or(self.answers.last()).unwrap_or(&OK);
+        let valid = findings.as_ref().is_none_or(Findings::hold);
+        let unasked = if valid { &OK } else { &UNAUTHORIZED };
+        let answer = *self.answers.get(seen.requests).or(self.answers.last()).unwrap_or(unasked);
         seen.requests += 1;
-        seen.invalid += usize::from(findings.as_ref().is_some_and(|findings| !findings.hold()));
+        seen.invalid += usize::from(!valid);
         let times = event_id.as_ref().map_or(1, |id| seen.count(id));
         let shown = Shown {
             at,
@@ -209,10 +244,11 @@ impl Desk {
             delivery_id: field("deliveryId"),
             times,
             findings,
+            saved: self.save.as_deref().map(|folder| save(folder, seen.requests, head, body, at)),
             answer,
         };
         match self.output {
-            Output::Json => anstream::println!("{}", print::escaped(&shown.json(json, body).to_string())),
+            Output::Json => anstream::println!("{}", print::escaped(&shown.json(&headers, json, body).to_string())),
             Output::Text => anstream::println!("{}", shown.text(json.as_ref(), body)),
         }
         answer
@@ -234,6 +270,22 @@ impl Desk {
 }
 
 const OK: Answer = Answer { status: StatusCode::OK, delay: Duration::ZERO };
+const UNAUTHORIZED: Answer = Answer { status: StatusCode::UNAUTHORIZED, delay: Duration::ZERO };
+
+/// Writes a request as it came, but for lines that end in LF alone, as tools for text like them; says where, or why not. Nothing
+/// of what the request says is in the file's name.
+fn save(folder: &Path, number: usize, head: &Parts, body: &[u8], at: DateTime<Utc>) -> Result<String, String> {
+    let file = folder.join(format!("{}-{number}.http", at.format("%Y%m%dT%H%M%S%.3f")));
+    let mut request = format!("{} {} {:?}\n", head.method, head.uri, head.version).into_bytes();
+    for (name, value) in &head.headers {
+        request.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\n"].concat());
+    }
+    request.push(b'\n');
+    request.extend(body);
+    let created = std::fs::File::create_new(&file);
+    let written = created.and_then(|mut created| created.write_all(&request));
+    written.map(|()| file.display().to_string()).map_err(|e| format!("{}: {e}", file.display()))
+}
 
 impl Seen {
     fn count(&mut self, id: &str) -> usize {
@@ -258,6 +310,8 @@ struct Shown {
     times: usize,
     /// None: there was no secret to check with.
     findings: Option<Findings>,
+    /// Where it is kept, or why it is not.
+    saved: Option<Result<String, String>>,
     answer: Answer,
 }
 
@@ -267,9 +321,11 @@ impl Shown {
         let one = |text: &str| print::escaped(text).replace('\n', "\\n");
         let or_none = |text: &Option<String>| text.as_deref().map_or("–".to_owned(), one);
         let again = if self.times > 1 { format!("  seen before ({} times now)", self.times) } else { String::new() };
+        let invalid = self.findings.as_ref().is_some_and(|findings| !findings.hold());
         let mut lines = vec![format!(
-            "\n{} {}  {}  {}{}",
+            "\n{} {}{}  {}  {}{}",
             print::paint(print::DIM, &self.at.format("%H:%M:%S%.3f").to_string()),
+            if invalid { print::paint(print::BAD, "NOT VALID  ") } else { String::new() },
             print::paint(print::BOLD, &or_none(&self.event)),
             or_none(&self.event_id),
             one(&self.path),
@@ -283,14 +339,26 @@ impl Shown {
         let pretty = json.and_then(|json| serde_json::to_string_pretty(json).ok());
         let body = pretty.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned());
         lines.extend(print::escaped(&body).lines().map(str::to_owned));
+        match &self.saved {
+            Some(Ok(file)) => lines.push(format!("saved {}", one(file))),
+            Some(Err(why)) => lines.push(format!("not saved: {}", one(why))),
+            None => (),
+        }
         let Answer { status, delay } = self.answer;
         let after = if delay.is_zero() { String::new() } else { format!(" after {delay:?}") };
         lines.push(format!("→ {}{after}", status.as_u16()));
         lines.join("\n  ")
     }
 
-    fn json(&self, json: Option<Value>, body: &[u8]) -> Value {
+    fn json(&self, headers: &[(&str, &[u8])], json: Option<Value>, body: &[u8]) -> Value {
         let text = || std::str::from_utf8(body).ok().map(Value::from);
+        let base64 = || json!({"base64": BASE64.encode(body)});
+        // One that is repeated stands as HTTP joins it (RFC 9110, 5.3).
+        let mut joined: BTreeMap<&str, String> = BTreeMap::new();
+        for (name, value) in headers {
+            let value = String::from_utf8_lossy(value);
+            joined.entry(name).and_modify(|all| *all = format!("{all}, {value}")).or_insert(value.into_owned());
+        }
         json!({
             "at": self.at.to_rfc3339_opts(SecondsFormat::Millis, true),
             "path": self.path,
@@ -301,7 +369,10 @@ impl Shown {
             "times": self.times,
             "valid": self.findings.as_ref().map(Findings::hold),
             "signatures": self.findings.as_ref().map(webhook_verify::told),
-            "body": json.or_else(text).unwrap_or_else(|| json!({"base64": BASE64.encode(body)})),
+            "headers": joined,
+            "body": json.or_else(text).unwrap_or_else(base64),
+            "rawBody": text().unwrap_or_else(base64),
+            "saved": self.saved.as_ref().and_then(|saved| saved.as_ref().ok()),
             "answer": self.answer.status.as_u16(),
         })
     }

@@ -70,7 +70,7 @@ pub struct Verify {
     /// As if it had come at this time: Unix seconds, or as 2026-12-24T09:00:00+09:00.
     #[arg(long, value_name = "TIME", conflicts_with = "ignore_time", value_parser = time)]
     at: Option<i64>,
-    /// The request; standard input without it.
+    /// The request, as `webhook listen --save` keeps it; standard input without it.
     file: Option<PathBuf>,
 }
 
@@ -82,8 +82,8 @@ fn time(text: &str) -> Result<i64, String> {
 /// 2: there was nothing to verify.
 pub fn run(args: Verify, output: Output) -> Result<u8> {
     match verified(&args, output) {
-        Err(Error::Setup(why)) => {
-            print::error(&why);
+        Err(e @ Error::Setup(_)) => {
+            print::error(&e, output);
             Ok(2)
         }
         done => done,

@@ -216,7 +216,7 @@ async fn begin(hub: &Hub, holder: Holder, held: Vec<Held>) -> Vec<Held> {
 }
 
 /// One call, or the decision not to make it; always ends with something to settle.
-pub async fn call(hub: &Hub, held: Held) -> Settle {
+pub async fn call(hub: &Hub, mut held: Held) -> Settle {
     let timing = &hub.settings.timing;
     let now = hub.clock.now();
     let head = held.claimed.head;
@@ -231,8 +231,10 @@ pub async fn call(hub: &Hub, held: Held) -> Settle {
         // Not begun in time to end within the lease.
         Outcome::Postponed
     } else {
-        match way(hub, &held).await {
+        match way(hub, &mut held).await {
             Err(outcome) => outcome,
+            // Its turn came too late.
+            Ok(_) if held.holder.since.elapsed() > timing.begin_within() => Outcome::Postponed,
             Ok(mut way) => {
                 called_at = Some(hub.clock.now());
                 may_die_at("call.before");
@@ -246,7 +248,7 @@ pub async fn call(hub: &Hub, held: Held) -> Settle {
         }
     };
     if let Some(ready) = held.webhook.as_ref().filter(|_| webhook::is_gone(&outcome))
-        && let Err(e) = Box::pin(webhook::disable(hub, ready.endpoint_id, "gone")).await
+        && let Err(e) = Box::pin(webhook::disable(hub, ready.endpoint_id, "gone", Some(&ready.parcel.url))).await
     {
         tracing::warn!(error = %e, endpoint = %ready.endpoint_id, "gone, but not disabled yet: the next answer will");
     }
@@ -262,9 +264,10 @@ pub async fn call(hub: &Hub, held: Held) -> Settle {
 }
 
 /// Whether it is its turn: for webhooks alone, whose endpoints are strangers.
-async fn way(hub: &Hub, held: &Held) -> std::result::Result<Option<webhook::Way>, Outcome> {
-    match &held.webhook {
-        Some(ready) => Box::pin(webhook::Way::open(hub, ready)).await.map(Some),
+async fn way(hub: &Hub, held: &mut Held) -> std::result::Result<Option<webhook::Way>, Outcome> {
+    let until = held.holder.since + hub.settings.timing.begin_within();
+    match &mut held.webhook {
+        Some(ready) => Box::pin(webhook::Way::open(hub, ready, until)).await.map(Some),
         None => Ok(None),
     }
 }

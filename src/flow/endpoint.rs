@@ -55,7 +55,10 @@ impl Change {
                 *place = value;
             }
         }
-        set(&mut e.url, self.url.map(|url| url.as_str().to_owned()));
+        if let Some(url) = self.url.map(|url| url.as_str().to_owned()).filter(|url| *url != e.url) {
+            // What failed was another.
+            (e.url, e.failing_since) = (url, None);
+        }
         set(&mut e.description, self.description);
         let words = |kinds: Vec<EventKind>| kinds.into_iter().map(|kind| kind.as_str().to_owned()).collect();
         set(&mut e.events, self.events.map(|events| events.map(words)));
@@ -96,8 +99,13 @@ pub async fn create(hub: &Hub, permit: Owning<'_>, change: Change) -> Result<End
     let mut tx = hub.store.begin().await?;
     // Held still, so that two at once do not both become the last that there is room for.
     store::partner::lock(&mut tx, partner.partner_id).await?.ok_or_else(super::partner::unknown)?;
-    if endpoint::count(&mut *tx, made.partner_id, made.shard).await? >= limits::ENDPOINTS {
+    let (there, deleted) = endpoint::count(&mut *tx, made.partner_id, made.shard, now - TimeDelta::days(1)).await?;
+    if there >= limits::ENDPOINTS {
         let detail = format!("there are {} endpoints, as many as a partner may have", limits::ENDPOINTS);
+        return Err(Refusal::new(422, "endpoint_limit", detail).into());
+    }
+    if deleted >= limits::ENDPOINTS_DELETED {
+        let detail = format!("{deleted} endpoints were deleted within a day; change one instead of making it anew");
         return Err(Refusal::new(422, "endpoint_limit", detail).into());
     }
     endpoint::insert(&mut *tx, &hub.keyring, &made).await?;
@@ -107,10 +115,15 @@ pub async fn create(hub: &Hub, permit: Owning<'_>, change: Change) -> Result<End
     Ok(made)
 }
 
-/// Changes an endpoint; returns it as it is now. One that becomes ACTIVE gets what was parked for it.
+/// Changes an endpoint; returns it as it is now. One that becomes ACTIVE gets what was parked for it. One that is DISABLED is
+/// not paused: why it was disabled would be lost, and thereby that it missed something.
 pub async fn update(hub: &Hub, permit: Owning<'_>, id: Tsid, change: Change) -> Result<Endpoint> {
     change_with(hub, permit, id, "endpoint.update", |e| {
         let before = e.status;
+        if before == EndpointStatus::Disabled && change.status == Some(EndpointStatus::Paused) {
+            let detail = "the endpoint is disabled and gets nothing as it is; to pause it, make it ACTIVE first";
+            return Err(Refusal::new(422, "endpoint_disabled", detail));
+        }
         change.apply(e);
         if e.status != before {
             e.disabled_reason = None;
@@ -119,6 +132,7 @@ pub async fn update(hub: &Hub, permit: Owning<'_>, id: Tsid, change: Change) -> 
             e.failing_since = None;
             e.resumed_at = Some(hub.clock.now());
         }
+        Ok(())
     })
     .await
 }
@@ -130,6 +144,7 @@ pub async fn delete(hub: &Hub, permit: Owning<'_>, id: Tsid) -> Result<()> {
         e.resumed_at = Some(hub.clock.now());
         e.headers.clear();
         e.contact_email = None;
+        Ok(())
     });
     deleted.await.map(drop)
 }
@@ -139,14 +154,14 @@ async fn change_with(
     permit: Owning<'_>,
     id: Tsid,
     action: &str,
-    change: impl FnOnce(&mut Endpoint),
+    change: impl FnOnce(&mut Endpoint) -> Result<(), Refusal>,
 ) -> Result<Endpoint> {
     let partner = permit.partner();
     let mut tx = hub.store.begin().await?;
     let locked = endpoint::lock(&mut tx, &hub.keyring, partner.partner_id, partner.shard, id).await?;
     let before = locked.ok_or(Error::NotFound)?;
     let mut after = before.clone();
-    change(&mut after);
+    change(&mut after)?;
     if after != before {
         after.updated_at = hub.clock.now();
         endpoint::update(&mut *tx, &hub.keyring, &after).await?;

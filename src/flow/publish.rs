@@ -80,7 +80,7 @@ pub fn announce(hub: &Hub, published: &Published) {
 pub async fn complete(hub: &Hub) -> Result<bool> {
     let now = hub.clock.now();
     let mut tx = hub.store.begin_engine().await?;
-    let (messages, marks) = store::event::take_endings(&mut *tx, limits::HOUSEKEEPING_BATCH).await?;
+    let (messages, marks) = store::event::take_endings(&mut *tx, limits::COMPLETE_BATCH).await?;
     if marks == 0 {
         return Ok(false);
     }

@@ -25,6 +25,7 @@ use crate::model::role::{Actor, Operating, Role, forbidden};
 use crate::model::watermark::Place;
 use crate::shutdown::may_die_at;
 use crate::store::audit::Deed;
+use crate::store::delivery::Along;
 use crate::store::event::{Happened, Slice};
 use crate::store::redrive::{Behind, Dead, Job, Wanted};
 use crate::store::{self, Conn};
@@ -138,6 +139,8 @@ async fn write(hub: &Hub, tx: &mut Conn, mut dead: Vec<(Dead, i16)>) -> Result<W
 #[derive(Debug, Clone, Copy)]
 pub struct Counted {
     pub count: i64,
+    /// And how many wait for their next try; none where those are not asked for.
+    pub waiting: Option<i64>,
     /// There are more: they were not counted to the end.
     pub more: bool,
 }
@@ -159,16 +162,42 @@ pub async fn count(hub: &Hub, _permit: Operating<'_>, order: &Order) -> Result<C
 
 async fn counted(hub: &Hub, order: &Order) -> Result<Counted> {
     let mut walk = Walk::new(hub, order.partner_id, order.endpoint_id, &order.filter, None).await?;
+    let _turn = hub.counting.acquire().await;
     let (began, mut count) = (Instant::now(), 0);
     // As a step does it: along the index.
     let mut conn = hub.store.begin_engine().await?;
     while !walk.is_over() {
         if count >= limits::REDRIVE_COUNT || began.elapsed() > limits::REDRIVE_COUNTING {
-            return Ok(Counted { count, more: true });
+            return Ok(Counted { count, waiting: None, more: true });
         }
         count += i64::try_from(walk.next(hub, &mut conn, limits::REDRIVE_LOOK).await?.len()).unwrap_or(0);
     }
-    Ok(Counted { count, more: false })
+    Ok(Counted { count, waiting: None, more: false })
+}
+
+/// As `counted`, with what waits for its next try at an endpoint.
+async fn counted_to_recover(hub: &Hub, endpoint: &Endpoint, order: &Order) -> Result<Counted> {
+    let Counted { count, mut more, .. } = counted(hub, order).await?;
+    let (began, now, mut waiting) = (Instant::now(), hub.clock.now(), 0);
+    let to = endpoint.endpoint_id.to_string();
+    let mut conn = hub.store.begin_engine().await?;
+    let mut next = Some(waits_behind(&order.filter));
+    while let Some(behind) = next.take() {
+        if waiting >= limits::REDRIVE_COUNT || began.elapsed() > limits::REDRIVE_COUNTING {
+            more = true;
+            break;
+        }
+        let along = Along { behind, below: Tsid(i64::MAX) };
+        let (found, last) =
+            store::delivery::waiting(&mut *conn, (endpoint.shard, &to), along, limits::REDRIVE_LOOK, now).await?;
+        (waiting, next) = (waiting + found, last);
+    }
+    Ok(Counted { count, waiting: Some(waiting), more })
+}
+
+/// Ids rise with time: an endpoint's deliveries since then are those behind this place.
+fn waits_behind(filter: &Filter) -> Behind {
+    (filter.since.map_or(START.0, Tsid::floor), 0)
 }
 
 /// Begins an operator's job over dead letters.
@@ -196,7 +225,8 @@ pub async fn begin_for_endpoint(
     let order = order(&endpoint);
     let counted = match order.kind {
         RedriveKind::Replay => None,
-        RedriveKind::Redrive | RedriveKind::Recover => Some(counted(hub, &order).await?),
+        RedriveKind::Redrive => Some(counted(hub, &order).await?),
+        RedriveKind::Recover => Some(counted_to_recover(hub, &endpoint, &order).await?),
     };
     Ok((insert(hub, actor, order, counted).await?, counted))
 }
@@ -283,7 +313,8 @@ pub async fn step(hub: &Hub) -> Result<bool> {
     }
     let mut part = store::savepoint(&mut tx).await?;
     let took = match job.kind {
-        RedriveKind::Redrive | RedriveKind::Recover => dead_letters(hub, &mut part, &job, allowed).await,
+        RedriveKind::Redrive => dead_letters(hub, &mut part, &job, allowed).await,
+        RedriveKind::Recover => recover(hub, &mut part, &job, allowed).await,
         RedriveKind::Replay => replay(hub, &mut part, &job, allowed).await,
     };
     let step = match took {
@@ -422,6 +453,52 @@ async fn dead_letters(hub: &Hub, tx: &mut Conn, job: &Job, allowed: usize) -> Re
     Ok(Step { written, used, position, is_over: walk.is_over() })
 }
 
+/// Where a recovery stands among what waits for its next try: behind this delivery.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Waiting {
+    waits: (i64, i16),
+}
+
+/// First what waits for its next try goes now, then the dead letters: in this order and by their ids, so that what fails
+/// again meanwhile is not met a second time.
+async fn recover(hub: &Hub, tx: &mut Conn, job: &Job, allowed: usize) -> Result<Step> {
+    let at = job.position.clone();
+    if at.clone().is_some_and(|position| serde_json::from_value::<At>(position).is_ok()) {
+        return dead_letters(hub, tx, job, allowed).await;
+    }
+    let waiting = at.and_then(|position| serde_json::from_value(position).ok());
+    let behind = waiting.map_or(waits_behind(&job.filter), |Waiting { waits: (message, no) }| (Tsid(message), no));
+    let mut step = hasten(hub, tx, job, behind, allowed).await?;
+    if step.is_over {
+        let dead = dead_letters(hub, tx, &Job { position: None, ..job.clone() }, allowed - step.used).await?;
+        let mut written = dead.written;
+        written.count += step.written.count;
+        written.places.extend(step.written.places);
+        step = Step { written, used: step.used + dead.used, ..dead };
+    }
+    Ok(step)
+}
+
+async fn hasten(hub: &Hub, tx: &mut Conn, job: &Job, mut behind: Behind, allowed: usize) -> Result<Step> {
+    let mut step = Step { written: Written::default(), used: 0, position: None, is_over: true };
+    let Some(endpoint_id) = job.endpoint_id else { return Ok(step) };
+    let Some(endpoint) = endpoint(hub, endpoint_id).await? else { return Ok(step) };
+    let (now, began, to) = (hub.clock.now(), Instant::now(), endpoint_id.to_string());
+    step.is_over = false;
+    while !step.is_over && step.used < allowed && began.elapsed() < limits::REDRIVE_STEP {
+        // What is newer than the job is not of it.
+        let (along, rows) = (Along { behind, below: job.redrive_id }, (limits::REDRIVE_LOOK, allowed - step.used));
+        let hastened = store::delivery::hasten(&mut *tx, (endpoint.shard, &to), along, rows, now).await?;
+        step.used += hastened.places.len();
+        step.written.places.extend(hastened.places.into_iter().map(|place| (place, now)));
+        step.is_over = hastened.next.is_none();
+        behind = hastened.next.unwrap_or(behind);
+    }
+    step.written.count = step.used;
+    step.position = serde_json::to_value(Waiting { waits: (behind.0.0, behind.1) }).ok();
+    Ok(step)
+}
+
 /// Where a replay stands: at this time, behind this event.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Since {
@@ -459,7 +536,17 @@ async fn replay(hub: &Hub, tx: &mut Conn, job: &Job, allowed: usize) -> Result<S
         // Beside the transaction: what happened does not change, and the planner's choice is another than the engine's.
         let db = hub.store.api();
         let owner = (partner_id, endpoint.shard);
-        let happened = store::event::of_partner(db, owner, slice, &events, Lane(webhooks), rows).await?;
+        let asked = Instant::now();
+        let happened = match store::event::of_partner(db, owner, slice, &events, Lane(webhooks), rows).await {
+            // A busy time after a quiet one was too much at once.
+            Err(Error::Unavailable(why)) if length > limits::REPLAY_SLICE => {
+                tracing::debug!(why, "a slice of events was too long");
+                length = limits::REPLAY_SLICE;
+                continue;
+            }
+            happened => happened?,
+        };
+        let quick = asked.elapsed() < limits::REDRIVE_STEP / 4;
         since = match happened.last() {
             Some(last) if happened.len() == room => {
                 let (time, message) = (last.event.occurred_at, last.message_id.0);
@@ -476,7 +563,7 @@ async fn replay(hub: &Hub, tx: &mut Conn, job: &Job, allowed: usize) -> Result<S
             told: told(h),
             only: Some(endpoint_id),
         }));
-        length = (length * 2).min(limits::REPLAY_SLICE_MOST);
+        length = if quick { (length * 2).min(limits::REPLAY_SLICE_MOST) } else { limits::REPLAY_SLICE };
     }
     let published = publish(hub, tx, &notices).await?;
     let written = Written { count: notices.len(), places: Vec::new(), published };

@@ -28,8 +28,9 @@ pub async fn retain(hub: &Hub) -> Result<Round> {
     store::redrive::forget(hub.store.api(), self::oldest(hub)).await?;
     // Or what waits for it would keep its partition for ever.
     for endpoint_id in store::endpoint::abandoned(hub.store.api(), now - limits::ENDPOINT_PAUSED).await? {
-        super::webhook::disable(hub, endpoint_id, "paused").await?;
+        super::webhook::disable(hub, endpoint_id, "paused", None).await?;
     }
+    store::endpoint::purge(hub.store.api(), now - limits::ENDPOINT_FORGOTTEN).await?;
     Ok(round)
 }
 

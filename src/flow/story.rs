@@ -1,6 +1,6 @@
 //! A message's whole story: what happened and why, oldest first, put together from the books when asked.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
 
@@ -11,6 +11,7 @@ use crate::limits;
 use crate::model::delivery::{PARKED, Status};
 use crate::model::message::{Message, Overall};
 use crate::model::partner::Partner;
+use crate::store::delivery::Notice;
 use crate::store::{self, attempt, delivery, event};
 
 /// A message with all that is under it.
@@ -39,22 +40,42 @@ pub struct Entry {
     /// Its message and number; none: the message as a whole.
     pub delivery: Option<(Tsid, i16)>,
     pub attempt: Option<i16>,
+    /// Of a webhook: what it tells, and to which endpoint. `delivery` and `attempt` are its own then, not the message's.
+    pub webhook: Option<Webhook>,
+    /// When a webhook is tried again.
+    pub next_at: Option<DateTime<Utc>>,
     pub text: String,
+}
+
+#[derive(Debug, Clone)]
+pub struct Webhook {
+    pub endpoint_id: String,
+    pub event: String,
+}
+
+impl Entry {
+    fn new(at: DateTime<Utc>, what: &'static str, delivery: Option<(Tsid, i16)>, text: String) -> Entry {
+        Entry { at, what, delivery, attempt: None, webhook: None, next_at: None, text }
+    }
+}
+
+/// The webhooks that tell of a message, oldest first, and whether there are more.
+pub async fn webhooks(hub: &Hub, partner: &Partner, message_id: Tsid) -> Result<(Vec<Notice>, bool)> {
+    let (id, shard, db) = (partner.partner_id, partner.shard, hub.store.api());
+    let mut notices = delivery::about(db, id, shard, message_id, limits::STORY_NOTICES + 1).await?;
+    let untold = notices.len() as i64 > limits::STORY_NOTICES;
+    notices.truncate(usize::try_from(limits::STORY_NOTICES).unwrap_or(0));
+    Ok((notices, untold))
 }
 
 pub async fn timeline(hub: &Hub, partner: &Partner, message_id: Tsid) -> Result<Vec<Entry>> {
     let Whole { message, deliveries, attempts, .. } = whole(hub, partner, message_id).await?;
     let events = event::of_message(hub.store.api(), partner.partner_id, partner.shard, message_id).await?;
-    let mut story = vec![Entry {
-        at: message.created_at,
-        what: "accepted",
-        delivery: None,
-        attempt: None,
-        text: format!("{} with {} deliveries, {}", message.kind, deliveries.len(), message.priority.as_str()),
-    }];
+    let text = format!("{} with {} deliveries, {}", message.kind, deliveries.len(), message.priority.as_str());
+    let mut story = vec![Entry::new(message.created_at, "accepted", None, text)];
     if let Some(at) = message.scheduled_at.filter(|at| *at > message.created_at) {
         let text = format!("not before {}", at.to_rfc3339());
-        story.push(Entry { at: message.created_at, what: "scheduled", delivery: None, attempt: None, text });
+        story.push(Entry::new(message.created_at, "scheduled", None, text));
     }
     for row in &attempts {
         tell_attempt(message_id, row, &mut story);
@@ -67,12 +88,12 @@ pub async fn timeline(hub: &Hub, partner: &Partner, message_id: Tsid) -> Result<
         });
         let text = format!("held by worker {worker} until {until}");
         let delivery = Some((message_id, row.no));
-        story.push(Entry { at, what: "claimed", delivery, attempt: Some(row.attempt), text });
+        story.push(Entry { attempt: Some(row.attempt), ..Entry::new(at, "claimed", delivery, text) });
     }
     for row in events {
         let text = row.reason.map_or(row.event.clone(), |reason| format!("{}: {reason}", row.event));
         let (at, delivery) = (row.occurred_at, Some((message_id, row.no)));
-        story.push(Entry { at, what: "event", delivery, attempt: Some(row.attempt), text });
+        story.push(Entry { attempt: Some(row.attempt), ..Entry::new(at, "event", delivery, text) });
     }
     tell_webhooks(hub, partner, message_id, &mut story).await?;
     story.sort_by_key(|entry| entry.at);
@@ -81,7 +102,8 @@ pub async fn timeline(hub: &Hub, partner: &Partner, message_id: Tsid) -> Result<
 
 fn tell_attempt(message_id: Tsid, row: &attempt::Row, story: &mut Vec<Entry>) {
     let mut tell = |at: DateTime<Utc>, what, text: String| {
-        story.push(Entry { at, what, delivery: Some((message_id, row.no)), attempt: Some(row.attempt), text });
+        let delivery = Some((message_id, row.no));
+        story.push(Entry { attempt: Some(row.attempt), ..Entry::new(at, what, delivery, text) });
     };
     tell(row.claimed_at, "claimed", format!("by worker {}", row.worker));
     if let Some(at) = row.called_at {
@@ -115,32 +137,33 @@ fn said<const N: usize>(outcome: &str, said: [Option<&str>; N]) -> String {
 /// Which endpoints were told what of it, what they answered, and when they are told again.
 async fn tell_webhooks(hub: &Hub, partner: &Partner, message_id: Tsid, story: &mut Vec<Entry>) -> Result<()> {
     let (id, shard, db) = (partner.partner_id, partner.shard, hub.store.api());
-    let mut notices = delivery::about(db, id, shard, message_id, limits::STORY_NOTICES + 1).await?;
-    let untold = notices.len() as i64 > limits::STORY_NOTICES;
-    notices.truncate(usize::try_from(limits::STORY_NOTICES).unwrap_or(0));
+    let (notices, untold) = webhooks(hub, partner, message_id).await?;
     let ids: BTreeSet<Tsid> = notices.iter().map(|notice| notice.message_id).collect();
     let calls = attempt::of_messages(db, id, shard, &ids.into_iter().collect::<Vec<_>>()).await?;
-    let mut tell = |at, delivery, attempt, text| story.push(Entry { at, what: "webhook", delivery, attempt, text });
-    let last = notices.last().map(|notice| notice.created_at);
-    for notice in notices {
-        let delivery = Some((notice.message_id, notice.no));
+    let mut told = HashMap::with_capacity(notices.len());
+    for notice in &notices {
+        let webhook = Webhook { endpoint_id: notice.recipient.clone(), event: notice.event.clone() };
+        let key = (notice.message_id, notice.no);
         let parked = notice.status == Status::Scheduled && notice.ready_at == PARKED;
-        let state = if parked { ", which is paused: it waits" } else { "" };
-        tell(notice.created_at, delivery, None, format!("{} to endpoint {}{state}", notice.event, notice.recipient));
+        let text = if parked { "waits: the endpoint is paused" } else { "is to be told" };
+        let entry = Entry::new(notice.created_at, "webhook", Some(key), text.into());
+        story.push(Entry { webhook: Some(webhook.clone()), ..entry });
+        told.insert(key, webhook);
     }
     for call in calls {
-        let (delivery, attempt) = (Some((Tsid(call.message_id), call.no)), Some(call.attempt));
-        let text = said(&call.outcome, [call.code.as_deref(), call.detail.as_deref(), call.provider_ref.as_deref()]);
-        let ended = call.ended_at.unwrap_or(call.called_at);
-        tell(ended, delivery, attempt, text);
-        if let Some(next) = call.next_at {
-            let why = call.reason.as_deref().unwrap_or("given back");
-            tell(ended, delivery, attempt, format!("not before {} ({why})", next.to_rfc3339()));
-        }
+        let key = (Tsid(call.message_id), call.no);
+        // What an endpoint took has no code, what it refused has no reference.
+        let answer = [call.code.as_deref(), call.detail.as_deref(), call.provider_ref.as_deref()];
+        let answer: Vec<&str> = answer.into_iter().flatten().collect();
+        let text = if answer.is_empty() { call.outcome } else { answer.join(" · ") };
+        let entry = Entry::new(call.ended_at.unwrap_or(call.called_at), "webhook", Some(key), text);
+        let (attempt, next_at) = (Some(call.attempt), call.next_at);
+        story.push(Entry { attempt, next_at, webhook: told.get(&key).cloned(), ..entry });
     }
-    if let Some(at) = last.filter(|_| untold) {
-        let most = limits::STORY_NOTICES;
-        tell(at, None, None, format!("more than {most} webhooks; GET /v1/webhooks/{{id}}/deliveries tells all"));
+    if let Some(last) = notices.last().filter(|_| untold) {
+        let text =
+            format!("more than {} webhooks; GET /v1/webhooks/{{id}}/deliveries tells all", limits::STORY_NOTICES);
+        story.push(Entry::new(last.created_at, "webhook", None, text));
     }
     Ok(())
 }

@@ -1,11 +1,13 @@
 //! Webhooks: what a claimed delivery to an endpoint takes to be sent, whether it is its turn, and what its answers say of the
 //! endpoint.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 
 use crate::error::Result;
 use crate::hub::Hub;
@@ -14,25 +16,32 @@ use crate::limits;
 use crate::model::channel::Channel;
 use crate::model::delivery::{Key, Outcome, PARKED};
 use crate::model::endpoint::{Endpoint, EndpointStatus};
-use crate::model::event::{About, EventKind, Told};
+use crate::model::event::{About, EventKind, Told, WHOLE};
 use crate::model::lane::Priority;
 use crate::model::message::{Content, Detail, NewDelivery, NewMessage};
 use crate::model::partner::Partner;
 use crate::model::retry::{ErrorClass, RetryPolicy, WEBHOOK_ATTEMPTS};
 use crate::provider::Parcel;
-use crate::store::delivery::Claimed;
+use crate::store::delivery::{Addressed, Claimed};
 use crate::store::endpoint::{Disabled, HeardBack};
-use crate::store::message::Contents;
-use crate::store::{self};
+use crate::store::message::{Contents, Insert};
+use crate::store::{self, Conn};
 
-use super::accept::accept;
+use super::accept::prepare as prepare_message;
 use super::publish::{Notice, announce, publish};
 
 /// What to send, and whose endpoint that is.
-#[derive(Clone)]
 pub struct Ready {
     pub endpoint_id: Tsid,
     pub parcel: Parcel,
+    turn: Turn,
+}
+
+/// Whom it comes after, and whom before, among those claimed together, where its endpoint asks for order.
+#[derive(Default)]
+struct Turn {
+    after: Option<oneshot::Receiver<()>>,
+    before: Option<oneshot::Sender<()>>,
 }
 
 /// For each claimed delivery what to send, or why it is not called. What cannot be read now is left out.
@@ -44,43 +53,34 @@ pub async fn prepare(
     let ids: Vec<Tsid> = claimed.iter().filter_map(|(c, _)| c.recipient.parse().ok()).collect();
     let endpoints = store::endpoint::load(db, &hub.keyring, &ids).await?;
     let endpoints: HashMap<String, Endpoint> = endpoints.into_iter().map(|e| (e.endpoint_id.to_string(), e)).collect();
-    let about = |c: &Claimed, contents: &Contents| contents.about.unwrap_or(c.key.message_id);
-    let abouts: Vec<(i16, Tsid)> = claimed.iter().map(|(c, contents)| (c.key.shard, about(c, contents))).collect();
+    let abouts: BTreeSet<(i16, Tsid)> = claimed.iter().map(|(c, contents)| (c.key.shard, about(c, contents))).collect();
+    let abouts: Vec<_> = abouts.into_iter().collect();
     let told_of = store::message::told_of(db, &abouts).await?;
-    let is_ordered = |c: &Claimed| endpoints.get(&c.recipient).is_some_and(|e| e.ordered);
-    let in_order: Vec<(i16, Tsid, String)> = claimed
-        .iter()
-        .filter(|(c, _)| is_ordered(c))
-        .map(|(c, contents)| (c.key.shard, about(c, contents), c.recipient.clone()))
-        .collect();
-    let first = if in_order.is_empty() { Vec::new() } else { store::delivery::first_open(db, &in_order).await? };
-    let first: HashMap<(Tsid, &str), (Tsid, DateTime<Utc>)> =
-        first.iter().map(|f| ((f.about, f.recipient.as_str()), (f.message_id, f.ready_at))).collect();
+    let mut order = order(hub, claimed, &endpoints).await?;
+    let mut said = Said::default();
     let now = hub.clock.now();
     let mut prepared = HashMap::with_capacity(claimed.len());
     for (claimed, contents) in claimed {
         let about_id = about(claimed, contents);
-        let before = first.get(&(about_id, claimed.recipient.as_str())).filter(|f| f.0 < claimed.key.message_id);
-        let one = match endpoints.get(&claimed.recipient) {
+        let turn = order.remove(&claimed.key).unwrap_or_else(|| Ok(Turn::default()));
+        let told = contents.detail.contents.first().and_then(|c| c.event.as_ref());
+        let one = match (endpoints.get(&claimed.recipient), told) {
             // Its secret does not open here, perhaps elsewhere.
-            None => Err(Outcome::deferred(now + UNREADABLE, "endpoint_unreadable")),
-            Some(endpoint) => match (may_go(endpoint), before) {
-                (Err(outcome), _) => Err(outcome),
-                (Ok(()), Some((_, ready_at))) => Err(after(claimed, *ready_at, now)),
-                (Ok(()), None) => {
+            (None, _) => Err(Outcome::deferred(now + UNREADABLE, "endpoint_unreadable")),
+            (Some(_), None) => Err(unreadable()),
+            (Some(endpoint), Some(told)) => match may_go(endpoint).and(turn) {
+                Err(outcome) => Err(outcome),
+                Ok(turn) => {
                     let told_of = told_of.get(&about_id);
-                    let Some(told) = contents.detail.contents.first().and_then(|c| c.event.as_ref()) else {
-                        prepared.insert(claimed.key, Err(unreadable()));
-                        continue;
-                    };
                     let about = About {
                         partner_id: contents.partner_id,
                         message_id: about_id,
                         of_message: told_of.is_some_and(|m| m.is_message),
+                        kind: told_of.filter(|m| m.is_message).map(|m| m.kind.clone()),
                         client_msg_id: told_of.and_then(|m| m.client_msg_id.clone()),
-                        content: content(hub, endpoint, about_id, told).await?,
+                        content: said.content(hub, endpoint, about_id, told).await?,
                     };
-                    Ok(Ready { endpoint_id: endpoint.endpoint_id, parcel: parcel(endpoint, told, &about, now) })
+                    Ok(Ready { endpoint_id: endpoint.endpoint_id, parcel: parcel(endpoint, told, &about, now), turn })
                 }
             },
         };
@@ -89,6 +89,62 @@ pub async fn prepare(
     Ok(prepared)
 }
 
+/// The message it tells of.
+fn about(claimed: &Claimed, contents: &Contents) -> Tsid {
+    contents.about.unwrap_or(claimed.key.message_id)
+}
+
+/// Whose turn it is, for endpoints that ask for order. Those claimed together go one after the other, as long as none that is
+/// not among them comes in between; that one is waited for.
+async fn order(
+    hub: &Hub,
+    claimed: &[(&Claimed, &Contents)],
+    endpoints: &HashMap<String, Endpoint>,
+) -> Result<HashMap<Key, std::result::Result<Turn, Outcome>>> {
+    let ordered = claimed.iter().filter(|(c, _)| endpoints.get(&c.recipient).is_some_and(|e| e.ordered));
+    let ordered: HashMap<(Tsid, &str), &Claimed> =
+        ordered.map(|(c, _)| ((c.key.message_id, c.recipient.as_str()), *c)).collect();
+    let mut turns: HashMap<Key, std::result::Result<Turn, Outcome>> = HashMap::new();
+    if ordered.is_empty() {
+        return Ok(turns);
+    }
+    let wanted = claimed.iter().filter(|(c, _)| ordered.contains_key(&(c.key.message_id, c.recipient.as_str())));
+    let wanted: BTreeSet<(i16, Tsid, String)> =
+        wanted.map(|(c, contents)| (c.key.shard, about(c, contents), c.recipient.clone())).collect();
+    let wanted: Vec<_> = wanted.into_iter().collect();
+    let most = i64::from(hub.settings.work.claim_batch);
+    let open = store::delivery::open_webhooks(hub.store.engine(), &wanted, most).await?;
+    let now = hub.clock.now();
+    for line in open.chunk_by(|a, b| (a.about, &a.recipient) == (b.about, &b.recipient)) {
+        let (mut before, mut stranger): (Option<Key>, Option<DateTime<Utc>>) = (None, None);
+        for webhook in line {
+            let mine = ordered.get(&(webhook.message_id, webhook.recipient.as_str()));
+            match (mine, stranger) {
+                (Some(claimed), Some(ready_at)) => {
+                    turns.insert(claimed.key, Err(after(claimed, ready_at, now)));
+                }
+                (Some(claimed), None) => {
+                    let mut turn = Turn::default();
+                    if let Some(Ok(ahead)) = before.and_then(|key| turns.get_mut(&key)) {
+                        let (done, ready) = oneshot::channel();
+                        (ahead.before, turn.after) = (Some(done), Some(ready));
+                    }
+                    turns.insert(claimed.key, Ok(turn));
+                    before = Some(claimed.key);
+                }
+                (None, _) => stranger = stranger.or(Some(webhook.ready_at)),
+            }
+        }
+    }
+    // Behind as many as were looked at.
+    for claimed in ordered.values() {
+        turns.entry(claimed.key).or_insert_with(|| Err(after(claimed, now, now)));
+    }
+    Ok(turns)
+}
+
+/// Whose turn it will be when the one ahead has been tried again.
+const TURN: TimeDelta = TimeDelta::seconds(1);
 const UNREADABLE: TimeDelta = TimeDelta::seconds(60);
 
 fn unreadable() -> Outcome {
@@ -115,13 +171,15 @@ fn may_go(endpoint: &Endpoint) -> std::result::Result<(), Outcome> {
     }
 }
 
-/// Another event of the same message comes first: not before that is tried again, and ever less often.
+/// Another event of the same message comes first: not before that is tried again, and ever less often. One that is parked
+/// yet, though its endpoint was resumed, is let go soon: nothing waits as long as it.
 fn after(claimed: &Claimed, its_ready_at: DateTime<Utc>, now: DateTime<Utc>) -> Outcome {
     let turns = claimed.head.max_attempts - WEBHOOK_ATTEMPTS + 1;
     let policy =
         RetryPolicy { backoff: Duration::from_millis(100), ceiling: Duration::from_secs(10), ..RetryPolicy::default() };
     let pause = TimeDelta::from_std(policy.backoff(turns, rand::random())).unwrap_or_default();
-    Outcome::deferred(its_ready_at.max(now) + pause, "waits_for_its_turn")
+    let earliest = if its_ready_at < PARKED { its_ready_at.max(now) } else { now };
+    Outcome::deferred(earliest + pause, "waits_for_its_turn")
 }
 
 fn parcel(endpoint: &Endpoint, told: &Told, about: &About, now: DateTime<Utc>) -> Parcel {
@@ -137,29 +195,45 @@ fn parcel(endpoint: &Endpoint, told: &Told, about: &About, now: DateTime<Utc>) -
     }
 }
 
-/// What the message said, where the endpoint asks for it and its partner may have it.
-async fn content(hub: &Hub, endpoint: &Endpoint, about: Tsid, told: &Told) -> Result<Option<Value>> {
-    if !endpoint.include_content {
-        return Ok(None);
+/// What messages said, each read once for all that tell of it.
+#[derive(Default)]
+struct Said {
+    partners: HashMap<Tsid, Option<Partner>>,
+    messages: HashMap<Tsid, Option<(Detail, Vec<Addressed>)>>,
+}
+
+impl Said {
+    /// Where the endpoint asks for it and its partner may have it.
+    async fn content(&mut self, hub: &Hub, endpoint: &Endpoint, about: Tsid, told: &Told) -> Result<Option<Value>> {
+        if !endpoint.include_content {
+            return Ok(None);
+        }
+        let db = hub.store.engine();
+        let (id, shard) = (endpoint.partner_id, endpoint.shard);
+        if let Entry::Vacant(place) = self.partners.entry(id) {
+            place.insert(store::partner::get(db, id).await?);
+        }
+        if !self.partners.get(&id).and_then(Option::as_ref).is_some_and(|p| p.may_receive_content) {
+            return Ok(None);
+        }
+        if let Entry::Vacant(place) = self.messages.entry(about) {
+            let read = match store::message::get(db, &hub.keyring, id, shard, about).await? {
+                Some(message) => Some((message.detail, store::delivery::contents(db, shard, about).await?)),
+                None => None,
+            };
+            place.insert(read);
+        }
+        let Some(Some((detail, deliveries))) = self.messages.get(&about) else { return Ok(None) };
+        let mut said = json!({"title": detail.title, "metadata": detail.metadata});
+        if told.no > WHOLE {
+            let delivery = deliveries.iter().find(|d| d.no == told.no);
+            let content = delivery.and_then(|d| detail.contents.get(usize::try_from(d.content).ok()?));
+            said["to"] = json!(delivery.map(|d| d.written.as_ref().unwrap_or(&d.recipient)));
+            said["subject"] = json!(content.and_then(|c| c.subject.as_ref()));
+            said["body"] = json!(content.map(|c| &c.body));
+        }
+        Ok(Some(said))
     }
-    let db = hub.store.engine();
-    let Some(partner) = store::partner::get(db, endpoint.partner_id).await? else { return Ok(None) };
-    if !partner.may_receive_content {
-        return Ok(None);
-    }
-    let (id, shard) = (partner.partner_id, partner.shard);
-    let Some(message) = store::message::get(db, &hub.keyring, id, shard, about).await? else { return Ok(None) };
-    let Detail { title, contents, metadata, .. } = message.detail;
-    let mut said = json!({"title": title, "metadata": metadata});
-    if told.no > 0 {
-        let deliveries = store::delivery::of_message(db, id, shard, about, Some(told.no)).await?;
-        let delivery = deliveries.first();
-        let content = delivery.and_then(|d| contents.get(usize::try_from(d.content).ok()?));
-        said["to"] = json!(delivery.map(store::delivery::Row::to));
-        said["subject"] = json!(content.and_then(|c| c.subject.as_ref()));
-        said["body"] = json!(content.map(|c| &c.body));
-    }
-    Ok(Some(said))
 }
 
 /// The way to an endpoint, held for one call.
@@ -169,12 +243,19 @@ pub struct Way {
     partner_id: Tsid,
     since: Instant,
     answered: bool,
+    /// Who waits for it to be through.
+    before: Option<oneshot::Sender<()>>,
 }
 
 impl Way {
-    /// Waits a moment for its turn; who would have to wait for longer comes back later.
-    pub async fn open(hub: &Hub, ready: &Ready) -> std::result::Result<Way, Outcome> {
+    /// Waits for its turn, at most until then; and a moment for room. Who would have to wait for longer comes back later.
+    pub async fn open(hub: &Hub, ready: &mut Ready, until: Instant) -> std::result::Result<Way, Outcome> {
         let (endpoint_id, partner_id) = (ready.endpoint_id, ready.parcel.partner_id);
+        if let Some(after) = ready.turn.after.take()
+            && !matches!(tokio::time::timeout_at(until.into(), after).await, Ok(Ok(())))
+        {
+            return Err(Outcome::deferred(hub.clock.now() + TURN, "waits_for_its_turn"));
+        }
         let began = Instant::now();
         loop {
             let entered = hub.gates().enter(endpoint_id, partner_id, hub.clock.now());
@@ -185,7 +266,8 @@ impl Way {
             }
             tokio::time::sleep(wait).await;
         }
-        Ok(Way { hub: hub.clone(), endpoint_id, partner_id, since: Instant::now(), answered: false })
+        let before = ready.turn.before.take();
+        Ok(Way { hub: hub.clone(), endpoint_id, partner_id, since: Instant::now(), answered: false, before })
     }
 
     /// What the call came to.
@@ -196,6 +278,10 @@ impl Way {
             _ => false,
         };
         let succeeded = matches!(outcome, Outcome::Accepted { .. });
+        if let Some(before) = self.before.take().filter(|_| succeeded) {
+            // Gone when it did not wait any longer.
+            let _gone = before.send(());
+        }
         self.hub.heard_back(self.endpoint_id, succeeded, self.hub.clock.now());
     }
 }
@@ -226,16 +312,18 @@ pub async fn note_answers(hub: &Hub) -> Result<()> {
         }
     };
     for endpoint_id in failing {
-        disable(hub, endpoint_id, "failing").await?;
+        disable(hub, endpoint_id, "failing", None).await?;
     }
     Ok(())
 }
 
-/// Disables an endpoint, once, and tells its owner: by an event to its other endpoints, and by e-mail.
-pub async fn disable(hub: &Hub, endpoint_id: Tsid, reason: &'static str) -> Result<()> {
+/// Disables an endpoint, once, and tells its owner: by an event to its other endpoints, and by e-mail. `url`: only while that
+/// is its URL, whose answer is the reason.
+pub async fn disable(hub: &Hub, endpoint_id: Tsid, reason: &'static str, url: Option<&str>) -> Result<()> {
     let now = hub.clock.now();
     let mut tx = hub.store.begin_engine().await?;
-    let Some(disabled) = store::endpoint::disable(&mut *tx, endpoint_id, reason, now).await? else { return Ok(()) };
+    let disabled = store::endpoint::disable(&mut *tx, endpoint_id, reason, url, now).await?;
+    let Some(disabled) = disabled else { return Ok(()) };
     let more = json!({"endpointId": endpoint_id.to_string(), "url": disabled.url});
     let told = Told {
         event: EventKind::EndpointDisabled.as_str().into(),
@@ -256,22 +344,32 @@ pub async fn disable(hub: &Hub, endpoint_id: Tsid, reason: &'static str) -> Resu
         only: None,
     };
     let published = publish(hub, &mut tx, &[notice]).await?;
+    let mail = mail(hub, &mut tx, endpoint_id, &disabled, reason).await?;
     tx.commit().await?;
     announce(hub, &published);
+    hub.wake.ready(mail.iter().flat_map(|m| m.lanes.iter().map(|lane| ((m.shard, *lane), now))));
     tracing::warn!(endpoint = %endpoint_id, partner = %disabled.partner_id, reason, "an endpoint was disabled");
-    mail(hub, endpoint_id, &disabled, reason).await
+    Ok(())
 }
 
-/// As a message of the partner's own, so that it sees what became of it.
-async fn mail(hub: &Hub, endpoint_id: Tsid, disabled: &Disabled, reason: &str) -> Result<()> {
-    let Some(to) = disabled.contact_email.clone() else { return Ok(()) };
-    let Some(partner) = store::partner::get(hub.store.engine(), disabled.partner_id).await? else { return Ok(()) };
-    if hub.providers.of(Channel::Email).is_none() {
-        tracing::warn!(endpoint = %endpoint_id, "nobody is told by e-mail that it was disabled: nothing here serves EMAIL");
-        return Ok(());
+/// As a message of the partner's own, so that it sees what became of it; over EMAIL, if it may use that.
+async fn mail(
+    hub: &Hub,
+    tx: &mut Conn,
+    endpoint_id: Tsid,
+    disabled: &Disabled,
+    reason: &str,
+) -> Result<Option<Insert>> {
+    let Some(to) = disabled.contact_email.clone() else { return Ok(None) };
+    let Some(partner) = store::partner::get(&mut *tx, disabled.partner_id).await? else { return Ok(None) };
+    if hub.providers.of(Channel::Email).is_none() || !partner.may_use(Channel::Email) {
+        tracing::warn!(endpoint = %endpoint_id, "nobody is told by e-mail that it was disabled: nothing serves it EMAIL");
+        return Ok(None);
     }
-    accept(hub, &partner, disabled_mail(endpoint_id, &partner, &disabled.url, to, reason)).await?;
-    Ok(())
+    let message = disabled_mail(endpoint_id, &partner, &disabled.url, to, reason);
+    let insert = prepare_message(hub, &partner, message)?;
+    store::message::insert(tx, &[&insert], hub.clock.now()).await?;
+    Ok(Some(insert))
 }
 
 fn disabled_mail(endpoint_id: Tsid, partner: &Partner, url: &str, to: String, reason: &str) -> NewMessage {

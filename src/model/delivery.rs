@@ -48,7 +48,7 @@ pub const STATUSES: [Status; 9] = [
 
 /// Every transition there is, and what makes it. `next` never leaves this table; the invariants check events against it.
 pub const TRANSITIONS: [(Status, Status, &str); 22] = [
-    (Status::Scheduled, Status::Pending, "its time has come"),
+    (Status::Scheduled, Status::Pending, "its time has come, or somebody asked"),
     (Status::Scheduled, Status::Canceled, "canceled in time"),
     (Status::Scheduled, Status::Expired, "worthless before its time"),
     (Status::Scheduled, Status::Undetermined, "canceled or expired after an attempt of unknown outcome"),
@@ -296,7 +296,7 @@ pub fn next(
         }
         Outcome::Rejected { class, retry_after, .. } => match (class.action(), retry_after) {
             (Action::Permanent, _) => end(Status::Failed, class.as_str()),
-            (Action::RetryAfter, Some(said)) => again(policy.pause_after(*said, jitter), class.as_str()),
+            (Action::RetryAfter, Some(said)) => again(policy.pause_said(*said, failures, jitter), class.as_str()),
             (Action::Retry | Action::RetryAfter, _) => again(policy.pause(failures, jitter), class.as_str()),
         },
         Outcome::Unknown { code, .. } => match on_unknown {

@@ -90,7 +90,7 @@ const RESERVED_PREFIXES: [&str; 4] = ["webhook-", "x-signature", "x-forwarded-",
 pub struct EgressRules {
     /// Networks that may be called though they are not public.
     pub allow: Vec<IpNet>,
-    /// Networks that may not be called though they are public, such as our own.
+    /// Networks that may not be called though they are public, or allowed: such as our own.
     pub deny: Vec<IpNet>,
     /// Plain http, too.
     pub http: bool,
@@ -113,7 +113,7 @@ impl EgressRules {
                 INTERNET_V6.contains(&v6) && !NOT_PUBLIC_V6.iter().any(|network| network.contains(&v6))
             }
         };
-        within(&self.allow) || (public && !within(&self.deny))
+        !within(&self.deny) && (public || within(&self.allow))
     }
 
     fn allows_host(&self, host: &Host<&str>) -> bool {
@@ -223,7 +223,12 @@ pub fn parse(text: &str, rules: &EgressRules) -> Result<EndpointUrl, Forbidden> 
     match url.scheme() {
         "https" => (),
         "http" if rules.http => (),
-        _ => return forbidden("url_scheme", "must begin with https://"),
+        _ => {
+            return forbidden(
+                "url_scheme",
+                "must begin with https://, unless who runs this hub allows http (--webhook-allow-http)",
+            );
+        }
     }
     // An empty user name leaves no trace in the parsed URL, only its sign in the text.
     let authority = text.split(['/', '?', '#']).nth(2).unwrap_or_default();
@@ -235,7 +240,12 @@ pub fn parse(text: &str, rules: &EgressRules) -> Result<EndpointUrl, Forbidden> 
     }
     match url.host() {
         Some(host) if rules.allows_host(&host) => (),
-        _ => return forbidden("url_host_not_allowed", "must lead to a public address or name"),
+        _ => {
+            return forbidden(
+                "url_host_not_allowed",
+                "must lead to a public address or name, unless who runs this hub allows others (--webhook-allow-network)",
+            );
+        }
     }
     if !matches!(url.port_or_known_default(), Some(80 | 443 | 1024..)) {
         return forbidden("url_port", "must use port 443, 80, or one from 1024 on");
@@ -323,6 +333,8 @@ mod tests {
         let rules = EgressRules { deny, ..EgressRules::default() };
         assert!(!rules.allows("8.8.8.8".parse().unwrap()) && !rules.allows("2001:4860::1".parse().unwrap()));
         assert!(!rules.allows("::ffff:8.8.8.8".parse().unwrap()) && rules.allows("8.8.4.4".parse().unwrap()));
+        let rules = EgressRules { deny: vec![network("10.1.0.0/16").unwrap()], ..allowing(&["10.0.0.0/8"]) };
+        assert!(rules.allows("10.2.0.1".parse().unwrap()) && !rules.allows("10.1.0.1".parse().unwrap()));
     }
 
     /// An IPv4 address in each of the clothes that IPv6 has for it; `any` fills what is free.

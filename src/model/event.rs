@@ -67,9 +67,10 @@ impl EventKind {
         }
     }
 
-    /// Whether an endpoint can ask for it: a test goes to the one that is tested, whatever it asks for.
+    /// Whether an endpoint can ask for it: a test goes to the one that is tested, whatever it asks for, and nothing goes on over
+    /// another channel yet.
     pub fn can_be_asked_for(self) -> bool {
-        self != EventKind::EndpointTest
+        !matches!(self, EventKind::EndpointTest | EventKind::Fallback)
     }
 }
 
@@ -134,6 +135,7 @@ impl Told {
             "partnerId": about.partner_id.to_string(),
             "messageId": of_message,
             "clientMsgId": about.client_msg_id,
+            "type": about.kind,
             "deliveryId": delivery_id,
             "channel": channel,
             "status": self.status,
@@ -159,6 +161,8 @@ pub struct About {
     pub message_id: Tsid,
     /// Whether there is a message of the partner's with that id: some events tell of an endpoint, or of what was refused.
     pub of_message: bool,
+    /// Its type, so that the hub's own messages (`ENDPOINT_DISABLED`) are told from the partner's.
+    pub kind: Option<String>,
     pub client_msg_id: Option<String>,
     /// What the message said, for endpoints that ask for it and may.
     pub content: Option<Value>,
@@ -186,12 +190,14 @@ mod tests {
             partner_id: Tsid(1),
             message_id: Tsid(2),
             of_message: true,
+            kind: Some("ORDER".into()),
             client_msg_id: Some("o-1".into()),
             content: None,
         };
         let body: Value = serde_json::from_slice(&told.body(&about)).unwrap();
         assert_eq!(body["eventId"], "0000000000002-2-1");
         assert_eq!((&body["deliveryId"], &body["channel"]), (&"0000000000002-2".into(), &"EMAIL".into()));
+        assert_eq!(body["type"], "ORDER");
         assert_eq!(body["occurredAt"], "2027-01-15T08:00:00.000Z");
         assert_eq!(body["errorReason"], Value::Null);
         let stored: Told = serde_json::from_value(serde_json::to_value(&told).unwrap()).unwrap();

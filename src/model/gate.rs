@@ -15,9 +15,10 @@ const MOST: usize = 64;
 /// To all endpoints of a partner.
 const MOST_OF_PARTNER: usize = 128;
 /// An answer that takes longer is slow.
-const SLOW: Duration = Duration::from_secs(2);
-/// Nobody is told to stay away for longer: an endpoint may recover meanwhile.
-const LONGEST: Duration = Duration::from_secs(60);
+const SLOW: Duration = Duration::from_secs(10);
+/// Nobody is told to stay away for longer: an endpoint may recover meanwhile. Not much shorter, either: each who comes in
+/// vain costs a claim.
+const LONGEST: Duration = Duration::from_secs(300);
 /// Gates without a call are forgotten when there are more.
 const REMEMBERED: usize = 4_096;
 

@@ -12,7 +12,7 @@ use crate::limits;
 pub enum RedriveKind {
     /// Dead letters of one partner or all, by an operator.
     Redrive,
-    /// What failed on its way to one endpoint.
+    /// What failed on its way to one endpoint, or waits there for its next try.
     Recover,
     /// Events of a window of time are sent to one endpoint again, each under its own id.
     Replay,

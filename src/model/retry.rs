@@ -152,6 +152,13 @@ impl RetryPolicy {
         Duration::try_from_secs_f64(spread).unwrap_or(self.ceiling).min(self.ceiling)
     }
 
+    /// The pause after failure number `failures`, of which it was said how long. Where there is a schedule no word makes it
+    /// shorter: its attempts are to last for days, not for as many seconds.
+    pub fn pause_said(&self, said: Duration, failures: i16, jitter: f64) -> Duration {
+        let after = self.pause_after(said, jitter);
+        if self.schedule.is_some() { after.max(self.pause(failures, jitter)) } else { after }
+    }
+
     /// The provider's own word, kept within a second and the ceiling, plus up to a tenth so that not all return at once.
     pub fn pause_after(&self, said: Duration, jitter: f64) -> Duration {
         let bounded = said.clamp(Duration::from_secs(1), self.ceiling);
@@ -210,6 +217,12 @@ mod tests {
         assert_eq!(policy.max_attempts, 10);
         assert_eq!(policy.pause(i16::MIN, 0.0).as_secs(), 5);
         assert_eq!(policy.pause(i16::MAX, 0.0).as_secs(), 86_400);
+        let said = |seconds, failures| policy.pause_said(Duration::from_secs(seconds), failures, 0.0).as_secs();
+        assert_eq!(
+            [said(1, 3), said(7_200, 3), said(999_999, 1)],
+            [1800, 7_200, 86_400],
+            "longer is heard, shorter not"
+        );
     }
 
     #[test]

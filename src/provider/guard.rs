@@ -60,7 +60,8 @@ impl Resolve for Guard {
     }
 }
 
-/// The addresses of this machine: what listens on them lets in more from here than from elsewhere.
+/// The addresses of this machine: what listens on them lets in more from here than from elsewhere. Without loopback, which
+/// is not public, and which developers allow.
 pub(super) fn own_addresses() -> Vec<IpAddr> {
     let interfaces = match nix::ifaddrs::getifaddrs() {
         Ok(interfaces) => interfaces,
@@ -73,7 +74,7 @@ pub(super) fn own_addresses() -> Vec<IpAddr> {
         let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
         v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
     };
-    interfaces.filter_map(|interface| ip(interface.address?)).collect()
+    interfaces.filter_map(|interface| ip(interface.address?)).filter(|ip| !ip.is_loopback()).collect()
 }
 
 #[cfg(test)]
@@ -82,6 +83,6 @@ mod tests {
 
     #[test]
     fn this_machine_knows_its_addresses() {
-        assert!(own_addresses().iter().any(IpAddr::is_loopback));
+        assert!(!own_addresses().iter().any(IpAddr::is_loopback));
     }
 }

@@ -547,6 +547,56 @@ pub async fn release(
     Ok(rows.into_iter().map(|r| (r.shard, Lane(r.lane))).collect())
 }
 
+/// Where a walk along what an endpoint got stands: behind this delivery, below this message.
+#[derive(Debug, Clone, Copy)]
+pub struct Along {
+    pub behind: (Tsid, i16),
+    pub below: Tsid,
+}
+
+/// What was hastened of some of an endpoint's deliveries.
+pub struct Hastened {
+    pub places: Vec<(i16, Lane)>,
+    /// Behind which delivery to go on; none at the end.
+    pub next: Option<(Tsid, i16)>,
+}
+
+/// Makes those of an endpoint's next `look` deliveries PENDING that wait for another try, `rows` at most, one at least.
+pub async fn hasten(
+    db: impl Db<'_>,
+    (shard, recipient): (i16, &str),
+    along: Along,
+    (look, rows): (i64, usize),
+    now: DateTime<Utc>,
+) -> Result<Hastened> {
+    let most = i64::try_from(rows).unwrap_or(i64::MAX);
+    let ((message, no), below) = (along.behind, along.below.0);
+    let found =
+        sqlx::query_file!("sql/delivery/hasten.sql", shard, recipient, message.0, no, below, look, most, now, PARKED)
+            .fetch_all(db)
+            .await?;
+    let next = found.last().filter(|r| r.more).map(|r| (Tsid(r.message_id), r.no));
+    let places = found.iter().filter_map(|r| Some((shard, Lane(r.lane?)))).collect();
+    Ok(Hastened { places, next })
+}
+
+/// How many of an endpoint's next `look` deliveries wait for another try, and behind which to go on; none at the end.
+pub async fn waiting(
+    db: impl Db<'_>,
+    (shard, recipient): (i16, &str),
+    along: Along,
+    look: i64,
+    now: DateTime<Utc>,
+) -> Result<(i64, Option<(Tsid, i16)>)> {
+    let ((message, no), below) = (along.behind, along.below.0);
+    let found =
+        sqlx::query_file!("sql/delivery/waiting.sql", shard, recipient, message.0, no, below, look, now, PARKED)
+            .fetch_optional(db)
+            .await?;
+    let next = found.as_ref().filter(|r| r.position >= look).map(|r| (Tsid(r.message_id), r.no));
+    Ok((found.map_or(0, |r| r.waiting), next))
+}
+
 /// One event on its way to an endpoint, and its last call.
 #[derive(Debug, Clone)]
 pub struct Webhook {
@@ -663,8 +713,8 @@ pub async fn about(db: impl Db<'_>, partner_id: Tsid, shard: i16, message_id: Ts
     notice.collect()
 }
 
-/// The first webhook of a message to an endpoint that has not ended.
-pub struct FirstOpen {
+/// A webhook of a message that has not ended.
+pub struct OpenWebhook {
     pub about: Tsid,
     pub recipient: String,
     /// Of the message that tells.
@@ -672,17 +722,18 @@ pub struct FirstOpen {
     pub ready_at: DateTime<Utc>,
 }
 
-/// For each (shard, message told of, endpoint).
-pub async fn first_open(db: impl Db<'_>, wanted: &[(i16, Tsid, String)]) -> Result<Vec<FirstOpen>> {
+/// The first of each (shard, message told of, endpoint), in order.
+pub async fn open_webhooks(db: impl Db<'_>, wanted: &[(i16, Tsid, String)], most: i64) -> Result<Vec<OpenWebhook>> {
     let rows = sqlx::query_file!(
-        "sql/delivery/first_open.sql",
+        "sql/delivery/open_webhooks.sql",
         &wanted.iter().map(|w| w.0).collect::<Vec<_>>(),
         &wanted.iter().map(|w| w.1.0).collect::<Vec<_>>(),
         &wanted.iter().map(|w| w.2.clone()).collect::<Vec<_>>(),
+        most,
     )
     .fetch_all(db)
     .await?;
-    let row = rows.into_iter().map(|r| FirstOpen {
+    let row = rows.into_iter().map(|r| OpenWebhook {
         about: Tsid(r.about),
         recipient: r.recipient,
         message_id: Tsid(r.message_id),

@@ -134,8 +134,10 @@ pub async fn list(
     found.fetch_all(db).await?.into_iter().map(|row| row.open(keyring)).collect()
 }
 
-pub async fn count(db: impl Db<'_>, partner_id: Tsid, shard: i16) -> Result<i64> {
-    Ok(sqlx::query_file_scalar!("sql/endpoint/count.sql", partner_id.0, shard).fetch_one(db).await?)
+/// How many a partner has, and how many it deleted since then.
+pub async fn count(db: impl Db<'_>, partner_id: Tsid, shard: i16, since: DateTime<Utc>) -> Result<(i64, i64)> {
+    let row = sqlx::query_file!("sql/endpoint/count.sql", partner_id.0, shard, since).fetch_one(db).await?;
+    Ok((row.endpoints, row.deleted))
 }
 
 /// Whose it is.
@@ -322,9 +324,15 @@ pub struct Disabled {
     pub contact_email: Option<String>,
 }
 
-/// None when it is not in use, or not any more.
-pub async fn disable(db: impl Db<'_>, endpoint_id: Tsid, reason: &str, now: DateTime<Utc>) -> Result<Option<Disabled>> {
-    let row = sqlx::query_file!("sql/endpoint/disable.sql", endpoint_id.0, reason, now).fetch_optional(db).await?;
+/// None when it is not in use, or not any more; or when it has another URL by now.
+pub async fn disable(
+    db: impl Db<'_>,
+    endpoint_id: Tsid,
+    reason: &str,
+    url: Option<&str>,
+    now: DateTime<Utc>,
+) -> Result<Option<Disabled>> {
+    let row = sqlx::query_file!("sql/endpoint/disable.sql", endpoint_id.0, reason, now, url).fetch_optional(db).await?;
     Ok(row.map(|r| Disabled {
         shard: r.shard,
         partner_id: Tsid(r.partner_id),
@@ -337,4 +345,10 @@ pub async fn disable(db: impl Db<'_>, endpoint_id: Tsid, reason: &str, now: Date
 pub async fn abandoned(db: impl Db<'_>, since: DateTime<Utc>) -> Result<Vec<Tsid>> {
     let ids = sqlx::query_file_scalar!("sql/endpoint/abandoned.sql", since).fetch_all(db).await?;
     Ok(ids.into_iter().map(Tsid).collect())
+}
+
+/// Forgets those deleted before then, once nothing is parked for them.
+pub async fn purge(db: impl Db<'_>, before: DateTime<Utc>) -> Result<()> {
+    sqlx::query_file!("sql/endpoint/purge.sql", before).execute(db).await?;
+    Ok(())
 }

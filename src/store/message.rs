@@ -113,6 +113,8 @@ pub async fn publish(db: impl Db<'_>, all: &[Publish], now: DateTime<Utc>) -> Re
 
 /// What is said of a message by those that tell of it.
 pub struct ToldOf {
+    /// Its type.
+    pub kind: String,
     pub client_msg_id: Option<String>,
     /// A partner posted it.
     pub is_message: bool,
@@ -123,8 +125,8 @@ pub async fn told_of(db: impl Db<'_>, messages: &[(i16, Tsid)]) -> Result<HashMa
     let (Some(&low), Some(&high)) = (ids.iter().min(), ids.iter().max()) else { return Ok(HashMap::new()) };
     let shards: Vec<i16> = messages.iter().map(|m| m.0).collect();
     let rows = sqlx::query_file!("sql/message/told_of.sql", &shards, &ids, low, high).fetch_all(db).await?;
-    let told = |client_msg_id, is_message| ToldOf { client_msg_id, is_message };
-    Ok(rows.into_iter().map(|r| (Tsid(r.message_id), told(r.client_msg_id, r.is_message))).collect())
+    let told = |kind, client_msg_id, is_message| ToldOf { kind, client_msg_id, is_message };
+    Ok(rows.into_iter().map(|r| (Tsid(r.message_id), told(r.kind, r.client_msg_id, r.is_message))).collect())
 }
 
 /// What is to be sent for a message.

@@ -1368,6 +1368,19 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
         many("0::smallint"),
         ids.join(","),
     );
+    // What an endpoint got, of which little waits for another try.
+    let to_endpoint = format!(
+        "insert into deliveries (shard, message_id, no, lane, attempt, max_attempts, content, status, partner_id, ready_at,
+           settled_at, recipient)
+         select {shard}, {} + n, 1, 68, 1, 10, 0, (case when n % 100 = 0 then 'SCHEDULED' else 'SENT' end)::delivery_status,
+           {}, {now} + interval '1 h', case when n % 100 <> 0 then {now} end, 'endpoint' from generate_series(1, 20000) as n",
+        Tsid::floor(hub.clock.now() + TimeDelta::hours(1)).0,
+        app.partner.partner_id.0,
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(to_endpoint)).execute(&db).await.unwrap();
+    let along = format!("{shard}::smallint, 'endpoint', {}, 0, {}, 1000", Tsid::floor(start_time()).0, i64::MAX);
+    let (hasten, waiting) = (format!("{along}, 100, {now}, 'infinity'"), format!("{along}, {now}, 'infinity'"));
+
     let overdue = format!("array[{shard}]::smallint[], '1970-01-01', 100");
     let promote = format!("array[{shard}]::smallint[], '1970-01-01', {now} + interval '5 s', 100");
     let contents =
@@ -1403,7 +1416,7 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
         let plan = explain(&mut conn, "delivery/settle", &settle).await;
         println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
         assert_eq!(plan.rows, 200);
-        plan.reads_only(&indexes, &["pk_deliveries", "pk_attempts", "pk_endpoints"], 200 * 40);
+        plan.reads_only(&indexes, &["pk_deliveries", "pk_attempts", "idx_endpoint_hears"], 200 * 40);
         let plan = explain(&mut conn, "delivery/overdue", &overdue).await;
         println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
         assert_eq!(plan.rows, 100);
@@ -1425,9 +1438,18 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
         plan.reads_only(&indexes, &["pk_deliveries"], 200 * 40);
         let plan = explain(&mut conn, "delivery/evidence", &evidence).await;
         println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
-        plan.reads_only(&indexes, &["pk_deliveries", "pk_attempts", "pk_endpoints"], 200 * 40);
+        plan.reads_only(&indexes, &["pk_deliveries", "pk_attempts", "idx_endpoint_hears"], 200 * 40);
+        let plan = explain(&mut conn, "delivery/hasten", &hasten).await;
+        println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
+        assert_eq!(plan.rows, 10);
+        plan.reads_only(&indexes, &["idx_delivery_endpoint", "pk_deliveries"], 1_000 * 2);
+        let plan = explain(&mut conn, "delivery/waiting", &waiting).await;
+        println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
+        // Of a partition that it believes to be empty it takes whichever.
+        plan.reads_only(&indexes, &["idx_delivery_endpoint", "pk_deliveries"], 1_000 * 2);
     }
     drop(conn);
+    sqlx::raw_sql("delete from deliveries where recipient = 'endpoint'").execute(&db).await.unwrap();
     app.advance(10);
     lose(&app).await;
     app.settle_all().await;

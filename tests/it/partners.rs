@@ -771,6 +771,7 @@ async fn the_program_makes_partners_and_keys() {
     let mut serve = on(&folder, &url, &["serve", "--work", "--listen=127.0.0.1:0"]).start();
     let address = serve.address().await;
     let hub = format!("--url=http://{address}");
+    let _already = rustls::crypto::ring::default_provider().install_default();
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let signs_in = async |key: &Credentials| {
         let body = serde_json::to_string(key).unwrap();

@@ -608,10 +608,18 @@ async fn at_a_terminal() {
     let all = ["--all", "--rate", "2"];
     let ended = tokio::select! { ended = redrive(&all) => ended, () = turns => panic!("it does not end") };
     assert!(
-        ended.code == Some(0) && ended.stdout.trim().ends_with("DONE, 6 done"),
+        ended.code == Some(0) && ended.stdout.trim().ends_with("DONE, 6 queued again"),
         "{} {}",
         ended.stdout,
         ended.stderr
     );
+    let id = ended.stdout.split(' ').next().unwrap().to_owned();
+    for args in [&["--job", &id][..], &["--job", &id, "--cancel"]] {
+        assert_eq!(redrive(args).await.stdout, ended.stdout, "what has ended stays so");
+    }
+    let wrong = redrive(&["--error", "nonsense"]).await;
+    assert!(wrong.code == Some(2) && wrong.stderr.contains("unreachable, throttled"), "{}", wrong.stderr);
+    let wrong = redrive(&["--job", "0000000000000"]).await;
+    assert!(wrong.code == Some(1) && wrong.stderr.contains("404"), "{}", wrong.stderr);
     app.done().await;
 }

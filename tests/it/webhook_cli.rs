@@ -66,6 +66,8 @@ async fn a_listener_verifies_answers_and_counts() {
         one["signatures"],
         json!({"xSignature": holds("x-signature"), "webhookSignature": holds("webhook-signature")})
     );
+    assert_eq!((&one["headers"]["x-signature"], &one["rawBody"]), (&json!(signed[0].1), &json!(first)));
+    assert_eq!(unsigned["rawBody"], json!({"base64": "/wA="}));
     assert_eq!((&one["path"], &one["event"]), (&json!("/hook?a=1"), &json!("delivery.sent")));
     assert_eq!((&one["messageId"], &one["deliveryId"]), (&json!("0ABCDEFGHJKMN"), &json!("0ABCDEFGHJKMN-1")));
     assert_eq!([one, two, changed].map(|l| l["times"].as_u64()), [Some(1), Some(2), Some(3)]);
@@ -79,6 +81,38 @@ async fn a_listener_verifies_answers_and_counts() {
     assert_eq!((&late["body"], &unsigned["body"]), (&json!("not JSON"), &json!({"base64": "/wA="})));
     assert_eq!(unsigned["signatures"], json!({"xSignature": null, "webhookSignature": null}));
     assert_eq!(*sum, json!({"requests": 5, "events": 2, "again": 2, "invalid": 3}));
+}
+
+/// S0-44: what does not verify is refused unless told otherwise, and said first; what is kept is what came, for `verify` to
+/// judge again.
+#[tokio::test]
+async fn a_listener_refuses_what_does_not_verify_and_keeps_what_came() {
+    let folder = Folder::new();
+    let kept = folder.path().join("got").join("here");
+    let save = format!("--save={}", kept.display());
+    let (program, url) = listening(&folder, &[&format!("--secret={SECRET}"), &save]).await;
+    let body = format!("{}\n\n  ", body("0ABCDEFGHJKMN-1-1"));
+    let signed = signature::headers(SECRET, None, "0ABCDEFGHJKMN-1-1", now(), body.as_bytes());
+    assert_eq!(post(&format!("{url}/hook?a=1"), &signed, body.clone()).await, 200);
+    assert_eq!(post(&url, &signed, format!("{body} ")).await, 401);
+    let said = program.stop().await.expect(0).stdout;
+    let firsts: Vec<&str> = said.lines().filter(|line| line.contains("delivery.sent  0ABC")).collect();
+    assert!(!firsts[0].contains("NOT VALID") && firsts[1].contains("NOT VALID"), "{said}");
+    assert!(said.contains("\n  → 200") && said.contains("\n  → 401"), "{said}");
+
+    let mut files: Vec<_> = std::fs::read_dir(&kept).unwrap().map(|file| file.unwrap().path()).collect();
+    files.sort();
+    let [good, changed] = files.as_slice() else { panic!("{files:?}") };
+    let text = std::fs::read_to_string(good).unwrap();
+    assert!(text.starts_with("POST /hook?a=1 HTTP/1.1\n") && text.ends_with(&format!("\n\n{body}")), "{text}");
+    for (file, code) in [(good, 0), (changed, 1)] {
+        assert!(said.contains(&format!("saved {}", file.display())), "{said}");
+        let verify = Notihub::new(&folder, &["webhook", "verify", &format!("--secret={SECRET}")]).arg(file);
+        verify.run().await.expect(code);
+    }
+    let nowhere = format!("--save={}", good.join("x").display());
+    let refused = Notihub::new(&folder, &["webhook", "listen", "--listen=127.0.0.1:0", &nowhere]).run().await;
+    assert!(refused.expect(1).stderr.contains("cannot be written to"));
 }
 
 /// What arrives was written by somebody else: nothing of it steers the terminal, or looks like a line of ours.
@@ -200,7 +234,7 @@ async fn a_listener_registers_itself_and_takes_itself_off() {
             && !listener.stdout().contains("not checked")
     );
     // It has a secret now: what is not signed with that is not valid.
-    assert_eq!(post(&url, &signature::headers(SECRET, None, "x", now(), b"{}"), "{}").await, 200);
+    assert_eq!(post(&url, &signature::headers(SECRET, None, "x", now(), b"{}"), "{}").await, 401);
     let ended = listener.stop().await.expect(0);
     assert!(ended.stdout.ends_with("1 requests, 1 events, 0 of them again, 1 not valid\n"), "{}", ended.stdout);
     assert!(!ended.stdout.contains("whsec_") && list().await.is_empty());
@@ -209,6 +243,30 @@ async fn a_listener_registers_itself_and_takes_itself_off() {
         .arg("--endpoint-url=http://169.254.169.254/")
         .run()
         .await;
-    assert!(refused.expect(1).stderr.contains("/url"), "says what is wrong where");
+    let refused = refused.expect(1).stderr;
+    assert!(refused.contains("/url") && refused.contains("--webhook-allow-http --webhook-allow-network"), "{refused}");
+
+    // What a listener that was killed left goes with the next one of the same URL; no other does.
+    let at = "--endpoint-url=http://127.0.0.1:9999/left";
+    for kill in [true, false] {
+        let made = ["webhook", "create", "http://127.0.0.1:9999/left", &hub, &data];
+        let mine = "--description=mine";
+        if kill {
+            Notihub::new(&folder, &made).arg(mine).run().await.expect(0);
+        }
+        let (mut listener, _) = listening(&folder, &["--create", at, &hub, &data]).await;
+        listener.says(" as endpoint ").await;
+        let listed = list().await;
+        let mut described: Vec<&str> = listed.iter().map(|e| e["description"].as_str().unwrap()).collect();
+        described.sort_unstable();
+        assert_eq!(described, ["mine", "notihub webhook listen"]);
+        if kill {
+            listener.signal(Signal::SIGKILL);
+            listener.ended().await;
+        } else {
+            listener.stop().await.expect(0);
+        }
+    }
+    assert_eq!(list().await.len(), 1);
     up.stop().await.expect(0);
 }

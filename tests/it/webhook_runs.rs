@@ -2,6 +2,8 @@
 //! any more.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use chrono::TimeDelta;
 use notihub::flow::partner::Change;
@@ -13,7 +15,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::receiver::{Answer, Receiver, Recorded};
-use crate::standard_webhooks::verify_all;
+use crate::standard_webhooks::{python, verify_all};
 use crate::support::{App, email, slack_post};
 
 /// Endpoints may be on this machine, as in development.
@@ -74,7 +76,7 @@ async fn a_message_is_told_as_it_goes() {
     let partner = app.partner.partner_id.to_string();
     let expected = json!({
         "eventId": format!("{id}-1-1"), "event": "delivery.sent", "v": 1, "seq": 1,
-        "occurredAt": sent["occurredAt"], "partnerId": partner, "messageId": id, "clientMsgId": "order-1",
+        "occurredAt": sent["occurredAt"], "partnerId": partner, "messageId": id, "clientMsgId": "order-1", "type": "TEST",
         "deliveryId": format!("{id}-1"), "channel": "EMAIL", "status": "SENT", "attempt": 1, "provider": "smtp",
         "errorCode": null, "errorReason": null,
     });
@@ -118,6 +120,98 @@ async fn the_schedule_is_the_published_one() {
     let [webhook] = <[Value; 1]>::try_from(app.webhooks(&endpoint).await).unwrap();
     assert_eq!((webhook["status"].as_str(), webhook["nextAttemptAt"].as_str()), (Some("FAILED"), None));
     assert!(webhook.to_string().contains("no [31mway"), "what it answered, without control characters: {webhook}");
+    app.done().await;
+}
+
+/// S0-46: who fixed an endpoint does not wait for what waits: everything arrives now, each once, under its own id, and no
+/// second time; what was told before that time, or goes elsewhere, keeps its pace.
+#[tokio::test]
+async fn a_recovery_hastens_what_waits() {
+    let (app, receiver) = here().await;
+    let other = Receiver::start().await;
+    receiver.law(|_, _| Answer::status(500));
+    other.law(|_, _| Answer::status(500));
+    let (id, _) = endpoint(&app, &receiver, json!({"events": ["delivery.sent"]})).await;
+    endpoint(&app, &other, json!({"events": ["delivery.sent"]})).await;
+    // One event before the time that is asked for, one dead letter, and twenty that fail twice.
+    let early = app.post("/v1/messages", slack_post("early")).await.expect(202).id();
+    app.work().await;
+    app.advance(1);
+    let since = app.hub.clock.now();
+    receiver.law(|_, _| Answer::status(410));
+    app.post("/v1/messages", slack_post("dead")).await.expect(202);
+    app.work().await;
+    let token = app.fresh_token().await;
+    app.ask(&token, "PATCH", &format!("/v1/webhooks/{id}"), Some(json!({"status": "ACTIVE"}))).await.expect(200);
+    receiver.law(|_, _| Answer::status(500));
+    let many: Vec<Value> = (0..20).map(|n| slack_post(&format!("{n}"))).collect();
+    app.post("/v1/messages/batch", json!({"messages": many})).await.expect(202);
+    app.work().await;
+    app.advance(6);
+    app.work().await;
+    let failed = receiver.records();
+    assert_eq!(failed.len(), 2 + 1 + 40);
+    receiver.law(|_, _| Answer::status(200));
+    let body = json!({"since": since.to_rfc3339(), "ratePerSecond": 10});
+    let begun = app.post(&format!("/v1/webhooks/{id}/recover"), body).await.expect(202).body;
+    assert_eq!((&begun["count"], &begun["waiting"]), (&json!(1), &json!(20)));
+    // No faster than it was told.
+    let so_far = async || app.get(&format!("/v1/redrives/{}", begun["redriveId"].as_str().unwrap())).await.body;
+    for seconds in 1..=3 {
+        app.advance(1);
+        while flow::redrive::step(&app.hub).await.unwrap() {}
+        app.work().await;
+        assert!(so_far().await["done"].as_i64().unwrap() <= 10 * seconds);
+    }
+    assert_eq!((&so_far().await["status"], &so_far().await["done"]), (&json!("DONE"), &json!(21)));
+    let arrived = receiver.records().split_off(failed.len());
+    let (before, after) = (ids(&failed).into_iter().collect::<BTreeSet<_>>(), ids(&arrived));
+    assert_eq!(after.len(), after.iter().collect::<BTreeSet<_>>().len(), "each once");
+    assert!(after.iter().all(|id| before.contains(id)), "under the ids they had");
+    assert_eq!(after.len(), 21, "and the one before that time still waits");
+    let calls = other.records().len();
+    for seconds in [400, 4_000, 40_000] {
+        app.advance(seconds);
+        app.work().await;
+    }
+    let later = ids(&receiver.records().split_off(failed.len() + after.len()));
+    assert!(later.iter().all(|id| id.starts_with(&early)) && later.len() == 1, "{later:?}");
+    assert!(app.statuses(&id).await.iter().all(|s| s == "SENT"));
+    assert!(other.records().len() > calls, "another endpoint's go on at their own pace");
+    app.done().await;
+}
+
+/// What is hastened and fails again waits again, as long as it would have: a recovery does not go at it a second time.
+#[tokio::test]
+async fn what_is_hastened_and_fails_waits_again() {
+    let (app, receiver) = here().await;
+    receiver.law(|_, _| Answer::status(500));
+    let (id, _) = endpoint(&app, &receiver, json!({"events": ["delivery.sent"]})).await;
+    let since = app.hub.clock.now();
+    for n in 0..3 {
+        app.post("/v1/messages", slack_post(&n.to_string())).await.expect(202);
+    }
+    app.work().await;
+    let token = app.fresh_token().await;
+    let body = json!({"since": since.to_rfc3339(), "ratePerSecond": 1});
+    let begun = app.ask(&token, "POST", &format!("/v1/webhooks/{id}/recover"), Some(body)).await.expect(202).body;
+    assert_eq!((&begun["count"], &begun["waiting"]), (&json!(0), &json!(3)));
+    for _ in 0..4 {
+        app.advance(1);
+        while flow::redrive::step(&app.hub).await.unwrap() {}
+        app.work().await;
+    }
+    assert_eq!(receiver.records().len(), 6, "twice each, in four seconds instead of five");
+    let next = app.webhooks(&id).await.into_iter().map(|w| w["nextAttemptAt"].as_str().unwrap().to_owned());
+    let soonest: chrono::DateTime<chrono::Utc> = next.min().unwrap().parse().unwrap();
+    assert!(soonest > app.hub.clock.now() + TimeDelta::seconds(290), "the second pause is five minutes");
+    // Of a paused endpoint nothing is hastened.
+    app.ask(&token, "PATCH", &format!("/v1/webhooks/{id}"), Some(json!({"status": "PAUSED"}))).await.expect(200);
+    app.advance(400);
+    app.work().await;
+    let body = json!({"since": since.to_rfc3339()});
+    let begun = app.ask(&token, "POST", &format!("/v1/webhooks/{id}/recover"), Some(body)).await.expect(202).body;
+    assert_eq!((&begun["waiting"], receiver.records().len()), (&json!(0), 6));
     app.done().await;
 }
 
@@ -308,11 +402,60 @@ async fn order_is_kept_where_it_is_asked_for() {
     app.done().await;
 }
 
+/// A worker that read the endpoint while it was paused parks an event after it was resumed: those behind it come in time all
+/// the same.
+#[tokio::test]
+async fn order_does_not_wait_for_what_is_parked() {
+    let (app, receiver) = here().await;
+    let (id, _) = endpoint(&app, &receiver, json!({"ordered": true})).await;
+    app.post("/v1/messages", email("kim@example.com")).await.expect(202);
+    sqlx::query("update deliveries set status = 'SCHEDULED', ready_at = $1 where lane >= 66")
+        .bind(PARKED)
+        .execute(&app.db().await)
+        .await
+        .unwrap();
+    app.work().await;
+    assert!(receiver.records().is_empty(), "the others wait for the first");
+    let token = app.fresh_token().await;
+    for status in ["PAUSED", "ACTIVE"] {
+        app.ask(&token, "PATCH", &format!("/v1/webhooks/{id}"), Some(json!({"status": status}))).await.expect(200);
+    }
+    app.settle_all().await;
+    assert_eq!(events(&receiver.records()), ["message.accepted", "delivery.sent", "message.completed"]);
+    app.done().await;
+}
+
+/// A message to many, told in order, goes one after the other, and not one in each pass.
+#[tokio::test]
+async fn many_events_in_order_go_one_after_the_other() {
+    let (app, receiver) = here().await;
+    let (id, _) = endpoint(&app, &receiver, json!({"ordered": true, "events": ["delivery.sent"]})).await;
+    let to: Vec<String> = (0..60).map(|n| format!("p{n}@example.com")).collect();
+    let body = json!({"type": "TEST", "title": "t", "body": "b", "channels": [{"channel": "EMAIL", "to": to}]});
+    app.post("/v1/messages", body).await.expect(202);
+    app.work().await;
+    app.settle_all().await;
+    assert_eq!((receiver.records().len(), receiver.most_open()), (60, 1));
+    let turns = "select count(*) from attempts where code = 'waits_for_its_turn'";
+    assert!(app.count(turns).await < 60, "{} waited in vain", app.count(turns).await);
+    let mut told: Vec<String> = app.webhooks(&id).await.iter().rev().map(|d| d["eventId"].to_string()).collect();
+    told.retain(|e| !e.is_empty());
+    let got: Vec<String> = ids(&receiver.records()).iter().map(|e| format!("\"{e}\"")).collect();
+    assert_eq!(got, told, "in the order in which they happened");
+    app.done().await;
+}
+
 /// S0-45: what a run with retries and a rotation sent is accepted by the official libraries, and refused with one bit flipped.
 #[tokio::test]
 async fn official_libraries_accept_a_run_with_retries_and_a_rotation() {
     let (app, receiver) = here().await;
-    receiver.law(|n, _| Answer::status(if n % 3 == 1 { 500 } else { 200 }));
+    // Every third event fails the first time it comes; the second time is seconds later, the third would be minutes.
+    let (seen, events) = (Mutex::new(BTreeSet::new()), AtomicUsize::new(0));
+    receiver.law(move |_, r| {
+        let is_new = seen.lock().unwrap().insert(r.header("webhook-id").to_owned());
+        let fails = is_new && events.fetch_add(1, Ordering::Relaxed) % 3 == 1;
+        Answer::status(if fails { 500 } else { 200 })
+    });
     let (id, old) = endpoint(&app, &receiver, json!({})).await;
     let run = async || {
         for n in 0..4 {
@@ -337,7 +480,7 @@ async fn official_libraries_accept_a_run_with_retries_and_a_rotation() {
     verify_all(with(during..after, new));
     let events: BTreeMap<String, Vec<u8>> =
         records.iter().map(|r| (r.header("webhook-id").to_owned(), r.body.clone())).collect();
-    assert_eq!(events.len(), 36, "twelve messages with three events each, under one id each");
+    assert_eq!((events.len(), after), (36, 48), "twelve messages with three events each, under one id each");
     app.done().await;
 }
 
@@ -413,6 +556,76 @@ async fn a_request_refused_in_sql_is_told() {
         (&json!("order-9"), &Value::Null, &json!("E001"))
     );
     assert!(body["errors"].as_array().is_some_and(|e| !e.is_empty()), "{body}");
+    app.done().await;
+}
+
+/// S0-44: what /openapi.json says of webhooks is what is sent: the headers, the fields of every kind of event, their forms.
+#[tokio::test]
+async fn the_document_tells_what_is_sent() {
+    let (app, receiver) = here().await;
+    let gone = Receiver::start().await;
+    gone.law(|_, _| Answer::status(410));
+    let admin = Actor::at_the_machine("test".into());
+    let may = Change { may_receive_content: Some(true), ..Change::default() };
+    flow::partner::update(&app.hub, admin.administering().unwrap(), app.partner.partner_id, may).await.unwrap();
+    let (id, _) = endpoint(&app, &receiver, json!({"includeContent": true})).await;
+    endpoint(&app, &gone, json!({"events": ["message.accepted"], "contactEmail": "ops@partner.example.com"})).await;
+    app.smtp.script(refuse(), 1);
+    app.post("/v1/messages", email("kim@example.com")).await.expect(202);
+    app.post(&format!("/v1/webhooks/{id}/test"), json!({})).await;
+    let bad = json!({"clientMsgId": "order-9", "type": "TEST", "channels": [{"channel": "EMAIL", "to": "nobody"}]});
+    sqlx::query("select notihub.enqueue('test', $1)").bind(&bad).execute(&app.db().await).await.unwrap();
+    app.settle_all().await;
+    app.post(&format!("/v1/webhooks/{id}/rotate"), json!({"overlapSeconds": 60})).await.expect(200);
+    app.post("/v1/messages", slack_post("x")).await.expect(202);
+    app.settle_all().await;
+    let records = receiver.records();
+    let told: BTreeSet<String> = events(&records).into_iter().collect();
+    for event in ["endpoint.disabled", "message.refused", "endpoint.test", "delivery.failed", "delivery.sent"] {
+        assert!(told.contains(event), "{event}: {told:?}");
+    }
+
+    let document = app.get("/openapi.json").await.expect(200).body;
+    let operation = &document["webhooks"]["event"]["post"];
+    let headers: BTreeSet<String> = operation["parameters"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| p["name"].as_str().unwrap().to_ascii_lowercase())
+        .collect();
+    let sent: BTreeSet<String> = records.iter().flat_map(|r| r.headers.iter().map(|h| h.0.clone())).collect();
+    let signing = sent.into_iter().filter(|name| name.starts_with("x-") || name.starts_with("webhook-"));
+    assert_eq!(headers, signing.collect());
+
+    let at = &operation["requestBody"]["content"]["application/json"]["schema"]["$ref"];
+    let schema = document.pointer(at.as_str().unwrap().trim_start_matches('#')).unwrap();
+    let of = |names: &Value| -> BTreeSet<String> { names.as_object().unwrap().keys().cloned().collect() };
+    let bodies: Vec<Value> = records.iter().map(Recorded::json).collect();
+    let fields: BTreeSet<String> = bodies.iter().flat_map(of).collect();
+    assert_eq!(fields, of(&schema["properties"]));
+    let content: BTreeSet<String> = bodies.iter().filter_map(|b| b.get("content")).flat_map(of).collect();
+    assert_eq!(content, of(&document["components"]["schemas"]["WebhookContent"]["properties"]));
+    let judge = json!({"schema": {"$ref": at, "components": document["components"]}, "bodies": bodies}).to_string();
+    // What schemathesis judges by.
+    let program = "import json, sys, jsonschema_rs; asked = json.load(sys.stdin)
+validator = jsonschema_rs.Draft202012Validator(asked['schema'], validate_formats=True)
+for body in asked['bodies']: validator.validate(body)";
+    let folder = crate::processes::Folder::new();
+    let asked = folder.path().join("asked");
+    std::fs::write(&asked, judge).unwrap();
+    let ran = std::process::Command::new(python("jsonschema_rs"))
+        .args(["-c", program])
+        .stdin(std::fs::File::open(&asked).unwrap())
+        .output()
+        .unwrap();
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+
+    // The mail that tells of an endpoint's end is the hub's own, and says so.
+    let kinds =
+        |event: &str| -> Vec<&Value> { bodies.iter().filter(|b| b["event"] == event).map(|b| &b["type"]).collect() };
+    assert!(kinds("message.accepted").contains(&&json!("ENDPOINT_DISABLED")), "{bodies:#?}");
+    assert!(kinds("message.accepted").contains(&&json!("TEST")));
+    assert_eq!(kinds("endpoint.disabled"), [&Value::Null]);
     app.done().await;
 }
 

@@ -50,8 +50,8 @@ fn the_readme_has_the_samples_as_they_are() {
     }
 }
 
-/// S0-45, S0-49: each sample takes a request that is as it was signed, and none with a bit changed, sent late, or signed with
-/// another secret.
+/// S0-45, S0-49: each sample takes a request that is as it was signed, and none with a bit changed, sent late, signed with
+/// another secret, or with none where the sample was given none.
 #[test]
 fn each_sample_takes_what_is_signed_and_nothing_else() {
     let (folder, now) = (Folder::new(), Clock::system().now().timestamp());
@@ -64,6 +64,8 @@ fn each_sample_takes_what_is_signed_and_nothing_else() {
         flipped
     };
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    // What is signed with no secret at all is taken by nobody, whoever forgot to set theirs.
+    let forged = signature::seed("", now, body);
     let mut requests = vec![("as it was signed", at.clone(), signed.clone(), body.to_vec(), true)];
     for (byte, bit) in [(0, 0), (20, 5), (body.len() - 1, 2)] {
         requests.push(("a bit of the body", at.clone(), signed.clone(), flipped(body, byte, bit), false));
@@ -99,18 +101,23 @@ fn each_sample_takes_what_is_signed_and_nothing_else() {
             println!("{sample} is skipped: there is no {needed} here");
             continue;
         }
-        for (name, at, signature, body, valid) in &requests {
+        let run = |secret: Option<&str>, at: &str, signature: &str, body: &[u8]| {
             let file = folder.path().join("body");
             std::fs::write(&file, body).unwrap();
-            let ran = Command::new(command[0])
-                .args(&command[1..])
-                .arg(root().join(FOLDER).join(sample))
-                .args([at, signature])
-                .env("WEBHOOK_SECRET", SECRET)
-                .current_dir(folder.path())
-                .stdin(std::fs::File::open(&file).unwrap())
-                .output()
-                .unwrap();
+            let mut command_line = Command::new(command[0]);
+            command_line.args(&command[1..]).arg(root().join(FOLDER).join(sample)).args([at, signature]);
+            match secret {
+                Some(secret) => command_line.env("WEBHOOK_SECRET", secret),
+                None => command_line.env_remove("WEBHOOK_SECRET"),
+            };
+            command_line.current_dir(folder.path()).stdin(std::fs::File::open(&file).unwrap()).output().unwrap()
+        };
+        for secret in [Some(""), None] {
+            let ran = run(secret, &now.to_string(), &forged, body);
+            assert_eq!((ran.status.code(), ran.stderr.len()), (Some(1), 0), "{sample}, {secret:?}: {ran:?}");
+        }
+        for (name, at, signature, body, valid) in &requests {
+            let ran = run(Some(SECRET), at, signature, body);
             let code = ran.status.code();
             assert_eq!(code, Some(i32::from(!valid)), "{sample}: {name}: {}", String::from_utf8_lossy(&ran.stderr));
             assert!(ran.stderr.is_empty() && !folder.path().join("owned").exists(), "{sample}: {name}: {ran:?}");
@@ -124,13 +131,19 @@ fn the_sample_with_the_library_verifies() {
     let (folder, now) = (Folder::new(), Clock::system().now().timestamp());
     let sample = root().join(FOLDER).join("verify_standard.py");
     let body = "{\"event\": \"delivery.sent\"}";
-    for (sent, valid) in [(body, true), ("{\"event\": \"delivery.Sent\"}", false)] {
+    let cases = [
+        (SECRET, body, true),
+        (SECRET, "{\"event\": \"delivery.Sent\"}", false),
+        ("", body, false),
+        ("whsec_", body, false),
+    ];
+    for (secret, sent, valid) in cases {
         let headers: serde_json::Map<String, serde_json::Value> =
-            signature::headers(SECRET, None, "id-1", now, body.as_bytes())
+            signature::headers(secret, None, "id-1", now, body.as_bytes())
                 .into_iter()
                 .map(|(name, value)| (name.to_owned(), value.into()))
                 .collect();
-        let with = serde_json::json!({"secret": SECRET, "body": sent, "headers": headers}).to_string();
+        let with = serde_json::json!({"secret": secret, "body": sent, "headers": headers}).to_string();
         let program = "import json, sys; names = json.loads(sys.argv[2]); exec(open(sys.argv[1]).read(), names); print(names['event']['event'])";
         let ran = Command::new(python("standardwebhooks"))
             .args(["-c", program])

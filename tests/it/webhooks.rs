@@ -173,6 +173,7 @@ async fn what_is_wrong_with_an_endpoint_is_told() {
         (with("events", json!("all")), "type_mismatch", "/events"),
         (with("events", json!(["delivery.sent", "delivery.lost"])), "enum", "/events/1"),
         (with("events", json!(["endpoint.test"])), "enum", "/events/0"),
+        (with("events", json!(["delivery.fallback"])), "enum", "/events/0"),
         (with("events", json!([null])), "type_mismatch", "/events/0"),
         (with("description", json!("x".repeat(251))), "content_too_long", "/description"),
         (with("description", json!("a\nb")), "control_character", "/description"),
@@ -461,6 +462,9 @@ async fn deleted_and_disabled_endpoints() {
     let stands = app.get(&path).await.expect(200).body;
     assert_eq!((&stands["status"], &stands["disabledReason"]), (&json!("DISABLED"), &json!("gone")));
     app.post(&format!("{path}/test"), json!({})).await.refused(422, "endpoint_not_active");
+    let (token, pause) = (app.fresh_token().await, Some(json!({"status": "PAUSED"})));
+    app.ask(&token, "PATCH", &path, pause).await.refused(422, "endpoint_disabled");
+    assert_eq!(app.get(&path).await.expect(200).body, stands, "a pause does not hide why it was disabled");
     endpoints.refuse(None);
     let stands = patch(&app, &gone, json!({"status": "ACTIVE"})).await;
     assert_eq!((&stands["status"], &stands["disabledReason"]), (&json!("ACTIVE"), &Value::Null));
@@ -616,24 +620,29 @@ async fn webhooks_are_told_where_they_belong() {
     assert_eq!((whole["deliveries"].as_array().unwrap().len(), &whole["deliveries"][0].get("eventId")), (1, &None));
 
     let story = app.get(&format!("/v1/messages/{posted}/timeline")).await.expect(200).body;
-    let told: Vec<(&str, &str)> = story["items"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter(|entry| entry["what"] == "webhook")
-        .map(|entry| (entry["deliveryId"].as_str().unwrap(), entry["detail"].as_str().unwrap()))
-        .collect();
-    let id_of = |row: &Value| row["deliveryId"].as_str().unwrap().to_owned();
-    let of = |row: &Value| told.iter().filter(|(id, _)| *id == id_of(row)).map(|(_, text)| *text).collect::<Vec<_>>();
-    let first = of(accepted);
-    assert_eq!(first[0], format!("message.accepted to endpoint {endpoint}"));
-    assert_eq!(first[1], "REJECTED: http_500 · oh no");
-    assert!(
-        first[2].starts_with("not before 2027-03-05T00:30:0") && first[2].ends_with("(endpoint_refused)"),
-        "{first:?}"
-    );
-    assert_eq!(first[3..], ["ACCEPTED: HTTP 204"]);
-    assert!(of(sent).contains(&"ACCEPTED: HTTP 204"), "{told:?}");
+    let items = story["items"].as_array().unwrap();
+    let told: Vec<&Value> = items.iter().filter(|entry| entry["what"] == "webhook").collect();
+    assert!(items.iter().all(|entry| (entry["what"] == "webhook") == entry.get("endpointId").is_some()), "{story}");
+    let of = |row: &Value| -> Vec<(&Value, &Value)> {
+        let ours: Vec<_> = told.iter().filter(|entry| entry["deliveryId"] == row["deliveryId"]).collect();
+        assert!(ours.iter().all(|e| e["event"] == row["event"] && e["endpointId"] == json!(endpoint)), "{ours:?}");
+        ours.into_iter().map(|entry| (&entry["attempt"], &entry["detail"])).collect()
+    };
+    let calls = [
+        (&Value::Null, &json!("is to be told")),
+        (&json!(1), &json!("http_500 · oh no")),
+        (&json!(2), &json!("HTTP 204")),
+    ];
+    assert_eq!(of(accepted), calls);
+    assert_eq!(of(sent), calls);
+    let next: Vec<&str> = told.iter().filter_map(|entry| entry["nextAttemptAt"].as_str()).collect();
+    assert!(next.len() == 2 && next[0].starts_with("2027-03-05T00:30:0"), "{told:?}");
+    // And where each stands, with the message.
+    let listed = whole["webhooks"].as_array().unwrap();
+    assert_eq!(listed.len(), 2, "{whole}");
+    let one = json!({"deliveryId": sent["deliveryId"], "endpointId": endpoint, "event": "delivery.sent", "status": "SENT",
+        "nextAttemptAt": null});
+    assert!(listed.contains(&one), "{whole}");
     app.done().await;
 }
 
@@ -680,21 +689,37 @@ async fn the_program_minds_endpoints() {
     assert_eq!(json_of(&["set", &one, "--description="]).await["description"], Value::Null);
     assert!(webhook(&["pause", &one]).await.expect(0).stdout.contains("PAUSED"));
     let refused = webhook(&["test", &one]).await.expect(1);
-    assert!(refused.stderr.contains("ACTIVE"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("notihub webhook resume"), "{}", refused.stderr);
     assert_eq!(json_of(&["resume", &one]).await["status"], "ACTIVE");
     let test = json_of(&["test", &one]).await;
     assert!(test["deliveryId"].is_string());
     let got = json_of(&["deliveries", &one, "--event=endpoint.test", "--status=PENDING"]).await;
     assert_eq!(got["items"][0]["deliveryId"], test["deliveryId"]);
-    assert!(webhook(&["deliveries", &one]).await.expect(0).stdout.contains("endpoint.test"));
+    let got = webhook(&["deliveries", &one]).await.expect(0).stdout;
+    assert!(got.contains("endpoint.test") && got.contains("PENDING") && got.contains("0 calls"), "{got}");
+    let status = async |id: &str| {
+        let program = on(&["status", id]).env("NOTIHUB_URL", &hub).env("NOTIHUB_CLIENT_ID", &client_id);
+        program.env("NOTIHUB_CLIENT_SECRET", &client_secret).run().await
+    };
+    let told = status(test["deliveryId"].as_str().unwrap()).await.expect(0).stdout;
+    assert!(told.contains("WEBHOOK") && told.contains("endpoint.test, eventId "), "{told}");
+    status("0000000000000-1").await.expect(1);
+    webhook(&["set", &one, "--contact-email=ops@example.com", "--header=X-Key: CANARY"]).await.expect(0);
     let rotated = json_of(&["rotate", &one, "--overlap-seconds=60"]).await;
     assert!(rotated["secret"] != created["secret"] && rotated["formerSecretGoodUntil"].is_string());
+    let shown = webhook(&["show", &one]).await.expect(0).stdout;
+    for said in
+        ["X-Signature-Next by the new; then", "ops@example.com is told", "x-key", "one after the other", "1 for their"]
+    {
+        assert!(shown.contains(said), "{said}: {shown}");
+    }
     assert_eq!(json_of(&["delete", &one]).await["deleted"], json!(one));
 
     for (args, code, remedy) in [
         (&["show", one.as_str()][..], 1, "404"),
         (&["show", "x"], 2, "notihub webhook list"),
-        (&["create", "https://127.0.0.1/"], 1, "public address"),
+        (&["create", "https://127.0.0.1/"], 1, "--webhook-allow-network"),
+        (&["replay", &one, "--since=2027-01-01T00:00:00Z", "--event=delivery.lost"], 2, "delivery.undetermined"),
         (&["create", URL, "--events=delivery.lost"], 1, "delivery.undetermined"),
         (&["create", URL, "--header=Host: CANARY"], 1, "header_reserved"),
         (&["create", URL, "--header=CANARY"], 2, "Name: value"),
@@ -705,6 +730,15 @@ async fn the_program_minds_endpoints() {
         let ended = webhook(args).await.expect(code);
         assert!(ended.stderr.contains(remedy) && !ended.stderr.contains("CANARY"), "{args:?}: {}", ended.stderr);
     }
+    // A fault is told once; to programs as the API tells it.
+    let refused = webhook(&["create", "https://127.0.0.1/"]).await.expect(1).stderr;
+    assert!(refused.lines().count() == 1 && refused.contains("(url_host_not_allowed)"), "{refused}");
+    let refused = webhook(&["create", "https://127.0.0.1/", "--header=Host: a", "--output=json"]).await.expect(1);
+    let problem: Value = serde_json::from_str(&refused.stderr).unwrap();
+    assert_eq!((&problem["code"], &problem["reason"]), (&json!("E001"), &json!("url_host_not_allowed")));
+    assert!(problem["errors"].as_array().unwrap().len() == 2 && refused.stdout.is_empty(), "{problem}");
+    let refused = webhook(&["set", &id(&rotated), "--output=json"]).await.expect(1).stderr;
+    assert!(serde_json::from_str::<Value>(&refused).unwrap()["detail"].is_string(), "{refused}");
     let help = webhook(&["--help"]).await.expect(0).stdout;
     for deed in ["create", "list", "show", "set", "pause", "resume", "rotate", "test", "deliveries", "delete"] {
         assert!(help.contains(&format!("  {deed} ")), "{deed}: {help}");
