@@ -38,7 +38,8 @@
 //! (`messages.about`), with a delivery over the channel WEBHOOK for each of them. So a webhook goes the same way once more,
 //! where [`flow::webhook`] knows what to send and whose turn it is, and [`provider::webhook`] signs it and lets it out to
 //! public addresses alone ([`model::egress`]). Everything else that is told goes through [`flow::publish`], the completion
-//! of a message among it.
+//! of a message among it. Partners make their endpoints by [`flow::endpoint`]; [`model::gate`] keeps a slow one from holding
+//! up others.
 //!
 //! A service that shares the database may instead enqueue in its own transaction (`notihub.enqueue`, made by
 //! `migrations/0005_sql_intake.sql`): [`flow::relay`] reads such requests by the same law and writes them as
