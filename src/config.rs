@@ -255,6 +255,13 @@ pub struct Webhooks {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Other channels")]
 pub struct Channels {
+    /// An account at a vendor, under the name that attempts and metrics show: NAME=ADAPTER[,OPTION=VALUE…]. Once for each; in
+    /// the environment several are separated by semicolons; in notihub.toml each is a table [provider.NAME] with adapter and
+    /// the options as its lines, which is the place for secrets. `notihub provider adapters` lists adapters and options. Several
+    /// of one channel share it by weight (weight=2) and stand in for each other. Every account takes limit=100/m,
+    /// limit-strategy=sliding-window|fixed-window|token-bucket, limit-burst=N, profile=gateway|internal.
+    #[arg(long = "provider", env = "NOTIHUB_PROVIDER", hide_env_values = true, value_delimiter = ';', value_name = "NAME=ADAPTER", value_parser = provider)]
+    pub providers: Vec<ProviderSettings>,
     /// Channels whose messages are only logged, with nothing personal in the log. Several with commas [default: none; `up`
     /// has SMS, LMS, MMS, KAKAO_ALIMTALK, KAKAO_BRAND_MESSAGE, NAVER_TALK and RCS].
     #[arg(long, env = "NOTIHUB_MOCK", value_delimiter = ',', value_name = "CHANNEL", value_parser = mockable)]
@@ -286,6 +293,43 @@ fn pair(text: &str) -> Result<(String, String), String> {
         return Err("a name has letters, digits, - _ . only".into());
     }
     Ok((name.to_owned(), url.to_owned()))
+}
+
+/// One account at a vendor.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ProviderSettings {
+    pub name: String,
+    pub adapter: String,
+    pub options: BTreeMap<String, String>,
+}
+
+/// Options hold secrets.
+impl std::fmt::Debug for ProviderSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}={},{:?}", self.name, self.adapter, self.options.keys())
+    }
+}
+
+fn provider(text: &str) -> Result<ProviderSettings, String> {
+    let (name, rest) = text.trim().split_once('=').ok_or("write NAME=ADAPTER,OPTION=VALUE,…")?;
+    if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')) {
+        return Err("a name has letters, digits, - _ . only".into());
+    }
+    // As a table in the file is written here: any value can be in it.
+    if rest.starts_with('{') {
+        let mut options: BTreeMap<String, String> = serde_json::from_str(rest).map_err(|_| "it cannot be read")?;
+        let adapter = options.remove("adapter").ok_or("it names no adapter")?;
+        return Ok(ProviderSettings { name: name.to_owned(), adapter, options });
+    }
+    let mut parts = rest.split(',');
+    let adapter = parts.next().unwrap_or_default().to_owned();
+    let option = |part: &str| {
+        let (option, value) =
+            part.split_once('=').ok_or("an option is OPTION=VALUE; a value with a comma belongs into notihub.toml")?;
+        Ok((option.to_owned(), value.to_owned()))
+    };
+    let options = parts.map(option).collect::<Result<_, &str>>()?;
+    Ok(ProviderSettings { name: name.to_owned(), adapter, options })
 }
 
 fn mockable(text: &str) -> Result<Channel, String> {
@@ -406,10 +450,9 @@ impl Retry {
         }
     }
 
-    /// The stricter word of the settings, if there is one.
-    pub fn on_unknown(&self, channel: Channel) -> OnUnknown {
-        let set = self.on_unknown.iter().rev().find(|(c, _)| *c == channel);
-        set.map_or(channel.on_unknown(), |(_, what)| *what)
+    /// What the settings say of a channel, if anything.
+    pub fn on_unknown(&self, channel: Channel) -> Option<OnUnknown> {
+        self.on_unknown.iter().rev().find(|(c, _)| *c == channel).map(|(_, what)| *what)
     }
 }
 
@@ -482,6 +525,21 @@ pub fn file(named: Option<&std::path::Path>) -> Result<BTreeMap<String, Vec<Stri
 
 fn file_values(path: &std::path::Path, name: &str, value: toml::Value) -> Result<Vec<String>> {
     match value {
+        toml::Value::Table(accounts) if name == "provider" => {
+            let account = |(account, options): (String, toml::Value)| {
+                let wrong = || Error::Setup(format!("{}: [provider.{account}] must be a table", path.display()));
+                let toml::Value::Table(options) = options else { return Err(wrong()) };
+                let plain = |(option, value): (String, toml::Value)| {
+                    let values = file_values(path, &format!("provider.{account}.{option}"), value)?;
+                    Ok((option, values.join("+")))
+                };
+                let options = options.into_iter().map(plain).collect::<Result<BTreeMap<String, String>>>()?;
+                let json = serde_json::to_string(&options).map_err(|_| wrong())?;
+                // A semicolon separates accounts; in JSON it can be written otherwise.
+                Ok(format!("{account}={}", json.replace(';', "\\u003b")))
+            };
+            accounts.into_iter().map(account).collect()
+        }
         toml::Value::String(text) => Ok(vec![text]),
         toml::Value::Integer(n) => Ok(vec![n.to_string()]),
         toml::Value::Float(x) => Ok(vec![x.to_string()]),

@@ -23,4 +23,4 @@ set status = 'PROCESSING', attempt = d.attempt + 1, worker = $6, begins_recorded
 from picked p
 where d.shard = p.shard and d.message_id = p.message_id and d.no = p.no
 returning d.shard, d.message_id, d.no, d.lane, d.attempt, d.max_attempts, d.content, d.possibly_sent,
-  d.cancel_requested, d.ready_at, d.expires_at, d.recipient
+  d.cancel_requested, d.ready_at, d.expires_at, d.recipient, d.has_fallback, d.provider

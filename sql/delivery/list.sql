@@ -4,7 +4,7 @@
 -- $11 reason, $12 recipient, as kept or as written, $14 the same as E.164: each may be null, but $1 to $6, $8 and $9. $13 rows.
 select d.message_id, d.no, d.lane, d.status::text as "status!", d.attempt, d.max_attempts, d.content, d.possibly_sent,
   d.cancel_requested, d.ready_at, d.lease_until, d.worker, d.expires_at, d.settled_at, d.recipient, d.written,
-  d.provider, d.reason, d.partner_id, d.shard
+  d.provider, d.reason, d.partner_id, d.shard, d.chain, d.has_fallback, d.receipt_due
 from unnest($1::bigint[], $2::smallint[]) as p(partner_id, shard)
 cross join lateral (
   select d.*

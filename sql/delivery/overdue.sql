@@ -3,7 +3,7 @@
 -- record as begun; without `begins_recorded` no record proves nothing.
 -- $1 shard[], $2 watermark, $3 rows at most.
 select d.shard, d.message_id, d.no, d.lane, d.attempt, d.max_attempts, d.possibly_sent, d.cancel_requested, d.expires_at,
-  d.begins_recorded, d.worker as "worker!", d.lease_until as "lease_until!", exists (
+  d.has_fallback, d.begins_recorded, d.worker as "worker!", d.lease_until as "lease_until!", exists (
     select from attempts a
     where a.shard = d.shard and a.message_id = d.message_id and a.no = d.no and a.attempt = d.attempt
       and a.outcome = 'IN_FLIGHT'

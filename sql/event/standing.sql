@@ -1,6 +1,6 @@
 -- How these messages stand, those left out that are not through: the kinds of standing their deliveries have, without
 -- webhooks; and whether their completion was told. $1 shard[], $2 message_id[], $3 and $4 the smallest and largest of those ids (prunes the partitions).
-select m.shard, m.message_id, m.partner_id, m.priority, m.created_at, d.lanes as "lanes!", d.statuses as "statuses!",
+select m.shard, m.message_id, m.partner_id, m.priority, m.created_at, d.lanes as "lanes!", d.statuses as "statuses!", d.chains as "chains!: Vec<Option<i16>>",
   exists (
     select from events e
     where e.shard = m.shard and e.message_id = m.message_id and e.no = 0 and e.seq = 2
@@ -8,9 +8,9 @@ select m.shard, m.message_id, m.partner_id, m.priority, m.created_at, d.lanes as
 from unnest($1::smallint[], $2::bigint[]) as k(shard, message_id)
 join messages m on m.shard = k.shard and m.message_id = k.message_id and m.message_id between $3 and $4
 cross join lateral (
-  select array_agg(x.lane) as lanes, array_agg(x.status::text) as statuses
+  select array_agg(x.lane) as lanes, array_agg(x.status::text) as statuses, array_agg(x.chain) as chains
   from (
-    select distinct d.lane, d.status from deliveries d
+    select distinct d.lane, d.status, d.chain from deliveries d
     where d.shard = k.shard and d.message_id = k.message_id and d.message_id between $3 and $4 and d.lane < 66
       and not exists (
         select from deliveries o

@@ -7,7 +7,7 @@
 -- $17 recipient[], $19 recipient as the partner wrote it[] (may hold nulls): one each per delivery. $18 now: a delivery is
 -- ready from when it is written, not from when its request came, lest it appear behind a watermark.
 -- $20 the id of the message that tells of its acceptance, if somebody wants to hear of it[], $21 the lane of that: one each
--- per message. $22 attempts of a webhook.
+-- per message. $22 attempts of a webhook. $23 whether another channel stands by[]: one each per delivery.
 with m as materialized (
   select * from unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::text[], $5::bytea[], $6::text[], $7::text[],
     $8::text[], $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $20::bigint[], $21::smallint[]) with ordinality
@@ -35,12 +35,12 @@ written as (
 ),
 queued as (
   insert into deliveries (shard, message_id, no, lane, max_attempts, content, status, partner_id, ready_at, expires_at,
-    recipient, written)
+    recipient, written, has_fallback)
   select f.shard, f.message_id, d.no, d.lane, d.max_attempts, d.content,
     case when f.scheduled_at > $18 then 'SCHEDULED'::delivery_status else 'PENDING' end,
-    f.partner_id, greatest(f.scheduled_at, $18), f.expires_at, d.recipient, d.written
+    f.partner_id, greatest(f.scheduled_at, $18), f.expires_at, d.recipient, d.written, d.has_fallback
   from unnest($12::bigint[], $13::smallint[], $14::smallint[], $15::smallint[], $16::smallint[], $17::text[],
-    $19::text[]) as d(position, no, lane, content, max_attempts, recipient, written)
+    $19::text[], $23::bool[]) as d(position, no, lane, content, max_attempts, recipient, written, has_fallback)
   join fresh f on f.position = d.position
 ),
 -- Endpoints of the partners in this group. Most have none: then, the two that follow look at no row.

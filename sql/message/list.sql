@@ -4,7 +4,7 @@
 -- time window), $5 kind, $6 client_msg_id, $7 and $8 lanes from–to (a channel), $9 recipient, as kept or as
 -- written, $11 the same as E.164: each may be null, but $1 to $4. $10 rows.
 select m.message_id, m.partner_id, m.client_msg_id, m.kind, m.priority, m.detail::text as "detail!", m.created_at,
-  m.scheduled_at, m.expires_at, d.lanes as "lanes!", d.statuses as "statuses!", d.attempts as "attempts!"
+  m.scheduled_at, m.expires_at, d.lanes as "lanes!", d.statuses as "statuses!", d.attempts as "attempts!", d.chains as "chains!: Vec<Option<i16>>"
 from unnest($1::bigint[], $2::smallint[]) as p(partner_id, shard)
 cross join lateral (
   select m.*
@@ -23,7 +23,7 @@ cross join lateral (
 ) m
 cross join lateral (
   select array_agg(d.lane order by d.no) as lanes, array_agg(d.status::text order by d.no) as statuses,
-    array_agg(d.attempt order by d.no) as attempts
+    array_agg(d.attempt order by d.no) as attempts, array_agg(d.chain order by d.no) as chains
   from deliveries d
   where d.shard = m.shard and d.message_id = m.message_id
 ) d

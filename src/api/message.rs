@@ -483,7 +483,9 @@ pub async fn find(hub: &Hub, scope: &Scope, filter: &Filter, overall: Option<Ove
         let last_window = (rows.len() as i64) < window;
         for row in rows {
             looked += 1;
-            let status = Overall::of(row.deliveries.iter().map(|(lane, status, n)| (lane.channel(), *status, *n)));
+            let status = Overall::of(
+                row.deliveries.iter().map(|(chain, lane, status, n)| (*chain, lane.channel(), *status, *n)),
+            );
             if items.len() == limit {
                 return Ok(Found { items, next: Some((below, 0)) });
             }

@@ -221,7 +221,7 @@ pub async fn list(State(hub): State<Hub>, caller: Caller, mut query: Query) -> A
         deliveries: row
             .deliveries
             .iter()
-            .map(|(lane, status, _)| NotificationState {
+            .map(|(_, lane, status, _)| NotificationState {
                 channel: lane.channel().as_str(),
                 status: status.as_notification_str(),
             })

@@ -190,11 +190,13 @@ async fn examine_providers(settings: &Settings) -> Vec<Finding> {
         Err(e) => return vec![finding(Grade::Bad, "providers", e.to_string(), "change the provider's settings")],
     };
     let mut findings = Vec::new();
-    for provider in providers.iter() {
+    for account in providers.iter() {
+        let provider = &account.provider;
         findings.push(match provider.check().await {
             Ok(stands) if provider.name() == "mock" => {
+                let channels: Vec<&str> = account.capabilities.iter().map(|c| c.channel.as_str()).collect();
                 let remedy = "give its settings (for e-mail --smtp-host), or know that nothing of it leaves";
-                finding(Grade::Warn, "provider", format!("{} {stands}", provider.channel()), remedy)
+                finding(Grade::Warn, "provider", format!("{} {stands}", channels.join(", ")), remedy)
             }
             Ok(stands) => finding(Grade::Good, "provider", format!("{}: {stands}", provider.name()), ""),
             Err(why) => {

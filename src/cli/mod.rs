@@ -172,8 +172,15 @@ fn without_secret(mut e: clap::Error) -> clap::Error {
         // It would list what the environment gives among what is required. What is missing is named anyhow.
         e.remove(ContextKind::Usage);
     }
-    const SECRET: [&str; 6] =
-        ["--slack-destination", "--database-url", "--smtp-password", "--master-key", "--header", "--secret"];
+    const SECRET: [&str; 7] = [
+        "--provider",
+        "--slack-destination",
+        "--database-url",
+        "--smtp-password",
+        "--master-key",
+        "--header",
+        "--secret",
+    ];
     let secret = |arg: &ContextValue| SECRET.iter().any(|s| arg.to_string().contains(s));
     if e.get(ContextKind::InvalidArg).is_some_and(secret) {
         e.insert(ContextKind::InvalidValue, ContextValue::String("(not shown)".into()));

@@ -1,5 +1,6 @@
 //! What `up`, `serve` and `work` share: from settings to a running hub, and back down in order.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::hub::{Hub, Parts};
 use crate::model::channel::Channel;
 use crate::model::role::Actor;
-use crate::provider::{Provider, Providers, mock::Mock, slack, smtp, webhook};
+use crate::provider::{Account, Provider, Providers, adapter, mock::Mock, slack, smtp, webhook};
 use crate::shutdown::Shutdown;
 use crate::store::{self, PoolSizes, Store};
 use crate::worker::{self, Role};
@@ -62,29 +63,44 @@ pub async fn check_durability(store: &Store, accept_loss: bool) -> Result<()> {
 
 /// Providers as the settings describe them.
 pub fn providers(settings: &Settings) -> Result<Providers> {
-    let mut all: Vec<Arc<dyn Provider>> = Vec::new();
+    let mut all: Vec<Account> = Vec::new();
+    let mut mocks: BTreeSet<Channel> = settings.channels.mock.iter().copied().collect();
     let email = &settings.email;
     let kind = email.email.unwrap_or(if email.smtp_host.is_some() { EmailKind::Smtp } else { EmailKind::Mock });
     match kind {
         EmailKind::Off => (),
-        EmailKind::Mock => all.push(Arc::new(Mock(Channel::Email))),
-        EmailKind::Smtp => all.push(Arc::new(smtp::Smtp::new(smtp_settings(settings)?)?)),
+        EmailKind::Mock => drop(mocks.insert(Channel::Email)),
+        EmailKind::Smtp => all.push(account(smtp::Smtp::new(smtp_settings(settings)?)?)),
     }
     if !settings.slack.slack_destinations.is_empty() {
-        all.push(Arc::new(slack::Slack::new(&slack::SlackSettings {
+        all.push(account(slack::Slack::new(&slack::SlackSettings {
             destinations: settings.slack.destinations(),
             call_budget: settings.timing.call_budget(),
             ca_file: email.ca_file.clone(),
         })?));
     }
-    all.push(Arc::new(webhook::Webhook::new(webhook::WebhookSettings {
+    all.push(account(webhook::Webhook::new(webhook::WebhookSettings {
         rules: settings.webhooks.rules(),
         call_budget: settings.timing.call_budget(),
         ca_file: email.ca_file.clone(),
     })?));
-    // The last of a channel holds: who asks for a mock gets it.
-    all.extend(settings.channels.mock.iter().map(|channel| Arc::new(Mock(*channel)) as Arc<dyn Provider>));
-    Ok(Providers::new(all))
+    let common = adapter::Common { call_budget: settings.timing.call_budget(), ca_file: email.ca_file.clone() };
+    for settings in &settings.channels.providers {
+        all.push(adapter::make(settings, &common)?);
+    }
+    // Who asks for a mock gets nothing else.
+    for account in &mut all {
+        account.capabilities.retain(|c| !mocks.contains(&c.channel));
+    }
+    all.retain(|account| !account.capabilities.is_empty());
+    if !mocks.is_empty() {
+        all.push(account(Mock(mocks.into_iter().collect())));
+    }
+    Providers::new(all)
+}
+
+fn account(provider: impl Provider) -> Account {
+    Account::from(Arc::new(provider) as Arc<dyn Provider>)
 }
 
 fn smtp_settings(settings: &Settings) -> Result<smtp::SmtpSettings> {

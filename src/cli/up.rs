@@ -203,7 +203,11 @@ fn banner(hub: &Hub, url: &str, simulators: &Simulators, wish: &Wish) {
     );
     let email = match &simulators.smtp {
         Some(smtp) => format!("simulator; what it got: http://{}/_records", smtp.control()),
-        None => hub.providers.of(crate::model::channel::Channel::Email).map_or("off".into(), |p| p.name().to_owned()),
+        None => hub
+            .providers
+            .of(crate::model::channel::Channel::Email)
+            .first()
+            .map_or("off".into(), |a| a.name().to_owned()),
     };
     let slack = match &simulators.slack {
         Some(slack) => format!("simulator, destination ops; what it got: http://{}/_records", slack.address()),

@@ -14,13 +14,14 @@ use crate::error::Result;
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
+use crate::model::capability::Batch;
 use crate::model::channel::{Channel, OnUnknown};
 use crate::model::delivery::{Key, Outcome, Status, next};
 use crate::model::event::{EventKind, Told};
 use crate::model::lane::Lane;
-use crate::model::retry::ErrorClass;
+use crate::model::retry::{ErrorClass, Profile};
 use crate::model::watermark::Look;
-use crate::provider::{Letter, Provider};
+use crate::provider::{Account, Letter, Looked, Provider};
 use crate::shutdown::may_die_at;
 use crate::store;
 use crate::store::delivery::{Ask, Claimed, Lifted, Settle, Tried, Waiting, Won};
@@ -28,6 +29,7 @@ use crate::store::message::Contents;
 use crate::telemetry::observe;
 
 use super::publish::{Notice, publish};
+use super::route;
 use super::sweep::end;
 use super::webhook;
 
@@ -35,8 +37,10 @@ use super::webhook;
 pub struct Held {
     pub claimed: Claimed,
     message: Arc<Contents>,
-    provider: Arc<dyn Provider>,
+    account: Arc<Account>,
     on_unknown: OnUnknown,
+    /// The beginning of its call is recorded: its claim said so.
+    begins_recorded: bool,
     holder: Holder,
     /// Of a webhook; boxed, as what is rare is below: every delivery's task is as large as what it may hold.
     webhook: Option<Box<webhook::Ready>>,
@@ -55,6 +59,24 @@ impl Held {
     pub fn key(&self) -> Key {
         self.claimed.key
     }
+
+    /// Whether the provider is asked what it has before it is sent anything.
+    fn asks_first(&self) -> bool {
+        self.claimed.head.possibly_sent && self.on_unknown == OnUnknown::Lookup
+    }
+
+    fn letter(&self) -> Option<Letter<'_>> {
+        Some(Letter {
+            key: self.claimed.key,
+            attempt: self.claimed.head.attempt,
+            channel: self.claimed.head.channel,
+            kind: &self.message.kind,
+            to: &self.claimed.recipient,
+            content: self.message.detail.contents.get(usize::try_from(self.claimed.content).ok()?)?,
+            created_at: self.message.created_at,
+            parcel: self.webhook.as_ref().map(|w| &w.parcel),
+        })
+    }
 }
 
 /// What a claim took, not yet ready to be called.
@@ -71,7 +93,7 @@ pub async fn claim(hub: &Hub, worker: Tsid, looks: &[Look], most: i64) -> Result
         lane: look.place.1,
         mark: look.mark,
         take: look.take,
-        begins_recorded: on_unknown(hub, look.place.1.channel()) == OnUnknown::Hold,
+        begins_recorded: on_unknown(hub, look.place.1.channel()) > OnUnknown::Retry,
     };
     let asks: Vec<Ask> = looks.iter().map(ask).collect();
     let rows = store::delivery::claim(hub.store.engine(), &asks, most, worker, hub.settings.timing.lease()).await?;
@@ -107,17 +129,19 @@ pub async fn hold(hub: &Hub, claim: Claim) -> Ready {
     let (mut held, mut given_back) = (Vec::with_capacity(claimed.len()), Vec::new());
     for claimed in claimed {
         let message = contents.get(&claimed.key.message_id).cloned();
-        let provider = hub.providers.of(claimed.head.channel).cloned();
+        let account = route::choose(hub, &claimed);
         let webhook = webhooks.remove(&claimed.key);
-        let outcome = match (message, provider) {
+        let outcome = match (message, account) {
             (Some(Some(_)), Some(_)) if webhook.is_none() && claimed.head.channel == Channel::Webhook => {
                 Outcome::Postponed
             }
-            (Some(Some(message)), Some(provider)) => match webhook.transpose() {
+            (Some(Some(message)), Some(account)) => match webhook.transpose() {
                 Ok(webhook) => {
-                    let on_unknown = on_unknown(hub, claimed.head.channel);
+                    let channel = claimed.head.channel;
+                    let begins_recorded = on_unknown(hub, channel) > OnUnknown::Retry;
+                    let on_unknown = of_account(hub, &account, channel);
                     let webhook = webhook.map(Box::new);
-                    held.push(Held { claimed, message, provider, on_unknown, holder, webhook });
+                    held.push(Held { claimed, message, account, on_unknown, begins_recorded, holder, webhook });
                     continue;
                 }
                 Err(outcome) => outcome,
@@ -159,13 +183,14 @@ async fn webhooks(
 struct Call<'a> {
     provider: &'a str,
     on_unknown: OnUnknown,
+    begins_recorded: bool,
     called_at: Option<DateTime<Utc>>,
 }
 
 /// The settle that an outcome leads to.
 fn settle_of(hub: &Hub, claimed: &Claimed, holder: Holder, outcome: Outcome, call: Option<Call<'_>>) -> Settle {
     let on_unknown = call.as_ref().map_or(OnUnknown::Hold, |c| c.on_unknown);
-    let begun = call.is_some() && on_unknown == OnUnknown::Hold;
+    let begun = call.as_ref().is_some_and(|c| c.begins_recorded);
     let called_at = call.as_ref().and_then(|c| c.called_at);
     let policy = hub.settings.retry.policy(claimed.head.channel);
     let step = next(&claimed.head, &outcome, &policy, on_unknown, hub.clock.now(), rand::random());
@@ -180,21 +205,27 @@ fn settle_of(hub: &Hub, claimed: &Claimed, holder: Holder, outcome: Outcome, cal
     }
 }
 
-/// What to do when an outcome on this channel is unknown: the stricter of what its provider and the settings say.
+/// What to do when an outcome on this channel is unknown, whichever of its providers was asked: the most careful of all.
 pub(super) fn on_unknown(hub: &Hub, channel: Channel) -> OnUnknown {
-    let provider = hub.providers.of(channel).map_or(channel.on_unknown(), |p| p.on_unknown());
-    match (provider, hub.settings.retry.on_unknown(channel)) {
-        (OnUnknown::Retry, OnUnknown::Retry) => OnUnknown::Retry,
-        _ => OnUnknown::Hold,
-    }
+    let all = hub.providers.of(channel).iter().map(|account| of_account(hub, account, channel));
+    all.max().unwrap_or(channel.on_unknown())
+}
+
+/// The same of one provider: the more careful of what it and the settings say.
+fn of_account(hub: &Hub, account: &Account, channel: Channel) -> OnUnknown {
+    let own = match account.terms.profile {
+        Some(Profile::Internal) => OnUnknown::Retry,
+        Some(Profile::Gateway) | None => account.of(channel).map_or(channel.on_unknown(), |c| c.on_unknown),
+    };
+    hub.settings.retry.on_unknown(channel).map_or(own, |set| own.max(set))
 }
 
 /// Where an unknown outcome must not lead to a second copy, the beginning of a call is durable before the call.
 async fn begin(hub: &Hub, holder: Holder, held: Vec<Held>) -> Vec<Held> {
     let calls: Vec<(Key, i16, String)> = held
         .iter()
-        .filter(|h| h.on_unknown == OnUnknown::Hold)
-        .map(|h| (h.claimed.key, h.claimed.head.attempt, h.provider.name().to_owned()))
+        .filter(|h| h.begins_recorded)
+        .map(|h| (h.claimed.key, h.claimed.head.attempt, h.account.name().to_owned()))
         .collect();
     if calls.is_empty() {
         return held;
@@ -205,60 +236,130 @@ async fn begin(hub: &Hub, holder: Holder, held: Vec<Held>) -> Vec<Held> {
         Ok(begun) => {
             may_die_at("begin.after_commit");
             let begun: HashSet<Key> = begun.into_iter().collect();
-            let may = |h: &Held| h.on_unknown == OnUnknown::Retry || begun.contains(&h.claimed.key);
+            let may = |h: &Held| !h.begins_recorded || begun.contains(&h.claimed.key);
             held.into_iter().filter(may).collect()
         }
         Err(e) => {
             tracing::warn!(error = %e, deliveries = calls.len(), "claimed, but the beginning could not be recorded");
-            held.into_iter().filter(|h| h.on_unknown == OnUnknown::Retry).collect()
+            held.into_iter().filter(|h| !h.begins_recorded).collect()
         }
     }
 }
 
-/// One call, or the decision not to make it; always ends with something to settle.
-pub async fn call(hub: &Hub, mut held: Held) -> Settle {
-    let timing = &hub.settings.timing;
-    let now = hub.clock.now();
-    let head = held.claimed.head;
-    let mut called_at = None;
-    let outcome = if head.expires_at.is_some_and(|worthless| worthless <= now) {
-        Outcome::Expired
-    } else if head.cancel_requested {
-        Outcome::Canceled
-    } else if hub.shutdown.is_stopping() {
-        Outcome::Released
-    } else if held.holder.since.elapsed() > timing.begin_within() {
-        // Not begun in time to end within the lease.
-        Outcome::Postponed
-    } else {
-        match way(hub, &mut held).await {
-            Err(outcome) => outcome,
-            // Its turn came too late.
-            Ok(_) if held.holder.since.elapsed() > timing.begin_within() => Outcome::Postponed,
-            Ok(mut way) => {
-                called_at = Some(hub.clock.now());
-                may_die_at("call.before");
-                let outcome = ask(hub, &held).await;
-                may_die_at("call.after_answer");
-                if let Some(way) = &mut way {
-                    way.answered(&outcome);
-                }
-                outcome
+/// What goes out in one request each: what may go together with others goes together, in the order of the claim.
+pub fn requests(held: Vec<Held>) -> Vec<Vec<Held>> {
+    let mut requests: Vec<Vec<Held>> = Vec::with_capacity(held.len());
+    // The request of a kind that has room still.
+    let mut open = HashMap::new();
+    for held in held {
+        let channel = held.claimed.head.channel;
+        let batch = held.account.of(channel).map_or(Batch::One, |c| c.batch);
+        let (most, same) = match batch {
+            // Whether a provider has something is asked of one thing at a time.
+            _ if held.asks_first() => (1, None),
+            Batch::One => (1, None),
+            Batch::Any(most) => (most, None),
+            Batch::SameContent(most) => (most, Some((held.claimed.key.message_id, held.claimed.content))),
+        };
+        if most <= 1 {
+            requests.push(vec![held]);
+            continue;
+        }
+        let kind = (Arc::as_ptr(&held.account), channel, same);
+        match open.get(&kind).and_then(|n: &usize| requests.get_mut(*n)).filter(|request| request.len() < most) {
+            Some(request) => request.push(held),
+            None => {
+                open.insert(kind, requests.len());
+                requests.push(vec![held]);
             }
         }
+    }
+    requests
+}
+
+/// One request, or the decision not to make it; always ends with something to settle for each delivery.
+pub async fn call(hub: &Hub, request: Vec<Held>) -> Vec<Settle> {
+    let mut settles = Vec::with_capacity(request.len());
+    let mut asked = Vec::with_capacity(request.len());
+    for held in request {
+        match not_to_be_asked(hub, &held) {
+            Some(outcome) => settles.push(ended(hub, &held, outcome, None).await),
+            None => asked.push(held),
+        }
+    }
+    let Some(first) = asked.first_mut() else { return settles };
+    // Webhooks alone have a way of their own, and go one by one.
+    let way = way(hub, first).await;
+    // Its turn came too late.
+    let late = first.holder.since.elapsed() > hub.settings.timing.begin_within();
+    let way = if late && way.is_ok() { Err(Outcome::Postponed) } else { way };
+    let entered = match way {
+        Ok(way) => route::enter(hub, &first.account).await.map(|pass| (way, pass)),
+        Err(outcome) => Err(outcome),
     };
+    let (mut way, pass) = match entered {
+        Ok(entered) => entered,
+        Err(outcome) => {
+            for held in &asked {
+                settles.push(ended(hub, held, outcome.clone(), None).await);
+            }
+            return settles;
+        }
+    };
+    let called_at = hub.clock.now();
+    may_die_at("call.before");
+    let began = Instant::now();
+    let outcomes = ask(hub, &asked).await;
+    may_die_at("call.after_answer");
+    pass.answered(hub, &outcomes, began.elapsed());
+    if let (Some(way), Some(outcome)) = (&mut way, outcomes.first()) {
+        way.answered(outcome);
+    }
+    for (held, outcome) in asked.iter().zip(outcomes) {
+        settles.push(ended(hub, held, outcome, Some(called_at)).await);
+    }
+    settles
+}
+
+/// Why a delivery is not called, if it is not.
+fn not_to_be_asked(hub: &Hub, held: &Held) -> Option<Outcome> {
+    let head = held.claimed.head;
+    if head.expires_at.is_some_and(|worthless| worthless <= hub.clock.now()) {
+        Some(Outcome::Expired)
+    } else if head.cancel_requested {
+        Some(Outcome::Canceled)
+    } else if hub.shutdown.is_stopping() {
+        Some(Outcome::Released)
+    } else if held.holder.since.elapsed() > hub.settings.timing.begin_within() {
+        // Not begun in time to end within the lease.
+        Some(Outcome::Postponed)
+    } else if held.letter().is_none() {
+        Some(Outcome::Rejected {
+            class: ErrorClass::Content,
+            code: "content_missing".into(),
+            detail: "its content is not in the books".into(),
+            retry_after: None,
+        })
+    } else {
+        None
+    }
+}
+
+async fn ended(hub: &Hub, held: &Held, outcome: Outcome, called_at: Option<DateTime<Utc>>) -> Settle {
     if let Some(ready) = held.webhook.as_ref().filter(|_| webhook::is_gone(&outcome))
         && let Err(e) = Box::pin(webhook::disable(hub, ready.endpoint_id, "gone", Some(&ready.parcel.url))).await
     {
         tracing::warn!(error = %e, endpoint = %ready.endpoint_id, "gone, but not disabled yet: the next answer will");
     }
-    let (provider, kind) = (held.provider.name(), outcome.kind().as_str());
-    let call = Call { provider, on_unknown: held.on_unknown, called_at };
+    let (provider, kind) = (held.account.name(), outcome.kind().as_str());
+    let Held { on_unknown, begins_recorded, .. } = *held;
+    let call = Call { provider, on_unknown, begins_recorded, called_at };
     let settle = settle_of(hub, &held.claimed, held.holder, outcome, Some(call));
     let (status, reason) = (settle.step.status, settle.step.reason.unwrap_or_default());
     hub.metrics.outcomes.with_label_values(&[provider, kind, reason]).inc();
     tracing::debug!(
-        delivery = %held.claimed.key, attempt = head.attempt, provider, outcome = kind, %status, reason, "attempt ended"
+        delivery = %held.claimed.key, attempt = held.claimed.head.attempt, provider, outcome = kind, %status, reason,
+        "attempt ended"
     );
     settle
 }
@@ -272,32 +373,49 @@ async fn way(hub: &Hub, held: &mut Held) -> std::result::Result<Option<webhook::
     }
 }
 
-async fn ask(hub: &Hub, held: &Held) -> Outcome {
-    let no_content = || Outcome::Unknown { code: "content_missing", detail: "its content is not in the books".into() };
-    let index = usize::try_from(held.claimed.content).unwrap_or(usize::MAX);
-    let Some(content) = held.message.detail.contents.get(index) else { return no_content() };
-    let letter = Letter {
-        key: held.claimed.key,
-        attempt: held.claimed.head.attempt,
-        kind: &held.message.kind,
-        to: &held.claimed.recipient,
-        content,
-        created_at: held.message.created_at,
-        parcel: held.webhook.as_ref().map(|w| &w.parcel),
-    };
+/// As many outcomes as there are deliveries.
+async fn ask(hub: &Hub, asked: &[Held]) -> Vec<Outcome> {
+    let Some(first) = asked.first() else { return Vec::new() };
+    let mut letters: Vec<Letter<'_>> = asked.iter().filter_map(Held::letter).collect();
+    let provider = &first.account.provider;
     let began = Instant::now();
-    // A panicking adapter ends its own attempt only; whether it had asked by then, nobody can say.
-    let sending = AssertUnwindSafe(async { held.provider.send(letter).await }).catch_unwind();
-    let outcome = match tokio::time::timeout(hub.settings.timing.call_budget(), sending).await {
-        Ok(Ok(outcome)) => outcome,
-        Ok(Err(_panic)) => {
-            tracing::error!(delivery = %held.claimed.key, provider = held.provider.name(), "the provider's adapter panicked");
-            Outcome::Unknown { code: "sender_panicked", detail: "our own code failed while sending".into() }
+    let sending = async {
+        match letters.pop() {
+            Some(letter) if letters.is_empty() && first.asks_first() => vec![look_up_and_send(provider, letter).await],
+            Some(letter) if letters.is_empty() => vec![provider.send(letter).await],
+            Some(letter) => {
+                letters.push(letter);
+                provider.send_batch(letters).await
+            }
+            None => Vec::new(),
         }
-        Err(_elapsed) => Outcome::Unknown { code: "no_answer", detail: "no answer within the call budget".into() },
     };
-    observe(&hub.metrics.call_seconds, &[held.provider.name()], began.elapsed());
-    outcome
+    // A panicking adapter ends its own attempts only; whether it had asked by then, nobody can say.
+    let sending = AssertUnwindSafe(sending).catch_unwind();
+    let unknown = |code, detail: &str| vec![Outcome::Unknown { code, detail: detail.into() }; asked.len()];
+    let outcomes = match tokio::time::timeout(hub.settings.timing.call_budget(), sending).await {
+        Ok(Ok(outcomes)) if outcomes.len() == asked.len() => outcomes,
+        Ok(Ok(_)) => unknown("answer_incomplete", "the provider's adapter lost count of what it sent"),
+        Ok(Err(_panic)) => {
+            tracing::error!(delivery = %first.claimed.key, provider = provider.name(), "the provider's adapter panicked");
+            unknown("sender_panicked", "our own code failed while sending")
+        }
+        Err(_elapsed) => unknown("no_answer", "no answer within the call budget"),
+    };
+    observe(&hub.metrics.call_seconds, &[provider.name()], began.elapsed());
+    outcomes
+}
+
+/// What may have been sent is asked for first, where the provider can tell.
+async fn look_up_and_send(provider: &Arc<dyn Provider>, letter: Letter<'_>) -> Outcome {
+    match provider.lookup(letter.clone()).await {
+        Looked::Taken { provider_ref } => Outcome::Accepted { provider_ref },
+        Looked::NotTaken => provider.send(letter).await,
+        Looked::CannotTell => Outcome::Unknown {
+            code: "lookup_failed",
+            detail: "an earlier attempt may have been taken, and the provider could not say".into(),
+        },
+    }
 }
 
 /// The books' view of an outcome.

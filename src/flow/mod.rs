@@ -17,6 +17,7 @@ pub mod relay;
 pub mod reseal;
 pub mod retain;
 pub mod rollup;
+pub mod route;
 pub mod sign_in;
 pub mod story;
 pub mod sweep;

@@ -85,8 +85,10 @@ pub async fn complete(hub: &Hub) -> Result<bool> {
         return Ok(false);
     }
     let standing = store::event::standing(&mut *tx, &messages).await?;
-    let is_complete = |s: &&Standing| !s.told && s.deliveries.iter().all(|(_, status)| status.is_settled());
-    let overall = |s: &Standing| Overall::of(s.deliveries.iter().map(|(lane, status)| (lane.channel(), *status, 1)));
+    let is_complete = |s: &&Standing| !s.told && s.deliveries.iter().all(|(_, _, status)| status.is_settled());
+    let overall = |s: &Standing| {
+        Overall::of(s.deliveries.iter().map(|(chain, lane, status)| (*chain, lane.channel(), *status, 1)))
+    };
     let done: Vec<(&Standing, &'static str)> =
         standing.iter().filter(is_complete).map(|s| (s, overall(s).as_str())).collect();
     let fresh = store::event::whole(&mut *tx, &done, now).await?;
@@ -95,7 +97,7 @@ pub async fn complete(hub: &Hub) -> Result<bool> {
         shard: s.shard,
         about: Some(s.message_id),
         priority: s.priority,
-        overflow: s.deliveries.iter().all(|(lane, _)| lane.is_overflow()),
+        overflow: s.deliveries.iter().all(|(_, lane, _)| lane.is_overflow()),
         told: Told {
             event: EventKind::MessageCompleted.as_str().into(),
             no: WHOLE,

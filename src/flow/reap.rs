@@ -48,7 +48,8 @@ pub async fn reap(hub: &Hub, reaper: &mut Reaper, shards: &[i16]) -> Result<usiz
         // The claimer's word holds, not our own settings: they may differ since. Where it recorded no beginnings, any call
         // may have begun; where it did, it was because an unknown outcome must not lead to a second copy.
         let begun = row.begun || !row.begins_recorded;
-        let on_unknown = if row.begins_recorded { OnUnknown::Hold } else { on_unknown(hub, row.head.channel) };
+        let on_unknown = on_unknown(hub, row.head.channel);
+        let on_unknown = if row.begins_recorded { on_unknown.max(OnUnknown::Lookup) } else { on_unknown };
         let (outcome, step) = lost(&row.head, begun, on_unknown, now);
         let claimed_at = row.lease_until - TimeDelta::from_std(hub.settings.timing.lease()).unwrap_or_default();
         tracing::debug!(

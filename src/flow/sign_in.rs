@@ -175,10 +175,14 @@ fn not_struck_out(hub: &Hub, client_id: &str, from: &Actor, now: DateTime<Utc>) 
 pub async fn bearer(hub: &Hub, token: &str) -> Result<Arc<Account>> {
     let now = hub.clock.now();
     let mut verified = hub.token_keys().verify(token, now);
-    if verified == Err(Refused::UnknownKey) && hub.may_read_keys_again() {
-        // Signed by a process that has a newer key than we have read.
-        read_keys(hub).await?;
+    if verified == Err(Refused::UnknownKey) {
+        // Signed by a process that has a newer key than we have read, perhaps. Who comes while it is being read waits for it.
+        let _turn = hub.reading_keys.lock().await;
         verified = hub.token_keys().verify(token, now);
+        if verified == Err(Refused::UnknownKey) && hub.may_read_keys_again() {
+            read_keys(hub).await?;
+            verified = hub.token_keys().verify(token, now);
+        }
     }
     let claims = verified.map_err(|refused| match refused {
         Refused::Expired => Error::from(

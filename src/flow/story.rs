@@ -27,7 +27,7 @@ pub async fn whole(hub: &Hub, partner: &Partner, message_id: Tsid) -> Result<Who
     let message = store::message::get(db, &hub.keyring, id, shard, message_id).await?.ok_or(Error::NotFound)?;
     let deliveries = delivery::of_message(db, id, shard, message_id, None).await?;
     let attempts = attempt::of_message(db, id, shard, message_id, None).await?;
-    let overall = Overall::of(deliveries.iter().map(|d| (d.lane.channel(), d.status, d.attempt)));
+    let overall = Overall::of(deliveries.iter().map(|d| (d.chain, d.lane.channel(), d.status, d.attempt)));
     Ok(Whole { message, overall, deliveries, attempts })
 }
 

@@ -362,7 +362,7 @@ async fn mail(
 ) -> Result<Option<Insert>> {
     let Some(to) = disabled.contact_email.clone() else { return Ok(None) };
     let Some(partner) = store::partner::get(&mut *tx, disabled.partner_id).await? else { return Ok(None) };
-    if hub.providers.of(Channel::Email).is_none() || !partner.may_use(Channel::Email) {
+    if hub.providers.of(Channel::Email).is_empty() || !partner.may_use(Channel::Email) {
         tracing::warn!(endpoint = %endpoint_id, "nobody is told by e-mail that it was disabled: nothing serves it EMAIL");
         return Ok(None);
     }
@@ -390,7 +390,7 @@ fn disabled_mail(endpoint_id: Tsid, partner: &Partner, url: &str, to: String, re
         kind: "ENDPOINT_DISABLED".into(),
         priority: Priority::Normal,
         detail: Detail { contents: vec![Content { subject, body, ..Content::default() }], ..Detail::default() },
-        deliveries: vec![NewDelivery { channel: Channel::Email, to, written: None, content: 0 }],
+        deliveries: vec![NewDelivery::new(Channel::Email, to)],
         scheduled_at: None,
         expires_at: None,
     }

@@ -164,10 +164,13 @@ impl Measure {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// From the least careful to the most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum OnUnknown {
     /// Try again: a second copy does no harm.
     Retry,
+    /// Ask the provider whether it has it, and try again only if it says no.
+    Lookup,
     /// Do not send twice: UNDETERMINED until a receipt says more.
     Hold,
 }
@@ -177,8 +180,9 @@ impl FromStr for OnUnknown {
     fn from_str(text: &str) -> Result<OnUnknown, String> {
         match text {
             "retry" => Ok(OnUnknown::Retry),
+            "lookup" => Ok(OnUnknown::Lookup),
             "hold" => Ok(OnUnknown::Hold),
-            other => Err(format!("'{other}' is neither retry nor hold")),
+            other => Err(format!("'{other}' is none of retry, lookup, hold")),
         }
     }
 }
@@ -188,6 +192,19 @@ impl FromStr for Channel {
     fn from_str(text: &str) -> Result<Channel, String> {
         let found = CHANNELS.into_iter().find(|c| c.as_str() == text);
         found.ok_or_else(|| format!("no such channel; there are {}", CHANNELS.map(Channel::as_str).join(", ")))
+    }
+}
+
+impl serde::Serialize for Channel {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Channel {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Channel, D::Error> {
+        let word = <std::borrow::Cow<'de, str> as serde::Deserialize>::deserialize(d)?;
+        word.parse().map_err(serde::de::Error::custom)
     }
 }
 

@@ -173,6 +173,8 @@ pub struct Head {
     pub possibly_sent: bool,
     pub cancel_requested: bool,
     pub expires_at: Option<DateTime<Utc>>,
+    /// Another channel stands by, and was not asked yet.
+    pub has_fallback: bool,
 }
 
 /// What an attempt came to.
@@ -254,6 +256,9 @@ pub struct Step {
 /// No delivery has more attempts, those not used included.
 const ATTEMPTS_EVER: i16 = 10_000;
 
+/// A provider's list has what it took after this long, if it took it.
+const LOOKUP_AFTER: Duration = Duration::from_secs(30);
+
 /// The law. `jitter` in 0..1.
 ///
 /// What never happens: FAILED, EXPIRED or CANCELED of something a provider may have taken; a retry that would start
@@ -290,18 +295,32 @@ pub fn next(
             Step { status: Status::Scheduled, ready_at: Some(at), possibly_sent, refund: false, reason: Some(reason) }
         }
     };
+    // Not used, and no longer than it is worth something: then it ends EXPIRED in time.
+    let put_off = |pause: Duration, reason: &'static str| Step {
+        status: Status::Scheduled,
+        ready_at: Some(head.expires_at.into_iter().fold(now + pause, Ord::min).max(now)),
+        possibly_sent,
+        refund: true,
+        reason: Some(reason),
+    };
     match outcome {
         Outcome::Accepted { .. } => {
             Step { status: Status::Sent, ready_at: None, possibly_sent, refund: false, reason: None }
         }
         Outcome::Rejected { class, retry_after, .. } => match (class.action(), retry_after) {
             (Action::Permanent, _) => end(Status::Failed, class.as_str()),
+            // Nobody knows for how long, so it waits for something else, if it may.
+            (Action::Stop, _) if head.has_fallback => end(Status::Failed, class.as_str()),
+            (Action::Stop, _) if head.cancel_requested => end(Status::Canceled, "canceled"),
+            (Action::Stop, _) if head.attempt >= ATTEMPTS_EVER => end(Status::Failed, class.as_str()),
+            (Action::Stop, _) => put_off(policy.backoff(head.attempt, jitter), class.as_str()),
             (Action::RetryAfter, Some(said)) => again(policy.pause_said(*said, failures, jitter), class.as_str()),
             (Action::Retry | Action::RetryAfter, _) => again(policy.pause(failures, jitter), class.as_str()),
         },
         Outcome::Unknown { code, .. } => match on_unknown {
             OnUnknown::Hold => end(Status::Undetermined, code),
             OnUnknown::Retry => again(policy.pause(failures, jitter), code),
+            OnUnknown::Lookup => again(policy.pause(failures, jitter).max(LOOKUP_AFTER), code),
         },
         Outcome::Released | Outcome::Postponed | Outcome::Deferred { .. } if head.cancel_requested => {
             end(Status::Canceled, "canceled")
@@ -313,23 +332,8 @@ pub fn next(
         Outcome::Postponed | Outcome::Deferred { .. } if head.attempt >= ATTEMPTS_EVER => {
             end(Status::Failed, "never_begun")
         }
-        // No longer than it is worth something: then it ends EXPIRED in time.
-        Outcome::Postponed => Step {
-            status: Status::Scheduled,
-            ready_at: Some(
-                head.expires_at.into_iter().fold(now + policy.backoff(head.attempt, jitter), Ord::min).max(now),
-            ),
-            possibly_sent,
-            refund: true,
-            reason: Some("not_begun"),
-        },
-        Outcome::Deferred { until, reason } => Step {
-            status: Status::Scheduled,
-            ready_at: Some(head.expires_at.into_iter().fold(*until, Ord::min).max(now)),
-            possibly_sent,
-            refund: true,
-            reason: Some(reason),
-        },
+        Outcome::Postponed => put_off(policy.backoff(head.attempt, jitter), "not_begun"),
+        Outcome::Deferred { until, reason } => put_off((*until - now).to_std().unwrap_or_default(), reason),
         Outcome::Expired => end(Status::Expired, "expired"),
         Outcome::Canceled => end(Status::Canceled, "canceled"),
     }
@@ -401,6 +405,7 @@ mod tests {
             max_attempts: 3,
             possibly_sent: false,
             cancel_requested: false,
+            has_fallback: false,
             expires_at: None,
         }
     }
@@ -424,7 +429,7 @@ mod tests {
     /// Every head × outcome leads along the table of transitions and keeps the promises.
     #[test]
     fn no_step_leaves_the_table_or_breaks_a_promise() {
-        let classes = super::super::retry::TABLE.map(|row| row.0);
+        let classes = super::super::retry::TABLE.map(|row| row.class);
         let mut outcomes: Vec<Outcome> = classes.into_iter().map(rejected).collect();
         outcomes.push(unknown());
         outcomes.extend([Outcome::Released, Outcome::Postponed, Outcome::Expired, Outcome::Canceled]);

@@ -1,6 +1,8 @@
 //! A message: what a partner posted, once, immutable. Its overall status is computed from its deliveries when asked and
 //! never stored (S3-19, S3-34).
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -47,6 +49,28 @@ pub struct Content {
     /// Of a message that tells of another: what happened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event: Option<Told>,
+    /// What goes out instead, over another channel, if this does not arrive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<Box<Fallback>>,
+}
+
+/// Another channel that stands by.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Fallback {
+    pub channel: Channel,
+    /// Index into `Detail::contents` of what goes out there; that one may have a fallback of its own.
+    pub content: i16,
+    /// To whom, as it is kept; none: to the same recipient.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// The number of the delivery that takes the place of number n is n + step: so whoever makes it makes the same.
+    pub step: i16,
+    /// Seconds after which it takes the place of what was sent, if no receipt says that that arrived.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_receipt_s: Option<u32>,
+    /// It also takes the place of what may have been sent.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub on_unknown: bool,
 }
 
 impl Content {
@@ -84,9 +108,20 @@ pub struct NewDelivery {
     pub written: Option<String>,
     /// Index into `Detail::contents`.
     pub content: i16,
+    /// Its content names a fallback. Part of the content, so no part of the fingerprint by itself.
+    #[serde(skip)]
+    pub has_fallback: bool,
+    /// Attempts, where the message says how many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<i16>,
 }
 
 impl NewDelivery {
+    /// Of the first content.
+    pub fn new(channel: Channel, to: String) -> NewDelivery {
+        NewDelivery { channel, to, written: None, content: 0, has_fallback: false, attempts: None }
+    }
+
     /// The recipient in the partner's words.
     pub fn shown(&self) -> &str {
         self.written.as_deref().unwrap_or(&self.to)
@@ -153,19 +188,34 @@ impl Overall {
         }
     }
 
-    /// From (channel, status, attempts spent) of each delivery. PENDING while nothing has started.
-    pub fn of(deliveries: impl IntoIterator<Item = (Channel, Status, i16)>) -> Overall {
+    /// From (chain, channel, status, attempts spent) of each delivery. PENDING while nothing has started. Deliveries of one
+    /// chain took each other's place: together they count as one, which is good when any of them is.
+    pub fn of(deliveries: impl IntoIterator<Item = (Option<i16>, Channel, Status, i16)>) -> Overall {
         let (mut all, mut open, mut started, mut good, mut canceled) = (0, 0, false, 0, 0);
-        for (channel, status, attempt) in deliveries {
+        let mut count = |status: Status| {
+            all += 1;
+            open += u32::from(!status.is_settled());
+            good += u32::from(status.is_success());
+            canceled += u32::from(status == Status::Canceled);
+        };
+        let mut chains: BTreeMap<i16, Status> = BTreeMap::new();
+        for (chain, channel, status, attempt) in deliveries {
             if !channel.counts() {
                 continue;
             }
-            all += 1;
-            open += u32::from(!status.is_settled());
             started |= status == Status::Processing || status.is_settled() || attempt > 0;
-            good += u32::from(status.is_success());
-            canceled += u32::from(status == Status::Canceled);
+            match chain {
+                Some(chain) => {
+                    let standing = |s: Status| (s.is_success(), !s.is_settled());
+                    let best = chains.entry(chain).or_insert(status);
+                    if standing(status) > standing(*best) {
+                        *best = status;
+                    }
+                }
+                None => count(status),
+            }
         }
+        chains.into_values().for_each(count);
         match (open, started) {
             (1.., false) => Overall::Pending,
             (1.., true) => Overall::Processing,
@@ -185,7 +235,7 @@ mod tests {
     #[test]
     fn overall_status_follows_from_the_deliveries() {
         use Status::*;
-        let of = |list: &[(Status, i16)]| Overall::of(list.iter().map(|&(s, n)| (Channel::Email, s, n)));
+        let of = |list: &[(Status, i16)]| Overall::of(list.iter().map(|&(s, n)| (None, Channel::Email, s, n)));
         assert_eq!(of(&[(Pending, 0), (Scheduled, 0)]), Overall::Pending);
         assert_eq!(of(&[(Pending, 0), (Sent, 1)]), Overall::Processing);
         assert_eq!(of(&[(Scheduled, 1)]), Overall::Processing, "a retry that waits has started");
@@ -194,7 +244,15 @@ mod tests {
         assert_eq!(of(&[(Undetermined, 1), (Failed, 3)]), Overall::Failed);
         assert_eq!(of(&[(Canceled, 0), (Canceled, 0)]), Overall::Canceled);
         assert_eq!(of(&[(Canceled, 0), (Failed, 3)]), Overall::Failed);
-        let with_webhook = [(Channel::Email, Sent, 1), (Channel::Webhook, Failed, 9)];
+        let with_webhook = [(None, Channel::Email, Sent, 1), (None, Channel::Webhook, Failed, 9)];
         assert_eq!(Overall::of(with_webhook), Overall::Completed, "telling the partner is not part of the message");
+        let chained = |first, second| {
+            Overall::of([(Some(1), Channel::KakaoAlimtalk, first, 3), (Some(1), Channel::Sms, second, 1)])
+        };
+        assert_eq!(chained(Failed, Sent), Overall::Completed, "S1-19: sent another way is sent");
+        assert_eq!(chained(Delivered, Failed), Overall::Completed);
+        assert_eq!(chained(Failed, Pending), Overall::Processing);
+        assert_eq!(chained(Delivered, Pending), Overall::Completed, "whatever comes of the other");
+        assert_eq!(chained(Failed, Failed), Overall::Failed);
     }
 }

@@ -1,6 +1,7 @@
 //! Nouns and laws: what is true with the network unplugged. No await, no I/O, no clock, no randomness in here; time and
 //! chance come in as arguments.
 
+pub mod capability;
 pub mod channel;
 pub mod cp949;
 pub mod delivery;
@@ -12,10 +13,12 @@ pub mod gate;
 pub mod intake;
 pub mod json;
 pub mod lane;
+pub mod limit;
 pub mod message;
 pub mod partner;
 pub mod phone;
 pub mod rate;
+pub mod receipt;
 pub mod redrive;
 pub mod retry;
 pub mod role;

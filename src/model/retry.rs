@@ -18,12 +18,22 @@ pub enum ErrorClass {
     Quota,
     /// The sender, profile or hook we send from is not usable.
     Sender,
+    /// The approved template is missing, stopped, or says something else.
+    Template,
     /// The content is not acceptable.
     Content,
     /// There is no such recipient.
     Address,
     /// The recipient does not want it.
     OptedOut,
+    /// There is such a person, but not on this channel.
+    NotReachable,
+    /// The recipient's device did not take it in time.
+    Handset,
+    /// Not at this hour.
+    Hours,
+    /// Taken for spam.
+    Spam,
     /// No provider serves this channel here.
     NoProvider,
     /// A partner's endpoint answered, but not with a success.
@@ -44,38 +54,103 @@ pub enum Action {
     RetryAfter,
     /// Never: the same request would get the same answer.
     Permanent,
+    /// Whoever is asked next would get the same answer until a person does something: the message waits, its attempt is not
+    /// used, and nobody else is sent there.
+    Stop,
 }
 
-/// (class, stable word told to callers, action)
-pub const TABLE: [(ErrorClass, &str, Action); 14] = [
-    (ErrorClass::Unreachable, "unreachable", Action::Retry),
-    (ErrorClass::Throttled, "throttled", Action::RetryAfter),
-    (ErrorClass::ProviderInternal, "provider_error", Action::Retry),
-    (ErrorClass::Credentials, "credentials_refused", Action::Permanent),
-    (ErrorClass::Quota, "quota_used_up", Action::Permanent),
-    (ErrorClass::Sender, "sender_not_usable", Action::Permanent),
-    (ErrorClass::Content, "content_refused", Action::Permanent),
-    (ErrorClass::Address, "no_such_recipient", Action::Permanent),
-    (ErrorClass::OptedOut, "recipient_opted_out", Action::Permanent),
-    (ErrorClass::NoProvider, "no_provider", Action::Retry),
-    (ErrorClass::EndpointRefused, "endpoint_refused", Action::RetryAfter),
-    (ErrorClass::EndpointGone, "endpoint_gone", Action::Permanent),
-    (ErrorClass::EndpointForbidden, "endpoint_not_allowed", Action::Retry),
-    (ErrorClass::EndpointDisabled, "endpoint_disabled", Action::Permanent),
-];
+/// What an answer says of the provider itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// Nothing: it is the recipient's or the message's own fault, and it was found.
+    Recipient,
+    /// It is in trouble: many of these open its breaker.
+    Provider,
+    /// It will not serve us: one of these opens it.
+    Us,
+}
+
+/// One class of errors and all that follows from it.
+#[derive(Debug, Clone, Copy)]
+pub struct Row {
+    pub class: ErrorClass,
+    /// Told to callers.
+    pub word: &'static str,
+    pub action: Action,
+    /// Another channel may succeed, where the message names one.
+    pub falls_back: bool,
+    pub blame: Blame,
+}
+
+const fn row(class: ErrorClass, word: &'static str, action: Action, falls_back: bool, blame: Blame) -> Row {
+    Row { class, word, action, falls_back, blame }
+}
+
+pub const TABLE: [Row; 19] = {
+    use Action::{Permanent, Retry, RetryAfter, Stop};
+    use Blame::{Provider, Recipient, Us};
+    [
+        row(ErrorClass::Unreachable, "unreachable", Retry, true, Provider),
+        // Not its fault, but ours: it limits us, it is not down.
+        row(ErrorClass::Throttled, "throttled", RetryAfter, true, Recipient),
+        row(ErrorClass::ProviderInternal, "provider_error", Retry, true, Provider),
+        row(ErrorClass::Credentials, "credentials_refused", Stop, true, Us),
+        row(ErrorClass::Quota, "quota_used_up", Stop, true, Us),
+        row(ErrorClass::Sender, "sender_not_usable", Permanent, true, Recipient),
+        row(ErrorClass::Template, "template_not_usable", Permanent, true, Recipient),
+        row(ErrorClass::Content, "content_refused", Permanent, false, Recipient),
+        row(ErrorClass::Address, "no_such_recipient", Permanent, true, Recipient),
+        // Who said no is not asked by another way.
+        row(ErrorClass::OptedOut, "recipient_opted_out", Permanent, false, Recipient),
+        row(ErrorClass::NotReachable, "recipient_not_reachable", Permanent, true, Recipient),
+        row(ErrorClass::Handset, "handset_not_reached", Permanent, true, Recipient),
+        row(ErrorClass::Hours, "not_at_this_hour", RetryAfter, false, Recipient),
+        row(ErrorClass::Spam, "taken_for_spam", Permanent, false, Recipient),
+        row(ErrorClass::NoProvider, "no_provider", Retry, true, Recipient),
+        row(ErrorClass::EndpointRefused, "endpoint_refused", RetryAfter, false, Recipient),
+        row(ErrorClass::EndpointGone, "endpoint_gone", Permanent, false, Recipient),
+        row(ErrorClass::EndpointForbidden, "endpoint_not_allowed", Retry, false, Recipient),
+        row(ErrorClass::EndpointDisabled, "endpoint_disabled", Permanent, false, Recipient),
+    ]
+};
+
+/// How carefully a provider is asked again (checklist C2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Profile {
+    /// Paid, or read by people: only what was provably not taken goes again.
+    Gateway,
+    /// A service of our own, where a second copy does less harm than none: unknown outcomes go again, and a connection that
+    /// was not made is tried again after five seconds.
+    Internal,
+}
+
+impl std::str::FromStr for Profile {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Profile, String> {
+        match text {
+            "gateway" => Ok(Profile::Gateway),
+            "internal" => Ok(Profile::Internal),
+            other => Err(format!("'{other}' is neither gateway nor internal")),
+        }
+    }
+}
+
+/// After a connection that was not made in time (S1-46).
+pub const RECONNECT_AFTER: Duration = Duration::from_secs(5);
 
 impl ErrorClass {
     pub fn as_str(self) -> &'static str {
-        self.row().1
+        self.row().word
     }
 
     pub fn action(self) -> Action {
-        self.row().2
+        self.row().action
     }
 
-    fn row(self) -> (ErrorClass, &'static str, Action) {
+    pub fn row(self) -> Row {
         // The test below holds that every class has its row.
-        TABLE.into_iter().find(|row| row.0 == self).unwrap_or(TABLE[0])
+        TABLE.into_iter().find(|row| row.class == self).unwrap_or(TABLE[0])
     }
 }
 
@@ -183,13 +258,18 @@ mod tests {
             Content,
             Address,
             OptedOut,
+            Template,
+            NotReachable,
+            Handset,
+            Hours,
+            Spam,
             NoProvider,
             EndpointRefused,
             EndpointGone,
             EndpointForbidden,
             EndpointDisabled,
         ] {
-            assert_eq!(TABLE.iter().filter(|row| row.0 == class).count(), 1, "{class:?}");
+            assert_eq!(TABLE.iter().filter(|row| row.class == class).count(), 1, "{class:?}");
         }
     }
 

@@ -2,6 +2,7 @@
 //! some recipients are magic: `fail@…` at any domain, the user key `fail` and the number +82 10-0000-0001, which nobody
 //! has, are refused for good; `temporary@…`, `temporary` and +82 10-0000-0002 are refused for now.
 
+use crate::model::capability::Capability;
 use crate::model::channel::Channel;
 use crate::model::delivery::Outcome;
 use crate::model::phone;
@@ -10,15 +11,15 @@ use crate::model::retry::ErrorClass;
 use super::{Letter, Pending, Provider};
 
 #[derive(Debug)]
-pub struct Mock(pub Channel);
+pub struct Mock(pub Vec<Channel>);
 
 impl Provider for Mock {
     fn name(&self) -> &'static str {
         "mock"
     }
 
-    fn channel(&self) -> Channel {
-        self.0
+    fn capabilities(&self) -> Vec<Capability> {
+        self.0.iter().copied().map(Capability::of).collect()
     }
 
     fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome> {
@@ -26,7 +27,6 @@ impl Provider for Mock {
             let outcome = verdict(&letter);
             // Who and what are personal: a log tells that there was a message, never whose or what it said.
             tracing::info!(
-                channel = self.0.as_str(),
                 delivery = %letter.key,
                 attempt = letter.attempt,
                 kind = letter.kind,
@@ -99,7 +99,7 @@ mod tests {
         let content = content(Some("geheim: 주문"), "private body");
         let outcome = tracing::subscriber::with_default(subscriber, || {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            runtime.block_on(Mock(Channel::Email).send(letter("kim.minsu@example.com", &content)))
+            runtime.block_on(Mock(vec![Channel::Email]).send(letter("kim.minsu@example.com", &content)))
         });
         assert_eq!(outcome.kind().as_str(), "ACCEPTED");
         let said = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
@@ -116,9 +116,8 @@ mod tests {
             (Channel::Sms, "+821000000001", "+821000000002", "+821012345678"),
             (Channel::NaverTalk, "fail", "temporary", "al-2eGuGr5WQOnco1_V-FQ"),
         ] {
-            let mock = Mock(channel);
+            let mock = Mock(vec![channel]);
             let to = |to| mock.send(letter(to, &content));
-            assert_eq!(mock.channel(), channel);
             assert_eq!(rejected(to(fail).await), (ErrorClass::Address, "mock_refused".to_owned()));
             let temporary = rejected(to(temporary).await);
             assert_eq!(temporary, (ErrorClass::ProviderInternal, "mock_unavailable".to_owned()));

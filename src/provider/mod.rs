@@ -5,6 +5,7 @@
 //! `Outcome`. It must know which failures are *definite* (nothing can have been taken: DNS, refused connection, TLS, an
 //! answer that says no) and which are *unknown* (cut or silent after the request was written). When in doubt: unknown.
 
+pub mod adapter;
 pub mod guard;
 pub mod http;
 pub mod mock;
@@ -19,23 +20,36 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use reqwest::header::HeaderMap;
 
+use crate::error::{Error, Result};
 use crate::id::Tsid;
-use crate::model::channel::{Channel, Limit, OnUnknown};
+use crate::model::capability::{Capability, Terms};
+use crate::model::channel::{Channel, Limit};
 use crate::model::delivery::{Key, Outcome};
+use crate::model::limit::RateLimit;
 use crate::model::message::Content;
+use crate::model::receipt::{Receipt, Reference};
 
 /// What is handed to a provider: one delivery's content and destination.
 #[derive(Clone)]
 pub struct Letter<'a> {
     pub key: Key,
     pub attempt: i16,
+    pub channel: Channel,
     pub kind: &'a str,
     pub to: &'a str,
     pub content: &'a Content,
     pub created_at: DateTime<Utc>,
     /// For webhooks: what to send where.
     pub parcel: Option<&'a Parcel>,
+}
+
+impl Letter<'_> {
+    /// What the vendor is asked to carry and to repeat in its receipts.
+    pub fn reference(&self) -> Reference {
+        Reference { key: self.key, attempt: self.attempt }
+    }
 }
 
 /// One webhook, ready to be signed and sent: signing is the last thing done, over the exact bytes.
@@ -57,47 +71,165 @@ pub struct Parcel {
 
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// What a provider says of something that we do not know whether it took (`OnUnknown::Lookup`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Looked {
+    /// It has it: the former attempt was accepted after all.
+    Taken { provider_ref: Option<String> },
+    /// It does not have it, and would by now: it may be sent again.
+    NotTaken,
+    /// It cannot say, or not yet.
+    CannotTell,
+}
+
+/// A request at `/v1/receipts/{provider}`, as it came.
+#[derive(Debug, Clone, Copy)]
+pub struct Callback<'a> {
+    pub headers: &'a HeaderMap,
+    /// Without the question mark.
+    pub query: &'a str,
+    pub body: &'a [u8],
+    pub now: DateTime<Utc>,
+}
+
+/// What a provider told: each piece by itself, for one that cannot be read must not lose the others.
+pub type Receipts = Vec<Result<Receipt, String>>;
+
+/// Why nothing was taken from a callback.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refused {
+    /// This provider calls nobody back.
+    NotExpected,
+    /// It does not come from the provider, as far as can be seen. What is wrong is for our log, not for the caller.
+    Forged(String),
+    /// It does, but cannot be read.
+    Unreadable(String),
+}
+
+/// A slice of a provider's list of results.
+#[derive(Debug, Default)]
+pub struct Polled {
+    pub receipts: Receipts,
+    /// From where on to ask next. Kept in the database, together with what was told.
+    pub cursor: String,
+    /// There is more right now.
+    pub more: bool,
+}
+
+/// One account at a vendor. Adding a vendor is a file with one of these, and its line in `ADAPTERS`.
 pub trait Provider: Send + Sync + 'static {
     /// As the settings, the attempts and the metrics name it.
     fn name(&self) -> &str;
 
-    fn channel(&self) -> Channel;
-
-    /// What to do when the outcome of a call is unknown.
-    fn on_unknown(&self) -> OnUnknown {
-        self.channel().on_unknown()
-    }
-
-    /// The longest body it takes, in the unit of its channel's limit, where that is less than the channel's.
-    fn body_limit(&self) -> Option<usize> {
-        None
-    }
+    /// What it can do, a line for each channel. Asked once.
+    fn capabilities(&self) -> Vec<Capability>;
 
     /// How many calls it takes at a time, from one process.
     fn at_once(&self) -> usize {
         usize::MAX
     }
 
+    /// What its vendor allows, where the settings say nothing.
+    fn default_limit(&self) -> Option<RateLimit> {
+        None
+    }
+
     /// One attempt. Ends within the call budget it was built with, always: the worker's own limit behind it is a net.
     fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome>;
+
+    /// Attempts of several deliveries in one request; as many outcomes, in their order. Only of channels whose capability has
+    /// a batch, and no more than that.
+    fn send_batch<'a>(&'a self, letters: Vec<Letter<'a>>) -> Pending<'a, Vec<Outcome>> {
+        Box::pin(async move {
+            let mut outcomes = Vec::with_capacity(letters.len());
+            for letter in letters {
+                outcomes.push(self.send(letter).await);
+            }
+            outcomes
+        })
+    }
+
+    /// Asks whether it has what an earlier attempt (`letter.attempt` is the present one) may have brought it.
+    fn lookup<'a>(&'a self, _letter: Letter<'a>) -> Pending<'a, Looked> {
+        Box::pin(std::future::ready(Looked::CannotTell))
+    }
+
+    /// Reads what it calls back with, after finding out that it is the caller: before anything of the body is believed.
+    fn receipts(&self, _callback: &Callback<'_>) -> Result<Receipts, Refused> {
+        Err(Refused::NotExpected)
+    }
+
+    /// The next slice of its list of results; None: it has none to ask for. Asked by one process at a time.
+    fn poll<'a>(
+        &'a self,
+        _cursor: Option<&'a str>,
+        _now: DateTime<Utc>,
+    ) -> Option<Pending<'a, Result<Polled, String>>> {
+        None
+    }
 
     /// For `doctor`: can it be reached, without sending anything? A sentence either way; never a secret in it.
     fn check(&self) -> Pending<'_, Result<String, String>>;
 }
 
-/// The providers of this process, by channel.
+/// A provider in use, and on which terms.
+pub struct Account {
+    pub provider: Arc<dyn Provider>,
+    pub capabilities: Vec<Capability>,
+    pub terms: Terms,
+}
+
+impl Account {
+    pub fn new(provider: Arc<dyn Provider>, terms: Terms) -> Account {
+        let terms = Terms { limit: terms.limit.or(provider.default_limit()), ..terms };
+        Account { capabilities: provider.capabilities(), provider, terms }
+    }
+
+    pub fn name(&self) -> &str {
+        self.provider.name()
+    }
+
+    pub fn of(&self, channel: Channel) -> Option<&Capability> {
+        self.capabilities.iter().find(|c| c.channel == channel)
+    }
+}
+
+impl From<Arc<dyn Provider>> for Account {
+    fn from(provider: Arc<dyn Provider>) -> Account {
+        Account::new(provider, Terms::default())
+    }
+}
+
+/// The providers of this process, by name and by channel.
 #[derive(Clone, Default)]
 pub struct Providers {
-    by_channel: HashMap<Channel, Arc<dyn Provider>>,
+    by_name: BTreeMap<String, Arc<Account>>,
+    by_channel: HashMap<Channel, Vec<Arc<Account>>>,
 }
 
 impl Providers {
-    pub fn new(providers: impl IntoIterator<Item = Arc<dyn Provider>>) -> Providers {
-        Providers { by_channel: providers.into_iter().map(|p| (p.channel(), p)).collect() }
+    pub fn new(accounts: impl IntoIterator<Item = Account>) -> Result<Providers> {
+        let mut providers = Providers::default();
+        for account in accounts {
+            let account = Arc::new(account);
+            for capability in &account.capabilities {
+                providers.by_channel.entry(capability.channel).or_default().push(account.clone());
+            }
+            let name = account.name().to_owned();
+            if providers.by_name.insert(name.clone(), account).is_some() {
+                return Err(Error::Setup(format!("two providers are named '{name}'; give each its own name")));
+            }
+        }
+        Ok(providers)
     }
 
-    pub fn of(&self, channel: Channel) -> Option<&Arc<dyn Provider>> {
-        self.by_channel.get(&channel)
+    pub fn named(&self, name: &str) -> Option<&Arc<Account>> {
+        self.by_name.get(name)
+    }
+
+    /// Those that serve a channel, in the order of the settings.
+    pub fn of(&self, channel: Channel) -> &[Arc<Account>] {
+        self.by_channel.get(&channel).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// The channels that something here serves, in the channels' own order.
@@ -114,17 +246,17 @@ impl Providers {
         channels
     }
 
-    /// What bodies may hold where a provider takes less than its channel.
+    /// What bodies may hold where a provider takes less than its channel: the least of them, for any may have to take it.
     pub fn limits(&self) -> BTreeMap<Channel, Limit> {
-        let limit = |(channel, provider): (&Channel, &Arc<dyn Provider>)| {
+        let limit = |(channel, accounts): (&Channel, &Vec<Arc<Account>>)| {
             let limit = channel.limit()?;
-            let max = provider.body_limit().filter(|max| *max < limit.max)?;
+            let max = accounts.iter().filter_map(|a| a.of(*channel)?.body).min().filter(|max| *max < limit.max)?;
             Some((*channel, Limit { max, ..limit }))
         };
         self.by_channel.iter().filter_map(limit).collect()
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn Provider>> {
-        self.by_channel.values()
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Account>> {
+        self.by_name.values()
     }
 }

@@ -14,6 +14,7 @@ use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result, excerpt};
+use crate::model::capability::Capability;
 use crate::model::channel::Channel;
 use crate::model::delivery::Outcome;
 use crate::model::message::Content;
@@ -22,19 +23,20 @@ use crate::model::retry::ErrorClass;
 use super::http::{Answer, Http, HttpSettings, is_loopback};
 use super::{Letter, Pending, Provider};
 
-/// Slack's words for a no, and what each comes down to.
+/// Slack's words for a no, and what each comes down to. Each webhook is a credential of its own: that one is void says nothing
+/// of the others, so it is the sender that cannot be used, not Slack.
 const WORDS: [(&str, ErrorClass); 27] = [
-    ("account_inactive", ErrorClass::Credentials),
+    ("account_inactive", ErrorClass::Sender),
     ("action_prohibited", ErrorClass::Sender),
     ("channel_is_archived", ErrorClass::Address),
     ("channel_not_found", ErrorClass::Address),
     ("fatal_error", ErrorClass::ProviderInternal),
     ("internal_error", ErrorClass::ProviderInternal),
-    ("invalid_auth", ErrorClass::Credentials),
+    ("invalid_auth", ErrorClass::Sender),
     ("invalid_blocks", ErrorClass::Content),
     ("invalid_blocks_format", ErrorClass::Content),
     ("invalid_payload", ErrorClass::Content),
-    ("invalid_token", ErrorClass::Credentials),
+    ("invalid_token", ErrorClass::Sender),
     ("is_archived", ErrorClass::Address),
     ("msg_too_long", ErrorClass::Content),
     ("no_active_hooks", ErrorClass::Sender),
@@ -48,7 +50,7 @@ const WORDS: [(&str, ErrorClass); 27] = [
     ("rollup_error", ErrorClass::ProviderInternal),
     ("service_unavailable", ErrorClass::ProviderInternal),
     ("team_disabled", ErrorClass::Sender),
-    ("token_revoked", ErrorClass::Credentials),
+    ("token_revoked", ErrorClass::Sender),
     ("too_many_attachments", ErrorClass::Content),
     ("user_not_found", ErrorClass::Address),
 ];
@@ -124,8 +126,8 @@ impl Provider for Slack {
         "slack"
     }
 
-    fn channel(&self) -> Channel {
-        Channel::Slack
+    fn capabilities(&self) -> Vec<Capability> {
+        vec![Capability::of(Channel::Slack)]
     }
 
     fn at_once(&self) -> usize {
@@ -201,9 +203,8 @@ fn verdict(answer: &Answer) -> Outcome {
 /// What a status means that comes without one of Slack's words.
 fn by_status(status: u16) -> Option<ErrorClass> {
     match status {
-        401 | 403 => Some(ErrorClass::Credentials),
         // 3xx: redirects are not followed, so a hook that has moved is a hook that is gone.
-        300..=399 | 404 | 410 => Some(ErrorClass::Sender),
+        300..=399 | 401 | 403 | 404 | 410 => Some(ErrorClass::Sender),
         408 | 425 | 503 => Some(ErrorClass::ProviderInternal),
         500.. => None,
         _ => Some(ErrorClass::Content),
@@ -279,8 +280,8 @@ mod tests {
         for (status, class) in [
             (302, ErrorClass::Sender),
             (400, ErrorClass::Content),
-            (401, ErrorClass::Credentials),
-            (403, ErrorClass::Credentials),
+            (401, ErrorClass::Sender),
+            (403, ErrorClass::Sender),
             (404, ErrorClass::Sender),
             (408, ErrorClass::ProviderInternal),
             (410, ErrorClass::Sender),
@@ -321,7 +322,7 @@ mod tests {
         assert_eq!(unknown(answered(b"")), "answer_unreadable");
         assert_eq!(unknown(answered(b" \r\n")), "answer_unreadable");
         assert_eq!(unknown(answered(b"\xff\xfe")), "answer_unreadable");
-        assert_eq!(rejected(answered(b"invalid_token")).0, ErrorClass::Credentials);
+        assert_eq!(rejected(answered(b"invalid_token")).0, ErrorClass::Sender);
         assert_eq!(answered(b"ok"), Outcome::Accepted { provider_ref: None });
     }
 

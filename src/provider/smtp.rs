@@ -29,6 +29,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::error::{Error, Result, excerpt};
+use crate::model::capability::Capability;
 use crate::model::channel::Channel;
 use crate::model::delivery::Outcome;
 use crate::model::message::Content;
@@ -299,8 +300,8 @@ impl Provider for Smtp {
         "smtp"
     }
 
-    fn channel(&self) -> Channel {
-        Channel::Email
+    fn capabilities(&self) -> Vec<Capability> {
+        vec![Capability::of(Channel::Email)]
     }
 
     fn at_once(&self) -> usize {

@@ -17,6 +17,7 @@ use rustls_platform_verifier::Verifier;
 use crate::error::{Error, Result};
 use crate::id::Tsid;
 use crate::limits;
+use crate::model::capability::Capability;
 use crate::model::channel::Channel;
 use crate::model::delivery::Outcome;
 use crate::model::egress::{self, EgressRules};
@@ -104,8 +105,8 @@ impl Provider for Webhook {
         "webhook"
     }
 
-    fn channel(&self) -> Channel {
-        Channel::Webhook
+    fn capabilities(&self) -> Vec<Capability> {
+        vec![Capability::of(Channel::Webhook)]
     }
 
     fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome> {

@@ -26,6 +26,7 @@ macro_rules! head {
             possibly_sent: $r.possibly_sent,
             cancel_requested: $cancel,
             expires_at: $r.expires_at,
+            has_fallback: $r.has_fallback,
         }
     };
 }
@@ -49,6 +50,8 @@ pub struct Claimed {
     pub content: i16,
     pub ready_at: DateTime<Utc>,
     pub recipient: String,
+    /// Who had it last.
+    pub provider: Option<String>,
 }
 
 /// Claims at most `most` deliveries for `worker`, for `lease`.
@@ -81,6 +84,7 @@ pub async fn claim(
             content: r.content,
             ready_at: r.ready_at,
             recipient: r.recipient,
+            provider: r.provider,
         })
         .collect())
 }
@@ -412,6 +416,10 @@ pub struct Row {
     pub written: Option<String>,
     pub provider: Option<String>,
     pub reason: Option<String>,
+    /// Where a fallback was made: the number of the first of them.
+    pub chain: Option<i16>,
+    pub has_fallback: bool,
+    pub receipt_due: Option<DateTime<Utc>>,
 }
 
 impl Row {
@@ -444,6 +452,9 @@ macro_rules! row {
             written: $r.written,
             provider: $r.provider,
             reason: $r.reason,
+            chain: $r.chain,
+            has_fallback: $r.has_fallback,
+            receipt_due: $r.receipt_due,
         }
     };
 }

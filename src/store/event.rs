@@ -39,8 +39,8 @@ pub struct Standing {
     pub partner_id: Tsid,
     pub priority: Priority,
     pub created_at: DateTime<Utc>,
-    /// Each kind of standing that its deliveries have, webhooks left out.
-    pub deliveries: Vec<(Lane, Status)>,
+    /// Each kind of standing that its deliveries have: chain, lane, status; webhooks left out.
+    pub deliveries: Vec<(Option<i16>, Lane, Status)>,
     /// Its completion was told.
     pub told: bool,
 }
@@ -58,7 +58,7 @@ pub async fn standing(db: impl Db<'_>, messages: &HashSet<(i16, Tsid)>) -> Resul
             partner_id: Tsid(r.partner_id),
             priority: r.priority.parse().unwrap_or_default(),
             created_at: r.created_at,
-            deliveries: r.lanes.into_iter().map(Lane).zip(statuses).collect(),
+            deliveries: r.chains.into_iter().zip(r.lanes).zip(statuses).map(|((c, l), s)| (c, Lane(l), s)).collect(),
             told: r.told,
         })
     });

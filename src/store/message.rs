@@ -62,13 +62,14 @@ pub async fn insert(db: impl Db<'_>, inserts: &[&Insert], now: DateTime<Utc>) ->
         &inserts.iter().flat_map(|i| (1..).take(i.message.deliveries.len())).collect::<Vec<i16>>(),
         &inserts.iter().flat_map(|i| i.lanes.iter().map(|lane| lane.0)).collect::<Vec<_>>(),
         &deliveries().map(|(_, _, d)| d.content).collect::<Vec<_>>(),
-        &deliveries().map(|(_, i, _)| i.max_attempts).collect::<Vec<_>>(),
+        &deliveries().map(|(_, i, d)| d.attempts.unwrap_or(i.max_attempts)).collect::<Vec<_>>(),
         &deliveries().map(|(_, _, d)| d.to.clone()).collect::<Vec<_>>(),
         now,
         &deliveries().map(|(_, _, d)| d.written.clone()).collect::<Vec<_>>() as &[Option<String>],
         &inserts.iter().map(|i| i.notice_id.0).collect::<Vec<_>>(),
         &inserts.iter().map(|i| i.notice_lane.0).collect::<Vec<_>>(),
         WEBHOOK_ATTEMPTS,
+        &deliveries().map(|(_, _, d)| d.has_fallback).collect::<Vec<_>>(),
     )
     .fetch_all(db)
     .await?;
@@ -384,7 +385,7 @@ pub struct Filter {
 pub struct Listed {
     pub message: Message,
     /// (lane, status, attempts spent) of each delivery.
-    pub deliveries: Vec<(Lane, Status, i16)>,
+    pub deliveries: Vec<(Option<i16>, Lane, Status, i16)>,
 }
 
 /// Messages of these partners (each with its shard) with ids below one and from another on.
@@ -416,7 +417,7 @@ pub async fn list(
         .into_iter()
         .map(|r| {
             let statuses = r.statuses.iter().map(|s| word(s, "status")).collect::<Result<Vec<Status>>>()?;
-            let deliveries = r.lanes.into_iter().map(Lane).zip(statuses).zip(r.attempts);
+            let deliveries = r.chains.into_iter().zip(r.lanes).zip(statuses).zip(r.attempts);
             Ok(Listed {
                 message: Message {
                     message_id: Tsid(r.message_id),
@@ -429,7 +430,7 @@ pub async fn list(
                     scheduled_at: r.scheduled_at,
                     expires_at: r.expires_at,
                 },
-                deliveries: deliveries.map(|((lane, status), attempt)| (lane, status, attempt)).collect(),
+                deliveries: deliveries.map(|(((chain, lane), status), n)| (chain, Lane(lane), status, n)).collect(),
             })
         })
         .collect()

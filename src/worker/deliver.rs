@@ -12,7 +12,7 @@ use prometheus::IntGauge;
 use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::error::{Error, Result};
-use crate::flow::deliver::{Claim, call, claim, hold, settle};
+use crate::flow::deliver::{Claim, call, claim, hold, requests, settle};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
@@ -251,7 +251,7 @@ impl Loop {
     }
 
     /// Sends what was claimed on its way: contents are loaded while the next claim runs, then every delivery is called
-    /// by a task of its own.
+    /// or what goes out in one request, by a task of its own.
     fn send(&self, claim: Claim, reserved: &mut Reserved) {
         let (hub, settles) = (self.hub.clone(), self.settles.clone());
         let mut slots: HashMap<Key, Slot> =
@@ -262,13 +262,16 @@ impl Loop {
                 let Some(slot) = slots.remove(&settle.key) else { continue };
                 let _never = settles.send((settle, slot)).await;
             }
-            for held in ready.held {
-                let Some(slot) = slots.remove(&held.key()) else { continue };
+            for request in requests(ready.held) {
+                let mut mine: HashMap<Key, Slot> =
+                    request.iter().filter_map(|held| Some((held.key(), slots.remove(&held.key())?))).collect();
                 let (hub, settles) = (hub.clone(), settles.clone());
                 hub.clone().shutdown.spawn(async move {
-                    let settle = call(&hub, held).await;
-                    // The settlers end after the last sender: they are there.
-                    let _never = settles.send((settle, slot)).await;
+                    for settle in call(&hub, request).await {
+                        let Some(slot) = mine.remove(&settle.key) else { continue };
+                        // The settlers end after the last sender: they are there.
+                        let _never = settles.send((settle, slot)).await;
+                    }
                 });
             }
         });
@@ -385,8 +388,8 @@ impl Drop for Slot {
 impl Slots {
     fn new(hub: &Hub, channels: &[Channel]) -> Slots {
         let held = |&channel: &Channel| {
-            let provider = hub.providers.of(channel)?;
-            let most = provider.at_once().min(hub.settings.work.in_flight as usize);
+            let at_once = hub.providers.of(channel).iter().map(|account| account.provider.at_once());
+            let most = at_once.fold(0, usize::saturating_add).min(hub.settings.work.in_flight as usize);
             let gauge = hub.metrics.in_flight.with_label_values(&[channel.as_str()]);
             Some((channel, Held { most, slots: Arc::new(Semaphore::new(most)), of_side: Default::default(), gauge }))
         };

@@ -79,6 +79,7 @@ fn parcel(url: &str) -> Parcel {
 async fn send(webhook: &Webhook, parcel: &Parcel) -> Outcome {
     let content = Content::default();
     let letter = Letter {
+        channel: notihub::model::channel::Channel::Webhook,
         key: Key { shard: 0, message_id: Tsid(2), no: 1 },
         attempt: 1,
         kind: "delivery.sent",

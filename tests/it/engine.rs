@@ -10,12 +10,13 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::join_all;
 use notihub::clock::Clock;
-use notihub::flow::deliver::{Held, call, claim, hold, settle};
+use notihub::flow::deliver::{Held, claim, hold, settle};
 use notihub::flow::promote::{Promoter, promote};
 use notihub::flow::reap::{Reaper, reap};
 use notihub::flow::sweep::{Sweeper, sweep};
 use notihub::hub::{Hub, Parts};
 use notihub::id::Tsid;
+use notihub::model::capability::Capability;
 use notihub::model::channel::{Channel, OnUnknown};
 use notihub::model::delivery::{Key, Outcome};
 use notihub::model::lane::Lane;
@@ -32,7 +33,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::{Connection as _, PgConnection, Postgres};
 use tokio::sync::Semaphore;
 
-use crate::support::{App, MASTER_KEY, email, slack_post, start_time};
+use crate::support::{App, MASTER_KEY, call_one, email, slack_post, start_time};
 
 /// Another process on the same database: connections, ids and hints of its own; the same providers and clock.
 async fn another(app: &App) -> Hub {
@@ -60,7 +61,8 @@ async fn asks(hub: &Hub, take: i64) -> Vec<Ask> {
     let places = lanes.iter().flat_map(|&lane| shards.iter().map(move |&shard| (shard, lane)));
     places
         .map(|(shard, lane)| {
-            let begins_recorded = hub.settings.retry.on_unknown(lane.channel()) == OnUnknown::Hold;
+            let begins_recorded =
+                hub.settings.retry.on_unknown(lane.channel()).unwrap_or(lane.channel().on_unknown()) > OnUnknown::Retry;
             Ask { shard, lane, mark: DateTime::UNIX_EPOCH, take, begins_recorded }
         })
         .collect()
@@ -195,8 +197,8 @@ impl<F: Fn(&Letter<'_>) -> Pending<'static, Outcome> + Send + Sync + 'static> Pr
         "stub"
     }
 
-    fn channel(&self) -> Channel {
-        self.channel
+    fn capabilities(&self) -> Vec<Capability> {
+        vec![Capability::of(self.channel)]
     }
 
     fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome> {
@@ -439,7 +441,7 @@ async fn a_late_refusal_is_kept_on_its_own_attempt_and_changes_no_head() {
     let app = App::new().await;
     let id = app.accept(slack_post("x")).await;
     app.slack.script(Behaviour::Fail { status: 404, text: "no_service".into() }, 1);
-    let late = call(&app.hub, take_one(&app.hub).await).await;
+    let late = call_one(&app.hub, take_one(&app.hub).await).await;
     assert_eq!(lose(&app).await, 1);
     settle(&app.hub, vec![late.clone()]).await.unwrap();
     assert_eq!(app.stands(&id).await, ("PENDING".into(), Some("worker_lost".into())));
@@ -449,7 +451,7 @@ async fn a_late_refusal_is_kept_on_its_own_attempt_and_changes_no_head() {
     let next = take_one(&app.hub).await;
     settle(&app.hub, vec![late.clone()]).await.unwrap();
     assert_eq!(app.stands(&id).await.0, "PROCESSING", "nor the head of its successor");
-    let next = call(&app.hub, next).await;
+    let next = call_one(&app.hub, next).await;
     settle(&app.hub, vec![next]).await.unwrap();
     settle(&app.hub, vec![late]).await.unwrap();
     assert_eq!(app.stands(&id).await.0, "SENT", "nor an ending");
@@ -465,7 +467,7 @@ async fn a_late_acceptance_calls_off_what_waits() {
     let app = App::new().await;
     // PENDING again
     let id = app.accept(slack_post("pending")).await;
-    let late = call(&app.hub, take_one(&app.hub).await).await;
+    let late = call_one(&app.hub, take_one(&app.hub).await).await;
     assert_eq!(lose(&app).await, 1);
     settle(&app.hub, vec![late.clone()]).await.unwrap();
     assert_eq!(app.stands(&id).await, ("SENT".into(), Some("late_answer".into())));
@@ -476,7 +478,7 @@ async fn a_late_acceptance_calls_off_what_waits() {
 
     // SCHEDULED: the second attempt was limited by the provider
     let id = app.accept(slack_post("scheduled")).await;
-    let late = call(&app.hub, take_one(&app.hub).await).await;
+    let late = call_one(&app.hub, take_one(&app.hub).await).await;
     assert_eq!(lose(&app).await, 1);
     app.slack.script(Behaviour::Limit { retry_after: 30 }, 1);
     app.work().await;
@@ -496,7 +498,7 @@ async fn a_late_acceptance_calls_off_what_waits() {
 async fn a_late_acceptance_lifts_what_was_undetermined() {
     let app = App::with(&["--retry-max-attempts=1"]).await;
     let id = app.accept(slack_post("x")).await;
-    let late = call(&app.hub, take_one(&app.hub).await).await;
+    let late = call_one(&app.hub, take_one(&app.hub).await).await;
     assert_eq!(lose(&app).await, 1);
     assert_eq!(app.stands(&id).await.0, "UNDETERMINED");
     settle(&app.hub, vec![late]).await.unwrap();
@@ -515,13 +517,13 @@ async fn a_late_acceptance_is_remembered_while_the_next_attempt_runs() {
     ] {
         let app = App::new().await;
         let id = app.accept(slack_post("x")).await;
-        let late = call(&app.hub, take_one(&app.hub).await).await;
+        let late = call_one(&app.hub, take_one(&app.hub).await).await;
         assert_eq!(lose(&app).await, 1);
         app.slack.script(refusal, 1);
         let second = take_one(&app.hub).await;
         settle(&app.hub, vec![late]).await.unwrap();
         assert_eq!(app.stands(&id).await.0, "PROCESSING");
-        let second = call(&app.hub, second).await;
+        let second = call_one(&app.hub, second).await;
         settle(&app.hub, vec![second]).await.unwrap();
         app.settle_all().await;
         assert_eq!(app.stands(&id).await.0, "SENT", "{then}");
@@ -535,10 +537,10 @@ async fn a_late_acceptance_is_remembered_while_the_next_attempt_runs() {
 async fn a_settle_that_is_repeated_changes_nothing() {
     let app = App::new().await;
     let sent = app.accept(slack_post("sent")).await;
-    let first = call(&app.hub, take_one(&app.hub).await).await;
+    let first = call_one(&app.hub, take_one(&app.hub).await).await;
     let cut = app.accept(slack_post("cut")).await;
     app.slack.script(Behaviour::Cut, 1);
-    let second = call(&app.hub, take_one(&app.hub).await).await;
+    let second = call_one(&app.hub, take_one(&app.hub).await).await;
     for _ in 0..2 {
         settle(&app.hub, vec![first.clone(), second.clone()]).await.unwrap();
     }
@@ -559,7 +561,7 @@ async fn a_settle_and_a_reap_at_the_same_moment_are_one_after_the_other() {
 
     // The worker first: while its statement holds the row, the reaper passes over it.
     let first = app.accept(slack_post("first")).await;
-    let done = call(&app.hub, take_one(&app.hub).await).await;
+    let done = call_one(&app.hub, take_one(&app.hub).await).await;
     sqlx::query(over).execute(&app.db().await).await.unwrap();
     let mut worker = app.hub.store.begin_engine().await.unwrap();
     assert_eq!(store::delivery::settle(&mut *worker, &[done], app.hub.clock.now()).await.unwrap().len(), 1);
@@ -570,7 +572,7 @@ async fn a_settle_and_a_reap_at_the_same_moment_are_one_after_the_other() {
 
     // The reaper first: the worker's statement waits for it, and then finds its fence gone.
     let second = app.accept(slack_post("second")).await;
-    let late = call(&app.hub, take_one(&app.hub).await).await;
+    let late = call_one(&app.hub, take_one(&app.hub).await).await;
     sqlx::query(over).execute(&app.db().await).await.unwrap();
     let shards = store::partner::shards(app.hub.store.engine()).await.unwrap();
     let mut reaper = app.hub.store.begin_engine().await.unwrap();
@@ -618,7 +620,7 @@ async fn a_held_channel_knows_whether_the_call_had_begun() {
     assert_eq!(app.work().await, 0, "it is not sent twice");
 
     // The worker was only slow.
-    let late = call(&app.hub, begun).await;
+    let late = call_one(&app.hub, begun).await;
     settle(&app.hub, vec![late]).await.unwrap();
     assert_eq!(app.stands(&id).await, ("SENT".into(), Some("late_answer".into())));
     assert_eq!(app.outcomes(&id).await, ["NOT_CALLED", "ACCEPTED late"]);
@@ -680,7 +682,7 @@ async fn what_is_given_back_keeps_its_attempts() {
         let id = app.accept(slack_post("x")).await;
         let held = take_one(&other).await;
         other.shutdown.stop();
-        let back = call(&other, held).await;
+        let back = call_one(&other, held).await;
         settle(&other, vec![back]).await.unwrap();
         let delivery = app.delivery(&id).await;
         assert_eq!(app.stands(&id).await, ("PENDING".into(), None));
@@ -734,7 +736,7 @@ async fn what_is_canceled_while_it_is_claimed_is_sent_or_canceled_never_both() {
     let ids = app.accept_all(slack_posts(120)).await;
     // So that both happen, however busy the machine is.
     for held in take(&app.hub, 1).await {
-        let outcome = call(&app.hub, held).await;
+        let outcome = call_one(&app.hub, held).await;
         settle(&app.hub, vec![outcome]).await.unwrap();
     }
     app.post(&format!("/v1/messages/{}/cancel", ids[119]), json!({})).await.expect(200);
@@ -749,7 +751,7 @@ async fn what_is_canceled_while_it_is_claimed_is_sent_or_canceled_never_both() {
     let work = async {
         for _ in 0..30 {
             for held in take(&app.hub, 3).await {
-                let outcome = call(&app.hub, held).await;
+                let outcome = call_one(&app.hub, held).await;
                 settle(&app.hub, vec![outcome]).await.unwrap();
             }
         }
@@ -779,7 +781,7 @@ async fn a_cancel_during_a_call_ends_it_unless_the_provider_takes_it() {
         let id = app.accept(slack_post("x")).await;
         let held = take_one(&app.hub).await;
         app.post(&format!("/v1/messages/{id}/cancel"), json!({})).await.expect(200);
-        let outcome = call(&app.hub, held).await;
+        let outcome = call_one(&app.hub, held).await;
         settle(&app.hub, vec![outcome]).await.unwrap();
         assert_eq!(app.stands(&id).await.0, ends, "at once: it does not wait for a retry that nobody wants");
     }
@@ -903,7 +905,7 @@ async fn a_call_holds_neither_transaction_nor_connection() {
         assert_eq!(narrow.store.engine().size(), 1);
         app.accept(email("meanwhile@example.com")).await;
         for held in take(&narrow, 10).await {
-            let outcome = call(&narrow, held).await;
+            let outcome = call_one(&narrow, held).await;
             settle(&narrow, vec![outcome]).await.unwrap();
         }
         assert_eq!(app.smtp.records().len(), 1, "the one connection served another delivery meanwhile");

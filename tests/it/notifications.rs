@@ -8,6 +8,7 @@ use std::time::Duration;
 use notihub::clock::Clock;
 use notihub::config::Settings;
 use notihub::hub::{Hub, Parts};
+use notihub::model::capability::Capability;
 use notihub::model::channel::Channel;
 use notihub::model::delivery::{Outcome, STATUSES};
 use notihub::provider::mock::Mock;
@@ -264,8 +265,8 @@ impl Provider for Gate {
         "gate"
     }
 
-    fn channel(&self) -> Channel {
-        Channel::Email
+    fn capabilities(&self) -> Vec<Capability> {
+        vec![Capability::of(Channel::Email)]
     }
 
     fn send<'a>(&'a self, _letter: Letter<'a>) -> Pending<'a, Outcome> {
@@ -356,7 +357,7 @@ async fn a_worker_polls() {
 /// any other, and nothing leaves over SMTP. Which SMTP server else is a setting.
 #[tokio::test]
 async fn the_mock_records_success_and_failure() {
-    let app = App::with_provider(&[], Arc::new(Mock(Channel::Email))).await;
+    let app = App::with_provider(&[], Arc::new(Mock(vec![Channel::Email]))).await;
     let to = async |recipient: &str| {
         let mut body = order_completed();
         body["recipient"] = json!(recipient);

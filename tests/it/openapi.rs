@@ -192,7 +192,7 @@ fn every_reason_is_told() {
 #[test]
 fn every_delivery_reason_is_told() {
     let told: BTreeSet<String> = DELIVERY_REASONS.iter().map(|row| row.0.to_owned()).collect();
-    let mut used: BTreeSet<String> = retry::TABLE.iter().map(|row| row.1.to_owned()).collect();
+    let mut used: BTreeSet<String> = retry::TABLE.iter().map(|row| row.word.to_owned()).collect();
     for source in files("src", ".rs").iter().map(|path| read(path)) {
         let source = source.split("#[cfg(test)]").next().unwrap();
         for before in ["Unknown { code: ", "Broken { code: ", "reason: Some("] {

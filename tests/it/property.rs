@@ -11,19 +11,20 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
-use notihub::flow::deliver::{Held, call, claim, hold, settle};
+use notihub::flow::deliver::{Held, claim, hold, settle};
 use notihub::flow::promote::{Promoter, promote};
 use notihub::flow::reap::{Reaper, reap};
 use notihub::flow::rollup::rollup;
 use notihub::flow::sweep::{Sweeper, sweep};
 use notihub::hub::{Hub, Parts};
 use notihub::id::Tsid;
+use notihub::model::capability::Capability;
 use notihub::model::channel::{Channel, OnUnknown};
 use notihub::model::delivery::{Head, Key, Outcome, OutcomeKind, Status, Step, lost, next, parse_public_id};
 use notihub::model::lane::Lane;
 use notihub::model::retry::ErrorClass;
 use notihub::model::watermark::Look;
-use notihub::provider::{Letter, Pending, Provider, Providers};
+use notihub::provider::{Account, Letter, Pending, Provider, Providers};
 use notihub::shutdown::Shutdown;
 use notihub::store::Conn;
 use notihub::store::delivery::Settle;
@@ -85,8 +86,8 @@ impl Provider for Scripted {
         "scripted"
     }
 
-    fn channel(&self) -> Channel {
-        Channel::Email
+    fn capabilities(&self) -> Vec<Capability> {
+        vec![Capability::of(Channel::Email)]
     }
 
     fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome> {
@@ -298,7 +299,7 @@ impl Walk {
             Hub::start(Parts {
                 settings: support::settings(&[&flags[..3], &["--accept-loss", lease]].concat()),
                 store: app.hub.store.clone(),
-                providers: Providers::new([provider.clone() as Arc<dyn Provider>]),
+                providers: Providers::new([Account::from(provider.clone() as Arc<dyn Provider>)]).expect("one"),
                 clock: app.hub.clock.clone(),
                 shutdown: Shutdown::new(),
                 master_keys: vec![MASTER_KEY],
@@ -504,6 +505,7 @@ impl Walk {
                 possibly_sent: false,
                 cancel_requested: false,
                 expires_at: at(life),
+                has_fallback: false,
             };
             let twin = Twin {
                 head,
@@ -576,7 +578,7 @@ impl Walk {
             Err(_) => &self.slow,
         };
         *self.provider.next.lock().expect("no panic in there") = answer.unwrap_or(Answer::Accepted);
-        let settle = call(hub, held).await;
+        let settle = support::call_one(hub, held).await;
         assert_eq!(settle.tried.as_ref().map(|tried| tried.outcome), Some(outcome.kind()));
         assert_eq!(settle.step.status, steps.0.status);
         self.known.push(Known { settle, steps });

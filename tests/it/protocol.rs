@@ -260,6 +260,7 @@ impl Delivery {
             possibly_sent: self.possibly_sent,
             cancel_requested: self.cancel_requested,
             expires_at: self.expired.then(now),
+            has_fallback: false,
         }
     }
 

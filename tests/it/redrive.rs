@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use chrono::TimeDelta;
 use notihub::flow;
 use notihub::id::Tsid;
+use notihub::model::capability::Capability;
 use notihub::model::channel::Channel;
 use notihub::model::delivery::Outcome;
 use notihub::model::partner::Partner;
@@ -356,8 +357,8 @@ impl Provider for Receiver {
         "receiver"
     }
 
-    fn channel(&self) -> Channel {
-        Channel::Webhook
+    fn capabilities(&self) -> Vec<Capability> {
+        vec![Capability::of(Channel::Webhook)]
     }
 
     fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome> {

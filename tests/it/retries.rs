@@ -6,6 +6,7 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 use notihub::flow;
 use notihub::flow::sweep::Sweeper;
+use notihub::model::capability::Capability;
 use notihub::model::channel::Channel;
 use notihub::model::delivery::Outcome;
 use notihub::model::retry::ErrorClass;
@@ -436,8 +437,8 @@ impl Provider for Scripted {
         "scripted"
     }
 
-    fn channel(&self) -> Channel {
-        self.channel
+    fn capabilities(&self) -> Vec<Capability> {
+        vec![Capability::of(self.channel)]
     }
 
     fn send<'a>(&'a self, _letter: Letter<'a>) -> Pending<'a, Outcome> {

@@ -150,6 +150,7 @@ fn content(subject: &str, body: &str, html: Option<&str>) -> Content {
 
 fn letter<'a>(to: &'a str, content: &'a Content, no: i16) -> Letter<'a> {
     Letter {
+        channel: notihub::model::channel::Channel::Email,
         key: Key { shard: 0, message_id: Tsid(700_000_000_000_000_000), no },
         attempt: 1,
         kind: "ORDER_COMPLETED",

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::join_all;
 use notihub::flow;
-use notihub::flow::deliver::{Held, call, claim, hold, settle};
+use notihub::flow::deliver::{Held, claim, hold, settle};
 use notihub::flow::reap::{Reaper, reap};
 use notihub::flow::rollup::rollup;
 use notihub::model::lane::Lane;
@@ -156,7 +156,7 @@ async fn endings_are_counted_by_day_and_type() {
 async fn late_evidence_corrects_the_day_that_was_counted() {
     let app = App::with(&["--retry-max-attempts=1"]).await;
     post(&app, slack_post("undetermined")).await;
-    let late = call(&app.hub, take_one(&app).await).await;
+    let late = crate::support::call_one(&app.hub, take_one(&app).await).await;
     lose(&app).await;
     assert_eq!(daily(&app, "").await, ["2027-03-05 SLACK 1 = 0 + 0 + 1"]);
     rollup(&app.hub).await.unwrap();
@@ -169,7 +169,7 @@ async fn late_evidence_corrects_the_day_that_was_counted() {
 
     let app = App::new().await;
     post(&app, slack_post("pending again")).await;
-    let late = call(&app.hub, take_one(&app).await).await;
+    let late = crate::support::call_one(&app.hub, take_one(&app).await).await;
     lose(&app).await;
     to_midnight(&app, 5);
     settle(&app.hub, vec![late]).await.unwrap();
@@ -177,13 +177,13 @@ async fn late_evidence_corrects_the_day_that_was_counted() {
 
     // It comes while the next attempt runs, and that is refused: ended and lifted in one commit.
     post(&app, slack_post("under way again")).await;
-    let late = call(&app.hub, take_one(&app).await).await;
+    let late = crate::support::call_one(&app.hub, take_one(&app).await).await;
     lose(&app).await;
     let second = take_one(&app).await;
     settle(&app.hub, vec![late]).await.unwrap();
     assert_eq!(daily(&app, "").await, ["2027-03-06 SLACK 1 = 1 + 0 + 0"], "still under way");
     app.slack.script(Behaviour::Fail { status: 404, text: "no_service".into() }, 1);
-    let second = call(&app.hub, second).await;
+    let second = crate::support::call_one(&app.hub, second).await;
     settle(&app.hub, vec![second]).await.unwrap();
     assert_eq!(daily(&app, "").await, ["2027-03-06 SLACK 2 = 2 + 0 + 0"]);
     app.done().await;
@@ -195,9 +195,9 @@ async fn only_who_keeps_the_fence_counts() {
     let app = App::new().await;
     post(&app, slack_post("x")).await;
     app.slack.script(Behaviour::Fail { status: 404, text: "no_service".into() }, 1);
-    let late = call(&app.hub, take_one(&app).await).await;
+    let late = crate::support::call_one(&app.hub, take_one(&app).await).await;
     lose(&app).await;
-    let second = call(&app.hub, take_one(&app).await).await;
+    let second = crate::support::call_one(&app.hub, take_one(&app).await).await;
     settle(&app.hub, vec![late]).await.unwrap();
     assert_eq!(daily(&app, "").await, [""; 0]);
     for _ in 0..3 {

@@ -12,10 +12,11 @@ use notihub::clock::Clock;
 use notihub::config::Settings;
 use notihub::flow::partner::{Change, Credentials};
 use notihub::hub::{Hub, Parts};
+use notihub::model::channel::Channel;
 use notihub::model::partner::Partner;
 use notihub::model::role::{Actor, Role};
 use notihub::provider::simulator::{slack::SlackSimulator, smtp::SmtpSimulator};
-use notihub::provider::{Provider, Providers, mock, slack, smtp, webhook};
+use notihub::provider::{Account, Provider, Providers, mock, slack, smtp, webhook};
 use notihub::shutdown::Shutdown;
 use notihub::store::{PoolSizes, Store};
 use notihub::{api, flow, worker};
@@ -74,6 +75,11 @@ pub async fn fresh_database() -> String {
 
 pub fn store(url: &str) -> Store {
     Store::new(url, PoolSizes { api: 6, intake: 6, engine: 6 }).expect("a store")
+}
+
+/// One delivery's call.
+pub async fn call_one(hub: &Hub, held: flow::deliver::Held) -> notihub::store::delivery::Settle {
+    flow::deliver::call(hub, vec![held]).await.pop().expect("as many as were asked")
 }
 
 pub struct App {
@@ -176,14 +182,21 @@ impl App {
                 .expect("webhooks"),
             ),
         ];
-        let mocks = settings.channels.mock.iter();
-        providers.extend(mocks.map(|channel| Arc::new(mock::Mock(*channel)) as Arc<dyn Provider>));
+        // Who asks for another gets nothing else of that channel.
+        let channels = |p: &Arc<dyn Provider>| p.capabilities().into_iter().map(|c| c.channel).collect::<Vec<_>>();
+        let instead: Vec<Channel> = provider.iter().flat_map(channels).collect();
+        let mocks = settings.channels.mock.iter().copied().filter(|c| !instead.contains(c)).collect();
+        let taken = |p: &Arc<dyn Provider>| {
+            channels(p).iter().any(|c| instead.contains(c) || settings.channels.mock.contains(c))
+        };
+        providers.retain(|p| !taken(p));
+        providers.push(Arc::new(mock::Mock(mocks)));
         providers.extend(provider);
         let url = fresh_database().await;
         let hub = Hub::start(Parts {
             settings,
             store: store(&url),
-            providers: Providers::new(providers),
+            providers: Providers::new(providers.into_iter().map(Account::from)).expect("providers"),
             clock: Clock::manual(start_time()),
             shutdown: Shutdown::new(),
             master_keys: vec![MASTER_KEY],

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
+use notihub::model::capability::Capability;
 use notihub::model::channel::Channel;
 use notihub::model::delivery::Outcome;
 use notihub::model::{cp949, phone};
@@ -42,12 +43,8 @@ impl Provider for Strict {
         "strict"
     }
 
-    fn channel(&self) -> Channel {
-        self.channel
-    }
-
-    fn body_limit(&self) -> Option<usize> {
-        self.limit
+    fn capabilities(&self) -> Vec<Capability> {
+        vec![Capability { body: self.limit, ..Capability::of(self.channel) }]
     }
 
     fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use notihub::flow;
 use notihub::flow::partner::Change;
+use notihub::model::capability::Capability;
 use notihub::model::channel::Channel;
 use notihub::model::delivery::Outcome;
 use notihub::model::retry::ErrorClass;
@@ -31,8 +32,8 @@ impl Provider for Endpoints {
         "webhook"
     }
 
-    fn channel(&self) -> Channel {
-        Channel::Webhook
+    fn capabilities(&self) -> Vec<Capability> {
+        vec![Capability::of(Channel::Webhook)]
     }
 
     fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome> {

@@ -14,11 +14,12 @@ use crate::config::Settings;
 use crate::error::{Error, Result};
 use crate::flow::partner::{Change, Credentials};
 use crate::hub::{Hub, Parts};
+use crate::model::capability::Capability;
 use crate::model::channel::{Channel, OnUnknown};
 use crate::model::delivery::Outcome;
 use crate::model::partner::Partner;
 use crate::model::role::Actor;
-use crate::provider::{Letter, Pending, Provider, Providers};
+use crate::provider::{Account, Letter, Pending, Provider, Providers};
 use crate::shutdown::Shutdown;
 use crate::store::bench;
 use crate::{api, flow, worker};
@@ -92,12 +93,8 @@ impl Provider for Noop {
         "noop"
     }
 
-    fn channel(&self) -> Channel {
-        self.channel
-    }
-
-    fn on_unknown(&self) -> OnUnknown {
-        OnUnknown::Retry
+    fn capabilities(&self) -> Vec<Capability> {
+        vec![Capability { on_unknown: OnUnknown::Retry, ..Capability::of(self.channel) }]
     }
 
     fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome> {
@@ -260,7 +257,7 @@ pub async fn noop_hub(
     let parts = Parts {
         settings: settings.clone(),
         store,
-        providers: Providers::new(further.into_iter().chain([noop])),
+        providers: Providers::new(further.into_iter().chain([noop]).map(Account::from))?,
         clock,
         shutdown: Shutdown::new(),
         master_keys: settings.database.master_keys.clone(),

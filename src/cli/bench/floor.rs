@@ -31,12 +31,7 @@ pub fn example() -> NewMessage {
             metadata: serde_json::Map::from_iter([("orderId".to_owned(), "1234".into())]),
             erased: false,
         },
-        deliveries: vec![NewDelivery {
-            channel: Channel::Email,
-            to: "kim@example.com".into(),
-            written: None,
-            content: 0,
-        }],
+        deliveries: vec![NewDelivery::new(Channel::Email, "kim@example.com".into())],
         scheduled_at: None,
         expires_at: None,
     }

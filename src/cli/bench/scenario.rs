@@ -440,11 +440,8 @@ async fn across(run: &mut Run<'_>) -> Result<()> {
     let slack = SlackSimulator::start(0, &ground).await?;
     let mut settings = run.settings.clone();
     settings.slack.slack_destinations = vec![("ops".into(), slack.hook("ops"))];
-    let further: Vec<std::sync::Arc<dyn crate::provider::Provider>> = super::super::process::providers(&settings)?
-        .iter()
-        .filter(|p| p.channel() == Channel::Slack)
-        .cloned()
-        .collect();
+    let providers = super::super::process::providers(&settings)?;
+    let further = providers.of(Channel::Slack).iter().map(|a| a.provider.clone()).collect();
     let bed = Bed::with(&settings, run.ground, further).await?;
     worker::start(&bed.hub, Role::Api);
     let program = std::env::current_exe().map_err(|e| Error::Internal(e.to_string()))?;

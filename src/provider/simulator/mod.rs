@@ -318,6 +318,7 @@ pub(in crate::provider) mod testing {
         Letter {
             key: Key { shard: 0, message_id: Tsid(700_000_000_000_000_000), no: 2 },
             attempt: 1,
+            channel: crate::model::channel::Channel::Sms,
             kind: "ORDER_COMPLETED",
             to,
             content,

@@ -1,0 +1,128 @@
+//! Adapters by name: what `--provider` can make an account of. One line each.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::ProviderSettings;
+use crate::error::{Error, Result};
+use crate::model::capability::Terms;
+use crate::model::channel::{AddressKind, Channel};
+use crate::model::limit::RateLimit;
+use crate::model::retry::Profile;
+
+use super::mock::Mock;
+use super::{Account, Provider};
+
+/// How accounts of one vendor are made.
+pub struct Adapter {
+    pub name: &'static str,
+    /// What it is, and its options, in a line.
+    pub about: &'static str,
+    pub make: fn(&mut Options, &Common) -> Result<Arc<dyn Provider>>,
+}
+
+/// Adding a vendor: its file, and its line here.
+pub const ADAPTERS: &[Adapter] = &[Adapter {
+    name: "mock",
+    about: "only logs; channels=SMS+LMS+…",
+    make: |options, _| Ok(Arc::new(Mock(options.channels()?))),
+}];
+
+/// What every adapter gets.
+#[derive(Debug, Clone)]
+pub struct Common {
+    pub call_budget: Duration,
+    /// PEM file with certificates to trust beside the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// The options of one account, taken one after the other; what is left over is nobody's.
+pub struct Options {
+    name: String,
+    left: BTreeMap<String, String>,
+}
+
+impl Options {
+    pub fn new(settings: &ProviderSettings) -> Options {
+        Options { name: settings.name.clone(), left: settings.options.clone() }
+    }
+
+    /// As the settings name the account.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn wrong(&self, what: &str) -> Error {
+        Error::Setup(format!("provider '{}': {what}", self.name))
+    }
+
+    pub fn text(&mut self, option: &str) -> Option<String> {
+        self.left.remove(option)
+    }
+
+    pub fn require(&mut self, option: &str) -> Result<String> {
+        self.text(option).ok_or_else(|| self.wrong(&format!("it needs the option {option}")))
+    }
+
+    /// Its value is not shown when it is wrong: it may be a secret.
+    pub fn parsed<T: FromStr>(&mut self, option: &str) -> Result<Option<T>>
+    where
+        T::Err: std::fmt::Display,
+    {
+        let Some(text) = self.text(option) else { return Ok(None) };
+        text.parse().map(Some).map_err(|e| self.wrong(&format!("the option {option}: {e}")))
+    }
+
+    /// `channels=SMS+LMS`.
+    pub fn channels(&mut self) -> Result<Vec<Channel>> {
+        let text = self.require("channels")?;
+        let channel = |word: &str| {
+            let channel: Channel = word.parse().map_err(|e: String| self.wrong(&e))?;
+            if channel.addressed_by() == AddressKind::Unserved {
+                return Err(self.wrong(&format!("no message can be sent over {channel} yet")));
+            }
+            Ok(channel)
+        };
+        text.split('+').map(channel).collect()
+    }
+
+    /// Those that every account may have.
+    fn terms(&mut self) -> Result<Terms> {
+        let mut terms = Terms::default();
+        if let Some(weight) = self.parsed("weight")? {
+            terms.weight = weight;
+        }
+        terms.limit = self.parsed::<RateLimit>("limit")?;
+        let (strategy, burst) = (self.parsed("limit-strategy")?, self.parsed("limit-burst")?);
+        if let Some(limit) = &mut terms.limit {
+            limit.strategy = strategy.unwrap_or(limit.strategy);
+            limit.burst = burst.unwrap_or(limit.burst);
+        } else if strategy.is_some() || burst.is_some() {
+            return Err(self.wrong("limit-strategy and limit-burst say how a limit is kept; give limit, too"));
+        }
+        terms.profile = self.parsed::<Profile>("profile")?;
+        Ok(terms)
+    }
+
+    fn close(self) -> Result<()> {
+        let Some(option) = self.left.keys().next() else { return Ok(()) };
+        Err(self.wrong(&format!("there is no option '{option}' for it")))
+    }
+}
+
+/// An account as the settings describe it.
+pub fn make(settings: &ProviderSettings, common: &Common) -> Result<Account> {
+    let adapter = ADAPTERS.iter().find(|a| a.name == settings.adapter).ok_or_else(|| {
+        let known: Vec<&str> = ADAPTERS.iter().map(|a| a.name).collect();
+        let (name, adapter) = (&settings.name, &settings.adapter);
+        Error::Setup(format!("provider '{name}': there is no adapter '{adapter}'; there are {}", known.join(", ")))
+    })?;
+    let mut options = Options::new(settings);
+    let terms = options.terms()?;
+    let provider = (adapter.make)(&mut options, common)?;
+    options.close()?;
+    Ok(Account::new(provider, terms))
+}
