@@ -104,7 +104,6 @@ create table alerts (
   cause text not null,
   opened_at timestamptz not null,
   seen_at timestamptz not null,
-  told_at timestamptz,
   cleared_at timestamptz,
   times bigint not null default 1,
   detail text not null,

@@ -36,6 +36,8 @@ pub struct Settings {
     #[command(flatten)]
     pub channels: Channels,
     #[command(flatten)]
+    pub alerts: Alerts,
+    #[command(flatten)]
     pub log: Log,
 }
 
@@ -152,7 +154,8 @@ pub struct Retry {
     /// Attempts a delivery has in all.
     #[arg(long, env = "NOTIHUB_RETRY_MAX_ATTEMPTS", default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(i16).range(1..=100))]
     pub retry_max_attempts: i16,
-    /// Milliseconds before the second attempt, spread by chance over their upper half.
+    /// Milliseconds the second attempt waits at most; chance spreads it over them, so that what failed together does not come
+    /// back together.
     #[arg(long, env = "NOTIHUB_RETRY_BACKOFF_DELAY", default_value_t = 1000, value_name = "MS")]
     pub retry_backoff_delay: u64,
     /// Each further pause is so many times the one before.
@@ -268,6 +271,18 @@ pub struct Channels {
     pub mock: Vec<Channel>,
 }
 
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Alerts")]
+pub struct Alerts {
+    /// The Slack destination where operators are told, once each, of a provider that is down, refuses us or is near its
+    /// limit, of fallbacks, and when it is over [default: only the log tells].
+    #[arg(long, env = "NOTIHUB_ALERT_SLACK", value_name = "NAME")]
+    pub alert_slack: Option<String>,
+    /// E-mail addresses that are told the same. Several with commas.
+    #[arg(long, env = "NOTIHUB_ALERT_EMAIL", value_delimiter = ',', value_name = "ADDRESS", value_parser = mailbox)]
+    pub alert_email: Vec<String>,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// For people.
@@ -330,6 +345,14 @@ fn provider(text: &str) -> Result<ProviderSettings, String> {
     };
     let options = parts.map(option).collect::<Result<_, &str>>()?;
     Ok(ProviderSettings { name: name.to_owned(), adapter, options })
+}
+
+fn mailbox(text: &str) -> Result<String, String> {
+    if crate::model::intake::is_mailbox(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("that is not an e-mail address".into())
+    }
 }
 
 fn mockable(text: &str) -> Result<Channel, String> {
@@ -401,6 +424,12 @@ impl Settings {
             self.retry.retry_multiplier >= 1.0 && self.retry.retry_multiplier <= 100.0,
             format!("retry-multiplier ({}) must be between 1 and 100", self.retry.retry_multiplier),
         )?;
+        if let Some(name) = &self.alerts.alert_slack {
+            rule(
+                self.slack.destinations().contains_key(name),
+                format!("alert-slack names '{name}', which is not among the names in slack-destination"),
+            )?;
+        }
         if let Some(name) = &self.slack.slack_default {
             rule(
                 self.slack.destinations().contains_key(name),

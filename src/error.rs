@@ -585,7 +585,6 @@ pub const DELIVERY_REASONS: &[(&str, &str)] = &[
     ("answer_unreadable", "the provider's answer cannot be understood; it may have taken the message"),
     ("http_5xx", "something before the provider answered for it; it may have taken the message"),
     ("sender_panicked", "our own code failed while sending; the provider may have taken the message"),
-    ("content_missing", "its content is no longer in the books"),
     ("worker_lost", "the worker that held it stopped answering"),
     ("not_begun", "the call could not be begun in time; it is tried later"),
     ("never_begun", "the call could not be begun however often it was tried"),

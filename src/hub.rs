@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::flow::intake::{Intake, Request};
 use crate::id::{Tsid, Tsids};
 use crate::limits;
+use crate::model::alert::Cause;
 use crate::model::fairness::Fairness;
 use crate::model::gate::Gates;
 use crate::model::intake::Rules;
@@ -58,6 +59,8 @@ pub struct Inner {
     /// Counts that go over many rows, on a worker's connection: one at a time.
     pub counting: Semaphore,
     gates: Mutex<Gates>,
+    /// What operators are to be told of, since it was last looked at: how often, and in which words.
+    causes: Mutex<HashMap<Cause, (u64, String)>>,
     /// What endpoints answered since it was last written.
     heard_back: Mutex<HashMap<Tsid, HeardBack>>,
 }
@@ -150,6 +153,7 @@ impl Hub {
             strikes: Mutex::default(),
             counting: Semaphore::new(1),
             gates: Mutex::default(),
+            causes: Mutex::default(),
             heard_back: Mutex::default(),
         }));
         crate::flow::sign_in::read_keys(&hub).await?;
@@ -174,6 +178,17 @@ impl Hub {
     /// How many webhooks are on their way where. Held briefly.
     pub fn gates(&self) -> MutexGuard<'_, Gates> {
         held(&self.gates)
+    }
+
+    /// Operators are to know of this. In memory: whoever looks next writes it.
+    pub fn note_cause(&self, cause: Cause, detail: String) {
+        let mut causes = held(&self.causes);
+        let noted = causes.entry(cause).or_default();
+        *noted = (noted.0 + 1, detail);
+    }
+
+    pub fn take_causes(&self) -> HashMap<Cause, (u64, String)> {
+        std::mem::take(&mut *held(&self.causes))
     }
 
     /// An endpoint answered.

@@ -392,15 +392,15 @@ async fn ask(hub: &Hub, asked: &[Held]) -> Vec<Outcome> {
     };
     // A panicking adapter ends its own attempts only; whether it had asked by then, nobody can say.
     let sending = AssertUnwindSafe(sending).catch_unwind();
-    let unknown = |code, detail: &str| vec![Outcome::Unknown { code, detail: detail.into() }; asked.len()];
+    let nobody_knows = |code, detail: &str| vec![Outcome::Unknown { code, detail: detail.into() }; asked.len()];
     let outcomes = match tokio::time::timeout(hub.settings.timing.call_budget(), sending).await {
         Ok(Ok(outcomes)) if outcomes.len() == asked.len() => outcomes,
-        Ok(Ok(_)) => unknown("answer_incomplete", "the provider's adapter lost count of what it sent"),
+        Ok(Ok(_)) => nobody_knows("answer_incomplete", "the provider's adapter lost count of what it sent"),
         Ok(Err(_panic)) => {
             tracing::error!(delivery = %first.claimed.key, provider = provider.name(), "the provider's adapter panicked");
-            unknown("sender_panicked", "our own code failed while sending")
+            nobody_knows("sender_panicked", "our own code failed while sending")
         }
-        Err(_elapsed) => unknown("no_answer", "no answer within the call budget"),
+        Err(_elapsed) => nobody_knows("no_answer", "no answer within the call budget"),
     };
     observe(&hub.metrics.call_seconds, &[provider.name()], began.elapsed());
     outcomes

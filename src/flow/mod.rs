@@ -1,6 +1,7 @@
 //! Verbs: effects in order. A flow owns the transaction, takes the hub, and returns values, not responses.
 
 pub mod accept;
+pub mod alert;
 pub mod cancel;
 pub mod deliver;
 pub mod endpoint;

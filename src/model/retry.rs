@@ -218,12 +218,11 @@ impl RetryPolicy {
         pause.mul_f64(1.0 + 0.1 * jitter.clamp(0.0, 1.0))
     }
 
-    /// `jitter` in 0..1 spreads it over the upper half of the exponential pause, so that what failed together does not come
-    /// back together, and never at once.
+    /// `jitter` in 0..1 spreads it over all of the exponential pause: what failed together comes back as evenly as can be.
     pub fn backoff(&self, attempt: i16, jitter: f64) -> Duration {
         let exponent = i32::from(attempt.max(1)) - 1;
         let full = self.backoff.as_secs_f64() * self.multiplier.powi(exponent);
-        let spread = full * (0.5 + 0.5 * jitter.clamp(0.0, 1.0));
+        let spread = full * jitter.clamp(0.0, 1.0);
         Duration::try_from_secs_f64(spread).unwrap_or(self.ceiling).min(self.ceiling)
     }
 
@@ -281,7 +280,7 @@ mod tests {
         let longest: Vec<_> = (1..=3).map(|n| policy.pause(n, 1.0).as_millis()).collect();
         assert_eq!(longest, [1000, 2000, 4000]);
         let shortest: Vec<_> = (1..=3).map(|n| policy.pause(n, 0.0).as_millis()).collect();
-        assert_eq!(shortest, [500, 1000, 2000]);
+        assert_eq!(shortest, [0, 0, 0], "full jitter");
         assert_eq!(policy.pause(i16::MAX, 1.0), policy.ceiling, "an exponent beyond all numbers is the ceiling");
     }
 

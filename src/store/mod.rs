@@ -1,6 +1,7 @@
 //! The database. One function is one statement: no decision, plain structs back, an error that says what the caller can
 //! do. What commits together is put together in `flow`, with a `Tx` from here.
 
+pub mod alert;
 pub mod attempt;
 pub mod audit;
 pub mod bench;

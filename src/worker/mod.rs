@@ -65,6 +65,7 @@ pub fn start(hub: &Hub, role: Role) {
     repeat(hub, "redrive", every(limits::REDRIVE_EVERY), redrive);
     repeat(hub, "complete", every(limits::COMPLETE_EVERY), complete);
     repeat(hub, "note answers", every(limits::NOTE_ANSWERS_EVERY), note_answers);
+    repeat(hub, "watch", every(limits::WATCH_EVERY), watch);
     repeat(hub, "depth", every(Duration::from_secs(10)), depth);
     repeat(hub, "heartbeat", every(Duration::from_secs(5)), move |hub| heartbeat(hub, worker));
 }
@@ -143,6 +144,11 @@ pub async fn calibrate(hub: Hub) -> Result<bool> {
     if off.num_milliseconds().abs() > 1_000 {
         tracing::warn!(off_ms = off.num_milliseconds(), "this host's clock differs from the database's; corrected for");
     }
+    Ok(false)
+}
+
+async fn watch(hub: Hub) -> Result<bool> {
+    flow::alert::watch(&hub).await?;
     Ok(false)
 }
 

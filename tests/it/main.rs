@@ -5,6 +5,7 @@
 
 mod support;
 
+mod alerts;
 mod crash;
 mod egress;
 mod engine;

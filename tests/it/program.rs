@@ -280,7 +280,7 @@ async fn wrong_usage_exits_2_and_names_the_remedy() {
         (&["serve", "--listen=nowhere"], "--listen"),
         (&["up", "--smtp-tls=maybe"], "starttls"),
         (&["up", "--email=pigeon"], "smtp"),
-        (&["up", "--on-unknown=SLACK=perhaps"], "retry nor hold"),
+        (&["up", "--on-unknown=SLACK=perhaps"], "none of retry, lookup, hold"),
         (&["up", "--on-unknown=PIGEON=hold"], "KAKAO_ALIMTALK"),
         (&["up", "--mock=PIGEON"], "KAKAO_ALIMTALK"),
         (&["up", "--mock=SMS,PUSH"], "over PUSH"),

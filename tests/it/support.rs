@@ -190,8 +190,10 @@ impl App {
             channels(p).iter().any(|c| instead.contains(c) || settings.channels.mock.contains(c))
         };
         providers.retain(|p| !taken(p));
-        providers.push(Arc::new(mock::Mock(mocks)));
         providers.extend(provider);
+        if settings.channels.mock.iter().any(|c| !instead.contains(c)) {
+            providers.push(Arc::new(mock::Mock(mocks)));
+        }
         let url = fresh_database().await;
         let hub = Hub::start(Parts {
             settings,

@@ -1,0 +1,127 @@
+//! Alerts: operators are told of what needs a person, through the hub's own Slack or e-mail, once when it comes and once when
+//! it is over. What is told is a message like any other, of the hub's own partner, so it is tried again and its story can be
+//! read.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+
+use crate::error::{Error, Result};
+use crate::hub::Hub;
+use crate::limits;
+use crate::model::alert::Cause;
+use crate::model::channel::Channel;
+use crate::model::lane::Priority;
+use crate::model::message::{Content, Detail, NewDelivery, NewMessage};
+use crate::model::partner::Partner;
+use crate::store::alert::Seen;
+use crate::store::{self, Conn};
+
+use super::accept::prepare;
+
+/// The partner whose messages alerts are.
+pub const OWN_PARTNER: &str = "notihub";
+
+/// Looks what is the matter, tells what is new and what is over. Any process may, at the same time: who writes a cause first
+/// tells it.
+pub async fn watch(hub: &Hub) -> Result<()> {
+    let now = hub.clock.now();
+    let seen = seen(hub, now).await?;
+    let mut tx = hub.store.begin_engine().await?;
+    let new = store::alert::raise(&mut tx, &seen, now).await?;
+    let over = store::alert::clear(&mut tx, now).await?;
+    let mut told = Vec::new();
+    for one in seen.iter().filter(|s| new.contains(&s.cause)) {
+        let Some(cause) = Cause::parse(&one.cause) else { continue };
+        let (title, remedy) = (cause.title(), cause.remedy());
+        tracing::warn!(cause = one.cause, detail = one.detail, "{title}");
+        told.push((title.clone(), format!("{title}: {}.\n\n{remedy}", one.detail)));
+    }
+    for one in over {
+        let Some(cause) = Cause::parse(&one.cause) else { continue };
+        let title = format!("Over: {}", cause.title());
+        let lasted = (now - one.opened_at).num_seconds();
+        tracing::info!(cause = one.cause, lasted_s = lasted, times = one.times, "{title}");
+        let times =
+            if matches!(cause, Cause::Fallback { .. }) { format!(", {} messages", one.times) } else { String::new() };
+        let text = format!("{title}. It lasted {lasted} s{times}: {}.", one.detail);
+        told.push((title, text));
+    }
+    let mut places = Vec::new();
+    for (title, text) in told {
+        places.extend(tell(hub, &mut tx, title, text, now).await?);
+    }
+    tx.commit().await.map_err(Error::from)?;
+    hub.wake.ready(places);
+    Ok(())
+}
+
+/// What is the matter now: in the database, and what this process noted since it last looked.
+async fn seen(hub: &Hub, now: DateTime<Utc>) -> Result<Vec<Seen>> {
+    let db = hub.store.engine();
+    let mut seen: BTreeMap<String, Seen> = BTreeMap::new();
+    let mut see = |cause: Cause, times: u64, detail: String| {
+        let cause = cause.to_string();
+        seen.insert(cause.clone(), Seen { cause, times, detail });
+    };
+    for down in store::alert::breakers(db).await? {
+        let provider = down.provider;
+        let reason = down.reason.unwrap_or_default();
+        let since = down.since.map(|at| format!(" since {}", at.to_rfc3339())).unwrap_or_default();
+        let cause = match reason.as_str() {
+            "credentials_refused" | "quota_used_up" => Cause::Refused { provider },
+            _ => Cause::Outage { provider },
+        };
+        see(cause, 1, format!("{reason}{since}"));
+    }
+    for (provider, receipts, since) in store::alert::unmatched(db, now, limits::UNMATCHED_FOR).await? {
+        see(Cause::Unmatched { provider }, 1, format!("{receipts} receipts, the first of {}", since.to_rfc3339()));
+    }
+    for (cause, (times, detail)) in hub.take_causes() {
+        see(cause, times, detail);
+    }
+    Ok(seen.into_values().collect())
+}
+
+/// Writes what is told, as a message; returns where it waits.
+async fn tell(
+    hub: &Hub,
+    tx: &mut Conn,
+    title: String,
+    text: String,
+    now: DateTime<Utc>,
+) -> Result<Vec<(crate::model::watermark::Place, DateTime<Utc>)>> {
+    let alerts = &hub.settings.alerts;
+    let served = |channel| !hub.providers.of(channel).is_empty();
+    let slack = alerts.alert_slack.iter().filter(|_| served(Channel::Slack)).map(|to| (Channel::Slack, to.clone()));
+    let email = alerts.alert_email.iter().filter(|_| served(Channel::Email)).map(|to| (Channel::Email, to.clone()));
+    let deliveries: Vec<NewDelivery> = slack.chain(email).map(|(channel, to)| NewDelivery::new(channel, to)).collect();
+    if deliveries.is_empty() {
+        return Ok(Vec::new());
+    }
+    let partner = own_partner(hub, tx, now).await?;
+    let content = Content { subject: Some(title), body: text, ..Content::default() };
+    let message = NewMessage {
+        client_msg_id: None,
+        kind: "ALERT".into(),
+        priority: Priority::Urgent,
+        detail: Detail { contents: vec![content], ..Detail::default() },
+        deliveries,
+        scheduled_at: None,
+        expires_at: None,
+    };
+    let insert = prepare(hub, &partner, message)?;
+    store::message::insert(&mut *tx, &[&insert], now).await?;
+    Ok(insert.lanes.iter().map(|lane| ((insert.shard, *lane), now)).collect())
+}
+
+/// Made when it is first needed. It has no key: nobody signs in as it.
+async fn own_partner(hub: &Hub, tx: &mut Conn, now: DateTime<Utc>) -> Result<Partner> {
+    if let Some(partner) = store::partner::find(&mut *tx, OWN_PARTNER).await? {
+        return Ok(partner);
+    }
+    let made = Partner::new(hub.next_id(), OWN_PARTNER.to_owned(), 0);
+    store::partner::insert(&mut *tx, &made, now).await?;
+    let found = store::partner::find(&mut *tx, OWN_PARTNER).await?;
+    found.ok_or_else(|| Error::Internal("the hub's own partner was made, and is not there".into()))
+}

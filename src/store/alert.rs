@@ -1,0 +1,86 @@
+//! What operators are told of, once for each cause.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use super::{Conn, Db};
+use crate::error::Result;
+use crate::model::alert::KINDS;
+
+/// A cause that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    pub cause: String,
+    pub times: u64,
+    pub detail: String,
+}
+
+/// Notes causes, each once in `seen`; returns those that are new.
+pub async fn raise(conn: &mut Conn, seen: &[Seen], now: DateTime<Utc>) -> Result<BTreeSet<String>> {
+    let rows = sqlx::query_file!(
+        "sql/alert/raise.sql",
+        &seen.iter().map(|s| s.cause.clone()).collect::<Vec<_>>(),
+        &seen.iter().map(|s| i64::try_from(s.times).unwrap_or(i64::MAX)).collect::<Vec<_>>(),
+        &seen.iter().map(|s| s.detail.clone()).collect::<Vec<_>>(),
+        now,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().filter(|r| r.is_new).map(|r| r.cause).collect())
+}
+
+/// A cause that was there, and how often it was seen.
+#[derive(Debug, Clone)]
+pub struct Alert {
+    pub cause: String,
+    pub opened_at: DateTime<Utc>,
+    pub times: i64,
+    pub detail: String,
+}
+
+/// Ends those that were not seen of late; returns them.
+pub async fn clear(conn: &mut Conn, now: DateTime<Utc>) -> Result<Vec<Alert>> {
+    let kinds: Vec<String> = KINDS.iter().map(|k| k.0.to_owned()).collect();
+    let quiet: Vec<f64> = KINDS.iter().map(|k| k.1.as_secs_f64()).collect();
+    let rows = sqlx::query_file!("sql/alert/clear.sql", &kinds, &quiet, now).fetch_all(conn).await?.into_iter();
+    let alert = rows.map(|r| Alert { cause: r.cause, opened_at: r.opened_at, times: r.times, detail: r.detail });
+    Ok(alert.collect())
+}
+
+/// Those that are not over.
+pub async fn open(db: impl Db<'_>) -> Result<Vec<Alert>> {
+    let rows = sqlx::query_file!("sql/alert/open.sql").fetch_all(db).await?.into_iter();
+    let alert = rows.map(|r| Alert { cause: r.cause, opened_at: r.opened_at, times: r.times, detail: r.detail });
+    Ok(alert.collect())
+}
+
+pub async fn forget(db: impl Db<'_>, before: DateTime<Utc>) -> Result<()> {
+    sqlx::query_file!("sql/alert/forget.sql", before).execute(db).await?;
+    Ok(())
+}
+
+/// A provider whose breaker is not closed.
+pub struct Down {
+    pub provider: String,
+    pub reason: Option<String>,
+    pub since: Option<DateTime<Utc>>,
+    pub until: Option<DateTime<Utc>>,
+}
+
+pub async fn breakers(db: impl Db<'_>) -> Result<Vec<Down>> {
+    let rows = sqlx::query_file!("sql/alert/breakers.sql").fetch_all(db).await?.into_iter();
+    let down = |provider, reason, since, until| Down { provider, reason, since, until };
+    Ok(rows.map(|r| down(r.provider, r.reason, r.opened_at, r.open_until)).collect())
+}
+
+/// (provider, how many, since when) of receipts that are older than `age` and match nothing.
+pub async fn unmatched(
+    db: impl Db<'_>,
+    now: DateTime<Utc>,
+    age: Duration,
+) -> Result<Vec<(String, i64, DateTime<Utc>)>> {
+    let rows = sqlx::query_file!("sql/alert/unmatched.sql", now - age).fetch_all(db).await?.into_iter();
+    Ok(rows.map(|r| (r.provider, r.receipts, r.since)).collect())
+}

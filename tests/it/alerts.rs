@@ -1,0 +1,68 @@
+//! Alerts: operators are told once of each cause, through the hub's own Slack and e-mail, and once when it is over.
+
+use notihub::flow::alert::watch;
+use notihub::model::alert::Cause;
+use notihub::model::channel::Channel;
+
+use crate::support::App;
+
+/// What arrived at the ops destination and in the mailbox since it was last asked: the first line of each.
+async fn told(app: &App, seen: &mut (usize, usize)) -> (Vec<String>, usize) {
+    app.settle_all().await;
+    let posts = app.slack.records();
+    let mails = app.smtp.records();
+    let titles = posts.iter().skip(seen.0).map(|p| p.text.clone().unwrap_or_default());
+    let titles = titles.map(|text| text.lines().next().unwrap_or_default().trim_matches('*').to_owned()).collect();
+    let mailed = mails.len() - seen.1;
+    *seen = (posts.len(), mails.len());
+    (titles, mailed)
+}
+
+/// S1-45, S1-44: whatever number of processes see a cause, and however often, it is told once; it is over when it was not seen
+/// for a while, which is told once, too; then it may come again.
+#[tokio::test]
+async fn a_cause_is_told_once_and_so_is_its_end() {
+    let app = App::with(&["--alert-slack=ops", "--alert-email=oncall@example.com"]).await;
+    let mut seen = (0, 0);
+    let fallback = || Cause::Fallback { from: Channel::KakaoAlimtalk, to: Channel::Sms };
+    for round in 0..2 {
+        for _ in 0..5 {
+            app.hub.note_cause(fallback(), "credentials_refused".into());
+            app.hub.note_cause(Cause::Limit { provider: "sms".into() }, "450 of 500 a minute".into());
+            let (one, other) = tokio::join!(watch(&app.hub), watch(&app.hub));
+            one.and(other).unwrap();
+            app.advance(5);
+        }
+        let (titles, mailed) = told(&app, &mut seen).await;
+        assert_eq!(
+            (titles, mailed),
+            (vec!["KAKAO_ALIMTALK falls back to SMS".to_owned(), "Provider sms is near its limit".to_owned()], 2),
+            "round {round}"
+        );
+        app.advance(130);
+        watch(&app.hub).await.unwrap();
+        assert_eq!(told(&app, &mut seen).await, (vec!["Over: Provider sms is near its limit".to_owned()], 1));
+        app.advance(600);
+        watch(&app.hub).await.unwrap();
+        watch(&app.hub).await.unwrap();
+        assert_eq!(told(&app, &mut seen).await, (vec!["Over: KAKAO_ALIMTALK falls back to SMS".to_owned()], 1));
+    }
+    let times: i64 = sqlx::query_scalar("select sum(times)::bigint from alerts where cause like 'fallback:%'")
+        .fetch_one(&app.db().await)
+        .await
+        .unwrap();
+    assert_eq!(times, 10, "each is counted");
+    app.done().await;
+}
+
+/// Without a place to tell it only the log says so; and a destination that does not exist is refused at the start.
+#[tokio::test]
+async fn nobody_needs_to_be_told() {
+    let app = App::new().await;
+    app.hub.note_cause(Cause::Limit { provider: "sms".into() }, "450 of 500 a minute".into());
+    watch(&app.hub).await.unwrap();
+    assert_eq!(told(&app, &mut (0, 0)).await, (vec![], 0));
+    let settings = crate::support::settings(&["--alert-slack=nowhere"]);
+    assert!(settings.check().unwrap_err().to_string().contains("slack-destination"));
+    app.done().await;
+}
