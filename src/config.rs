@@ -472,6 +472,7 @@ impl Retry {
         }
         RetryPolicy {
             schedule: None,
+            reconnect: None,
             max_attempts: self.retry_max_attempts,
             backoff: Duration::from_millis(self.retry_backoff_delay),
             multiplier: self.retry_multiplier,

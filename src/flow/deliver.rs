@@ -182,6 +182,7 @@ async fn webhooks(
 /// A call that was made, or at least prepared.
 struct Call<'a> {
     provider: &'a str,
+    profile: Option<Profile>,
     on_unknown: OnUnknown,
     begins_recorded: bool,
     called_at: Option<DateTime<Utc>>,
@@ -192,7 +193,8 @@ fn settle_of(hub: &Hub, claimed: &Claimed, holder: Holder, outcome: Outcome, cal
     let on_unknown = call.as_ref().map_or(OnUnknown::Hold, |c| c.on_unknown);
     let begun = call.as_ref().is_some_and(|c| c.begins_recorded);
     let called_at = call.as_ref().and_then(|c| c.called_at);
-    let policy = hub.settings.retry.policy(claimed.head.channel);
+    let profile = call.as_ref().and_then(|c| c.profile);
+    let policy = hub.settings.retry.policy(claimed.head.channel).profiled(profile);
     let step = next(&claimed.head, &outcome, &policy, on_unknown, hub.clock.now(), rand::random());
     Settle {
         key: claimed.key,
@@ -353,7 +355,8 @@ async fn ended(hub: &Hub, held: &Held, outcome: Outcome, called_at: Option<DateT
     }
     let (provider, kind) = (held.account.name(), outcome.kind().as_str());
     let Held { on_unknown, begins_recorded, .. } = *held;
-    let call = Call { provider, on_unknown, begins_recorded, called_at };
+    let profile = held.account.terms.profile;
+    let call = Call { provider, profile, on_unknown, begins_recorded, called_at };
     let settle = settle_of(hub, &held.claimed, held.holder, outcome, Some(call));
     let (status, reason) = (settle.step.status, settle.step.reason.unwrap_or_default());
     hub.metrics.outcomes.with_label_values(&[provider, kind, reason]).inc();

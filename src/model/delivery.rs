@@ -315,7 +315,7 @@ pub fn next(
             (Action::Stop, _) if head.attempt >= ATTEMPTS_EVER => end(Status::Failed, class.as_str()),
             (Action::Stop, _) => put_off(policy.backoff(head.attempt, jitter), class.as_str()),
             (Action::RetryAfter, Some(said)) => again(policy.pause_said(*said, failures, jitter), class.as_str()),
-            (Action::Retry | Action::RetryAfter, _) => again(policy.pause(failures, jitter), class.as_str()),
+            (Action::Retry | Action::RetryAfter, _) => again(policy.pause_of(*class, failures, jitter), class.as_str()),
         },
         Outcome::Unknown { code, .. } => match on_unknown {
             OnUnknown::Hold => end(Status::Undetermined, code),

@@ -184,6 +184,8 @@ pub struct RetryPolicy {
     pub multiplier: f64,
     /// No pause is longer than this, whatever the exponent or the provider says.
     pub ceiling: Duration,
+    /// The pause after a connection that was not made, instead.
+    pub reconnect: Option<Duration>,
 }
 
 impl Default for RetryPolicy {
@@ -194,11 +196,25 @@ impl Default for RetryPolicy {
             backoff: Duration::from_millis(1000),
             multiplier: 2.0,
             ceiling: Duration::from_secs(3600),
+            reconnect: None,
         }
     }
 }
 
 impl RetryPolicy {
+    /// As a profile wants it.
+    pub fn profiled(self, profile: Option<Profile>) -> RetryPolicy {
+        RetryPolicy { reconnect: profile.filter(|p| *p == Profile::Internal).map(|_| RECONNECT_AFTER), ..self }
+    }
+
+    /// The pause after failure number `failures` of this class.
+    pub fn pause_of(&self, class: ErrorClass, failures: i16, jitter: f64) -> Duration {
+        match self.reconnect {
+            Some(after) if class == ErrorClass::Unreachable => after.mul_f64(1.0 + 0.1 * jitter.clamp(0.0, 1.0)),
+            _ => self.pause(failures, jitter),
+        }
+    }
+
     /// How webhooks are tried again.
     pub fn webhook() -> RetryPolicy {
         RetryPolicy {
@@ -302,6 +318,18 @@ mod tests {
             [1800, 7_200, 86_400],
             "longer is heard, shorter not"
         );
+    }
+
+    /// S1-46, C2: a service of our own is tried again five seconds after a connection was not made, whatever number of times;
+    /// a gateway after a pause that grows. All else is alike.
+    #[test]
+    fn an_internal_service_is_reconnected_to_after_five_seconds() {
+        let (gateway, internal) = (Profile::Gateway, Profile::Internal);
+        let pause =
+            |profile, class, n| RetryPolicy::default().profiled(Some(profile)).pause_of(class, n, 1.0).as_millis();
+        let made = |profile| [1, 2, 3].map(|n| pause(profile, ErrorClass::Unreachable, n));
+        assert_eq!((made(internal), made(gateway)), ([5500; 3], [1000, 2000, 4000]));
+        assert_eq!(pause(internal, ErrorClass::ProviderInternal, 2), pause(gateway, ErrorClass::ProviderInternal, 2));
     }
 
     #[test]

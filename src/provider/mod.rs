@@ -30,6 +30,7 @@ use crate::model::delivery::{Key, Outcome};
 use crate::model::limit::RateLimit;
 use crate::model::message::Content;
 use crate::model::receipt::{Receipt, Reference};
+use crate::model::retry::Profile;
 
 /// What is handed to a provider: one delivery's content and destination.
 #[derive(Clone)]
@@ -134,6 +135,11 @@ pub trait Provider: Send + Sync + 'static {
         None
     }
 
+    /// How carefully it is asked again, where the settings say nothing.
+    fn default_profile(&self) -> Option<Profile> {
+        None
+    }
+
     /// One attempt. Ends within the call budget it was built with, always: the worker's own limit behind it is a net.
     fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome>;
 
@@ -181,7 +187,8 @@ pub struct Account {
 
 impl Account {
     pub fn new(provider: Arc<dyn Provider>, terms: Terms) -> Account {
-        let terms = Terms { limit: terms.limit.or(provider.default_limit()), ..terms };
+        let (limit, profile) = (terms.limit.or(provider.default_limit()), terms.profile.or(provider.default_profile()));
+        let terms = Terms { limit, profile, ..terms };
         Account { capabilities: provider.capabilities(), provider, terms }
     }
 

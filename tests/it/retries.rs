@@ -306,7 +306,7 @@ async fn no_retry_begins_after_the_end() {
     for (step, status) in [(fail(503, "service_unavailable"), "EXPIRED"), (Behaviour::Cut, "UNDETERMINED")] {
         app.slack.script(step, 1);
         let mut body = slack_post("x");
-        body["expiresAt"] = json!((app.hub.clock.now() + TimeDelta::milliseconds(500)).to_rfc3339());
+        body["expiresAt"] = json!((app.hub.clock.now() + TimeDelta::microseconds(1)).to_rfc3339());
         let id = post(&app, body).await;
         app.work().await;
         let told = delivery(&app, &id).await;
