@@ -46,7 +46,7 @@ pub async fn publish(hub: &Hub, tx: &mut Conn, notices: &[Notice]) -> Result<Pub
     let now = hub.clock.now();
     let one = |notice: &Notice| {
         let message_id = hub.next_id();
-        let content = Content { event: Some(notice.told.clone()), ..Content::default() };
+        let content = Content { event: Some(Box::new(notice.told.clone())), ..Content::default() };
         let detail = Detail { contents: vec![content], ..Detail::default() };
         let lane = Lane::new(Channel::Webhook, notice.priority, notice.overflow);
         Ok(Publish {

@@ -48,7 +48,7 @@ pub struct Content {
     pub template_code: Option<String>,
     /// Of a message that tells of another: what happened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub event: Option<Told>,
+    pub event: Option<Box<Told>>,
     /// What goes out instead, over another channel, if this does not arrive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<Box<Fallback>>,

@@ -206,7 +206,7 @@ async fn client(http: reqwest::Client, address: SocketAddr, ledger: Arc<Mutex<Le
     }
 }
 
-/// A killed PostgreSQL (and one that is told to stop at once) under load: what was answered 202 is there afterwards, once;
+/// S0-39: a killed PostgreSQL (and one that is told to stop at once) under load: what was answered 202 is there afterwards, once;
 /// the API says 503 E102 meanwhile, never 500, and everything goes on by itself.
 #[tokio::test]
 async fn a_killed_postgres_loses_nothing_that_was_accepted() {

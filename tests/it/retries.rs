@@ -594,3 +594,33 @@ async fn the_timeline_tells_everything_in_order() {
     assert_eq!(told["items"][0]["deliveryId"], Value::Null);
     app.done().await;
 }
+
+/// S0-37, S0-36: whatever their type, retries wait in one place, SCHEDULED, apart from the queues of the types, and each
+/// comes back to its own.
+#[tokio::test]
+async fn retries_of_all_types_wait_together() {
+    let app = App::with(&["--mock=SMS,KAKAO_ALIMTALK,RCS"]).await;
+    let channels = ["SMS", "KAKAO_ALIMTALK", "RCS"];
+    let to = |channel: &&str| json!({"channel": channel, "to": "010-0000-0002", "body": "x"});
+    let body = json!({"type": "TEST", "channels": channels.iter().map(to).collect::<Vec<_>>()});
+    let id = post(&app, body).await;
+    let lanes = async || -> Vec<i16> {
+        let lanes = "select lane from deliveries where status = $1::text::delivery_status order by lane";
+        let db = app.db().await;
+        sqlx::query_scalar(lanes).bind("PENDING").fetch_all(&db).await.unwrap()
+    };
+    let queued = lanes().await;
+    assert_eq!(queued.iter().collect::<std::collections::BTreeSet<_>>().len(), 3, "a queue for each type: {queued:?}");
+    assert_eq!(app.work().await, 3);
+    assert_eq!(lanes().await, [0i16; 0], "none waits in its queue");
+    let waiting = "select count(*) from deliveries where status = 'SCHEDULED' and reason = 'provider_error'";
+    assert_eq!(app.count(waiting).await, 3);
+    app.advance(2);
+    let shards = notihub::store::partner::shards(app.hub.store.engine()).await.unwrap();
+    let mut promoter = notihub::flow::promote::Promoter::default();
+    assert_eq!(notihub::flow::promote::promote(&app.hub, &mut promoter, &shards).await.unwrap(), 3, "by one look");
+    assert_eq!(lanes().await, queued, "each is in its own queue again");
+    app.settle_all().await;
+    assert_eq!(app.message(&id).await["status"], "FAILED");
+    app.done().await;
+}
