@@ -155,3 +155,57 @@ pub fn make(settings: &ProviderSettings, common: &Common) -> Result<Account> {
     options.close()?;
     Ok(Account::new(provider, terms))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::simulator::testing::{BUDGET, rustls_provider};
+    use super::*;
+
+    /// A value for each option there is.
+    fn value(adapter: &str, option: &str) -> &'static str {
+        match option {
+            "channels" if adapter == "kakaotalk" => "KAKAO_ALIMTALK",
+            "channels" => "SMS",
+            "base-url" | "url" => "https://vendor.example.com",
+            "from" | "chatbot-id" => "02-930-2266",
+            "secret" => "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+            "weight" | "limit-burst" | "receipt-hours" => "2",
+            "limit" => "5/s",
+            "limit-strategy" => "token-bucket",
+            "profile" => "internal",
+            _ => "0123456789abcdef",
+        }
+    }
+
+    fn account(adapter: &Adapter, options: &[&'static str]) -> Result<Account> {
+        rustls_provider();
+        let options = options.iter().map(|o| ((*o).to_owned(), value(adapter.name, o).to_owned())).collect();
+        let settings = ProviderSettings { name: "main".to_owned(), adapter: adapter.name.to_owned(), options };
+        make(&settings, &Common { call_budget: BUDGET, ca_file: None })
+    }
+
+    /// What is told of an adapter's options is what it takes: all of them, those called needed, and no other.
+    #[test]
+    fn options_are_as_they_are_told() {
+        for adapter in ADAPTERS {
+            let all: Vec<&str> = adapter.options.iter().chain(OPTIONS).map(|(name, _)| *name).collect();
+            let made = account(adapter, &all).unwrap();
+            assert!(!made.capabilities.is_empty(), "{}", adapter.name);
+            assert_eq!((made.terms.weight, made.terms.profile), (2, Some(Profile::Internal)));
+            let error = account(adapter, &[&all[..], &["colour"]].concat()).err().unwrap().to_string();
+            assert!(error.contains("there is no option 'colour'"), "{error}");
+            for (option, about) in adapter.options {
+                let without: Vec<&str> = all.iter().copied().filter(|o| o != option).collect();
+                let needed = about.ends_with("; needed") || adapter.name == "mock";
+                assert_eq!(account(adapter, &without).is_err(), needed, "{} without {option}", adapter.name);
+            }
+        }
+    }
+
+    #[test]
+    fn an_adapter_that_is_not_there_is_told_with_those_that_are() {
+        let settings = ProviderSettings { name: "x".to_owned(), adapter: "y".to_owned(), options: BTreeMap::default() };
+        let error = make(&settings, &Common { call_budget: BUDGET, ca_file: None }).err().unwrap().to_string();
+        assert!(error.contains("there is no adapter 'y'") && error.contains("nhn-alimtalk"), "{error}");
+    }
+}

@@ -164,3 +164,120 @@ fn receipt(value: &Value) -> Result<Receipt, String> {
         occurred_at: told.occurred_at,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use reqwest::header::HeaderMap;
+
+    use super::super::simulator::testing::{BUDGET, SHORT, content, letter, rejected, unknown};
+    use super::super::vendor::testing::{Answers, made, try_made};
+    use super::*;
+    use crate::model::retry::ErrorClass;
+
+    const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    const NOW: i64 = 1_800_000_000;
+
+    fn account(url: &str, budget: Duration) -> Arc<dyn Provider> {
+        made(&ADAPTER, &[("url", url), ("secret", SECRET), ("channels", "SMS+LMS"), ("receipt-hours", "2")], budget)
+    }
+
+    #[tokio::test]
+    async fn a_delivery_is_signed_json_and_the_status_decides() {
+        let api =
+            Answers::with(&[(200, r#"{"id":"g-1"}"#), (204, ""), (401, ""), (422, ""), (429, ""), (500, "")]).await;
+        let gateway = account(&format!("{}/in?token=1", api.url), BUDGET);
+        let content = content(Some("s"), "b");
+        let send = || gateway.send(letter("+821012345678", &content));
+        assert_eq!(send().await, Outcome::Accepted { provider_ref: Some("g-1".to_owned()) });
+        assert_eq!(send().await, Outcome::Accepted { provider_ref: None });
+        assert_eq!(rejected(send().await), (ErrorClass::Credentials, "http_401".to_owned()));
+        assert_eq!(rejected(send().await), (ErrorClass::Content, "http_422".to_owned()));
+        let Outcome::Rejected { class, retry_after, .. } = send().await else { panic!("not rejected") };
+        assert_eq!((class, retry_after), (ErrorClass::Throttled, Some(Duration::from_secs(30))));
+        assert_eq!(unknown(send().await), "http_5xx");
+
+        let letter = letter("+821012345678", &content);
+        let first = api.requests().remove(0);
+        assert_eq!(first.line, "POST /in?token=1");
+        let sent = json!({ "id": letter.key.to_string(), "reference": letter.reference().to_string(), "channel": "SMS",
+            "to": "+821012345678", "subject": "s", "body": "b", "templateCode": null,
+            "createdAt": "2027-01-15T08:00:00.000Z" });
+        assert_eq!(first.body, sent);
+        let names = ["x-signature", "x-timestamp", "webhook-id", "webhook-timestamp", "webhook-signature"];
+        let headers: Vec<(&str, &[u8])> =
+            names.iter().map(|name| (*name, first.header(name).unwrap().as_bytes())).collect();
+        assert!(signature::verify(&[SECRET], &headers, sent.to_string().as_bytes(), None).hold());
+        assert_eq!(first.header("webhook-id"), Some(letter.key.to_string().as_str()), "stable over attempts");
+    }
+
+    #[tokio::test]
+    async fn no_answer_is_unknown() {
+        let content = content(None, "b");
+        for (api, code) in [(Answers::cutting().await, "answer_cut"), (Answers::silent().await, "no_answer")] {
+            assert_eq!(unknown(account(&api.url, SHORT).send(letter("+821012345678", &content)).await), code);
+        }
+    }
+
+    fn signed(body: &[u8], secret: &str, at: i64) -> HeaderMap {
+        let headers = signature::headers(secret, None, "r-1", at, body).into_iter();
+        headers.map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect()
+    }
+
+    fn told(headers: &HeaderMap, body: &[u8]) -> Result<Receipts, Refused> {
+        let now = DateTime::from_timestamp(NOW, 0).unwrap();
+        account("https://gateway.example.com/in", BUDGET).receipts(&Callback { headers, query: "", body, now })
+    }
+
+    #[test]
+    fn receipts_are_read_and_one_that_is_wrong_loses_no_other() {
+        let content = content(None, "b");
+        let ours = letter("+821012345678", &content).reference();
+        let body = json!({ "receipts": [
+            { "eventId": "e1", "reference": ours.to_string(), "status": "DELIVERED", "occurredAt": "2027-01-15T08:00:00Z" },
+            { "eventId": "e2", "reference": "g-1", "status": "FAILED", "code": "77", "detail": "why" },
+            { "eventId": "e3", "reference": "g-1", "status": "LOST" },
+            { "eventId": "", "reference": "g-1", "status": "EXPIRED" },
+            { "reference": "g-1", "status": "EXPIRED" },
+            "x",
+            { "eventId": "e4", "reference": "g-1", "status": "EXPIRED" },
+        ] })
+        .to_string();
+        let read = told(&signed(body.as_bytes(), SECRET, NOW), body.as_bytes()).unwrap();
+        let good = [true, true, false, false, false, false, true];
+        assert_eq!(read.iter().map(Result::is_ok).collect::<Vec<_>>(), good);
+        let (first, second) = (read[0].as_ref().unwrap(), read[1].as_ref().unwrap());
+        assert_eq!((first.reference, first.provider_ref.as_deref()), (Some(ours), None));
+        assert_eq!((first.outcome, first.event_key.as_str()), (ReceiptOutcome::Delivered, "e1"));
+        assert_eq!(first.occurred_at, DateTime::from_timestamp(NOW, 0));
+        assert_eq!((second.reference, second.provider_ref.as_deref()), (None, Some("g-1")));
+        assert_eq!((second.outcome, second.code.as_deref()), (ReceiptOutcome::Failed, Some("77")));
+    }
+
+    #[test]
+    fn what_is_not_signed_is_not_believed() {
+        let body = br#"{"receipts":[]}"#;
+        assert_eq!(told(&signed(body, SECRET, NOW), body), Ok(Vec::new()));
+        let stranger = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+        for headers in [HeaderMap::new(), signed(body, stranger, NOW), signed(body, SECRET, NOW - 301)] {
+            assert!(matches!(told(&headers, body), Err(Refused::Forged(_))), "{headers:?}");
+        }
+        assert!(matches!(told(&signed(b"{}", SECRET, NOW), body), Err(Refused::Forged(_))));
+        for body in [&b"{}"[..], b"[]", b"x", b""] {
+            assert!(matches!(told(&signed(body, SECRET, NOW), body), Err(Refused::Unreadable(_))));
+        }
+    }
+
+    #[test]
+    fn settings_are_checked_and_kept_from_sight() {
+        let error = |options: &[(&str, &str)]| try_made(&ADAPTER, options, BUDGET).err().unwrap().to_string();
+        let (url, secret) = (("url", "https://example.com/SECRET"), ("secret", SECRET));
+        let plain = error(&[("url", "http://example.com/SECRET"), secret, ("channels", "SMS")]);
+        assert!(plain.contains("must be https") && !plain.contains("SECRET"), "{plain}");
+        assert!(error(&[url, ("secret", "whsec_x"), ("channels", "SMS")]).contains("24 to 64 bytes"));
+        assert!(error(&[url, secret]).contains("needs the option channels"));
+        assert!(error(&[url, secret, ("channels", "EMAIL")]).contains("cannot serve EMAIL"));
+        assert!(error(&[url, secret, ("channels", "SMS"), ("receipt-hours", "0")]).contains("between 1 and"));
+        let within = account("https://example.com", BUDGET).capabilities()[0].receipt_within;
+        assert_eq!(within, Some(Duration::from_secs(7200)));
+    }
+}

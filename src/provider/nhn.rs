@@ -183,7 +183,7 @@ pub fn header(answer: &Answer, codes: &Codes) -> Result<Value, Outcome> {
 pub fn verdicts(letters: &[Letter<'_>], answer: &Answer, codes: &Codes, place: &str, results: &str) -> Vec<Outcome> {
     let body = match header(answer, codes) {
         Ok(body) => body,
-        Err(outcome) => return of_all(outcome, letters.len()),
+        Err(outcome) => return of_all(outcome, letters),
     };
     let request = body.pointer(place).unwrap_or(&Value::Null);
     let mut outcomes: Vec<Option<Outcome>> = vec![None; letters.len()];
@@ -213,4 +213,71 @@ fn of_recipient(entry: &Value, request: &Value, codes: &Codes) -> Outcome {
 pub fn find_earlier(rows: &[Value], letter: &Letter<'_>) -> Option<Option<String>> {
     let earlier = |row: &&Value| grouping_key(row).is_some_and(|key| vendor::is_earlier(key, letter));
     rows.iter().find(earlier).map(reference)
+}
+
+/// What the tests of NHN's services share.
+#[cfg(test)]
+pub mod testing {
+    use super::super::Provider;
+    use super::super::simulator::testing::{BUDGET, SHORT, content, letter, rejected, unknown};
+    use super::super::vendor::testing::{Answers, made};
+    use super::*;
+    use crate::model::channel::Channel;
+    use crate::provider::adapter::Adapter;
+    use std::sync::Arc;
+
+    pub const SIGNED_BY: &str = "0123456789abcdef";
+
+    pub fn no(code: i64) -> (u16, String) {
+        let header = format!(r#"{{"isSuccessful":false,"resultCode":{code},"resultMessage":"why"}}"#);
+        (200, format!(r#"{{"header":{header}}}"#))
+    }
+
+    /// A whole request is refused with a code: the class it comes down to. And what has no header.
+    pub async fn refusals(adapter: &Adapter, options: &[(&str, &str)], channel: Channel, codes: &[(i64, ErrorClass)]) {
+        let template = crate::model::message::Content { template_code: Some("T".to_owned()), ..content(None, "x") };
+        let to = |to| Letter { channel, ..letter(to, &template) };
+        let mut answers: Vec<(u16, String)> = codes.iter().map(|(code, _)| no(*code)).collect();
+        for (status, body) in [(401, ""), (429, ""), (503, ""), (500, "<html>"), (200, "<html>"), (200, "{}")] {
+            answers.push((status, body.to_owned()));
+        }
+        let api = Answers::with(&answers).await;
+        let provider = made(adapter, &[options, &[("base-url", api.url.as_str())]].concat(), BUDGET);
+        for (code, class) in codes {
+            assert_eq!(rejected(provider.send(to("+821012345678")).await), (*class, code.to_string()));
+        }
+        for class in [ErrorClass::Credentials, ErrorClass::Throttled, ErrorClass::ProviderInternal] {
+            assert_eq!(rejected(provider.send(to("+821012345678")).await).0, class);
+        }
+        for code in ["http_5xx", "answer_unreadable", "answer_unreadable"] {
+            assert_eq!(unknown(provider.send(to("+821012345678")).await), code);
+        }
+        for (api, code) in [(Answers::cutting().await, "answer_cut"), (Answers::silent().await, "no_answer")] {
+            let provider = made(adapter, &[options, &[("base-url", api.url.as_str())]].concat(), SHORT);
+            for outcome in provider.send_batch(vec![to("+821012345678")]).await {
+                assert_eq!(unknown(outcome), code);
+            }
+        }
+    }
+
+    pub fn hooked(provider: &Arc<dyn Provider>, signature: Option<&str>, body: &str) -> Result<Receipts, Refused> {
+        let mut headers = HeaderMap::new();
+        if let Some(signature) = signature {
+            headers.insert("X-Toast-Webhook-Signature", signature.parse().unwrap());
+        }
+        let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+        provider.receipts(&Callback { headers: &headers, query: "", body: body.as_bytes(), now })
+    }
+
+    /// Whoever does not show the text that was agreed is refused before anything is read.
+    pub fn forgeries(provider: &Arc<dyn Provider>) {
+        for shown in [None, Some(""), Some("0123456789abcde"), Some("0123456789abcdeF"), Some("0123456789abcdef0")] {
+            let refused = hooked(provider, shown, r#"{"hooks":[]}"#);
+            assert!(matches!(refused, Err(Refused::Forged(_))), "{shown:?}: {refused:?}");
+        }
+        assert_eq!(hooked(provider, Some(SIGNED_BY), r#"{"hooks":[]}"#), Ok(Vec::new()));
+        for body in ["", "[]", "{}", r#"{"hooks":7}"#] {
+            assert!(matches!(hooked(provider, Some(SIGNED_BY), body), Err(Refused::Unreadable(_))), "{body}");
+        }
+    }
 }

@@ -231,3 +231,161 @@ impl Provider for NhnAlimtalk {
         Box::pin(self.nhn.vendor.check())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::nhn::testing::{SIGNED_BY, forgeries, hooked, no, refusals};
+    use super::super::simulator::testing::{BUDGET, content, letter};
+    use super::super::vendor::testing::{Answers, made};
+    use super::*;
+    use crate::model::delivery::Key;
+    use crate::model::message::Content;
+    use crate::model::receipt::ReceiptOutcome;
+
+    const OPTIONS: [(&str, &str); 4] =
+        [("app-key", "AK"), ("secret-key", "SK"), ("sender-key", "SENDER"), ("webhook-signature", SIGNED_BY)];
+
+    fn account(url: &str) -> Arc<dyn Provider> {
+        made(&ADAPTER, &[&OPTIONS[..], &[("base-url", url)]].concat(), BUDGET)
+    }
+
+    fn template() -> Content {
+        Content { template_code: Some("ORDER_01".to_owned()), ..content(None, "주문 완료") }
+    }
+
+    fn of<'a>(no: i16, to: &'a str, content: &'a Content) -> Letter<'a> {
+        let letter = letter(to, content);
+        Letter { channel: Channel::KakaoAlimtalk, key: Key { no, ..letter.key }, ..letter }
+    }
+
+    /// The request is the documented one, with NHN's own fallback off; each recipient has its own verdict.
+    #[tokio::test]
+    async fn each_recipient_has_its_verdict() {
+        let content = template();
+        let letters = vec![of(1, "+821012345678", &content), of(2, "+821011112222", &content)];
+        let key = |n: usize| letters[n].reference().to_string();
+        let results = json!([
+            { "recipientSeq": 1, "recipientNo": "01012345678", "resultCode": 0, "recipientGroupingKey": key(0) },
+            { "recipientSeq": 2, "recipientNo": "01011112222", "resultCode": -3010, "recipientGroupingKey": null },
+        ]);
+        let answer = json!({ "header": { "isSuccessful": true, "resultCode": 0 },
+            "message": { "requestId": "R1", "sendResults": results } });
+        let api = Answers::with(&[(200, answer.to_string())]).await;
+        let outcomes = account(&api.url).send_batch(letters.clone()).await;
+        assert_eq!(outcomes[0], Outcome::Accepted { provider_ref: Some("R1/1".to_owned()) });
+        assert!(matches!(&outcomes[1], Outcome::Rejected { class: ErrorClass::Template, code, .. } if code == "-3010"));
+        let asked = api.requests().remove(0);
+        assert_eq!(asked.line, "POST /alimtalk/v2.3/appkeys/AK/raw-messages");
+        assert_eq!(asked.header("x-secret-key"), Some("SK"));
+        let one = |n: usize, number: &str| {
+            json!({ "recipientNo": number, "content": "주문 완료", "resendParameter": { "isResend": false },
+                "recipientGroupingKey": key(n) })
+        };
+        let recipients = json!([one(0, "01012345678"), one(1, "01011112222")]);
+        let sent = json!({ "senderKey": "SENDER", "templateCode": "ORDER_01", "recipientList": recipients });
+        assert_eq!(asked.body, sent);
+    }
+
+    /// A second attempt has the same key as the first, another delivery another; and where NHN knows the key this attempt was
+    /// certainly not taken, until the key is forgotten.
+    #[tokio::test]
+    async fn a_repetition_is_known_by_its_key() {
+        let content = template();
+        let api = Answers::with(&[no(-1005), no(-1005), no(-1005)]).await;
+        let alimtalk = account(&api.url);
+        let first = of(1, "+821012345678", &content);
+        for letter in [first.clone(), Letter { attempt: 2, ..first }, of(2, "+821012345678", &content)] {
+            let Outcome::Rejected { class, retry_after, .. } = alimtalk.send(letter).await else {
+                panic!("not rejected")
+            };
+            assert_eq!((class, retry_after), (ErrorClass::Throttled, Some(REMEMBERED)));
+        }
+        let asked = api.requests();
+        let key = |n: usize| asked[n].header(IDEMPOTENCY_KEY).unwrap();
+        assert_eq!(key(0), key(1));
+        assert_ne!(key(0), key(2));
+    }
+
+    #[tokio::test]
+    async fn codes_decide_about_a_request() {
+        let codes = [
+            (-1000, ErrorClass::Credentials),
+            (-1001, ErrorClass::Credentials),
+            (-1027, ErrorClass::Sender),
+            (-2017, ErrorClass::Sender),
+            (-1028, ErrorClass::Template),
+            (-3003, ErrorClass::Template),
+            (-3010, ErrorClass::Template),
+            (-5000, ErrorClass::Address),
+            (-7000, ErrorClass::ProviderInternal),
+            (-2000, ErrorClass::Content),
+            (-3026, ErrorClass::Content),
+            (-1, ErrorClass::Content),
+        ];
+        refusals(&ADAPTER, &OPTIONS, Channel::KakaoAlimtalk, &codes).await;
+        let content = content(None, "no template");
+        let outcome = account("http://127.0.0.1:1").send(of(1, "+821012345678", &content)).await;
+        assert!(matches!(outcome, Outcome::Rejected { class: ErrorClass::Template, .. }), "{outcome:?}");
+    }
+
+    /// S0-40, S0-42: what Kakao could not confirm is not called failed.
+    #[test]
+    fn webhooks_are_read() {
+        let alimtalk = account("https://kakao.example.com");
+        forgeries(&alimtalk);
+        for (code, outcome, class) in [
+            ("1000", ReceiptOutcome::Delivered, None),
+            ("3005", ReceiptOutcome::Accepted, None),
+            ("4161", ReceiptOutcome::Accepted, None),
+            ("4143", ReceiptOutcome::Expired, None),
+            ("1021", ReceiptOutcome::Failed, Some(ErrorClass::Sender)),
+            ("3008", ReceiptOutcome::Failed, Some(ErrorClass::Address)),
+            ("9999", ReceiptOutcome::Failed, Some(ErrorClass::ProviderInternal)),
+            ("3016", ReceiptOutcome::Failed, Some(ErrorClass::Template)),
+            ("3018", ReceiptOutcome::Failed, Some(ErrorClass::NotReachable)),
+            ("3019", ReceiptOutcome::Failed, Some(ErrorClass::NotReachable)),
+            ("3020", ReceiptOutcome::Failed, Some(ErrorClass::NotReachable)),
+            ("3022", ReceiptOutcome::Failed, Some(ErrorClass::Hours)),
+            ("4156", ReceiptOutcome::Failed, Some(ErrorClass::Quota)),
+            ("3014", ReceiptOutcome::Failed, Some(ErrorClass::Content)),
+            ("5555", ReceiptOutcome::Failed, None),
+        ] {
+            let hook = json!({ "kakaoMessageType": "ALIMTALK_NORMAL", "requestId": "R1", "recipientSeq": 1,
+                "receiveDate": "2023-06-01", "resultCode": code, "hookId": "h" });
+            let changed = json!({ "hookId": "t", "templateCode": "T", "kakaoTemplateCode": "K", "status": "TSC03" });
+            let body = json!({ "event": "MESSAGE_RESULT_UPDATE", "hooks": [changed, hook] }).to_string();
+            let read = hooked(&alimtalk, Some(SIGNED_BY), &body).unwrap().remove(0).unwrap();
+            assert_eq!((read.outcome, read.class, read.occurred_at), (outcome, class, None), "{code}");
+            assert_eq!((read.reference, read.event_key), (None, format!("R1/1:{code}")));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_may_have_been_taken_is_looked_up_and_results_are_polled() {
+        let content = template();
+        let present = Letter { attempt: 2, ..of(1, "+821012345678", &content) };
+        let before = of(1, "+821012345678", &content).reference().to_string();
+        let found = json!({ "header": { "isSuccessful": true }, "messageSearchResultResponse": { "messages": [
+            { "requestId": "R1", "recipientSeq": 1, "recipientGroupingKey": before }], "totalCount": 1 } });
+        let nothing = json!({ "header": { "isSuccessful": true }, "messageSearchResultResponse": { "messages": [] } });
+        let results = json!({ "header": { "isSuccessful": true }, "messages": [
+            { "requestId": "R1", "recipientSeq": 1, "resultCode": "1000", "resultCodeName": "성공" },
+            { "requestId": "R1", "recipientSeq": 2, "resultCode": "3005" },
+            { "requestId": "R1", "resultCode": "1000" },
+        ] });
+        let answers = [found, nothing, results].map(|answer| (200, answer.to_string()));
+        let api = Answers::with(&answers).await;
+        let alimtalk = account(&api.url);
+        let looked = alimtalk.lookup(present.clone()).await;
+        assert_eq!(looked, Looked::Taken { provider_ref: Some("R1/1".to_owned()) });
+        assert_eq!(alimtalk.lookup(present).await, Looked::NotTaken);
+        let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+        let polled = alimtalk.poll(None, now).unwrap().await.unwrap();
+        assert_eq!(polled.receipts.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false]);
+        assert_eq!(polled.receipts[0].as_ref().unwrap().provider_ref.as_deref(), Some("R1/1"));
+        let lines: Vec<String> = api.requests().into_iter().map(|r| r.line).collect();
+        assert!(lines[0].starts_with("GET /alimtalk/v2.3/appkeys/AK/messages?startRequestDate="), "{}", lines[0]);
+        let path = "GET /alimtalk/v2.3/appkeys/AK/message-results?startUpdateDate=2027-01-14+18%3A00&";
+        assert!(lines[2].starts_with(path), "{}", lines[2]);
+    }
+}

@@ -217,3 +217,118 @@ impl Provider for NhnRcs {
         Box::pin(self.nhn.vendor.check())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::nhn::testing::refusals;
+    use super::super::simulator::testing::{BUDGET, content, letter};
+    use super::super::vendor::testing::{Answers, made};
+    use super::*;
+
+    const OPTIONS: [(&str, &str); 4] =
+        [("app-key", "AK"), ("secret-key", "SK"), ("brand-id", "BR.1"), ("chatbot-id", "1588-1234")];
+
+    fn account(url: &str) -> Arc<dyn Provider> {
+        made(&ADAPTER, &[&OPTIONS[..], &[("base-url", url)]].concat(), BUDGET)
+    }
+
+    /// The request is the documented one, with NHN's own fallback off; what is longer, or has a title, goes as the long kind.
+    #[tokio::test]
+    async fn texts_go_by_their_length() {
+        let long = "가".repeat(101);
+        let contents = [content(None, "짧은 글"), content(None, &long), content(Some("제목"), "짧은 글")];
+        let taken = r#"{"header":{"isSuccessful":true,"resultCode":0},"messageId":"20220914184500weq0u9pNu30"}"#;
+        let api = Answers::with(&[(200, taken); 3]).await;
+        let rcs = account(&api.url);
+        for content in &contents {
+            let outcome = rcs.send(letter("+821012345678", content)).await;
+            assert_eq!(outcome, Outcome::Accepted { provider_ref: Some("20220914184500weq0u9pNu30".to_owned()) });
+        }
+        let asked = api.requests();
+        let lines: Vec<&str> = asked.iter().map(|r| r.line.rsplit('/').next().unwrap()).collect();
+        assert_eq!(lines, ["sms", "lms", "lms"]);
+        assert_eq!((asked[0].header("x-tc-app-key"), asked[0].header("x-secret-key")), (Some("AK"), Some("SK")));
+        let sent = json!({ "brandId": "BR.1", "chatbotId": "15881234", "recipientNumber": "01012345678",
+            "body": "짧은 글", "isAd": false, "isFallback": false });
+        assert_eq!(asked[0].body, sent);
+        assert_eq!(asked[2].body["title"], "제목");
+    }
+
+    #[tokio::test]
+    async fn codes_decide_about_a_request() {
+        let codes = [
+            (-4001, ErrorClass::Sender),
+            (-4010, ErrorClass::Sender),
+            (-4021, ErrorClass::Template),
+            (-4042, ErrorClass::OptedOut),
+            (-9000, ErrorClass::Hours),
+            (-9999, ErrorClass::ProviderInternal),
+            (500, ErrorClass::ProviderInternal),
+            (-3031, ErrorClass::Content),
+            (-1, ErrorClass::Content),
+        ];
+        refusals(&ADAPTER, &OPTIONS, Channel::Rcs, &codes).await;
+    }
+
+    /// Results are polled, kind after kind; why one failed is asked of itself.
+    #[tokio::test]
+    async fn results_are_polled() {
+        let page =
+            |rows: Value| json!({ "header": { "isSuccessful": true, "resultCode": 0 }, "data": rows }).to_string();
+        let detail = |code: &str| {
+            json!({ "header": { "isSuccessful": true }, "messageRecipient": { "resultCode": code } }).to_string()
+        };
+        let row = |id: &str, status: &str| json!({ "messageId": id, "messageStatus": status, "receiveDateTime": "2027-01-15T17:00:00.000+09:00" });
+        let rows = json!([row("A", "DELIVERED"), row("B", "FAILED"), row("C", "READY"), row("D", "FAILED"), { "messageStatus": "DELIVERED" }]);
+        let answers = [page(rows), detail("54002"), detail("42514"), page(json!([])), page(json!([]))];
+        let api = Answers::with(&answers.map(|answer| (200, answer))).await;
+        let (rcs, now) = (account(&api.url), DateTime::from_timestamp(1_800_000_000, 0).unwrap());
+        let first = rcs.poll(None, now).unwrap().await.unwrap();
+        let read: Vec<_> = first.receipts.iter().map(|r| r.as_ref().ok().map(|r| (r.outcome, r.class))).collect();
+        let not_capable = (ReceiptOutcome::Failed, Some(ErrorClass::NotReachable));
+        let twice = (ReceiptOutcome::Accepted, None);
+        assert_eq!(read, [Some((ReceiptOutcome::Delivered, None)), Some(not_capable), Some(twice), None]);
+        assert_eq!(first.receipts[0].as_ref().unwrap().occurred_at, Some(now));
+        assert!(first.more, "the long ones are still to be read");
+        let second = rcs.poll(Some(&first.cursor), now).unwrap().await.unwrap();
+        assert!(!second.more && second.receipts.is_empty());
+        rcs.poll(Some(&second.cursor), now).unwrap().await.unwrap();
+        let lines: Vec<String> = api.requests().into_iter().map(|r| r.line).collect();
+        assert!(lines[0].starts_with("GET /rcs/v1.0/messages/sms?startReceiveDateTime=2027-01-14+18%3A00%3A00&"));
+        assert!(lines[0].ends_with("&limit=100&offset=0"), "{}", lines[0]);
+        assert_eq!(lines[1], "GET /rcs/v1.0/messages/sms/B");
+        assert!(lines[3].starts_with("GET /rcs/v1.0/messages/lms?startReceiveDateTime=2027-01-14"), "{}", lines[3]);
+        assert!(lines[4].starts_with("GET /rcs/v1.0/messages/sms?startReceiveDateTime=2027-01-15+16%3A55%3A00&"));
+    }
+
+    #[test]
+    fn codes_of_what_was_not_received() {
+        for (code, class) in [
+            ("50003", ErrorClass::Credentials),
+            ("50201", ErrorClass::Throttled),
+            ("50202", ErrorClass::Quota),
+            ("41004", ErrorClass::ProviderInternal),
+            ("45001", ErrorClass::ProviderInternal),
+            ("59003", ErrorClass::ProviderInternal),
+            ("54001", ErrorClass::Address),
+            ("54002", ErrorClass::NotReachable),
+            ("41221", ErrorClass::NotReachable),
+            ("52016", ErrorClass::Handset),
+            ("42602", ErrorClass::Spam),
+            ("55502", ErrorClass::Template),
+            ("55701", ErrorClass::Content),
+            ("42015", ErrorClass::Content),
+        ] {
+            assert_eq!(FAILURES.class(code), Some(class), "{code}");
+        }
+        assert_eq!(FAILURES.class("99999"), None);
+    }
+
+    /// An outcome that is unknown cannot be looked up: nothing of ours is carried.
+    #[test]
+    fn what_is_unknown_stays_unknown() {
+        let capability = account("https://rcs.example.com").capabilities().remove(0);
+        assert_eq!(capability.on_unknown, Channel::Rcs.on_unknown());
+        assert!(capability.receipt_within.is_some());
+    }
+}

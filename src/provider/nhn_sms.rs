@@ -219,3 +219,221 @@ impl Provider for NhnSms {
         Box::pin(self.nhn.vendor.check())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::nhn::testing::{SIGNED_BY, forgeries, hooked, refusals};
+    use super::super::simulator::testing::{BUDGET, content, letter, rejected, unknown};
+    use super::super::vendor::testing::{Answers, made, try_made};
+    use super::*;
+    use crate::model::delivery::Key;
+    use crate::model::receipt::ReceiptOutcome;
+
+    const OPTIONS: [(&str, &str); 4] =
+        [("app-key", "AK"), ("secret-key", "SK"), ("from", "1544-6859"), ("webhook-signature", SIGNED_BY)];
+
+    fn account(url: &str) -> Arc<dyn Provider> {
+        made(&ADAPTER, &[&OPTIONS[..], &[("base-url", url)]].concat(), BUDGET)
+    }
+
+    fn numbered<'a>(channel: Channel, numbers: &[&'a str], content: &'a Content) -> Vec<Letter<'a>> {
+        let one = |(n, to): (usize, &&'a str)| {
+            let letter = letter(to, content);
+            Letter { channel, key: Key { no: i16::try_from(n).unwrap() + 1, ..letter.key }, ..letter }
+        };
+        numbers.iter().enumerate().map(one).collect()
+    }
+
+    fn taken(results: &Value) -> String {
+        json!({ "header": { "isSuccessful": true, "resultCode": 0, "resultMessage": "SUCCESS" },
+            "body": { "data": { "requestId": "R1", "statusCode": "2", "sendResultList": results } } })
+        .to_string()
+    }
+
+    /// The request is the documented one; inside a success each recipient has its own verdict.
+    #[tokio::test]
+    async fn each_recipient_has_its_verdict() {
+        let content = content(None, "본문");
+        let letters =
+            numbered(Channel::Sms, &["+821012345678", "+821012345678", "+12025550123", "+821099998888"], &content);
+        let key = |n: usize| letters[n].reference().to_string();
+        let results = json!([
+            { "recipientNo": "01012345678", "resultCode": -6001, "recipientSeq": 2, "recipientGroupingKey": key(1) },
+            { "recipientNo": "01012345678", "resultCode": 0, "recipientSeq": 1, "recipientGroupingKey": key(0) },
+            { "recipientNo": "2025550123", "resultCode": "-2046", "recipientSeq": 3, "recipientGroupingKey": key(2) },
+        ]);
+        let api = Answers::with(&[(200, taken(&results))]).await;
+        let outcomes = account(&api.url).send_batch(letters.clone()).await;
+        assert_eq!(outcomes[0], Outcome::Accepted { provider_ref: Some("R1/1".to_owned()) });
+        assert_eq!(rejected(outcomes[1].clone()), (ErrorClass::OptedOut, "-6001".to_owned()));
+        assert_eq!(rejected(outcomes[2].clone()), (ErrorClass::NotReachable, "-2046".to_owned()));
+        assert_eq!(unknown(outcomes[3].clone()), "answer_incomplete", "the answer does not name it");
+        let asked = api.requests().remove(0);
+        assert_eq!(asked.line, "POST /sms/v3.0/appKeys/AK/sender/sms");
+        assert_eq!(asked.header("x-secret-key"), Some("SK"));
+        let one = |n: usize, number: &str, country: &str| json!({ "recipientNo": number, "countryCode": country, "recipientGroupingKey": key(n) });
+        let recipients = json!([
+            one(0, "01012345678", "82"),
+            one(1, "01012345678", "82"),
+            one(2, "2025550123", "1"),
+            one(3, "01099998888", "82")
+        ]);
+        assert_eq!(asked.body, json!({ "body": "본문", "sendNo": "15446859", "recipientList": recipients }));
+    }
+
+    #[tokio::test]
+    async fn a_long_message_has_a_title() {
+        for (subject, body, title) in [
+            (Some("제목"), "본문", "제목"),
+            (None, "첫 줄\n둘째 줄", "첫 줄"),
+            (None, "가나다라마바사아자차카타파하가나다라마바사", "가나다라마바사아자차카타파하가나다라마바"),
+        ] {
+            let content = content(subject, body);
+            let api = Answers::with(&[(200, taken(&json!([])))]).await;
+            account(&api.url).send_batch(numbered(Channel::Lms, &["+821012345678"], &content)).await;
+            let asked = api.requests().remove(0);
+            assert_eq!(asked.line, "POST /sms/v3.0/appKeys/AK/sender/mms");
+            assert_eq!(asked.body["title"], title);
+        }
+    }
+
+    #[tokio::test]
+    async fn codes_decide_about_a_request() {
+        let codes = [
+            (-1000, ErrorClass::Credentials),
+            (-1004, ErrorClass::Credentials),
+            (-2021, ErrorClass::ProviderInternal),
+            (-9999, ErrorClass::ProviderInternal),
+            (-2052, ErrorClass::Quota),
+            (-2312, ErrorClass::Sender),
+            (-2019, ErrorClass::Address),
+            (-6001, ErrorClass::OptedOut),
+            (-2044, ErrorClass::NotReachable),
+            (-2015, ErrorClass::Content),
+            (-2023, ErrorClass::Content),
+            (-1, ErrorClass::Content),
+        ];
+        refusals(&ADAPTER, &OPTIONS, Channel::Sms, &codes).await;
+    }
+
+    /// S0-40, S0-42: also with the vendor's misspelling; one hook that cannot be read loses no other.
+    #[test]
+    fn webhooks_are_read() {
+        let sms = account("https://sms.example.com");
+        forgeries(&sms);
+        let content = content(None, "x");
+        let ours = letter("+821012345678", &content).reference();
+        let hook = |code: &str, status: &str, key: &str| {
+            json!({ "hookId": "h", "requestId": "R1", "recipientSeq": 1, "receiveDate": "2027-01-15T17:00:00",
+                "messageStatus": status, "resultCode": code, key: ours.to_string() })
+        };
+        let good = "recipientGroupingKey";
+        for (code, status, outcome, class) in [
+            ("1000", "COMPLETED", ReceiptOutcome::Delivered, None),
+            ("2000", "FAILED", ReceiptOutcome::Expired, None),
+            ("E915", "DUPLICATED", ReceiptOutcome::Accepted, None),
+            ("9999", "FAILED_AD", ReceiptOutcome::Failed, Some(ErrorClass::Hours)),
+            ("9999", "FAILED", ReceiptOutcome::Failed, None),
+            ("1001", "FAILED", ReceiptOutcome::Failed, Some(ErrorClass::ProviderInternal)),
+            ("3001", "FAILED", ReceiptOutcome::Failed, Some(ErrorClass::Address)),
+            ("3018", "FAILED", ReceiptOutcome::Failed, Some(ErrorClass::Sender)),
+            ("2003", "FAILED", ReceiptOutcome::Failed, Some(ErrorClass::Handset)),
+            ("3010", "FAILED", ReceiptOutcome::Failed, Some(ErrorClass::NotReachable)),
+            ("3006", "FAILED", ReceiptOutcome::Failed, Some(ErrorClass::OptedOut)),
+            ("3012", "FAILED", ReceiptOutcome::Failed, Some(ErrorClass::Spam)),
+            ("E913", "FAILED", ReceiptOutcome::Failed, Some(ErrorClass::Content)),
+            ("E919", "FAILED", ReceiptOutcome::Failed, Some(ErrorClass::Hours)),
+        ] {
+            let body = json!({ "hooks": [hook(code, status, good)] }).to_string();
+            let read = hooked(&sms, Some(SIGNED_BY), &body).unwrap().remove(0).unwrap();
+            assert_eq!((read.outcome, read.class), (outcome, class), "{code} {status}");
+            assert_eq!((read.reference, read.provider_ref.as_deref()), (Some(ours), Some("R1/1")));
+            assert_eq!(read.occurred_at, DateTime::from_timestamp(1_800_000_000, 0));
+        }
+        let opted_out = json!({ "hookId": "h", "recipientNo": "01012341234", "unsubscribeNo": "08012341234" });
+        let body = json!({ "hooks": [
+            hook("1000", "COMPLETED", "recipientGropuingKey"), { "resultCode": "1000" }, opted_out, null,
+            hook("1000", "COMPLETED", good),
+        ] });
+        let read = hooked(&sms, Some(SIGNED_BY), &body.to_string()).unwrap();
+        assert_eq!(read.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, false, true]);
+        assert_eq!(read[0].as_ref().unwrap().reference, Some(ours), "misspelt as they send it");
+        assert_eq!(read[0], read[3]);
+        let without = made(&ADAPTER, &OPTIONS[..3], BUDGET);
+        assert_eq!(hooked(&without, Some(SIGNED_BY), "{}"), Err(Refused::NotExpected));
+    }
+
+    fn listed(data: &Value) -> (u16, String) {
+        (200, json!({ "header": { "isSuccessful": true, "resultCode": 0 }, "body": { "data": data } }).to_string())
+    }
+
+    #[tokio::test]
+    async fn what_may_have_been_taken_is_looked_up() {
+        let content = content(None, "x");
+        let present = Letter { attempt: 2, ..letter("+821012345678", &content) };
+        let row = |letter: &Letter<'_>| json!({ "requestId": "R1", "recipientSeq": 4, "recipientGroupingKey": letter.reference().to_string() });
+        let before = Letter { attempt: 1, ..present.clone() };
+        let api = Answers::with(&[
+            listed(&json!([row(&present), row(&before)])),
+            listed(&json!([row(&present), {}])),
+            listed(&Value::Array(vec![json!({}); nhn::PAGE])),
+            (200, "{}".to_owned()),
+        ])
+        .await;
+        let sms = account(&api.url);
+        let taken = Looked::Taken { provider_ref: Some("R1/4".to_owned()) };
+        for expected in [taken, Looked::NotTaken, Looked::CannotTell, Looked::CannotTell] {
+            assert_eq!(sms.lookup(present.clone()).await, expected);
+        }
+        let line = api.requests().remove(0).line;
+        assert!(line.starts_with("GET /sms/v3.0/appKeys/AK/sender/sms?startRequestDate="), "{line}");
+        assert!(line.contains("&recipientNo=01012345678&"), "{line}");
+    }
+
+    /// Page by page from where it was left; others' messages on the account are passed by.
+    #[tokio::test]
+    async fn results_are_polled() {
+        let content = content(None, "x");
+        let ours = letter("+821012345678", &content).reference().to_string();
+        let row = |seq: usize, code: &str, key: &str| {
+            json!({ "requestId": "R1", "recipientSeq": seq, "resultCode": code, "recipientGroupingKey": key,
+                "updateDate": "2027-01-15 16:59:00.0" })
+        };
+        let mut full: Vec<Value> = (0..nhn::PAGE).map(|seq| row(seq, "1000", "theirs")).collect();
+        full[7] = row(7, "1000", &ours);
+        let api = Answers::with(&[
+            listed(&Value::Array(full)),
+            listed(&json!({ "resultUpdateList": [row(1, "3001", &ours), row(2, "E915", &ours)] })),
+            listed(&json!([])),
+            super::super::nhn::testing::no(-9999),
+        ])
+        .await;
+        let (sms, now) = (account(&api.url), DateTime::from_timestamp(1_800_000_000, 0).unwrap());
+        let first = sms.poll(None, now).unwrap().await.unwrap();
+        assert_eq!((first.receipts.len(), first.more), (1, true));
+        assert_eq!(first.receipts[0].as_ref().unwrap().event_key, "R1/7:1000");
+        let second = sms.poll(Some(&first.cursor), now).unwrap().await.unwrap();
+        assert_eq!((second.receipts.len(), second.more), (1, false), "as the table has it, and only what is final");
+        sms.poll(Some(&second.cursor), now).unwrap().await.unwrap();
+        let lines: Vec<String> = api.requests().into_iter().map(|r| r.line).collect();
+        let times = |from: &str| {
+            format!(
+                "GET /sms/v3.0/appKeys/AK/message-results?startUpdateDate={from}&endUpdateDate=2027-01-15+17%3A00%3A00"
+            )
+        };
+        assert_eq!(lines[0], format!("{}&pageNum=1&pageSize=500", times("2027-01-14+18%3A00%3A00")));
+        assert_eq!(lines[1], format!("{}&pageNum=2&pageSize=500", times("2027-01-14+18%3A00%3A00")));
+        assert_eq!(lines[2], format!("{}&pageNum=1&pageSize=500", times("2027-01-15+16%3A55%3A00")));
+        assert!(sms.poll(None, now).unwrap().await.unwrap_err().contains("-9999"));
+    }
+
+    #[test]
+    fn settings_are_checked() {
+        let error = |options: &[(&str, &str)]| try_made(&ADAPTER, options, BUDGET).err().unwrap().to_string();
+        assert!(error(&OPTIONS[..2]).contains("needs the option from"));
+        assert!(error(&[("app-key", "a/b"), OPTIONS[1], OPTIONS[2]]).contains("app-key"));
+        assert!(error(&[OPTIONS[0], OPTIONS[1], ("from", "02x")]).contains("1 to 13 digits"));
+        let secret = error(&[OPTIONS[0], ("secret-key", "SECRET\n"), OPTIONS[2]]);
+        assert!(secret.contains("secret-key") && !secret.contains("SECRET"), "{secret}");
+    }
+}

@@ -12,7 +12,7 @@ use crate::error::{Error, Result, excerpt};
 use crate::model::delivery::Outcome;
 use crate::model::phone::{self, KOREA};
 use crate::model::receipt::{ReceiptOutcome, Reference};
-use crate::model::retry::{Blame, ErrorClass};
+use crate::model::retry::ErrorClass;
 
 use super::adapter::{Common, Options};
 use super::http::{ANSWER_BYTES, Answer, Failure, Http, HttpSettings, LIST_BYTES, is_loopback};
@@ -143,17 +143,25 @@ pub fn by_status(answer: &Answer) -> Outcome {
 
 /// A whole request was refused. Where it held several letters and the fault is one letter's, nobody said whose: they are
 /// tried again, not all given up because of one.
-pub fn of_all(outcome: Outcome, letters: usize) -> Vec<Outcome> {
+pub fn of_all(outcome: Outcome, letters: &[Letter<'_>]) -> Vec<Outcome> {
+    let alike = letters.windows(2).all(|pair| matches!(pair, [a, b] if a.content == b.content));
     let outcome = match outcome {
-        Outcome::Rejected { class, code, detail, retry_after }
-            if letters > 1 && class.row().blame == Blame::Recipient && class != ErrorClass::Throttled =>
-        {
-            let detail = format!("one of {letters} in the request: {detail}");
+        Outcome::Rejected { class, code, detail, retry_after } if letters.len() > 1 && is_ones(class, alike) => {
+            let detail = format!("one of {} in the request: {detail}", letters.len());
             Outcome::Rejected { class: ErrorClass::ProviderInternal, code, detail, retry_after }
         }
         other => other,
     };
-    vec![outcome; letters]
+    vec![outcome; letters.len()]
+}
+
+/// Whether a fault is one letter's among several; what all of them say is the fault of all.
+fn is_ones(class: ErrorClass, alike: bool) -> bool {
+    match class {
+        ErrorClass::Address | ErrorClass::OptedOut | ErrorClass::NotReachable | ErrorClass::Handset => true,
+        ErrorClass::Content | ErrorClass::Template | ErrorClass::Spam => !alike,
+        _ => false,
+    }
 }
 
 /// Those of several letters that go out, sent together, with the outcomes of those that do not in their places.
@@ -308,6 +316,7 @@ pub fn from_kst(text: &str) -> Option<DateTime<Utc>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::simulator::testing::{content, letter};
     use super::*;
 
     fn answer(status: u16) -> Answer {
@@ -336,16 +345,22 @@ mod tests {
 
     #[test]
     fn one_letters_fault_does_not_end_the_others() {
-        let refused = |class| rejected(class, "x", "y");
-        for (class, alone, among) in [
-            (ErrorClass::Content, ErrorClass::Content, ErrorClass::ProviderInternal),
-            (ErrorClass::Address, ErrorClass::Address, ErrorClass::ProviderInternal),
+        let (one, another) = (content(None, "x"), content(None, "y"));
+        let alone = vec![letter("+821012345678", &one)];
+        let alike = vec![letter("+821012345678", &one), letter("+821011112222", &one)];
+        let mixed = vec![letter("+821012345678", &one), letter("+821011112222", &another)];
+        let again = ErrorClass::ProviderInternal;
+        for (class, of_alike, of_mixed) in [
+            (ErrorClass::Content, ErrorClass::Content, again),
+            (ErrorClass::Template, ErrorClass::Template, again),
+            (ErrorClass::Address, again, again),
+            (ErrorClass::Sender, ErrorClass::Sender, ErrorClass::Sender),
             (ErrorClass::Throttled, ErrorClass::Throttled, ErrorClass::Throttled),
             (ErrorClass::Credentials, ErrorClass::Credentials, ErrorClass::Credentials),
         ] {
-            for (letters, expected) in [(1, alone), (3, among)] {
-                let outcomes = of_all(refused(class), letters);
-                assert_eq!(outcomes.len(), letters);
+            for (letters, expected) in [(&alone, class), (&alike, of_alike), (&mixed, of_mixed)] {
+                let outcomes = of_all(rejected(class, "x", "y"), letters);
+                assert_eq!(outcomes.len(), letters.len());
                 for outcome in outcomes {
                     assert!(matches!(outcome, Outcome::Rejected { class, .. } if class == expected), "{outcome:?}");
                 }
