@@ -44,7 +44,7 @@ pub const OPTIONS: &[(&str, &str)] = &[
     ("limit", "how often it may be asked, by all processes together: 100/m (s, m, h or d)"),
     ("limit-strategy", "sliding-window (the default), fixed-window or token-bucket"),
     ("limit-burst", "of a token bucket: how many may come at once (1)"),
-    ("profile", "gateway: what may have been sent is not sent again; internal: it is"),
+    ("profile", "gateway: what may have been sent is not sent again; internal: it is, and also goes by its fallback"),
 ];
 
 /// What every adapter gets.

@@ -10,6 +10,7 @@ use crate::model::channel::Channel;
 use crate::model::delivery::Outcome;
 use crate::model::limit::RateLimit;
 use crate::model::phone;
+use crate::model::retry::Profile;
 
 use super::adapter::{Common, Options};
 use super::http::Answer;
@@ -73,6 +74,11 @@ impl Provider for Basic {
 
     fn default_limit(&self) -> Option<RateLimit> {
         Some(RateLimit::per_minute(self.shape.per_minute))
+    }
+
+    /// The error handling of seed 001 is that of a service of one's own.
+    fn default_profile(&self) -> Option<Profile> {
+        Some(Profile::Internal)
     }
 
     fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome> {
