@@ -12,6 +12,7 @@ use super::vendor::{
     Call, End, News, Receipts, Setup, Sheet, Taken, Trade, Vendor, json as answer, refuse_by_status, refused,
     refused_by_status, text,
 };
+use crate::clock::Clock;
 use crate::error::Result;
 use crate::model::signature;
 use crate::shutdown::Shutdown;
@@ -37,7 +38,7 @@ async fn respond(vendor: Vendor, call: Call) -> Answered {
     if (call.method.clone(), call.path.as_str()) != (Method::POST, PATH) {
         return Ok(refused(404, "not_found"));
     }
-    if !is_signed(&call, vendor.now()) {
+    if !is_signed(&call, Clock::host_now()) {
         return Ok(refused(401, "signature"));
     }
     let body: Value = match call.is_json().then(|| serde_json::from_slice(&call.body)) {
@@ -57,22 +58,22 @@ async fn respond(vendor: Vendor, call: Call) -> Answered {
     vendor.act(&[(to, said)], take).await
 }
 
-fn taken(vendor: &Vendor, reference: &str, channel: &str, to: &str, said: &str, body: &Value) -> Response<Full<Bytes>> {
-    let id = format!("gw-{:012}", vendor.number());
+fn taken(vendor: &Vendor, id: &str, channel: &str, to: &str, said: &str, body: &Value) -> Response<Full<Bytes>> {
+    let own = format!("gw-{:012}", vendor.number());
     vendor.take(Taken {
-        id: id.clone(),
-        request: id.clone(),
+        id: own.clone(),
+        request: own.clone(),
         place: 1,
         kind: channel.to_owned(),
         from: None,
         to: to.to_owned(),
         subject: text(body, "subject").map(str::to_owned),
         text: said.to_owned(),
-        reference: Some(reference.to_owned()),
+        reference: Some(text(body, "reference").unwrap_or(id).to_owned()),
         at: vendor.now(),
         options: json!({ "templateCode": body.get("templateCode"), "createdAt": body.get("createdAt") }),
     });
-    answer(202, &json!({ "id": id }))
+    answer(202, &json!({ "id": own }))
 }
 
 /// By the one scheme, in time, over the bytes that came.

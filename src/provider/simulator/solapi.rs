@@ -19,6 +19,7 @@ use super::vendor::{
     Call, End, News, No, Receipts, Setup, Sheet, Standing, Taken, Trade, Vendor, is_recipient, is_sender,
     json as answer, text,
 };
+use crate::clock::Clock;
 use crate::crypt;
 use crate::error::Result;
 use crate::model::cp949;
@@ -112,7 +113,7 @@ fn is_signed(vendor: &Vendor, header: &str) -> Result<(), &'static str> {
         return Err(INVALID);
     }
     let at = DateTime::parse_from_rfc3339(date).map_err(|_| INVALID)?;
-    if (vendor.now() - at.to_utc()).abs() > SKEW {
+    if (Clock::host_now() - at.to_utc()).abs() > SKEW {
         return Err("RequestTimeTooSkewed");
     }
     if vendor.first_use(signature, SKEW * 2) { Ok(()) } else { Err("DuplicatedSignature") }

@@ -3,7 +3,7 @@
 
 use http_body_util::Full;
 use hyper::body::Bytes;
-use hyper::{Method, Response};
+use hyper::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::Answered;
@@ -25,9 +25,7 @@ const TRADE: Trade = Trade {
     respond: |vendor, call| Box::pin(respond(vendor, call)),
     refuse: |no| match no {
         No::Credentials => refused("01", "authorization 오류"),
-        No::Limited => {
-            answer(429, &json!({ "success": false, "resultCode": "99", "resultMessage": "too many requests" }))
-        }
+        No::Limited => super::text(StatusCode::TOO_MANY_REQUESTS, "Too Many Requests"),
         No::Scripted(status, code) => answer(status, &json!({ "success": false, "resultCode": code })),
     },
     by_users: |_| true,
@@ -83,7 +81,8 @@ fn refusal(vendor: &Vendor, user: &str) -> Option<Response<Full<Bytes>>> {
         return Some(refused("99", nobody));
     }
     match vendor.refuses(user)? {
-        Why::Internal => Some(refused("99", "일시적인 오류")),
+        // What stands before the API says so: the API itself has one word for all the rest.
+        Why::Internal => Some(super::text(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable")),
         Why::Address | Why::OptedOut => Some(refused("99", nobody)),
         Why::Balance => Some(refused("99", "한도 초과")),
         Why::Credentials => None,

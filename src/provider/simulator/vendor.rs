@@ -57,7 +57,7 @@ pub struct Setup {
     pub callback: Option<String>,
     /// How many times faster delays pass; 0: only when told to (`tell`).
     pub rate: f64,
-    /// What its dates are read from, and what it compares those of signatures with.
+    /// What its dates are read from. Those of signatures are compared with this machine's own clock, which adapters sign by.
     pub clock: Clock,
 }
 
@@ -391,19 +391,27 @@ impl Vendor {
 
     async fn control(&self, call: &Call) -> Response<Full<Bytes>> {
         let done = match (&call.method, call.path.as_str()) {
-            (&Method::POST, "/_clock") => {
-                serde_json::from_slice::<Rate>(&call.body).map_err(|e| e.to_string()).and_then(|Rate { rate }| {
-                    if rate >= 0.0 { Ok(self.set_rate(rate)) } else { Err("no clock runs back".into()) }
-                })
-            }
+            (&Method::POST, "/_clock") => self.pace(&call.body),
             (&Method::POST, "/_settings") => self.set(&call.body),
-            (&Method::POST, _) => Ok(self.tell().await),
+            (&Method::POST, _) => {
+                self.tell().await;
+                Ok(())
+            }
             _ => Err("POST /_clock, POST /_settings and POST /_receipts".to_owned()),
         };
         match done {
             Ok(()) => super::text(StatusCode::OK, "ok"),
             Err(why) => super::text(StatusCode::BAD_REQUEST, &why),
         }
+    }
+
+    fn pace(&self, body: &[u8]) -> Result<(), String> {
+        let Rate { rate } = serde_json::from_slice(body).map_err(|e| e.to_string())?;
+        if rate < 0.0 {
+            return Err("no clock runs back".to_owned());
+        }
+        self.set_rate(rate);
+        Ok(())
     }
 
     fn set(&self, body: &[u8]) -> Result<(), String> {
@@ -798,7 +806,7 @@ impl Door {
     pub async fn open(&self, vendor: Vendor, call: Call) -> Answered {
         let recipient = match self.check(&call) {
             Ok(recipient) => recipient,
-            Err(refusal) => return Ok(refusal),
+            Err(refusal) => return Ok(*refusal),
         };
         let (to, text) = (recipient.0.as_str(), recipient.1.as_str());
         let take = || {
@@ -832,29 +840,30 @@ impl Door {
     }
 
     /// Recipient and text of a request in order.
-    fn check(&self, call: &Call) -> Result<(String, String), Response<Full<Bytes>>> {
+    fn check(&self, call: &Call) -> Result<(String, String), Box<Response<Full<Bytes>>>> {
+        let no = |status, code| Box::new(refused(status, code));
         if call.path != self.path {
-            return Err(refused(404, "not_found"));
+            return Err(no(404, "not_found"));
         }
         if call.method != Method::POST {
-            return Err(refused(405, "method_not_allowed"));
+            return Err(no(405, "method_not_allowed"));
         }
         let mine = data_encoding::BASE64.encode(format!("{}:{}", self.username, self.password).as_bytes());
         let theirs = call.header("authorization").and_then(|value| value.split_once(' '));
         if !theirs.is_some_and(|(scheme, secret)| scheme.eq_ignore_ascii_case("basic") && secret == mine) {
             let mut unknown = refused(401, "unauthorized");
             unknown.headers_mut().insert("www-authenticate", HeaderValue::from_static("Basic"));
-            return Err(unknown);
+            return Err(Box::new(unknown));
         }
         if !call.is_json() {
-            return Err(refused(415, "unsupported_media_type"));
+            return Err(no(415, "unsupported_media_type"));
         }
-        let body: Value = serde_json::from_slice(&call.body).map_err(|_| refused(400, "not_json"))?;
+        let body: Value = serde_json::from_slice(&call.body).map_err(|_| no(400, "not_json"))?;
         let (to, content) = (text(&body, self.to), text(&body, self.text));
-        let to = to.filter(|to| is_hyphenated(to)).ok_or_else(|| refused(400, "invalid_recipient"))?;
-        let content = content.ok_or_else(|| refused(400, "no_text"))?;
+        let to = to.filter(|to| is_hyphenated(to)).ok_or_else(|| no(400, "invalid_recipient"))?;
+        let content = content.ok_or_else(|| no(400, "no_text"))?;
         match (self.wrong)(content) {
-            Some(code) => Err(refused(400, code)),
+            Some(code) => Err(no(400, code)),
             None => Ok((to.to_owned(), content.to_owned())),
         }
     }
@@ -866,4 +875,272 @@ fn is_hyphenated(to: &str) -> bool {
     let [head, middle, last] = parts.as_slice() else { return false };
     let lengths = (3..=4).contains(&head.len()) && (3..=4).contains(&middle.len()) && last.len() == 4;
     lengths && is_recipient(&parts.concat())
+}
+
+/// What the simulators' tests share.
+#[cfg(test)]
+pub(super) mod testing {
+    use std::collections::VecDeque;
+
+    use super::super::testing::{BUDGET, rustls_provider};
+    use super::*;
+
+    /// Somebody else's HTTP client at a simulator's door, and somebody that is called back.
+    pub struct Caller {
+        pub vendor: Vendor,
+        pub hub: Hub,
+        _shutdown: Shutdown,
+        client: reqwest::Client,
+    }
+
+    /// What was called back, as it came: path and query, headers, JSON.
+    #[derive(Clone, Default)]
+    pub struct Hub {
+        heard: Arc<Mutex<Vec<(String, HeaderMap, Value)>>>,
+        answers: Arc<Mutex<VecDeque<u16>>>,
+    }
+
+    impl Hub {
+        pub fn heard(&self) -> Vec<(String, HeaderMap, Value)> {
+            std::mem::take(&mut self.heard.lock().unwrap())
+        }
+
+        /// How the next calls are answered.
+        pub fn answers(&self, statuses: &[u16]) {
+            self.answers.lock().unwrap().extend(statuses);
+        }
+
+        async fn hear(self, request: Request<Incoming>) -> Answered {
+            let (parts, body) = request.into_parts();
+            let body = super::super::body(Request::new(body)).await.unwrap();
+            let body = serde_json::from_slice(&body).unwrap();
+            self.heard.lock().unwrap().push((parts.uri.to_string(), parts.headers, body));
+            let status = self.answers.lock().unwrap().pop_front().unwrap_or(200);
+            Ok(super::super::text(StatusCode::from_u16(status).unwrap(), "heard"))
+        }
+
+        async fn start(shutdown: &Shutdown) -> (Hub, SocketAddr) {
+            let hub = Hub::default();
+            let (hearing, stopping) = (hub.clone(), shutdown.clone());
+            let session = move |stream| {
+                let hub = hearing.clone();
+                super::super::serve(stream, stopping.clone(), move |request| hub.clone().hear(request))
+            };
+            (hub, super::super::testing::peer(shutdown, session).await)
+        }
+    }
+
+    impl Caller {
+        /// A vendor whose clock stands still.
+        pub async fn at<S>(start: fn(Setup, Shutdown) -> S) -> Caller
+        where
+            S: Future<Output = Result<Vendor>>,
+        {
+            rustls_provider();
+            let shutdown = Shutdown::new();
+            let (hub, address) = Hub::start(&shutdown).await;
+            let callback = Some(format!("http://{address}/receipts?key=k"));
+            let setup = Setup { callback, rate: 0.0, ..Setup::default() };
+            let client = reqwest::Client::builder().no_proxy().timeout(BUDGET).tls_certs_only([]).build().unwrap();
+            Caller { vendor: start(setup, shutdown.clone()).await.unwrap(), _shutdown: shutdown, hub, client }
+        }
+
+        /// Status and JSON; None where the connection was closed instead.
+        pub async fn ask(
+            &self,
+            method: Method,
+            path: &str,
+            headers: &[(&str, &str)],
+            body: &str,
+        ) -> Option<(u16, Value)> {
+            let url = format!("{}{path}", self.vendor.url());
+            let mut request = self.client.request(method, url).body(body.to_owned());
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            let answer = request.send().await.ok()?;
+            let status = answer.status().as_u16();
+            let text = answer.text().await.ok()?;
+            Some((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
+        }
+
+        pub async fn set(&self, door: &str, what: Value) {
+            let done = self.ask(Method::POST, door, &[], &what.to_string()).await;
+            assert_eq!(done, Some((200, Value::from("ok"))), "{door} {what}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::gateway;
+    use super::testing::Caller;
+    use super::*;
+    use crate::model::signature;
+
+    async fn caller() -> Caller {
+        Caller::at(|setup, shutdown| async move { gateway::start(setup, &shutdown).await }).await
+    }
+
+    async fn send(caller: &Caller, to: &str, reference: &str) -> Option<(u16, Value)> {
+        let body =
+            json!({ "id": "d", "reference": reference, "channel": "SMS", "to": to, "body": reference }).to_string();
+        let signed = signature::headers(gateway::SECRET, None, "d", Clock::host_now().timestamp(), body.as_bytes());
+        let mut headers: Vec<(&str, &str)> = signed.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        headers.push(("content-type", "application/json"));
+        caller.ask(Method::POST, gateway::PATH, &headers, &body).await
+    }
+
+    /// References and statuses, call by call.
+    fn told(caller: &Caller) -> Vec<Vec<(String, String)>> {
+        let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let news = |(_, _, body): (String, HeaderMap, Value)| {
+            let receipts = body["receipts"].as_array().unwrap().clone();
+            receipts.iter().map(|receipt| (word(&receipt["reference"]), word(&receipt["status"]))).collect()
+        };
+        caller.hub.heard().into_iter().map(news).collect()
+    }
+
+    fn said(reference: &str, status: &str) -> (String, String) {
+        (reference.to_owned(), status.to_owned())
+    }
+
+    /// Each magic recipient that is taken has its own story, told in the order in which it is due.
+    #[tokio::test]
+    async fn receipts_are_late_early_twice_reordered_lost() {
+        let caller = caller().await;
+        for to in ["+821012345678", "+821000000003", "+821000000004", "+821000000007"] {
+            assert_eq!(send(&caller, to, to).await.unwrap().0, 202);
+        }
+        for number in [8, 9, 15, 16, 17, 18] {
+            let to = format!("+8210000000{number:02}");
+            assert_eq!(send(&caller, &to, &to).await.unwrap().0, 202);
+        }
+        assert!(told(&caller).is_empty(), "nothing while the clock stands still");
+        caller.vendor.tell().await;
+        let n = |number: u8| format!("+8210000000{number:02}");
+        let delivered = |number: u8| said(&n(number), "DELIVERED");
+        assert_eq!(
+            told(&caller),
+            [
+                // The same news in one call would be no repetition.
+                vec![
+                    said("+821012345678", "DELIVERED"),
+                    said(&n(8), "FAILED"),
+                    delivered(9),
+                    delivered(15),
+                    delivered(16),
+                    said(&n(17), "FAILED"),
+                ],
+                vec![delivered(15), said(&n(16), "ACCEPTED"), delivered(17), delivered(3), said(&n(7), "EXPIRED"),],
+            ]
+        );
+        let ends: Vec<End> = caller.vendor.find(|_| true).iter().map(|standing| standing.end).collect();
+        use End::{Delivered, Expired, Failed, Pending};
+        let expected = [Delivered, Delivered, Pending, Expired, Failed];
+        assert_eq!(ends, [&expected[..], &[Delivered; 5]].concat(), "never stays open; what was lost can be asked for");
+        // An early one is heard before the answer is.
+        assert_eq!(send(&caller, &n(14), "early").await.unwrap().0, 202);
+        assert_eq!(told(&caller), [[said("early", "DELIVERED")]]);
+    }
+
+    /// What is not answered with 200 is told again, as often as the vendor does and no more.
+    #[tokio::test]
+    async fn receipts_are_told_again() {
+        let caller = caller().await;
+        send(&caller, "+821012345678", "x").await;
+        caller.hub.answers(&[500, 202, 404, 500, 500]);
+        for _ in 0..6 {
+            caller.vendor.tell().await;
+        }
+        assert_eq!(told(&caller), vec![[said("x", "DELIVERED")]; 4]);
+    }
+
+    /// The clock can be made to run, and the callback be moved, from outside.
+    #[tokio::test]
+    async fn the_clock_runs_as_fast_as_it_is_told() {
+        let caller = caller().await;
+        caller.set("/_clock", json!({ "rate": 1e9 })).await;
+        send(&caller, "+821000000007", "25 hours").await;
+        while caller.vendor.find(|standing| standing.end == End::Expired).is_empty() {
+            tokio::task::yield_now().await;
+        }
+        for wrong in [json!({}), json!({ "rate": -1 }), json!({ "rate": 1, "x": 1 })] {
+            let refused = caller.ask(Method::POST, "/_clock", &[], &wrong.to_string()).await.unwrap();
+            assert_eq!(refused.0, 400, "{wrong}");
+        }
+        for wrong in [json!([]), json!({ "x": 1 }), json!({ "callback": "no" }), json!({ "limit": 1 })] {
+            let refused = caller.ask(Method::POST, "/_settings", &[], &wrong.to_string()).await.unwrap();
+            assert_eq!(refused.0, 400, "{wrong}");
+        }
+    }
+
+    /// Requests that go wrong do so once for each text; the ledger knows which were taken.
+    #[tokio::test]
+    async fn what_breaks_is_in_order_the_next_time() {
+        let caller = caller().await;
+        for (number, first, taken) in [(5, None, 1), (19, None, 0), (11, Some(429), 0)] {
+            let (to, before) = (format!("+8210000000{number:02}"), caller.vendor.taken());
+            let status = |answer: Option<(u16, Value)>| answer.map(|(status, _)| status);
+            assert_eq!(status(send(&caller, &to, "a").await), first, "{to}");
+            assert_eq!(caller.vendor.taken(), before + taken, "{to}");
+            assert_eq!(status(send(&caller, &to, "a").await), Some(202), "{to}");
+            assert_eq!(status(send(&caller, &to, "b").await), first, "another text goes wrong anew");
+            assert_eq!(caller.vendor.taken(), before + 2 * taken + 1, "{to}");
+        }
+        caller.vendor.script(Behaviour::Fail { status: 500, text: "down".into() }, 1);
+        assert_eq!(
+            send(&caller, "+821012345678", "x").await,
+            Some((500, json!({ "code": "down", "message": "down" })))
+        );
+        for (number, status) in [(1, 404), (2, 503), (10, 422), (12, 401), (13, 402)] {
+            assert_eq!(send(&caller, &format!("+8210000000{number:02}"), "x").await.unwrap().0, status);
+        }
+    }
+
+    /// Balance and limit run out, and are given back.
+    #[tokio::test]
+    async fn what_a_caller_is_allowed_runs_out() {
+        let caller = caller().await;
+        let send = async || send(&caller, "+821012345678", "x").await.unwrap().0;
+        caller.set("/_settings", json!({ "balance": 1 })).await;
+        assert_eq!([send().await, send().await], [202, 402]);
+        caller.set("/_settings", json!({ "balance": null, "limit": { "requests": 2, "seconds": 60 } })).await;
+        assert_eq!([send().await, send().await, send().await], [202, 202, 429]);
+        caller.set("/_settings", json!({ "limit": null })).await;
+        assert_eq!(send().await, 202);
+    }
+
+    /// A request that is not answered is taken all the same.
+    #[tokio::test]
+    async fn a_request_may_hang() {
+        let caller = caller().await;
+        let hanging = send(&caller, "+821000000006", "x");
+        tokio::select! {
+            answer = hanging => panic!("answered {answer:?}"),
+            () = async { while caller.vendor.taken() == 0 { tokio::task::yield_now().await } } => (),
+        }
+        assert_eq!(send(&caller, "+821000000006", "x").await.unwrap().0, 202);
+    }
+
+    /// Forged, late, unsigned: nothing is taken.
+    #[tokio::test]
+    async fn the_gateway_wants_a_signature() {
+        let caller = caller().await;
+        let body = json!({ "id": "d", "channel": "SMS", "to": "+821012345678", "body": "x" }).to_string();
+        let now = Clock::host_now().timestamp();
+        for (secret, at) in [
+            (gateway::SECRET, now - 301),
+            (gateway::SECRET, now + 301),
+            ("whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", now),
+        ] {
+            let signed = signature::headers(secret, None, "d", at, body.as_bytes());
+            let headers: Vec<(&str, &str)> = signed.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            assert_eq!(caller.ask(Method::POST, gateway::PATH, &headers, &body).await.unwrap().0, 401);
+        }
+        assert_eq!(caller.ask(Method::POST, gateway::PATH, &[], &body).await.unwrap().0, 401);
+        assert_eq!(caller.vendor.taken(), 0);
+    }
 }
