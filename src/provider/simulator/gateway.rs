@@ -27,7 +27,7 @@ const TRADE: Trade = Trade {
     respond: |vendor, call| Box::pin(respond(vendor, call)),
     refuse: refuse_by_status,
     by_users: |channel| matches!(channel, "KAKAO_ALIMTALK" | "KAKAO_BRAND_MESSAGE" | "RCS" | "NAVER_TALK"),
-    receipts: Some(Receipts { product: |_| "", envelope, at_once: 100, again: &[5.0, 60.0, 600.0] }),
+    receipts: Some(Receipts { product: |_| Some(""), envelope, at_once: 100, again: &[5.0, 60.0, 600.0] }),
 };
 
 pub async fn start(setup: Setup, shutdown: &Shutdown) -> Result<Vendor> {

@@ -57,12 +57,12 @@ pub async fn start(setup: Setup, shutdown: &Shutdown) -> Result<Vendor> {
     Vendor::start(&TRADE, setup, shutdown).await
 }
 
-/// `ALIMTALK`, `RCS_SMS`, or a text's kind.
-fn product(kind: &str) -> &'static str {
+/// Of `ALIMTALK`, `RCS_SMS` and its like, or a text's kind.
+fn product(kind: &str) -> Option<&'static str> {
     match kind {
-        "ALIMTALK" => "alimtalk",
-        kind if kind.starts_with("RCS_") => "rcs",
-        _ => "sms",
+        "ALIMTALK" => Some("alimtalk"),
+        kind if kind.starts_with("RCS_") => None,
+        _ => Some("sms"),
     }
 }
 
@@ -415,7 +415,7 @@ fn results(vendor: &Vendor, call: &Call, wanted: &str, days: i64) -> Result<Page
     let span = Span::asked(call, ("startUpdateDate", "endUpdateDate"), days)?;
     let span = span.ok_or((4, "startUpdateDate and endUpdateDate are required."))?;
     let mut found = vendor.find(|standing| {
-        product(&standing.taken.kind) == wanted && standing.end != End::Pending && span.has(standing.at)
+        product(&standing.taken.kind) == Some(wanted) && standing.end != End::Pending && span.has(standing.at)
     });
     found.sort_by_key(|standing| standing.at);
     Ok(page(call, found))
@@ -678,4 +678,179 @@ fn hook(news: &News) -> Value {
         "recipientNo": taken.to, "messageStatus": status, "recipientGropuingKey": taken.reference,
         "senderGroupingKey": grouping, "resultCode": code, "messageCount": 1, "_link": { "self": { "href": "" } },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::vendor::STRANGER;
+    use super::super::vendor::testing::Caller;
+    use super::*;
+
+    const SMS: &str = "/sms/v3.0/appKeys/simulator0appkey/sender/sms";
+    const TALK: &str = "/alimtalk/v2.3/appkeys/simulator0appkey/raw-messages";
+    const RCS: &str = "/rcs/v1.0/messages/sms";
+    const JSON: (&str, &str) = ("content-type", "application/json;charset=UTF-8");
+    const KEYS: [(&str, &str); 3] = [JSON, ("x-secret-key", SECRET_KEY), ("x-tc-app-key", APP_KEY)];
+
+    async fn caller() -> Caller {
+        Caller::at(|setup, shutdown| async move { start(setup, &shutdown).await }).await
+    }
+
+    async fn post(caller: &Caller, path: &str, body: &Value) -> Value {
+        let (status, answer) = caller.ask(Method::POST, path, &KEYS, &body.to_string()).await.unwrap();
+        assert_eq!(status, 200, "{answer}");
+        answer
+    }
+
+    async fn get(caller: &Caller, path: &str) -> Value {
+        caller.ask(Method::GET, path, &KEYS, "").await.unwrap().1
+    }
+
+    fn sms(to: &[&str], said: &str) -> Value {
+        let to: Vec<Value> =
+            to.iter().map(|to| json!({ "recipientNo": to, "recipientGroupingKey": format!("nh-{to}") })).collect();
+        json!({ "body": said, "sendNo": "0212345678", "recipientList": to })
+    }
+
+    fn codes(answer: &Value, list: &str) -> Vec<i64> {
+        answer
+            .pointer(list)
+            .unwrap()
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one["resultCode"].as_i64().unwrap())
+            .collect()
+    }
+
+    /// An HTTP 200 is no acceptance: the header says no, or each recipient has its own verdict.
+    #[tokio::test]
+    async fn a_200_may_be_a_no() {
+        let caller = caller().await;
+        let header = |answer: &Value| answer["header"]["resultCode"].as_i64().unwrap();
+        let good = sms(&["01012345678"], "x");
+        let with = |name: &str, value: Value| {
+            let mut body = good.clone();
+            body[name] = value;
+            body
+        };
+        for (body, code) in [
+            (with("sendNo", json!(STRANGER)), -2312),
+            (with("sendNo", json!("119")), -2312),
+            (with("recipientList", json!([])), -2018),
+            (with("recipientList", json!(vec![json!({ "recipientNo": "01012345678" }); 1001])), -2016),
+            (with("body", json!("")), 4),
+            (with("body", json!("x".repeat(256))), -2015),
+            (with("body", json!("🎉")), -2023),
+        ] {
+            assert_eq!(header(&post(&caller, SMS, &body).await), code, "{body}");
+        }
+        let ask = async |path: &str, headers: &[(&str, &str)], body: &str| {
+            header(&caller.ask(Method::POST, path, headers, body).await.unwrap().1)
+        };
+        let text = good.to_string();
+        assert_eq!(ask(SMS, &[JSON, ("x-secret-key", "other")], &text).await, -1001);
+        assert_eq!(ask(&SMS.replace("simulator0", "other0"), &KEYS, &text).await, -1000);
+        assert_eq!(ask(SMS, &[("x-secret-key", SECRET_KEY)], &text).await, -9996);
+        assert_eq!(ask(SMS, &KEYS, "{").await, -9997);
+        assert_eq!(caller.vendor.taken(), 0);
+
+        let several = sms(&["01012345678", "0212345678", "01000000002", "01000000010", "01000000001"], "x");
+        let answer = post(&caller, SMS, &several).await;
+        assert_eq!(header(&answer), 0);
+        assert_eq!(codes(&answer, "/body/data/sendResultList"), [0, -2019, -2021, -6001, -2019]);
+        assert_eq!(caller.vendor.taken(), 1);
+    }
+
+    /// Too long a text is cut in silence, and what the carriers' code page lacks arrives as a question mark.
+    #[tokio::test]
+    async fn texts_are_kept_as_the_vendor_keeps_them() {
+        let caller = caller().await;
+        post(&caller, SMS, &sms(&["01012345678"], &format!("—{}", "가".repeat(60)))).await;
+        assert_eq!(caller.vendor.records()[0].text, format!("?{}", "가".repeat(44)));
+    }
+
+    /// What became of texts is told with misspelt fields and times without a zone, and listed with right ones.
+    #[tokio::test]
+    async fn results_of_texts_are_told_and_listed() {
+        let caller = caller().await;
+        let answer = post(&caller, SMS, &sms(&["01012345678", "01000000008", "01000000018"], "x")).await;
+        let request = answer["body"]["data"]["requestId"].as_str().unwrap().to_owned();
+        let found = get(&caller, &format!("{SMS}?requestId={request}&recipientGroupingKey=nh-01000000008")).await;
+        assert_eq!((&found["body"]["totalCount"], &found["body"]["data"][0]["msgStatus"]), (&json!(1), &json!("2")));
+        caller.vendor.tell().await;
+        let heard = caller.hub.heard();
+        let [(to, headers, body)] = heard.as_slice() else { panic!("{heard:?}") };
+        assert_eq!(
+            (to.as_str(), headers["x-toast-webhook-signature"].to_str().unwrap()),
+            ("/receipts?key=k", SIGNATURE)
+        );
+        let hooks = body["hooks"].as_array().unwrap();
+        assert_eq!(hooks.len(), 2, "one is lost");
+        assert_eq!(hooks[1]["recipientGropuingKey"], "nh-01000000008");
+        assert_eq!((&hooks[1]["messageStatus"], &hooks[1]["resultCode"]), (&json!("FAILED"), &json!("2003")));
+        assert_eq!(hooks[0]["receiveDate"].as_str().unwrap().len(), "2024-04-29T20:58:04".len());
+
+        let now = korean(caller.vendor.now());
+        let at = |hours: i64| (now + TimeDelta::hours(hours)).format("%Y-%m-%d%%20%H:%M:%S").to_string();
+        let results = SMS.replace("sender/sms", "message-results");
+        let window = |from, until| format!("{results}?startUpdateDate={}&endUpdateDate={}", at(from), at(until));
+        let listed = get(&caller, &format!("{}&pageSize=2&pageNum=2", window(-1, 1))).await;
+        assert_eq!((&listed["body"]["totalCount"], listed["body"]["data"].as_array().unwrap().len()), (&json!(3), 1));
+        assert_eq!(
+            listed["body"]["data"][0]["recipientGroupingKey"], "nh-01000000018",
+            "what is lost can be asked for"
+        );
+        assert_eq!(get(&caller, &window(1, 2)).await["body"]["totalCount"], 0);
+        assert_eq!(get(&caller, &window(-24, 1)).await["header"]["resultCode"], 4, "more than a day");
+        let one = get(&caller, &format!("{SMS}/{request}?recipientSeq=2")).await;
+        assert_eq!(one["body"]["data"]["resultCode"], "2003");
+    }
+
+    /// A key that was used is refused, not answered as before; who has no KakaoTalk is found out later.
+    #[tokio::test]
+    async fn alimtalks_are_refused_the_second_time() {
+        let caller = caller().await;
+        let to = [json!({ "recipientNo": "01000000009", "content": "x", "recipientGroupingKey": "nh" })];
+        let body = json!({ "senderKey": SENDER_KEY, "templateCode": "T", "recipientList": to });
+        let headers = [&KEYS[..], &[("x-nc-api-idempotency-key", "a")]].concat();
+        let ask = async || caller.ask(Method::POST, TALK, &headers, &body.to_string()).await.unwrap().1;
+        assert_eq!(codes(&ask().await, "/message/sendResults"), [0]);
+        assert_eq!(ask().await["header"]["resultCode"], -1005);
+        assert_eq!(caller.vendor.taken(), 1);
+        let mut nobody = body.clone();
+        nobody["senderKey"] = json!("x");
+        assert_eq!(post(&caller, TALK, &nobody).await["header"]["resultCode"], -1006);
+        caller.vendor.tell().await;
+        let (_, _, told) = caller.hub.heard().remove(0);
+        assert_eq!(
+            (&told["hooks"][0]["resultCode"], &told["hooks"][0]["recipientGroupingKey"]),
+            (&json!("3019"), &json!("nh"))
+        );
+        let day = korean(caller.vendor.now()).format("%Y-%m-%d");
+        let listed = |path: &str| TALK.replace("raw-messages", path);
+        let results = listed(&format!("message-results?startUpdateDate={day}%2000:00&endUpdateDate={day}%2023:59"));
+        let row = &get(&caller, &results).await["messages"][0];
+        assert_eq!((&row["messageStatus"], row.get("recipientGroupingKey")), (&json!("FAILED"), None));
+        let found =
+            get(&caller, &listed(&format!("messages?startRequestDate={day}%2000:00&endRequestDate={day}%2023:59")))
+                .await;
+        assert_eq!(found["messageSearchResultResponse"]["messages"][0]["recipientGroupingKey"], "nh");
+    }
+
+    /// RCS takes one at a time, from no mobile number, and is only listed.
+    #[tokio::test]
+    async fn rcs_is_asked_for() {
+        let caller = caller().await;
+        let body = |chatbot: &str| json!({ "brandId": BRAND_ID, "chatbotId": chatbot, "recipientNumber": "+821000000009", "body": "x" });
+        assert_eq!(post(&caller, RCS, &body("01012345678")).await["header"]["resultCode"], -4010);
+        let id = post(&caller, RCS, &body("0212345678")).await["messageId"].as_str().unwrap().to_owned();
+        caller.vendor.tell().await;
+        assert_eq!(caller.hub.heard().len(), 0);
+        let one = get(&caller, &format!("{RCS}/{id}")).await;
+        let one = &one["messageRecipient"];
+        assert_eq!((&one["messageStatus"], &one["resultCode"]), (&json!("FAILED"), &json!(54002)));
+        let listed = get(&caller, &format!("{RCS}?messageId={id}")).await;
+        assert_eq!((&listed["pagination"]["total"], listed["data"][0].get("resultCode")), (&json!(1), None));
+    }
 }

@@ -49,7 +49,7 @@ const TRADE: Trade = Trade {
         No::Scripted(status, code) => error(status, code),
     },
     by_users: |kind| !matches!(kind, "SMS" | "LMS" | "MMS"),
-    receipts: Some(Receipts { product: |_| "", envelope, at_once: 100, again: &AGAIN }),
+    receipts: Some(Receipts { product: |_| Some(""), envelope, at_once: 100, again: &AGAIN }),
 };
 
 /// What a kind of message may hold: characters, or bytes of CP949 where it is a text.
@@ -514,4 +514,147 @@ fn envelope(news: &[News], tries: u32, _now: DateTime<Utc>) -> Sheet {
         json!({ "eventDataId": news.event, "retryCount": tries, "data": data })
     };
     Sheet { body: news.iter().map(told).collect(), headers: Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::vendor::testing::Caller;
+    use super::*;
+
+    const SEND: &str = "/messages/v4/send-many/detail";
+
+    async fn caller() -> Caller {
+        Caller::at(|setup, shutdown| async move { start(setup, &shutdown).await }).await
+    }
+
+    fn header(names: [&str; 4], key: &str, secret: &str, date: &str, salt: &str) -> String {
+        let signature = HEXLOWER.encode(&crypt::keyed_hash(secret.as_bytes(), format!("{date}{salt}").as_bytes()));
+        let [api, at, with, sign] = names;
+        format!("HMAC-SHA256 {api}={key}, {at}={date}, {with}={salt}, {sign}={signature}")
+    }
+
+    const NAMES: [&str; 4] = ["apiKey", "date", "salt", "signature"];
+
+    fn signed() -> String {
+        let salt = HEXLOWER.encode(&crypt::random());
+        header(NAMES, API_KEY, API_SECRET, &Clock::host_now().to_rfc3339(), &salt)
+    }
+
+    async fn ask(caller: &Caller, method: Method, path: &str, body: &Value) -> (u16, Value) {
+        let headers = [("authorization", &*signed()), ("content-type", "application/json")];
+        caller.ask(method, path, &headers, &body.to_string()).await.unwrap()
+    }
+
+    /// By the date as it was written and names in any case, in time, once.
+    #[tokio::test]
+    async fn a_signature_is_good_once() {
+        let caller = caller().await;
+        let ask = async |authorization: &str| {
+            let path = "/cash/v1/balance";
+            let (_, body) = caller.ask(Method::GET, path, &[("authorization", authorization)], "").await.unwrap();
+            body["errorCode"].as_str().unwrap_or("ok").to_owned()
+        };
+        let now = Clock::host_now();
+        let at = |minutes: i64| (now + TimeDelta::minutes(minutes)).to_rfc3339();
+        let salt = "0123456789ab";
+        let with = |key: &str, secret: &str, date: &str, salt: &str| header(NAMES, key, secret, date, salt);
+        for (authorization, said) in [
+            (with(API_KEY, API_SECRET, &at(0), salt), "ok"),
+            (with(API_KEY, API_SECRET, &at(0), salt), "DuplicatedSignature"),
+            (header(["ApiKey", "Date", "Salt", "SIGNATURE"], API_KEY, API_SECRET, &at(1), salt), "ok"),
+            // The same moment, written otherwise.
+            (with(API_KEY, API_SECRET, &now.to_rfc3339_opts(SecondsFormat::Nanos, true), salt), "ok"),
+            (with(API_KEY, API_SECRET, &at(-16), salt), "RequestTimeTooSkewed"),
+            (with(API_KEY, API_SECRET, &at(16), salt), "RequestTimeTooSkewed"),
+            (with(API_KEY, API_SECRET, &at(0), "short"), "SignatureDoesNotMatch"),
+            (with(API_KEY, API_SECRET, "yesterday", salt), "SignatureDoesNotMatch"),
+            (with(API_KEY, "other", &at(0), salt), "SignatureDoesNotMatch"),
+            (with("NCSOTHER", API_SECRET, &at(0), salt), "InvalidAPIKey"),
+            ("Bearer x".to_owned(), "InvalidAuthorization"),
+        ] {
+            assert_eq!(ask(&authorization).await, said, "{authorization}");
+        }
+    }
+
+    /// Each message by itself: its kind, its length, its options.
+    #[tokio::test]
+    async fn each_message_has_its_verdict() {
+        let caller = caller().await;
+        let kakao = |more: Value| {
+            let mut options = json!({ "pfId": PF_ID, "disableSms": true });
+            options.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            options
+        };
+        let cases = [
+            (json!({ "type": "SMS", "text": "가".repeat(45) }), "2000"),
+            (json!({ "type": "SMS", "text": "가".repeat(46) }), "1031"),
+            (json!({ "type": "LMS", "text": "가".repeat(1000) }), "2000"),
+            (json!({ "type": "LMS", "text": "가".repeat(1001) }), "1031"),
+            (json!({ "type": "LMS", "text": "x", "subject": "가".repeat(21) }), "1014"),
+            (json!({ "type": "MMS", "text": "x" }), "1010"),
+            (json!({ "type": "SMS", "text": "a\u{7}" }), "1028"),
+            (json!({ "type": "SMS", "text": "" }), "1010"),
+            (json!({ "type": "SMS", "text": "x", "to": "02123456" }), "1011"),
+            (json!({ "type": "SMS", "text": "x", "to": "010-1234-5678" }), "1011"),
+            (json!({ "type": "SMS", "text": "x", "from": "119" }), "1011"),
+            (json!({ "type": "FAX", "text": "x" }), "1010"),
+            (json!({ "type": "ATA", "text": "🎉", "kakaoOptions": kakao(json!({ "templateId": "T" })) }), "2000"),
+            (json!({ "type": "ATA", "text": "x", "kakaoOptions": kakao(json!({})) }), "1042"),
+            (json!({ "type": "ATA", "text": "x", "kakaoOptions": { "templateId": "T" } }), "1041"),
+            (json!({ "type": "BMS_FREE", "text": "x", "kakaoOptions": kakao(json!({})) }), "1010"),
+            (
+                json!({ "type": "BMS_FREE", "text": "x", "kakaoOptions": kakao(json!({ "bms": { "targeting": "I" } })) }),
+                "2000",
+            ),
+            (json!({ "type": "RCS_SMS", "text": "가".repeat(101), "rcsOptions": { "brandId": RCS_BRAND_ID } }), "1031"),
+            (json!({ "type": "RCS_SMS", "text": "x", "rcsOptions": {} }), "1010"),
+        ];
+        let mut messages = Vec::new();
+        for (n, (message, _)) in cases.iter().enumerate() {
+            let mut whole = json!({ "to": format!("010123456{n:02}"), "from": "0212345678", "customFields": { "n": n.to_string() } });
+            whole.as_object_mut().unwrap().extend(message.as_object().unwrap().clone());
+            messages.push(whole);
+        }
+        let (_, answer) =
+            ask(&caller, Method::POST, SEND, &json!({ "messages": messages, "showMessageList": true })).await;
+        let mut said = vec![""; cases.len()];
+        let verdicts = [&answer["messageList"], &answer["failedMessageList"]];
+        for verdict in verdicts.into_iter().flat_map(|list| list.as_array().unwrap()) {
+            let n: usize = verdict["customFields"]["n"].as_str().unwrap().parse().unwrap();
+            said[n] = verdict["statusCode"].as_str().unwrap();
+        }
+        for ((message, expected), said) in cases.iter().zip(said) {
+            assert_eq!(said, *expected, "{message}");
+        }
+        let (status, _) = ask(&caller, Method::POST, SEND, &json!({ "messages": [] })).await;
+        assert_eq!(status, 400);
+        let long = json!([{ "to": "01012345678", "from": "0212345678", "text": "x", "customFields": { "a": "x".repeat(101) } }]);
+        assert_eq!(ask(&caller, Method::POST, SEND, &json!({ "messages": long })).await.0, 400);
+    }
+
+    /// A list goes on where it ended, newest first; each message once.
+    #[tokio::test]
+    async fn a_list_is_read_page_by_page() {
+        let caller = caller().await;
+        let to: Vec<Value> = (0..5).map(|n| json!(format!("0101234560{n}"))).collect();
+        let messages = json!([{ "to": to, "from": "0212345678", "text": "x" }]);
+        ask(&caller, Method::POST, SEND, &json!({ "messages": messages })).await;
+        let (mut key, mut ids) = (String::new(), Vec::new());
+        for page in [2, 2, 1] {
+            let (_, list) =
+                ask(&caller, Method::GET, &format!("/messages/v4/list?limit=2&startKey={key}"), &Value::Null).await;
+            let found = list["messageList"].as_object().unwrap();
+            assert_eq!(found.len(), page);
+            assert!(found.values().all(|message| message["autoTypeDetect"] == 1 && message["replacement"] == 0));
+            ids.extend(found.keys().cloned());
+            key = list["nextKey"].as_str().unwrap_or_default().to_owned();
+        }
+        assert_eq!(key, "");
+        ids.sort();
+        let taken: Vec<String> = caller.vendor.records().into_iter().map(|taken| taken.id).collect();
+        assert_eq!(ids, taken);
+        let later = (Clock::host_now() + TimeDelta::hours(1)).to_rfc3339_opts(SecondsFormat::Secs, true);
+        let (_, list) = ask(&caller, Method::GET, &format!("/messages/v4/list?startDate={later}"), &Value::Null).await;
+        assert_eq!(list["messageList"], json!({}));
+    }
 }

@@ -108,3 +108,49 @@ fn parse(body: &[u8]) -> Result<(String, String, Value), &'static str> {
     }
     Ok((user, said.to_owned(), body))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::vendor::testing::Caller;
+    use super::*;
+
+    /// S0-41: the verdict is in the answer, and nothing else comes; nearly always the answer is a 200.
+    #[tokio::test]
+    async fn the_verdict_is_in_the_answer() {
+        let caller = Caller::at(|setup, shutdown| async move { start(setup, &shutdown).await }).await;
+        let headers = [("authorization", AUTHORIZATION), ("content-type", "application/json;charset=UTF-8")];
+        let ask = async |headers: &[(&str, &str)], body: &Value| {
+            let (status, body) = caller.ask(Method::POST, PATH, headers, &body.to_string()).await.unwrap();
+            (status, body["resultCode"].as_str().unwrap_or_default().to_owned())
+        };
+        let said = |status: u16, code: &str| (status, code.to_owned());
+        let to = |user: &str| json!({ "event": "send", "user": user, "textContent": { "text": "안녕" } });
+        let good = to("al-2eGuGr5WQOnco1_V-FQ");
+        assert_eq!(ask(&[("authorization", "ct_other"), headers[1]], &good).await, said(200, "01"));
+        assert_eq!(ask(&headers[..1], &good).await, said(200, "02"));
+        for wrong in [
+            json!([]),
+            json!({ "event": "echo", "user": "u", "textContent": { "text": "x" } }),
+            json!({ "event": "send", "textContent": { "text": "x" } }),
+            json!({ "event": "send", "user": "u" }),
+            json!({ "event": "send", "user": "u", "textContent": { "text": "x" }, "imageContent": {} }),
+            json!({ "event": "send", "user": "u", "textContent": { "text": "x".repeat(10_001) } }),
+        ] {
+            assert_eq!(ask(&headers, &wrong).await, said(200, "02"), "{wrong}");
+        }
+        for (user, verdict) in [
+            ("fail", said(200, "99")),
+            ("not-a-user", said(200, "99")),
+            ("opted-out", said(200, "99")),
+            ("temporary", said(503, "")),
+            ("credentials", said(200, "01")),
+            ("throttled", said(429, "")),
+        ] {
+            assert_eq!(ask(&headers, &to(user)).await, verdict, "{user}");
+        }
+        assert_eq!(caller.vendor.taken(), 0);
+        assert_eq!(ask(&headers, &good).await, said(200, "00"));
+        caller.vendor.tell().await;
+        assert_eq!((caller.vendor.taken(), caller.hub.heard().len()), (1, 0));
+    }
+}

@@ -146,8 +146,8 @@ pub(super) struct Trade {
 
 /// How it tells what became of messages.
 pub(super) struct Receipts {
-    /// Which of its callbacks is for this kind of message; empty where there is one for all.
-    pub product: fn(&str) -> &'static str,
+    /// Which of its callbacks is for this kind of message, empty where there is one for all; none: it is not told.
+    pub product: fn(&str) -> Option<&'static str>,
     pub envelope: fn(&[News], u32, DateTime<Utc>) -> Sheet,
     /// News in one request.
     pub at_once: usize,
@@ -677,7 +677,8 @@ impl Vendor {
                 }
             }
             let Some(receipts) = self.0.trade.receipts.as_ref().filter(|_| later.told) else { continue };
-            let product = later.news.first().map_or("", |news| (receipts.product)(&news.standing.taken.kind));
+            let product = later.news.first().and_then(|news| (receipts.product)(&news.standing.taken.kind));
+            let Some(product) = product else { continue };
             let Some(url) = state.callbacks.get(product).or(state.callbacks.get("")).cloned() else { continue };
             match sheets.last_mut() {
                 Some((to, sheet)) if *to == url && sheet.joins(&later, receipts.at_once) => {
