@@ -563,6 +563,7 @@ pub const DELIVERY_REASONS: &[(&str, &str)] = &[
     ("not_at_this_hour", "such messages are not taken at this hour; it is tried again later"),
     ("taken_for_spam", "the provider took it for spam"),
     ("answer_incomplete", "the provider's answer did not speak of every message that was sent with it"),
+    ("told_duplicate", "the provider took it for a repetition of another; it may have sent the one or the other"),
     ("lookup_failed", "it may have been sent, and the provider could not say whether it has it"),
     ("content_refused", "the provider does not take this content, or it cannot be read"),
     ("no_such_recipient", "the recipient does not exist"),

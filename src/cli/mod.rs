@@ -11,6 +11,7 @@ mod partner;
 pub mod pg;
 mod print;
 mod process;
+mod provider;
 pub mod redrive;
 mod send;
 mod simulate;
@@ -106,6 +107,8 @@ enum Command {
     Bench(Box<bench::Bench>),
     /// Runs the simulators of providers alone.
     Simulate(simulate::Simulate),
+    /// Providers: accounts at vendors, and what they can be made of.
+    Provider(provider::ProviderCommand),
     /// Webhooks: where a partner wants to hear what became of its messages.
     Webhook(webhook::WebhookCommand),
 }
@@ -209,6 +212,7 @@ async fn run(cli: Cli) -> Result<u8> {
         Command::Fsck(args) => fsck::run(args, output).await,
         Command::Bench(args) => bench::run(*args, output).await,
         Command::Simulate(args) => simulate::run(args, output).await,
+        Command::Provider(args) => provider::run(args, output).await,
         Command::Webhook(args) => webhook::run(args, output).await,
     }
 }

@@ -13,23 +13,39 @@ use crate::model::channel::{AddressKind, Channel};
 use crate::model::limit::RateLimit;
 use crate::model::retry::Profile;
 
-use super::mock::Mock;
 use super::{Account, Provider};
 
 /// How accounts of one vendor are made.
 pub struct Adapter {
     pub name: &'static str,
-    /// What it is, and its options, in a line.
+    /// What it is, in a line.
     pub about: &'static str,
+    /// Its own options, beside `OPTIONS`: name, and what it says.
+    pub options: &'static [(&'static str, &'static str)],
     pub make: fn(&mut Options, &Common) -> Result<Arc<dyn Provider>>,
 }
 
 /// Adding a vendor: its file, and its line here.
-pub const ADAPTERS: &[Adapter] = &[Adapter {
-    name: "mock",
-    about: "only logs; channels=SMS+LMS+…",
-    make: |options, _| Ok(Arc::new(Mock(options.channels()?))),
-}];
+pub const ADAPTERS: &[Adapter] = &[
+    super::kakaotalk::ADAPTER,
+    super::sms::ADAPTER,
+    super::solapi::ADAPTER,
+    super::nhn_sms::ADAPTER,
+    super::nhn_alimtalk::ADAPTER,
+    super::nhn_rcs::ADAPTER,
+    super::talktalk::ADAPTER,
+    super::gateway::ADAPTER,
+    super::mock::ADAPTER,
+];
+
+/// The options that every account may have.
+pub const OPTIONS: &[(&str, &str)] = &[
+    ("weight", "its share beside other providers of the channel (1); 0: only when no other can"),
+    ("limit", "how often it may be asked, by all processes together: 100/m (s, m, h or d)"),
+    ("limit-strategy", "sliding-window (the default), fixed-window or token-bucket"),
+    ("limit-burst", "of a token bucket: how many may come at once (1)"),
+    ("profile", "gateway: what may have been sent is not sent again; internal: it is"),
+];
 
 /// What every adapter gets.
 #[derive(Debug, Clone)]
@@ -55,7 +71,7 @@ impl Options {
         &self.name
     }
 
-    fn wrong(&self, what: &str) -> Error {
+    pub fn wrong(&self, what: &str) -> Error {
         Error::Setup(format!("provider '{}': {what}", self.name))
     }
 
@@ -74,6 +90,19 @@ impl Options {
     {
         let Some(text) = self.text(option) else { return Ok(None) };
         text.parse().map(Some).map_err(|e| self.wrong(&format!("the option {option}: {e}")))
+    }
+
+    /// `channels=SMS+LMS`, of those that the adapter can serve; without the option those it serves by itself.
+    pub fn channels_of(&mut self, default: &[Channel], able: &[Channel]) -> Result<Vec<Channel>> {
+        if self.left.contains_key("channels") { self.some_of(able) } else { Ok(default.to_vec()) }
+    }
+
+    /// `channels=SMS+LMS`, of those that the adapter can serve.
+    pub fn some_of(&mut self, able: &[Channel]) -> Result<Vec<Channel>> {
+        let channels = self.channels()?;
+        let Some(foreign) = channels.iter().find(|channel| !able.contains(channel)) else { return Ok(channels) };
+        let able: Vec<&str> = able.iter().map(|channel| channel.as_str()).collect();
+        Err(self.wrong(&format!("as it is set up it cannot serve {foreign}, only {}", able.join(", "))))
     }
 
     /// `channels=SMS+LMS`.
@@ -125,4 +154,58 @@ pub fn make(settings: &ProviderSettings, common: &Common) -> Result<Account> {
     let provider = (adapter.make)(&mut options, common)?;
     options.close()?;
     Ok(Account::new(provider, terms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::simulator::testing::{BUDGET, rustls_provider};
+    use super::*;
+
+    /// A value for each option there is.
+    fn value(adapter: &str, option: &str) -> &'static str {
+        match option {
+            "channels" if adapter == "kakaotalk" => "KAKAO_ALIMTALK",
+            "channels" => "SMS",
+            "base-url" | "url" => "https://vendor.example.com",
+            "from" | "chatbot-id" => "02-930-2266",
+            "secret" => "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+            "weight" | "limit-burst" | "receipt-hours" => "2",
+            "limit" => "5/s",
+            "limit-strategy" => "token-bucket",
+            "profile" => "internal",
+            _ => "0123456789abcdef",
+        }
+    }
+
+    fn account(adapter: &Adapter, options: &[&'static str]) -> Result<Account> {
+        rustls_provider();
+        let options = options.iter().map(|o| ((*o).to_owned(), value(adapter.name, o).to_owned())).collect();
+        let settings = ProviderSettings { name: "main".to_owned(), adapter: adapter.name.to_owned(), options };
+        make(&settings, &Common { call_budget: BUDGET, ca_file: None })
+    }
+
+    /// What is told of an adapter's options is what it takes: all of them, those called needed, and no other.
+    #[test]
+    fn options_are_as_they_are_told() {
+        for adapter in ADAPTERS {
+            let all: Vec<&str> = adapter.options.iter().chain(OPTIONS).map(|(name, _)| *name).collect();
+            let made = account(adapter, &all).unwrap();
+            assert!(!made.capabilities.is_empty(), "{}", adapter.name);
+            assert_eq!((made.terms.weight, made.terms.profile), (2, Some(Profile::Internal)));
+            let error = account(adapter, &[&all[..], &["colour"]].concat()).err().unwrap().to_string();
+            assert!(error.contains("there is no option 'colour'"), "{error}");
+            for (option, about) in adapter.options {
+                let without: Vec<&str> = all.iter().copied().filter(|o| o != option).collect();
+                let needed = about.ends_with("; needed") || adapter.name == "mock";
+                assert_eq!(account(adapter, &without).is_err(), needed, "{} without {option}", adapter.name);
+            }
+        }
+    }
+
+    #[test]
+    fn an_adapter_that_is_not_there_is_told_with_those_that_are() {
+        let settings = ProviderSettings { name: "x".to_owned(), adapter: "y".to_owned(), options: BTreeMap::default() };
+        let error = make(&settings, &Common { call_budget: BUDGET, ca_file: None }).err().unwrap().to_string();
+        assert!(error.contains("there is no adapter 'y'") && error.contains("nhn-alimtalk"), "{error}");
+    }
 }

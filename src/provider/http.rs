@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
-use reqwest::{Certificate, Client, ClientBuilder, Url};
+use reqwest::{Certificate, Client, ClientBuilder, RequestBuilder, Url};
 
 use crate::error::{Error, Result, excerpt};
 use crate::model::delivery::Outcome;
@@ -26,7 +26,9 @@ use super::guard::{Guard, NotAllowed};
 pub(super) const NOT_ALLOWED: &str = "not_allowed";
 
 /// What is read of an answer at most. Verdicts are short; what comes after is an error page.
-const ANSWER_BYTES: usize = 64 * 1024;
+pub(super) const ANSWER_BYTES: usize = 64 * 1024;
+/// The same of an answer that lists something: a thousand verdicts, or a page of results with their texts.
+pub(super) const LIST_BYTES: usize = 4 << 20;
 
 /// Servers close idle connections after 5 s (Node) and more. Closing ours first keeps a request from being written to a
 /// connection that is just being closed, which would be an unknown outcome.
@@ -53,7 +55,7 @@ pub struct Http {
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
-    /// Its first 64 KiB.
+    /// As much of its beginning as was to be read.
     pub body: Vec<u8>,
     pub retry_after: Option<Duration>,
 }
@@ -103,19 +105,24 @@ impl Http {
 
     /// One request on one connection.
     pub async fn post_json(&self, url: &Url, body: Vec<u8>, headers: HeaderMap) -> Result<Answer, Failure> {
+        self.post_for_list(url, body, headers, ANSWER_BYTES).await
+    }
+
+    /// The same, of whose answer more is read.
+    pub(super) async fn post_for_list(
+        &self,
+        url: &Url,
+        body: Vec<u8>,
+        headers: HeaderMap,
+        most: usize,
+    ) -> Result<Answer, Failure> {
         let request = self.client.post(url.clone()).headers(headers);
-        let request = request.header(CONTENT_TYPE, HeaderValue::from_static("application/json")).body(body);
-        let mut response = request.send().await.map_err(failure)?;
-        let (status, retry_after) = (response.status().as_u16(), pause(response.headers()));
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(failure)? {
-            let room = ANSWER_BYTES - body.len();
-            body.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
-            if body.len() == ANSWER_BYTES {
-                break;
-            }
-        }
-        Ok(Answer { status, body, retry_after })
+        answer(request.header(CONTENT_TYPE, HeaderValue::from_static("application/json")).body(body), most).await
+    }
+
+    /// Asks for a list.
+    pub(super) async fn get(&self, url: &Url, headers: HeaderMap) -> Result<Answer, Failure> {
+        answer(self.client.get(url.clone()).headers(headers), LIST_BYTES).await
     }
 
     /// Whether the server behind a URL answers at all: asks for `/`, which carries no credential.
@@ -125,6 +132,20 @@ impl Http {
         root.set_query(None);
         Ok(self.client.head(root).send().await.map_err(failure)?.status().as_u16())
     }
+}
+
+async fn answer(request: RequestBuilder, most: usize) -> Result<Answer, Failure> {
+    let mut response = request.send().await.map_err(failure)?;
+    let (status, retry_after) = (response.status().as_u16(), pause(response.headers()));
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(failure)? {
+        let room = most - body.len();
+        body.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
+        if body.len() == most {
+            break;
+        }
+    }
+    Ok(Answer { status, body, retry_after })
 }
 
 fn builder(call_budget: Duration) -> ClientBuilder {

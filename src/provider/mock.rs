@@ -8,7 +8,15 @@ use crate::model::delivery::Outcome;
 use crate::model::phone;
 use crate::model::retry::ErrorClass;
 
+use super::adapter::Adapter;
 use super::{Letter, Pending, Provider};
+
+pub const ADAPTER: Adapter = Adapter {
+    name: "mock",
+    about: "only logs what it is given; some recipients fail",
+    options: &[("channels", "which it serves: SMS+LMS+…")],
+    make: |options, _| Ok(std::sync::Arc::new(Mock(options.channels()?))),
+};
 
 #[derive(Debug)]
 pub struct Mock(pub Vec<Channel>);

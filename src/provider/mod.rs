@@ -6,13 +6,25 @@
 //! answer that says no) and which are *unknown* (cut or silent after the request was written). When in doubt: unknown.
 
 pub mod adapter;
+mod basic;
+mod gateway;
 pub mod guard;
 pub mod http;
+mod kakaotalk;
 pub mod mock;
+mod nhn;
+mod nhn_alimtalk;
+mod nhn_rcs;
+mod nhn_sms;
 pub mod simulator;
 pub mod slack;
+mod sms;
 pub mod smtp;
+mod solapi;
+mod talktalk;
+mod vendor;
 pub mod webhook;
+mod window;
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;

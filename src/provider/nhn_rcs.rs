@@ -1,0 +1,335 @@
+//! NHN Cloud RCS Bizmessage v1.0: texts, one recipient in each request. It carries nothing of ours and calls nobody back:
+//! results are known by the id that a request was answered with, and asked for. So an outcome that is unknown stays unknown.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::{Value, json};
+
+use crate::error::Result;
+use crate::model::capability::Capability;
+use crate::model::channel::Channel;
+use crate::model::delivery::Outcome;
+use crate::model::receipt::{Receipt, ReceiptOutcome};
+use crate::model::retry::ErrorClass;
+
+use super::adapter::{Adapter, Common, Options};
+use super::http::Answer;
+use super::nhn::{self, Nhn, hours};
+use super::vendor::{self, Codes, digits, from_kst, word};
+use super::window::Window;
+use super::{Letter, Pending, Polled, Provider};
+
+pub const ADAPTER: Adapter = Adapter {
+    name: "nhn-rcs",
+    about: "NHN Cloud RCS Bizmessage v1.0: RCS texts",
+    options: &[
+        ("app-key", "of the project's RCS Bizmessage service; needed"),
+        ("secret-key", "of the same; needed"),
+        ("brand-id", "the RCS brand; needed"),
+        ("chatbot-id", "the sender's number, registered with the brand; needed"),
+        ("base-url", "where it is (https://rcs-bizmessage.api.nhncloudservice.com)"),
+    ],
+    make: |options, common| Ok(Arc::new(NhnRcs::new(options, common)?)),
+};
+
+/// What fits into one of the short kind.
+const SHORT_CHARS: usize = 100;
+const TITLE_CHARS: usize = 30;
+const KINDS: [&str; 2] = ["sms", "lms"];
+const TIME: &str = "%Y-%m-%d %H:%M:%S";
+/// Rows asked for at a time: each that failed costs a request to learn why.
+const PAGE: usize = 100;
+
+/// Codes of requests.
+const CODES: Codes = Codes(&[
+    (ErrorClass::Sender, &["-3001", "-4000", "-4001", "-4010", "-4011", "-4040", "-4041", "-4050"]),
+    (ErrorClass::Template, &["-4020", "-4021", "-4022", "-4023", "-4024"]),
+    (ErrorClass::OptedOut, &["-4042", "-6001"]),
+    (ErrorClass::Quota, &["-2052", "-2053"]),
+    (ErrorClass::Hours, &["-9000"]),
+    (ErrorClass::ProviderInternal, &["500", "-5000", "-5001", "-5002", "-6000", "-6001", "-8000", "-9999"]),
+    (ErrorClass::Content, &["400", "-30*", "-403*", "-4060"]),
+]);
+
+/// Codes of what was not received.
+const FAILURES: Codes = Codes(&[
+    (
+        ErrorClass::Credentials,
+        &["50001", "50002", "50003", "50004", "50005", "50006", "50007", "50008", "50009", "4000*", "5110*"],
+    ),
+    (ErrorClass::Throttled, &["50201", "41003", "42601"]),
+    (ErrorClass::Quota, &["50202"]),
+    (ErrorClass::ProviderInternal, &["41000", "41001", "41004", "41005", "45*", "54004", "59*", "519*"]),
+    (ErrorClass::Address, &["52001", "54001", "55817"]),
+    (ErrorClass::NotReachable, &["54002", "54003", "412*", "41101"]),
+    (ErrorClass::Handset, &["52016", "56007", "41006", "41008", "41100", "55821"]),
+    (ErrorClass::Spam, &["42602"]),
+    (ErrorClass::Sender, &["552*", "553*", "55807", "55808", "55809", "55819"]),
+    (ErrorClass::Template, &["52023", "555*", "556*", "55814", "55818"]),
+    (ErrorClass::Content, &["557*", "558*", "55900", "42*", "53*"]),
+]);
+
+/// A message that was taken before under this id.
+const DUPLICATES: [&str; 2] = ["55806", "42514"];
+
+struct NhnRcs {
+    nhn: Nhn,
+    brand_id: String,
+    chatbot_id: String,
+    app_key: HeaderValue,
+}
+
+impl NhnRcs {
+    fn new(options: &mut Options, common: &Common) -> Result<NhnRcs> {
+        let (brand_id, chatbot_id) = (options.require("brand-id")?, vendor::sender(options, "chatbot-id")?);
+        let nhn = Nhn::new(options, "https://rcs-bizmessage.api.nhncloudservice.com", common)?;
+        let (_, app_key) = vendor::secret_header(options, "app-key", APP_KEY, &nhn.app_key)?;
+        Ok(NhnRcs { nhn, brand_id, chatbot_id, app_key })
+    }
+
+    fn headers(&self) -> HeaderMap {
+        let mut headers = self.nhn.headers();
+        headers.insert(APP_KEY, self.app_key.clone());
+        headers
+    }
+
+    async fn post(&self, letter: Letter<'_>) -> Outcome {
+        let content = letter.content;
+        let mut body = json!({
+            "brandId": self.brand_id, "chatbotId": self.chatbot_id, "recipientNumber": digits(letter.to),
+            "body": content.body, "isAd": false, "isFallback": false,
+        });
+        let short = content.body.chars().count() <= SHORT_CHARS && content.subject.is_none();
+        let kind = if short { "sms" } else { "lms" };
+        if let Some(subject) = &content.subject {
+            body["title"] = Value::from(subject.chars().take(TITLE_CHARS).collect::<String>());
+        }
+        match self.nhn.vendor.post(&format!("/rcs/v1.0/messages/{kind}"), &body, self.headers(), 1).await {
+            Ok(answer) => verdict(&answer),
+            Err(failure) => failure.into_outcome(),
+        }
+    }
+
+    /// One page of one kind: first all short ones of a window, then all long ones.
+    async fn results(&self, cursor: Option<&str>, now: DateTime<Utc>) -> Result<Polled, String> {
+        let window = Window::open(cursor, now);
+        let (kind, offset) = place(window.place.as_deref());
+        let Some(name) = KINDS.get(kind) else { return Err("its cursor names no kind".to_owned()) };
+        let (start, end) = (vendor::to_kst(window.from, TIME), vendor::to_kst(window.until, TIME));
+        let (from, limit) = (offset.to_string(), PAGE.to_string());
+        let query = [
+            ("startReceiveDateTime", start.as_str()),
+            ("endReceiveDateTime", &end),
+            ("limit", &limit),
+            ("offset", &from),
+        ];
+        let path = format!("/rcs/v1.0/messages/{name}");
+        let body = self.nhn.list(&path, &query, self.headers()).await?;
+        let rows = body["data"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let mut receipts = Vec::new();
+        for row in rows {
+            match row["messageStatus"].as_str() {
+                Some("DELIVERED") => receipts.push(receipt(row, None)),
+                Some("FAILED" | "CANCELLED") => {
+                    let why = self.why(&path, row).await?;
+                    receipts.push(receipt(row, why.as_deref()));
+                }
+                _ => (),
+            }
+        }
+        let next = match (rows.len() >= PAGE, kind + 1 < KINDS.len()) {
+            (true, _) => Some(format!("{kind}.{}", offset + PAGE)),
+            (false, true) => Some(format!("{}.0", kind + 1)),
+            (false, false) => None,
+        };
+        let (cursor, more) = window.next(next.as_deref(), now);
+        Ok(Polled { receipts, cursor, more })
+    }
+
+    /// A list tells that something failed, and only the message itself why.
+    async fn why(&self, path: &str, row: &Value) -> Result<Option<String>, String> {
+        let Some(id) = word(&row["messageId"]).filter(|id| id.bytes().all(|b| b.is_ascii_alphanumeric())) else {
+            return Ok(None);
+        };
+        let body = self.nhn.list(&format!("{path}/{id}"), &[], self.headers()).await?;
+        Ok(word(&body["messageRecipient"]["resultCode"]))
+    }
+}
+
+const APP_KEY: HeaderName = HeaderName::from_static("x-tc-app-key");
+
+/// `1.200`: which kind, and how many of it were read.
+fn place(text: Option<&str>) -> (usize, usize) {
+    let parsed = |text: &str| {
+        let (kind, offset) = text.split_once('.')?;
+        Some((kind.parse().ok()?, offset.parse().ok()?))
+    };
+    text.and_then(parsed).unwrap_or_default()
+}
+
+fn verdict(answer: &Answer) -> Outcome {
+    match nhn::header(answer, &CODES) {
+        Ok(body) => Outcome::Accepted { provider_ref: word(&body["messageId"]) },
+        Err(outcome) => outcome,
+    }
+}
+
+fn receipt(row: &Value, why: Option<&str>) -> Result<Receipt, String> {
+    let id = word(&row["messageId"]).ok_or("it has no messageId")?;
+    let status = row["messageStatus"].as_str().unwrap_or_default();
+    let outcome = match (status, why) {
+        ("DELIVERED", _) => ReceiptOutcome::Delivered,
+        (_, Some(code)) if DUPLICATES.contains(&code) => ReceiptOutcome::Accepted,
+        _ => ReceiptOutcome::Failed,
+    };
+    let class = why.filter(|_| outcome == ReceiptOutcome::Failed).and_then(|code| FAILURES.class(code));
+    Ok(Receipt {
+        event_key: format!("{id}:{status}"),
+        reference: None,
+        provider_ref: Some(id),
+        outcome,
+        class,
+        code: why.map(str::to_owned),
+        detail: None,
+        occurred_at: row["receiveDateTime"].as_str().and_then(from_kst),
+    })
+}
+
+impl Provider for NhnRcs {
+    fn name(&self) -> &str {
+        &self.nhn.name
+    }
+
+    fn capabilities(&self) -> Vec<Capability> {
+        vec![Capability { receipt_within: hours(73), ..Capability::of(Channel::Rcs) }]
+    }
+
+    fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome> {
+        Box::pin(self.post(letter))
+    }
+
+    fn poll<'a>(&'a self, cursor: Option<&'a str>, now: DateTime<Utc>) -> Option<Pending<'a, Result<Polled, String>>> {
+        Some(Box::pin(self.results(cursor, now)))
+    }
+
+    fn check(&self) -> Pending<'_, Result<String, String>> {
+        Box::pin(self.nhn.vendor.check())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::nhn::testing::refusals;
+    use super::super::simulator::testing::{BUDGET, content, letter};
+    use super::super::vendor::testing::{Answers, made};
+    use super::*;
+
+    const OPTIONS: [(&str, &str); 4] =
+        [("app-key", "AK"), ("secret-key", "SK"), ("brand-id", "BR.1"), ("chatbot-id", "1588-1234")];
+
+    fn account(url: &str) -> Arc<dyn Provider> {
+        made(&ADAPTER, &[&OPTIONS[..], &[("base-url", url)]].concat(), BUDGET)
+    }
+
+    /// The request is the documented one, with NHN's own fallback off; what is longer, or has a title, goes as the long kind.
+    #[tokio::test]
+    async fn texts_go_by_their_length() {
+        let long = "가".repeat(101);
+        let contents = [content(None, "짧은 글"), content(None, &long), content(Some("제목"), "짧은 글")];
+        let taken = r#"{"header":{"isSuccessful":true,"resultCode":0},"messageId":"20220914184500weq0u9pNu30"}"#;
+        let api = Answers::with(&[(200, taken); 3]).await;
+        let rcs = account(&api.url);
+        for content in &contents {
+            let outcome = rcs.send(letter("+821012345678", content)).await;
+            assert_eq!(outcome, Outcome::Accepted { provider_ref: Some("20220914184500weq0u9pNu30".to_owned()) });
+        }
+        let asked = api.requests();
+        let lines: Vec<&str> = asked.iter().map(|r| r.line.rsplit('/').next().unwrap()).collect();
+        assert_eq!(lines, ["sms", "lms", "lms"]);
+        assert_eq!((asked[0].header("x-tc-app-key"), asked[0].header("x-secret-key")), (Some("AK"), Some("SK")));
+        let sent = json!({ "brandId": "BR.1", "chatbotId": "15881234", "recipientNumber": "01012345678",
+            "body": "짧은 글", "isAd": false, "isFallback": false });
+        assert_eq!(asked[0].body, sent);
+        assert_eq!(asked[2].body["title"], "제목");
+    }
+
+    #[tokio::test]
+    async fn codes_decide_about_a_request() {
+        let codes = [
+            (-4001, ErrorClass::Sender),
+            (-4010, ErrorClass::Sender),
+            (-4021, ErrorClass::Template),
+            (-4042, ErrorClass::OptedOut),
+            (-9000, ErrorClass::Hours),
+            (-9999, ErrorClass::ProviderInternal),
+            (500, ErrorClass::ProviderInternal),
+            (-3031, ErrorClass::Content),
+            (-1, ErrorClass::Content),
+        ];
+        refusals(&ADAPTER, &OPTIONS, Channel::Rcs, &codes).await;
+    }
+
+    /// Results are polled, kind after kind; why one failed is asked of itself.
+    #[tokio::test]
+    async fn results_are_polled() {
+        let page =
+            |rows: Value| json!({ "header": { "isSuccessful": true, "resultCode": 0 }, "data": rows }).to_string();
+        let detail = |code: &str| {
+            json!({ "header": { "isSuccessful": true }, "messageRecipient": { "resultCode": code } }).to_string()
+        };
+        let row = |id: &str, status: &str| json!({ "messageId": id, "messageStatus": status, "receiveDateTime": "2027-01-15T17:00:00.000+09:00" });
+        let rows = json!([row("A", "DELIVERED"), row("B", "FAILED"), row("C", "READY"), row("D", "FAILED"), { "messageStatus": "DELIVERED" }]);
+        let answers = [page(rows), detail("54002"), detail("42514"), page(json!([])), page(json!([]))];
+        let api = Answers::with(&answers.map(|answer| (200, answer))).await;
+        let (rcs, now) = (account(&api.url), DateTime::from_timestamp(1_800_000_000, 0).unwrap());
+        let first = rcs.poll(None, now).unwrap().await.unwrap();
+        let read: Vec<_> = first.receipts.iter().map(|r| r.as_ref().ok().map(|r| (r.outcome, r.class))).collect();
+        let not_capable = (ReceiptOutcome::Failed, Some(ErrorClass::NotReachable));
+        let twice = (ReceiptOutcome::Accepted, None);
+        assert_eq!(read, [Some((ReceiptOutcome::Delivered, None)), Some(not_capable), Some(twice), None]);
+        assert_eq!(first.receipts[0].as_ref().unwrap().occurred_at, Some(now));
+        assert!(first.more, "the long ones are still to be read");
+        let second = rcs.poll(Some(&first.cursor), now).unwrap().await.unwrap();
+        assert!(!second.more && second.receipts.is_empty());
+        rcs.poll(Some(&second.cursor), now).unwrap().await.unwrap();
+        let lines: Vec<String> = api.requests().into_iter().map(|r| r.line).collect();
+        assert!(lines[0].starts_with("GET /rcs/v1.0/messages/sms?startReceiveDateTime=2027-01-14+18%3A00%3A00&"));
+        assert!(lines[0].ends_with("&limit=100&offset=0"), "{}", lines[0]);
+        assert_eq!(lines[1], "GET /rcs/v1.0/messages/sms/B");
+        assert!(lines[3].starts_with("GET /rcs/v1.0/messages/lms?startReceiveDateTime=2027-01-14"), "{}", lines[3]);
+        assert!(lines[4].starts_with("GET /rcs/v1.0/messages/sms?startReceiveDateTime=2027-01-15+16%3A55%3A00&"));
+    }
+
+    #[test]
+    fn codes_of_what_was_not_received() {
+        for (code, class) in [
+            ("50003", ErrorClass::Credentials),
+            ("50201", ErrorClass::Throttled),
+            ("50202", ErrorClass::Quota),
+            ("41004", ErrorClass::ProviderInternal),
+            ("45001", ErrorClass::ProviderInternal),
+            ("59003", ErrorClass::ProviderInternal),
+            ("54001", ErrorClass::Address),
+            ("54002", ErrorClass::NotReachable),
+            ("41221", ErrorClass::NotReachable),
+            ("52016", ErrorClass::Handset),
+            ("42602", ErrorClass::Spam),
+            ("55502", ErrorClass::Template),
+            ("55701", ErrorClass::Content),
+            ("42015", ErrorClass::Content),
+        ] {
+            assert_eq!(FAILURES.class(code), Some(class), "{code}");
+        }
+        assert_eq!(FAILURES.class("99999"), None);
+    }
+
+    /// An outcome that is unknown cannot be looked up: nothing of ours is carried.
+    #[test]
+    fn what_is_unknown_stays_unknown() {
+        let capability = account("https://rcs.example.com").capabilities().remove(0);
+        assert_eq!(capability.on_unknown, Channel::Rcs.on_unknown());
+        assert!(capability.receipt_within.is_some());
+    }
+}

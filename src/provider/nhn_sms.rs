@@ -1,0 +1,439 @@
+//! NHN Cloud SMS v3.0: SMS, LMS, and MMS without pictures, which is an LMS.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::{Value, json};
+
+use crate::error::Result;
+use crate::model::capability::{Batch, Capability};
+use crate::model::channel::{Channel, OnUnknown};
+use crate::model::cp949;
+use crate::model::delivery::Outcome;
+use crate::model::message::Content;
+use crate::model::phone::{self, KOREA};
+use crate::model::retry::ErrorClass;
+
+use super::adapter::{Adapter, Common, Options};
+use super::nhn::{self, List, Nhn, find_earlier, hours, verdicts};
+use super::vendor::{self, Codes, Results};
+use super::{Callback, Letter, Looked, Pending, Polled, Provider, Receipts, Refused};
+
+pub const ADAPTER: Adapter = Adapter {
+    name: "nhn-sms",
+    about: "NHN Cloud SMS v3.0: SMS, LMS, MMS without pictures",
+    options: &[
+        ("app-key", "of the project's SMS service; needed"),
+        ("secret-key", "of the same; needed"),
+        ("from", "the sender's number, registered at NHN; needed"),
+        (
+            "webhook-signature",
+            "what webhooks show, as written at NHN; without it none is taken, and results are polled",
+        ),
+        ("base-url", "where it is (https://sms.api.nhncloudservice.com)"),
+        ("channels", "SMS, LMS and MMS (the default), or fewer"),
+    ],
+    make: |options, common| Ok(Arc::new(NhnSms::new(options, common)?)),
+};
+
+const CHANNELS: [Channel; 3] = [Channel::Sms, Channel::Lms, Channel::Mms];
+const TIME: &str = "%Y-%m-%d %H:%M:%S";
+/// Of a title, in the bytes of carriers.
+const TITLE_BYTES: usize = 40;
+/// What can be asked for at once.
+const MONTH: TimeDelta = TimeDelta::days(29);
+
+/// Codes of requests, and of recipients in them.
+const CODES: Codes = Codes(&[
+    (ErrorClass::Credentials, &["-1000", "-1001", "-1002", "-1003", "-1004", "-1007", "-1008"]),
+    (ErrorClass::ProviderInternal, &["-2021", "-7000", "-9999"]),
+    (ErrorClass::Quota, &["-2047", "-2052", "-2053"]),
+    (ErrorClass::Sender, &["-2312", "-2313", "-6000", "-6004"]),
+    (ErrorClass::Address, &["-2018", "-2019"]),
+    (ErrorClass::OptedOut, &["-6001"]),
+    (ErrorClass::NotReachable, &["-2024", "-2044", "-2045", "-2046", "-2051"]),
+    (
+        ErrorClass::Content,
+        &[
+            "4", "-2000", "-2001", "-2014", "-2015", "-2016", "-2022", "-2023", "-2048", "-6003", "-9995", "-9996",
+            "-9997",
+        ],
+    ),
+]);
+
+/// What became of it at the carrier.
+const RESULTS: Results = Results {
+    delivered: &["1000"],
+    // Another message of ours was taken for the same: which of the two arrived, this does not tell.
+    pending: &["E915"],
+    expired: &["1019", "2000"],
+    failed: Codes(&[
+        (ErrorClass::ProviderInternal, &["1001", "3011", "3014", "4007", "4009", "E900", "E999"]),
+        (ErrorClass::Address, &["1002", "3001", "3003", "4003", "4005"]),
+        (ErrorClass::Sender, &["1003", "3017", "3018", "3019", "4001", "4002"]),
+        (
+            ErrorClass::Handset,
+            &["2001", "2002", "2003", "2004", "2005", "2006", "2007", "3004", "3005", "3008", "4004", "4006"],
+        ),
+        (ErrorClass::NotReachable, &["3000", "3002", "3007", "3010", "3015"]),
+        (ErrorClass::OptedOut, &["3006", "3013"]),
+        (ErrorClass::Spam, &["3012", "4008", "4010"]),
+        (ErrorClass::Content, &["3009", "3016", "E911", "E913"]),
+        (ErrorClass::Hours, &["E919"]),
+    ]),
+};
+
+struct NhnSms {
+    nhn: Nhn,
+    from: String,
+    channels: Vec<Channel>,
+}
+
+impl NhnSms {
+    fn new(options: &mut Options, common: &Common) -> Result<NhnSms> {
+        Ok(NhnSms {
+            from: vendor::sender(options, "from")?,
+            channels: options.channels_of(&CHANNELS, &CHANNELS)?,
+            nhn: Nhn::new(options, "https://sms.api.nhncloudservice.com", common)?.with_webhooks(options)?,
+        })
+    }
+
+    fn path(&self, end: &str) -> String {
+        format!("/sms/v3.0/appKeys/{}/{end}", self.nhn.app_key)
+    }
+
+    /// All of one content.
+    async fn post(&self, letters: Vec<Letter<'_>>) -> Vec<Outcome> {
+        let Some(first) = letters.first() else { return Vec::new() };
+        let mut body = json!({
+            "body": first.content.body, "sendNo": self.from,
+            "recipientList": letters.iter().map(recipient).collect::<Vec<Value>>(),
+        });
+        if first.channel != Channel::Sms {
+            body["title"] = Value::from(title(first.content));
+        }
+        let path = self.path(sender(first.channel));
+        match self.nhn.vendor.post(&path, &body, self.nhn.headers(), letters.len()).await {
+            Ok(answer) => verdicts(&letters, &answer, &CODES, "/body/data", "sendResultList"),
+            Err(failure) => vec![failure.into_outcome(); letters.len()],
+        }
+    }
+
+    /// Among all that was sent to that number since the message was made.
+    async fn find(&self, letter: Letter<'_>) -> Looked {
+        let end = self.nhn.clock.now().max(letter.created_at) + TimeDelta::hours(1);
+        let start = (letter.created_at - TimeDelta::hours(1)).max(end - MONTH);
+        let (start, end) = (vendor::to_kst(start, TIME), vendor::to_kst(end, TIME));
+        let (to, size) = (home(letter.to).1, nhn::PAGE.to_string());
+        let query =
+            [("startRequestDate", start.as_str()), ("endRequestDate", &end), ("recipientNo", &to), ("pageSize", &size)];
+        let listed = self.nhn.list(&self.path(sender(letter.channel)), &query, self.nhn.headers()).await;
+        let Some(rows) = listed.ok().and_then(|body| body["body"]["data"].as_array().cloned()) else {
+            return Looked::CannotTell;
+        };
+        match find_earlier(&rows, &letter) {
+            Some(provider_ref) => Looked::Taken { provider_ref },
+            None if rows.len() < nhn::PAGE => Looked::NotTaken,
+            None => Looked::CannotTell,
+        }
+    }
+}
+
+fn sender(channel: Channel) -> &'static str {
+    if channel == Channel::Sms { "sender/sms" } else { "sender/mms" }
+}
+
+fn home(number: &str) -> (i32, String) {
+    phone::dialled(number).unwrap_or((KOREA, number.to_owned()))
+}
+
+fn recipient(letter: &Letter<'_>) -> Value {
+    let (country, number) = home(letter.to);
+    json!({
+        "recipientNo": number, "countryCode": country.to_string(), "recipientGroupingKey": letter.reference().to_string(),
+    })
+}
+
+/// A long message must have a title. Where the message has none, or one that is too long, its beginning serves.
+fn title(content: &Content) -> String {
+    let text = content.subject.as_deref().filter(|s| !s.trim().is_empty()).unwrap_or(&content.body);
+    let mut title = String::new();
+    for c in text.trim().lines().next().unwrap_or_default().chars() {
+        title.push(c);
+        if cp949::length(&title).is_ok_and(|bytes| bytes > TITLE_BYTES) {
+            title.pop();
+            break;
+        }
+    }
+    title
+}
+
+impl Provider for NhnSms {
+    fn name(&self) -> &str {
+        &self.nhn.name
+    }
+
+    /// It keeps trying for 25 hours (SMS) and 80 hours (LMS), and tells a little later.
+    fn capabilities(&self) -> Vec<Capability> {
+        let capability = |channel: &Channel| Capability {
+            // More is stored, and cut on its way.
+            body: if *channel == Channel::Lms { Some(2000) } else { None },
+            batch: Batch::SameContent(nhn::BATCH),
+            on_unknown: OnUnknown::Lookup,
+            receipt_within: hours(if *channel == Channel::Sms { 26 } else { 81 }),
+            ..Capability::of(*channel)
+        };
+        self.channels.iter().map(capability).collect()
+    }
+
+    fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome> {
+        Box::pin(async move { self.post(vec![letter]).await.pop().unwrap_or(Outcome::Released) })
+    }
+
+    fn send_batch<'a>(&'a self, letters: Vec<Letter<'a>>) -> Pending<'a, Vec<Outcome>> {
+        Box::pin(self.post(letters))
+    }
+
+    fn lookup<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Looked> {
+        Box::pin(self.find(letter))
+    }
+
+    fn receipts(&self, callback: &Callback<'_>) -> Result<Receipts, Refused> {
+        self.nhn.hooks(callback, &RESULTS)
+    }
+
+    fn poll<'a>(&'a self, cursor: Option<&'a str>, now: DateTime<Utc>) -> Option<Pending<'a, Result<Polled, String>>> {
+        Some(Box::pin(async move {
+            let list = List {
+                path: self.path("message-results"),
+                format: TIME,
+                places: &["/body/data/resultUpdateList", "/body/data"],
+                results: &RESULTS,
+                with_reference: true,
+            };
+            self.nhn.results(&list, cursor, now).await
+        }))
+    }
+
+    fn check(&self) -> Pending<'_, Result<String, String>> {
+        Box::pin(self.nhn.vendor.check())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::nhn::testing::{SIGNED_BY, forgeries, hooked, refusals};
+    use super::super::simulator::testing::{BUDGET, content, letter, rejected, unknown};
+    use super::super::vendor::testing::{Answers, made, try_made};
+    use super::*;
+    use crate::model::delivery::Key;
+    use crate::model::receipt::ReceiptOutcome;
+
+    const OPTIONS: [(&str, &str); 4] =
+        [("app-key", "AK"), ("secret-key", "SK"), ("from", "1544-6859"), ("webhook-signature", SIGNED_BY)];
+
+    fn account(url: &str) -> Arc<dyn Provider> {
+        made(&ADAPTER, &[&OPTIONS[..], &[("base-url", url)]].concat(), BUDGET)
+    }
+
+    fn numbered<'a>(channel: Channel, numbers: &[&'a str], content: &'a Content) -> Vec<Letter<'a>> {
+        let one = |(n, to): (usize, &&'a str)| {
+            let letter = letter(to, content);
+            Letter { channel, key: Key { no: i16::try_from(n).unwrap() + 1, ..letter.key }, ..letter }
+        };
+        numbers.iter().enumerate().map(one).collect()
+    }
+
+    fn taken(results: &Value) -> String {
+        json!({ "header": { "isSuccessful": true, "resultCode": 0, "resultMessage": "SUCCESS" },
+            "body": { "data": { "requestId": "R1", "statusCode": "2", "sendResultList": results } } })
+        .to_string()
+    }
+
+    /// The request is the documented one; inside a success each recipient has its own verdict.
+    #[tokio::test]
+    async fn each_recipient_has_its_verdict() {
+        let content = content(None, "본문");
+        let letters =
+            numbered(Channel::Sms, &["+821012345678", "+821012345678", "+12025550123", "+821099998888"], &content);
+        let key = |n: usize| letters[n].reference().to_string();
+        let results = json!([
+            { "recipientNo": "01012345678", "resultCode": -6001, "recipientSeq": 2, "recipientGroupingKey": key(1) },
+            { "recipientNo": "01012345678", "resultCode": 0, "recipientSeq": 1, "recipientGroupingKey": key(0) },
+            { "recipientNo": "2025550123", "resultCode": "-2046", "recipientSeq": 3, "recipientGroupingKey": key(2) },
+        ]);
+        let api = Answers::with(&[(200, taken(&results))]).await;
+        let outcomes = account(&api.url).send_batch(letters.clone()).await;
+        assert_eq!(outcomes[0], Outcome::Accepted { provider_ref: Some("R1/1".to_owned()) });
+        assert_eq!(rejected(outcomes[1].clone()), (ErrorClass::OptedOut, "-6001".to_owned()));
+        assert_eq!(rejected(outcomes[2].clone()), (ErrorClass::NotReachable, "-2046".to_owned()));
+        assert_eq!(unknown(outcomes[3].clone()), "answer_incomplete", "the answer does not name it");
+        let asked = api.requests().remove(0);
+        assert_eq!(asked.line, "POST /sms/v3.0/appKeys/AK/sender/sms");
+        assert_eq!(asked.header("x-secret-key"), Some("SK"));
+        let one = |n: usize, number: &str, country: &str| json!({ "recipientNo": number, "countryCode": country, "recipientGroupingKey": key(n) });
+        let recipients = json!([
+            one(0, "01012345678", "82"),
+            one(1, "01012345678", "82"),
+            one(2, "2025550123", "1"),
+            one(3, "01099998888", "82")
+        ]);
+        assert_eq!(asked.body, json!({ "body": "본문", "sendNo": "15446859", "recipientList": recipients }));
+    }
+
+    #[tokio::test]
+    async fn a_long_message_has_a_title() {
+        for (subject, body, title) in [
+            (Some("제목"), "본문", "제목"),
+            (None, "첫 줄\n둘째 줄", "첫 줄"),
+            (None, "가나다라마바사아자차카타파하가나다라마바사", "가나다라마바사아자차카타파하가나다라마바"),
+        ] {
+            let content = content(subject, body);
+            let api = Answers::with(&[(200, taken(&json!([])))]).await;
+            account(&api.url).send_batch(numbered(Channel::Lms, &["+821012345678"], &content)).await;
+            let asked = api.requests().remove(0);
+            assert_eq!(asked.line, "POST /sms/v3.0/appKeys/AK/sender/mms");
+            assert_eq!(asked.body["title"], title);
+        }
+    }
+
+    #[tokio::test]
+    async fn codes_decide_about_a_request() {
+        let codes = [
+            (-1000, ErrorClass::Credentials),
+            (-1004, ErrorClass::Credentials),
+            (-2021, ErrorClass::ProviderInternal),
+            (-9999, ErrorClass::ProviderInternal),
+            (-2052, ErrorClass::Quota),
+            (-2312, ErrorClass::Sender),
+            (-2019, ErrorClass::Address),
+            (-6001, ErrorClass::OptedOut),
+            (-2044, ErrorClass::NotReachable),
+            (-2015, ErrorClass::Content),
+            (-2023, ErrorClass::Content),
+            (-1, ErrorClass::Content),
+        ];
+        refusals(&ADAPTER, &OPTIONS, Channel::Sms, &codes).await;
+    }
+
+    /// S0-40, S0-42: also with the vendor's misspelling; one hook that cannot be read loses no other.
+    #[test]
+    fn webhooks_are_read() {
+        let sms = account("https://sms.example.com");
+        forgeries(&sms);
+        let content = content(None, "x");
+        let ours = letter("+821012345678", &content).reference();
+        let hook = |code: &str, status: &str, key: &str| {
+            json!({ "hookId": "h", "requestId": "R1", "recipientSeq": 1, "receiveDate": "2027-01-15T17:00:00",
+                "messageStatus": status, "resultCode": code, key: ours.to_string() })
+        };
+        let good = "recipientGroupingKey";
+        for (code, status, outcome, class) in [
+            ("1000", "COMPLETED", ReceiptOutcome::Delivered, None),
+            ("2000", "FAILED", ReceiptOutcome::Expired, None),
+            ("E915", "DUPLICATED", ReceiptOutcome::Accepted, None),
+            ("9999", "FAILED_AD", ReceiptOutcome::Failed, Some(ErrorClass::Hours)),
+            ("9999", "FAILED", ReceiptOutcome::Failed, None),
+            ("1001", "FAILED", ReceiptOutcome::Failed, Some(ErrorClass::ProviderInternal)),
+            ("3001", "FAILED", ReceiptOutcome::Failed, Some(ErrorClass::Address)),
+            ("3018", "FAILED", ReceiptOutcome::Failed, Some(ErrorClass::Sender)),
+            ("2003", "FAILED", ReceiptOutcome::Failed, Some(ErrorClass::Handset)),
+            ("3010", "FAILED", ReceiptOutcome::Failed, Some(ErrorClass::NotReachable)),
+            ("3006", "FAILED", ReceiptOutcome::Failed, Some(ErrorClass::OptedOut)),
+            ("3012", "FAILED", ReceiptOutcome::Failed, Some(ErrorClass::Spam)),
+            ("E913", "FAILED", ReceiptOutcome::Failed, Some(ErrorClass::Content)),
+            ("E919", "FAILED", ReceiptOutcome::Failed, Some(ErrorClass::Hours)),
+        ] {
+            let body = json!({ "hooks": [hook(code, status, good)] }).to_string();
+            let read = hooked(&sms, Some(SIGNED_BY), &body).unwrap().remove(0).unwrap();
+            assert_eq!((read.outcome, read.class), (outcome, class), "{code} {status}");
+            assert_eq!((read.reference, read.provider_ref.as_deref()), (Some(ours), Some("R1/1")));
+            assert_eq!(read.occurred_at, DateTime::from_timestamp(1_800_000_000, 0));
+        }
+        let opted_out = json!({ "hookId": "h", "recipientNo": "01012341234", "unsubscribeNo": "08012341234" });
+        let body = json!({ "hooks": [
+            hook("1000", "COMPLETED", "recipientGropuingKey"), { "resultCode": "1000" }, opted_out, null,
+            hook("1000", "COMPLETED", good),
+        ] });
+        let read = hooked(&sms, Some(SIGNED_BY), &body.to_string()).unwrap();
+        assert_eq!(read.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, false, true]);
+        assert_eq!(read[0].as_ref().unwrap().reference, Some(ours), "misspelt as they send it");
+        assert_eq!(read[0], read[3]);
+        let without = made(&ADAPTER, &OPTIONS[..3], BUDGET);
+        assert_eq!(hooked(&without, Some(SIGNED_BY), "{}"), Err(Refused::NotExpected));
+    }
+
+    fn listed(data: &Value) -> (u16, String) {
+        (200, json!({ "header": { "isSuccessful": true, "resultCode": 0 }, "body": { "data": data } }).to_string())
+    }
+
+    #[tokio::test]
+    async fn what_may_have_been_taken_is_looked_up() {
+        let content = content(None, "x");
+        let present = Letter { attempt: 2, ..letter("+821012345678", &content) };
+        let row = |letter: &Letter<'_>| json!({ "requestId": "R1", "recipientSeq": 4, "recipientGroupingKey": letter.reference().to_string() });
+        let before = Letter { attempt: 1, ..present.clone() };
+        let api = Answers::with(&[
+            listed(&json!([row(&present), row(&before)])),
+            listed(&json!([row(&present), {}])),
+            listed(&Value::Array(vec![json!({}); nhn::PAGE])),
+            (200, "{}".to_owned()),
+        ])
+        .await;
+        let sms = account(&api.url);
+        let taken = Looked::Taken { provider_ref: Some("R1/4".to_owned()) };
+        for expected in [taken, Looked::NotTaken, Looked::CannotTell, Looked::CannotTell] {
+            assert_eq!(sms.lookup(present.clone()).await, expected);
+        }
+        let line = api.requests().remove(0).line;
+        assert!(line.starts_with("GET /sms/v3.0/appKeys/AK/sender/sms?startRequestDate="), "{line}");
+        assert!(line.contains("&recipientNo=01012345678&"), "{line}");
+    }
+
+    /// Page by page from where it was left; others' messages on the account are passed by.
+    #[tokio::test]
+    async fn results_are_polled() {
+        let content = content(None, "x");
+        let ours = letter("+821012345678", &content).reference().to_string();
+        let row = |seq: usize, code: &str, key: &str| {
+            json!({ "requestId": "R1", "recipientSeq": seq, "resultCode": code, "recipientGroupingKey": key,
+                "updateDate": "2027-01-15 16:59:00.0" })
+        };
+        let mut full: Vec<Value> = (0..nhn::PAGE).map(|seq| row(seq, "1000", "theirs")).collect();
+        full[7] = row(7, "1000", &ours);
+        let api = Answers::with(&[
+            listed(&Value::Array(full)),
+            listed(&json!({ "resultUpdateList": [row(1, "3001", &ours), row(2, "E915", &ours)] })),
+            listed(&json!([])),
+            super::super::nhn::testing::no(-9999),
+        ])
+        .await;
+        let (sms, now) = (account(&api.url), DateTime::from_timestamp(1_800_000_000, 0).unwrap());
+        let first = sms.poll(None, now).unwrap().await.unwrap();
+        assert_eq!((first.receipts.len(), first.more), (1, true));
+        assert_eq!(first.receipts[0].as_ref().unwrap().event_key, "R1/7:1000");
+        let second = sms.poll(Some(&first.cursor), now).unwrap().await.unwrap();
+        assert_eq!((second.receipts.len(), second.more), (1, false), "as the table has it, and only what is final");
+        sms.poll(Some(&second.cursor), now).unwrap().await.unwrap();
+        let lines: Vec<String> = api.requests().into_iter().map(|r| r.line).collect();
+        let times = |from: &str| {
+            format!(
+                "GET /sms/v3.0/appKeys/AK/message-results?startUpdateDate={from}&endUpdateDate=2027-01-15+17%3A00%3A00"
+            )
+        };
+        assert_eq!(lines[0], format!("{}&pageNum=1&pageSize=500", times("2027-01-14+18%3A00%3A00")));
+        assert_eq!(lines[1], format!("{}&pageNum=2&pageSize=500", times("2027-01-14+18%3A00%3A00")));
+        assert_eq!(lines[2], format!("{}&pageNum=1&pageSize=500", times("2027-01-15+16%3A55%3A00")));
+        assert!(sms.poll(None, now).unwrap().await.unwrap_err().contains("-9999"));
+    }
+
+    #[test]
+    fn settings_are_checked() {
+        let error = |options: &[(&str, &str)]| try_made(&ADAPTER, options, BUDGET).err().unwrap().to_string();
+        assert!(error(&OPTIONS[..2]).contains("needs the option from"));
+        assert!(error(&[("app-key", "a/b"), OPTIONS[1], OPTIONS[2]]).contains("app-key"));
+        assert!(error(&[OPTIONS[0], OPTIONS[1], ("from", "02x")]).contains("1 to 13 digits"));
+        let secret = error(&[OPTIONS[0], ("secret-key", "SECRET\n"), OPTIONS[2]]);
+        assert!(secret.contains("secret-key") && !secret.contains("SECRET"), "{secret}");
+    }
+}

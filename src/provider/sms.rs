@@ -1,0 +1,59 @@
+//! SMS as seed 001 has it: `POST /sms`, Basic (S1-24 to S1-26).
+
+use std::sync::Arc;
+
+use crate::model::channel::Channel;
+
+use super::adapter::Adapter;
+use super::basic::{Basic, Shape};
+
+pub const ADAPTER: Adapter = Adapter {
+    name: "sms",
+    about: "the SMS API of seed 001: POST /sms, Basic",
+    options: &[
+        ("base-url", "where it is (http://localhost:8082)"),
+        ("username", "(autoever)"),
+        ("password", "(5678)"),
+        ("channels", "SMS (the default), LMS, MMS, or several with + between"),
+    ],
+    make: |options, common| Ok(Arc::new(Basic::new(&SHAPE, options, common)?)),
+};
+
+const SHAPE: Shape = Shape {
+    base_url: "http://localhost:8082",
+    path: "/sms",
+    to: "phoneNumber",
+    text: "content",
+    username: "autoever",
+    password: "5678",
+    per_minute: 500,
+    channel: Channel::Sms,
+    able: &[Channel::Sms, Channel::Lms, Channel::Mms],
+};
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::simulator::testing::BUDGET;
+    use super::super::vendor::testing::made;
+    use super::*;
+    use crate::model::limit::RateLimit;
+
+    /// S1-24, S1-25, S1-26, S1-27: the request is the seed's, and its statuses are told apart.
+    #[tokio::test]
+    async fn the_seeds_sms() {
+        let sent = json!({ "phoneNumber": "010-1234-5678", "content": "메시지 내용" });
+        // printf autoever:5678 | base64
+        super::super::basic::tests::behaves(&ADAPTER, sent, "POST /sms", "Basic YXV0b2V2ZXI6NTY3OA==").await;
+    }
+
+    /// S1-13, S1-33, S1-34, S1-35: without settings it is at localhost:8082 and takes 500 a minute, in any minute.
+    #[test]
+    fn the_seeds_settings() {
+        assert_eq!((SHAPE.base_url, SHAPE.username, SHAPE.password), ("http://localhost:8082", "autoever", "5678"));
+        let provider = made(&ADAPTER, &[("channels", "SMS+LMS+MMS")], BUDGET);
+        assert_eq!(provider.default_limit(), Some(RateLimit::per_minute(500)));
+        assert_eq!(provider.capabilities().len(), 3);
+    }
+}
