@@ -129,6 +129,14 @@ mod tests {
     use crate::model::phone;
 
     #[test]
+    fn the_readme_has_the_table() {
+        let readme = include_str!("../../../README.md");
+        for Magic { number, word, about, .. } in TABLE {
+            assert!(readme.contains(&format!("| `{number:02}` | `{word}` | {about} |\n")), "{number:02} {word}");
+        }
+    }
+
+    #[test]
     fn magic_numbers_can_be_texted_and_are_known_however_they_are_written() {
         for (n, magic) in TABLE.iter().enumerate() {
             assert_eq!(usize::from(magic.number), n + 1, "the table is in order");
