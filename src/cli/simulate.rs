@@ -124,7 +124,7 @@ fn at_gateway(vendor: &Vendor) -> ProviderSettings {
 
 /// Where a hub takes the receipts of an account.
 pub fn receipts(hub: &str, account: &str) -> String {
-    let key = if account == "solapi" { format!("?key={RECEIPT_KEY}") } else { String::new() };
+    let key = if account.starts_with("solapi") { format!("?key={RECEIPT_KEY}") } else { String::new() };
     format!("{}/v1/receipts/{account}{key}", hub.trim_end_matches('/'))
 }
 
