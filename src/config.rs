@@ -266,7 +266,7 @@ pub struct Channels {
     #[arg(long = "provider", env = "NOTIHUB_PROVIDER", hide_env_values = true, value_delimiter = ';', value_name = "NAME=ADAPTER", value_parser = provider)]
     pub providers: Vec<ProviderSettings>,
     /// Channels whose messages are only logged, with nothing personal in the log. Several with commas [default: none; `up`
-    /// has SMS, LMS, MMS, KAKAO_ALIMTALK, KAKAO_BRAND_MESSAGE, NAVER_TALK and RCS].
+    /// starts simulators for what is neither logged nor served].
     #[arg(long, env = "NOTIHUB_MOCK", value_delimiter = ',', value_name = "CHANNEL", value_parser = mockable)]
     pub mock: Vec<Channel>,
 }

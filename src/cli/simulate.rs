@@ -1,53 +1,229 @@
 //! `notihub simulate`: the providers' simulators alone, for developing against them.
 
+use std::collections::BTreeMap;
+
 use clap::Args;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::{Output, print};
+use crate::config::ProviderSettings;
 use crate::error::Result;
-use crate::provider::simulator::{slack::SlackSimulator, smtp::SmtpSimulator};
+use crate::provider::simulator::vendor::{Setup, Vendor};
+use crate::provider::simulator::{gateway, kakaotalk, magic, nhn, slack::SlackSimulator, smtp::SmtpSimulator};
+use crate::provider::simulator::{sms, solapi, talktalk};
 use crate::shutdown::{Shutdown, signalled};
 
+/// What the simulators' senders are registered as.
+const SENDER: &str = "0212345678";
+/// Stands in the URL that Solapi calls back.
+pub const RECEIPT_KEY: &str = "simulator-receipts-key";
+
+fn help() -> String {
+    format!(
+        "What arrived:      curl -s http://127.0.0.1:8025/_records\nWhat comes next:   curl -s http://127.0.0.1:8025/_script \
+         -d '{{\"do\": \"fail\", \"status\": 451, \"text\": \"4.3.0 later\", \"times\": 2}}'\n\"do\" is one of ok, fail, hang, \
+         limit, cut, cut_before, garbage. E-mails to bounce@, greylist@, full@ and cut@ behave as they are called.\n\n\
+         Receipts:          curl -s http://127.0.0.1:8084/_receipts -X POST            (tells now what is due later)\n\
+         A faster clock:    curl -s http://127.0.0.1:8084/_clock -d '{{\"rate\": 60}}'    (a second is a minute)\n\
+         Where they go:     curl -s http://127.0.0.1:8084/_settings -d '{{\"callback\": \"http://…\"}}'\n\
+         Also /_settings:   \"senders\": [\"{SENDER}\"], \"balance\": 3, \"limit\": {{\"requests\": 100, \"seconds\": 60}}\n\n\
+         Magic recipients, +82 10-0000-00NN or as user key the word:\n{}",
+        magic::help()
+    )
+}
+
 #[derive(Debug, Args)]
-#[command(after_help = "What arrived:      curl -s http://127.0.0.1:8025/_records\nWhat comes next:   curl -s \
-http://127.0.0.1:8025/_script -d '{\"do\": \"fail\", \"status\": 451, \"text\": \"4.3.0 later\", \"times\": 2}'\n\"do\" is one \
-of ok, fail, hang, limit, cut, cut_before, garbage. E-mails to bounce@, greylist@, full@ and cut@ behave as they are called.")]
+#[command(after_help = help())]
 pub struct Simulate {
+    /// The KakaoTalk service of seed 001. Every port may be 0: any that is free.
+    #[arg(long, default_value_t = kakaotalk::PORT, value_name = "PORT")]
+    kakaotalk_port: u16,
+    /// The SMS service of seed 001.
+    #[arg(long, default_value_t = sms::PORT, value_name = "PORT")]
+    sms_port: u16,
     /// Slack's incoming webhooks, and what it got under /_records.
-    #[arg(long, default_value_t = 8081, value_name = "PORT")]
+    #[arg(long, default_value_t = 8083, value_name = "PORT")]
     slack_port: u16,
+    /// Solapi v4.
+    #[arg(long, default_value_t = 8084, value_name = "PORT")]
+    solapi_port: u16,
+    /// NHN Cloud: SMS, AlimTalk and RCS.
+    #[arg(long, default_value_t = 8085, value_name = "PORT")]
+    nhn_port: u16,
+    /// Naver TalkTalk.
+    #[arg(long, default_value_t = 8086, value_name = "PORT")]
+    talktalk_port: u16,
+    /// A gateway of one's own.
+    #[arg(long, default_value_t = 8087, value_name = "PORT")]
+    gateway_port: u16,
     /// An SMTP server.
     #[arg(long, default_value_t = 2525, value_name = "PORT")]
     smtp_port: u16,
     /// What the SMTP server got, under /_records.
     #[arg(long, default_value_t = 8025, value_name = "PORT")]
     smtp_control_port: u16,
+    /// Where the hub is that gets the receipts.
+    #[arg(long, default_value = "http://127.0.0.1:8080", value_name = "URL")]
+    hub: String,
+    /// How many times faster than real the delays of receipts pass: 60 makes a minute a second.
+    #[arg(long, default_value_t = 1.0, value_name = "RATE", value_parser = rate)]
+    rate: f64,
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| "write a number".to_owned())?;
+    if (0.0..=1e9).contains(&rate) {
+        Ok(rate)
+    } else {
+        Err("a rate is between 0, which stops the clock, and 10^9".into())
+    }
+}
+
+/// An account of a hub at a simulator.
+pub fn account(name: &str, adapter: &str, options: &[(&str, &str)]) -> ProviderSettings {
+    let options = options.iter().map(|(option, value)| ((*option).to_owned(), (*value).to_owned()));
+    ProviderSettings {
+        name: name.to_owned(),
+        adapter: adapter.to_owned(),
+        options: options.collect::<BTreeMap<_, _>>(),
+    }
+}
+
+pub fn at_kakaotalk(vendor: &Vendor) -> ProviderSettings {
+    account("kakaotalk", "kakaotalk", &[("base-url", &vendor.url())])
+}
+
+pub fn at_sms(vendor: &Vendor) -> ProviderSettings {
+    account("sms", "sms", &[("base-url", &vendor.url())])
+}
+
+pub fn at_talktalk(vendor: &Vendor) -> ProviderSettings {
+    account("talktalk", "talktalk", &[("base-url", &vendor.url()), ("token", talktalk::AUTHORIZATION)])
+}
+
+/// `channels`: which of all that it can, with plus signs.
+pub fn at_solapi(vendor: &Vendor, channels: &str) -> ProviderSettings {
+    let options = [
+        ("base-url", vendor.url()),
+        ("api-key", solapi::API_KEY.to_owned()),
+        ("api-secret", solapi::API_SECRET.to_owned()),
+        ("from", SENDER.to_owned()),
+        ("pf-id", solapi::PF_ID.to_owned()),
+        ("rcs-brand-id", solapi::RCS_BRAND_ID.to_owned()),
+        ("receipt-key", RECEIPT_KEY.to_owned()),
+        ("channels", channels.to_owned()),
+    ];
+    account("solapi", "solapi", &options.each_ref().map(|(option, value)| (*option, value.as_str())))
+}
+
+fn at_gateway(vendor: &Vendor) -> ProviderSettings {
+    let url = format!("{}{}", vendor.url(), gateway::PATH);
+    let options = [("url", url.as_str()), ("secret", gateway::SECRET), ("channels", "SMS"), ("receipt-hours", "26")];
+    account("gateway", "gateway", &options)
+}
+
+/// Where a hub takes the receipts of an account.
+pub fn receipts(hub: &str, account: &str) -> String {
+    let key = if account.starts_with("solapi") { format!("?key={RECEIPT_KEY}") } else { String::new() };
+    format!("{}/v1/receipts/{account}{key}", hub.trim_end_matches('/'))
+}
+
+/// An account as lines of notihub.toml.
+fn toml(settings: &ProviderSettings) -> String {
+    let lines: String = settings.options.iter().map(|(option, value)| format!("{option} = \"{value}\"\n")).collect();
+    format!("[provider.{}]\nadapter = \"{}\"\n{lines}", settings.name, settings.adapter)
 }
 
 pub async fn run(args: Simulate, output: Output) -> Result<u8> {
     let shutdown = Shutdown::new();
     let slack = SlackSimulator::start(args.slack_port, &shutdown).await?;
     let smtp = SmtpSimulator::start(args.smtp_port, args.smtp_control_port, &shutdown).await?;
+    let vendors = vendors(&args, &shutdown).await?;
     match output {
-        Output::Json => print::json(&json!({
-            "slackHook": slack.hook("ops"),
-            "slackRecords": format!("http://{}/_records", slack.address()),
-            "smtp": smtp.address().to_string(),
-            "smtpRecords": format!("http://{}/_records", smtp.control()),
-        })),
-        Output::Text => anstream::println!(
-            "slack   {}\n        got: http://{}/_records\nsmtp    {}\n        got: http://{}/_records\n\nFor a hub:\n  notihub up \
-             --slack-destination ops={} --smtp-host {} --smtp-port {} --smtp-tls none",
-            slack.hook("ops"),
-            slack.address(),
-            smtp.address(),
-            smtp.control(),
-            slack.hook("ops"),
-            smtp.address().ip(),
-            smtp.address().port(),
-        ),
+        Output::Json => print::json(&told_as_json(&slack, &smtp, &vendors)),
+        Output::Text => tell(&slack, &smtp, &vendors),
     }
     signalled().await;
     shutdown.stop();
     Ok(u8::from(!shutdown.drained(std::time::Duration::from_secs(5)).await))
+}
+
+/// The vendors' simulators, each with the accounts that a hub can have there.
+async fn vendors(args: &Simulate, shutdown: &Shutdown) -> Result<Vec<(Vendor, Vec<ProviderSettings>)>> {
+    let setup = |port: u16| Setup { port, rate: args.rate, ..Setup::default() };
+    let kakaotalk = kakaotalk::start(setup(args.kakaotalk_port), shutdown).await?;
+    let sms = sms::start(setup(args.sms_port), shutdown).await?;
+    let solapi = solapi::start(setup(args.solapi_port), shutdown).await?;
+    let nhn = nhn::start(setup(args.nhn_port), shutdown).await?;
+    let talktalk = talktalk::start(setup(args.talktalk_port), shutdown).await?;
+    let gateway = gateway::start(setup(args.gateway_port), shutdown).await?;
+    solapi.call_back("", &receipts(&args.hub, "solapi"))?;
+    gateway.call_back("", &receipts(&args.hub, "gateway"))?;
+    nhn.call_back("sms", &receipts(&args.hub, "nhn-sms"))?;
+    nhn.call_back("alimtalk", &receipts(&args.hub, "nhn-alimtalk"))?;
+    let accounts = [
+        vec![at_kakaotalk(&kakaotalk)],
+        vec![at_sms(&sms)],
+        vec![at_solapi(&solapi, "LMS+MMS+KAKAO_BRAND_MESSAGE+RCS")],
+        at_nhn(&nhn),
+        vec![at_talktalk(&talktalk)],
+        vec![at_gateway(&gateway)],
+    ];
+    Ok([kakaotalk, sms, solapi, nhn, talktalk, gateway].into_iter().zip(accounts).collect())
+}
+
+fn at_nhn(vendor: &Vendor) -> Vec<ProviderSettings> {
+    let url = vendor.url();
+    let keys = [("base-url", url.as_str()), ("app-key", nhn::APP_KEY), ("secret-key", nhn::SECRET_KEY)];
+    let with = |name: &str, more: &[(&str, &str)]| account(name, name, &[&keys, more].concat());
+    let signature = ("webhook-signature", nhn::SIGNATURE);
+    vec![
+        with("nhn-sms", &[("from", SENDER), signature]),
+        with("nhn-alimtalk", &[("sender-key", nhn::SENDER_KEY), signature]),
+        with("nhn-rcs", &[("brand-id", nhn::BRAND_ID), ("chatbot-id", SENDER)]),
+    ]
+}
+
+fn told_as_json(slack: &SlackSimulator, smtp: &SmtpSimulator, vendors: &[(Vendor, Vec<ProviderSettings>)]) -> Value {
+    let mut told = Map::new();
+    for (vendor, accounts) in vendors {
+        let of = |account: &ProviderSettings| {
+            (account.name.clone(), json!({ "adapter": account.adapter, "options": account.options }))
+        };
+        let accounts: Map<String, Value> = accounts.iter().map(of).collect();
+        let records = format!("{}/_records", vendor.url());
+        told.insert(
+            vendor.name().to_owned(),
+            json!({ "url": vendor.url(), "records": records, "providers": accounts }),
+        );
+    }
+    told.insert("slackHook".to_owned(), json!(slack.hook("ops")));
+    told.insert("slackRecords".to_owned(), json!(format!("http://{}/_records", slack.address())));
+    told.insert("smtp".to_owned(), json!(smtp.address().to_string()));
+    told.insert("smtpRecords".to_owned(), json!(format!("http://{}/_records", smtp.control())));
+    Value::Object(told)
+}
+
+fn tell(slack: &SlackSimulator, smtp: &SmtpSimulator, vendors: &[(Vendor, Vec<ProviderSettings>)]) {
+    let line = |name: &str, url: &str, records: &str| {
+        anstream::println!("{name:<10} {url}\n           got: {records}/_records")
+    };
+    line("slack", &slack.hook("ops"), &format!("http://{}", slack.address()));
+    line("smtp", &smtp.address().to_string(), &format!("http://{}", smtp.control()));
+    for (vendor, _) in vendors {
+        line(vendor.name(), &vendor.url(), &vendor.url());
+    }
+    anstream::println!(
+        "\nFor a hub, as notihub.toml:\n\nslack-destination = [\"ops={}\"]\nsmtp-host = \"{}\"\nsmtp-port = {}\nsmtp-tls = \"none\"\n",
+        slack.hook("ops"),
+        smtp.address().ip(),
+        smtp.address().port(),
+    );
+    for account in vendors.iter().flat_map(|(_, accounts)| accounts) {
+        let lines = toml(account);
+        // Others serve these channels by now; two of a channel would share it.
+        let spare = account.name.starts_with("nhn-") || account.name == "gateway";
+        let shown = if spare { lines.lines().map(|line| format!("# {line}\n")).collect() } else { lines };
+        anstream::println!("{shown}");
+    }
 }

@@ -7,17 +7,19 @@ use clap::Args;
 
 use super::client::Kept;
 use super::pg::{PgPlace, PrivatePg};
-use super::{Output, demo, print, process};
-use crate::config::{EmailKind, Settings, SmtpTls};
+use super::{Output, demo, print, process, simulate};
+use crate::config::{EmailKind, ProviderSettings, Settings, SmtpTls};
 use crate::crypt;
 use crate::error::{Error, Result};
 use crate::flow;
 use crate::flow::partner::{Change, Credentials};
 use crate::hub::Hub;
-use crate::model::channel::TEXT_CHANNELS;
+use crate::model::channel::{Channel, TEXT_CHANNELS};
 use crate::model::egress;
 use crate::model::role::{self, Actor};
-use crate::provider::simulator::{slack::SlackSimulator, smtp::SmtpSimulator};
+use crate::provider::adapter::{self, Common};
+use crate::provider::simulator::vendor::{Setup, Vendor};
+use crate::provider::simulator::{kakaotalk, slack::SlackSimulator, sms, smtp::SmtpSimulator, solapi, talktalk};
 use crate::shutdown::{Shutdown, signalled};
 use crate::store;
 use crate::telemetry;
@@ -41,6 +43,8 @@ pub struct Up {
 pub struct Simulators {
     pub slack: Option<SlackSimulator>,
     pub smtp: Option<SmtpSimulator>,
+    /// Each with the account at it, and the channels of that.
+    vendors: Vec<(Vendor, String, Vec<Channel>)>,
 }
 
 pub async fn run(args: Up, output: Output) -> Result<u8> {
@@ -97,6 +101,9 @@ async fn on_ground(mut settings: Settings, ground: &Shutdown, wish: &Wish) -> Re
     let kept = keys(&hub).await?;
     let address = process::start(&hub, Role::Both).await?;
     let url = address.map(|a| format!("http://{a}")).unwrap_or_default();
+    for (vendor, name, _) in simulators.vendors.iter().filter(|_| address.is_some()) {
+        vendor.call_back("", &simulate::receipts(&url, name))?;
+    }
     if output == Output::Text {
         banner(&hub, &url, &simulators, wish);
     }
@@ -188,10 +195,50 @@ async fn stand_in(settings: &mut Settings, ground: &Shutdown) -> Result<Simulato
         settings.slack.slack_destinations.push(("ops".into(), slack.hook("ops")));
         simulators.slack = Some(slack);
     }
-    if settings.channels.mock.is_empty() {
-        settings.channels.mock = TEXT_CHANNELS.to_vec();
-    }
+    simulators.vendors = vendors(settings, ground).await?;
     Ok(simulators)
+}
+
+/// How much faster than real the delays of receipts pass: what comes after ten minutes comes after ten seconds.
+const RATE: f64 = 60.0;
+
+/// Simulators of vendors for the channels that no account serves and no mock logs, and accounts at them.
+async fn vendors(settings: &mut Settings, ground: &Shutdown) -> Result<Vec<(Vendor, String, Vec<Channel>)>> {
+    let common = Common { call_budget: settings.timing.call_budget(), ca_file: settings.email.ca_file.clone() };
+    let mut missing = TEXT_CHANNELS.to_vec();
+    missing.retain(|channel| !settings.channels.mock.contains(channel));
+    for account in &settings.channels.providers {
+        let account = adapter::make(account, &common)?;
+        missing.retain(|channel| account.of(*channel).is_none());
+    }
+    let setup = || Setup { rate: RATE, ..Setup::default() };
+    let mut vendors = Vec::new();
+    let mut add = |vendor: Vendor, mut account: ProviderSettings, channels: &[Channel]| {
+        // Nobody else's name.
+        account.name += "-simulator";
+        vendors.push((vendor, account.name.clone(), channels.to_vec()));
+        settings.channels.providers.push(account);
+    };
+    if missing.contains(&Channel::KakaoAlimtalk) {
+        let vendor = kakaotalk::start(setup(), ground).await?;
+        add(vendor.clone(), simulate::at_kakaotalk(&vendor), &[Channel::KakaoAlimtalk]);
+    }
+    if missing.contains(&Channel::Sms) {
+        let vendor = sms::start(setup(), ground).await?;
+        add(vendor.clone(), simulate::at_sms(&vendor), &[Channel::Sms]);
+    }
+    if missing.contains(&Channel::NaverTalk) {
+        let vendor = talktalk::start(setup(), ground).await?;
+        add(vendor.clone(), simulate::at_talktalk(&vendor), &[Channel::NaverTalk]);
+    }
+    let others = [Channel::KakaoAlimtalk, Channel::Sms, Channel::NaverTalk];
+    missing.retain(|channel| !others.contains(channel));
+    if !missing.is_empty() {
+        let vendor = solapi::start(setup(), ground).await?;
+        let words: Vec<&str> = missing.iter().map(|channel| channel.as_str()).collect();
+        add(vendor.clone(), simulate::at_solapi(&vendor, &words.join("+")), &missing);
+    }
+    Ok(vendors)
 }
 
 fn banner(hub: &Hub, url: &str, simulators: &Simulators, wish: &Wish) {
@@ -203,11 +250,7 @@ fn banner(hub: &Hub, url: &str, simulators: &Simulators, wish: &Wish) {
     );
     let email = match &simulators.smtp {
         Some(smtp) => format!("simulator; what it got: http://{}/_records", smtp.control()),
-        None => hub
-            .providers
-            .of(crate::model::channel::Channel::Email)
-            .first()
-            .map_or("off".into(), |a| a.name().to_owned()),
+        None => hub.providers.of(Channel::Email).first().map_or("off".into(), |a| a.name().to_owned()),
     };
     let slack = match &simulators.slack {
         Some(slack) => format!("simulator, destination ops; what it got: http://{}/_records", slack.address()),
@@ -217,6 +260,13 @@ fn banner(hub: &Hub, url: &str, simulators: &Simulators, wish: &Wish) {
     if wish.demo {
         anstream::println!("   hooks   webhooks may go to this machine (127.0.0.0/8, ::1), by http too");
     }
-    let mocked: Vec<&str> = hub.settings.channels.mock.iter().map(|c| c.as_str()).collect();
-    anstream::println!("   logged  {} (no provider: nothing leaves this machine)", mocked.join(", "));
+    let words = |channels: &[Channel]| channels.iter().map(|c| c.as_str()).collect::<Vec<_>>().join(", ");
+    for (vendor, _, channels) in &simulators.vendors {
+        let (name, channels) = (vendor.name(), words(channels));
+        anstream::println!("   {name:<7} simulator, for {channels}; what it got: {}/_records", vendor.url());
+    }
+    let mocked = &hub.settings.channels.mock;
+    if !mocked.is_empty() {
+        anstream::println!("   logged  {} (no provider: nothing leaves this machine)", words(mocked));
+    }
 }

@@ -1,6 +1,7 @@
 //! A provider for any channel that logs each message and takes it (S0-5, S3-16). For trying out what failures look like,
-//! some recipients are magic: `fail@…` at any domain, the user key `fail` and the number +82 10-0000-0001, which nobody
-//! has, are refused for good; `temporary@…`, `temporary` and +82 10-0000-0002 are refused for now.
+//! some recipients are magic, as they are for the simulators: `fail@…` at any domain, the user key `fail` and the number
+//! +82 10-0000-0001, which nobody has, are refused for good, `opted-out` and -0010 as not wanting it; `temporary` and -0002
+//! are refused for now.
 
 use crate::model::capability::Capability;
 use crate::model::channel::Channel;
@@ -9,6 +10,7 @@ use crate::model::phone;
 use crate::model::retry::ErrorClass;
 
 use super::adapter::Adapter;
+use super::simulator::magic::{self, Does, Why};
 use super::{Letter, Pending, Provider};
 
 pub const ADAPTER: Adapter = Adapter {
@@ -60,9 +62,10 @@ fn verdict(letter: &Letter<'_>) -> Outcome {
         detail: "a magic recipient of the mock".to_owned(),
         retry_after: None,
     };
-    match letter.to.split('@').next() {
-        Some("fail" | "+821000000001") => refused(ErrorClass::Address, "mock_refused"),
-        Some("temporary" | "+821000000002") => refused(ErrorClass::ProviderInternal, "mock_unavailable"),
+    match letter.to.split('@').next().and_then(magic::of).map(|magic| magic.does) {
+        Some(Does::Refuse(why @ (Why::Address | Why::OptedOut))) => refused(why.class(), "mock_refused"),
+        Some(Does::Refuse(why @ Why::Internal)) => refused(why.class(), "mock_unavailable"),
+        // The rest takes a vendor: its answers, its receipts, its account with us.
         _ => Outcome::Accepted { provider_ref: Some(format!("mock-{}", letter.key)) },
     }
 }
@@ -130,6 +133,10 @@ mod tests {
             let temporary = rejected(to(temporary).await);
             assert_eq!(temporary, (ErrorClass::ProviderInternal, "mock_unavailable".to_owned()));
             assert_eq!(to(good).await.kind().as_str(), "ACCEPTED");
+        }
+        for (channel, recipient) in [(Channel::Sms, "+821000000010"), (Channel::NaverTalk, "opted-out")] {
+            let outcome = Mock(vec![channel]).send(letter(recipient, &content)).await;
+            assert_eq!(rejected(outcome), (ErrorClass::OptedOut, "mock_refused".to_owned()));
         }
     }
 

@@ -33,6 +33,7 @@ mod sql_intake;
 mod standard_webhooks;
 mod stats;
 mod types;
+mod vendor_clients;
 mod webhook_cli;
 mod webhook_crash;
 mod webhook_runs;

@@ -5,8 +5,16 @@
 //! outside, over HTTP: `GET /_records` gives a JSON array in order of arrival, `POST /_script`
 //! `{"do": "fail", "status": 503, "text": "…", "times": 3}` says what to do next, `DELETE /_script` forgets it.
 
+pub mod gateway;
+pub mod kakaotalk;
+pub mod magic;
+pub mod nhn;
 pub mod slack;
+pub mod sms;
 pub mod smtp;
+pub mod solapi;
+pub mod talktalk;
+pub mod vendor;
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -1,0 +1,100 @@
+//! The seed's SMS service: `POST /sms`. Its answer is its verdict; it tells nothing later.
+
+use super::vendor::{Door, Setup, Trade, Vendor, refuse_by_status};
+use crate::error::Result;
+use crate::model::cp949;
+use crate::shutdown::Shutdown;
+
+/// Where the seed has it.
+pub const PORT: u16 = 8082;
+/// Its one door takes long texts, too: how the text goes on is the service's business.
+const TEXT_BYTES: usize = 2000;
+
+const DOOR: Door = Door {
+    path: "/sms",
+    username: "autoever",
+    password: "5678",
+    to: "phoneNumber",
+    text: "content",
+    wrong: |text| match cp949::length(text) {
+        Ok(bytes) => (bytes > TEXT_BYTES).then_some("text_too_long"),
+        Err(_) => Some("text_not_in_cp949"),
+    },
+    prefix: "sms",
+    everybody: true,
+};
+
+const TRADE: Trade = Trade {
+    name: "sms",
+    refusal: (503, "unavailable"),
+    respond: |vendor, call| Box::pin(DOOR.open(vendor, call)),
+    refuse: refuse_by_status,
+    by_users: |_| false,
+    receipts: None,
+};
+
+pub async fn start(setup: Setup, shutdown: &Shutdown) -> Result<Vendor> {
+    Vendor::start(&TRADE, setup, shutdown).await
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::Method;
+    use serde_json::{Value, json};
+
+    use super::super::kakaotalk;
+    use super::super::vendor::testing::Caller;
+    use super::*;
+
+    const JSON: (&str, &str) = ("content-type", "application/json");
+    /// autoever:5678 and autoever:1234.
+    const OF_SMS: (&str, &str) = ("authorization", "Basic YXV0b2V2ZXI6NTY3OA==");
+    const OF_KAKAO: (&str, &str) = ("authorization", "Basic YXV0b2V2ZXI6MTIzNA==");
+
+    /// S1-21, S1-22, S1-23, S1-24, S1-25, S1-26, S1-27: each takes what the seed says, and nothing else.
+    #[tokio::test]
+    async fn the_seeds_services_take_what_the_seed_says() {
+        let sms = Caller::at(|setup, shutdown| async move { start(setup, &shutdown).await }).await;
+        let kakao = Caller::at(|setup, shutdown| async move { kakaotalk::start(setup, &shutdown).await }).await;
+        let to_sms = |to: &str, text: &str| json!({ "phoneNumber": to, "content": text });
+        let to_kakao = |to: &str, text: &str| json!({ "recipient": to, "message": text });
+        type Make<'m> = &'m dyn Fn(&str, &str) -> Value;
+        let doors: [(&Caller, &str, _, _, Make<'_>); 2] =
+            [(&sms, "/sms", OF_SMS, OF_KAKAO, &to_sms), (&kakao, "/kakaotalk-messages", OF_KAKAO, OF_SMS, &to_kakao)];
+        for (caller, path, mine, theirs, body) in doors {
+            let ask = async |method: Method, path: &str, headers: &[(&str, &str)], body: &Value| {
+                caller.ask(method, path, headers, &body.to_string()).await.unwrap().0
+            };
+            let good = body("010-1234-5678", "안녕");
+            assert_eq!(ask(Method::POST, path, &[mine, JSON], &good).await, 200);
+            for (headers, status) in [(&[theirs, JSON][..], 401), (&[JSON], 401), (&[mine], 415)] {
+                assert_eq!(ask(Method::POST, path, headers, &good).await, status, "{path}");
+            }
+            assert_eq!(ask(Method::PUT, path, &[mine, JSON], &good).await, 405);
+            assert_eq!(ask(Method::POST, "/other", &[mine, JSON], &good).await, 404);
+            for wrong in
+                ["01012345678", "+821012345678", "010-1234-567", "02-123-4567", "010-1234-56a8", "010 1234 5678", ""]
+            {
+                assert_eq!(ask(Method::POST, path, &[mine, JSON], &body(wrong, "x")).await, 400, "{wrong}");
+            }
+            for wrong in [json!([]), body("010-1234-5678", ""), body("010-1234-5678", &"x".repeat(2001)), json!({})] {
+                assert_eq!(ask(Method::POST, path, &[mine, JSON], &wrong).await, 400, "{wrong}");
+            }
+            for (to, status) in
+                [("010-0000-0001", 404), ("010-0000-0002", 503), ("010-0000-0012", 401), ("0507-1234-5678", 200)]
+            {
+                assert_eq!(ask(Method::POST, path, &[mine, JSON], &body(to, "x")).await, status, "{to}");
+            }
+            let taken: Vec<String> = caller.vendor.records().into_iter().map(|taken| taken.to).collect();
+            assert_eq!(taken, ["010-1234-5678", "0507-1234-5678"]);
+        }
+        // Who has no KakaoTalk has a telephone.
+        let nobody = "010-0000-0009";
+        let ask = async |caller: &Caller, path: &str, mine, body: Value| {
+            caller.ask(Method::POST, path, &[mine, JSON], &body.to_string()).await.unwrap().0
+        };
+        assert_eq!(ask(&kakao, "/kakaotalk-messages", OF_KAKAO, to_kakao(nobody, "x")).await, 404);
+        assert_eq!(ask(&sms, "/sms", OF_SMS, to_sms(nobody, "x")).await, 200);
+        assert_eq!(ask(&sms, "/sms", OF_SMS, to_sms("010-1234-5678", "이모지 🎉")).await, 400);
+    }
+}

@@ -1,0 +1,660 @@
+//! Solapi v4: texts, KakaoTalk, RCS, in groups of up to 10,000. An HTTP 200 is no acceptance: each message has its own verdict
+//! in it. What became of them is told in arrays, up to five times until the answer is 200, and can be asked for.
+//!
+//! Requests are signed; a signature is good for 15 minutes, once. Truth is at times 1 and falsehood 0, a list of messages a
+//! map by their ids: so does the vendor.
+
+use std::collections::HashSet;
+
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use data_encoding::HEXLOWER;
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::{Method, Response};
+use serde_json::{Map, Value, json};
+
+use super::Answered;
+use super::magic::Why;
+use super::vendor::{
+    Call, End, News, No, Receipts, Setup, Sheet, Standing, Taken, Trade, Vendor, is_recipient, is_sender,
+    json as answer, text,
+};
+use crate::clock::Clock;
+use crate::crypt;
+use crate::error::Result;
+use crate::model::cp949;
+use crate::shutdown::Shutdown;
+
+pub const API_KEY: &str = "NCSSIMULATOR0000";
+pub const API_SECRET: &str = "SIMULATOR00000000000000000000000";
+/// A channel at KakaoTalk and a brand of RCS; others are as good.
+pub const PF_ID: &str = "KA01PF000000000000000000000000000";
+pub const RCS_BRAND_ID: &str = "BR.simulator";
+
+const ACCOUNT: &str = "20000000000000";
+const MESSAGES: usize = 10_000;
+const SKEW: TimeDelta = TimeDelta::minutes(15);
+/// The vendor does not say when it tries again; these are ours.
+const AGAIN: [f64; 4] = [60.0, 300.0, 900.0, 3600.0];
+const PAGE: usize = 20;
+const LONGEST_PAGE: usize = 500;
+
+const TRADE: Trade = Trade {
+    name: "solapi",
+    refusal: (500, "InternalError"),
+    respond: |vendor, call| Box::pin(respond(vendor, call)),
+    refuse: |no| match no {
+        No::Credentials => error(403, "InvalidAPIKey"),
+        No::Limited => error(429, "TooManyRequests"),
+        No::Scripted(status, code) => error(status, code),
+    },
+    by_users: |kind| !matches!(kind, "SMS" | "LMS" | "MMS"),
+    receipts: Some(Receipts { product: |_| Some(""), envelope, at_once: 100, again: &AGAIN }),
+};
+
+/// What a kind of message may hold: characters, or bytes of CP949 where it is a text.
+const LENGTHS: [(&str, usize); 10] = [
+    ("SMS", 90),
+    ("LMS", 2000),
+    ("MMS", 2000),
+    ("ATA", 1000),
+    ("CTA", 1000),
+    ("CTI", 400),
+    ("RCS_SMS", 100),
+    ("RCS_LMS", 1300),
+    ("RCS_MMS", 1300),
+    ("RCS_TPL", 90),
+];
+const BRAND_CHARS: usize = 1300;
+const SUBJECT_BYTES: usize = 40;
+
+pub async fn start(setup: Setup, shutdown: &Shutdown) -> Result<Vendor> {
+    Vendor::start(&TRADE, setup, shutdown).await
+}
+
+fn error(status: u16, code: &str) -> Response<Full<Bytes>> {
+    answer(status, &json!({ "errorCode": code, "errorMessage": format!("simulated: {code}") }))
+}
+
+async fn respond(vendor: Vendor, call: Call) -> Answered {
+    if let Err(code) = is_signed(&vendor, call.header("authorization").unwrap_or_default()) {
+        return Ok(error(403, code));
+    }
+    let parts: Vec<&str> = call.path.trim_matches('/').split('/').collect();
+    match (&call.method, parts.as_slice()) {
+        (&Method::POST, ["messages", "v4", "send-many", "detail"]) => send(&vendor, &call).await,
+        // The SDK for Python asks at a door of its own.
+        (&Method::GET, ["messages", "v4", "list" | "list-old"]) => Ok(list(&vendor, &call, None)),
+        (&Method::GET, ["messages", "v4", "groups"]) => Ok(groups(&vendor, &call)),
+        (&Method::GET, ["messages", "v4", "groups", id]) => Ok(match group_of(&vendor, id) {
+            Some(group) => answer(200, &group),
+            None => error(404, "ResourceNotFound"),
+        }),
+        (&Method::GET, ["messages", "v4", "groups", id, "messages"]) => Ok(list(&vendor, &call, Some(id))),
+        (&Method::GET, ["cash", "v1", "balance"]) => Ok(answer(200, &json!({ "balance": vendor.left(), "point": 0 }))),
+        _ => Ok(error(404, "ResourceNotFound")),
+    }
+}
+
+/// `HMAC-SHA256 apiKey=…, date=…, salt=…, signature=…`, its names in any case and its date as it was written.
+fn is_signed(vendor: &Vendor, header: &str) -> Result<(), &'static str> {
+    const INVALID: &str = "SignatureDoesNotMatch";
+    let fields = header.strip_prefix("HMAC-SHA256 ").ok_or("InvalidAuthorization")?;
+    let field = |name: &str| {
+        let mut pairs = fields.split(", ").filter_map(|pair| pair.split_once('='));
+        pairs.find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value).ok_or(INVALID)
+    };
+    if field("apikey")? != API_KEY {
+        return Err("InvalidAPIKey");
+    }
+    let (date, salt, signature) = (field("date")?, field("salt")?, field("signature")?);
+    let mine = HEXLOWER.encode(&crypt::keyed_hash(API_SECRET.as_bytes(), format!("{date}{salt}").as_bytes()));
+    if !(12..=64).contains(&salt.len()) || signature != mine {
+        return Err(INVALID);
+    }
+    let at = DateTime::parse_from_rfc3339(date).map_err(|_| INVALID)?;
+    if (Clock::host_now() - at.to_utc()).abs() > SKEW {
+        return Err("RequestTimeTooSkewed");
+    }
+    if vendor.first_use(signature, SKEW * 2) { Ok(()) } else { Err("DuplicatedSignature") }
+}
+
+/// A message as it was asked for, and the code it is refused with.
+struct Draft {
+    kind: String,
+    to: String,
+    from: String,
+    text: String,
+    subject: Option<String>,
+    fields: Value,
+    options: Map<String, Value>,
+    refusal: Option<&'static str>,
+}
+
+async fn send(vendor: &Vendor, call: &Call) -> Answered {
+    let (drafts, asked) = match read(call) {
+        Ok(read) => read,
+        Err(why) => return Ok(answer(400, &json!({ "errorCode": "ValidationError", "errorMessage": why }))),
+    };
+    let mut drafts = examined(vendor, drafts, asked["allowDuplicates"] == true);
+    let recipients: Vec<(String, String)> = drafts.iter().map(|d| (d.to.clone(), d.text.clone())).collect();
+    let recipients: Vec<(&str, &str)> = recipients.iter().map(|(to, text)| (to.as_str(), text.as_str())).collect();
+    let take = || {
+        for draft in drafts.iter_mut().filter(|draft| draft.refusal.is_none()) {
+            draft.refusal = vendor.refuses(&draft.to).and_then(refusal);
+        }
+        registered(vendor, &drafts, &asked)
+    };
+    vendor.act(&recipients, take).await
+}
+
+fn refusal(why: Why) -> Option<&'static str> {
+    match why {
+        Why::Address => Some("3010"),
+        Why::Internal => Some("1024"),
+        Why::OptedOut => Some("1061"),
+        Why::Balance => Some("1030"),
+        Why::Credentials => None,
+    }
+}
+
+/// The messages of a request, and the request; or what makes it none.
+fn read(call: &Call) -> Result<(Vec<Draft>, Value), &'static str> {
+    if !call.is_json() {
+        return Err("content-type must be application/json");
+    }
+    let asked: Value = serde_json::from_slice(&call.body).map_err(|_| "the body is no JSON")?;
+    let messages = asked["messages"]
+        .as_array()
+        .filter(|m| (1..=MESSAGES).contains(&m.len()))
+        .ok_or("1 to 10000 messages are needed")?;
+    let mut drafts = Vec::new();
+    for message in messages {
+        // One message may be for several.
+        let to: Vec<&str> = match &message["to"] {
+            Value::Array(list) => list.iter().filter_map(Value::as_str).collect(),
+            other => vec![other.as_str().unwrap_or_default()],
+        };
+        for to in to {
+            drafts.push(draft(message, to)?);
+        }
+    }
+    Ok((drafts, asked))
+}
+
+fn draft(message: &Value, to: &str) -> Result<Draft, &'static str> {
+    let fields = message.get("customFields").filter(|fields| !fields.is_null());
+    if let Some(fields) = fields {
+        let fields = fields.as_object().ok_or("customFields must be an object")?;
+        let fits =
+            |(name, value): (&String, &Value)| name.len() <= 30 && value.as_str().is_some_and(|v| v.len() <= 100);
+        if !fields.iter().all(fits) {
+            return Err("customFields: names up to 30 characters, texts up to 100");
+        }
+    }
+    let mut options = Map::new();
+    for name in ["kakaoOptions", "rcsOptions", "naverOptions", "imageId"] {
+        options.insert(name.to_owned(), message.get(name).cloned().unwrap_or_default());
+    }
+    let subject = text(message, "subject").map(str::to_owned);
+    let said = text(message, "text").unwrap_or_default().to_owned();
+    let kind = match text(message, "type") {
+        Some(kind) => kind.to_owned(),
+        None => detected(&options, subject.is_some(), &said).to_owned(),
+    };
+    Ok(Draft {
+        kind,
+        to: to.to_owned(),
+        from: text(message, "from").unwrap_or_default().to_owned(),
+        text: said,
+        subject,
+        fields: fields.cloned().unwrap_or_else(|| json!({})),
+        options,
+        refusal: None,
+    })
+}
+
+/// What a message is that does not say so (`autoTypeDetect`).
+fn detected(options: &Map<String, Value>, titled: bool, said: &str) -> &'static str {
+    let has = |name: &str| options.get(name).is_some_and(|value| !value.is_null());
+    let kakao = options.get("kakaoOptions").unwrap_or(&Value::Null);
+    if has("kakaoOptions") {
+        let template = text(kakao, "templateId").is_some();
+        return if template { "ATA" } else { "CTA" };
+    }
+    if has("rcsOptions") {
+        return if titled { "RCS_LMS" } else { "RCS_SMS" };
+    }
+    match () {
+        () if has("naverOptions") => "NSA",
+        () if has("imageId") => "MMS",
+        () if titled || cp949::length(said).is_ok_and(|bytes| bytes > 90) => "LMS",
+        () => "SMS",
+    }
+}
+
+/// With the codes of what is refused at first sight.
+fn examined(vendor: &Vendor, mut drafts: Vec<Draft>, duplicates: bool) -> Vec<Draft> {
+    let mut seen = HashSet::new();
+    for draft in &mut drafts {
+        draft.refusal = wrong(vendor, draft);
+        if draft.refusal.is_none() && !seen.insert(draft.to.clone()) && !duplicates {
+            draft.refusal = Some("1026");
+        }
+    }
+    drafts
+}
+
+fn wrong(vendor: &Vendor, draft: &Draft) -> Option<&'static str> {
+    let is_text = matches!(draft.kind.as_str(), "SMS" | "LMS" | "MMS");
+    if draft.to.is_empty() || draft.text.is_empty() && draft.options["kakaoOptions"].is_null() {
+        return Some("1010");
+    }
+    if !is_recipient(&draft.to) || is_text && !is_sender(&draft.from) {
+        return Some("1011");
+    }
+    if !draft.from.is_empty() && !vendor.is_registered(&draft.from) {
+        return Some("1062");
+    }
+    if let Some(code) = wrong_options(draft) {
+        return Some(code);
+    }
+    if draft.text.contains(|c: char| c.is_control() && c != '\n' && c != '\r' && c != '\t') {
+        return Some("1028");
+    }
+    let longest = LENGTHS.iter().find(|(kind, _)| *kind == draft.kind).map_or(BRAND_CHARS, |(_, longest)| *longest);
+    let length = if is_text { cp949::length(&draft.text).ok() } else { Some(draft.text.chars().count()) };
+    match (length, &draft.subject) {
+        (None, _) => Some("1029"),
+        (Some(length), _) if length > longest => Some("1031"),
+        (_, Some(subject)) if is_text => match cp949::length(subject) {
+            Ok(bytes) => (bytes > SUBJECT_BYTES).then_some("1014"),
+            Err(_) => Some("1029"),
+        },
+        _ => None,
+    }
+}
+
+fn wrong_options(draft: &Draft) -> Option<&'static str> {
+    let (kakao, rcs) = (&draft.options["kakaoOptions"], &draft.options["rcsOptions"]);
+    match draft.kind.as_str() {
+        "SMS" | "LMS" => None,
+        "MMS" => draft.options["imageId"].is_null().then_some("1010"),
+        kind if kind.starts_with("RCS_") => text(rcs, "brandId").is_none().then_some("1010"),
+        _ if kakao.is_null() && draft.options["naverOptions"].is_null() => Some("1010"),
+        "NSA" => None,
+        _ if text(kakao, "pfId").is_none() => Some("1041"),
+        "ATA" => text(kakao, "templateId").is_none().then_some("1042"),
+        kind if kind.starts_with("BMS_") => {
+            let targeting = kakao.get("bms").and_then(|bms| text(bms, "targeting"));
+            (!matches!(targeting, Some("I" | "M" | "N"))).then_some("1010")
+        }
+        "CTA" | "CTI" => None,
+        _ => Some("1011"),
+    }
+}
+
+/// Takes what is not refused, and says which is which.
+fn registered(vendor: &Vendor, drafts: &[Draft], asked: &Value) -> Response<Full<Bytes>> {
+    let now = vendor.now();
+    let group = format!("G4V{}{:012}", now.format("%Y%m%d%H%M%S"), vendor.number());
+    let failed = drafts.iter().filter(|draft| draft.refusal.is_some()).count();
+    let about = json!({ "total": drafts.len(), "failed": failed, "allowDuplicates": asked["allowDuplicates"] == true,
+        "agent": asked["agent"] });
+    let (mut refused, mut taken) = (Vec::new(), Vec::new());
+    for (n, draft) in drafts.iter().enumerate() {
+        let id = format!("M4V{}{:012}", now.format("%Y%m%d%H%M%S"), vendor.number());
+        let code = draft.refusal.unwrap_or("2000");
+        let mut verdict = json!({ "messageId": id, "statusCode": code, "statusMessage": meaning(code) });
+        if draft.fields.as_object().is_some_and(|fields| !fields.is_empty()) {
+            verdict["customFields"] = draft.fields.clone();
+        }
+        if draft.refusal.is_none() {
+            taken.push(verdict);
+            vendor.take(kept(draft, id, &group, n + 1, &about, now));
+            continue;
+        }
+        verdict["to"] = json!(draft.to);
+        verdict["from"] = json!(draft.from);
+        verdict["type"] = json!(draft.kind);
+        verdict["country"] = json!("82");
+        verdict["accountId"] = json!(ACCOUNT);
+        refused.push(verdict);
+    }
+    let info = group_info(&group, now, &about, &Map::new(), taken.len());
+    let mut said = json!({ "failedMessageList": refused, "groupInfo": info });
+    if asked["showMessageList"] == true {
+        said["messageList"] = json!(taken);
+    }
+    answer(200, &said)
+}
+
+fn kept(draft: &Draft, id: String, group: &str, place: usize, about: &Value, at: DateTime<Utc>) -> Taken {
+    let mut options = draft.options.clone();
+    options.insert("customFields".to_owned(), draft.fields.clone());
+    options.insert("group".to_owned(), about.clone());
+    let reference = draft.fields.as_object().and_then(|fields| fields.values().find_map(Value::as_str));
+    Taken {
+        id,
+        request: group.to_owned(),
+        place,
+        kind: draft.kind.clone(),
+        from: Some(draft.from.clone()).filter(|from| !from.is_empty()),
+        to: draft.to.clone(),
+        subject: draft.subject.clone(),
+        text: draft.text.clone(),
+        reference: reference.map(str::to_owned),
+        at,
+        options: Value::Object(options),
+    }
+}
+
+fn meaning(code: &str) -> &'static str {
+    match code {
+        "2000" => "정상 접수",
+        "3000" => "이통사로 접수 예정",
+        "4000" => "수신완료",
+        "1010" => "필수 입력 값이 입력되지 않았습니다",
+        "1011" => "잘못된 형식의 입력 값이 있습니다",
+        "1014" => "제목이 40바이트를 초과했습니다",
+        "1026" => "수신번호가 중복되었습니다",
+        "1029" => "EUC-KR 범위 밖의 문자가 있습니다",
+        "1030" => "잔액이 부족합니다",
+        "1031" => "내용이 너무 깁니다",
+        "1061" => "080 수신거부",
+        "1062" => "발신번호 미등록",
+        "3010" => "전화번호 오류",
+        "3040" => "전송시간 초과",
+        "3043" => "전원 꺼짐",
+        "3104" => "카카오톡 미사용자",
+        _ => "오류",
+    }
+}
+
+fn time(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+fn code(end: End) -> &'static str {
+    match end {
+        End::Pending => "3000",
+        End::Delivered => "4000",
+        End::Failed => "3043",
+        End::Expired => "3040",
+        End::NotAUser => "3104",
+    }
+}
+
+/// A message as it is listed, with the vendor's ones and zeros and many nulls.
+fn listed(standing: &Standing) -> Value {
+    let (taken, done) = (&standing.taken, standing.end != End::Pending);
+    let changed = time(standing.at);
+    let options = |name: &str| taken.options.get(name).cloned().unwrap_or_default();
+    json!({
+        "_id": taken.id, "messageId": taken.id, "groupId": taken.request, "accountId": ACCOUNT,
+        "type": taken.kind, "to": taken.to, "from": taken.from, "text": taken.text, "subject": taken.subject,
+        "country": "82", "imageId": options("imageId"), "customFields": options("customFields"),
+        "status": if done { "COMPLETE" } else { "SENDING" },
+        "statusCode": code(standing.end), "reason": meaning(code(standing.end)),
+        "autoTypeDetect": 1, "replacement": 0, "unavailableSenderNumber": 0, "resendCount": 0,
+        "networkName": null, "networkCode": null, "clusterKey": null, "currentQueue": null,
+        "faxPageCount": null, "voiceDuration": null, "voiceReplied": 0,
+        "dateCreated": time(taken.at), "dateUpdated": changed,
+        "dateProcessed": time(taken.at), "dateReported": done.then_some(&changed), "dateReceived": done.then_some(&changed),
+        "kakaoOptions": options("kakaoOptions"), "rcsOptions": options("rcsOptions"),
+        "naverOptions": options("naverOptions"), "faxOptions": null, "voiceOptions": null,
+        "replacements": [], "log": [], "queues": [],
+    })
+}
+
+/// What is asked for, newest first; in `group` alone where one is named.
+fn list(vendor: &Vendor, call: &Call, group: Option<&str>) -> Response<Full<Bytes>> {
+    let asked = |name: &str| call.asked(name);
+    let ids: Vec<String> = form_urlencoded::parse(call.query.as_bytes())
+        .filter(|(name, _)| name == "messageId" || name.starts_with("messageIds"))
+        .map(|(_, id)| id.into_owned())
+        .collect();
+    let group = group.map(str::to_owned).or(asked("groupId"));
+    let is = |wanted: &Option<String>, found: &str| wanted.as_deref().is_none_or(|wanted| wanted == found);
+    let (to, from, kind, status) = (asked("to"), asked("from"), asked("type"), asked("statusCode"));
+    let by_change = asked("dateType").as_deref() == Some("UPDATED");
+    let date = |name: &str| asked(name).and_then(|text| DateTime::parse_from_rfc3339(&text).ok());
+    let (begin, end) = (date("startDate"), date("endDate"));
+    let mut found = vendor.find(|standing| {
+        let taken = &standing.taken;
+        let at = if by_change { standing.at } else { taken.at };
+        (ids.is_empty() || ids.contains(&taken.id))
+            && is(&group, &taken.request)
+            && is(&to, &taken.to)
+            && is(&from, taken.from.as_deref().unwrap_or_default())
+            && is(&kind, &taken.kind)
+            && is(&status, code(standing.end))
+            && begin.is_none_or(|begin| at >= begin)
+            && end.is_none_or(|end| at <= end)
+    });
+    found.reverse();
+    let limit = call.number("limit", PAGE).clamp(1, LONGEST_PAGE);
+    let start = asked("startKey");
+    let mut page = found.into_iter().skip_while(|s| start.as_ref().is_some_and(|key| s.taken.id != *key));
+    let messages: Map<String, Value> = page.by_ref().take(limit).map(|s| (s.taken.id.clone(), listed(&s))).collect();
+    let next = page.next().map(|standing| standing.taken.id);
+    answer(200, &json!({ "startKey": start, "nextKey": next, "limit": limit, "messageList": messages }))
+}
+
+fn group_of(vendor: &Vendor, id: &str) -> Option<Value> {
+    let messages = vendor.find(|standing| standing.taken.request == id);
+    let first = &messages.first()?.taken;
+    let mut counts = Map::new();
+    let mut add = |name: &str, n: usize| counts.insert(name.to_owned(), json!(n));
+    let count = |is: fn(End) -> bool| messages.iter().filter(|s| is(s.end)).count();
+    add("sentTotal", messages.len());
+    add("sentSuccess", count(|end| end == End::Delivered));
+    add("sentPending", count(|end| end == End::Pending));
+    add("sentFailed", count(|end| !matches!(end, End::Delivered | End::Pending)));
+    Some(group_info(id, first.at, &first.options["group"], &counts, messages.len()))
+}
+
+fn groups(vendor: &Vendor, call: &Call) -> Response<Full<Bytes>> {
+    // The SDK for Python asks for one group in a way of its own.
+    let one = call.asked("value").filter(|_| call.asked("criteria").as_deref() == Some("groupId"));
+    let wanted = call.asked("groupId").or(one);
+    let mut ids: Vec<String> = vendor.find(|_| true).into_iter().map(|standing| standing.taken.request).collect();
+    ids.dedup();
+    ids.retain(|id| wanted.as_ref().is_none_or(|wanted| wanted == id));
+    let limit = call.number("limit", PAGE).clamp(1, LONGEST_PAGE);
+    let newest = ids.into_iter().rev().take(limit);
+    let found: Map<String, Value> = newest.filter_map(|id| Some((id.clone(), group_of(vendor, &id)?))).collect();
+    answer(200, &json!({ "startKey": null, "nextKey": null, "limit": limit, "groupList": found }))
+}
+
+fn group_info(id: &str, at: DateTime<Utc>, about: &Value, counts: &Map<String, Value>, taken: usize) -> Value {
+    let kinds = ["sms", "lms", "mms", "ata", "cta", "cti", "nsa", "rcs_sms", "rcs_lms", "rcs_mms", "rcs_tpl"];
+    let each = |value: Value| kinds.into_iter().map(|kind| (kind.to_owned(), value.clone())).collect::<Map<_, _>>();
+    let cash = json!({ "requested": 0, "replacement": 0, "refund": 0, "sum": 0 });
+    let mut count = json!({
+        "total": about["total"], "sentTotal": 0, "sentFailed": 0, "sentSuccess": 0, "sentPending": 0,
+        "sentReplacement": 0, "refund": 0, "registeredFailed": about["failed"], "registeredSuccess": taken,
+    });
+    for (name, n) in counts {
+        count[name] = n.clone();
+    }
+    json!({
+        "count": count, "countForCharge": each(json!({})), "balance": cash, "point": cash,
+        "app": { "profit": each(json!(0)), "appId": null }, "log": [{}], "status": "SENDING",
+        "allowDuplicates": about["allowDuplicates"], "isRefunded": false, "accountId": ACCOUNT, "masterAccountId": null,
+        "sdkVersion": about["agent"]["sdkVersion"], "osPlatform": about["agent"]["osPlatform"],
+        "apiVersion": "4", "groupId": id, "price": {}, "dateCreated": time(at), "dateUpdated": time(at),
+        "scheduledDate": null, "dateSent": null, "dateCompleted": null,
+    })
+}
+
+fn envelope(news: &[News], tries: u32, _now: DateTime<Utc>) -> Sheet {
+    let told = |news: &News| {
+        let listed = listed(&news.standing);
+        let mut data = Map::new();
+        for name in [
+            "messageId",
+            "groupId",
+            "type",
+            "to",
+            "from",
+            "statusCode",
+            "networkCode",
+            "kakaoOptions",
+            "rcsOptions",
+            "naverOptions",
+            "customFields",
+            "dateProcessed",
+            "dateReported",
+            "dateReceived",
+        ] {
+            data.insert(name.to_owned(), listed[name].clone());
+        }
+        data.insert("statusMessage".to_owned(), listed["reason"].clone());
+        json!({ "eventDataId": news.event, "retryCount": tries, "data": data })
+    };
+    Sheet { body: news.iter().map(told).collect(), headers: Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::vendor::testing::Caller;
+    use super::*;
+
+    const SEND: &str = "/messages/v4/send-many/detail";
+
+    async fn caller() -> Caller {
+        Caller::at(|setup, shutdown| async move { start(setup, &shutdown).await }).await
+    }
+
+    fn header(names: [&str; 4], key: &str, secret: &str, date: &str, salt: &str) -> String {
+        let signature = HEXLOWER.encode(&crypt::keyed_hash(secret.as_bytes(), format!("{date}{salt}").as_bytes()));
+        let [api, at, with, sign] = names;
+        format!("HMAC-SHA256 {api}={key}, {at}={date}, {with}={salt}, {sign}={signature}")
+    }
+
+    const NAMES: [&str; 4] = ["apiKey", "date", "salt", "signature"];
+
+    fn signed() -> String {
+        let salt = HEXLOWER.encode(&crypt::random());
+        header(NAMES, API_KEY, API_SECRET, &Clock::host_now().to_rfc3339(), &salt)
+    }
+
+    async fn ask(caller: &Caller, method: Method, path: &str, body: &Value) -> (u16, Value) {
+        let headers = [("authorization", &*signed()), ("content-type", "application/json")];
+        caller.ask(method, path, &headers, &body.to_string()).await.unwrap()
+    }
+
+    /// By the date as it was written and names in any case, in time, once.
+    #[tokio::test]
+    async fn a_signature_is_good_once() {
+        let caller = caller().await;
+        let ask = async |authorization: &str| {
+            let path = "/cash/v1/balance";
+            let (_, body) = caller.ask(Method::GET, path, &[("authorization", authorization)], "").await.unwrap();
+            body["errorCode"].as_str().unwrap_or("ok").to_owned()
+        };
+        let now = Clock::host_now();
+        let at = |minutes: i64| (now + TimeDelta::minutes(minutes)).to_rfc3339();
+        let salt = "0123456789ab";
+        let with = |key: &str, secret: &str, date: &str, salt: &str| header(NAMES, key, secret, date, salt);
+        for (authorization, said) in [
+            (with(API_KEY, API_SECRET, &at(0), salt), "ok"),
+            (with(API_KEY, API_SECRET, &at(0), salt), "DuplicatedSignature"),
+            (header(["ApiKey", "Date", "Salt", "SIGNATURE"], API_KEY, API_SECRET, &at(1), salt), "ok"),
+            // The same moment, written otherwise.
+            (with(API_KEY, API_SECRET, &now.to_rfc3339_opts(SecondsFormat::Nanos, true), salt), "ok"),
+            (with(API_KEY, API_SECRET, &at(-16), salt), "RequestTimeTooSkewed"),
+            (with(API_KEY, API_SECRET, &at(16), salt), "RequestTimeTooSkewed"),
+            (with(API_KEY, API_SECRET, &at(0), "short"), "SignatureDoesNotMatch"),
+            (with(API_KEY, API_SECRET, "yesterday", salt), "SignatureDoesNotMatch"),
+            (with(API_KEY, "other", &at(0), salt), "SignatureDoesNotMatch"),
+            (with("NCSOTHER", API_SECRET, &at(0), salt), "InvalidAPIKey"),
+            ("Bearer x".to_owned(), "InvalidAuthorization"),
+        ] {
+            assert_eq!(ask(&authorization).await, said, "{authorization}");
+        }
+    }
+
+    /// Each message by itself: its kind, its length, its options.
+    #[tokio::test]
+    async fn each_message_has_its_verdict() {
+        let caller = caller().await;
+        let kakao = |more: Value| {
+            let mut options = json!({ "pfId": PF_ID, "disableSms": true });
+            options.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            options
+        };
+        let cases = [
+            (json!({ "type": "SMS", "text": "가".repeat(45) }), "2000"),
+            (json!({ "type": "SMS", "text": "가".repeat(46) }), "1031"),
+            (json!({ "type": "LMS", "text": "가".repeat(1000) }), "2000"),
+            (json!({ "type": "LMS", "text": "가".repeat(1001) }), "1031"),
+            (json!({ "type": "LMS", "text": "x", "subject": "가".repeat(21) }), "1014"),
+            (json!({ "type": "MMS", "text": "x" }), "1010"),
+            (json!({ "type": "SMS", "text": "a\u{7}" }), "1028"),
+            (json!({ "type": "SMS", "text": "" }), "1010"),
+            (json!({ "type": "SMS", "text": "x", "to": "02123456" }), "1011"),
+            (json!({ "type": "SMS", "text": "x", "to": "010-1234-5678" }), "1011"),
+            (json!({ "type": "SMS", "text": "x", "from": "119" }), "1011"),
+            (json!({ "type": "FAX", "text": "x" }), "1010"),
+            (json!({ "type": "ATA", "text": "🎉", "kakaoOptions": kakao(json!({ "templateId": "T" })) }), "2000"),
+            (json!({ "type": "ATA", "text": "x", "kakaoOptions": kakao(json!({})) }), "1042"),
+            (json!({ "type": "ATA", "text": "x", "kakaoOptions": { "templateId": "T" } }), "1041"),
+            (json!({ "type": "BMS_FREE", "text": "x", "kakaoOptions": kakao(json!({})) }), "1010"),
+            (
+                json!({ "type": "BMS_FREE", "text": "x", "kakaoOptions": kakao(json!({ "bms": { "targeting": "I" } })) }),
+                "2000",
+            ),
+            (json!({ "type": "RCS_SMS", "text": "가".repeat(101), "rcsOptions": { "brandId": RCS_BRAND_ID } }), "1031"),
+            (json!({ "type": "RCS_SMS", "text": "x", "rcsOptions": {} }), "1010"),
+        ];
+        let mut messages = Vec::new();
+        for (n, (message, _)) in cases.iter().enumerate() {
+            let mut whole = json!({ "to": format!("010123456{n:02}"), "from": "0212345678", "customFields": { "n": n.to_string() } });
+            whole.as_object_mut().unwrap().extend(message.as_object().unwrap().clone());
+            messages.push(whole);
+        }
+        let (_, answer) =
+            ask(&caller, Method::POST, SEND, &json!({ "messages": messages, "showMessageList": true })).await;
+        let mut said = vec![""; cases.len()];
+        let verdicts = [&answer["messageList"], &answer["failedMessageList"]];
+        for verdict in verdicts.into_iter().flat_map(|list| list.as_array().unwrap()) {
+            let n: usize = verdict["customFields"]["n"].as_str().unwrap().parse().unwrap();
+            said[n] = verdict["statusCode"].as_str().unwrap();
+        }
+        for ((message, expected), said) in cases.iter().zip(said) {
+            assert_eq!(said, *expected, "{message}");
+        }
+        let (status, _) = ask(&caller, Method::POST, SEND, &json!({ "messages": [] })).await;
+        assert_eq!(status, 400);
+        let long = json!([{ "to": "01012345678", "from": "0212345678", "text": "x", "customFields": { "a": "x".repeat(101) } }]);
+        assert_eq!(ask(&caller, Method::POST, SEND, &json!({ "messages": long })).await.0, 400);
+    }
+
+    /// A list goes on where it ended, newest first; each message once.
+    #[tokio::test]
+    async fn a_list_is_read_page_by_page() {
+        let caller = caller().await;
+        let to: Vec<Value> = (0..5).map(|n| json!(format!("0101234560{n}"))).collect();
+        let messages = json!([{ "to": to, "from": "0212345678", "text": "x" }]);
+        ask(&caller, Method::POST, SEND, &json!({ "messages": messages })).await;
+        let (mut key, mut ids) = (String::new(), Vec::new());
+        for page in [2, 2, 1] {
+            let (_, list) =
+                ask(&caller, Method::GET, &format!("/messages/v4/list?limit=2&startKey={key}"), &Value::Null).await;
+            let found = list["messageList"].as_object().unwrap();
+            assert_eq!(found.len(), page);
+            assert!(found.values().all(|message| message["autoTypeDetect"] == 1 && message["replacement"] == 0));
+            ids.extend(found.keys().cloned());
+            key = list["nextKey"].as_str().unwrap_or_default().to_owned();
+        }
+        assert_eq!(key, "");
+        ids.sort();
+        let taken: Vec<String> = caller.vendor.records().into_iter().map(|taken| taken.id).collect();
+        assert_eq!(ids, taken);
+        let later = (Clock::host_now() + TimeDelta::hours(1)).to_rfc3339_opts(SecondsFormat::Secs, true);
+        let (_, list) = ask(&caller, Method::GET, &format!("/messages/v4/list?startDate={later}"), &Value::Null).await;
+        assert_eq!(list["messageList"], json!({}));
+    }
+}
