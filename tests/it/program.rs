@@ -4,12 +4,14 @@
 use std::collections::BTreeSet;
 
 use nix::sys::signal::Signal;
+use notihub::config::ProviderSettings;
+use notihub::provider::adapter::{self, ADAPTERS, Common};
 use notihub::provider::simulator::{Behaviour, slack::SlackSimulator, smtp::SmtpSimulator};
 use notihub::shutdown::Shutdown;
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 
-use crate::processes::{Ended, Folder, Notihub, fsck, get, http_as_demo, http_to, operator_to, post, until};
+use crate::processes::{Ended, Folder, Notihub, fsck, get, http_as_demo, http_to, operator_to, post, until, wait_for};
 use crate::support::{database_url, email, fresh_database, server_url, slack_post};
 
 /// A program of its own on this database, which is the tests' and not durable.
@@ -27,7 +29,7 @@ const OPEN: &str = "select count(*) from deliveries where status in ('SCHEDULED'
 // ---- the first minute
 
 /// S0-5, S3-2, S3-5, S3-6, S3-15, S3-16, S3-28, S3-40, S3-42: the three scenarios arrive from one command, on a machine where nothing is set up;
-/// the next start finds them, and sends its own to where the settings say; the types of seed 000 have a mock; everything stops with the program.
+/// the next start finds them, and sends its own to where the settings say; the types of seed 000 go to simulators; everything stops with the program.
 #[tokio::test]
 async fn the_three_scenarios_arrive_and_stay() {
     let (folder, ground) = (Folder::new(), Shutdown::new());
@@ -69,8 +71,8 @@ async fn the_three_scenarios_arrive_and_stay() {
         .await
         .expect(0);
     assert!(second.stdout.contains("COMPLETED") && second.stdout.contains("first message sent"), "{}", second.stdout);
-    let logged = "logged  SMS, LMS, MMS, KAKAO_ALIMTALK, KAKAO_BRAND_MESSAGE, NAVER_TALK, RCS (no provider";
-    assert!(second.stdout.contains(logged), "{}", second.stdout);
+    let solapi = "solapi  simulator, for LMS, MMS, KAKAO_BRAND_MESSAGE, RCS; what it got: http://127.0.0.1:";
+    assert!(second.stdout.contains(solapi), "{}", second.stdout);
     assert!(!second.stdout.contains('\u{1b}'), "colours are for terminals");
     let mails: Vec<_> = smtp.records().into_iter().map(|mail| mail.to.join(",")).collect();
     assert_eq!(mails, ["kim@example.com", "lee@example.com"]);
@@ -97,13 +99,25 @@ async fn the_three_scenarios_arrive_and_stay() {
         let to = if channel == "NAVER_TALK" { "al-2eGuGr5WQOnco1_V-FQ" } else { "010-1234-5678" };
         let body = json!({"type": "T", "body": "b", "channels": [{"channel": channel, "to": to}]});
         assert_eq!(post(&http, address, "/v1/messages", &body).await.unwrap().0, 202, "{channel}");
-        until("the mock has it", async || {
-            let list =
-                get(&http, address, &format!("/v1/deliveries?status=SENT&provider=mock&channel={channel}")).await;
-            list.unwrap().1["items"].as_array().unwrap().len() == 1
+        let provider = match channel {
+            "SMS" => "sms-simulator",
+            "KAKAO_ALIMTALK" => "kakaotalk-simulator",
+            "NAVER_TALK" => "talktalk-simulator",
+            _ => "solapi-simulator",
+        };
+        until("a simulator has it", async || {
+            let list = get(&http, address, &format!("/v1/deliveries?provider={provider}&channel={channel}")).await;
+            let list = list.unwrap().1;
+            list["items"].as_array().unwrap().iter().any(|d| d["status"] == "SENT" || d["status"] == "DELIVERED")
         })
         .await;
     }
+    let mut taken = 0;
+    for (_, rest) in up.stdout().lines().filter_map(|line| line.split_once(" simulator, for ")) {
+        let at = rest.split_once("http://").unwrap().1.trim_end_matches("/_records").parse().unwrap();
+        taken += get(&http, at, "/_records").await.unwrap().1.as_array().unwrap().len();
+    }
+    assert_eq!(taken, 7);
     Notihub::new(&folder, &["fsck", &data]).run().await.expect(0);
     let other = Notihub::new(&folder, &["up", "--listen=127.0.0.1:0", &data]).run().await;
     assert_ne!(other.code, Some(0));
@@ -111,6 +125,46 @@ async fn the_three_scenarios_arrive_and_stay() {
     up.stop().await.expect(0).logged_json();
     assert!(folder.postmaster().is_none());
     ground.stop();
+}
+
+/// S0-5: what `simulate` tells is all that a hub needs: an account of every adapter, which reaches its simulator.
+#[tokio::test]
+async fn simulate_tells_how_a_hub_gets_there() {
+    let _already = rustls::crypto::ring::default_provider().install_default();
+    let folder = Folder::new();
+    let ports = ["slack", "smtp", "smtp-control", "kakaotalk", "sms", "solapi", "nhn", "talktalk", "gateway"];
+    let ports = ports.map(|name| format!("--{name}-port=0"));
+    let started =
+        |output| ports.iter().fold(Notihub::new(&folder, &["simulate", output]), |n, port| n.arg(port)).start();
+    let simulate = started("--output=json");
+    let told: Value = wait_for("what it tells", async || serde_json::from_str(&simulate.stdout()).ok()).await;
+    let mut adapters = BTreeSet::new();
+    for (vendor, about) in told.as_object().unwrap().iter().filter(|(_, about)| about.is_object()) {
+        for (name, account) in about["providers"].as_object().unwrap() {
+            let options = serde_json::from_value(account["options"].clone()).unwrap();
+            let adapter = account["adapter"].as_str().unwrap().to_owned();
+            adapters.insert(adapter.clone());
+            let settings = ProviderSettings { name: name.clone(), adapter, options };
+            let common = Common { call_budget: std::time::Duration::from_secs(10), ca_file: None };
+            let account = adapter::make(&settings, &common).unwrap_or_else(|e| panic!("{name}: {e}"));
+            assert!(account.provider.check().await.is_ok(), "{name} at {vendor}");
+        }
+    }
+    let all: BTreeSet<String> = ADAPTERS.iter().map(|a| a.name.to_owned()).filter(|name| name != "mock").collect();
+    assert_eq!(adapters, all);
+    simulate.stop().await.expect(0);
+
+    // The lines for people are those of a settings file.
+    let mut simulate = started("--output=text");
+    simulate.says("# receipt-hours").await;
+    let lines = simulate.stdout().split_once("slack-destination").unwrap().1.to_owned();
+    let file = folder.path().join("notihub.toml");
+    std::fs::write(&file, format!("slack-destination{lines}")).unwrap();
+    let config = format!("--config={}", file.display());
+    let url = fresh_database().await;
+    let doctor = on(&folder, &url, &["doctor", &config]).run().await;
+    assert!(doctor.stdout.contains("solapi") && doctor.stdout.contains("talktalk"), "{doctor:?}");
+    simulate.stop().await.expect(0);
 }
 
 /// S3-17, S3-18, S3-39: what a person does at a terminal, each command in both of its forms.

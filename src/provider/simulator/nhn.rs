@@ -442,22 +442,22 @@ fn search(vendor: &Vendor, call: &Call, wanted: impl Fn(&Taken) -> bool) -> Resu
 
 /// The receive code, and the vendor's word for it.
 fn text_result(end: End) -> Option<(&'static str, &'static str)> {
-    match end {
-        End::Pending => None,
-        End::Delivered | End::NotAUser => Some(("1000", "성공")),
-        End::Failed => Some(("2003", "전원꺼짐")),
-        End::Expired => Some(("2000", "전송시간 초과")),
-    }
+    Some(match end {
+        End::Pending => return None,
+        End::Delivered | End::NotAUser => ("1000", "성공"),
+        End::Failed => ("2003", "전원꺼짐"),
+        End::Expired => ("2000", "전송시간 초과"),
+    })
 }
 
 fn talk_result(end: End) -> Option<(&'static str, &'static str)> {
-    match end {
-        End::Pending => None,
-        End::Delivered => Some(("1000", "성공")),
-        End::Failed => Some(("3018", "메시지를 전송할 수 없음")),
-        End::Expired => Some(("4143", "만료됨")),
-        End::NotAUser => Some(("3019", "카카오톡 유저가 아님")),
-    }
+    Some(match end {
+        End::Pending => return None,
+        End::Delivered => ("1000", "성공"),
+        End::Failed => ("3018", "메시지를 전송할 수 없음"),
+        End::Expired => ("4143", "만료됨"),
+        End::NotAUser => ("3019", "카카오톡 유저가 아님"),
+    })
 }
 
 /// A text as both lists and single look-ups have it.
