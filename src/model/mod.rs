@@ -1,6 +1,7 @@
 //! Nouns and laws: what is true with the network unplugged. No await, no I/O, no clock, no randomness in here; time and
 //! chance come in as arguments.
 
+pub mod breaker;
 pub mod capability;
 pub mod channel;
 pub mod cp949;
