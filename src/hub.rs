@@ -11,6 +11,7 @@ use crate::config::Settings;
 use crate::crypt::{self, Keyring};
 use crate::error::{Error, Result};
 use crate::flow::intake::{Intake, Request};
+use crate::flow::traffic::Traffic;
 use crate::id::{Tsid, Tsids};
 use crate::limits;
 use crate::model::fairness::Fairness;
@@ -58,6 +59,8 @@ pub struct Inner {
     /// Counts that go over many rows, on a worker's connection: one at a time.
     pub counting: Semaphore,
     gates: Mutex<Gates>,
+    /// What may be asked of which provider now.
+    pub traffic: Arc<Traffic>,
     /// What endpoints answered since it was last written.
     heard_back: Mutex<HashMap<Tsid, HeardBack>>,
 }
@@ -127,6 +130,7 @@ impl Hub {
         let keyring = Keyring::new(master_keys.into_iter().chain([own]));
         let (intake, requests) = mpsc::channel::<Request>(limits::INTAKE_QUEUE);
         let (writers, fair) = (settings.api.intake_writers, settings.api.fair_unfinished);
+        let traffic = Arc::new(Traffic::new(&providers));
         let hub = Hub(Arc::new(Inner {
             settings,
             store,
@@ -150,6 +154,7 @@ impl Hub {
             strikes: Mutex::default(),
             counting: Semaphore::new(1),
             gates: Mutex::default(),
+            traffic,
             heard_back: Mutex::default(),
         }));
         crate::flow::sign_in::read_keys(&hub).await?;

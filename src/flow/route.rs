@@ -116,6 +116,8 @@ fn closed(inner: &Inner, now: DateTime<Utc>) -> Result<(), (DateTime<Utc>, &'sta
         return Err((now + PAUSED_FOR, "provider_paused"));
     }
     match inner.state.probe_at() {
+        // Another's probe, which may be answered at any moment.
+        Some(at) if at > now && inner.state.breaker == Breaker::HalfOpen => Err((at.min(now + SOON), "breaker_open")),
         Some(at) if at > now => Err((at, "breaker_open")),
         _ => Ok(()),
     }

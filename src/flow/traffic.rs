@@ -418,18 +418,18 @@ async fn book(
 /// Tells what became of all that was taken. `all`: nothing is kept in hand.
 pub async fn give_back(hub: &Hub, all: bool) -> Result<()> {
     for way in hub.traffic.by_name.values() {
-        let (now, untold) = (hub.clock.now(), {
-            let mut inner = way.inner();
-            inner.lapse(if all { DateTime::<Utc>::MAX_UTC } else { hub.clock.now() });
-            !inner.reports.is_empty()
-        });
-        if way.limit().is_none() || !untold {
+        if way.limit().is_none() {
             continue;
         }
         let _asking = way.asking.lock().await;
-        lease(hub, way, 0).await?;
-        let mut inner = way.inner();
-        inner.lapse(now);
+        let untold = {
+            let mut inner = way.inner();
+            inner.lapse(if all { DateTime::<Utc>::MAX_UTC } else { hub.clock.now() });
+            !inner.reports.is_empty()
+        };
+        if untold {
+            lease(hub, way, 0).await?;
+        }
     }
     Ok(())
 }
@@ -453,10 +453,14 @@ pub async fn refresh(hub: &Hub) -> Result<()> {
         hub.metrics.provider_paused.with_label_values(&[name]).set(i64::from(inner.state.paused_at.is_some()));
     }
     if news {
-        // Lanes that were passed over may be looked at again.
-        [false, true].iter().for_each(|overflow| hub.wake.inbox(*overflow).notify.notify_one());
+        awaken(hub);
     }
     Ok(())
+}
+
+/// Lanes that were passed over may be looked at again.
+fn awaken(hub: &Hub) {
+    [false, true].iter().for_each(|overflow| hub.wake.inbox(*overflow).notify.notify_one());
 }
 
 /// Writes a state that follows on the one that was `seen`, unless another was faster. What is known then is what is written.
@@ -485,6 +489,7 @@ pub async fn write(hub: &Hub, way: &Way, seen: &State, next: State, now: DateTim
         tracing::info!(provider = name, "a provider's breaker closed: it works again");
     }
     way.adopt(next);
+    awaken(hub);
     if (opens || closes)
         && let Err(e) = store::listen::tell_changed(&hub.store).await
     {

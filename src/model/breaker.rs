@@ -175,7 +175,7 @@ impl State {
         match self.breaker {
             Breaker::Closed => None,
             Breaker::Open => Some(self.open_until.unwrap_or(self.changed_at)),
-            Breaker::HalfOpen => Some(self.probe_until.unwrap_or(self.changed_at)),
+            Breaker::HalfOpen => Some(self.probe_until.unwrap_or(DateTime::UNIX_EPOCH)),
         }
     }
 
