@@ -10,6 +10,7 @@ mod migrate;
 mod partner;
 pub mod pg;
 mod print;
+mod provider;
 mod process;
 pub mod redrive;
 mod send;
@@ -94,6 +95,8 @@ enum Command {
     Tail(tail::Tail),
     /// Has dead letters tried again: one, or many at a bounded rate.
     Redrive(Box<redrive::Redrive>),
+    /// Providers: how they stand, and pausing one. Over the API, for operators.
+    Provider(provider::ProviderCommand),
     /// Partners: who may post, and how much. At the database, for people at the machine.
     Partner(partner::PartnerCommand),
     /// Keys of operators and admins, the keys that sign tokens, and what is sealed at rest.
@@ -202,6 +205,7 @@ async fn run(cli: Cli) -> Result<u8> {
         Command::Send(args) => send::run(args, output).await,
         Command::Status(args) => status::run(&args, output).await,
         Command::Tail(args) => tail::run(args, output).await,
+        Command::Provider(args) => provider::run(args, output).await,
         Command::Redrive(args) => redrive::run(*args, output).await,
         Command::Partner(args) => partner::run(args, output).await,
         Command::Key(args) => key::run(args, output).await,

@@ -15,7 +15,7 @@ use crate::model::breaker::{Breaker, State, Window, ramped};
 use crate::model::capability::Batch;
 use crate::model::channel::Channel;
 use crate::model::delivery::PARKED;
-use crate::model::limit::{RateLimit, Report, Taken};
+use crate::model::limit::{Booked, RateLimit, Report, Taken};
 use crate::model::role::Operating;
 use crate::provider::{Account, Providers};
 use crate::store;
@@ -531,4 +531,64 @@ pub async fn pause(hub: &Hub, permit: Operating<'_>, provider: &str, pause: bool
         }
         return Ok(());
     }
+}
+
+/// How a provider stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stand {
+    Up,
+    /// Its limit is used up at present.
+    Limited,
+    Open,
+    HalfOpen,
+    Paused,
+}
+
+impl Stand {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Stand::Up => "UP",
+            Stand::Limited => "LIMITED",
+            Stand::Open => "OPEN",
+            Stand::HalfOpen => "HALF_OPEN",
+            Stand::Paused => "PAUSED",
+        }
+    }
+}
+
+pub const STANDS: [Stand; 5] = [Stand::Up, Stand::Limited, Stand::Open, Stand::HalfOpen, Stand::Paused];
+
+/// A provider as operators see it.
+pub struct Seen {
+    pub account: Arc<Account>,
+    pub stand: Stand,
+    pub state: State,
+    /// Of its limit: how many count now, and when one more is free.
+    pub used: Option<(u32, DateTime<Utc>)>,
+    /// Deliveries of its channels that workers hold.
+    pub held: i64,
+}
+
+/// All providers of this hub's settings, as the books have them.
+pub async fn seen(hub: &Hub) -> Result<Vec<Seen>> {
+    let db = hub.store.api();
+    let now = hub.clock.now();
+    let mut states: HashMap<String, State> = store::provider::states(db).await?.into_iter().collect();
+    let mut booked: HashMap<String, Booked> = store::provider::limits(db).await?.into_iter().collect();
+    let held = store::provider::held(db, &store::partner::shards(db).await?).await?;
+    let seen = |account: &Arc<Account>| {
+        let name = account.name();
+        let (state, booked) = (states.remove(name).unwrap_or_default(), booked.remove(name).unwrap_or_default());
+        let used = account.terms.limit.map(|limit| booked.used(&limit, now));
+        let stand = match (state.paused_at, state.breaker, used) {
+            (Some(_), ..) => Stand::Paused,
+            (None, Breaker::Open, _) => Stand::Open,
+            (None, Breaker::HalfOpen, _) => Stand::HalfOpen,
+            (None, Breaker::Closed, Some((_, free_at))) if free_at > now => Stand::Limited,
+            (None, Breaker::Closed, _) => Stand::Up,
+        };
+        let mine = held.iter().filter(|(lane, _)| account.of(lane.channel()).is_some());
+        Seen { account: account.clone(), stand, state, used, held: mine.map(|(_, n)| n).sum() }
+    };
+    Ok(hub.providers.iter().map(seen).collect())
 }

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::{Conn, Db, word};
 use crate::error::{Error, Result};
 use crate::model::breaker::State;
+use crate::model::lane::Lane;
 use crate::model::limit::Booked;
 
 pub async fn states(db: impl Db<'_>) -> Result<Vec<(String, State)>> {
@@ -120,4 +121,10 @@ pub async fn holds(
 pub async fn forget_holds(db: impl Db<'_>, before: DateTime<Utc>) -> Result<()> {
     sqlx::query_file!("sql/provider/forget_holds.sql", before).execute(db).await?;
     Ok(())
+}
+
+/// How many deliveries workers hold, by lane.
+pub async fn held(db: impl Db<'_>, shards: &[i16]) -> Result<Vec<(Lane, i64)>> {
+    let rows = sqlx::query_file!("sql/provider/held.sql", shards).fetch_all(db).await?;
+    Ok(rows.into_iter().map(|r| (Lane(r.lane), r.held)).collect())
 }

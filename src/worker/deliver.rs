@@ -246,7 +246,9 @@ impl Loop {
 
     /// Takes from limits what is about to be claimed: where nothing is known to wait, nothing.
     async fn prepare(&self, batch: i64) -> Result<()> {
-        for (channel, room) in self.slots.room(batch, self.overflow) {
+        let mut room = self.slots.room(batch, self.overflow);
+        room.retain(|channel, _| self.hub.traffic.of(*channel).iter().any(|way| way.limit().is_some()));
+        for (channel, room) in room {
             if self.marks.any_active_of(&HashMap::from([(channel, room)])) {
                 traffic::prepare(&self.hub, channel, room).await?;
             }

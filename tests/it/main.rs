@@ -31,6 +31,7 @@ mod smtp_peer;
 mod sql_intake;
 mod standard_webhooks;
 mod stats;
+mod traffic;
 mod types;
 mod webhook_cli;
 mod webhook_crash;
