@@ -194,8 +194,6 @@ pub const PROVIDER_DETAIL_CHARS: usize = 1024;
 
 /// How often processes look at what all know of the providers, and tell what became of the requests they took.
 pub const TRAFFIC_EVERY: Duration = Duration::from_secs(1);
-/// Longest a claiming loop rests where the clock says that a provider may be asked already.
-pub const TRAFFIC_SOON: Duration = Duration::from_millis(20);
 /// Spans in which a provider was not asked become one when so little lies between them.
 pub const HOLDS_MERGE: chrono::TimeDelta = chrono::TimeDelta::seconds(2);
 /// Such spans that a message's story is told from.

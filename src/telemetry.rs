@@ -102,7 +102,11 @@ impl Metrics {
             queue_wait_seconds: histogram("queue_wait_seconds", "From ready to claimed.", &["priority"], &SECONDS)?,
             settle_seconds: histogram("settle_seconds", "Time of a settle.", &[], &SECONDS)?,
             settled: counter("settled_total", "Deliveries by the status they reached.", &["channel", "status"])?,
-            retries: counter("retries_total", "Attempts after which a further one was planned.", &["provider", "reason"])?,
+            retries: counter(
+                "retries_total",
+                "Attempts after which a further one was planned.",
+                &["provider", "reason"],
+            )?,
             limit_free: gauge("limit_free", "Requests free of a provider's limit, when last asked.", &["provider"])?,
             breaker_state: gauge("breaker_state", "0 closed, 1 half-open, 2 open.", &["provider"])?,
             breaker_openings: counter("breaker_openings_total", "Openings of a breaker.", &["provider", "reason"])?,

@@ -9,8 +9,8 @@ use utoipa::openapi::{KnownFormat, RefOr};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::request::Query;
-use crate::flow::traffic::{STANDS, Stand};
 use crate::error::{CODES, Error, Refusal};
+use crate::flow::traffic::{STANDS, Stand};
 use crate::id::Tsid;
 use crate::limits;
 use crate::model::channel::{CHANNELS, Channel};

@@ -312,9 +312,9 @@ impl Traffic {
         Expected { traffic: self.clone(), takes }
     }
 
-    /// When the next of these channels may have room again.
-    pub fn due(&self) -> Option<DateTime<Utc>> {
-        self.by_name.values().filter_map(|way| way.due()).min()
+    /// When the next provider may be asked that may not be now.
+    pub fn due(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        self.by_name.values().filter_map(|way| way.due()).filter(|at| *at > now).min()
     }
 }
 

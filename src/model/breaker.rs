@@ -112,11 +112,9 @@ pub fn verdict(outcomes: &[Outcome]) -> Verdict {
             // Ours, or of one message alone.
             _ => Verdict::Nothing,
         },
-        Outcome::Released
-        | Outcome::Postponed
-        | Outcome::Deferred { .. }
-        | Outcome::Expired
-        | Outcome::Canceled => Verdict::Nothing,
+        Outcome::Released | Outcome::Postponed | Outcome::Deferred { .. } | Outcome::Expired | Outcome::Canceled => {
+            Verdict::Nothing
+        }
     };
     let rank = |verdict: &Verdict| match verdict {
         Verdict::Good => 3,

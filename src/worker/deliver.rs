@@ -179,12 +179,13 @@ impl Loop {
         if overflow {
             self.slots.overflow_wants(wants_room);
         }
+        let now = hub.clock.now();
         if self.marks.any_active_of(&self.room(i64::MAX)) {
             return;
         }
         // A provider that could not be asked may be by then.
-        let due = self.hub.traffic.due().filter(|_| wants_room);
-        let due = due.map(|at| Instant::now() + (at - self.hub.clock.now()).to_std().unwrap_or(limits::TRAFFIC_SOON));
+        let due = hub.traffic.due(now).filter(|_| wants_room);
+        let due = due.map(|at| Instant::now() + (at - hub.clock.now()).to_std().unwrap_or_default());
         let until = due.map_or(self.next_poll, |due| due.min(self.next_poll));
         tokio::select! {
             () = woken => (),

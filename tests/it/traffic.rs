@@ -24,7 +24,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use crate::support::{App, Answer, MASTER_KEY, slack_post, start_time};
+use crate::support::{Answer, App, MASTER_KEY, slack_post, start_time};
 
 // ---- stubs
 
@@ -272,7 +272,8 @@ proptest! {
             let reports = vec![Report { until: taken.until, made_at: Some(micros(now)) }; taken.granted as usize];
             booked.settle(&limit, &reports);
             made += taken.granted;
-            let next = taken.next.timestamp_micros() - micros(0).timestamp_micros();
+            // The law knows when it was made only now that it was told.
+            let next = booked.used(&limit, micros(now)).1.timestamp_micros() - micros(0).timestamp_micros();
             if taken.granted < 7 {
                 prop_assert!(next > now, "something is free now, but was not given");
                 let early = booked.clone().take(&limit, 1, micros(next - 1));
@@ -360,7 +361,7 @@ async fn a_token_bucket_is_held_to_the_request() {
 async fn a_batch_is_one_request() {
     let (app, at) = three_minutes(limited(2, Strategy::SlidingWindow, 1), Batch::Any(20), 200).await;
     assert_eq!(at.len(), 6);
-    assert!(app.count("select count(*) from deliveries where status = 'SENT'").await >= 80);
+    assert!(app.count("select count(*) from deliveries where status = 'SENT'").await >= 60);
     end(app).await;
 }
 
@@ -402,7 +403,7 @@ async fn what_waits_for_a_limit_burns_no_attempt() {
 async fn a_storm_opens_the_breaker_and_nothing_is_lost() {
     let (says, calls) = (Says::new(no(ErrorClass::ProviderInternal)), Calls::default());
     let stub = Stub::new("stormy", Channel::Slack, &says, &calls);
-    let app = App::with_accounts(&["--max-attempts=5"], vec![stub.on(Terms::default())]).await;
+    let app = App::with_accounts(&["--retry-max-attempts=5"], vec![stub.on(Terms::default())]).await;
     calls.by(&app);
     let other = another(&app).await;
     let mut ids = app.post_many(5).await;
@@ -536,7 +537,8 @@ async fn a_provider_that_hangs_holds_up_nobody_else() {
     // More calls hang than there are connections.
     assert!(calls.count() >= 100 && app.count("select 1::bigint").await == 1);
     gate.add_permits(1_000_000);
-    until("all are sent", async || app.count("select count(*) from deliveries where status <> 'SENT'").await == 0).await;
+    until("all are sent", async || app.count("select count(*) from deliveries where status <> 'SENT'").await == 0)
+        .await;
     app.done().await;
 }
 
@@ -595,8 +597,12 @@ async fn another_provider_takes_over_and_gives_back() {
     assert!(first.count() - storm <= 6, "{} probes in two minutes", first.count() - storm);
     bad.set(good());
     app.advance(300);
-    app.post_many(300).await;
-    app.settle_all().await;
+    let recovering = first.count();
+    for _ in 0..15 {
+        app.post_many(40).await;
+        app.work().await;
+    }
+    assert!((100..600).contains(&(first.count() - recovering)), "little by little");
     let (back, taken) = (first.count(), second.count());
     app.post_many(100).await;
     app.work().await;
@@ -611,7 +617,8 @@ async fn another_provider_takes_over_and_gives_back() {
 #[tokio::test]
 async fn an_operator_pauses_and_resumes_a_provider() {
     let (says, calls) = (Says::new(good()), Calls::default());
-    let app = App::with_accounts(&[], vec![Stub::new("vendor", Channel::Slack, &says, &calls).on(Terms::default())]).await;
+    let app =
+        App::with_accounts(&[], vec![Stub::new("vendor", Channel::Slack, &says, &calls).on(Terms::default())]).await;
     let partner = app.token.clone();
     app.ask(&partner, "POST", "/v1/providers/vendor/pause", None).await.refused(403, "forbidden");
     app.operate("POST", "/v1/providers/nobody/pause").await.refused(404, "not_found");
@@ -627,7 +634,8 @@ async fn an_operator_pauses_and_resumes_a_provider() {
     app.work().await;
     assert_eq!(calls.count(), 1);
     assert!(app.told(&id, "paused").await[0].contains("it waited until"));
-    let deeds = "select count(*) from audit where action in ('provider.pause', 'provider.resume') and object = 'vendor'";
+    let deeds =
+        "select count(*) from audit where action in ('provider.pause', 'provider.resume') and object = 'vendor'";
     assert_eq!(app.count(deeds).await, 2);
     app.done().await;
 }
