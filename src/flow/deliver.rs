@@ -85,7 +85,7 @@ impl Held {
 pub struct Claim {
     pub rows: Vec<Claimed>,
     /// Which way each goes; decided at once, so that no other claim counts on the same room.
-    routes: Vec<std::result::Result<(Arc<Account>, Option<route::Seat>), Outcome>>,
+    routes: Vec<route::Chosen>,
     holder: Holder,
 }
 

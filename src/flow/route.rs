@@ -31,6 +31,9 @@ impl Drop for Seat {
     }
 }
 
+/// Where a delivery goes, or what to settle instead.
+pub type Chosen = Result<(Arc<Account>, Option<Seat>), Outcome>;
+
 /// Paused for nobody knows how long: it is looked at again after this.
 const PAUSED_FOR: TimeDelta = TimeDelta::seconds(30);
 /// Another's probe, or the first calls of a recovery, are waited for.
@@ -38,7 +41,7 @@ const SOON: TimeDelta = TimeDelta::seconds(1);
 
 /// The provider of its channel a delivery goes to; what to settle instead where none can take it now. By weight, and rather
 /// not to the one that just failed it; those of weight 0 only when no other can.
-pub fn choose(hub: &Hub, claimed: &Claimed) -> Result<(Arc<Account>, Option<Seat>), Outcome> {
+pub fn choose(hub: &Hub, claimed: &Claimed) -> Chosen {
     let channel = claimed.head.channel;
     let ways = hub.traffic.of(channel);
     if let [only] = ways

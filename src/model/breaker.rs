@@ -294,7 +294,7 @@ mod tests {
         assert_eq!(verdict(&[rejected(ErrorClass::Throttled)]), Verdict::Nothing);
         assert_eq!(verdict(&[rejected(ErrorClass::Quota)]), Verdict::Refused("quota_used_up"));
         let timed_out = Outcome::Unknown { code: "no_answer", detail: "x".into() };
-        assert_eq!(verdict(&[timed_out.clone()]), Verdict::Bad("no_answer"));
+        assert_eq!(verdict(std::slice::from_ref(&timed_out)), Verdict::Bad("no_answer"));
         assert_eq!(verdict(&[timed_out, Outcome::Accepted { provider_ref: None }]), Verdict::Good);
     }
 }
