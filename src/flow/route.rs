@@ -133,9 +133,10 @@ pub struct Since {
     pub reason: String,
 }
 
-/// Whether every provider of a channel is down: its breaker open or being probed, or paused while another's is.
+/// Whether every provider of a channel is down: its breaker open or being probed, or paused while another's is. Not when one
+/// may be probed: something has to go there, or it would never be found to work again.
 pub fn is_down(hub: &Hub, channel: Channel) -> Option<Since> {
-    let ways = hub.traffic.of(channel);
+    let (ways, now) = (hub.traffic.of(channel), hub.clock.now());
     let mut since: Option<Since> = None;
     for way in ways {
         if way.is_plain() {
@@ -146,6 +147,7 @@ pub fn is_down(hub: &Hub, channel: Channel) -> Option<Since> {
         let at = match (state.breaker, state.paused_at) {
             (Breaker::Closed, None) => return None,
             (Breaker::Closed, Some(_)) => continue,
+            (_, None) if state.probe_at().is_some_and(|at| at <= now) => return None,
             (Breaker::Open | Breaker::HalfOpen, _) => state.opened_at.unwrap_or(state.changed_at),
         };
         if since.as_ref().is_none_or(|since| since.at < at) {
