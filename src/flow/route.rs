@@ -53,14 +53,14 @@ pub fn choose(hub: &Hub, claimed: &Claimed) -> Chosen {
     let last = claimed.provider.as_deref().filter(|_| claimed.head.attempt > 1);
     // What may have been taken is asked for where it was sent, and nowhere else.
     let bound = last.filter(|_| claimed.head.possibly_sent && looks_up(hub, claimed));
-    let (mut can, mut soonest) = (Vec::with_capacity(ways.len()), None::<(DateTime<Utc>, &'static str)>);
+    let (mut can, mut soonest) = (Vec::with_capacity(ways.len()), None::<Outcome>);
     for (n, way) in ways.iter().enumerate() {
         if bound.is_some_and(|name| name != way.account.name() && hub.traffic.named(name).is_some()) {
             continue;
         }
         match stands(way, now) {
             Ok(()) => can.push((n, way.account.terms.weight)),
-            Err(why) => soonest = Some(soonest.map_or(why, |other| if why.0 < other.0 { why } else { other })),
+            Err(why) => soonest = soonest.filter(|other| until(other) <= until(&why)).or(Some(why)),
         }
     }
     let is_last = |n: &usize| ways.get(*n).is_some_and(|way| last == Some(way.account.name()));
@@ -71,9 +71,13 @@ pub fn choose(hub: &Hub, claimed: &Claimed) -> Chosen {
     ];
     let among = choices.into_iter().find(|among| !among.is_empty()).unwrap_or_default();
     let Some(way) = hub.traffic.turn(channel, &among).and_then(|n| ways.get(n)) else {
-        return Err(soonest.map_or(Outcome::Postponed, |(until, reason)| Outcome::deferred(until, reason)));
+        return Err(soonest.unwrap_or(Outcome::Postponed));
     };
     Ok((way.account.clone(), sit(way, channel, now)))
+}
+
+fn until(outcome: &Outcome) -> Option<DateTime<Utc>> {
+    if let Outcome::Deferred { until, .. } = outcome { Some(*until) } else { None }
 }
 
 fn looks_up(hub: &Hub, claimed: &Claimed) -> bool {
@@ -95,33 +99,35 @@ fn sit(way: &Arc<Way>, channel: Channel, now: DateTime<Utc>) -> Option<Seat> {
 }
 
 /// Whether a delivery may go this way now; else until when it may not, and why.
-fn stands(way: &Way, now: DateTime<Utc>) -> Result<(), (DateTime<Utc>, &'static str)> {
+fn stands(way: &Way, now: DateTime<Utc>) -> Result<(), Outcome> {
     if way.is_plain() {
         return Ok(());
     }
     let inner = way.inner();
     closed(&inner, now)?;
     if inner.state.breaker != Breaker::Closed && (inner.probing || inner.seats > 0) {
-        return Err((now + SOON, "breaker_open"));
+        return Err(Outcome::deferred(now + SOON, "breaker_open"));
     }
     if inner.ramp.is_some_and(|most| inner.seats >= most) {
-        return Err((now + SOON, "breaker_open"));
+        return Err(Outcome::deferred(now + SOON, "breaker_open"));
     }
     if way.limit().is_some() && !inner.may_have(now) {
-        return Err((inner.ask_at, "limited"));
+        return Err(Outcome::deferred(inner.ask_at, "limited"));
     }
     Ok(())
 }
 
 /// Paused, or open and not to be probed yet.
-fn closed(inner: &Inner, now: DateTime<Utc>) -> Result<(), (DateTime<Utc>, &'static str)> {
+fn closed(inner: &Inner, now: DateTime<Utc>) -> Result<(), Outcome> {
     if inner.state.paused_at.is_some() {
-        return Err((now + PAUSED_FOR, "provider_paused"));
+        return Err(Outcome::deferred(now + PAUSED_FOR, "provider_paused"));
     }
     match inner.state.probe_at() {
         // Another's probe, which may be answered at any moment.
-        Some(at) if at > now && inner.state.breaker == Breaker::HalfOpen => Err((at.min(now + SOON), "breaker_open")),
-        Some(at) if at > now => Err((at, "breaker_open")),
+        Some(at) if at > now && inner.state.breaker == Breaker::HalfOpen => {
+            Err(Outcome::deferred(at.min(now + SOON), "breaker_open"))
+        }
+        Some(at) if at > now => Err(Outcome::deferred(at, "breaker_open")),
         _ => Ok(()),
     }
 }
@@ -185,7 +191,7 @@ async fn enter_with_care(hub: &Hub, way: &Arc<Way>, seat: Option<Seat>) -> Resul
         Outcome::Postponed
     };
     let now = hub.clock.now();
-    closed(&way.inner(), now).map_err(|(until, reason)| Outcome::deferred(until, reason))?;
+    closed(&way.inner(), now)?;
     if way.limit().is_some() && seat.grant.is_none_or(|until| until < now) {
         // One that lapsed is put back, to be told so.
         if let Some(lapsed) = seat.grant.take() {

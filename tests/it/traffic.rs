@@ -286,7 +286,7 @@ proptest! {
             Strategy::SlidingWindow => 3 * count,
             Strategy::FixedWindow => if micros(start).timestamp_micros() % MINUTE == 0 { 3 * count } else { 4 * count },
             // The burst, and one each time a token is whole again before the end.
-            Strategy::TokenBucket => burst + (3 * count * 1 - 1),
+            Strategy::TokenBucket => burst + (3 * count - 1),
         };
         prop_assert_eq!(made, whole);
     }
