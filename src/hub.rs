@@ -11,6 +11,7 @@ use crate::config::Settings;
 use crate::crypt::{self, Keyring};
 use crate::error::{Error, Result};
 use crate::flow::intake::{Intake, Request};
+use crate::flow::traffic::Traffic;
 use crate::id::{Tsid, Tsids};
 use crate::limits;
 use crate::model::alert::Cause;
@@ -61,6 +62,8 @@ pub struct Inner {
     gates: Mutex<Gates>,
     /// What operators are to be told of, since it was last looked at: how often, and in which words.
     causes: Mutex<HashMap<Cause, (u64, String)>>,
+    /// What may be asked of which provider now.
+    pub traffic: Arc<Traffic>,
     /// What endpoints answered since it was last written.
     heard_back: Mutex<HashMap<Tsid, HeardBack>>,
 }
@@ -130,6 +133,7 @@ impl Hub {
         let keyring = Keyring::new(master_keys.into_iter().chain([own]));
         let (intake, requests) = mpsc::channel::<Request>(limits::INTAKE_QUEUE);
         let (writers, fair) = (settings.api.intake_writers, settings.api.fair_unfinished);
+        let traffic = Arc::new(Traffic::new(&providers));
         let hub = Hub(Arc::new(Inner {
             settings,
             store,
@@ -154,6 +158,7 @@ impl Hub {
             counting: Semaphore::new(1),
             gates: Mutex::default(),
             causes: Mutex::default(),
+            traffic,
             heard_back: Mutex::default(),
         }));
         crate::flow::sign_in::read_keys(&hub).await?;

@@ -41,6 +41,10 @@
 //! of a message among it. Partners make their endpoints by [`flow::endpoint`]; [`model::gate`] keeps a slow one from holding
 //! up others.
 //!
+//! Which provider a delivery goes to is decided when it is claimed ([`flow::route`]), by weight and by who may be asked:
+//! [`flow::traffic`] keeps what all processes share of rate limits ([`model::limit`]) and circuit breakers
+//! ([`model::breaker`]), and a channel is claimed from no faster than its providers may be asked.
+//!
 //! A service that shares the database may instead enqueue in its own transaction (`notihub.enqueue`, made by
 //! `migrations/0005_sql_intake.sql`): [`flow::relay`] reads such requests by the same law and writes them as
 //! [`flow::accept`] does.

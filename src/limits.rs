@@ -196,6 +196,13 @@ pub const UNMATCHED_FOR: Duration = Duration::from_secs(600);
 /// Stored from a provider's answer: enough to understand it, not a copy of it.
 pub const PROVIDER_DETAIL_CHARS: usize = 1024;
 
+/// How often processes look at what all know of the providers, and tell what became of the requests they took.
+pub const TRAFFIC_EVERY: Duration = Duration::from_secs(1);
+/// Spans in which a provider was not asked become one when so little lies between them.
+pub const HOLDS_MERGE: chrono::TimeDelta = chrono::TimeDelta::seconds(2);
+/// Such spans that a message's story is told from.
+pub const STORY_HOLDS: i64 = 1_000;
+
 /// A webhook's whole time, the answer's body included, if the call budget is not less: what partners are told.
 pub const WEBHOOK_BUDGET: Duration = Duration::from_secs(15);
 /// Kept of what an endpoint answers, for its owner to see.

@@ -12,6 +12,7 @@ pub mod openapi;
 mod page;
 mod partner;
 mod posted;
+mod provider;
 mod redrive;
 mod request;
 pub mod server;
@@ -55,6 +56,10 @@ fn routes() -> OpenApiRouter<Hub> {
         .routes(routes!(redrive::list)) // /v1/redrives
         .routes(routes!(redrive::get)) // /v1/redrives/{id}
         .routes(routes!(redrive::cancel)) // /v1/redrives/{id}/cancel
+        // Operators see to the providers.
+        .routes(routes!(provider::list)) // /v1/providers
+        .routes(routes!(provider::pause)) // /v1/providers/{name}/pause
+        .routes(routes!(provider::resume)) // /v1/providers/{name}/resume
         // Whoever signs in.
         .routes(routes!(sign_in::token)) // /v1/auth/token
         .routes(routes!(sign_in::refresh)) // /v1/auth/refresh

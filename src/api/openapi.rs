@@ -41,11 +41,12 @@ pub static DOCUMENT: LazyLock<serde_json::Value> = LazyLock::new(|| {
     serde_json::to_value(document).unwrap_or_default()
 });
 
-const TAGS: [(&str, &str); 9] = [
+const TAGS: [(&str, &str); 10] = [
     ("sign-in", "a client's secret for tokens"),
     ("messages", "post messages, and look at what became of them"),
     ("deliveries", "one message to one recipient over one channel"),
     ("webhooks", "where a partner wants its events, and what it got"),
+    ("providers", "accounts at vendors, and how they stand"),
     ("redrives", "dead letters, and events, sent again"),
     ("notifications", "the same in seed 003's words"),
     ("partners", "for admins: who may post, and how much; keys; what was done by whom"),

@@ -10,6 +10,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use super::request::Query;
 use crate::error::{CODES, Error, Refusal};
+use crate::flow::traffic::{STANDS, Stand};
 use crate::id::Tsid;
 use crate::limits;
 use crate::model::channel::{CHANNELS, Channel};
@@ -84,6 +85,7 @@ words! {
         OutcomeKind::Rejected, OutcomeKind::Unknown, OutcomeKind::NotCalled].map(OutcomeKind::as_str);
     RedriveKindWord, "dead letters, those of one endpoint, or events", REDRIVE_KINDS.map(RedriveKind::as_str);
     RedriveStatusWord, "how far a job is", REDRIVE_STATUSES.map(RedriveStatus::as_str);
+    ProviderWord, "whether a provider may be asked, and what keeps it from being asked", STANDS.map(Stand::as_str);
     NotificationStatus, "a delivery's status in four words", ["PENDING", "PROCESSING", "SUCCESS", "FAILED"];
     EventWord, "what happened; others may come", EVENT_KINDS.map(EventKind::as_str);
     EndpointWord, "whether an endpoint is sent events", [EndpointStatus::Active, EndpointStatus::Paused,

@@ -107,7 +107,7 @@ enum Command {
     Bench(Box<bench::Bench>),
     /// Runs the simulators of providers alone.
     Simulate(simulate::Simulate),
-    /// Providers: accounts at vendors, and what they can be made of.
+    /// Providers: how accounts at vendors stand, pausing one, and what they can be made of.
     Provider(provider::ProviderCommand),
     /// Webhooks: where a partner wants to hear what became of its messages.
     Webhook(webhook::WebhookCommand),

@@ -1,8 +1,9 @@
-//! `notihub provider`: accounts at vendors, and what they can be made of.
+//! `notihub provider`: how accounts at vendors stand, who may not be asked for a while, and what accounts can be made of.
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::client::{Client, Target};
 use super::{Output, print};
 use crate::error::Result;
 use crate::provider::adapter::{ADAPTERS, Adapter, OPTIONS};
@@ -10,21 +11,81 @@ use crate::provider::adapter::{ADAPTERS, Adapter, OPTIONS};
 #[derive(Debug, Args)]
 pub struct ProviderCommand {
     #[command(subcommand)]
-    deed: Deed,
+    what: What,
 }
 
 #[derive(Debug, Subcommand)]
-enum Deed {
+enum What {
+    /// Shows all providers: breaker, limit, and whether somebody paused them.
+    List {
+        #[command(flatten)]
+        target: Target,
+    },
+    /// A provider is not asked until it is resumed; what is for it waits and loses no attempt.
+    Pause(One),
+    /// A provider is asked again.
+    Resume(One),
     /// The adapters there are, and the options of each: what --provider NAME=ADAPTER,OPTION=VALUE,… takes.
     Adapters,
 }
 
-#[expect(clippy::unused_async, reason = "a command is awaited")]
-pub async fn run(args: ProviderCommand, output: Output) -> Result<u8> {
-    match args.deed {
-        Deed::Adapters => adapters(output),
+#[derive(Debug, Args)]
+struct One {
+    /// As the settings name it; `notihub provider list` shows all.
+    #[arg(value_name = "NAME")]
+    name: String,
+    #[command(flatten)]
+    target: Target,
+}
+
+pub async fn run(command: ProviderCommand, output: Output) -> Result<u8> {
+    let told = match &command.what {
+        What::List { target } => Client::operating(target)?.get("/v1/providers").await?,
+        What::Pause(one) => set(one, "pause").await?,
+        What::Resume(one) => set(one, "resume").await?,
+        What::Adapters => {
+            adapters(output);
+            return Ok(0);
+        }
+    };
+    if output == Output::Json {
+        print::json(&told);
+        return Ok(0);
+    }
+    match told["items"].as_array() {
+        Some(items) => items.iter().for_each(say),
+        None => say(&told),
     }
     Ok(0)
+}
+
+async fn set(one: &One, deed: &str) -> Result<Value> {
+    let name: String = form_urlencoded::byte_serialize(one.name.as_bytes()).collect();
+    Client::operating(&one.target)?.post(&format!("/v1/providers/{name}/{deed}"), &json!({})).await
+}
+
+/// One line each.
+fn say(provider: &Value) {
+    let text = |value: &Value| print::printable(value.as_str().unwrap_or_default());
+    let channels: Vec<&str> = provider["channels"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let status = text(&provider["status"]);
+    let style = match status.as_str() {
+        "UP" => print::GOOD,
+        "OPEN" => print::BAD,
+        _ => print::WARN,
+    };
+    let limit = &provider["limit"];
+    let used = limit.is_object().then(|| {
+        let (used, count, seconds) = (&limit["used"], &limit["count"], &limit["perSeconds"]);
+        format!(", {used} used of {count} in {seconds} s")
+    });
+    let breaker = &provider["breaker"];
+    let trouble =
+        breaker.is_object().then(|| format!(", {} since {}", text(&breaker["reason"]), text(&breaker["since"])));
+    let paused = provider["pausedBy"].as_str().map(|by| format!(", by {}", print::printable(by)));
+    let more = [used, trouble, paused].into_iter().flatten().collect::<String>();
+    let (name, channels) = (text(&provider["name"]), print::printable(&channels.join(" ")));
+    anstream::println!("{name}  {}  {channels}{}", print::paint(style, &status), print::paint(print::DIM, &more));
 }
 
 fn adapters(output: Output) {

@@ -44,6 +44,8 @@ pub struct Held {
     holder: Holder,
     /// Of a webhook; boxed, as what is rare is below: every delivery's task is as large as what it may hold.
     webhook: Option<Box<webhook::Ready>>,
+    /// Where its provider's way is not plain.
+    seat: Option<route::Seat>,
 }
 
 /// Who holds a delivery, and since when.
@@ -82,6 +84,8 @@ impl Held {
 /// What a claim took, not yet ready to be called.
 pub struct Claim {
     pub rows: Vec<Claimed>,
+    /// Which way each goes; decided at once, so that no other claim counts on the same room.
+    routes: Vec<route::Chosen>,
     holder: Holder,
 }
 
@@ -105,7 +109,8 @@ pub async fn claim(hub: &Hub, worker: Tsid, looks: &[Look], most: i64) -> Result
         observe(&hub.metrics.queue_wait_seconds, &[row.lane.priority().as_str()], waited);
         hub.metrics.claimed.with_label_values(&[row.head.channel.as_str()]).inc();
     }
-    Ok(Claim { rows, holder })
+    let routes = rows.iter().map(|row| route::choose(hub, row)).collect();
+    Ok(Claim { rows, routes, holder })
 }
 
 /// What became of a claim: deliveries to call, and those given back because what to send could not be read.
@@ -116,7 +121,7 @@ pub struct Ready {
 
 /// Loads contents and records beginnings.
 pub async fn hold(hub: &Hub, claim: Claim) -> Ready {
-    let Claim { rows: claimed, holder } = claim;
+    let Claim { rows: claimed, routes, holder } = claim;
     let wanted: BTreeSet<(i16, Tsid)> = claimed.iter().map(|c| (c.key.shard, c.key.message_id)).collect();
     let wanted: Vec<(i16, Tsid)> = wanted.into_iter().collect();
     let contents = store::message::contents(hub.store.engine(), &hub.keyring, &wanted).await.unwrap_or_else(|e| {
@@ -127,21 +132,20 @@ pub async fn hold(hub: &Hub, claim: Claim) -> Ready {
         contents.into_iter().map(|(id, message)| (id, message.map(Arc::new))).collect();
     let mut webhooks = webhooks(hub, &claimed, &contents).await;
     let (mut held, mut given_back) = (Vec::with_capacity(claimed.len()), Vec::new());
-    for claimed in claimed {
+    for (claimed, route) in claimed.into_iter().zip(routes) {
         let message = contents.get(&claimed.key.message_id).cloned();
-        let account = route::choose(hub, &claimed);
         let webhook = webhooks.remove(&claimed.key);
-        let outcome = match (message, account) {
-            (Some(Some(_)), Some(_)) if webhook.is_none() && claimed.head.channel == Channel::Webhook => {
+        let outcome = match (message, route) {
+            (Some(Some(_)), Ok(_)) if webhook.is_none() && claimed.head.channel == Channel::Webhook => {
                 Outcome::Postponed
             }
-            (Some(Some(message)), Some(account)) => match webhook.transpose() {
+            (Some(Some(message)), Ok((account, seat))) => match webhook.transpose() {
                 Ok(webhook) => {
                     let channel = claimed.head.channel;
                     let begins_recorded = on_unknown(hub, channel) > OnUnknown::Retry;
                     let on_unknown = of_account(hub, &account, channel);
                     let webhook = webhook.map(Box::new);
-                    held.push(Held { claimed, message, account, on_unknown, begins_recorded, holder, webhook });
+                    held.push(Held { claimed, message, account, on_unknown, begins_recorded, holder, webhook, seat });
                     continue;
                 }
                 Err(outcome) => outcome,
@@ -153,7 +157,8 @@ pub async fn hold(hub: &Hub, claim: Claim) -> Ready {
                 detail: "its content in the database cannot be understood by this program".into(),
                 retry_after: None,
             },
-            _ => Outcome::Postponed,
+            (Some(Some(_)), Err(outcome)) => outcome,
+            (None, _) => Outcome::Postponed,
         };
         given_back.push(settle_of(hub, &claimed, holder, outcome, None));
     }
@@ -296,7 +301,7 @@ pub async fn call(hub: &Hub, request: Vec<Held>) -> Vec<Settle> {
     let late = first.holder.since.elapsed() > hub.settings.timing.begin_within();
     let way = if late && way.is_ok() { Err(Outcome::Postponed) } else { way };
     let entered = match way {
-        Ok(way) => route::enter(hub, &first.account).await.map(|pass| (way, pass)),
+        Ok(way) => route::enter(hub, &first.account, first.seat.take()).await.map(|pass| (way, pass)),
         Err(outcome) => Err(outcome),
     };
     let (mut way, pass) = match entered {
@@ -310,10 +315,9 @@ pub async fn call(hub: &Hub, request: Vec<Held>) -> Vec<Settle> {
     };
     let called_at = hub.clock.now();
     may_die_at("call.before");
-    let began = Instant::now();
     let outcomes = ask(hub, &asked).await;
     may_die_at("call.after_answer");
-    pass.answered(hub, &outcomes, began.elapsed());
+    pass.answered(hub, &outcomes).await;
     if let (Some(way), Some(outcome)) = (&mut way, outcomes.first()) {
         way.answered(outcome);
     }
@@ -360,6 +364,9 @@ async fn ended(hub: &Hub, held: &Held, outcome: Outcome, called_at: Option<DateT
     let settle = settle_of(hub, &held.claimed, held.holder, outcome, Some(call));
     let (status, reason) = (settle.step.status, settle.step.reason.unwrap_or_default());
     hub.metrics.outcomes.with_label_values(&[provider, kind, reason]).inc();
+    if called_at.is_some() && status == Status::Scheduled {
+        hub.metrics.retries.with_label_values(&[provider, reason]).inc();
+    }
     tracing::debug!(
         delivery = %held.claimed.key, attempt = held.claimed.head.attempt, provider, outcome = kind, %status, reason,
         "attempt ended"

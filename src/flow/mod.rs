@@ -22,4 +22,5 @@ pub mod route;
 pub mod sign_in;
 pub mod story;
 pub mod sweep;
+pub mod traffic;
 pub mod webhook;

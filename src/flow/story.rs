@@ -8,10 +8,12 @@ use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
+use crate::model::channel::Channel;
 use crate::model::delivery::{PARKED, Status};
 use crate::model::message::{Message, Overall};
 use crate::model::partner::Partner;
 use crate::store::delivery::Notice;
+use crate::store::provider::Hold;
 use crate::store::{self, attempt, delivery, event};
 
 /// A message with all that is under it.
@@ -35,7 +37,7 @@ pub async fn whole(hub: &Hub, partner: &Partner, message_id: Tsid) -> Result<Who
 #[derive(Debug, Clone)]
 pub struct Entry {
     pub at: DateTime<Utc>,
-    /// accepted, scheduled, claimed, called, answered, retry, taken_back, released, event, webhook …
+    /// accepted, scheduled, limited, breaker, paused, claimed, called, answered, retry, taken_back, released, event, webhook …
     pub what: &'static str,
     /// Its message and number; none: the message as a whole.
     pub delivery: Option<(Tsid, i16)>,
@@ -96,6 +98,7 @@ pub async fn timeline(hub: &Hub, partner: &Partner, message_id: Tsid) -> Result<
         story.push(Entry { attempt: Some(row.attempt), ..Entry::new(at, "event", delivery, text) });
     }
     tell_webhooks(hub, partner, message_id, &mut story).await?;
+    tell_holds(hub, &message, &deliveries, &attempts, &mut story).await?;
     story.sort_by_key(|entry| entry.at);
     Ok(story)
 }
@@ -132,6 +135,76 @@ fn tell_attempt(message_id: Tsid, row: &attempt::Row, story: &mut Vec<Entry>) {
 fn said<const N: usize>(outcome: &str, said: [Option<&str>; N]) -> String {
     let said: Vec<&str> = said.into_iter().flatten().collect();
     if said.is_empty() { outcome.to_owned() } else { format!("{outcome}: {}", said.join(" · ")) }
+}
+
+/// When a delivery waited to be claimed: number, channel, from, until; None: it waits yet.
+type Wait = (i16, Channel, DateTime<Utc>, Option<DateTime<Utc>>);
+
+fn waits(message: &Message, deliveries: &[delivery::Row], attempts: &[attempt::Row]) -> Vec<Wait> {
+    let mut waits = Vec::new();
+    for row in deliveries {
+        let channel = row.lane.channel();
+        let mut from = Some(message.scheduled_at.unwrap_or(message.created_at).max(message.created_at));
+        for attempt in attempts.iter().filter(|a| a.no == row.no) {
+            waits.extend(from.map(|from| (row.no, channel, from, Some(attempt.claimed_at))));
+            // What was not called waited on; what was called waits from when its retry is due.
+            from = attempt.called_at.and(attempt.next_at).or(attempt.ended_at);
+        }
+        let open = matches!(row.status, Status::Pending | Status::Scheduled) && row.ready_at != PARKED;
+        waits.extend(from.filter(|_| open).map(|from| (row.no, channel, from, None)));
+    }
+    waits
+}
+
+/// What a delivery waited for: the times when a provider of its channel was not asked, within those when it waited; and of
+/// one that waits yet, until when.
+async fn tell_holds(
+    hub: &Hub,
+    message: &Message,
+    deliveries: &[delivery::Row],
+    attempts: &[attempt::Row],
+    story: &mut Vec<Entry>,
+) -> Result<()> {
+    let (now, waits) = (hub.clock.now(), waits(message, deliveries, attempts));
+    let Some(first) = waits.iter().map(|w| w.2).min() else { return Ok(()) };
+    let of = |channel: &Channel| hub.providers.of(*channel).iter().map(|a| a.name().to_owned());
+    let names: BTreeSet<String> = waits.iter().flat_map(|w| of(&w.1).collect::<Vec<_>>()).collect();
+    let names: Vec<String> = names.into_iter().collect();
+    let after = now + chrono::TimeDelta::microseconds(1);
+    let holds = store::provider::holds(hub.store.api(), &names, first, after, limits::STORY_HOLDS).await?;
+    for (no, channel, from, until) in waits {
+        for hold in holds.iter().filter(|h| of(&channel).any(|name| name == h.provider)) {
+            let (began, ended) = (hold.began_at.max(from), hold.ended_at.min(until.unwrap_or(PARKED)));
+            if ended > began {
+                let delivery = Some((message.message_id, no));
+                story.push(Entry::new(began, what_held(hold), delivery, told_hold(hold, ended, now)));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn what_held(hold: &Hold) -> &'static str {
+    match hold.reason.as_str() {
+        "breaker" => "breaker",
+        "paused" => "paused",
+        _ => "limited",
+    }
+}
+
+fn told_hold(hold: &Hold, ended: DateTime<Utc>, now: DateTime<Utc>) -> String {
+    let until = match (ended > now, ended >= PARKED) {
+        (true, true) => "; it waits yet".to_owned(),
+        (true, false) => format!("; it waits until {}", ended.to_rfc3339()),
+        (false, _) => format!("; it waited until {}", ended.to_rfc3339()),
+    };
+    let (provider, detail) = (&hold.provider, hold.detail.as_deref().unwrap_or_default());
+    let why = match what_held(hold) {
+        "breaker" => format!("provider {provider} is left alone: {detail}"),
+        "paused" => format!("an operator paused provider {provider}"),
+        _ => format!("the rate limit of provider {provider} was used up: {detail}"),
+    };
+    format!("{why}{until}")
 }
 
 /// Which endpoints were told what of it, what they answered, and when they are told again.

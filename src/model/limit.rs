@@ -1,8 +1,12 @@
-//! Rate limits: how often a provider may be asked, by all processes together.
+//! Rate limits: how often a provider may be asked, by all processes together. A process takes some requests ahead, to be
+//! made within a moment; each is booked at the last instant at which it may be made, until it is told when it was.
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateLimit {
@@ -31,6 +35,199 @@ impl RateLimit {
     pub const fn per_minute(count: u32) -> RateLimit {
         RateLimit { count, per: Duration::from_secs(60), strategy: Strategy::SlidingWindow, burst: 1 }
     }
+}
+
+/// What is booked of a limit. The database keeps it as JSON.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Booked {
+    /// How many requests were made when, in microseconds since 1970, sorted. What lies ahead was taken, and may yet be made
+    /// until then.
+    at: Vec<(i64, u32)>,
+    /// Of a token bucket: what it lacked of being full, in parts of a token (there are as many as the limit's time has
+    /// microseconds), …
+    lack: i64,
+    /// … and when: after all that is no longer listed above.
+    since: i64,
+}
+
+/// What a take brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taken {
+    pub granted: u32,
+    /// Until when those may be made.
+    pub until: DateTime<Utc>,
+    /// So many more are free.
+    pub free: u32,
+    /// When one is free, if none is; or earlier, if what others took is given back.
+    pub next: DateTime<Utc>,
+    /// Some are taken that are not made yet.
+    pub outstanding: bool,
+}
+
+/// What became of one request that was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Report {
+    /// As `Taken::until` said.
+    pub until: DateTime<Utc>,
+    /// When it was made; None: it was not, and will not be.
+    pub made_at: Option<DateTime<Utc>>,
+}
+
+/// Requests whose times are kept one by one; of larger limits times are rounded up to such a part of theirs.
+const EXACT: u32 = 1_000;
+/// No bucket keeps more.
+const MOST_BURST: u32 = 1_000_000;
+
+impl RateLimit {
+    fn micros(&self) -> i64 {
+        i64::try_from(self.per.as_micros()).unwrap_or(i64::MAX).max(1)
+    }
+
+    fn burst(&self) -> u32 {
+        self.burst.clamp(1, MOST_BURST)
+    }
+
+    /// How long one that was taken may wait to be made: long enough to load and begin it, short beside the limit's time.
+    fn valid(&self) -> i64 {
+        (self.micros() / 10).clamp(50_000, 1_000_000)
+    }
+
+    /// How many a process takes at once: so few that several share what is free.
+    pub fn chunk(&self) -> u32 {
+        let chunk = (self.count / 10).max(1);
+        if self.strategy == Strategy::TokenBucket { chunk.min(self.burst()) } else { chunk }
+    }
+
+    fn rounded(&self, at: i64) -> i64 {
+        let grain = if self.count > EXACT { (self.micros() / i64::from(EXACT)).max(1) } else { 1 };
+        at.div_euclid(grain).saturating_add(i64::from(at.rem_euclid(grain) > 0)) * grain
+    }
+
+    fn window_of(&self, at: i64) -> i64 {
+        at.div_euclid(self.micros()) * self.micros()
+    }
+}
+
+impl Booked {
+    /// Takes what is free of `wanted`. Never more than the law allows whenever within their time they are made.
+    pub fn take(&mut self, limit: &RateLimit, wanted: u32, now: DateTime<Utc>) -> Taken {
+        let now = now.timestamp_micros();
+        self.forget(limit, now);
+        let free = self.free(limit, now);
+        let granted = wanted.min(free);
+        let last = match limit.strategy {
+            Strategy::FixedWindow => limit.window_of(now) + limit.micros() - 1,
+            Strategy::SlidingWindow | Strategy::TokenBucket => i64::MAX,
+        };
+        let until = limit.rounded(now + limit.valid()).min(last);
+        let outstanding = self.at.last().is_some_and(|last| last.0 > now);
+        self.add(until, granted);
+        let next = if free > granted { now } else { self.next(limit, now) };
+        Taken { granted, until: time(until), free: free - granted, next: time(next), outstanding }
+    }
+
+    /// Books what became of requests that were taken.
+    pub fn settle(&mut self, limit: &RateLimit, reports: &[Report]) {
+        for report in reports {
+            let until = report.until.timestamp_micros();
+            let Some(booked) = self.at.iter_mut().find(|(at, n)| *at == until && *n > 0) else { continue };
+            booked.1 -= 1;
+            if let Some(made) = report.made_at {
+                self.add(limit.rounded(made.timestamp_micros()).min(until), 1);
+            }
+        }
+        self.at.retain(|(_, n)| *n > 0);
+    }
+
+    /// How many count now, and when one more is free.
+    pub fn used(&self, limit: &RateLimit, now: DateTime<Utc>) -> (u32, DateTime<Utc>) {
+        let (mut seen, now) = (self.clone(), now.timestamp_micros());
+        seen.forget(limit, now);
+        let free = seen.free(limit, now);
+        let all = if limit.strategy == Strategy::TokenBucket { limit.burst() } else { limit.count };
+        let next = if free > 0 { now } else { seen.next(limit, now) };
+        (all.saturating_sub(free), time(next))
+    }
+
+    fn add(&mut self, at: i64, n: u32) {
+        if n == 0 {
+            return;
+        }
+        let place = self.at.partition_point(|(other, _)| *other < at);
+        match self.at.get_mut(place).filter(|(other, _)| *other == at) {
+            Some(booked) => booked.1 += n,
+            None => self.at.insert(place, (at, n)),
+        }
+    }
+
+    /// Drops what counts no more.
+    fn forget(&mut self, limit: &RateLimit, now: i64) {
+        match limit.strategy {
+            Strategy::SlidingWindow => self.at.retain(|(at, _)| *at > now - limit.micros()),
+            Strategy::FixedWindow => self.at.retain(|(at, _)| *at >= limit.window_of(now)),
+            Strategy::TokenBucket => {
+                // A report of these comes no more.
+                let old = self.at.partition_point(|(at, _)| *at <= now - 2 * limit.valid());
+                for (at, n) in self.at.drain(..old).collect::<Vec<_>>() {
+                    (self.lack, self.since) = (lacks(limit, self.lack, self.since, at, n), at);
+                }
+            }
+        }
+    }
+
+    fn free(&self, limit: &RateLimit, now: i64) -> u32 {
+        match limit.strategy {
+            Strategy::SlidingWindow | Strategy::FixedWindow => {
+                let counted: u64 = self.at.iter().map(|(_, n)| u64::from(*n)).sum();
+                limit.count.saturating_sub(u32::try_from(counted).unwrap_or(u32::MAX))
+            }
+            Strategy::TokenBucket => {
+                let left = i64::from(limit.burst()) * limit.micros() - self.lacks_at(limit, now);
+                u32::try_from((left / limit.micros()).max(0)).unwrap_or(0)
+            }
+        }
+    }
+
+    /// What the bucket lacks if all that was taken is made now: later is no better for it.
+    fn lacks_at(&self, limit: &RateLimit, now: i64) -> i64 {
+        let (lack, since) = self.at.iter().fold((self.lack, self.since), |(lack, since), (at, n)| {
+            let at = (*at).min(now);
+            (lacks(limit, lack, since, at, *n), at.max(since))
+        });
+        lacks(limit, lack, since, now, 0)
+    }
+
+    fn next(&self, limit: &RateLimit, now: i64) -> i64 {
+        match limit.strategy {
+            Strategy::FixedWindow => limit.window_of(now) + limit.micros(),
+            Strategy::SlidingWindow => {
+                // So many must have gone for one to be free.
+                let counted: u64 = self.at.iter().map(|(_, n)| u64::from(*n)).sum();
+                let (mut gone, enough) = (0, (counted + 1).saturating_sub(u64::from(limit.count)));
+                let freeing = self.at.iter().find(|(_, n)| {
+                    gone += u64::from(*n);
+                    gone >= enough
+                });
+                freeing.map_or(now, |(at, _)| at.saturating_add(limit.micros()))
+            }
+            Strategy::TokenBucket => {
+                let over = self.lacks_at(limit, now) - i64::from(limit.burst() - 1) * limit.micros();
+                let count = i64::from(limit.count.max(1));
+                now + over.max(0) / count + i64::from(over.max(0) % count > 0)
+            }
+        }
+    }
+}
+
+/// What a bucket lacks at a later time, after so many more.
+fn lacks(limit: &RateLimit, lack: i64, since: i64, at: i64, n: u32) -> i64 {
+    let refilled = at.saturating_sub(since).max(0).saturating_mul(i64::from(limit.count));
+    lack.saturating_sub(refilled).max(0).saturating_add(i64::from(n).saturating_mul(limit.micros()))
+}
+
+fn time(micros: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp_micros(micros).unwrap_or(DateTime::<Utc>::MAX_UTC)
 }
 
 impl FromStr for RateLimit {

@@ -2,6 +2,7 @@
 //! chance come in as arguments.
 
 pub mod alert;
+pub mod breaker;
 pub mod capability;
 pub mod channel;
 pub mod cp949;

@@ -17,6 +17,7 @@ pub mod listen;
 pub mod message;
 pub mod partition;
 pub mod partner;
+pub mod provider;
 pub mod rate;
 pub mod redrive;
 pub mod refresh_token;

@@ -13,6 +13,7 @@ use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::error::{Error, Result};
 use crate::flow::deliver::{Claim, call, claim, hold, requests, settle};
+use crate::flow::traffic;
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
@@ -38,6 +39,9 @@ pub fn start(hub: &Hub, worker: Tsid) {
         for side in sides {
             // One that panicked has said so itself.
             let _ended = side.await;
+        }
+        if let Err(e) = traffic::give_back(&hub, true).await {
+            tracing::debug!(error = %e, "what was taken of limits is not given back: it lapses");
         }
         let leaving = store::worker::forget(hub.store.engine(), DateTime::UNIX_EPOCH, Some(worker)).await;
         if let Err(e) = leaving {
@@ -66,23 +70,27 @@ pub async fn once(hub: &Hub) -> Result<u64> {
         }
     }
     while crate::flow::promote::promote(hub, &mut promoter, &shards).await? > 0 {}
+    traffic::refresh(hub).await?;
     while !hub.shutdown.is_stopping() {
         // First where something is known to be, which at the start is everywhere; then once more everywhere. A look while
         // a channel has no room says nothing about that channel.
         let all_free = loop_.slots.all_free();
-        let everywhere = !loop_.marks.any_active();
+        // What waits for a provider that may not be asked waits for another pass.
+        let idle = |loop_: &Loop| !loop_.marks.any_active_of(&loop_.room(i64::MAX));
+        let everywhere = idle(&loop_);
         if loop_.look(everywhere).await? > 0 {
             continue;
         }
         if !all_free {
             loop_.slots.freed[0].notified().await;
-        } else if everywhere && !loop_.marks.any_active() {
+        } else if everywhere && idle(&loop_) {
             // The last to end may have made a message complete, which is to be told.
             if !crate::flow::publish::complete(hub).await? {
                 break;
             }
         }
     }
+    traffic::give_back(hub, true).await?;
     crate::flow::webhook::note_answers(hub).await?;
     Ok(loop_.claimed)
 }
@@ -171,13 +179,18 @@ impl Loop {
         if overflow {
             self.slots.overflow_wants(wants_room);
         }
-        if self.marks.any_active_of(&self.slots.room(i64::MAX, self.overflow)) {
+        let now = hub.clock.now();
+        if self.marks.any_active_of(&self.room(i64::MAX)) {
             return;
         }
+        // A provider that could not be asked may be by then.
+        let due = hub.traffic.due(now).filter(|_| wants_room);
+        let due = due.map(|at| Instant::now() + (at - hub.clock.now()).to_std().unwrap_or_default());
+        let until = due.map_or(self.next_poll, |due| due.min(self.next_poll));
         tokio::select! {
             () = woken => (),
             () = self.slots.freed[usize::from(overflow)].notified(), if wants_room => (),
-            () = tokio::time::sleep_until(self.next_poll.into()) => (),
+            () = tokio::time::sleep_until(until.into()) => (),
             () = hub.shutdown.stopping() => (),
         }
     }
@@ -189,8 +202,9 @@ impl Loop {
             self.marks.set_places(&shards, &self.lanes);
         }
         let batch = self.batch();
+        self.prepare(batch).await?;
         let now = self.hub.clock.now();
-        let looks = self.marks.plan(now, &self.slots.room(batch, self.overflow), everywhere);
+        let looks = self.marks.plan(now, &self.room(batch), everywhere);
         if looks.is_empty() {
             return Ok(0);
         }
@@ -202,6 +216,7 @@ impl Loop {
             self.next_poll = self.next_poll.min(Instant::now() + limits::RESERVE_AGAIN);
             return Ok(0);
         };
+        let _expected = self.hub.traffic.expect(looks.iter().map(|look| (look.place.1.channel(), look.take)));
         let claim = match claim(&self.hub, self.worker, &looks, batch).await {
             Ok(claim) => claim,
             Err(e) => {
@@ -220,6 +235,26 @@ impl Loop {
             self.send(claim, &mut reserved);
         }
         Ok(seen.len())
+    }
+
+    /// Room per channel: as much as may be held, and as its providers may be asked now.
+    fn room(&self, batch: i64) -> HashMap<Channel, i64> {
+        let (mut room, now) = (self.slots.room(batch, self.overflow), self.hub.clock.now());
+        room.iter_mut().for_each(|(channel, room)| *room = self.hub.traffic.room(*channel, now).min(*room));
+        room.retain(|_, room| *room > 0);
+        room
+    }
+
+    /// Takes from limits what is about to be claimed: where nothing is known to wait, nothing.
+    async fn prepare(&self, batch: i64) -> Result<()> {
+        let mut room = self.slots.room(batch, self.overflow);
+        room.retain(|channel, _| self.hub.traffic.of(*channel).iter().any(|way| way.limit().is_some()));
+        for (channel, room) in room {
+            if self.marks.any_active_of(&HashMap::from([(channel, room)])) {
+                traffic::prepare(&self.hub, channel, room).await?;
+            }
+        }
+        Ok(())
     }
 
     /// How many to claim at once.

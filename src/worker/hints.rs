@@ -59,6 +59,9 @@ async fn listen_until_lost(hub: &Hub, topics: &[Topic]) -> crate::error::Result<
             }
             Notice::Changed => {
                 hub.forget_accounts();
+                if let Err(e) = crate::flow::traffic::refresh(hub).await {
+                    tracing::debug!(error = %e, "what became of providers could not be read; it is within a second");
+                }
                 if let Err(e) = crate::flow::sign_in::read_keys(hub).await {
                     tracing::warn!(error = %e, "signing keys could not be read; it is tried again within a minute");
                 }

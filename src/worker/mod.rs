@@ -67,6 +67,7 @@ pub fn start(hub: &Hub, role: Role) {
     repeat(hub, "note answers", every(limits::NOTE_ANSWERS_EVERY), note_answers);
     repeat(hub, "watch", every(limits::WATCH_EVERY), watch);
     repeat(hub, "depth", every(Duration::from_secs(10)), depth);
+    repeat(hub, "traffic", every(limits::TRAFFIC_EVERY), traffic);
     repeat(hub, "heartbeat", every(Duration::from_secs(5)), move |hub| heartbeat(hub, worker));
 }
 
@@ -119,6 +120,12 @@ async fn redrive(hub: Hub) -> Result<bool> {
 
 async fn complete(hub: Hub) -> Result<bool> {
     flow::publish::complete(&hub).await
+}
+
+async fn traffic(hub: Hub) -> Result<bool> {
+    flow::traffic::refresh(&hub).await?;
+    flow::traffic::give_back(&hub, false).await?;
+    Ok(false)
 }
 
 async fn note_answers(hub: Hub) -> Result<bool> {

@@ -32,6 +32,7 @@ mod smtp_peer;
 mod sql_intake;
 mod standard_webhooks;
 mod stats;
+mod traffic;
 mod types;
 mod vendor_clients;
 mod webhook_cli;

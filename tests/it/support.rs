@@ -129,15 +129,20 @@ impl App {
 
     /// With flags as on the command line.
     pub async fn with(flags: &[&str]) -> App {
-        App::build(flags, None).await
+        App::build(flags, Vec::new()).await
     }
 
     /// With another provider in the stead of a channel's own.
     pub async fn with_provider(flags: &[&str], provider: Arc<dyn Provider>) -> App {
-        App::build(flags, Some(provider)).await
+        App::build(flags, vec![Account::from(provider)]).await
     }
 
-    async fn build(flags: &[&str], provider: Option<Arc<dyn Provider>>) -> App {
+    /// With accounts of the test's own, several of a channel perhaps, in the stead of the channel's own.
+    pub async fn with_accounts(flags: &[&str], accounts: Vec<Account>) -> App {
+        App::build(flags, accounts).await
+    }
+
+    async fn build(flags: &[&str], accounts: Vec<Account>) -> App {
         let _first_wins = rustls::crypto::ring::default_provider().install_default();
         let ground = Shutdown::new();
         let smtp = SmtpSimulator::start(0, 0, &ground).await.expect("the SMTP simulator");
@@ -184,13 +189,12 @@ impl App {
         ];
         // Who asks for another gets nothing else of that channel.
         let channels = |p: &Arc<dyn Provider>| p.capabilities().into_iter().map(|c| c.channel).collect::<Vec<_>>();
-        let instead: Vec<Channel> = provider.iter().flat_map(channels).collect();
+        let instead: Vec<Channel> = accounts.iter().flat_map(|a| channels(&a.provider)).collect();
         let mocks = settings.channels.mock.iter().copied().filter(|c| !instead.contains(c)).collect();
         let taken = |p: &Arc<dyn Provider>| {
             channels(p).iter().any(|c| instead.contains(c) || settings.channels.mock.contains(c))
         };
         providers.retain(|p| !taken(p));
-        providers.extend(provider);
         if settings.channels.mock.iter().any(|c| !instead.contains(c)) {
             providers.push(Arc::new(mock::Mock(mocks)));
         }
@@ -198,7 +202,7 @@ impl App {
         let hub = Hub::start(Parts {
             settings,
             store: store(&url),
-            providers: Providers::new(providers.into_iter().map(Account::from)).expect("providers"),
+            providers: Providers::new(providers.into_iter().map(Account::from).chain(accounts)).expect("providers"),
             clock: Clock::manual(start_time()),
             shutdown: Shutdown::new(),
             master_keys: vec![MASTER_KEY],

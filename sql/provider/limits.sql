@@ -1,0 +1,2 @@
+-- What is booked of all limits.
+select provider, state from provider_limits
