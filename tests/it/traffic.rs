@@ -361,7 +361,7 @@ async fn a_token_bucket_is_held_to_the_request() {
 async fn a_batch_is_one_request() {
     let (app, at) = three_minutes(limited(2, Strategy::SlidingWindow, 1), Batch::Any(20), 200).await;
     assert_eq!(at.len(), 6);
-    assert!(app.count("select count(*) from deliveries where status = 'SENT'").await >= 60);
+    assert!(app.count("select count(*) from deliveries where status = 'SENT'").await > 6, "several at once");
     end(app).await;
 }
 
