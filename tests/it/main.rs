@@ -6,6 +6,7 @@
 mod support;
 
 mod alerts;
+mod adapters;
 mod crash;
 mod egress;
 mod engine;
