@@ -12,6 +12,7 @@ pub mod openapi;
 mod page;
 mod partner;
 mod posted;
+mod receipt;
 mod redrive;
 mod request;
 pub mod server;
@@ -55,6 +56,8 @@ fn routes() -> OpenApiRouter<Hub> {
         .routes(routes!(redrive::list)) // /v1/redrives
         .routes(routes!(redrive::get)) // /v1/redrives/{id}
         .routes(routes!(redrive::cancel)) // /v1/redrives/{id}/cancel
+        // Providers tell what became of what they took.
+        .routes(routes!(receipt::receive)) // /v1/receipts/{provider}
         // Whoever signs in.
         .routes(routes!(sign_in::token)) // /v1/auth/token
         .routes(routes!(sign_in::refresh)) // /v1/auth/refresh

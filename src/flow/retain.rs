@@ -25,6 +25,7 @@ pub async fn retain(hub: &Hub) -> Result<Round> {
     while store::idempotency::forget(hub.store.api(), oldest, limits::HOUSEKEEPING_BATCH).await? > 0 {}
     let days = i32::from(hub.settings.database.retention_days);
     while store::sql_intake::forget(hub.store.api(), now, days, limits::HOUSEKEEPING_BATCH).await? > 0 {}
+    while store::receipt::forget(hub.store.api(), self::oldest(hub), limits::HOUSEKEEPING_BATCH).await? > 0 {}
     store::redrive::forget(hub.store.api(), self::oldest(hub)).await?;
     // Or what waits for it would keep its partition for ever.
     for endpoint_id in store::endpoint::abandoned(hub.store.api(), now - limits::ENDPOINT_PAUSED).await? {

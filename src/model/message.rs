@@ -68,6 +68,9 @@ pub struct Fallback {
     /// Seconds after which it takes the place of what was sent, if no receipt says that that arrived.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub no_receipt_s: Option<u32>,
+    /// How often it is tried, where the message says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<i16>,
     /// It also takes the place of what may have been sent.
     #[serde(default, skip_serializing_if = "is_false")]
     pub on_unknown: bool,
