@@ -118,11 +118,7 @@ impl Metrics {
                 "Receipts that for ten minutes have been about nothing of ours, counted up to a limit.",
                 &[],
             )?,
-            fallbacks: counter(
-                "fallbacks_total",
-                "Deliveries whose place another took.",
-                &["from", "to", "why"],
-            )?,
+            fallbacks: counter("fallbacks_total", "Deliveries whose place another took.", &["from", "to", "why"])?,
             registry,
         })
     }

@@ -222,14 +222,5 @@ pub async fn leave(hub: &Hub, shards: &[i16], down: &[Channel]) -> Result<bool> 
 fn left(hub: &Hub, Waiting { key, lane, head }: Waiting) -> Settle {
     let reason = Some(Why::ChannelDown.as_str());
     let step = Step { status: Status::Failed, ready_at: None, possibly_sent: false, refund: false, reason };
-    Settle {
-        key,
-        lane,
-        head,
-        step,
-        provider: None,
-        tried: None,
-        notice_id: hub.next_id(),
-        receipt_due: None,
-    }
+    Settle { key, lane, head, step, provider: None, tried: None, notice_id: hub.next_id(), receipt_due: None }
 }

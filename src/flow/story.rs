@@ -72,13 +72,8 @@ pub async fn webhooks(hub: &Hub, partner: &Partner, message_id: Tsid) -> Result<
 pub async fn timeline(hub: &Hub, partner: &Partner, message_id: Tsid) -> Result<Vec<Entry>> {
     let Whole { message, deliveries, attempts, .. } = whole(hub, partner, message_id).await?;
     let events = event::of_message(hub.store.api(), partner.partner_id, partner.shard, message_id).await?;
-    let receipts = receipt::of_message(
-        hub.store.api(),
-        partner.partner_id,
-        partner.shard,
-        message_id,
-        limits::STORY_RECEIPTS,
-    );
+    let receipts =
+        receipt::of_message(hub.store.api(), partner.partner_id, partner.shard, message_id, limits::STORY_RECEIPTS);
     let receipts = receipts.await?;
     let text = format!("{} with {} deliveries, {}", message.kind, deliveries.len(), message.priority.as_str());
     let mut story = vec![Entry::new(message.created_at, "accepted", None, text)];

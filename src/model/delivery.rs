@@ -74,7 +74,11 @@ pub const TRANSITIONS: [(Status, Status, &str); 35] = [
     (Status::Pending, Status::Failed, "the same; or its channel is down, and another stands by"),
     (Status::Sent, Status::Failed, "a receipt says it failed on its way"),
     (Status::Sent, Status::Expired, "a receipt says it was given up"),
-    (Status::Sent, Status::Undetermined, "no receipt came; or what was taken failed, and another copy may have been taken"),
+    (
+        Status::Sent,
+        Status::Undetermined,
+        "no receipt came; or what was taken failed, and another copy may have been taken",
+    ),
     (Status::Undetermined, Status::Failed, "a receipt says it failed on its way"),
     (Status::Undetermined, Status::Expired, "a receipt says it was given up"),
     (Status::Expired, Status::Failed, "a receipt says that it did not only come too late"),

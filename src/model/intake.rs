@@ -349,14 +349,7 @@ impl Routes {
         for (to, written) in to {
             // The same to the same recipient twice is told once.
             if self.seen.insert((channel, to.clone(), content)) {
-                self.deliveries.push(NewDelivery {
-                    channel,
-                    to,
-                    written,
-                    content,
-                    has_fallback,
-                    attempts,
-                });
+                self.deliveries.push(NewDelivery { channel, to, written, content, has_fallback, attempts });
             }
         }
     }

@@ -224,7 +224,11 @@ mod tests {
     }
 
     /// One receipt after the other, each weighed at once.
-    fn apply(mut head: Standing, mut attempts: Vec<Tried>, receipts: &[(usize, ReceiptOutcome)]) -> (Status, Vec<Tried>) {
+    fn apply(
+        mut head: Standing,
+        mut attempts: Vec<Tried>,
+        receipts: &[(usize, ReceiptOutcome)],
+    ) -> (Status, Vec<Tried>) {
         for (n, outcome) in receipts {
             let tried = &mut attempts[*n];
             tried.receipt = tried.receipt.max(Some(*outcome));
@@ -242,8 +246,7 @@ mod tests {
     /// about two attempts, with repetitions, comes to the same end.
     #[test]
     fn every_order_of_receipts_comes_to_the_same_end() {
-        let all: Vec<(usize, ReceiptOutcome)> =
-            RECEIPT_OUTCOMES.into_iter().flat_map(|o| [(0, o), (1, o)]).collect();
+        let all: Vec<(usize, ReceiptOutcome)> = RECEIPT_OUTCOMES.into_iter().flat_map(|o| [(0, o), (1, o)]).collect();
         for (first, second) in OUTCOMES.into_iter().flat_map(|a| OUTCOMES.map(|b| (a, b))) {
             let attempts = vec![tried(1, first), tried(2, second)];
             let taken = [first, second].contains(&OutcomeKind::Accepted);

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::{Db, word};
 use super::delivery::{Settle, Tried};
+use super::{Db, word};
 use crate::error::Result;
 use crate::id::Tsid;
 use crate::model::delivery::{Key, Status};

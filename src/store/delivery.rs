@@ -308,8 +308,7 @@ pub struct Moved {
 }
 
 pub async fn receive(db: impl Db<'_>, all: &[Receive], now: DateTime<Utc>) -> Result<Vec<Moved>> {
-    let counts =
-        |part: fn(Counts) -> i16| -> Vec<i16> { all.iter().map(|r| part(change(r.was, r.status))).collect() };
+    let counts = |part: fn(Counts) -> i16| -> Vec<i16> { all.iter().map(|r| part(change(r.was, r.status))).collect() };
     let event = |r: &Receive| r.status.event().map(|e| e.as_str().to_owned());
     let rows = sqlx::query_file!(
         "sql/delivery/receive.sql",
