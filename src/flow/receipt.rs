@@ -96,7 +96,7 @@ pub async fn apply(hub: &Hub) -> Result<bool> {
     let mut tx = hub.store.begin_engine().await?;
     let waiting = receipt::take(&mut tx, now, limits::RECEIPT_BATCH).await?;
     if waiting.is_empty() {
-        return Ok(false);
+        return Ok(tx.rollback().await.map(|()| false)?);
     }
     let more = waiting.len() as i64 == limits::RECEIPT_BATCH;
     let keys: BTreeSet<Key> = waiting.iter().filter_map(|w| Some(w.reference?.key)).collect();

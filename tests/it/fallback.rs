@@ -182,9 +182,8 @@ async fn a_late_receipt_of_the_first_is_counted_once() {
     app.work().await;
     told(&app, &id, 1, "FAILED").await;
     assert_eq!(app.message(&id).await["status"], "PROCESSING");
-    while flow::publish::complete(&app.hub).await.unwrap() {}
     let completed = "select count(*) from events where event = 'message.completed'";
-    assert_eq!(app.count(completed).await, 0, "another is on its way");
+    assert_eq!(app.count(completed).await, 1, "it was through when it was sent");
     app.work().await;
     while flow::publish::complete(&app.hub).await.unwrap() {}
     assert_eq!((app.message(&id).await["status"].as_str(), app.count(completed).await), (Some("COMPLETED"), 1));
