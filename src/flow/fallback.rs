@@ -205,7 +205,7 @@ pub async fn leave(hub: &Hub, shards: &[i16], down: &[Channel]) -> Result<bool> 
     let now = hub.clock.now();
     let mut tx = hub.store.begin_engine().await?;
     let lanes = Lane::all_of(down);
-    let waiting = store::delivery::standing_by(&mut *tx, shards, &lanes, limits::HOUSEKEEPING_BATCH).await?;
+    let waiting = store::delivery::standing_by(&mut tx, shards, &lanes, limits::HOUSEKEEPING_BATCH).await?;
     let full = waiting.len() as i64 == limits::HOUSEKEEPING_BATCH;
     let mut settles: Vec<Settle> = waiting.into_iter().map(|w| left(hub, w)).collect();
     settles.sort_by_key(|s| s.key);
