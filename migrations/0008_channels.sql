@@ -17,6 +17,8 @@ create index idx_delivery_fallback on deliveries (shard, lane, ready_at) where s
 create type receipt_outcome as enum ('ACCEPTED', 'EXPIRED', 'FAILED', 'DELIVERED');
 alter table attempts
   add column receipt receipt_outcome,
+  -- Of FAILED: the class of errors.
+  add column receipt_reason text,
   add column receipt_code text,
   add column receipt_at timestamptz;
 

@@ -269,6 +269,11 @@ pub struct Channels {
     /// starts simulators for what is neither logged nor served].
     #[arg(long, env = "NOTIHUB_MOCK", value_delimiter = ',', value_name = "CHANNEL", value_parser = mockable)]
     pub mock: Vec<Channel>,
+    /// What stands by for a channel where a message does not say: KAKAO_ALIMTALK=SMS sends by SMS, to the same number, what
+    /// Kakao did not take, if the body fits there. Several with commas. A message's own `fallback` goes before, and [] is none
+    /// [default: none].
+    #[arg(long = "fallback", env = "NOTIHUB_FALLBACK", value_delimiter = ',', value_name = "CHANNEL=CHANNEL", value_parser = stand_by)]
+    pub fallbacks: Vec<(Channel, Channel)>,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -308,6 +313,15 @@ fn pair(text: &str) -> Result<(String, String), String> {
         return Err("a name has letters, digits, - _ . only".into());
     }
     Ok((name.to_owned(), url.to_owned()))
+}
+
+fn stand_by(text: &str) -> Result<(Channel, Channel), String> {
+    let (first, other) = text.split_once('=').ok_or("write CHANNEL=CHANNEL, as in KAKAO_ALIMTALK=SMS")?;
+    let (first, other): (Channel, Channel) = (first.parse()?, other.parse()?);
+    if first == other || first.addressed_by() != other.addressed_by() {
+        return Err(format!("{other} does not go to the same recipient as {first} in another way"));
+    }
+    Ok((first, other))
 }
 
 /// One account at a vendor.

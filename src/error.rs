@@ -486,7 +486,37 @@ pub const REASONS: &[Reason] = &[
         "the database does not take this input though it was found right",
         "tell the operator the requestId: this is our fault",
     ),
+    // Receipts.
+    why(
+        "receipt_forged",
+        Code::E002,
+        401,
+        "the callback is not known to come from the provider",
+        "check the secret that the provider signs with, and this host's clock",
+    ),
+    why(
+        "receipt_unreadable",
+        Code::E001,
+        400,
+        "the callback comes from the provider, and cannot be read",
+        "check which form of callback is set at the provider",
+    ),
+    // Fallback.
+    why(
+        "fallback_same_channel",
+        Code::E001,
+        422,
+        "what stands by goes over a channel that was tried by then",
+        "name another channel",
+    ),
     // Dead letters.
+    why(
+        "replaced",
+        Code::E001,
+        422,
+        "another delivery took its place, over another channel",
+        "look at that one: its fallbackOf names this",
+    ),
     why(
         "not_a_dead_letter",
         Code::E001,
@@ -596,6 +626,11 @@ pub const DELIVERY_REASONS: &[(&str, &str)] = &[
     ("expired", "worthless before it could be sent"),
     ("expired_before_retry", "it would have become worthless before the next attempt"),
     ("redriven", "somebody asked to have it tried again"),
+    ("receipt_accepted", "a receipt says that the provider took it, though no answer did"),
+    ("receipt_failed", "a receipt says that it failed on its way; the provider does not say why"),
+    ("receipt_expired", "a receipt says that it was given up: it could not be delivered in time"),
+    ("no_receipt", "the provider took it, and never told what became of it"),
+    ("channel_down", "nothing could be sent over its channel, and another channel took its place"),
     ("late_answer", "an answer that came after its attempt was given up: the provider had taken it"),
 ];
 

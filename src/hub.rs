@@ -288,6 +288,7 @@ impl Hub {
             slack: self.settings.slack.names(),
             region: partner.region.clone(),
             limits: self.providers.limits(),
+            fallbacks: self.settings.channels.fallbacks.iter().copied().collect(),
         }
     }
 }

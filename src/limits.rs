@@ -209,3 +209,36 @@ pub const WEBHOOK_BUDGET: Duration = Duration::from_secs(15);
 pub const WEBHOOK_ANSWER_BYTES: usize = 1024;
 /// Partners whose connections are kept; making one for a further partner takes less than 0.1 ms.
 pub const WEBHOOK_CLIENTS: usize = 1024;
+
+/// What a provider calls back with, at most: thousands of results in one body.
+pub const RECEIPT_BODY_BYTES: usize = 8 << 20;
+/// A provider's own key of a piece of news; what is longer is kept as its digest.
+pub const EVENT_KEY_BYTES: usize = 200;
+/// Receipts written by one statement, …
+pub const RECEIPTS_WRITTEN: usize = 2_000;
+/// … and applied in one transaction.
+pub const RECEIPT_BATCH: i64 = 500;
+/// How often those that wait are looked at: nobody is woken for them.
+pub const RECEIPT_EVERY: Duration = Duration::from_millis(200);
+/// A receipt about what a worker holds is looked at again after as long as it waits, within these.
+pub const RECEIPT_AGAIN: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+/// One about nothing of ours, within these: what it is about may be restored, or be written late.
+pub const RECEIPT_UNMATCHED_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3600));
+/// After so long somebody should look why a provider tells of what is not ours.
+pub const UNMATCHED_AGED: chrono::TimeDelta = chrono::TimeDelta::minutes(10);
+/// How often overdue receipts are looked for.
+pub const OVERDUE_EVERY: Duration = Duration::from_secs(1);
+/// How often a provider's list of results is read, …
+pub const POLL_EVERY: Duration = Duration::from_secs(5);
+/// … how long its reader keeps it beyond the call budget, and how long it is left alone after a failure.
+pub const POLL_MARGIN: Duration = Duration::from_secs(10);
+pub const POLL_REST: Duration = Duration::from_secs(30);
+/// Receipts that a message's story tells.
+pub const STORY_RECEIPTS: i64 = 1_000;
+
+/// Channels that may stand by for one, the one after the other.
+pub const FALLBACKS: usize = 2;
+/// Attempts that may be asked for before another channel takes over.
+pub const AFTER_ATTEMPTS: i64 = 10;
+/// Seconds after which another channel may take the place of what was sent without a receipt.
+pub const NO_RECEIPT_SECONDS: std::ops::RangeInclusive<i64> = 10..=259_200;

@@ -59,6 +59,9 @@ pub struct Metrics {
     pub intake_refused: IntCounterVec,
     pub sql_intake_waiting: IntGaugeVec,
     pub sql_intake_oldest_seconds: IntGaugeVec,
+    pub receipts: IntCounterVec,
+    pub receipts_unmatched: IntGaugeVec,
+    pub fallbacks: IntCounterVec,
 }
 
 const SECONDS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0];
@@ -123,6 +126,13 @@ impl Metrics {
             intake_refused: counter("intake_refused_total", "Requests enqueued in SQL that were refused.", &["code"])?,
             sql_intake_waiting: gauge("sql_intake_waiting", "Requests enqueued in SQL, counted up to a limit.", &[])?,
             sql_intake_oldest_seconds: gauge("sql_intake_oldest_seconds", "Age of the oldest of those.", &[])?,
+            receipts: counter("receipts_total", "What providers told, and what came of it.", &["provider", "effect"])?,
+            receipts_unmatched: gauge(
+                "receipts_unmatched",
+                "Receipts that for ten minutes have been about nothing of ours, counted up to a limit.",
+                &[],
+            )?,
+            fallbacks: counter("fallbacks_total", "Deliveries whose place another took.", &["from", "to", "why"])?,
             registry,
         })
     }

@@ -1,4 +1,5 @@
--- Evidence: among these deliveries, those with an attempt that was given up for lost and turned out to have been accepted.
+-- Evidence: among these deliveries, those with an attempt that was given up for lost and turned out to have been accepted,
+-- of which no receipt says more; what was accepted and had no receipt for too long is no news.
 -- Lifts the heads that do not know better by now, which also calls off a retry before it makes a second copy. What had an
 -- ending keeps its time, and so the day on which it is counted.
 -- $1 shard[], $2 message_id[], $3 no[], $4 now; $5 the statuses that are lifted, and what that changes in the statistics:
@@ -11,13 +12,14 @@ with head as (
   cross join lateral (
     select a.attempt, a.provider from attempts a
     where a.shard = s.shard and a.message_id = s.message_id and a.no = s.no and a.outcome = 'ACCEPTED'
+      and (a.receipt is null or a.receipt = 'ACCEPTED')
     order by a.attempt
     limit 1
   ) a
   cross join unnest($5::text[]::delivery_status[], $6::smallint[], $7::smallint[], $8::smallint[])
     as l(was, total, success, failed)
   where d.shard = s.shard and d.message_id = s.message_id and d.no = s.no
-    and d.status = l.was
+    and d.status = l.was and d.reason is distinct from 'no_receipt'
   returning d.shard, d.message_id, d.no, d.event_seq, a.attempt, a.provider as attempted_by, d.partner_id, d.lane, d.settled_at, l.total,
     l.success, l.failed
 ),

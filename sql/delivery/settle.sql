@@ -8,7 +8,8 @@
 -- $14 worker[], $15 claimed_at[], $16 called_at[], $17 code[], $18 detail[], $19 provider_ref[]: one each per step.
 -- $20 now, $21 and $22 the smallest and largest message id (prunes the partitions), $23 begun[]: the attempt's row is
 -- there already; what the step changes in the statistics: $24 total[], $25 success[], $26 failed[]. $27 the id of the
--- message that tells of the step's event, if somebody wants to hear of it[]; $28 attempts of a webhook.
+-- message that tells of the step's event, if somebody wants to hear of it[]; $28 attempts of a webhook; $29 until when a receipt
+-- is waited for[].
 -- What is told goes to the partner's endpoints in this statement: whoever sees the event sees that it is on its way. Of
 -- webhooks (lanes from 66 on) nobody is told.
 with head as (
@@ -16,13 +17,18 @@ with head as (
   set status = s.status, ready_at = coalesce(s.ready_at, d.ready_at), lease_until = null, worker = null,
     possibly_sent = d.possibly_sent or s.possibly_sent, max_attempts = d.max_attempts + s.refund::int::smallint,
     event_seq = d.event_seq + (s.event is not null)::int::smallint, reason = s.reason,
-    provider = coalesce(s.provider, d.provider), settled_at = case when s.event is not null then $20::timestamptz end
+    provider = coalesce(s.provider, d.provider), settled_at = case when s.event is not null then $20::timestamptz end,
+    receipt_due = s.receipt_due,
+    has_fallback = d.has_fallback and s.status not in ('CANCELED', 'EXPIRED')
+      and coalesce(s.reason, '') not in ('canceled', 'expired', 'expired_before_retry')
   from unnest($1::smallint[], $2::bigint[], $3::smallint[], $4::smallint[], $5::text[]::delivery_status[],
     $6::text[]::delivery_status[], $7::timestamptz[], $8::bool[], $9::bool[], $10::text[], $11::text[], $12::text[],
     $13::text[]::attempt_outcome[], $14::bigint[], $15::timestamptz[], $16::timestamptz[], $17::text[], $18::text[],
-    $19::text[], $23::bool[], $24::smallint[], $25::smallint[], $26::smallint[], $27::bigint[])
+    $19::text[], $23::bool[], $24::smallint[], $25::smallint[], $26::smallint[], $27::bigint[],
+    $29::timestamptz[])
     as s(shard, message_id, no, attempt, was, status, ready_at, possibly_sent, refund, event, reason, provider, outcome,
-      worker, claimed_at, called_at, code, detail, provider_ref, begun, total, success, failed, notice_id)
+      worker, claimed_at, called_at, code, detail, provider_ref, begun, total, success, failed, notice_id,
+      receipt_due)
   where d.shard = s.shard and d.message_id = s.message_id and d.no = s.no
     and d.message_id between $21 and $22 and d.status = s.was and d.attempt = s.attempt
   returning d.shard, d.message_id, d.no, d.attempt, d.event_seq, d.cancel_requested, s.event, s.reason, s.ready_at, s.provider, s.outcome,

@@ -1,5 +1,7 @@
--- We never say FAILED, EXPIRED or CANCELED of something a provider took or may have taken.
+-- We never say FAILED, EXPIRED or CANCELED of something a provider took or may have taken, unless a receipt says that it came
+-- to nothing.
 select a.message_id as "message_id!", a.no as "no!", format('%s, but attempt %s %s', d.status, a.attempt, a.outcome) as "found!"
 from deliveries d
 join attempts a using (shard, message_id, no)
 where d.status in ('FAILED', 'EXPIRED', 'CANCELED') and a.outcome in ('ACCEPTED', 'UNKNOWN')
+  and coalesce(a.receipt, 'ACCEPTED') not in ('EXPIRED', 'FAILED')

@@ -13,6 +13,11 @@ where (a.detail ~* any($1) or a.code ~* any($1) or a.provider_ref ~* any($1) or 
   and ($2::bigint is null or exists (
     select from deliveries d where d.shard = a.shard and d.message_id = a.message_id and d.no = a.no and d.partner_id = $2))
 union all
+select 'receipts', count(*) from receipts r
+where (r.detail ~* any($1) or r.code ~* any($1) or r.provider_ref ~* any($1) or r.event_key ~* any($1))
+  and ($2::bigint is null or exists (
+    select from deliveries d where d.shard = r.shard and d.message_id = r.message_id and d.no = r.no and d.partner_id = $2))
+union all
 select 'events', count(*) from events where $2::bigint is null and (reason ~* any($1) or event ~* any($1))
 union all
 select 'idempotency', count(*) from idempotency

@@ -22,5 +22,10 @@ attempts as (
   update attempts a set detail = null, provider_ref = null
   from k
   where a.shard = k.shard and a.message_id = k.message_id and a.message_id between $3 and $4
+),
+receipts as (
+  update receipts r set detail = null, provider_ref = null
+  from k
+  where r.shard = k.shard and r.message_id = k.message_id
 )
 select count(*) as "wiped!" from messages

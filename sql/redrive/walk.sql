@@ -4,7 +4,7 @@
 -- from–to, $9 provider, $10 reason, $11 recipient, $12 died at this time or later, each may be null; $13 died before.
 with seen as materialized (
   select d.message_id, d.no, d.lane, d.status, d.attempt, d.event_seq, d.content, d.settled_at, d.recipient, d.provider,
-    d.reason
+    d.reason, d.shard, d.chain
   from deliveries d
   -- The words written out are for the plan: they are the index's own, so that it is taken whatever is believed of a partition.
   where d.shard = $2 and d.partner_id = $1 and d.status = ($3::text)::delivery_status
@@ -20,6 +20,10 @@ judged as (
   from seen s
 )
 select message_id, no, lane, status::text as "status!", attempt, event_seq, content, settled_at, recipient,
+  exists (
+    select from deliveries o
+    where o.shard = judged.shard and o.message_id = judged.message_id and o.chain = judged.chain and o.no > judged.no
+  ) as "replaced!",
   position as "position!", coalesce(matches, false) as "matches!"
 from judged
 where matches or position = (select count(*) from seen)

@@ -12,7 +12,7 @@ use super::error::Answer;
 use super::page::{Page, Whose, Window, cursor};
 use super::request::{Id, Query, ok};
 use super::shape::{
-    ChannelWord, DeliveryStatus, EventWord, OutcomeWord, Success, Time, channel_filter, lanes_of_posted,
+    ChannelWord, DeliveryStatus, EventWord, OutcomeWord, ReceiptWord, Success, Time, channel_filter, lanes_of_posted,
     recipient_filter,
 };
 use crate::error::{Error, Result};
@@ -20,6 +20,7 @@ use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::model::channel::Channel;
 use crate::model::delivery::{PARKED, STATUSES, Status, parse_public_id};
+use crate::model::receipt::ReceiptOutcome;
 use crate::store::delivery::{self, Filter, Row};
 use crate::store::message::Telling;
 use crate::store::{self, attempt};
@@ -57,6 +58,12 @@ pub struct Delivery {
     pub next_at: Option<Time>,
     /// When it reached its final status.
     pub settled_at: Option<Time>,
+    /// The deliveryId that was posted, of one that took its place over another channel.
+    pub fallback_of: Option<String>,
+    /// The most that receipts say of it; with its attempts alone.
+    pub receipt: Option<Receipt>,
+    /// Until when a receipt is waited for, if one is.
+    pub awaiting_receipt_until: Option<Time>,
     /// Of a webhook: which endpoint it goes to …
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -76,6 +83,30 @@ pub struct Delivery {
     /// Every attempt, oldest first; left out in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attempts: Option<Vec<Attempt>>,
+}
+
+/// What a provider told later of what it took.
+#[derive(Serialize, ToSchema)]
+pub struct Receipt {
+    #[schema(value_type = ReceiptWord)]
+    outcome: String,
+    /// The provider's own code.
+    code: Option<String>,
+    /// As the provider says, or else when it told.
+    at: Option<Time>,
+}
+
+impl Receipt {
+    fn of(row: &attempt::Row) -> Option<Receipt> {
+        let (code, at) = (row.receipt_code.clone(), row.receipt_at.map(Time));
+        row.receipt.clone().map(|outcome| Receipt { outcome, code, at })
+    }
+
+    /// The most that is told of any of them.
+    fn most(attempts: &[&attempt::Row]) -> Option<Receipt> {
+        let said = |row: &&attempt::Row| row.receipt.as_deref().and_then(|r| r.parse::<ReceiptOutcome>().ok());
+        attempts.iter().copied().max_by_key(said).and_then(Receipt::of)
+    }
 }
 
 /// What those of these deliveries tell that are webhooks.
@@ -110,6 +141,8 @@ pub struct Attempt {
     error_detail: Option<String>,
     /// The provider's own name for what it took.
     provider_ref: Option<String>,
+    /// What its provider told of it later.
+    receipt: Option<Receipt>,
     /// Which worker made it.
     worker: String,
 }
@@ -133,6 +166,9 @@ impl Delivery {
             cancel_requested: row.cancel_requested,
             next_at: (row.status == Status::Scheduled && row.ready_at < PARKED).then_some(Time(row.ready_at)),
             settled_at: row.settled_at.map(Time),
+            fallback_of: row.chain.filter(|no| *no != row.no).map(|no| format!("{}-{no}", row.message_id)),
+            receipt: attempts.as_deref().and_then(Receipt::most),
+            awaiting_receipt_until: row.receipt_due.map(Time),
             endpoint_id: told.map(|_| row.recipient.clone()),
             event: told.map(|telling| telling.event.clone()),
             event_id: told.and_then(|telling| telling.event_id.clone()),
@@ -157,6 +193,7 @@ impl Attempt {
             error_code: row.code.clone(),
             error_detail: row.detail.clone(),
             provider_ref: row.provider_ref.clone(),
+            receipt: Receipt::of(row),
             worker: row.worker.to_string(),
         }
     }

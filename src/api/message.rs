@@ -29,7 +29,7 @@ use crate::limits;
 use crate::model::channel::{CHANNELS, Channel};
 use crate::model::delivery::{PARKED, Status};
 use crate::model::intake::Rules;
-use crate::model::message::{Content, Message, NewDelivery, NewMessage, Overall};
+use crate::model::message::{Content, Fallback, Message, NewDelivery, NewMessage, Overall};
 use crate::model::partner::Scope;
 use crate::store::delivery::{Notice, Row};
 use crate::store::message::{Filter, Listed, Telling};
@@ -207,13 +207,19 @@ pub struct DryContent {
     body: String,
     /// How long the body is for each channel that has a limit.
     lengths: Vec<BodyLength>,
+    /// What takes its place if it does not arrive.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = FallbackFound, required = false)]
+    fallback: Option<Box<Fallback>>,
 }
 
 /// What would happen, without anything happening.
 fn dry(message: NewMessage, rules: &Rules) -> DryRun {
     let waits = message.scheduled_at.is_some_and(|at| at > rules.now);
     let status = if waits { Status::Scheduled } else { Status::Pending }.as_str();
-    let used: BTreeSet<(i16, Channel)> = message.deliveries.iter().map(|d| (d.content, d.channel)).collect();
+    let mut used: BTreeSet<(i16, Channel)> = message.deliveries.iter().map(|d| (d.content, d.channel)).collect();
+    let standing_by = message.detail.contents.iter().filter_map(|c| c.fallback.as_ref());
+    used.extend(standing_by.map(|f| (f.content, f.channel)));
     let delivery = |d: NewDelivery| DryDelivery {
         channel: d.channel.as_str(),
         to: d.shown().to_owned(),
@@ -225,7 +231,7 @@ fn dry(message: NewMessage, rules: &Rules) -> DryRun {
     let content = |(c, index): (Content, i16)| {
         let channels = used.range((index, CHANNELS[0])..).take_while(|u| u.0 == index);
         let lengths = channels.filter_map(|(_, channel)| BodyLength::of(&c.body, *channel, rules)).collect();
-        DryContent { parts: 1, bytes: c.bytes(), subject: c.subject, body: c.body, lengths }
+        DryContent { parts: 1, bytes: c.bytes(), subject: c.subject, body: c.body, lengths, fallback: c.fallback }
     };
     DryRun {
         code: Success::Success,
@@ -418,6 +424,34 @@ pub struct ContentFound {
     /// Slack Block Kit.
     #[schema(nullable = false)]
     blocks: Option<Vec<Map<String, Value>>>,
+    /// What takes its place if it does not arrive.
+    #[schema(nullable = false)]
+    fallback: Option<FallbackFound>,
+}
+
+/// Another channel that stands by, as the document tells it: `model::message::Fallback` is what is written.
+#[derive(ToSchema)]
+#[schema(as = Fallback, rename_all = "camelCase")]
+#[expect(dead_code, reason = "only described, never made")]
+pub struct FallbackFound {
+    #[schema(value_type = ChannelWord)]
+    channel: &'static str,
+    /// Which of the contents goes out there, from 0.
+    content: i16,
+    /// To whom; not given: to the same recipient.
+    #[schema(nullable = false)]
+    to: Option<String>,
+    /// The number of the delivery that takes the place of number n is n + step.
+    step: i16,
+    /// Seconds after which it takes the place of what was sent, if no receipt says that that arrived.
+    #[schema(nullable = false)]
+    no_receipt_seconds: Option<u32>,
+    /// How often it is tried.
+    #[schema(nullable = false)]
+    attempts: Option<i16>,
+    /// It also takes the place of what may have been sent.
+    #[schema(required = false)]
+    on_unknown: bool,
 }
 
 /// One message
@@ -564,7 +598,7 @@ pub struct Timeline {
 #[serde(rename_all = "camelCase")]
 pub struct Happened {
     at: Time,
-    /// accepted, scheduled, claimed, called, answered, not_called, lost, retry, event or webhook; others may come.
+    /// accepted, scheduled, claimed, called, answered, not_called, lost, retry, receipt, fallback, event or webhook; others may come.
     what: &'static str,
     /// None: the message as a whole. Of a webhook: its own.
     delivery_id: Option<String>,

@@ -13,6 +13,7 @@ mod page;
 mod partner;
 mod posted;
 mod provider;
+mod receipt;
 mod redrive;
 mod request;
 pub mod server;
@@ -60,6 +61,8 @@ fn routes() -> OpenApiRouter<Hub> {
         .routes(routes!(provider::list)) // /v1/providers
         .routes(routes!(provider::pause)) // /v1/providers/{name}/pause
         .routes(routes!(provider::resume)) // /v1/providers/{name}/resume
+        // Providers tell what became of what they took.
+        .routes(routes!(receipt::receive)) // /v1/receipts/{provider}
         // Whoever signs in.
         .routes(routes!(sign_in::token)) // /v1/auth/token
         .routes(routes!(sign_in::refresh)) // /v1/auth/refresh

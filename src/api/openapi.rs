@@ -41,7 +41,7 @@ pub static DOCUMENT: LazyLock<serde_json::Value> = LazyLock::new(|| {
     serde_json::to_value(document).unwrap_or_default()
 });
 
-const TAGS: [(&str, &str); 10] = [
+const TAGS: [(&str, &str); 11] = [
     ("sign-in", "a client's secret for tokens"),
     ("messages", "post messages, and look at what became of them"),
     ("deliveries", "one message to one recipient over one channel"),
@@ -49,6 +49,7 @@ const TAGS: [(&str, &str); 10] = [
     ("providers", "accounts at vendors, and how they stand"),
     ("redrives", "dead letters, and events, sent again"),
     ("notifications", "the same in seed 003's words"),
+    ("receipts", "for providers: what became of what they took"),
     ("partners", "for admins: who may post, and how much; keys; what was done by whom"),
     ("reference", "for whoever writes a client"),
     ("operations", "for machines that watch"),
@@ -61,7 +62,9 @@ fn tell_common(operation: &mut Operation) {
     let has_body = operation.request_body.is_some();
     let names_partner = parameters.clone().any(|p| matches!(p, RefOr::T(p) if p.name == "partnerId"));
     let signs_in_now = operation.tags.iter().flatten().any(|tag| tag == "sign-in");
-    let signs_in = operation.security.is_some() || signs_in_now;
+    // Providers prove who they are in ways of their own.
+    let proves = operation.tags.iter().flatten().any(|tag| tag == "receipts");
+    let signs_in = operation.security.is_some() || signs_in_now || proves;
     let common = [
         (true, 400, "the request cannot be read"),
         (signs_in, 401, "not signed in"),

@@ -7,7 +7,7 @@
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
-use super::shape::{PriorityWord, metadata};
+use super::shape::{ChannelWord, PriorityWord, metadata};
 
 /// The header that means the same as `clientMsgId`.
 #[derive(IntoParams)]
@@ -91,6 +91,9 @@ pub struct NewEmail {
     /// Beside the plain text; at most 256 KiB.
     #[schema(min_length = 1, max_length = 262144)]
     html: Option<String>,
+    /// What takes its place if it does not arrive, the one after the other.
+    #[schema(max_items = 2)]
+    fallback: Option<Vec<NewFallback>>,
 }
 
 /// A post to a Slack destination.
@@ -109,6 +112,36 @@ pub struct NewSlackPost {
     /// Block Kit, passed on as it is.
     #[schema(max_items = 50)]
     blocks: Option<Vec<Block>>,
+    /// What takes its place if it does not arrive, the one after the other.
+    #[schema(max_items = 2)]
+    fallback: Option<Vec<NewFallback>>,
+}
+
+/// Another channel that stands by, with what that channel needs.
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewFallback {
+    /// Another than those before it.
+    channel: ChannelWord,
+    /// To whom. Not needed where it is addressed as the channel before it.
+    to: Option<Address>,
+    /// One line, for channels that have a subject.
+    #[schema(min_length = 1, max_length = 250)]
+    subject: Option<String>,
+    /// Not given: the message's.
+    #[schema(min_length = 1, max_length = 65536)]
+    body: Option<String>,
+    /// Kakao's approved template.
+    #[schema(min_length = 1, max_length = 64)]
+    template_code: Option<String>,
+    /// Attempts over the channel before it, after which this one takes over.
+    #[schema(minimum = 1, maximum = 10)]
+    after_attempts: Option<i64>,
+    /// It also takes over when no receipt came for so long: what was sent may arrive twice.
+    #[schema(minimum = 10, maximum = 259200)]
+    no_receipt_seconds: Option<i64>,
+    /// It also takes over when nobody knows whether it was sent: it may arrive twice.
+    on_unknown: Option<bool>,
 }
 
 #[derive(ToSchema)]

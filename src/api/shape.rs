@@ -20,6 +20,7 @@ use crate::model::event::{EVENT_KINDS, EventKind};
 use crate::model::lane::{Lane, PRIORITIES, Priority};
 use crate::model::message::{OVERALLS, Overall};
 use crate::model::phone;
+use crate::model::receipt::{RECEIPT_OUTCOMES, ReceiptOutcome};
 use crate::model::redrive::{REDRIVE_KINDS, REDRIVE_STATUSES, RedriveKind, RedriveStatus};
 use crate::store::message::Filter;
 
@@ -83,6 +84,7 @@ words! {
     MessageStatus, "computed from the deliveries", OVERALLS.map(Overall::as_str);
     OutcomeWord, "what an attempt came to", [OutcomeKind::InFlight, OutcomeKind::Accepted,
         OutcomeKind::Rejected, OutcomeKind::Unknown, OutcomeKind::NotCalled].map(OutcomeKind::as_str);
+    ReceiptWord, "what a provider tells of what it took, from the least to the most", RECEIPT_OUTCOMES.map(ReceiptOutcome::as_str);
     RedriveKindWord, "dead letters, those of one endpoint, or events", REDRIVE_KINDS.map(RedriveKind::as_str);
     RedriveStatusWord, "how far a job is", REDRIVE_STATUSES.map(RedriveStatus::as_str);
     ProviderWord, "whether a provider may be asked, and what keeps it from being asked", STANDS.map(Stand::as_str);

@@ -7,7 +7,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::FutureExt as _;
 
 use crate::error::Result;
@@ -28,7 +28,9 @@ use crate::store::delivery::{Ask, Claimed, Lifted, Settle, Tried, Waiting, Won};
 use crate::store::message::Contents;
 use crate::telemetry::observe;
 
+use super::fallback::{self, Made};
 use super::publish::{Notice, publish};
+use super::receipt;
 use super::route;
 use super::sweep::end;
 use super::webhook;
@@ -65,6 +67,14 @@ impl Held {
     /// Whether the provider is asked what it has before it is sent anything.
     fn asks_first(&self) -> bool {
         self.claimed.head.possibly_sent && self.on_unknown == OnUnknown::Lookup
+    }
+
+    /// How long a receipt is waited for, before it is given up or something else takes its place.
+    fn receipt_within(&self) -> Option<TimeDelta> {
+        let within = TimeDelta::from_std(self.account.of(self.claimed.head.channel)?.receipt_within?).ok()?;
+        let fallback = self.letter().and_then(|letter| letter.content.fallback.as_deref());
+        let sooner = fallback.filter(|_| self.claimed.head.has_fallback).and_then(|f| f.no_receipt_s);
+        Some(sooner.map_or(within, |s| within.min(TimeDelta::seconds(i64::from(s)))))
     }
 
     fn letter(&self) -> Option<Letter<'_>> {
@@ -191,6 +201,8 @@ struct Call<'a> {
     on_unknown: OnUnknown,
     begins_recorded: bool,
     called_at: Option<DateTime<Utc>>,
+    /// How long a receipt is waited for, if the provider takes it.
+    receipt_within: Option<TimeDelta>,
 }
 
 /// The settle that an outcome leads to.
@@ -199,9 +211,12 @@ fn settle_of(hub: &Hub, claimed: &Claimed, holder: Holder, outcome: Outcome, cal
     let begun = call.as_ref().is_some_and(|c| c.begins_recorded);
     let called_at = call.as_ref().and_then(|c| c.called_at);
     let profile = call.as_ref().and_then(|c| c.profile);
+    let receipt_within = call.as_ref().and_then(|c| c.receipt_within);
+    let now = hub.clock.now();
     let policy = hub.settings.retry.policy(claimed.head.channel).profiled(profile);
-    let step = next(&claimed.head, &outcome, &policy, on_unknown, hub.clock.now(), rand::random());
+    let step = next(&claimed.head, &outcome, &policy, on_unknown, now, rand::random());
     Settle {
+        receipt_due: receipt_within.filter(|_| step.status == Status::Sent).map(|within| now + within),
         key: claimed.key,
         lane: claimed.lane,
         head: claimed.head,
@@ -360,7 +375,8 @@ async fn ended(hub: &Hub, held: &Held, outcome: Outcome, called_at: Option<DateT
     let (provider, kind) = (held.account.name(), outcome.kind().as_str());
     let Held { on_unknown, begins_recorded, .. } = *held;
     let profile = held.account.terms.profile;
-    let call = Call { provider, profile, on_unknown, begins_recorded, called_at };
+    let receipt_within = held.receipt_within();
+    let call = Call { provider, profile, on_unknown, begins_recorded, called_at, receipt_within };
     let settle = settle_of(hub, &held.claimed, held.holder, outcome, Some(call));
     let (status, reason) = (settle.step.status, settle.step.reason.unwrap_or_default());
     hub.metrics.outcomes.with_label_values(&[provider, kind, reason]).inc();
@@ -371,6 +387,10 @@ async fn ended(hub: &Hub, held: &Held, outcome: Outcome, called_at: Option<DateT
         delivery = %held.claimed.key, attempt = held.claimed.head.attempt, provider, outcome = kind, %status, reason,
         "attempt ended"
     );
+    if status == Status::Scheduled && held.claimed.head.has_fallback && !settle.step.refund {
+        let (channel, attempt) = (held.claimed.head.channel, held.claimed.head.attempt);
+        tracing::info!(delivery = %held.claimed.key, %channel, reason, "retry attempt {attempt}");
+    }
     settle
 }
 
@@ -447,10 +467,6 @@ pub(super) fn tried(
         Outcome::Expired => (Some("expired".to_owned()), None, None),
         Outcome::Canceled => (Some("canceled".to_owned()), None, None),
     };
-    let clean = |text: String| {
-        let kept = text.chars().filter(|c| !c.is_control() || *c == '\n').take(limits::PROVIDER_DETAIL_CHARS);
-        Some(kept.collect::<String>()).filter(|t| !t.is_empty())
-    };
     Tried {
         outcome: kind,
         begun,
@@ -463,25 +479,32 @@ pub(super) fn tried(
     }
 }
 
+/// What is kept of a provider's words: enough to understand it, and nothing that a database or a terminal does not take.
+pub(super) fn clean(text: String) -> Option<String> {
+    let kept = text.chars().filter(|c| !c.is_control() || *c == '\n').take(limits::PROVIDER_DETAIL_CHARS);
+    Some(kept.collect::<String>()).filter(|t| !t.is_empty())
+}
+
 /// Settles a batch: winners change their heads, and only winners emit. What lost its fence is kept on its own attempt.
 pub async fn settle(hub: &Hub, mut batch: Vec<Settle>) -> Result<()> {
     batch.sort_by_key(|s| s.key);
     let began = Instant::now();
     let now = hub.clock.now();
-    let won = if batch.iter().any(in_doubt) {
+    let (won, made) = if batch.iter().any(|s| in_doubt(s) || fallback::follows(s).is_some()) {
         let mut tx = hub.store.begin_engine().await?;
-        let won = write(hub, &mut tx, &batch, now).await?;
+        let written = write(hub, &mut tx, &batch, now).await?;
         may_die_at("settle.before_commit");
         tx.commit().await?;
-        won
+        written
     } else {
-        store::delivery::settle(hub.store.engine(), &batch, now).await?
+        (store::delivery::settle(hub.store.engine(), &batch, now).await?, fallback::Made::default())
     };
     may_die_at("settle.after_commit");
     observe(&hub.metrics.settle_seconds, &[], began.elapsed());
     let by_key: HashMap<Key, bool> = won.iter().map(|w| (w.key, w.cancel_requested)).collect();
     let (winners, losers): (Vec<Settle>, Vec<Settle>) = batch.into_iter().partition(|s| by_key.contains_key(&s.key));
     tell(hub, &winners, &won);
+    fallback::announce(hub, &made);
     let won = by_key;
     if !losers.is_empty() {
         late(hub, &losers, now).await?;
@@ -500,14 +523,21 @@ fn in_doubt(settle: &Settle) -> bool {
     settle.step.possibly_sent && settle.step.status != Status::Sent
 }
 
-/// Writes steps; a head in doubt is lifted in the same transaction if one of its attempts answered late meanwhile. So at
-/// no commit does a head deny what its attempts tell.
-pub(super) async fn write(hub: &Hub, tx: &mut store::Conn, batch: &[Settle], now: DateTime<Utc>) -> Result<Vec<Won>> {
+/// Writes steps; a head in doubt is lifted in the same transaction if one of its attempts answered late meanwhile, or a
+/// receipt told of it. So at no commit does a head deny what its attempts tell. And what takes the place of those that ended.
+pub(super) async fn write(
+    hub: &Hub,
+    tx: &mut store::Conn,
+    batch: &[Settle],
+    now: DateTime<Utc>,
+) -> Result<(Vec<Won>, Made)> {
     let won = store::delivery::settle(&mut *tx, batch, now).await?;
     let kept: HashSet<Key> = won.iter().map(|w| w.key).collect();
     let doubtful: Vec<Key> = batch.iter().filter(|s| in_doubt(s) && kept.contains(&s.key)).map(|s| s.key).collect();
     lift(hub, tx, &doubtful, now).await?;
-    Ok(won)
+    let follows = batch.iter().filter(|s| kept.contains(&s.key)).filter_map(fallback::follows);
+    let made = fallback::make(hub, tx, &follows.collect::<Vec<_>>(), now).await?;
+    Ok((won, made))
 }
 
 /// Outcomes that came after their lease was over: kept on their own attempts, and if accepted they lift heads that do not
@@ -531,9 +561,15 @@ async fn lift(hub: &Hub, tx: &mut store::Conn, doubtful: &[Key], now: DateTime<U
         return Ok(());
     }
     let lifted = store::delivery::evidence(&mut *tx, doubtful, now).await?;
+    receipt::reweigh(hub, tx, doubtful, now).await?;
     if lifted.is_empty() {
         return Ok(());
     }
+    let due = |l: &Lifted| {
+        let within = receipt::within(hub, l.provider.as_deref(), l.lane.channel())?;
+        Some((l.key, Some(now + within)))
+    };
+    store::delivery::await_receipts(&mut *tx, &lifted.iter().filter_map(due).collect::<Vec<_>>()).await?;
     tracing::info!(lifted = lifted.len(), "late answers tell that these had been sent");
     let notice = |lifted: &Lifted| Notice {
         partner_id: lifted.partner_id,

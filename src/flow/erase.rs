@@ -172,13 +172,13 @@ async fn erase_from(hub: &Hub, shard: i16, message_id: Tsid, forms: &[String], e
     // A content that nobody else gets is about them; one that others get too is not, unless it names them.
     let only_theirs: Vec<bool> = (0..detail.contents.len())
         .map(|n| {
-            let mut of = all.iter().filter(|d| usize::try_from(d.content) == Ok(n)).peekable();
+            let mut of = all.iter().filter(|d| may_say(&detail, d.content, n)).peekable();
             of.peek().is_some() && of.all(gone)
         })
         .collect();
     // What is to be sent yet is left as it is: nobody gets an empty message.
     let needed: Vec<bool> = (0..detail.contents.len())
-        .map(|n| all.iter().any(|d| !d.status.is_settled() && usize::try_from(d.content) == Ok(n)))
+        .map(|n| all.iter().any(|d| !d.status.is_settled() && may_say(&detail, d.content, n)))
         .collect();
     let open = blank(&mut detail, &only_theirs, &needed, all.iter().all(gone), forms);
     erased.in_flight += open;
@@ -191,6 +191,14 @@ async fn erase_from(hub: &Hub, shard: i16, message_id: Tsid, forms: &[String], e
     erased.deliveries += nos.len() as u64;
     erased.messages += 1;
     Ok(())
+}
+
+/// Whether a delivery with the first of these contents says the other, or what takes its place may.
+fn may_say(detail: &Detail, content: i16, other: usize) -> bool {
+    let of = |content: i16| usize::try_from(content).ok().and_then(|n| detail.contents.get(n));
+    let next = |content: &i16| of(*content)?.fallback.as_ref().map(|f| f.content);
+    let all = std::iter::successors(Some(content), next).take(detail.contents.len());
+    all.into_iter().any(|content| usize::try_from(content) == Ok(other))
 }
 
 fn is_theirs(d: &delivery::Addressed, forms: &[String]) -> bool {

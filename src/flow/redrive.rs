@@ -89,6 +89,9 @@ pub async fn one(
 /// How many attempts it may have then, or why it is not tried again.
 fn judge(hub: &Hub, dead: &Dead) -> Result<i16, (&'static str, &'static str)> {
     let channel = dead.lane.channel();
+    if dead.replaced {
+        return Err(("replaced", "another delivery took its place: whoever wants it again posts it again"));
+    }
     redrive(dead.status, dead.attempt, on_unknown(hub, channel), &hub.settings.retry.policy(channel))
 }
 

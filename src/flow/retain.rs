@@ -26,6 +26,7 @@ pub async fn retain(hub: &Hub) -> Result<Round> {
     let days = i32::from(hub.settings.database.retention_days);
     while store::sql_intake::forget(hub.store.api(), now, days, limits::HOUSEKEEPING_BATCH).await? > 0 {}
     store::provider::forget_holds(hub.store.api(), self::oldest(hub)).await?;
+    while store::receipt::forget(hub.store.api(), self::oldest(hub), limits::HOUSEKEEPING_BATCH).await? > 0 {}
     store::redrive::forget(hub.store.api(), self::oldest(hub)).await?;
     store::alert::forget(hub.store.api(), self::oldest(hub)).await?;
     // Or what waits for it would keep its partition for ever.

@@ -10,11 +10,12 @@ use crate::id::Tsid;
 use crate::limits;
 use crate::model::channel::Channel;
 use crate::model::delivery::{PARKED, Status};
+use crate::model::event::EventKind;
 use crate::model::message::{Message, Overall};
 use crate::model::partner::Partner;
 use crate::store::delivery::Notice;
 use crate::store::provider::Hold;
-use crate::store::{self, attempt, delivery, event};
+use crate::store::{self, attempt, delivery, event, receipt};
 
 /// A message with all that is under it.
 pub struct Whole {
@@ -37,7 +38,7 @@ pub async fn whole(hub: &Hub, partner: &Partner, message_id: Tsid) -> Result<Who
 #[derive(Debug, Clone)]
 pub struct Entry {
     pub at: DateTime<Utc>,
-    /// accepted, scheduled, limited, breaker, paused, claimed, called, answered, retry, taken_back, released, event, webhook …
+    /// accepted, scheduled, limited, breaker, paused, claimed, called, answered, retry, receipt, fallback, event, webhook …
     pub what: &'static str,
     /// Its message and number; none: the message as a whole.
     pub delivery: Option<(Tsid, i16)>,
@@ -73,6 +74,9 @@ pub async fn webhooks(hub: &Hub, partner: &Partner, message_id: Tsid) -> Result<
 pub async fn timeline(hub: &Hub, partner: &Partner, message_id: Tsid) -> Result<Vec<Entry>> {
     let Whole { message, deliveries, attempts, .. } = whole(hub, partner, message_id).await?;
     let events = event::of_message(hub.store.api(), partner.partner_id, partner.shard, message_id).await?;
+    let receipts =
+        receipt::of_message(hub.store.api(), partner.partner_id, partner.shard, message_id, limits::STORY_RECEIPTS);
+    let receipts = receipts.await?;
     let text = format!("{} with {} deliveries, {}", message.kind, deliveries.len(), message.priority.as_str());
     let mut story = vec![Entry::new(message.created_at, "accepted", None, text)];
     if let Some(at) = message.scheduled_at.filter(|at| *at > message.created_at) {
@@ -92,8 +96,14 @@ pub async fn timeline(hub: &Hub, partner: &Partner, message_id: Tsid) -> Result<
         let delivery = Some((message_id, row.no));
         story.push(Entry { attempt: Some(row.attempt), ..Entry::new(at, "claimed", delivery, text) });
     }
+    for row in receipts {
+        tell_receipt(message_id, &row, &mut story);
+    }
     for row in events {
-        let text = row.reason.map_or(row.event.clone(), |reason| format!("{}: {reason}", row.event));
+        let text = row.reason.as_ref().map_or(row.event.clone(), |reason| format!("{}: {reason}", row.event));
+        if tell_fallback(message_id, &row, &deliveries, &mut story) {
+            continue;
+        }
         let (at, delivery) = (row.occurred_at, Some((message_id, row.no)));
         story.push(Entry { attempt: Some(row.attempt), ..Entry::new(at, "event", delivery, text) });
     }
@@ -129,6 +139,50 @@ fn tell_attempt(message_id: Tsid, row: &attempt::Row, story: &mut Vec<Entry>) {
         let why = row.reason.as_deref().unwrap_or("given back");
         tell(ended, "retry", format!("not before {} ({why})", next.to_rfc3339()));
     }
+}
+
+/// What a provider told, when, and what came of it.
+fn tell_receipt(message_id: Tsid, row: &receipt::Row, story: &mut Vec<Entry>) {
+    let effect = match row.effect.as_deref() {
+        None => "waits for the worker that holds it",
+        Some("applied") => "applied",
+        Some("known") => "known: it says nothing new",
+        Some("recorded") => "kept on its attempt; the delivery stands as it did",
+        Some(other) => other,
+    };
+    let late = row.applied_at.filter(|at| *at > row.received_at).map(|at| format!("applied {}", at.to_rfc3339()));
+    let told = said(&row.outcome, [row.class.as_deref(), row.code.as_deref(), row.detail.as_deref()]);
+    let text = said(&format!("{} told {told} ({effect})", row.provider), [late.as_deref()]);
+    let entry = Entry::new(row.received_at, "receipt", Some((message_id, row.no)), text);
+    story.push(Entry { attempt: Some(row.attempt), ..entry });
+}
+
+/// That another delivery took its place, and that this came to something; whether the event is told by that.
+fn tell_fallback(message_id: Tsid, row: &event::Row, deliveries: &[delivery::Row], story: &mut Vec<Entry>) -> bool {
+    let of = |no: i16| deliveries.iter().find(|d| d.no == no);
+    let Some(chain) = of(row.no).and_then(|d| d.chain) else { return false };
+    let at = Some((message_id, row.no));
+    let mut tell = |text: String| {
+        let entry = Entry::new(row.occurred_at, "fallback", at, text);
+        story.push(Entry { attempt: Some(row.attempt), ..entry });
+    };
+    if row.event == EventKind::Fallback.as_str() {
+        // The next in its chain.
+        let next = deliveries.iter().filter(|d| d.chain == Some(chain) && d.no > row.no).min_by_key(|d| d.no);
+        let Some(next) = next else { return false };
+        let why = match row.reason.as_deref() {
+            Some("no_receipt") => "no receipt says that it arrived; if it does all the same, it arrives twice",
+            Some("unknown") => "nobody knows whether it was sent; if it was, it arrives twice",
+            Some("channel_down") => "nothing can be sent over its channel",
+            _ => "it failed",
+        };
+        tell(format!("fallback to {}, as {message_id}-{}: {why}", next.lane.channel(), next.no));
+        return true;
+    }
+    if chain != row.no && row.event == EventKind::Sent.as_str() {
+        tell(format!("fallback success: {} took the place of {message_id}-{chain}", row.event));
+    }
+    false
 }
 
 /// An outcome, and what was said with it.

@@ -42,6 +42,7 @@ pub(super) async fn end(hub: &Hub, waiting: Vec<Waiting>, outcome: &Outcome) -> 
             provider: None,
             tried: None,
             notice_id: hub.next_id(),
+            receipt_due: None,
         })
         .collect();
     settles.sort_by_key(|s| s.key);

@@ -47,7 +47,7 @@ pub const STATUSES: [Status; 9] = [
 ];
 
 /// Every transition there is, and what makes it. `next` never leaves this table; the invariants check events against it.
-pub const TRANSITIONS: [(Status, Status, &str); 22] = [
+pub const TRANSITIONS: [(Status, Status, &str); 35] = [
     (Status::Scheduled, Status::Pending, "its time has come, or somebody asked"),
     (Status::Scheduled, Status::Canceled, "canceled in time"),
     (Status::Scheduled, Status::Expired, "worthless before its time"),
@@ -68,6 +68,23 @@ pub const TRANSITIONS: [(Status, Status, &str); 22] = [
     (Status::Undetermined, Status::Sent, "evidence: the provider had taken it"),
     (Status::Sent, Status::Delivered, "a receipt says it arrived"),
     (Status::Undetermined, Status::Delivered, "a receipt says it arrived"),
+    (Status::Scheduled, Status::Delivered, "a receipt says that an earlier attempt arrived"),
+    (Status::Pending, Status::Delivered, "a receipt says that an earlier attempt arrived"),
+    (Status::Scheduled, Status::Failed, "a receipt says that what may have been taken failed"),
+    (Status::Pending, Status::Failed, "the same; or its channel is down, and another stands by"),
+    (Status::Sent, Status::Failed, "a receipt says it failed on its way"),
+    (Status::Sent, Status::Expired, "a receipt says it was given up"),
+    (
+        Status::Sent,
+        Status::Undetermined,
+        "no receipt came; or what was taken failed, and another copy may have been taken",
+    ),
+    (Status::Undetermined, Status::Failed, "a receipt says it failed on its way"),
+    (Status::Undetermined, Status::Expired, "a receipt says it was given up"),
+    (Status::Expired, Status::Failed, "a receipt says that it did not only come too late"),
+    (Status::Failed, Status::Delivered, "a receipt says it arrived after all"),
+    (Status::Expired, Status::Delivered, "a receipt says it arrived after all"),
+    (Status::Canceled, Status::Delivered, "a receipt says it arrived after all"),
     (Status::Failed, Status::Pending, "redriven: somebody asked"),
     (Status::Undetermined, Status::Pending, "redriven: somebody asked"),
 ];
@@ -237,6 +254,15 @@ impl OutcomeKind {
             OutcomeKind::Unknown => "UNKNOWN",
             OutcomeKind::NotCalled => "NOT_CALLED",
         }
+    }
+}
+
+impl FromStr for OutcomeKind {
+    type Err = String;
+    fn from_str(text: &str) -> Result<OutcomeKind, String> {
+        use OutcomeKind::{Accepted, InFlight, NotCalled, Rejected, Unknown};
+        let found = [InFlight, Accepted, Rejected, Unknown, NotCalled].into_iter().find(|k| k.as_str() == text);
+        found.ok_or_else(|| format!("no such outcome: {text}"))
     }
 }
 

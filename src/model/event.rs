@@ -67,10 +67,9 @@ impl EventKind {
         }
     }
 
-    /// Whether an endpoint can ask for it: a test goes to the one that is tested, whatever it asks for, and nothing goes on over
-    /// another channel yet.
+    /// Whether an endpoint can ask for it: a test goes to the one that is tested, whatever it asks for.
     pub fn can_be_asked_for(self) -> bool {
-        !matches!(self, EventKind::EndpointTest | EventKind::Fallback)
+        self != EventKind::EndpointTest
     }
 }
 

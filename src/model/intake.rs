@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::channel::{AddressKind, CHANNELS, Channel, Limit, Measure};
 use super::json::{self, Faults, Fields, Text, Unit};
 use super::lane::{PRIORITIES, Priority};
-use super::message::{Content, Detail, NewDelivery, NewMessage};
+use super::message::{Content, Detail, Fallback, NewDelivery, NewMessage};
 use super::phone;
 use crate::error::{Code, Refusal, excerpt};
 use crate::limits;
@@ -30,6 +30,8 @@ pub struct Rules {
     pub region: String,
     /// Of channels whose provider takes less than the channel's own limit.
     pub limits: BTreeMap<Channel, Limit>,
+    /// What stands by for a channel where the message does not say, if its body fits there.
+    pub fallbacks: BTreeMap<Channel, Channel>,
 }
 
 impl Rules {
@@ -39,7 +41,7 @@ impl Rules {
 }
 
 /// Fields of the contract that come with later parts of the hub.
-const NOT_SERVED: [&str; 4] = ["template", "locale", "variables", "fallback"];
+const NOT_SERVED: [&str; 3] = ["template", "locale", "variables"];
 
 /// One message: `POST /v1/messages`.
 pub fn message(body: &[u8], rules: &Rules) -> Result<NewMessage, Refusal> {
@@ -165,6 +167,7 @@ fn read_message(value: Value, pointer: &str, rules: &Rules, faults: &Faults) -> 
     let metadata = read_metadata(&mut fields, faults);
     let recipients = read_recipients(&mut fields, faults);
     fields.not_served(&NOT_SERVED);
+    fields.not_served(&["fallback"]);
     let mut routes = Routes {
         title: title.clone(),
         body,
@@ -192,13 +195,15 @@ fn read_message(value: Value, pointer: &str, rules: &Rules, faults: &Faults) -> 
     for (pointer, item) in channels {
         routes.read(item, &pointer, rules, faults);
     }
+    routes.number();
     let bytes: usize = routes.contents.iter().map(Content::bytes).sum();
     if bytes > limits::CONTENT_BYTES {
         let detail = format!("holds {bytes} bytes of content in all; the limit is {} bytes", limits::CONTENT_BYTES);
         faults.add_code(Code::E006, &channels_at, "content_too_long", detail);
     }
-    if routes.deliveries.len() > limits::DELIVERIES {
-        let detail = format!("makes {} deliveries; the limit is {}", routes.deliveries.len(), limits::DELIVERIES);
+    let most = routes.deliveries.iter().map(|d| routes.chain(d.content)).sum::<usize>();
+    if most > limits::DELIVERIES {
+        let detail = format!("makes {most} deliveries; the limit is {}", limits::DELIVERIES);
         faults.add(&channels_at, "too_many_recipients", detail);
     }
     Some(NewMessage {
@@ -330,28 +335,121 @@ impl Routes {
         let Some(channel) = read_channel(&mut fields, rules, faults) else { return };
         let to = self.read_to(channel, &mut fields, rules, faults);
         let content = self.read_content(channel, &mut fields, rules, faults);
+        let asked = fields.has("fallback");
+        let stand_by = fields.list("fallback");
         fields.not_served(&NOT_SERVED);
+        let stand_by_at = fields.at("fallback");
         fields.close();
-        let Some(content) = content else { return };
+        let stand_by = self.read_fallbacks(channel, stand_by.unwrap_or_default(), &stand_by_at, rules, faults);
+        let Some(mut content) = content else { return };
+        let attempts = stand_by.first().and_then(|s| s.after_attempts);
+        content.fallback = if asked { self.link(stand_by) } else { self.by_rule(channel, &content, rules) };
+        let has_fallback = content.fallback.is_some();
+        let content = self.keep(content);
+        for (to, written) in to {
+            // The same to the same recipient twice is told once.
+            if self.seen.insert((channel, to.clone(), content)) {
+                self.deliveries.push(NewDelivery { channel, to, written, content, has_fallback, attempts });
+            }
+        }
+    }
+
+    /// The content's index.
+    fn keep(&mut self, content: Content) -> i16 {
         let index = self.contents.iter().position(|c| *c == content).unwrap_or_else(|| {
             self.contents.push(content);
             self.contents.len() - 1
         });
-        // At most as many contents as channels in one body, which is far below.
-        let content = i16::try_from(index).unwrap_or(i16::MAX);
-        for (to, written) in to {
-            // The same to the same recipient twice is told once.
-            if self.seen.insert((channel, to.clone(), content)) {
-                self.deliveries.push(NewDelivery {
-                    channel,
-                    to,
-                    written,
-                    content,
-                    has_fallback: false,
-                    attempts: None,
-                });
-            }
+        // At most three times as many contents as channels in one body, which is far below.
+        i16::try_from(index).unwrap_or(i16::MAX)
+    }
+
+    /// What stands by for a channel: each as a channel of its own.
+    fn read_fallbacks(
+        &self,
+        first: Channel,
+        list: Vec<(String, Value)>,
+        pointer: &str,
+        rules: &Rules,
+        faults: &Faults,
+    ) -> Vec<StandBy> {
+        if list.len() > limits::FALLBACKS {
+            let detail = format!("names {} channels; at most {} may stand by", list.len(), limits::FALLBACKS);
+            faults.add(pointer, "too_many_items", detail);
+            return Vec::new();
         }
+        let (mut before, mut stand_by) = (vec![first], Vec::new());
+        for (pointer, item) in list {
+            let Some(mut fields) = Fields::open(item, &pointer, faults) else { continue };
+            let Some(channel) = read_channel(&mut fields, rules, faults) else { continue };
+            if before.contains(&channel) {
+                let detail = format!("was tried over {channel} by then; name another channel");
+                faults.add(fields.at("channel"), "fallback_same_channel", detail);
+            }
+            let to = read_other_to(first, channel, &mut fields, rules, faults);
+            let content = self.read_content(channel, &mut fields, rules, faults);
+            let attempts = fields.number("afterAttempts", 1..=limits::AFTER_ATTEMPTS);
+            let no_receipt = fields.number("noReceiptSeconds", limits::NO_RECEIPT_SECONDS);
+            let on_unknown = fields.flag("onUnknown").unwrap_or(false);
+            fields.not_served(&NOT_SERVED);
+            fields.close();
+            before.push(channel);
+            let Some(content) = content else { continue };
+            stand_by.push(StandBy {
+                channel,
+                to,
+                content,
+                after_attempts: attempts.and_then(|n| n.try_into().ok()),
+                no_receipt_s: no_receipt.and_then(|n| n.try_into().ok()),
+                on_unknown,
+            });
+        }
+        stand_by
+    }
+
+    /// The first of these, which leads to the others.
+    fn link(&mut self, stand_by: Vec<StandBy>) -> Option<Box<Fallback>> {
+        let (mut next, mut attempts) = (None, None);
+        for mut one in stand_by.into_iter().rev() {
+            one.content.fallback = next.take();
+            let content = self.keep(one.content);
+            let (channel, to, no_receipt_s, on_unknown) = (one.channel, one.to, one.no_receipt_s, one.on_unknown);
+            // The step is known when all deliveries are.
+            next = Some(Box::new(Fallback { channel, content, to, step: 0, no_receipt_s, attempts, on_unknown }));
+            attempts = one.after_attempts;
+        }
+        next
+    }
+
+    /// What stands by where the message says nothing and the installation does, if it can say the same to the same.
+    fn by_rule(&mut self, channel: Channel, content: &Content, rules: &Rules) -> Option<Box<Fallback>> {
+        let other = *rules.fallbacks.get(&channel)?;
+        let alike = other.addressed_by() == channel.addressed_by() && rules.channels.contains(&other);
+        if !alike || body_fault(other, &content.body, rules).is_some() {
+            return None;
+        }
+        let content = Content { body: content.body.clone(), ..Content::default() };
+        self.link(vec![StandBy {
+            channel: other,
+            to: None,
+            content,
+            after_attempts: None,
+            no_receipt_s: None,
+            on_unknown: false,
+        }])
+    }
+
+    /// Whoever takes a delivery's place has its number and as many as were posted: each a number of its own.
+    fn number(&mut self) {
+        let step = i16::try_from(self.deliveries.len()).unwrap_or(i16::MAX);
+        self.contents.iter_mut().filter_map(|c| c.fallback.as_mut()).for_each(|f| f.step = step);
+    }
+
+    /// How many deliveries may come of one with this content.
+    fn chain(&self, content: i16) -> usize {
+        let of = |content: i16| usize::try_from(content).ok().and_then(|n| self.contents.get(n));
+        let next = |content: &i16| of(*content)?.fallback.as_ref().map(|f| f.content);
+        std::iter::successors(Some(content), next).take(limits::FALLBACKS + 1).count()
     }
 
     /// The channel's own `to`, one or several; without it every recipient's address for this channel. Each as it is kept,
@@ -444,6 +542,39 @@ impl Routes {
 
     fn read_subject(&self, fields: &mut Fields<'_>) -> Option<String> {
         fields.text("subject", Text::line(limits::SUBJECT_CHARS)).or_else(|| self.title.clone())
+    }
+}
+
+/// A channel that stands by, as it was asked for.
+struct StandBy {
+    channel: Channel,
+    to: Option<String>,
+    content: Content,
+    after_attempts: Option<i16>,
+    no_receipt_s: Option<u32>,
+    on_unknown: bool,
+}
+
+/// To whom what stands by goes, where that is not the same as before.
+fn read_other_to(
+    first: Channel,
+    channel: Channel,
+    fields: &mut Fields<'_>,
+    rules: &Rules,
+    faults: &Faults,
+) -> Option<String> {
+    let pointer = fields.at("to");
+    let rule = Text { max: limits::EMAIL_BYTES, unit: Unit::Bytes, single_line: true };
+    if !fields.has("to") && channel.addressed_by() != first.addressed_by() {
+        faults.add(&pointer, "required", format!("is needed: {channel} is addressed in another way than {first}"));
+    }
+    let text = fields.text("to", rule)?;
+    match address(channel, text, rules) {
+        Ok((to, _)) => Some(to),
+        Err((reason, detail)) => {
+            faults.add(&pointer, reason, detail);
+            None
+        }
     }
 }
 

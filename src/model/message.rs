@@ -66,10 +66,13 @@ pub struct Fallback {
     /// The number of the delivery that takes the place of number n is n + step: so whoever makes it makes the same.
     pub step: i16,
     /// Seconds after which it takes the place of what was sent, if no receipt says that that arrived.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "noReceiptSeconds", default, skip_serializing_if = "Option::is_none")]
     pub no_receipt_s: Option<u32>,
+    /// How often it is tried, where the message says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<i16>,
     /// It also takes the place of what may have been sent.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(rename = "onUnknown", default, skip_serializing_if = "is_false")]
     pub on_unknown: bool,
 }
 

@@ -1,11 +1,13 @@
-//! Receipts: what a provider tells later of what it took.
+//! Receipts: what a provider tells later of what it took; and the law of what follows from them (`weigh`). It looks at all
+//! that is known of a delivery's attempts and not at what came last, so it comes to the same end in whatever order, and however
+//! often, receipts come.
 
 use std::fmt;
 use std::str::FromStr;
 
 use chrono::{DateTime, Utc};
 
-use super::delivery::Key;
+use super::delivery::{Key, OutcomeKind, Status};
 use super::retry::ErrorClass;
 
 /// One piece of news about one delivery.
@@ -90,10 +92,209 @@ impl FromStr for Reference {
     }
 }
 
+/// An attempt, as far as it tells what became of its delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tried {
+    pub attempt: i16,
+    pub outcome: OutcomeKind,
+    /// None: nobody noted it before the worker was lost.
+    pub provider: Option<String>,
+    /// The most that receipts said of it, and why.
+    pub receipt: Option<ReceiptOutcome>,
+    pub reason: Option<String>,
+}
+
+/// What one attempt tells, from the least to the most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Fate {
+    Nothing,
+    Expired,
+    Failed,
+    /// It may have been taken.
+    Unknown,
+    Taken,
+    Delivered,
+}
+
+impl Tried {
+    fn fate(&self, overdue: bool) -> Fate {
+        use OutcomeKind::{Accepted, InFlight, NotCalled, Rejected, Unknown};
+        match (self.outcome, self.receipt) {
+            // Whatever was answered: it arrived.
+            (_, Some(ReceiptOutcome::Delivered)) => Fate::Delivered,
+            (Rejected | NotCalled, _) => Fate::Nothing,
+            (_, Some(ReceiptOutcome::Failed)) => Fate::Failed,
+            (_, Some(ReceiptOutcome::Expired)) => Fate::Expired,
+            // That it was taken was known when we gave up to wait for more.
+            (_, Some(ReceiptOutcome::Accepted)) | (Accepted, None) if overdue => Fate::Unknown,
+            (_, Some(ReceiptOutcome::Accepted)) | (Accepted, None) => Fate::Taken,
+            (Unknown | InFlight, None) => Fate::Unknown,
+        }
+    }
+}
+
+/// A delivery as receipts find it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    pub status: Status,
+    /// It is UNDETERMINED because no receipt came in time.
+    pub overdue: bool,
+    /// It waits because somebody asked for it again: what failed before is no news.
+    pub redriven: bool,
+}
+
+/// What receipts make of a delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lift {
+    pub status: Status,
+    /// The attempt that tells it.
+    pub attempt: i16,
+    pub reason: Option<String>,
+}
+
+/// Why a delivery ended UNDETERMINED that a provider had taken.
+pub const NO_RECEIPT: &str = "no_receipt";
+/// Why one FAILED of which the provider did not say why.
+pub const RECEIPT_FAILED: &str = "receipt_failed";
+pub const RECEIPT_EXPIRED: &str = "receipt_expired";
+pub const RECEIPT_ACCEPTED: &str = "receipt_accepted";
+
+/// The law: what follows from all that is known of a delivery's attempts. None: it stands as it should.
+///
+/// What a worker holds is not touched: receipts wait for its answer. What waits to be tried again is called off by the word
+/// that it was taken, and by the last word on the only copies there are: without the lost answer it would not wait.
+pub fn weigh(head: Standing, attempts: &[Tried]) -> Option<Lift> {
+    use Status::{Expired, Failed, Pending, Processing, Scheduled, Sent, Undetermined};
+    let fate = |t: &Tried| t.fate(head.overdue);
+    let best = attempts.iter().rev().max_by_key(|t| fate(t))?;
+    let failed = attempts.iter().any(|t| matches!(fate(t), Fate::Failed | Fate::Expired));
+    let status = match (head.status, fate(best)) {
+        (Processing, _) => None,
+        (_, Fate::Delivered) => Some(Status::Delivered),
+        (Scheduled | Pending | Undetermined, Fate::Taken) => Some(Sent),
+        (Scheduled | Pending, _) if head.redriven => None,
+        (Scheduled | Pending | Sent | Undetermined | Expired, Fate::Failed) => Some(Failed),
+        (Scheduled | Pending | Sent | Undetermined, Fate::Expired) => Some(Expired),
+        // A copy that was taken failed, and another may have been taken.
+        (Sent, Fate::Unknown) => Some(Undetermined),
+        (Scheduled | Pending, Fate::Unknown) if failed => Some(Undetermined),
+        _ => None,
+    };
+    let reason = |status| match status {
+        Sent => Some(RECEIPT_ACCEPTED.to_owned()),
+        Failed | Undetermined => Some(best.reason.clone().unwrap_or_else(|| RECEIPT_FAILED.to_owned())),
+        Expired => Some(RECEIPT_EXPIRED.to_owned()),
+        _ => None,
+    };
+    let lift = status.filter(|status| *status != head.status);
+    lift.map(|status| Lift { status, attempt: best.attempt, reason: reason(status) })
+}
+
+/// What a receipt meets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meets {
+    /// Its attempt is in a worker's hands: it is looked at again soon.
+    Held,
+    /// No attempt of ours, or another provider's.
+    Nothing,
+    /// This one of the attempts.
+    Attempt(usize),
+}
+
+/// Which of a delivery's attempts a provider's receipt is about.
+pub fn meets(status: Status, attempts: &[Tried], provider: &str, attempt: i16) -> Meets {
+    if status == Status::Processing {
+        return Meets::Held;
+    }
+    let same = |t: &Tried| t.attempt == attempt && t.provider.as_deref().is_none_or(|p| p == provider);
+    attempts.iter().position(same).map_or(Meets::Nothing, Meets::Attempt)
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::delivery::TRANSITIONS;
     use super::*;
     use crate::id::Tsid;
+
+    const OUTCOMES: [OutcomeKind; 4] =
+        [OutcomeKind::Accepted, OutcomeKind::Rejected, OutcomeKind::Unknown, OutcomeKind::NotCalled];
+
+    fn tried(attempt: i16, outcome: OutcomeKind) -> Tried {
+        Tried { attempt, outcome, provider: None, receipt: None, reason: None }
+    }
+
+    /// One receipt after the other, each weighed at once.
+    fn apply(
+        mut head: Standing,
+        mut attempts: Vec<Tried>,
+        receipts: &[(usize, ReceiptOutcome)],
+    ) -> (Status, Vec<Tried>) {
+        for (n, outcome) in receipts {
+            let tried = &mut attempts[*n];
+            tried.receipt = tried.receipt.max(Some(*outcome));
+            if let Some(lift) = weigh(head, &attempts) {
+                let step = (head.status, lift.status);
+                assert!(TRANSITIONS.iter().any(|t| (t.0, t.1) == step), "{step:?} is not in the table");
+                assert!(weigh(Standing { status: lift.status, ..head }, &attempts).is_none(), "once is enough");
+                head = Standing { status: lift.status, overdue: false, ..head };
+            }
+        }
+        (head.status, attempts)
+    }
+
+    /// F18, I7: whatever the attempts came to, and wherever the delivery stood, every order of every pair and triple of receipts
+    /// about two attempts, with repetitions, comes to the same end.
+    #[test]
+    fn every_order_of_receipts_comes_to_the_same_end() {
+        let all: Vec<(usize, ReceiptOutcome)> = RECEIPT_OUTCOMES.into_iter().flat_map(|o| [(0, o), (1, o)]).collect();
+        for (first, second) in OUTCOMES.into_iter().flat_map(|a| OUTCOMES.map(|b| (a, b))) {
+            let attempts = vec![tried(1, first), tried(2, second)];
+            let taken = [first, second].contains(&OutcomeKind::Accepted);
+            let unknown = [first, second].contains(&OutcomeKind::Unknown);
+            let statuses: &[Status] = match (taken, unknown) {
+                (true, _) => &[Status::Sent],
+                (false, true) => &[Status::Undetermined, Status::Pending, Status::Scheduled],
+                (false, false) => &[Status::Failed, Status::Pending, Status::Canceled, Status::Expired],
+            };
+            for status in statuses {
+                let head = Standing { status: *status, overdue: false, redriven: false };
+                for a in &all {
+                    for b in &all {
+                        for c in &all {
+                            let end = apply(head, attempts.clone(), &[*a, *b, *c]);
+                            for order in [[*c, *b, *a], [*b, *a, *c], [*c, *a, *b]] {
+                                let again: Vec<_> = order.into_iter().chain([*a, *b]).collect();
+                                let said = format!("{first:?} {second:?} {status} {order:?}");
+                                assert_eq!(apply(head, attempts.clone(), &again), end, "{said}");
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_waited_too_long_is_lifted_by_news_alone() {
+        let head = Standing { status: Status::Undetermined, overdue: true, redriven: false };
+        let one = |receipt| vec![Tried { receipt, ..tried(1, OutcomeKind::Accepted) }];
+        assert_eq!(weigh(head, &one(Some(ReceiptOutcome::Accepted))), None);
+        let to = |receipt| weigh(head, &one(Some(receipt))).unwrap().status;
+        assert_eq!(to(ReceiptOutcome::Failed), Status::Failed);
+        assert_eq!(to(ReceiptOutcome::Delivered), Status::Delivered);
+    }
+
+    /// A receipt is no other provider's business, and never about what a worker holds.
+    #[test]
+    fn a_receipt_meets_its_own_providers_attempt() {
+        let mut attempts = vec![tried(1, OutcomeKind::Unknown), tried(2, OutcomeKind::Accepted)];
+        attempts[1].provider = Some("a".into());
+        assert_eq!(meets(Status::Sent, &attempts, "a", 2), Meets::Attempt(1));
+        assert_eq!(meets(Status::Sent, &attempts, "b", 2), Meets::Nothing);
+        assert_eq!(meets(Status::Sent, &attempts, "b", 1), Meets::Attempt(0), "whose it was is not known");
+        assert_eq!(meets(Status::Sent, &attempts, "a", 3), Meets::Nothing);
+        assert_eq!(meets(Status::Processing, &attempts, "a", 2), Meets::Held);
+    }
 
     #[test]
     fn a_reference_comes_back_as_it_went() {

@@ -1,14 +1,16 @@
 //! Attempts.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::Db;
 use super::delivery::{Settle, Tried};
+use super::{Db, word};
 use crate::error::Result;
 use crate::id::Tsid;
 use crate::model::delivery::{Key, Status};
+use crate::model::receipt::{ReceiptOutcome, Tried as Told};
 
 /// Records that calls begin whose lease lasts for `lasting` yet; returns the keys that may be called.
 pub async fn begin(
@@ -62,6 +64,69 @@ pub async fn late(db: impl Db<'_>, late: &[Settle], now: DateTime<Utc>) -> Resul
     Ok(query.execute(db).await?.rows_affected())
 }
 
+/// The attempts of these deliveries as receipts find them.
+pub async fn of_keys(db: impl Db<'_>, keys: &[Key]) -> Result<HashMap<Key, Vec<Told>>> {
+    let ids: Vec<i64> = keys.iter().map(|k| k.message_id.0).collect();
+    let (Some(&low), Some(&high)) = (ids.iter().min(), ids.iter().max()) else { return Ok(HashMap::new()) };
+    let rows = sqlx::query_file!(
+        "sql/attempt/of_keys.sql",
+        &keys.iter().map(|k| k.shard).collect::<Vec<_>>(),
+        &ids,
+        &keys.iter().map(|k| k.no).collect::<Vec<_>>(),
+        low,
+        high,
+    )
+    .fetch_all(db)
+    .await?;
+    let mut all: HashMap<Key, Vec<Told>> = HashMap::with_capacity(keys.len());
+    for r in rows {
+        let receipt = r.receipt.map(|text| word(&text, "outcome of a receipt")).transpose()?;
+        all.entry(Key { shard: r.shard, message_id: Tsid(r.message_id), no: r.no }).or_default().push(Told {
+            attempt: r.attempt,
+            outcome: word(&r.outcome, "outcome")?,
+            provider: r.provider,
+            receipt,
+            reason: r.receipt_reason,
+        });
+    }
+    Ok(all)
+}
+
+/// The most that receipts said of an attempt.
+#[derive(Debug, Clone)]
+pub struct Received {
+    pub key: Key,
+    pub attempt: i16,
+    pub outcome: ReceiptOutcome,
+    pub reason: Option<String>,
+    pub code: Option<String>,
+    pub at: DateTime<Utc>,
+    pub provider: String,
+}
+
+/// Writes it. Each attempt once; their deliveries are held.
+pub async fn receive(db: impl Db<'_>, all: &[Received]) -> Result<()> {
+    let ids: Vec<i64> = all.iter().map(|r| r.key.message_id.0).collect();
+    let (Some(&low), Some(&high)) = (ids.iter().min(), ids.iter().max()) else { return Ok(()) };
+    sqlx::query_file!(
+        "sql/attempt/receive.sql",
+        &all.iter().map(|r| r.key.shard).collect::<Vec<_>>(),
+        &ids,
+        &all.iter().map(|r| r.key.no).collect::<Vec<_>>(),
+        &all.iter().map(|r| r.attempt).collect::<Vec<_>>(),
+        &all.iter().map(|r| r.outcome.as_str().to_owned()).collect::<Vec<_>>(),
+        &all.iter().map(|r| r.reason.clone()).collect::<Vec<_>>() as &[Option<String>],
+        &all.iter().map(|r| r.code.clone()).collect::<Vec<_>>() as &[Option<String>],
+        &all.iter().map(|r| r.at).collect::<Vec<_>>(),
+        &all.iter().map(|r| r.provider.clone()).collect::<Vec<_>>(),
+        low,
+        high,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
 /// An attempt as people look at it.
 #[derive(Debug, Clone)]
 pub struct Row {
@@ -79,6 +144,11 @@ pub struct Row {
     pub code: Option<String>,
     pub detail: Option<String>,
     pub provider_ref: Option<String>,
+    /// The most that receipts said of it, with the provider's code, and when it was.
+    pub receipt: Option<String>,
+    pub receipt_reason: Option<String>,
+    pub receipt_code: Option<String>,
+    pub receipt_at: Option<DateTime<Utc>>,
 }
 
 pub async fn of_message(
@@ -106,6 +176,10 @@ pub async fn of_message(
             code: r.code,
             detail: r.detail,
             provider_ref: r.provider_ref,
+            receipt: r.receipt,
+            receipt_reason: r.receipt_reason,
+            receipt_code: r.receipt_code,
+            receipt_at: r.receipt_at,
         })
         .collect())
 }

@@ -1,5 +1,7 @@
 //! Deliveries: the queue's few statements, and what people ask.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 
 use super::message::Telling;
@@ -102,6 +104,8 @@ pub struct Settle {
     pub tried: Option<Tried>,
     /// Id of the message that tells of the step's event, if somebody wants to hear of it.
     pub notice_id: Tsid,
+    /// Until when a receipt is waited for, if it is.
+    pub receipt_due: Option<DateTime<Utc>>,
 }
 
 #[derive(Debug, Clone)]
@@ -167,6 +171,7 @@ pub async fn settle(db: impl Db<'_>, settles: &[Settle], now: DateTime<Utc>) -> 
         &counts(|c| c.failed),
         &settles.iter().map(|s| s.notice_id.0).collect::<Vec<_>>(),
         WEBHOOK_ATTEMPTS,
+        &settles.iter().map(|s| s.receipt_due).collect::<Vec<_>>() as &[Option<DateTime<Utc>>],
     )
     .fetch_all(db)
     .await?;
@@ -228,6 +233,211 @@ pub async fn evidence(db: impl Db<'_>, keys: &[Key], now: DateTime<Utc>) -> Resu
         lane: Lane(r.lane),
     });
     Ok(row.collect())
+}
+
+/// A delivery whose row is held, as receipts find it.
+#[derive(Debug, Clone)]
+pub struct Found {
+    pub key: Key,
+    pub lane: Lane,
+    pub partner_id: Tsid,
+    pub status: Status,
+    pub attempt: i16,
+    pub reason: Option<String>,
+    pub provider: Option<String>,
+    pub has_fallback: bool,
+    pub receipt_due: Option<DateTime<Utc>>,
+    pub settled_at: Option<DateTime<Utc>>,
+}
+
+macro_rules! found {
+    ($r:expr) => {
+        Found {
+            key: Key { shard: $r.shard, message_id: Tsid($r.message_id), no: $r.no },
+            lane: Lane($r.lane),
+            partner_id: Tsid($r.partner_id),
+            status: word(&$r.status, "status")?,
+            attempt: $r.attempt,
+            reason: $r.reason,
+            provider: $r.provider,
+            has_fallback: $r.has_fallback,
+            receipt_due: $r.receipt_due,
+            settled_at: $r.settled_at,
+        }
+    };
+}
+
+/// Holds these deliveries until the transaction ends.
+pub async fn heads(conn: &mut Conn, keys: &[Key]) -> Result<Vec<Found>> {
+    let ids: Vec<i64> = keys.iter().map(|k| k.message_id.0).collect();
+    let (Some(&low), Some(&high)) = (ids.iter().min(), ids.iter().max()) else { return Ok(Vec::new()) };
+    let rows = sqlx::query_file!(
+        "sql/delivery/heads.sql",
+        &keys.iter().map(|k| k.shard).collect::<Vec<_>>(),
+        &ids,
+        &keys.iter().map(|k| k.no).collect::<Vec<_>>(),
+        low,
+        high,
+    );
+    rows.fetch_all(conn).await?.into_iter().map(|r| Ok(found!(r))).collect()
+}
+
+/// Holds at most `rows` deliveries for which a receipt should have come by now.
+pub async fn due(conn: &mut Conn, shards: &[i16], now: DateTime<Utc>, rows: i64) -> Result<Vec<Found>> {
+    let rows = sqlx::query_file!("sql/delivery/due.sql", shards, now, rows);
+    rows.fetch_all(conn).await?.into_iter().map(|r| Ok(found!(r))).collect()
+}
+
+/// What is made of a held delivery by receipts, or because none came.
+#[derive(Debug, Clone)]
+pub struct Receive {
+    pub key: Key,
+    pub was: Status,
+    pub status: Status,
+    pub reason: Option<String>,
+    pub attempt: i16,
+    pub provider: Option<String>,
+    pub receipt_due: Option<DateTime<Utc>>,
+}
+
+/// One that was written: the number of its event, and its provider.
+pub struct Moved {
+    pub key: Key,
+    pub seq: i16,
+    pub provider: Option<String>,
+}
+
+pub async fn receive(db: impl Db<'_>, all: &[Receive], now: DateTime<Utc>) -> Result<Vec<Moved>> {
+    let counts = |part: fn(Counts) -> i16| -> Vec<i16> { all.iter().map(|r| part(change(r.was, r.status))).collect() };
+    let event = |r: &Receive| r.status.event().map(|e| e.as_str().to_owned());
+    let rows = sqlx::query_file!(
+        "sql/delivery/receive.sql",
+        &all.iter().map(|r| r.key.shard).collect::<Vec<_>>(),
+        &all.iter().map(|r| r.key.message_id.0).collect::<Vec<_>>(),
+        &all.iter().map(|r| r.key.no).collect::<Vec<_>>(),
+        &all.iter().map(|r| r.status.as_str().to_owned()).collect::<Vec<_>>(),
+        &all.iter().map(event).collect::<Vec<_>>() as &[Option<String>],
+        &all.iter().map(|r| r.reason.clone()).collect::<Vec<_>>() as &[Option<String>],
+        &all.iter().map(|r| r.attempt).collect::<Vec<_>>(),
+        &all.iter().map(|r| r.provider.clone()).collect::<Vec<_>>() as &[Option<String>],
+        &all.iter().map(|r| r.receipt_due).collect::<Vec<_>>() as &[Option<DateTime<Utc>>],
+        &counts(|c| c.total),
+        &counts(|c| c.success),
+        &counts(|c| c.failed),
+        now,
+    )
+    .fetch_all(db)
+    .await?;
+    let key = |shard, id, no| Key { shard, message_id: Tsid(id), no };
+    let moved = rows.into_iter().map(|r| Moved {
+        key: key(r.shard, r.message_id, r.no),
+        seq: r.event_seq,
+        provider: r.provider,
+    });
+    Ok(moved.collect())
+}
+
+/// Until when a receipt is waited for, of deliveries that are held.
+pub async fn await_receipts(db: impl Db<'_>, all: &[(Key, Option<DateTime<Utc>>)]) -> Result<()> {
+    sqlx::query_file!(
+        "sql/delivery/await.sql",
+        &all.iter().map(|a| a.0.shard).collect::<Vec<_>>(),
+        &all.iter().map(|a| a.0.message_id.0).collect::<Vec<_>>(),
+        &all.iter().map(|a| a.0.no).collect::<Vec<_>>(),
+        &all.iter().map(|a| a.1).collect::<Vec<_>>() as &[Option<DateTime<Utc>>],
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// A delivery whose place may be taken; its row is held.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    pub key: Key,
+    pub lane: Lane,
+    pub status: Status,
+    pub attempt: i16,
+    pub content: i16,
+    pub partner_id: Tsid,
+    pub provider: Option<String>,
+    pub recipient: String,
+    pub written: Option<String>,
+}
+
+pub async fn origins(conn: &mut Conn, keys: &[Key]) -> Result<Vec<Origin>> {
+    let ids: Vec<i64> = keys.iter().map(|k| k.message_id.0).collect();
+    let (Some(&low), Some(&high)) = (ids.iter().min(), ids.iter().max()) else { return Ok(Vec::new()) };
+    let rows = sqlx::query_file!(
+        "sql/delivery/origins.sql",
+        &keys.iter().map(|k| k.shard).collect::<Vec<_>>(),
+        &ids,
+        &keys.iter().map(|k| k.no).collect::<Vec<_>>(),
+        low,
+        high,
+    );
+    let origin = rows.fetch_all(conn).await?.into_iter().map(|r| {
+        Ok(Origin {
+            key: Key { shard: r.shard, message_id: Tsid(r.message_id), no: r.no },
+            lane: Lane(r.lane),
+            status: word(&r.status, "status")?,
+            attempt: r.attempt,
+            content: r.content,
+            partner_id: Tsid(r.partner_id),
+            provider: r.provider,
+            recipient: r.recipient,
+            written: r.written,
+        })
+    });
+    origin.collect()
+}
+
+/// What takes a delivery's place.
+#[derive(Debug, Clone)]
+pub struct StandIn {
+    pub origin: Origin,
+    pub no: i16,
+    pub lane: Lane,
+    pub content: i16,
+    pub max_attempts: i16,
+    pub recipient: String,
+    pub written: Option<String>,
+    pub has_fallback: bool,
+    pub why: &'static str,
+}
+
+/// Writes them; returns the number of the event that tells it, by what they took the place of.
+pub async fn fall_back(db: impl Db<'_>, all: &[StandIn], now: DateTime<Utc>) -> Result<HashMap<Key, i16>> {
+    let rows = sqlx::query_file!(
+        "sql/delivery/fall_back.sql",
+        &all.iter().map(|s| s.origin.key.shard).collect::<Vec<_>>(),
+        &all.iter().map(|s| s.origin.key.message_id.0).collect::<Vec<_>>(),
+        &all.iter().map(|s| s.origin.key.no).collect::<Vec<_>>(),
+        &all.iter().map(|s| s.no).collect::<Vec<_>>(),
+        &all.iter().map(|s| s.lane.0).collect::<Vec<_>>(),
+        &all.iter().map(|s| s.content).collect::<Vec<_>>(),
+        &all.iter().map(|s| s.max_attempts).collect::<Vec<_>>(),
+        &all.iter().map(|s| s.recipient.clone()).collect::<Vec<_>>(),
+        &all.iter().map(|s| s.written.clone()).collect::<Vec<_>>() as &[Option<String>],
+        &all.iter().map(|s| s.has_fallback).collect::<Vec<_>>(),
+        &all.iter().map(|s| s.why.to_owned()).collect::<Vec<_>>(),
+        now,
+    )
+    .fetch_all(db)
+    .await?;
+    let key = |shard, id, no| Key { shard, message_id: Tsid(id), no };
+    Ok(rows.into_iter().map(|r| (key(r.shard, r.message_id, r.no), r.event_seq)).collect())
+}
+
+/// Locks at most `rows` that wait in these lanes though another channel stands by.
+pub async fn standing_by(conn: &mut Conn, shards: &[i16], lanes: &[Lane], rows: i64) -> Result<Vec<Waiting>> {
+    let lanes: Vec<i16> = lanes.iter().map(|lane| lane.0).collect();
+    let found = sqlx::query_file!("sql/delivery/standing_by.sql", shards, &lanes, rows).fetch_all(conn).await?;
+    let waiting = found.into_iter().map(|r| {
+        let head = head!(r, Status::Pending, r.cancel_requested);
+        Waiting { key: Key { shard: r.shard, message_id: Tsid(r.message_id), no: r.no }, lane: Lane(r.lane), head }
+    });
+    Ok(waiting.collect())
 }
 
 /// A dead letter that is PENDING again.

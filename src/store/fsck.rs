@@ -16,7 +16,7 @@ pub struct Finding {
 }
 
 /// All invariants by name, in the order they are checked.
-pub const INVARIANTS: [(&str, &str); 18] = [
+pub const INVARIANTS: [(&str, &str); 20] = [
     ("lease", "a status and its lease agree"),
     ("attempts", "attempts are 1..n without gaps"),
     ("in_flight", "at most one attempt in flight, and only the newest"),
@@ -34,6 +34,8 @@ pub const INVARIANTS: [(&str, &str); 18] = [
     ("nets", "nothing in the default partitions"),
     ("notices", "endpoints are told of what happened"),
     ("relayed", "what was enqueued in SQL does not stay there"),
+    ("receipts", "what providers told is in the books"),
+    ("fallback", "what takes another's place does so once"),
     ("stats", "the statistics are what a recount gives"),
 ];
 
@@ -72,6 +74,8 @@ pub async fn check(conn: &mut Conn, invariant: &'static str, now: DateTime<Utc>)
         "nets" => findings!("sql/fsck/nets.sql"),
         "notices" => findings!("sql/fsck/notices.sql"),
         "relayed" => findings!("sql/fsck/relayed.sql"),
+        "receipts" => findings!("sql/fsck/receipts.sql", now),
+        "fallback" => findings!("sql/fsck/fallback.sql"),
         "stats" => findings!("sql/fsck/stats.sql", &super::stats::types()),
         other => return Err(crate::error::Error::Internal(format!("no invariant is called {other}"))),
     })

@@ -25,6 +25,8 @@ pub struct Dead {
     /// The statistics count it on this day.
     pub settled_at: Option<DateTime<Utc>>,
     pub recipient: String,
+    /// Another delivery took its place.
+    pub replaced: bool,
 }
 
 macro_rules! dead {
@@ -39,6 +41,7 @@ macro_rules! dead {
             content: $r.content,
             settled_at: $r.settled_at,
             recipient: $r.recipient,
+            replaced: $r.replaced,
         }
     };
 }

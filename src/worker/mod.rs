@@ -14,6 +14,7 @@ use crate::flow;
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
+use crate::provider::Account;
 use crate::store;
 use crate::store::listen::Topic;
 
@@ -64,6 +65,12 @@ pub fn start(hub: &Hub, role: Role) {
     repeat(hub, "release", every(limits::RELEASE_EVERY), release);
     repeat(hub, "redrive", every(limits::REDRIVE_EVERY), redrive);
     repeat(hub, "complete", every(limits::COMPLETE_EVERY), complete);
+    repeat(hub, "receipts", every(limits::RECEIPT_EVERY), |hub: Hub| async move { flow::receipt::apply(&hub).await });
+    repeat(hub, "overdue", every(limits::OVERDUE_EVERY), overdue);
+    for account in hub.providers.iter().filter(|a| a.provider.poll(None, hub.clock.now()).is_some()) {
+        let account = account.clone();
+        repeat(hub, "poll", every(limits::POLL_EVERY), move |hub| poll(hub, account.clone()));
+    }
     repeat(hub, "note answers", every(limits::NOTE_ANSWERS_EVERY), note_answers);
     repeat(hub, "watch", every(limits::WATCH_EVERY), watch);
     repeat(hub, "depth", every(Duration::from_secs(10)), depth);
@@ -128,6 +135,19 @@ async fn traffic(hub: Hub) -> Result<bool> {
     Ok(false)
 }
 
+/// Receipts that did not come, and channels that are down while others stand by.
+async fn overdue(hub: Hub) -> Result<bool> {
+    let shards = store::partner::shards(hub.store.engine()).await?;
+    let more = flow::receipt::overdue(&hub, &shards).await?;
+    let mut down = hub.providers.postable();
+    down.retain(|channel| flow::route::is_down(&hub, *channel).is_some());
+    Ok(flow::fallback::leave(&hub, &shards, &down).await? || more)
+}
+
+async fn poll(hub: Hub, account: Arc<Account>) -> Result<bool> {
+    flow::receipt::poll(&hub, &account).await
+}
+
 async fn note_answers(hub: Hub) -> Result<bool> {
     flow::webhook::note_answers(&hub).await?;
     Ok(false)
@@ -174,6 +194,7 @@ async fn depth(hub: Hub) -> Result<bool> {
         hub.metrics.oldest_pending_seconds.with_label_values(&[&lane]).set(age.max(0));
     }
     flow::relay::measure(&hub).await?;
+    flow::receipt::measure(&hub).await?;
     Ok(false)
 }
 

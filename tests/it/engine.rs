@@ -1351,7 +1351,7 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
         each("false"),
     );
     let settle = format!(
-        "{keys}, {}, {}, {}, {}, {}, {}, {}, {none}, {}, {}, {}, {}, {}, {none}, {none}, {none}, {now}, {low}, {high}, {}, {}, {}, {}, array[{}]::bigint[], 10::smallint",
+        "{keys}, {}, {}, {}, {}, {}, {}, {}, {none}, {}, {}, {}, {}, {}, {none}, {none}, {none}, {now}, {low}, {high}, {}, {}, {}, {}, array[{}]::bigint[], 10::smallint, {}",
         many("1::smallint"),
         many("'PROCESSING'::text"),
         many("'SENT'::text"),
@@ -1369,6 +1369,7 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
         many("1::smallint"),
         many("0::smallint"),
         ids.join(","),
+        many("null::timestamptz"),
     );
     // What an endpoint got, of which little waits for another try.
     let to_endpoint = format!(

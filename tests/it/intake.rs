@@ -226,7 +226,8 @@ fn misshapen(table: &mut Table) {
             table.but(&format!("/{name}"), json!(blank), "empty", &format!("/{name}"));
         }
     }
-    for name in ["template", "locale", "variables", "fallback"] {
+    table.but("/fallback", json!("x"), "not_supported", "/fallback");
+    for name in ["template", "locale", "variables"] {
         table.but(&format!("/{name}"), json!("x"), "not_supported", &format!("/{name}"));
         table.but(&format!("/channels/0/{name}"), json!([1]), "not_supported", &format!("/channels/0/{name}"));
     }

@@ -5,12 +5,13 @@
 
 mod support;
 
-mod alerts;
 mod adapters;
+mod alerts;
 mod crash;
 mod egress;
 mod engine;
 mod erase;
+mod fallback;
 mod http;
 mod intake;
 mod laws;
@@ -24,6 +25,7 @@ mod program;
 mod property;
 mod protocol;
 mod rate;
+mod receipts;
 mod receiver;
 mod redrive;
 mod retries;

@@ -98,6 +98,7 @@ async fn a_message_is_told_as_it_was_posted() {
             "deliveryId": format!("{id}-2"), "messageId": id, "channel": "SLACK", "to": "ops", "recipient": "ops", "status": "SCHEDULED", "reason": null,
             "attempt": 0, "maxAttempts": 3, "provider": null, "possiblySent": false, "cancelRequested": false,
             "nextAt": "2027-03-05T01:00:00.500000Z", "settledAt": null, "attempts": [],
+            "fallbackOf": null, "receipt": null, "awaitingReceiptUntil": null,
         })
     );
     app.advance(1801);

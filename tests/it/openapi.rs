@@ -7,6 +7,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use notihub::error::{CODES, DELIVERY_REASONS, REASONS};
+use notihub::flow::fallback::Why;
+use notihub::model::receipt::{NO_RECEIPT, RECEIPT_ACCEPTED, RECEIPT_EXPIRED, RECEIPT_FAILED};
 use notihub::model::retry;
 use serde_json::{Value, json};
 
@@ -75,7 +77,7 @@ async fn the_document_is_whole() {
             assert!(ids.insert(operation["operationId"].to_string()), "{at}: its operationId is another's");
             assert!(operation["summary"].is_string() && operation["description"].is_string(), "{at}: no summary");
             assert!(tags.contains(&&operation["tags"][0]), "{at}: no tag of TAGS in src/api/openapi.rs");
-            let open = ["/v1/errors", "/v1/auth/"].iter().any(|open| path.starts_with(open));
+            let open = ["/v1/errors", "/v1/auth/", "/v1/receipts/"].iter().any(|open| path.starts_with(open));
             let signed = ["/v1/", "/notifications", "/metrics", "/about"];
             let behind_sign_in = signed.iter().any(|signed| path.starts_with(signed)) && !open;
             assert_eq!(operation["security"] == json!([{"bearer": []}]), behind_sign_in, "{at}: security");
@@ -215,6 +217,9 @@ fn every_delivery_reason_is_told() {
     used.remove("starttls_missing");
     // Written with a condition before it.
     used.insert("no_answer".into());
+    // Of what receipts say, or their absence, and of what could not be sent at all.
+    used.extend([NO_RECEIPT, RECEIPT_ACCEPTED, RECEIPT_EXPIRED, RECEIPT_FAILED].map(str::to_owned));
+    used.insert(Why::ChannelDown.as_str().into());
     assert_eq!(used, told, "src on the left, DELIVERY_REASONS in src/error.rs on the right");
 }
 

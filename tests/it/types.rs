@@ -452,7 +452,7 @@ async fn subjects_and_template_codes() {
         *provider.got.lock().unwrap(),
         [("+821012345678".to_owned(), json!({"body": "b", "templateCode": "ORDER_01"}))]
     );
-    for field in ["fallback", "template", "variables"] {
+    for field in ["template", "variables"] {
         app.post("/v1/messages", with("KAKAO_ALIMTALK", field, "x")).await.refused(422, "not_supported");
     }
     app.done().await;

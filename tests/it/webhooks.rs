@@ -174,7 +174,6 @@ async fn what_is_wrong_with_an_endpoint_is_told() {
         (with("events", json!("all")), "type_mismatch", "/events"),
         (with("events", json!(["delivery.sent", "delivery.lost"])), "enum", "/events/1"),
         (with("events", json!(["endpoint.test"])), "enum", "/events/0"),
-        (with("events", json!(["delivery.fallback"])), "enum", "/events/0"),
         (with("events", json!([null])), "type_mismatch", "/events/0"),
         (with("description", json!("x".repeat(251))), "content_too_long", "/description"),
         (with("description", json!("a\nb")), "control_character", "/description"),

@@ -129,6 +129,7 @@ pub async fn claim_and_settle(bed: &Bed, pending: i64) -> Result<f64> {
                                 provider_ref: None,
                             }),
                             notice_id: hub.next_id(),
+                            receipt_due: None,
                         })
                         .collect();
                     settles.sort_by_key(|s| s.key);

@@ -1,0 +1,229 @@
+//! Fallback: what a message names for the case that a delivery does not arrive takes its place, in the transaction that finds
+//! that out. Once, because the new delivery's number follows from the old one's; and off unless the message asks for it.
+
+use std::collections::{BTreeSet, HashMap};
+
+use chrono::{DateTime, Utc};
+use serde_json::{Map, json};
+
+use crate::error::Result;
+use crate::hub::Hub;
+use crate::id::Tsid;
+use crate::limits;
+use crate::model::alert::Cause;
+use crate::model::channel::Channel;
+use crate::model::delivery::{Key, Status, Step};
+use crate::model::event::{EventKind, Told};
+use crate::model::lane::Lane;
+use crate::model::message::Fallback;
+use crate::model::retry::{Profile, TABLE};
+use crate::store::delivery::{Origin, Settle, StandIn, Waiting};
+use crate::store::message::Contents;
+use crate::store::{self, Conn};
+
+use super::erase::ERASED;
+use super::publish::{self, Notice, Published, publish};
+
+/// Why another channel is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    Failed,
+    /// It may have been sent; only where the message says that it is to be sent again then.
+    Unknown,
+    /// It was sent, and nobody knows whether it arrived.
+    NoReceipt,
+    ChannelDown,
+}
+
+impl Why {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Why::Failed => "failed",
+            Why::Unknown => "unknown",
+            Why::NoReceipt => "no_receipt",
+            Why::ChannelDown => "channel_down",
+        }
+    }
+}
+
+/// A delivery whose place is to be taken.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
+    pub key: Key,
+    pub why: Why,
+}
+
+/// What was written, to be announced after the commit.
+#[derive(Debug, Default)]
+pub struct Made {
+    places: Vec<((i16, Lane), DateTime<Utc>)>,
+    published: Vec<Published>,
+    /// From which channel to which, as which delivery.
+    told: Vec<(Key, i16, Channel, Channel, Why)>,
+}
+
+impl Made {
+    #[must_use]
+    pub fn with(mut self, published: Published) -> Made {
+        self.published.push(published);
+        self
+    }
+
+    #[must_use]
+    pub fn and(mut self, mut other: Made) -> Made {
+        self.places.append(&mut other.places);
+        self.published.append(&mut other.published);
+        self.told.append(&mut other.told);
+        self
+    }
+}
+
+/// Whether another channel may succeed where this was the reason. What is no class of errors says nothing of the message.
+pub fn falls_back(reason: Option<&str>) -> bool {
+    TABLE.iter().find(|row| Some(row.word) == reason).is_none_or(|row| row.falls_back)
+}
+
+/// What a step asks for, before the message itself is asked.
+pub fn follows(settle: &Settle) -> Option<Wanted> {
+    let why = match settle.step.status {
+        _ if !settle.head.has_fallback => return None,
+        Status::Failed if falls_back(settle.step.reason) => Why::Failed,
+        Status::Undetermined if !matches!(settle.step.reason, Some("canceled" | "expired")) => Why::Unknown,
+        _ => return None,
+    };
+    Some(Wanted { key: settle.key, why })
+}
+
+/// Makes the deliveries that take the place of these, in the caller's transaction. Those are left out whose message does not
+/// want it so, or whose place was taken before.
+pub async fn make(hub: &Hub, tx: &mut Conn, wanted: &[Wanted], now: DateTime<Utc>) -> Result<Made> {
+    if wanted.is_empty() {
+        return Ok(Made::default());
+    }
+    let why: HashMap<Key, Why> = wanted.iter().map(|w| (w.key, w.why)).collect();
+    let keys: BTreeSet<Key> = why.keys().copied().collect();
+    let origins = store::delivery::origins(&mut *tx, &keys.into_iter().collect::<Vec<_>>()).await?;
+    let messages: BTreeSet<(i16, Tsid)> = origins.iter().map(|o| (o.key.shard, o.key.message_id)).collect();
+    let messages: Vec<(i16, Tsid)> = messages.into_iter().collect();
+    let contents = store::message::contents(&mut *tx, &hub.keyring, &messages).await?;
+    let contents: HashMap<Tsid, Option<Contents>> = contents.into_iter().collect();
+    let stand_in = |origin: &Origin| {
+        let message = contents.get(&origin.key.message_id)?.as_ref()?;
+        stand_in(hub, origin, message, *why.get(&origin.key)?)
+    };
+    let all: Vec<StandIn> = origins.iter().filter_map(stand_in).collect();
+    let fresh = store::delivery::fall_back(&mut *tx, &all, now).await?;
+    let (mut made, mut notices) = (Made::default(), Vec::new());
+    for (stand_in, seq) in all.iter().filter_map(|s| Some((s, fresh.get(&s.origin.key)?))) {
+        let StandIn { origin, no, lane, .. } = stand_in;
+        made.places.push(((origin.key.shard, *lane), now));
+        let why = why.get(&origin.key).copied().unwrap_or(Why::Failed);
+        made.told.push((origin.key, *no, origin.lane.channel(), lane.channel(), why));
+        notices.push(notice(stand_in, *seq, why, now));
+    }
+    let published = publish(hub, tx, &notices).await?;
+    Ok(made.with(published))
+}
+
+/// What takes its place, if its message wants that for this reason.
+fn stand_in(hub: &Hub, origin: &Origin, message: &Contents, why: Why) -> Option<StandIn> {
+    let contents = &message.detail.contents;
+    let of = |content: i16| usize::try_from(content).ok().and_then(|n| contents.get(n));
+    let fallback: &Fallback = of(origin.content)?.fallback.as_deref()?;
+    let next = of(fallback.content)?;
+    let wants = match why {
+        Why::Failed | Why::ChannelDown => true,
+        Why::Unknown => fallback.on_unknown || is_own(hub, origin),
+        Why::NoReceipt => fallback.no_receipt_s.is_some() || origin.status != Status::Sent && fallback.on_unknown,
+    };
+    if !wants || origin.recipient == ERASED {
+        return None;
+    }
+    let (recipient, written) = match &fallback.to {
+        Some(to) => (to.clone(), None),
+        None => (origin.recipient.clone(), origin.written.clone()),
+    };
+    Some(StandIn {
+        no: origin.key.no.checked_add(fallback.step)?,
+        lane: Lane::new(fallback.channel, origin.lane.priority(), origin.lane.is_overflow()),
+        content: fallback.content,
+        max_attempts: fallback.attempts.unwrap_or(hub.settings.retry.retry_max_attempts),
+        has_fallback: next.fallback.is_some(),
+        why: why.as_str(),
+        origin: origin.clone(),
+        recipient,
+        written,
+    })
+}
+
+/// A service of our own had it: a second copy does less harm than none.
+fn is_own(hub: &Hub, origin: &Origin) -> bool {
+    let account = origin.provider.as_deref().and_then(|name| hub.providers.named(name));
+    account.is_some_and(|account| account.terms.profile == Some(Profile::Internal))
+}
+
+fn notice(stand_in: &StandIn, seq: i16, why: Why, now: DateTime<Utc>) -> Notice {
+    let StandIn { origin, no, lane, .. } = stand_in;
+    let delivery = format!("{}-{no}", origin.key.message_id);
+    let more = json!({"fallbackDeliveryId": delivery, "fallbackChannel": lane.channel().as_str()});
+    Notice {
+        partner_id: origin.partner_id,
+        shard: origin.key.shard,
+        about: Some(origin.key.message_id),
+        priority: lane.priority(),
+        overflow: lane.is_overflow(),
+        told: Told {
+            event: EventKind::Fallback.as_str().into(),
+            no: origin.key.no,
+            seq,
+            attempt: Some(origin.attempt),
+            lane: Some(origin.lane.0),
+            status: Some(origin.status.as_str().into()),
+            provider: origin.provider.clone(),
+            reason: Some(why.as_str().into()),
+            occurred_at: now,
+            more: more.as_object().cloned().unwrap_or_else(Map::new),
+            ..Told::default()
+        },
+        only: None,
+    }
+}
+
+/// After the commit: counts, tells, and wakes workers.
+pub fn announce(hub: &Hub, made: &Made) {
+    for (origin, no, from, to, why) in &made.told {
+        hub.metrics.fallbacks.with_label_values(&[from.as_str(), to.as_str(), why.as_str()]).inc();
+        tracing::info!(delivery = %origin, no, why = why.as_str(), "fallback to {to}");
+        hub.note_cause(Cause::Fallback { from: *from, to: *to }, why.as_str().to_owned());
+    }
+    hub.wake.ready(made.places.iter().copied());
+    made.published.iter().for_each(|published| publish::announce(hub, published));
+}
+
+/// Has others take the place of what waits for channels that are down.
+pub async fn leave(hub: &Hub, shards: &[i16], down: &[Channel]) -> Result<bool> {
+    if down.is_empty() {
+        return Ok(false);
+    }
+    let now = hub.clock.now();
+    let mut tx = hub.store.begin_engine().await?;
+    let lanes = Lane::all_of(down);
+    let waiting = store::delivery::standing_by(&mut tx, shards, &lanes, limits::HOUSEKEEPING_BATCH).await?;
+    let full = waiting.len() as i64 == limits::HOUSEKEEPING_BATCH;
+    let mut settles: Vec<Settle> = waiting.into_iter().map(|w| left(hub, w)).collect();
+    settles.sort_by_key(|s| s.key);
+    let won = store::delivery::settle(&mut *tx, &settles, now).await?;
+    let wanted: Vec<Wanted> = won.iter().map(|w| Wanted { key: w.key, why: Why::ChannelDown }).collect();
+    let made = make(hub, &mut tx, &wanted, now).await?;
+    tx.commit().await?;
+    settles.retain(|s| won.iter().any(|w| w.key == s.key));
+    super::deliver::tell(hub, &settles, &won);
+    announce(hub, &made);
+    Ok(full)
+}
+
+fn left(hub: &Hub, Waiting { key, lane, head }: Waiting) -> Settle {
+    let reason = Some(Why::ChannelDown.as_str());
+    let step = Step { status: Status::Failed, ready_at: None, possibly_sent: false, refund: false, reason };
+    Settle { key, lane, head, step, provider: None, tried: None, notice_id: hub.next_id(), receipt_due: None }
+}

@@ -1,0 +1,312 @@
+//! Fallback: another channel takes the place of what does not arrive, once, if the message asks for it.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+
+use notihub::flow;
+use notihub::model::channel::Channel;
+use notihub::model::retry::ErrorClass;
+use notihub::model::role::Role;
+use serde_json::{Value, json};
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::receipts::{Vendor, over, refused, statuses, told, unknown};
+use crate::support::App;
+
+const KIM: &str = "010-1234-5678";
+
+/// Kakao, and these behind it.
+fn kakao(fallback: Value) -> Value {
+    json!({"type": "TEST", "body": "hello",
+        "channels": [{"channel": "KAKAO_ALIMTALK", "to": KIM, "templateCode": "T1", "fallback": fallback}]})
+}
+
+async fn post(app: &App, body: Value) -> String {
+    app.post("/v1/messages", body).await.expect(202).id()
+}
+
+fn channels(vendor: &Vendor) -> Vec<&'static str> {
+    vendor.took().into_iter().map(|(channel, ..)| channel.as_str()).collect()
+}
+
+/// What is logged, for a test to read.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(buf);
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Lines;
+
+    fn make_writer(&'a self) -> Lines {
+        self.clone()
+    }
+}
+
+/// S1-17, S1-18, S1-19, S1-20: Kakao fails three times, each logged; then by SMS, logged; the caller sees it completed, by which
+/// way, and that is logged, too.
+#[tokio::test]
+async fn kakao_fails_three_times_and_sms_is_sent() {
+    let lines = Lines::default();
+    let logs =
+        tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_writer(lines.clone()).with_ansi(false);
+    let vendor = Vendor::with_receipts();
+    let app = App::with_provider(&[], vendor.clone()).await;
+    let _guard = tracing::subscriber::set_default(logs.finish());
+    vendor.answer(Channel::KakaoAlimtalk, (0..3).map(|_| refused(ErrorClass::Unreachable)));
+    let id = post(&app, kakao(json!([{"channel": "SMS", "body": "by SMS"}]))).await;
+    app.settle_all().await;
+    let took = vendor.took();
+    assert_eq!(
+        took.iter().map(|t| t.0.as_str()).collect::<Vec<_>>(),
+        ["KAKAO_ALIMTALK", "KAKAO_ALIMTALK", "KAKAO_ALIMTALK", "SMS"]
+    );
+    assert_eq!((took[3].1.as_str(), took[3].2.as_str()), ("+821012345678", "by SMS"), "to the same person");
+
+    let message = app.message(&id).await;
+    assert_eq!(message["status"], "COMPLETED");
+    let [first, second] = [&message["deliveries"][0], &message["deliveries"][1]];
+    assert_eq!(
+        (&first["status"], &first["attempt"], &first["fallbackOf"]),
+        (&json!("FAILED"), &json!(3), &Value::Null)
+    );
+    assert_eq!((&second["status"], &second["channel"]), (&json!("SENT"), &json!("SMS")));
+    assert_eq!((&second["fallbackOf"], &second["to"]), (&json!(format!("{id}-1")), &json!(KIM)));
+    let story = app.get(&format!("/v1/messages/{id}/timeline")).await.expect(200).text;
+    for part in ["fallback to SMS", "fallback success", "retry"] {
+        assert!(story.contains(part), "{part} in {story}");
+    }
+    let logged = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    for part in ["retry attempt 1", "retry attempt 2", "fallback to SMS", "status=SENT"] {
+        assert!(logged.contains(part), "{part} in {logged}");
+    }
+    assert!(!logged.contains("1012345678") && !logged.contains("by SMS"), "nothing personal: {logged}");
+    app.done().await;
+}
+
+/// C1, S0-8: nobody is sent anything another way who did not ask for it; an installation may ask for all.
+#[tokio::test]
+async fn it_is_off_unless_asked_for() {
+    let vendor = Vendor::with_receipts();
+    let app = App::with_provider(&[], vendor.clone()).await;
+    vendor.answer(Channel::KakaoAlimtalk, [refused(ErrorClass::NotReachable)]);
+    let id = post(&app, over("KAKAO_ALIMTALK")).await;
+    app.settle_all().await;
+    assert_eq!(statuses(&app, &id).await, ["FAILED"]);
+    app.done().await;
+
+    let vendor = Vendor::with_receipts();
+    let app = App::with_provider(&["--fallback=KAKAO_ALIMTALK=SMS"], vendor.clone()).await;
+    vendor.answer(Channel::KakaoAlimtalk, (0..3).map(|_| refused(ErrorClass::NotReachable)));
+    let body = |body: String, fallback: Value| json!({"type": "T", "body": body, "channels": [{"channel": "KAKAO_ALIMTALK", "to": KIM, "fallback": fallback}]});
+    let by_rule = post(&app, over("KAKAO_ALIMTALK")).await;
+    let none = post(&app, body("b".into(), json!([]))).await;
+    let long = post(&app, body("b".repeat(91), Value::Null)).await;
+    app.settle_all().await;
+    assert_eq!(statuses(&app, &by_rule).await, ["FAILED", "SENT"]);
+    assert_eq!(statuses(&app, &none).await, ["FAILED"]);
+    assert_eq!(statuses(&app, &long).await, ["FAILED"], "it does not fit");
+    app.done().await;
+}
+
+/// What takes over when: not for everything; not for what may have been sent, unless asked for; for what a receipt says failed,
+/// and for what no receipt tells of, if asked for.
+#[tokio::test]
+async fn each_trigger_has_its_rule() {
+    let vendor = Vendor::with_receipts();
+    let app = App::with_provider(&[], vendor.clone()).await;
+    let sms = json!([{"channel": "SMS"}]);
+    let answers = |outcome: fn() -> notihub::model::delivery::Outcome, n: usize| {
+        vendor.answer(Channel::KakaoAlimtalk, (0..n).map(|_| outcome()));
+    };
+    answers(|| refused(ErrorClass::OptedOut), 1);
+    let opted_out = post(&app, kakao(sms.clone())).await;
+    app.settle_all().await;
+    assert_eq!(statuses(&app, &opted_out).await, ["FAILED"], "who said no is not asked by another way");
+
+    answers(unknown, 3);
+    let held = post(&app, kakao(sms.clone())).await;
+    app.settle_all().await;
+    assert_eq!(statuses(&app, &held).await, ["UNDETERMINED"]);
+    answers(unknown, 1);
+    let again = post(&app, kakao(json!([{"channel": "SMS", "onUnknown": true, "afterAttempts": 1}]))).await;
+    app.settle_all().await;
+    assert_eq!(statuses(&app, &again).await, ["UNDETERMINED", "SENT"]);
+
+    let failed = post(&app, kakao(sms.clone())).await;
+    app.work().await;
+    told(&app, &failed, 1, "FAILED").await;
+    app.settle_all().await;
+    assert_eq!(statuses(&app, &failed).await, ["FAILED", "SENT"]);
+
+    let silent = post(&app, kakao(json!([{"channel": "SMS", "noReceiptSeconds": 60}]))).await;
+    app.work().await;
+    app.advance(61);
+    flow::receipt::overdue(&app.hub, &[app.partner.shard]).await.unwrap();
+    app.settle_all().await;
+    assert_eq!(statuses(&app, &silent).await, ["SENT", "SENT"]);
+    let waits = app.message(&silent).await["deliveries"][0]["awaitingReceiptUntil"].clone();
+    assert!(waits.is_string(), "its receipt is waited for all the same");
+    let story = app.get(&format!("/v1/messages/{silent}/timeline")).await.expect(200).text;
+    assert!(story.contains("it arrives twice"), "{story}");
+
+    let down = post(&app, kakao(sms)).await;
+    let left = flow::fallback::leave(&app.hub, &[app.partner.shard], &[Channel::KakaoAlimtalk]).await.unwrap();
+    assert!(!left, "that was all");
+    app.settle_all().await;
+    assert_eq!(statuses(&app, &down).await, ["FAILED", "SENT"]);
+    let first = app.message(&down).await["deliveries"][0].clone();
+    assert_eq!((&first["reason"], &first["attempt"]), (&json!("channel_down"), &json!(0)));
+    app.done().await;
+}
+
+/// A late receipt of the first is kept and counts once: the message completes once, and stays as it is.
+#[tokio::test]
+async fn a_late_receipt_of_the_first_is_counted_once() {
+    let vendor = Vendor::with_receipts();
+    let app = App::with_provider(&[], vendor.clone()).await;
+    let url = "https://hooks.example.com/x";
+    app.post("/v1/webhooks", json!({"url": url, "events": ["message.completed", "delivery.fallback"]}))
+        .await
+        .expect(201);
+    let id = post(&app, kakao(json!([{"channel": "SMS"}]))).await;
+    app.work().await;
+    told(&app, &id, 1, "FAILED").await;
+    assert_eq!(app.message(&id).await["status"], "PROCESSING");
+    let completed = "select count(*) from events where event = 'message.completed'";
+    assert_eq!(app.count(completed).await, 1, "it was through when it was sent");
+    app.work().await;
+    while flow::publish::complete(&app.hub).await.unwrap() {}
+    assert_eq!((app.message(&id).await["status"].as_str(), app.count(completed).await), (Some("COMPLETED"), 1));
+    told(&app, &id, 1, "DELIVERED").await;
+    told(&app, &id, 2, "DELIVERED").await;
+    while flow::publish::complete(&app.hub).await.unwrap() {}
+    assert_eq!(statuses(&app, &id).await, ["DELIVERED", "DELIVERED"]);
+    assert_eq!((app.message(&id).await["status"].as_str(), app.count(completed).await), (Some("COMPLETED"), 1));
+    let asked = "select count(*) from messages where kind = 'delivery.fallback' \
+        and detail #>> '{contents,0,event,more,fallbackChannel}' = 'SMS'";
+    assert_eq!(app.count(asked).await, 1, "endpoints can ask for it");
+    app.done().await;
+}
+
+/// Two channels stand by, the one for the other; each delivery has its own number, also of the second recipient.
+#[tokio::test]
+async fn one_stands_by_for_another() {
+    let vendor = Vendor::with_receipts();
+    let app = App::with_provider(&[], vendor.clone()).await;
+    vendor.answer(Channel::KakaoAlimtalk, (0..2).map(|_| refused(ErrorClass::NotReachable)));
+    vendor.answer(Channel::Rcs, (0..2).map(|_| refused(ErrorClass::Throttled)));
+    let list = json!([{"channel": "RCS"}, {"channel": "SMS", "afterAttempts": 1}]);
+    let mut body = kakao(list);
+    body["channels"][0]["to"] = json!([KIM, "010-1234-5679"]);
+    let id = post(&app, body).await;
+    app.settle_all().await;
+    assert_eq!(channels(&vendor), ["KAKAO_ALIMTALK", "KAKAO_ALIMTALK", "RCS", "RCS", "SMS", "SMS"]);
+    let message = app.message(&id).await;
+    let all: Vec<_> = message["deliveries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|d| (d["channel"].as_str(), d["fallbackOf"].as_str(), d["to"].as_str()))
+        .collect();
+    let (one, two) = (format!("{id}-1"), format!("{id}-2"));
+    let (kim, lee) = (Some(KIM), Some("010-1234-5679"));
+    assert_eq!(
+        all,
+        [
+            (Some("KAKAO_ALIMTALK"), None, kim),
+            (Some("KAKAO_ALIMTALK"), None, lee),
+            (Some("RCS"), Some(one.as_str()), kim),
+            (Some("RCS"), Some(two.as_str()), lee),
+            (Some("SMS"), Some(one.as_str()), kim),
+            (Some("SMS"), Some(two.as_str()), lee),
+        ]
+    );
+    assert_eq!(message["status"], "COMPLETED");
+    app.done().await;
+}
+
+/// Taken back, it is not sent another way; and whose place was taken is not redriven.
+#[tokio::test]
+async fn what_is_taken_back_or_replaced_stays_so() {
+    let vendor = Vendor::with_receipts();
+    let app = App::with_provider(&[], vendor.clone()).await;
+    let cancel = async |id: &str| app.post(&format!("/v1/messages/{id}/cancel"), Value::Null).await.expect(200);
+    let early = post(&app, kakao(json!([{"channel": "SMS"}]))).await;
+    cancel(&early).await;
+    assert_eq!(app.count("select count(*) from deliveries where has_fallback").await, 0);
+    vendor.answer(Channel::KakaoAlimtalk, [refused(ErrorClass::NotReachable)]);
+    let late = post(&app, kakao(json!([{"channel": "SMS"}]))).await;
+    let lane = notihub::model::lane::Lane::new(Channel::KakaoAlimtalk, Default::default(), false);
+    let place = (app.partner.shard, lane);
+    let look = notihub::model::watermark::Look { place, mark: chrono::DateTime::UNIX_EPOCH, take: 10 };
+    let claim = flow::deliver::claim(&app.hub, app.hub.next_id(), &[look], 10).await.unwrap();
+    let mut ready = flow::deliver::hold(&app.hub, claim).await;
+    let settle = crate::support::call_one(&app.hub, ready.held.pop().unwrap()).await;
+    flow::deliver::settle(&app.hub, vec![settle.clone()]).await.unwrap();
+    assert_eq!(statuses(&app, &late).await, ["FAILED", "PENDING"]);
+    // An answer that is written twice makes nothing twice.
+    flow::deliver::settle(&app.hub, vec![settle]).await.unwrap();
+    assert_eq!(statuses(&app, &late).await, ["FAILED", "PENDING"]);
+    cancel(&late).await;
+    assert_eq!(statuses(&app, &late).await, ["FAILED", "CANCELED"]);
+    let operator = app.staff(Role::Operator).await;
+    let redrive = app.ask(&operator, "POST", &format!("/v1/deliveries/{late}-1/redrive"), None).await;
+    redrive.refused(422, "replaced");
+    app.settle_all().await;
+    assert_eq!(channels(&vendor), ["KAKAO_ALIMTALK"]);
+    app.done().await;
+}
+
+/// What stands by is read as a channel of its own, each fault with its place; a dry run shows it, and it is part of the message.
+#[tokio::test]
+async fn what_stands_by_is_read_as_a_channel() {
+    let app = App::with_provider(&[], Vendor::with_receipts()).await;
+    for (fallback, reason, pointer) in [
+        (json!([{"channel": "KAKAO_ALIMTALK"}]), "fallback_same_channel", "0/channel"),
+        (json!([{"channel": "SMS"}, {"channel": "SMS"}]), "fallback_same_channel", "1/channel"),
+        (json!([{"channel": "SMS"}, {"channel": "LMS"}, {"channel": "RCS"}]), "too_many_items", ""),
+        (json!([{"channel": "SMS", "body": "b".repeat(91)}]), "content_too_long", "0/body"),
+        (json!([{"channel": "SMS", "afterAttempts": 0}]), "min", "0/afterAttempts"),
+        (json!([{"channel": "SMS", "noReceiptSeconds": 9}]), "min", "0/noReceiptSeconds"),
+        (json!([{"channel": "SMS", "fallback": []}]), "unknown_field", "0/fallback"),
+        (json!([{"channel": "EMAIL", "subject": "s"}]), "required", "0/to"),
+        (json!([{"channel": "SMS", "to": "x"}]), "phone_invalid", "0/to"),
+        (json!("SMS"), "type_mismatch", ""),
+    ] {
+        let refused = app.post("/v1/messages", kakao(fallback.clone())).await;
+        assert!(refused.status == 422 || refused.status == 400, "{fallback}: {}", refused.text);
+        let pointer = format!("/channels/0/fallback/{pointer}");
+        let fault = &refused.body["errors"][0];
+        assert_eq!(
+            (fault["reason"].as_str(), fault["pointer"].as_str()),
+            (Some(reason), Some(pointer.trim_end_matches('/'))),
+            "{fallback}"
+        );
+    }
+    let asked = kakao(json!([{"channel": "EMAIL", "to": "kim@example.com", "subject": "s", "noReceiptSeconds": 60}]));
+    let dry = app.post("/v1/messages?dryRun=true", asked.clone()).await.expect(200).body;
+    let fallback =
+        json!({"channel": "EMAIL", "content": 0, "to": "kim@example.com", "step": 1, "noReceiptSeconds": 60});
+    assert_eq!(dry["contents"][1]["fallback"], fallback);
+    let with_key = |mut body: Value| {
+        body["clientMsgId"] = json!("k");
+        body
+    };
+    app.post("/v1/messages", with_key(asked.clone())).await.expect(202);
+    app.post("/v1/messages", with_key(asked.clone())).await.expect(200);
+    app.post("/v1/messages", with_key(kakao(json!([])))).await.refused(409, "idempotency_key_reused");
+    let batch = app.post("/v1/messages/batch", json!({"messages": [asked]})).await.expect(202).body;
+    assert_eq!(batch["messages"][0]["deliveries"].as_array().unwrap().len(), 1);
+    app.settle_all().await;
+    app.done().await;
+}

@@ -1,0 +1,462 @@
+//! What providers tell later: kept once, applied in any order to the same end, forged by nobody, read on after a crash, and not
+//! waited for without end.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use notihub::flow;
+use notihub::hub::{Hub, Parts};
+use notihub::model::capability::Capability;
+use notihub::model::channel::{Channel, OnUnknown};
+use notihub::model::delivery::{Key, Outcome};
+use notihub::model::lane::Lane;
+use notihub::model::receipt::{Receipt, Reference};
+use notihub::model::retry::{ErrorClass, TABLE};
+use notihub::model::watermark::Look;
+use notihub::provider::{Callback, Letter, Pending, Polled, Provider, Receipts, Refused};
+use notihub::shutdown::Shutdown;
+use notihub::store;
+use serde_json::{Value, json};
+
+use crate::support::{Answer, App, MASTER_KEY, call_one, store as open};
+
+/// A vendor of all text channels that answers as it is told and else takes everything; tells receipts in a form of its own, to
+/// whoever knows its word; and has a list of results.
+#[derive(Default)]
+pub struct Vendor {
+    pub within: Option<Duration>,
+    pub answers: Mutex<BTreeMap<Channel, VecDeque<Outcome>>>,
+    pub sent: Mutex<Vec<(Channel, String, String)>>,
+    /// The pages of its list; each is asked for by its number.
+    pub pages: Mutex<Vec<Vec<Value>>>,
+    pub asked: Mutex<Vec<Option<String>>>,
+    pub polls: bool,
+}
+
+impl Vendor {
+    pub fn with_receipts() -> Arc<Vendor> {
+        Arc::new(Vendor { within: Some(Duration::from_secs(3600)), ..Vendor::default() })
+    }
+
+    pub fn answer(&self, channel: Channel, outcomes: impl IntoIterator<Item = Outcome>) {
+        self.answers.lock().unwrap().entry(channel).or_default().extend(outcomes);
+    }
+
+    pub fn took(&self) -> Vec<(Channel, String, String)> {
+        std::mem::take(&mut *self.sent.lock().unwrap())
+    }
+}
+
+pub fn refused(class: ErrorClass) -> Outcome {
+    Outcome::Rejected { class, code: "7000".into(), detail: "no".into(), retry_after: None }
+}
+
+pub fn unknown() -> Outcome {
+    Outcome::Unknown { code: "no_answer", detail: "silence".into() }
+}
+
+fn read(item: &Value) -> Result<Receipt, String> {
+    let text = |name: &str| item[name].as_str().map(str::to_owned);
+    let class = text("class").and_then(|word| TABLE.iter().find(|row| row.word == word)).map(|row| row.class);
+    Ok(Receipt {
+        event_key: text("key").ok_or("it has no key")?,
+        reference: text("ref").and_then(|text| text.parse().ok()),
+        provider_ref: text("id"),
+        outcome: text("outcome").ok_or("it has no outcome")?.parse()?,
+        class,
+        code: text("code"),
+        detail: text("detail"),
+        occurred_at: None,
+    })
+}
+
+impl Provider for Vendor {
+    fn name(&self) -> &'static str {
+        "vendor"
+    }
+
+    fn capabilities(&self) -> Vec<Capability> {
+        let of = |channel| Capability {
+            receipt_within: self.within,
+            on_unknown: OnUnknown::Retry,
+            ..Capability::of(channel)
+        };
+        notihub::model::channel::TEXT_CHANNELS.map(of).to_vec()
+    }
+
+    fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome> {
+        let told = (letter.channel, letter.to.to_owned(), letter.content.body.clone());
+        self.sent.lock().unwrap().push(told);
+        let answer = self.answers.lock().unwrap().get_mut(&letter.channel).and_then(VecDeque::pop_front);
+        let accepted = Outcome::Accepted { provider_ref: Some(letter.reference().to_string()) };
+        Box::pin(std::future::ready(answer.unwrap_or(accepted)))
+    }
+
+    fn receipts(&self, callback: &Callback<'_>) -> Result<Receipts, Refused> {
+        if callback.headers.get("x-word").is_none_or(|word| word != "swordfish") {
+            return Err(Refused::Forged("it does not know the word".into()));
+        }
+        let items: Vec<Value> =
+            serde_json::from_slice(callback.body).map_err(|e| Refused::Unreadable(e.to_string()))?;
+        Ok(items.iter().map(read).collect())
+    }
+
+    fn poll<'a>(&'a self, cursor: Option<&'a str>, _now: DateTime<Utc>) -> Option<Pending<'a, Result<Polled, String>>> {
+        if !self.polls {
+            return None;
+        }
+        Some(Box::pin(async move {
+            self.asked.lock().unwrap().push(cursor.map(str::to_owned));
+            let page: usize = cursor.map_or(0, |c| c.parse().unwrap());
+            let pages = self.pages.lock().unwrap();
+            let items = pages.get(page).ok_or("the list is out of order")?;
+            let receipts = items.iter().map(read).collect();
+            Ok(Polled { receipts, cursor: (page + 1).to_string(), more: page + 1 < pages.len() })
+        }))
+    }
+
+    fn check(&self) -> Pending<'_, Result<String, String>> {
+        Box::pin(std::future::ready(Ok("it answers as told".to_owned())))
+    }
+}
+
+pub fn over(channel: &str) -> Value {
+    json!({"type": "TEST", "body": "b", "channels": [{"channel": channel, "to": "010-1234-5678"}]})
+}
+
+pub fn reference(app: &App, id: &str, no: i16, attempt: i16) -> String {
+    let key = Key { shard: app.partner.shard, message_id: id.parse().unwrap(), no };
+    Reference { key, attempt }.to_string()
+}
+
+/// As the vendor calls.
+pub async fn call(app: &App, provider: &str, word: &str, body: Vec<u8>) -> Answer {
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let request = http.post(app.uri(&format!("/v1/receipts/{provider}"))).header("x-word", word).body(body);
+    Answer::read(request).await
+}
+
+pub async fn tell(app: &App, items: Value) {
+    call(app, "vendor", "swordfish", items.to_string().into_bytes()).await.expect(200);
+}
+
+/// Tells one of them and applies it.
+pub async fn told(app: &App, id: &str, no: i16, outcome: &str) {
+    let key = format!("{id}-{no}-{outcome}");
+    tell(app, json!([{"key": key, "ref": reference(app, id, no, 1), "outcome": outcome}])).await;
+    while flow::receipt::apply(&app.hub).await.unwrap() {}
+}
+
+pub async fn statuses(app: &App, id: &str) -> Vec<String> {
+    let message = app.message(id).await;
+    let word = |d: &Value| d["status"].as_str().unwrap().to_owned();
+    message["deliveries"].as_array().unwrap().iter().map(word).collect()
+}
+
+async fn post(app: &App, body: Value) -> String {
+    app.post("/v1/messages", body).await.expect(202).id()
+}
+
+/// S0-6, S0-43, F18: what was taken is SENT and waits; its receipt makes it DELIVERED, once, and everybody can see by what.
+#[tokio::test]
+async fn a_receipt_says_that_it_arrived() {
+    let app = App::with_provider(&[], Vendor::with_receipts()).await;
+    let id = post(&app, over("SMS")).await;
+    app.work().await;
+    let waits = app.message(&id).await["deliveries"][0].clone();
+    assert_eq!((&waits["status"], &waits["receipt"]), (&json!("SENT"), &Value::Null));
+    assert_eq!(waits["awaitingReceiptUntil"], "2027-03-05T01:30:00.000000Z");
+
+    told(&app, &id, 1, "ACCEPTED").await;
+    assert_eq!(app.message(&id).await["deliveries"][0]["receipt"]["outcome"], "ACCEPTED");
+    assert_eq!(statuses(&app, &id).await, ["SENT"]);
+    let arrived = json!([{"key": "k", "ref": reference(&app, &id, 1, 1), "outcome": "DELIVERED", "code": "0"}]);
+    for _ in 0..3 {
+        tell(&app, arrived.clone()).await;
+        flow::receipt::apply(&app.hub).await.unwrap();
+    }
+    told(&app, &id, 1, "FAILED").await;
+    let delivery = app.message(&id).await["deliveries"][0].clone();
+    assert_eq!((&delivery["status"], &delivery["reason"]), (&json!("DELIVERED"), &Value::Null));
+    assert_eq!((&delivery["receipt"]["code"], &delivery["awaitingReceiptUntil"]), (&json!("0"), &Value::Null));
+    assert_eq!(app.count("select count(*) from receipts").await, 3, "each piece once");
+    assert_eq!(app.count("select count(*) from receipts where effect = 'known'").await, 1);
+    let story = app.get(&format!("/v1/messages/{id}/timeline")).await.expect(200).text;
+    for part in ["vendor told DELIVERED", "known: it says nothing new", "delivery.delivered"] {
+        assert!(story.contains(part), "{part} in {story}");
+    }
+    app.done().await;
+}
+
+/// F18: who does not prove to be the provider is refused and leaves nothing; nor does what cannot be read.
+#[tokio::test]
+async fn a_forged_callback_leaves_nothing() {
+    let app = App::with_provider(&[], Vendor::with_receipts()).await;
+    let id = post(&app, over("SMS")).await;
+    app.work().await;
+    let body = json!([{"key": "k", "ref": reference(&app, &id, 1, 1), "outcome": "FAILED"}]).to_string();
+    call(&app, "vendor", "guess", body.clone().into_bytes()).await.refused(401, "receipt_forged");
+    call(&app, "vendor", "swordfish", b"{".to_vec()).await.refused(400, "receipt_unreadable");
+    call(&app, "nobody", "swordfish", body.clone().into_bytes()).await.refused(404, "not_found");
+    call(&app, "smtp", "swordfish", body.into_bytes()).await.refused(404, "not_found");
+    call(&app, "vendor", "swordfish", vec![b' '; (8 << 20) + 1]).await.refused(413, "body_too_large");
+    flow::receipt::apply(&app.hub).await.unwrap();
+    assert_eq!(app.count("select count(*) from receipts").await, 0);
+    assert_eq!(statuses(&app, &id).await, ["SENT"]);
+    app.done().await;
+}
+
+/// S0-42: a receipt that comes before the answer waits for it, and one that comes before there is an attempt is not lost; another
+/// provider's is never believed.
+#[tokio::test]
+async fn an_early_receipt_is_not_lost() {
+    let app = App::with_provider(&[], Vendor::with_receipts()).await;
+    let id = post(&app, over("SMS")).await;
+    told(&app, &id, 1, "ACCEPTED").await;
+    assert_eq!(app.count("select count(*) from receipts where effect = 'unmatched'").await, 1);
+    let lane = Lane::new(Channel::Sms, Default::default(), false);
+    let look = Look { place: (app.partner.shard, lane), mark: DateTime::UNIX_EPOCH, take: 10 };
+    let claim = flow::deliver::claim(&app.hub, app.hub.next_id(), &[look], 10).await.unwrap();
+    let mut ready = flow::deliver::hold(&app.hub, claim).await;
+    told(&app, &id, 1, "DELIVERED").await;
+    assert_eq!(statuses(&app, &id).await, ["PROCESSING"]);
+    let settle = call_one(&app.hub, ready.held.pop().unwrap()).await;
+    flow::deliver::settle(&app.hub, vec![settle]).await.unwrap();
+    flow::receipt::apply(&app.hub).await.unwrap();
+    assert_eq!(statuses(&app, &id).await, ["SENT"], "not yet looked at again");
+    app.advance(60);
+    flow::receipt::apply(&app.hub).await.unwrap();
+    assert_eq!(statuses(&app, &id).await, ["DELIVERED"]);
+    assert_eq!(app.count("select count(*) from receipts where applied_at is null").await, 0);
+
+    let other = Receipt {
+        event_key: "k".into(),
+        reference: reference(&app, &id, 1, 1).parse().ok(),
+        provider_ref: None,
+        outcome: notihub::model::receipt::ReceiptOutcome::Failed,
+        class: None,
+        code: None,
+        detail: None,
+        occurred_at: None,
+    };
+    flow::receipt::keep(&app.hub, "another", vec![Ok(other)], b"").await.unwrap();
+    flow::receipt::apply(&app.hub).await.unwrap();
+    let kept = app.count("select count(*) from receipts where provider = 'another' and effect = 'unmatched'").await;
+    assert_eq!(kept, 1);
+    app.advance(3600);
+    flow::receipt::measure(&app.hub).await.unwrap();
+    assert_eq!(app.hub.metrics.receipts_unmatched.with_label_values::<&str>(&[]).get(), 1);
+    app.done().await;
+}
+
+/// A small generator of numbers, the same in each run.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, below: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.0 >> 33).unwrap() % below
+    }
+}
+
+/// F18, I7, I11: a thousand deliveries, of which each has two attempts, the first of unknown outcome; each is told of in an order
+/// of its own, with repetitions, in several bodies, some before there was anything to tell of. All stand alike in the end, by what
+/// was told of them, and are counted alike.
+#[tokio::test]
+async fn a_thousand_orders_come_to_the_same_end() {
+    let vendor = Vendor::with_receipts();
+    let app = App::with_provider(&["--fair-unfinished=1000000"], vendor.clone()).await;
+    let to: Vec<String> = (0..1000).map(|n| format!("010-2000-{n:04}")).collect();
+    vendor.answer(Channel::Sms, (0..1000).map(|_| unknown()));
+    let id = post(&app, json!({"type": "T", "body": "b", "channels": [{"channel": "SMS", "to": to}]})).await;
+    // What is told of each third, and what comes of it.
+    let sets: [(&[(i16, &str)], &str); 3] = [
+        (&[(1, "ACCEPTED"), (1, "FAILED"), (2, "ACCEPTED"), (2, "EXPIRED"), (2, "DELIVERED")], "DELIVERED"),
+        (&[(1, "EXPIRED"), (1, "FAILED"), (2, "ACCEPTED"), (2, "EXPIRED")], "FAILED"),
+        (&[(1, "EXPIRED"), (2, "ACCEPTED"), (2, "EXPIRED")], "EXPIRED"),
+    ];
+    let mut dice = Dice(7);
+    let mut rounds: [Vec<Value>; 5] = Default::default();
+    for no in 1..=1000i16 {
+        let (set, _) = sets[usize::try_from(no).unwrap() % 3];
+        // All of them once, and some again.
+        let mut order: Vec<usize> = (0..set.len()).collect();
+        order.extend((0..3).map(|_| dice.roll(set.len())));
+        for n in (1..order.len()).rev() {
+            order.swap(n, dice.roll(n + 1));
+        }
+        let mut turns: Vec<usize> = order.iter().map(|_| dice.roll(rounds.len())).collect();
+        turns.sort_unstable();
+        for (n, turn) in order.into_iter().zip(turns) {
+            let (attempt, outcome) = set[n];
+            let (key, of) = (format!("{no}-{attempt}-{outcome}-{}", dice.roll(2)), reference(&app, &id, no, attempt));
+            rounds[turn].push(json!({"key": key, "ref": of, "outcome": outcome}));
+        }
+    }
+    tell(&app, json!(rounds[0])).await;
+    while flow::receipt::apply(&app.hub).await.unwrap() {}
+    app.settle_all().await;
+    assert_eq!(vendor.took().len(), 2000);
+    for round in &rounds[1..] {
+        tell(&app, json!(round)).await;
+        while flow::receipt::apply(&app.hub).await.unwrap() {}
+        app.advance(30);
+    }
+    app.advance(3600);
+    while flow::receipt::apply(&app.hub).await.unwrap() {}
+    assert_eq!(app.count("select count(*) from receipts where applied_at is null").await, 0);
+    let all = app.message(&id).await["deliveries"].as_array().unwrap().clone();
+    for delivery in &all {
+        let no: usize = delivery["deliveryId"].as_str().unwrap().rsplit('-').next().unwrap().parse().unwrap();
+        assert_eq!(delivery["status"], sets[no % 3].1, "{delivery}");
+    }
+    app.done().await;
+}
+
+/// Bad inputs: ten thousand results in one body are kept in one go; one that cannot be read is kept as such, once.
+#[tokio::test]
+async fn ten_thousand_in_one_body() {
+    let app = App::with_provider(&[], Vendor::with_receipts()).await;
+    let id = post(&app, over("SMS")).await;
+    app.work().await;
+    let of = reference(&app, &id, 1, 1);
+    let mut items: Vec<Value> =
+        (0..9_999).map(|n| json!({"key": format!("k{n}"), "ref": of, "outcome": "ACCEPTED"})).collect();
+    items.insert(5_000, json!({"key": "strange", "outcome": "LOST"}));
+    for _ in 0..2 {
+        tell(&app, json!(items)).await;
+    }
+    assert_eq!(app.count("select count(*) from receipts").await, 10_000);
+    assert_eq!(app.count("select count(*) from receipts where effect = 'unreadable'").await, 1);
+    while flow::receipt::apply(&app.hub).await.unwrap() {}
+    assert_eq!(app.count("select count(*) from receipts where effect = 'recorded'").await, 1);
+    assert_eq!(app.count("select count(*) from receipts where effect = 'known'").await, 9_998);
+    // A key as long as a vendor likes, with what no database takes, is a key all the same.
+    let odd = json!([{"key": format!("\0{}", "x".repeat(5000)), "outcome": "ACCEPTED", "detail": "a\0b"}]);
+    tell(&app, odd.clone()).await;
+    tell(&app, odd).await;
+    assert_eq!(app.count("select count(*) from receipts").await, 10_001);
+    app.done().await;
+}
+
+/// Another process on the same database, with the same provider.
+async fn another(app: &App) -> Hub {
+    let parts = Parts {
+        settings: app.hub.settings.clone(),
+        store: open(&app.url),
+        providers: app.hub.providers.clone(),
+        clock: app.hub.clock.clone(),
+        shutdown: Shutdown::new(),
+        master_keys: vec![MASTER_KEY],
+    };
+    Hub::start(parts).await.unwrap()
+}
+
+/// S0-40: a list of results is read by one process at a time, from where it stood, also when its reader is gone.
+#[tokio::test]
+async fn a_list_is_read_on_after_a_crash() {
+    let vendor = Vendor { within: Some(Duration::from_secs(3600)), polls: true, ..Vendor::default() };
+    let vendor = Arc::new(vendor);
+    let app = App::with_provider(&[], vendor.clone()).await;
+    let other = another(&app).await;
+    let id = post(&app, over("KAKAO_ALIMTALK")).await;
+    app.work().await;
+    let of = reference(&app, &id, 1, 1);
+    *vendor.pages.lock().unwrap() = vec![
+        vec![json!({"key": "1", "ref": of, "outcome": "ACCEPTED"})],
+        vec![json!({"key": "2", "ref": of, "outcome": "DELIVERED"}), json!({"key": "3"})],
+    ];
+    let account = app.hub.providers.named("vendor").unwrap().clone();
+    assert!(flow::receipt::poll(&app.hub, &account).await.unwrap(), "there is more");
+    // A process that took the lease, and was lost with it.
+    let (now, db) = (app.hub.clock.now(), app.hub.store.api());
+    let taken = store::provider_cursor::take(db, "vendor", now, now + chrono::TimeDelta::seconds(25)).await.unwrap();
+    assert_eq!(taken, Some(Some("1".to_owned())));
+    assert!(!flow::receipt::poll(&other, &account).await.unwrap());
+    app.advance(30);
+    assert!(!flow::receipt::poll(&other, &account).await.unwrap(), "that was the last page");
+    assert_eq!(*vendor.asked.lock().unwrap(), [None, Some("1".to_owned())]);
+    flow::receipt::apply(&other).await.unwrap();
+    assert_eq!(statuses(&app, &id).await, ["DELIVERED"]);
+    assert_eq!(app.count("select count(*) from receipts").await, 3);
+    // A list that cannot be read is left alone for a while.
+    flow::receipt::poll(&app.hub, &account).await.unwrap_err();
+    assert!(!flow::receipt::poll(&other, &account).await.unwrap());
+    assert_eq!(vendor.asked.lock().unwrap().len(), 3);
+    app.advance(31);
+    flow::receipt::poll(&other, &account).await.unwrap_err();
+    app.done().await;
+}
+
+/// L1: what had no receipt in time is UNDETERMINED; that it was taken is no news then, and what became of it is.
+#[tokio::test]
+async fn a_receipt_is_not_waited_for_without_end() {
+    let app = App::with_provider(&[], Vendor::with_receipts()).await;
+    let ids = [post(&app, over("SMS")).await, post(&app, over("LMS")).await, post(&app, over("RCS")).await];
+    app.work().await;
+    let shards = [app.partner.shard];
+    flow::receipt::overdue(&app.hub, &shards).await.unwrap();
+    assert_eq!(statuses(&app, &ids[0]).await, ["SENT"]);
+    app.advance(3601);
+    flow::receipt::overdue(&app.hub, &shards).await.unwrap();
+    for id in &ids {
+        let delivery = app.message(id).await["deliveries"][0].clone();
+        assert_eq!((&delivery["status"], &delivery["reason"]), (&json!("UNDETERMINED"), &json!("no_receipt")));
+        told(&app, id, 1, "ACCEPTED").await;
+    }
+    assert_eq!(statuses(&app, &ids[0]).await, ["UNDETERMINED"]);
+    told(&app, &ids[1], 1, "DELIVERED").await;
+    told(&app, &ids[2], 1, "EXPIRED").await;
+    assert_eq!(statuses(&app, &ids[1]).await, ["DELIVERED"]);
+    assert_eq!(statuses(&app, &ids[2]).await, ["EXPIRED"]);
+    told(&app, &ids[2], 1, "FAILED").await;
+    assert_eq!(app.message(&ids[2]).await["deliveries"][0]["reason"], "receipt_failed");
+    app.done().await;
+}
+
+/// A receipt calls off a copy: what waits to be sent again, because nobody knew, is known.
+#[tokio::test]
+async fn a_receipt_calls_off_the_copy() {
+    let vendor = Vendor::with_receipts();
+    let app = App::with_provider(&[], vendor.clone()).await;
+    vendor.answer(Channel::Sms, [unknown(), unknown(), unknown(), unknown()]);
+    let mut ends = Vec::new();
+    for outcome in ["ACCEPTED", "FAILED", "DELIVERED"] {
+        let id = post(&app, over("SMS")).await;
+        app.work().await;
+        assert_eq!(statuses(&app, &id).await, ["SCHEDULED"]);
+        told(&app, &id, 1, outcome).await;
+        ends.push(statuses(&app, &id).await.remove(0));
+        if outcome == "ACCEPTED" {
+            assert!(app.message(&id).await["deliveries"][0]["awaitingReceiptUntil"].is_string());
+        }
+    }
+    assert_eq!(ends, ["SENT", "FAILED", "DELIVERED"]);
+    app.settle_all().await;
+    assert_eq!(vendor.took().len(), 3, "no second copy");
+    app.done().await;
+}
+
+/// Retention and erasure cover receipts.
+#[tokio::test]
+async fn receipts_go_with_their_messages() {
+    let app = App::with_provider(&[], Vendor::with_receipts()).await;
+    let id = post(&app, over("SMS")).await;
+    app.work().await;
+    let of = reference(&app, &id, 1, 1);
+    tell(&app, json!([{"key": "k", "ref": of, "outcome": "FAILED", "detail": "010-1234-5678 is off", "id": "p1"}]))
+        .await;
+    flow::receipt::apply(&app.hub).await.unwrap();
+    let actor = notihub::model::role::Actor::at_the_machine("test".into());
+    let permit = actor.administering().unwrap();
+    let erased = flow::erase::erase(&app.hub, permit, "01012345678", None, |_| ()).await.unwrap();
+    assert!(erased.left.iter().all(|(_, rows)| *rows == 0), "{:?}", erased.left);
+    assert!(erased.left.iter().any(|(table, _)| table == "receipts"));
+    assert_eq!(app.count("select count(*) from receipts where detail is null and provider_ref is null").await, 1);
+    app.advance(91 * 86_400);
+    flow::retain::retain(&app.hub).await.unwrap();
+    assert_eq!(app.count("select count(*) from receipts").await, 0);
+    app.done().await;
+}
