@@ -74,6 +74,15 @@ async fn seen(hub: &Hub, now: DateTime<Utc>) -> Result<Vec<Seen>> {
         };
         see(cause, 1, format!("{reason}{since}"));
     }
+    for (provider, booked) in store::provider::limits(db).await? {
+        let Some(limit) = hub.providers.named(&provider).and_then(|account| account.terms.limit) else { continue };
+        let (used, all) = (booked.used(&limit, now).0, limit.at_once());
+        let nearly = u64::from(used) * 100 >= u64::from(all) * limits::LIMIT_TOLD_PERCENT;
+        if all >= limits::LIMIT_TOLD_FROM && nearly {
+            let seconds = limit.per.as_secs();
+            see(Cause::Limit { provider }, 1, format!("{used} of {all} are used; it has {} in {seconds} s", limit.count));
+        }
+    }
     for (provider, receipts, since) in store::alert::unmatched(db, now, limits::UNMATCHED_FOR).await? {
         see(Cause::Unmatched { provider }, 1, format!("{receipts} receipts, the first of {}", since.to_rfc3339()));
     }

@@ -84,6 +84,11 @@ impl RateLimit {
         i64::try_from(self.per.as_micros()).unwrap_or(i64::MAX).max(1)
     }
 
+    /// How many may come at once, when none came before.
+    pub fn at_once(&self) -> u32 {
+        if self.strategy == Strategy::TokenBucket { self.burst() } else { self.count }
+    }
+
     fn burst(&self) -> u32 {
         self.burst.clamp(1, MOST_BURST)
     }
@@ -145,7 +150,7 @@ impl Booked {
         let (mut seen, now) = (self.clone(), now.timestamp_micros());
         seen.forget(limit, now);
         let free = seen.free(limit, now);
-        let all = if limit.strategy == Strategy::TokenBucket { limit.burst() } else { limit.count };
+        let all = limit.at_once();
         let next = if free > 0 { now } else { seen.next(limit, now) };
         (all.saturating_sub(free), time(next))
     }

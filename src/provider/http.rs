@@ -372,6 +372,7 @@ mod tests {
         assert_eq!((answer.status, answer.body.len()), (500, ANSWER_BYTES));
     }
 
+    /// S1-51: a connection is kept and used again; a request on it is not repeated when it dies under it.
     #[tokio::test]
     async fn redirects_are_answers_and_nothing_is_sent_twice() {
         let shutdown = Shutdown::new();

@@ -1,8 +1,14 @@
 //! Alerts: operators are told once of each cause, through the hub's own Slack and e-mail, and once when it is over.
 
+use std::sync::Arc;
+
+use notihub::flow;
 use notihub::flow::alert::watch;
 use notihub::model::alert::Cause;
+use notihub::model::capability::Terms;
 use notihub::model::channel::Channel;
+use notihub::provider::{Account, Provider};
+use serde_json::json;
 
 use crate::support::App;
 
@@ -52,6 +58,26 @@ async fn a_cause_is_told_once_and_so_is_its_end() {
         .await
         .unwrap();
     assert_eq!(times, 10, "each is counted");
+    app.done().await;
+}
+
+/// S1-44: a limit of which four fifths are used is told of, without anybody waiting yet, and not again while it stays so.
+#[tokio::test]
+async fn a_limit_that_is_nearly_used_is_told() {
+    let limit = notihub::model::limit::RateLimit::per_minute(20);
+    let terms = Terms { limit: Some(limit), ..Terms::default() };
+    let provider: Arc<dyn Provider> = Arc::new(notihub::provider::mock::Mock(vec![Channel::Sms]));
+    let app = App::with_accounts(&["--alert-slack=ops"], vec![Account::new(provider, terms)]).await;
+    let mut seen = (0, 0);
+    for n in 1..=18 {
+        let body = json!({"type": "T", "body": "b", "channels": [{"channel": "SMS", "to": "010-1234-5678"}]});
+        app.post("/v1/messages", body).await.expect(202);
+        app.work().await;
+        flow::traffic::give_back(&app.hub, true).await.unwrap();
+        watch(&app.hub).await.unwrap();
+        let (titles, _) = told(&app, &mut seen).await;
+        assert_eq!(titles.len(), usize::from(n == 16), "after {n}: {titles:?}");
+    }
     app.done().await;
 }
 

@@ -444,7 +444,7 @@ fn named_items(source: &str) -> BTreeMap<String, Vec<String>> {
         let test = lines.clone().find(|l| l.contains("fn ")).unwrap_or_default().to_owned();
         for item in doc
             .split(|c: char| !c.is_alphanumeric() && c != '-')
-            .filter(|word| word.starts_with("S3-") || word.starts_with("S0-"))
+            .filter(|word| ["S0-", "S1-", "S3-"].iter().any(|seed| word.starts_with(seed)))
         {
             named.entry(item.to_owned()).or_default().push(test.clone());
         }
@@ -462,13 +462,18 @@ fn every_item_that_is_built_has_its_test() {
             named.entry(item).or_default().extend(tests);
         }
     }
-    let of_000 = (14..=35).chain(44..=75).map(|n| format!("S0-{n}"));
-    let all: BTreeSet<String> = (1..=45).map(|n| format!("S3-{n}")).chain(of_000).collect();
+    let of_000 = (14..=75).map(|n| format!("S0-{n}"));
+    let of_001 = (1..=55).map(|n| format!("S1-{n}"));
+    let all: BTreeSet<String> = (1..=45).map(|n| format!("S3-{n}")).chain(of_000).chain(of_001).collect();
     let missing: Vec<&String> = all.iter().filter(|item| !named.contains_key(*item)).collect();
     assert!(missing.is_empty(), "no test names {missing:?}");
     let exists = |item: &String| {
         let (seed, n) = item.split_once('-').unwrap();
-        n.parse().is_ok_and(|n: u32| n >= 1 && n <= if seed == "S3" { 45 } else { 81 })
+        n.parse().is_ok_and(|n: u32| n >= 1 && n <= match seed {
+            "S1" => 55,
+            "S3" => 45,
+            _ => 81,
+        })
     };
     let unknown: Vec<&String> = named.keys().filter(|item| !exists(item)).collect();
     assert!(unknown.is_empty(), "the checklist has no {unknown:?}");

@@ -30,6 +30,7 @@ mod receiver;
 mod redrive;
 mod retries;
 mod schema;
+mod seed_001;
 mod sign_in;
 mod smtp_peer;
 mod sql_intake;

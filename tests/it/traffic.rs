@@ -356,7 +356,7 @@ async fn a_token_bucket_is_held_to_the_request() {
     end(app).await;
 }
 
-/// A limit counts requests: what goes together counts once.
+/// S1-53: a limit counts requests: what goes together counts once.
 #[tokio::test]
 async fn a_batch_is_one_request() {
     let (app, at) = three_minutes(limited(2, Strategy::SlidingWindow, 1), Batch::Any(20), 200).await;
@@ -522,7 +522,7 @@ async fn recipients_faults_open_nothing() {
     app.done().await;
 }
 
-/// A provider that hangs for good holds up no other channel, and none of its calls holds a connection.
+/// S0-36, S1-52: a provider that hangs for good holds up no other channel, and none of its calls holds a connection.
 #[tokio::test]
 async fn a_provider_that_hangs_holds_up_nobody_else() {
     let (says, calls, gate) = (Says::new(good()), Calls::default(), Arc::new(Semaphore::new(0)));
