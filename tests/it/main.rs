@@ -5,6 +5,7 @@
 
 mod support;
 
+mod adapters;
 mod crash;
 mod egress;
 mod engine;
