@@ -80,7 +80,11 @@ async fn seen(hub: &Hub, now: DateTime<Utc>) -> Result<Vec<Seen>> {
         let nearly = u64::from(used) * 100 >= u64::from(all) * limits::LIMIT_TOLD_PERCENT;
         if all >= limits::LIMIT_TOLD_FROM && nearly {
             let seconds = limit.per.as_secs();
-            see(Cause::Limit { provider }, 1, format!("{used} of {all} are used; it has {} in {seconds} s", limit.count));
+            see(
+                Cause::Limit { provider },
+                1,
+                format!("{used} of {all} are used; it has {} in {seconds} s", limit.count),
+            );
         }
     }
     for (provider, receipts, since) in store::alert::unmatched(db, now, limits::UNMATCHED_FOR).await? {

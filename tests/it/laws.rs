@@ -469,10 +469,13 @@ fn every_item_that_is_built_has_its_test() {
     assert!(missing.is_empty(), "no test names {missing:?}");
     let exists = |item: &String| {
         let (seed, n) = item.split_once('-').unwrap();
-        n.parse().is_ok_and(|n: u32| n >= 1 && n <= match seed {
-            "S1" => 55,
-            "S3" => 45,
-            _ => 81,
+        n.parse().is_ok_and(|n: u32| {
+            n >= 1
+                && n <= match seed {
+                    "S1" => 55,
+                    "S3" => 45,
+                    _ => 81,
+                }
         })
     };
     let unknown: Vec<&String> = named.keys().filter(|item| !exists(item)).collect();
