@@ -55,6 +55,8 @@ const CODES: Codes = Codes(&[
     (ErrorClass::Sender, &["-1006", "-1027", "-2017"]),
     (ErrorClass::Template, &["-1028", "-3003", "-3004", "-3005", "-3010"]),
     (ErrorClass::Address, &["-5000"]),
+    (ErrorClass::OptedOut, &["-6001"]),
+    (ErrorClass::Quota, &["-2052", "-2053"]),
     (ErrorClass::ProviderInternal, &["-7000", "-9999"]),
     (ErrorClass::Throttled, &[REPEATED]),
     (ErrorClass::Content, &["4", "-2*", "-3*"]),

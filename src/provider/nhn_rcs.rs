@@ -46,7 +46,8 @@ const PAGE: usize = 100;
 const CODES: Codes = Codes(&[
     (ErrorClass::Sender, &["-3001", "-4000", "-4001", "-4010", "-4011", "-4040", "-4041", "-4050"]),
     (ErrorClass::Template, &["-4020", "-4021", "-4022", "-4023", "-4024"]),
-    (ErrorClass::OptedOut, &["-4042"]),
+    (ErrorClass::OptedOut, &["-4042", "-6001"]),
+    (ErrorClass::Quota, &["-2052", "-2053"]),
     (ErrorClass::Hours, &["-9000"]),
     (ErrorClass::ProviderInternal, &["500", "-5000", "-5001", "-5002", "-6000", "-6001", "-8000", "-9999"]),
     (ErrorClass::Content, &["400", "-30*", "-403*", "-4060"]),

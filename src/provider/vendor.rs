@@ -126,6 +126,7 @@ pub fn by_status(answer: &Answer) -> Outcome {
     let class = match status {
         200..=299 => return unreadable(status),
         401 | 403 => ErrorClass::Credentials,
+        402 => ErrorClass::Quota,
         429 => ErrorClass::Throttled,
         408 | 425 | 503 => ErrorClass::ProviderInternal,
         // Not the message's fault: there is nothing at this address, and redirects are not followed.
@@ -329,6 +330,7 @@ mod tests {
             (302, ErrorClass::Sender),
             (400, ErrorClass::Content),
             (401, ErrorClass::Credentials),
+            (402, ErrorClass::Quota),
             (403, ErrorClass::Credentials),
             (404, ErrorClass::Sender),
             (422, ErrorClass::Content),
