@@ -172,7 +172,8 @@ pub fn header(answer: &Answer, codes: &Codes) -> Result<Value, Outcome> {
     match (header["isSuccessful"].as_bool(), word(&header["resultCode"])) {
         (Some(true), _) if (200..=299).contains(&answer.status) => Ok(body),
         (Some(false), Some(code)) => {
-            let (class, detail) = (codes.class(&code).unwrap_or(ErrorClass::Content), said(&header["resultMessage"]));
+            let class = if answer.status == 429 { Some(ErrorClass::Throttled) } else { codes.class(&code) };
+            let (class, detail) = (class.unwrap_or(ErrorClass::Content), said(&header["resultMessage"]));
             Err(Outcome::Rejected { class, code, detail, retry_after: answer.retry_after })
         }
         _ => Err(by_status(answer)),

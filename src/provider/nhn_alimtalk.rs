@@ -2,9 +2,11 @@
 //!
 //! A request carries a key that NHN refuses to take twice within ten minutes. It is made of the deliveries in the request and
 //! not of the attempt, so that a repetition of what was taken without our knowing is refused: this time it was certainly not
-//! taken, and the doubt about the earlier time stays and is looked up.
+//! taken, and the doubt about the earlier time stays and is looked up. Where NHN itself said no, and another try is due, the
+//! next has another key, or it would have to wait those ten minutes for nothing.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -16,8 +18,8 @@ use crate::crypt;
 use crate::error::Result;
 use crate::model::capability::{Batch, Capability};
 use crate::model::channel::{Channel, OnUnknown};
-use crate::model::delivery::Outcome;
-use crate::model::retry::ErrorClass;
+use crate::model::delivery::{Key, Outcome};
+use crate::model::retry::{Action, ErrorClass};
 
 use super::adapter::{Adapter, Common, Options};
 use super::nhn::{self, List, Nhn, find_earlier, hours, verdicts};
@@ -104,13 +106,19 @@ const RESULTS: Results = Results {
 struct NhnAlimtalk {
     nhn: Nhn,
     sender_key: String,
+    refusals: Mutex<Refusals>,
 }
+
+/// How often each delivery was refused for now, as far as this process knows. Who does not know waits, and sends nothing twice.
+type Refusals = HashMap<Key, u32>;
+/// Beyond so many all are forgotten.
+const REFUSALS: usize = 10_000;
 
 impl NhnAlimtalk {
     fn new(options: &mut Options, common: &Common) -> Result<NhnAlimtalk> {
         let sender_key = options.require("sender-key")?;
         let nhn = Nhn::new(options, "https://kakaotalk-bizmessage.api.nhncloudservice.com", common)?;
-        Ok(NhnAlimtalk { nhn: nhn.with_webhooks(options)?, sender_key })
+        Ok(NhnAlimtalk { nhn: nhn.with_webhooks(options)?, sender_key, refusals: Mutex::default() })
     }
 
     fn path(&self, end: &str) -> String {
@@ -129,16 +137,24 @@ impl NhnAlimtalk {
             "recipientList": letters.iter().map(recipient).collect::<Vec<Value>>(),
         });
         let mut headers = self.nhn.headers();
-        if let Ok(key) = HeaderValue::from_str(&idempotency_key(&letters)) {
+        if let Ok(key) = HeaderValue::from_str(&idempotency_key(&letters, &self.refusals())) {
             headers.insert(HeaderName::from_static(IDEMPOTENCY_KEY), key);
         }
         match self.nhn.vendor.post(&self.path("raw-messages"), &body, headers, letters.len()).await {
             Ok(answer) => {
                 let outcomes = verdicts(&letters, &answer, &CODES, "/message", "sendResults");
+                let mut refusals = self.refusals();
+                for (letter, outcome) in letters.iter().zip(&outcomes) {
+                    count(&mut refusals, letter.key, outcome);
+                }
                 outcomes.into_iter().map(not_again).collect()
             }
             Err(failure) => vec![failure.into_outcome(); letters.len()],
         }
+    }
+
+    fn refusals(&self) -> MutexGuard<'_, Refusals> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Among all that was sent to that number since the message was made.
@@ -167,9 +183,28 @@ fn recipient(letter: &Letter<'_>) -> Value {
     })
 }
 
+/// NHN's own no, after which another try is due; anything else leaves the key as it is.
+fn count(refusals: &mut Refusals, key: Key, outcome: &Outcome) {
+    match outcome {
+        Outcome::Rejected { code, .. } if code == REPEATED => (),
+        Outcome::Rejected { class, .. } if class.action() != Action::Permanent => {
+            if refusals.len() >= REFUSALS {
+                refusals.clear();
+            }
+            *refusals.entry(key).or_default() += 1;
+        }
+        Outcome::Unknown { .. } => (),
+        _ => drop(refusals.remove(&key)),
+    }
+}
+
 /// The same for the same deliveries, whichever attempt it is.
-fn idempotency_key(letters: &[Letter<'_>]) -> String {
-    let mut keys: Vec<String> = letters.iter().map(|letter| format!("{}-{}", letter.key.shard, letter.key)).collect();
+fn idempotency_key(letters: &[Letter<'_>], refusals: &Refusals) -> String {
+    let key = |letter: &Letter<'_>| {
+        let (key, refused) = (letter.key, refusals.get(&letter.key).copied().unwrap_or_default());
+        format!("{}-{key}-{refused}", key.shard)
+    };
+    let mut keys: Vec<String> = letters.iter().map(key).collect();
     keys.sort_unstable();
     HEXLOWER.encode(&crypt::keyed_hash(b"notihub idempotency key", keys.join(" ").as_bytes()))
 }
@@ -240,7 +275,6 @@ mod tests {
     use super::super::simulator::testing::{BUDGET, content, letter};
     use super::super::vendor::testing::{Answers, made};
     use super::*;
-    use crate::model::delivery::Key;
     use crate::model::message::Content;
     use crate::model::receipt::ReceiptOutcome;
 
@@ -306,6 +340,22 @@ mod tests {
         let key = |n: usize| asked[n].header(IDEMPOTENCY_KEY).unwrap();
         assert_eq!(key(0), key(1));
         assert_ne!(key(0), key(2));
+    }
+
+    /// What NHN itself refused for now may be tried again at once.
+    #[tokio::test]
+    async fn a_refusal_does_not_stand_in_its_own_way() {
+        let content = template();
+        let api = Answers::with(&[no(-7000), no(-1005), (200, String::new()), no(-5000), no(-5000)]).await;
+        let alimtalk = account(&api.url);
+        for attempt in 1..=5 {
+            alimtalk.send(Letter { attempt, ..of(1, "+821012345678", &content) }).await;
+        }
+        let asked = api.requests();
+        let key = |n: usize| asked[n].header(IDEMPOTENCY_KEY).unwrap();
+        assert_ne!(key(0), key(1), "it was refused, so it is another");
+        assert_eq!((key(1), key(2)), (key(2), key(3)), "refused as repeated, and unknown: still the same");
+        assert_eq!(key(4), key(0), "what is refused for good is forgotten");
     }
 
     #[tokio::test]

@@ -49,7 +49,7 @@ const CODES: Codes = Codes(&[
     (ErrorClass::OptedOut, &["-4042", "-6001"]),
     (ErrorClass::Quota, &["-2052", "-2053"]),
     (ErrorClass::Hours, &["-9000"]),
-    (ErrorClass::ProviderInternal, &["500", "-5000", "-5001", "-5002", "-6000", "-6001", "-8000", "-9999"]),
+    (ErrorClass::ProviderInternal, &["500", "-5000", "-5001", "-5002", "-6000", "-6001", "-7000", "-8000", "-9999"]),
     (ErrorClass::Content, &["400", "-30*", "-403*", "-4060"]),
 ]);
 

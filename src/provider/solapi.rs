@@ -76,7 +76,10 @@ const WORDS: Codes = Codes(&[
     (ErrorClass::Quota, &["NotEnoughBalance"]),
     (ErrorClass::Throttled, &["TooManyRequests"]),
     // Signed anew it may pass.
-    (ErrorClass::ProviderInternal, &["DuplicatedSignature", "InternalError", "InternalServerError", "ServiceUnavailable"]),
+    (
+        ErrorClass::ProviderInternal,
+        &["DuplicatedSignature", "InternalError", "InternalServerError", "ServiceUnavailable"],
+    ),
     (ErrorClass::Content, &["BadRequest", "ValidationError", "InvalidParameter"]),
 ]);
 
