@@ -44,6 +44,7 @@ const PAGE: usize = 100;
 
 /// Codes of requests.
 const CODES: Codes = Codes(&[
+    (ErrorClass::Credentials, &["-1000", "-1001", "-1002", "-1003", "-1004", "-1008"]),
     (ErrorClass::Sender, &["-3001", "-4000", "-4001", "-4010", "-4011", "-4040", "-4041", "-4050"]),
     (ErrorClass::Template, &["-4020", "-4021", "-4022", "-4023", "-4024"]),
     (ErrorClass::OptedOut, &["-4042", "-6001"]),

