@@ -5,6 +5,7 @@ mod drainer;
 mod endpoint;
 mod faults;
 mod floor;
+mod hang;
 pub mod judge;
 mod load;
 mod report;
@@ -86,6 +87,8 @@ enum Scenario {
     Webhook,
     /// One partner's endpoint never answers, with 1,000 events waiting: what another's waits.
     Tarpit,
+    /// A channel's only provider takes requests and never answers, with 3,000 waiting: what another channel's wait.
+    Hang,
     /// Dead letters are redriven at 2,000 a second: what new messages wait meanwhile.
     Redrive,
     /// Memory of a process that idles.

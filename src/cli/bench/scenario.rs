@@ -10,8 +10,8 @@ use super::drainer;
 use super::floor;
 use super::load::{self, Load, Told};
 use super::report::{Figure, Goal, number, table, tell};
-use super::webhook;
 use super::{Scenario, Sizes};
+use super::{hang, webhook};
 use crate::config::Settings;
 use crate::error::{Error, Result};
 use crate::flow::accept::accept;
@@ -146,6 +146,10 @@ pub async fn run(which: &Scenario, settings: &Settings, sizes: &Sizes, ground: &
     }
     if is(Scenario::Tarpit) {
         webhook::tarpit(&mut run).await?;
+        run.told();
+    }
+    if is(Scenario::Hang) {
+        hang::hang(&mut run).await?;
         run.told();
     }
     if is(Scenario::Redrive) {
