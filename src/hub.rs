@@ -196,6 +196,15 @@ impl Hub {
         std::mem::take(&mut *held(&self.causes))
     }
 
+    /// They could not be written: whoever looks next does.
+    pub fn keep_causes(&self, untold: HashMap<Cause, (u64, String)>) {
+        let mut causes = held(&self.causes);
+        for (cause, (times, detail)) in untold {
+            let noted = causes.entry(cause).or_insert((0, detail));
+            noted.0 += times;
+        }
+    }
+
     /// An endpoint answered.
     pub fn heard_back(&self, endpoint_id: Tsid, succeeded: bool, at: DateTime<Utc>) {
         let mut all = held(&self.heard_back);

@@ -229,6 +229,10 @@ pub const RECEIPT_AGAIN: (Duration, Duration) = (Duration::from_millis(250), Dur
 pub const RECEIPT_UNMATCHED_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3600));
 /// After so long somebody should look why a provider tells of what is not ours.
 pub const UNMATCHED_AGED: chrono::TimeDelta = chrono::TimeDelta::minutes(10);
+/// How often an operator's word is tried to be written while others write the same provider's state.
+pub const STATE_ROUNDS: usize = 5;
+/// A provider that might have been probed for so long, and is not in the settings, is no outage any more.
+pub const UNPROBED_FOR: chrono::TimeDelta = chrono::TimeDelta::minutes(10);
 /// How often overdue receipts are looked for.
 pub const OVERDUE_EVERY: Duration = Duration::from_secs(1);
 /// How often a provider's list of results is read, …

@@ -2,7 +2,7 @@
 //! it is over. What is told is a message like any other, of the hub's own partner, so it is tried again and its story can be
 //! read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
 
@@ -22,11 +22,23 @@ use super::accept::prepare;
 /// The partner whose messages alerts are.
 pub const OWN_PARTNER: &str = "notihub";
 
+/// What this process noted, how often, and the latest of it.
+type Causes = HashMap<Cause, (u64, String)>;
+
 /// Looks what is the matter, tells what is new and what is over. Any process may, at the same time: who writes a cause first
 /// tells it.
 pub async fn watch(hub: &Hub) -> Result<()> {
+    let causes = hub.take_causes();
+    let told = watch_all(hub, &causes).await;
+    if told.is_err() {
+        hub.keep_causes(causes);
+    }
+    told
+}
+
+async fn watch_all(hub: &Hub, causes: &Causes) -> Result<()> {
     let now = hub.clock.now();
-    let seen = seen(hub, now).await?;
+    let seen = seen(hub, causes, now).await?;
     let mut tx = hub.store.begin_engine().await?;
     let new = store::alert::raise(&mut tx, &seen, now).await?;
     let over = store::alert::clear(&mut tx, now).await?;
@@ -57,7 +69,7 @@ pub async fn watch(hub: &Hub) -> Result<()> {
 }
 
 /// What is the matter now: in the database, and what this process noted since it last looked.
-async fn seen(hub: &Hub, now: DateTime<Utc>) -> Result<Vec<Seen>> {
+async fn seen(hub: &Hub, causes: &Causes, now: DateTime<Utc>) -> Result<Vec<Seen>> {
     let db = hub.store.engine();
     let mut seen: BTreeMap<String, Seen> = BTreeMap::new();
     let mut see = |cause: Cause, times: u64, detail: String| {
@@ -66,6 +78,12 @@ async fn seen(hub: &Hub, now: DateTime<Utc>) -> Result<Vec<Seen>> {
     };
     for down in store::alert::breakers(db).await? {
         let provider = down.provider;
+        // Taken out of the settings, it is probed no more. Those that have it see it and keep it; here it is over once nobody
+        // has probed it for long.
+        let probed = down.until.is_some_and(|until| until + limits::UNPROBED_FOR > now);
+        if hub.providers.named(&provider).is_none() && !probed {
+            continue;
+        }
         let reason = down.reason.unwrap_or_default();
         let since = down.since.map(|at| format!(" since {}", at.to_rfc3339())).unwrap_or_default();
         let cause = match reason.as_str() {
@@ -90,8 +108,8 @@ async fn seen(hub: &Hub, now: DateTime<Utc>) -> Result<Vec<Seen>> {
     for (provider, receipts, since) in store::alert::unmatched(db, now, limits::UNMATCHED_FOR).await? {
         see(Cause::Unmatched { provider }, 1, format!("{receipts} receipts, the first of {}", since.to_rfc3339()));
     }
-    for (cause, (times, detail)) in hub.take_causes() {
-        see(cause, times, detail);
+    for (cause, (times, detail)) in causes {
+        see(cause.clone(), *times, detail.clone());
     }
     Ok(seen.into_values().collect())
 }

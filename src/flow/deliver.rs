@@ -207,7 +207,7 @@ struct Call<'a> {
 
 /// The settle that an outcome leads to.
 fn settle_of(hub: &Hub, claimed: &Claimed, holder: Holder, outcome: Outcome, call: Option<Call<'_>>) -> Settle {
-    let on_unknown = call.as_ref().map_or(OnUnknown::Hold, |c| c.on_unknown);
+    let on_unknown = call.as_ref().map_or_else(|| on_unknown(hub, claimed.head.channel), |c| c.on_unknown);
     let begun = call.as_ref().is_some_and(|c| c.begins_recorded);
     let called_at = call.as_ref().and_then(|c| c.called_at);
     let profile = call.as_ref().and_then(|c| c.profile);
@@ -319,7 +319,7 @@ pub async fn call(hub: &Hub, request: Vec<Held>) -> Vec<Settle> {
         Ok(way) => route::enter(hub, &first.account, first.seat.take()).await.map(|pass| (way, pass)),
         Err(outcome) => Err(outcome),
     };
-    let (mut way, pass) = match entered {
+    let (mut way, mut pass) = match entered {
         Ok(entered) => entered,
         Err(outcome) => {
             for held in &asked {
@@ -329,6 +329,16 @@ pub async fn call(hub: &Hub, request: Vec<Held>) -> Vec<Settle> {
         }
     };
     let called_at = hub.clock.now();
+    // Leave may have been long in coming: the lease would be over before the answer, or what was taken has lapsed.
+    let late = first.holder.since.elapsed() > hub.settings.timing.begin_within();
+    let begun = if late { Err(Outcome::Postponed) } else { pass.begin(called_at) };
+    if let Err(outcome) = begun {
+        pass.answered(hub, std::slice::from_ref(&outcome)).await;
+        for held in &asked {
+            settles.push(ended(hub, held, outcome.clone(), None).await);
+        }
+        return settles;
+    }
     may_die_at("call.before");
     let outcomes = ask(hub, &asked).await;
     may_die_at("call.after_answer");

@@ -63,7 +63,8 @@ pub async fn reap(hub: &Hub, reaper: &mut Reaper, shards: &[i16]) -> Result<usiz
             lane: row.lane,
             head: row.head,
             step,
-            provider: None,
+            // What it may have taken is asked for there.
+            provider: row.provider,
             tried: Some(tried(outcome, row.begun, row.worker, claimed_at, None)),
             notice_id: hub.next_id(),
             receipt_due: None,

@@ -19,12 +19,15 @@ pub struct Seat {
     way: Arc<Way>,
     /// Until when the request that was taken for it may be made.
     grant: Option<DateTime<Utc>>,
+    /// It needs one that was not taken yet.
+    waits: bool,
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
         let mut inner = self.way.inner();
         inner.seats = inner.seats.saturating_sub(1);
+        inner.waiting = inner.waiting.saturating_sub(usize::from(self.waits));
         if let Some(until) = self.grant.take() {
             inner.put_back(until);
         }
@@ -44,18 +47,24 @@ const SOON: TimeDelta = TimeDelta::seconds(1);
 pub fn choose(hub: &Hub, claimed: &Claimed) -> Chosen {
     let channel = claimed.head.channel;
     let ways = hub.traffic.of(channel);
+    let last = claimed.provider.as_deref().filter(|_| claimed.head.attempt > 1);
+    // What may have been taken is asked for where it was sent, and nowhere else.
+    let bound = last.filter(|_| claimed.head.possibly_sent && looks_up(hub, claimed));
+    if bound.is_some_and(|name| !ways.iter().any(|way| way.account.name() == name)) {
+        return Err(Outcome::Unknown {
+            code: "lookup_failed",
+            detail: "an earlier attempt may have been taken by a provider that is not in the settings any more".into(),
+        });
+    }
     if let [only] = ways
         && only.is_plain()
     {
         return Ok((only.account.clone(), None));
     }
     let now = hub.clock.now();
-    let last = claimed.provider.as_deref().filter(|_| claimed.head.attempt > 1);
-    // What may have been taken is asked for where it was sent, and nowhere else.
-    let bound = last.filter(|_| claimed.head.possibly_sent && looks_up(hub, claimed));
     let (mut can, mut soonest) = (Vec::with_capacity(ways.len()), None::<Outcome>);
     for (n, way) in ways.iter().enumerate() {
-        if bound.is_some_and(|name| name != way.account.name() && hub.traffic.named(name).is_some()) {
+        if bound.is_some_and(|name| name != way.account.name()) {
             continue;
         }
         match stands(way, now) {
@@ -94,8 +103,10 @@ fn sit(way: &Arc<Way>, channel: Channel, now: DateTime<Utc>) -> Option<Seat> {
     let mut inner = way.inner();
     inner.seats += 1;
     let grant = if alone && way.limit().is_some() { inner.draw(now) } else { None };
+    let waits = way.limit().is_some() && grant.is_none();
+    inner.waiting += usize::from(waits);
     drop(inner);
-    Some(Seat { way: way.clone(), grant })
+    Some(Seat { way: way.clone(), grant, waits })
 }
 
 /// Whether a delivery may go this way now; else until when it may not, and why.
@@ -122,7 +133,7 @@ fn closed(inner: &Inner, now: DateTime<Utc>) -> Result<(), Outcome> {
     if inner.state.paused_at.is_some() {
         return Err(Outcome::deferred(now + PAUSED_FOR, "provider_paused"));
     }
-    match inner.state.probe_at() {
+    match inner.state.probe_at(now) {
         // Another's probe, which may be answered at any moment.
         Some(at) if at > now && inner.state.breaker == Breaker::HalfOpen => {
             Err(Outcome::deferred(at.min(now + SOON), "breaker_open"))
@@ -153,7 +164,7 @@ pub fn is_down(hub: &Hub, channel: Channel) -> Option<Since> {
         let at = match (state.breaker, state.paused_at) {
             (Breaker::Closed, None) => return None,
             (Breaker::Closed, Some(_)) => continue,
-            (_, None) if state.probe_at().is_some_and(|at| at <= now) => return None,
+            (_, None) if state.probe_at(now).is_some_and(|at| at <= now) => return None,
             (Breaker::Open | Breaker::HalfOpen, _) => state.opened_at.unwrap_or(state.changed_at),
         };
         if since.as_ref().is_none_or(|since| since.at < at) {
@@ -167,7 +178,7 @@ pub fn is_down(hub: &Hub, channel: Channel) -> Option<Since> {
 pub struct Pass {
     way: Arc<Way>,
     /// Held until it has an answer.
-    _seat: Option<Seat>,
+    seat: Option<Seat>,
     /// It is a probe: the state it was begun in.
     probe: Option<State>,
 }
@@ -184,7 +195,7 @@ pub async fn enter(hub: &Hub, account: &Account, seat: Option<Seat>) -> Result<P
 async fn enter_with_care(hub: &Hub, way: &Arc<Way>, seat: Option<Seat>) -> Result<Pass, Outcome> {
     let mut seat = seat.unwrap_or_else(|| {
         way.inner().seats += 1;
-        Seat { way: way.clone(), grant: None }
+        Seat { way: way.clone(), grant: None, waits: false }
     });
     let unread = |e: crate::error::Error| {
         tracing::warn!(provider = way.account.name(), error = %e, "whether it may be asked could not be found out");
@@ -214,19 +225,31 @@ async fn enter_with_care(hub: &Hub, way: &Arc<Way>, seat: Option<Seat>) -> Resul
         way.inner().probing = true;
         probe = Some(probing);
     }
-    if let Some(until) = seat.grant.take() {
-        way.inner().made(until, now);
-    }
     Ok(Pass::new(way.clone(), Some(seat), probe))
 }
 
 impl Pass {
     fn new(way: Arc<Way>, seat: Option<Seat>, probe: Option<State>) -> Pass {
         way.in_flight.fetch_add(1, Ordering::Relaxed);
-        Pass { way, _seat: seat, probe }
+        Pass { way, seat, probe }
     }
 
-    /// The request was made, and this came of it.
+    /// The request is made now, unless what was taken for it lapsed meanwhile.
+    pub fn begin(&mut self, now: DateTime<Utc>) -> Result<(), Outcome> {
+        let Some(seat) = self.seat.as_mut() else { return Ok(()) };
+        let mut inner = self.way.inner();
+        match seat.grant {
+            // Put back with its seat, to be told so.
+            Some(until) if until < now => return Err(Outcome::deferred(inner.ask_at, "limited")),
+            Some(until) => inner.made(until, now),
+            None => (),
+        }
+        seat.grant = None;
+        inner.waiting = inner.waiting.saturating_sub(usize::from(std::mem::take(&mut seat.waits)));
+        Ok(())
+    }
+
+    /// The request was made, and this came of it; or it was not made after all.
     pub async fn answered(mut self, hub: &Hub, outcomes: &[Outcome]) {
         if !self.way.is_judged() {
             return;

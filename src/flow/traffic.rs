@@ -56,8 +56,11 @@ pub struct Inner {
     free: u32,
     /// Not worth asking before.
     pub ask_at: DateTime<Utc>,
+    asked_at: DateTime<Utc>,
     /// Deliveries that are to go this way.
     pub seats: usize,
+    /// Of these, for how many no request was taken yet.
+    pub waiting: usize,
     /// A probe of ours is under way.
     pub probing: bool,
     /// Somebody here is writing that it opens.
@@ -102,10 +105,16 @@ impl Way {
 
     /// A state that was read or written; one that is older than what is known is none. True when it is news.
     pub fn adopt(&self, state: State) -> bool {
-        let mut inner = self.inner();
-        if state.changed_at <= inner.state.changed_at {
+        if state.changed_at <= self.inner().state.changed_at {
             return false;
         }
+        self.take_over(state);
+        true
+    }
+
+    /// A state that is the one in the database, be it older than what is known: the database may have been set back.
+    fn take_over(&self, state: State) {
+        let mut inner = self.inner();
         if state.breaker != Breaker::Closed {
             inner.ramp = None;
         } else if inner.state.breaker != Breaker::Closed {
@@ -114,7 +123,6 @@ impl Way {
         }
         inner.state = state;
         self.level(&inner);
-        true
     }
 
     /// It answered well.
@@ -164,8 +172,9 @@ impl Way {
         if inner.state.paused_at.is_some() {
             return 0;
         }
-        if let Some(at) = inner.state.probe_at() {
-            return i64::from(at <= now && !inner.probing && inner.seats == 0);
+        if let Some(at) = inner.state.probe_at(now) {
+            let may_have = self.limit().is_none() || inner.may_have(now);
+            return i64::from(at <= now && !inner.probing && inner.seats == 0 && may_have);
         }
         let ramp = inner.ramp.map_or(i64::MAX, |most| count(most.saturating_sub(inner.seats)));
         if self.limit().is_none() {
@@ -176,13 +185,14 @@ impl Way {
             _ => 1,
         };
         let in_hand = i64::from(inner.in_hand(now));
-        // Where nothing is known to wait nothing is taken ahead: one may be looked for all the same.
-        let may_ask = in_hand == 0 && (inner.free > 0 || inner.ask_at <= now);
+        // Where nothing is known to wait nothing is taken ahead: one may be looked for all the same, and no second one before
+        // that has what it needs.
+        let may_ask = in_hand == 0 && inner.waiting == 0 && (inner.free > 0 || inner.may_ask(now));
         ramp.min(in_hand.saturating_mul(batch).max(i64::from(may_ask)))
     }
 
     /// When it is worth looking again.
-    fn due(&self) -> Option<DateTime<Utc>> {
+    fn due(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         if self.is_plain() {
             return None;
         }
@@ -190,7 +200,9 @@ impl Way {
         if inner.state.paused_at.is_some() {
             return None;
         }
-        inner.state.probe_at().or_else(|| self.limit().map(|_| inner.ask_at))
+        // A probe is a request like any other.
+        let ask_at = self.limit().filter(|_| inner.in_hand(now) == 0).map(|_| inner.ask_at);
+        inner.state.probe_at(now).max(ask_at)
     }
 }
 
@@ -230,7 +242,12 @@ impl Inner {
 
     /// Whether some may be had, now or when asked for.
     pub fn may_have(&self, now: DateTime<Utc>) -> bool {
-        self.in_hand(now) > 0 || self.ask_at <= now
+        self.in_hand(now) > 0 || self.may_ask(now)
+    }
+
+    /// Worth asking; also when the clock was set back since it was asked last.
+    fn may_ask(&self, now: DateTime<Utc>) -> bool {
+        self.ask_at <= now || now < self.asked_at
     }
 
     fn leased(&mut self, taken: Taken, wanted: u32, now: DateTime<Utc>) {
@@ -238,6 +255,7 @@ impl Inner {
             self.hand.push((taken.until, taken.granted));
         }
         self.free = taken.free;
+        self.asked_at = now;
         let soon = now + TimeDelta::seconds(1);
         let next = if taken.outstanding { taken.next.min(soon) } else { taken.next };
         self.ask_at = match wanted {
@@ -314,7 +332,7 @@ impl Traffic {
 
     /// When the next provider may be asked that may not be now.
     pub fn due(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        self.by_name.values().filter_map(|way| way.due()).filter(|at| *at > now).min()
+        self.by_name.values().filter_map(|way| way.due(now)).filter(|at| *at > now).min()
     }
 }
 
@@ -342,7 +360,7 @@ pub async fn prepare(hub: &Hub, channel: Channel, wanted: i64) -> Result<()> {
         let short = {
             let inner = way.inner();
             let open = inner.state.paused_at.is_none() && inner.state.breaker == Breaker::Closed;
-            open && inner.in_hand(now) == 0 && inner.ask_at <= now
+            open && inner.in_hand(now) == 0 && inner.may_ask(now)
         };
         // Who asks already asks for all.
         let Some(_asking) = way.asking.try_lock().ok().filter(|_| short) else { continue };
@@ -358,24 +376,24 @@ pub async fn lease_one(hub: &Hub, way: &Way) -> Result<Option<DateTime<Utc>>> {
     if let Some(until) = way.inner().draw(now) {
         return Ok(Some(until));
     }
-    if way.inner().ask_at <= now {
+    if way.inner().may_ask(now) {
         lease(hub, way, 1).await?;
     }
-    Ok(way.inner().draw(now))
+    // It may have taken so long that what was taken lapsed.
+    Ok(way.inner().draw(hub.clock.now()))
 }
 
 /// Takes from a provider's limit, and tells what became of what was taken before.
 async fn lease(hub: &Hub, way: &Way, wanted: u32) -> Result<()> {
     let Some(limit) = way.limit() else { return Ok(()) };
-    let now = hub.clock.now();
     let reports = {
         let mut inner = way.inner();
-        inner.lapse(now);
+        inner.lapse(hub.clock.now());
         std::mem::take(&mut inner.reports)
     };
-    match book(hub, way.account.name(), limit, wanted, &reports, now).await {
+    match book(hub, way.account.name(), limit, wanted, &reports).await {
         Ok(taken) => {
-            way.inner().leased(taken, wanted, now);
+            way.inner().leased(taken, wanted, hub.clock.now());
             hub.metrics.limit_free.with_label_values(&[way.account.name()]).set(i64::from(taken.free));
             Ok(())
         }
@@ -387,16 +405,11 @@ async fn lease(hub: &Hub, way: &Way, wanted: u32) -> Result<()> {
     }
 }
 
-async fn book(
-    hub: &Hub,
-    provider: &str,
-    limit: &RateLimit,
-    wanted: u32,
-    reports: &[Report],
-    now: DateTime<Utc>,
-) -> Result<Taken> {
+async fn book(hub: &Hub, provider: &str, limit: &RateLimit, wanted: u32, reports: &[Report]) -> Result<Taken> {
     let mut tx = hub.store.begin_engine().await?;
-    let mut booked = store::provider::lock_limit(&mut tx, provider, now).await?;
+    let mut booked = store::provider::lock_limit(&mut tx, provider, hub.clock.now()).await?;
+    // The connection and the lock may have been waited for: what is taken may be made from now on, not from then.
+    let now = hub.clock.now();
     booked.settle(limit, reports);
     let taken = booked.take(limit, wanted, now);
     store::provider::put_limit(&mut *tx, provider, &booked, now).await?;
@@ -469,7 +482,7 @@ pub async fn write(hub: &Hub, way: &Way, seen: &State, next: State, now: DateTim
     let mut tx = hub.store.begin_engine().await?;
     if !store::provider::put_state(&mut *tx, name, &next, seen.changed_at).await? {
         tx.rollback().await?;
-        refresh(hub).await?;
+        read_again(hub, way).await?;
         return Ok(false);
     }
     let opens = next.breaker == Breaker::Open && seen.breaker != Breaker::Open;
@@ -498,12 +511,21 @@ pub async fn write(hub: &Hub, way: &Way, seen: &State, next: State, now: DateTim
     Ok(true)
 }
 
+/// What is written is what holds, whatever was known before.
+async fn read_again(hub: &Hub, way: &Way) -> Result<()> {
+    let states = store::provider::states(hub.store.engine()).await?;
+    let mine = states.into_iter().find(|(provider, _)| provider == way.account.name());
+    way.take_over(mine.map(|(_, state)| state).unwrap_or_default());
+    awaken(hub);
+    Ok(())
+}
+
 /// Pauses a provider, or lets it go on. What waits for it waits longer, and loses no attempt.
 pub async fn pause(hub: &Hub, permit: Operating<'_>, provider: &str, pause: bool) -> Result<()> {
     let way = hub.traffic.named(provider).ok_or(Error::NotFound)?;
     let actor = permit.actor();
-    loop {
-        refresh(hub).await?;
+    for _ in 0..limits::STATE_ROUNDS {
+        read_again(hub, way).await?;
         let (now, seen) = (hub.clock.now(), way.inner().state.clone());
         if seen.paused_at.is_some() == pause {
             return Ok(());
@@ -531,6 +553,7 @@ pub async fn pause(hub: &Hub, permit: Operating<'_>, provider: &str, pause: bool
         }
         return Ok(());
     }
+    Err(Error::Unavailable("the provider's state changes faster than it can be written: try again".into()))
 }
 
 /// How a provider stands.

@@ -49,7 +49,8 @@ pub struct State {
     pub paused_at: Option<DateTime<Utc>>,
     pub paused_by: Option<String>,
     pub breaker: Breaker,
-    /// Why it opened last: a class of errors, or the code of an unknown outcome.
+    /// Why it opened, when it was closed last: a class of errors, or the code of an unknown outcome. What probes say since
+    /// does not change it: one trouble is told once.
     pub reason: Option<String>,
     pub opened_at: Option<DateTime<Utc>>,
     /// When it may be probed.
@@ -82,6 +83,8 @@ const OPEN: Duration = Duration::from_secs(5);
 const OPEN_REFUSED: Duration = Duration::from_secs(30);
 /// … and no longer than this.
 const OPEN_MOST: Duration = Duration::from_secs(300);
+/// No probe is put off for longer, nor waited for.
+const FAR: TimeDelta = TimeDelta::minutes(15);
 /// Closed for so long, what was before is forgotten.
 const FORGIVEN: TimeDelta = TimeDelta::minutes(10);
 /// So many good probes, one after the other, close it.
@@ -157,7 +160,7 @@ impl State {
         let since = if self.breaker == Breaker::Closed { None } else { self.opened_at };
         State {
             breaker: Breaker::Open,
-            reason: Some(reason.to_owned()),
+            reason: self.reason.clone().filter(|_| self.breaker != Breaker::Closed).or(Some(reason.to_owned())),
             opened_at: since.or(Some(now)),
             open_until: Some(now + lasting),
             openings,
@@ -169,17 +172,19 @@ impl State {
     }
 
     /// When a probe may be made; None: nothing has to be probed.
-    pub fn probe_at(&self) -> Option<DateTime<Utc>> {
-        match self.breaker {
-            Breaker::Closed => None,
-            Breaker::Open => Some(self.open_until.unwrap_or(self.changed_at)),
-            Breaker::HalfOpen => Some(self.probe_until.unwrap_or(DateTime::UNIX_EPOCH)),
-        }
+    pub fn probe_at(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let at = match self.breaker {
+            Breaker::Closed => return None,
+            Breaker::Open => self.open_until.unwrap_or(self.changed_at),
+            Breaker::HalfOpen => self.probe_until.unwrap_or(DateTime::UNIX_EPOCH),
+        };
+        // Nothing is ever so far ahead but what a clock wrote that was set back since.
+        Some(if at > now + FAR { now } else { at })
     }
 
     /// With a probe under way, of which nobody waits for longer than `lasting`: what is lost holds up nobody for ever.
     pub fn probing(&self, now: DateTime<Utc>, lasting: Duration) -> Option<State> {
-        self.probe_at().filter(|at| *at <= now)?;
+        self.probe_at(now).filter(|at| *at <= now)?;
         let probe_until = Some(now + lasting);
         Some(State { breaker: Breaker::HalfOpen, probe_until, changed_at: self.changed(now), ..self.clone() })
     }
@@ -256,23 +261,27 @@ mod tests {
     #[test]
     fn a_breaker_opens_for_longer_each_time_and_closes_by_probes() {
         let opened = State::default().opened("provider_error", false, at(0), 1.0);
-        assert_eq!((opened.breaker, opened.probe_at()), (Breaker::Open, Some(at(5))));
+        assert_eq!((opened.breaker, opened.probe_at(at(0))), (Breaker::Open, Some(at(5))));
         assert_eq!(opened.probing(at(4), Duration::from_secs(20)), None);
         let probing = opened.probing(at(5), Duration::from_secs(20)).unwrap();
         assert_eq!(probing.probing(at(6), Duration::from_secs(20)), None, "one at a time");
         assert!(probing.probing(at(25), Duration::from_secs(20)).is_some(), "one that was lost holds up nobody");
         let again = probing.opened("provider_error", false, at(6), 1.0);
         assert_eq!((again.open_until, again.opened_at), (Some(at(16)), Some(at(0))));
+        let other = probing.opened("credentials_refused", true, at(6), 1.0);
+        assert_eq!(other.reason.as_deref(), Some("provider_error"), "one trouble, one reason");
         let long = (0..20).fold(again.clone(), |state, _| state.opened("provider_error", false, at(6), 1.0));
         assert_eq!(long.open_until, Some(at(306)));
         let mut state = again;
         for second in 16..19 {
             state = state.probing(at(second), Duration::from_secs(20)).unwrap().probed(true, at(second));
         }
-        assert_eq!((state.breaker, state.probe_at(), state.openings), (Breaker::Closed, None, 2));
+        assert_eq!((state.breaker, state.probe_at(at(18)), state.openings), (Breaker::Closed, None, 2));
         assert_eq!(state.opened("x", false, at(20), 1.0).open_until, Some(at(40)), "not forgotten yet");
         assert_eq!(state.opened("x", false, at(700), 1.0).open_until, Some(at(705)));
         assert!(state.changed_at > at(18) - TimeDelta::seconds(1));
+        let clock_set_back = State::default().opened("provider_error", false, at(7_200), 1.0);
+        assert_eq!(clock_set_back.probe_at(at(0)), Some(at(0)), "not two hours from now");
     }
 
     #[test]

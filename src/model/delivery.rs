@@ -376,7 +376,10 @@ pub fn lost(head: &Head, begun: bool, on_unknown: OnUnknown, now: DateTime<Utc>)
     let possibly_sent = head.possibly_sent || begun;
     let spent = head.attempt >= head.max_attempts;
     let held = begun && on_unknown == OnUnknown::Hold;
-    let expired = head.expires_at.is_some_and(|worthless| now >= worthless);
+    // The provider's list may not have yet what it took.
+    let pause = if begun && on_unknown == OnUnknown::Lookup { LOOKUP_AFTER } else { Duration::ZERO };
+    let at = now + pause;
+    let expired = head.expires_at.is_some_and(|worthless| at >= worthless);
     let ending = if held {
         Some(Status::Undetermined)
     } else if head.cancel_requested {
@@ -392,9 +395,10 @@ pub fn lost(head: &Head, begun: bool, on_unknown: OnUnknown, now: DateTime<Utc>)
     let status = match ending {
         Some(_) if possibly_sent => Status::Undetermined,
         Some(ending) => ending,
+        None if at > now => Status::Scheduled,
         None => Status::Pending,
     };
-    let ready_at = (status == Status::Pending).then_some(now);
+    let ready_at = ending.is_none().then_some(at);
     (outcome, Step { status, ready_at, possibly_sent, refund: false, reason: Some("worker_lost") })
 }
 
@@ -466,7 +470,7 @@ mod tests {
                 for cancel_requested in [false, true] {
                     for expires_at in [None, Some(now()), Some(now() + Duration::from_secs(60))] {
                         let head = Head { attempt, possibly_sent, cancel_requested, expires_at, ..head() };
-                        for on_unknown in [OnUnknown::Retry, OnUnknown::Hold] {
+                        for on_unknown in [OnUnknown::Retry, OnUnknown::Lookup, OnUnknown::Hold] {
                             for outcome in &outcomes {
                                 let step = next(&head, outcome, &RetryPolicy::default(), on_unknown, now(), 0.3);
                                 check(&head, outcome.kind(), on_unknown, &step);
@@ -531,6 +535,18 @@ mod tests {
         assert_eq!(redrive(Status::Failed, 10, OnUnknown::Retry, &RetryPolicy::webhook()), Ok(20));
         let spent = redrive(Status::Failed, ATTEMPTS_EVER, OnUnknown::Retry, &policy);
         assert_eq!(spent.unwrap_err().0, "attempts_used_up");
+    }
+
+    /// What may have been taken is not looked for before it can be found.
+    #[test]
+    fn a_lost_call_is_looked_up_when_the_list_has_it() {
+        let after = |begun, on_unknown| lost(&head(), begun, on_unknown, now()).1;
+        let looked_up = after(true, OnUnknown::Lookup);
+        assert_eq!((looked_up.status, looked_up.ready_at), (Status::Scheduled, Some(now() + LOOKUP_AFTER)));
+        for (begun, on_unknown) in [(false, OnUnknown::Lookup), (true, OnUnknown::Retry)] {
+            let step = after(begun, on_unknown);
+            assert_eq!((step.status, step.ready_at), (Status::Pending, Some(now())));
+        }
     }
 
     #[test]

@@ -76,6 +76,8 @@ pub struct Report {
 
 /// Requests whose times are kept one by one; of larger limits times are rounded up to such a part of theirs.
 const EXACT: u32 = 1_000;
+/// Two processes' clocks may differ by so much, in microseconds.
+const CLOCKS_DIFFER: i64 = 1_000_000;
 /// No bucket keeps more.
 const MOST_BURST: u32 = 1_000_000;
 
@@ -109,6 +111,15 @@ impl RateLimit {
         at.div_euclid(grain).saturating_add(i64::from(at.rem_euclid(grain) > 0)) * grain
     }
 
+    /// Until when what is taken now may be made.
+    fn until(&self, now: i64) -> i64 {
+        let last = match self.strategy {
+            Strategy::FixedWindow => self.window_of(now) + self.micros() - 1,
+            Strategy::SlidingWindow | Strategy::TokenBucket => i64::MAX,
+        };
+        self.rounded(now + self.valid()).min(last)
+    }
+
     fn window_of(&self, at: i64) -> i64 {
         at.div_euclid(self.micros()) * self.micros()
     }
@@ -121,11 +132,7 @@ impl Booked {
         self.forget(limit, now);
         let free = self.free(limit, now);
         let granted = wanted.min(free);
-        let last = match limit.strategy {
-            Strategy::FixedWindow => limit.window_of(now) + limit.micros() - 1,
-            Strategy::SlidingWindow | Strategy::TokenBucket => i64::MAX,
-        };
-        let until = limit.rounded(now + limit.valid()).min(last);
+        let until = limit.until(now);
         let outstanding = self.at.last().is_some_and(|last| last.0 > now);
         self.add(until, granted);
         let next = if free > granted { now } else { self.next(limit, now) };
@@ -168,6 +175,7 @@ impl Booked {
 
     /// Drops what counts no more.
     fn forget(&mut self, limit: &RateLimit, now: i64) {
+        self.set_back(limit, now);
         match limit.strategy {
             Strategy::SlidingWindow => self.at.retain(|(at, _)| *at > now - limit.micros()),
             Strategy::FixedWindow => self.at.retain(|(at, _)| *at >= limit.window_of(now)),
@@ -178,6 +186,19 @@ impl Booked {
                     (self.lack, self.since) = (lacks(limit, self.lack, self.since, at, n), at);
                 }
             }
+        }
+    }
+
+    /// What lies further ahead than anything can that is taken now was booked by a clock that was set back since. It counts as
+    /// made at the last instant it could be, and not until that clock's time comes again.
+    fn set_back(&mut self, limit: &RateLimit, now: i64) {
+        let (most, until) = (limit.rounded(now + limit.valid()) + CLOCKS_DIFFER, limit.until(now));
+        let ahead = self.at.partition_point(|(at, _)| *at <= most);
+        for (_, n) in self.at.split_off(ahead) {
+            self.add(until, n);
+        }
+        if self.since > most {
+            self.since = until;
         }
     }
 

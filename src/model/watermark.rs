@@ -121,7 +121,7 @@ impl Watermarks {
         let mut looks = Vec::new();
         for (&channel, &room) in room {
             let mine = |p: &&Place| p.1.channel() == channel;
-            let active: Vec<Place> =
+            let mut active: Vec<Place> =
                 self.order.iter().filter(mine).filter(|p| self.marks[*p].active).copied().collect();
             let mut quiet: Vec<Place> =
                 self.order.iter().filter(mine).filter(|p| !self.marks[*p].active).copied().collect();
@@ -135,6 +135,11 @@ impl Watermarks {
                 self.share_out(now, &quiet, |_| each, &mut left, &mut looks);
             }
             let budget = left;
+            if budget < active.len() as i64 {
+                // Too little for each: who goes first takes it all, so each class does as often as its share says.
+                let first = self.first(&active);
+                active.sort_by_key(|p| Some(p.1.priority()) != first);
+            }
             let alike = |class: Priority| active.iter().filter(|p| p.1.priority() == class).count() as i64;
             let classes = PRIORITIES.iter().filter(|class| alike(**class) > 0);
             let total: i64 = classes.map(|class| i64::from(class.share_percent())).sum();
@@ -145,6 +150,19 @@ impl Watermarks {
             self.share_out(now, &active, share, &mut left, &mut looks);
         }
         looks
+    }
+
+    /// Which class goes first this time.
+    fn first(&self, active: &[Place]) -> Option<Priority> {
+        let there = |class: &Priority| active.iter().any(|p| p.1.priority() == *class);
+        let classes: Vec<Priority> = PRIORITIES.into_iter().filter(there).collect();
+        let turns = |class: &Priority| class.share_percent() as usize / 10;
+        let mut turn = self.turn % classes.iter().map(turns).sum::<usize>().max(1);
+        classes.into_iter().find(|class| {
+            let mine = turn < turns(class);
+            turn = turn.saturating_sub(turns(class));
+            mine
+        })
     }
 
     /// Each place its share while something is left, beginning elsewhere each time but in the order of priorities.
@@ -304,6 +322,20 @@ mod tests {
         }
         let alone = marks.plan(at(2), &room(100), false);
         assert_eq!(alone.iter().map(|l| l.take).collect::<Vec<_>>(), [100], "what others leave goes to who is there");
+    }
+
+    /// Where there is room for one at a time only, the less urgent have their share all the same.
+    #[test]
+    fn a_room_of_one_starves_no_class() {
+        let mut marks = marks(&[0, 1, 2]);
+        let mut takes = [0; 3];
+        for turn in 0..100 {
+            let looks = marks.plan(at(turn), &room(1), false);
+            let [look] = looks.as_slice() else { panic!("{looks:?}") };
+            takes[PRIORITIES.iter().position(|p| *p == look.place.1.priority()).unwrap()] += look.take;
+            marks.passed_over(look);
+        }
+        assert_eq!(takes, [60, 30, 10]);
     }
 
     /// What a claim's limit cut off is looked at again just as it would have been: no walk from the very beginning.

@@ -497,6 +497,8 @@ pub struct Overdue {
     pub begun: bool,
     /// Whoever claimed it records beginnings: only then does a missing record prove that none began.
     pub begins_recorded: bool,
+    /// Who was asked, if that is on record.
+    pub provider: Option<String>,
 }
 
 /// Locks at most `rows` deliveries whose lease, from `mark` on, is over.
@@ -512,6 +514,7 @@ pub async fn overdue(conn: &mut Conn, shards: &[i16], mark: DateTime<Utc>, rows:
             lease_until: r.lease_until,
             begun: r.begun,
             begins_recorded: r.begins_recorded,
+            provider: r.provider,
         })
         .collect())
 }

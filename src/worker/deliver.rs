@@ -40,12 +40,16 @@ pub fn start(hub: &Hub, worker: Tsid) {
             // One that panicked has said so itself.
             let _ended = side.await;
         }
-        if let Err(e) = traffic::give_back(&hub, true).await {
-            tracing::debug!(error = %e, "what was taken of limits is not given back: it lapses");
-        }
         let leaving = store::worker::forget(hub.store.engine(), DateTime::UNIX_EPOCH, Some(worker)).await;
         if let Err(e) = leaving {
             tracing::debug!(error = %e, "the worker could not sign off; others forget it in time");
+        }
+        // What was claimed and is released now puts back what was taken for it: then none is left.
+        while !line.slots.all_free() {
+            line.slots.freed[0].notified().await;
+        }
+        if let Err(e) = traffic::give_back(&hub, true).await {
+            tracing::debug!(error = %e, "what was taken of limits is not given back: it lapses");
         }
     });
 }

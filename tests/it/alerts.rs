@@ -81,6 +81,39 @@ async fn a_limit_that_is_nearly_used_is_told() {
     app.done().await;
 }
 
+/// What could not be written is told the next time.
+#[tokio::test]
+async fn what_could_not_be_written_is_told_later() {
+    let app = App::with(&["--alert-slack=ops"]).await;
+    app.hub.note_cause(Cause::Limit { provider: "sms".into() }, "450 of 500 a minute".into());
+    let db = app.db().await;
+    sqlx::query("alter table alerts rename to alerts_away").execute(&db).await.unwrap();
+    watch(&app.hub).await.unwrap_err();
+    sqlx::query("alter table alerts_away rename to alerts").execute(&db).await.unwrap();
+    watch(&app.hub).await.unwrap();
+    assert_eq!(told(&app, &mut (0, 0)).await.0, ["Provider sms is near its limit"]);
+    app.done().await;
+}
+
+/// A provider that was taken out of the settings while it was down is over some day.
+#[tokio::test]
+async fn a_provider_that_is_gone_is_no_outage() {
+    let app = App::with(&["--alert-slack=ops"]).await;
+    let down = "insert into provider_states (provider, breaker, reason, opened_at, open_until, openings, changed_at)
+        values ('gone', 'OPEN', 'http_5xx', $1, $1, 1, $1)";
+    sqlx::query(down).bind(app.hub.clock.now()).execute(&app.db().await).await.unwrap();
+    watch(&app.hub).await.unwrap();
+    let mut seen = (0, 0);
+    let (titles, _) = told(&app, &mut seen).await;
+    assert_eq!(titles.len(), 1, "another process may have it in its settings: {titles:?}");
+    app.advance(1200);
+    watch(&app.hub).await.unwrap();
+    watch(&app.hub).await.unwrap();
+    let (titles, _) = told(&app, &mut seen).await;
+    assert!(titles.len() == 1 && titles[0].starts_with("Over:"), "{titles:?}");
+    app.done().await;
+}
+
 /// Without a place to tell it only the log says so; and a destination that does not exist is refused at the start.
 #[tokio::test]
 async fn nobody_needs_to_be_told() {

@@ -8,15 +8,18 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use notihub::clock::Clock;
+use notihub::flow;
 use notihub::flow::route::is_down;
 use notihub::hub::{Hub, Parts};
 use notihub::model::capability::{Batch, Capability, Terms};
-use notihub::model::channel::Channel;
+use notihub::model::channel::{Channel, OnUnknown};
 use notihub::model::delivery::Outcome;
+use notihub::model::lane::Lane;
 use notihub::model::limit::{Booked, RateLimit, Report, Strategy};
 use notihub::model::retry::ErrorClass;
 use notihub::model::role::Role;
-use notihub::provider::{Account, Letter, Pending, Provider};
+use notihub::model::watermark::Look;
+use notihub::provider::{Account, Letter, Looked, Pending, Provider};
 use notihub::shutdown::Shutdown;
 use notihub::store::{PoolSizes, Store};
 use notihub::worker;
@@ -84,11 +87,13 @@ struct Stub {
     calls: Calls,
     /// Calls hang until the test lets them go.
     gate: Option<Arc<Semaphore>>,
+    /// What it says when it is asked what it has; None: it is never asked.
+    looked: Option<Looked>,
 }
 
 impl Stub {
     fn new(name: &'static str, channel: Channel, says: &Says, calls: &Calls) -> Stub {
-        Stub { name, channel, batch: Batch::One, says: says.clone(), calls: calls.clone(), gate: None }
+        Stub { name, channel, batch: Batch::One, says: says.clone(), calls: calls.clone(), gate: None, looked: None }
     }
 
     fn on(self, terms: Terms) -> Account {
@@ -102,7 +107,12 @@ impl Provider for Stub {
     }
 
     fn capabilities(&self) -> Vec<Capability> {
-        vec![Capability { batch: self.batch, ..Capability::of(self.channel) }]
+        let on_unknown = if self.looked.is_some() { OnUnknown::Lookup } else { self.channel.on_unknown() };
+        vec![Capability { batch: self.batch, on_unknown, ..Capability::of(self.channel) }]
+    }
+
+    fn lookup<'a>(&'a self, _letter: Letter<'a>) -> Pending<'a, Looked> {
+        Box::pin(async { self.looked.clone().unwrap_or(Looked::CannotTell) })
     }
 
     fn send<'a>(&'a self, _letter: Letter<'a>) -> Pending<'a, Outcome> {
@@ -552,6 +562,87 @@ async fn until(what: &str, mut so: impl AsyncFnMut() -> bool) {
     panic!("never: {what}");
 }
 
+// ---- what goes wrong around it
+
+/// S1-8, S1-16: what is taken while the database stands still may be made from then on, and counts from then on.
+#[tokio::test]
+async fn a_limit_holds_while_the_database_stands_still() {
+    let (says, calls) = (Says::new(good()), Calls::default());
+    let stub = Stub::new("limited", Channel::Slack, &says, &calls).on(limited(50, Strategy::SlidingWindow, 1));
+    let app = App::with_accounts(&[], vec![stub]).await;
+    calls.by(&app);
+    app.one().await;
+    app.work().await;
+    app.post_many(120).await;
+    app.advance(60);
+    let db = app.db().await;
+    let mut stall = db.begin().await.unwrap();
+    sqlx::query("select from provider_limits for update").execute(&mut *stall).await.unwrap();
+    let release = async {
+        until("it waits", async || app.count("select count(*) from pg_locks where not granted").await > 0).await;
+        app.advance(10);
+        stall.commit().await.unwrap();
+    };
+    tokio::join!(app.work(), release);
+    for _ in 0..70 {
+        app.advance(1);
+        app.work().await;
+    }
+    let at: Vec<i64> = calls.at().iter().map(DateTime::timestamp_micros).collect();
+    assert!(at.len() > 51 && most_within(&at, MINUTE) <= 50, "{} of {}", most_within(&at, MINUTE), at.len());
+    end(app).await;
+}
+
+/// S1-12, S1-54: a probe is a request like any other: while the limit is used up nothing is claimed for it.
+#[tokio::test]
+async fn a_probe_waits_for_the_limit() {
+    let (says, calls) = (Says::new(no(ErrorClass::Credentials)), Calls::default());
+    let stub = Stub::new("locked", Channel::Slack, &says, &calls).on(limited(1, Strategy::SlidingWindow, 1));
+    let app = App::with_accounts(&[], vec![stub]).await;
+    calls.by(&app);
+    app.one().await;
+    app.work().await;
+    app.post_many(50).await;
+    app.advance(40);
+    let claimed = app.work().await;
+    assert!(claimed <= 2, "{claimed} were claimed for a request that may not be made");
+    app.advance(21);
+    app.work().await;
+    assert_eq!(calls.count(), 2, "and then it is made");
+    app.done().await;
+}
+
+/// A clock that was set back, or a database that was, blocks no limit for longer than its time.
+#[test]
+fn a_clock_set_back_blocks_no_limit() {
+    for strategy in [Strategy::SlidingWindow, Strategy::FixedWindow, Strategy::TokenBucket] {
+        let limit = RateLimit { strategy, burst: 5, ..RateLimit::per_minute(5) };
+        let (mut booked, hour) = (Booked::default(), 60 * MINUTE);
+        assert_eq!(booked.take(&limit, 5, micros(hour)).granted, 5);
+        let _counted = booked.take(&limit, 0, micros(hour + MINUTE / 6));
+        assert!(booked.take(&limit, 5, micros(0)).granted <= 1, "{strategy}: what was made may have been made now");
+        assert!(booked.used(&limit, micros(0)).1 <= micros(MINUTE + 2_000_000), "{strategy}");
+        assert_eq!(booked.take(&limit, 5, micros(2 * MINUTE)).granted, 5, "{strategy}");
+    }
+}
+
+/// A process that knows a newer state than the database, which was set back, goes by the database.
+#[tokio::test]
+async fn a_database_set_back_is_believed() {
+    let (says, calls) = (Says::new(good()), Calls::default());
+    let app =
+        App::with_accounts(&[], vec![Stub::new("vendor", Channel::Slack, &says, &calls).on(Terms::default())]).await;
+    app.operate("POST", "/v1/providers/vendor/pause").await.expect(200);
+    let back = "update provider_states set changed_at = changed_at - interval '1 hour'";
+    sqlx::query(back).execute(&app.db().await).await.unwrap();
+    let resumed = tokio::time::timeout(Duration::from_secs(60), app.operate("POST", "/v1/providers/vendor/resume"));
+    assert_eq!(resumed.await.expect("an answer").expect(200).body["status"], "UP");
+    app.one().await;
+    app.work().await;
+    assert_eq!(calls.count(), 1);
+    app.done().await;
+}
+
 // ---- several providers of a channel
 
 /// Shares follow the weights; one of weight 0 stands by.
@@ -608,6 +699,60 @@ async fn another_provider_takes_over_and_gives_back() {
     app.work().await;
     assert_eq!((first.count() - back, second.count() - taken), (100, 0), "it has its share again");
     assert_eq!(app.count("select count(*) from deliveries where status <> 'SENT'").await, 0);
+    app.done().await;
+}
+
+/// Two accounts that can be asked what they have.
+async fn two_that_look_up(says: &Says) -> (App, [Calls; 2]) {
+    let calls = [Calls::default(), Calls::default()];
+    let stub =
+        |name, n: usize| Stub { looked: Some(Looked::NotTaken), ..Stub::new(name, Channel::Slack, says, &calls[n]) };
+    let accounts = vec![stub("first", 0).on(weighing(1)), stub("second", 1).on(weighing(1))];
+    (App::with_accounts(&[], accounts).await, calls)
+}
+
+/// S1-49: what a lost worker may have sent is asked for where it was sent, when it can be found there, and nowhere else.
+#[tokio::test]
+async fn what_was_lost_is_asked_for_where_it_was_sent() {
+    let (app, calls) = two_that_look_up(&Says::new(good())).await;
+    let id = app.one().await;
+    let look = Look {
+        place: (app.partner.shard, Lane::new(Channel::Slack, Default::default(), false)),
+        mark: DateTime::UNIX_EPOCH,
+        take: 10,
+    };
+    let claim = flow::deliver::claim(&app.hub, app.hub.next_id(), &[look], 10).await.unwrap();
+    // Begun, and then nothing more: this is where a worker dies.
+    assert_eq!(flow::deliver::hold(&app.hub, claim).await.held.len(), 1);
+    let over = "update deliveries set lease_until = clock_timestamp() - interval '1 ms' where status = 'PROCESSING'";
+    sqlx::query(over).execute(&app.db().await).await.unwrap();
+    assert_eq!(app.work().await, 0, "its list may not have it yet");
+    assert_eq!(app.message(&id).await["deliveries"][0]["status"], "SCHEDULED");
+    app.advance(31);
+    assert_eq!(app.work().await, 1);
+    let asked: String = sqlx::query_scalar("select provider from attempts where outcome = 'UNKNOWN'")
+        .fetch_one(&app.db().await)
+        .await
+        .unwrap();
+    let by_name = BTreeMap::from([("first", calls[0].count()), ("second", calls[1].count())]);
+    assert_eq!((by_name[asked.as_str()], by_name.values().sum::<usize>()), (1, 1), "{asked}: {by_name:?}");
+    app.done().await;
+}
+
+/// What may have been taken by a provider that is not in the settings any more is sent by no other.
+#[tokio::test]
+async fn what_may_have_been_taken_elsewhere_is_not_sent_again() {
+    let unknown = Outcome::Unknown { code: "no_answer", detail: "as the test says".into() };
+    let says = Says::new(unknown);
+    let (app, calls) = two_that_look_up(&says).await;
+    let id = app.one().await;
+    app.work().await;
+    says.set(good());
+    sqlx::query("update deliveries set provider = 'renamed'").execute(&app.db().await).await.unwrap();
+    app.settle_all().await;
+    assert_eq!(calls.iter().map(Calls::count).sum::<usize>(), 1);
+    let delivery = app.message(&id).await["deliveries"][0].clone();
+    assert_eq!((&delivery["status"], &delivery["reason"]), (&json!("UNDETERMINED"), &json!("lookup_failed")));
     app.done().await;
 }
 
