@@ -23,7 +23,7 @@ enum What {
     },
     /// A provider is not asked until it is resumed; what is for it waits and loses no attempt.
     Pause(One),
-    /// A provider is asked again.
+    /// A provider is asked again: one that was paused, and one that is left alone for what it answered is probed at once.
     Resume(One),
     /// The adapters there are, and the options of each: what --provider NAME=ADAPTER,OPTION=VALUE,… takes.
     Adapters,

@@ -527,7 +527,9 @@ pub async fn pause(hub: &Hub, permit: Operating<'_>, provider: &str, pause: bool
     for _ in 0..limits::STATE_ROUNDS {
         read_again(hub, way).await?;
         let (now, seen) = (hub.clock.now(), way.inner().state.clone());
-        if seen.paused_at.is_some() == pause {
+        // Of one that nobody paused, but that is left alone for what it answered, resuming has it probed.
+        let probed = !pause && seen.breaker == Breaker::Open && seen.probe_at(now).is_some_and(|at| at > now);
+        if seen.paused_at.is_some() == pause && !probed {
             return Ok(());
         }
         let next = seen.paused(pause.then_some(actor.who.as_str()), now);

@@ -202,7 +202,12 @@ impl State {
 
     pub fn paused(&self, by: Option<&str>, now: DateTime<Utc>) -> State {
         let (paused_at, paused_by) = (by.map(|_| now), by.map(str::to_owned));
-        State { paused_at, paused_by, changed_at: self.changed(now), ..self.clone() }
+        let mut state = State { paused_at, paused_by, changed_at: self.changed(now), ..self.clone() };
+        // Who says that it may be asked again has seen to it: it is probed now, and soon again.
+        if by.is_none() && self.breaker == Breaker::Open {
+            (state.open_until, state.openings) = (Some(now), 1);
+        }
+        state
     }
 }
 

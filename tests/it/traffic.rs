@@ -511,6 +511,13 @@ async fn refused_credentials_stop_the_traffic_and_keep_the_messages() {
     assert!(calls.count() <= 12, "{} calls in 500 s", calls.count());
     assert_eq!(app.count("select count(*) from deliveries where status in ('SCHEDULED', 'PENDING')").await, 51);
     says.set(good());
+    // Whoever corrected the key need not wait for the next probe.
+    let before = calls.count();
+    app.work().await;
+    assert_eq!(calls.count(), before, "not yet its time");
+    app.operate("POST", "/v1/providers/locked/resume").await.expect(200);
+    app.work().await;
+    assert!(calls.count() > before, "probed at once");
     end_sent(app).await;
 }
 
