@@ -173,7 +173,7 @@ impl Solapi {
             Channel::Rcs => "RCS_LMS",
             other => return Err(rejected(ErrorClass::Sender, "channel_not_served", format!("Solapi has no {other}"))),
         };
-        let (country, to) = phone::dialled(letter.to).unwrap_or((KOREA, letter.to.to_owned()));
+        let (country, to) = dialled(letter.to);
         let mut message = json!({
             "to": to, "from": self.from, "country": country.to_string(), "type": kind, "text": content.body,
             "customFields": { FIELD: letter.reference().to_string() },
@@ -222,7 +222,8 @@ impl Solapi {
     async fn find(&self, letter: Letter<'_>) -> Looked {
         let now = self.clock.now().max(letter.created_at);
         let (start, end) = (iso(letter.created_at - TimeDelta::hours(1)), iso(now + TimeDelta::days(1)));
-        let (to, mut key) = (vendor::digits(letter.to), None::<String>);
+        // As it was sent: with its country before it, none would be found.
+        let ((_, to), mut key) = (dialled(letter.to), None::<String>);
         for _ in 0..PAGES {
             let mut query = vec![
                 ("to", to.as_str()),
@@ -269,6 +270,11 @@ impl Solapi {
 
 /// What fits into one RCS message of the short kind.
 const RCS_SHORT_CHARS: usize = 100;
+
+/// A number as it stands in messages, lists and answers: its country, and the digits without it.
+fn dialled(number: &str) -> (i32, String) {
+    phone::dialled(number).unwrap_or((KOREA, number.to_owned()))
+}
 
 fn no_template() -> Outcome {
     rejected(ErrorClass::Template, "template_missing", "an AlimTalk names its approved template: templateCode")
@@ -411,7 +417,7 @@ fn rest(letters: &[Letter<'_>], outcomes: &mut [Option<Outcome>], stray: &[&Valu
         let open = |n: &usize| outcomes.get(*n).is_some_and(Option::is_none);
         let theirs: Vec<usize> = (0..letters.len())
             .filter(open)
-            .filter(|n| letters.get(*n).is_some_and(|letter| vendor::digits(letter.to) == number))
+            .filter(|n| letters.get(*n).is_some_and(|letter| vendor::is_to(letter, number)))
             .collect();
         let all = theirs.len() == failed.len();
         doubtful += if all { 0 } else { theirs.len().saturating_sub(failed.len()) };
@@ -631,6 +637,15 @@ mod tests {
         assert_eq!(rejected(outcomes[1].clone()).0, ErrorClass::Address);
         assert_eq!((&outcomes[2], &outcomes[3]), (&accepted, &accepted));
 
+        let abroad = numbered(&["+12025550123", NUMBER], &content);
+        let outcomes = read(&abroad, group(1, &json!([entry("2025550123")]), &none));
+        assert_eq!(rejected(outcomes[0].clone()).0, ErrorClass::Address);
+        assert_eq!(outcomes[1], accepted);
+        let twice = numbered(&["+12025550123", "+12025550123"], &content);
+        for outcome in read(&twice, group(1, &json!([entry("2025550123")]), &none)) {
+            assert_eq!(unknown(outcome), "answer_incomplete");
+        }
+
         for (success, said) in [(4, true), (3, false), (5, false), (0, false)] {
             for outcome in read(&letters, group(success, &none, &none)) {
                 assert_eq!(outcome == accepted, said, "{success}: the sum must fit");
@@ -805,6 +820,20 @@ mod tests {
             asked[0].line
         );
         assert!(asked[1].line.ends_with("&startKey=next"), "{}", asked[1].line);
+    }
+
+    /// A number abroad is looked for as it was sent, or what was taken would be sent again.
+    #[tokio::test]
+    async fn a_number_abroad_is_looked_for_as_it_was_sent() {
+        let content = content(None, "x");
+        let api = Answers::with(&[(200, group(1, &json!([]), &json!([]))), page(&json!({}), None)]).await;
+        let (solapi, abroad) = (account(&api.url, BUDGET), letter("+12025550123", &content));
+        solapi.send(abroad.clone()).await;
+        assert_eq!(solapi.lookup(Letter { attempt: 2, ..abroad }).await, Looked::NotTaken);
+        let asked = api.requests();
+        let message = &asked[0].body["messages"][0];
+        assert_eq!((&message["to"], &message["country"]), (&json!("2025550123"), &json!("1")));
+        assert!(asked[1].line.starts_with("GET /messages/v4/list?to=2025550123&"), "{}", asked[1].line);
     }
 
     /// What no webhook brought is found in the list, page by page; what is not ours, or not final, is passed by.

@@ -245,9 +245,15 @@ pub fn whose(letters: &[Letter<'_>], reference: Option<&str>, to: Option<&str>) 
         return letters.iter().position(|letter| letter.reference() == reference);
     }
     let to = to?;
-    let mut found = letters.iter().enumerate().filter(|(_, letter)| digits(letter.to) == to).map(|(n, _)| n);
+    let mut found = letters.iter().enumerate().filter(|(_, letter)| is_to(letter, to)).map(|(n, _)| n);
     let first = found.next();
     if found.next().is_none() { first } else { None }
+}
+
+/// Whether a number in an answer may be the letter's. A foreign one stands there with its country or, where that is told
+/// beside it, without.
+pub fn is_to(letter: &Letter<'_>, number: &str) -> bool {
+    digits(letter.to) == number || phone::dialled(letter.to).is_some_and(|(_, digits)| digits == number)
 }
 
 /// An earlier attempt of the same delivery.
