@@ -185,7 +185,7 @@ async fn examine_server(settings: &Settings, store: &Store) -> Result<Vec<Findin
 }
 
 async fn examine_providers(settings: &Settings) -> Vec<Finding> {
-    let providers = match process::providers(settings) {
+    let providers = match process::providers(settings, &Clock::system()) {
         Ok(providers) => providers,
         Err(e) => return vec![finding(Grade::Bad, "providers", e.to_string(), "change the provider's settings")],
     };

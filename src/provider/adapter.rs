@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::clock::Clock;
 use crate::config::ProviderSettings;
 use crate::error::{Error, Result};
 use crate::model::capability::Terms;
@@ -48,11 +49,14 @@ pub const OPTIONS: &[(&str, &str)] = &[
 ];
 
 /// What every adapter gets.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Common {
     pub call_budget: Duration,
     /// PEM file with certificates to trust beside the system's.
     pub ca_file: Option<PathBuf>,
+    /// The hub's own, in step with the database's: what a vendor is asked for by time is kept by it, and a host whose clock
+    /// is off still signs what a vendor takes.
+    pub clock: Clock,
 }
 
 /// The options of one account, taken one after the other; what is left over is nobody's.
@@ -181,7 +185,7 @@ mod tests {
         rustls_provider();
         let options = options.iter().map(|o| ((*o).to_owned(), value(adapter.name, o).to_owned())).collect();
         let settings = ProviderSettings { name: "main".to_owned(), adapter: adapter.name.to_owned(), options };
-        make(&settings, &Common { call_budget: BUDGET, ca_file: None })
+        make(&settings, &Common { call_budget: BUDGET, ca_file: None, clock: Clock::system() })
     }
 
     /// What is told of an adapter's options is what it takes: all of them, those called needed, and no other.
@@ -205,7 +209,10 @@ mod tests {
     #[test]
     fn an_adapter_that_is_not_there_is_told_with_those_that_are() {
         let settings = ProviderSettings { name: "x".to_owned(), adapter: "y".to_owned(), options: BTreeMap::default() };
-        let error = make(&settings, &Common { call_budget: BUDGET, ca_file: None }).err().unwrap().to_string();
+        let error = make(&settings, &Common { call_budget: BUDGET, ca_file: None, clock: Clock::system() })
+            .err()
+            .unwrap()
+            .to_string();
         assert!(error.contains("there is no adapter 'y'") && error.contains("nhn-alimtalk"), "{error}");
     }
 }

@@ -45,7 +45,7 @@ impl Nhn {
         }
         Ok(Nhn {
             name: options.name().to_owned(),
-            clock: Clock::system(),
+            clock: common.clock.clone(),
             app_key,
             secret: vendor::secret_header(options, "secret-key", HeaderName::from_static("x-secret-key"), &secret)?,
             webhook_signature: None,

@@ -136,7 +136,7 @@ impl Solapi {
         able.extend(brand_id.iter().map(|_| Channel::Rcs));
         Ok(Solapi {
             name: options.name().to_owned(),
-            clock: Clock::system(),
+            clock: common.clock.clone(),
             key,
             secret,
             from: vendor::sender(options, "from")?,
@@ -468,7 +468,7 @@ mod tests {
     use reqwest::header::HeaderMap;
 
     use super::super::simulator::testing::{BUDGET, SHORT, content, letter, rejected, unknown};
-    use super::super::vendor::testing::{Answers, made, try_made};
+    use super::super::vendor::testing::{Answers, made, made_with, try_made};
     use super::*;
     use crate::model::delivery::Key;
     use crate::model::message::Content;
@@ -574,6 +574,22 @@ mod tests {
         let [first, second] = [0, 1].map(|n| parts(api.requests()[n].header("authorization").unwrap()));
         assert_ne!((&first[2], &first[3]), (&second[2], &second[3]), "a signature is taken once");
         assert!((12..=64).contains(&first[2].1.len()));
+    }
+
+    /// By the hub's clock, not by the host's: with one that is off the vendor would take nothing, and a look-up would end
+    /// before what it looks for.
+    #[tokio::test]
+    async fn the_hubs_clock_signs_and_looks() {
+        let api = Answers::with(&[(200, "{}"), (503, "")]).await;
+        let clock = Clock::manual(DateTime::from_timestamp(1_900_000_000, 0).unwrap());
+        let options = [("api-key", KEY), ("api-secret", SECRET), ("from", "029302266"), ("base-url", &api.url)];
+        let solapi = made_with(&ADAPTER, &options, Common { call_budget: BUDGET, ca_file: None, clock }).unwrap();
+        let content = content(None, "x");
+        solapi.send(letter(NUMBER, &content)).await;
+        solapi.lookup(letter(NUMBER, &content)).await;
+        let asked = api.requests();
+        assert_eq!(parts(asked[0].header("authorization").unwrap())[1].1, "2030-03-17T17:46:40Z");
+        assert!(asked[1].line.contains("&endDate=2030-03-18T17%3A46%3A40Z&"), "{}", asked[1].line);
     }
 
     fn group(success: usize, failed: &Value, messages: &Value) -> String {

@@ -427,6 +427,7 @@ pub mod testing {
     use super::super::adapter::{self, Adapter};
     use super::super::simulator::testing::{peer, rustls_provider};
     use super::*;
+    use crate::clock::Clock;
     use crate::config::ProviderSettings;
     use crate::shutdown::Shutdown;
 
@@ -437,13 +438,17 @@ pub mod testing {
     }
 
     pub fn try_made(adapter: &Adapter, options: &[(&str, &str)], budget: Duration) -> Result<Arc<dyn Provider>> {
+        made_with(adapter, options, Common { call_budget: budget, ca_file: None, clock: Clock::system() })
+    }
+
+    pub fn made_with(adapter: &Adapter, options: &[(&str, &str)], common: Common) -> Result<Arc<dyn Provider>> {
         rustls_provider();
         let settings = ProviderSettings {
             name: "test".to_owned(),
             adapter: adapter.name.to_owned(),
             options: options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
         };
-        Ok(adapter::make(&settings, &Common { call_budget: budget, ca_file: None })?.provider)
+        Ok(adapter::make(&settings, &common)?.provider)
     }
 
     #[derive(Debug, Clone)]
