@@ -98,7 +98,7 @@ pub fn providers(settings: &Settings, clock: &Clock) -> Result<Providers> {
     }
     all.retain(|account| !account.capabilities.is_empty());
     if !mocks.is_empty() {
-        all.push(account(Mock(mocks.into_iter().collect())));
+        all.push(account(Mock::new(mocks.into_iter().collect())));
     }
     Providers::new(all)
 }

@@ -1,6 +1,6 @@
 //! Adapters by name: what `--provider` can make an account of. One line each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -119,7 +119,11 @@ impl Options {
             }
             Ok(channel)
         };
-        text.split('+').map(channel).collect()
+        // One that stands twice would count twice: its weight, and its room.
+        let mut channels = text.split('+').map(channel).collect::<Result<Vec<Channel>>>()?;
+        let mut seen = BTreeSet::new();
+        channels.retain(|channel| seen.insert(*channel));
+        Ok(channels)
     }
 
     /// Those that every account may have.
@@ -154,6 +158,9 @@ pub fn make(settings: &ProviderSettings, common: &Common) -> Result<Account> {
         Error::Setup(format!("provider '{name}': there is no adapter '{adapter}'; there are {}", known.join(", ")))
     })?;
     let mut options = Options::new(settings);
+    if let Some((option, _)) = settings.options.iter().find(|(_, value)| value.trim().is_empty()) {
+        return Err(options.wrong(&format!("the option {option} is empty")));
+    }
     let terms = options.terms()?;
     let provider = (adapter.make)(&mut options, common)?;
     options.close()?;
@@ -204,6 +211,23 @@ mod tests {
                 assert_eq!(account(adapter, &without).is_err(), needed, "{} without {option}", adapter.name);
             }
         }
+    }
+
+    #[test]
+    fn what_is_empty_is_refused_and_what_stands_twice_counts_once() {
+        let made = |option: &str, value: &str| {
+            let mut options = BTreeMap::from([("channels".to_owned(), "LMS+SMS".to_owned())]);
+            options.insert(option.to_owned(), value.to_owned());
+            let settings = ProviderSettings { name: "main".to_owned(), adapter: "mock".to_owned(), options };
+            make(&settings, &Common { call_budget: BUDGET, ca_file: None, clock: Clock::system() })
+        };
+        for option in ["channels", "weight"] {
+            let error = made(option, " ").err().unwrap().to_string();
+            assert!(error.contains(&format!("the option {option} is empty")), "{error}");
+        }
+        let twice = made("channels", "SMS+LMS+SMS").unwrap();
+        let channels: Vec<Channel> = twice.capabilities.iter().map(|c| c.channel).collect();
+        assert_eq!((channels, twice.provider.name()), (vec![Channel::Sms, Channel::Lms], "main"));
     }
 
     #[test]
