@@ -42,7 +42,10 @@ pub const ADAPTERS: &[Adapter] = &[
 /// The options that every account may have.
 pub const OPTIONS: &[(&str, &str)] = &[
     ("weight", "its share beside other providers of the channel (1); 0: only when no other can"),
-    ("limit", "how often it may be asked, by all processes together: 100/m (s, m, h or d)"),
+    (
+        "limit",
+        "how often it may be asked, by all processes together: 100/m (s, m, h or d); sending alone counts, not look-ups or polls",
+    ),
     ("limit-strategy", "sliding-window (the default), fixed-window or token-bucket"),
     ("limit-burst", "of a token bucket: how many may come at once (1)"),
     ("profile", "gateway: what may have been sent is not sent again; internal: it is, and also goes by its fallback"),
