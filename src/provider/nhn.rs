@@ -83,7 +83,7 @@ impl Nhn {
         let query =
             [("startUpdateDate", start.as_str()), ("endUpdateDate", &end), ("pageNum", &number), ("pageSize", &size)];
         let body = self.list(&list.path, &query, self.headers()).await?;
-        let rows: &[Value] = list.rows(&body);
+        let rows = list.rows(&body).ok_or("its list has no rows")?;
         let receipts = rows.iter().filter(|row| list.is_news(row)).map(|row| receipt(row, list.results)).collect();
         let next = if rows.len() >= PAGE { Some((page + 1).to_string()) } else { None };
         let (cursor, more) = window.next(next.as_deref(), now);
@@ -115,8 +115,9 @@ pub struct List<'a> {
 }
 
 impl List<'_> {
-    fn rows<'v>(&self, body: &'v Value) -> &'v [Value] {
-        self.places.iter().find_map(|place| body.pointer(place)?.as_array()).map(Vec::as_slice).unwrap_or_default()
+    /// None is not the same as no rows: whoever took it for that would pass by what was not read.
+    fn rows<'v>(&self, body: &'v Value) -> Option<&'v Vec<Value>> {
+        self.places.iter().find_map(|place| body.pointer(place)?.as_array())
     }
 
     /// Something final, of one of ours.

@@ -406,6 +406,7 @@ mod tests {
             listed(&json!({ "resultUpdateList": [row(1, "3001", &ours), row(2, "E915", &ours)] })),
             listed(&json!([])),
             super::super::nhn::testing::no(-9999),
+            listed(&json!({ "items": [] })),
         ])
         .await;
         let (sms, now) = (account(&api.url), DateTime::from_timestamp(1_800_000_000, 0).unwrap());
@@ -425,6 +426,7 @@ mod tests {
         assert_eq!(lines[1], format!("{}&pageNum=2&pageSize=500", times("2027-01-14+18%3A00%3A00")));
         assert_eq!(lines[2], format!("{}&pageNum=1&pageSize=500", times("2027-01-15+16%3A55%3A00")));
         assert!(sms.poll(None, now).unwrap().await.unwrap_err().contains("-9999"));
+        assert!(sms.poll(None, now).unwrap().await.unwrap_err().contains("no rows"), "not what is expected, not empty");
     }
 
     #[test]
