@@ -21,8 +21,10 @@ use super::{Callback, Letter, Polled, Receipts, Refused};
 
 /// The most recipients of one request.
 pub const BATCH: usize = 1000;
-/// Rows asked for at a time: with their texts they stay below what is read of an answer.
-pub const PAGE: usize = 500;
+/// Results asked for at a time: with all their texts they stay below what is read of an answer.
+pub const PAGE: usize = 100;
+/// The most of one number's messages that a look-up goes through.
+pub const FOUND: usize = 500;
 const SIGNATURE: &str = "x-toast-webhook-signature";
 const HOUR: u64 = 3600;
 

@@ -53,8 +53,10 @@ const LIST: &str = "/messages/v4/list";
 const BATCH: usize = 1000;
 /// The key of `customFields`.
 const FIELD: &str = "notihub";
-const PAGE: &str = "500";
-/// Pages of one number's messages that are looked through.
+/// Results asked for at a time: with all their texts they stay below what is read of an answer.
+const PAGE: &str = "100";
+/// Of one number's messages so many are asked for at a time, and so often.
+const FOUND: &str = "500";
 const PAGES: usize = 5;
 /// The vendor tells a little later what it gave up after 25 hours, 80 hours and 3 days.
 const HOUR: u64 = 3600;
@@ -230,7 +232,7 @@ impl Solapi {
                 ("dateType", "CREATED"),
                 ("startDate", &start),
                 ("endDate", &end),
-                ("limit", PAGE),
+                ("limit", FOUND),
             ];
             query.extend(key.as_deref().map(|key| ("startKey", key)));
             let Ok(body) = self.list(&query).await else { return Looked::CannotTell };
