@@ -313,7 +313,7 @@ mod tests {
         assert!(lines[0].ends_with("&limit=100&offset=0"), "{}", lines[0]);
         assert_eq!(lines[1], "GET /rcs/v1.0/messages/sms/B");
         assert!(lines[3].starts_with("GET /rcs/v1.0/messages/lms?startReceiveDateTime=2027-01-14"), "{}", lines[3]);
-        assert!(lines[4].starts_with("GET /rcs/v1.0/messages/sms?startReceiveDateTime=2027-01-15+16%3A55%3A00&"));
+        assert!(lines[4].starts_with("GET /rcs/v1.0/messages/sms?startReceiveDateTime=2027-01-15+16%3A50%3A00&"));
     }
 
     /// A page full of failures is read in slices, each from where the one before ended; a reason that cannot be read holds up

@@ -424,7 +424,7 @@ mod tests {
         };
         assert_eq!(lines[0], format!("{}&pageNum=1&pageSize=100", times("2027-01-14+18%3A00%3A00")));
         assert_eq!(lines[1], format!("{}&pageNum=2&pageSize=100", times("2027-01-14+18%3A00%3A00")));
-        assert_eq!(lines[2], format!("{}&pageNum=1&pageSize=100", times("2027-01-15+16%3A55%3A00")));
+        assert_eq!(lines[2], format!("{}&pageNum=1&pageSize=100", times("2027-01-15+16%3A50%3A00")));
         assert!(sms.poll(None, now).unwrap().await.unwrap_err().contains("-9999"));
         assert!(sms.poll(None, now).unwrap().await.unwrap_err().contains("no rows"), "not what is expected, not empty");
     }
