@@ -143,13 +143,13 @@ pub fn by_status(answer: &Answer) -> Outcome {
 }
 
 /// A whole request was refused. Where it held several letters and the fault is one letter's, nobody said whose: they are
-/// tried again, not all given up because of one.
+/// tried again, each alone, not all given up because of one. It says nothing of the provider.
 pub fn of_all(outcome: Outcome, letters: &[Letter<'_>]) -> Vec<Outcome> {
     let alike = letters.windows(2).all(|pair| matches!(pair, [a, b] if a.content == b.content));
     let outcome = match outcome {
         Outcome::Rejected { class, code, detail, retry_after } if letters.len() > 1 && is_ones(class, alike) => {
             let detail = format!("one of {} in the request: {detail}", letters.len());
-            Outcome::Rejected { class: ErrorClass::ProviderInternal, code, detail, retry_after }
+            Outcome::Rejected { class: ErrorClass::Together, code, detail, retry_after }
         }
         other => other,
     };
@@ -357,7 +357,7 @@ mod tests {
         let alone = vec![letter("+821012345678", &one)];
         let alike = vec![letter("+821012345678", &one), letter("+821011112222", &one)];
         let mixed = vec![letter("+821012345678", &one), letter("+821011112222", &another)];
-        let again = ErrorClass::ProviderInternal;
+        let again = ErrorClass::Together;
         for (class, of_alike, of_mixed) in [
             (ErrorClass::Content, ErrorClass::Content, again),
             (ErrorClass::Template, ErrorClass::Template, again),
