@@ -125,10 +125,11 @@ pub fn by_status(answer: &Answer) -> Outcome {
     let status = answer.status;
     let class = match status {
         200..=299 => return unreadable(status),
-        401 | 403 => ErrorClass::Credentials,
+        401 => ErrorClass::Credentials,
         402 => ErrorClass::Quota,
         429 => ErrorClass::Throttled,
-        408 | 425 | 503 => ErrorClass::ProviderInternal,
+        // A 403 is often a firewall's before the vendor, and about one request: many of them tell more than one.
+        403 | 408 | 425 | 503 => ErrorClass::ProviderInternal,
         // Not the message's fault: there is nothing at this address, and redirects are not followed.
         300..=399 | 404 | 405 | 410 => ErrorClass::Sender,
         // It failed somewhere, and not by the vendor's own word: before or after sending, nobody can say.
@@ -337,7 +338,7 @@ mod tests {
             (400, ErrorClass::Content),
             (401, ErrorClass::Credentials),
             (402, ErrorClass::Quota),
-            (403, ErrorClass::Credentials),
+            (403, ErrorClass::ProviderInternal),
             (404, ErrorClass::Sender),
             (422, ErrorClass::Content),
             (429, ErrorClass::Throttled),
