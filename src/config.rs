@@ -347,18 +347,30 @@ fn provider(text: &str) -> Result<ProviderSettings, String> {
     // As a table in the file is written here: any value can be in it.
     if rest.starts_with('{') {
         let mut options: BTreeMap<String, String> = serde_json::from_str(rest).map_err(|_| "it cannot be read")?;
-        let adapter = options.remove("adapter").ok_or("it names no adapter")?;
+        let adapter = adapter(&options.remove("adapter").ok_or("it names no adapter")?)?;
         return Ok(ProviderSettings { name: name.to_owned(), adapter, options });
     }
     let mut parts = rest.split(',');
-    let adapter = parts.next().unwrap_or_default().to_owned();
-    let option = |part: &str| {
+    let adapter = adapter(parts.next().unwrap_or_default())?;
+    let mut options = BTreeMap::new();
+    for part in parts {
         let (option, value) =
             part.split_once('=').ok_or("an option is OPTION=VALUE; a value with a comma belongs into notihub.toml")?;
-        Ok((option.to_owned(), value.to_owned()))
-    };
-    let options = parts.map(option).collect::<Result<_, &str>>()?;
+        if options.insert(option.to_owned(), value.to_owned()).is_some() {
+            return Err("an option stands in it twice".into());
+        }
+    }
     Ok(ProviderSettings { name: name.to_owned(), adapter, options })
+}
+
+/// Whoever forgets it has an option in its place, with a secret perhaps, which no error may repeat.
+fn adapter(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
+        return Err(
+            "after the name comes an adapter (`notihub provider adapters` lists them): NAME=ADAPTER,OPTION=VALUE,…",
+        );
+    }
+    Ok(text.to_owned())
 }
 
 fn mailbox(text: &str) -> Result<String, String> {
@@ -597,5 +609,31 @@ fn file_values(path: &std::path::Path, name: &str, value: toml::Value) -> Result
             "{}: '{name}' must be a text, a number, true or false, or a list",
             path.display()
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_account_that_is_written_wrong_shows_no_secret() {
+        for wrong in [
+            "main=api-secret=SECRET",
+            "main=,api-secret=SECRET",
+            "main=SECRET",
+            r#"main={"adapter":"api-secret=SECRET"}"#,
+            r#"main={"api-secret":"SECRET"}"#,
+            "main=solapi,SECRET",
+            "main=solapi,api-secret=a,api-secret=SECRET",
+            "SECRET",
+        ] {
+            let error = provider(wrong).unwrap_err();
+            assert!(!error.contains("SECRET"), "{wrong}: {error}");
+        }
+        let twice = provider("main=solapi,a=1,a=1").unwrap_err();
+        assert!(twice.contains("twice"), "{twice}");
+        let good = provider("main=nhn-sms,a=1,b=x=y").unwrap();
+        assert_eq!((good.name.as_str(), good.adapter.as_str(), good.options["b"].as_str()), ("main", "nhn-sms", "x=y"));
     }
 }

@@ -592,6 +592,11 @@ pub const DELIVERY_REASONS: &[(&str, &str)] = &[
     ("handset_not_reached", "the recipient's device did not take it in time"),
     ("not_at_this_hour", "such messages are not taken at this hour; it is tried again later"),
     ("taken_for_spam", "the provider took it for spam"),
+    ("recipient_not_ready", "the recipient's side takes nothing for now: its mailbox is full, say"),
+    (
+        "refused_with_others",
+        "the provider refused what was sent with it and did not say which of them; it is tried alone",
+    ),
     ("answer_incomplete", "the provider's answer did not speak of every message that was sent with it"),
     ("told_duplicate", "the provider took it for a repetition of another; it may have sent the one or the other"),
     ("lookup_failed", "it may have been sent, and the provider could not say whether it has it"),

@@ -9,6 +9,7 @@ use crate::clock::Clock;
 use crate::config::Settings;
 use crate::error::{Error, Result};
 use crate::limits;
+use crate::provider::mock;
 use crate::store::{self, Store};
 use crate::telemetry;
 
@@ -185,15 +186,18 @@ async fn examine_server(settings: &Settings, store: &Store) -> Result<Vec<Findin
 }
 
 async fn examine_providers(settings: &Settings) -> Vec<Finding> {
-    let providers = match process::providers(settings) {
+    let providers = match process::providers(settings, &Clock::system()) {
         Ok(providers) => providers,
         Err(e) => return vec![finding(Grade::Bad, "providers", e.to_string(), "change the provider's settings")],
     };
     let mut findings = Vec::new();
+    let accounts = &settings.channels.providers;
+    let mock = mock::ADAPTER.name;
+    let is_mock = |name: &str| name == mock || accounts.iter().any(|a| a.name == name && a.adapter == mock);
     for account in providers.iter() {
         let provider = &account.provider;
         findings.push(match provider.check().await {
-            Ok(stands) if provider.name() == "mock" => {
+            Ok(stands) if is_mock(provider.name()) => {
                 let channels: Vec<&str> = account.capabilities.iter().map(|c| c.channel.as_str()).collect();
                 let remedy = "give its settings (for e-mail --smtp-host), or know that nothing of it leaves";
                 finding(Grade::Warn, "provider", format!("{} {stands}", channels.join(", ")), remedy)

@@ -61,8 +61,8 @@ pub async fn check_durability(store: &Store, accept_loss: bool) -> Result<()> {
     Ok(())
 }
 
-/// Providers as the settings describe them.
-pub fn providers(settings: &Settings) -> Result<Providers> {
+/// Providers as the settings describe them. `clock`: the one of the hub they are for.
+pub fn providers(settings: &Settings, clock: &Clock) -> Result<Providers> {
     let mut all: Vec<Account> = Vec::new();
     let mut mocks: BTreeSet<Channel> = settings.channels.mock.iter().copied().collect();
     let email = &settings.email;
@@ -84,7 +84,11 @@ pub fn providers(settings: &Settings) -> Result<Providers> {
         call_budget: settings.timing.call_budget(),
         ca_file: email.ca_file.clone(),
     })?));
-    let common = adapter::Common { call_budget: settings.timing.call_budget(), ca_file: email.ca_file.clone() };
+    let common = adapter::Common {
+        call_budget: settings.timing.call_budget(),
+        ca_file: email.ca_file.clone(),
+        clock: clock.clone(),
+    };
     for settings in &settings.channels.providers {
         all.push(adapter::make(settings, &common)?);
     }
@@ -94,7 +98,7 @@ pub fn providers(settings: &Settings) -> Result<Providers> {
     }
     all.retain(|account| !account.capabilities.is_empty());
     if !mocks.is_empty() {
-        all.push(account(Mock(mocks.into_iter().collect())));
+        all.push(account(Mock::new(mocks.into_iter().collect())));
     }
     Providers::new(all)
 }
@@ -172,9 +176,10 @@ pub async fn open_hub(settings: Settings, store: Store, shutdown: Shutdown) -> R
     if missing > 0 {
         return Err(Error::Setup(format!("the schema lacks {missing} migrations: run `notihub migrate`")));
     }
-    let providers = providers(&settings)?;
+    let clock = Clock::system();
+    let providers = providers(&settings, &clock)?;
     let master_keys = master_keys(&settings.database)?;
-    let hub = Hub::start(Parts { settings, store, providers, clock: Clock::system(), shutdown, master_keys }).await?;
+    let hub = Hub::start(Parts { settings, store, providers, clock, shutdown, master_keys }).await?;
     worker::calibrate(hub.clone()).await?;
     crate::flow::retain::partitions(&hub).await?;
     Ok(hub)

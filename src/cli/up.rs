@@ -8,6 +8,7 @@ use clap::Args;
 use super::client::Kept;
 use super::pg::{PgPlace, PrivatePg};
 use super::{Output, demo, print, process, simulate};
+use crate::clock::Clock;
 use crate::config::{EmailKind, ProviderSettings, Settings, SmtpTls};
 use crate::crypt;
 use crate::error::{Error, Result};
@@ -204,7 +205,11 @@ const RATE: f64 = 60.0;
 
 /// Simulators of vendors for the channels that no account serves and no mock logs, and accounts at them.
 async fn vendors(settings: &mut Settings, ground: &Shutdown) -> Result<Vec<(Vendor, String, Vec<Channel>)>> {
-    let common = Common { call_budget: settings.timing.call_budget(), ca_file: settings.email.ca_file.clone() };
+    let common = Common {
+        call_budget: settings.timing.call_budget(),
+        ca_file: settings.email.ca_file.clone(),
+        clock: Clock::system(),
+    };
     let mut missing = TEXT_CHANNELS.to_vec();
     missing.retain(|channel| !settings.channels.mock.contains(channel));
     for account in &settings.channels.providers {

@@ -69,6 +69,12 @@ impl Held {
         self.claimed.head.possibly_sent && self.on_unknown == OnUnknown::Lookup
     }
 
+    /// What did not go the first time may be what the provider does not take: with others it would keep these, too. And
+    /// whether a provider has something is asked of one thing at a time.
+    fn goes_alone(&self) -> bool {
+        self.claimed.head.attempt > 1 || self.claimed.head.possibly_sent
+    }
+
     /// How long a receipt is waited for, before it is given up or something else takes its place.
     fn receipt_within(&self) -> Option<TimeDelta> {
         let within = TimeDelta::from_std(self.account.of(self.claimed.head.channel)?.receipt_within?).ok()?;
@@ -277,8 +283,7 @@ pub fn requests(held: Vec<Held>) -> Vec<Vec<Held>> {
         let channel = held.claimed.head.channel;
         let batch = held.account.of(channel).map_or(Batch::One, |c| c.batch);
         let (most, same) = match batch {
-            // Whether a provider has something is asked of one thing at a time.
-            _ if held.asks_first() => (1, None),
+            _ if held.goes_alone() => (1, None),
             Batch::One => (1, None),
             Batch::Any(most) => (most, None),
             Batch::SameContent(most) => (most, Some((held.claimed.key.message_id, held.claimed.content))),

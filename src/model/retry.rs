@@ -34,6 +34,10 @@ pub enum ErrorClass {
     Hours,
     /// Taken for spam.
     Spam,
+    /// The recipient's side takes nothing for now: its mailbox is full, or not known yet.
+    Busy,
+    /// Something in the same request was refused, and nobody said what.
+    Together,
     /// No provider serves this channel here.
     NoProvider,
     /// A partner's endpoint answered, but not with a success.
@@ -86,7 +90,7 @@ const fn row(class: ErrorClass, word: &'static str, action: Action, falls_back: 
     Row { class, word, action, falls_back, blame }
 }
 
-pub const TABLE: [Row; 19] = {
+pub const TABLE: [Row; 21] = {
     use Action::{Permanent, Retry, RetryAfter, Stop};
     use Blame::{Provider, Recipient, Us};
     [
@@ -106,6 +110,9 @@ pub const TABLE: [Row; 19] = {
         row(ErrorClass::Handset, "handset_not_reached", Permanent, true, Recipient),
         row(ErrorClass::Hours, "not_at_this_hour", RetryAfter, false, Recipient),
         row(ErrorClass::Spam, "taken_for_spam", Permanent, false, Recipient),
+        row(ErrorClass::Busy, "recipient_not_ready", Retry, true, Recipient),
+        // Tried again it goes alone, and is told its own.
+        row(ErrorClass::Together, "refused_with_others", Retry, true, Recipient),
         row(ErrorClass::NoProvider, "no_provider", Retry, true, Recipient),
         row(ErrorClass::EndpointRefused, "endpoint_refused", RetryAfter, false, Recipient),
         row(ErrorClass::EndpointGone, "endpoint_gone", Permanent, false, Recipient),
@@ -278,6 +285,8 @@ mod tests {
             Handset,
             Hours,
             Spam,
+            Busy,
+            Together,
             NoProvider,
             EndpointRefused,
             EndpointGone,

@@ -1,11 +1,12 @@
 //! Adapters by name: what `--provider` can make an account of. One line each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::clock::Clock;
 use crate::config::ProviderSettings;
 use crate::error::{Error, Result};
 use crate::model::capability::Terms;
@@ -41,18 +42,24 @@ pub const ADAPTERS: &[Adapter] = &[
 /// The options that every account may have.
 pub const OPTIONS: &[(&str, &str)] = &[
     ("weight", "its share beside other providers of the channel (1); 0: only when no other can"),
-    ("limit", "how often it may be asked, by all processes together: 100/m (s, m, h or d)"),
+    (
+        "limit",
+        "how often it may be asked, by all processes together: 100/m (s, m, h or d); sending alone counts, not look-ups or polls",
+    ),
     ("limit-strategy", "sliding-window (the default), fixed-window or token-bucket"),
     ("limit-burst", "of a token bucket: how many may come at once (1)"),
     ("profile", "gateway: what may have been sent is not sent again; internal: it is, and also goes by its fallback"),
 ];
 
 /// What every adapter gets.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Common {
     pub call_budget: Duration,
     /// PEM file with certificates to trust beside the system's.
     pub ca_file: Option<PathBuf>,
+    /// The hub's own, in step with the database's: what a vendor is asked for by time is kept by it, and a host whose clock
+    /// is off still signs what a vendor takes.
+    pub clock: Clock,
 }
 
 /// The options of one account, taken one after the other; what is left over is nobody's.
@@ -115,7 +122,11 @@ impl Options {
             }
             Ok(channel)
         };
-        text.split('+').map(channel).collect()
+        // One that stands twice would count twice: its weight, and its room.
+        let mut channels = text.split('+').map(channel).collect::<Result<Vec<Channel>>>()?;
+        let mut seen = BTreeSet::new();
+        channels.retain(|channel| seen.insert(*channel));
+        Ok(channels)
     }
 
     /// Those that every account may have.
@@ -150,6 +161,9 @@ pub fn make(settings: &ProviderSettings, common: &Common) -> Result<Account> {
         Error::Setup(format!("provider '{name}': there is no adapter '{adapter}'; there are {}", known.join(", ")))
     })?;
     let mut options = Options::new(settings);
+    if let Some((option, _)) = settings.options.iter().find(|(_, value)| value.trim().is_empty()) {
+        return Err(options.wrong(&format!("the option {option} is empty")));
+    }
     let terms = options.terms()?;
     let provider = (adapter.make)(&mut options, common)?;
     options.close()?;
@@ -181,7 +195,7 @@ mod tests {
         rustls_provider();
         let options = options.iter().map(|o| ((*o).to_owned(), value(adapter.name, o).to_owned())).collect();
         let settings = ProviderSettings { name: "main".to_owned(), adapter: adapter.name.to_owned(), options };
-        make(&settings, &Common { call_budget: BUDGET, ca_file: None })
+        make(&settings, &Common { call_budget: BUDGET, ca_file: None, clock: Clock::system() })
     }
 
     /// What is told of an adapter's options is what it takes: all of them, those called needed, and no other.
@@ -203,9 +217,29 @@ mod tests {
     }
 
     #[test]
+    fn what_is_empty_is_refused_and_what_stands_twice_counts_once() {
+        let made = |option: &str, value: &str| {
+            let mut options = BTreeMap::from([("channels".to_owned(), "LMS+SMS".to_owned())]);
+            options.insert(option.to_owned(), value.to_owned());
+            let settings = ProviderSettings { name: "main".to_owned(), adapter: "mock".to_owned(), options };
+            make(&settings, &Common { call_budget: BUDGET, ca_file: None, clock: Clock::system() })
+        };
+        for option in ["channels", "weight"] {
+            let error = made(option, " ").err().unwrap().to_string();
+            assert!(error.contains(&format!("the option {option} is empty")), "{error}");
+        }
+        let twice = made("channels", "SMS+LMS+SMS").unwrap();
+        let channels: Vec<Channel> = twice.capabilities.iter().map(|c| c.channel).collect();
+        assert_eq!((channels, twice.provider.name()), (vec![Channel::Sms, Channel::Lms], "main"));
+    }
+
+    #[test]
     fn an_adapter_that_is_not_there_is_told_with_those_that_are() {
         let settings = ProviderSettings { name: "x".to_owned(), adapter: "y".to_owned(), options: BTreeMap::default() };
-        let error = make(&settings, &Common { call_budget: BUDGET, ca_file: None }).err().unwrap().to_string();
+        let error = make(&settings, &Common { call_budget: BUDGET, ca_file: None, clock: Clock::system() })
+            .err()
+            .unwrap()
+            .to_string();
         assert!(error.contains("there is no adapter 'y'") && error.contains("nhn-alimtalk"), "{error}");
     }
 }

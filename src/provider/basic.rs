@@ -134,7 +134,7 @@ pub mod tests {
         }
         for (class, code) in [
             (ErrorClass::Credentials, "http_401"),
-            (ErrorClass::Credentials, "http_403"),
+            (ErrorClass::ProviderInternal, "http_403"),
             (ErrorClass::Throttled, "http_429"),
             (ErrorClass::Content, "http_400"),
             (ErrorClass::Content, "http_422"),

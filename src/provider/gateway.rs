@@ -63,7 +63,7 @@ impl Gateway {
             name: options.name().to_owned(),
             vendor: Vendor::new(url, common)?,
             secret,
-            clock: Clock::system(),
+            clock: common.clock.clone(),
             channels: options.some_of(&TEXT_CHANNELS)?,
             receipt_within: hours.map(|hours| Duration::from_secs(hours * 3600)),
         })

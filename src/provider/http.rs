@@ -120,9 +120,14 @@ impl Http {
         answer(request.header(CONTENT_TYPE, HeaderValue::from_static("application/json")).body(body), most).await
     }
 
-    /// Asks for a list.
+    /// Asks for a list. The beginning of one says less than nothing: what is not in it may be in the rest.
     pub(super) async fn get(&self, url: &Url, headers: HeaderMap) -> Result<Answer, Failure> {
-        answer(self.client.get(url.clone()).headers(headers), LIST_BYTES).await
+        let answer = answer(self.client.get(url.clone()).headers(headers), LIST_BYTES).await?;
+        if answer.body.len() < LIST_BYTES {
+            return Ok(answer);
+        }
+        let detail = format!("a list of {LIST_BYTES} bytes or more is not read");
+        Err(Failure::Unknown { code: "answer_cut", detail })
     }
 
     /// Whether the server behind a URL answers at all: asks for `/`, which carries no credential.
@@ -334,6 +339,22 @@ mod tests {
 
         let plain = answering(&shutdown, b"HTTP/1.1 400 Bad Request\r\n\r\n").await.replace("http:", "https:");
         assert_eq!(definite(post(&plain, BUDGET).await), "tls_failed");
+    }
+
+    /// The beginning of a list is not taken for the list.
+    #[tokio::test]
+    async fn a_list_that_is_too_long_is_an_error() {
+        let shutdown = Shutdown::new();
+        for (bytes, whole) in [(LIST_BYTES - 1, true), (LIST_BYTES + 1, false)] {
+            let long = peer(&shutdown, move |mut stream| async move {
+                request(&mut stream).await;
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {bytes}\r\n\r\n");
+                let _gone = stream.write_all(&[head.into_bytes(), vec![b' '; bytes]].concat()).await;
+            });
+            let url = Url::parse(&format!("http://{}/", long.await)).unwrap();
+            let listed = http(BUDGET).get(&url, HeaderMap::new()).await;
+            assert_eq!(listed.is_ok(), whole, "{bytes}");
+        }
     }
 
     #[tokio::test]

@@ -17,19 +17,32 @@ pub const ADAPTER: Adapter = Adapter {
     name: "mock",
     about: "only logs what it is given; some recipients fail",
     options: &[("channels", "which it serves: SMS+LMS+…")],
-    make: |options, _| Ok(std::sync::Arc::new(Mock(options.channels()?))),
+    make: |options, _| {
+        let (name, channels) = (options.name().to_owned(), options.channels()?);
+        Ok(std::sync::Arc::new(Mock { name, channels }))
+    },
 };
 
 #[derive(Debug)]
-pub struct Mock(pub Vec<Channel>);
+pub struct Mock {
+    name: String,
+    channels: Vec<Channel>,
+}
+
+impl Mock {
+    /// The one that no account stands for.
+    pub fn new(channels: Vec<Channel>) -> Mock {
+        Mock { name: ADAPTER.name.to_owned(), channels }
+    }
+}
 
 impl Provider for Mock {
-    fn name(&self) -> &'static str {
-        "mock"
+    fn name(&self) -> &str {
+        &self.name
     }
 
     fn capabilities(&self) -> Vec<Capability> {
-        self.0.iter().copied().map(Capability::of).collect()
+        self.channels.iter().copied().map(Capability::of).collect()
     }
 
     fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome> {
@@ -110,7 +123,7 @@ mod tests {
         let content = content(Some("geheim: 주문"), "private body");
         let outcome = tracing::subscriber::with_default(subscriber, || {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            runtime.block_on(Mock(vec![Channel::Email]).send(letter("kim.minsu@example.com", &content)))
+            runtime.block_on(Mock::new(vec![Channel::Email]).send(letter("kim.minsu@example.com", &content)))
         });
         assert_eq!(outcome.kind().as_str(), "ACCEPTED");
         let said = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
@@ -127,7 +140,7 @@ mod tests {
             (Channel::Sms, "+821000000001", "+821000000002", "+821012345678"),
             (Channel::NaverTalk, "fail", "temporary", "al-2eGuGr5WQOnco1_V-FQ"),
         ] {
-            let mock = Mock(vec![channel]);
+            let mock = Mock::new(vec![channel]);
             let to = |to| mock.send(letter(to, &content));
             assert_eq!(rejected(to(fail).await), (ErrorClass::Address, "mock_refused".to_owned()));
             let temporary = rejected(to(temporary).await);
@@ -135,7 +148,7 @@ mod tests {
             assert_eq!(to(good).await.kind().as_str(), "ACCEPTED");
         }
         for (channel, recipient) in [(Channel::Sms, "+821000000010"), (Channel::NaverTalk, "opted-out")] {
-            let outcome = Mock(vec![channel]).send(letter(recipient, &content)).await;
+            let outcome = Mock::new(vec![channel]).send(letter(recipient, &content)).await;
             assert_eq!(rejected(outcome), (ErrorClass::OptedOut, "mock_refused".to_owned()));
         }
     }

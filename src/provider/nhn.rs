@@ -21,8 +21,10 @@ use super::{Callback, Letter, Polled, Receipts, Refused};
 
 /// The most recipients of one request.
 pub const BATCH: usize = 1000;
-/// Rows asked for at a time: with their texts they stay below what is read of an answer.
-pub const PAGE: usize = 500;
+/// Results asked for at a time: with all their texts they stay below what is read of an answer.
+pub const PAGE: usize = 100;
+/// The most of one number's messages that a look-up goes through.
+pub const FOUND: usize = 500;
 const SIGNATURE: &str = "x-toast-webhook-signature";
 const HOUR: u64 = 3600;
 
@@ -45,7 +47,7 @@ impl Nhn {
         }
         Ok(Nhn {
             name: options.name().to_owned(),
-            clock: Clock::system(),
+            clock: common.clock.clone(),
             app_key,
             secret: vendor::secret_header(options, "secret-key", HeaderName::from_static("x-secret-key"), &secret)?,
             webhook_signature: None,
@@ -83,7 +85,7 @@ impl Nhn {
         let query =
             [("startUpdateDate", start.as_str()), ("endUpdateDate", &end), ("pageNum", &number), ("pageSize", &size)];
         let body = self.list(&list.path, &query, self.headers()).await?;
-        let rows: &[Value] = list.rows(&body);
+        let rows = list.rows(&body).ok_or("its list has no rows")?;
         let receipts = rows.iter().filter(|row| list.is_news(row)).map(|row| receipt(row, list.results)).collect();
         let next = if rows.len() >= PAGE { Some((page + 1).to_string()) } else { None };
         let (cursor, more) = window.next(next.as_deref(), now);
@@ -115,8 +117,9 @@ pub struct List<'a> {
 }
 
 impl List<'_> {
-    fn rows<'v>(&self, body: &'v Value) -> &'v [Value] {
-        self.places.iter().find_map(|place| body.pointer(place)?.as_array()).map(Vec::as_slice).unwrap_or_default()
+    /// None is not the same as no rows: whoever took it for that would pass by what was not read.
+    fn rows<'v>(&self, body: &'v Value) -> Option<&'v Vec<Value>> {
+        self.places.iter().find_map(|place| body.pointer(place)?.as_array())
     }
 
     /// Something final, of one of ours.

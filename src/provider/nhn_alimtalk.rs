@@ -162,7 +162,7 @@ impl NhnAlimtalk {
         let end = self.nhn.clock.now().max(letter.created_at) + TimeDelta::hours(1);
         let start = (letter.created_at - TimeDelta::hours(1)).max(end - MONTH);
         let (start, end) = (vendor::to_kst(start, TIME), vendor::to_kst(end, TIME));
-        let (to, size) = (digits(letter.to), nhn::PAGE.to_string());
+        let (to, size) = (digits(letter.to), nhn::FOUND.to_string());
         let query =
             [("startRequestDate", start.as_str()), ("endRequestDate", &end), ("recipientNo", &to), ("pageSize", &size)];
         let listed = self.nhn.list(&self.path("messages"), &query, self.nhn.headers()).await;
@@ -170,7 +170,7 @@ impl NhnAlimtalk {
         let Some(rows) = listed.ok().and_then(rows) else { return Looked::CannotTell };
         match find_earlier(&rows, &letter) {
             Some(provider_ref) => Looked::Taken { provider_ref },
-            None if rows.len() < nhn::PAGE => Looked::NotTaken,
+            None if rows.len() < nhn::FOUND => Looked::NotTaken,
             None => Looked::CannotTell,
         }
     }

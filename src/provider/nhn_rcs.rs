@@ -2,10 +2,12 @@
 //! results are known by the id that a request was answered with, and asked for. So an outcome that is unknown stays unknown.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::error::Result;
 use crate::model::capability::Capability;
@@ -19,7 +21,7 @@ use super::http::Answer;
 use super::nhn::{self, Nhn, hours};
 use super::vendor::{self, Codes, digits, from_kst, word};
 use super::window::Window;
-use super::{Letter, Pending, Polled, Provider};
+use super::{Letter, Pending, Polled, Provider, Receipts};
 
 pub const ADAPTER: Adapter = Adapter {
     name: "nhn-rcs",
@@ -39,8 +41,12 @@ const SHORT_CHARS: usize = 100;
 const TITLE_CHARS: usize = 30;
 const KINDS: [&str; 2] = ["sms", "lms"];
 const TIME: &str = "%Y-%m-%d %H:%M:%S";
-/// Rows asked for at a time: each that failed costs a request to learn why.
+/// Rows asked for at a time.
 const PAGE: usize = 100;
+/// Each that failed costs a request to learn why. No more in a slice, nor longer for each, than the time of a call allows:
+/// else a slice with many would never come to its end.
+const FAILED: usize = 10;
+const WHY: Duration = Duration::from_secs(1);
 
 /// Codes of requests.
 const CODES: Codes = Codes(&[
@@ -50,7 +56,7 @@ const CODES: Codes = Codes(&[
     (ErrorClass::OptedOut, &["-4042", "-6001"]),
     (ErrorClass::Quota, &["-2052", "-2053"]),
     (ErrorClass::Hours, &["-9000"]),
-    (ErrorClass::ProviderInternal, &["500", "-5000", "-5001", "-5002", "-6000", "-6001", "-7000", "-8000", "-9999"]),
+    (ErrorClass::ProviderInternal, &["500", "-5000", "-5001", "-5002", "-6000", "-7000", "-8000", "-9999"]),
     (ErrorClass::Content, &["400", "-30*", "-403*", "-4060"]),
 ]);
 
@@ -128,20 +134,10 @@ impl NhnRcs {
         ];
         let path = format!("/rcs/v1.0/messages/{name}");
         let body = self.nhn.list(&path, &query, self.headers()).await?;
-        let rows = body["data"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let mut receipts = Vec::new();
-        for row in rows {
-            match row["messageStatus"].as_str() {
-                Some("DELIVERED") => receipts.push(receipt(row, None)),
-                Some("FAILED" | "CANCELLED") => {
-                    let why = self.why(&path, row).await?;
-                    receipts.push(receipt(row, why.as_deref()));
-                }
-                _ => (),
-            }
-        }
-        let next = match (rows.len() >= PAGE, kind + 1 < KINDS.len()) {
-            (true, _) => Some(format!("{kind}.{}", offset + PAGE)),
+        let rows = body["data"].as_array().ok_or("its list has no rows")?;
+        let (receipts, read) = self.read(&path, rows).await;
+        let next = match (read < rows.len() || rows.len() >= PAGE, kind + 1 < KINDS.len()) {
+            (true, _) => Some(format!("{kind}.{}", offset + read)),
             (false, true) => Some(format!("{}.0", kind + 1)),
             (false, false) => None,
         };
@@ -149,13 +145,29 @@ impl NhnRcs {
         Ok(Polled { receipts, cursor, more })
     }
 
-    /// A list tells that something failed, and only the message itself why.
-    async fn why(&self, path: &str, row: &Value) -> Result<Option<String>, String> {
-        let Some(id) = word(&row["messageId"]).filter(|id| id.bytes().all(|b| b.is_ascii_alphanumeric())) else {
-            return Ok(None);
-        };
-        let body = self.nhn.list(&format!("{path}/{id}"), &[], self.headers()).await?;
-        Ok(word(&body["messageRecipient"]["resultCode"]))
+    /// What the rows tell, and how many of them were read.
+    async fn read(&self, path: &str, rows: &[Value]) -> (Receipts, usize) {
+        let (mut receipts, mut failed) = (Vec::new(), 0);
+        for (n, row) in rows.iter().enumerate() {
+            match row["messageStatus"].as_str() {
+                Some("DELIVERED") => receipts.push(receipt(row, None)),
+                Some("FAILED" | "CANCELLED") if failed == FAILED => return (receipts, n),
+                Some("FAILED" | "CANCELLED") => {
+                    failed += 1;
+                    let why = timeout(WHY, self.why(path, row)).await.ok().flatten();
+                    receipts.push(receipt(row, why.as_deref()));
+                }
+                _ => (),
+            }
+        }
+        (receipts, rows.len())
+    }
+
+    /// A list tells that something failed, and only the message itself why. One that cannot be asked failed all the same.
+    async fn why(&self, path: &str, row: &Value) -> Option<String> {
+        let id = word(&row["messageId"]).filter(|id| id.bytes().all(|b| b.is_ascii_alphanumeric()))?;
+        let body = self.nhn.list(&format!("{path}/{id}"), &[], self.headers()).await.ok()?;
+        word(&body["messageRecipient"]["resultCode"])
     }
 }
 
@@ -263,6 +275,7 @@ mod tests {
             (-4010, ErrorClass::Sender),
             (-4021, ErrorClass::Template),
             (-4042, ErrorClass::OptedOut),
+            (-6001, ErrorClass::OptedOut),
             (-9000, ErrorClass::Hours),
             (-9999, ErrorClass::ProviderInternal),
             (500, ErrorClass::ProviderInternal),
@@ -300,7 +313,41 @@ mod tests {
         assert!(lines[0].ends_with("&limit=100&offset=0"), "{}", lines[0]);
         assert_eq!(lines[1], "GET /rcs/v1.0/messages/sms/B");
         assert!(lines[3].starts_with("GET /rcs/v1.0/messages/lms?startReceiveDateTime=2027-01-14"), "{}", lines[3]);
-        assert!(lines[4].starts_with("GET /rcs/v1.0/messages/sms?startReceiveDateTime=2027-01-15+16%3A55%3A00&"));
+        assert!(lines[4].starts_with("GET /rcs/v1.0/messages/sms?startReceiveDateTime=2027-01-15+16%3A50%3A00&"));
+    }
+
+    /// A page full of failures is read in slices, each from where the one before ended; a reason that cannot be read holds up
+    /// nothing.
+    #[tokio::test]
+    async fn many_failures_do_not_hold_up_the_list() {
+        let page =
+            |rows: &[Value]| json!({ "header": { "isSuccessful": true, "resultCode": 0 }, "data": rows }).to_string();
+        let row = |n: usize| json!({ "messageId": format!("M{n}"), "messageStatus": "FAILED" });
+        let rows: Vec<Value> = (0..FAILED + 2).map(row).collect();
+        let mut answers = vec![(200, page(&rows))];
+        answers.extend((0..FAILED).map(|_| (500, String::new())));
+        answers.extend([(200, page(&rows[FAILED..])), (404, String::new()), (200, "{}".to_owned())]);
+        let api = Answers::with(&answers).await;
+        let (rcs, now) = (account(&api.url), DateTime::from_timestamp(1_800_000_000, 0).unwrap());
+        let (mut cursor, mut read) = (None, Vec::new());
+        for count in [FAILED, 2] {
+            let polled = rcs.poll(cursor.as_deref(), now).unwrap().await.unwrap();
+            assert_eq!((polled.receipts.len(), polled.more), (count, true));
+            let failed = |r: &Result<Receipt, String>| r.as_ref().is_ok_and(|r| r.outcome == ReceiptOutcome::Failed);
+            assert!(polled.receipts.iter().all(failed));
+            read.extend(polled.receipts.into_iter().filter_map(|r| r.ok()?.provider_ref));
+            cursor = Some(polled.cursor);
+        }
+        assert_eq!(read, (0..FAILED + 2).map(|n| format!("M{n}")).collect::<Vec<_>>());
+        let again = api.requests().remove(FAILED + 1).line;
+        assert!(again.ends_with("&limit=100&offset=10"), "{again}");
+    }
+
+    #[tokio::test]
+    async fn a_list_without_rows_is_not_an_empty_one() {
+        let api = Answers::with(&[(200, r#"{"header":{"isSuccessful":true},"data":{"messages":[]}}"#)]).await;
+        let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+        assert!(account(&api.url).poll(None, now).unwrap().await.is_err());
     }
 
     #[test]

@@ -124,7 +124,7 @@ impl NhnSms {
         let end = self.nhn.clock.now().max(letter.created_at) + TimeDelta::hours(1);
         let start = (letter.created_at - TimeDelta::hours(1)).max(end - MONTH);
         let (start, end) = (vendor::to_kst(start, TIME), vendor::to_kst(end, TIME));
-        let (to, size) = (home(letter.to).1, nhn::PAGE.to_string());
+        let (to, size) = (home(letter.to).1, nhn::FOUND.to_string());
         let query =
             [("startRequestDate", start.as_str()), ("endRequestDate", &end), ("recipientNo", &to), ("pageSize", &size)];
         let listed = self.nhn.list(&self.path(sender(letter.channel)), &query, self.nhn.headers()).await;
@@ -133,7 +133,7 @@ impl NhnSms {
         };
         match find_earlier(&rows, &letter) {
             Some(provider_ref) => Looked::Taken { provider_ref },
-            None if rows.len() < nhn::PAGE => Looked::NotTaken,
+            None if rows.len() < nhn::FOUND => Looked::NotTaken,
             None => Looked::CannotTell,
         }
     }
@@ -376,7 +376,7 @@ mod tests {
         let api = Answers::with(&[
             listed(&json!([row(&present), row(&before)])),
             listed(&json!([row(&present), {}])),
-            listed(&Value::Array(vec![json!({}); nhn::PAGE])),
+            listed(&Value::Array(vec![json!({}); nhn::FOUND])),
             (200, "{}".to_owned()),
         ])
         .await;
@@ -406,6 +406,7 @@ mod tests {
             listed(&json!({ "resultUpdateList": [row(1, "3001", &ours), row(2, "E915", &ours)] })),
             listed(&json!([])),
             super::super::nhn::testing::no(-9999),
+            listed(&json!({ "items": [] })),
         ])
         .await;
         let (sms, now) = (account(&api.url), DateTime::from_timestamp(1_800_000_000, 0).unwrap());
@@ -421,10 +422,11 @@ mod tests {
                 "GET /sms/v3.0/appKeys/AK/message-results?startUpdateDate={from}&endUpdateDate=2027-01-15+17%3A00%3A00"
             )
         };
-        assert_eq!(lines[0], format!("{}&pageNum=1&pageSize=500", times("2027-01-14+18%3A00%3A00")));
-        assert_eq!(lines[1], format!("{}&pageNum=2&pageSize=500", times("2027-01-14+18%3A00%3A00")));
-        assert_eq!(lines[2], format!("{}&pageNum=1&pageSize=500", times("2027-01-15+16%3A55%3A00")));
+        assert_eq!(lines[0], format!("{}&pageNum=1&pageSize=100", times("2027-01-14+18%3A00%3A00")));
+        assert_eq!(lines[1], format!("{}&pageNum=2&pageSize=100", times("2027-01-14+18%3A00%3A00")));
+        assert_eq!(lines[2], format!("{}&pageNum=1&pageSize=100", times("2027-01-15+16%3A50%3A00")));
         assert!(sms.poll(None, now).unwrap().await.unwrap_err().contains("-9999"));
+        assert!(sms.poll(None, now).unwrap().await.unwrap_err().contains("no rows"), "not what is expected, not empty");
     }
 
     #[test]

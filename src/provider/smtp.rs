@@ -455,20 +455,32 @@ fn enhanced(text: &str) -> Option<(u16, u16, u16)> {
     }
 }
 
+/// Whether a refusal for now is about the recipient alone (RFC 3463: 1 addressing, 2 mailbox, 3 the system, 4 the network).
+fn of_recipient(stage: Stage, code: u16, enhanced: Option<(u16, u16, u16)>) -> bool {
+    match enhanced {
+        _ if code == 421 => false,
+        Some((_, subject, _)) => stage == Stage::Recipient && matches!(subject, 1 | 2) || subject == 2,
+        None => stage == Stage::Recipient && matches!(code, 450 | 452),
+    }
+}
+
 /// What a refusal means. Where the enhanced code does not say, the step does at which it came.
 fn class_of(stage: Stage, code: u16, enhanced: Option<(u16, u16, u16)>) -> ErrorClass {
     match (code, enhanced) {
         // Authentication: required, too weak, wrong; 454 is the server's trouble with it and goes the way of 4xx.
         (530 | 534 | 535 | 538, _) | (500.., Some((_, 7, 8 | 9 | 11))) => ErrorClass::Credentials,
         (400..=499, Some((_, 7, _))) if code != 454 => ErrorClass::Throttled,
+        // Of one recipient: it says nothing of the server, unless that speaks of its own system or closes the line.
+        (400..=499, _) if of_recipient(stage, code, enhanced) => ErrorClass::Busy,
         (400..=499, _) => ErrorClass::ProviderInternal,
         // Sender's address, and what its domain publishes about who may send for it (DKIM, SPF, DMARC).
         (_, Some((_, 1, 7 | 8) | (_, 7, 20..=29))) => ErrorClass::Sender,
         // A full mailbox or a server in trouble may recover; a mail does not get smaller.
         (_, Some((_, 2, 3) | (_, 3, 4) | (_, 6, _))) => ErrorClass::Content,
-        (_, Some((_, 2, 2) | (_, 3, _))) => ErrorClass::ProviderInternal,
+        (_, Some((_, 2, 2))) => ErrorClass::Busy,
+        (_, Some((_, 3, _))) => ErrorClass::ProviderInternal,
         (_, Some((_, 1 | 2 | 4, _))) => ErrorClass::Address,
-        (552, None) if stage == Stage::Recipient => ErrorClass::ProviderInternal,
+        (552, None) if stage == Stage::Recipient => ErrorClass::Busy,
         // Policy: towards a recipient it is relaying we are denied, of a content it is what it says.
         (_, Some((_, 7, _))) if stage == Stage::Recipient => ErrorClass::Sender,
         _ => match stage {
@@ -629,7 +641,7 @@ mod tests {
         let (simulator, smtp, _shutdown) = simulated().await;
         let is = |class, code: &str| (class, code.to_owned());
         assert_eq!(rejected(send(&smtp, "bounce@example.com").await), is(ErrorClass::Address, "smtp_550"));
-        assert_eq!(rejected(send(&smtp, "full@example.com").await), is(ErrorClass::ProviderInternal, "smtp_452"));
+        assert_eq!(rejected(send(&smtp, "full@example.com").await), is(ErrorClass::Busy, "smtp_452"));
         let Outcome::Rejected { class, retry_after, .. } = send(&smtp, "greylist@example.com").await else {
             panic!("not rejected")
         };
@@ -773,7 +785,7 @@ mod tests {
 
     #[test]
     fn replies_come_down_to_classes() {
-        use ErrorClass::{Address, Content, Credentials, ProviderInternal, Sender, Throttled};
+        use ErrorClass::{Address, Busy, Content, Credentials, ProviderInternal, Sender, Throttled};
         for (stage, reply, class) in [
             (Stage::Connect, "421 4.7.0 too many connections", Throttled),
             (Stage::Connect, "421 busy", ProviderInternal),
@@ -786,24 +798,31 @@ mod tests {
             (Stage::Sender, "530 5.7.0 sign in", Credentials),
             (Stage::Sender, "550 5.7.1 not your address", Sender),
             (Stage::Sender, "553 5.1.8 no such domain", Sender),
-            (Stage::Recipient, "450 4.1.1 unknown for now", ProviderInternal),
+            (Stage::Recipient, "450 4.1.1 unknown for now", Busy),
             (Stage::Recipient, "451 4.7.1 greylisted", Throttled),
-            (Stage::Recipient, "452 4.2.2 full", ProviderInternal),
+            (Stage::Recipient, "452 4.2.2 full", Busy),
+            (Stage::Recipient, "450 4.2.0 busy", Busy),
+            (Stage::Recipient, "450 busy", Busy),
+            (Stage::Recipient, "451 4.3.0 later", ProviderInternal),
+            (Stage::Recipient, "451 4.4.1 no way there", ProviderInternal),
+            (Stage::Recipient, "451 later", ProviderInternal),
+            (Stage::Recipient, "421 4.2.1 stopping", ProviderInternal),
+            (Stage::Content, "452 4.2.2 full", Busy),
             (Stage::Recipient, "550 no such user", Address),
             (Stage::Recipient, "550 5.1.1 no such user", Address),
             (Stage::Recipient, "550 5.2.1 closed", Address),
             (Stage::Recipient, "550 5.4.1 not here", Address),
             (Stage::Recipient, "550 5.7.1 relaying denied", Sender),
             (Stage::Recipient, "551 moved", Address),
-            (Stage::Recipient, "552 5.2.2 full", ProviderInternal),
-            (Stage::Recipient, "552 full", ProviderInternal),
+            (Stage::Recipient, "552 5.2.2 full", Busy),
+            (Stage::Recipient, "552 full", Busy),
             (Stage::Recipient, "553 bad name", Address),
             (Stage::Recipient, "554 5.7.1 access denied", Sender),
             (Stage::Content, "451 4.3.0 later", ProviderInternal),
             (Stage::Content, "452 4.3.1 disk full", ProviderInternal),
             (Stage::Content, "550 5.1.1 after all not", Address),
             (Stage::Content, "550 5.7.26 DMARC", Sender),
-            (Stage::Content, "552 5.2.2 full", ProviderInternal),
+            (Stage::Content, "552 5.2.2 full", Busy),
             (Stage::Content, "552 5.3.4 too large", Content),
             (Stage::Content, "552 too large", Content),
             (Stage::Content, "554 5.6.0 not readable", Content),

@@ -53,8 +53,10 @@ const LIST: &str = "/messages/v4/list";
 const BATCH: usize = 1000;
 /// The key of `customFields`.
 const FIELD: &str = "notihub";
-const PAGE: &str = "500";
-/// Pages of one number's messages that are looked through.
+/// Results asked for at a time: with all their texts they stay below what is read of an answer.
+const PAGE: &str = "100";
+/// Of one number's messages so many are asked for at a time, and so often.
+const FOUND: &str = "500";
 const PAGES: usize = 5;
 /// The vendor tells a little later what it gave up after 25 hours, 80 hours and 3 days.
 const HOUR: u64 = 3600;
@@ -136,7 +138,7 @@ impl Solapi {
         able.extend(brand_id.iter().map(|_| Channel::Rcs));
         Ok(Solapi {
             name: options.name().to_owned(),
-            clock: Clock::system(),
+            clock: common.clock.clone(),
             key,
             secret,
             from: vendor::sender(options, "from")?,
@@ -173,7 +175,7 @@ impl Solapi {
             Channel::Rcs => "RCS_LMS",
             other => return Err(rejected(ErrorClass::Sender, "channel_not_served", format!("Solapi has no {other}"))),
         };
-        let (country, to) = phone::dialled(letter.to).unwrap_or((KOREA, letter.to.to_owned()));
+        let (country, to) = dialled(letter.to);
         let mut message = json!({
             "to": to, "from": self.from, "country": country.to_string(), "type": kind, "text": content.body,
             "customFields": { FIELD: letter.reference().to_string() },
@@ -222,14 +224,15 @@ impl Solapi {
     async fn find(&self, letter: Letter<'_>) -> Looked {
         let now = self.clock.now().max(letter.created_at);
         let (start, end) = (iso(letter.created_at - TimeDelta::hours(1)), iso(now + TimeDelta::days(1)));
-        let (to, mut key) = (vendor::digits(letter.to), None::<String>);
+        // As it was sent: with its country before it, none would be found.
+        let ((_, to), mut key) = (dialled(letter.to), None::<String>);
         for _ in 0..PAGES {
             let mut query = vec![
                 ("to", to.as_str()),
                 ("dateType", "CREATED"),
                 ("startDate", &start),
                 ("endDate", &end),
-                ("limit", PAGE),
+                ("limit", FOUND),
             ];
             query.extend(key.as_deref().map(|key| ("startKey", key)));
             let Ok(body) = self.list(&query).await else { return Looked::CannotTell };
@@ -269,6 +272,11 @@ impl Solapi {
 
 /// What fits into one RCS message of the short kind.
 const RCS_SHORT_CHARS: usize = 100;
+
+/// A number as it stands in messages, lists and answers: its country, and the digits without it.
+fn dialled(number: &str) -> (i32, String) {
+    phone::dialled(number).unwrap_or((KOREA, number.to_owned()))
+}
 
 fn no_template() -> Outcome {
     rejected(ErrorClass::Template, "template_missing", "an AlimTalk names its approved template: templateCode")
@@ -411,7 +419,7 @@ fn rest(letters: &[Letter<'_>], outcomes: &mut [Option<Outcome>], stray: &[&Valu
         let open = |n: &usize| outcomes.get(*n).is_some_and(Option::is_none);
         let theirs: Vec<usize> = (0..letters.len())
             .filter(open)
-            .filter(|n| letters.get(*n).is_some_and(|letter| vendor::digits(letter.to) == number))
+            .filter(|n| letters.get(*n).is_some_and(|letter| vendor::is_to(letter, number)))
             .collect();
         let all = theirs.len() == failed.len();
         doubtful += if all { 0 } else { theirs.len().saturating_sub(failed.len()) };
@@ -462,7 +470,7 @@ mod tests {
     use reqwest::header::HeaderMap;
 
     use super::super::simulator::testing::{BUDGET, SHORT, content, letter, rejected, unknown};
-    use super::super::vendor::testing::{Answers, made, try_made};
+    use super::super::vendor::testing::{Answers, made, made_with, try_made};
     use super::*;
     use crate::model::delivery::Key;
     use crate::model::message::Content;
@@ -570,6 +578,22 @@ mod tests {
         assert!((12..=64).contains(&first[2].1.len()));
     }
 
+    /// By the hub's clock, not by the host's: with one that is off the vendor would take nothing, and a look-up would end
+    /// before what it looks for.
+    #[tokio::test]
+    async fn the_hubs_clock_signs_and_looks() {
+        let api = Answers::with(&[(200, "{}"), (503, "")]).await;
+        let clock = Clock::manual(DateTime::from_timestamp(1_900_000_000, 0).unwrap());
+        let options = [("api-key", KEY), ("api-secret", SECRET), ("from", "029302266"), ("base-url", &api.url)];
+        let solapi = made_with(&ADAPTER, &options, Common { call_budget: BUDGET, ca_file: None, clock }).unwrap();
+        let content = content(None, "x");
+        solapi.send(letter(NUMBER, &content)).await;
+        solapi.lookup(letter(NUMBER, &content)).await;
+        let asked = api.requests();
+        assert_eq!(parts(asked[0].header("authorization").unwrap())[1].1, "2030-03-17T17:46:40Z");
+        assert!(asked[1].line.contains("&endDate=2030-03-18T17%3A46%3A40Z&"), "{}", asked[1].line);
+    }
+
     fn group(success: usize, failed: &Value, messages: &Value) -> String {
         json!({ "failedMessageList": failed, "messageList": messages, "groupInfo": { "count": {
             "total": success + failed.as_array().unwrap().len(), "registeredSuccess": success,
@@ -630,6 +654,15 @@ mod tests {
         assert_eq!(rejected(outcomes[0].clone()).0, ErrorClass::Address);
         assert_eq!(rejected(outcomes[1].clone()).0, ErrorClass::Address);
         assert_eq!((&outcomes[2], &outcomes[3]), (&accepted, &accepted));
+
+        let abroad = numbered(&["+12025550123", NUMBER], &content);
+        let outcomes = read(&abroad, group(1, &json!([entry("2025550123")]), &none));
+        assert_eq!(rejected(outcomes[0].clone()).0, ErrorClass::Address);
+        assert_eq!(outcomes[1], accepted);
+        let twice = numbered(&["+12025550123", "+12025550123"], &content);
+        for outcome in read(&twice, group(1, &json!([entry("2025550123")]), &none)) {
+            assert_eq!(unknown(outcome), "answer_incomplete");
+        }
 
         for (success, said) in [(4, true), (3, false), (5, false), (0, false)] {
             for outcome in read(&letters, group(success, &none, &none)) {
@@ -805,6 +838,20 @@ mod tests {
             asked[0].line
         );
         assert!(asked[1].line.ends_with("&startKey=next"), "{}", asked[1].line);
+    }
+
+    /// A number abroad is looked for as it was sent, or what was taken would be sent again.
+    #[tokio::test]
+    async fn a_number_abroad_is_looked_for_as_it_was_sent() {
+        let content = content(None, "x");
+        let api = Answers::with(&[(200, group(1, &json!([]), &json!([]))), page(&json!({}), None)]).await;
+        let (solapi, abroad) = (account(&api.url, BUDGET), letter("+12025550123", &content));
+        solapi.send(abroad.clone()).await;
+        assert_eq!(solapi.lookup(Letter { attempt: 2, ..abroad }).await, Looked::NotTaken);
+        let asked = api.requests();
+        let message = &asked[0].body["messages"][0];
+        assert_eq!((&message["to"], &message["country"]), (&json!("2025550123"), &json!("1")));
+        assert!(asked[1].line.starts_with("GET /messages/v4/list?to=2025550123&"), "{}", asked[1].line);
     }
 
     /// What no webhook brought is found in the list, page by page; what is not ours, or not final, is passed by.

@@ -125,10 +125,11 @@ pub fn by_status(answer: &Answer) -> Outcome {
     let status = answer.status;
     let class = match status {
         200..=299 => return unreadable(status),
-        401 | 403 => ErrorClass::Credentials,
+        401 => ErrorClass::Credentials,
         402 => ErrorClass::Quota,
         429 => ErrorClass::Throttled,
-        408 | 425 | 503 => ErrorClass::ProviderInternal,
+        // A 403 is often a firewall's before the vendor, and about one request: many of them tell more than one.
+        403 | 408 | 425 | 503 => ErrorClass::ProviderInternal,
         // Not the message's fault: there is nothing at this address, and redirects are not followed.
         300..=399 | 404 | 405 | 410 => ErrorClass::Sender,
         // It failed somewhere, and not by the vendor's own word: before or after sending, nobody can say.
@@ -143,13 +144,13 @@ pub fn by_status(answer: &Answer) -> Outcome {
 }
 
 /// A whole request was refused. Where it held several letters and the fault is one letter's, nobody said whose: they are
-/// tried again, not all given up because of one.
+/// tried again, each alone, not all given up because of one. It says nothing of the provider.
 pub fn of_all(outcome: Outcome, letters: &[Letter<'_>]) -> Vec<Outcome> {
     let alike = letters.windows(2).all(|pair| matches!(pair, [a, b] if a.content == b.content));
     let outcome = match outcome {
         Outcome::Rejected { class, code, detail, retry_after } if letters.len() > 1 && is_ones(class, alike) => {
             let detail = format!("one of {} in the request: {detail}", letters.len());
-            Outcome::Rejected { class: ErrorClass::ProviderInternal, code, detail, retry_after }
+            Outcome::Rejected { class: ErrorClass::Together, code, detail, retry_after }
         }
         other => other,
     };
@@ -245,9 +246,15 @@ pub fn whose(letters: &[Letter<'_>], reference: Option<&str>, to: Option<&str>) 
         return letters.iter().position(|letter| letter.reference() == reference);
     }
     let to = to?;
-    let mut found = letters.iter().enumerate().filter(|(_, letter)| digits(letter.to) == to).map(|(n, _)| n);
+    let mut found = letters.iter().enumerate().filter(|(_, letter)| is_to(letter, to)).map(|(n, _)| n);
     let first = found.next();
     if found.next().is_none() { first } else { None }
+}
+
+/// Whether a number in an answer may be the letter's. A foreign one stands there with its country or, where that is told
+/// beside it, without.
+pub fn is_to(letter: &Letter<'_>, number: &str) -> bool {
+    digits(letter.to) == number || phone::dialled(letter.to).is_some_and(|(_, digits)| digits == number)
 }
 
 /// An earlier attempt of the same delivery.
@@ -331,7 +338,7 @@ mod tests {
             (400, ErrorClass::Content),
             (401, ErrorClass::Credentials),
             (402, ErrorClass::Quota),
-            (403, ErrorClass::Credentials),
+            (403, ErrorClass::ProviderInternal),
             (404, ErrorClass::Sender),
             (422, ErrorClass::Content),
             (429, ErrorClass::Throttled),
@@ -351,7 +358,7 @@ mod tests {
         let alone = vec![letter("+821012345678", &one)];
         let alike = vec![letter("+821012345678", &one), letter("+821011112222", &one)];
         let mixed = vec![letter("+821012345678", &one), letter("+821011112222", &another)];
-        let again = ErrorClass::ProviderInternal;
+        let again = ErrorClass::Together;
         for (class, of_alike, of_mixed) in [
             (ErrorClass::Content, ErrorClass::Content, again),
             (ErrorClass::Template, ErrorClass::Template, again),
@@ -421,6 +428,7 @@ pub mod testing {
     use super::super::adapter::{self, Adapter};
     use super::super::simulator::testing::{peer, rustls_provider};
     use super::*;
+    use crate::clock::Clock;
     use crate::config::ProviderSettings;
     use crate::shutdown::Shutdown;
 
@@ -431,13 +439,17 @@ pub mod testing {
     }
 
     pub fn try_made(adapter: &Adapter, options: &[(&str, &str)], budget: Duration) -> Result<Arc<dyn Provider>> {
+        made_with(adapter, options, Common { call_budget: budget, ca_file: None, clock: Clock::system() })
+    }
+
+    pub fn made_with(adapter: &Adapter, options: &[(&str, &str)], common: Common) -> Result<Arc<dyn Provider>> {
         rustls_provider();
         let settings = ProviderSettings {
             name: "test".to_owned(),
             adapter: adapter.name.to_owned(),
             options: options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
         };
-        Ok(adapter::make(&settings, &Common { call_budget: budget, ca_file: None })?.provider)
+        Ok(adapter::make(&settings, &common)?.provider)
     }
 
     #[derive(Debug, Clone)]

@@ -41,7 +41,7 @@ fn pair(vendor: &Vendor, adapter: &str, options: &[(&str, &str)]) -> Pair {
         base.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
     all.extend(options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
     let settings = ProviderSettings { name: adapter.to_owned(), adapter: adapter.to_owned(), options: all };
-    let account = make(&settings, &Common { call_budget: BUDGET, ca_file: None }).unwrap();
+    let account = make(&settings, &Common { call_budget: BUDGET, ca_file: None, clock: Clock::system() }).unwrap();
     let channels = account.capabilities.iter().map(|c| c.channel).collect();
     Pair { account, vendor: vendor.clone(), channels }
 }

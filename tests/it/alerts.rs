@@ -66,7 +66,7 @@ async fn a_cause_is_told_once_and_so_is_its_end() {
 async fn a_limit_that_is_nearly_used_is_told() {
     let limit = notihub::model::limit::RateLimit::per_minute(20);
     let terms = Terms { limit: Some(limit), ..Terms::default() };
-    let provider: Arc<dyn Provider> = Arc::new(notihub::provider::mock::Mock(vec![Channel::Sms]));
+    let provider: Arc<dyn Provider> = Arc::new(notihub::provider::mock::Mock::new(vec![Channel::Sms]));
     let app = App::with_accounts(&["--alert-slack=ops"], vec![Account::new(provider, terms)]).await;
     let mut seen = (0, 0);
     for n in 1..=18 {

@@ -357,7 +357,7 @@ async fn a_worker_polls() {
 /// any other, and nothing leaves over SMTP. Which SMTP server else is a setting.
 #[tokio::test]
 async fn the_mock_records_success_and_failure() {
-    let app = App::with_provider(&[], Arc::new(Mock(vec![Channel::Email]))).await;
+    let app = App::with_provider(&[], Arc::new(Mock::new(vec![Channel::Email]))).await;
     let to = async |recipient: &str| {
         let mut body = order_completed();
         body["recipient"] = json!(recipient);

@@ -196,7 +196,7 @@ impl App {
         };
         providers.retain(|p| !taken(p));
         if settings.channels.mock.iter().any(|c| !instead.contains(c)) {
-            providers.push(Arc::new(mock::Mock(mocks)));
+            providers.push(Arc::new(mock::Mock::new(mocks)));
         }
         let url = fresh_database().await;
         let hub = Hub::start(Parts {

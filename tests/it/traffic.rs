@@ -539,6 +539,58 @@ async fn recipients_faults_open_nothing() {
     app.done().await;
 }
 
+/// Refuses all that comes with something bad, and does not say what.
+struct Choosy;
+
+impl Choosy {
+    fn says(letters: &[Letter<'_>]) -> Outcome {
+        match letters.iter().any(|letter| letter.content.body.ends_with("no 7")) {
+            true if letters.len() == 1 => no(ErrorClass::Content),
+            true => no(ErrorClass::Together),
+            false => good(),
+        }
+    }
+}
+
+impl Provider for Choosy {
+    fn name(&self) -> &'static str {
+        "choosy"
+    }
+
+    fn capabilities(&self) -> Vec<Capability> {
+        vec![Capability { batch: Batch::Any(100), ..Capability::of(Channel::Slack) }]
+    }
+
+    fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome> {
+        Box::pin(std::future::ready(Choosy::says(&[letter])))
+    }
+
+    fn send_batch<'a>(&'a self, letters: Vec<Letter<'a>>) -> Pending<'a, Vec<Outcome>> {
+        Box::pin(std::future::ready(vec![Choosy::says(&letters); letters.len()]))
+    }
+
+    fn check(&self) -> Pending<'_, Result<String, String>> {
+        Box::pin(async { Ok("a stub".to_owned()) })
+    }
+}
+
+/// One bad message neither ends those that went with it nor opens the breaker: each is tried again by itself.
+#[tokio::test]
+async fn one_bad_message_ends_no_other() {
+    let app = App::with_accounts(&[], vec![Account::new(Arc::new(Choosy), Terms::default())]).await;
+    let ids = app.post_many(40).await;
+    app.work().await;
+    assert_eq!(app.provider("choosy").await["status"], "UP");
+    app.settle_all().await;
+    for (n, id) in ids.iter().enumerate() {
+        let (status, reason) = if n == 7 { ("FAILED", Some("content_refused")) } else { ("SENT", None) };
+        let delivery = app.message(id).await["deliveries"][0].clone();
+        assert_eq!((delivery["status"].as_str(), delivery["reason"].as_str()), (Some(status), reason), "{n}");
+    }
+    assert!(app.count("select count(*) from attempts where code = 'stub'").await > 2, "they went together at first");
+    app.done().await;
+}
+
 /// S0-36, S1-52: a provider that hangs for good holds up no other channel, and none of its calls holds a connection.
 #[tokio::test]
 async fn a_provider_that_hangs_holds_up_nobody_else() {

@@ -12,6 +12,7 @@ use super::load::{self, Load, Told};
 use super::report::{Figure, Goal, number, table, tell};
 use super::{Scenario, Sizes};
 use super::{hang, webhook};
+use crate::clock::Clock;
 use crate::config::Settings;
 use crate::error::{Error, Result};
 use crate::flow::accept::accept;
@@ -444,7 +445,7 @@ async fn across(run: &mut Run<'_>) -> Result<()> {
     let slack = SlackSimulator::start(0, &ground).await?;
     let mut settings = run.settings.clone();
     settings.slack.slack_destinations = vec![("ops".into(), slack.hook("ops"))];
-    let providers = super::super::process::providers(&settings)?;
+    let providers = super::super::process::providers(&settings, &Clock::system())?;
     let further = providers.of(Channel::Slack).iter().map(|a| a.provider.clone()).collect();
     let bed = Bed::with(&settings, run.ground, further).await?;
     worker::start(&bed.hub, Role::Api);

@@ -10,6 +10,7 @@ use super::endpoint::{self, Endpoint, Manner, Waits};
 use super::load::{self, Load};
 use super::report::Goal;
 use super::scenario::{Run, drained, fill, load_of, settled};
+use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::flow;
 use crate::flow::redrive::Order;
@@ -38,7 +39,7 @@ pub async fn webhook(run: &mut Run<'_>) -> Result<()> {
 async fn bed_with_webhooks(run: &Run<'_>, shards: Option<i16>) -> Result<Bed> {
     let mut settings = endpoint::reachable(run.settings);
     settings.database.shards = shards.unwrap_or(settings.database.shards);
-    let providers = process::providers(&settings)?;
+    let providers = process::providers(&settings, &Clock::system())?;
     let further = providers.of(Channel::Webhook).iter().map(|a| a.provider.clone()).collect();
     Bed::with(&settings, run.ground, further).await
 }

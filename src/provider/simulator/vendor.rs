@@ -57,7 +57,7 @@ pub struct Setup {
     pub callback: Option<String>,
     /// How many times faster delays pass; 0: only when told to (`tell`).
     pub rate: f64,
-    /// What its dates are read from. Those of signatures are compared with this machine's own clock, which adapters sign by.
+    /// What its dates are read from. Those of signatures are compared with this machine's own clock.
     pub clock: Clock,
 }
 
