@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use serde_json::{Map, json};
+use serde_json::{Map, Value};
 
 use crate::error::Result;
 use crate::hub::Hub;
@@ -202,8 +202,6 @@ fn is_own(hub: &Hub, origin: &Origin) -> bool {
 
 fn notice(stand_in: &StandIn, seq: i16, why: Why, now: DateTime<Utc>) -> Notice {
     let StandIn { origin, no, lane, .. } = stand_in;
-    let delivery = format!("{}-{no}", origin.key.message_id);
-    let more = json!({"fallbackDeliveryId": delivery, "fallbackChannel": lane.channel().as_str()});
     Notice {
         partner_id: origin.partner_id,
         shard: origin.key.shard,
@@ -220,11 +218,18 @@ fn notice(stand_in: &StandIn, seq: i16, why: Why, now: DateTime<Utc>) -> Notice 
             provider: origin.provider.clone(),
             reason: Some(why.as_str().into()),
             occurred_at: now,
-            more: more.as_object().cloned().unwrap_or_else(Map::new),
+            more: more(origin.key.message_id, *no, lane.channel()),
             ..Told::default()
         },
         only: None,
     }
+}
+
+/// What is told of what took a delivery's place.
+pub fn more(message_id: Tsid, no: i16, channel: Channel) -> Map<String, Value> {
+    let delivery = Value::from(format!("{message_id}-{no}"));
+    let channel = Value::from(channel.as_str());
+    Map::from_iter([("fallbackDeliveryId".to_owned(), delivery), ("fallbackChannel".to_owned(), channel)])
 }
 
 /// After the commit: counts, tells, and wakes workers.
