@@ -235,6 +235,8 @@ pub const STATE_ROUNDS: usize = 5;
 pub const UNPROBED_FOR: chrono::TimeDelta = chrono::TimeDelta::minutes(10);
 /// How often overdue receipts are looked for.
 pub const OVERDUE_EVERY: Duration = Duration::from_secs(1);
+/// An account that this process does not know may be back with the next start.
+pub const OVERDUE_AGAIN: Duration = Duration::from_secs(600);
 /// How often a provider's list of results is read, …
 pub const POLL_EVERY: Duration = Duration::from_secs(5);
 /// … how long its reader keeps it beyond the call budget, and how long it is left alone after a failure.

@@ -1,10 +1,16 @@
--- Sent, and no receipt came in time: at most $3 of them, held still. $1 shard[], $2 now.
+-- Sent, and no receipt came in time: at most $3 of them, held still. Not those of which something is told that was not looked at
+-- yet; nor those of a provider with a list of results that was not read to its end since. $1 shard[], $2 now, $4 such providers[].
 select d.shard, d.message_id, d.no, d.lane, d.status::text as "status!", d.attempt, d.reason, d.partner_id, d.provider,
   d.has_fallback, d.receipt_due, d.settled_at
 from unnest($1::smallint[]) as s(shard)
 cross join lateral (
   select d.* from deliveries d
   where d.shard = s.shard and d.receipt_due <= $2
+    and not (coalesce(d.provider, '') = any($4::text[]) and not exists (
+      select from provider_cursors c where c.provider = d.provider and c.polled_at > d.receipt_due))
+    and not exists (
+      select from receipts r
+      where r.shard = d.shard and r.message_id = d.message_id and r.no = d.no and r.applied_at is null and r.effect is null)
   order by d.receipt_due
   limit $3
   for no key update skip locked

@@ -11,7 +11,7 @@ with head as (
   from unnest($1::smallint[], $2::bigint[], $3::smallint[]) as s(shard, message_id, no)
   cross join lateral (
     select a.attempt, a.provider from attempts a
-    where a.shard = s.shard and a.message_id = s.message_id and a.no = s.no and a.outcome = 'ACCEPTED'
+    where a.shard = s.shard and a.message_id = s.message_id and a.no = s.no and a.outcome = 'ACCEPTED' and a.late
       and (a.receipt is null or a.receipt = 'ACCEPTED')
     order by a.attempt
     limit 1

@@ -4,6 +4,6 @@ select d.shard, d.message_id, d.no, d.lane, d.status::text as "status!", d.attem
   d.recipient, d.written
 from unnest($1::smallint[], $2::bigint[], $3::smallint[]) as k(shard, message_id, no)
 join deliveries d on d.shard = k.shard and d.message_id = k.message_id and d.no = k.no and d.message_id between $4 and $5
-where d.has_fallback and not d.cancel_requested and d.status in ('SENT', 'FAILED', 'EXPIRED', 'UNDETERMINED')
+where d.has_fallback and not d.cancel_requested and d.status in ('PENDING', 'SENT', 'FAILED', 'EXPIRED', 'UNDETERMINED')
 order by d.shard, d.message_id, d.no
 for no key update of d

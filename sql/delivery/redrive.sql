@@ -1,5 +1,6 @@
 -- Redrive: dead letters are PENDING again, in the overflow of their class, so that what is new goes first; with attempts
--- of their own, no longer worthless at some time, and no longer unwanted, because somebody asks for them. A doubt stays.
+-- of their own, no longer worthless at some time, and no longer unwanted, because somebody asks for them. A doubt stays, also that
+-- about what was taken and had no receipt.
 -- In the same statement the event, and what it changes in the statistics, on the day on which they were counted. Fenced by
 -- the status and the number of the last event: what changed since it was looked at is left alone. Keys come in sorted order,
 -- so that two batches never wait for each other in a ring.
@@ -8,7 +9,8 @@
 with head as (
   update deliveries d
   set status = 'PENDING', ready_at = $11, lane = d.lane | 1::smallint, max_attempts = s.max_attempts,
-    event_seq = d.event_seq + 1, reason = 'redriven', settled_at = null, expires_at = null, cancel_requested = false
+    event_seq = d.event_seq + 1, reason = 'redriven', settled_at = null, expires_at = null, cancel_requested = false,
+    possibly_sent = d.possibly_sent or s.was = 'UNDETERMINED'
   from unnest($1::smallint[], $2::bigint[], $3::smallint[], $4::smallint[], $5::text[]::delivery_status[], $6::smallint[],
     $7::timestamptz[], $8::smallint[], $9::smallint[], $10::smallint[])
     as s(shard, message_id, no, event_seq, was, max_attempts, counted_at, total, success, failed)

@@ -16,7 +16,9 @@ with head as (
   update deliveries d
   set status = s.status, ready_at = coalesce(s.ready_at, d.ready_at), lease_until = null, worker = null,
     possibly_sent = d.possibly_sent or s.possibly_sent, max_attempts = d.max_attempts + s.refund::int::smallint,
-    event_seq = d.event_seq + (s.event is not null)::int::smallint, reason = s.reason,
+    event_seq = d.event_seq + (s.event is not null)::int::smallint,
+    -- While it waits, that somebody asked for it: what was told before that is no news.
+    reason = case when s.event is null and d.reason = 'redriven' then d.reason else s.reason end,
     provider = coalesce(s.provider, d.provider), settled_at = case when s.event is not null then $20::timestamptz end,
     receipt_due = s.receipt_due,
     has_fallback = d.has_fallback and s.status not in ('CANCELED', 'EXPIRED')

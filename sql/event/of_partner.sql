@@ -1,5 +1,6 @@
 -- What happened to a partner's messages in a slice of time, oldest first, as far as it is told: not what happened to the
--- telling. With what the attempt that ended with it came to. Whatever is believed of a slice's size, the rest is looked up by
+-- telling. With what the attempt that ended with it came to, or whose receipt it was; and of a fallback what had happened before,
+-- and what took its place. Whatever is believed of a slice's size, the rest is looked up by
 -- key: hence the limits.
 -- $1 partner, $2 its shard, $3 at this time or later, $4 before, only behind ($3, message $5, no $6, seq $7); $8 ids of messages
 -- below this (prunes the partitions), $9 which events[], $10 lanes below this, $11 rows.
@@ -11,7 +12,15 @@ with happened as materialized (
     and e.event = any($9)
 )
 select e.message_id, e.no, e.seq, e.attempt, e.event, e.reason, e.occurred_at, m.priority, d.lane as "lane?",
-  a.provider as "provider?", a.code as "code?"
+  case
+    when e.event = 'delivery.fallback' then d.provider
+    when a.ended_at = e.occurred_at then a.provider
+    when e.event = any('{delivery.sent,delivery.delivered,delivery.failed,delivery.expired,delivery.undetermined}'::text[])
+      and coalesce(e.reason, '') <> all('{canceled,expired,expired_before_retry,channel_down}'::text[])
+      then coalesce(a.provider, d.provider)
+  end as "provider?",
+  case when a.ended_at = e.occurred_at and e.event <> 'delivery.fallback' then a.code end as "code?",
+  f.before as "before?", f.no as "stand_in?", f.lane as "stand_in_lane?"
 from happened e
 cross join lateral (
   select m.priority from messages m
@@ -19,14 +28,24 @@ cross join lateral (
   limit 1
 ) m
 left join lateral (
-  select d.lane from deliveries d where d.shard = e.shard and d.message_id = e.message_id and d.no = e.no limit 1
+  select d.lane, d.provider, d.chain from deliveries d where d.shard = e.shard and d.message_id = e.message_id and d.no = e.no limit 1
 ) d on true
 left join lateral (
-  select a.provider, a.code from attempts a
+  select a.provider, a.code, a.ended_at from attempts a
   where a.shard = e.shard and a.message_id = e.message_id and a.no = e.no and a.attempt = e.attempt
-    and a.ended_at = e.occurred_at
   limit 1
 ) a on true
+left join lateral (
+  select f.no, f.lane, (
+    select b.event from events b
+    where b.shard = e.shard and b.message_id = e.message_id and b.no = e.no and b.seq = e.seq - 1
+    limit 1) as before
+  from deliveries f
+  where e.event = 'delivery.fallback' and f.shard = e.shard and f.message_id = e.message_id and f.chain = d.chain
+    and f.no > e.no
+  order by f.no
+  limit 1
+) f on true
 where e.no = 0 or d.lane < $10
 order by e.occurred_at, e.message_id, e.no, e.seq
 limit $11

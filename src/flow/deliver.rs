@@ -549,10 +549,10 @@ pub(super) async fn write(
     let won = store::delivery::settle(&mut *tx, batch, now).await?;
     let kept: HashSet<Key> = won.iter().map(|w| w.key).collect();
     let doubtful: Vec<Key> = batch.iter().filter(|s| in_doubt(s) && kept.contains(&s.key)).map(|s| s.key).collect();
-    lift(hub, tx, &doubtful, now).await?;
+    let lifted = lift(hub, tx, &doubtful, now).await?;
     let follows = batch.iter().filter(|s| kept.contains(&s.key)).filter_map(fallback::follows);
     let made = fallback::make(hub, tx, &follows.collect::<Vec<_>>(), now).await?;
-    Ok((won, made))
+    Ok((won, lifted.and(made)))
 }
 
 /// Outcomes that came after their lease was over: kept on their own attempts, and if accepted they lift heads that do not
@@ -563,28 +563,33 @@ async fn late(hub: &Hub, losers: &[Settle], now: DateTime<Utc>) -> Result<()> {
     store::delivery::lock(&mut tx, &keys).await?;
     let kept = store::attempt::late(&mut *tx, losers, now).await?;
     may_die_at("late.before_commit");
-    lift(hub, &mut tx, &keys, now).await?;
+    let made = lift(hub, &mut tx, &keys, now).await?;
     tx.commit().await?;
+    fallback::announce(hub, &made);
     // Fewer than the losers where a batch is written again because its answer was lost.
     hub.metrics.late_settles.inc_by(kept);
     tracing::info!(late = kept, "outcomes came after their lease was over");
     Ok(())
 }
 
-async fn lift(hub: &Hub, tx: &mut store::Conn, doubtful: &[Key], now: DateTime<Utc>) -> Result<()> {
+/// Returns what receipts that came before make of them, to be announced after the commit.
+async fn lift(hub: &Hub, tx: &mut store::Conn, doubtful: &[Key], now: DateTime<Utc>) -> Result<Made> {
     if doubtful.is_empty() {
-        return Ok(());
+        return Ok(Made::default());
     }
     let lifted = store::delivery::evidence(&mut *tx, doubtful, now).await?;
-    receipt::reweigh(hub, tx, doubtful, now).await?;
+    let made = receipt::reweigh(hub, tx, doubtful, now).await?;
     if lifted.is_empty() {
-        return Ok(());
+        return Ok(made);
     }
     let due = |l: &Lifted| {
         let within = receipt::within(hub, l.provider.as_deref(), l.lane.channel())?;
-        Some((l.key, Some(now + within)))
+        Some((l.key, now + within))
     };
-    store::delivery::await_receipts(&mut *tx, &lifted.iter().filter_map(due).collect::<Vec<_>>()).await?;
+    let due: HashMap<Key, DateTime<Utc>> = lifted.iter().filter_map(due).collect();
+    let awaited: Vec<_> = due.iter().map(|(key, at)| (*key, Some(*at))).collect();
+    store::delivery::await_receipts(&mut *tx, &awaited).await?;
+    fallback::look_sooner(hub, tx, &due, now).await?;
     tracing::info!(lifted = lifted.len(), "late answers tell that these had been sent");
     let notice = |lifted: &Lifted| Notice {
         partner_id: lifted.partner_id,
@@ -607,11 +612,11 @@ async fn lift(hub: &Hub, tx: &mut store::Conn, doubtful: &[Key], now: DateTime<U
         only: None,
     };
     let notices: Vec<Notice> = lifted.iter().filter(|l| l.lane.channel() != Channel::Webhook).map(notice).collect();
-    // Rare, and found by the next look: nobody is woken for them.
-    publish(hub, tx, &notices).await?;
+    let published = publish(hub, tx, &notices).await?;
     let ended: Vec<(i16, Tsid, Tsid)> =
         notices.iter().filter_map(|n| Some((n.shard, n.about?, n.partner_id))).collect();
-    store::event::mark_endings(tx, &ended).await
+    store::event::mark_endings(tx, &ended).await?;
+    Ok(made.with(published))
 }
 
 /// After the commit: counts, and wakes workers for what is PENDING again.

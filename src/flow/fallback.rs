@@ -1,10 +1,10 @@
 //! Fallback: what a message names for the case that a delivery does not arrive takes its place, in the transaction that finds
 //! that out. Once, because the new delivery's number follows from the old one's; and off unless the message asks for it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
-use chrono::{DateTime, Utc};
-use serde_json::{Map, json};
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::{Map, Value};
 
 use crate::error::Result;
 use crate::hub::Hub;
@@ -101,17 +101,8 @@ pub async fn make(hub: &Hub, tx: &mut Conn, wanted: &[Wanted], now: DateTime<Utc
         return Ok(Made::default());
     }
     let why: HashMap<Key, Why> = wanted.iter().map(|w| (w.key, w.why)).collect();
-    let keys: BTreeSet<Key> = why.keys().copied().collect();
-    let origins = store::delivery::origins(&mut *tx, &keys.into_iter().collect::<Vec<_>>()).await?;
-    let messages: BTreeSet<(i16, Tsid)> = origins.iter().map(|o| (o.key.shard, o.key.message_id)).collect();
-    let messages: Vec<(i16, Tsid)> = messages.into_iter().collect();
-    let contents = store::message::contents(&mut *tx, &hub.keyring, &messages).await?;
-    let contents: HashMap<Tsid, Option<Contents>> = contents.into_iter().collect();
-    let stand_in = |origin: &Origin| {
-        let message = contents.get(&origin.key.message_id)?.as_ref()?;
-        stand_in(hub, origin, message, *why.get(&origin.key)?)
-    };
-    let all: Vec<StandIn> = origins.iter().filter_map(stand_in).collect();
+    let mut all = stand_ins(hub, tx, &why).await?;
+    all.retain(|stand_in| stand_in.origin.status.is_settled());
     let fresh = store::delivery::fall_back(&mut *tx, &all, now).await?;
     let (mut made, mut notices) = (Made::default(), Vec::new());
     for (stand_in, seq) in all.iter().filter_map(|s| Some((s, fresh.get(&s.origin.key)?))) {
@@ -125,12 +116,59 @@ pub async fn make(hub: &Hub, tx: &mut Conn, wanted: &[Wanted], now: DateTime<Utc
     Ok(made.with(published))
 }
 
+/// What takes the place of these, as far as their messages can be read and want it so.
+async fn stand_ins(hub: &Hub, tx: &mut Conn, why: &HashMap<Key, Why>) -> Result<Vec<StandIn>> {
+    let keys: BTreeSet<Key> = why.keys().copied().collect();
+    let (origins, contents) = origins(hub, tx, keys).await?;
+    let stand_in = |origin: &Origin| {
+        let message = contents.get(&origin.key.message_id)?.as_ref()?;
+        stand_in(hub, origin, message, *why.get(&origin.key)?)
+    };
+    Ok(origins.iter().filter_map(stand_in).collect())
+}
+
+/// Those of these deliveries that another may take the place of, and what their messages say.
+async fn origins(
+    hub: &Hub,
+    tx: &mut Conn,
+    keys: BTreeSet<Key>,
+) -> Result<(Vec<Origin>, HashMap<Tsid, Option<Contents>>)> {
+    let origins = store::delivery::origins(&mut *tx, &keys.into_iter().collect::<Vec<_>>()).await?;
+    let messages: BTreeSet<(i16, Tsid)> = origins.iter().map(|o| (o.key.shard, o.key.message_id)).collect();
+    let messages: Vec<(i16, Tsid)> = messages.into_iter().collect();
+    let contents = store::message::contents(&mut *tx, &hub.keyring, &messages).await?;
+    Ok((origins, contents.into_iter().collect()))
+}
+
+/// What its message names for the case that it does not arrive.
+fn fallback_of<'a>(origin: &Origin, message: &'a Contents) -> Option<&'a Fallback> {
+    let content = usize::try_from(origin.content).ok().and_then(|n| message.detail.contents.get(n))?;
+    content.fallback.as_deref()
+}
+
+/// Has these that are SENT by now, each with until when its receipt may come, looked at as soon as their messages want.
+pub async fn look_sooner(
+    hub: &Hub,
+    tx: &mut Conn,
+    sent: &HashMap<Key, DateTime<Utc>>,
+    now: DateTime<Utc>,
+) -> Result<()> {
+    if sent.is_empty() {
+        return Ok(());
+    }
+    let (origins, contents) = origins(hub, tx, sent.keys().copied().collect()).await?;
+    let sooner = |origin: &Origin| {
+        let message = contents.get(&origin.key.message_id)?.as_ref()?;
+        let at = now + TimeDelta::seconds(i64::from(fallback_of(origin, message)?.no_receipt_s?));
+        sent.get(&origin.key).filter(|due| at < **due).map(|_| (origin.key, Some(at)))
+    };
+    store::delivery::await_receipts(tx, &origins.iter().filter_map(sooner).collect::<Vec<_>>()).await
+}
+
 /// What takes its place, if its message wants that for this reason.
 fn stand_in(hub: &Hub, origin: &Origin, message: &Contents, why: Why) -> Option<StandIn> {
-    let contents = &message.detail.contents;
-    let of = |content: i16| usize::try_from(content).ok().and_then(|n| contents.get(n));
-    let fallback: &Fallback = of(origin.content)?.fallback.as_deref()?;
-    let next = of(fallback.content)?;
+    let fallback = fallback_of(origin, message)?;
+    let next = message.detail.contents.get(usize::try_from(fallback.content).ok()?)?;
     let wants = match why {
         Why::Failed | Why::ChannelDown => true,
         Why::Unknown => fallback.on_unknown || is_own(hub, origin),
@@ -164,8 +202,6 @@ fn is_own(hub: &Hub, origin: &Origin) -> bool {
 
 fn notice(stand_in: &StandIn, seq: i16, why: Why, now: DateTime<Utc>) -> Notice {
     let StandIn { origin, no, lane, .. } = stand_in;
-    let delivery = format!("{}-{no}", origin.key.message_id);
-    let more = json!({"fallbackDeliveryId": delivery, "fallbackChannel": lane.channel().as_str()});
     Notice {
         partner_id: origin.partner_id,
         shard: origin.key.shard,
@@ -182,11 +218,18 @@ fn notice(stand_in: &StandIn, seq: i16, why: Why, now: DateTime<Utc>) -> Notice 
             provider: origin.provider.clone(),
             reason: Some(why.as_str().into()),
             occurred_at: now,
-            more: more.as_object().cloned().unwrap_or_else(Map::new),
+            more: more(origin.key.message_id, *no, lane.channel()),
             ..Told::default()
         },
         only: None,
     }
+}
+
+/// What is told of what took a delivery's place.
+pub fn more(message_id: Tsid, no: i16, channel: Channel) -> Map<String, Value> {
+    let delivery = Value::from(format!("{message_id}-{no}"));
+    let channel = Value::from(channel.as_str());
+    Map::from_iter([("fallbackDeliveryId".to_owned(), delivery), ("fallbackChannel".to_owned(), channel)])
 }
 
 /// After the commit: counts, tells, and wakes workers.
@@ -210,7 +253,13 @@ pub async fn leave(hub: &Hub, shards: &[i16], down: &[Channel]) -> Result<bool> 
     let lanes = Lane::all_of(down);
     let waiting = store::delivery::standing_by(&mut tx, shards, &lanes, limits::HOUSEKEEPING_BATCH).await?;
     let full = waiting.len() as i64 == limits::HOUSEKEEPING_BATCH;
-    let mut settles: Vec<Settle> = waiting.into_iter().map(|w| left(hub, w)).collect();
+    // Nothing is ended whose place cannot be taken.
+    let why = waiting.iter().map(|w| (w.key, Why::ChannelDown)).collect();
+    let may: HashSet<Key> = stand_ins(hub, &mut tx, &why).await?.into_iter().map(|s| s.origin.key).collect();
+    let mut settles: Vec<Settle> = waiting.into_iter().filter(|w| may.contains(&w.key)).map(|w| left(hub, w)).collect();
+    if settles.is_empty() {
+        return Ok(false);
+    }
     settles.sort_by_key(|s| s.key);
     let won = store::delivery::settle(&mut *tx, &settles, now).await?;
     let wanted: Vec<Wanted> = won.iter().map(|w| Wanted { key: w.key, why: Why::ChannelDown }).collect();

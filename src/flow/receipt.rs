@@ -2,6 +2,7 @@
 //! of a delivery (`model::receipt::weigh`), under its row's lock: so any order, and any repetition, comes to the same end.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -119,7 +120,7 @@ pub async fn apply(hub: &Hub) -> Result<bool> {
 }
 
 /// Weighs deliveries again whose doubts may have been told of by receipts before. In the caller's transaction.
-pub(super) async fn reweigh(hub: &Hub, tx: &mut Conn, keys: &[Key], now: DateTime<Utc>) -> Result<()> {
+pub(super) async fn reweigh(hub: &Hub, tx: &mut Conn, keys: &[Key], now: DateTime<Utc>) -> Result<fallback::Made> {
     let mut round = Round::of(tx, keys).await?;
     for key in keys {
         let told = round.attempts.get(key).is_some_and(|all| all.iter().any(|t| t.receipt.is_some()));
@@ -127,8 +128,7 @@ pub(super) async fn reweigh(hub: &Hub, tx: &mut Conn, keys: &[Key], now: DateTim
             round.weigh(*key);
         }
     }
-    round.write(hub, tx, now).await?;
-    Ok(())
+    round.write(hub, tx, now).await
 }
 
 fn standing(head: &Found) -> Standing {
@@ -268,6 +268,8 @@ async fn write(hub: &Hub, tx: &mut Conn, moves: Vec<Move<'_>>, now: DateTime<Utc
     let ended: Vec<(i16, Tsid, Tsid)> =
         notices.iter().filter_map(|n| Some((n.shard, n.about?, n.partner_id))).collect();
     store::event::mark_endings(&mut *tx, &ended).await?;
+    let sent = |(head, _, _, _, due): &Move<'_>| Some((head.key, (*due)?));
+    fallback::look_sooner(hub, tx, &moves.iter().filter(|m| m.0.has_fallback).filter_map(sent).collect(), now).await?;
     let wanted: Vec<Wanted> = moves.iter().filter_map(|(head, _, lift, ..)| wanted(head, lift)).collect();
     let made = fallback::make(hub, tx, &wanted, now).await?;
     for (head, was, lift, ..) in &moves {
@@ -295,14 +297,15 @@ fn wanted(head: &Found, lift: &Lift) -> Option<Wanted> {
 pub async fn overdue(hub: &Hub, shards: &[i16]) -> Result<bool> {
     let now = hub.clock.now();
     let mut tx = hub.store.begin_engine().await?;
-    let due = store::delivery::due(&mut tx, shards, now, limits::HOUSEKEEPING_BATCH).await?;
+    let has_list = |account: &&Arc<Account>| account.provider.poll(None, now).is_some();
+    let lists: Vec<String> = hub.providers.iter().filter(has_list).map(|a| a.name().to_owned()).collect();
+    let due = store::delivery::due(&mut tx, shards, now, limits::HOUSEKEEPING_BATCH, &lists).await?;
     if due.is_empty() {
         return Ok(false);
     }
     let (mut over, mut early, mut waits) = (Vec::new(), Vec::new(), Vec::new());
     for head in &due {
-        let since = head.settled_at.unwrap_or(now);
-        let last = within(hub, head.provider.as_deref(), head.lane.channel()).map_or(now, |within| since + within);
+        let last = last(hub, head, now);
         if head.status != Status::Sent {
             waits.push((head.key, None));
         } else if last <= now {
@@ -323,6 +326,16 @@ pub async fn overdue(hub: &Hub, shards: &[i16]) -> Result<bool> {
     tx.commit().await?;
     fallback::announce(hub, &made);
     Ok(due.len() as i64 == limits::HOUSEKEEPING_BATCH)
+}
+
+/// Until when its receipt may come at most. Of an account that is not here nobody knows: it is looked at again.
+fn last(hub: &Hub, head: &Found, now: DateTime<Utc>) -> DateTime<Utc> {
+    let provider = head.provider.as_deref();
+    if provider.and_then(|name| hub.providers.named(name)).is_none() {
+        return now + limits::OVERDUE_AGAIN;
+    }
+    let since = head.settled_at.unwrap_or(now);
+    within(hub, provider, head.lane.channel()).map_or(now, |within| since + within)
 }
 
 /// Reads the next slice of a provider's list of results, if nobody else does; returns whether there is more right now.
@@ -349,8 +362,8 @@ pub async fn poll(hub: &Hub, account: &Account) -> Result<bool> {
         receipt::insert(&mut *tx, provider, part, now).await?;
     }
     // The lease ends with the slice: whoever comes next reads on.
-    let (was, free) = (cursor.as_deref(), hub.clock.now());
-    if !store::provider_cursor::save(&mut *tx, provider, (was, &polled.cursor), now, free).await? {
+    let (was, end, free) = (cursor.as_deref(), (!polled.more).then_some(now), hub.clock.now());
+    if !store::provider_cursor::save(&mut *tx, provider, (was, &polled.cursor), end, free).await? {
         tracing::info!(provider, "another process read on meanwhile");
         tx.rollback().await?;
         return Ok(false);

@@ -32,6 +32,7 @@ use crate::store::{self, Conn};
 
 use super::deliver::on_unknown;
 use super::erase::ERASED;
+use super::fallback::more;
 use super::partner::{note, unknown};
 use super::publish::{Notice, Published, announce, publish};
 
@@ -578,14 +579,19 @@ async fn replay(hub: &Hub, tx: &mut Conn, job: &Job, allowed: usize) -> Result<S
 pub fn told(happened: &Happened) -> Told {
     let row = &happened.event;
     let mut reason = row.reason.clone();
+    let standing =
+        |kind: EventKind| STATUSES.into_iter().find(|s| s.event() == Some(kind)).map(|s| s.as_str().to_owned());
     let status = match row.event.parse() {
         Ok(EventKind::MessageAccepted) => Some(Overall::Pending.as_str().to_owned()),
         // Kept in the place of a reason.
         Ok(EventKind::MessageCompleted) => reason.take(),
         Ok(EventKind::Redriven) => Some(Status::Pending.as_str().to_owned()),
-        Ok(kind) => STATUSES.into_iter().find(|s| s.event() == Some(kind)).map(|s| s.as_str().to_owned()),
+        // It stood as the event before it says.
+        Ok(EventKind::Fallback) => happened.before.as_deref().and_then(|b| standing(b.parse().ok()?)),
+        Ok(kind) => standing(kind),
         Err(()) => None,
     };
+    let more = happened.stand_in.map(|(no, lane)| more(happened.message_id, no, lane.channel()));
     Told {
         event: row.event.clone(),
         no: row.no,
@@ -597,6 +603,6 @@ pub fn told(happened: &Happened) -> Told {
         code: happened.code.clone(),
         reason,
         occurred_at: row.occurred_at,
-        ..Told::default()
+        more: more.unwrap_or_default(),
     }
 }

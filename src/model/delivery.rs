@@ -335,8 +335,8 @@ pub fn next(
         }
         Outcome::Rejected { class, retry_after, .. } => match (class.action(), retry_after) {
             (Action::Permanent, _) => end(Status::Failed, class.as_str()),
-            // Nobody knows for how long, so it waits for something else, if it may.
-            (Action::Stop, _) if head.has_fallback => end(Status::Failed, class.as_str()),
+            // Nobody knows for how long, so something else takes its place, if it may: in doubt it would not.
+            (Action::Stop, _) if head.has_fallback && !possibly_sent => end(Status::Failed, class.as_str()),
             (Action::Stop, _) if head.cancel_requested => end(Status::Canceled, "canceled"),
             (Action::Stop, _) if head.attempt >= ATTEMPTS_EVER => end(Status::Failed, class.as_str()),
             (Action::Stop, _) => put_off(policy.backoff(head.attempt, jitter), class.as_str()),
@@ -414,7 +414,10 @@ pub fn redrive(
             Err(("attempts_used_up", "it was tried so often that it is not tried again"))
         }
         // As many as a new one: so its pauses begin anew, too.
-        (Status::Failed, _) | (Status::Undetermined, OnUnknown::Retry) => Ok(attempt + policy.max_attempts),
+        // And where a provider can tell, it is asked first whether it has it.
+        (Status::Failed, _) | (Status::Undetermined, OnUnknown::Retry | OnUnknown::Lookup) => {
+            Ok(attempt + policy.max_attempts)
+        }
         (Status::Undetermined, OnUnknown::Hold) => Err((
             "outcome_held",
             "a provider may have sent it, and a second copy on its channel would cost money or trust",
@@ -519,14 +522,25 @@ mod tests {
         assert_eq!(step(&last, &unknown()).status, Status::Undetermined);
     }
 
+    /// What may have been sent has nobody take its place unasked: it waits as if nobody stood by.
+    #[test]
+    fn a_doubt_waits_where_another_stands_by() {
+        let refused = rejected(ErrorClass::Credentials);
+        let head = Head { has_fallback: true, ..head() };
+        assert_eq!(step(&head, &refused).status, Status::Failed);
+        let doubt = step(&Head { possibly_sent: true, ..head }, &refused);
+        assert_eq!((doubt.status, doubt.refund), (Status::Scheduled, true));
+    }
+
     /// Who asks gets a dead letter tried again as often as a new one, but for what must not be sent twice.
     #[test]
     fn dead_letters_are_tried_again_when_somebody_asks() {
         let policy = RetryPolicy::default();
         for status in STATUSES {
-            for on_unknown in [OnUnknown::Retry, OnUnknown::Hold] {
+            for on_unknown in [OnUnknown::Retry, OnUnknown::Lookup, OnUnknown::Hold] {
                 let may = redrive(status, 3, on_unknown, &policy);
-                let dead = status == Status::Failed || (status, on_unknown) == (Status::Undetermined, OnUnknown::Retry);
+                let held = on_unknown == OnUnknown::Hold;
+                let dead = status == Status::Failed || status == Status::Undetermined && !held;
                 assert_eq!(may.ok(), dead.then_some(6), "{status} {on_unknown:?}");
                 let known = TRANSITIONS.iter().any(|t| (t.0, t.1) == (status, Status::Pending));
                 assert!(may.is_err() || known, "{status}");

@@ -139,7 +139,7 @@ pub struct Standing {
     pub status: Status,
     /// It is UNDETERMINED because no receipt came in time.
     pub overdue: bool,
-    /// It waits because somebody asked for it again: what failed before is no news.
+    /// It waits because somebody asked for it again: what was known before is no news, but that it arrived.
     pub redriven: bool,
 }
 
@@ -171,8 +171,8 @@ pub fn weigh(head: Standing, attempts: &[Tried]) -> Option<Lift> {
     let status = match (head.status, fate(best)) {
         (Processing, _) => None,
         (_, Fate::Delivered) => Some(Status::Delivered),
-        (Scheduled | Pending | Undetermined, Fate::Taken) => Some(Sent),
         (Scheduled | Pending, _) if head.redriven => None,
+        (Scheduled | Pending | Undetermined, Fate::Taken) => Some(Sent),
         (Scheduled | Pending | Sent | Undetermined | Expired, Fate::Failed) => Some(Failed),
         (Scheduled | Pending | Sent | Undetermined, Fate::Expired) => Some(Expired),
         // A copy that was taken failed, and another may have been taken.
@@ -206,8 +206,12 @@ pub fn meets(status: Status, attempts: &[Tried], provider: &str, attempt: i16) -
     if status == Status::Processing {
         return Meets::Held;
     }
-    let same = |t: &Tried| t.attempt == attempt && t.provider.as_deref().is_none_or(|p| p == provider);
-    attempts.iter().position(same).map_or(Meets::Nothing, Meets::Attempt)
+    // Where no provider was noted, one was asked only if nobody knows what it said.
+    let asked = |t: &Tried| match &t.provider {
+        Some(asked) => asked == provider,
+        None => matches!(t.outcome, OutcomeKind::InFlight | OutcomeKind::Unknown),
+    };
+    attempts.iter().position(|t| t.attempt == attempt && asked(t)).map_or(Meets::Nothing, Meets::Attempt)
 }
 
 #[cfg(test)]
@@ -284,6 +288,19 @@ mod tests {
         assert_eq!(to(ReceiptOutcome::Delivered), Status::Delivered);
     }
 
+    /// What somebody asked for again waits for its turn, whatever was known before; that it arrived ends it.
+    #[test]
+    fn what_was_redriven_is_ended_by_its_arrival_alone() {
+        let head = Standing { status: Status::Scheduled, overdue: false, redriven: true };
+        let one = |receipt| vec![Tried { receipt, ..tried(1, OutcomeKind::Accepted) }];
+        for receipt in
+            [None, Some(ReceiptOutcome::Accepted), Some(ReceiptOutcome::Expired), Some(ReceiptOutcome::Failed)]
+        {
+            assert_eq!(weigh(head, &one(receipt)), None, "{receipt:?}");
+        }
+        assert_eq!(weigh(head, &one(Some(ReceiptOutcome::Delivered))).unwrap().status, Status::Delivered);
+    }
+
     /// A receipt is no other provider's business, and never about what a worker holds.
     #[test]
     fn a_receipt_meets_its_own_providers_attempt() {
@@ -293,6 +310,8 @@ mod tests {
         assert_eq!(meets(Status::Sent, &attempts, "b", 2), Meets::Nothing);
         assert_eq!(meets(Status::Sent, &attempts, "b", 1), Meets::Attempt(0), "whose it was is not known");
         assert_eq!(meets(Status::Sent, &attempts, "a", 3), Meets::Nothing);
+        attempts[0].outcome = OutcomeKind::NotCalled;
+        assert_eq!(meets(Status::Sent, &attempts, "b", 1), Meets::Nothing, "it called nobody");
         assert_eq!(meets(Status::Processing, &attempts, "a", 2), Meets::Held);
     }
 

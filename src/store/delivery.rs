@@ -282,9 +282,15 @@ pub async fn heads(conn: &mut Conn, keys: &[Key]) -> Result<Vec<Found>> {
     rows.fetch_all(conn).await?.into_iter().map(|r| Ok(found!(r))).collect()
 }
 
-/// Holds at most `rows` deliveries for which a receipt should have come by now.
-pub async fn due(conn: &mut Conn, shards: &[i16], now: DateTime<Utc>, rows: i64) -> Result<Vec<Found>> {
-    let rows = sqlx::query_file!("sql/delivery/due.sql", shards, now, rows);
+/// Holds at most `rows` deliveries for which a receipt should have come by now; `lists`: the providers whose lists are read.
+pub async fn due(
+    conn: &mut Conn,
+    shards: &[i16],
+    now: DateTime<Utc>,
+    rows: i64,
+    lists: &[String],
+) -> Result<Vec<Found>> {
+    let rows = sqlx::query_file!("sql/delivery/due.sql", shards, now, rows, lists);
     rows.fetch_all(conn).await?.into_iter().map(|r| Ok(found!(r))).collect()
 }
 

@@ -101,9 +101,12 @@ pub struct Happened {
     pub priority: Priority,
     /// Of the delivery it is about; none: it is about the message as a whole.
     pub lane: Option<Lane>,
-    /// Of the attempt that ended with it.
+    /// Of the attempt that ended with it, or whose receipt it was.
     pub provider: Option<String>,
     pub code: Option<String>,
+    /// Of a fallback: what took its place, and the event before it.
+    pub stand_in: Option<(i16, Lane)>,
+    pub before: Option<String>,
 }
 
 /// Which of a partner's events: from a time on, behind one (message, no, seq) at that very time, up to another time.
@@ -153,6 +156,8 @@ pub async fn of_partner(
         lane: r.lane.map(Lane),
         provider: r.provider,
         code: r.code,
+        stand_in: r.stand_in.zip(r.stand_in_lane).map(|(no, lane)| (no, Lane(lane))),
+        before: r.before,
     });
     Ok(row.collect())
 }

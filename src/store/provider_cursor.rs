@@ -16,15 +16,15 @@ pub async fn take(
     Ok(taken.fetch_optional(db).await?)
 }
 
-/// Notes where it stands; false: somebody read on meanwhile.
+/// Notes where it stands, and when its end was read, if that is it; false: somebody read on meanwhile.
 pub async fn save(
     db: impl Db<'_>,
     provider: &str,
     (was, is): (Option<&str>, &str),
-    now: DateTime<Utc>,
+    end: Option<DateTime<Utc>>,
     next: DateTime<Utc>,
 ) -> Result<bool> {
-    let query = sqlx::query_file!("sql/provider_cursor/save.sql", provider, was, is, now, next);
+    let query = sqlx::query_file!("sql/provider_cursor/save.sql", provider, was, is, end, next);
     Ok(query.execute(db).await?.rows_affected() == 1)
 }
 

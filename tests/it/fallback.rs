@@ -169,6 +169,49 @@ async fn each_trigger_has_its_rule() {
     app.done().await;
 }
 
+/// Also what is SENT by the word of a receipt is waited for as long as its message says.
+#[tokio::test]
+async fn what_a_receipt_says_was_taken_waits_no_longer() {
+    let vendor = Vendor::with_receipts();
+    let app = App::with_provider(&[], vendor.clone()).await;
+    vendor.answer(Channel::KakaoAlimtalk, [unknown()]);
+    let id = post(&app, kakao(json!([{"channel": "SMS", "noReceiptSeconds": 60}]))).await;
+    app.work().await;
+    told(&app, &id, 1, "ACCEPTED").await;
+    assert_eq!(statuses(&app, &id).await, ["SENT"]);
+    app.advance(61);
+    flow::receipt::overdue(&app.hub, &[app.partner.shard]).await.unwrap();
+    app.settle_all().await;
+    assert_eq!(statuses(&app, &id).await, ["SENT", "SENT"]);
+    app.done().await;
+}
+
+/// What waits for a channel that is down waits on where nothing can take its place, and where it is taken back.
+#[tokio::test]
+async fn nothing_is_ended_whose_place_cannot_be_taken() {
+    let app = App::with_provider(&[], Vendor::with_receipts()).await;
+    let (blind, unwanted) =
+        (post(&app, kakao(json!([{"channel": "SMS"}]))).await, post(&app, kakao(json!([{"channel": "SMS"}]))).await);
+    let db = app.db().await;
+    let of = |id: &str| id.parse::<notihub::id::Tsid>().unwrap().0;
+    // As it is to a worker that lacks its key.
+    let sealed = sqlx::query_scalar::<_, Value>("select detail from messages where message_id = $1").bind(of(&blind));
+    let detail = sealed.fetch_one(&db).await.unwrap();
+    let write = "update messages set detail = $2 where message_id = $1";
+    sqlx::query(write).bind(of(&blind)).bind(json!({"contents": 7})).execute(&db).await.unwrap();
+    let cancel = "update deliveries set cancel_requested = $2 where message_id = $1";
+    sqlx::query(cancel).bind(of(&unwanted)).bind(true).execute(&db).await.unwrap();
+    let shards = [app.partner.shard];
+    assert!(!flow::fallback::leave(&app.hub, &shards, &[Channel::KakaoAlimtalk]).await.unwrap());
+    assert_eq!(app.count("select count(*) from deliveries where status = 'PENDING'").await, 2);
+    sqlx::query(write).bind(of(&blind)).bind(detail).execute(&db).await.unwrap();
+    sqlx::query(cancel).bind(of(&unwanted)).bind(false).execute(&db).await.unwrap();
+    flow::fallback::leave(&app.hub, &shards, &[Channel::KakaoAlimtalk]).await.unwrap();
+    app.settle_all().await;
+    assert_eq!(statuses(&app, &blind).await, ["FAILED", "SENT"]);
+    app.done().await;
+}
+
 /// A late receipt of the first is kept and counts once: the message completes once, and stays as it is.
 #[tokio::test]
 async fn a_late_receipt_of_the_first_is_counted_once() {
@@ -195,6 +238,40 @@ async fn a_late_receipt_of_the_first_is_counted_once() {
     let asked = "select count(*) from messages where kind = 'delivery.fallback' \
         and detail #>> '{contents,0,event,more,fallbackChannel}' = 'SMS'";
     assert_eq!(app.count(asked).await, 1, "endpoints can ask for it");
+    app.done().await;
+}
+
+/// An endpoint that hears a window of time again hears of a fallback, and of what receipts said, what it heard before.
+#[tokio::test]
+async fn a_replay_says_the_same() {
+    let vendor = Vendor::with_receipts();
+    let app = App::with_provider(&[], vendor.clone()).await;
+    let endpoint = crate::redrive::endpoint(&app, &app.partner, None).await;
+    let begin = app.hub.clock.now();
+    let failed = post(&app, kakao(json!([{"channel": "SMS"}]))).await;
+    app.work().await;
+    told(&app, &failed, 1, "FAILED").await;
+    vendor.answer(Channel::KakaoAlimtalk, [refused(ErrorClass::NotReachable)]);
+    post(&app, kakao(json!([{"channel": "SMS"}]))).await;
+    post(&app, kakao(json!([{"channel": "SMS", "noReceiptSeconds": 60}]))).await;
+    app.work().await;
+    app.advance(61);
+    flow::receipt::overdue(&app.hub, &[app.partner.shard]).await.unwrap();
+    app.work().await;
+    told(&app, &failed, 2, "DELIVERED").await;
+    let heard = "select count(*) from messages where kind like 'delivery.%'";
+    let before = app.count(heard).await;
+    app.advance(1);
+    let since = json!({"since": begin.to_rfc3339()});
+    app.post(&format!("/v1/webhooks/{endpoint}/replay"), since).await.expect(202);
+    app.advance(1);
+    while flow::redrive::step(&app.hub).await.unwrap() {}
+    assert_eq!(app.count(heard).await, before * 2);
+    assert_eq!(app.count("select count(*) from messages where kind = 'delivery.fallback'").await, 6);
+    let differs = "select count(*) from (
+        select about, e -> 'no', e -> 'seq' from messages, lateral (select detail #> '{contents,0,event}' as e) x
+        where kind like 'delivery.%' group by 1, 2, 3 having count(distinct e - 'occurred_at') > 1) y";
+    assert_eq!(app.count(differs).await, 0);
     app.done().await;
 }
 

@@ -14,6 +14,7 @@ use notihub::model::delivery::{Key, Outcome};
 use notihub::model::lane::Lane;
 use notihub::model::receipt::{Receipt, Reference};
 use notihub::model::retry::{ErrorClass, TABLE};
+use notihub::model::role::Role;
 use notihub::model::watermark::Look;
 use notihub::provider::{Callback, Letter, Pending, Polled, Provider, Receipts, Refused};
 use notihub::shutdown::Shutdown;
@@ -413,6 +414,97 @@ async fn a_receipt_is_not_waited_for_without_end() {
     assert_eq!(statuses(&app, &ids[2]).await, ["EXPIRED"]);
     told(&app, &ids[2], 1, "FAILED").await;
     assert_eq!(app.message(&ids[2]).await["deliveries"][0]["reason"], "receipt_failed");
+    app.done().await;
+}
+
+/// What was told and not looked at yet is no silence, nor is a list that was not read to its end since; nor does an account that is
+/// gone say that its time is over.
+#[tokio::test]
+async fn what_was_told_already_is_no_silence() {
+    let vendor = Vendor { within: Some(Duration::from_secs(3600)), polls: true, ..Vendor::default() };
+    let vendor = Arc::new(vendor);
+    let app = App::with_provider(&[], vendor.clone()).await;
+    let account = app.hub.providers.named("vendor").unwrap().clone();
+    let shards = [app.partner.shard];
+    let overdue = async || flow::receipt::overdue(&app.hub, &shards).await.unwrap();
+    let (arrived, silent) = (post(&app, over("SMS")).await, post(&app, over("SMS")).await);
+    app.work().await;
+    let told = json!({"key": "1", "ref": reference(&app, &arrived, 1, 1), "outcome": "DELIVERED"});
+    vendor.pages.lock().unwrap().extend([vec![], vec![told], vec![]]);
+    flow::receipt::poll(&app.hub, &account).await.unwrap();
+    app.advance(3601);
+    overdue().await;
+    assert_eq!(statuses(&app, &silent).await, ["SENT"], "its list was not read since");
+    assert!(flow::receipt::poll(&app.hub, &account).await.unwrap());
+    overdue().await;
+    assert_eq!(statuses(&app, &silent).await, ["SENT"], "nor to its end");
+    flow::receipt::poll(&app.hub, &account).await.unwrap();
+    overdue().await;
+    assert_eq!(statuses(&app, &silent).await, ["UNDETERMINED"]);
+    assert_eq!(statuses(&app, &arrived).await, ["SENT"], "that was told, but not looked at");
+    flow::receipt::apply(&app.hub).await.unwrap();
+    let events = app.count("select count(*) from events where event = 'delivery.undetermined'").await;
+    assert_eq!((statuses(&app, &arrived).await, events), (vec!["DELIVERED".to_owned()], 1));
+    let moved = post(&app, over("SMS")).await;
+    app.work().await;
+    sqlx::query("update deliveries set provider = 'gone' where status = 'SENT'")
+        .execute(&app.db().await)
+        .await
+        .unwrap();
+    app.advance(3601);
+    overdue().await;
+    assert_eq!(statuses(&app, &moved).await, ["SENT"], "nobody knows how long it takes");
+    app.done().await;
+}
+
+/// What was taken and had no receipt is in doubt when it is redriven: never FAILED then. And what waits because somebody asked for
+/// it is not ended by what was known before.
+#[tokio::test]
+async fn what_is_redriven_keeps_its_doubt_and_its_turn() {
+    let vendor = Vendor::with_receipts();
+    let app = App::with_provider(&[], vendor.clone()).await;
+    let operator = app.staff(Role::Operator).await;
+    let redrive = async |id: &str| {
+        app.ask(&operator, "POST", &format!("/v1/deliveries/{id}-1/redrive"), None).await.expect(200);
+        app.work().await;
+        let delivery = app.message(id).await["deliveries"][0].clone();
+        assert_eq!((&delivery["status"], &delivery["reason"]), (&json!("SCHEDULED"), &json!("redriven")));
+        app.settle_all().await;
+    };
+    let silent = post(&app, over("SMS")).await;
+    app.work().await;
+    app.advance(3601);
+    flow::receipt::overdue(&app.hub, &[app.partner.shard]).await.unwrap();
+    assert_eq!(statuses(&app, &silent).await, ["UNDETERMINED"]);
+    vendor.answer(Channel::Sms, [refused(ErrorClass::Unreachable), refused(ErrorClass::Content)]);
+    redrive(&silent).await;
+    assert_eq!(statuses(&app, &silent).await, ["UNDETERMINED"]);
+
+    let failed = post(&app, over("SMS")).await;
+    app.work().await;
+    told(&app, &failed, 1, "FAILED").await;
+    vendor.answer(Channel::Sms, [unknown()]);
+    redrive(&failed).await;
+    assert_eq!(statuses(&app, &failed).await, ["SENT"]);
+    app.done().await;
+}
+
+/// A lookup that failed is no copy: the last word on the only one that was sent is heard. And where a provider is asked first, what
+/// is UNDETERMINED can be redriven.
+#[tokio::test]
+async fn a_lookup_is_no_copy() {
+    let vendor = Vendor::with_receipts();
+    let app = App::with_provider(&["--on-unknown=SMS=lookup"], vendor.clone()).await;
+    vendor.answer(Channel::Sms, [unknown()]);
+    let id = post(&app, over("SMS")).await;
+    app.settle_all().await;
+    assert_eq!((statuses(&app, &id).await, vendor.took().len()), (vec!["UNDETERMINED".to_owned()], 1));
+    let operator = app.staff(Role::Operator).await;
+    app.ask(&operator, "POST", &format!("/v1/deliveries/{id}-1/redrive"), None).await.expect(200);
+    app.settle_all().await;
+    assert_eq!((statuses(&app, &id).await, vendor.took().len()), (vec!["UNDETERMINED".to_owned()], 0));
+    told(&app, &id, 1, "FAILED").await;
+    assert_eq!(statuses(&app, &id).await, ["FAILED"]);
     app.done().await;
 }
 
