@@ -48,7 +48,20 @@ create table receipts (
 );
 create index idx_receipt_waiting on receipts (try_at) where applied_at is null;
 create index idx_receipt_message on receipts (shard, message_id) where message_id is not null;
-create index idx_receipt_received_at on receipts using brin (received_at);
+-- Rows go one by one, all over the table: only a tree finds the oldest without reading the rest.
+create index idx_receipt_received_at on receipts (received_at);
+
+-- Which attempt it was that a provider has an id of its own for: of those that do not repeat our reference.
+create table provider_refs (
+  provider text not null,
+  provider_ref text not null,
+  shard smallint not null,
+  message_id bigint not null,
+  no smallint not null,
+  attempt smallint not null,
+  constraint pk_provider_refs primary key (provider, provider_ref)
+);
+create index idx_provider_ref_message on provider_refs (message_id);
 
 -- Where the reading of a provider's list of results stands, and who reads.
 create table provider_cursors (

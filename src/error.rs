@@ -331,6 +331,13 @@ pub const REASONS: &[Reason] = &[
     why("empty", Code::E001, 422, "a text or list has nothing in it", "give it content, or leave the field out"),
     why("enum", Code::E001, 422, "a word is none of its closed list", "use a word that detail names"),
     why("enum", Code::E005, 400, "there is no such channel", "use a channel that detail names"),
+    why(
+        "no_receipts",
+        Code::E001,
+        422,
+        "no receipt can be waited for: no provider of the channel gives any",
+        "leave noReceiptSeconds out, or have a provider set up that gives receipts",
+    ),
     why("control_character", Code::E001, 422, "a text has a character it may not have", "remove control characters"),
     why(
         "unsafe_character",

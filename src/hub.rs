@@ -59,6 +59,10 @@ pub struct Inner {
     strikes: Mutex<Strikes>,
     /// Counts that go over many rows, on a worker's connection: one at a time.
     pub counting: Semaphore,
+    /// Bodies of providers, each perhaps of thousands of results: so many at the same time.
+    pub receiving: Semaphore,
+    /// When the log last told of a refused callback of a provider.
+    refused: Mutex<HashMap<String, DateTime<Utc>>>,
     gates: Mutex<Gates>,
     /// What operators are to be told of, since it was last looked at: how often, and in which words.
     causes: Mutex<HashMap<Cause, (u64, String)>>,
@@ -156,6 +160,8 @@ impl Hub {
             rates: Mutex::default(),
             strikes: Mutex::default(),
             counting: Semaphore::new(1),
+            receiving: Semaphore::new(limits::RECEIPT_BODIES),
+            refused: Mutex::default(),
             gates: Mutex::default(),
             causes: Mutex::default(),
             traffic,
@@ -183,6 +189,16 @@ impl Hub {
     /// How many webhooks are on their way where. Held briefly.
     pub fn gates(&self) -> MutexGuard<'_, Gates> {
         held(&self.gates)
+    }
+
+    /// Whether the log is to tell of another refused callback of this provider, one of ours.
+    pub fn tells_refused(&self, provider: &str) -> bool {
+        let (now, mut refused) = (self.clock.now(), held(&self.refused));
+        let tells = refused.get(provider).is_none_or(|told| now - *told >= limits::REFUSED_TOLD_EVERY);
+        if tells {
+            refused.insert(provider.to_owned(), now);
+        }
+        tells
     }
 
     /// Operators are to know of this. In memory: whoever looks next writes it.
@@ -297,6 +313,7 @@ impl Hub {
             slack: self.settings.slack.names(),
             region: partner.region.clone(),
             limits: self.providers.limits(),
+            receipts: self.providers.with_receipts(),
             fallbacks: self.settings.channels.fallbacks.iter().copied().collect(),
         }
     }

@@ -215,6 +215,13 @@ pub const WEBHOOK_CLIENTS: usize = 1024;
 
 /// What a provider calls back with, at most: thousands of results in one body.
 pub const RECEIPT_BODY_BYTES: usize = 8 << 20;
+/// Results in one body.
+pub const RECEIPTS_IN_BODY: usize = 20_000;
+/// Bodies of providers that are read, believed and kept at the same time, and how long a further one waits for its turn.
+pub const RECEIPT_BODIES: usize = 16;
+pub const RECEIPT_TURN: Duration = Duration::from_secs(2);
+/// How often the log tells of callbacks of one provider that were refused.
+pub const REFUSED_TOLD_EVERY: chrono::TimeDelta = chrono::TimeDelta::minutes(1);
 /// A provider's own key of a piece of news; what is longer is kept as its digest.
 pub const EVENT_KEY_BYTES: usize = 200;
 /// Receipts written by one statement, …
@@ -233,6 +240,11 @@ pub const UNMATCHED_AGED: chrono::TimeDelta = chrono::TimeDelta::minutes(10);
 pub const STATE_ROUNDS: usize = 5;
 /// A provider that might have been probed for so long, and is not in the settings, is no outage any more.
 pub const UNPROBED_FOR: chrono::TimeDelta = chrono::TimeDelta::minutes(10);
+/// After so long nobody restores or writes what it is about. One that names nothing of ours by then is left alone, for …
+pub const UNMATCHED_LEFT: chrono::TimeDelta = chrono::TimeDelta::days(1);
+pub const UNMATCHED_LEFT_FOR: chrono::TimeDelta = chrono::TimeDelta::days(36_500);
+/// Those that match nothing are counted up to this.
+pub const UNMATCHED_COUNTED: i64 = 10_000;
 /// How often overdue receipts are looked for.
 pub const OVERDUE_EVERY: Duration = Duration::from_secs(1);
 /// An account that this process does not know may be back with the next start.

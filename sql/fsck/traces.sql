@@ -9,7 +9,8 @@ where ($2::bigint is null or partner_id = $2)
   and (recipient ~* any($1) or written ~* any($1) or reason ~* any($1) or provider ~* any($1))
 union all
 select 'attempts', count(*) from attempts a
-where (a.detail ~* any($1) or a.code ~* any($1) or a.provider_ref ~* any($1) or a.reason ~* any($1))
+where (a.detail ~* any($1) or a.code ~* any($1) or a.provider_ref ~* any($1) or a.reason ~* any($1)
+    or a.receipt_code ~* any($1) or a.receipt_reason ~* any($1))
   and ($2::bigint is null or exists (
     select from deliveries d where d.shard = a.shard and d.message_id = a.message_id and d.no = a.no and d.partner_id = $2))
 union all
@@ -17,6 +18,11 @@ select 'receipts', count(*) from receipts r
 where (r.detail ~* any($1) or r.code ~* any($1) or r.provider_ref ~* any($1) or r.event_key ~* any($1))
   and ($2::bigint is null or exists (
     select from deliveries d where d.shard = r.shard and d.message_id = r.message_id and d.no = r.no and d.partner_id = $2))
+union all
+select 'ids of providers', count(*) from provider_refs p
+where p.provider_ref ~* any($1)
+  and ($2::bigint is null or exists (
+    select from deliveries d where d.shard = p.shard and d.message_id = p.message_id and d.no = p.no and d.partner_id = $2))
 union all
 select 'events', count(*) from events where $2::bigint is null and (reason ~* any($1) or event ~* any($1))
 union all

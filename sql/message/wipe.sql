@@ -1,5 +1,5 @@
 -- Erases what messages that are all settled say and to whom: contents, titles, metadata, recipients, and what providers
--- said of them. That they were sent, when and with what outcome stays.
+-- said of them. That they were sent, when and with what outcome stays, and the digests of receipts' keys. Receipts are held by now.
 -- $1 shard[], $2 message_id[], $3 and $4 the smallest and largest of those ids (prunes the partitions).
 with k as materialized (select * from unnest($1::smallint[], $2::bigint[]) as k(shard, message_id)),
 messages as (
@@ -19,12 +19,19 @@ deliveries as (
   where d.shard = k.shard and d.message_id = k.message_id and d.message_id between $3 and $4
 ),
 attempts as (
-  update attempts a set detail = null, provider_ref = null
+  update attempts a set detail = null, provider_ref = null, receipt_code = null
   from k
   where a.shard = k.shard and a.message_id = k.message_id and a.message_id between $3 and $4
 ),
+refs as (
+  delete from provider_refs p
+  using k
+  where p.shard = k.shard and p.message_id = k.message_id
+),
 receipts as (
-  update receipts r set detail = null, provider_ref = null
+  update receipts r set detail = null, provider_ref = null, code = null, event_key = case
+    when r.event_key ~ '^[0-9a-f]{64}$' then r.event_key
+    else encode(sha256(convert_to(r.event_key, 'UTF8')), 'hex') end
   from k
   where r.shard = k.shard and r.message_id = k.message_id
 )

@@ -1,6 +1,8 @@
 -- Keeps what a provider told, each piece once. $1 provider, $2 now; $3 event_key[], $4 shard[], $5 message_id[], $6 no[],
 -- $7 attempt[], $8 provider_ref[], $9 outcome[] (null: it could not be read), $10 class[], $11 code[], $12 detail[],
--- $13 occurred_at[]: one each per receipt. Keys come in sorted order, so that two writers never wait for each other in a ring.
+-- $13 occurred_at[]: one each per receipt. Keys come once each and in sorted order, so that two writers never wait for each other
+-- in a ring. Of what a person's erasure left only the digest of the key is there. What was told without our reference, as a list
+-- of results does, and again with it, as a callback does, has it from then on.
 insert into receipts (provider, event_key, received_at, shard, message_id, no, attempt, provider_ref, outcome, class, code,
   detail, occurred_at, try_at, applied_at, effect)
 select $1, r.event_key, $2, r.shard, r.message_id, r.no, r.attempt, r.provider_ref, r.outcome, r.class, r.code, r.detail,
@@ -9,4 +11,9 @@ select $1, r.event_key, $2, r.shard, r.message_id, r.no, r.attempt, r.provider_r
 from unnest($3::text[], $4::smallint[], $5::bigint[], $6::smallint[], $7::smallint[], $8::text[],
   $9::text[]::receipt_outcome[], $10::text[], $11::text[], $12::text[], $13::timestamptz[])
   as r(event_key, shard, message_id, no, attempt, provider_ref, outcome, class, code, detail, occurred_at)
-on conflict do nothing
+where not exists (
+  select from receipts k where k.provider = $1 and k.event_key = encode(sha256(convert_to(r.event_key, 'UTF8')), 'hex'))
+on conflict (provider, event_key) do update
+set shard = excluded.shard, message_id = excluded.message_id, no = excluded.no, attempt = excluded.attempt,
+  try_at = excluded.try_at
+where receipts.message_id is null and receipts.applied_at is null and excluded.message_id is not null

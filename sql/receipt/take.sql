@@ -1,7 +1,11 @@
--- Receipts to look at; what another process looks at is passed over. $1 now, $2 rows.
-select provider, event_key, received_at, shard, message_id, no, attempt, outcome::text as "outcome!", class, code, occurred_at
-from receipts
-where applied_at is null and try_at <= $1
-order by try_at
+-- Receipts to look at; what another process looks at is passed over. One that does not name the attempt it is about is known by
+-- the provider's own id. $1 now, $2 rows.
+select r.provider, r.event_key, r.received_at, coalesce(r.shard, p.shard) as shard,
+  coalesce(r.message_id, p.message_id) as message_id, coalesce(r.no, p.no) as no, coalesce(r.attempt, p.attempt) as attempt,
+  r.outcome::text as "outcome!", r.class, r.code, r.occurred_at
+from receipts r
+left join provider_refs p on r.message_id is null and p.provider = r.provider and p.provider_ref = r.provider_ref
+where r.applied_at is null and r.try_at <= $1
+order by r.try_at
 limit $2
-for update skip locked
+for update of r skip locked

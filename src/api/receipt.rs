@@ -1,12 +1,12 @@
 //! Where providers call back. Nobody signs in here: the provider's adapter finds out who calls before it believes a word.
 
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::error::Answer;
-use super::request::{Id, Raw, ok};
+use super::request::{Id, collect, ok};
 use super::shape::Success;
 use crate::error::{Code, Error, Refusal};
 use crate::flow;
@@ -28,14 +28,14 @@ pub struct ReceiptsKept {
     params(("provider" = String, Path, description = "the provider as the settings name it")),
     request_body(content = String, content_type = "*/*", description = "the provider's own, at most 8 MiB"),
     responses((status = 200, description = "stored, now or before", body = ReceiptsKept)))]
-pub async fn receive(
-    State(hub): State<Hub>,
-    Id(name): Id,
-    headers: HeaderMap,
-    uri: Uri,
-    Raw(body): Raw<{ limits::RECEIPT_BODY_BYTES }>,
-) -> Answer {
+pub async fn receive(State(hub): State<Hub>, Id(name): Id, request: Request) -> Answer {
+    // Anybody may call: who names no provider is not listened to.
     let account = hub.providers.named(&name).cloned().ok_or(Error::NotFound)?;
+    let Ok(Ok(_turn)) = tokio::time::timeout(limits::RECEIPT_TURN, hub.receiving.acquire()).await else {
+        return Err(Error::Busy("many receipts are being read; send them again soon").into());
+    };
+    let (uri, headers) = (request.uri().clone(), request.headers().clone());
+    let body = collect(request, &hub, limits::RECEIPT_BODY_BYTES).await?;
     let now = hub.clock.now();
     let sent = body.clone();
     // Thousands of results are read beside the loops, not between them.
@@ -43,21 +43,35 @@ pub async fn receive(
         let query = uri.query().unwrap_or_default();
         account.provider.receipts(&Callback { headers: &headers, query, body: &sent, now })
     });
-    let receipts = match told.await? {
-        Ok(receipts) => receipts,
-        Err(Refused::NotExpected) => return Err(Error::NotFound.into()),
-        Err(Refused::Forged(why)) => {
-            hub.metrics.receipts.with_label_values(&[&name, "forged"]).inc();
-            tracing::warn!(provider = name, why, "a callback was refused: it does not come from the provider");
-            let detail = "this is not known to come from the provider";
-            return Err(Refusal::new(401, "receipt_forged", detail).with_code(Code::E002).into());
-        }
-        Err(Refused::Unreadable(why)) => {
-            hub.metrics.receipts.with_label_values(&[&name, "refused"]).inc();
-            tracing::warn!(provider = name, why, "a callback of the provider cannot be read");
-            return Err(Refusal::new(400, "receipt_unreadable", "the body cannot be read as this provider's").into());
-        }
-    };
+    let receipts = told.await?.map_err(|why| refusal(&hub, &name, why))?;
+    if receipts.len() > limits::RECEIPTS_IN_BODY {
+        let most = limits::RECEIPTS_IN_BODY;
+        let detail = format!("the body tells of {} results; at most {most} are taken: send several", receipts.len());
+        return Err(Refusal::new(422, "too_many_items", detail).into());
+    }
     flow::receipt::keep(&hub, &name, receipts, &body).await?;
     Ok(ok(StatusCode::OK, &ReceiptsKept { code: Success::Success }))
+}
+
+/// Counted each time; told by the log once in a while, for anybody can fill it.
+fn refusal(hub: &Hub, name: &str, why: Refused) -> Error {
+    let count = |effect| hub.metrics.receipts.with_label_values(&[name, effect]).inc();
+    match why {
+        Refused::NotExpected => Error::NotFound,
+        Refused::Forged(why) => {
+            count("forged");
+            if hub.tells_refused(name) {
+                tracing::warn!(provider = name, why, "a callback was refused: it does not come from the provider");
+            }
+            let detail = "this is not known to come from the provider";
+            Refusal::new(401, "receipt_forged", detail).with_code(Code::E002).into()
+        }
+        Refused::Unreadable(why) => {
+            count("refused");
+            if hub.tells_refused(name) {
+                tracing::warn!(provider = name, why, "a callback of the provider cannot be read");
+            }
+            Refusal::new(400, "receipt_unreadable", "the body cannot be read as this provider's").into()
+        }
+    }
 }

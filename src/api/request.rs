@@ -105,18 +105,8 @@ impl<const MOST: usize> OptionalFromRequest<Hub> for Json<MOST> {
     }
 }
 
-/// A body of at most `MOST` bytes, whatever it is.
-pub struct Raw<const MOST: usize>(pub Bytes);
-
-impl<const MOST: usize> FromRequest<Hub> for Raw<MOST> {
-    type Rejection = Problem;
-
-    async fn from_request(request: Request, hub: &Hub) -> Result<Self, Problem> {
-        Ok(Raw(collect(request, hub, MOST).await?))
-    }
-}
-
-async fn collect(request: Request, hub: &Hub, most: usize) -> Result<Bytes, Problem> {
+/// A body of at most `most` bytes, whatever it is.
+pub async fn collect(request: Request, hub: &Hub, most: usize) -> Result<Bytes, Problem> {
     let too_large = || Refusal::new(413, "body_too_large", format!("the body is larger than {most} bytes"));
     let body = Limited::new(request.into_body(), most).collect();
     let collected = tokio::select! {

@@ -105,7 +105,9 @@ async fn seen(hub: &Hub, causes: &Causes, now: DateTime<Utc>) -> Result<Vec<Seen
             );
         }
     }
-    for (provider, receipts, since) in store::alert::unmatched(db, now, limits::UNMATCHED_FOR).await? {
+    for (provider, receipts, since) in
+        store::alert::unmatched(db, now, limits::UNMATCHED_FOR, limits::UNMATCHED_COUNTED).await?
+    {
         see(Cause::Unmatched { provider }, 1, format!("{receipts} receipts, the first of {}", since.to_rfc3339()));
     }
     for (cause, (times, detail)) in causes {

@@ -1,4 +1,5 @@
-//! Cancel: what no worker holds ends at once; what one holds is marked, and ends canceled if no provider takes it now.
+//! Cancel: what no worker holds ends at once; what one holds is marked, and ends canceled if no provider takes it
+//! now; nothing takes the place of what was sent.
 
 use crate::error::{Error, Result};
 use crate::hub::Hub;
@@ -28,14 +29,13 @@ pub async fn cancel(hub: &Hub, partner: &Partner, message_id: Tsid, actor: &Acto
     }
     // A delivery may be claimed or promoted between looking and writing; the fence then holds, and we look again.
     for _ in 0..5 {
+        // First: what is seen afterwards has nothing taking its place.
+        store::delivery::request_cancel(db, id, shard, message_id).await?;
         let open = store::delivery::open(db, id, shard, message_id).await?;
         let (held, free): (Vec<_>, Vec<_>) = open.into_iter().partition(|w| w.head.status == Status::Processing);
         let free_count = free.len();
         let ended = end(hub, free, &Outcome::Canceled).await?;
-        if held.iter().any(|w| !w.head.cancel_requested) {
-            store::delivery::request_cancel(db, id, shard, message_id).await?;
-        }
-        if ended == free_count {
+        if ended == free_count && held.iter().all(|w| w.head.cancel_requested) {
             break;
         }
     }

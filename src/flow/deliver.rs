@@ -19,6 +19,7 @@ use crate::model::channel::{Channel, OnUnknown};
 use crate::model::delivery::{Key, Outcome, Status, next};
 use crate::model::event::{EventKind, Told};
 use crate::model::lane::Lane;
+use crate::model::receipt::Reference;
 use crate::model::retry::{ErrorClass, Profile};
 use crate::model::watermark::Look;
 use crate::provider::{Account, Letter, Looked, Provider};
@@ -505,15 +506,16 @@ pub async fn settle(hub: &Hub, mut batch: Vec<Settle>) -> Result<()> {
     batch.sort_by_key(|s| s.key);
     let began = Instant::now();
     let now = hub.clock.now();
-    let (won, made) = if batch.iter().any(|s| in_doubt(s) || fallback::follows(s).is_some()) {
-        let mut tx = hub.store.begin_engine().await?;
-        let written = write(hub, &mut tx, &batch, now).await?;
-        may_die_at("settle.before_commit");
-        tx.commit().await?;
-        written
-    } else {
-        (store::delivery::settle(hub.store.engine(), &batch, now).await?, fallback::Made::default())
-    };
+    let (won, made) =
+        if batch.iter().any(|s| in_doubt(s) || fallback::follows(s).is_some() || known_by(hub, s).is_some()) {
+            let mut tx = hub.store.begin_engine().await?;
+            let written = write(hub, &mut tx, &batch, now).await?;
+            may_die_at("settle.before_commit");
+            tx.commit().await?;
+            written
+        } else {
+            (store::delivery::settle(hub.store.engine(), &batch, now).await?, fallback::Made::default())
+        };
     may_die_at("settle.after_commit");
     observe(&hub.metrics.settle_seconds, &[], began.elapsed());
     let by_key: HashMap<Key, bool> = won.iter().map(|w| (w.key, w.cancel_requested)).collect();
@@ -538,6 +540,23 @@ fn in_doubt(settle: &Settle) -> bool {
     settle.step.possibly_sent && settle.step.status != Status::Sent
 }
 
+/// By which id of its provider's own receipts will know an attempt, if they do not repeat our reference.
+fn known_by(hub: &Hub, settle: &Settle) -> Option<(String, String, Reference)> {
+    let (provider, id) = (settle.provider.clone()?, settle.tried.as_ref()?.provider_ref.clone()?);
+    let of = hub.providers.named(&provider)?.of(settle.lane.channel())?;
+    let known = of.receipt_within.is_some() && !of.repeats_reference && id.len() <= limits::EVENT_KEY_BYTES;
+    known.then(|| (provider, id, Reference { key: settle.key, attempt: settle.head.attempt }))
+}
+
+async fn keep_refs(hub: &Hub, tx: &mut store::Conn, settles: impl IntoIterator<Item = &Settle>) -> Result<()> {
+    let mut refs: Vec<_> = settles.into_iter().filter_map(|s| known_by(hub, s)).collect();
+    if refs.is_empty() {
+        return Ok(());
+    }
+    refs.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
+    store::provider_ref::insert(tx, &refs).await
+}
+
 /// Writes steps; a head in doubt is lifted in the same transaction if one of its attempts answered late meanwhile, or a
 /// receipt told of it. So at no commit does a head deny what its attempts tell. And what takes the place of those that ended.
 pub(super) async fn write(
@@ -549,6 +568,7 @@ pub(super) async fn write(
     let won = store::delivery::settle(&mut *tx, batch, now).await?;
     let kept: HashSet<Key> = won.iter().map(|w| w.key).collect();
     let doubtful: Vec<Key> = batch.iter().filter(|s| in_doubt(s) && kept.contains(&s.key)).map(|s| s.key).collect();
+    keep_refs(hub, tx, batch.iter().filter(|s| kept.contains(&s.key))).await?;
     let lifted = lift(hub, tx, &doubtful, now).await?;
     let follows = batch.iter().filter(|s| kept.contains(&s.key)).filter_map(fallback::follows);
     let made = fallback::make(hub, tx, &follows.collect::<Vec<_>>(), now).await?;
@@ -562,6 +582,7 @@ async fn late(hub: &Hub, losers: &[Settle], now: DateTime<Utc>) -> Result<()> {
     let mut tx = hub.store.begin_engine().await?;
     store::delivery::lock(&mut tx, &keys).await?;
     let kept = store::attempt::late(&mut *tx, losers, now).await?;
+    keep_refs(hub, &mut tx, losers).await?;
     may_die_at("late.before_commit");
     let made = lift(hub, &mut tx, &keys, now).await?;
     tx.commit().await?;

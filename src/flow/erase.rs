@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
-use crate::model::delivery::{Outcome, Status};
+use crate::model::delivery::{Key, Outcome, Status};
 use crate::model::message::{Content, Detail};
 use crate::model::partner::DEFAULT_REGION;
 use crate::model::phone;
@@ -162,7 +162,9 @@ async fn erase_from(hub: &Hub, shard: i16, message_id: Tsid, forms: &[String], e
 
     let mut tx = hub.store.begin().await?;
     let Some(row) = message::lock(&mut tx, shard, message_id).await? else { return Ok(()) };
-    let all = delivery::contents(&mut *tx, shard, message_id).await?;
+    // As whoever applies receipts: these before deliveries.
+    store::receipt::hold(&mut tx, shard, &[message_id]).await?;
+    let all = all_held(&mut tx, shard, message_id).await?;
     let (settled, held): (Vec<_>, Vec<_>) =
         all.iter().filter(|d| is_theirs(d, forms)).partition(|d| d.status.is_settled());
     erased.in_flight += held.len() as u64;
@@ -191,6 +193,20 @@ async fn erase_from(hub: &Hub, shard: i16, message_id: Tsid, forms: &[String], e
     erased.deliveries += nos.len() as u64;
     erased.messages += 1;
     Ok(())
+}
+
+/// A message's deliveries, held: until the transaction ends nothing takes the place of one of them that is not among them.
+async fn all_held(tx: &mut store::Conn, shard: i16, message_id: Tsid) -> Result<Vec<delivery::Addressed>> {
+    let mut held = 0;
+    loop {
+        let all = delivery::contents(&mut *tx, shard, message_id).await?;
+        if all.len() == held {
+            return Ok(all);
+        }
+        held = all.len();
+        let keys: Vec<Key> = all.iter().map(|d| Key { shard, message_id, no: d.no }).collect();
+        delivery::lock(tx, &keys).await?;
+    }
 }
 
 /// Whether a delivery with the first of these contents says the other, or what takes its place may.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Datelike as _, TimeDelta, Utc};
 use sha2::Digest as _;
 
 use crate::error::{Error, Result};
@@ -53,6 +53,8 @@ fn read(provider: &str, receipts: Receipts, origin: &[u8], hub: &Hub) -> Vec<rec
                 provider_ref: kept.provider_ref.and_then(clean),
                 code: kept.code.and_then(clean),
                 detail: kept.detail.and_then(clean),
+                // One time that the database does not take must not cost all the others.
+                occurred_at: kept.occurred_at.filter(|at| (2000..2100).contains(&at.year())),
                 ..kept
             }
         }
@@ -63,7 +65,9 @@ fn read(provider: &str, receipts: Receipts, origin: &[u8], hub: &Hub) -> Vec<rec
         }
     });
     let mut read: Vec<receipt::Told> = read.collect();
-    read.sort_by(|a, b| a.event_key.cmp(&b.event_key));
+    // Each piece once: what names its attempt before what does not.
+    read.sort_by(|a, b| (&a.event_key, a.reference.is_none()).cmp(&(&b.event_key, b.reference.is_none())));
+    read.dedup_by(|a, b| a.event_key == b.event_key);
     if unreadable > 0 {
         tracing::warn!(provider, unreadable, "some of what the provider told cannot be read; it is kept as such");
         hub.metrics.receipts.with_label_values(&[provider, "unreadable"]).inc_by(unreadable);
@@ -158,9 +162,13 @@ impl Round {
         };
         // The longer it waits, the more rarely it is looked at.
         let age = (now - told.received_at).to_std().unwrap_or_default();
-        let again_at = again.map(|(least, most)| now + age.clamp(least, most));
-        let Waiting { provider, event_key, .. } = told;
-        self.done.push(Done { provider, event_key, effect, again_at });
+        let left = told.reference.is_none() && now - told.received_at >= limits::UNMATCHED_LEFT;
+        let again_at = again.map(|(least, most)| match left {
+            true => now + limits::UNMATCHED_LEFT_FOR,
+            false => now + age.clamp(least, most),
+        });
+        let Waiting { provider, event_key, reference, .. } = told;
+        self.done.push(Done { provider, event_key, reference, effect, again_at });
     }
 
     /// What came of it; None: it waits.
@@ -375,9 +383,8 @@ pub async fn poll(hub: &Hub, account: &Account) -> Result<bool> {
 
 /// Counts what is about nothing of ours, for those who watch.
 pub async fn measure(hub: &Hub) -> Result<()> {
-    const COUNT_UP_TO: i64 = 10_000;
     let before = hub.clock.now() - limits::UNMATCHED_AGED;
-    let aged = receipt::unmatched(hub.store.api(), before, COUNT_UP_TO).await?;
+    let aged = receipt::unmatched(hub.store.api(), before, limits::UNMATCHED_COUNTED).await?;
     hub.metrics.receipts_unmatched.with_label_values::<&str>(&[]).set(aged);
     Ok(())
 }

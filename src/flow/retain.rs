@@ -12,29 +12,53 @@ use crate::store::{self, message, partition::Round};
 
 /// One round of all.
 pub async fn retain(hub: &Hub) -> Result<Round> {
-    let now = hub.clock.now();
-    let round = partitions(hub).await?;
+    let (db, now, rows) = (hub.store.api(), hub.clock.now(), limits::HOUSEKEEPING_BATCH);
+    let (oldest, days) = (oldest(hub), i32::from(hub.settings.database.retention_days));
+    let below = Tsid::floor(oldest);
+    // One step's trouble is not the others'.
+    let round = partitions(hub).await;
+    step("contents", wipe_all(hub)).await;
+    step("refresh tokens", until_none(|| store::refresh_token::forget(db, now, rows))).await;
+    step("idempotency keys", until_none(|| store::idempotency::forget(db, below, rows))).await;
+    step("requests in SQL", until_none(|| store::sql_intake::forget(db, now, days, rows))).await;
+    step("providers' holds", store::provider::forget_holds(db, oldest)).await;
+    step("receipts", until_none(|| store::receipt::forget(db, oldest, rows))).await;
+    step("providers' ids", until_none(|| store::provider_ref::forget(db, below, rows))).await;
+    step("redrives", store::redrive::forget(db, oldest)).await;
+    step("alerts", store::alert::forget(db, oldest)).await;
+    step("endpoints that are paused", abandon(hub)).await;
+    step("endpoints", store::endpoint::purge(db, now - limits::ENDPOINT_FORGOTTEN)).await;
+    round
+}
+
+async fn step<T>(what: &str, done: impl Future<Output = Result<T>>) {
+    if let Err(e) = done.await {
+        tracing::warn!(what, error = %e, "what is over age could not be removed; it is tried again");
+    }
+}
+
+/// Again and again, until nothing is left to do.
+async fn until_none<F: Future<Output = Result<u64>>>(some: impl Fn() -> F) -> Result<()> {
+    while some().await? > 0 {}
+    Ok(())
+}
+
+async fn wipe_all(hub: &Hub) -> Result<()> {
     for of in store::partner::with_retention(hub.store.api()).await? {
         // One partner's trouble is not the others'.
         if let Err(e) = wipe(hub, &of).await {
             tracing::warn!(partner = %of.partner_id, error = %e, "content could not be erased; it is tried again");
         }
     }
-    while store::refresh_token::forget(hub.store.api(), now, limits::HOUSEKEEPING_BATCH).await? > 0 {}
-    let oldest = Tsid::floor(oldest(hub));
-    while store::idempotency::forget(hub.store.api(), oldest, limits::HOUSEKEEPING_BATCH).await? > 0 {}
-    let days = i32::from(hub.settings.database.retention_days);
-    while store::sql_intake::forget(hub.store.api(), now, days, limits::HOUSEKEEPING_BATCH).await? > 0 {}
-    store::provider::forget_holds(hub.store.api(), self::oldest(hub)).await?;
-    while store::receipt::forget(hub.store.api(), self::oldest(hub), limits::HOUSEKEEPING_BATCH).await? > 0 {}
-    store::redrive::forget(hub.store.api(), self::oldest(hub)).await?;
-    store::alert::forget(hub.store.api(), self::oldest(hub)).await?;
-    // Or what waits for it would keep its partition for ever.
-    for endpoint_id in store::endpoint::abandoned(hub.store.api(), now - limits::ENDPOINT_PAUSED).await? {
+    Ok(())
+}
+
+/// Or what waits for it would keep its partition for ever.
+async fn abandon(hub: &Hub) -> Result<()> {
+    for endpoint_id in store::endpoint::abandoned(hub.store.api(), hub.clock.now() - limits::ENDPOINT_PAUSED).await? {
         super::webhook::disable(hub, endpoint_id, "paused", None).await?;
     }
-    store::endpoint::purge(hub.store.api(), now - limits::ENDPOINT_FORGOTTEN).await?;
-    Ok(round)
+    Ok(())
 }
 
 fn oldest(hub: &Hub) -> DateTime<Utc> {
@@ -77,6 +101,7 @@ async fn wipe(hub: &Hub, of: &Retained) -> Result<()> {
         open_from = open_from.or(rows.iter().find(|row| row.open).map(|row| row.message_id));
         from = rows.last().map_or(below, |last| Tsid(last.message_id.0 + 1));
         let settled: Vec<Tsid> = rows.iter().filter(|row| !row.open).map(|row| row.message_id).collect();
+        store::receipt::hold(&mut tx, of.shard, &settled).await?;
         let wiped = message::wipe(&mut *tx, of.shard, &settled).await?;
         store::partner::erased(&mut *tx, of.partner_id, open_from.unwrap_or(from)).await?;
         tx.commit().await?;

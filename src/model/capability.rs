@@ -18,12 +18,21 @@ pub struct Capability {
     /// How long after it took something a receipt comes, if one comes at all: after that nobody knows what became of it.
     /// None: its answer is its last word.
     pub receipt_within: Option<Duration>,
+    /// All that it tells later names the attempt as we did; else by its own id alone, which is kept for that.
+    pub repeats_reference: bool,
 }
 
 impl Capability {
     /// One at a time, with the answer as the last word.
     pub fn of(channel: Channel) -> Capability {
-        Capability { channel, body: None, batch: Batch::One, on_unknown: channel.on_unknown(), receipt_within: None }
+        Capability {
+            channel,
+            body: None,
+            batch: Batch::One,
+            on_unknown: channel.on_unknown(),
+            receipt_within: None,
+            repeats_reference: true,
+        }
     }
 }
 

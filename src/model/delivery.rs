@@ -335,8 +335,7 @@ pub fn next(
         }
         Outcome::Rejected { class, retry_after, .. } => match (class.action(), retry_after) {
             (Action::Permanent, _) => end(Status::Failed, class.as_str()),
-            // Nobody knows for how long, so something else takes its place, if it may: in doubt it would not.
-            (Action::Stop, _) if head.has_fallback && !possibly_sent => end(Status::Failed, class.as_str()),
+            // Another account of the channel may take it next; where all are down, its fallback takes its place.
             (Action::Stop, _) if head.cancel_requested => end(Status::Canceled, "canceled"),
             (Action::Stop, _) if head.attempt >= ATTEMPTS_EVER => end(Status::Failed, class.as_str()),
             (Action::Stop, _) => put_off(policy.backoff(head.attempt, jitter), class.as_str()),
@@ -524,12 +523,12 @@ mod tests {
 
     /// What may have been sent has nobody take its place unasked: it waits as if nobody stood by.
     #[test]
-    fn a_doubt_waits_where_another_stands_by() {
+    fn what_stops_a_provider_ends_no_message() {
         let refused = rejected(ErrorClass::Credentials);
-        let head = Head { has_fallback: true, ..head() };
-        assert_eq!(step(&head, &refused).status, Status::Failed);
-        let doubt = step(&Head { possibly_sent: true, ..head }, &refused);
-        assert_eq!((doubt.status, doubt.refund), (Status::Scheduled, true));
+        for (has_fallback, possibly_sent) in [(false, false), (true, false), (true, true)] {
+            let step = step(&Head { has_fallback, possibly_sent, ..head() }, &refused);
+            assert_eq!((step.status, step.refund), (Status::Scheduled, true), "another account may take it");
+        }
     }
 
     /// Who asks gets a dead letter tried again as often as a new one, but for what must not be sent twice.

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::channel::{AddressKind, CHANNELS, Channel, Limit, Measure};
 use super::json::{self, Faults, Fields, Text, Unit};
 use super::lane::{PRIORITIES, Priority};
-use super::message::{Content, Detail, Fallback, NewDelivery, NewMessage};
+use super::message::{Content, Detail, Fallback, NewDelivery, NewMessage, drop_rules};
 use super::phone;
 use crate::error::{Code, Refusal, excerpt};
 use crate::limits;
@@ -30,6 +30,8 @@ pub struct Rules {
     pub region: String,
     /// Of channels whose provider takes less than the channel's own limit.
     pub limits: BTreeMap<Channel, Limit>,
+    /// Of these, those on which somebody tells later what became of what was sent.
+    pub receipts: BTreeSet<Channel>,
     /// What stands by for a channel where the message does not say, if its body fits there.
     pub fallbacks: BTreeMap<Channel, Channel>,
 }
@@ -196,12 +198,16 @@ fn read_message(value: Value, pointer: &str, rules: &Rules, faults: &Faults) -> 
         routes.read(item, &pointer, rules, faults);
     }
     routes.number();
-    let bytes: usize = routes.contents.iter().map(Content::bytes).sum();
+    let (mut bytes, mut most) = routes.size();
+    if bytes > limits::CONTENT_BYTES || most > limits::DELIVERIES {
+        // A rule of the installation refuses nothing that would be taken without it.
+        drop_rules(&mut routes.contents, &mut routes.deliveries);
+        (bytes, most) = routes.size();
+    }
     if bytes > limits::CONTENT_BYTES {
         let detail = format!("holds {bytes} bytes of content in all; the limit is {} bytes", limits::CONTENT_BYTES);
         faults.add_code(Code::E006, &channels_at, "content_too_long", detail);
     }
-    let most = routes.deliveries.iter().map(|d| routes.chain(d.content)).sum::<usize>();
     if most > limits::DELIVERIES {
         let detail = format!("makes {most} deliveries; the limit is {}", limits::DELIVERIES);
         faults.add(&channels_at, "too_many_recipients", detail);
@@ -390,6 +396,11 @@ impl Routes {
             let content = self.read_content(channel, &mut fields, rules, faults);
             let attempts = fields.number("afterAttempts", 1..=limits::AFTER_ATTEMPTS);
             let no_receipt = fields.number("noReceiptSeconds", limits::NO_RECEIPT_SECONDS);
+            let tells = before.last().is_none_or(|waited| rules.receipts.contains(waited));
+            if no_receipt.is_some() && !tells {
+                let detail = "nobody tells what becomes of what is sent over the channel before it: leave it out";
+                faults.add(fields.at("noReceiptSeconds"), "no_receipts", detail);
+            }
             let on_unknown = fields.flag("onUnknown").unwrap_or(false);
             fields.not_served(&NOT_SERVED);
             fields.close();
@@ -415,7 +426,9 @@ impl Routes {
             let content = self.keep(one.content);
             let (channel, to, no_receipt_s, on_unknown) = (one.channel, one.to, one.no_receipt_s, one.on_unknown);
             // The step is known when all deliveries are.
-            next = Some(Box::new(Fallback { channel, content, to, step: 0, no_receipt_s, attempts, on_unknown }));
+            let by_rule = false;
+            next =
+                Some(Box::new(Fallback { channel, content, to, step: 0, no_receipt_s, attempts, on_unknown, by_rule }));
             attempts = one.after_attempts;
         }
         next
@@ -429,20 +442,29 @@ impl Routes {
             return None;
         }
         let content = Content { body: content.body.clone(), ..Content::default() };
-        self.link(vec![StandBy {
+        let content = self.keep(content);
+        Some(Box::new(Fallback {
             channel: other,
-            to: None,
             content,
-            after_attempts: None,
+            to: None,
+            step: 0,
             no_receipt_s: None,
+            attempts: None,
             on_unknown: false,
-        }])
+            by_rule: true,
+        }))
     }
 
     /// Whoever takes a delivery's place has its number and as many as were posted: each a number of its own.
     fn number(&mut self) {
         let step = i16::try_from(self.deliveries.len()).unwrap_or(i16::MAX);
         self.contents.iter_mut().filter_map(|c| c.fallback.as_mut()).for_each(|f| f.step = step);
+    }
+
+    /// How many bytes it says, and how many deliveries may come of it.
+    fn size(&self) -> (usize, usize) {
+        let most = self.deliveries.iter().map(|d| self.chain(d.content)).sum();
+        (self.contents.iter().map(Content::bytes).sum(), most)
     }
 
     /// How many deliveries may come of one with this content.

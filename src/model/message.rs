@@ -74,6 +74,9 @@ pub struct Fallback {
     /// It also takes the place of what may have been sent.
     #[serde(rename = "onUnknown", default, skip_serializing_if = "is_false")]
     pub on_unknown: bool,
+    /// The installation's wish and not the message's.
+    #[serde(skip)]
+    pub by_rule: bool,
 }
 
 impl Content {
@@ -141,15 +144,70 @@ fn channel_word<S: serde::Serializer>(channel: &Channel, s: S) -> Result<S::Ok, 
 
 impl NewMessage {
     /// SHA-256 over what the message means, so that the same request written in another order or with other white space
-    /// is the same, and anything else is not. The key itself is not part of it.
+    /// is the same, and anything else is not. The key itself is not part of it, nor is what the installation's own rules add.
     pub fn fingerprint(&self) -> [u8; 32] {
         use sha2::Digest as _;
         // Maps are sorted by key and every field is serialisable: this cannot fail, and if it did, an empty text would
         // make all requests alike, so it must not pass silently.
         #[expect(clippy::expect_used, reason = "serialising plain data to memory cannot fail")]
-        let canonical = serde_json::to_vec(self).expect("a message is serialisable");
+        let canonical = if self.detail.contents.iter().any(is_ruled) {
+            let mut posted = self.clone();
+            drop_rules(&mut posted.detail.contents, &mut posted.deliveries);
+            serde_json::to_vec(&posted)
+        } else {
+            serde_json::to_vec(self)
+        }
+        .expect("a message is serialisable");
         sha2::Sha256::digest(canonical).into()
     }
+}
+
+fn is_ruled(content: &Content) -> bool {
+    content.fallback.as_ref().is_some_and(|f| f.by_rule)
+}
+
+/// Takes out what the installation's rules added, as if they had never been: contents that are left stand where they would.
+pub fn drop_rules(contents: &mut Vec<Content>, deliveries: &mut [NewDelivery]) {
+    let (mut left, mut places) = (Vec::<Content>::new(), BTreeMap::new());
+    for delivery in deliveries {
+        if let Some((content, has_fallback)) = places.get(&delivery.content) {
+            (delivery.content, delivery.has_fallback) = (*content, *has_fallback);
+            continue;
+        }
+        let was = delivery.content;
+        let mut kept = unruled(contents, delivery.content);
+        delivery.has_fallback = kept.first().is_some_and(|c| c.fallback.is_some());
+        // The last of a chain first: whoever names one has to know its place.
+        let mut next = None;
+        while let Some(mut content) = kept.pop() {
+            if let (Some(fallback), Some(next)) = (content.fallback.as_mut(), next) {
+                fallback.content = next;
+            }
+            let index = left.iter().position(|c| *c == content).unwrap_or_else(|| {
+                left.push(content);
+                left.len() - 1
+            });
+            next = Some(i16::try_from(index).unwrap_or(i16::MAX));
+        }
+        delivery.content = next.unwrap_or(was);
+        places.insert(was, (delivery.content, delivery.has_fallback));
+    }
+    *contents = left;
+}
+
+/// A content and what the message itself has standing by for it, in turn.
+fn unruled(contents: &[Content], first: i16) -> Vec<Content> {
+    let (mut chain, mut next) = (Vec::new(), Some(first));
+    while let Some(content) = next.and_then(|n| contents.get(usize::try_from(n).ok()?)) {
+        let mut content = content.clone();
+        content.fallback = content.fallback.filter(|f| !f.by_rule);
+        next = content.fallback.as_ref().map(|f| f.content);
+        chain.push(content);
+        if chain.len() > contents.len() {
+            break;
+        }
+    }
+    chain
 }
 
 /// A stored message.

@@ -96,8 +96,11 @@ impl Provider for Gateway {
     }
 
     fn capabilities(&self) -> Vec<Capability> {
-        let capability =
-            |channel: &Channel| Capability { receipt_within: self.receipt_within, ..Capability::of(*channel) };
+        let capability = |channel: &Channel| Capability {
+            receipt_within: self.receipt_within,
+            repeats_reference: false,
+            ..Capability::of(*channel)
+        };
         self.channels.iter().map(capability).collect()
     }
 

@@ -26,7 +26,7 @@ mod vendor;
 pub mod webhook;
 mod window;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -263,6 +263,14 @@ impl Providers {
         let mut channels = self.channels();
         channels.retain(|channel| *channel != Channel::Webhook);
         channels
+    }
+
+    /// Channels on which at least one provider tells later what became of what it took.
+    pub fn with_receipts(&self) -> BTreeSet<Channel> {
+        let tells = |channel: &Channel| {
+            self.of(*channel).iter().any(|a| a.of(*channel).is_some_and(|of| of.receipt_within.is_some()))
+        };
+        self.postable().into_iter().filter(tells).collect()
     }
 
     /// What bodies may hold where a provider takes less than its channel: the least of them, for any may have to take it.

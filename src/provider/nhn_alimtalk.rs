@@ -230,6 +230,7 @@ impl Provider for NhnAlimtalk {
             batch: Batch::SameContent(nhn::BATCH),
             on_unknown: OnUnknown::Lookup,
             receipt_within: hours(73),
+            repeats_reference: false,
             ..Capability::of(Channel::KakaoAlimtalk)
         }]
     }

@@ -216,7 +216,7 @@ impl Provider for NhnRcs {
     }
 
     fn capabilities(&self) -> Vec<Capability> {
-        vec![Capability { receipt_within: hours(73), ..Capability::of(Channel::Rcs) }]
+        vec![Capability { receipt_within: hours(73), repeats_reference: false, ..Capability::of(Channel::Rcs) }]
     }
 
     fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome> {

@@ -75,12 +75,13 @@ pub async fn breakers(db: impl Db<'_>) -> Result<Vec<Down>> {
     Ok(rows.map(|r| down(r.provider, r.reason, r.opened_at, r.open_until)).collect())
 }
 
-/// (provider, how many, since when) of receipts that are older than `age` and match nothing.
+/// (provider, how many, since when) of receipts that are older than `age` and match nothing; no more than `most` are counted.
 pub async fn unmatched(
     db: impl Db<'_>,
     now: DateTime<Utc>,
     age: Duration,
+    most: i64,
 ) -> Result<Vec<(String, i64, DateTime<Utc>)>> {
-    let rows = sqlx::query_file!("sql/alert/unmatched.sql", now - age).fetch_all(db).await?.into_iter();
+    let rows = sqlx::query_file!("sql/alert/unmatched.sql", now - age, most).fetch_all(db).await?.into_iter();
     Ok(rows.map(|r| (r.provider, r.receipts, r.since)).collect())
 }

@@ -605,10 +605,10 @@ pub async fn seen(
     Ok(seen.fetch_one(db).await?)
 }
 
-/// Notes on what is held by a worker that it is no longer wanted; says on how many.
-pub async fn request_cancel(db: impl Db<'_>, partner_id: Tsid, shard: i16, message_id: Tsid) -> Result<usize> {
-    let rows = sqlx::query_file!("sql/delivery/request_cancel.sql", partner_id.0, shard, message_id.0);
-    Ok(rows.fetch_all(db).await?.len())
+/// Notes on what is held by a worker that it is no longer wanted, and on what is settled that nothing takes its place.
+pub async fn request_cancel(db: impl Db<'_>, partner_id: Tsid, shard: i16, message_id: Tsid) -> Result<()> {
+    sqlx::query_file!("sql/delivery/request_cancel.sql", partner_id.0, shard, message_id.0).execute(db).await?;
+    Ok(())
 }
 
 /// A delivery as people look at it.
@@ -759,7 +759,7 @@ pub async fn contents(db: impl Db<'_>, shard: i16, message_id: Tsid) -> Result<V
     row.collect()
 }
 
-/// Erases who these deliveries went to, and what providers said of them.
+/// Erases who these deliveries went to, and what providers said of them. Their receipts are held.
 pub async fn hide(db: impl Db<'_>, shard: i16, message_id: Tsid, nos: &[i16]) -> Result<()> {
     sqlx::query_file!("sql/delivery/hide.sql", shard, message_id.0, nos).execute(db).await?;
     Ok(())

@@ -19,6 +19,7 @@ pub mod partition;
 pub mod partner;
 pub mod provider;
 pub mod provider_cursor;
+pub mod provider_ref;
 pub mod rate;
 pub mod receipt;
 pub mod redrive;

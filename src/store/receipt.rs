@@ -101,17 +101,27 @@ pub async fn take(conn: &mut Conn, now: DateTime<Utc>, rows: i64) -> Result<Vec<
     row.collect()
 }
 
+/// Holds what was told of these messages until the transaction ends.
+pub async fn hold(conn: &mut Conn, shard: i16, messages: &[Tsid]) -> Result<()> {
+    let messages: Vec<i64> = messages.iter().map(|id| id.0).collect();
+    sqlx::query_file!("sql/receipt/hold.sql", shard, &messages).fetch_all(conn).await?;
+    Ok(())
+}
+
 /// What came of a receipt.
 #[derive(Debug, Clone)]
 pub struct Done {
     pub provider: String,
     pub event_key: String,
+    /// The attempt it is about, as far as that is known by now.
+    pub reference: Option<Reference>,
     pub effect: Option<&'static str>,
     /// It is not done, and is looked at again then.
     pub again_at: Option<DateTime<Utc>>,
 }
 
 pub async fn done(db: impl Db<'_>, done: &[Done], now: DateTime<Utc>) -> Result<()> {
+    let key = |part: fn(Reference) -> i16| done.iter().map(|d| d.reference.map(part)).collect::<Vec<_>>();
     sqlx::query_file!(
         "sql/receipt/done.sql",
         &done.iter().map(|d| d.provider.clone()).collect::<Vec<_>>(),
@@ -119,6 +129,10 @@ pub async fn done(db: impl Db<'_>, done: &[Done], now: DateTime<Utc>) -> Result<
         &done.iter().map(|d| d.effect.map(str::to_owned)).collect::<Vec<_>>() as &[Option<String>],
         &done.iter().map(|d| d.again_at).collect::<Vec<_>>() as &[Option<DateTime<Utc>>],
         now,
+        &key(|r| r.key.shard) as &[Option<i16>],
+        &done.iter().map(|d| d.reference.map(|r| r.key.message_id.0)).collect::<Vec<_>>() as &[Option<i64>],
+        &key(|r| r.key.no) as &[Option<i16>],
+        &key(|r| r.attempt) as &[Option<i16>],
     )
     .execute(db)
     .await?;

@@ -387,3 +387,60 @@ async fn what_stands_by_is_read_as_a_channel() {
     app.settle_all().await;
     app.done().await;
 }
+
+/// Taken back once it was sent, nothing takes its place, whatever comes of it.
+#[tokio::test]
+async fn what_was_sent_and_is_taken_back_is_not_replaced() {
+    let vendor = Vendor::with_receipts();
+    let app = App::with_provider(&[], vendor.clone()).await;
+    let early = post(&app, kakao(json!([{"channel": "SMS", "noReceiptSeconds": 60}]))).await;
+    let fails = post(&app, kakao(json!([{"channel": "SMS"}]))).await;
+    app.work().await;
+    for id in [&early, &fails] {
+        app.post(&format!("/v1/messages/{id}/cancel"), Value::Null).await.expect(200);
+    }
+    told(&app, &fails, 1, "FAILED").await;
+    app.advance(61);
+    flow::receipt::overdue(&app.hub, &[app.partner.shard]).await.unwrap();
+    assert_eq!(statuses(&app, &early).await, ["SENT"]);
+    assert_eq!(statuses(&app, &fails).await, ["FAILED"]);
+    app.done().await;
+}
+
+/// A receipt that nobody gives is not waited for.
+#[tokio::test]
+async fn a_receipt_that_nobody_gives_is_refused() {
+    let app = App::with_provider(&[], std::sync::Arc::new(Vendor::default())).await;
+    let refused = app.post("/v1/messages", kakao(json!([{"channel": "SMS", "noReceiptSeconds": 60}]))).await;
+    let refused = refused.refused(422, "no_receipts");
+    assert_eq!(refused.body["errors"][0]["pointer"], "/channels/0/fallback/0/noReceiptSeconds");
+    app.post("/v1/messages", kakao(json!([{"channel": "SMS"}]))).await.expect(202);
+    app.done().await;
+}
+
+/// S0-8: what an installation adds neither makes another request of one, nor refuses what would be taken without it.
+#[tokio::test]
+async fn a_rule_changes_no_request() {
+    let body = |n: usize| {
+        let to: Vec<String> = (0..n).map(|n| format!("010-2000-{n:04}")).collect();
+        json!({"type": "T", "body": "b", "clientMsgId": "k1", "channels": [
+            {"channel": "KAKAO_ALIMTALK", "to": to}, {"channel": "SMS", "to": "010-1234-5678", "body": "c"},
+            {"channel": "KAKAO_ALIMTALK", "to": "010-1234-5678", "body": "d", "fallback": [{"channel": "LMS"}]}]})
+    };
+    let mut prints = Vec::new();
+    for flags in [&[][..], &["--fallback=KAKAO_ALIMTALK=SMS"]] {
+        let app = App::with_provider(flags, Vendor::with_receipts()).await;
+        app.post("/v1/messages", body(2)).await.expect(202);
+        let db = app.db().await;
+        prints.push(
+            sqlx::query_scalar::<_, Vec<u8>>("select fingerprint from idempotency").fetch_one(&db).await.unwrap(),
+        );
+        let mut many = body(6_000);
+        many["clientMsgId"] = json!("k2");
+        app.post("/v1/messages", many).await.expect(202);
+        let ruled = app.count("select count(*) from deliveries where has_fallback").await;
+        assert_eq!(ruled, if flags.is_empty() { 2 } else { 4 }, "where there is room for it");
+        app.done().await;
+    }
+    assert_eq!(prints[0], prints[1]);
+}

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use notihub::clock::Clock;
+use notihub::config::ProviderSettings;
 use notihub::flow;
 use notihub::hub::{Hub, Parts};
 use notihub::model::capability::Capability;
@@ -16,12 +18,15 @@ use notihub::model::receipt::{Receipt, Reference};
 use notihub::model::retry::{ErrorClass, TABLE};
 use notihub::model::role::Role;
 use notihub::model::watermark::Look;
+use notihub::provider::adapter::{Common, make};
+use notihub::provider::simulator::nhn;
+use notihub::provider::simulator::vendor::Setup;
 use notihub::provider::{Callback, Letter, Pending, Polled, Provider, Receipts, Refused};
 use notihub::shutdown::Shutdown;
 use notihub::store;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, App, MASTER_KEY, call_one, store as open};
+use crate::support::{Answer, App, MASTER_KEY, call_one, start_time, store as open};
 
 /// A vendor of all text channels that answers as it is told and else takes everything; tells receipts in a form of its own, to
 /// whoever knows its word; and has a list of results.
@@ -69,7 +74,7 @@ fn read(item: &Value) -> Result<Receipt, String> {
         class,
         code: text("code"),
         detail: text("detail"),
-        occurred_at: None,
+        occurred_at: text("at").and_then(|at| at.parse().ok()),
     })
 }
 
@@ -538,7 +543,7 @@ async fn receipts_go_with_their_messages() {
     let id = post(&app, over("SMS")).await;
     app.work().await;
     let of = reference(&app, &id, 1, 1);
-    tell(&app, json!([{"key": "k", "ref": of, "outcome": "FAILED", "detail": "010-1234-5678 is off", "id": "p1"}]))
+    tell(&app, json!([{"key": "01012345678:1", "ref": of, "outcome": "FAILED", "code": "01012345678", "detail": "010-1234-5678 is off", "id": "p1"}]))
         .await;
     flow::receipt::apply(&app.hub).await.unwrap();
     let actor = notihub::model::role::Actor::at_the_machine("test".into());
@@ -547,8 +552,114 @@ async fn receipts_go_with_their_messages() {
     assert!(erased.left.iter().all(|(_, rows)| *rows == 0), "{:?}", erased.left);
     assert!(erased.left.iter().any(|(table, _)| table == "receipts"));
     assert_eq!(app.count("select count(*) from receipts where detail is null and provider_ref is null").await, 1);
+    // What was told is known if it is told again.
+    tell(&app, json!([{"key": "01012345678:1", "ref": of, "outcome": "FAILED", "code": "01012345678"}])).await;
+    assert_eq!(app.count("select count(*) from receipts where code is null").await, 1);
+    assert_eq!(app.count("select count(*) from receipts").await, 1);
     app.advance(91 * 86_400);
     flow::retain::retain(&app.hub).await.unwrap();
     assert_eq!(app.count("select count(*) from receipts").await, 0);
+    app.done().await;
+}
+
+/// RCS of NHN Cloud repeats nothing of ours, and is only listed: what arrived is known by its own id.
+#[tokio::test]
+async fn a_receipt_without_our_reference_is_matched() {
+    let _already = rustls::crypto::ring::default_provider().install_default();
+    let (clock, shutdown) = (Clock::manual(start_time()), Shutdown::new());
+    let at = nhn::start(Setup { rate: 0.0, clock: clock.clone(), ..Setup::default() }, &shutdown).await.unwrap();
+    let options = [
+        ("base-url", at.url()),
+        ("app-key", nhn::APP_KEY.to_owned()),
+        ("secret-key", nhn::SECRET_KEY.to_owned()),
+        ("brand-id", nhn::BRAND_ID.to_owned()),
+        ("chatbot-id", "0212345678".to_owned()),
+    ];
+    let options = options.map(|(name, value)| (name.to_owned(), value)).into();
+    let settings = ProviderSettings { name: "rcs".into(), adapter: "nhn-rcs".into(), options };
+    let common = Common { call_budget: Duration::from_secs(5), ca_file: None, clock: notihub::clock::Clock::system() };
+    let app = App::with_accounts(&[], vec![make(&settings, &common).unwrap()]).await;
+    let id = post(&app, over("RCS")).await;
+    app.work().await;
+    assert_eq!(statuses(&app, &id).await, ["SENT"]);
+    clock.advance(chrono::TimeDelta::minutes(10));
+    app.advance(600);
+    at.tell().await;
+    let account = app.hub.providers.named("rcs").unwrap().clone();
+    while flow::receipt::poll(&app.hub, &account).await.unwrap() {}
+    flow::receipt::apply(&app.hub).await.unwrap();
+    assert_eq!(statuses(&app, &id).await, ["DELIVERED"]);
+    let story = app.get(&format!("/v1/messages/{id}/timeline")).await.expect(200).text;
+    assert!(story.contains("rcs told DELIVERED"), "{story}");
+    app.advance(91 * 86_400);
+    flow::retain::retain(&app.hub).await.unwrap();
+    assert_eq!(app.count("select count(*) from provider_refs").await, 0);
+    app.done().await;
+    shutdown.stop();
+}
+
+/// Bad inputs: who is no provider is refused before a byte of its body is read; more results than a body may hold are refused
+/// with the remedy; one time beyond all calendars costs no other result.
+#[tokio::test]
+async fn the_open_door_is_narrow() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let app = App::with_provider(&[], Vendor::with_receipts()).await;
+    let address = app.uri("").trim_start_matches("http://").trim_end_matches('/').to_owned();
+    let mut caller = tokio::net::TcpStream::connect(&address).await.unwrap();
+    let head = format!("POST /v1/receipts/nobody HTTP/1.1\r\nHost: {address}\r\nContent-Length: 8000000\r\n\r\n");
+    caller.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    caller.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 404");
+
+    let many: Vec<Value> = (0..20_001).map(|n| json!({"key": format!("k{n}"), "outcome": "ACCEPTED"})).collect();
+    let answer = call(&app, "vendor", "swordfish", json!(many).to_string().into_bytes()).await;
+    assert!(answer.refused(422, "too_many_items").text.contains("send several"));
+    assert_eq!(app.count("select count(*) from receipts").await, 0);
+
+    let id = post(&app, over("SMS")).await;
+    app.work().await;
+    let of = reference(&app, &id, 1, 1);
+    tell(
+        &app,
+        json!([{"key": "a", "ref": of, "outcome": "DELIVERED"},
+            {"key": "b", "ref": of, "outcome": "ACCEPTED", "at": "-200000-01-01T00:00:00Z"}]),
+    )
+    .await;
+    flow::receipt::apply(&app.hub).await.unwrap();
+    assert_eq!(statuses(&app, &id).await, ["DELIVERED"]);
+    app.done().await;
+}
+
+/// What names nothing of ours is left alone after a day; told again with our reference, it is about that.
+#[tokio::test]
+async fn what_names_nothing_is_left_alone() {
+    let app = App::with_provider(&[], Vendor::with_receipts()).await;
+    let id = post(&app, over("SMS")).await;
+    app.work().await;
+    tell(&app, json!([{"key": "k", "id": "v-1", "outcome": "DELIVERED"}])).await;
+    flow::receipt::apply(&app.hub).await.unwrap();
+    app.advance(86_400);
+    flow::receipt::apply(&app.hub).await.unwrap();
+    app.advance(86_400);
+    flow::receipt::apply(&app.hub).await.unwrap();
+    assert_eq!(app.count("select count(*) from receipts where try_at > '2100-01-01'").await, 1);
+    tell(&app, json!([{"key": "k", "ref": reference(&app, &id, 1, 1), "outcome": "DELIVERED"}])).await;
+    flow::receipt::apply(&app.hub).await.unwrap();
+    assert_eq!(statuses(&app, &id).await, ["DELIVERED"]);
+    app.done().await;
+}
+
+/// What cannot be removed keeps nothing else from being removed.
+#[tokio::test]
+async fn one_step_of_retention_does_not_stop_the_others() {
+    let app = App::with_provider(&[], Vendor::with_receipts()).await;
+    tell(&app, json!([{"key": "k", "outcome": "DELIVERED"}])).await;
+    app.advance(91 * 86_400);
+    let db = app.db().await;
+    sqlx::query("alter table provider_holds rename to elsewhere").execute(&db).await.unwrap();
+    flow::retain::retain(&app.hub).await.unwrap();
+    assert_eq!(app.count("select count(*) from receipts").await, 0);
+    sqlx::query("alter table elsewhere rename to provider_holds").execute(&db).await.unwrap();
     app.done().await;
 }

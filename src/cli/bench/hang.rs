@@ -10,6 +10,7 @@ use super::bed::Bed;
 use super::load::{self, Load};
 use super::report::Goal;
 use super::scenario::{Run, load_of};
+use crate::clock::Clock;
 use crate::config::ProviderSettings;
 use crate::error::Result;
 use crate::flow::accept::accept_all;
@@ -57,7 +58,7 @@ async fn round(run: &mut Run<'_>, beside: bool) -> Result<Histogram<u64>> {
     let options = BTreeMap::from([("base-url".to_owned(), texts.url())]);
     let account = ProviderSettings { name: "hanging".into(), adapter: "sms".into(), options };
     settings.channels.providers = vec![account];
-    let providers = process::providers(&settings)?;
+    let providers = process::providers(&settings, &Clock::system())?;
     let further = providers.of(Channel::Sms).iter().map(|a| a.provider.clone()).collect();
     let bed = Bed::with(&settings, run.ground, further).await?;
     worker::start(&bed.hub, Role::Both);
