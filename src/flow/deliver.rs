@@ -545,7 +545,7 @@ fn known_by(hub: &Hub, settle: &Settle) -> Option<(String, String, Reference)> {
     let (provider, id) = (settle.provider.clone()?, settle.tried.as_ref()?.provider_ref.clone()?);
     let of = hub.providers.named(&provider)?.of(settle.lane.channel())?;
     let known = of.receipt_within.is_some() && !of.repeats_reference && id.len() <= limits::EVENT_KEY_BYTES;
-    known.then(|| (provider, id, Reference { key: settle.key, attempt: settle.head.attempt }))
+    known.then_some((provider, id, Reference { key: settle.key, attempt: settle.head.attempt }))
 }
 
 async fn keep_refs(hub: &Hub, tx: &mut store::Conn, settles: impl IntoIterator<Item = &Settle>) -> Result<()> {

@@ -521,7 +521,7 @@ mod tests {
         assert_eq!(step(&last, &unknown()).status, Status::Undetermined);
     }
 
-    /// What may have been sent has nobody take its place unasked: it waits as if nobody stood by.
+    /// Nobody knows for how long it will not serve us: what it refused waits, whoever stands by.
     #[test]
     fn what_stops_a_provider_ends_no_message() {
         let refused = rejected(ErrorClass::Credentials);
