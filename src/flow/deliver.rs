@@ -73,7 +73,7 @@ impl Held {
     /// What did not go the first time may be what the provider does not take: with others it would keep these, too. And
     /// whether a provider has something is asked of one thing at a time.
     fn goes_alone(&self) -> bool {
-        self.claimed.head.attempt > 1 || self.claimed.head.possibly_sent
+        self.claimed.provider.is_some() || self.claimed.head.possibly_sent
     }
 
     /// How long a receipt is waited for, before it is given up or something else takes its place.

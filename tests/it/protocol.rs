@@ -205,6 +205,11 @@ fn lifted(d: &Delivery) -> Status {
         receipt: said(n),
         reason: None,
     };
+    // A late answer is news whatever was asked for since (`sql/delivery/evidence.sql`).
+    let taken = d.attempts.iter().any(|(n, outcome)| *outcome == OutcomeKind::Accepted && said(n).is_none());
+    if taken && matches!(d.status, Status::Scheduled | Status::Pending | Status::Undetermined) {
+        return Status::Sent;
+    }
     let head = Standing { status: d.status, overdue: false, redriven: d.redriven };
     let attempts: Vec<Tried> = d.attempts.iter().map(tried).collect();
     weigh(head, &attempts).map_or(d.status, |lift| lift.status)

@@ -59,8 +59,9 @@ pub fn refused(class: ErrorClass) -> Outcome {
     Outcome::Rejected { class, code: "7000".into(), detail: "no".into(), retry_after: None }
 }
 
+/// Of one message alone: a provider that answers nobody would be left alone by its breaker.
 pub fn unknown() -> Outcome {
-    Outcome::Unknown { code: "no_answer", detail: "silence".into() }
+    Outcome::Unknown { code: "answer_incomplete", detail: "nothing is said of it".into() }
 }
 
 fn read(item: &Value) -> Result<Receipt, String> {

@@ -312,7 +312,10 @@ impl App {
             }
             self.advance(5);
         }
-        panic!("still not settled after an hour of the test's clock");
+        let open = "select format('%s %s at attempt %s, ready %s: %s', status, reason, attempt, max(ready_at), count(*)) \
+            from deliveries where settled_at is null group by status, reason, attempt limit 5";
+        let open: Vec<String> = sqlx::query_scalar(open).fetch_all(&self.db().await).await.expect("a look");
+        panic!("still not settled at {}, after an hour of the test's clock: {open:#?}", self.hub.clock.now());
     }
 
     pub async fn db(&self) -> PgPool {
