@@ -194,8 +194,6 @@ pub const WATCH_EVERY: Duration = Duration::from_secs(5);
 /// Operators are told of a limit of which so much is used, if it is one of so many requests: of less, each is much.
 pub const LIMIT_TOLD_PERCENT: u64 = 80;
 pub const LIMIT_TOLD_FROM: u32 = 10;
-/// A receipt that names nothing we know is one after this long: what it is about may be on its way into the books.
-pub const UNMATCHED_FOR: Duration = Duration::from_secs(600);
 /// Stored from a provider's answer: enough to understand it, not a copy of it.
 pub const PROVIDER_DETAIL_CHARS: usize = 1024;
 

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::limits;
 use crate::model::alert::Cause;
+use crate::model::breaker::Breaker;
 use crate::model::channel::Channel;
 use crate::model::lane::Priority;
 use crate::model::message::{Content, Detail, NewDelivery, NewMessage};
@@ -47,7 +48,7 @@ async fn watch_all(hub: &Hub, causes: &Causes) -> Result<()> {
         let Some(cause) = Cause::parse(&one.cause) else { continue };
         let (title, remedy) = (cause.title(), cause.remedy());
         tracing::warn!(cause = one.cause, detail = one.detail, "{title}");
-        told.push((title.clone(), format!("{title}: {}.\n\n{remedy}", one.detail)));
+        told.push((title.clone(), format!("{}.\n\n{remedy}", one.detail)));
     }
     for one in over {
         let Some(cause) = Cause::parse(&one.cause) else { continue };
@@ -56,7 +57,7 @@ async fn watch_all(hub: &Hub, causes: &Causes) -> Result<()> {
         tracing::info!(cause = one.cause, lasted_s = lasted, times = one.times, "{title}");
         let times =
             if matches!(cause, Cause::Fallback { .. }) { format!(", {} messages", one.times) } else { String::new() };
-        let text = format!("{title}. It lasted {lasted} s{times}: {}.", one.detail);
+        let text = format!("It lasted {lasted} s{times}: {}.", one.detail);
         told.push((title, text));
     }
     let mut places = Vec::new();
@@ -76,16 +77,16 @@ async fn seen(hub: &Hub, causes: &Causes, now: DateTime<Utc>) -> Result<Vec<Seen
         let cause = cause.to_string();
         seen.insert(cause.clone(), Seen { cause, times, detail });
     };
-    for down in store::alert::breakers(db).await? {
-        let provider = down.provider;
+    let states = store::provider::states(db).await?.into_iter();
+    for (provider, state) in states.filter(|(_, state)| state.breaker != Breaker::Closed) {
         // Taken out of the settings, it is probed no more. Those that have it see it and keep it; here it is over once nobody
         // has probed it for long.
-        let probed = down.until.is_some_and(|until| until + limits::UNPROBED_FOR > now);
+        let probed = state.open_until.is_some_and(|until| until + limits::UNPROBED_FOR > now);
         if hub.providers.named(&provider).is_none() && !probed {
             continue;
         }
-        let reason = down.reason.unwrap_or_default();
-        let since = down.since.map(|at| format!(" since {}", at.to_rfc3339())).unwrap_or_default();
+        let reason = state.reason.unwrap_or_default();
+        let since = state.opened_at.map(|at| format!(" since {}", at.to_rfc3339())).unwrap_or_default();
         let cause = match reason.as_str() {
             "credentials_refused" | "quota_used_up" => Cause::Refused { provider },
             _ => Cause::Outage { provider },
@@ -105,9 +106,8 @@ async fn seen(hub: &Hub, causes: &Causes, now: DateTime<Utc>) -> Result<Vec<Seen
             );
         }
     }
-    for (provider, receipts, since) in
-        store::alert::unmatched(db, now, limits::UNMATCHED_FOR, limits::UNMATCHED_COUNTED).await?
-    {
+    let aged = store::receipt::unmatched(db, now - limits::UNMATCHED_AGED, limits::UNMATCHED_COUNTED).await?;
+    for (provider, receipts, since) in aged {
         see(Cause::Unmatched { provider }, 1, format!("{receipts} receipts, the first of {}", since.to_rfc3339()));
     }
     for (cause, (times, detail)) in causes {

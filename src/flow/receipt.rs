@@ -385,6 +385,7 @@ pub async fn poll(hub: &Hub, account: &Account) -> Result<bool> {
 pub async fn measure(hub: &Hub) -> Result<()> {
     let before = hub.clock.now() - limits::UNMATCHED_AGED;
     let aged = receipt::unmatched(hub.store.api(), before, limits::UNMATCHED_COUNTED).await?;
+    let aged = aged.iter().map(|(_, receipts, _)| receipts).sum();
     hub.metrics.receipts_unmatched.with_label_values::<&str>(&[]).set(aged);
     Ok(())
 }

@@ -1,9 +1,7 @@
 //! What operators are told of, once for each cause.
 
-use std::collections::BTreeSet;
-use std::time::Duration;
-
 use chrono::{DateTime, Utc};
+use std::collections::BTreeSet;
 
 use super::{Conn, Db};
 use crate::error::Result;
@@ -49,39 +47,7 @@ pub async fn clear(conn: &mut Conn, now: DateTime<Utc>) -> Result<Vec<Alert>> {
     Ok(alert.collect())
 }
 
-/// Those that are not over.
-pub async fn open(db: impl Db<'_>) -> Result<Vec<Alert>> {
-    let rows = sqlx::query_file!("sql/alert/open.sql").fetch_all(db).await?.into_iter();
-    let alert = rows.map(|r| Alert { cause: r.cause, opened_at: r.opened_at, times: r.times, detail: r.detail });
-    Ok(alert.collect())
-}
-
 pub async fn forget(db: impl Db<'_>, before: DateTime<Utc>) -> Result<()> {
     sqlx::query_file!("sql/alert/forget.sql", before).execute(db).await?;
     Ok(())
-}
-
-/// A provider whose breaker is not closed.
-pub struct Down {
-    pub provider: String,
-    pub reason: Option<String>,
-    pub since: Option<DateTime<Utc>>,
-    pub until: Option<DateTime<Utc>>,
-}
-
-pub async fn breakers(db: impl Db<'_>) -> Result<Vec<Down>> {
-    let rows = sqlx::query_file!("sql/alert/breakers.sql").fetch_all(db).await?.into_iter();
-    let down = |provider, reason, since, until| Down { provider, reason, since, until };
-    Ok(rows.map(|r| down(r.provider, r.reason, r.opened_at, r.open_until)).collect())
-}
-
-/// (provider, how many, since when) of receipts that are older than `age` and match nothing; no more than `most` are counted.
-pub async fn unmatched(
-    db: impl Db<'_>,
-    now: DateTime<Utc>,
-    age: Duration,
-    most: i64,
-) -> Result<Vec<(String, i64, DateTime<Utc>)>> {
-    let rows = sqlx::query_file!("sql/alert/unmatched.sql", now - age, most).fetch_all(db).await?.into_iter();
-    Ok(rows.map(|r| (r.provider, r.receipts, r.since)).collect())
 }

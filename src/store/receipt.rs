@@ -139,9 +139,10 @@ pub async fn done(db: impl Db<'_>, done: &[Done], now: DateTime<Utc>) -> Result<
     Ok(())
 }
 
-/// How many, up to `most`, are about nothing of ours and have been waiting since before that time.
-pub async fn unmatched(db: impl Db<'_>, before: DateTime<Utc>, most: i64) -> Result<i64> {
-    Ok(sqlx::query_file_scalar!("sql/receipt/unmatched.sql", before, most).fetch_one(db).await?)
+/// (provider, how many, since when) of those that are about nothing of ours and came before that time; `most` are counted.
+pub async fn unmatched(db: impl Db<'_>, before: DateTime<Utc>, most: i64) -> Result<Vec<(String, i64, DateTime<Utc>)>> {
+    let rows = sqlx::query_file!("sql/receipt/unmatched.sql", before, most).fetch_all(db).await?.into_iter();
+    Ok(rows.map(|r| (r.provider, r.receipts, r.since)).collect())
 }
 
 /// Forgets some that are as old as messages may be; says how many.
