@@ -13,8 +13,7 @@ use crate::model::phone;
 use crate::model::retry::Profile;
 
 use super::adapter::{Common, Options};
-use super::http::Answer;
-use super::vendor::{self, Vendor, by_status, word};
+use super::vendor::{self, Vendor, by_status_alone};
 use super::{Letter, Pending, Provider};
 
 /// What tells one such API from another.
@@ -57,7 +56,7 @@ impl Basic {
         let body = json!({ self.shape.to: phone::hyphenated(letter.to), self.shape.text: letter.content.body });
         let headers = HeaderMap::from_iter([self.authorization.clone()]);
         match self.vendor.post(self.shape.path, &body, headers, 1).await {
-            Ok(answer) => verdict(&answer),
+            Ok(answer) => by_status_alone(&answer, &["messageId", "id"]),
             Err(failure) => failure.into_outcome(),
         }
     }
@@ -88,15 +87,6 @@ impl Provider for Basic {
     fn check(&self) -> Pending<'_, Result<String, String>> {
         Box::pin(self.vendor.check())
     }
-}
-
-/// The seed knows statuses alone: any success is acceptance, with or without an id in it.
-fn verdict(answer: &Answer) -> Outcome {
-    if !(200..=299).contains(&answer.status) {
-        return by_status(answer);
-    }
-    let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-    Outcome::Accepted { provider_ref: word(&body["messageId"]).or_else(|| word(&body["id"])) }
 }
 
 #[cfg(test)]

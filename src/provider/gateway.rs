@@ -19,8 +19,7 @@ use crate::model::receipt::{Receipt, ReceiptOutcome, Reference};
 use crate::model::signature;
 
 use super::adapter::{Adapter, Common, Options};
-use super::http::Answer;
-use super::vendor::{self, Vendor, by_status, word};
+use super::vendor::{self, Vendor, by_status_alone};
 use super::{Callback, Letter, Pending, Provider, Receipts, Refused};
 
 pub const ADAPTER: Adapter = Adapter {
@@ -84,7 +83,7 @@ impl Gateway {
             }
         }
         match self.vendor.post_bytes(body, headers).await {
-            Ok(answer) => verdict(&answer),
+            Ok(answer) => by_status_alone(&answer, &["id"]),
             Err(failure) => failure.into_outcome(),
         }
     }
@@ -126,14 +125,6 @@ impl Provider for Gateway {
     fn check(&self) -> Pending<'_, Result<String, String>> {
         Box::pin(self.vendor.check())
     }
-}
-
-fn verdict(answer: &Answer) -> Outcome {
-    if !(200..=299).contains(&answer.status) {
-        return by_status(answer);
-    }
-    let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-    Outcome::Accepted { provider_ref: word(&body["id"]) }
 }
 
 #[derive(Deserialize)]

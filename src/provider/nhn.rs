@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 
@@ -17,7 +17,7 @@ use super::adapter::{Common, Options};
 use super::http::{Answer, Failure};
 use super::vendor::{self, Codes, Results, Vendor, by_status, from_kst, of_all, proven, rejected, said, whose, word};
 use super::window::Window;
-use super::{Callback, Letter, Polled, Receipts, Refused};
+use super::{Callback, Letter, Looked, Polled, Receipts, Refused};
 
 /// The most recipients of one request.
 pub const BATCH: usize = 1000;
@@ -25,6 +25,8 @@ pub const BATCH: usize = 1000;
 pub const PAGE: usize = 100;
 /// The most of one number's messages that a look-up goes through.
 pub const FOUND: usize = 500;
+/// What can be asked for at once.
+const MONTH: TimeDelta = TimeDelta::days(29);
 const SIGNATURE: &str = "x-toast-webhook-signature";
 const HOUR: u64 = 3600;
 
@@ -92,6 +94,26 @@ impl Nhn {
         Ok(Polled { receipts, cursor, more })
     }
 
+    /// An earlier attempt of a letter, among all that was sent to its number (`to`, as it is sent) since its message was made.
+    pub async fn find(&self, list: &Sent<'_>, to: &str, letter: &Letter<'_>) -> Looked {
+        let end = self.clock.now().max(letter.created_at) + TimeDelta::hours(1);
+        let start = (letter.created_at - TimeDelta::hours(1)).max(end - MONTH);
+        let (start, end) = (vendor::to_kst(start, list.format), vendor::to_kst(end, list.format));
+        let size = FOUND.to_string();
+        let query =
+            [("startRequestDate", start.as_str()), ("endRequestDate", &end), ("recipientNo", to), ("pageSize", &size)];
+        let listed = self.list(&list.path, &query, self.headers()).await;
+        let Some(rows) = listed.ok().and_then(|body| body.pointer(list.place)?.as_array().cloned()) else {
+            return Looked::CannotTell;
+        };
+        let earlier = |row: &&Value| grouping_key(row).is_some_and(|key| vendor::is_earlier(key, letter));
+        match rows.iter().find(earlier).map(reference) {
+            Some(provider_ref) => Looked::Taken { provider_ref },
+            None if rows.len() < FOUND => Looked::NotTaken,
+            None => Looked::CannotTell,
+        }
+    }
+
     /// What a webhook brings: hooks of any event, of which those that name a request tell of a message.
     pub fn hooks(&self, callback: &Callback<'_>, results: &Results) -> Result<Receipts, Refused> {
         let shown = callback.headers.get(SIGNATURE).map(HeaderValue::as_bytes);
@@ -103,6 +125,14 @@ impl Nhn {
         let is_other = |hook: &&Value| hook["unsubscribeNo"].is_string() || hook["kakaoTemplateCode"].is_string();
         Ok(hooks.iter().filter(|hook| !is_other(hook)).map(|hook| receipt(hook, results)).collect())
     }
+}
+
+/// Where a service lists what was sent.
+pub struct Sent<'a> {
+    pub path: String,
+    pub format: &'a str,
+    /// A JSON pointer to where the rows stand.
+    pub place: &'a str,
 }
 
 /// Where a service lists the results that were updated in a time.
@@ -211,12 +241,6 @@ fn of_recipient(entry: &Value, request: &Value, codes: &Codes) -> Outcome {
         Some(code) => rejected(codes.class(code).unwrap_or(ErrorClass::Content), code, said(&entry["resultMessage"])),
         None => Outcome::Unknown { code: "answer_incomplete", detail: "it has no resultCode".to_owned() },
     }
-}
-
-/// A row of a list of messages that is an earlier attempt of this letter.
-pub fn find_earlier(rows: &[Value], letter: &Letter<'_>) -> Option<Option<String>> {
-    let earlier = |row: &&Value| grouping_key(row).is_some_and(|key| vendor::is_earlier(key, letter));
-    rows.iter().find(earlier).map(reference)
 }
 
 /// What the tests of NHN's services share.

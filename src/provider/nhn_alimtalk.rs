@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use data_encoding::HEXLOWER;
 use reqwest::header::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
@@ -22,8 +22,8 @@ use crate::model::delivery::{Key, Outcome};
 use crate::model::retry::{Action, ErrorClass};
 
 use super::adapter::{Adapter, Common, Options};
-use super::nhn::{self, List, Nhn, find_earlier, hours, verdicts};
-use super::vendor::{self, Codes, Results, digits, rejected};
+use super::nhn::{self, List, Nhn, Sent, hours, verdicts};
+use super::vendor::{Codes, Results, digits, rejected};
 use super::{Callback, Letter, Looked, Pending, Polled, Provider, Receipts, Refused};
 
 pub const ADAPTER: Adapter = Adapter {
@@ -48,8 +48,6 @@ const REPEATED: &str = "-1005";
 /// … less than so long ago.
 const REMEMBERED: Duration = Duration::from_secs(600);
 const TIME: &str = "%Y-%m-%d %H:%M";
-/// What can be asked for at once.
-const MONTH: TimeDelta = TimeDelta::days(29);
 
 /// Codes of requests, and of recipients in them.
 const CODES: Codes = Codes(&[
@@ -157,22 +155,9 @@ impl NhnAlimtalk {
         self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Among all that was sent to that number since the message was made.
     async fn find(&self, letter: Letter<'_>) -> Looked {
-        let end = self.nhn.clock.now().max(letter.created_at) + TimeDelta::hours(1);
-        let start = (letter.created_at - TimeDelta::hours(1)).max(end - MONTH);
-        let (start, end) = (vendor::to_kst(start, TIME), vendor::to_kst(end, TIME));
-        let (to, size) = (digits(letter.to), nhn::FOUND.to_string());
-        let query =
-            [("startRequestDate", start.as_str()), ("endRequestDate", &end), ("recipientNo", &to), ("pageSize", &size)];
-        let listed = self.nhn.list(&self.path("messages"), &query, self.nhn.headers()).await;
-        let rows = |body: Value| body.pointer("/messageSearchResultResponse/messages")?.as_array().cloned();
-        let Some(rows) = listed.ok().and_then(rows) else { return Looked::CannotTell };
-        match find_earlier(&rows, &letter) {
-            Some(provider_ref) => Looked::Taken { provider_ref },
-            None if rows.len() < nhn::FOUND => Looked::NotTaken,
-            None => Looked::CannotTell,
-        }
+        let place = "/messageSearchResultResponse/messages";
+        self.nhn.find(&Sent { path: self.path("messages"), format: TIME, place }, &digits(letter.to), &letter).await
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 use crate::error::Result;
@@ -15,7 +15,7 @@ use crate::model::phone::{self, KOREA};
 use crate::model::retry::ErrorClass;
 
 use super::adapter::{Adapter, Common, Options};
-use super::nhn::{self, List, Nhn, find_earlier, hours, verdicts};
+use super::nhn::{self, List, Nhn, Sent, hours, verdicts};
 use super::vendor::{self, Codes, Results};
 use super::{Callback, Letter, Looked, Pending, Polled, Provider, Receipts, Refused};
 
@@ -40,8 +40,6 @@ const CHANNELS: [Channel; 3] = [Channel::Sms, Channel::Lms, Channel::Mms];
 const TIME: &str = "%Y-%m-%d %H:%M:%S";
 /// Of a title, in the bytes of carriers.
 const TITLE_BYTES: usize = 40;
-/// What can be asked for at once.
-const MONTH: TimeDelta = TimeDelta::days(29);
 
 /// Codes of requests, and of recipients in them.
 const CODES: Codes = Codes(&[
@@ -119,23 +117,9 @@ impl NhnSms {
         }
     }
 
-    /// Among all that was sent to that number since the message was made.
     async fn find(&self, letter: Letter<'_>) -> Looked {
-        let end = self.nhn.clock.now().max(letter.created_at) + TimeDelta::hours(1);
-        let start = (letter.created_at - TimeDelta::hours(1)).max(end - MONTH);
-        let (start, end) = (vendor::to_kst(start, TIME), vendor::to_kst(end, TIME));
-        let (to, size) = (home(letter.to).1, nhn::FOUND.to_string());
-        let query =
-            [("startRequestDate", start.as_str()), ("endRequestDate", &end), ("recipientNo", &to), ("pageSize", &size)];
-        let listed = self.nhn.list(&self.path(sender(letter.channel)), &query, self.nhn.headers()).await;
-        let Some(rows) = listed.ok().and_then(|body| body["body"]["data"].as_array().cloned()) else {
-            return Looked::CannotTell;
-        };
-        match find_earlier(&rows, &letter) {
-            Some(provider_ref) => Looked::Taken { provider_ref },
-            None if rows.len() < nhn::FOUND => Looked::NotTaken,
-            None => Looked::CannotTell,
-        }
+        let list = Sent { path: self.path(sender(letter.channel)), format: TIME, place: "/body/data" };
+        self.nhn.find(&list, &home(letter.to).1, &letter).await
     }
 }
 

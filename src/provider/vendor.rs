@@ -143,6 +143,16 @@ pub fn by_status(answer: &Answer) -> Outcome {
     Outcome::Rejected { class, code: format!("http_{status}"), detail, retry_after: answer.retry_after }
 }
 
+/// The same of an API that says yes or no by its status alone: any success is acceptance, with or without an id of its own,
+/// which stands under the first of `names` that is there.
+pub fn by_status_alone(answer: &Answer, names: &[&str]) -> Outcome {
+    if !(200..=299).contains(&answer.status) {
+        return by_status(answer);
+    }
+    let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    Outcome::Accepted { provider_ref: names.iter().find_map(|name| word(&body[name])) }
+}
+
 /// A whole request was refused. Where it held several letters and the fault is one letter's, nobody said whose: they are
 /// tried again, each alone, not all given up because of one. It says nothing of the provider.
 pub fn of_all(outcome: Outcome, letters: &[Letter<'_>]) -> Vec<Outcome> {
