@@ -2,7 +2,7 @@
 //! two of seed 001.
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::error::Result;
 use crate::model::capability::Capability;
@@ -91,6 +91,8 @@ impl Provider for Basic {
 
 #[cfg(test)]
 pub mod tests {
+    use serde_json::Value;
+
     use super::super::adapter::Adapter;
     use super::super::simulator::testing::{BUDGET, SHORT, closed_port, content, letter, rejected, unknown};
     use super::super::vendor::testing::{self, Answers};
