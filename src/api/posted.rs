@@ -35,6 +35,12 @@ pub struct Key {
         "recipients": [{"id": "u-1", "email": "kim@example.com"}, {"id": "u-2", "email": "lee@example.com"}],
         "channels": [{"channel": "EMAIL"}],
     }),
+    json!({
+        "type": "SHIPPED", "body": "Your parcel is on its way.",
+        "channels": [
+            {"channel": "KAKAO_ALIMTALK", "to": "010-1234-5678", "templateCode": "SHIP_01", "fallback": [{"channel": "SMS"}]},
+        ],
+    }),
 ))]
 pub struct NewMessage {
     /// The partner's own key. The same key with the same message is stored once; with another message it is refused.
@@ -73,6 +79,10 @@ pub struct NewMessage {
 pub enum NewChannel {
     Email(NewEmail),
     Slack(NewSlackPost),
+    Text(NewText),
+    TitledText(NewTitledText),
+    Kakao(NewKakao),
+    NaverTalk(NewNaverTalk),
 }
 
 /// E-mail. A subject is needed, here or as the message's title; a body, here or in the message.
@@ -117,6 +127,72 @@ pub struct NewSlackPost {
     fallback: Option<Vec<NewFallback>>,
 }
 
+/// A text message to a phone, without a subject. Limits of the body: SMS 90 and RCS 1,300 bytes of CP949.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewText {
+    #[schema(inline)]
+    channel: TextWord,
+    /// Phone numbers, E.164 or as the partner's region writes them. Not given: the phones of `recipients`.
+    to: Option<To>,
+    #[schema(min_length = 1, max_length = 1300)]
+    body: Option<String>,
+    /// Channels that take its place if it does not arrive, one after the other.
+    #[schema(max_items = 2)]
+    fallback: Option<Vec<NewFallback>>,
+}
+
+/// A text message to a phone, with a subject. Limits of the body: LMS 4,000 and MMS 2,000 bytes of CP949.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewTitledText {
+    #[schema(inline)]
+    channel: TitledTextWord,
+    /// Phone numbers, E.164 or as the partner's region writes them. Not given: the phones of `recipients`.
+    to: Option<To>,
+    /// One line, at most 40 bytes of CP949. Not given: the message's title.
+    #[schema(min_length = 1, max_length = 40)]
+    subject: Option<String>,
+    #[schema(min_length = 1, max_length = 4000)]
+    body: Option<String>,
+    /// Channels that take its place if it does not arrive, one after the other.
+    #[schema(max_items = 2)]
+    fallback: Option<Vec<NewFallback>>,
+}
+
+/// A message in KakaoTalk. Limits of the body: KAKAO_ALIMTALK 1,000 and KAKAO_BRAND_MESSAGE 1,400 characters.
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewKakao {
+    #[schema(inline)]
+    channel: KakaoWord,
+    /// Phone numbers, E.164 or as the partner's region writes them. Not given: the phones of `recipients`.
+    to: Option<To>,
+    /// The template that Kakao approved; the body must say what the template says.
+    #[schema(min_length = 1, max_length = 64)]
+    template_code: Option<String>,
+    #[schema(min_length = 1, max_length = 1400)]
+    body: Option<String>,
+    /// Channels that take its place if it does not arrive, one after the other.
+    #[schema(max_items = 2)]
+    fallback: Option<Vec<NewFallback>>,
+}
+
+/// A message in Naver Talk; at most 1,000 characters.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewNaverTalk {
+    #[schema(inline)]
+    channel: NaverTalkWord,
+    /// User keys, as Naver Talk gave them to the business.
+    to: To,
+    #[schema(min_length = 1, max_length = 1000)]
+    body: Option<String>,
+    /// Channels that take its place if it does not arrive, one after the other.
+    #[schema(max_items = 2)]
+    fallback: Option<Vec<NewFallback>>,
+}
+
 /// Another channel that stands by, with what that channel needs.
 #[derive(ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -156,6 +232,36 @@ pub enum SlackWord {
     Slack,
 }
 
+#[derive(ToSchema)]
+pub enum TextWord {
+    #[serde(rename = "SMS")]
+    Sms,
+    #[serde(rename = "RCS")]
+    Rcs,
+}
+
+#[derive(ToSchema)]
+pub enum TitledTextWord {
+    #[serde(rename = "LMS")]
+    Lms,
+    #[serde(rename = "MMS")]
+    Mms,
+}
+
+#[derive(ToSchema)]
+pub enum KakaoWord {
+    #[serde(rename = "KAKAO_ALIMTALK")]
+    Alimtalk,
+    #[serde(rename = "KAKAO_BRAND_MESSAGE")]
+    BrandMessage,
+}
+
+#[derive(ToSchema)]
+pub enum NaverTalkWord {
+    #[serde(rename = "NAVER_TALK")]
+    NaverTalk,
+}
+
 /// One recipient, or several.
 #[derive(ToSchema)]
 #[serde(untagged)]
@@ -188,6 +294,9 @@ pub struct NewRecipient {
     id: Option<String>,
     #[schema(min_length = 1, max_length = 254)]
     email: Option<String>,
+    /// A phone number, E.164 or as the partner's region writes it.
+    #[schema(min_length = 1, max_length = 30)]
+    phone: Option<String>,
 }
 
 /// Messages that are stored together.

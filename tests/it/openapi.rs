@@ -15,6 +15,9 @@ use serde_json::{Value, json};
 use crate::laws::{files, read, root};
 use crate::support::{App, email, slack_post};
 
+/// Every channel that can be posted has a provider.
+const MOCKED: &str = "--mock=SMS,LMS,MMS,KAKAO_ALIMTALK,KAKAO_BRAND_MESSAGE,NAVER_TALK,RCS";
+
 const METHODS: [&str; 5] = ["get", "put", "post", "delete", "patch"];
 
 /// path → method → operation
@@ -264,6 +267,73 @@ async fn errors_are_listed() {
     app.done().await;
 }
 
+/// A schema of the document, its reference followed.
+fn schema<'a>(document: &'a Value, of: &'a Value) -> &'a Value {
+    match of["$ref"].as_str() {
+        Some(reference) => schema(document, document.pointer(reference.trim_start_matches('#')).expect(reference)),
+        None => of,
+    }
+}
+
+/// Review F1: the document describes what can be posted. A body made of every field that the document gives a channel is
+/// taken, for every channel that can be posted; the address kinds of `recipients` too; and each field of a content that is
+/// answered is described.
+#[tokio::test]
+async fn message_of_every_described_channel_is_accepted() {
+    use notihub::model::channel::{AddressKind, CHANNELS};
+    let app = App::with(&[MOCKED]).await;
+    let document = app.get("/openapi.json").await.expect(200).body;
+    let of = |name: &str| &document["components"]["schemas"][name];
+    let sample = |channel: &str, field: &str| match (field, channel) {
+        ("to", "EMAIL") => json!("kim@example.com"),
+        ("to", "SLACK") => json!("ops"),
+        ("to", "NAVER_TALK") => json!("al-2eGuGr5WQOnco1_V-FQ"),
+        ("to", _) => json!(["010-1234-5678"]),
+        ("subject" | "body" | "html", _) => json!("It works."),
+        ("templateCode", _) => json!("ORDER_01"),
+        ("blocks", _) => json!([{"type": "divider"}]),
+        ("fallback", _) => json!([]),
+        ("channel", word) => json!(word),
+        (field, _) => panic!("the document describes a field that this test does not know: {field}"),
+    };
+    let kinds = of("NewChannel")["oneOf"].as_array().or(of("NewChannel")["anyOf"].as_array()).unwrap();
+    let mut described = BTreeSet::new();
+    for kind in kinds {
+        let fields = schema(&document, kind)["properties"].as_object().unwrap();
+        for word in schema(&document, &fields["channel"])["enum"].as_array().unwrap() {
+            let word = word.as_str().unwrap();
+            assert!(described.insert(word.to_owned()), "{word} is described twice");
+            let way: serde_json::Map<String, Value> =
+                fields.keys().map(|field| (field.clone(), sample(word, field))).collect();
+            let posted = json!({"type": "TEST", "channels": [way]});
+            let id = app.post("/v1/messages", posted).await.expect(202).id();
+            let found = app.message(&id).await;
+            let known = of("Content")["properties"].as_object().unwrap();
+            for field in found["contents"][0].as_object().unwrap().keys() {
+                assert!(known.contains_key(field), "{word}: contents[].{field} is answered and not described");
+            }
+        }
+    }
+    let postable = CHANNELS.iter().filter(|c| c.addressed_by() != AddressKind::Unserved);
+    assert_eq!(described, postable.map(|c| c.as_str().to_owned()).collect(), "described, and postable");
+
+    let person = schema(&document, &of("NewMessage")["properties"]["recipients"]["items"])["properties"].clone();
+    let sample = |field: &str| match field {
+        "id" => json!("u-1"),
+        "email" => json!("kim@example.com"),
+        "phone" => json!("010-1234-5678"),
+        field => panic!("the document describes a field that this test does not know: {field}"),
+    };
+    let person: serde_json::Map<String, Value> =
+        person.as_object().unwrap().keys().map(|field| (field.clone(), sample(field))).collect();
+    let channels = json!([{"channel": "EMAIL", "subject": "s"}, {"channel": "SMS"}, {"channel": "KAKAO_ALIMTALK"}]);
+    let posted = json!({"type": "TEST", "body": "It works.", "recipients": [person], "channels": channels});
+    let stored = app.post("/v1/messages", posted).await.expect(202);
+    assert_eq!(stored.body["deliveries"].as_array().unwrap().len(), 3);
+    app.settle_all().await;
+    app.done().await;
+}
+
 /// What a program reads from the document and tries against the hub: no 5xx, no status or content type or header that is
 /// not described, no answer against its schema, nothing taken that the document forbids, nothing refused as unreadable
 /// that it allows. Which rules a schema cannot tell is said in tests/fixtures/schemathesis.toml.
@@ -274,7 +344,7 @@ async fn schemathesis_finds_nothing() {
         found.is_ok_and(|status| status.success()),
         "schemathesis is not installed: python3 -m pip install schemathesis==4.32.5 (or run .ci/run)"
     );
-    let app = App::new().await;
+    let app = App::with(&[MOCKED]).await;
     app.post("/v1/messages", email("kim@example.com")).await.expect(202);
     app.post("/v1/messages", slack_post("It works.")).await.expect(202);
     app.work().await;
