@@ -210,6 +210,7 @@ pub const REASONS: &[Reason] = &[
     ),
     why("min", Code::E001, 422, "the number is too small", "use one that the detail allows"),
     why("max", Code::E001, 422, "the number is too large", "use one that the detail allows"),
+    why("name_reserved", Code::E001, 422, "the hub's own partner has this name", "choose another"),
     why("name_taken", Code::E001, 422, "another partner has this name", "choose another"),
     why("tz_unknown", Code::E001, 422, "the server knows no such time zone", "use an IANA name such as Asia/Seoul"),
     why("region_invalid", Code::E001, 422, "it is not a country", "use two capital letters of ISO 3166, as KR"),
@@ -485,7 +486,14 @@ pub const REASONS: &[Reason] = &[
         "the endpoint is paused or disabled, so nothing is sent to it",
         "make it ACTIVE first: PATCH it with {\"status\": \"ACTIVE\"}",
     ),
-    why("recipient_invalid", Code::E001, 422, "not an e-mail address", "send a plain address: name@example.com"),
+    why(
+        "recipient_invalid",
+        Code::E001,
+        422,
+        "the recipient is not an address of the kind that the channel takes",
+        "EMAIL and contact addresses: a plain address, name@example.com; NAVER_TALK: the user key that Naver Talk gave, \
+         at most 64 letters, digits, - and _. A phone number that cannot be read is phone_invalid",
+    ),
     why(
         "rejected_by_database",
         Code::E001,

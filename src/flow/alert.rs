@@ -14,14 +14,11 @@ use crate::model::breaker::Breaker;
 use crate::model::channel::Channel;
 use crate::model::lane::Priority;
 use crate::model::message::{Content, Detail, NewDelivery, NewMessage};
-use crate::model::partner::Partner;
+use crate::model::partner::{OWN_NAMES, Partner};
 use crate::store::alert::Seen;
 use crate::store::{self, Conn};
 
 use super::accept::prepare;
-
-/// The partner whose messages alerts are.
-pub const OWN_PARTNER: &str = "notihub";
 
 /// What this process noted, how often, and the latest of it.
 type Causes = HashMap<Cause, (u64, String)>;
@@ -148,13 +145,17 @@ async fn tell(
     Ok(insert.lanes.iter().map(|lane| ((insert.shard, *lane), now)).collect())
 }
 
-/// Made when it is first needed. It has no key: nobody signs in as it.
+/// The hub's own partner, created at the first alert. It has no key, so no client signs in as it. A partner that took the
+/// name before it was reserved has a key: the second name is used then, and that partner sees no alert.
 async fn own_partner(hub: &Hub, tx: &mut Conn, now: DateTime<Utc>) -> Result<Partner> {
-    if let Some(partner) = store::partner::find(&mut *tx, OWN_PARTNER).await? {
-        return Ok(partner);
+    for name in OWN_NAMES {
+        store::partner::insert(&mut *tx, &Partner::new(hub.next_id(), name.to_owned(), 0), now).await?;
+        let found = store::partner::find(&mut *tx, name).await?;
+        let found =
+            found.ok_or_else(|| Error::Internal("the hub's own partner was created, and is not there".into()))?;
+        if store::key::of_partner(&mut *tx, found.partner_id).await?.is_none() {
+            return Ok(found);
+        }
     }
-    let made = Partner::new(hub.next_id(), OWN_PARTNER.to_owned(), 0);
-    store::partner::insert(&mut *tx, &made, now).await?;
-    let found = store::partner::find(&mut *tx, OWN_PARTNER).await?;
-    found.ok_or_else(|| Error::Internal("the hub's own partner was made, and is not there".into()))
+    Err(Error::Internal(format!("partners with keys have the reserved names {}", OWN_NAMES.join(", "))))
 }

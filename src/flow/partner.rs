@@ -8,7 +8,7 @@ use crate::error::{Code, Error, Fault, Refusal, Result};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::model::channel::Channel;
-use crate::model::partner::{Partner, PartnerStatus};
+use crate::model::partner::{Partner, PartnerStatus, is_reserved, shard_of};
 use crate::model::role::{Actor, Administering, Role};
 use crate::store::audit::Deed;
 use crate::store::{self, key, listen, partner};
@@ -69,10 +69,9 @@ impl Change {
 /// A new partner and its key.
 pub async fn create(hub: &Hub, permit: Administering<'_>, change: Change) -> Result<(Partner, Credentials)> {
     let partner_id = hub.next_id();
-    let shards = i64::from(hub.settings.database.shards.max(1));
-    let shard = i16::try_from(partner_id.0.rem_euclid(shards)).unwrap_or(0);
-    let mut made = Partner::new(partner_id, String::new(), shard);
+    let mut made = Partner::new(partner_id, String::new(), shard_of(partner_id, hub.settings.database.shards));
     change.apply(&mut made);
+    check_name(&made.name)?;
     check_time_zone(hub, &made).await?;
     let (key, credentials) = new_key(hub, Role::Partner, Some(partner_id), &made.name);
     let now = hub.clock.now();
@@ -95,6 +94,9 @@ pub async fn update(hub: &Hub, permit: Administering<'_>, id: Tsid, change: Chan
     let before = partner::lock(&mut tx, id).await?.ok_or_else(unknown)?;
     let mut after = before.clone();
     change.apply(&mut after);
+    if after.name != before.name {
+        check_name(&after.name)?;
+    }
     if !partner::update(&mut *tx, &after).await? {
         tx.rollback().await?;
         return Err(name_taken());
@@ -115,6 +117,8 @@ pub async fn rotate(hub: &Hub, permit: Administering<'_>, id: Tsid, overlap: Tim
     let of = partner::get(db, id).await?.ok_or_else(unknown)?;
     match key::of_partner(db, id).await? {
         Some(client_id) => rotate_key(hub, permit, &client_id, overlap).await,
+        // The hub's own partner has no key, so that no client signs in as it.
+        None if is_reserved(&of.name) => Err(check_name(&of.name).err().unwrap_or(Error::NotFound)),
         // A partner from before there were keys.
         None => {
             let (key, credentials) = new_key(hub, Role::Partner, Some(id), &of.name);
@@ -236,6 +240,15 @@ async fn check_time_zone(hub: &Hub, p: &Partner) -> Result<()> {
     }
     let detail = "is not a time zone such as Asia/Seoul".into();
     Err(fault(Fault { pointer: "/timeZone".into(), reason: "tz_unknown", detail, code: Code::E001 }))
+}
+
+/// The hub's own partner has this name: a partner's messages would otherwise stand among the hub's alerts.
+fn check_name(name: &str) -> Result<()> {
+    if !is_reserved(name) {
+        return Ok(());
+    }
+    let detail = "is the name of the hub's own partner".into();
+    Err(fault(Fault { pointer: "/name".into(), reason: "name_reserved", detail, code: Code::E001 }))
 }
 
 fn name_taken() -> Error {

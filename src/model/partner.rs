@@ -97,6 +97,22 @@ impl Partner {
     }
 }
 
+/// Names of the hub's own partner, whose messages alerts are.
+pub const OWN_NAMES: [&str; 2] = ["notihub", "notihub-alerts"];
+
+/// Whether a partner may not have this name, in any letters.
+pub fn is_reserved(name: &str) -> bool {
+    OWN_NAMES.iter().any(|own| own.eq_ignore_ascii_case(name.trim()))
+}
+
+/// The shard of a new partner, of `shards`. From a hash, because the low bits of an id are a counter that is nearly always
+/// 0: partners made seconds apart would share two shards of eight.
+pub fn shard_of(partner_id: Tsid, shards: i16) -> i16 {
+    use sha2::Digest as _;
+    let hash = sha2::Sha256::digest(partner_id.0.to_be_bytes());
+    i16::from_be_bytes([hash[0] & 0x7f, hash[1]]) % shards.max(1)
+}
+
 /// Whose messages a list is of.
 #[derive(Debug, Clone)]
 pub struct Scope {

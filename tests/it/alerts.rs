@@ -24,6 +24,19 @@ async fn told(app: &App, seen: &mut (usize, usize)) -> (Vec<String>, usize) {
     (titles, mailed)
 }
 
+/// Review F12: a partner that took the hub's name before it was reserved sees none of the hub's alerts.
+#[tokio::test]
+async fn alert_with_a_partner_named_notihub_stays_the_hubs_own() {
+    let app = App::with(&["--alert-slack=ops"]).await;
+    let renamed = "update partners set name = 'notihub' where partner_id = $1";
+    sqlx::query(renamed).bind(app.partner.partner_id.0).execute(&app.db().await).await.unwrap();
+    app.hub.note_cause(Cause::Limit { provider: "sms".into() }, "450 of 500 a minute".into());
+    watch(&app.hub).await.unwrap();
+    assert_eq!(told(&app, &mut (0, 0)).await.0, vec!["Provider sms is near its limit".to_owned()]);
+    assert_eq!(app.get("/v1/messages").await.expect(200).body["items"], json!([]));
+    app.done().await;
+}
+
 /// S1-45, S1-44: whatever number of processes see a cause, and however often, it is told once; it is over when it was not seen
 /// for a while, which is told once, too; then it may come again.
 #[tokio::test]

@@ -523,6 +523,25 @@ async fn a_partner_may_what_it_was_granted() {
 
 // ---- admins
 
+/// Fault D2: partners made seconds apart spread over all shards.
+#[tokio::test]
+async fn partners_made_seconds_apart_spread_over_all_shards() {
+    let app = App::new().await;
+    let admin = app.staff(Role::Admin).await;
+    for n in 0..100 {
+        let body = json!({"name": format!("service-{n}")});
+        app.ask(&admin, "POST", "/v1/partners", Some(body)).await.expect(201);
+        app.advance(7);
+    }
+    let shards: Vec<(i16, i64)> = sqlx::query_as("select shard, count(*) from partners group by shard order by shard")
+        .fetch_all(&app.db().await)
+        .await
+        .unwrap();
+    assert_eq!(shards.len(), 8, "{shards:?}");
+    assert!(shards.iter().all(|(_, partners)| (3..=26).contains(partners)), "{shards:?}");
+    app.done().await;
+}
+
 /// The audit log, the newest first.
 async fn audit(app: &App, admin: &str, query: &str) -> Vec<Value> {
     let path = format!("/v1/audit?limit=200{query}");
@@ -555,6 +574,9 @@ async fn admins_make_partners_and_are_written_down() {
     for (body, reason) in [
         (json!({}), "required"),
         (json!({"name": "orders"}), "name_taken"),
+        (json!({"name": "notihub"}), "name_reserved"),
+        (json!({"name": "NotiHub"}), "name_reserved"),
+        (json!({"name": "notihub-alerts"}), "name_reserved"),
         (json!({"name": ""}), "empty"),
         (json!({"name": "a\nb"}), "control_character"),
         (json!({"name": "a\0b"}), "control_character"),
