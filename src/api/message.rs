@@ -199,8 +199,9 @@ pub struct DryDelivery {
 
 #[derive(Serialize, ToSchema)]
 pub struct DryContent {
-    /// In how many pieces it goes.
-    parts: u32,
+    /// In how many pieces it goes: its length divided by the limit of its channel. 1 for all that is taken, because a
+    /// text that is longer than its channel carries is refused, never split.
+    parts: usize,
     /// What it weighs in all.
     bytes: usize,
     subject: Option<String>,
@@ -230,8 +231,9 @@ fn dry(message: NewMessage, rules: &Rules) -> DryRun {
     // Each content once: a body for ten thousand recipients is one body.
     let content = |(c, index): (Content, i16)| {
         let channels = used.range((index, CHANNELS[0])..).take_while(|u| u.0 == index);
-        let lengths = channels.filter_map(|(_, channel)| BodyLength::of(&c.body, *channel, rules)).collect();
-        DryContent { parts: 1, bytes: c.bytes(), subject: c.subject, body: c.body, lengths, fallback: c.fallback }
+        let lengths: Vec<_> = channels.filter_map(|(_, channel)| BodyLength::of(&c.body, *channel, rules)).collect();
+        let parts = lengths.iter().map(|l| l.length.div_ceil(l.limit)).fold(1, usize::max);
+        DryContent { parts, bytes: c.bytes(), subject: c.subject, body: c.body, lengths, fallback: c.fallback }
     };
     DryRun {
         code: Success::Success,
@@ -379,8 +381,10 @@ pub struct MessageFound {
     #[schema(value_type = Vec<ContentFound>)]
     contents: Vec<Content>,
     deliveries: Vec<Delivery>,
-    /// Which endpoints are told what of it, oldest first; a thousand at most.
+    /// Events of this message on their way to endpoints, oldest first; the first thousand.
     webhooks: Vec<MessageWebhook>,
+    /// There are more webhooks than `webhooks` lists: `GET /v1/webhooks/{id}/deliveries` lists all of an endpoint.
+    more_webhooks: bool,
 }
 
 /// One event of a message on its way to one endpoint.
@@ -424,6 +428,9 @@ pub struct ContentFound {
     /// Slack Block Kit.
     #[schema(nullable = false)]
     blocks: Option<Vec<Map<String, Value>>>,
+    /// The template that Kakao approved.
+    #[schema(rename = "templateCode", nullable = false)]
+    template_code: Option<String>,
     /// What takes its place if it does not arrive.
     #[schema(nullable = false)]
     fallback: Option<FallbackFound>,
@@ -467,12 +474,17 @@ pub async fn get(State(hub): State<Hub>, reader: Reader, query: Query, Id(id): I
     let owner = reader.owner(&hub, id).await?;
     let whole = flow::story::whole(&hub, &owner, id).await?;
     let told = told(&hub, &whole.deliveries).await?;
-    let (webhooks, _) = flow::story::webhooks(&hub, &owner, id).await?;
+    let webhooks = flow::story::webhooks(&hub, &owner, id).await?;
     Ok(ok(StatusCode::OK, &MessageFound::of(whole, webhooks, &told, reader.is_staff())))
 }
 
 impl MessageFound {
-    fn of(whole: Whole, webhooks: Vec<Notice>, told: &HashMap<Tsid, Telling>, to_staff: bool) -> MessageFound {
+    fn of(
+        whole: Whole,
+        (webhooks, more_webhooks): (Vec<Notice>, bool),
+        told: &HashMap<Tsid, Telling>,
+        to_staff: bool,
+    ) -> MessageFound {
         let delivery = |row: &Row| {
             let attempts = whole.attempts.iter().filter(|a| a.no == row.no);
             Delivery::of(row, Some(attempts.collect()), told)
@@ -485,6 +497,7 @@ impl MessageFound {
             possibly_sent: in_doubt(&whole.deliveries),
             deliveries: whole.deliveries.iter().map(delivery).collect(),
             webhooks: webhooks.into_iter().map(MessageWebhook::of).collect(),
+            more_webhooks,
             contents: std::mem::take(&mut message.detail.contents),
             head: MessageHead::of(message, whole.overall, to_staff),
         }

@@ -91,6 +91,9 @@ pub fn story(message: &Value, timeline: &Value) {
             next.unwrap_or_default(),
         );
     }
+    if message["moreWebhooks"] == true {
+        anstream::println!("  webhook  … and more: notihub webhook deliveries ENDPOINT lists all of an endpoint");
+    }
     for entry in timeline["items"].as_array().into_iter().flatten() {
         let at = text(&entry["at"]);
         let at = at.get(11..23).unwrap_or(&at);

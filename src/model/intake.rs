@@ -609,9 +609,14 @@ fn address(channel: Channel, text: String, rules: &Rules) -> Result<(String, Opt
         AddressKind::Destination if !rules.slack.contains(&text) => {
             Err(("destination_unknown", format!("'{}' is not a configured Slack destination", excerpt(&text))))
         }
-        AddressKind::UserKey if !is_user_key(&text) => {
-            Err(("recipient_invalid", format!("'{}' is not a user key", excerpt(&text))))
-        }
+        AddressKind::UserKey if !is_user_key(&text) => Err((
+            "recipient_invalid",
+            format!(
+                "'{}' is not a user key of {channel}: at most {} letters, digits, - and _",
+                excerpt(&text),
+                limits::USER_KEY_CHARS
+            ),
+        )),
         AddressKind::Phone => match phone::parse(&text, &rules.region) {
             Ok(number) if number == text => Ok((number, None)),
             Ok(number) => Ok((number, Some(text))),

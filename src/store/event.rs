@@ -56,7 +56,7 @@ pub async fn standing(db: impl Db<'_>, messages: &HashSet<(i16, Tsid)>) -> Resul
             shard: r.shard,
             message_id: Tsid(r.message_id),
             partner_id: Tsid(r.partner_id),
-            priority: r.priority.parse().unwrap_or_default(),
+            priority: word(&r.priority, "priority")?,
             created_at: r.created_at,
             deliveries: r.chains.into_iter().zip(r.lanes).zip(statuses).map(|((c, l), s)| (c, Lane(l), s)).collect(),
             told: r.told,
@@ -142,22 +142,24 @@ pub async fn of_partner(
         lanes_below.0,
         rows,
     );
-    let row = found.fetch_all(db).await?.into_iter().map(|r| Happened {
-        message_id: Tsid(r.message_id),
-        event: Row {
-            no: r.no,
-            seq: r.seq,
-            attempt: r.attempt,
-            event: r.event,
-            reason: r.reason,
-            occurred_at: r.occurred_at,
-        },
-        priority: r.priority.parse().unwrap_or_default(),
-        lane: r.lane.map(Lane),
-        provider: r.provider,
-        code: r.code,
-        stand_in: r.stand_in.zip(r.stand_in_lane).map(|(no, lane)| (no, Lane(lane))),
-        before: r.before,
+    let row = found.fetch_all(db).await?.into_iter().map(|r| {
+        Ok(Happened {
+            message_id: Tsid(r.message_id),
+            event: Row {
+                no: r.no,
+                seq: r.seq,
+                attempt: r.attempt,
+                event: r.event,
+                reason: r.reason,
+                occurred_at: r.occurred_at,
+            },
+            priority: word(&r.priority, "priority")?,
+            lane: r.lane.map(Lane),
+            provider: r.provider,
+            code: r.code,
+            stand_in: r.stand_in.zip(r.stand_in_lane).map(|(no, lane)| (no, Lane(lane))),
+            before: r.before,
+        })
     });
-    Ok(row.collect())
+    row.collect()
 }

@@ -85,7 +85,7 @@ async fn a_message_is_told_as_it_was_posted() {
     assert_eq!(
         head,
         json!({
-            "code": "0000", "possiblySent": false, "webhooks": [], "messageId": id, "clientMsgId": "order-1", "type": "ORDER", "priority": "BULK", "title": "Tïtle 제목",
+            "code": "0000", "possiblySent": false, "webhooks": [], "moreWebhooks": false, "messageId": id, "clientMsgId": "order-1", "type": "ORDER", "priority": "BULK", "title": "Tïtle 제목",
             "status": "PENDING", "createdAt": "2027-03-05T00:30:00.000000Z", "scheduledAt": "2027-03-05T01:00:00.500000Z",
             "expiresAt": "2027-03-06T00:00:00.000000Z", "metadata": {"orderId": "1234", "n": 1.5},
             "contents": [{"subject": "Tïtle 제목", "body": "text\n둘째 줄", "html": "<b>x</b>"},
