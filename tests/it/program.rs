@@ -343,7 +343,9 @@ async fn compose_environment_without_env_file_starts() {
         .collect();
     assert!(environment.contains(&("NOTIHUB_MASTER_KEY".into(), String::new())), "{environment:?}");
     let program = |args: &[&str]| {
-        environment.iter().fold(Notihub::new(&folder, args), |program, (name, value)| program.env(name, value))
+        // The tests' server does not wait for its disk.
+        let program = Notihub::new(&folder, args).env("NOTIHUB_ACCEPT_LOSS", "true");
+        environment.iter().fold(program, |program, (name, value)| program.env(name, value))
     };
     program(&["migrate"]).run().await.expect(0);
     let mut serve = program(&["serve"]).start();
