@@ -133,6 +133,12 @@ pub const REPLAY_SLICE_MOST: chrono::TimeDelta = chrono::TimeDelta::minutes(10);
 /// Messages whose content is erased in one transaction.
 pub const WIPE_MESSAGES: i64 = 500;
 
+/// `fsck` checks messages in slices of so many bytes of rows, or a week where that is more: hash tables on disk stay below
+/// that, and no snapshot is older than one statement over it.
+pub const FSCK_SLICE_BYTES: i64 = 1 << 30;
+/// Findings kept of each invariant and slice. All are counted.
+pub const FSCK_FINDINGS: usize = 1_000;
+
 /// How far behind now a watermark stays: rows commit out of order, and hosts' clocks differ a little.
 pub const WATERMARK_SLACK: Duration = Duration::from_millis(250);
 /// Now and then a claim looks this far back for what fell behind its watermark …

@@ -282,6 +282,21 @@ pub struct Step {
 /// No delivery has more attempts, those not used included.
 const ATTEMPTS_EVER: i16 = 10_000;
 
+/// Endings FAILED or UNDETERMINED that need no call, as the reason of the delivery or the code of an attempt. `fsck` finds
+/// every other one that was not tried.
+pub const UNCALLED_ENDINGS: [&str; 6] = [
+    // Its channel was down and another took its place.
+    "channel_down",
+    // Its content is not in the books, or cannot be read by this program.
+    "content_missing",
+    "content_unreadable",
+    "endpoint_disabled",
+    // It came to the last number of attempts without one that could be begun.
+    "never_begun",
+    // Every worker that held it was lost before it called.
+    "workers_lost",
+];
+
 /// A provider's list has what it took after this long, if it took it.
 const LOOKUP_AFTER: Duration = Duration::from_secs(30);
 

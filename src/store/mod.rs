@@ -156,7 +156,7 @@ impl Store {
         Ok(MIGRATIONS.iter().filter(|known| !applied.contains(&known.version)).count())
     }
 
-    /// A connection without the statement time-out, for migrations and `fsck`.
+    /// A connection without the statement time-out, for migrations.
     pub async fn unhurried(&self) -> Result<Conn> {
         let options = self.options.clone().options([("statement_timeout", "0"), ("lock_timeout", "30s")]);
         Ok(options.connect().await?)
@@ -166,6 +166,26 @@ impl Store {
     /// rows looks cheap, and never ends.
     pub async fn auditing(&self) -> Result<Conn> {
         let options = [("statement_timeout", "0"), ("enable_nestloop", "off"), ("work_mem", "64MB")];
+        Ok(self.options.clone().options(options).connect().await?)
+    }
+
+    /// A connection for `fsck::check`. Reads tables in full and joins by hash, and nothing else: the time grows with the
+    /// rows, whatever the statistics say. (With stale ones the planner takes a table of millions for an empty one, and
+    /// reads it once for each row of another.) Runs beside the hub's own work, so without parallel workers. The server
+    /// gives a statement up when its client has gone.
+    pub async fn checking(&self) -> Result<Conn> {
+        let options = [
+            ("statement_timeout", "0"),
+            ("client_connection_check_interval", "1s"),
+            ("plan_cache_mode", "force_custom_plan"),
+            ("work_mem", "64MB"),
+            ("max_parallel_workers_per_gather", "0"),
+            ("enable_nestloop", "off"),
+            ("enable_mergejoin", "off"),
+            ("enable_indexscan", "off"),
+            ("enable_indexonlyscan", "off"),
+            ("enable_bitmapscan", "off"),
+        ];
         Ok(self.options.clone().options(options).connect().await?)
     }
 

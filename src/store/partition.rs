@@ -3,7 +3,7 @@
 
 use chrono::{DateTime, Datelike as _, Days, NaiveDate, NaiveTime, Utc};
 
-use super::{Db, Store};
+use super::{Conn, Db, Store};
 use crate::error::Result;
 use crate::id::Tsid;
 use crate::limits;
@@ -119,6 +119,31 @@ async fn drop_week(store: &Store, start: NaiveDate, round: &mut Round) -> Result
         round.dropped.push(name);
     }
     Ok(tx.commit().await?)
+}
+
+/// A week of all tables.
+#[derive(Debug)]
+pub struct Week {
+    /// The lowest id that belongs to it.
+    pub first: Tsid,
+    pub bytes: i64,
+}
+
+/// The weeks there are partitions for, oldest first, with the size of their rows on disk.
+pub async fn sizes(conn: &mut Conn) -> Result<Vec<Week>> {
+    let rows: Vec<(String, i64)> = sqlx::query_as(
+        "select right(c.relname, 8), coalesce(sum(pg_relation_size(c.oid)), 0)::bigint \
+         from pg_inherits i join pg_class c on c.oid = i.inhrelid \
+         where i.inhparent = any(array['messages', 'deliveries', 'attempts', 'events']::regclass[]) \
+         group by 1 order by 1",
+    )
+    .fetch_all(conn)
+    .await?;
+    let week = |(name, bytes): (String, i64)| {
+        let start = NaiveDate::parse_from_str(&name, "%Y%m%d").ok()?;
+        Some(Week { first: Tsid(first_id(start)), bytes })
+    };
+    Ok(rows.into_iter().filter_map(week).collect())
 }
 
 /// How things stand with the partitions, for `doctor` and `/readyz`.

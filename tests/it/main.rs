@@ -12,6 +12,7 @@ mod egress;
 mod engine;
 mod erase;
 mod fallback;
+mod fsck;
 mod http;
 mod intake;
 mod laws;

@@ -331,7 +331,7 @@ async fn a_request_is_judged_as_of_when_it_was_enqueued() {
     execute(&app, "update notihub.requests set enqueued_at = enqueued_at - interval '20 min'").await;
     execute(&app, "update partners set status = 'INACTIVE'").await;
 
-    let findings = fsck::fsck(&app.hub.store, app.hub.clock.now(), |_, _, _| ()).await.unwrap();
+    let findings = fsck::fsck(&app.hub.store, app.hub.clock.now(), |_| ()).await.unwrap();
     assert!(findings.len() == 2 && findings.iter().all(|f| f.invariant == "relayed"), "{findings:#?}");
     relay::measure(&app.hub).await.unwrap();
     let told = app.metrics().await.text;

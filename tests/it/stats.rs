@@ -61,7 +61,7 @@ async fn waiting(app: &App) -> i64 {
 
 /// What `fsck` says of the statistics.
 async fn findings(app: &App) -> Vec<String> {
-    let found = flow::fsck::fsck(&app.hub.store, app.hub.clock.now(), |_, _, _| ()).await.unwrap();
+    let found = flow::fsck::fsck(&app.hub.store, app.hub.clock.now(), |_| ()).await.unwrap();
     found.into_iter().map(|f| format!("{} {} {}", f.invariant, f.message_id, f.found)).collect()
 }
 

@@ -334,7 +334,7 @@ impl App {
 
     /// The invariants hold, nothing unparsed reached the database, and everything stops in order.
     pub async fn done(self) {
-        let findings = flow::fsck::fsck(&self.hub.store, self.hub.clock.now(), |_, _, _| ()).await.expect("fsck");
+        let findings = flow::fsck::fsck(&self.hub.store, self.hub.clock.now(), |_| ()).await.expect("fsck");
         assert!(findings.is_empty(), "fsck: {findings:#?}");
         assert_eq!(self.hub.metrics.rejected_input.get(), 0, "the database had to refuse input");
         self.hub.shutdown.stop();

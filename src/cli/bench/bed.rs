@@ -199,7 +199,7 @@ impl Bed {
     pub async fn clear(self) -> Result<usize> {
         self.hub.shutdown.stop();
         self.hub.shutdown.drained(Duration::from_secs(60)).await;
-        let findings = flow::fsck::fsck(&self.hub.store, self.hub.clock.now(), |_, _, _| ()).await?;
+        let findings = flow::fsck::fsck(&self.hub.store, self.hub.clock.now(), |_| ()).await?;
         for finding in findings.iter().take(5) {
             tracing::error!(?finding, "fsck");
         }

@@ -363,7 +363,7 @@ impl<'a> Round<'a> {
         for post in town.slack.records() {
             *received.entry(post.text.unwrap_or_default()).or_default() += 1;
         }
-        let findings = flow::fsck::fsck(&town.store, Clock::system().now(), |_, _, _| ()).await?;
+        let findings = flow::fsck::fsck(&town.store, Clock::system().now(), |_| ()).await?;
         for finding in findings.iter().take(5) {
             say(self.fault.name, &format!("fsck: {finding:?}"));
         }
