@@ -251,6 +251,8 @@ pub const UNMATCHED_LEFT_FOR: chrono::TimeDelta = chrono::TimeDelta::days(36_500
 pub const UNMATCHED_COUNTED: i64 = 10_000;
 /// How often overdue receipts are looked for.
 pub const OVERDUE_EVERY: Duration = Duration::from_secs(1);
+/// How often the deliveries that wait for a channel that is down are read from the beginning again.
+pub const LEAVE_RESTART: chrono::TimeDelta = chrono::TimeDelta::seconds(30);
 /// An account that this process does not know may be back with the next start.
 pub const OVERDUE_AGAIN: Duration = Duration::from_secs(600);
 /// How often a provider's list of results is read, …

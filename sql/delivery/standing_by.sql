@@ -1,15 +1,17 @@
--- What waits in these lanes though another channel stands by, and was surely not sent, nor taken back. What others hold is passed over.
--- $1 shard[], $2 lane[], $3 rows at most.
+-- PENDING deliveries of these places though another channel stands by: surely not sent, and not canceled. Each place is
+-- read in order from behind the row where the last look ended, so that rows that cannot be replaced do not hide others.
+-- Rows locked by others are passed over. $1 shard[], $2 lane[], $3 ready_at[], $4 message_id[], $5 no[]: the places, and
+-- the row that each was read up to; $6 rows of one place at most.
 select d.shard, d.message_id, d.no, d.lane, d.attempt, d.max_attempts, d.possibly_sent, d.cancel_requested, d.expires_at,
-  d.has_fallback
-from unnest($1::smallint[]) as s(shard)
-cross join unnest($2::smallint[]) as l(lane)
+  d.has_fallback, d.ready_at
+from unnest($1::smallint[], $2::smallint[], $3::timestamptz[], $4::bigint[], $5::smallint[])
+  as p(shard, lane, ready_at, message_id, no)
 cross join lateral (
   select d.* from deliveries d
-  where d.shard = s.shard and d.lane = l.lane and d.status = 'PENDING' and d.has_fallback and not d.possibly_sent
-    and not d.cancel_requested
-  order by d.ready_at
-  limit $3
+  where d.shard = p.shard and d.lane = p.lane and d.status = 'PENDING' and d.ready_at >= p.ready_at
+    and (d.ready_at, d.message_id, d.no) > (p.ready_at, p.message_id, p.no)
+    and d.has_fallback and not d.possibly_sent and not d.cancel_requested
+  order by d.ready_at, d.message_id, d.no
+  limit $6
   for update skip locked
 ) d
-limit $3

@@ -16,6 +16,7 @@ use crate::model::endpoint::Endpoint;
 use crate::model::lane::Lane;
 use crate::model::retry::WEBHOOK_ATTEMPTS;
 use crate::model::stats::{Counts, change};
+use crate::model::watermark::Place;
 
 /// The law's view of a row. `$status` and `$cancel` are given where the statement does not return them.
 macro_rules! head {
@@ -435,13 +436,29 @@ pub async fn fall_back(db: impl Db<'_>, all: &[StandIn], now: DateTime<Utc>) -> 
     Ok(rows.into_iter().map(|r| (key(r.shard, r.message_id, r.no), r.event_seq)).collect())
 }
 
-/// Locks at most `rows` that wait in these lanes though another channel stands by.
-pub async fn standing_by(conn: &mut Conn, shards: &[i16], lanes: &[Lane], rows: i64) -> Result<Vec<Waiting>> {
-    let lanes: Vec<i16> = lanes.iter().map(|lane| lane.0).collect();
-    let found = sqlx::query_file!("sql/delivery/standing_by.sql", shards, &lanes, rows).fetch_all(conn).await?;
-    let waiting = found.into_iter().map(|r| {
+/// Locks PENDING deliveries of these places though another channel stands by, each place from behind a row on, in the order
+/// of (`ready_at`, key); at most `rows` of each place. Returns each with its `ready_at`.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached; nothing is locked then.
+pub async fn standing_by(
+    conn: &mut Conn,
+    places: &[(Place, (DateTime<Utc>, Tsid, i16))],
+    rows: i64,
+) -> Result<Vec<(Waiting, DateTime<Utc>)>> {
+    let found = sqlx::query_file!(
+        "sql/delivery/standing_by.sql",
+        &places.iter().map(|(place, _)| place.0).collect::<Vec<_>>(),
+        &places.iter().map(|(place, _)| place.1.0).collect::<Vec<_>>(),
+        &places.iter().map(|(_, behind)| behind.0).collect::<Vec<_>>(),
+        &places.iter().map(|(_, behind)| behind.1.0).collect::<Vec<_>>(),
+        &places.iter().map(|(_, behind)| behind.2).collect::<Vec<_>>(),
+        rows
+    );
+    let waiting = found.fetch_all(conn).await?.into_iter().map(|r| {
         let head = head!(r, Status::Pending, r.cancel_requested);
-        Waiting { key: Key { shard: r.shard, message_id: Tsid(r.message_id), no: r.no }, lane: Lane(r.lane), head }
+        let key = Key { shard: r.shard, message_id: Tsid(r.message_id), no: r.no };
+        (Waiting { key, lane: Lane(r.lane), head }, r.ready_at)
     });
     Ok(waiting.collect())
 }

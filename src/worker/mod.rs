@@ -54,7 +54,7 @@ pub fn start(hub: &Hub, role: Role) {
     let timing = &hub.settings.timing;
     let worker = hub.next_id();
     let (reaper, promoter, sweeper) = (Stateful::default(), Stateful::default(), Stateful::default());
-    let relayer = Stateful::default();
+    let (relayer, leaver) = (Stateful::default(), Stateful::default());
     deliver::start(hub, worker);
     repeat(hub, "reap", every(Duration::from_millis(timing.reap_every_ms)), move |hub| reap(hub, reaper.clone()));
     repeat(hub, "promote", every(Duration::from_millis(timing.promote_every_ms)), move |hub| {
@@ -66,7 +66,7 @@ pub fn start(hub: &Hub, role: Role) {
     repeat(hub, "redrive", every(limits::REDRIVE_EVERY), redrive);
     repeat(hub, "complete", every(limits::COMPLETE_EVERY), complete);
     repeat(hub, "receipts", every(limits::RECEIPT_EVERY), |hub: Hub| async move { flow::receipt::apply(&hub).await });
-    repeat(hub, "overdue", every(limits::OVERDUE_EVERY), overdue);
+    repeat(hub, "overdue", every(limits::OVERDUE_EVERY), move |hub| overdue(hub, leaver.clone()));
     for account in hub.providers.iter().filter(|a| a.provider.poll(None, hub.clock.now()).is_some()) {
         let account = account.clone();
         repeat(hub, "poll", every(limits::POLL_EVERY), move |hub| poll(hub, account.clone()));
@@ -136,12 +136,12 @@ async fn traffic(hub: Hub) -> Result<bool> {
 }
 
 /// Receipts that did not come, and channels that are down while others stand by.
-async fn overdue(hub: Hub) -> Result<bool> {
+async fn overdue(hub: Hub, leaver: Stateful<flow::fallback::Leaver>) -> Result<bool> {
     let shards = store::partner::shards(hub.store.engine()).await?;
     let more = flow::receipt::overdue(&hub, &shards).await?;
     let mut down = hub.providers.postable();
     down.retain(|channel| flow::route::is_down(&hub, *channel).is_some());
-    Ok(flow::fallback::leave(&hub, &shards, &down).await? || more)
+    Ok(flow::fallback::leave(&hub, &mut *leaver.lock().await, &shards, &down).await? || more)
 }
 
 async fn poll(hub: Hub, account: Arc<Account>) -> Result<bool> {

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 
 use notihub::flow;
+use notihub::flow::fallback::Leaver;
 use notihub::model::channel::Channel;
 use notihub::model::retry::ErrorClass;
 use notihub::model::role::Role;
@@ -160,7 +161,7 @@ async fn each_trigger_has_its_rule() {
     assert!(story.contains("it arrives twice"), "{story}");
 
     let down = post(&app, kakao(sms)).await;
-    let left = flow::fallback::leave(&app.hub, &[app.partner.shard], &[Channel::KakaoAlimtalk]).await.unwrap();
+    let left = leave(&app, &mut Leaver::default()).await;
     assert!(!left, "that was all");
     app.settle_all().await;
     assert_eq!(statuses(&app, &down).await, ["FAILED", "SENT"]);
@@ -186,6 +187,40 @@ async fn what_a_receipt_says_was_taken_waits_no_longer() {
     app.done().await;
 }
 
+async fn leave(app: &App, leaver: &mut Leaver) -> bool {
+    flow::fallback::leave(&app.hub, leaver, &[app.partner.shard], &[Channel::KakaoAlimtalk]).await.unwrap()
+}
+
+/// Review F15: deliveries that cannot be replaced do not hide those after them, however many they are.
+#[tokio::test]
+async fn fallback_of_a_channel_that_is_down_passes_over_rows_that_cannot_be_replaced() {
+    let app = App::with_provider(&[], Vendor::with_receipts()).await;
+    let to: Vec<String> = (0..1100).map(|n| format!("010-{:04}-{:04}", 1000 + n / 10_000, n)).collect();
+    let kakao = |to: Value| {
+        let fallback = json!([{"channel": "SMS"}]);
+        json!({"type": "TEST", "body": "It works.", "channels": [{"channel": "KAKAO_ALIMTALK", "to": to, "fallback": fallback}]})
+    };
+    let blind = post(&app, kakao(json!(to))).await;
+    let readable = post(&app, kakao(json!("010-1234-5678"))).await;
+    let of = |id: &str| id.parse::<notihub::id::Tsid>().unwrap().0;
+    let db = app.db().await;
+    let detail: Value = sqlx::query_scalar("select detail from messages where message_id = $1")
+        .bind(of(&blind))
+        .fetch_one(&db)
+        .await
+        .unwrap();
+    // As content that is sealed under a key that this process lacks.
+    let write = "update messages set detail = $2 where message_id = $1";
+    sqlx::query(write).bind(of(&blind)).bind(json!({"contents": 7})).execute(&db).await.unwrap();
+    let mut leaver = Leaver::default();
+    while leave(&app, &mut leaver).await {}
+    app.settle_all().await;
+    assert_eq!(statuses(&app, &readable).await, ["FAILED", "SENT"]);
+    sqlx::query(write).bind(of(&blind)).bind(detail).execute(&db).await.unwrap();
+    app.settle_all().await;
+    app.done().await;
+}
+
 /// What waits for a channel that is down waits on where nothing can take its place, and where it is taken back.
 #[tokio::test]
 async fn nothing_is_ended_whose_place_cannot_be_taken() {
@@ -201,12 +236,11 @@ async fn nothing_is_ended_whose_place_cannot_be_taken() {
     sqlx::query(write).bind(of(&blind)).bind(json!({"contents": 7})).execute(&db).await.unwrap();
     let cancel = "update deliveries set cancel_requested = $2 where message_id = $1";
     sqlx::query(cancel).bind(of(&unwanted)).bind(true).execute(&db).await.unwrap();
-    let shards = [app.partner.shard];
-    assert!(!flow::fallback::leave(&app.hub, &shards, &[Channel::KakaoAlimtalk]).await.unwrap());
+    assert!(!leave(&app, &mut Leaver::default()).await);
     assert_eq!(app.count("select count(*) from deliveries where status = 'PENDING'").await, 2);
     sqlx::query(write).bind(of(&blind)).bind(detail).execute(&db).await.unwrap();
     sqlx::query(cancel).bind(of(&unwanted)).bind(false).execute(&db).await.unwrap();
-    flow::fallback::leave(&app.hub, &shards, &[Channel::KakaoAlimtalk]).await.unwrap();
+    leave(&app, &mut Leaver::default()).await;
     app.settle_all().await;
     assert_eq!(statuses(&app, &blind).await, ["FAILED", "SENT"]);
     app.done().await;
