@@ -83,10 +83,14 @@ pub struct Api {
     /// Address and port the API listens on.
     #[arg(long, env = "NOTIHUB_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
     pub listen: SocketAddr,
-    /// A proxy of yours stands in front: a caller's address is the last that it wrote into X-Forwarded-For. Without a proxy
-    /// anybody could write there what they like.
+    /// A proxy of yours stands in front: a caller's address is the last that it wrote into `--proxy-header`. Without a
+    /// proxy anybody could write there what they like.
     #[arg(long, env = "NOTIHUB_BEHIND_PROXY")]
     pub behind_proxy: bool,
+    /// The header in which the proxy writes its caller's address: a list as X-Forwarded-For, one address as X-Real-IP,
+    /// or Forwarded (RFC 7239). The proxy must write it into every request, or callers can.
+    #[arg(long, env = "NOTIHUB_PROXY_HEADER", default_value = "x-forwarded-for", value_name = "NAME", value_parser = header_name)]
+    pub proxy_header: String,
     /// Where /metrics is served without sign-in, for a scraper on a private network. On the API's own port an operator's
     /// token is needed.
     #[arg(long, env = "NOTIHUB_METRICS_LISTEN", value_name = "ADDRESS")]
@@ -371,6 +375,11 @@ fn adapter(text: &str) -> Result<String, &'static str> {
         );
     }
     Ok(text.to_owned())
+}
+
+fn header_name(text: &str) -> Result<String, &'static str> {
+    let is_name = !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    is_name.then(|| text.to_owned()).ok_or("a header's name is letters, digits and '-', as in X-Forwarded-For")
 }
 
 fn mailbox(text: &str) -> Result<String, String> {

@@ -177,6 +177,19 @@ pub const ROLLUP_EVERY: Duration = Duration::from_secs(3);
 /// Slow clients: to send the head of a request, and to send its body.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// A caller that reads its answers: the socket takes something at least so often.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a closed connection still reads what its caller sends, so that the caller gets the last answer: in all, …
+pub const LINGER: Duration = Duration::from_secs(30);
+/// … without a byte, …
+pub const LINGER_IDLE: Duration = Duration::from_secs(5);
+/// … and while the process stops.
+pub const LINGER_STOPPING: Duration = Duration::from_secs(1);
+/// Connections of one server; more wait to be accepted.
+pub const CONNECTIONS: usize = 8_192;
+/// Of them, from one address (IPv6: one /64), those on which nobody has signed in. Many domain services may share an
+/// address; few sign in at the same moment.
+pub const STRANGERS_OF_ADDRESS: usize = 256;
 /// Longest request line path: longer is 414.
 pub const URI_BYTES: usize = 8 << 10;
 

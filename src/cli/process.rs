@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
+use crate::api::server::Allowance;
 use crate::clock::Clock;
 use crate::config::{Database, EmailKind, Settings, SmtpTls};
 use crate::crypt;
@@ -223,7 +224,12 @@ pub async fn start(hub: &Hub, role: Role) -> Result<Option<std::net::SocketAddr>
     if role != Role::Worker {
         let listener = listen(hub.settings.api.listen, "--listen").await?;
         address = listener.local_addr().ok();
-        api::server::start(listener, api::router(hub), &hub.shutdown);
+        // All callers of a proxy come from its address; bounding them is the proxy's to do.
+        let allowance = match hub.settings.api.behind_proxy {
+            true => Allowance { strangers: None, ..Allowance::default() },
+            false => Allowance::default(),
+        };
+        api::server::start_with(allowance, listener, api::router(hub), &hub.shutdown);
     }
     worker::start(hub, role);
     Ok(address)

@@ -17,6 +17,7 @@ pub mod json;
 pub mod lane;
 pub mod limit;
 pub mod message;
+pub mod network;
 pub mod partner;
 pub mod phone;
 pub mod rate;
