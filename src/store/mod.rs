@@ -24,6 +24,7 @@ pub mod rate;
 pub mod receipt;
 pub mod redrive;
 pub mod refresh_token;
+pub mod sign_in_failure;
 pub mod signing_key;
 pub mod sql_intake;
 pub mod stats;
