@@ -20,6 +20,8 @@ pub mod simulator;
 pub mod slack;
 mod sms;
 pub mod smtp;
+mod smtp_connection;
+mod smtp_mail;
 mod solapi;
 mod talktalk;
 mod vendor;
