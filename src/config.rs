@@ -219,7 +219,11 @@ pub struct Email {
         value_name = "MAILBOX"
     )]
     pub smtp_from: String,
-    /// Seconds to stay away from a mail server that greylists or says too many. Those that greylist want about five minutes.
+    /// Seconds to wait for a mail server's answer to a mail it has got as a whole: it may look for viruses and spam until
+    /// then, and a second copy would be sent if it were not waited for. RFC 5321 asks for ten minutes.
+    #[arg(long, env = "NOTIHUB_SMTP_DATA_TIMEOUT_S", default_value_t = 600, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub smtp_data_timeout_s: u64,
+    /// Seconds to stay away from a mail server that refuses us for a while (4.7.x, and not because of one recipient).
     #[arg(long, env = "NOTIHUB_SMTP_THROTTLED_PAUSE_S", default_value_t = 300, value_name = "S")]
     pub smtp_throttled_pause_s: u64,
     /// Send unencrypted, password included, to another machine.
@@ -493,6 +497,12 @@ impl Timing {
         Duration::from_millis(
             self.lease_ms.saturating_sub(self.call_budget_ms + self.settle_budget_ms + self.lease_margin_ms),
         )
+    }
+
+    /// How long a call may go on once the process stops: what is left of the grace is for writing its outcome. At least
+    /// a call budget.
+    pub fn grace_of_calls(&self) -> Duration {
+        Duration::from_millis(self.shutdown_grace_ms.saturating_sub(self.settle_budget_ms))
     }
 
     pub fn shutdown_grace(&self) -> Duration {

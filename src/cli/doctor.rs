@@ -10,6 +10,7 @@ use crate::config::Settings;
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::provider::mock;
+use crate::shutdown::Shutdown;
 use crate::store::{self, Store};
 use crate::telemetry;
 
@@ -186,7 +187,7 @@ async fn examine_server(settings: &Settings, store: &Store) -> Result<Vec<Findin
 }
 
 async fn examine_providers(settings: &Settings) -> Vec<Finding> {
-    let providers = match process::providers(settings, &Clock::system()) {
+    let providers = match process::providers(settings, &Clock::system(), &Shutdown::new()) {
         Ok(providers) => providers,
         Err(e) => return vec![finding(Grade::Bad, "providers", e.to_string(), "change the provider's settings")],
     };

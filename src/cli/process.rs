@@ -62,8 +62,8 @@ pub async fn check_durability(store: &Store, accept_loss: bool) -> Result<()> {
     Ok(())
 }
 
-/// Providers as the settings describe them. `clock`: the one of the hub they are for.
-pub fn providers(settings: &Settings, clock: &Clock) -> Result<Providers> {
+/// Providers as the settings describe them. `clock` and `shutdown`: those of the hub they are for.
+pub fn providers(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> Result<Providers> {
     let mut all: Vec<Account> = Vec::new();
     let mut mocks: BTreeSet<Channel> = settings.channels.mock.iter().copied().collect();
     let email = &settings.email;
@@ -71,7 +71,7 @@ pub fn providers(settings: &Settings, clock: &Clock) -> Result<Providers> {
     match kind {
         EmailKind::Off => (),
         EmailKind::Mock => drop(mocks.insert(Channel::Email)),
-        EmailKind::Smtp => all.push(account(smtp::Smtp::new(smtp_settings(settings)?)?)),
+        EmailKind::Smtp => all.push(account(smtp::Smtp::new(smtp_settings(settings, clock, shutdown)?)?)),
     }
     if !settings.slack.slack_destinations.is_empty() {
         all.push(account(slack::Slack::new(&slack::SlackSettings {
@@ -108,7 +108,7 @@ fn account(provider: impl Provider) -> Account {
     Account::from(Arc::new(provider) as Arc<dyn Provider>)
 }
 
-fn smtp_settings(settings: &Settings) -> Result<smtp::SmtpSettings> {
+fn smtp_settings(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> Result<smtp::SmtpSettings> {
     let email = &settings.email;
     let host = email.smtp_host.clone().ok_or_else(|| Error::Setup("--email smtp needs --smtp-host".into()))?;
     let (tls, port) = match email.smtp_tls {
@@ -124,10 +124,14 @@ fn smtp_settings(settings: &Settings) -> Result<smtp::SmtpSettings> {
         password: email.smtp_password.clone(),
         from: email.smtp_from.clone(),
         call_budget: settings.timing.call_budget(),
+        connect_budget: settings.timing.connect_budget(),
+        data_timeout: Duration::from_secs(email.smtp_data_timeout_s),
         ca_file: email.ca_file.clone(),
         helo: None,
         allow_plaintext: email.smtp_allow_plaintext,
         throttled_pause: Duration::from_secs(email.smtp_throttled_pause_s),
+        clock: clock.clone(),
+        shutdown: shutdown.clone(),
     })
 }
 
@@ -178,7 +182,7 @@ pub async fn open_hub(settings: Settings, store: Store, shutdown: Shutdown) -> R
         return Err(Error::Setup(format!("the schema lacks {missing} migrations: run `notihub migrate`")));
     }
     let clock = Clock::system();
-    let providers = providers(&settings, &clock)?;
+    let providers = providers(&settings, &clock, &shutdown)?;
     let master_keys = master_keys(&settings.database)?;
     let hub = Hub::start(Parts { settings, store, providers, clock, shutdown, master_keys }).await?;
     worker::calibrate(hub.clone()).await?;

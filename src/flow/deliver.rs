@@ -3,9 +3,10 @@
 //! nothing is called that was not claimed, and nothing settled that was neither called nor given back.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::FutureExt as _;
@@ -439,17 +440,69 @@ async fn ask(hub: &Hub, asked: &[Held]) -> Vec<Outcome> {
     // A panicking adapter ends its own attempts only; whether it had asked by then, nobody can say.
     let sending = AssertUnwindSafe(sending).catch_unwind();
     let nobody_knows = |code, detail: &str| vec![Outcome::Unknown { code, detail: detail.into() }; asked.len()];
-    let outcomes = match tokio::time::timeout(hub.settings.timing.call_budget(), sending).await {
+    let outcomes = match answer(hub, asked, provider.extra_time(), sending).await {
         Ok(Ok(outcomes)) if outcomes.len() == asked.len() => outcomes,
         Ok(Ok(_)) => nobody_knows("answer_incomplete", "the provider's adapter lost count of what it sent"),
         Ok(Err(_panic)) => {
             tracing::error!(delivery = %first.claimed.key, provider = provider.name(), "the provider's adapter panicked");
             nobody_knows("sender_panicked", "our own code failed while sending")
         }
-        Err(_elapsed) => nobody_knows("no_answer", "no answer within the call budget"),
+        Err(why) => nobody_knows("no_answer", why),
     };
     observe(&hub.metrics.call_seconds, &[provider.name()], began.elapsed());
     outcomes
+}
+
+/// Waits for a call as long as its provider may take: the call budget, and `extra` where the protocol lets the other side
+/// answer late. Then the lease is extended meanwhile, and a process that stops waits until its grace is nearly over. Fails
+/// with the reason why there is no answer.
+async fn answer<T>(
+    hub: &Hub,
+    asked: &[Held],
+    extra: Duration,
+    call: impl Future<Output = T>,
+) -> std::result::Result<T, &'static str> {
+    let timing = &hub.settings.timing;
+    let call = tokio::time::timeout(timing.call_budget() + extra, call);
+    if extra.is_zero() {
+        return call.await.map_err(|_elapsed| "no answer within the call budget");
+    }
+    let stopped = async {
+        hub.shutdown.stopping().await;
+        tokio::time::sleep(timing.grace_of_calls()).await;
+    };
+    tokio::select! {
+        answer = call => answer.map_err(|_elapsed| "no answer within the time that the provider may take"),
+        never = keep_leases(hub, asked) => match never {},
+        () = stopped => Err("this process stopped while the provider's answer was still to come"),
+    }
+}
+
+/// Extends the leases of a running call three times a lease, so that one failure to do so loses none. A worker that dies
+/// extends nothing: the reaper comes one lease later.
+async fn keep_leases(hub: &Hub, asked: &[Held]) -> Infallible {
+    let every = hub.settings.timing.lease() / 3;
+    let mut due = asked.iter().map(|held| held.holder.since).min().unwrap_or_else(Instant::now);
+    loop {
+        due = Instant::now().max(due + every);
+        tokio::time::sleep_until(due.into()).await;
+        let attempts = asked.iter().map(|held| (held.key(), held.claimed.head.attempt, held.holder.worker)).collect();
+        // A task of its own: when the answer comes, this is dropped, and a statement must not be dropped half-way.
+        let _waited = hub.shutdown.spawn(extend_leases(hub.clone(), attempts)).await;
+    }
+}
+
+async fn extend_leases(hub: Hub, attempts: Vec<(Key, i16, Tsid)>) {
+    let lease = hub.settings.timing.lease();
+    for (key, attempt, worker) in attempts {
+        match store::delivery::extend(hub.store.engine(), key, attempt, worker, lease).await {
+            Ok(true) => tracing::debug!(delivery = %key, attempt, "lease extended: the answer is still to come"),
+            Ok(false) => {
+                tracing::debug!(delivery = %key, attempt, "no lease to extend: the attempt has ended or was lost")
+            }
+            Err(e) => tracing::warn!(delivery = %key, attempt, error = %e, "the lease could not be extended"),
+        }
+    }
 }
 
 /// What may have been sent is asked for first, where the provider can tell.

@@ -344,6 +344,26 @@ pub async fn receive(db: impl Db<'_>, all: &[Receive], now: DateTime<Utc>) -> Re
     Ok(moved.collect())
 }
 
+/// Extends the lease of an attempt of `worker` by `lease` from now on, by the database's clock; false if it has lost it.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached: the lease may end.
+pub async fn extend(db: impl Db<'_>, key: Key, attempt: i16, worker: Tsid, lease: std::time::Duration) -> Result<bool> {
+    let status = Status::Processing.as_str();
+    let Key { shard, message_id, no } = key;
+    let done = sqlx::query_file!(
+        "sql/delivery/extend.sql",
+        shard,
+        message_id.0,
+        no,
+        attempt,
+        worker.0,
+        status,
+        lease.as_secs_f64()
+    );
+    Ok(done.execute(db).await?.rows_affected() == 1)
+}
+
 /// Until when a receipt is waited for, of deliveries that are held.
 pub async fn await_receipts(db: impl Db<'_>, all: &[(Key, Option<DateTime<Utc>>)]) -> Result<()> {
     sqlx::query_file!(

@@ -9,6 +9,7 @@ mod adapters;
 mod alerts;
 mod crash;
 mod egress;
+mod email;
 mod engine;
 mod erase;
 mod fallback;

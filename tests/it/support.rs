@@ -153,20 +153,26 @@ impl App {
         all.extend(flags.iter().map(|f| (*f).to_owned()));
         let settings = settings(&all.iter().map(String::as_str).collect::<Vec<_>>());
         let call_budget = settings.timing.call_budget();
+        let (clock, shutdown) = (Clock::manual(start_time()), Shutdown::new());
         let mut providers: Vec<Arc<dyn Provider>> = vec![
             Arc::new(
                 smtp::Smtp::new(smtp::SmtpSettings {
-                    host: smtp.address().ip().to_string(),
-                    port: smtp.address().port(),
+                    // Flags may name another server.
+                    host: settings.email.smtp_host.clone().unwrap_or(smtp.address().ip().to_string()),
+                    port: settings.email.smtp_port.unwrap_or(smtp.address().port()),
                     tls: smtp::Tls::None,
                     username: None,
                     password: None,
                     from: "Hub <hub@example.com>".into(),
                     call_budget,
+                    connect_budget: settings.timing.connect_budget(),
+                    data_timeout: Duration::from_secs(settings.email.smtp_data_timeout_s),
                     ca_file: None,
                     helo: Some("test.example.com".into()),
                     allow_plaintext: false,
                     throttled_pause: Duration::from_secs(300),
+                    clock: clock.clone(),
+                    shutdown: shutdown.clone(),
                 })
                 .expect("SMTP"),
             ),
@@ -203,8 +209,8 @@ impl App {
             settings,
             store: store(&url),
             providers: Providers::new(providers.into_iter().map(Account::from).chain(accounts)).expect("providers"),
-            clock: Clock::manual(start_time()),
-            shutdown: Shutdown::new(),
+            clock,
+            shutdown,
             master_keys: vec![MASTER_KEY],
         })
         .await

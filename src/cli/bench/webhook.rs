@@ -39,7 +39,7 @@ pub async fn webhook(run: &mut Run<'_>) -> Result<()> {
 async fn bed_with_webhooks(run: &Run<'_>, shards: Option<i16>) -> Result<Bed> {
     let mut settings = endpoint::reachable(run.settings);
     settings.database.shards = shards.unwrap_or(settings.database.shards);
-    let providers = process::providers(&settings, &Clock::system())?;
+    let providers = process::providers(&settings, &Clock::system(), &crate::shutdown::Shutdown::new())?;
     let further = providers.of(Channel::Webhook).iter().map(|a| a.provider.clone()).collect();
     Bed::with(&settings, run.ground, further).await
 }

@@ -3,7 +3,7 @@
 //!
 //! - `bounce@…`   550 5.1.1, there is no such recipient
 //! - `full@…`     452 4.2.2, the mailbox is full
-//! - `greylist@…` 451 4.7.1 the first time each address is tried, then taken
+//! - `greylist@…` 450 4.2.0 the first time each address is tried, then taken
 //! - `cut@…`      takes the first mail to each address and hangs up instead of saying so, then answers
 
 use std::collections::HashSet;
@@ -115,7 +115,7 @@ impl Shared {
         match address.split('@').next() {
             Some("bounce") => "550 5.1.1 no such recipient",
             Some("full") => "452 4.2.2 mailbox full",
-            Some("greylist") if self.first_time(address) => "451 4.7.1 greylisted, try again later",
+            Some("greylist") if self.first_time(address) => "450 4.2.0 greylisted, try again later",
             _ => "250 2.1.5 ok",
         }
     }
