@@ -18,7 +18,8 @@ use crate::model::delivery::Outcome;
 use crate::model::receipt::{Receipt, ReceiptOutcome, Reference};
 use crate::model::signature;
 
-use super::adapter::{Adapter, Common, Options};
+use super::adapter::{Adapter, Options};
+use super::http::Common;
 use super::vendor::{self, Vendor, by_status_alone};
 use super::{Callback, Letter, Pending, Provider, Receipts, Refused};
 
@@ -82,7 +83,7 @@ impl Gateway {
                 headers.insert(HeaderName::from_static(name), value);
             }
         }
-        match self.vendor.post_bytes(body, headers).await {
+        match self.vendor.post_for_status("", body, headers).await {
             Ok(answer) => by_status_alone(&answer, &["id"]),
             Err(failure) => failure.into_outcome(),
         }

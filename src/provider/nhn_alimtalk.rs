@@ -21,7 +21,8 @@ use crate::model::channel::{Channel, OnUnknown};
 use crate::model::delivery::{Key, Outcome};
 use crate::model::retry::{Action, ErrorClass};
 
-use super::adapter::{Adapter, Common, Options};
+use super::adapter::{Adapter, Options};
+use super::http::Common;
 use super::nhn::{self, List, Nhn, Sent, hours, verdicts};
 use super::vendor::{Codes, Results, digits, rejected};
 use super::{Callback, Letter, Looked, Pending, Polled, Provider, Receipts, Refused};

@@ -16,8 +16,9 @@ use crate::model::delivery::Outcome;
 use crate::model::receipt::{Receipt, ReceiptOutcome};
 use crate::model::retry::ErrorClass;
 
-use super::adapter::{Adapter, Common, Options};
+use super::adapter::{Adapter, Options};
 use super::http::Answer;
+use super::http::Common;
 use super::nhn::{self, Nhn, hours};
 use super::vendor::{self, Codes, digits, from_kst, word};
 use super::window::Window;

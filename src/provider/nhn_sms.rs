@@ -14,7 +14,8 @@ use crate::model::message::Content;
 use crate::model::phone::{self, KOREA};
 use crate::model::retry::ErrorClass;
 
-use super::adapter::{Adapter, Common, Options};
+use super::adapter::{Adapter, Options};
+use super::http::Common;
 use super::nhn::{self, List, Nhn, Sent, hours, verdicts};
 use super::vendor::{self, Codes, Results};
 use super::{Callback, Letter, Looked, Pending, Polled, Provider, Receipts, Refused};

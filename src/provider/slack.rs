@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::Url;
@@ -20,7 +19,7 @@ use crate::model::delivery::Outcome;
 use crate::model::message::Content;
 use crate::model::retry::ErrorClass;
 
-use super::http::{Answer, Http, HttpSettings, is_loopback};
+use super::http::{Answer, Common, Connections, DecidedBy, Http, is_loopback};
 use super::{Letter, Pending, Provider};
 
 /// Slack's words for a no, and what each comes down to. Each webhook is a credential of its own: that one is void says nothing
@@ -58,18 +57,13 @@ const WORDS: [(&str, ErrorClass); 27] = [
 pub struct SlackSettings {
     /// What callers name → the webhook's URL.
     pub destinations: BTreeMap<String, String>,
-    pub call_budget: Duration,
-    /// PEM file with certificates to trust beside the system's.
-    pub ca_file: Option<PathBuf>,
+    pub connections: Connections,
+    pub common: Common,
 }
 
 impl fmt::Debug for SlackSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SlackSettings")
-            .field("destinations", &self.destinations.keys())
-            .field("call_budget", &self.call_budget)
-            .field("ca_file", &self.ca_file)
-            .finish()
+        f.debug_struct("SlackSettings").field("destinations", &self.destinations.keys()).finish_non_exhaustive()
     }
 }
 
@@ -84,11 +78,8 @@ impl Slack {
         for (name, url) in &settings.destinations {
             hooks.insert(name.clone(), hook(name, url)?);
         }
-        let http = Http::new(HttpSettings {
-            call_budget: settings.call_budget,
-            ca_file: settings.ca_file.as_deref(),
-            tls: hooks.values().any(|url| url.scheme() == "https"),
-        })?;
+        let tls = hooks.values().any(|url| url.scheme() == "https");
+        let http = Http::new(&settings.common, settings.connections, tls)?;
         Ok(Slack { http, hooks })
     }
 
@@ -99,7 +90,7 @@ impl Slack {
             return rejected(ErrorClass::Sender, "destination_unknown", detail, None);
         };
         let body = payload(letter.content).to_string().into_bytes();
-        match self.http.post_json(url, body, HeaderMap::new()).await {
+        match self.http.post_json(url, body, HeaderMap::new(), DecidedBy::Body).await {
             Ok(answer) => verdict(&answer),
             Err(failure) => failure.into_outcome(),
         }
@@ -224,7 +215,7 @@ mod tests {
     fn slack(url: &str, call_budget: Duration) -> Result<Slack> {
         rustls_provider();
         let destinations = BTreeMap::from([("ops".to_owned(), url.to_owned())]);
-        Slack::new(&SlackSettings { destinations, call_budget, ca_file: None })
+        Slack::new(&SlackSettings { destinations, connections: Connections::Kept, common: Common::within(call_budget) })
     }
 
     async fn simulated(call_budget: Duration) -> (SlackSimulator, Slack, Shutdown) {
@@ -381,7 +372,7 @@ mod tests {
             assert!(slack(url, BUDGET).is_ok(), "{url}");
         }
         let destinations = BTreeMap::from([("ops".to_owned(), "https://hooks.slack.com/SECRET".to_owned())]);
-        let settings = SlackSettings { destinations, call_budget: BUDGET, ca_file: None };
+        let settings = SlackSettings { destinations, connections: Connections::Kept, common: Common::within(BUDGET) };
         let shown = format!("{settings:?}");
         assert!(shown.contains("ops") && !shown.contains("SECRET"), "{shown}");
     }

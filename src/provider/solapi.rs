@@ -22,7 +22,8 @@ use crate::model::phone::{self, KOREA};
 use crate::model::receipt::{Receipt, ReceiptOutcome};
 use crate::model::retry::ErrorClass;
 
-use super::adapter::{Adapter, Common, Options};
+use super::adapter::{Adapter, Options};
+use super::http::Common;
 use super::http::{Answer, Failure};
 use super::vendor::{
     self, Codes, Results, Vendor, by_status, from_kst, is_earlier, of_all, proven, rejected, said, together, whose,
@@ -585,7 +586,7 @@ mod tests {
         let api = Answers::with(&[(200, "{}"), (503, "")]).await;
         let clock = Clock::manual(DateTime::from_timestamp(1_900_000_000, 0).unwrap());
         let options = [("api-key", KEY), ("api-secret", SECRET), ("from", "029302266"), ("base-url", &api.url)];
-        let solapi = made_with(&ADAPTER, &options, Common { call_budget: BUDGET, ca_file: None, clock }).unwrap();
+        let solapi = made_with(&ADAPTER, &options, Common { clock, ..Common::within(BUDGET) }).unwrap();
         let content = content(None, "x");
         solapi.send(letter(NUMBER, &content)).await;
         solapi.lookup(letter(NUMBER, &content)).await;

@@ -12,8 +12,9 @@ use crate::model::channel::Channel;
 use crate::model::delivery::Outcome;
 use crate::model::retry::ErrorClass;
 
-use super::adapter::{Adapter, Common, Options};
+use super::adapter::{Adapter, Options};
 use super::http::Answer;
+use super::http::Common;
 use super::vendor::{self, Codes, Vendor, by_status, said, word};
 use super::{Letter, Pending, Provider};
 

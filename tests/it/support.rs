@@ -15,6 +15,7 @@ use notihub::hub::{Hub, Parts};
 use notihub::model::channel::Channel;
 use notihub::model::partner::Partner;
 use notihub::model::role::{Actor, Role};
+use notihub::provider::http::{Common, Connections};
 use notihub::provider::simulator::{slack::SlackSimulator, smtp::SmtpSimulator};
 use notihub::provider::{Account, Provider, Providers, mock, slack, smtp, webhook};
 use notihub::shutdown::Shutdown;
@@ -153,6 +154,8 @@ impl App {
         all.extend(flags.iter().map(|f| (*f).to_owned()));
         let settings = settings(&all.iter().map(String::as_str).collect::<Vec<_>>());
         let call_budget = settings.timing.call_budget();
+        let clock = Clock::manual(start_time());
+        let common = Common::of(&settings, &clock);
         let mut providers: Vec<Arc<dyn Provider>> = vec![
             Arc::new(
                 smtp::Smtp::new(smtp::SmtpSettings {
@@ -173,16 +176,16 @@ impl App {
             Arc::new(
                 slack::Slack::new(&slack::SlackSettings {
                     destinations: settings.slack.destinations(),
-                    call_budget,
-                    ca_file: None,
+                    connections: Connections::Kept,
+                    common: common.clone(),
                 })
                 .expect("Slack"),
             ),
             Arc::new(
                 webhook::Webhook::new(webhook::WebhookSettings {
                     rules: settings.webhooks.rules(),
-                    call_budget,
-                    ca_file: settings.email.ca_file.clone(),
+                    connections: Connections::Kept,
+                    common: common.clone(),
                 })
                 .expect("webhooks"),
             ),
@@ -203,7 +206,7 @@ impl App {
             settings,
             store: store(&url),
             providers: Providers::new(providers.into_iter().map(Account::from).chain(accounts)).expect("providers"),
-            clock: Clock::manual(start_time()),
+            clock,
             shutdown: Shutdown::new(),
             master_keys: vec![MASTER_KEY],
         })
