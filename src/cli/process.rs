@@ -78,6 +78,7 @@ pub fn providers(settings: &Settings, clock: &Clock) -> Result<Providers> {
     if !settings.slack.slack_destinations.is_empty() {
         all.push(account(slack::Slack::new(&slack::SlackSettings {
             destinations: settings.slack.destinations(),
+            compatible: settings.slack.compatible(),
             connections: connections(Channel::Slack),
             common: common.clone(),
         })?));

@@ -17,6 +17,8 @@ pub mod json;
 pub mod lane;
 pub mod limit;
 pub mod message;
+pub mod mrkdwn;
+pub mod pace;
 pub mod partner;
 pub mod phone;
 pub mod rate;

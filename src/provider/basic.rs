@@ -9,6 +9,7 @@ use crate::model::capability::Capability;
 use crate::model::channel::Channel;
 use crate::model::delivery::Outcome;
 use crate::model::limit::RateLimit;
+use crate::model::pace::LimitedBy;
 use crate::model::phone;
 use crate::model::retry::Profile;
 
@@ -66,6 +67,10 @@ impl Basic {
 impl Provider for Basic {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn limited_by(&self) -> LimitedBy {
+        LimitedBy::Account
     }
 
     fn capabilities(&self) -> Vec<Capability> {

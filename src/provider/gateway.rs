@@ -15,6 +15,7 @@ use crate::error::{Result, excerpt};
 use crate::model::capability::Capability;
 use crate::model::channel::{Channel, TEXT_CHANNELS};
 use crate::model::delivery::Outcome;
+use crate::model::pace::LimitedBy;
 use crate::model::receipt::{Receipt, ReceiptOutcome, Reference};
 use crate::model::signature;
 
@@ -93,6 +94,10 @@ impl Gateway {
 impl Provider for Gateway {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn limited_by(&self) -> LimitedBy {
+        LimitedBy::Account
     }
 
     fn capabilities(&self) -> Vec<Capability> {

@@ -50,8 +50,8 @@ pub struct Common {
     pub connect_budget: Duration,
     /// PEM file with certificates to trust beside the system's.
     pub ca_file: Option<PathBuf>,
-    /// The hub's own, in step with the database's: what a vendor is asked for by time is kept by it, and a host whose clock
-    /// is off still signs what a vendor takes.
+    /// The hub's own, in step with the database's: what a vendor is asked for by time is kept by it, and a host whose
+    /// clock is off still signs what a vendor takes.
     pub clock: Clock,
 }
 
@@ -138,8 +138,8 @@ impl Failure {
 }
 
 impl Http {
-    /// The process must have a default rustls provider by now. `tls`: whether any https URL will be called. Without one the
-    /// system's certificates are not asked for, so that a machine that has none can still use simulators.
+    /// The process must have a default rustls provider by now. `tls`: whether any https URL will be called. Without one
+    /// the system's certificates are not asked for, so that a machine that has none can still use simulators.
     pub fn new(common: &Common, connections: Connections, tls: bool) -> Result<Http> {
         let client = trust(builder(common, connections), common.ca_file.as_deref(), tls)?.build().map_err(|error| {
             let why = cause(&error);
@@ -340,8 +340,8 @@ pub fn retry_after(value: &str, now: DateTime<Utc>) -> Option<Duration> {
     Some(pause.to_std().unwrap_or_default().min(Duration::from_secs_f64(PAUSE_SECONDS)))
 }
 
-/// A date in each form of RFC 9110, 5.6.7: IMF-fixdate, RFC 850's and asctime's. The name of the day tells nothing new, so a
-/// wrong one does no harm.
+/// A date in each form of RFC 9110, 5.6.7: IMF-fixdate, RFC 850's and asctime's. The name of the day tells nothing new,
+/// so a wrong one does no harm.
 fn http_date(value: &str, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let value = value.trim();
     let rest = value.split_once([',', ' '])?.1.trim_start();

@@ -19,6 +19,7 @@ use crate::error::Result;
 use crate::model::capability::{Batch, Capability};
 use crate::model::channel::{Channel, OnUnknown};
 use crate::model::delivery::{Key, Outcome};
+use crate::model::pace::LimitedBy;
 use crate::model::retry::{Action, ErrorClass};
 
 use super::adapter::{Adapter, Options};
@@ -211,6 +212,10 @@ impl Provider for NhnAlimtalk {
     }
 
     /// What Kakao could not confirm may arrive within three days.
+    fn limited_by(&self) -> LimitedBy {
+        LimitedBy::Account
+    }
+
     fn capabilities(&self) -> Vec<Capability> {
         vec![Capability {
             batch: Batch::SameContent(nhn::BATCH),

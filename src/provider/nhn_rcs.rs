@@ -13,6 +13,7 @@ use crate::error::Result;
 use crate::model::capability::Capability;
 use crate::model::channel::Channel;
 use crate::model::delivery::Outcome;
+use crate::model::pace::LimitedBy;
 use crate::model::receipt::{Receipt, ReceiptOutcome};
 use crate::model::retry::ErrorClass;
 
@@ -214,6 +215,10 @@ fn receipt(row: &Value, why: Option<&str>) -> Result<Receipt, String> {
 impl Provider for NhnRcs {
     fn name(&self) -> &str {
         &self.nhn.name
+    }
+
+    fn limited_by(&self) -> LimitedBy {
+        LimitedBy::Account
     }
 
     fn capabilities(&self) -> Vec<Capability> {

@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::model::capability::Capability;
 use crate::model::channel::Channel;
 use crate::model::delivery::Outcome;
+use crate::model::pace::LimitedBy;
 use crate::model::retry::ErrorClass;
 
 use super::adapter::{Adapter, Options};
@@ -73,6 +74,10 @@ impl TalkTalk {
 impl Provider for TalkTalk {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn limited_by(&self) -> LimitedBy {
+        LimitedBy::Account
     }
 
     fn capabilities(&self) -> Vec<Capability> {

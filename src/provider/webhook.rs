@@ -21,6 +21,7 @@ use crate::model::capability::Capability;
 use crate::model::channel::Channel;
 use crate::model::delivery::Outcome;
 use crate::model::egress::{self, EgressRules};
+use crate::model::pace::LimitedBy;
 use crate::model::retry::ErrorClass;
 use crate::model::signature;
 
@@ -109,6 +110,10 @@ impl Provider for Webhook {
 
     fn capabilities(&self) -> Vec<Capability> {
         vec![Capability::of(Channel::Webhook)]
+    }
+
+    fn limited_by(&self) -> LimitedBy {
+        LimitedBy::Endpoint
     }
 
     fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome> {
@@ -202,6 +207,7 @@ fn verdict(answer: &Answer) -> Outcome {
     let class = match status {
         200..=299 => return Outcome::Accepted { provider_ref: Some(format!("HTTP {status}")) },
         410 => ErrorClass::EndpointGone,
+        429 => ErrorClass::Throttled,
         _ => ErrorClass::EndpointRefused,
     };
     let said = excerpt(body);

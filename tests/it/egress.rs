@@ -433,7 +433,7 @@ async fn each_answer_has_its_outcome() {
         (401, "", refused, None),
         (404, "", refused, None),
         (410, "", ErrorClass::EndpointGone, None),
-        (429, "Retry-After: 120\r\n", refused, Some(120)),
+        (429, "Retry-After: 120\r\n", ErrorClass::Throttled, Some(120)),
         (500, "", refused, None),
         (503, "Retry-After: 999999999\r\n", refused, Some(86_400)),
         (503, "Retry-After: soon\r\n", refused, None),

@@ -1,8 +1,9 @@
 //! Calls to servers that speak HTTP in their own way: what they answer is heard, and what they leave out loses nothing.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use notihub::clock::Clock;
 use notihub::config::ProviderSettings;
 use notihub::provider::adapter::make;
 use notihub::provider::http::Common;
@@ -185,7 +186,8 @@ async fn a_gateways_status_decides_without_the_end_of_its_body() {
     app.done().await;
 }
 
-/// Faults F5: a server closes a kept connection while the next request is on its way. A paid message never goes over one.
+/// Faults F5: a server closes a kept connection while the next request is on its way. A paid message never goes over
+/// one.
 #[tokio::test]
 async fn a_paid_message_goes_over_a_fresh_connection() {
     let taken = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
@@ -198,5 +200,130 @@ async fn a_paid_message_goes_over_a_fresh_connection() {
     assert_eq!((outcomes(&app, "main").await, server.count()), (vec!["ACCEPTED".to_owned(); 3], 3));
     let closes = |request: &String| request.to_lowercase().contains("\r\nconnection: close\r\n");
     assert!(server.requests.lock().unwrap().iter().all(closes), "the server need not keep it");
+    app.done().await;
+}
+
+/// Faults E5: servers that take Slack's posts and answer in their own words. What may have been taken is never FAILED.
+#[tokio::test]
+async fn a_2xx_that_is_not_slacks_is_taken_or_unknown() {
+    for (answer, compatible, status) in [
+        ("HTTP/1.1 200 OK\r\nContent-Length: 16\r\n\r\n{\"success\":true}", false, "SENT"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n{\"ok\":true}", false, "SENT"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK", false, "SENT"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nposted", false, "UNDETERMINED"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nposted", true, "SENT"),
+        ("HTTP/1.1 204 No Content\r\n\r\n", true, "SENT"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nno_service", true, "FAILED"),
+    ] {
+        let server = Server::saying(answer).await;
+        let destination = format!("--slack-destination=away={}", server.url);
+        let flags = [destination.as_str(), "--slack-compatible=away"];
+        let app = App::with(&flags[..if compatible { 2 } else { 1 }]).await;
+        let id = app.post("/v1/messages", slack("away")).await.expect(202).id();
+        app.settle_all().await;
+        let delivery = &app.message(&id).await["deliveries"][0];
+        assert_eq!(delivery["status"], status, "{answer:?} {compatible}: {delivery}");
+        app.done().await;
+    }
+}
+
+fn slack(to: &str) -> Value {
+    json!({"type": "TEST", "body": "x", "channels": [{"channel": "SLACK", "to": to}]})
+}
+
+/// Faults E1: a hook that takes one message per N s and refuses the others with 429. All arrive, few are refused, and
+/// other destinations do not wait.
+#[tokio::test]
+async fn a_hook_that_takes_one_per_n_seconds_gets_all_of_a_burst() {
+    for n in [1, 5, 30] {
+        let clock: Arc<OnceLock<Clock>> = Arc::default();
+        let (seen, last) = (clock.clone(), Mutex::new(None::<DateTime<Utc>>));
+        let server = Server::start(move |_, _| {
+            let (now, mut last) = (seen.get().unwrap().now(), last.lock().unwrap());
+            if last.is_some_and(|last| now < last + TimeDelta::seconds(n)) {
+                let head = format!("HTTP/1.1 429 Slow\r\nRetry-After: {n}\r\nContent-Length: 12\r\n\r\nrate_limited");
+                return (head.into_bytes(), false);
+            }
+            *last = Some(now);
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec(), false)
+        })
+        .await;
+        let app = App::with(&[&format!("--slack-destination=slow={}", server.url)]).await;
+        assert!(clock.set(app.hub.clock.clone()).is_ok());
+        for _ in 0..10 {
+            app.post("/v1/messages", slack("slow")).await.expect(202);
+        }
+        app.work().await;
+        app.post("/v1/messages", slack("ops")).await.expect(202);
+        app.work().await;
+        assert_eq!(app.slack.records().len(), 1, "another destination does not wait");
+        app.settle_all().await;
+        let sent = app.count("select count(*) from deliveries where status = 'SENT'").await;
+        let refused = server.count() - 10;
+        assert!(sent == 11 && refused <= 2, "one per {n} s: {sent} sent, {refused} refused");
+        app.done().await;
+    }
+}
+
+/// Faults E1: what one process heard holds for all of them.
+#[tokio::test]
+async fn a_destination_paced_by_one_process_is_not_called_by_another() {
+    let server = Server::saying("HTTP/1.1 429 Slow\r\nRetry-After: 600\r\nContent-Length: 0\r\n\r\n").await;
+    let app = App::with(&[&format!("--slack-destination=slow={}", server.url)]).await;
+    app.post("/v1/messages", slack("slow")).await.expect(202);
+    app.work().await;
+    assert_eq!(server.count(), 1);
+    let other = app.another_process().await;
+    app.post("/v1/messages", slack("slow")).await.expect(202);
+    app.post("/v1/messages", slack("ops")).await.expect(202);
+    notihub::worker::deliver::once(&other).await.unwrap();
+    assert_eq!((server.count(), app.slack.records().len()), (1, 1));
+    other.shutdown.stop();
+    app.done().await;
+}
+
+/// Faults E1: an account's 429 holds for all that is sent with it, and a partner's endpoint's for that endpoint.
+#[tokio::test]
+async fn nothing_is_sent_before_the_time_that_a_429_named() {
+    let slow = "HTTP/1.1 429 Slow\r\nRetry-After: 600\r\nContent-Length: 0\r\n\r\n";
+    let (vendor, endpoint) = (Server::saying(slow).await, Server::saying(slow).await);
+    let flags = ["--webhook-allow-network=127.0.0.0/8", "--webhook-allow-http"];
+    let app = App::with_accounts(&flags, vec![account("gateway", ("url", &vendor.url), &GATEWAY)]).await;
+    app.post("/v1/webhooks", json!({"url": endpoint.url, "events": ["delivery.sent"]})).await.expect(201);
+    app.post("/v1/messages", sms("first")).await.expect(202);
+    app.post("/v1/messages", email("kim@example.com")).await.expect(202);
+    app.work().await;
+    assert_eq!((vendor.count(), endpoint.count()), (1, 1));
+    for n in 0..5 {
+        app.advance(60);
+        app.post("/v1/messages", sms(&format!("no {n}"))).await.expect(202);
+        app.post("/v1/messages", email("kim@example.com")).await.expect(202);
+        app.work().await;
+    }
+    assert_eq!((vendor.count(), endpoint.count()), (1, 1), "nothing before the time");
+    app.done().await;
+}
+
+/// Faults E13: Slack's limit is of what is posted there.
+#[tokio::test]
+async fn slacks_limit_is_measured_on_what_is_posted() {
+    let app = App::new().await;
+    let message = |subject: &str, body: String| {
+        let channel = json!({"channel": "SLACK", "to": "ops", "subject": subject, "body": body});
+        json!({"type": "TEST", "channels": [channel]})
+    };
+    // The subject stands between two asterisks, on a line of its own.
+    app.post("/v1/messages", message("title", "x".repeat(40_000 - 8))).await.expect(202);
+    app.post("/v1/messages", message("a&b", "x".repeat(40_000 - 10))).await.expect(202);
+    for (body, length) in [(message("title", "x".repeat(40_000)), 40_008), (message("a&b", "&".repeat(8_000)), 40_010)]
+    {
+        let refused = app.post("/v1/messages", body).await.expect(422);
+        let told = format!("{length} characters");
+        assert!(refused.text.contains("E006") && refused.text.contains(&told), "{}", refused.text);
+        assert!(refused.text.contains("40000 characters"), "{}", refused.text);
+    }
+    app.work().await;
+    let posted = app.slack.records().into_iter().filter_map(|post| post.text);
+    assert_eq!(posted.map(|text| text.chars().count()).collect::<Vec<_>>(), [40_000, 40_000]);
     app.done().await;
 }

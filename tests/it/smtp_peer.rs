@@ -368,6 +368,7 @@ async fn slack_over_tls_to_a_proven_server_only() {
         let destinations = BTreeMap::from([("ops".to_owned(), url)]);
         Slack::new(&SlackSettings {
             destinations,
+            compatible: Default::default(),
             connections: Connections::Kept,
             common: Common { ca_file, ..Common::within(BUDGET) },
         })

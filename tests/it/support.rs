@@ -176,6 +176,7 @@ impl App {
             Arc::new(
                 slack::Slack::new(&slack::SlackSettings {
                     destinations: settings.slack.destinations(),
+                    compatible: settings.slack.compatible(),
                     connections: Connections::Kept,
                     common: common.clone(),
                 })
@@ -232,6 +233,20 @@ impl App {
             http: reqwest::Client::builder().no_proxy().build().expect("a client"),
             ground,
         }
+    }
+
+    /// Another process on the same database, with the same settings and providers.
+    pub async fn another_process(&self) -> Hub {
+        Hub::start(Parts {
+            settings: self.hub.settings.clone(),
+            store: store(&self.url),
+            providers: self.hub.providers.clone(),
+            clock: self.hub.clock.clone(),
+            shutdown: Shutdown::new(),
+            master_keys: vec![MASTER_KEY],
+        })
+        .await
+        .expect("a hub")
     }
 
     pub fn uri(&self, path: &str) -> String {
