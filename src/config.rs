@@ -241,6 +241,11 @@ pub struct Slack {
     /// in the environment or in notihub.toml.
     #[arg(long = "slack-destination", env = "NOTIHUB_SLACK_DESTINATION", hide_env_values = true, value_delimiter = ',', value_name = "NAME=URL", value_parser = pair)]
     pub slack_destinations: Vec<(String, String)>,
+    /// Destinations whose server takes Slack's posts but answers in its own words (Mattermost, Rocket.Chat, Discord's
+    /// /slack): there any 2xx is acceptance. Elsewhere a 2xx that is neither Slack's yes nor its no has an unknown
+    /// outcome. Several with commas [default: none].
+    #[arg(long, env = "NOTIHUB_SLACK_COMPATIBLE", value_delimiter = ',', value_name = "NAME")]
+    pub slack_compatible: Vec<String>,
     /// The destination of notifications in the short form, which name only the channel SLACK [default: ops, or the only one].
     #[arg(long, env = "NOTIHUB_SLACK_DEFAULT", value_name = "NAME")]
     pub slack_default: Option<String>,
@@ -469,6 +474,12 @@ impl Settings {
                 format!("alert-slack names '{name}', which is not among the names in slack-destination"),
             )?;
         }
+        for name in &self.slack.slack_compatible {
+            rule(
+                self.slack.names().contains(name),
+                format!("slack-compatible names '{name}', which is not among the names in slack-destination"),
+            )?;
+        }
         if let Some(name) = &self.slack.slack_default {
             rule(
                 self.slack.destinations().contains_key(name),
@@ -534,6 +545,10 @@ impl Retry {
 impl Slack {
     pub fn destinations(&self) -> BTreeMap<String, String> {
         self.slack_destinations.iter().cloned().collect()
+    }
+
+    pub fn compatible(&self) -> BTreeSet<String> {
+        self.slack_compatible.iter().cloned().collect()
     }
 
     pub fn names(&self) -> BTreeSet<String> {

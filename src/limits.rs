@@ -195,6 +195,8 @@ pub const URI_BYTES: usize = 8 << 10;
 
 /// How long a webhook waits in memory for its endpoint's turn, before it is given back and comes again later.
 pub const GATE_WAIT: Duration = Duration::from_secs(1);
+/// How long a message waits for the answer to another one to the same destination of a chat.
+pub const LINE_WAIT: Duration = Duration::from_secs(1);
 /// Longest an endpoint stays paused: then it is disabled, and what waits for it becomes dead letters.
 pub const ENDPOINT_PAUSED: chrono::TimeDelta = chrono::TimeDelta::days(30);
 /// Nothing but failures for so long disables an endpoint.

@@ -12,8 +12,9 @@ use crate::config::{Database, EmailKind, Settings, SmtpTls};
 use crate::crypt;
 use crate::error::{Error, Result};
 use crate::hub::{Hub, Parts};
-use crate::model::channel::Channel;
+use crate::model::channel::{Channel, OnUnknown};
 use crate::model::role::Actor;
+use crate::provider::http::{Common, Connections};
 use crate::provider::{Account, Provider, Providers, adapter, mock::Mock, slack, smtp, webhook};
 use crate::shutdown::Shutdown;
 use crate::store::{self, PoolSizes, Store};
@@ -73,23 +74,21 @@ pub fn providers(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> Res
         EmailKind::Mock => drop(mocks.insert(Channel::Email)),
         EmailKind::Smtp => all.push(account(smtp::Smtp::new(smtp_settings(settings, clock, shutdown)?)?)),
     }
+    let common = Common::of(settings, clock);
+    let connections = |channel| Connections::of(settings.retry.on_unknown(channel).unwrap_or(OnUnknown::Retry));
     if !settings.slack.slack_destinations.is_empty() {
         all.push(account(slack::Slack::new(&slack::SlackSettings {
             destinations: settings.slack.destinations(),
-            call_budget: settings.timing.call_budget(),
-            ca_file: email.ca_file.clone(),
+            compatible: settings.slack.compatible(),
+            connections: connections(Channel::Slack),
+            common: common.clone(),
         })?));
     }
     all.push(account(webhook::Webhook::new(webhook::WebhookSettings {
         rules: settings.webhooks.rules(),
-        call_budget: settings.timing.call_budget(),
-        ca_file: email.ca_file.clone(),
+        connections: connections(Channel::Webhook),
+        common: common.clone(),
     })?));
-    let common = adapter::Common {
-        call_budget: settings.timing.call_budget(),
-        ca_file: email.ca_file.clone(),
-        clock: clock.clone(),
-    };
     for settings in &settings.channels.providers {
         all.push(adapter::make(settings, &common)?);
     }

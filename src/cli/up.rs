@@ -18,7 +18,8 @@ use crate::hub::Hub;
 use crate::model::channel::{Channel, TEXT_CHANNELS};
 use crate::model::egress;
 use crate::model::role::{self, Actor};
-use crate::provider::adapter::{self, Common};
+use crate::provider::adapter;
+use crate::provider::http::Common;
 use crate::provider::simulator::vendor::{Setup, Vendor};
 use crate::provider::simulator::{kakaotalk, slack::SlackSimulator, sms, smtp::SmtpSimulator, solapi, talktalk};
 use crate::shutdown::{Shutdown, signalled};
@@ -205,11 +206,7 @@ const RATE: f64 = 60.0;
 
 /// Simulators of vendors for the channels that no account serves and no mock logs, and accounts at them.
 async fn vendors(settings: &mut Settings, ground: &Shutdown) -> Result<Vec<(Vendor, String, Vec<Channel>)>> {
-    let common = Common {
-        call_budget: settings.timing.call_budget(),
-        ca_file: settings.email.ca_file.clone(),
-        clock: Clock::system(),
-    };
+    let common = Common::of(settings, &Clock::system());
     let mut missing = TEXT_CHANNELS.to_vec();
     missing.retain(|channel| !settings.channels.mock.contains(channel));
     for account in &settings.channels.providers {

@@ -31,6 +31,7 @@ use crate::store::message::Contents;
 use crate::telemetry::observe;
 
 use super::fallback::{self, Made};
+use super::pace;
 use super::publish::{Notice, publish};
 use super::receipt;
 use super::route;
@@ -317,8 +318,12 @@ pub async fn call(hub: &Hub, request: Vec<Held>) -> Vec<Settle> {
         }
     }
     let Some(first) = asked.first_mut() else { return settles };
+    let turn = pace::enter(hub, &first.account, &first.claimed.recipient).await;
     // Webhooks alone have a way of their own, and go one by one.
-    let way = way(hub, first).await;
+    let way = match turn {
+        Ok(line) => way(hub, first).await.map(|way| (way, line)),
+        Err(outcome) => Err(outcome),
+    };
     // Its turn came too late.
     let late = first.holder.since.elapsed() > hub.settings.timing.begin_within();
     let way = if late && way.is_ok() { Err(Outcome::Postponed) } else { way };
@@ -326,7 +331,7 @@ pub async fn call(hub: &Hub, request: Vec<Held>) -> Vec<Settle> {
         Ok(way) => route::enter(hub, &first.account, first.seat.take()).await.map(|pass| (way, pass)),
         Err(outcome) => Err(outcome),
     };
-    let (mut way, mut pass) = match entered {
+    let ((mut way, line), mut pass) = match entered {
         Ok(entered) => entered,
         Err(outcome) => {
             for held in &asked {
@@ -350,6 +355,11 @@ pub async fn call(hub: &Hub, request: Vec<Held>) -> Vec<Settle> {
     let outcomes = ask(hub, &asked).await;
     may_die_at("call.after_answer");
     pass.answered(hub, &outcomes).await;
+    // Before the next request to the same destination may be made.
+    if let Some(first) = asked.first() {
+        pace::answered(hub, &first.account, &first.claimed.recipient, &outcomes).await;
+    }
+    drop(line);
     if let (Some(way), Some(outcome)) = (&mut way, outcomes.first()) {
         way.answered(outcome);
     }

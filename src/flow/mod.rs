@@ -9,6 +9,7 @@ pub mod erase;
 pub mod fallback;
 pub mod fsck;
 pub mod intake;
+pub mod pace;
 pub mod partner;
 pub mod promote;
 pub mod publish;

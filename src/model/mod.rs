@@ -18,6 +18,8 @@ pub mod lane;
 pub mod limit;
 pub mod message;
 pub mod network;
+pub mod mrkdwn;
+pub mod pace;
 pub mod partner;
 pub mod phone;
 pub mod rate;

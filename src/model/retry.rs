@@ -97,7 +97,7 @@ pub const TABLE: [Row; 21] = {
         row(ErrorClass::Unreachable, "unreachable", Retry, true, Provider),
         // Not its fault, but ours: it limits us, it is not down.
         row(ErrorClass::Throttled, "throttled", RetryAfter, true, Recipient),
-        row(ErrorClass::ProviderInternal, "provider_error", Retry, true, Provider),
+        row(ErrorClass::ProviderInternal, "provider_error", RetryAfter, true, Provider),
         row(ErrorClass::Credentials, "credentials_refused", Stop, true, Us),
         row(ErrorClass::Quota, "quota_used_up", Stop, true, Us),
         row(ErrorClass::Sender, "sender_not_usable", Permanent, true, Recipient),

@@ -44,6 +44,7 @@ use crate::model::channel::{Channel, Limit};
 use crate::model::delivery::{Key, Outcome};
 use crate::model::limit::RateLimit;
 use crate::model::message::Content;
+use crate::model::pace::LimitedBy;
 use crate::model::receipt::{Receipt, Reference};
 use crate::model::retry::Profile;
 
@@ -143,6 +144,11 @@ pub trait Provider: Send + Sync + 'static {
     /// How many calls it takes at a time, from one process.
     fn at_once(&self) -> usize {
         usize::MAX
+    }
+
+    /// To what its "too fast" (429) applies.
+    fn limited_by(&self) -> LimitedBy {
+        LimitedBy::Nothing
     }
 
     /// What its vendor allows, where the settings say nothing.

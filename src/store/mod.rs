@@ -15,6 +15,7 @@ pub mod key;
 pub mod lane;
 pub mod listen;
 pub mod message;
+pub mod pace;
 pub mod partition;
 pub mod partner;
 pub mod provider;

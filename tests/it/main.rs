@@ -21,6 +21,7 @@ mod lists;
 mod messages;
 mod notifications;
 mod openapi;
+mod outgoing;
 mod partners;
 mod processes;
 mod program;

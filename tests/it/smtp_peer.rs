@@ -22,6 +22,7 @@ use notihub::id::Tsid;
 use notihub::model::delivery::{Key, Outcome};
 use notihub::model::message::Content;
 use notihub::model::retry::ErrorClass;
+use notihub::provider::http::{Common, Connections};
 use notihub::provider::slack::{Slack, SlackSettings};
 use notihub::provider::smtp::{Smtp, SmtpSettings, Tls};
 use notihub::provider::{Letter, Provider as _};
@@ -399,7 +400,12 @@ async fn slack_over_tls_to_a_proven_server_only() {
     let url = |host: &str| format!("https://{host}:{}/services/T0/B0/SECRET", peer.ports["https"]);
     let slack = |url: String, ca_file: Option<PathBuf>| {
         let destinations = BTreeMap::from([("ops".to_owned(), url)]);
-        Slack::new(&SlackSettings { destinations, call_budget: BUDGET, ca_file })
+        Slack::new(&SlackSettings {
+            destinations,
+            compatible: Default::default(),
+            connections: Connections::Kept,
+            common: Common { ca_file, ..Common::within(BUDGET) },
+        })
     };
     let ca_file = Some(peer.folder.join("ca.pem"));
     let content = content("장애", "DB 연결 실패", None);

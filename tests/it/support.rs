@@ -15,6 +15,7 @@ use notihub::hub::{Hub, Parts};
 use notihub::model::channel::Channel;
 use notihub::model::partner::Partner;
 use notihub::model::role::{Actor, Role};
+use notihub::provider::http::{Common, Connections};
 use notihub::provider::simulator::{slack::SlackSimulator, smtp::SmtpSimulator};
 use notihub::provider::{Account, Provider, Providers, mock, slack, smtp, webhook};
 use notihub::shutdown::Shutdown;
@@ -154,6 +155,7 @@ impl App {
         let settings = settings(&all.iter().map(String::as_str).collect::<Vec<_>>());
         let call_budget = settings.timing.call_budget();
         let (clock, shutdown) = (Clock::manual(start_time()), Shutdown::new());
+        let common = Common::of(&settings, &clock);
         let mut providers: Vec<Arc<dyn Provider>> = vec![
             Arc::new(
                 smtp::Smtp::new(smtp::SmtpSettings {
@@ -179,16 +181,17 @@ impl App {
             Arc::new(
                 slack::Slack::new(&slack::SlackSettings {
                     destinations: settings.slack.destinations(),
-                    call_budget,
-                    ca_file: None,
+                    compatible: settings.slack.compatible(),
+                    connections: Connections::Kept,
+                    common: common.clone(),
                 })
                 .expect("Slack"),
             ),
             Arc::new(
                 webhook::Webhook::new(webhook::WebhookSettings {
                     rules: settings.webhooks.rules(),
-                    call_budget,
-                    ca_file: settings.email.ca_file.clone(),
+                    connections: Connections::Kept,
+                    common: common.clone(),
                 })
                 .expect("webhooks"),
             ),
@@ -235,6 +238,20 @@ impl App {
             http: reqwest::Client::builder().no_proxy().build().expect("a client"),
             ground,
         }
+    }
+
+    /// Another process on the same database, with the same settings and providers.
+    pub async fn another_process(&self) -> Hub {
+        Hub::start(Parts {
+            settings: self.hub.settings.clone(),
+            store: store(&self.url),
+            providers: self.hub.providers.clone(),
+            clock: self.hub.clock.clone(),
+            shutdown: Shutdown::new(),
+            master_keys: vec![MASTER_KEY],
+        })
+        .await
+        .expect("a hub")
     }
 
     pub fn uri(&self, path: &str) -> String {
