@@ -44,8 +44,9 @@ pub struct Settings {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Database")]
 pub struct Database {
-    /// An existing PostgreSQL 15 or newer, as postgres://user:password@host:port/database. Without it `up` starts a private
-    /// server from the programs installed on this machine, and the other commands use that of a running `up`.
+    /// An existing PostgreSQL 15 or newer, as postgres://user:password@host:port/database. Several servers are tried in their
+    /// order: host1:port1,host2:port2, with libpq's target_session_attrs and connect_timeout. Without it `up` starts a
+    /// private server from the programs installed on this machine, and the other commands use that of a running `up`.
     #[arg(long, env = "NOTIHUB_DATABASE_URL", hide_env_values = true, value_name = "URL")]
     pub database_url: Option<String>,
     /// Where the private PostgreSQL keeps its data [default: /var/lib/notihub for root, ~/.local/share/notihub else].

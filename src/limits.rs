@@ -9,6 +9,20 @@ pub const POOL_ACQUIRE: Duration = Duration::from_secs(1);
 /// Workers have nobody waiting for an answer: they rather wait than fail.
 pub const POOL_ACQUIRE_ENGINE: Duration = Duration::from_secs(10);
 
+/// Longest that connecting to one of several database servers may take, unless the URL has connect_timeout.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How often the chosen one of several database servers is asked whether it will still do.
+pub const SERVER_LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Longest a session may take to answer, and to hear its own notice, before it counts as deaf. Notices take
+/// milliseconds; an overloaded server is not to be taken for a pooler.
+pub const SESSION_PROOF: Duration = Duration::from_secs(10);
+/// A listener that heard nothing for this long sends itself a notice.
+pub const LISTEN_PROVEN_EVERY: Duration = Duration::from_secs(10);
+/// Longest that `/readyz` waits for a commit before it says no; less than the time-outs of the usual load balancers.
+pub const WRITE_PROOF: Duration = Duration::from_secs(2);
+/// How long a commit proves that the database takes writes: asking more often costs no more writes.
+pub const WRITE_PROOF_KEPT: Duration = Duration::from_secs(1);
+
 /// Retention by partition: partitions are a week long …
 pub const PARTITION_DAYS: i64 = 7;
 /// … and made this many weeks ahead, so that a month without the loop does no harm.

@@ -104,8 +104,17 @@ fn tell(f: &Finding) {
 
 async fn examine_database(settings: &Settings) -> Result<Vec<Finding>> {
     let url = process::database_url(&settings.database)?;
-    let store = process::open_store(&settings.database, &url)?;
+    let store = match process::reading_store(&settings.database, &url).await {
+        Ok(store) => store,
+        // Nothing else is asked: settings of ours would stay behind in connections that belong to others.
+        Err(Error::Setup(why)) => {
+            let remedy = "correct --database-url, or what stands between here and PostgreSQL";
+            return Ok(vec![finding(Grade::Bad, "sessions", why, remedy)]);
+        }
+        Err(e) => return Err(e),
+    };
     let mut findings = examine_server(settings, &store).await?;
+    findings.push(examine_writes(settings, &store, &url).await?);
     let asked = Clock::host_now();
     let said = store::hub::clock(store.api()).await?;
     let off = Clock::system().calibrate(asked, said, Clock::host_now()).num_milliseconds().abs();
@@ -153,6 +162,39 @@ async fn examine_database(settings: &Settings) -> Result<Vec<Finding>> {
     let grade = when(waiting.oldest > TimeDelta::minutes(1), Grade::Warn);
     findings.push(finding(grade, "sql intake", stands, "start a worker, or look into its log for what fails"));
     Ok(findings)
+}
+
+/// Whether the server takes writes now; a standby, and how far behind it is.
+async fn examine_writes(settings: &Settings, store: &Store, url: &str) -> Result<Finding> {
+    let replica = store::hub::replica(store.api()).await?;
+    if replica.in_recovery {
+        let seconds = replica
+            .replayed_ago_s
+            .map_or("nothing replayed yet".into(), |s| format!("its last transaction was committed {s:.0} s ago"));
+        let (behind, link) = (replica.behind_bytes.unwrap_or(0), replica.connected);
+        let stands = format!(
+            "hot standby, {behind} bytes received and not yet replayed, {seconds}{}",
+            if link { "" } else { ", not connected to its primary: how far it is behind is unknown" }
+        );
+        let remedy = "enough for `doctor`, `fsck` and `migrate --check`; name the primary for all that writes";
+        return Ok(finding(Grade::Warn, "writes", stands, remedy));
+    }
+    let began = std::time::Instant::now();
+    let proven = match process::proven_store(&settings.database, url).await {
+        Ok(store) => store.prove_writes().await,
+        Err(e) => Err(e),
+    };
+    Ok(match proven {
+        Ok(()) => {
+            let stands = format!("a commit was confirmed after {} ms", began.elapsed().as_millis());
+            finding(Grade::Good, "writes", stands, "")
+        }
+        Err(e) => {
+            let remedy = "mend what it names. A promoted server that still has synchronous_standby_names waits for a \
+                 standby that is gone: alter system reset synchronous_standby_names, then select pg_reload_conf()";
+            finding(Grade::Bad, "writes", e.to_string(), remedy)
+        }
+    })
 }
 
 async fn examine_server(settings: &Settings, store: &Store) -> Result<Vec<Finding>> {

@@ -27,7 +27,7 @@ pub struct Fsck {
 
 pub async fn run(args: Fsck, output: Output) -> Result<u8> {
     telemetry::start_logs(&args.log)?;
-    let store = process::open_store(&args.database, &process::database_url(&args.database)?)?;
+    let store = process::reading_store(&args.database, &process::database_url(&args.database)?).await?;
     let mut checked: Vec<(&str, &str, u64)> = Vec::new();
     let on_terminal = output == Output::Text && std::io::stderr().is_terminal();
     let progress = |progress| match progress {

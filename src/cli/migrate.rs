@@ -23,7 +23,11 @@ pub struct Migrate {
 
 pub async fn run(args: Migrate, output: Output) -> Result<u8> {
     telemetry::start_logs(&args.log)?;
-    let store = process::open_store(&args.database, &process::database_url(&args.database)?)?;
+    let url = process::database_url(&args.database)?;
+    let store = match args.check {
+        true => process::reading_store(&args.database, &url).await?,
+        false => process::proven_store(&args.database, &url).await?,
+    };
     let missing = store.migrations_missing().await?;
     let mut made = 0;
     if !args.check {

@@ -36,12 +36,29 @@ pub fn database_url(database: &Database) -> Result<String> {
 }
 
 pub fn open_store(database: &Database, url: &str) -> Result<Store> {
-    let sizes = PoolSizes {
+    Store::new(url, pool_sizes(database))
+}
+
+/// The store of a process that writes, its sessions proven (`Store::prove`).
+pub async fn proven_store(database: &Database, url: &str) -> Result<Store> {
+    let store = open_store(database, url)?;
+    store.prove().await?;
+    Ok(store)
+}
+
+/// The store of a command that only reads, so that it may be with a hot standby. Its sessions are proven.
+pub async fn reading_store(database: &Database, url: &str) -> Result<Store> {
+    let store = Store::reading(url, pool_sizes(database))?;
+    store.prove().await?;
+    Ok(store)
+}
+
+fn pool_sizes(database: &Database) -> PoolSizes {
+    PoolSizes {
         api: database.api_connections,
         intake: database.intake_connections,
         engine: database.worker_connections,
-    };
-    Store::new(url, sizes)
+    }
 }
 
 /// Refuses a server that may lose what it confirmed.
@@ -191,7 +208,7 @@ pub async fn open_hub(settings: Settings, store: Store, shutdown: Shutdown) -> R
 
 /// For commands of people at this machine: a hub that neither serves nor works.
 pub async fn open_desk(database: &Database) -> Result<(Hub, Actor)> {
-    let store = open_store(database, &database_url(database)?)?;
+    let store = proven_store(database, &database_url(database)?).await?;
     let missing = store.migrations_missing().await?;
     if missing > 0 {
         return Err(Error::Setup(format!("the schema lacks {missing} migrations: run `notihub migrate`")));

@@ -89,7 +89,7 @@ async fn on_ground(mut settings: Settings, ground: &Shutdown, wish: &Wish) -> Re
         Some(url) => url.clone(),
         None => start_pg(&settings, ground).await?,
     };
-    let store = process::open_store(&settings.database, &url)?;
+    let store = process::proven_store(&settings.database, &url).await?;
     store.migrate().await?;
     let simulators = stand_in(&mut settings, ground).await?;
     if wish.demo {

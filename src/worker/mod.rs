@@ -34,13 +34,14 @@ pub enum Role {
 pub fn start(hub: &Hub, role: Role) {
     let every = Repeat::every;
     repeat(hub, "clock", every(Duration::from_secs(30)), calibrate);
+    repeat(hub, "server", every(limits::SERVER_LOOK_EVERY), keep_server);
     repeat(hub, "retain", every(Duration::from_secs(3600)), retain);
     repeat(hub, "rollup", every(limits::ROLLUP_EVERY), rollup);
     hints::start_telling(hub);
     // Workers accept too: what was enqueued in SQL.
     repeat(hub, "fairness", every(limits::FAIR_LOOK_EVERY), weigh);
     repeat(hub, "shares", every(limits::FAIR_TELL_EVERY), hints::tell_shares);
-    let mut topics = vec![Topic::Shares, Topic::Changed];
+    let mut topics = vec![Topic::Shares, Topic::Changed, Topic::Proof];
     if role != Role::Api {
         topics.push(Topic::Ready);
     }
@@ -80,6 +81,12 @@ pub fn start(hub: &Hub, role: Role) {
 
 /// What a loop remembers between its runs.
 type Stateful<T> = Arc<Mutex<T>>;
+
+/// Turns to another of several database servers when the chosen one is lost.
+async fn keep_server(hub: Hub) -> Result<bool> {
+    hub.store.keep_server().await?;
+    Ok(false)
+}
 
 async fn retain(hub: Hub) -> Result<bool> {
     flow::retain::retain(&hub).await?;

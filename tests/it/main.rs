@@ -34,6 +34,7 @@ mod redrive;
 mod retries;
 mod schema;
 mod seed_001;
+mod sessions;
 mod sign_in;
 mod smtp_peer;
 mod sql_intake;
