@@ -16,6 +16,8 @@ async fn service(app: &App) -> PgConnection {
     let name = format!("orders_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     let mut conn = PgConnection::connect(&app.url).await.unwrap();
     let ddl = format!("create role {name} login in role notihub_enqueue; set session authorization {name}");
+    let grant = format!("insert into intake_grants select '{name}', partner_id, false, now() from partners");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(grant)).execute(&mut conn).await.unwrap();
     sqlx::raw_sql(sqlx::AssertSqlSafe(ddl)).execute(&mut conn).await.unwrap();
     conn
 }
@@ -69,6 +71,9 @@ async fn execute(app: &App, sql: &'static str) {
 async fn partner(app: &App, name: &str) -> notihub::model::partner::Partner {
     let partner = notihub::model::partner::Partner::new(app.hub.next_id(), name.to_owned(), 0);
     assert!(store::partner::insert(app.hub.store.api(), &partner, app.hub.clock.now()).await.unwrap());
+    let grant = "insert into intake_grants select distinct g.role_name, p.partner_id, false, now() from intake_grants g, \
+                 partners p on conflict do nothing";
+    execute(app, grant).await;
     partner
 }
 
