@@ -12,28 +12,14 @@ with recursive waiting as (
 ),
 -- More than one relay takes at once, because other relays may have the first of them.
 candidates as materialized (
-  select partner_id from waiting where partner_id <> all ($2::bigint[]) limit $3::bigint * 16
+  select partner_id from waiting where partner_id is not null and partner_id <> all ($2::bigint[]) limit $3::bigint * 16
 ),
-locked_turn as materialized (
+turn as materialized (
   select l.partner_id from hub_locks l
   where l.name = 'relay' and l.partner_id = any (array(select partner_id from candidates))
   order by l.partner_id
   limit $3
   for update skip locked
-),
--- The first requests of a partner: its lock is made with them.
-made_turn as (
-  insert into hub_locks (name, partner_id)
-  select 'relay', c.partner_id from candidates c
-  where not exists (select from hub_locks l where l.name = 'relay' and l.partner_id = c.partner_id)
-  order by 2
-  limit $3
-  on conflict (name, partner_id) do nothing
-  returning partner_id
-),
-turn as materialized (
-  select partner_id from (select partner_id from locked_turn union all select partner_id from made_turn) both_kinds
-  order by partner_id limit $3
 ),
 locked as materialized (
   select r.request_id, r.partner_id, r.body, r.enqueued_at,

@@ -86,6 +86,7 @@ pub async fn partitions(hub: &Hub) -> Result<Round> {
 async fn wipe(hub: &Hub, of: &Retained) -> Result<()> {
     let below = Tsid::floor(hub.clock.now() - TimeDelta::days(i64::from(of.retention_days)));
     let (mut from, mut open_from) = (of.erased_below, None);
+    store::hub::make_lock(hub.store.api(), Lock::Retention(of.partner_id)).await?;
     loop {
         let mut tx = hub.store.begin().await?;
         if !store::hub::try_lock(&mut tx, Lock::Retention(of.partner_id)).await? {

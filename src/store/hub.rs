@@ -57,6 +57,12 @@ pub async fn lock(tx: &mut Conn, lock: Lock) -> Result<()> {
     Ok(())
 }
 
+/// Makes what `try_lock` locks, if there is none yet. Outside any transaction.
+pub async fn make_lock(db: impl Db<'_>, lock: Lock) -> Result<()> {
+    sqlx::query_file!("sql/hub/make_lock.sql", lock.name(), lock.partner()).execute(db).await?;
+    Ok(())
+}
+
 /// Holds the lock until the transaction ends; false when another process has it.
 pub async fn try_lock(tx: &mut Conn, lock: Lock) -> Result<bool> {
     Ok(sqlx::query_file_scalar!("sql/hub/try_lock.sql", lock.name(), lock.partner()).fetch_one(tx).await?)

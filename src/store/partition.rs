@@ -38,6 +38,7 @@ pub async fn maintain(store: &Store, now: DateTime<Utc>, oldest: DateTime<Utc>) 
         round.made.extend(made.fetch_one(&mut *tx).await?);
     }
     tx.commit().await?;
+    super::hub::make_lock(store.api(), super::hub::Lock::DropPartitions).await?;
     for start in past(store.api(), oldest).await? {
         drop_week(store, start, &mut round).await?;
     }

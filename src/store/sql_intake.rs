@@ -22,6 +22,12 @@ pub struct Request {
     pub waited: TimeDelta,
 }
 
+/// Makes what `take` locks, for partners that have requests for the first time. Outside any transaction.
+pub async fn make_turns(db: impl Db<'_>) -> Result<()> {
+    sqlx::query_file!("sql/sql_intake/make_turns.sql").execute(db).await?;
+    Ok(())
+}
+
 /// Locks at most so many requests for this transaction, of partners after `after` that are not passed over.
 pub async fn take(db: impl Db<'_>, after: Tsid, passed_over: &[Tsid], requests: i64) -> Result<Vec<Request>> {
     let passed_over: Vec<i64> = passed_over.iter().map(|p| p.0).collect();

@@ -370,7 +370,9 @@ async fn an_old_installation_is_led_over_by_migrate() {
     program(&folder, &revoke, &hub, None).run().await.expect(0);
     run_sql(&mut service, &enqueue("orders", &slack_post("x"))).await;
     assert_eq!(refused(&mut service, &enqueue("billing", &slack_post("x"))).await.0, "NE007");
-    assert_eq!(graded(&doctor(&folder, &hub, None).await, "intake roles").0, "ok");
+    // Logins of other tests are members of the server's role, too.
+    let left = format!("select count(*) from intake_grants where carried_over and role_name = '{service_name}'");
+    assert_eq!(one::<i64>(&mut superuser, &left).await, 0);
     fsck(&folder, &hub).await;
 }
 
@@ -461,7 +463,7 @@ async fn doctor_opens_one_of_each_sealed_kind() {
     let app = App::with(&["--webhook-allow-http", "--webhook-allow-network=127.0.0.0/8"]).await;
     let (_, _, token) = app.partner(flow::partner::Change { encrypt_content: Some(true), ..named("sealed") }).await;
     app.ask(&token, "POST", "/v1/messages", Some(slack_post("secret"))).await.expect(202);
-    let endpoint = json!({"url": "http://127.0.0.1:9/x", "headers": {"x-key": "secret"}});
+    let endpoint = json!({"url": "http://127.0.0.1:8999/x", "headers": {"x-key": "secret"}});
     let made = app.ask(&token, "POST", "/v1/webhooks", Some(endpoint)).await.expect(201);
     let rotate = format!("/v1/webhooks/{}/rotate", made.body["endpointId"].as_str().unwrap());
     app.ask(&token, "POST", &rotate, Some(json!({"overlapSeconds": 600}))).await.expect(200);

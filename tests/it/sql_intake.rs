@@ -136,7 +136,7 @@ async fn what_can_never_be_right_is_refused_at_once() {
         assert_eq!((code.as_str(), told.as_str(), hint), (state, detail, true), "{partner}: {message}");
     }
     let (_, message, ..) = refused(&mut orders, &format!("select notihub.enqueue(repeat('n', 200), {good})")).await;
-    assert!(message.len() < 100, "a caller's words are cut: {message}");
+    assert!(message.len() < 160, "a caller's words are cut: {message}");
     // What HTTP takes at its limit is taken here.
     let fits = "select notihub.enqueue('test', jsonb_build_object('x', repeat('x', 1048576 - 9)))";
     sqlx::raw_sql(fits).execute(&mut orders).await.unwrap();
