@@ -49,6 +49,11 @@ pub struct Database {
     /// private server from the programs installed on this machine, and the other commands use that of a running `up`.
     #[arg(long, env = "NOTIHUB_DATABASE_URL", hide_env_values = true, value_name = "URL")]
     pub database_url: Option<String>,
+    /// The same database as the owner of its schema, or as a superuser: for `migrate`, which makes the login of
+    /// --database-url and gives it what the hub needs. Every other process then runs as a login that owns nothing
+    /// [default: --database-url].
+    #[arg(long, env = "NOTIHUB_MIGRATE_DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    pub migrate_database_url: Option<String>,
     /// Where the private PostgreSQL keeps its data [default: /var/lib/notihub for root, ~/.local/share/notihub else].
     #[arg(long, env = "NOTIHUB_DATA_DIR", value_name = "FOLDER")]
     pub data_dir: Option<PathBuf>,
@@ -73,6 +78,9 @@ pub struct Database {
     /// it.
     #[arg(long = "master-key", env = "NOTIHUB_MASTER_KEY", hide_env_values = true, value_delimiter = ',', value_name = "BASE64", value_parser = crate::crypt::read_key)]
     pub master_keys: Vec<[u8; crate::crypt::KEY_BYTES]>,
+    /// Start even where what is sealed in the database does not open: its master key is lost.
+    #[arg(long, env = "NOTIHUB_ACCEPT_UNOPENED")]
+    pub accept_unopened: bool,
     /// Start even where the server may lose what it confirmed (fsync, full_page_writes or synchronous_commit off).
     #[arg(long, env = "NOTIHUB_ACCEPT_LOSS")]
     pub accept_loss: bool,

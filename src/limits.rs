@@ -105,6 +105,9 @@ pub const BATCHES_OF_ONE: usize = 2;
 /// … and how long one waits for its turn before it is told 503.
 pub const BATCH_TURN: Duration = Duration::from_secs(5);
 
+/// Newest messages of a partner among which sealed content is looked for when a process starts.
+pub const SEALED_LOOK: i64 = 100;
+
 /// How often a relay looks for what was enqueued in SQL, when it found nothing. Asked for, not told: a notification would make
 /// the commits of all who enqueue wait for each other.
 pub const RELAY_EVERY: Duration = Duration::from_millis(250);

@@ -11,12 +11,14 @@ use crate::clock::Clock;
 use crate::config::{Database, EmailKind, Settings, SmtpTls};
 use crate::crypt;
 use crate::error::{Error, Result};
+use crate::flow::sealed;
 use crate::hub::{Hub, Parts};
 use crate::model::channel::{Channel, OnUnknown};
 use crate::model::role::Actor;
 use crate::provider::http::{Common, Connections};
 use crate::provider::{Account, Provider, Providers, adapter, mock::Mock, slack, smtp, webhook};
 use crate::shutdown::Shutdown;
+use crate::store::role::Repaired;
 use crate::store::{self, PoolSizes, Store};
 use crate::worker::{self, Role};
 use crate::{api, cli};
@@ -33,6 +35,36 @@ pub fn database_url(database: &Database) -> Result<String> {
             folder.display()
         ))
     })
+}
+
+/// The same database as its schema's owner.
+pub fn owner_url(database: &Database) -> Result<String> {
+    if let Some(url) = database.migrate_database_url.as_ref().or(database.database_url.as_ref()) {
+        return Ok(url.clone());
+    }
+    let owner = cli::pg::running_owner_url(&database.data_dir()?)?;
+    owner.map_or_else(|| database_url(database), Ok)
+}
+
+/// Applies migrations, and repairs roles and grants. With two logins, lets that of the hub work.
+pub async fn migrate(database: &Database, owner_url: &str, app_url: &str) -> Result<Repaired> {
+    let store = proven_store(database, owner_url).await?;
+    let mut repaired = store.migrate().await?;
+    if app_url != owner_url {
+        let admitted = store::role::admit(&store, app_url).await?;
+        repaired.done.extend(admitted.done);
+        repaired.to_run.extend(admitted.to_run);
+    }
+    store.close().await;
+    Ok(repaired)
+}
+
+/// Logs what is wrong with the role the hub runs as; it works nevertheless.
+pub async fn warn_of_role(store: &Store) -> Result<()> {
+    if let Some(fault) = store::role::standing(store.api()).await?.fault() {
+        tracing::warn!("{fault}: `notihub doctor` says how to run it as one that does not");
+    }
+    Ok(())
 }
 
 pub fn open_store(database: &Database, url: &str) -> Result<Store> {
@@ -197,9 +229,14 @@ pub async fn open_hub(settings: Settings, store: Store, shutdown: Shutdown) -> R
     if missing > 0 {
         return Err(Error::Setup(format!("the schema lacks {missing} migrations: run `notihub migrate`")));
     }
+    warn_of_role(&store).await?;
     let clock = Clock::system();
     let providers = providers(&settings, &clock, &shutdown)?;
     let master_keys = master_keys(&settings.database)?;
+    if !settings.database.accept_unopened {
+        let keyring = sealed::keyring(&store, &master_keys).await?;
+        sealed::check(&store, &keyring, clock.now()).await?;
+    }
     let hub = Hub::start(Parts { settings, store, providers, clock, shutdown, master_keys }).await?;
     worker::calibrate(hub.clone()).await?;
     crate::flow::retain::partitions(&hub).await?;

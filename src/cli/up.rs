@@ -85,12 +85,15 @@ struct Wish {
 
 async fn on_ground(mut settings: Settings, ground: &Shutdown, wish: &Wish) -> Result<u8> {
     let Wish { output, began, .. } = *wish;
-    let url = match &settings.database.database_url {
-        Some(url) => url.clone(),
+    let (owner_url, url) = match &settings.database.database_url {
+        Some(url) => (process::owner_url(&settings.database)?, url.clone()),
         None => start_pg(&settings, ground).await?,
     };
+    let repaired = process::migrate(&settings.database, &owner_url, &url).await?;
+    if !repaired.to_run.is_empty() {
+        tracing::warn!(statements = repaired.to_run.join("; "), "an administrator of the database has to run these");
+    }
     let store = process::proven_store(&settings.database, &url).await?;
-    store.migrate().await?;
     let simulators = stand_in(&mut settings, ground).await?;
     if wish.demo {
         // Who tries this out has `notihub webhook listen` on the same machine.
@@ -166,10 +169,10 @@ async fn is_good(hub: &Hub, credentials: &Credentials) -> Result<bool> {
     Ok(key.is_some_and(|key| key.revoked_at.is_none() && crypt::same(&key.secret_hash, &hash)))
 }
 
-/// Starts the private PostgreSQL, watched until the ground goes.
-async fn start_pg(settings: &Settings, ground: &Shutdown) -> Result<String> {
+/// Starts the private PostgreSQL, watched until the ground goes. Its URLs as owner and as the hub's role.
+async fn start_pg(settings: &Settings, ground: &Shutdown) -> Result<(String, String)> {
     let mut pg = PrivatePg::start(PgPlace { data_dir: settings.database.data_dir()?, throw_away: false }).await?;
-    let url = pg.url().to_owned();
+    let urls = (pg.url().to_owned(), pg.app_url().to_owned());
     let stop = ground.clone();
     ground.spawn(async move {
         pg.supervise(stop.stopping()).await;
@@ -177,7 +180,7 @@ async fn start_pg(settings: &Settings, ground: &Shutdown) -> Result<String> {
             tracing::error!(error = %e, "the private PostgreSQL did not stop as it should");
         }
     });
-    Ok(url)
+    Ok(urls)
 }
 
 /// Simulators for what is not configured, and the settings that lead to them.

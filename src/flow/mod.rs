@@ -22,6 +22,7 @@ pub mod reseal;
 pub mod retain;
 pub mod rollup;
 pub mod route;
+pub mod sealed;
 pub mod sign_in;
 pub mod story;
 pub mod sweep;

@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
+use crate::store::hub::Lock;
 use crate::store::partner::Retained;
 use crate::store::{self, message, partition::Round};
 
@@ -88,9 +89,10 @@ pub async fn partitions(hub: &Hub) -> Result<Round> {
 async fn wipe(hub: &Hub, of: &Retained) -> Result<()> {
     let below = Tsid::floor(hub.clock.now() - TimeDelta::days(i64::from(of.retention_days)));
     let (mut from, mut open_from) = (of.erased_below, None);
+    store::hub::make_lock(hub.store.api(), Lock::Retention(of.partner_id)).await?;
     loop {
         let mut tx = hub.store.begin().await?;
-        if !store::partner::retaining(&mut tx, of.partner_id).await? {
+        if !store::hub::try_lock(&mut tx, Lock::Retention(of.partner_id)).await? {
             return Ok(tx.rollback().await?);
         }
         let mut rows = message::wipeable(&mut *tx, of.partner_id, of.shard, from, below, limits::WIPE_MESSAGES).await?;

@@ -14,6 +14,7 @@ use crate::model::role::{Actor, Administering, Role};
 use crate::model::strikes::{Failures, MOST_OF_CLIENT};
 use crate::model::token::{ACCESS, Claims, REFRESH, Refused, TokenKeys};
 use crate::store::audit::Deed;
+use crate::store::hub::Lock;
 use crate::store::refresh_token::{self, SignedIn};
 use crate::store::sign_in_failure;
 use crate::store::signing_key::{self, SigningKey};
@@ -294,7 +295,7 @@ pub async fn read_keys(hub: &Hub) -> Result<()> {
     Ok(())
 }
 
-fn place(kid: &str) -> String {
+pub(super) fn place(kid: &str) -> String {
     format!("signing_keys|sealed|{kid}")
 }
 
@@ -305,7 +306,7 @@ pub async fn keep_keys(hub: &Hub) -> Result<()> {
     let is_due = |keys: &[SigningKey]| keys.iter().all(|k| k.active_at + SIGNS <= now || !opens(k));
     if is_due(&signing_key::list(hub.store.api(), now).await?) {
         let mut tx = hub.store.begin().await?;
-        signing_key::lock(&mut tx).await?;
+        store::hub::lock(&mut tx, Lock::SigningKeys).await?;
         // Another process may have made it while we waited for the lock.
         let keys = signing_key::list(&mut *tx, now).await?;
         if is_due(&keys) {
@@ -334,7 +335,7 @@ async fn make_key(hub: &Hub, tx: &mut store::Conn, active_at: DateTime<Utc>) -> 
 pub async fn rotate_signing_key(hub: &Hub, permit: Administering<'_>, at_once: bool) -> Result<String> {
     let now = hub.clock.now();
     let mut tx = hub.store.begin().await?;
-    signing_key::lock(&mut tx).await?;
+    store::hub::lock(&mut tx, Lock::SigningKeys).await?;
     let kid = make_key(hub, &mut tx, if at_once { now } else { now + ANNOUNCED }).await?;
     if at_once {
         signing_key::expire_others(&mut *tx, &kid, now).await?;

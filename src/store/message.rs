@@ -258,6 +258,13 @@ fn place(message_id: Tsid) -> String {
     format!("messages|detail|{message_id}")
 }
 
+/// Whether sealed contents open: of each partner that has them sealed, among its newest messages, one for each master key
+/// that sealed any.
+pub async fn seals(db: impl Db<'_>, keyring: &Keyring, newest: i64) -> Result<Vec<bool>> {
+    let rows = sqlx::query_file!("sql/message/seals.sql", newest).fetch_all(db).await?.into_iter();
+    Ok(rows.map(|r| keyring.open(&place(Tsid(r.message_id)), &sealed_bytes(&r.detail)).is_ok()).collect())
+}
+
 /// A message held still.
 pub struct Locked {
     pub partner_id: Tsid,

@@ -25,6 +25,7 @@ pub mod rate;
 pub mod receipt;
 pub mod redrive;
 pub mod refresh_token;
+pub mod role;
 pub mod session;
 pub mod sign_in_failure;
 pub mod signing_key;
@@ -220,10 +221,18 @@ impl Store {
         Ok(self.engine.begin().await?)
     }
 
-    /// Applies what the schema lacks. Safe to run from several processes at once.
-    pub async fn migrate(&self) -> Result<()> {
+    /// Applies what the schema lacks, as the schema's owner, then makes the roles that are missing and repairs their
+    /// grants. Safe to run from several processes at once.
+    ///
+    /// # Errors
+    /// `Error::Setup` when this login may not migrate, or a lock that a migration needs is not free.
+    pub async fn migrate(&self) -> Result<role::Repaired> {
         let mut conn = self.unhurried().await?;
-        MIGRATIONS.run(&mut conn).await.map_err(migration_fault)
+        if self.migrations_missing().await? > 0 {
+            role::become_owner(&mut conn).await?;
+            apply_migrations(&mut conn).await?;
+        }
+        role::repair(&mut conn).await
     }
 
     /// How many migrations the schema lacks, or an error when it is newer than this program. Only reads. (Runtime
@@ -378,6 +387,79 @@ const ENGINE: &[(&str, &str)] = &[
 const INTAKE: &[(&str, &str)] =
     &[("plan_cache_mode", "force_generic_plan"), ("enable_nestloop", "off"), ("enable_mergejoin", "off")];
 
+/// How often a migration is tried whose locks are not free, each time for a second. Behind one that waits for longer,
+/// everybody who wants the table would wait, too: a service may hold a transaction open in which it enqueued.
+const MIGRATION_TRIES: u32 = 60;
+
+async fn apply_migrations(conn: &mut Conn) -> Result<()> {
+    sqlx::raw_sql("set lock_timeout = '1s'").execute(&mut *conn).await?;
+    let mut tries = 0;
+    loop {
+        match apply_next(conn).await {
+            Ok(true) => tries = 0,
+            Ok(false) => return Ok(()),
+            Err(e) if tries < MIGRATION_TRIES && is_in_the_way(&e) => {
+                tries += 1;
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            Err(e) if is_in_the_way(&e) => {
+                return Err(Error::Setup(format!(
+                    "{}: a transaction holds a lock that the migration needs. End it, or the process that holds it open: \
+                     select pid, usename, xact_start, query from pg_stat_activity where xact_start is not null order by 3",
+                    migration_fault(e)
+                )));
+            }
+            Err(e) => return Err(migration_fault(e)),
+        }
+    }
+}
+
+/// False when nothing is left to do. The lock is one on the migrations' own table: sqlx's is an advisory lock, which any
+/// login of the database could hold.
+async fn apply_next(conn: &mut Conn) -> Result<bool, sqlx::migrate::MigrateError> {
+    use sqlx::Connection as _;
+    use sqlx::migrate::{Migrate as _, MigrateError};
+    const TABLE: &str = "_sqlx_migrations";
+    let begun: bool =
+        sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null").fetch_one(&mut *conn).await?;
+    if !begun {
+        conn.ensure_migrations_table(TABLE).await?;
+    }
+    let mut tx = conn.begin().await?;
+    sqlx::raw_sql("lock table _sqlx_migrations in share row exclusive mode").execute(&mut *tx).await?;
+    let applied = tx.list_applied_migrations(TABLE).await?;
+    for done in &applied {
+        let known = MIGRATIONS.iter().find(|known| known.version == done.version);
+        let known = known.ok_or(MigrateError::VersionMissing(done.version))?;
+        if known.checksum != done.checksum {
+            return Err(MigrateError::VersionMismatch(done.version));
+        }
+    }
+    let Some(next) = MIGRATIONS.iter().find(|known| applied.iter().all(|done| done.version != known.version)) else {
+        tx.rollback().await?;
+        return Ok(false);
+    };
+    if next.no_tx {
+        tx.rollback().await?;
+        conn.apply(TABLE, next).await?;
+    } else {
+        tx.apply(TABLE, next).await?;
+        tx.commit().await?;
+    }
+    Ok(true)
+}
+
+/// A lock that is not free, or the migrations' table made by another process at this moment.
+fn is_in_the_way(e: &sqlx::migrate::MigrateError) -> bool {
+    use sqlx::migrate::MigrateError;
+    let (MigrateError::Execute(e) | MigrateError::ExecuteMigration(e, _)) = e else { return false };
+    e.as_database_error().is_some_and(|e| match e.code().as_deref() {
+        Some("55P03" | "42P07") => true,
+        Some("23505") => e.table() == Some("pg_type") || e.table() == Some("pg_class"),
+        _ => false,
+    })
+}
+
 fn migration_fault(e: sqlx::migrate::MigrateError) -> Error {
     use sqlx::migrate::MigrateError;
     match e {
@@ -422,6 +504,9 @@ impl From<sqlx::Error> for Error {
                         Refusal::new(422, "rejected_by_database", "the database does not take this input")
                             .with_code(Code::E001),
                     ),
+                    _ if state == "42501" => {
+                        Error::Internal(format!("{text}: `notihub migrate` gives the hub's role the rights it needs"))
+                    }
                     _ => Error::Internal(text),
                 }
             }

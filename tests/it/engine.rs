@@ -26,7 +26,7 @@ use notihub::provider::simulator::Behaviour;
 use notihub::provider::{Letter, Pending, Provider};
 use notihub::shutdown::Shutdown;
 use notihub::store::delivery::{Ask, Settle};
-use notihub::store::{self, PoolSizes, Store};
+use notihub::store::{self, PoolSizes};
 use notihub::worker::{self, Role};
 use serde_json::{Value, json};
 use sqlx::pool::PoolConnection;
@@ -41,7 +41,7 @@ async fn another(app: &App) -> Hub {
 }
 
 async fn another_with(app: &App, sizes: PoolSizes, clock: Clock) -> Hub {
-    let store = Store::new(&app.url, sizes).unwrap();
+    let store = crate::support::store_of(&app.url, sizes);
     let (settings, providers) = (app.hub.settings.clone(), app.hub.providers.clone());
     Hub::start(Parts { settings, store, providers, clock, shutdown: Shutdown::new(), master_keys: vec![MASTER_KEY] })
         .await
@@ -638,7 +638,7 @@ async fn a_held_channel_is_not_called_on_a_lease_that_is_over() {
     settings.timing.lease_ms = 0;
     let hasty = Hub::start(Parts {
         settings,
-        store: Store::new(&app.url, PoolSizes { api: 2, intake: 2, engine: 2 }).unwrap(),
+        store: crate::support::store_of(&app.url, PoolSizes { api: 2, intake: 2, engine: 2 }),
         providers: app.hub.providers.clone(),
         clock: app.hub.clock.clone(),
         shutdown: Shutdown::new(),
@@ -1172,7 +1172,7 @@ async fn an_answer_is_kept_until_it_can_be_written() {
     (timing.call_budget_ms, timing.settle_budget_ms, timing.lease_margin_ms, timing.lease_ms) = (1000, 10, 10, 1500);
     let hasty = Hub::start(Parts {
         settings,
-        store: Store::new(&app.url, PoolSizes { api: 2, intake: 2, engine: 4 }).unwrap(),
+        store: crate::support::store_of(&app.url, PoolSizes { api: 2, intake: 2, engine: 4 }),
         providers: app.hub.providers.clone(),
         clock: app.hub.clock.clone(),
         shutdown: Shutdown::new(),

@@ -32,6 +32,7 @@ mod receipts;
 mod receiver;
 mod redrive;
 mod retries;
+mod roles;
 mod schema;
 mod seed_001;
 mod sessions;

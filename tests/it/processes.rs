@@ -233,6 +233,11 @@ pub async fn http_to(url: &str) -> reqwest::Client {
     http_with(url, Vec::new()).await
 }
 
+/// The same where secrets are sealed under a master key.
+pub async fn http_with_key(url: &str, master_key: [u8; 32]) -> reqwest::Client {
+    http_with(url, vec![master_key]).await
+}
+
 /// The same of an `up` that keeps its data in this folder.
 pub async fn http_in(folder: &Folder) -> reqwest::Client {
     let url = notihub::cli::pg::running_url(&folder.data()).expect("a file").expect("a running PostgreSQL");

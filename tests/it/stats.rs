@@ -503,7 +503,7 @@ async fn what_ended_before_is_counted_by_the_migration() {
          delete from _sqlx_migrations where version = 4",
     )
     .await;
-    app.hub.store.migrate().await.unwrap();
+    crate::support::migrate(&app.url).await;
     assert_eq!((waiting(&app).await, daily(&app, "").await), (0, counted));
     app.settle_all().await;
     app.done().await;

@@ -36,9 +36,21 @@ pub fn settings(flags: &[&str]) -> Settings {
     Flags::try_parse_from(std::iter::once("test").chain(flags.iter().copied())).expect("flags").settings
 }
 
-/// The server `bin/test` started; each test makes its database there.
+/// The server `bin/test` started, as superuser; each test makes its database there.
 pub fn server_url() -> String {
-    std::env::var("NOTIHUB_DATABASE_URL").expect("no database: run the tests with bin/test")
+    std::env::var("NOTIHUB_MIGRATE_DATABASE_URL").expect("no database: run the tests with bin/test")
+}
+
+/// The same database as the hub's role: what the hub may not do, a test finds out.
+pub fn as_hub(url: &str) -> String {
+    let app = std::env::var("NOTIHUB_DATABASE_URL").expect("no database: run the tests with bin/test");
+    format!("{}@{}", app.split('@').next().unwrap_or_default(), url.split_once('@').expect("a host in the URL").1)
+}
+
+/// The same database as superuser.
+pub fn as_superuser(url: &str) -> String {
+    let server = server_url();
+    format!("{}@{}", server.split('@').next().unwrap_or_default(), url.split_once('@').expect("a host in the URL").1)
 }
 
 /// The server's URL with another database.
@@ -49,7 +61,7 @@ pub fn database_url(name: &str) -> String {
     format!("{base}/{name}?{query}")
 }
 
-/// An empty, migrated database of this test's own.
+/// An empty, migrated database of this test's own; its URL is that of the hub's role.
 pub async fn fresh_database() -> String {
     static TEMPLATE: OnceCell<String> = OnceCell::const_new();
     static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -61,9 +73,7 @@ pub async fn fresh_database() -> String {
                 .execute(&mut conn)
                 .await
                 .expect("template");
-            let store = store(&database_url(&name));
-            store.migrate().await.expect("migrations");
-            store.close().await;
+            migrate(&database_url(&name)).await;
             name
         })
         .await;
@@ -71,11 +81,23 @@ pub async fn fresh_database() -> String {
     let mut conn = PgConnection::connect(&server_url()).await.expect("the test server");
     let ddl = format!("create database {name} template {template}");
     sqlx::raw_sql(sqlx::AssertSqlSafe(ddl)).execute(&mut conn).await.expect("a database");
-    database_url(&name)
+    as_hub(&database_url(&name))
 }
 
+/// As `notihub migrate` does, by a superuser.
+pub async fn migrate(url: &str) {
+    let store = Store::new(&as_superuser(url), PoolSizes { api: 1, intake: 1, engine: 1 }).expect("a store");
+    store.migrate().await.expect("migrations");
+    store.close().await;
+}
+
+/// A store of the hub's role.
 pub fn store(url: &str) -> Store {
-    Store::new(url, PoolSizes { api: 6, intake: 6, engine: 6 }).expect("a store")
+    store_of(url, PoolSizes { api: 6, intake: 6, engine: 6 })
+}
+
+pub fn store_of(url: &str, sizes: PoolSizes) -> Store {
+    Store::new(&as_hub(url), sizes).expect("a store")
 }
 
 /// One delivery's call.
@@ -88,6 +110,7 @@ pub struct App {
     pub address: SocketAddr,
     pub smtp: SmtpSimulator,
     pub slack: SlackSimulator,
+    /// Of the database, as superuser.
     pub url: String,
     /// Who posts in this test, unless it says otherwise.
     pub partner: Arc<Partner>,
@@ -234,7 +257,7 @@ impl App {
             address,
             smtp,
             slack,
-            url,
+            url: as_superuser(&url),
             http: reqwest::Client::builder().no_proxy().build().expect("a client"),
             ground,
         }
