@@ -234,7 +234,12 @@ mod tests {
     fn slack(url: &str, call_budget: Duration) -> Result<Slack> {
         rustls_provider();
         let destinations = BTreeMap::from([("ops".to_owned(), url.to_owned())]);
-        Slack::new(&SlackSettings { destinations, connections: Connections::Kept, common: Common::within(call_budget) })
+        Slack::new(&SlackSettings {
+            destinations,
+            compatible: BTreeSet::new(),
+            connections: Connections::Kept,
+            common: Common::within(call_budget),
+        })
     }
 
     async fn simulated(call_budget: Duration) -> (SlackSimulator, Slack, Shutdown) {
@@ -405,7 +410,12 @@ mod tests {
             assert!(slack(url, BUDGET).is_ok(), "{url}");
         }
         let destinations = BTreeMap::from([("ops".to_owned(), "https://hooks.slack.com/SECRET".to_owned())]);
-        let settings = SlackSettings { destinations, connections: Connections::Kept, common: Common::within(BUDGET) };
+        let settings = SlackSettings {
+            destinations,
+            compatible: BTreeSet::new(),
+            connections: Connections::Kept,
+            common: Common::within(BUDGET),
+        };
         let shown = format!("{settings:?}");
         assert!(shown.contains("ops") && !shown.contains("SECRET"), "{shown}");
     }
