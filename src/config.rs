@@ -604,9 +604,25 @@ pub fn data_dir(given: Option<&PathBuf>) -> Result<PathBuf> {
         .ok_or_else(|| Error::Setup("there is no home folder to keep data in; give one with --data-dir".into()))
 }
 
+/// Whether a variable has a value. An empty one has none.
+pub fn is_set(variable: &str) -> bool {
+    std::env::var_os(variable).is_some_and(|value| !value.is_empty())
+}
+
+/// A setting in the file.
+#[derive(Debug)]
+pub struct Written {
+    pub values: Vec<String>,
+    /// File and line, as `notihub.toml line 3`.
+    pub at: String,
+}
+
 /// The file of settings: `--config`, `NOTIHUB_CONFIG`, or `notihub.toml` here. Returns its values by setting name.
-pub fn file(named: Option<&std::path::Path>) -> Result<BTreeMap<String, Vec<String>>> {
-    let env = std::env::var_os("NOTIHUB_CONFIG").map(PathBuf::from);
+///
+/// # Errors
+/// `Error::Setup`, which names file, line and what is wrong, but never quotes a value: it may be a secret.
+pub fn file(named: Option<&std::path::Path>) -> Result<BTreeMap<String, Written>> {
+    let env = std::env::var_os("NOTIHUB_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
     let asked = named.map(std::path::Path::to_path_buf).or(env);
     let path = asked.clone().unwrap_or_else(|| "notihub.toml".into());
     let text = match std::fs::read_to_string(&path) {
@@ -619,17 +635,30 @@ pub fn file(named: Option<&std::path::Path>) -> Result<BTreeMap<String, Vec<Stri
         let line = e.span().map_or(0, |span| text[..span.start].lines().count().max(1));
         Error::Setup(format!("{} is not right in line {line}: {}", path.display(), e.message()))
     })?;
-    table.into_iter().map(|(name, value)| Ok((name.clone(), file_values(&path, &name, value)?))).collect()
+    let written = |(name, value): (String, toml::Value)| {
+        let at = format!("{} line {}", path.display(), line_of(&text, &name));
+        Ok((name.clone(), Written { values: file_values(&at, &name, value)?, at }))
+    };
+    table.into_iter().map(written).collect()
 }
 
-fn file_values(path: &std::path::Path, name: &str, value: toml::Value) -> Result<Vec<String>> {
+/// The line, from 1, on which a setting begins: `name = …`, or the first `[name.…]`.
+fn line_of(text: &str, name: &str) -> usize {
+    let begins = |line: &str| {
+        let line = line.trim_start().trim_start_matches(['[', '"', '\'']);
+        line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['=', ' ', '\t', '.', ']', '"', '\'']))
+    };
+    text.lines().position(begins).map_or(1, |n| n + 1)
+}
+
+fn file_values(at: &str, name: &str, value: toml::Value) -> Result<Vec<String>> {
     match value {
         toml::Value::Table(accounts) if name == "provider" => {
             let account = |(account, options): (String, toml::Value)| {
-                let wrong = || Error::Setup(format!("{}: [provider.{account}] must be a table", path.display()));
+                let wrong = || Error::Setup(format!("{at}: [provider.{account}] must be a table"));
                 let toml::Value::Table(options) = options else { return Err(wrong()) };
                 let plain = |(option, value): (String, toml::Value)| {
-                    let values = file_values(path, &format!("provider.{account}.{option}"), value)?;
+                    let values = file_values(at, &format!("provider.{account}.{option}"), value)?;
                     Ok((option, values.join("+")))
                 };
                 let options = options.into_iter().map(plain).collect::<Result<BTreeMap<String, String>>>()?;
@@ -645,13 +674,12 @@ fn file_values(path: &std::path::Path, name: &str, value: toml::Value) -> Result
         toml::Value::Boolean(b) => Ok(vec![b.to_string()]),
         toml::Value::Array(items) => {
             let nested: Vec<Vec<String>> =
-                items.into_iter().map(|item| file_values(path, name, item)).collect::<Result<_>>()?;
+                items.into_iter().map(|item| file_values(at, name, item)).collect::<Result<_>>()?;
             Ok(nested.concat())
         }
-        toml::Value::Table(_) | toml::Value::Datetime(_) => Err(Error::Setup(format!(
-            "{}: '{name}' must be a text, a number, true or false, or a list",
-            path.display()
-        ))),
+        toml::Value::Table(_) | toml::Value::Datetime(_) => {
+            Err(Error::Setup(format!("{at}: '{name}' must be a text, a number, true or false, or a list")))
+        }
     }
 }
 

@@ -88,6 +88,20 @@ impl Kept {
     }
 }
 
+/// Asks the hub at `url` whether it is ready, within five seconds; returns that, and the whole answer.
+///
+/// # Errors
+/// `Error::Setup` if nothing answers there.
+pub async fn readiness(url: &str) -> Result<(bool, Value)> {
+    let address = format!("{}/readyz", url.trim_end_matches('/'));
+    let unreachable = |e: reqwest::Error| Error::Setup(format!("{address} does not answer: {}", e.without_url()));
+    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().map_err(unreachable)?;
+    let answer = client.get(&address).send().await.map_err(unreachable)?;
+    let ready = answer.status().is_success();
+    let body = answer.bytes().await.map_err(unreachable)?;
+    Ok((ready, serde_json::from_slice(&body).unwrap_or_default()))
+}
+
 pub struct Client {
     http: reqwest::Client,
     url: String,

@@ -5,6 +5,7 @@ pub mod client;
 mod demo;
 mod doctor;
 mod fsck;
+mod health;
 mod key;
 mod migrate;
 mod partner;
@@ -23,6 +24,7 @@ mod webhook_listen;
 mod webhook_verify;
 mod work;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -102,6 +104,8 @@ enum Command {
     Key(key::KeyCommand),
     /// Checks settings, database, clock, partitions and providers, and says what to do.
     Doctor(Box<doctor::Doctor>),
+    /// Asks a running hub whether it is ready.
+    Health(health::Health),
     /// Checks the invariants: what must hold of every message, delivery and attempt in the database.
     Fsck(fsck::Fsck),
     /// Measures what this hub does on this machine, with durability on.
@@ -116,8 +120,8 @@ enum Command {
 
 /// The program: 0 done, 1 failed, 2 usage.
 pub fn main() -> ExitCode {
-    let cli = match parse(std::env::args_os().collect()) {
-        Ok(cli) => cli,
+    let (cli, origins) = match parse(std::env::args_os().collect()) {
+        Ok(parsed) => parsed,
         Err(e) => {
             print::error(&e, Output::Text);
             return ExitCode::from(if matches!(e, Error::Setup(_)) { 2 } else { 1 });
@@ -135,19 +139,26 @@ pub fn main() -> ExitCode {
     match runtime.block_on(run(cli)) {
         Ok(code) => ExitCode::from(code),
         Err(e) => {
+            let notes = if matches!(e, Error::Setup(_)) { origins.notes(&e.to_string()) } else { Vec::new() };
             print::error(&e, output);
+            if output == Output::Text {
+                notes.iter().for_each(|note| anstream::eprintln!("{note}"));
+            }
             ExitCode::from(1)
         }
     }
 }
 
-/// The file's values become the defaults of the flags with their names; clap then orders flag, environment, file.
-fn parse(args: Vec<std::ffi::OsString>) -> Result<Cli> {
+/// The file's values become the defaults of the flags with their names; clap then orders flag, environment, file. A
+/// variable that is empty is unset: compose files pass on what is not set as an empty text.
+fn parse(args: Vec<std::ffi::OsString>) -> Result<(Cli, Origins)> {
     let apart = args.iter().position(|a| a == "--config").and_then(|n| args.get(n + 1)).map(PathBuf::from);
     let joined = args.iter().find_map(|a| a.to_str()?.strip_prefix("--config=").map(PathBuf::from));
-    let named = apart.or(joined);
-    let mut command = Cli::command();
-    for (name, values) in config::file(named.as_deref())? {
+    let file = config::file(apart.or(joined).as_deref())?;
+    let mut origins =
+        Origins { given: args.iter().filter_map(|a| Some(a.to_str()?.to_owned())).collect(), ..Origins::default() };
+    let mut command = ignore_empty_variables(Cli::command());
+    for (name, config::Written { values, at }) in file {
         let mut known = false;
         let subcommands: Vec<String> = command.get_subcommands().map(|c| c.get_name().to_owned()).collect();
         for subcommand in subcommands {
@@ -160,13 +171,69 @@ fn parse(args: Vec<std::ffi::OsString>) -> Result<Cli> {
             });
         }
         if !known {
-            return Err(Error::Setup(format!(
-                "notihub.toml: there is no setting '{name}'; `notihub up --help` lists them"
-            )));
+            return Err(Error::Setup(format!("{at}: there is no setting '{name}'; `notihub up --help` lists them")));
+        }
+        origins.file.insert(name, at);
+    }
+    for arg in command.get_subcommands().flat_map(|c| c.get_arguments()) {
+        let variable = arg.get_env().and_then(|name| name.to_str()).filter(|name| config::is_set(name));
+        if let (Some(long), Some(variable)) = (arg.get_long(), variable) {
+            origins.environment.insert(long.to_owned(), variable.to_owned());
         }
     }
-    let matches = command.try_get_matches_from(args).unwrap_or_else(|e| without_secret(e).exit());
-    Cli::from_arg_matches(&matches).map_err(|e| Error::Setup(e.to_string()))
+    let matches = command.try_get_matches_from(args).unwrap_or_else(|e| {
+        let e = without_secret(e);
+        if e.use_stderr() {
+            let notes = origins.notes(&e.to_string());
+            let _reported = e.print();
+            notes.iter().for_each(|note| anstream::eprintln!("{note}"));
+            std::process::exit(2)
+        }
+        e.exit()
+    });
+    Ok((Cli::from_arg_matches(&matches).map_err(|e| Error::Setup(e.to_string()))?, origins))
+}
+
+fn ignore_empty_variables(command: clap::Command) -> clap::Command {
+    command
+        .mut_args(|arg| {
+            let empty = arg.get_env().and_then(|name| name.to_str()).is_some_and(|name| !config::is_set(name));
+            if empty { arg.env(clap::builder::Resettable::Reset) } else { arg }
+        })
+        .mut_subcommands(ignore_empty_variables)
+}
+
+/// Where settings were written that are not flags of this call.
+#[derive(Debug, Default)]
+struct Origins {
+    /// The call's arguments.
+    given: Vec<String>,
+    /// Setting → variable.
+    environment: BTreeMap<String, String>,
+    /// Setting → file and line.
+    file: BTreeMap<String, String>,
+}
+
+impl Origins {
+    /// For each setting that an error names and the call does not: where its value was written.
+    fn notes(&self, error: &str) -> Vec<String> {
+        let in_name = |c: char| c.is_ascii_lowercase() || c == '-';
+        let words: BTreeSet<&str> =
+            error.split(|c| !in_name(c)).map(|word| word.trim_matches('-')).filter(|word| !word.is_empty()).collect();
+        let named: BTreeSet<&String> = self.environment.keys().chain(self.file.keys()).collect();
+        let given = |name: &str| {
+            self.given
+                .iter()
+                .any(|arg| arg.strip_prefix("--").is_some_and(|a| a == name || a.starts_with(&format!("{name}="))))
+        };
+        let note = |name: &&String| match (self.environment.get(*name), self.file.get(*name)) {
+            _ if given(name) || !words.contains(name.as_str()) => None,
+            (Some(variable), _) => Some(format!("  --{name} has its value from the variable {variable}")),
+            (None, Some(at)) => Some(format!("  --{name} has its value from {at}")),
+            (None, None) => None,
+        };
+        named.iter().filter_map(note).collect()
+    }
 }
 
 /// A usage error quotes the value it refuses; not that of a secret.
@@ -211,6 +278,7 @@ async fn run(cli: Cli) -> Result<u8> {
         Command::Partner(args) => partner::run(args, output).await,
         Command::Key(args) => key::run(args, output).await,
         Command::Doctor(args) => doctor::run(*args, output).await,
+        Command::Health(args) => health::run(args, output).await,
         Command::Fsck(args) => fsck::run(args, output).await,
         Command::Bench(args) => bench::run(*args, output).await,
         Command::Simulate(args) => simulate::run(args, output).await,

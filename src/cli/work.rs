@@ -1,7 +1,5 @@
 //! `notihub serve` and `notihub work`: API and workers, on any host, against one database.
 
-use std::str::FromStr as _;
-
 use clap::Args;
 
 use super::{Output, print, process};
@@ -9,6 +7,7 @@ use crate::config::Settings;
 use crate::error::{Error, Result};
 use crate::flow;
 use crate::hub::Hub;
+use crate::model::crontab::Crontab;
 use crate::shutdown::{Shutdown, signalled};
 use crate::telemetry;
 use crate::worker::{self, Role};
@@ -35,7 +34,8 @@ pub struct Work {
     /// Deliver what is due now, and exit.
     #[arg(long, conflicts_with = "cron")]
     once: bool,
-    /// Deliver what is due whenever this cron expression says so (UTC), instead of at once.
+    /// Deliver what is due whenever this line of a crontab fires, in UTC: minute, hour, day, month, weekday (0 and 7 are
+    /// Sunday), or six fields with seconds in front.
     #[arg(long, env = "NOTIHUB_WORK_CRON", value_name = "EXPRESSION")]
     cron: Option<String>,
 }
@@ -95,18 +95,15 @@ fn stop_when_signalled(hub: &Hub) {
     });
 }
 
-/// A cron expression; five fields as cron has them, or six with seconds in front.
-fn schedule(text: &str) -> Result<cron::Schedule> {
-    let fields = text.split_whitespace().count();
-    let full = if fields == 5 { format!("0 {text}") } else { text.to_owned() };
-    cron::Schedule::from_str(&full)
-        .map_err(|e| Error::Setup(format!("--cron '{text}' is not a cron expression ({e}); for example '*/5 * * * *'")))
+fn schedule(text: &str) -> Result<Crontab> {
+    Crontab::parse(text)
+        .map_err(|e| Error::Setup(format!("--cron '{text}' is not a cron expression: {e}; for example '*/5 * * * *'")))
 }
 
-async fn on_schedule(hub: &Hub, cron: &cron::Schedule) -> Result<()> {
+async fn on_schedule(hub: &Hub, cron: &Crontab) -> Result<()> {
     while !hub.shutdown.is_stopping() {
         let now = hub.clock.now();
-        let Some(next) = cron.after(&now).next() else { return Ok(()) };
+        let Some(next) = cron.after(now) else { return Ok(()) };
         if !hub.shutdown.sleep((next - now).to_std().unwrap_or_default()).await {
             return Ok(());
         }

@@ -18,7 +18,7 @@ use crate::model::lane::Lane;
 use crate::model::message::Fallback;
 use crate::model::retry::{Profile, TABLE};
 use crate::model::watermark::Place;
-use crate::store::delivery::{Origin, Settle, StandIn, Waiting};
+use crate::store::delivery::{Origin, ReadUpTo, Settle, StandIn, Waiting};
 use crate::store::message::Contents;
 use crate::store::{self, Conn};
 
@@ -248,7 +248,7 @@ pub fn announce(hub: &Hub, made: &Made) {
 /// (its content cannot be read here) stays behind the mark, and does not hide the rows after it.
 #[derive(Default)]
 pub struct Leaver {
-    read_up_to: HashMap<Place, (DateTime<Utc>, Tsid, i16)>,
+    read_up_to: HashMap<Place, ReadUpTo>,
     /// All is read from the beginning again then: rows may commit out of order, and a key may have arrived.
     restart_at: DateTime<Utc>,
 }
@@ -274,7 +274,7 @@ pub async fn leave(hub: &Hub, leaver: &mut Leaver, shards: &[i16], down: &[Chann
     let rows = (limits::HOUSEKEEPING_BATCH / i64::try_from(places.len()).unwrap_or(i64::MAX).max(1)).max(1);
     let mut tx = hub.store.begin_engine().await?;
     let found = store::delivery::standing_by(&mut tx, &places, rows).await?;
-    let mut read: HashMap<Place, (i64, (DateTime<Utc>, Tsid, i16))> = HashMap::new();
+    let mut read: HashMap<Place, (i64, ReadUpTo)> = HashMap::new();
     for (one, ready_at) in &found {
         let (count, last) = read.entry((one.key.shard, one.lane)).or_insert((0, beginning));
         *count += 1;

@@ -6,6 +6,7 @@ pub mod breaker;
 pub mod capability;
 pub mod channel;
 pub mod cp949;
+pub mod crontab;
 pub mod delivery;
 pub mod egress;
 pub mod endpoint;

@@ -456,6 +456,9 @@ pub async fn fall_back(db: impl Db<'_>, all: &[StandIn], now: DateTime<Utc>) -> 
     Ok(rows.into_iter().map(|r| (key(r.shard, r.message_id, r.no), r.event_seq)).collect())
 }
 
+/// A row of a place, as its list is ordered: `ready_at`, message, number.
+pub type ReadUpTo = (DateTime<Utc>, Tsid, i16);
+
 /// Locks PENDING deliveries of these places though another channel stands by, each place from behind a row on, in the order
 /// of (`ready_at`, key); at most `rows` of each place. Returns each with its `ready_at`.
 ///
@@ -463,7 +466,7 @@ pub async fn fall_back(db: impl Db<'_>, all: &[StandIn], now: DateTime<Utc>) -> 
 /// `Error::Unavailable` if the database cannot be reached; nothing is locked then.
 pub async fn standing_by(
     conn: &mut Conn,
-    places: &[(Place, (DateTime<Utc>, Tsid, i16))],
+    places: &[(Place, ReadUpTo)],
     rows: i64,
 ) -> Result<Vec<(Waiting, DateTime<Utc>)>> {
     let found = sqlx::query_file!(

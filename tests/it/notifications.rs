@@ -590,8 +590,8 @@ async fn what_differs_between_environments_is_a_setting() {
     .unwrap();
     let read = config::file(Some(&file)).unwrap();
     std::fs::remove_file(&file).unwrap();
-    assert_eq!(read["slack-destination"], ["ops=https://hooks.slack.com/services/T0/B0/x"]);
-    assert_eq!(read["retry-max-attempts"], ["5"]);
+    assert_eq!(read["slack-destination"].values, ["ops=https://hooks.slack.com/services/T0/B0/x"]);
+    assert_eq!(read["retry-max-attempts"].values, ["5"]);
 
     let app = App::new().await;
     let url = json!({"type": "A", "body": "b", "channels": [{"channel": "SLACK", "to": app.slack.hook("ops")}]});

@@ -321,6 +321,63 @@ async fn a_worker_told_to_stop_leaves_nothing_held() {
 
 // ---- settings
 
+/// Fault D1, S3-29: the environment that compose.yaml gives without an .env, run as plain processes: it migrates, serves,
+/// works, and is healthy; a variable that is empty counts as not set.
+#[tokio::test]
+async fn compose_environment_without_env_file_starts() {
+    let (folder, url) = (Folder::new(), fresh_database().await);
+    let text = std::fs::read_to_string(crate::laws::root().join("compose.yaml")).unwrap();
+    let default = |value: &str| match value.split_once("${").map(|(_, rest)| rest.split_once('}').unwrap().0) {
+        Some(variable) => variable.split_once(":-").map_or(String::new(), |(_, default)| default.to_owned()),
+        None => value.to_owned(),
+    };
+    let pairs = text.lines().filter_map(|line| line.trim().strip_prefix("NOTIHUB_")?.split_once(": "));
+    let environment: Vec<(String, String)> = pairs
+        .map(|(name, value)| (format!("NOTIHUB_{name}"), value))
+        .map(|(name, value)| match name.as_str() {
+            "NOTIHUB_DATABASE_URL" => (name, url.clone()),
+            "NOTIHUB_MIGRATE_DATABASE_URL" => (name, crate::support::as_superuser(&url)),
+            "NOTIHUB_LISTEN" => (name, "127.0.0.1:0".to_owned()),
+            _ => (name, default(value)),
+        })
+        .collect();
+    assert!(environment.contains(&("NOTIHUB_MASTER_KEY".into(), String::new())), "{environment:?}");
+    let program = |args: &[&str]| {
+        environment.iter().fold(Notihub::new(&folder, args), |program, (name, value)| program.env(name, value))
+    };
+    program(&["migrate"]).run().await.expect(0);
+    let mut serve = program(&["serve"]).start();
+    let hub = format!("http://{}", serve.address().await);
+    assert!(program(&["health", "--url", &hub]).run().await.expect(0).stdout.contains("ready"));
+    program(&["work", "--once"]).run().await.expect(0);
+    serve.stop().await.expect(0);
+    let gone = program(&["health", "--url", &hub]).run().await.expect(1);
+    assert!(gone.stderr.contains("does not answer"), "{}", gone.stderr);
+}
+
+/// Fault F6: a wrong value is told with where it was written: the flag by itself, the variable by its name, the file by its
+/// line; a secret is not shown.
+#[tokio::test]
+async fn setting_with_a_wrong_value_names_where_it_was_written() {
+    let folder = Folder::new();
+    let work = |args: &[&str]| Notihub::new(&folder, &[&["work"], args].concat());
+    let flag = work(&["--in-flight=many"]).run().await.expect(2).stderr;
+    assert!(flag.contains("--in-flight") && !flag.contains("has its value from"), "{flag}");
+    let variable = work(&[]).env("NOTIHUB_IN_FLIGHT", "many").run().await.expect(2).stderr;
+    assert!(variable.contains("--in-flight has its value from the variable NOTIHUB_IN_FLIGHT"), "{variable}");
+    let key = work(&[]).env("NOTIHUB_MASTER_KEY", "SECRET").run().await.expect(2).stderr;
+    assert!(key.contains("the variable NOTIHUB_MASTER_KEY") && !key.contains("SECRET"), "{key}");
+    std::fs::write(folder.path().join("notihub.toml"), "# settings\n\nin-flight = \"many\"\n").unwrap();
+    let file = work(&[]).run().await.expect(2).stderr;
+    assert!(file.contains("--in-flight has its value from notihub.toml line 3"), "{file}");
+    std::fs::write(folder.path().join("notihub.toml"), "lease-ms = 24999\nconnect-budget-ms = 2000\n").unwrap();
+    let pair = work(&["--once"]).run().await;
+    assert!(pair.stderr.contains("lease-ms") && pair.stderr.contains("notihub.toml line 1"), "{}", pair.stderr);
+    std::fs::write(folder.path().join("notihub.toml"), "\nin-flihgt = 7\n").unwrap();
+    let unknown = work(&[]).run().await.expect(2).stderr;
+    assert!(unknown.contains("notihub.toml line 2: there is no setting 'in-flihgt'"), "{unknown}");
+}
+
 /// What was typed wrong is told with exit code 2, and with what would be right.
 #[tokio::test]
 async fn wrong_usage_exits_2_and_names_the_remedy() {
