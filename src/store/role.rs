@@ -3,6 +3,7 @@
 //! makes those that are missing and repairs their grants. (Runtime queries: DDL takes no parameters; names are quoted.)
 
 use std::str::FromStr as _;
+use std::time::Duration;
 
 use sqlx::ConnectOptions as _;
 use sqlx::postgres::PgConnectOptions;
@@ -112,13 +113,23 @@ pub(super) async fn repair(conn: &mut Conn) -> Result<Repaired> {
     if let Some(owner) = me.owner.filter(|owner| me.is_owner && !me.superuser && *owner != me.name) {
         execute(conn, format!("set role {}", quoted(&owner))).await?;
     }
-    // Twice: a right that stood on one of PUBLIC is missing once that is revoked.
-    for _ in 0..2 {
-        for statement in missing(&mut *conn).await? {
-            match sqlx::raw_sql(sqlx::AssertSqlSafe(statement.clone())).execute(&mut *conn).await {
-                Ok(_) => repaired.done.push(statement),
-                Err(e) if is_forbidden(&e) => (),
-                Err(e) => return Err(e.into()),
+    // Again and again: a right that stood on one of PUBLIC is missing once that is revoked, and another `migrate` may be at
+    // the same tables at this moment.
+    for _ in 0..REPAIR_ROUNDS {
+        let statements = missing(&mut *conn).await?;
+        if statements.is_empty() {
+            break;
+        }
+        // All in one transaction, which waits for the disk once. Where one of them is refused, each for itself.
+        match try_execute(conn, statements.join(";\n")).await? {
+            Done::Executed => repaired.done.extend(statements),
+            Done::Collided => tokio::time::sleep(COLLISION_PAUSE).await,
+            Done::Forbidden => {
+                for statement in statements {
+                    if try_execute(conn, statement.clone()).await? == Done::Executed {
+                        repaired.done.push(statement);
+                    }
+                }
             }
         }
     }
@@ -154,6 +165,8 @@ pub async fn admit(owner: &Store, app_url: &str) -> Result<Repaired> {
     };
     match sqlx::raw_sql(sqlx::AssertSqlSafe(format!("{}{}", wanted.0, wanted.1))).execute(&mut conn).await {
         Ok(_) => repaired.done.push(wanted.0),
+        // Another `migrate` made it at this moment.
+        Err(sqlx::Error::Database(e)) if matches!(e.code().as_deref(), Some("42710" | "23505" | "XX000")) => (),
         Err(e) if is_forbidden(&e) => {
             let password = if wanted.1.is_empty() { "" } else { " password '…'" };
             repaired.to_run.push(format!("{}{password}", wanted.0));
@@ -220,9 +233,38 @@ async fn make(conn: &mut Conn, role: &str) -> std::result::Result<bool, sqlx::Er
     }
 }
 
+/// How often rights are looked at while they are not in order.
+const REPAIR_ROUNDS: u32 = 20;
+/// Before a statement is repeated that collided with the same one of another process.
+const COLLISION_PAUSE: Duration = Duration::from_millis(50);
+
 async fn execute(conn: &mut Conn, statement: String) -> Result<()> {
-    sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(conn).await?;
-    Ok(())
+    for _ in 0..REPAIR_ROUNDS {
+        match try_execute(conn, statement.clone()).await? {
+            Done::Executed => return Ok(()),
+            Done::Collided => tokio::time::sleep(COLLISION_PAUSE).await,
+            Done::Forbidden => break,
+        }
+    }
+    Err(Error::Setup(format!("this login may not: {statement}")))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Done {
+    Executed,
+    Forbidden,
+    /// Two processes changed the rights of one object at the same moment; the other's change is committed.
+    Collided,
+}
+
+async fn try_execute(conn: &mut Conn, statements: String) -> Result<Done> {
+    match sqlx::raw_sql(sqlx::AssertSqlSafe(statements)).execute(&mut *conn).await {
+        Ok(_) => Ok(Done::Executed),
+        Err(e) if is_forbidden(&e) => Ok(Done::Forbidden),
+        // Told as an internal error, "tuple concurrently updated".
+        Err(sqlx::Error::Database(e)) if e.code().as_deref() == Some("XX000") => Ok(Done::Collided),
+        Err(e) => Err(e.into()),
+    }
 }
 
 fn is_forbidden(e: &sqlx::Error) -> bool {
