@@ -23,6 +23,7 @@ pub mod rollup;
 pub mod route;
 pub mod sign_in;
 pub mod story;
+pub mod suspect;
 pub mod sweep;
 pub mod traffic;
 pub mod webhook;

@@ -28,6 +28,7 @@ pub mod session;
 pub mod signing_key;
 pub mod sql_intake;
 pub mod stats;
+pub mod suspect;
 pub mod worker;
 
 use std::pin::Pin;
