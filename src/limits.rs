@@ -156,6 +156,9 @@ pub const FSCK_SLICE_BYTES: i64 = 1 << 30;
 /// Findings kept of each invariant and slice. All are counted.
 pub const FSCK_FINDINGS: usize = 1_000;
 
+/// How often what a worker was lost with is looked for, when there was none.
+pub const SUSPECTS_EVERY: Duration = Duration::from_secs(1);
+
 /// How far behind now a watermark stays: rows commit out of order, and hosts' clocks differ a little.
 pub const WATERMARK_SLACK: Duration = Duration::from_millis(250);
 /// Now and then a claim looks this far back for what fell behind its watermark …

@@ -21,10 +21,10 @@ use crate::model::delivery::{Key, Outcome, Status, next};
 use crate::model::event::{EventKind, Told};
 use crate::model::lane::Lane;
 use crate::model::receipt::Reference;
-use crate::model::retry::{ErrorClass, Profile};
+use crate::model::retry::{Action, ErrorClass, Profile};
 use crate::model::watermark::Look;
 use crate::provider::{Account, Letter, Looked, Provider};
-use crate::shutdown::may_die_at;
+use crate::shutdown::{may_die_at, may_die_holding};
 use crate::store;
 use crate::store::delivery::{Ask, Claimed, Lifted, Settle, Tried, Waiting, Won};
 use crate::store::message::Contents;
@@ -51,6 +51,8 @@ pub struct Held {
     webhook: Option<Box<webhook::Ready>>,
     /// Where its provider's way is not plain.
     seat: Option<route::Seat>,
+    /// For how long it has been tried, where its provider says that it was asked too fast.
+    waited: Duration,
 }
 
 /// Who holds a delivery, and since when.
@@ -132,6 +134,21 @@ pub async fn claim(hub: &Hub, worker: Tsid, looks: &[Look], most: i64) -> Result
     Ok(Claim { rows, routes, holder })
 }
 
+/// Claims for `worker` the one delivery that waits apart for longest, with how many workers were lost while they held it.
+pub async fn claim_suspect(hub: &Hub, worker: Tsid, shards: &[i16]) -> Result<Option<(Claim, i16)>> {
+    let holder = Holder { worker, claimed_at: hub.clock.now(), since: Instant::now() };
+    let lanes = Lane::all_of(&hub.providers.channels()).into_iter();
+    let lanes: Vec<(Lane, bool)> =
+        lanes.map(|lane| (lane, on_unknown(hub, lane.channel()) > OnUnknown::Retry)).collect();
+    let lease = hub.settings.timing.lease();
+    let claimed = store::suspect::claim(hub.store.engine(), shards, &lanes, holder.claimed_at, worker, lease).await?;
+    let Some((row, deaths)) = claimed else { return Ok(None) };
+    may_die_at("claim.after_commit");
+    hub.metrics.claimed.with_label_values(&[row.head.channel.as_str()]).inc();
+    let routes = vec![route::choose(hub, &row)];
+    Ok(Some((Claim { rows: vec![row], routes, holder }, deaths)))
+}
+
 /// What became of a claim: deliveries to call, and those given back because what to send could not be read.
 pub struct Ready {
     pub held: Vec<Held>,
@@ -141,6 +158,7 @@ pub struct Ready {
 /// Loads contents and records beginnings.
 pub async fn hold(hub: &Hub, claim: Claim) -> Ready {
     let Claim { rows: claimed, routes, holder } = claim;
+    may_die_holding("hold.before", |recipient| claimed.iter().any(|c| c.recipient == recipient));
     let wanted: BTreeSet<(i16, Tsid)> = claimed.iter().map(|c| (c.key.shard, c.key.message_id)).collect();
     let wanted: Vec<(i16, Tsid)> = wanted.into_iter().collect();
     let contents = store::message::contents(hub.store.engine(), &hub.keyring, &wanted).await.unwrap_or_else(|e| {
@@ -164,7 +182,17 @@ pub async fn hold(hub: &Hub, claim: Claim) -> Ready {
                     let begins_recorded = on_unknown(hub, channel) > OnUnknown::Retry;
                     let on_unknown = of_account(hub, &account, channel);
                     let webhook = webhook.map(Box::new);
-                    held.push(Held { claimed, message, account, on_unknown, begins_recorded, holder, webhook, seat });
+                    held.push(Held {
+                        claimed,
+                        message,
+                        account,
+                        on_unknown,
+                        begins_recorded,
+                        holder,
+                        webhook,
+                        seat,
+                        waited: Duration::ZERO,
+                    });
                     continue;
                 }
                 Err(outcome) => outcome,
@@ -181,7 +209,9 @@ pub async fn hold(hub: &Hub, claim: Claim) -> Ready {
         };
         given_back.push(settle_of(hub, &claimed, holder, outcome, None));
     }
-    Ready { held: begin(hub, holder, held).await, given_back }
+    let (held, late) = begin(hub, holder, held).await;
+    given_back.extend(late);
+    Ready { held, given_back }
 }
 
 /// What to send of those that are webhooks; what could not be read is left out.
@@ -212,6 +242,7 @@ struct Call<'a> {
     called_at: Option<DateTime<Utc>>,
     /// How long a receipt is waited for, if the provider takes it.
     receipt_within: Option<TimeDelta>,
+    waited: Duration,
 }
 
 /// The settle that an outcome leads to.
@@ -222,7 +253,9 @@ fn settle_of(hub: &Hub, claimed: &Claimed, holder: Holder, outcome: Outcome, cal
     let profile = call.as_ref().and_then(|c| c.profile);
     let receipt_within = call.as_ref().and_then(|c| c.receipt_within);
     let now = hub.clock.now();
-    let policy = hub.settings.retry.policy(claimed.head.channel).profiled(profile);
+    let waited = call.as_ref().map_or(Duration::ZERO, |c| c.waited);
+    let policy = hub.settings.retry.policy(claimed.head.channel, claimed.head.has_fallback);
+    let policy = policy.profiled(profile).having_waited(waited);
     let step = next(&claimed.head, &outcome, &policy, on_unknown, now, rand::random());
     Settle {
         receipt_due: receipt_within.filter(|_| step.status == Status::Sent).map(|within| now + within),
@@ -233,6 +266,7 @@ fn settle_of(hub: &Hub, claimed: &Claimed, holder: Holder, outcome: Outcome, cal
         provider: call.filter(|_| called_at.is_some()).map(|c| c.provider.to_owned()),
         tried: Some(tried(outcome, begun, holder.worker, holder.claimed_at, called_at)),
         notice_id: hub.next_id(),
+        apart: None,
     }
 }
 
@@ -251,15 +285,16 @@ fn of_account(hub: &Hub, account: &Account, channel: Channel) -> OnUnknown {
     hub.settings.retry.on_unknown(channel).map_or(own, |set| own.max(set))
 }
 
-/// Where an unknown outcome must not lead to a second copy, the beginning of a call is durable before the call.
-async fn begin(hub: &Hub, holder: Holder, held: Vec<Held>) -> Vec<Held> {
+/// Where an unknown outcome must not lead to a second copy, the beginning of a call is durable before the call. Returns what
+/// may be called, and what is given back: its lease is nearly over, because the hub is late.
+async fn begin(hub: &Hub, holder: Holder, held: Vec<Held>) -> (Vec<Held>, Vec<Settle>) {
     let calls: Vec<(Key, i16, String)> = held
         .iter()
         .filter(|h| h.begins_recorded)
         .map(|h| (h.claimed.key, h.claimed.head.attempt, h.account.name().to_owned()))
         .collect();
     if calls.is_empty() {
-        return held;
+        return (held, Vec::new());
     }
     let Holder { worker, claimed_at, .. } = holder;
     let lasting = hub.settings.timing.call_budget();
@@ -267,12 +302,15 @@ async fn begin(hub: &Hub, holder: Holder, held: Vec<Held>) -> Vec<Held> {
         Ok(begun) => {
             may_die_at("begin.after_commit");
             let begun: HashSet<Key> = begun.into_iter().collect();
-            let may = |h: &Held| !h.begins_recorded || begun.contains(&h.claimed.key);
-            held.into_iter().filter(may).collect()
+            let (held, late): (Vec<Held>, Vec<Held>) =
+                held.into_iter().partition(|h| !h.begins_recorded || begun.contains(&h.claimed.key));
+            let late = late.iter().map(|h| settle_of(hub, &h.claimed, holder, Outcome::Postponed, None)).collect();
+            (held, late)
         }
         Err(e) => {
+            // Perhaps it was recorded: whoever takes it back looks.
             tracing::warn!(error = %e, deliveries = calls.len(), "claimed, but the beginning could not be recorded");
-            held.into_iter().filter(|h| !h.begins_recorded).collect()
+            (held.into_iter().filter(|h| !h.begins_recorded).collect(), Vec::new())
         }
     }
 }
@@ -363,10 +401,31 @@ pub async fn call(hub: &Hub, request: Vec<Held>) -> Vec<Settle> {
     if let (Some(way), Some(outcome)) = (&mut way, outcomes.first()) {
         way.answered(outcome);
     }
+    if outcomes.iter().any(is_throttled) {
+        look_since_when(hub, &mut asked).await;
+    }
     for (held, outcome) in asked.iter().zip(outcomes) {
         settles.push(ended(hub, held, outcome, Some(called_at)).await);
     }
     settles
+}
+
+fn is_throttled(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Rejected { class, .. } if class.action() == Action::Wait)
+}
+
+/// For how long these have been tried; read only where it matters. If it cannot be read, patience begins anew.
+async fn look_since_when(hub: &Hub, asked: &mut [Held]) {
+    let keys: Vec<Key> = asked.iter().filter(|h| h.claimed.head.attempt > 1).map(Held::key).collect();
+    let since = store::attempt::tried_since(hub.store.engine(), &keys).await.unwrap_or_else(|e| {
+        tracing::warn!(error = %e, deliveries = keys.len(), "since when they have been tried could not be read");
+        HashMap::new()
+    });
+    let now = hub.clock.now();
+    for held in asked {
+        let waited = since.get(&held.key()).and_then(|since| (now - since).to_std().ok());
+        held.waited = waited.unwrap_or_default();
+    }
 }
 
 /// Why a delivery is not called, if it is not.
@@ -403,7 +462,8 @@ async fn ended(hub: &Hub, held: &Held, outcome: Outcome, called_at: Option<DateT
     let Held { on_unknown, begins_recorded, .. } = *held;
     let profile = held.account.terms.profile;
     let receipt_within = held.receipt_within();
-    let call = Call { provider, profile, on_unknown, begins_recorded, called_at, receipt_within };
+    let waited = held.waited;
+    let call = Call { provider, profile, on_unknown, begins_recorded, called_at, receipt_within, waited };
     let settle = settle_of(hub, &held.claimed, held.holder, outcome, Some(call));
     let (status, reason) = (settle.step.status, settle.step.reason.unwrap_or_default());
     hub.metrics.outcomes.with_label_values(&[provider, kind, reason]).inc();
@@ -569,16 +629,18 @@ pub async fn settle(hub: &Hub, mut batch: Vec<Settle>) -> Result<()> {
     batch.sort_by_key(|s| s.key);
     let began = Instant::now();
     let now = hub.clock.now();
-    let (won, made) =
-        if batch.iter().any(|s| in_doubt(s) || fallback::follows(s).is_some() || known_by(hub, s).is_some()) {
-            let mut tx = hub.store.begin_engine().await?;
-            let written = write(hub, &mut tx, &batch, now).await?;
-            may_die_at("settle.before_commit");
-            tx.commit().await?;
-            written
-        } else {
-            (store::delivery::settle(hub.store.engine(), &batch, now).await?, fallback::Made::default())
-        };
+    let (won, made) = if batch
+        .iter()
+        .any(|s| in_doubt(s) || s.apart.is_some() || fallback::follows(s).is_some() || known_by(hub, s).is_some())
+    {
+        let mut tx = hub.store.begin_engine().await?;
+        let written = write(hub, &mut tx, &batch, now).await?;
+        may_die_at("settle.before_commit");
+        tx.commit().await?;
+        written
+    } else {
+        (store::delivery::settle(hub.store.engine(), &batch, now).await?, fallback::Made::default())
+    };
     may_die_at("settle.after_commit");
     observe(&hub.metrics.settle_seconds, &[], began.elapsed());
     let by_key: HashMap<Key, bool> = won.iter().map(|w| (w.key, w.cancel_requested)).collect();
@@ -632,6 +694,10 @@ pub(super) async fn write(
     let kept: HashSet<Key> = won.iter().map(|w| w.key).collect();
     let doubtful: Vec<Key> = batch.iter().filter(|s| in_doubt(s) && kept.contains(&s.key)).map(|s| s.key).collect();
     keep_refs(hub, tx, batch.iter().filter(|s| kept.contains(&s.key))).await?;
+    let apart: Vec<&Settle> = batch.iter().filter(|s| s.apart.is_some() && kept.contains(&s.key)).collect();
+    if !apart.is_empty() {
+        store::suspect::put(&mut *tx, &apart).await?;
+    }
     let lifted = lift(hub, tx, &doubtful, now).await?;
     let follows = batch.iter().filter(|s| kept.contains(&s.key)).filter_map(fallback::follows);
     let made = fallback::make(hub, tx, &follows.collect::<Vec<_>>(), now).await?;

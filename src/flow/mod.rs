@@ -25,6 +25,7 @@ pub mod route;
 pub mod sealed;
 pub mod sign_in;
 pub mod story;
+pub mod suspect;
 pub mod sweep;
 pub mod traffic;
 pub mod webhook;

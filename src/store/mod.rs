@@ -31,6 +31,7 @@ pub mod sign_in_failure;
 pub mod signing_key;
 pub mod sql_intake;
 pub mod stats;
+pub mod suspect;
 pub mod worker;
 
 use std::pin::Pin;

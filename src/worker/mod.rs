@@ -61,6 +61,7 @@ pub fn start(hub: &Hub, role: Role) {
     repeat(hub, "promote", every(Duration::from_millis(timing.promote_every_ms)), move |hub| {
         promote(hub, promoter.clone())
     });
+    repeat(hub, "suspects", every(limits::SUSPECTS_EVERY), move |hub| suspects(hub, worker));
     repeat(hub, "sweep", every(Duration::from_secs(10)), move |hub| sweep(hub, sweeper.clone()));
     repeat(hub, "relay", every(limits::RELAY_EVERY), move |hub| relay(hub, relayer.clone()));
     repeat(hub, "release", every(limits::RELEASE_EVERY), release);
@@ -111,6 +112,12 @@ async fn promote(hub: Hub, promoter: Stateful<flow::promote::Promoter>) -> Resul
     let shards = store::partner::shards(hub.store.engine()).await?;
     let promoted = flow::promote::promote(&hub, &mut *promoter.lock().await, &shards).await?;
     Ok(promoted == limits::HOUSEKEEPING_BATCH as usize)
+}
+
+/// One at a time, one after the other.
+async fn suspects(hub: Hub, worker: Tsid) -> Result<bool> {
+    let shards = store::partner::shards(hub.store.engine()).await?;
+    deliver::one_alone(&hub, worker, &shards).await
 }
 
 async fn sweep(hub: Hub, sweeper: Stateful<flow::sweep::Sweeper>) -> Result<bool> {

@@ -439,7 +439,7 @@ async fn settings_that_disagree_are_refused_by_name() {
 }
 
 async fn max_attempts(url: &str, hub: Notihub) -> i64 {
-    let mut serve = hub.start();
+    let mut serve = hub.arg("--retry-schedule=EMAIL=backoff").start();
     let (address, http) = (serve.address().await, http_to(url).await);
     let (status, accepted) = post(&http, address, "/v1/messages", &email("kim@example.com")).await.unwrap();
     assert_eq!(status, 202, "{accepted}");
@@ -575,7 +575,13 @@ async fn secrets_and_contents_are_in_no_log_and_no_metric() {
             .env("NOTIHUB_SMTP_USERNAME", "CANARYuser")
             .env("NOTIHUB_SMTP_PASSWORD", "CANARYsmtp")
     };
-    let retries = ["--retry-backoff-delay=1", "--promote-every-ms=20", "--retry-max-attempts=2", "--retry-ceiling-s=1"];
+    let retries = [
+        "--retry-backoff-delay=1",
+        "--promote-every-ms=20",
+        "--retry-max-attempts=2",
+        "--retry-ceiling-s=1",
+        "--retry-schedule=EMAIL=backoff",
+    ];
     let mut serve =
         secret(&[&["serve", "--work", "--listen=127.0.0.1:0", "--log=trace"], &retries[..]].concat()).start();
     let (address, http) = (serve.address().await, http_to(&url).await);
