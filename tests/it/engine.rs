@@ -508,7 +508,7 @@ async fn what_a_late_hub_did_not_begin_is_soon_tried_again() {
         settings.timing.lease_ms = 1;
         let late = Hub::start(Parts {
             settings,
-            store: Store::new(&app.url, PoolSizes { api: 2, intake: 2, engine: 2 }).unwrap(),
+            store: crate::support::store_of(&app.url, PoolSizes { api: 2, intake: 2, engine: 2 }),
             providers: app.hub.providers.clone(),
             clock: app.hub.clock.clone(),
             shutdown: Shutdown::new(),

@@ -998,7 +998,7 @@ fn the_protocol_keeps_its_promises_in_every_order() {
     let walked = Arc::default();
     let hold = OnUnknown::Hold;
     let worlds = [
-        ("one lost worker is survived", plain(), 10_000),
+        ("one lost worker is survived", plain(), 100_000),
         ("three workers, three attempts", Protocol::new(1, 3, 3), 10_000),
         ("unknown outcomes held, receipts", held(), 5_000),
         ("an idempotent provider", idempotent(), 4_000),
@@ -1007,9 +1007,9 @@ fn the_protocol_keeps_its_promises_in_every_order() {
         ("cancel and expire, held", Protocol { on_unknown: hold, ..taken_back() }, 8_000),
         ("everything that may happen to two attempts", Protocol { receipts: true, ..taken_back() }, 60_000),
         ("redriven", asked_for(), 100_000),
-        ("redriven, held", Protocol { on_unknown: hold, ..asked_for() }, 1_000),
-        ("redriven, cancel and expire", Protocol { cancel: true, expiry: true, narrow: true, ..asked_for() }, 1_000),
-        ("two deliveries", Protocol { deliveries: 2, narrow: true, ..Protocol::new(2, 2, 2) }, 1_000),
+        ("redriven, held", Protocol { on_unknown: hold, ..asked_for() }, 6_000),
+        ("redriven, cancel and expire", Protocol { cancel: true, expiry: true, narrow: true, ..asked_for() }, 35_000),
+        ("two deliveries", Protocol { deliveries: 2, narrow: true, ..Protocol::new(2, 2, 2) }, 1_500),
         (
             "two deliveries, held",
             Protocol { deliveries: 2, narrow: true, on_unknown: hold, ..Protocol::new(2, 2, 2) },
