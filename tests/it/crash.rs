@@ -557,7 +557,7 @@ async fn a_relay_may_die_at_any_step() {
         program(&["work", "--once"]).run().await.expect(0);
         // Makes the partner.
         http_to(&url).await;
-        let mut db = PgConnection::connect(&url).await.unwrap();
+        let mut db = PgConnection::connect(&crate::support::as_superuser(&url)).await.unwrap();
         for committed in [false, true] {
             let mut tx = db.begin().await.unwrap();
             for n in 1..=4 {

@@ -343,7 +343,9 @@ async fn compose_environment_without_env_file_starts() {
         .collect();
     assert!(environment.contains(&("NOTIHUB_MASTER_KEY".into(), String::new())), "{environment:?}");
     let program = |args: &[&str]| {
-        environment.iter().fold(Notihub::new(&folder, args), |program, (name, value)| program.env(name, value))
+        // The tests' server does not wait for its disk.
+        let program = Notihub::new(&folder, args).env("NOTIHUB_ACCEPT_LOSS", "true");
+        environment.iter().fold(program, |program, (name, value)| program.env(name, value))
     };
     program(&["migrate"]).run().await.expect(0);
     let mut serve = program(&["serve"]).start();
@@ -561,7 +563,7 @@ async fn secrets_and_contents_are_in_no_log_and_no_metric() {
     let smtp = SmtpSimulator::start(0, 0, &ground).await.unwrap();
     let slack = SlackSimulator::start(0, &ground).await.unwrap();
     let role = format!("canary_{}", std::process::id());
-    let mut server = PgConnection::connect(&url).await.unwrap();
+    let mut server = PgConnection::connect(&crate::support::as_superuser(&url)).await.unwrap();
     let create = format!("create role {role} superuser login password 'CANARYdatabase'");
     sqlx::raw_sql(sqlx::AssertSqlSafe(create)).execute(&mut server).await.unwrap();
     let (_, rest) = url.split_once('@').unwrap();

@@ -41,16 +41,30 @@ pub fn server_url() -> String {
     std::env::var("NOTIHUB_MIGRATE_DATABASE_URL").expect("no database: run the tests with bin/test")
 }
 
-/// The same database as the hub's role: what the hub may not do, a test finds out.
+/// The same database as the hub's role: what the hub may not do, a test finds out. A URL of another server, which a test
+/// started itself, stays as it is.
 pub fn as_hub(url: &str) -> String {
-    let app = std::env::var("NOTIHUB_DATABASE_URL").expect("no database: run the tests with bin/test");
-    format!("{}@{}", app.split('@').next().unwrap_or_default(), url.split_once('@').expect("a host in the URL").1)
+    with_login_of(&std::env::var("NOTIHUB_DATABASE_URL").expect("no database: run the tests with bin/test"), url)
 }
 
 /// The same database as superuser.
 pub fn as_superuser(url: &str) -> String {
-    let server = server_url();
-    format!("{}@{}", server.split('@').next().unwrap_or_default(), url.split_once('@').expect("a host in the URL").1)
+    with_login_of(&server_url(), url)
+}
+
+fn with_login_of(login: &str, url: &str) -> String {
+    // Host and port stand behind the login, a socket's folder behind the database's name.
+    let place = |url: &str| {
+        let (_, rest) = url.split_once('@')?;
+        let (host, rest) = rest.split_once('/')?;
+        Some((host.to_owned(), rest.split_once('?').map(|(_, query)| query.to_owned())))
+    };
+    match url.split_once('@') {
+        Some((_, rest)) if place(url) == place(login) => {
+            format!("{}@{rest}", login.split('@').next().unwrap_or_default())
+        }
+        _ => url.to_owned(),
+    }
 }
 
 /// The server's URL with another database.
