@@ -184,10 +184,7 @@ fn parse(args: Vec<std::ffi::OsString>) -> Result<(Cli, Origins)> {
     let matches = command.try_get_matches_from(args).unwrap_or_else(|e| {
         let e = without_secret(e);
         if e.use_stderr() {
-            let notes = origins.notes(&e.to_string());
-            let _reported = e.print();
-            notes.iter().for_each(|note| anstream::eprintln!("{note}"));
-            std::process::exit(2)
+            origins.notes(&e.to_string()).iter().for_each(|note| anstream::eprintln!("{note}"));
         }
         e.exit()
     });
