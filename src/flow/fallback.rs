@@ -306,5 +306,6 @@ pub async fn leave(hub: &Hub, leaver: &mut Leaver, shards: &[i16], down: &[Chann
 fn left(hub: &Hub, Waiting { key, lane, head }: Waiting) -> Settle {
     let reason = Some(Why::ChannelDown.as_str());
     let step = Step { status: Status::Failed, ready_at: None, possibly_sent: false, refund: false, reason };
-    Settle { key, lane, head, step, provider: None, tried: None, notice_id: hub.next_id(), receipt_due: None }
+    let notice_id = hub.next_id();
+    Settle { key, lane, head, step, provider: None, tried: None, notice_id, receipt_due: None, followers: 0 }
 }

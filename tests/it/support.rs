@@ -74,7 +74,7 @@ pub async fn fresh_database() -> String {
 }
 
 pub fn store(url: &str) -> Store {
-    Store::new(url, PoolSizes { api: 6, intake: 6, engine: 6 }).expect("a store")
+    Store::new(url, PoolSizes { api: 6, intake: 6, engine: 6, webhooks: 6 }).expect("a store")
 }
 
 /// One delivery's call.
