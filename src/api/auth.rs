@@ -1,15 +1,16 @@
 //! Who is asking: a bearer token is read, its account looked up, and the request counted against the partner's limit.
 
 use std::cell::Cell;
-use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 
 use super::error::{Problem, REQUEST_ID};
+use super::forwarded;
 use super::request::Query;
+use super::server::Peer;
 use crate::error::{Error, Refusal, Result};
 use crate::flow::{self, rate::Standing, sign_in::unauthenticated};
 use crate::hub::Hub;
@@ -23,10 +24,6 @@ tokio::task_local! {
     pub static STANDING: Cell<Option<Standing>>;
 }
 
-/// The other end of a connection, put into each of its requests by the server.
-#[derive(Debug, Clone, Copy)]
-pub struct Peer(pub IpAddr);
-
 /// Somebody who signed in.
 pub struct Signed {
     pub account: Arc<Account>,
@@ -38,6 +35,9 @@ impl FromRequestParts<Hub> for Signed {
 
     async fn from_request_parts(parts: &mut Parts, hub: &Hub) -> Result<Signed, Problem> {
         let account = flow::sign_in::bearer(hub, bearer_token(&parts.headers)?).await?;
+        if let Some(peer) = parts.extensions.get::<Peer>() {
+            peer.signed_in();
+        }
         let actor = Actor { who: account.client_id.clone(), role: account.role, ..somebody(parts, hub) };
         match &account.partner {
             Some(partner) => count(hub, partner, 1).await?,
@@ -94,20 +94,32 @@ pub fn somebody(parts: &Parts, hub: &Hub) -> Actor {
     Actor {
         who: String::new(),
         role: Role::Partner,
-        address: address(parts, hub).map(|a| a.to_string()),
+        address: address(parts, hub),
         request_id: REQUEST_ID.try_with(Clone::clone).ok(),
     }
 }
 
-/// Where a request came from: the other end of its connection, or what our own proxy says of it.
-fn address(parts: &Parts, hub: &Hub) -> Option<IpAddr> {
-    let peer = parts.extensions.get::<Peer>().map(|p| p.0.to_canonical());
-    if !hub.settings.api.behind_proxy {
-        return peer;
+/// Where a request came from: the other end of its connection, or what our own proxy wrote. Where that cannot be read
+/// the address is unknown: the proxy's own would stand for all its callers, and one of them could have all others
+/// limited.
+fn address(parts: &Parts, hub: &Hub) -> Option<String> {
+    static WARNED: Once = Once::new();
+    let api = &hub.settings.api;
+    if !api.behind_proxy {
+        return parts.extensions.get::<Peer>().map(|peer| peer.address.to_string());
     }
-    // The last entry is the one that our proxy added; those before it are the caller's own word.
-    let said = parts.headers.get_all("x-forwarded-for").iter().next_back().and_then(|v| v.to_str().ok());
-    said.and_then(|list| list.rsplit(',').next()?.trim().parse().ok()).or(peer)
+    let address = forwarded::last(&parts.headers, &api.proxy_header);
+    if address.is_none() {
+        let header = &api.proxy_header;
+        WARNED.call_once(|| {
+            tracing::warn!(
+                header,
+                "a request came without a caller's address in the proxy's header; limits by address do not hold for \
+                 such requests: have the proxy write it, or name its header in --proxy-header"
+            );
+        });
+    }
+    address
 }
 
 /// Where a request to sign in came from.

@@ -54,7 +54,8 @@ pub struct Delivery {
     pub possibly_sent: bool,
     /// It ends canceled if the call in flight does not succeed.
     pub cancel_requested: bool,
-    /// From when on it is tried (again); only while it is SCHEDULED.
+    /// From when on it is tried (again); only while it is SCHEDULED, and not while it waits for its turn to be claimed alone
+    /// (`worker_lost`).
     pub next_at: Option<Time>,
     /// When it reached its final status.
     pub settled_at: Option<Time>,

@@ -404,7 +404,7 @@ pub struct MessageWebhook {
 
 impl MessageWebhook {
     fn of(notice: Notice) -> MessageWebhook {
-        let waits = notice.status == Status::Scheduled && notice.ready_at != PARKED;
+        let waits = notice.status == Status::Scheduled && notice.ready_at < PARKED;
         MessageWebhook {
             delivery_id: format!("{}-{}", notice.message_id, notice.no),
             endpoint_id: notice.recipient,

@@ -5,6 +5,9 @@ mod auth;
 mod delivery;
 pub mod error;
 mod event;
+mod field;
+mod forwarded;
+mod framing;
 pub mod health;
 mod message;
 mod notification;
@@ -22,6 +25,7 @@ mod sign_in;
 mod sql_intake;
 mod stats;
 mod webhook;
+mod wire;
 
 use axum::Router;
 use utoipa_axum::router::OpenApiRouter;

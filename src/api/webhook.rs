@@ -567,7 +567,7 @@ impl EndpointCall {
 impl EndpointDelivery {
     fn of(row: &Webhook) -> EndpointDelivery {
         let parked = row.status == Status::Scheduled && row.ready_at == PARKED;
-        let next = (row.status == Status::Scheduled && !parked).then_some(Time(row.ready_at));
+        let next = (row.status == Status::Scheduled && row.ready_at < PARKED).then_some(Time(row.ready_at));
         EndpointDelivery {
             delivery_id: format!("{}-{}", row.message_id, row.no),
             event_id: row.telling.event_id.clone(),

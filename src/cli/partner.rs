@@ -73,6 +73,26 @@ enum Deed {
         #[arg(long, default_value_t = 0, value_name = "S", value_parser = clap::value_parser!(i64).range(0..=2_592_000))]
         overlap_seconds: i64,
     },
+    /// Lets a database login enqueue messages for a partner, by name or id, with notihub.enqueue.
+    #[command(after_help = "Example:\n  notihub partner grant orders --role orders_service\n\nThe login is one of \
+PostgreSQL's, or a role whose members may then enqueue. It must also be a member of notihub_enqueue: this command makes it \
+one where --migrate-database-url lets it, and otherwise prints the statement.")]
+    Grant {
+        partner: String,
+        /// A login or role of the database.
+        #[arg(long, value_name = "LOGIN")]
+        role: String,
+    },
+    /// Ends a login's right to enqueue for a partner, by name or id. What it enqueued before is delivered.
+    Revoke {
+        /// Without one: for every partner.
+        partner: Option<String>,
+        #[arg(long, value_name = "LOGIN")]
+        role: String,
+        /// Only what the login could do before logins were tied to partners, and no admin confirmed.
+        #[arg(long)]
+        carried_over: bool,
+    },
     /// Removes a person's data from messages, deliveries, attempts and events, and proves that it is gone.
     Erase {
         /// The person's address as deliveries have it: an e-mail address, a phone number in any form.
@@ -162,13 +182,14 @@ impl Flags {
 pub async fn run(args: PartnerCommand, output: Output) -> Result<u8> {
     telemetry::start_logs(&args.log)?;
     let (hub, actor) = process::open_desk(&args.database).await?;
-    let done = act(&hub, &actor, args.deed, output).await;
+    let owner_url = process::owner_url(&args.database)?;
+    let done = act(&hub, &actor, args.deed, &owner_url, output).await;
     hub.shutdown.stop();
     hub.store.close().await;
     done
 }
 
-async fn act(hub: &Hub, actor: &Actor, deed: Deed, output: Output) -> Result<u8> {
+async fn act(hub: &Hub, actor: &Actor, deed: Deed, owner_url: &str, output: Output) -> Result<u8> {
     let permit = actor.administering()?;
     match deed {
         Deed::Bootstrap => bootstrap(hub, permit, output).await?,
@@ -193,7 +214,38 @@ async fn act(hub: &Hub, actor: &Actor, deed: Deed, output: Output) -> Result<u8>
                 Output::Text => partners.iter().for_each(line),
             }
         }
-        Deed::Show { partner } => tell(&find(hub, &partner).await?, output),
+        Deed::Show { partner } => {
+            let partner = find(hub, &partner).await?;
+            let roles = intake_roles(hub, &partner).await?;
+            match output {
+                Output::Json => {
+                    let mut told = shape(&partner);
+                    told["intakeRoles"] = roles.into();
+                    print::json(&told);
+                }
+                Output::Text => {
+                    line(&partner);
+                    anstream::println!(
+                        "  enqueues in SQL: {}",
+                        if roles.is_empty() { "no login".into() } else { roles.join(", ") }
+                    );
+                }
+            }
+        }
+        Deed::Grant { partner, role } => {
+            grant(hub, permit, &find(hub, &partner).await?, &role, owner_url, output).await?
+        }
+        Deed::Revoke { partner, role, carried_over } => {
+            let partner = match partner {
+                Some(partner) => Some(find(hub, &partner).await?),
+                None => None,
+            };
+            let ended = flow::partner::revoke_intake(hub, permit, partner.as_ref(), &role, carried_over).await?;
+            match output {
+                Output::Json => print::json(&json!({"role": role, "ended": ended})),
+                Output::Text => anstream::println!("{ended} grants of {} ended", print::printable(&role)),
+            }
+        }
         Deed::Set { partner, name, status, change } => {
             let id = find(hub, &partner).await?.partner_id;
             let change = Change { name, status, ..change.change() };
@@ -213,6 +265,47 @@ async fn act(hub: &Hub, actor: &Actor, deed: Deed, output: Output) -> Result<u8>
         }
     }
     Ok(0)
+}
+
+async fn intake_roles(hub: &Hub, partner: &Partner) -> Result<Vec<String>> {
+    let grants = store::sql_intake::grants(hub.store.api(), Some(partner.partner_id)).await?;
+    Ok(grants.into_iter().map(|grant| print::printable(&grant.role_name)).collect())
+}
+
+async fn grant(
+    hub: &Hub,
+    permit: Administering<'_>,
+    partner: &Partner,
+    role: &str,
+    owner_url: &str,
+    output: Output,
+) -> Result<()> {
+    let may_call = store::sql_intake::may_call(hub.store.api(), role).await?.ok_or_else(|| {
+        Error::Setup(format!("there is no role '{role}' in the database: create role … login password '…', then grant"))
+    })?;
+    flow::partner::grant_intake(hub, permit, partner, role).await?;
+    let to_run = match may_call {
+        true => None,
+        false => {
+            let owner = process::open_store(&hub.settings.database, owner_url)?;
+            let to_run = store::role::join_intake(&owner, role).await?;
+            owner.close().await;
+            to_run
+        }
+    };
+    match output {
+        Output::Json => print::json(&json!({"partner": partner.name, "role": role, "toRun": to_run})),
+        Output::Text => {
+            let (role, name) = (print::printable(role), print::printable(&partner.name));
+            anstream::println!("{role} may enqueue for {name}");
+            if let Some(statement) = to_run {
+                let what = print::paint(print::WARN, "to run");
+                anstream::println!("{what} by an administrator of the database, so that it may call the function:");
+                anstream::println!("  {statement};");
+            }
+        }
+    }
+    Ok(())
 }
 
 async fn erase(

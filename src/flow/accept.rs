@@ -10,7 +10,7 @@ use crate::id::Tsid;
 use crate::model::channel::Channel;
 use crate::model::delivery::Status;
 use crate::model::lane::Lane;
-use crate::model::message::NewMessage;
+use crate::model::message::{NewDelivery, NewMessage};
 use crate::model::partner::Partner;
 use crate::shutdown::may_die_at;
 use crate::store::message::{Insert, Written};
@@ -77,6 +77,8 @@ pub(super) fn prepare(hub: &Hub, partner: &Partner, message: NewMessage) -> Resu
     let lanes = lanes(hub, partner, &message);
     // What is told of it gives way as it does.
     let overflow = lanes.first().is_some_and(|lane| lane.is_overflow());
+    let attempts = |d: &NewDelivery| hub.settings.retry.policy(d.channel, d.has_fallback).max_attempts;
+    let max_attempts = message.deliveries.iter().map(|d| d.attempts.unwrap_or_else(|| attempts(d))).collect();
     Ok(Insert {
         lanes,
         notice_id: hub.next_id(),
@@ -87,7 +89,7 @@ pub(super) fn prepare(hub: &Hub, partner: &Partner, message: NewMessage) -> Resu
         shard: partner.shard,
         fingerprint: message.fingerprint(),
         created_at: hub.clock.now(),
-        max_attempts: hub.settings.retry.retry_max_attempts,
+        max_attempts,
         message,
     })
 }

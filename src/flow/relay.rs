@@ -41,6 +41,7 @@ pub async fn relay(hub: &Hub, relay: &mut Relay) -> Result<bool> {
     let now = hub.clock.now();
     relay.over.retain(|_, until| now < *until && *until <= now + RATE_PAUSE);
     let over: Vec<Tsid> = relay.over.keys().copied().collect();
+    sql_intake::make_turns(hub.store.intake()).await?;
     let mut tx = hub.store.begin_intake().await?;
     let requests = sql_intake::take(&mut *tx, began.unwrap_or(Tsid(0)), &over, most).await?;
     if requests.is_empty() {

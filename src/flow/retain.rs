@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
+use crate::store::hub::Lock;
 use crate::store::partner::Retained;
 use crate::store::{self, message, partition::Round};
 
@@ -18,9 +19,12 @@ pub async fn retain(hub: &Hub) -> Result<Round> {
     // One step's trouble is not the others'.
     let round = partitions(hub).await;
     step("contents", wipe_all(hub)).await;
+    let judged_since = now - crate::model::strikes::PERIOD;
+    step("failed sign-ins", until_none(|| store::sign_in_failure::forget(db, judged_since, rows))).await;
     step("refresh tokens", until_none(|| store::refresh_token::forget(db, now, rows))).await;
     step("idempotency keys", until_none(|| store::idempotency::forget(db, below, rows))).await;
     step("requests in SQL", until_none(|| store::sql_intake::forget(db, now, days, rows))).await;
+    step("paces", store::pace::forget(db, now - TimeDelta::days(1))).await;
     step("providers' holds", store::provider::forget_holds(db, oldest)).await;
     step("receipts", until_none(|| store::receipt::forget(db, oldest, rows))).await;
     step("providers' ids", until_none(|| store::provider_ref::forget(db, below, rows))).await;
@@ -85,9 +89,10 @@ pub async fn partitions(hub: &Hub) -> Result<Round> {
 async fn wipe(hub: &Hub, of: &Retained) -> Result<()> {
     let below = Tsid::floor(hub.clock.now() - TimeDelta::days(i64::from(of.retention_days)));
     let (mut from, mut open_from) = (of.erased_below, None);
+    store::hub::make_lock(hub.store.api(), Lock::Retention(of.partner_id)).await?;
     loop {
         let mut tx = hub.store.begin().await?;
-        if !store::partner::retaining(&mut tx, of.partner_id).await? {
+        if !store::hub::try_lock(&mut tx, Lock::Retention(of.partner_id)).await? {
             return Ok(tx.rollback().await?);
         }
         let mut rows = message::wipeable(&mut *tx, of.partner_id, of.shard, from, below, limits::WIPE_MESSAGES).await?;

@@ -284,7 +284,7 @@ async fn tell_webhooks(hub: &Hub, partner: &Partner, message_id: Tsid, story: &m
         let answer: Vec<&str> = answer.into_iter().flatten().collect();
         let text = if answer.is_empty() { call.outcome } else { answer.join(" · ") };
         let entry = Entry::new(call.ended_at.unwrap_or(call.called_at), "webhook", Some(key), text);
-        let (attempt, next_at) = (Some(call.attempt), call.next_at);
+        let (attempt, next_at) = (Some(call.attempt), call.next_at.filter(|at| *at < PARKED));
         story.push(Entry { attempt, next_at, webhook: told.get(&key).cloned(), ..entry });
     }
     if let Some(last) = notices.last().filter(|_| untold) {

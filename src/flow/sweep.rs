@@ -38,11 +38,12 @@ pub(super) async fn end(hub: &Hub, waiting: Vec<Waiting>, outcome: &Outcome) -> 
             key: w.key,
             lane: w.lane,
             head: w.head,
-            step: next(&w.head, outcome, &hub.settings.retry.policy(w.head.channel), OnUnknown::Retry, now, 0.0),
+            step: next(&w.head, outcome, &hub.settings.retry.policy(w.head.channel, false), OnUnknown::Retry, now, 0.0),
             provider: None,
             tried: None,
             notice_id: hub.next_id(),
             receipt_due: None,
+            apart: None,
         })
         .collect();
     settles.sort_by_key(|s| s.key);

@@ -10,6 +10,7 @@ use super::channel::{AddressKind, CHANNELS, Channel, Limit, Measure};
 use super::json::{self, Faults, Fields, Text, Unit};
 use super::lane::{PRIORITIES, Priority};
 use super::message::{Content, Detail, Fallback, NewDelivery, NewMessage, drop_rules};
+use super::mrkdwn;
 use super::phone;
 use crate::error::{Code, Refusal, excerpt};
 use crate::limits;
@@ -438,7 +439,7 @@ impl Routes {
     fn by_rule(&mut self, channel: Channel, content: &Content, rules: &Rules) -> Option<Box<Fallback>> {
         let other = *rules.fallbacks.get(&channel)?;
         let alike = other.addressed_by() == channel.addressed_by() && rules.channels.contains(&other);
-        if !alike || body_fault(other, &content.body, rules).is_some() {
+        if !alike || body_fault(other, None, &content.body, rules).is_some() {
             return None;
         }
         let content = Content { body: content.body.clone(), ..Content::default() };
@@ -556,7 +557,7 @@ impl Routes {
         if channel == Channel::Email && content.subject.is_none() {
             faults.add(fields.at("subject"), "required", "an e-mail needs a subject, or the message a title");
         }
-        if let Some((code, reason, detail)) = body_fault(channel, &body, rules) {
+        if let Some((code, reason, detail)) = body_fault(channel, content.subject.as_deref(), &body, rules) {
             faults.add_code(code, fields.at("body"), reason, detail);
         }
         Some(Content { body, ..content })
@@ -635,8 +636,14 @@ fn is_user_key(text: &str) -> bool {
 
 type LengthFault = (Code, &'static str, String);
 
-fn body_fault(channel: Channel, body: &str, rules: &Rules) -> Option<LengthFault> {
-    let (code, reason, detail) = length_fault(body, rules.limit(channel)?, channel.as_str())?;
+/// Whether a body is too long for its channel, measured as it is sent.
+fn body_fault(channel: Channel, subject: Option<&str>, body: &str, rules: &Rules) -> Option<LengthFault> {
+    let limit = rules.limit(channel)?;
+    if channel == Channel::Slack {
+        let what = "SLACK, which counts the subject and &amp; &lt; &gt; for & < >,";
+        return length_fault(&mrkdwn::text(subject, body), limit, what);
+    }
+    let (code, reason, detail) = length_fault(body, limit, channel.as_str())?;
     let lms = rules.limit(Channel::Lms).filter(|_| channel == Channel::Sms && code == Code::E006);
     let detail = match lms.filter(|lms| length_fault(body, *lms, "").is_none()) {
         Some(lms) => format!("{detail}; as LMS ({} {}) it would fit", lms.max, lms.measure.unit()),

@@ -11,7 +11,7 @@ use super::{Conn, Db, word};
 use crate::crypt::Keyring;
 use crate::error::Result;
 use crate::id::Tsid;
-use crate::model::delivery::{Head, Key, OutcomeKind, PARKED, Status, Step};
+use crate::model::delivery::{Head, Key, OutcomeKind, PARKED, SET_APART, Status, Step};
 use crate::model::endpoint::Endpoint;
 use crate::model::lane::Lane;
 use crate::model::retry::WEBHOOK_ATTEMPTS;
@@ -107,6 +107,28 @@ pub struct Settle {
     pub notice_id: Tsid,
     /// Until when a receipt is waited for, if it is.
     pub receipt_due: Option<DateTime<Utc>>,
+    /// Its delivery is set apart by this step.
+    pub apart: Option<Apart>,
+}
+
+/// How a delivery waits whose worker was lost.
+#[derive(Debug, Clone, Copy)]
+pub struct Apart {
+    /// Workers that were lost while they held it.
+    pub deaths: i16,
+    /// From when it may be claimed, alone.
+    pub ready_at: DateTime<Utc>,
+}
+
+impl Settle {
+    /// The same; but if its delivery waits after it, it waits apart from all others.
+    pub fn set_apart(mut self, deaths: i16) -> Settle {
+        if let Some(ready_at) = self.step.ready_at {
+            self.apart = Some(Apart { deaths, ready_at });
+            (self.step.status, self.step.ready_at) = (Status::Scheduled, Some(SET_APART));
+        }
+        self
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -344,6 +366,26 @@ pub async fn receive(db: impl Db<'_>, all: &[Receive], now: DateTime<Utc>) -> Re
     Ok(moved.collect())
 }
 
+/// Extends the lease of an attempt of `worker` by `lease` from now on, by the database's clock; false if it has lost it.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached: the lease may end.
+pub async fn extend(db: impl Db<'_>, key: Key, attempt: i16, worker: Tsid, lease: std::time::Duration) -> Result<bool> {
+    let status = Status::Processing.as_str();
+    let Key { shard, message_id, no } = key;
+    let done = sqlx::query_file!(
+        "sql/delivery/extend.sql",
+        shard,
+        message_id.0,
+        no,
+        attempt,
+        worker.0,
+        status,
+        lease.as_secs_f64()
+    );
+    Ok(done.execute(db).await?.rows_affected() == 1)
+}
+
 /// Until when a receipt is waited for, of deliveries that are held.
 pub async fn await_receipts(db: impl Db<'_>, all: &[(Key, Option<DateTime<Utc>>)]) -> Result<()> {
     sqlx::query_file!(
@@ -525,6 +567,8 @@ pub struct Overdue {
     pub begins_recorded: bool,
     /// Who was asked, if that is on record.
     pub provider: Option<String>,
+    /// Workers that were lost before while they held it.
+    pub deaths: i16,
 }
 
 /// Locks at most `rows` deliveries whose lease, from `mark` on, is over.
@@ -541,6 +585,7 @@ pub async fn overdue(conn: &mut Conn, shards: &[i16], mark: DateTime<Utc>, rows:
             begun: r.begun,
             begins_recorded: r.begins_recorded,
             provider: r.provider,
+            deaths: r.deaths,
         })
         .collect())
 }

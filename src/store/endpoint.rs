@@ -238,6 +238,16 @@ pub async fn released(db: impl Db<'_>, seen: &Resumed) -> Result<()> {
     Ok(())
 }
 
+/// Of each sealed column one value for each master key that sealed any: the column, and whether it opens.
+pub async fn seals(db: impl Db<'_>, keyring: &Keyring) -> Result<Vec<(String, bool)>> {
+    let rows = sqlx::query_file!("sql/endpoint/seals.sql").fetch_all(db).await?.into_iter();
+    let opens = rows.map(|r| {
+        let opens = keyring.open(&place(&r.place, Tsid(r.endpoint_id)), &r.sealed).is_ok();
+        (r.place, opens)
+    });
+    Ok(opens.collect())
+}
+
 /// What is sealed of an endpoint.
 pub struct Sealed {
     pub endpoint_id: i64,

@@ -21,7 +21,8 @@ pub struct Insert {
     pub shard: i16,
     pub fingerprint: [u8; 32],
     pub created_at: DateTime<Utc>,
-    pub max_attempts: i16,
+    /// Of each delivery.
+    pub max_attempts: Vec<i16>,
     /// Of each delivery, in their order.
     pub lanes: Vec<Lane>,
     /// Id of the message that tells of its acceptance, if somebody wants to hear of it …
@@ -62,7 +63,7 @@ pub async fn insert(db: impl Db<'_>, inserts: &[&Insert], now: DateTime<Utc>) ->
         &inserts.iter().flat_map(|i| (1..).take(i.message.deliveries.len())).collect::<Vec<i16>>(),
         &inserts.iter().flat_map(|i| i.lanes.iter().map(|lane| lane.0)).collect::<Vec<_>>(),
         &deliveries().map(|(_, _, d)| d.content).collect::<Vec<_>>(),
-        &deliveries().map(|(_, i, d)| d.attempts.unwrap_or(i.max_attempts)).collect::<Vec<_>>(),
+        &inserts.iter().flat_map(|i| i.max_attempts.iter().copied()).collect::<Vec<_>>(),
         &deliveries().map(|(_, _, d)| d.to.clone()).collect::<Vec<_>>(),
         now,
         &deliveries().map(|(_, _, d)| d.written.clone()).collect::<Vec<_>>() as &[Option<String>],
@@ -256,6 +257,13 @@ fn sealed_bytes(text: &str) -> Vec<u8> {
 
 fn place(message_id: Tsid) -> String {
     format!("messages|detail|{message_id}")
+}
+
+/// Whether sealed contents open: of each partner that has them sealed, among its newest messages, one for each master key
+/// that sealed any.
+pub async fn seals(db: impl Db<'_>, keyring: &Keyring, newest: i64) -> Result<Vec<bool>> {
+    let rows = sqlx::query_file!("sql/message/seals.sql", newest).fetch_all(db).await?.into_iter();
+    Ok(rows.map(|r| keyring.open(&place(Tsid(r.message_id)), &sealed_bytes(&r.detail)).is_ok()).collect())
 }
 
 /// A message held still.

@@ -13,7 +13,7 @@ use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::error::{Error, Result};
 use crate::flow::deliver::{Claim, call, claim, hold, requests, settle};
-use crate::flow::traffic;
+use crate::flow::{suspect, traffic};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
@@ -74,6 +74,9 @@ pub async fn once(hub: &Hub) -> Result<u64> {
         }
     }
     while crate::flow::promote::promote(hub, &mut promoter, &shards).await? > 0 {}
+    while one_alone(hub, worker, &shards).await? {
+        loop_.claimed += 1;
+    }
     traffic::refresh(hub).await?;
     while !hub.shutdown.is_stopping() {
         // First where something is known to be, which at the start is everywhere; then once more everywhere. A look while
@@ -97,6 +100,20 @@ pub async fn once(hub: &Hub) -> Result<u64> {
     traffic::give_back(hub, true).await?;
     crate::flow::webhook::note_answers(hub).await?;
     Ok(loop_.claimed)
+}
+
+/// Delivers one of those that a worker was lost with, while no other of them is held here; false: none is due.
+pub async fn one_alone(hub: &Hub, worker: Tsid, shards: &[i16]) -> Result<bool> {
+    if hub.shutdown.is_stopping() {
+        return Ok(false);
+    }
+    let Some(settles) = suspect::call_next(hub, worker, shards).await? else { return Ok(false) };
+    let keys: Vec<(i16, Tsid)> = settles.iter().map(|s| (s.key.shard, s.key.message_id)).collect();
+    settle_surely(hub, settles).await;
+    for key in keys {
+        suspect::forget(hub, key).await?;
+    }
+    Ok(true)
 }
 
 /// What the claiming loops of a process share: how much may be held, and who writes outcomes.

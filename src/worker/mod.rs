@@ -34,13 +34,14 @@ pub enum Role {
 pub fn start(hub: &Hub, role: Role) {
     let every = Repeat::every;
     repeat(hub, "clock", every(Duration::from_secs(30)), calibrate);
+    repeat(hub, "server", every(limits::SERVER_LOOK_EVERY), keep_server);
     repeat(hub, "retain", every(Duration::from_secs(3600)), retain);
     repeat(hub, "rollup", every(limits::ROLLUP_EVERY), rollup);
     hints::start_telling(hub);
     // Workers accept too: what was enqueued in SQL.
     repeat(hub, "fairness", every(limits::FAIR_LOOK_EVERY), weigh);
     repeat(hub, "shares", every(limits::FAIR_TELL_EVERY), hints::tell_shares);
-    let mut topics = vec![Topic::Shares, Topic::Changed];
+    let mut topics = vec![Topic::Shares, Topic::Changed, Topic::Proof];
     if role != Role::Api {
         topics.push(Topic::Ready);
     }
@@ -60,6 +61,7 @@ pub fn start(hub: &Hub, role: Role) {
     repeat(hub, "promote", every(Duration::from_millis(timing.promote_every_ms)), move |hub| {
         promote(hub, promoter.clone())
     });
+    repeat(hub, "suspects", every(limits::SUSPECTS_EVERY), move |hub| suspects(hub, worker));
     repeat(hub, "sweep", every(Duration::from_secs(10)), move |hub| sweep(hub, sweeper.clone()));
     repeat(hub, "relay", every(limits::RELAY_EVERY), move |hub| relay(hub, relayer.clone()));
     repeat(hub, "release", every(limits::RELEASE_EVERY), release);
@@ -80,6 +82,12 @@ pub fn start(hub: &Hub, role: Role) {
 
 /// What a loop remembers between its runs.
 type Stateful<T> = Arc<Mutex<T>>;
+
+/// Turns to another of several database servers when the chosen one is lost.
+async fn keep_server(hub: Hub) -> Result<bool> {
+    hub.store.keep_server().await?;
+    Ok(false)
+}
 
 async fn retain(hub: Hub) -> Result<bool> {
     flow::retain::retain(&hub).await?;
@@ -104,6 +112,12 @@ async fn promote(hub: Hub, promoter: Stateful<flow::promote::Promoter>) -> Resul
     let shards = store::partner::shards(hub.store.engine()).await?;
     let promoted = flow::promote::promote(&hub, &mut *promoter.lock().await, &shards).await?;
     Ok(promoted == limits::HOUSEKEEPING_BATCH as usize)
+}
+
+/// One at a time, one after the other.
+async fn suspects(hub: Hub, worker: Tsid) -> Result<bool> {
+    let shards = store::partner::shards(hub.store.engine()).await?;
+    deliver::one_alone(&hub, worker, &shards).await
 }
 
 async fn sweep(hub: Hub, sweeper: Stateful<flow::sweep::Sweeper>) -> Result<bool> {

@@ -435,13 +435,19 @@ fn wrong_requests(table: &mut Table) {
         "multipart/form-data; boundary=x",
         "application/xml",
         "application/jsonp",
+        "application/merge-patch+json",
         "*/*",
         "",
+        "application/json; charset=",
+        "application/json; charset",
+        "application/json; charset = utf-8",
+        "application/json; x=\"utf-8",
+        "application/json, application/json",
     ] {
         table.with_headers(&[("Content-Type", kind)], 415, "content_type_unsupported", "");
     }
     table.with_headers(&[JSON, ("Content-Type", "text/plain")], 415, "content_type_unsupported", "");
-    for charset in ["utf-16", "iso-8859-1", "\"euc-kr\"", "utf-8; charset=utf-16", ""] {
+    for charset in ["utf-16", "iso-8859-1", "\"euc-kr\"", "utf-8; charset=utf-16", "\"\"", "utf-16; x=\";\"", "utf8x"] {
         let kind = format!("application/json; charset={charset}");
         table.with_headers(&[("Content-Type", &kind)], 415, "charset_unsupported", "");
     }
@@ -805,11 +811,20 @@ async fn what_is_unusual_but_right_is_taken() {
         assert_eq!(app.post("/v1/messages", body).await.status, 202, "null is as good as nothing: {name}");
     }
     let text = good().to_string().into_bytes();
-    for kind in ["application/json;charset=UTF-8", "Application/JSON; Charset=\"utf-8\"", "application/json; x=y"] {
+    // Fault E11: parameters in every form of RFC 9110 5.6.6, and a charset that only names JSON's own encoding.
+    for kind in [
+        "application/json;charset=UTF-8",
+        "Application/JSON; Charset=\"utf-8\"",
+        "application/json; charset=utf8",
+        "application/json;\tCHARSET=\"UTF8\" ; ;",
+        "application/json; charset=\"ut\\f-8\"",
+        "application/json; x=y",
+        "application/json; x=\"; charset=utf-16\"",
+    ] {
         app.post_raw("/v1/messages", &[("content-type", kind)], text.clone()).await.expect(202);
     }
     let odd =
-        [JSON, ("Content-Encoding", "identity"), ("Accept", "application/xml"), ("X-HTTP-Method-Override", "DELETE")];
+        [JSON, ("Content-Encoding", "Identity"), ("Accept", "application/xml"), ("X-HTTP-Method-Override", "DELETE")];
     let answer = app.post_raw("/v1/messages", &odd, text).await.expect(202);
     assert_eq!(answer.header("content-type"), "application/json", "there is one form of answer");
     app.done().await;

@@ -61,7 +61,7 @@ async fn waiting(app: &App) -> i64 {
 
 /// What `fsck` says of the statistics.
 async fn findings(app: &App) -> Vec<String> {
-    let found = flow::fsck::fsck(&app.hub.store, app.hub.clock.now(), |_, _, _| ()).await.unwrap();
+    let found = flow::fsck::fsck(&app.hub.store, app.hub.clock.now(), |_| ()).await.unwrap();
     found.into_iter().map(|f| format!("{} {} {}", f.invariant, f.message_id, f.found)).collect()
 }
 
@@ -503,7 +503,7 @@ async fn what_ended_before_is_counted_by_the_migration() {
          delete from _sqlx_migrations where version = 4",
     )
     .await;
-    app.hub.store.migrate().await.unwrap();
+    crate::support::migrate(&app.url).await;
     assert_eq!((waiting(&app).await, daily(&app, "").await), (0, counted));
     app.settle_all().await;
     app.done().await;

@@ -82,7 +82,7 @@ impl Borrowed {
             shard: self.partner.shard,
             fingerprint: [0; 32],
             created_at: self.hub.clock.now(),
-            max_attempts: 3,
+            max_attempts: vec![3],
             lanes: vec![Lane::new(Channel::Email, Priority::Normal, false)],
             notice_id: self.hub.next_id(),
             notice_lane: Lane::new(Channel::Webhook, Priority::Normal, false),
@@ -109,7 +109,7 @@ pub async fn claim_and_settle(bed: &Bed, pending: i64) -> Result<f64> {
                     mark = last.min(hub.clock.now() - chrono::TimeDelta::milliseconds(250));
                     let now = hub.clock.now();
                     let accepted = Outcome::Accepted { provider_ref: None };
-                    let policy = hub.settings.retry.policy(Channel::Email);
+                    let policy = hub.settings.retry.policy(Channel::Email, false);
                     let mut settles: Vec<Settle> = claimed
                         .into_iter()
                         .map(|c| Settle {
@@ -130,6 +130,7 @@ pub async fn claim_and_settle(bed: &Bed, pending: i64) -> Result<f64> {
                             }),
                             notice_id: hub.next_id(),
                             receipt_due: None,
+                            apart: None,
                         })
                         .collect();
                     settles.sort_by_key(|s| s.key);

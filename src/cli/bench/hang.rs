@@ -58,7 +58,7 @@ async fn round(run: &mut Run<'_>, beside: bool) -> Result<Histogram<u64>> {
     let options = BTreeMap::from([("base-url".to_owned(), texts.url())]);
     let account = ProviderSettings { name: "hanging".into(), adapter: "sms".into(), options };
     settings.channels.providers = vec![account];
-    let providers = process::providers(&settings, &Clock::system())?;
+    let providers = process::providers(&settings, &Clock::system(), &Shutdown::new())?;
     let further = providers.of(Channel::Sms).iter().map(|a| a.provider.clone()).collect();
     let bed = Bed::with(&settings, run.ground, further).await?;
     worker::start(&bed.hub, Role::Both);
