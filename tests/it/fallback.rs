@@ -1,18 +1,14 @@
 //! Fallback: another channel takes the place of what does not arrive, once, if the message asks for it.
 
-use std::io::Write;
-use std::sync::{Arc, Mutex};
-
 use notihub::flow;
 use notihub::flow::fallback::Leaver;
 use notihub::model::channel::Channel;
 use notihub::model::retry::ErrorClass;
 use notihub::model::role::Role;
 use serde_json::{Value, json};
-use tracing_subscriber::fmt::MakeWriter;
 
 use crate::receipts::{Vendor, over, refused, statuses, told, unknown};
-use crate::support::App;
+use crate::support::{self, App};
 
 const KIM: &str = "010-1234-5678";
 
@@ -30,39 +26,13 @@ fn channels(vendor: &Vendor) -> Vec<&'static str> {
     vendor.took().into_iter().map(|(channel, ..)| channel.as_str()).collect()
 }
 
-/// What is logged, for a test to read.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Lines {
-    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(buf);
-        Ok(buf.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Lines {
-    type Writer = Lines;
-
-    fn make_writer(&'a self) -> Lines {
-        self.clone()
-    }
-}
-
 /// S1-17, S1-18, S1-19, S1-20: Kakao fails three times, each logged; then by SMS, logged; the caller sees it completed, by which
 /// way, and that is logged, too.
 #[tokio::test]
 async fn kakao_fails_three_times_and_sms_is_sent() {
-    let lines = Lines::default();
-    let logs =
-        tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_writer(lines.clone()).with_ansi(false);
     let vendor = Vendor::with_receipts();
     let app = App::with_provider(&[], vendor.clone()).await;
-    let _guard = tracing::subscriber::set_default(logs.finish());
+    let log = support::log::capture();
     vendor.answer(Channel::KakaoAlimtalk, (0..3).map(|_| refused(ErrorClass::Unreachable)));
     let id = post(&app, kakao(json!([{"channel": "SMS", "body": "by SMS"}]))).await;
     app.settle_all().await;
@@ -86,7 +56,7 @@ async fn kakao_fails_three_times_and_sms_is_sent() {
     for part in ["fallback to SMS", "fallback success", "retry"] {
         assert!(story.contains(part), "{part} in {story}");
     }
-    let logged = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let logged = log.text();
     for part in ["retry attempt 1", "retry attempt 2", "fallback to SMS", "status=SENT"] {
         assert!(logged.contains(part), "{part} in {logged}");
     }
