@@ -66,6 +66,10 @@ pub struct Database {
     /// Connections for the workers. Calls hold none, so few are enough.
     #[arg(long, env = "NOTIHUB_WORKER_CONNECTIONS", default_value_t = 6, value_name = "N")]
     pub worker_connections: u32,
+    /// Connections for the workers to claim and settle webhooks with: so no endpoint takes those of other channels. Made when
+    /// they are needed.
+    #[arg(long, env = "NOTIHUB_WEBHOOK_CONNECTIONS", default_value_t = 4, value_name = "N")]
+    pub webhook_connections: u32,
     /// Over how many shards new partners are spread. A partner keeps its shard for good.
     #[arg(long, env = "NOTIHUB_SHARDS", default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(i16).range(1..=1024))]
     pub shards: i16,

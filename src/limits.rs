@@ -217,6 +217,10 @@ pub const URI_BYTES: usize = 8 << 10;
 pub const GATE_WAIT: Duration = Duration::from_secs(1);
 /// How long a message waits for the answer to another one to the same destination of a chat.
 pub const LINE_WAIT: Duration = Duration::from_secs(1);
+/// Open webhooks that a look for stalled sequences goes over, …
+pub const SEQUENCES_LOOK: i64 = 10_000;
+/// … and how often one is made.
+pub const SEQUENCES_EVERY: Duration = Duration::from_secs(10);
 /// Longest an endpoint stays paused: then it is disabled, and what waits for it becomes dead letters.
 pub const ENDPOINT_PAUSED: chrono::TimeDelta = chrono::TimeDelta::days(30);
 /// Nothing but failures for so long disables an endpoint.

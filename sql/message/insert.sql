@@ -71,8 +71,10 @@ noticed as (
   where nth = 1
 ),
 hooked as (
-  insert into deliveries (shard, message_id, no, lane, max_attempts, content, status, partner_id, ready_at, recipient)
-  select shard, notice_id, nth, notice_lane, $22, 0, 'PENDING', partner_id, $18, recipient
+  insert into deliveries (shard, message_id, no, lane, max_attempts, content, status, partner_id, ready_at, recipient, about,
+    told_at)
+  select shard, notice_id, nth, notice_lane, $22, 0, 'PENDING', partner_id, $18, recipient, message_id,
+    clock_timestamp()
   from heard
 )
 select message_id as "message_id!", message_id in (select message_id from heard) as "heard!" from fresh

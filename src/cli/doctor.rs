@@ -266,9 +266,11 @@ async fn examine_server(settings: &Settings, store: &Store) -> Result<Vec<Findin
     let ours = settings.database.api_connections
         + settings.database.intake_connections
         + settings.database.worker_connections
+        + settings.database.webhook_connections
         + 2;
     let stands = format!("{most} allowed, {ours} used by each process that serves and works");
-    let remedy = "raise max_connections, or lower --api-connections, --intake-connections and --worker-connections";
+    let remedy = "raise max_connections, or lower --api-connections, --intake-connections, --worker-connections and \
+                  --webhook-connections";
     findings.push(finding(when(most < ours * 2, Grade::Warn), "connections", stands, remedy));
     let vacuum = value("autovacuum") == "on" && value("track_counts") == "on";
     let stands = if vacuum { "on" } else { "off: dead rows pile up" };

@@ -90,6 +90,7 @@ fn pool_sizes(database: &Database) -> PoolSizes {
         api: database.api_connections,
         intake: database.intake_connections,
         engine: database.worker_connections,
+        webhooks: database.webhook_connections,
     }
 }
 

@@ -121,7 +121,9 @@ pub async fn claim(hub: &Hub, worker: Tsid, looks: &[Look], most: i64) -> Result
         begins_recorded: on_unknown(hub, look.place.1.channel()) > OnUnknown::Retry,
     };
     let asks: Vec<Ask> = looks.iter().map(ask).collect();
-    let rows = store::delivery::claim(hub.store.engine(), &asks, most, worker, hub.settings.timing.lease()).await?;
+    // All of webhooks, or none: they have claiming loops of their own.
+    let db = hub.store.serving(looks.first().map_or(Channel::Email, |look| look.place.1.channel()));
+    let rows = store::delivery::claim(db, &asks, most, worker, hub.settings.timing.lease()).await?;
     may_die_at("claim.after_commit");
     observe(&hub.metrics.claim_seconds, &[], holder.since.elapsed());
     hub.metrics.claim_rows.with_label_values::<&str>(&[]).observe(rows.len() as f64);
@@ -161,7 +163,11 @@ pub async fn hold(hub: &Hub, claim: Claim) -> Ready {
     may_die_holding("hold.before", |recipient| claimed.iter().any(|c| c.recipient == recipient));
     let wanted: BTreeSet<(i16, Tsid)> = claimed.iter().map(|c| (c.key.shard, c.key.message_id)).collect();
     let wanted: Vec<(i16, Tsid)> = wanted.into_iter().collect();
-    let contents = store::message::contents(hub.store.engine(), &hub.keyring, &wanted).await.unwrap_or_else(|e| {
+    let Some(channel) = claimed.first().map(|c| c.head.channel) else {
+        return Ready { held: Vec::new(), given_back: Vec::new() };
+    };
+    let db = hub.store.serving(channel);
+    let contents = store::message::contents(db, &hub.keyring, &wanted).await.unwrap_or_else(|e| {
         tracing::warn!(error = %e, deliveries = claimed.len(), "claimed, but what to send could not be read");
         Vec::new()
     });
@@ -243,10 +249,13 @@ struct Call<'a> {
     /// How long a receipt is waited for, if the provider takes it.
     receipt_within: Option<TimeDelta>,
     waited: Duration,
+    /// Its endpoint wants its events in order.
+    in_order: bool,
 }
 
 /// The settle that an outcome leads to.
 fn settle_of(hub: &Hub, claimed: &Claimed, holder: Holder, outcome: Outcome, call: Option<Call<'_>>) -> Settle {
+    let in_order = call.as_ref().is_none_or(|c| c.in_order);
     let on_unknown = call.as_ref().map_or_else(|| on_unknown(hub, claimed.head.channel), |c| c.on_unknown);
     let begun = call.as_ref().is_some_and(|c| c.begins_recorded);
     let called_at = call.as_ref().and_then(|c| c.called_at);
@@ -258,6 +267,7 @@ fn settle_of(hub: &Hub, claimed: &Claimed, holder: Holder, outcome: Outcome, cal
     let policy = policy.profiled(profile).having_waited(waited);
     let step = next(&claimed.head, &outcome, &policy, on_unknown, now, rand::random());
     Settle {
+        followers: webhook::followers(hub, claimed, in_order),
         receipt_due: receipt_within.filter(|_| step.status == Status::Sent).map(|within| now + within),
         key: claimed.key,
         lane: claimed.lane,
@@ -298,7 +308,8 @@ async fn begin(hub: &Hub, holder: Holder, held: Vec<Held>) -> (Vec<Held>, Vec<Se
     }
     let Holder { worker, claimed_at, .. } = holder;
     let lasting = hub.settings.timing.call_budget();
-    match store::attempt::begin(hub.store.engine(), &calls, worker, claimed_at, hub.clock.now(), lasting).await {
+    let db = hub.store.serving(held.first().map_or(Channel::Email, |h| h.claimed.head.channel));
+    match store::attempt::begin(db, &calls, worker, claimed_at, hub.clock.now(), lasting).await {
         Ok(begun) => {
             may_die_at("begin.after_commit");
             let begun: HashSet<Key> = begun.into_iter().collect();
@@ -463,7 +474,8 @@ async fn ended(hub: &Hub, held: &Held, outcome: Outcome, called_at: Option<DateT
     let profile = held.account.terms.profile;
     let receipt_within = held.receipt_within();
     let waited = held.waited;
-    let call = Call { provider, profile, on_unknown, begins_recorded, called_at, receipt_within, waited };
+    let in_order = held.webhook.as_ref().is_some_and(|ready| ready.in_order);
+    let call = Call { provider, profile, on_unknown, begins_recorded, called_at, receipt_within, waited, in_order };
     let settle = settle_of(hub, &held.claimed, held.holder, outcome, Some(call));
     let (status, reason) = (settle.step.status, settle.step.reason.unwrap_or_default());
     hub.metrics.outcomes.with_label_values(&[provider, kind, reason]).inc();
@@ -629,17 +641,18 @@ pub async fn settle(hub: &Hub, mut batch: Vec<Settle>) -> Result<()> {
     batch.sort_by_key(|s| s.key);
     let began = Instant::now();
     let now = hub.clock.now();
+    let Some(channel) = batch.first().map(|s| s.lane.channel()) else { return Ok(()) };
     let (won, made) = if batch
         .iter()
         .any(|s| in_doubt(s) || s.apart.is_some() || fallback::follows(s).is_some() || known_by(hub, s).is_some())
     {
-        let mut tx = hub.store.begin_engine().await?;
+        let mut tx = hub.store.begin_serving(channel).await?;
         let written = write(hub, &mut tx, &batch, now).await?;
         may_die_at("settle.before_commit");
         tx.commit().await?;
         written
     } else {
-        (store::delivery::settle(hub.store.engine(), &batch, now).await?, fallback::Made::default())
+        (store::delivery::settle(hub.store.serving(channel), &batch, now).await?, fallback::Made::default())
     };
     may_die_at("settle.after_commit");
     observe(&hub.metrics.settle_seconds, &[], began.elapsed());
@@ -647,6 +660,7 @@ pub async fn settle(hub: &Hub, mut batch: Vec<Settle>) -> Result<()> {
     let (winners, losers): (Vec<Settle>, Vec<Settle>) = batch.into_iter().partition(|s| by_key.contains_key(&s.key));
     tell(hub, &winners, &won);
     fallback::announce(hub, &made);
+    webhook::release_next(hub, &winners).await;
     let won = by_key;
     if !losers.is_empty() {
         late(hub, &losers, now).await?;
@@ -708,7 +722,8 @@ pub(super) async fn write(
 /// know better, in the same transaction. Heads are locked first: whoever settles them meanwhile comes before or after.
 async fn late(hub: &Hub, losers: &[Settle], now: DateTime<Utc>) -> Result<()> {
     let keys: Vec<Key> = losers.iter().map(|s| s.key).collect();
-    let mut tx = hub.store.begin_engine().await?;
+    let Some(channel) = losers.first().map(|s| s.lane.channel()) else { return Ok(()) };
+    let mut tx = hub.store.begin_serving(channel).await?;
     store::delivery::lock(&mut tx, &keys).await?;
     let kept = store::attempt::late(&mut *tx, losers, now).await?;
     keep_refs(hub, &mut tx, losers).await?;
@@ -716,6 +731,7 @@ async fn late(hub: &Hub, losers: &[Settle], now: DateTime<Utc>) -> Result<()> {
     let made = lift(hub, &mut tx, &keys, now).await?;
     tx.commit().await?;
     fallback::announce(hub, &made);
+    webhook::release_next(hub, losers).await;
     // Fewer than the losers where a batch is written again because its answer was lost.
     hub.metrics.late_settles.inc_by(kept);
     tracing::info!(late = kept, "outcomes came after their lease was over");

@@ -317,5 +317,6 @@ fn left(hub: &Hub, Waiting { key, lane, head }: Waiting) -> Settle {
         notice_id: hub.next_id(),
         receipt_due: None,
         apart: None,
+        followers: 0,
     }
 }

@@ -15,7 +15,7 @@ use crate::shutdown::may_die_at;
 use crate::store::{self, delivery::Settle};
 
 use super::deliver::{on_unknown, tell, tried, write};
-use super::fallback;
+use super::{fallback, webhook};
 
 /// Where the reaper stands: leases below the mark were all seen to be settled. New leases always end later.
 #[derive(Debug)]
@@ -80,6 +80,7 @@ pub async fn reap(hub: &Hub, reaper: &mut Reaper, shards: &[i16]) -> Result<usiz
             notice_id: hub.next_id(),
             receipt_due: None,
             apart: None,
+            followers: i64::from(row.lane.is_webhook()),
         };
         settles.push(settle.set_apart(deaths));
     }
@@ -94,6 +95,7 @@ pub async fn reap(hub: &Hub, reaper: &mut Reaper, shards: &[i16]) -> Result<usiz
     hub.metrics.reaped.inc_by(settles.len() as u64);
     tell(hub, &settles, &won);
     fallback::announce(hub, &made);
+    webhook::release_next(hub, &settles).await;
     if settles.len() < usize::try_from(limits::HOUSEKEEPING_BATCH).unwrap_or(usize::MAX) {
         let slack = TimeDelta::from_std(limits::WATERMARK_SLACK).unwrap_or_default();
         reaper.mark = reaper.mark.max(now_there - slack);

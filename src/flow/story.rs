@@ -204,7 +204,7 @@ fn waits(message: &Message, deliveries: &[delivery::Row], attempts: &[attempt::R
             // What was not called waited on; what was called waits from when its retry is due.
             from = attempt.called_at.and(attempt.next_at).or(attempt.ended_at);
         }
-        let open = matches!(row.status, Status::Pending | Status::Scheduled) && row.ready_at != PARKED;
+        let open = matches!(row.status, Status::Pending | Status::Scheduled) && row.ready_at < PARKED;
         waits.extend(from.filter(|_| open).map(|from| (row.no, channel, from, None)));
     }
     waits

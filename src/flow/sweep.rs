@@ -13,6 +13,7 @@ use crate::store::{
 };
 
 use super::deliver::tell;
+use super::webhook::release_next;
 
 /// Where the sweep stands.
 #[derive(Debug, Default)]
@@ -44,11 +45,13 @@ pub(super) async fn end(hub: &Hub, waiting: Vec<Waiting>, outcome: &Outcome) -> 
             notice_id: hub.next_id(),
             receipt_due: None,
             apart: None,
+            followers: i64::from(w.lane.is_webhook()),
         })
         .collect();
     settles.sort_by_key(|s| s.key);
     let won = store::delivery::settle(hub.store.engine(), &settles, now).await?;
     settles.retain(|s| won.iter().any(|w| w.key == s.key));
     tell(hub, &settles, &won);
+    release_next(hub, &settles).await;
     Ok(settles.len())
 }

@@ -478,7 +478,7 @@ pub async fn refresh(hub: &Hub) -> Result<()> {
 
 /// Lanes that were passed over may be looked at again.
 fn awaken(hub: &Hub) {
-    [false, true].iter().for_each(|overflow| hub.wake.inbox(*overflow).notify.notify_one());
+    hub.wake.look_again();
 }
 
 /// Writes a state that follows on the one that was `seen`, unless another was faster. What is known then is what is written.

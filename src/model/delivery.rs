@@ -165,6 +165,13 @@ pub const SET_APART: DateTime<Utc> = match DateTime::from_timestamp(253_370_764_
     None => DateTime::<Utc>::MAX_UTC,
 };
 
+/// Where a webhook waits for the one before it in its sequence, the events of one message to one endpoint: SCHEDULED for a time
+/// that does not come; the end of that one makes it PENDING. Later than `PARKED`, so that neither is a time to show.
+pub const BEHIND: DateTime<Utc> = match DateTime::from_timestamp(253_383_811_200, 0) {
+    Some(far) => far,
+    None => DateTime::<Utc>::MAX_UTC,
+};
+
 /// Where a delivery lives. Outside it is `{messageId}-{no}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {

@@ -224,8 +224,9 @@ fn headers(keyring: &Keyring, e: &Endpoint) -> Result<Option<Vec<u8>>> {
 pub struct Resumed {
     pub shard: i16,
     pub endpoint_id: i64,
-    pub recipient: String,
     pub resumed_at: DateTime<Utc>,
+    /// Its events still go in order.
+    pub in_order: bool,
 }
 
 pub async fn resumed(db: impl Db<'_>) -> Result<Vec<Resumed>> {

@@ -45,6 +45,7 @@ use tokio::sync::Mutex;
 
 use crate::error::{Code, Error, Refusal, Result};
 use crate::limits;
+use crate::model::channel::Channel;
 
 use session::{Purpose, Servers};
 
@@ -63,6 +64,9 @@ pub struct Store {
     /// For the engine's few, always equal statements. Kept apart so that a storm of requests cannot take the workers'
     /// connections, and because it plans differently (see `ENGINE`).
     engine: PgPool,
+    /// For claiming, reading and settling webhooks, whose endpoints are strangers', as `engine` is for all other channels:
+    /// neither waits for a connection of the other.
+    webhooks: PgPool,
     /// For listening: each listener keeps a connection for as long as it lives.
     listen: PgPool,
     servers: Arc<Servers>,
@@ -76,6 +80,7 @@ pub struct PoolSizes {
     pub api: u32,
     pub intake: u32,
     pub engine: u32,
+    pub webhooks: u32,
 }
 
 /// The last commit that proved that the database takes writes, and the one under way.
@@ -111,6 +116,7 @@ impl Store {
             pool: pool(sizes.api, limits::POOL_ACQUIRE, &[]),
             intake: pool(sizes.intake, limits::POOL_ACQUIRE, INTAKE),
             engine: pool(sizes.engine, limits::POOL_ACQUIRE_ENGINE, ENGINE),
+            webhooks: pool(sizes.webhooks, limits::POOL_ACQUIRE_ENGINE, ENGINE),
             listen: pool(2, limits::POOL_ACQUIRE_ENGINE, &[]),
             servers,
             pilot: Arc::default(),
@@ -131,7 +137,7 @@ impl Store {
     async fn choose(&self) -> Result<usize> {
         let (chosen, conn) = self.servers.choose().await?;
         if self.servers.several() {
-            for pool in [&self.pool, &self.intake, &self.engine, &self.listen] {
+            for pool in [&self.pool, &self.intake, &self.engine, &self.webhooks, &self.listen] {
                 pool.set_connect_options(self.servers.host(chosen).clone());
             }
             session::give_up_all();
@@ -210,6 +216,15 @@ impl Store {
         &self.engine
     }
 
+    pub fn webhooks(&self) -> &PgPool {
+        &self.webhooks
+    }
+
+    /// Connections of those who claim and settle this channel's deliveries.
+    pub fn serving(&self, channel: Channel) -> &PgPool {
+        if channel == Channel::Webhook { &self.webhooks } else { &self.engine }
+    }
+
     pub async fn begin(&self) -> Result<Tx> {
         Ok(self.pool.begin().await?)
     }
@@ -220,6 +235,10 @@ impl Store {
 
     pub async fn begin_engine(&self) -> Result<Tx> {
         Ok(self.engine.begin().await?)
+    }
+
+    pub async fn begin_serving(&self, channel: Channel) -> Result<Tx> {
+        Ok(self.serving(channel).begin().await?)
     }
 
     /// Applies what the schema lacks, as the schema's owner, then makes the roles that are missing and repairs their
@@ -307,6 +326,7 @@ impl Store {
         self.pool.close().await;
         self.intake.close().await;
         self.engine.close().await;
+        self.webhooks.close().await;
         self.listen.close().await;
     }
 }

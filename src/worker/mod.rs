@@ -65,6 +65,8 @@ pub fn start(hub: &Hub, role: Role) {
     repeat(hub, "sweep", every(Duration::from_secs(10)), move |hub| sweep(hub, sweeper.clone()));
     repeat(hub, "relay", every(limits::RELAY_EVERY), move |hub| relay(hub, relayer.clone()));
     repeat(hub, "release", every(limits::RELEASE_EVERY), release);
+    let stalled = Stateful::default();
+    repeat(hub, "sequences", every(limits::SEQUENCES_EVERY), move |hub| restart_stalled(hub, stalled.clone()));
     repeat(hub, "redrive", every(limits::REDRIVE_EVERY), redrive);
     repeat(hub, "complete", every(limits::COMPLETE_EVERY), complete);
     repeat(hub, "receipts", every(limits::RECEIPT_EVERY), |hub: Hub| async move { flow::receipt::apply(&hub).await });
@@ -131,6 +133,10 @@ async fn relay(hub: Hub, relay: Stateful<flow::relay::Relay>) -> Result<bool> {
 
 async fn release(hub: Hub) -> Result<bool> {
     flow::endpoint::release_resumed(&hub).await
+}
+
+async fn restart_stalled(hub: Hub, stalled: Stateful<flow::webhook::Stalled>) -> Result<bool> {
+    flow::webhook::restart_stalled(&hub, &mut *stalled.lock().await).await
 }
 
 /// A step of whichever job's turn it is.

@@ -18,7 +18,7 @@ use notihub::hub::{Hub, Parts};
 use notihub::id::Tsid;
 use notihub::model::capability::Capability;
 use notihub::model::channel::{Channel, OnUnknown};
-use notihub::model::delivery::{Begun, DEATHS_MOST, Key, Outcome};
+use notihub::model::delivery::{BEHIND, Begun, DEATHS_MOST, Key, Outcome};
 use notihub::model::lane::Lane;
 use notihub::model::retry::ErrorClass;
 use notihub::model::watermark::Look;
@@ -36,8 +36,8 @@ use tokio::sync::Semaphore;
 use crate::support::{App, MASTER_KEY, call_one, email, slack_post, start_time};
 
 /// Another process on the same database: connections, ids and hints of its own; the same providers and clock.
-async fn another(app: &App) -> Hub {
-    another_with(app, PoolSizes { api: 4, intake: 4, engine: 4 }, app.hub.clock.clone()).await
+pub(crate) async fn another(app: &App) -> Hub {
+    another_with(app, PoolSizes { api: 4, intake: 4, engine: 4, webhooks: 4 }, app.hub.clock.clone()).await
 }
 
 async fn another_with(app: &App, sizes: PoolSizes, clock: Clock) -> Hub {
@@ -48,7 +48,7 @@ async fn another_with(app: &App, sizes: PoolSizes, clock: Clock) -> Hub {
         .unwrap()
 }
 
-async fn stop(hub: Hub) {
+pub(crate) async fn stop(hub: Hub) {
     hub.shutdown.stop();
     assert!(hub.shutdown.drained(Duration::from_secs(20)).await, "tasks are left behind");
     hub.store.close().await;
@@ -368,7 +368,7 @@ async fn a_pass_leaves_nothing_behind_whatever_fills_its_batches() {
 async fn what_appears_behind_the_watermark_is_found() {
     let app = App::with(&["--poll-idle-ms=20", "--poll-busy-ms=20"]).await;
     let ahead = Clock::manual(start_time() + TimeDelta::seconds(5));
-    let other = another_with(&app, PoolSizes { api: 4, intake: 4, engine: 4 }, ahead).await;
+    let other = another_with(&app, PoolSizes { api: 4, intake: 4, engine: 4, webhooks: 4 }, ahead).await;
     worker::start(&other, Role::Worker);
     app.accept(slack_post("before it looked")).await;
     until("the first", async || {
@@ -508,7 +508,7 @@ async fn what_a_late_hub_did_not_begin_is_soon_tried_again() {
         settings.timing.lease_ms = 1;
         let late = Hub::start(Parts {
             settings,
-            store: crate::support::store_of(&app.url, PoolSizes { api: 2, intake: 2, engine: 2 }),
+            store: crate::support::store_of(&app.url, PoolSizes { api: 2, intake: 2, engine: 2, webhooks: 2 }),
             providers: app.hub.providers.clone(),
             clock: app.hub.clock.clone(),
             shutdown: Shutdown::new(),
@@ -765,7 +765,7 @@ async fn a_held_channel_is_not_called_on_a_lease_that_is_over() {
     settings.timing.lease_ms = 0;
     let hasty = Hub::start(Parts {
         settings,
-        store: crate::support::store_of(&app.url, PoolSizes { api: 2, intake: 2, engine: 2 }),
+        store: crate::support::store_of(&app.url, PoolSizes { api: 2, intake: 2, engine: 2, webhooks: 2 }),
         providers: app.hub.providers.clone(),
         clock: app.hub.clock.clone(),
         shutdown: Shutdown::new(),
@@ -1006,7 +1006,8 @@ async fn a_pass_with_room_for_one_leaves_nothing_behind() {
 async fn a_call_holds_neither_transaction_nor_connection() {
     let gate = Gate::new();
     let app = App::with_provider(&["--on-unknown=SLACK=hold"], gate.provider(Channel::Slack)).await;
-    let narrow = another_with(&app, PoolSizes { api: 1, intake: 1, engine: 1 }, app.hub.clock.clone()).await;
+    let narrow =
+        another_with(&app, PoolSizes { api: 1, intake: 1, engine: 1, webhooks: 1 }, app.hub.clock.clone()).await;
     app.accept_all(slack_posts(50)).await;
     let look = async {
         until("all are being called", async || gate.came() == 50).await;
@@ -1284,7 +1285,7 @@ async fn an_answer_is_kept_until_it_can_be_written() {
     (timing.call_budget_ms, timing.settle_budget_ms, timing.lease_margin_ms, timing.lease_ms) = (1000, 10, 10, 1500);
     let hasty = Hub::start(Parts {
         settings,
-        store: crate::support::store_of(&app.url, PoolSizes { api: 2, intake: 2, engine: 4 }),
+        store: crate::support::store_of(&app.url, PoolSizes { api: 2, intake: 2, engine: 4, webhooks: 4 }),
         providers: app.hub.providers.clone(),
         clock: app.hub.clock.clone(),
         shutdown: Shutdown::new(),
@@ -1568,5 +1569,110 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
     app.advance(10);
     lose(&app).await;
     app.settle_all().await;
+    app.done().await;
+}
+
+/// Fault A2: what the order of webhooks is read from is found at the same cost after a history of fifty thousand webhooks of
+/// the endpoint, beside as many recipients, whatever the statistics say.
+#[tokio::test]
+async fn the_order_of_webhooks_is_read_from_open_ones_whatever_the_history() {
+    let app = App::new().await;
+    let (hub, db) = (&app.hub, app.db().await);
+    let (partner, shard) = (app.partner.partner_id.0, app.partner.shard);
+    sqlx::raw_sql("analyze").execute(&db).await.unwrap();
+    for week in 0..10 {
+        let then = hub.clock.now() + TimeDelta::weeks(week);
+        store::partition::maintain(&hub.store, then, DateTime::UNIX_EPOCH).await.unwrap();
+    }
+    let now = format!("timestamptz '{}'", hub.clock.now());
+    // Events of messages, three each: settled ones of the endpoint and of as many others, in four weeks; then open ones.
+    let events = |from: Tsid, messages: i64, recipient: &str, status: &str, ready_at: &str| {
+        format!(
+            "insert into deliveries (shard, message_id, no, lane, attempt, max_attempts, content, status, partner_id, ready_at,
+               settled_at, recipient, about, told_at)
+             select {shard}, {from} + m * 40960 + e * 4096, 1, 68, 1, 10, 0, ({status})::delivery_status, {partner}, {ready_at},
+               {now}, {recipient}, {from} + m * 40960, {now} + e * interval '1 ms'
+             from generate_series(1, {messages}) as m, generate_series(1, 3) as e",
+            from = from.0
+        )
+    };
+    let week = |n| Tsid::floor(hub.clock.now() + TimeDelta::weeks(n));
+    for n in 0..4 {
+        let settled = events(week(n), 4_200, "'endpoint'", "'SENT'", &now);
+        sqlx::raw_sql(sqlx::AssertSqlSafe(settled)).execute(&db).await.unwrap();
+        let others = events(Tsid(week(n).0 + 2048), 4_200, "'endpoint' || m", "'SENT'", &now);
+        sqlx::raw_sql(sqlx::AssertSqlSafe(others)).execute(&db).await.unwrap();
+    }
+    let behind = format!("timestamptz '{BEHIND}'");
+    let open = events(
+        week(4),
+        300,
+        "'endpoint'",
+        "case e when 1 then 'SENT' else 'SCHEDULED' end",
+        &format!("case e when 1 then {now} else {behind} end"),
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(open)).execute(&db).await.unwrap();
+    let old = events(week(5), 30, "'endpoint'", "'SCHEDULED'", &behind);
+    sqlx::raw_sql(sqlx::AssertSqlSafe(old)).execute(&db).await.unwrap();
+    let old = format!(
+        "update deliveries set about = null, told_at = null, settled_at = null where message_id > {}",
+        week(5).0
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(old)).execute(&db).await.unwrap();
+    let indexes = indexes(&db).await;
+
+    let many = |value: &str| format!("array_fill({value}, array[200])");
+    let ids =
+        |of: i64| (1..=200).map(|m| (week(4).0 + m * 40_960 + of * 4_096).to_string()).collect::<Vec<_>>().join(",");
+    let (abouts, first) = (ids(0), ids(1));
+    let (shards, day) = (many(&format!("{shard}::smallint")), Tsid::span(TimeDelta::days(1)));
+    let last = week(4).0 + 200 * 40_960 + 3 * 4_096;
+    let sequences = format!(
+        "{shards}, array[{abouts}]::bigint[], {}, {}, {day}, {last}",
+        many("'endpoint'::text"),
+        many("2::bigint")
+    );
+    let release_next = format!(
+        "{shards}, array[{first}]::bigint[], {}, {}, {behind}, {now}, {}, {last}, 'SCHEDULED', {day}",
+        many("1::smallint"),
+        many("1::bigint"),
+        week(4).0,
+    );
+    let stalled = format!("{shard}::smallint, 0, 100, {behind}");
+    let fill = format!("array[{shard}]::smallint[], 50");
+    let release = format!("{shard}::smallint, 'endpoint', {behind}, {now}, 100");
+
+    let mut conn = hub.store.webhooks().acquire().await.unwrap();
+    for statistics in ["of empty tables", "of full tables", "none"] {
+        match statistics {
+            "of full tables" => drop(sqlx::raw_sql("analyze").execute(&db).await.unwrap()),
+            "none" => drop(
+                sqlx::raw_sql(
+                    "delete from pg_statistic; update pg_class set reltuples = -1, relpages = 0 \
+                 where relkind in ('r', 'i', 'p', 'I') and relnamespace = 'public'::regnamespace",
+                )
+                .execute(&db)
+                .await
+                .unwrap(),
+            ),
+            _ => (),
+        }
+        println!("statistics: {statistics}");
+        for (name, args, rows, reads, buffers) in [
+            ("delivery/sequences", &sequences, 400, ["idx_delivery_sequence", ""], 200 * 20),
+            ("delivery/release_next", &release_next, 200, ["idx_delivery_sequence", "pk_deliveries"], 200 * 60),
+            ("delivery/stalled", &stalled, 50, ["idx_delivery_sequence", ""], 100 * 5),
+            ("delivery/fill_about", &fill, 0, ["idx_delivery_sequence", "pk_deliveries"], 50 * 60),
+            ("delivery/release", &release, 100, ["idx_delivery_promote", "pk_deliveries"], 100 * 60),
+        ] {
+            let plan = explain(&mut conn, name, args).await;
+            println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
+            let plan_rows = plan.rows;
+            assert!(plan_rows >= rows, "{name}: {plan_rows} rows of {rows}");
+            plan.reads_only(&indexes, &[reads[0], reads[1], "pk_messages"], buffers);
+        }
+    }
+    drop(conn);
+    sqlx::raw_sql("delete from deliveries").execute(&db).await.unwrap();
     app.done().await;
 }

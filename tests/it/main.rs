@@ -46,6 +46,7 @@ mod types;
 mod vendor_clients;
 mod webhook_cli;
 mod webhook_crash;
+mod webhook_order;
 mod webhook_runs;
 mod webhook_samples;
 mod webhooks;

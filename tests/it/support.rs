@@ -100,14 +100,14 @@ pub async fn fresh_database() -> String {
 
 /// As `notihub migrate` does, by a superuser.
 pub async fn migrate(url: &str) {
-    let store = Store::new(&as_superuser(url), PoolSizes { api: 1, intake: 1, engine: 1 }).expect("a store");
+    let store = Store::new(&as_superuser(url), PoolSizes { api: 1, intake: 1, engine: 1, webhooks: 1 }).expect("a store");
     store.migrate().await.expect("migrations");
     store.close().await;
 }
 
 /// A store of the hub's role.
 pub fn store(url: &str) -> Store {
-    store_of(url, PoolSizes { api: 6, intake: 6, engine: 6 })
+    store_of(url, PoolSizes { api: 6, intake: 6, engine: 6, webhooks: 6 })
 }
 
 pub fn store_of(url: &str, sizes: PoolSizes) -> Store {

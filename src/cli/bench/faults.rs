@@ -536,7 +536,7 @@ impl<'a> Round<'a> {
         if self.act() == Act::KillPostgresTooEarly {
             bench::confirm_too_early(ground.url(), name).await?;
         }
-        let sizes = crate::store::PoolSizes { api: 2, intake: 1, engine: 1 };
+        let sizes = crate::store::PoolSizes { api: 2, intake: 1, engine: 1, webhooks: 1 };
         let store = Store::new(&database_url, sizes)?;
         store.migrate().await?;
         let database = Database { database_url: Some(database_url.clone()), ..self.settings.database.clone() };

@@ -39,7 +39,8 @@ pub fn example() -> NewMessage {
 
 /// Messages a second when each of `clients` inserts one per commit.
 pub async fn single_inserts(bed: &Bed, clients: u32, during: Duration) -> Result<f64> {
-    let pool = store::Store::new(&bed.database_url, store::PoolSizes { api: 1, intake: clients, engine: 1 })?;
+    let pool =
+        store::Store::new(&bed.database_url, store::PoolSizes { api: 1, intake: clients, engine: 1, webhooks: 1 })?;
     let (shutdown, done, began) = (Shutdown::new(), Arc::new(AtomicU64::new(0)), Instant::now());
     let bed = Arc::new(Borrowed::of(bed));
     let tasks: Vec<_> = (0..clients)
@@ -131,6 +132,7 @@ pub async fn claim_and_settle(bed: &Bed, pending: i64) -> Result<f64> {
                             notice_id: hub.next_id(),
                             receipt_due: None,
                             apart: None,
+                            followers: 0,
                         })
                         .collect();
                     settles.sort_by_key(|s| s.key);
