@@ -55,7 +55,9 @@ impl Pace {
             _ => return None,
         };
         let interval = if limited_by == LimitedBy::Account { OF_ACCOUNT } else { interval.max(AFTER_OUTAGE) };
-        Some(Pace { next_at: now + TimeDelta::from_std(said).unwrap_or(STEP), interval })
+        // One that names a longer time is asked again before, and may name it again.
+        let said = TimeDelta::from_std(said).unwrap_or(STEP).min(STEP);
+        Some(Pace { next_at: now + said, interval })
     }
 
     /// How far apart those that wait are let go: a little more than the interval, for they are not sent at the very
@@ -92,7 +94,7 @@ mod tests {
         };
         let throttled = |seconds| rejected(ErrorClass::Throttled, seconds);
         assert_eq!(asked(throttled(Some(5)), LimitedBy::Destination), Some((5, 5_000)));
-        assert_eq!(asked(throttled(Some(7_200)), LimitedBy::Destination), Some((7_200, 60_000)));
+        assert_eq!(asked(throttled(Some(7_200)), LimitedBy::Destination), Some((3_600, 60_000)));
         assert_eq!(asked(throttled(None), LimitedBy::Endpoint), Some((1, 1_000)));
         assert_eq!(asked(throttled(Some(5)), LimitedBy::Account), Some((5, 20)));
         assert_eq!(asked(rejected(ErrorClass::EndpointRefused, Some(9)), LimitedBy::Endpoint), Some((9, 250)));
