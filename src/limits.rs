@@ -4,8 +4,9 @@ use std::time::Duration;
 
 /// Longest a statement of ours may run. Below the call budget, so that a stuck database is noticed before a lease is.
 pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest a request waits for a connection: then 503 with Retry-After is kinder than a queue nobody sees.
-pub const POOL_ACQUIRE: Duration = Duration::from_secs(1);
+/// Longest a request waits for a connection: then 503 with Retry-After is kinder than a queue nobody sees. Longer than
+/// connecting takes with a busy server, or over TLS with a far one: what a request gives up half-way, the next one begins anew.
+pub const POOL_ACQUIRE: Duration = Duration::from_secs(3);
 /// Workers have nobody waiting for an answer: they rather wait than fail.
 pub const POOL_ACQUIRE_ENGINE: Duration = Duration::from_secs(10);
 
