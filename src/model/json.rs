@@ -2,7 +2,7 @@
 //! PostgreSQL cannot keep (`\u0000`) or that two readers would read differently (duplicate keys).
 
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 
 use chrono::{DateTime, Utc};
@@ -14,7 +14,11 @@ use crate::limits;
 
 /// Collects what is wrong with a request.
 #[derive(Default)]
-pub struct Faults(RefCell<Vec<Fault>>);
+pub struct Faults {
+    found: RefCell<Vec<Fault>>,
+    /// One of them is a fault whatever the clock, the caller's rights and this installation are.
+    always: Cell<bool>,
+}
 
 impl Faults {
     pub fn add(&self, pointer: impl Into<String>, reason: &'static str, detail: impl Into<Cow<'static, str>>) {
@@ -28,32 +32,61 @@ impl Faults {
         reason: &'static str,
         detail: impl Into<Cow<'static, str>>,
     ) {
-        let mut faults = self.0.borrow_mut();
+        self.always.set(true);
+        self.add_if_new(code, pointer, reason, detail);
+    }
+
+    /// A fault by the clock, by the caller's rights or by what this installation serves. None of them matters to a request
+    /// that was stored before, when they were different.
+    pub fn add_if_new(
+        &self,
+        code: Code,
+        pointer: impl Into<String>,
+        reason: &'static str,
+        detail: impl Into<Cow<'static, str>>,
+    ) {
+        let mut found = self.found.borrow_mut();
         // A body of a hundred thousand wrong items needs no hundred thousand answers.
-        if faults.len() < 50 {
-            faults.push(Fault { pointer: pointer.into(), reason, detail: detail.into(), code });
+        if found.len() < MOST_FAULTS {
+            found.push(Fault { pointer: pointer.into(), reason, detail: detail.into(), code });
         }
     }
 
+    pub fn found(&self) -> Vec<Fault> {
+        self.found.borrow().clone()
+    }
+
     pub fn is_empty(&self) -> bool {
-        self.0.borrow().is_empty()
+        self.found.borrow().is_empty()
     }
 
     /// Tells these faults among others, each at another place.
     pub fn retell(self, others: &Faults, place: impl Fn(&str) -> String) {
-        for fault in self.0.into_inner() {
-            others.add_code(fault.code, place(&fault.pointer), fault.reason, fault.detail);
+        for Fault { pointer, reason, detail, code } in self.found.into_inner() {
+            others.add_if_new(code, place(&pointer), reason, detail);
         }
+        others.always.set(others.always.get() || self.always.get());
     }
 
     pub fn into_result<T>(self, value: Option<T>) -> Result<T, Refusal> {
-        let faults = self.0.into_inner();
+        match self.into_result_if_new(value)? {
+            (value, faults) if faults.is_empty() => Ok(value),
+            (_, faults) => Err(Refusal::of(faults)),
+        }
+    }
+
+    /// The value, and its faults if it is new: as long as it has no others.
+    pub fn into_result_if_new<T>(self, value: Option<T>) -> Result<(T, Vec<Fault>), Refusal> {
+        let faults = self.found.into_inner();
         match value {
-            Some(value) if faults.is_empty() => Ok(value),
+            Some(value) if !self.always.get() => Ok((value, faults)),
             _ => Err(Refusal::of(faults)),
         }
     }
 }
+
+/// So many are told of one request.
+pub const MOST_FAULTS: usize = 50;
 
 /// Reads one JSON document. What cannot be read at all is refused at once; what can, goes on with its faults noted.
 pub fn parse(body: &[u8], faults: &Faults) -> Result<Value, Refusal> {

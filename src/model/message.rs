@@ -11,6 +11,7 @@ use super::channel::Channel;
 use super::delivery::Status;
 use super::event::Told;
 use super::lane::Priority;
+use crate::error::{Fault, Refusal};
 use crate::id::Tsid;
 
 /// What `messages.detail` holds: everything about a message that no statement asks for by itself.
@@ -102,6 +103,27 @@ pub struct NewMessage {
     pub deliveries: Vec<NewDelivery>,
     pub scheduled_at: Option<DateTime<Utc>>,
     pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// A message that was read. Posted for the first time it must have no faults. Posted again it is answered as it was the
+/// first time: the clock, the partner's rights and what this installation serves may have changed since.
+#[derive(Debug, Clone)]
+pub struct Posted {
+    pub message: NewMessage,
+    pub faults_if_new: Vec<Fault>,
+}
+
+impl Posted {
+    /// As a message that was not posted before.
+    pub fn into_new(self) -> Result<NewMessage, Refusal> {
+        if self.faults_if_new.is_empty() { Ok(self.message) } else { Err(Refusal::of(self.faults_if_new)) }
+    }
+}
+
+impl From<NewMessage> for Posted {
+    fn from(message: NewMessage) -> Posted {
+        Posted { message, faults_if_new: Vec::new() }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
