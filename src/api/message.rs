@@ -582,7 +582,7 @@ pub struct MessageListed {
         ("channel" = inline(Option<ChannelWord>), Query, description = "those with a delivery over this channel"),
         ("type" = Option<String>, Query, description = "those of this type"),
         ("clientMsgId" = Option<String>, Query, description = "the one with this key"),
-        ("to" = Option<String>, Query, description = "those to this recipient; a phone number in any form"),
+        ("to" = Option<String>, Query, description = "those to this recipient; a phone number in any form, an e-mail address in any letters"),
         Whose,
         Window,
     ),

@@ -202,7 +202,7 @@ pub struct NotificationState {
         ("channel" = inline(Option<ChannelWord>), Query, description = "those with a delivery over this channel"),
         ("type" = Option<String>, Query, description = "those of this type"),
         ("clientMsgId" = Option<String>, Query, description = "the one with this key"),
-        ("recipient" = Option<String>, Query, description = "those to this recipient; a phone number in any form"),
+        ("recipient" = Option<String>, Query, description = "those to this recipient; a phone number in any form, an e-mail address in any letters"),
         Window,
     ),
     responses((status = 200, description = "a page", body = NotificationPage)))]

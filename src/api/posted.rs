@@ -91,7 +91,8 @@ pub enum NewChannel {
 pub struct NewEmail {
     #[schema(inline)]
     channel: EmailWord,
-    /// Addresses: `local@domain.tld`, ASCII, without a name. Not given: the e-mail addresses of `recipients`.
+    /// Addresses: `local@domain.tld`, ASCII, without a name. The same address in other letters is the same recipient, and
+    /// gets one mail, at the address as it is written first. Not given: the e-mail addresses of `recipients`.
     to: Option<To>,
     /// One line.
     #[schema(min_length = 1, max_length = 250)]

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, Value};
 
-use super::channel::{AddressKind, CHANNELS, Channel, Limit, Measure};
+use super::channel::{AddressKind, CHANNELS, Channel, Limit, Measure, distinct};
 use super::json::{self, Faults, Fields, Text, Unit};
 use super::lane::{PRIORITIES, Priority};
 use super::message::{Content, Detail, Fallback, NewDelivery, NewMessage, Posted, drop_rules};
@@ -360,7 +360,7 @@ impl Routes {
         let content = self.keep(content);
         for (to, written) in to {
             // The same to the same recipient twice is told once.
-            if self.seen.insert((channel, to.clone(), content)) {
+            if self.seen.insert((channel, distinct(channel, &to), content)) {
                 self.deliveries.push(NewDelivery { channel, to, written, content, has_fallback, attempts });
             }
         }

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::channel::Channel;
+use super::channel::{AddressKind, Channel, distinct};
 use super::delivery::Status;
 use super::event::Told;
 use super::lane::Priority;
@@ -172,15 +172,33 @@ impl NewMessage {
         // Maps are sorted by key and every field is serialisable: this cannot fail, and if it did, an empty text would
         // make all requests alike, so it must not pass silently.
         #[expect(clippy::expect_used, reason = "serialising plain data to memory cannot fail")]
-        let canonical = if self.detail.contents.iter().any(is_ruled) {
+        let canonical = if self.is_canonical() {
+            serde_json::to_vec(self)
+        } else {
             let mut posted = self.clone();
             drop_rules(&mut posted.detail.contents, &mut posted.deliveries);
+            posted.recipients().for_each(|(channel, to)| *to = distinct(channel, to));
             serde_json::to_vec(&posted)
-        } else {
-            serde_json::to_vec(self)
         }
         .expect("a message is serialisable");
         sha2::Sha256::digest(canonical).into()
+    }
+
+    /// Nothing of it could mean the same and be written otherwise.
+    fn is_canonical(&self) -> bool {
+        let is_folded = |channel: Channel, to: &str| {
+            channel.addressed_by() != AddressKind::Mailbox || !to.bytes().any(|b| b.is_ascii_uppercase())
+        };
+        let fallbacks = || self.detail.contents.iter().filter_map(|content| content.fallback.as_ref());
+        !self.detail.contents.iter().any(is_ruled)
+            && self.deliveries.iter().all(|d| is_folded(d.channel, &d.to))
+            && fallbacks().all(|f| f.to.as_ref().is_none_or(|to| is_folded(f.channel, to)))
+    }
+
+    fn recipients(&mut self) -> impl Iterator<Item = (Channel, &mut String)> {
+        let fallbacks = self.detail.contents.iter_mut().filter_map(|content| content.fallback.as_mut());
+        let fallbacks = fallbacks.filter_map(|f| Some((f.channel, f.to.as_mut()?)));
+        self.deliveries.iter_mut().map(|d| (d.channel, &mut d.to)).chain(fallbacks)
     }
 }
 

@@ -386,8 +386,10 @@ pub struct Filter {
     pub lanes: Option<(i16, i16)>,
     /// A recipient as it is kept, or as the partner wrote it …
     pub to: Option<String>,
-    /// … and as E.164, if it is a phone number.
+    /// … as E.164, if it is a phone number …
     pub phone: Option<String>,
+    /// … and in small letters, if it is an e-mail address.
+    pub mailbox: Option<String>,
 }
 
 pub struct Listed {
@@ -418,6 +420,7 @@ pub async fn list(
         filter.to.as_deref(),
         rows,
         filter.phone.as_deref(),
+        filter.mailbox.as_deref(),
     )
     .fetch_all(db)
     .await?;
