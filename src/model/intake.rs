@@ -7,11 +7,12 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, Value};
 
 use super::channel::{AddressKind, CHANNELS, Channel, Limit, Measure, distinct};
-use super::json::{self, Faults, Fields, Text, Unit};
+use super::json::{self, Faults, Fields, Text};
 use super::lane::{PRIORITIES, Priority};
 use super::message::{Content, Detail, Fallback, NewDelivery, NewMessage, Posted, drop_rules};
 use super::mrkdwn;
 use super::phone;
+use super::text::is_blank;
 use crate::error::{Code, Refusal, excerpt};
 use crate::limits;
 
@@ -117,7 +118,7 @@ pub fn notification(body: &[u8], rules: &Rules, slack_default: Option<&str>) -> 
 fn short_form(value: Value, slack_default: Option<&str>, faults: &Faults) -> Option<Value> {
     let mut fields = Fields::open(value, "", faults)?;
     let recipient = fields.text("recipient", Text::line(limits::EMAIL_BYTES));
-    let message = fields.require_text("message", Text::block(limits::TEXT_BYTES));
+    let message = fields.require_text("message", Text::block(limits::TEXT_BYTES).or_empty());
     let channels = fields.require("channels").and_then(|v| json::list(v, "/channels", faults));
     let mut full = Map::new();
     for name in ["type", "title", "clientMsgId", "priority", "scheduledAt", "expiresAt", "metadata"] {
@@ -169,11 +170,11 @@ fn in_short(pointer: &str) -> String {
 
 fn read_message(value: Value, pointer: &str, rules: &Rules, faults: &Faults) -> Option<NewMessage> {
     let mut fields = Fields::open(value, pointer, faults)?;
-    let client_msg_id = fields.text("clientMsgId", Text::line(limits::CLIENT_MSG_ID_CHARS));
+    let client_msg_id = fields.text("clientMsgId", Text::line(limits::CLIENT_MSG_ID_CHARS).as_posted());
     let kind = read_kind(&mut fields, faults);
     let priority = read_priority(&mut fields, faults);
     let title = fields.text("title", Text::line(limits::TITLE_CHARS));
-    let body = fields.text("body", Text::block(limits::TEXT_BYTES));
+    let body = fields.text("body", Text::block(limits::TEXT_BYTES).or_empty());
     let (scheduled_at, expires_at) = read_times(&mut fields, rules, faults);
     let metadata = read_metadata(&mut fields, faults);
     let recipients = read_recipients(&mut fields, faults);
@@ -321,9 +322,9 @@ fn read_recipients(fields: &mut Fields<'_>, faults: &Faults) -> Vec<Recipient> {
     for (pointer, item) in list {
         let Some(mut fields) = Fields::open(item, &pointer, faults) else { continue };
         // An id is the partner's own name for the person: kept out of the books, which need only the address.
-        fields.text("id", Text::line(limits::CLIENT_MSG_ID_CHARS));
-        let email = fields.text("email", Text { max: limits::EMAIL_BYTES, unit: Unit::Bytes, single_line: true });
-        let phone = fields.text("phone", Text { max: limits::EMAIL_BYTES, unit: Unit::Bytes, single_line: true });
+        fields.text("id", Text::line(limits::CLIENT_MSG_ID_CHARS).as_posted());
+        let email = fields.text("email", Text::address(limits::EMAIL_BYTES));
+        let phone = fields.text("phone", Text::address(limits::EMAIL_BYTES));
         fields.not_served(&["variables"]);
         fields.close();
         recipients.push(Recipient { pointer, email, phone });
@@ -509,7 +510,7 @@ impl Routes {
         }
         let mut to = Vec::with_capacity(named.len());
         for (pointer, value) in named {
-            let rule = Text { max: limits::EMAIL_BYTES, unit: Unit::Bytes, single_line: true };
+            let rule = Text::address(limits::EMAIL_BYTES);
             let Some(text) = json::text(value, &pointer, rule, faults) else { continue };
             to.extend(address(channel, text, &pointer, rules, faults));
         }
@@ -526,7 +527,8 @@ impl Routes {
         let has_body = fields.has("body");
         // What cannot hold this much anyway tells its own limit.
         let short = !matches!(channel, Channel::Email | Channel::Slack);
-        let own = fields.text("body", Text::block(if short { limits::BODY_BYTES } else { limits::TEXT_BYTES }));
+        let most = if short { limits::BODY_BYTES } else { limits::TEXT_BYTES };
+        let own = fields.text("body", Text::block(most).or_empty());
         let mut content = Content::default();
         match channel {
             Channel::Email | Channel::Slack => content.subject = self.read_subject(fields),
@@ -540,12 +542,13 @@ impl Routes {
                 }
             }
             Channel::KakaoAlimtalk | Channel::KakaoBrandMessage => {
-                content.template_code = fields.text("templateCode", Text::line(limits::TEMPLATE_CODE_CHARS));
+                content.template_code =
+                    fields.text("templateCode", Text::line(limits::TEMPLATE_CODE_CHARS).as_posted());
             }
             _ => (),
         }
         match channel {
-            Channel::Email => content.html = fields.text("html", Text::block(limits::HTML_BYTES)),
+            Channel::Email => content.html = fields.text("html", Text::block(limits::HTML_BYTES).as_posted()),
             Channel::Slack => content.blocks = read_blocks(fields, faults),
             _ => (),
         }
@@ -558,6 +561,10 @@ impl Routes {
         };
         if channel == Channel::Email && content.subject.is_none() {
             faults.add(fields.at("subject"), "required", "an e-mail needs a subject, or the message a title");
+        } else if channel != Channel::Email && is_blank(&body) {
+            let detail = format!("is empty; only an e-mail may say all in its subject: give {channel} a text");
+            faults.add(fields.at("body"), "empty", detail);
+            return None;
         }
         let subject = content.subject.as_deref();
         if let Some((code, reason, detail)) = body_fault(channel, subject, &body, rules.limit(channel), rules) {
@@ -594,7 +601,7 @@ fn read_other_to(
     faults: &Faults,
 ) -> Option<String> {
     let pointer = fields.at("to");
-    let rule = Text { max: limits::EMAIL_BYTES, unit: Unit::Bytes, single_line: true };
+    let rule = Text::address(limits::EMAIL_BYTES);
     if !fields.has("to") && channel.addressed_by() != first.addressed_by() {
         faults.add(&pointer, "required", format!("is needed: {channel} is addressed in another way than {first}"));
     }

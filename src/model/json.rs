@@ -9,6 +9,7 @@ use chrono::{DateTime, Utc};
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
+use super::text;
 use crate::error::{Code, Fault, Refusal, excerpt};
 use crate::limits;
 
@@ -239,25 +240,41 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
 /// What a text may be.
 #[derive(Clone, Copy)]
 pub struct Text {
-    pub max: usize,
-    pub unit: Unit,
+    max: usize,
+    unit: Unit,
     /// One line: no control characters, no line separators, nothing that turns the direction of writing.
-    pub single_line: bool,
+    single_line: bool,
+    /// Data: not brought into the form that texts have.
+    as_posted: bool,
+    may_be_empty: bool,
 }
 
 #[derive(Clone, Copy, PartialEq)]
-pub enum Unit {
+enum Unit {
     Chars,
     Bytes,
 }
 
 impl Text {
     pub const fn line(max_chars: usize) -> Text {
-        Text { max: max_chars, unit: Unit::Chars, single_line: true }
+        Text { max: max_chars, unit: Unit::Chars, single_line: true, as_posted: false, may_be_empty: false }
+    }
+
+    /// A line that is counted as the network counts it.
+    pub const fn address(max_bytes: usize) -> Text {
+        Text { unit: Unit::Bytes, ..Text::line(max_bytes) }
     }
 
     pub const fn block(max_bytes: usize) -> Text {
-        Text { max: max_bytes, unit: Unit::Bytes, single_line: false }
+        Text { unit: Unit::Bytes, single_line: false, ..Text::line(max_bytes) }
+    }
+
+    pub const fn as_posted(self) -> Text {
+        Text { as_posted: true, ..self }
+    }
+
+    pub const fn or_empty(self) -> Text {
+        Text { may_be_empty: true, ..self }
     }
 }
 
@@ -432,7 +449,9 @@ pub fn list(value: Value, pointer: &str, faults: &Faults) -> Option<Vec<(String,
 
 pub fn text(value: Value, pointer: &str, rule: Text, faults: &Faults) -> Option<String> {
     let text = match value {
-        Value::String(text) => text,
+        Value::String(text) if rule.as_posted => text,
+        Value::String(text) if rule.single_line => text::composed(text),
+        Value::String(text) => text::block(text),
         other => {
             mismatch(faults, pointer, "a text", &other);
             return None;
@@ -442,7 +461,7 @@ pub fn text(value: Value, pointer: &str, rule: Text, faults: &Faults) -> Option<
         Unit::Chars => (text.chars().count(), "characters"),
         Unit::Bytes => (text.len(), "bytes"),
     };
-    if text.trim().is_empty() {
+    if !rule.may_be_empty && text::is_blank(&text) {
         faults.add(pointer, "empty", "must not be empty");
         return None;
     }
