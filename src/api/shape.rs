@@ -159,7 +159,7 @@ pub fn metadata() -> Schema {
         .build();
     ObjectBuilder::new()
         .schema_type(Type::Object)
-        .description(Some("the partner's own words about the message, 4 KiB as JSON at most"))
+        .description(Some("the partner's own words about the message, 4 KiB as JSON at most; numbers keep all their digits, and must be of a size that a double has"))
         .property_names(Some(name))
         .additional_properties(Some(ObjectBuilder::new().schema_type(SchemaType::Array(plain.to_vec()))))
         .into()

@@ -100,7 +100,7 @@ pub fn parse(body: &[u8], faults: &Faults) -> Result<Value, Refusal> {
         return Err(Refusal::new(400, "encoding_not_utf8", "the body is not UTF-8 without byte order mark"));
     }
     let mut reader = serde_json::Deserializer::from_str(text);
-    let walk = Walk { pointer: RefCell::default(), faults, nodes: RefCell::default() };
+    let walk = Walk { pointer: RefCell::default(), faults, nodes: RefCell::default(), is_number: Cell::default() };
     let value = Seed(&walk).deserialize(&mut reader).map_err(|e| syntax(&e))?;
     reader.end().map_err(|_| {
         Refusal::new(400, "json_trailing", "something follows the JSON document; send one document per request")
@@ -111,8 +111,9 @@ pub fn parse(body: &[u8], faults: &Faults) -> Result<Value, Refusal> {
 fn syntax(e: &serde_json::Error) -> Refusal {
     let text = e.to_string();
     let at = format!("line {}, column {}", e.line(), e.column());
-    if text.starts_with("number out of range") {
-        Refusal::new(400, "number_range", format!("a number is out of range at {at}"))
+    if text.starts_with(OUT_OF_RANGE) {
+        let detail = format!("a number at {at} is larger or smaller than a double can be; send it as a text");
+        Refusal::new(400, "number_range", detail)
     } else if text.starts_with(TOO_MANY) {
         Refusal::new(422, "too_many_items", format!("{TOO_MANY}: at most {}", limits::JSON_NODES))
     } else if text.starts_with("recursion limit") {
@@ -122,12 +123,23 @@ fn syntax(e: &serde_json::Error) -> Refusal {
     }
 }
 
+/// As `serde_json` begins it.
+const OUT_OF_RANGE: &str = "number out of range";
+
+/// The key under which `serde_json` hands over a number that is more than a whole number of 64 bits, with all its digits.
+const DIGITS: &str = "$serde_json::private::Number";
+
+/// So begin names that `serde_json` would read as something else when it reads what is kept.
+const RESERVED: &str = "$serde_json::private::";
+
 const TOO_MANY: &str = "too many values in one body";
 
 struct Walk<'f> {
     pointer: RefCell<String>,
     faults: &'f Faults,
     nodes: RefCell<usize>,
+    /// The last text was the digits of a number. A body cannot have its like: its texts are visited as `str`.
+    is_number: Cell<bool>,
 }
 
 impl Walk<'_> {
@@ -146,6 +158,18 @@ impl Walk<'_> {
         if text.contains('\0') {
             let pointer = self.pointer.borrow().clone();
             self.faults.add(pointer, "control_character", "must not contain the character U+0000");
+        }
+    }
+
+    /// A number as it was written, if a double has one of its size.
+    fn number<E: serde::de::Error>(digits: &str) -> Result<Value, E> {
+        let (mantissa, _) = digits.split_once(['e', 'E']).unwrap_or((digits, ""));
+        let is_zero = !mantissa.contains(|c: char| matches!(c, '1'..='9'));
+        match digits.parse::<f64>() {
+            Ok(size) if size.is_finite() && (size == 0.0) == is_zero => {
+                digits.parse().map(Value::Number).map_err(E::custom)
+            }
+            _ => Err(E::custom(OUT_OF_RANGE)),
         }
     }
 
@@ -208,7 +232,7 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
     }
 
     fn visit_string<E>(self, v: String) -> Result<Value, E> {
-        self.0.text(&v);
+        self.0.is_number.set(true);
         Ok(Value::String(v))
     }
 
@@ -227,6 +251,16 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
             self.0.count::<A::Error>()?;
             self.0.inside(&name, || self.0.text(&name));
             let value = self.0.inside(&name, || map.next_value_seed(Seed(self.0)))?;
+            if self.0.is_number.take()
+                && name == DIGITS
+                && let Value::String(digits) = &value
+            {
+                return Walk::number(digits);
+            }
+            if name.starts_with(RESERVED) {
+                let pointer = self.0.inside(&name, || self.0.pointer.borrow().clone());
+                self.0.faults.add(pointer, "unknown_field", "is a name that no object may have; choose another");
+            }
             if fields.contains_key(&name) {
                 let pointer = self.0.inside(&name, || self.0.pointer.borrow().clone());
                 self.0.faults.add(pointer, "duplicate_key", "is given twice");

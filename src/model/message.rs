@@ -33,6 +33,26 @@ fn is_false(flag: &bool) -> bool {
     !flag
 }
 
+impl Detail {
+    /// It has a number that a database writes in another way: with an exponent, or a zero with a sign.
+    pub fn has_numbers_of_its_own(&self) -> bool {
+        fn is_own(value: &Value) -> bool {
+            match value {
+                Value::Number(number) => {
+                    let digits = number.as_str();
+                    digits.contains(['e', 'E'])
+                        || digits.starts_with('-') && !digits.contains(|c| matches!(c, '1'..='9'))
+                }
+                Value::Array(items) => items.iter().any(is_own),
+                Value::Object(fields) => fields.values().any(is_own),
+                Value::Null | Value::Bool(_) | Value::String(_) => false,
+            }
+        }
+        let blocks = self.contents.iter().filter_map(|content| content.blocks.as_ref());
+        self.metadata.values().chain(blocks).any(is_own)
+    }
+}
+
 /// What goes out over one channel; the same for all its recipients.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Content {

@@ -113,7 +113,7 @@ fn unreadable(table: &mut Table) {
     {
         table.bytes(bad, bad.as_bytes(), 400, "json_syntax", "");
     }
-    for number in ["1e400", "-1e400", &"9".repeat(400)] {
+    for number in ["1e400", "-1e400", &"9".repeat(400), "1e-400", "-0.00001e-99999999999999999999"] {
         let body = format!("{{\"metadata\": {{\"a\": {number}}}}}");
         table.bytes(&body, body.as_bytes(), 400, "number_range", "");
     }
@@ -223,6 +223,14 @@ fn misshapen(table: &mut Table) {
         for blank in ["", " ", "\u{3000}\u{a0}"] {
             table.but(&format!("/{name}"), json!(blank), "empty", &format!("/{name}"));
         }
+    }
+    for name in ["Number", "RawValue"] {
+        let field = format!("$serde_json::private::{name}");
+        let pointer = format!("/metadata/{field}");
+        let body = format!(r#"{{"metadata": {{"{field}": "1"}}}}"#);
+        table.bytes(&body, body.as_bytes(), 422, "unknown_field", &pointer);
+        let body = body.replace('$', "\\u0024").replace("\"1\"", "1");
+        table.bytes(&body, body.as_bytes(), 422, "unknown_field", &pointer);
     }
     table.but("/fallback", json!("x"), "not_supported", "/fallback");
     for name in ["template", "locale", "variables"] {
