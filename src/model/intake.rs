@@ -617,26 +617,29 @@ fn address(
     rules: &Rules,
     faults: &Faults,
 ) -> Option<(String, Option<String>)> {
-    let (reason, why) = match channel.addressed_by() {
-        AddressKind::Mailbox if !is_mailbox(&text) => ("recipient_invalid", "is not an e-mail address".to_owned()),
+    let refuse = |reason, why: &str| {
+        faults.add(pointer, reason, format!("'{}' {why}", excerpt(&text)));
+        None
+    };
+    match channel.addressed_by() {
+        AddressKind::Mailbox if !is_mailbox(&text) => return refuse("recipient_invalid", "is not an e-mail address"),
         AddressKind::UserKey if !is_user_key(&text) => {
             let most = limits::USER_KEY_CHARS;
-            ("recipient_invalid", format!("is not a user key of {channel}: at most {most} letters, digits, - and _"))
+            let why = format!("is not a user key of {channel}: at most {most} letters, digits, - and _");
+            return refuse("recipient_invalid", &why);
         }
         AddressKind::Phone => match phone::parse(&text, &rules.region) {
-            Ok(number) if number == text => return Some((number, None)),
+            Ok(number) if number == text => (),
             Ok(number) => return Some((number, Some(text))),
-            Err(why) => ("phone_invalid", why.to_owned()),
+            Err(why) => return refuse("phone_invalid", why),
         },
         AddressKind::Destination if !rules.slack.contains(&text) => {
             let detail = format!("'{}' is not a configured Slack destination", excerpt(&text));
             faults.add_if_new(Code::E001, pointer, "destination_unknown", detail);
-            return Some((text, None));
         }
-        _ => return Some((text, None)),
-    };
-    faults.add(pointer, reason, format!("'{}' {why}", excerpt(&text)));
-    None
+        _ => (),
+    }
+    Some((text, None))
 }
 
 /// Opaque, but in the characters of all that are given out.
