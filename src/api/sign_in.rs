@@ -126,7 +126,7 @@ fn read<const N: usize>(body: &[u8], names: [&str; N]) -> Result<[String; N], Re
     let faults = Faults::default();
     let value = json::parse(body, &faults)?;
     let read = Fields::open(value, "", &faults).map(|mut fields| {
-        let texts = names.map(|name| fields.require_text(name, Text::line(256)).unwrap_or_default());
+        let texts = names.map(|name| fields.require_text(name, Text::line(256).as_posted()).unwrap_or_default());
         fields.close();
         texts
     });

@@ -222,7 +222,7 @@ fn read(hub: &Hub, permit: Owning<'_>, body: &[u8], new: bool) -> Result<Change,
 }
 
 fn read_change(hub: &Hub, permit: Owning<'_>, mut fields: Fields<'_>, new: bool, faults: &Faults) -> Change {
-    let url_rule = Text::line(egress::URL_BYTES);
+    let url_rule = Text::line(egress::URL_BYTES).as_posted();
     let url = if new { fields.require_text("url", url_rule) } else { fields.text("url", url_rule) };
     let url = url.and_then(|url| {
         let parsed = egress::parse(&url, &hub.settings.webhooks.rules());

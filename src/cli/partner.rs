@@ -14,6 +14,7 @@ use crate::model::channel::Channel;
 use crate::model::json::{self, Faults};
 use crate::model::partner::{Partner, PartnerStatus};
 use crate::model::role::{Actor, Administering, Role};
+use crate::model::text::composed;
 use crate::{flow, store, telemetry};
 
 #[derive(Debug, Args)]
@@ -370,7 +371,7 @@ async fn bootstrap(hub: &Hub, permit: Administering<'_>, output: Output) -> Resu
 /// By name or id.
 async fn find(hub: &Hub, wanted: &str) -> Result<Partner> {
     let db = hub.store.api();
-    let mut found = store::partner::find(db, wanted).await?;
+    let mut found = store::partner::find(db, &composed(wanted.to_owned())).await?;
     if let (None, Ok(id)) = (&found, wanted.parse()) {
         found = store::partner::get(db, id).await?;
     }

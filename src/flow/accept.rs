@@ -9,8 +9,9 @@ use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::model::channel::Channel;
 use crate::model::delivery::Status;
+use crate::model::json::MOST_FAULTS;
 use crate::model::lane::Lane;
-use crate::model::message::{NewDelivery, NewMessage};
+use crate::model::message::{NewDelivery, NewMessage, Posted};
 use crate::model::partner::Partner;
 use crate::shutdown::may_die_at;
 use crate::store::message::{Insert, Written};
@@ -32,43 +33,104 @@ pub struct Accepted {
 }
 
 /// Accepts one message, together with whatever else arrives meanwhile.
-pub async fn accept(hub: &Hub, partner: &Partner, message: NewMessage) -> Result<Accepted> {
-    let accepted = hub.intake.write(prepare(hub, partner, message)?).await?;
+pub async fn accept(hub: &Hub, partner: &Partner, posted: impl Into<Posted>) -> Result<Accepted> {
+    let posted = posted.into();
+    if posted.faults_if_new.is_empty() {
+        return hub.intake.write(prepare(hub, partner, posted.message)?).await;
+    }
+    let answer = stored_before(hub.store.intake(), &[(partner, &posted)]).await?.pop();
+    let accepted = answer.ok_or_else(|| Error::Internal("a message got no answer".into()))??;
+    count_replayed(hub, 1);
     Ok(accepted)
 }
 
 /// Accepts all of them, or none. The caller has its turn (`Intake::batch`).
-pub async fn accept_all(hub: &Hub, partner: &Partner, messages: Vec<NewMessage>) -> Result<Vec<Accepted>> {
-    let inserts: Vec<Insert> =
-        messages.into_iter().map(|message| prepare(hub, partner, message)).collect::<Result<_>>()?;
+pub async fn accept_all(hub: &Hub, partner: &Partner, batch: Vec<Posted>) -> Result<Vec<Accepted>> {
+    let (right, faulty): (Vec<_>, Vec<_>) =
+        batch.into_iter().enumerate().partition(|(_, posted)| posted.faults_if_new.is_empty());
+    let (mut places, inserts) = (Vec::with_capacity(right.len() + faulty.len()), Vec::with_capacity(right.len()));
+    let inserts = right.into_iter().try_fold(inserts, |mut inserts, (place, posted)| {
+        places.push(place);
+        inserts.push(prepare(hub, partner, posted.message)?);
+        Ok::<_, Error>(inserts)
+    })?;
+    places.extend(faulty.iter().map(|(place, _)| *place));
     let refs: Vec<&Insert> = inserts.iter().collect();
     let now = hub.clock.now();
     let mut tx = hub.store.begin_intake().await?;
     let written = store::message::insert(&mut *tx, &refs, now).await?;
-    let held = holders(&mut *tx, &refs, &written).await?;
-    let answers = judge(&refs, held);
-    let faults: Vec<Fault> = answers
-        .iter()
-        .enumerate()
-        .filter(|(_, answer)| answer.is_err())
-        .map(|(n, _)| Fault {
-            pointer: format!("/messages/{n}/clientMsgId"),
-            reason: "idempotency_key_reused",
-            detail: "was used for a different message".into(),
-            code: Code::E004,
-        })
-        .collect();
-    if !faults.is_empty() {
-        tx.rollback().await?;
-        return Err(Refusal { status: 409, ..Refusal::of(faults) }.into());
-    }
+    let mut answers = judge(&refs, holders(&mut *tx, &refs, &written).await?);
+    let asked: Vec<(&Partner, &Posted)> = faulty.iter().map(|(_, posted)| (partner, posted)).collect();
+    answers.extend(stored_before(&mut *tx, &asked).await?);
+    let accepted = match all_or_none(&places, answers) {
+        Ok(accepted) => accepted,
+        Err(e) => {
+            tx.rollback().await?;
+            return Err(e);
+        }
+    };
     may_die_at("accept_all.before_commit");
     tx.commit().await?;
     may_die_at("accept_all.after_commit");
     hub.metrics.intake_group.with_label_values::<&str>(&[]).observe(inserts.len() as f64);
-    let accepted: Vec<Accepted> = answers.into_iter().collect::<Result<_>>()?;
-    announce(hub, &refs, &accepted, now);
-    Ok(accepted)
+    announce(hub, &refs.iter().copied().zip(&accepted).collect::<Vec<_>>(), now);
+    count_replayed(hub, asked.len());
+    let mut accepted: Vec<(usize, Accepted)> = places.into_iter().zip(accepted).collect();
+    accepted.sort_by_key(|(place, _)| *place);
+    Ok(accepted.into_iter().map(|(_, accepted)| accepted).collect())
+}
+
+/// The answers of a batch, or everything that is wrong with it. `places` are those of its messages.
+fn all_or_none(places: &[usize], answers: Vec<Result<Accepted>>) -> Result<Vec<Accepted>> {
+    let (mut accepted, mut refused) = (Vec::with_capacity(answers.len()), Vec::new());
+    for (place, answer) in places.iter().zip(answers) {
+        match answer {
+            Ok(answer) => accepted.push(answer),
+            Err(Error::Refused(refusal)) => refused.push((*place, refusal)),
+            Err(e) => return Err(e),
+        }
+    }
+    if refused.is_empty() {
+        return Ok(accepted);
+    }
+    refused.sort_by_key(|(place, _)| *place);
+    let taken = |place: usize| Fault {
+        pointer: format!("/messages/{place}/clientMsgId"),
+        reason: "idempotency_key_reused",
+        detail: "was used for a different message".into(),
+        code: Code::E004,
+    };
+    let mut faults = Vec::new();
+    for (place, refusal) in refused {
+        // What is wrong with the batch as a whole is told of each of its messages.
+        let own = if refusal.faults.is_empty() { vec![taken(place)] } else { refusal.faults };
+        faults.extend(own.into_iter().filter(|fault| !faults.contains(fault)).collect::<Vec<_>>());
+    }
+    faults.truncate(MOST_FAULTS);
+    let all_taken = faults.iter().all(|fault| fault.code == Code::E004);
+    let refusal = Refusal::of(faults);
+    Err(if all_taken { Refusal { status: 409, ..refusal } } else { refusal }.into())
+}
+
+/// Of messages that would be refused if they were new: the first answer to each that was stored before. Asked of no other,
+/// so that the ordinary way costs no statement more.
+pub(super) async fn stored_before(
+    db: impl store::Db<'_>,
+    asked: &[(&Partner, &Posted)],
+) -> Result<Vec<Result<Accepted>>> {
+    let keyed = |(partner, posted): &(&Partner, &Posted)| {
+        Some((partner.shard, partner.partner_id, posted.message.client_msg_id.clone()?))
+    };
+    let keys: Vec<_> = asked.iter().filter_map(keyed).collect();
+    let mut held = if keys.is_empty() { Vec::new() } else { store::idempotency::find(db, &keys).await? }.into_iter();
+    let answer = |asked: &(&Partner, &Posted)| {
+        let posted = asked.1;
+        match posted.message.client_msg_id.as_ref().and_then(|_| held.next().flatten()) {
+            Some(held) => replay(&posted.message, &posted.message.fingerprint(), &held),
+            None => Err(Refusal::of(posted.faults_if_new.clone()).into()),
+        }
+    };
+    Ok(asked.iter().map(answer).collect())
 }
 
 pub(super) fn prepare(hub: &Hub, partner: &Partner, message: NewMessage) -> Result<Insert> {
@@ -133,45 +195,53 @@ pub(super) async fn holders(db: impl store::Db<'_>, inserts: &[&Insert], written
 
 /// The same request again gets the first one's answer; another request under the same key is refused.
 pub(super) fn judge(inserts: &[&Insert], verdicts: Vec<Verdict>) -> Vec<Result<Accepted>> {
-    let answer = |insert: &Insert, message_id, created_at, replayed| {
-        let message = &insert.message;
-        let waits = message.scheduled_at.is_some_and(|at| at > created_at);
-        Accepted {
-            message_id,
-            client_msg_id: message.client_msg_id.clone(),
-            created_at,
-            replayed,
-            heard: false,
-            status: if waits { Status::Scheduled } else { Status::Pending },
-            deliveries: message.deliveries.iter().map(|d| (d.channel, d.shown().to_owned())).collect(),
-        }
-    };
     let one = |(insert, verdict): (&&Insert, Verdict)| match verdict {
-        Verdict::New { heard } => Ok(Accepted { heard, ..answer(insert, insert.message_id, insert.created_at, false) }),
-        Verdict::Taken(Some(held)) if held.fingerprint == insert.fingerprint => {
-            Ok(answer(insert, held.message_id, held.created_at, true))
+        Verdict::New { heard } => {
+            Ok(Accepted { heard, ..answer(&insert.message, insert.message_id, insert.created_at, false) })
         }
-        Verdict::Taken(Some(_)) => Err(Refusal::new(
-            409,
-            "idempotency_key_reused",
-            "this clientMsgId was used for a different message; use a new one, or send the first message unchanged",
-        )
-        .with_code(Code::E004)
-        .into()),
+        Verdict::Taken(Some(held)) => replay(&insert.message, &insert.fingerprint, &held),
         // The holder's transaction was rolled back, or its message was dropped, between our two statements.
         Verdict::Taken(None) => Err(Error::Busy("the same clientMsgId is being written by another request")),
     };
     inserts.iter().zip(verdicts).map(one).collect()
 }
 
+/// The first answer again, if it is the same message.
+fn replay(message: &NewMessage, fingerprint: &[u8; 32], held: &Held) -> Result<Accepted> {
+    if held.fingerprint == fingerprint {
+        return Ok(answer(message, held.message_id, held.created_at, true));
+    }
+    let detail =
+        "this clientMsgId was used for a different message; use a new one, or send the first message unchanged";
+    Err(Refusal::new(409, "idempotency_key_reused", detail).with_code(Code::E004).into())
+}
+
+fn answer(message: &NewMessage, message_id: Tsid, created_at: DateTime<Utc>, replayed: bool) -> Accepted {
+    let waits = message.scheduled_at.is_some_and(|at| at > created_at);
+    Accepted {
+        message_id,
+        client_msg_id: message.client_msg_id.clone(),
+        created_at,
+        replayed,
+        heard: false,
+        status: if waits { Status::Scheduled } else { Status::Pending },
+        deliveries: message.deliveries.iter().map(|d| (d.channel, d.shown().to_owned())).collect(),
+    }
+}
+
+fn count_replayed(hub: &Hub, messages: usize) {
+    hub.metrics.accepted.with_label_values(&["replayed"]).inc_by(messages as u64);
+}
+
 /// After the commit: counts, and wakes workers where something can go at once, ready since `now`.
-pub(super) fn announce(hub: &Hub, inserts: &[&Insert], accepted: &[Accepted], now: DateTime<Utc>) {
-    let fresh = || inserts.iter().zip(accepted).filter(|(_, a)| !a.replayed);
-    let new = fresh().count() as u64;
-    hub.metrics.accepted.with_label_values(&["new"]).inc_by(new);
-    hub.metrics.accepted.with_label_values(&["replayed"]).inc_by(accepted.len() as u64 - new);
-    let ready = fresh().filter(|(_, a)| a.status == Status::Pending);
+pub(super) fn announce(hub: &Hub, all: &[(&Insert, &Accepted)], now: DateTime<Utc>) {
+    let fresh = || all.iter().filter(|(_, accepted)| !accepted.replayed);
+    let new = fresh().count();
+    hub.metrics.accepted.with_label_values(&["new"]).inc_by(new as u64);
+    count_replayed(hub, all.len() - new);
+    let ready = fresh().filter(|(_, accepted)| accepted.status == Status::Pending);
     let ready = ready.flat_map(|(insert, _)| insert.lanes.iter().map(move |lane| ((insert.shard, *lane), now)));
-    let told = fresh().filter(|(_, a)| a.heard).map(|(insert, _)| ((insert.shard, insert.notice_lane), now));
+    let told = fresh().filter(|(_, accepted)| accepted.heard);
+    let told = told.map(|(insert, _)| ((insert.shard, insert.notice_lane), now));
     hub.wake.ready(ready.chain(told));
 }

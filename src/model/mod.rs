@@ -31,5 +31,6 @@ pub mod role;
 pub mod signature;
 pub mod stats;
 pub mod strikes;
+pub mod text;
 pub mod token;
 pub mod watermark;

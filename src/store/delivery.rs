@@ -766,8 +766,10 @@ pub struct Filter {
     pub reason: Option<String>,
     /// A recipient as it is kept, or as the partner wrote it …
     pub to: Option<String>,
-    /// … and as E.164, if it is a phone number.
+    /// … as E.164, if it is a phone number …
     pub phone: Option<String>,
+    /// … and in small letters, if it is an e-mail address.
+    pub mailbox: Option<String>,
 }
 
 /// Where a page of deliveries begins: behind this delivery, within these ids.
@@ -802,6 +804,7 @@ pub async fn list(
         filter.to.as_deref(),
         rows,
         filter.phone.as_deref(),
+        filter.mailbox.as_deref(),
     )
     .fetch_all(db)
     .await?;

@@ -222,6 +222,9 @@ pub async fn told(db: impl Db<'_>, keyring: &Keyring, messages: &[(i16, Tsid)]) 
 pub fn write_detail(keyring: &Keyring, message_id: Tsid, detail: &Detail, sealed: bool) -> Result<String> {
     let text =
         serde_json::to_string(detail).map_err(|e| Error::Internal(format!("a message does not serialise: {e}")))?;
+    if !sealed && detail.has_numbers_of_its_own() {
+        return Ok(serde_json::json!({ AS_POSTED: text }).to_string());
+    }
     if !sealed {
         return Ok(text);
     }
@@ -231,12 +234,20 @@ pub fn write_detail(keyring: &Keyring, message_id: Tsid, detail: &Detail, sealed
 
 pub fn read_detail(keyring: &Keyring, message_id: Tsid, text: &str) -> Result<Detail> {
     let unreadable = |e: serde_json::Error| Error::Internal(format!("message {message_id} cannot be understood: {e}"));
+    if text.starts_with(AS_POSTED_HEAD) {
+        let kept: HashMap<String, String> = serde_json::from_str(text).map_err(unreadable)?;
+        return serde_json::from_str(kept.get(AS_POSTED).map_or("", String::as_str)).map_err(unreadable);
+    }
     if !is_sealed(text) {
         return serde_json::from_str(text).map_err(unreadable);
     }
     let opened = keyring.open(&place(message_id), &sealed_bytes(text))?;
     serde_json::from_slice(&opened).map_err(unreadable)
 }
+
+/// The one field of a detail that is kept as a text, because `jsonb` writes some numbers in its own way (100 for 1e2).
+const AS_POSTED: &str = "as_posted";
+const AS_POSTED_HEAD: &str = "{\"as_posted\": ";
 
 /// How PostgreSQL writes an object of this one field.
 const SEALED: &str = "{\"sealed\": ";
@@ -386,8 +397,10 @@ pub struct Filter {
     pub lanes: Option<(i16, i16)>,
     /// A recipient as it is kept, or as the partner wrote it …
     pub to: Option<String>,
-    /// … and as E.164, if it is a phone number.
+    /// … as E.164, if it is a phone number …
     pub phone: Option<String>,
+    /// … and in small letters, if it is an e-mail address.
+    pub mailbox: Option<String>,
 }
 
 pub struct Listed {
@@ -418,6 +431,7 @@ pub async fn list(
         filter.to.as_deref(),
         rows,
         filter.phone.as_deref(),
+        filter.mailbox.as_deref(),
     )
     .fetch_all(db)
     .await?;

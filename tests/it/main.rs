@@ -31,6 +31,7 @@ mod rate;
 mod receipts;
 mod receiver;
 mod redrive;
+mod replays;
 mod retries;
 mod roles;
 mod schema;

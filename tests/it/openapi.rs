@@ -142,6 +142,7 @@ fn reasons_in(source: &str) -> BTreeSet<String> {
         ("Refusal::new(", 1),
         (".add(", 1),
         (".add_code(", 2),
+        (".add_if_new(", 2),
         ("refuse(", 0),
         ("forbidden(", 0),
         ("Some((", 0),

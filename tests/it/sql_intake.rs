@@ -216,7 +216,8 @@ async fn a_bad_body_is_kept_with_what_http_would_have_said() {
     };
     let mut deep = json!(1);
     (0..200).for_each(|_| deep = json!([deep.take()]));
-    let far: Value = serde_json::from_str("{\"a\": 1e300000}").unwrap_or(json!("1e300000"));
+    // The database writes it out, with 400 zeros.
+    let far: Value = serde_json::from_str("{\"a\": 1e400}").unwrap();
     let bodies = vec![
         json!({}),
         json!([]),

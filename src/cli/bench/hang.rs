@@ -75,7 +75,7 @@ async fn round(run: &mut Run<'_>, beside: bool) -> Result<Histogram<u64>> {
             scheduled_at: None,
             expires_at: None,
         };
-        accept_all(&bed.hub, &bed.partner, (0..WAITING).map(message).collect()).await?;
+        accept_all(&bed.hub, &bed.partner, (0..WAITING).map(|n| message(n).into()).collect()).await?;
     }
     load::spawn(&Load { rate: 100, ..load_of(&bed, 4, 2) }).await?;
     bed.take_waits();
