@@ -266,6 +266,8 @@ impl<'a> RetryPolicy<'a> {
             max_attempts: WEBHOOK_ATTEMPTS,
             schedule: Some(&WEBHOOK_SCHEDULE),
             ceiling: Duration::from_secs(24 * 3600),
+            // A partner's endpoint that asks for later is an attempt, as its other refusals are: its schedule is long.
+            patience: Duration::ZERO,
             ..RetryPolicy::default()
         }
     }
