@@ -1,5 +1,5 @@
 //! Retain: partitions ahead, and gone when their time is over; keys go with their messages, refused requests when they are
-//! as old. A partner's content may go earlier than that.
+//! as old. A partner's content may go earlier than that, the audit log later.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -31,6 +31,7 @@ pub async fn retain(hub: &Hub) -> Result<Round> {
     step("redrives", store::redrive::forget(db, oldest)).await;
     step("alerts", store::alert::forget(db, oldest)).await;
     step("endpoints that are paused", abandon(hub)).await;
+    step("months of the audit log", drop_audit_months(hub)).await;
     step("endpoints", store::endpoint::purge(db, now - limits::ENDPOINT_FORGOTTEN)).await;
     round
 }
@@ -61,6 +62,15 @@ async fn wipe_all(hub: &Hub) -> Result<()> {
 async fn abandon(hub: &Hub) -> Result<()> {
     for endpoint_id in store::endpoint::abandoned(hub.store.api(), hub.clock.now() - limits::ENDPOINT_PAUSED).await? {
         super::webhook::disable(hub, endpoint_id, "paused", None).await?;
+    }
+    Ok(())
+}
+
+async fn drop_audit_months(hub: &Hub) -> Result<()> {
+    let days = i64::from(hub.settings.database.audit_retention_days);
+    let dropped = store::partition::drop_audit_months(&hub.store, hub.clock.now() - TimeDelta::days(days)).await?;
+    for name in dropped {
+        tracing::info!(name, "month of the audit log dropped: its retention is over");
     }
     Ok(())
 }
