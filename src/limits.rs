@@ -30,6 +30,8 @@ pub const PARTITIONS_AHEAD: i64 = 5;
 /// The audit log is kept by months, made this many ahead: an installation whose workers stand still for a quarter of a year
 /// goes on writing it, and its default partition is there for all that comes later.
 pub const AUDIT_MONTHS_AHEAD: u32 = 3;
+/// Rows after which a search of everything says how far it is.
+pub const SEARCH_PROGRESS: u64 = 100_000;
 /// Looks of one actor at one object within this time are one entry of the audit log.
 pub const LOOKS_TOGETHER: chrono::TimeDelta = chrono::TimeDelta::minutes(1);
 /// A message lives in the partition of its creation, so it must have gone long before that is dropped.
