@@ -120,8 +120,8 @@ begin
   return dropped;
 end $$;
 
-revoke all on function make_audit_month(date) from public;
-revoke all on function drop_audit_months(date) from public;
+revoke all on function make_audit_month(date), drop_audit_months(date), audit_partition(text, text), audit_months(),
+  audit_month_of(bigint), audit_first_id(date) from public;
 
 do $$
 declare

@@ -52,7 +52,8 @@ async fn make_audit_months(store: &Store, now: DateTime<Utc>) -> Result<Vec<Stri
     let today = now.date_naive();
     let this_month = today - Days::new(u64::from(today.day0()));
     let ahead = (0..=limits::AUDIT_MONTHS_AHEAD).map(|months| this_month + Months::new(months));
-    let strays = sqlx::query_file_scalar!("sql/partition/audit_strays.sql").fetch_all(store.api()).await?;
+    let last = NaiveDate::from_ymd_opt(2089, 1, 1).map_or(0, |day| first_id(day) - 1);
+    let strays = sqlx::query_file_scalar!("sql/partition/audit_strays.sql", 0, last).fetch_all(store.api()).await?;
     let mut made = Vec::new();
     for month in strays.into_iter().chain(ahead) {
         made.extend(

@@ -40,12 +40,17 @@ async fn partitions(conn: &mut PgConnection) -> Vec<String> {
     .await
 }
 
+/// The first id of a moment.
+fn first_id(at: &str) -> String {
+    format!("((extract(epoch from {at})::bigint * 1000 - 1577836800000) << 22)")
+}
+
 /// An entry of this moment, as the hub's role may add any.
 fn entry(at: &str) -> String {
     format!(
         "insert into audit (audit_id, at, actor, role, action) \
-         select audit_first_id(t::date) + nextval('node_seq'), t, 'test', 'ADMIN', 'test' \
-         from (select timestamptz '{at}' as t) t"
+         select {} + nextval('node_seq'), t, 'test', 'ADMIN', 'test' from (select timestamptz '{at}' as t) t",
+        first_id("t")
     )
 }
 
@@ -305,23 +310,23 @@ async fn a_page_of_the_log_reads_its_rows_alone() {
     for month in 1..=12 {
         run_sql(&mut hub, &format!("select make_audit_month('2025-{month:02}-01')")).await;
     }
-    run_sql(
-        &mut hub,
+    let base = first_id("timestamptz '2025-01-01 00:00Z'");
+    let rows = format!(
         "insert into audit (audit_id, at, actor, role, action, object, partner_id) \
-         select audit_first_id('2025-01-01') + (n::bigint * 1000000 << 22), timestamptz '2025-01-01 00:00Z' + n * interval '1000 s', \
+         select {base} + (n::bigint * 1000000 << 22), timestamptz '2025-01-01 00:00Z' + n * interval '1000 s', \
            case when n % 5000 = 7 then 'rare' else 'staff' end, 'ADMIN', \
            case when n % 5000 = 9 then 'key.revoke' else 'look' end, '/v1/messages', \
            case when n % 5000 = 11 then 1 else n % 3 + 2 end \
-         from generate_series(1, 30000) n",
-    )
-    .await;
+         from generate_series(1, 30000) n"
+    );
+    run_sql(&mut hub, &rows).await;
     let mut owner = PgConnection::connect(&as_superuser(&app.url)).await.unwrap();
     run_sql(&mut owner, "analyze audit").await;
     let text = read(&root().join("sql/audit/list.sql"));
     let all = "9223372036854775807, 0";
     for (args, rows) in [
         (format!("{all}, null, null, null, 11"), 11),
-        (format!("audit_first_id('2025-06-15'), 0, null, null, null, 11"), 11),
+        (format!("{}, 0, null, null, null, 11", first_id("timestamptz '2025-06-15'")), 11),
         (format!("{all}, 1, null, null, 11"), 6),
         (format!("{all}, null, 'rare', null, 11"), 6),
         (format!("{all}, null, null, 'key.revoke', 11"), 6),
@@ -341,8 +346,8 @@ async fn a_page_of_the_log_reads_its_rows_alone() {
     // And so is the question whether a look is in the log already.
     let look = read(&root().join("sql/audit/look.sql"));
     run_sql(&mut hub, &format!("prepare looking as {look}")).await;
-    let args = "audit_first_id('2025-12-15'), now(), 'staff', 'OPERATOR', '/v1/messages', null, null, \
-                audit_first_id('2025-12-15') - (60000 << 22)::bigint";
+    let at = first_id("timestamptz '2025-12-15'");
+    let args = format!("{at}, now(), 'staff', 'OPERATOR', '/v1/messages', null, null, {at} - (60000::bigint << 22)");
     for mode in MODES {
         run_sql(&mut hub, &format!("set plan_cache_mode = {mode}; begin")).await;
         let explain = format!("explain (analyze, timing off, format json) execute looking({args})");
