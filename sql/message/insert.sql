@@ -7,7 +7,8 @@
 -- $17 recipient[], $19 recipient as the partner wrote it[] (may hold nulls): one each per delivery. $18 now: a delivery is
 -- ready from when it is written, not from when its request came, lest it appear behind a watermark.
 -- $20 the id of the message that tells of its acceptance, if somebody wants to hear of it[], $21 the lane of that: one each
--- per message. $24 the keys' hashes[]: one each per message. $22 attempts of a webhook. $23 whether another channel stands by[]: one each per delivery.
+-- per message. $22 attempts of a webhook. $23 whether another channel stands by[]: one each per delivery. $24 the keys'
+-- hashes[] (may hold nulls): one each per message.
 with m as materialized (
   select * from unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::text[], $5::bytea[], $6::text[], $7::text[],
     $8::text[], $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $20::bigint[], $21::smallint[],
