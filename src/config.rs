@@ -76,6 +76,9 @@ pub struct Database {
     /// Days a message and all under it are kept.
     #[arg(long, env = "NOTIHUB_RETENTION_DAYS", default_value_t = 90, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(62..))]
     pub retention_days: u16,
+    /// Days the audit log is kept, by whole months. The database refuses to drop its last 90 days.
+    #[arg(long, env = "NOTIHUB_AUDIT_RETENTION_DAYS", default_value_t = 730, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(90..))]
+    pub audit_retention_days: u16,
     /// Seals secrets at rest: 32 bytes as base64 (`openssl rand -base64 32`). Several with commas while one replaces
     /// another: the first seals, all open. Give OLD,NEW to every process, then NEW,OLD, then run `notihub key reseal`, then
     /// NEW alone. `up` makes one in its data folder; without any, a key in the database does, which protects no backup of

@@ -28,6 +28,13 @@ pub const WRITE_PROOF_KEPT: Duration = Duration::from_secs(1);
 pub const PARTITION_DAYS: i64 = 7;
 /// … and made this many weeks ahead, so that a month without the loop does no harm.
 pub const PARTITIONS_AHEAD: i64 = 5;
+/// The audit log is kept by months, made this many ahead: an installation whose workers stand still for a quarter of a year
+/// goes on writing it, and its default partition is there for all that comes later.
+pub const AUDIT_MONTHS_AHEAD: u32 = 3;
+/// Rows after which a search of everything says how far it is.
+pub const SEARCH_PROGRESS: u64 = 100_000;
+/// Looks of one actor at one object within this time are one entry of the audit log.
+pub const LOOKS_TOGETHER: chrono::TimeDelta = chrono::TimeDelta::minutes(1);
 /// A message lives in the partition of its creation, so it must have gone long before that is dropped.
 pub const SCHEDULE_AHEAD: Duration = Duration::from_secs(60 * 24 * 3600);
 /// A `scheduledAt` that is past by no more than this is taken as now: callers' clocks differ.

@@ -33,6 +33,8 @@ use utoipa_axum::routes;
 
 use crate::hub::Hub;
 
+pub use auth::REVEALING;
+
 /// Each line registers its handlers and what the document says of them, path included: there is no other way in.
 fn routes() -> OpenApiRouter<Hub> {
     OpenApiRouter::new()

@@ -138,12 +138,14 @@ async fn examine_database(settings: &Settings, master_keys: &[[u8; KEY_BYTES]]) 
     findings.extend(examine_roles(&store).await?);
     findings.push(examine_sealed(&store, master_keys).await?);
     let standing = store::partition::standing(store.api()).await?;
+    let audit_strays = store::partition::audit_strays(store.api()).await?;
     let ahead = standing.until.map(|until| (until - Clock::system().now()).num_days());
-    let short = ahead.is_none_or(|days| days < 14) || standing.in_default;
+    let short = ahead.is_none_or(|days| days < 14) || standing.in_default || audit_strays;
     let stands = format!(
-        "made {} days ahead{}",
+        "made {} days ahead{}{}",
         ahead.unwrap_or(0),
-        if standing.in_default { ", rows in the default" } else { "" }
+        if standing.in_default { ", rows in the default" } else { "" },
+        if audit_strays { ", entries of the audit log in its default" } else { "" }
     );
     findings.push(finding(
         when(short, Grade::Bad),

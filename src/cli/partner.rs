@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::{Output, print, process};
 use crate::config::{Database, Log};
 use crate::error::{Error, Result};
+use crate::flow::erase::Progress;
 use crate::flow::partner::{Change, Credentials};
 use crate::hub::Hub;
 use crate::limits;
@@ -94,7 +95,8 @@ one where --migrate-database-url lets it, and otherwise prints the statement.")]
         #[arg(long)]
         carried_over: bool,
     },
-    /// Removes a person's data from messages, deliveries, attempts and events, and proves that it is gone.
+    /// Removes a person's data from every table, and proves that it is gone.
+    #[command(after_help = format!("Not looked for: {NOT_LOOKED_FOR}."))]
     Erase {
         /// The person's address as deliveries have it: an e-mail address, a phone number in any form.
         #[arg(long, value_name = "ADDRESS")]
@@ -316,20 +318,27 @@ async fn erase(
     partner: Option<crate::id::Tsid>,
     output: Output,
 ) -> Result<u8> {
-    let erased = flow::erase::erase(hub, permit, recipient, partner, |done| {
+    let erased = flow::erase::erase(hub, permit, recipient, partner, |progress| {
         if output == Output::Text {
-            anstream::eprintln!("{} deliveries …", done);
+            match progress {
+                Progress::Searched(rows, table) => anstream::eprintln!("{rows} rows searched, now {table} …"),
+                Progress::Erased(messages) => anstream::eprintln!("{messages} messages erased …"),
+            }
         }
     });
     let erased = erased.await?;
-    let left: u64 = erased.left.iter().map(|(_, n)| n).sum();
+    let is_done = erased.left.is_empty() && erased.in_flight == 0 && erased.unopened == 0;
     match output {
         Output::Json => print::json(&json!({
             "deliveries": erased.deliveries,
             "messages": erased.messages,
             "canceled": erased.canceled,
             "inFlight": erased.in_flight,
-            "left": erased.left.iter().map(|(table, n)| json!({"table": table, "rows": n})).collect::<Vec<_>>(),
+            "searchedRows": erased.searched,
+            "left": erased.left.iter().map(|(place, n)| json!({"place": place, "rows": n})).collect::<Vec<_>>(),
+            "unopened": erased.unopened,
+            "unsearchedTables": erased.unsearched,
+            "notLookedFor": NOT_LOOKED_FOR,
         })),
         Output::Text => {
             anstream::println!(
@@ -338,8 +347,13 @@ async fn erase(
                 erased.messages,
                 erased.canceled
             );
-            for (table, rows) in erased.left.iter().filter(|(_, n)| *n > 0) {
-                anstream::println!("{} {rows} rows of {table} still hold it", print::paint(print::BAD, "left"));
+            let bad = print::paint(print::BAD, "left");
+            for (place, rows) in &erased.left {
+                anstream::println!("{bad} {rows} rows of {place} still hold it{}", remedy(place));
+            }
+            if erased.unopened > 0 {
+                let n = erased.unopened;
+                anstream::println!("{bad} {n} are sealed under a key that is not here: give it as --master-key");
             }
             if erased.in_flight > 0 {
                 anstream::println!(
@@ -347,12 +361,35 @@ async fn erase(
                     erased.in_flight
                 );
             }
-            if left == 0 && erased.in_flight == 0 {
-                anstream::println!("{} no table holds it any more", print::paint(print::GOOD, "proven"));
+            if is_done {
+                let (good, rows) = (print::paint(print::GOOD, "proven"), erased.searched);
+                anstream::println!("{good} no table holds it any more: {rows} rows were searched");
             }
+            if !erased.unsearched.is_empty() {
+                anstream::println!("not searched: {}", erased.unsearched.join(", "));
+            }
+            anstream::println!("not looked for: {NOT_LOOKED_FOR}");
         }
     }
-    Ok(u8::from(left > 0 || erased.in_flight > 0))
+    Ok(u8::from(!is_done))
+}
+
+/// What is said with every erasure, and in its help.
+const NOT_LOOKED_FOR: &str = "names and other data without the address; the address in other words, in pictures and files, \
+compressed or encrypted by the partner; texts that hold it only as the end of a longer address, as in \
+order-kim@example.com, which may be another person's (ids, keys and labels are erased then); the database's backups, \
+write-ahead log and logs; what providers and webhooks were given";
+
+/// What helps where erasing does not reach.
+fn remedy(place: &str) -> &'static str {
+    match place.split('.').next().unwrap_or_default() {
+        "audit" => ": the log is only ever added to; they go after --audit-retention-days",
+        "endpoints" => ": change the endpoint with PATCH /v1/webhooks/{id}",
+        "partners" | "keys" => ": rename it with `notihub partner set`, or make another key",
+        "notihub" => ": they wait to become messages; run this again",
+        "messages" | "deliveries" | "attempts" | "receipts" | "provider_refs" => ": run this again when they are sent",
+        _ => "",
+    }
 }
 
 async fn bootstrap(hub: &Hub, permit: Administering<'_>, output: Output) -> Result<()> {

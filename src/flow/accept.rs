@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 
+use crate::crypt;
 use crate::error::{Code, Error, Fault, Refusal, Result};
 use crate::hub::Hub;
 use crate::id::Tsid;
@@ -14,8 +15,9 @@ use crate::model::lane::Lane;
 use crate::model::message::{NewDelivery, NewMessage, Posted};
 use crate::model::partner::Partner;
 use crate::shutdown::may_die_at;
+use crate::store;
+use crate::store::idempotency::{self, Held};
 use crate::store::message::{Insert, Written};
-use crate::store::{self, idempotency::Held};
 
 /// What the caller is told.
 #[derive(Debug, Clone)]
@@ -150,10 +152,16 @@ pub(super) fn prepare(hub: &Hub, partner: &Partner, message: NewMessage) -> Resu
         partner_id: partner.partner_id,
         shard: partner.shard,
         fingerprint: message.fingerprint(),
+        key_hash: message.client_msg_id.as_ref().map(|key| key_hash(hub, partner.partner_id, key)),
         created_at: hub.clock.now(),
         max_attempts,
         message,
     })
+}
+
+/// What stands for a key that was erased. Under a key of the installation: keys are easily guessed.
+pub(super) fn key_hash(hub: &Hub, partner_id: Tsid, key: &str) -> [u8; 32] {
+    crypt::keyed_hash(&hub.pepper, format!("clientMsgId|{partner_id}|{key}").as_bytes())
 }
 
 /// Where each delivery waits: in its prompt lane while the partner has no more than its fair share there.
@@ -181,10 +189,14 @@ pub(super) enum Verdict {
 /// Asks who holds the keys of those that were not written.
 pub(super) async fn holders(db: impl store::Db<'_>, inserts: &[&Insert], written: &[Written]) -> Result<Vec<Verdict>> {
     let written: HashMap<Tsid, bool> = written.iter().map(|w| (w.message_id, w.heard)).collect();
-    let key = |i: &Insert| (i.shard, i.partner_id, i.message.client_msg_id.clone().unwrap_or_default());
-    let left_out: Vec<_> = inserts.iter().filter(|i| !written.contains_key(&i.message_id)).map(|i| key(i)).collect();
-    let mut held =
-        if left_out.is_empty() { Vec::new() } else { store::idempotency::find(db, &left_out).await? }.into_iter();
+    let key = |i: &&&Insert| idempotency::Key {
+        shard: i.shard,
+        partner_id: i.partner_id,
+        client_msg_id: i.message.client_msg_id.clone().unwrap_or_default(),
+        hash: i.key_hash.unwrap_or_default(),
+    };
+    let left_out: Vec<_> = inserts.iter().filter(|i| !written.contains_key(&i.message_id)).map(|i| key(&i)).collect();
+    let mut held = if left_out.is_empty() { Vec::new() } else { idempotency::find(db, &left_out).await? }.into_iter();
     let verdict = |i: &&Insert| {
         written
             .get(&i.message_id)

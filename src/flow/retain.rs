@@ -1,5 +1,5 @@
 //! Retain: partitions ahead, and gone when their time is over; keys go with their messages, refused requests when they are
-//! as old. A partner's content may go earlier than that.
+//! as old. A partner's content may go earlier than that, the audit log later.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -23,6 +23,7 @@ pub async fn retain(hub: &Hub) -> Result<Round> {
     step("failed sign-ins", until_none(|| store::sign_in_failure::forget(db, judged_since, rows))).await;
     step("refresh tokens", until_none(|| store::refresh_token::forget(db, now, rows))).await;
     step("idempotency keys", until_none(|| store::idempotency::forget(db, below, rows))).await;
+    step("hashes of erased keys", until_none(|| store::idempotency::forget_erased(db, below, rows))).await;
     step("requests in SQL", until_none(|| store::sql_intake::forget(db, now, days, rows))).await;
     step("paces", store::pace::forget(db, now - TimeDelta::days(1))).await;
     step("providers' holds", store::provider::forget_holds(db, oldest)).await;
@@ -31,6 +32,7 @@ pub async fn retain(hub: &Hub) -> Result<Round> {
     step("redrives", store::redrive::forget(db, oldest)).await;
     step("alerts", store::alert::forget(db, oldest)).await;
     step("endpoints that are paused", abandon(hub)).await;
+    step("months of the audit log", drop_audit_months(hub)).await;
     step("endpoints", store::endpoint::purge(db, now - limits::ENDPOINT_FORGOTTEN)).await;
     round
 }
@@ -61,6 +63,15 @@ async fn wipe_all(hub: &Hub) -> Result<()> {
 async fn abandon(hub: &Hub) -> Result<()> {
     for endpoint_id in store::endpoint::abandoned(hub.store.api(), hub.clock.now() - limits::ENDPOINT_PAUSED).await? {
         super::webhook::disable(hub, endpoint_id, "paused", None).await?;
+    }
+    Ok(())
+}
+
+async fn drop_audit_months(hub: &Hub) -> Result<()> {
+    let days = i64::from(hub.settings.database.audit_retention_days);
+    let dropped = store::partition::drop_audit_months(&hub.store, hub.clock.now() - TimeDelta::days(days)).await?;
+    for name in dropped {
+        tracing::info!(name, "month of the audit log dropped: its retention is over");
     }
     Ok(())
 }

@@ -22,6 +22,7 @@ pub mod mrkdwn;
 pub mod network;
 pub mod pace;
 pub mod partner;
+pub mod person;
 pub mod phone;
 pub mod rate;
 pub mod receipt;

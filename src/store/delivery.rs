@@ -829,7 +829,13 @@ pub async fn contents(db: impl Db<'_>, shard: i16, message_id: Tsid) -> Result<V
     row.collect()
 }
 
-/// Erases who these deliveries went to, and what providers said of them. Their receipts are held.
+/// Erases what providers said of these deliveries. Their receipts are held.
+pub async fn scrub(db: impl Db<'_>, shard: i16, message_id: Tsid, nos: &[i16]) -> Result<()> {
+    sqlx::query_file!("sql/delivery/scrub.sql", shard, message_id.0, nos).execute(db).await?;
+    Ok(())
+}
+
+/// Erases who these deliveries went to.
 pub async fn hide(db: impl Db<'_>, shard: i16, message_id: Tsid, nos: &[i16]) -> Result<()> {
     sqlx::query_file!("sql/delivery/hide.sql", shard, message_id.0, nos).execute(db).await?;
     Ok(())

@@ -297,10 +297,12 @@ pub async fn reseal(db: impl Db<'_>, anew: &Sealed) -> Result<()> {
     Ok(())
 }
 
-/// Erases what endpoints say of a person.
-pub async fn erase(db: impl Db<'_>, partner_id: Option<Tsid>, patterns: &[String]) -> Result<()> {
-    sqlx::query_file!("sql/endpoint/erase.sql", partner_id.map(|id| id.0), patterns).execute(db).await?;
-    Ok(())
+/// The custom headers of an endpoint as they are kept: a JSON object.
+///
+/// # Errors
+/// `Error::Setup` when the master key that sealed them is not here.
+pub fn open_headers(keyring: &Keyring, endpoint_id: Tsid, sealed: &[u8]) -> Result<String> {
+    open(keyring, "headers", endpoint_id, sealed)
 }
 
 /// What an endpoint answered of late, as one process saw it.

@@ -144,10 +144,3 @@ pub async fn check(conn: &mut Conn, invariant: &'static str, slice: Slice, now: 
         other => return Err(Error::Internal(format!("no invariant is called {other}"))),
     })
 }
-
-/// How many rows of each table hold one of these patterns, everywhere or at one partner.
-pub async fn traces(conn: &mut Conn, patterns: &[String], partner: Option<Tsid>) -> Result<Vec<(String, u64)>> {
-    let rows =
-        sqlx::query_file!("sql/fsck/traces.sql", patterns, partner.map(|id| id.0)).fetch_all(conn).await?.into_iter();
-    Ok(rows.map(|r| (r.table, r.rows.unsigned_abs())).collect())
-}

@@ -20,6 +20,8 @@ pub struct Insert {
     pub partner_id: Tsid,
     pub shard: i16,
     pub fingerprint: [u8; 32],
+    /// Of its key, if it has one: see `store::idempotency`.
+    pub key_hash: Option<[u8; 32]>,
     pub created_at: DateTime<Utc>,
     /// Of each delivery.
     pub max_attempts: Vec<i16>,
@@ -71,6 +73,7 @@ pub async fn insert(db: impl Db<'_>, inserts: &[&Insert], now: DateTime<Utc>) ->
         &inserts.iter().map(|i| i.notice_lane.0).collect::<Vec<_>>(),
         WEBHOOK_ATTEMPTS,
         &deliveries().map(|(_, _, d)| d.has_fallback).collect::<Vec<_>>(),
+        &inserts.iter().map(|i| i.key_hash.map(|hash| hash.to_vec())).collect::<Vec<_>>() as &[Option<Vec<u8>>],
     )
     .fetch_all(db)
     .await?;
@@ -290,28 +293,10 @@ pub async fn lock(tx: &mut Conn, shard: i16, message_id: Tsid) -> Result<Option<
     Ok(row.map(|r| Locked { partner_id: Tsid(r.partner_id), client_msg_id: r.client_msg_id, detail: r.detail }))
 }
 
-/// Writes what a message says anew, and its key.
-pub async fn rewrite(
-    db: impl Db<'_>,
-    shard: i16,
-    message_id: Tsid,
-    detail: &str,
-    client_msg_id: Option<&str>,
-) -> Result<()> {
-    sqlx::query_file!("sql/message/rewrite.sql", shard, message_id.0, detail, client_msg_id).execute(db).await?;
+/// Writes what a message says anew.
+pub async fn rewrite(db: impl Db<'_>, shard: i16, message_id: Tsid, detail: &str) -> Result<()> {
+    sqlx::query_file!("sql/message/rewrite.sql", shard, message_id.0, detail).execute(db).await?;
     Ok(())
-}
-
-/// Messages that say something of a person. `forms` are its address in every form, `patterns` the same as regular
-/// expressions.
-pub async fn holding(
-    conn: &mut Conn,
-    partner: Option<Tsid>,
-    forms: &[String],
-    patterns: &[String],
-) -> Result<Vec<(i16, Tsid)>> {
-    let rows = sqlx::query_file!("sql/message/holding.sql", partner.map(|id| id.0), forms, patterns).fetch_all(conn);
-    Ok(rows.await?.into_iter().map(|r| (r.shard, Tsid(r.message_id))).collect())
 }
 
 pub struct Sealed {
@@ -322,8 +307,8 @@ pub struct Sealed {
 }
 
 /// Messages of a shard with sealed content, after one in the order of their ids.
-pub async fn sealed(conn: &mut Conn, shard: i16, partner: Option<Tsid>, after: Tsid, rows: i64) -> Result<Vec<Sealed>> {
-    let found = sqlx::query_file!("sql/message/sealed.sql", shard, partner.map(|id| id.0), after.0, rows);
+pub async fn sealed(conn: &mut Conn, shard: i16, after: Tsid, rows: i64) -> Result<Vec<Sealed>> {
+    let found = sqlx::query_file!("sql/message/sealed.sql", shard, after.0, rows);
     let found = found.fetch_all(conn).await?;
     let row = found.into_iter().map(|r| Sealed {
         shard: r.shard,

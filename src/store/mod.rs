@@ -26,6 +26,7 @@ pub mod receipt;
 pub mod redrive;
 pub mod refresh_token;
 pub mod role;
+pub mod search;
 pub mod session;
 pub mod sign_in_failure;
 pub mod signing_key;

@@ -1,7 +1,7 @@
-//! Weekly partitions by message id: made ahead, dropped when retention is over. (Runtime queries: the name
-//! of a table is no parameter; every name is computed here.)
+//! Weekly partitions by message id, and monthly ones of the audit log: made ahead, dropped when retention is over.
+//! (Runtime queries: the name of a table is no parameter; every name is computed here.)
 
-use chrono::{DateTime, Datelike as _, Days, NaiveDate, NaiveTime, Utc};
+use chrono::{DateTime, Datelike as _, Days, Months, NaiveDate, NaiveTime, Utc};
 
 use super::{Conn, Db, Store};
 use crate::error::Result;
@@ -26,8 +26,9 @@ fn first_id(day: NaiveDate) -> i64 {
     Tsid::floor(day.and_time(NaiveTime::MIN).and_utc()).0
 }
 
-/// Makes this week's and the coming weeks' partitions and drops those that ended before `oldest`. The hub's role may do
-/// neither itself: both are functions of the schema's owner, `make_week` and `drop_week` of migration 0011.
+/// Makes the partitions of this week and of the coming weeks, and of this month and the coming months of the audit log, and
+/// drops the weeks that ended before `oldest`. The hub's role may do none of it itself: all are functions of the schema's
+/// owner, of migrations 0011 and 0012.
 pub async fn maintain(store: &Store, now: DateTime<Utc>, oldest: DateTime<Utc>) -> Result<Round> {
     let mut round = Round::default();
     let mut tx = store.begin().await?;
@@ -38,11 +39,37 @@ pub async fn maintain(store: &Store, now: DateTime<Utc>, oldest: DateTime<Utc>) 
         round.made.extend(made.fetch_one(&mut *tx).await?);
     }
     tx.commit().await?;
+    round.made.extend(make_audit_months(store, now).await?);
     super::hub::make_lock(store.api(), super::hub::Lock::DropPartitions).await?;
     for start in past(store.api(), oldest).await? {
         drop_week(store, start, &mut round).await?;
     }
     Ok(round)
+}
+
+/// This month's and the coming months' partitions of the audit log, and those of entries that fell into its default.
+async fn make_audit_months(store: &Store, now: DateTime<Utc>) -> Result<Vec<String>> {
+    let today = now.date_naive();
+    let this_month = today - Days::new(u64::from(today.day0()));
+    let ahead = (0..=limits::AUDIT_MONTHS_AHEAD).map(|months| this_month + Months::new(months));
+    let last = NaiveDate::from_ymd_opt(2089, 1, 1).map_or(0, |day| first_id(day) - 1);
+    let strays = sqlx::query_file_scalar!("sql/partition/audit_strays.sql", 0, last).fetch_all(store.api()).await?;
+    let mut made = Vec::new();
+    for month in strays.into_iter().chain(ahead) {
+        made.extend(
+            sqlx::query_file_scalar!("sql/partition/make_audit_month.sql", month).fetch_one(store.api()).await?,
+        );
+    }
+    Ok(made)
+}
+
+/// Drops the months of the audit log that ended before `oldest`. Returns their names.
+///
+/// # Errors
+/// The database's clock says that `oldest` is less than 90 days ago.
+pub async fn drop_audit_months(store: &Store, oldest: DateTime<Utc>) -> Result<Vec<String>> {
+    let dropped = sqlx::query_file_scalar!("sql/partition/drop_audit_months.sql", oldest.date_naive());
+    Ok(dropped.fetch_one(store.api()).await?)
 }
 
 /// Weeks whose partitions ended before `oldest`.
@@ -137,4 +164,9 @@ pub async fn standing(db: impl Db<'_> + Copy) -> Result<Standing> {
     let until =
         last.map(|start| (start + Days::new(limits::PARTITION_DAYS.unsigned_abs())).and_time(NaiveTime::MIN).and_utc());
     Ok(Standing { until, in_default })
+}
+
+/// Whether the audit log has entries of a time for which no month had been made. The next round puts them into theirs.
+pub async fn audit_strays(db: impl Db<'_>) -> Result<bool> {
+    Ok(sqlx::query_scalar("select exists (select from audit_default)").fetch_one(db).await?)
 }

@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
 
-use super::{Conn, Db};
+use super::Db;
 use crate::error::{Error, Result};
 use crate::id::Tsid;
 use crate::limits;
@@ -135,12 +135,6 @@ pub async fn refused(
 /// Forgets what was refused more than so many days ago, or its partner's own retention, at most `rows`; says how many.
 pub async fn forget(db: impl Db<'_>, now: DateTime<Utc>, days: i32, rows: i64) -> Result<u64> {
     Ok(sqlx::query_file!("sql/sql_intake/forget.sql", now, days, rows).execute(db).await?.rows_affected())
-}
-
-/// Forgets refused requests that hold one of these patterns; says how many.
-pub async fn erase(conn: &mut Conn, partner: Option<Tsid>, patterns: &[String]) -> Result<u64> {
-    let done = sqlx::query_file!("sql/sql_intake/erase.sql", partner.map(|id| id.0), patterns).execute(conn).await?;
-    Ok(done.rows_affected())
 }
 
 /// A database role that may enqueue for a partner.

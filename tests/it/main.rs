@@ -7,6 +7,7 @@ mod support;
 
 mod adapters;
 mod alerts;
+mod audit;
 mod crash;
 mod egress;
 mod email;

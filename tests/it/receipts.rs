@@ -551,8 +551,7 @@ async fn receipts_go_with_their_messages() {
     let actor = notihub::model::role::Actor::at_the_machine("test".into());
     let permit = actor.administering().unwrap();
     let erased = flow::erase::erase(&app.hub, permit, "01012345678", None, |_| ()).await.unwrap();
-    assert!(erased.left.iter().all(|(_, rows)| *rows == 0), "{:?}", erased.left);
-    assert!(erased.left.iter().any(|(table, _)| table == "receipts"));
+    assert!(erased.left.is_empty(), "{:?}", erased.left);
     assert_eq!(app.count("select count(*) from receipts where detail is null and provider_ref is null").await, 1);
     // What was told is known if it is told again.
     tell(&app, json!([{"key": "01012345678:1", "ref": of, "outcome": "FAILED", "code": "01012345678"}])).await;

@@ -120,6 +120,7 @@ struct Switch {
 }
 
 impl Switch {
+    #[expect(clippy::disallowed_methods, reason = "what is piped ends with the test, not with the hub")]
     async fn to(target: SocketAddr) -> Switch {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");

@@ -82,6 +82,7 @@ impl Borrowed {
             partner_id: self.partner.partner_id,
             shard: self.partner.shard,
             fingerprint: [0; 32],
+            key_hash: None,
             created_at: self.hub.clock.now(),
             max_attempts: vec![3],
             lanes: vec![Lane::new(Channel::Email, Priority::Normal, false)],
