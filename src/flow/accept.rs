@@ -40,7 +40,7 @@ pub async fn accept(hub: &Hub, partner: &Partner, posted: impl Into<Posted>) -> 
     if posted.faults_if_new.is_empty() {
         return hub.intake.write(prepare(hub, partner, posted.message)?).await;
     }
-    let answer = stored_before(hub.store.intake(), &[(partner, &posted)]).await?.pop();
+    let answer = stored_before(hub, hub.store.intake(), &[(partner, &posted)]).await?.pop();
     let accepted = answer.ok_or_else(|| Error::Internal("a message got no answer".into()))??;
     count_replayed(hub, 1);
     Ok(accepted)
@@ -63,7 +63,7 @@ pub async fn accept_all(hub: &Hub, partner: &Partner, batch: Vec<Posted>) -> Res
     let written = store::message::insert(&mut *tx, &refs, now).await?;
     let mut answers = judge(&refs, holders(&mut *tx, &refs, &written).await?);
     let asked: Vec<(&Partner, &Posted)> = faulty.iter().map(|(_, posted)| (partner, posted)).collect();
-    answers.extend(stored_before(&mut *tx, &asked).await?);
+    answers.extend(stored_before(hub, &mut *tx, &asked).await?);
     let accepted = match all_or_none(&places, answers) {
         Ok(accepted) => accepted,
         Err(e) => {
@@ -117,14 +117,17 @@ fn all_or_none(places: &[usize], answers: Vec<Result<Accepted>>) -> Result<Vec<A
 /// Of messages that would be refused if they were new: the first answer to each that was stored before. Asked of no other,
 /// so that the ordinary way costs no statement more.
 pub(super) async fn stored_before(
+    hub: &Hub,
     db: impl store::Db<'_>,
     asked: &[(&Partner, &Posted)],
 ) -> Result<Vec<Result<Accepted>>> {
     let keyed = |(partner, posted): &(&Partner, &Posted)| {
-        Some((partner.shard, partner.partner_id, posted.message.client_msg_id.clone()?))
+        let client_msg_id = posted.message.client_msg_id.clone()?;
+        let hash = key_hash(hub, partner.partner_id, &client_msg_id);
+        Some(idempotency::Key { shard: partner.shard, partner_id: partner.partner_id, client_msg_id, hash })
     };
     let keys: Vec<_> = asked.iter().filter_map(keyed).collect();
-    let mut held = if keys.is_empty() { Vec::new() } else { store::idempotency::find(db, &keys).await? }.into_iter();
+    let mut held = if keys.is_empty() { Vec::new() } else { idempotency::find(db, &keys).await? }.into_iter();
     let answer = |asked: &(&Partner, &Posted)| {
         let posted = asked.1;
         match posted.message.client_msg_id.as_ref().and_then(|_| held.next().flatten()) {

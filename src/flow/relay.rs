@@ -110,7 +110,7 @@ async fn write(hub: &Hub, mut tx: Tx, requests: Vec<Request>, over: &mut HashMap
     let mut answers = insert(hub, &mut tx, &inserts.iter().collect::<Vec<_>>(), now).await?;
     // After those: the same message may be among them.
     let asked: Vec<(&Partner, &Posted)> = faulty.iter().map(|(_, partner, posted)| (*partner, posted)).collect();
-    answers.extend(stored_before(&mut *tx, &asked).await?);
+    answers.extend(stored_before(hub, &mut *tx, &asked).await?);
     let written = inserts.iter().map(Some).chain(faulty.iter().map(|_| None));
     let asked = right.iter().chain(faulty.iter().map(|(request, ..)| request));
     let (mut done, mut accepted) = (Vec::new(), Vec::new());
