@@ -405,9 +405,13 @@ const ENGINE: &[(&str, &str)] = &[
 ];
 
 /// One statement, always the same, over arrays of any length: planned once, and joined by hash whatever the planner
-/// believes of the arrays' length.
-const INTAKE: &[(&str, &str)] =
-    &[("plan_cache_mode", "force_generic_plan"), ("enable_nestloop", "off"), ("enable_mergejoin", "off")];
+/// believes of the arrays' length. Tables are read along their indexes: a plan that was made while one was empty lives on.
+const INTAKE: &[(&str, &str)] = &[
+    ("plan_cache_mode", "force_generic_plan"),
+    ("enable_nestloop", "off"),
+    ("enable_mergejoin", "off"),
+    ("enable_seqscan", "off"),
+];
 
 /// How often a migration is tried whose locks are not free, each time for a second. Behind one that waits for longer,
 /// everybody who wants the table would wait, too: a service may hold a transaction open in which it enqueued.

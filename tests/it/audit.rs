@@ -49,7 +49,7 @@ fn first_id(at: &str) -> String {
 fn entry(at: &str) -> String {
     format!(
         "insert into audit (audit_id, at, actor, role, action) \
-         select {} + nextval('node_seq'), t, 'test', 'ADMIN', 'test' from (select timestamptz '{at}' as t) t",
+         select {} + 1 + nextval('node_seq'), t, 'test', 'ADMIN', 'test' from (select timestamptz '{at}' as t) t",
         first_id("t")
     )
 }

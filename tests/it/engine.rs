@@ -1509,7 +1509,30 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
     let evidence =
         format!("{keys}, {now}, '{{SCHEDULED,PENDING,UNDETERMINED}}', '{{1,1,0}}', '{{1,1,1}}', '{{0,0,0}}'");
 
+    // Keys of half of all messages, the other half's erased.
+    let keys_taken =
+        "with even as (select shard, partner_id, message_id from messages where (message_id / 4096) % 2 = 0)
+         insert into idempotency (shard, partner_id, client_msg_id, message_id, fingerprint)
+         select shard, partner_id, 'key' || message_id, message_id, '\\x00' from even;
+         insert into erased_keys (partner_id, key_hash, message_id, fingerprint)
+         select partner_id, sha256(message_id::text::bytea), message_id, '\\x00' from messages
+         where (message_id / 4096) % 2 = 1";
+    sqlx::raw_sql(keys_taken).execute(&db).await.unwrap();
+    let first: i64 =
+        sqlx::query_scalar("select min(message_id) from messages where kind = 'T'").fetch_one(&db).await.unwrap();
+    let of = |n: i64| first + n * 4096;
+    let (texts, hashes): (Vec<_>, Vec<_>) =
+        (0..200).map(|n| (format!("'key{}'", of(n)), format!("sha256('{}'::bytea)", of(n)))).unzip();
+    let find = format!(
+        "{}, {}, array[{}]::text[], array[{}]::bytea[]",
+        many(&format!("{shard}::smallint")),
+        many(&format!("{}::bigint", app.partner.partner_id.0)),
+        texts.join(","),
+        hashes.join(","),
+    );
+
     let mut conn = hub.store.engine().acquire().await.unwrap();
+    let mut intake = hub.store.intake().acquire().await.unwrap();
     for statistics in ["of empty tables", "of full tables", "none"] {
         match statistics {
             "of full tables" => drop(sqlx::raw_sql("analyze").execute(&db).await.unwrap()),
@@ -1525,6 +1548,14 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
             _ => (),
         }
         println!("statistics: {statistics}");
+        let plan = explain(&mut intake, "idempotency/find", &find).await;
+        println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
+        assert_eq!(plan.rows, 200);
+        plan.reads_only(
+            &indexes,
+            &["uk_message_partner_client_msg", "pk_erased_keys", "pk_messages", "idx_message_partner_id"],
+            200 * 20,
+        );
         let plan = explain(&mut conn, "delivery/claim", &claim).await;
         println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
         assert_eq!(plan.rows, 100);
@@ -1564,8 +1595,14 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
         // Of a partition that it believes to be empty it takes whichever.
         plan.reads_only(&indexes, &["idx_delivery_endpoint", "pk_deliveries"], 1_000 * 2);
     }
-    drop(conn);
-    sqlx::raw_sql("delete from deliveries where recipient = 'endpoint'").execute(&db).await.unwrap();
+    drop((conn, intake));
+    sqlx::raw_sql(
+        "delete from erased_keys; delete from idempotency where client_msg_id like 'key%'; \
+         delete from deliveries where recipient = 'endpoint'",
+    )
+    .execute(&db)
+    .await
+    .unwrap();
     app.advance(10);
     lose(&app).await;
     app.settle_all().await;

@@ -184,7 +184,7 @@ async fn retry_after_is_honoured_within_bounds() {
 /// own input, ten posts of which the provider takes one at a time.
 #[tokio::test]
 async fn what_is_throttled_arrives_however_often_it_was_refused() {
-    for (said, posts, refusals) in [(1, 10, 45), (5, 10, 45), (30, 10, 15), (30, 1, 12)] {
+    for (said, posts, refusals) in [(1, 10, 25), (5, 10, 25), (30, 10, 15), (30, 1, 6)] {
         let app = App::new().await;
         app.slack.script(Behaviour::Limit { retry_after: said }, refusals);
         let mut ids = Vec::new();

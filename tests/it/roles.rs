@@ -59,7 +59,8 @@ async fn old_installation(may_make_roles: bool) -> (String, String) {
     run_sql(&mut server, &format!("create database {name} owner {owner}")).await;
     let base = database_url(&name);
     let url = format!("postgres://{owner}:owner@{}", base.split_once('@').unwrap().1);
-    let store = notihub::store::Store::new(&url, store::PoolSizes { api: 1, intake: 1, engine: 1, webhooks: 1 }).unwrap();
+    let store =
+        notihub::store::Store::new(&url, store::PoolSizes { api: 1, intake: 1, engine: 1, webhooks: 1 }).unwrap();
     store.migrate().await.unwrap();
     store.close().await;
     let mut conn = PgConnection::connect(&as_superuser(&base)).await.unwrap();

@@ -100,7 +100,8 @@ pub async fn fresh_database() -> String {
 
 /// As `notihub migrate` does, by a superuser.
 pub async fn migrate(url: &str) {
-    let store = Store::new(&as_superuser(url), PoolSizes { api: 1, intake: 1, engine: 1, webhooks: 1 }).expect("a store");
+    let store =
+        Store::new(&as_superuser(url), PoolSizes { api: 1, intake: 1, engine: 1, webhooks: 1 }).expect("a store");
     store.migrate().await.expect("migrations");
     store.close().await;
 }
