@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::limits;
 use crate::model::channel::{AddressKind, Channel, OnUnknown};
 use crate::model::egress::{self, EgressRules};
-use crate::model::retry::RetryPolicy;
+use crate::model::retry::{COPIES, EMAIL_SCHEDULE, RetryPolicy};
 
 #[derive(Debug, Clone, Args)]
 pub struct Settings {
@@ -44,10 +44,16 @@ pub struct Settings {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Database")]
 pub struct Database {
-    /// An existing PostgreSQL 15 or newer, as postgres://user:password@host:port/database. Without it `up` starts a private
-    /// server from the programs installed on this machine, and the other commands use that of a running `up`.
+    /// An existing PostgreSQL 15 or newer, as postgres://user:password@host:port/database. Several servers are tried in their
+    /// order: host1:port1,host2:port2, with libpq's target_session_attrs and connect_timeout. Without it `up` starts a
+    /// private server from the programs installed on this machine, and the other commands use that of a running `up`.
     #[arg(long, env = "NOTIHUB_DATABASE_URL", hide_env_values = true, value_name = "URL")]
     pub database_url: Option<String>,
+    /// The same database as the owner of its schema, or as a superuser: for `migrate`, which makes the login of
+    /// --database-url and gives it what the hub needs. Every other process then runs as a login that owns nothing
+    /// [default: --database-url].
+    #[arg(long, env = "NOTIHUB_MIGRATE_DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    pub migrate_database_url: Option<String>,
     /// Where the private PostgreSQL keeps its data [default: /var/lib/notihub for root, ~/.local/share/notihub else].
     #[arg(long, env = "NOTIHUB_DATA_DIR", value_name = "FOLDER")]
     pub data_dir: Option<PathBuf>,
@@ -60,18 +66,28 @@ pub struct Database {
     /// Connections for the workers. Calls hold none, so few are enough.
     #[arg(long, env = "NOTIHUB_WORKER_CONNECTIONS", default_value_t = 6, value_name = "N")]
     pub worker_connections: u32,
+    /// Connections for the workers to claim and settle webhooks with: so no endpoint takes those of other channels. Made when
+    /// they are needed.
+    #[arg(long, env = "NOTIHUB_WEBHOOK_CONNECTIONS", default_value_t = 4, value_name = "N")]
+    pub webhook_connections: u32,
     /// Over how many shards new partners are spread. A partner keeps its shard for good.
     #[arg(long, env = "NOTIHUB_SHARDS", default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(i16).range(1..=1024))]
     pub shards: i16,
     /// Days a message and all under it are kept.
     #[arg(long, env = "NOTIHUB_RETENTION_DAYS", default_value_t = 90, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(62..))]
     pub retention_days: u16,
+    /// Days the audit log is kept, by whole months. The database refuses to drop its last 90 days.
+    #[arg(long, env = "NOTIHUB_AUDIT_RETENTION_DAYS", default_value_t = 730, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(90..))]
+    pub audit_retention_days: u16,
     /// Seals secrets at rest: 32 bytes as base64 (`openssl rand -base64 32`). Several with commas while one replaces
     /// another: the first seals, all open. Give OLD,NEW to every process, then NEW,OLD, then run `notihub key reseal`, then
     /// NEW alone. `up` makes one in its data folder; without any, a key in the database does, which protects no backup of
     /// it.
     #[arg(long = "master-key", env = "NOTIHUB_MASTER_KEY", hide_env_values = true, value_delimiter = ',', value_name = "BASE64", value_parser = crate::crypt::read_key)]
     pub master_keys: Vec<[u8; crate::crypt::KEY_BYTES]>,
+    /// Start even where what is sealed in the database does not open: its master key is lost.
+    #[arg(long, env = "NOTIHUB_ACCEPT_UNOPENED")]
+    pub accept_unopened: bool,
     /// Start even where the server may lose what it confirmed (fsync, full_page_writes or synchronous_commit off).
     #[arg(long, env = "NOTIHUB_ACCEPT_LOSS")]
     pub accept_loss: bool,
@@ -83,10 +99,14 @@ pub struct Api {
     /// Address and port the API listens on.
     #[arg(long, env = "NOTIHUB_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
     pub listen: SocketAddr,
-    /// A proxy of yours stands in front: a caller's address is the last that it wrote into X-Forwarded-For. Without a proxy
-    /// anybody could write there what they like.
+    /// A proxy of yours stands in front: a caller's address is the last that it wrote into `--proxy-header`. Without a
+    /// proxy anybody could write there what they like.
     #[arg(long, env = "NOTIHUB_BEHIND_PROXY")]
     pub behind_proxy: bool,
+    /// The header in which the proxy writes its caller's address: a list as X-Forwarded-For, one address as X-Real-IP,
+    /// or Forwarded (RFC 7239). The proxy must write it into every request, or callers can.
+    #[arg(long, env = "NOTIHUB_PROXY_HEADER", default_value = "x-forwarded-for", value_name = "NAME", value_parser = header_name)]
+    pub proxy_header: String,
     /// Where /metrics is served without sign-in, for a scraper on a private network. On the API's own port an operator's
     /// token is needed.
     #[arg(long, env = "NOTIHUB_METRICS_LISTEN", value_name = "ADDRESS")]
@@ -151,7 +171,7 @@ pub struct Timing {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Retries")]
 pub struct Retry {
-    /// Attempts a delivery has in all.
+    /// Attempts a delivery has in all, on channels without a schedule of their own.
     #[arg(long, env = "NOTIHUB_RETRY_MAX_ATTEMPTS", default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(i16).range(1..=100))]
     pub retry_max_attempts: i16,
     /// Milliseconds the second attempt waits at most; chance spreads it over them, so that what failed together does not come
@@ -164,11 +184,19 @@ pub struct Retry {
     /// Seconds no pause is longer than, whatever a provider asks for.
     #[arg(long, env = "NOTIHUB_RETRY_CEILING_S", default_value_t = 3600, value_name = "S")]
     pub retry_ceiling_s: u64,
+    /// The pauses between a channel's attempts, one after the other: "EMAIL=5s 1m 30m 2h". It then has one attempt more than
+    /// pauses; "EMAIL=backoff" goes by the settings above. Several channels with commas. E-mail has a schedule of four days
+    /// by default, the others have none; where another channel stands by, none is used. Webhooks keep theirs.
+    #[arg(long = "retry-schedule", env = "NOTIHUB_RETRY_SCHEDULE", value_delimiter = ',', value_name = "CHANNEL=PAUSES", value_parser = retry_schedule)]
+    pub retry_schedules: Vec<(Channel, Pauses)>,
     /// What to do when it is unknown whether a provider took a message: CHANNEL=retry or CHANNEL=hold. Several with
     /// commas. Paid channels hold by default, the others retry.
     #[arg(long, env = "NOTIHUB_ON_UNKNOWN", value_delimiter = ',', value_name = "CHANNEL=WHAT", value_parser = on_unknown)]
     pub on_unknown: Vec<(Channel, OnUnknown)>,
 }
+
+/// The pauses between the attempts of a channel; none: as long as the general settings say.
+pub type Pauses = Vec<Duration>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum EmailKind {
@@ -215,7 +243,11 @@ pub struct Email {
         value_name = "MAILBOX"
     )]
     pub smtp_from: String,
-    /// Seconds to stay away from a mail server that greylists or says too many. Those that greylist want about five minutes.
+    /// Seconds to wait for a mail server's answer to a mail it has got as a whole: it may look for viruses and spam until
+    /// then, and a second copy would be sent if it were not waited for. RFC 5321 asks for ten minutes.
+    #[arg(long, env = "NOTIHUB_SMTP_DATA_TIMEOUT_S", default_value_t = 600, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub smtp_data_timeout_s: u64,
+    /// Seconds to stay away from a mail server that refuses us for a while (4.7.x, and not because of one recipient).
     #[arg(long, env = "NOTIHUB_SMTP_THROTTLED_PAUSE_S", default_value_t = 300, value_name = "S")]
     pub smtp_throttled_pause_s: u64,
     /// Send unencrypted, password included, to another machine.
@@ -233,6 +265,11 @@ pub struct Slack {
     /// in the environment or in notihub.toml.
     #[arg(long = "slack-destination", env = "NOTIHUB_SLACK_DESTINATION", hide_env_values = true, value_delimiter = ',', value_name = "NAME=URL", value_parser = pair)]
     pub slack_destinations: Vec<(String, String)>,
+    /// Destinations whose server takes Slack's posts but answers in its own words (Mattermost, Rocket.Chat, Discord's
+    /// /slack): there any 2xx is acceptance. Elsewhere a 2xx that is neither Slack's yes nor its no has an unknown
+    /// outcome. Several with commas [default: none].
+    #[arg(long, env = "NOTIHUB_SLACK_COMPATIBLE", value_delimiter = ',', value_name = "NAME")]
+    pub slack_compatible: Vec<String>,
     /// The destination of notifications in the short form, which name only the channel SLACK [default: ops, or the only one].
     #[arg(long, env = "NOTIHUB_SLACK_DEFAULT", value_name = "NAME")]
     pub slack_default: Option<String>,
@@ -373,6 +410,11 @@ fn adapter(text: &str) -> Result<String, &'static str> {
     Ok(text.to_owned())
 }
 
+fn header_name(text: &str) -> Result<String, &'static str> {
+    let is_name = !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    is_name.then(|| text.to_owned()).ok_or("a header's name is letters, digits and '-', as in X-Forwarded-For")
+}
+
 fn mailbox(text: &str) -> Result<String, String> {
     if crate::model::intake::is_mailbox(text) {
         Ok(text.to_owned())
@@ -387,6 +429,36 @@ fn mockable(text: &str) -> Result<Channel, String> {
         return Err(format!("no message can be sent over {channel} yet"));
     }
     Ok(channel)
+}
+
+fn retry_schedule(text: &str) -> Result<(Channel, Pauses), String> {
+    let form = "write CHANNEL=PAUSES, as in \"EMAIL=5s 1m 30m 2h\", or CHANNEL=backoff";
+    let (channel, pauses) = text.split_once('=').ok_or(form)?;
+    let channel: Channel = channel.trim().parse()?;
+    if channel == Channel::Webhook {
+        return Err("webhooks keep their schedule: partners are told of it".to_owned());
+    }
+    if pauses.trim() == "backoff" {
+        return Ok((channel, Vec::new()));
+    }
+    let pauses: Vec<Duration> = pauses.split_whitespace().map(pause).collect::<Result<_, _>>()?;
+    if pauses.is_empty() || pauses.len() > 99 { Err(form.to_owned()) } else { Ok((channel, pauses)) }
+}
+
+/// "90s", "5m", "2h", "1d"; a week at most.
+fn pause(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("'{text}' is no pause: write a number with s, m, h or d, from 1s to 7d");
+    let unit = text.chars().next_back().ok_or_else(wrong)?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = text.trim_end_matches(unit).parse().map_err(|_| wrong())?;
+    let seconds = number.checked_mul(seconds).filter(|s| (1..=7 * 86_400).contains(s)).ok_or_else(wrong)?;
+    Ok(Duration::from_secs(seconds))
 }
 
 fn on_unknown(text: &str) -> Result<(Channel, OnUnknown), String> {
@@ -456,6 +528,12 @@ impl Settings {
                 format!("alert-slack names '{name}', which is not among the names in slack-destination"),
             )?;
         }
+        for name in &self.slack.slack_compatible {
+            rule(
+                self.slack.names().contains(name),
+                format!("slack-compatible names '{name}', which is not among the names in slack-destination"),
+            )?;
+        }
         if let Some(name) = &self.slack.slack_default {
             rule(
                 self.slack.destinations().contains_key(name),
@@ -486,23 +564,43 @@ impl Timing {
         )
     }
 
+    /// How long a call may go on once the process stops: what is left of the grace is for writing its outcome. At least
+    /// a call budget.
+    pub fn grace_of_calls(&self) -> Duration {
+        Duration::from_millis(self.shutdown_grace_ms.saturating_sub(self.settle_budget_ms))
+    }
+
     pub fn shutdown_grace(&self) -> Duration {
         Duration::from_millis(self.shutdown_grace_ms)
     }
 }
 
 impl Retry {
-    pub fn policy(&self, channel: Channel) -> RetryPolicy {
+    /// How a delivery of this channel is tried again. `stands_by`: another channel is asked when its attempts are spent, which
+    /// must not take days.
+    pub fn policy(&self, channel: Channel, stands_by: bool) -> RetryPolicy<'_> {
+        const DAY: Duration = Duration::from_secs(24 * 3600);
         if channel == Channel::Webhook {
             return RetryPolicy::webhook();
         }
-        RetryPolicy {
-            schedule: None,
-            reconnect: None,
+        let patience = match channel {
+            Channel::Email => 4 * DAY,
+            Channel::Slack => 3 * DAY,
+            _ => DAY,
+        };
+        let general = RetryPolicy {
             max_attempts: self.retry_max_attempts,
             backoff: Duration::from_millis(self.retry_backoff_delay),
             multiplier: self.retry_multiplier,
             ceiling: Duration::from_secs(self.retry_ceiling_s),
+            patience,
+            ..RetryPolicy::default()
+        };
+        let set = self.retry_schedules.iter().rev().find(|(c, _)| *c == channel).map(|(_, pauses)| pauses.as_slice());
+        let own: &[Duration] = if channel == Channel::Email { &EMAIL_SCHEDULE } else { &[] };
+        match set.unwrap_or(own) {
+            schedule if stands_by || schedule.is_empty() => general,
+            schedule => RetryPolicy { copies: COPIES, ..general.scheduled(schedule) },
         }
     }
 
@@ -515,6 +613,10 @@ impl Retry {
 impl Slack {
     pub fn destinations(&self) -> BTreeMap<String, String> {
         self.slack_destinations.iter().cloned().collect()
+    }
+
+    pub fn compatible(&self) -> BTreeSet<String> {
+        self.slack_compatible.iter().cloned().collect()
     }
 
     pub fn names(&self) -> BTreeSet<String> {
@@ -663,5 +765,30 @@ mod tests {
         assert!(twice.contains("twice"), "{twice}");
         let good = provider("main=nhn-sms,a=1,b=x=y").unwrap();
         assert_eq!((good.name.as_str(), good.adapter.as_str(), good.options["b"].as_str()), ("main", "nhn-sms", "x=y"));
+    }
+
+    /// Fault E3: later belongs to the channel, and an operator may say what it is.
+    #[test]
+    fn a_channels_schedule_is_read_and_used() {
+        use clap::Parser as _;
+        #[derive(clap::Parser)]
+        struct Flags {
+            #[command(flatten)]
+            retry: Retry,
+        }
+        let of = |args: &[&str], channel, stands_by| {
+            let flags = Flags::try_parse_from(std::iter::once("test").chain(args.iter().copied())).expect("flags");
+            let policy = flags.retry.policy(channel, stands_by);
+            (policy.max_attempts, policy.schedule.map(|s| s.iter().map(Duration::as_secs).collect::<Vec<_>>()))
+        };
+        assert_eq!(of(&[], Channel::Email, false).0, 13);
+        assert_eq!(of(&[], Channel::Email, true), (3, None), "another channel stands by");
+        assert_eq!(of(&[], Channel::Sms, false), (3, None));
+        let set = ["--retry-schedule=SLACK=5s 1m,EMAIL=backoff", "--retry-max-attempts=4"];
+        assert_eq!(of(&set, Channel::Slack, false), (3, Some(vec![5, 60])));
+        assert_eq!(of(&set, Channel::Email, false), (4, None));
+        for wrong in ["EMAIL", "EMAIL=", "EMAIL=5", "EMAIL=0s", "EMAIL=8d", "EMAIL=5s x", "FAX=5s", "WEBHOOK=5s"] {
+            assert!(retry_schedule(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -34,6 +34,27 @@ pub fn keyed_hash(key: &[u8], text: &[u8]) -> [u8; 32] {
     mac.finalize().into_bytes().into()
 }
 
+/// A password as PostgreSQL keeps it (SCRAM-SHA-256, RFC 5802), so that the password itself goes over no connection and
+/// into no log. None when it has characters beyond printable ASCII, which would have to be normalised first.
+pub fn scram_verifier(password: &str) -> Option<String> {
+    const ITERATIONS: usize = 4096;
+    if !password.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        return None;
+    }
+    let salt = &random()[..16];
+    // PBKDF2 with one block.
+    let mut last = keyed_hash(password.as_bytes(), &[salt, &1_u32.to_be_bytes()].concat());
+    let mut salted = last;
+    for _ in 1..ITERATIONS {
+        last = keyed_hash(password.as_bytes(), &last);
+        salted.iter_mut().zip(last).for_each(|(sum, byte)| *sum ^= byte);
+    }
+    let stored_key = Sha256::digest(keyed_hash(&salted, b"Client Key"));
+    let server_key = keyed_hash(&salted, b"Server Key");
+    let [salt, stored_key, server_key] = [salt, stored_key.as_slice(), &server_key].map(|bytes| BASE64.encode(bytes));
+    Some(format!("SCRAM-SHA-256${ITERATIONS}:{salt}${stored_key}:{server_key}"))
+}
+
 /// Whether two hashes are the same, compared in full whatever differs.
 pub fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0

@@ -18,6 +18,7 @@ use crate::model::alert::Cause;
 use crate::model::fairness::Fairness;
 use crate::model::gate::Gates;
 use crate::model::intake::Rules;
+use crate::model::lane::Lane;
 use crate::model::partner::{Account, Partner};
 use crate::model::rate::Lease;
 use crate::model::strikes::Strikes;
@@ -330,8 +331,7 @@ pub async fn calibrate(store: &Store, clock: &Clock) -> Result<chrono::TimeDelta
 /// others. The time matters: what was committed late lies behind a watermark, and the hint moves that back.
 #[derive(Default)]
 pub struct Wake {
-    prompt: Inbox,
-    overflow: Inbox,
+    inboxes: [Inbox; SHARES.len()],
     elsewhere: Mutex<Ready>,
     pub elsewhere_notify: Notify,
 }
@@ -351,24 +351,50 @@ impl Wake {
 
     /// Another process says so.
     pub fn heard(&self, ready: &Ready) {
-        for overflow in [false, true] {
-            let mine = ready.places.iter().filter(|(place, _)| place.1.is_overflow() == overflow);
+        for (share, inbox) in SHARES.iter().zip(&self.inboxes) {
+            let mine = ready.places.iter().filter(|(place, _)| share.has(place.1));
             let mine = Ready { places: mine.map(|(p, at)| (*p, *at)).collect(), anywhere: ready.anywhere };
             if mine.anywhere || !mine.places.is_empty() {
-                let inbox = self.inbox(overflow);
                 held(&inbox.ready).take_in(&mine);
                 inbox.notify.notify_one();
             }
         }
     }
 
-    /// What concerns prompt lanes, or overflow lanes: a claiming loop each.
-    pub fn inbox(&self, overflow: bool) -> &Inbox {
-        if overflow { &self.overflow } else { &self.prompt }
+    /// What concerns the lanes of this claiming loop.
+    pub fn inbox(&self, share: Share) -> &Inbox {
+        &self.inboxes[usize::from(share.webhooks) * 2 + usize::from(share.overflow)]
+    }
+
+    /// Something that all claiming loops wait for may have changed.
+    pub fn look_again(&self) {
+        self.inboxes.iter().for_each(|inbox| inbox.notify.notify_one());
     }
 
     pub fn take_elsewhere(&self) -> Ready {
         std::mem::take(&mut *held(&self.elsewhere))
+    }
+}
+
+/// The lanes that one claiming loop takes from: of webhooks or of all other channels, prompt or overflow. So a claim of
+/// hundreds out of a flood holds up no claim of one, and strangers' endpoints hold up no channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    pub webhooks: bool,
+    pub overflow: bool,
+}
+
+/// In the order of their inboxes.
+const SHARES: [Share; 4] = [
+    Share { webhooks: false, overflow: false },
+    Share { webhooks: false, overflow: true },
+    Share { webhooks: true, overflow: false },
+    Share { webhooks: true, overflow: true },
+];
+
+impl Share {
+    pub fn has(self, lane: Lane) -> bool {
+        lane.is_webhook() == self.webhooks && lane.is_overflow() == self.overflow
     }
 }
 

@@ -26,6 +26,11 @@ impl Tsid {
         Tsid(millis << (NODE_BITS + COUNTER_BITS))
     }
 
+    /// How much larger ids are after so long.
+    pub fn span(time: chrono::TimeDelta) -> i64 {
+        time.num_milliseconds() << (NODE_BITS + COUNTER_BITS)
+    }
+
     pub fn time(self) -> DateTime<Utc> {
         let millis = (self.0 >> (NODE_BITS + COUNTER_BITS)) + EPOCH_MILLIS;
         DateTime::from_timestamp_millis(millis).unwrap_or(DateTime::UNIX_EPOCH)

@@ -56,7 +56,8 @@
 //! `migrations/0005_sql_intake.sql`): [`flow::relay`] reads such requests by the same law and writes them as
 //! [`flow::accept`] does.
 //!
-//! What a lost worker leaves is found by [`flow::reap`] when its lease is over; what waits for its time by
+//! What a lost worker leaves is found by [`flow::reap`] when its lease is over, and delivered alone by [`flow::suspect`];
+//! what waits for its time by
 //! [`flow::promote`]; what became worthless where nobody claims by [`flow::sweep`]. What failed is tried again when somebody
 //! asks, one or a hundred thousand at a bounded rate, by [`flow::redrive`]. What each settle adds to the statistics
 //! waits beside them until [`flow::rollup`] adds it to its day. What is over its time goes with [`flow::retain`], a person

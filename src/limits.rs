@@ -4,15 +4,37 @@ use std::time::Duration;
 
 /// Longest a statement of ours may run. Below the call budget, so that a stuck database is noticed before a lease is.
 pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest a request waits for a connection: then 503 with Retry-After is kinder than a queue nobody sees.
-pub const POOL_ACQUIRE: Duration = Duration::from_secs(1);
+/// Longest a request waits for a connection: then 503 with Retry-After is kinder than a queue nobody sees. Longer than
+/// connecting takes with a busy server, or over TLS with a far one: what a request gives up half-way, the next one begins anew.
+pub const POOL_ACQUIRE: Duration = Duration::from_secs(3);
 /// Workers have nobody waiting for an answer: they rather wait than fail.
 pub const POOL_ACQUIRE_ENGINE: Duration = Duration::from_secs(10);
+
+/// Longest that connecting to one of several database servers may take, unless the URL has connect_timeout.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How often the chosen one of several database servers is asked whether it will still do.
+pub const SERVER_LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Longest a session may take to answer, and to hear its own notice, before it counts as deaf. Notices take
+/// milliseconds; an overloaded server is not to be taken for a pooler.
+pub const SESSION_PROOF: Duration = Duration::from_secs(10);
+/// A listener that heard nothing for this long sends itself a notice.
+pub const LISTEN_PROVEN_EVERY: Duration = Duration::from_secs(10);
+/// Longest that `/readyz` waits for a commit before it says no; less than the time-outs of the usual load balancers.
+pub const WRITE_PROOF: Duration = Duration::from_secs(2);
+/// How long a commit proves that the database takes writes: asking more often costs no more writes.
+pub const WRITE_PROOF_KEPT: Duration = Duration::from_secs(1);
 
 /// Retention by partition: partitions are a week long …
 pub const PARTITION_DAYS: i64 = 7;
 /// … and made this many weeks ahead, so that a month without the loop does no harm.
 pub const PARTITIONS_AHEAD: i64 = 5;
+/// The audit log is kept by months, made this many ahead: an installation whose workers stand still for a quarter of a year
+/// goes on writing it, and its default partition is there for all that comes later.
+pub const AUDIT_MONTHS_AHEAD: u32 = 3;
+/// Rows after which a search of everything says how far it is.
+pub const SEARCH_PROGRESS: u64 = 100_000;
+/// Looks of one actor at one object within this time are one entry of the audit log.
+pub const LOOKS_TOGETHER: chrono::TimeDelta = chrono::TimeDelta::minutes(1);
 /// A message lives in the partition of its creation, so it must have gone long before that is dropped.
 pub const SCHEDULE_AHEAD: Duration = Duration::from_secs(60 * 24 * 3600);
 /// A `scheduledAt` that is past by no more than this is taken as now: callers' clocks differ.
@@ -91,6 +113,9 @@ pub const BATCHES_OF_ONE: usize = 2;
 /// … and how long one waits for its turn before it is told 503.
 pub const BATCH_TURN: Duration = Duration::from_secs(5);
 
+/// Newest messages of a partner among which sealed content is looked for when a process starts.
+pub const SEALED_LOOK: i64 = 100;
+
 /// How often a relay looks for what was enqueued in SQL, when it found nothing. Asked for, not told: a notification would make
 /// the commits of all who enqueue wait for each other.
 pub const RELAY_EVERY: Duration = Duration::from_millis(250);
@@ -133,6 +158,15 @@ pub const REPLAY_SLICE_MOST: chrono::TimeDelta = chrono::TimeDelta::minutes(10);
 /// Messages whose content is erased in one transaction.
 pub const WIPE_MESSAGES: i64 = 500;
 
+/// `fsck` checks messages in slices of so many bytes of rows, or a week where that is more: hash tables on disk stay below
+/// that, and no snapshot is older than one statement over it.
+pub const FSCK_SLICE_BYTES: i64 = 1 << 30;
+/// Findings kept of each invariant and slice. All are counted.
+pub const FSCK_FINDINGS: usize = 1_000;
+
+/// How often what a worker was lost with is looked for, when there was none.
+pub const SUSPECTS_EVERY: Duration = Duration::from_secs(1);
+
 /// How far behind now a watermark stays: rows commit out of order, and hosts' clocks differ a little.
 pub const WATERMARK_SLACK: Duration = Duration::from_millis(250);
 /// Now and then a claim looks this far back for what fell behind its watermark …
@@ -171,11 +205,30 @@ pub const ROLLUP_EVERY: Duration = Duration::from_secs(3);
 /// Slow clients: to send the head of a request, and to send its body.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// A caller that reads its answers: the socket takes something at least so often.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a closed connection still reads what its caller sends, so that the caller gets the last answer: in all, …
+pub const LINGER: Duration = Duration::from_secs(30);
+/// … without a byte, …
+pub const LINGER_IDLE: Duration = Duration::from_secs(5);
+/// … and while the process stops.
+pub const LINGER_STOPPING: Duration = Duration::from_secs(1);
+/// Connections of one server; more wait to be accepted.
+pub const CONNECTIONS: usize = 8_192;
+/// Of them, from one address (IPv6: one /64), those on which nobody has signed in. Many domain services may share an
+/// address; few sign in at the same moment.
+pub const STRANGERS_OF_ADDRESS: usize = 256;
 /// Longest request line path: longer is 414.
 pub const URI_BYTES: usize = 8 << 10;
 
 /// How long a webhook waits in memory for its endpoint's turn, before it is given back and comes again later.
 pub const GATE_WAIT: Duration = Duration::from_secs(1);
+/// How long a message waits for the answer to another one to the same destination of a chat.
+pub const LINE_WAIT: Duration = Duration::from_secs(1);
+/// Open webhooks that a look for stalled sequences goes over, …
+pub const SEQUENCES_LOOK: i64 = 10_000;
+/// … and how often one is made.
+pub const SEQUENCES_EVERY: Duration = Duration::from_secs(10);
 /// Longest an endpoint stays paused: then it is disabled, and what waits for it becomes dead letters.
 pub const ENDPOINT_PAUSED: chrono::TimeDelta = chrono::TimeDelta::days(30);
 /// Nothing but failures for so long disables an endpoint.

@@ -85,6 +85,17 @@ pub fn may_die_at(step: &'static str) {
     let _named = step;
 }
 
+/// The same, where `FAILPOINTS` names what has to be held, as `return(WHAT)`.
+pub fn may_die_holding(step: &'static str, is_held: impl Fn(&str) -> bool) {
+    fail::fail_point!(step, |what: Option<String>| {
+        if what.is_some_and(|what| is_held(&what)) {
+            std::process::abort()
+        }
+    });
+    // Without fail points there is nothing to hold.
+    let _named = (step, is_held);
+}
+
 /// Reads `FAILPOINTS`, for as long as what it returns lives.
 pub fn steps_to_die_at() -> Option<fail::FailScenario<'static>> {
     fail::has_failpoints().then(fail::FailScenario::setup)

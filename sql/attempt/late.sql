@@ -9,4 +9,4 @@ from unnest($1::smallint[], $2::bigint[], $3::smallint[], $4::smallint[], $5::te
   $6::timestamptz[], $7::text[], $8::text[], $9::text[], $10::text[])
   as l(shard, message_id, no, attempt, outcome, called_at, provider, code, detail, provider_ref)
 where a.shard = l.shard and a.message_id = l.message_id and a.no = l.no and a.attempt = l.attempt
-  and a.outcome = any('{IN_FLIGHT,UNKNOWN}'::attempt_outcome[]) and a.reason = 'worker_lost'
+  and a.outcome = any('{IN_FLIGHT,UNKNOWN}'::attempt_outcome[]) and a.reason = any('{worker_lost,workers_lost}'::text[])

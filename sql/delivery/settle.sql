@@ -85,8 +85,10 @@ noticed as (
   where nth = 1
 ),
 hooked as (
-  insert into deliveries (shard, message_id, no, lane, max_attempts, content, status, partner_id, ready_at, recipient)
-  select shard, notice_id, nth, 66 + lane % 6, $28, 0, 'PENDING', partner_id, $20, recipient
+  insert into deliveries (shard, message_id, no, lane, max_attempts, content, status, partner_id, ready_at, recipient, about,
+    told_at)
+  select shard, notice_id, nth, 66 + lane % 6, $28, 0, 'PENDING', partner_id, $20, recipient, message_id,
+    clock_timestamp()
   from heard
 ),
 -- Perhaps the last of its message: looked at once this is committed.

@@ -1,8 +1,14 @@
--- Attempts are 1..n without gaps; of the one in progress a row may or may not exist yet.
+-- Attempts are 1..n without gaps; of the one in progress a row may or may not exist yet. Message ids from $1 up to, not
+-- including, $2.
 select d.message_id as "message_id!", d.no as "no!",
   format('%s, attempt %s, rows %s, highest %s', d.status, d.attempt, coalesce(a.n, 0), coalesce(a.top, 0)) as "found!"
 from deliveries d
-left join (select shard, message_id, no, count(*) as n, max(attempt) as top from attempts group by 1, 2, 3) a
-  using (shard, message_id, no)
-where coalesce(a.n, 0) <> coalesce(a.top, 0)
-  or coalesce(a.top, 0) not between d.attempt - (d.status = 'PROCESSING')::int and d.attempt
+left join (
+  select shard, message_id, no, count(*) as n, max(attempt) as top
+  from attempts
+  where message_id >= $1 and message_id < $2
+  group by shard, message_id, no
+) a using (shard, message_id, no)
+where d.message_id >= $1 and d.message_id < $2
+  and (coalesce(a.n, 0) <> coalesce(a.top, 0)
+    or coalesce(a.top, 0) not between d.attempt - (d.status = 'PROCESSING')::int and d.attempt)

@@ -1,5 +1,7 @@
--- A doubt is never forgotten: an attempt of unknown outcome marks its delivery as possibly sent.
+-- A doubt is never forgotten: an attempt of unknown outcome marks its delivery as possibly sent. Message ids from $1 up
+-- to, not including, $2.
 select d.message_id as "message_id!", d.no as "no!", format('attempt %s unknown', a.attempt) as "found!"
 from attempts a
 join deliveries d using (shard, message_id, no)
-where a.outcome = 'UNKNOWN' and not d.possibly_sent
+where a.message_id >= $1 and a.message_id < $2 and d.message_id >= $1 and d.message_id < $2
+  and a.outcome = 'UNKNOWN' and not d.possibly_sent

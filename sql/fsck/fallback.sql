@@ -1,18 +1,28 @@
--- What took another's place did so once, and that is told; what stands by still was not asked.
-select d.message_id as "message_id!", d.no as "no!", format('%s stands for %s, which is not there', d.no, d.chain) as "found!"
+-- A fallback replaces a delivery of its message once, and its event is written; a fallback that was not asked yet has
+-- no delivery. Message ids from $1 up to, not including, $2.
+select d.message_id as "message_id!", d.no as "no!",
+  format('%s stands for %s, which is not there', d.no, d.chain) as "found!"
 from deliveries d
-where d.chain <> d.no and not exists (
-  select from deliveries o
-  where o.shard = d.shard and o.message_id = d.message_id and o.no = d.chain and o.chain = d.chain)
+left join (
+  select shard, message_id, no
+  from deliveries
+  where message_id >= $1 and message_id < $2 and chain = no
+) o on o.shard = d.shard and o.message_id = d.message_id and o.no = d.chain
+where d.message_id >= $1 and d.message_id < $2 and d.chain <> d.no and o.no is null
 union all
-select c.message_id, c.chain, format('%s deliveries in its chain, %s times told', c.n, c.told)
+select c.message_id, c.chain, format('%s deliveries in its chain, %s times told', c.n, coalesce(t.told, 0))
 from (
-  select d.shard, d.message_id, d.chain, count(*) as n, (
-    select count(*) from events e
-    join deliveries o on o.shard = e.shard and o.message_id = e.message_id and o.no = e.no
-    where e.shard = d.shard and e.message_id = d.message_id and e.event = 'delivery.fallback' and o.chain = d.chain) as told
-  from deliveries d
-  where d.chain is not null
-  group by d.shard, d.message_id, d.chain
+  select shard, message_id, chain, count(*) as n
+  from deliveries
+  where message_id >= $1 and message_id < $2 and chain is not null
+  group by shard, message_id, chain
 ) c
-where c.n <> c.told + 1
+left join (
+  select d.shard, d.message_id, d.chain, count(*) as told
+  from events e
+  join deliveries d using (shard, message_id, no)
+  where e.message_id >= $1 and e.message_id < $2 and d.message_id >= $1 and d.message_id < $2
+    and e.event = 'delivery.fallback'
+  group by d.shard, d.message_id, d.chain
+) t using (shard, message_id, chain)
+where c.n <> coalesce(t.told, 0) + 1

@@ -1,10 +1,12 @@
--- Terminal is final, except that evidence lifts: a second event only follows along the transitions that receipts make. And
--- except that dead letters are redriven when somebody asks; then anything may follow. That another took its place is beside it.
-select e.message_id as "message_id!", e.no as "no!", format('%s after %s', e.event, e.before) as "found!"
+-- Terminal is final, except that evidence lifts: a second event only follows along the transitions that receipts make.
+-- And except that dead letters are redriven when somebody asks; then anything may follow. That another took its place
+-- is beside it. Message ids from $1 up to, not including, $2.
+select e.message_id as "message_id!", e.no as "no!",
+  format('%s after %s', e.event, e.before) as "found!"
 from (
   select e.*, lag(e.event) over (partition by e.shard, e.message_id, e.no order by e.seq) as before
   from events e
-  where e.no > 0 and e.event <> 'delivery.fallback'
+  where e.message_id >= $1 and e.message_id < $2 and e.no > 0 and e.event <> 'delivery.fallback'
 ) e
 where e.before is not null and (e.before, e.event) not in (
   ('delivery.undetermined', 'delivery.sent'), ('delivery.undetermined', 'delivery.delivered'),

@@ -1,5 +1,8 @@
--- At most one attempt is in flight, and only the newest of a delivery that is held.
-select a.message_id as "message_id!", a.no as "no!", format('attempt %s of %s, %s', a.attempt, d.attempt, d.status) as "found!"
+-- At most one attempt is in flight, and only the newest of a delivery that is held. Message ids from $1 up to, not
+-- including, $2.
+select a.message_id as "message_id!", a.no as "no!",
+  format('attempt %s of %s, %s', a.attempt, d.attempt, d.status) as "found!"
 from attempts a
 join deliveries d using (shard, message_id, no)
-where a.outcome = 'IN_FLIGHT' and (d.status <> 'PROCESSING' or a.attempt <> d.attempt)
+where a.message_id >= $1 and a.message_id < $2 and d.message_id >= $1 and d.message_id < $2
+  and a.outcome = 'IN_FLIGHT' and (d.status <> 'PROCESSING' or a.attempt <> d.attempt)

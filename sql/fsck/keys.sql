@@ -1,14 +1,16 @@
--- A key leads to its message, and a message with a key is led to.
+-- A key leads to its message, and a message with a key is led to. Message ids from $1 up to, not including, $2.
 select i.message_id as "message_id!", 0::smallint as "no!", 'key without its message' as "found!"
 from idempotency i
-where not exists (
+where i.message_id >= $1 and i.message_id < $2 and not exists (
   select from messages m
-  where m.shard = i.shard and m.message_id = i.message_id and m.partner_id = i.partner_id
+  where m.message_id >= $1 and m.message_id < $2
+    and m.shard = i.shard and m.message_id = i.message_id and m.partner_id = i.partner_id
     and m.client_msg_id = i.client_msg_id)
 union all
 select m.message_id, 0::smallint, 'message without its key'
 from messages m
-where m.client_msg_id is not null and not exists (
+where m.message_id >= $1 and m.message_id < $2 and m.client_msg_id is not null and not exists (
   select from idempotency i
-  where i.shard = m.shard and i.partner_id = m.partner_id and i.client_msg_id = m.client_msg_id
+  where i.message_id >= $1 and i.message_id < $2
+    and i.shard = m.shard and i.partner_id = m.partner_id and i.client_msg_id = m.client_msg_id
     and i.message_id = m.message_id)

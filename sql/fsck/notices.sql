@@ -1,13 +1,16 @@
--- What endpoints are told happened: the event is in the books of the message it tells of, as long as that is there.
+-- What endpoints are told happened: the event is in the books of the message it tells of, as long as that is there. The
+-- ids of the messages told of from $1 up to, not including, $2; what tells of a message is younger than it.
 select n.message_id as "message_id!", 0::smallint as "no!",
   format('tells of event %s-%s of %s, which is not in the books', n.no, n.seq, n.about) as "found!"
 from (
   select shard, message_id, about, (detail #>> '{contents,0,event,no}')::smallint as no,
     (detail #>> '{contents,0,event,seq}')::smallint as seq
   from messages
-  where about <> message_id
+  where message_id >= $1 and about >= $1 and about < $2 and about <> message_id
 ) n
+join messages m on m.shard = n.shard and m.message_id = n.about and m.message_id >= $1 and m.message_id < $2
+left join (
+  select shard, message_id, no, seq from events where message_id >= $1 and message_id < $2
+) e on e.shard = n.shard and e.message_id = n.about and e.no = n.no and e.seq = n.seq
 -- What is erased names no event any more.
-where n.seq is not null and exists (select from messages m where m.shard = n.shard and m.message_id = n.about)
-  and not exists (
-    select from events e where e.shard = n.shard and e.message_id = n.about and e.no = n.no and e.seq = n.seq)
+where n.seq is not null and e.seq is null

@@ -1,20 +1,29 @@
--- SENT only with an attempt that was accepted, by its answer or a receipt, and did not fail on its way; DELIVERED only with a
--- receipt. An accepted attempt only with them, but for one that answered late while the next is under way, one of which no
--- receipt came in time, and what was redriven since.
+-- SENT only with an attempt that was accepted, by its answer or a receipt, and did not fail on its way; DELIVERED only
+-- with a receipt. An accepted attempt only with them, but for one that answered late while the next is under way, one
+-- of which no receipt came in time, and what was redriven since. Message ids from $1 up to, not including, $2.
 select d.message_id as "message_id!", d.no as "no!", format('%s without an accepted attempt', d.status) as "found!"
 from deliveries d
-where d.status in ('SENT', 'DELIVERED') and not exists (
+where d.message_id >= $1 and d.message_id < $2 and d.status = 'SENT' and not exists (
   select from attempts a
-  where a.shard = d.shard and a.message_id = d.message_id and a.no = d.no
-    and case when d.status = 'DELIVERED' then a.receipt = 'DELIVERED'
-      else a.receipt = 'ACCEPTED' or a.outcome = 'ACCEPTED' and a.receipt is null end)
+  where a.message_id >= $1 and a.message_id < $2
+    and a.shard = d.shard and a.message_id = d.message_id and a.no = d.no
+    and (a.receipt = 'ACCEPTED' or a.outcome = 'ACCEPTED' and a.receipt is null))
+union all
+select d.message_id, d.no, 'DELIVERED without its receipt'
+from deliveries d
+where d.message_id >= $1 and d.message_id < $2 and d.status = 'DELIVERED' and not exists (
+  select from attempts a
+  where a.message_id >= $1 and a.message_id < $2
+    and a.shard = d.shard and a.message_id = d.message_id and a.no = d.no and a.receipt = 'DELIVERED')
 union all
 select a.message_id, a.no, format('attempt %s accepted, but %s', a.attempt, d.status)
 from attempts a
 join deliveries d using (shard, message_id, no)
-where a.outcome = 'ACCEPTED' and coalesce(a.receipt, 'ACCEPTED') not in ('EXPIRED', 'FAILED')
+where a.message_id >= $1 and a.message_id < $2 and d.message_id >= $1 and d.message_id < $2
+  and a.outcome = 'ACCEPTED' and coalesce(a.receipt, 'ACCEPTED') not in ('EXPIRED', 'FAILED')
   and d.status not in ('SENT', 'DELIVERED') and not (a.late and d.status = 'PROCESSING')
   and not (d.status = 'UNDETERMINED' and d.reason = 'no_receipt')
   and not exists (
     select from events e
-    where e.shard = d.shard and e.message_id = d.message_id and e.no = d.no and e.event = 'delivery.redriven')
+    where e.message_id >= $1 and e.message_id < $2
+      and e.shard = d.shard and e.message_id = d.message_id and e.no = d.no and e.event = 'delivery.redriven')

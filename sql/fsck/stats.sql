@@ -1,5 +1,6 @@
--- The statistics are what a recount gives: of each partner, day and type, less what retention has dropped. (The id is the
--- partner's.) $1 the type of each lane, from lane 0 on.
+-- The statistics are what a recount gives: of each partner, day and type, less what retention has dropped. (The id is
+-- the partner's.) Both sides are summed by quarter of an hour before their partners' time zones are looked up: midnight
+-- is at a quarter everywhere, and no hash table holds every row of a partner. $1 the type of each lane, from lane 0 on.
 with counted as (
   select partner_id, stat_date, message_type, sum(total) as total, sum(success) as success, sum(failed) as failed
   from (
@@ -7,21 +8,30 @@ with counted as (
       failed - gone_failed as failed
     from partner_daily_stats
     union all
-    select c.partner_id, (c.counted_at at time zone p.time_zone)::date, ($1::text[])[c.lane + 1], c.total, c.success,
+    select c.partner_id, (c.quarter at time zone p.time_zone)::date, ($1::text[])[c.lane + 1], c.total, c.success,
       c.failed
-    from stat_deltas c
+    from (
+      select partner_id, date_bin('15 minutes', counted_at, timestamptz '2000-01-01 00:00:00+00') as quarter, lane,
+        sum(total) as total, sum(success) as success, sum(failed) as failed
+      from stat_deltas
+      group by 1, 2, 3
+    ) c
     join partners p using (partner_id)
   ) as s
   group by 1, 2, 3
 ),
 there as (
-  select d.partner_id, (d.settled_at at time zone p.time_zone)::date as stat_date,
-    ($1::text[])[d.lane + 1] as message_type, count(*) as total,
-    count(*) filter (where d.status in ('SENT', 'DELIVERED')) as success,
-    count(*) filter (where d.status in ('FAILED', 'EXPIRED')) as failed
-  from deliveries d
+  select d.partner_id, (d.quarter at time zone p.time_zone)::date as stat_date,
+    ($1::text[])[d.lane + 1] as message_type, sum(d.total) as total, sum(d.success) as success, sum(d.failed) as failed
+  from (
+    select partner_id, date_bin('15 minutes', settled_at, timestamptz '2000-01-01 00:00:00+00') as quarter, lane,
+      count(*) as total, count(*) filter (where status in ('SENT', 'DELIVERED')) as success,
+      count(*) filter (where status in ('FAILED', 'EXPIRED')) as failed
+    from deliveries
+    where status in ('SENT', 'DELIVERED', 'FAILED', 'EXPIRED', 'UNDETERMINED')
+    group by 1, 2, 3
+  ) d
   join partners p using (partner_id)
-  where d.status in ('SENT', 'DELIVERED', 'FAILED', 'EXPIRED', 'UNDETERMINED')
   group by 1, 2, 3
 )
 select partner_id as "message_id!", 0::smallint as "no!",

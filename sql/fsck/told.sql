@@ -1,12 +1,15 @@
--- One event for each promised transition: the last event names the status; what has not ended has none, or was redriven. That
--- another took its place is told beside it.
-select d.message_id as "message_id!", d.no as "no!", format('%s, last event %s', d.status, coalesce(e.event, 'none')) as "found!"
+-- One event for each promised transition: the last event names the status; what has not ended has none, or was
+-- redriven. That another took its place is told beside it. Message ids from $1 up to, not including, $2.
+select d.message_id as "message_id!", d.no as "no!",
+  format('%s, last event %s', d.status, coalesce(e.event, 'none')) as "found!"
 from deliveries d
 left join (
   select distinct on (shard, message_id, no) shard, message_id, no, event
   from events
-  where no > 0 and event <> 'delivery.fallback'
+  where message_id >= $1 and message_id < $2 and no > 0 and event <> 'delivery.fallback'
   order by shard, message_id, no, seq desc
 ) e using (shard, message_id, no)
-where case when d.status in ('SCHEDULED', 'PENDING', 'PROCESSING') then coalesce(e.event, '') not in ('', 'delivery.redriven')
-  else coalesce(e.event, '') <> 'delivery.' || lower(d.status::text) end
+where d.message_id >= $1 and d.message_id < $2
+  and case when d.status in ('SCHEDULED', 'PENDING', 'PROCESSING')
+      then coalesce(e.event, '') not in ('', 'delivery.redriven')
+    else coalesce(e.event, '') <> 'delivery.' || lower(d.status::text) end

@@ -7,17 +7,21 @@
 -- $17 recipient[], $19 recipient as the partner wrote it[] (may hold nulls): one each per delivery. $18 now: a delivery is
 -- ready from when it is written, not from when its request came, lest it appear behind a watermark.
 -- $20 the id of the message that tells of its acceptance, if somebody wants to hear of it[], $21 the lane of that: one each
--- per message. $22 attempts of a webhook. $23 whether another channel stands by[]: one each per delivery.
+-- per message. $22 attempts of a webhook. $23 whether another channel stands by[]: one each per delivery. $24 the keys'
+-- hashes[] (may hold nulls): one each per message.
 with m as materialized (
   select * from unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::text[], $5::bytea[], $6::text[], $7::text[],
-    $8::text[], $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $20::bigint[], $21::smallint[]) with ordinality
+    $8::text[], $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $20::bigint[], $21::smallint[],
+    $24::bytea[]) with ordinality
     as m(shard, message_id, partner_id, client_msg_id, fingerprint, kind, priority, detail, created_at, scheduled_at,
-      expires_at, notice_id, notice_lane, position)
+      expires_at, notice_id, notice_lane, key_hash, position)
 ),
 taken as (
   insert into idempotency (shard, partner_id, client_msg_id, message_id, fingerprint)
   select shard, partner_id, client_msg_id, message_id, fingerprint from m
-  where client_msg_id is not null
+  -- Keys of persons who were erased are taken as well. Most installations have none: then, one look at an empty table.
+  where client_msg_id is not null and (not exists (select from erased_keys) or (
+    select e.message_id from erased_keys e where e.partner_id = m.partner_id and e.key_hash = m.key_hash) is null)
   order by shard, partner_id, client_msg_id
   on conflict do nothing
   returning message_id
@@ -71,8 +75,10 @@ noticed as (
   where nth = 1
 ),
 hooked as (
-  insert into deliveries (shard, message_id, no, lane, max_attempts, content, status, partner_id, ready_at, recipient)
-  select shard, notice_id, nth, notice_lane, $22, 0, 'PENDING', partner_id, $18, recipient
+  insert into deliveries (shard, message_id, no, lane, max_attempts, content, status, partner_id, ready_at, recipient, about,
+    told_at)
+  select shard, notice_id, nth, notice_lane, $22, 0, 'PENDING', partner_id, $18, recipient, message_id,
+    clock_timestamp()
   from heard
 )
 select message_id as "message_id!", message_id in (select message_id from heard) as "heard!" from fresh

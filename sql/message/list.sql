@@ -2,7 +2,8 @@
 -- made to tell of others.
 -- $1 partner[], $2 its shard[], $3 ids below this (keyset and end of the time window), $4 ids from this on (start of the
 -- time window), $5 kind, $6 client_msg_id, $7 and $8 lanes from–to (a channel), $9 recipient, as kept or as
--- written, $11 the same as E.164: each may be null, but $1 to $4. $10 rows.
+-- written, $11 the same as E.164, $12 the same as an e-mail address in small letters: each may be null, but $1 to $4.
+-- $10 rows.
 select m.message_id, m.partner_id, m.client_msg_id, m.kind, m.priority, m.detail::text as "detail!", m.created_at,
   m.scheduled_at, m.expires_at, d.lanes as "lanes!", d.statuses as "statuses!", d.attempts as "attempts!", d.chains as "chains!: Vec<Option<i16>>"
 from unnest($1::bigint[], $2::smallint[]) as p(partner_id, shard)
@@ -17,7 +18,8 @@ cross join lateral (
     and (($7::smallint is null and $9::text is null) or exists (
       select from deliveries x
       where x.shard = m.shard and x.message_id = m.message_id and ($7::smallint is null or x.lane between $7 and $8)
-        and ($9::text is null or x.recipient in ($9, $11) or x.written = $9)))
+        and ($9::text is null or x.recipient in ($9, $11) or x.written = $9
+          or lower(x.recipient collate "C") = $12::text)))
   order by m.message_id desc
   limit $10
 ) m

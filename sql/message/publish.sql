@@ -15,7 +15,8 @@ noticed as (
   insert into messages (shard, message_id, partner_id, kind, priority, detail, created_at, about)
   select shard, message_id, partner_id, event, priority, detail::jsonb, $10, about from heard where nth = 1
 )
-insert into deliveries (shard, message_id, no, lane, max_attempts, content, status, partner_id, ready_at, recipient)
-select shard, message_id, nth, lane, $11, 0, 'PENDING', partner_id, $10, recipient
+insert into deliveries (shard, message_id, no, lane, max_attempts, content, status, partner_id, ready_at, recipient, about,
+  told_at)
+select shard, message_id, nth, lane, $11, 0, 'PENDING', partner_id, $10, recipient, about, clock_timestamp()
 from heard
 returning shard, message_id, no, lane

@@ -10,11 +10,16 @@ with recursive waiting as (
   select (select r.partner_id from notihub.requests r where r.partner_id > w.partner_id order by r.partner_id limit 1)
   from waiting w where w.partner_id is not null
 ),
+-- More than one relay takes at once, because other relays may have the first of them.
+candidates as materialized (
+  select partner_id from waiting where partner_id is not null and partner_id <> all ($2::bigint[]) limit $3::bigint * 16
+),
 turn as materialized (
-  -- The lock's first number is any, of its own kind. A partner that is passed over is not locked: hence the case.
-  select partner_id from waiting
-  where case when partner_id <> all ($2::bigint[]) then pg_try_advisory_xact_lock(1852797033, hashint8(partner_id)) end
+  select l.partner_id from hub_locks l
+  where l.name = 'relay' and l.partner_id = any (array(select partner_id from candidates))
+  order by l.partner_id
   limit $3
+  for update skip locked
 ),
 locked as materialized (
   select r.request_id, r.partner_id, r.body, r.enqueued_at,

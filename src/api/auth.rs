@@ -1,31 +1,31 @@
 //! Who is asking: a bearer token is read, its account looked up, and the request counted against the partner's limit.
 
 use std::cell::Cell;
-use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequestParts, MatchedPath};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
+use chrono::DurationRound as _;
 
 use super::error::{Problem, REQUEST_ID};
+use super::forwarded;
 use super::request::Query;
+use super::server::Peer;
 use crate::error::{Error, Refusal, Result};
 use crate::flow::{self, rate::Standing, sign_in::unauthenticated};
 use crate::hub::Hub;
 use crate::id::Tsid;
+use crate::limits;
+use crate::model::delivery::parse_public_id;
 use crate::model::partner::{Account, DEFAULT_REGION, Partner, Scope};
 use crate::model::role::{Actor, Owning, Role, forbidden};
-use crate::store::{self, audit::Deed};
+use crate::store;
 
 tokio::task_local! {
     /// How the caller stands with its limit; the layer around all handlers tells it in the answer's headers.
     pub static STANDING: Cell<Option<Standing>>;
 }
-
-/// The other end of a connection, put into each of its requests by the server.
-#[derive(Debug, Clone, Copy)]
-pub struct Peer(pub IpAddr);
 
 /// Somebody who signed in.
 pub struct Signed {
@@ -38,24 +38,58 @@ impl FromRequestParts<Hub> for Signed {
 
     async fn from_request_parts(parts: &mut Parts, hub: &Hub) -> Result<Signed, Problem> {
         let account = flow::sign_in::bearer(hub, bearer_token(&parts.headers)?).await?;
+        if let Some(peer) = parts.extensions.get::<Peer>() {
+            peer.signed_in();
+        }
         let actor = Actor { who: account.client_id.clone(), role: account.role, ..somebody(parts, hub) };
         match &account.partner {
             Some(partner) => count(hub, partner, 1).await?,
             // What tells of the hub as a whole tells of nobody.
-            None if parts.method.is_safe() && !matches!(parts.uri.path(), "/metrics" | "/about") => {
-                // Looking is a deed too when what is looked at is somebody else's. What changes something says so itself.
-                let deed = Deed {
-                    action: "look".into(),
-                    // Without the query, which may name a person: this log is never erased.
-                    object: Some(parts.uri.path().chars().take(200).collect()),
-                    ..Deed::default()
-                };
-                store::audit::insert(hub.store.api(), hub.next_id(), hub.clock.now(), &actor, &deed).await?;
-            }
+            None if parts.method.is_safe() => look(parts, hub, &actor).await?,
             None => (),
         }
         Ok(Signed { account, actor })
     }
+}
+
+/// GET routes that reveal to staff what partners' messages say, to whom they go, or what was done: each look leaves an entry
+/// in the audit log.
+pub const REVEALING: [&str; 14] = [
+    "/notifications",
+    "/notifications/{id}",
+    "/v1/audit",
+    "/v1/deliveries",
+    "/v1/deliveries/{id}",
+    "/v1/intake/refused",
+    "/v1/messages",
+    "/v1/messages/{id}",
+    "/v1/messages/{id}/timeline",
+    "/v1/partners/{id}/audit",
+    "/v1/webhooks",
+    "/v1/webhooks/{id}",
+    "/v1/webhooks/{id}/deliveries",
+    "/v1/webhooks/{id}/health",
+];
+
+/// Writes down that staff looked, once a minute for each object. Changes have entries of their own.
+async fn look(parts: &Parts, hub: &Hub, actor: &Actor) -> Result<()> {
+    let route = parts.extensions.get::<MatchedPath>().map_or("", |route| route.as_str());
+    if !REVEALING.contains(&route) {
+        return Ok(());
+    }
+    let now = hub.clock.now();
+    let minute = now.duration_trunc(limits::LOOKS_TOGETHER).unwrap_or(now);
+    let object = looked_at(route, parts.uri.path());
+    store::audit::look(hub.store.api(), hub.next_id(), now, actor, &object, minute).await
+}
+
+/// The path, without what is no id of ours: that could name a person, as the query could, and this log is only added to.
+fn looked_at(route: &str, path: &str) -> String {
+    let is_ours = |part: &str| part.parse::<Tsid>().is_ok() || parse_public_id(part).is_some();
+    let parts = route.split('/').zip(path.split('/'));
+    let parts: Vec<&str> =
+        parts.map(|(name, given)| if name.starts_with('{') && is_ours(given) { given } else { name }).collect();
+    parts.join("/")
 }
 
 /// Counts a request that costs so much.
@@ -94,20 +128,32 @@ pub fn somebody(parts: &Parts, hub: &Hub) -> Actor {
     Actor {
         who: String::new(),
         role: Role::Partner,
-        address: address(parts, hub).map(|a| a.to_string()),
+        address: address(parts, hub),
         request_id: REQUEST_ID.try_with(Clone::clone).ok(),
     }
 }
 
-/// Where a request came from: the other end of its connection, or what our own proxy says of it.
-fn address(parts: &Parts, hub: &Hub) -> Option<IpAddr> {
-    let peer = parts.extensions.get::<Peer>().map(|p| p.0.to_canonical());
-    if !hub.settings.api.behind_proxy {
-        return peer;
+/// Where a request came from: the other end of its connection, or what our own proxy wrote. Where that cannot be read
+/// the address is unknown: the proxy's own would stand for all its callers, and one of them could have all others
+/// limited.
+fn address(parts: &Parts, hub: &Hub) -> Option<String> {
+    static WARNED: Once = Once::new();
+    let api = &hub.settings.api;
+    if !api.behind_proxy {
+        return parts.extensions.get::<Peer>().map(|peer| peer.address.to_string());
     }
-    // The last entry is the one that our proxy added; those before it are the caller's own word.
-    let said = parts.headers.get_all("x-forwarded-for").iter().next_back().and_then(|v| v.to_str().ok());
-    said.and_then(|list| list.rsplit(',').next()?.trim().parse().ok()).or(peer)
+    let address = forwarded::last(&parts.headers, &api.proxy_header);
+    if address.is_none() {
+        let header = &api.proxy_header;
+        WARNED.call_once(|| {
+            tracing::warn!(
+                header,
+                "a request came without a caller's address in the proxy's header; limits by address do not hold for \
+                 such requests: have the proxy write it, or name its header in --proxy-header"
+            );
+        });
+    }
+    address
 }
 
 /// Where a request to sign in came from.

@@ -12,8 +12,8 @@ use super::error::Answer;
 use super::page::{Page, Whose, Window, cursor};
 use super::request::{Id, Query, ok};
 use super::shape::{
-    ChannelWord, DeliveryStatus, EventWord, OutcomeWord, ReceiptWord, Success, Time, channel_filter, lanes_of_posted,
-    recipient_filter,
+    ChannelWord, DeliveryStatus, EventWord, OutcomeWord, ReceiptWord, Recipient, Success, Time, channel_filter,
+    lanes_of_posted, recipient_filter,
 };
 use crate::error::{Error, Result};
 use crate::hub::Hub;
@@ -54,7 +54,8 @@ pub struct Delivery {
     pub possibly_sent: bool,
     /// It ends canceled if the call in flight does not succeed.
     pub cancel_requested: bool,
-    /// From when on it is tried (again); only while it is SCHEDULED.
+    /// From when on it is tried (again); only while it is SCHEDULED, and not while it waits for its turn to be claimed alone
+    /// (`worker_lost`).
     pub next_at: Option<Time>,
     /// When it reached its final status.
     pub settled_at: Option<Time>,
@@ -248,7 +249,7 @@ pub struct DeliveryPage {
         ("channel" = inline(Option<ChannelWord>), Query, description = "those over this channel; without it all but WEBHOOK"),
         ("provider" = Option<String>, Query, description = "those this provider was asked for last"),
         ("error" = Option<String>, Query, description = "those with this reason"),
-        ("to" = Option<String>, Query, description = "those to this recipient; a phone number in any form"),
+        ("to" = Option<String>, Query, description = "those to this recipient; a phone number in any form, an e-mail address in any letters"),
         Whose,
         Window,
     ),
@@ -256,7 +257,7 @@ pub struct DeliveryPage {
 pub async fn list(State(hub): State<Hub>, reader: Reader, mut query: Query) -> Answer {
     let scope = reader.scope(&hub, &mut query).await?;
     let page = Page::of(&mut query, &hub, "deliveries", &scope)?;
-    let (to, phone) = recipient_filter(&mut query, "to", &scope.region);
+    let Recipient { to, phone, mailbox } = recipient_filter(&mut query, "to", &scope.region);
     let filter = Filter {
         status: query.parse("status", &format!("one of {}", STATUSES.map(Status::as_str).join(", ")), |text| {
             text.parse().ok()
@@ -266,6 +267,7 @@ pub async fn list(State(hub): State<Hub>, reader: Reader, mut query: Query) -> A
         reason: query.take("error"),
         to,
         phone,
+        mailbox,
     };
     query.close()?;
     let after = page.after.unwrap_or((Tsid(i64::MAX), 0));

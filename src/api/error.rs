@@ -1,5 +1,8 @@
 //! ONE table: what went wrong → how it is told over HTTP (RFC 9457, with the seed's closed list of codes).
 
+use std::sync::LazyLock;
+
+use axum::body::Bytes;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -208,6 +211,11 @@ pub struct DeliveryReasonTold {
     responses((status = 200, description = "all of them", body = Errors)))]
 pub async fn list(query: Query) -> Answer {
     query.close()?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], LISTED.clone()).into_response())
+}
+
+/// The list's bytes, shared by all answers: anybody may ask for it, often and on many connections.
+static LISTED: LazyLock<Bytes> = LazyLock::new(|| {
     let codes = CODES.iter().map(|(code, _, meaning)| CodeTold { code: code.as_str(), meaning }).collect();
     let reason = |r: &Reason| ReasonTold {
         reason: r.word,
@@ -219,5 +227,6 @@ pub async fn list(query: Query) -> Answer {
     let reasons = REASONS.iter().map(reason).collect();
     let delivery_reasons =
         DELIVERY_REASONS.iter().map(|(reason, meaning)| DeliveryReasonTold { reason, meaning }).collect();
-    Ok(ok(StatusCode::OK, &Errors { code: Success::Success, codes, reasons, delivery_reasons }))
-}
+    let errors = Errors { code: Success::Success, codes, reasons, delivery_reasons };
+    serde_json::to_vec(&errors).unwrap_or_default().into()
+});

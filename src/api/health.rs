@@ -56,7 +56,8 @@ pub struct Check {
 
 /// May it be sent requests?
 ///
-/// 200 when messages can be accepted; 503 with what is missing otherwise. That no worker was seen is told, and no reason to
+/// 200 when messages can be accepted; 503 with what is missing otherwise. A small commit, at most one a second, proves that
+/// the database takes writes: on a standby, or while commits wait for a synchronous standby that is gone, the answer is 503. That no worker was seen is told, and no reason to
 /// send requests elsewhere: they are stored, and delivered when one comes, from cron for instance.
 #[utoipa::path(get, path = "/readyz", operation_id = "getReadiness", tag = "operations",
     responses(
@@ -79,13 +80,14 @@ pub async fn ready(State(hub): State<Hub>) -> Response {
 }
 
 async fn look(hub: &Hub) -> Result<Vec<(&'static str, bool, String)>> {
+    hub.store.prove_writes().await?;
     let db = hub.store.api();
     let missing = hub.store.migrations_seen().await?;
     let partitions = store::partition::standing(db).await?;
     let ahead = partitions.until.is_some_and(|until| until > hub.clock.now() + chrono::TimeDelta::days(7));
     let workers = store::worker::list(db, hub.clock.now() - chrono::TimeDelta::seconds(30)).await?;
     Ok(vec![
-        ("database", true, "answers".to_owned()),
+        ("database", true, "takes writes".to_owned()),
         ("migrations", missing == 0, format!("{missing} missing")),
         (
             "partitions",

@@ -46,7 +46,8 @@ pub enum AcceptedOrDry {
 /// Post a message
 ///
 /// Stored with its deliveries when this answers, and sent by a worker afterwards. The same clientMsgId (or
-/// `Idempotency-Key`) with the same message answers 200 with the first result; with another message 409.
+/// `Idempotency-Key`) with the same message answers 200 with the first result, also when its times are over or the partner
+/// may no longer send over the channel; with another message 409. A dry run does not look for the key.
 #[utoipa::path(post, path = "/v1/messages", operation_id = "postMessage", tag = "messages",
     security(("bearer" = [])),
     params(
@@ -68,12 +69,12 @@ pub async fn accept(
 ) -> Answer {
     let dry_run = query.parse("dryRun", "true or false", |text| text.parse().ok())?.unwrap_or(false);
     query.close()?;
-    let mut message = crate::model::intake::message(&body, &hub.rules(&caller.partner))?;
-    apply_key(&mut message, &headers)?;
+    let mut posted = crate::model::intake::message(&body, &hub.rules(&caller.partner))?;
+    apply_key(&mut posted.message, &headers)?;
     if dry_run {
-        return Ok(ok(StatusCode::OK, &dry(message, &hub.rules(&caller.partner))));
+        return Ok(ok(StatusCode::OK, &dry(posted.into_new()?, &hub.rules(&caller.partner))));
     }
-    let accepted = flow::accept::accept(&hub, &caller.partner, message).await?;
+    let accepted = flow::accept::accept(&hub, &caller.partner, posted).await?;
     Ok(answer(accepted.message_id, accepted.replayed, &MessageAccepted::of(accepted)))
 }
 
@@ -281,7 +282,8 @@ pub struct BatchItem {
 
 /// Post a batch
 ///
-/// All of its messages are stored, or none. 200 when all of them were stored before.
+/// All of its messages are stored, or none. 200 when all of them were stored before. Each is looked for by its own
+/// clientMsgId, before its times, the partner's rights and the size of the batch count.
 #[utoipa::path(post, path = "/v1/messages/batch", operation_id = "postBatch", tag = "messages",
     security(("bearer" = [])),
     request_body = posted::NewBatch,
@@ -304,16 +306,18 @@ pub async fn accept_batch(
     let _turn = hub.intake.batch(&rate).await?;
     // Reading hundreds of messages takes milliseconds: beside the loops, not between them.
     let rules = hub.rules(&caller.partner);
-    let messages = hub.shutdown.compute(move || crate::model::intake::batch(&body, &rules)).await??;
+    let mut messages = hub.shutdown.compute(move || crate::model::intake::batch(&body, &rules)).await??;
     let (n, limit) = (messages.len(), caller.partner.rate_limit_tps);
     if i32::try_from(n).unwrap_or(i32::MAX) > limit {
         let detail = format!("is a batch of {n} messages; your limit is {limit} a second: send fewer at once");
         let fault =
             Fault { pointer: "/messages".into(), reason: "batch_size", detail: detail.into(), code: Code::E001 };
-        return Err(Refusal::of(vec![fault]).into());
+        // The limit may have been another when they were stored.
+        messages.iter_mut().for_each(|posted| posted.faults_if_new.insert(0, fault.clone()));
+    } else {
+        // Each message counts; the request has counted for one.
+        count(&hub, &caller.partner, n - 1).await?;
     }
-    // Each message counts; the request has counted for one.
-    count(&hub, &caller.partner, messages.len() - 1).await?;
     let accepted = flow::accept::accept_all(&hub, &caller.partner, messages).await?;
     let all_replayed = accepted.iter().all(|a| a.replayed);
     let item = |accepted: Accepted| BatchItem {
@@ -404,7 +408,7 @@ pub struct MessageWebhook {
 
 impl MessageWebhook {
     fn of(notice: Notice) -> MessageWebhook {
-        let waits = notice.status == Status::Scheduled && notice.ready_at != PARKED;
+        let waits = notice.status == Status::Scheduled && notice.ready_at < PARKED;
         MessageWebhook {
             delivery_id: format!("{}-{}", notice.message_id, notice.no),
             endpoint_id: notice.recipient,
@@ -578,7 +582,7 @@ pub struct MessageListed {
         ("channel" = inline(Option<ChannelWord>), Query, description = "those with a delivery over this channel"),
         ("type" = Option<String>, Query, description = "those of this type"),
         ("clientMsgId" = Option<String>, Query, description = "the one with this key"),
-        ("to" = Option<String>, Query, description = "those to this recipient; a phone number in any form"),
+        ("to" = Option<String>, Query, description = "those to this recipient; a phone number in any form, an e-mail address in any letters"),
         Whose,
         Window,
     ),

@@ -5,6 +5,9 @@ mod auth;
 mod delivery;
 pub mod error;
 mod event;
+mod field;
+mod forwarded;
+mod framing;
 pub mod health;
 mod message;
 mod notification;
@@ -22,12 +25,15 @@ mod sign_in;
 mod sql_intake;
 mod stats;
 mod webhook;
+mod wire;
 
 use axum::Router;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::hub::Hub;
+
+pub use auth::REVEALING;
 
 /// Each line registers its handlers and what the document says of them, path included: there is no other way in.
 fn routes() -> OpenApiRouter<Hub> {

@@ -65,9 +65,9 @@ pub async fn accept(
 ) -> Answer {
     query.close()?;
     let slack = hub.settings.slack.default_name();
-    let mut message = crate::model::intake::notification(&body, &hub.rules(&caller.partner), slack.as_deref())?;
-    apply_key(&mut message, &headers)?;
-    let accepted = flow::accept::accept(&hub, &caller.partner, message).await?;
+    let mut posted = crate::model::intake::notification(&body, &hub.rules(&caller.partner), slack.as_deref())?;
+    apply_key(&mut posted.message, &headers)?;
+    let accepted = flow::accept::accept(&hub, &caller.partner, posted).await?;
     let (id, replayed, status) = (accepted.message_id, accepted.replayed, accepted.status.as_notification_str());
     let stored =
         |(channel, recipient): (Channel, String)| NotificationStored { channel: channel.as_str(), recipient, status };
@@ -202,7 +202,7 @@ pub struct NotificationState {
         ("channel" = inline(Option<ChannelWord>), Query, description = "those with a delivery over this channel"),
         ("type" = Option<String>, Query, description = "those of this type"),
         ("clientMsgId" = Option<String>, Query, description = "the one with this key"),
-        ("recipient" = Option<String>, Query, description = "those to this recipient; a phone number in any form"),
+        ("recipient" = Option<String>, Query, description = "those to this recipient; a phone number in any form, an e-mail address in any letters"),
         Window,
     ),
     responses((status = 200, description = "a page", body = NotificationPage)))]

@@ -3,7 +3,9 @@
 
 use std::sync::LazyLock;
 
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::body::Bytes;
+use axum::http::header;
+use axum::response::IntoResponse as _;
 use utoipa::openapi::path::{HttpMethod, Operation, ParameterIn, PathItem, PathsBuilder};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Header, License, Object, Ref, RefOr, ResponseBuilder, Tag, Type};
@@ -11,7 +13,7 @@ use utoipa::{OpenApi, Path as _, ToSchema as _};
 
 use super::error::{Answer, ProblemBody};
 use super::event::{self, WebhookEvent};
-use super::request::{Query, ok};
+use super::request::Query;
 
 const ABOUT: &str = "A self-hosted notification hub. Every answer has `X-Request-Id`; every error is \
     `application/problem+json` with a `code` and a `reason`, which `GET /v1/errors` explains.";
@@ -40,6 +42,9 @@ pub static DOCUMENT: LazyLock<serde_json::Value> = LazyLock::new(|| {
     document.webhooks = Some(PathsBuilder::new().path(event::__path_event::path(), told).build());
     serde_json::to_value(document).unwrap_or_default()
 });
+
+/// The document's bytes, shared by all answers: anybody may ask for it, often and on many connections.
+static WRITTEN: LazyLock<Bytes> = LazyLock::new(|| DOCUMENT.to_string().into());
 
 const TAGS: [(&str, &str); 11] = [
     ("sign-in", "a client's secret for tokens"),
@@ -111,8 +116,7 @@ fn header_of(kind: Type, description: &str) -> Header {
     responses((status = 200, description = "the document", body = Object)))]
 pub async fn get(query: Query) -> Answer {
     query.close()?;
-    let mut response = ok(StatusCode::OK, &*DOCUMENT);
     // It changes with the program alone.
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=300"));
-    Ok(response)
+    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "public, max-age=300")];
+    Ok((headers, WRITTEN.clone()).into_response())
 }

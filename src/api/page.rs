@@ -92,7 +92,8 @@ impl Page {
 
     pub fn read(query: &mut Query, hub: &Hub, list: &str, whose: Tsid) -> Result<Page, Refusal> {
         let limit = query.limit()?;
-        let time = |text: &str| parse_time(text);
+        // A + that was not escaped arrives as a blank, and no time holds one.
+        let time = |text: &str| parse_time(&text.replace(' ', "+"));
         let since: Option<DateTime<Utc>> = query.parse("since", "a time as RFC 3339 writes it, with offset", time)?;
         let until: Option<DateTime<Utc>> = query.parse("until", "a time as RFC 3339 writes it, with offset", time)?;
         let after = match query.take("cursor") {

@@ -43,7 +43,7 @@ pub struct Key {
     }),
 ))]
 pub struct NewMessage {
-    /// The partner's own key. The same key with the same message is stored once; with another message it is refused.
+    /// The partner's own key, compared as it is posted. The same key with the same message is stored once; with another message it is refused.
     #[schema(min_length = 1, max_length = 128)]
     client_msg_id: Option<String>,
     /// The partner's own word for this kind of message.
@@ -55,8 +55,9 @@ pub struct NewMessage {
     /// The subject of e-mails that have none of their own. One line.
     #[schema(min_length = 1, max_length = 250)]
     title: Option<String>,
-    /// The text for channels that have none of their own; at most 64 KiB.
-    #[schema(min_length = 1, max_length = 65536)]
+    /// The text for channels that have none of their own; at most 64 KiB. Kept, counted and sent in Unicode's composed form
+    /// (NFC), with LF at the end of lines. Only e-mails take one that is empty (`""`) or blank: their subject says all.
+    #[schema(min_length = 0, max_length = 65536)]
     body: Option<String>,
     /// Each entry is a way out; at most 10,000 deliveries in all.
     #[schema(min_items = 1, max_items = 50)]
@@ -85,20 +86,21 @@ pub enum NewChannel {
     NaverTalk(NewNaverTalk),
 }
 
-/// E-mail. A subject is needed, here or as the message's title; a body, here or in the message.
+/// E-mail. A subject is needed, here or as the message's title; a body, here or in the message, which may be empty (`""`).
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewEmail {
     #[schema(inline)]
     channel: EmailWord,
-    /// Addresses: `local@domain.tld`, ASCII, without a name. Not given: the e-mail addresses of `recipients`.
+    /// Addresses: `local@domain.tld`, ASCII, without a name. The same address in other letters is the same recipient, and
+    /// gets one mail, at the address as it is written first. Not given: the e-mail addresses of `recipients`.
     to: Option<To>,
     /// One line.
     #[schema(min_length = 1, max_length = 250)]
     subject: Option<String>,
-    #[schema(min_length = 1, max_length = 65536)]
+    #[schema(min_length = 0, max_length = 65536)]
     body: Option<String>,
-    /// Beside the plain text; at most 256 KiB.
+    /// Beside the plain text, as it is posted; at most 256 KiB.
     #[schema(min_length = 1, max_length = 262144)]
     html: Option<String>,
     /// What takes its place if it does not arrive, the one after the other.
@@ -204,8 +206,8 @@ pub struct NewFallback {
     /// One line, for channels that have a subject.
     #[schema(min_length = 1, max_length = 250)]
     subject: Option<String>,
-    /// Not given: the message's.
-    #[schema(min_length = 1, max_length = 65536)]
+    /// Not given: the message's. Only e-mails take an empty one.
+    #[schema(min_length = 0, max_length = 65536)]
     body: Option<String>,
     /// Kakao's approved template.
     #[schema(min_length = 1, max_length = 64)]
@@ -339,7 +341,8 @@ pub struct ShortNotification {
     /// One line; e-mail needs it.
     #[schema(min_length = 1, max_length = 250)]
     title: Option<String>,
-    #[schema(min_length = 1, max_length = 65536)]
+    /// Empty only where all goes by e-mail.
+    #[schema(min_length = 0, max_length = 65536)]
     message: String,
     /// An e-mail address; e-mail needs it.
     #[schema(min_length = 1, max_length = 254)]

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use axum::body::Bytes;
+use axum::body::{Bytes, HttpBody as _};
 use axum::extract::{FromRequest, FromRequestParts, MatchedPath, OptionalFromRequest, Path, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use super::auth::STANDING;
 use super::error::{Problem, REQUEST_ID};
+use super::field;
 use crate::error::{Error, Refusal, excerpt};
 use crate::flow::rate::Standing;
 use crate::hub::Hub;
@@ -108,6 +109,10 @@ impl<const MOST: usize> OptionalFromRequest<Hub> for Json<MOST> {
 /// A body of at most `most` bytes, whatever it is.
 pub async fn collect(request: Request, hub: &Hub, most: usize) -> Result<Bytes, Problem> {
     let too_large = || Refusal::new(413, "body_too_large", format!("the body is larger than {most} bytes"));
+    // A length that is announced too large is refused at once: none of the body may ever come.
+    if request.body().size_hint().lower() > most as u64 {
+        return Err(too_large().into());
+    }
     let body = Limited::new(request.into_body(), most).collect();
     let collected = tokio::select! {
         collected = tokio::time::timeout(limits::BODY_TIMEOUT, body) => {
@@ -146,16 +151,25 @@ fn is_json(headers: &HeaderMap) -> Result<(), Refusal> {
     let Some(content_type) = content_types.next() else {
         return refuse("content_type_missing", "send Content-Type: application/json");
     };
-    let content_type = content_type.to_str().unwrap_or_default().to_ascii_lowercase();
-    let (media, parameters) = content_type.split_once(';').unwrap_or((&content_type, ""));
-    if media.trim() != "application/json" || content_types.next().is_some() {
-        return refuse("content_type_unsupported", "send Content-Type: application/json, once");
+    let content_type = String::from_utf8_lossy(content_type.as_bytes());
+    let Some((media, parameters)) = field::parameters(&content_type).filter(|_| content_types.next().is_none()) else {
+        return refuse(
+            "content_type_unsupported",
+            "send Content-Type: application/json, once and with whole parameters",
+        );
+    };
+    // Types such as `application/merge-patch+json` have rules of their own, which no handler follows.
+    if !media.eq_ignore_ascii_case("application/json") {
+        return refuse("content_type_unsupported", "send Content-Type: application/json");
     }
-    let mut charsets = parameters.split(';').filter_map(|p| p.trim().strip_prefix("charset="));
-    if charsets.any(|c| c.trim_matches('"') != "utf-8") {
+    // RFC 8259 8.1 and 11: JSON is UTF-8, and a charset has no meaning. One that names another encoding is a mistake
+    // that is better told here than as a fault of the bytes.
+    let is_utf8 = |name: &str| ["utf-8", "utf8"].iter().any(|utf8| name.eq_ignore_ascii_case(utf8));
+    if parameters.iter().any(|(name, value)| name == "charset" && !is_utf8(value)) {
         return refuse("charset_unsupported", "JSON is UTF-8; send no other charset");
     }
-    if headers.get_all(header::CONTENT_ENCODING).iter().any(|e| e.as_bytes() != b"identity") {
+    let is_identity = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"identity");
+    if !headers.get_all(header::CONTENT_ENCODING).iter().all(is_identity) {
         return refuse("content_encoding_unsupported", "send the body as it is, not compressed");
     }
     Ok(())

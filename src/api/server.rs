@@ -1,55 +1,160 @@
-//! Serves the router over HTTP/1.1: slow heads are cut off, connections are bounded, and a stop lets requests finish.
+//! Serves a router over HTTP/1.1 to callers that nobody knows yet: slow heads and slow readers are cut off,
+//! connections are bounded, in all and by address, requests that can be read in two ways are refused, and a stop lets
+//! requests finish.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tower::Layer as _;
 
-use super::auth::Peer;
+use super::wire::Wire;
 use crate::limits;
+use crate::model::network;
 use crate::shutdown::Shutdown;
 
-/// More connections than this wait to be accepted.
-const CONNECTIONS: usize = 8_192;
+/// What one server allows its callers.
+#[derive(Debug, Clone, Copy)]
+pub struct Allowance {
+    /// Connections from one address on which nobody has signed in; none: as many as there are, for instance where all
+    /// callers come from the address of a proxy.
+    pub strangers: Option<usize>,
+    /// How long nothing may be written to a caller that reads nothing.
+    pub write_timeout: Duration,
+}
+
+impl Default for Allowance {
+    fn default() -> Allowance {
+        Allowance { strangers: Some(limits::STRANGERS_OF_ADDRESS), write_timeout: limits::WRITE_TIMEOUT }
+    }
+}
+
+/// The other end of a connection, put into each of its requests.
+#[derive(Clone)]
+pub struct Peer {
+    pub address: IpAddr,
+    stranger: Option<Arc<Stranger>>,
+}
+
+impl Peer {
+    /// Somebody signed in here: the connection no longer counts against its address.
+    pub fn signed_in(&self) {
+        if let Some(stranger) = &self.stranger {
+            stranger.leave();
+        }
+    }
+}
+
+/// Connections on which nobody has signed in, by network.
+#[derive(Default)]
+struct Strangers(Mutex<HashMap<IpAddr, usize>>);
+
+/// One of them, until somebody signs in or it ends.
+struct Stranger {
+    all: Arc<Strangers>,
+    network: IpAddr,
+    counted: AtomicBool,
+}
+
+impl Strangers {
+    fn counts(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// None when there are `most` from there already.
+    fn enter(self: &Arc<Strangers>, address: IpAddr, most: usize) -> Option<Stranger> {
+        let network = network::of(address);
+        let mut counts = self.counts();
+        let count = counts.entry(network).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(Stranger { all: self.clone(), network, counted: AtomicBool::new(true) })
+    }
+}
+
+impl Stranger {
+    fn leave(&self) {
+        // Signed in on each request; most find it done.
+        if !self.counted.load(Ordering::Relaxed) || !self.counted.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        let mut counts = self.all.counts();
+        if let Some(count) = counts.get_mut(&self.network) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.network);
+            }
+        }
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
 
 /// Starts serving; ends when the shutdown says stop and the last request is answered.
 pub fn start(listener: TcpListener, router: Router, shutdown: &Shutdown) {
-    let accept = serve(listener, router, shutdown.clone());
+    start_with(Allowance::default(), listener, router, shutdown);
+}
+
+/// As [`start`], with another allowance.
+pub fn start_with(allowance: Allowance, listener: TcpListener, router: Router, shutdown: &Shutdown) {
+    let accept = serve(listener, router, allowance, shutdown.clone());
     shutdown.spawn(accept);
 }
 
-async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+async fn serve(listener: TcpListener, router: Router, allowance: Allowance, shutdown: Shutdown) {
+    let room = Arc::new(Semaphore::new(limits::CONNECTIONS));
+    let strangers = Arc::new(Strangers::default());
     loop {
         let Ok(permit) = room.clone().acquire_owned().await else { return };
         let (stream, from) = tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, from)) => (stream, from),
+                Ok((stream, from)) => (stream, from.ip().to_canonical()),
                 Err(e) => {
                     // Out of file descriptors, or the peer went away: neither ends the server.
                     tracing::debug!(error = %e, "a connection could not be accepted");
-                    shutdown.sleep(std::time::Duration::from_millis(50)).await;
+                    shutdown.sleep(Duration::from_millis(50)).await;
                     continue;
                 }
             },
             () = shutdown.stopping() => return,
         };
+        let stranger = match allowance.strangers {
+            None => None,
+            Some(most) => match strangers.enter(from, most) {
+                Some(stranger) => Some(Arc::new(stranger)),
+                None => {
+                    turn_away(&stream, from, most);
+                    continue;
+                }
+            },
+        };
         // Answers are small and somebody waits for each.
         let _best_effort = stream.set_nodelay(true);
-        let service = TowerToHyperService::new(Extension(Peer(from.ip())).layer(router.clone()));
+        let peer = Peer { address: from, stranger };
+        let service = TowerToHyperService::new(Extension(peer).layer(router.clone()));
         let stopping = shutdown.clone();
         shutdown.spawn(async move {
             let _permit = permit;
+            let wire = Wire::new(stream, allowance.write_timeout, stopping.clone());
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(limits::HEAD_TIMEOUT)
                 .max_buf_size(64 << 10)
-                .serve_connection(TokioIo::new(stream), service);
+                .serve_connection(TokioIo::new(wire), service);
             let mut connection = std::pin::pin!(connection);
             let ended = tokio::select! {
                 ended = connection.as_mut() => ended,
@@ -63,4 +168,13 @@ async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown) {
             }
         });
     }
+}
+
+/// Says why in the empty send buffer of a new connection, and waits for nothing.
+fn turn_away(stream: &TcpStream, from: IpAddr, most: usize) {
+    let why = format!("{most} connections from this address wait for a sign-in; close some, or send a token on them\n");
+    let head = "HTTP/1.1 429 Too Many Requests\r\nConnection: close\r\nRetry-After: 10\r\nContent-Type: text/plain\r\n";
+    let answer = format!("{head}Content-Length: {}\r\n\r\n{why}", why.len());
+    let _best_effort = stream.try_write(answer.as_bytes());
+    tracing::debug!(%from, most, "a connection was turned away: too many from its address have not signed in");
 }

@@ -13,10 +13,12 @@ use crate::error::{CODES, Error, Refusal};
 use crate::flow::traffic::{STANDS, Stand};
 use crate::id::Tsid;
 use crate::limits;
+use crate::model::channel::folded;
 use crate::model::channel::{CHANNELS, Channel};
 use crate::model::delivery::{OutcomeKind, STATUSES, Status};
 use crate::model::endpoint::EndpointStatus;
 use crate::model::event::{EVENT_KINDS, EventKind};
+use crate::model::intake::is_mailbox;
 use crate::model::lane::{Lane, PRIORITIES, Priority};
 use crate::model::message::{OVERALLS, Overall};
 use crate::model::phone;
@@ -109,12 +111,24 @@ pub fn channel_filter(query: &mut Query) -> Result<Option<(i16, i16)>, Refusal> 
     Ok(channel.map(Lane::range_of))
 }
 
-/// A recipient to look for: as given, and as E.164 if it is a phone number, which may be written in many ways. A + that
-/// was not escaped arrives as a blank.
-pub fn recipient_filter(query: &mut Query, name: &str, region: &str) -> (Option<String>, Option<String>) {
+/// A recipient to look for.
+pub struct Recipient {
+    /// As given.
+    pub to: Option<String>,
+    /// As E.164, if it is a phone number, which may be written in many ways.
+    pub phone: Option<String>,
+    /// In small letters, if it is an e-mail address.
+    pub mailbox: Option<String>,
+}
+
+/// A + that was not escaped arrives as a blank: no address holds one, and no phone number begins with one.
+pub fn recipient_filter(query: &mut Query, name: &str, region: &str) -> Recipient {
     let to = query.take(name);
-    let phone = to.as_deref().and_then(|text| phone::parse(text, region).ok());
-    (to, phone)
+    let Some(text) = &to else { return Recipient { to, phone: None, mailbox: None } };
+    let abroad = text.strip_prefix(' ').map(|rest| format!("+{rest}"));
+    let phone = abroad.and_then(|text| phone::parse(&text, region).ok()).or_else(|| phone::parse(text, region).ok());
+    let mailbox = Some(text.replace(' ', "+")).filter(|text| is_mailbox(text)).map(|text| folded(&text));
+    Recipient { to, phone, mailbox }
 }
 
 /// The filters of a list of messages: those the books keep, and the overall status, which is computed. `to` is the
@@ -123,13 +137,14 @@ pub fn message_filter(query: &mut Query, to: &str, region: &str) -> Result<(Filt
     let overall = query.parse("status", &format!("one of {}", OVERALLS.map(Overall::as_str).join(", ")), |text| {
         OVERALLS.into_iter().find(|o| o.as_str() == text)
     })?;
-    let (to, phone) = recipient_filter(query, to, region);
+    let Recipient { to, phone, mailbox } = recipient_filter(query, to, region);
     let filter = Filter {
         kind: query.take("type"),
         client_msg_id: query.take("clientMsgId"),
         lanes: channel_filter(query)?,
         to,
         phone,
+        mailbox,
     };
     Ok((filter, overall))
 }
@@ -144,7 +159,7 @@ pub fn metadata() -> Schema {
         .build();
     ObjectBuilder::new()
         .schema_type(Type::Object)
-        .description(Some("the partner's own words about the message, 4 KiB as JSON at most"))
+        .description(Some("the partner's own words about the message, 4 KiB as JSON at most; numbers keep all their digits, and must be of a size that a double has"))
         .property_names(Some(name))
         .additional_properties(Some(ObjectBuilder::new().schema_type(SchemaType::Array(plain.to_vec()))))
         .into()

@@ -70,7 +70,10 @@ fn told(tokens: Tokens) -> Response {
 
 /// Sign in
 ///
-/// A client's secret for tokens. Ten failures a minute from one address, and even the right secret waits.
+/// A client's secret for tokens. After ten failures of a client within a minute, over all processes and addresses,
+/// even the right secret waits; addresses where the client holds a refresh token are counted apart, so that nobody
+/// else can lock it out there. After a hundred failures from one address (IPv6: one /64) at one process, all from
+/// there wait.
 #[utoipa::path(post, path = "/v1/auth/token", operation_id = "signIn", tag = "sign-in", request_body = SignInBody,
     responses((status = 200, description = "tokens", body = SignedIn)))]
 pub async fn token(
@@ -86,8 +89,8 @@ pub async fn token(
 
 /// Refresh
 ///
-/// Each refresh token is good once. One that is used again was stolen, or its successor was: every refresh token of that
-/// sign-in is void then.
+/// Each refresh token is good once. Only the limit of failures for an address holds here, not that of a client. One
+/// that is used again was stolen, or its successor was: every refresh token of that sign-in is void then.
 #[utoipa::path(post, path = "/v1/auth/refresh", operation_id = "refresh", tag = "sign-in", request_body = RefreshBody,
     responses((status = 200, description = "tokens", body = SignedIn)))]
 pub async fn refresh(
@@ -106,10 +109,15 @@ pub async fn refresh(
 /// Voids a refresh token and all that came from the same sign-in. Access tokens given before stay good until they are over, at most a day.
 #[utoipa::path(post, path = "/v1/auth/revoke", operation_id = "revoke", tag = "sign-in", request_body = RefreshBody,
     responses((status = 204, description = "Void, if there was such a token.")))]
-pub async fn revoke(State(hub): State<Hub>, query: Query, Json(body): Json<{ limits::SMALL_BODY_BYTES }>) -> Answer {
+pub async fn revoke(
+    State(hub): State<Hub>,
+    From(from): From,
+    query: Query,
+    Json(body): Json<{ limits::SMALL_BODY_BYTES }>,
+) -> Answer {
     query.close()?;
     let [token] = read(&body, ["refreshToken"])?;
-    flow::sign_in::revoke(&hub, &token).await?;
+    flow::sign_in::revoke(&hub, &token, &from).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -118,7 +126,7 @@ fn read<const N: usize>(body: &[u8], names: [&str; N]) -> Result<[String; N], Re
     let faults = Faults::default();
     let value = json::parse(body, &faults)?;
     let read = Fields::open(value, "", &faults).map(|mut fields| {
-        let texts = names.map(|name| fields.require_text(name, Text::line(256)).unwrap_or_default());
+        let texts = names.map(|name| fields.require_text(name, Text::line(256).as_posted()).unwrap_or_default());
         fields.close();
         texts
     });

@@ -222,7 +222,7 @@ fn read(hub: &Hub, permit: Owning<'_>, body: &[u8], new: bool) -> Result<Change,
 }
 
 fn read_change(hub: &Hub, permit: Owning<'_>, mut fields: Fields<'_>, new: bool, faults: &Faults) -> Change {
-    let url_rule = Text::line(egress::URL_BYTES);
+    let url_rule = Text::line(egress::URL_BYTES).as_posted();
     let url = if new { fields.require_text("url", url_rule) } else { fields.text("url", url_rule) };
     let url = url.and_then(|url| {
         let parsed = egress::parse(&url, &hub.settings.webhooks.rules());
@@ -567,7 +567,7 @@ impl EndpointCall {
 impl EndpointDelivery {
     fn of(row: &Webhook) -> EndpointDelivery {
         let parked = row.status == Status::Scheduled && row.ready_at == PARKED;
-        let next = (row.status == Status::Scheduled && !parked).then_some(Time(row.ready_at));
+        let next = (row.status == Status::Scheduled && row.ready_at < PARKED).then_some(Time(row.ready_at));
         EndpointDelivery {
             delivery_id: format!("{}-{}", row.message_id, row.no),
             event_id: row.telling.event_id.clone(),

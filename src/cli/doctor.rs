@@ -4,12 +4,15 @@ use chrono::TimeDelta;
 use clap::Args;
 use serde_json::json;
 
-use super::{Output, print, process};
+use super::{Output, migrate, print, process};
 use crate::clock::Clock;
 use crate::config::Settings;
+use crate::crypt::KEY_BYTES;
 use crate::error::{Error, Result};
+use crate::flow::sealed;
 use crate::limits;
 use crate::provider::mock;
+use crate::shutdown::Shutdown;
 use crate::store::{self, Store};
 use crate::telemetry;
 
@@ -50,13 +53,14 @@ pub async fn run(args: Doctor, output: Output) -> Result<u8> {
         Ok(()) => findings.push(finding(Grade::Good, "settings", "agree with each other", "")),
         Err(e) => findings.push(finding(Grade::Bad, "settings", e.to_string(), "change one of the two")),
     }
-    match examine_database(&settings).await {
+    let master_keys = process::master_keys(&settings.database).unwrap_or_default();
+    match examine_database(&settings, &master_keys).await {
         Ok(more) => findings.extend(more),
         Err(e) => {
             findings.push(finding(Grade::Bad, "database", e.to_string(), "start it, or give the right --database-url"))
         }
     }
-    let sealed = process::master_keys(&settings.database).is_ok_and(|keys| !keys.is_empty());
+    let sealed = !master_keys.is_empty();
     let stands =
         if sealed { "given" } else { "only the one in the database: whoever has a backup of it has the secrets" };
     let remedy = "give --master-key (`openssl rand -base64 32`) to every process, then `notihub key reseal`";
@@ -101,10 +105,19 @@ fn tell(f: &Finding) {
     }
 }
 
-async fn examine_database(settings: &Settings) -> Result<Vec<Finding>> {
+async fn examine_database(settings: &Settings, master_keys: &[[u8; KEY_BYTES]]) -> Result<Vec<Finding>> {
     let url = process::database_url(&settings.database)?;
-    let store = process::open_store(&settings.database, &url)?;
+    let store = match process::reading_store(&settings.database, &url).await {
+        Ok(store) => store,
+        // Nothing else is asked: settings of ours would stay behind in connections that belong to others.
+        Err(Error::Setup(why)) => {
+            let remedy = "correct --database-url, or what stands between here and PostgreSQL";
+            return Ok(vec![finding(Grade::Bad, "sessions", why, remedy)]);
+        }
+        Err(e) => return Err(e),
+    };
     let mut findings = examine_server(settings, &store).await?;
+    findings.push(examine_writes(settings, &store, &url).await?);
     let asked = Clock::host_now();
     let said = store::hub::clock(store.api()).await?;
     let off = Clock::system().calibrate(asked, said, Clock::host_now()).num_milliseconds().abs();
@@ -122,13 +135,17 @@ async fn examine_database(settings: &Settings) -> Result<Vec<Finding>> {
             return Ok(findings);
         }
     }
+    findings.extend(examine_roles(&store).await?);
+    findings.push(examine_sealed(&store, master_keys).await?);
     let standing = store::partition::standing(store.api()).await?;
+    let audit_strays = store::partition::audit_strays(store.api()).await?;
     let ahead = standing.until.map(|until| (until - Clock::system().now()).num_days());
-    let short = ahead.is_none_or(|days| days < 14) || standing.in_default;
+    let short = ahead.is_none_or(|days| days < 14) || standing.in_default || audit_strays;
     let stands = format!(
-        "made {} days ahead{}",
+        "made {} days ahead{}{}",
         ahead.unwrap_or(0),
-        if standing.in_default { ", rows in the default" } else { "" }
+        if standing.in_default { ", rows in the default" } else { "" },
+        if audit_strays { ", entries of the audit log in its default" } else { "" }
     );
     findings.push(finding(
         when(short, Grade::Bad),
@@ -154,6 +171,89 @@ async fn examine_database(settings: &Settings) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
+/// Whether the server takes writes now; a standby, and how far behind it is.
+async fn examine_writes(settings: &Settings, store: &Store, url: &str) -> Result<Finding> {
+    let replica = store::hub::replica(store.api()).await?;
+    if replica.in_recovery {
+        let seconds = replica
+            .replayed_ago_s
+            .map_or("nothing replayed yet".into(), |s| format!("its last transaction was committed {s:.0} s ago"));
+        let (behind, link) = (replica.behind_bytes.unwrap_or(0), replica.connected);
+        let stands = format!(
+            "hot standby, {behind} bytes received and not yet replayed, {seconds}{}",
+            if link { "" } else { ", not connected to its primary: how far it is behind is unknown" }
+        );
+        let remedy = "enough for `doctor`, `fsck` and `migrate --check`; name the primary for all that writes";
+        return Ok(finding(Grade::Warn, "writes", stands, remedy));
+    }
+    let began = std::time::Instant::now();
+    let proven = match process::proven_store(&settings.database, url).await {
+        Ok(store) => store.prove_writes().await,
+        Err(e) => Err(e),
+    };
+    Ok(match proven {
+        Ok(()) => {
+            let stands = format!("a commit was confirmed after {} ms", began.elapsed().as_millis());
+            finding(Grade::Good, "writes", stands, "")
+        }
+        Err(e) => {
+            let remedy = "mend what it names. A promoted server that still has synchronous_standby_names waits for a \
+                 standby that is gone: alter system reset synchronous_standby_names, then select pg_reload_conf()";
+            finding(Grade::Bad, "writes", e.to_string(), remedy)
+        }
+    })
+}
+
+async fn examine_roles(store: &Store) -> Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    let standing = store::role::standing(store.api()).await?;
+    findings.push(match standing.fault() {
+        Some(fault) => finding(Grade::Warn, "role", fault, migrate::SEPARATE),
+        None => {
+            let stands = format!("'{}' owns nothing, and only reads and adds to the audit log", standing.name);
+            finding(Grade::Good, "role", stands, "")
+        }
+    });
+    let missing = store::role::missing(store.api()).await?;
+    let roles = store::role::absent(store.api()).await?;
+    let stands = match (roles.as_slice(), missing.as_slice()) {
+        ([], []) => "as the hub needs them".to_owned(),
+        ([], [first, ..]) => format!("{} are not right: {first}", missing.len()),
+        (roles, _) => format!("there is no role {}", roles.join(", ")),
+    };
+    // An owner or a superuser has its rights anyhow.
+    let stops = if standing.fault().is_some() { Grade::Warn } else { Grade::Bad };
+    let wrong = !missing.is_empty() || !roles.is_empty();
+    findings.push(finding(when(wrong, stops), "rights", stands, "run `notihub migrate`"));
+    if standing.public_creates {
+        let stands = "every login of the database may create functions and tables in the schema public";
+        findings.push(finding(Grade::Warn, "schema", stands, "revoke create on schema public from public"));
+    }
+    let grants = store::sql_intake::grants(store.api(), None).await?;
+    let carried = grants.iter().filter(|grant| grant.carried_over).count();
+    let stands = match carried {
+        0 => format!("{} grants, each given by an admin", grants.len()),
+        n => format!("{n} of {} grants are from before logins were tied to partners", grants.len()),
+    };
+    let remedy = "`notihub partner grant PARTNER --role LOGIN` confirms one, `notihub partner revoke --carried-over --role \
+                  LOGIN` ends the others";
+    findings.push(finding(when(carried > 0, Grade::Warn), "intake roles", stands, remedy));
+    Ok(findings)
+}
+
+async fn examine_sealed(store: &Store, master_keys: &[[u8; KEY_BYTES]]) -> Result<Finding> {
+    let keyring = sealed::keyring(store, master_keys).await?;
+    let kinds = sealed::open_one_of_each(store, &keyring, Clock::system().now()).await?;
+    let told = |kind: &sealed::Kind| match (kind.opened, kind.unopened) {
+        (0, 0) => format!("{}: none", kind.name),
+        (_, 0) => format!("{} open", kind.name),
+        _ => format!("{} DO NOT OPEN", kind.name),
+    };
+    let stands = kinds.iter().map(told).collect::<Vec<_>>().join(", ");
+    let bad = kinds.iter().any(|kind| kind.unopened > 0);
+    Ok(finding(when(bad, Grade::Bad), "sealed", stands, sealed::REMEDY))
+}
+
 async fn examine_server(settings: &Settings, store: &Store) -> Result<Vec<Finding>> {
     let rows = store::hub::settings(store.api()).await?;
     let value = |name: &str| rows.iter().find(|s| s.name == name).map_or("", |s| s.setting.as_str());
@@ -168,9 +268,11 @@ async fn examine_server(settings: &Settings, store: &Store) -> Result<Vec<Findin
     let ours = settings.database.api_connections
         + settings.database.intake_connections
         + settings.database.worker_connections
+        + settings.database.webhook_connections
         + 2;
     let stands = format!("{most} allowed, {ours} used by each process that serves and works");
-    let remedy = "raise max_connections, or lower --api-connections, --intake-connections and --worker-connections";
+    let remedy = "raise max_connections, or lower --api-connections, --intake-connections, --worker-connections and \
+                  --webhook-connections";
     findings.push(finding(when(most < ours * 2, Grade::Warn), "connections", stands, remedy));
     let vacuum = value("autovacuum") == "on" && value("track_counts") == "on";
     let stands = if vacuum { "on" } else { "off: dead rows pile up" };
@@ -186,7 +288,7 @@ async fn examine_server(settings: &Settings, store: &Store) -> Result<Vec<Findin
 }
 
 async fn examine_providers(settings: &Settings) -> Vec<Finding> {
-    let providers = match process::providers(settings, &Clock::system()) {
+    let providers = match process::providers(settings, &Clock::system(), &Shutdown::new()) {
         Ok(providers) => providers,
         Err(e) => return vec![finding(Grade::Bad, "providers", e.to_string(), "change the provider's settings")],
     };

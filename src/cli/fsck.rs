@@ -1,5 +1,7 @@
 //! `notihub fsck`: every invariant is a query that must find nothing.
 
+use std::io::IsTerminal as _;
+
 use clap::Args;
 use serde_json::json;
 
@@ -8,6 +10,8 @@ use crate::clock::Clock;
 use crate::config::{Database, Log};
 use crate::error::Result;
 use crate::flow;
+use crate::flow::fsck::Progress;
+use crate::store::fsck::Finding;
 use crate::telemetry;
 
 #[derive(Debug, Args)]
@@ -23,37 +27,56 @@ pub struct Fsck {
 
 pub async fn run(args: Fsck, output: Output) -> Result<u8> {
     telemetry::start_logs(&args.log)?;
-    let store = process::open_store(&args.database, &process::database_url(&args.database)?)?;
-    let progress = |name: &str, law: &str, found: usize| {
-        if output == Output::Text {
-            let mark = if found == 0 { print::paint(print::GOOD, "ok  ") } else { print::paint(print::BAD, "FAIL") };
-            anstream::println!("{mark} {name:<10} {law}");
+    let store = process::reading_store(&args.database, &process::database_url(&args.database)?).await?;
+    let mut checked: Vec<(&str, &str, u64)> = Vec::new();
+    let on_terminal = output == Output::Text && std::io::stderr().is_terminal();
+    let progress = |progress| match progress {
+        Progress::Checking { invariant, slice, of } if on_terminal => {
+            anstream::eprint!("\r\x1b[K{invariant}: slice {slice} of {of}");
+        }
+        Progress::Checking { .. } => (),
+        Progress::Checked { invariant, law, rows } => {
+            if on_terminal {
+                anstream::eprint!("\r\x1b[K");
+            }
+            if output == Output::Text {
+                let mark = if rows == 0 { print::paint(print::GOOD, "ok  ") } else { print::paint(print::BAD, "FAIL") };
+                anstream::println!("{mark} {invariant:<10} {law}");
+            }
+            checked.push((invariant, law, rows));
         }
     };
     let findings = flow::fsck::fsck(&store, Clock::system().now(), progress).await?;
+    let clean = checked.iter().all(|(_, _, rows)| *rows == 0);
     match output {
         Output::Json => {
-            let rows: Vec<_> = findings
+            let row = |f: &Finding| {
+                let delivery_id = format!("{}-{}", f.message_id, f.no);
+                json!({"invariant": f.invariant, "deliveryId": delivery_id, "found": f.found})
+            };
+            let findings: Vec<_> = findings.iter().map(row).collect();
+            let checked: Vec<_> = checked
                 .iter()
-                .map(|f| json!({"invariant": f.invariant, "deliveryId": format!("{}-{}", f.message_id, f.no), "found": f.found}))
+                .map(|(invariant, law, rows)| json!({"invariant": invariant, "law": law, "rows": rows}))
                 .collect();
-            print::json(&json!({"clean": rows.is_empty(), "findings": rows}));
+            print::json(&json!({"clean": clean, "invariants": checked, "findings": findings}));
         }
         Output::Text => {
-            for name in findings.iter().map(|f| f.invariant).collect::<std::collections::BTreeSet<_>>() {
-                let of_this = findings.iter().filter(|f| f.invariant == name);
-                for finding in of_this.clone().take(args.most) {
+            for (name, _, rows) in checked.iter().filter(|(_, _, rows)| *rows > 0) {
+                let shown = findings.iter().filter(|f| f.invariant == *name).take(args.most);
+                let mut rest = *rows;
+                for finding in shown {
+                    rest -= 1;
                     anstream::println!("{name}: {}-{} {}", finding.message_id, finding.no, finding.found);
                 }
-                let rest = of_this.count().saturating_sub(args.most);
                 if rest > 0 {
                     anstream::println!("{name}: and {rest} more");
                 }
             }
-            if findings.is_empty() {
+            if clean {
                 anstream::println!("clean");
             }
         }
     }
-    Ok(u8::from(!findings.is_empty()))
+    Ok(u8::from(!clean))
 }

@@ -83,7 +83,8 @@ enum Command {
     Migrate(migrate::Migrate),
     /// Runs a command against a private, throw-away PostgreSQL.
     ///
-    /// DATABASE_URL and NOTIHUB_DATABASE_URL lead the command to it. Its exit code is the command's.
+    /// DATABASE_URL and NOTIHUB_MIGRATE_DATABASE_URL lead the command to it as a superuser, NOTIHUB_DATABASE_URL as the
+    /// hub's role. Its exit code is the command's.
     #[command(after_help = "Example:\n  notihub pg -- psql -c 'select version()'")]
     Pg {
         #[arg(trailing_var_arg = true, required = true, value_name = "COMMAND")]
@@ -239,10 +240,11 @@ fn without_secret(mut e: clap::Error) -> clap::Error {
         // It would list what the environment gives among what is required. What is missing is named anyhow.
         e.remove(ContextKind::Usage);
     }
-    const SECRET: [&str; 7] = [
+    const SECRET: [&str; 8] = [
         "--provider",
         "--slack-destination",
         "--database-url",
+        "--migrate-database-url",
         "--smtp-password",
         "--master-key",
         "--header",

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::{Output, print, process};
 use crate::config::{Database, Log};
 use crate::error::{Error, Result};
+use crate::flow::erase::Progress;
 use crate::flow::partner::{Change, Credentials};
 use crate::hub::Hub;
 use crate::limits;
@@ -14,6 +15,7 @@ use crate::model::channel::Channel;
 use crate::model::json::{self, Faults};
 use crate::model::partner::{Partner, PartnerStatus};
 use crate::model::role::{Actor, Administering, Role};
+use crate::model::text::composed;
 use crate::{flow, store, telemetry};
 
 #[derive(Debug, Args)]
@@ -73,7 +75,28 @@ enum Deed {
         #[arg(long, default_value_t = 0, value_name = "S", value_parser = clap::value_parser!(i64).range(0..=2_592_000))]
         overlap_seconds: i64,
     },
-    /// Removes a person's data from messages, deliveries, attempts and events, and proves that it is gone.
+    /// Lets a database login enqueue messages for a partner, by name or id, with notihub.enqueue.
+    #[command(after_help = "Example:\n  notihub partner grant orders --role orders_service\n\nThe login is one of \
+PostgreSQL's, or a role whose members may then enqueue. It must also be a member of notihub_enqueue: this command makes it \
+one where --migrate-database-url lets it, and otherwise prints the statement.")]
+    Grant {
+        partner: String,
+        /// A login or role of the database.
+        #[arg(long, value_name = "LOGIN")]
+        role: String,
+    },
+    /// Ends a login's right to enqueue for a partner, by name or id. What it enqueued before is delivered.
+    Revoke {
+        /// Without one: for every partner.
+        partner: Option<String>,
+        #[arg(long, value_name = "LOGIN")]
+        role: String,
+        /// Only what the login could do before logins were tied to partners, and no admin confirmed.
+        #[arg(long)]
+        carried_over: bool,
+    },
+    /// Removes a person's data from every table, and proves that it is gone.
+    #[command(after_help = format!("Not looked for: {NOT_LOOKED_FOR}."))]
     Erase {
         /// The person's address as deliveries have it: an e-mail address, a phone number in any form.
         #[arg(long, value_name = "ADDRESS")]
@@ -162,13 +185,14 @@ impl Flags {
 pub async fn run(args: PartnerCommand, output: Output) -> Result<u8> {
     telemetry::start_logs(&args.log)?;
     let (hub, actor) = process::open_desk(&args.database).await?;
-    let done = act(&hub, &actor, args.deed, output).await;
+    let owner_url = process::owner_url(&args.database)?;
+    let done = act(&hub, &actor, args.deed, &owner_url, output).await;
     hub.shutdown.stop();
     hub.store.close().await;
     done
 }
 
-async fn act(hub: &Hub, actor: &Actor, deed: Deed, output: Output) -> Result<u8> {
+async fn act(hub: &Hub, actor: &Actor, deed: Deed, owner_url: &str, output: Output) -> Result<u8> {
     let permit = actor.administering()?;
     match deed {
         Deed::Bootstrap => bootstrap(hub, permit, output).await?,
@@ -193,7 +217,38 @@ async fn act(hub: &Hub, actor: &Actor, deed: Deed, output: Output) -> Result<u8>
                 Output::Text => partners.iter().for_each(line),
             }
         }
-        Deed::Show { partner } => tell(&find(hub, &partner).await?, output),
+        Deed::Show { partner } => {
+            let partner = find(hub, &partner).await?;
+            let roles = intake_roles(hub, &partner).await?;
+            match output {
+                Output::Json => {
+                    let mut told = shape(&partner);
+                    told["intakeRoles"] = roles.into();
+                    print::json(&told);
+                }
+                Output::Text => {
+                    line(&partner);
+                    anstream::println!(
+                        "  enqueues in SQL: {}",
+                        if roles.is_empty() { "no login".into() } else { roles.join(", ") }
+                    );
+                }
+            }
+        }
+        Deed::Grant { partner, role } => {
+            grant(hub, permit, &find(hub, &partner).await?, &role, owner_url, output).await?
+        }
+        Deed::Revoke { partner, role, carried_over } => {
+            let partner = match partner {
+                Some(partner) => Some(find(hub, &partner).await?),
+                None => None,
+            };
+            let ended = flow::partner::revoke_intake(hub, permit, partner.as_ref(), &role, carried_over).await?;
+            match output {
+                Output::Json => print::json(&json!({"role": role, "ended": ended})),
+                Output::Text => anstream::println!("{ended} grants of {} ended", print::printable(&role)),
+            }
+        }
         Deed::Set { partner, name, status, change } => {
             let id = find(hub, &partner).await?.partner_id;
             let change = Change { name, status, ..change.change() };
@@ -215,6 +270,47 @@ async fn act(hub: &Hub, actor: &Actor, deed: Deed, output: Output) -> Result<u8>
     Ok(0)
 }
 
+async fn intake_roles(hub: &Hub, partner: &Partner) -> Result<Vec<String>> {
+    let grants = store::sql_intake::grants(hub.store.api(), Some(partner.partner_id)).await?;
+    Ok(grants.into_iter().map(|grant| print::printable(&grant.role_name)).collect())
+}
+
+async fn grant(
+    hub: &Hub,
+    permit: Administering<'_>,
+    partner: &Partner,
+    role: &str,
+    owner_url: &str,
+    output: Output,
+) -> Result<()> {
+    let may_call = store::sql_intake::may_call(hub.store.api(), role).await?.ok_or_else(|| {
+        Error::Setup(format!("there is no role '{role}' in the database: create role … login password '…', then grant"))
+    })?;
+    flow::partner::grant_intake(hub, permit, partner, role).await?;
+    let to_run = match may_call {
+        true => None,
+        false => {
+            let owner = process::open_store(&hub.settings.database, owner_url)?;
+            let to_run = store::role::join_intake(&owner, role).await?;
+            owner.close().await;
+            to_run
+        }
+    };
+    match output {
+        Output::Json => print::json(&json!({"partner": partner.name, "role": role, "toRun": to_run})),
+        Output::Text => {
+            let (role, name) = (print::printable(role), print::printable(&partner.name));
+            anstream::println!("{role} may enqueue for {name}");
+            if let Some(statement) = to_run {
+                let what = print::paint(print::WARN, "to run");
+                anstream::println!("{what} by an administrator of the database, so that it may call the function:");
+                anstream::println!("  {statement};");
+            }
+        }
+    }
+    Ok(())
+}
+
 async fn erase(
     hub: &Hub,
     permit: Administering<'_>,
@@ -222,20 +318,27 @@ async fn erase(
     partner: Option<crate::id::Tsid>,
     output: Output,
 ) -> Result<u8> {
-    let erased = flow::erase::erase(hub, permit, recipient, partner, |done| {
+    let erased = flow::erase::erase(hub, permit, recipient, partner, |progress| {
         if output == Output::Text {
-            anstream::eprintln!("{} deliveries …", done);
+            match progress {
+                Progress::Searched(rows, table) => anstream::eprintln!("{rows} rows searched, now {table} …"),
+                Progress::Erased(messages) => anstream::eprintln!("{messages} messages erased …"),
+            }
         }
     });
     let erased = erased.await?;
-    let left: u64 = erased.left.iter().map(|(_, n)| n).sum();
+    let is_done = erased.left.is_empty() && erased.in_flight == 0 && erased.unopened == 0;
     match output {
         Output::Json => print::json(&json!({
             "deliveries": erased.deliveries,
             "messages": erased.messages,
             "canceled": erased.canceled,
             "inFlight": erased.in_flight,
-            "left": erased.left.iter().map(|(table, n)| json!({"table": table, "rows": n})).collect::<Vec<_>>(),
+            "searchedRows": erased.searched,
+            "left": erased.left.iter().map(|(place, n)| json!({"place": place, "rows": n})).collect::<Vec<_>>(),
+            "unopened": erased.unopened,
+            "unsearchedTables": erased.unsearched,
+            "notLookedFor": NOT_LOOKED_FOR,
         })),
         Output::Text => {
             anstream::println!(
@@ -244,8 +347,13 @@ async fn erase(
                 erased.messages,
                 erased.canceled
             );
-            for (table, rows) in erased.left.iter().filter(|(_, n)| *n > 0) {
-                anstream::println!("{} {rows} rows of {table} still hold it", print::paint(print::BAD, "left"));
+            let bad = print::paint(print::BAD, "left");
+            for (place, rows) in &erased.left {
+                anstream::println!("{bad} {rows} rows of {place} still hold it{}", remedy(place));
+            }
+            if erased.unopened > 0 {
+                let n = erased.unopened;
+                anstream::println!("{bad} {n} are sealed under a key that is not here: give it as --master-key");
             }
             if erased.in_flight > 0 {
                 anstream::println!(
@@ -253,12 +361,35 @@ async fn erase(
                     erased.in_flight
                 );
             }
-            if left == 0 && erased.in_flight == 0 {
-                anstream::println!("{} no table holds it any more", print::paint(print::GOOD, "proven"));
+            if is_done {
+                let (good, rows) = (print::paint(print::GOOD, "proven"), erased.searched);
+                anstream::println!("{good} no table holds it any more: {rows} rows were searched");
             }
+            if !erased.unsearched.is_empty() {
+                anstream::println!("not searched: {}", erased.unsearched.join(", "));
+            }
+            anstream::println!("not looked for: {NOT_LOOKED_FOR}");
         }
     }
-    Ok(u8::from(left > 0 || erased.in_flight > 0))
+    Ok(u8::from(!is_done))
+}
+
+/// What is said with every erasure, and in its help.
+const NOT_LOOKED_FOR: &str = "names and other data without the address; the address in other words, in pictures and files, \
+compressed or encrypted by the partner; texts that hold it only as the end of a longer address, as in \
+order-kim@example.com, which may be another person's (ids, keys and labels are erased then); the database's backups, \
+write-ahead log and logs; what providers and webhooks were given";
+
+/// What helps where erasing does not reach.
+fn remedy(place: &str) -> &'static str {
+    match place.split('.').next().unwrap_or_default() {
+        "audit" => ": the log is only ever added to; they go after --audit-retention-days",
+        "endpoints" => ": change the endpoint with PATCH /v1/webhooks/{id}",
+        "partners" | "keys" => ": rename it with `notihub partner set`, or make another key",
+        "notihub" => ": they wait to become messages; run this again",
+        "messages" | "deliveries" | "attempts" | "receipts" | "provider_refs" => ": run this again when they are sent",
+        _ => "",
+    }
 }
 
 async fn bootstrap(hub: &Hub, permit: Administering<'_>, output: Output) -> Result<()> {
@@ -277,7 +408,7 @@ async fn bootstrap(hub: &Hub, permit: Administering<'_>, output: Output) -> Resu
 /// By name or id.
 async fn find(hub: &Hub, wanted: &str) -> Result<Partner> {
     let db = hub.store.api();
-    let mut found = store::partner::find(db, wanted).await?;
+    let mut found = store::partner::find(db, &composed(wanted.to_owned())).await?;
     if let (None, Ok(id)) = (&found, wanted.parse()) {
         found = store::partner::get(db, id).await?;
     }

@@ -13,7 +13,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, IsTerminal, Read, Seek, SeekFrom, Write};
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown, fchown};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -130,6 +130,7 @@ pub struct PrivatePg {
     socket_dir: PathBuf,
     port: u16,
     url: String,
+    app_url: String,
     /// False once somebody took the port: the socket, which we use ourselves, has the port in its name and keeps it.
     tcp: bool,
     /// "lz4" until this build of PostgreSQL says that it has none.
@@ -173,6 +174,7 @@ impl PrivatePg {
             socket_dir,
             port: 0,
             url: String::new(),
+            app_url: String::new(),
             tcp: true,
             wal_compression: "lz4",
             process: Process::None,
@@ -184,7 +186,12 @@ impl PrivatePg {
             pg.port = choose_port(&pg.place.data_dir)?;
             pg.launch().await?;
         }
-        pg.url = url(&pg.cluster, &pg.socket_dir, pg.port)?;
+        // A cluster from before the hub had a role of its own: `migrate` makes the login with this password.
+        if !pg.cluster.join(APP.password_file()).exists() {
+            write_password(&pg.cluster.join(APP.password_file()), pg.account.as_ref())?;
+        }
+        pg.url = url(&pg.cluster, OWNER, &pg.socket_dir, pg.port)?;
+        pg.app_url = url(&pg.cluster, APP, &pg.socket_dir, pg.port)?;
         info!(
             "PostgreSQL {} {} on {} port {} after {} ms",
             pg.server.version,
@@ -196,10 +203,15 @@ impl PrivatePg {
         Ok(pg)
     }
 
-    /// For sqlx and libpq: over the Unix socket; programs that overlook `host=` reach the same server by TCP.
+    /// As superuser. For sqlx and libpq: over the Unix socket; programs that overlook `host=` reach the same server by TCP.
     /// Holds the password: not for logs.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// As the hub's role, which `migrate` gives its rights.
+    pub fn app_url(&self) -> &str {
+        &self.app_url
     }
 
     /// The major version.
@@ -449,22 +461,62 @@ impl Drop for PrivatePg {
     }
 }
 
-/// The URL of the server that another process of ours runs in this data folder right now.
+/// The URL, as the hub's role, of the server that another process of ours runs in this data folder right now.
 pub fn running_url(data_dir: &Path) -> Result<Option<String>> {
+    running(data_dir, APP)
+}
+
+/// The same as superuser.
+pub fn running_owner_url(data_dir: &Path) -> Result<Option<String>> {
+    running(data_dir, OWNER)
+}
+
+fn running(data_dir: &Path, login: Login) -> Result<Option<String>> {
     let cluster = data_dir.canonicalize().unwrap_or_else(|_| data_dir.to_owned()).join("pg");
     match PidFile::read(&cluster) {
         Some(file) if file.status == "ready" && is_postmaster(file.pid, &cluster) => {
-            url(&cluster, &file.socket_dir, file.port).map(Some)
+            // A server that an earlier version started has the superuser alone.
+            let known = cluster.join(login.password_file()).exists();
+            url(&cluster, if known { login } else { OWNER }, &file.socket_dir, file.port).map(Some)
         }
         _ => Ok(None),
     }
 }
 
+/// A login of the private server, its password in a file of the cluster.
+#[derive(Clone, Copy)]
+struct Login(&'static str);
+
+/// The superuser that initdb makes; it migrates.
+const OWNER: Login = Login("notihub");
+const APP: Login = Login(crate::store::role::APP);
+
+impl Login {
+    fn password_file(self) -> String {
+        format!("{}.password", self.0)
+    }
+}
+
+/// Writes a new password; the file is moved to its place whole.
+fn write_password(path: &Path, account: Option<&Account>) -> Result<String> {
+    let password = random_hex(24)?;
+    let new = path.with_added_extension("new");
+    let _best_effort = fs::remove_file(&new);
+    let mut file = at(&new, OpenOptions::new().create_new(true).write(true).mode(0o600).open(&new))?;
+    at(&new, writeln!(file, "{password}"))?;
+    if let Some(account) = account {
+        at(&new, fchown(&file, Some(account.uid), Some(account.gid)))?;
+    }
+    at(path, fs::rename(&new, path))?;
+    Ok(password)
+}
+
 /// The folder of the socket needs no escaping: see `make_socket_dir`.
-fn url(cluster: &Path, socket_dir: &Path, port: u16) -> Result<String> {
-    let path = cluster.join("notihub.password");
+fn url(cluster: &Path, login: Login, socket_dir: &Path, port: u16) -> Result<String> {
+    let path = cluster.join(login.password_file());
     let password = at(&path, fs::read_to_string(&path))?;
-    Ok(format!("postgres://notihub:{}@localhost:{port}/notihub?host={}", password.trim(), socket_dir.display()))
+    let (user, password, socket_dir) = (login.0, password.trim(), socket_dir.display());
+    Ok(format!("postgres://{user}:{password}@localhost:{port}/notihub?host={socket_dir}"))
 }
 
 // ---- what a server says of itself
@@ -748,9 +800,7 @@ async fn make_cluster(home: &Path, server: &Installed, account: Option<&Account>
     // A name of its own: the initdb of a killed process may still be writing to the earlier one.
     let new = home.join(format!("pg.new-{}", random_hex(4)?));
     let password = new.with_added_extension("password");
-    let mut file = at(&password, OpenOptions::new().create_new(true).write(true).mode(0o600).open(&password))?;
-    at(&password, writeln!(file, "{}", random_hex(24)?))?;
-    give(&password, account)?;
+    write_password(&password, account)?;
 
     // Byte order for text, which no upgrade of the system can change under an index; letters of all scripts known as
     // such where the system has C.UTF-8.
@@ -772,8 +822,10 @@ async fn make_cluster(home: &Path, server: &Installed, account: Option<&Account>
     let mut single = server.command("postgres", account, home);
     single.arg("--single").arg("-D").arg(&new);
     single.args(["-c", "fsync=off", "-c", "exit_on_error=on", "-c", "log_checkpoints=off", "template1"]);
-    run(single, "create database notihub;\n").await?;
-    let kept = new.join("notihub.password");
+    let app_password = write_password(&new.join(APP.password_file()), account)?;
+    let sql = format!("create database notihub;\ncreate role {} login password '{app_password}';\n", APP.0);
+    run(single, &sql).await?;
+    let kept = new.join(OWNER.password_file());
     at(&kept, fs::rename(&password, &kept))?;
     if !throw_away {
         let mut sync = server.command("initdb", account, home);
@@ -806,7 +858,8 @@ fn guard(home: &Path) -> Result<Child> {
 
 // ---- `notihub pg -- CMD`
 
-/// Runs a command with a server of its own, named in DATABASE_URL and NOTIHUB_DATABASE_URL, that is gone afterwards.
+/// Runs a command with a server of its own, named in DATABASE_URL and NOTIHUB_MIGRATE_DATABASE_URL (as superuser) and in
+/// NOTIHUB_DATABASE_URL (as the hub's role), that is gone afterwards.
 /// Returns the command's exit code; as a shell would, 128 + n when signal n ended it.
 pub async fn run_throw_away(command: Vec<OsString>) -> Result<i32> {
     let Some((program, args)) = command.split_first() else {
@@ -822,7 +875,8 @@ pub async fn run_throw_away(command: Vec<OsString>) -> Result<i32> {
     let spawned = Command::new(program)
         .args(args)
         .env("DATABASE_URL", pg.url())
-        .env("NOTIHUB_DATABASE_URL", pg.url())
+        .env("NOTIHUB_MIGRATE_DATABASE_URL", pg.url())
+        .env("NOTIHUB_DATABASE_URL", pg.app_url())
         .kill_on_drop(true)
         .spawn();
     let status = match spawned {

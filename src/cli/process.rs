@@ -6,15 +6,19 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
+use crate::api::server::Allowance;
 use crate::clock::Clock;
 use crate::config::{Database, EmailKind, Settings, SmtpTls};
 use crate::crypt;
 use crate::error::{Error, Result};
+use crate::flow::sealed;
 use crate::hub::{Hub, Parts};
-use crate::model::channel::Channel;
+use crate::model::channel::{Channel, OnUnknown};
 use crate::model::role::Actor;
+use crate::provider::http::{Common, Connections};
 use crate::provider::{Account, Provider, Providers, adapter, mock::Mock, slack, smtp, webhook};
 use crate::shutdown::Shutdown;
+use crate::store::role::Repaired;
 use crate::store::{self, PoolSizes, Store};
 use crate::worker::{self, Role};
 use crate::{api, cli};
@@ -33,13 +37,61 @@ pub fn database_url(database: &Database) -> Result<String> {
     })
 }
 
+/// The same database as its schema's owner.
+pub fn owner_url(database: &Database) -> Result<String> {
+    if let Some(url) = database.migrate_database_url.as_ref().or(database.database_url.as_ref()) {
+        return Ok(url.clone());
+    }
+    let owner = cli::pg::running_owner_url(&database.data_dir()?)?;
+    owner.map_or_else(|| database_url(database), Ok)
+}
+
+/// Applies migrations, and repairs roles and grants. With two logins, lets that of the hub work.
+pub async fn migrate(database: &Database, owner_url: &str, app_url: &str) -> Result<Repaired> {
+    let store = proven_store(database, owner_url).await?;
+    let mut repaired = store.migrate().await?;
+    if app_url != owner_url {
+        let admitted = store::role::admit(&store, app_url).await?;
+        repaired.done.extend(admitted.done);
+        repaired.to_run.extend(admitted.to_run);
+    }
+    store.close().await;
+    Ok(repaired)
+}
+
+/// Logs what is wrong with the role the hub runs as; it works nevertheless.
+pub async fn warn_of_role(store: &Store) -> Result<()> {
+    if let Some(fault) = store::role::standing(store.api()).await?.fault() {
+        tracing::warn!("{fault}: `notihub doctor` says how to run it as one that does not");
+    }
+    Ok(())
+}
+
 pub fn open_store(database: &Database, url: &str) -> Result<Store> {
-    let sizes = PoolSizes {
+    Store::new(url, pool_sizes(database))
+}
+
+/// The store of a process that writes, its sessions proven (`Store::prove`).
+pub async fn proven_store(database: &Database, url: &str) -> Result<Store> {
+    let store = open_store(database, url)?;
+    store.prove().await?;
+    Ok(store)
+}
+
+/// The store of a command that only reads, so that it may be with a hot standby. Its sessions are proven.
+pub async fn reading_store(database: &Database, url: &str) -> Result<Store> {
+    let store = Store::reading(url, pool_sizes(database))?;
+    store.prove().await?;
+    Ok(store)
+}
+
+fn pool_sizes(database: &Database) -> PoolSizes {
+    PoolSizes {
         api: database.api_connections,
         intake: database.intake_connections,
         engine: database.worker_connections,
-    };
-    Store::new(url, sizes)
+        webhooks: database.webhook_connections,
+    }
 }
 
 /// Refuses a server that may lose what it confirmed.
@@ -61,8 +113,8 @@ pub async fn check_durability(store: &Store, accept_loss: bool) -> Result<()> {
     Ok(())
 }
 
-/// Providers as the settings describe them. `clock`: the one of the hub they are for.
-pub fn providers(settings: &Settings, clock: &Clock) -> Result<Providers> {
+/// Providers as the settings describe them. `clock` and `shutdown`: those of the hub they are for.
+pub fn providers(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> Result<Providers> {
     let mut all: Vec<Account> = Vec::new();
     let mut mocks: BTreeSet<Channel> = settings.channels.mock.iter().copied().collect();
     let email = &settings.email;
@@ -70,25 +122,23 @@ pub fn providers(settings: &Settings, clock: &Clock) -> Result<Providers> {
     match kind {
         EmailKind::Off => (),
         EmailKind::Mock => drop(mocks.insert(Channel::Email)),
-        EmailKind::Smtp => all.push(account(smtp::Smtp::new(smtp_settings(settings)?)?)),
+        EmailKind::Smtp => all.push(account(smtp::Smtp::new(smtp_settings(settings, clock, shutdown)?)?)),
     }
+    let common = Common::of(settings, clock);
+    let connections = |channel| Connections::of(settings.retry.on_unknown(channel).unwrap_or(OnUnknown::Retry));
     if !settings.slack.slack_destinations.is_empty() {
         all.push(account(slack::Slack::new(&slack::SlackSettings {
             destinations: settings.slack.destinations(),
-            call_budget: settings.timing.call_budget(),
-            ca_file: email.ca_file.clone(),
+            compatible: settings.slack.compatible(),
+            connections: connections(Channel::Slack),
+            common: common.clone(),
         })?));
     }
     all.push(account(webhook::Webhook::new(webhook::WebhookSettings {
         rules: settings.webhooks.rules(),
-        call_budget: settings.timing.call_budget(),
-        ca_file: email.ca_file.clone(),
+        connections: connections(Channel::Webhook),
+        common: common.clone(),
     })?));
-    let common = adapter::Common {
-        call_budget: settings.timing.call_budget(),
-        ca_file: email.ca_file.clone(),
-        clock: clock.clone(),
-    };
     for settings in &settings.channels.providers {
         all.push(adapter::make(settings, &common)?);
     }
@@ -107,7 +157,7 @@ fn account(provider: impl Provider) -> Account {
     Account::from(Arc::new(provider) as Arc<dyn Provider>)
 }
 
-fn smtp_settings(settings: &Settings) -> Result<smtp::SmtpSettings> {
+fn smtp_settings(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> Result<smtp::SmtpSettings> {
     let email = &settings.email;
     let host = email.smtp_host.clone().ok_or_else(|| Error::Setup("--email smtp needs --smtp-host".into()))?;
     let (tls, port) = match email.smtp_tls {
@@ -123,10 +173,14 @@ fn smtp_settings(settings: &Settings) -> Result<smtp::SmtpSettings> {
         password: email.smtp_password.clone(),
         from: email.smtp_from.clone(),
         call_budget: settings.timing.call_budget(),
+        connect_budget: settings.timing.connect_budget(),
+        data_timeout: Duration::from_secs(email.smtp_data_timeout_s),
         ca_file: email.ca_file.clone(),
         helo: None,
         allow_plaintext: email.smtp_allow_plaintext,
         throttled_pause: Duration::from_secs(email.smtp_throttled_pause_s),
+        clock: clock.clone(),
+        shutdown: shutdown.clone(),
     })
 }
 
@@ -176,9 +230,14 @@ pub async fn open_hub(settings: Settings, store: Store, shutdown: Shutdown) -> R
     if missing > 0 {
         return Err(Error::Setup(format!("the schema lacks {missing} migrations: run `notihub migrate`")));
     }
+    warn_of_role(&store).await?;
     let clock = Clock::system();
-    let providers = providers(&settings, &clock)?;
+    let providers = providers(&settings, &clock, &shutdown)?;
     let master_keys = master_keys(&settings.database)?;
+    if !settings.database.accept_unopened {
+        let keyring = sealed::keyring(&store, &master_keys).await?;
+        sealed::check(&store, &keyring, clock.now()).await?;
+    }
     let hub = Hub::start(Parts { settings, store, providers, clock, shutdown, master_keys }).await?;
     worker::calibrate(hub.clone()).await?;
     crate::flow::retain::partitions(&hub).await?;
@@ -187,7 +246,7 @@ pub async fn open_hub(settings: Settings, store: Store, shutdown: Shutdown) -> R
 
 /// For commands of people at this machine: a hub that neither serves nor works.
 pub async fn open_desk(database: &Database) -> Result<(Hub, Actor)> {
-    let store = open_store(database, &database_url(database)?)?;
+    let store = proven_store(database, &database_url(database)?).await?;
     let missing = store.migrations_missing().await?;
     if missing > 0 {
         return Err(Error::Setup(format!("the schema lacks {missing} migrations: run `notihub migrate`")));
@@ -223,7 +282,12 @@ pub async fn start(hub: &Hub, role: Role) -> Result<Option<std::net::SocketAddr>
     if role != Role::Worker {
         let listener = listen(hub.settings.api.listen, "--listen").await?;
         address = listener.local_addr().ok();
-        api::server::start(listener, api::router(hub), &hub.shutdown);
+        // All callers of a proxy come from its address; bounding them is the proxy's to do.
+        let allowance = match hub.settings.api.behind_proxy {
+            true => Allowance { strangers: None, ..Allowance::default() },
+            false => Allowance::default(),
+        };
+        api::server::start_with(allowance, listener, api::router(hub), &hub.shutdown);
     }
     worker::start(hub, role);
     Ok(address)

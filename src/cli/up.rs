@@ -18,7 +18,8 @@ use crate::hub::Hub;
 use crate::model::channel::{Channel, TEXT_CHANNELS};
 use crate::model::egress;
 use crate::model::role::{self, Actor};
-use crate::provider::adapter::{self, Common};
+use crate::provider::adapter;
+use crate::provider::http::Common;
 use crate::provider::simulator::vendor::{Setup, Vendor};
 use crate::provider::simulator::{kakaotalk, slack::SlackSimulator, sms, smtp::SmtpSimulator, solapi, talktalk};
 use crate::shutdown::{Shutdown, signalled};
@@ -84,12 +85,15 @@ struct Wish {
 
 async fn on_ground(mut settings: Settings, ground: &Shutdown, wish: &Wish) -> Result<u8> {
     let Wish { output, began, .. } = *wish;
-    let url = match &settings.database.database_url {
-        Some(url) => url.clone(),
+    let (owner_url, url) = match &settings.database.database_url {
+        Some(url) => (process::owner_url(&settings.database)?, url.clone()),
         None => start_pg(&settings, ground).await?,
     };
-    let store = process::open_store(&settings.database, &url)?;
-    store.migrate().await?;
+    let repaired = process::migrate(&settings.database, &owner_url, &url).await?;
+    if !repaired.to_run.is_empty() {
+        tracing::warn!(statements = repaired.to_run.join("; "), "an administrator of the database has to run these");
+    }
+    let store = process::proven_store(&settings.database, &url).await?;
     let simulators = stand_in(&mut settings, ground).await?;
     if wish.demo {
         // Who tries this out has `notihub webhook listen` on the same machine.
@@ -165,10 +169,10 @@ async fn is_good(hub: &Hub, credentials: &Credentials) -> Result<bool> {
     Ok(key.is_some_and(|key| key.revoked_at.is_none() && crypt::same(&key.secret_hash, &hash)))
 }
 
-/// Starts the private PostgreSQL, watched until the ground goes.
-async fn start_pg(settings: &Settings, ground: &Shutdown) -> Result<String> {
+/// Starts the private PostgreSQL, watched until the ground goes. Its URLs as owner and as the hub's role.
+async fn start_pg(settings: &Settings, ground: &Shutdown) -> Result<(String, String)> {
     let mut pg = PrivatePg::start(PgPlace { data_dir: settings.database.data_dir()?, throw_away: false }).await?;
-    let url = pg.url().to_owned();
+    let urls = (pg.url().to_owned(), pg.app_url().to_owned());
     let stop = ground.clone();
     ground.spawn(async move {
         pg.supervise(stop.stopping()).await;
@@ -176,7 +180,7 @@ async fn start_pg(settings: &Settings, ground: &Shutdown) -> Result<String> {
             tracing::error!(error = %e, "the private PostgreSQL did not stop as it should");
         }
     });
-    Ok(url)
+    Ok(urls)
 }
 
 /// Simulators for what is not configured, and the settings that lead to them.
@@ -205,11 +209,7 @@ const RATE: f64 = 60.0;
 
 /// Simulators of vendors for the channels that no account serves and no mock logs, and accounts at them.
 async fn vendors(settings: &mut Settings, ground: &Shutdown) -> Result<Vec<(Vendor, String, Vec<Channel>)>> {
-    let common = Common {
-        call_budget: settings.timing.call_budget(),
-        ca_file: settings.email.ca_file.clone(),
-        clock: Clock::system(),
-    };
+    let common = Common::of(settings, &Clock::system());
     let mut missing = TEXT_CHANNELS.to_vec();
     missing.retain(|channel| !settings.channels.mock.contains(channel));
     for account in &settings.channels.providers {

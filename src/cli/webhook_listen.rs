@@ -24,7 +24,7 @@ use tokio::net::TcpListener;
 use super::client::{Client, Target};
 use super::webhook_verify::{self, Secrets};
 use super::{Output, print, webhook};
-use crate::api;
+use crate::api::server::{self, Allowance};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::model::signature::{self, Findings};
@@ -115,7 +115,9 @@ pub async fn run(args: Listen, output: Output) -> Result<u8> {
 
     let shutdown = Shutdown::new();
     let router = Router::new().fallback(receive).with_state((desk.clone(), shutdown.clone()));
-    api::server::start(listener, router, &shutdown);
+    // A hub that has much to tell opens many connections, and signs in on none.
+    let allowance = Allowance { strangers: None, ..Allowance::default() };
+    server::start_with(allowance, listener, router, &shutdown);
     match output {
         Output::Json => {
             let endpoint_id = created.as_ref().map(|created| created.endpoint_id.as_str());

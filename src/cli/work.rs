@@ -43,7 +43,7 @@ pub struct Work {
 async fn open(settings: Settings) -> Result<Hub> {
     telemetry::start_logs(&settings.log)?;
     settings.check()?;
-    let store = process::open_store(&settings.database, &process::database_url(&settings.database)?)?;
+    let store = process::proven_store(&settings.database, &process::database_url(&settings.database)?).await?;
     process::open_hub(settings, store, Shutdown::new()).await
 }
 

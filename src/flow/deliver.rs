@@ -3,9 +3,10 @@
 //! nothing is called that was not claimed, and nothing settled that was neither called nor given back.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::FutureExt as _;
@@ -20,16 +21,17 @@ use crate::model::delivery::{Key, Outcome, Status, next};
 use crate::model::event::{EventKind, Told};
 use crate::model::lane::Lane;
 use crate::model::receipt::Reference;
-use crate::model::retry::{ErrorClass, Profile};
+use crate::model::retry::{Action, ErrorClass, Profile};
 use crate::model::watermark::Look;
 use crate::provider::{Account, Letter, Looked, Provider};
-use crate::shutdown::may_die_at;
+use crate::shutdown::{may_die_at, may_die_holding};
 use crate::store;
 use crate::store::delivery::{Ask, Claimed, Lifted, Settle, Tried, Waiting, Won};
 use crate::store::message::Contents;
 use crate::telemetry::observe;
 
 use super::fallback::{self, Made};
+use super::pace;
 use super::publish::{Notice, publish};
 use super::receipt;
 use super::route;
@@ -49,6 +51,8 @@ pub struct Held {
     webhook: Option<Box<webhook::Ready>>,
     /// Where its provider's way is not plain.
     seat: Option<route::Seat>,
+    /// For how long it has been tried, where its provider says that it was asked too fast.
+    waited: Duration,
 }
 
 /// Who holds a delivery, and since when.
@@ -117,7 +121,9 @@ pub async fn claim(hub: &Hub, worker: Tsid, looks: &[Look], most: i64) -> Result
         begins_recorded: on_unknown(hub, look.place.1.channel()) > OnUnknown::Retry,
     };
     let asks: Vec<Ask> = looks.iter().map(ask).collect();
-    let rows = store::delivery::claim(hub.store.engine(), &asks, most, worker, hub.settings.timing.lease()).await?;
+    // All of webhooks, or none: they have claiming loops of their own.
+    let db = hub.store.serving(looks.first().map_or(Channel::Email, |look| look.place.1.channel()));
+    let rows = store::delivery::claim(db, &asks, most, worker, hub.settings.timing.lease()).await?;
     may_die_at("claim.after_commit");
     observe(&hub.metrics.claim_seconds, &[], holder.since.elapsed());
     hub.metrics.claim_rows.with_label_values::<&str>(&[]).observe(rows.len() as f64);
@@ -130,6 +136,21 @@ pub async fn claim(hub: &Hub, worker: Tsid, looks: &[Look], most: i64) -> Result
     Ok(Claim { rows, routes, holder })
 }
 
+/// Claims for `worker` the one delivery that waits apart for longest, with how many workers were lost while they held it.
+pub async fn claim_suspect(hub: &Hub, worker: Tsid, shards: &[i16]) -> Result<Option<(Claim, i16)>> {
+    let holder = Holder { worker, claimed_at: hub.clock.now(), since: Instant::now() };
+    let lanes = Lane::all_of(&hub.providers.channels()).into_iter();
+    let lanes: Vec<(Lane, bool)> =
+        lanes.map(|lane| (lane, on_unknown(hub, lane.channel()) > OnUnknown::Retry)).collect();
+    let lease = hub.settings.timing.lease();
+    let claimed = store::suspect::claim(hub.store.engine(), shards, &lanes, holder.claimed_at, worker, lease).await?;
+    let Some((row, deaths)) = claimed else { return Ok(None) };
+    may_die_at("claim.after_commit");
+    hub.metrics.claimed.with_label_values(&[row.head.channel.as_str()]).inc();
+    let routes = vec![route::choose(hub, &row)];
+    Ok(Some((Claim { rows: vec![row], routes, holder }, deaths)))
+}
+
 /// What became of a claim: deliveries to call, and those given back because what to send could not be read.
 pub struct Ready {
     pub held: Vec<Held>,
@@ -139,9 +160,14 @@ pub struct Ready {
 /// Loads contents and records beginnings.
 pub async fn hold(hub: &Hub, claim: Claim) -> Ready {
     let Claim { rows: claimed, routes, holder } = claim;
+    may_die_holding("hold.before", |recipient| claimed.iter().any(|c| c.recipient == recipient));
     let wanted: BTreeSet<(i16, Tsid)> = claimed.iter().map(|c| (c.key.shard, c.key.message_id)).collect();
     let wanted: Vec<(i16, Tsid)> = wanted.into_iter().collect();
-    let contents = store::message::contents(hub.store.engine(), &hub.keyring, &wanted).await.unwrap_or_else(|e| {
+    let Some(channel) = claimed.first().map(|c| c.head.channel) else {
+        return Ready { held: Vec::new(), given_back: Vec::new() };
+    };
+    let db = hub.store.serving(channel);
+    let contents = store::message::contents(db, &hub.keyring, &wanted).await.unwrap_or_else(|e| {
         tracing::warn!(error = %e, deliveries = claimed.len(), "claimed, but what to send could not be read");
         Vec::new()
     });
@@ -162,7 +188,17 @@ pub async fn hold(hub: &Hub, claim: Claim) -> Ready {
                     let begins_recorded = on_unknown(hub, channel) > OnUnknown::Retry;
                     let on_unknown = of_account(hub, &account, channel);
                     let webhook = webhook.map(Box::new);
-                    held.push(Held { claimed, message, account, on_unknown, begins_recorded, holder, webhook, seat });
+                    held.push(Held {
+                        claimed,
+                        message,
+                        account,
+                        on_unknown,
+                        begins_recorded,
+                        holder,
+                        webhook,
+                        seat,
+                        waited: Duration::ZERO,
+                    });
                     continue;
                 }
                 Err(outcome) => outcome,
@@ -179,7 +215,9 @@ pub async fn hold(hub: &Hub, claim: Claim) -> Ready {
         };
         given_back.push(settle_of(hub, &claimed, holder, outcome, None));
     }
-    Ready { held: begin(hub, holder, held).await, given_back }
+    let (held, late) = begin(hub, holder, held).await;
+    given_back.extend(late);
+    Ready { held, given_back }
 }
 
 /// What to send of those that are webhooks; what could not be read is left out.
@@ -210,19 +248,26 @@ struct Call<'a> {
     called_at: Option<DateTime<Utc>>,
     /// How long a receipt is waited for, if the provider takes it.
     receipt_within: Option<TimeDelta>,
+    waited: Duration,
+    /// Its endpoint wants its events in order.
+    in_order: bool,
 }
 
 /// The settle that an outcome leads to.
 fn settle_of(hub: &Hub, claimed: &Claimed, holder: Holder, outcome: Outcome, call: Option<Call<'_>>) -> Settle {
+    let in_order = call.as_ref().is_none_or(|c| c.in_order);
     let on_unknown = call.as_ref().map_or_else(|| on_unknown(hub, claimed.head.channel), |c| c.on_unknown);
     let begun = call.as_ref().is_some_and(|c| c.begins_recorded);
     let called_at = call.as_ref().and_then(|c| c.called_at);
     let profile = call.as_ref().and_then(|c| c.profile);
     let receipt_within = call.as_ref().and_then(|c| c.receipt_within);
     let now = hub.clock.now();
-    let policy = hub.settings.retry.policy(claimed.head.channel).profiled(profile);
+    let waited = call.as_ref().map_or(Duration::ZERO, |c| c.waited);
+    let policy = hub.settings.retry.policy(claimed.head.channel, claimed.head.has_fallback);
+    let policy = policy.profiled(profile).having_waited(waited);
     let step = next(&claimed.head, &outcome, &policy, on_unknown, now, rand::random());
     Settle {
+        followers: webhook::followers(hub, claimed, in_order),
         receipt_due: receipt_within.filter(|_| step.status == Status::Sent).map(|within| now + within),
         key: claimed.key,
         lane: claimed.lane,
@@ -231,6 +276,7 @@ fn settle_of(hub: &Hub, claimed: &Claimed, holder: Holder, outcome: Outcome, cal
         provider: call.filter(|_| called_at.is_some()).map(|c| c.provider.to_owned()),
         tried: Some(tried(outcome, begun, holder.worker, holder.claimed_at, called_at)),
         notice_id: hub.next_id(),
+        apart: None,
     }
 }
 
@@ -249,28 +295,33 @@ fn of_account(hub: &Hub, account: &Account, channel: Channel) -> OnUnknown {
     hub.settings.retry.on_unknown(channel).map_or(own, |set| own.max(set))
 }
 
-/// Where an unknown outcome must not lead to a second copy, the beginning of a call is durable before the call.
-async fn begin(hub: &Hub, holder: Holder, held: Vec<Held>) -> Vec<Held> {
+/// Where an unknown outcome must not lead to a second copy, the beginning of a call is durable before the call. Returns what
+/// may be called, and what is given back: its lease is nearly over, because the hub is late.
+async fn begin(hub: &Hub, holder: Holder, held: Vec<Held>) -> (Vec<Held>, Vec<Settle>) {
     let calls: Vec<(Key, i16, String)> = held
         .iter()
         .filter(|h| h.begins_recorded)
         .map(|h| (h.claimed.key, h.claimed.head.attempt, h.account.name().to_owned()))
         .collect();
     if calls.is_empty() {
-        return held;
+        return (held, Vec::new());
     }
     let Holder { worker, claimed_at, .. } = holder;
     let lasting = hub.settings.timing.call_budget();
-    match store::attempt::begin(hub.store.engine(), &calls, worker, claimed_at, hub.clock.now(), lasting).await {
+    let db = hub.store.serving(held.first().map_or(Channel::Email, |h| h.claimed.head.channel));
+    match store::attempt::begin(db, &calls, worker, claimed_at, hub.clock.now(), lasting).await {
         Ok(begun) => {
             may_die_at("begin.after_commit");
             let begun: HashSet<Key> = begun.into_iter().collect();
-            let may = |h: &Held| !h.begins_recorded || begun.contains(&h.claimed.key);
-            held.into_iter().filter(may).collect()
+            let (held, late): (Vec<Held>, Vec<Held>) =
+                held.into_iter().partition(|h| !h.begins_recorded || begun.contains(&h.claimed.key));
+            let late = late.iter().map(|h| settle_of(hub, &h.claimed, holder, Outcome::Postponed, None)).collect();
+            (held, late)
         }
         Err(e) => {
+            // Perhaps it was recorded: whoever takes it back looks.
             tracing::warn!(error = %e, deliveries = calls.len(), "claimed, but the beginning could not be recorded");
-            held.into_iter().filter(|h| !h.begins_recorded).collect()
+            (held.into_iter().filter(|h| !h.begins_recorded).collect(), Vec::new())
         }
     }
 }
@@ -316,8 +367,12 @@ pub async fn call(hub: &Hub, request: Vec<Held>) -> Vec<Settle> {
         }
     }
     let Some(first) = asked.first_mut() else { return settles };
+    let turn = pace::enter(hub, &first.account, &first.claimed.recipient).await;
     // Webhooks alone have a way of their own, and go one by one.
-    let way = way(hub, first).await;
+    let way = match turn {
+        Ok(line) => way(hub, first).await.map(|way| (way, line)),
+        Err(outcome) => Err(outcome),
+    };
     // Its turn came too late.
     let late = first.holder.since.elapsed() > hub.settings.timing.begin_within();
     let way = if late && way.is_ok() { Err(Outcome::Postponed) } else { way };
@@ -325,7 +380,7 @@ pub async fn call(hub: &Hub, request: Vec<Held>) -> Vec<Settle> {
         Ok(way) => route::enter(hub, &first.account, first.seat.take()).await.map(|pass| (way, pass)),
         Err(outcome) => Err(outcome),
     };
-    let (mut way, mut pass) = match entered {
+    let ((mut way, line), mut pass) = match entered {
         Ok(entered) => entered,
         Err(outcome) => {
             for held in &asked {
@@ -349,13 +404,39 @@ pub async fn call(hub: &Hub, request: Vec<Held>) -> Vec<Settle> {
     let outcomes = ask(hub, &asked).await;
     may_die_at("call.after_answer");
     pass.answered(hub, &outcomes).await;
+    // Before the next request to the same destination may be made.
+    if let Some(first) = asked.first() {
+        pace::answered(hub, &first.account, &first.claimed.recipient, &outcomes).await;
+    }
+    drop(line);
     if let (Some(way), Some(outcome)) = (&mut way, outcomes.first()) {
         way.answered(outcome);
+    }
+    if outcomes.iter().any(is_throttled) {
+        look_since_when(hub, &mut asked).await;
     }
     for (held, outcome) in asked.iter().zip(outcomes) {
         settles.push(ended(hub, held, outcome, Some(called_at)).await);
     }
     settles
+}
+
+fn is_throttled(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Rejected { class, .. } if class.action() == Action::Wait)
+}
+
+/// For how long these have been tried; read only where it matters. If it cannot be read, patience begins anew.
+async fn look_since_when(hub: &Hub, asked: &mut [Held]) {
+    let keys: Vec<Key> = asked.iter().filter(|h| h.claimed.head.attempt > 1).map(Held::key).collect();
+    let since = store::attempt::tried_since(hub.store.engine(), &keys).await.unwrap_or_else(|e| {
+        tracing::warn!(error = %e, deliveries = keys.len(), "since when they have been tried could not be read");
+        HashMap::new()
+    });
+    let now = hub.clock.now();
+    for held in asked {
+        let waited = since.get(&held.key()).and_then(|since| (now - since).to_std().ok());
+        held.waited = waited.unwrap_or_default();
+    }
 }
 
 /// Why a delivery is not called, if it is not.
@@ -392,7 +473,9 @@ async fn ended(hub: &Hub, held: &Held, outcome: Outcome, called_at: Option<DateT
     let Held { on_unknown, begins_recorded, .. } = *held;
     let profile = held.account.terms.profile;
     let receipt_within = held.receipt_within();
-    let call = Call { provider, profile, on_unknown, begins_recorded, called_at, receipt_within };
+    let waited = held.waited;
+    let in_order = held.webhook.as_ref().is_some_and(|ready| ready.in_order);
+    let call = Call { provider, profile, on_unknown, begins_recorded, called_at, receipt_within, waited, in_order };
     let settle = settle_of(hub, &held.claimed, held.holder, outcome, Some(call));
     let (status, reason) = (settle.step.status, settle.step.reason.unwrap_or_default());
     hub.metrics.outcomes.with_label_values(&[provider, kind, reason]).inc();
@@ -439,17 +522,69 @@ async fn ask(hub: &Hub, asked: &[Held]) -> Vec<Outcome> {
     // A panicking adapter ends its own attempts only; whether it had asked by then, nobody can say.
     let sending = AssertUnwindSafe(sending).catch_unwind();
     let nobody_knows = |code, detail: &str| vec![Outcome::Unknown { code, detail: detail.into() }; asked.len()];
-    let outcomes = match tokio::time::timeout(hub.settings.timing.call_budget(), sending).await {
+    let outcomes = match answer(hub, asked, provider.extra_time(), sending).await {
         Ok(Ok(outcomes)) if outcomes.len() == asked.len() => outcomes,
         Ok(Ok(_)) => nobody_knows("answer_incomplete", "the provider's adapter lost count of what it sent"),
         Ok(Err(_panic)) => {
             tracing::error!(delivery = %first.claimed.key, provider = provider.name(), "the provider's adapter panicked");
             nobody_knows("sender_panicked", "our own code failed while sending")
         }
-        Err(_elapsed) => nobody_knows("no_answer", "no answer within the call budget"),
+        Err(why) => nobody_knows("no_answer", why),
     };
     observe(&hub.metrics.call_seconds, &[provider.name()], began.elapsed());
     outcomes
+}
+
+/// Waits for a call as long as its provider may take: the call budget, and `extra` where the protocol lets the other side
+/// answer late. Then the lease is extended meanwhile, and a process that stops waits until its grace is nearly over. Fails
+/// with the reason why there is no answer.
+async fn answer<T>(
+    hub: &Hub,
+    asked: &[Held],
+    extra: Duration,
+    call: impl Future<Output = T>,
+) -> std::result::Result<T, &'static str> {
+    let timing = &hub.settings.timing;
+    let call = tokio::time::timeout(timing.call_budget() + extra, call);
+    if extra.is_zero() {
+        return call.await.map_err(|_elapsed| "no answer within the call budget");
+    }
+    let stopped = async {
+        hub.shutdown.stopping().await;
+        tokio::time::sleep(timing.grace_of_calls()).await;
+    };
+    tokio::select! {
+        answer = call => answer.map_err(|_elapsed| "no answer within the time that the provider may take"),
+        never = keep_leases(hub, asked) => match never {},
+        () = stopped => Err("this process stopped while the provider's answer was still to come"),
+    }
+}
+
+/// Extends the leases of a running call three times a lease, so that one failure to do so loses none. A worker that dies
+/// extends nothing: the reaper comes one lease later.
+async fn keep_leases(hub: &Hub, asked: &[Held]) -> Infallible {
+    let every = hub.settings.timing.lease() / 3;
+    let mut due = asked.iter().map(|held| held.holder.since).min().unwrap_or_else(Instant::now);
+    loop {
+        due = Instant::now().max(due + every);
+        tokio::time::sleep_until(due.into()).await;
+        let attempts = asked.iter().map(|held| (held.key(), held.claimed.head.attempt, held.holder.worker)).collect();
+        // A task of its own: when the answer comes, this is dropped, and a statement must not be dropped half-way.
+        let _waited = hub.shutdown.spawn(extend_leases(hub.clone(), attempts)).await;
+    }
+}
+
+async fn extend_leases(hub: Hub, attempts: Vec<(Key, i16, Tsid)>) {
+    let lease = hub.settings.timing.lease();
+    for (key, attempt, worker) in attempts {
+        match store::delivery::extend(hub.store.engine(), key, attempt, worker, lease).await {
+            Ok(true) => tracing::debug!(delivery = %key, attempt, "lease extended: the answer is still to come"),
+            Ok(false) => {
+                tracing::debug!(delivery = %key, attempt, "no lease to extend: the attempt has ended or was lost")
+            }
+            Err(e) => tracing::warn!(delivery = %key, attempt, error = %e, "the lease could not be extended"),
+        }
+    }
 }
 
 /// What may have been sent is asked for first, where the provider can tell.
@@ -506,22 +641,26 @@ pub async fn settle(hub: &Hub, mut batch: Vec<Settle>) -> Result<()> {
     batch.sort_by_key(|s| s.key);
     let began = Instant::now();
     let now = hub.clock.now();
-    let (won, made) =
-        if batch.iter().any(|s| in_doubt(s) || fallback::follows(s).is_some() || known_by(hub, s).is_some()) {
-            let mut tx = hub.store.begin_engine().await?;
-            let written = write(hub, &mut tx, &batch, now).await?;
-            may_die_at("settle.before_commit");
-            tx.commit().await?;
-            written
-        } else {
-            (store::delivery::settle(hub.store.engine(), &batch, now).await?, fallback::Made::default())
-        };
+    let Some(channel) = batch.first().map(|s| s.lane.channel()) else { return Ok(()) };
+    let (won, made) = if batch
+        .iter()
+        .any(|s| in_doubt(s) || s.apart.is_some() || fallback::follows(s).is_some() || known_by(hub, s).is_some())
+    {
+        let mut tx = hub.store.begin_serving(channel).await?;
+        let written = write(hub, &mut tx, &batch, now).await?;
+        may_die_at("settle.before_commit");
+        tx.commit().await?;
+        written
+    } else {
+        (store::delivery::settle(hub.store.serving(channel), &batch, now).await?, fallback::Made::default())
+    };
     may_die_at("settle.after_commit");
     observe(&hub.metrics.settle_seconds, &[], began.elapsed());
     let by_key: HashMap<Key, bool> = won.iter().map(|w| (w.key, w.cancel_requested)).collect();
     let (winners, losers): (Vec<Settle>, Vec<Settle>) = batch.into_iter().partition(|s| by_key.contains_key(&s.key));
     tell(hub, &winners, &won);
     fallback::announce(hub, &made);
+    webhook::release_next(hub, &winners).await;
     let won = by_key;
     if !losers.is_empty() {
         late(hub, &losers, now).await?;
@@ -569,6 +708,10 @@ pub(super) async fn write(
     let kept: HashSet<Key> = won.iter().map(|w| w.key).collect();
     let doubtful: Vec<Key> = batch.iter().filter(|s| in_doubt(s) && kept.contains(&s.key)).map(|s| s.key).collect();
     keep_refs(hub, tx, batch.iter().filter(|s| kept.contains(&s.key))).await?;
+    let apart: Vec<&Settle> = batch.iter().filter(|s| s.apart.is_some() && kept.contains(&s.key)).collect();
+    if !apart.is_empty() {
+        store::suspect::put(&mut *tx, &apart).await?;
+    }
     let lifted = lift(hub, tx, &doubtful, now).await?;
     let follows = batch.iter().filter(|s| kept.contains(&s.key)).filter_map(fallback::follows);
     let made = fallback::make(hub, tx, &follows.collect::<Vec<_>>(), now).await?;
@@ -579,7 +722,8 @@ pub(super) async fn write(
 /// know better, in the same transaction. Heads are locked first: whoever settles them meanwhile comes before or after.
 async fn late(hub: &Hub, losers: &[Settle], now: DateTime<Utc>) -> Result<()> {
     let keys: Vec<Key> = losers.iter().map(|s| s.key).collect();
-    let mut tx = hub.store.begin_engine().await?;
+    let Some(channel) = losers.first().map(|s| s.lane.channel()) else { return Ok(()) };
+    let mut tx = hub.store.begin_serving(channel).await?;
     store::delivery::lock(&mut tx, &keys).await?;
     let kept = store::attempt::late(&mut *tx, losers, now).await?;
     keep_refs(hub, &mut tx, losers).await?;
@@ -587,6 +731,7 @@ async fn late(hub: &Hub, losers: &[Settle], now: DateTime<Utc>) -> Result<()> {
     let made = lift(hub, &mut tx, &keys, now).await?;
     tx.commit().await?;
     fallback::announce(hub, &made);
+    webhook::release_next(hub, losers).await;
     // Fewer than the losers where a batch is written again because its answer was lost.
     hub.metrics.late_settles.inc_by(kept);
     tracing::info!(late = kept, "outcomes came after their lease was over");

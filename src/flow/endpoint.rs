@@ -13,7 +13,7 @@ use crate::error::{Code, Error, Fault, Refusal, Result};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
-use crate::model::delivery::{Key, OutcomeKind, PARKED, Status};
+use crate::model::delivery::{BEHIND, Key, OutcomeKind, PARKED, Status};
 use crate::model::egress::EndpointUrl;
 use crate::model::endpoint::{Endpoint, EndpointStatus};
 use crate::model::event::{EventKind, Told};
@@ -119,7 +119,7 @@ pub async fn create(hub: &Hub, permit: Owning<'_>, change: Change) -> Result<End
 /// not paused: why it was disabled would be lost, and thereby that it missed something.
 pub async fn update(hub: &Hub, permit: Owning<'_>, id: Tsid, change: Change) -> Result<Endpoint> {
     change_with(hub, permit, id, "endpoint.update", |e| {
-        let before = e.status;
+        let (before, was_ordered) = (e.status, e.ordered);
         if before == EndpointStatus::Disabled && change.status == Some(EndpointStatus::Paused) {
             let detail = "the endpoint is disabled and gets nothing as it is; to pause it, make it ACTIVE first";
             return Err(Refusal::new(422, "endpoint_disabled", detail));
@@ -130,6 +130,10 @@ pub async fn update(hub: &Hub, permit: Owning<'_>, id: Tsid, change: Change) -> 
         }
         if e.status == EndpointStatus::Active && before != EndpointStatus::Active {
             e.failing_since = None;
+            e.resumed_at = Some(hub.clock.now());
+        }
+        // What waits behind another waits for nothing any more.
+        if was_ordered && !e.ordered && e.status != EndpointStatus::Paused {
             e.resumed_at = Some(hub.clock.now());
         }
         Ok(())
@@ -171,7 +175,8 @@ async fn change_with(
     tx.commit().await?;
     if after.resumed_at != before.resumed_at {
         // A first batch at once; the loop does the rest, and this too if it fails.
-        if let Err(e) = release(hub, after.shard, &after.endpoint_id.to_string()).await {
+        let in_order = after.ordered && after.status == EndpointStatus::Active;
+        if let Err(e) = release(hub, after.endpoint_id, after.shard, in_order).await {
             tracing::warn!(error = %e, "what is parked for an endpoint goes within seconds");
         }
     }
@@ -256,10 +261,16 @@ pub fn may_include_content(permit: Owning<'_>) -> Result<(), Fault> {
     Err(Fault { pointer: "/includeContent".into(), reason: "not_allowed", detail: detail.into(), code: Code::E001 })
 }
 
-/// Lets one batch of what is parked for an endpoint go; returns how many that were.
-pub async fn release(hub: &Hub, shard: i16, recipient: &str) -> Result<usize> {
-    let (now, batch) = (hub.clock.now(), limits::HOUSEKEEPING_BATCH);
-    let places = delivery::release(hub.store.api(), shard, recipient, now, batch).await?;
+/// Lets one batch of what is parked for an endpoint go; and where no order is kept any more, of what waits behind another.
+/// Returns how many that were.
+pub async fn release(hub: &Hub, endpoint_id: Tsid, shard: i16, in_order: bool) -> Result<usize> {
+    let (now, mut batch, db) = (hub.clock.now(), limits::HOUSEKEEPING_BATCH, hub.store.webhooks());
+    let to = endpoint_id.to_string();
+    let mut places = delivery::release(db, (shard, &to), PARKED, now, batch).await?;
+    if !in_order {
+        batch -= i64::try_from(places.len()).unwrap_or(0);
+        places.extend(delivery::release(db, (shard, &to), BEHIND, now, batch).await?);
+    }
     let released = places.len();
     hub.wake.ready(places.into_iter().map(|place| (place, now)));
     Ok(released)
@@ -270,7 +281,7 @@ pub async fn release(hub: &Hub, shard: i16, recipient: &str) -> Result<usize> {
 pub async fn release_resumed(hub: &Hub) -> Result<bool> {
     let mut more = false;
     for resumed in endpoint::resumed(hub.store.api()).await? {
-        let released = release(hub, resumed.shard, &resumed.recipient).await?;
+        let released = release(hub, Tsid(resumed.endpoint_id), resumed.shard, resumed.in_order).await?;
         more |= released == usize::try_from(limits::HOUSEKEEPING_BATCH).unwrap_or(usize::MAX);
         if released == 0 && resumed.resumed_at + limits::RELEASE_FOR < hub.clock.now() {
             endpoint::released(hub.store.api(), &resumed).await?;

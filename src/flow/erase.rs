@@ -1,7 +1,7 @@
 //! Erase: a person's data is removed from everything that holds it, and every table is searched afterwards for what might
-//! be left.
+//! be left. What counts as holding it is `model::person`'s; which tables there are, the database's catalogue's.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::{Error, Result};
 use crate::hub::Hub;
@@ -10,10 +10,12 @@ use crate::limits;
 use crate::model::delivery::{Key, Outcome, Status};
 use crate::model::message::{Content, Detail};
 use crate::model::partner::DEFAULT_REGION;
-use crate::model::phone;
+use crate::model::person::{Person, Use, is_key};
 use crate::model::role::Administering;
-use crate::store::{self, audit::Deed, delivery, endpoint, message, sql_intake};
+use crate::store::search::{self, Column, Kind, Row, Table};
+use crate::store::{self, audit::Deed, delivery, endpoint, message};
 
+use super::accept::key_hash;
 use super::sweep::end;
 
 /// What stands in the place of an address that was erased.
@@ -27,43 +29,60 @@ pub struct Erased {
     pub canceled: u64,
     /// Being sent just now, or to be sent yet to others: left as they are.
     pub in_flight: u64,
-    /// Rows that hold the address yet, by table.
-    pub left: Vec<(String, u64)>,
+    /// Rows that hold the address yet, by table and column.
+    pub left: BTreeMap<String, u64>,
+    /// Messages and headers of endpoints whose master key is not here: what they hold is not known.
+    pub unopened: u64,
+    /// Tables that were not searched: the hub may not read them, or cannot tell the partner's rows in them.
+    pub unsearched: Vec<String>,
+    /// How many rows were searched for what is left.
+    pub searched: u64,
 }
 
-/// Erases a person, at one partner or everywhere. `progress` hears how many deliveries are done.
+/// How far it has come.
+#[derive(Debug, Clone, Copy)]
+pub enum Progress<'a> {
+    /// Rows that were searched, and the table they are in.
+    Searched(u64, &'a str),
+    /// Messages that are done.
+    Erased(u64),
+}
+
+/// Erases a person, at one partner or everywhere.
+///
+/// # Errors
+/// `Error::Setup` when the address is too short to be told from other text.
 pub async fn erase(
     hub: &Hub,
     permit: Administering<'_>,
     recipient: &str,
     partner: Option<Tsid>,
-    mut progress: impl FnMut(u64),
+    mut progress: impl FnMut(Progress<'_>),
 ) -> Result<Erased> {
-    let forms = forms(recipient);
-    if recipient.trim().chars().count() < 6 {
-        let why = "an address of at least six characters is needed: anything shorter is in everybody's texts";
-        return Err(Error::Setup(why.into()));
-    }
+    let region = match partner {
+        Some(id) => store::partner::get(hub.store.api(), id).await?.map(|partner| partner.region),
+        None => None,
+    };
+    let person = Person::read(recipient, region.as_deref().unwrap_or(DEFAULT_REGION));
+    let person = person.map_err(|why| Error::Setup(why.into()))?;
     // What begins is in the log, however it ends.
     let begun = Deed { action: "partner.erase.begin".into(), partner_id: partner, ..Deed::default() };
     store::audit::insert(hub.store.api(), hub.next_id(), hub.clock.now(), permit.actor(), &begun).await?;
     let mut erased = Erased::default();
     let mut conn = hub.store.auditing().await?;
-    let mut held: BTreeSet<(i16, Tsid)> =
-        message::holding(&mut conn, partner, &forms, &patterns(&forms)).await?.into_iter().collect();
-    held.extend(sealed_holding(hub, partner, &forms).await?.messages);
-    sql_intake::erase(&mut conn, partner, &patterns(&forms)).await?;
-    endpoint::erase(&mut conn, partner, &patterns(&forms)).await?;
-    for (n, (shard, message_id)) in held.into_iter().enumerate() {
-        erase_from(hub, shard, message_id, &forms, &mut erased).await?;
+    let found = search(hub, &mut conn, &person, partner, &mut progress).await?;
+    for hit in &found.elsewhere {
+        erase_elsewhere(&mut conn, hit).await?;
+    }
+    for (n, ((shard, message_id), nos)) in found.messages.into_iter().enumerate() {
+        erase_from(hub, shard, message_id, &person, &nos, &mut erased).await?;
         if n % 1_000 == 999 {
-            progress(erased.deliveries);
+            progress(Progress::Erased(erased.messages));
         }
     }
-    erased.left = store::fsck::traces(&mut conn, &patterns(&forms), partner).await?;
-    let sealed = sealed_holding(hub, partner, &forms).await?;
-    erased.left.push(("messages, sealed".into(), sealed.messages.len() as u64));
-    erased.left.push(("messages that do not open (--master-key)".into(), sealed.unopened));
+    let left = search(hub, &mut conn, &person, partner, &mut progress).await?;
+    (erased.left, erased.unopened) = (left.places, left.unopened);
+    (erased.unsearched, erased.searched) = (left.unsearched, left.searched);
     // The log says that somebody was erased, and not who.
     let told =
         serde_json::json!({"deliveries": erased.deliveries, "messages": erased.messages, "inFlight": erased.in_flight});
@@ -72,88 +91,146 @@ pub async fn erase(
     Ok(erased)
 }
 
-/// The address in every form in which it may stand somewhere: a phone number is kept as E.164, and written in many ways.
-fn forms(recipient: &str) -> Vec<String> {
-    let recipient = recipient.trim();
-    let mut forms = vec![recipient.to_owned()];
-    if let Ok(number) = phone::parse(recipient, DEFAULT_REGION) {
-        if let Some(national) = number.strip_prefix("+82").map(|rest| format!("0{rest}")) {
-            let (head, tail) = national.split_at(3);
-            let (middle, end) = tail.split_at(tail.len().saturating_sub(4));
-            forms.extend([" ", "-", "."].map(|between| [head, middle, end].join(between)));
-            forms.extend([" ", "-"].map(|between| ["+82", &head[1..], middle, end].join(between)));
-            forms.push(national);
-        }
-        forms.push(number.trim_start_matches('+').to_owned());
-        forms.push(number);
-    }
-    forms.iter_mut().for_each(|form| *form = form.to_lowercase());
-    forms.sort();
-    forms.dedup();
-    forms
-}
-
-/// As regular expressions of PostgreSQL: the form itself, not as a part of a longer address; in JSON a line break before it
-/// is written \\n.
-fn patterns(forms: &[String]) -> Vec<String> {
-    let literal = |c: char| if c.is_ascii_alphanumeric() { c.to_string() } else { format!("\\{c}") };
-    let pattern = |form: &String| {
-        let form: String = form.chars().map(literal).collect();
-        format!(r"((?<![A-Za-z0-9._%+-])|(?<=\\[nrtbf])){form}(?![A-Za-z0-9-]|\.[A-Za-z0-9])")
-    };
-    forms.iter().map(pattern).collect()
-}
-
-/// The same of a text in memory.
-fn holds(text: &str, forms: &[String]) -> bool {
-    let text = text.to_lowercase();
-    let alone = |at: usize, form: &str| {
-        let (before, after) = (&text[..at], &text[at + form.len()..]);
-        let escaped = before.ends_with(['n', 'r', 't', 'b', 'f']) && before[..before.len() - 1].ends_with('\\');
-        let joined = before.ends_with(|c: char| c.is_ascii_alphanumeric() || "._%+-".contains(c));
-        let goes_on = after.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '-')
-            || after.strip_prefix('.').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_alphanumeric()));
-        (escaped || !joined) && !goes_on
-    };
-    forms.iter().map(|form| form.to_lowercase()).any(|form| text.match_indices(&form).any(|(at, _)| alone(at, &form)))
-}
-
-/// Sealed content can only be searched by whoever opens it.
-struct SealedHolding {
-    messages: Vec<(i16, Tsid)>,
-    /// Do not open here: nobody knows what they hold.
+/// What a search found.
+#[derive(Default)]
+struct Found {
+    /// Messages that hold the address, with the deliveries of which providers said it.
+    messages: BTreeMap<(i16, Tsid), BTreeSet<i16>>,
+    /// Rows that are of no message.
+    elsewhere: Vec<Hit>,
+    /// How many rows hold it, by table and column.
+    places: BTreeMap<String, u64>,
     unopened: u64,
+    unsearched: Vec<String>,
+    searched: u64,
 }
 
-async fn sealed_holding(hub: &Hub, partner: Option<Tsid>, forms: &[String]) -> Result<SealedHolding> {
-    let mut found = SealedHolding { messages: Vec::new(), unopened: 0 };
-    let mut conn = hub.store.auditing().await?;
-    for shard in store::partner::shards(hub.store.api()).await? {
-        let mut after = Tsid(0);
-        loop {
-            let rows = message::sealed(&mut conn, shard, partner, after, limits::HOUSEKEEPING_BATCH).await?;
-            let Some(last) = rows.last() else { break };
-            after = last.message_id;
-            for row in rows {
-                match message::read_detail(&hub.keyring, row.message_id, &row.detail) {
-                    Ok(detail) if holds(&serde_json::to_string(&detail).unwrap_or_default(), forms) => {
-                        found.messages.push((row.shard, row.message_id));
-                    }
-                    Ok(_) => (),
-                    Err(_) => found.unopened += 1,
-                }
-            }
+/// A row that holds the address in these columns.
+struct Hit {
+    table: Table,
+    columns: Vec<Column>,
+    row: Row,
+}
+
+/// Reads every row of every table, as they are at one moment.
+async fn search(
+    hub: &Hub,
+    conn: &mut store::Conn,
+    person: &Person,
+    partner: Option<Tsid>,
+    progress: &mut impl FnMut(Progress<'_>),
+) -> Result<Found> {
+    let mut found = Found::default();
+    search::begin(conn).await?;
+    for table in search::tables(conn).await? {
+        if !table.readable || (partner.is_some() && !table.knows_partners()) {
+            found.unsearched.push(table.name);
+            continue;
         }
+        let each = |row: Row| {
+            found.searched += 1;
+            if found.searched.is_multiple_of(limits::SEARCH_PROGRESS) {
+                progress(Progress::Searched(found.searched, &table.name));
+            }
+            look_at(hub, person, &table, row, &mut found);
+        };
+        search::each(conn, &table, partner, each).await?;
     }
+    search::end(conn).await?;
     Ok(found)
 }
 
-async fn erase_from(hub: &Hub, shard: i16, message_id: Tsid, forms: &[String], erased: &mut Erased) -> Result<()> {
+fn look_at(hub: &Hub, person: &Person, table: &Table, row: Row, found: &mut Found) {
+    let mut columns = Vec::new();
+    for (column, cell) in table.columns.iter().zip(&row.cells) {
+        let Some(cell) = cell else { continue };
+        match holds(hub, person, table, column, &row, cell) {
+            Ok(true) => columns.push(column.clone()),
+            Ok(false) => (),
+            Err(_) => found.unopened += 1,
+        }
+    }
+    if columns.is_empty() {
+        return;
+    }
+    for column in &columns {
+        *found.places.entry(format!("{}.{}", table.name, column.name)).or_default() += 1;
+    }
+    match row.message {
+        Some(message) => {
+            let nos = found.messages.entry(message).or_default();
+            if SAID_BY_PROVIDERS.contains(&table.name.as_str()) {
+                nos.extend(row.no);
+            }
+        }
+        None => found.elsewhere.push(Hit { table: table.clone(), columns, row }),
+    }
+}
+
+/// Tables of what providers said of deliveries.
+const SAID_BY_PROVIDERS: [&str; 3] = ["attempts", "provider_refs", "receipts"];
+
+/// Whether a cell holds the address.
+///
+/// # Errors
+/// It is sealed, and does not open here.
+fn holds(hub: &Hub, person: &Person, table: &Table, column: &Column, row: &Row, cell: &str) -> Result<bool> {
+    match (table.name.as_str(), column.name.as_str(), row.message) {
+        ("messages", "detail", Some((_, message_id))) => {
+            return Ok(person.is_in_detail(&message::read_detail(&hub.keyring, message_id, cell)?));
+        }
+        ("endpoints", "headers", _) => {
+            let endpoint_id = row.key.last().and_then(|id| id.parse().ok()).map(Tsid).unwrap_or(Tsid(0));
+            let headers = endpoint::open_headers(&hub.keyring, endpoint_id, &search::bytes(cell))?;
+            return Ok(person.is_in(&headers, Use::Words));
+        }
+        _ => (),
+    }
+    let used = if is_key(&column.name) { Use::Key } else { Use::Words };
+    // A request enqueued in SQL is JSON as text.
+    let json = if column.kind == Kind::Json || column.name == "body" { serde_json::from_str(cell).ok() } else { None };
+    Ok(match json {
+        Some(value) => person.is_in_json(&value, &column.name, used),
+        None => person.is_in(cell, used),
+    })
+}
+
+/// Where else than in messages a person is erased, and how. What is not named here is told as left.
+async fn erase_elsewhere(conn: &mut store::Conn, hit: &Hit) -> Result<()> {
+    let Hit { table, row, .. } = hit;
+    let of = |names: &[&str]| -> Vec<&Column> {
+        hit.columns.iter().filter(|column| names.contains(&column.name.as_str())).collect()
+    };
+    let (columns, with) = match table.name.as_str() {
+        // What was refused is forgotten as a whole, and so is how fast an address may be sent to. What waits becomes a
+        // message first.
+        "notihub.refusals" | "destination_paces" => return search::delete(conn, table, row).await,
+        "receipts" => {
+            let [provider, event_key] = row.key.as_slice() else { return Ok(()) };
+            return store::receipt::erase(conn, provider, event_key).await;
+        }
+        "endpoints" => (of(&["contact_email", "description"]), None),
+        "provider_holds" => (of(&["detail"]), None),
+        "alerts" => (of(&["detail"]), Some(ERASED)),
+        _ => return Ok(()),
+    };
+    if columns.is_empty() { Ok(()) } else { search::blank(conn, table, row, &columns, with).await }
+}
+
+/// Erases a person from one message. Of the deliveries `said`, providers said the address.
+async fn erase_from(
+    hub: &Hub,
+    shard: i16,
+    message_id: Tsid,
+    person: &Person,
+    said: &BTreeSet<i16>,
+    erased: &mut Erased,
+) -> Result<()> {
     let mut tx = hub.store.begin().await?;
     let Some(row) = message::lock(&mut tx, shard, message_id).await? else { return Ok(()) };
     tx.rollback().await?;
     // What waits is not sent any more.
-    let mine = |no: i16, all: &[delivery::Addressed]| all.iter().any(|d| d.no == no && is_theirs(d, forms));
+    let mine = |no: i16, all: &[delivery::Addressed]| all.iter().any(|d| d.no == no && is_theirs(d, person));
     let all = delivery::contents(hub.store.api(), shard, message_id).await?;
     let open = delivery::open(hub.store.api(), row.partner_id, shard, message_id).await?;
     let waiting: Vec<_> =
@@ -166,7 +243,7 @@ async fn erase_from(hub: &Hub, shard: i16, message_id: Tsid, forms: &[String], e
     store::receipt::hold(&mut tx, shard, &[message_id]).await?;
     let all = all_held(&mut tx, shard, message_id).await?;
     let (settled, held): (Vec<_>, Vec<_>) =
-        all.iter().filter(|d| is_theirs(d, forms)).partition(|d| d.status.is_settled());
+        all.iter().filter(|d| is_theirs(d, person)).partition(|d| d.status.is_settled());
     erased.in_flight += held.len() as u64;
     let nos: Vec<i16> = settled.iter().map(|d| d.no).collect();
     let gone = |d: &delivery::Addressed| d.recipient == ERASED || nos.contains(&d.no);
@@ -182,13 +259,25 @@ async fn erase_from(hub: &Hub, shard: i16, message_id: Tsid, forms: &[String], e
     let needed: Vec<bool> = (0..detail.contents.len())
         .map(|n| all.iter().any(|d| !d.status.is_settled() && may_say(&detail, d.content, n)))
         .collect();
-    let open = blank(&mut detail, &only_theirs, &needed, all.iter().all(gone), forms);
+    let before = detail.clone();
+    let open = blank(&mut detail, &only_theirs, &needed, all.iter().all(gone), person);
     erased.in_flight += open;
-    let sealed = message::is_sealed(&row.detail);
-    let text = message::write_detail(&hub.keyring, message_id, &detail, sealed)?;
-    let key = row.client_msg_id.map(|key| if holds(&key, forms) { format!("{ERASED}-{message_id}") } else { key });
     delivery::hide(&mut *tx, shard, message_id, &nos).await?;
-    message::rewrite(&mut *tx, shard, message_id, &text, key.as_deref()).await?;
+    // A provider's id of what is being sent is needed yet.
+    let is_done = |no: &i16| all.iter().any(|d| d.no == *no && d.status.is_settled());
+    let said: Vec<i16> = nos.iter().chain(said).copied().filter(is_done).collect();
+    delivery::scrub(&mut *tx, shard, message_id, &said).await?;
+    // The key of a message to them is about them, whatever it says.
+    if let Some(key) = &row.client_msg_id
+        && (!nos.is_empty() || !held.is_empty() || person.is_in(key, Use::Key))
+    {
+        store::idempotency::erase(&mut *tx, shard, message_id, key_hash(hub, row.partner_id, key)).await?;
+    }
+    if !nos.is_empty() || detail != before {
+        detail.erased = true;
+        let text = message::write_detail(&hub.keyring, message_id, &detail, message::is_sealed(&row.detail))?;
+        message::rewrite(&mut *tx, shard, message_id, &text).await?;
+    }
     tx.commit().await?;
     erased.deliveries += nos.len() as u64;
     erased.messages += 1;
@@ -217,26 +306,27 @@ fn may_say(detail: &Detail, content: i16, other: usize) -> bool {
     all.into_iter().any(|content| usize::try_from(content) == Ok(other))
 }
 
-fn is_theirs(d: &delivery::Addressed, forms: &[String]) -> bool {
-    let is = |address: &str| forms.iter().any(|form| form.eq_ignore_ascii_case(address));
-    is(&d.recipient) || d.written.as_deref().is_some_and(is)
+fn is_theirs(d: &delivery::Addressed, person: &Person) -> bool {
+    person.is(&d.recipient) || d.written.as_deref().is_some_and(|written| person.is(written))
 }
 
 /// Takes out what is theirs; says how many contents had to be left because they are to be sent yet.
-fn blank(detail: &mut Detail, only_theirs: &[bool], needed: &[bool], whole: bool, forms: &[String]) -> u64 {
+fn blank(detail: &mut Detail, only_theirs: &[bool], needed: &[bool], whole: bool, person: &Person) -> u64 {
     let mut left = 0;
     for ((content, theirs), needed) in detail.contents.iter_mut().zip(only_theirs).zip(needed) {
-        let names_them = serde_json::to_string(content).is_ok_and(|text| holds(&text, forms));
+        let names_them =
+            serde_json::to_value(&*content).is_ok_and(|content| person.is_in_json(&content, "", Use::Words));
         match (*theirs || names_them, *needed) {
             (true, true) => left += 1,
             (true, false) => *content = Content::default(),
             (false, _) => (),
         }
     }
-    if whole || detail.title.as_ref().is_some_and(|title| holds(title, forms)) {
+    if whole || detail.title.as_ref().is_some_and(|title| person.is_in(title, Use::Words)) {
         detail.title = None;
     }
-    detail.metadata.retain(|name, value| !whole && !holds(name, forms) && !holds(&value.to_string(), forms));
-    detail.erased = true;
+    let names_them =
+        |name: &str, value: &_| person.is_in(name, Use::Key) || person.is_in_json(value, "metadata", Use::Key);
+    detail.metadata.retain(|name, value| !whole && !names_them(name, value));
     left
 }

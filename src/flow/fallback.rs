@@ -182,11 +182,12 @@ fn stand_in(hub: &Hub, origin: &Origin, message: &Contents, why: Why) -> Option<
         Some(to) => (to.clone(), None),
         None => (origin.recipient.clone(), origin.written.clone()),
     };
+    let policy = hub.settings.retry.policy(fallback.channel, next.fallback.is_some());
     Some(StandIn {
         no: origin.key.no.checked_add(fallback.step)?,
         lane: Lane::new(fallback.channel, origin.lane.priority(), origin.lane.is_overflow()),
         content: fallback.content,
-        max_attempts: fallback.attempts.unwrap_or(hub.settings.retry.retry_max_attempts),
+        max_attempts: fallback.attempts.unwrap_or(policy.max_attempts),
         has_fallback: next.fallback.is_some(),
         why: why.as_str(),
         origin: origin.clone(),
@@ -306,5 +307,16 @@ pub async fn leave(hub: &Hub, leaver: &mut Leaver, shards: &[i16], down: &[Chann
 fn left(hub: &Hub, Waiting { key, lane, head }: Waiting) -> Settle {
     let reason = Some(Why::ChannelDown.as_str());
     let step = Step { status: Status::Failed, ready_at: None, possibly_sent: false, refund: false, reason };
-    Settle { key, lane, head, step, provider: None, tried: None, notice_id: hub.next_id(), receipt_due: None }
+    Settle {
+        key,
+        lane,
+        head,
+        step,
+        provider: None,
+        tried: None,
+        notice_id: hub.next_id(),
+        receipt_due: None,
+        apart: None,
+        followers: 0,
+    }
 }

@@ -113,13 +113,7 @@ async fn write(hub: &Hub, inserts: &[&Insert]) -> Result<Vec<Result<Accepted>>> 
     may_die_at("accept.after_commit");
     hub.metrics.intake_group.with_label_values::<&str>(&[]).observe(inserts.len() as f64);
     let answers = judge(inserts, holders(db, inserts, &written).await?);
-    let (mut fresh, mut accepted) = (Vec::new(), Vec::new());
-    for (insert, answer) in inserts.iter().zip(&answers) {
-        if let Ok(answer) = answer {
-            fresh.push(*insert);
-            accepted.push(answer.clone());
-        }
-    }
-    announce(hub, &fresh, &accepted, now);
+    let accepted = inserts.iter().zip(&answers).filter_map(|(insert, answer)| Some((*insert, answer.as_ref().ok()?)));
+    announce(hub, &accepted.collect::<Vec<_>>(), now);
     Ok(answers)
 }

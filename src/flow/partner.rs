@@ -11,7 +11,7 @@ use crate::model::channel::Channel;
 use crate::model::partner::{Partner, PartnerStatus, is_reserved, shard_of};
 use crate::model::role::{Actor, Administering, Role};
 use crate::store::audit::Deed;
-use crate::store::{self, key, listen, partner};
+use crate::store::{self, key, listen, partner, sql_intake};
 
 /// A secret begins with this, so that scanners of code and logs know one when they see it.
 pub const SECRET_PREFIX: &str = "nhs_";
@@ -126,6 +126,39 @@ pub async fn rotate(hub: &Hub, permit: Administering<'_>, id: Tsid, overlap: Tim
             Ok(credentials)
         }
     }
+}
+
+/// Lets a database role enqueue for a partner, or confirms that it may.
+pub async fn grant_intake(hub: &Hub, permit: Administering<'_>, of: &Partner, role: &str) -> Result<()> {
+    let now = hub.clock.now();
+    let mut tx = hub.store.begin().await?;
+    sql_intake::grant(&mut *tx, role, of.partner_id, now).await?;
+    let deed = Deed { after: Some(json!({"role": role})), ..about(of, "partner.grant_intake") };
+    note(hub, &mut tx, permit.actor(), &deed).await?;
+    Ok(tx.commit().await?)
+}
+
+/// Ends a database role's right to enqueue for a partner, or for all; with `carried_over` only grants that no admin
+/// confirmed. Returns how many ended.
+pub async fn revoke_intake(
+    hub: &Hub,
+    permit: Administering<'_>,
+    of: Option<&Partner>,
+    role: &str,
+    carried_over: bool,
+) -> Result<u64> {
+    let mut tx = hub.store.begin().await?;
+    let ended = sql_intake::revoke(&mut *tx, role, of.map(|of| of.partner_id), carried_over).await?;
+    let deed = Deed {
+        action: "partner.revoke_intake".into(),
+        object: of.map(|of| of.partner_id.to_string()),
+        partner_id: of.map(|of| of.partner_id),
+        before: Some(json!({"role": role, "grants": ended, "carriedOver": carried_over})),
+        after: None,
+    };
+    note(hub, &mut tx, permit.actor(), &deed).await?;
+    tx.commit().await?;
+    Ok(ended)
 }
 
 /// A key for an operator or an admin.

@@ -10,12 +10,12 @@ use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
 use crate::model::channel::OnUnknown;
-use crate::model::delivery::lost;
+use crate::model::delivery::{Begun, lost};
 use crate::shutdown::may_die_at;
 use crate::store::{self, delivery::Settle};
 
 use super::deliver::{on_unknown, tell, tried, write};
-use super::fallback;
+use super::{fallback, webhook};
 
 /// Where the reaper stands: leases below the mark were all seen to be settled. New leases always end later.
 #[derive(Debug)]
@@ -46,19 +46,30 @@ pub async fn reap(hub: &Hub, reaper: &mut Reaper, shards: &[i16]) -> Result<usiz
     let mut settles = Vec::with_capacity(overdue.len());
     let mut by_worker: BTreeMap<Tsid, usize> = BTreeMap::new();
     for row in overdue {
-        // The claimer's word holds, not our own settings: they may differ since. Where it recorded no beginnings, any call
-        // may have begun; where it did, it was because an unknown outcome must not lead to a second copy.
-        let begun = row.begun || !row.begins_recorded;
+        // The claimer's word holds, not our own settings: they may differ since. Where it records beginnings, it is because an
+        // unknown outcome must not lead to a second copy.
+        let begun = match (row.begins_recorded, row.begun) {
+            (_, true) => Begun::Recorded,
+            (true, false) => Begun::Never,
+            (false, false) => Begun::Unrecorded,
+        };
         let on_unknown = on_unknown(hub, row.head.channel);
         let on_unknown = if row.begins_recorded { on_unknown.max(OnUnknown::Lookup) } else { on_unknown };
-        let (outcome, step) = lost(&row.head, begun, on_unknown, now);
+        let deaths = row.deaths.saturating_add(1);
+        let (outcome, step) = lost(&row.head, begun, deaths, on_unknown, now);
         let claimed_at = row.lease_until - TimeDelta::from_std(hub.settings.timing.lease()).unwrap_or_default();
         tracing::debug!(
             delivery = %row.key, attempt = row.head.attempt, worker = %row.worker, status = %step.status,
             "taken back from a lost worker"
         );
         *by_worker.entry(row.worker).or_default() += 1;
-        settles.push(Settle {
+        if deaths > 1 {
+            tracing::warn!(
+                delivery = %row.key, deaths, status = %step.status,
+                "a worker was lost again while it held this delivery alone"
+            );
+        }
+        let settle = Settle {
             key: row.key,
             lane: row.lane,
             head: row.head,
@@ -68,7 +79,10 @@ pub async fn reap(hub: &Hub, reaper: &mut Reaper, shards: &[i16]) -> Result<usiz
             tried: Some(tried(outcome, row.begun, row.worker, claimed_at, None)),
             notice_id: hub.next_id(),
             receipt_due: None,
-        });
+            apart: None,
+            followers: i64::from(row.lane.is_webhook()),
+        };
+        settles.push(settle.set_apart(deaths));
     }
     settles.sort_by_key(|s| s.key);
     let (won, made) = write(hub, &mut tx, &settles, now).await?;
@@ -81,6 +95,7 @@ pub async fn reap(hub: &Hub, reaper: &mut Reaper, shards: &[i16]) -> Result<usiz
     hub.metrics.reaped.inc_by(settles.len() as u64);
     tell(hub, &settles, &won);
     fallback::announce(hub, &made);
+    webhook::release_next(hub, &settles).await;
     if settles.len() < usize::try_from(limits::HOUSEKEEPING_BATCH).unwrap_or(usize::MAX) {
         let slack = TimeDelta::from_std(limits::WATERMARK_SLACK).unwrap_or_default();
         reaper.mark = reaper.mark.max(now_there - slack);

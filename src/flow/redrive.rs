@@ -93,7 +93,7 @@ fn judge(hub: &Hub, dead: &Dead) -> Result<i16, (&'static str, &'static str)> {
     if dead.replaced {
         return Err(("replaced", "another delivery took its place: whoever wants it again posts it again"));
     }
-    redrive(dead.status, dead.attempt, on_unknown(hub, channel), &hub.settings.retry.policy(channel))
+    redrive(dead.status, dead.attempt, on_unknown(hub, channel), &hub.settings.retry.policy(channel, false))
 }
 
 /// Makes these PENDING again, each with how many attempts it may have, and tells their partners; but for those of which

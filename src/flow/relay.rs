@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::accept::{Accepted, announce, holders, judge, prepare};
+use super::accept::{Accepted, announce, holders, judge, prepare, stored_before};
 use super::publish::{self, Notice};
 use super::rate;
 use crate::error::{Code, Error, Fault, Refusal, Result};
@@ -16,7 +16,7 @@ use crate::limits;
 use crate::model::event::{EventKind, Told};
 use crate::model::intake::{self, Rules};
 use crate::model::lane::Priority;
-use crate::model::message::NewMessage;
+use crate::model::message::Posted;
 use crate::model::partner::Partner;
 use crate::shutdown::may_die_at;
 use crate::store::message::Insert;
@@ -41,6 +41,7 @@ pub async fn relay(hub: &Hub, relay: &mut Relay) -> Result<bool> {
     let now = hub.clock.now();
     relay.over.retain(|_, until| now < *until && *until <= now + RATE_PAUSE);
     let over: Vec<Tsid> = relay.over.keys().copied().collect();
+    sql_intake::make_turns(hub.store.intake()).await?;
     let mut tx = hub.store.begin_intake().await?;
     let requests = sql_intake::take(&mut *tx, began.unwrap_or(Tsid(0)), &over, most).await?;
     if requests.is_empty() {
@@ -66,12 +67,16 @@ pub async fn measure(hub: &Hub) -> Result<()> {
 
 async fn write(hub: &Hub, mut tx: Tx, requests: Vec<Request>, over: &mut HashMap<Tsid, DateTime<Utc>>) -> Result<bool> {
     let partners = partners(&mut tx, &requests).await?;
-    let (mut right, mut inserts, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut right, mut inserts, mut faulty, mut refused) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut deliveries = 0;
     let rules = partners.iter().map(|(id, partner)| (*id, hub.rules(partner))).collect();
-    for (request, message) in read(hub, requests, rules).await? {
-        let read = match (partners.get(&request.partner_id), message) {
-            (Some(partner), Ok(message)) => Ok((partner, message)),
+    for (request, posted) in read(hub, requests, rules).await? {
+        let read = match (partners.get(&request.partner_id), posted) {
+            (Some(partner), Ok(posted)) if !posted.faults_if_new.is_empty() => {
+                faulty.push((request, partner, posted));
+                continue;
+            }
+            (Some(partner), Ok(posted)) => Ok((partner, posted.message)),
             (_, Err(refuse)) => Err(refuse),
             // What nobody posted was not read either.
             (None, Ok(_)) => continue,
@@ -102,14 +107,18 @@ async fn write(hub: &Hub, mut tx: Tx, requests: Vec<Request>, over: &mut HashMap
         }
     }
     let now = hub.clock.now();
-    let answers = insert(hub, &mut tx, &inserts.iter().collect::<Vec<_>>(), now).await?;
-    let (mut done, mut fresh, mut accepted) = (Vec::new(), Vec::new(), Vec::new());
-    for ((request, insert), answer) in right.iter().zip(&inserts).zip(answers) {
+    let mut answers = insert(hub, &mut tx, &inserts.iter().collect::<Vec<_>>(), now).await?;
+    // After those: the same message may be among them.
+    let asked: Vec<(&Partner, &Posted)> = faulty.iter().map(|(_, partner, posted)| (*partner, posted)).collect();
+    answers.extend(stored_before(hub, &mut *tx, &asked).await?);
+    let written = inserts.iter().map(Some).chain(faulty.iter().map(|_| None));
+    let asked = right.iter().chain(faulty.iter().map(|(request, ..)| request));
+    let (mut done, mut accepted) = (Vec::new(), Vec::new());
+    for ((request, insert), answer) in asked.zip(written).zip(answers) {
         match answer {
             Ok(answer) => {
                 done.push(request.request_id);
-                fresh.push(insert);
-                accepted.push(answer);
+                accepted.extend(insert.map(|insert| (insert, answer)));
             }
             Err(Error::Refused(refusal)) => refused.push((request.partner_id, kept(request.request_id, refusal))),
             // Another request is writing the same key at this moment: next time it is seen.
@@ -135,7 +144,7 @@ async fn write(hub: &Hub, mut tx: Tx, requests: Vec<Request>, over: &mut HashMap
     may_die_at("relay.before_commit");
     tx.commit().await?;
     may_die_at("relay.after_commit");
-    announce(hub, &fresh, &accepted, now);
+    announce(hub, &accepted.iter().map(|(insert, accepted)| (*insert, accepted)).collect::<Vec<_>>(), now);
     publish::announce(hub, &published);
     for (partner_id, refused) in of.iter().zip(&refused) {
         let (request, partner) = (refused.request_id, partners.get(partner_id).map(|p| p.name.as_str()));
@@ -186,7 +195,7 @@ async fn partners(conn: &mut Conn, requests: &[Request]) -> Result<HashMap<Tsid,
     Ok(partners)
 }
 
-type Read = (Request, std::result::Result<NewMessage, Refuse>);
+type Read = (Request, std::result::Result<Posted, Refuse>);
 
 /// Reads the bodies, each as of the moment it was enqueued: however long it waited, what was right then is right.
 async fn read(hub: &Hub, requests: Vec<Request>, mut rules: HashMap<Tsid, Rules>) -> Result<Vec<Read>> {

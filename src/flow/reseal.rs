@@ -27,7 +27,7 @@ pub async fn reseal(hub: &Hub, permit: Administering<'_>) -> Result<Resealed> {
     for shard in store::partner::shards(hub.store.api()).await? {
         let mut after = Tsid(0);
         loop {
-            let sealed = message::sealed(&mut conn, shard, None, after, limits::HOUSEKEEPING_BATCH).await?;
+            let sealed = message::sealed(&mut conn, shard, after, limits::HOUSEKEEPING_BATCH).await?;
             let Some(last) = sealed.last() else { break };
             after = last.message_id;
             for row in sealed.iter().filter(|row| !message::is_fresh(&hub.keyring, &row.detail)) {
@@ -77,6 +77,6 @@ async fn reseal_one(hub: &Hub, shard: i16, message_id: Tsid) -> Result<()> {
     let Some(held) = message::lock(&mut tx, shard, message_id).await? else { return Ok(()) };
     let detail = message::read_detail(&hub.keyring, message_id, &held.detail)?;
     let text = message::write_detail(&hub.keyring, message_id, &detail, true)?;
-    message::rewrite(&mut *tx, shard, message_id, &text, held.client_msg_id.as_deref()).await?;
+    message::rewrite(&mut *tx, shard, message_id, &text).await?;
     Ok(tx.commit().await?)
 }

@@ -1,5 +1,5 @@
 //! Retain: partitions ahead, and gone when their time is over; keys go with their messages, refused requests when they are
-//! as old. A partner's content may go earlier than that.
+//! as old. A partner's content may go earlier than that, the audit log later.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
+use crate::store::hub::Lock;
 use crate::store::partner::Retained;
 use crate::store::{self, message, partition::Round};
 
@@ -18,15 +19,20 @@ pub async fn retain(hub: &Hub) -> Result<Round> {
     // One step's trouble is not the others'.
     let round = partitions(hub).await;
     step("contents", wipe_all(hub)).await;
+    let judged_since = now - crate::model::strikes::PERIOD;
+    step("failed sign-ins", until_none(|| store::sign_in_failure::forget(db, judged_since, rows))).await;
     step("refresh tokens", until_none(|| store::refresh_token::forget(db, now, rows))).await;
     step("idempotency keys", until_none(|| store::idempotency::forget(db, below, rows))).await;
+    step("hashes of erased keys", until_none(|| store::idempotency::forget_erased(db, below, rows))).await;
     step("requests in SQL", until_none(|| store::sql_intake::forget(db, now, days, rows))).await;
+    step("paces", store::pace::forget(db, now - TimeDelta::days(1))).await;
     step("providers' holds", store::provider::forget_holds(db, oldest)).await;
     step("receipts", until_none(|| store::receipt::forget(db, oldest, rows))).await;
     step("providers' ids", until_none(|| store::provider_ref::forget(db, below, rows))).await;
     step("redrives", store::redrive::forget(db, oldest)).await;
     step("alerts", store::alert::forget(db, oldest)).await;
     step("endpoints that are paused", abandon(hub)).await;
+    step("months of the audit log", drop_audit_months(hub)).await;
     step("endpoints", store::endpoint::purge(db, now - limits::ENDPOINT_FORGOTTEN)).await;
     round
 }
@@ -61,6 +67,15 @@ async fn abandon(hub: &Hub) -> Result<()> {
     Ok(())
 }
 
+async fn drop_audit_months(hub: &Hub) -> Result<()> {
+    let days = i64::from(hub.settings.database.audit_retention_days);
+    let dropped = store::partition::drop_audit_months(&hub.store, hub.clock.now() - TimeDelta::days(days)).await?;
+    for name in dropped {
+        tracing::info!(name, "month of the audit log dropped: its retention is over");
+    }
+    Ok(())
+}
+
 fn oldest(hub: &Hub) -> DateTime<Utc> {
     hub.clock.now() - TimeDelta::days(i64::from(hub.settings.database.retention_days))
 }
@@ -85,9 +100,10 @@ pub async fn partitions(hub: &Hub) -> Result<Round> {
 async fn wipe(hub: &Hub, of: &Retained) -> Result<()> {
     let below = Tsid::floor(hub.clock.now() - TimeDelta::days(i64::from(of.retention_days)));
     let (mut from, mut open_from) = (of.erased_below, None);
+    store::hub::make_lock(hub.store.api(), Lock::Retention(of.partner_id)).await?;
     loop {
         let mut tx = hub.store.begin().await?;
-        if !store::partner::retaining(&mut tx, of.partner_id).await? {
+        if !store::hub::try_lock(&mut tx, Lock::Retention(of.partner_id)).await? {
             return Ok(tx.rollback().await?);
         }
         let mut rows = message::wipeable(&mut *tx, of.partner_id, of.shard, from, below, limits::WIPE_MESSAGES).await?;

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use super::pace;
 use super::traffic::{self, Inner, Way};
 use crate::hub::Hub;
 use crate::model::breaker::{Breaker, State, Verdict, verdict};
@@ -58,6 +59,7 @@ pub fn choose(hub: &Hub, claimed: &Claimed) -> Chosen {
     }
     if let [only] = ways
         && only.is_plain()
+        && !pace::is_paced(hub)
     {
         return Ok((only.account.clone(), None));
     }
@@ -67,7 +69,7 @@ pub fn choose(hub: &Hub, claimed: &Claimed) -> Chosen {
         if bound.is_some_and(|name| name != way.account.name()) {
             continue;
         }
-        match stands(way, now) {
+        match stands(way, now).and_then(|()| pace::stands(hub, &way.account, &claimed.recipient, now)) {
             Ok(()) => can.push((n, way.account.terms.weight)),
             Err(why) => soonest = soonest.filter(|other| until(other) <= until(&why)).or(Some(why)),
         }

@@ -8,11 +8,15 @@ use crate::crypt;
 use crate::error::{Code, Error, Refusal, Result};
 use crate::hub::Hub;
 use crate::id::Tsid;
+use crate::model::network;
 use crate::model::partner::{Account, PartnerStatus};
 use crate::model::role::{Actor, Administering, Role};
+use crate::model::strikes::{Failures, MOST_OF_CLIENT};
 use crate::model::token::{ACCESS, Claims, REFRESH, Refused, TokenKeys};
 use crate::store::audit::Deed;
+use crate::store::hub::Lock;
 use crate::store::refresh_token::{self, SignedIn};
+use crate::store::sign_in_failure;
 use crate::store::signing_key::{self, SigningKey};
 use crate::store::{self, key, listen};
 
@@ -38,8 +42,23 @@ pub struct Tokens {
 /// `from` is where the caller came from, for the limit and the audit log.
 pub async fn sign_in(hub: &Hub, client_id: &str, secret: &str, from: &Actor) -> Result<Tokens> {
     let now = hub.clock.now();
-    let address = not_struck_out(hub, client_id, from, now)?;
-    let key = key::get(hub.store.api(), client_id).await?;
+    let network = network_of(from);
+    let network = network.as_deref();
+    let waits_s = {
+        let strikes = hub.strikes();
+        strikes.address_waits_s(network, now).max(strikes.client_waits_s(client_id, network, now))
+    };
+    waits_s.map_or(Ok(()), |wait_s| Err(limited(wait_s)))?;
+    let judged = key::to_sign_in(hub.store.api(), client_id, network.unwrap_or_default(), now).await?;
+    let judge = |failures: Option<Failures>, most: u32| match failures.and_then(|f| Some((f, f.wait_s(most, now)?))) {
+        None => Ok(()),
+        Some((failures, wait_s)) => {
+            hub.strikes().client_is_limited(client_id, network, failures, now);
+            Err(limited(wait_s))
+        }
+    };
+    judge(judged.as_ref().and_then(|judged| judged.failures), MOST_OF_CLIENT)?;
+    let (key, group) = judged.map(|judged| (judged.key, judged.network)).unzip();
     // The same work whether there is such a client or not.
     let hash = crypt::keyed_hash(&hub.pepper, secret.as_bytes());
     let nobody = [0; 32];
@@ -52,7 +71,15 @@ pub async fn sign_in(hub: &Hub, client_id: &str, secret: &str, from: &Actor) -> 
     };
     let (is_current, is_former) = (crypt::same(current, &hash), crypt::same(former, &hash));
     let Some(key) = key.filter(|key| (is_current | is_former) && key.revoked_at.is_none()) else {
-        hub.strikes().failed(client_id, &address, now);
+        hub.strikes().address_failed(network, now);
+        match group {
+            None => hub.strikes().unknown_client_failed(client_id, now),
+            Some(group) => {
+                let failures = sign_in_failure::add(hub.store.api(), client_id, &group, now).await?;
+                // Others failed while this one was judged.
+                judge(Some(failures), MOST_OF_CLIENT + 1)?;
+            }
+        }
         return Err(unauthenticated("clientId and clientSecret do not belong together"));
     };
     let account = account(hub, &key.client_id).await?;
@@ -66,7 +93,7 @@ pub async fn sign_in(hub: &Hub, client_id: &str, secret: &str, from: &Actor) -> 
     let epoch = if is_current { key.epoch } else { key.epoch - 1 };
     let of = SignedIn { family: hub.next_id(), client_id: key.client_id, epoch };
     let refresh = crypt::secret(REFRESH_PREFIX);
-    refresh_token::insert(hub.store.api(), &hashed(hub, &refresh), &of, now, now + REFRESH).await?;
+    refresh_token::insert(hub.store.api(), &hashed(hub, &refresh), &of, now, now + REFRESH, network).await?;
     tokens(hub, &of, key.role, refresh, now).await
 }
 
@@ -91,14 +118,15 @@ fn hashed(hub: &Hub, token: &str) -> [u8; 32] {
 /// the same sign-in is void.
 pub async fn refresh(hub: &Hub, token: &str, from: &Actor) -> Result<Tokens> {
     let (now, hash) = (hub.clock.now(), hashed(hub, token));
-    let address = not_struck_out(hub, "", from, now)?;
+    let network = may_try(hub, from, now)?;
+    let refused = || unauthenticated("the refresh token is not good any more; sign in");
     let past = match token.starts_with(REFRESH_PREFIX) {
         true => refresh_token::get(hub.store.api(), &hash).await?,
         false => None,
     };
     let Some(past) = past else {
-        hub.strikes().failed("", &address, now);
-        return Err(unauthenticated("the refresh token is not good any more; sign in"));
+        hub.strikes().address_failed(network.as_deref(), now);
+        return Err(refused());
     };
     // Before the transaction: whoever holds a connection must not wait for another.
     let account = account(hub, &past.client_id).await?;
@@ -107,14 +135,14 @@ pub async fn refresh(hub: &Hub, token: &str, from: &Actor) -> Result<Tokens> {
     let Some(of) = refresh_token::use_up(&mut *tx, &hash, now).await? else {
         tx.rollback().await?;
         reused(hub, &hash, now, from).await?;
-        return Err(unauthenticated("the refresh token is not good any more; sign in"));
+        return Err(refused());
     };
     if !account.takes(of.epoch, now) {
         tx.rollback().await?;
-        return Err(unauthenticated("the refresh token is not good any more; sign in"));
+        return Err(refused());
     }
     is_active(&account)?;
-    refresh_token::insert(&mut *tx, &hashed(hub, &next), &of, now, now + REFRESH).await?;
+    refresh_token::insert(&mut *tx, &hashed(hub, &next), &of, now, now + REFRESH, network.as_deref()).await?;
     tx.commit().await?;
     tokens(hub, &of, account.role, next, now).await
 }
@@ -141,12 +169,18 @@ async fn reused(hub: &Hub, hash: &[u8], now: DateTime<Utc>, from: &Actor) -> Res
     Ok(())
 }
 
-/// Voids a refresh token and all that came from the same sign-in. Says nothing of whether there was one.
-pub async fn revoke(hub: &Hub, token: &str) -> Result<()> {
-    if let Some(past) = refresh_token::get(hub.store.api(), &hashed(hub, token)).await? {
-        let mut tx = hub.store.begin().await?;
-        revoke_family(&mut tx, past.family, hub.clock.now()).await?;
-        tx.commit().await?;
+/// Voids a refresh token and all that came from the same sign-in. Says nothing of whether there was one; a token that
+/// does not exist counts against the address as a failed sign-in does.
+pub async fn revoke(hub: &Hub, token: &str, from: &Actor) -> Result<()> {
+    let now = hub.clock.now();
+    let network = may_try(hub, from, now)?;
+    match refresh_token::get(hub.store.api(), &hashed(hub, token)).await? {
+        None => hub.strikes().address_failed(network.as_deref(), now),
+        Some(past) => {
+            let mut tx = hub.store.begin().await?;
+            revoke_family(&mut tx, past.family, now).await?;
+            tx.commit().await?;
+        }
     }
     Ok(())
 }
@@ -158,17 +192,25 @@ async fn revoke_family(tx: &mut store::Conn, family: Tsid, now: DateTime<Utc>) -
     Ok(())
 }
 
-/// Where a sign-in comes from, unless too many have failed from there. A network of IPv6 is one place: it has more addresses
-/// than can be counted.
-fn not_struck_out(hub: &Hub, client_id: &str, from: &Actor, now: DateTime<Utc>) -> Result<String> {
-    let address = from.address.clone().unwrap_or_default();
-    let address = match address.parse::<std::net::Ipv6Addr>() {
-        Ok(v6) => v6.segments()[..4].iter().map(|part| format!("{part:x}:")).collect(),
-        Err(_) => address,
-    };
-    let Some(retry_after_s) = hub.strikes().wait_s(client_id, &address, now) else { return Ok(address) };
+/// The network that a caller's failures are counted for; none where its address is unknown. A name under which a proxy
+/// hides an address stands for itself.
+fn network_of(from: &Actor) -> Option<String> {
+    let address = from.address.as_deref()?;
+    Some(address.parse().map_or_else(|_| address.to_owned(), |ip| network::of(ip).to_string()))
+}
+
+/// The caller's network, unless too many requests from it have failed.
+fn may_try(hub: &Hub, from: &Actor, now: DateTime<Utc>) -> Result<Option<String>> {
+    let network = network_of(from);
+    match hub.strikes().address_waits_s(network.as_deref(), now) {
+        None => Ok(network),
+        Some(wait_s) => Err(limited(wait_s)),
+    }
+}
+
+fn limited(retry_after_s: u32) -> Error {
     let detail = "too many failed sign-ins; check clientId and clientSecret, then wait".to_owned();
-    Err(Error::Limited { reason: "sign_in_limited", detail, retry_after_s })
+    Error::Limited { reason: "sign_in_limited", detail, retry_after_s }
 }
 
 /// Who an access token speaks for, if it may still.
@@ -253,7 +295,7 @@ pub async fn read_keys(hub: &Hub) -> Result<()> {
     Ok(())
 }
 
-fn place(kid: &str) -> String {
+pub(super) fn place(kid: &str) -> String {
     format!("signing_keys|sealed|{kid}")
 }
 
@@ -264,7 +306,7 @@ pub async fn keep_keys(hub: &Hub) -> Result<()> {
     let is_due = |keys: &[SigningKey]| keys.iter().all(|k| k.active_at + SIGNS <= now || !opens(k));
     if is_due(&signing_key::list(hub.store.api(), now).await?) {
         let mut tx = hub.store.begin().await?;
-        signing_key::lock(&mut tx).await?;
+        store::hub::lock(&mut tx, Lock::SigningKeys).await?;
         // Another process may have made it while we waited for the lock.
         let keys = signing_key::list(&mut *tx, now).await?;
         if is_due(&keys) {
@@ -293,7 +335,7 @@ async fn make_key(hub: &Hub, tx: &mut store::Conn, active_at: DateTime<Utc>) -> 
 pub async fn rotate_signing_key(hub: &Hub, permit: Administering<'_>, at_once: bool) -> Result<String> {
     let now = hub.clock.now();
     let mut tx = hub.store.begin().await?;
-    signing_key::lock(&mut tx).await?;
+    store::hub::lock(&mut tx, Lock::SigningKeys).await?;
     let kid = make_key(hub, &mut tx, if at_once { now } else { now + ANNOUNCED }).await?;
     if at_once {
         signing_key::expire_others(&mut *tx, &kid, now).await?;

@@ -204,7 +204,7 @@ fn waits(message: &Message, deliveries: &[delivery::Row], attempts: &[attempt::R
             // What was not called waited on; what was called waits from when its retry is due.
             from = attempt.called_at.and(attempt.next_at).or(attempt.ended_at);
         }
-        let open = matches!(row.status, Status::Pending | Status::Scheduled) && row.ready_at != PARKED;
+        let open = matches!(row.status, Status::Pending | Status::Scheduled) && row.ready_at < PARKED;
         waits.extend(from.filter(|_| open).map(|from| (row.no, channel, from, None)));
     }
     waits
@@ -284,7 +284,7 @@ async fn tell_webhooks(hub: &Hub, partner: &Partner, message_id: Tsid, story: &m
         let answer: Vec<&str> = answer.into_iter().flatten().collect();
         let text = if answer.is_empty() { call.outcome } else { answer.join(" · ") };
         let entry = Entry::new(call.ended_at.unwrap_or(call.called_at), "webhook", Some(key), text);
-        let (attempt, next_at) = (Some(call.attempt), call.next_at);
+        let (attempt, next_at) = (Some(call.attempt), call.next_at.filter(|at| *at < PARKED));
         story.push(Entry { attempt, next_at, webhook: told.get(&key).cloned(), ..entry });
     }
     if let Some(last) = notices.last().filter(|_| untold) {

@@ -13,6 +13,7 @@ use crate::store::{
 };
 
 use super::deliver::tell;
+use super::webhook::release_next;
 
 /// Where the sweep stands.
 #[derive(Debug, Default)]
@@ -38,16 +39,19 @@ pub(super) async fn end(hub: &Hub, waiting: Vec<Waiting>, outcome: &Outcome) -> 
             key: w.key,
             lane: w.lane,
             head: w.head,
-            step: next(&w.head, outcome, &hub.settings.retry.policy(w.head.channel), OnUnknown::Retry, now, 0.0),
+            step: next(&w.head, outcome, &hub.settings.retry.policy(w.head.channel, false), OnUnknown::Retry, now, 0.0),
             provider: None,
             tried: None,
             notice_id: hub.next_id(),
             receipt_due: None,
+            apart: None,
+            followers: i64::from(w.lane.is_webhook()),
         })
         .collect();
     settles.sort_by_key(|s| s.key);
     let won = store::delivery::settle(hub.store.engine(), &settles, now).await?;
     settles.retain(|s| won.iter().any(|w| w.key == s.key));
     tell(hub, &settles, &won);
+    release_next(hub, &settles).await;
     Ok(settles.len())
 }

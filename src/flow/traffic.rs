@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use super::pace::{self, Paces};
 use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::limits;
@@ -28,6 +29,8 @@ pub struct Traffic {
     by_channel: HashMap<Channel, Vec<Arc<Way>>>,
     /// Whose turn it is, where several serve a channel.
     turns: Mutex<HashMap<Channel, Vec<i64>>>,
+    /// Destinations that answered "too fast".
+    pub paces: Paces,
     /// What claims under way may bring.
     expected: Mutex<HashMap<Channel, i64>>,
 }
@@ -272,6 +275,7 @@ impl Traffic {
             by_name: HashMap::new(),
             by_channel: HashMap::new(),
             turns: Mutex::default(),
+            paces: Paces::default(),
             expected: Mutex::default(),
         };
         for account in providers.iter() {
@@ -449,6 +453,7 @@ pub async fn give_back(hub: &Hub, all: bool) -> Result<()> {
 
 /// What all know of the providers.
 pub async fn refresh(hub: &Hub) -> Result<()> {
+    pace::refresh(hub).await?;
     let mut news = false;
     for (provider, state) in store::provider::states(hub.store.engine()).await? {
         if let Some(way) = hub.traffic.named(&provider) {
@@ -473,7 +478,7 @@ pub async fn refresh(hub: &Hub) -> Result<()> {
 
 /// Lanes that were passed over may be looked at again.
 fn awaken(hub: &Hub) {
-    [false, true].iter().for_each(|overflow| hub.wake.inbox(*overflow).notify.notify_one());
+    hub.wake.look_again();
 }
 
 /// Writes a state that follows on the one that was `seen`, unless another was faster. What is known then is what is written.

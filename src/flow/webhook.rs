@@ -2,8 +2,8 @@
 //! endpoint.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap};
-use std::time::{Duration, Instant};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Instant;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
@@ -14,15 +14,15 @@ use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
 use crate::model::channel::Channel;
-use crate::model::delivery::{Key, Outcome, PARKED};
+use crate::model::delivery::{BEHIND, Key, Outcome, PARKED};
 use crate::model::endpoint::{Endpoint, EndpointStatus};
 use crate::model::event::{About, EventKind, Told, WHOLE};
 use crate::model::lane::Priority;
 use crate::model::message::{Content, Detail, NewDelivery, NewMessage};
 use crate::model::partner::Partner;
-use crate::model::retry::{ErrorClass, RetryPolicy, WEBHOOK_ATTEMPTS};
+use crate::model::retry::ErrorClass;
 use crate::provider::Parcel;
-use crate::store::delivery::{Addressed, Claimed};
+use crate::store::delivery::{Addressed, Claimed, OpenWebhook, Sequence, SequencePosition, Settle};
 use crate::store::endpoint::{Disabled, HeardBack};
 use crate::store::message::{Contents, Insert};
 use crate::store::{self, Conn};
@@ -34,6 +34,8 @@ use super::publish::{Notice, announce, publish};
 pub struct Ready {
     pub endpoint_id: Tsid,
     pub parcel: Parcel,
+    /// Its endpoint wants the events of a message in order.
+    pub in_order: bool,
     turn: Turn,
 }
 
@@ -49,7 +51,7 @@ pub async fn prepare(
     hub: &Hub,
     claimed: &[(&Claimed, &Contents)],
 ) -> Result<HashMap<Key, std::result::Result<Ready, Outcome>>> {
-    let db = hub.store.engine();
+    let db = hub.store.webhooks();
     let ids: Vec<Tsid> = claimed.iter().filter_map(|(c, _)| c.recipient.parse().ok()).collect();
     let endpoints = store::endpoint::load(db, &hub.keyring, &ids).await?;
     let endpoints: HashMap<String, Endpoint> = endpoints.into_iter().map(|e| (e.endpoint_id.to_string(), e)).collect();
@@ -80,7 +82,8 @@ pub async fn prepare(
                         client_msg_id: told_of.and_then(|m| m.client_msg_id.clone()),
                         content: said.content(hub, endpoint, about_id, told).await?,
                     };
-                    Ok(Ready { endpoint_id: endpoint.endpoint_id, parcel: parcel(endpoint, told, &about, now), turn })
+                    let (endpoint_id, in_order) = (endpoint.endpoint_id, endpoint.ordered);
+                    Ok(Ready { endpoint_id, parcel: parcel(endpoint, told, &about, now), in_order, turn })
                 }
             },
         };
@@ -94,57 +97,115 @@ fn about(claimed: &Claimed, contents: &Contents) -> Tsid {
     contents.about.unwrap_or(claimed.key.message_id)
 }
 
-/// Whose turn it is, for endpoints that ask for order. Those claimed together go one after the other, as long as none that is
-/// not among them comes in between; that one is waited for.
+/// Whose turn it is, for endpoints that ask for order. Those claimed together go one after the other, up to the first that is
+/// not among them: what follows that waits behind it, until its end releases them (`release_next`). Reads no more webhooks
+/// than were claimed, however many the endpoint got before.
 async fn order(
     hub: &Hub,
     claimed: &[(&Claimed, &Contents)],
     endpoints: &HashMap<String, Endpoint>,
 ) -> Result<HashMap<Key, std::result::Result<Turn, Outcome>>> {
     let ordered = claimed.iter().filter(|(c, _)| endpoints.get(&c.recipient).is_some_and(|e| e.ordered));
-    let ordered: HashMap<(Tsid, &str), &Claimed> =
-        ordered.map(|(c, _)| ((c.key.message_id, c.recipient.as_str()), *c)).collect();
-    let mut turns: HashMap<Key, std::result::Result<Turn, Outcome>> = HashMap::new();
-    if ordered.is_empty() {
-        return Ok(turns);
+    let ordered: Vec<(&Claimed, Sequence)> = ordered.map(|(c, contents)| (*c, sequence(c, contents))).collect();
+    // Until its turn is known, each is behind another.
+    let mut turns: HashMap<Key, std::result::Result<Turn, Outcome>> =
+        ordered.iter().map(|(c, _)| (c.key, Err(behind()))).collect();
+    let Some(last) = ordered.iter().map(|(c, _)| c.key.message_id).max() else { return Ok(turns) };
+    let mut wanted: BTreeMap<Sequence, i64> = BTreeMap::new();
+    let mut mine: HashMap<(Tsid, &str), (Key, Tsid)> = HashMap::new();
+    for (claimed, sequence) in &ordered {
+        *wanted.entry(sequence.clone()).or_default() += 1;
+        mine.insert((claimed.key.message_id, claimed.recipient.as_str()), (claimed.key, sequence.about));
     }
-    let wanted = claimed.iter().filter(|(c, _)| ordered.contains_key(&(c.key.message_id, c.recipient.as_str())));
-    let wanted: BTreeSet<(i16, Tsid, String)> =
-        wanted.map(|(c, contents)| (c.key.shard, about(c, contents), c.recipient.clone())).collect();
-    let wanted: Vec<_> = wanted.into_iter().collect();
-    let most = i64::from(hub.settings.work.claim_batch);
-    let open = store::delivery::open_webhooks(hub.store.engine(), &wanted, most).await?;
-    let now = hub.clock.now();
-    for line in open.chunk_by(|a, b| (a.about, &a.recipient) == (b.about, &b.recipient)) {
-        let (mut before, mut stranger): (Option<Key>, Option<DateTime<Utc>>) = (None, None);
-        for webhook in line {
-            let mine = ordered.get(&(webhook.message_id, webhook.recipient.as_str()));
-            match (mine, stranger) {
-                (Some(claimed), Some(ready_at)) => {
-                    turns.insert(claimed.key, Err(after(claimed, ready_at, now)));
-                }
-                (Some(claimed), None) => {
-                    let mut turn = Turn::default();
-                    if let Some(Ok(ahead)) = before.and_then(|key| turns.get_mut(&key)) {
-                        let (done, ready) = oneshot::channel();
-                        (ahead.before, turn.after) = (Some(done), Some(ready));
-                    }
-                    turns.insert(claimed.key, Ok(turn));
-                    before = Some(claimed.key);
-                }
-                (None, _) => stranger = stranger.or(Some(webhook.ready_at)),
+    let wanted: Vec<(Sequence, i64)> = wanted.into_iter().collect();
+    let open = store::delivery::sequences(hub.store.webhooks(), &wanted, last).await?;
+    for sequence in open.chunk_by(|a, b| (a.about, &a.recipient) == (b.about, &b.recipient)) {
+        let mut before: Option<Key> = None;
+        // One that has no `about` yet stands in other sequences than its own, too: there it is a stranger.
+        let own = |webhook: &OpenWebhook| {
+            let (key, about) = mine.get(&(webhook.message_id, webhook.recipient.as_str()))?;
+            (*about == webhook.about).then_some(*key)
+        };
+        for key in sequence.iter().map_while(own) {
+            let mut turn = Turn::default();
+            if let Some(Ok(ahead)) = before.and_then(|key| turns.get_mut(&key)) {
+                let (done, ready) = oneshot::channel();
+                (ahead.before, turn.after) = (Some(done), Some(ready));
             }
+            turns.insert(key, Ok(turn));
+            before = Some(key);
         }
-    }
-    // Behind as many as were looked at.
-    for claimed in ordered.values() {
-        turns.entry(claimed.key).or_insert_with(|| Err(after(claimed, now, now)));
     }
     Ok(turns)
 }
 
-/// Whose turn it will be when the one ahead has been tried again.
-const TURN: TimeDelta = TimeDelta::seconds(1);
+fn sequence(claimed: &Claimed, contents: &Contents) -> Sequence {
+    let recipient = claimed.recipient.clone();
+    Sequence { shard: claimed.key.shard, about: about(claimed, contents), recipient }
+}
+
+/// Another event of the same message comes first. Its end makes this one PENDING again.
+fn behind() -> Outcome {
+    Outcome::deferred(BEHIND, "waits_for_its_turn")
+}
+
+/// How many webhooks of its sequence may go at once when this one ends: as many as its endpoint takes, one after the other, well
+/// before those claimed together are given back. 0: it is in no sequence.
+pub(super) fn followers(hub: &Hub, claimed: &Claimed, in_order: bool) -> i64 {
+    if claimed.head.channel != Channel::Webhook || !in_order {
+        return 0;
+    }
+    let within = hub.settings.timing.begin_within() / 2;
+    claimed.recipient.parse().map_or(1, |endpoint_id| hub.gates().in_a_row(endpoint_id, within, hub.clock.now()))
+}
+
+/// After the commit of these: of webhooks that ended, those next in their sequences become PENDING. So do those just put off
+/// behind one that ended meanwhile: each of the two commits before it looks, so one of them sees the other. If a worker is
+/// lost in between, `restart_stalled` finds it.
+pub(super) async fn release_next(hub: &Hub, settles: &[Settle]) {
+    let ends = |s: &&Settle| {
+        s.followers > 0 && (s.step.status.is_settled() || s.step.possibly_sent || s.step.ready_at == Some(BEHIND))
+    };
+    let ended: Vec<(Key, i64)> = settles.iter().filter(ends).map(|s| (s.key, s.followers)).collect();
+    if let Err(e) = release(hub, &ended).await {
+        tracing::warn!(error = %e, webhooks = ended.len(), "what follows them is not released yet; it is within seconds");
+    }
+}
+
+async fn release(hub: &Hub, ended: &[(Key, i64)]) -> Result<()> {
+    if ended.is_empty() {
+        return Ok(());
+    }
+    let now = hub.clock.now();
+    let places = store::delivery::release_next(hub.store.webhooks(), ended, now).await?;
+    hub.wake.ready(places.into_iter().map(|place| (place, now)));
+    Ok(())
+}
+
+/// Where the walk over open sequences stands.
+#[derive(Debug, Default)]
+pub struct Stalled {
+    behind: Option<SequencePosition>,
+}
+
+/// Looks at a slice of the open sequences, and releases what waits behind nothing, since a worker was lost. Webhooks that an
+/// older program wrote get what tells their sequence first. Says whether there is more.
+pub async fn restart_stalled(hub: &Hub, stalled: &mut Stalled) -> Result<bool> {
+    let (db, rows) = (hub.store.webhooks(), limits::HOUSEKEEPING_BATCH);
+    let shards = store::partner::shards(db).await?;
+    if store::delivery::fill_about(db, &shards, rows).await? > 0 {
+        return Ok(true);
+    }
+    let behind = stalled.behind.unwrap_or((i16::MIN, Tsid(i64::MIN)));
+    let (found, next) = store::delivery::stalled(db, behind, limits::SEQUENCES_LOOK).await?;
+    stalled.behind = next;
+    if !found.is_empty() {
+        tracing::info!(released = found.len(), "webhooks waited behind one that had ended");
+    }
+    release(hub, &found.into_iter().map(|key| (key, 1)).collect::<Vec<_>>()).await?;
+    Ok(false)
+}
+
 const UNREADABLE: TimeDelta = TimeDelta::seconds(60);
 
 fn unreadable() -> Outcome {
@@ -169,17 +230,6 @@ fn may_go(endpoint: &Endpoint) -> std::result::Result<(), Outcome> {
             retry_after: None,
         }),
     }
-}
-
-/// Another event of the same message comes first: not before that is tried again, and ever less often. One that is parked
-/// yet, though its endpoint was resumed, is let go soon: nothing waits as long as it.
-fn after(claimed: &Claimed, its_ready_at: DateTime<Utc>, now: DateTime<Utc>) -> Outcome {
-    let turns = claimed.head.max_attempts - WEBHOOK_ATTEMPTS + 1;
-    let policy =
-        RetryPolicy { backoff: Duration::from_millis(100), ceiling: Duration::from_secs(10), ..RetryPolicy::default() };
-    let pause = TimeDelta::from_std(policy.backoff(turns, rand::random())).unwrap_or_default();
-    let earliest = if its_ready_at < PARKED { its_ready_at.max(now) } else { now };
-    Outcome::deferred(earliest + pause, "waits_for_its_turn")
 }
 
 fn parcel(endpoint: &Endpoint, told: &Told, about: &About, now: DateTime<Utc>) -> Parcel {
@@ -208,7 +258,7 @@ impl Said {
         if !endpoint.include_content {
             return Ok(None);
         }
-        let db = hub.store.engine();
+        let db = hub.store.webhooks();
         let (id, shard) = (endpoint.partner_id, endpoint.shard);
         if let Entry::Vacant(place) = self.partners.entry(id) {
             place.insert(store::partner::get(db, id).await?);
@@ -254,7 +304,7 @@ impl Way {
         if let Some(after) = ready.turn.after.take()
             && !matches!(tokio::time::timeout_at(until.into(), after).await, Ok(Ok(())))
         {
-            return Err(Outcome::deferred(hub.clock.now() + TURN, "waits_for_its_turn"));
+            return Err(behind());
         }
         let began = Instant::now();
         loop {
@@ -304,7 +354,7 @@ pub async fn note_answers(hub: &Hub) -> Result<()> {
         return Ok(());
     }
     let too_long = hub.clock.now() - limits::ENDPOINT_FAILING;
-    let failing = match store::endpoint::heard_back(hub.store.engine(), &heard, too_long).await {
+    let failing = match store::endpoint::heard_back(hub.store.webhooks(), &heard, too_long).await {
         Ok(failing) => failing,
         Err(e) => {
             hub.put_back_heard(heard);
@@ -321,7 +371,7 @@ pub async fn note_answers(hub: &Hub) -> Result<()> {
 /// is its URL, whose answer is the reason.
 pub async fn disable(hub: &Hub, endpoint_id: Tsid, reason: &'static str, url: Option<&str>) -> Result<()> {
     let now = hub.clock.now();
-    let mut tx = hub.store.begin_engine().await?;
+    let mut tx = hub.store.begin_serving(Channel::Webhook).await?;
     let disabled = store::endpoint::disable(&mut *tx, endpoint_id, reason, url, now).await?;
     let Some(disabled) = disabled else { return Ok(()) };
     let more = json!({"endpointId": endpoint_id.to_string(), "url": disabled.url});

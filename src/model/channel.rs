@@ -132,6 +132,17 @@ pub enum AddressKind {
     Unserved,
 }
 
+/// An address by which two recipients of a channel are told apart. A mailbox is one in whatever letters it is written.
+pub fn distinct(channel: Channel, to: &str) -> String {
+    if channel.addressed_by() == AddressKind::Mailbox { folded(to) } else { to.to_owned() }
+}
+
+/// An e-mail address to compare. RFC 5321 2.4: domains are the same in any letters. Local parts may be different by it, but
+/// no server that serves people tells them apart.
+pub fn folded(mailbox: &str) -> String {
+    mailbox.to_ascii_lowercase()
+}
+
 /// How long a text may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limit {

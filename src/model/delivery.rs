@@ -47,20 +47,21 @@ pub const STATUSES: [Status; 9] = [
 ];
 
 /// Every transition there is, and what makes it. `next` never leaves this table; the invariants check events against it.
-pub const TRANSITIONS: [(Status, Status, &str); 35] = [
+pub const TRANSITIONS: [(Status, Status, &str); 36] = [
     (Status::Scheduled, Status::Pending, "its time has come, or somebody asked"),
     (Status::Scheduled, Status::Canceled, "canceled in time"),
     (Status::Scheduled, Status::Expired, "worthless before its time"),
     (Status::Scheduled, Status::Undetermined, "canceled or expired after an attempt of unknown outcome"),
     (Status::Scheduled, Status::Sent, "a late answer or receipt of an earlier attempt"),
     (Status::Pending, Status::Processing, "claimed"),
+    (Status::Scheduled, Status::Processing, "claimed alone: a worker was lost while it held it"),
     (Status::Pending, Status::Canceled, "canceled in time"),
     (Status::Pending, Status::Expired, "worthless before its turn"),
     (Status::Pending, Status::Undetermined, "canceled or expired after an attempt of unknown outcome"),
     (Status::Pending, Status::Sent, "a late answer or receipt of an earlier attempt"),
     (Status::Processing, Status::Sent, "the provider took it"),
-    (Status::Processing, Status::Pending, "given back, or its worker was lost"),
-    (Status::Processing, Status::Scheduled, "to be tried again"),
+    (Status::Processing, Status::Pending, "given back"),
+    (Status::Processing, Status::Scheduled, "to be tried again, or its worker was lost"),
     (Status::Processing, Status::Failed, "refused for good, or attempts spent"),
     (Status::Processing, Status::Expired, "worthless before it could be sent"),
     (Status::Processing, Status::Canceled, "canceled before it could be sent"),
@@ -153,6 +154,20 @@ impl fmt::Display for Status {
 
 /// Where a delivery to a paused endpoint waits: SCHEDULED for a time that does not come, until somebody lets it go.
 pub const PARKED: DateTime<Utc> = match DateTime::from_timestamp(253_370_764_800, 0) {
+    Some(far) => far,
+    None => DateTime::<Utc>::MAX_UTC,
+};
+
+/// Where a delivery waits whose worker was lost: SCHEDULED for a time that does not come, so that no claim of many takes it. The
+/// table `suspects` says when it may be claimed, alone.
+pub const SET_APART: DateTime<Utc> = match DateTime::from_timestamp(253_370_764_800 + 86_400, 0) {
+    Some(far) => far,
+    None => DateTime::<Utc>::MAX_UTC,
+};
+
+/// Where a webhook waits for the one before it in its sequence, the events of one message to one endpoint: SCHEDULED for a time
+/// that does not come; the end of that one makes it PENDING. Later than `PARKED`, so that neither is a time to show.
+pub const BEHIND: DateTime<Utc> = match DateTime::from_timestamp(253_383_811_200, 0) {
     Some(far) => far,
     None => DateTime::<Utc>::MAX_UTC,
 };
@@ -282,17 +297,48 @@ pub struct Step {
 /// No delivery has more attempts, those not used included.
 const ATTEMPTS_EVER: i16 = 10_000;
 
+/// Endings FAILED or UNDETERMINED that need no call, as the reason of the delivery or the code of an attempt. `fsck` finds
+/// every other one that was not tried.
+pub const UNCALLED_ENDINGS: [&str; 6] = [
+    // Its channel was down and another took its place.
+    "channel_down",
+    // Its content is not in the books, or cannot be read by this program.
+    "content_missing",
+    "content_unreadable",
+    "endpoint_disabled",
+    // It came to the last number of attempts without one that could be begun.
+    "never_begun",
+    // Every worker that held it was lost before it called.
+    "workers_lost",
+];
+
 /// A provider's list has what it took after this long, if it took it.
 const LOOKUP_AFTER: Duration = Duration::from_secs(30);
 
+/// A delivery ends when so many workers were lost while they held it. All but the first held it alone.
+pub const DEATHS_MOST: i16 = 6;
+
+/// The pause before a delivery is claimed again that could not be begun because the hub was late. It has nothing to do with the
+/// channel's schedule, whose provider may be well. It hardly grows: to a minute after thousands of claims, so that
+/// what can never be begun costs little.
+fn late_pause(claims: i16, jitter: f64) -> Duration {
+    Duration::from_secs(1 + u64::try_from(claims / 50).unwrap_or(0))
+        .min(Duration::from_secs(60))
+        .mul_f64(0.5 + 0.5 * jitter)
+}
+
 /// The law. `jitter` in 0..1.
 ///
+/// An attempt is a call that was made or may have been made: whatever was certainly not begun, or not taken because the
+/// provider was asked too fast, uses none, and has a pause and a bound of its own.
+///
 /// What never happens: FAILED, EXPIRED or CANCELED of something a provider may have taken; a retry that would start
-/// after the message became worthless; a retry of an unknown outcome where the channel says hold.
+/// after the message became worthless; a retry of an unknown outcome where the channel says hold; FAILED of a delivery of
+/// which no call was made.
 pub fn next(
     head: &Head,
     outcome: &Outcome,
-    policy: &RetryPolicy,
+    policy: &RetryPolicy<'_>,
     on_unknown: OnUnknown,
     now: DateTime<Utc>,
     jitter: f64,
@@ -329,6 +375,20 @@ pub fn next(
         refund: true,
         reason: Some(reason),
     };
+    // Who names another channel wants it asked when this one refuses, not in days.
+    let patient = !policy.patience.is_zero() && !head.has_fallback && head.attempt < ATTEMPTS_EVER;
+    let wait = |said: Option<Duration>, reason: &'static str| {
+        let soonest = now + policy.pause_throttled(said, head.attempt, 0.0);
+        if head.cancel_requested {
+            end(Status::Canceled, "canceled")
+        } else if head.expires_at.is_some_and(|worthless| soonest >= worthless) {
+            end(Status::Expired, "expired_before_retry")
+        } else {
+            let at = now + policy.pause_throttled(said, head.attempt, jitter);
+            let in_time = head.expires_at.map_or(at, |worthless| at.min(worthless - Duration::from_secs(1)));
+            Step { ready_at: Some(in_time.max(soonest)), ..put_off(Duration::ZERO, reason) }
+        }
+    };
     match outcome {
         Outcome::Accepted { .. } => {
             Step { status: Status::Sent, ready_at: None, possibly_sent, refund: false, reason: None }
@@ -339,11 +399,18 @@ pub fn next(
             (Action::Stop, _) if head.cancel_requested => end(Status::Canceled, "canceled"),
             (Action::Stop, _) if head.attempt >= ATTEMPTS_EVER => end(Status::Failed, class.as_str()),
             (Action::Stop, _) => put_off(policy.backoff(head.attempt, jitter), class.as_str()),
-            (Action::RetryAfter, Some(said)) => again(policy.pause_said(*said, failures, jitter), class.as_str()),
-            (Action::Retry | Action::RetryAfter, _) => again(policy.pause_of(*class, failures, jitter), class.as_str()),
+            (Action::Wait, said) if patient => wait(*said, class.as_str()),
+            (Action::Wait | Action::RetryAfter, Some(said)) => {
+                again(policy.pause_said(*said, failures, jitter), class.as_str())
+            }
+            (Action::Wait | Action::Retry | Action::RetryAfter, _) => {
+                again(policy.pause_of(*class, failures, jitter), class.as_str())
+            }
         },
         Outcome::Unknown { code, .. } => match on_unknown {
             OnUnknown::Hold => end(Status::Undetermined, code),
+            // A long schedule is for definite refusals.
+            OnUnknown::Retry if head.possibly_sent && failures >= policy.copies => end(Status::Undetermined, code),
             OnUnknown::Retry => again(policy.pause(failures, jitter), code),
             OnUnknown::Lookup => again(policy.pause(failures, jitter).max(LOOKUP_AFTER), code),
         },
@@ -353,52 +420,76 @@ pub fn next(
         Outcome::Released => {
             Step { status: Status::Pending, ready_at: Some(now), possibly_sent, refund: true, reason: None }
         }
-        // The pause grows with the number, so that what cannot be begun costs ever less; and it ends at the last number.
+        // It ends at the last number, and nothing failed: it did not go out in time.
         Outcome::Postponed | Outcome::Deferred { .. } if head.attempt >= ATTEMPTS_EVER => {
-            end(Status::Failed, "never_begun")
+            end(Status::Expired, "never_begun")
         }
-        Outcome::Postponed => put_off(policy.backoff(head.attempt, jitter), "not_begun"),
+        Outcome::Postponed => put_off(late_pause(head.attempt, jitter), "not_begun"),
         Outcome::Deferred { until, reason } => put_off((*until - now).to_std().unwrap_or_default(), reason),
         Outcome::Expired => end(Status::Expired, "expired"),
         Outcome::Canceled => end(Status::Canceled, "canceled"),
     }
 }
 
-/// The law for a delivery whose worker was lost (its lease is over). `begun`: the call may have begun. Where the channel
-/// retries unknown outcomes no beginning is recorded, so it must be assumed; where it holds, the books tell.
-pub fn lost(head: &Head, begun: bool, on_unknown: OnUnknown, now: DateTime<Utc>) -> (Outcome, Step) {
-    let outcome = if begun {
+/// What the books say of the call that a lost worker was to make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begun {
+    /// Beginnings are recorded, and this one is not: nothing was called.
+    Never,
+    /// It is on record: the call may have been made.
+    Recorded,
+    /// Its claimer records no beginnings, because a second copy does no harm: the call may have been made, and as well not.
+    Unrecorded,
+}
+
+/// The law for a delivery whose worker was lost (its lease is over). `deaths`: how many were lost while they held it, this one
+/// included. `on_unknown`: what the claimer went by.
+///
+/// Only a call on record uses an attempt: workers may be lost for reasons of their own again and again. What bounds it
+/// instead is `deaths`, for a delivery that itself takes every worker with it. From the first on it is claimed alone, so
+/// that it takes no other with it; from the second on it pauses, for longer each time.
+pub fn lost(head: &Head, begun: Begun, deaths: i16, on_unknown: OnUnknown, now: DateTime<Utc>) -> (Outcome, Step) {
+    let may_be_sent = begun != Begun::Never;
+    let outcome = if may_be_sent {
         Outcome::Unknown { code: "worker_lost", detail: "the worker that held it stopped answering".into() }
     } else {
         Outcome::Released
     };
-    let possibly_sent = head.possibly_sent || begun;
-    let spent = head.attempt >= head.max_attempts;
-    let held = begun && on_unknown == OnUnknown::Hold;
+    let possibly_sent = head.possibly_sent || may_be_sent;
+    let refund = begun != Begun::Recorded;
+    let pause = Duration::from_secs(match deaths {
+        ..=1 => 0,
+        more => 30 << (2 * u32::try_from(more - 2).unwrap_or(0).min(4)),
+    });
     // The provider's list may not have yet what it took.
-    let pause = if begun && on_unknown == OnUnknown::Lookup { LOOKUP_AFTER } else { Duration::ZERO };
-    let at = now + pause;
-    let expired = head.expires_at.is_some_and(|worthless| at >= worthless);
-    let ending = if held {
-        Some(Status::Undetermined)
+    let looked_up = begun == Begun::Recorded && on_unknown == OnUnknown::Lookup;
+    let at = now + if looked_up { pause.max(LOOKUP_AFTER) } else { pause };
+    let ending = if may_be_sent && on_unknown == OnUnknown::Hold {
+        Some((Status::Undetermined, "worker_lost"))
     } else if head.cancel_requested {
-        Some(Status::Canceled)
-    } else if expired {
-        Some(Status::Expired)
-    } else if spent {
-        // A worker that is lost with it every time is lost because of it: no attempt is refunded.
-        Some(Status::Failed)
+        Some((Status::Canceled, "worker_lost"))
+    } else if head.expires_at.is_some_and(|worthless| at >= worthless) {
+        Some((Status::Expired, "worker_lost"))
+    } else if !refund && head.attempt >= head.max_attempts {
+        Some((Status::Undetermined, "worker_lost"))
+    } else if deaths >= DEATHS_MOST || head.attempt >= ATTEMPTS_EVER {
+        Some((Status::Failed, "workers_lost"))
     } else {
         None
     };
-    let status = match ending {
-        Some(_) if possibly_sent => Status::Undetermined,
-        Some(ending) => ending,
-        None if at > now => Status::Scheduled,
-        None => Status::Pending,
+    let step = match ending {
+        Some((status, reason)) => Step {
+            status: if possibly_sent { Status::Undetermined } else { status },
+            ready_at: None,
+            possibly_sent,
+            refund: false,
+            reason: Some(reason),
+        },
+        None => {
+            Step { status: Status::Scheduled, ready_at: Some(at), possibly_sent, refund, reason: Some("worker_lost") }
+        }
     };
-    let ready_at = ending.is_none().then_some(at);
-    (outcome, Step { status, ready_at, possibly_sent, refund: false, reason: Some("worker_lost") })
+    (outcome, step)
 }
 
 /// The law for a dead letter that somebody wants to have tried again: how many attempts it may have then, or why not.
@@ -406,7 +497,7 @@ pub fn redrive(
     status: Status,
     attempt: i16,
     on_unknown: OnUnknown,
-    policy: &RetryPolicy,
+    policy: &RetryPolicy<'_>,
 ) -> Result<i16, (&'static str, &'static str)> {
     match (status, on_unknown) {
         (Status::Failed | Status::Undetermined, _) if attempt >= ATTEMPTS_EVER => {
@@ -428,6 +519,8 @@ pub fn redrive(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const BEGUN: [Begun; 3] = [Begun::Never, Begun::Recorded, Begun::Unrecorded];
 
     fn head() -> Head {
         Head {
@@ -477,9 +570,11 @@ mod tests {
                                 let step = next(&head, outcome, &RetryPolicy::default(), on_unknown, now(), 0.3);
                                 check(&head, outcome.kind(), on_unknown, &step);
                             }
-                            for begun in [false, true] {
-                                let (outcome, step) = lost(&head, begun, on_unknown, now());
+                            for (begun, deaths) in BEGUN.iter().flat_map(|b| (1..=DEATHS_MOST).map(move |n| (*b, n))) {
+                                let (outcome, step) = lost(&head, begun, deaths, on_unknown, now());
                                 check(&head, outcome.kind(), on_unknown, &step);
+                                let spent = step.ready_at.is_some() && !step.refund;
+                                assert!(!spent || begun == Begun::Recorded, "{begun:?} {step:?}");
                             }
                         }
                     }
@@ -553,13 +648,86 @@ mod tests {
     /// What may have been taken is not looked for before it can be found.
     #[test]
     fn a_lost_call_is_looked_up_when_the_list_has_it() {
-        let after = |begun, on_unknown| lost(&head(), begun, on_unknown, now()).1;
-        let looked_up = after(true, OnUnknown::Lookup);
+        let after = |begun, on_unknown| lost(&head(), begun, 1, on_unknown, now()).1;
+        let looked_up = after(Begun::Recorded, OnUnknown::Lookup);
         assert_eq!((looked_up.status, looked_up.ready_at), (Status::Scheduled, Some(now() + LOOKUP_AFTER)));
-        for (begun, on_unknown) in [(false, OnUnknown::Lookup), (true, OnUnknown::Retry)] {
+        assert!(!looked_up.refund, "the call may have been made");
+        for (begun, on_unknown) in [(Begun::Never, OnUnknown::Lookup), (Begun::Unrecorded, OnUnknown::Retry)] {
             let step = after(begun, on_unknown);
-            assert_eq!((step.status, step.ready_at), (Status::Pending, Some(now())));
+            assert_eq!((step.status, step.ready_at, step.refund), (Status::Scheduled, Some(now()), true));
         }
+    }
+
+    /// Fault A1: however many workers are lost, no attempt is used; what takes each with it ends in an hour, and says why.
+    #[test]
+    fn lost_workers_use_no_attempt_and_are_bounded() {
+        for (begun, ending) in [(Begun::Never, Status::Failed), (Begun::Unrecorded, Status::Undetermined)] {
+            let (mut head, mut waited) = (Head { max_attempts: 1, ..head() }, Vec::new());
+            for deaths in 1..DEATHS_MOST {
+                let step = lost(&head, begun, deaths, OnUnknown::Retry, now()).1;
+                assert_eq!((step.status, step.refund), (Status::Scheduled, true), "{begun:?} {deaths}");
+                waited.push((step.ready_at.unwrap() - now()).num_seconds());
+                head.attempt += 1;
+                head.max_attempts += 1;
+                head.possibly_sent |= step.possibly_sent;
+            }
+            assert_eq!(waited, [0, 30, 120, 480, 1920]);
+            let step = lost(&head, begun, DEATHS_MOST, OnUnknown::Retry, now()).1;
+            assert_eq!((step.status, step.reason), (ending, Some("workers_lost")));
+        }
+    }
+
+    /// Fault A3: what was not begun because the hub was late is soon tried again, however often it was claimed before.
+    #[test]
+    fn a_late_hub_does_not_take_the_channels_schedule() {
+        let late = |attempt| {
+            let head = Head { attempt, max_attempts: attempt + 2, ..head() };
+            let step = next(&head, &Outcome::Postponed, &RetryPolicy::default(), OnUnknown::Retry, now(), 1.0);
+            (step.status, step.refund, (step.ready_at.unwrap() - now()).num_seconds())
+        };
+        assert_eq!([late(1), late(11)], [(Status::Scheduled, true, 1); 2]);
+        assert_eq!(late(5_000), (Status::Scheduled, true, 60));
+        let head = Head { attempt: ATTEMPTS_EVER, max_attempts: ATTEMPTS_EVER + 2, ..head() };
+        assert_eq!(step(&head, &Outcome::Postponed).status, Status::Expired, "nothing failed");
+    }
+
+    /// Fault E1: a provider that is asked too fast costs no attempt while there is patience, nor where nobody stands by.
+    #[test]
+    fn throttled_uses_no_attempt_for_as_long_as_there_is_patience() {
+        let refused = Outcome::Rejected {
+            class: ErrorClass::Throttled,
+            code: "x".into(),
+            detail: String::new(),
+            retry_after: Some(Duration::from_secs(30)),
+        };
+        let last = Head { attempt: 3, ..head() };
+        let waits = step(&last, &refused);
+        assert_eq!((waits.status, waits.refund, waits.reason), (Status::Scheduled, true, Some("throttled")));
+        assert_eq!(step(&Head { has_fallback: true, ..last }, &refused).status, Status::Failed);
+        let impatient = RetryPolicy::default().having_waited(Duration::from_secs(48 * 3600));
+        let by = |head: &Head| next(head, &refused, &impatient, OnUnknown::Retry, now(), 1.0);
+        assert_eq!((by(&last).status, by(&head()).refund), (Status::Failed, false));
+        let worthless = |seconds| {
+            let head = Head { expires_at: Some(now() + Duration::from_secs(seconds)), ..last };
+            let step = step(&head, &refused);
+            (step.status, step.ready_at.map(|at| (at - now()).num_seconds()))
+        };
+        assert_eq!([worthless(30), worthless(31)], [(Status::Expired, None), (Status::Scheduled, Some(30))]);
+    }
+
+    /// A long schedule sends no more copies than a short one of what may have been taken.
+    #[test]
+    fn unknown_outcomes_do_not_fill_a_mailbox() {
+        let policy =
+            RetryPolicy { copies: 3, ..RetryPolicy::default().scheduled(&super::super::retry::EMAIL_SCHEDULE) };
+        let (max_attempts, mut head) = (policy.max_attempts, head());
+        head.max_attempts = max_attempts;
+        let after = |attempt, possibly_sent| {
+            let head = Head { attempt, possibly_sent, ..head };
+            next(&head, &unknown(), &policy, OnUnknown::Retry, now(), 0.0).status
+        };
+        assert_eq!([after(1, false), after(2, true), after(3, true)].map(Status::is_settled), [false, false, true]);
+        assert_eq!(after(9, false), Status::Scheduled, "the first doubt is never the last word");
     }
 
     #[test]

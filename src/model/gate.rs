@@ -19,6 +19,8 @@ const SLOW: Duration = Duration::from_secs(10);
 /// Nobody is told to stay away for longer: an endpoint may recover meanwhile. Not much shorter, either: each who comes in
 /// vain costs a claim.
 const LONGEST: Duration = Duration::from_secs(300);
+/// Calls that follow each other, released at once.
+const MOST_IN_A_ROW: i64 = 32;
 /// Gates without a call are forgotten when there are more.
 const REMEMBERED: usize = 4_096;
 
@@ -60,6 +62,17 @@ impl Gates {
         // Beyond the longest nobody is sent away: who comes then is given the moments after that anew.
         gate.next = Some((next + step).min(now + LONGEST));
         Err((next - now).to_std().unwrap_or_default().min(LONGEST))
+    }
+
+    /// How many calls to an endpoint one after the other are expected to end within so long, one at least; one alone while
+    /// calls have to stay away.
+    pub fn in_a_row(&self, endpoint_id: Tsid, within: Duration, now: DateTime<Utc>) -> i64 {
+        let Some(gate) = self.by_endpoint.get(&endpoint_id) else { return 1 };
+        if gate.next.is_some_and(|next| next > now) {
+            return 1;
+        }
+        let calls = within.as_millis() / gate.mean.as_millis().max(1);
+        i64::try_from(calls).unwrap_or(i64::MAX).clamp(1, MOST_IN_A_ROW)
     }
 
     /// Out again, after so long. `answered`: the endpoint said something, be it no.
@@ -110,6 +123,24 @@ mod tests {
         let all: usize = (0..40).map(|n| fill(&mut gates, Tsid(100 + n), now)).sum();
         assert_eq!(all, MOST_OF_PARTNER);
         assert!(gates.enter(Tsid(9), Tsid(8), now).is_ok(), "another partner has its own");
+    }
+
+    #[test]
+    fn calls_in_a_row_are_as_many_as_end_in_time() {
+        let (mut gates, now, within) = (Gates::default(), DateTime::UNIX_EPOCH, Duration::from_millis(2_500));
+        assert_eq!(gates.in_a_row(ENDPOINT, within, now), 1, "of an endpoint that was not called yet");
+        gates.enter(ENDPOINT, PARTNER, now).unwrap();
+        assert_eq!(gates.in_a_row(ENDPOINT, within, now), 25);
+        for _ in 0..50 {
+            gates.leave(ENDPOINT, PARTNER, Duration::from_secs(1), true);
+        }
+        assert_eq!(gates.in_a_row(ENDPOINT, within, now), 2);
+        for _ in 0..50 {
+            gates.leave(ENDPOINT, PARTNER, Duration::from_millis(1), true);
+        }
+        assert_eq!(gates.in_a_row(ENDPOINT, within, now), MOST_IN_A_ROW);
+        while gates.enter(ENDPOINT, PARTNER, now).is_ok() {}
+        assert_eq!(gates.in_a_row(ENDPOINT, within, now), 1, "while calls have to stay away");
     }
 
     #[test]

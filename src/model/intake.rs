@@ -6,11 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, Value};
 
-use super::channel::{AddressKind, CHANNELS, Channel, Limit, Measure};
-use super::json::{self, Faults, Fields, Text, Unit};
+use super::channel::{AddressKind, CHANNELS, Channel, Limit, Measure, distinct};
+use super::json::{self, Faults, Fields, Text};
 use super::lane::{PRIORITIES, Priority};
-use super::message::{Content, Detail, Fallback, NewDelivery, NewMessage, drop_rules};
+use super::message::{Content, Detail, Fallback, NewDelivery, NewMessage, Posted, drop_rules};
+use super::mrkdwn;
 use super::phone;
+use super::text::is_blank;
 use crate::error::{Code, Refusal, excerpt};
 use crate::limits;
 
@@ -46,22 +48,28 @@ impl Rules {
 const NOT_SERVED: [&str; 3] = ["template", "locale", "variables"];
 
 /// One message: `POST /v1/messages`.
-pub fn message(body: &[u8], rules: &Rules) -> Result<NewMessage, Refusal> {
+pub fn message(body: &[u8], rules: &Rules) -> Result<Posted, Refusal> {
     let faults = Faults::default();
     let value = json::parse(body, &faults)?;
     let read = read_message(value, "", rules, &faults);
-    faults.into_result(read)
+    posted(read, faults)
+}
+
+fn posted(read: Option<NewMessage>, faults: Faults) -> Result<Posted, Refusal> {
+    let (message, faults_if_new) = faults.into_result_if_new(read)?;
+    Ok(Posted { message, faults_if_new })
 }
 
 /// `{"messages": […]}`: all of them, or none.
-pub fn batch(body: &[u8], rules: &Rules) -> Result<Vec<NewMessage>, Refusal> {
+pub fn batch(body: &[u8], rules: &Rules) -> Result<Vec<Posted>, Refusal> {
     let faults = Faults::default();
     let value = json::parse(body, &faults)?;
     let read = read_batch(value, rules, &faults);
-    faults.into_result(read)
+    // Each message has its own of the faults that are left.
+    Ok(faults.into_result_if_new(read)?.0)
 }
 
-fn read_batch(value: Value, rules: &Rules, faults: &Faults) -> Option<Vec<NewMessage>> {
+fn read_batch(value: Value, rules: &Rules, faults: &Faults) -> Option<Vec<Posted>> {
     let mut fields = Fields::open(value, "", faults)?;
     let list = fields.require("messages").and_then(|v| json::list(v, "/messages", faults));
     fields.close();
@@ -74,20 +82,22 @@ fn read_batch(value: Value, rules: &Rules, faults: &Faults) -> Option<Vec<NewMes
     let mut messages = Vec::with_capacity(list.len());
     let mut keys = BTreeSet::new();
     for (pointer, item) in list {
-        let Some(message) = read_message(item, &pointer, rules, faults) else { continue };
-        if let Some(key) = &message.client_msg_id
-            && !keys.insert(key.clone())
-        {
-            faults.add(format!("{pointer}/clientMsgId"), "duplicate_in_batch", "is used by an earlier message here");
+        let own = Faults::default();
+        let read = read_message(item, &pointer, rules, &own);
+        let key = read.as_ref().and_then(|message| message.client_msg_id.clone());
+        if key.is_some_and(|key| !keys.insert(key)) {
+            own.add(format!("{pointer}/clientMsgId"), "duplicate_in_batch", "is used by an earlier message here");
         }
-        messages.push(message);
+        let faults_if_new = own.found();
+        own.retell(faults, str::to_owned);
+        messages.extend(read.map(|message| Posted { message, faults_if_new }));
     }
     Some(messages)
 }
 
 /// Seed 003's own words: `{type, title, message, recipient, channels: ["EMAIL", "SLACK"]}`. A body whose channels are
 /// objects is the full form.
-pub fn notification(body: &[u8], rules: &Rules, slack_default: Option<&str>) -> Result<NewMessage, Refusal> {
+pub fn notification(body: &[u8], rules: &Rules, slack_default: Option<&str>) -> Result<Posted, Refusal> {
     let faults = Faults::default();
     let value = json::parse(body, &faults)?;
     let full = value.get("channels").and_then(Value::as_array).is_some_and(|c| c.iter().any(Value::is_object));
@@ -101,14 +111,14 @@ pub fn notification(body: &[u8], rules: &Rules, slack_default: Option<&str>) -> 
             read
         })
     };
-    faults.into_result(read)
+    posted(read, faults)
 }
 
 /// Rewrites the short form as the full one: the recipient is the e-mail's, Slack goes to the ops destination.
 fn short_form(value: Value, slack_default: Option<&str>, faults: &Faults) -> Option<Value> {
     let mut fields = Fields::open(value, "", faults)?;
     let recipient = fields.text("recipient", Text::line(limits::EMAIL_BYTES));
-    let message = fields.require_text("message", Text::block(limits::TEXT_BYTES));
+    let message = fields.require_text("message", Text::block(limits::TEXT_BYTES).or_empty());
     let channels = fields.require("channels").and_then(|v| json::list(v, "/channels", faults));
     let mut full = Map::new();
     for name in ["type", "title", "clientMsgId", "priority", "scheduledAt", "expiresAt", "metadata"] {
@@ -160,11 +170,11 @@ fn in_short(pointer: &str) -> String {
 
 fn read_message(value: Value, pointer: &str, rules: &Rules, faults: &Faults) -> Option<NewMessage> {
     let mut fields = Fields::open(value, pointer, faults)?;
-    let client_msg_id = fields.text("clientMsgId", Text::line(limits::CLIENT_MSG_ID_CHARS));
+    let client_msg_id = fields.text("clientMsgId", Text::line(limits::CLIENT_MSG_ID_CHARS).as_posted());
     let kind = read_kind(&mut fields, faults);
     let priority = read_priority(&mut fields, faults);
     let title = fields.text("title", Text::line(limits::TITLE_CHARS));
-    let body = fields.text("body", Text::block(limits::TEXT_BYTES));
+    let body = fields.text("body", Text::block(limits::TEXT_BYTES).or_empty());
     let (scheduled_at, expires_at) = read_times(&mut fields, rules, faults);
     let metadata = read_metadata(&mut fields, faults);
     let recipients = read_recipients(&mut fields, faults);
@@ -249,26 +259,23 @@ fn read_times(fields: &mut Fields<'_>, rules: &Rules, faults: &Faults) -> Times 
     let ahead = |limit: std::time::Duration| rules.now + TimeDelta::from_std(limit).unwrap_or_default();
     let scheduled = fields.time("scheduledAt");
     let expires = fields.time("expiresAt");
+    let if_new = |field: &str, reason, detail: String| faults.add_if_new(Code::E001, fields.at(field), reason, detail);
     if let Some(at) = scheduled {
         if at < rules.now - TimeDelta::from_std(limits::SCHEDULE_GRACE).unwrap_or_default() {
-            faults.add(fields.at("scheduledAt"), "time_range", "is past");
+            if_new("scheduledAt", "time_range", "is past".into());
         } else if at > rules.now && !rules.may_schedule {
-            faults.add(
-                fields.at("scheduledAt"),
-                "not_allowed",
-                "is not allowed to this partner: it may only post for now",
-            );
+            if_new("scheduledAt", "not_allowed", "is not allowed to this partner: it may only post for now".into());
         } else if at > ahead(limits::SCHEDULE_AHEAD) {
             let days = limits::SCHEDULE_AHEAD.as_secs() / 86_400;
-            faults.add(fields.at("scheduledAt"), "time_range", format!("is more than {days} days ahead"));
+            if_new("scheduledAt", "time_range", format!("is more than {days} days ahead"));
         }
     }
     if let Some(at) = expires {
         if at <= rules.now {
-            faults.add(fields.at("expiresAt"), "time_range", "is past");
+            if_new("expiresAt", "time_range", "is past".into());
         } else if at > ahead(limits::SCHEDULE_AHEAD * 2) {
             let days = limits::SCHEDULE_AHEAD.as_secs() * 2 / 86_400;
-            faults.add(fields.at("expiresAt"), "time_range", format!("is more than {days} days ahead"));
+            if_new("expiresAt", "time_range", format!("is more than {days} days ahead"));
         } else if scheduled.is_some_and(|scheduled| at <= scheduled) {
             faults.add(fields.at("expiresAt"), "time_range", "is not after scheduledAt");
         }
@@ -315,9 +322,9 @@ fn read_recipients(fields: &mut Fields<'_>, faults: &Faults) -> Vec<Recipient> {
     for (pointer, item) in list {
         let Some(mut fields) = Fields::open(item, &pointer, faults) else { continue };
         // An id is the partner's own name for the person: kept out of the books, which need only the address.
-        fields.text("id", Text::line(limits::CLIENT_MSG_ID_CHARS));
-        let email = fields.text("email", Text { max: limits::EMAIL_BYTES, unit: Unit::Bytes, single_line: true });
-        let phone = fields.text("phone", Text { max: limits::EMAIL_BYTES, unit: Unit::Bytes, single_line: true });
+        fields.text("id", Text::line(limits::CLIENT_MSG_ID_CHARS).as_posted());
+        let email = fields.text("email", Text::address(limits::EMAIL_BYTES));
+        let phone = fields.text("phone", Text::address(limits::EMAIL_BYTES));
         fields.not_served(&["variables"]);
         fields.close();
         recipients.push(Recipient { pointer, email, phone });
@@ -354,7 +361,7 @@ impl Routes {
         let content = self.keep(content);
         for (to, written) in to {
             // The same to the same recipient twice is told once.
-            if self.seen.insert((channel, to.clone(), content)) {
+            if self.seen.insert((channel, distinct(channel, &to), content)) {
                 self.deliveries.push(NewDelivery { channel, to, written, content, has_fallback, attempts });
             }
         }
@@ -399,7 +406,7 @@ impl Routes {
             let tells = before.last().is_none_or(|waited| rules.receipts.contains(waited));
             if no_receipt.is_some() && !tells {
                 let detail = "nobody tells what becomes of what is sent over the channel before it: leave it out";
-                faults.add(fields.at("noReceiptSeconds"), "no_receipts", detail);
+                faults.add_if_new(Code::E001, fields.at("noReceiptSeconds"), "no_receipts", detail);
             }
             let on_unknown = fields.flag("onUnknown").unwrap_or(false);
             fields.not_served(&NOT_SERVED);
@@ -438,7 +445,7 @@ impl Routes {
     fn by_rule(&mut self, channel: Channel, content: &Content, rules: &Rules) -> Option<Box<Fallback>> {
         let other = *rules.fallbacks.get(&channel)?;
         let alike = other.addressed_by() == channel.addressed_by() && rules.channels.contains(&other);
-        if !alike || body_fault(other, &content.body, rules).is_some() {
+        if !alike || body_fault(other, None, &content.body, rules.limit(other), rules).is_some() {
             return None;
         }
         let content = Content { body: content.body.clone(), ..Content::default() };
@@ -503,12 +510,9 @@ impl Routes {
         }
         let mut to = Vec::with_capacity(named.len());
         for (pointer, value) in named {
-            let rule = Text { max: limits::EMAIL_BYTES, unit: Unit::Bytes, single_line: true };
+            let rule = Text::address(limits::EMAIL_BYTES);
             let Some(text) = json::text(value, &pointer, rule, faults) else { continue };
-            match address(channel, text, rules) {
-                Ok(address) => to.push(address),
-                Err((reason, detail)) => faults.add(&pointer, reason, detail),
-            }
+            to.extend(address(channel, text, &pointer, rules, faults));
         }
         to
     }
@@ -523,7 +527,8 @@ impl Routes {
         let has_body = fields.has("body");
         // What cannot hold this much anyway tells its own limit.
         let short = !matches!(channel, Channel::Email | Channel::Slack);
-        let own = fields.text("body", Text::block(if short { limits::BODY_BYTES } else { limits::TEXT_BYTES }));
+        let most = if short { limits::BODY_BYTES } else { limits::TEXT_BYTES };
+        let own = fields.text("body", Text::block(most).or_empty());
         let mut content = Content::default();
         match channel {
             Channel::Email | Channel::Slack => content.subject = self.read_subject(fields),
@@ -537,12 +542,13 @@ impl Routes {
                 }
             }
             Channel::KakaoAlimtalk | Channel::KakaoBrandMessage => {
-                content.template_code = fields.text("templateCode", Text::line(limits::TEMPLATE_CODE_CHARS));
+                content.template_code =
+                    fields.text("templateCode", Text::line(limits::TEMPLATE_CODE_CHARS).as_posted());
             }
             _ => (),
         }
         match channel {
-            Channel::Email => content.html = fields.text("html", Text::block(limits::HTML_BYTES)),
+            Channel::Email => content.html = fields.text("html", Text::block(limits::HTML_BYTES).as_posted()),
             Channel::Slack => content.blocks = read_blocks(fields, faults),
             _ => (),
         }
@@ -555,9 +561,18 @@ impl Routes {
         };
         if channel == Channel::Email && content.subject.is_none() {
             faults.add(fields.at("subject"), "required", "an e-mail needs a subject, or the message a title");
+        } else if channel != Channel::Email && is_blank(&body) {
+            let detail = format!("is empty; only an e-mail may say all in its subject: give {channel} a text");
+            faults.add(fields.at("body"), "empty", detail);
+            return None;
         }
-        if let Some((code, reason, detail)) = body_fault(channel, &body, rules) {
-            faults.add_code(code, fields.at("body"), reason, detail);
+        let subject = content.subject.as_deref();
+        if let Some((code, reason, detail)) = body_fault(channel, subject, &body, rules.limit(channel), rules) {
+            // Another provider may have taken it.
+            match body_fault(channel, subject, &body, channel.limit(), rules) {
+                None => faults.add_if_new(code, fields.at("body"), reason, detail),
+                Some(_) => faults.add_code(code, fields.at("body"), reason, detail),
+            }
         }
         Some(Content { body, ..content })
     }
@@ -586,46 +601,45 @@ fn read_other_to(
     faults: &Faults,
 ) -> Option<String> {
     let pointer = fields.at("to");
-    let rule = Text { max: limits::EMAIL_BYTES, unit: Unit::Bytes, single_line: true };
+    let rule = Text::address(limits::EMAIL_BYTES);
     if !fields.has("to") && channel.addressed_by() != first.addressed_by() {
         faults.add(&pointer, "required", format!("is needed: {channel} is addressed in another way than {first}"));
     }
     let text = fields.text("to", rule)?;
-    match address(channel, text, rules) {
-        Ok((to, _)) => Some(to),
-        Err((reason, detail)) => {
-            faults.add(&pointer, reason, detail);
-            None
-        }
-    }
+    address(channel, text, &pointer, rules, faults).map(|(to, _)| to)
 }
 
-/// A recipient as the channel's provider takes it, and as it was written where that differs.
-fn address(channel: Channel, text: String, rules: &Rules) -> Result<(String, Option<String>), (&'static str, String)> {
+/// A recipient as the channel's provider takes it, and as it was written where that differs. None if it is no address.
+fn address(
+    channel: Channel,
+    text: String,
+    pointer: &str,
+    rules: &Rules,
+    faults: &Faults,
+) -> Option<(String, Option<String>)> {
+    let refuse = |reason, why: &str| {
+        faults.add(pointer, reason, format!("'{}' {why}", excerpt(&text)));
+        None
+    };
     match channel.addressed_by() {
-        AddressKind::Mailbox if !is_mailbox(&text) => {
-            Err(("recipient_invalid", format!("'{}' is not an e-mail address", excerpt(&text))))
+        AddressKind::Mailbox if !is_mailbox(&text) => return refuse("recipient_invalid", "is not an e-mail address"),
+        AddressKind::UserKey if !is_user_key(&text) => {
+            let most = limits::USER_KEY_CHARS;
+            let why = format!("is not a user key of {channel}: at most {most} letters, digits, - and _");
+            return refuse("recipient_invalid", &why);
         }
-        AddressKind::Destination if !rules.slack.contains(&text) => {
-            Err(("destination_unknown", format!("'{}' is not a configured Slack destination", excerpt(&text))))
-        }
-        AddressKind::UserKey if !is_user_key(&text) => Err((
-            "recipient_invalid",
-            format!(
-                "'{}' is not a user key of {channel}: at most {} letters, digits, - and _",
-                excerpt(&text),
-                limits::USER_KEY_CHARS
-            ),
-        )),
         AddressKind::Phone => match phone::parse(&text, &rules.region) {
-            Ok(number) if number == text => Ok((number, None)),
-            Ok(number) => Ok((number, Some(text))),
-            Err(why) => Err(("phone_invalid", format!("'{}' {why}", excerpt(&text)))),
+            Ok(number) if number == text => (),
+            Ok(number) => return Some((number, Some(text))),
+            Err(why) => return refuse("phone_invalid", why),
         },
-        AddressKind::Mailbox | AddressKind::Destination | AddressKind::UserKey | AddressKind::Unserved => {
-            Ok((text, None))
+        AddressKind::Destination if !rules.slack.contains(&text) => {
+            let detail = format!("'{}' is not a configured Slack destination", excerpt(&text));
+            faults.add_if_new(Code::E001, pointer, "destination_unknown", detail);
         }
+        _ => (),
     }
+    Some((text, None))
 }
 
 /// Opaque, but in the characters of all that are given out.
@@ -635,8 +649,20 @@ fn is_user_key(text: &str) -> bool {
 
 type LengthFault = (Code, &'static str, String);
 
-fn body_fault(channel: Channel, body: &str, rules: &Rules) -> Option<LengthFault> {
-    let (code, reason, detail) = length_fault(body, rules.limit(channel)?, channel.as_str())?;
+/// Whether a body is too long for its channel, measured as it is sent.
+fn body_fault(
+    channel: Channel,
+    subject: Option<&str>,
+    body: &str,
+    limit: Option<Limit>,
+    rules: &Rules,
+) -> Option<LengthFault> {
+    let limit = limit?;
+    if channel == Channel::Slack {
+        let what = "SLACK, which counts the subject and &amp; &lt; &gt; for & < >,";
+        return length_fault(&mrkdwn::text(subject, body), limit, what);
+    }
+    let (code, reason, detail) = length_fault(body, limit, channel.as_str())?;
     let lms = rules.limit(Channel::Lms).filter(|_| channel == Channel::Sms && code == Code::E006);
     let detail = match lms.filter(|lms| length_fault(body, *lms, "").is_none()) {
         Some(lms) => format!("{detail}; as LMS ({} {}) it would fit", lms.max, lms.measure.unit()),
@@ -689,13 +715,17 @@ fn read_channel(fields: &mut Fields<'_>, rules: &Rules, faults: &Faults) -> Opti
     }
     if rules.forbidden.contains(&channel) {
         let detail = format!("this partner may not send over {channel}");
-        faults.add_code(Code::E005, pointer, "channel_not_allowed", detail);
-        return None;
+        faults.add_if_new(Code::E005, pointer, "channel_not_allowed", detail);
+        return Some(channel);
     }
     let served: Vec<&str> = rules.channels.iter().map(|c| c.as_str()).collect();
     let detail = format!("no provider serves {channel} here; there are {}", served.join(", "));
-    faults.add_code(Code::E005, pointer, "channel_unavailable", detail);
-    None
+    if channel.addressed_by() == AddressKind::Unserved {
+        faults.add_code(Code::E005, pointer, "channel_unavailable", detail);
+        return None;
+    }
+    faults.add_if_new(Code::E005, pointer, "channel_unavailable", detail);
+    Some(channel)
 }
 
 /// A plain mailbox, `local@domain.tld`: no quotes, comments, literals or display name, ASCII, a dotted domain that is not

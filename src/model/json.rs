@@ -2,19 +2,24 @@
 //! PostgreSQL cannot keep (`\u0000`) or that two readers would read differently (duplicate keys).
 
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 
 use chrono::{DateTime, Utc};
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
+use super::text;
 use crate::error::{Code, Fault, Refusal, excerpt};
 use crate::limits;
 
 /// Collects what is wrong with a request.
 #[derive(Default)]
-pub struct Faults(RefCell<Vec<Fault>>);
+pub struct Faults {
+    found: RefCell<Vec<Fault>>,
+    /// One of them is a fault whatever the clock, the caller's rights and this installation are.
+    always: Cell<bool>,
+}
 
 impl Faults {
     pub fn add(&self, pointer: impl Into<String>, reason: &'static str, detail: impl Into<Cow<'static, str>>) {
@@ -28,32 +33,61 @@ impl Faults {
         reason: &'static str,
         detail: impl Into<Cow<'static, str>>,
     ) {
-        let mut faults = self.0.borrow_mut();
+        self.always.set(true);
+        self.add_if_new(code, pointer, reason, detail);
+    }
+
+    /// A fault by the clock, by the caller's rights or by what this installation serves. None of them matters to a request
+    /// that was stored before, when they were different.
+    pub fn add_if_new(
+        &self,
+        code: Code,
+        pointer: impl Into<String>,
+        reason: &'static str,
+        detail: impl Into<Cow<'static, str>>,
+    ) {
+        let mut found = self.found.borrow_mut();
         // A body of a hundred thousand wrong items needs no hundred thousand answers.
-        if faults.len() < 50 {
-            faults.push(Fault { pointer: pointer.into(), reason, detail: detail.into(), code });
+        if found.len() < MOST_FAULTS {
+            found.push(Fault { pointer: pointer.into(), reason, detail: detail.into(), code });
         }
     }
 
+    pub fn found(&self) -> Vec<Fault> {
+        self.found.borrow().clone()
+    }
+
     pub fn is_empty(&self) -> bool {
-        self.0.borrow().is_empty()
+        self.found.borrow().is_empty()
     }
 
     /// Tells these faults among others, each at another place.
     pub fn retell(self, others: &Faults, place: impl Fn(&str) -> String) {
-        for fault in self.0.into_inner() {
-            others.add_code(fault.code, place(&fault.pointer), fault.reason, fault.detail);
+        for Fault { pointer, reason, detail, code } in self.found.into_inner() {
+            others.add_if_new(code, place(&pointer), reason, detail);
         }
+        others.always.set(others.always.get() || self.always.get());
     }
 
     pub fn into_result<T>(self, value: Option<T>) -> Result<T, Refusal> {
-        let faults = self.0.into_inner();
+        match self.into_result_if_new(value)? {
+            (value, faults) if faults.is_empty() => Ok(value),
+            (_, faults) => Err(Refusal::of(faults)),
+        }
+    }
+
+    /// The value, and its faults if it is new: as long as it has no others.
+    pub fn into_result_if_new<T>(self, value: Option<T>) -> Result<(T, Vec<Fault>), Refusal> {
+        let faults = self.found.into_inner();
         match value {
-            Some(value) if faults.is_empty() => Ok(value),
+            Some(value) if !self.always.get() => Ok((value, faults)),
             _ => Err(Refusal::of(faults)),
         }
     }
 }
+
+/// So many are told of one request.
+pub const MOST_FAULTS: usize = 50;
 
 /// Reads one JSON document. What cannot be read at all is refused at once; what can, goes on with its faults noted.
 pub fn parse(body: &[u8], faults: &Faults) -> Result<Value, Refusal> {
@@ -66,7 +100,7 @@ pub fn parse(body: &[u8], faults: &Faults) -> Result<Value, Refusal> {
         return Err(Refusal::new(400, "encoding_not_utf8", "the body is not UTF-8 without byte order mark"));
     }
     let mut reader = serde_json::Deserializer::from_str(text);
-    let walk = Walk { pointer: RefCell::default(), faults, nodes: RefCell::default() };
+    let walk = Walk { pointer: RefCell::default(), faults, nodes: RefCell::default(), is_number: Cell::default() };
     let value = Seed(&walk).deserialize(&mut reader).map_err(|e| syntax(&e))?;
     reader.end().map_err(|_| {
         Refusal::new(400, "json_trailing", "something follows the JSON document; send one document per request")
@@ -77,8 +111,9 @@ pub fn parse(body: &[u8], faults: &Faults) -> Result<Value, Refusal> {
 fn syntax(e: &serde_json::Error) -> Refusal {
     let text = e.to_string();
     let at = format!("line {}, column {}", e.line(), e.column());
-    if text.starts_with("number out of range") {
-        Refusal::new(400, "number_range", format!("a number is out of range at {at}"))
+    if text.starts_with(OUT_OF_RANGE) {
+        let detail = format!("a number at {at} is larger or smaller than a double can be; send it as a text");
+        Refusal::new(400, "number_range", detail)
     } else if text.starts_with(TOO_MANY) {
         Refusal::new(422, "too_many_items", format!("{TOO_MANY}: at most {}", limits::JSON_NODES))
     } else if text.starts_with("recursion limit") {
@@ -88,12 +123,23 @@ fn syntax(e: &serde_json::Error) -> Refusal {
     }
 }
 
+/// As `serde_json` begins it.
+const OUT_OF_RANGE: &str = "number out of range";
+
+/// The key under which `serde_json` hands over a number that is more than a whole number of 64 bits, with all its digits.
+const DIGITS: &str = "$serde_json::private::Number";
+
+/// So begin names that `serde_json` would read as something else when it reads what is kept.
+const RESERVED: &str = "$serde_json::private::";
+
 const TOO_MANY: &str = "too many values in one body";
 
 struct Walk<'f> {
     pointer: RefCell<String>,
     faults: &'f Faults,
     nodes: RefCell<usize>,
+    /// The last text was the digits of a number. A body cannot have its like: its texts are visited as `str`.
+    is_number: Cell<bool>,
 }
 
 impl Walk<'_> {
@@ -112,6 +158,18 @@ impl Walk<'_> {
         if text.contains('\0') {
             let pointer = self.pointer.borrow().clone();
             self.faults.add(pointer, "control_character", "must not contain the character U+0000");
+        }
+    }
+
+    /// A number as it was written, if a double has one of its size.
+    fn number<E: serde::de::Error>(digits: &str) -> Result<Value, E> {
+        let (mantissa, _) = digits.split_once(['e', 'E']).unwrap_or((digits, ""));
+        let is_zero = !mantissa.contains(|c: char| matches!(c, '1'..='9'));
+        match digits.parse::<f64>() {
+            Ok(size) if size.is_finite() && (size == 0.0) == is_zero => {
+                digits.parse().map(Value::Number).map_err(E::custom)
+            }
+            _ => Err(E::custom(OUT_OF_RANGE)),
         }
     }
 
@@ -174,7 +232,7 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
     }
 
     fn visit_string<E>(self, v: String) -> Result<Value, E> {
-        self.0.text(&v);
+        self.0.is_number.set(true);
         Ok(Value::String(v))
     }
 
@@ -193,6 +251,16 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
             self.0.count::<A::Error>()?;
             self.0.inside(&name, || self.0.text(&name));
             let value = self.0.inside(&name, || map.next_value_seed(Seed(self.0)))?;
+            if self.0.is_number.take()
+                && name == DIGITS
+                && let Value::String(digits) = &value
+            {
+                return Walk::number(digits);
+            }
+            if name.starts_with(RESERVED) {
+                let pointer = self.0.inside(&name, || self.0.pointer.borrow().clone());
+                self.0.faults.add(pointer, "unknown_field", "is a name that no object may have; choose another");
+            }
             if fields.contains_key(&name) {
                 let pointer = self.0.inside(&name, || self.0.pointer.borrow().clone());
                 self.0.faults.add(pointer, "duplicate_key", "is given twice");
@@ -206,25 +274,41 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
 /// What a text may be.
 #[derive(Clone, Copy)]
 pub struct Text {
-    pub max: usize,
-    pub unit: Unit,
+    max: usize,
+    unit: Unit,
     /// One line: no control characters, no line separators, nothing that turns the direction of writing.
-    pub single_line: bool,
+    single_line: bool,
+    /// Data: not brought into the form that texts have.
+    as_posted: bool,
+    may_be_empty: bool,
 }
 
 #[derive(Clone, Copy, PartialEq)]
-pub enum Unit {
+enum Unit {
     Chars,
     Bytes,
 }
 
 impl Text {
     pub const fn line(max_chars: usize) -> Text {
-        Text { max: max_chars, unit: Unit::Chars, single_line: true }
+        Text { max: max_chars, unit: Unit::Chars, single_line: true, as_posted: false, may_be_empty: false }
+    }
+
+    /// A line that is counted as the network counts it.
+    pub const fn address(max_bytes: usize) -> Text {
+        Text { unit: Unit::Bytes, ..Text::line(max_bytes) }
     }
 
     pub const fn block(max_bytes: usize) -> Text {
-        Text { max: max_bytes, unit: Unit::Bytes, single_line: false }
+        Text { unit: Unit::Bytes, single_line: false, ..Text::line(max_bytes) }
+    }
+
+    pub const fn as_posted(self) -> Text {
+        Text { as_posted: true, ..self }
+    }
+
+    pub const fn or_empty(self) -> Text {
+        Text { may_be_empty: true, ..self }
     }
 }
 
@@ -399,7 +483,9 @@ pub fn list(value: Value, pointer: &str, faults: &Faults) -> Option<Vec<(String,
 
 pub fn text(value: Value, pointer: &str, rule: Text, faults: &Faults) -> Option<String> {
     let text = match value {
-        Value::String(text) => text,
+        Value::String(text) if rule.as_posted => text,
+        Value::String(text) if rule.single_line => text::composed(text),
+        Value::String(text) => text::block(text),
         other => {
             mismatch(faults, pointer, "a text", &other);
             return None;
@@ -409,7 +495,7 @@ pub fn text(value: Value, pointer: &str, rule: Text, faults: &Faults) -> Option<
         Unit::Chars => (text.chars().count(), "characters"),
         Unit::Bytes => (text.len(), "bytes"),
     };
-    if text.trim().is_empty() {
+    if !rule.may_be_empty && text::is_blank(&text) {
         faults.add(pointer, "empty", "must not be empty");
         return None;
     }

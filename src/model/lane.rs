@@ -74,6 +74,10 @@ impl Lane {
         self.0 % 2 == 1
     }
 
+    pub fn is_webhook(self) -> bool {
+        self.channel() == Channel::Webhook
+    }
+
     /// The first and the last lane of a channel.
     pub fn range_of(channel: Channel) -> (i16, i16) {
         (Lane::new(channel, Priority::Urgent, false).0, Lane::new(channel, Priority::Bulk, true).0)

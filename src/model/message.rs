@@ -7,10 +7,11 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::channel::Channel;
+use super::channel::{AddressKind, Channel, distinct};
 use super::delivery::Status;
 use super::event::Told;
 use super::lane::Priority;
+use crate::error::{Fault, Refusal};
 use crate::id::Tsid;
 
 /// What `messages.detail` holds: everything about a message that no statement asks for by itself.
@@ -30,6 +31,26 @@ pub struct Detail {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
 fn is_false(flag: &bool) -> bool {
     !flag
+}
+
+impl Detail {
+    /// It has a number that a database writes in another way: with an exponent, or a zero with a sign.
+    pub fn has_numbers_of_its_own(&self) -> bool {
+        fn is_own(value: &Value) -> bool {
+            match value {
+                Value::Number(number) => {
+                    let digits = number.as_str();
+                    digits.contains(['e', 'E'])
+                        || digits.starts_with('-') && !digits.contains(|c| matches!(c, '1'..='9'))
+                }
+                Value::Array(items) => items.iter().any(is_own),
+                Value::Object(fields) => fields.values().any(is_own),
+                Value::Null | Value::Bool(_) | Value::String(_) => false,
+            }
+        }
+        let blocks = self.contents.iter().filter_map(|content| content.blocks.as_ref());
+        self.metadata.values().chain(blocks).any(is_own)
+    }
 }
 
 /// What goes out over one channel; the same for all its recipients.
@@ -104,6 +125,27 @@ pub struct NewMessage {
     pub expires_at: Option<DateTime<Utc>>,
 }
 
+/// A message that was read. Posted for the first time it must have no faults. Posted again it is answered as it was the
+/// first time: the clock, the partner's rights and what this installation serves may have changed since.
+#[derive(Debug, Clone)]
+pub struct Posted {
+    pub message: NewMessage,
+    pub faults_if_new: Vec<Fault>,
+}
+
+impl Posted {
+    /// As a message that was not posted before.
+    pub fn into_new(self) -> Result<NewMessage, Refusal> {
+        if self.faults_if_new.is_empty() { Ok(self.message) } else { Err(Refusal::of(self.faults_if_new)) }
+    }
+}
+
+impl From<NewMessage> for Posted {
+    fn from(message: NewMessage) -> Posted {
+        Posted { message, faults_if_new: Vec::new() }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct NewDelivery {
     #[serde(serialize_with = "channel_word")]
@@ -150,15 +192,33 @@ impl NewMessage {
         // Maps are sorted by key and every field is serialisable: this cannot fail, and if it did, an empty text would
         // make all requests alike, so it must not pass silently.
         #[expect(clippy::expect_used, reason = "serialising plain data to memory cannot fail")]
-        let canonical = if self.detail.contents.iter().any(is_ruled) {
+        let canonical = if self.is_canonical() {
+            serde_json::to_vec(self)
+        } else {
             let mut posted = self.clone();
             drop_rules(&mut posted.detail.contents, &mut posted.deliveries);
+            posted.recipients().for_each(|(channel, to)| *to = distinct(channel, to));
             serde_json::to_vec(&posted)
-        } else {
-            serde_json::to_vec(self)
         }
         .expect("a message is serialisable");
         sha2::Sha256::digest(canonical).into()
+    }
+
+    /// Nothing of it could mean the same and be written otherwise.
+    fn is_canonical(&self) -> bool {
+        let is_folded = |channel: Channel, to: &str| {
+            channel.addressed_by() != AddressKind::Mailbox || !to.bytes().any(|b| b.is_ascii_uppercase())
+        };
+        let fallbacks = || self.detail.contents.iter().filter_map(|content| content.fallback.as_ref());
+        !self.detail.contents.iter().any(is_ruled)
+            && self.deliveries.iter().all(|d| is_folded(d.channel, &d.to))
+            && fallbacks().all(|f| f.to.as_ref().is_none_or(|to| is_folded(f.channel, to)))
+    }
+
+    fn recipients(&mut self) -> impl Iterator<Item = (Channel, &mut String)> {
+        let fallbacks = self.detail.contents.iter_mut().filter_map(|content| content.fallback.as_mut());
+        let fallbacks = fallbacks.filter_map(|f| Some((f.channel, f.to.as_mut()?)));
+        self.deliveries.iter_mut().map(|d| (d.channel, &mut d.to)).chain(fallbacks)
     }
 }
 

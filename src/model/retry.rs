@@ -34,7 +34,8 @@ pub enum ErrorClass {
     Hours,
     /// Taken for spam.
     Spam,
-    /// The recipient's side takes nothing for now: its mailbox is full, or not known yet.
+    /// The recipient's side takes nothing for now: its mailbox is full, or its server greylists who is new to it. Says nothing
+    /// of the provider, so it opens no breaker; waits by the channel's own schedule.
     Busy,
     /// Something in the same request was refused, and nobody said what.
     Together,
@@ -56,6 +57,9 @@ pub enum Action {
     Retry,
     /// Again when the provider said, within bounds; without a word from it like `Retry`.
     RetryAfter,
+    /// Again later, and the attempt is not used: the provider says that it took nothing because it was asked too fast. For
+    /// as long as the policy has patience, and no other channel stands by; then like `RetryAfter`.
+    Wait,
     /// Never: the same request would get the same answer.
     Permanent,
     /// Whoever is asked next would get the same answer until a person does something: the message waits, its attempt is not
@@ -91,13 +95,13 @@ const fn row(class: ErrorClass, word: &'static str, action: Action, falls_back: 
 }
 
 pub const TABLE: [Row; 21] = {
-    use Action::{Permanent, Retry, RetryAfter, Stop};
+    use Action::{Permanent, Retry, RetryAfter, Stop, Wait};
     use Blame::{Provider, Recipient, Us};
     [
         row(ErrorClass::Unreachable, "unreachable", Retry, true, Provider),
         // Not its fault, but ours: it limits us, it is not down.
-        row(ErrorClass::Throttled, "throttled", RetryAfter, true, Recipient),
-        row(ErrorClass::ProviderInternal, "provider_error", Retry, true, Provider),
+        row(ErrorClass::Throttled, "throttled", Wait, true, Recipient),
+        row(ErrorClass::ProviderInternal, "provider_error", RetryAfter, true, Provider),
         row(ErrorClass::Credentials, "credentials_refused", Stop, true, Us),
         row(ErrorClass::Quota, "quota_used_up", Stop, true, Us),
         row(ErrorClass::Sender, "sender_not_usable", Permanent, true, Recipient),
@@ -180,12 +184,44 @@ pub const WEBHOOK_SCHEDULE: [Duration; 9] = {
 };
 pub const WEBHOOK_ATTEMPTS: i16 = WEBHOOK_SCHEDULE.len() as i16 + 1;
 
+/// Pauses between the attempts of an e-mail: a few quick ones for connections that were not made and for servers that
+/// greylist for minutes, then at least half an hour each, more than four days in all (RFC 5321 4.5.4.1).
+pub const EMAIL_SCHEDULE: [Duration; 12] = {
+    const fn minutes(n: u64) -> Duration {
+        Duration::from_secs(n * 60)
+    }
+    [
+        Duration::from_secs(5),
+        minutes(1),
+        minutes(5),
+        minutes(30),
+        minutes(60),
+        minutes(2 * 60),
+        minutes(4 * 60),
+        minutes(8 * 60),
+        minutes(12 * 60),
+        minutes(24 * 60),
+        minutes(24 * 60),
+        minutes(24 * 60),
+    ]
+};
+/// Copies of one message that may be sent on a long schedule because nobody knows whether the one before was taken: the
+/// schedule is for definite refusals, it must not fill a mailbox.
+pub const COPIES: i16 = 3;
+
+/// The longest the pause after a provider's "too fast" grows by itself.
+const THROTTLED_MOST: Duration = Duration::from_secs(15 * 60);
+
 /// How often and how fast (S1-36..38).
 #[derive(Debug, Clone, Copy)]
-pub struct RetryPolicy {
+pub struct RetryPolicy<'a> {
     pub max_attempts: i16,
     /// The pause after each failed attempt, instead of an exponential one.
-    pub schedule: Option<&'static [Duration]>,
+    pub schedule: Option<&'a [Duration]>,
+    /// Once it may have been taken, an attempt of unknown outcome is followed by another only while fewer than so many failed.
+    pub copies: i16,
+    /// For how long from now on waiting because the provider was asked too fast uses no attempt.
+    pub patience: Duration,
     /// Pause before the second attempt; each further one is `multiplier` times longer.
     pub backoff: Duration,
     pub multiplier: f64,
@@ -195,11 +231,13 @@ pub struct RetryPolicy {
     pub reconnect: Option<Duration>,
 }
 
-impl Default for RetryPolicy {
-    fn default() -> RetryPolicy {
+impl Default for RetryPolicy<'_> {
+    fn default() -> Self {
         RetryPolicy {
             max_attempts: 3,
             schedule: None,
+            copies: i16::MAX,
+            patience: Duration::from_secs(24 * 3600),
             backoff: Duration::from_millis(1000),
             multiplier: 2.0,
             ceiling: Duration::from_secs(3600),
@@ -208,9 +246,9 @@ impl Default for RetryPolicy {
     }
 }
 
-impl RetryPolicy {
+impl<'a> RetryPolicy<'a> {
     /// As a profile wants it.
-    pub fn profiled(self, profile: Option<Profile>) -> RetryPolicy {
+    pub fn profiled(self, profile: Option<Profile>) -> RetryPolicy<'a> {
         RetryPolicy { reconnect: profile.filter(|p| *p == Profile::Internal).map(|_| RECONNECT_AFTER), ..self }
     }
 
@@ -223,13 +261,39 @@ impl RetryPolicy {
     }
 
     /// How webhooks are tried again.
-    pub fn webhook() -> RetryPolicy {
+    pub fn webhook() -> RetryPolicy<'a> {
         RetryPolicy {
             max_attempts: WEBHOOK_ATTEMPTS,
             schedule: Some(&WEBHOOK_SCHEDULE),
             ceiling: Duration::from_secs(24 * 3600),
+            // A partner's endpoint that asks for later is an attempt, as its other refusals are: its schedule is long.
+            patience: Duration::ZERO,
             ..RetryPolicy::default()
         }
+    }
+
+    /// Attempts of a schedule of the channel's own: one more than it has pauses.
+    pub fn scheduled(self, schedule: &'a [Duration]) -> RetryPolicy<'a> {
+        RetryPolicy {
+            max_attempts: i16::try_from(schedule.len() + 1).unwrap_or(i16::MAX),
+            ceiling: schedule.iter().copied().max().unwrap_or_default().max(self.ceiling),
+            schedule: Some(schedule),
+            ..self
+        }
+    }
+
+    /// With so much less patience left: it has been tried for so long already.
+    pub fn having_waited(self, waited: Duration) -> RetryPolicy<'a> {
+        RetryPolicy { patience: self.patience.saturating_sub(waited), ..self }
+    }
+
+    /// The pause after claim number `claims` that ended with "too fast": what the provider said, and from there on spread over
+    /// as much again, twice as much each time up to a quarter of an hour. So those that were refused together come back
+    /// one by one.
+    pub fn pause_throttled(&self, said: Option<Duration>, claims: i16, jitter: f64) -> Duration {
+        let least = said.unwrap_or(self.backoff).min(self.ceiling).max(Duration::from_secs(1));
+        let doubled = least.saturating_mul(1 << u32::try_from(claims.max(1) - 1).unwrap_or(0).min(16));
+        least + doubled.min(THROTTLED_MOST).mul_f64(jitter.clamp(0.0, 1.0))
     }
 
     /// The pause after failure number `failures` (1..). A scheduled one is never shorter than the schedule says, and up to a
@@ -258,7 +322,7 @@ impl RetryPolicy {
 
     /// The provider's own word, kept within a second and the ceiling, plus up to a tenth so that not all return at once.
     pub fn pause_after(&self, said: Duration, jitter: f64) -> Duration {
-        let bounded = said.clamp(Duration::from_secs(1), self.ceiling);
+        let bounded = said.min(self.ceiling).max(Duration::from_secs(1));
         bounded.mul_f64(1.0 + 0.1 * jitter.clamp(0.0, 1.0))
     }
 }
@@ -327,6 +391,36 @@ mod tests {
             [1800, 7_200, 86_400],
             "longer is heard, shorter not"
         );
+    }
+
+    /// Fault E3, RFC 5321 4.5.4.1: mail is tried for more than four days, from the fourth pause on at least half an hour apart.
+    #[test]
+    fn mail_is_tried_for_days() {
+        let policy = RetryPolicy::default().scheduled(&EMAIL_SCHEDULE);
+        let pauses: Vec<u64> = (1..policy.max_attempts).map(|n| policy.pause(n, 0.0).as_secs()).collect();
+        assert_eq!(pauses.len(), 12);
+        assert!(pauses.windows(2).all(|two| two[0] <= two[1]), "{pauses:?}");
+        assert!(pauses[3..].iter().all(|pause| *pause >= 30 * 60), "{pauses:?}");
+        assert!(pauses.iter().sum::<u64>() >= 4 * 24 * 3600, "{pauses:?}");
+    }
+
+    /// Fault E1: never before the time that was said, and further apart each time, so that those that wait do not come back
+    /// together.
+    #[test]
+    fn throttled_pauses_are_spread() {
+        let policy = RetryPolicy::default();
+        let between = |said: Option<u64>, claims| {
+            let said = said.map(Duration::from_secs);
+            [0.0, 1.0].map(|jitter| policy.pause_throttled(said, claims, jitter).as_secs())
+        };
+        assert_eq!(between(Some(30), 1), [30, 60]);
+        assert_eq!(between(Some(30), 3), [30, 150]);
+        assert_eq!(between(Some(30), i16::MAX), [30, 930]);
+        assert_eq!(between(None, 1), [1, 2]);
+        assert_eq!(between(Some(0), 1), [1, 2]);
+        assert_eq!(between(Some(315_360_000), 1), [3600, 4500], "an absurd time is bounded");
+        let left = |hours: u64| policy.having_waited(Duration::from_secs(hours * 3600)).patience.is_zero();
+        assert!(!left(23) && left(24) && left(1_000));
     }
 
     /// S1-46, C2: a service of our own is tried again five seconds after a connection was not made, whatever number of times;

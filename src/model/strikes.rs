@@ -1,55 +1,125 @@
-//! Failed sign-ins, counted by client and address, and by address. A secret of 256 bits is not guessed: this keeps those
-//! who try from costing us anything, and tells them apart from one whose settings are wrong.
+//! Failed sign-ins, by client and by address. A secret of 256 bits is not guessed: the limits keep callers that try
+//! from costing us anything, and tell one whose settings are wrong.
+//!
+//! A client's failures are counted in the database, over all processes and addresses. They cannot be used to lock its
+//! owner out: a network in which the client holds a refresh token is counted apart from all others. An address's
+//! failures are counted by each process in memory, for anybody can name any number of IPv6 addresses.
 
 use std::collections::HashMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 /// Failures a minute, after which even the right secret waits …
-const MOST_OF_CLIENT: u32 = 10;
-/// … and from one address, whoever it claims to be.
-const MOST_OF_ADDRESS: u32 = 100;
-const PERIOD: TimeDelta = TimeDelta::seconds(60);
+pub const MOST_OF_CLIENT: u32 = 10;
+/// … and from one address in one process, whatever clients it names.
+pub const MOST_OF_ADDRESS: u32 = 100;
+pub const PERIOD: TimeDelta = TimeDelta::seconds(60);
 /// So many are remembered at most.
 const REMEMBERED: usize = 20_000;
+const SWEPT_EVERY: TimeDelta = TimeDelta::seconds(1);
 
+/// Failures within one period.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failures {
+    pub since: DateTime<Utc>,
+    pub count: u32,
+}
+
+impl Failures {
+    /// Seconds until the period is over, if there were as many as `most`. One that begins later is of a clock that was
+    /// set back, and counts nothing.
+    pub fn wait_s(&self, most: u32, now: DateTime<Utc>) -> Option<u32> {
+        let left = (self.since + PERIOD - now).num_seconds();
+        (self.count >= most && self.is_open(now)).then(|| u32::try_from(left).unwrap_or(1).max(1))
+    }
+
+    fn is_open(&self, now: DateTime<Utc>) -> bool {
+        self.since <= now && now < self.since + PERIOD
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Counted {
+    Address(String),
+    /// A client that does not exist, counted as one that does: callers cannot find out which do.
+    UnknownClient(String),
+    /// A client that has reached its limit for callers from this network: refused from memory.
+    ClientAt(String, String),
+}
+
+impl Counted {
+    /// Names are cut: a caller may claim to be anything, and it is not worth much memory.
+    fn client(client_id: &str) -> String {
+        client_id.chars().take(64).collect()
+    }
+
+    fn client_at(client_id: &str, network: Option<&str>) -> Counted {
+        Counted::ClientAt(Counted::client(client_id), network.unwrap_or_default().to_owned())
+    }
+}
+
+/// What one process knows of failures.
 #[derive(Debug, Default)]
 pub struct Strikes {
-    counts: HashMap<(String, String), (DateTime<Utc>, u32)>,
+    counts: HashMap<Counted, Failures>,
+    /// When periods that are over were last looked for: a look at all is too much for each failure.
+    swept_at: DateTime<Utc>,
 }
 
 impl Strikes {
-    /// Seconds to wait, if there were too many.
-    pub fn wait_s(&self, client_id: &str, address: &str, now: DateTime<Utc>) -> Option<u32> {
-        let over = |client: &str, most: u32| {
-            let (since, count) = self.counts.get(&key(client, address))?;
-            let left = (*since + PERIOD - now).num_seconds();
-            (*count >= most && *since <= now && left > 0).then(|| u32::try_from(left).unwrap_or(1).max(1))
-        };
-        over(client_id, MOST_OF_CLIENT).max(over("", MOST_OF_ADDRESS))
+    /// Seconds that any request to sign in from this address waits. An unknown address has no limit: it would be
+    /// shared by all callers whose address is unknown.
+    pub fn address_waits_s(&self, network: Option<&str>, now: DateTime<Utc>) -> Option<u32> {
+        self.waits_s(&Counted::Address(network?.to_owned()), MOST_OF_ADDRESS, now)
     }
 
-    pub fn failed(&mut self, client_id: &str, address: &str, now: DateTime<Utc>) {
-        if self.counts.len() >= REMEMBERED {
-            self.counts.retain(|_, (since, _)| *since <= now && now < *since + PERIOD);
-        }
-        let clients = if client_id.is_empty() { &[""][..] } else { &[client_id, ""] };
-        for client in clients {
-            if self.counts.len() >= REMEMBERED && !self.counts.contains_key(&key(client, address)) {
-                continue;
-            }
-            let count = self.counts.entry(key(client, address)).or_insert((now, 0));
-            if now >= count.0 + PERIOD || now < count.0 {
-                *count = (now, 0);
-            }
-            count.1 += 1;
+    /// Seconds that a sign-in of this client waits, as far as this process knows.
+    pub fn client_waits_s(&self, client_id: &str, network: Option<&str>, now: DateTime<Utc>) -> Option<u32> {
+        let unknown = Counted::UnknownClient(Counted::client(client_id));
+        let struck = Counted::client_at(client_id, network);
+        self.waits_s(&unknown, MOST_OF_CLIENT, now).max(self.waits_s(&struck, MOST_OF_CLIENT, now))
+    }
+
+    fn waits_s(&self, counted: &Counted, most: u32, now: DateTime<Utc>) -> Option<u32> {
+        self.counts.get(counted)?.wait_s(most, now)
+    }
+
+    pub fn address_failed(&mut self, network: Option<&str>, now: DateTime<Utc>) {
+        if let Some(network) = network {
+            self.failed(Counted::Address(network.to_owned()), now);
         }
     }
-}
 
-/// Names are cut: what somebody claims to be is not worth much memory.
-fn key(client_id: &str, address: &str) -> (String, String) {
-    (client_id.chars().take(64).collect(), address.to_owned())
+    pub fn unknown_client_failed(&mut self, client_id: &str, now: DateTime<Utc>) {
+        self.failed(Counted::UnknownClient(Counted::client(client_id)), now);
+    }
+
+    /// The database counts this for the client, as callers from this network are judged.
+    pub fn client_is_limited(&mut self, client_id: &str, network: Option<&str>, by: Failures, now: DateTime<Utc>) {
+        let counted = Counted::client_at(client_id, network);
+        if self.has_room(&counted, now) {
+            self.counts.insert(counted, by);
+        }
+    }
+
+    fn failed(&mut self, counted: Counted, now: DateTime<Utc>) {
+        if !self.has_room(&counted, now) {
+            return;
+        }
+        let failures = self.counts.entry(counted).or_insert(Failures { since: now, count: 0 });
+        if !failures.is_open(now) {
+            *failures = Failures { since: now, count: 0 };
+        }
+        failures.count += 1;
+    }
+
+    fn has_room(&mut self, counted: &Counted, now: DateTime<Utc>) -> bool {
+        if self.counts.len() >= REMEMBERED && (now - self.swept_at).abs() >= SWEPT_EVERY {
+            self.swept_at = now;
+            self.counts.retain(|_, failures| failures.is_open(now));
+        }
+        self.counts.len() < REMEMBERED || self.counts.contains_key(counted)
+    }
 }
 
 #[cfg(test)]
@@ -57,27 +127,49 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_fails_often_waits_and_nobody_else() {
+    fn an_address_that_fails_often_waits_and_no_other() {
+        let now: DateTime<Utc> = "2027-03-05T00:30:00Z".parse().unwrap();
+        let (one, other) = (Some("1.1.1.1"), Some("2.2.2.2"));
+        let mut strikes = Strikes::default();
+        for _ in 0..MOST_OF_ADDRESS {
+            assert_eq!(strikes.address_waits_s(one, now), None);
+            strikes.address_failed(one, now);
+            strikes.address_failed(None, now);
+        }
+        assert_eq!(strikes.address_waits_s(one, now), Some(60));
+        assert_eq!(strikes.address_waits_s(other, now), None);
+        assert_eq!(strikes.address_waits_s(None, now), None);
+        assert_eq!(strikes.address_waits_s(one, now + TimeDelta::seconds(59)), Some(1));
+        assert_eq!(strikes.address_waits_s(one, now + PERIOD), None);
+        assert_eq!(strikes.address_waits_s(one, now - PERIOD), None, "a clock that was set back locks nobody out");
+    }
+
+    #[test]
+    fn a_client_waits_in_every_network_that_is_judged_alike() {
         let now: DateTime<Utc> = "2027-03-05T00:30:00Z".parse().unwrap();
         let mut strikes = Strikes::default();
         for _ in 0..MOST_OF_CLIENT {
-            assert_eq!(strikes.wait_s("a", "1.1.1.1", now), None);
-            strikes.failed("a", "1.1.1.1", now);
+            assert_eq!(strikes.client_waits_s("nobody", Some("1.1.1.1"), now), None);
+            strikes.unknown_client_failed("nobody", now);
         }
-        assert_eq!(strikes.wait_s("a", "1.1.1.1", now), Some(60));
-        assert_eq!(strikes.wait_s("a", "2.2.2.2", now), None, "its owner elsewhere is not locked out");
-        assert_eq!(strikes.wait_s("b", "1.1.1.1", now), None);
-        assert_eq!(strikes.wait_s("a", "1.1.1.1", now + TimeDelta::seconds(59)), Some(1));
-        assert_eq!(strikes.wait_s("a", "1.1.1.1", now + PERIOD), None);
-        for n in 0..MOST_OF_ADDRESS {
-            strikes.failed(&n.to_string(), "3.3.3.3", now);
-        }
-        assert_eq!(strikes.wait_s("never seen", "3.3.3.3", now), Some(60));
+        assert_eq!(strikes.client_waits_s("nobody", Some("2.2.2.2"), now), Some(60));
+        assert_eq!(strikes.client_waits_s("nobody else", Some("1.1.1.1"), now), None);
+        let by = Failures { since: now - TimeDelta::seconds(20), count: MOST_OF_CLIENT };
+        strikes.client_is_limited("a", None, by, now);
+        assert_eq!(strikes.client_waits_s("a", None, now), Some(40));
+        assert_eq!(strikes.client_waits_s("a", Some("1.1.1.1"), now), None, "the database knows");
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let now: DateTime<Utc> = "2027-03-05T00:30:00Z".parse().unwrap();
+        let mut strikes = Strikes::default();
         for n in 0..2 * REMEMBERED {
-            strikes.failed(&n.to_string(), &n.to_string(), now);
+            strikes.unknown_client_failed(&n.to_string(), now);
+            strikes.address_failed(Some(&n.to_string()), now);
         }
-        assert!(strikes.counts.len() <= REMEMBERED);
-        strikes.failed("late", "9.9.9.9", now + PERIOD);
-        assert!(strikes.counts.len() <= 2, "what is over is forgotten");
+        assert_eq!(strikes.counts.len(), REMEMBERED);
+        strikes.address_failed(Some("9.9.9.9"), now + PERIOD);
+        assert_eq!(strikes.counts.len(), 1, "periods that are over are forgotten");
     }
 }

@@ -1,12 +1,9 @@
 //! Adapters by name: what `--provider` can make an account of. One line each.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::clock::Clock;
 use crate::config::ProviderSettings;
 use crate::error::{Error, Result};
 use crate::model::capability::Terms;
@@ -14,6 +11,7 @@ use crate::model::channel::{AddressKind, Channel};
 use crate::model::limit::RateLimit;
 use crate::model::retry::Profile;
 
+use super::http::Common;
 use super::{Account, Provider};
 
 /// How accounts of one vendor are made.
@@ -50,17 +48,6 @@ pub const OPTIONS: &[(&str, &str)] = &[
     ("limit-burst", "of a token bucket: how many may come at once (1)"),
     ("profile", "gateway: what may have been sent is not sent again; internal: it is, and also goes by its fallback"),
 ];
-
-/// What every adapter gets.
-#[derive(Clone)]
-pub struct Common {
-    pub call_budget: Duration,
-    /// PEM file with certificates to trust beside the system's.
-    pub ca_file: Option<PathBuf>,
-    /// The hub's own, in step with the database's: what a vendor is asked for by time is kept by it, and a host whose clock
-    /// is off still signs what a vendor takes.
-    pub clock: Clock,
-}
 
 /// The options of one account, taken one after the other; what is left over is nobody's.
 pub struct Options {
@@ -195,7 +182,7 @@ mod tests {
         rustls_provider();
         let options = options.iter().map(|o| ((*o).to_owned(), value(adapter.name, o).to_owned())).collect();
         let settings = ProviderSettings { name: "main".to_owned(), adapter: adapter.name.to_owned(), options };
-        make(&settings, &Common { call_budget: BUDGET, ca_file: None, clock: Clock::system() })
+        make(&settings, &Common::within(BUDGET))
     }
 
     /// What is told of an adapter's options is what it takes: all of them, those called needed, and no other.
@@ -222,7 +209,7 @@ mod tests {
             let mut options = BTreeMap::from([("channels".to_owned(), "LMS+SMS".to_owned())]);
             options.insert(option.to_owned(), value.to_owned());
             let settings = ProviderSettings { name: "main".to_owned(), adapter: "mock".to_owned(), options };
-            make(&settings, &Common { call_budget: BUDGET, ca_file: None, clock: Clock::system() })
+            make(&settings, &Common::within(BUDGET))
         };
         for option in ["channels", "weight"] {
             let error = made(option, " ").err().unwrap().to_string();
@@ -236,10 +223,7 @@ mod tests {
     #[test]
     fn an_adapter_that_is_not_there_is_told_with_those_that_are() {
         let settings = ProviderSettings { name: "x".to_owned(), adapter: "y".to_owned(), options: BTreeMap::default() };
-        let error = make(&settings, &Common { call_budget: BUDGET, ca_file: None, clock: Clock::system() })
-            .err()
-            .unwrap()
-            .to_string();
+        let error = make(&settings, &Common::within(BUDGET)).err().unwrap().to_string();
         assert!(error.contains("there is no adapter 'y'") && error.contains("nhn-alimtalk"), "{error}");
     }
 }

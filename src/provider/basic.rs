@@ -9,10 +9,12 @@ use crate::model::capability::Capability;
 use crate::model::channel::Channel;
 use crate::model::delivery::Outcome;
 use crate::model::limit::RateLimit;
+use crate::model::pace::LimitedBy;
 use crate::model::phone;
 use crate::model::retry::Profile;
 
-use super::adapter::{Common, Options};
+use super::adapter::Options;
+use super::http::Common;
 use super::vendor::{self, Vendor, by_status_alone};
 use super::{Letter, Pending, Provider};
 
@@ -55,7 +57,7 @@ impl Basic {
     async fn post(&self, letter: Letter<'_>) -> Outcome {
         let body = json!({ self.shape.to: phone::hyphenated(letter.to), self.shape.text: letter.content.body });
         let headers = HeaderMap::from_iter([self.authorization.clone()]);
-        match self.vendor.post(self.shape.path, &body, headers, 1).await {
+        match self.vendor.post_for_status(self.shape.path, body.to_string().into_bytes(), headers).await {
             Ok(answer) => by_status_alone(&answer, &["messageId", "id"]),
             Err(failure) => failure.into_outcome(),
         }
@@ -65,6 +67,10 @@ impl Basic {
 impl Provider for Basic {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn limited_by(&self) -> LimitedBy {
+        LimitedBy::Account
     }
 
     fn capabilities(&self) -> Vec<Capability> {

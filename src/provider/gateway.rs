@@ -15,10 +15,12 @@ use crate::error::{Result, excerpt};
 use crate::model::capability::Capability;
 use crate::model::channel::{Channel, TEXT_CHANNELS};
 use crate::model::delivery::Outcome;
+use crate::model::pace::LimitedBy;
 use crate::model::receipt::{Receipt, ReceiptOutcome, Reference};
 use crate::model::signature;
 
-use super::adapter::{Adapter, Common, Options};
+use super::adapter::{Adapter, Options};
+use super::http::Common;
 use super::vendor::{self, Vendor, by_status_alone};
 use super::{Callback, Letter, Pending, Provider, Receipts, Refused};
 
@@ -82,7 +84,7 @@ impl Gateway {
                 headers.insert(HeaderName::from_static(name), value);
             }
         }
-        match self.vendor.post_bytes(body, headers).await {
+        match self.vendor.post_for_status("", body, headers).await {
             Ok(answer) => by_status_alone(&answer, &["id"]),
             Err(failure) => failure.into_outcome(),
         }
@@ -92,6 +94,10 @@ impl Gateway {
 impl Provider for Gateway {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn limited_by(&self) -> LimitedBy {
+        LimitedBy::Account
     }
 
     fn capabilities(&self) -> Vec<Capability> {

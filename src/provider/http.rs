@@ -8,15 +8,19 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
-use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
-use reqwest::{Certificate, Client, ClientBuilder, RequestBuilder, Url};
+use chrono::{DateTime, Datelike as _, Months, NaiveDateTime, Utc};
+use reqwest::header::{CONNECTION, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::{Certificate, Client, ClientBuilder, RequestBuilder, Response, Url};
+use tokio::time::{Instant, timeout_at};
 
+use crate::clock::Clock;
+use crate::config::Settings;
 use crate::error::{Error, Result, excerpt};
+use crate::model::channel::OnUnknown;
 use crate::model::delivery::Outcome;
 use crate::model::retry::ErrorClass;
 
@@ -30,26 +34,73 @@ pub(super) const ANSWER_BYTES: usize = 64 * 1024;
 /// The same of an answer that lists something: a thousand verdicts, or a page of results with their texts.
 pub(super) const LIST_BYTES: usize = 4 << 20;
 
-/// Servers close idle connections after 5 s (Node) and more. Closing ours first keeps a request from being written to a
-/// connection that is just being closed, which would be an unknown outcome.
-const IDLE: Duration = Duration::from_secs(4);
+/// How long a connection is kept for the next request. Servers close idle ones after 75 s (nginx), 60 s (AWS's load
+/// balancers), 5 s (Node, Apache) or 2 s (gunicorn): a request written while the server closes has an unknown outcome.
+const IDLE: Duration = Duration::from_secs(1);
 
 /// A provider that names a longer pause is heard as naming this one; the retry policy's own ceiling is lower.
 const PAUSE_SECONDS: f64 = 86_400.0;
 
-#[derive(Debug, Clone, Copy)]
-pub struct HttpSettings<'a> {
+/// What all clients have in common.
+#[derive(Clone)]
+pub struct Common {
     /// From the first look-up to the last byte read.
     pub call_budget: Duration,
+    /// Of that: name look-up, TCP and TLS, over all addresses of a host together.
+    pub connect_budget: Duration,
     /// PEM file with certificates to trust beside the system's.
-    pub ca_file: Option<&'a Path>,
-    /// Whether any https URL will be called. Without one the system's certificates are not asked for, so that a machine
-    /// that has none can still use simulators.
-    pub tls: bool,
+    pub ca_file: Option<PathBuf>,
+    /// The hub's own, in step with the database's: what a vendor is asked for by time is kept by it, and a host whose
+    /// clock is off still signs what a vendor takes.
+    pub clock: Clock,
+}
+
+impl Common {
+    pub fn of(settings: &Settings, clock: &Clock) -> Common {
+        Common {
+            call_budget: settings.timing.call_budget(),
+            connect_budget: settings.timing.connect_budget(),
+            ca_file: settings.email.ca_file.clone(),
+            clock: clock.clone(),
+        }
+    }
+
+    /// With the system's clock and certificates; connecting may take half of a call.
+    pub fn within(call_budget: Duration) -> Common {
+        Common { call_budget, connect_budget: call_budget / 2, ca_file: None, clock: Clock::system() }
+    }
+}
+
+/// Whether a connection serves more than one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Connections {
+    /// Kept for a moment. A server that closes one while a request is on its way makes that outcome unknown, so this is
+    /// for messages that are sent again then.
+    Kept,
+    /// One request each: for messages that are never sent twice.
+    Fresh,
+}
+
+impl Connections {
+    /// As the policy on unknown outcomes wants it.
+    pub fn of(on_unknown: OnUnknown) -> Connections {
+        if on_unknown == OnUnknown::Retry { Connections::Kept } else { Connections::Fresh }
+    }
+}
+
+/// What says whether a request was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DecidedBy {
+    /// The status. The body is kept as far as it came, be it cut or without end.
+    Status,
+    /// The body, where the status is not the client's fault (4xx): no whole body is no answer.
+    Body,
 }
 
 pub struct Http {
     client: Client,
+    clock: Clock,
+    call_budget: Duration,
 }
 
 #[derive(Debug)]
@@ -87,42 +138,53 @@ impl Failure {
 }
 
 impl Http {
-    /// The process must have a default rustls provider by now.
-    pub fn new(settings: HttpSettings<'_>) -> Result<Http> {
-        let client = trust(builder(settings.call_budget), settings)?.build().map_err(|error| {
+    /// The process must have a default rustls provider by now. `tls`: whether any https URL will be called. Without one
+    /// the system's certificates are not asked for, so that a machine that has none can still use simulators.
+    pub fn new(common: &Common, connections: Connections, tls: bool) -> Result<Http> {
+        let client = trust(builder(common, connections), common.ca_file.as_deref(), tls)?.build().map_err(|error| {
             let why = cause(&error);
             Error::Setup(format!("no HTTP client: {why}; install the package ca-certificates, or name a CA file"))
         })?;
-        Ok(Http { client })
+        Ok(Http { client, clock: common.clock.clone(), call_budget: common.call_budget })
     }
 
     /// For calls to where partners say. Cheap: what it trusts was read before.
-    pub(super) fn guarded(call_budget: Duration, tls: rustls::ClientConfig, guard: Arc<Guard>) -> Result<Http> {
-        let builder = builder(call_budget).dns_resolver(guard).tls_backend_preconfigured(tls);
+    pub(super) fn guarded(
+        common: &Common,
+        connections: Connections,
+        tls: rustls::ClientConfig,
+        guard: Arc<Guard>,
+    ) -> Result<Http> {
+        let builder = builder(common, connections).dns_resolver(guard).tls_backend_preconfigured(tls);
         let client = builder.build().map_err(|error| Error::Internal(format!("no HTTP client: {}", cause(&error))))?;
-        Ok(Http { client })
+        Ok(Http { client, clock: common.clock.clone(), call_budget: common.call_budget })
     }
 
     /// One request on one connection.
-    pub async fn post_json(&self, url: &Url, body: Vec<u8>, headers: HeaderMap) -> Result<Answer, Failure> {
-        self.post_for_list(url, body, headers, ANSWER_BYTES).await
-    }
-
-    /// The same, of whose answer more is read.
-    pub(super) async fn post_for_list(
+    pub(super) async fn post_json(
         &self,
         url: &Url,
         body: Vec<u8>,
         headers: HeaderMap,
-        most: usize,
+        decided_by: DecidedBy,
     ) -> Result<Answer, Failure> {
+        self.answer(self.post(url, body, headers), ANSWER_BYTES, decided_by).await
+    }
+
+    /// The same, whose answer lists a verdict on each message.
+    pub(super) async fn post_for_list(&self, url: &Url, body: Vec<u8>, headers: HeaderMap) -> Result<Answer, Failure> {
+        self.answer(self.post(url, body, headers), LIST_BYTES, DecidedBy::Body).await
+    }
+
+    fn post(&self, url: &Url, body: Vec<u8>, headers: HeaderMap) -> RequestBuilder {
         let request = self.client.post(url.clone()).headers(headers);
-        answer(request.header(CONTENT_TYPE, HeaderValue::from_static("application/json")).body(body), most).await
+        request.header(CONTENT_TYPE, HeaderValue::from_static("application/json")).body(body)
     }
 
     /// Asks for a list. The beginning of one says less than nothing: what is not in it may be in the rest.
     pub(super) async fn get(&self, url: &Url, headers: HeaderMap) -> Result<Answer, Failure> {
-        let answer = answer(self.client.get(url.clone()).headers(headers), LIST_BYTES).await?;
+        let request = self.client.get(url.clone()).headers(headers);
+        let answer = self.answer(request, LIST_BYTES, DecidedBy::Body).await?;
         if answer.body.len() < LIST_BYTES {
             return Ok(answer);
         }
@@ -137,33 +199,64 @@ impl Http {
         root.set_query(None);
         Ok(self.client.head(root).send().await.map_err(failure)?.status().as_u16())
     }
+
+    async fn answer(&self, request: RequestBuilder, most: usize, decided_by: DecidedBy) -> Result<Answer, Failure> {
+        // A little before the budget ends, so that a status that was received is not lost with its body.
+        let until = Instant::now() + self.call_budget.mul_f64(0.95);
+        let mut response = request.send().await.map_err(failure)?;
+        let (status, retry_after) = (response.status().as_u16(), self.pause(response.headers()));
+        let mut body = Vec::new();
+        let read = match timeout_at(until, read(&mut response, &mut body, most)).await {
+            Ok(read) => read.map_err(failure),
+            Err(_late) => Err(Failure::Unknown { code: "no_answer", detail: "the body had no end in time".to_owned() }),
+        };
+        match read {
+            Err(failure) if decided_by == DecidedBy::Body && !(400..=499).contains(&status) => return Err(failure),
+            Err(failure) => tracing::debug!(status, %failure, "an answer without an end; its status decides"),
+            Ok(()) => (),
+        }
+        Ok(Answer { status, body, retry_after })
+    }
+
+    fn pause(&self, headers: &HeaderMap) -> Option<Duration> {
+        let text = |name: HeaderName| headers.get(name)?.to_str().ok();
+        let ours = self.clock.now();
+        // A pause is a difference, so both ends are read from the server's clock where it tells it; ours may disagree.
+        let theirs = text(DATE).and_then(|date| http_date(date, ours));
+        retry_after(text(RETRY_AFTER)?, theirs.unwrap_or(ours))
+    }
 }
 
-async fn answer(request: RequestBuilder, most: usize) -> Result<Answer, Failure> {
-    let mut response = request.send().await.map_err(failure)?;
-    let (status, retry_after) = (response.status().as_u16(), pause(response.headers()));
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(failure)? {
+/// Appends at most `most` bytes of the response's body to `body`.
+async fn read(response: &mut Response, body: &mut Vec<u8>, most: usize) -> reqwest::Result<()> {
+    while let Some(chunk) = response.chunk().await? {
         let room = most - body.len();
         body.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
         if body.len() == most {
             break;
         }
     }
-    Ok(Answer { status, body, retry_after })
+    Ok(())
 }
 
-fn builder(call_budget: Duration) -> ClientBuilder {
-    Client::builder()
+fn builder(common: &Common, connections: Connections) -> ClientBuilder {
+    let builder = Client::builder()
         .user_agent(concat!("notihub/", env!("CARGO_PKG_VERSION")))
-        .timeout(call_budget)
+        .timeout(common.call_budget)
         // Shorter than the whole, so that a connection that never stands is told as that: definite, not unknown.
-        .connect_timeout(connect_budget(call_budget))
+        .connect_timeout(common.connect_budget)
         .pool_idle_timeout(IDLE)
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
         .referer(false)
-        .no_proxy()
+        .no_proxy();
+    match connections {
+        Connections::Kept => builder,
+        Connections::Fresh => {
+            let close = HeaderMap::from_iter([(CONNECTION, HeaderValue::from_static("close"))]);
+            builder.pool_max_idle_per_host(0).default_headers(close)
+        }
+    }
 }
 
 /// What a connection may take of a call's time.
@@ -187,13 +280,13 @@ pub(super) fn read_ca(file: &Path) -> Result<Vec<u8>> {
     Ok(pem)
 }
 
-fn trust(builder: ClientBuilder, settings: HttpSettings<'_>) -> Result<ClientBuilder> {
+fn trust(builder: ClientBuilder, ca_file: Option<&Path>, tls: bool) -> Result<ClientBuilder> {
     let mut extra = Vec::new();
-    if let Some(file) = settings.ca_file {
+    if let Some(file) = ca_file {
         extra = Certificate::from_pem_bundle(&read_ca(file)?)
             .map_err(|error| Error::Setup(format!("the CA file {}: {}", file.display(), cause(&error))))?;
     }
-    Ok(if settings.tls { builder.tls_certs_merge(extra) } else { builder.tls_certs_only(extra) })
+    Ok(if tls { builder.tls_certs_merge(extra) } else { builder.tls_certs_only(extra) })
 }
 
 fn failure(error: reqwest::Error) -> Failure {
@@ -236,26 +329,39 @@ pub(super) fn cause(error: &(dyn std::error::Error + 'static)) -> String {
     sources(error).last().map(|root| excerpt(&root.to_string())).unwrap_or_default()
 }
 
-fn pause(headers: &HeaderMap) -> Option<Duration> {
-    let text = |name: HeaderName| headers.get(name)?.to_str().ok();
-    // A pause is a difference, so both ends are read from the server's clock; ours may disagree with it.
-    let now = text(DATE).and_then(http_date);
-    retry_after(text(RETRY_AFTER)?, now)
-}
-
 /// `Retry-After` as seconds (some send fractions) or as a date, seen from `now`. None where it says nothing usable.
-pub fn retry_after(value: &str, now: Option<DateTime<Utc>>) -> Option<Duration> {
+pub fn retry_after(value: &str, now: DateTime<Utc>) -> Option<Duration> {
     if let Ok(seconds) = value.trim().parse::<f64>() {
         let said = seconds.is_finite() && seconds >= 0.0;
         return said.then(|| Duration::from_secs_f64(seconds.min(PAUSE_SECONDS)));
     }
-    let pause = http_date(value)? - now?;
+    let pause = http_date(value, now)? - now;
     // A date gone by is a pause that is over.
     Some(pause.to_std().unwrap_or_default().min(Duration::from_secs_f64(PAUSE_SECONDS)))
 }
 
-fn http_date(value: &str) -> Option<DateTime<Utc>> {
-    DateTime::parse_from_rfc2822(value.trim()).ok().map(|at| at.to_utc())
+/// A date in each form of RFC 9110, 5.6.7: IMF-fixdate, RFC 850's and asctime's. The name of the day tells nothing new,
+/// so a wrong one does no harm.
+fn http_date(value: &str, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    let value = value.trim();
+    let rest = value.split_once([',', ' '])?.1.trim_start();
+    if let Ok(at) = DateTime::parse_from_rfc2822(rest) {
+        return Some(at.to_utc());
+    }
+    if let Ok(at) = NaiveDateTime::parse_from_str(rest, "%b %e %H:%M:%S %Y") {
+        return Some(at.and_utc());
+    }
+    // Of the years with these last two digits the last one that is not more than 50 years ahead.
+    let (day_and_month, time) = rest.rsplit_once('-')?;
+    let (two_digits, time) = time.split_once(' ')?;
+    let two_digits: i32 = two_digits.parse().ok().filter(|year| (0..=99).contains(year))?;
+    let year = now.year() + 50 - (now.year() + 50 - two_digits).rem_euclid(100);
+    let at = |year: i32| {
+        let date = format!("{day_and_month}-{year} {time}");
+        Some(NaiveDateTime::parse_from_str(&date, "%d-%b-%Y %H:%M:%S GMT").ok()?.and_utc())
+    };
+    let latest = now.checked_add_months(Months::new(50 * 12))?;
+    at(year).filter(|at| *at <= latest).or_else(|| at(year - 100))
 }
 
 #[cfg(test)]
@@ -270,13 +376,17 @@ mod tests {
     use crate::shutdown::Shutdown;
 
     fn http(call_budget: Duration) -> Http {
+        http_with(&Common::within(call_budget))
+    }
+
+    fn http_with(common: &Common) -> Http {
         rustls_provider();
-        Http::new(HttpSettings { call_budget, ca_file: None, tls: false }).unwrap()
+        Http::new(common, Connections::Kept, false).unwrap()
     }
 
     async fn post(url: &str, call_budget: Duration) -> Result<Answer, Failure> {
         let url = Url::parse(url).unwrap();
-        http(call_budget).post_json(&url, b"{}".to_vec(), HeaderMap::new()).await
+        http(call_budget).post_json(&url, b"{}".to_vec(), HeaderMap::new(), DecidedBy::Body).await
     }
 
     #[track_caller]
@@ -357,6 +467,84 @@ mod tests {
         }
     }
 
+    /// RFC 9110, 5.6.7: three forms of a date, and two digits of a year that is never more than 50 years ahead.
+    #[test]
+    fn dates_in_each_form_of_http_are_read() {
+        let read = |value: &str, now: &str| http_date(value, now.parse().unwrap()).map(|at| at.to_rfc3339());
+        let (now, same) = ("2027-03-05T00:30:00Z", Some("1994-11-06T08:49:37+00:00".to_owned()));
+        for value in [
+            "Sun, 06 Nov 1994 08:49:37 GMT",
+            "Sunday, 06-Nov-94 08:49:37 GMT",
+            "Sun Nov  6 08:49:37 1994",
+            "Tue, 06 Nov 1994 08:49:37 GMT",
+        ] {
+            assert_eq!(read(value, now), same, "{value}");
+        }
+        for (two_digits, now, year) in [
+            ("27", "2027-03-05T00:30:00Z", "2027"),
+            ("77", "2027-03-05T00:30:00Z", "2077"),
+            ("77", "2027-03-05T00:29:59Z", "1977"),
+            ("78", "2027-03-05T00:30:00Z", "1978"),
+            ("05", "2099-01-01T00:00:00Z", "2105"),
+        ] {
+            let at = read(&format!("Friday, 05-Mar-{two_digits} 00:30:00 GMT"), now);
+            assert_eq!(at, Some(format!("{year}-03-05T00:30:00+00:00")), "{two_digits} seen from {now}");
+        }
+        for nothing in ["", "Sun", "Sunday, 06-Nov-194 08:49:37 GMT", "Sunday, 31-Feb-94 08:49:37 GMT", "Sun Nov  6"] {
+            assert_eq!(read(nothing, now), None, "{nothing}");
+        }
+    }
+
+    /// Where the status decides, a body that is cut, or has no end, takes nothing from it; nor from a 4xx anywhere.
+    #[tokio::test]
+    async fn a_status_is_an_answer_without_the_end_of_its_body() {
+        let shutdown = Shutdown::new();
+        let cases: [(&[u8], u16); 4] = [
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nok", 200),
+            (b"HTTP/1.1 202 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n", 202),
+            (b"HTTP/1.1 500 Oh\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\nzz", 500),
+            (b"HTTP/1.1 429 Slow\r\nContent-Length: 10\r\n\r\nok", 429),
+        ];
+        for (bytes, status) in cases {
+            let url = Url::parse(&answering(&shutdown, bytes).await).unwrap();
+            let http = http(BUDGET);
+            let send = |by| http.post_json(&url, b"{}".to_vec(), HeaderMap::new(), by);
+            let answer = send(DecidedBy::Status).await.unwrap();
+            assert_eq!((answer.status, answer.body.as_slice()), (status, b"ok".as_slice()));
+            assert_eq!(send(DecidedBy::Body).await.is_ok(), status == 429, "{status}");
+        }
+        let stalled = peer(&shutdown, |mut stream| async move {
+            request(&mut stream).await;
+            let _gone = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nok").await;
+            request(&mut stream).await;
+        });
+        let url = Url::parse(&format!("http://{}/", stalled.await)).unwrap();
+        let answer = http(SHORT).post_json(&url, b"{}".to_vec(), HeaderMap::new(), DecidedBy::Status).await;
+        assert_eq!(answer.unwrap().status, 200, "within the budget");
+    }
+
+    /// A connection has its own budget, and each address of a host its part of that.
+    #[tokio::test]
+    async fn a_connection_that_does_not_stand_in_its_budget_is_given_up() {
+        let shutdown = Shutdown::new();
+        let silent = peer(&shutdown, |stream| async move {
+            let _open = stream;
+            std::future::pending::<()>().await;
+        });
+        let url = Url::parse(&format!("https://{}/", silent.await)).unwrap();
+        let within = |connect_budget| {
+            let http = http_with(&Common { connect_budget, ..Common::within(BUDGET) });
+            let url = url.clone();
+            async move { definite(http.post_json(&url, b"{}".to_vec(), HeaderMap::new(), DecidedBy::Body).await) }
+        };
+        let (hasty, patient) = (within(Duration::from_millis(50)), within(BUDGET));
+        tokio::select! {
+            biased;
+            code = patient => panic!("{code} before the shorter budget was over"),
+            code = hasty => assert_eq!(code, "connect_timeout"),
+        }
+    }
+
     #[tokio::test]
     async fn no_whole_answer_to_a_request_is_unknown() {
         let shutdown = Shutdown::new();
@@ -412,7 +600,7 @@ mod tests {
             }
         });
         let (http, url) = (http(BUDGET), Url::parse(&format!("http://{}/", address.await)).unwrap());
-        let send = || http.post_json(&url, b"{}".to_vec(), HeaderMap::new());
+        let send = || http.post_json(&url, b"{}".to_vec(), HeaderMap::new(), DecidedBy::Body);
         assert_eq!(send().await.unwrap().body, b"ok");
         assert_eq!(unknown(send().await), "answer_cut");
         assert_eq!(seen.load(Ordering::SeqCst), 2);
@@ -429,7 +617,7 @@ mod tests {
 
     #[test]
     fn retry_after_in_seconds_and_dates() {
-        let now = DateTime::from_timestamp(784_111_777, 0);
+        let now = DateTime::from_timestamp(784_111_777, 0).unwrap();
         let said = |value: &str| retry_after(value, now).map(|pause| pause.as_millis());
         for (value, millis) in [("0", 0), ("120", 120_000), (" 1.5 ", 1500), ("99999999999999999999", 86_400_000)] {
             assert_eq!(said(value), Some(millis), "{value}");
@@ -440,7 +628,6 @@ mod tests {
         for nothing in ["", "-1", "soon", "NaN", "inf", "1e999", "-0.5", "Sun, 99 Nov 1994 08:49:37 GMT"] {
             assert_eq!(said(nothing), None, "{nothing}");
         }
-        assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:40 GMT", None), None, "a date without another says nothing");
     }
 
     #[test]
@@ -457,8 +644,8 @@ mod tests {
     fn a_ca_file_must_be_one() {
         rustls_provider();
         let with = |file: &str| {
-            let ca_file = Some(Path::new(file));
-            Http::new(HttpSettings { call_budget: BUDGET, ca_file, tls: true }).err().unwrap().to_string()
+            let common = Common { ca_file: Some(file.into()), ..Common::within(BUDGET) };
+            Http::new(&common, Connections::Kept, true).err().unwrap().to_string()
         };
         assert!(with("/nowhere/ca.pem").contains("the CA file /nowhere/ca.pem: No such file"));
         assert!(with(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).contains("holds no certificate"));

@@ -20,6 +20,8 @@ pub mod simulator;
 pub mod slack;
 mod sms;
 pub mod smtp;
+mod smtp_connection;
+mod smtp_mail;
 mod solapi;
 mod talktalk;
 mod vendor;
@@ -30,6 +32,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use reqwest::header::HeaderMap;
@@ -41,6 +44,7 @@ use crate::model::channel::{Channel, Limit};
 use crate::model::delivery::{Key, Outcome};
 use crate::model::limit::RateLimit;
 use crate::model::message::Content;
+use crate::model::pace::LimitedBy;
 use crate::model::receipt::{Receipt, Reference};
 use crate::model::retry::Profile;
 
@@ -142,6 +146,11 @@ pub trait Provider: Send + Sync + 'static {
         usize::MAX
     }
 
+    /// To what its "too fast" (429) applies.
+    fn limited_by(&self) -> LimitedBy {
+        LimitedBy::Nothing
+    }
+
     /// What its vendor allows, where the settings say nothing.
     fn default_limit(&self) -> Option<RateLimit> {
         None
@@ -152,7 +161,14 @@ pub trait Provider: Send + Sync + 'static {
         None
     }
 
-    /// One attempt. Ends within the call budget it was built with, always: the worker's own limit behind it is a net.
+    /// How much longer than the call budget a call may take, where the protocol lets the other side answer late though it
+    /// has everything. The lease is extended meanwhile.
+    fn extra_time(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// One attempt. Ends within the call budget it was built with and its extra time, always: the worker's own limit
+    /// behind it is a net.
     fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome>;
 
     /// Attempts of several deliveries in one request; as many outcomes, in their order. Only of channels whose capability has

@@ -13,7 +13,8 @@ use crate::model::delivery::Outcome;
 use crate::model::receipt::{Receipt, ReceiptOutcome};
 use crate::model::retry::ErrorClass;
 
-use super::adapter::{Common, Options};
+use super::adapter::Options;
+use super::http::Common;
 use super::http::{Answer, Failure};
 use super::vendor::{self, Codes, Results, Vendor, by_status, from_kst, of_all, proven, rejected, said, whose, word};
 use super::window::Window;

@@ -19,9 +19,11 @@ use crate::error::Result;
 use crate::model::capability::{Batch, Capability};
 use crate::model::channel::{Channel, OnUnknown};
 use crate::model::delivery::{Key, Outcome};
+use crate::model::pace::LimitedBy;
 use crate::model::retry::{Action, ErrorClass};
 
-use super::adapter::{Adapter, Common, Options};
+use super::adapter::{Adapter, Options};
+use super::http::Common;
 use super::nhn::{self, List, Nhn, Sent, hours, verdicts};
 use super::vendor::{Codes, Results, digits, rejected};
 use super::{Callback, Letter, Looked, Pending, Polled, Provider, Receipts, Refused};
@@ -210,6 +212,10 @@ impl Provider for NhnAlimtalk {
     }
 
     /// What Kakao could not confirm may arrive within three days.
+    fn limited_by(&self) -> LimitedBy {
+        LimitedBy::Account
+    }
+
     fn capabilities(&self) -> Vec<Capability> {
         vec![Capability {
             batch: Batch::SameContent(nhn::BATCH),

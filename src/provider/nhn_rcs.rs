@@ -13,11 +13,13 @@ use crate::error::Result;
 use crate::model::capability::Capability;
 use crate::model::channel::Channel;
 use crate::model::delivery::Outcome;
+use crate::model::pace::LimitedBy;
 use crate::model::receipt::{Receipt, ReceiptOutcome};
 use crate::model::retry::ErrorClass;
 
-use super::adapter::{Adapter, Common, Options};
+use super::adapter::{Adapter, Options};
 use super::http::Answer;
+use super::http::Common;
 use super::nhn::{self, Nhn, hours};
 use super::vendor::{self, Codes, digits, from_kst, word};
 use super::window::Window;
@@ -213,6 +215,10 @@ fn receipt(row: &Value, why: Option<&str>) -> Result<Receipt, String> {
 impl Provider for NhnRcs {
     fn name(&self) -> &str {
         &self.nhn.name
+    }
+
+    fn limited_by(&self) -> LimitedBy {
+        LimitedBy::Account
     }
 
     fn capabilities(&self) -> Vec<Capability> {

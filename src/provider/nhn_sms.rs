@@ -11,10 +11,12 @@ use crate::model::channel::{Channel, OnUnknown};
 use crate::model::cp949;
 use crate::model::delivery::Outcome;
 use crate::model::message::Content;
+use crate::model::pace::LimitedBy;
 use crate::model::phone::{self, KOREA};
 use crate::model::retry::ErrorClass;
 
-use super::adapter::{Adapter, Common, Options};
+use super::adapter::{Adapter, Options};
+use super::http::Common;
 use super::nhn::{self, List, Nhn, Sent, hours, verdicts};
 use super::vendor::{self, Codes, Results};
 use super::{Callback, Letter, Looked, Pending, Polled, Provider, Receipts, Refused};
@@ -158,6 +160,10 @@ impl Provider for NhnSms {
     }
 
     /// It keeps trying for 25 hours (SMS) and 80 hours (LMS), and tells a little later.
+    fn limited_by(&self) -> LimitedBy {
+        LimitedBy::Account
+    }
+
     fn capabilities(&self) -> Vec<Capability> {
         let capability = |channel: &Channel| Capability {
             // More is stored, and cut on its way.

@@ -1,12 +1,12 @@
 //! Slack, by incoming webhooks: one URL posts to one channel of one workspace. The URL is the credential, so it comes
 //! from the settings under a name, and neither a log nor an error nor `Debug` ever shows it.
 //!
-//! Slack answers `200` with the body `ok`, or a status with one word that says why not. A 200 with anything else is not
-//! acceptance. Slack keeps no key to tell a repetition by: after an unknown outcome a second post may be a second copy.
+//! Slack answers `200` with the body `ok`, or a status with one word that says why not. After a 2xx with anything else
+//! nobody knows, unless the destination is one whose server speaks in its own words. Slack keeps no key to tell a
+//! repetition by: after an unknown outcome a second post may be a second copy.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::Url;
@@ -18,9 +18,11 @@ use crate::model::capability::Capability;
 use crate::model::channel::Channel;
 use crate::model::delivery::Outcome;
 use crate::model::message::Content;
+use crate::model::mrkdwn;
+use crate::model::pace::LimitedBy;
 use crate::model::retry::ErrorClass;
 
-use super::http::{Answer, Http, HttpSettings, is_loopback};
+use super::http::{Answer, Common, Connections, DecidedBy, Http, is_loopback};
 use super::{Letter, Pending, Provider};
 
 /// Slack's words for a no, and what each comes down to. Each webhook is a credential of its own: that one is void says nothing
@@ -58,24 +60,25 @@ const WORDS: [(&str, ErrorClass); 27] = [
 pub struct SlackSettings {
     /// What callers name → the webhook's URL.
     pub destinations: BTreeMap<String, String>,
-    pub call_budget: Duration,
-    /// PEM file with certificates to trust beside the system's.
-    pub ca_file: Option<PathBuf>,
+    /// Those of them where any 2xx is acceptance: servers that take Slack's posts and answer in their own words.
+    pub compatible: BTreeSet<String>,
+    pub connections: Connections,
+    pub common: Common,
 }
 
 impl fmt::Debug for SlackSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SlackSettings")
             .field("destinations", &self.destinations.keys())
-            .field("call_budget", &self.call_budget)
-            .field("ca_file", &self.ca_file)
-            .finish()
+            .field("compatible", &self.compatible)
+            .finish_non_exhaustive()
     }
 }
 
 pub struct Slack {
     http: Http,
     hooks: BTreeMap<String, Url>,
+    compatible: BTreeSet<String>,
 }
 
 impl Slack {
@@ -84,12 +87,9 @@ impl Slack {
         for (name, url) in &settings.destinations {
             hooks.insert(name.clone(), hook(name, url)?);
         }
-        let http = Http::new(HttpSettings {
-            call_budget: settings.call_budget,
-            ca_file: settings.ca_file.as_deref(),
-            tls: hooks.values().any(|url| url.scheme() == "https"),
-        })?;
-        Ok(Slack { http, hooks })
+        let tls = hooks.values().any(|url| url.scheme() == "https");
+        let http = Http::new(&settings.common, settings.connections, tls)?;
+        Ok(Slack { http, hooks, compatible: settings.compatible.clone() })
     }
 
     async fn post(&self, letter: Letter<'_>) -> Outcome {
@@ -99,8 +99,10 @@ impl Slack {
             return rejected(ErrorClass::Sender, "destination_unknown", detail, None);
         };
         let body = payload(letter.content).to_string().into_bytes();
-        match self.http.post_json(url, body, HeaderMap::new()).await {
-            Ok(answer) => verdict(&answer),
+        let compatible = self.compatible.contains(letter.to);
+        let decided_by = if compatible { DecidedBy::Status } else { DecidedBy::Body };
+        match self.http.post_json(url, body, HeaderMap::new(), decided_by).await {
+            Ok(answer) => verdict(&answer, compatible),
             Err(failure) => failure.into_outcome(),
         }
     }
@@ -135,6 +137,11 @@ impl Provider for Slack {
         32
     }
 
+    /// Each webhook is limited by itself, to about a message a second.
+    fn limited_by(&self) -> LimitedBy {
+        LimitedBy::Destination
+    }
+
     fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome> {
         Box::pin(self.post(letter))
     }
@@ -159,20 +166,11 @@ fn hook(name: &str, url: &str) -> Result<Url> {
 
 /// With blocks, Slack shows the text where blocks cannot be shown.
 fn payload(content: &Content) -> Value {
-    let subject = content.subject.as_deref().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ");
-    let body = escaped(&content.body);
-    // Bold ends at the end of its line and does not begin before a space, hence one line, trimmed.
-    let text = if subject.is_empty() { body } else { format!("*{}*\n{body}", escaped(&subject)) };
-    let mut payload = json!({ "text": text });
+    let mut payload = json!({ "text": mrkdwn::text(content.subject.as_deref(), &content.body) });
     if let Some(blocks) = &content.blocks {
         payload["blocks"] = blocks.clone();
     }
     payload
-}
-
-/// Plain text as Slack's mrkdwn: what a partner wrote must not become a link or call everybody (`<!channel>`).
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 fn rejected(class: ErrorClass, code: &str, detail: String, retry_after: Option<Duration>) -> Outcome {
@@ -180,24 +178,36 @@ fn rejected(class: ErrorClass, code: &str, detail: String, retry_after: Option<D
 }
 
 /// Of an answer's body only Slack's own words are ever repeated: an error page between us and Slack may show the URL.
-fn verdict(answer: &Answer) -> Outcome {
+/// `compatible`: the server is not Slack, and its 2xx is acceptance whatever it says.
+fn verdict(answer: &Answer, compatible: bool) -> Outcome {
     let text = str::from_utf8(&answer.body).map(str::trim).unwrap_or_default();
     let word = WORDS.into_iter().find(|(word, _)| *word == text);
     let said = |class, code: &str| rejected(class, code, format!("answered {}", answer.status), answer.retry_after);
     match (answer.status, word) {
-        (200, _) if text == "ok" => Outcome::Accepted { provider_ref: None },
+        (200..=299, _) if says(text) == Some(true) => Outcome::Accepted { provider_ref: None },
         (429, _) => said(ErrorClass::Throttled, "rate_limited"),
         (_, Some((word, class))) => said(class, word),
-        (200..=299, None) if text.is_empty() => {
-            Outcome::Unknown { code: "answer_unreadable", detail: format!("answered {} without a word", answer.status) }
+        (200..=299, None) if says(text) == Some(false) => said(ErrorClass::Content, "refused"),
+        (200..=299, None) if compatible => Outcome::Accepted { provider_ref: None },
+        (200..=299, None) => {
+            let detail = format!("answered {} without Slack's word; see --slack-compatible", answer.status);
+            Outcome::Unknown { code: "answer_unreadable", detail }
         }
-        (200..=299, None) => said(ErrorClass::Sender, "answer_not_slacks"),
         (status, None) => match by_status(status) {
             Some(class) => said(class, &format!("http_{status}")),
             // It failed somewhere, and not by Slack's own word: before or after posting, nobody can say.
             None => Outcome::Unknown { code: "http_5xx", detail: format!("answered {status} without Slack's word") },
         },
     }
+}
+
+/// Yes or no, as Slack and servers that take its posts say it: `ok`, `{"ok": true}`, `{"success": true}`.
+fn says(text: &str) -> Option<bool> {
+    if text.eq_ignore_ascii_case("ok") {
+        return Some(true);
+    }
+    let body: Value = serde_json::from_str(text).ok()?;
+    body["ok"].as_bool().or(body["success"].as_bool())
 }
 
 /// What a status means that comes without one of Slack's words.
@@ -224,7 +234,12 @@ mod tests {
     fn slack(url: &str, call_budget: Duration) -> Result<Slack> {
         rustls_provider();
         let destinations = BTreeMap::from([("ops".to_owned(), url.to_owned())]);
-        Slack::new(&SlackSettings { destinations, call_budget, ca_file: None })
+        Slack::new(&SlackSettings {
+            destinations,
+            compatible: BTreeSet::new(),
+            connections: Connections::Kept,
+            common: Common::within(call_budget),
+        })
     }
 
     async fn simulated(call_budget: Duration) -> (SlackSimulator, Slack, Shutdown) {
@@ -316,9 +331,23 @@ mod tests {
     async fn a_200_is_acceptance_only_if_it_says_ok() {
         let (simulator, slack, _shutdown) = simulated(BUDGET).await;
         simulator.script(Behaviour::Garbage, 1);
-        assert_eq!(rejected(send(&slack).await), (ErrorClass::Sender, "answer_not_slacks".to_owned()));
+        assert_eq!(unknown(send(&slack).await), "answer_unreadable", "it may have been taken");
         assert_eq!(simulator.records(), []);
-        let answered = |body: &[u8]| verdict(&Answer { status: 200, body: body.to_vec(), retry_after: None });
+        let answered_by = |body: &[u8], compatible| {
+            verdict(&Answer { status: 200, body: body.to_vec(), retry_after: None }, compatible)
+        };
+        let answered = |body: &[u8]| answered_by(body, false);
+        let yes = Outcome::Accepted { provider_ref: None };
+        for body in [&b"OK"[..], b"{\"success\":true}", b"{\"ok\":true}"] {
+            assert_eq!((answered_by(body, false), answered_by(body, true)), (yes.clone(), yes.clone()));
+        }
+        for body in [&b""[..], b"{\"id\":1}", b"<html>"] {
+            assert_eq!((unknown(answered(body)), answered_by(body, true)), ("answer_unreadable", yes.clone()));
+        }
+        for compatible in [false, true] {
+            assert_eq!(rejected(answered_by(b"{\"ok\":false}", compatible)).1, "refused");
+            assert_eq!(rejected(answered_by(b"no_service", compatible)).0, ErrorClass::Sender);
+        }
         assert_eq!(unknown(answered(b"")), "answer_unreadable");
         assert_eq!(unknown(answered(b" \r\n")), "answer_unreadable");
         assert_eq!(unknown(answered(b"\xff\xfe")), "answer_unreadable");
@@ -381,7 +410,12 @@ mod tests {
             assert!(slack(url, BUDGET).is_ok(), "{url}");
         }
         let destinations = BTreeMap::from([("ops".to_owned(), "https://hooks.slack.com/SECRET".to_owned())]);
-        let settings = SlackSettings { destinations, call_budget: BUDGET, ca_file: None };
+        let settings = SlackSettings {
+            destinations,
+            compatible: BTreeSet::new(),
+            connections: Connections::Kept,
+            common: Common::within(BUDGET),
+        };
         let shown = format!("{settings:?}");
         assert!(shown.contains("ops") && !shown.contains("SECRET"), "{shown}");
     }

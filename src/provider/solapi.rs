@@ -14,15 +14,17 @@ use serde_json::{Value, json};
 
 use crate::clock::Clock;
 use crate::crypt;
-use crate::error::Result;
+use crate::error::{Result, excerpt};
 use crate::model::capability::{Batch, Capability};
 use crate::model::channel::{Channel, OnUnknown};
 use crate::model::delivery::Outcome;
+use crate::model::pace::LimitedBy;
 use crate::model::phone::{self, KOREA};
 use crate::model::receipt::{Receipt, ReceiptOutcome};
 use crate::model::retry::ErrorClass;
 
-use super::adapter::{Adapter, Common, Options};
+use super::adapter::{Adapter, Options};
+use super::http::Common;
 use super::http::{Answer, Failure};
 use super::vendor::{
     self, Codes, Results, Vendor, by_status, from_kst, is_earlier, of_all, proven, rejected, said, together, whose,
@@ -296,6 +298,10 @@ impl Provider for Solapi {
         &self.name
     }
 
+    fn limited_by(&self) -> LimitedBy {
+        LimitedBy::Account
+    }
+
     fn capabilities(&self) -> Vec<Capability> {
         let capability = |channel: &Channel| {
             let (body, hours) = match channel {
@@ -396,7 +402,7 @@ fn verdicts(letters: &[Letter<'_>], answer: &Answer) -> Vec<Outcome> {
         let alone = if letters.len() == 1 { Some(0) } else { None };
         let found = whose(letters, entry["customFields"][FIELD].as_str(), None).or(alone);
         if let Some(outcome @ None) = found.and_then(|n| outcomes.get_mut(n)) {
-            *outcome = Some(of_code(entry));
+            *outcome = Some(of_listed(entry));
         }
     }
     rest(letters, &mut outcomes, &stray, body["groupInfo"]["count"]["registeredSuccess"].as_u64());
@@ -434,6 +440,17 @@ fn rest(letters: &[Letter<'_>], outcomes: &mut [Option<Outcome>], stray: &[&Valu
         for outcome in outcomes.iter_mut().filter(|o| o.is_none()) {
             *outcome = Some(Outcome::Accepted { provider_ref: None });
         }
+    }
+}
+
+/// The verdict on one message that is listed as taken: a code that nobody knows does not say that it was not.
+fn of_listed(entry: &Value) -> Outcome {
+    let code = word(&entry["statusCode"]).unwrap_or_default();
+    match RESULTS.read(&code) {
+        (ReceiptOutcome::Failed, None) if !code.is_empty() && code != DUPLICATE => {
+            Outcome::Unknown { code: "answer_unreadable", detail: excerpt(&format!("listed with the status {code}")) }
+        }
+        _ => of_code(entry),
     }
 }
 
@@ -585,7 +602,7 @@ mod tests {
         let api = Answers::with(&[(200, "{}"), (503, "")]).await;
         let clock = Clock::manual(DateTime::from_timestamp(1_900_000_000, 0).unwrap());
         let options = [("api-key", KEY), ("api-secret", SECRET), ("from", "029302266"), ("base-url", &api.url)];
-        let solapi = made_with(&ADAPTER, &options, Common { call_budget: BUDGET, ca_file: None, clock }).unwrap();
+        let solapi = made_with(&ADAPTER, &options, Common { clock, ..Common::within(BUDGET) }).unwrap();
         let content = content(None, "x");
         solapi.send(letter(NUMBER, &content)).await;
         solapi.lookup(letter(NUMBER, &content)).await;

@@ -10,10 +10,12 @@ use crate::error::Result;
 use crate::model::capability::Capability;
 use crate::model::channel::Channel;
 use crate::model::delivery::Outcome;
+use crate::model::pace::LimitedBy;
 use crate::model::retry::ErrorClass;
 
-use super::adapter::{Adapter, Common, Options};
+use super::adapter::{Adapter, Options};
 use super::http::Answer;
+use super::http::Common;
 use super::vendor::{self, Codes, Vendor, by_status, said, word};
 use super::{Letter, Pending, Provider};
 
@@ -72,6 +74,10 @@ impl TalkTalk {
 impl Provider for TalkTalk {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn limited_by(&self) -> LimitedBy {
+        LimitedBy::Account
     }
 
     fn capabilities(&self) -> Vec<Capability> {

@@ -14,8 +14,8 @@ use crate::model::phone::{self, KOREA};
 use crate::model::receipt::{ReceiptOutcome, Reference};
 use crate::model::retry::ErrorClass;
 
-use super::adapter::{Common, Options};
-use super::http::{ANSWER_BYTES, Answer, Failure, Http, HttpSettings, LIST_BYTES, is_loopback};
+use super::adapter::Options;
+use super::http::{Answer, Common, Connections, DecidedBy, Failure, Http, is_loopback};
 use super::{Letter, Refused};
 
 /// The API of one account.
@@ -25,12 +25,9 @@ pub struct Vendor {
 }
 
 impl Vendor {
+    /// Vendors' channels hold what has an unknown outcome, so that connections are never used again.
     pub fn new(base: Url, common: &Common) -> Result<Vendor> {
-        let http = Http::new(HttpSettings {
-            call_budget: common.call_budget,
-            ca_file: common.ca_file.as_deref(),
-            tls: base.scheme() == "https",
-        })?;
+        let http = Http::new(common, Connections::Fresh, base.scheme() == "https")?;
         Ok(Vendor { http, base })
     }
 
@@ -47,15 +44,19 @@ impl Vendor {
         url
     }
 
-    /// `letters`: how many the answer has a verdict on.
+    /// `letters`: how many the answer's body has a verdict on.
     pub async fn post(&self, path: &str, body: &Value, headers: HeaderMap, letters: usize) -> Result<Answer, Failure> {
-        let most = if letters > 1 { LIST_BYTES } else { ANSWER_BYTES };
-        self.http.post_for_list(&self.url(path), body.to_string().into_bytes(), headers, most).await
+        let (url, body) = (self.url(path), body.to_string().into_bytes());
+        if letters > 1 {
+            return self.http.post_for_list(&url, body, headers).await;
+        }
+        self.http.post_json(&url, body, headers, DecidedBy::Body).await
     }
 
-    /// Bytes that were signed, to the base itself.
-    pub async fn post_bytes(&self, body: Vec<u8>, headers: HeaderMap) -> Result<Answer, Failure> {
-        self.http.post_json(&self.base, body, headers).await
+    /// To an API that says yes or no by its status (`by_status_alone`).
+    pub async fn post_for_status(&self, path: &str, body: Vec<u8>, headers: HeaderMap) -> Result<Answer, Failure> {
+        let url = if path.is_empty() { self.base.clone() } else { self.url(path) };
+        self.http.post_json(&url, body, headers, DecidedBy::Status).await
     }
 
     pub async fn get(&self, path: &str, query: &[(&str, &str)], headers: HeaderMap) -> Result<Answer, Failure> {
@@ -438,7 +439,6 @@ pub mod testing {
     use super::super::adapter::{self, Adapter};
     use super::super::simulator::testing::{peer, rustls_provider};
     use super::*;
-    use crate::clock::Clock;
     use crate::config::ProviderSettings;
     use crate::shutdown::Shutdown;
 
@@ -449,7 +449,7 @@ pub mod testing {
     }
 
     pub fn try_made(adapter: &Adapter, options: &[(&str, &str)], budget: Duration) -> Result<Arc<dyn Provider>> {
-        made_with(adapter, options, Common { call_budget: budget, ca_file: None, clock: Clock::system() })
+        made_with(adapter, options, Common::within(budget))
     }
 
     pub fn made_with(adapter: &Adapter, options: &[(&str, &str)], common: Common) -> Result<Arc<dyn Provider>> {

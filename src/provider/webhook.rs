@@ -3,7 +3,7 @@
 //! that nobody learns about a network by having us knock.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,25 +21,26 @@ use crate::model::capability::Capability;
 use crate::model::channel::Channel;
 use crate::model::delivery::Outcome;
 use crate::model::egress::{self, EgressRules};
+use crate::model::pace::LimitedBy;
 use crate::model::retry::ErrorClass;
 use crate::model::signature;
 
 use super::guard::{Guard, Lookup, SystemLookup, own_addresses};
-use super::http::{Answer, Failure, Http, NOT_ALLOWED, read_ca};
+use super::http::{Answer, Common, Connections, DecidedBy, Failure, Http, NOT_ALLOWED, read_ca};
 use super::{Letter, Parcel, Pending, Provider};
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct WebhookSettings {
     pub rules: EgressRules,
-    pub call_budget: Duration,
-    /// PEM file with certificates to trust beside the system's.
-    pub ca_file: Option<PathBuf>,
+    pub connections: Connections,
+    pub common: Common,
 }
 
 pub struct Webhook {
     rules: EgressRules,
     guard: Arc<Guard>,
-    call_budget: Duration,
+    connections: Connections,
+    common: Common,
     tls: ClientConfig,
     /// Why no https will work, if so.
     no_tls: Option<String>,
@@ -55,11 +56,13 @@ impl Webhook {
     pub fn with_lookup(settings: WebhookSettings, lookup: Arc<dyn Lookup>) -> Result<Webhook> {
         let mut rules = settings.rules;
         rules.deny.extend(own_addresses().into_iter().map(IpNet::from));
-        let (tls, no_tls) = tls(settings.ca_file.as_deref())?;
+        let (tls, no_tls) = tls(settings.common.ca_file.as_deref())?;
+        let call_budget = settings.common.call_budget.min(limits::WEBHOOK_BUDGET);
         Ok(Webhook {
             guard: Arc::new(Guard { rules: rules.clone(), lookup }),
             rules,
-            call_budget: settings.call_budget.min(limits::WEBHOOK_BUDGET),
+            connections: settings.connections,
+            common: Common { call_budget, ..settings.common },
             tls,
             no_tls,
             clients: Mutex::default(),
@@ -72,7 +75,7 @@ impl Webhook {
         if let Some(client) = clients.get(partner) {
             return Ok(client);
         }
-        let client = Arc::new(Http::guarded(self.call_budget, self.tls.clone(), self.guard.clone())?);
+        let client = Arc::new(Http::guarded(&self.common, self.connections, self.tls.clone(), self.guard.clone())?);
         clients.keep(partner, client.clone());
         Ok(client)
     }
@@ -87,7 +90,7 @@ impl Webhook {
             Ok(client) => client,
             Err(error) => return unreachable(&letter, "no_client", &error.to_string()),
         };
-        match client.post_json(&url.into_url(), parcel.body.clone(), headers(parcel)).await {
+        match client.post_json(&url.into_url(), parcel.body.clone(), headers(parcel), DecidedBy::Status).await {
             Ok(answer) => verdict(&answer),
             Err(Failure::Definite { code: NOT_ALLOWED, .. }) => not_allowed(&letter),
             Err(Failure::Definite { code, detail }) => unreachable(&letter, code, &detail),
@@ -107,6 +110,10 @@ impl Provider for Webhook {
 
     fn capabilities(&self) -> Vec<Capability> {
         vec![Capability::of(Channel::Webhook)]
+    }
+
+    fn limited_by(&self) -> LimitedBy {
+        LimitedBy::Endpoint
     }
 
     fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome> {
@@ -200,6 +207,7 @@ fn verdict(answer: &Answer) -> Outcome {
     let class = match status {
         200..=299 => return Outcome::Accepted { provider_ref: Some(format!("HTTP {status}")) },
         410 => ErrorClass::EndpointGone,
+        429 => ErrorClass::Throttled,
         _ => ErrorClass::EndpointRefused,
     };
     let said = excerpt(body);
@@ -246,7 +254,9 @@ mod tests {
     fn clients_are_kept_for_those_who_use_them() {
         rustls_provider();
         let rules = EgressRules::default();
-        let webhook = Webhook::new(WebhookSettings { rules, call_budget: BUDGET, ca_file: None }).unwrap();
+        let webhook =
+            Webhook::new(WebhookSettings { rules, connections: Connections::Kept, common: Common::within(BUDGET) })
+                .unwrap();
         let busy = webhook.client(Tsid(0)).unwrap();
         for partner in 1..1500 {
             webhook.client(Tsid(partner)).unwrap();

@@ -9,7 +9,7 @@ use super::delivery::{Settle, Tried};
 use super::{Db, word};
 use crate::error::Result;
 use crate::id::Tsid;
-use crate::model::delivery::{Key, Status};
+use crate::model::delivery::{Key, PARKED, Status};
 use crate::model::receipt::{ReceiptOutcome, Tried as Told};
 
 /// Records that calls begin whose lease lasts for `lasting` yet; returns the keys that may be called.
@@ -41,6 +41,23 @@ pub async fn begin(
     .fetch_all(db)
     .await?;
     Ok(rows.into_iter().map(|r| Key { shard: r.shard, message_id: Tsid(r.message_id), no: r.no }).collect())
+}
+
+/// Since when these deliveries have been tried: from the first call on, or since they were last redriven.
+pub async fn tried_since(db: impl Db<'_>, keys: &[Key]) -> Result<HashMap<Key, DateTime<Utc>>> {
+    if keys.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows = sqlx::query_file!(
+        "sql/attempt/tried_since.sql",
+        &keys.iter().map(|k| k.shard).collect::<Vec<_>>(),
+        &keys.iter().map(|k| k.message_id.0).collect::<Vec<_>>(),
+        &keys.iter().map(|k| k.no).collect::<Vec<_>>(),
+    )
+    .fetch_all(db)
+    .await?;
+    let key = |shard, id, no| Key { shard, message_id: Tsid(id), no };
+    Ok(rows.into_iter().filter_map(|r| Some((key(r.shard, r.message_id, r.no), r.since?))).collect())
 }
 
 /// Keeps outcomes whose delivery was taken back meanwhile, on their own attempts; says how many were still in doubt.
@@ -170,7 +187,7 @@ pub async fn of_message(
             claimed_at: r.claimed_at,
             called_at: r.called_at,
             ended_at: r.ended_at,
-            next_at: r.next_at,
+            next_at: r.next_at.filter(|at| *at < PARKED),
             provider: r.provider,
             reason: r.reason,
             code: r.code,

@@ -38,6 +38,31 @@ pub async fn insert(db: impl Db<'_>, id: Tsid, now: DateTime<Utc>, actor: &Actor
     Ok(())
 }
 
+/// Writes down that the actor looked at an object, unless an entry since `since` says so.
+pub async fn look(
+    db: impl Db<'_>,
+    id: Tsid,
+    now: DateTime<Utc>,
+    actor: &Actor,
+    object: &str,
+    since: DateTime<Utc>,
+) -> Result<()> {
+    sqlx::query_file!(
+        "sql/audit/look.sql",
+        id.0,
+        now,
+        actor.who,
+        actor.role.as_str(),
+        object,
+        actor.address,
+        actor.request_id,
+        Tsid::floor(since).0,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
 pub struct Row {
     pub audit_id: Tsid,
     pub at: DateTime<Utc>,

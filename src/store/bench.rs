@@ -6,7 +6,7 @@ use sqlx::Connection as _;
 use super::{Conn, Db, Store, word};
 use crate::error::Result;
 use crate::id::Tsid;
-use crate::model::delivery::Status;
+use crate::model::delivery::{PARKED, Status};
 use crate::model::lane::Lane;
 use crate::model::partner::Partner;
 
@@ -71,9 +71,9 @@ pub async fn marks(db: impl Db<'_>) -> Result<i64> {
     Ok(sqlx::query_file_scalar!("sql/bench/marks.sql").fetch_one(db).await?)
 }
 
-/// Ends every pause between attempts.
+/// Ends every pause between attempts, but for what is parked.
 pub async fn hurry(db: impl Db<'_>, now: DateTime<Utc>) -> Result<()> {
-    sqlx::query_file!("sql/bench/hurry.sql", now).execute(db).await?;
+    sqlx::query_file!("sql/bench/hurry.sql", now, PARKED).execute(db).await?;
     Ok(())
 }
 
@@ -138,6 +138,21 @@ pub async fn lock_out(store: &Store) -> Result<Pin> {
         .execute(&mut conn)
         .await?;
     Ok(Pin(conn))
+}
+
+/// Readers of messages wait for as long as this lives; claims, which read none, go on.
+pub async fn lock_readers_of_messages(store: &Store) -> Result<Pin> {
+    let mut conn = store.unhurried().await?;
+    sqlx::raw_sql("set idle_in_transaction_session_timeout = 0; begin; lock table messages in access exclusive mode")
+        .execute(&mut conn)
+        .await?;
+    Ok(Pin(conn))
+}
+
+/// Attempts that a provider refused for now: the delivery has one more.
+pub async fn refusals(store: &Store) -> Result<u64> {
+    let mut conn = store.unhurried().await?;
+    Ok(sqlx::query_file_scalar!("sql/bench/refusals.sql").fetch_one(&mut conn).await?.unsigned_abs())
 }
 
 /// New sessions in this database confirm commits before they are on disk: what the hub refuses to run on.

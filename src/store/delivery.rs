@@ -11,7 +11,7 @@ use super::{Conn, Db, word};
 use crate::crypt::Keyring;
 use crate::error::Result;
 use crate::id::Tsid;
-use crate::model::delivery::{Head, Key, OutcomeKind, PARKED, Status, Step};
+use crate::model::delivery::{BEHIND, Head, Key, OutcomeKind, PARKED, SET_APART, Status, Step};
 use crate::model::endpoint::Endpoint;
 use crate::model::lane::Lane;
 use crate::model::retry::WEBHOOK_ATTEMPTS;
@@ -107,6 +107,30 @@ pub struct Settle {
     pub notice_id: Tsid,
     /// Until when a receipt is waited for, if it is.
     pub receipt_due: Option<DateTime<Utc>>,
+    /// How many webhooks of its sequence may go at once when it ends; 0: it is in none.
+    pub followers: i64,
+    /// Its delivery is set apart by this step.
+    pub apart: Option<Apart>,
+}
+
+/// How a delivery waits whose worker was lost.
+#[derive(Debug, Clone, Copy)]
+pub struct Apart {
+    /// Workers that were lost while they held it.
+    pub deaths: i16,
+    /// From when it may be claimed, alone.
+    pub ready_at: DateTime<Utc>,
+}
+
+impl Settle {
+    /// The same; but if its delivery waits after it, it waits apart from all others.
+    pub fn set_apart(mut self, deaths: i16) -> Settle {
+        if let Some(ready_at) = self.step.ready_at {
+            self.apart = Some(Apart { deaths, ready_at });
+            (self.step.status, self.step.ready_at) = (Status::Scheduled, Some(SET_APART));
+        }
+        self
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -344,6 +368,26 @@ pub async fn receive(db: impl Db<'_>, all: &[Receive], now: DateTime<Utc>) -> Re
     Ok(moved.collect())
 }
 
+/// Extends the lease of an attempt of `worker` by `lease` from now on, by the database's clock; false if it has lost it.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached: the lease may end.
+pub async fn extend(db: impl Db<'_>, key: Key, attempt: i16, worker: Tsid, lease: std::time::Duration) -> Result<bool> {
+    let status = Status::Processing.as_str();
+    let Key { shard, message_id, no } = key;
+    let done = sqlx::query_file!(
+        "sql/delivery/extend.sql",
+        shard,
+        message_id.0,
+        no,
+        attempt,
+        worker.0,
+        status,
+        lease.as_secs_f64()
+    );
+    Ok(done.execute(db).await?.rows_affected() == 1)
+}
+
 /// Until when a receipt is waited for, of deliveries that are held.
 pub async fn await_receipts(db: impl Db<'_>, all: &[(Key, Option<DateTime<Utc>>)]) -> Result<()> {
     sqlx::query_file!(
@@ -525,6 +569,8 @@ pub struct Overdue {
     pub begins_recorded: bool,
     /// Who was asked, if that is on record.
     pub provider: Option<String>,
+    /// Workers that were lost before while they held it.
+    pub deaths: i16,
 }
 
 /// Locks at most `rows` deliveries whose lease, from `mark` on, is over.
@@ -541,6 +587,7 @@ pub async fn overdue(conn: &mut Conn, shards: &[i16], mark: DateTime<Utc>, rows:
             begun: r.begun,
             begins_recorded: r.begins_recorded,
             provider: r.provider,
+            deaths: r.deaths,
         })
         .collect())
 }
@@ -719,8 +766,10 @@ pub struct Filter {
     pub reason: Option<String>,
     /// A recipient as it is kept, or as the partner wrote it …
     pub to: Option<String>,
-    /// … and as E.164, if it is a phone number.
+    /// … as E.164, if it is a phone number …
     pub phone: Option<String>,
+    /// … and in small letters, if it is an e-mail address.
+    pub mailbox: Option<String>,
 }
 
 /// Where a page of deliveries begins: behind this delivery, within these ids.
@@ -755,6 +804,7 @@ pub async fn list(
         filter.to.as_deref(),
         rows,
         filter.phone.as_deref(),
+        filter.mailbox.as_deref(),
     )
     .fetch_all(db)
     .await?;
@@ -779,21 +829,28 @@ pub async fn contents(db: impl Db<'_>, shard: i16, message_id: Tsid) -> Result<V
     row.collect()
 }
 
-/// Erases who these deliveries went to, and what providers said of them. Their receipts are held.
+/// Erases what providers said of these deliveries. Their receipts are held.
+pub async fn scrub(db: impl Db<'_>, shard: i16, message_id: Tsid, nos: &[i16]) -> Result<()> {
+    sqlx::query_file!("sql/delivery/scrub.sql", shard, message_id.0, nos).execute(db).await?;
+    Ok(())
+}
+
+/// Erases who these deliveries went to.
 pub async fn hide(db: impl Db<'_>, shard: i16, message_id: Tsid, nos: &[i16]) -> Result<()> {
     sqlx::query_file!("sql/delivery/hide.sql", shard, message_id.0, nos).execute(db).await?;
     Ok(())
 }
 
-/// Lets at most `rows` of what is parked for an endpoint go; returns where they wait now, one entry each.
+/// Lets at most `rows` of what waits for an endpoint at `since` (`PARKED` or `BEHIND`) go; returns where they wait now, one
+/// entry each.
 pub async fn release(
     db: impl Db<'_>,
-    shard: i16,
-    recipient: &str,
+    (shard, recipient): (i16, &str),
+    since: DateTime<Utc>,
     now: DateTime<Utc>,
     rows: i64,
 ) -> Result<Vec<(i16, Lane)>> {
-    let rows = sqlx::query_file!("sql/delivery/release.sql", shard, recipient, PARKED, now, rows).fetch_all(db).await?;
+    let rows = sqlx::query_file!("sql/delivery/release.sql", shard, recipient, since, now, rows).fetch_all(db).await?;
     Ok(rows.into_iter().map(|r| (r.shard, Lane(r.lane))).collect())
 }
 
@@ -963,23 +1020,37 @@ pub async fn about(db: impl Db<'_>, partner_id: Tsid, shard: i16, message_id: Ts
     notice.collect()
 }
 
-/// A webhook of a message that has not ended.
+/// The events of one message to one endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Sequence {
+    pub shard: i16,
+    /// The message that they tell of.
+    pub about: Tsid,
+    /// The endpoint.
+    pub recipient: String,
+}
+
+/// A webhook of a sequence that has not ended.
 pub struct OpenWebhook {
     pub about: Tsid,
     pub recipient: String,
     /// Of the message that tells.
     pub message_id: Tsid,
-    pub ready_at: DateTime<Utc>,
 }
 
-/// The first of each (shard, message told of, endpoint), in order.
-pub async fn open_webhooks(db: impl Db<'_>, wanted: &[(i16, Tsid, String)], most: i64) -> Result<Vec<OpenWebhook>> {
+/// How far the clocks of processes may be apart: a webhook's id may be older by so much than that of the message it tells of.
+const CLOCKS_APART: chrono::TimeDelta = chrono::TimeDelta::days(1);
+
+/// Of each sequence the first webhooks that have not ended, in order, as many as are asked for; none behind `last`.
+pub async fn sequences(db: impl Db<'_>, wanted: &[(Sequence, i64)], last: Tsid) -> Result<Vec<OpenWebhook>> {
     let rows = sqlx::query_file!(
-        "sql/delivery/open_webhooks.sql",
-        &wanted.iter().map(|w| w.0).collect::<Vec<_>>(),
-        &wanted.iter().map(|w| w.1.0).collect::<Vec<_>>(),
-        &wanted.iter().map(|w| w.2.clone()).collect::<Vec<_>>(),
-        most,
+        "sql/delivery/sequences.sql",
+        &wanted.iter().map(|(s, _)| s.shard).collect::<Vec<_>>(),
+        &wanted.iter().map(|(s, _)| s.about.0).collect::<Vec<_>>(),
+        &wanted.iter().map(|(s, _)| s.recipient.clone()).collect::<Vec<_>>(),
+        &wanted.iter().map(|(_, take)| *take).collect::<Vec<_>>(),
+        Tsid::span(CLOCKS_APART),
+        last.0,
     )
     .fetch_all(db)
     .await?;
@@ -987,7 +1058,49 @@ pub async fn open_webhooks(db: impl Db<'_>, wanted: &[(i16, Tsid, String)], most
         about: Tsid(r.about),
         recipient: r.recipient,
         message_id: Tsid(r.message_id),
-        ready_at: r.ready_at,
     });
     Ok(row.collect())
+}
+
+/// Makes those PENDING that wait at the head of the sequences of these webhooks, of each at most as many as stand with it.
+/// Returns where they wait now, one entry each.
+pub async fn release_next(db: impl Db<'_>, ended: &[(Key, i64)], now: DateTime<Utc>) -> Result<Vec<(i16, Lane)>> {
+    let ids: Vec<i64> = ended.iter().map(|(key, _)| key.message_id.0).collect();
+    let (Some(&low), Some(&high)) = (ids.iter().min(), ids.iter().max()) else { return Ok(Vec::new()) };
+    let rows = sqlx::query_file!(
+        "sql/delivery/release_next.sql",
+        &ended.iter().map(|(key, _)| key.shard).collect::<Vec<_>>(),
+        &ids,
+        &ended.iter().map(|(key, _)| key.no).collect::<Vec<_>>(),
+        &ended.iter().map(|(_, take)| *take).collect::<Vec<_>>(),
+        BEHIND,
+        now,
+        low,
+        high,
+        Status::Scheduled.as_str(),
+        Tsid::span(CLOCKS_APART),
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().map(|r| (r.shard, Lane(r.lane))).collect())
+}
+
+/// Behind which sequence a walk over all that are open goes on.
+pub type SequencePosition = (i16, Tsid);
+
+/// Of the next `rows` open webhooks those that wait behind nothing, and where to go on; none at the end.
+pub async fn stalled(
+    db: impl Db<'_>,
+    behind: SequencePosition,
+    rows: i64,
+) -> Result<(Vec<Key>, Option<SequencePosition>)> {
+    let found = sqlx::query_file!("sql/delivery/stalled.sql", behind.0, behind.1.0, rows, BEHIND).fetch_all(db).await?;
+    let next = found.last().map(|r| (r.shard, Tsid(r.about)));
+    let key = |shard, message_id, no| Key { shard, message_id: Tsid(message_id), no };
+    Ok((found.iter().filter(|r| r.stalled).map(|r| key(r.shard, r.message_id, r.no)).collect(), next))
+}
+
+/// Adds the message that they tell of to open webhooks that have none, `rows` at most; returns to how many.
+pub async fn fill_about(db: impl Db<'_>, shards: &[i16], rows: i64) -> Result<u64> {
+    Ok(sqlx::query_file!("sql/delivery/fill_about.sql", shards, rows).execute(db).await?.rows_affected())
 }

@@ -224,8 +224,9 @@ fn headers(keyring: &Keyring, e: &Endpoint) -> Result<Option<Vec<u8>>> {
 pub struct Resumed {
     pub shard: i16,
     pub endpoint_id: i64,
-    pub recipient: String,
     pub resumed_at: DateTime<Utc>,
+    /// Its events still go in order.
+    pub in_order: bool,
 }
 
 pub async fn resumed(db: impl Db<'_>) -> Result<Vec<Resumed>> {
@@ -236,6 +237,16 @@ pub async fn resumed(db: impl Db<'_>) -> Result<Vec<Resumed>> {
 pub async fn released(db: impl Db<'_>, seen: &Resumed) -> Result<()> {
     sqlx::query_file!("sql/endpoint/released.sql", seen.endpoint_id, seen.resumed_at).execute(db).await?;
     Ok(())
+}
+
+/// Of each sealed column one value for each master key that sealed any: the column, and whether it opens.
+pub async fn seals(db: impl Db<'_>, keyring: &Keyring) -> Result<Vec<(String, bool)>> {
+    let rows = sqlx::query_file!("sql/endpoint/seals.sql").fetch_all(db).await?.into_iter();
+    let opens = rows.map(|r| {
+        let opens = keyring.open(&place(&r.place, Tsid(r.endpoint_id)), &r.sealed).is_ok();
+        (r.place, opens)
+    });
+    Ok(opens.collect())
 }
 
 /// What is sealed of an endpoint.
@@ -286,10 +297,12 @@ pub async fn reseal(db: impl Db<'_>, anew: &Sealed) -> Result<()> {
     Ok(())
 }
 
-/// Erases what endpoints say of a person.
-pub async fn erase(db: impl Db<'_>, partner_id: Option<Tsid>, patterns: &[String]) -> Result<()> {
-    sqlx::query_file!("sql/endpoint/erase.sql", partner_id.map(|id| id.0), patterns).execute(db).await?;
-    Ok(())
+/// The custom headers of an endpoint as they are kept: a JSON object.
+///
+/// # Errors
+/// `Error::Setup` when the master key that sealed them is not here.
+pub fn open_headers(keyring: &Keyring, endpoint_id: Tsid, sealed: &[u8]) -> Result<String> {
+    open(keyring, "headers", endpoint_id, sealed)
 }
 
 /// What an endpoint answered of late, as one process saw it.

@@ -12,12 +12,23 @@ pub struct Held {
     pub created_at: DateTime<Utc>,
 }
 
+/// A key as one request gives it.
+pub struct Key {
+    pub shard: i16,
+    pub partner_id: Tsid,
+    pub client_msg_id: String,
+    /// Stands for the key where that was erased, because it was a message's to a person who was.
+    pub hash: [u8; 32],
+}
+
 /// For each key, in the order asked, who holds it.
-pub async fn find(db: impl Db<'_>, keys: &[(i16, Tsid, String)]) -> Result<Vec<Option<Held>>> {
-    let shards: Vec<i16> = keys.iter().map(|k| k.0).collect();
-    let partners: Vec<i64> = keys.iter().map(|k| k.1.0).collect();
-    let client_ids: Vec<String> = keys.iter().map(|k| k.2.clone()).collect();
-    let rows = sqlx::query_file!("sql/idempotency/find.sql", &shards, &partners, &client_ids).fetch_all(db).await?;
+pub async fn find(db: impl Db<'_>, keys: &[Key]) -> Result<Vec<Option<Held>>> {
+    let shards: Vec<i16> = keys.iter().map(|k| k.shard).collect();
+    let partners: Vec<i64> = keys.iter().map(|k| k.partner_id.0).collect();
+    let client_ids: Vec<String> = keys.iter().map(|k| k.client_msg_id.clone()).collect();
+    let hashes: Vec<Vec<u8>> = keys.iter().map(|k| k.hash.to_vec()).collect();
+    let rows = sqlx::query_file!("sql/idempotency/find.sql", &shards, &partners, &client_ids, &hashes);
+    let rows = rows.fetch_all(db).await?;
     let mut found: Vec<Option<Held>> = keys.iter().map(|_| None).collect();
     for row in rows {
         let slot = usize::try_from(row.position - 1).ok().and_then(|n| found.get_mut(n));
@@ -32,4 +43,15 @@ pub async fn find(db: impl Db<'_>, keys: &[(i16, Tsid, String)]) -> Result<Vec<O
 /// Forgets keys of messages older than `oldest`, at most `rows`; says how many.
 pub async fn forget(db: impl Db<'_>, oldest: Tsid, rows: i64) -> Result<u64> {
     Ok(sqlx::query_file!("sql/idempotency/forget.sql", oldest.0, rows).execute(db).await?.rows_affected())
+}
+
+/// A message's key goes; `hash` stays for as long as the message.
+pub async fn erase(db: impl Db<'_>, shard: i16, message_id: Tsid, hash: [u8; 32]) -> Result<()> {
+    sqlx::query_file!("sql/idempotency/erase.sql", shard, message_id.0, &hash[..]).execute(db).await?;
+    Ok(())
+}
+
+/// Forgets hashes of erased keys of messages older than `oldest`, at most `rows`; says how many.
+pub async fn forget_erased(db: impl Db<'_>, oldest: Tsid, rows: i64) -> Result<u64> {
+    Ok(sqlx::query_file!("sql/idempotency/forget_erased.sql", oldest.0, rows).execute(db).await?.rows_affected())
 }

@@ -6,6 +6,7 @@ use super::{Db, word};
 use crate::error::Result;
 use crate::id::Tsid;
 use crate::model::role::Role;
+use crate::model::strikes::Failures;
 
 /// A key with the hashes of its secrets.
 pub struct Key {
@@ -49,6 +50,42 @@ pub async fn get(db: impl Db<'_>, client_id: &str) -> Result<Option<Key>> {
             epoch: r.epoch,
             revoked_at: r.revoked_at,
             created_at: r.created_at,
+        })
+    })
+    .transpose()
+}
+
+/// A key that signs in, and the failures that it is judged by.
+pub struct Judged {
+    pub key: Key,
+    /// The network whose failures count; empty: all in which the client holds no refresh token.
+    pub network: String,
+    pub failures: Option<Failures>,
+}
+
+/// The key of a client that signs in from this network; an unknown network is empty.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached.
+pub async fn to_sign_in(db: impl Db<'_>, client_id: &str, network: &str, now: DateTime<Utc>) -> Result<Option<Judged>> {
+    let row = sqlx::query_file!("sql/key/to_sign_in.sql", client_id, network, now).fetch_optional(db).await?;
+    row.map(|r| {
+        let count = r.failures.map(|n| u32::try_from(n).unwrap_or(0));
+        Ok(Judged {
+            key: Key {
+                client_id: r.client_id,
+                role: word(&r.role, "role")?,
+                partner_id: r.partner_id.map(Tsid),
+                name: r.name,
+                secret_hash: r.secret_hash,
+                former_hash: r.former_hash,
+                former_until: r.former_until,
+                epoch: r.epoch,
+                revoked_at: r.revoked_at,
+                created_at: r.created_at,
+            },
+            network: r.network,
+            failures: r.since.zip(count).map(|(since, count)| Failures { since, count }),
         })
     })
     .transpose()

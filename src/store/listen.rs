@@ -56,6 +56,11 @@ fn read_share(text: &str) -> Option<Share> {
     Some(Share { partner_id: Tsid(partner.parse().ok()?), place, count: count.parse().ok()? })
 }
 
+/// Sends this process a notice over the engine's sessions: its listener proves itself by hearing it.
+pub async fn call_self(store: &Store, from: Tsid) -> Result<()> {
+    tell(store.engine(), Topic::Proof, format!("{from};")).await
+}
+
 /// What a process said to the others.
 pub enum Notice {
     /// Something became ready.
@@ -64,6 +69,8 @@ pub enum Notice {
     Shares { from: Tsid, shares: Vec<Share> },
     /// A partner or a key is not what it was.
     Changed,
+    /// A process proves its listener, and thereby every other's.
+    Proof,
     /// The connection was lost for a moment: something may have been said meanwhile.
     Missed,
 }
@@ -74,6 +81,7 @@ pub enum Topic {
     Ready,
     Shares,
     Changed,
+    Proof,
 }
 
 impl Topic {
@@ -82,6 +90,7 @@ impl Topic {
             Topic::Ready => "notihub_ready",
             Topic::Shares => "notihub_shares",
             Topic::Changed => "notihub_changed",
+            Topic::Proof => "notihub_proof",
         }
     }
 }
@@ -101,6 +110,9 @@ impl Notices {
         let Some(notice) = self.0.try_recv().await? else { return Ok(Notice::Missed) };
         if notice.channel() == Topic::Changed.channel() {
             return Ok(Notice::Changed);
+        }
+        if notice.channel() == Topic::Proof.channel() {
+            return Ok(Notice::Proof);
         }
         let (from, said) = notice.payload().split_once(';').unwrap_or_default();
         // What cannot be read is taken as: somebody else, anywhere.

@@ -20,8 +20,11 @@ pub struct Insert {
     pub partner_id: Tsid,
     pub shard: i16,
     pub fingerprint: [u8; 32],
+    /// Of its key, if it has one: see `store::idempotency`.
+    pub key_hash: Option<[u8; 32]>,
     pub created_at: DateTime<Utc>,
-    pub max_attempts: i16,
+    /// Of each delivery.
+    pub max_attempts: Vec<i16>,
     /// Of each delivery, in their order.
     pub lanes: Vec<Lane>,
     /// Id of the message that tells of its acceptance, if somebody wants to hear of it …
@@ -62,7 +65,7 @@ pub async fn insert(db: impl Db<'_>, inserts: &[&Insert], now: DateTime<Utc>) ->
         &inserts.iter().flat_map(|i| (1..).take(i.message.deliveries.len())).collect::<Vec<i16>>(),
         &inserts.iter().flat_map(|i| i.lanes.iter().map(|lane| lane.0)).collect::<Vec<_>>(),
         &deliveries().map(|(_, _, d)| d.content).collect::<Vec<_>>(),
-        &deliveries().map(|(_, i, d)| d.attempts.unwrap_or(i.max_attempts)).collect::<Vec<_>>(),
+        &inserts.iter().flat_map(|i| i.max_attempts.iter().copied()).collect::<Vec<_>>(),
         &deliveries().map(|(_, _, d)| d.to.clone()).collect::<Vec<_>>(),
         now,
         &deliveries().map(|(_, _, d)| d.written.clone()).collect::<Vec<_>>() as &[Option<String>],
@@ -70,6 +73,7 @@ pub async fn insert(db: impl Db<'_>, inserts: &[&Insert], now: DateTime<Utc>) ->
         &inserts.iter().map(|i| i.notice_lane.0).collect::<Vec<_>>(),
         WEBHOOK_ATTEMPTS,
         &deliveries().map(|(_, _, d)| d.has_fallback).collect::<Vec<_>>(),
+        &inserts.iter().map(|i| i.key_hash.map(|hash| hash.to_vec())).collect::<Vec<_>>() as &[Option<Vec<u8>>],
     )
     .fetch_all(db)
     .await?;
@@ -221,6 +225,9 @@ pub async fn told(db: impl Db<'_>, keyring: &Keyring, messages: &[(i16, Tsid)]) 
 pub fn write_detail(keyring: &Keyring, message_id: Tsid, detail: &Detail, sealed: bool) -> Result<String> {
     let text =
         serde_json::to_string(detail).map_err(|e| Error::Internal(format!("a message does not serialise: {e}")))?;
+    if !sealed && detail.has_numbers_of_its_own() {
+        return Ok(serde_json::json!({ AS_POSTED: text }).to_string());
+    }
     if !sealed {
         return Ok(text);
     }
@@ -230,12 +237,20 @@ pub fn write_detail(keyring: &Keyring, message_id: Tsid, detail: &Detail, sealed
 
 pub fn read_detail(keyring: &Keyring, message_id: Tsid, text: &str) -> Result<Detail> {
     let unreadable = |e: serde_json::Error| Error::Internal(format!("message {message_id} cannot be understood: {e}"));
+    if text.starts_with(AS_POSTED_HEAD) {
+        let kept: HashMap<String, String> = serde_json::from_str(text).map_err(unreadable)?;
+        return serde_json::from_str(kept.get(AS_POSTED).map_or("", String::as_str)).map_err(unreadable);
+    }
     if !is_sealed(text) {
         return serde_json::from_str(text).map_err(unreadable);
     }
     let opened = keyring.open(&place(message_id), &sealed_bytes(text))?;
     serde_json::from_slice(&opened).map_err(unreadable)
 }
+
+/// The one field of a detail that is kept as a text, because `jsonb` writes some numbers in its own way (100 for 1e2).
+const AS_POSTED: &str = "as_posted";
+const AS_POSTED_HEAD: &str = "{\"as_posted\": ";
 
 /// How PostgreSQL writes an object of this one field.
 const SEALED: &str = "{\"sealed\": ";
@@ -258,6 +273,13 @@ fn place(message_id: Tsid) -> String {
     format!("messages|detail|{message_id}")
 }
 
+/// Whether sealed contents open: of each partner that has them sealed, among its newest messages, one for each master key
+/// that sealed any.
+pub async fn seals(db: impl Db<'_>, keyring: &Keyring, newest: i64) -> Result<Vec<bool>> {
+    let rows = sqlx::query_file!("sql/message/seals.sql", newest).fetch_all(db).await?.into_iter();
+    Ok(rows.map(|r| keyring.open(&place(Tsid(r.message_id)), &sealed_bytes(&r.detail)).is_ok()).collect())
+}
+
 /// A message held still.
 pub struct Locked {
     pub partner_id: Tsid,
@@ -271,28 +293,10 @@ pub async fn lock(tx: &mut Conn, shard: i16, message_id: Tsid) -> Result<Option<
     Ok(row.map(|r| Locked { partner_id: Tsid(r.partner_id), client_msg_id: r.client_msg_id, detail: r.detail }))
 }
 
-/// Writes what a message says anew, and its key.
-pub async fn rewrite(
-    db: impl Db<'_>,
-    shard: i16,
-    message_id: Tsid,
-    detail: &str,
-    client_msg_id: Option<&str>,
-) -> Result<()> {
-    sqlx::query_file!("sql/message/rewrite.sql", shard, message_id.0, detail, client_msg_id).execute(db).await?;
+/// Writes what a message says anew.
+pub async fn rewrite(db: impl Db<'_>, shard: i16, message_id: Tsid, detail: &str) -> Result<()> {
+    sqlx::query_file!("sql/message/rewrite.sql", shard, message_id.0, detail).execute(db).await?;
     Ok(())
-}
-
-/// Messages that say something of a person. `forms` are its address in every form, `patterns` the same as regular
-/// expressions.
-pub async fn holding(
-    conn: &mut Conn,
-    partner: Option<Tsid>,
-    forms: &[String],
-    patterns: &[String],
-) -> Result<Vec<(i16, Tsid)>> {
-    let rows = sqlx::query_file!("sql/message/holding.sql", partner.map(|id| id.0), forms, patterns).fetch_all(conn);
-    Ok(rows.await?.into_iter().map(|r| (r.shard, Tsid(r.message_id))).collect())
 }
 
 pub struct Sealed {
@@ -303,8 +307,8 @@ pub struct Sealed {
 }
 
 /// Messages of a shard with sealed content, after one in the order of their ids.
-pub async fn sealed(conn: &mut Conn, shard: i16, partner: Option<Tsid>, after: Tsid, rows: i64) -> Result<Vec<Sealed>> {
-    let found = sqlx::query_file!("sql/message/sealed.sql", shard, partner.map(|id| id.0), after.0, rows);
+pub async fn sealed(conn: &mut Conn, shard: i16, after: Tsid, rows: i64) -> Result<Vec<Sealed>> {
+    let found = sqlx::query_file!("sql/message/sealed.sql", shard, after.0, rows);
     let found = found.fetch_all(conn).await?;
     let row = found.into_iter().map(|r| Sealed {
         shard: r.shard,
@@ -378,8 +382,10 @@ pub struct Filter {
     pub lanes: Option<(i16, i16)>,
     /// A recipient as it is kept, or as the partner wrote it …
     pub to: Option<String>,
-    /// … and as E.164, if it is a phone number.
+    /// … as E.164, if it is a phone number …
     pub phone: Option<String>,
+    /// … and in small letters, if it is an e-mail address.
+    pub mailbox: Option<String>,
 }
 
 pub struct Listed {
@@ -410,6 +416,7 @@ pub async fn list(
         filter.to.as_deref(),
         rows,
         filter.phone.as_deref(),
+        filter.mailbox.as_deref(),
     )
     .fetch_all(db)
     .await?;

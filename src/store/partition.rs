@@ -1,30 +1,12 @@
-//! Weekly partitions by message id: made ahead, dropped when retention is over. (Runtime queries: DDL takes no
-//! parameters; every name and bound in it is computed here.)
+//! Weekly partitions by message id, and monthly ones of the audit log: made ahead, dropped when retention is over.
+//! (Runtime queries: the name of a table is no parameter; every name is computed here.)
 
-use chrono::{DateTime, Datelike as _, Days, NaiveDate, NaiveTime, Utc};
+use chrono::{DateTime, Datelike as _, Days, Months, NaiveDate, NaiveTime, Utc};
 
-use super::{Db, Store};
+use super::{Conn, Db, Store};
 use crate::error::Result;
 use crate::id::Tsid;
 use crate::limits;
-
-const TABLES: [&str; 4] = ["messages", "deliveries", "attempts", "events"];
-/// Any number: the lock that lets one process at a time change partitions.
-const LOCK: i64 = 0x6e6f_7469;
-/// … and another for dropping, which may take long: making must not wait for it.
-const DROP_LOCK: i64 = LOCK + 1;
-
-/// How a table's partitions are kept.
-fn storage(table: &str) -> &'static str {
-    match table {
-        // Claims do not walk dead rows (watermarks), so vacuum, which reads every index, need not run after each few.
-        "deliveries" => {
-            "autovacuum_vacuum_scale_factor = 0.2, autovacuum_vacuum_threshold = 50000, \
-             autovacuum_vacuum_insert_scale_factor = 0.2, autovacuum_analyze_scale_factor = 0.1"
-        }
-        _ => "autovacuum_vacuum_insert_scale_factor = 0.2, autovacuum_analyze_scale_factor = 0.1",
-    }
-}
 
 /// What a round did.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -44,36 +26,50 @@ fn first_id(day: NaiveDate) -> i64 {
     Tsid::floor(day.and_time(NaiveTime::MIN).and_utc()).0
 }
 
-/// Makes this week's and the coming weeks' partitions and drops those that ended before `oldest`.
+/// Makes the partitions of this week and of the coming weeks, and of this month and the coming months of the audit log, and
+/// drops the weeks that ended before `oldest`. The hub's role may do none of it itself: all are functions of the schema's
+/// owner, of migrations 0011 and 0012.
 pub async fn maintain(store: &Store, now: DateTime<Utc>, oldest: DateTime<Utc>) -> Result<Round> {
     let mut round = Round::default();
     let mut tx = store.begin().await?;
-    // Waits for another process that is at it; its work is then found done.
-    sqlx::query("select pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *tx).await?;
     for week in 0..=limits::PARTITIONS_AHEAD {
         let start = monday(now) + Days::new((week * limits::PARTITION_DAYS).unsigned_abs());
         let end = start + Days::new(limits::PARTITION_DAYS.unsigned_abs());
-        for table in TABLES {
-            let name = format!("{table}_{}", start.format("%Y%m%d"));
-            let exists: Option<String> =
-                sqlx::query_scalar("select to_regclass($1)::text").bind(&name).fetch_one(&mut *tx).await?;
-            if exists.is_none() {
-                let (from, to) = (first_id(start), first_id(end));
-                let ddl = format!(
-                    "create table {name} partition of {table} for values from ({from}) to ({to}) \
-                     with ({})",
-                    storage(table)
-                );
-                sqlx::query(sqlx::AssertSqlSafe(ddl)).execute(&mut *tx).await?;
-                round.made.push(name);
-            }
-        }
+        let made = sqlx::query_file_scalar!("sql/partition/make_week.sql", start, first_id(start), first_id(end));
+        round.made.extend(made.fetch_one(&mut *tx).await?);
     }
     tx.commit().await?;
+    round.made.extend(make_audit_months(store, now).await?);
+    super::hub::make_lock(store.api(), super::hub::Lock::DropPartitions).await?;
     for start in past(store.api(), oldest).await? {
         drop_week(store, start, &mut round).await?;
     }
     Ok(round)
+}
+
+/// This month's and the coming months' partitions of the audit log, and those of entries that fell into its default.
+async fn make_audit_months(store: &Store, now: DateTime<Utc>) -> Result<Vec<String>> {
+    let today = now.date_naive();
+    let this_month = today - Days::new(u64::from(today.day0()));
+    let ahead = (0..=limits::AUDIT_MONTHS_AHEAD).map(|months| this_month + Months::new(months));
+    let last = NaiveDate::from_ymd_opt(2089, 1, 1).map_or(0, |day| first_id(day) - 1);
+    let strays = sqlx::query_file_scalar!("sql/partition/audit_strays.sql", 0, last).fetch_all(store.api()).await?;
+    let mut made = Vec::new();
+    for month in strays.into_iter().chain(ahead) {
+        made.extend(
+            sqlx::query_file_scalar!("sql/partition/make_audit_month.sql", month).fetch_one(store.api()).await?,
+        );
+    }
+    Ok(made)
+}
+
+/// Drops the months of the audit log that ended before `oldest`. Returns their names.
+///
+/// # Errors
+/// The database's clock says that `oldest` is less than 90 days ago.
+pub async fn drop_audit_months(store: &Store, oldest: DateTime<Utc>) -> Result<Vec<String>> {
+    let dropped = sqlx::query_file_scalar!("sql/partition/drop_audit_months.sql", oldest.date_naive());
+    Ok(dropped.fetch_one(store.api()).await?)
 }
 
 /// Weeks whose partitions ended before `oldest`.
@@ -93,7 +89,7 @@ async fn drop_week(store: &Store, start: NaiveDate, round: &mut Round) -> Result
     let suffix = start.format("%Y%m%d").to_string();
     let mut tx = store.begin().await?;
     // Another process that is at it goes on with it.
-    if !sqlx::query_scalar("select pg_try_advisory_xact_lock($1)").bind(DROP_LOCK).fetch_one(&mut *tx).await? {
+    if !super::hub::try_lock(&mut tx, super::hub::Lock::DropPartitions).await? {
         return Ok(tx.rollback().await?);
     }
     let there = format!("select to_regclass('deliveries_{suffix}') is not null");
@@ -113,12 +109,34 @@ async fn drop_week(store: &Store, start: NaiveDate, round: &mut Round) -> Result
     sqlx::query("set local statement_timeout = 0").execute(&mut *tx).await?;
     let end = start + Days::new(limits::PARTITION_DAYS.unsigned_abs());
     super::stats::retire(&mut *tx, Tsid(first_id(start)), Tsid(first_id(end))).await?;
-    for table in TABLES {
-        let name = format!("{table}_{suffix}");
-        sqlx::query(sqlx::AssertSqlSafe(format!("drop table {name}"))).execute(&mut *tx).await?;
-        round.dropped.push(name);
-    }
+    let dropped = sqlx::query_file_scalar!("sql/partition/drop_week.sql", start).fetch_one(&mut *tx).await?;
+    round.dropped.extend(dropped);
     Ok(tx.commit().await?)
+}
+
+/// A week of all tables.
+#[derive(Debug)]
+pub struct Week {
+    /// The lowest id that belongs to it.
+    pub first: Tsid,
+    pub bytes: i64,
+}
+
+/// The weeks there are partitions for, oldest first, with the size of their rows on disk.
+pub async fn sizes(conn: &mut Conn) -> Result<Vec<Week>> {
+    let rows: Vec<(String, i64)> = sqlx::query_as(
+        "select right(c.relname, 8), coalesce(sum(pg_relation_size(c.oid)), 0)::bigint \
+         from pg_inherits i join pg_class c on c.oid = i.inhrelid \
+         where i.inhparent = any(array['messages', 'deliveries', 'attempts', 'events']::regclass[]) \
+         group by 1 order by 1",
+    )
+    .fetch_all(conn)
+    .await?;
+    let week = |(name, bytes): (String, i64)| {
+        let start = NaiveDate::parse_from_str(&name, "%Y%m%d").ok()?;
+        Some(Week { first: Tsid(first_id(start)), bytes })
+    };
+    Ok(rows.into_iter().filter_map(week).collect())
 }
 
 /// How things stand with the partitions, for `doctor` and `/readyz`.
@@ -146,4 +164,9 @@ pub async fn standing(db: impl Db<'_> + Copy) -> Result<Standing> {
     let until =
         last.map(|start| (start + Days::new(limits::PARTITION_DAYS.unsigned_abs())).and_time(NaiveTime::MIN).and_utc());
     Ok(Standing { until, in_default })
+}
+
+/// Whether the audit log has entries of a time for which no month had been made. The next round puts them into theirs.
+pub async fn audit_strays(db: impl Db<'_>) -> Result<bool> {
+    Ok(sqlx::query_scalar("select exists (select from audit_default)").fetch_one(db).await?)
 }

@@ -137,14 +137,6 @@ pub async fn with_retention(db: impl Db<'_>) -> Result<Vec<Retained>> {
     Ok(row.collect())
 }
 
-/// Any number: the kind of lock under which one process erases a partner's old content.
-const RETAINING: i32 = 0x7265_7461;
-
-/// Whether it is this process's turn to erase this partner's old content, until the transaction ends.
-pub async fn retaining(tx: &mut Conn, partner_id: Tsid) -> Result<bool> {
-    Ok(sqlx::query_file_scalar!("sql/partner/retaining.sql", RETAINING, partner_id.0).fetch_one(tx).await?)
-}
-
 /// Everything below is erased.
 pub async fn erased(db: impl Db<'_>, partner_id: Tsid, below: Tsid) -> Result<()> {
     sqlx::query_file!("sql/partner/erased.sql", partner_id.0, below.0).execute(db).await?;

@@ -177,3 +177,9 @@ pub async fn of_message(
     let found = sqlx::query_file_as!(Row, "sql/receipt/of_message.sql", partner_id.0, shard, message_id.0, rows);
     Ok(found.fetch_all(db).await?)
 }
+
+/// Erases what a provider told of no attempt of ours.
+pub async fn erase(db: impl Db<'_>, provider: &str, event_key: &str) -> Result<()> {
+    sqlx::query_file!("sql/receipt/erase.sql", provider, event_key).execute(db).await?;
+    Ok(())
+}

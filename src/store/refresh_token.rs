@@ -19,10 +19,20 @@ pub async fn insert(
     of: &SignedIn,
     issued_at: DateTime<Utc>,
     expires_at: DateTime<Utc>,
+    network: Option<&str>,
 ) -> Result<()> {
-    sqlx::query_file!("sql/refresh_token/insert.sql", hash, of.family.0, of.client_id, of.epoch, issued_at, expires_at)
-        .execute(db)
-        .await?;
+    let (family, client_id, epoch) = (of.family.0, &of.client_id, of.epoch);
+    let written = sqlx::query_file!(
+        "sql/refresh_token/insert.sql",
+        hash,
+        family,
+        client_id,
+        epoch,
+        issued_at,
+        expires_at,
+        network,
+    );
+    written.execute(db).await?;
     Ok(())
 }
 

@@ -2,11 +2,8 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{Conn, Db};
+use super::Db;
 use crate::error::Result;
-
-/// Any number: the lock that lets one process at a time make keys.
-const LOCK: i64 = 0x7369_676e;
 
 pub struct SigningKey {
     pub kid: String,
@@ -14,12 +11,6 @@ pub struct SigningKey {
     pub created_at: DateTime<Utc>,
     pub active_at: DateTime<Utc>,
     pub expires_at: DateTime<Utc>,
-}
-
-/// Until the transaction ends.
-pub async fn lock(tx: &mut Conn) -> Result<()> {
-    sqlx::query_file!("sql/signing_key/lock.sql", LOCK).execute(tx).await?;
-    Ok(())
 }
 
 pub async fn insert(db: impl Db<'_>, key: &SigningKey) -> Result<()> {

@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
 
-use super::{Conn, Db};
+use super::Db;
 use crate::error::{Error, Result};
 use crate::id::Tsid;
 use crate::limits;
@@ -20,6 +20,12 @@ pub struct Request {
     pub body: String,
     /// Since it was enqueued.
     pub waited: TimeDelta,
+}
+
+/// Makes what `take` locks, for partners that have requests for the first time. Outside any transaction.
+pub async fn make_turns(db: impl Db<'_>) -> Result<()> {
+    sqlx::query_file!("sql/sql_intake/make_turns.sql").execute(db).await?;
+    Ok(())
 }
 
 /// Locks at most so many requests for this transaction, of partners after `after` that are not passed over.
@@ -131,10 +137,38 @@ pub async fn forget(db: impl Db<'_>, now: DateTime<Utc>, days: i32, rows: i64) -
     Ok(sqlx::query_file!("sql/sql_intake/forget.sql", now, days, rows).execute(db).await?.rows_affected())
 }
 
-/// Forgets refused requests that hold one of these patterns; says how many.
-pub async fn erase(conn: &mut Conn, partner: Option<Tsid>, patterns: &[String]) -> Result<u64> {
-    let done = sqlx::query_file!("sql/sql_intake/erase.sql", partner.map(|id| id.0), patterns).execute(conn).await?;
-    Ok(done.rows_affected())
+/// A database role that may enqueue for a partner.
+#[derive(Debug)]
+pub struct Grant {
+    pub role_name: String,
+    pub partner_id: i64,
+    pub partner: String,
+    /// It could enqueue before roles were tied to partners; no admin has confirmed it.
+    pub carried_over: bool,
+    pub granted_at: DateTime<Utc>,
+}
+
+/// Lets a role enqueue for a partner, or confirms that it may.
+pub async fn grant(db: impl Db<'_>, role: &str, partner_id: Tsid, now: DateTime<Utc>) -> Result<()> {
+    sqlx::query_file!("sql/sql_intake/grant.sql", role, partner_id.0, now).execute(db).await?;
+    Ok(())
+}
+
+/// Ends a role's grants for one partner or all; with `carried_over` only those that no admin confirmed. Returns how many.
+pub async fn revoke(db: impl Db<'_>, role: &str, partner_id: Option<Tsid>, carried_over: bool) -> Result<u64> {
+    let done = sqlx::query_file!("sql/sql_intake/revoke.sql", role, partner_id.map(|id| id.0), carried_over);
+    Ok(done.execute(db).await?.rows_affected())
+}
+
+/// Who may enqueue for a partner; none: for every partner.
+pub async fn grants(db: impl Db<'_>, partner_id: Option<Tsid>) -> Result<Vec<Grant>> {
+    let rows = sqlx::query_file_as!(Grant, "sql/sql_intake/grants.sql", partner_id.map(|id| id.0));
+    Ok(rows.fetch_all(db).await?)
+}
+
+/// Whether a database role may call `notihub.enqueue` at all; none when there is no such role.
+pub async fn may_call(db: impl Db<'_>, role: &str) -> Result<Option<bool>> {
+    Ok(sqlx::query_file_scalar!("sql/sql_intake/may_call.sql", role).fetch_one(db).await?)
 }
 
 /// How much waits.

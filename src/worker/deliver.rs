@@ -1,6 +1,6 @@
 //! The claiming loops: each looks where something is, calls what it claimed, and settles in batches. The next batch is claimed
 //! while the present one is being sent; how much is held at once is bounded per channel, so that a provider that hangs
-//! holds up its own channel only.
+//! holds up its own channel only. Webhooks go to strangers' endpoints: their loops, settlers and connections are their own.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,8 +13,8 @@ use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::error::{Error, Result};
 use crate::flow::deliver::{Claim, call, claim, hold, requests, settle};
-use crate::flow::traffic;
-use crate::hub::Hub;
+use crate::flow::{suspect, traffic};
+use crate::hub::{Hub, Share};
 use crate::id::Tsid;
 use crate::limits;
 use crate::model::channel::Channel;
@@ -27,16 +27,17 @@ use crate::store::{self, delivery::Settle};
 pub fn start(hub: &Hub, worker: Tsid) {
     let hub = hub.clone();
     hub.clone().shutdown.spawn(async move {
-        let line = Line::new(&hub);
-        let sides = [false, true].map(|overflow| {
-            let mut loop_ = Loop::new(&hub, worker, &line, Some(overflow));
+        let lines = [false, true].map(|webhooks| Line::new(&hub, webhooks));
+        let sides = lines.iter().flat_map(|line| [false, true].map(|overflow| (line, overflow)));
+        let sides = sides.map(|(line, overflow)| {
+            let mut loop_ = Loop::new(&hub, worker, line, Some(overflow));
             hub.shutdown.spawn(async move {
                 while !loop_.hub.shutdown.is_stopping() {
                     loop_.turn(overflow).await;
                 }
             })
         });
-        for side in sides {
+        for side in sides.collect::<Vec<_>>() {
             // One that panicked has said so itself.
             let _ended = side.await;
         }
@@ -45,8 +46,10 @@ pub fn start(hub: &Hub, worker: Tsid) {
             tracing::debug!(error = %e, "the worker could not sign off; others forget it in time");
         }
         // What was claimed and is released now puts back what was taken for it: then none is left.
-        while !line.slots.all_free() {
-            line.slots.freed[0].notified().await;
+        for line in lines {
+            while !line.slots.all_free() {
+                line.slots.freed[0].notified().await;
+            }
         }
         if let Err(e) = traffic::give_back(&hub, true).await {
             tracing::debug!(error = %e, "what was taken of limits is not given back: it lapses");
@@ -57,7 +60,7 @@ pub fn start(hub: &Hub, worker: Tsid) {
 /// Delivers what is due now, and returns when nothing is left to claim and all that was claimed is settled.
 pub async fn once(hub: &Hub) -> Result<u64> {
     let worker = hub.next_id();
-    let mut loop_ = Loop::new(hub, worker, &Line::new(hub), None);
+    let mut loops = [false, true].map(|webhooks| Loop::new(hub, worker, &Line::new(hub, webhooks), None));
     let shards = store::partner::shards(hub.store.engine()).await?;
     let mut reaper = crate::flow::reap::Reaper::default();
     let mut promoter = crate::flow::promote::Promoter::default();
@@ -74,20 +77,33 @@ pub async fn once(hub: &Hub) -> Result<u64> {
         }
     }
     while crate::flow::promote::promote(hub, &mut promoter, &shards).await? > 0 {}
+    let mut alone = 0;
+    while one_alone(hub, worker, &shards).await? {
+        alone += 1;
+    }
+    while crate::flow::webhook::restart_stalled(hub, &mut Default::default()).await? {}
     traffic::refresh(hub).await?;
     while !hub.shutdown.is_stopping() {
         // First where something is known to be, which at the start is everywhere; then once more everywhere. A look while
         // a channel has no room says nothing about that channel.
-        let all_free = loop_.slots.all_free();
+        let all_free = loops.iter().all(|l| l.slots.all_free());
         // What waits for a provider that may not be asked waits for another pass.
         let idle = |loop_: &Loop| !loop_.marks.any_active_of(&loop_.room(i64::MAX));
-        let everywhere = idle(&loop_);
-        if loop_.look(everywhere).await? > 0 {
+        let everywhere = loops.iter().all(idle);
+        let mut found = 0;
+        for loop_ in &mut loops {
+            found += loop_.look(everywhere).await?;
+        }
+        if found > 0 {
             continue;
         }
         if !all_free {
-            loop_.slots.freed[0].notified().await;
-        } else if everywhere && idle(&loop_) {
+            let [one, other] = &loops;
+            tokio::select! {
+                () = one.slots.freed[0].notified() => (),
+                () = other.slots.freed[0].notified() => (),
+            }
+        } else if everywhere && loops.iter().all(idle) {
             // The last to end may have made a message complete, which is to be told.
             if !crate::flow::publish::complete(hub).await? {
                 break;
@@ -96,11 +112,26 @@ pub async fn once(hub: &Hub) -> Result<u64> {
     }
     traffic::give_back(hub, true).await?;
     crate::flow::webhook::note_answers(hub).await?;
-    Ok(loop_.claimed)
+    Ok(loops.iter().map(|l| l.claimed).sum::<u64>() + alone)
 }
 
-/// What the claiming loops of a process share: how much may be held, and who writes outcomes.
+/// Delivers one of those that a worker was lost with, while no other of them is held here; false: none is due.
+pub async fn one_alone(hub: &Hub, worker: Tsid, shards: &[i16]) -> Result<bool> {
+    if hub.shutdown.is_stopping() {
+        return Ok(false);
+    }
+    let Some(settles) = suspect::call_next(hub, worker, shards).await? else { return Ok(false) };
+    let keys: Vec<(i16, Tsid)> = settles.iter().map(|s| (s.key.shard, s.key.message_id)).collect();
+    settle_surely(hub, settles).await;
+    for key in keys {
+        suspect::forget(hub, key).await?;
+    }
+    Ok(true)
+}
+
+/// What the claiming loops of webhooks share, or those of all other channels: how much may be held, and who writes outcomes.
 struct Line {
+    webhooks: bool,
     slots: Arc<Slots>,
     settles: mpsc::Sender<(Settle, Slot)>,
     /// When something was last claimed from a prompt lane.
@@ -108,15 +139,22 @@ struct Line {
 }
 
 impl Line {
-    fn new(hub: &Hub) -> Line {
+    fn new(hub: &Hub, webhooks: bool) -> Line {
         let (settles, settled) = mpsc::channel(limits::SETTLE_BATCH * 2);
         let settled = Arc::new(Mutex::new(settled));
         for _ in 0..SETTLERS {
             hub.shutdown.spawn(settle_all(hub.clone(), settled.clone()));
         }
-        let slots = Arc::new(Slots::new(hub, &hub.providers.channels()));
-        Line { slots, settles, prompt_at: Arc::default() }
+        let slots = Arc::new(Slots::new(hub, &channels(hub, webhooks)));
+        Line { webhooks, slots, settles, prompt_at: Arc::default() }
     }
+}
+
+/// What those loops serve.
+fn channels(hub: &Hub, webhooks: bool) -> Vec<Channel> {
+    let mut channels = hub.providers.channels();
+    channels.retain(|channel| (*channel == Channel::Webhook) == webhooks);
+    channels
 }
 
 /// One claiming loop: of the prompt lanes, of the overflow lanes, so that a claim of hundreds out of a flood holds up no
@@ -124,6 +162,8 @@ impl Line {
 struct Loop {
     hub: Hub,
     worker: Tsid,
+    /// Of webhooks, or of all other channels.
+    webhooks: bool,
     slots: Arc<Slots>,
     marks: Watermarks,
     lanes: Vec<Lane>,
@@ -139,12 +179,13 @@ struct Loop {
 impl Loop {
     /// `overflow`: of these lanes only.
     fn new(hub: &Hub, worker: Tsid, line: &Line, overflow: Option<bool>) -> Loop {
-        let mut lanes = Lane::all_of(&hub.providers.channels());
+        let mut lanes = Lane::all_of(&channels(hub, line.webhooks));
         lanes.retain(|lane| overflow.is_none_or(|overflow| lane.is_overflow() == overflow));
         Loop {
             slots: line.slots.clone(),
             hub: hub.clone(),
             worker,
+            webhooks: line.webhooks,
             marks: Watermarks::default(),
             lanes,
             settles: line.settles.clone(),
@@ -159,7 +200,7 @@ impl Loop {
     /// Looks where something is known to be, and everywhere when it is time; then waits for whatever comes first.
     async fn turn(&mut self, overflow: bool) {
         let hub = self.hub.clone();
-        let inbox = hub.wake.inbox(overflow);
+        let inbox = hub.wake.inbox(Share { webhooks: self.webhooks, overflow });
         // Registered before looking: what becomes ready while we look wakes us after it.
         let woken = inbox.notify.notified();
         let strange = !self.marks.wake(&inbox.take());
@@ -202,7 +243,8 @@ impl Loop {
     /// One claim; what it brought is on its way when this returns. Says how much that was.
     async fn look(&mut self, everywhere: bool) -> Result<usize> {
         if everywhere {
-            let shards = store::partner::shards(self.hub.store.engine()).await?;
+            let db = if self.webhooks { self.hub.store.webhooks() } else { self.hub.store.engine() };
+            let shards = store::partner::shards(db).await?;
             self.marks.set_places(&shards, &self.lanes);
         }
         let batch = self.batch();

@@ -48,6 +48,9 @@ async fn listen_until_lost(hub: &Hub, topics: &[Topic]) -> crate::error::Result<
     let mut notices = Notices::open(&hub.store, topics).await?;
     // What was said before we listened was missed.
     let mut heard = Notice::Missed;
+    // The first notice shows a pooler that keeps no sessions; later ones a server that is not the writers' any more.
+    let mut called = true;
+    listen::call_self(&hub.store, hub.process).await?;
     loop {
         match heard {
             // Every process knows its own voice.
@@ -57,6 +60,7 @@ async fn listen_until_lost(hub: &Hub, topics: &[Topic]) -> crate::error::Result<
                 let (now, mut fairness) = (hub.clock.now(), hub.fairness());
                 shares.into_iter().for_each(|share| fairness.heard(share, now, limits::FAIR_TELL_EVERY));
             }
+            Notice::Proof => (),
             Notice::Changed => {
                 hub.forget_accounts();
                 if let Err(e) = crate::flow::traffic::refresh(hub).await {
@@ -71,10 +75,23 @@ async fn listen_until_lost(hub: &Hub, topics: &[Topic]) -> crate::error::Result<
                 hub.wake.heard(&Ready { anywhere: true, ..Ready::default() });
             }
         }
-        heard = tokio::select! {
-            heard = notices.next() => heard?,
-            () = hub.shutdown.stopping() => return Ok(()),
+        heard = loop {
+            tokio::select! {
+                heard = notices.next() => break heard?,
+                () = tokio::time::sleep(limits::LISTEN_PROVEN_EVERY) => (),
+                () = hub.shutdown.stopping() => return Ok(()),
+            }
+            if called {
+                tracing::warn!(
+                    "notices of other processes cannot be heard: this process does not hear its own. Between it and \
+                     PostgreSQL may stand a pooler in transaction mode; deliveries are found by polling, later"
+                );
+                return Ok(());
+            }
+            called = true;
+            listen::call_self(&hub.store, hub.process).await?;
         };
+        called = false;
     }
 }
 

@@ -34,13 +34,14 @@ pub enum Role {
 pub fn start(hub: &Hub, role: Role) {
     let every = Repeat::every;
     repeat(hub, "clock", every(Duration::from_secs(30)), calibrate);
+    repeat(hub, "server", every(limits::SERVER_LOOK_EVERY), keep_server);
     repeat(hub, "retain", every(Duration::from_secs(3600)), retain);
     repeat(hub, "rollup", every(limits::ROLLUP_EVERY), rollup);
     hints::start_telling(hub);
     // Workers accept too: what was enqueued in SQL.
     repeat(hub, "fairness", every(limits::FAIR_LOOK_EVERY), weigh);
     repeat(hub, "shares", every(limits::FAIR_TELL_EVERY), hints::tell_shares);
-    let mut topics = vec![Topic::Shares, Topic::Changed];
+    let mut topics = vec![Topic::Shares, Topic::Changed, Topic::Proof];
     if role != Role::Api {
         topics.push(Topic::Ready);
     }
@@ -60,9 +61,12 @@ pub fn start(hub: &Hub, role: Role) {
     repeat(hub, "promote", every(Duration::from_millis(timing.promote_every_ms)), move |hub| {
         promote(hub, promoter.clone())
     });
+    repeat(hub, "suspects", every(limits::SUSPECTS_EVERY), move |hub| suspects(hub, worker));
     repeat(hub, "sweep", every(Duration::from_secs(10)), move |hub| sweep(hub, sweeper.clone()));
     repeat(hub, "relay", every(limits::RELAY_EVERY), move |hub| relay(hub, relayer.clone()));
     repeat(hub, "release", every(limits::RELEASE_EVERY), release);
+    let stalled = Stateful::default();
+    repeat(hub, "sequences", every(limits::SEQUENCES_EVERY), move |hub| restart_stalled(hub, stalled.clone()));
     repeat(hub, "redrive", every(limits::REDRIVE_EVERY), redrive);
     repeat(hub, "complete", every(limits::COMPLETE_EVERY), complete);
     repeat(hub, "receipts", every(limits::RECEIPT_EVERY), |hub: Hub| async move { flow::receipt::apply(&hub).await });
@@ -80,6 +84,12 @@ pub fn start(hub: &Hub, role: Role) {
 
 /// What a loop remembers between its runs.
 type Stateful<T> = Arc<Mutex<T>>;
+
+/// Turns to another of several database servers when the chosen one is lost.
+async fn keep_server(hub: Hub) -> Result<bool> {
+    hub.store.keep_server().await?;
+    Ok(false)
+}
 
 async fn retain(hub: Hub) -> Result<bool> {
     flow::retain::retain(&hub).await?;
@@ -106,6 +116,12 @@ async fn promote(hub: Hub, promoter: Stateful<flow::promote::Promoter>) -> Resul
     Ok(promoted == limits::HOUSEKEEPING_BATCH as usize)
 }
 
+/// One at a time, one after the other.
+async fn suspects(hub: Hub, worker: Tsid) -> Result<bool> {
+    let shards = store::partner::shards(hub.store.engine()).await?;
+    deliver::one_alone(&hub, worker, &shards).await
+}
+
 async fn sweep(hub: Hub, sweeper: Stateful<flow::sweep::Sweeper>) -> Result<bool> {
     flow::sweep::sweep(&hub, &mut *sweeper.lock().await).await?;
     Ok(false)
@@ -117,6 +133,10 @@ async fn relay(hub: Hub, relay: Stateful<flow::relay::Relay>) -> Result<bool> {
 
 async fn release(hub: Hub) -> Result<bool> {
     flow::endpoint::release_resumed(&hub).await
+}
+
+async fn restart_stalled(hub: Hub, stalled: Stateful<flow::webhook::Stalled>) -> Result<bool> {
+    flow::webhook::restart_stalled(&hub, &mut *stalled.lock().await).await
 }
 
 /// A step of whichever job's turn it is.

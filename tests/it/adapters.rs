@@ -13,7 +13,8 @@ use notihub::model::delivery::{Key, Outcome};
 use notihub::model::message::Content;
 use notihub::model::receipt::{Receipt, ReceiptOutcome};
 use notihub::model::retry::ErrorClass;
-use notihub::provider::adapter::{Common, make};
+use notihub::provider::adapter::make;
+use notihub::provider::http::Common;
 use notihub::provider::simulator::vendor::{Setup, Vendor};
 use notihub::provider::simulator::{gateway, kakaotalk, nhn, sms, solapi, talktalk};
 use notihub::provider::{Account, Callback, Letter, Looked, Refused};
@@ -41,7 +42,7 @@ fn pair(vendor: &Vendor, adapter: &str, options: &[(&str, &str)]) -> Pair {
         base.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
     all.extend(options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
     let settings = ProviderSettings { name: adapter.to_owned(), adapter: adapter.to_owned(), options: all };
-    let account = make(&settings, &Common { call_budget: BUDGET, ca_file: None, clock: Clock::system() }).unwrap();
+    let account = make(&settings, &Common::within(BUDGET)).unwrap();
     let channels = account.capabilities.iter().map(|c| c.channel).collect();
     Pair { account, vendor: vendor.clone(), channels }
 }

@@ -375,7 +375,7 @@ async fn dies_at(step: &str, hold: bool, expected: Died) {
     .await;
 
     let received = arrived(&slack).into_iter().map(|(text, n)| (text, n as u64)).collect();
-    let store = notihub::store::Store::new(&url, PoolSizes { api: 1, intake: 1, engine: 1 }).unwrap();
+    let store = notihub::store::Store::new(&url, PoolSizes { api: 1, intake: 1, engine: 1, webhooks: 1 }).unwrap();
     let endings = notihub::store::bench::endings(&store).await.unwrap().into_iter();
     let endings: Vec<Ending> = endings
         .map(|(token, message_id, status, may_be_sent)| Ending { token, message_id, status, may_be_sent })
@@ -402,6 +402,100 @@ async fn dies_at(step: &str, hold: bool, expected: Died) {
     serve.stop().await.expect(0);
     fsck(&folder, &url).await;
     ground.stop();
+}
+
+/// Claims are over that a worker left when it was killed: the lease runs by the database's clock, which no test can move, and
+/// so do the pauses of what waits apart.
+async fn time_passes(db: &PgPool) {
+    for sql in [
+        "update deliveries set lease_until = clock_timestamp() - interval '1 s' where status = 'PROCESSING'",
+        "update suspects set ready_at = clock_timestamp() - interval '1 s' where ready_at > clock_timestamp()",
+    ] {
+        sqlx::query(sql).execute(db).await.unwrap();
+    }
+}
+
+/// Fault A1, with its own input: a worker is killed between claim and call three times, default settings, 100 texts waiting.
+/// All are sent, the provider is called once for each.
+#[tokio::test]
+async fn texts_whose_worker_is_killed_between_claim_and_call_are_all_sent() {
+    let (folder, ground, url) = (Folder::new(), Shutdown::new(), fresh_database().await);
+    let slack = SlackSimulator::start(0, &ground).await.unwrap();
+    let program = |args: &[&str]| {
+        let program = Notihub::new(&folder, args).env("NOTIHUB_DATABASE_URL", &url).env("NOTIHUB_ACCEPT_LOSS", "true");
+        program.env("NOTIHUB_SLACK_DESTINATION", format!("ops={}", slack.hook("ops")))
+    };
+    let mut serve = program(&["serve", "--listen=127.0.0.1:0", "--email=off"]).start();
+    let address = serve.address().await;
+    post_many(&http_to(&url).await, address, 0..100).await;
+    let db = PgPool::connect(&url).await.unwrap();
+    let once = || program(&["work", "--once", "--email=off", "--on-unknown=SLACK=hold"]);
+    for _ in 0..3 {
+        assert_eq!(once().env("FAILPOINTS", "claim.after_commit=return").run().await.code, None);
+        assert!(count(&db, "select count(*) from deliveries where status = 'PROCESSING'").await > 0);
+        time_passes(&db).await;
+    }
+    // What two workers were lost with pauses for half a minute.
+    for _ in 0..2 {
+        once().run().await.expect(0);
+        time_passes(&db).await;
+    }
+    assert_eq!(count(&db, "select count(*) from deliveries where status = 'SENT'").await, 100);
+    let arrived = arrived(&slack);
+    assert!(arrived.len() == 100 && arrived.values().all(|n| *n == 1), "{arrived:?}");
+    assert_eq!(count(&db, "select count(*) from attempts where called_at is not null").await, 100);
+    db.close().await;
+    serve.stop().await.expect(0);
+    fsck(&folder, &url).await;
+    ground.stop();
+}
+
+/// Fault A1: one delivery takes its worker with it every time. It shares that fate with others once; they arrive with one
+/// attempt each, and it ends after few more, with a reason that says so.
+#[tokio::test]
+async fn a_delivery_that_kills_its_worker_each_time_is_isolated_and_ends() {
+    for (flag, status) in [("--on-unknown=SLACK=hold", "FAILED"), ("--on-unknown=SLACK=retry", "UNDETERMINED")] {
+        let (folder, ground, url) = (Folder::new(), Shutdown::new(), fresh_database().await);
+        let slack = SlackSimulator::start(0, &ground).await.unwrap();
+        let hooks = format!("ops={},poison={}", slack.hook("ops"), slack.hook("poison"));
+        let program = |args: &[&str]| {
+            let program =
+                Notihub::new(&folder, args).env("NOTIHUB_DATABASE_URL", &url).env("NOTIHUB_ACCEPT_LOSS", "true");
+            program.env("NOTIHUB_SLACK_DESTINATION", &hooks)
+        };
+        let mut serve = program(&["serve", "--listen=127.0.0.1:0", "--email=off"]).start();
+        let (address, http) = (serve.address().await, http_to(&url).await);
+        // First, so that it is in the first claim: of what another claim has begun by then nobody could know.
+        let mut poison = slack_post("poison");
+        poison["channels"][0]["to"] = json!("poison");
+        assert_eq!(post(&http, address, "/v1/messages", &poison).await.unwrap().0, 202);
+        post_many(&http, address, 0..50).await;
+        let db = PgPool::connect(&url).await.unwrap();
+        let once = || program(&["work", "--once", "--email=off", flag]).env("FAILPOINTS", "hold.before=return(poison)");
+        let mut deaths = 0;
+        let open = "select count(*) from deliveries where status in ('SCHEDULED', 'PENDING', 'PROCESSING')";
+        while count(&db, open).await > 0 {
+            deaths += usize::from(once().run().await.code.is_none());
+            assert!(deaths <= 6, "it goes on for ever");
+            time_passes(&db).await;
+        }
+        assert_eq!(deaths, 6);
+        assert_eq!(count(&db, "select count(*) from deliveries where status = 'SENT'").await, 50);
+        let arrived = arrived(&slack);
+        assert!(arrived.len() == 50 && arrived.values().all(|n| *n == 1), "{arrived:?}");
+        let used = "select count(*) from deliveries where status = 'SENT' and max_attempts - attempt = 2";
+        assert_eq!(count(&db, used).await, 50, "one attempt each");
+        let ended: (String, String) =
+            sqlx::query_as("select status::text, reason from deliveries where recipient = 'poison'")
+                .fetch_one(&db)
+                .await
+                .unwrap();
+        assert_eq!(ended, (status.to_owned(), "workers_lost".to_owned()));
+        db.close().await;
+        serve.stop().await.expect(0);
+        fsck(&folder, &url).await;
+        ground.stop();
+    }
 }
 
 /// S3-8, S3-45: an API that is killed just before or just after a message became durable: the caller had no answer, asks again with
@@ -463,7 +557,7 @@ async fn a_relay_may_die_at_any_step() {
         program(&["work", "--once"]).run().await.expect(0);
         // Makes the partner.
         http_to(&url).await;
-        let mut db = PgConnection::connect(&url).await.unwrap();
+        let mut db = PgConnection::connect(&crate::support::as_superuser(&url)).await.unwrap();
         for committed in [false, true] {
             let mut tx = db.begin().await.unwrap();
             for n in 1..=4 {

@@ -16,6 +16,7 @@ use notihub::model::message::Content;
 use notihub::model::retry::ErrorClass;
 use notihub::model::signature;
 use notihub::provider::guard::Lookup;
+use notihub::provider::http::{Common, Connections};
 use notihub::provider::webhook::{Webhook, WebhookSettings};
 use notihub::provider::{Letter, Parcel, Pending, Provider as _};
 use notihub::shutdown::Shutdown;
@@ -58,9 +59,13 @@ fn partners_only() -> EgressRules {
     EgressRules { allow: vec![IpAddr::V4(PARTNERS).into()], http: true, ..EgressRules::default() }
 }
 
+fn settings(rules: EgressRules, common: Common) -> WebhookSettings {
+    WebhookSettings { rules, connections: Connections::Kept, common }
+}
+
 fn webhook(lookup: Arc<Names>, call_budget: Duration) -> Webhook {
     let _already = rustls::crypto::ring::default_provider().install_default();
-    Webhook::with_lookup(WebhookSettings { rules: partners_only(), call_budget, ca_file: None }, lookup).unwrap()
+    Webhook::with_lookup(settings(partners_only(), Common::within(call_budget)), lookup).unwrap()
 }
 
 fn parcel(url: &str) -> Parcel {
@@ -367,8 +372,7 @@ async fn what_may_not_be_called_is_not_and_nothing_is_learnt() {
     assert_eq!(detail, "the endpoint's URL leads to an address that is not allowed");
     assert!(outcomes.iter().all(|outcome| *outcome == outcomes[0]), "{outcomes:#?}");
     // The operator took back http since the endpoint was made.
-    let strict =
-        WebhookSettings { rules: EgressRules { http: false, ..partners_only() }, call_budget: BUDGET, ca_file: None };
+    let strict = settings(EgressRules { http: false, ..partners_only() }, Common::within(BUDGET));
     let strict = Webhook::with_lookup(strict, Names::of(&[&["127.0.0.2"]])).unwrap();
     assert_eq!(send(&strict, &parcel(&peer.url("127.0.0.2"))).await, outcomes[0]);
     unharmed(&canary);
@@ -429,7 +433,7 @@ async fn each_answer_has_its_outcome() {
         (401, "", refused, None),
         (404, "", refused, None),
         (410, "", ErrorClass::EndpointGone, None),
-        (429, "Retry-After: 120\r\n", refused, Some(120)),
+        (429, "Retry-After: 120\r\n", ErrorClass::Throttled, Some(120)),
         (500, "", refused, None),
         (503, "Retry-After: 999999999\r\n", refused, Some(86_400)),
         (503, "Retry-After: soon\r\n", refused, None),
@@ -445,7 +449,7 @@ async fn each_answer_has_its_outcome() {
     assert!(matches!(outcome, Outcome::Unknown { code: "no_answer", .. }), "{outcome:?}");
     let cut = Peer::answering("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 10\r\n\r\nok").await;
     let outcome = send(&webhook, &parcel(&cut.url("127.0.0.2"))).await;
-    assert!(matches!(outcome, Outcome::Unknown { code: "answer_cut", .. }), "{outcome:?}");
+    assert!(matches!(outcome, Outcome::Accepted { .. }), "the status decides: {outcome:?}");
 }
 
 /// S0-44: an endpoint cannot hold us longer, or have us read more, than it should.
@@ -457,11 +461,12 @@ async fn answers_are_bounded_in_time_and_size() {
     let (class, _, detail, _) = rejected(send(&webhook, &parcel(&flood.url("127.0.0.2"))).await);
     assert_eq!((class, detail.len(), detail.as_str()), (ErrorClass::EndpointRefused, 1024, "é".repeat(512).as_str()));
 
-    for answer in ["HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", "HTTP/1.1 200 OK\r\nx-header: "] {
-        let drip = Peer::start(answer.into(), b"x").await;
-        let outcome = send(&webhook, &parcel(&drip.url("127.0.0.2"))).await;
-        assert!(matches!(outcome, Outcome::Unknown { code: "no_answer", .. }), "{outcome:?}");
-    }
+    let drip = Peer::start("HTTP/1.1 200 OK\r\nx-header: ".into(), b"x").await;
+    let outcome = send(&webhook, &parcel(&drip.url("127.0.0.2"))).await;
+    assert!(matches!(outcome, Outcome::Unknown { code: "no_answer", .. }), "no status: {outcome:?}");
+    let drip = Peer::start("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n".into(), b"x").await;
+    let outcome = send(&webhook, &parcel(&drip.url("127.0.0.2"))).await;
+    assert!(matches!(outcome, Outcome::Accepted { .. }), "a status: {outcome:?}");
 
     // 180,000 bytes once inflated.
     let small = "H4sIAAAAAAACA+3GsQkAIAwAsFf6WqEWCuLk/3iHkEyZ0zvvqhgRERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERH5IQ+PVV1sIL8CAA==";
@@ -568,7 +573,7 @@ async fn an_endpoint_proves_its_name() {
         asked
     });
     let webhook = |ca_file| {
-        let settings = WebhookSettings { rules: partners_only(), call_budget: BUDGET, ca_file };
+        let settings = settings(partners_only(), Common { ca_file, ..Common::within(BUDGET) });
         Webhook::with_lookup(settings, Names::of(&[&["127.0.0.2"]])).unwrap()
     };
     let good = webhook(Some(ca_file.clone()));

@@ -10,7 +10,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::join_all;
 use notihub::clock::Clock;
-use notihub::flow::deliver::{Held, claim, hold, settle};
+use notihub::flow::deliver::{Held, claim, claim_suspect, hold, settle};
 use notihub::flow::promote::{Promoter, promote};
 use notihub::flow::reap::{Reaper, reap};
 use notihub::flow::sweep::{Sweeper, sweep};
@@ -18,7 +18,7 @@ use notihub::hub::{Hub, Parts};
 use notihub::id::Tsid;
 use notihub::model::capability::Capability;
 use notihub::model::channel::{Channel, OnUnknown};
-use notihub::model::delivery::{Key, Outcome};
+use notihub::model::delivery::{BEHIND, Begun, DEATHS_MOST, Key, Outcome};
 use notihub::model::lane::Lane;
 use notihub::model::retry::ErrorClass;
 use notihub::model::watermark::Look;
@@ -26,7 +26,7 @@ use notihub::provider::simulator::Behaviour;
 use notihub::provider::{Letter, Pending, Provider};
 use notihub::shutdown::Shutdown;
 use notihub::store::delivery::{Ask, Settle};
-use notihub::store::{self, PoolSizes, Store};
+use notihub::store::{self, PoolSizes};
 use notihub::worker::{self, Role};
 use serde_json::{Value, json};
 use sqlx::pool::PoolConnection;
@@ -36,19 +36,19 @@ use tokio::sync::Semaphore;
 use crate::support::{App, MASTER_KEY, call_one, email, slack_post, start_time};
 
 /// Another process on the same database: connections, ids and hints of its own; the same providers and clock.
-async fn another(app: &App) -> Hub {
-    another_with(app, PoolSizes { api: 4, intake: 4, engine: 4 }, app.hub.clock.clone()).await
+pub(crate) async fn another(app: &App) -> Hub {
+    another_with(app, PoolSizes { api: 4, intake: 4, engine: 4, webhooks: 4 }, app.hub.clock.clone()).await
 }
 
 async fn another_with(app: &App, sizes: PoolSizes, clock: Clock) -> Hub {
-    let store = Store::new(&app.url, sizes).unwrap();
+    let store = crate::support::store_of(&app.url, sizes);
     let (settings, providers) = (app.hub.settings.clone(), app.hub.providers.clone());
     Hub::start(Parts { settings, store, providers, clock, shutdown: Shutdown::new(), master_keys: vec![MASTER_KEY] })
         .await
         .unwrap()
 }
 
-async fn stop(hub: Hub) {
+pub(crate) async fn stop(hub: Hub) {
     hub.shutdown.stop();
     assert!(hub.shutdown.drained(Duration::from_secs(20)).await, "tasks are left behind");
     hub.store.close().await;
@@ -78,6 +78,19 @@ async fn take(hub: &Hub, most: i64) -> Vec<Held> {
 async fn take_one(hub: &Hub) -> Held {
     let [held] = <[Held; 1]>::try_from(take(hub, 10).await).unwrap_or_else(|held| panic!("claimed {}", held.len()));
     held
+}
+
+/// A worker's claim of the one delivery that waits apart for longest, as far as the call.
+async fn take_alone(hub: &Hub) -> Held {
+    let shards = store::partner::shards(hub.store.engine()).await.unwrap();
+    let (claim, _) = claim_suspect(hub, hub.next_id(), &shards).await.unwrap().expect("one waits apart");
+    hold(hub, claim).await.held.pop().expect("it is held")
+}
+
+/// Claims it only.
+async fn grab_alone(hub: &Hub) -> Option<i16> {
+    let shards = store::partner::shards(hub.store.engine()).await.unwrap();
+    claim_suspect(hub, hub.next_id(), &shards).await.unwrap().map(|(_, deaths)| deaths)
 }
 
 /// Claims only: what a worker that is lost at once leaves behind.
@@ -355,7 +368,7 @@ async fn a_pass_leaves_nothing_behind_whatever_fills_its_batches() {
 async fn what_appears_behind_the_watermark_is_found() {
     let app = App::with(&["--poll-idle-ms=20", "--poll-busy-ms=20"]).await;
     let ahead = Clock::manual(start_time() + TimeDelta::seconds(5));
-    let other = another_with(&app, PoolSizes { api: 4, intake: 4, engine: 4 }, ahead).await;
+    let other = another_with(&app, PoolSizes { api: 4, intake: 4, engine: 4, webhooks: 4 }, ahead).await;
     worker::start(&other, Role::Worker);
     app.accept(slack_post("before it looked")).await;
     until("the first", async || {
@@ -387,7 +400,7 @@ async fn what_a_lost_worker_held_is_taken_back() {
 
     assert_eq!(lose(&app).await, 1);
     let delivery = app.delivery(&id).await;
-    assert_eq!(app.stands(&id).await, ("PENDING".into(), Some("worker_lost".into())));
+    assert_eq!(app.stands(&id).await, ("SCHEDULED".into(), Some("worker_lost".into())));
     assert_eq!(delivery["possiblySent"], true, "mail is retried, so the call may have been made");
     assert_eq!(delivery["attempts"][0]["outcome"], "UNKNOWN");
     assert_eq!(delivery["attempts"][0]["errorReason"], "worker_lost");
@@ -401,20 +414,133 @@ async fn what_a_lost_worker_held_is_taken_back() {
     app.done().await;
 }
 
-/// S3-45: attempts are spent by claims, so what loses its worker every time ends, and says that it may have been sent.
+/// S3-45, fault A1: what loses every worker ends, and says so: that it may have been sent where no beginning is recorded,
+/// and that it was not where the books prove it. It pauses for longer each time, and uses no attempt.
 #[tokio::test]
-async fn what_loses_every_worker_ends_undetermined() {
-    let app = App::new().await;
-    let id = app.accept(email("kim@example.com")).await;
-    for attempt in 1..=3 {
-        assert_eq!(grab(&app.hub, 10).await.len(), 1, "attempt {attempt}");
+async fn what_loses_every_worker_ends_and_says_so() {
+    for (flags, status, outcome) in [
+        (&["--retry-max-attempts=1"][..], "UNDETERMINED", "UNKNOWN"),
+        (&["--retry-max-attempts=1", "--on-unknown=SLACK=hold"], "FAILED", "NOT_CALLED"),
+    ] {
+        let app = App::with(flags).await;
+        let id = app.accept(slack_post("x")).await;
+        assert_eq!(grab(&app.hub, 10).await.len(), 1);
+        for deaths in 1..DEATHS_MOST {
+            assert_eq!(lose(&app).await, 1);
+            assert_eq!(app.stands(&id).await, ("SCHEDULED".into(), Some("worker_lost".into())), "{deaths}");
+            assert!(grab(&app.hub, 10).await.is_empty(), "no claim of many takes it");
+            if deaths > 1 {
+                assert_eq!(grab_alone(&app.hub).await, None, "it pauses");
+                app.advance(30 * 4_i64.pow(deaths as u32 - 2));
+            }
+            assert_eq!(grab_alone(&app.hub).await, Some(deaths));
+        }
         assert_eq!(lose(&app).await, 1);
+        assert_eq!(app.stands(&id).await, (status.into(), Some("workers_lost".into())));
+        assert_eq!(app.outcomes(&id).await, [outcome; 6]);
+        let told = format!("delivery.{}: workers_lost", status.to_lowercase());
+        assert_eq!(app.events(&id).await, [told]);
+        app.done().await;
     }
-    assert!(grab(&app.hub, 10).await.is_empty());
-    assert_eq!(app.stands(&id).await, ("UNDETERMINED".into(), Some("worker_lost".into())));
-    assert_eq!(app.outcomes(&id).await, ["UNKNOWN", "UNKNOWN", "UNKNOWN"]);
-    assert_eq!(app.events(&id).await, ["delivery.undetermined: worker_lost"]);
+}
+
+/// Fault A1: three workers are lost between claim and call, each with all that it could claim: no attempt is used, and all
+/// hundred are sent, each by one call.
+#[tokio::test]
+async fn hundred_texts_whose_workers_are_lost_before_the_call_are_sent() {
+    for flags in [&["--on-unknown=SLACK=hold"][..], &[]] {
+        let app = App::with(flags).await;
+        let mut ids = Vec::new();
+        for n in 0..100 {
+            ids.push(app.accept(slack_post(&format!("text {n}"))).await);
+        }
+        assert_eq!(grab(&app.hub, 500).await.len(), 100);
+        assert_eq!(lose(&app).await, 100);
+        for _ in 0..2 {
+            assert_eq!(grab(&app.hub, 500).await.len(), 0, "they wait apart");
+            assert_eq!(grab_alone(&app.hub).await, Some(1));
+            assert_eq!(lose(&app).await, 1, "alone: it shares its fate with none");
+        }
+        app.settle_all().await;
+        assert_eq!(app.count("select count(*) from deliveries where status = 'SENT'").await, 100);
+        let texts: BTreeSet<String> = app.slack.records().into_iter().filter_map(|post| post.text).collect();
+        assert_eq!((texts.len(), app.slack.records().len()), (100, 100), "each was called once");
+        assert_eq!(app.count("select count(*) from attempts where called_at is not null").await, 100);
+        let unused = "select count(*) from deliveries where max_attempts - attempt = 2";
+        assert_eq!(app.count(unused).await, 100, "two of three attempts are left to each");
+        app.done().await;
+    }
+}
+
+/// Fault A1: what was lost with its worker is claimed alone until it is called; then it is a delivery like any other.
+#[tokio::test]
+async fn what_was_called_while_its_worker_lives_is_no_suspect_any_more() {
+    let app = App::new().await;
+    let id = app.accept(slack_post("x")).await;
+    assert_eq!(grab(&app.hub, 10).await.len(), 1);
+    assert_eq!(lose(&app).await, 1);
+    app.slack.script(Behaviour::Fail { status: 503, text: "service_unavailable".into() }, 1);
+    assert_eq!(app.work().await, 1);
+    assert_eq!(app.stands(&id).await, ("SCHEDULED".into(), Some("provider_error".into())));
+    assert_eq!(app.count("select count(*) from suspects").await, 0);
+    assert!(app.delivery(&id).await["nextAt"].is_string());
+
+    // One that is canceled while it waits apart is forgotten, too.
+    let id = app.accept(slack_post("y")).await;
+    assert_eq!(grab(&app.hub, 10).await.len(), 1);
+    assert_eq!(lose(&app).await, 1);
+    assert!(app.delivery(&id).await["nextAt"].is_null(), "nobody can say when its turn is");
+    app.post(&format!("/v1/messages/{id}/cancel"), json!({})).await.expect(200);
+    assert_eq!(app.stands(&id).await.0, "UNDETERMINED", "it may have been sent");
+    app.settle_all().await;
+    assert_eq!(app.count("select count(*) from suspects").await, 0);
     app.done().await;
+}
+
+/// Fault A3: what the hub could not begin in time is tried again within seconds, however often that happened; the provider
+/// is well, and its retry schedule has no part in it.
+#[tokio::test]
+async fn what_a_late_hub_did_not_begin_is_soon_tried_again() {
+    for flags in [&[][..], &["--on-unknown=SLACK=hold"]] {
+        let app = App::with(flags).await;
+        let id = app.accept(slack_post("x")).await;
+        let mut settings = app.hub.settings.clone();
+        settings.timing.lease_ms = 1;
+        let late = Hub::start(Parts {
+            settings,
+            store: crate::support::store_of(&app.url, PoolSizes { api: 2, intake: 2, engine: 2, webhooks: 2 }),
+            providers: app.hub.providers.clone(),
+            clock: app.hub.clock.clone(),
+            shutdown: Shutdown::new(),
+            master_keys: vec![MASTER_KEY],
+        })
+        .await
+        .unwrap();
+        for _ in 0..12 {
+            let asks = asks(&late, 10).await;
+            let looks: Vec<Look> =
+                asks.iter().map(|a| Look { place: (a.shard, a.lane), mark: a.mark, take: a.take }).collect();
+            let ready = hold(&late, claim(&late, late.next_id(), &looks, 10).await.unwrap()).await;
+            let mut settles = ready.given_back;
+            for held in ready.held {
+                settles.push(call_one(&late, held).await);
+            }
+            assert_eq!(settles.len(), 1);
+            settle(&app.hub, settles).await.unwrap();
+            assert_eq!(app.stands(&id).await, ("SCHEDULED".into(), Some("not_begun".into())));
+            let next: DateTime<Utc> = app.delivery(&id).await["nextAt"].as_str().unwrap().parse().unwrap();
+            assert!(next - app.hub.clock.now() <= TimeDelta::seconds(1), "{next}");
+            app.advance(1);
+            let shards = store::partner::shards(app.hub.store.engine()).await.unwrap();
+            assert_eq!(promote(&app.hub, &mut Promoter::default(), &shards).await.unwrap(), 1);
+        }
+        app.work().await;
+        assert_eq!((app.stands(&id).await.0, app.slack.records().len()), ("SENT".into(), 1));
+        let delivery = app.delivery(&id).await;
+        assert_eq!((&delivery["attempt"], &delivery["maxAttempts"]), (&json!(13), &json!(15)), "none was used");
+        stop(late).await;
+        app.done().await;
+    }
 }
 
 /// What became worthless, or was canceled, while a lost worker held it is not sent again; whether it was is not known.
@@ -444,11 +570,11 @@ async fn a_late_refusal_is_kept_on_its_own_attempt_and_changes_no_head() {
     let late = call_one(&app.hub, take_one(&app.hub).await).await;
     assert_eq!(lose(&app).await, 1);
     settle(&app.hub, vec![late.clone()]).await.unwrap();
-    assert_eq!(app.stands(&id).await, ("PENDING".into(), Some("worker_lost".into())));
+    assert_eq!(app.stands(&id).await, ("SCHEDULED".into(), Some("worker_lost".into())));
     assert_eq!(app.outcomes(&id).await, ["REJECTED late"]);
     assert_eq!(app.delivery(&id).await["attempts"][0]["errorCode"], "no_service");
 
-    let next = take_one(&app.hub).await;
+    let next = take_alone(&app.hub).await;
     settle(&app.hub, vec![late.clone()]).await.unwrap();
     assert_eq!(app.stands(&id).await.0, "PROCESSING", "nor the head of its successor");
     let next = call_one(&app.hub, next).await;
@@ -465,7 +591,7 @@ async fn a_late_refusal_is_kept_on_its_own_attempt_and_changes_no_head() {
 #[tokio::test]
 async fn a_late_acceptance_calls_off_what_waits() {
     let app = App::new().await;
-    // PENDING again
+    // SCHEDULED, apart from all others
     let id = app.accept(slack_post("pending")).await;
     let late = call_one(&app.hub, take_one(&app.hub).await).await;
     assert_eq!(lose(&app).await, 1);
@@ -496,7 +622,7 @@ async fn a_late_acceptance_calls_off_what_waits() {
 /// UNDETERMINED is the one ending that evidence lifts.
 #[tokio::test]
 async fn a_late_acceptance_lifts_what_was_undetermined() {
-    let app = App::with(&["--retry-max-attempts=1"]).await;
+    let app = App::with(&["--on-unknown=SLACK=hold"]).await;
     let id = app.accept(slack_post("x")).await;
     let late = call_one(&app.hub, take_one(&app.hub).await).await;
     assert_eq!(lose(&app).await, 1);
@@ -520,7 +646,7 @@ async fn a_late_acceptance_is_remembered_while_the_next_attempt_runs() {
         let late = call_one(&app.hub, take_one(&app.hub).await).await;
         assert_eq!(lose(&app).await, 1);
         app.slack.script(refusal, 1);
-        let second = take_one(&app.hub).await;
+        let second = take_alone(&app.hub).await;
         settle(&app.hub, vec![late]).await.unwrap();
         assert_eq!(app.stands(&id).await.0, "PROCESSING");
         let second = call_one(&app.hub, second).await;
@@ -578,7 +704,8 @@ async fn a_settle_and_a_reap_at_the_same_moment_are_one_after_the_other() {
     let mut reaper = app.hub.store.begin_engine().await.unwrap();
     let overdue = store::delivery::overdue(&mut reaper, &shards, DateTime::UNIX_EPOCH, 10).await.unwrap();
     let [row] = <[_; 1]>::try_from(overdue).unwrap_or_else(|rows| panic!("{} overdue", rows.len()));
-    let (outcome, step) = notihub::model::delivery::lost(&row.head, true, OnUnknown::Retry, app.hub.clock.now());
+    let (outcome, step) =
+        notihub::model::delivery::lost(&row.head, Begun::Unrecorded, 1, OnUnknown::Retry, app.hub.clock.now());
     let tried = late.tried.clone().unwrap();
     let tried = store::delivery::Tried { outcome: outcome.kind(), code: Some("worker_lost".into()), ..tried };
     let back = Settle { step, tried: Some(tried), provider: None, ..late.clone() };
@@ -606,11 +733,11 @@ async fn a_held_channel_knows_whether_the_call_had_begun() {
     let id = app.accept(slack_post("x")).await;
     assert_eq!(grab(&app.hub, 10).await.len(), 1);
     assert_eq!(lose(&app).await, 1);
-    assert_eq!(app.stands(&id).await, ("PENDING".into(), Some("worker_lost".into())));
+    assert_eq!(app.stands(&id).await, ("SCHEDULED".into(), Some("worker_lost".into())));
     assert_eq!(app.delivery(&id).await["possiblySent"], false);
     assert_eq!(app.outcomes(&id).await, ["NOT_CALLED"]);
 
-    let begun = take_one(&app.hub).await;
+    let begun = take_alone(&app.hub).await;
     assert_eq!(app.outcomes(&id).await, ["NOT_CALLED", "IN_FLIGHT"], "recorded before the call");
     assert!(app.slack.records().is_empty());
     assert_eq!(lose(&app).await, 1);
@@ -638,7 +765,7 @@ async fn a_held_channel_is_not_called_on_a_lease_that_is_over() {
     settings.timing.lease_ms = 0;
     let hasty = Hub::start(Parts {
         settings,
-        store: Store::new(&app.url, PoolSizes { api: 2, intake: 2, engine: 2 }).unwrap(),
+        store: crate::support::store_of(&app.url, PoolSizes { api: 2, intake: 2, engine: 2, webhooks: 2 }),
         providers: app.hub.providers.clone(),
         clock: app.hub.clock.clone(),
         shutdown: Shutdown::new(),
@@ -653,21 +780,6 @@ async fn a_held_channel_is_not_called_on_a_lease_that_is_over() {
     app.settle_all().await;
     assert_eq!((app.stands(&id).await.0, app.slack.records().len()), ("SENT".into(), 1));
     stop(hasty).await;
-    app.done().await;
-}
-
-/// A worker that was never heard of again before it called anything has definitely sent nothing: FAILED may be said.
-#[tokio::test]
-async fn a_held_channel_may_say_failed_when_nothing_was_ever_called() {
-    let app = App::with(&["--on-unknown=SLACK=hold", "--retry-max-attempts=2"]).await;
-    let id = app.accept(slack_post("x")).await;
-    for _ in 0..2 {
-        assert_eq!(grab(&app.hub, 10).await.len(), 1);
-        assert_eq!(lose(&app).await, 1);
-    }
-    assert_eq!(app.stands(&id).await, ("FAILED".into(), Some("worker_lost".into())));
-    assert_eq!(app.outcomes(&id).await, ["NOT_CALLED", "NOT_CALLED"]);
-    assert_eq!(app.events(&id).await, ["delivery.failed: worker_lost"]);
     app.done().await;
 }
 
@@ -894,7 +1006,8 @@ async fn a_pass_with_room_for_one_leaves_nothing_behind() {
 async fn a_call_holds_neither_transaction_nor_connection() {
     let gate = Gate::new();
     let app = App::with_provider(&["--on-unknown=SLACK=hold"], gate.provider(Channel::Slack)).await;
-    let narrow = another_with(&app, PoolSizes { api: 1, intake: 1, engine: 1 }, app.hub.clock.clone()).await;
+    let narrow =
+        another_with(&app, PoolSizes { api: 1, intake: 1, engine: 1, webhooks: 1 }, app.hub.clock.clone()).await;
     app.accept_all(slack_posts(50)).await;
     let look = async {
         until("all are being called", async || gate.came() == 50).await;
@@ -1172,7 +1285,7 @@ async fn an_answer_is_kept_until_it_can_be_written() {
     (timing.call_budget_ms, timing.settle_budget_ms, timing.lease_margin_ms, timing.lease_ms) = (1000, 10, 10, 1500);
     let hasty = Hub::start(Parts {
         settings,
-        store: Store::new(&app.url, PoolSizes { api: 2, intake: 2, engine: 4 }).unwrap(),
+        store: crate::support::store_of(&app.url, PoolSizes { api: 2, intake: 2, engine: 4, webhooks: 4 }),
         providers: app.hub.providers.clone(),
         clock: app.hub.clock.clone(),
         shutdown: Shutdown::new(),
@@ -1396,7 +1509,30 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
     let evidence =
         format!("{keys}, {now}, '{{SCHEDULED,PENDING,UNDETERMINED}}', '{{1,1,0}}', '{{1,1,1}}', '{{0,0,0}}'");
 
+    // Keys of half of all messages, the other half's erased.
+    let keys_taken =
+        "with even as (select shard, partner_id, message_id from messages where (message_id / 4096) % 2 = 0)
+         insert into idempotency (shard, partner_id, client_msg_id, message_id, fingerprint)
+         select shard, partner_id, 'key' || message_id, message_id, '\\x00' from even;
+         insert into erased_keys (partner_id, key_hash, message_id, fingerprint)
+         select partner_id, sha256(message_id::text::bytea), message_id, '\\x00' from messages
+         where (message_id / 4096) % 2 = 1";
+    sqlx::raw_sql(keys_taken).execute(&db).await.unwrap();
+    let first: i64 =
+        sqlx::query_scalar("select min(message_id) from messages where kind = 'T'").fetch_one(&db).await.unwrap();
+    let of = |n: i64| first + n * 4096;
+    let (texts, hashes): (Vec<_>, Vec<_>) =
+        (0..200).map(|n| (format!("'key{}'", of(n)), format!("sha256('{}'::bytea)", of(n)))).unzip();
+    let find = format!(
+        "{}, {}, array[{}]::text[], array[{}]::bytea[]",
+        many(&format!("{shard}::smallint")),
+        many(&format!("{}::bigint", app.partner.partner_id.0)),
+        texts.join(","),
+        hashes.join(","),
+    );
+
     let mut conn = hub.store.engine().acquire().await.unwrap();
+    let mut intake = hub.store.intake().acquire().await.unwrap();
     for statistics in ["of empty tables", "of full tables", "none"] {
         match statistics {
             "of full tables" => drop(sqlx::raw_sql("analyze").execute(&db).await.unwrap()),
@@ -1412,6 +1548,14 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
             _ => (),
         }
         println!("statistics: {statistics}");
+        let plan = explain(&mut intake, "idempotency/find", &find).await;
+        println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
+        assert_eq!(plan.rows, 200);
+        plan.reads_only(
+            &indexes,
+            &["uk_message_partner_client_msg", "pk_erased_keys", "pk_messages", "idx_message_partner_id"],
+            200 * 20,
+        );
         let plan = explain(&mut conn, "delivery/claim", &claim).await;
         println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
         assert_eq!(plan.rows, 100);
@@ -1423,7 +1567,7 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
         let plan = explain(&mut conn, "delivery/overdue", &overdue).await;
         println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
         assert_eq!(plan.rows, 100);
-        plan.reads_only(&indexes, &["idx_delivery_reap", "pk_attempts"], 100 * 40);
+        plan.reads_only(&indexes, &["idx_delivery_reap", "pk_attempts", "pk_suspects"], 100 * 40);
         let plan = explain(&mut conn, "delivery/promote", &promote).await;
         println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
         assert_eq!(plan.rows, 100);
@@ -1451,10 +1595,121 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
         // Of a partition that it believes to be empty it takes whichever.
         plan.reads_only(&indexes, &["idx_delivery_endpoint", "pk_deliveries"], 1_000 * 2);
     }
-    drop(conn);
-    sqlx::raw_sql("delete from deliveries where recipient = 'endpoint'").execute(&db).await.unwrap();
+    drop((conn, intake));
+    sqlx::raw_sql(
+        "delete from erased_keys; delete from idempotency where client_msg_id like 'key%'; \
+         delete from deliveries where recipient = 'endpoint'",
+    )
+    .execute(&db)
+    .await
+    .unwrap();
     app.advance(10);
     lose(&app).await;
     app.settle_all().await;
+    app.done().await;
+}
+
+/// Fault A2: what the order of webhooks is read from is found at the same cost after a history of fifty thousand webhooks of
+/// the endpoint, beside as many recipients, whatever the statistics say.
+#[tokio::test]
+async fn the_order_of_webhooks_is_read_from_open_ones_whatever_the_history() {
+    let app = App::new().await;
+    let (hub, db) = (&app.hub, app.db().await);
+    let (partner, shard) = (app.partner.partner_id.0, app.partner.shard);
+    sqlx::raw_sql("analyze").execute(&db).await.unwrap();
+    for week in 0..10 {
+        let then = hub.clock.now() + TimeDelta::weeks(week);
+        store::partition::maintain(&hub.store, then, DateTime::UNIX_EPOCH).await.unwrap();
+    }
+    let now = format!("timestamptz '{}'", hub.clock.now());
+    // Events of messages, three each: settled ones of the endpoint and of as many others, in four weeks; then open ones.
+    let events = |from: Tsid, messages: i64, recipient: &str, status: &str, ready_at: &str| {
+        format!(
+            "insert into deliveries (shard, message_id, no, lane, attempt, max_attempts, content, status, partner_id, ready_at,
+               settled_at, recipient, about, told_at)
+             select {shard}, {from} + m * 40960 + e * 4096, 1, 68, 1, 10, 0, ({status})::delivery_status, {partner}, {ready_at},
+               {now}, {recipient}, {from} + m * 40960, {now} + e * interval '1 ms'
+             from generate_series(1, {messages}) as m, generate_series(1, 3) as e",
+            from = from.0
+        )
+    };
+    let week = |n| Tsid::floor(hub.clock.now() + TimeDelta::weeks(n));
+    for n in 0..4 {
+        let settled = events(week(n), 4_200, "'endpoint'", "'SENT'", &now);
+        sqlx::raw_sql(sqlx::AssertSqlSafe(settled)).execute(&db).await.unwrap();
+        let others = events(Tsid(week(n).0 + 2048), 4_200, "'endpoint' || m", "'SENT'", &now);
+        sqlx::raw_sql(sqlx::AssertSqlSafe(others)).execute(&db).await.unwrap();
+    }
+    let behind = format!("timestamptz '{BEHIND}'");
+    let open = events(
+        week(4),
+        300,
+        "'endpoint'",
+        "case e when 1 then 'SENT' else 'SCHEDULED' end",
+        &format!("case e when 1 then {now} else {behind} end"),
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(open)).execute(&db).await.unwrap();
+    let old = events(week(5), 30, "'endpoint'", "'SCHEDULED'", &behind);
+    sqlx::raw_sql(sqlx::AssertSqlSafe(old)).execute(&db).await.unwrap();
+    let old = format!(
+        "update deliveries set about = null, told_at = null, settled_at = null where message_id > {}",
+        week(5).0
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(old)).execute(&db).await.unwrap();
+    let indexes = indexes(&db).await;
+
+    let many = |value: &str| format!("array_fill({value}, array[200])");
+    let ids =
+        |of: i64| (1..=200).map(|m| (week(4).0 + m * 40_960 + of * 4_096).to_string()).collect::<Vec<_>>().join(",");
+    let (abouts, first) = (ids(0), ids(1));
+    let (shards, day) = (many(&format!("{shard}::smallint")), Tsid::span(TimeDelta::days(1)));
+    let last = week(4).0 + 200 * 40_960 + 3 * 4_096;
+    let sequences = format!(
+        "{shards}, array[{abouts}]::bigint[], {}, {}, {day}, {last}",
+        many("'endpoint'::text"),
+        many("2::bigint")
+    );
+    let release_next = format!(
+        "{shards}, array[{first}]::bigint[], {}, {}, {behind}, {now}, {}, {last}, 'SCHEDULED', {day}",
+        many("1::smallint"),
+        many("1::bigint"),
+        week(4).0,
+    );
+    let stalled = format!("{shard}::smallint, 0, 100, {behind}");
+    let fill = format!("array[{shard}]::smallint[], 50");
+    let release = format!("{shard}::smallint, 'endpoint', {behind}, {now}, 100");
+
+    let mut conn = hub.store.webhooks().acquire().await.unwrap();
+    for statistics in ["of empty tables", "of full tables", "none"] {
+        match statistics {
+            "of full tables" => drop(sqlx::raw_sql("analyze").execute(&db).await.unwrap()),
+            "none" => drop(
+                sqlx::raw_sql(
+                    "delete from pg_statistic; update pg_class set reltuples = -1, relpages = 0 \
+                 where relkind in ('r', 'i', 'p', 'I') and relnamespace = 'public'::regnamespace",
+                )
+                .execute(&db)
+                .await
+                .unwrap(),
+            ),
+            _ => (),
+        }
+        println!("statistics: {statistics}");
+        for (name, args, rows, reads, buffers) in [
+            ("delivery/sequences", &sequences, 400, ["idx_delivery_sequence", ""], 200 * 20),
+            ("delivery/release_next", &release_next, 200, ["idx_delivery_sequence", "pk_deliveries"], 200 * 60),
+            ("delivery/stalled", &stalled, 50, ["idx_delivery_sequence", ""], 100 * 5),
+            ("delivery/fill_about", &fill, 0, ["idx_delivery_sequence", "pk_deliveries"], 50 * 60),
+            ("delivery/release", &release, 100, ["idx_delivery_promote", "pk_deliveries"], 100 * 60),
+        ] {
+            let plan = explain(&mut conn, name, args).await;
+            println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
+            let plan_rows = plan.rows;
+            assert!(plan_rows >= rows, "{name}: {plan_rows} rows of {rows}");
+            plan.reads_only(&indexes, &[reads[0], reads[1], "pk_messages"], buffers);
+        }
+    }
+    drop(conn);
+    sqlx::raw_sql("delete from deliveries").execute(&db).await.unwrap();
     app.done().await;
 }

@@ -1,11 +1,16 @@
 //! The door itself, over raw sockets: framing, keep-alive, callers that hang up, and what machines that watch are told.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use notihub::api::{
+    self,
+    server::{self, Allowance},
+};
 use notihub::worker::{self, Role};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufStream};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufStream, Interest};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use crate::support::{App, email};
@@ -198,6 +203,170 @@ async fn what_could_be_read_in_two_ways_is_refused_and_hung_up_on() {
         }
         assert_eq!(app.count("select count(*) from messages").await, 0, "{name}");
     }
+    app.done().await;
+}
+
+/// Fault B4 (RFC 9112 2.2, 6.1, 6.3): what the HTTP library would read in its own way is answered 400, behind the
+/// answer to the right request before it, and nothing after it is read.
+#[tokio::test]
+async fn a_request_that_the_library_would_forgive_is_refused_after_the_answers_before_it() {
+    let app = App::new().await;
+    let body = email("kim@example.com").to_string();
+    let (length, chunks) = (body.len(), format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len()));
+    let with = |headers: &str, tail: &str| {
+        format!("POST /v1/messages HTTP/1.1\r\nHost: hub\r\nContent-Type: application/json\r\n{headers}\r\n\r\n{tail}")
+    };
+    let full = format!("Content-Length: {length}");
+    let right = with(&full, &body);
+    let table: Vec<(&str, String)> = vec![
+        ("length and chunked", with(&format!("{full}\r\nTransfer-Encoding: chunked"), &chunks)),
+        ("chunked and length", with(&format!("Transfer-Encoding: chunked\r\n{full}"), &chunks)),
+        ("a coding before chunked", with("Transfer-Encoding: gzip, chunked", &chunks)),
+        ("chunked twice", with("Transfer-Encoding: chunked, chunked", &chunks)),
+        ("chunked on two lines", with("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", &chunks)),
+        ("identity before chunked", with("Transfer-Encoding: identity, chunked", &chunks)),
+        (
+            "identity on a line before chunked",
+            with("Transfer-Encoding: identity\r\nTransfer-Encoding: chunked", &chunks),
+        ),
+        ("an empty coding", with("Transfer-Encoding: , chunked", &chunks)),
+        ("two equal lengths", with(&format!("{full}\r\n{full}"), &body)),
+        ("a length with a zero before it", with(&format!("Content-Length: 0{length}"), &body)),
+        ("LF after the request line", right.replacen("\r\n", "\n", 1)),
+        ("LF after a header", right.replacen("json\r\n", "json\n", 1)),
+        ("LF at the end of the head", right.replacen("\r\n\r\n", "\r\n\n", 1)),
+        ("LF alone everywhere", right.replace("\r\n", "\n")),
+        ("LF before the request line", format!("\n{right}")),
+        ("LF in a trailer", with("Transfer-Encoding: chunked", &chunks.replace("0\r\n", "0\r\nX: y\n"))),
+    ];
+    for (n, (name, bytes)) in table.iter().enumerate() {
+        let mut wire = Wire::open(&app).await;
+        wire.send(format!("{right}{bytes}{right}").as_bytes()).await;
+        assert_eq!(wire.reply().await.map(|r| r.status), Some(202), "{name}: the request before it is right");
+        assert_eq!(wire.reply().await.map(|r| r.status), Some(400), "{name}");
+        assert!(wire.ends().await, "{name}: the connection lives on");
+        assert_eq!(app.count("select count(*) from messages").await, n as i64 + 1, "{name}");
+    }
+    // Right ones stay right however they are cut: one connection carries them all.
+    let mut wire = Wire::open(&app).await;
+    let in_chunks = with("Transfer-Encoding: chunked", &format!("{:x};a=b\r\n{body}\r\n0\r\nX: y\r\n\r\n", body.len()));
+    let all = format!(
+        "\r\n{right}{in_chunks}\r\n{}{right}",
+        String::from_utf8(request("GET", "/healthz", &[], b"")).unwrap()
+    );
+    let host = format!("Host: hub\r\nAuthorization: Bearer {}\r\n", app.token);
+    for piece in all.replace("Host: hub\r\n", &host).as_bytes().chunks(7) {
+        wire.send(piece).await;
+    }
+    for status in [202, 202, 200, 202] {
+        assert_eq!(wire.reply().await.map(|r| r.status), Some(status));
+    }
+    app.done().await;
+}
+
+/// Fault B5: a body that is too large is answered 413, and the caller gets the answer whether it reads before it has
+/// sent the whole body or after.
+#[tokio::test]
+async fn a_body_that_is_too_large_is_answered_so_that_the_caller_can_read_it() {
+    let app = App::new().await;
+    let head = |headers: &str| {
+        format!("POST /v1/messages HTTP/1.1\r\nHost: hub\r\nContent-Type: application/json\r\n{headers}\r\n\r\n")
+    };
+    let (size, megabyte) = (20 << 20, "x".repeat(1 << 20));
+    let refused = async |name: &str, wire: &mut Wire| {
+        let reply = wire.reply().await.unwrap_or_else(|| panic!("{name}: no answer"));
+        assert_eq!((reply.status, reply.body["reason"].as_str()), (413, Some("body_too_large")), "{name}");
+        assert_eq!(reply.header("connection"), "close", "{name}");
+        assert!(wire.ends().await, "{name}");
+    };
+    let mut wire = Wire::open(&app).await;
+    wire.send(format!("{}{}", head(&format!("Content-Length: {size}")), megabyte.repeat(20)).as_bytes()).await;
+    refused("20 MB, all sent before the answer is read", &mut wire).await;
+
+    let chunks = format!("100000\r\n{megabyte}\r\n").repeat(20);
+    let mut wire = Wire::open(&app).await;
+    wire.send(format!("{}{chunks}0\r\n\r\n", head("Transfer-Encoding: chunked")).as_bytes()).await;
+    refused("20 MB in chunks", &mut wire).await;
+
+    let mut wire = Wire::open(&app).await;
+    wire.send(head("Content-Length: 99999999999").as_bytes()).await;
+    refused("a length of 100 GB, and nothing of it", &mut wire).await;
+
+    // Other refusals that come before the body is read arrive as well.
+    let mut wire = Wire::open(&app).await;
+    let unsigned = head(&format!("Authorization: Bearer x\r\nContent-Length: {size}"));
+    wire.send(format!("{unsigned}{}", megabyte.repeat(20)).as_bytes()).await;
+    assert_eq!(wire.reply().await.map(|r| r.status), Some(401));
+    assert!(wire.ends().await);
+    app.done().await;
+}
+
+/// A listener of its own beside the test's, with another allowance.
+async fn serve(app: &App, allowance: Allowance) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    server::start_with(allowance, listener, api::router(&app.hub), &app.hub.shutdown);
+    address
+}
+
+/// Fault B1: a caller that asks and reads nothing is cut off once the socket has taken nothing for the allowed time,
+/// with all that is held for it; nobody has to sign in for that.
+#[tokio::test]
+async fn a_caller_that_reads_nothing_is_cut_off() {
+    let app = App::new().await;
+    assert_eq!(Allowance::default().write_timeout, Duration::from_secs(30));
+    let address = serve(&app, Allowance { write_timeout: Duration::from_millis(200), ..Allowance::default() }).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut stream = socket.connect(address).await.unwrap();
+    // More answers than the kernel's buffers hold.
+    let requests = "GET /openapi.json HTTP/1.1\r\nHost: hub\r\n\r\n".repeat(300);
+    stream.write_all(requests.as_bytes()).await.unwrap();
+    let reset = timeout(PATIENCE, stream.ready(Interest::ERROR)).await.expect("it is cut off").unwrap();
+    assert!(reset.is_error());
+    app.done().await;
+}
+
+/// Fault B1: an address has so many connections on which nobody has signed in; a further one is turned away at once.
+/// Signing in makes room, and other addresses have room of their own.
+#[tokio::test]
+async fn an_address_has_a_bound_of_connections_until_callers_sign_in() {
+    let app = App::new().await;
+    assert_eq!(Allowance::default().strangers, Some(256));
+    let address = serve(&app, Allowance { strangers: Some(3), ..Allowance::default() }).await;
+    let open = async |from: &str| {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
+        let stream = socket.connect(address).await.unwrap();
+        Wire(BufStream::new(stream), format!("Host: hub\r\nAuthorization: Bearer {}\r\n", app.token))
+    };
+    let unsigned = b"GET /healthz HTTP/1.1\r\nHost: any\r\n\r\n";
+    let ask = async |wire: &mut Wire, bytes: &[u8]| {
+        wire.send(bytes).await;
+        wire.reply().await.map(|reply| reply.status)
+    };
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let mut wire = open("127.0.0.1").await;
+        assert_eq!(ask(&mut wire, unsigned).await, Some(200));
+        held.push(wire);
+    }
+    let mut fourth = open("127.0.0.1").await;
+    let reply = fourth.reply().await.expect("an answer before anything is asked");
+    assert_eq!((reply.status, reply.header("connection")), (429, "close"));
+    assert!(fourth.ends().await);
+    assert_eq!(ask(&mut open("127.0.0.2").await, unsigned).await, Some(200), "another address");
+    assert_eq!(ask(&mut held[0], &request("GET", "/v1/messages", &[], b"")).await, Some(200));
+    let mut fourth = open("127.0.0.1").await;
+    assert_eq!(ask(&mut fourth, unsigned).await, Some(200), "one has signed in");
+    assert_eq!(open("127.0.0.1").await.reply().await.map(|r| r.status), Some(429));
+    // One that ends makes room as well; the server sees its end before it answers the next.
+    assert_eq!(ask(&mut held[1], &request("GET", "/healthz", &[("Connection", "close")], b"")).await, Some(200));
+    assert!(held[1].ends().await);
+    drop(held.remove(1));
+    timeout(PATIENCE, async { while ask(&mut open("127.0.0.1").await, unsigned).await != Some(200) {} })
+        .await
+        .expect("room for another");
     app.done().await;
 }
 

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use notihub::flow::partner::Change;
+use notihub::model::role::Role;
 use serde_json::{Value, json};
 
-use crate::support::{App, email, slack_post};
+use crate::support::{App, email, named as named_partner, slack_post};
 
 async fn list(app: &App, path: &str) -> Vec<Value> {
     app.get(path).await.expect(200).body["items"].as_array().unwrap().clone()
@@ -251,6 +253,82 @@ async fn a_page_has_its_bounds() {
         }
         for limit in ["0", "201", "-1", "x"] {
             app.get(&format!("{path}?limit={limit}")).await.refused(400, "query_invalid");
+        }
+    }
+    app.done().await;
+}
+
+/// E9: an address in other letters is the same recipient: one mail, at the address as it was written first, and the same
+/// request; it is found in any letters. User keys and names of Slack destinations are told apart by case.
+#[tokio::test]
+async fn a_mailbox_is_one_in_any_letters() {
+    let app = App::with(&["--mock=NAVER_TALK"]).await;
+    let body = |to: Value| {
+        json!({"type": "A", "title": "t", "body": "b", "clientMsgId": "k", "recipients": [{"email": "KIM@example.com"}],
+            "channels": [{"channel": "EMAIL", "to": to}, {"channel": "EMAIL"}, {"channel": "EMAIL", "to": "lee@example.com",
+            "fallback": [{"channel": "SLACK", "to": "ops"}]}]})
+    };
+    let first = app.post("/v1/messages", body(json!(["Kim@example.com", "kim@EXAMPLE.COM", "kim@Example.com"]))).await;
+    let first = first.expect(202);
+    let to: Vec<&Value> = first.body["deliveries"].as_array().unwrap().iter().map(|d| &d["to"]).collect();
+    assert_eq!(to, ["Kim@example.com", "lee@example.com"]);
+    let again = app.post("/v1/messages", body(json!("kim@example.com"))).await.expect(200);
+    assert_eq!(again.id(), first.id());
+    app.post("/v1/messages", body(json!("kim2@example.com"))).await.refused(409, "idempotency_key_reused");
+    app.work().await;
+    let mails: Vec<String> = app.smtp.records().into_iter().map(|mail| mail.to[0].clone()).collect();
+    assert_eq!(
+        mails.iter().filter(|to| to.eq_ignore_ascii_case("kim@example.com")).collect::<Vec<_>>(),
+        ["Kim@example.com"]
+    );
+    for path in ["/v1/messages?to", "/v1/deliveries?to", "/notifications?recipient"] {
+        for to in ["Kim@example.com", "kim@example.com", "KIM@EXAMPLE.COM"] {
+            assert_eq!(list(&app, &format!("{path}={to}")).await.len(), 1, "{path}={to}");
+        }
+        assert_eq!(list(&app, &format!("{path}=im@example.com")).await.len(), 0);
+    }
+    let keys = json!({"type": "A", "body": "b", "channels": [
+        {"channel": "NAVER_TALK", "to": ["abc", "ABC", "abc"]}, {"channel": "SLACK", "to": "ops"}]});
+    let keys = app.post("/v1/messages", keys).await.expect(202);
+    assert_eq!(keys.body["deliveries"].as_array().unwrap().len(), 3);
+    assert_eq!(list(&app, "/v1/deliveries?to=ABC").await.len(), 1);
+    let mut slack = slack_post("x");
+    slack["channels"][0]["to"] = json!("OPS");
+    app.post("/v1/messages", slack).await.refused(422, "destination_unknown");
+    app.done().await;
+}
+
+/// E14: a + in a query that was not escaped means itself wherever a blank cannot be meant: in addresses, numbers and times,
+/// for partners and operators, whatever the partner's region.
+#[tokio::test]
+async fn a_plus_in_a_query_is_found() {
+    let app = App::with(&["--mock=SMS"]).await;
+    let (_, _, abroad) = app.partner(Change { region: Some("US".into()), ..named_partner("abroad") }).await;
+    let operator = app.staff(Role::Operator).await;
+    for to in ["kim+tag@example.com", "+lee@example.com"] {
+        app.ask(&abroad, "POST", "/v1/messages", Some(email(to))).await.expect(202);
+    }
+    let text = json!({"type": "A", "body": "b", "channels": [{"channel": "SMS", "to": "+82 10-1234-5678"}]});
+    app.ask(&abroad, "POST", "/v1/messages", Some(text)).await.expect(202);
+    for to in [
+        "kim+tag@example.com",
+        "kim%2Btag@example.com",
+        "Kim+Tag@Example.com",
+        "+lee@example.com",
+        "+821012345678",
+        "+82+10-1234-5678",
+        "%2B821012345678",
+    ] {
+        for path in ["/v1/messages?to", "/v1/deliveries?to", "/notifications?recipient"] {
+            for who in [&abroad, &operator] {
+                let path = format!("{path}={to}&since=2027-03-05T09:00:00+09:00");
+                let found = app.ask(who, "GET", &path, None).await;
+                if path.starts_with("/notifications") && *who == operator && found.status == 403 {
+                    continue;
+                }
+                let found = found.expect(200);
+                assert_eq!(found.body["items"].as_array().map(Vec::len), Some(1), "{path}: {}", found.text);
+            }
         }
     }
     app.done().await;

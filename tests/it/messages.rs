@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{App, email, slack_post};
+use notihub::flow::partner::Change;
+
+use crate::support::{Answer, App, email, named, slack_post};
 
 /// S3-2, S3-3, S3-8, S3-9, S3-37: a message is stored with its deliveries PENDING, and only a worker sends it.
 #[tokio::test]
@@ -218,5 +220,73 @@ async fn requests_at_the_same_time_each_get_their_own_answer() {
         "{} commits",
         groups.get_sample_count()
     );
+    app.done().await;
+}
+
+/// F3: numbers in data come back as they were posted, to the last digit, and are compared so; texts in data stay as they are.
+/// Also where the content is sealed, in what a partner's endpoint gets, and in what goes out to Slack.
+#[tokio::test]
+async fn data_comes_back_as_it_was() {
+    let app = App::new().await;
+    let (_, _, sealed) = app.partner(Change { encrypt_content: Some(true), ..named("sealed") }).await;
+    let numbers = [
+        "0",
+        "-0",
+        "0.0",
+        "-0.0",
+        "1",
+        "1.0",
+        "1.10",
+        "1e2",
+        "-1.50e-7",
+        "1e308",
+        "5e-324",
+        "9007199254740993",
+        "18446744073709551616",
+        "12345678901234567890123",
+        "0.1000000000000000055",
+        "-123456789012345678901234567890.0123456789",
+    ];
+    let http = reqwest::Client::new();
+    let post = async |token: &str, key: &str, number: &str| {
+        let body = format!(
+            r#"{{"type": "A", "clientMsgId": "{key}", "body": "b", "metadata": {{"n": {number}, "t": "\u1112\u1161\\u0000\ud83d\ude00\u2028"}},
+                "channels": [{{"channel": "SLACK", "to": "ops", "blocks": [{{"type": "x", "n": {number}}}]}}]}}"#
+        );
+        let request = http.post(app.uri("/v1/messages")).bearer_auth(token).header("content-type", "application/json");
+        Answer::read(request.body(body)).await
+    };
+    let token = app.fresh_token().await;
+    let mut ids = std::collections::BTreeSet::new();
+    for token in [&token, &sealed] {
+        for key in numbers {
+            let id = post(token, key, key).await.expect(202).id();
+            let told = app.ask(token, "GET", &format!("/v1/messages/{id}"), None).await.expect(200);
+            // An exponent is told with its sign.
+            let number = &key.replace("e2", "e+2").replace("e308", "e+308");
+            let metadata = format!(r#""n":{number},"t":"ᄒ"#);
+            assert!(told.text.contains(&metadata), "{number}: {}", told.text);
+            assert!(told.text.contains(&format!(r#"[{{"n":{number},"type":"x"}}]"#)), "{number}: {}", told.text);
+            assert_eq!(told.body["metadata"]["t"], "\u{1112}\u{1161}\\u0000\u{1f600}\u{2028}");
+            assert_eq!(post(token, key, key).await.expect(200).id(), id);
+            ids.insert(id);
+        }
+    }
+    assert_eq!(ids.len(), 2 * numbers.len());
+    for (key, other) in [
+        ("1", "1.0"),
+        ("0", "-0"),
+        ("1e2", "100"),
+        ("0.1000000000000000055", "0.1"),
+        ("9007199254740993", "9007199254740992"),
+        ("12345678901234567890123", "12345678901234567890124"),
+    ] {
+        post(&token, key, other).await.refused(409, "idempotency_key_reused");
+    }
+    for number in ["1e400", "-1e400", "1e-400"] {
+        post(&token, "far", number).await.refused(400, "number_range");
+    }
+    app.work().await;
+    assert_eq!(app.slack.records().len(), 2 * numbers.len());
     app.done().await;
 }

@@ -208,7 +208,7 @@ async fn a_channel_named_twice_is_one_delivery() {
 /// S3-13, S3-19, S3-39: each delivery ends for itself, SUCCESS or FAILED with its reason; the whole follows from them.
 #[tokio::test]
 async fn each_delivery_ends_for_itself() {
-    let app = App::new().await;
+    let app = App::with(&["--retry-schedule=EMAIL=backoff"]).await;
     let post = async |recipient: &str| {
         let mut body = payment_failed();
         body["recipient"] = json!(recipient);
@@ -357,7 +357,7 @@ async fn a_worker_polls() {
 /// any other, and nothing leaves over SMTP. Which SMTP server else is a setting.
 #[tokio::test]
 async fn the_mock_records_success_and_failure() {
-    let app = App::with_provider(&[], Arc::new(Mock::new(vec![Channel::Email]))).await;
+    let app = App::with_provider(&["--retry-schedule=EMAIL=backoff"], Arc::new(Mock::new(vec![Channel::Email]))).await;
     let to = async |recipient: &str| {
         let mut body = order_completed();
         body["recipient"] = json!(recipient);

@@ -142,6 +142,7 @@ fn reasons_in(source: &str) -> BTreeSet<String> {
         ("Refusal::new(", 1),
         (".add(", 1),
         (".add_code(", 2),
+        (".add_if_new(", 2),
         ("refuse(", 0),
         ("forbidden(", 0),
         ("Some((", 0),
@@ -209,8 +210,10 @@ fn every_delivery_reason_is_told() {
         used.extend(deferred.filter_map(|arguments| word(arguments.get(1)?)));
         let put_off = source.split("put_off(").skip(1).map(arguments);
         used.extend(put_off.filter_map(|arguments| word(arguments.get(1)?)));
-        let endings = source.split("end(Status::").skip(1).map(arguments);
-        used.extend(endings.filter_map(|arguments| word(arguments.get(1)?)));
+        for before in ["end(Status::", "Some((Status::"] {
+            let endings = source.split(before).skip(1).map(arguments);
+            used.extend(endings.filter_map(|arguments| word(arguments.get(1)?)));
+        }
     }
     for source in files("sql", ".sql").iter().map(|path| read(path)) {
         let set = source.split("reason = '").skip(1).filter_map(|rest| rest.split('\'').next());

@@ -222,7 +222,8 @@ impl Ended {
 /// `notihub fsck` finds nothing.
 pub async fn fsck(folder: &Folder, database_url: &str) {
     let checked = Notihub::new(folder, &["fsck", "--output", "json", "--database-url", database_url]).run().await;
-    assert_eq!(checked.json(), serde_json::json!({"clean": true, "findings": []}), "{}", checked.stderr);
+    let found = checked.json();
+    assert_eq!((&found["clean"], &found["findings"]), (&true.into(), &serde_json::json!([])), "{}", checked.stderr);
     checked.expect(0);
 }
 
@@ -230,6 +231,11 @@ pub async fn fsck(folder: &Folder, database_url: &str) {
 /// A client of the hub on this database, signed in as a partner that may post as much as it likes.
 pub async fn http_to(url: &str) -> reqwest::Client {
     http_with(url, Vec::new()).await
+}
+
+/// The same where secrets are sealed under a master key.
+pub async fn http_with_key(url: &str, master_key: [u8; 32]) -> reqwest::Client {
+    http_with(url, vec![master_key]).await
 }
 
 /// The same of an `up` that keeps its data in this folder.

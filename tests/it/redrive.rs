@@ -82,7 +82,7 @@ async fn one_dead_letter_is_tried_again() {
     let answer = redrive(&app, &operator_now, &id).await.expect(200).body;
     assert_eq!(
         (&answer["status"], &answer["reason"], &answer["attempt"], &answer["maxAttempts"], &answer["settledAt"]),
-        (&json!("PENDING"), &json!("redriven"), &json!(1), &json!(4), &Value::Null)
+        (&json!("PENDING"), &json!("redriven"), &json!(1), &json!(14), &Value::Null)
     );
     assert_eq!(answer["partnerId"], app.partner.partner_id.to_string());
     assert_eq!(counted(&app).await, (0, 0, 0));

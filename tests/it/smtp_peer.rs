@@ -17,22 +17,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use notihub::clock::Clock;
 use notihub::id::Tsid;
 use notihub::model::delivery::{Key, Outcome};
 use notihub::model::message::Content;
 use notihub::model::retry::ErrorClass;
+use notihub::provider::http::{Common, Connections};
 use notihub::provider::slack::{Slack, SlackSettings};
 use notihub::provider::smtp::{Smtp, SmtpSettings, Tls};
 use notihub::provider::{Letter, Provider as _};
 use notihub::shutdown::Shutdown;
 use serde_json::{Value, json};
 
+use crate::support::start_time;
+
 const BUDGET: Duration = Duration::from_secs(20);
 
 /// Peers started by this process: each has its own folder.
 static STARTED: AtomicU32 = AtomicU32::new(0);
 
-struct Peer {
+pub struct Peer {
     child: Child,
     stdin: Option<ChildStdin>,
     stdout: BufReader<ChildStdout>,
@@ -41,7 +45,7 @@ struct Peer {
 }
 
 impl Peer {
-    fn start() -> Peer {
+    pub fn start() -> Peer {
         let python = python();
         let _already = rustls::crypto::ring::default_provider().install_default();
         let name = format!("notihub-peer-{}-{}", std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
@@ -72,7 +76,7 @@ impl Peer {
         })
     }
 
-    fn port(&self, name: &str) -> u16 {
+    pub fn port(&self, name: &str) -> u16 {
         self.ports[name].as_u64().unwrap().try_into().unwrap()
     }
 
@@ -85,10 +89,14 @@ impl Peer {
             password: Some("s3cret 비밀".to_owned()),
             from: "알림 센터 <hub@example.net>".to_owned(),
             call_budget: BUDGET,
+            connect_budget: BUDGET,
+            data_timeout: BUDGET,
             ca_file: Some(self.folder.join("ca.pem")),
             helo: None,
             allow_plaintext: false,
             throttled_pause: Duration::from_mins(5),
+            clock: Clock::manual(start_time()),
+            shutdown: Shutdown::new(),
         }
     }
 
@@ -96,8 +104,14 @@ impl Peer {
         Smtp::new(self.settings(tls)).unwrap()
     }
 
-    fn arrived(&mut self) -> Value {
-        self.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+    /// What has arrived, and how connections went.
+    pub fn arrived(&mut self) -> Value {
+        self.order(&json!({}))
+    }
+
+    /// Changes the peer's rules, as the fixture describes them.
+    pub fn order(&mut self, rules: &Value) -> Value {
+        self.stdin.as_mut().unwrap().write_all(format!("{rules}\n").as_bytes()).unwrap();
         self.line()
     }
 
@@ -178,7 +192,7 @@ fn rejected(outcome: Outcome) -> (ErrorClass, String) {
     }
 }
 
-fn header<'a>(mail: &'a Value, name: &str) -> Option<&'a str> {
+pub fn header<'a>(mail: &'a Value, name: &str) -> Option<&'a str> {
     let mut headers = mail["headers"].as_array().unwrap().iter().filter(|header| header[0] == name);
     let found = headers.next().and_then(|header| header[1].as_str());
     assert!(headers.next().is_none(), "{name} stands twice in {mail}");
@@ -205,11 +219,31 @@ async fn korean_text_and_html_arrive_byte_for_byte() {
     assert_eq!(header(&mail, "Subject"), Some(subject.trim()));
     assert_eq!(header(&mail, "From"), Some("알림 센터 <hub@example.net>"));
     assert_eq!(header(&mail, "To"), Some("kim@example.com"));
-    assert_eq!(header(&mail, "Date"), Some("Fri, 15 Jan 2027 08:00:00 +0000"));
+    assert_eq!(header(&mail, "Date"), Some("Fri, 05 Mar 2027 00:30:00 +0000"), "of the sending");
     let id = format!("<{}-7@example.net>", Tsid(700_000_000_000_000_000));
     assert_eq!(header(&mail, "Message-ID"), Some(id.as_str()));
     assert_eq!(text(&mail, "text"), body);
     assert_eq!(text(&mail, "html"), html);
+}
+
+/// Fault E10: a sender's name and a subject with tabs are shown as they are given.
+#[tokio::test]
+async fn header_text_is_shown_as_it_is_given() {
+    let mut peer = Peer::start();
+    let names = ["알림 센터", "=?utf-8?B?7ZWc6riA?=", "Shop =?utf-8?B?7ZWc6riA?=", "A (b) \"c\"", "Plain Name"];
+    for name in names {
+        let quoted = name.replace('"', "\\\"");
+        let from = format!("\"{quoted}\" <hub@example.net>");
+        let smtp = Smtp::new(SmtpSettings { from, ..peer.settings(Tls::Implicit) }).unwrap();
+        accepted(smtp.send(letter("kim@example.com", &content("a\tb  =?utf-8?Q?c?= ", "y", None), 1)).await);
+    }
+    let arrived = peer.arrived();
+    let mails = arrived["mails"].as_array().unwrap();
+    assert_eq!(mails.len(), names.len());
+    for (mail, name) in mails.iter().zip(names) {
+        assert_eq!(header(mail, "Subject"), Some("a\tb  =?utf-8?Q?c?= "));
+        assert_eq!((&mail["sender"], &mail["from"]), (&json!([name, "hub@example.net"]), &json!("hub@example.net")));
+    }
 }
 
 #[tokio::test]
@@ -273,7 +307,8 @@ async fn what_the_server_refuses_is_told_by_class() {
     for (local, class, code) in [
         ("rcpt-421-4.3.2", ErrorClass::ProviderInternal, "smtp_421"),
         ("rcpt-450-4.2.0", ErrorClass::Busy, "smtp_450"),
-        ("rcpt-451-4.7.1", ErrorClass::Throttled, "smtp_451"),
+        ("rcpt-451-4.7.1", ErrorClass::Busy, "smtp_451"),
+        ("data-451-4.7.1", ErrorClass::Throttled, "smtp_451"),
         ("rcpt-550-5.1.1", ErrorClass::Address, "smtp_550"),
         ("rcpt-552-5.2.2", ErrorClass::Busy, "smtp_552"),
         ("rcpt-554-5.7.1", ErrorClass::Sender, "smtp_554"),
@@ -365,7 +400,12 @@ async fn slack_over_tls_to_a_proven_server_only() {
     let url = |host: &str| format!("https://{host}:{}/services/T0/B0/SECRET", peer.ports["https"]);
     let slack = |url: String, ca_file: Option<PathBuf>| {
         let destinations = BTreeMap::from([("ops".to_owned(), url)]);
-        Slack::new(&SlackSettings { destinations, call_budget: BUDGET, ca_file })
+        Slack::new(&SlackSettings {
+            destinations,
+            compatible: Default::default(),
+            connections: Connections::Kept,
+            common: Common { ca_file, ..Common::within(BUDGET) },
+        })
     };
     let ca_file = Some(peer.folder.join("ca.pem"));
     let content = content("장애", "DB 연결 실패", None);

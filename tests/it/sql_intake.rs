@@ -16,6 +16,8 @@ async fn service(app: &App) -> PgConnection {
     let name = format!("orders_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     let mut conn = PgConnection::connect(&app.url).await.unwrap();
     let ddl = format!("create role {name} login in role notihub_enqueue; set session authorization {name}");
+    let grant = format!("insert into intake_grants select '{name}', partner_id, false, now() from partners");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(grant)).execute(&mut conn).await.unwrap();
     sqlx::raw_sql(sqlx::AssertSqlSafe(ddl)).execute(&mut conn).await.unwrap();
     conn
 }
@@ -69,6 +71,9 @@ async fn execute(app: &App, sql: &'static str) {
 async fn partner(app: &App, name: &str) -> notihub::model::partner::Partner {
     let partner = notihub::model::partner::Partner::new(app.hub.next_id(), name.to_owned(), 0);
     assert!(store::partner::insert(app.hub.store.api(), &partner, app.hub.clock.now()).await.unwrap());
+    let grant = "insert into intake_grants select distinct g.role_name, p.partner_id, false, now() from intake_grants g, \
+                 partners p on conflict do nothing";
+    execute(app, grant).await;
     partner
 }
 
@@ -131,7 +136,7 @@ async fn what_can_never_be_right_is_refused_at_once() {
         assert_eq!((code.as_str(), told.as_str(), hint), (state, detail, true), "{partner}: {message}");
     }
     let (_, message, ..) = refused(&mut orders, &format!("select notihub.enqueue(repeat('n', 200), {good})")).await;
-    assert!(message.len() < 100, "a caller's words are cut: {message}");
+    assert!(message.len() < 160, "a caller's words are cut: {message}");
     // What HTTP takes at its limit is taken here.
     let fits = "select notihub.enqueue('test', jsonb_build_object('x', repeat('x', 1048576 - 9)))";
     sqlx::raw_sql(fits).execute(&mut orders).await.unwrap();
@@ -211,7 +216,8 @@ async fn a_bad_body_is_kept_with_what_http_would_have_said() {
     };
     let mut deep = json!(1);
     (0..200).for_each(|_| deep = json!([deep.take()]));
-    let far: Value = serde_json::from_str("{\"a\": 1e300000}").unwrap_or(json!("1e300000"));
+    // The database writes it out, with 400 zeros.
+    let far: Value = serde_json::from_str("{\"a\": 1e400}").unwrap();
     let bodies = vec![
         json!({}),
         json!([]),
@@ -331,7 +337,7 @@ async fn a_request_is_judged_as_of_when_it_was_enqueued() {
     execute(&app, "update notihub.requests set enqueued_at = enqueued_at - interval '20 min'").await;
     execute(&app, "update partners set status = 'INACTIVE'").await;
 
-    let findings = fsck::fsck(&app.hub.store, app.hub.clock.now(), |_, _, _| ()).await.unwrap();
+    let findings = fsck::fsck(&app.hub.store, app.hub.clock.now(), |_| ()).await.unwrap();
     assert!(findings.len() == 2 && findings.iter().all(|f| f.invariant == "relayed"), "{findings:#?}");
     relay::measure(&app.hub).await.unwrap();
     let told = app.metrics().await.text;
@@ -400,6 +406,7 @@ async fn a_partner_has_one_relay_at_a_time() {
         enqueue(&mut orders, partner, &slack_post("x")).await.unwrap();
     }
     let none = notihub::id::Tsid(0);
+    store::sql_intake::make_turns(app.hub.store.intake()).await.unwrap();
     let mut first = app.hub.store.begin_intake().await.unwrap();
     let taken = store::sql_intake::take(&mut *first, none, &[other], 500).await.unwrap();
     assert_eq!(taken.len(), 2, "all but those of the partner passed over");

@@ -15,6 +15,7 @@ use notihub::hub::{Hub, Parts};
 use notihub::model::channel::Channel;
 use notihub::model::partner::Partner;
 use notihub::model::role::{Actor, Role};
+use notihub::provider::http::{Common, Connections};
 use notihub::provider::simulator::{slack::SlackSimulator, smtp::SmtpSimulator};
 use notihub::provider::{Account, Provider, Providers, mock, slack, smtp, webhook};
 use notihub::shutdown::Shutdown;
@@ -35,9 +36,35 @@ pub fn settings(flags: &[&str]) -> Settings {
     Flags::try_parse_from(std::iter::once("test").chain(flags.iter().copied())).expect("flags").settings
 }
 
-/// The server `bin/test` started; each test makes its database there.
+/// The server `bin/test` started, as superuser; each test makes its database there.
 pub fn server_url() -> String {
-    std::env::var("NOTIHUB_DATABASE_URL").expect("no database: run the tests with bin/test")
+    std::env::var("NOTIHUB_MIGRATE_DATABASE_URL").expect("no database: run the tests with bin/test")
+}
+
+/// The same database as the hub's role: what the hub may not do, a test finds out. A URL of another server, which a test
+/// started itself, stays as it is.
+pub fn as_hub(url: &str) -> String {
+    with_login_of(&std::env::var("NOTIHUB_DATABASE_URL").expect("no database: run the tests with bin/test"), url)
+}
+
+/// The same database as superuser.
+pub fn as_superuser(url: &str) -> String {
+    with_login_of(&server_url(), url)
+}
+
+fn with_login_of(login: &str, url: &str) -> String {
+    // Host and port stand behind the login, a socket's folder behind the database's name.
+    let place = |url: &str| {
+        let (_, rest) = url.split_once('@')?;
+        let (host, rest) = rest.split_once('/')?;
+        Some((host.to_owned(), rest.split_once('?').map(|(_, query)| query.to_owned())))
+    };
+    match url.split_once('@') {
+        Some((_, rest)) if place(url) == place(login) => {
+            format!("{}@{rest}", login.split('@').next().unwrap_or_default())
+        }
+        _ => url.to_owned(),
+    }
 }
 
 /// The server's URL with another database.
@@ -48,7 +75,7 @@ pub fn database_url(name: &str) -> String {
     format!("{base}/{name}?{query}")
 }
 
-/// An empty, migrated database of this test's own.
+/// An empty, migrated database of this test's own; its URL is that of the hub's role.
 pub async fn fresh_database() -> String {
     static TEMPLATE: OnceCell<String> = OnceCell::const_new();
     static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -60,9 +87,7 @@ pub async fn fresh_database() -> String {
                 .execute(&mut conn)
                 .await
                 .expect("template");
-            let store = store(&database_url(&name));
-            store.migrate().await.expect("migrations");
-            store.close().await;
+            migrate(&database_url(&name)).await;
             name
         })
         .await;
@@ -70,11 +95,24 @@ pub async fn fresh_database() -> String {
     let mut conn = PgConnection::connect(&server_url()).await.expect("the test server");
     let ddl = format!("create database {name} template {template}");
     sqlx::raw_sql(sqlx::AssertSqlSafe(ddl)).execute(&mut conn).await.expect("a database");
-    database_url(&name)
+    as_hub(&database_url(&name))
 }
 
+/// As `notihub migrate` does, by a superuser.
+pub async fn migrate(url: &str) {
+    let store =
+        Store::new(&as_superuser(url), PoolSizes { api: 1, intake: 1, engine: 1, webhooks: 1 }).expect("a store");
+    store.migrate().await.expect("migrations");
+    store.close().await;
+}
+
+/// A store of the hub's role.
 pub fn store(url: &str) -> Store {
-    Store::new(url, PoolSizes { api: 6, intake: 6, engine: 6 }).expect("a store")
+    store_of(url, PoolSizes { api: 6, intake: 6, engine: 6, webhooks: 6 })
+}
+
+pub fn store_of(url: &str, sizes: PoolSizes) -> Store {
+    Store::new(&as_hub(url), sizes).expect("a store")
 }
 
 /// One delivery's call.
@@ -87,6 +125,7 @@ pub struct App {
     pub address: SocketAddr,
     pub smtp: SmtpSimulator,
     pub slack: SlackSimulator,
+    /// Of the database, as superuser.
     pub url: String,
     /// Who posts in this test, unless it says otherwise.
     pub partner: Arc<Partner>,
@@ -154,36 +193,44 @@ impl App {
         all.extend(flags.iter().map(|f| (*f).to_owned()));
         let settings = settings(&all.iter().map(String::as_str).collect::<Vec<_>>());
         let call_budget = settings.timing.call_budget();
+        let (clock, shutdown) = (Clock::manual(start_time()), Shutdown::new());
+        let common = Common::of(&settings, &clock);
         let mut providers: Vec<Arc<dyn Provider>> = vec![
             Arc::new(
                 smtp::Smtp::new(smtp::SmtpSettings {
-                    host: smtp.address().ip().to_string(),
-                    port: smtp.address().port(),
+                    // Flags may name another server.
+                    host: settings.email.smtp_host.clone().unwrap_or(smtp.address().ip().to_string()),
+                    port: settings.email.smtp_port.unwrap_or(smtp.address().port()),
                     tls: smtp::Tls::None,
                     username: None,
                     password: None,
                     from: "Hub <hub@example.com>".into(),
                     call_budget,
+                    connect_budget: settings.timing.connect_budget(),
+                    data_timeout: Duration::from_secs(settings.email.smtp_data_timeout_s),
                     ca_file: None,
                     helo: Some("test.example.com".into()),
                     allow_plaintext: false,
                     throttled_pause: Duration::from_secs(300),
+                    clock: clock.clone(),
+                    shutdown: shutdown.clone(),
                 })
                 .expect("SMTP"),
             ),
             Arc::new(
                 slack::Slack::new(&slack::SlackSettings {
                     destinations: settings.slack.destinations(),
-                    call_budget,
-                    ca_file: None,
+                    compatible: settings.slack.compatible(),
+                    connections: Connections::Kept,
+                    common: common.clone(),
                 })
                 .expect("Slack"),
             ),
             Arc::new(
                 webhook::Webhook::new(webhook::WebhookSettings {
                     rules: settings.webhooks.rules(),
-                    call_budget,
-                    ca_file: settings.email.ca_file.clone(),
+                    connections: Connections::Kept,
+                    common: common.clone(),
                 })
                 .expect("webhooks"),
             ),
@@ -204,8 +251,8 @@ impl App {
             settings,
             store: store(&url),
             providers: Providers::new(providers.into_iter().map(Account::from).chain(accounts)).expect("providers"),
-            clock: Clock::manual(start_time()),
-            shutdown: Shutdown::new(),
+            clock,
+            shutdown,
             master_keys: vec![MASTER_KEY],
         })
         .await
@@ -226,10 +273,24 @@ impl App {
             address,
             smtp,
             slack,
-            url,
+            url: as_superuser(&url),
             http: reqwest::Client::builder().no_proxy().build().expect("a client"),
             ground,
         }
+    }
+
+    /// Another process on the same database, with the same settings and providers.
+    pub async fn another_process(&self) -> Hub {
+        Hub::start(Parts {
+            settings: self.hub.settings.clone(),
+            store: store(&self.url),
+            providers: self.hub.providers.clone(),
+            clock: self.hub.clock.clone(),
+            shutdown: Shutdown::new(),
+            master_keys: vec![MASTER_KEY],
+        })
+        .await
+        .expect("a hub")
     }
 
     pub fn uri(&self, path: &str) -> String {
@@ -238,6 +299,11 @@ impl App {
 
     pub async fn post(&self, path: &str, body: Value) -> Answer {
         self.post_raw(path, &[("content-type", "application/json")], body.to_string().into_bytes()).await
+    }
+
+    /// With the token that this test began with: signing in for a fresh one would need the database.
+    pub async fn post_as_before(&self, path: &str, body: Value) -> Answer {
+        self.ask(&self.token, "POST", path, Some(body)).await
     }
 
     pub async fn post_raw(&self, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Answer {
@@ -335,7 +401,7 @@ impl App {
 
     /// The invariants hold, nothing unparsed reached the database, and everything stops in order.
     pub async fn done(self) {
-        let findings = flow::fsck::fsck(&self.hub.store, self.hub.clock.now(), |_, _, _| ()).await.expect("fsck");
+        let findings = flow::fsck::fsck(&self.hub.store, self.hub.clock.now(), |_| ()).await.expect("fsck");
         assert!(findings.is_empty(), "fsck: {findings:#?}");
         assert_eq!(self.hub.metrics.rejected_input.get(), 0, "the database had to refuse input");
         self.hub.shutdown.stop();

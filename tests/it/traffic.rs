@@ -21,7 +21,7 @@ use notihub::model::role::Role;
 use notihub::model::watermark::Look;
 use notihub::provider::{Account, Letter, Looked, Pending, Provider};
 use notihub::shutdown::Shutdown;
-use notihub::store::{PoolSizes, Store};
+use notihub::store::PoolSizes;
 use notihub::worker;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -148,7 +148,7 @@ fn weighing(weight: u32) -> Terms {
 
 /// Another worker on the same database and clock.
 async fn another(app: &App) -> Hub {
-    let store = Store::new(&app.url, PoolSizes { api: 2, intake: 2, engine: 4 }).unwrap();
+    let store = crate::support::store_of(&app.url, PoolSizes { api: 2, intake: 2, engine: 4, webhooks: 4 });
     let (settings, providers) = (app.hub.settings.clone(), app.hub.providers.clone());
     let clock = app.hub.clock.clone();
     Hub::start(Parts { settings, store, providers, clock, shutdown: Shutdown::new(), master_keys: vec![MASTER_KEY] })

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use notihub::model::capability::Capability;
-use notihub::model::channel::Channel;
+use notihub::model::channel::{Channel, TEXT_CHANNELS};
 use notihub::model::delivery::Outcome;
 use notihub::model::{cp949, phone};
 use notihub::provider::{Letter, Pending, Provider};
@@ -125,7 +125,7 @@ async fn characters_that_cannot_be_sent_are_named() {
         ("할인 😀 😀", "'😀' U+1F600"),
         ("₩1,000 – café", "'₩' U+20A9, '–' U+2013, 'é' U+00E9"),
         ("a\u{200b}b", "'\\u{200b}' U+200B"),
-        ("\u{1112}\u{1161}\u{11ab}", "'ᄒ' U+1112, 'ᅡ' U+1161, 'ᆫ' U+11AB"),
+        ("\u{1112}x\u{11ab}", "'ᄒ' U+1112, 'ᆫ' U+11AB"),
         ("©ñüäöß", "'©' U+00A9, 'ñ' U+00F1, 'ü' U+00FC, 'ä' U+00E4, 'ö' U+00F6"),
         ("©ñüäöç", "'©' U+00A9, 'ñ' U+00F1, 'ü' U+00FC, 'ä' U+00E4, 'ö' U+00F6 and others"),
     ] {
@@ -571,4 +571,82 @@ fn mixtures() -> Vec<String> {
             (0..length).map(one).collect()
         })
         .collect()
+}
+
+/// F4: a text is counted, checked, compared, shown and sent in one form, whatever machine wrote it, over every way in.
+#[tokio::test]
+async fn texts_have_one_form() {
+    let app = App::with(&["--mock=SMS", "--mock=LMS"]).await;
+    // 45 syllables, 90 bytes of CP949: as a Mac writes them, 135 characters that CP949 does not have.
+    let (apart, whole) = ("\u{1112}\u{1161}\u{11ab}".repeat(44) + "\r\n", "한".repeat(44) + "\n");
+    let body = |title: &str, text: &str| {
+        json!({"type": "A", "clientMsgId": "k", "title": title, "body": text, "metadata": {"name": "\u{1112}\u{1161}\u{11ab}\r\n"},
+            "channels": [{"channel": "SMS", "to": "010-1234-5678"}, {"channel": "LMS", "to": "010-1234-5678"},
+                {"channel": "EMAIL", "to": "kim@example.com", "html": "<\u{338}\r\n"}]})
+    };
+    let dry = app.post("/v1/messages?dryRun=true", body("제목", &apart)).await.expect(200).body;
+    assert_eq!(dry["contents"][0]["lengths"][0]["length"], 89, "{dry:#}");
+    let first = app.post("/v1/messages", body("\u{110c}\u{1166}\u{1106}\u{1169}\u{11a8}", &apart)).await.expect(202);
+    let again = app.post("/v1/messages", body("제목", &whole)).await.expect(200);
+    assert_eq!(again.id(), first.id());
+    let told = app.message(&first.id()).await;
+    assert_eq!((&told["title"], &told["contents"][0]["body"]), (&json!("제목"), &json!(whole)));
+    assert_eq!(told["metadata"]["name"], "\u{1112}\u{1161}\u{11ab}\r\n", "data stays as it was posted");
+    assert_eq!(told["contents"][2]["html"], "<\u{338}\r\n", "NFC would make another sign of the bracket");
+    app.work().await;
+    let mail = &app.smtp.records()[0].data;
+    let (encoded, apart) = (|text: &str| data_encoding::BASE64.encode(text.as_bytes()), &apart);
+    assert!(mail.contains(&encoded("제목")) && !mail.contains(&encoded(apart)[..40]), "{mail}");
+    let mut sms =
+        json!({"type": "A", "body": "\u{212b}\u{f92c}", "channels": [{"channel": "SMS", "to": "010-1234-5678"}]});
+    app.post("/v1/messages", sms.clone()).await.expect(202);
+    for (text, named) in [("a\u{a0}b", "U+00A0"), ("a\u{200b}b", "U+200B"), ("cafe\u{301}", "U+00E9")] {
+        sms["body"] = json!(text);
+        let refused = app.post("/v1/messages", sms.clone()).await.refused(422, "unmappable_character");
+        assert!(refused.text.contains(named), "{}", refused.text);
+    }
+    app.done().await;
+}
+
+/// B6: an e-mail with a subject may have an empty body; elsewhere a text that shows nothing is refused, over every way in.
+#[tokio::test]
+async fn only_a_mail_may_have_an_empty_body() {
+    let app = App::with(&[MOCKED]).await;
+    let mail = |body: &str| json!({"type": "A", "title": "All is said", "channels": [{"channel": "EMAIL", "to": "kim@example.com", "body": body}]});
+    for body in ["", "  \n", "\u{200b}"] {
+        app.post("/v1/messages?dryRun=true", mail(body)).await.expect(200);
+        let mut without_subject = mail(body);
+        without_subject.as_object_mut().unwrap().remove("title");
+        app.post("/v1/messages", without_subject).await.refused(422, "required");
+        for channel in TEXT_CHANNELS.iter().map(|c| c.as_str()).chain(["SLACK"]) {
+            let to = match channel {
+                "SLACK" => "ops",
+                "NAVER_TALK" => "key",
+                _ => "010-1234-5678",
+            };
+            let own = json!({"type": "A", "channels": [{"channel": channel, "to": to, "body": body}]});
+            let common = json!({"type": "A", "title": "t", "body": body, "channels": [{"channel": channel, "to": to}]});
+            for post in [own, common] {
+                for path in ["/v1/messages", "/v1/messages?dryRun=true"] {
+                    let refused = app.post(path, post.clone()).await.refused(422, "empty");
+                    assert_eq!(refused.body["errors"][0]["pointer"], "/channels/0/body");
+                }
+                app.post("/v1/messages/batch", json!({"messages": [post]})).await.refused(422, "empty");
+            }
+        }
+    }
+    let mut beside = mail("");
+    beside["channels"][0]["fallback"] = json!([{"channel": "SMS", "to": "010-1234-5678", "body": ""}]);
+    app.post("/v1/messages", beside).await.refused(422, "empty");
+    let short =
+        json!({"type": "A", "title": "t", "message": "", "recipient": "lee@example.com", "channels": ["EMAIL"]});
+    app.post("/notifications", short).await.expect(202);
+    app.post("/v1/messages", mail("")).await.expect(202);
+    app.work().await;
+    let mails = app.smtp.records();
+    assert_eq!(mails.len(), 2);
+    for mail in mails {
+        assert!(mail.data.split_once("\r\n\r\n").is_some_and(|(_, body)| body.trim().is_empty()), "{}", mail.data);
+    }
+    app.done().await;
 }

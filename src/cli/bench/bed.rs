@@ -6,6 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::super::pg::{PgPlace, PrivatePg};
 use super::super::process;
@@ -61,6 +63,18 @@ impl Ground {
         let (_, folder) = self.own.as_ref()?;
         let file = std::fs::read_to_string(folder.join("pg/postmaster.pid")).ok()?;
         file.lines().next()?.trim().parse().ok()
+    }
+
+    /// Stops all processes of the server, if it is ours, for so long.
+    pub async fn stall(&self, long: Duration) {
+        let Some(postmaster) = self.postmaster() else { return };
+        // It first: then it has no further children.
+        signal(postmaster, Signal::SIGSTOP);
+        let children = children(postmaster);
+        children.iter().for_each(|child| signal(*child, Signal::SIGSTOP));
+        tokio::time::sleep(long).await;
+        children.iter().for_each(|child| signal(*child, Signal::SIGCONT));
+        signal(postmaster, Signal::SIGCONT);
     }
 
     pub async fn leave(self) {
@@ -199,7 +213,7 @@ impl Bed {
     pub async fn clear(self) -> Result<usize> {
         self.hub.shutdown.stop();
         self.hub.shutdown.drained(Duration::from_secs(60)).await;
-        let findings = flow::fsck::fsck(&self.hub.store, self.hub.clock.now(), |_, _, _| ()).await?;
+        let findings = flow::fsck::fsck(&self.hub.store, self.hub.clock.now(), |_| ()).await?;
         for finding in findings.iter().take(5) {
             tracing::error!(?finding, "fsck");
         }
@@ -282,6 +296,21 @@ async fn postmaster(hub: &Hub) -> Option<u32> {
     let folder = bench::folder(hub.store.api()).await?;
     let pid = std::fs::read_to_string(format!("{folder}/postmaster.pid")).ok()?;
     pid.lines().next()?.trim().parse().ok()
+}
+
+fn signal(pid: i32, signal: Signal) {
+    // One that has ended meanwhile needs none.
+    let _gone = kill(Pid::from_raw(pid), signal);
+}
+
+fn children(parent: i32) -> Vec<i32> {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let parent_of = |pid: i32| -> Option<i32> {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        text.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+    };
+    pids.filter(|pid| parent_of(*pid) == Some(parent)).collect()
 }
 
 /// CPU seconds of a process; with `family`, of its children too, living and gone.

@@ -50,6 +50,9 @@ pub struct Endpoint {
 struct Books {
     calls: u64,
     refused: u64,
+    disordered: u64,
+    /// By message: the latest of its events that was taken.
+    latest: HashMap<String, usize>,
     /// By id; with what stands for the bytes of its first copy.
     events: HashMap<String, (Arrived, u64)>,
     waits: BTreeMap<String, Waits>,
@@ -72,11 +75,17 @@ impl Endpoint {
         Ok(Endpoint { url: format!("http://{address}/hook"), books })
     }
 
-    /// Has the hub tell it these events of a partner; none: all.
-    pub async fn register(&self, api: &str, credentials: &Credentials, events: Option<&[EventKind]>) -> Result<()> {
+    /// Has the hub tell it these events of a partner; none: all. `ordered`: those of a message one after the other.
+    pub async fn register(
+        &self,
+        api: &str,
+        credentials: &Credentials,
+        events: Option<&[EventKind]>,
+        ordered: bool,
+    ) -> Result<()> {
         let client = Client::new(&Target::of(format!("http://{api}"), credentials))?;
         let words = events.map(|events| events.iter().map(|e| e.as_str()).collect::<Vec<_>>());
-        client.post("/v1/webhooks", &json!({"url": self.url, "events": words})).await.map(drop)
+        client.post("/v1/webhooks", &json!({"url": self.url, "events": words, "ordered": ordered})).await.map(drop)
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
@@ -96,6 +105,11 @@ impl Endpoint {
     /// Events that it refused when they came for the first time.
     pub fn refused(&self) -> u64 {
         self.books().refused
+    }
+
+    /// Events that were taken before one of the same message that happened earlier.
+    pub fn disordered(&self) -> u64 {
+        self.books().disordered
     }
 
     pub fn arrived(&self) -> HashMap<String, Arrived> {
@@ -163,8 +177,13 @@ impl Books {
         if let Some((arrived, first)) = self.events.get_mut(id) {
             arrived.copies += 1;
             arrived.same &= *first == bytes;
-            arrived.taken |= manner != Manner::Never;
-            return arrived.taken;
+            let now_taken = !arrived.taken && manner != Manner::Never;
+            arrived.taken |= now_taken;
+            let taken = arrived.taken;
+            if now_taken {
+                self.take(id);
+            }
+            return taken;
         }
         let taken = match manner {
             Manner::Prompt => true,
@@ -173,6 +192,9 @@ impl Books {
         };
         self.refused += u64::from(!taken && manner == Manner::Flapping);
         self.events.insert(id.to_owned(), (Arrived { copies: 1, same: true, taken }, bytes));
+        if taken {
+            self.take(id);
+        }
         let told: Value = serde_json::from_slice(body).unwrap_or_default();
         let event = told["event"].as_str().unwrap_or_default();
         let happened: Option<DateTime<Utc>> = told["occurredAt"].as_str().and_then(|at| at.parse().ok());
@@ -184,6 +206,17 @@ impl Books {
             self.waits.entry(WHOLE.to_owned()).or_default().push(micros(now, accepted));
         }
         taken
+    }
+}
+
+impl Books {
+    /// Notes the order in which the events of a message are taken: accepted, sent, completed.
+    fn take(&mut self, id: &str) {
+        let Some((message, event)) = id.split_once('-') else { return };
+        let Some(place) = ["0-1", "1-1", "0-2"].iter().position(|known| *known == event) else { return };
+        let latest = self.latest.entry(message.to_owned()).or_default();
+        self.disordered += u64::from(place < *latest);
+        *latest = place.max(*latest);
     }
 }
 

@@ -25,7 +25,9 @@ use crate::error::{Error, Result};
 use crate::flow;
 use crate::flow::partner::Credentials;
 use crate::id::Tsid;
-use crate::provider::simulator::{Behaviour, slack::SlackSimulator};
+use crate::model::delivery::Status;
+use crate::provider::simulator::smtp::SmtpSimulator;
+use crate::provider::simulator::{Behaviour, slack::SlackSimulator, smtp};
 use crate::shutdown::Shutdown;
 use crate::store::{Store, bench};
 
@@ -64,12 +66,53 @@ enum Act {
     Lock,
     /// The partner's endpoint says 500 to every other event at first, and workers are killed at random.
     Flap,
+    /// A worker is stopped in the middle of calls for longer than a lease, and goes on then; the other after it.
+    StopWorkers,
+    /// Three times both workers are killed after they have claimed and before they have called: the read between waits for
+    /// a lock. Clients wait meanwhile, so that the same deliveries are claimed each time.
+    KillBeforeCall,
+    /// PostgreSQL stands still again and again for longer than the lease's margin, and once for longer than a lease. Some
+    /// calls are not answered.
+    StallPostgres,
+    /// The partner's endpoint wants the events of a message in their order, and says 500 to every other at first.
+    Order,
+    /// The same endpoint, and it did not ask for order.
+    Disorder,
+    /// The Slack hook takes five posts a second, and answers the others 429 with `Retry-After`.
+    Throttle,
+    /// The mail server refuses every recipient at first, in the words that servers have for it.
+    Greylist,
+}
+
+impl Act {
+    /// Messages a second, all clients together.
+    fn rate(self) -> u32 {
+        match self {
+            Act::Flap | Act::Order | Act::Disorder => RATE_HEARD,
+            Act::Throttle => RATE_THROTTLED,
+            Act::Greylist => RATE_MAILED,
+            _ => RATE,
+        }
+    }
+
+    /// How the partner's endpoint answers, and whether it wants events in their order; none where it has no endpoint.
+    fn endpoint(self) -> Option<(Manner, bool)> {
+        match self {
+            Act::Flap | Act::Disorder => Some((Manner::Flapping, false)),
+            Act::Order => Some((Manner::Flapping, true)),
+            _ => None,
+        }
+    }
+
+    fn is_of_postgres(self) -> bool {
+        matches!(self, Act::KillPostgres | Act::KillPostgresTooEarly | Act::StallPostgres)
+    }
 }
 
 const NO_DUPLICATES: Allowed = Allowed { duplicates: false, undetermined: Doubt::OfNothing };
 const DUPLICATES: Allowed = Allowed { duplicates: true, undetermined: Doubt::OfNothing };
 
-const FAULTS: [Fault; 9] = [
+const FAULTS: [Fault; 15] = [
     Fault {
         name: "worker-killed",
         flags: &[],
@@ -145,6 +188,63 @@ const FAULTS: [Fault; 9] = [
         control_act: Some(Act::Flap),
         allowed: DUPLICATES,
     },
+    Fault {
+        name: "stopped-longer-than-lease",
+        // A worker that goes on after its lease does not call, or a second copy is sent.
+        flags: &[("--on-unknown", "SLACK=hold")],
+        control_flags: &[("--on-unknown", "SLACK=retry")],
+        act: Act::StopWorkers,
+        control_act: Some(Act::StopWorkers),
+        allowed: Allowed { duplicates: false, undetermined: Doubt::OfTaken },
+    },
+    Fault {
+        name: "killed-between-claim-and-call",
+        // Where outcomes are held the books prove that no call began.
+        flags: &[("--on-unknown", "SLACK=hold")],
+        // Nobody takes back what a dead worker held.
+        control_flags: &[("--reap-every-ms", "3600000")],
+        act: Act::KillBeforeCall,
+        control_act: Some(Act::KillBeforeCall),
+        allowed: NO_DUPLICATES,
+    },
+    Fault {
+        name: "database-stalls",
+        flags: &[],
+        control_flags: &[("--retry-max-attempts", "1")],
+        act: Act::StallPostgres,
+        control_act: Some(Act::StallPostgres),
+        allowed: DUPLICATES,
+    },
+    Fault {
+        name: "ordered-endpoint",
+        flags: &LOOPBACK,
+        control_flags: &[],
+        act: Act::Order,
+        control_act: Some(Act::Disorder),
+        allowed: NO_DUPLICATES,
+    },
+    Fault {
+        name: "throttling-hooks",
+        flags: &[],
+        control_flags: &[],
+        act: Act::Throttle,
+        control_act: None,
+        allowed: NO_DUPLICATES,
+    },
+    Fault {
+        name: "greylisting",
+        // As often as by its own schedule, in seconds.
+        flags: &[
+            ("--email", "smtp"),
+            ("--smtp-tls", "none"),
+            ("--smtp-throttled-pause-s", "1"),
+            ("--retry-max-attempts", "8"),
+        ],
+        control_flags: &[("--retry-max-attempts", "1")],
+        act: Act::Greylist,
+        control_act: Some(Act::Greylist),
+        allowed: NO_DUPLICATES,
+    },
 ];
 
 pub const NAMES: [&str; FAULTS.len()] = {
@@ -177,8 +277,19 @@ const LOOPBACK: [(&str, &str); 2] = [("--webhook-allow-http", "true"), ("--webho
 const CLIENTS: u32 = 8;
 const BATCH: usize = 10;
 const RATE: u32 = 1_500;
-/// … or, where each message is three webhooks besides: some ten thousand in 15 s.
+/// … or, where each message is three webhooks besides: some ten thousand in 15 s …
 const RATE_HEARD: u32 = 700;
+/// … or twelve times as many as a hook takes …
+const RATE_THROTTLED: u32 = 60;
+/// … or each of them a mail that is refused once, with a connection for each.
+const RATE_MAILED: u32 = 300;
+/// A lease and the reaping after it, with the flags above.
+const LEASE: Duration = Duration::from_millis(11_600 + 1_000);
+/// Messages posted before workers are killed before their calls: few enough to be claimed all at once, so that the same
+/// deliveries are held each time.
+const CLAIMED: u64 = 40;
+/// What goes on after the last fault, so that what was held up has company.
+const AFTERMATH: Duration = Duration::from_secs(3);
 /// Longest wait for endings once the faults have stopped: a lease, and every retry's pause.
 const PATIENCE: Duration = Duration::from_secs(90);
 /// A control that is stuck stays stuck.
@@ -199,8 +310,9 @@ pub async fn run(
         if !names.is_empty() && !names.iter().any(|name| name == fault.name) {
             continue;
         }
-        if fault.act == Act::KillPostgres && ground.postmaster().is_none() {
-            say(fault.name, "left out: it kills PostgreSQL, and this one is not ours. Run it without --database-url");
+        if fault.act.is_of_postgres() && ground.postmaster().is_none() {
+            let why = "left out: it kills or stops PostgreSQL, and this one is not ours. Run it without --database-url";
+            say(fault.name, why);
             continue;
         }
         let mut figures = Vec::new();
@@ -232,14 +344,22 @@ pub async fn run(
         add("wrong endings, or none", wrong as f64, "deliveries", none);
         add("processes that ended badly", outcome.ended_badly as f64, "", none);
         add("longest time without an acceptance", outcome.silence_of_intake.as_secs_f64(), "s", None);
-        add("longest time without a delivery", outcome.silence_of_delivery.as_secs_f64(), "s", None);
+        // An endpoint that wants order holds up nobody else.
+        let silence = Some(Goal::AtMost(10.0)).filter(|_| fault.act == Act::Order);
+        add("longest time without a delivery", outcome.silence_of_delivery.as_secs_f64(), "s", silence);
         if let Some(heard) = &outcome.heard {
             add("events", heard.events as f64, "", None);
             add("events never heard", heard.unheard as f64, "", none);
             add("events heard that never happened", heard.strange as f64, "", none);
             add("events that were another when they came again", heard.changed as f64, "", none);
+            if fault.act == Act::Order {
+                add("events taken before one that precedes them", heard.disordered as f64, "", none);
+            }
             add("copies of events", heard.duplicates as f64, "", None);
             add("of them refused at first", outcome.refused as f64, "", None);
+        }
+        if let Some(refused) = outcome.refused_by_provider {
+            add("refused by the provider for now", refused as f64, "calls", Some(Goal::AtLeast(1.0)));
         }
         add("all ended after the load", outcome.ended_after.as_secs_f64(), "s", None);
         add("fsck findings", outcome.findings as f64, "rows", none);
@@ -281,6 +401,8 @@ struct Outcome {
     heard: Option<Heard>,
     /// Events that the endpoint refused when they came for the first time.
     refused: u64,
+    /// Where refusals are the fault.
+    refused_by_provider: Option<u64>,
     ended_badly: u64,
     findings: usize,
     silence_of_intake: Duration,
@@ -315,10 +437,13 @@ struct Town {
     database_url: String,
     store: Store,
     slack: SlackSimulator,
+    smtp: Option<SmtpSimulator>,
     /// Where the partner wants to hear of it.
     endpoint: Option<Endpoint>,
     port: u16,
     credentials: Credentials,
+    /// Variables that tell the hub where the channels' providers are.
+    providers: Vec<(&'static str, String)>,
     flags: Vec<String>,
     serve: Child,
     workers: Vec<Child>,
@@ -342,10 +467,11 @@ impl<'a> Round<'a> {
         let mut town = self.found(ground, &name, &here).await?;
         let load = Arc::new(Load::new(town.port, &town.credentials, self.act())?);
         let clients: Vec<_> = (0..CLIENTS).map(|n| here.spawn(load.clone().client(n))).collect();
-        let watch = here.spawn(watch(load.clone(), town.slack.clone()));
+        let watch = here.spawn(watch(load.clone(), town.slack.clone(), town.smtp.clone()));
         let until = Instant::now() + Duration::from_secs(self.seconds);
         tokio::time::sleep(Duration::from_secs(1)).await;
         self.disturb(&mut town, &load, ground, until).await?;
+        let until = until.max(Instant::now() + AFTERMATH);
         tokio::time::sleep_until(until.into()).await;
         load.stop.store(true, Ordering::Relaxed);
         for client in clients {
@@ -363,7 +489,11 @@ impl<'a> Round<'a> {
         for post in town.slack.records() {
             *received.entry(post.text.unwrap_or_default()).or_default() += 1;
         }
-        let findings = flow::fsck::fsck(&town.store, Clock::system().now(), |_, _, _| ()).await?;
+        for mail in town.smtp.iter().flat_map(SmtpSimulator::records) {
+            let subject = mail.data.lines().find_map(|line| line.strip_prefix("Subject: "));
+            *received.entry(subject.unwrap_or_default().to_owned()).or_default() += 1;
+        }
+        let findings = flow::fsck::fsck(&town.store, Clock::system().now(), |_| ()).await?;
         for finding in findings.iter().take(5) {
             say(self.fault.name, &format!("fsck: {finding:?}"));
         }
@@ -371,8 +501,18 @@ impl<'a> Round<'a> {
         say(self.fault.name, &format!("clients were answered {:?}", promises.answers));
         let found = judge(&promises, &endings, &received);
         let arrived = town.endpoint.as_ref().map(Endpoint::arrived);
-        let heard = arrived.map(|arrived| judge_events(&promises, &arrived));
+        let mut heard = arrived.map(|arrived| judge_events(&promises, &arrived));
+        // Order is judged wherever it was asked for, and in the control.
+        let in_order = matches!(self.act(), Act::Order | Act::Disorder);
+        if let (Some(heard), Some(endpoint), true) = (&mut heard, &town.endpoint, in_order) {
+            heard.disordered = endpoint.disordered();
+        }
         let refused = town.endpoint.as_ref().map_or(0, Endpoint::refused);
+        let refused_by_provider = match self.act() {
+            Act::Throttle => Some(town.slack.too_soon()),
+            Act::Greylist => Some(bench::refusals(&town.store).await?),
+            _ => None,
+        };
         let silence_of_intake = load.longest_silence(until);
         here.stop();
         town.store.close().await;
@@ -382,6 +522,7 @@ impl<'a> Round<'a> {
             found,
             heard,
             refused,
+            refused_by_provider,
             ended_badly,
             findings,
             silence_of_intake,
@@ -395,7 +536,7 @@ impl<'a> Round<'a> {
         if self.act() == Act::KillPostgresTooEarly {
             bench::confirm_too_early(ground.url(), name).await?;
         }
-        let sizes = crate::store::PoolSizes { api: 2, intake: 1, engine: 1 };
+        let sizes = crate::store::PoolSizes { api: 2, intake: 1, engine: 1, webhooks: 1 };
         let store = Store::new(&database_url, sizes)?;
         store.migrate().await?;
         let database = Database { database_url: Some(database_url.clone()), ..self.settings.database.clone() };
@@ -403,6 +544,7 @@ impl<'a> Round<'a> {
         let (_, credentials) = bed::posting_partner(&desk, "bench").await?;
         process::stop(&desk).await;
         let slack = SlackSimulator::start(0, here).await?;
+        let smtp = if self.act() == Act::Greylist { Some(SmtpSimulator::start(0, 0, here).await?) } else { None };
         let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.and_then(|listener| listener.local_addr());
         let port = free.map_err(|e| Error::Setup(format!("no port is free on loopback: {e}")))?.port();
         let mut flags: BTreeMap<&str, &str> = FLAGS.into_iter().chain(self.fault.flags.iter().copied()).collect();
@@ -413,18 +555,39 @@ impl<'a> Round<'a> {
             .into_iter()
             .map(|(name, value)| if value == "true" { name.to_owned() } else { format!("{name}={value}") })
             .collect();
-        let serve = start(&database_url, &slack, &flags, &["serve", &format!("--listen=127.0.0.1:{port}")])?;
+        let providers = providers(&slack, smtp.as_ref());
+        let serve = start(&database_url, &providers, &flags, &["serve", &format!("--listen=127.0.0.1:{port}")])?;
         let (endpoint, workers, ended_badly) = (None, Vec::new(), 0);
-        let mut town =
-            Town { database_url, store, slack, endpoint, port, credentials, flags, serve, workers, ended_badly };
+        let mut town = Town {
+            database_url,
+            store,
+            slack,
+            smtp,
+            endpoint,
+            port,
+            credentials,
+            providers,
+            flags,
+            serve,
+            workers,
+            ended_badly,
+        };
         town.answers().await?;
-        if self.act() == Act::Flap {
-            let endpoint = Endpoint::start(Manner::Flapping, Clock::system(), here).await?;
-            endpoint.register(&format!("127.0.0.1:{port}"), &town.credentials, None).await?;
+        if let Some((manner, ordered)) = self.act().endpoint() {
+            let endpoint = Endpoint::start(manner, Clock::system(), here).await?;
+            endpoint.register(&format!("127.0.0.1:{port}"), &town.credentials, None, ordered).await?;
             town.endpoint = Some(endpoint);
         }
-        for _ in 0..2 {
-            town.workers.push(town.worker()?);
+        if self.act() == Act::Throttle {
+            town.slack.take_one_in(Duration::from_millis(200));
+        }
+        if self.act() == Act::KillBeforeCall {
+            // It takes back what others held, and serves no channel that clients post to.
+            town.workers.push(start(&town.database_url, &[], &town.flags, &["work"])?);
+        } else {
+            for _ in 0..2 {
+                town.workers.push(town.worker()?);
+            }
         }
         Ok(town)
     }
@@ -466,7 +629,7 @@ impl<'a> Round<'a> {
                     send(&town.serve, Signal::SIGKILL);
                     let _killed = town.serve.wait().await;
                     let listen = format!("--listen=127.0.0.1:{}", town.port);
-                    town.serve = start(&town.database_url, &town.slack, &town.flags, &["serve", &listen])?;
+                    town.serve = start(&town.database_url, &town.providers, &town.flags, &["serve", &listen])?;
                     town.answers().await?;
                     tokio::time::sleep(Duration::from_millis(1_500)).await;
                 }
@@ -490,6 +653,39 @@ impl<'a> Round<'a> {
                 }
             }
             Act::Hang => town.slack.script(Behaviour::Hang, 40),
+            Act::StopWorkers => {
+                for worker in &mut town.workers {
+                    lives(worker)?;
+                    // It surely holds something when it is stopped: calls that were taken and not answered.
+                    town.slack.script(Behaviour::Hang, 16);
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    send(worker, Signal::SIGSTOP);
+                    tokio::time::sleep(LEASE).await;
+                    send(worker, Signal::SIGCONT);
+                    tokio::time::sleep(Duration::from_secs(2)).await;
+                }
+            }
+            Act::KillBeforeCall => self.kill_before_call(town, load).await?,
+            Act::StallPostgres => {
+                // A process that starts while its database stands still ends, and is started again by others than us.
+                let began = Instant::now();
+                while town.slack.taken() == 0 && began.elapsed() < LEASE {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                while soon(3_500) {
+                    town.slack.script(Behaviour::Hang, 8);
+                    ground.stall(Duration::from_secs(2)).await;
+                    tokio::time::sleep(Duration::from_millis(1_500)).await;
+                }
+                ground.stall(LEASE).await;
+            }
+            Act::Order | Act::Disorder | Act::Greylist => tokio::time::sleep_until(until.into()).await,
+            Act::Throttle => {
+                tokio::time::sleep_until(until.into()).await;
+                load.stop.store(true, Ordering::Relaxed);
+                // What is refused yet is taken when it comes again.
+                town.slack.take_one_in(Duration::ZERO);
+            }
             Act::Storm => {
                 town.slack.script(Behaviour::Fail { status: 503, text: "service_unavailable".into() }, 2_000);
                 town.slack.script(Behaviour::Limit { retry_after: 1 }, 1_000);
@@ -503,20 +699,56 @@ impl<'a> Round<'a> {
         Ok(())
     }
 
+    /// Three times: workers claim everything, wait for a lock before they read what to send, and are killed there.
+    async fn kill_before_call(&self, town: &mut Town, load: &Load) -> Result<()> {
+        while load.acceptances() < CLAIMED {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        for _ in 0..3 {
+            let locked = bench::lock_readers_of_messages(&town.store).await?;
+            let mut doomed = vec![town.worker()?, town.worker()?];
+            let began = Instant::now();
+            while bench::count(town.store.api(), Status::Processing).await? == 0 && began.elapsed() < LEASE {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            // Less than the lock time-out, after which they would give back what they hold.
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            for worker in &mut doomed {
+                lives(worker)?;
+                send(worker, Signal::SIGKILL);
+                let _killed = worker.wait().await;
+            }
+            drop(locked);
+            let began = Instant::now();
+            let patience = if self.control { Duration::ZERO } else { 2 * LEASE };
+            while bench::count(town.store.api(), Status::Processing).await? > 0 && began.elapsed() < patience {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+        load.quota.store(u64::MAX, Ordering::Relaxed);
+        for _ in 0..2 {
+            town.workers.push(town.worker()?);
+        }
+        Ok(())
+    }
+
     /// Waits until no delivery is open; says how long that took.
     async fn all_ended(&self, town: &Town) -> Duration {
         let began = Instant::now();
-        let patience = if self.control { PATIENCE_CONTROL } else { PATIENCE };
+        let patience = match self.act() {
+            _ if self.control => PATIENCE_CONTROL,
+            // What workers were lost with pauses for longer each time.
+            Act::KillBeforeCall => 3 * PATIENCE,
+            _ => PATIENCE,
+        };
         while began.elapsed() < patience {
-            let open = [
-                crate::model::delivery::Status::Scheduled,
-                crate::model::delivery::Status::Pending,
-                crate::model::delivery::Status::Processing,
-            ];
+            let open = [Status::Scheduled, Status::Pending, Status::Processing];
             let mut left = 0;
             if self.act() == Act::Flap {
                 // What fails twice would wait for five minutes.
                 let _next_time = bench::hurry(town.store.api(), Clock::system().now()).await;
+            }
+            if self.act().endpoint().is_some() {
                 left += bench::marks(town.store.api()).await.unwrap_or(1);
             }
             for status in open {
@@ -531,7 +763,17 @@ impl<'a> Round<'a> {
     }
 }
 
-fn start(database_url: &str, slack: &SlackSimulator, flags: &[String], role: &[&str]) -> Result<Child> {
+/// Variables that tell the hub where these are.
+fn providers(slack: &SlackSimulator, smtp: Option<&SmtpSimulator>) -> Vec<(&'static str, String)> {
+    let mut all = vec![("NOTIHUB_SLACK_DESTINATION", format!("ops={}", slack.hook("ops")))];
+    if let Some(smtp) = smtp {
+        all.push(("NOTIHUB_SMTP_HOST", smtp.address().ip().to_string()));
+        all.push(("NOTIHUB_SMTP_PORT", smtp.address().port().to_string()));
+    }
+    all
+}
+
+fn start(database_url: &str, providers: &[(&'static str, String)], flags: &[String], role: &[&str]) -> Result<Child> {
     let program = std::env::current_exe().map_err(|e| Error::Internal(format!("who am I: {e}")))?;
     let mut command = Command::new(program);
     command.args(role).args(flags).stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
@@ -539,7 +781,7 @@ fn start(database_url: &str, slack: &SlackSimulator, flags: &[String], role: &[&
     let log = std::fs::OpenOptions::new().create(true).append(true).open(complaints());
     command.stderr(log.map_err(|e| Error::Setup(format!("{}: {e}", complaints().display())))?);
     command.env("NOTIHUB_DATABASE_URL", database_url);
-    command.env("NOTIHUB_SLACK_DESTINATION", format!("ops={}", slack.hook("ops")));
+    command.envs(providers.iter().map(|(name, value)| (name, value)));
     command.spawn().map_err(|e| Error::Setup(format!("a process of the hub cannot start: {e}")))
 }
 
@@ -565,7 +807,7 @@ fn send(child: &Child, signal: Signal) {
 
 impl Town {
     fn worker(&self) -> Result<Child> {
-        start(&self.database_url, &self.slack, &self.flags, &["work"])
+        start(&self.database_url, &self.providers, &self.flags, &["work"])
     }
 
     /// Waits until the API answers.
@@ -604,6 +846,8 @@ struct Load {
     /// When batches were accepted.
     times: Mutex<Vec<Instant>>,
     stop: AtomicBool,
+    /// Messages that clients may post; then they wait until it is raised.
+    quota: AtomicU64,
     over: AtomicBool,
     next: AtomicU64,
 }
@@ -616,6 +860,7 @@ impl Load {
             promises: Mutex::default(),
             times: Mutex::default(),
             stop: AtomicBool::new(false),
+            quota: AtomicU64::new(if act == Act::KillBeforeCall { CLAIMED } else { u64::MAX }),
             over: AtomicBool::new(false),
             next: AtomicU64::new(0),
         })
@@ -626,14 +871,15 @@ impl Load {
     }
 
     async fn client(self: Arc<Load>, n: u32) {
-        let rate = if self.act == Act::Flap { RATE_HEARD } else { RATE };
-        let period = Duration::from_secs_f64(f64::from(CLIENTS) * BATCH as f64 / f64::from(rate));
+        let period = Duration::from_secs_f64(f64::from(CLIENTS) * BATCH as f64 / f64::from(self.act.rate()));
         tokio::time::sleep(period.mul_f64(f64::from(n) / f64::from(CLIENTS))).await;
         let mut tick = tokio::time::interval(period);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while !self.stop.load(Ordering::Relaxed) {
             tick.tick().await;
-            let first = self.next.fetch_add(BATCH as u64, Ordering::Relaxed);
+            let quota = self.quota.load(Ordering::Relaxed);
+            let within = |next: u64| next.checked_add(BATCH as u64).filter(|next| *next <= quota);
+            let Ok(first) = self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within) else { continue };
             let tokens: Vec<String> = (first..).take(BATCH).map(|n| format!("T-{n}")).collect();
             if n.is_multiple_of(2) {
                 self.post(&tokens).await;
@@ -654,7 +900,13 @@ impl Load {
                     Act::KillApiForgetful => format!("{token}-{tries}"),
                     _ => token.clone(),
                 };
-                json!({"type": token, "clientMsgId": key, "body": token, "channels": [{"channel": "SLACK", "to": "ops"}]})
+                let slack = json!([{"channel": "SLACK", "to": "ops"}]);
+                let mut message = json!({"type": token, "clientMsgId": key, "body": token, "channels": slack});
+                if self.act == Act::Greylist {
+                    message["title"] = json!(token);
+                    message["channels"] = json!([{"channel": "EMAIL", "to": greylisted(token)}]);
+                }
+                message
             };
             let answer = match tokens {
                 [one] => self.client.ask("/v1/messages", &message(one)).await,
@@ -699,12 +951,18 @@ impl Load {
     }
 }
 
+/// A recipient of this message's own, whose server greylists in one of the ways there are.
+fn greylisted(token: &str) -> String {
+    let n = token.trim_start_matches("T-").parse::<usize>().unwrap_or(0) % smtp::GREYLISTED.len();
+    format!("greylist-{n}@{}.example.com", token.to_lowercase())
+}
+
 /// The longest time in which the provider took nothing although the load went on.
-async fn watch(load: Arc<Load>, slack: SlackSimulator) -> Duration {
+async fn watch(load: Arc<Load>, slack: SlackSimulator, smtp: Option<SmtpSimulator>) -> Duration {
     let (mut last, mut taken, mut longest) = (Instant::now(), 0, Duration::ZERO);
     while !load.over.load(Ordering::Relaxed) {
         tokio::time::sleep(Duration::from_millis(10)).await;
-        let now = slack.taken();
+        let now = slack.taken() + smtp.as_ref().map_or(0, SmtpSimulator::taken);
         if now != taken || load.stop.load(Ordering::Relaxed) {
             (taken, last) = (now, Instant::now());
         }

@@ -39,7 +39,8 @@ pub fn example() -> NewMessage {
 
 /// Messages a second when each of `clients` inserts one per commit.
 pub async fn single_inserts(bed: &Bed, clients: u32, during: Duration) -> Result<f64> {
-    let pool = store::Store::new(&bed.database_url, store::PoolSizes { api: 1, intake: clients, engine: 1 })?;
+    let pool =
+        store::Store::new(&bed.database_url, store::PoolSizes { api: 1, intake: clients, engine: 1, webhooks: 1 })?;
     let (shutdown, done, began) = (Shutdown::new(), Arc::new(AtomicU64::new(0)), Instant::now());
     let bed = Arc::new(Borrowed::of(bed));
     let tasks: Vec<_> = (0..clients)
@@ -81,8 +82,9 @@ impl Borrowed {
             partner_id: self.partner.partner_id,
             shard: self.partner.shard,
             fingerprint: [0; 32],
+            key_hash: None,
             created_at: self.hub.clock.now(),
-            max_attempts: 3,
+            max_attempts: vec![3],
             lanes: vec![Lane::new(Channel::Email, Priority::Normal, false)],
             notice_id: self.hub.next_id(),
             notice_lane: Lane::new(Channel::Webhook, Priority::Normal, false),
@@ -109,7 +111,7 @@ pub async fn claim_and_settle(bed: &Bed, pending: i64) -> Result<f64> {
                     mark = last.min(hub.clock.now() - chrono::TimeDelta::milliseconds(250));
                     let now = hub.clock.now();
                     let accepted = Outcome::Accepted { provider_ref: None };
-                    let policy = hub.settings.retry.policy(Channel::Email);
+                    let policy = hub.settings.retry.policy(Channel::Email, false);
                     let mut settles: Vec<Settle> = claimed
                         .into_iter()
                         .map(|c| Settle {
@@ -130,6 +132,8 @@ pub async fn claim_and_settle(bed: &Bed, pending: i64) -> Result<f64> {
                             }),
                             notice_id: hub.next_id(),
                             receipt_due: None,
+                            apart: None,
+                            followers: 0,
                         })
                         .collect();
                     settles.sort_by_key(|s| s.key);

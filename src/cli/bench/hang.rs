@@ -58,7 +58,7 @@ async fn round(run: &mut Run<'_>, beside: bool) -> Result<Histogram<u64>> {
     let options = BTreeMap::from([("base-url".to_owned(), texts.url())]);
     let account = ProviderSettings { name: "hanging".into(), adapter: "sms".into(), options };
     settings.channels.providers = vec![account];
-    let providers = process::providers(&settings, &Clock::system())?;
+    let providers = process::providers(&settings, &Clock::system(), &Shutdown::new())?;
     let further = providers.of(Channel::Sms).iter().map(|a| a.provider.clone()).collect();
     let bed = Bed::with(&settings, run.ground, further).await?;
     worker::start(&bed.hub, Role::Both);
@@ -75,7 +75,7 @@ async fn round(run: &mut Run<'_>, beside: bool) -> Result<Histogram<u64>> {
             scheduled_at: None,
             expires_at: None,
         };
-        accept_all(&bed.hub, &bed.partner, (0..WAITING).map(message).collect()).await?;
+        accept_all(&bed.hub, &bed.partner, (0..WAITING).map(|n| message(n).into()).collect()).await?;
     }
     load::spawn(&Load { rate: 100, ..load_of(&bed, 4, 2) }).await?;
     bed.take_waits();

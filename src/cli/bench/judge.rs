@@ -155,6 +155,8 @@ pub struct Heard {
     /// Copies of one id that were not the same.
     pub changed: u64,
     pub duplicates: u64,
+    /// Taken before one of the same message that happened earlier, where the endpoint asked for order.
+    pub disordered: u64,
 }
 
 /// Each accepted message has one delivery, which is sent: three events. `arrived`: by id.
@@ -168,6 +170,7 @@ pub fn judge_events(promises: &Promises, arrived: &HashMap<String, Arrived>) -> 
         strange: count(&|id, _| !happened.contains(id)),
         changed: count(&|_, a| !a.same),
         duplicates: arrived.values().map(|a| a.copies - 1).sum(),
+        disordered: 0,
     }
 }
 
@@ -178,6 +181,7 @@ impl Heard {
             (self.unheard, "events never heard"),
             (self.strange, "events heard that never happened"),
             (self.changed, "events that were another when they came again"),
+            (self.disordered, "events taken before one that precedes them"),
         ];
         wrong.into_iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect()
     }
@@ -203,6 +207,8 @@ mod tests {
         assert_eq!(heard(&[all[0], all[1], all[2], ("1-2", once)]), "1 events heard that never happened");
         let changed = Arrived { copies: 2, same: false, taken: true };
         assert_eq!(heard(&[all[0], ("1-1", changed), all[2]]), "1 events that were another when they came again");
+        let disordered = Heard { disordered: 2, ..Heard::default() };
+        assert_eq!(disordered.objections(), ["2 events taken before one that precedes them"]);
     }
 
     /// A client that gave up was not served.

@@ -93,8 +93,8 @@ enum Scenario {
     Redrive,
     /// Memory of a process that idles.
     Idle,
-    /// What breaks, breaks under load: killed workers, API and PostgreSQL, cut answers, storms, locks, an endpoint that flaps. A
-    /// judge compares what clients were told with the database and with what the provider and the endpoint received, and every fault is run a second
+    /// What breaks, breaks under load: workers and PostgreSQL killed, stopped and stalled, a killed API, cut answers, storms,
+    /// throttling, greylisting, locks, an endpoint that flaps or wants order. A judge compares what clients were told with the database and with what the provider and the endpoint received, and every fault is run a second
     /// time with its defence turned off, where the judge must object. Exit code 1 when it is not so.
     Faults {
         /// Only these; without, all.

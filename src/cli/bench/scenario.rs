@@ -445,7 +445,7 @@ async fn across(run: &mut Run<'_>) -> Result<()> {
     let slack = SlackSimulator::start(0, &ground).await?;
     let mut settings = run.settings.clone();
     settings.slack.slack_destinations = vec![("ops".into(), slack.hook("ops"))];
-    let providers = super::super::process::providers(&settings, &Clock::system())?;
+    let providers = super::super::process::providers(&settings, &Clock::system(), &ground)?;
     let further = providers.of(Channel::Slack).iter().map(|a| a.provider.clone()).collect();
     let bed = Bed::with(&settings, run.ground, further).await?;
     worker::start(&bed.hub, Role::Api);

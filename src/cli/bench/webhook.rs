@@ -39,7 +39,7 @@ pub async fn webhook(run: &mut Run<'_>) -> Result<()> {
 async fn bed_with_webhooks(run: &Run<'_>, shards: Option<i16>) -> Result<Bed> {
     let mut settings = endpoint::reachable(run.settings);
     settings.database.shards = shards.unwrap_or(settings.database.shards);
-    let providers = process::providers(&settings, &Clock::system())?;
+    let providers = process::providers(&settings, &Clock::system(), &crate::shutdown::Shutdown::new())?;
     let further = providers.of(Channel::Webhook).iter().map(|a| a.provider.clone()).collect();
     Bed::with(&settings, run.ground, further).await
 }
@@ -47,7 +47,7 @@ async fn bed_with_webhooks(run: &Run<'_>, shards: Option<i16>) -> Result<Bed> {
 /// An endpoint of the bed's own partner, for as long as the bed is.
 async fn prompt(bed: &Bed, events: Option<&[EventKind]>) -> Result<Endpoint> {
     let endpoint = Endpoint::start(Manner::Prompt, bed.hub.clock.clone(), &bed.hub.shutdown).await?;
-    endpoint.register(&bed.api, &bed.credentials, events).await?;
+    endpoint.register(&bed.api, &bed.credentials, events, false).await?;
     Ok(endpoint)
 }
 
@@ -172,7 +172,7 @@ async fn other_endpoint(run: &mut Run<'_>, beside: bool) -> Result<Waits> {
     let (_, slow) = bed::posting_partner(&bed.hub, "tarpit").await?;
     let tarpit = Endpoint::start(Manner::Never, bed.hub.clock.clone(), &bed.hub.shutdown).await?;
     if beside {
-        tarpit.register(&bed.api, &slow, sent).await?;
+        tarpit.register(&bed.api, &slow, sent, false).await?;
     }
     // Both rounds post the same; only who is heard differs.
     let token = bed::sign_in(&bed.hub, &slow).await?;

@@ -1,10 +1,13 @@
 //! Slack's incoming webhooks: `POST /services/T…/B…/…` takes what Slack takes and refuses it with Slack's words.
 
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use hyper::{Method, Request, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -28,6 +31,32 @@ pub struct Post {
 pub struct SlackSimulator {
     address: SocketAddr,
     desk: Desk<Post>,
+    pace: Pace,
+}
+
+/// A post that is in order is taken only so long after the one before.
+#[derive(Debug, Clone, Default)]
+struct Pace(Arc<Mutex<(Duration, Option<Instant>, u64)>>);
+
+impl Pace {
+    /// Whether one is taken now; counts those that are not.
+    fn allows(&self) -> bool {
+        let mut pace = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let allows = pace.1.is_none_or(|last| now.duration_since(last) >= pace.0);
+        if allows {
+            pace.1 = Some(now);
+        } else {
+            pace.2 += 1;
+        }
+        allows
+    }
+
+    /// In whole seconds, as `Retry-After` says it: at least one.
+    fn seconds(&self) -> u32 {
+        let pace = self.0.lock().unwrap_or_else(PoisonError::into_inner).0;
+        u32::try_from(pace.as_secs_f64().ceil() as i64).unwrap_or(1).max(1)
+    }
 }
 
 impl SlackSimulator {
@@ -35,17 +64,17 @@ impl SlackSimulator {
     pub async fn start(port: u16, shutdown: &Shutdown) -> Result<SlackSimulator> {
         let listener = super::listen(port).await?;
         let address = super::bound(&listener)?;
-        let desk = Desk::new();
+        let simulator = SlackSimulator { address, desk: Desk::new(), pace: Pace::default() };
         let session = {
-            let (desk, shutdown) = (desk.clone(), shutdown.clone());
+            let (simulator, shutdown) = (simulator.clone(), shutdown.clone());
             move |stream| {
-                let (desk, stopping) = (desk.clone(), shutdown.clone());
-                let respond = move |request| respond(desk.clone(), stopping.clone(), request);
+                let (simulator, stopping) = (simulator.clone(), shutdown.clone());
+                let respond = move |request| respond(simulator.clone(), stopping.clone(), request);
                 super::serve(stream, shutdown.clone(), respond)
             }
         };
         shutdown.spawn(super::accept(listener, shutdown.clone(), session));
-        Ok(SlackSimulator { address, desk })
+        Ok(simulator)
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -66,13 +95,24 @@ impl SlackSimulator {
         self.desk.records()
     }
 
+    /// From now on takes one post in so long, and answers those between with 429 and `Retry-After`, in whole seconds.
+    pub fn take_one_in(&self, pace: Duration) {
+        self.pace.0.lock().unwrap_or_else(PoisonError::into_inner).0 = pace;
+    }
+
+    /// How many posts came too soon.
+    pub fn too_soon(&self) -> u64 {
+        self.pace.0.lock().unwrap_or_else(PoisonError::into_inner).2
+    }
+
     /// What to do with the next `times` posts that are in order, after what was scripted before.
     pub fn script(&self, behaviour: Behaviour, times: u32) {
         self.desk.script(behaviour, times);
     }
 }
 
-async fn respond(desk: Desk<Post>, shutdown: Shutdown, request: Request<Incoming>) -> Answered {
+async fn respond(simulator: SlackSimulator, shutdown: Shutdown, request: Request<Incoming>) -> Answered {
+    let SlackSimulator { desk, pace, .. } = simulator;
     if request.method() != Method::POST || !request.uri().path().starts_with("/services/") {
         return Ok(super::control(&desk, REFUSAL, request).await);
     }
@@ -84,6 +124,7 @@ async fn respond(desk: Desk<Post>, shutdown: Shutdown, request: Request<Incoming
         return Ok(super::text(StatusCode::BAD_REQUEST, "invalid_payload"));
     };
     match parse(hook, &body) {
+        Ok(_) if !pace.allows() => Ok(limited(pace.seconds())),
         Ok(post) => act(&desk, &shutdown, post, body.len()).await,
         Err(word) => Ok(super::text(StatusCode::BAD_REQUEST, word)),
     }
@@ -117,6 +158,12 @@ fn parse(hook: String, body: &Bytes) -> Result<Post, &'static str> {
     if text.is_none() && listed == 0 { Err("no_text") } else { Ok(Post { hook, text, blocks }) }
 }
 
+fn limited(retry_after: u32) -> Response<Full<Bytes>> {
+    let mut limited = super::text(StatusCode::TOO_MANY_REQUESTS, "rate_limited");
+    limited.headers_mut().insert(RETRY_AFTER, HeaderValue::from(retry_after));
+    limited
+}
+
 async fn act(desk: &Desk<Post>, shutdown: &Shutdown, post: Post, bytes: usize) -> Answered {
     match desk.next() {
         Behaviour::Ok => {
@@ -126,11 +173,7 @@ async fn act(desk: &Desk<Post>, shutdown: &Shutdown, post: Post, bytes: usize) -
         Behaviour::Fail { status, text } => {
             Ok(super::text(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), &text))
         }
-        Behaviour::Limit { retry_after } => {
-            let mut limited = super::text(StatusCode::TOO_MANY_REQUESTS, "rate_limited");
-            limited.headers_mut().insert(RETRY_AFTER, HeaderValue::from(retry_after));
-            Ok(limited)
-        }
+        Behaviour::Limit { retry_after } => Ok(limited(retry_after)),
         Behaviour::Hang => {
             desk.record(post, bytes);
             // Dropped when the client goes away.
@@ -243,5 +286,18 @@ mod tests {
         }
         assert_eq!(caller.send(Method::DELETE, "/_records", "", nothing.clone()).await.0, 405);
         assert_eq!(caller.send(Method::GET, "/", "", nothing).await.0, 404);
+    }
+
+    /// Faults E1: between two posts that are taken, others are told when to come again.
+    #[tokio::test]
+    async fn a_hook_with_a_pace_takes_one_and_refuses_the_others() {
+        let caller = Caller::new().await;
+        caller.simulator.take_one_in(Duration::from_secs(3_600));
+        let post = json!({"text": "hello"});
+        assert_eq!(caller.post(HOOK, &post).await.0, 200);
+        assert_eq!(caller.post(HOOK, &post).await, (429, "rate_limited".to_owned()));
+        assert_eq!((caller.simulator.taken(), caller.simulator.too_soon()), (1, 1));
+        caller.simulator.take_one_in(Duration::ZERO);
+        assert_eq!(caller.post(HOOK, &post).await.0, 200);
     }
 }

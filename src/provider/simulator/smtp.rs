@@ -3,7 +3,8 @@
 //!
 //! - `bounce@…`   550 5.1.1, there is no such recipient
 //! - `full@…`     452 4.2.2, the mailbox is full
-//! - `greylist@…` 451 4.7.1 the first time each address is tried, then taken
+//! - `greylist@…` 450 4.2.0 the first time each address is tried, then taken
+//! - `greylist-N@…` the same in the words that number N of `GREYLISTED` has
 //! - `cut@…`      takes the first mail to each address and hangs up instead of saying so, then answers
 
 use std::collections::HashSet;
@@ -28,6 +29,15 @@ const RECIPIENTS: usize = 100;
 const SILENCE: Duration = Duration::from_mins(5);
 /// Magic addresses that were tried once; beyond so many they are forgotten.
 const TRIED: usize = 10_000;
+/// What real servers say when they greylist: `greylist-N@…` is refused once in the words number N, from 0 on.
+pub const GREYLISTED: [&str; 6] = [
+    "450 4.2.0 recipient address rejected: greylisted, try again in 300 seconds",
+    "450 recipient address rejected: greylisted",
+    "451 try again later",
+    "452 4.5.3 too many recipients for now",
+    "450 4.2.1 the mailbox is busy, try again later",
+    "451 4.7.1 greylisted, try again in 5 minutes",
+];
 const REFUSAL: (u16, &str) = (451, "4.3.0 scripted trouble");
 
 /// A mail that was taken.
@@ -91,6 +101,11 @@ impl SmtpSimulator {
         self.control
     }
 
+    /// How many mails were taken.
+    pub fn taken(&self) -> u64 {
+        self.shared.desk.taken()
+    }
+
     pub fn records(&self) -> Vec<Mail> {
         self.shared.desk.records()
     }
@@ -115,8 +130,13 @@ impl Shared {
         match address.split('@').next() {
             Some("bounce") => "550 5.1.1 no such recipient",
             Some("full") => "452 4.2.2 mailbox full",
-            Some("greylist") if self.first_time(address) => "451 4.7.1 greylisted, try again later",
-            _ => "250 2.1.5 ok",
+            Some("greylist") if self.first_time(address) => "450 4.2.0 greylisted, try again later",
+            Some(local) => match local.strip_prefix("greylist-").and_then(|n| GREYLISTED.get(n.parse::<usize>().ok()?))
+            {
+                Some(words) if self.first_time(address) => words,
+                _ => "250 2.1.5 ok",
+            },
+            None => "250 2.1.5 ok",
         }
     }
 
@@ -409,5 +429,18 @@ mod tests {
         client.to("b@example.com").await;
         assert!(client.say("x\r\n.").await.starts_with("250 "));
         assert_eq!(simulator.records().len(), 1);
+    }
+
+    /// Faults E3: each of the words that servers greylist with is said once to each recipient.
+    #[tokio::test]
+    async fn a_recipient_is_greylisted_once_in_the_words_asked_for() {
+        let (_simulator, mut client, _shutdown) = started().await;
+        assert!(client.say("MAIL FROM:<a@example.net>").await.starts_with("250 "));
+        for (n, words) in GREYLISTED.iter().enumerate() {
+            let rcpt = format!("RCPT TO:<greylist-{n}@example.com>");
+            assert_eq!(client.say(&rcpt).await, *words);
+            assert!(client.say(&rcpt).await.starts_with("250 "));
+        }
+        assert!(client.say("RCPT TO:<greylist-99@example.com>").await.starts_with("250 "));
     }
 }

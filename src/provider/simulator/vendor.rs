@@ -30,7 +30,7 @@ use super::magic::{self, Does, How, Told, Why};
 use super::{Answered, Behaviour, Cut, Desk};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::provider::http::{Http, HttpSettings};
+use crate::provider::http::{Common, Connections, DecidedBy, Http};
 use crate::shutdown::Shutdown;
 
 /// What is remembered to be asked for; the oldest goes.
@@ -297,7 +297,7 @@ impl Vendor {
             desk: Desk::new(),
             clock: setup.clock,
             shutdown: shutdown.clone(),
-            http: Http::new(HttpSettings { call_budget: CALL, ca_file: None, tls })?,
+            http: Http::new(&Common::within(CALL), Connections::Kept, tls)?,
             state: Mutex::new(state),
             wake: Notify::new(),
             telling: tokio::sync::Mutex::new(()),
@@ -649,7 +649,8 @@ impl Vendor {
                     headers.insert(HeaderName::from_static(name), value);
                 }
             }
-            let told = self.0.http.post_json(&url, sheet.body.to_string().into_bytes(), headers).await;
+            let told =
+                self.0.http.post_json(&url, sheet.body.to_string().into_bytes(), headers, DecidedBy::Status).await;
             if told.is_ok_and(|answer| answer.status == 200) {
                 continue;
             }

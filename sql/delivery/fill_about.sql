@@ -1,0 +1,32 @@
+-- Fill about: open webhooks that an older program wrote get the message that they tell of and when they were written, in bounded batches.
+-- $1 shard[], $2 rows at most.
+with old as materialized (
+  select d.shard, d.message_id, d.no
+  from unnest($1::smallint[]) as s(shard)
+  cross join lateral (
+    select d.shard, d.message_id, d.no
+    from deliveries d
+    where d.shard = s.shard and d.about is null and d.lane >= 66 and d.status in ('SCHEDULED', 'PENDING', 'PROCESSING')
+    -- For the plan: whatever is believed of a partition, the index of open webhooks alone needs no sort.
+    order by d.about, d.recipient collate "C", d.told_at, d.message_id
+    limit $2
+    for update skip locked
+  ) d
+  limit $2
+)
+update deliveries d
+set about = coalesce(m.about, d.message_id), told_at = coalesce(m.created_at, d.ready_at)
+from old o
+left join lateral (
+  -- For the plan: whatever is believed of a partition, the primary key alone needs no sort.
+  select f.about, f.created_at
+  from (
+    select m.message_id, m.about, m.created_at
+    from messages m
+    where m.shard = o.shard and m.message_id >= o.message_id
+    order by m.shard, m.message_id
+    limit 1
+  ) f
+  where f.message_id = o.message_id
+) m on true
+where d.shard = o.shard and d.message_id = o.message_id and d.no = o.no

@@ -1,0 +1,21 @@
+-- Claims one suspect: the one that may be claimed for longest. As in delivery/claim.sql the attempt is spent here, and the
+-- lease runs by the database's clock. The status is bound, not written out: see delivery/settle.sql.
+-- $1 shard[]; $2 lane[] and $3 whether the beginning of a call is recorded before it[], one for each lane; $4 now, $5 worker,
+-- $6 lease in seconds, $7 status (SCHEDULED), $8 the time for which they are SCHEDULED.
+with picked as materialized (
+  select d.shard, d.message_id, d.no, l.begins_recorded, s.deaths
+  from suspects s
+  join unnest($2::smallint[], $3::bool[]) as l(lane, begins_recorded) on l.lane = s.lane
+  join deliveries d on d.shard = s.shard and d.message_id = s.message_id and d.no = s.no
+  where s.shard = any($1) and s.ready_at <= $4 and d.status = ($7::text)::delivery_status and d.ready_at = $8
+  order by s.ready_at
+  limit 1
+  for update of d skip locked
+)
+update deliveries d
+set status = 'PROCESSING', attempt = d.attempt + 1, worker = $5, begins_recorded = p.begins_recorded,
+  lease_until = clock_timestamp() + make_interval(secs => $6)
+from picked p
+where d.shard = p.shard and d.message_id = p.message_id and d.no = p.no
+returning d.shard, d.message_id, d.no, d.lane, d.attempt, d.max_attempts, d.content, d.possibly_sent,
+  d.cancel_requested, d.ready_at, d.expires_at, d.recipient, d.has_fallback, d.provider, p.deaths

@@ -1,0 +1,174 @@
+//! Pace: what one destination takes, by all processes together. Nothing is known, read or written of a destination
+//! until it answers "too fast"; then each message sent there takes its turn in the database, and the others wait
+//! without a call.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio::sync::OwnedMutexGuard;
+
+use crate::error::Result;
+use crate::hub::Hub;
+use crate::limits;
+use crate::model::delivery::Outcome;
+use crate::model::pace::{LimitedBy, Pace};
+use crate::provider::Account;
+use crate::store;
+
+/// What this process knows of the paces of destinations.
+#[derive(Default)]
+pub struct Paces {
+    /// Whether there is one: all that a message costs where there is none.
+    any: AtomicBool,
+    known: Mutex<HashMap<Place, Known>>,
+    /// Who is called by one request at a time.
+    lines: Mutex<HashMap<Place, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// Provider and destination.
+type Place = (String, String);
+
+struct Known {
+    pace: Pace,
+    /// When the next one that has to wait may come.
+    slot: Option<DateTime<Utc>>,
+}
+
+/// Held while a request to a destination is made.
+pub type Line = Option<OwnedMutexGuard<()>>;
+
+impl Paces {
+    /// Why a message to this destination is not sent now, if so: it has to wait for its slot.
+    fn stands(&self, place: &Place, now: DateTime<Utc>) -> Result<(), Outcome> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        match known.get_mut(place) {
+            Some(known) if known.pace.next_at > now => {
+                let (slot, next) = known.pace.slot(known.slot, now);
+                known.slot = Some(next);
+                Err(Outcome::deferred(slot, "destination_paced"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn knows(&self, place: &Place) -> bool {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).contains_key(place)
+    }
+
+    fn learn(&self, place: Place, pace: Pace) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.entry(place).or_insert(Known { pace, slot: None }).pace = pace;
+        self.any.store(true, Ordering::Relaxed);
+    }
+
+    fn line(&self, place: &Place) -> Arc<tokio::sync::Mutex<()>> {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.entry(place.clone()).or_default().clone()
+    }
+}
+
+fn place(account: &Account, recipient: &str) -> Option<Place> {
+    let destination = match account.provider.limited_by() {
+        LimitedBy::Nothing => return None,
+        LimitedBy::Account => "",
+        LimitedBy::Destination | LimitedBy::Endpoint => recipient,
+    };
+    Some((account.name().to_owned(), destination.to_owned()))
+}
+
+/// Whether a message may go to a recipient by this account now; else until when it waits.
+pub fn stands(hub: &Hub, account: &Account, recipient: &str, now: DateTime<Utc>) -> Result<(), Outcome> {
+    if !is_paced(hub) {
+        return Ok(());
+    }
+    place(account, recipient).map_or(Ok(()), |place| hub.traffic.paces.stands(&place, now))
+}
+
+/// Whether any destination has a pace.
+pub fn is_paced(hub: &Hub) -> bool {
+    hub.traffic.paces.any.load(Ordering::Relaxed)
+}
+
+/// Takes the turn of a request that is made right after; what to settle instead where it has to wait.
+///
+/// A chat's destination answers one request at a time, so that one "too fast" tells all the others; one that answers
+/// slowly is not waited for.
+pub async fn enter(hub: &Hub, account: &Account, recipient: &str) -> Result<Line, Outcome> {
+    let (limited_by, paces) = (account.provider.limited_by(), &hub.traffic.paces);
+    if limited_by != LimitedBy::Destination && !is_paced(hub) {
+        return Ok(None);
+    }
+    let Some(place) = place(account, recipient) else { return Ok(None) };
+    let line = match limited_by {
+        LimitedBy::Destination => tokio::time::timeout(limits::LINE_WAIT, paces.line(&place).lock_owned()).await.ok(),
+        LimitedBy::Nothing | LimitedBy::Account | LimitedBy::Endpoint => None,
+    };
+    if !is_paced(hub) {
+        return Ok(line);
+    }
+    let now = hub.clock.now();
+    paces.stands(&place, now)?;
+    if limited_by == LimitedBy::Account || !paces.knows(&place) {
+        return Ok(line);
+    }
+    match Box::pin(store::pace::take_turn(hub.store.engine(), &place.0, &place.1, now)).await {
+        Ok(Some(pace)) => {
+            paces.learn(place, pace);
+            Ok(line)
+        }
+        // Another process took it.
+        Ok(None) => {
+            let _what_is_known_now = refresh(hub).await;
+            paces.stands(&place, now)?;
+            Err(Outcome::deferred(now + TimeDelta::seconds(1), "destination_paced"))
+        }
+        Err(e) => {
+            tracing::warn!(provider = place.0, error = %e, "whether its destination may be called is not known");
+            Err(Outcome::Postponed)
+        }
+    }
+}
+
+/// Slows a destination down that asks for it.
+pub async fn answered(hub: &Hub, account: &Account, recipient: &str, outcomes: &[Outcome]) {
+    let (limited_by, now) = (account.provider.limited_by(), hub.clock.now());
+    let asked = outcomes.iter().filter_map(|outcome| Pace::asked(outcome, limited_by, now));
+    let Some(asked) = asked.max_by_key(|pace| pace.next_at) else { return };
+    let Some(place) = place(account, recipient) else { return };
+    let written = store::pace::slow_down(hub.store.engine(), &place.0, &place.1, asked, now).await;
+    let pace = written.unwrap_or_else(|e| {
+        tracing::warn!(provider = place.0, error = %e, "a pace could not be written; this process alone keeps it");
+        asked
+    });
+    tracing::info!(
+        provider = place.0, destination = place.1, until = %pace.next_at,
+        interval_ms = pace.interval.as_millis() as u64,
+        "a destination takes no more for now; what is for it waits"
+    );
+    hub.traffic.paces.learn(place, pace);
+    if let Err(e) = store::listen::tell_changed(&hub.store).await {
+        tracing::debug!(error = %e, "other processes are not told at once: they look each second");
+    }
+}
+
+/// Reads what all processes know.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached: what was known before holds.
+pub async fn refresh(hub: &Hub) -> Result<()> {
+    let now = hub.clock.now();
+    let read = store::pace::list(hub.store.engine(), now).await?;
+    let paces = &hub.traffic.paces;
+    let mut known = paces.known.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut before = std::mem::take(&mut *known);
+    for (place, pace) in read {
+        let slot = before.remove(&place).and_then(|before| before.slot);
+        known.insert(place, Known { pace, slot });
+    }
+    // What was learnt while this was read.
+    known.extend(before.into_iter().filter(|(_, learnt)| learnt.pace.next_at > now));
+    paces.any.store(!known.is_empty(), Ordering::Relaxed);
+    Ok(())
+}

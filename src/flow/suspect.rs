@@ -1,0 +1,33 @@
+//! Suspect: delivers what a worker was lost with, one at a time. It is claimed alone, so that a delivery that takes its worker
+//! with it takes no other with it; and once it was called while its worker lived, it is a delivery like any other.
+
+use crate::error::Result;
+use crate::hub::Hub;
+use crate::id::Tsid;
+use crate::model::delivery::OutcomeKind;
+use crate::store;
+use crate::store::delivery::Settle;
+
+use super::deliver::{call, claim_suspect, hold, requests};
+
+/// Claims the next suspect that is due and calls it; what is to be settled then. None: none is due.
+pub async fn call_next(hub: &Hub, worker: Tsid, shards: &[i16]) -> Result<Option<Vec<Settle>>> {
+    let Some((claim, deaths)) = claim_suspect(hub, worker, shards).await? else {
+        store::suspect::forget(hub.store.engine(), shards, None).await?;
+        return Ok(None);
+    };
+    let ready = hold(hub, claim).await;
+    let mut settles = ready.given_back;
+    for request in requests(ready.held) {
+        settles.extend(call(hub, request).await);
+    }
+    // What was not called proves nothing: it stays apart.
+    let not_called = |s: &Settle| s.tried.as_ref().is_some_and(|t| t.outcome == OutcomeKind::NotCalled);
+    Ok(Some(settles.into_iter().map(|s| if not_called(&s) { s.set_apart(deaths) } else { s }).collect()))
+}
+
+/// After a suspect's settle was written: forgets it, unless it stays apart.
+pub async fn forget(hub: &Hub, key: (i16, Tsid)) -> Result<()> {
+    store::suspect::forget(hub.store.engine(), &[key.0], Some(key.1)).await?;
+    Ok(())
+}

@@ -1,0 +1,15 @@
+//! The text that Slack is sent for a message: the subject in bold above the body, and its three special characters
+//! escaped. Slack's limit counts this text, so intake measures it, too.
+
+/// What is posted as `text`: plain text as Slack's mrkdwn. What a partner wrote must not become a link or call
+/// everybody (`<!channel>`).
+pub fn text(subject: Option<&str>, body: &str) -> String {
+    let subject = subject.unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ");
+    let body = escaped(body);
+    // Bold ends at the end of its line and does not begin before a space, hence one line, trimmed.
+    if subject.is_empty() { body } else { format!("*{}*\n{body}", escaped(&subject)) }
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}

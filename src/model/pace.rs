@@ -1,0 +1,114 @@
+//! Pace: a destination that answers "too fast" gets nothing until the time it named, and then one message at a time, as
+//! often as it was seen to take one. The pace eases off while all goes well, and is forgotten after a quiet time.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::delivery::Outcome;
+use super::retry::ErrorClass;
+
+/// To what a provider's "too fast" applies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LimitedBy {
+    /// To one message, or it is not known.
+    Nothing,
+    /// To everything sent with the account.
+    Account,
+    /// To one destination of a chat, which is called by one request at a time.
+    Destination,
+    /// To one partner's endpoint; how many requests it gets at a time is its gate's (`model::gate`).
+    Endpoint,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// Nothing is sent before.
+    pub next_at: DateTime<Utc>,
+    /// After that, one message each.
+    pub interval: Duration,
+}
+
+/// Where a destination names no time.
+const UNSAID: Duration = Duration::from_secs(1);
+/// A shorter interval limits nothing.
+pub const LEAST: Duration = Duration::from_millis(50);
+pub const LONGEST: Duration = Duration::from_secs(60);
+/// After so many messages without a "too fast" the interval is a fifth shorter.
+pub const TURNS: i32 = 10;
+/// A destination to which nothing had to wait for so long is as one that never said anything.
+pub const FORGOTTEN: TimeDelta = TimeDelta::minutes(5);
+/// After an outage, not a limit: how far apart messages come that waited for it to end.
+const AFTER_OUTAGE: Duration = Duration::from_millis(250);
+/// The same of an account, whose limit is counted by its vendor: only the herd is avoided.
+const OF_ACCOUNT: Duration = Duration::from_millis(20);
+/// Nothing is put off for longer in one step: the pace may have changed by then.
+const STEP: TimeDelta = TimeDelta::hours(1);
+
+impl Pace {
+    /// The pace that an answer asks for; None: it asks for none.
+    pub fn asked(outcome: &Outcome, limited_by: LimitedBy, now: DateTime<Utc>) -> Option<Pace> {
+        let Outcome::Rejected { class, retry_after, .. } = outcome else { return None };
+        let (said, interval) = match (class, retry_after) {
+            (ErrorClass::Throttled, said) => (said.unwrap_or(UNSAID), said.unwrap_or(UNSAID).min(LONGEST)),
+            (ErrorClass::ProviderInternal | ErrorClass::EndpointRefused, Some(said)) => (*said, AFTER_OUTAGE),
+            _ => return None,
+        };
+        let interval = if limited_by == LimitedBy::Account { OF_ACCOUNT } else { interval.max(AFTER_OUTAGE) };
+        // One that names a longer time is asked again before, and may name it again.
+        let said = TimeDelta::from_std(said).unwrap_or(STEP).min(STEP);
+        Some(Pace { next_at: now + said, interval })
+    }
+
+    /// How far apart those that wait are let go: a little more than the interval, for they are not sent at the very
+    /// moment.
+    pub fn spacing(&self) -> Duration {
+        if self.interval <= OF_ACCOUNT { self.interval } else { self.interval.mul_f64(1.1) + AFTER_OUTAGE }
+    }
+
+    /// When the next one that has to wait may come, and the one after it. `last`: as it was told the one before.
+    pub fn slot(&self, last: Option<DateTime<Utc>>, now: DateTime<Utc>) -> (DateTime<Utc>, DateTime<Utc>) {
+        let slot = last.unwrap_or(self.next_at).max(self.next_at).min(now + STEP);
+        (slot, slot + self.spacing())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
+    }
+
+    fn rejected(class: ErrorClass, seconds: Option<u64>) -> Outcome {
+        let retry_after = seconds.map(Duration::from_secs);
+        Outcome::Rejected { class, code: "x".into(), detail: "x".into(), retry_after }
+    }
+
+    #[test]
+    fn a_429_sets_the_pace_and_an_outage_only_the_time() {
+        let asked = |outcome, by| {
+            Pace::asked(&outcome, by, at(0))
+                .map(|pace| ((pace.next_at - at(0)).num_seconds(), pace.interval.as_millis()))
+        };
+        let throttled = |seconds| rejected(ErrorClass::Throttled, seconds);
+        assert_eq!(asked(throttled(Some(5)), LimitedBy::Destination), Some((5, 5_000)));
+        assert_eq!(asked(throttled(Some(7_200)), LimitedBy::Destination), Some((3_600, 60_000)));
+        assert_eq!(asked(throttled(None), LimitedBy::Endpoint), Some((1, 1_000)));
+        assert_eq!(asked(throttled(Some(5)), LimitedBy::Account), Some((5, 20)));
+        assert_eq!(asked(rejected(ErrorClass::EndpointRefused, Some(9)), LimitedBy::Endpoint), Some((9, 250)));
+        assert_eq!(asked(rejected(ErrorClass::EndpointRefused, None), LimitedBy::Endpoint), None);
+        assert_eq!(asked(Outcome::Accepted { provider_ref: None }, LimitedBy::Destination), None);
+    }
+
+    #[test]
+    fn those_that_wait_are_spread() {
+        let pace = Pace { next_at: at(5), interval: Duration::from_secs(5) };
+        let (first, second) = pace.slot(None, at(0));
+        assert_eq!((first, second), (at(5), at(10) + TimeDelta::milliseconds(750)));
+        assert_eq!(pace.slot(Some(second), at(0)).0, second);
+        assert_eq!(pace.slot(Some(at(-60)), at(0)).0, at(5), "what was told long ago");
+        assert_eq!(pace.slot(Some(at(9_000)), at(0)).0, at(3_600));
+    }
+}

@@ -1,0 +1,473 @@
+//! Connections to a mail server: every address of its name is tried in turn (RFC 5321, 5.1), a connection is kept for the
+//! next mail for as long as servers usually keep theirs, and QUIT is said before one is closed.
+//!
+//! Callers hold a [`Connection`] for one mail at a time. [`Connections::keep`] takes it back for the next; a connection
+//! that is dropped instead is closed without a word, which is right for one that is broken.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
+use lettre::transport::smtp::client::{AsyncSmtpConnection, AsyncTokioStream, TlsParameters};
+use lettre::transport::smtp::commands::Rset;
+use lettre::transport::smtp::extension::ClientId;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use crate::model::retry::ErrorClass;
+use crate::shutdown::Shutdown;
+
+use super::guard::Lookup;
+use super::http::{cause, is_tls, sources};
+
+/// Connections kept for the next mail. Servers allow a client few.
+const KEPT: usize = 8;
+/// How long a connection is kept. Servers close idle ones after a minute or more (Postfix after five).
+pub(super) const IDLE: Duration = Duration::from_secs(30);
+/// How long a kept connection may take to show that it lives.
+const REVIVE: Duration = Duration::from_secs(2);
+/// How long the answer to QUIT is waited for.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// The reply of a server that is about to close the connection.
+const CLOSING: u16 = 421;
+
+/// How far a transaction has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stage {
+    Connect,
+    Auth,
+    Sender,
+    Recipient,
+    Data,
+    /// The content is being written, or written with its final dot: it may have been taken.
+    Content,
+}
+
+/// Why a transaction stopped.
+pub(super) enum Trouble {
+    /// The server refused; of its text, the beginning.
+    Reply { code: u16, text: String },
+    /// No answer, or none that can be read.
+    Broken { code: &'static str, detail: String },
+    /// We did not go on.
+    Ours { class: ErrorClass, code: &'static str, detail: String },
+}
+
+impl Trouble {
+    pub fn silence() -> Trouble {
+        Trouble::Broken { code: "no_answer", detail: "no answer within the call's time".to_owned() }
+    }
+
+    /// Whether the connection is of no further use: the server closes it, or it is broken already.
+    pub fn ends_connection(&self) -> bool {
+        match self {
+            Trouble::Reply { code, .. } => *code == CLOSING,
+            Trouble::Broken { .. } => true,
+            Trouble::Ours { .. } => false,
+        }
+    }
+}
+
+/// The server, and how it is spoken to.
+pub(super) struct Server {
+    pub host: String,
+    pub port: u16,
+    pub cover: Cover,
+    pub credentials: Option<Credentials>,
+    pub hello: ClientId,
+    pub connect_budget: Duration,
+    pub lookup: Arc<dyn Lookup>,
+}
+
+/// How a connection is encrypted; with no way to end up in the clear where the settings ask for more.
+pub(super) enum Cover {
+    Starttls(TlsParameters),
+    Implicit(TlsParameters),
+    None,
+}
+
+/// One connection, in use for one mail.
+pub(super) struct Connection {
+    pub smtp: AsyncSmtpConnection,
+    /// It carried another mail before.
+    pub reused: bool,
+    /// Bytes written to its socket; unknown where the library made the socket.
+    written: Option<Arc<AtomicU64>>,
+    in_use: InUse,
+}
+
+impl Connection {
+    pub fn written(&self) -> Option<u64> {
+        Some(self.written.as_ref()?.load(Ordering::Relaxed))
+    }
+}
+
+/// Counts a connection as being opened for as long as it lives.
+struct Opening<'a>(&'a AtomicUsize);
+
+impl Opening<'_> {
+    fn new(opening: &AtomicUsize) -> Opening<'_> {
+        opening.fetch_add(1, Ordering::Relaxed);
+        Opening(opening)
+    }
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Counts a connection as in use for as long as it lives.
+struct InUse(Arc<Shared>);
+
+impl InUse {
+    fn new(shared: &Arc<Shared>) -> InUse {
+        shared.in_use.fetch_add(1, Ordering::Relaxed);
+        InUse(shared.clone())
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        self.0.in_use.fetch_sub(1, Ordering::Relaxed);
+        self.0.freed.notify_one();
+    }
+}
+
+pub(super) struct Connections(Arc<Shared>);
+
+struct Shared {
+    server: Server,
+    shutdown: Shutdown,
+    idle_for: Duration,
+    idle: Mutex<Idle>,
+    /// Connections that carry a mail now, or are being closed.
+    in_use: AtomicUsize,
+    /// Those that are being opened.
+    opening: AtomicUsize,
+    /// Wakes one call that waits for a connection, each time one is kept or closed.
+    freed: Notify,
+}
+
+#[derive(Default)]
+struct Idle {
+    /// A stack: the connection used last is used next, so that surplus ones grow old and are closed.
+    kept: Vec<Kept>,
+    /// A task closes those that grow old. It runs while there are any.
+    watched: bool,
+}
+
+struct Kept {
+    since: Instant,
+    smtp: AsyncSmtpConnection,
+    written: Option<Arc<AtomicU64>>,
+}
+
+impl Connections {
+    /// Connections that are kept for `idle_for`, and closed when `shutdown` stops.
+    pub fn new(server: Server, idle_for: Duration, shutdown: Shutdown) -> Connections {
+        let (in_use, opening) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let (idle, freed) = (Mutex::default(), Notify::new());
+        Connections(Arc::new(Shared { server, shutdown, idle_for, idle, in_use, opening, freed }))
+    }
+
+    /// A connection that takes a mail: a kept one, unless `fresh`, or a new one. `stage` says how far it came.
+    ///
+    /// A server that greets with 421 while others of our connections are in use may have too many of them: then the call
+    /// waits for one of these, for half of the time left until `until`.
+    pub async fn get(&self, mut fresh: bool, until: Instant, stage: &mut Stage) -> Result<Connection, Trouble> {
+        let patience = Instant::now() + left(until) / 2;
+        let in_use = || self.0.in_use.load(Ordering::Relaxed) + self.0.opening.load(Ordering::Relaxed) > 0;
+        loop {
+            let others = in_use();
+            if !std::mem::take(&mut fresh)
+                && let Some(connection) = self.0.kept().await
+            {
+                return Ok(connection);
+            }
+            let full = match self.0.dial(until, stage).await {
+                Err(Trouble::Reply { code: CLOSING, text }) if *stage == Stage::Connect => text,
+                dialled => return dialled,
+            };
+            let full = Trouble::Reply { code: CLOSING, text: full };
+            let kept = !self.0.idle().kept.is_empty();
+            let goes_on = match left(patience) {
+                Duration::ZERO => false,
+                // One became free meanwhile.
+                _ if kept => true,
+                patience if in_use() => timeout(patience, self.0.freed.notified()).await.is_ok(),
+                _ => others,
+            };
+            if !goes_on {
+                return Err(full);
+            }
+        }
+    }
+
+    /// Keeps a connection for the next mail. One too many, and any while the process stops, is closed with QUIT instead.
+    pub fn keep(&self, connection: Connection) {
+        let Connection { smtp, written, in_use, .. } = connection;
+        let shared = &self.0;
+        let kept = Kept { since: Instant::now(), smtp, written };
+        let (surplus, watch) = {
+            let mut idle = shared.idle();
+            if shared.shutdown.is_stopping() || idle.kept.len() >= KEPT {
+                (Some(kept), false)
+            } else {
+                idle.kept.push(kept);
+                (None, !std::mem::replace(&mut idle.watched, true))
+            }
+        };
+        drop(in_use);
+        if let Some(kept) = surplus {
+            shared.close(vec![kept]);
+        }
+        if watch {
+            shared.shutdown.spawn(shared.clone().watch());
+        }
+    }
+
+    /// Closes all kept connections: where one has reached its server's limit, or died, the others are about to.
+    pub fn discard(&self) {
+        self.0.discard();
+    }
+
+    #[cfg(test)]
+    pub fn kept(&self) -> usize {
+        self.0.idle().kept.len()
+    }
+}
+
+impl Shared {
+    fn idle(&self) -> MutexGuard<'_, Idle> {
+        // Nothing that could panic is done under the lock.
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn discard(self: &Arc<Shared>) {
+        let kept = std::mem::take(&mut self.idle().kept);
+        self.close(kept);
+    }
+
+    /// Closes connections with QUIT, beside what else happens. Until then they are in use: the server counts them.
+    fn close(self: &Arc<Shared>, connections: Vec<Kept>) {
+        for Kept { smtp, .. } in connections {
+            let in_use = InUse::new(self);
+            self.shutdown.spawn(async move {
+                farewell(smtp).await;
+                drop(in_use);
+            });
+        }
+    }
+
+    /// A kept connection that still lives. RSET shows it, and clears what a refused mail may have left behind.
+    async fn kept(self: &Arc<Shared>) -> Option<Connection> {
+        let Kept { since, mut smtp, written } = self.idle().kept.pop()?;
+        let in_use = InUse::new(self);
+        let limit = REVIVE.min(self.server.connect_budget);
+        if since.elapsed() < self.idle_for && matches!(timeout(limit, smtp.command(Rset)).await, Ok(Ok(_))) {
+            return Some(Connection { smtp, reused: true, written, in_use });
+        }
+        // The youngest is dead, so the others are: to ask each of them could cost the call's whole time.
+        self.discard();
+        None
+    }
+
+    /// Closes connections that were idle for too long, and all when the process stops.
+    async fn watch(self: Arc<Shared>) {
+        loop {
+            let oldest = {
+                let mut idle = self.idle();
+                idle.watched = !idle.kept.is_empty();
+                idle.kept.iter().map(|kept| kept.since).min()
+            };
+            let Some(oldest) = oldest else { return };
+            self.shutdown.sleep(left(oldest + self.idle_for)).await;
+            let stopping = self.shutdown.is_stopping();
+            let old = |kept: &mut Kept| stopping || kept.since.elapsed() >= self.idle_for;
+            let old: Vec<Kept> = self.idle().kept.extract_if(.., old).collect();
+            self.close(old);
+        }
+    }
+
+    /// A fresh connection, encrypted as the settings demand and signed in: to the first address that takes one. An
+    /// address that does not answer leaves the others their share of the time.
+    async fn dial(self: &Arc<Shared>, until: Instant, stage: &mut Stage) -> Result<Connection, Trouble> {
+        *stage = Stage::Connect;
+        let _opening = Opening::new(&self.opening);
+        let mut connecting = self.server.connect_budget.min(left(until));
+        let addresses = self.addresses(&mut connecting).await?;
+        let mut refused = None;
+        for (n, address) in addresses.iter().enumerate() {
+            let share = u32::try_from(addresses.len() - n).unwrap_or(u32::MAX);
+            let began = Instant::now();
+            let limit = connecting / share;
+            let opened = timeout(left(until) / share, self.open(*address, limit)).await;
+            connecting = connecting.saturating_sub(began.elapsed().min(limit));
+            match opened.unwrap_or_else(|_elapsed| Err(Trouble::silence())) {
+                Ok((mut smtp, written)) => {
+                    if let Some(credentials) = &self.server.credentials {
+                        *stage = Stage::Auth;
+                        smtp.auth(DEFAULT_MECHANISMS, credentials).await?;
+                    }
+                    return Ok(Connection { smtp, reused: false, written, in_use: InUse::new(self) });
+                }
+                // The reply of a server says more than an address that does not answer.
+                Err(trouble) if matches!(refused, Some(Trouble::Reply { .. })) => drop(trouble),
+                Err(trouble) => refused = Some(trouble),
+            }
+        }
+        Err(refused.unwrap_or_else(|| Trouble::Broken {
+            code: "connect_failed",
+            detail: "the server's name has no address".to_owned(),
+        }))
+    }
+
+    async fn addresses(&self, connecting: &mut Duration) -> Result<Vec<SocketAddr>, Trouble> {
+        let Server { host, port, lookup, .. } = &self.server;
+        if let Ok(ip) = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(ip, *port)]);
+        }
+        let began = Instant::now();
+        let found = timeout(*connecting, lookup.lookup(host)).await.map_err(|_elapsed| {
+            let detail = format!("the server's name was not found within {} ms", connecting.as_millis());
+            Trouble::Broken { code: "connect_timeout", detail }
+        })??;
+        *connecting = connecting.saturating_sub(began.elapsed());
+        Ok(found.into_iter().map(|ip| SocketAddr::new(ip, *port)).collect())
+    }
+
+    /// From the first packet to EHLO. The socket stands within `limit`, or not at all.
+    async fn open(
+        &self,
+        address: SocketAddr,
+        limit: Duration,
+    ) -> Result<(AsyncSmtpConnection, Option<Arc<AtomicU64>>), Trouble> {
+        let hello = &self.server.hello;
+        let tls = match &self.server.cover {
+            Cover::Implicit(tls) => {
+                let opening = AsyncSmtpConnection::connect_tokio1(address, Some(limit), hello, Some(tls.clone()), None);
+                return match opening.await {
+                    Err(error) if error.is_timeout() => Err(too_late(address, limit)),
+                    opened => Ok((opened?, None)),
+                };
+            }
+            Cover::Starttls(tls) => Some(tls),
+            Cover::None => None,
+        };
+        let connecting = timeout(limit, TcpStream::connect(address)).await;
+        let stream = connecting.map_err(|_elapsed| too_late(address, limit))??;
+        stream.set_nodelay(true)?;
+        let written = Arc::new(AtomicU64::new(0));
+        let wire = Wire { stream, before_tls: tls.is_some(), written: written.clone() };
+        let mut smtp = AsyncSmtpConnection::connect_with_transport(Box::new(wire), hello).await?;
+        if let Some(tls) = tls {
+            if !smtp.can_starttls() {
+                let detail = "the server does not offer STARTTLS".to_owned();
+                return Err(Trouble::Broken { code: "starttls_missing", detail });
+            }
+            smtp.starttls(tls.clone(), hello).await?;
+        }
+        Ok((smtp, Some(written)))
+    }
+}
+
+fn too_late(address: SocketAddr, limit: Duration) -> Trouble {
+    let detail = format!("{address} took no connection within {} ms", limit.as_millis());
+    Trouble::Broken { code: "connect_timeout", detail }
+}
+
+fn left(until: Instant) -> Duration {
+    until.saturating_duration_since(Instant::now())
+}
+
+/// Says QUIT and hears the answer, so that the server finds no lost connection; then the connection is closed.
+pub(super) async fn farewell(mut smtp: AsyncSmtpConnection) {
+    // A server that is gone cannot answer.
+    let _answered = timeout(FAREWELL, smtp.quit()).await;
+}
+
+impl From<lettre::transport::smtp::Error> for Trouble {
+    fn from(error: lettre::transport::smtp::Error) -> Trouble {
+        let detail = cause(&error);
+        if let Some(code) = error.status() {
+            // The cause of a reply is its text.
+            return Trouble::Reply { code: code.into(), text: detail };
+        }
+        if error.is_client() {
+            // It had nothing against us: we found no way to sign in that it offers.
+            return Trouble::Ours { class: ErrorClass::Credentials, code: "auth_unsupported", detail };
+        }
+        let code = match () {
+            () if error.is_timeout() => "connect_timeout",
+            () if sources(&error).any(is_tls) => "tls_failed",
+            () => "answer_cut",
+        };
+        Trouble::Broken { code, detail }
+    }
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Trouble {
+        let code = if error.kind() == io::ErrorKind::TimedOut { "connect_timeout" } else { "connect_failed" };
+        Trouble::Broken { code, detail: cause(&error) }
+    }
+}
+
+/// The socket under the library's connection. Before TLS it reads byte by byte, so that nothing beyond the reply to
+/// STARTTLS can already lie in a buffer: what somebody on the way appended in the clear would otherwise be taken for
+/// the server's answers inside the encrypted session.
+#[derive(Debug)]
+struct Wire {
+    stream: TcpStream,
+    before_tls: bool,
+    written: Arc<AtomicU64>,
+}
+
+/// The first byte of a TLS handshake; no SMTP command begins with it.
+const HANDSHAKE: u8 = 22;
+
+impl AsyncRead for Wire {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.before_tls {
+            return Pin::new(&mut self.stream).poll_read(cx, buffer);
+        }
+        let mut byte = [0];
+        let mut one = ReadBuf::new(&mut byte);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut one))?;
+        buffer.put_slice(one.filled());
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.before_tls &= bytes.first() != Some(&HANDSHAKE);
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
+        self.written.fetch_add(written as u64, Ordering::Relaxed);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl AsyncTokioStream for Wire {
+    fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.stream.peer_addr()
+    }
+}

@@ -1,0 +1,64 @@
+//! Destinations that answered "too fast", and when each may be sent to again.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use super::Db;
+use crate::error::Result;
+use crate::model::pace::{FORGOTTEN, LEAST, LONGEST, Pace, TURNS};
+
+/// Slows a destination down: nothing before `pace.next_at`, then one message each `pace.interval`. Returns what holds
+/// now: never sooner than what another process wrote.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached.
+pub async fn slow_down(
+    db: impl Db<'_>,
+    provider: &str,
+    destination: &str,
+    pace: Pace,
+    now: DateTime<Utc>,
+) -> Result<Pace> {
+    let (old, longest) = (now - FORGOTTEN, millis(LONGEST));
+    let (next_at, interval) = (pace.next_at, millis(pace.interval));
+    let row = sqlx::query_file!("sql/pace/slow_down.sql", provider, destination, now, next_at, interval, old, longest);
+    let row = row.fetch_one(db).await?;
+    Ok(read(row.next_at, row.interval_ms))
+}
+
+/// Takes the turn of a message that is sent at `now`. None when it is too early, or nothing is known of the
+/// destination.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached; the turn may have been taken.
+pub async fn take_turn(db: impl Db<'_>, provider: &str, destination: &str, now: DateTime<Utc>) -> Result<Option<Pace>> {
+    let row = sqlx::query_file!("sql/pace/take_turn.sql", provider, destination, now, TURNS).fetch_optional(db).await?;
+    Ok(row.map(|row| read(row.next_at, row.interval_ms)))
+}
+
+/// Provider, destination and pace of each destination that has one.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached.
+pub async fn list(db: impl Db<'_>, now: DateTime<Utc>) -> Result<Vec<((String, String), Pace)>> {
+    let rows = sqlx::query_file!("sql/pace/list.sql", now - FORGOTTEN, now, millis(LEAST)).fetch_all(db).await?;
+    Ok(rows.into_iter().map(|row| ((row.provider, row.destination), read(row.next_at, row.interval_ms))).collect())
+}
+
+/// Deletes what was to be sent before `before`.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached.
+pub async fn forget(db: impl Db<'_>, before: DateTime<Utc>) -> Result<()> {
+    sqlx::query_file!("sql/pace/forget.sql", before).execute(db).await?;
+    Ok(())
+}
+
+fn read(next_at: DateTime<Utc>, interval_ms: i32) -> Pace {
+    Pace { next_at, interval: Duration::from_millis(u64::try_from(interval_ms).unwrap_or(0)) }
+}
+
+fn millis(interval: Duration) -> i32 {
+    i32::try_from(interval.as_millis()).unwrap_or(i32::MAX)
+}

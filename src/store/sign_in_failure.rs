@@ -1,0 +1,25 @@
+//! Failed sign-ins of clients, counted over all processes.
+
+use chrono::{DateTime, Utc};
+
+use super::Db;
+use crate::error::Result;
+use crate::model::strikes::{Failures, PERIOD};
+
+/// Counts one more failure of a client that exists; returns how many there are then.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached.
+pub async fn add(db: impl Db<'_>, client_id: &str, network: &str, now: DateTime<Utc>) -> Result<Failures> {
+    let row = sqlx::query_file!("sql/sign_in_failure/add.sql", client_id, network, now, now - PERIOD);
+    let row = row.fetch_one(db).await?;
+    Ok(Failures { since: row.since, count: u32::try_from(row.failures).unwrap_or(0) })
+}
+
+/// Deletes counts of periods that began at `since` or before, so many at most; returns how many were deleted.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached.
+pub async fn forget(db: impl Db<'_>, since: DateTime<Utc>, rows: i64) -> Result<u64> {
+    Ok(sqlx::query_file!("sql/sign_in_failure/forget.sql", since, rows).execute(db).await?.rows_affected())
+}
