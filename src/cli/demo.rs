@@ -96,8 +96,14 @@ async fn post_surely(client: &Client, body: &Value) -> Result<Value> {
 }
 
 /// How to go on by hand: lines to paste.
-pub fn invite(url: &str, folder: &std::path::Path, kept: &Kept) {
+pub fn invite(url: &str, folder: &std::path::Path, kept: &Kept, webhook_allow_http: bool) {
     let folder = folder.display();
+    // Otherwise the hub calls no endpoint of this machine.
+    let listen = if webhook_allow_http {
+        format!("\n\nBe told by webhook: notihub webhook listen --create --url {url} --data-dir {folder}")
+    } else {
+        String::new()
+    };
     let sign_in = |name: &str, of: &Credentials| {
         format!(
             "  {name}=$(curl -s {url}/v1/auth/token -H 'content-type: application/json' -d '{{\"clientId\": \"{}\",\n    \
@@ -110,8 +116,7 @@ pub fn invite(url: &str, folder: &std::path::Path, kept: &Kept) {
          -H 'content-type: application/json' -d '{{\"type\": \"HELLO\",\n    \"title\": \"Hello\", \"message\": \"It works.\", \
          \"recipient\": \"you@example.com\", \"channels\": [\"EMAIL\", \"SLACK\"]}}'\n  curl -s '{url}/v1/messages?limit=5' \
          -H \"authorization: Bearer $TOKEN\"\n\nLook at all partners' messages, as an operator:\n\n{}\n  curl -s \
-         '{url}/v1/messages?limit=5' -H \"authorization: Bearer $OPERATOR\"\n\nOr at this machine: notihub tail --url {url} --data-dir {folder}\n\n\
-         Be told by webhook: notihub webhook listen --create --url {url} --data-dir {folder}\n\n\
+         '{url}/v1/messages?limit=5' -H \"authorization: Bearer $OPERATOR\"\n\nOr at this machine: notihub tail --url {url} --data-dir {folder}{listen}\n\n\
          Ctrl-C stops everything; the data stays.\n",
         sign_in("TOKEN", &kept.partner),
         sign_in("OPERATOR", &kept.operator),

@@ -157,30 +157,17 @@ fn parse(args: Vec<std::ffi::OsString>) -> Result<(Cli, Origins)> {
     let file = config::file(apart.or(joined).as_deref())?;
     let mut origins =
         Origins { given: args.iter().filter_map(|a| Some(a.to_str()?.to_owned())).collect(), ..Origins::default() };
-    let mut command = ignore_empty_variables(Cli::command());
+    let mut command = Cli::command();
     for (name, config::Written { values, at }) in file {
         let mut known = false;
-        let subcommands: Vec<String> = command.get_subcommands().map(|c| c.get_name().to_owned()).collect();
-        for subcommand in subcommands {
-            command = command.mut_subcommand(subcommand, |c| {
-                c.mut_args(|arg| {
-                    let mine = arg.get_long() == Some(name.as_str());
-                    known |= mine;
-                    if mine { arg.default_values(values.clone()) } else { arg }
-                })
-            });
-        }
+        command = command.mut_subcommands(|c| default_of(c, &name, &values, &mut known, false));
         if !known {
             return Err(Error::Setup(format!("{at}: there is no setting '{name}'; `notihub up --help` lists them")));
         }
         origins.file.insert(name, at);
     }
-    for arg in command.get_subcommands().flat_map(|c| c.get_arguments()) {
-        let variable = arg.get_env().and_then(|name| name.to_str()).filter(|name| config::is_set(name));
-        if let (Some(long), Some(variable)) = (arg.get_long(), variable) {
-            origins.environment.insert(long.to_owned(), variable.to_owned());
-        }
-    }
+    let command = ignore_empty_variables(command);
+    origins.read_environment(&command);
     let matches = command.try_get_matches_from(args).unwrap_or_else(|e| {
         let e = without_secret(e);
         if e.use_stderr() {
@@ -189,6 +176,18 @@ fn parse(args: Vec<std::ffi::OsString>) -> Result<(Cli, Origins)> {
         e.exit()
     });
     Ok((Cli::from_arg_matches(&matches).map_err(|e| Error::Setup(e.to_string()))?, origins))
+}
+
+/// Gives the setting of this name these values by default, in a command and those below it. Below, a flag without a variable
+/// is no setting: an endpoint's own URL is not the hub's.
+fn default_of(command: clap::Command, name: &str, values: &[String], known: &mut bool, below: bool) -> clap::Command {
+    command
+        .mut_args(|arg| {
+            let mine = arg.get_long() == Some(name) && (!below || arg.get_env().is_some());
+            *known |= mine;
+            if mine { arg.default_values(values.to_vec()) } else { arg }
+        })
+        .mut_subcommands(|c| default_of(c, name, values, known, true))
 }
 
 fn ignore_empty_variables(command: clap::Command) -> clap::Command {
@@ -212,6 +211,16 @@ struct Origins {
 }
 
 impl Origins {
+    fn read_environment(&mut self, command: &clap::Command) {
+        for arg in command.get_arguments() {
+            let variable = arg.get_env().and_then(|name| name.to_str()).filter(|name| config::is_set(name));
+            if let (Some(long), Some(variable)) = (arg.get_long(), variable) {
+                self.environment.insert(long.to_owned(), variable.to_owned());
+            }
+        }
+        command.get_subcommands().for_each(|c| self.read_environment(c));
+    }
+
     /// For each setting that an error names and the call does not: where its value was written.
     fn notes(&self, error: &str) -> Vec<String> {
         let in_name = |c: char| c.is_ascii_lowercase() || c == '-';

@@ -121,7 +121,7 @@ async fn on_ground(mut settings: Settings, ground: &Shutdown, wish: &Wish) -> Re
     }
     if !wish.once {
         if output == Output::Text {
-            demo::invite(&url, &hub.settings.database.data_dir()?, &kept);
+            demo::invite(&url, &hub.settings.database.data_dir()?, &kept, hub.settings.webhooks.webhook_allow_http);
         }
         wish.asked.stopping().await;
     }

@@ -88,6 +88,8 @@ pub(super) async fn become_owner(conn: &mut Conn) -> Result<()> {
         None if !me.superuser => return Ok(()),
         None => {
             make(conn, OWNER).await?;
+            // A migration grants to it, and warns where it is not there.
+            make(conn, INTAKE).await?;
             let database: String = sqlx::query_scalar("select current_database()::text").fetch_one(&mut *conn).await?;
             execute(conn, format!("grant usage, create on schema public to {OWNER}")).await?;
             execute(conn, format!("grant create on database {} to {OWNER}", quoted(&database))).await?;

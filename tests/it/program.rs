@@ -378,6 +378,10 @@ async fn setting_with_a_wrong_value_names_where_it_was_written() {
     std::fs::write(folder.path().join("notihub.toml"), "\nin-flihgt = 7\n").unwrap();
     let unknown = work(&[]).run().await.expect(2).stderr;
     assert!(unknown.contains("notihub.toml line 2: there is no setting 'in-flihgt'"), "{unknown}");
+    // Commands below others read the file as well.
+    std::fs::write(folder.path().join("notihub.toml"), "url = \"http://127.0.0.1:1\"\nclient-id = \"a\"\n").unwrap();
+    let below = Notihub::new(&folder, &["provider", "list", "--client-secret=b"]).run().await.expect(1).stderr;
+    assert!(below.contains("no hub answers at http://127.0.0.1:1"), "{below}");
 }
 
 /// What was typed wrong is told with exit code 2, and with what would be right.
