@@ -1,4 +1,5 @@
--- What is due moves: no lease is over, and no scheduled time past, by more than five minutes. $1 now; message ids from
+-- What is due moves: no lease is over, and no scheduled time past, by more than five minutes; and what a worker was lost with is
+-- claimed again within a quarter of an hour of its time, for each call of those before it may take minutes. $1 now; message ids from
 -- $2 up to, not including, $3.
 select message_id as "message_id!", no as "no!",
   format('%s since %s', status, coalesce(lease_until, ready_at)) as "found!"
@@ -6,3 +7,9 @@ from deliveries
 where message_id >= $2 and message_id < $3
   and ((status = 'PROCESSING' and lease_until < clock_timestamp() - interval '5 minutes')
     or (status = 'SCHEDULED' and ready_at < $1::timestamptz - interval '5 minutes'))
+union all
+select d.message_id, d.no, format('waits apart since %s', s.ready_at)
+from suspects s
+join deliveries d on d.shard = s.shard and d.message_id = s.message_id and d.no = s.no
+where s.message_id >= $2 and s.message_id < $3 and s.ready_at < $1::timestamptz - interval '15 minutes'
+  and d.status = 'SCHEDULED' and d.ready_at > $1::timestamptz + interval '1000 years'

@@ -1,4 +1,4 @@
--- Claims one suspect: the one that may be claimed for longest. As in delivery/claim.sql the attempt is spent here, and the
+-- Claims one suspect: of the most urgent lane the one that may be claimed for longest. As in delivery/claim.sql the attempt is spent here, and the
 -- lease runs by the database's clock. The status is bound, not written out: see delivery/settle.sql.
 -- $1 shard[]; $2 lane[] and $3 whether the beginning of a call is recorded before it[], one for each lane; $4 now, $5 worker,
 -- $6 lease in seconds, $7 status (SCHEDULED), $8 the time for which they are SCHEDULED.
@@ -8,7 +8,7 @@ with picked as materialized (
   join unnest($2::smallint[], $3::bool[]) as l(lane, begins_recorded) on l.lane = s.lane
   join deliveries d on d.shard = s.shard and d.message_id = s.message_id and d.no = s.no
   where s.shard = any($1) and s.ready_at <= $4 and d.status = ($7::text)::delivery_status and d.ready_at = $8
-  order by s.ready_at
+  order by s.lane, s.ready_at
   limit 1
   for update of d skip locked
 )

@@ -136,10 +136,16 @@ pub async fn claim(hub: &Hub, worker: Tsid, looks: &[Look], most: i64) -> Result
     Ok(Claim { rows, routes, holder })
 }
 
-/// Claims for `worker` the one delivery that waits apart for longest, with how many workers were lost while they held it.
-pub async fn claim_suspect(hub: &Hub, worker: Tsid, shards: &[i16]) -> Result<Option<(Claim, i16)>> {
+/// Claims for `worker` one delivery that waits apart, of these channels: of the most urgent lane the one that waits for longest;
+/// with how many workers were lost while they held it.
+pub async fn claim_suspect(
+    hub: &Hub,
+    worker: Tsid,
+    shards: &[i16],
+    channels: &[Channel],
+) -> Result<Option<(Claim, i16)>> {
     let holder = Holder { worker, claimed_at: hub.clock.now(), since: Instant::now() };
-    let lanes = Lane::all_of(&hub.providers.channels()).into_iter();
+    let lanes = Lane::all_of(channels).into_iter();
     let lanes: Vec<(Lane, bool)> =
         lanes.map(|lane| (lane, on_unknown(hub, lane.channel()) > OnUnknown::Retry)).collect();
     let lease = hub.settings.timing.lease();

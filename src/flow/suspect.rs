@@ -4,6 +4,7 @@
 use crate::error::Result;
 use crate::hub::Hub;
 use crate::id::Tsid;
+use crate::model::channel::Channel;
 use crate::model::delivery::OutcomeKind;
 use crate::store;
 use crate::store::delivery::Settle;
@@ -11,8 +12,8 @@ use crate::store::delivery::Settle;
 use super::deliver::{call, claim_suspect, hold, requests};
 
 /// Claims the next suspect that is due and calls it; what is to be settled then. None: none is due.
-pub async fn call_next(hub: &Hub, worker: Tsid, shards: &[i16]) -> Result<Option<Vec<Settle>>> {
-    let Some((claim, deaths)) = claim_suspect(hub, worker, shards).await? else {
+pub async fn call_next(hub: &Hub, worker: Tsid, shards: &[i16], channels: &[Channel]) -> Result<Option<Vec<Settle>>> {
+    let Some((claim, deaths)) = claim_suspect(hub, worker, shards, channels).await? else {
         store::suspect::forget(hub.store.engine(), shards, None).await?;
         return Ok(None);
     };

@@ -76,6 +76,11 @@ pub async fn claim(
     Ok(claimed)
 }
 
+/// Whether any may be claimed.
+pub async fn any_due(db: impl Db<'_>, now: DateTime<Utc>) -> Result<bool> {
+    Ok(sqlx::query_file_scalar!("sql/suspect/any_due.sql", now).fetch_one(db).await?)
+}
+
 /// Forgets those that are none any more, of one message or all.
 pub async fn forget(db: impl Db<'_>, shards: &[i16], message: Option<Tsid>) -> Result<u64> {
     let query = sqlx::query_file!("sql/suspect/forget.sql", shards, SET_APART, message.map(|id| id.0));

@@ -78,7 +78,7 @@ pub async fn once(hub: &Hub) -> Result<u64> {
     }
     while crate::flow::promote::promote(hub, &mut promoter, &shards).await? > 0 {}
     let mut alone = 0;
-    while one_alone(hub, worker, &shards).await? {
+    while one_alone(hub, worker, &shards, &hub.providers.channels()).await? {
         alone += 1;
     }
     while crate::flow::webhook::restart_stalled(hub, &mut Default::default()).await? {}
@@ -115,12 +115,12 @@ pub async fn once(hub: &Hub) -> Result<u64> {
     Ok(loops.iter().map(|l| l.claimed).sum::<u64>() + alone)
 }
 
-/// Delivers one of those that a worker was lost with, while no other of them is held here; false: none is due.
-pub async fn one_alone(hub: &Hub, worker: Tsid, shards: &[i16]) -> Result<bool> {
+/// Delivers one of those of these channels that a worker was lost with; false: none is due.
+pub async fn one_alone(hub: &Hub, worker: Tsid, shards: &[i16], channels: &[Channel]) -> Result<bool> {
     if hub.shutdown.is_stopping() {
         return Ok(false);
     }
-    let Some(settles) = suspect::call_next(hub, worker, shards).await? else { return Ok(false) };
+    let Some(settles) = suspect::call_next(hub, worker, shards, channels).await? else { return Ok(false) };
     let keys: Vec<(i16, Tsid)> = settles.iter().map(|s| (s.key.shard, s.key.message_id)).collect();
     settle_surely(hub, settles).await;
     for key in keys {

@@ -7,13 +7,14 @@ pub mod hints;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 
 use crate::error::Result;
 use crate::flow;
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
+use crate::model::channel::Channel;
 use crate::provider::Account;
 use crate::store;
 use crate::store::listen::Topic;
@@ -61,7 +62,9 @@ pub fn start(hub: &Hub, role: Role) {
     repeat(hub, "promote", every(Duration::from_millis(timing.promote_every_ms)), move |hub| {
         promote(hub, promoter.clone())
     });
-    repeat(hub, "suspects", every(limits::SUSPECTS_EVERY), move |hub| suspects(hub, worker));
+    let line = |channel| (channel, Arc::new(Semaphore::new(limits::suspects_at_once(channel))));
+    let lines = Arc::new(hub.providers.channels().into_iter().map(line).collect::<Vec<_>>());
+    repeat(hub, "suspects", every(limits::SUSPECTS_EVERY), move |hub| suspects(hub, worker, lines.clone()));
     repeat(hub, "sweep", every(Duration::from_secs(10)), move |hub| sweep(hub, sweeper.clone()));
     repeat(hub, "relay", every(limits::RELAY_EVERY), move |hub| relay(hub, relayer.clone()));
     repeat(hub, "release", every(limits::RELEASE_EVERY), release);
@@ -116,10 +119,31 @@ async fn promote(hub: Hub, promoter: Stateful<flow::promote::Promoter>) -> Resul
     Ok(promoted == limits::HOUSEKEEPING_BATCH as usize)
 }
 
-/// One at a time, one after the other.
-async fn suspects(hub: Hub, worker: Tsid) -> Result<bool> {
-    let shards = store::partner::shards(hub.store.engine()).await?;
-    deliver::one_alone(&hub, worker, &shards).await
+/// Delivers suspects, channel by channel beside each other, in each no more at a time than `limits::suspects_at_once`.
+async fn suspects(hub: Hub, worker: Tsid, lines: Arc<Vec<(Channel, Arc<Semaphore>)>>) -> Result<bool> {
+    if !store::suspect::any_due(hub.store.engine(), hub.clock.now()).await? {
+        return Ok(false);
+    }
+    let shards: Arc<[i16]> = store::partner::shards(hub.store.engine()).await?.into();
+    for (channel, line) in lines.iter() {
+        while let Ok(place) = line.clone().try_acquire_owned() {
+            let (to, shards, channel) = (hub.clone(), shards.clone(), *channel);
+            hub.shutdown.spawn(async move {
+                let _place = place;
+                loop {
+                    match deliver::one_alone(&to, worker, &shards, &[channel]).await {
+                        Ok(true) => (),
+                        Ok(false) => break,
+                        Err(e) => {
+                            tracing::warn!(error = %e, "what a worker was lost with waits for the next look");
+                            break;
+                        }
+                    }
+                }
+            });
+        }
+    }
+    Ok(false)
 }
 
 async fn sweep(hub: Hub, sweeper: Stateful<flow::sweep::Sweeper>) -> Result<bool> {

@@ -83,14 +83,15 @@ async fn take_one(hub: &Hub) -> Held {
 /// A worker's claim of the one delivery that waits apart for longest, as far as the call.
 async fn take_alone(hub: &Hub) -> Held {
     let shards = store::partner::shards(hub.store.engine()).await.unwrap();
-    let (claim, _) = claim_suspect(hub, hub.next_id(), &shards).await.unwrap().expect("one waits apart");
+    let (claim, _) =
+        claim_suspect(hub, hub.next_id(), &shards, &hub.providers.channels()).await.unwrap().expect("one waits apart");
     hold(hub, claim).await.held.pop().expect("it is held")
 }
 
 /// Claims it only.
 async fn grab_alone(hub: &Hub) -> Option<i16> {
     let shards = store::partner::shards(hub.store.engine()).await.unwrap();
-    claim_suspect(hub, hub.next_id(), &shards).await.unwrap().map(|(_, deaths)| deaths)
+    claim_suspect(hub, hub.next_id(), &shards, &hub.providers.channels()).await.unwrap().map(|(_, deaths)| deaths)
 }
 
 /// Claims only: what a worker that is lost at once leaves behind.

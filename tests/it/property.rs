@@ -659,7 +659,9 @@ impl Walk {
     async fn alone(&mut self, answer: Answer) -> Vec<Key> {
         let (now, shard) = (self.now(), self.app.partner.shard);
         *self.provider.next.lock().expect("no panic in there") = answer;
-        let settles = suspect::call_next(&self.app.hub, self.workers[0], &[shard]).await.expect("a claim");
+        let settles = suspect::call_next(&self.app.hub, self.workers[0], &[shard], &self.app.hub.providers.channels())
+            .await
+            .expect("a claim");
         let mut due = self.in_status(Status::Scheduled);
         due.retain(|key| self.twins[key].apart && self.twins[key].ready_at <= now);
         let Some(mut settles) = settles else {

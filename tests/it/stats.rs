@@ -67,8 +67,10 @@ async fn findings(app: &App) -> Vec<String> {
 
 /// As a worker holds, before the call, what a lost worker held.
 async fn take_suspect(app: &App) -> Held {
-    let (claim, _) =
-        claim_suspect(&app.hub, app.hub.next_id(), &[app.partner.shard]).await.unwrap().expect("a suspect");
+    let (claim, _) = claim_suspect(&app.hub, app.hub.next_id(), &[app.partner.shard], &app.hub.providers.channels())
+        .await
+        .unwrap()
+        .expect("a suspect");
     hold(&app.hub, claim).await.held.pop().expect("something to hold")
 }
 
