@@ -1610,6 +1610,25 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
     app.done().await;
 }
 
+/// Fault A1, its sibling: after a worker was lost a channel's deliveries do not wait for those of another, whose calls hang.
+#[tokio::test]
+async fn suspects_of_a_channel_do_not_wait_for_anothers() {
+    let app = App::with(&["--mock=SMS"]).await;
+    app.slack.script(Behaviour::Hang, 3);
+    app.accept_all(slack_posts(3)).await;
+    grab(&app.hub, 3).await;
+    let text = json!({"type": "T", "body": "b", "channels": [{"channel": "SMS", "to": "010-1234-5678"}]});
+    let id = app.post("/v1/messages", text).await.expect(202).id();
+    grab(&app.hub, 1).await;
+    lose(&app).await;
+    worker::start(&app.hub, Role::Worker);
+    let sent = async { while app.message(&id).await["status"] != "COMPLETED" {} };
+    tokio::time::timeout(Duration::from_secs(10), sent)
+        .await
+        .expect("three calls that hang take longer, one after the other");
+    app.done().await;
+}
+
 /// Fault A2: what the order of webhooks is read from is found at the same cost after a history of fifty thousand webhooks of
 /// the endpoint, beside as many recipients, whatever the statistics say.
 #[tokio::test]
