@@ -375,8 +375,8 @@ async fn erase(
 }
 
 /// What is said with every erasure, and in its help.
-const NOT_LOOKED_FOR: &str = "names and other data without the address; the address in other words, in pictures and files, \
-compressed or encrypted by the partner; texts that hold it only as the end of a longer address, as in \
+const NOT_LOOKED_FOR: &str = "names and other data without the address; the address in other words, in pictures and files, in \
+other encodings (UTF-16, UTF-7, base32), compressed or encrypted by the partner; texts that hold it only as the end of a longer address, as in \
 order-kim@example.com, which may be another person's (ids, keys and labels are erased then); the database's backups, \
 write-ahead log and logs; what providers and webhooks were given";
 

@@ -205,6 +205,13 @@ fn decoded(text: &str) -> Vec<String> {
     for run in runs(text, |c| c.is_ascii_hexdigit()) {
         found.extend(hexadecimal(&run));
     }
+    // A byte at a time, divided: 6b:69:6d, 6b 69 6d.
+    for run in runs(text, |c| c.is_ascii_hexdigit() || matches!(c, b':' | b' ' | b'-')) {
+        let bytes: Vec<&[u8]> = run.split(|c| !c.is_ascii_hexdigit()).filter(|byte| byte.len() == 2).collect();
+        if bytes.len() >= SHORTEST {
+            found.extend(hexadecimal(&bytes.concat()));
+        }
+    }
     found
 }
 
@@ -253,6 +260,15 @@ fn escapes(text: &str) -> Option<String> {
         'n' | 'r' | 't' | 'b' | 'f' | 'v' => Some((1, b"\n".to_vec())),
         c @ ('"' | '\'' | '\\' | '/') => Some((1, utf8(c))),
         'x' => Some((3, utf8(char::from(hex_byte(rest.get(1..)?)?)))),
+        '0'..='3' => {
+            let octal = rest.get(..3).filter(|text| text.bytes().all(|b| matches!(b, b'0'..=b'7')))?;
+            Some((3, vec![u8::from_str_radix(octal, 8).ok()?]))
+        }
+        'u' if rest.starts_with("u{") => {
+            let end = rest.bytes().take(9).position(|b| b == b'}')?;
+            let c = char::from_u32(u32::from_str_radix(&rest[2..end], 16).ok()?)?;
+            Some((end + 1, utf8(c)))
+        }
         'u' => {
             let first = unit(rest)?;
             let second = rest.get(5..).and_then(|rest| unit(rest.strip_prefix('\\')?));
@@ -406,6 +422,10 @@ mod tests {
             "Dear=VG86IGtpbUBleGFtcGxlLmNvbQ==",
             "order-PGtpbUBleGFtcGxlLmNvbT4",
             "a2ltQGV4\nYW1wbGUuY29t",
+            "\\153\\151m\\100example.com",
+            "\\u{6b}im\\u{40}example.com",
+            "6b:69:6d:40:65:78:61:6d:70:6c:65:2e:63:6f:6d",
+            "is 6b 69 6d 40 65 78 61 6d 70 6c 65 2e 63 6f 6d.",
             "6b696d406578616d706c652e636f6d",
             "0x6B696D406578616D706C652E636F6D",
             "JTNDa2ltJTQwZXhhbXBsZS5jb20lM0U",
