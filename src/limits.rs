@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use crate::model::channel::Channel;
-
 /// Longest a statement of ours may run. Below the call budget, so that a stuck database is noticed before a lease is.
 pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest a request waits for a connection: then 503 with Retry-After is kinder than a queue nobody sees. Longer than
@@ -169,14 +167,9 @@ pub const FSCK_FINDINGS: usize = 1_000;
 /// How often what a worker was lost with is looked for, when there was none.
 pub const SUSPECTS_EVERY: Duration = Duration::from_secs(1);
 
-/// How many of a channel's suspects a process holds at a time. Their channels do not wait for each other, whose calls may take
-/// minutes. Of webhooks several: their endpoints are strangers', and a few that do not answer must not hold up all others.
-pub const fn suspects_at_once(channel: Channel) -> usize {
-    match channel {
-        Channel::Webhook => 8,
-        _ => 1,
-    }
-}
+/// How many webhooks that a worker was lost with a process holds at a time; of each other channel one. Their endpoints are
+/// strangers', and a few that do not answer must not hold up all others.
+pub const SUSPECT_WEBHOOKS: usize = 8;
 
 /// How far behind now a watermark stays: rows commit out of order, and hosts' clocks differ a little.
 pub const WATERMARK_SLACK: Duration = Duration::from_millis(250);

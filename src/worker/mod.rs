@@ -62,7 +62,10 @@ pub fn start(hub: &Hub, role: Role) {
     repeat(hub, "promote", every(Duration::from_millis(timing.promote_every_ms)), move |hub| {
         promote(hub, promoter.clone())
     });
-    let line = |channel| (channel, Arc::new(Semaphore::new(limits::suspects_at_once(channel))));
+    let line = |channel| {
+        let at_once = if channel == Channel::Webhook { limits::SUSPECT_WEBHOOKS } else { 1 };
+        (channel, Arc::new(Semaphore::new(at_once)))
+    };
     let lines = Arc::new(hub.providers.channels().into_iter().map(line).collect::<Vec<_>>());
     repeat(hub, "suspects", every(limits::SUSPECTS_EVERY), move |hub| suspects(hub, worker, lines.clone()));
     repeat(hub, "sweep", every(Duration::from_secs(10)), move |hub| sweep(hub, sweeper.clone()));
@@ -119,7 +122,7 @@ async fn promote(hub: Hub, promoter: Stateful<flow::promote::Promoter>) -> Resul
     Ok(promoted == limits::HOUSEKEEPING_BATCH as usize)
 }
 
-/// Delivers suspects, channel by channel beside each other, in each no more at a time than `limits::suspects_at_once`.
+/// Delivers suspects, channel by channel beside each other: calls of one may take minutes, and the others do not wait for them.
 async fn suspects(hub: Hub, worker: Tsid, lines: Arc<Vec<(Channel, Arc<Semaphore>)>>) -> Result<bool> {
     if !store::suspect::any_due(hub.store.engine(), hub.clock.now()).await? {
         return Ok(false);
