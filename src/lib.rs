@@ -44,6 +44,7 @@
 //! Which provider a delivery goes to is decided when it is claimed ([`flow::route`]), by weight and by who may be asked:
 //! [`flow::traffic`] keeps what all processes share of rate limits ([`model::limit`]) and circuit breakers
 //! ([`model::breaker`]), and a channel is claimed from no faster than its providers may be asked.
+//! A destination that answered "too fast" is sent to at its own pace ([`flow::pace`]).
 //!
 //! What a provider tells later comes in at `api/receipt.rs`, proven by its adapter ([`provider::Provider::receipts`]), or is asked
 //! for ([`provider::Provider::poll`]); [`flow::receipt`] keeps it first and applies it soon after, by a law in which order and
@@ -56,19 +57,19 @@
 //! `migrations/0005_sql_intake.sql`): [`flow::relay`] reads such requests by the same law and writes them as
 //! [`flow::accept`] does.
 //!
-//! What a lost worker leaves is found by [`flow::reap`] when its lease is over, and delivered alone by [`flow::suspect`];
-//! what waits for its time by
-//! [`flow::promote`]; what became worthless where nobody claims by [`flow::sweep`]. What failed is tried again when somebody
+//! What a lost worker leaves is found by [`flow::reap`] when its lease is over, and delivered by [`flow::suspect`], one of a
+//! channel at a time; what waits for its time by [`flow::promote`]; what became worthless where nobody claims by [`flow::sweep`]. What failed is tried again when somebody
 //! asks, one or a hundred thousand at a bounded rate, by [`flow::redrive`]. What each settle adds to the statistics
 //! waits beside them until [`flow::rollup`] adds it to its day. What is over its time goes with [`flow::retain`], a person
-//! with [`flow::erase`]. The loops that do so are one table, in [`worker`]. [`flow::story`] tells all of it to whoever asks,
+//! with [`flow::erase`], which finds an address in whatever form it was kept ([`model::person`]). The loops that do so are one table, in [`worker`]. [`flow::story`] tells all of it to whoever asks,
 //! and [`flow::fsck`] checks that it is true.
 //!
 //! # Who may what
 //!
 //! A partner sees its own: every statement that serves one names it. What only operators or admins may takes a permit as
 //! its argument ([`model::role`]), and writes its line in the audit log. Secrets are hashed, or sealed by [`crypt`] and
-//! bound to their row.
+//! bound to their row. The program's database role owns nothing ([`store::role`]), and a database session is used only once it is
+//! proven to be able to write ([`store::session`]).
 //!
 //! # What is deliberately absent
 //!
