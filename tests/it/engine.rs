@@ -1405,6 +1405,22 @@ async fn months(app: &App) -> sqlx::PgPool {
     db
 }
 
+/// What the planner believes of the tables: as they were before they were filled, as they are, nothing.
+const STATISTICS: [&str; 3] = ["of empty tables", "of full tables", "none"];
+
+async fn make_statistics(db: &sqlx::PgPool, statistics: &str) {
+    let sql = match statistics {
+        "of full tables" => "analyze",
+        "none" => {
+            "delete from pg_statistic; update pg_class set reltuples = -1, relpages = 0 \
+             where relkind in ('r', 'i', 'p', 'I') and relnamespace = 'public'::regnamespace"
+        }
+        _ => "",
+    };
+    sqlx::raw_sql(sql).execute(db).await.unwrap();
+    println!("statistics: {statistics}");
+}
+
 /// Which index of the parent table each partition's index belongs to.
 async fn indexes(db: &sqlx::PgPool) -> BTreeMap<String, String> {
     let rows: Vec<(String, String)> = sqlx::query_as(
@@ -1534,21 +1550,8 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
 
     let mut conn = hub.store.engine().acquire().await.unwrap();
     let mut intake = hub.store.intake().acquire().await.unwrap();
-    for statistics in ["of empty tables", "of full tables", "none"] {
-        match statistics {
-            "of full tables" => drop(sqlx::raw_sql("analyze").execute(&db).await.unwrap()),
-            "none" => drop(
-                sqlx::raw_sql(
-                    "delete from pg_statistic; update pg_class set reltuples = -1, relpages = 0 \
-                 where relkind in ('r', 'i', 'p', 'I') and relnamespace = 'public'::regnamespace",
-                )
-                .execute(&db)
-                .await
-                .unwrap(),
-            ),
-            _ => (),
-        }
-        println!("statistics: {statistics}");
+    for statistics in STATISTICS {
+        make_statistics(&db, statistics).await;
         let plan = explain(&mut intake, "idempotency/find", &find).await;
         println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
         assert_eq!(plan.rows, 200);
@@ -1700,21 +1703,8 @@ async fn the_order_of_webhooks_is_read_from_open_ones_whatever_the_history() {
     let release = format!("{shard}::smallint, 'endpoint', {behind}, {now}, 100");
 
     let mut conn = hub.store.webhooks().acquire().await.unwrap();
-    for statistics in ["of empty tables", "of full tables", "none"] {
-        match statistics {
-            "of full tables" => drop(sqlx::raw_sql("analyze").execute(&db).await.unwrap()),
-            "none" => drop(
-                sqlx::raw_sql(
-                    "delete from pg_statistic; update pg_class set reltuples = -1, relpages = 0 \
-                 where relkind in ('r', 'i', 'p', 'I') and relnamespace = 'public'::regnamespace",
-                )
-                .execute(&db)
-                .await
-                .unwrap(),
-            ),
-            _ => (),
-        }
-        println!("statistics: {statistics}");
+    for statistics in STATISTICS {
+        make_statistics(&db, statistics).await;
         for (name, args, rows, reads, buffers) in [
             ("delivery/sequences", &sequences, 400, ["idx_delivery_sequence", ""], 200 * 20),
             ("delivery/release_next", &release_next, 200, ["idx_delivery_sequence", "pk_deliveries"], 200 * 60),
