@@ -1418,7 +1418,6 @@ async fn make_statistics(db: &sqlx::PgPool, statistics: &str) {
         _ => "",
     };
     sqlx::raw_sql(sql).execute(db).await.unwrap();
-    println!("statistics: {statistics}");
 }
 
 /// Which index of the parent table each partition's index belongs to.
@@ -1552,6 +1551,7 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
     let mut intake = hub.store.intake().acquire().await.unwrap();
     for statistics in STATISTICS {
         make_statistics(&db, statistics).await;
+        println!("statistics: {statistics}");
         let plan = explain(&mut intake, "idempotency/find", &find).await;
         println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
         assert_eq!(plan.rows, 200);
@@ -1705,6 +1705,7 @@ async fn the_order_of_webhooks_is_read_from_open_ones_whatever_the_history() {
     let mut conn = hub.store.webhooks().acquire().await.unwrap();
     for statistics in STATISTICS {
         make_statistics(&db, statistics).await;
+        println!("statistics: {statistics}");
         for (name, args, rows, reads, buffers) in [
             ("delivery/sequences", &sequences, 400, ["idx_delivery_sequence", ""], 200 * 20),
             ("delivery/release_next", &release_next, 200, ["idx_delivery_sequence", "pk_deliveries"], 200 * 60),
