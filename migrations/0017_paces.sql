@@ -1,5 +1,5 @@
--- Destinations that answered "too fast" (429): what all processes know of when each may be sent to again. Written only
--- when that happens, and for each message sent there until it is forgotten.
+-- Destinations that answered "too fast" (429) or failed again and again: what all processes know of when each may be sent
+-- to again. Written only when that happens, and for each message sent there until it is forgotten.
 create table destination_paces (
   provider text not null,
   -- The recipient as the delivery has it; '' where the whole account is limited.
@@ -10,6 +10,8 @@ create table destination_paces (
   interval_ms integer not null,
   -- Messages sent since it last answered "too fast".
   turns integer not null default 0,
+  -- How often it was seen to fail while it is in trouble; 0: it is not.
+  failures smallint not null default 0,
   changed_at timestamptz not null,
   constraint pk_destination_paces primary key (provider, destination)
 );

@@ -643,6 +643,10 @@ pub const DELIVERY_REASONS: &[(&str, &str)] = &[
     ),
     ("not_begun", "the call could not be begun in time; it is tried later"),
     ("limited", "the provider's rate limit is used up; it goes when something is free"),
+    (
+        "destination_failing",
+        "the destination failed again and again of late; it is tried with one message at a time until it works",
+    ),
     ("destination_paced", "the destination answered \"too fast\" (429) of late; what is for it goes one by one"),
     ("breaker_open", "the provider is in trouble and left alone for a while"),
     ("provider_paused", "an operator paused the provider"),

@@ -1,14 +1,14 @@
 -- A destination answered "too fast". What was learnt before counts, unless it is old: another process may have had the
 -- same answer at the same time, and one that follows on messages sent at the present pace says that this is too fast
--- still. $1 provider, $2 destination, $3 now, $4 next_at, $5 interval_ms, $6 what was to be sent before this is old, $7
+-- still. It answers, so it is not in trouble any more. $1 provider, $2 destination, $3 now, $4 next_at, $5 interval_ms, $6 what was to be sent before this is old, $7
 -- the longest interval in ms.
 insert into destination_paces as p (provider, destination, next_at, interval_ms, turns, changed_at)
 values ($1, $2, $4, $5, 0, $3)
-on conflict (provider, destination) do update set next_at = greatest(p.next_at, excluded.next_at), turns = 0,
-  changed_at = excluded.changed_at,
+on conflict (provider, destination) do update set turns = 0, failures = 0,
+  next_at = case when p.failures > 0 then excluded.next_at else greatest(p.next_at, excluded.next_at) end, changed_at = excluded.changed_at,
   interval_ms = case
-    when p.next_at < $6 then excluded.interval_ms
+    when p.next_at < $6 or p.failures > 0 then excluded.interval_ms
     when p.turns > 0 then least($7, greatest(excluded.interval_ms, p.interval_ms * 5 / 4))
     else greatest(excluded.interval_ms, p.interval_ms)
   end
-returning next_at, interval_ms
+returning next_at, interval_ms, failures

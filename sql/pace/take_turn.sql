@@ -3,4 +3,4 @@
 update destination_paces set next_at = $3::timestamptz + make_interval(secs => interval_ms / 1000.0), turns = turns + 1,
   interval_ms = case when (turns + 1) % $4::int = 0 then interval_ms * 4 / 5 else interval_ms end, changed_at = $3
 where provider = $1 and destination = $2 and next_at <= $3
-returning next_at, interval_ms
+returning next_at, interval_ms, failures

@@ -1,6 +1,6 @@
 //! Pace: what one destination takes, by all processes together. Nothing is known, read or written of a destination
-//! until it answers "too fast"; then each message sent there takes its turn in the database, and the others wait
-//! without a call.
+//! until it answers "too fast" or fails again and again; then each message sent there takes its turn in the database,
+//! and the others wait without a call.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,8 +12,9 @@ use tokio::sync::OwnedMutexGuard;
 use crate::error::Result;
 use crate::hub::Hub;
 use crate::limits;
+use crate::model::breaker::{Verdict, verdict};
 use crate::model::delivery::Outcome;
-use crate::model::pace::{LimitedBy, Pace};
+use crate::model::pace::{IN_A_ROW, LimitedBy, Pace};
 use crate::provider::Account;
 use crate::store;
 
@@ -23,6 +24,8 @@ pub struct Paces {
     /// Whether there is one: all that a message costs where there is none.
     any: AtomicBool,
     known: Mutex<HashMap<Place, Known>>,
+    /// How often in a row the destinations of a chat failed that were not in trouble before.
+    failures: Mutex<HashMap<Place, u32>>,
     /// Who is called by one request at a time.
     lines: Mutex<HashMap<Place, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -47,7 +50,8 @@ impl Paces {
             Some(known) if known.pace.next_at > now => {
                 let (slot, next) = known.pace.slot(known.slot, now);
                 known.slot = Some(next);
-                Err(Outcome::deferred(slot, "destination_paced"))
+                let failing = known.pace.failures > 0;
+                Err(Outcome::deferred(slot, if failing { "destination_failing" } else { "destination_paced" }))
             }
             _ => Ok(()),
         }
@@ -61,6 +65,24 @@ impl Paces {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.entry(place).or_insert(Known { pace, slot: None }).pace = pace;
         self.any.store(true, Ordering::Relaxed);
+    }
+
+    /// For how often a destination was seen to fail while in trouble.
+    fn troubles(&self, place: &Place) -> i16 {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(place).map_or(0, |known| known.pace.failures)
+    }
+
+    /// One more failure in a row of a destination that is not in trouble yet; whether it is from now on.
+    fn fails(&self, place: &Place) -> bool {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let in_a_row = failures.entry(place.clone()).or_default();
+        *in_a_row += 1;
+        *in_a_row >= IN_A_ROW && failures.remove(place).is_some()
+    }
+
+    fn works(&self, place: &Place) {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(place);
     }
 
     fn line(&self, place: &Place) -> Arc<tokio::sync::Mutex<()>> {
@@ -131,22 +153,55 @@ pub async fn enter(hub: &Hub, account: &Account, recipient: &str) -> Result<Line
     }
 }
 
-/// Slows a destination down that asks for it.
+/// Slows a destination down that asks for it, and leaves one of a chat alone that fails again and again.
 pub async fn answered(hub: &Hub, account: &Account, recipient: &str, outcomes: &[Outcome]) {
     let (limited_by, now) = (account.provider.limited_by(), hub.clock.now());
-    let asked = outcomes.iter().filter_map(|outcome| Pace::asked(outcome, limited_by, now));
-    let Some(asked) = asked.max_by_key(|pace| pace.next_at) else { return };
     let Some(place) = place(account, recipient) else { return };
-    let written = store::pace::slow_down(hub.store.engine(), &place.0, &place.1, asked, now).await;
+    let asked = outcomes.iter().filter_map(|outcome| Pace::asked(outcome, limited_by, now));
+    if let Some(asked) = asked.max_by_key(|pace| pace.next_at) {
+        let written = store::pace::slow_down(hub.store.engine(), &place.0, &place.1, asked, now).await;
+        tracing::info!(
+            provider = place.0, destination = place.1, until = %asked.next_at,
+            "a destination takes no more for now; what is for it waits"
+        );
+        changed(hub, place, asked, written).await;
+    } else if limited_by == LimitedBy::Destination {
+        judge(hub, place, verdict(outcomes), now).await;
+    }
+}
+
+/// What an answer says of a destination that is a server of its own.
+async fn judge(hub: &Hub, place: Place, said: Verdict, now: DateTime<Utc>) {
+    let (paces, engine) = (&hub.traffic.paces, hub.store.engine());
+    let troubles = paces.troubles(&place);
+    match said {
+        Verdict::Nothing => (),
+        Verdict::Good if troubles == 0 => paces.works(&place),
+        Verdict::Good => {
+            let pace = Pace::recovered(now);
+            let written = store::pace::recovered(engine, &place.0, &place.1, pace).await;
+            tracing::info!(provider = place.0, destination = place.1, "a destination that failed works again");
+            changed(hub, place, pace, written.map(|()| pace)).await;
+        }
+        Verdict::Bad(_) | Verdict::Refused(_) if troubles == 0 && !paces.fails(&place) => (),
+        Verdict::Bad(reason) | Verdict::Refused(reason) => {
+            let pace = Pace::failed(troubles.saturating_add(1), now, rand::random());
+            let written = store::pace::failed(engine, &place.0, &place.1, pace, now).await;
+            tracing::warn!(
+                provider = place.0, destination = place.1, reason, until = %pace.next_at,
+                "a destination fails again and again; what is for it waits"
+            );
+            changed(hub, place, pace, written).await;
+        }
+    }
+}
+
+/// Learns a pace as it was written, and tells the other processes.
+async fn changed(hub: &Hub, place: Place, wanted: Pace, written: Result<Pace>) {
     let pace = written.unwrap_or_else(|e| {
         tracing::warn!(provider = place.0, error = %e, "a pace could not be written; this process alone keeps it");
-        asked
+        wanted
     });
-    tracing::info!(
-        provider = place.0, destination = place.1, until = %pace.next_at,
-        interval_ms = pace.interval.as_millis() as u64,
-        "a destination takes no more for now; what is for it waits"
-    );
     hub.traffic.paces.learn(place, pace);
     if let Err(e) = store::listen::tell_changed(&hub.store).await {
         tracing::debug!(error = %e, "other processes are not told at once: they look each second");

@@ -155,12 +155,16 @@ impl Way {
         }
     }
 
-    /// It answered badly; whether that is enough, and it is ours to say so.
-    pub fn went_badly(&self, now: DateTime<Utc>, at_once: bool) -> bool {
+    /// It answered badly; whether that is enough, and it is ours to say so. A destination that is a server of its own
+    /// speaks for the account only together with others.
+    pub fn went_badly(&self, destination: &str, now: DateTime<Utc>, at_once: bool) -> bool {
         let mut inner = self.inner();
+        let second = now.timestamp();
         self.count_good(&mut inner);
-        inner.window.add(now.timestamp(), 0, 1);
-        let enough = at_once || inner.window.opens(now.timestamp(), inner.ramp.is_some());
+        inner.window.add(second, 0, 1);
+        let agreed =
+            self.account.provider.destinations().is_none_or(|all| inner.window.agree(destination, all, second));
+        let enough = agreed && (at_once || inner.window.opens(second, inner.ramp.is_some()));
         let ours = enough && inner.state.breaker == Breaker::Closed && !inner.opening;
         inner.opening |= ours;
         ours

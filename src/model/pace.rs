@@ -1,5 +1,8 @@
 //! Pace: a destination that answers "too fast" gets nothing until the time it named, and then one message at a time, as
 //! often as it was seen to take one. The pace eases off while all goes well, and is forgotten after a quiet time.
+//!
+//! Where each destination is a server of its own, one that fails again and again is left alone for a while, and then
+//! tried with one message at a time until it works: its trouble is not the others'.
 
 use std::time::Duration;
 
@@ -27,7 +30,16 @@ pub struct Pace {
     pub next_at: DateTime<Utc>,
     /// After that, one message each.
     pub interval: Duration,
+    /// How often it was seen to fail while it is in trouble; 0: it is not.
+    pub failures: i16,
 }
+
+/// A destination that failed so often in a row is in trouble.
+pub const IN_A_ROW: u32 = 5;
+/// It is left alone for so long at first, twice as long after each further failure …
+const TROUBLED: Duration = Duration::from_secs(5);
+/// … and no longer than this.
+const TROUBLED_MOST: Duration = Duration::from_secs(300);
 
 /// Where a destination names no time.
 const UNSAID: Duration = Duration::from_secs(1);
@@ -57,13 +69,32 @@ impl Pace {
         let interval = if limited_by == LimitedBy::Account { OF_ACCOUNT } else { interval.max(AFTER_OUTAGE) };
         // One that names a longer time is asked again before, and may name it again.
         let said = TimeDelta::from_std(said).unwrap_or(STEP).min(STEP);
-        Some(Pace { next_at: now + said, interval })
+        Some(Pace { next_at: now + said, interval, failures: 0 })
+    }
+
+    /// The pace of a destination that was seen to fail so often while in trouble. `jitter` in 0..1, so that those that
+    /// failed together do not come back together.
+    pub fn failed(failures: i16, now: DateTime<Utc>, jitter: f64) -> Pace {
+        let doubled = 1 << u32::try_from(failures - 1).unwrap_or(0).min(16);
+        let most = TROUBLED.saturating_mul(doubled).min(TROUBLED_MOST);
+        let interval = most.mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0));
+        Pace { next_at: now + interval, interval, failures }
+    }
+
+    /// The pace of a destination that works again, at which those come that waited.
+    pub fn recovered(now: DateTime<Utc>) -> Pace {
+        Pace { next_at: now, interval: AFTER_OUTAGE, failures: 0 }
     }
 
     /// How far apart those that wait are let go: a little more than the interval, for they are not sent at the very
     /// moment.
     pub fn spacing(&self) -> Duration {
-        if self.interval <= OF_ACCOUNT { self.interval } else { self.interval.mul_f64(1.1) + AFTER_OUTAGE }
+        match self.interval {
+            // They come soon after it works again: one that comes too early is put off once more.
+            _ if self.failures > 0 => AFTER_OUTAGE,
+            interval if interval <= OF_ACCOUNT => interval,
+            interval => interval.mul_f64(1.1) + AFTER_OUTAGE,
+        }
     }
 
     /// When the next one that has to wait may come, and the one after it. `last`: as it was told the one before.
@@ -104,11 +135,20 @@ mod tests {
 
     #[test]
     fn those_that_wait_are_spread() {
-        let pace = Pace { next_at: at(5), interval: Duration::from_secs(5) };
+        let pace = Pace { next_at: at(5), interval: Duration::from_secs(5), failures: 0 };
         let (first, second) = pace.slot(None, at(0));
         assert_eq!((first, second), (at(5), at(10) + TimeDelta::milliseconds(750)));
         assert_eq!(pace.slot(Some(second), at(0)).0, second);
         assert_eq!(pace.slot(Some(at(-60)), at(0)).0, at(5), "what was told long ago");
         assert_eq!(pace.slot(Some(at(9_000)), at(0)).0, at(3_600));
+    }
+
+    #[test]
+    fn a_destination_in_trouble_is_left_alone_for_longer_each_time() {
+        let pauses = [1, 2, 3, 7, i16::MAX].map(|failures| Pace::failed(failures, at(0), 1.0).interval.as_secs());
+        assert_eq!(pauses, [5, 10, 20, 300, 300]);
+        let troubled = Pace::failed(7, at(0), 0.0);
+        assert_eq!((troubled.next_at, troubled.spacing()), (at(150), AFTER_OUTAGE));
+        assert_eq!(Pace::recovered(at(9)).next_at, at(9));
     }
 }

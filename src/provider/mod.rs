@@ -21,9 +21,11 @@ pub mod slack;
 mod sms;
 pub mod smtp;
 mod smtp_connection;
+mod smtp_dialog;
 mod smtp_mail;
 mod solapi;
 mod talktalk;
+mod tls;
 mod vendor;
 pub mod webhook;
 mod window;
@@ -144,6 +146,11 @@ pub trait Provider: Send + Sync + 'static {
     /// How many calls it takes at a time, from one process.
     fn at_once(&self) -> usize {
         usize::MAX
+    }
+
+    /// How many destinations it has, where each is a server of its own and its trouble not the others'.
+    fn destinations(&self) -> Option<usize> {
+        None
     }
 
     /// To what its "too fast" (429) applies.

@@ -137,6 +137,10 @@ impl Provider for Slack {
         32
     }
 
+    fn destinations(&self) -> Option<usize> {
+        Some(self.hooks.len())
+    }
+
     /// Each webhook is limited by itself, to about a message a second.
     fn limited_by(&self) -> LimitedBy {
         LimitedBy::Destination

@@ -4,7 +4,8 @@
 //! means depends on the step. Until the content is on its way, a broken connection is definite: a server takes a mail
 //! with the final dot, not before. From then on, only the server's own reply is an answer; anything else is unknown.
 //!
-//! `smtp_connection` has the connections and how they are kept, `smtp_mail` what is written.
+//! `smtp_connection` has the connections and how they are kept, `smtp_dialog` commands and replies, `smtp_mail` what is
+//! written.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -14,10 +15,10 @@ use std::time::{Duration, Instant};
 use lettre::Address;
 use lettre::message::Mailbox;
 use lettre::transport::smtp::authentication::Credentials;
-use lettre::transport::smtp::client::{Certificate, TlsParameters, TlsParametersBuilder};
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
 use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
 use lettre::transport::smtp::response::Severity;
+use rustls::pki_types::ServerName;
 use tokio::time::timeout;
 
 use crate::clock::Clock;
@@ -25,14 +26,15 @@ use crate::error::{Error, Result, excerpt};
 use crate::model::capability::Capability;
 use crate::model::channel::Channel;
 use crate::model::delivery::Outcome;
+use crate::model::pace::LimitedBy;
 use crate::model::retry::ErrorClass;
 use crate::shutdown::Shutdown;
 
 use super::guard::{Lookup, SystemLookup};
-use super::http::{cause, is_loopback, read_ca};
+use super::http::is_loopback;
 use super::smtp_connection::{Connection, Connections, Cover, IDLE, Server, Stage, Trouble, farewell};
 use super::smtp_mail::{Composed, compose};
-use super::{Letter, Pending, Provider};
+use super::{Letter, Pending, Provider, smtp_dialog, tls};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tls {
@@ -128,8 +130,8 @@ impl Smtp {
             None => ClientId::default(),
         };
         let cover = match settings.tls {
-            Tls::Starttls => Cover::Starttls(tls_parameters(&settings)?),
-            Tls::Implicit => Cover::Implicit(tls_parameters(&settings)?),
+            Tls::Starttls => Cover::Starttls(tls_of(&settings)?),
+            Tls::Implicit => Cover::Implicit(tls_of(&settings)?),
             Tls::None => Cover::None,
         };
         let server = Server {
@@ -183,23 +185,22 @@ impl Smtp {
 
     /// Writes the content with its final dot, and waits for as long as a server may take to look into it.
     async fn write(&self, mut connection: Connection, mail: &Composed) -> Outcome {
-        let before = connection.written();
+        let before = connection.smtp.written();
         // Content and final dot in one write: in two, the second waits for the first one's acknowledgement (Nagle).
         let writing = connection.smtp.command(mail.wire.as_str());
         let answer = match timeout(self.settings.data_timeout, writing).await {
             Ok(Ok(answer)) if answer.code().severity == Severity::PositiveCompletion => {
-                Ok(answer.first_line().map(excerpt))
+                Ok(answer.first_line().map(excerpt).filter(|text| !text.is_empty()))
             }
             Ok(Ok(_)) => {
                 let detail = "the content was not answered with 2xx".to_owned();
                 Err(Trouble::Broken { code: "answer_cut", detail })
             }
-            Ok(Err(error)) => Err(error.into()),
+            Ok(Err(trouble)) => Err(trouble),
             Err(_elapsed) => Err(Trouble::silence()),
         };
         // Encryption makes it more, never less: with fewer bytes, the final dot has not left.
-        let written = connection.written().zip(before).map(|(now, before)| now - before);
-        let no_dot = written.is_some_and(|bytes| bytes < mail.wire.len() as u64);
+        let no_dot = connection.smtp.written() - before < mail.wire.len() as u64;
         match answer {
             Ok(provider_ref) => {
                 self.connections.keep(connection);
@@ -263,6 +264,11 @@ impl Provider for Smtp {
         vec![Capability::of(Channel::Email)]
     }
 
+    /// What a server refuses because of us, it refuses all of us.
+    fn limited_by(&self) -> LimitedBy {
+        LimitedBy::Account
+    }
+
     fn at_once(&self) -> usize {
         // Mail servers commonly allow a client some tens of connections.
         32
@@ -281,16 +287,15 @@ impl Provider for Smtp {
     }
 }
 
-fn tls_parameters(settings: &SmtpSettings) -> Result<TlsParameters> {
-    let mut builder: TlsParametersBuilder = TlsParameters::builder(settings.host.clone());
-    if let Some(file) = &settings.ca_file {
-        let ca = Certificate::from_pem(&read_ca(file)?)
-            .map_err(|error| Error::Setup(format!("SMTP: the CA file {}: {}", file.display(), cause(&error))))?;
-        builder = builder.add_root_certificate(ca);
-    }
-    builder.build().map_err(|error| {
+fn tls_of(settings: &SmtpSettings) -> Result<smtp_dialog::Tls> {
+    let name = settings.host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let name = ServerName::try_from(name).map_err(|_| {
+        Error::Setup(format!("SMTP: TLS needs a server's name or address: '{}' is none", excerpt(&settings.host)))
+    })?;
+    let config = tls::config(&tls::roots(settings.ca_file.as_deref())?).map_err(|error| {
         Error::Setup(format!("SMTP: no TLS: {error}; install the package ca-certificates, or name a CA file"))
-    })
+    })?;
+    Ok((Arc::new(config), name))
 }
 
 /// From MAIL to the server's word that it waits for the content.
@@ -305,7 +310,7 @@ async fn announce(
     let mut options = Vec::new();
     if !mail.wire.is_ascii() {
         // Everything but addresses is encoded, so it is one of them that needs more than ASCII.
-        if !smtp.server_info().supports_feature(Extension::SmtpUtfEight) {
+        if !smtp.server.supports_feature(Extension::SmtpUtfEight) {
             let detail = "the server takes only ASCII addresses".to_owned();
             return Err(Trouble::Ours { class: ErrorClass::Address, code: "smtputf8_missing", detail });
         }
@@ -554,6 +559,36 @@ mod tests {
         }
     }
 
+    /// RFC 5321, 4.2: the digits of a reply decide. Its text may be missing, in any encoding (here EUC-KR and Latin-1), long,
+    /// or several lines.
+    #[tokio::test]
+    async fn the_digits_of_a_reply_decide() {
+        for text in ["", " ", " \u{b9}\u{de}\u{c0}\u{bb}", " d\u{e9}j\u{e0}", &" x".repeat(50_000), "-a\r\n250 b"] {
+            let said = |code: &str| Some(&*format!("{code}{text}\r\n").replace("250 b", &format!("{code} b")).leak());
+            let taken = at(READY, ".", said("250"), BUDGET).await;
+            assert!(matches!(taken, Outcome::Accepted { .. }), "{text:.9}: {taken:?}");
+            for (word, code, class) in [
+                ("RCPT", "550", ErrorClass::Address),
+                ("RCPT", "450", ErrorClass::Busy),
+                (".", "554", ErrorClass::Content),
+            ] {
+                let outcome = at(READY, word, said(code), BUDGET).await;
+                assert_eq!(rejected(outcome), (class, format!("smtp_{code}")), "{word} {text:.9}");
+            }
+        }
+        let bare_line_feed = at(READY, ".", Some("250 taken\n"), BUDGET).await;
+        assert_eq!(accepted(bare_line_feed), "taken");
+        let Outcome::Rejected { detail, .. } =
+            at(READY, "RCPT", Some("550-5.1.1 no such\r\n550 5.1.1 person\r\n"), BUDGET).await
+        else {
+            panic!("not rejected")
+        };
+        assert_eq!(detail, "5.1.1 no such person");
+        for nonsense in ["25\r\n", "250-taken\r\n550 or not\r\n", "\u{b9}\u{de}\u{c0} 250\r\n", "1250 x\r\n"] {
+            assert_eq!(unknown(at(READY, ".", Some(nonsense), BUDGET).await), "answer_cut", "{nonsense}");
+        }
+    }
+
     #[tokio::test]
     async fn without_tls_nothing_is_said() {
         let shutdown = Shutdown::new();
@@ -578,7 +613,7 @@ mod tests {
         let smtp = smtp(SmtpSettings { tls: Tls::Starttls, ..settings(address.await) });
         let Outcome::Rejected { code, detail, .. } = send(&smtp, TO).await else { panic!("not rejected") };
         assert_eq!(code, "tls_failed");
-        assert!(detail.contains("corrupt message"), "the forged text met the handshake, not the mail: {detail}");
+        assert!(detail.contains("in the clear"), "{detail}");
     }
 
     #[tokio::test]
@@ -700,7 +735,7 @@ mod tests {
         let address = lines(&shutdown, READY, but("Message-ID", None)).await;
         let smtp = smtp(settings(address));
         // More than the sockets in between hold.
-        let body = format!("{}\n", "x".repeat(70)).repeat(300_000);
+        let body = format!("{}\n", "x".repeat(70)).repeat(170_000);
         let outcome = smtp.send(letter(TO, &content(Some("x"), &body))).await;
         assert_eq!(rejected(outcome), (ErrorClass::ProviderInternal, "answer_cut".to_owned()));
     }

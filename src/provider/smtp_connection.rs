@@ -6,17 +6,13 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
-use lettre::transport::smtp::client::{AsyncSmtpConnection, AsyncTokioStream, TlsParameters};
+use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::commands::Rset;
 use lettre::transport::smtp::extension::ClientId;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -25,7 +21,8 @@ use crate::model::retry::ErrorClass;
 use crate::shutdown::Shutdown;
 
 use super::guard::Lookup;
-use super::http::{cause, is_tls, sources};
+use super::http::cause;
+use super::smtp_dialog::{Dialog, Tls};
 
 /// Connections kept for the next mail. Servers allow a client few.
 const KEPT: usize = 8;
@@ -89,25 +86,17 @@ pub(super) struct Server {
 
 /// How a connection is encrypted; with no way to end up in the clear where the settings ask for more.
 pub(super) enum Cover {
-    Starttls(TlsParameters),
-    Implicit(TlsParameters),
+    Starttls(Tls),
+    Implicit(Tls),
     None,
 }
 
 /// One connection, in use for one mail.
 pub(super) struct Connection {
-    pub smtp: AsyncSmtpConnection,
+    pub smtp: Dialog,
     /// It carried another mail before.
     pub reused: bool,
-    /// Bytes written to its socket; unknown where the library made the socket.
-    written: Option<Arc<AtomicU64>>,
     in_use: InUse,
-}
-
-impl Connection {
-    pub fn written(&self) -> Option<u64> {
-        Some(self.written.as_ref()?.load(Ordering::Relaxed))
-    }
 }
 
 /// Counts a connection as being opened for as long as it lives.
@@ -168,8 +157,7 @@ struct Idle {
 
 struct Kept {
     since: Instant,
-    smtp: AsyncSmtpConnection,
-    written: Option<Arc<AtomicU64>>,
+    smtp: Dialog,
 }
 
 impl Connections {
@@ -215,9 +203,9 @@ impl Connections {
 
     /// Keeps a connection for the next mail. One too many, and any while the process stops, is closed with QUIT instead.
     pub fn keep(&self, connection: Connection) {
-        let Connection { smtp, written, in_use, .. } = connection;
+        let Connection { smtp, in_use, .. } = connection;
         let shared = &self.0;
-        let kept = Kept { since: Instant::now(), smtp, written };
+        let kept = Kept { since: Instant::now(), smtp };
         let (surplus, watch) = {
             let mut idle = shared.idle();
             if shared.shutdown.is_stopping() || idle.kept.len() >= KEPT {
@@ -271,11 +259,11 @@ impl Shared {
 
     /// A kept connection that still lives. RSET shows it, and clears what a refused mail may have left behind.
     async fn kept(self: &Arc<Shared>) -> Option<Connection> {
-        let Kept { since, mut smtp, written } = self.idle().kept.pop()?;
+        let Kept { since, mut smtp } = self.idle().kept.pop()?;
         let in_use = InUse::new(self);
         let limit = REVIVE.min(self.server.connect_budget);
         if since.elapsed() < self.idle_for && matches!(timeout(limit, smtp.command(Rset)).await, Ok(Ok(_))) {
-            return Some(Connection { smtp, reused: true, written, in_use });
+            return Some(Connection { smtp, reused: true, in_use });
         }
         // The youngest is dead, so the others are: to ask each of them could cost the call's whole time.
         self.discard();
@@ -314,12 +302,12 @@ impl Shared {
             let opened = timeout(left(until) / share, self.open(*address, limit)).await;
             connecting = connecting.saturating_sub(began.elapsed().min(limit));
             match opened.unwrap_or_else(|_elapsed| Err(Trouble::silence())) {
-                Ok((mut smtp, written)) => {
+                Ok(mut smtp) => {
                     if let Some(credentials) = &self.server.credentials {
                         *stage = Stage::Auth;
-                        smtp.auth(DEFAULT_MECHANISMS, credentials).await?;
+                        smtp.sign_in(credentials).await?;
                     }
-                    return Ok(Connection { smtp, reused: false, written, in_use: InUse::new(self) });
+                    return Ok(Connection { smtp, reused: false, in_use: InUse::new(self) });
                 }
                 // The reply of a server says more than an address that does not answer.
                 Err(trouble) if matches!(refused, Some(Trouble::Reply { .. })) => drop(trouble),
@@ -347,37 +335,16 @@ impl Shared {
     }
 
     /// From the first packet to EHLO. The socket stands within `limit`, or not at all.
-    async fn open(
-        &self,
-        address: SocketAddr,
-        limit: Duration,
-    ) -> Result<(AsyncSmtpConnection, Option<Arc<AtomicU64>>), Trouble> {
-        let hello = &self.server.hello;
-        let tls = match &self.server.cover {
-            Cover::Implicit(tls) => {
-                let opening = AsyncSmtpConnection::connect_tokio1(address, Some(limit), hello, Some(tls.clone()), None);
-                return match opening.await {
-                    Err(error) if error.is_timeout() => Err(too_late(address, limit)),
-                    opened => Ok((opened?, None)),
-                };
-            }
-            Cover::Starttls(tls) => Some(tls),
-            Cover::None => None,
-        };
+    async fn open(&self, address: SocketAddr, limit: Duration) -> Result<Dialog, Trouble> {
         let connecting = timeout(limit, TcpStream::connect(address)).await;
         let stream = connecting.map_err(|_elapsed| too_late(address, limit))??;
         stream.set_nodelay(true)?;
-        let written = Arc::new(AtomicU64::new(0));
-        let wire = Wire { stream, before_tls: tls.is_some(), written: written.clone() };
-        let mut smtp = AsyncSmtpConnection::connect_with_transport(Box::new(wire), hello).await?;
-        if let Some(tls) = tls {
-            if !smtp.can_starttls() {
-                let detail = "the server does not offer STARTTLS".to_owned();
-                return Err(Trouble::Broken { code: "starttls_missing", detail });
-            }
-            smtp.starttls(tls.clone(), hello).await?;
+        let hello = &self.server.hello;
+        match &self.server.cover {
+            Cover::None => Dialog::begin(stream, None, hello).await,
+            Cover::Implicit(tls) => Dialog::begin(stream, Some(tls), hello).await,
+            Cover::Starttls(tls) => Dialog::begin(stream, None, hello).await?.starttls(tls, hello).await,
         }
-        Ok((smtp, Some(written)))
     }
 }
 
@@ -391,83 +358,14 @@ fn left(until: Instant) -> Duration {
 }
 
 /// Says QUIT and hears the answer, so that the server finds no lost connection; then the connection is closed.
-pub(super) async fn farewell(mut smtp: AsyncSmtpConnection) {
+pub(super) async fn farewell(mut smtp: Dialog) {
     // A server that is gone cannot answer.
     let _answered = timeout(FAREWELL, smtp.quit()).await;
-}
-
-impl From<lettre::transport::smtp::Error> for Trouble {
-    fn from(error: lettre::transport::smtp::Error) -> Trouble {
-        let detail = cause(&error);
-        if let Some(code) = error.status() {
-            // The cause of a reply is its text.
-            return Trouble::Reply { code: code.into(), text: detail };
-        }
-        if error.is_client() {
-            // It had nothing against us: we found no way to sign in that it offers.
-            return Trouble::Ours { class: ErrorClass::Credentials, code: "auth_unsupported", detail };
-        }
-        let code = match () {
-            () if error.is_timeout() => "connect_timeout",
-            () if sources(&error).any(is_tls) => "tls_failed",
-            () => "answer_cut",
-        };
-        Trouble::Broken { code, detail }
-    }
 }
 
 impl From<io::Error> for Trouble {
     fn from(error: io::Error) -> Trouble {
         let code = if error.kind() == io::ErrorKind::TimedOut { "connect_timeout" } else { "connect_failed" };
         Trouble::Broken { code, detail: cause(&error) }
-    }
-}
-
-/// The socket under the library's connection. Before TLS it reads byte by byte, so that nothing beyond the reply to
-/// STARTTLS can already lie in a buffer: what somebody on the way appended in the clear would otherwise be taken for
-/// the server's answers inside the encrypted session.
-#[derive(Debug)]
-struct Wire {
-    stream: TcpStream,
-    before_tls: bool,
-    written: Arc<AtomicU64>,
-}
-
-/// The first byte of a TLS handshake; no SMTP command begins with it.
-const HANDSHAKE: u8 = 22;
-
-impl AsyncRead for Wire {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if !self.before_tls {
-            return Pin::new(&mut self.stream).poll_read(cx, buffer);
-        }
-        let mut byte = [0];
-        let mut one = ReadBuf::new(&mut byte);
-        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut one))?;
-        buffer.put_slice(one.filled());
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Wire {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.before_tls &= bytes.first() != Some(&HANDSHAKE);
-        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
-        self.written.fetch_add(written as u64, Ordering::Relaxed);
-        Poll::Ready(Ok(written))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-impl AsyncTokioStream for Wire {
-    fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.stream.peer_addr()
     }
 }

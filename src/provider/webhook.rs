@@ -9,12 +9,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
-use rustls_platform_verifier::Verifier;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::id::Tsid;
 use crate::limits;
 use crate::model::capability::Capability;
@@ -26,8 +23,8 @@ use crate::model::retry::ErrorClass;
 use crate::model::signature;
 
 use super::guard::{Guard, Lookup, SystemLookup, own_addresses};
-use super::http::{Answer, Common, Connections, DecidedBy, Failure, Http, NOT_ALLOWED, read_ca};
-use super::{Letter, Parcel, Pending, Provider};
+use super::http::{Answer, Common, Connections, DecidedBy, Failure, Http, NOT_ALLOWED};
+use super::{Letter, Parcel, Pending, Provider, tls};
 
 #[derive(Clone)]
 pub struct WebhookSettings {
@@ -56,7 +53,7 @@ impl Webhook {
     pub fn with_lookup(settings: WebhookSettings, lookup: Arc<dyn Lookup>) -> Result<Webhook> {
         let mut rules = settings.rules;
         rules.deny.extend(own_addresses().into_iter().map(IpNet::from));
-        let (tls, no_tls) = tls(settings.common.ca_file.as_deref())?;
+        let (tls, no_tls) = trusted(settings.common.ca_file.as_deref())?;
         let call_budget = settings.common.call_budget.min(limits::WEBHOOK_BUDGET);
         Ok(Webhook {
             guard: Arc::new(Guard { rules: rules.clone(), lookup }),
@@ -134,25 +131,15 @@ impl Provider for Webhook {
 }
 
 /// What every partner's client trusts. Reading the system's certificates takes long, so it is done once.
-fn tls(ca_file: Option<&Path>) -> Result<(ClientConfig, Option<String>)> {
-    let mut extra: Vec<CertificateDer<'static>> = Vec::new();
-    if let Some(file) = ca_file {
-        let wrong = |error: &dyn std::fmt::Display| Error::Setup(format!("the CA file {}: {error}", file.display()));
-        extra = CertificateDer::pem_slice_iter(&read_ca(file)?).collect::<Result<_, _>>().map_err(|e| wrong(&e))?;
-    }
-    let builder = ClientConfig::builder();
-    let provider = builder.crypto_provider().clone();
-    let (mut tls, without) = match Verifier::new_with_extra_roots(extra, provider) {
-        // "Dangerous" is any verifier but rustls's own; this is the one that the other clients have, too.
-        Ok(verifier) => {
-            let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
-            (builder.with_no_client_auth(), None)
-        }
+fn trusted(ca_file: Option<&Path>) -> Result<(ClientConfig, Option<String>)> {
+    let (mut tls, without) = match tls::config(&tls::roots(ca_file)?) {
+        Ok(config) => (config, None),
         // Whoever has no certificates may still develop without TLS.
         Err(error) => {
             let why = format!("no https: {error}; install the package ca-certificates, or name a CA file");
             tracing::warn!(why, "webhooks cannot be sent over https");
-            (builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth(), Some(why))
+            let nobody = ClientConfig::builder().with_root_certificates(RootCertStore::empty());
+            (nobody.with_no_client_auth(), Some(why))
         }
     };
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];

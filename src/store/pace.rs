@@ -1,4 +1,4 @@
-//! Destinations that answered "too fast", and when each may be sent to again.
+//! Destinations that answered "too fast" or failed again and again, and when each may be sent to again.
 
 use std::time::Duration;
 
@@ -24,7 +24,34 @@ pub async fn slow_down(
     let (next_at, interval) = (pace.next_at, millis(pace.interval));
     let row = sqlx::query_file!("sql/pace/slow_down.sql", provider, destination, now, next_at, interval, old, longest);
     let row = row.fetch_one(db).await?;
-    Ok(read(row.next_at, row.interval_ms))
+    Ok(read(row.next_at, row.interval_ms, row.failures))
+}
+
+/// Writes that a destination failed again: nothing before `pace.next_at`. Returns what holds now.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached.
+pub async fn failed(
+    db: impl Db<'_>,
+    provider: &str,
+    destination: &str,
+    pace: Pace,
+    now: DateTime<Utc>,
+) -> Result<Pace> {
+    let (next_at, interval, failures) = (pace.next_at, millis(pace.interval), pace.failures);
+    let row = sqlx::query_file!("sql/pace/failed.sql", provider, destination, now, next_at, interval, failures);
+    let row = row.fetch_one(db).await?;
+    Ok(read(row.next_at, row.interval_ms, row.failures))
+}
+
+/// Writes that a destination that was in trouble works again: what waits for it comes at `pace`.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached.
+pub async fn recovered(db: impl Db<'_>, provider: &str, destination: &str, pace: Pace) -> Result<()> {
+    let (next_at, interval) = (pace.next_at, millis(pace.interval));
+    sqlx::query_file!("sql/pace/recovered.sql", provider, destination, next_at, interval).execute(db).await?;
+    Ok(())
 }
 
 /// Takes the turn of a message that is sent at `now`. None when it is too early, or nothing is known of the
@@ -34,7 +61,7 @@ pub async fn slow_down(
 /// `Error::Unavailable` if the database cannot be reached; the turn may have been taken.
 pub async fn take_turn(db: impl Db<'_>, provider: &str, destination: &str, now: DateTime<Utc>) -> Result<Option<Pace>> {
     let row = sqlx::query_file!("sql/pace/take_turn.sql", provider, destination, now, TURNS).fetch_optional(db).await?;
-    Ok(row.map(|row| read(row.next_at, row.interval_ms)))
+    Ok(row.map(|row| read(row.next_at, row.interval_ms, row.failures)))
 }
 
 /// Provider, destination and pace of each destination that has one.
@@ -43,7 +70,10 @@ pub async fn take_turn(db: impl Db<'_>, provider: &str, destination: &str, now: 
 /// `Error::Unavailable` if the database cannot be reached.
 pub async fn list(db: impl Db<'_>, now: DateTime<Utc>) -> Result<Vec<((String, String), Pace)>> {
     let rows = sqlx::query_file!("sql/pace/list.sql", now - FORGOTTEN, now, millis(LEAST)).fetch_all(db).await?;
-    Ok(rows.into_iter().map(|row| ((row.provider, row.destination), read(row.next_at, row.interval_ms))).collect())
+    Ok(rows
+        .into_iter()
+        .map(|row| ((row.provider, row.destination), read(row.next_at, row.interval_ms, row.failures)))
+        .collect())
 }
 
 /// Deletes what was to be sent before `before`.
@@ -55,8 +85,8 @@ pub async fn forget(db: impl Db<'_>, before: DateTime<Utc>) -> Result<()> {
     Ok(())
 }
 
-fn read(next_at: DateTime<Utc>, interval_ms: i32) -> Pace {
-    Pace { next_at, interval: Duration::from_millis(u64::try_from(interval_ms).unwrap_or(0)) }
+fn read(next_at: DateTime<Utc>, interval_ms: i32, failures: i16) -> Pace {
+    Pace { next_at, interval: Duration::from_millis(u64::try_from(interval_ms).unwrap_or(0)), failures }
 }
 
 fn millis(interval: Duration) -> i32 {

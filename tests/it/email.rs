@@ -160,6 +160,30 @@ async fn a_recipient_refused_for_now_is_tried_later_and_holds_up_nobody_else() {
     app.done().await;
 }
 
+/// `--smtp-throttled-pause-s`: a server that refuses us for a while, not one recipient, is left alone by all mails, and
+/// none of them loses an attempt; then all go.
+#[tokio::test]
+async fn a_server_that_refuses_us_for_a_while_is_left_alone() {
+    let mut peer = Peer::start();
+    let app = app(&peer, &["--smtp-throttled-pause-s=120"]).await;
+    peer.order(&json!({"mails": 0, "verb": "MAIL", "reply": "450 4.7.1 too many mails from you"}));
+    post(&app, "kim@example.com").await;
+    app.work().await;
+    peer.order(&json!({"mails": null}));
+    let opened = peer.arrived()["opened"].clone();
+    for no in 0..5 {
+        post(&app, &format!("kim-{no}@example.com")).await;
+        app.advance(20);
+        app.work().await;
+    }
+    let arrived = peer.arrived();
+    assert_eq!((&arrived["opened"], arrived["mails"].as_array().unwrap().len()), (&opened, 0), "{arrived}");
+    app.settle_all().await;
+    assert_eq!(mails(&mut peer).len(), 6);
+    assert_eq!(app.count("select count(*) from deliveries where status = 'SENT'").await, 6);
+    app.done().await;
+}
+
 const LATE: [&str; 4] =
     ["--connect-budget-ms=3000", "--call-budget-ms=3000", "--settle-budget-ms=10", "--lease-ms=9000"];
 

@@ -207,7 +207,7 @@ async fn every_form_in_every_place_is_erased() {
              insert into provider_refs select 'p', 'r-{KIM}', shard, message_id, no, attempt from attempts limit 1; \
              insert into receipts (provider, event_key, received_at, provider_ref, detail, try_at, applied_at, effect) \
                values ('p', 'e-{KIM}', now(), '{KIM}', '{said}', now(), now(), 'unmatched'); \
-             insert into destination_paces values ('smtp', '{KIM}', now(), 1000, 0, now()); \
+             insert into destination_paces values ('smtp', '{KIM}', now(), 1000, 0, 0, now()); \
              insert into alerts (cause, opened_at, seen_at, cleared_at, detail) values ('c', now(), now(), now(), '{said}'); \
              insert into provider_holds values ('smtp', now(), now(), 'paused', 'by {KIM}')"
         ),

@@ -1,10 +1,12 @@
 //! Calls to servers that speak HTTP in their own way: what they answer is heard, and what they leave out loses nothing.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use notihub::clock::Clock;
 use notihub::config::ProviderSettings;
+use notihub::model::role::Role;
 use notihub::provider::adapter::make;
 use notihub::provider::http::Common;
 use notihub::shutdown::Shutdown;
@@ -279,6 +281,45 @@ async fn a_destination_paced_by_one_process_is_not_called_by_another() {
     notihub::worker::deliver::once(&other).await.unwrap();
     assert_eq!((server.count(), app.slack.records().len()), (1, 1));
     other.shutdown.stop();
+    app.done().await;
+}
+
+/// Faults E3, E5: each of Slack's destinations may be a server of its own. One that fails holds up itself alone, costs few
+/// calls, and gets what waited once it works.
+#[tokio::test]
+async fn a_destination_that_fails_is_not_the_others_trouble() {
+    let works = Arc::new(AtomicBool::new(false));
+    let seen = works.clone();
+    let server = Server::start(move |_, _| {
+        let answer = if seen.load(Ordering::SeqCst) { "200 OK\r\nContent-Length: 2\r\n\r\nok" } else { BROKEN };
+        (format!("HTTP/1.1 {answer}").into_bytes(), false)
+    })
+    .await;
+    const BROKEN: &str = "503 Away\r\nContent-Length: 19\r\n\r\nservice_unavailable";
+    let app = App::with(&[&format!("--slack-destination=away={}", server.url)]).await;
+    for _ in 0..40 {
+        app.post("/v1/messages", slack("away")).await.expect(202);
+    }
+    for round in 1..=20 {
+        app.post("/v1/messages", slack("ops")).await.expect(202);
+        app.work().await;
+        app.advance(1);
+        assert_eq!(app.slack.records().len(), round, "another destination does not wait");
+    }
+    assert!(server.count() <= 10, "{} calls to one that fails", server.count());
+    let waits = "select count(*) from deliveries where status = 'SCHEDULED' and reason = 'destination_failing'";
+    assert!(app.count(waits).await >= 30);
+    let operator = app.staff(Role::Operator).await;
+    let providers = app.ask(&operator, "GET", "/v1/providers", None).await.expect(200);
+    assert_eq!(
+        (&providers.body["items"][0]["name"], &providers.body["items"][0]["status"]),
+        (&json!("slack"), &json!("UP"))
+    );
+
+    works.store(true, Ordering::SeqCst);
+    app.settle_all().await;
+    let by_status = app.count("select count(*) from deliveries where status = 'SENT'").await;
+    assert!(by_status >= 58, "{by_status} of 60 sent: one or two had used their attempts up");
     app.done().await;
 }
 

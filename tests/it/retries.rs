@@ -353,6 +353,9 @@ async fn spent_in_doubt_is_undetermined() {
         let last = story(&app, &id).await.pop().unwrap();
         assert_eq!(last, ("event".to_owned(), Some(3)), "{script:?}");
         assert_eq!(app.message(&id).await["status"], "FAILED", "as a whole it has not succeeded");
+        // One that fails again and again is left alone for a while.
+        post(&app, slack_post("it works again")).await;
+        app.settle_all().await;
     }
     assert_eq!(app.count("select count(*) from events where event = 'delivery.undetermined'").await, 4);
     app.done().await;

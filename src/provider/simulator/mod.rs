@@ -375,7 +375,8 @@ pub(in crate::provider) mod testing {
                 let mut stream = BufStream::new(stream);
                 let mut next = Some(greeting.to_owned());
                 while let Some(text) = next {
-                    let said = stream.write_all(text.as_bytes()).await.is_ok() && stream.flush().await.is_ok();
+                    let bytes: Vec<u8> = text.chars().map(|c| u8::try_from(c).unwrap_or(b'?')).collect();
+                    let said = stream.write_all(&bytes).await.is_ok() && stream.flush().await.is_ok();
                     let mut line = String::new();
                     if !said || stream.read_line(&mut line).await.unwrap_or(0) == 0 {
                         return;
