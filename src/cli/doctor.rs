@@ -11,7 +11,6 @@ use crate::crypt::KEY_BYTES;
 use crate::error::{Error, Result};
 use crate::flow::sealed;
 use crate::limits;
-use crate::provider::mock;
 use crate::shutdown::Shutdown;
 use crate::store::{self, Store};
 use crate::telemetry;
@@ -293,13 +292,10 @@ async fn examine_providers(settings: &Settings) -> Vec<Finding> {
         Err(e) => return vec![finding(Grade::Bad, "providers", e.to_string(), "change the provider's settings")],
     };
     let mut findings = Vec::new();
-    let accounts = &settings.channels.providers;
-    let mock = mock::ADAPTER.name;
-    let is_mock = |name: &str| name == mock || accounts.iter().any(|a| a.name == name && a.adapter == mock);
     for account in providers.iter() {
         let provider = &account.provider;
         findings.push(match provider.check().await {
-            Ok(stands) if is_mock(provider.name()) => {
+            Ok(stands) if process::is_mock(settings, account) => {
                 let channels: Vec<&str> = account.capabilities.iter().map(|c| c.channel.as_str()).collect();
                 let remedy = "give its settings (for e-mail --smtp-host), or know that nothing of it leaves";
                 finding(Grade::Warn, "provider", format!("{} {stands}", channels.join(", ")), remedy)

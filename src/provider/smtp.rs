@@ -106,10 +106,10 @@ impl Smtp {
         let from = Some(&settings.from).filter(|from| !from.contains(char::is_control));
         let from: Mailbox = from.and_then(|from| from.parse().ok()).ok_or_else(|| {
             let given = excerpt(&settings.from);
-            Error::Setup(format!("SMTP: '{given}' is no sender: write name@domain or Name <name@domain>"))
+            Error::Usage(format!("SMTP: '{given}' is no sender: write name@domain or Name <name@domain>"))
         })?;
         if settings.tls == Tls::None && !is_loopback(&settings.host) && !settings.allow_plaintext {
-            return Err(Error::Setup(format!(
+            return Err(Error::Usage(format!(
                 "SMTP: mails to {} would cross the network in the clear: set TLS to starttls or implicit, \
                  or allow plain text",
                 settings.host
@@ -118,7 +118,7 @@ impl Smtp {
         let credentials = match (&settings.username, &settings.password) {
             (Some(user), Some(password)) => Some(Credentials::new(user.clone(), password.clone())),
             (None, None) => None,
-            _ => return Err(Error::Setup("SMTP: set user name and password, or neither".to_owned())),
+            _ => return Err(Error::Usage("SMTP: set user name and password, or neither".to_owned())),
         };
         let hello = match &settings.helo {
             Some(name) if name.is_empty() || name.contains(|c: char| c.is_control() || c.is_whitespace()) => {
@@ -285,7 +285,7 @@ fn tls_parameters(settings: &SmtpSettings) -> Result<TlsParameters> {
     let mut builder: TlsParametersBuilder = TlsParameters::builder(settings.host.clone());
     if let Some(file) = &settings.ca_file {
         let ca = Certificate::from_pem(&read_ca(file)?)
-            .map_err(|error| Error::Setup(format!("SMTP: the CA file {}: {}", file.display(), cause(&error))))?;
+            .map_err(|error| Error::Usage(format!("SMTP: the CA file {}: {}", file.display(), cause(&error))))?;
         builder = builder.add_root_certificate(ca);
     }
     builder.build().map_err(|error| {

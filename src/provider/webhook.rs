@@ -137,7 +137,7 @@ impl Provider for Webhook {
 fn tls(ca_file: Option<&Path>) -> Result<(ClientConfig, Option<String>)> {
     let mut extra: Vec<CertificateDer<'static>> = Vec::new();
     if let Some(file) = ca_file {
-        let wrong = |error: &dyn std::fmt::Display| Error::Setup(format!("the CA file {}: {error}", file.display()));
+        let wrong = |error: &dyn std::fmt::Display| Error::Usage(format!("the CA file {}: {error}", file.display()));
         extra = CertificateDer::pem_slice_iter(&read_ca(file)?).collect::<Result<_, _>>().map_err(|e| wrong(&e))?;
     }
     let builder = ClientConfig::builder();
