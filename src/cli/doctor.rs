@@ -49,7 +49,9 @@ pub async fn run(args: Doctor, output: Output) -> Result<u8> {
     telemetry::start_logs(&settings.log)?;
     let mut findings = Vec::new();
     match settings.check() {
-        Ok(()) => findings.push(finding(Grade::Good, "settings", "agree with each other", "")),
+        Ok(()) => {
+            findings.push(finding(Grade::Good, "settings", "those given to this command agree with each other", ""))
+        }
         Err(e) => findings.push(finding(Grade::Bad, "settings", e.to_string(), "change one of the two")),
     }
     let master_keys = process::master_keys(&settings.database).unwrap_or_default();
@@ -60,9 +62,14 @@ pub async fn run(args: Doctor, output: Output) -> Result<u8> {
         }
     }
     let sealed = !master_keys.is_empty();
-    let stands =
-        if sealed { "given" } else { "only the one in the database: whoever has a backup of it has the secrets" };
-    let remedy = "give --master-key (`openssl rand -base64 32`) to every process, then `notihub key reseal`";
+    let stands = match sealed {
+        true => "given to this command",
+        false => {
+            "none given to this command: a hub like it seals by a key in the database, so a backup holds the secrets"
+        }
+    };
+    let remedy = "if the hub has one, give it to `doctor`, too; if not, give --master-key (`openssl rand -base64 32`) to \
+                  every process, then `notihub key reseal`";
     findings.push(finding(when(!sealed, Grade::Warn), "master key", stands, remedy));
     findings.extend(examine_providers(&settings).await);
     let worst = findings.iter().map(|f| f.grade).max().unwrap_or(Grade::Good);

@@ -103,6 +103,9 @@ enum Command {
     /// Keys of operators and admins, the keys that sign tokens, and what is sealed at rest.
     Key(key::KeyCommand),
     /// Checks settings, database, clock, partitions and providers, and says what to do.
+    ///
+    /// Settings and providers are those that this command is given, not those of a hub that runs: run it with the hub's
+    /// environment and notihub.toml.
     Doctor(Box<doctor::Doctor>),
     /// Asks a running hub whether it is ready.
     Health(health::Health),
