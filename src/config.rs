@@ -2,6 +2,7 @@
 //! order of precedence. The doc comments are the manual that `--help` prints. The only place that reads the environment.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -47,12 +48,12 @@ pub struct Database {
     /// An existing PostgreSQL 15 or newer, as postgres://user:password@host:port/database. Several servers are tried in their
     /// order: host1:port1,host2:port2, with libpq's target_session_attrs and connect_timeout. Without it `up` starts a
     /// private server from the programs installed on this machine, and the other commands use that of a running `up`.
-    #[arg(long, env = "NOTIHUB_DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    #[arg(long, env = "NOTIHUB_DATABASE_URL", hide_env_values = true, value_name = "URL", value_parser = database_url)]
     pub database_url: Option<String>,
     /// The same database as the owner of its schema, or as a superuser: for `migrate`, which makes the login of
     /// --database-url and gives it what the hub needs. Every other process then runs as a login that owns nothing
     /// [default: --database-url].
-    #[arg(long, env = "NOTIHUB_MIGRATE_DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    #[arg(long, env = "NOTIHUB_MIGRATE_DATABASE_URL", hide_env_values = true, value_name = "URL", value_parser = database_url)]
     pub migrate_database_url: Option<String>,
     /// Where the private PostgreSQL keeps its data [default: /var/lib/notihub for root, ~/.local/share/notihub else].
     #[arg(long, env = "NOTIHUB_DATA_DIR", value_name = "FOLDER")]
@@ -344,6 +345,14 @@ pub struct Log {
     pub log_format: Option<LogFormat>,
 }
 
+/// PostgreSQL's; the rest is read where it is used.
+fn database_url(text: &str) -> Result<String, &'static str> {
+    let is_ours = ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme));
+    is_ours.then(|| text.to_owned()).ok_or(
+        "write it as postgres://user:password@host:port/database, with several servers as host1:port1,host2:port2",
+    )
+}
+
 fn pair(text: &str) -> Result<(String, String), String> {
     let (name, url) = text.split_once('=').ok_or("write NAME=URL")?;
     if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')) {
@@ -476,7 +485,7 @@ impl Settings {
         }
         let alone = <Alone as clap::Parser>::try_parse_from(["notihub"]);
         let settings =
-            alone.map_err(|e| Error::Setup(format!("the environment's settings are not right: {e}")))?.settings;
+            alone.map_err(|e| Error::Usage(format!("the environment's settings are not right: {e}")))?.settings;
         Ok(Settings { database, ..settings })
     }
 
@@ -484,7 +493,7 @@ impl Settings {
     /// disagree.
     pub fn check(&self) -> Result<()> {
         let t = &self.timing;
-        let rule = |holds: bool, text: String| if holds { Ok(()) } else { Err(Error::Setup(text)) };
+        let rule = |holds: bool, text: String| if holds { Ok(()) } else { Err(Error::Usage(text)) };
         rule(
             t.connect_budget_ms <= t.call_budget_ms,
             format!(
@@ -660,12 +669,32 @@ pub fn data_dir(given: Option<&PathBuf>) -> Result<PathBuf> {
         .map(PathBuf::from)
         .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share")));
     home.map(|h| h.join("notihub"))
-        .ok_or_else(|| Error::Setup("there is no home folder to keep data in; give one with --data-dir".into()))
+        .ok_or_else(|| Error::Usage("there is no home folder to keep data in; give one with --data-dir".into()))
 }
 
 /// Whether a variable has a value. An empty one has none.
 pub fn is_set(variable: &str) -> bool {
     std::env::var_os(variable).is_some_and(|value| !value.is_empty())
+}
+
+/// The variables that are set and whose names begin as those of settings do. Kubernetes sets some for a service called
+/// notihub (`NOTIHUB_SERVICE_HOST`, `NOTIHUB_PORT_8080_TCP`, …); those are left out.
+pub fn variables() -> Vec<String> {
+    let ours = |(name, value): (OsString, OsString)| {
+        Some(name.to_str()?.to_owned()).filter(|name| name.starts_with("NOTIHUB_") && !value.is_empty())
+    };
+    // `vars` would panic where one is not UTF-8.
+    let mut names: Vec<String> = std::env::vars_os().filter_map(ours).collect();
+    names.push("NOTIHUB_SERVICE_HOST".into());
+    let services: Vec<String> =
+        names.iter().filter_map(|name| Some(name.strip_suffix("_SERVICE_HOST")?.to_owned())).collect();
+    let of_a_service = |name: &str| {
+        let rest = services.iter().filter_map(|service| name.strip_prefix(service.as_str()));
+        rest.into_iter().any(|rest| rest == "_PORT" || rest.starts_with("_PORT_") || rest.starts_with("_SERVICE_"))
+    };
+    names.retain(|name| !of_a_service(name));
+    names.sort();
+    names
 }
 
 /// A setting in the file.
@@ -674,12 +703,14 @@ pub struct Written {
     pub values: Vec<String>,
     /// File and line, as `notihub.toml line 3`.
     pub at: String,
+    /// The same of each account, where the setting is `provider`.
+    pub accounts: BTreeMap<String, String>,
 }
 
 /// The file of settings: `--config`, `NOTIHUB_CONFIG`, or `notihub.toml` here. Returns its values by setting name.
 ///
 /// # Errors
-/// `Error::Setup`, which names file, line and what is wrong, but never quotes a value: it may be a secret.
+/// `Error::Usage`, which names file, line and what is wrong, but never quotes a value: it may be a secret.
 pub fn file(named: Option<&std::path::Path>) -> Result<BTreeMap<String, Written>> {
     let env = std::env::var_os("NOTIHUB_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
     let asked = named.map(std::path::Path::to_path_buf).or(env);
@@ -687,16 +718,24 @@ pub fn file(named: Option<&std::path::Path>) -> Result<BTreeMap<String, Written>
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound && asked.is_none() => return Ok(BTreeMap::new()),
-        Err(e) => return Err(Error::Setup(format!("{} cannot be read: {e}", path.display()))),
+        Err(e) => return Err(Error::Usage(format!("{} cannot be read: {e}", path.display()))),
     };
     let table: toml::Table = toml::from_str(&text).map_err(|e| {
         // The library's own text quotes the line, which may hold a secret.
-        let line = e.span().map_or(0, |span| text[..span.start].lines().count().max(1));
-        Error::Setup(format!("{} is not right in line {line}: {}", path.display(), e.message()))
+        let span = e.span().unwrap_or_default();
+        let line = text[..span.start].matches('\n').count() + 1;
+        let what = match e.message() {
+            "duplicate key" => format!("'{}' stands there twice; a list is name = [\"…\", \"…\"]", &text[span]),
+            message => format!("{message}; a setting is a line as name = \"text\", name = 3 or name = true"),
+        };
+        Error::Usage(format!("{} is not right in line {line}: {what}", path.display()))
     })?;
     let written = |(name, value): (String, toml::Value)| {
-        let at = format!("{} line {}", path.display(), line_of(&text, &name));
-        Ok((name.clone(), Written { values: file_values(&at, &name, value)?, at }))
+        let place = |name: &str| format!("{} line {}", path.display(), line_of(&text, name));
+        let at = place(&name);
+        let accounts = value.as_table().into_iter().flat_map(toml::Table::keys);
+        let accounts = accounts.map(|account| (account.clone(), place(&format!("{name}.{account}")))).collect();
+        Ok((name.clone(), Written { values: file_values(&at, &name, value)?, at, accounts }))
     };
     table.into_iter().map(written).collect()
 }
@@ -714,7 +753,7 @@ fn file_values(at: &str, name: &str, value: toml::Value) -> Result<Vec<String>> 
     match value {
         toml::Value::Table(accounts) if name == "provider" => {
             let account = |(account, options): (String, toml::Value)| {
-                let wrong = || Error::Setup(format!("{at}: [provider.{account}] must be a table"));
+                let wrong = || Error::Usage(format!("{at}: [provider.{account}] must be a table"));
                 let toml::Value::Table(options) = options else { return Err(wrong()) };
                 let plain = |(option, value): (String, toml::Value)| {
                     let values = file_values(at, &format!("provider.{account}.{option}"), value)?;
@@ -736,8 +775,12 @@ fn file_values(at: &str, name: &str, value: toml::Value) -> Result<Vec<String>> 
                 items.into_iter().map(|item| file_values(at, name, item)).collect::<Result<_>>()?;
             Ok(nested.concat())
         }
-        toml::Value::Table(_) | toml::Value::Datetime(_) => {
-            Err(Error::Setup(format!("{at}: '{name}' must be a text, a number, true or false, or a list")))
+        toml::Value::Table(_) => Err(Error::Usage(format!(
+            "{at}: there is no table '{name}'; accounts are tables as [provider.NAME], every other setting is a line \
+             before them, as name = \"text\""
+        ))),
+        toml::Value::Datetime(_) => {
+            Err(Error::Usage(format!("{at}: '{name}' must be a text, a number, true or false, or a list")))
         }
     }
 }

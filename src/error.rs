@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use crate::limits;
+
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +25,10 @@ pub enum Error {
     /// More requests than the caller may make. Nothing was written.
     #[error("{detail}")]
     Limited { reason: &'static str, detail: String, retry_after_s: u32 },
-    /// Settings or surroundings do not allow to start: a sentence with its remedy.
+    /// A setting or the call itself is wrong, whatever the surroundings: a sentence with its remedy. Exit code 2.
+    #[error("{0}")]
+    Usage(String),
+    /// The surroundings (database, files, ports) do not allow to start: a sentence with its remedy.
     #[error("{0}")]
     Setup(String),
     /// What a hub answered to one of our own commands: a sentence, and the problem as it came.
@@ -88,7 +93,8 @@ pub struct Refusal {
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {}: {}", self.code.as_str(), self.reason, self.detail)?;
-        for fault in &self.faults {
+        // A single fault is the detail.
+        for fault in self.faults.iter().filter(|_| self.faults.len() > 1) {
             write!(f, "; {} {}: {}", fault.pointer, fault.reason, fault.detail)?;
         }
         Ok(())
@@ -125,7 +131,10 @@ impl Refusal {
     pub fn of(faults: Vec<Fault>) -> Refusal {
         let (code, reason, detail) = match faults.as_slice() {
             [only] => (only.code, only.reason, format!("{} {}", at(&only.pointer), only.detail)),
-            [first, ..] => (first.code, first.reason, format!("{} things are wrong; see errors", faults.len())),
+            [first, ..] => {
+                let (count, least) = (faults.len(), if faults.len() < limits::FAULTS { "" } else { "at least " });
+                (first.code, first.reason, format!("{least}{count} things are wrong; see errors"))
+            }
             [] => (Code::E001, "invalid", "the request is not right".to_owned()),
         };
         let status = if code == Code::E005 { 400 } else { 422 };

@@ -50,6 +50,8 @@ pub const DELIVERIES: usize = 10_000;
 /// Keys and items in one body: what a reader would have to hold at once.
 pub const JSON_NODES: usize = 200_000;
 
+/// Faults that are told of one request: a body of a hundred thousand wrong items needs no hundred thousand answers.
+pub const FAULTS: usize = 50;
 /// Ways one message goes out: entries of `channels`.
 pub const CHANNELS: usize = 50;
 /// All contents of one message, a body that serves several channels counted for each: what a worker loads to send it.

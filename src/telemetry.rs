@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 /// Starts logging to standard error: text on a terminal, JSON otherwise.
 pub fn start_logs(log: &Log) -> Result<()> {
     let targets: Targets =
-        log.log.parse().map_err(|e| Error::Setup(format!("--log: {e}; write a level, or module=level with commas")))?;
+        log.log.parse().map_err(|e| Error::Usage(format!("--log: {e}; write a level, or module=level with commas")))?;
     // Each refused session is an error to it; `store::session` logs the first of a series.
     let targets = targets.with_target("sqlx_core::pool::inner", tracing::level_filters::LevelFilter::OFF);
     let terminal = std::io::stderr().is_terminal();

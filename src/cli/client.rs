@@ -54,7 +54,7 @@ impl Target {
                 })?;
                 Ok(kept(found))
             }
-            _ => Err(Error::Setup("give both --client-id and --client-secret, or neither".into())),
+            _ => Err(Error::Usage("give both --client-id and --client-secret, or neither".into())),
         }
     }
 }

@@ -11,7 +11,6 @@ use crate::crypt::KEY_BYTES;
 use crate::error::{Error, Result};
 use crate::flow::sealed;
 use crate::limits;
-use crate::provider::mock;
 use crate::shutdown::Shutdown;
 use crate::store::{self, Store};
 use crate::telemetry;
@@ -50,7 +49,9 @@ pub async fn run(args: Doctor, output: Output) -> Result<u8> {
     telemetry::start_logs(&settings.log)?;
     let mut findings = Vec::new();
     match settings.check() {
-        Ok(()) => findings.push(finding(Grade::Good, "settings", "agree with each other", "")),
+        Ok(()) => {
+            findings.push(finding(Grade::Good, "settings", "those given to this command agree with each other", ""))
+        }
         Err(e) => findings.push(finding(Grade::Bad, "settings", e.to_string(), "change one of the two")),
     }
     let master_keys = process::master_keys(&settings.database).unwrap_or_default();
@@ -61,9 +62,14 @@ pub async fn run(args: Doctor, output: Output) -> Result<u8> {
         }
     }
     let sealed = !master_keys.is_empty();
-    let stands =
-        if sealed { "given" } else { "only the one in the database: whoever has a backup of it has the secrets" };
-    let remedy = "give --master-key (`openssl rand -base64 32`) to every process, then `notihub key reseal`";
+    let stands = match sealed {
+        true => "given to this command",
+        false => {
+            "none given to this command: a hub like it seals by a key in the database, so a backup holds the secrets"
+        }
+    };
+    let remedy = "if the hub has one, give it to `doctor`, too; if not, give --master-key (`openssl rand -base64 32`) to \
+                  every process, then `notihub key reseal`";
     findings.push(finding(when(!sealed, Grade::Warn), "master key", stands, remedy));
     findings.extend(examine_providers(&settings).await);
     let worst = findings.iter().map(|f| f.grade).max().unwrap_or(Grade::Good);
@@ -293,13 +299,10 @@ async fn examine_providers(settings: &Settings) -> Vec<Finding> {
         Err(e) => return vec![finding(Grade::Bad, "providers", e.to_string(), "change the provider's settings")],
     };
     let mut findings = Vec::new();
-    let accounts = &settings.channels.providers;
-    let mock = mock::ADAPTER.name;
-    let is_mock = |name: &str| name == mock || accounts.iter().any(|a| a.name == name && a.adapter == mock);
     for account in providers.iter() {
         let provider = &account.provider;
         findings.push(match provider.check().await {
-            Ok(stands) if is_mock(provider.name()) => {
+            Ok(stands) if process::is_mock(settings, account) => {
                 let channels: Vec<&str> = account.capabilities.iter().map(|c| c.channel.as_str()).collect();
                 let remedy = "give its settings (for e-mail --smtp-host), or know that nothing of it leaves";
                 finding(Grade::Warn, "provider", format!("{} {stands}", channels.join(", ")), remedy)

@@ -71,7 +71,7 @@ async fn act(hub: &Hub, actor: &Actor, deed: Deed, output: Output) -> Result<()>
     };
     match deed {
         Deed::Create { role: Role::Partner, .. } => {
-            return Err(Error::Setup("a partner's key comes with the partner: `notihub partner create NAME`".into()));
+            return Err(Error::Usage("a partner's key comes with the partner: `notihub partner create NAME`".into()));
         }
         Deed::Create { name, role } => {
             credentials(&flow::partner::create_key(hub, permit, role, &name).await?, output);

@@ -103,6 +103,9 @@ enum Command {
     /// Keys of operators and admins, the keys that sign tokens, and what is sealed at rest.
     Key(key::KeyCommand),
     /// Checks settings, database, clock, partitions and providers, and says what to do.
+    ///
+    /// Settings and providers are those that this command is given, not those of a hub that runs: run it with the hub's
+    /// environment and notihub.toml.
     Doctor(Box<doctor::Doctor>),
     /// Asks a running hub whether it is ready.
     Health(health::Health),
@@ -124,9 +127,10 @@ pub fn main() -> ExitCode {
         Ok(parsed) => parsed,
         Err(e) => {
             print::error(&e, Output::Text);
-            return ExitCode::from(if matches!(e, Error::Setup(_)) { 2 } else { 1 });
+            return exit_code(&e);
         }
     };
+    origins.unknown.iter().for_each(|text| print::warning(text, cli.output));
     let Ok(runtime) = tokio::runtime::Builder::new_multi_thread().enable_all().build() else {
         let why = "the runtime cannot start: no threads or file descriptors left";
         print::error(&Error::Setup(why.into()), cli.output);
@@ -139,14 +143,19 @@ pub fn main() -> ExitCode {
     match runtime.block_on(run(cli)) {
         Ok(code) => ExitCode::from(code),
         Err(e) => {
-            let notes = if matches!(e, Error::Setup(_)) { origins.notes(&e.to_string()) } else { Vec::new() };
+            let notes =
+                if matches!(e, Error::Usage(_) | Error::Setup(_)) { origins.notes(&e.to_string()) } else { Vec::new() };
             print::error(&e, output);
             if output == Output::Text {
                 notes.iter().for_each(|note| anstream::eprintln!("{note}"));
             }
-            ExitCode::from(1)
+            exit_code(&e)
         }
     }
+}
+
+fn exit_code(e: &Error) -> ExitCode {
+    ExitCode::from(if matches!(e, Error::Usage(_)) { 2 } else { 1 })
 }
 
 /// The file's values become the defaults of the flags with their names; clap then orders flag, environment, file. A
@@ -158,13 +167,19 @@ fn parse(args: Vec<std::ffi::OsString>) -> Result<(Cli, Origins)> {
     let mut origins =
         Origins { given: args.iter().filter_map(|a| Some(a.to_str()?.to_owned())).collect(), ..Origins::default() };
     let mut command = Cli::command();
-    for (name, config::Written { values, at }) in file {
+    origins.find_unknown(&command);
+    for (name, config::Written { values, at, accounts }) in file {
         let mut known = false;
         command = command.mut_subcommands(|c| default_of(c, &name, &values, &mut known, false));
         if !known {
-            return Err(Error::Setup(format!("{at}: there is no setting '{name}'; `notihub up --help` lists them")));
+            let all = settings(&command);
+            let near = nearest(&name, all.iter().map(String::as_str));
+            let near = near.map(|near| format!(", perhaps '{near}'")).unwrap_or_default();
+            let text = format!("{at}: there is no setting '{name}'{near}; `notihub up --help` lists them");
+            return Err(Error::Usage(text));
         }
         origins.file.insert(name, at);
+        origins.accounts.extend(accounts);
     }
     let command = ignore_empty_variables(command);
     origins.read_environment(&command);
@@ -172,10 +187,11 @@ fn parse(args: Vec<std::ffi::OsString>) -> Result<(Cli, Origins)> {
         let e = without_secret(e);
         if e.use_stderr() {
             origins.notes(&e.to_string()).iter().for_each(|note| anstream::eprintln!("{note}"));
+            origins.unknown.iter().for_each(|text| print::warning(text, Output::Text));
         }
         e.exit()
     });
-    Ok((Cli::from_arg_matches(&matches).map_err(|e| Error::Setup(e.to_string()))?, origins))
+    Ok((Cli::from_arg_matches(&matches).map_err(|e| Error::Usage(e.to_string()))?, origins))
 }
 
 /// Gives the setting of this name these values by default, in a command and those below it. Below, a flag without a variable
@@ -199,6 +215,37 @@ fn ignore_empty_variables(command: clap::Command) -> clap::Command {
         .mut_subcommands(ignore_empty_variables)
 }
 
+/// The names of all settings with a variable, in a command and those below it.
+fn settings(command: &clap::Command) -> BTreeSet<String> {
+    let own = command.get_arguments().filter(|arg| arg.get_env().is_some()).filter_map(clap::Arg::get_long);
+    own.map(str::to_owned).chain(command.get_subcommands().flat_map(settings)).collect()
+}
+
+/// Their variables.
+fn variables(command: &clap::Command) -> BTreeSet<String> {
+    let own = command.get_arguments().filter_map(|arg| Some(arg.get_env()?.to_str()?.to_owned()));
+    own.chain(command.get_subcommands().flat_map(variables)).collect()
+}
+
+/// The name that was perhaps meant.
+fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    let near = 1.max(name.len() / 4);
+    known.map(|known| (distance(name, known), known)).filter(|(n, _)| *n <= near).min().map(|(_, known)| known)
+}
+
+/// How many letters have to be added, left out or changed (Levenshtein).
+fn distance(one: &str, other: &str) -> usize {
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (n, a) in one.bytes().enumerate() {
+        let mut before = std::mem::replace(&mut row[0], n + 1);
+        for (m, b) in other.bytes().enumerate() {
+            let changes = (before + usize::from(a != b)).min(row[m] + 1).min(row[m + 1] + 1);
+            before = std::mem::replace(&mut row[m + 1], changes);
+        }
+    }
+    row[other.len()]
+}
+
 /// Where settings were written that are not flags of this call.
 #[derive(Debug, Default)]
 struct Origins {
@@ -208,9 +255,27 @@ struct Origins {
     environment: BTreeMap<String, String>,
     /// Setting → file and line.
     file: BTreeMap<String, String>,
+    /// Account at a provider → file and line.
+    accounts: BTreeMap<String, String>,
+    /// What is to be told of variables that look like a setting's and are none.
+    unknown: Vec<String>,
 }
 
 impl Origins {
+    fn find_unknown(&mut self, command: &clap::Command) {
+        const PREFIX: &str = "NOTIHUB_";
+        let known = variables(command);
+        for variable in config::variables().into_iter().filter(|variable| !known.contains(variable)) {
+            let names = known.iter().filter_map(|known| known.strip_prefix(PREFIX));
+            let near = variable.strip_prefix(PREFIX).and_then(|name| nearest(name, names));
+            let hint = match near {
+                Some(near) => format!("perhaps {PREFIX}{near} is meant"),
+                None => "`notihub up --help` lists them".to_owned(),
+            };
+            self.unknown.push(format!("the variable {variable} belongs to no setting and has no effect; {hint}"));
+        }
+    }
+
     fn read_environment(&mut self, command: &clap::Command) {
         for arg in command.get_arguments() {
             let variable = arg.get_env().and_then(|name| name.to_str()).filter(|name| config::is_set(name));
@@ -238,7 +303,11 @@ impl Origins {
             (None, Some(at)) => Some(format!("  --{name} has its value from {at}")),
             (None, None) => None,
         };
-        named.iter().filter_map(note).collect()
+        let account = self.accounts.iter().find(|(name, _)| error.contains(&format!("provider '{name}'")));
+        match account.filter(|_| !given("provider") && !self.environment.contains_key("provider")) {
+            Some((name, at)) => vec![format!("  provider '{name}' has its options from {at}")],
+            None => named.iter().filter_map(note).collect(),
+        }
     }
 }
 

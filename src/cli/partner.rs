@@ -386,6 +386,7 @@ fn remedy(place: &str) -> &'static str {
         "audit" => ": the log is only ever added to; they go after --audit-retention-days",
         "endpoints" => ": change the endpoint with PATCH /v1/webhooks/{id}",
         "partners" | "keys" => ": rename it with `notihub partner set`, or make another key",
+        "redrives" => ": they go --retention-days after their job has ended",
         "notihub" => ": they wait to become messages; run this again",
         "messages" | "deliveries" | "attempts" | "receipts" | "provider_refs" => ": run this again when they are sent",
         _ => "",

@@ -863,7 +863,7 @@ fn guard(home: &Path) -> Result<Child> {
 /// Returns the command's exit code; as a shell would, 128 + n when signal n ended it.
 pub async fn run_throw_away(command: Vec<OsString>) -> Result<i32> {
     let Some((program, args)) = command.split_first() else {
-        return Err(Error::Setup("name the command to run: notihub pg -- psql".to_owned()));
+        return Err(Error::Usage("name the command to run: notihub pg -- psql".to_owned()));
     };
     let listen = |kind| signal(kind).map_err(|error| Error::Setup(format!("cannot listen for signals: {error}")));
     let (mut term, mut int) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);

@@ -21,6 +21,14 @@ pub fn error(error: &Error, output: Output) {
     }
 }
 
+/// On standard error, and the command goes on.
+pub fn warning(text: &str, output: Output) {
+    match output {
+        Output::Text => anstream::eprintln!("{WARN}warning{WARN:#} {}", printable(text)),
+        Output::Json => anstream::eprintln!("{}", escaped(&json!({"warning": text}).to_string())),
+    }
+}
+
 pub fn json(value: &Value) {
     anstream::println!("{value}");
 }

@@ -16,7 +16,7 @@ use crate::hub::{Hub, Parts};
 use crate::model::channel::{Channel, OnUnknown};
 use crate::model::role::Actor;
 use crate::provider::http::{Common, Connections};
-use crate::provider::{Account, Provider, Providers, adapter, mock::Mock, slack, smtp, webhook};
+use crate::provider::{Account, Provider, Providers, adapter, mock, slack, smtp, webhook};
 use crate::shutdown::Shutdown;
 use crate::store::role::Repaired;
 use crate::store::{self, PoolSizes, Store};
@@ -148,9 +148,32 @@ pub fn providers(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> Res
     }
     all.retain(|account| !account.capabilities.is_empty());
     if !mocks.is_empty() {
-        all.push(account(Mock::new(mocks.into_iter().collect())));
+        all.push(account(mock::Mock::new(mocks.into_iter().collect())));
     }
     Providers::new(all)
+}
+
+/// Whether it only logs: the mock that no account stands for, or an account of that adapter.
+pub fn is_mock(settings: &Settings, account: &Account) -> bool {
+    let made = settings.channels.providers.iter().find(|made| made.name == account.name());
+    made.map_or(account.name(), |made| made.adapter.as_str()) == mock::ADAPTER.name
+}
+
+/// Logs that some channels are only tried out: it looks like sending everywhere else.
+pub fn warn_of_mocks(hub: &Hub) {
+    let mut mocked = hub.providers.channels();
+    mocked.retain(|channel| hub.providers.of(*channel).iter().any(|account| is_mock(&hub.settings, account)));
+    if !mocked.is_empty() {
+        tracing::warn!(
+            channels = words(&mocked),
+            "these channels are only mocked: their messages are logged and not sent to anybody. EMAIL is sent with \
+             --smtp-host (and without --email mock), others by an account, --provider, in place of --mock"
+        );
+    }
+}
+
+pub fn words(channels: &[Channel]) -> String {
+    channels.iter().map(|channel| channel.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 fn account(provider: impl Provider) -> Account {
@@ -159,7 +182,7 @@ fn account(provider: impl Provider) -> Account {
 
 fn smtp_settings(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> Result<smtp::SmtpSettings> {
     let email = &settings.email;
-    let host = email.smtp_host.clone().ok_or_else(|| Error::Setup("--email smtp needs --smtp-host".into()))?;
+    let host = email.smtp_host.clone().ok_or_else(|| Error::Usage("--email smtp needs --smtp-host".into()))?;
     let (tls, port) = match email.smtp_tls {
         SmtpTls::Starttls => (smtp::Tls::Starttls, 587),
         SmtpTls::Implicit => (smtp::Tls::Implicit, 465),

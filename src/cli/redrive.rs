@@ -156,7 +156,7 @@ pub async fn run(args: Redrive, output: Output) -> Result<u8> {
     let filter: Map<String, Value> =
         given.into_iter().filter_map(|(name, value)| Some((name.to_owned(), json!(value.as_ref()?)))).collect();
     if filter.is_empty() && !args.all {
-        return Err(Error::Setup("say which: a delivery, a filter (see --help), or --all".into()));
+        return Err(Error::Usage("say which: a delivery, a filter (see --help), or --all".into()));
     }
     let order = json!({"filter": filter, "dryRun": args.dry_run, "ratePerSecond": args.pace.rate});
     let told = client.post("/v1/dead-letters/redrive", &order).await?;

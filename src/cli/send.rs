@@ -100,7 +100,7 @@ fn compose(args: &Send) -> Result<Value> {
         channels.push(json!({"channel": "SLACK", "to": args.slack}));
     }
     if channels.is_empty() {
-        return Err(Error::Setup(
+        return Err(Error::Usage(
             "nobody to send to: give --email or --slack, or the whole message with --json".into(),
         ));
     }

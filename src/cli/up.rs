@@ -265,13 +265,12 @@ fn banner(hub: &Hub, url: &str, simulators: &Simulators, wish: &Wish) {
     if wish.demo {
         anstream::println!("   hooks   webhooks may go to this machine (127.0.0.0/8, ::1), by http too");
     }
-    let words = |channels: &[Channel]| channels.iter().map(|c| c.as_str()).collect::<Vec<_>>().join(", ");
     for (vendor, _, channels) in &simulators.vendors {
-        let (name, channels) = (vendor.name(), words(channels));
+        let (name, channels) = (vendor.name(), process::words(channels));
         anstream::println!("   {name:<7} simulator, for {channels}; what it got: {}/_records", vendor.url());
     }
     let mocked = &hub.settings.channels.mock;
     if !mocked.is_empty() {
-        anstream::println!("   logged  {} (no provider: nothing leaves this machine)", words(mocked));
+        anstream::println!("   logged  {} (no provider: nothing leaves this machine)", process::words(mocked));
     }
 }

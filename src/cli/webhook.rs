@@ -272,7 +272,7 @@ pub async fn run(args: WebhookCommand, output: Output) -> Result<u8> {
             let mut body = args.change.body();
             body.extend(args.endpoint_url.map(|url| ("url".to_owned(), url.into())));
             if body.is_empty() {
-                return Err(Error::Setup("nothing to change: name it; `notihub webhook set --help` lists all".into()));
+                return Err(Error::Usage("nothing to change: name it; `notihub webhook set --help` lists all".into()));
             }
             say(&args.one.patch(&Value::Object(body)).await?, &line);
         }

@@ -48,7 +48,7 @@ impl std::fmt::Debug for Secrets {
 impl Secrets {
     pub fn read(&self) -> Result<Vec<String>> {
         let Some(path) = &self.secret_file else { return Ok(self.secret.clone()) };
-        let wrong = |why: &dyn std::fmt::Display| Error::Setup(format!("{}: {why}", path.display()));
+        let wrong = |why: &dyn std::fmt::Display| Error::Usage(format!("{}: {why}", path.display()));
         let text = std::fs::read_to_string(path).map_err(|e| wrong(&e))?;
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
         let read: Result<Vec<String>> = lines.map(|line| secret(line).map_err(|why| wrong(&why))).collect();
@@ -79,27 +79,17 @@ fn time(text: &str) -> Result<i64, String> {
     seconds.ok_or_else(|| "a time is Unix seconds or RFC 3339 with offset".to_owned())
 }
 
-/// 2: there was nothing to verify.
+/// Exit code 1: not valid; 2: there was nothing to verify.
 pub fn run(args: Verify, output: Output) -> Result<u8> {
-    match verified(&args, output) {
-        Err(e @ Error::Setup(_)) => {
-            print::error(&e, output);
-            Ok(2)
-        }
-        done => done,
-    }
-}
-
-fn verified(args: &Verify, output: Output) -> Result<u8> {
     let secrets = args.secrets.read()?;
     if secrets.is_empty() {
-        return Err(Error::Setup(
+        return Err(Error::Usage(
             "nothing to verify with: give --secret, NOTIHUB_WEBHOOK_SECRET or --secret-file".into(),
         ));
     }
     let pasted = read(args.file.as_deref())?;
     let Some(request) = Pasted::parse(&pasted) else {
-        return Err(Error::Setup(
+        return Err(Error::Usage(
             "this is not a request: paste start line, headers, an empty line and the body".into(),
         ));
     };
@@ -130,7 +120,7 @@ fn verified(args: &Verify, output: Output) -> Result<u8> {
 }
 
 fn read(file: Option<&Path>) -> Result<Vec<u8>> {
-    let wrong = |e: std::io::Error| Error::Setup(format!("the request cannot be read: {e}"));
+    let wrong = |e: std::io::Error| Error::Usage(format!("the request cannot be read: {e}"));
     let mut bytes = Vec::new();
     let read = match file {
         Some(path) if path.as_os_str() != "-" => {
@@ -140,7 +130,7 @@ fn read(file: Option<&Path>) -> Result<Vec<u8>> {
     };
     read.map_err(wrong)?;
     if bytes.len() as u64 > PASTED_BYTES {
-        return Err(Error::Setup("the request is larger than 4 MiB".into()));
+        return Err(Error::Usage("the request is larger than 4 MiB".into()));
     }
     Ok(bytes)
 }

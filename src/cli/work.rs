@@ -44,7 +44,9 @@ async fn open(settings: Settings) -> Result<Hub> {
     telemetry::start_logs(&settings.log)?;
     settings.check()?;
     let store = process::proven_store(&settings.database, &process::database_url(&settings.database)?).await?;
-    process::open_hub(settings, store, Shutdown::new()).await
+    let hub = process::open_hub(settings, store, Shutdown::new()).await?;
+    process::warn_of_mocks(&hub);
+    Ok(hub)
 }
 
 pub async fn serve(args: Serve) -> Result<u8> {
@@ -73,7 +75,7 @@ pub async fn work(args: Work, output: Output) -> Result<u8> {
         return Ok(process::stop(&hub).await);
     }
     process::start(&hub, Role::Worker).await?;
-    tracing::info!(channels = ?hub.providers.channels(), "the worker claims");
+    tracing::info!(channels = process::words(&hub.providers.channels()), "the worker claims");
     signalled().await;
     Ok(process::stop(&hub).await)
 }
@@ -97,7 +99,7 @@ fn stop_when_signalled(hub: &Hub) {
 
 fn schedule(text: &str) -> Result<Crontab> {
     Crontab::parse(text)
-        .map_err(|e| Error::Setup(format!("--cron '{text}' is not a cron expression: {e}; for example '*/5 * * * *'")))
+        .map_err(|e| Error::Usage(format!("--cron '{text}' is not a cron expression: {e}; for example '*/5 * * * *'")))
 }
 
 async fn on_schedule(hub: &Hub, cron: &Crontab) -> Result<()> {

@@ -8,9 +8,9 @@ use crate::crypt;
 use crate::error::{Code, Error, Fault, Refusal, Result};
 use crate::hub::Hub;
 use crate::id::Tsid;
+use crate::limits;
 use crate::model::channel::Channel;
 use crate::model::delivery::Status;
-use crate::model::json::MOST_FAULTS;
 use crate::model::lane::Lane;
 use crate::model::message::{NewDelivery, NewMessage, Posted};
 use crate::model::partner::Partner;
@@ -108,7 +108,7 @@ fn all_or_none(places: &[usize], answers: Vec<Result<Accepted>>) -> Result<Vec<A
         let own = if refusal.faults.is_empty() { vec![taken(place)] } else { refusal.faults };
         faults.extend(own.into_iter().filter(|fault| !faults.contains(fault)).collect::<Vec<_>>());
     }
-    faults.truncate(MOST_FAULTS);
+    faults.truncate(limits::FAULTS);
     let all_taken = faults.iter().all(|fault| fault.code == Code::E004);
     let refusal = Refusal::of(faults);
     Err(if all_taken { Refusal { status: 409, ..refusal } } else { refusal }.into())

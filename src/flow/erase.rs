@@ -51,7 +51,7 @@ pub enum Progress<'a> {
 /// Erases a person, at one partner or everywhere.
 ///
 /// # Errors
-/// `Error::Setup` when the address is too short to be told from other text.
+/// `Error::Usage` when the address is too short to be told from other text.
 pub async fn erase(
     hub: &Hub,
     permit: Administering<'_>,
@@ -64,7 +64,7 @@ pub async fn erase(
         None => None,
     };
     let person = Person::read(recipient, region.as_deref().unwrap_or(DEFAULT_REGION));
-    let person = person.map_err(|why| Error::Setup(why.into()))?;
+    let person = person.map_err(|why| Error::Usage(why.into()))?;
     // What begins is in the log, however it ends.
     let begun = Deed { action: "partner.erase.begin".into(), partner_id: partner, ..Deed::default() };
     store::audit::insert(hub.store.api(), hub.next_id(), hub.clock.now(), permit.actor(), &begun).await?;

@@ -506,7 +506,12 @@ pub async fn write(hub: &Hub, way: &Way, seen: &State, next: State, now: DateTim
     tx.commit().await?;
     if opens {
         hub.metrics.breaker_openings.with_label_values(&[name, next.reason.as_deref().unwrap_or_default()]).inc();
-        tracing::warn!(provider = name, reason = next.reason, until = ?next.open_until, "a provider's breaker opened");
+        tracing::warn!(
+            provider = name,
+            reason = next.reason,
+            until = next.open_until.map(tracing::field::display),
+            "a provider's breaker opened"
+        );
     } else if closes {
         tracing::info!(provider = name, "a provider's breaker closed: it works again");
     }

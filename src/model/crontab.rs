@@ -8,6 +8,8 @@ use cron::Schedule;
 
 const DAYS: [&str; 7] = ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"];
 
+const MONTHS: [&str; 12] = ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"];
+
 /// Times at which a crontab line fires, in UTC.
 #[derive(Debug, Clone)]
 pub struct Crontab {
@@ -27,10 +29,19 @@ impl Crontab {
             [seconds, minute, hour, day, month, weekday] => (seconds, [minute, hour, day, month, weekday]),
             _ => return Err(format!("has {} fields; five, or six with seconds in front", fields.len())),
         };
+        for (name, text, least, most) in [
+            ("second", seconds, 0, 59),
+            ("minute", minute, 0, 59),
+            ("hour", hour, 0, 23),
+            ("day of month", day, 1, 31),
+            ("month", month, 1, 12),
+        ] {
+            check(name, text, least, most)?;
+        }
         let days = weekdays(weekday)?;
         let schedule = |day: &str, weekday: &str| {
             let text = format!("{seconds} {minute} {hour} {day} {month} {weekday}");
-            Schedule::from_str(&text).map_err(|e| e.to_string())
+            Schedule::from_str(&text).map_err(|_| "has a field that cannot be read".to_owned())
         };
         // crontab(5): a field that begins with * does not restrict; two that restrict are joined by *or*.
         let restricts = |field: &str| !field.starts_with('*') && field != "?";
@@ -45,6 +56,30 @@ impl Crontab {
     /// The first time after `now` at which the line fires; none if it never does again.
     pub fn after(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         self.schedules.iter().filter_map(|schedule| schedule.after(&now).next()).min()
+    }
+}
+
+/// Whether each number of a field is in its range; of months also names.
+fn check(name: &str, field: &str, least: u32, most: u32) -> Result<(), String> {
+    let number = |text: &str| text.parse().ok().filter(|n| (least..=most).contains(n));
+    let value = |text: &str| match MONTHS.iter().position(|month| month.eq_ignore_ascii_case(text)) {
+        Some(n) if name == "month" => u32::try_from(n + 1).ok(),
+        _ => number(text),
+    };
+    let is_good = |part: &str| {
+        let (range, step) = part.split_once('/').map_or((part, None), |(range, step)| (range, Some(step)));
+        let in_range = match range.split_once('-') {
+            _ if range == "*" || range == "?" => true,
+            Some((first, last)) => value(first).zip(value(last)).is_some_and(|(first, last)| first <= last),
+            None => value(range).is_some(),
+        };
+        in_range && step.is_none_or(|step| step.parse().is_ok_and(|n: u32| (1..=most).contains(&n)))
+    };
+    match field.split(',').find(|part| !is_good(part)) {
+        None => Ok(()),
+        Some(part) => Err(format!(
+            "has '{part}' as its {name}, which is {least} to {most}, written as {most}, {least}-{most}, {least},{most} or */2"
+        )),
     }
 }
 
@@ -126,6 +161,22 @@ mod tests {
             ("0 9 31 * *", vec![31]),
         ] {
             assert_eq!(days(line), wanted, "{line}");
+        }
+        for good in ["*/10 * * * * *", "0-59/15,7 9 1 jan-dec/2 ?", "5/10 * * FEB *", "59 23 31 12 *"] {
+            Crontab::parse(good).unwrap();
+        }
+        for (line, field) in [
+            ("61 * * * *", "'61' as its minute, which is 0 to 59"),
+            ("60 * * * * *", "'60' as its second, which is 0 to 59"),
+            ("0 24 * * *", "'24' as its hour, which is 0 to 23"),
+            ("0 9 0 * *", "'0' as its day of month, which is 1 to 31"),
+            ("0 9 * 3-13 *", "'3-13' as its month, which is 1 to 12"),
+            ("1,x * * * *", "'x' as its minute"),
+            ("*/0 * * * *", "'*/0' as its minute"),
+            ("9-3 * * * *", "'9-3' as its minute"),
+        ] {
+            let told = Crontab::parse(line).unwrap_err();
+            assert!(told.contains(field), "{line}: {told}");
         }
         for wrong in ["0 9 * * 8", "0 9 * * 5-2", "0 9 * * MO", "0 9 * * 1/2", "0 9 * * */0", "0 9 * *", "0 25 * * 1"] {
             assert!(Crontab::parse(wrong).is_err(), "{wrong}");

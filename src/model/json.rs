@@ -47,8 +47,7 @@ impl Faults {
         detail: impl Into<Cow<'static, str>>,
     ) {
         let mut found = self.found.borrow_mut();
-        // A body of a hundred thousand wrong items needs no hundred thousand answers.
-        if found.len() < MOST_FAULTS {
+        if found.len() < limits::FAULTS {
             found.push(Fault { pointer: pointer.into(), reason, detail: detail.into(), code });
         }
     }
@@ -85,9 +84,6 @@ impl Faults {
         }
     }
 }
-
-/// So many are told of one request.
-pub const MOST_FAULTS: usize = 50;
 
 /// Reads one JSON document. What cannot be read at all is refused at once; what can, goes on with its faults noted.
 pub fn parse(body: &[u8], faults: &Faults) -> Result<Value, Refusal> {

@@ -66,7 +66,7 @@ impl Options {
     }
 
     pub fn wrong(&self, what: &str) -> Error {
-        Error::Setup(format!("provider '{}': {what}", self.name))
+        Error::Usage(format!("provider '{}': {what}", self.name))
     }
 
     pub fn text(&mut self, option: &str) -> Option<String> {
@@ -84,6 +84,13 @@ impl Options {
     {
         let Some(text) = self.text(option) else { return Ok(None) };
         text.parse().map(Some).map_err(|e| self.wrong(&format!("the option {option}: {e}")))
+    }
+
+    /// A whole number.
+    pub fn number(&mut self, option: &str) -> Result<Option<u32>> {
+        let Some(text) = self.text(option) else { return Ok(None) };
+        let wrong = |_| self.wrong(&format!("the option {option} must be a whole number from 0 to {}", u32::MAX));
+        text.parse().map(Some).map_err(wrong)
     }
 
     /// `channels=SMS+LMS`, of those that the adapter can serve; without the option those it serves by itself.
@@ -119,11 +126,11 @@ impl Options {
     /// Those that every account may have.
     fn terms(&mut self) -> Result<Terms> {
         let mut terms = Terms::default();
-        if let Some(weight) = self.parsed("weight")? {
+        if let Some(weight) = self.number("weight")? {
             terms.weight = weight;
         }
         terms.limit = self.parsed::<RateLimit>("limit")?;
-        let (strategy, burst) = (self.parsed("limit-strategy")?, self.parsed("limit-burst")?);
+        let (strategy, burst) = (self.parsed("limit-strategy")?, self.number("limit-burst")?);
         if let Some(limit) = &mut terms.limit {
             limit.strategy = strategy.unwrap_or(limit.strategy);
             limit.burst = burst.unwrap_or(limit.burst);
@@ -145,7 +152,7 @@ pub fn make(settings: &ProviderSettings, common: &Common) -> Result<Account> {
     let adapter = ADAPTERS.iter().find(|a| a.name == settings.adapter).ok_or_else(|| {
         let known: Vec<&str> = ADAPTERS.iter().map(|a| a.name).collect();
         let (name, adapter) = (&settings.name, &settings.adapter);
-        Error::Setup(format!("provider '{name}': there is no adapter '{adapter}'; there are {}", known.join(", ")))
+        Error::Usage(format!("provider '{name}': there is no adapter '{adapter}'; there are {}", known.join(", ")))
     })?;
     let mut options = Options::new(settings);
     if let Some((option, _)) = settings.options.iter().find(|(_, value)| value.trim().is_empty()) {

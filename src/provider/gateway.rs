@@ -37,7 +37,7 @@ pub const ADAPTER: Adapter = Adapter {
 };
 
 /// Longer than any vendor's.
-const MOST_HOURS: u64 = 24 * 14;
+const MOST_HOURS: u32 = 24 * 14;
 
 struct Gateway {
     name: String,
@@ -56,9 +56,11 @@ impl Gateway {
         if signature::decode(&secret).is_none() {
             return Err(options.wrong("the option secret is not whsec_ and the base64 of 24 to 64 bytes"));
         }
-        let hours: Option<u64> = options.parsed("receipt-hours")?;
+        let hours = options.number("receipt-hours")?;
         if hours.is_some_and(|hours| hours == 0 || hours > MOST_HOURS) {
-            return Err(options.wrong(&format!("the option receipt-hours is not between 1 and {MOST_HOURS}")));
+            return Err(
+                options.wrong(&format!("the option receipt-hours must be a whole number from 1 to {MOST_HOURS}"))
+            );
         }
         Ok(Gateway {
             name: options.name().to_owned(),
@@ -66,7 +68,7 @@ impl Gateway {
             secret,
             clock: common.clock.clone(),
             channels: options.some_of(&TEXT_CHANNELS)?,
-            receipt_within: hours.map(|hours| Duration::from_secs(hours * 3600)),
+            receipt_within: hours.map(|hours| Duration::from_secs(u64::from(hours) * 3600)),
         })
     }
 
@@ -276,7 +278,7 @@ mod tests {
         assert!(error(&[url, ("secret", "whsec_x"), ("channels", "SMS")]).contains("24 to 64 bytes"));
         assert!(error(&[url, secret]).contains("needs the option channels"));
         assert!(error(&[url, secret, ("channels", "EMAIL")]).contains("cannot serve EMAIL"));
-        assert!(error(&[url, secret, ("channels", "SMS"), ("receipt-hours", "0")]).contains("between 1 and"));
+        assert!(error(&[url, secret, ("channels", "SMS"), ("receipt-hours", "0")]).contains("from 1 to"));
         let within = account("https://example.com", BUDGET).capabilities()[0].receipt_within;
         assert_eq!(within, Some(Duration::from_secs(7200)));
     }

@@ -272,7 +272,7 @@ pub fn is_loopback(host: &str) -> bool {
 
 /// The bytes of a PEM file that holds certificates; parsed by whichever library asks for it.
 pub(super) fn read_ca(file: &Path) -> Result<Vec<u8>> {
-    let wrong = |what: &dyn fmt::Display| Error::Setup(format!("the CA file {}: {what}", file.display()));
+    let wrong = |what: &dyn fmt::Display| Error::Usage(format!("the CA file {}: {what}", file.display()));
     let pem = std::fs::read(file).map_err(|error| wrong(&error))?;
     if !String::from_utf8_lossy(&pem).contains("-----BEGIN CERTIFICATE-----") {
         return Err(wrong(&"it holds no certificate in PEM"));
@@ -284,7 +284,7 @@ fn trust(builder: ClientBuilder, ca_file: Option<&Path>, tls: bool) -> Result<Cl
     let mut extra = Vec::new();
     if let Some(file) = ca_file {
         extra = Certificate::from_pem_bundle(&read_ca(file)?)
-            .map_err(|error| Error::Setup(format!("the CA file {}: {}", file.display(), cause(&error))))?;
+            .map_err(|error| Error::Usage(format!("the CA file {}: {}", file.display(), cause(&error))))?;
     }
     Ok(if tls { builder.tls_certs_merge(extra) } else { builder.tls_certs_only(extra) })
 }

@@ -259,7 +259,7 @@ impl Providers {
             }
             let name = account.name().to_owned();
             if providers.by_name.insert(name.clone(), account).is_some() {
-                return Err(Error::Setup(format!("two providers are named '{name}'; give each its own name")));
+                return Err(Error::Usage(format!("two providers are named '{name}'; give each its own name")));
             }
         }
         Ok(providers)

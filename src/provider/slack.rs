@@ -158,7 +158,7 @@ impl Provider for Slack {
 fn hook(name: &str, url: &str) -> Result<Url> {
     let wrong = |what: &str| {
         let remedy = "copy it from the app's page 'Incoming Webhooks' at Slack; plain http is for this machine only";
-        Err(Error::Setup(format!("Slack destination '{}': its URL {what}: {remedy}", excerpt(name))))
+        Err(Error::Usage(format!("Slack destination '{}': its URL {what}: {remedy}", excerpt(name))))
     };
     match Url::parse(url.trim()) {
         Ok(url) if url.scheme() == "https" && url.has_host() => Ok(url),

@@ -108,10 +108,10 @@ impl Smtp {
         let from = Some(&settings.from).filter(|from| !from.contains(char::is_control));
         let from: Mailbox = from.and_then(|from| from.parse().ok()).ok_or_else(|| {
             let given = excerpt(&settings.from);
-            Error::Setup(format!("SMTP: '{given}' is no sender: write name@domain or Name <name@domain>"))
+            Error::Usage(format!("SMTP: '{given}' is no sender: write name@domain or Name <name@domain>"))
         })?;
         if settings.tls == Tls::None && !is_loopback(&settings.host) && !settings.allow_plaintext {
-            return Err(Error::Setup(format!(
+            return Err(Error::Usage(format!(
                 "SMTP: mails to {} would cross the network in the clear: set TLS to starttls or implicit, \
                  or allow plain text",
                 settings.host
@@ -120,7 +120,7 @@ impl Smtp {
         let credentials = match (&settings.username, &settings.password) {
             (Some(user), Some(password)) => Some(Credentials::new(user.clone(), password.clone())),
             (None, None) => None,
-            _ => return Err(Error::Setup("SMTP: set user name and password, or neither".to_owned())),
+            _ => return Err(Error::Usage("SMTP: set user name and password, or neither".to_owned())),
         };
         let hello = match &settings.helo {
             Some(name) if name.is_empty() || name.contains(|c: char| c.is_control() || c.is_whitespace()) => {
@@ -290,7 +290,7 @@ impl Provider for Smtp {
 fn tls_of(settings: &SmtpSettings) -> Result<smtp_dialog::Tls> {
     let name = settings.host.trim_start_matches('[').trim_end_matches(']').to_owned();
     let name = ServerName::try_from(name).map_err(|_| {
-        Error::Setup(format!("SMTP: TLS needs a server's name or address: '{}' is none", excerpt(&settings.host)))
+        Error::Usage(format!("SMTP: TLS needs a server's name or address: '{}' is none", excerpt(&settings.host)))
     })?;
     let config = tls::config(&tls::roots(settings.ca_file.as_deref())?).map_err(|error| {
         Error::Setup(format!("SMTP: no TLS: {error}; install the package ca-certificates, or name a CA file"))

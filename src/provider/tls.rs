@@ -15,11 +15,11 @@ use super::http::read_ca;
 /// The certificates of a CA file.
 ///
 /// # Errors
-/// `Error::Setup` where the file cannot be read or holds none.
+/// `Error::Usage` where the file cannot be read or holds none.
 pub(super) fn roots(ca_file: Option<&Path>) -> Result<Vec<CertificateDer<'static>>> {
     let Some(file) = ca_file else { return Ok(Vec::new()) };
     let roots = CertificateDer::pem_slice_iter(&read_ca(file)?).collect::<std::result::Result<_, _>>();
-    roots.map_err(|error| Error::Setup(format!("the CA file {}: {error}", file.display())))
+    roots.map_err(|error| Error::Usage(format!("the CA file {}: {error}", file.display())))
 }
 
 /// A client that trusts the system's certificates and `roots`. Reads the system's, which takes long.

@@ -79,7 +79,7 @@ impl Vendor {
 
 /// An option that is a URL. Not shown when it is wrong: it may hold a secret.
 pub fn url(options: &Options, option: &str, text: &str) -> Result<Url> {
-    let wrong = |what: &str| Err(Error::Setup(format!("provider '{}': the option {option} {what}", options.name())));
+    let wrong = |what: &str| Err(Error::Usage(format!("provider '{}': the option {option} {what}", options.name())));
     let Ok(url) = Url::parse(text) else { return wrong("is not a URL; write https://host or https://host/path") };
     let host = url.host_str().unwrap_or_default();
     match url.scheme() {
@@ -101,7 +101,7 @@ pub fn secret_header(
     value: &str,
 ) -> Result<(HeaderName, HeaderValue)> {
     let wrong =
-        |_| Error::Setup(format!("provider '{}': the option {option} cannot stand in a header", options.name()));
+        |_| Error::Usage(format!("provider '{}': the option {option} cannot stand in a header", options.name()));
     let mut value = HeaderValue::from_str(value).map_err(wrong)?;
     value.set_sensitive(true);
     Ok((name, value))
@@ -286,7 +286,7 @@ pub fn sender(options: &mut Options, option: &str) -> Result<String> {
     let digits = options.require(option)?.replace('-', "");
     if digits.is_empty() || digits.len() > 13 || !digits.bytes().all(|b| b.is_ascii_digit()) {
         let name = options.name();
-        return Err(Error::Setup(format!("provider '{name}': the option {option} is not a number of 1 to 13 digits")));
+        return Err(Error::Usage(format!("provider '{name}': the option {option} is not a number of 1 to 13 digits")));
     }
     Ok(digits)
 }
@@ -298,7 +298,7 @@ pub fn receipt_secret(options: &mut Options, option: &str) -> Result<Option<Stri
     if secret.as_ref().is_some_and(|s| s.len() < LEAST) {
         let name = options.name();
         let what = format!("provider '{name}': the option {option} must have {LEAST} characters or more");
-        return Err(Error::Setup(what));
+        return Err(Error::Usage(what));
     }
     Ok(secret)
 }

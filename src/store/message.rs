@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use data_encoding::BASE64;
+use sqlx::PgPool;
 
 use super::{Conn, Db, word};
 use crate::crypt::Keyring;
@@ -274,8 +275,11 @@ fn place(message_id: Tsid) -> String {
 }
 
 /// Whether sealed contents open: of each partner that has them sealed, among its newest messages, one for each master key
-/// that sealed any.
-pub async fn seals(db: impl Db<'_>, keyring: &Keyring, newest: i64) -> Result<Vec<bool>> {
+/// that sealed any. Where no partner has them sealed, messages are not read.
+pub async fn seals(db: &PgPool, keyring: &Keyring, newest: i64) -> Result<Vec<bool>> {
+    if !sqlx::query_file_scalar!("sql/message/any_sealed.sql").fetch_one(db).await? {
+        return Ok(Vec::new());
+    }
     let rows = sqlx::query_file!("sql/message/seals.sql", newest).fetch_all(db).await?.into_iter();
     Ok(rows.map(|r| keyring.open(&place(Tsid(r.message_id)), &sealed_bytes(&r.detail)).is_ok()).collect())
 }

@@ -195,7 +195,7 @@ fn password(options: &PgConnectOptions) -> Result<String> {
     let Some(password) = url.password() else { return Ok(String::new()) };
     let password = percent_decoded(password);
     let verifier = crypt::scram_verifier(&password).ok_or_else(|| {
-        Error::Setup(
+        Error::Usage(
             "the password in --database-url has characters beyond ASCII: make the login yourself, as a member of \
              notihub_app"
                 .into(),
@@ -209,7 +209,7 @@ fn sign_in(url: &str) -> Result<PgConnectOptions> {
     let authority = url.split_once("://").map_or("", |(_, rest)| rest).split(['/', '?']).next().unwrap_or_default();
     let user = authority.rsplit_once('@').map_or(String::new(), |(user, _)| format!("{user}@"));
     PgConnectOptions::from_str(&format!("postgres://{user}localhost"))
-        .map_err(|_| Error::Setup("the user in --database-url cannot be read; %-encode special characters".into()))
+        .map_err(|_| Error::Usage("the user in --database-url cannot be read; %-encode special characters".into()))
 }
 
 fn percent_decoded(text: &str) -> String {

@@ -46,7 +46,7 @@ impl FromStr for Target {
             "standby" => Target::Standby,
             "prefer-standby" => Target::PreferStandby,
             _ => {
-                return Err(Error::Setup(
+                return Err(Error::Usage(
                     "target_session_attrs in the database URL is none of any, read-write, read-only, primary, standby and \
                      prefer-standby"
                         .into(),
@@ -83,9 +83,9 @@ impl Servers {
     /// `Error::Setup` without any part of the URL, which may hold a password.
     pub fn read(url: &str, purpose: Purpose) -> Result<Servers> {
         let unreadable = || {
-            Error::Setup(
-                "the database URL cannot be read; write it as postgres://user:password@host:port/database, special \
-                 characters %-encoded. Several servers are separated by commas: host1:port1,host2:port2"
+            Error::Usage(
+                "the database URL (database-url or migrate-database-url) cannot be read; write it as \
+                 postgres://user:password@host:port/database, special characters %-encoded. Several servers are separated by commas: host1:port1,host2:port2"
                     .to_owned(),
             )
         };
@@ -117,7 +117,7 @@ impl Servers {
         let of = |values: &[String], n: usize| values.get(n).or(values.first()).cloned();
         let fits = |length: usize| length <= 1 || length == count;
         if !(fits(hosts.len()) && fits(named.len()) && fits(ports.len())) {
-            return Err(Error::Setup("the database URL lists hosts and ports of different numbers".into()));
+            return Err(Error::Usage("the database URL lists hosts and ports of different numbers".into()));
         }
         named.resize(count, named.first().copied().unwrap_or_default());
         let read = |(n, at): (usize, &&str)| {
@@ -129,7 +129,7 @@ impl Servers {
         };
         let hosts = named.iter().enumerate().map(read).collect::<Result<Vec<_>>>()?;
         if purpose == Purpose::Write && matches!(target, Target::ReadOnly | Target::Standby) {
-            return Err(Error::Setup(
+            return Err(Error::Usage(
                 "target_session_attrs in the database URL asks for a server that takes no writes, and this command has to \
                  write: give read-write, or leave it out"
                     .into(),

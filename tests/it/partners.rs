@@ -898,19 +898,20 @@ async fn the_program_makes_partners_and_keys() {
         (&["partner", "create", "a\nb"], 2, "one line"),
         (&["partner", "set", "sales", "--name= "], 2, "one line"),
         (&["key", "create", "a\u{202e}b"], 2, "one line"),
-        (&["key", "create", "x", "--role=PARTNER"], 1, "notihub partner create"),
+        (&["key", "create", "x", "--role=PARTNER"], 2, "notihub partner create"),
         (&["key", "create", "x", "--role=ROOT"], 2, "PARTNER, OPERATOR, ADMIN"),
         (&["key", "rotate", "nobody"], 1, "notihub key list"),
         (&["key", "revoke", "nobody"], 1, "notihub key list"),
         (&["partner", "set", "sales", "--status=ASLEEP"], 2, "ACTIVE"),
         (&["partner", "set", "sales", "--channels=PIGEON"], 2, "KAKAO_ALIMTALK"),
         (&["tail", &hub, "--no-follow"], 1, "NOTIHUB_CLIENT_SECRET"),
-        (&["tail", &hub, "--no-follow", "--client-id=x"], 1, "both"),
+        (&["tail", &hub, "--no-follow", "--client-id=x"], 2, "both"),
         (&["tail", &hub, "--no-follow", "--client-id=x", "--client-secret=y"], 1, "clientSecret"),
     ] {
         let data = folder.path().join("empty");
         let ended = on(&folder, &url, args).env("NOTIHUB_DATA_DIR", data).run().await.expect(code);
         assert!(ended.stderr.contains(remedy), "{args:?}: {}", ended.stderr);
+        assert!(ended.stderr.matches("name_taken").count() <= 1, "said once: {}", ended.stderr);
     }
     serve.stop().await.expect(0).logged_json();
     fsck(&folder, &url).await;

@@ -274,7 +274,7 @@ async fn a_worker_can_be_run_by_cron() {
         worker.stop().await.expect(0).logged_json();
     }
     let wrong = with_slack(&["work", "--cron", "every day"]).run().await;
-    assert_ne!(wrong.code, Some(0));
+    assert_eq!(wrong.code, Some(2));
     assert!(wrong.stderr.contains("every day") && wrong.stderr.contains("*/5 * * * *"), "{}", wrong.stderr);
     serve.stop().await.expect(0).logged_json();
     fsck(&folder, &url).await;
@@ -373,15 +373,57 @@ async fn setting_with_a_wrong_value_names_where_it_was_written() {
     let file = work(&[]).run().await.expect(2).stderr;
     assert!(file.contains("--in-flight has its value from notihub.toml line 3"), "{file}");
     std::fs::write(folder.path().join("notihub.toml"), "lease-ms = 24999\nconnect-budget-ms = 2000\n").unwrap();
-    let pair = work(&["--once"]).run().await;
+    let pair = work(&["--once"]).run().await.expect(2);
     assert!(pair.stderr.contains("lease-ms") && pair.stderr.contains("notihub.toml line 1"), "{}", pair.stderr);
     std::fs::write(folder.path().join("notihub.toml"), "\nin-flihgt = 7\n").unwrap();
     let unknown = work(&[]).run().await.expect(2).stderr;
-    assert!(unknown.contains("notihub.toml line 2: there is no setting 'in-flihgt'"), "{unknown}");
+    assert!(unknown.contains("notihub.toml line 2: there is no setting 'in-flihgt', perhaps 'in-flight'"), "{unknown}");
+    for (text, told) in [
+        (
+            "\n[providers.a]\nadapter = \"mock\"\n",
+            "line 2: there is no table 'providers'; accounts are tables as [provider.NAME]",
+        ),
+        ("in-flight = 1\n\nin-flight = 2\n", "line 3: 'in-flight' stands there twice"),
+        ("smtp-password = \"SECRET\" x\n", "line 1: "),
+        ("in-flight = 3\n[provider.a]\nadapter = \"mock\"\n[provider.a]\n", "line 4: '"),
+    ] {
+        std::fs::write(folder.path().join("notihub.toml"), text).unwrap();
+        let wrong = work(&[]).run().await.expect(2).stderr;
+        assert!(wrong.contains(told) && !wrong.contains("SECRET"), "{text}: {wrong}");
+    }
+    let accounts = "[provider.b]\nadapter = \"mock\"\nchannels = \"LMS\"\n[provider.a]\nadapter = \"mock\"\nchannels = \"SMS\"\n\
+                    weight = -3\n";
+    std::fs::write(folder.path().join("notihub.toml"), accounts).unwrap();
+    let account = on(&folder, &fresh_database().await, &["work", "--once"]).run().await.expect(2).stderr;
+    assert!(account.contains("provider 'a': the option weight must be a whole number from 0 to "), "{account}");
+    assert!(account.contains("provider 'a' has its options from notihub.toml line 4"), "{account}");
+    std::fs::remove_file(folder.path().join("notihub.toml")).unwrap();
+    let mysql = work(&["--once"]).env("NOTIHUB_DATABASE_URL", "mysql://hub:SECRET@db/hub").run().await.expect(2).stderr;
+    let told = mysql.contains("postgres://user:password@host") && mysql.contains("the variable NOTIHUB_DATABASE_URL");
+    assert!(told && !mysql.contains("SECRET"), "{mysql}");
     // Commands below others read the file as well.
     std::fs::write(folder.path().join("notihub.toml"), "url = \"http://127.0.0.1:1\"\nclient-id = \"a\"\n").unwrap();
     let below = Notihub::new(&folder, &["provider", "list", "--client-secret=b"]).run().await.expect(1).stderr;
     assert!(below.contains("no hub answers at http://127.0.0.1:1"), "{below}");
+}
+
+/// A variable that looks like a setting's and is none is told, without its value; one of Kubernetes' for a service called
+/// notihub is not.
+#[tokio::test]
+async fn a_variable_that_no_setting_has_is_told() {
+    let folder = Folder::new();
+    let adapters = || {
+        let command = Notihub::new(&folder, &["provider", "adapters"]).env("NOTIHUB_DATABASE_URL", "postgres://a/b");
+        let service = ["SERVICE_HOST", "SERVICE_PORT", "PORT", "PORT_8080_TCP_ADDR", "API_SERVICE_HOST", "API_PORT"];
+        service.iter().fold(command, |command, name| command.env(&format!("NOTIHUB_{name}"), "10.0.0.1"))
+    };
+    assert_eq!(adapters().run().await.expect(0).stderr, "");
+    let mistyped = || adapters().env("NOTIHUB_SMPT_PASSWORD", "SECRET").env("NOTIHUB_FROBNICATE", "SECRET");
+    let told = mistyped().run().await.expect(0).stderr;
+    assert!(told.contains("NOTIHUB_SMPT_PASSWORD") && told.contains("NOTIHUB_SMTP_PASSWORD"), "{told}");
+    assert!(told.contains("NOTIHUB_FROBNICATE") && told.lines().count() == 2 && !told.contains("SECRET"), "{told}");
+    let json = mistyped().arg("--output=json").run().await.expect(0).stderr;
+    assert!(json.lines().all(|line| serde_json::from_str::<Value>(line).unwrap()["warning"].is_string()), "{json}");
 }
 
 /// What was typed wrong is told with exit code 2, and with what would be right.
@@ -395,6 +437,7 @@ async fn wrong_usage_exits_2_and_names_the_remedy() {
         (&["work", "--in-flight=0"], "1..=65536"),
         (&["work", "--in-flight=many"], "--in-flight"),
         (&["work", "--once", "--cron=* * * * *"], "cannot be used with"),
+        (&["work", "--cron=61 * * * *"], "'61' as its minute, which is 0 to 59"),
         (&["serve", "--listen=nowhere"], "--listen"),
         (&["up", "--smtp-tls=maybe"], "starttls"),
         (&["up", "--email=pigeon"], "smtp"),
@@ -434,7 +477,7 @@ async fn settings_that_disagree_are_refused_by_name() {
         for command in [&["up", "--once"][..], &["work", "--once"], &["serve"]] {
             let data = format!("--data-dir={}", folder.data().display());
             let ended = Notihub::new(&folder, &[command, &[&data], flags].concat()).run().await;
-            assert!(ended.code.is_some_and(|code| code != 0), "{command:?} {flags:?}: {}", ended.stderr);
+            assert_eq!(ended.code, Some(2), "{command:?} {flags:?}: {}", ended.stderr);
             assert!(named.iter().all(|name| ended.stderr.contains(name)), "{command:?} {flags:?}: {}", ended.stderr);
             assert!(!folder.data().exists(), "nothing was begun");
         }
@@ -499,7 +542,9 @@ async fn a_file_holds_settings_the_environment_beats_it_and_flags_beat_both() {
         assert!(ended.stderr.contains(told), "{text}: {}", ended.stderr);
     }
     std::fs::remove_file(folder.path().join("notihub.toml")).unwrap();
-    on(&folder, &url, &["work", "--once", "--email=mock"]).run().await.expect(0);
+    let mocked = on(&folder, &url, &["work", "--once", "--mock=SMS"]).run().await.expect(0).stderr;
+    let warnings: Vec<&str> = mocked.lines().filter(|line| line.contains("not sent to anybody")).collect();
+    assert!(matches!(warnings[..], [only] if only.contains("EMAIL, SMS") && only.contains("--smtp-host")), "{mocked}");
     fsck(&folder, &url).await;
 }
 

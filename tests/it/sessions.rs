@@ -496,7 +496,7 @@ async fn database_url_in_another_form_is_refused_with_the_right_one() {
         ("postgres://u:SECRET@/hub?host=db1,db2,db3&port=1,2", "different numbers"),
         ("postgres://u:SECRET@db1,db2/hub?target_session_attrs=standby", "has to write"),
     ] {
-        let refused = on(&folder, url, &["work", "--once"]).run().await.expect(1);
+        let refused = on(&folder, url, &["work", "--once"]).run().await.expect(2);
         assert!(refused.stderr.contains(said) && !refused.stderr.contains("SECRET"), "{url}: {}", refused.stderr);
     }
 }

@@ -723,7 +723,7 @@ async fn the_program_minds_endpoints() {
         (&["create", URL, "--events=delivery.lost"], 1, "delivery.undetermined"),
         (&["create", URL, "--header=Host: CANARY"], 1, "header_reserved"),
         (&["create", URL, "--header=CANARY"], 2, "Name: value"),
-        (&["set", &one], 1, "--help"),
+        (&["set", &one], 2, "--help"),
         (&["rotate", &one, "--overlap-seconds=604801"], 2, "604800"),
         (&["deliveries", &one, "--status=LOST"], 2, "UNDETERMINED"),
     ] {
@@ -737,7 +737,7 @@ async fn the_program_minds_endpoints() {
     let problem: Value = serde_json::from_str(&refused.stderr).unwrap();
     assert_eq!((&problem["code"], &problem["reason"]), (&json!("E001"), &json!("url_host_not_allowed")));
     assert!(problem["errors"].as_array().unwrap().len() == 2 && refused.stdout.is_empty(), "{problem}");
-    let refused = webhook(&["set", &id(&rotated), "--output=json"]).await.expect(1).stderr;
+    let refused = webhook(&["set", &id(&rotated), "--output=json"]).await.expect(2).stderr;
     assert!(serde_json::from_str::<Value>(&refused).unwrap()["detail"].is_string(), "{refused}");
     let help = webhook(&["--help"]).await.expect(0).stdout;
     for deed in ["create", "list", "show", "set", "pause", "resume", "rotate", "test", "deliveries", "delete"] {

@@ -238,6 +238,7 @@ const FAULTS: [Fault; 15] = [
             ("--email", "smtp"),
             ("--smtp-tls", "none"),
             ("--smtp-throttled-pause-s", "1"),
+            ("--retry-schedule", "EMAIL=backoff"),
             ("--retry-max-attempts", "8"),
         ],
         control_flags: &[("--retry-max-attempts", "1")],
@@ -279,8 +280,9 @@ const BATCH: usize = 10;
 const RATE: u32 = 1_500;
 /// … or, where each message is three webhooks besides: some ten thousand in 15 s …
 const RATE_HEARD: u32 = 700;
-/// … or twelve times as many as a hook takes …
-const RATE_THROTTLED: u32 = 60;
+/// … or six times as many as a hook takes, one a second …
+const RATE_THROTTLED: u32 = 6;
+const HOOK_TAKES_ONE_IN: Duration = Duration::from_secs(1);
 /// … or each of them a mail that is refused once, with a connection for each.
 const RATE_MAILED: u32 = 300;
 /// A lease and the reaping after it, with the flags above.
@@ -579,7 +581,7 @@ impl<'a> Round<'a> {
             town.endpoint = Some(endpoint);
         }
         if self.act() == Act::Throttle {
-            town.slack.take_one_in(Duration::from_millis(200));
+            town.slack.take_one_in(HOOK_TAKES_ONE_IN);
         }
         if self.act() == Act::KillBeforeCall {
             // It takes back what others held, and serves no channel that clients post to.
@@ -737,8 +739,8 @@ impl<'a> Round<'a> {
         let began = Instant::now();
         let patience = match self.act() {
             _ if self.control => PATIENCE_CONTROL,
-            // What workers were lost with pauses for longer each time.
-            Act::KillBeforeCall => 3 * PATIENCE,
+            // What workers were lost with pauses for longer each time; what is throttled goes one by one.
+            Act::KillBeforeCall | Act::Throttle => 3 * PATIENCE,
             _ => PATIENCE,
         };
         while began.elapsed() < patience {
