@@ -185,7 +185,9 @@ fn rejected(class: ErrorClass, code: &str, detail: String, retry_after: Option<D
 /// `compatible`: the server is not Slack, and its 2xx is acceptance whatever it says.
 fn verdict(answer: &Answer, compatible: bool) -> Outcome {
     let text = str::from_utf8(&answer.body).map(str::trim).unwrap_or_default();
-    let word = WORDS.into_iter().find(|(word, _)| *word == text);
+    let said_no = serde_json::from_str::<Value>(text).ok().and_then(|body| Some(body.get("error")?.as_str()?.to_owned()));
+    let word = said_no.as_deref().unwrap_or(text);
+    let word = WORDS.into_iter().find(|(known, _)| *known == word);
     let said = |class, code: &str| rejected(class, code, format!("answered {}", answer.status), answer.retry_after);
     match (answer.status, word) {
         (200..=299, _) if says(text) == Some(true) => Outcome::Accepted { provider_ref: None },
@@ -341,6 +343,9 @@ mod tests {
             verdict(&Answer { status: 200, body: body.to_vec(), retry_after: None }, compatible)
         };
         let answered = |body: &[u8]| answered_by(body, false);
+        let no = |word: &str| rejected(answered(format!("{{\"ok\":false,\"error\":\"{word}\"}}").as_bytes()));
+        assert_eq!(no("ratelimited"), (ErrorClass::Throttled, "ratelimited".to_owned()));
+        assert_eq!(no("something else"), (ErrorClass::Content, "refused".to_owned()));
         let yes = Outcome::Accepted { provider_ref: None };
         for body in [&b"OK"[..], b"{\"success\":true}", b"{\"ok\":true}"] {
             assert_eq!((answered_by(body, false), answered_by(body, true)), (yes.clone(), yes.clone()));

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::hub::Hub;
 use crate::limits;
 use crate::model::watermark::Ready;
@@ -10,6 +12,9 @@ use crate::store::listen::{self, Notice, Notices, Topic};
 
 /// At most a hundred hints a second from a process.
 const PAUSE: Duration = Duration::from_millis(10);
+/// What changed is read at once, and what changes right after it so much later: any login that may enqueue can say that
+/// something changed, as often as it likes.
+const CHANGES_APART: Duration = Duration::from_millis(100);
 
 pub fn start_telling(hub: &Hub) {
     let hub = hub.clone();
@@ -50,6 +55,8 @@ async fn listen_until_lost(hub: &Hub, topics: &[Topic]) -> crate::error::Result<
     let mut heard = Notice::Missed;
     // The first notice shows a pooler that keeps no sessions; later ones a server that is not the writers' any more.
     let mut called = true;
+    // When what changed is read, and when it was read last.
+    let (mut read_at, mut read_last) = (None::<Instant>, None::<Instant>);
     listen::call_self(&hub.store, hub.process).await?;
     loop {
         match heard {
@@ -62,13 +69,8 @@ async fn listen_until_lost(hub: &Hub, topics: &[Topic]) -> crate::error::Result<
             }
             Notice::Proof => (),
             Notice::Changed => {
-                hub.forget_accounts();
-                if let Err(e) = crate::flow::traffic::refresh(hub).await {
-                    tracing::debug!(error = %e, "what became of providers could not be read; it is within a second");
-                }
-                if let Err(e) = crate::flow::sign_in::read_keys(hub).await {
-                    tracing::warn!(error = %e, "signing keys could not be read; it is tried again within a minute");
-                }
+                let soonest = read_last.map(|last| last + CHANGES_APART);
+                read_at = read_at.or(Some(soonest.unwrap_or_else(Instant::now)));
             }
             Notice::Missed => {
                 hub.forget_accounts();
@@ -78,6 +80,11 @@ async fn listen_until_lost(hub: &Hub, topics: &[Topic]) -> crate::error::Result<
         heard = loop {
             tokio::select! {
                 heard = notices.next() => break heard?,
+                () = sleep_until(read_at) => {
+                    read_changes(hub).await;
+                    (read_at, read_last) = (None, Some(Instant::now()));
+                    continue;
+                }
                 () = tokio::time::sleep(limits::LISTEN_PROVEN_EVERY) => (),
                 () = hub.shutdown.stopping() => return Ok(()),
             }
@@ -92,6 +99,23 @@ async fn listen_until_lost(hub: &Hub, topics: &[Topic]) -> crate::error::Result<
             listen::call_self(&hub.store, hub.process).await?;
         };
         called = false;
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn read_changes(hub: &Hub) {
+    hub.forget_accounts();
+    if let Err(e) = crate::flow::traffic::refresh(hub).await {
+        tracing::debug!(error = %e, "what became of providers could not be read; it is within a second");
+    }
+    if let Err(e) = crate::flow::sign_in::read_keys(hub).await {
+        tracing::warn!(error = %e, "signing keys could not be read; it is tried again within a minute");
     }
 }
 
