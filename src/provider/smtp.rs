@@ -735,7 +735,7 @@ mod tests {
         let address = lines(&shutdown, READY, but("Message-ID", None)).await;
         let smtp = smtp(settings(address));
         // More than the sockets in between hold.
-        let body = format!("{}\n", "x".repeat(70)).repeat(170_000);
+        let body = format!("{}\n", "x".repeat(70)).repeat(300_000);
         let outcome = smtp.send(letter(TO, &content(Some("x"), &body))).await;
         assert_eq!(rejected(outcome), (ErrorClass::ProviderInternal, "answer_cut".to_owned()));
     }
