@@ -668,7 +668,7 @@ pub const DELIVERY_REASONS: &[(&str, &str)] = &[
     ("receipt_failed", "a receipt says that it failed on its way; the provider does not say why"),
     ("receipt_expired", "a receipt says that it was given up: it could not be delivered in time"),
     ("no_receipt", "the provider took it, and never told what became of it"),
-    ("channel_down", "nothing could be sent over its channel, and another channel took its place"),
+    ("channel_down", "nothing could be sent over its channel, or to its destination, and another took its place"),
     ("late_answer", "an answer that came after its attempt was given up: the provider had taken it"),
 ];
 

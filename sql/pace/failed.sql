@@ -1,7 +1,10 @@
 -- A destination failed again: nothing is sent there before $4, and then one message each $5 ms until it works. Another
--- process may have seen it fail as often, or more often. $1 provider, $2 destination, $3 now, $6 failures in a row.
+-- process may have seen it fail as often, or more often. A call that was made before the last failure was written failed
+-- together with that one, and says nothing new: no row is returned. $1 provider, $2 destination, $3 now, $6 failures in a
+-- row, $7 when the call was made.
 insert into destination_paces as p (provider, destination, next_at, interval_ms, turns, failures, changed_at)
 values ($1, $2, $4, $5, 0, $6, $3)
-on conflict (provider, destination) do update set next_at = greatest(p.next_at, excluded.next_at), turns = 0,
+on conflict (provider, destination) do update set next_at = excluded.next_at, turns = 0,
   interval_ms = excluded.interval_ms, failures = greatest(p.failures, excluded.failures), changed_at = excluded.changed_at
+where p.failures = 0 or p.changed_at <= $7
 returning next_at, interval_ms, failures

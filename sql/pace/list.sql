@@ -2,3 +2,4 @@
 -- none.
 select provider, destination, next_at, interval_ms, failures from destination_paces
 where next_at >= $1 and (next_at > $2 or interval_ms >= $3)
+order by provider, destination

@@ -33,6 +33,8 @@ pub struct Provider {
     limit: Option<Limit>,
     /// Deliveries of its channels that workers hold now.
     in_flight: i64,
+    /// Its destinations that failed again and again of late (Slack): what is for them waits, and for no other.
+    failing_destinations: Vec<String>,
 }
 
 /// It is in trouble, and left alone.
@@ -80,7 +82,7 @@ pub struct ProviderFound {
 
 impl Provider {
     fn of(seen: Seen) -> Provider {
-        let Seen { account, stand, state, used, held } = seen;
+        let Seen { account, stand, state, used, held, failing } = seen;
         let limit = account.terms.limit.zip(used).map(|(limit, (used, free_at))| Limit {
             count: limit.count,
             per_seconds: limit.per.as_secs(),
@@ -105,6 +107,7 @@ impl Provider {
             paused_by: state.paused_by,
             limit,
             in_flight: held,
+            failing_destinations: failing,
         }
     }
 }

@@ -22,7 +22,7 @@ pub struct Target {
     /// Who signs in [default: the demo partner of the `up` that keeps its data on this machine].
     #[arg(long, help_heading = HUB, env = "NOTIHUB_CLIENT_ID", value_name = "ID")]
     pub client_id: Option<String>,
-    /// Its secret: give it in the environment.
+    /// Its secret: better in the variable, for others on this machine can read a command's flags.
     #[arg(long, help_heading = HUB, env = "NOTIHUB_CLIENT_SECRET", hide_env_values = true, value_name = "SECRET")]
     pub client_secret: Option<String>,
     /// Where `up` keeps its data, and the demo partner's secret with it.
@@ -94,7 +94,10 @@ impl Kept {
 /// `Error::Setup` if nothing answers there.
 pub async fn readiness(url: &str) -> Result<(bool, Value)> {
     let address = format!("{}/readyz", url.trim_end_matches('/'));
-    let unreachable = |e: reqwest::Error| Error::Setup(format!("{address} does not answer: {}", e.without_url()));
+    let unreachable = |e: reqwest::Error| {
+        let why = if e.is_connect() { "nothing listens there" } else { "no answer in time, or none that is one" };
+        Error::Setup(format!("{address} does not answer ({why}); start a hub with `notihub up`, or give --url"))
+    };
     let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().map_err(unreachable)?;
     let answer = client.get(&address).send().await.map_err(unreachable)?;
     let ready = answer.status().is_success();
@@ -106,6 +109,8 @@ pub struct Client {
     http: reqwest::Client,
     url: String,
     credentials: Credentials,
+    /// They are those that `up` keeps, because none were given.
+    kept: bool,
     /// Of the last sign-in.
     token: Mutex<Option<String>>,
 }
@@ -129,7 +134,8 @@ impl Client {
             .build()
             .map_err(|e| Error::Setup(format!("the HTTP client cannot start: {e}")))?;
         let url = target.url.trim_end_matches('/').to_owned();
-        Ok(Client { http, url, credentials, token: Mutex::default() })
+        let kept = target.client_id.is_none();
+        Ok(Client { http, url, credentials, kept, token: Mutex::default() })
     }
 
     /// The answer of a 2xx; else what the hub said is wrong.
@@ -202,7 +208,14 @@ impl Client {
             return Ok(body);
         }
         let problem = if body.is_object() { body } else { json!({"status": status.as_u16()}) };
-        Err(Error::Answered { told: sentence(status, &problem), problem })
+        let mut told = sentence(status, &problem);
+        if status == reqwest::StatusCode::NOT_FOUND && self.kept {
+            told.push_str(
+                "\n  this command signed in with a key that `up` keeps; as a partner of your own: NOTIHUB_CLIENT_ID and \
+                 NOTIHUB_CLIENT_SECRET",
+            );
+        }
+        Err(Error::Answered { told, problem })
     }
 
     /// A message with its story, once all of it is settled or `within` is over. Says which of the two.

@@ -102,7 +102,11 @@ pub fn story(message: &Value, timeline: &Value) {
     if message["moreWebhooks"] == true {
         anstream::println!("  webhook  … and more: notihub webhook deliveries ENDPOINT lists all of an endpoint");
     }
-    for entry in timeline["items"].as_array().into_iter().flatten() {
+    let entries = timeline["items"].as_array().map_or(&[][..], Vec::as_slice);
+    if let Some(day) = entries.first().and_then(|entry| entry["at"].as_str()?.get(..10)) {
+        anstream::println!("    {DIM}since {day}, in UTC{DIM:#}");
+    }
+    for entry in entries {
         let at = text(&entry["at"]);
         let at = at.get(11..23).unwrap_or(&at);
         if entry["endpointId"].is_string() {

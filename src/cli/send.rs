@@ -26,6 +26,9 @@ pub struct Send {
     /// A Slack destination's name; several times for several.
     #[arg(long, value_name = "NAME")]
     slack: Vec<String>,
+    /// A phone number that gets a text (SMS); several times for several.
+    #[arg(long, value_name = "NUMBER")]
+    sms: Vec<String>,
     #[arg(long, value_name = "TEXT")]
     subject: Option<String>,
     #[arg(long, value_name = "TEXT")]
@@ -93,15 +96,14 @@ fn read(path: &std::path::Path) -> Result<Value> {
 
 fn compose(args: &Send) -> Result<Value> {
     let mut channels = Vec::new();
-    if !args.email.is_empty() {
-        channels.push(json!({"channel": "EMAIL", "to": args.email}));
-    }
-    if !args.slack.is_empty() {
-        channels.push(json!({"channel": "SLACK", "to": args.slack}));
+    for (channel, to) in [("EMAIL", &args.email), ("SLACK", &args.slack), ("SMS", &args.sms)] {
+        if !to.is_empty() {
+            channels.push(json!({"channel": channel, "to": to}));
+        }
     }
     if channels.is_empty() {
         return Err(Error::Usage(
-            "nobody to send to: give --email or --slack, or the whole message with --json".into(),
+            "nobody to send to: give --email, --slack or --sms, or the whole message with --json".into(),
         ));
     }
     let mut body = json!({"type": args.kind, "priority": args.priority, "channels": channels});

@@ -20,7 +20,7 @@ pub struct Status {
 }
 
 pub async fn run(args: &Status, output: Output) -> Result<u8> {
-    let client = Client::new(&args.target)?;
+    let client = Client::operating(&args.target)?;
     let id: String = form_urlencoded::byte_serialize(args.id.as_bytes()).collect();
     if id.contains('-') {
         let delivery = client.get(&format!("/v1/deliveries/{id}")).await?;

@@ -30,7 +30,7 @@ pub struct Tail {
 }
 
 pub async fn run(args: Tail, output: Output) -> Result<u8> {
-    let client = Client::new(&args.target)?;
+    let client = Client::operating(&args.target)?;
     let mut filter = String::new();
     for (name, value) in [("type", &args.kind), ("channel", &args.channel)] {
         if let Some(value) = value {
@@ -81,7 +81,7 @@ fn line(item: &Value, output: Output) {
         Output::Json => print::json(item),
         Output::Text => anstream::println!(
             "{} {} {:<20} {:<10} {}",
-            print::paint(print::DIM, text(&item["createdAt"]).get(..19).unwrap_or_default()),
+            print::paint(print::DIM, &format!("{}Z", text(&item["createdAt"]).get(..19).unwrap_or_default())),
             text(&item["messageId"]),
             text(&item["type"]),
             print::status(&text(&item["status"])),

@@ -261,6 +261,9 @@ pub async fn run(args: WebhookCommand, output: Output) -> Result<u8> {
         Deed::List(args) => {
             let items = all(&Client::new(&args.target)?, args.partner_id).await?;
             say(&json!({"items": items}), &|_| items.iter().for_each(line));
+            if items.is_empty() && output == Output::Text {
+                anstream::eprintln!("no endpoints; `notihub webhook create URL` makes one");
+            }
         }
         Deed::Show(args) => {
             let client = Client::new(&args.target)?;

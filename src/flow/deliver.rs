@@ -400,7 +400,7 @@ pub async fn call(hub: &Hub, request: Vec<Held>) -> Vec<Settle> {
     let late = first.holder.since.elapsed() > hub.settings.timing.begin_within();
     let begun = if late { Err(Outcome::Postponed) } else { pass.begin(called_at) };
     if let Err(outcome) = begun {
-        pass.answered(hub, &first.claimed.recipient, std::slice::from_ref(&outcome)).await;
+        pass.answered(hub, std::slice::from_ref(&outcome)).await;
         for held in &asked {
             settles.push(ended(hub, held, outcome.clone(), None).await);
         }
@@ -409,10 +409,10 @@ pub async fn call(hub: &Hub, request: Vec<Held>) -> Vec<Settle> {
     may_die_at("call.before");
     let outcomes = ask(hub, &asked).await;
     may_die_at("call.after_answer");
+    pass.answered(hub, &outcomes).await;
     // Before the next request to the same destination may be made.
     if let Some(first) = asked.first() {
-        pass.answered(hub, &first.claimed.recipient, &outcomes).await;
-        pace::answered(hub, &first.account, &first.claimed.recipient, &outcomes).await;
+        pace::answered(hub, &first.account, &first.claimed.recipient, called_at, &outcomes).await;
     }
     drop(line);
     if let (Some(way), Some(outcome)) = (&mut way, outcomes.first()) {

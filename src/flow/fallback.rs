@@ -12,7 +12,7 @@ use crate::id::Tsid;
 use crate::limits;
 use crate::model::alert::Cause;
 use crate::model::channel::Channel;
-use crate::model::delivery::{Key, Status, Step};
+use crate::model::delivery::{CHANNEL_DOWN, Key, Status, Step};
 use crate::model::event::{EventKind, Told};
 use crate::model::lane::Lane;
 use crate::model::message::Fallback;
@@ -42,7 +42,7 @@ impl Why {
             Why::Failed => "failed",
             Why::Unknown => "unknown",
             Why::NoReceipt => "no_receipt",
-            Why::ChannelDown => "channel_down",
+            Why::ChannelDown => CHANNEL_DOWN,
         }
     }
 }
@@ -88,6 +88,7 @@ pub fn falls_back(reason: Option<&str>) -> bool {
 pub fn follows(settle: &Settle) -> Option<Wanted> {
     let why = match settle.step.status {
         _ if !settle.head.has_fallback => return None,
+        Status::Failed if settle.step.reason == Some(CHANNEL_DOWN) => Why::ChannelDown,
         Status::Failed if falls_back(settle.step.reason) => Why::Failed,
         Status::Undetermined if !matches!(settle.step.reason, Some("canceled" | "expired")) => Why::Unknown,
         _ => return None,

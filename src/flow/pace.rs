@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::OwnedMutexGuard;
@@ -14,7 +15,7 @@ use crate::hub::Hub;
 use crate::limits;
 use crate::model::breaker::{Verdict, verdict};
 use crate::model::delivery::Outcome;
-use crate::model::pace::{IN_A_ROW, LimitedBy, Pace};
+use crate::model::pace::{FAILING, IN_A_ROW, LimitedBy, PACED, Pace};
 use crate::provider::Account;
 use crate::store;
 
@@ -24,8 +25,8 @@ pub struct Paces {
     /// Whether there is one: all that a message costs where there is none.
     any: AtomicBool,
     known: Mutex<HashMap<Place, Known>>,
-    /// How often in a row the destinations of a chat failed that were not in trouble before.
-    failures: Mutex<HashMap<Place, u32>>,
+    /// What the destinations of a chat answered of late that do not fail again and again.
+    answers: Mutex<HashMap<Place, Answers>>,
     /// Who is called by one request at a time.
     lines: Mutex<HashMap<Place, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -39,6 +40,13 @@ struct Known {
     slot: Option<DateTime<Utc>>,
 }
 
+/// A chat's destination, as one process sees it.
+#[derive(Default)]
+struct Answers {
+    failures_in_a_row: u32,
+    good_at: Option<DateTime<Utc>>,
+}
+
 /// Held while a request to a destination is made.
 pub type Line = Option<OwnedMutexGuard<()>>;
 
@@ -50,8 +58,7 @@ impl Paces {
             Some(known) if known.pace.next_at > now => {
                 let (slot, next) = known.pace.slot(known.slot, now);
                 known.slot = Some(next);
-                let failing = known.pace.failures > 0;
-                Err(Outcome::deferred(slot, if failing { "destination_failing" } else { "destination_paced" }))
+                Err(Outcome::deferred(slot, if known.pace.failures > 0 { FAILING } else { PACED }))
             }
             _ => Ok(()),
         }
@@ -73,16 +80,21 @@ impl Paces {
         known.get(place).map_or(0, |known| known.pace.failures)
     }
 
-    /// One more failure in a row of a destination that is not in trouble yet; whether it is from now on.
-    fn fails(&self, place: &Place) -> bool {
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let in_a_row = failures.entry(place.clone()).or_default();
-        *in_a_row += 1;
-        *in_a_row >= IN_A_ROW && failures.remove(place).is_some()
+    /// One more failure of a destination that did not fail again and again before; whether it does from now on. A call that
+    /// was made before the last good answer says nothing: the destination worked after it.
+    fn fails(&self, place: &Place, called_at: DateTime<Utc>) -> bool {
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let answers = answers.entry(place.clone()).or_default();
+        if answers.good_at.is_some_and(|good_at| called_at <= good_at) {
+            return false;
+        }
+        answers.failures_in_a_row += 1;
+        answers.failures_in_a_row >= IN_A_ROW && std::mem::take(&mut answers.failures_in_a_row) > 0
     }
 
-    fn works(&self, place: &Place) {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(place);
+    fn works(&self, place: Place, now: DateTime<Utc>) {
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.insert(place, Answers { failures_in_a_row: 0, good_at: Some(now) });
     }
 
     fn line(&self, place: &Place) -> Arc<tokio::sync::Mutex<()>> {
@@ -135,7 +147,8 @@ pub async fn enter(hub: &Hub, account: &Account, recipient: &str) -> Result<Line
     if limited_by == LimitedBy::Account || !paces.knows(&place) {
         return Ok(line);
     }
-    match Box::pin(store::pace::take_turn(hub.store.engine(), &place.0, &place.1, now)).await {
+    let answer_within = hub.settings.timing.call_budget();
+    match Box::pin(store::pace::take_turn(hub.store.engine(), &place.0, &place.1, now, answer_within)).await {
         Ok(Some(pace)) => {
             paces.learn(place, pace);
             Ok(line)
@@ -144,7 +157,7 @@ pub async fn enter(hub: &Hub, account: &Account, recipient: &str) -> Result<Line
         Ok(None) => {
             let _what_is_known_now = refresh(hub).await;
             paces.stands(&place, now)?;
-            Err(Outcome::deferred(now + TimeDelta::seconds(1), "destination_paced"))
+            Err(Outcome::deferred(now + TimeDelta::seconds(1), PACED))
         }
         Err(e) => {
             tracing::warn!(provider = place.0, error = %e, "whether its destination may be called is not known");
@@ -154,7 +167,7 @@ pub async fn enter(hub: &Hub, account: &Account, recipient: &str) -> Result<Line
 }
 
 /// Slows a destination down that asks for it, and leaves one of a chat alone that fails again and again.
-pub async fn answered(hub: &Hub, account: &Account, recipient: &str, outcomes: &[Outcome]) {
+pub async fn answered(hub: &Hub, account: &Account, recipient: &str, called_at: DateTime<Utc>, outcomes: &[Outcome]) {
     let (limited_by, now) = (account.provider.limited_by(), hub.clock.now());
     let Some(place) = place(account, recipient) else { return };
     let asked = outcomes.iter().filter_map(|outcome| Pace::asked(outcome, limited_by, now));
@@ -166,27 +179,33 @@ pub async fn answered(hub: &Hub, account: &Account, recipient: &str, outcomes: &
         );
         changed(hub, place, asked, written).await;
     } else if limited_by == LimitedBy::Destination {
-        judge(hub, place, verdict(outcomes), now).await;
+        judge(hub, place, verdict(outcomes), called_at, now).await;
     }
 }
 
 /// What an answer says of a destination that is a server of its own.
-async fn judge(hub: &Hub, place: Place, said: Verdict, now: DateTime<Utc>) {
+async fn judge(hub: &Hub, place: Place, said: Verdict, called_at: DateTime<Utc>, now: DateTime<Utc>) {
     let (paces, engine) = (&hub.traffic.paces, hub.store.engine());
     let troubles = paces.troubles(&place);
     match said {
         Verdict::Nothing => (),
-        Verdict::Good if troubles == 0 => paces.works(&place),
+        Verdict::Good if troubles == 0 => paces.works(place, now),
         Verdict::Good => {
-            let pace = Pace::recovered(now);
-            let written = store::pace::recovered(engine, &place.0, &place.1, pace).await;
+            let written = store::pace::recovered(engine, &place.0, &place.1, now).await;
             tracing::info!(provider = place.0, destination = place.1, "a destination that failed works again");
+            let pace = Pace { next_at: now, interval: Duration::ZERO, failures: 0 };
+            paces.works(place.clone(), now);
             changed(hub, place, pace, written.map(|()| pace)).await;
         }
-        Verdict::Bad(_) | Verdict::Refused(_) if troubles == 0 && !paces.fails(&place) => (),
+        Verdict::Bad(_) | Verdict::Refused(_) if troubles == 0 && !paces.fails(&place, called_at) => (),
         Verdict::Bad(reason) | Verdict::Refused(reason) => {
             let pace = Pace::failed(troubles.saturating_add(1), now, rand::random());
-            let written = store::pace::failed(engine, &place.0, &place.1, pace, now).await;
+            // Calls that hung together fail together: that is one failure.
+            let written = match store::pace::failed(engine, &place.0, &place.1, pace, called_at, now).await {
+                Ok(None) => return,
+                Ok(Some(pace)) => Ok(pace),
+                Err(e) => Err(e),
+            };
             tracing::warn!(
                 provider = place.0, destination = place.1, reason, until = %pace.next_at,
                 "a destination fails again and again; what is for it waits"

@@ -252,7 +252,7 @@ impl Pass {
     }
 
     /// The request was made, and this came of it; or it was not made after all.
-    pub async fn answered(mut self, hub: &Hub, recipient: &str, outcomes: &[Outcome]) {
+    pub async fn answered(mut self, hub: &Hub, outcomes: &[Outcome]) {
         if !self.way.is_judged() {
             return;
         }
@@ -262,7 +262,7 @@ impl Pass {
             (Verdict::Nothing, None) => (),
             (Verdict::Bad(_) | Verdict::Refused(_), None) => {
                 let refused = matches!(said, Verdict::Refused(_));
-                if self.way.went_badly(recipient, now, refused) {
+                if self.way.went_badly(now, refused) {
                     let seen = self.way.inner().state.clone();
                     Box::pin(change(hub, &self.way, seen, said, now)).await;
                     self.way.inner().opening = false;

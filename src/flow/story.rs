@@ -77,7 +77,8 @@ pub async fn timeline(hub: &Hub, partner: &Partner, message_id: Tsid) -> Result<
     let receipts =
         receipt::of_message(hub.store.api(), partner.partner_id, partner.shard, message_id, limits::STORY_RECEIPTS);
     let receipts = receipts.await?;
-    let text = format!("{} with {} deliveries, {}", message.kind, deliveries.len(), message.priority.as_str());
+    let many = if deliveries.len() == 1 { "delivery" } else { "deliveries" };
+    let text = format!("{} with {} {many}, {}", message.kind, deliveries.len(), message.priority.as_str());
     let mut story = vec![Entry::new(message.created_at, "accepted", None, text)];
     if let Some(at) = message.scheduled_at.filter(|at| *at > message.created_at) {
         let text = format!("not before {}", at.to_rfc3339());
@@ -173,7 +174,7 @@ fn tell_fallback(message_id: Tsid, row: &event::Row, deliveries: &[delivery::Row
         let why = match row.reason.as_deref() {
             Some("no_receipt") => "no receipt says that it arrived; if it does all the same, it arrives twice",
             Some("unknown") => "nobody knows whether it was sent; if it was, it arrives twice",
-            Some("channel_down") => "nothing can be sent over its channel",
+            Some("channel_down") => "nothing can be sent over its channel, or to its destination, for now",
             _ => "it failed",
         };
         tell(format!("fallback to {}, as {message_id}-{}: {why}", next.lane.channel(), next.no));

@@ -17,6 +17,7 @@ use crate::model::capability::Batch;
 use crate::model::channel::Channel;
 use crate::model::delivery::PARKED;
 use crate::model::limit::{Booked, RateLimit, Report, Taken};
+use crate::model::pace::LimitedBy;
 use crate::model::role::Operating;
 use crate::provider::{Account, Providers};
 use crate::store;
@@ -95,9 +96,11 @@ impl Way {
         self.account.terms.limit.as_ref()
     }
 
-    /// Partners' endpoints are strangers: what they answer says nothing of a provider.
+    /// Whether answers open its breaker. Partners' endpoints are strangers: what they answer says nothing of a provider. A
+    /// chat's destinations may be servers of their own, each with its own trouble (`pace`).
     pub fn is_judged(&self) -> bool {
-        self.account.capabilities.iter().any(|c| c.channel != Channel::Webhook)
+        let of_destinations = self.account.provider.limited_by() == LimitedBy::Destination;
+        !of_destinations && self.account.capabilities.iter().any(|c| c.channel != Channel::Webhook)
     }
 
     fn level(&self, inner: &Inner) {
@@ -155,16 +158,12 @@ impl Way {
         }
     }
 
-    /// It answered badly; whether that is enough, and it is ours to say so. A destination that is a server of its own
-    /// speaks for the account only together with others.
-    pub fn went_badly(&self, destination: &str, now: DateTime<Utc>, at_once: bool) -> bool {
+    /// It answered badly; whether that is enough, and it is ours to say so.
+    pub fn went_badly(&self, now: DateTime<Utc>, at_once: bool) -> bool {
         let mut inner = self.inner();
-        let second = now.timestamp();
         self.count_good(&mut inner);
-        inner.window.add(second, 0, 1);
-        let agreed =
-            self.account.provider.destinations().is_none_or(|all| inner.window.agree(destination, all, second));
-        let enough = agreed && (at_once || inner.window.opens(second, inner.ramp.is_some()));
+        inner.window.add(now.timestamp(), 0, 1);
+        let enough = at_once || inner.window.opens(now.timestamp(), inner.ramp.is_some());
         let ours = enough && inner.state.breaker == Breaker::Closed && !inner.opening;
         inner.opening |= ours;
         ours
@@ -606,6 +605,8 @@ pub struct Seen {
     pub used: Option<(u32, DateTime<Utc>)>,
     /// Deliveries of its channels that workers hold.
     pub held: i64,
+    /// Its destinations that fail again and again.
+    pub failing: Vec<String>,
 }
 
 /// All providers of this hub's settings, as the books have them.
@@ -614,6 +615,12 @@ pub async fn seen(hub: &Hub) -> Result<Vec<Seen>> {
     let now = hub.clock.now();
     let mut states: HashMap<String, State> = store::provider::states(db).await?.into_iter().collect();
     let mut booked: HashMap<String, Booked> = store::provider::limits(db).await?.into_iter().collect();
+    let mut failing: HashMap<String, Vec<String>> = HashMap::new();
+    for ((provider, destination), pace) in store::pace::list(db, now).await? {
+        if pace.failures > 0 {
+            failing.entry(provider).or_default().push(destination);
+        }
+    }
     let held = store::provider::held(db, &store::partner::shards(db).await?).await?;
     let seen = |account: &Arc<Account>| {
         let name = account.name();
@@ -627,7 +634,8 @@ pub async fn seen(hub: &Hub) -> Result<Vec<Seen>> {
             (None, Breaker::Closed, _) => Stand::Up,
         };
         let mine = held.iter().filter(|(lane, _)| account.of(lane.channel()).is_some());
-        Seen { account: account.clone(), stand, state, used, held: mine.map(|(_, n)| n).sum() }
+        let failing = failing.remove(name).unwrap_or_default();
+        Seen { account: account.clone(), stand, state, used, held: mine.map(|(_, n)| n).sum(), failing }
     };
     Ok(hub.providers.iter().map(seen).collect())
 }

@@ -1,7 +1,6 @@
 //! Circuit breakers: a provider in trouble is left alone for a while, then asked by one probe at a time, then by few at once.
 //! What one process sees opens it for all. A recipient's fault never does.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -99,8 +98,6 @@ const SECONDS: i64 = 10;
 const IN_A_ROW: u32 = 5;
 /// … and half of so many.
 const MANY: u32 = 20;
-/// Where each destination is a server of its own, so many of them have to fail, or all if there are fewer.
-const DESTINATIONS: usize = 3;
 
 /// What one answer says, or the answers to what went out in one request: one good among them is enough.
 pub fn verdict(outcomes: &[Outcome]) -> Verdict {
@@ -226,8 +223,6 @@ pub struct Window {
     /// Second, good, bad.
     seconds: Vec<(i64, u32, u32)>,
     in_a_row: u32,
-    /// Destinations that failed, and in which second last. Kept where each is a server of its own.
-    failing: HashMap<String, i64>,
 }
 
 impl Window {
@@ -238,14 +233,6 @@ impl Window {
             None => self.seconds.push((second, good, bad)),
         }
         self.in_a_row = if good > 0 { bad } else { self.in_a_row.saturating_add(bad) };
-    }
-
-    /// One of a provider's destinations, which are so many in `all`, failed. Whether enough of them do to say that it is
-    /// the provider that fails.
-    pub fn agree(&mut self, destination: &str, all: usize, second: i64) -> bool {
-        self.failing.retain(|_, failed| *failed > second - SECONDS);
-        self.failing.insert(destination.to_owned(), second);
-        self.failing.len() >= all.min(DESTINATIONS)
     }
 
     /// Whether that is enough. One that recovers has less credit.
@@ -314,9 +301,6 @@ mod tests {
         assert!(!window.opens(3, false));
         window.add(4, 0, 9);
         assert!(window.opens(4, false), "half of many");
-        let mut window = Window::default();
-        assert_eq!(["a", "a", "b", "a", "c"].map(|name| window.agree(name, 9, 1)), [false, false, false, false, true]);
-        assert_eq!(["a", "b"].map(|name| window.agree(name, 2, 20)), [false, true], "all there are");
         let mut window = Window::default();
         window.add(1, 0, 2);
         assert!(window.opens(1, true) && !window.opens(1, false), "less credit while it recovers");

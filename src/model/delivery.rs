@@ -5,10 +5,11 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::channel::{Channel, OnUnknown};
 use super::event::EventKind;
+use super::pace;
 use super::retry::{Action, ErrorClass, RetryPolicy};
 use crate::id::Tsid;
 
@@ -300,8 +301,8 @@ const ATTEMPTS_EVER: i16 = 10_000;
 /// Endings FAILED or UNDETERMINED that need no call, as the reason of the delivery or the code of an attempt. `fsck` finds
 /// every other one that was not tried.
 pub const UNCALLED_ENDINGS: [&str; 6] = [
-    // Its channel was down and another took its place.
-    "channel_down",
+    // Its channel was down, or its destination, and another took its place.
+    CHANNEL_DOWN,
     // Its content is not in the books, or cannot be read by this program.
     "content_missing",
     "content_unreadable",
@@ -417,6 +418,9 @@ pub fn next(
         Outcome::Released | Outcome::Postponed | Outcome::Deferred { .. } if head.cancel_requested => {
             end(Status::Canceled, "canceled")
         }
+        Outcome::Deferred { until, reason } if head.has_fallback && !possibly_sent && leaves(*until - now, reason) => {
+            end(Status::Failed, CHANNEL_DOWN)
+        }
         Outcome::Released => {
             Step { status: Status::Pending, ready_at: Some(now), possibly_sent, refund: true, reason: None }
         }
@@ -429,6 +433,17 @@ pub fn next(
         Outcome::Expired => end(Status::Expired, "expired"),
         Outcome::Canceled => end(Status::Canceled, "canceled"),
     }
+}
+
+/// The reason of a delivery that was not called because another channel could be asked instead of waiting.
+pub const CHANNEL_DOWN: &str = "channel_down";
+
+/// For how long a delivery with a fallback waits until its destination may be called.
+const FALLBACK_WAITS: TimeDelta = TimeDelta::seconds(60);
+
+/// Whether a delivery with a fallback that has to wait so long, for this reason, goes over its other channel instead.
+fn leaves(wait: TimeDelta, reason: &str) -> bool {
+    reason == pace::FAILING || reason == pace::PACED && wait > FALLBACK_WAITS
 }
 
 /// What the books say of the call that a lost worker was to make.

@@ -34,6 +34,11 @@ pub struct Pace {
     pub failures: i16,
 }
 
+/// Why a delivery waits: its destination, or the whole account, answered "too fast".
+pub const PACED: &str = "destination_paced";
+/// Why a delivery waits: its destination failed again and again.
+pub const FAILING: &str = "destination_failing";
+
 /// A destination that failed so often in a row is in trouble.
 pub const IN_A_ROW: u32 = 5;
 /// It is left alone for so long at first, twice as long after each further failure …
@@ -54,7 +59,12 @@ pub const FORGOTTEN: TimeDelta = TimeDelta::minutes(5);
 const AFTER_OUTAGE: Duration = Duration::from_millis(250);
 /// The same of an account, whose limit is counted by its vendor: only the herd is avoided.
 const OF_ACCOUNT: Duration = Duration::from_millis(20);
-/// Nothing is put off for longer in one step: the pace may have changed by then.
+/// How far apart those come that wait for a destination that fails.
+const OF_FAILING: Duration = Duration::from_millis(10);
+/// A message that waits behind others looks again after so long, or at the time that the destination named if that is
+/// later: its pace may have eased off by then.
+const LOOKS_AGAIN: TimeDelta = TimeDelta::minutes(5);
+/// Nothing is put off for longer in one step.
 const STEP: TimeDelta = TimeDelta::hours(1);
 
 impl Pace {
@@ -81,17 +91,12 @@ impl Pace {
         Pace { next_at: now + interval, interval, failures }
     }
 
-    /// The pace of a destination that works again, at which those come that waited.
-    pub fn recovered(now: DateTime<Utc>) -> Pace {
-        Pace { next_at: now, interval: AFTER_OUTAGE, failures: 0 }
-    }
-
     /// How far apart those that wait are let go: a little more than the interval, for they are not sent at the very
     /// moment.
     pub fn spacing(&self) -> Duration {
         match self.interval {
             // They come soon after it works again: one that comes too early is put off once more.
-            _ if self.failures > 0 => AFTER_OUTAGE,
+            _ if self.failures > 0 => OF_FAILING,
             interval if interval <= OF_ACCOUNT => interval,
             interval => interval.mul_f64(1.1) + AFTER_OUTAGE,
         }
@@ -99,7 +104,8 @@ impl Pace {
 
     /// When the next one that has to wait may come, and the one after it. `last`: as it was told the one before.
     pub fn slot(&self, last: Option<DateTime<Utc>>, now: DateTime<Utc>) -> (DateTime<Utc>, DateTime<Utc>) {
-        let slot = last.unwrap_or(self.next_at).max(self.next_at).min(now + STEP);
+        let longest = LOOKS_AGAIN.max(self.next_at - now).min(STEP);
+        let slot = last.unwrap_or(self.next_at).max(self.next_at).min(now + longest);
         (slot, slot + self.spacing())
     }
 }
@@ -140,7 +146,10 @@ mod tests {
         assert_eq!((first, second), (at(5), at(10) + TimeDelta::milliseconds(750)));
         assert_eq!(pace.slot(Some(second), at(0)).0, second);
         assert_eq!(pace.slot(Some(at(-60)), at(0)).0, at(5), "what was told long ago");
-        assert_eq!(pace.slot(Some(at(9_000)), at(0)).0, at(3_600));
+        assert_eq!(pace.slot(Some(at(9_000)), at(0)).0, at(300), "the pace may have eased off by then");
+        let named = Pace { next_at: at(1_000), ..pace };
+        assert_eq!(named.slot(None, at(0)).0, at(1_000));
+        assert_eq!(named.slot(Some(at(9_000)), at(0)).0, at(1_000));
     }
 
     #[test]
@@ -148,7 +157,6 @@ mod tests {
         let pauses = [1, 2, 3, 7, i16::MAX].map(|failures| Pace::failed(failures, at(0), 1.0).interval.as_secs());
         assert_eq!(pauses, [5, 10, 20, 300, 300]);
         let troubled = Pace::failed(7, at(0), 0.0);
-        assert_eq!((troubled.next_at, troubled.spacing()), (at(150), AFTER_OUTAGE));
-        assert_eq!(Pace::recovered(at(9)).next_at, at(9));
+        assert_eq!((troubled.next_at, troubled.spacing()), (at(150), OF_FAILING));
     }
 }

@@ -53,11 +53,13 @@ pub const OPTIONS: &[(&str, &str)] = &[
 pub struct Options {
     name: String,
     left: BTreeMap<String, String>,
+    /// Those that were taken, or looked for.
+    asked: BTreeSet<String>,
 }
 
 impl Options {
     pub fn new(settings: &ProviderSettings) -> Options {
-        Options { name: settings.name.clone(), left: settings.options.clone() }
+        Options { name: settings.name.clone(), left: settings.options.clone(), asked: BTreeSet::new() }
     }
 
     /// As the settings name the account.
@@ -70,6 +72,7 @@ impl Options {
     }
 
     pub fn text(&mut self, option: &str) -> Option<String> {
+        self.asked.insert(option.to_owned());
         self.left.remove(option)
     }
 
@@ -143,7 +146,12 @@ impl Options {
 
     fn close(self) -> Result<()> {
         let Some(option) = self.left.keys().next() else { return Ok(()) };
-        Err(self.wrong(&format!("there is no option '{option}' for it")))
+        let known: Vec<&str> = self.asked.iter().map(String::as_str).collect();
+        Err(self.wrong(&format!(
+            "there is no option '{option}' for it; there are {}. (A setting of the hub stands above the first [provider.…] \
+             of the file.)",
+            known.join(", ")
+        )))
     }
 }
 

@@ -148,11 +148,6 @@ pub trait Provider: Send + Sync + 'static {
         usize::MAX
     }
 
-    /// How many destinations it has, where each is a server of its own and its trouble not the others'.
-    fn destinations(&self) -> Option<usize> {
-        None
-    }
-
     /// To what its "too fast" (429) applies.
     fn limited_by(&self) -> LimitedBy {
         LimitedBy::Nothing

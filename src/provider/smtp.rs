@@ -344,8 +344,11 @@ fn class_for_now(stage: Stage, code: u16, enhanced: Option<(u16, u16, u16)>) -> 
     let of_mailbox = matches!(subject, Some(1 | 2));
     match stage {
         Stage::Recipient if code != 421 || of_mailbox => ErrorClass::Busy,
-        // There is one recipient, so what is said of a mailbox is said of it; 450 is a policy's word (RFC 5321, 4.3.2).
-        Stage::Data | Stage::Content if of_mailbox || code == 450 => ErrorClass::Busy,
+        // There is one recipient, so what is said of a mailbox is said of it; 450 is a policy's word (RFC 5321, 4.3.2), and
+        // policies that look into a mail greylist it, too.
+        Stage::Data | Stage::Content if of_mailbox || code == 450 || (subject == Some(7) && code != 421) => {
+            ErrorClass::Busy
+        }
         // 454 to AUTH is the server's trouble with it.
         _ if subject == Some(7) && code != 454 => ErrorClass::Throttled,
         _ => ErrorClass::ProviderInternal,
@@ -371,7 +374,9 @@ fn class_of(stage: Stage, code: u16, enhanced: Option<(u16, u16, u16)>) -> Error
         // Policy: towards a recipient it is relaying we are denied, of a content it is what it says.
         (_, Some((_, 7, _))) if stage == Stage::Recipient => ErrorClass::Sender,
         _ => match stage {
-            Stage::Connect | Stage::Sender => ErrorClass::Sender,
+            // Before a mail is named, a no is about this host, as on a blocklist: it may be served again.
+            Stage::Connect => ErrorClass::ProviderInternal,
+            Stage::Sender => ErrorClass::Sender,
             Stage::Auth => ErrorClass::Credentials,
             Stage::Recipient => ErrorClass::Address,
             Stage::Data | Stage::Content => ErrorClass::Content,
@@ -546,7 +551,10 @@ mod tests {
             assert_eq!(rejected(outcome.await.unwrap()).1, "no_answer");
         }
         assert_eq!(rejected(at("", "EHLO", None, SHORT).await), said(ErrorClass::Unreachable, "no_answer"));
-        assert_eq!(rejected(at("554 go away\r\n", "EHLO", None, BUDGET).await), said(ErrorClass::Sender, "smtp_554"));
+        assert_eq!(
+            rejected(at("554 go away\r\n", "EHLO", None, BUDGET).await),
+            said(ErrorClass::ProviderInternal, "smtp_554")
+        );
         let not_354 = at(READY, "DATA", Some("250 what?\r\n"), BUDGET).await;
         assert_eq!(rejected(not_354), said(ErrorClass::ProviderInternal, "answer_cut"));
         let refused = at(READY, "AUTH", Some("535 5.7.8 wrong\r\n"), BUDGET).await;
@@ -576,6 +584,16 @@ mod tests {
                 assert_eq!(rejected(outcome), (class, format!("smtp_{code}")), "{word} {text:.9}");
             }
         }
+        // A reply that nobody asked for is taken for no answer: nothing is written after it.
+        let stray = at(READY, "DATA", Some("354 go on\r\n250 taken\r\n"), BUDGET).await;
+        assert_eq!(rejected(stray).1, "answer_cut");
+        let shutdown = Shutdown::new();
+        let old = lines(&shutdown, READY, |line| match line {
+            line if line.starts_with("EHLO") => Some("502 not known\r\n".to_owned()),
+            "HELO hub.example.net" => Some("250 peer\r\n".to_owned()),
+            line => but("never", None)(line),
+        });
+        accepted(send(&smtp(settings(old.await)), TO).await);
         let bare_line_feed = at(READY, ".", Some("250 taken\n"), BUDGET).await;
         assert_eq!(accepted(bare_line_feed), "taken");
         let Outcome::Rejected { detail, .. } =
@@ -672,7 +690,7 @@ mod tests {
         };
         accepted(send(&at(&[nobody, refuses, silent, works]), TO).await);
         assert_eq!(simulator.records().len(), 1);
-        let refused = (ErrorClass::Sender, "smtp_554".to_owned());
+        let refused = (ErrorClass::ProviderInternal, "smtp_554".to_owned());
         assert_eq!(rejected(send(&at(&[refuses, nobody]), TO).await), refused, "a reply says more than silence");
         assert_eq!(rejected(send(&at(&[nobody]), TO).await).1, "connect_failed");
         assert_eq!(rejected(send(&at(&[]), TO).await).1, "connect_failed");
@@ -771,7 +789,7 @@ mod tests {
         for (stage, reply, class) in [
             (Stage::Connect, "421 4.7.0 too many connections", Throttled),
             (Stage::Connect, "421 busy", ProviderInternal),
-            (Stage::Connect, "554 5.7.1 blocked", Sender),
+            (Stage::Connect, "554 5.7.1 blocked", ProviderInternal),
             (Stage::Auth, "454 4.7.0 cannot check passwords now", ProviderInternal),
             (Stage::Auth, "530 5.7.0 first STARTTLS", Credentials),
             (Stage::Auth, "534 5.7.9 too weak", Credentials),
@@ -805,7 +823,8 @@ mod tests {
             (Stage::Content, "450 4.2.0 greylisted", Busy),
             (Stage::Content, "450 policy", Busy),
             (Stage::Content, "452 4.2.2 full", Busy),
-            (Stage::Content, "451 4.7.1 too many from you", Throttled),
+            (Stage::Content, "451 4.7.1 greylisted", Busy),
+            (Stage::Content, "421 4.7.0 too many from you", Throttled),
             (Stage::Recipient, "550 no such user", Address),
             (Stage::Recipient, "550 5.1.1 no such user", Address),
             (Stage::Recipient, "550 5.2.1 closed", Address),

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
+use futures_util::FutureExt as _;
 use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
 use lettre::transport::smtp::commands::{Auth, Ehlo, Quit, Starttls};
 use lettre::transport::smtp::extension::{ClientId, Extension, ServerInfo};
@@ -107,8 +108,15 @@ impl Dialog {
     /// Writes a command and reads the reply to it: 2xx or 3xx.
     ///
     /// # Errors
-    /// `Trouble::Reply` for 4xx and 5xx; `Trouble::Broken` where there is no reply.
+    /// `Trouble::Reply` for 4xx and 5xx; `Trouble::Broken` where there is no reply, or one came before the command: it could
+    /// be taken for the reply to it. Then nothing was written.
     pub async fn command(&mut self, command: impl Display) -> Result<Response, Trouble> {
+        match self.stream.fill_buf().now_or_never() {
+            None => (),
+            Some(Ok([])) => return Err(unreadable("the server closed the connection")),
+            Some(Ok(_)) => return Err(unreadable("it came before the command that it would answer")),
+            Some(Err(error)) => return Err(broken(error)),
+        }
         self.stream.write_all(command.to_string().as_bytes()).await.map_err(broken)?;
         self.stream.flush().await.map_err(broken)?;
         self.reply().await
@@ -127,7 +135,11 @@ impl Dialog {
     }
 
     async fn hello(&mut self, hello: &ClientId) -> Result<(), Trouble> {
-        let reply = self.command(Ehlo::new(hello.clone())).await?;
+        let reply = match self.command(Ehlo::new(hello.clone())).await {
+            // One that knows no extensions (RFC 5321, 4.1.1.1).
+            Err(Trouble::Reply { code: 500 | 502, .. }) => self.command(format!("HELO {hello}\r\n")).await?,
+            answered => answered?,
+        };
         self.server = ServerInfo::from_response(&reply).map_err(|error| unreadable(&cause(&error)))?;
         Ok(())
     }

@@ -27,7 +27,8 @@ pub async fn slow_down(
     Ok(read(row.next_at, row.interval_ms, row.failures))
 }
 
-/// Writes that a destination failed again: nothing before `pace.next_at`. Returns what holds now.
+/// Writes that a destination failed again in a call made at `called_at`: nothing before `pace.next_at`. Returns what holds
+/// now; None if the call was made before the last failure was written.
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached.
@@ -36,31 +37,41 @@ pub async fn failed(
     provider: &str,
     destination: &str,
     pace: Pace,
+    called_at: DateTime<Utc>,
     now: DateTime<Utc>,
-) -> Result<Pace> {
-    let (next_at, interval, failures) = (pace.next_at, millis(pace.interval), pace.failures);
-    let row = sqlx::query_file!("sql/pace/failed.sql", provider, destination, now, next_at, interval, failures);
-    let row = row.fetch_one(db).await?;
-    Ok(read(row.next_at, row.interval_ms, row.failures))
+) -> Result<Option<Pace>> {
+    let Pace { next_at, interval, failures } = pace;
+    let interval = millis(interval);
+    let row =
+        sqlx::query_file!("sql/pace/failed.sql", provider, destination, now, next_at, interval, failures, called_at);
+    let row = row.fetch_optional(db).await?;
+    Ok(row.map(|row| read(row.next_at, row.interval_ms, row.failures)))
 }
 
-/// Writes that a destination that was in trouble works again: what waits for it comes at `pace`.
+/// Writes that a destination that failed works again.
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached.
-pub async fn recovered(db: impl Db<'_>, provider: &str, destination: &str, pace: Pace) -> Result<()> {
-    let (next_at, interval) = (pace.next_at, millis(pace.interval));
-    sqlx::query_file!("sql/pace/recovered.sql", provider, destination, next_at, interval).execute(db).await?;
+pub async fn recovered(db: impl Db<'_>, provider: &str, destination: &str, now: DateTime<Utc>) -> Result<()> {
+    sqlx::query_file!("sql/pace/recovered.sql", provider, destination, now).execute(db).await?;
     Ok(())
 }
 
 /// Takes the turn of a message that is sent at `now`. None when it is too early, or nothing is known of the
-/// destination.
+/// destination. One that fails is not called again before `answer_within` is over.
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached; the turn may have been taken.
-pub async fn take_turn(db: impl Db<'_>, provider: &str, destination: &str, now: DateTime<Utc>) -> Result<Option<Pace>> {
-    let row = sqlx::query_file!("sql/pace/take_turn.sql", provider, destination, now, TURNS).fetch_optional(db).await?;
+pub async fn take_turn(
+    db: impl Db<'_>,
+    provider: &str,
+    destination: &str,
+    now: DateTime<Utc>,
+    answer_within: Duration,
+) -> Result<Option<Pace>> {
+    let answer_by = now + answer_within;
+    let row = sqlx::query_file!("sql/pace/take_turn.sql", provider, destination, now, TURNS, answer_by);
+    let row = row.fetch_optional(db).await?;
     Ok(row.map(|row| read(row.next_at, row.interval_ms, row.failures)))
 }
 

@@ -259,7 +259,8 @@ impl Session {
             Behaviour::Ok => self.say("250 2.0.0 taken").await?,
             Behaviour::Fail { status, text } => self.say(&format!("{status} {text}")).await?,
             Behaviour::Limit { retry_after } => {
-                self.say(&format!("451 4.7.1 too many mails, try again in {retry_after} seconds")).await?;
+                self.say(&format!("421 4.7.0 too many mails, try again in {retry_after} seconds")).await?;
+                return Ok(false);
             }
             Behaviour::Garbage => self.line.write_all(b"\x00\xff nonsense\r\n").await?,
             Behaviour::Cut | Behaviour::CutBefore => return Ok(false),
