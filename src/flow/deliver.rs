@@ -20,6 +20,7 @@ use crate::model::channel::{Channel, OnUnknown};
 use crate::model::delivery::{Key, Outcome, Status, next};
 use crate::model::event::{EventKind, Told};
 use crate::model::lane::Lane;
+use crate::model::provider_text::clean;
 use crate::model::receipt::Reference;
 use crate::model::retry::{Action, ErrorClass, Profile};
 use crate::model::watermark::Look;
@@ -118,7 +119,7 @@ pub async fn claim(hub: &Hub, worker: Tsid, looks: &[Look], most: i64) -> Result
         lane: look.place.1,
         mark: look.mark,
         take: look.take,
-        begins_recorded: on_unknown(hub, look.place.1.channel()) > OnUnknown::Retry,
+        begins_recorded: hub.providers.on_unknown(look.place.1.channel(), &hub.settings.retry) > OnUnknown::Retry,
     };
     let asks: Vec<Ask> = looks.iter().map(ask).collect();
     // All of webhooks, or none: they have claiming loops of their own.
@@ -145,9 +146,9 @@ pub async fn claim_suspect(
     channels: &[Channel],
 ) -> Result<Option<(Claim, i16)>> {
     let holder = Holder { worker, claimed_at: hub.clock.now(), since: Instant::now() };
-    let lanes = Lane::all_of(channels).into_iter();
+    let begins_recorded = |lane: Lane| hub.providers.on_unknown(lane.channel(), &hub.settings.retry) > OnUnknown::Retry;
     let lanes: Vec<(Lane, bool)> =
-        lanes.map(|lane| (lane, on_unknown(hub, lane.channel()) > OnUnknown::Retry)).collect();
+        Lane::all_of(channels).into_iter().map(|lane| (lane, begins_recorded(lane))).collect();
     let lease = hub.settings.timing.lease();
     let claimed = store::suspect::claim(hub.store.engine(), shards, &lanes, holder.claimed_at, worker, lease).await?;
     let Some((row, deaths)) = claimed else { return Ok(None) };
@@ -191,8 +192,8 @@ pub async fn hold(hub: &Hub, claim: Claim) -> Ready {
             (Some(Some(message)), Ok((account, seat))) => match webhook.transpose() {
                 Ok(webhook) => {
                     let channel = claimed.head.channel;
-                    let begins_recorded = on_unknown(hub, channel) > OnUnknown::Retry;
-                    let on_unknown = of_account(hub, &account, channel);
+                    let begins_recorded = hub.providers.on_unknown(channel, &hub.settings.retry) > OnUnknown::Retry;
+                    let on_unknown = account.on_unknown(channel, &hub.settings.retry);
                     let webhook = webhook.map(Box::new);
                     held.push(Held {
                         claimed,
@@ -262,7 +263,8 @@ struct Call<'a> {
 /// The settle that an outcome leads to.
 fn settle_of(hub: &Hub, claimed: &Claimed, holder: Holder, outcome: Outcome, call: Option<Call<'_>>) -> Settle {
     let in_order = call.as_ref().is_none_or(|c| c.in_order);
-    let on_unknown = call.as_ref().map_or_else(|| on_unknown(hub, claimed.head.channel), |c| c.on_unknown);
+    let of_channel = || hub.providers.on_unknown(claimed.head.channel, &hub.settings.retry);
+    let on_unknown = call.as_ref().map_or_else(of_channel, |c| c.on_unknown);
     let begun = call.as_ref().is_some_and(|c| c.begins_recorded);
     let called_at = call.as_ref().and_then(|c| c.called_at);
     let profile = call.as_ref().and_then(|c| c.profile);
@@ -284,21 +286,6 @@ fn settle_of(hub: &Hub, claimed: &Claimed, holder: Holder, outcome: Outcome, cal
         notice_id: hub.next_id(),
         apart: None,
     }
-}
-
-/// What to do when an outcome on this channel is unknown, whichever of its providers was asked: the most careful of all.
-pub(super) fn on_unknown(hub: &Hub, channel: Channel) -> OnUnknown {
-    let all = hub.providers.of(channel).iter().map(|account| of_account(hub, account, channel));
-    all.max().unwrap_or(channel.on_unknown())
-}
-
-/// The same of one provider: the more careful of what it and the settings say.
-fn of_account(hub: &Hub, account: &Account, channel: Channel) -> OnUnknown {
-    let own = match account.terms.profile {
-        Some(Profile::Internal) => OnUnknown::Retry,
-        Some(Profile::Gateway) | None => account.of(channel).map_or(channel.on_unknown(), |c| c.on_unknown),
-    };
-    hub.settings.retry.on_unknown(channel).map_or(own, |set| own.max(set))
 }
 
 /// Where an unknown outcome must not lead to a second copy, the beginning of a call is durable before the call. Returns what
@@ -634,12 +621,6 @@ pub(super) fn tried(
         detail: detail.and_then(clean),
         provider_ref: provider_ref.and_then(clean),
     }
-}
-
-/// What is kept of a provider's words: enough to understand it, and nothing that a database or a terminal does not take.
-pub(super) fn clean(text: String) -> Option<String> {
-    let kept = text.chars().filter(|c| !c.is_control() || *c == '\n').take(limits::PROVIDER_DETAIL_CHARS);
-    Some(kept.collect::<String>()).filter(|t| !t.is_empty())
 }
 
 /// Settles a batch: winners change their heads, and only winners emit. What lost its fence is kept on its own attempt.

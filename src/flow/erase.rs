@@ -8,7 +8,7 @@ use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
 use crate::model::delivery::{Key, Outcome, Status};
-use crate::model::message::{Content, Detail};
+use crate::model::message::{Content, Detail, ERASED};
 use crate::model::partner::DEFAULT_REGION;
 use crate::model::person::{Person, Use, is_key};
 use crate::model::role::Administering;
@@ -17,9 +17,6 @@ use crate::store::{self, audit::Deed, delivery, endpoint, message};
 
 use super::accept::key_hash;
 use super::sweep::end;
-
-/// What stands in the place of an address that was erased.
-pub const ERASED: &str = "erased";
 
 #[derive(Debug, Default)]
 pub struct Erased {

@@ -15,14 +15,13 @@ use crate::model::channel::Channel;
 use crate::model::delivery::{CHANNEL_DOWN, Key, Status, Step};
 use crate::model::event::{EventKind, Told};
 use crate::model::lane::Lane;
-use crate::model::message::Fallback;
+use crate::model::message::{ERASED, Fallback};
 use crate::model::retry::{Profile, TABLE};
 use crate::model::watermark::Place;
 use crate::store::delivery::{Origin, ReadUpTo, Settle, StandIn, Waiting};
 use crate::store::message::Contents;
 use crate::store::{self, Conn};
 
-use super::erase::ERASED;
 use super::publish::{self, Notice, Published, publish};
 
 /// Why another channel is asked.

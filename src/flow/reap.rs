@@ -14,7 +14,7 @@ use crate::model::delivery::{Begun, lost};
 use crate::shutdown::may_die_at;
 use crate::store::{self, delivery::Settle};
 
-use super::deliver::{on_unknown, tell, tried, write};
+use super::deliver::{tell, tried, write};
 use super::{fallback, webhook};
 
 /// Where the reaper stands: leases below the mark were all seen to be settled. New leases always end later.
@@ -53,7 +53,7 @@ pub async fn reap(hub: &Hub, reaper: &mut Reaper, shards: &[i16]) -> Result<usiz
             (true, false) => Begun::Never,
             (false, false) => Begun::Unrecorded,
         };
-        let on_unknown = on_unknown(hub, row.head.channel);
+        let on_unknown = hub.providers.on_unknown(row.head.channel, &hub.settings.retry);
         let on_unknown = if row.begins_recorded { on_unknown.max(OnUnknown::Lookup) } else { on_unknown };
         let deaths = row.deaths.saturating_add(1);
         let (outcome, step) = lost(&row.head, begun, deaths, on_unknown, now);

@@ -15,6 +15,7 @@ use crate::limits;
 use crate::model::channel::Channel;
 use crate::model::delivery::{Key, Status};
 use crate::model::event::Told;
+use crate::model::provider_text::clean;
 use crate::model::receipt::{Lift, Meets, NO_RECEIPT, Standing, Tried, meets, weigh};
 use crate::provider::{Account, Receipts};
 use crate::shutdown::may_die_at;
@@ -23,7 +24,6 @@ use crate::store::delivery::{Found, Receive};
 use crate::store::receipt::{self, Done, Waiting};
 use crate::store::{self, Conn};
 
-use super::deliver::clean;
 use super::fallback::{self, Wanted, Why};
 use super::publish::{Notice, publish};
 

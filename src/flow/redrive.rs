@@ -18,7 +18,7 @@ use crate::model::delivery::{Key, STATUSES, Status, redrive};
 use crate::model::endpoint::{Endpoint, EndpointStatus};
 use crate::model::event::{EVENT_KINDS, EventKind, Told, WHOLE};
 use crate::model::lane::Lane;
-use crate::model::message::{Content, Overall};
+use crate::model::message::{Content, ERASED, Overall};
 use crate::model::partner::Partner;
 use crate::model::redrive::{DEAD, Filter, RedriveKind, RedriveStatus, STEP_LEAST, allowance, stepped};
 use crate::model::role::{Actor, Operating, Role, forbidden};
@@ -30,8 +30,6 @@ use crate::store::event::{Happened, Slice};
 use crate::store::redrive::{Behind, Dead, Job, Wanted};
 use crate::store::{self, Conn};
 
-use super::deliver::on_unknown;
-use super::erase::ERASED;
 use super::fallback::more;
 use super::partner::{note, unknown};
 use super::publish::{Notice, Published, announce, publish};
@@ -89,11 +87,11 @@ pub async fn one(
 
 /// How many attempts it may have then, or why it is not tried again.
 fn judge(hub: &Hub, dead: &Dead) -> Result<i16, (&'static str, &'static str)> {
-    let channel = dead.lane.channel();
+    let (channel, retry) = (dead.lane.channel(), &hub.settings.retry);
     if dead.replaced {
         return Err(("replaced", "another delivery took its place: whoever wants it again posts it again"));
     }
-    redrive(dead.status, dead.attempt, on_unknown(hub, channel), &hub.settings.retry.policy(channel, false))
+    redrive(dead.status, dead.attempt, hub.providers.on_unknown(channel, retry), &retry.policy(channel, false))
 }
 
 /// Makes these PENDING again, each with how many attempts it may have, and tells their partners; but for those of which

@@ -92,7 +92,7 @@ fn until(outcome: &Outcome) -> Option<DateTime<Utc>> {
 }
 
 fn looks_up(hub: &Hub, claimed: &Claimed) -> bool {
-    super::deliver::on_unknown(hub, claimed.head.channel) >= OnUnknown::Lookup
+    hub.providers.on_unknown(claimed.head.channel, &hub.settings.retry) >= OnUnknown::Lookup
 }
 
 /// A place on a way that is not plain.

@@ -14,6 +14,9 @@ use super::lane::Priority;
 use crate::error::{Fault, Refusal};
 use crate::id::Tsid;
 
+/// What stands in the place of an address that was erased.
+pub const ERASED: &str = "erased";
+
 /// What `messages.detail` holds: everything about a message that no statement asks for by itself.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Detail {

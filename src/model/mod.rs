@@ -24,6 +24,7 @@ pub mod pace;
 pub mod partner;
 pub mod person;
 pub mod phone;
+pub mod provider_text;
 pub mod rate;
 pub mod receipt;
 pub mod redrive;

@@ -39,10 +39,11 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use reqwest::header::HeaderMap;
 
+use crate::config;
 use crate::error::{Error, Result};
 use crate::id::Tsid;
 use crate::model::capability::{Capability, Terms};
-use crate::model::channel::{Channel, Limit};
+use crate::model::channel::{Channel, Limit, OnUnknown};
 use crate::model::delivery::{Key, Outcome};
 use crate::model::limit::RateLimit;
 use crate::model::message::Content;
@@ -229,6 +230,15 @@ impl Account {
     pub fn of(&self, channel: Channel) -> Option<&Capability> {
         self.capabilities.iter().find(|c| c.channel == channel)
     }
+
+    /// What to do when an outcome on this channel is unknown: the more careful of what the provider and the settings say.
+    pub fn on_unknown(&self, channel: Channel, retry: &config::Retry) -> OnUnknown {
+        let own = match self.terms.profile {
+            Some(Profile::Internal) => OnUnknown::Retry,
+            Some(Profile::Gateway) | None => self.of(channel).map_or(channel.on_unknown(), |c| c.on_unknown),
+        };
+        retry.on_unknown(channel).map_or(own, |set| own.max(set))
+    }
 }
 
 impl From<Arc<dyn Provider>> for Account {
@@ -267,6 +277,13 @@ impl Providers {
     /// Those that serve a channel, in the order of the settings.
     pub fn of(&self, channel: Channel) -> &[Arc<Account>] {
         self.by_channel.get(&channel).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// What to do when an outcome on this channel is unknown, whichever of its providers was asked: the most careful of
+    /// all.
+    pub fn on_unknown(&self, channel: Channel, retry: &config::Retry) -> OnUnknown {
+        let all = self.of(channel).iter().map(|account| account.on_unknown(channel, retry));
+        all.max().unwrap_or(channel.on_unknown())
     }
 
     /// The channels that something here serves, in the channels' own order.
