@@ -36,7 +36,6 @@ use super::pace;
 use super::publish::{Notice, publish};
 use super::receipt;
 use super::route;
-use super::sweep::end;
 use super::webhook;
 
 /// A delivery this process holds, with what is to be sent.
@@ -787,4 +786,30 @@ pub(super) fn tell(hub: &Hub, winners: &[Settle], won: &[Won]) {
         ((s.key.shard, lane), hub.clock.now())
     });
     hub.wake.ready(again.chain(told));
+}
+
+/// Ends deliveries that no worker holds; returns how many were still as they were seen.
+pub async fn end(hub: &Hub, waiting: Vec<Waiting>, outcome: &Outcome) -> Result<usize> {
+    let now = hub.clock.now();
+    let mut settles: Vec<Settle> = waiting
+        .into_iter()
+        .map(|w| Settle {
+            key: w.key,
+            lane: w.lane,
+            head: w.head,
+            step: next(&w.head, outcome, &hub.settings.retry.policy(w.head.channel, false), OnUnknown::Retry, now, 0.0),
+            provider: None,
+            tried: None,
+            notice_id: hub.next_id(),
+            receipt_due: None,
+            apart: None,
+            followers: i64::from(w.lane.is_webhook()),
+        })
+        .collect();
+    settles.sort_by_key(|s| s.key);
+    let won = store::delivery::settle(hub.store.engine(), &settles, now).await?;
+    settles.retain(|s| won.iter().any(|w| w.key == s.key));
+    tell(hub, &settles, &won);
+    webhook::release_next(hub, &settles).await;
+    Ok(settles.len())
 }

@@ -16,7 +16,7 @@ use crate::store::search::{self, Column, Kind, Row, Table};
 use crate::store::{self, audit::Deed, delivery, endpoint, message};
 
 use super::accept::key_hash;
-use super::sweep::end;
+use super::deliver::end;
 
 #[derive(Debug, Default)]
 pub struct Erased {

@@ -1,7 +1,7 @@
 //! Fallback: what a message names for the case that a delivery does not arrive takes its place, in the transaction that finds
 //! that out. Once, because the new delivery's number follows from the old one's; and off unless the message asks for it.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, Value};
@@ -9,16 +9,14 @@ use serde_json::{Map, Value};
 use crate::error::Result;
 use crate::hub::Hub;
 use crate::id::Tsid;
-use crate::limits;
 use crate::model::alert::Cause;
 use crate::model::channel::Channel;
-use crate::model::delivery::{CHANNEL_DOWN, Key, Status, Step};
+use crate::model::delivery::{CHANNEL_DOWN, Key, Status};
 use crate::model::event::{EventKind, Told};
 use crate::model::lane::Lane;
 use crate::model::message::{ERASED, Fallback};
 use crate::model::retry::{Profile, TABLE};
-use crate::model::watermark::Place;
-use crate::store::delivery::{Origin, ReadUpTo, Settle, StandIn, Waiting};
+use crate::store::delivery::{Origin, Settle, StandIn};
 use crate::store::message::Contents;
 use crate::store::{self, Conn};
 
@@ -118,7 +116,7 @@ pub async fn make(hub: &Hub, tx: &mut Conn, wanted: &[Wanted], now: DateTime<Utc
 }
 
 /// What takes the place of these, as far as their messages can be read and want it so.
-async fn stand_ins(hub: &Hub, tx: &mut Conn, why: &HashMap<Key, Why>) -> Result<Vec<StandIn>> {
+pub async fn stand_ins(hub: &Hub, tx: &mut Conn, why: &HashMap<Key, Why>) -> Result<Vec<StandIn>> {
     let keys: BTreeSet<Key> = why.keys().copied().collect();
     let (origins, contents) = origins(hub, tx, keys).await?;
     let stand_in = |origin: &Origin| {
@@ -243,80 +241,4 @@ pub fn announce(hub: &Hub, made: &Made) {
     }
     hub.wake.ready(made.places.iter().copied());
     made.published.iter().for_each(|published| publish::announce(hub, published));
-}
-
-/// How far the deliveries that wait for channels that are down were read, in each place. A row that cannot be replaced
-/// (its content cannot be read here) stays behind the mark, and does not hide the rows after it.
-#[derive(Default)]
-pub struct Leaver {
-    read_up_to: HashMap<Place, ReadUpTo>,
-    /// All is read from the beginning again then: rows may commit out of order, and a key may have arrived.
-    restart_at: DateTime<Utc>,
-}
-
-/// Replaces PENDING deliveries of channels that are down by their fallbacks, one batch. Returns whether more may be there.
-///
-/// # Errors
-/// `Error::Unavailable` if the database cannot be reached; nothing is replaced then, and the marks stay where they are.
-pub async fn leave(hub: &Hub, leaver: &mut Leaver, shards: &[i16], down: &[Channel]) -> Result<bool> {
-    if down.is_empty() {
-        *leaver = Leaver::default();
-        return Ok(false);
-    }
-    let now = hub.clock.now();
-    if now >= leaver.restart_at {
-        leaver.read_up_to.clear();
-        leaver.restart_at = now + limits::LEAVE_RESTART;
-    }
-    let places = shards.iter().flat_map(|shard| Lane::all_of(down).into_iter().map(|lane| (*shard, lane)));
-    let beginning = (DateTime::UNIX_EPOCH, Tsid(0), 0);
-    let places: Vec<_> =
-        places.map(|place| (place, leaver.read_up_to.get(&place).copied().unwrap_or(beginning))).collect();
-    let rows = (limits::HOUSEKEEPING_BATCH / i64::try_from(places.len()).unwrap_or(i64::MAX).max(1)).max(1);
-    let mut tx = hub.store.begin_engine().await?;
-    let found = store::delivery::standing_by(&mut tx, &places, rows).await?;
-    let mut read: HashMap<Place, (i64, ReadUpTo)> = HashMap::new();
-    for (one, ready_at) in &found {
-        let (count, last) = read.entry((one.key.shard, one.lane)).or_insert((0, beginning));
-        *count += 1;
-        *last = (*ready_at, one.key.message_id, one.key.no).max(*last);
-    }
-    let full = read.values().any(|(count, _)| *count == rows);
-    let read = read.into_iter().map(|(place, (_, last))| (place, last));
-    let waiting: Vec<Waiting> = found.into_iter().map(|(one, _)| one).collect();
-    // Nothing is ended whose place cannot be taken.
-    let why = waiting.iter().map(|w| (w.key, Why::ChannelDown)).collect();
-    let may: HashSet<Key> = stand_ins(hub, &mut tx, &why).await?.into_iter().map(|s| s.origin.key).collect();
-    let mut settles: Vec<Settle> = waiting.into_iter().filter(|w| may.contains(&w.key)).map(|w| left(hub, w)).collect();
-    if settles.is_empty() {
-        leaver.read_up_to.extend(read);
-        return Ok(full);
-    }
-    settles.sort_by_key(|s| s.key);
-    let won = store::delivery::settle(&mut *tx, &settles, now).await?;
-    let wanted: Vec<Wanted> = won.iter().map(|w| Wanted { key: w.key, why: Why::ChannelDown }).collect();
-    let made = make(hub, &mut tx, &wanted, now).await?;
-    tx.commit().await?;
-    leaver.read_up_to.extend(read);
-    settles.retain(|s| won.iter().any(|w| w.key == s.key));
-    super::deliver::tell(hub, &settles, &won);
-    announce(hub, &made);
-    Ok(full)
-}
-
-fn left(hub: &Hub, Waiting { key, lane, head }: Waiting) -> Settle {
-    let reason = Some(Why::ChannelDown.as_str());
-    let step = Step { status: Status::Failed, ready_at: None, possibly_sent: false, refund: false, reason };
-    Settle {
-        key,
-        lane,
-        head,
-        step,
-        provider: None,
-        tried: None,
-        notice_id: hub.next_id(),
-        receipt_due: None,
-        apart: None,
-        followers: 0,
-    }
 }

@@ -3,6 +3,7 @@
 pub mod accept;
 pub mod alert;
 pub mod cancel;
+pub mod channel_down;
 pub mod deliver;
 pub mod endpoint;
 pub mod erase;

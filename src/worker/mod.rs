@@ -183,12 +183,12 @@ async fn traffic(hub: Hub) -> Result<bool> {
 }
 
 /// Receipts that did not come, and channels that are down while others stand by.
-async fn overdue(hub: Hub, leaver: Stateful<flow::fallback::Leaver>) -> Result<bool> {
+async fn overdue(hub: Hub, leaver: Stateful<flow::channel_down::Leaver>) -> Result<bool> {
     let shards = store::partner::shards(hub.store.engine()).await?;
     let more = flow::receipt::overdue(&hub, &shards).await?;
     let mut down = hub.providers.postable();
     down.retain(|channel| flow::route::is_down(&hub, *channel).is_some());
-    Ok(flow::fallback::leave(&hub, &mut *leaver.lock().await, &shards, &down).await? || more)
+    Ok(flow::channel_down::leave(&hub, &mut *leaver.lock().await, &shards, &down).await? || more)
 }
 
 async fn poll(hub: Hub, account: Arc<Account>) -> Result<bool> {

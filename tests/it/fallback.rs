@@ -1,7 +1,7 @@
 //! Fallback: another channel takes the place of what does not arrive, once, if the message asks for it.
 
 use notihub::flow;
-use notihub::flow::fallback::Leaver;
+use notihub::flow::channel_down::Leaver;
 use notihub::model::channel::Channel;
 use notihub::model::retry::ErrorClass;
 use notihub::model::role::Role;
@@ -158,7 +158,7 @@ async fn what_a_receipt_says_was_taken_waits_no_longer() {
 }
 
 async fn leave(app: &App, leaver: &mut Leaver) -> bool {
-    flow::fallback::leave(&app.hub, leaver, &[app.partner.shard], &[Channel::KakaoAlimtalk]).await.unwrap()
+    flow::channel_down::leave(&app.hub, leaver, &[app.partner.shard], &[Channel::KakaoAlimtalk]).await.unwrap()
 }
 
 /// Review F15: deliveries that cannot be replaced do not hide those after them, however many they are.
