@@ -29,7 +29,8 @@
 //!
 //! [`worker::deliver`] wakes, asks [`model::watermark`] where to look and from where on, and claims:
 //! `sql/delivery/claim.sql` spends an attempt, whose number is the fence, and sets a lease, before any call can happen.
-//! [`flow::deliver`] loads what is to be sent and calls the channel's [`provider::Provider`] with no connection held.
+//! [`flow::delivery::hold`] loads what is to be sent, and [`flow::delivery::call`] calls the channel's
+//! [`provider::Provider`] with no connection held.
 //! What came of it is an [`model::delivery::Outcome`]; [`model::delivery::next`] is the law that turns it into the one
 //! next step; and `sql/delivery/settle.sql` writes steps in batches, each only if its fence still holds, with the attempt
 //! and the event in the same statement.
@@ -41,10 +42,10 @@
 //! of a message among it. Partners make their endpoints by [`flow::endpoint`]; [`model::gate`] keeps a slow one from holding
 //! up others.
 //!
-//! Which provider a delivery goes to is decided when it is claimed ([`flow::route`]), by weight and by who may be asked:
+//! Which provider a delivery goes to is decided when it is claimed ([`flow::delivery::route`]), by weight and by who may be asked:
 //! [`flow::traffic`] keeps what all processes share of rate limits ([`model::limit`]) and circuit breakers
 //! ([`model::breaker`]), and a channel is claimed from no faster than its providers may be asked.
-//! A destination that answered "too fast" is sent to at its own pace ([`flow::pace`]).
+//! A destination that answered "too fast" is sent to at its own pace ([`flow::delivery::pace`]).
 //!
 //! What a provider tells later comes in at `api/receipt.rs`, proven by its adapter ([`provider::Provider::receipts`]), or is asked
 //! for ([`provider::Provider::poll`]); [`flow::receipt`] keeps it first and applies it soon after, by a law in which order and
@@ -57,8 +58,9 @@
 //! `migrations/0005_sql_intake.sql`): [`flow::relay`] reads such requests by the same law and writes them as
 //! [`flow::accept`] does.
 //!
-//! What a lost worker leaves is found by [`flow::reap`] when its lease is over, and delivered by [`flow::suspect`], one of a
-//! channel at a time; what waits for its time by [`flow::promote`]; what became worthless where nobody claims by [`flow::sweep`]. What failed is tried again when somebody
+//! What a lost worker leaves is found by [`flow::delivery::reap`] when its lease is over, and delivered by
+//! [`flow::delivery::suspect`], one of a channel at a time; what waits for its time by [`flow::delivery::promote`]; what
+//! became worthless where nobody claims by [`flow::delivery::sweep`]. What failed is tried again when somebody
 //! asks, one or a hundred thousand at a bounded rate, by [`flow::redrive`]. What each settle adds to the statistics
 //! waits beside them until [`flow::rollup`] adds it to its day. What is over its time goes with [`flow::retain`], a person
 //! with [`flow::erase`], which finds an address in whatever form it was kept ([`model::person`]). The loops that do so are one table, in [`worker`]. [`flow::story`] tells all of it to whoever asks,

@@ -690,7 +690,7 @@ pub async fn cancel(State(hub): State<Hub>, reader: Reader, query: Query, Id(id)
     query.close()?;
     let id = message_id(&id)?;
     let owner = reader.owner(&hub, id).await?;
-    let rows = flow::cancel::cancel(&hub, &owner, id, reader.actor()).await?;
+    let rows = flow::delivery::cancel::cancel(&hub, &owner, id, reader.actor()).await?;
     let told = told(&hub, &rows).await?;
     let body = Canceled {
         code: Success::Success,

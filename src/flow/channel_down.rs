@@ -16,7 +16,7 @@ use crate::model::watermark::Place;
 use crate::store;
 use crate::store::delivery::{ReadUpTo, Settle, Waiting};
 
-use super::deliver::tell;
+use super::delivery::settle::tell;
 use super::fallback::{self, Wanted, Why};
 
 /// How far the deliveries that wait for channels that are down were read, in each place. A row that cannot be replaced

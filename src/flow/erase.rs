@@ -16,7 +16,7 @@ use crate::store::search::{self, Column, Kind, Row, Table};
 use crate::store::{self, audit::Deed, delivery, endpoint, message};
 
 use super::accept::key_hash;
-use super::deliver::end;
+use super::delivery::settle::end;
 
 #[derive(Debug, Default)]
 pub struct Erased {

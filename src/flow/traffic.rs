@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::pace::{self, Paces};
+use super::delivery::pace::{self, Paces};
 use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::limits;

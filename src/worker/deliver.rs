@@ -12,8 +12,12 @@ use prometheus::IntGauge;
 use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::error::{Error, Result};
-use crate::flow::deliver::{Claim, call, claim, hold, requests, settle};
-use crate::flow::{suspect, traffic};
+use crate::flow::delivery::call::{call, requests};
+use crate::flow::delivery::claim::{Claim, claim};
+use crate::flow::delivery::hold::hold;
+use crate::flow::delivery::settle::settle;
+use crate::flow::delivery::{promote, reap, suspect};
+use crate::flow::traffic;
 use crate::hub::{Hub, Share};
 use crate::id::Tsid;
 use crate::limits;
@@ -62,10 +66,10 @@ pub async fn once(hub: &Hub) -> Result<u64> {
     let worker = hub.next_id();
     let mut loops = [false, true].map(|webhooks| Loop::new(hub, worker, &Line::new(hub, webhooks), None));
     let shards = store::partner::shards(hub.store.engine()).await?;
-    let mut reaper = crate::flow::reap::Reaper::default();
-    let mut promoter = crate::flow::promote::Promoter::default();
+    let mut reaper = reap::Reaper::default();
+    let mut promoter = promote::Promoter::default();
     let mut relay = crate::flow::relay::Relay::default();
-    crate::flow::reap::reap(hub, &mut reaper, &shards).await?;
+    reap::reap(hub, &mut reaper, &shards).await?;
     loop {
         match crate::flow::relay::relay(hub, &mut relay).await {
             Ok(true) => (),
@@ -76,7 +80,7 @@ pub async fn once(hub: &Hub) -> Result<u64> {
             }
         }
     }
-    while crate::flow::promote::promote(hub, &mut promoter, &shards).await? > 0 {}
+    while promote::promote(hub, &mut promoter, &shards).await? > 0 {}
     let mut alone = 0;
     while one_alone(hub, worker, &shards, &hub.providers.channels()).await? {
         alone += 1;

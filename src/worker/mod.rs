@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, Semaphore};
 
 use crate::error::Result;
-use crate::flow;
+use crate::flow::{self, delivery};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
@@ -111,14 +111,14 @@ async fn rollup(hub: Hub) -> Result<bool> {
     flow::rollup::rollup(&hub).await
 }
 
-async fn reap(hub: Hub, reaper: Stateful<flow::reap::Reaper>) -> Result<bool> {
+async fn reap(hub: Hub, reaper: Stateful<delivery::reap::Reaper>) -> Result<bool> {
     let shards = store::partner::shards(hub.store.engine()).await?;
-    Ok(flow::reap::reap(&hub, &mut *reaper.lock().await, &shards).await? == limits::HOUSEKEEPING_BATCH as usize)
+    Ok(delivery::reap::reap(&hub, &mut *reaper.lock().await, &shards).await? == limits::HOUSEKEEPING_BATCH as usize)
 }
 
-async fn promote(hub: Hub, promoter: Stateful<flow::promote::Promoter>) -> Result<bool> {
+async fn promote(hub: Hub, promoter: Stateful<delivery::promote::Promoter>) -> Result<bool> {
     let shards = store::partner::shards(hub.store.engine()).await?;
-    let promoted = flow::promote::promote(&hub, &mut *promoter.lock().await, &shards).await?;
+    let promoted = delivery::promote::promote(&hub, &mut *promoter.lock().await, &shards).await?;
     Ok(promoted == limits::HOUSEKEEPING_BATCH as usize)
 }
 
@@ -149,8 +149,8 @@ async fn suspects(hub: Hub, worker: Tsid, lines: Arc<Vec<(Channel, Arc<Semaphore
     Ok(false)
 }
 
-async fn sweep(hub: Hub, sweeper: Stateful<flow::sweep::Sweeper>) -> Result<bool> {
-    flow::sweep::sweep(&hub, &mut *sweeper.lock().await).await?;
+async fn sweep(hub: Hub, sweeper: Stateful<delivery::sweep::Sweeper>) -> Result<bool> {
+    delivery::sweep::sweep(&hub, &mut *sweeper.lock().await).await?;
     Ok(false)
 }
 
@@ -187,7 +187,7 @@ async fn overdue(hub: Hub, leaver: Stateful<flow::channel_down::Leaver>) -> Resu
     let shards = store::partner::shards(hub.store.engine()).await?;
     let more = flow::receipt::overdue(&hub, &shards).await?;
     let mut down = hub.providers.postable();
-    down.retain(|channel| flow::route::is_down(&hub, *channel).is_some());
+    down.retain(|channel| delivery::route::is_down(&hub, *channel).is_some());
     Ok(flow::channel_down::leave(&hub, &mut *leaver.lock().await, &shards, &down).await? || more)
 }
 

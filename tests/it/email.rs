@@ -3,7 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use notihub::error::Result;
 use notihub::flow;
-use notihub::flow::reap::Reaper;
+use notihub::flow::delivery::reap::Reaper;
 use notihub::model::channel::Channel;
 use notihub::model::lane::Lane;
 use notihub::model::watermark::Look;
@@ -202,7 +202,7 @@ async fn an_answer_after_the_call_budget_is_heard_and_its_mail_sent_once() {
         lease_extended(&app).await;
     }
     assert!(lease(&app).await > first + TimeDelta::seconds(9), "the first lease is over");
-    let taken_back = flow::reap::reap(&app.hub, &mut Reaper::default(), &[app.partner.shard]).await.unwrap();
+    let taken_back = flow::delivery::reap::reap(&app.hub, &mut Reaper::default(), &[app.partner.shard]).await.unwrap();
     assert_eq!((taken_back, stands(&app, &id).await.0), (0, "PROCESSING".to_owned()));
     peer.order(&json!({"release": true}));
     pass.await.unwrap().unwrap();
@@ -220,16 +220,16 @@ async fn a_worker_lost_while_it_waits_for_an_answer_loses_its_lease() {
     let id = post(&app, "held@example.com").await;
     let lane = Lane::new(Channel::Email, Default::default(), false);
     let look = Look { place: (app.partner.shard, lane), mark: DateTime::UNIX_EPOCH, take: 1 };
-    let claim = flow::deliver::claim(&app.hub, app.hub.next_id(), &[look], 1).await.unwrap();
-    let ready = flow::deliver::hold(&app.hub, claim).await;
+    let claim = flow::delivery::claim::claim(&app.hub, app.hub.next_id(), &[look], 1).await.unwrap();
+    let ready = flow::delivery::hold::hold(&app.hub, claim).await;
     let hub = app.hub.clone();
-    let call = app.hub.shutdown.spawn(async move { flow::deliver::call(&hub, ready.held).await });
+    let call = app.hub.shutdown.spawn(async move { flow::delivery::call::call(&hub, ready.held).await });
     held(&mut peer, 1).await;
     lease_extended(&app).await;
     call.abort();
     let mut reaper = Reaper::default();
     until("it is taken back", async || {
-        flow::reap::reap(&app.hub, &mut reaper, &[app.partner.shard]).await.unwrap() == 1
+        flow::delivery::reap::reap(&app.hub, &mut reaper, &[app.partner.shard]).await.unwrap() == 1
     })
     .await;
     let told = delivery(&app, &id).await;

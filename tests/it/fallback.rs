@@ -330,13 +330,13 @@ async fn what_is_taken_back_or_replaced_stays_so() {
     let lane = notihub::model::lane::Lane::new(Channel::KakaoAlimtalk, Default::default(), false);
     let place = (app.partner.shard, lane);
     let look = notihub::model::watermark::Look { place, mark: chrono::DateTime::UNIX_EPOCH, take: 10 };
-    let claim = flow::deliver::claim(&app.hub, app.hub.next_id(), &[look], 10).await.unwrap();
-    let mut ready = flow::deliver::hold(&app.hub, claim).await;
+    let claim = flow::delivery::claim::claim(&app.hub, app.hub.next_id(), &[look], 10).await.unwrap();
+    let mut ready = flow::delivery::hold::hold(&app.hub, claim).await;
     let settle = crate::support::call_one(&app.hub, ready.held.pop().unwrap()).await;
-    flow::deliver::settle(&app.hub, vec![settle.clone()]).await.unwrap();
+    flow::delivery::settle::settle(&app.hub, vec![settle.clone()]).await.unwrap();
     assert_eq!(statuses(&app, &late).await, ["FAILED", "PENDING"]);
     // An answer that is written twice makes nothing twice.
-    flow::deliver::settle(&app.hub, vec![settle]).await.unwrap();
+    flow::delivery::settle::settle(&app.hub, vec![settle]).await.unwrap();
     assert_eq!(statuses(&app, &late).await, ["FAILED", "PENDING"]);
     cancel(&late).await;
     assert_eq!(statuses(&app, &late).await, ["FAILED", "CANCELED"]);

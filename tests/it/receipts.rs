@@ -226,12 +226,12 @@ async fn an_early_receipt_is_not_lost() {
     assert_eq!(app.count("select count(*) from receipts where effect = 'unmatched'").await, 1);
     let lane = Lane::new(Channel::Sms, Default::default(), false);
     let look = Look { place: (app.partner.shard, lane), mark: DateTime::UNIX_EPOCH, take: 10 };
-    let claim = flow::deliver::claim(&app.hub, app.hub.next_id(), &[look], 10).await.unwrap();
-    let mut ready = flow::deliver::hold(&app.hub, claim).await;
+    let claim = flow::delivery::claim::claim(&app.hub, app.hub.next_id(), &[look], 10).await.unwrap();
+    let mut ready = flow::delivery::hold::hold(&app.hub, claim).await;
     told(&app, &id, 1, "DELIVERED").await;
     assert_eq!(statuses(&app, &id).await, ["PROCESSING"]);
     let settle = call_one(&app.hub, ready.held.pop().unwrap()).await;
-    flow::deliver::settle(&app.hub, vec![settle]).await.unwrap();
+    flow::delivery::settle::settle(&app.hub, vec![settle]).await.unwrap();
     flow::receipt::apply(&app.hub).await.unwrap();
     assert_eq!(statuses(&app, &id).await, ["SENT"], "not yet looked at again");
     app.advance(60);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use notihub::flow;
-use notihub::flow::sweep::Sweeper;
+use notihub::flow::delivery::sweep::Sweeper;
 use notihub::model::capability::Capability;
 use notihub::model::channel::Channel;
 use notihub::model::delivery::Outcome;
@@ -407,7 +407,7 @@ async fn what_is_worthless_is_not_sent() {
     let swept = post(&app, body.clone()).await;
     let kept = post(&app, email("lee@example.com")).await;
     app.advance(60);
-    assert_eq!(flow::sweep::sweep(&app.hub, &mut Sweeper::default()).await.unwrap(), 1);
+    assert_eq!(flow::delivery::sweep::sweep(&app.hub, &mut Sweeper::default()).await.unwrap(), 1);
     let told = delivery(&app, &swept).await;
     assert_eq!((&told["status"], &told["attempt"], outcomes(&told)), (&json!("EXPIRED"), &json!(0), vec![]));
     assert_eq!(delivery(&app, &kept).await["status"], "PENDING");
@@ -670,7 +670,7 @@ async fn what_a_crashed_worker_held_is_taken_back() {
     let lane = notihub::model::lane::Lane::new(Channel::Email, Default::default(), false);
     let look = Look { place: (app.partner.shard, lane), mark: DateTime::UNIX_EPOCH, take: 10 };
     // Claimed, and then nothing more: this is where a worker dies.
-    let claim = flow::deliver::claim(&app.hub, app.hub.next_id(), &[look], 10).await.unwrap();
+    let claim = flow::delivery::claim::claim(&app.hub, app.hub.next_id(), &[look], 10).await.unwrap();
     drop(claim);
     let held = app.get(&format!("/notifications/{id}")).await.expect(200).body;
     assert_eq!(held["deliveries"][0]["status"], "PROCESSING");
@@ -741,8 +741,12 @@ async fn retries_of_all_types_wait_together() {
     assert_eq!(app.count(waiting).await, 3);
     app.advance(2);
     let shards = notihub::store::partner::shards(app.hub.store.engine()).await.unwrap();
-    let mut promoter = notihub::flow::promote::Promoter::default();
-    assert_eq!(notihub::flow::promote::promote(&app.hub, &mut promoter, &shards).await.unwrap(), 3, "by one look");
+    let mut promoter = notihub::flow::delivery::promote::Promoter::default();
+    assert_eq!(
+        notihub::flow::delivery::promote::promote(&app.hub, &mut promoter, &shards).await.unwrap(),
+        3,
+        "by one look"
+    );
     assert_eq!(lanes().await, queued, "each is in its own queue again");
     app.settle_all().await;
     assert_eq!(app.message(&id).await["status"], "FAILED");

@@ -14,7 +14,7 @@ fn configuration(kakaotalk: &str, sms: &str, slack: &str) -> String {
     format!(
         r#"
 accept-loss = true
-log = "info,notihub::flow::deliver=debug"
+log = "info,notihub::flow::delivery=debug"
 slack-destination = ["ops={slack}"]
 alert-slack = "ops"
 retry-max-attempts = 3

@@ -9,7 +9,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use notihub::clock::Clock;
 use notihub::flow;
-use notihub::flow::route::is_down;
+use notihub::flow::delivery::route::is_down;
 use notihub::hub::{Hub, Parts};
 use notihub::model::capability::{Batch, Capability, Terms};
 use notihub::model::channel::{Channel, OnUnknown};
@@ -780,9 +780,9 @@ async fn what_was_lost_is_asked_for_where_it_was_sent() {
         mark: DateTime::UNIX_EPOCH,
         take: 10,
     };
-    let claim = flow::deliver::claim(&app.hub, app.hub.next_id(), &[look], 10).await.unwrap();
+    let claim = flow::delivery::claim::claim(&app.hub, app.hub.next_id(), &[look], 10).await.unwrap();
     // Begun, and then nothing more: this is where a worker dies.
-    assert_eq!(flow::deliver::hold(&app.hub, claim).await.held.len(), 1);
+    assert_eq!(flow::delivery::hold::hold(&app.hub, claim).await.held.len(), 1);
     let over = "update deliveries set lease_until = clock_timestamp() - interval '1 ms' where status = 'PROCESSING'";
     sqlx::query(over).execute(&app.db().await).await.unwrap();
     assert_eq!(app.work().await, 0, "its list may not have it yet");

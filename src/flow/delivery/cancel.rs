@@ -9,7 +9,7 @@ use crate::model::partner::Partner;
 use crate::model::role::{Actor, Role, forbidden};
 use crate::store::{self, audit::Deed, delivery::Row};
 
-use super::deliver::end;
+use super::settle::end;
 
 /// Returns all deliveries of the message as they stand afterwards.
 pub async fn cancel(hub: &Hub, partner: &Partner, message_id: Tsid, actor: &Actor) -> Result<Vec<Row>> {

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::pace;
-use super::traffic::{self, Inner, Way};
+use crate::flow::traffic::{self, Inner, Way};
 use crate::hub::Hub;
 use crate::model::breaker::{Breaker, State, Verdict, verdict};
 use crate::model::capability::Batch;

@@ -9,7 +9,9 @@ use crate::model::delivery::OutcomeKind;
 use crate::store;
 use crate::store::delivery::Settle;
 
-use super::deliver::{call, claim_suspect, hold, requests};
+use super::call::{call, requests};
+use super::claim::claim_suspect;
+use super::hold::hold;
 
 /// Claims the next suspect that is due and calls it; what is to be settled then. None: none is due.
 pub async fn call_next(hub: &Hub, worker: Tsid, shards: &[i16], channels: &[Channel]) -> Result<Option<Vec<Settle>>> {

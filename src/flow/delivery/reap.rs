@@ -14,8 +14,9 @@ use crate::model::delivery::{Begun, lost};
 use crate::shutdown::may_die_at;
 use crate::store::{self, delivery::Settle};
 
-use super::deliver::{tell, tried, write};
-use super::{fallback, webhook};
+use super::settle::{tell, write};
+use super::step::tried;
+use crate::flow::{fallback, webhook};
 
 /// Where the reaper stands: leases below the mark were all seen to be settled. New leases always end later.
 #[derive(Debug)]

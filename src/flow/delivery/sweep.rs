@@ -8,7 +8,7 @@ use crate::limits;
 use crate::model::delivery::Outcome;
 use crate::store::{self, delivery::SweepPosition};
 
-use super::deliver::end;
+use super::settle::end;
 
 /// Where the sweep stands.
 #[derive(Debug, Default)]

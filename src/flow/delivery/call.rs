@@ -1,0 +1,300 @@
+//! Call: one request to a provider for deliveries that are held, with no connection to the database. It always ends with
+//! something to settle for each.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use futures_util::FutureExt as _;
+
+use crate::hub::Hub;
+use crate::id::Tsid;
+use crate::model::capability::Batch;
+use crate::model::delivery::{Key, Outcome, Status};
+use crate::model::retry::{Action, ErrorClass};
+use crate::provider::{Letter, Looked, Provider};
+use crate::shutdown::may_die_at;
+use crate::store;
+use crate::store::delivery::Settle;
+use crate::telemetry::observe;
+
+use super::hold::Held;
+use super::step::{Call, settle_of};
+use super::{pace, route};
+use crate::flow::webhook;
+
+/// What goes out in one request each: what may go together with others goes together, in the order of the claim.
+pub fn requests(held: Vec<Held>) -> Vec<Vec<Held>> {
+    let mut requests: Vec<Vec<Held>> = Vec::with_capacity(held.len());
+    // The request of a kind that has room still.
+    let mut open = HashMap::new();
+    for held in held {
+        let channel = held.claimed.head.channel;
+        let batch = held.account.of(channel).map_or(Batch::One, |c| c.batch);
+        let (most, same) = match batch {
+            _ if held.goes_alone() => (1, None),
+            Batch::One => (1, None),
+            Batch::Any(most) => (most, None),
+            Batch::SameContent(most) => (most, Some((held.claimed.key.message_id, held.claimed.content))),
+        };
+        if most <= 1 {
+            requests.push(vec![held]);
+            continue;
+        }
+        let kind = (Arc::as_ptr(&held.account), channel, same);
+        match open.get(&kind).and_then(|n: &usize| requests.get_mut(*n)).filter(|request| request.len() < most) {
+            Some(request) => request.push(held),
+            None => {
+                open.insert(kind, requests.len());
+                requests.push(vec![held]);
+            }
+        }
+    }
+    requests
+}
+
+/// One request, or the decision not to make it; always ends with something to settle for each delivery.
+pub async fn call(hub: &Hub, request: Vec<Held>) -> Vec<Settle> {
+    let mut settles = Vec::with_capacity(request.len());
+    let mut asked = Vec::with_capacity(request.len());
+    for held in request {
+        match not_to_be_asked(hub, &held) {
+            Some(outcome) => settles.push(ended(hub, &held, outcome, None).await),
+            None => asked.push(held),
+        }
+    }
+    let Some(first) = asked.first_mut() else { return settles };
+    let turn = pace::enter(hub, &first.account, &first.claimed.recipient).await;
+    // Webhooks alone have a way of their own, and go one by one.
+    let way = match turn {
+        Ok(line) => way(hub, first).await.map(|way| (way, line)),
+        Err(outcome) => Err(outcome),
+    };
+    // Its turn came too late.
+    let late = first.holder.since.elapsed() > hub.settings.timing.begin_within();
+    let way = if late && way.is_ok() { Err(Outcome::Postponed) } else { way };
+    let entered = match way {
+        Ok(way) => route::enter(hub, &first.account, first.seat.take()).await.map(|pass| (way, pass)),
+        Err(outcome) => Err(outcome),
+    };
+    let ((mut way, line), mut pass) = match entered {
+        Ok(entered) => entered,
+        Err(outcome) => {
+            for held in &asked {
+                settles.push(ended(hub, held, outcome.clone(), None).await);
+            }
+            return settles;
+        }
+    };
+    let called_at = hub.clock.now();
+    // Leave may have been long in coming: the lease would be over before the answer, or what was taken has lapsed.
+    let late = first.holder.since.elapsed() > hub.settings.timing.begin_within();
+    let begun = if late { Err(Outcome::Postponed) } else { pass.begin(called_at) };
+    if let Err(outcome) = begun {
+        pass.answered(hub, std::slice::from_ref(&outcome)).await;
+        for held in &asked {
+            settles.push(ended(hub, held, outcome.clone(), None).await);
+        }
+        return settles;
+    }
+    may_die_at("call.before");
+    let outcomes = ask(hub, &asked).await;
+    may_die_at("call.after_answer");
+    pass.answered(hub, &outcomes).await;
+    // Before the next request to the same destination may be made.
+    if let Some(first) = asked.first() {
+        pace::answered(hub, &first.account, &first.claimed.recipient, called_at, &outcomes).await;
+    }
+    drop(line);
+    if let (Some(way), Some(outcome)) = (&mut way, outcomes.first()) {
+        way.answered(outcome);
+    }
+    if outcomes.iter().any(is_throttled) {
+        look_since_when(hub, &mut asked).await;
+    }
+    for (held, outcome) in asked.iter().zip(outcomes) {
+        settles.push(ended(hub, held, outcome, Some(called_at)).await);
+    }
+    settles
+}
+
+fn is_throttled(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Rejected { class, .. } if class.action() == Action::Wait)
+}
+
+/// For how long these have been tried; read only where it matters. If it cannot be read, patience begins anew.
+async fn look_since_when(hub: &Hub, asked: &mut [Held]) {
+    let keys: Vec<Key> = asked.iter().filter(|h| h.claimed.head.attempt > 1).map(Held::key).collect();
+    let since = store::attempt::tried_since(hub.store.engine(), &keys).await.unwrap_or_else(|e| {
+        tracing::warn!(error = %e, deliveries = keys.len(), "since when they have been tried could not be read");
+        HashMap::new()
+    });
+    let now = hub.clock.now();
+    for held in asked {
+        let waited = since.get(&held.key()).and_then(|since| (now - since).to_std().ok());
+        held.waited = waited.unwrap_or_default();
+    }
+}
+
+/// Why a delivery is not called, if it is not.
+fn not_to_be_asked(hub: &Hub, held: &Held) -> Option<Outcome> {
+    let head = held.claimed.head;
+    if head.expires_at.is_some_and(|worthless| worthless <= hub.clock.now()) {
+        Some(Outcome::Expired)
+    } else if head.cancel_requested {
+        Some(Outcome::Canceled)
+    } else if hub.shutdown.is_stopping() {
+        Some(Outcome::Released)
+    } else if held.holder.since.elapsed() > hub.settings.timing.begin_within() {
+        // Not begun in time to end within the lease.
+        Some(Outcome::Postponed)
+    } else if held.letter().is_none() {
+        Some(Outcome::Rejected {
+            class: ErrorClass::Content,
+            code: "content_missing".into(),
+            detail: "its content is not in the books".into(),
+            retry_after: None,
+        })
+    } else {
+        None
+    }
+}
+
+async fn ended(hub: &Hub, held: &Held, outcome: Outcome, called_at: Option<DateTime<Utc>>) -> Settle {
+    if let Some(ready) = held.webhook.as_ref().filter(|_| webhook::is_gone(&outcome))
+        && let Err(e) = Box::pin(webhook::disable(hub, ready.endpoint_id, "gone", Some(&ready.parcel.url))).await
+    {
+        tracing::warn!(error = %e, endpoint = %ready.endpoint_id, "gone, but not disabled yet: the next answer will");
+    }
+    let (provider, kind) = (held.account.name(), outcome.kind().as_str());
+    let Held { on_unknown, begins_recorded, .. } = *held;
+    let profile = held.account.terms.profile;
+    let receipt_within = held.receipt_within();
+    let waited = held.waited;
+    let in_order = held.webhook.as_ref().is_some_and(|ready| ready.in_order);
+    let call = Call { provider, profile, on_unknown, begins_recorded, called_at, receipt_within, waited, in_order };
+    let settle = settle_of(hub, &held.claimed, held.holder, outcome, Some(call));
+    let (status, reason) = (settle.step.status, settle.step.reason.unwrap_or_default());
+    hub.metrics.outcomes.with_label_values(&[provider, kind, reason]).inc();
+    if called_at.is_some() && status == Status::Scheduled {
+        hub.metrics.retries.with_label_values(&[provider, reason]).inc();
+    }
+    tracing::debug!(
+        delivery = %held.claimed.key, attempt = held.claimed.head.attempt, provider, outcome = kind, %status, reason,
+        "attempt ended"
+    );
+    if status == Status::Scheduled && held.claimed.head.has_fallback && !settle.step.refund {
+        let (channel, attempt) = (held.claimed.head.channel, held.claimed.head.attempt);
+        tracing::info!(delivery = %held.claimed.key, %channel, reason, "retry attempt {attempt}");
+    }
+    settle
+}
+
+/// Whether it is its turn: for webhooks alone, whose endpoints are strangers.
+async fn way(hub: &Hub, held: &mut Held) -> std::result::Result<Option<webhook::Way>, Outcome> {
+    let until = held.holder.since + hub.settings.timing.begin_within();
+    match &mut held.webhook {
+        Some(ready) => Box::pin(webhook::Way::open(hub, ready, until)).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// As many outcomes as there are deliveries.
+async fn ask(hub: &Hub, asked: &[Held]) -> Vec<Outcome> {
+    let Some(first) = asked.first() else { return Vec::new() };
+    let mut letters: Vec<Letter<'_>> = asked.iter().filter_map(Held::letter).collect();
+    let provider = &first.account.provider;
+    let began = Instant::now();
+    let sending = async {
+        match letters.pop() {
+            Some(letter) if letters.is_empty() && first.asks_first() => vec![look_up_and_send(provider, letter).await],
+            Some(letter) if letters.is_empty() => vec![provider.send(letter).await],
+            Some(letter) => {
+                letters.push(letter);
+                provider.send_batch(letters).await
+            }
+            None => Vec::new(),
+        }
+    };
+    // A panicking adapter ends its own attempts only; whether it had asked by then, nobody can say.
+    let sending = AssertUnwindSafe(sending).catch_unwind();
+    let nobody_knows = |code, detail: &str| vec![Outcome::Unknown { code, detail: detail.into() }; asked.len()];
+    let outcomes = match answer(hub, asked, provider.extra_time(), sending).await {
+        Ok(Ok(outcomes)) if outcomes.len() == asked.len() => outcomes,
+        Ok(Ok(_)) => nobody_knows("answer_incomplete", "the provider's adapter lost count of what it sent"),
+        Ok(Err(_panic)) => {
+            tracing::error!(delivery = %first.claimed.key, provider = provider.name(), "the provider's adapter panicked");
+            nobody_knows("sender_panicked", "our own code failed while sending")
+        }
+        Err(why) => nobody_knows("no_answer", why),
+    };
+    observe(&hub.metrics.call_seconds, &[provider.name()], began.elapsed());
+    outcomes
+}
+
+/// Waits for a call as long as its provider may take: the call budget, and `extra` where the protocol lets the other side
+/// answer late. Then the lease is extended meanwhile, and a process that stops waits until its grace is nearly over. Fails
+/// with the reason why there is no answer.
+async fn answer<T>(
+    hub: &Hub,
+    asked: &[Held],
+    extra: Duration,
+    call: impl Future<Output = T>,
+) -> std::result::Result<T, &'static str> {
+    let timing = &hub.settings.timing;
+    let call = tokio::time::timeout(timing.call_budget() + extra, call);
+    if extra.is_zero() {
+        return call.await.map_err(|_elapsed| "no answer within the call budget");
+    }
+    let stopped = async {
+        hub.shutdown.stopping().await;
+        tokio::time::sleep(timing.grace_of_calls()).await;
+    };
+    tokio::select! {
+        answer = call => answer.map_err(|_elapsed| "no answer within the time that the provider may take"),
+        never = keep_leases(hub, asked) => match never {},
+        () = stopped => Err("this process stopped while the provider's answer was still to come"),
+    }
+}
+
+/// Extends the leases of a running call three times a lease, so that one failure to do so loses none. A worker that dies
+/// extends nothing: the reaper comes one lease later.
+async fn keep_leases(hub: &Hub, asked: &[Held]) -> Infallible {
+    let every = hub.settings.timing.lease() / 3;
+    let mut due = asked.iter().map(|held| held.holder.since).min().unwrap_or_else(Instant::now);
+    loop {
+        due = Instant::now().max(due + every);
+        tokio::time::sleep_until(due.into()).await;
+        let attempts = asked.iter().map(|held| (held.key(), held.claimed.head.attempt, held.holder.worker)).collect();
+        // A task of its own: when the answer comes, this is dropped, and a statement must not be dropped half-way.
+        let _waited = hub.shutdown.spawn(extend_leases(hub.clone(), attempts)).await;
+    }
+}
+
+async fn extend_leases(hub: Hub, attempts: Vec<(Key, i16, Tsid)>) {
+    let lease = hub.settings.timing.lease();
+    for (key, attempt, worker) in attempts {
+        match store::delivery::extend(hub.store.engine(), key, attempt, worker, lease).await {
+            Ok(true) => tracing::debug!(delivery = %key, attempt, "lease extended: the answer is still to come"),
+            Ok(false) => {
+                tracing::debug!(delivery = %key, attempt, "no lease to extend: the attempt has ended or was lost")
+            }
+            Err(e) => tracing::warn!(delivery = %key, attempt, error = %e, "the lease could not be extended"),
+        }
+    }
+}
+
+/// What may have been sent is asked for first, where the provider can tell.
+async fn look_up_and_send(provider: &Arc<dyn Provider>, letter: Letter<'_>) -> Outcome {
+    match provider.lookup(letter.clone()).await {
+        Looked::Taken { provider_ref } => Outcome::Accepted { provider_ref },
+        Looked::NotTaken => provider.send(letter).await,
+        Looked::CannotTell => Outcome::Unknown {
+            code: "lookup_failed",
+            detail: "an earlier attempt may have been taken, and the provider could not say".into(),
+        },
+    }
+}

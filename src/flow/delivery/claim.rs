@@ -1,0 +1,83 @@
+//! Claim: a worker takes deliveries for the time of a lease. The attempt is spent here, before any call can happen, and its
+//! number fences the settle; which provider each goes to is chosen at once.
+
+use std::time::Instant;
+
+use chrono::{DateTime, Utc};
+
+use crate::error::Result;
+use crate::hub::Hub;
+use crate::id::Tsid;
+use crate::model::channel::{Channel, OnUnknown};
+use crate::model::lane::Lane;
+use crate::model::watermark::Look;
+use crate::shutdown::may_die_at;
+use crate::store;
+use crate::store::delivery::{Ask, Claimed};
+use crate::telemetry::observe;
+
+use super::route;
+
+/// Who holds a delivery, and since when.
+#[derive(Debug, Clone, Copy)]
+pub struct Holder {
+    pub(super) worker: Tsid,
+    pub(super) claimed_at: DateTime<Utc>,
+    /// Monotonic, from before the claim was sent: the lease cannot have begun earlier.
+    pub(super) since: Instant,
+}
+
+/// What a claim took, not yet ready to be called.
+pub struct Claim {
+    pub rows: Vec<Claimed>,
+    /// Which way each goes; decided at once, so that no other claim counts on the same room.
+    pub(super) routes: Vec<route::Chosen>,
+    pub(super) holder: Holder,
+}
+
+/// Claims for `worker` at most `most` deliveries from these places.
+pub async fn claim(hub: &Hub, worker: Tsid, looks: &[Look], most: i64) -> Result<Claim> {
+    let holder = Holder { worker, claimed_at: hub.clock.now(), since: Instant::now() };
+    let ask = |look: &Look| Ask {
+        shard: look.place.0,
+        lane: look.place.1,
+        mark: look.mark,
+        take: look.take,
+        begins_recorded: hub.providers.on_unknown(look.place.1.channel(), &hub.settings.retry) > OnUnknown::Retry,
+    };
+    let asks: Vec<Ask> = looks.iter().map(ask).collect();
+    // All of webhooks, or none: they have claiming loops of their own.
+    let db = hub.store.serving(looks.first().map_or(Channel::Email, |look| look.place.1.channel()));
+    let rows = store::delivery::claim(db, &asks, most, worker, hub.settings.timing.lease()).await?;
+    may_die_at("claim.after_commit");
+    observe(&hub.metrics.claim_seconds, &[], holder.since.elapsed());
+    hub.metrics.claim_rows.with_label_values::<&str>(&[]).observe(rows.len() as f64);
+    for row in &rows {
+        let waited = (holder.claimed_at - row.ready_at).to_std().unwrap_or_default();
+        observe(&hub.metrics.queue_wait_seconds, &[row.lane.priority().as_str()], waited);
+        hub.metrics.claimed.with_label_values(&[row.head.channel.as_str()]).inc();
+    }
+    let routes = rows.iter().map(|row| route::choose(hub, row)).collect();
+    Ok(Claim { rows, routes, holder })
+}
+
+/// Claims for `worker` one delivery that waits apart, of these channels: of the most urgent lane the one that waits for longest;
+/// with how many workers were lost while they held it.
+pub async fn claim_suspect(
+    hub: &Hub,
+    worker: Tsid,
+    shards: &[i16],
+    channels: &[Channel],
+) -> Result<Option<(Claim, i16)>> {
+    let holder = Holder { worker, claimed_at: hub.clock.now(), since: Instant::now() };
+    let begins_recorded = |lane: Lane| hub.providers.on_unknown(lane.channel(), &hub.settings.retry) > OnUnknown::Retry;
+    let lanes: Vec<(Lane, bool)> =
+        Lane::all_of(channels).into_iter().map(|lane| (lane, begins_recorded(lane))).collect();
+    let lease = hub.settings.timing.lease();
+    let claimed = store::suspect::claim(hub.store.engine(), shards, &lanes, holder.claimed_at, worker, lease).await?;
+    let Some((row, deaths)) = claimed else { return Ok(None) };
+    may_die_at("claim.after_commit");
+    hub.metrics.claimed.with_label_values(&[row.head.channel.as_str()]).inc();
+    let routes = vec![route::choose(hub, &row)];
+    Ok(Some((Claim { rows: vec![row], routes, holder }, deaths)))
+}

@@ -1,0 +1,95 @@
+//! Step: the settle that an outcome leads to (`model::delivery::next`), not yet written.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::hub::Hub;
+use crate::id::Tsid;
+use crate::model::channel::OnUnknown;
+use crate::model::delivery::{Outcome, Status, next};
+use crate::model::provider_text::clean;
+use crate::model::retry::Profile;
+use crate::store::delivery::{Claimed, Settle, Tried};
+
+use super::claim::Holder;
+use crate::flow::webhook;
+
+/// A call that was made, or at least prepared.
+pub(super) struct Call<'a> {
+    pub(super) provider: &'a str,
+    pub(super) profile: Option<Profile>,
+    pub(super) on_unknown: OnUnknown,
+    pub(super) begins_recorded: bool,
+    pub(super) called_at: Option<DateTime<Utc>>,
+    /// How long a receipt is waited for, if the provider takes it.
+    pub(super) receipt_within: Option<TimeDelta>,
+    pub(super) waited: Duration,
+    /// Its endpoint wants its events in order.
+    pub(super) in_order: bool,
+}
+
+/// The settle that an outcome leads to.
+pub(super) fn settle_of(
+    hub: &Hub,
+    claimed: &Claimed,
+    holder: Holder,
+    outcome: Outcome,
+    call: Option<Call<'_>>,
+) -> Settle {
+    let in_order = call.as_ref().is_none_or(|c| c.in_order);
+    let of_channel = || hub.providers.on_unknown(claimed.head.channel, &hub.settings.retry);
+    let on_unknown = call.as_ref().map_or_else(of_channel, |c| c.on_unknown);
+    let begun = call.as_ref().is_some_and(|c| c.begins_recorded);
+    let called_at = call.as_ref().and_then(|c| c.called_at);
+    let profile = call.as_ref().and_then(|c| c.profile);
+    let receipt_within = call.as_ref().and_then(|c| c.receipt_within);
+    let now = hub.clock.now();
+    let waited = call.as_ref().map_or(Duration::ZERO, |c| c.waited);
+    let policy = hub.settings.retry.policy(claimed.head.channel, claimed.head.has_fallback);
+    let policy = policy.profiled(profile).having_waited(waited);
+    let step = next(&claimed.head, &outcome, &policy, on_unknown, now, rand::random());
+    Settle {
+        followers: webhook::followers(hub, claimed, in_order),
+        receipt_due: receipt_within.filter(|_| step.status == Status::Sent).map(|within| now + within),
+        key: claimed.key,
+        lane: claimed.lane,
+        head: claimed.head,
+        step,
+        provider: call.filter(|_| called_at.is_some()).map(|c| c.provider.to_owned()),
+        tried: Some(tried(outcome, begun, holder.worker, holder.claimed_at, called_at)),
+        notice_id: hub.next_id(),
+        apart: None,
+    }
+}
+
+/// The books' view of an outcome.
+pub(super) fn tried(
+    outcome: Outcome,
+    begun: bool,
+    worker: Tsid,
+    claimed_at: DateTime<Utc>,
+    called_at: Option<DateTime<Utc>>,
+) -> Tried {
+    let kind = outcome.kind();
+    let (code, detail, provider_ref) = match outcome {
+        Outcome::Accepted { provider_ref } => (None, None, provider_ref),
+        Outcome::Rejected { code, detail, .. } => (Some(code), Some(detail), None),
+        Outcome::Unknown { code, detail } => (Some(code.to_owned()), Some(detail), None),
+        Outcome::Released => (Some("released".to_owned()), None, None),
+        Outcome::Postponed => (Some("postponed".to_owned()), None, None),
+        Outcome::Deferred { reason, .. } => (Some(reason.to_owned()), None, None),
+        Outcome::Expired => (Some("expired".to_owned()), None, None),
+        Outcome::Canceled => (Some("canceled".to_owned()), None, None),
+    };
+    Tried {
+        outcome: kind,
+        begun,
+        worker,
+        claimed_at,
+        called_at,
+        code: code.and_then(clean),
+        detail: detail.and_then(clean),
+        provider_ref: provider_ref.and_then(clean),
+    }
+}
