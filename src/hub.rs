@@ -1,5 +1,9 @@
 //! What a flow works with: settings, store, providers, clock, metrics, and the hints that wake workers.
 
+pub mod paces;
+pub mod provider_state;
+pub mod provider_states;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -11,7 +15,6 @@ use crate::config::Settings;
 use crate::crypt::{self, Keyring};
 use crate::error::{Error, Result};
 use crate::flow::intake::{Intake, Request};
-use crate::flow::traffic::Traffic;
 use crate::id::{Tsid, Tsids};
 use crate::limits;
 use crate::model::alert::Cause;
@@ -29,6 +32,9 @@ use crate::shutdown::Shutdown;
 use crate::store::endpoint::HeardBack;
 use crate::store::{self, Store};
 use crate::telemetry::Metrics;
+
+use paces::Paces;
+use provider_states::ProviderStates;
 
 #[derive(Clone)]
 pub struct Hub(Arc<Inner>);
@@ -68,7 +74,9 @@ pub struct Inner {
     /// What operators are to be told of, since it was last looked at: how often, and in which words.
     causes: Mutex<HashMap<Cause, (u64, String)>>,
     /// What may be asked of which provider now.
-    pub traffic: Arc<Traffic>,
+    pub provider_states: Arc<ProviderStates>,
+    /// What single destinations take.
+    pub paces: Paces,
     /// What endpoints answered since it was last written.
     heard_back: Mutex<HashMap<Tsid, HeardBack>>,
 }
@@ -138,7 +146,7 @@ impl Hub {
         let keyring = Keyring::new(master_keys.into_iter().chain([own]));
         let (intake, requests) = mpsc::channel::<Request>(limits::INTAKE_QUEUE);
         let (writers, fair) = (settings.api.intake_writers, settings.api.fair_unfinished);
-        let traffic = Arc::new(Traffic::new(&providers));
+        let provider_states = Arc::new(ProviderStates::new(&providers));
         let hub = Hub(Arc::new(Inner {
             settings,
             store,
@@ -165,7 +173,8 @@ impl Hub {
             refused: Mutex::default(),
             gates: Mutex::default(),
             causes: Mutex::default(),
-            traffic,
+            provider_states,
+            paces: Paces::default(),
             heard_back: Mutex::default(),
         }));
         crate::flow::sign_in::read_keys(&hub).await?;

@@ -42,9 +42,10 @@
 //! of a message among it. Partners make their endpoints by [`flow::endpoint`]; [`model::gate`] keeps a slow one from holding
 //! up others.
 //!
-//! Which provider a delivery goes to is decided when it is claimed ([`flow::delivery::route`]), by weight and by who may be asked:
-//! [`flow::traffic`] keeps what all processes share of rate limits ([`model::limit`]) and circuit breakers
-//! ([`model::breaker`]), and a channel is claimed from no faster than its providers may be asked.
+//! Which provider a delivery goes to is decided when it is claimed ([`flow::delivery::route`]), by weight and by who may be
+//! asked. All processes share rate limits ([`flow::delivery::limit`], [`model::limit`]) and circuit breakers
+//! ([`flow::delivery::breaker`], [`model::breaker`]); [`hub::provider_state`] is what one process knows of them, and a
+//! channel is claimed from no faster than its providers may be asked.
 //! A destination that answered "too fast" is sent to at its own pace ([`flow::delivery::pace`]).
 //!
 //! What a provider tells later comes in at `api/receipt.rs`, proven by its adapter ([`provider::Provider::receipts`]), or is asked

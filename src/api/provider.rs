@@ -10,7 +10,7 @@ use super::error::{Answer, ProblemBody};
 use super::request::{Id, Query, ok};
 use super::shape::{ChannelWord, ProviderWord, Success, Time};
 use crate::error::Error;
-use crate::flow::traffic::{self, Seen};
+use crate::flow::provider::{self, Seen};
 use crate::hub::Hub;
 use crate::model::breaker::Breaker as Standing;
 
@@ -119,7 +119,7 @@ impl Provider {
     responses((status = 200, description = "all of them", body = ProviderList)))]
 pub async fn list(State(hub): State<Hub>, _operator: Operator, query: Query) -> Answer {
     query.close()?;
-    let items = traffic::seen(&hub).await?.into_iter().map(Provider::of).collect();
+    let items = provider::seen(&hub).await?.into_iter().map(Provider::of).collect();
     Ok(ok(StatusCode::OK, &ProviderList { code: Success::Success, items }))
 }
 
@@ -152,8 +152,8 @@ pub async fn resume(State(hub): State<Hub>, operator: Operator, query: Query, Id
 }
 
 async fn set(hub: &Hub, operator: &Operator, name: &str, paused: bool) -> Answer {
-    traffic::pause(hub, operator.0.operating()?, name, paused).await?;
-    let all = traffic::seen(hub).await?;
+    provider::pause(hub, operator.0.operating()?, name, paused).await?;
+    let all = provider::seen(hub).await?;
     let seen = all.into_iter().find(|seen| seen.account.name() == name).ok_or(Error::NotFound)?;
     Ok(ok(StatusCode::OK, &ProviderFound { code: Success::Success, provider: Provider::of(seen) }))
 }

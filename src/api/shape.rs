@@ -10,7 +10,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use super::request::Query;
 use crate::error::{CODES, Error, Refusal};
-use crate::flow::traffic::{STANDS, Stand};
+use crate::flow::provider::{STANDS, Stand};
 use crate::id::Tsid;
 use crate::limits;
 use crate::model::channel::folded;

@@ -16,8 +16,7 @@ use crate::flow::delivery::call::{call, requests};
 use crate::flow::delivery::claim::{Claim, claim};
 use crate::flow::delivery::hold::hold;
 use crate::flow::delivery::settle::settle;
-use crate::flow::delivery::{promote, reap, suspect};
-use crate::flow::traffic;
+use crate::flow::delivery::{breaker, limit, promote, reap, suspect};
 use crate::hub::{Hub, Share};
 use crate::id::Tsid;
 use crate::limits;
@@ -55,7 +54,7 @@ pub fn start(hub: &Hub, worker: Tsid) {
                 line.slots.freed[0].notified().await;
             }
         }
-        if let Err(e) = traffic::give_back(&hub, true).await {
+        if let Err(e) = limit::give_back(&hub, true).await {
             tracing::debug!(error = %e, "what was taken of limits is not given back: it lapses");
         }
     });
@@ -86,7 +85,7 @@ pub async fn once(hub: &Hub) -> Result<u64> {
         alone += 1;
     }
     while crate::flow::webhook::restart_stalled(hub, &mut Default::default()).await? {}
-    traffic::refresh(hub).await?;
+    breaker::refresh(hub).await?;
     while !hub.shutdown.is_stopping() {
         // First where something is known to be, which at the start is everywhere; then once more everywhere. A look while
         // a channel has no room says nothing about that channel.
@@ -114,7 +113,7 @@ pub async fn once(hub: &Hub) -> Result<u64> {
             }
         }
     }
-    traffic::give_back(hub, true).await?;
+    limit::give_back(hub, true).await?;
     crate::flow::webhook::note_answers(hub).await?;
     Ok(loops.iter().map(|l| l.claimed).sum::<u64>() + alone)
 }
@@ -233,7 +232,7 @@ impl Loop {
             return;
         }
         // A provider that could not be asked may be by then.
-        let due = hub.traffic.due(now).filter(|_| wants_room);
+        let due = hub.provider_states.due(now).filter(|_| wants_room);
         let due = due.map(|at| Instant::now() + (at - hub.clock.now()).to_std().unwrap_or_default());
         let until = due.map_or(self.next_poll, |due| due.min(self.next_poll));
         tokio::select! {
@@ -266,7 +265,7 @@ impl Loop {
             self.next_poll = self.next_poll.min(Instant::now() + limits::RESERVE_AGAIN);
             return Ok(0);
         };
-        let _expected = self.hub.traffic.expect(looks.iter().map(|look| (look.place.1.channel(), look.take)));
+        let _expected = self.hub.provider_states.expect(looks.iter().map(|look| (look.place.1.channel(), look.take)));
         let claim = match claim(&self.hub, self.worker, &looks, batch).await {
             Ok(claim) => claim,
             Err(e) => {
@@ -290,7 +289,7 @@ impl Loop {
     /// Room per channel: as much as may be held, and as its providers may be asked now.
     fn room(&self, batch: i64) -> HashMap<Channel, i64> {
         let (mut room, now) = (self.slots.room(batch, self.overflow), self.hub.clock.now());
-        room.iter_mut().for_each(|(channel, room)| *room = self.hub.traffic.room(*channel, now).min(*room));
+        room.iter_mut().for_each(|(channel, room)| *room = self.hub.provider_states.room(*channel, now).min(*room));
         room.retain(|_, room| *room > 0);
         room
     }
@@ -298,10 +297,12 @@ impl Loop {
     /// Takes from limits what is about to be claimed: where nothing is known to wait, nothing.
     async fn prepare(&self, batch: i64) -> Result<()> {
         let mut room = self.slots.room(batch, self.overflow);
-        room.retain(|channel, _| self.hub.traffic.of(*channel).iter().any(|way| way.limit().is_some()));
+        room.retain(|channel, _| {
+            self.hub.provider_states.of(*channel).iter().any(|provider| provider.limit().is_some())
+        });
         for (channel, room) in room {
             if self.marks.any_active_of(&HashMap::from([(channel, room)])) {
-                traffic::prepare(&self.hub, channel, room).await?;
+                limit::prepare(&self.hub, channel, room).await?;
             }
         }
         Ok(())

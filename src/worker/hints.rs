@@ -111,7 +111,7 @@ async fn sleep_until(at: Option<Instant>) {
 
 async fn read_changes(hub: &Hub) {
     hub.forget_accounts();
-    if let Err(e) = crate::flow::traffic::refresh(hub).await {
+    if let Err(e) = crate::flow::delivery::breaker::refresh(hub).await {
         tracing::debug!(error = %e, "what became of providers could not be read; it is within a second");
     }
     if let Err(e) = crate::flow::sign_in::read_keys(hub).await {

@@ -177,8 +177,8 @@ async fn complete(hub: Hub) -> Result<bool> {
 }
 
 async fn traffic(hub: Hub) -> Result<bool> {
-    flow::traffic::refresh(&hub).await?;
-    flow::traffic::give_back(&hub, false).await?;
+    delivery::breaker::refresh(&hub).await?;
+    delivery::limit::give_back(&hub, false).await?;
     Ok(false)
 }
 

@@ -1,5 +1,5 @@
-//! Call: one request to a provider for deliveries that are held, with no connection to the database. It always ends with
-//! something to settle for each.
+//! Call: one request to a provider for deliveries that are held, with no connection to the database. It always ends
+//! with something to settle for each.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -68,7 +68,7 @@ pub async fn call(hub: &Hub, request: Vec<Held>) -> Vec<Settle> {
     }
     let Some(first) = asked.first_mut() else { return settles };
     let turn = pace::enter(hub, &first.account, &first.claimed.recipient).await;
-    // Webhooks alone have a way of their own, and go one by one.
+    // Only webhooks take a turn at their endpoint, and they go one by one.
     let way = match turn {
         Ok(line) => way(hub, first).await.map(|way| (way, line)),
         Err(outcome) => Err(outcome),
@@ -77,10 +77,10 @@ pub async fn call(hub: &Hub, request: Vec<Held>) -> Vec<Settle> {
     let late = first.holder.since.elapsed() > hub.settings.timing.begin_within();
     let way = if late && way.is_ok() { Err(Outcome::Postponed) } else { way };
     let entered = match way {
-        Ok(way) => route::enter(hub, &first.account, first.seat.take()).await.map(|pass| (way, pass)),
+        Ok(way) => route::enter(hub, &first.account, first.reservation.take()).await.map(|permit| (way, permit)),
         Err(outcome) => Err(outcome),
     };
-    let ((mut way, line), mut pass) = match entered {
+    let ((mut way, line), mut permit) = match entered {
         Ok(entered) => entered,
         Err(outcome) => {
             for held in &asked {
@@ -90,11 +90,11 @@ pub async fn call(hub: &Hub, request: Vec<Held>) -> Vec<Settle> {
         }
     };
     let called_at = hub.clock.now();
-    // Leave may have been long in coming: the lease would be over before the answer, or what was taken has lapsed.
+    // The permit may have been long in coming: the lease would be over before the answer, or what was taken has lapsed.
     let late = first.holder.since.elapsed() > hub.settings.timing.begin_within();
-    let begun = if late { Err(Outcome::Postponed) } else { pass.begin(called_at) };
+    let begun = if late { Err(Outcome::Postponed) } else { permit.begin(called_at) };
     if let Err(outcome) = begun {
-        pass.answered(hub, std::slice::from_ref(&outcome)).await;
+        permit.answered(hub, std::slice::from_ref(&outcome)).await;
         for held in &asked {
             settles.push(ended(hub, held, outcome.clone(), None).await);
         }
@@ -103,7 +103,7 @@ pub async fn call(hub: &Hub, request: Vec<Held>) -> Vec<Settle> {
     may_die_at("call.before");
     let outcomes = ask(hub, &asked).await;
     may_die_at("call.after_answer");
-    pass.answered(hub, &outcomes).await;
+    permit.answered(hub, &outcomes).await;
     // Before the next request to the same destination may be made.
     if let Some(first) = asked.first() {
         pace::answered(hub, &first.account, &first.claimed.recipient, called_at, &outcomes).await;

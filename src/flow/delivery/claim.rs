@@ -1,5 +1,5 @@
-//! Claim: a worker takes deliveries for the time of a lease. The attempt is spent here, before any call can happen, and its
-//! number fences the settle; which provider each goes to is chosen at once.
+//! Claim: a worker takes deliveries for the time of a lease. The attempt is spent here, before any call can happen, and
+//! its number fences the settle; which provider each goes to is chosen at once.
 
 use std::time::Instant;
 
@@ -30,7 +30,7 @@ pub struct Holder {
 /// What a claim took, not yet ready to be called.
 pub struct Claim {
     pub rows: Vec<Claimed>,
-    /// Which way each goes; decided at once, so that no other claim counts on the same room.
+    /// Which provider each goes to; chosen at once, so that no other claim counts on the same room.
     pub(super) routes: Vec<route::Chosen>,
     pub(super) holder: Holder,
 }
@@ -61,8 +61,8 @@ pub async fn claim(hub: &Hub, worker: Tsid, looks: &[Look], most: i64) -> Result
     Ok(Claim { rows, routes, holder })
 }
 
-/// Claims for `worker` one delivery that waits apart, of these channels: of the most urgent lane the one that waits for longest;
-/// with how many workers were lost while they held it.
+/// Claims for `worker` one delivery that waits apart, of these channels: of the most urgent lane the one that waits for
+/// longest; with how many workers were lost while they held it.
 pub async fn claim_suspect(
     hub: &Hub,
     worker: Tsid,

@@ -1,5 +1,5 @@
-//! Hold: what is to be sent is loaded, and where an unknown outcome must not lead to a second copy the beginning of the call
-//! is recorded.
+//! Hold: what is to be sent is loaded, and where an unknown outcome must not lead to a second copy the beginning of the
+//! call is recorded.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 
 use crate::hub::Hub;
+use crate::hub::provider_state::Reservation;
 use crate::id::Tsid;
 use crate::model::channel::{Channel, OnUnknown};
 use crate::model::delivery::{Key, Outcome};
@@ -19,7 +20,6 @@ use crate::store::delivery::{Claimed, Settle};
 use crate::store::message::Contents;
 
 use super::claim::{Claim, Holder};
-use super::route;
 use super::step::settle_of;
 use crate::flow::webhook;
 
@@ -34,8 +34,8 @@ pub struct Held {
     pub(super) holder: Holder,
     /// Of a webhook; boxed, as what is rare is below: every delivery's task is as large as what it may hold.
     pub(super) webhook: Option<Box<webhook::Ready>>,
-    /// Where its provider's way is not plain.
-    pub(super) seat: Option<route::Seat>,
+    /// Where its provider has a limit, or is in trouble.
+    pub(super) reservation: Option<Reservation>,
     /// For how long it has been tried, where its provider says that it was asked too fast.
     pub(super) waited: Duration,
 }
@@ -109,7 +109,7 @@ pub async fn hold(hub: &Hub, claim: Claim) -> Ready {
             (Some(Some(_)), Ok(_)) if webhook.is_none() && claimed.head.channel == Channel::Webhook => {
                 Outcome::Postponed
             }
-            (Some(Some(message)), Ok((account, seat))) => match webhook.transpose() {
+            (Some(Some(message)), Ok((account, reservation))) => match webhook.transpose() {
                 Ok(webhook) => {
                     let channel = claimed.head.channel;
                     let begins_recorded = hub.providers.on_unknown(channel, &hub.settings.retry) > OnUnknown::Retry;
@@ -123,7 +123,7 @@ pub async fn hold(hub: &Hub, claim: Claim) -> Ready {
                         begins_recorded,
                         holder,
                         webhook,
-                        seat,
+                        reservation,
                         waited: Duration::ZERO,
                     });
                     continue;
@@ -166,8 +166,8 @@ async fn webhooks(
     })
 }
 
-/// Where an unknown outcome must not lead to a second copy, the beginning of a call is durable before the call. Returns what
-/// may be called, and what is given back: its lease is nearly over, because the hub is late.
+/// Where an unknown outcome must not lead to a second copy, the beginning of a call is durable before the call. Returns
+/// what may be called, and what is given back: its lease is nearly over, because the hub is late.
 async fn begin(hub: &Hub, holder: Holder, held: Vec<Held>) -> (Vec<Held>, Vec<Settle>) {
     let calls: Vec<(Key, i16, String)> = held
         .iter()

@@ -2,106 +2,19 @@
 //! until it answers "too fast" or fails again and again; then each message sent there takes its turn in the database,
 //! and the others wait without a call.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use tokio::sync::OwnedMutexGuard;
 
 use crate::error::Result;
 use crate::hub::Hub;
+use crate::hub::paces::{Line, Place};
 use crate::limits;
 use crate::model::breaker::{Verdict, verdict};
 use crate::model::delivery::Outcome;
-use crate::model::pace::{FAILING, IN_A_ROW, LimitedBy, PACED, Pace};
+use crate::model::pace::{LimitedBy, PACED, Pace};
 use crate::provider::Account;
 use crate::store;
-
-/// What this process knows of the paces of destinations.
-#[derive(Default)]
-pub struct Paces {
-    /// Whether there is one: all that a message costs where there is none.
-    any: AtomicBool,
-    known: Mutex<HashMap<Place, Known>>,
-    /// What the destinations of a chat answered of late that do not fail again and again.
-    answers: Mutex<HashMap<Place, Answers>>,
-    /// Who is called by one request at a time.
-    lines: Mutex<HashMap<Place, Arc<tokio::sync::Mutex<()>>>>,
-}
-
-/// Provider and destination.
-type Place = (String, String);
-
-struct Known {
-    pace: Pace,
-    /// When the next one that has to wait may come.
-    slot: Option<DateTime<Utc>>,
-}
-
-/// A chat's destination, as one process sees it.
-#[derive(Default)]
-struct Answers {
-    failures_in_a_row: u32,
-    good_at: Option<DateTime<Utc>>,
-}
-
-/// Held while a request to a destination is made.
-pub type Line = Option<OwnedMutexGuard<()>>;
-
-impl Paces {
-    /// Why a message to this destination is not sent now, if so: it has to wait for its slot.
-    fn stands(&self, place: &Place, now: DateTime<Utc>) -> Result<(), Outcome> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        match known.get_mut(place) {
-            Some(known) if known.pace.next_at > now => {
-                let (slot, next) = known.pace.slot(known.slot, now);
-                known.slot = Some(next);
-                Err(Outcome::deferred(slot, if known.pace.failures > 0 { FAILING } else { PACED }))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn knows(&self, place: &Place) -> bool {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).contains_key(place)
-    }
-
-    fn learn(&self, place: Place, pace: Pace) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.entry(place).or_insert(Known { pace, slot: None }).pace = pace;
-        self.any.store(true, Ordering::Relaxed);
-    }
-
-    /// For how often a destination was seen to fail while in trouble.
-    fn troubles(&self, place: &Place) -> i16 {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(place).map_or(0, |known| known.pace.failures)
-    }
-
-    /// One more failure of a destination that did not fail again and again before; whether it does from now on. A call that
-    /// was made before the last good answer says nothing: the destination worked after it.
-    fn fails(&self, place: &Place, called_at: DateTime<Utc>) -> bool {
-        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        let answers = answers.entry(place.clone()).or_default();
-        if answers.good_at.is_some_and(|good_at| called_at <= good_at) {
-            return false;
-        }
-        answers.failures_in_a_row += 1;
-        answers.failures_in_a_row >= IN_A_ROW && std::mem::take(&mut answers.failures_in_a_row) > 0
-    }
-
-    fn works(&self, place: Place, now: DateTime<Utc>) {
-        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        answers.insert(place, Answers { failures_in_a_row: 0, good_at: Some(now) });
-    }
-
-    fn line(&self, place: &Place) -> Arc<tokio::sync::Mutex<()>> {
-        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.entry(place.clone()).or_default().clone()
-    }
-}
 
 fn place(account: &Account, recipient: &str) -> Option<Place> {
     let destination = match account.provider.limited_by() {
@@ -117,12 +30,12 @@ pub fn stands(hub: &Hub, account: &Account, recipient: &str, now: DateTime<Utc>)
     if !is_paced(hub) {
         return Ok(());
     }
-    place(account, recipient).map_or(Ok(()), |place| hub.traffic.paces.stands(&place, now))
+    place(account, recipient).map_or(Ok(()), |place| hub.paces.stands(&place, now))
 }
 
 /// Whether any destination has a pace.
 pub fn is_paced(hub: &Hub) -> bool {
-    hub.traffic.paces.any.load(Ordering::Relaxed)
+    hub.paces.any()
 }
 
 /// Takes the turn of a request that is made right after; what to settle instead where it has to wait.
@@ -130,7 +43,7 @@ pub fn is_paced(hub: &Hub) -> bool {
 /// A chat's destination answers one request at a time, so that one "too fast" tells all the others; one that answers
 /// slowly is not waited for.
 pub async fn enter(hub: &Hub, account: &Account, recipient: &str) -> Result<Line, Outcome> {
-    let (limited_by, paces) = (account.provider.limited_by(), &hub.traffic.paces);
+    let (limited_by, paces) = (account.provider.limited_by(), &hub.paces);
     if limited_by != LimitedBy::Destination && !is_paced(hub) {
         return Ok(None);
     }
@@ -185,7 +98,7 @@ pub async fn answered(hub: &Hub, account: &Account, recipient: &str, called_at: 
 
 /// What an answer says of a destination that is a server of its own.
 async fn judge(hub: &Hub, place: Place, said: Verdict, called_at: DateTime<Utc>, now: DateTime<Utc>) {
-    let (paces, engine) = (&hub.traffic.paces, hub.store.engine());
+    let (paces, engine) = (&hub.paces, hub.store.engine());
     let troubles = paces.troubles(&place);
     match said {
         Verdict::Nothing => (),
@@ -221,7 +134,7 @@ async fn changed(hub: &Hub, place: Place, wanted: Pace, written: Result<Pace>) {
         tracing::warn!(provider = place.0, error = %e, "a pace could not be written; this process alone keeps it");
         wanted
     });
-    hub.traffic.paces.learn(place, pace);
+    hub.paces.learn(place, pace);
     if let Err(e) = store::listen::tell_changed(&hub.store).await {
         tracing::debug!(error = %e, "other processes are not told at once: they look each second");
     }
@@ -233,16 +146,6 @@ async fn changed(hub: &Hub, place: Place, wanted: Pace, written: Result<Pace>) {
 /// `Error::Unavailable` if the database cannot be reached: what was known before holds.
 pub async fn refresh(hub: &Hub) -> Result<()> {
     let now = hub.clock.now();
-    let read = store::pace::list(hub.store.engine(), now).await?;
-    let paces = &hub.traffic.paces;
-    let mut known = paces.known.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut before = std::mem::take(&mut *known);
-    for (place, pace) in read {
-        let slot = before.remove(&place).and_then(|before| before.slot);
-        known.insert(place, Known { pace, slot });
-    }
-    // What was learnt while this was read.
-    known.extend(before.into_iter().filter(|(_, learnt)| learnt.pace.next_at > now));
-    paces.any.store(!known.is_empty(), Ordering::Relaxed);
+    hub.paces.replace(store::pace::list(hub.store.engine(), now).await?, now);
     Ok(())
 }

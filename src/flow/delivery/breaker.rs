@@ -1,0 +1,87 @@
+//! Breakers: what all processes know of the providers' troubles, read and written.
+
+use chrono::{DateTime, Utc};
+
+use super::pace;
+use crate::error::Result;
+use crate::hub::Hub;
+use crate::hub::provider_state::ProviderState;
+use crate::limits;
+use crate::model::breaker::{Breaker, State};
+use crate::model::delivery::PARKED;
+use crate::store;
+use crate::store::provider::Hold;
+
+/// What all know of the providers.
+pub async fn refresh(hub: &Hub) -> Result<()> {
+    pace::refresh(hub).await?;
+    let mut news = false;
+    for (provider, state) in store::provider::states(hub.store.engine()).await? {
+        if let Some(known) = hub.provider_states.named(&provider) {
+            news |= known.adopt(state);
+        }
+    }
+    for provider in hub.provider_states.iter() {
+        let (name, state) = (provider.account.name(), provider.state());
+        let level = match state.breaker {
+            Breaker::Closed => 0,
+            Breaker::HalfOpen => 1,
+            Breaker::Open => 2,
+        };
+        hub.metrics.breaker_state.with_label_values(&[name]).set(level);
+        hub.metrics.provider_paused.with_label_values(&[name]).set(i64::from(state.paused_at.is_some()));
+    }
+    if news {
+        hub.wake.look_again();
+    }
+    Ok(())
+}
+
+/// Writes a state that follows on the one that was `seen`, unless another was faster. What is known then is what is written.
+pub async fn write(hub: &Hub, provider: &ProviderState, seen: &State, next: State, now: DateTime<Utc>) -> Result<bool> {
+    let name = provider.account.name();
+    let mut tx = hub.store.begin_engine().await?;
+    if !store::provider::put_state(&mut *tx, name, &next, seen.changed_at).await? {
+        tx.rollback().await?;
+        read_again(hub, provider).await?;
+        return Ok(false);
+    }
+    let opens = next.breaker == Breaker::Open && seen.breaker != Breaker::Open;
+    let closes = next.breaker == Breaker::Closed && seen.breaker != Breaker::Closed;
+    if opens {
+        let (reason, detail) = ("breaker".to_owned(), next.reason.clone());
+        let hold = Hold { provider: name.to_owned(), reason, began_at: now, ended_at: PARKED, detail };
+        store::provider::hold(&mut *tx, &hold, now - limits::HOLDS_MERGE).await?;
+    } else if closes {
+        store::provider::end_hold(&mut *tx, name, "breaker", now).await?;
+    }
+    tx.commit().await?;
+    if opens {
+        hub.metrics.breaker_openings.with_label_values(&[name, next.reason.as_deref().unwrap_or_default()]).inc();
+        tracing::warn!(
+            provider = name,
+            reason = next.reason,
+            until = next.open_until.map(tracing::field::display),
+            "a provider's breaker opened"
+        );
+    } else if closes {
+        tracing::info!(provider = name, "a provider's breaker closed: it works again");
+    }
+    provider.adopt(next);
+    hub.wake.look_again();
+    if (opens || closes)
+        && let Err(e) = store::listen::tell_changed(&hub.store).await
+    {
+        tracing::debug!(error = %e, "other processes are not told at once: they look each second");
+    }
+    Ok(true)
+}
+
+/// What is written is what holds, whatever was known before.
+pub async fn read_again(hub: &Hub, provider: &ProviderState) -> Result<()> {
+    let states = store::provider::states(hub.store.engine()).await?;
+    let mine = states.into_iter().find(|(name, _)| name == provider.account.name());
+    provider.take_over(mine.map(|(_, state)| state).unwrap_or_default());
+    hub.wake.look_again();
+    Ok(())
+}

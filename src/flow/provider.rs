@@ -1,0 +1,126 @@
+//! Providers, for operators: they are seen as all processes know them, paused, and let go on.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+
+use super::delivery::breaker::{read_again, refresh};
+use crate::error::{Error, Result};
+use crate::hub::Hub;
+use crate::limits;
+use crate::model::breaker::{Breaker, State};
+use crate::model::delivery::PARKED;
+use crate::model::limit::Booked;
+use crate::model::role::Operating;
+use crate::provider::Account;
+use crate::store;
+use crate::store::audit::Deed;
+use crate::store::provider::Hold;
+
+/// Pauses a provider, or lets it go on. What waits for it waits longer, and loses no attempt.
+pub async fn pause(hub: &Hub, permit: Operating<'_>, provider: &str, pause: bool) -> Result<()> {
+    let known = hub.provider_states.named(provider).ok_or(Error::NotFound)?;
+    let actor = permit.actor();
+    for _ in 0..limits::STATE_ROUNDS {
+        read_again(hub, known).await?;
+        let (now, seen) = (hub.clock.now(), known.state());
+        // Of one that nobody paused, but that is left alone for what it answered, resuming has it probed.
+        let probed = !pause && seen.breaker == Breaker::Open && seen.probe_at(now).is_some_and(|at| at > now);
+        if seen.paused_at.is_some() == pause && !probed {
+            return Ok(());
+        }
+        let next = seen.paused(pause.then_some(actor.who.as_str()), now);
+        let mut tx = hub.store.begin().await?;
+        if !store::provider::put_state(&mut *tx, provider, &next, seen.changed_at).await? {
+            tx.rollback().await?;
+            continue;
+        }
+        if pause {
+            let (reason, detail) = ("paused".to_owned(), None);
+            let hold = Hold { provider: provider.to_owned(), reason, began_at: now, ended_at: PARKED, detail };
+            store::provider::hold(&mut *tx, &hold, now - limits::HOLDS_MERGE).await?;
+        } else {
+            store::provider::end_hold(&mut *tx, provider, "paused", now).await?;
+        }
+        let action = if pause { "provider.pause" } else { "provider.resume" }.to_owned();
+        let deed = Deed { action, object: Some(provider.to_owned()), ..Deed::default() };
+        store::audit::insert(&mut *tx, hub.next_id(), now, actor, &deed).await?;
+        tx.commit().await?;
+        refresh(hub).await?;
+        if let Err(e) = store::listen::tell_changed(&hub.store).await {
+            tracing::debug!(error = %e, "other processes are not told at once: they look each second");
+        }
+        return Ok(());
+    }
+    Err(Error::Unavailable("the provider's state changes faster than it can be written: try again".into()))
+}
+
+/// How a provider stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stand {
+    Up,
+    /// Its limit is used up at present.
+    Limited,
+    Open,
+    HalfOpen,
+    Paused,
+}
+
+impl Stand {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Stand::Up => "UP",
+            Stand::Limited => "LIMITED",
+            Stand::Open => "OPEN",
+            Stand::HalfOpen => "HALF_OPEN",
+            Stand::Paused => "PAUSED",
+        }
+    }
+}
+
+pub const STANDS: [Stand; 5] = [Stand::Up, Stand::Limited, Stand::Open, Stand::HalfOpen, Stand::Paused];
+
+/// A provider as operators see it.
+pub struct Seen {
+    pub account: Arc<Account>,
+    pub stand: Stand,
+    pub state: State,
+    /// Of its limit: how many count now, and when one more is free.
+    pub used: Option<(u32, DateTime<Utc>)>,
+    /// Deliveries of its channels that workers hold.
+    pub held: i64,
+    /// Its destinations that fail again and again.
+    pub failing: Vec<String>,
+}
+
+/// All providers of this hub's settings, as the books have them.
+pub async fn seen(hub: &Hub) -> Result<Vec<Seen>> {
+    let db = hub.store.api();
+    let now = hub.clock.now();
+    let mut states: HashMap<String, State> = store::provider::states(db).await?.into_iter().collect();
+    let mut booked: HashMap<String, Booked> = store::provider::limits(db).await?.into_iter().collect();
+    let mut failing: HashMap<String, Vec<String>> = HashMap::new();
+    for ((provider, destination), pace) in store::pace::list(db, now).await? {
+        if pace.failures > 0 {
+            failing.entry(provider).or_default().push(destination);
+        }
+    }
+    let held = store::provider::held(db, &store::partner::shards(db).await?).await?;
+    let seen = |account: &Arc<Account>| {
+        let name = account.name();
+        let (state, booked) = (states.remove(name).unwrap_or_default(), booked.remove(name).unwrap_or_default());
+        let used = account.terms.limit.map(|limit| booked.used(&limit, now));
+        let stand = match (state.paused_at, state.breaker, used) {
+            (Some(_), ..) => Stand::Paused,
+            (None, Breaker::Open, _) => Stand::Open,
+            (None, Breaker::HalfOpen, _) => Stand::HalfOpen,
+            (None, Breaker::Closed, Some((_, free_at))) if free_at > now => Stand::Limited,
+            (None, Breaker::Closed, _) => Stand::Up,
+        };
+        let mine = held.iter().filter(|(lane, _)| account.of(lane.channel()).is_some());
+        let failing = failing.remove(name).unwrap_or_default();
+        Seen { account: account.clone(), stand, state, used, held: mine.map(|(_, n)| n).sum(), failing }
+    };
+    Ok(hub.providers.iter().map(seen).collect())
+}

@@ -1,0 +1,112 @@
+//! What this process knows of what single destinations take.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use chrono::{DateTime, Utc};
+use tokio::sync::OwnedMutexGuard;
+
+use crate::model::delivery::Outcome;
+use crate::model::pace::{FAILING, IN_A_ROW, PACED, Pace};
+
+#[derive(Default)]
+pub struct Paces {
+    /// Whether there is one: all that a message costs where there is none.
+    any: AtomicBool,
+    known: Mutex<HashMap<Place, Known>>,
+    /// What the destinations of a chat answered of late that do not fail again and again.
+    answers: Mutex<HashMap<Place, Answers>>,
+    /// Who is called by one request at a time.
+    lines: Mutex<HashMap<Place, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// Provider and destination.
+pub type Place = (String, String);
+
+struct Known {
+    pace: Pace,
+    /// When the next one that has to wait may come.
+    slot: Option<DateTime<Utc>>,
+}
+
+/// A chat's destination, as one process sees it.
+#[derive(Default)]
+struct Answers {
+    failures_in_a_row: u32,
+    good_at: Option<DateTime<Utc>>,
+}
+
+/// Held while a request to a destination is made.
+pub type Line = Option<OwnedMutexGuard<()>>;
+
+impl Paces {
+    /// Whether any destination has a pace.
+    pub fn any(&self) -> bool {
+        self.any.load(Ordering::Relaxed)
+    }
+
+    /// Why a message to this destination is not sent now, if so: it has to wait for its slot.
+    pub fn stands(&self, place: &Place, now: DateTime<Utc>) -> Result<(), Outcome> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        match known.get_mut(place) {
+            Some(known) if known.pace.next_at > now => {
+                let (slot, next) = known.pace.slot(known.slot, now);
+                known.slot = Some(next);
+                Err(Outcome::deferred(slot, if known.pace.failures > 0 { FAILING } else { PACED }))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub fn knows(&self, place: &Place) -> bool {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).contains_key(place)
+    }
+
+    pub fn learn(&self, place: Place, pace: Pace) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.entry(place).or_insert(Known { pace, slot: None }).pace = pace;
+        self.any.store(true, Ordering::Relaxed);
+    }
+
+    /// For how often a destination was seen to fail while in trouble.
+    pub fn troubles(&self, place: &Place) -> i16 {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(place).map_or(0, |known| known.pace.failures)
+    }
+
+    /// One more failure of a destination that did not fail again and again before; whether it does from now on. A call that
+    /// was made before the last good answer says nothing: the destination worked after it.
+    pub fn fails(&self, place: &Place, called_at: DateTime<Utc>) -> bool {
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let answers = answers.entry(place.clone()).or_default();
+        if answers.good_at.is_some_and(|good_at| called_at <= good_at) {
+            return false;
+        }
+        answers.failures_in_a_row += 1;
+        answers.failures_in_a_row >= IN_A_ROW && std::mem::take(&mut answers.failures_in_a_row) > 0
+    }
+
+    pub fn works(&self, place: Place, now: DateTime<Utc>) {
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.insert(place, Answers { failures_in_a_row: 0, good_at: Some(now) });
+    }
+
+    pub fn line(&self, place: &Place) -> Arc<tokio::sync::Mutex<()>> {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.entry(place.clone()).or_default().clone()
+    }
+
+    /// What all processes know, as it was read at `now`, in the place of what was known; what was learnt while it was read
+    /// stays.
+    pub fn replace(&self, read: impl IntoIterator<Item = (Place, Pace)>, now: DateTime<Utc>) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut before = std::mem::take(&mut *known);
+        for (place, pace) in read {
+            let slot = before.remove(&place).and_then(|before| before.slot);
+            known.insert(place, Known { pace, slot });
+        }
+        known.extend(before.into_iter().filter(|(_, learnt)| learnt.pace.next_at > now));
+        self.any.store(!known.is_empty(), Ordering::Relaxed);
+    }
+}
