@@ -42,8 +42,8 @@
 //! of a message among it. Partners make their endpoints by [`flow::endpoint`]; [`model::gate`] keeps a slow one from holding
 //! up others.
 //!
-//! Which provider a delivery goes to is decided when it is claimed ([`flow::delivery::route`]), by weight and by who may be
-//! asked. All processes share rate limits ([`flow::delivery::limit`], [`model::limit`]) and circuit breakers
+//! Which provider a delivery goes to is decided when it is claimed ([`flow::delivery::route`]), by weight and by who may
+//! be asked. All processes share rate limits ([`flow::delivery::limit`], [`model::limit`]) and circuit breakers
 //! ([`flow::delivery::breaker`], [`model::breaker`]); [`hub::provider_state`] is what one process knows of them, and a
 //! channel is claimed from no faster than its providers may be asked.
 //! A destination that answered "too fast" is sent to at its own pace ([`flow::delivery::pace`]).
@@ -60,8 +60,8 @@
 //! [`flow::accept`] does.
 //!
 //! What a lost worker leaves is found by [`flow::delivery::reap`] when its lease is over, and delivered by
-//! [`flow::delivery::suspect`], one of a channel at a time; what waits for its time by [`flow::delivery::promote`]; what
-//! became worthless where nobody claims by [`flow::delivery::sweep`]. What failed is tried again when somebody
+//! [`flow::delivery::suspect`], one of a channel at a time; what waits for its time by [`flow::delivery::promote`];
+//! what became worthless where nobody claims by [`flow::delivery::sweep`]. What failed is tried again when somebody
 //! asks, one or a hundred thousand at a bounded rate, by [`flow::redrive`]. What each settle adds to the statistics
 //! waits beside them until [`flow::rollup`] adds it to its day. What is over its time goes with [`flow::retain`], a person
 //! with [`flow::erase`], which finds an address in whatever form it was kept ([`model::person`]). The loops that do so are one table, in [`worker`]. [`flow::story`] tells all of it to whoever asks,

@@ -28,7 +28,8 @@ pub struct Leaver {
     restart_at: DateTime<Utc>,
 }
 
-/// Replaces PENDING deliveries of channels that are down by their fallbacks, one batch. Returns whether more may be there.
+/// Replaces PENDING deliveries of channels that are down by their fallbacks, one batch. Returns whether more may be
+/// there.
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached; nothing is replaced then, and the marks stay where they are.

@@ -1,25 +1,37 @@
 //! Verbs: effects in order. A flow owns the transaction, takes the hub, and returns values, not responses.
+//!
+//! Listed in groups: a flow names only flows of the groups above its own, so they can be read in this order. A test
+//! (`tests/it/laws.rs`) keeps it.
 
+// These name no other flow.
 pub mod accept;
-pub mod alert;
-pub mod channel_down;
-pub mod delivery;
-pub mod endpoint;
-pub mod erase;
-pub mod fallback;
 pub mod fsck;
-pub mod intake;
 pub mod partner;
-pub mod provider;
 pub mod publish;
 pub mod rate;
-pub mod receipt;
-pub mod redrive;
-pub mod relay;
-pub mod reseal;
-pub mod retain;
 pub mod rollup;
-pub mod sealed;
 pub mod sign_in;
 pub mod story;
+
+// These accept, publish or open keys by the flows above.
+pub mod alert;
+pub mod endpoint;
+pub mod fallback;
+pub mod intake;
+pub mod relay;
+pub mod reseal;
+pub mod sealed;
 pub mod webhook;
+
+// These fall back to other channels, or disable endpoints.
+pub mod receipt;
+pub mod redrive;
+pub mod retain;
+
+// Claim, call, settle.
+pub mod delivery;
+
+// These end what waits, and pause providers.
+pub mod channel_down;
+pub mod erase;
+pub mod provider;

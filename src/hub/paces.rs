@@ -75,8 +75,8 @@ impl Paces {
         known.get(place).map_or(0, |known| known.pace.failures)
     }
 
-    /// One more failure of a destination that did not fail again and again before; whether it does from now on. A call that
-    /// was made before the last good answer says nothing: the destination worked after it.
+    /// One more failure of a destination that did not fail again and again before; whether it does from now on. A call
+    /// that was made before the last good answer says nothing: the destination worked after it.
     pub fn fails(&self, place: &Place, called_at: DateTime<Utc>) -> bool {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         let answers = answers.entry(place.clone()).or_default();
@@ -97,8 +97,8 @@ impl Paces {
         lines.entry(place.clone()).or_default().clone()
     }
 
-    /// What all processes know, as it was read at `now`, in the place of what was known; what was learnt while it was read
-    /// stays.
+    /// What all processes know, as it was read at `now`, in the place of what was known; what was learnt while it was
+    /// read stays.
     pub fn replace(&self, read: impl IntoIterator<Item = (Place, Pace)>, now: DateTime<Utc>) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let mut before = std::mem::take(&mut *known);

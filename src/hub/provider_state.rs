@@ -60,8 +60,8 @@ const PAUSED_FOR: TimeDelta = TimeDelta::seconds(30);
 /// Another's probe, or the first calls of a recovery, are waited for.
 pub const SOON: TimeDelta = TimeDelta::seconds(1);
 
-/// A delivery's place at a provider with a limit or in trouble. Given up when dropped, with the request that was taken for
-/// it.
+/// A delivery's place at a provider with a limit or in trouble. Given up when dropped, with the request that was taken
+/// for it.
 pub struct Reservation {
     provider: Arc<ProviderState>,
     /// Until when the request that was taken for it may be made.
@@ -140,8 +140,8 @@ impl ProviderState {
         self.inner().state.clone()
     }
 
-    /// Whether answers open its breaker. Partners' endpoints are strangers: what they answer says nothing of a provider. A
-    /// chat's destinations may be servers of their own, each with its own trouble (`pace`).
+    /// Whether answers open its breaker. Partners' endpoints are strangers: what they answer says nothing of a
+    /// provider. A chat's destinations may be servers of their own, each with its own trouble (`pace`).
     pub fn is_judged(&self) -> bool {
         let of_destinations = self.account.provider.limited_by() == LimitedBy::Destination;
         !of_destinations && self.account.capabilities.iter().any(|c| c.channel != Channel::Webhook)
@@ -249,8 +249,8 @@ impl ProviderState {
         }
     }
 
-    /// It answered badly. Some: that is enough, and the caller is the one to write that it opens, from this state on; it
-    /// calls `opening_ended` then.
+    /// It answered badly. Some: that is enough, and the caller is the one to write that it opens, from this state on;
+    /// it calls `opening_ended` then.
     pub fn went_badly(&self, now: DateTime<Utc>, at_once: bool) -> Option<State> {
         let mut inner = self.inner();
         self.count_good(&mut inner);
@@ -287,8 +287,8 @@ impl ProviderState {
             _ => 1,
         };
         let in_hand = i64::from(inner.in_hand(now));
-        // Where nothing is known to wait nothing is taken ahead: one may be looked for all the same, and no second one before
-        // that has what it needs.
+        // Where nothing is known to wait nothing is taken ahead: one may be looked for all the same, and no second one
+        // before that has what it needs.
         let may_ask = in_hand == 0 && inner.waiting == 0 && (inner.free > 0 || inner.may_ask(now));
         ramp.min(in_hand.saturating_mul(batch).max(i64::from(may_ask)))
     }

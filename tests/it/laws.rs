@@ -534,3 +534,62 @@ fn compose_speaks_of_real_settings_and_commands() {
         }
     }
 }
+
+/// The modules that a `mod.rs` lists, each with the number of its group; blank lines end groups.
+fn listed(source: &str) -> BTreeMap<String, usize> {
+    let (mut listed, mut group) = (BTreeMap::new(), 0);
+    for line in source.lines() {
+        match line.strip_prefix("pub mod ").and_then(|line| line.strip_suffix(';')) {
+            Some(module) => drop(listed.insert(module.to_owned(), group)),
+            None => group += usize::from(line.is_empty()),
+        }
+    }
+    listed
+}
+
+/// The modules that a flow names and that are not listed in a group above its own. `lists`: by folder, what its
+/// `mod.rs` lists.
+fn out_of_order(lists: &BTreeMap<String, BTreeMap<String, usize>>, file: &str, source: &str) -> BTreeSet<String> {
+    let mine: Vec<&str> = file.trim_end_matches(".rs").split('/').collect();
+    let is_above = |theirs: &[&str]| {
+        let depth = theirs.iter().zip(&mine).take_while(|(theirs, mine)| theirs == mine).count();
+        let (Some(theirs), Some(mine)) = (theirs.get(depth), mine.get(depth)) else { return true };
+        let list = &lists["flow"];
+        let list = if depth == 1 { list } else { lists.get(&file[..file.rfind('/').unwrap()]).unwrap_or(list) };
+        list.get(*theirs).is_none_or(|theirs| *theirs < list[*mine])
+    };
+    let named = paths(file, source).into_iter().filter_map(|path| Some(path.strip_prefix("crate::")?.to_owned()));
+    named.filter(|path| path.starts_with("flow::") && !is_above(&path.split("::").collect::<Vec<_>>())).collect()
+}
+
+/// Flows are read in the order that `flow/mod.rs` lists them in, the phases of a delivery in that of their folder.
+#[test]
+fn a_flow_names_only_flows_listed_above_it() {
+    let all = files("src/flow", ".rs");
+    let all = all.iter().map(|path| (within(path, "src").to_owned(), read(path)));
+    let (lists, flows): (Vec<_>, Vec<_>) = all.partition(|(file, _)| file.ends_with("/mod.rs"));
+    let lists =
+        lists.iter().map(|(file, source)| (file.trim_end_matches("/mod.rs").to_owned(), listed(source))).collect();
+    let wrong: Vec<String> = flows
+        .iter()
+        .flat_map(|(file, source)| out_of_order(&lists, file, source).into_iter().map(move |named| (file, named)))
+        .map(|(file, named)| format!("src/{file}: {named} is not listed in a group above it"))
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+
+    for (file, source, seen) in [
+        ("flow/publish.rs", "use super::delivery::settle::end;", "flow::delivery::settle::end"),
+        ("flow/publish.rs", "use super::accept;", "flow::accept"),
+        ("flow/webhook.rs", "fn f() { crate::flow::erase::erase() }", "flow::erase::erase"),
+        ("flow/delivery/claim.rs", "use super::call::{self, call};", "flow::delivery::call"),
+        ("flow/delivery/claim.rs", "use crate::flow::erase::Erased;", "flow::erase::Erased"),
+    ] {
+        assert!(out_of_order(&lists, file, source).contains(seen), "{file}: {source}");
+    }
+    for (file, source) in [
+        ("flow/erase.rs", "use super::delivery::settle::end; use super::accept::key_hash;"),
+        ("flow/delivery/call.rs", "use super::{claim, hold::Held}; use crate::flow::webhook; use crate::hub::Hub;"),
+    ] {
+        assert_eq!(out_of_order(&lists, file, source), BTreeSet::new(), "{file}: {source}");
+    }
+}

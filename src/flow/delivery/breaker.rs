@@ -37,7 +37,8 @@ pub async fn refresh(hub: &Hub) -> Result<()> {
     Ok(())
 }
 
-/// Writes a state that follows on the one that was `seen`, unless another was faster. What is known then is what is written.
+/// Writes a state that follows on the one that was `seen`, unless another was faster. What is known then is what is
+/// written.
 pub async fn write(hub: &Hub, provider: &ProviderState, seen: &State, next: State, now: DateTime<Utc>) -> Result<bool> {
     let name = provider.account.name();
     let mut tx = hub.store.begin_engine().await?;

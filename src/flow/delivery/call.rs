@@ -226,7 +226,10 @@ async fn ask(hub: &Hub, asked: &[Held]) -> Vec<Outcome> {
         Ok(Ok(outcomes)) if outcomes.len() == asked.len() => outcomes,
         Ok(Ok(_)) => nobody_knows("answer_incomplete", "the provider's adapter lost count of what it sent"),
         Ok(Err(_panic)) => {
-            tracing::error!(delivery = %first.claimed.key, provider = provider.name(), "the provider's adapter panicked");
+            tracing::error!(
+                delivery = %first.claimed.key, provider = provider.name(),
+                "the provider's adapter panicked"
+            );
             nobody_knows("sender_panicked", "our own code failed while sending")
         }
         Err(why) => nobody_knows("no_answer", why),
@@ -235,9 +238,9 @@ async fn ask(hub: &Hub, asked: &[Held]) -> Vec<Outcome> {
     outcomes
 }
 
-/// Waits for a call as long as its provider may take: the call budget, and `extra` where the protocol lets the other side
-/// answer late. Then the lease is extended meanwhile, and a process that stops waits until its grace is nearly over. Fails
-/// with the reason why there is no answer.
+/// Waits for a call as long as its provider may take: the call budget, and `extra` where the protocol lets the other
+/// side answer late. Then the lease is extended meanwhile, and a process that stops waits until its grace is nearly
+/// over. Fails with the reason why there is no answer.
 async fn answer<T>(
     hub: &Hub,
     asked: &[Held],
@@ -260,8 +263,8 @@ async fn answer<T>(
     }
 }
 
-/// Extends the leases of a running call three times a lease, so that one failure to do so loses none. A worker that dies
-/// extends nothing: the reaper comes one lease later.
+/// Extends the leases of a running call three times a lease, so that one failure to do so loses none. A worker that
+/// dies extends nothing: the reaper comes one lease later.
 async fn keep_leases(hub: &Hub, asked: &[Held]) -> Infallible {
     let every = hub.settings.timing.lease() / 3;
     let mut due = asked.iter().map(|held| held.holder.since).min().unwrap_or_else(Instant::now);

@@ -47,8 +47,8 @@ pub async fn reap(hub: &Hub, reaper: &mut Reaper, shards: &[i16]) -> Result<usiz
     let mut settles = Vec::with_capacity(overdue.len());
     let mut by_worker: BTreeMap<Tsid, usize> = BTreeMap::new();
     for row in overdue {
-        // The claimer's word holds, not our own settings: they may differ since. Where it records beginnings, it is because an
-        // unknown outcome must not lead to a second copy.
+        // The claimer's word holds, not our own settings: they may differ since. Where it records beginnings, it is
+        // because an unknown outcome must not lead to a second copy.
         let begun = match (row.begins_recorded, row.begun) {
             (_, true) => Begun::Recorded,
             (true, false) => Begun::Never,

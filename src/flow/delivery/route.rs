@@ -17,8 +17,8 @@ use crate::store::delivery::Claimed;
 /// Where a delivery goes, or what to settle instead.
 pub type Chosen = Result<(Arc<Account>, Option<Reservation>), Outcome>;
 
-/// The provider of its channel a delivery goes to; what to settle instead where none can take it now. By weight, and rather
-/// not to the one that just failed it; those of weight 0 only when no other can.
+/// The provider of its channel a delivery goes to; what to settle instead where none can take it now. By weight, and
+/// rather not to the one that just failed it; those of weight 0 only when no other can.
 pub fn choose(hub: &Hub, claimed: &Claimed) -> Chosen {
     let channel = claimed.head.channel;
     let providers = hub.provider_states.of(channel);
@@ -87,8 +87,8 @@ pub struct Since {
     pub reason: String,
 }
 
-/// Whether every provider of a channel is down: its breaker open or being probed, or paused while another's is. Not when one
-/// may be probed: something has to go there, or it would never be found to work again.
+/// Whether every provider of a channel is down: its breaker open or being probed, or paused while another's is. Not
+/// when one may be probed: something has to go there, or it would never be found to work again.
 pub fn is_down(hub: &Hub, channel: Channel) -> Option<Since> {
     let now = hub.clock.now();
     let mut since: Option<Since> = None;
@@ -135,7 +135,8 @@ async fn enter_with_care(
 ) -> Result<CallPermit, Outcome> {
     let mut reservation = reservation.unwrap_or_else(|| provider.reserve(None));
     let unread = |e: crate::error::Error| {
-        tracing::warn!(provider = provider.account.name(), error = %e, "whether it may be asked could not be found out");
+        let provider = provider.account.name();
+        tracing::warn!(provider, error = %e, "whether it may be asked could not be found out");
         Outcome::Postponed
     };
     let now = hub.clock.now();
@@ -207,6 +208,7 @@ async fn change(hub: &Hub, provider: &ProviderState, seen: State, said: Verdict,
         Verdict::Refused(reason) => seen.opened(reason, true, now, rand::random()),
     };
     if let Err(e) = breaker::write(hub, provider, &seen, next, now).await {
-        tracing::warn!(provider = provider.account.name(), error = %e, "its breaker could not be written; the next answer will");
+        let provider = provider.account.name();
+        tracing::warn!(provider, error = %e, "its breaker could not be written; the next answer will");
     }
 }

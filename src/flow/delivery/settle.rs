@@ -85,7 +85,8 @@ async fn keep_refs(hub: &Hub, tx: &mut store::Conn, settles: impl IntoIterator<I
 }
 
 /// Writes steps; a head in doubt is lifted in the same transaction if one of its attempts answered late meanwhile, or a
-/// receipt told of it. So at no commit does a head deny what its attempts tell. And what takes the place of those that ended.
+/// receipt told of it. So at no commit does a head deny what its attempts tell. And what takes the place of those that
+/// ended.
 pub(super) async fn write(
     hub: &Hub,
     tx: &mut store::Conn,
@@ -106,8 +107,9 @@ pub(super) async fn write(
     Ok((won, lifted.and(made)))
 }
 
-/// Outcomes that came after their lease was over: kept on their own attempts, and if accepted they lift heads that do not
-/// know better, in the same transaction. Heads are locked first: whoever settles them meanwhile comes before or after.
+/// Outcomes that came after their lease was over: kept on their own attempts, and if accepted they lift heads that do
+/// not know better, in the same transaction. Heads are locked first: whoever settles them meanwhile comes before or
+/// after.
 async fn late(hub: &Hub, losers: &[Settle], now: DateTime<Utc>) -> Result<()> {
     let keys: Vec<Key> = losers.iter().map(|s| s.key).collect();
     let Some(channel) = losers.first().map(|s| s.lane.channel()) else { return Ok(()) };

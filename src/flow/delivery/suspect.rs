@@ -1,5 +1,6 @@
-//! Suspect: delivers what a worker was lost with, one at a time. It is claimed alone, so that a delivery that takes its worker
-//! with it takes no other with it; and once it was called while its worker lived, it is a delivery like any other.
+//! Suspect: delivers what a worker was lost with, one at a time. It is claimed alone, so that a delivery that takes its
+//! worker with it takes no other with it; and once it was called while its worker lived, it is a delivery like any
+//! other.
 
 use crate::error::Result;
 use crate::hub::Hub;
