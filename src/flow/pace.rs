@@ -25,8 +25,9 @@ pub struct Paces {
     /// Whether there is one: all that a message costs where there is none.
     any: AtomicBool,
     known: Mutex<HashMap<Place, Known>>,
-    /// What the destinations of a chat answered of late that do not fail again and again.
-    answers: Mutex<HashMap<Place, Answers>>,
+    /// What the destinations of a chat answered of late that do not fail again and again; by provider and destination, so
+    /// that a good answer allocates nothing.
+    answers: Mutex<HashMap<String, HashMap<String, Answers>>>,
     /// Who is called by one request at a time.
     lines: Mutex<HashMap<Place, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -84,7 +85,7 @@ impl Paces {
     /// was made before the last good answer says nothing: the destination worked after it.
     fn fails(&self, place: &Place, called_at: DateTime<Utc>) -> bool {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        let answers = answers.entry(place.clone()).or_default();
+        let answers = answers.entry(place.0.clone()).or_default().entry(place.1.clone()).or_default();
         if answers.good_at.is_some_and(|good_at| called_at <= good_at) {
             return false;
         }
@@ -92,9 +93,15 @@ impl Paces {
         answers.failures_in_a_row >= IN_A_ROW && std::mem::take(&mut answers.failures_in_a_row) > 0
     }
 
-    fn works(&self, place: Place, now: DateTime<Utc>) {
+    fn works(&self, provider: &str, destination: &str, now: DateTime<Utc>) {
+        let good = Answers { failures_in_a_row: 0, good_at: Some(now) };
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        answers.insert(place, Answers { failures_in_a_row: 0, good_at: Some(now) });
+        match answers.get_mut(provider).and_then(|of| of.get_mut(destination)) {
+            Some(answers) => *answers = good,
+            None => {
+                answers.entry(provider.to_owned()).or_default().insert(destination.to_owned(), good);
+            }
+        }
     }
 
     fn line(&self, place: &Place) -> Arc<tokio::sync::Mutex<()>> {
@@ -169,17 +176,25 @@ pub async fn enter(hub: &Hub, account: &Account, recipient: &str) -> Result<Line
 /// Slows a destination down that asks for it, and leaves one of a chat alone that fails again and again.
 pub async fn answered(hub: &Hub, account: &Account, recipient: &str, called_at: DateTime<Utc>, outcomes: &[Outcome]) {
     let (limited_by, now) = (account.provider.limited_by(), hub.clock.now());
-    let Some(place) = place(account, recipient) else { return };
     let asked = outcomes.iter().filter_map(|outcome| Pace::asked(outcome, limited_by, now));
-    if let Some(asked) = asked.max_by_key(|pace| pace.next_at) {
+    let asked = asked.max_by_key(|pace| pace.next_at);
+    let said = if limited_by == LimitedBy::Destination { verdict(outcomes) } else { Verdict::Nothing };
+    if asked.is_none() && said == Verdict::Nothing {
+        return;
+    }
+    if said == Verdict::Good && !is_paced(hub) {
+        return hub.traffic.paces.works(account.name(), recipient, now);
+    }
+    let Some(place) = place(account, recipient) else { return };
+    if let Some(asked) = asked {
         let written = store::pace::slow_down(hub.store.engine(), &place.0, &place.1, asked, now).await;
         tracing::info!(
             provider = place.0, destination = place.1, until = %asked.next_at,
             "a destination takes no more for now; what is for it waits"
         );
         changed(hub, place, asked, written).await;
-    } else if limited_by == LimitedBy::Destination {
-        judge(hub, place, verdict(outcomes), called_at, now).await;
+    } else {
+        judge(hub, place, said, called_at, now).await;
     }
 }
 
@@ -189,12 +204,12 @@ async fn judge(hub: &Hub, place: Place, said: Verdict, called_at: DateTime<Utc>,
     let troubles = paces.troubles(&place);
     match said {
         Verdict::Nothing => (),
-        Verdict::Good if troubles == 0 => paces.works(place, now),
+        Verdict::Good if troubles == 0 => paces.works(&place.0, &place.1, now),
         Verdict::Good => {
             let written = store::pace::recovered(engine, &place.0, &place.1, now).await;
             tracing::info!(provider = place.0, destination = place.1, "a destination that failed works again");
             let pace = Pace { next_at: now, interval: Duration::ZERO, failures: 0 };
-            paces.works(place.clone(), now);
+            paces.works(&place.0, &place.1, now);
             changed(hub, place, pace, written.map(|()| pace)).await;
         }
         Verdict::Bad(_) | Verdict::Refused(_) if troubles == 0 && !paces.fails(&place, called_at) => (),
