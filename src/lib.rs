@@ -2,22 +2,23 @@
 //!
 //! # The map
 //!
-//! Six layers; arrows point only down, and a test (`tests/it/laws.rs`) keeps them.
+//! Arrows point only down, and a test (`tests/it/laws.rs`) keeps them.
 //!
 //! ```text
-//! 5  main, cli
-//! 4  api   worker                    never each other; they meet only in flow
-//! 3  flow ── hub                     verbs; own the transaction │ hub = settings + store + providers + clock + metrics
-//! 2  store        provider           siblings; never each other
-//! 1  model                           nouns and laws; pure: no await, no I/O, no clock, no randomness
-//! 0  config error id clock limits crypt shutdown telemetry
+//! 5   main, cli
+//! 4b  api   worker                   never each other; what both need sinks to http, flow or model
+//! 4a  http                           server, request, caller, answer, problem: what every door that speaks HTTP shares
+//! 3   flow ── hub                    verbs; own the transaction │ hub = settings + store + providers + clock + metrics
+//! 2   store        provider          siblings; never each other
+//! 1   model                          nouns and laws; pure: no await, no I/O, no clock, no randomness
+//! 0   config error id clock limits crypt shutdown telemetry
 //! ```
 //!
 //! (`config` stands at the bottom because everybody reads settings, though it knows a few words of `model`.)
 //!
 //! # One message's walk through the house
 //!
-//! A domain service signs in once a day ([`flow::sign_in`]) and POSTs to `/v1/messages`. [`api::server`] reads the request,
+//! A domain service signs in once a day ([`flow::sign_in`]) and POSTs to `/v1/messages`. [`http::server`] reads the request,
 //! `api/auth.rs` finds out who asks and counts it against the partner's limit ([`flow::rate`]), the handler in
 //! `api/message.rs` hands
 //! its bytes to [`model::intake`], which finds everything that is wrong with it at once, or makes a
@@ -83,6 +84,7 @@ pub mod config;
 pub mod crypt;
 pub mod error;
 pub mod flow;
+pub mod http;
 pub mod hub;
 pub mod id;
 pub mod limits;

@@ -9,11 +9,11 @@ use axum::http::{HeaderMap, header};
 use chrono::DurationRound as _;
 
 use super::error::{Problem, REQUEST_ID};
-use super::forwarded;
 use super::request::Query;
-use super::server::Peer;
 use crate::error::{Error, Refusal, Result};
 use crate::flow::{self, rate::Standing, sign_in::unauthenticated};
+use crate::http::forwarded;
+use crate::http::server::Peer;
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;

@@ -15,9 +15,9 @@ use serde::Serialize;
 
 use super::auth::STANDING;
 use super::error::{Problem, REQUEST_ID};
-use super::field;
 use crate::error::{Error, Refusal, excerpt};
 use crate::flow::rate::Standing;
+use crate::http::field;
 use crate::hub::Hub;
 use crate::limits;
 use crate::telemetry::observe;

@@ -3,10 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use notihub::api::{
-    self,
-    server::{self, Allowance},
-};
+use notihub::api;
+use notihub::http::server::{self, Allowance};
 use notihub::worker::{self, Role};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufStream, Interest};
