@@ -19,7 +19,7 @@
 //! # One message's walk through the house
 //!
 //! A domain service signs in once a day ([`flow::sign_in`]) and POSTs to `/v1/messages`. [`http::server`] reads the request,
-//! `api/auth.rs` finds out who asks and counts it against the partner's limit ([`flow::rate`]), the handler in
+//! [`http::caller`] finds out who asks and counts it against the partner's limit ([`flow::rate`]), the handler in
 //! `api/message.rs` hands
 //! its bytes to [`model::intake`], which finds everything that is wrong with it at once, or makes a
 //! [`model::message::NewMessage`]. [`flow::accept`] gives it an id and passes it to [`flow::intake`], whose writers put

@@ -11,9 +11,10 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Header, License, Object, Ref, RefOr, ResponseBuilder, Tag, Type};
 use utoipa::{OpenApi, Path as _, ToSchema as _};
 
-use super::error::{Answer, ProblemBody};
 use super::event::{self, WebhookEvent};
-use super::request::Query;
+use crate::http::answer::Answer;
+use crate::http::problem::ProblemBody;
+use crate::http::query::Query;
 
 const ABOUT: &str = "A self-hosted notification hub. Every answer has `X-Request-Id`; every error is \
     `application/problem+json` with a `code` and a `reason`, which `GET /v1/errors` explains.";

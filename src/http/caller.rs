@@ -1,31 +1,23 @@
 //! Who is asking: a bearer token is read, its account looked up, and the request counted against the partner's limit.
 
-use std::cell::Cell;
 use std::sync::{Arc, Once};
 
-use axum::extract::{FromRequestParts, MatchedPath};
+use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
-use chrono::DurationRound as _;
 
-use super::error::{Problem, REQUEST_ID};
-use super::request::Query;
+use super::context::{REQUEST_ID, STANDING};
+use super::problem::Problem;
+use super::query::Query;
+use super::server::Peer;
+use super::{forwarded, look};
 use crate::error::{Error, Refusal, Result};
 use crate::flow::{self, rate::Standing, sign_in::unauthenticated};
-use crate::http::forwarded;
-use crate::http::server::Peer;
 use crate::hub::Hub;
 use crate::id::Tsid;
-use crate::limits;
-use crate::model::delivery::parse_public_id;
 use crate::model::partner::{Account, DEFAULT_REGION, Partner, Scope};
 use crate::model::role::{Actor, Owning, Role, forbidden};
 use crate::store;
-
-tokio::task_local! {
-    /// How the caller stands with its limit; the layer around all handlers tells it in the answer's headers.
-    pub static STANDING: Cell<Option<Standing>>;
-}
 
 /// Somebody who signed in.
 pub struct Signed {
@@ -45,56 +37,11 @@ impl FromRequestParts<Hub> for Signed {
         match &account.partner {
             Some(partner) => count(hub, partner, 1).await?,
             // What tells of the hub as a whole tells of nobody.
-            None if parts.method.is_safe() && may_look(parts, &actor) => look(parts, hub, &actor).await?,
+            None if parts.method.is_safe() && look::may_reveal(parts, &actor) => look::note(parts, hub, &actor).await?,
             None => (),
         }
         Ok(Signed { account, actor })
     }
-}
-
-/// GET routes that reveal to staff what partners' messages say, to whom they go, or what was done: each look leaves an entry
-/// in the audit log.
-pub const REVEALING: [&str; 14] = [
-    "/notifications",
-    "/notifications/{id}",
-    "/v1/audit",
-    "/v1/deliveries",
-    "/v1/deliveries/{id}",
-    "/v1/intake/refused",
-    "/v1/messages",
-    "/v1/messages/{id}",
-    "/v1/messages/{id}/timeline",
-    "/v1/partners/{id}/audit",
-    "/v1/webhooks",
-    "/v1/webhooks/{id}",
-    "/v1/webhooks/{id}/deliveries",
-    "/v1/webhooks/{id}/health",
-];
-
-/// Whether its handler will answer: the audit log is for admins, and a refused look reveals nothing.
-fn may_look(parts: &Parts, actor: &Actor) -> bool {
-    !parts.uri.path().ends_with("/audit") || actor.administering().is_ok()
-}
-
-/// Writes down that staff looked, once a minute for each object. Changes have entries of their own.
-async fn look(parts: &Parts, hub: &Hub, actor: &Actor) -> Result<()> {
-    let route = parts.extensions.get::<MatchedPath>().map_or("", |route| route.as_str());
-    if !REVEALING.contains(&route) {
-        return Ok(());
-    }
-    let now = hub.clock.now();
-    let minute = now.duration_trunc(limits::LOOKS_TOGETHER).unwrap_or(now);
-    let object = looked_at(route, parts.uri.path());
-    store::audit::look(hub.store.api(), hub.next_id(), now, actor, &object, minute).await
-}
-
-/// The path, without what is no id of ours: that could name a person, as the query could, and this log is only added to.
-fn looked_at(route: &str, path: &str) -> String {
-    let is_ours = |part: &str| part.parse::<Tsid>().is_ok() || parse_public_id(part).is_some();
-    let parts = route.split('/').zip(path.split('/'));
-    let parts: Vec<&str> =
-        parts.map(|(name, given)| if name.starts_with('{') && is_ours(given) { given } else { name }).collect();
-    parts.join("/")
 }
 
 /// Counts a request that costs so much.
