@@ -19,7 +19,10 @@ mod sql_intake;
 mod stats;
 mod webhook;
 
-use axum::Router;
+use std::sync::LazyLock;
+
+use axum::body::Bytes;
+use axum::{Extension, Router};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -86,11 +89,15 @@ fn routes() -> OpenApiRouter<Hub> {
         .routes(routes!(health::about)) // /about
 }
 
+/// Written when it is first asked for.
+static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| openapi::written(routes().into_openapi()));
+
 pub fn router(hub: &Hub) -> Router {
     let (router, _described) = routes().split_for_parts();
     router
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::no_method)
+        .layer(Extension(openapi::Document(&DOCUMENT)))
         .layer(axum::middleware::from_fn_with_state(hub.clone(), request::around))
         .with_state(hub.clone())
 }
