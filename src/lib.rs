@@ -18,15 +18,14 @@
 //!
 //! # One message's walk through the house
 //!
-//! A domain service signs in once a day ([`flow::sign_in`]) and POSTs to `/v1/messages`. [`http::server`] reads the request,
-//! [`http::caller`] finds out who asks and counts it against the partner's limit ([`flow::rate`]), the handler in
-//! `api/message.rs` hands
-//! its bytes to [`model::intake`], which finds everything that is wrong with it at once, or makes a
-//! [`model::message::NewMessage`]. [`flow::accept`] gives it an id and passes it to [`flow::intake`], whose writers put
-//! all requests that arrived meanwhile into one statement, `sql/message/insert.sql`: message, deliveries and key,
-//! durable together. Then, and only then, the caller reads 202, and [`hub::Wake`] is told which lane of which shard has
-//! something. Who has more than its fair share unfinished ([`model::fairness`]) waits in the overflow lanes, which have a
-//! claiming loop of their own.
+//! A domain service signs in once a day ([`flow::sign_in`]) and POSTs to `/v1/messages`. [`http::server`] reads the
+//! request, [`http::caller`] finds out who asks and counts it against the partner's limit ([`flow::rate`]), the handler
+//! in `api/message.rs` hands its bytes to [`model::intake`], which finds everything that is wrong with it at once, or
+//! makes a [`model::message::NewMessage`]. [`flow::accept`] gives it an id and passes it to [`flow::intake`], whose
+//! writers put all requests that arrived meanwhile into one statement, `sql/message/insert.sql`: message, deliveries
+//! and key, durable together. Then, and only then, the caller reads 202, and [`hub::Wake`] is told which lane of which
+//! shard has something. Who has more than its fair share unfinished ([`model::fairness`]) waits in the overflow lanes,
+//! which have a claiming loop of their own.
 //!
 //! [`worker::deliver`] wakes, asks [`model::watermark`] where to look and from where on, and claims:
 //! `sql/delivery/claim.sql` spends an attempt, whose number is the fence, and sets a lease, before any call can happen.
@@ -64,6 +63,9 @@
 //! waits beside them until [`flow::rollup`] adds it to its day. What is over its time goes with [`flow::retain`], a person
 //! with [`flow::erase`], which finds an address in whatever form it was kept ([`model::person`]). The loops that do so are one table, in [`worker`]. [`flow::story`] tells all of it to whoever asks,
 //! and [`flow::fsck`] checks that it is true.
+//!
+//! An answer whose length is not known when it begins is a stream: it has a place of its own among the server's
+//! connections and ends when the process stops ([`http::stream`]).
 //!
 //! # Who may what
 //!

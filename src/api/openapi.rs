@@ -1,5 +1,5 @@
-//! The API's own description, OpenAPI 3.1: what the routes say of themselves, what all operations have in common, and the
-//! webhook that endpoints are sent.
+//! The API's own description, OpenAPI 3.1: what the routes say of themselves, what all operations have in common, and
+//! the webhook that endpoints are sent.
 
 use std::sync::LazyLock;
 

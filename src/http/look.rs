@@ -12,8 +12,8 @@ use crate::model::delivery::parse_public_id;
 use crate::model::role::Actor;
 use crate::store;
 
-/// GET routes that reveal to staff what partners' messages say, to whom they go, or what was done: each look leaves an entry
-/// in the audit log.
+/// GET routes that reveal to staff what partners' messages say, to whom they go, or what was done: each look leaves an
+/// entry in the audit log.
 pub const REVEALING: [&str; 14] = [
     "/notifications",
     "/notifications/{id}",
@@ -48,7 +48,8 @@ pub async fn note(parts: &Parts, hub: &Hub, actor: &Actor) -> Result<()> {
     store::audit::look(hub.store.api(), hub.next_id(), now, actor, &object, minute).await
 }
 
-/// The path, without what is no id of ours: that could name a person, as the query could, and this log is only added to.
+/// The path, without what is no id of ours: that could name a person, as the query could, and this log is only added
+/// to.
 fn looked_at(route: &str, path: &str) -> String {
     let is_ours = |part: &str| part.parse::<Tsid>().is_ok() || parse_public_id(part).is_some();
     let parts = route.split('/').zip(path.split('/'));

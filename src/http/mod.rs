@@ -13,5 +13,6 @@ pub mod problem;
 pub mod query;
 pub mod request;
 pub mod server;
+pub mod stream;
 mod wire;
 pub mod words;

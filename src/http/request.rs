@@ -14,25 +14,31 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use super::context::{REQUEST_ID, STANDING};
 use super::field;
 use super::problem::Problem;
+use super::server::Peer;
 use crate::error::{Error, Refusal};
 use crate::flow::rate::Standing;
 use crate::hub::Hub;
 use crate::limits;
 use crate::telemetry::observe;
 
-/// Around every handler: an id, a count, a log line, and a task of its own, because a caller that hangs up must not
-/// cut a database statement in half.
+/// Around every handler: an id, a count, a log line, a place for an answer that is a stream, and a task of its own,
+/// because a caller that hangs up must not cut a database statement in half.
 pub async fn around(State(hub): State<Hub>, request: Request, next: Next) -> Response {
     let id = hub.next_id().to_string();
     let route = request.extensions().get::<MatchedPath>().map_or("none", |m| m.as_str()).to_owned();
-    let method = request.method().clone();
+    let (method, peer) = (request.method().clone(), request.extensions().get::<Peer>().cloned());
+    let asked = method.clone();
     let began = Instant::now();
     let handled = STANDING.scope(
         Cell::new(None),
         REQUEST_ID.scope(id.clone(), async move {
-            let mut response = match is_addressed(&request) {
+            let answered = match is_addressed(&request) {
                 Ok(()) => next.run(request).await,
                 Err(refusal) => Problem::from(refusal).into_response(),
+            };
+            let mut response = match peer {
+                Some(peer) => peer.admit(&asked, answered).unwrap_or_else(|busy| Problem::from(busy).into_response()),
+                None => answered,
             };
             if let Some(standing) = STANDING.try_with(Cell::get).ok().flatten() {
                 tell(standing, response.headers_mut());
@@ -125,7 +131,8 @@ pub async fn collect(request: Request, hub: &Hub, most: usize) -> Result<Bytes, 
     }
 }
 
-/// When a process stops, a body that is on its way may still arrive, and one that dawdles must not keep it from stopping.
+/// When a process stops, a body that is on its way may still arrive, and one that dawdles must not keep it from
+/// stopping.
 async fn stopping(hub: &Hub) {
     hub.shutdown.stopping().await;
     tokio::time::sleep(Duration::from_secs(1)).await;
