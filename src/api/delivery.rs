@@ -7,15 +7,16 @@ use axum::http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::auth::Reader;
-use super::error::Answer;
-use super::page::{Page, Whose, Window, cursor};
-use super::request::{Id, Query, ok};
 use super::shape::{
-    ChannelWord, DeliveryStatus, EventWord, OutcomeWord, ReceiptWord, Recipient, Success, Time, channel_filter,
-    lanes_of_posted, recipient_filter,
+    ChannelWord, DeliveryStatus, EventWord, OutcomeWord, ReceiptWord, Recipient, channel_filter, lanes_of_posted,
+    recipient_filter,
 };
 use crate::error::{Error, Result};
+use crate::http::answer::{Answer, Success, Time, ok};
+use crate::http::caller::Reader;
+use crate::http::page::{Page, Whose, Window, cursor};
+use crate::http::query::Query;
+use crate::http::request::Id;
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::model::channel::Channel;

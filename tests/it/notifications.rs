@@ -16,7 +16,7 @@ use notihub::provider::simulator::Behaviour;
 use notihub::provider::{Letter, Pending, Provider};
 use notihub::shutdown::Shutdown;
 use notihub::worker::{self, Role};
-use notihub::{api, config};
+use notihub::{api, config, http};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
@@ -490,7 +490,7 @@ async fn what_is_stored_outlives_the_process() {
     let other = other.await.unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    api::server::start(listener, api::router(&other), &shutdown);
+    http::server::start(listener, api::router(&other), &shutdown);
     let http = reqwest::Client::new();
     let there = |path: &str| http.get(format!("http://{address}{path}")).bearer_auth(&app.token).send();
     for path in [

@@ -12,7 +12,7 @@ use notihub::model::role::{Actor, Role};
 use notihub::provider::Providers;
 use notihub::shutdown::Shutdown;
 use notihub::store::listen::Topic;
-use notihub::{api, flow, store, worker};
+use notihub::{api, flow, http, store, worker};
 use serde_json::{Value, json};
 use sqlx::Connection as _;
 
@@ -673,7 +673,7 @@ impl Other {
         let hub = Hub::start(parts).await.unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        api::server::start(listener, api::router(&hub), &hub.shutdown);
+        http::server::start(listener, api::router(&hub), &hub.shutdown);
         Other { hub, address }
     }
 

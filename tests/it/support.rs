@@ -20,7 +20,7 @@ use notihub::provider::simulator::{slack::SlackSimulator, smtp::SmtpSimulator};
 use notihub::provider::{Account, Provider, Providers, mock, slack, smtp, webhook};
 use notihub::shutdown::Shutdown;
 use notihub::store::{PoolSizes, Store};
-use notihub::{api, flow, worker};
+use notihub::{api, flow, http, worker};
 use serde_json::Value;
 use sqlx::{Connection as _, PgConnection, PgPool};
 use tokio::sync::OnceCell;
@@ -260,7 +260,7 @@ impl App {
         flow::retain::retain(&hub).await.expect("partitions");
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        api::server::start(listener, api::router(&hub), &hub.shutdown);
+        http::server::start(listener, api::router(&hub), &hub.shutdown);
         // Whoever tests limits and windows says so; nobody else is to run into them.
         let change = Change { rate_limit_tps: Some(1_000_000), lookup_days: Some(400), ..named("test") };
         let (partner, credentials) = create_partner(&hub, change).await;
