@@ -13,7 +13,7 @@ use super::page::{Page, Whose, Window, cursor};
 use super::request::{Id, Query, ok};
 use super::shape::{
     ChannelWord, DeliveryStatus, EventWord, OutcomeWord, ReceiptWord, Recipient, Success, Time, channel_filter,
-    lanes_of_posted, recipient_filter,
+    recipient_filter,
 };
 use crate::error::{Error, Result};
 use crate::hub::Hub;
@@ -262,7 +262,7 @@ pub async fn list(State(hub): State<Hub>, reader: Reader, mut query: Query) -> A
         status: query.parse("status", &format!("one of {}", STATUSES.map(Status::as_str).join(", ")), |text| {
             text.parse().ok()
         })?,
-        lanes: channel_filter(&mut query)?.unwrap_or_else(lanes_of_posted),
+        lanes: channel_filter(&mut query)?,
         provider: query.take("provider"),
         reason: query.take("error"),
         to,

@@ -81,7 +81,7 @@ pub fn read(path: &Path) -> String {
 }
 
 /// `src/flow/accept.rs` as `flow/accept.rs`.
-fn within<'p>(path: &'p Path, folder: &str) -> &'p str {
+pub fn within<'p>(path: &'p Path, folder: &str) -> &'p str {
     path.strip_prefix(root().join(folder)).unwrap().to_str().unwrap()
 }
 

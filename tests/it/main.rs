@@ -41,6 +41,7 @@ mod sessions;
 mod sign_in;
 mod smtp_peer;
 mod sql_intake;
+mod sql_words;
 mod standard_webhooks;
 mod stats;
 mod traffic;
