@@ -59,8 +59,8 @@ impl App {
     }
 }
 
-/// S0-44, S0-45, S0-48, S0-49: every outcome is told, numbered, with a stable id, signed in both ways over the bytes sent; and
-/// the message's story tells that it was told.
+/// S0-4, S0-44, S0-45, S0-48, S0-49: every outcome is told, numbered, with a stable id, signed in both ways over the bytes
+/// sent; and the message's story tells that it was told.
 #[tokio::test]
 async fn a_message_is_told_as_it_goes() {
     let (app, receiver) = here().await;
