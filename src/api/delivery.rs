@@ -8,7 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::shape::{
-    ChannelWord, DeliveryStatus, EventWord, OutcomeWord, ReceiptWord, Recipient, channel_filter, lanes_of_posted,
+    ChannelWord, DeliveryStatus, EventWord, OutcomeWord, ReceiptWord, Recipient, channel_filter,
     recipient_filter,
 };
 use crate::error::{Error, Result};
@@ -263,7 +263,7 @@ pub async fn list(State(hub): State<Hub>, reader: Reader, mut query: Query) -> A
         status: query.parse("status", &format!("one of {}", STATUSES.map(Status::as_str).join(", ")), |text| {
             text.parse().ok()
         })?,
-        lanes: channel_filter(&mut query)?.unwrap_or_else(lanes_of_posted),
+        lanes: channel_filter(&mut query)?,
         provider: query.take("provider"),
         reason: query.take("error"),
         to,

@@ -43,11 +43,6 @@ pub fn message_id(text: &str) -> Result<Tsid, Error> {
     text.parse().map_err(|_| Error::NotFound)
 }
 
-/// The first and last lane of what partners post: a webhook tells of it, and is asked for by itself.
-pub fn lanes_of_posted() -> (i16, i16) {
-    (0, Lane::range_of(Channel::Webhook).0 - 1)
-}
-
 pub fn channel_filter(query: &mut Query) -> Result<Option<(i16, i16)>, Refusal> {
     let channel: Option<Channel> = query.parse("channel", "a channel", |text| text.parse().ok())?;
     Ok(channel.map(Lane::range_of))

@@ -1,6 +1,5 @@
 //! The laws of the house, read from its own lines: which layer may name which, what only one place may do, that files
-//! do not name each other in a circle, what every SQL file owes its readers, that every item of seed 003 has a test,
-//! and that compose.yaml speaks of real settings.
+//! do not name each other in a circle, what every SQL file owes its readers, and that compose.yaml speaks of real settings.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -111,7 +110,7 @@ pub fn read(path: &Path) -> String {
 }
 
 /// `src/flow/accept.rs` as `flow/accept.rs`.
-fn within<'p>(path: &'p Path, folder: &str) -> &'p str {
+pub fn within<'p>(path: &'p Path, folder: &str) -> &'p str {
     path.strip_prefix(root().join(folder)).unwrap().to_str().unwrap()
 }
 
@@ -325,7 +324,7 @@ fn is_or_ends(path: &str, name: &str) -> bool {
     path.starts_with(&format!("::{name}::")) || (name.contains("::") && path.contains(&format!("::{name}::")))
 }
 
-/// The arrows of the house point down, and what only one place may do only that place does.
+/// S0-7: the arrows of the house point down, and what only one place may do only that place does.
 #[test]
 fn arrows_point_down_and_each_deed_has_its_place() {
     let (mut wrong, mut excused, mut read_paths) = (Vec::new(), BTreeSet::new(), 0);
@@ -631,66 +630,6 @@ fn parameters(text: &str) -> BTreeSet<u32> {
 
 fn has_word(text: &str, word: &str) -> bool {
     text.match_indices(word).any(|(at, _)| !text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_'))
-}
-
-/// The items of the checklist that the tests of a source name, with the tests that name them: `/// S3-1, S3-2: …` above a
-/// test.
-fn named_items(source: &str) -> BTreeMap<String, Vec<String>> {
-    let mut named: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let mut lines = source.lines().map(str::trim).peekable();
-    while let Some(line) = lines.next() {
-        let Some(doc) = line.strip_prefix("///") else { continue };
-        let mut doc = doc.to_owned();
-        while let Some(more) = lines.peek().and_then(|l| l.strip_prefix("///")) {
-            doc.push_str(more);
-            lines.next();
-        }
-        let is_test = lines.peek().is_some_and(|l| l.starts_with("#[test]") || l.starts_with("#[tokio::test"));
-        if !is_test {
-            continue;
-        }
-        let test = lines.clone().find(|l| l.contains("fn ")).unwrap_or_default().to_owned();
-        for item in doc
-            .split(|c: char| !c.is_alphanumeric() && c != '-')
-            .filter(|word| ["S0-", "S1-", "S3-"].iter().any(|seed| word.starts_with(seed)))
-        {
-            named.entry(item.to_owned()).or_default().push(test.clone());
-        }
-    }
-    named
-}
-
-/// Every item of seed 003, and every item of seed 000 that is not about vendors or its own stack, is named by a test
-/// that shows it, or says what became of it.
-#[test]
-fn every_item_that_is_built_has_its_test() {
-    let mut named: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for path in files("tests", ".rs").into_iter().chain(files("src", ".rs")) {
-        for (item, tests) in named_items(&read(&path)) {
-            named.entry(item).or_default().extend(tests);
-        }
-    }
-    let of_000 = (14..=75).map(|n| format!("S0-{n}"));
-    let of_001 = (1..=55).map(|n| format!("S1-{n}"));
-    let all: BTreeSet<String> = (1..=45).map(|n| format!("S3-{n}")).chain(of_000).chain(of_001).collect();
-    let missing: Vec<&String> = all.iter().filter(|item| !named.contains_key(*item)).collect();
-    assert!(missing.is_empty(), "no test names {missing:?}");
-    let exists = |item: &String| {
-        let (seed, n) = item.split_once('-').unwrap();
-        n.parse().is_ok_and(|n: u32| {
-            n >= 1
-                && n <= match seed {
-                    "S1" => 55,
-                    "S3" => 45,
-                    _ => 81,
-                }
-        })
-    };
-    let unknown: Vec<&String> = named.keys().filter(|item| !exists(item)).collect();
-    assert!(unknown.is_empty(), "the checklist has no {unknown:?}");
-    let example =
-        "/// S3-1: x\nstruct A;\n/// S3-2, S3-3:\n/// and S3-4.\n#[tokio::test(flavor = \"x\")]\nasync fn t() {}";
-    assert_eq!(named_items(example).into_keys().collect::<Vec<_>>(), ["S3-2", "S3-3", "S3-4"]);
 }
 
 /// S3-29: compose.yaml can be read, runs PostgreSQL, an API and two workers with commands that there are, and every

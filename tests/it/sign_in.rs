@@ -19,7 +19,7 @@ use sqlx::Connection as _;
 use crate::processes::until;
 use crate::support::{Answer, App, MASTER_KEY, email, named, settings};
 
-/// S0-29, S0-30, S0-31, S3-20, S3-44: a client's secret gives an access token for a day and a refresh token, which gives
+/// S0-29, S0-30, S0-31, S0-80, S3-20, S3-44: a client's secret gives an access token for a day and a refresh token, which gives
 /// the next; without a token nothing is answered.
 #[tokio::test]
 async fn a_secret_gives_tokens_and_tokens_let_in() {
