@@ -8,8 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::shape::{
-    ChannelWord, DeliveryStatus, EventWord, OutcomeWord, ReceiptWord, Recipient, channel_filter,
-    recipient_filter,
+    ChannelWord, DeliveryStatus, EventWord, OutcomeWord, ReceiptWord, Recipient, channel_filter, recipient_filter,
 };
 use crate::error::{Error, Result};
 use crate::http::answer::{Answer, Success, Time, ok};
