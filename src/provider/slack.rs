@@ -185,7 +185,8 @@ fn rejected(class: ErrorClass, code: &str, detail: String, retry_after: Option<D
 /// `compatible`: the server is not Slack, and its 2xx is acceptance whatever it says.
 fn verdict(answer: &Answer, compatible: bool) -> Outcome {
     let text = str::from_utf8(&answer.body).map(str::trim).unwrap_or_default();
-    let said_no = serde_json::from_str::<Value>(text).ok().and_then(|body| Some(body.get("error")?.as_str()?.to_owned()));
+    let said_no =
+        serde_json::from_str::<Value>(text).ok().and_then(|body| Some(body.get("error")?.as_str()?.to_owned()));
     let word = said_no.as_deref().unwrap_or(text);
     let word = WORDS.into_iter().find(|(known, _)| *known == word);
     let said = |class, code: &str| rejected(class, code, format!("answered {}", answer.status), answer.retry_after);
