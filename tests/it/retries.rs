@@ -705,7 +705,7 @@ async fn the_timeline_tells_everything_in_order() {
     assert_eq!(story(&app, &id).await, steps(&expected));
     let told = app.get(&format!("/v1/messages/{id}/timeline")).await.expect(200).body;
     let texts: Vec<&str> = told["items"].as_array().unwrap().iter().map(|i| i["detail"].as_str().unwrap()).collect();
-    assert_eq!(texts[0], "TEST with 1 deliveries, NORMAL");
+    assert_eq!(texts[0], "TEST with 1 delivery, NORMAL");
     assert_eq!(texts[2], "provider slack");
     assert_eq!(texts[3], "REJECTED: service_unavailable · answered 503");
     assert!(
