@@ -1,5 +1,5 @@
-//! What can go wrong, told once. Each door renders it for its own audience: `api::error` as problem+json, `main` as a
-//! sentence for a person, the worker as a log line.
+//! What can go wrong, told once. Each door renders it for its own audience: `http::problem` as problem+json, `main` as
+//! a sentence for a person, the worker as a log line.
 
 use std::borrow::Cow;
 
@@ -176,8 +176,8 @@ const fn why(word: &'static str, code: Code, status: u16, cause: &'static str, r
     Reason { word, code, status, cause, remedy }
 }
 
-/// Every reason there is: a refusal with another does not leave the house (`api::error` and a test see to it). A word that
-/// has two codes has two rows.
+/// Every reason there is: a refusal with another does not leave the house (`http::problem` and a test see to it). A
+/// word that has two codes has two rows.
 pub const REASONS: &[Reason] = &[
     // Who asks.
     why(

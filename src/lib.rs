@@ -2,30 +2,30 @@
 //!
 //! # The map
 //!
-//! Six layers; arrows point only down, and a test (`tests/it/laws.rs`) keeps them.
+//! Arrows point only down, and a test (`tests/it/laws.rs`) keeps them.
 //!
 //! ```text
-//! 5  main, cli
-//! 4  api   worker                    never each other; they meet only in flow
-//! 3  flow ── hub                     verbs; own the transaction │ hub = settings + store + providers + clock + metrics
-//! 2  store        provider           siblings; never each other
-//! 1  model                           nouns and laws; pure: no await, no I/O, no clock, no randomness
-//! 0  config error id clock limits crypt shutdown telemetry
+//! 5   main, cli
+//! 4b  api   worker                   never each other; what both need sinks to http, flow or model
+//! 4a  http                           server, request, caller, answer, problem: what every door that speaks HTTP shares
+//! 3   flow ── hub                    verbs; own the transaction │ hub = settings + store + providers + clock + metrics
+//! 2   store        provider          siblings; never each other
+//! 1   model                          nouns and laws; pure: no await, no I/O, no clock, no randomness
+//! 0   config error id clock limits crypt shutdown telemetry
 //! ```
 //!
 //! (`config` stands at the bottom because everybody reads settings, though it knows a few words of `model`.)
 //!
 //! # One message's walk through the house
 //!
-//! A domain service signs in once a day ([`flow::sign_in`]) and POSTs to `/v1/messages`. [`api::server`] reads the request,
-//! `api/auth.rs` finds out who asks and counts it against the partner's limit ([`flow::rate`]), the handler in
-//! `api/message.rs` hands
-//! its bytes to [`model::intake`], which finds everything that is wrong with it at once, or makes a
-//! [`model::message::NewMessage`]. [`flow::accept`] gives it an id and passes it to [`flow::intake`], whose writers put
-//! all requests that arrived meanwhile into one statement, `sql/message/insert.sql`: message, deliveries and key,
-//! durable together. Then, and only then, the caller reads 202, and [`hub::Wake`] is told which lane of which shard has
-//! something. Who has more than its fair share unfinished ([`model::fairness`]) waits in the overflow lanes, which have a
-//! claiming loop of their own.
+//! A domain service signs in once a day ([`flow::sign_in`]) and POSTs to `/v1/messages`. [`http::server`] reads the
+//! request, [`http::caller`] finds out who asks and counts it against the partner's limit ([`flow::rate`]), the handler
+//! in `api/message.rs` hands its bytes to [`model::intake`], which finds everything that is wrong with it at once, or
+//! makes a [`model::message::NewMessage`]. [`flow::accept`] gives it an id and passes it to [`flow::intake`], whose
+//! writers put all requests that arrived meanwhile into one statement, `sql/message/insert.sql`: message, deliveries
+//! and key, durable together. Then, and only then, the caller reads 202, and [`hub::Wake`] is told which lane of which
+//! shard has something. Who has more than its fair share unfinished ([`model::fairness`]) waits in the overflow lanes,
+//! which have a claiming loop of their own.
 //!
 //! [`worker::deliver`] wakes, asks [`model::watermark`] where to look and from where on, and claims:
 //! `sql/delivery/claim.sql` spends an attempt, whose number is the fence, and sets a lease, before any call can happen.
@@ -67,6 +67,9 @@
 //! with [`flow::erase`], which finds an address in whatever form it was kept ([`model::person`]). The loops that do so are one table, in [`worker`]. [`flow::story`] tells all of it to whoever asks,
 //! and [`flow::fsck`] checks that it is true.
 //!
+//! An answer whose length is not known when it begins is a stream: it has a place of its own among the server's
+//! connections and ends when the process stops ([`http::stream`]).
+//!
 //! # Who may what
 //!
 //! A partner sees its own: every statement that serves one names it. What only operators or admins may takes a permit as
@@ -86,6 +89,7 @@ pub mod config;
 pub mod crypt;
 pub mod error;
 pub mod flow;
+pub mod http;
 pub mod hub;
 pub mod id;
 pub mod limits;

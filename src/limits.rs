@@ -219,10 +219,13 @@ pub const LINGER: Duration = Duration::from_secs(30);
 pub const LINGER_IDLE: Duration = Duration::from_secs(5);
 /// … and while the process stops.
 pub const LINGER_STOPPING: Duration = Duration::from_secs(1);
-/// Connections of one server; more wait to be accepted.
+/// Connections of one server that carry requests; more wait to be accepted.
 pub const CONNECTIONS: usize = 8_192;
-/// Of them, from one address (IPv6: one /64), those on which nobody has signed in. Many domain services may share an
-/// address; few sign in at the same moment.
+/// Connections of one server that carry a stream, beside those; a further stream is refused. As many: each costs a
+/// socket, a task and its buffers, as one that carries requests does.
+pub const STREAMS: usize = 8_192;
+/// Of the connections that carry requests, from one address (IPv6: one /64), those on which nobody has signed in. Many
+/// domain services may share an address; few sign in at the same moment.
 pub const STRANGERS_OF_ADDRESS: usize = 256;
 /// Longest request line path: longer is 414.
 pub const URI_BYTES: usize = 8 << 10;

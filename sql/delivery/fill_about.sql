@@ -6,7 +6,8 @@ with old as materialized (
   cross join lateral (
     select d.shard, d.message_id, d.no
     from deliveries d
-    where d.shard = s.shard and d.about is null and d.lane >= 66 and d.status in ('SCHEDULED', 'PENDING', 'PROCESSING')
+    where d.shard = s.shard and d.about is null and d.lane between 66 and 71
+      and d.status in ('SCHEDULED', 'PENDING', 'PROCESSING')
     -- For the plan: whatever is believed of a partition, the index of open webhooks alone needs no sort.
     order by d.about, d.recipient collate "C", d.told_at, d.message_id
     limit $2

@@ -7,8 +7,8 @@ with seen as materialized (
   select message_id, no, status, attempt, ready_at,
     status = 'SCHEDULED' and attempt > 0 and ready_at > $8 and ready_at < $9 as waits
   from deliveries
-  where shard = $1 and recipient = $2 and lane >= 66 and message_id >= $3 and (message_id, no) > ($3, $4::smallint)
-    and message_id < $5
+  where shard = $1 and recipient = $2 and lane between 66 and 71 and message_id >= $3
+    and (message_id, no) > ($3, $4::smallint) and message_id < $5
   order by message_id, no
   limit $6
 ),

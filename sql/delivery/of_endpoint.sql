@@ -19,7 +19,7 @@ left join lateral (
   from attempts a
   where a.shard = d.shard and a.message_id = d.message_id and a.no = d.no and a.called_at is not null
 ) n on true
-where d.partner_id = $1 and d.shard = $2 and d.recipient = $3 and d.lane >= 66 and d.message_id < $4
+where d.partner_id = $1 and d.shard = $2 and d.recipient = $3 and d.lane between 66 and 71 and d.message_id < $4
   and d.message_id >= $5 and ($6::text is null or d.status = ($6::text)::delivery_status)
   and ($7::text is null or m.kind = $7)
 order by d.message_id desc

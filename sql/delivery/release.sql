@@ -5,7 +5,7 @@
 with parked as materialized (
   select shard, message_id, no
   from deliveries
-  where shard = $1 and recipient collate "C" = $2 and lane >= 66 and status = 'SCHEDULED'
+  where shard = $1 and recipient collate "C" = $2 and lane between 66 and 71 and status = 'SCHEDULED'
     and ready_at between $3 and $3
   order by ready_at
   limit $5

@@ -19,8 +19,8 @@ head as materialized (
     from (
       select o.shard, o.message_id, o.no, o.told_at, o.ready_at = $5 as waits
       from deliveries o
-      where o.shard = s.shard and o.about = s.about and o.recipient collate "C" = s.recipient and o.lane >= 66
-        and o.status in ('SCHEDULED', 'PENDING', 'PROCESSING') and o.message_id >= s.about - $10
+      where o.shard = s.shard and o.about = s.about and o.recipient collate "C" = s.recipient
+        and o.lane between 66 and 71 and o.status in ('SCHEDULED', 'PENDING', 'PROCESSING') and o.message_id >= s.about - $10
       order by o.told_at, o.message_id
       limit s.take
     ) o

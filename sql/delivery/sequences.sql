@@ -9,8 +9,9 @@ cross join lateral (
   (
     select d.message_id, d.told_at
     from deliveries d
-    where d.shard = k.shard and d.about = k.about and d.recipient collate "C" = k.recipient and d.lane >= 66
-      and d.status in ('SCHEDULED', 'PENDING', 'PROCESSING') and d.message_id >= k.about - $5 and d.message_id <= $6 + $5
+    where d.shard = k.shard and d.about = k.about and d.recipient collate "C" = k.recipient
+      and d.lane between 66 and 71 and d.status in ('SCHEDULED', 'PENDING', 'PROCESSING')
+      and d.message_id >= k.about - $5 and d.message_id <= $6 + $5
     order by d.told_at, d.message_id
     limit k.take
   )
@@ -18,8 +19,8 @@ cross join lateral (
   (
     select d.message_id, d.told_at
     from deliveries d
-    where d.shard = k.shard and d.about is null and d.recipient collate "C" = k.recipient and d.lane >= 66
-      and d.status in ('SCHEDULED', 'PENDING', 'PROCESSING') and d.message_id <= $6
+    where d.shard = k.shard and d.about is null and d.recipient collate "C" = k.recipient
+      and d.lane between 66 and 71 and d.status in ('SCHEDULED', 'PENDING', 'PROCESSING') and d.message_id <= $6
     -- All columns of the index, or they are sorted: while an older program runs there may be many.
     order by d.about, d.recipient collate "C", d.told_at, d.message_id
     limit 1

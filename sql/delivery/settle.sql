@@ -10,8 +10,8 @@
 -- there already; what the step changes in the statistics: $24 total[], $25 success[], $26 failed[]. $27 the id of the
 -- message that tells of the step's event, if somebody wants to hear of it[]; $28 attempts of a webhook; $29 until when a receipt
 -- is waited for[].
--- What is told goes to the partner's endpoints in this statement: whoever sees the event sees that it is on its way. Of
--- webhooks (lanes from 66 on) nobody is told.
+-- What is told goes to the partner's endpoints in this statement: whoever sees the event sees that it is on its way. No
+-- event of a webhook (lanes 66 to 71) goes to an endpoint.
 with head as (
   update deliveries d
   set status = s.status, ready_at = coalesce(s.ready_at, d.ready_at), lease_until = null, worker = null,
@@ -63,7 +63,7 @@ told as (
 -- Endpoints of the partners in this batch. Most have none: then, the two that follow look at no row.
 asked as materialized (
   select e.shard, e.partner_id, e.endpoint_id, e.recipient, e.events
-  from (select distinct shard, partner_id from head where event is not null and lane < 66) p
+  from (select distinct shard, partner_id from head where event is not null and lane not between 66 and 71) p
   join endpoints e on e.shard = p.shard and e.partner_id = p.partner_id
   where e.status in ('ACTIVE', 'PAUSED')
 ),
@@ -72,7 +72,7 @@ heard as materialized (
   select h.*, e.recipient, row_number() over (partition by h.notice_id order by e.endpoint_id)::smallint as nth
   from head h
   join asked e on e.shard = h.shard and e.partner_id = h.partner_id
-  where exists (select from asked) and h.event is not null and h.lane < 66
+  where exists (select from asked) and h.event is not null and h.lane not between 66 and 71
     and (e.events is null or h.event = any(e.events))
 ),
 noticed as (
@@ -97,7 +97,7 @@ finished as (
   select distinct h.shard, h.message_id, h.partner_id
   from head h
   join asked e on e.shard = h.shard and e.partner_id = h.partner_id
-  where exists (select from asked) and h.event is not null and h.lane < 66
+  where exists (select from asked) and h.event is not null and h.lane not between 66 and 71
     and (e.events is null or 'message.completed' = any(e.events))
 ),
 -- One row for each partner and lane of the batch: appended, so that nobody waits for it.

@@ -5,8 +5,8 @@ with seen as materialized (
   select message_id, no, status = 'SCHEDULED' and attempt > 0 and ready_at > $7 and ready_at < $8 as waits,
     row_number() over (order by message_id, no) as position
   from deliveries
-  where shard = $1 and recipient = $2 and lane >= 66 and message_id >= $3 and (message_id, no) > ($3, $4::smallint)
-    and message_id < $5
+  where shard = $1 and recipient = $2 and lane between 66 and 71 and message_id >= $3
+    and (message_id, no) > ($3, $4::smallint) and message_id < $5
   order by message_id, no
   limit $6
 )

@@ -3,7 +3,7 @@
 -- and what took its place. Whatever is believed of a slice's size, the rest is looked up by
 -- key: hence the limits.
 -- $1 partner, $2 its shard, $3 at this time or later, $4 before, only behind ($3, message $5, no $6, seq $7); $8 ids of messages
--- below this (prunes the partitions), $9 which events[], $10 lanes below this, $11 rows.
+-- below this (prunes the partitions), $9 which events[], $10 rows.
 with happened as materialized (
   select e.shard, e.message_id, e.no, e.seq, e.attempt, e.event, e.reason, e.occurred_at
   from events e
@@ -46,6 +46,5 @@ left join lateral (
   order by f.no
   limit 1
 ) f on true
-where e.no = 0 or d.lane < $10
 order by e.occurred_at, e.message_id, e.no, e.seq
-limit $11
+limit $10

@@ -11,11 +11,12 @@ cross join lateral (
   select array_agg(x.lane) as lanes, array_agg(x.status::text) as statuses, array_agg(x.chain) as chains
   from (
     select distinct d.lane, d.status, d.chain from deliveries d
-    where d.shard = k.shard and d.message_id = k.message_id and d.message_id between $3 and $4 and d.lane < 66
+    where d.shard = k.shard and d.message_id = k.message_id and d.message_id between $3 and $4
+      and d.lane not between 66 and 71
       and not exists (
         select from deliveries o
-        where o.shard = k.shard and o.message_id = k.message_id and o.message_id between $3 and $4 and o.lane < 66
-          and o.status in ('SCHEDULED', 'PENDING', 'PROCESSING'))
+        where o.shard = k.shard and o.message_id = k.message_id and o.message_id between $3 and $4
+          and o.lane not between 66 and 71 and o.status in ('SCHEDULED', 'PENDING', 'PROCESSING'))
   ) x
 ) d
 where d.lanes is not null

@@ -6,12 +6,12 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::auth::Admin;
-use super::error::Answer;
-use super::page::{Page, Whose, Window, cursor};
-use super::request::{Id, Query, ok};
-use super::shape::{Success, Time};
 use crate::flow::partner::unknown;
+use crate::http::answer::{Answer, Success, Time, ok};
+use crate::http::caller::Admin;
+use crate::http::page::{Page, Whose, Window, cursor};
+use crate::http::query::Query;
+use crate::http::request::Id;
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::store::audit::{self, Filter};

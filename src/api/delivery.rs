@@ -7,15 +7,15 @@ use axum::http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::auth::Reader;
-use super::error::Answer;
-use super::page::{Page, Whose, Window, cursor};
-use super::request::{Id, Query, ok};
 use super::shape::{
-    ChannelWord, DeliveryStatus, EventWord, OutcomeWord, ReceiptWord, Recipient, Success, Time, channel_filter,
-    lanes_of_posted, recipient_filter,
+    ChannelWord, DeliveryStatus, EventWord, OutcomeWord, ReceiptWord, Recipient, channel_filter, recipient_filter,
 };
 use crate::error::{Error, Result};
+use crate::http::answer::{Answer, Success, Time, ok};
+use crate::http::caller::Reader;
+use crate::http::page::{Page, Whose, Window, cursor};
+use crate::http::query::Query;
+use crate::http::request::Id;
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::model::channel::Channel;
@@ -262,7 +262,7 @@ pub async fn list(State(hub): State<Hub>, reader: Reader, mut query: Query) -> A
         status: query.parse("status", &format!("one of {}", STATUSES.map(Status::as_str).join(", ")), |text| {
             text.parse().ok()
         })?,
-        lanes: channel_filter(&mut query)?.unwrap_or_else(lanes_of_posted),
+        lanes: channel_filter(&mut query)?,
         provider: query.take("provider"),
         reason: query.take("error"),
         to,

@@ -6,8 +6,8 @@
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::error::FaultBody;
 use super::shape::{ChannelWord, EventWord, metadata};
+use crate::http::problem::FaultBody;
 
 /// An event
 ///

@@ -10,11 +10,10 @@ use axum::routing::get;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::auth::{Operator, Signed};
-use super::error::Answer;
-use super::request::ok;
-use super::shape::{ChannelWord, Success};
+use super::shape::ChannelWord;
 use crate::error::{Code, Result};
+use crate::http::answer::{Answer, Success, ok};
+use crate::http::caller::{Operator, Signed};
 use crate::hub::Hub;
 use crate::store;
 
@@ -112,8 +111,8 @@ pub fn watched(hub: &Hub) -> Router {
     Router::new()
         .route("/metrics", get(metrics_unsigned))
         .route("/healthz", get(alive))
-        .fallback(super::error::no_route)
-        .layer(axum::middleware::from_fn_with_state(hub.clone(), super::request::around))
+        .fallback(crate::http::problem::no_route)
+        .layer(axum::middleware::from_fn_with_state(hub.clone(), crate::http::request::around))
         .with_state(hub.clone())
 }
 

@@ -9,20 +9,20 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::auth::{Caller, Reader, count};
 use super::delivery::{Delivery, told};
-use super::error::Answer;
-use super::page::{Page, Whose, Window, cursor};
 use super::posted;
-use super::request::{Id, Json, Query, ok};
 use super::shape::{
-    ChannelWord, DeliveryStatus, EventWord, MessageStatus, PriorityWord, Success, Time, message_filter, message_id,
-    metadata,
+    ChannelWord, DeliveryStatus, EventWord, MessageStatus, PriorityWord, message_filter, message_id, metadata,
 };
 use crate::error::{Code, Fault, Refusal, Result};
 use crate::flow;
 use crate::flow::accept::Accepted;
 use crate::flow::story::{Entry, Whole};
+use crate::http::answer::{Answer, Success, Time, ok};
+use crate::http::caller::{Caller, Reader, count};
+use crate::http::page::{Page, Whose, Window, cursor};
+use crate::http::query::Query;
+use crate::http::request::{Id, Json};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;

@@ -1,39 +1,33 @@
 //! The API: every route on this page, grouped by who calls it. A handler extracts, calls one flow or one read, answers.
 
 mod audit;
-mod auth;
 mod delivery;
-pub mod error;
 mod event;
-mod field;
-mod forwarded;
-mod framing;
 pub mod health;
 mod message;
 mod notification;
 pub mod openapi;
-mod page;
 mod partner;
 mod posted;
 mod provider;
 mod receipt;
 mod redrive;
-mod request;
-pub mod server;
+mod reference;
 mod shape;
 mod sign_in;
 mod sql_intake;
 mod stats;
 mod webhook;
-mod wire;
 
-use axum::Router;
+use std::sync::LazyLock;
+
+use axum::body::Bytes;
+use axum::{Extension, Router};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::http::{problem, request};
 use crate::hub::Hub;
-
-pub use auth::REVEALING;
 
 /// Each line registers its handlers and what the document says of them, path included: there is no other way in.
 fn routes() -> OpenApiRouter<Hub> {
@@ -86,7 +80,7 @@ fn routes() -> OpenApiRouter<Hub> {
         .routes(routes!(notification::accept, notification::list)) // /notifications
         .routes(routes!(notification::get)) // /notifications/{id}
         // Whoever writes a client.
-        .routes(routes!(error::list)) // /v1/errors
+        .routes(routes!(reference::errors)) // /v1/errors
         .routes(routes!(openapi::get)) // /openapi.json
         // Machines that watch.
         .routes(routes!(health::alive)) // /healthz
@@ -95,11 +89,15 @@ fn routes() -> OpenApiRouter<Hub> {
         .routes(routes!(health::about)) // /about
 }
 
+/// Written when it is first asked for.
+static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| openapi::written(routes().into_openapi()));
+
 pub fn router(hub: &Hub) -> Router {
     let (router, _described) = routes().split_for_parts();
     router
-        .fallback(error::no_route)
-        .method_not_allowed_fallback(error::no_method)
+        .fallback(problem::no_route)
+        .method_not_allowed_fallback(problem::no_method)
+        .layer(Extension(openapi::Document(&DOCUMENT)))
         .layer(axum::middleware::from_fn_with_state(hub.clone(), request::around))
         .with_state(hub.clone())
 }

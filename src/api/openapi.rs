@@ -1,8 +1,9 @@
-//! The API's own description, OpenAPI 3.1: what `routes()` registers, what all operations have in common, and the webhook that
-//! endpoints are sent.
+//! The API's own description, OpenAPI 3.1: what the routes say of themselves, what all operations have in common, and
+//! the webhook that endpoints are sent.
 
 use std::sync::LazyLock;
 
+use axum::Extension;
 use axum::body::Bytes;
 use axum::http::header;
 use axum::response::IntoResponse as _;
@@ -11,9 +12,10 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Header, License, Object, Ref, RefOr, ResponseBuilder, Tag, Type};
 use utoipa::{OpenApi, Path as _, ToSchema as _};
 
-use super::error::{Answer, ProblemBody};
 use super::event::{self, WebhookEvent};
-use super::request::Query;
+use crate::http::answer::Answer;
+use crate::http::problem::ProblemBody;
+use crate::http::query::Query;
 
 const ABOUT: &str = "A self-hosted notification hub. Every answer has `X-Request-Id`; every error is \
     `application/problem+json` with a `code` and a `reason`, which `GET /v1/errors` explains.";
@@ -22,9 +24,12 @@ const ABOUT: &str = "A self-hosted notification hub. Every answer has `X-Request
 #[openapi(components(schemas(ProblemBody, WebhookEvent)))]
 struct Common;
 
-/// The document. The same for every hub of this version.
-pub static DOCUMENT: LazyLock<serde_json::Value> = LazyLock::new(|| {
-    let mut document = super::routes().into_openapi();
+/// The document's bytes, shared by all answers: anybody may ask for it, often and on many connections.
+#[derive(Clone, Copy)]
+pub struct Document(pub &'static LazyLock<Bytes>);
+
+/// The document, from what the routes say of themselves. The same for every hub of this version.
+pub fn written(mut document: utoipa::openapi::OpenApi) -> Bytes {
     document.merge(Common::openapi());
     document.info.title = "notihub".into();
     document.info.description = Some(ABOUT.into());
@@ -40,11 +45,8 @@ pub static DOCUMENT: LazyLock<serde_json::Value> = LazyLock::new(|| {
     }
     let told = PathItem::new(HttpMethod::Post, event::__path_event::operation());
     document.webhooks = Some(PathsBuilder::new().path(event::__path_event::path(), told).build());
-    serde_json::to_value(document).unwrap_or_default()
-});
-
-/// The document's bytes, shared by all answers: anybody may ask for it, often and on many connections.
-static WRITTEN: LazyLock<Bytes> = LazyLock::new(|| DOCUMENT.to_string().into());
+    serde_json::to_value(document).unwrap_or_default().to_string().into()
+}
 
 const TAGS: [(&str, &str); 11] = [
     ("sign-in", "a client's secret for tokens"),
@@ -114,9 +116,9 @@ fn header_of(kind: Type, description: &str) -> Header {
 /// OpenAPI 3.1.
 #[utoipa::path(get, path = "/openapi.json", operation_id = "getOpenApi", tag = "reference",
     responses((status = 200, description = "the document", body = Object)))]
-pub async fn get(query: Query) -> Answer {
+pub async fn get(Extension(Document(written)): Extension<Document>, query: Query) -> Answer {
     query.close()?;
     // It changes with the program alone.
     let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "public, max-age=300")];
-    Ok((headers, WRITTEN.clone()).into_response())
+    Ok((headers, Bytes::clone(written)).into_response())
 }

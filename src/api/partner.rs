@@ -7,13 +7,13 @@ use chrono::TimeDelta;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::auth::Admin;
-use super::error::Answer;
-use super::request::{Id, Json, Query, ok};
-use super::shape::{Success, Time};
 use crate::error::{Refusal, Result};
 use crate::flow;
 use crate::flow::partner::{Change, Credentials, OVERLAP_MOST, unknown};
+use crate::http::answer::{Answer, Success, Time, ok};
+use crate::http::caller::Admin;
+use crate::http::query::Query;
+use crate::http::request::{Id, Json};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;

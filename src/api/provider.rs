@@ -5,12 +5,14 @@ use axum::http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::auth::Operator;
-use super::error::{Answer, ProblemBody};
-use super::request::{Id, Query, ok};
-use super::shape::{ChannelWord, ProviderWord, Success, Time};
+use super::shape::{ChannelWord, ProviderWord};
 use crate::error::Error;
 use crate::flow::provider::{self, Seen};
+use crate::http::answer::{Answer, Success, Time, ok};
+use crate::http::caller::Operator;
+use crate::http::problem::ProblemBody;
+use crate::http::query::Query;
+use crate::http::request::Id;
 use crate::hub::Hub;
 use crate::model::breaker::Breaker as Standing;
 

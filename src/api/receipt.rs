@@ -5,11 +5,10 @@ use axum::http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::error::Answer;
-use super::request::{Id, collect, ok};
-use super::shape::Success;
 use crate::error::{Code, Error, Refusal};
 use crate::flow;
+use crate::http::answer::{Answer, Success, ok};
+use crate::http::request::{Id, collect};
 use crate::hub::Hub;
 use crate::limits;
 use crate::provider::{Callback, Refused};

@@ -7,16 +7,18 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::auth::{Operator, Reader, Signed};
 use super::delivery::{Delivery, DeliveryFound, told};
-use super::error::{Answer, ProblemBody};
-use super::page::{Page, Whose, Window, cursor};
-use super::request::{Id, Json, Query, ok};
-use super::shape::{ChannelWord, RedriveKindWord, RedriveStatusWord, Success, Time};
+use super::shape::{ChannelWord, RedriveKindWord, RedriveStatusWord};
 use super::webhook::asked;
 use crate::error::{Code, Error, Refusal};
 use crate::flow;
 use crate::flow::redrive::{Counted, Order};
+use crate::http::answer::{Answer, Success, Time, ok};
+use crate::http::caller::{Operator, Reader, Signed};
+use crate::http::page::{Page, Whose, Window, cursor};
+use crate::http::problem::ProblemBody;
+use crate::http::query::Query;
+use crate::http::request::{Id, Json};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
@@ -414,7 +416,7 @@ async fn for_endpoint(
     read: Result<(Filter, i32), Refusal>,
 ) -> Answer {
     let endpoint_id: Tsid = id.parse().map_err(|_| Error::NotFound)?;
-    let partner_id = signed.account.partner.as_ref().map(|partner| partner.partner_id);
+    let partner_id = signed.own()?.map(|partner| partner.partner_id);
     let (filter, rate_per_second) = read?;
     let (job, counted) = flow::redrive::begin_for_endpoint(hub, &signed.actor, partner_id, endpoint_id, |endpoint| {
         Order { kind, partner_id: Some(endpoint.partner_id), endpoint_id: Some(endpoint_id), filter, rate_per_second }
@@ -463,7 +465,7 @@ pub async fn list(State(hub): State<Hub>, reader: Reader, mut query: Query) -> A
 pub async fn get(State(hub): State<Hub>, signed: Signed, query: Query, Id(id): Id) -> Answer {
     query.close()?;
     let id: Tsid = id.parse().map_err(|_| Error::NotFound)?;
-    let partner_id = signed.account.partner.as_ref().map(|partner| partner.partner_id);
+    let partner_id = signed.own()?.map(|partner| partner.partner_id);
     let job = redrive::get(hub.store.api(), id, partner_id).await?.ok_or(Error::NotFound)?;
     let redrive = shape(job, partner_id.is_none());
     Ok(ok(StatusCode::OK, &RedriveFound { code: Success::Success, redrive }))
@@ -478,7 +480,7 @@ pub async fn get(State(hub): State<Hub>, signed: Signed, query: Query, Id(id): I
 pub async fn cancel(State(hub): State<Hub>, signed: Signed, query: Query, Id(id): Id) -> Answer {
     query.close()?;
     let id: Tsid = id.parse().map_err(|_| Error::NotFound)?;
-    let partner_id = signed.account.partner.as_ref().map(|partner| partner.partner_id);
+    let partner_id = signed.own()?.map(|partner| partner.partner_id);
     let job = flow::redrive::cancel(&hub, &signed.actor, partner_id, id).await?;
     let redrive = shape(job, partner_id.is_none());
     Ok(ok(StatusCode::OK, &RedriveFound { code: Success::Success, redrive }))

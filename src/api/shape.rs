@@ -1,16 +1,11 @@
-//! Outside forms that several nouns share: times, ids, the filters of lists.
+//! Outside forms that several nouns share: words, ids, the filters of lists.
 
-use std::borrow::Cow;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
 
-use chrono::{DateTime, SecondsFormat, Utc};
-use serde::{Serialize, Serializer};
-use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaFormat, SchemaType, Type};
-use utoipa::openapi::{KnownFormat, RefOr};
-use utoipa::{PartialSchema, ToSchema};
-
-use super::request::Query;
-use crate::error::{CODES, Error, Refusal};
+use crate::error::{Error, Refusal};
 use crate::flow::provider::{STANDS, Stand};
+use crate::http::query::Query;
+use crate::http::words::words;
 use crate::id::Tsid;
 use crate::limits;
 use crate::model::channel::folded;
@@ -25,58 +20,6 @@ use crate::model::phone;
 use crate::model::receipt::{RECEIPT_OUTCOMES, ReceiptOutcome};
 use crate::model::redrive::{REDRIVE_KINDS, REDRIVE_STATUSES, RedriveKind, RedriveStatus};
 use crate::store::message::Filter;
-
-/// How every success names itself.
-#[derive(Serialize, ToSchema)]
-pub enum Success {
-    #[serde(rename = "0000")]
-    Success,
-}
-
-/// A time as all answers write it.
-pub struct Time(pub DateTime<Utc>);
-
-impl Serialize for Time {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_str(&self.0.to_rfc3339_opts(SecondsFormat::Micros, true))
-    }
-}
-
-impl PartialSchema for Time {
-    fn schema() -> RefOr<Schema> {
-        ObjectBuilder::new()
-            .schema_type(Type::String)
-            .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
-            .description(Some("RFC 3339, in UTC, to the microsecond"))
-            .into()
-    }
-}
-
-impl ToSchema for Time {
-    fn name() -> Cow<'static, str> {
-        "Time".into()
-    }
-}
-
-/// Closed lists of words, as the document tells them: the lists themselves are the model's.
-macro_rules! words {
-    ($($name:ident, $description:literal, $words:expr;)*) => {$(
-        pub enum $name {}
-
-        impl PartialSchema for $name {
-            fn schema() -> RefOr<Schema> {
-                let words = ObjectBuilder::new().schema_type(Type::String).enum_values(Some($words));
-                words.description(Some($description)).into()
-            }
-        }
-
-        impl ToSchema for $name {
-            fn name() -> Cow<'static, str> {
-                stringify!($name).into()
-            }
-        }
-    )*};
-}
 
 words! {
     ChannelWord, "how a delivery reaches its recipient", CHANNELS.map(Channel::as_str);
@@ -94,16 +37,10 @@ words! {
     EventWord, "what happened; others may come", EVENT_KINDS.map(EventKind::as_str);
     EndpointWord, "whether an endpoint is sent events", [EndpointStatus::Active, EndpointStatus::Paused,
         EndpointStatus::Disabled].map(EndpointStatus::as_str);
-    ProblemCode, "what kind of error, from the closed list", CODES.into_iter().skip(1).map(|row| row.1);
 }
 
 pub fn message_id(text: &str) -> Result<Tsid, Error> {
     text.parse().map_err(|_| Error::NotFound)
-}
-
-/// The first and last lane of what partners post: a webhook tells of it, and is asked for by itself.
-pub fn lanes_of_posted() -> (i16, i16) {
-    (0, Lane::range_of(Channel::Webhook).0 - 1)
 }
 
 pub fn channel_filter(query: &mut Query) -> Result<Option<(i16, i16)>, Refusal> {

@@ -6,13 +6,13 @@ use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::auth::From;
-use super::error::Answer;
-use super::request::{Json, Query, ok};
-use super::shape::Success;
 use crate::error::Refusal;
 use crate::flow;
 use crate::flow::sign_in::Tokens;
+use crate::http::answer::{Answer, Success, ok};
+use crate::http::caller::From;
+use crate::http::query::Query;
+use crate::http::request::Json;
 use crate::hub::Hub;
 use crate::limits;
 use crate::model::json::{self, Faults, Fields, Text};

@@ -5,12 +5,12 @@ use axum::http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::auth::Reader;
-use super::error::Answer;
-use super::page::{Page, Whose, Window, cursor};
-use super::request::{Query, ok};
-use super::shape::{ProblemCode, Success, Time};
 use crate::error::excerpt;
+use crate::http::answer::{Answer, Success, Time, ok};
+use crate::http::caller::Reader;
+use crate::http::page::{Page, Whose, Window, cursor};
+use crate::http::problem::ProblemCode;
+use crate::http::query::Query;
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::store::sql_intake::{self, Refused, Wrong};

@@ -6,12 +6,12 @@ use chrono::{Days, NaiveDate};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::auth::Reader;
-use super::error::Answer;
-use super::page::Whose;
-use super::request::{Query, ok};
-use super::shape::{ChannelWord, Success};
+use super::shape::ChannelWord;
 use crate::error::Refusal;
+use crate::http::answer::{Answer, Success, ok};
+use crate::http::caller::Reader;
+use crate::http::page::Whose;
+use crate::http::query::Query;
 use crate::hub::Hub;
 use crate::limits;
 use crate::model::channel::Channel;

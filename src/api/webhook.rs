@@ -11,14 +11,15 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, Schema, SchemaType, Type};
 
-use super::auth::{Reader, Writer};
-use super::error::Answer;
-use super::page::{Page, Whose, Window, cursor};
-use super::request::{Id, Json, Query, ok};
-use super::shape::{DeliveryStatus, EndpointWord, EventWord, Success, Time};
+use super::shape::{DeliveryStatus, EndpointWord, EventWord};
 use crate::error::{Code, Error, Refusal, Result};
 use crate::flow;
 use crate::flow::endpoint::{Change, Health, OVERLAP, OVERLAP_MOST};
+use crate::http::answer::{Answer, Success, Time, ok};
+use crate::http::caller::{Reader, Writer};
+use crate::http::page::{Page, Whose, Window, cursor};
+use crate::http::query::Query;
+use crate::http::request::{Id, Json};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
@@ -493,7 +494,7 @@ pub struct EndpointTested {
 #[utoipa::path(post, path = "/v1/webhooks/{id}/test", operation_id = "testWebhook", tag = "webhooks",
     security(("bearer" = [])), params(("id" = String, Path, description = "the endpointId")),
     responses((status = 202, description = "on its way", body = EndpointTested),
-        (status = 422, description = "the endpoint is not active", body = super::error::ProblemBody,
+        (status = 422, description = "the endpoint is not active", body = crate::http::problem::ProblemBody,
             content_type = "application/problem+json")))]
 pub async fn test(State(hub): State<Hub>, writer: Writer, query: Query, Id(id): Id) -> Answer {
     query.close()?;

@@ -293,6 +293,10 @@ async fn examine_server(settings: &Settings, store: &Store) -> Result<Vec<Findin
     Ok(findings)
 }
 
+/// Where a provider is not among the command's settings.
+const OF_THE_HUB: &str = "give this command the hub's settings (for e-mail --smtp-host); `notihub provider list` asks the \
+                          running hub";
+
 async fn examine_providers(settings: &Settings) -> Vec<Finding> {
     let providers = match process::providers(settings, &Clock::system(), &Shutdown::new()) {
         Ok(providers) => providers,
@@ -302,10 +306,10 @@ async fn examine_providers(settings: &Settings) -> Vec<Finding> {
     for account in providers.iter() {
         let provider = &account.provider;
         findings.push(match provider.check().await {
-            Ok(stands) if process::is_mock(settings, account) => {
+            Ok(_) if process::is_mock(settings, account) => {
                 let channels: Vec<&str> = account.capabilities.iter().map(|c| c.channel.as_str()).collect();
-                let remedy = "give its settings (for e-mail --smtp-host), or know that nothing of it leaves";
-                finding(Grade::Warn, "provider", format!("{} {stands}", channels.join(", ")), remedy)
+                let stands = format!("{}: none set for this command; a hub without one only logs", channels.join(", "));
+                finding(Grade::Warn, "provider", stands, OF_THE_HUB)
             }
             Ok(stands) => finding(Grade::Good, "provider", format!("{}: {stands}", provider.name()), ""),
             Err(why) => {
@@ -315,8 +319,7 @@ async fn examine_providers(settings: &Settings) -> Vec<Finding> {
         });
     }
     if settings.slack.slack_destinations.is_empty() {
-        let remedy = "give --slack-destination, or use `up` with its simulator";
-        findings.push(finding(Grade::Warn, "provider", "slack: no destination configured", remedy));
+        findings.push(finding(Grade::Warn, "provider", "slack: no destination set for this command", OF_THE_HUB));
     }
     findings
 }

@@ -1,10 +1,17 @@
 //! Output for people: colours only on a terminal (anstream strips them elsewhere), JSON when asked.
 
 use anstyle::{AnsiColor, Style};
+use clap::ValueEnum;
 use serde_json::{Value, json};
 
-use super::Output;
 use crate::error::Error;
+
+/// For people, or for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    Text,
+    Json,
+}
 
 pub const GOOD: Style = AnsiColor::Green.on_default();
 pub const WARN: Style = AnsiColor::Yellow.on_default();

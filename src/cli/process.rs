@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
-use crate::api::server::Allowance;
 use crate::clock::Clock;
 use crate::config::{Database, EmailKind, Settings, SmtpTls};
 use crate::crypt;
 use crate::error::{Error, Result};
 use crate::flow::sealed;
+use crate::http::server::Allowance;
 use crate::hub::{Hub, Parts};
 use crate::model::channel::{Channel, OnUnknown};
 use crate::model::role::Actor;
@@ -21,7 +21,7 @@ use crate::shutdown::Shutdown;
 use crate::store::role::Repaired;
 use crate::store::{self, PoolSizes, Store};
 use crate::worker::{self, Role};
-use crate::{api, cli};
+use crate::{api, cli, http};
 
 /// The database these settings lead to: the named one, or the private one of a running `up` on this machine.
 pub fn database_url(database: &Database) -> Result<String> {
@@ -299,7 +299,7 @@ pub async fn start(hub: &Hub, role: Role) -> Result<Option<std::net::SocketAddr>
     };
     if let Some(wanted) = hub.settings.api.metrics_listen {
         let listener = listen(wanted, "--metrics-listen").await?;
-        api::server::start(listener, api::health::watched(hub), &hub.shutdown);
+        http::server::start(listener, api::health::watched(hub), &hub.shutdown);
     }
     let mut address = None;
     if role != Role::Worker {
@@ -310,7 +310,7 @@ pub async fn start(hub: &Hub, role: Role) -> Result<Option<std::net::SocketAddr>
             true => Allowance { strangers: None, ..Allowance::default() },
             false => Allowance::default(),
         };
-        api::server::start_with(allowance, listener, api::router(hub), &hub.shutdown);
+        http::server::start_with(allowance, listener, api::router(hub), &hub.shutdown);
     }
     worker::start(hub, role);
     Ok(address)

@@ -24,9 +24,9 @@ use tokio::net::TcpListener;
 use super::client::{Client, Target};
 use super::webhook_verify::{self, Secrets};
 use super::{Output, print, webhook};
-use crate::api::server::{self, Allowance};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
+use crate::http::server::{self, Allowance};
 use crate::model::signature::{self, Findings};
 use crate::shutdown::{Shutdown, signalled};
 

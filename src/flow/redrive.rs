@@ -528,8 +528,6 @@ async fn replay(hub: &Hub, tx: &mut Conn, job: &Job, allowed: usize) -> Result<S
     let since = job.position.clone().and_then(|position| serde_json::from_value(position).ok());
     let mut since = since.unwrap_or_else(|| begin(job.filter.since.unwrap_or(until)));
     let (began, mut notices, mut length) = (Instant::now(), Vec::new(), limits::REPLAY_SLICE);
-    // Webhooks are no news themselves.
-    let (webhooks, _) = Lane::range_of(Channel::Webhook);
     while since.time < until && notices.len() < allowed && began.elapsed() < limits::REDRIVE_STEP {
         let end = until.min(since.time + length);
         let slice = Slice { from: since.time, behind: (Tsid(since.message), since.no, since.seq), until: end };
@@ -539,7 +537,7 @@ async fn replay(hub: &Hub, tx: &mut Conn, job: &Job, allowed: usize) -> Result<S
         let db = hub.store.api();
         let owner = (partner_id, endpoint.shard);
         let asked = Instant::now();
-        let happened = match store::event::of_partner(db, owner, slice, &events, Lane(webhooks), rows).await {
+        let happened = match store::event::of_partner(db, owner, slice, &events, rows).await {
             // A busy time after a quiet one was too much at once.
             Err(Error::Unavailable(why)) if length > limits::REPLAY_SLICE => {
                 tracing::debug!(why, "a slice of events was too long");

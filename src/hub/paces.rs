@@ -15,8 +15,9 @@ pub struct Paces {
     /// Whether there is one: all that a message costs where there is none.
     any: AtomicBool,
     known: Mutex<HashMap<Place, Known>>,
-    /// What the destinations of a chat answered of late that do not fail again and again.
-    answers: Mutex<HashMap<Place, Answers>>,
+    /// What the destinations of a chat answered of late that do not fail again and again; by provider and destination, so
+    /// that a good answer allocates nothing.
+    answers: Mutex<HashMap<String, HashMap<String, Answers>>>,
     /// Who is called by one request at a time.
     lines: Mutex<HashMap<Place, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -79,7 +80,7 @@ impl Paces {
     /// that was made before the last good answer says nothing: the destination worked after it.
     pub fn fails(&self, place: &Place, called_at: DateTime<Utc>) -> bool {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        let answers = answers.entry(place.clone()).or_default();
+        let answers = answers.entry(place.0.clone()).or_default().entry(place.1.clone()).or_default();
         if answers.good_at.is_some_and(|good_at| called_at <= good_at) {
             return false;
         }
@@ -87,9 +88,15 @@ impl Paces {
         answers.failures_in_a_row >= IN_A_ROW && std::mem::take(&mut answers.failures_in_a_row) > 0
     }
 
-    pub fn works(&self, place: Place, now: DateTime<Utc>) {
+    pub fn works(&self, provider: &str, destination: &str, now: DateTime<Utc>) {
+        let good = Answers { failures_in_a_row: 0, good_at: Some(now) };
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        answers.insert(place, Answers { failures_in_a_row: 0, good_at: Some(now) });
+        match answers.get_mut(provider).and_then(|of| of.get_mut(destination)) {
+            Some(answers) => *answers = good,
+            None => {
+                answers.entry(provider.to_owned()).or_default().insert(destination.to_owned(), good);
+            }
+        }
     }
 
     pub fn line(&self, place: &Place) -> Arc<tokio::sync::Mutex<()>> {

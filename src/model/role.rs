@@ -1,4 +1,5 @@
-//! Who acts, and what it may. A flow that only some may run takes a permit, which only this module can make.
+//! Who acts, and what it may. A flow that only some may run takes a permit, which only this module can make. Roles are
+//! matched without a rest: one that is added may nothing until it is named at each place.
 
 use super::partner::Partner;
 use crate::error::{Code, Error, Refusal, Result};
@@ -66,11 +67,17 @@ impl Actor {
     }
 
     pub fn operating(&self) -> Result<Operating<'_>> {
-        if self.role == Role::Partner { Err(forbidden("an operator")) } else { Ok(Operating(self)) }
+        match self.role {
+            Role::Operator | Role::Admin => Ok(Operating(self)),
+            Role::Partner => Err(forbidden("an operator")),
+        }
     }
 
     pub fn administering(&self) -> Result<Administering<'_>> {
-        if self.role == Role::Admin { Ok(Administering(self)) } else { Err(forbidden("an admin")) }
+        match self.role {
+            Role::Admin => Ok(Administering(self)),
+            Role::Partner | Role::Operator => Err(forbidden("an admin")),
+        }
     }
 
     /// For what is `partner`'s; `own` is the partner that the actor's key speaks for.

@@ -32,7 +32,8 @@ use crate::shutdown::Shutdown;
 
 use super::guard::{Lookup, SystemLookup};
 use super::http::is_loopback;
-use super::smtp_connection::{Connection, Connections, Cover, IDLE, Server, Stage, Trouble, farewell};
+use super::smtp_connection::{Connection, Connections, Cover, IDLE, Server, Stage, farewell};
+use super::smtp_dialog::Trouble;
 use super::smtp_mail::{Composed, compose};
 use super::{Letter, Pending, Provider, smtp_dialog, tls};
 

@@ -17,12 +17,11 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use crate::model::retry::ErrorClass;
 use crate::shutdown::Shutdown;
 
 use super::guard::Lookup;
 use super::http::cause;
-use super::smtp_dialog::{Dialog, Tls};
+use super::smtp_dialog::{CLOSING, Dialog, Tls, Trouble};
 
 /// Connections kept for the next mail. Servers allow a client few.
 const KEPT: usize = 8;
@@ -32,9 +31,6 @@ pub(super) const IDLE: Duration = Duration::from_secs(30);
 const REVIVE: Duration = Duration::from_secs(2);
 /// How long the answer to QUIT is waited for.
 const FAREWELL: Duration = Duration::from_secs(2);
-
-/// The reply of a server that is about to close the connection.
-const CLOSING: u16 = 421;
 
 /// How far a transaction has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,31 +42,6 @@ pub(super) enum Stage {
     Data,
     /// The content is being written, or written with its final dot: it may have been taken.
     Content,
-}
-
-/// Why a transaction stopped.
-pub(super) enum Trouble {
-    /// The server refused; of its text, the beginning.
-    Reply { code: u16, text: String },
-    /// No answer, or none that can be read.
-    Broken { code: &'static str, detail: String },
-    /// We did not go on.
-    Ours { class: ErrorClass, code: &'static str, detail: String },
-}
-
-impl Trouble {
-    pub fn silence() -> Trouble {
-        Trouble::Broken { code: "no_answer", detail: "no answer within the call's time".to_owned() }
-    }
-
-    /// Whether the connection is of no further use: the server closes it, or it is broken already.
-    pub fn ends_connection(&self) -> bool {
-        match self {
-            Trouble::Reply { code, .. } => *code == CLOSING,
-            Trouble::Broken { .. } => true,
-            Trouble::Ours { .. } => false,
-        }
-    }
 }
 
 /// The server, and how it is spoken to.

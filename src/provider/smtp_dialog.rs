@@ -26,7 +26,6 @@ use tokio_rustls::client::TlsStream;
 use crate::model::retry::ErrorClass;
 
 use super::http::cause;
-use super::smtp_connection::Trouble;
 
 /// What is kept of a line of a reply; RFC 5321 (4.5.3.1.5) allows 512 bytes.
 const LINE: usize = 2_048;
@@ -34,6 +33,34 @@ const LINE: usize = 2_048;
 const REPLY: usize = 32_768;
 /// How often a server may ask for more until it takes a sign-in.
 const CHALLENGES: usize = 10;
+
+/// The reply of a server that is about to close the connection.
+pub(super) const CLOSING: u16 = 421;
+
+/// Why a transaction stopped.
+pub(super) enum Trouble {
+    /// The server refused; of its text, the beginning.
+    Reply { code: u16, text: String },
+    /// No answer, or none that can be read.
+    Broken { code: &'static str, detail: String },
+    /// We did not go on.
+    Ours { class: ErrorClass, code: &'static str, detail: String },
+}
+
+impl Trouble {
+    pub fn silence() -> Trouble {
+        Trouble::Broken { code: "no_answer", detail: "no answer within the call's time".to_owned() }
+    }
+
+    /// Whether the connection is of no further use: the server closes it, or it is broken already.
+    pub fn ends_connection(&self) -> bool {
+        match self {
+            Trouble::Reply { code, .. } => *code == CLOSING,
+            Trouble::Broken { .. } => true,
+            Trouble::Ours { .. } => false,
+        }
+    }
+}
 
 /// What TLS needs to know: whom to trust, and the server's name.
 pub(super) type Tls = (Arc<ClientConfig>, ServerName<'static>);

@@ -14,7 +14,7 @@ use crate::model::message::Content;
 use crate::model::retry::ErrorClass;
 
 use super::Letter;
-use super::smtp_connection::Trouble;
+use super::smtp_dialog::Trouble;
 
 /// A longer word is encoded: a line is folded between words only, and may have 998 characters.
 const WORD_CHARS: usize = 60;

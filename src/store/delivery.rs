@@ -760,8 +760,8 @@ pub async fn of_message(
 #[derive(Debug, Clone)]
 pub struct Filter {
     pub status: Option<Status>,
-    /// First and last lane.
-    pub lanes: (i16, i16),
+    /// First and last lane of a channel; none: all channels but WEBHOOK.
+    pub lanes: Option<(i16, i16)>,
     pub provider: Option<String>,
     pub reason: Option<String>,
     /// A recipient as it is kept, or as the partner wrote it …
@@ -797,8 +797,8 @@ pub async fn list(
         window.below.0,
         window.from.0,
         filter.status.map(Status::as_str),
-        filter.lanes.0,
-        filter.lanes.1,
+        filter.lanes.map(|l| l.0),
+        filter.lanes.map(|l| l.1),
         filter.provider.as_deref(),
         filter.reason.as_deref(),
         filter.to.as_deref(),

@@ -123,7 +123,6 @@ pub async fn of_partner(
     (partner_id, shard): (Tsid, i16),
     slice: Slice,
     events: &[String],
-    lanes_below: Lane,
     rows: i64,
 ) -> Result<Vec<Happened>> {
     // Ids are made by clocks that may be a little ahead of the one that noted the event.
@@ -139,7 +138,6 @@ pub async fn of_partner(
         slice.behind.2,
         ids_below.0,
         events,
-        lanes_below.0,
         rows,
     );
     let row = found.fetch_all(db).await?.into_iter().map(|r| {

@@ -120,8 +120,8 @@ fn class(outcome: &Outcome) -> Option<ErrorClass> {
     }
 }
 
-/// S0-36, S0-37, S0-38, S0-39, S0-41, S1-21, S1-22, S1-23, S1-24, S1-25, S1-26, S1-27: over every channel of every adapter what
-/// is sent is taken, as it was written, with its reference where the vendor carries one.
+/// S0-1, S0-41, S1-21, S1-22, S1-23, S1-24, S1-25, S1-26, S1-27: over every channel of every adapter what is sent is taken,
+/// as it was written, with its reference where the vendor carries one.
 #[tokio::test]
 async fn what_is_sent_is_taken() {
     let shutdown = Shutdown::new();

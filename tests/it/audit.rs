@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use notihub::flow::retain;
+use notihub::http::look::REVEALING;
 use notihub::model::role::Role;
-use notihub::{api, store};
+use notihub::store;
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 
@@ -82,7 +83,7 @@ async fn every_look_either_reveals_and_is_written_down_or_does_not() {
         paths.iter().filter(|(_, of)| of["get"]["security"].is_array()).map(|(path, _)| path).collect();
     assert!(looked_at.len() > 20, "the document has gone blind");
     for path in &looked_at {
-        let reveals = api::REVEALING.contains(&path.as_str());
+        let reveals = REVEALING.contains(&path.as_str());
         assert_ne!(reveals, NOT_REVEALING.contains(&path.as_str()), "{path} is on both lists or on none");
         let before = app.count(LOOKS).await;
         let asked = path.replace("{id}", &id);
@@ -91,7 +92,7 @@ async fn every_look_either_reveals_and_is_written_down_or_does_not() {
         app.get(&asked).await;
         assert_eq!(app.count(LOOKS).await - before, i64::from(reveals), "{path}: a partner looks at its own");
     }
-    for path in api::REVEALING {
+    for path in REVEALING {
         assert!(looked_at.iter().any(|known| *known == path), "{path} is no route");
     }
     app.done().await;

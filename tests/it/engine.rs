@@ -324,7 +324,7 @@ async fn many_claims_at_once_take_each_row_once() {
     app.done().await;
 }
 
-/// S3-3, S3-11, S3-37: two workers run against one database; every delivery is called once.
+/// S0-78, S3-3, S3-11, S3-37: two workers run against one database; every delivery is called once.
 #[tokio::test]
 async fn two_workers_call_each_delivery_once() {
     let app = App::with(&["--poll-idle-ms=20", "--poll-busy-ms=10", "--claim-batch=50"]).await;

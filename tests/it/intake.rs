@@ -980,7 +980,7 @@ async fn the_header_and_the_field_are_one_key() {
     app.done().await;
 }
 
-/// S0-15: duplicates that arrive at the same moment make one message; one of them is told it is new.
+/// S0-15, S0-79: duplicates that arrive at the same moment make one message; one of them is told it is new.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn duplicates_at_the_same_moment_make_one_message() {
     let app = App::new().await;

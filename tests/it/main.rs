@@ -1,5 +1,5 @@
 //! One test binary: every test goes through the front door, against a real PostgreSQL (`bin/test` starts one). Each
-//! test's doc line names the checklist items it proves.
+//! test's doc line names the items of `src/docs/requirements.md` that it proves.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends where its expectation does")]
 
@@ -33,6 +33,7 @@ mod receipts;
 mod receiver;
 mod redrive;
 mod replays;
+mod requirements;
 mod retries;
 mod roles;
 mod schema;
@@ -41,6 +42,7 @@ mod sessions;
 mod sign_in;
 mod smtp_peer;
 mod sql_intake;
+mod sql_words;
 mod standard_webhooks;
 mod stats;
 mod traffic;

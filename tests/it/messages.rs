@@ -6,7 +6,7 @@ use notihub::flow::partner::Change;
 
 use crate::support::{Answer, App, email, named, slack_post};
 
-/// S3-2, S3-3, S3-8, S3-9, S3-37: a message is stored with its deliveries PENDING, and only a worker sends it.
+/// S0-2, S0-3, S3-2, S3-3, S3-8, S3-9, S3-37: a message is stored with its deliveries PENDING, and only a worker sends it.
 #[tokio::test]
 async fn a_message_is_stored_at_once_and_sent_by_a_worker() {
     let app = App::new().await;

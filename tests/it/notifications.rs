@@ -16,7 +16,7 @@ use notihub::provider::simulator::Behaviour;
 use notihub::provider::{Letter, Pending, Provider};
 use notihub::shutdown::Shutdown;
 use notihub::worker::{self, Role};
-use notihub::{api, config};
+use notihub::{api, config, http};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
@@ -56,7 +56,7 @@ async fn notification(app: &App, id: &str) -> Value {
     app.get(&format!("/notifications/{id}")).await.expect(200).body
 }
 
-/// S3-1, S3-2, S3-5, S3-37, S3-40: an order was completed, and the customer has the mail: one, and nothing else.
+/// S3-1, S3-2, S3-5, S3-22, S3-37, S3-40: an order was completed, and the customer has the mail: one, and nothing else.
 #[tokio::test]
 async fn order_completed_mails_the_customer() {
     let app = App::new().await;
@@ -173,7 +173,7 @@ async fn a_notification_and_its_deliveries_are_one_transaction() {
     app.done().await;
 }
 
-/// S3-10, S3-26: there are EMAIL and SLACK; what else there may be one day is refused by name.
+/// S3-10: there are EMAIL and SLACK; any other channel is refused by name.
 #[tokio::test]
 async fn the_channels_are_email_and_slack() {
     let app = App::new().await;
@@ -353,8 +353,8 @@ async fn a_worker_polls() {
     app.done().await;
 }
 
-/// S3-16, S3-22, S3-43: the e-mail provider may be the mock: it logs the mail, success and failure are recorded as for
-/// any other, and nothing leaves over SMTP. Which SMTP server else is a setting.
+/// S3-16: the e-mail provider may be the mock: it logs the mail, success and failure are recorded as for any other, and
+/// nothing leaves over SMTP.
 #[tokio::test]
 async fn the_mock_records_success_and_failure() {
     let app = App::with_provider(&["--retry-schedule=EMAIL=backoff"], Arc::new(Mock::new(vec![Channel::Email]))).await;
@@ -490,7 +490,7 @@ async fn what_is_stored_outlives_the_process() {
     let other = other.await.unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    api::server::start(listener, api::router(&other), &shutdown);
+    http::server::start(listener, api::router(&other), &shutdown);
     let http = reqwest::Client::new();
     let there = |path: &str| http.get(format!("http://{address}{path}")).bearer_auth(&app.token).send();
     for path in [
@@ -510,10 +510,9 @@ async fn what_is_stored_outlives_the_process() {
     app.done().await;
 }
 
-/// S3-21, S3-25: templates and pages for operators are not there yet, and say so; HTML that the caller made itself is
-/// sent as it is.
+/// A template is refused by name; HTML that the caller made itself is sent as it is.
 #[tokio::test]
-async fn templates_and_pages_are_not_there_yet() {
+async fn a_template_is_refused_and_html_is_sent() {
     let app = App::new().await;
     let mut body = json!({"type": "A", "title": "t", "body": "text", "template": "order-completed", "variables": {"a": 1},
         "channels": [{"channel": "EMAIL", "to": "kim@example.com", "html": "<p>kept</p>"}]});
@@ -523,9 +522,6 @@ async fn templates_and_pages_are_not_there_yet() {
     app.post("/notifications", body).await.expect(202);
     app.work().await;
     assert!(app.smtp.records()[0].data.contains("<p>kept</p>"));
-    for page in ["/", "/ui", "/admin", "/console"] {
-        app.get(page).await.refused(404, "not_found");
-    }
     app.done().await;
 }
 
@@ -565,7 +561,7 @@ async fn the_time_of_creating_is_counted() {
     app.done().await;
 }
 
-/// S3-32, S3-33: what differs between environments is a setting: as a flag, as an environment variable and as a line of
+/// S3-32, S3-33, S3-43: what differs between environments is a setting: as a flag, as an environment variable and as a line of
 /// the settings file; Slack's webhook among them, by a name, which is all that a caller may say.
 #[tokio::test]
 async fn what_differs_between_environments_is_a_setting() {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use notihub::error::{CODES, DELIVERY_REASONS, REASONS};
 use notihub::flow::fallback::Why;
+use notihub::model::pace::{FAILING, PACED};
 use notihub::model::receipt::{NO_RECEIPT, RECEIPT_ACCEPTED, RECEIPT_EXPIRED, RECEIPT_FAILED};
 use notihub::model::retry;
 use serde_json::{Value, json};
@@ -219,8 +220,11 @@ fn every_delivery_reason_is_told() {
         let set = source.split("reason = '").skip(1).filter_map(|rest| rest.split('\'').next());
         used.extend(set.map(str::to_owned));
     }
-    // Without STARTTLS nothing was sent: never an unknown outcome.
+    // Without TLS nothing was sent: never an unknown outcome.
     used.remove("starttls_missing");
+    used.remove("tls_failed");
+    // Written as constants.
+    used.extend([PACED, FAILING].map(str::to_owned));
     // Written with a condition before it.
     used.insert("no_answer".into());
     // Of what receipts say, or their absence, and of what could not be sent at all.

@@ -216,8 +216,8 @@ async fn a_forged_callback_leaves_nothing() {
     app.done().await;
 }
 
-/// S0-42: a receipt that comes before the answer waits for it, and one that comes before there is an attempt is not lost; another
-/// provider's is never believed.
+/// S0-38, S0-42: a receipt that comes before the answer waits for it, and one that comes before there is an attempt is not
+/// lost; another provider's is never believed.
 #[tokio::test]
 async fn an_early_receipt_is_not_lost() {
     let app = App::with_provider(&[], Vendor::with_receipts()).await;

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use notihub::api;
 use notihub::flow::relay;
 use notihub::hub::{Hub, Parts};
 use notihub::model::channel::Channel;
@@ -10,6 +9,7 @@ use notihub::model::role::Role;
 use notihub::provider::mock::Mock;
 use notihub::provider::{Account, Provider, Providers};
 use notihub::shutdown::Shutdown;
+use notihub::{api, http};
 use serde_json::{Value, json};
 use sqlx::Connection as _;
 
@@ -184,7 +184,7 @@ async fn a_message_posted_again_where_its_channel_is_gone_is_answered_as_at_firs
     .unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/v1/messages", listener.local_addr().unwrap());
-    api::server::start(listener, api::router(&less), &less.shutdown);
+    http::server::start(listener, api::router(&less), &less.shutdown);
     let token = app.fresh_token().await;
     let post = async |body: &Value| {
         let request = reqwest::Client::new().post(&url).bearer_auth(&token).header("content-type", "application/json");

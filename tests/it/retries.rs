@@ -51,8 +51,9 @@ fn steps(list: &[(&str, i64)]) -> Vec<(String, Option<i64>)> {
     list.iter().map(|(what, n)| ((*what).to_owned(), Some(*n).filter(|n| *n > 0))).collect()
 }
 
-/// S0-14, S1-36, S1-37, S1-38, S3-24: a temporary no waits apart from what may go and is tried again after one second, then two, each spread by chance over all of it (full jitter); not
-/// a moment before, three times in all, and then it is FAILED with what the provider said.
+/// S0-11, S0-12, S0-14, S1-36, S1-37, S1-38, S3-24: a temporary no waits apart from what may go and is tried again after one
+/// second, then two, each spread by chance over all of it (full jitter); not a moment before, three times in all, and then it
+/// is FAILED with what the provider said.
 #[tokio::test]
 async fn a_temporary_no_is_tried_three_times() {
     let app = App::new().await;
@@ -361,7 +362,7 @@ async fn spent_in_doubt_is_undetermined() {
     app.done().await;
 }
 
-/// Where a second copy is not wanted, an unknown outcome ends it: UNDETERMINED at once, and nobody is asked again.
+/// S0-13: where a second copy is not wanted, an unknown outcome ends it: UNDETERMINED at once, and nobody is asked again.
 #[tokio::test]
 async fn a_channel_that_holds_never_asks_twice() {
     let app = App::with(&["--on-unknown=SLACK=hold"]).await;
@@ -704,7 +705,7 @@ async fn the_timeline_tells_everything_in_order() {
     assert_eq!(story(&app, &id).await, steps(&expected));
     let told = app.get(&format!("/v1/messages/{id}/timeline")).await.expect(200).body;
     let texts: Vec<&str> = told["items"].as_array().unwrap().iter().map(|i| i["detail"].as_str().unwrap()).collect();
-    assert_eq!(texts[0], "TEST with 1 deliveries, NORMAL");
+    assert_eq!(texts[0], "TEST with 1 delivery, NORMAL");
     assert_eq!(texts[2], "provider slack");
     assert_eq!(texts[3], "REJECTED: service_unavailable · answered 503");
     assert!(

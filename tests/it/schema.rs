@@ -6,8 +6,8 @@ use serde_json::json;
 
 use crate::support::{App, email};
 
-/// S0-53, S0-54, S0-55, S0-56, S0-57, S0-58, S0-59: one table of messages for sending and reporting, its details as JSON, its
-/// key and indexes under the names that the seed gives them. What a partitioned table cannot hold is beside it: the status,
+/// S0-53, S0-54, S0-55, S0-56, S0-57, S0-58, S0-59, S0-77: one table of messages for sending and reporting, its details as
+/// JSON, its key and indexes under the names that the seed gives them. What a partitioned table cannot hold is beside it: the status,
 /// which lives on deliveries, and the uniqueness of a partner's key.
 #[tokio::test]
 async fn messages_are_kept_as_the_seed_draws_them() {

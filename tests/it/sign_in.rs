@@ -12,14 +12,14 @@ use notihub::model::role::{Actor, Role};
 use notihub::provider::Providers;
 use notihub::shutdown::Shutdown;
 use notihub::store::listen::Topic;
-use notihub::{api, flow, store, worker};
+use notihub::{api, flow, http, store, worker};
 use serde_json::{Value, json};
 use sqlx::Connection as _;
 
 use crate::processes::until;
 use crate::support::{Answer, App, MASTER_KEY, email, named, settings};
 
-/// S0-29, S0-30, S0-31, S3-20, S3-44: a client's secret gives an access token for a day and a refresh token, which gives
+/// S0-29, S0-30, S0-31, S0-80, S3-20, S3-44: a client's secret gives an access token for a day and a refresh token, which gives
 /// the next; without a token nothing is answered.
 #[tokio::test]
 async fn a_secret_gives_tokens_and_tokens_let_in() {
@@ -673,7 +673,7 @@ impl Other {
         let hub = Hub::start(parts).await.unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        api::server::start(listener, api::router(&hub), &hub.shutdown);
+        http::server::start(listener, api::router(&hub), &hub.shutdown);
         Other { hub, address }
     }
 

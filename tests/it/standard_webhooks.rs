@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::laws::root;
 use crate::processes::Folder;
 use crate::receiver::Recorded;
-use crate::webhook_samples::is_there;
+use crate::support::is_there;
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const FORMER: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD1c0y";

@@ -20,10 +20,27 @@ use notihub::provider::simulator::{slack::SlackSimulator, smtp::SmtpSimulator};
 use notihub::provider::{Account, Provider, Providers, mock, slack, smtp, webhook};
 use notihub::shutdown::Shutdown;
 use notihub::store::{PoolSizes, Store};
-use notihub::{api, flow, worker};
+use notihub::{api, flow, http, worker};
 use serde_json::Value;
 use sqlx::{Connection as _, PgConnection, PgPool};
 use tokio::sync::OnceCell;
+
+/// Programs that a machine may lack: tests that need one are left out there.
+const OPTIONAL: [&str; 6] = ["openssl", "python3", "node", "npm", "javac", "kotlinc"];
+
+/// Whether one of the optional programs is in PATH. Where `TEST_REQUIRE` names it, as `.ci/run` does (`openssl,javac`), a
+/// program that is missing fails the test. The variable does not begin with `NOTIHUB_`: those are settings, and the program
+/// warns of others.
+pub fn is_there(program: &str) -> bool {
+    let required = std::env::var("TEST_REQUIRE").unwrap_or_default();
+    let required: Vec<&str> = required.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+    assert!(required.iter().all(|name| OPTIONAL.contains(name)), "TEST_REQUIRE names one that is none of {OPTIONAL:?}");
+    assert!(OPTIONAL.contains(&program), "{program} is none of {OPTIONAL:?}");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
+    assert!(found || !required.contains(&program), "TEST_REQUIRE names {program}, and it is not in PATH");
+    found
+}
 
 #[derive(Parser)]
 struct Flags {
@@ -260,7 +277,7 @@ impl App {
         flow::retain::retain(&hub).await.expect("partitions");
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        api::server::start(listener, api::router(&hub), &hub.shutdown);
+        http::server::start(listener, api::router(&hub), &hub.shutdown);
         // Whoever tests limits and windows says so; nobody else is to run into them.
         let change = Change { rate_limit_tps: Some(1_000_000), lookup_days: Some(400), ..named("test") };
         let (partner, credentials) = create_partner(&hub, change).await;

@@ -58,8 +58,8 @@ impl Provider for Strict {
     }
 }
 
-/// S0-5, S0-16, S0-17, S0-18, S0-19, S0-20, S0-21, S0-22, S0-70: each type takes as much as the seed says, in its unit,
-/// and is delivered by the mock; one more is E006 with length, limit and unit, and for SMS says that LMS would do.
+/// S0-5, S0-16, S0-17, S0-18, S0-19, S0-20, S0-21, S0-22, S0-70, S3-26: each type takes as much as the seed says, in its
+/// unit, and is delivered by the mock; one more is E006 with length, limit and unit, and for SMS says that LMS would do.
 #[tokio::test]
 async fn each_type_takes_its_limit_and_no_more() {
     let app = App::with(&[MOCKED]).await;

@@ -14,7 +14,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use crate::laws::root;
 use crate::receiver::{Answer, Receiver};
 use crate::standard_webhooks::python;
-use crate::webhook_samples::is_there;
+use crate::support::is_there;
 
 /// A program that does what a line of JSON says and answers with a line.
 struct Client {

@@ -59,8 +59,8 @@ impl App {
     }
 }
 
-/// S0-44, S0-45, S0-48, S0-49: every outcome is told, numbered, with a stable id, signed in both ways over the bytes sent; and
-/// the message's story tells that it was told.
+/// S0-4, S0-44, S0-45, S0-48, S0-49: every outcome is told, numbered, with a stable id, signed in both ways over the bytes
+/// sent; and the message's story tells that it was told.
 #[tokio::test]
 async fn a_message_is_told_as_it_goes() {
     let (app, receiver) = here().await;
@@ -257,6 +257,61 @@ async fn completion_is_told_once_after_the_last_delivery() {
     assert_eq!(ids(&records), [format!("{id}-0-2")]);
     assert_eq!(records[0].json()["status"], app.message(&id).await["status"]);
     assert_eq!(app.count("select count(*) from endings").await, 0);
+    app.done().await;
+}
+
+/// A channel whose lanes come after those of WEBHOOK is told of, counted, listed and replayed like any other. A trigger stands
+/// in for it: an e-mail is in its lanes once its call is over.
+#[tokio::test]
+async fn a_channel_behind_webhook_is_like_any_other() {
+    let (app, receiver) = here().await;
+    let (endpoint, _) = endpoint(&app, &receiver, json!({"ordered": true})).await;
+    let run = async |sql| {
+        sqlx::raw_sql(sql).execute(&app.db().await).await.unwrap();
+    };
+    run("create function moved() returns trigger language plpgsql as $$ begin new.lane := old.lane + 72; return new; end $$;
+         create trigger moved before update on deliveries for each row
+         when (old.status = 'PROCESSING' and new.status <> 'PROCESSING' and old.lane < 6) execute function moved()")
+    .await;
+    let back = "update deliveries set lane = lane - 72 where lane >= 72; update stat_deltas set lane = lane - 72 where lane >= 72";
+    let body = json!({"type": "TEST", "title": "t", "body": "b", "channels": [
+        {"channel": "EMAIL", "to": "kim@example.com"}, {"channel": "SLACK", "to": "dev"}]});
+    app.smtp.script(Behaviour::Fail { status: 451, text: "later".into() }, 1);
+    let id = app.post("/v1/messages", body).await.expect(202).id();
+    app.work().await;
+    assert_eq!(
+        app.count("select count(*) from deliveries where lane between 72 and 77 and status = 'SCHEDULED'").await,
+        1
+    );
+    assert_eq!(events(&receiver.records()), ["message.accepted", "delivery.sent"], "the message is not complete");
+
+    run(back).await;
+    app.smtp.script(refuse(), 1);
+    app.settle_all().await;
+    assert_eq!(
+        app.count("select count(*) from deliveries where lane between 72 and 77 and status = 'FAILED'").await,
+        1
+    );
+    let told = receiver.records().split_off(2);
+    assert_eq!(events(&told), ["delivery.failed", "message.completed"]);
+    assert_eq!((&told[1].json()["status"], &app.message(&id).await["status"]), (&json!("PARTIAL"), &json!("PARTIAL")));
+
+    let listed = async |query: &str| {
+        let list = app.get(&format!("/v1/deliveries?{query}")).await.expect(200).body;
+        list["items"].as_array().unwrap().iter().map(|d| d["to"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(listed("").await, ["kim@example.com", "dev"]);
+    assert_eq!(listed("status=FAILED").await, ["kim@example.com"]);
+    assert_eq!(listed("channel=WEBHOOK").await, [endpoint.as_str(); 4]);
+
+    app.advance(1);
+    let replay = json!({"since": "2027-03-05T00:00:00Z", "events": ["delivery.failed"]});
+    app.post(&format!("/v1/webhooks/{endpoint}/replay"), replay).await.expect(202);
+    app.advance(1);
+    while flow::redrive::step(&app.hub).await.unwrap() {}
+    app.work().await;
+    assert_eq!(ids(&receiver.records().split_off(4)), ids(&told[..1]), "the same event");
+    run(back).await;
     app.done().await;
 }
 

@@ -9,6 +9,7 @@ use notihub::model::signature;
 use crate::laws::{files, read, root};
 use crate::processes::Folder;
 use crate::standard_webhooks::python;
+use crate::support::is_there;
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const FOLDER: &str = "tests/fixtures/webhook_samples";
@@ -28,12 +29,6 @@ const JAVA: &str = r#"
 const KOTLIN: &str = r#"
     [ -f "sample.jar" ] || kotlinc "$0" -include-runtime -d "sample.jar" 2>/dev/null
     java -jar "sample.jar" "$1" "$2""#;
-
-/// Whether a program is in PATH.
-pub fn is_there(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
-}
 
 /// The samples that people copy are the ones that are tested.
 #[test]

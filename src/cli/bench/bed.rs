@@ -24,7 +24,7 @@ use crate::model::role::Actor;
 use crate::provider::{Account, Letter, Pending, Provider, Providers};
 use crate::shutdown::Shutdown;
 use crate::store::bench;
-use crate::{api, flow, worker};
+use crate::{api, flow, http, worker};
 
 /// The server all scenarios of a run share.
 pub struct Ground {
@@ -167,7 +167,7 @@ impl Bed {
             .await
             .map_err(|e| Error::Setup(format!("no port is free on loopback: {e}")))?;
         let address = listener.local_addr().map_err(|e| Error::Internal(e.to_string()))?;
-        api::server::start(listener, api::router(&hub), &hub.shutdown);
+        http::server::start(listener, api::router(&hub), &hub.shutdown);
         let postmaster = postmaster(&hub).await;
         let server_url = ground.url.clone();
         let api = format!("{address}");

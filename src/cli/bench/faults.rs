@@ -691,6 +691,9 @@ impl<'a> Round<'a> {
             Act::Storm => {
                 town.slack.script(Behaviour::Fail { status: 503, text: "service_unavailable".into() }, 2_000);
                 town.slack.script(Behaviour::Limit { retry_after: 1 }, 1_000);
+                tokio::time::sleep_until(until.into()).await;
+                // A storm lasts for a time, not for so many calls: the hub makes few while it does.
+                town.slack.forget_script();
             }
             Act::Lock => {
                 let held = bench::lock_out(&town.store).await?;
@@ -739,8 +742,9 @@ impl<'a> Round<'a> {
         let began = Instant::now();
         let patience = match self.act() {
             _ if self.control => PATIENCE_CONTROL,
-            // What workers were lost with pauses for longer each time; what is throttled goes one by one.
-            Act::KillBeforeCall | Act::Throttle => 3 * PATIENCE,
+            // What workers were lost with pauses for longer each time; what is throttled goes one by one, and looks
+            // again after minutes.
+            Act::KillBeforeCall | Act::Throttle | Act::Storm => 4 * PATIENCE,
             _ => PATIENCE,
         };
         while began.elapsed() < patience {

@@ -82,17 +82,25 @@ pub async fn enter(hub: &Hub, account: &Account, recipient: &str) -> Result<Line
 /// Slows a destination down that asks for it, and leaves one of a chat alone that fails again and again.
 pub async fn answered(hub: &Hub, account: &Account, recipient: &str, called_at: DateTime<Utc>, outcomes: &[Outcome]) {
     let (limited_by, now) = (account.provider.limited_by(), hub.clock.now());
-    let Some(place) = place(account, recipient) else { return };
     let asked = outcomes.iter().filter_map(|outcome| Pace::asked(outcome, limited_by, now));
-    if let Some(asked) = asked.max_by_key(|pace| pace.next_at) {
+    let asked = asked.max_by_key(|pace| pace.next_at);
+    let said = if limited_by == LimitedBy::Destination { verdict(outcomes) } else { Verdict::Nothing };
+    if asked.is_none() && said == Verdict::Nothing {
+        return;
+    }
+    if said == Verdict::Good && !is_paced(hub) {
+        return hub.paces.works(account.name(), recipient, now);
+    }
+    let Some(place) = place(account, recipient) else { return };
+    if let Some(asked) = asked {
         let written = store::pace::slow_down(hub.store.engine(), &place.0, &place.1, asked, now).await;
         tracing::info!(
             provider = place.0, destination = place.1, until = %asked.next_at,
             "a destination takes no more for now; what is for it waits"
         );
         changed(hub, place, asked, written).await;
-    } else if limited_by == LimitedBy::Destination {
-        judge(hub, place, verdict(outcomes), called_at, now).await;
+    } else {
+        judge(hub, place, said, called_at, now).await;
     }
 }
 
@@ -102,12 +110,12 @@ async fn judge(hub: &Hub, place: Place, said: Verdict, called_at: DateTime<Utc>,
     let troubles = paces.troubles(&place);
     match said {
         Verdict::Nothing => (),
-        Verdict::Good if troubles == 0 => paces.works(place, now),
+        Verdict::Good if troubles == 0 => paces.works(&place.0, &place.1, now),
         Verdict::Good => {
             let written = store::pace::recovered(engine, &place.0, &place.1, now).await;
             tracing::info!(provider = place.0, destination = place.1, "a destination that failed works again");
             let pace = Pace { next_at: now, interval: Duration::ZERO, failures: 0 };
-            paces.works(place.clone(), now);
+            paces.works(&place.0, &place.1, now);
             changed(hub, place, pace, written.map(|()| pace)).await;
         }
         Verdict::Bad(_) | Verdict::Refused(_) if troubles == 0 && !paces.fails(&place, called_at) => (),

@@ -109,6 +109,11 @@ impl SlackSimulator {
     pub fn script(&self, behaviour: Behaviour, times: u32) {
         self.desk.script(behaviour, times);
     }
+
+    /// Behaves well from now on.
+    pub fn forget_script(&self) {
+        self.desk.forget_script();
+    }
 }
 
 async fn respond(simulator: SlackSimulator, shutdown: Shutdown, request: Request<Incoming>) -> Answered {

@@ -6,7 +6,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use utoipa::IntoParams;
 
-use super::request::Query;
+use super::query::Query;
 use crate::error::Refusal;
 use crate::hub::Hub;
 use crate::id::Tsid;

@@ -1,16 +1,13 @@
 //! ONE table: what went wrong → how it is told over HTTP (RFC 9457, with the seed's closed list of codes).
 
-use std::sync::LazyLock;
-
-use axum::body::Bytes;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::request::{Query, ok};
-use super::shape::{ProblemCode, Success};
-use crate::error::{CODES, Code, DELIVERY_REASONS, Error, Fault, REASONS, Reason};
+use super::context::REQUEST_ID;
+use super::words::words;
+use crate::error::{CODES, Code, Error, Fault, REASONS, Refusal};
 
 /// An error on its way to a caller.
 #[derive(Debug)]
@@ -22,9 +19,6 @@ pub struct Problem {
     faults: Vec<Fault>,
     retry_after_s: Option<u32>,
 }
-
-/// The handlers' result: any of our errors becomes a problem with `?`.
-pub type Answer<T = Response> = std::result::Result<T, Problem>;
 
 impl From<Error> for Problem {
     fn from(e: Error) -> Problem {
@@ -67,15 +61,14 @@ impl From<Error> for Problem {
     }
 }
 
-impl From<crate::error::Refusal> for Problem {
-    fn from(refusal: crate::error::Refusal) -> Problem {
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Problem {
         Error::Refused(refusal).into()
     }
 }
 
-tokio::task_local! {
-    /// Which request a problem belongs to; the layer around all handlers puts it there.
-    pub static REQUEST_ID: String;
+words! {
+    ProblemCode, "what kind of error, from the closed list", CODES.into_iter().skip(1).map(|row| row.1);
 }
 
 /// What every error is told as (RFC 9457).
@@ -135,9 +128,10 @@ impl IntoResponse for Problem {
                 .collect(),
             request_id: REQUEST_ID.try_with(Clone::clone).unwrap_or_default(),
         };
-        let mut response = ok(self.status, &body);
+        // Words and numbers can always be written.
+        let body = serde_json::to_vec(&body).unwrap_or_default();
+        let mut response = (self.status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(seconds) = self.retry_after_s {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
@@ -157,76 +151,7 @@ pub async fn no_route() -> Problem {
 }
 
 pub async fn no_method() -> Problem {
-    crate::error::Refusal::new(405, "method_not_allowed", "this address does not take this method; see Allow")
+    Refusal::new(405, "method_not_allowed", "this address does not take this method; see Allow")
         .with_code(Code::E001)
         .into()
 }
-
-/// Every code and reason there is.
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Errors {
-    code: Success,
-    /// The closed list of codes.
-    codes: Vec<CodeTold>,
-    /// Why requests are refused. A word that has two codes is here twice.
-    reasons: Vec<ReasonTold>,
-    /// Why deliveries and attempts stand as they do: their `reason`, `errorReason` and `error`.
-    delivery_reasons: Vec<DeliveryReasonTold>,
-}
-
-#[derive(Serialize, ToSchema)]
-#[schema(as = ErrorCode)]
-pub struct CodeTold {
-    code: &'static str,
-    meaning: &'static str,
-}
-
-#[derive(Serialize, ToSchema)]
-#[schema(as = Reason)]
-pub struct ReasonTold {
-    /// The stable word.
-    reason: &'static str,
-    #[schema(value_type = ProblemCode)]
-    code: &'static str,
-    /// HTTP status of an answer that this reason heads.
-    status: u16,
-    /// What is wrong.
-    cause: &'static str,
-    /// What to do about it.
-    remedy: &'static str,
-}
-
-#[derive(Serialize, ToSchema)]
-#[schema(as = DeliveryReason)]
-pub struct DeliveryReasonTold {
-    reason: &'static str,
-    meaning: &'static str,
-}
-
-/// What can go wrong
-///
-/// Every code and every reason, each with its cause and what to do about it.
-#[utoipa::path(get, path = "/v1/errors", operation_id = "listErrors", tag = "reference",
-    responses((status = 200, description = "all of them", body = Errors)))]
-pub async fn list(query: Query) -> Answer {
-    query.close()?;
-    Ok(([(header::CONTENT_TYPE, "application/json")], LISTED.clone()).into_response())
-}
-
-/// The list's bytes, shared by all answers: anybody may ask for it, often and on many connections.
-static LISTED: LazyLock<Bytes> = LazyLock::new(|| {
-    let codes = CODES.iter().map(|(code, _, meaning)| CodeTold { code: code.as_str(), meaning }).collect();
-    let reason = |r: &Reason| ReasonTold {
-        reason: r.word,
-        code: r.code.as_str(),
-        status: r.status,
-        cause: r.cause,
-        remedy: r.remedy,
-    };
-    let reasons = REASONS.iter().map(reason).collect();
-    let delivery_reasons =
-        DELIVERY_REASONS.iter().map(|(reason, meaning)| DeliveryReasonTold { reason, meaning }).collect();
-    let errors = Errors { code: Success::Success, codes, reasons, delivery_reasons };
-    serde_json::to_vec(&errors).unwrap_or_default().into()
-});

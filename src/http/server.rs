@@ -1,6 +1,6 @@
 //! Serves a router over HTTP/1.1 to callers that nobody knows yet: slow heads and slow readers are cut off,
 //! connections are bounded, in all and by address, requests that can be read in two ways are refused, and a stop lets
-//! requests finish.
+//! requests finish and ends streams.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -8,15 +8,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use axum::http::Method;
+use axum::response::Response;
 use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tower::Layer as _;
 
+use super::stream::{Budgets, Place};
 use super::wire::Wire;
+use crate::error::Error;
 use crate::limits;
 use crate::model::network;
 use crate::shutdown::Shutdown;
@@ -27,13 +30,21 @@ pub struct Allowance {
     /// Connections from one address on which nobody has signed in; none: as many as there are, for instance where all
     /// callers come from the address of a proxy.
     pub strangers: Option<usize>,
+    /// Connections that carry requests, and connections that carry a stream.
+    pub connections: usize,
+    pub streams: usize,
     /// How long nothing may be written to a caller that reads nothing.
     pub write_timeout: Duration,
 }
 
 impl Default for Allowance {
     fn default() -> Allowance {
-        Allowance { strangers: Some(limits::STRANGERS_OF_ADDRESS), write_timeout: limits::WRITE_TIMEOUT }
+        Allowance {
+            strangers: Some(limits::STRANGERS_OF_ADDRESS),
+            connections: limits::CONNECTIONS,
+            streams: limits::STREAMS,
+            write_timeout: limits::WRITE_TIMEOUT,
+        }
     }
 }
 
@@ -42,9 +53,19 @@ impl Default for Allowance {
 pub struct Peer {
     pub address: IpAddr,
     stranger: Option<Arc<Stranger>>,
+    place: Arc<Place>,
 }
 
 impl Peer {
+    /// Passes an answer on as [`Place::admit`] does. An endless body that is not passed through here keeps its place
+    /// among the requests, and does not end when the process stops; another protocol is read as strictly as requests.
+    ///
+    /// # Errors
+    /// [`Error::Busy`]: the answer is a stream, and there are as many as there may be.
+    pub fn admit(&self, method: &Method, response: Response) -> Result<Response, Error> {
+        self.place.admit(method, response)
+    }
+
     /// Somebody signed in here: the connection no longer counts against its address.
     pub fn signed_in(&self) {
         if let Some(stranger) = &self.stranger {
@@ -116,10 +137,10 @@ pub fn start_with(allowance: Allowance, listener: TcpListener, router: Router, s
 }
 
 async fn serve(listener: TcpListener, router: Router, allowance: Allowance, shutdown: Shutdown) {
-    let room = Arc::new(Semaphore::new(limits::CONNECTIONS));
+    let budgets = Budgets::new(allowance.connections, allowance.streams, &shutdown);
     let strangers = Arc::new(Strangers::default());
     loop {
-        let Ok(permit) = room.clone().acquire_owned().await else { return };
+        let Some(place) = budgets.enter().await else { return };
         let (stream, from) = tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, from)) => (stream, from.ip().to_canonical()),
@@ -144,17 +165,18 @@ async fn serve(listener: TcpListener, router: Router, allowance: Allowance, shut
         };
         // Answers are small and somebody waits for each.
         let _best_effort = stream.set_nodelay(true);
-        let peer = Peer { address: from, stranger };
+        let place = Arc::new(place);
+        let peer = Peer { address: from, stranger, place: place.clone() };
         let service = TowerToHyperService::new(Extension(peer).layer(router.clone()));
         let stopping = shutdown.clone();
         shutdown.spawn(async move {
-            let _permit = permit;
-            let wire = Wire::new(stream, allowance.write_timeout, stopping.clone());
+            let wire = Wire::new(stream, place, allowance.write_timeout, stopping.clone());
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(limits::HEAD_TIMEOUT)
                 .max_buf_size(64 << 10)
-                .serve_connection(TokioIo::new(wire), service);
+                .serve_connection(TokioIo::new(wire), service)
+                .with_upgrades();
             let mut connection = std::pin::pin!(connection);
             let ended = tokio::select! {
                 ended = connection.as_mut() => ended,

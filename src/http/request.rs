@@ -1,40 +1,44 @@
-//! What surrounds every request, and the strict reading of its body and query.
+//! What surrounds every request, and the strict reading of its body.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use axum::body::{Bytes, HttpBody as _};
 use axum::extract::{FromRequest, FromRequestParts, MatchedPath, OptionalFromRequest, Path, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use serde::Serialize;
 
-use super::auth::STANDING;
-use super::error::{Problem, REQUEST_ID};
+use super::context::{REQUEST_ID, STANDING};
 use super::field;
-use crate::error::{Error, Refusal, excerpt};
+use super::problem::Problem;
+use super::server::Peer;
+use crate::error::{Error, Refusal};
 use crate::flow::rate::Standing;
 use crate::hub::Hub;
 use crate::limits;
 use crate::telemetry::observe;
 
-/// Around every handler: an id, a count, a log line, and a task of its own, because a caller that hangs up must not
-/// cut a database statement in half.
+/// Around every handler: an id, a count, a log line, a place for an answer that is a stream, and a task of its own,
+/// because a caller that hangs up must not cut a database statement in half.
 pub async fn around(State(hub): State<Hub>, request: Request, next: Next) -> Response {
     let id = hub.next_id().to_string();
     let route = request.extensions().get::<MatchedPath>().map_or("none", |m| m.as_str()).to_owned();
-    let method = request.method().clone();
+    let (method, peer) = (request.method().clone(), request.extensions().get::<Peer>().cloned());
+    let asked = method.clone();
     let began = Instant::now();
     let handled = STANDING.scope(
         Cell::new(None),
         REQUEST_ID.scope(id.clone(), async move {
-            let mut response = match is_addressed(&request) {
+            let answered = match is_addressed(&request) {
                 Ok(()) => next.run(request).await,
                 Err(refusal) => Problem::from(refusal).into_response(),
+            };
+            let mut response = match peer {
+                Some(peer) => peer.admit(&asked, answered).unwrap_or_else(|busy| Problem::from(busy).into_response()),
+                None => answered,
             };
             if let Some(standing) = STANDING.try_with(Cell::get).ok().flatten() {
                 tell(standing, response.headers_mut());
@@ -127,7 +131,8 @@ pub async fn collect(request: Request, hub: &Hub, most: usize) -> Result<Bytes, 
     }
 }
 
-/// When a process stops, a body that is on its way may still arrive, and one that dawdles must not keep it from stopping.
+/// When a process stops, a body that is on its way may still arrive, and one that dawdles must not keep it from
+/// stopping.
 async fn stopping(hub: &Hub) {
     hub.shutdown.stopping().await;
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -187,72 +192,5 @@ impl FromRequestParts<Hub> for Id {
             Ok(Path(id)) if !id.contains('\0') => Ok(Id(id)),
             _ => Err(Error::NotFound.into()),
         }
-    }
-}
-
-/// Query parameters: each at most once, and none that nobody asks for.
-pub struct Query(BTreeMap<String, String>);
-
-impl FromRequestParts<Hub> for Query {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, _hub: &Hub) -> Result<Query, Problem> {
-        let mut given = BTreeMap::new();
-        for (name, value) in form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()) {
-            if name.contains('\0') || value.contains(['\0', '\u{fffd}']) {
-                let detail = format!("the query parameter '{}' is not UTF-8 text", excerpt(&name));
-                return Err(Refusal::new(400, "query_invalid", detail).into());
-            }
-            if given.insert(name.to_string(), value.into_owned()).is_some() {
-                let detail = format!("the query parameter '{}' is given twice", excerpt(&name));
-                return Err(Refusal::new(400, "query_duplicate", detail).into());
-            }
-        }
-        Ok(Query(given))
-    }
-}
-
-impl Query {
-    pub fn take(&mut self, name: &str) -> Option<String> {
-        self.0.remove(name)
-    }
-
-    /// A parameter in its own form; `what` says what that is.
-    pub fn parse<T>(&mut self, name: &str, what: &str, read: impl Fn(&str) -> Option<T>) -> Result<Option<T>, Refusal> {
-        let Some(text) = self.take(name) else { return Ok(None) };
-        match read(&text) {
-            Some(value) => Ok(Some(value)),
-            None => {
-                let detail = format!("{name}='{}' is not {what}", excerpt(&text));
-                Err(Refusal::new(400, "query_invalid", detail))
-            }
-        }
-    }
-
-    /// How many rows a page may have.
-    pub fn limit(&mut self) -> Result<i64, Refusal> {
-        let limit = self.parse("limit", &format!("a number from 1 to {}", limits::PAGE_MAX), |text| {
-            text.parse().ok().filter(|n| (1..=limits::PAGE_MAX).contains(n))
-        })?;
-        Ok(limit.unwrap_or(limits::PAGE_DEFAULT))
-    }
-
-    /// Everything asked for was taken: the rest is unknown.
-    pub fn close(self) -> Result<(), Refusal> {
-        match self.0.into_keys().next() {
-            None => Ok(()),
-            Some(name) => {
-                let detail = format!("there is no query parameter '{}' here", excerpt(&name));
-                Err(Refusal::new(400, "query_unknown", detail))
-            }
-        }
-    }
-}
-
-/// An answer with a JSON body.
-pub fn ok(status: StatusCode, body: &impl Serialize) -> Response {
-    match serde_json::to_vec(body) {
-        Ok(body) => (status, [(header::CONTENT_TYPE, "application/json")], body).into_response(),
-        Err(e) => Problem::from(Error::Internal(format!("an answer cannot be written: {e}"))).into_response(),
     }
 }

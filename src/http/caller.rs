@@ -1,31 +1,23 @@
 //! Who is asking: a bearer token is read, its account looked up, and the request counted against the partner's limit.
 
-use std::cell::Cell;
 use std::sync::{Arc, Once};
 
-use axum::extract::{FromRequestParts, MatchedPath};
+use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
-use chrono::DurationRound as _;
 
-use super::error::{Problem, REQUEST_ID};
-use super::forwarded;
-use super::request::Query;
+use super::context::{REQUEST_ID, STANDING};
+use super::problem::Problem;
+use super::query::Query;
 use super::server::Peer;
+use super::{forwarded, look};
 use crate::error::{Error, Refusal, Result};
 use crate::flow::{self, rate::Standing, sign_in::unauthenticated};
 use crate::hub::Hub;
 use crate::id::Tsid;
-use crate::limits;
-use crate::model::delivery::parse_public_id;
 use crate::model::partner::{Account, DEFAULT_REGION, Partner, Scope};
 use crate::model::role::{Actor, Owning, Role, forbidden};
 use crate::store;
-
-tokio::task_local! {
-    /// How the caller stands with its limit; the layer around all handlers tells it in the answer's headers.
-    pub static STANDING: Cell<Option<Standing>>;
-}
 
 /// Somebody who signed in.
 pub struct Signed {
@@ -42,59 +34,33 @@ impl FromRequestParts<Hub> for Signed {
             peer.signed_in();
         }
         let actor = Actor { who: account.client_id.clone(), role: account.role, ..somebody(parts, hub) };
-        match &account.partner {
+        let signed = Signed { account, actor };
+        match signed.own()? {
             Some(partner) => count(hub, partner, 1).await?,
             // What tells of the hub as a whole tells of nobody.
-            None if parts.method.is_safe() && may_look(parts, &actor) => look(parts, hub, &actor).await?,
+            None if parts.method.is_safe() && look::may_reveal(parts, &signed.actor) => {
+                look::note(parts, hub, &signed.actor).await?;
+            }
             None => (),
         }
-        Ok(Signed { account, actor })
+        Ok(signed)
     }
 }
 
-/// GET routes that reveal to staff what partners' messages say, to whom they go, or what was done: each look leaves an entry
-/// in the audit log.
-pub const REVEALING: [&str; 14] = [
-    "/notifications",
-    "/notifications/{id}",
-    "/v1/audit",
-    "/v1/deliveries",
-    "/v1/deliveries/{id}",
-    "/v1/intake/refused",
-    "/v1/messages",
-    "/v1/messages/{id}",
-    "/v1/messages/{id}/timeline",
-    "/v1/partners/{id}/audit",
-    "/v1/webhooks",
-    "/v1/webhooks/{id}",
-    "/v1/webhooks/{id}/deliveries",
-    "/v1/webhooks/{id}/health",
-];
-
-/// Whether its handler will answer: the audit log is for admins, and a refused look reveals nothing.
-fn may_look(parts: &Parts, actor: &Actor) -> bool {
-    !parts.uri.path().ends_with("/audit") || actor.administering().is_ok()
-}
-
-/// Writes down that staff looked, once a minute for each object. Changes have entries of their own.
-async fn look(parts: &Parts, hub: &Hub, actor: &Actor) -> Result<()> {
-    let route = parts.extensions.get::<MatchedPath>().map_or("", |route| route.as_str());
-    if !REVEALING.contains(&route) {
-        return Ok(());
+impl Signed {
+    /// The partner that the caller speaks for and whose own is all it sees; none for staff, who sees everybody's.
+    ///
+    /// # Errors
+    /// The role and the partner of the key do not belong together.
+    pub fn own(&self) -> Result<Option<&Arc<Partner>>> {
+        match (self.account.role, &self.account.partner) {
+            (Role::Partner, Some(partner)) => Ok(Some(partner)),
+            (Role::Operator | Role::Admin, None) => Ok(None),
+            (Role::Partner, None) | (Role::Operator | Role::Admin, Some(_)) => {
+                Err(forbidden("a key that is either a partner's or staff's"))
+            }
+        }
     }
-    let now = hub.clock.now();
-    let minute = now.duration_trunc(limits::LOOKS_TOGETHER).unwrap_or(now);
-    let object = looked_at(route, parts.uri.path());
-    store::audit::look(hub.store.api(), hub.next_id(), now, actor, &object, minute).await
-}
-
-/// The path, without what is no id of ours: that could name a person, as the query could, and this log is only added to.
-fn looked_at(route: &str, path: &str) -> String {
-    let is_ours = |part: &str| part.parse::<Tsid>().is_ok() || parse_public_id(part).is_some();
-    let parts = route.split('/').zip(path.split('/'));
-    let parts: Vec<&str> =
-        parts.map(|(name, given)| if name.starts_with('{') && is_ours(given) { given } else { name }).collect();
-    parts.join("/")
 }
 
 /// Counts a request that costs so much.
@@ -182,30 +148,35 @@ impl FromRequestParts<Hub> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, hub: &Hub) -> Result<Caller, Problem> {
         let signed = Signed::from_request_parts(parts, hub).await?;
-        let partner = signed.account.partner.clone().ok_or_else(|| forbidden("a partner's key"))?;
+        let partner = signed.own()?.cloned().ok_or_else(|| forbidden("a partner's key"))?;
         Ok(Caller { partner })
     }
 }
 
 /// Whoever may look: a partner at its own, an operator at everybody's.
-pub struct Reader(Signed);
+pub struct Reader {
+    actor: Actor,
+    /// None: staff, who sees everybody's.
+    own: Option<Arc<Partner>>,
+}
 
 impl FromRequestParts<Hub> for Reader {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, hub: &Hub) -> Result<Reader, Problem> {
-        Ok(Reader(Signed::from_request_parts(parts, hub).await?))
+        let signed = Signed::from_request_parts(parts, hub).await?;
+        Ok(Reader { own: signed.own()?.cloned(), actor: signed.actor })
     }
 }
 
 impl Reader {
     pub fn actor(&self) -> &Actor {
-        &self.0.actor
+        &self.actor
     }
 
     /// Who sees several partners' has to be told whose each is.
     pub fn is_staff(&self) -> bool {
-        self.0.account.partner.is_none()
+        self.own.is_none()
     }
 
     /// Whose something is, for those who see several partners'.
@@ -215,7 +186,7 @@ impl Reader {
 
     /// Whose message that is. One that the caller may not see is not there for it.
     pub async fn owner(&self, hub: &Hub, message_id: Tsid) -> Result<Arc<Partner>> {
-        if let Some(partner) = &self.0.account.partner {
+        if let Some(partner) = &self.own {
             let (now, db) = (hub.clock.now(), hub.store.api());
             // What was posted long ago for a later day is seen until it is done, and for as long again.
             let seen = message_id >= partner.oldest_seen(now)
@@ -231,7 +202,7 @@ impl Reader {
 
     /// Whose endpoint that is. One that the caller may not see is not there for it: its own it has to look for itself.
     pub async fn owner_of_endpoint(&self, hub: &Hub, endpoint_id: Tsid) -> Result<Arc<Partner>> {
-        if let Some(partner) = &self.0.account.partner {
+        if let Some(partner) = &self.own {
             return Ok(partner.clone());
         }
         let db = hub.store.api();
@@ -241,7 +212,7 @@ impl Reader {
 
     /// The partner whose own a list is, for lists of one partner only: an operator says whose.
     pub async fn partner(&self, hub: &Hub, query: &mut Query) -> Result<Arc<Partner>> {
-        if let Some(partner) = &self.0.account.partner {
+        if let Some(partner) = &self.own {
             is_own(partner, partner_id(query)?)?;
             return Ok(partner.clone());
         }
@@ -253,7 +224,7 @@ impl Reader {
 
     /// Whose messages a list is of: an operator may say `?partnerId=`.
     pub async fn scope(&self, hub: &Hub, query: &mut Query) -> Result<Scope> {
-        if let Some(partner) = &self.0.account.partner {
+        if let Some(partner) = &self.own {
             is_own(partner, partner_id(query)?)?;
             return Ok(Scope::of(partner, partner.oldest_seen(hub.clock.now())));
         }
@@ -279,10 +250,10 @@ impl FromRequestParts<Hub> for Writer {
 
     async fn from_request_parts(parts: &mut Parts, hub: &Hub) -> Result<Writer, Problem> {
         let reader = Reader::from_request_parts(parts, hub).await?;
-        if reader.actor().role == Role::Operator {
-            return Err(forbidden("the partner's own key, or an admin's").into());
+        match reader.actor.role {
+            Role::Partner | Role::Admin => Ok(Writer(reader)),
+            Role::Operator => Err(forbidden("the partner's own key, or an admin's").into()),
         }
-        Ok(Writer(reader))
     }
 }
 
@@ -295,7 +266,7 @@ impl std::ops::Deref for Writer {
 
 impl Writer {
     pub fn permit<'a>(&'a self, partner: &'a Partner) -> Result<Owning<'a>> {
-        self.actor().owning(self.0.0.account.partner.as_deref(), partner)
+        self.actor().owning(self.0.own.as_deref(), partner)
     }
 }
 

@@ -1,9 +1,10 @@
 //! A caller's connection as the HTTP library sees it: strictly framed, cut off when its caller does not read, and
-//! closed so that the last answer arrives.
+//! closed so that the last answer arrives. Once it has switched to another protocol, only the last two hold.
 
 use std::future::Future as _;
 use std::io;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::framing::Framing;
+use super::stream::{Place, Stream};
 use crate::limits;
 use crate::shutdown::Shutdown;
 
@@ -21,6 +23,10 @@ const REFUSED_HEAD: &[u8] = b"\0\r\n\r\n";
 
 pub struct Wire {
     stream: TcpStream,
+    place: Arc<Place>,
+    /// Runs once the connection carries a stream, which must be over at its end.
+    overdue: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    is_cut: bool,
     framing: Framing,
     /// What is left of [`REFUSED_HEAD`] to hand out, once a head was refused; then the connection reads as ended.
     refused: Option<&'static [u8]>,
@@ -42,9 +48,12 @@ struct Lingering {
 }
 
 impl Wire {
-    pub fn new(stream: TcpStream, write_timeout: Duration, shutdown: Shutdown) -> Wire {
+    pub fn new(stream: TcpStream, place: Arc<Place>, write_timeout: Duration, shutdown: Shutdown) -> Wire {
         Wire {
             stream,
+            place,
+            overdue: None,
+            is_cut: false,
             framing: Framing::default(),
             refused: None,
             faulty_body: None,
@@ -53,6 +62,27 @@ impl Wire {
             shutdown,
             lingering: None,
         }
+    }
+
+    /// Whether the connection carries a stream that should have ended: then it reads as ended, and takes nothing more.
+    fn is_cut(&mut self, cx: &mut Context<'_>) -> bool {
+        if !self.is_cut && self.place.stream().is_some() {
+            let place = &self.place;
+            self.is_cut = self.overdue.get_or_insert_with(|| place.overdue()).as_mut().poll(cx).is_ready();
+        }
+        self.is_cut
+    }
+
+    fn write(
+        &mut self,
+        cx: &mut Context<'_>,
+        write: impl FnOnce(Pin<&mut TcpStream>, &mut Context<'_>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if self.is_cut(cx) {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::BrokenPipe, "the process stops")));
+        }
+        let written = write(pin!(&mut self.stream), cx);
+        self.written(written, cx)
     }
 
     /// An error once the socket has taken nothing for too long; the connection is reset then, or the kernel would go on
@@ -72,9 +102,15 @@ impl Wire {
 impl AsyncRead for Wire {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let wire = self.get_mut();
+        if wire.is_cut(cx) {
+            return Poll::Ready(Ok(()));
+        }
         if wire.refused.is_none() && wire.faulty_body.is_none() {
             let before = buf.filled().len();
             ready!(pin!(&mut wire.stream).poll_read(cx, buf))?;
+            if wire.place.stream() == Some(Stream::Switched) {
+                return Poll::Ready(Ok(()));
+            }
             let Err(fault) = wire.framing.read(&buf.filled()[before..]) else { return Poll::Ready(Ok(())) };
             tracing::debug!(
                 why = fault.why,
@@ -105,9 +141,7 @@ impl AsyncRead for Wire {
 
 impl AsyncWrite for Wire {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let wire = self.get_mut();
-        let written = pin!(&mut wire.stream).poll_write(cx, bytes);
-        wire.written(written, cx)
+        self.get_mut().write(cx, |stream, cx| stream.poll_write(cx, bytes))
     }
 
     fn poll_write_vectored(
@@ -115,9 +149,7 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let wire = self.get_mut();
-        let written = pin!(&mut wire.stream).poll_write_vectored(cx, bytes);
-        wire.written(written, cx)
+        self.get_mut().write(cx, |stream, cx| stream.poll_write_vectored(cx, bytes))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,0 +1,59 @@
+//! Staff that looks at what is partners' leaves an entry in the audit log.
+
+use axum::extract::MatchedPath;
+use axum::http::request::Parts;
+use chrono::DurationRound as _;
+
+use crate::error::Result;
+use crate::hub::Hub;
+use crate::id::Tsid;
+use crate::limits;
+use crate::model::delivery::parse_public_id;
+use crate::model::role::Actor;
+use crate::store;
+
+/// GET routes that reveal to staff what partners' messages say, to whom they go, or what was done: each look leaves an
+/// entry in the audit log.
+pub const REVEALING: [&str; 14] = [
+    "/notifications",
+    "/notifications/{id}",
+    "/v1/audit",
+    "/v1/deliveries",
+    "/v1/deliveries/{id}",
+    "/v1/intake/refused",
+    "/v1/messages",
+    "/v1/messages/{id}",
+    "/v1/messages/{id}/timeline",
+    "/v1/partners/{id}/audit",
+    "/v1/webhooks",
+    "/v1/webhooks/{id}",
+    "/v1/webhooks/{id}/deliveries",
+    "/v1/webhooks/{id}/health",
+];
+
+/// Whether its handler will answer: the audit log is for admins, and a refused look reveals nothing.
+pub fn may_reveal(parts: &Parts, actor: &Actor) -> bool {
+    !parts.uri.path().ends_with("/audit") || actor.administering().is_ok()
+}
+
+/// Writes down that staff looked, once a minute for each object. Changes have entries of their own.
+pub async fn note(parts: &Parts, hub: &Hub, actor: &Actor) -> Result<()> {
+    let route = parts.extensions.get::<MatchedPath>().map_or("", |route| route.as_str());
+    if !REVEALING.contains(&route) {
+        return Ok(());
+    }
+    let now = hub.clock.now();
+    let minute = now.duration_trunc(limits::LOOKS_TOGETHER).unwrap_or(now);
+    let object = looked_at(route, parts.uri.path());
+    store::audit::look(hub.store.api(), hub.next_id(), now, actor, &object, minute).await
+}
+
+/// The path, without what is no id of ours: that could name a person, as the query could, and this log is only added
+/// to.
+fn looked_at(route: &str, path: &str) -> String {
+    let is_ours = |part: &str| part.parse::<Tsid>().is_ok() || parse_public_id(part).is_some();
+    let parts = route.split('/').zip(path.split('/'));
+    let parts: Vec<&str> =
+        parts.map(|(name, given)| if name.starts_with('{') && is_ours(given) { given } else { name }).collect();
+    parts.join("/")
+}
