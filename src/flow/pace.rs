@@ -14,8 +14,8 @@ use crate::error::Result;
 use crate::hub::Hub;
 use crate::limits;
 use crate::model::breaker::{Verdict, verdict};
-use crate::model::delivery::Outcome;
-use crate::model::pace::{FAILING, IN_A_ROW, LimitedBy, PACED, Pace};
+use crate::model::delivery::{FAILING, Outcome, PACED};
+use crate::model::pace::{IN_A_ROW, LimitedBy, Pace};
 use crate::provider::Account;
 use crate::store;
 
