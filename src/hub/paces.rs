@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use chrono::{DateTime, Utc};
 use tokio::sync::OwnedMutexGuard;
 
-use crate::model::delivery::Outcome;
-use crate::model::pace::{FAILING, IN_A_ROW, PACED, Pace};
+use crate::model::delivery::{FAILING, Outcome, PACED};
+use crate::model::pace::{IN_A_ROW, Pace};
 
 #[derive(Default)]
 pub struct Paces {

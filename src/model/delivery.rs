@@ -9,7 +9,6 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::channel::{Channel, OnUnknown};
 use super::event::EventKind;
-use super::pace;
 use super::retry::{Action, ErrorClass, RetryPolicy};
 use crate::id::Tsid;
 
@@ -435,6 +434,11 @@ pub fn next(
     }
 }
 
+/// Why a delivery waits: its destination, or the whole account, answered "too fast".
+pub const PACED: &str = "destination_paced";
+/// Why a delivery waits: its destination failed again and again.
+pub const FAILING: &str = "destination_failing";
+
 /// The reason of a delivery that was not called because another channel could be asked instead of waiting.
 pub const CHANNEL_DOWN: &str = "channel_down";
 
@@ -443,7 +447,7 @@ const FALLBACK_WAITS: TimeDelta = TimeDelta::seconds(60);
 
 /// Whether a delivery with a fallback that has to wait so long, for this reason, goes over its other channel instead.
 fn leaves(wait: TimeDelta, reason: &str) -> bool {
-    reason == pace::FAILING || reason == pace::PACED && wait > FALLBACK_WAITS
+    reason == FAILING || reason == PACED && wait > FALLBACK_WAITS
 }
 
 /// What the books say of the call that a lost worker was to make.

@@ -34,11 +34,6 @@ pub struct Pace {
     pub failures: i16,
 }
 
-/// Why a delivery waits: its destination, or the whole account, answered "too fast".
-pub const PACED: &str = "destination_paced";
-/// Why a delivery waits: its destination failed again and again.
-pub const FAILING: &str = "destination_failing";
-
 /// A destination that failed so often in a row is in trouble.
 pub const IN_A_ROW: u32 = 5;
 /// It is left alone for so long at first, twice as long after each further failure …

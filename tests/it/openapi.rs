@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use notihub::error::{CODES, DELIVERY_REASONS, REASONS};
 use notihub::flow::fallback::Why;
-use notihub::model::pace::{FAILING, PACED};
+use notihub::model::delivery::{FAILING, PACED};
 use notihub::model::receipt::{NO_RECEIPT, RECEIPT_ACCEPTED, RECEIPT_EXPIRED, RECEIPT_FAILED};
 use notihub::model::retry;
 use serde_json::{Value, json};

@@ -632,6 +632,7 @@ async fn secrets_and_contents_are_in_no_log_and_no_metric() {
         "--retry-max-attempts=2",
         "--retry-ceiling-s=1",
         "--retry-schedule=EMAIL=backoff",
+        "--smtp-throttled-pause-s=1",
     ];
     let mut serve =
         secret(&[&["serve", "--work", "--listen=127.0.0.1:0", "--log=trace"], &retries[..]].concat()).start();

@@ -11,8 +11,8 @@ use crate::hub::Hub;
 use crate::hub::paces::{Line, Place};
 use crate::limits;
 use crate::model::breaker::{Verdict, verdict};
-use crate::model::delivery::Outcome;
-use crate::model::pace::{LimitedBy, PACED, Pace};
+use crate::model::delivery::{Outcome, PACED};
+use crate::model::pace::{LimitedBy, Pace};
 use crate::provider::Account;
 use crate::store;
 
