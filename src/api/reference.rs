@@ -1,4 +1,4 @@
-//! For whoever writes a client: what can go wrong.
+//! Reference for client authors: every error code and reason.
 
 use std::sync::LazyLock;
 

@@ -68,7 +68,7 @@ pub struct SmtpSettings {
     pub helo: Option<String>,
     /// Lets mails and password cross a network in the clear.
     pub allow_plaintext: bool,
-    /// How long to stay away after a 4.7.x that is not about one recipient: too many, or not trusted yet.
+    /// How long the account sends nothing after a 4.7.x that is about it, not about one mail (too many, not trusted yet).
     pub throttled_pause: Duration,
     /// Mails are dated by it.
     pub clock: Clock,

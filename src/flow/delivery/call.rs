@@ -219,7 +219,7 @@ async fn ask(hub: &Hub, asked: &[Held]) -> Vec<Outcome> {
             None => Vec::new(),
         }
     };
-    // A panicking adapter ends its own attempts only; whether it had asked by then, nobody can say.
+    // A panicking adapter ends its own attempts only. It may have called the provider before it panicked.
     let sending = AssertUnwindSafe(sending).catch_unwind();
     let nobody_knows = |code, detail: &str| vec![Outcome::Unknown { code, detail: detail.into() }; asked.len()];
     let outcomes = match answer(hub, asked, provider.extra_time(), sending).await {
