@@ -23,11 +23,11 @@ use crate::model::partner::Partner;
 use crate::model::retry::ErrorClass;
 use crate::provider::Parcel;
 use crate::store::delivery::{Addressed, Claimed, OpenWebhook, Sequence, SequencePosition, Settle};
-use crate::store::endpoint::{Disabled, HeardBack};
+use crate::store::endpoint::Disabled;
 use crate::store::message::{Contents, Insert};
 use crate::store::{self, Conn};
 
-use super::accept::prepare as prepare_message;
+use super::intake::prepare::prepare as prepare_message;
 use super::publish::{Notice, announce, publish};
 
 /// What to send, and whose endpoint that is.
@@ -332,7 +332,7 @@ impl Way {
             // Gone when it did not wait any longer.
             let _gone = before.send(());
         }
-        self.hub.heard_back(self.endpoint_id, succeeded, self.hub.clock.now());
+        self.hub.endpoint_answers.note(self.endpoint_id, succeeded, self.hub.clock.now());
     }
 }
 
@@ -349,15 +349,15 @@ pub fn is_gone(outcome: &Outcome) -> bool {
 
 /// Writes what endpoints answered of late, and disables those that did nothing but fail for days.
 pub async fn note_answers(hub: &Hub) -> Result<()> {
-    let heard: Vec<(Tsid, HeardBack)> = hub.take_heard_back();
-    if heard.is_empty() {
+    let answers = hub.endpoint_answers.take();
+    if answers.is_empty() {
         return Ok(());
     }
     let too_long = hub.clock.now() - limits::ENDPOINT_FAILING;
-    let failing = match store::endpoint::heard_back(hub.store.webhooks(), &heard, too_long).await {
+    let failing = match store::endpoint::heard_back(hub.store.webhooks(), &answers, too_long).await {
         Ok(failing) => failing,
         Err(e) => {
-            hub.put_back_heard(heard);
+            hub.endpoint_answers.put_back(answers);
             return Err(e);
         }
     };

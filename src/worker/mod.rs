@@ -214,7 +214,7 @@ async fn weigh(hub: Hub) -> Result<bool> {
 
 /// Keeps this process's clock in step with the database's.
 pub async fn calibrate(hub: Hub) -> Result<bool> {
-    let off = crate::hub::calibrate(&hub.store, &hub.clock).await?;
+    let off = flow::start::calibrate(&hub.store, &hub.clock).await?;
     if off.num_milliseconds().abs() > 1_000 {
         tracing::warn!(off_ms = off.num_milliseconds(), "this host's clock differs from the database's; corrected for");
     }

@@ -15,7 +15,7 @@ use super::{hang, webhook};
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::error::{Error, Result};
-use crate::flow::accept::accept;
+use crate::flow::intake::accept::accept;
 use crate::flow::partner::Change;
 use crate::hub::Hub;
 use crate::model::channel::Channel;
