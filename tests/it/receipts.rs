@@ -359,7 +359,7 @@ async fn another(app: &App) -> Hub {
         shutdown: Shutdown::new(),
         master_keys: vec![MASTER_KEY],
     };
-    Hub::start(parts).await.unwrap()
+    flow::start(parts).await.unwrap()
 }
 
 /// S0-40: a list of results is read by one process at a time, from where it stood, also when its reader is gone.

@@ -10,7 +10,7 @@ use super::load::Load;
 use super::report::{Goal, number};
 use super::run::{Run, load_of, together};
 use crate::error::{Error, Result};
-use crate::flow::accept::accept;
+use crate::flow::intake::accept::accept;
 use crate::hub::Hub;
 use crate::model::delivery::Status;
 use crate::model::partner::Partner;

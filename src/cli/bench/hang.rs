@@ -13,7 +13,7 @@ use super::run::{Run, load_of};
 use crate::clock::Clock;
 use crate::config::ProviderSettings;
 use crate::error::Result;
-use crate::flow::accept::accept_all;
+use crate::flow::intake::accept::accept_all;
 use crate::model::channel::Channel;
 use crate::model::lane::Priority;
 use crate::model::message::{Content, Detail, NewDelivery, NewMessage};
