@@ -479,7 +479,7 @@ pub async fn get(State(hub): State<Hub>, reader: Reader, query: Query, Id(id): I
     let whole = flow::story::whole(&hub, &owner, id).await?;
     let told = told(&hub, &whole.deliveries).await?;
     let webhooks = flow::story::webhooks(&hub, &owner, id).await?;
-    Ok(ok(StatusCode::OK, &MessageFound::of(whole, webhooks, &told, reader.is_staff())))
+    Ok(ok(StatusCode::OK, &MessageFound::of(whole, webhooks, &told, reader.sees_all())))
 }
 
 impl MessageFound {
@@ -594,7 +594,7 @@ pub async fn list(State(hub): State<Hub>, reader: Reader, mut query: Query) -> A
     query.close()?;
     let found = find(&hub, &scope, &filter, overall, page).await?;
     let item = |(message, overall, row): (Message, Overall, Listed)| MessageListed {
-        head: MessageHead::of(message, overall, reader.is_staff()),
+        head: MessageHead::of(message, overall, reader.sees_all()),
         delivery_count: row.deliveries.len(),
     };
     let items = found.items.into_iter().map(item).collect();
@@ -690,7 +690,7 @@ pub async fn cancel(State(hub): State<Hub>, reader: Reader, query: Query, Id(id)
     query.close()?;
     let id = message_id(&id)?;
     let owner = reader.owner(&hub, id).await?;
-    let rows = flow::delivery::cancel::cancel(&hub, &owner, id, reader.actor()).await?;
+    let rows = flow::delivery::cancel::cancel(&hub, reader.actor().canceling(&owner)?, id).await?;
     let told = told(&hub, &rows).await?;
     let body = Canceled {
         code: Success::Success,

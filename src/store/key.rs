@@ -5,8 +5,8 @@ use chrono::{DateTime, Utc};
 use super::{Db, word};
 use crate::error::Result;
 use crate::id::Tsid;
-use crate::model::role::Role;
-use crate::model::strikes::Failures;
+use crate::model::access::role::Role;
+use crate::model::access::strikes::Failures;
 
 /// A key with the hashes of its secrets.
 pub struct Key {
