@@ -18,7 +18,7 @@ pub enum Error {
     /// The database cannot be reached or did not answer in time. The outcome of a write is then unknown to the caller,
     /// who repeats it with the same `clientMsgId`.
     #[error("database not available: {0}")]
-    Unavailable(String),
+    Unavailable(Unavailable),
     /// This process is stopping, or holds as much work as it may: come back soon.
     #[error("{0}")]
     Busy(&'static str),
@@ -37,6 +37,35 @@ pub enum Error {
     /// Ours. Logged in full, told without detail.
     #[error("{0}")]
     Internal(String),
+}
+
+/// Why the database did not do what it was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{why}")]
+pub struct Unavailable {
+    pub kind: UnavailableKind,
+    /// In words, for the log.
+    pub why: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnavailableKind {
+    /// Another transaction holds a row for longer than a statement waits for it. Other rows can be had.
+    Locked,
+    /// Anything else: no connection, no session that will do, a statement or transaction cut off.
+    Other,
+}
+
+impl From<String> for Unavailable {
+    fn from(why: String) -> Unavailable {
+        Unavailable { kind: UnavailableKind::Other, why }
+    }
+}
+
+impl From<&str> for Unavailable {
+    fn from(why: &str) -> Unavailable {
+        why.to_owned().into()
+    }
 }
 
 /// The seed's closed list of codes.

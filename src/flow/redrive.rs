@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::error::{Error, Refusal, Result};
+use crate::error::{Error, Refusal, Result, Unavailable};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
@@ -536,7 +536,7 @@ async fn replay(hub: &Hub, tx: &mut Conn, job: &Job, allowed: usize) -> Result<S
         let asked = Instant::now();
         let happened = match store::event::of_partner(db, owner, slice, &events, rows).await {
             // A busy time after a quiet one was too much at once.
-            Err(Error::Unavailable(why)) if length > limits::REPLAY_SLICE => {
+            Err(Error::Unavailable(Unavailable { why, .. })) if length > limits::REPLAY_SLICE => {
                 tracing::debug!(why, "a slice of events was too long");
                 length = limits::REPLAY_SLICE;
                 continue;
