@@ -7,6 +7,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 
 use super::context::{REQUEST_ID, STANDING};
+use super::page::Whose;
 use super::problem::Problem;
 use super::query::Query;
 use super::server::Peer;
@@ -199,11 +200,11 @@ impl Reader {
     /// The partner whose own a list is, for lists of one partner only: an operator says whose.
     pub async fn partner(&self, hub: &Hub, query: &mut Query) -> Result<Arc<Partner>> {
         if let View::Own(partner) = &self.view {
-            is_own(partner, partner_id(query)?)?;
+            is_own(partner, Whose::read(query)?.partner_id)?;
             return Ok(partner.clone());
         }
         let missing = || Refusal::new(400, "query_required", "who runs the hub says whose: ?partnerId=");
-        let id = partner_id(query)?.ok_or_else(missing)?;
+        let id = Whose::read(query)?.partner_id.ok_or_else(missing)?;
         let partner = store::partner::get(hub.store.api(), id).await?;
         Ok(Arc::new(partner.ok_or_else(flow::partner::unknown)?))
     }
@@ -211,11 +212,11 @@ impl Reader {
     /// Whose messages a list is of: an operator may say `?partnerId=`.
     pub async fn scope(&self, hub: &Hub, query: &mut Query) -> Result<Scope> {
         if let View::Own(partner) = &self.view {
-            is_own(partner, partner_id(query)?)?;
+            is_own(partner, Whose::read(query)?.partner_id)?;
             return Ok(Scope::of(partner, partner.oldest_seen(hub.clock.now())));
         }
         let db = hub.store.api();
-        match partner_id(query)? {
+        match Whose::read(query)?.partner_id {
             Some(id) => {
                 let partner = store::partner::get(db, id).await?.ok_or_else(flow::partner::unknown)?;
                 Ok(Scope::of(&partner, Tsid(0)))
@@ -257,10 +258,6 @@ impl Writer {
 /// Another partner is told of like one that does not exist.
 fn is_own(partner: &Partner, asked: Option<Tsid>) -> Result<()> {
     if asked.is_some_and(|id| id != partner.partner_id) { Err(flow::partner::unknown()) } else { Ok(()) }
-}
-
-fn partner_id(query: &mut Query) -> Result<Option<Tsid>, Refusal> {
-    query.parse("partnerId", "a partner's id", |text| text.parse().ok())
 }
 
 /// An admin that signed in.

@@ -23,10 +23,12 @@ const LAYERS: [(&str, &[&str]); 7] = [
 ];
 
 /// What only these places may name; a folder ends with a slash.
-const EXCLUSIVE: [(&[&str], &[&str]); 7] = [
+const EXCLUSIVE: [(&[&str], &[&str]); 8] = [
     (&["sqlx"], &["store/"]),
     // Servers that we run for others to try are servers all the same.
     (&["axum"], &["http/", "api/", "live/", "ui/", "provider/simulator/", "cli/webhook_listen.rs"]),
+    // What callers are answered is described; `http::answer::ok` takes nothing else.
+    (&["utoipa", "utoipa_axum"], &["http/", "api/"]),
     (&["reqwest", "lettre"], &["provider/", "cli/client.rs"]),
     (&["clap"], &["config.rs", "cli/"]),
     (&["tokio::spawn", "tokio::task::spawn", "tokio::task::spawn_local"], &["shutdown.rs"]),
@@ -366,6 +368,7 @@ fn broken_laws_are_seen() {
         ("flow/x.rs", "use ::sqlx::PgPool;", "sqlx::PgPool"),
         ("worker/x.rs", "use axum::http::StatusCode;", "axum::http::StatusCode"),
         ("flow/x.rs", "fn f(u: reqwest::Url) {}", "reqwest::Url"),
+        ("model/x.rs", "#[derive(utoipa::ToSchema)] struct X;", "utoipa::ToSchema"),
         ("cli/send.rs", "use lettre::Address;", "lettre::Address"),
         ("telemetry.rs", "#[derive(clap::Args)] struct X;", "clap::Args"),
         ("flow/x.rs", "fn f() { tokio::spawn(g()); }", "tokio::spawn"),
@@ -815,5 +818,102 @@ fn roles_are_matched_and_not_compared() {
         "fn f(c: Channel) -> bool { matches!(c, Channel::Email) && g(Principal::Staff(StaffRole::Admin)) }",
     ] {
         assert_eq!(compared_roles(source), [""; 0], "{source}");
+    }
+}
+
+/// The types of `model` and `store` in what a file derives `Serialize` or `ToSchema` for.
+fn inner_shapes(file: &str, source: &str) -> Vec<String> {
+    let tokens = without_tests(tokens(source));
+    let (used, _) = named(file, &tokens);
+    let token = |i: usize| tokens.get(i).map_or("", String::as_str);
+    // By its name here, the name of what was renamed.
+    let renamed: BTreeMap<&str, &str> =
+        (1..tokens.len()).filter(|i| token(*i) == "as").map(|i| (token(i + 1), token(i - 1))).collect();
+    let mut found = Vec::new();
+    let mut i = 0;
+    while i < tokens.len() {
+        if !(token(i) == "derive" && token(i + 1) == "(") {
+            i += 1;
+            continue;
+        }
+        let end = closing(&tokens, i + 1);
+        let is_shape = tokens[i..end].iter().any(|t| t == "Serialize" || t == "ToSchema");
+        // The item: behind its other attributes and its name, in brackets of whichever kind.
+        let mut body = end + 1;
+        while !matches!(token(body), "{" | "(" | ";" | "") {
+            body = if token(body) == "#" { closing(&tokens, body + 1) + 1 } else { body + 1 };
+        }
+        let last = if matches!(token(body), "{" | "(") { closing(&tokens, body) } else { body };
+        i = end;
+        if !is_shape {
+            continue;
+        }
+        let mut at = body;
+        while at < last {
+            // A name before a colon is a field's.
+            if !is_name(token(at)) || token(at + 1) == ":" {
+                at += 1;
+                continue;
+            }
+            let mut path = vec![tokens[at].clone()];
+            while token(at + 1) == "::" && is_name(token(at + 2)) {
+                path.push(tokens[at + 2].clone());
+                at += 2;
+            }
+            at += 1;
+            let (first, rest) = (path[0].as_str(), &path[1..]);
+            if renamed.values().any(|original| *original == first) {
+                continue;
+            }
+            let ending = format!("::{}", renamed.get(first).unwrap_or(&first));
+            let full = match used.iter().find(|used| used.ends_with(&ending)) {
+                Some(used) => std::iter::once(used.as_str()).chain(rest.iter().map(String::as_str)).collect::<Vec<_>>(),
+                None => path.iter().map(String::as_str).collect(),
+            };
+            let full = full.join("::");
+            if ["crate::model::", "crate::store::"].iter().any(|room| full.starts_with(room)) {
+                found.push(full);
+            }
+        }
+    }
+    found
+}
+
+/// L9: outside shapes are the API's own. A field that is added to a type of `model` or `store` would otherwise be shown to
+/// callers, and one that is renamed would break them. Words are no exception: a shape has the text, and names the list
+/// of words that describes it (`ChannelWord`).
+#[test]
+fn outside_shapes_hold_nothing_of_model_and_store() {
+    let (mut wrong, mut shapes) = (Vec::new(), 0);
+    for path in files("src/api", ".rs").into_iter().chain(files("src/http", ".rs")) {
+        let (file, source) = (within(&path, "src"), read(&path));
+        shapes += source.matches("Serialize, ToSchema)").count();
+        wrong.extend(inner_shapes(file, &source).into_iter().map(|named| format!("src/{file}: {named}")));
+    }
+    assert!(shapes > 50, "only {shapes} shapes were found: the reader has gone blind");
+    assert!(wrong.is_empty(), "these are shown to callers as they are kept:\n{}", wrong.join("\n"));
+    for (source, seen) in [
+        ("use crate::model::message::Content; #[derive(Serialize)] struct X { contents: Vec<Content> }", "Content"),
+        (
+            "use crate::{model::channel::Channel, limits}; #[derive(ToSchema)] #[serde(a = \"b\")] pub struct X(Channel);",
+            { "Channel" },
+        ),
+        ("use crate::store::delivery::Row as Kept; #[derive(Serialize)] struct X { kept: Kept }", "Row"),
+        ("use crate::store::delivery; #[derive(Debug, Serialize)] enum X { A(delivery::Row), B }", "Row"),
+        ("#[derive(Serialize)] struct X { #[serde(flatten)] a: Option<Box<crate::model::message::Fallback>> }", {
+            "Fallback"
+        }),
+    ] {
+        let found = inner_shapes("api/x.rs", source);
+        assert!(found.len() == 1 && found[0].ends_with(seen), "{source}: {found:?}");
+    }
+    for source in [
+        "use crate::model::message::Content; #[derive(Serialize)] struct X { body: String } fn f(c: Content) {}",
+        "use crate::model::message::Content; #[derive(Clone)] struct X { kept: Content }",
+        "use crate::model::breaker::Breaker as Standing; #[derive(Serialize)] struct X { breaker: Option<Breaker> }",
+        "use super::shape::ChannelWord; #[derive(Serialize)] struct X { #[schema(value_type = ChannelWord)] c: &'static str }",
+        "use crate::model::channel::Channel; #[derive(Serialize)] struct X; impl X { fn of(c: Channel) -> X { X } }",
+    ] {
+        assert_eq!(inner_shapes("api/x.rs", source), [""; 0], "{source}");
     }
 }
