@@ -27,18 +27,19 @@ impl From<sqlx::Error> for Error {
                 }
                 if told.message().starts_with("unsupported startup parameter") {
                     return Error::Setup(format!(
-                        "a pooler before PostgreSQL refuses the connection: {text}. Leave the parameter out of the database \
-                         URL, or name it in PgBouncer's ignore_startup_parameters"
+                        "a pooler before PostgreSQL refuses the connection: {text}. Leave the parameter out of the \
+                         database URL, or name it in PgBouncer's ignore_startup_parameters"
                     ));
                 }
                 match state.get(..2).unwrap_or_default() {
-                    // connection, transaction cut off, authorisation, resources, operator intervention, conflict between
-                    // transactions
+                    // connection, transaction cut off, authorisation, resources, operator intervention, conflict
+                    // between transactions
                     "08" | "25" | "28" | "3D" | "53" | "57" | "40" | "55" | "58" => {
                         let kind = if state == LOCKED { UnavailableKind::Locked } else { UnavailableKind::Other };
                         Error::Unavailable(Unavailable { kind, why: text })
                     }
-                    // Data the server will not take. Parsing should have said so first: counted, and a test holds it at 0.
+                    // Data the server will not take. Parsing should have said so first: counted, and a test holds it at
+                    // 0.
                     "22" | "54" => Error::Refused(
                         Refusal::new(422, "rejected_by_database", "the database does not take this input")
                             .with_code(Code::E001),

@@ -39,7 +39,8 @@ pub(super) struct Messages {
 }
 
 impl Messages {
-    /// The columns of these messages, each allocated once. None: there are no messages, so the statement has nothing to do.
+    /// The columns of these messages, each allocated once. None: there are no messages, so the statement has nothing to
+    /// do.
     pub fn of(messages: impl ExactSizeIterator<Item = (i16, Tsid)>) -> Option<Messages> {
         let (mut shards, mut ids) = (Vec::with_capacity(messages.len()), Vec::with_capacity(messages.len()));
         let (mut low, mut high) = (i64::MAX, i64::MIN);

@@ -22,8 +22,11 @@ impl Store {
         role::repair(&mut conn).await
     }
 
-    /// How many migrations the schema lacks, or an error when it is newer than this program. Only reads. (Runtime
-    /// queries: the table is sqlx's own.)
+    /// How many migrations the schema lacks. Only reads. (Runtime queries: the table is sqlx's own.)
+    ///
+    /// # Errors
+    /// `Error::Setup` when the schema is newer than this program. `Error::Unavailable` if the database cannot be
+    /// reached.
     pub async fn migrations_missing(&self) -> Result<usize> {
         let mut conn = self.unhurried().await?;
         let begun: bool =
@@ -35,15 +38,18 @@ impl Store {
         }
         if let Some(newer) = applied.iter().find(|version| !MIGRATIONS.version_exists(**version)) {
             return Err(Error::Setup(format!(
-                "the database's schema has migration {newer}, which this program does not know: run the newer notihub, or \
-                 give another --database-url"
+                "the database's schema has migration {newer}, which this program does not know: run the newer \
+                 notihub, or give another --database-url"
             )));
         }
         Ok(MIGRATIONS.iter().count().saturating_sub(applied.len()))
     }
 
-    /// The same, asked of a pool that has room, for questions that anybody may ask often. (A runtime query: the table is
-    /// sqlx's own.)
+    /// The same for a question that anyone may ask often: on a connection of the API's pool, and without an error for a
+    /// newer schema. (A runtime query: the table is sqlx's own.)
+    ///
+    /// # Errors
+    /// `Error::Unavailable` if the database cannot be reached.
     pub async fn migrations_seen(&self) -> Result<usize> {
         let applied: Vec<i64> =
             sqlx::query_scalar("select version from _sqlx_migrations where success").fetch_all(self.api()).await?;
@@ -68,8 +74,10 @@ async fn apply_migrations(conn: &mut Conn) -> Result<()> {
             }
             Err(e) if is_in_the_way(&e) => {
                 return Err(Error::Setup(format!(
-                    "{}: a transaction holds a lock that the migration needs. End it, or the process that holds it open: \
-                     select pid, usename, xact_start, query from pg_stat_activity where xact_start is not null order by 3",
+                    "{}: a transaction holds a lock that the migration needs. End it, or the process that holds it \
+                     open: \
+                     select pid, usename, xact_start, query from pg_stat_activity \
+                     where xact_start is not null order by 3",
                     migration_fault(e)
                 )));
             }
@@ -78,8 +86,8 @@ async fn apply_migrations(conn: &mut Conn) -> Result<()> {
     }
 }
 
-/// False when nothing is left to do. The lock is one on the migrations' own table: sqlx's is an advisory lock, which any
-/// login of the database could hold.
+/// False when nothing is left to do. The lock is one on the migrations' own table: sqlx's is an advisory lock, which
+/// any login of the database could hold.
 async fn apply_next(conn: &mut Conn) -> Result<bool, sqlx::migrate::MigrateError> {
     use sqlx::Connection as _;
     use sqlx::migrate::{Migrate as _, MigrateError};
@@ -129,8 +137,8 @@ fn migration_fault(e: sqlx::migrate::MigrateError) -> Error {
     match e {
         MigrateError::Execute(e) => e.into(),
         MigrateError::VersionMissing(version) => Error::Setup(format!(
-            "the database's schema has migration {version}, which this program does not know: run the newer notihub, or \
-             give another --database-url"
+            "the database's schema has migration {version}, which this program does not know: run the newer notihub, \
+             or give another --database-url"
         )),
         other => Error::Setup(format!("the schema cannot be migrated: {other}")),
     }

@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::limits;
 use crate::model::channel::Channel;
 
+/// The database, as one process uses it.
 #[derive(Clone)]
 pub struct Store {
     /// For people's questions.
@@ -23,8 +24,8 @@ pub struct Store {
     /// For the engine's few, always equal statements. Kept apart so that a storm of requests cannot take the workers'
     /// connections, and because it plans differently (see `ENGINE`).
     engine: PgPool,
-    /// For claiming, reading and settling webhooks, whose endpoints are strangers', as `engine` is for all other channels:
-    /// neither waits for a connection of the other.
+    /// For claiming, reading and settling webhooks, whose endpoints are strangers', as `engine` is for all other
+    /// channels: neither waits for a connection of the other.
     webhooks: PgPool,
     /// For listening: each listener keeps a connection for as long as it lives.
     listen: PgPool,
@@ -34,6 +35,7 @@ pub struct Store {
     proof: Arc<Mutex<WriteProof>>,
 }
 
+/// How many connections each pool may have.
 #[derive(Debug, Clone, Copy)]
 pub struct PoolSizes {
     pub api: u32,
@@ -53,12 +55,18 @@ struct WriteProof {
 type Commit = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 
 impl Store {
-    /// Does not connect yet. Its sessions are good for writing.
+    /// Makes pools whose sessions are good for writing. Does not connect yet.
+    ///
+    /// # Errors
+    /// `Error::Usage` for a URL that cannot be read, or that asks for a server without writes.
     pub fn new(database_url: &str, sizes: PoolSizes) -> Result<Store> {
         Self::with_purpose(database_url, sizes, Purpose::Write)
     }
 
-    /// Does not connect yet. Its sessions may be with a hot standby.
+    /// Makes pools whose sessions may be with a hot standby. Does not connect yet.
+    ///
+    /// # Errors
+    /// `Error::Usage` for a URL that cannot be read.
     pub fn reading(database_url: &str, sizes: PoolSizes) -> Result<Store> {
         Self::with_purpose(database_url, sizes, Purpose::Read)
     }
@@ -151,63 +159,92 @@ impl Store {
                 proof.proven_at = result.is_ok().then(Instant::now);
                 result
             }
-            Err(_) => Err(Error::Unavailable(format!(
-                "a commit is not confirmed after {} s; if synchronous_standby_names is set, the standby it names does not \
-                 answer",
-                began.elapsed().as_secs()
-            )
-            .into())),
+            Err(_) => Err(Error::Unavailable(
+                format!(
+                    "a commit is not confirmed after {} s; if synchronous_standby_names is set, the standby it names \
+                 does not answer",
+                    began.elapsed().as_secs()
+                )
+                .into(),
+            )),
         }
     }
 
+    /// Connections for listeners, each of which keeps one.
     pub fn listen(&self) -> &PgPool {
         &self.listen
     }
 
+    /// Connections for questions of people and programs.
     pub fn api(&self) -> &PgPool {
         &self.pool
     }
 
+    /// Connections for writing accepted messages.
     pub fn intake(&self) -> &PgPool {
         &self.intake
     }
 
+    /// Connections for the engine's statements, of all channels but WEBHOOK.
     pub fn engine(&self) -> &PgPool {
         &self.engine
     }
 
+    /// Connections for the engine's statements of the channel WEBHOOK.
     pub fn webhooks(&self) -> &PgPool {
         &self.webhooks
     }
 
-    /// Connections of those who claim and settle this channel's deliveries.
+    /// Connections for claiming and settling this channel's deliveries.
     pub fn serving(&self, channel: Channel) -> &PgPool {
         if channel == Channel::Webhook { &self.webhooks } else { &self.engine }
     }
 
+    /// Begins a transaction on a connection of `api`.
+    ///
+    /// # Errors
+    /// `Error::Unavailable` if the database cannot be reached, or no connection is free in time.
     pub async fn begin(&self) -> Result<Tx> {
         Ok(self.pool.begin().await?)
     }
 
+    /// Begins a transaction on a connection of `intake`.
+    ///
+    /// # Errors
+    /// `Error::Unavailable` if the database cannot be reached, or no connection is free in time.
     pub async fn begin_intake(&self) -> Result<Tx> {
         Ok(self.intake.begin().await?)
     }
 
+    /// Begins a transaction on a connection of `engine`.
+    ///
+    /// # Errors
+    /// `Error::Unavailable` if the database cannot be reached, or no connection is free in time.
     pub async fn begin_engine(&self) -> Result<Tx> {
         Ok(self.engine.begin().await?)
     }
 
+    /// Begins a transaction on a connection of `serving`.
+    ///
+    /// # Errors
+    /// `Error::Unavailable` if the database cannot be reached, or no connection is free in time.
     pub async fn begin_serving(&self, channel: Channel) -> Result<Tx> {
         Ok(self.serving(channel).begin().await?)
     }
 
     /// A connection without the statement time-out, for migrations.
+    ///
+    /// # Errors
+    /// `Error::Unavailable` where no server will do.
     pub async fn unhurried(&self) -> Result<Conn> {
         self.connect(&[("statement_timeout", "0"), ("lock_timeout", "30s")]).await
     }
 
     /// A connection for questions about everything there is. While statistics are stale a nested loop over millions of
     /// rows looks cheap, and never ends.
+    ///
+    /// # Errors
+    /// `Error::Unavailable` where no server will do.
     pub async fn auditing(&self) -> Result<Conn> {
         self.connect(&[("statement_timeout", "0"), ("enable_nestloop", "off"), ("work_mem", "64MB")]).await
     }
@@ -219,10 +256,13 @@ impl Store {
         Ok(conn)
     }
 
-    /// A connection for `fsck::check`. Reads tables in full and joins by hash, and nothing else: the time grows with the
-    /// rows, whatever the statistics say. (With stale ones the planner takes a table of millions for an empty one, and
-    /// reads it once for each row of another.) Runs beside the hub's own work, so without parallel workers. The server
-    /// gives a statement up when its client has gone.
+    /// A connection for `fsck::check`. Reads tables in full and joins by hash, and nothing else: the time grows with
+    /// the rows, whatever the statistics say. (With stale ones the planner takes a table of millions for an empty one,
+    /// and reads it once for each row of another.) Runs beside the hub's own work, so without parallel workers. The
+    /// server gives a statement up when its client has gone.
+    ///
+    /// # Errors
+    /// `Error::Unavailable` where no server will do.
     pub async fn checking(&self) -> Result<Conn> {
         self.connect(&[
             ("statement_timeout", "0"),
@@ -239,6 +279,7 @@ impl Store {
         .await
     }
 
+    /// Closes every pool, and waits until its connections are closed.
     pub async fn close(&self) {
         self.proof.lock().await.under_way = None;
         self.pool.close().await;
@@ -301,8 +342,8 @@ fn pool(servers: &Arc<Servers>, size: u32, acquire: Duration, settings: &[(&str,
 }
 
 /// The engine's statements are few, fetch by key, and must never change their plan under load: one generic plan each
-/// (planning over all partitions costs more than running), and always along the index made for it. With fresh partitions
-/// the statistics lie, and a hash join over a shard is the way it goes wrong.
+/// (planning over all partitions costs more than running), and always along the index made for it. With fresh
+/// partitions the statistics lie, and a hash join over a shard is the way it goes wrong.
 const ENGINE: &[(&str, &str)] = &[
     ("plan_cache_mode", "force_generic_plan"),
     ("enable_seqscan", "off"),
@@ -316,7 +357,8 @@ const ENGINE: &[(&str, &str)] = &[
 ];
 
 /// One statement, always the same, over arrays of any length: planned once, and joined by hash whatever the planner
-/// believes of the arrays' length. Tables are read along their indexes: a plan that was made while one was empty lives on.
+/// believes of the arrays' length. Tables are read along their indexes: a plan that was made while one was empty lives
+/// on.
 const INTAKE: &[(&str, &str)] = &[
     ("plan_cache_mode", "force_generic_plan"),
     ("enable_nestloop", "off"),

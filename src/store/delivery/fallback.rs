@@ -27,10 +27,16 @@ pub struct Origin {
     pub written: Option<String>,
 }
 
+/// Locks those of these deliveries whose place may be taken: they have an unused fallback, and no one asked to cancel
+/// them. In the order of their keys, until the transaction ends.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached, or another transaction holds one for longer than the lock
+/// time-out. `Error::Internal` for a status that this program does not know.
 pub async fn origins(conn: &mut Conn, keys: &[Key]) -> Result<Vec<Origin>> {
     let Some(keys) = Keys::of(keys.iter().copied()) else { return Ok(Vec::new()) };
     let rows =
-        sqlx::query_file!("sql/delivery/origins.sql", &keys.shards, &keys.message_ids, &keys.nos, keys.low, keys.high,);
+        sqlx::query_file!("sql/delivery/origins.sql", &keys.shards, &keys.message_ids, &keys.nos, keys.low, keys.high);
     let origin = rows.fetch_all(conn).await?.into_iter().map(|r| {
         Ok(Origin {
             key: key(r.shard, r.message_id, r.no),
@@ -61,7 +67,11 @@ pub struct StandIn {
     pub why: &'static str,
 }
 
-/// Writes them; returns the number of the event that tells it, by what they took the place of.
+/// Writes deliveries that take the place of others, which `origins` locked, each with its event. Returns the number of
+/// that event by the key of the delivery that was replaced. One whose fallback was used before is left out.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached; the transaction may have committed.
 pub async fn fall_back(db: impl Db<'_>, all: &[StandIn], now: DateTime<Utc>) -> Result<HashMap<Key, i16>> {
     let Some(keys) = Keys::of(all.iter().map(|s| s.origin.key)) else { return Ok(HashMap::new()) };
     let rows = sqlx::query_file!(
@@ -87,8 +97,8 @@ pub async fn fall_back(db: impl Db<'_>, all: &[StandIn], now: DateTime<Utc>) -> 
 /// A row of a place, as its list is ordered: `ready_at`, message, number.
 pub type ReadUpTo = (DateTime<Utc>, Tsid, i16);
 
-/// Locks PENDING deliveries of these places though another channel stands by, each place from behind a row on, in the order
-/// of (`ready_at`, key); at most `rows` of each place. Returns each with its `ready_at`.
+/// Locks PENDING deliveries of these places though another channel stands by, each place from behind a row on, in the
+/// order of (`ready_at`, key); at most `rows` of each place. Returns each with its `ready_at`.
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached; nothing is locked then.

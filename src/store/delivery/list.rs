@@ -75,6 +75,12 @@ macro_rules! row {
     };
 }
 
+/// The deliveries of a partner's message, by number; with `no` that one alone. None where the message is not the
+/// partner's.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached. `Error::Internal` for a status that this program does not
+/// know.
 pub async fn of_message(
     db: impl Db<'_>,
     partner_id: Tsid,
@@ -86,7 +92,10 @@ pub async fn of_message(
     rows.fetch_all(db).await?.into_iter().map(|r| Ok(row!(r))).collect()
 }
 
-/// Whether something of a message is not settled yet, or was settled at this time or later.
+/// Whether a delivery of a partner's message is not settled yet, or was settled at this time or later.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached.
 pub async fn seen(
     db: impl Db<'_>,
     partner_id: Tsid,
@@ -122,7 +131,11 @@ pub struct Window {
     pub from: Tsid,
 }
 
-/// Deliveries of these partners, each with its shard.
+/// Up to `rows` deliveries of these partners (id and shard of each) that pass the filter, newest first.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached. `Error::Internal` for a status that this program does not
+/// know.
 pub async fn list(
     db: impl Db<'_>,
     owners: &[(Tsid, i16)],
@@ -162,6 +175,11 @@ pub struct Addressed {
     pub status: Status,
 }
 
+/// Recipient and content of each delivery of a message.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached. `Error::Internal` for a status that this program does not
+/// know.
 pub async fn contents(db: impl Db<'_>, shard: i16, message_id: Tsid) -> Result<Vec<Addressed>> {
     let rows = sqlx::query_file!("sql/delivery/contents.sql", shard, message_id.0).fetch_all(db).await?.into_iter();
     let row = rows.map(|r| {
@@ -171,13 +189,20 @@ pub async fn contents(db: impl Db<'_>, shard: i16, message_id: Tsid) -> Result<V
     row.collect()
 }
 
-/// Erases what providers said of these deliveries. Their receipts are held.
+/// Erases what providers said of these deliveries, and their own ids of them. The receipts are locked by
+/// `receipt::hold`.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached; the transaction may have committed.
 pub async fn scrub(db: impl Db<'_>, shard: i16, message_id: Tsid, nos: &[i16]) -> Result<()> {
     sqlx::query_file!("sql/delivery/scrub.sql", shard, message_id.0, nos).execute(db).await?;
     Ok(())
 }
 
-/// Erases who these deliveries went to.
+/// Erases the recipients of these deliveries.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached; the transaction may have committed.
 pub async fn hide(db: impl Db<'_>, shard: i16, message_id: Tsid, nos: &[i16]) -> Result<()> {
     sqlx::query_file!("sql/delivery/hide.sql", shard, message_id.0, nos).execute(db).await?;
     Ok(())

@@ -35,7 +35,13 @@ pub struct Claimed {
     pub provider: Option<String>,
 }
 
-/// Claims at most `most` deliveries for `worker`, for `lease`.
+/// Claims up to `most` PENDING deliveries of these lanes for `worker`, the oldest of each lane first. Spends an attempt
+/// of each, whose number is the fencing token, and sets a lease by the database's clock. Rows locked by other workers
+/// are skipped, so fewer than `most` may return although more wait.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached; nothing was claimed, or the lease of what was claimed runs
+/// out.
 pub async fn claim(db: impl Db<'_>, asks: &[Ask], most: i64, worker: Tsid, lease: Duration) -> Result<Vec<Claimed>> {
     let rows = sqlx::query_file!(
         "sql/delivery/claim.sql",
@@ -64,7 +70,8 @@ pub async fn claim(db: impl Db<'_>, asks: &[Ask], most: i64, worker: Tsid, lease
         .collect())
 }
 
-/// Extends the lease of an attempt of `worker` by `lease` from now on, by the database's clock; false if it has lost it.
+/// Extends the lease of an attempt of `worker`: it ends `lease` from now on, by the database's clock. False if the
+/// worker has lost it.
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached: the lease may end.
@@ -84,13 +91,19 @@ pub async fn extend(db: impl Db<'_>, key: Key, attempt: i16, worker: Tsid, lease
     Ok(done.execute(db).await?.rows_affected() == 1)
 }
 
-/// Locks these heads, one after the other in the order of their keys, until the transaction ends.
+/// Locks these deliveries until the transaction ends, one after the other in the order of their keys: two transactions
+/// then never wait for each other in a ring.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached, or another transaction holds one for longer than the lock
+/// time-out.
 pub async fn lock(conn: &mut Conn, keys: &[Key]) -> Result<()> {
     let Some(keys) = Keys::of(keys.iter().copied()) else { return Ok(()) };
-    sqlx::query_file!("sql/delivery/lock.sql", &keys.shards, &keys.message_ids, &keys.nos,).fetch_all(conn).await?;
+    sqlx::query_file!("sql/delivery/lock.sql", &keys.shards, &keys.message_ids, &keys.nos).fetch_all(conn).await?;
     Ok(())
 }
 
+/// A delivery whose worker was lost.
 pub struct Overdue {
     pub key: Key,
     pub lane: Lane,
@@ -107,7 +120,11 @@ pub struct Overdue {
     pub deaths: i16,
 }
 
-/// Locks at most `rows` deliveries whose lease, from `mark` on, is over.
+/// Locks up to `rows` PROCESSING deliveries of these shards whose lease is over by the database's clock. `mark`: leases
+/// that ended before it are not looked at.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached; nothing is locked then.
 pub async fn overdue(conn: &mut Conn, shards: &[i16], mark: DateTime<Utc>, rows: i64) -> Result<Vec<Overdue>> {
     let found = sqlx::query_file!("sql/delivery/overdue.sql", shards, mark, rows).fetch_all(conn).await?;
     Ok(found
@@ -126,7 +143,11 @@ pub async fn overdue(conn: &mut Conn, shards: &[i16], mark: DateTime<Utc>, rows:
         .collect())
 }
 
-/// Makes at most `rows` due deliveries PENDING; returns where they wait now, one entry each.
+/// Makes up to `rows` SCHEDULED deliveries PENDING that are due by `now`, ready from `now` on. `mark`: what was due
+/// before it is not looked at. Returns shard and lane of each.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached; the transaction may have committed.
 pub async fn promote(
     db: impl Db<'_>,
     shards: &[i16],
@@ -159,6 +180,7 @@ impl Waiting {
 /// Where a sweep stands in the claim index.
 pub type SweepPosition = (i16, i16, DateTime<Utc>);
 
+/// One slice of a sweep.
 pub struct Swept {
     /// Those that became worthless while waiting.
     pub expired: Vec<Waiting>,
@@ -166,7 +188,11 @@ pub struct Swept {
     pub next: Option<SweepPosition>,
 }
 
-/// Looks at the next `rows` waiting deliveries.
+/// Looks at the next `rows` PENDING deliveries behind `from`, and returns those that expired by `now`. The look is
+/// bounded, not the find: a large backlog is swept in slices.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached.
 pub async fn worthless(db: impl Db<'_>, from: SweepPosition, now: DateTime<Utc>, rows: i64) -> Result<Swept> {
     let found =
         sqlx::query_file!("sql/delivery/worthless.sql", from.0, from.1, from.2, now, rows).fetch_all(db).await?;
@@ -182,7 +208,10 @@ pub async fn worthless(db: impl Db<'_>, from: SweepPosition, now: DateTime<Utc>,
     Ok(Swept { expired, next })
 }
 
-/// A message's deliveries that are not settled yet.
+/// The deliveries of a partner's message that are not settled yet. None where the message is not the partner's.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached.
 pub async fn open(db: impl Db<'_>, partner_id: Tsid, shard: i16, message_id: Tsid) -> Result<Vec<Waiting>> {
     let rows = sqlx::query_file!("sql/delivery/open.sql", partner_id.0, shard, message_id.0).fetch_all(db).await?;
     rows.into_iter()
@@ -194,7 +223,11 @@ pub async fn open(db: impl Db<'_>, partner_id: Tsid, shard: i16, message_id: Tsi
         .collect()
 }
 
-/// Notes on what is held by a worker that it is no longer wanted, and on what is settled that nothing takes its place.
+/// Notes the wish to cancel a partner's message: on PROCESSING deliveries, which end canceled if no provider takes them
+/// now, and on settled ones, whose place no fallback takes any more.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached; the transaction may have committed.
 pub async fn request_cancel(db: impl Db<'_>, partner_id: Tsid, shard: i16, message_id: Tsid) -> Result<()> {
     sqlx::query_file!("sql/delivery/request_cancel.sql", partner_id.0, shard, message_id.0).execute(db).await?;
     Ok(())

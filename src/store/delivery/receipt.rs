@@ -11,10 +11,10 @@ use crate::store::keys::{Keys, key};
 use crate::store::stats::Law;
 use crate::store::{Conn, Db, word};
 
-/// What does not know better than that nobody knows: an accepted attempt lifts it.
+/// Statuses that evidence of an accepted attempt may still change to SENT.
 const LIFTED: [Status; 3] = [Status::Scheduled, Status::Pending, Status::Undetermined];
 
-/// A delivery that turned out to have been sent.
+/// A delivery that is SENT because an attempt that was given up turned out to have been accepted.
 pub struct Lifted {
     pub key: Key,
     pub seq: i16,
@@ -24,7 +24,11 @@ pub struct Lifted {
     pub lane: Lane,
 }
 
-/// Lifts those of these deliveries to SENT that have an accepted attempt and do not know it.
+/// Makes those of these deliveries SENT that have an accepted attempt, and whose status says less; with event and
+/// statistics. A retry that waits is called off by it. Returns those that changed.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached; the transaction may have committed.
 pub async fn evidence(db: impl Db<'_>, keys: &[Key], now: DateTime<Utc>) -> Result<Vec<Lifted>> {
     let Some(keys) = Keys::of(keys.iter().copied()) else { return Ok(Vec::new()) };
     let law = Law::of(&LIFTED, |was| change(was, Status::Sent));
@@ -84,15 +88,24 @@ macro_rules! found {
     };
 }
 
-/// Holds these deliveries until the transaction ends.
+/// Locks these deliveries until the transaction ends, in the order of their keys.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached, or another transaction holds one for longer than the lock
+/// time-out. `Error::Internal` for a status that this program does not know.
 pub async fn heads(conn: &mut Conn, keys: &[Key]) -> Result<Vec<Found>> {
     let Some(keys) = Keys::of(keys.iter().copied()) else { return Ok(Vec::new()) };
     let rows =
-        sqlx::query_file!("sql/delivery/heads.sql", &keys.shards, &keys.message_ids, &keys.nos, keys.low, keys.high,);
+        sqlx::query_file!("sql/delivery/heads.sql", &keys.shards, &keys.message_ids, &keys.nos, keys.low, keys.high);
     rows.fetch_all(conn).await?.into_iter().map(|r| Ok(found!(r))).collect()
 }
 
-/// Holds at most `rows` deliveries for which a receipt should have come by now; `lists`: the providers whose lists are read.
+/// Locks up to `rows` SENT deliveries of these shards whose receipt was due by `now`. `lists`: providers whose lists of
+/// results are read; theirs are left out until the list was read to its end after that time.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached. `Error::Internal` for a status that this program does not
+/// know.
 pub async fn due(
     conn: &mut Conn,
     shards: &[i16],
@@ -123,6 +136,11 @@ pub struct Moved {
     pub provider: Option<String>,
 }
 
+/// Writes what receipts, or their absence, make of deliveries that `heads` or `due` locked; with events and statistics.
+/// Each key once. Returns the number of each event, and the provider by then.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached; the transaction may have committed.
 pub async fn receive(db: impl Db<'_>, all: &[Receive], now: DateTime<Utc>) -> Result<Vec<Moved>> {
     let Some(keys) = Keys::of(all.iter().map(|r| r.key)) else { return Ok(Vec::new()) };
     let counts = |part: fn(Counts) -> i16| -> Vec<i16> { all.iter().map(|r| part(change(r.was, r.status))).collect() };
@@ -153,7 +171,10 @@ pub async fn receive(db: impl Db<'_>, all: &[Receive], now: DateTime<Utc>) -> Re
     Ok(moved.collect())
 }
 
-/// Until when a receipt is waited for, of deliveries that are held.
+/// Sets until when the receipt of each of these locked deliveries is waited for; none: it is not waited for any more.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached; the transaction may have committed.
 pub async fn await_receipts(db: impl Db<'_>, all: &[(Key, Option<DateTime<Utc>>)]) -> Result<()> {
     let Some(keys) = Keys::of(all.iter().map(|a| a.0)) else { return Ok(()) };
     sqlx::query_file!(

@@ -53,6 +53,7 @@ pub struct Apart {
     pub ready_at: DateTime<Utc>,
 }
 
+/// An attempt that ends.
 #[derive(Debug, Clone)]
 pub struct Tried {
     pub outcome: OutcomeKind,
@@ -76,8 +77,12 @@ pub struct Won {
     pub heard: bool,
 }
 
-/// Writes steps with their attempts and events; those that lost their fence write nothing. `settles` holds each key once,
-/// sorted by key: two batches then never wait for each other in a ring.
+/// Writes steps with their attempts and events, in one statement. `settles` holds each key once, sorted by key: two
+/// batches then never wait for each other in a ring. Returns the steps that kept their fence; the others wrote nothing.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached, or another transaction holds a row for longer than the lock
+/// time-out. All steps are written, or none.
 pub async fn settle(db: impl Db<'_>, settles: &[Settle], now: DateTime<Utc>) -> Result<Vec<Won>> {
     let Some(keys) = Keys::of(settles.iter().map(|s| s.key)) else { return Ok(Vec::new()) };
     let text = |f: fn(&Settle) -> Option<&str>| settles.iter().map(|s| f(s).map(str::to_owned)).collect::<Vec<_>>();
@@ -135,8 +140,11 @@ pub struct Redriven {
     pub event_seq: i16,
 }
 
-/// Makes dead letters PENDING again, each with how many attempts it may have then; those that changed since they were looked
-/// at are left alone. Sorted by key, each once.
+/// Makes dead letters PENDING again, each with the number of attempts that it may have then. `dead` holds each key
+/// once, sorted by key. Returns those that have not changed since they were read; the others are left as they are.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached; the transaction may have committed.
 pub async fn redrive(db: impl Db<'_>, dead: &[(Dead, i16)], now: DateTime<Utc>) -> Result<Vec<Redriven>> {
     let Some(keys) = Keys::of(dead.iter().map(|(d, _)| d.key)) else { return Ok(Vec::new()) };
     let counts = |part: fn(Counts) -> i16| -> Vec<i16> {

@@ -12,8 +12,11 @@ use crate::store::keys::{Keys, key};
 use crate::store::message::Telling;
 use crate::store::{Db, word};
 
-/// Lets at most `rows` of what waits for an endpoint at `since` (`PARKED` or `BEHIND`) go; returns where they wait now, one
-/// entry each.
+/// Makes up to `rows` deliveries to an endpoint PENDING that are SCHEDULED at `since` (`PARKED` or `BEHIND`), ready
+/// from `now` on. Returns shard and lane of each.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached; the transaction may have committed.
 pub async fn release(
     db: impl Db<'_>,
     (shard, recipient): (i16, &str),
@@ -39,7 +42,11 @@ pub struct Hastened {
     pub next: Option<(Tsid, i16)>,
 }
 
-/// Makes those of an endpoint's next `look` deliveries PENDING that wait for another try, `rows` at most, one at least.
+/// Looks at an endpoint's next `look` deliveries, and makes up to `rows` of them PENDING that wait for their next try
+/// (one at least). Their attempts and their schedule of retries stay as they are.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached; the transaction may have committed.
 pub async fn hasten(
     db: impl Db<'_>,
     (shard, recipient): (i16, &str),
@@ -58,7 +65,11 @@ pub async fn hasten(
     Ok(Hastened { places, next })
 }
 
-/// How many of an endpoint's next `look` deliveries wait for another try, and behind which to go on; none at the end.
+/// Counts those of an endpoint's next `look` deliveries that wait for their next try. Returns the count, and the
+/// delivery behind which to go on; none at the end.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached.
 pub async fn waiting(
     db: impl Db<'_>,
     (shard, recipient): (i16, &str),
@@ -113,7 +124,12 @@ pub struct WebhookFilter {
     pub event: Option<&'static str>,
 }
 
-/// What an endpoint of a partner got, with ids below one and from another on, newest first.
+/// Up to `rows` deliveries to an endpoint with message ids below `below` and from `from` on, newest first, each with
+/// its last call.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached. `Error::Internal` for a status that this program does not
+/// know.
 pub async fn of_endpoint(
     db: impl Db<'_>,
     keyring: &Keyring,
@@ -173,7 +189,11 @@ pub struct Notice {
     pub created_at: DateTime<Utc>,
 }
 
-/// At most `rows` notices of a partner's message, oldest first.
+/// Up to `rows` webhooks that tell of a partner's message, oldest first.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached. `Error::Internal` for a status that this program does not
+/// know.
 pub async fn about(db: impl Db<'_>, partner_id: Tsid, shard: i16, message_id: Tsid, rows: i64) -> Result<Vec<Notice>> {
     let found = sqlx::query_file!("sql/delivery/about.sql", partner_id.0, shard, message_id.0, rows);
     let notice = found.fetch_all(db).await?.into_iter().map(|r| {
@@ -209,10 +229,15 @@ pub struct OpenWebhook {
     pub message_id: Tsid,
 }
 
-/// How far the clocks of processes may be apart: a webhook's id may be older by so much than that of the message it tells of.
+/// How far the clocks of processes may be apart: a webhook's id may be older by so much than that of the message it
+/// tells of.
 const CLOCKS_APART: chrono::TimeDelta = chrono::TimeDelta::days(1);
 
-/// Of each sequence the first webhooks that have not ended, in order, as many as are asked for; none behind `last`.
+/// The first webhooks of each sequence that have not ended, in order, up to the number that stands with it. `last`:
+/// later messages are not looked at.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached.
 pub async fn sequences(db: impl Db<'_>, wanted: &[(Sequence, i64)], last: Tsid) -> Result<Vec<OpenWebhook>> {
     let rows = sqlx::query_file!(
         "sql/delivery/sequences.sql",
@@ -233,8 +258,11 @@ pub async fn sequences(db: impl Db<'_>, wanted: &[(Sequence, i64)], last: Tsid) 
     Ok(row.collect())
 }
 
-/// Makes those PENDING that wait at the head of the sequences of these webhooks, of each at most as many as stand with it.
-/// Returns where they wait now, one entry each.
+/// Makes webhooks PENDING that wait at the head of the sequences of these, which ended: of each sequence up to the
+/// number that stands with it. Rows locked by other transactions are skipped. Returns shard and lane of each.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached; the transaction may have committed.
 pub async fn release_next(db: impl Db<'_>, ended: &[(Key, i64)], now: DateTime<Utc>) -> Result<Vec<(i16, Lane)>> {
     let Some(keys) = Keys::of(ended.iter().map(|(key, _)| *key)) else { return Ok(Vec::new()) };
     let rows = sqlx::query_file!(
@@ -258,7 +286,11 @@ pub async fn release_next(db: impl Db<'_>, ended: &[(Key, i64)], now: DateTime<U
 /// Behind which sequence a walk over all that are open goes on.
 pub type SequencePosition = (i16, Tsid);
 
-/// Of the next `rows` open webhooks those that wait behind nothing, and where to go on; none at the end.
+/// Looks at the next `rows` open webhooks. Returns those that wait for one before them in their sequence although there
+/// is none (their worker was lost between its end and the release of the next), and where to go on; none at the end.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached.
 pub async fn stalled(
     db: impl Db<'_>,
     behind: SequencePosition,
@@ -269,7 +301,11 @@ pub async fn stalled(
     Ok((found.iter().filter(|r| r.stalled).map(|r| key(r.shard, r.message_id, r.no)).collect(), next))
 }
 
-/// Adds the message that they tell of to open webhooks that have none, `rows` at most; returns to how many.
+/// Adds the message that they tell of to up to `rows` open webhooks that an older program wrote without it. Returns to
+/// how many.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached; the transaction may have committed.
 pub async fn fill_about(db: impl Db<'_>, shards: &[i16], rows: i64) -> Result<u64> {
     Ok(sqlx::query_file!("sql/delivery/fill_about.sql", shards, rows).execute(db).await?.rows_affected())
 }
