@@ -16,7 +16,6 @@ use super::shape::{
 };
 use crate::error::{Code, Fault, Refusal, Result};
 use crate::flow;
-use crate::flow::accept::Accepted;
 use crate::flow::story::{Entry, Whole};
 use crate::http::answer::{Answer, Success, Time, ok};
 use crate::http::caller::{Caller, Reader, count};
@@ -28,6 +27,7 @@ use crate::id::Tsid;
 use crate::limits;
 use crate::model::channel::{CHANNELS, Channel};
 use crate::model::delivery::{PARKED, Status};
+use crate::model::idempotency::Accepted;
 use crate::model::intake::Rules;
 use crate::model::message::{Content, Fallback, Message, NewDelivery, NewMessage, Overall};
 use crate::model::partner::Scope;
@@ -74,7 +74,7 @@ pub async fn accept(
         let dry = dry(posted.into_new()?, &hub.rules(&caller.partner));
         return Ok(ok(StatusCode::OK, &AcceptedOrDry::Dry(dry)));
     }
-    let accepted = flow::accept::accept(&hub, &caller.partner, posted).await?;
+    let accepted = flow::intake::accept::accept(&hub, &caller.partner, posted).await?;
     let (message_id, replayed) = (accepted.message_id, accepted.replayed);
     Ok(answer(message_id, replayed, &AcceptedOrDry::Accepted(MessageAccepted::of(accepted))))
 }
@@ -304,7 +304,7 @@ pub async fn accept_batch(
     if headers.contains_key("idempotency-key") {
         return Err(bad_key("is for one message; in a batch each message has its own clientMsgId").into());
     }
-    let rate = hub.rate_of(caller.partner.partner_id);
+    let rate = hub.rates.of(caller.partner.partner_id);
     let _turn = hub.intake.batch(&rate).await?;
     // Reading hundreds of messages takes milliseconds: beside the loops, not between them.
     let rules = hub.rules(&caller.partner);
@@ -320,7 +320,7 @@ pub async fn accept_batch(
         // Each message counts; the request has counted for one.
         count(&hub, &caller.partner, n - 1).await?;
     }
-    let accepted = flow::accept::accept_all(&hub, &caller.partner, messages).await?;
+    let accepted = flow::intake::accept::accept_all(&hub, &caller.partner, messages).await?;
     let all_replayed = accepted.iter().all(|a| a.replayed);
     let item = |accepted: Accepted| BatchItem {
         code: Success::Success,

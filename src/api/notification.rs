@@ -68,7 +68,7 @@ pub async fn accept(
     let slack = hub.settings.slack.default_name();
     let mut posted = crate::model::intake::notification(&body, &hub.rules(&caller.partner), slack.as_deref())?;
     apply_key(&mut posted.message, &headers)?;
-    let accepted = flow::accept::accept(&hub, &caller.partner, posted).await?;
+    let accepted = flow::intake::accept::accept(&hub, &caller.partner, posted).await?;
     let (id, replayed, status) = (accepted.message_id, accepted.replayed, accepted.status.as_notification_str());
     let stored =
         |(channel, recipient): (Channel, String)| NotificationStored { channel: channel.as_str(), recipient, status };

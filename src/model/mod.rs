@@ -14,6 +14,7 @@ pub mod endpoint;
 pub mod event;
 pub mod fairness;
 pub mod gate;
+pub mod idempotency;
 pub mod intake;
 pub mod json;
 pub mod lane;
