@@ -769,8 +769,8 @@ fn compared_roles(source: &str) -> Vec<String> {
     found
 }
 
-/// L6: a caller's rights are decided in `model/access`, or by a `match` without a rest that the compiler checks when a kind
-/// of caller is added. A comparison with one role passes every other, also those that are added later. (`Role` of
+/// L6: a caller's rights are decided in `model/access`, or by a `match` without a rest that the compiler checks when a
+/// kind of caller is added. A comparison with one role passes every other, also those that are added later. (`Role` of
 /// `worker` is what a process does; it has none of these words.)
 #[test]
 fn roles_are_matched_and_not_compared() {
@@ -794,7 +794,7 @@ fn roles_are_matched_and_not_compared() {
         assert!(!compared_roles(source).is_empty(), "{source}");
     }
     for source in [
-        "fn f(a: &Actor) -> bool { match &a.principal { Principal::Partner(_) => true, Principal::Staff(_) => false } }",
+        "fn f(a: &Actor) { match &a.principal { Principal::Partner(_) => g(), Principal::Staff(_) => h() } }",
         "fn f() -> Principal { let staff = Principal::Staff(StaffRole::Admin); staff }",
         "fn f(a: &Args) { if a.role == Role::Worker && a.n == 1 { g(Role::Partner) } }",
         "fn f(c: Channel) -> bool { matches!(c, Channel::Email) && g(Principal::Staff(StaffRole::Admin)) }",
@@ -830,10 +830,12 @@ fn inner_shapes(file: &str, source: &str) -> Vec<String> {
         if !is_shape {
             continue;
         }
-        let mut at = body;
+        let is_enum = tokens[end..body].iter().any(|t| t == "enum");
+        let (mut at, mut depth) = (body, 0);
         while at < last {
-            // A name before a colon is a field's.
-            if !is_name(token(at)) || token(at + 1) == ":" {
+            depth += i32::from(matches!(token(at), "(" | "[" | "{")) - i32::from(matches!(token(at), ")" | "]" | "}"));
+            // A name before a colon is a field's, one right below an enum is a variant's.
+            if !is_name(token(at)) || token(at + 1) == ":" || is_enum && depth == 1 {
                 at += 1;
                 continue;
             }
@@ -861,9 +863,9 @@ fn inner_shapes(file: &str, source: &str) -> Vec<String> {
     found
 }
 
-/// L9: outside shapes are the API's own. A field that is added to a type of `model` or `store` would otherwise be shown to
-/// callers, and one that is renamed would break them. Words are no exception: a shape has the text, and names the list
-/// of words that describes it (`ChannelWord`).
+/// L9: outside shapes are the API's own. A field that is added to a type of `model` or `store` would otherwise be
+/// shown to callers, and one that is renamed would break them. Words are no exception: a shape has the text, and names
+/// the list of words that describes it (`ChannelWord`).
 #[test]
 fn outside_shapes_hold_nothing_of_model_and_store() {
     let (mut wrong, mut shapes) = (Vec::new(), 0);
@@ -877,8 +879,8 @@ fn outside_shapes_hold_nothing_of_model_and_store() {
     for (source, seen) in [
         ("use crate::model::message::Content; #[derive(Serialize)] struct X { contents: Vec<Content> }", "Content"),
         (
-            "use crate::{model::channel::Channel, limits}; #[derive(ToSchema)] #[serde(a = \"b\")] pub struct X(Channel);",
-            { "Channel" },
+            "use crate::{model::channel::Channel, id}; #[derive(ToSchema)] #[serde(a = \"b\")] struct X(Channel);",
+            "Channel",
         ),
         ("use crate::store::delivery::Row as Kept; #[derive(Serialize)] struct X { kept: Kept }", "Row"),
         ("use crate::store::delivery; #[derive(Debug, Serialize)] enum X { A(delivery::Row), B }", "Row"),
@@ -892,8 +894,9 @@ fn outside_shapes_hold_nothing_of_model_and_store() {
     for source in [
         "use crate::model::message::Content; #[derive(Serialize)] struct X { body: String } fn f(c: Content) {}",
         "use crate::model::message::Content; #[derive(Clone)] struct X { kept: Content }",
+        "use crate::model::idempotency::Accepted; #[derive(Serialize)] enum X { Accepted(MessageAccepted), Dry }",
         "use crate::model::breaker::Breaker as Standing; #[derive(Serialize)] struct X { breaker: Option<Breaker> }",
-        "use super::shape::ChannelWord; #[derive(Serialize)] struct X { #[schema(value_type = ChannelWord)] c: &'static str }",
+        "use super::shape::ChannelWord; #[derive(Serialize)] struct X { #[schema(v = ChannelWord)] c: &'static str }",
         "use crate::model::channel::Channel; #[derive(Serialize)] struct X; impl X { fn of(c: Channel) -> X { X } }",
     ] {
         assert_eq!(inner_shapes("api/x.rs", source), [""; 0], "{source}");
