@@ -39,10 +39,13 @@
 //!
 //! That statement also writes what the partner's endpoints want to hear of it: a message that tells of the other
 //! (`messages.about`), with a delivery over the channel WEBHOOK for each of them. So a webhook goes the same way once more,
-//! where [`flow::webhook`] knows what to send and whose turn it is, and [`provider::webhook`] signs it and lets it out to
+//! where [`flow::channel`] adds what to send and whose turn it is, and [`provider::webhook`] signs it and lets it out to
 //! public addresses alone ([`model::egress`]). Everything else that is told goes through [`flow::publish`], the completion
 //! of a message among it. Partners make their endpoints by [`flow::endpoint`]; [`model::gate`] keeps a slow one from holding
 //! up others.
+//!
+//! What a channel needs beyond the call of a provider stands behind one seam ([`flow::channel`]): the engine and the
+//! workers name no channel.
 //!
 //! Which provider a delivery goes to is decided when it is claimed ([`flow::delivery::route`]), by weight and by who may
 //! be asked. All processes share rate limits ([`flow::delivery::limit`], [`model::limit`]) and circuit breakers

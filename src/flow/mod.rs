@@ -15,13 +15,13 @@ pub mod story;
 
 // These accept, publish or open keys by the flows above; `start` makes the hub that all of them take.
 pub mod alert;
+pub mod channel;
 pub mod endpoint;
 pub mod fallback;
 pub mod relay;
 pub mod reseal;
 pub mod sealed;
 pub mod start;
-pub mod webhook;
 
 // These fall back to other channels, or disable endpoints.
 pub mod receipt;

@@ -8,7 +8,6 @@ use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
-use crate::model::channel::Channel;
 use crate::model::delivery::Key;
 use crate::model::event::{COMPLETED_SEQ, EventKind, Told, WHOLE};
 use crate::model::lane::{Lane, Priority};
@@ -48,7 +47,7 @@ pub async fn publish(hub: &Hub, tx: &mut Conn, notices: &[Notice]) -> Result<Pub
         let message_id = hub.next_id();
         let content = Content { event: Some(Box::new(notice.told.clone())), ..Content::default() };
         let detail = Detail { contents: vec![content], ..Detail::default() };
-        let lane = Lane::new(Channel::Webhook, notice.priority, notice.overflow);
+        let lane = Lane::of_events(notice.priority, notice.overflow);
         Ok(Publish {
             shard: notice.shard,
             message_id,

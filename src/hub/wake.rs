@@ -48,7 +48,7 @@ impl Wake {
 
     /// The hints that concern the lanes of one claiming loop.
     pub fn inbox(&self, share: Share) -> &Inbox {
-        &self.inboxes[usize::from(share.webhooks) * 2 + usize::from(share.overflow)]
+        &self.inboxes[usize::from(share.strangers) * 2 + usize::from(share.overflow)]
     }
 
     /// Wakes all claiming loops: something that they wait for may have changed.
@@ -62,26 +62,26 @@ impl Wake {
     }
 }
 
-/// The lanes that one claiming loop takes from: of webhooks or of all other channels, prompt or overflow. So a claim of
-/// hundreds out of a flood holds up no claim of one, and strangers' endpoints hold up no channel.
+/// The lanes that one claiming loop takes from: of channels that call strangers or of all others, prompt or overflow.
+/// So a claim of hundreds out of a flood holds up no claim of one, and strangers' endpoints hold up no channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
-    pub webhooks: bool,
+    pub strangers: bool,
     pub overflow: bool,
 }
 
 /// In the order of their inboxes.
 const SHARES: [Share; 4] = [
-    Share { webhooks: false, overflow: false },
-    Share { webhooks: false, overflow: true },
-    Share { webhooks: true, overflow: false },
-    Share { webhooks: true, overflow: true },
+    Share { strangers: false, overflow: false },
+    Share { strangers: false, overflow: true },
+    Share { strangers: true, overflow: false },
+    Share { strangers: true, overflow: true },
 ];
 
 impl Share {
     /// Whether the loop takes from this lane.
     pub fn has(self, lane: Lane) -> bool {
-        lane.is_webhook() == self.webhooks && lane.is_overflow() == self.overflow
+        lane.channel().calls_strangers() == self.strangers && lane.is_overflow() == self.overflow
     }
 }
 

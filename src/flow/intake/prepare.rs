@@ -27,7 +27,7 @@ pub fn prepare(hub: &Hub, partner: &Partner, message: NewMessage) -> Result<Inse
     Ok(Insert {
         lanes,
         notice_id: hub.next_id(),
-        notice_lane: Lane::new(Channel::Webhook, message.priority, overflow),
+        notice_lane: Lane::of_events(message.priority, overflow),
         message_id,
         detail,
         partner_id: partner.partner_id,
