@@ -85,6 +85,11 @@ pub const TEMPLATE_CODE_CHARS: usize = 64;
 /// The subject of an LMS or MMS, as CP949: carriers cut what is longer.
 pub const MOBILE_SUBJECT_BYTES: usize = 40;
 
+/// Requests a second that a partner may be given.
+pub const PARTNER_TPS_MOST: i32 = 1_000_000;
+/// Days of look-up and of retention that a partner may be given.
+pub const PARTNER_DAYS_MOST: i16 = 3_650;
+
 /// Endpoints of one partner: each event is written once for each that asks for it.
 pub const ENDPOINTS: i64 = 20;
 pub const ENDPOINT_DESCRIPTION_CHARS: usize = 250;

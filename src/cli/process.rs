@@ -16,7 +16,7 @@ use crate::hub::{Hub, Parts};
 use crate::model::channel::{Channel, OnUnknown};
 use crate::model::role::Actor;
 use crate::provider::http::{Common, Connections};
-use crate::provider::{Account, Provider, Providers, adapter, mock, slack, smtp, webhook};
+use crate::provider::{Account, Provider, Providers, mock, registry, slack, smtp, webhook};
 use crate::shutdown::Shutdown;
 use crate::store::role::Repaired;
 use crate::store::{self, PoolSizes, Store};
@@ -140,7 +140,7 @@ pub fn providers(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> Res
         common: common.clone(),
     })?));
     for settings in &settings.channels.providers {
-        all.push(adapter::make(settings, &common)?);
+        all.push(registry::make(settings, &common)?);
     }
     // Who asks for a mock gets nothing else.
     for account in &mut all {

@@ -16,6 +16,7 @@ mod nhn;
 mod nhn_alimtalk;
 mod nhn_rcs;
 mod nhn_sms;
+pub mod registry;
 pub mod simulator;
 pub mod slack;
 mod sms;

@@ -9,7 +9,7 @@ use super::super::process;
 use super::bed::Bed;
 use super::load::{self, Load};
 use super::report::Goal;
-use super::scenario::{Run, load_of};
+use super::run::{Run, load_of};
 use crate::clock::Clock;
 use crate::config::ProviderSettings;
 use crate::error::Result;
