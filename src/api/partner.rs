@@ -17,10 +17,10 @@ use crate::http::request::{Id, Json};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
+use crate::model::access::role::Role;
 use crate::model::channel::{CHANNELS, Channel};
 use crate::model::json::{self, Faults, Fields, Text};
 use crate::model::partner::{Partner, PartnerStatus};
-use crate::model::role::Role;
 use crate::store::{self, key};
 
 /// A partner: a service that posts messages.
@@ -388,15 +388,17 @@ pub async fn create_key(
     let read = Fields::open(value, "", &faults).and_then(|mut fields| {
         let name = fields.require_text("name", Text::line(limits::NAME_CHARS));
         let role = fields.require_text("role", Text::line(32)).and_then(|word| {
-            let role: Role = json::one_of(&word, "/role", &["OPERATOR", "ADMIN"], &faults, crate::error::Code::E001)?;
-            if role == Role::Partner {
-                faults.add(
-                    "/role",
-                    "enum",
-                    "'PARTNER' is none of OPERATOR, ADMIN: a partner's key comes with the partner",
-                );
+            match json::one_of(&word, "/role", &["OPERATOR", "ADMIN"], &faults, crate::error::Code::E001)? {
+                Role::Staff(role) => Some(role),
+                Role::Partner => {
+                    faults.add(
+                        "/role",
+                        "enum",
+                        "'PARTNER' is none of OPERATOR, ADMIN: a partner's key comes with the partner",
+                    );
+                    None
+                }
             }
-            Some(role)
         });
         fields.close();
         Some((role?, name?))

@@ -23,13 +23,13 @@ use crate::http::request::{Id, Json};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
+use crate::model::access::permit::Owning;
 use crate::model::delivery::{PARKED, STATUSES, Status};
 use crate::model::egress;
 use crate::model::endpoint::{self, Endpoint, EndpointStatus};
 use crate::model::event::{EVENT_KINDS, EventKind};
 use crate::model::intake::is_mailbox;
 use crate::model::json::{self, Faults, Fields, Text};
-use crate::model::role::Owning;
 use crate::store;
 use crate::store::delivery::{Call, Webhook, WebhookFilter};
 
