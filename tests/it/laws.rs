@@ -84,7 +84,7 @@ pub fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// `src/flow/accept.rs` as `flow/accept.rs`.
+/// `src/flow/partner.rs` as `flow/partner.rs`.
 pub fn within<'p>(path: &'p Path, folder: &str) -> &'p str {
     path.strip_prefix(root().join(folder)).unwrap().to_str().unwrap()
 }
