@@ -20,7 +20,7 @@ use crate::limits;
 use crate::model::alert::Cause;
 use crate::model::fairness::Fairness;
 use crate::model::gate::Gates;
-use crate::model::intake::Rules;
+use crate::model::intake::{Installation, IntakePolicy};
 use crate::model::lane::Lane;
 use crate::model::partner::{Account, Partner};
 use crate::model::rate::Lease;
@@ -43,6 +43,8 @@ pub struct Inner {
     pub settings: Settings,
     pub store: Store,
     pub providers: Providers,
+    /// What messages are read by, as far as it is the same for all partners.
+    installation: Arc<Installation>,
     pub clock: Clock,
     pub metrics: Metrics,
     pub shutdown: Shutdown,
@@ -147,10 +149,12 @@ impl Hub {
         let (intake, requests) = mpsc::channel::<Request>(limits::INTAKE_QUEUE);
         let (writers, fair) = (settings.api.intake_writers, settings.api.fair_unfinished);
         let provider_states = Arc::new(ProviderStates::new(&providers));
+        let installation = Arc::new(installation(&settings, &providers));
         let hub = Hub(Arc::new(Inner {
             settings,
             store,
             providers,
+            installation,
             clock,
             metrics: Metrics::new()?,
             shutdown,
@@ -312,20 +316,21 @@ impl Hub {
         accounts.by_client.clear();
     }
 
-    /// What reading a message of this partner depends on, now.
-    pub fn rules(&self, partner: &Partner) -> Rules {
-        let (channels, forbidden) = self.providers.postable().into_iter().partition(|c| partner.may_use(*c));
-        Rules {
-            now: self.clock.now(),
-            channels,
-            forbidden,
-            may_schedule: partner.may_schedule,
-            slack: self.settings.slack.names(),
-            region: partner.region.clone(),
-            limits: self.providers.limits(),
-            receipts: self.providers.with_receipts(),
-            fallbacks: self.settings.channels.fallbacks.iter().copied().collect(),
-        }
+    /// By what a message that this partner posts now is read.
+    pub fn intake_policy(&self, partner: &Arc<Partner>) -> IntakePolicy {
+        IntakePolicy { installation: self.installation.clone(), partner: partner.clone(), now: self.clock.now() }
+    }
+}
+
+/// What an installation can do, by its settings and providers.
+fn installation(settings: &Settings, providers: &Providers) -> Installation {
+    Installation {
+        channels: providers.postable().into_iter().collect(),
+        slack: settings.slack.names(),
+        slack_default: settings.slack.default_name(),
+        limits: providers.limits(),
+        receipts: providers.with_receipts(),
+        fallbacks: settings.channels.fallbacks.iter().copied().collect(),
     }
 }
 

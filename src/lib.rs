@@ -21,7 +21,8 @@
 //! A domain service signs in once a day ([`flow::sign_in`]) and POSTs to `/v1/messages`. [`http::server`] reads the
 //! request, [`http::caller`] finds out who asks and counts it against the partner's limit ([`flow::rate`]), the handler
 //! in `api/message.rs` hands its bytes to [`model::intake`], which finds everything that is wrong with it at once, or
-//! makes a [`model::message::NewMessage`]. [`flow::accept`] gives it an id and passes it to [`flow::intake`], whose
+//! makes a [`model::message::NewMessage`]. What may be posted is described once, as data ([`model::form`]): the strict
+//! reader ([`model::fields`]) and the document (`api/form.rs`) go by the same description. [`flow::accept`] gives it an id and passes it to [`flow::intake`], whose
 //! writers put all requests that arrived meanwhile into one statement, `sql/message/insert.sql`: message, deliveries
 //! and key, durable together. Then, and only then, the caller reads 202, and [`hub::Wake`] is told which lane of which
 //! shard has something. Who has more than its fair share unfinished ([`model::fairness`]) waits in the overflow lanes,

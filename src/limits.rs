@@ -61,6 +61,12 @@ pub const CONTENT_BYTES: usize = 1 << 20;
 pub const SMALL_BODY_BYTES: usize = 16 << 10;
 /// A partner's or a key's name.
 pub const NAME_CHARS: usize = 64;
+/// A client's secret, or a refresh token: ours have less than half as many.
+pub const SECRET_CHARS: usize = 256;
+/// Requests a second that a partner may be allowed.
+pub const PARTNER_RATE_MOST: i64 = 1_000_000;
+/// Days that a partner may look back, or have its content kept: ten years.
+pub const PARTNER_DAYS_MOST: i64 = 3_650;
 
 pub const KIND_CHARS: usize = 64;
 pub const CLIENT_MSG_ID_CHARS: usize = 128;

@@ -110,13 +110,13 @@ one where --migrate-database-url lets it, and otherwise prints the statement.")]
 #[derive(Debug, Args)]
 struct Flags {
     /// Requests a second; a batch counts each of its messages [default: 1000].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=limits::PARTNER_RATE_MOST))]
     rate_limit_tps: Option<i32>,
     /// How many days back it sees its messages [default: 1].
-    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(i16).range(1..=3650))]
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(i16).range(1..=limits::PARTNER_DAYS_MOST))]
     lookup_days: Option<i16>,
     /// Erase content after so many days; 0: with the hub's own retention, which is the default.
-    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(i16).range(0..=3650))]
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(i16).range(0..=limits::PARTNER_DAYS_MOST))]
     retention_days: Option<i16>,
     /// Where a phone number without a country is from [default: KR].
     #[arg(long, value_name = "CC", value_parser = region)]

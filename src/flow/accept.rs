@@ -38,7 +38,7 @@ pub struct Accepted {
 pub async fn accept(hub: &Hub, partner: &Partner, posted: impl Into<Posted>) -> Result<Accepted> {
     let posted = posted.into();
     if posted.faults_if_new.is_empty() {
-        return hub.intake.write(prepare(hub, partner, posted.message)?).await;
+        return hub.intake.write(prepare(hub, partner, posted)?).await;
     }
     let answer = stored_before(hub, hub.store.intake(), &[(partner, &posted)]).await?.pop();
     let accepted = answer.ok_or_else(|| Error::Internal("a message got no answer".into()))??;
@@ -53,7 +53,7 @@ pub async fn accept_all(hub: &Hub, partner: &Partner, batch: Vec<Posted>) -> Res
     let (mut places, inserts) = (Vec::with_capacity(right.len() + faulty.len()), Vec::with_capacity(right.len()));
     let inserts = right.into_iter().try_fold(inserts, |mut inserts, (place, posted)| {
         places.push(place);
-        inserts.push(prepare(hub, partner, posted.message)?);
+        inserts.push(prepare(hub, partner, posted)?);
         Ok::<_, Error>(inserts)
     })?;
     places.extend(faulty.iter().map(|(place, _)| *place));
@@ -131,14 +131,15 @@ pub(super) async fn stored_before(
     let answer = |asked: &(&Partner, &Posted)| {
         let posted = asked.1;
         match posted.message.client_msg_id.as_ref().and_then(|_| held.next().flatten()) {
-            Some(held) => replay(&posted.message, &posted.message.fingerprint(), &held),
+            Some(held) => replay(&posted.message, &posted.fingerprint, &held),
             None => Err(Refusal::of(posted.faults_if_new.clone()).into()),
         }
     };
     Ok(asked.iter().map(answer).collect())
 }
 
-pub(super) fn prepare(hub: &Hub, partner: &Partner, message: NewMessage) -> Result<Insert> {
+pub(super) fn prepare(hub: &Hub, partner: &Partner, posted: Posted) -> Result<Insert> {
+    let Posted { message, fingerprint, .. } = posted;
     let message_id = hub.next_id();
     let detail = store::message::write_detail(&hub.keyring, message_id, &message.detail, partner.encrypt_content)?;
     let lanes = lanes(hub, partner, &message);
@@ -154,7 +155,7 @@ pub(super) fn prepare(hub: &Hub, partner: &Partner, message: NewMessage) -> Resu
         detail,
         partner_id: partner.partner_id,
         shard: partner.shard,
-        fingerprint: message.fingerprint(),
+        fingerprint,
         key_hash: message.client_msg_id.as_ref().map(|key| key_hash(hub, partner.partner_id, key)),
         created_at: hub.clock.now(),
         max_attempts,

@@ -12,6 +12,8 @@ pub mod egress;
 pub mod endpoint;
 pub mod event;
 pub mod fairness;
+pub mod fields;
+pub mod form;
 pub mod gate;
 pub mod intake;
 pub mod json;
