@@ -8,7 +8,8 @@
 //! 5   main, cli
 //! 4b  api   worker                   never each other; what both need sinks to http, flow or model
 //! 4a  http                           server, request, caller, answer, problem: what every door that speaks HTTP shares
-//! 3   flow ── hub                    verbs; own the transaction │ hub = settings + store + providers + clock + metrics
+//! 3b  flow                           verbs; own the transaction; read in the order that flow/mod.rs lists them
+//! 3a  hub                            settings, store, providers, clock, metrics, and what this process remembers
 //! 2   store        provider          siblings; never each other
 //! 1   model                          nouns and laws; pure: no await, no I/O, no clock, no randomness
 //! 0   config error id clock limits crypt shutdown telemetry
@@ -22,11 +23,14 @@
 //! request, [`http::caller`] finds out who asks and counts it against the partner's limit ([`flow::rate`]), the handler
 //! in `api/message.rs` hands its bytes to [`model::intake`], which finds everything that is wrong with it at once, or
 //! makes a [`model::message::NewMessage`]. What may be posted is described once, as data ([`model::form`]): the strict
-//! reader ([`model::fields`]) and the document (`api/form.rs`) go by the same description. [`flow::accept`] gives it an id and passes it to [`flow::intake`], whose
-//! writers put all requests that arrived meanwhile into one statement, `sql/message/insert.sql`: message, deliveries
-//! and key, durable together. Then, and only then, the caller reads 202, and [`hub::Wake`] is told which lane of which
-//! shard has something. Who has more than its fair share unfinished ([`model::fairness`]) waits in the overflow lanes,
-//! which have a claiming loop of their own.
+//! reader ([`model::fields`]) and the document (`api/form.rs`) go by the same description.
+//!
+//! [`flow::intake::prepare`] gives the message an id, [`hub::intake_queue`] passes it to
+//! [`flow::intake::writer`], which puts all requests that arrived meanwhile into one statement,
+//! `sql/message/insert.sql`: message, deliveries and key, durable together. A message whose key was taken gets the
+//! first one's answer, or is refused ([`model::idempotency`]). Then, and only then, the caller reads 202, and
+//! [`hub::wake`] hints the workers at the lane and shard that have something. A partner with more than its fair share
+//! unfinished ([`model::fairness`]) waits in the overflow lanes, which have a claiming loop of their own.
 //!
 //! [`worker::deliver`] wakes, asks [`model::watermark`] where to look and from where on, and claims:
 //! `sql/delivery/claim.sql` spends an attempt, whose number is the fence, and sets a lease, before any call can happen.
@@ -38,10 +42,13 @@
 //!
 //! That statement also writes what the partner's endpoints want to hear of it: a message that tells of the other
 //! (`messages.about`), with a delivery over the channel WEBHOOK for each of them. So a webhook goes the same way once more,
-//! where [`flow::webhook`] knows what to send and whose turn it is, and [`provider::webhook`] signs it and lets it out to
+//! where [`flow::channel`] adds what to send and whose turn it is, and [`provider::webhook`] signs it and lets it out to
 //! public addresses alone ([`model::egress`]). Everything else that is told goes through [`flow::publish`], the completion
 //! of a message among it. Partners make their endpoints by [`flow::endpoint`]; [`model::gate`] keeps a slow one from holding
 //! up others.
+//!
+//! What a channel needs beyond the call of a provider stands behind one seam ([`flow::channel`]): the engine and the
+//! workers name no channel.
 //!
 //! Which provider a delivery goes to is decided when it is claimed ([`flow::delivery::route`]), by weight and by who may
 //! be asked. All processes share rate limits ([`flow::delivery::limit`], [`model::limit`]) and circuit breakers
@@ -58,7 +65,7 @@
 //!
 //! A service that shares the database may instead enqueue in its own transaction (`notihub.enqueue`, made by
 //! `migrations/0005_sql_intake.sql`): [`flow::relay`] reads such requests by the same law and writes them as
-//! [`flow::accept`] does.
+//! [`flow::intake`] does.
 //!
 //! What a lost worker leaves is found by [`flow::delivery::reap`] when its lease is over, and delivered by
 //! [`flow::delivery::suspect`], one of a channel at a time; what waits for its time by [`flow::delivery::promote`];

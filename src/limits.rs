@@ -63,10 +63,6 @@ pub const SMALL_BODY_BYTES: usize = 16 << 10;
 pub const NAME_CHARS: usize = 64;
 /// A client's secret, or a refresh token: ours have less than half as many.
 pub const SECRET_CHARS: usize = 256;
-/// Requests a second that a partner may be allowed.
-pub const PARTNER_RATE_MOST: i64 = 1_000_000;
-/// Days that a partner may look back, or have its content kept: ten years.
-pub const PARTNER_DAYS_MOST: i64 = 3_650;
 
 pub const KIND_CHARS: usize = 64;
 pub const CLIENT_MSG_ID_CHARS: usize = 128;
@@ -90,6 +86,11 @@ pub const USER_KEY_CHARS: usize = 64;
 pub const TEMPLATE_CODE_CHARS: usize = 64;
 /// The subject of an LMS or MMS, as CP949: carriers cut what is longer.
 pub const MOBILE_SUBJECT_BYTES: usize = 40;
+
+/// Requests a second that a partner may be given.
+pub const PARTNER_TPS_MOST: i32 = 1_000_000;
+/// Days of look-up and of retention that a partner may be given.
+pub const PARTNER_DAYS_MOST: i16 = 3_650;
 
 /// Endpoints of one partner: each event is written once for each that asks for it.
 pub const ENDPOINTS: i64 = 20;

@@ -19,7 +19,6 @@ use super::shape::{
 };
 use crate::error::{Code, Fault, Refusal, Result};
 use crate::flow;
-use crate::flow::accept::Accepted;
 use crate::flow::story::{Entry, Whole};
 use crate::http::answer::{Answer, Success, Time, ok};
 use crate::http::caller::{Caller, Reader, count};
@@ -31,6 +30,7 @@ use crate::id::Tsid;
 use crate::limits;
 use crate::model::channel::{CHANNELS, Channel};
 use crate::model::delivery::{PARKED, Status};
+use crate::model::idempotency::Accepted;
 use crate::model::intake::IntakePolicy;
 use crate::model::message::{Content, Fallback, Message, NewDelivery, NewMessage, Overall};
 use crate::model::partner::Scope;
@@ -78,7 +78,7 @@ pub async fn accept(
     if dry_run {
         return Ok(ok(StatusCode::OK, &dry(posted.into_new()?, &policy)));
     }
-    let accepted = flow::accept::accept(&hub, &caller.partner, posted).await?;
+    let accepted = flow::intake::accept::accept(&hub, &caller.partner, posted).await?;
     Ok(answer(accepted.message_id, accepted.replayed, &MessageAccepted::of(accepted)))
 }
 
@@ -322,7 +322,7 @@ pub async fn accept_batch(
     if headers.contains_key("idempotency-key") {
         return Err(bad_key("is for one message; in a batch each message has its own clientMsgId").into());
     }
-    let rate = hub.rate_of(caller.partner.partner_id);
+    let rate = hub.rates.of(caller.partner.partner_id);
     let _turn = hub.intake.batch(&rate).await?;
     // Reading hundreds of messages takes milliseconds: beside the loops, not between them.
     let policy = hub.intake_policy(&caller.partner);
@@ -338,7 +338,7 @@ pub async fn accept_batch(
         // Each message counts; the request has counted for one.
         count(&hub, &caller.partner, n - 1).await?;
     }
-    let accepted = flow::accept::accept_all(&hub, &caller.partner, messages).await?;
+    let accepted = flow::intake::accept::accept_all(&hub, &caller.partner, messages).await?;
     let all_replayed = accepted.iter().all(|a| a.replayed);
     let item = |accepted: Accepted| BatchItem {
         code: Success::Success,

@@ -67,7 +67,7 @@ pub async fn accept(
     query.close()?;
     let mut posted = crate::model::intake::notification(&body, &hub.intake_policy(&caller.partner))?;
     apply_key(&mut posted.message, &headers)?;
-    let accepted = flow::accept::accept(&hub, &caller.partner, posted).await?;
+    let accepted = flow::intake::accept::accept(&hub, &caller.partner, posted).await?;
     let (id, replayed, status) = (accepted.message_id, accepted.replayed, accepted.status.as_notification_str());
     let stored =
         |(channel, recipient): (Channel, String)| NotificationStored { channel: channel.as_str(), recipient, status };

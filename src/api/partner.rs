@@ -88,7 +88,7 @@ static PARTNER: Form = Form {
     kind: Kind::Object(&[
         Field::optional("name", Kind::Text(NAME), "Needed at creation; no two partners share one."),
         Field::optional("status", Kind::Plain(WORD), "").with_example("ACTIVE"),
-        Field::optional("rateLimitTps", Kind::Int32(1, limits::PARTNER_RATE_MOST), ""),
+        Field::optional("rateLimitTps", Kind::Int32(1, limits::PARTNER_TPS_MOST as i64), ""),
         Field::optional("lookupDays", DAYS, ""),
         Field::optional("retentionDays", DAYS, ""),
         Field::optional("timeZone", Kind::Plain(NAME), "At creation only: past days are counted by it.")
@@ -131,7 +131,7 @@ forms! {
 
 const NAME: Text = Text::line(limits::NAME_CHARS);
 const WORD: Text = Text::line(32);
-const DAYS: Kind = Kind::Int32(1, limits::PARTNER_DAYS_MOST);
+const DAYS: Kind = Kind::Int32(1, limits::PARTNER_DAYS_MOST as i64);
 
 #[derive(Clone, Copy, PartialEq)]
 enum Capability {

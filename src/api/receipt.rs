@@ -59,7 +59,7 @@ fn refusal(hub: &Hub, name: &str, why: Refused) -> Error {
         Refused::NotExpected => Error::NotFound,
         Refused::Forged(why) => {
             count("forged");
-            if hub.tells_refused(name) {
+            if hub.refused_callbacks.may_log(name, hub.clock.now()) {
                 tracing::warn!(provider = name, why, "a callback was refused: it does not come from the provider");
             }
             let detail = "this is not known to come from the provider";
@@ -67,7 +67,7 @@ fn refusal(hub: &Hub, name: &str, why: Refused) -> Error {
         }
         Refused::Unreadable(why) => {
             count("refused");
-            if hub.tells_refused(name) {
+            if hub.refused_callbacks.may_log(name, hub.clock.now()) {
                 tracing::warn!(provider = name, why, "a callback of the provider cannot be read");
             }
             Refusal::new(400, "receipt_unreadable", "the body cannot be read as this provider's").into()

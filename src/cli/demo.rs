@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::client::{Client, Kept, Target};
-use super::up::Simulators;
+use super::stand_ins::Simulators;
 use super::{Output, print};
 use crate::error::Result;
 use crate::flow::partner::Credentials;

@@ -8,6 +8,7 @@ use super::partner::{credentials, name};
 use super::{Output, print, process};
 use crate::config::{Database, Log};
 use crate::error::{Error, Result};
+use crate::flow::partner::OVERLAP_MOST;
 use crate::hub::Hub;
 use crate::model::role::{Actor, Role};
 use crate::{flow, store, telemetry};
@@ -39,7 +40,7 @@ enum Deed {
     Rotate {
         client_id: String,
         /// Seconds the secret before stays good, and every token it gave. Without an overlap they are void now.
-        #[arg(long, default_value_t = 0, value_name = "S", value_parser = clap::value_parser!(i64).range(0..=2_592_000))]
+        #[arg(long, default_value_t = 0, value_name = "S", value_parser = clap::value_parser!(i64).range(0..=OVERLAP_MOST.num_seconds()))]
         overlap_seconds: i64,
     },
     /// Neither this key's secrets nor its tokens are taken any more.

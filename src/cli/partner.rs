@@ -8,7 +8,7 @@ use super::{Output, print, process};
 use crate::config::{Database, Log};
 use crate::error::{Error, Result};
 use crate::flow::erase::Progress;
-use crate::flow::partner::{Change, Credentials};
+use crate::flow::partner::{Change, Credentials, OVERLAP_MOST};
 use crate::hub::Hub;
 use crate::limits;
 use crate::model::channel::Channel;
@@ -72,7 +72,7 @@ enum Deed {
     Rotate {
         partner: String,
         /// Seconds the secret before stays good, and every token it gave. Without an overlap they are void now.
-        #[arg(long, default_value_t = 0, value_name = "S", value_parser = clap::value_parser!(i64).range(0..=2_592_000))]
+        #[arg(long, default_value_t = 0, value_name = "S", value_parser = clap::value_parser!(i64).range(0..=OVERLAP_MOST.num_seconds()))]
         overlap_seconds: i64,
     },
     /// Lets a database login enqueue messages for a partner, by name or id, with notihub.enqueue.
@@ -110,13 +110,13 @@ one where --migrate-database-url lets it, and otherwise prints the statement.")]
 #[derive(Debug, Args)]
 struct Flags {
     /// Requests a second; a batch counts each of its messages [default: 1000].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=limits::PARTNER_RATE_MOST))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=limits::PARTNER_TPS_MOST.into()))]
     rate_limit_tps: Option<i32>,
     /// How many days back it sees its messages [default: 1].
-    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(i16).range(1..=limits::PARTNER_DAYS_MOST))]
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(i16).range(1..=limits::PARTNER_DAYS_MOST.into()))]
     lookup_days: Option<i16>,
     /// Erase content after so many days; 0: with the hub's own retention, which is the default.
-    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(i16).range(0..=limits::PARTNER_DAYS_MOST))]
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(i16).range(0..=limits::PARTNER_DAYS_MOST.into()))]
     retention_days: Option<i16>,
     /// Where a phone number without a country is from [default: KR].
     #[arg(long, value_name = "CC", value_parser = region)]

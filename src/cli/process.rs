@@ -10,13 +10,13 @@ use crate::clock::Clock;
 use crate::config::{Database, EmailKind, Settings, SmtpTls};
 use crate::crypt;
 use crate::error::{Error, Result};
-use crate::flow::sealed;
+use crate::flow::{self, sealed};
 use crate::http::server::Allowance;
 use crate::hub::{Hub, Parts};
 use crate::model::channel::{Channel, OnUnknown};
 use crate::model::role::Actor;
 use crate::provider::http::{Common, Connections};
-use crate::provider::{Account, Provider, Providers, adapter, mock, slack, smtp, webhook};
+use crate::provider::{Account, Provider, Providers, mock, registry, slack, smtp, webhook};
 use crate::shutdown::Shutdown;
 use crate::store::role::Repaired;
 use crate::store::{self, PoolSizes, Store};
@@ -140,7 +140,7 @@ pub fn providers(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> Res
         common: common.clone(),
     })?));
     for settings in &settings.channels.providers {
-        all.push(adapter::make(settings, &common)?);
+        all.push(registry::make(settings, &common)?);
     }
     // Who asks for a mock gets nothing else.
     for account in &mut all {
@@ -261,7 +261,7 @@ pub async fn open_hub(settings: Settings, store: Store, shutdown: Shutdown) -> R
         let keyring = sealed::keyring(&store, &master_keys).await?;
         sealed::check(&store, &keyring, clock.now()).await?;
     }
-    let hub = Hub::start(Parts { settings, store, providers, clock, shutdown, master_keys }).await?;
+    let hub = flow::start(Parts { settings, store, providers, clock, shutdown, master_keys }).await?;
     worker::calibrate(hub.clone()).await?;
     crate::flow::retain::partitions(&hub).await?;
     Ok(hub)
@@ -282,7 +282,7 @@ pub async fn open_desk(database: &Database) -> Result<(Hub, Actor)> {
         shutdown: Shutdown::new(),
         master_keys: master_keys(database)?,
     };
-    let hub = Hub::start(parts).await?;
+    let hub = flow::start(parts).await?;
     worker::calibrate(hub.clone()).await?;
     let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
     let user = user.map_or_else(|| nix::unistd::getuid().to_string(), |u| u.name);

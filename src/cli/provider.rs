@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use super::client::{Client, Target};
 use super::{Output, print};
 use crate::error::Result;
-use crate::provider::adapter::{ADAPTERS, Adapter, OPTIONS};
+use crate::provider::adapter::{Adapter, OPTIONS};
+use crate::provider::registry::ADAPTERS;
 
 #[derive(Debug, Args)]
 pub struct ProviderCommand {

@@ -6,8 +6,9 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::client::{Client, Target};
-use super::{Output, print, webhook};
+use super::{Output, endpoints, print};
 use crate::error::{DELIVERY_REASONS, Error, Result};
+use crate::limits;
 use crate::model::event::EventKind;
 use crate::shutdown::signalled;
 
@@ -69,7 +70,7 @@ pub struct Redrive {
 #[derive(Debug, Args)]
 struct Pace {
     /// How many a second, at most: what is new goes first in any case.
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(i32).range(1..=10_000))]
+    #[arg(long, value_name = "N", default_value_t = limits::REDRIVE_RATE_DEFAULT, value_parser = clap::value_parser!(i32).range(1..=limits::REDRIVE_RATE_MOST))]
     rate: i32,
     /// Begin, say the job's id, and do not wait until all is queued.
     #[arg(long)]
@@ -111,7 +112,7 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
     /// Only this event; several times for several [default: all that the endpoint asks for].
-    #[arg(long, value_name = "EVENT", value_parser = webhook::askable)]
+    #[arg(long, value_name = "EVENT", value_parser = endpoints::askable)]
     event: Vec<EventKind>,
     #[command(flatten)]
     pace: Pace,

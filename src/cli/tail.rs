@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::client::{Client, Target};
 use super::{Output, print};
 use crate::error::Result;
+use crate::limits;
 use crate::shutdown::signalled;
 
 #[derive(Debug, Args)]
@@ -22,7 +23,7 @@ pub struct Tail {
     #[arg(long, value_name = "CHANNEL")]
     channel: Option<String>,
     /// How many of the latest to begin with.
-    #[arg(short = 'n', long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=200))]
+    #[arg(short = 'n', long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=limits::PAGE_MAX))]
     lines: u8,
     /// Show the latest and exit.
     #[arg(long)]

@@ -7,21 +7,17 @@ use clap::Args;
 
 use super::client::Kept;
 use super::pg::{PgPlace, PrivatePg};
+use super::stand_ins::{self, Simulators};
 use super::{Output, demo, print, process, simulate};
-use crate::clock::Clock;
-use crate::config::{EmailKind, ProviderSettings, Settings, SmtpTls};
+use crate::config::Settings;
 use crate::crypt;
 use crate::error::{Error, Result};
 use crate::flow;
 use crate::flow::partner::{Change, Credentials};
 use crate::hub::Hub;
-use crate::model::channel::{Channel, TEXT_CHANNELS};
+use crate::model::channel::Channel;
 use crate::model::egress;
 use crate::model::role::{self, Actor};
-use crate::provider::adapter;
-use crate::provider::http::Common;
-use crate::provider::simulator::vendor::{Setup, Vendor};
-use crate::provider::simulator::{kakaotalk, slack::SlackSimulator, sms, smtp::SmtpSimulator, solapi, talktalk};
 use crate::shutdown::{Shutdown, signalled};
 use crate::store;
 use crate::telemetry;
@@ -38,15 +34,6 @@ pub struct Up {
     /// Stop when the example messages are done (with --demo), or at once.
     #[arg(long)]
     once: bool,
-}
-
-/// The simulators that stand in for what is not configured.
-#[derive(Default)]
-pub struct Simulators {
-    pub slack: Option<SlackSimulator>,
-    pub smtp: Option<SmtpSimulator>,
-    /// Each with the account at it, and the channels of that.
-    vendors: Vec<(Vendor, String, Vec<Channel>)>,
 }
 
 pub async fn run(args: Up, output: Output) -> Result<u8> {
@@ -94,7 +81,7 @@ async fn on_ground(mut settings: Settings, ground: &Shutdown, wish: &Wish) -> Re
         tracing::warn!(statements = repaired.to_run.join("; "), "an administrator of the database has to run these");
     }
     let store = process::proven_store(&settings.database, &url).await?;
-    let simulators = stand_in(&mut settings, ground).await?;
+    let simulators = stand_ins::start(&mut settings, ground).await?;
     if wish.demo {
         // Who tries this out has `notihub webhook listen` on the same machine.
         let loopback = ["127.0.0.0/8", "::1"].into_iter().filter_map(|text| egress::network(text).ok());
@@ -181,69 +168,6 @@ async fn start_pg(settings: &Settings, ground: &Shutdown) -> Result<(String, Str
         }
     });
     Ok(urls)
-}
-
-/// Simulators for what is not configured, and the settings that lead to them.
-async fn stand_in(settings: &mut Settings, ground: &Shutdown) -> Result<Simulators> {
-    let mut simulators = Simulators::default();
-    if settings.email.email.is_none() && settings.email.smtp_host.is_none() {
-        let smtp = SmtpSimulator::start(0, 0, ground).await?;
-        settings.email.email = Some(EmailKind::Smtp);
-        settings.email.smtp_host = Some(smtp.address().ip().to_string());
-        settings.email.smtp_port = Some(smtp.address().port());
-        settings.email.smtp_tls = SmtpTls::None;
-        settings.email.smtp_throttled_pause_s = 1;
-        simulators.smtp = Some(smtp);
-    }
-    if settings.slack.slack_destinations.is_empty() {
-        let slack = SlackSimulator::start(0, ground).await?;
-        settings.slack.slack_destinations.push(("ops".into(), slack.hook("ops")));
-        simulators.slack = Some(slack);
-    }
-    simulators.vendors = vendors(settings, ground).await?;
-    Ok(simulators)
-}
-
-/// How much faster than real the delays of receipts pass: what comes after ten minutes comes after ten seconds.
-const RATE: f64 = 60.0;
-
-/// Simulators of vendors for the channels that no account serves and no mock logs, and accounts at them.
-async fn vendors(settings: &mut Settings, ground: &Shutdown) -> Result<Vec<(Vendor, String, Vec<Channel>)>> {
-    let common = Common::of(settings, &Clock::system());
-    let mut missing = TEXT_CHANNELS.to_vec();
-    missing.retain(|channel| !settings.channels.mock.contains(channel));
-    for account in &settings.channels.providers {
-        let account = adapter::make(account, &common)?;
-        missing.retain(|channel| account.of(*channel).is_none());
-    }
-    let setup = || Setup { rate: RATE, ..Setup::default() };
-    let mut vendors = Vec::new();
-    let mut add = |vendor: Vendor, mut account: ProviderSettings, channels: &[Channel]| {
-        // Nobody else's name.
-        account.name += "-simulator";
-        vendors.push((vendor, account.name.clone(), channels.to_vec()));
-        settings.channels.providers.push(account);
-    };
-    if missing.contains(&Channel::KakaoAlimtalk) {
-        let vendor = kakaotalk::start(setup(), ground).await?;
-        add(vendor.clone(), simulate::at_kakaotalk(&vendor), &[Channel::KakaoAlimtalk]);
-    }
-    if missing.contains(&Channel::Sms) {
-        let vendor = sms::start(setup(), ground).await?;
-        add(vendor.clone(), simulate::at_sms(&vendor), &[Channel::Sms]);
-    }
-    if missing.contains(&Channel::NaverTalk) {
-        let vendor = talktalk::start(setup(), ground).await?;
-        add(vendor.clone(), simulate::at_talktalk(&vendor), &[Channel::NaverTalk]);
-    }
-    let others = [Channel::KakaoAlimtalk, Channel::Sms, Channel::NaverTalk];
-    missing.retain(|channel| !others.contains(channel));
-    if !missing.is_empty() {
-        let vendor = solapi::start(setup(), ground).await?;
-        let words: Vec<&str> = missing.iter().map(|channel| channel.as_str()).collect();
-        add(vendor.clone(), simulate::at_solapi(&vendor, &words.join("+")), &missing);
-    }
-    Ok(vendors)
 }
 
 fn banner(hub: &Hub, url: &str, simulators: &Simulators, wish: &Wish) {

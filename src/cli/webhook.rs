@@ -7,9 +7,12 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use super::client::{Client, Target};
+use super::endpoints::{self, items, no_such_event, of_partner};
 use super::{Output, print, redrive, webhook_listen, webhook_verify};
 use crate::error::{Error, Result};
+use crate::flow::endpoint::{OVERLAP, OVERLAP_MOST};
 use crate::id::Tsid;
+use crate::limits;
 use crate::model::delivery::Status;
 use crate::model::event::{EVENT_KINDS, EventKind};
 
@@ -128,7 +131,7 @@ struct Rotate {
     #[command(flatten)]
     one: One,
     /// Seconds the secret before signs too; 0: it ends now.
-    #[arg(long, default_value_t = 86_400, value_name = "S", value_parser = clap::value_parser!(i64).range(0..=604_800))]
+    #[arg(long, default_value_t = OVERLAP.num_seconds(), value_name = "S", value_parser = clap::value_parser!(i64).range(0..=OVERLAP_MOST.num_seconds()))]
     overlap_seconds: i64,
 }
 
@@ -155,7 +158,7 @@ struct Deliveries {
     #[arg(long, value_name = "EVENT", value_parser = event)]
     event: Option<EventKind>,
     /// How many at most.
-    #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=200))]
+    #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=limits::PAGE_MAX))]
     limit: i64,
 }
 
@@ -206,17 +209,6 @@ fn event(text: &str) -> std::result::Result<EventKind, String> {
     text.parse().map_err(|()| no_such_event(&EVENT_KINDS))
 }
 
-/// Of those that endpoints can ask for.
-pub fn askable(text: &str) -> std::result::Result<EventKind, String> {
-    let kinds: Vec<EventKind> = EVENT_KINDS.into_iter().filter(|kind| kind.can_be_asked_for()).collect();
-    kinds.iter().find(|kind| kind.as_str() == text).copied().ok_or_else(|| no_such_event(&kinds))
-}
-
-fn no_such_event(kinds: &[EventKind]) -> String {
-    let words: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
-    format!("there is no such event; there are {}", words.join(", "))
-}
-
 /// The hub says which there are.
 fn events(text: &str) -> std::result::Result<Events, String> {
     Ok(Events((text != "all").then(|| text.split(',').map(|event| event.trim().to_owned()).collect())))
@@ -259,7 +251,7 @@ pub async fn run(args: WebhookCommand, output: Output) -> Result<u8> {
             say(&made, &with_secret);
         }
         Deed::List(args) => {
-            let items = all(&Client::new(&args.target)?, args.partner_id).await?;
+            let items = endpoints::all(&Client::new(&args.target)?, args.partner_id).await?;
             say(&json!({"items": items}), &|_| items.iter().for_each(line));
             if items.is_empty() && output == Output::Text {
                 anstream::eprintln!("no endpoints; `notihub webhook create URL` makes one");
@@ -314,27 +306,6 @@ impl One {
     async fn patch(&self, body: &Value) -> Result<Value> {
         Client::new(&self.target)?.patch(&self.path(""), body).await
     }
-}
-
-fn of_partner(joint: char, partner_id: Option<Tsid>) -> String {
-    partner_id.map_or(String::new(), |id| format!("{joint}partnerId={id}"))
-}
-
-/// Page by page.
-pub async fn all(client: &Client, partner_id: Option<Tsid>) -> Result<Vec<Value>> {
-    let (mut all, mut cursor) = (Vec::new(), String::new());
-    loop {
-        let page = client.get(&format!("/v1/webhooks?limit=200{}{cursor}", of_partner('&', partner_id))).await?;
-        all.extend(items(&page).cloned());
-        match page["nextCursor"].as_str() {
-            Some(next) => cursor = format!("&cursor={next}"),
-            None => return Ok(all),
-        }
-    }
-}
-
-fn items(page: &Value) -> impl Iterator<Item = &Value> {
-    page["items"].as_array().into_iter().flatten()
 }
 
 /// Sends a test, and says what came of it.

@@ -23,7 +23,7 @@ use tokio::net::TcpListener;
 
 use super::client::{Client, Target};
 use super::webhook_verify::{self, Secrets};
-use super::{Output, print, webhook};
+use super::{Output, endpoints, print};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::http::server::{self, Allowance};
@@ -153,7 +153,7 @@ struct Created {
 impl Created {
     async fn new(args: &Listen, url: &str) -> Result<Created> {
         let client = Client::new(&args.target)?;
-        let others = webhook::all(&client, None).await?;
+        let others = endpoints::all(&client, None).await?;
         let mut body = json!({"url": url, "description": DESCRIPTION});
         if !args.events.is_empty() {
             body["events"] = json!(args.events);

@@ -2,12 +2,13 @@
 //! it is over. What is told is a message like any other, of the hub's own partner, so it is tried again and its story can be
 //! read.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 
 use crate::error::{Error, Result};
 use crate::hub::Hub;
+use crate::hub::causes::Noted;
 use crate::limits;
 use crate::model::alert::Cause;
 use crate::model::breaker::Breaker;
@@ -18,23 +19,20 @@ use crate::model::partner::{OWN_NAMES, Partner};
 use crate::store::alert::Seen;
 use crate::store::{self, Conn};
 
-use super::accept::prepare;
-
-/// What this process noted, how often, and the latest of it.
-type Causes = HashMap<Cause, (u64, String)>;
+use super::intake::prepare::prepare;
 
 /// Looks what is the matter, tells what is new and what is over. Any process may, at the same time: who writes a cause first
 /// tells it.
 pub async fn watch(hub: &Hub) -> Result<()> {
-    let causes = hub.take_causes();
+    let causes = hub.causes.take();
     let told = watch_all(hub, &causes).await;
     if told.is_err() {
-        hub.keep_causes(causes);
+        hub.causes.put_back(causes);
     }
     told
 }
 
-async fn watch_all(hub: &Hub, causes: &Causes) -> Result<()> {
+async fn watch_all(hub: &Hub, causes: &Noted) -> Result<()> {
     let now = hub.clock.now();
     let seen = seen(hub, causes, now).await?;
     let mut tx = hub.store.begin_engine().await?;
@@ -67,7 +65,7 @@ async fn watch_all(hub: &Hub, causes: &Causes) -> Result<()> {
 }
 
 /// What is the matter now: in the database, and what this process noted since it last looked.
-async fn seen(hub: &Hub, causes: &Causes, now: DateTime<Utc>) -> Result<Vec<Seen>> {
+async fn seen(hub: &Hub, causes: &Noted, now: DateTime<Utc>) -> Result<Vec<Seen>> {
     let db = hub.store.engine();
     let mut seen: BTreeMap<String, Seen> = BTreeMap::new();
     let mut see = |cause: Cause, times: u64, detail: String| {

@@ -15,8 +15,8 @@ use crate::model::role::Administering;
 use crate::store::search::{self, Column, Kind, Row, Table};
 use crate::store::{self, audit::Deed, delivery, endpoint, message};
 
-use super::accept::key_hash;
 use super::delivery::settle::end;
+use super::intake::prepare::key_hash;
 
 #[derive(Debug, Default)]
 pub struct Erased {

@@ -237,7 +237,7 @@ pub fn announce(hub: &Hub, made: &Made) {
     for (origin, no, from, to, why) in &made.told {
         hub.metrics.fallbacks.with_label_values(&[from.as_str(), to.as_str(), why.as_str()]).inc();
         tracing::info!(delivery = %origin, no, why = why.as_str(), "fallback to {to}");
-        hub.note_cause(Cause::Fallback { from: *from, to: *to }, why.as_str().to_owned());
+        hub.causes.note(Cause::Fallback { from: *from, to: *to }, why.as_str().to_owned());
     }
     hub.wake.ready(made.places.iter().copied());
     made.published.iter().for_each(|published| publish::announce(hub, published));

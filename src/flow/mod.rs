@@ -4,8 +4,8 @@
 //! (`tests/it/laws.rs`) keeps it.
 
 // These name no other flow.
-pub mod accept;
 pub mod fsck;
+pub mod intake;
 pub mod partner;
 pub mod publish;
 pub mod rate;
@@ -13,15 +13,15 @@ pub mod rollup;
 pub mod sign_in;
 pub mod story;
 
-// These accept, publish or open keys by the flows above.
+// These accept, publish or open keys by the flows above; `start` makes the hub that all of them take.
 pub mod alert;
+pub mod channel;
 pub mod endpoint;
 pub mod fallback;
-pub mod intake;
 pub mod relay;
 pub mod reseal;
 pub mod sealed;
-pub mod webhook;
+pub mod start;
 
 // These fall back to other channels, or disable endpoints.
 pub mod receipt;
@@ -35,3 +35,5 @@ pub mod delivery;
 pub mod channel_down;
 pub mod erase;
 pub mod provider;
+
+pub use start::start;

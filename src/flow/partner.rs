@@ -261,7 +261,7 @@ pub(super) async fn note(hub: &Hub, tx: &mut store::Conn, actor: &Actor, deed: &
 
 /// After the commit: nobody believes what they remember of accounts any more.
 async fn changed(hub: &Hub) {
-    hub.forget_accounts();
+    hub.accounts.forget();
     if let Err(e) = listen::tell_changed(&hub.store).await {
         tracing::warn!(error = %e, "a change of a partner could not be told; others see it within ten seconds");
     }

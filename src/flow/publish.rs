@@ -48,7 +48,7 @@ pub async fn publish(hub: &Hub, tx: &mut Conn, notices: &[Notice]) -> Result<Pub
         let message_id = hub.next_id();
         let content = Content { event: Some(Box::new(notice.told.clone())), ..Content::default() };
         let detail = Detail { contents: vec![content], ..Detail::default() };
-        let lane = Lane::new(Channel::Webhook, notice.priority, notice.overflow);
+        let lane = Lane::of_events(notice.priority, notice.overflow);
         Ok(Publish {
             shard: notice.shard,
             message_id,

@@ -17,7 +17,7 @@ pub struct Standing {
 /// Counts a request that costs so much; refused when the partner made too many in the last second.
 pub async fn spend(hub: &Hub, partner: &Partner, cost: i32) -> Result<Standing> {
     let limit = partner.rate_limit_tps;
-    let rate = hub.rate_of(partner.partner_id);
+    let rate = hub.rates.of(partner.partner_id);
     let answer = |free: Option<i32>| match free {
         Some(remaining) => Ok(Standing { limit, remaining }),
         None => {
@@ -30,7 +30,7 @@ pub async fn spend(hub: &Hub, partner: &Partner, cost: i32) -> Result<Standing> 
         return answer(free);
     }
     // One asks for all that wait.
-    let _asking = rate.asking.lock().await;
+    let _asking = rate.asking().await;
     let now = hub.clock.now();
     let taken = rate.lease().take(cost, limit, now);
     let wanted = match taken {

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::accept::{Accepted, announce, holders, judge, prepare, stored_before};
+use super::intake::announce::announce;
+use super::intake::judge::{answers, stored_before};
+use super::intake::prepare::prepare;
 use super::publish::{self, Notice};
 use super::rate;
 use crate::error::{Code, Error, Fault, Refusal, Result};
@@ -15,6 +17,7 @@ use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
 use crate::model::event::{EventKind, Told};
+use crate::model::idempotency::Accepted;
 use crate::model::intake::{self, IntakePolicy};
 use crate::model::lane::Priority;
 use crate::model::message::Posted;
@@ -258,16 +261,16 @@ async fn insert(hub: &Hub, tx: &mut Tx, inserts: &[&Insert], now: DateTime<Utc>)
 /// All or none of them; the transaction goes on either way.
 async fn together(tx: &mut Tx, inserts: &[&Insert], now: DateTime<Utc>) -> Result<Vec<Result<Accepted>>> {
     let mut point = store::savepoint(tx).await?;
-    let written = match store::message::insert(&mut *point, inserts, now).await {
-        Ok(written) => written,
+    let inserted = match store::message::insert(&mut *point, inserts, now).await {
+        Ok(inserted) => inserted,
         Err(e) => {
             point.rollback().await?;
             return Err(e);
         }
     };
-    let held = holders(&mut *point, inserts, &written).await?;
+    let answers = answers(&mut *point, inserts, &inserted).await?;
     point.commit().await?;
-    Ok(judge(inserts, held))
+    Ok(answers)
 }
 
 fn kept(request_id: i64, refusal: Refusal) -> Refuse {

@@ -62,7 +62,7 @@ async fn wipe_all(hub: &Hub) -> Result<()> {
 /// Or what waits for it would keep its partition for ever.
 async fn abandon(hub: &Hub) -> Result<()> {
     for endpoint_id in store::endpoint::abandoned(hub.store.api(), hub.clock.now() - limits::ENDPOINT_PAUSED).await? {
-        super::webhook::disable(hub, endpoint_id, "paused", None).await?;
+        super::channel::endpoint_health::disable(hub, endpoint_id, "paused", None).await?;
     }
     Ok(())
 }

@@ -99,12 +99,12 @@ pub async fn sign_in(hub: &Hub, client_id: &str, secret: &str, from: &Actor) -> 
 
 async fn tokens(hub: &Hub, of: &SignedIn, role: Role, refresh: String, now: DateTime<Utc>) -> Result<Tokens> {
     let claims = Claims::new(&of.client_id, role, of.epoch, now);
-    let access = match hub.token_keys().sign(&claims, now) {
+    let access = match hub.token_keys.get().sign(&claims, now) {
         Ok(access) => access,
         // The first sign-in of an installation, or of one that was off for long: keys are made by who needs them.
         Err(_) => {
             keep_keys(hub).await?;
-            hub.token_keys().sign(&claims, now)?
+            hub.token_keys.get().sign(&claims, now)?
         }
     };
     Ok(Tokens { access, refresh, expires_in_s: ACCESS.num_seconds() })
@@ -216,14 +216,14 @@ fn limited(retry_after_s: u32) -> Error {
 /// Who an access token speaks for, if it may still.
 pub async fn bearer(hub: &Hub, token: &str) -> Result<Arc<Account>> {
     let now = hub.clock.now();
-    let mut verified = hub.token_keys().verify(token, now);
+    let mut verified = hub.token_keys.get().verify(token, now);
     if verified == Err(Refused::UnknownKey) {
         // Signed by a process that has a newer key than we have read, perhaps. Who comes while it is being read waits for it.
-        let _turn = hub.reading_keys.lock().await;
-        verified = hub.token_keys().verify(token, now);
-        if verified == Err(Refused::UnknownKey) && hub.may_read_keys_again() {
+        let _turn = hub.token_keys.turn().await;
+        verified = hub.token_keys.get().verify(token, now);
+        if verified == Err(Refused::UnknownKey) && hub.token_keys.may_read_again(now) {
             read_keys(hub).await?;
-            verified = hub.token_keys().verify(token, now);
+            verified = hub.token_keys.get().verify(token, now);
         }
     }
     let claims = verified.map_err(|refused| match refused {
@@ -256,10 +256,10 @@ pub fn unauthenticated(detail: &str) -> Error {
 /// A client's account, from memory while nobody said that it changed.
 async fn account(hub: &Hub, client_id: &str) -> Result<Arc<Account>> {
     let now = hub.clock.now();
-    if let Some(account) = hub.remembered(client_id, now - BELIEVED) {
+    if let Some(account) = hub.accounts.get(client_id, now - BELIEVED) {
         return Ok(account);
     }
-    let generation = hub.accounts_generation();
+    let generation = hub.accounts.generation();
     let db = hub.store.api();
     let key = key::get(db, client_id).await?.ok_or_else(|| unauthenticated("there is no such client; sign in"))?;
     let partner = match key.partner_id {
@@ -277,7 +277,7 @@ async fn account(hub: &Hub, client_id: &str) -> Result<Arc<Account>> {
         revoked: key.revoked_at.is_some(),
         partner: partner.map(Arc::new),
     });
-    hub.remember(account.clone(), now, generation);
+    hub.accounts.remember(account.clone(), now, generation);
     Ok(account)
 }
 
@@ -291,7 +291,7 @@ pub async fn read_keys(hub: &Hub) -> Result<()> {
             Err(e) => tracing::error!(error = %e, "a key that signs tokens cannot be used"),
         }
     }
-    hub.set_token_keys(keys);
+    hub.token_keys.set(keys);
     Ok(())
 }
 

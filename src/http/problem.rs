@@ -113,7 +113,7 @@ impl IntoResponse for Problem {
         debug_assert!(
             REASONS.iter().any(|r| (r.word, r.code, r.status) == (self.reason, self.code, self.status.as_u16()))
                 && self.faults.iter().all(|f| REASONS.iter().any(|r| (r.word, r.code) == (f.reason, f.code))),
-            "add a row to REASONS in src/error.rs: {self:?}"
+            "add a row to REASONS in src/error/reasons.rs: {self:?}"
         );
         let faults = self.faults.into_iter();
         let body = ProblemBody {

@@ -144,7 +144,7 @@ impl ProviderState {
     /// provider. A chat's destinations may be servers of their own, each with its own trouble (`pace`).
     pub fn is_judged(&self) -> bool {
         let of_destinations = self.account.provider.limited_by() == LimitedBy::Destination;
-        !of_destinations && self.account.capabilities.iter().any(|c| c.channel != Channel::Webhook)
+        !of_destinations && self.account.capabilities.iter().any(|c| !c.channel.calls_strangers())
     }
 
     fn level(&self, inner: &Inner) {

@@ -103,7 +103,15 @@ impl Channel {
         }
     }
 
-    /// Whether a delivery over this channel counts towards its message's overall status.
+    /// Whether its deliveries go to servers that partners chose, not to a provider that an operator chose. They have
+    /// connections, claiming loops and settlers of their own, and open no breaker: a stranger's server that is slow or
+    /// broken holds up no other channel.
+    pub fn calls_strangers(self) -> bool {
+        self == Channel::Webhook
+    }
+
+    /// Whether a delivery over this channel counts towards its message's overall status, and has events. Those that carry
+    /// events do not.
     pub fn counts(self) -> bool {
         self != Channel::Webhook
     }

@@ -112,9 +112,61 @@ impl Endpoint {
     }
 }
 
+/// What an endpoint answered for some time, as one process saw it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AnswerSummary {
+    pub success_at: Option<DateTime<Utc>>,
+    pub failure_at: Option<DateTime<Utc>>,
+    /// When it first failed after its last success, or first at all.
+    pub failing_since: Option<DateTime<Utc>>,
+}
+
+impl AnswerSummary {
+    /// Adds the latest answer, or the lack of one.
+    pub fn add(&mut self, succeeded: bool, at: DateTime<Utc>) {
+        if succeeded {
+            (self.success_at, self.failing_since) = (Some(at), None);
+        } else {
+            self.failure_at = Some(at);
+            self.failing_since.get_or_insert(at);
+        }
+    }
+
+    /// This summary and one of the time right after it, as one.
+    pub fn then(self, later: AnswerSummary) -> AnswerSummary {
+        AnswerSummary {
+            success_at: later.success_at.or(self.success_at),
+            failure_at: later.failure_at.or(self.failure_at),
+            failing_since: match later.success_at {
+                // A success ended what failed before it.
+                Some(_) => later.failing_since,
+                None => self.failing_since.or(later.failing_since),
+            },
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn summaries_of_answers_add_up_to_the_summary_of_all() {
+        let at = |n: i64| DateTime::<Utc>::UNIX_EPOCH + chrono::TimeDelta::seconds(n);
+        for bits in 0..16u8 {
+            let answers = (0..4).map(|n| (bits >> n & 1 == 1, at(n)));
+            let summary = |answers: &[(bool, DateTime<Utc>)]| {
+                let mut summary = AnswerSummary::default();
+                answers.iter().for_each(|(succeeded, at)| summary.add(*succeeded, *at));
+                summary
+            };
+            let answers: Vec<_> = answers.collect();
+            for cut in 0..=answers.len() {
+                let (before, after) = answers.split_at(cut);
+                assert_eq!(summary(before).then(summary(after)), summary(&answers), "{bits:04b} cut at {cut}");
+            }
+        }
+    }
 
     #[test]
     fn headers_of_the_owners_are_none_of_ours() {

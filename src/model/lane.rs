@@ -75,8 +75,9 @@ impl Lane {
         self.0 % 2 == 1
     }
 
-    pub fn is_webhook(self) -> bool {
-        self.channel() == Channel::Webhook
+    /// Where an event waits that is as urgent, and gives way, as a message of this priority and overflow.
+    pub fn of_events(priority: Priority, overflow: bool) -> Lane {
+        Lane::new(Channel::Webhook, priority, overflow)
     }
 
     /// The first and the last lane of a channel.

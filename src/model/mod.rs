@@ -15,6 +15,7 @@ pub mod fairness;
 pub mod fields;
 pub mod form;
 pub mod gate;
+pub mod idempotency;
 pub mod intake;
 pub mod json;
 pub mod lane;

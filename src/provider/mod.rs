@@ -16,6 +16,7 @@ mod nhn;
 mod nhn_alimtalk;
 mod nhn_rcs;
 mod nhn_sms;
+pub mod registry;
 pub mod simulator;
 pub mod slack;
 mod sms;
@@ -61,8 +62,7 @@ pub struct Letter<'a> {
     pub to: &'a str,
     pub content: &'a Content,
     pub created_at: DateTime<Utc>,
-    /// For webhooks: what to send where.
-    pub parcel: Option<&'a Parcel>,
+    pub extra: Extra<'a>,
 }
 
 impl Letter<'_> {
@@ -72,9 +72,16 @@ impl Letter<'_> {
     }
 }
 
+/// What a channel adds to its letters.
+#[derive(Clone, Copy)]
+pub enum Extra<'a> {
+    Nothing,
+    Webhook(&'a WebhookRequest),
+}
+
 /// One webhook, ready to be signed and sent: signing is the last thing done, over the exact bytes.
 #[derive(Clone)]
-pub struct Parcel {
+pub struct WebhookRequest {
     pub partner_id: Tsid,
     pub url: String,
     /// Stable over retries: `webhook-id`.

@@ -436,7 +436,7 @@ pub mod testing {
     use tokio::net::TcpStream;
 
     use super::super::Provider;
-    use super::super::adapter::{self, Adapter};
+    use super::super::adapter::Adapter;
     use super::super::simulator::testing::{peer, rustls_provider};
     use super::*;
     use crate::config::ProviderSettings;
@@ -459,7 +459,7 @@ pub mod testing {
             adapter: adapter.name.to_owned(),
             options: options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
         };
-        Ok(adapter::make(&settings, &common)?.provider)
+        Ok(adapter.account(&settings, &common)?.provider)
     }
 
     #[derive(Debug, Clone)]

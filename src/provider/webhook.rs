@@ -24,7 +24,7 @@ use crate::model::signature;
 
 use super::guard::{Guard, Lookup, SystemLookup, own_addresses};
 use super::http::{Answer, Common, Connections, DecidedBy, Failure, Http, NOT_ALLOWED};
-use super::{Letter, Parcel, Pending, Provider, tls};
+use super::{Extra, Letter, Pending, Provider, WebhookRequest, tls};
 
 #[derive(Clone)]
 pub struct WebhookSettings {
@@ -78,16 +78,16 @@ impl Webhook {
     }
 
     async fn post(&self, letter: Letter<'_>) -> Outcome {
-        let Some(parcel) = letter.parcel else {
+        let Extra::Webhook(request) = letter.extra else {
             return rejected(ErrorClass::Content, "nothing_to_send", "there is no event to send".to_owned(), None);
         };
         // The settings, or the law, may have changed since the endpoint was made.
-        let Ok(url) = egress::parse(&parcel.url, &self.rules) else { return not_allowed(&letter) };
-        let client = match self.client(parcel.partner_id) {
+        let Ok(url) = egress::parse(&request.url, &self.rules) else { return not_allowed(&letter) };
+        let client = match self.client(request.partner_id) {
             Ok(client) => client,
             Err(error) => return unreachable(&letter, "no_client", &error.to_string()),
         };
-        match client.post_json(&url.into_url(), parcel.body.clone(), headers(parcel), DecidedBy::Status).await {
+        match client.post_json(&url.into_url(), request.body.clone(), headers(request), DecidedBy::Status).await {
             Ok(answer) => verdict(&answer),
             Err(Failure::Definite { code: NOT_ALLOWED, .. }) => not_allowed(&letter),
             Err(Failure::Definite { code, detail }) => unreachable(&letter, code, &detail),
@@ -174,12 +174,12 @@ impl Clients {
 }
 
 /// The owner's headers, and then ours, which nothing overrides.
-fn headers(parcel: &Parcel) -> HeaderMap {
+fn headers(request: &WebhookRequest) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    let former = parcel.former_secret.as_deref();
-    let own = parcel.headers.iter().filter(|(name, _)| !egress::is_reserved_header(name));
+    let former = request.former_secret.as_deref();
+    let own = request.headers.iter().filter(|(name, _)| !egress::is_reserved_header(name));
     let own = own.map(|(name, value)| (name.as_str(), value.clone()));
-    let ours = signature::headers(&parcel.secret, former, &parcel.event_id, parcel.timestamp, &parcel.body);
+    let ours = signature::headers(&request.secret, former, &request.event_id, request.timestamp, &request.body);
     for (name, value) in own.chain(ours) {
         // What cannot be a header was refused when the endpoint was made.
         if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(&value)) {

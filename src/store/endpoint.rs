@@ -8,7 +8,7 @@ use super::{Conn, Db};
 use crate::crypt::Keyring;
 use crate::error::{Error, Result};
 use crate::id::Tsid;
-use crate::model::endpoint::Endpoint;
+use crate::model::endpoint::{AnswerSummary, Endpoint};
 
 /// Where a secret of an endpoint stands: bound to its row and column.
 fn place(column: &str, endpoint_id: Tsid) -> String {
@@ -305,23 +305,22 @@ pub fn open_headers(keyring: &Keyring, endpoint_id: Tsid, sealed: &[u8]) -> Resu
     open(keyring, "headers", endpoint_id, sealed)
 }
 
-/// What an endpoint answered of late, as one process saw it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct HeardBack {
-    pub success_at: Option<DateTime<Utc>>,
-    pub failure_at: Option<DateTime<Utc>>,
-    /// When it first failed after its last success, or first at all.
-    pub failing_since: Option<DateTime<Utc>>,
-}
-
-/// Adds what endpoints answered; returns those in use that fail since `too_long` or longer.
-pub async fn heard_back(db: impl Db<'_>, heard: &[(Tsid, HeardBack)], too_long: DateTime<Utc>) -> Result<Vec<Tsid>> {
+/// Adds what endpoints answered one process. `answers` is sorted by endpoint: two processes then never wait for each
+/// other in a ring. Returns those in use that have failed since `too_long` or longer.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached; nothing was added, or perhaps all.
+pub async fn heard_back(
+    db: impl Db<'_>,
+    answers: &[(Tsid, AnswerSummary)],
+    too_long: DateTime<Utc>,
+) -> Result<Vec<Tsid>> {
     let rows = sqlx::query_file!(
         "sql/endpoint/heard_back.sql",
-        &heard.iter().map(|h| h.0.0).collect::<Vec<_>>(),
-        &heard.iter().map(|h| h.1.success_at).collect::<Vec<_>>() as &[Option<DateTime<Utc>>],
-        &heard.iter().map(|h| h.1.failure_at).collect::<Vec<_>>() as &[Option<DateTime<Utc>>],
-        &heard.iter().map(|h| h.1.failing_since).collect::<Vec<_>>() as &[Option<DateTime<Utc>>],
+        &answers.iter().map(|a| a.0.0).collect::<Vec<_>>(),
+        &answers.iter().map(|a| a.1.success_at).collect::<Vec<_>>() as &[Option<DateTime<Utc>>],
+        &answers.iter().map(|a| a.1.failure_at).collect::<Vec<_>>() as &[Option<DateTime<Utc>>],
+        &answers.iter().map(|a| a.1.failing_since).collect::<Vec<_>>() as &[Option<DateTime<Utc>>],
         too_long,
     )
     .fetch_all(db)

@@ -1,16 +1,9 @@
 //! Keys: which request holds a partner's `clientMsgId`.
 
-use chrono::{DateTime, Utc};
-
 use super::Db;
 use crate::error::Result;
 use crate::id::Tsid;
-
-pub struct Held {
-    pub message_id: Tsid,
-    pub fingerprint: Vec<u8>,
-    pub created_at: DateTime<Utc>,
-}
+use crate::model::idempotency::Holder;
 
 /// A key as one request gives it.
 pub struct Key {
@@ -21,20 +14,23 @@ pub struct Key {
     pub hash: [u8; 32],
 }
 
-/// For each key, in the order asked, who holds it.
-pub async fn find(db: impl Db<'_>, keys: &[Key]) -> Result<Vec<Option<Held>>> {
+/// The message that holds each key, in the order asked.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached.
+pub async fn find(db: impl Db<'_>, keys: &[Key]) -> Result<Vec<Option<Holder>>> {
     let shards: Vec<i16> = keys.iter().map(|k| k.shard).collect();
     let partners: Vec<i64> = keys.iter().map(|k| k.partner_id.0).collect();
     let client_ids: Vec<String> = keys.iter().map(|k| k.client_msg_id.clone()).collect();
     let hashes: Vec<Vec<u8>> = keys.iter().map(|k| k.hash.to_vec()).collect();
     let rows = sqlx::query_file!("sql/idempotency/find.sql", &shards, &partners, &client_ids, &hashes);
     let rows = rows.fetch_all(db).await?;
-    let mut found: Vec<Option<Held>> = keys.iter().map(|_| None).collect();
+    let mut found: Vec<Option<Holder>> = keys.iter().map(|_| None).collect();
     for row in rows {
         let slot = usize::try_from(row.position - 1).ok().and_then(|n| found.get_mut(n));
         if let Some(slot) = slot {
             let message_id = Tsid(row.message_id);
-            *slot = Some(Held { message_id, fingerprint: row.fingerprint, created_at: row.created_at });
+            *slot = Some(Holder { message_id, fingerprint: row.fingerprint, created_at: row.created_at });
         }
     }
     Ok(found)

@@ -223,7 +223,7 @@ impl Store {
 
     /// Connections of those who claim and settle this channel's deliveries.
     pub fn serving(&self, channel: Channel) -> &PgPool {
-        if channel == Channel::Webhook { &self.webhooks } else { &self.engine }
+        if channel.calls_strangers() { &self.webhooks } else { &self.engine }
     }
 
     pub async fn begin(&self) -> Result<Tx> {

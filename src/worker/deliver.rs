@@ -17,7 +17,8 @@ use crate::flow::delivery::claim::{Claim, claim};
 use crate::flow::delivery::hold::hold;
 use crate::flow::delivery::settle::settle;
 use crate::flow::delivery::{breaker, limit, promote, reap, suspect};
-use crate::hub::{Hub, Share};
+use crate::hub::Hub;
+use crate::hub::wake::Share;
 use crate::id::Tsid;
 use crate::limits;
 use crate::model::channel::Channel;
@@ -30,7 +31,7 @@ use crate::store::{self, delivery::Settle};
 pub fn start(hub: &Hub, worker: Tsid) {
     let hub = hub.clone();
     hub.clone().shutdown.spawn(async move {
-        let lines = [false, true].map(|webhooks| Line::new(&hub, webhooks));
+        let lines = [false, true].map(|strangers| Line::new(&hub, strangers));
         let sides = lines.iter().flat_map(|line| [false, true].map(|overflow| (line, overflow)));
         let sides = sides.map(|(line, overflow)| {
             let mut loop_ = Loop::new(&hub, worker, line, Some(overflow));
@@ -63,7 +64,7 @@ pub fn start(hub: &Hub, worker: Tsid) {
 /// Delivers what is due now, and returns when nothing is left to claim and all that was claimed is settled.
 pub async fn once(hub: &Hub) -> Result<u64> {
     let worker = hub.next_id();
-    let mut loops = [false, true].map(|webhooks| Loop::new(hub, worker, &Line::new(hub, webhooks), None));
+    let mut loops = [false, true].map(|strangers| Loop::new(hub, worker, &Line::new(hub, strangers), None));
     let shards = store::partner::shards(hub.store.engine()).await?;
     let mut reaper = reap::Reaper::default();
     let mut promoter = promote::Promoter::default();
@@ -84,7 +85,7 @@ pub async fn once(hub: &Hub) -> Result<u64> {
     while one_alone(hub, worker, &shards, &hub.providers.channels()).await? {
         alone += 1;
     }
-    while crate::flow::webhook::restart_stalled(hub, &mut Default::default()).await? {}
+    while crate::flow::channel::restart_stalled(hub, &mut Default::default()).await? {}
     breaker::refresh(hub).await?;
     while !hub.shutdown.is_stopping() {
         // First where something is known to be, which at the start is everywhere; then once more everywhere. A look while
@@ -114,7 +115,7 @@ pub async fn once(hub: &Hub) -> Result<u64> {
         }
     }
     limit::give_back(hub, true).await?;
-    crate::flow::webhook::note_answers(hub).await?;
+    crate::flow::channel::note_answers(hub).await?;
     Ok(loops.iter().map(|l| l.claimed).sum::<u64>() + alone)
 }
 
@@ -132,9 +133,10 @@ pub async fn one_alone(hub: &Hub, worker: Tsid, shards: &[i16], channels: &[Chan
     Ok(true)
 }
 
-/// What the claiming loops of webhooks share, or those of all other channels: how much may be held, and who writes outcomes.
+/// What the claiming loops of channels that call strangers share, or those of all other channels: how much may be held,
+/// and the tasks that write outcomes.
 struct Line {
-    webhooks: bool,
+    strangers: bool,
     slots: Arc<Slots>,
     settles: mpsc::Sender<(Settle, Slot)>,
     /// When something was last claimed from a prompt lane.
@@ -142,21 +144,21 @@ struct Line {
 }
 
 impl Line {
-    fn new(hub: &Hub, webhooks: bool) -> Line {
+    fn new(hub: &Hub, strangers: bool) -> Line {
         let (settles, settled) = mpsc::channel(limits::SETTLE_BATCH * 2);
         let settled = Arc::new(Mutex::new(settled));
         for _ in 0..SETTLERS {
             hub.shutdown.spawn(settle_all(hub.clone(), settled.clone()));
         }
-        let slots = Arc::new(Slots::new(hub, &channels(hub, webhooks)));
-        Line { webhooks, slots, settles, prompt_at: Arc::default() }
+        let slots = Arc::new(Slots::new(hub, &channels(hub, strangers)));
+        Line { strangers, slots, settles, prompt_at: Arc::default() }
     }
 }
 
 /// What those loops serve.
-fn channels(hub: &Hub, webhooks: bool) -> Vec<Channel> {
+fn channels(hub: &Hub, strangers: bool) -> Vec<Channel> {
     let mut channels = hub.providers.channels();
-    channels.retain(|channel| (*channel == Channel::Webhook) == webhooks);
+    channels.retain(|channel| channel.calls_strangers() == strangers);
     channels
 }
 
@@ -165,8 +167,8 @@ fn channels(hub: &Hub, webhooks: bool) -> Vec<Channel> {
 struct Loop {
     hub: Hub,
     worker: Tsid,
-    /// Of webhooks, or of all other channels.
-    webhooks: bool,
+    /// Of channels that call strangers, or of all others.
+    strangers: bool,
     slots: Arc<Slots>,
     marks: Watermarks,
     lanes: Vec<Lane>,
@@ -182,13 +184,13 @@ struct Loop {
 impl Loop {
     /// `overflow`: of these lanes only.
     fn new(hub: &Hub, worker: Tsid, line: &Line, overflow: Option<bool>) -> Loop {
-        let mut lanes = Lane::all_of(&channels(hub, line.webhooks));
+        let mut lanes = Lane::all_of(&channels(hub, line.strangers));
         lanes.retain(|lane| overflow.is_none_or(|overflow| lane.is_overflow() == overflow));
         Loop {
             slots: line.slots.clone(),
             hub: hub.clone(),
             worker,
-            webhooks: line.webhooks,
+            strangers: line.strangers,
             marks: Watermarks::default(),
             lanes,
             settles: line.settles.clone(),
@@ -203,7 +205,7 @@ impl Loop {
     /// Looks where something is known to be, and everywhere when it is time; then waits for whatever comes first.
     async fn turn(&mut self, overflow: bool) {
         let hub = self.hub.clone();
-        let inbox = hub.wake.inbox(Share { webhooks: self.webhooks, overflow });
+        let inbox = hub.wake.inbox(Share { strangers: self.strangers, overflow });
         // Registered before looking: what becomes ready while we look wakes us after it.
         let woken = inbox.notify.notified();
         let strange = !self.marks.wake(&inbox.take());
@@ -246,8 +248,8 @@ impl Loop {
     /// One claim; what it brought is on its way when this returns. Says how much that was.
     async fn look(&mut self, everywhere: bool) -> Result<usize> {
         if everywhere {
-            let db = if self.webhooks { self.hub.store.webhooks() } else { self.hub.store.engine() };
-            let shards = store::partner::shards(db).await?;
+            let Some(channel) = self.lanes.first().map(|lane| lane.channel()) else { return Ok(0) };
+            let shards = store::partner::shards(self.hub.store.serving(channel)).await?;
             self.marks.set_places(&shards, &self.lanes);
         }
         let batch = self.batch();

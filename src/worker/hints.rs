@@ -73,7 +73,7 @@ async fn listen_until_lost(hub: &Hub, topics: &[Topic]) -> crate::error::Result<
                 read_at = read_at.or(Some(soonest.unwrap_or_else(Instant::now)));
             }
             Notice::Missed => {
-                hub.forget_accounts();
+                hub.accounts.forget();
                 hub.wake.heard(&Ready { anywhere: true, ..Ready::default() });
             }
         }
@@ -110,7 +110,7 @@ async fn sleep_until(at: Option<Instant>) {
 }
 
 async fn read_changes(hub: &Hub) {
-    hub.forget_accounts();
+    hub.accounts.forget();
     if let Err(e) = crate::flow::delivery::breaker::refresh(hub).await {
         tracing::debug!(error = %e, "what became of providers could not be read; it is within a second");
     }

@@ -62,10 +62,7 @@ pub fn start(hub: &Hub, role: Role) {
     repeat(hub, "promote", every(Duration::from_millis(timing.promote_every_ms)), move |hub| {
         promote(hub, promoter.clone())
     });
-    let line = |channel| {
-        let at_once = if channel == Channel::Webhook { limits::SUSPECT_WEBHOOKS } else { 1 };
-        (channel, Arc::new(Semaphore::new(at_once)))
-    };
+    let line = |channel| (channel, Arc::new(Semaphore::new(flow::channel::suspects_at_once(channel))));
     let lines = Arc::new(hub.providers.channels().into_iter().map(line).collect::<Vec<_>>());
     repeat(hub, "suspects", every(limits::SUSPECTS_EVERY), move |hub| suspects(hub, worker, lines.clone()));
     repeat(hub, "sweep", every(Duration::from_secs(10)), move |hub| sweep(hub, sweeper.clone()));
@@ -162,8 +159,8 @@ async fn release(hub: Hub) -> Result<bool> {
     flow::endpoint::release_resumed(&hub).await
 }
 
-async fn restart_stalled(hub: Hub, stalled: Stateful<flow::webhook::Stalled>) -> Result<bool> {
-    flow::webhook::restart_stalled(&hub, &mut *stalled.lock().await).await
+async fn restart_stalled(hub: Hub, stalled: Stateful<flow::channel::Stalled>) -> Result<bool> {
+    flow::channel::restart_stalled(&hub, &mut *stalled.lock().await).await
 }
 
 /// A step of whichever job's turn it is.
@@ -196,7 +193,7 @@ async fn poll(hub: Hub, account: Arc<Account>) -> Result<bool> {
 }
 
 async fn note_answers(hub: Hub) -> Result<bool> {
-    flow::webhook::note_answers(&hub).await?;
+    flow::channel::note_answers(&hub).await?;
     Ok(false)
 }
 
@@ -214,7 +211,7 @@ async fn weigh(hub: Hub) -> Result<bool> {
 
 /// Keeps this process's clock in step with the database's.
 pub async fn calibrate(hub: Hub) -> Result<bool> {
-    let off = crate::hub::calibrate(&hub.store, &hub.clock).await?;
+    let off = flow::start::calibrate(&hub.store, &hub.clock).await?;
     if off.num_milliseconds().abs() > 1_000 {
         tracing::warn!(off_ms = off.num_milliseconds(), "this host's clock differs from the database's; corrected for");
     }

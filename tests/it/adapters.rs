@@ -13,11 +13,11 @@ use notihub::model::delivery::{Key, Outcome};
 use notihub::model::message::Content;
 use notihub::model::receipt::{Receipt, ReceiptOutcome};
 use notihub::model::retry::ErrorClass;
-use notihub::provider::adapter::make;
 use notihub::provider::http::Common;
+use notihub::provider::registry::make;
 use notihub::provider::simulator::vendor::{Setup, Vendor};
 use notihub::provider::simulator::{gateway, kakaotalk, nhn, sms, solapi, talktalk};
-use notihub::provider::{Account, Callback, Letter, Looked, Refused};
+use notihub::provider::{Account, Callback, Extra, Letter, Looked, Refused};
 use notihub::shutdown::Shutdown;
 use reqwest::header::{HeaderMap, HeaderName};
 
@@ -109,7 +109,7 @@ fn letter<'a>(no: i16, channel: Channel, to: &'a str, content: &'a Content) -> L
         to,
         content,
         created_at: Clock::host_now(),
-        parcel: None,
+        extra: Extra::Nothing,
     }
 }
 

@@ -18,7 +18,7 @@ use notihub::model::signature;
 use notihub::provider::guard::Lookup;
 use notihub::provider::http::{Common, Connections};
 use notihub::provider::webhook::{Webhook, WebhookSettings};
-use notihub::provider::{Letter, Parcel, Pending, Provider as _};
+use notihub::provider::{Extra, Letter, Pending, Provider as _, WebhookRequest};
 use notihub::shutdown::Shutdown;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -68,8 +68,8 @@ fn webhook(lookup: Arc<Names>, call_budget: Duration) -> Webhook {
     Webhook::with_lookup(settings(partners_only(), Common::within(call_budget)), lookup).unwrap()
 }
 
-fn parcel(url: &str) -> Parcel {
-    Parcel {
+fn request(url: &str) -> WebhookRequest {
+    WebhookRequest {
         partner_id: Tsid(1),
         url: url.to_owned(),
         event_id: "0000000000002-1-1".to_owned(),
@@ -81,7 +81,7 @@ fn parcel(url: &str) -> Parcel {
     }
 }
 
-async fn send(webhook: &Webhook, parcel: &Parcel) -> Outcome {
+async fn send(webhook: &Webhook, request: &WebhookRequest) -> Outcome {
     let content = Content::default();
     let letter = Letter {
         channel: notihub::model::channel::Channel::Webhook,
@@ -91,7 +91,7 @@ async fn send(webhook: &Webhook, parcel: &Parcel) -> Outcome {
         to: "0000000000009",
         content: &content,
         created_at: chrono::DateTime::from_timestamp(1_800_000_000, 0).unwrap(),
-        parcel: Some(parcel),
+        extra: Extra::Webhook(request),
     };
     webhook.send(letter).await
 }
@@ -335,7 +335,7 @@ async fn a_name_that_leads_inside_now_and_then_never_leads_inside() {
     ];
     let names = Names::of(answers);
     let webhook = webhook(names.clone(), BUDGET);
-    let (rebinding, mut taken) = (parcel(&peer.url("rebind.example.com")), 0);
+    let (rebinding, mut taken) = (request(&peer.url("rebind.example.com")), 0);
     for turn in 0..10_000 {
         let outcome = send(&webhook, &rebinding).await;
         let good = [0, 7].contains(&(turn % answers.len()));
@@ -363,9 +363,9 @@ async fn what_may_not_be_called_is_not_and_nothing_is_learnt() {
         for host in
             ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "2130706433", "127.1", "0.0.0.0", "localhost", "10.1.2.3"]
         {
-            outcomes.push(send(&inside, &parcel(&format!("http://{host}:{port}/"))).await);
+            outcomes.push(send(&inside, &request(&format!("http://{host}:{port}/"))).await);
         }
-        outcomes.push(send(&inside, &parcel(&format!("http://inside.example.com:{port}/"))).await);
+        outcomes.push(send(&inside, &request(&format!("http://inside.example.com:{port}/"))).await);
     }
     let (class, code, detail, _) = rejected(outcomes[0].clone());
     assert_eq!((class, code.as_str()), (ErrorClass::EndpointForbidden, "endpoint_not_allowed"));
@@ -374,7 +374,7 @@ async fn what_may_not_be_called_is_not_and_nothing_is_learnt() {
     // The operator took back http since the endpoint was made.
     let strict = settings(EgressRules { http: false, ..partners_only() }, Common::within(BUDGET));
     let strict = Webhook::with_lookup(strict, Names::of(&[&["127.0.0.2"]])).unwrap();
-    assert_eq!(send(&strict, &parcel(&peer.url("127.0.0.2"))).await, outcomes[0]);
+    assert_eq!(send(&strict, &request(&peer.url("127.0.0.2"))).await, outcomes[0]);
     unharmed(&canary);
     assert_eq!(peer.connections.load(Ordering::SeqCst), 0);
 }
@@ -388,12 +388,12 @@ async fn what_cannot_be_reached_is_told_in_one_word() {
     let (webhook, nobody) = (webhook(Names::of(&[&["127.0.0.2"]]), SHORT), webhook(nowhere(), SHORT));
     let (tls, hangs) = (plain_text.address.port(), silent.local_addr().unwrap().port());
     let outcomes = [
-        send(&webhook, &parcel(&format!("http://127.0.0.2:{closed}/"))).await,
-        send(&webhook, &parcel(&format!("https://hooks.example.com:{closed}/"))).await,
-        send(&nobody, &parcel("https://no.such.name.example.com/")).await,
-        send(&webhook, &parcel(&format!("https://hooks.example.com:{tls}/"))).await,
-        send(&webhook, &parcel(&format!("https://127.0.0.2:{tls}/"))).await,
-        send(&webhook, &parcel(&format!("https://hooks.example.com:{hangs}/"))).await,
+        send(&webhook, &request(&format!("http://127.0.0.2:{closed}/"))).await,
+        send(&webhook, &request(&format!("https://hooks.example.com:{closed}/"))).await,
+        send(&nobody, &request("https://no.such.name.example.com/")).await,
+        send(&webhook, &request(&format!("https://hooks.example.com:{tls}/"))).await,
+        send(&webhook, &request(&format!("https://127.0.0.2:{tls}/"))).await,
+        send(&webhook, &request(&format!("https://hooks.example.com:{hangs}/"))).await,
     ];
     let (class, code, detail, _) = rejected(outcomes[0].clone());
     assert_eq!((class, code.as_str()), (ErrorClass::Unreachable, "endpoint_unreachable"));
@@ -411,7 +411,7 @@ async fn redirects_are_not_followed() {
         let canary = canary(inside.port());
         let peer = Peer::answering(plain(status, &format!("Location: http://{inside}/admin\r\n"), "see there")).await;
         let webhook = webhook(nowhere(), BUDGET);
-        let (class, code, detail, _) = rejected(send(&webhook, &parcel(&peer.url("127.0.0.2"))).await);
+        let (class, code, detail, _) = rejected(send(&webhook, &request(&peer.url("127.0.0.2"))).await);
         assert_eq!((class, code), (ErrorClass::EndpointRefused, format!("http_{status}")));
         assert!(detail.contains("redirects are not followed") && !detail.contains("127"), "{detail}");
         assert_eq!(peer.seen().len(), 1);
@@ -424,7 +424,7 @@ async fn redirects_are_not_followed() {
 async fn each_answer_has_its_outcome() {
     for status in [200, 201, 202, 204, 206, 299] {
         let peer = Peer::answering(plain(status, "", "")).await;
-        let outcome = send(&webhook(nowhere(), BUDGET), &parcel(&peer.url("127.0.0.2"))).await;
+        let outcome = send(&webhook(nowhere(), BUDGET), &request(&peer.url("127.0.0.2"))).await;
         assert_eq!(outcome, Outcome::Accepted { provider_ref: Some(format!("HTTP {status}")) });
     }
     let refused = ErrorClass::EndpointRefused;
@@ -439,16 +439,16 @@ async fn each_answer_has_its_outcome() {
         (503, "Retry-After: soon\r\n", refused, None),
     ] {
         let peer = Peer::answering(plain(status, headers, "why\u{0}\u{1b}[31m not\u{7f}\r\nreally")).await;
-        let outcome = rejected(send(&webhook(nowhere(), BUDGET), &parcel(&peer.url("127.0.0.2"))).await);
+        let outcome = rejected(send(&webhook(nowhere(), BUDGET), &request(&peer.url("127.0.0.2"))).await);
         let pause = pause.map(Duration::from_secs);
         assert_eq!(outcome, (class, format!("http_{status}"), "why[31m not\nreally".to_owned(), pause));
     }
     let nothing = Peer::answering("").await;
     let webhook = webhook(nowhere(), SHORT);
-    let outcome = send(&webhook, &parcel(&nothing.url("127.0.0.2"))).await;
+    let outcome = send(&webhook, &request(&nothing.url("127.0.0.2"))).await;
     assert!(matches!(outcome, Outcome::Unknown { code: "no_answer", .. }), "{outcome:?}");
     let cut = Peer::answering("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 10\r\n\r\nok").await;
-    let outcome = send(&webhook, &parcel(&cut.url("127.0.0.2"))).await;
+    let outcome = send(&webhook, &request(&cut.url("127.0.0.2"))).await;
     assert!(matches!(outcome, Outcome::Accepted { .. }), "the status decides: {outcome:?}");
 }
 
@@ -458,14 +458,14 @@ async fn answers_are_bounded_in_time_and_size() {
     let webhook = webhook(nowhere(), SHORT);
     let head = "HTTP/1.1 500 Oh\r\nContent-Length: 1000000000\r\n\r\n";
     let flood = Peer::start(head.into(), "é".repeat(4096).leak().as_bytes()).await;
-    let (class, _, detail, _) = rejected(send(&webhook, &parcel(&flood.url("127.0.0.2"))).await);
+    let (class, _, detail, _) = rejected(send(&webhook, &request(&flood.url("127.0.0.2"))).await);
     assert_eq!((class, detail.len(), detail.as_str()), (ErrorClass::EndpointRefused, 1024, "é".repeat(512).as_str()));
 
     let drip = Peer::start("HTTP/1.1 200 OK\r\nx-header: ".into(), b"x").await;
-    let outcome = send(&webhook, &parcel(&drip.url("127.0.0.2"))).await;
+    let outcome = send(&webhook, &request(&drip.url("127.0.0.2"))).await;
     assert!(matches!(outcome, Outcome::Unknown { code: "no_answer", .. }), "no status: {outcome:?}");
     let drip = Peer::start("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n".into(), b"x").await;
-    let outcome = send(&webhook, &parcel(&drip.url("127.0.0.2"))).await;
+    let outcome = send(&webhook, &request(&drip.url("127.0.0.2"))).await;
     assert!(matches!(outcome, Outcome::Accepted { .. }), "a status: {outcome:?}");
 
     // 180,000 bytes once inflated.
@@ -473,7 +473,7 @@ async fn answers_are_bounded_in_time_and_size() {
     let small = data_encoding::BASE64.decode(small.as_bytes()).unwrap();
     let answer = format!("HTTP/1.1 500 Oh\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\n\r\n", small.len());
     let bomb = Peer::answering([answer.into_bytes(), small].concat()).await;
-    let (_, _, detail, _) = rejected(send(&webhook, &parcel(&bomb.url("127.0.0.2"))).await);
+    let (_, _, detail, _) = rejected(send(&webhook, &request(&bomb.url("127.0.0.2"))).await);
     assert!(!detail.contains("inflated inflated") && detail.len() <= 1024, "{detail}");
     assert!(!bomb.seen()[0].head.contains("accept-encoding"), "nothing compressed is asked for");
 }
@@ -501,21 +501,23 @@ async fn a_request_is_signed_and_nothing_is_injected() {
         ("X-Nul", "a\0b"),
     ];
     let headers = own.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    let parcel =
-        Parcel { headers, body: "{\"x\":\"알림 \\u0000\"}".into(), ..parcel(&peer.url("hooks.example.com")) };
+    let request =
+        WebhookRequest {
+            headers, body: "{\"x\":\"알림 \\u0000\"}".into(), ..request(&peer.url("hooks.example.com"))
+        };
     let webhook = webhook(Names::of(&[&["127.0.0.2"]]), BUDGET);
-    assert!(matches!(send(&webhook, &parcel).await, Outcome::Accepted { .. }));
+    assert!(matches!(send(&webhook, &request).await, Outcome::Accepted { .. }));
     let seen = peer.seen().pop().unwrap();
-    assert_eq!(seen.body, parcel.body);
+    assert_eq!(seen.body, request.body);
     assert_eq!(seen.header("host"), format!("hooks.example.com:{}", peer.address.port()), "the name, not its address");
     assert_eq!(seen.header("content-type"), "application/json");
-    assert_eq!(seen.header("content-length"), parcel.body.len().to_string());
+    assert_eq!(seen.header("content-length"), request.body.len().to_string());
     assert_eq!(seen.header("user-agent"), concat!("notihub/", env!("CARGO_PKG_VERSION")));
     assert_eq!((seen.header("authorization"), seen.header("x-tenant")), ("bearer partner's", "7"));
     assert_eq!((seen.header("webhook-id"), seen.header("webhook-timestamp")), ("0000000000002-1-1", "1800000000"));
     assert_eq!(seen.header("x-timestamp"), "1800000000");
-    assert_eq!(seen.header("x-signature"), signature::seed(SECRET, parcel.timestamp, &seen.body));
-    let standard = signature::standard(SECRET, &parcel.event_id, parcel.timestamp, &seen.body).unwrap();
+    assert_eq!(seen.header("x-signature"), signature::seed(SECRET, request.timestamp, &seen.body));
+    let standard = signature::standard(SECRET, &request.event_id, request.timestamp, &seen.body).unwrap();
     assert_eq!(seen.header("webhook-signature"), standard.to_lowercase());
     for absent in ["injected", "forged", "transfer-encoding", "x-forwarded-for", "x-nul", "accept-encoding", "referer"]
     {
@@ -530,8 +532,8 @@ async fn partners_share_no_connection() {
     let names = Names::of(&[&["127.0.0.2"]]);
     let webhook = webhook(names.clone(), BUDGET);
     for partner_id in [1, 1, 2, 2, 1].map(Tsid) {
-        let parcel = Parcel { partner_id, ..parcel(&peer.url("shared.example.com")) };
-        assert!(matches!(send(&webhook, &parcel).await, Outcome::Accepted { .. }));
+        let request = WebhookRequest { partner_id, ..request(&peer.url("shared.example.com")) };
+        assert!(matches!(send(&webhook, &request).await, Outcome::Accepted { .. }));
     }
     let (connections, asked) = (peer.connections.load(Ordering::SeqCst), names.asked.load(Ordering::Relaxed));
     assert_eq!((peer.seen().len(), connections, asked), (5, 2, 2));
@@ -577,7 +579,7 @@ async fn an_endpoint_proves_its_name() {
         Webhook::with_lookup(settings, Names::of(&[&["127.0.0.2"]])).unwrap()
     };
     let good = webhook(Some(ca_file.clone()));
-    let url = |host: &str| parcel(&format!("https://{host}:{port}/"));
+    let url = |host: &str| request(&format!("https://{host}:{port}/"));
     assert!(matches!(send(&good, &url("hooks.example.com")).await, Outcome::Accepted { .. }));
     for (webhook, host) in [(&good, "other.example.com"), (&good, "127.0.0.2"), (&webhook(None), "hooks.example.com")] {
         assert_eq!(rejected(send(webhook, &url(host)).await).1, "endpoint_unreachable", "{host}");

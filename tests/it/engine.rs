@@ -45,9 +45,16 @@ pub(crate) async fn another(app: &App) -> Hub {
 async fn another_with(app: &App, sizes: PoolSizes, clock: Clock) -> Hub {
     let store = crate::support::store_of(&app.url, sizes);
     let (settings, providers) = (app.hub.settings.clone(), app.hub.providers.clone());
-    Hub::start(Parts { settings, store, providers, clock, shutdown: Shutdown::new(), master_keys: vec![MASTER_KEY] })
-        .await
-        .unwrap()
+    notihub::flow::start(Parts {
+        settings,
+        store,
+        providers,
+        clock,
+        shutdown: Shutdown::new(),
+        master_keys: vec![MASTER_KEY],
+    })
+    .await
+    .unwrap()
 }
 
 pub(crate) async fn stop(hub: Hub) {
@@ -509,7 +516,7 @@ async fn what_a_late_hub_did_not_begin_is_soon_tried_again() {
         let id = app.accept(slack_post("x")).await;
         let mut settings = app.hub.settings.clone();
         settings.timing.lease_ms = 1;
-        let late = Hub::start(Parts {
+        let late = notihub::flow::start(Parts {
             settings,
             store: crate::support::store_of(&app.url, PoolSizes { api: 2, intake: 2, engine: 2, webhooks: 2 }),
             providers: app.hub.providers.clone(),
@@ -766,7 +773,7 @@ async fn a_held_channel_is_not_called_on_a_lease_that_is_over() {
     let id = app.accept(slack_post("x")).await;
     let mut settings = app.hub.settings.clone();
     settings.timing.lease_ms = 0;
-    let hasty = Hub::start(Parts {
+    let hasty = notihub::flow::start(Parts {
         settings,
         store: crate::support::store_of(&app.url, PoolSizes { api: 2, intake: 2, engine: 2, webhooks: 2 }),
         providers: app.hub.providers.clone(),
@@ -1242,7 +1249,7 @@ async fn a_flood_leaves_room_for_others() {
     store::partner::insert(app.hub.store.api(), &small, app.hub.clock.now()).await.unwrap();
     let body = slack_post("from somebody else").to_string();
     let message = notihub::model::intake::message(body.as_bytes(), &app.hub.intake_policy(&small)).unwrap();
-    notihub::flow::accept::accept(&app.hub, &small, message).await.unwrap();
+    notihub::flow::intake::accept::accept(&app.hub, &small, message).await.unwrap();
     until("the other one's goes out", async || gate.came() == 15).await;
     let theirs = "select count(*) from deliveries join partners using (partner_id) \
                   where name = 'small' and deliveries.status = 'PROCESSING'";
@@ -1286,7 +1293,7 @@ async fn an_answer_is_kept_until_it_can_be_written() {
     // Shorter than any statement may wait for a lock.
     let timing = &mut settings.timing;
     (timing.call_budget_ms, timing.settle_budget_ms, timing.lease_margin_ms, timing.lease_ms) = (1000, 10, 10, 1500);
-    let hasty = Hub::start(Parts {
+    let hasty = notihub::flow::start(Parts {
         settings,
         store: crate::support::store_of(&app.url, PoolSizes { api: 2, intake: 2, engine: 4, webhooks: 4 }),
         providers: app.hub.providers.clone(),

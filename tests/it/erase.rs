@@ -4,7 +4,7 @@ use data_encoding::{BASE64, HEXLOWER};
 use notihub::crypt::{Keyring, write_key};
 use notihub::flow::partner::Change;
 use notihub::flow::{erase, reseal, retain};
-use notihub::hub::{Hub, Parts};
+use notihub::hub::Parts;
 use notihub::model::role::Actor;
 use notihub::shutdown::Shutdown;
 use notihub::{flow, store};
@@ -391,7 +391,7 @@ async fn content_can_be_sealed_and_its_key_changed() {
         shutdown: Shutdown::new(),
         master_keys: vec![[9; 32], MASTER_KEY],
     };
-    let new = Hub::start(parts).await.unwrap();
+    let new = flow::start(parts).await.unwrap();
     let actor = Actor::at_the_machine("test".into());
     let resealed = reseal::reseal(&new, actor.administering().unwrap()).await.unwrap();
     assert_eq!((resealed.signing_keys, resealed.messages, resealed.endpoints, resealed.unopened), (1, 2, 1, 0));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use notihub::clock::Clock;
 use notihub::config::Settings;
-use notihub::hub::{Hub, Parts};
+use notihub::hub::Parts;
 use notihub::model::capability::Capability;
 use notihub::model::channel::Channel;
 use notihub::model::delivery::{Outcome, STATUSES};
@@ -479,7 +479,7 @@ async fn what_is_stored_outlives_the_process() {
     app.slack.script(Behaviour::Fail { status: 503, text: "service_unavailable".into() }, 1);
     app.work().await;
     let shutdown = Shutdown::new();
-    let other = Hub::start(Parts {
+    let other = notihub::flow::start(Parts {
         settings: settings(&[]),
         store: store(&app.url),
         providers: app.hub.providers.clone(),

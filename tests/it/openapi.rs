@@ -175,10 +175,10 @@ fn every_reason_is_told() {
     let forgotten: Vec<_> = used.iter().filter(|(reason, _)| !told.contains(reason.as_str())).collect();
     assert!(
         forgotten.is_empty(),
-        "add a row for each to REASONS in src/error.rs: the word, its code, its status, a cause and a remedy: {forgotten:#?}"
+        "add a row for each to REASONS in src/error/reasons.rs: the word, its code, its status, a cause and a remedy: {forgotten:#?}"
     );
     let unused: Vec<_> = told.into_iter().filter(|reason| !used.contains_key(*reason)).collect();
-    assert!(unused.is_empty(), "nothing refuses with these rows of REASONS in src/error.rs: {unused:?}");
+    assert!(unused.is_empty(), "nothing refuses with these rows of REASONS in src/error/reasons.rs: {unused:?}");
     for source in [
         "Refusal::new(\n 401,\n \"a_b\", format!(\"x, {y}\"))",
         "faults.add(fields.at(\"body\"), \"a_b\", detail)",
@@ -230,7 +230,7 @@ fn every_delivery_reason_is_told() {
     // Of what receipts say, or their absence, and of what could not be sent at all.
     used.extend([NO_RECEIPT, RECEIPT_ACCEPTED, RECEIPT_EXPIRED, RECEIPT_FAILED].map(str::to_owned));
     used.insert(Why::ChannelDown.as_str().into());
-    assert_eq!(used, told, "src on the left, DELIVERY_REASONS in src/error.rs on the right");
+    assert_eq!(used, told, "src on the left, DELIVERY_REASONS in src/error/delivery_reasons.rs on the right");
 }
 
 /// S0-64, S0-65, S0-66, S0-67, S0-68, S0-69, S0-70, S0-71, S0-72, S0-73, S0-74, S0-75: the closed list of codes and every

@@ -282,7 +282,7 @@ async fn hub_on(url: &str, master_keys: Vec<[u8; 32]>) -> Hub {
         shutdown: Shutdown::new(),
         master_keys,
     };
-    Hub::start(parts).await.expect("a hub")
+    notihub::flow::start(parts).await.expect("a hub")
 }
 
 async fn http_with(url: &str, master_keys: Vec<[u8; 32]>) -> reqwest::Client {

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 
 use nix::sys::signal::Signal;
 use notihub::config::ProviderSettings;
-use notihub::provider::adapter::{self, ADAPTERS};
 use notihub::provider::http::Common;
+use notihub::provider::registry::{self, ADAPTERS};
 use notihub::provider::simulator::{Behaviour, slack::SlackSimulator, smtp::SmtpSimulator};
 use notihub::shutdown::Shutdown;
 use serde_json::{Value, json};
@@ -147,7 +147,7 @@ async fn simulate_tells_how_a_hub_gets_there() {
             adapters.insert(adapter.clone());
             let settings = ProviderSettings { name: name.clone(), adapter, options };
             let common = Common::within(std::time::Duration::from_secs(10));
-            let account = adapter::make(&settings, &common).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let account = registry::make(&settings, &common).unwrap_or_else(|e| panic!("{name}: {e}"));
             assert!(account.provider.check().await.is_ok(), "{name} at {vendor}");
         }
     }

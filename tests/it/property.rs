@@ -304,7 +304,7 @@ impl Walk {
         let flags = [hold, "--retry-schedule=EMAIL=backoff", "--retry-backoff-delay=1000", "--lease-ms=3600000"];
         let app = App::with_provider(&flags, provider.clone()).await;
         let another = |lease: &'static str| {
-            Hub::start(Parts {
+            notihub::flow::start(Parts {
                 settings: support::settings(&[&flags[..3], &["--accept-loss", lease]].concat()),
                 store: app.hub.store.clone(),
                 providers: Providers::new([Account::from(provider.clone() as Arc<dyn Provider>)]).expect("one"),

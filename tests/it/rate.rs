@@ -13,7 +13,9 @@ use crate::support::{App, MASTER_KEY, email, named, store};
 async fn another(app: &App) -> Hub {
     let (settings, providers) = (app.hub.settings.clone(), app.hub.providers.clone());
     let (store, clock, shutdown) = (store(&app.url), app.hub.clock.clone(), Shutdown::new());
-    Hub::start(Parts { settings, store, providers, clock, shutdown, master_keys: vec![MASTER_KEY] }).await.unwrap()
+    notihub::flow::start(Parts { settings, store, providers, clock, shutdown, master_keys: vec![MASTER_KEY] })
+        .await
+        .unwrap()
 }
 
 /// How many of so many requests each hub lets through at this moment.

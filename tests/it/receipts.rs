@@ -18,8 +18,8 @@ use notihub::model::receipt::{Receipt, Reference};
 use notihub::model::retry::{ErrorClass, TABLE};
 use notihub::model::role::Role;
 use notihub::model::watermark::Look;
-use notihub::provider::adapter::make;
 use notihub::provider::http::Common;
+use notihub::provider::registry::make;
 use notihub::provider::simulator::nhn;
 use notihub::provider::simulator::vendor::Setup;
 use notihub::provider::{Callback, Letter, Pending, Polled, Provider, Receipts, Refused};
@@ -359,7 +359,7 @@ async fn another(app: &App) -> Hub {
         shutdown: Shutdown::new(),
         master_keys: vec![MASTER_KEY],
     };
-    Hub::start(parts).await.unwrap()
+    flow::start(parts).await.unwrap()
 }
 
 /// S0-40: a list of results is read by one process at a time, from where it stood, also when its reader is gone.

@@ -14,7 +14,7 @@ use notihub::model::partner::Partner;
 use notihub::model::retry::ErrorClass;
 use notihub::model::role::{Actor, Role};
 use notihub::provider::simulator::Behaviour;
-use notihub::provider::{Letter, Pending, Provider};
+use notihub::provider::{Extra, Letter, Pending, Provider};
 use serde_json::{Value, json};
 
 use crate::processes::{Folder, Notihub};
@@ -362,13 +362,13 @@ impl Provider for Receiver {
     }
 
     fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome> {
-        let parcel = letter.parcel.expect("what to send");
+        let Extra::Webhook(request) = letter.extra else { panic!("nothing to send") };
         let mut received = self.0.lock().unwrap();
         let outcome = if received.down {
             let (code, detail) = ("http_400".into(), "down".into());
             Outcome::Rejected { class: ErrorClass::Content, code, detail, retry_after: None }
         } else {
-            received.taken.push((parcel.event_id.clone(), String::from_utf8(parcel.body.clone()).unwrap()));
+            received.taken.push((request.event_id.clone(), String::from_utf8(request.body.clone()).unwrap()));
             Outcome::Accepted { provider_ref: None }
         };
         Box::pin(async move { outcome })

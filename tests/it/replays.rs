@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use notihub::flow::relay;
-use notihub::hub::{Hub, Parts};
+use notihub::hub::Parts;
 use notihub::model::channel::Channel;
 use notihub::model::role::Role;
 use notihub::provider::mock::Mock;
@@ -171,7 +171,7 @@ async fn a_message_posted_again_where_its_channel_is_gone_is_answered_as_at_firs
         {"channel": "SMS", "to": "010-1234-5678"}, {"channel": "SLACK", "to": "dev"}]});
     let first = app.post("/v1/messages", body.clone()).await.expect(202);
     app.work().await;
-    let less = Hub::start(Parts {
+    let less = notihub::flow::start(Parts {
         settings: settings(&["--accept-loss", "--mock=SLACK"]),
         store: store(&app.url),
         providers: Providers::new([Account::from(Arc::new(Mock::new(vec![Channel::Slack])) as Arc<dyn Provider>)])

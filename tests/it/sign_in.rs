@@ -670,7 +670,7 @@ impl Other {
             shutdown: Shutdown::new(),
             master_keys: vec![MASTER_KEY],
         };
-        let hub = Hub::start(parts).await.unwrap();
+        let hub = flow::start(parts).await.unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         http::server::start(listener, api::router(&hub), &hub.shutdown);
@@ -741,7 +741,7 @@ async fn an_inactive_partner_is_shut_out() {
         .execute(&app.db().await)
         .await
         .unwrap();
-    app.hub.forget_accounts();
+    app.hub.accounts.forget();
     let refused = looks(&app, &anew).await.refused(403, "partner_inactive");
     assert_eq!(refused.body["code"], "E008");
     refresh(&app, &anew.refresh).await.refused(403, "partner_inactive");

@@ -25,7 +25,7 @@ use notihub::model::retry::ErrorClass;
 use notihub::provider::http::{Common, Connections};
 use notihub::provider::slack::{Slack, SlackSettings};
 use notihub::provider::smtp::{Smtp, SmtpSettings, Tls};
-use notihub::provider::{Letter, Provider as _};
+use notihub::provider::{Extra, Letter, Provider as _};
 use notihub::shutdown::Shutdown;
 use serde_json::{Value, json};
 
@@ -171,7 +171,7 @@ fn letter<'a>(to: &'a str, content: &'a Content, no: i16) -> Letter<'a> {
         to,
         content,
         created_at: chrono::DateTime::from_timestamp(1_800_000_000, 0).unwrap(),
-        parcel: None,
+        extra: Extra::Nothing,
     }
 }
 

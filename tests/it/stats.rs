@@ -106,9 +106,9 @@ async fn post(app: &App, body: Value) -> String {
 }
 
 async fn post_as(app: &App, partner: &Partner, body: &Value) {
-    let message =
-        notihub::model::intake::message(body.to_string().as_bytes(), &app.hub.intake_policy(&app.partner)).unwrap();
-    flow::accept::accept(&app.hub, partner, message).await.unwrap();
+    let body = body.to_string();
+    let message = notihub::model::intake::message(body.as_bytes(), &app.hub.intake_policy(&app.partner)).unwrap();
+    flow::intake::accept::accept(&app.hub, partner, message).await.unwrap();
 }
 
 /// S0-25, S0-26, S0-27, S0-28, S0-60: every ending is counted when it comes, by type and by the day in the partner's time

@@ -264,7 +264,7 @@ impl App {
             providers.push(Arc::new(mock::Mock::new(mocks)));
         }
         let url = fresh_database().await;
-        let hub = Hub::start(Parts {
+        let hub = flow::start(Parts {
             settings,
             store: store(&url),
             providers: Providers::new(providers.into_iter().map(Account::from).chain(accounts)).expect("providers"),
@@ -298,7 +298,7 @@ impl App {
 
     /// Another process on the same database, with the same settings and providers.
     pub async fn another_process(&self) -> Hub {
-        Hub::start(Parts {
+        flow::start(Parts {
             settings: self.hub.settings.clone(),
             store: store(&self.url),
             providers: self.hub.providers.clone(),

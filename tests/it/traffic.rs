@@ -151,7 +151,7 @@ async fn another(app: &App) -> Hub {
     let store = crate::support::store_of(&app.url, PoolSizes { api: 2, intake: 2, engine: 4, webhooks: 4 });
     let (settings, providers) = (app.hub.settings.clone(), app.hub.providers.clone());
     let clock = app.hub.clock.clone();
-    Hub::start(Parts { settings, store, providers, clock, shutdown: Shutdown::new(), master_keys: vec![MASTER_KEY] })
+    flow::start(Parts { settings, store, providers, clock, shutdown: Shutdown::new(), master_keys: vec![MASTER_KEY] })
         .await
         .unwrap()
 }

@@ -6,8 +6,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use chrono::TimeDelta;
+use notihub::flow;
 use notihub::flow::partner::Change;
-use notihub::flow::{self, webhook};
 use notihub::model::delivery::{PARKED, Status};
 use notihub::model::role::Actor;
 use notihub::provider::simulator::Behaviour;
@@ -412,7 +412,7 @@ async fn five_days_of_failures_disable() {
         receiver.law(move |_, _| Answer::status(answer));
         app.post("/v1/messages", slack_post("x")).await.expect(202);
         app.work().await;
-        webhook::note_answers(&app.hub).await.unwrap();
+        flow::channel::note_answers(&app.hub).await.unwrap();
     };
     once(500).await;
     app.advance(4 * 86_400);

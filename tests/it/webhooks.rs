@@ -11,7 +11,7 @@ use notihub::model::channel::Channel;
 use notihub::model::delivery::Outcome;
 use notihub::model::retry::ErrorClass;
 use notihub::model::role::Role;
-use notihub::provider::{Letter, Pending, Provider};
+use notihub::provider::{Extra, Letter, Pending, Provider};
 use serde_json::{Value, json};
 
 use crate::processes::{Folder, Notihub};
@@ -38,9 +38,9 @@ impl Provider for Endpoints {
 
     fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome> {
         Box::pin(async move {
-            let parcel = letter.parcel.unwrap();
-            let body = serde_json::from_slice(&parcel.body).unwrap();
-            self.got.lock().unwrap().push((parcel.url.clone(), body));
+            let Extra::Webhook(request) = letter.extra else { panic!("no webhook") };
+            let body = serde_json::from_slice(&request.body).unwrap();
+            self.got.lock().unwrap().push((request.url.clone(), body));
             match self.refuses.lock().unwrap().clone() {
                 None => Outcome::Accepted { provider_ref: Some("HTTP 204".into()) },
                 Some((class, code, detail)) => {
@@ -532,7 +532,7 @@ async fn what_an_endpoint_got_and_how_it_does() {
     let page = app.get(&next).await.expect(200).body;
     assert_eq!((&page["items"][0]["about"], &page["nextCursor"]), (&json!(sent), &Value::Null));
 
-    flow::webhook::note_answers(&app.hub).await.unwrap();
+    flow::channel::note_answers(&app.hub).await.unwrap();
     let told = health().await;
     for (name, value) in [
         ("successRate", json!(0.5)),

@@ -276,7 +276,7 @@ pub async fn noop_hub(
         shutdown: Shutdown::new(),
         master_keys: settings.database.master_keys.clone(),
     };
-    let hub = Hub::start(parts).await?;
+    let hub = flow::start(parts).await?;
     worker::calibrate(hub.clone()).await?;
     flow::retain::retain(&hub).await?;
     Ok((hub, watched))

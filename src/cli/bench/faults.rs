@@ -14,11 +14,11 @@ use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 
 use super::super::{Output, client, print, process};
-use super::Sizes;
 use super::bed::{self, Ground};
 use super::endpoint::{Endpoint, Manner};
 use super::judge::{Allowed, Doubt, Ending, Found, Heard, Promises, judge, judge_events};
 use super::report::{Figure, Goal, table, tell};
+use super::sizes::Sizes;
 use crate::clock::Clock;
 use crate::config::{Database, Settings};
 use crate::error::{Error, Result};

@@ -1,15 +1,20 @@
 //! `notihub bench`: what this hub does on this machine, scenario by scenario, with durability on and `fsck` at the end.
 
 mod bed;
+mod drain;
 mod drainer;
 mod endpoint;
 mod faults;
+mod flood;
 mod floor;
 mod hang;
+mod intake;
 pub mod judge;
+mod latency;
 mod load;
 mod report;
-mod scenario;
+mod run;
+mod sizes;
 mod webhook;
 
 use clap::{Args, Subcommand};
@@ -17,7 +22,11 @@ use clap::{Args, Subcommand};
 use super::Output;
 use crate::config::Settings;
 use crate::error::Result;
+use crate::model::delivery::Status;
 use crate::telemetry;
+
+use run::Run;
+use sizes::Sizes;
 
 #[derive(Debug, Args)]
 #[command(
@@ -33,30 +42,6 @@ pub struct Bench {
     sizes: Sizes,
     #[command(subcommand)]
     scenario: Scenario,
-}
-
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Sizes")]
-pub struct Sizes {
-    /// Seconds a timed scenario runs.
-    #[arg(long, global = true, default_value_t = 15, value_name = "S")]
-    seconds: u64,
-    /// Seconds the old snapshot is held in `pinned`; at least 12, so that its first and last sixth say something.
-    #[arg(long, global = true, default_value_t = 120, value_name = "S", value_parser = clap::value_parser!(u64).range(12..))]
-    pinned_seconds: u64,
-    /// Deliveries drained.
-    #[arg(long, global = true, default_value_t = 200_000, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
-    deliveries: i64,
-    /// Settled deliveries lying in the tables in `history`, waiting in `delayed`, pending in `backlog`, dead in `redrive`:
-    /// each its own default when not given (1M, 1M, 2M, 100k).
-    #[arg(long, global = true, value_name = "N")]
-    rows: Option<i64>,
-    /// Messages of the flood.
-    #[arg(long, global = true, default_value_t = 500_000, value_name = "N")]
-    flood: u64,
-    /// Messages in `webhook`, each with three events.
-    #[arg(long, global = true, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u64).range(200..))]
-    webhook_messages: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
@@ -127,9 +112,83 @@ pub async fn run(args: Bench, output: Output) -> Result<u8> {
     let ground = bed::Ground::prepare(&settings).await?;
     let result = match &args.scenario {
         Scenario::Faults { names } => faults::run(names, &settings, &args.sizes, &ground, output).await,
-        scenario => scenario::run(scenario, &settings, &args.sizes, &ground, output).await.map(|()| true),
+        scenario => {
+            let mut run = Run::new(&settings, &args.sizes, &ground, output);
+            scenarios(scenario, &mut run).await.map(|()| true)
+        }
     };
     ground.leave().await;
     // A speed that is missed is told; a promise that is broken is a failure.
     Ok(u8::from(!result?))
+}
+
+/// Runs one scenario, or all one after the other. Figures are printed as each ends: a later one that fails must not
+/// take them along.
+async fn scenarios(which: &Scenario, run: &mut Run<'_>) -> Result<()> {
+    let is = |scenario: Scenario| *which == Scenario::All || *which == scenario;
+    if is(Scenario::Idle) {
+        intake::idle(run).await?;
+        run.told();
+    }
+    if is(Scenario::Intake) {
+        intake::intake(run).await?;
+        run.told();
+    }
+    if is(Scenario::IntakeBatch) {
+        intake::intake_batch(run).await?;
+        run.told();
+    }
+    if is(Scenario::Drain) {
+        drain::drain(run).await?;
+        run.told();
+    }
+    if is(Scenario::Latency) {
+        latency::latency(run).await?;
+        run.told();
+    }
+    if is(Scenario::Steady) {
+        latency::steady(run).await?;
+        run.told();
+    }
+    if is(Scenario::History) {
+        drain::beside(run, "history", Status::Sent, 1_000_000).await?;
+        run.told();
+    }
+    if is(Scenario::Backlog) {
+        drain::backlog(run).await?;
+        run.told();
+    }
+    if is(Scenario::Delayed) {
+        drain::beside(run, "delayed", Status::Scheduled, 1_000_000).await?;
+        run.told();
+    }
+    if is(Scenario::Pinned) {
+        latency::pinned(run).await?;
+        run.told();
+    }
+    if is(Scenario::Flood) {
+        flood::flood(run).await?;
+        run.told();
+    }
+    if is(Scenario::Limit) {
+        intake::limit(run).await?;
+        run.told();
+    }
+    if is(Scenario::Webhook) {
+        webhook::webhook(run).await?;
+        run.told();
+    }
+    if is(Scenario::Tarpit) {
+        webhook::tarpit(run).await?;
+        run.told();
+    }
+    if is(Scenario::Hang) {
+        hang::hang(run).await?;
+        run.told();
+    }
+    if is(Scenario::Redrive) {
+        webhook::redrive(run).await?;
+        run.told();
+    }
+    Ok(())
 }

@@ -9,7 +9,7 @@ use super::bed::{self, Bed};
 use super::endpoint::{self, Endpoint, Manner, Waits};
 use super::load::{self, Load};
 use super::report::Goal;
-use super::scenario::{Run, drained, fill, load_of, settled};
+use super::run::{Run, drained, fill, load_of, settled};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::flow;

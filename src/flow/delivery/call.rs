@@ -24,7 +24,7 @@ use crate::telemetry::observe;
 use super::hold::Held;
 use super::step::{Call, settle_of};
 use super::{pace, route};
-use crate::flow::webhook;
+use crate::flow::channel::{self, Passage};
 
 /// What goes out in one request each: what may go together with others goes together, in the order of the claim.
 pub fn requests(held: Vec<Held>) -> Vec<Vec<Held>> {
@@ -62,15 +62,15 @@ pub async fn call(hub: &Hub, request: Vec<Held>) -> Vec<Settle> {
     let mut asked = Vec::with_capacity(request.len());
     for held in request {
         match not_to_be_asked(hub, &held) {
-            Some(outcome) => settles.push(ended(hub, &held, outcome, None).await),
+            Some(outcome) => settles.push(ended(hub, &held, outcome, None)),
             None => asked.push(held),
         }
     }
     let Some(first) = asked.first_mut() else { return settles };
     let turn = pace::enter(hub, &first.account, &first.claimed.recipient).await;
-    // Only webhooks take a turn at their endpoint, and they go one by one.
+    // A channel that takes turns at a destination makes a request for each delivery: the first is the only one.
     let way = match turn {
-        Ok(line) => way(hub, first).await.map(|way| (way, line)),
+        Ok(line) => enter(hub, first).await.map(|passage| (passage, line)),
         Err(outcome) => Err(outcome),
     };
     // Its turn came too late.
@@ -80,12 +80,10 @@ pub async fn call(hub: &Hub, request: Vec<Held>) -> Vec<Settle> {
         Ok(way) => route::enter(hub, &first.account, first.reservation.take()).await.map(|permit| (way, permit)),
         Err(outcome) => Err(outcome),
     };
-    let ((mut way, line), mut permit) = match entered {
+    let ((mut passage, line), mut permit) = match entered {
         Ok(entered) => entered,
         Err(outcome) => {
-            for held in &asked {
-                settles.push(ended(hub, held, outcome.clone(), None).await);
-            }
+            settles.extend(asked.iter().map(|held| ended(hub, held, outcome.clone(), None)));
             return settles;
         }
     };
@@ -95,9 +93,7 @@ pub async fn call(hub: &Hub, request: Vec<Held>) -> Vec<Settle> {
     let begun = if late { Err(Outcome::Postponed) } else { permit.begin(called_at) };
     if let Err(outcome) = begun {
         permit.answered(hub, std::slice::from_ref(&outcome)).await;
-        for held in &asked {
-            settles.push(ended(hub, held, outcome.clone(), None).await);
-        }
+        settles.extend(asked.iter().map(|held| ended(hub, held, outcome.clone(), None)));
         return settles;
     }
     may_die_at("call.before");
@@ -109,14 +105,15 @@ pub async fn call(hub: &Hub, request: Vec<Held>) -> Vec<Settle> {
         pace::answered(hub, &first.account, &first.claimed.recipient, called_at, &outcomes).await;
     }
     drop(line);
-    if let (Some(way), Some(outcome)) = (&mut way, outcomes.first()) {
-        way.answered(outcome);
+    if let Some(outcome) = outcomes.first() {
+        passage.answered(outcome);
     }
     if outcomes.iter().any(is_throttled) {
         look_since_when(hub, &mut asked).await;
     }
     for (held, outcome) in asked.iter().zip(outcomes) {
-        settles.push(ended(hub, held, outcome, Some(called_at)).await);
+        channel::after(hub, &held.preparation, &outcome).await;
+        settles.push(ended(hub, held, outcome, Some(called_at)));
     }
     settles
 }
@@ -163,19 +160,14 @@ fn not_to_be_asked(hub: &Hub, held: &Held) -> Option<Outcome> {
     }
 }
 
-async fn ended(hub: &Hub, held: &Held, outcome: Outcome, called_at: Option<DateTime<Utc>>) -> Settle {
-    if let Some(ready) = held.webhook.as_ref().filter(|_| webhook::is_gone(&outcome))
-        && let Err(e) = Box::pin(webhook::disable(hub, ready.endpoint_id, "gone", Some(&ready.parcel.url))).await
-    {
-        tracing::warn!(error = %e, endpoint = %ready.endpoint_id, "gone, but not disabled yet: the next answer will");
-    }
+fn ended(hub: &Hub, held: &Held, outcome: Outcome, called_at: Option<DateTime<Utc>>) -> Settle {
     let (provider, kind) = (held.account.name(), outcome.kind().as_str());
     let Held { on_unknown, begins_recorded, .. } = *held;
     let profile = held.account.terms.profile;
     let receipt_within = held.receipt_within();
     let waited = held.waited;
-    let in_order = held.webhook.as_ref().is_some_and(|ready| ready.in_order);
-    let call = Call { provider, profile, on_unknown, begins_recorded, called_at, receipt_within, waited, in_order };
+    let preparation = &held.preparation;
+    let call = Call { provider, profile, on_unknown, begins_recorded, called_at, receipt_within, waited, preparation };
     let settle = settle_of(hub, &held.claimed, held.holder, outcome, Some(call));
     let (status, reason) = (settle.step.status, settle.step.reason.unwrap_or_default());
     hub.metrics.outcomes.with_label_values(&[provider, kind, reason]).inc();
@@ -193,13 +185,10 @@ async fn ended(hub: &Hub, held: &Held, outcome: Outcome, called_at: Option<DateT
     settle
 }
 
-/// Whether it is its turn: for webhooks alone, whose endpoints are strangers.
-async fn way(hub: &Hub, held: &mut Held) -> std::result::Result<Option<webhook::Way>, Outcome> {
+/// Takes the place that its channel asks for at the destination, for as long as the call can still begin in time.
+async fn enter(hub: &Hub, held: &mut Held) -> std::result::Result<Passage, Outcome> {
     let until = held.holder.since + hub.settings.timing.begin_within();
-    match &mut held.webhook {
-        Some(ready) => Box::pin(webhook::Way::open(hub, ready, until)).await.map(Some),
-        None => Ok(None),
-    }
+    channel::enter(hub, &mut held.preparation, until).await
 }
 
 /// As many outcomes as there are deliveries.

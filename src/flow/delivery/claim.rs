@@ -46,8 +46,11 @@ pub async fn claim(hub: &Hub, worker: Tsid, looks: &[Look], most: i64) -> Result
         begins_recorded: hub.providers.on_unknown(look.place.1.channel(), &hub.settings.retry) > OnUnknown::Retry,
     };
     let asks: Vec<Ask> = looks.iter().map(ask).collect();
-    // All of webhooks, or none: they have claiming loops of their own.
-    let db = hub.store.serving(looks.first().map_or(Channel::Email, |look| look.place.1.channel()));
+    let Some(channel) = looks.first().map(|look| look.place.1.channel()) else {
+        return Ok(Claim { rows: Vec::new(), routes: Vec::new(), holder });
+    };
+    // All looks are of channels that call strangers, or none: those have claiming loops of their own.
+    let db = hub.store.serving(channel);
     let rows = store::delivery::claim(db, &asks, most, worker, hub.settings.timing.lease()).await?;
     may_die_at("claim.after_commit");
     observe(&hub.metrics.claim_seconds, &[], holder.since.elapsed());

@@ -10,7 +10,7 @@ use chrono::TimeDelta;
 use crate::hub::Hub;
 use crate::hub::provider_state::Reservation;
 use crate::id::Tsid;
-use crate::model::channel::{Channel, OnUnknown};
+use crate::model::channel::OnUnknown;
 use crate::model::delivery::{Key, Outcome};
 use crate::model::retry::ErrorClass;
 use crate::provider::{Account, Letter};
@@ -21,7 +21,7 @@ use crate::store::message::Contents;
 
 use super::claim::{Claim, Holder};
 use super::step::settle_of;
-use crate::flow::webhook;
+use crate::flow::channel::{self, Preparation};
 
 /// A delivery this process holds, with what is to be sent.
 pub struct Held {
@@ -32,8 +32,8 @@ pub struct Held {
     /// The beginning of its call is recorded: its claim said so.
     pub(super) begins_recorded: bool,
     pub(super) holder: Holder,
-    /// Of a webhook; boxed, as what is rare is below: every delivery's task is as large as what it may hold.
-    pub(super) webhook: Option<Box<webhook::Ready>>,
+    /// What its channel adds to its call.
+    pub(super) preparation: Preparation,
     /// Where its provider has a limit, or is in trouble.
     pub(super) reservation: Option<Reservation>,
     /// For how long it has been tried, where its provider says that it was asked too fast.
@@ -73,7 +73,7 @@ impl Held {
             to: &self.claimed.recipient,
             content: self.message.detail.contents.get(usize::try_from(self.claimed.content).ok()?)?,
             created_at: self.message.created_at,
-            parcel: self.webhook.as_ref().map(|w| &w.parcel),
+            extra: self.preparation.extra(),
         })
     }
 }
@@ -100,21 +100,17 @@ pub async fn hold(hub: &Hub, claim: Claim) -> Ready {
     });
     let contents: HashMap<Tsid, Option<Arc<Contents>>> =
         contents.into_iter().map(|(id, message)| (id, message.map(Arc::new))).collect();
-    let mut webhooks = webhooks(hub, &claimed, &contents).await;
+    let mut prepared = channel::prepare(hub, &claimed, &contents).await;
     let (mut held, mut given_back) = (Vec::with_capacity(claimed.len()), Vec::new());
     for (claimed, route) in claimed.into_iter().zip(routes) {
         let message = contents.get(&claimed.key.message_id).cloned();
-        let webhook = webhooks.remove(&claimed.key);
+        let preparation = prepared.take(&claimed);
         let outcome = match (message, route) {
-            (Some(Some(_)), Ok(_)) if webhook.is_none() && claimed.head.channel == Channel::Webhook => {
-                Outcome::Postponed
-            }
-            (Some(Some(message)), Ok((account, reservation))) => match webhook.transpose() {
-                Ok(webhook) => {
+            (Some(Some(message)), Ok((account, reservation))) => match preparation {
+                Ok(preparation) => {
                     let channel = claimed.head.channel;
                     let begins_recorded = hub.providers.on_unknown(channel, &hub.settings.retry) > OnUnknown::Retry;
                     let on_unknown = account.on_unknown(channel, &hub.settings.retry);
-                    let webhook = webhook.map(Box::new);
                     held.push(Held {
                         claimed,
                         message,
@@ -122,7 +118,7 @@ pub async fn hold(hub: &Hub, claim: Claim) -> Ready {
                         on_unknown,
                         begins_recorded,
                         holder,
-                        webhook,
+                        preparation,
                         reservation,
                         waited: Duration::ZERO,
                     });
@@ -147,25 +143,6 @@ pub async fn hold(hub: &Hub, claim: Claim) -> Ready {
     Ready { held, given_back }
 }
 
-/// What to send of those that are webhooks; what could not be read is left out.
-async fn webhooks(
-    hub: &Hub,
-    claimed: &[Claimed],
-    contents: &HashMap<Tsid, Option<Arc<Contents>>>,
-) -> HashMap<Key, std::result::Result<webhook::Ready, Outcome>> {
-    let is_webhook = |c: &&Claimed| c.head.channel == Channel::Webhook;
-    let known = |c: &'_ Claimed| contents.get(&c.key.message_id).and_then(Option::as_deref);
-    let all: Vec<(&Claimed, &Contents)> =
-        claimed.iter().filter(is_webhook).filter_map(|c| Some((c, known(c)?))).collect();
-    if all.is_empty() {
-        return HashMap::new();
-    }
-    webhook::prepare(hub, &all).await.unwrap_or_else(|e| {
-        tracing::warn!(error = %e, deliveries = all.len(), "claimed, but what to send to whom could not be read");
-        HashMap::new()
-    })
-}
-
 /// Where an unknown outcome must not lead to a second copy, the beginning of a call is durable before the call. Returns
 /// what may be called, and what is given back: its lease is nearly over, because the hub is late.
 async fn begin(hub: &Hub, holder: Holder, held: Vec<Held>) -> (Vec<Held>, Vec<Settle>) {
@@ -174,12 +151,10 @@ async fn begin(hub: &Hub, holder: Holder, held: Vec<Held>) -> (Vec<Held>, Vec<Se
         .filter(|h| h.begins_recorded)
         .map(|h| (h.claimed.key, h.claimed.head.attempt, h.account.name().to_owned()))
         .collect();
-    if calls.is_empty() {
-        return (held, Vec::new());
-    }
+    let Some(first) = held.first().filter(|_| !calls.is_empty()) else { return (held, Vec::new()) };
     let Holder { worker, claimed_at, .. } = holder;
     let lasting = hub.settings.timing.call_budget();
-    let db = hub.store.serving(held.first().map_or(Channel::Email, |h| h.claimed.head.channel));
+    let db = hub.store.serving(first.claimed.head.channel);
     match store::attempt::begin(db, &calls, worker, claimed_at, hub.clock.now(), lasting).await {
         Ok(begun) => {
             may_die_at("begin.after_commit");

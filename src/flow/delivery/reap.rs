@@ -16,7 +16,7 @@ use crate::store::{self, delivery::Settle};
 
 use super::settle::{tell, write};
 use super::step::tried;
-use crate::flow::{fallback, webhook};
+use crate::flow::{channel, fallback};
 
 /// Where the reaper stands: leases below the mark were all seen to be settled. New leases always end later.
 #[derive(Debug)]
@@ -81,7 +81,7 @@ pub async fn reap(hub: &Hub, reaper: &mut Reaper, shards: &[i16]) -> Result<usiz
             notice_id: hub.next_id(),
             receipt_due: None,
             apart: None,
-            followers: i64::from(row.lane.is_webhook()),
+            followers: channel::followers_unprepared(row.head.channel),
         };
         settles.push(settle.set_apart(deaths));
     }
@@ -96,7 +96,7 @@ pub async fn reap(hub: &Hub, reaper: &mut Reaper, shards: &[i16]) -> Result<usiz
     hub.metrics.reaped.inc_by(settles.len() as u64);
     tell(hub, &settles, &won);
     fallback::announce(hub, &made);
-    webhook::release_next(hub, &settles).await;
+    channel::release_next(hub, &settles).await;
     if settles.len() < usize::try_from(limits::HOUSEKEEPING_BATCH).unwrap_or(usize::MAX) {
         let slack = TimeDelta::from_std(limits::WATERMARK_SLACK).unwrap_or_default();
         reaper.mark = reaper.mark.max(now_there - slack);

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
-use crate::model::channel::{Channel, OnUnknown};
+use crate::model::channel::OnUnknown;
 use crate::model::delivery::{Key, Outcome, Status, next};
 use crate::model::event::{EventKind, Told};
 use crate::model::lane::Lane;
@@ -22,7 +22,7 @@ use crate::telemetry::observe;
 
 use crate::flow::fallback::{self, Made};
 use crate::flow::publish::{Notice, publish};
-use crate::flow::{receipt, webhook};
+use crate::flow::{channel, receipt};
 
 /// Settles a batch: winners change their heads, and only winners emit. What lost its fence is kept on its own attempt.
 pub async fn settle(hub: &Hub, mut batch: Vec<Settle>) -> Result<()> {
@@ -48,7 +48,7 @@ pub async fn settle(hub: &Hub, mut batch: Vec<Settle>) -> Result<()> {
     let (winners, losers): (Vec<Settle>, Vec<Settle>) = batch.into_iter().partition(|s| by_key.contains_key(&s.key));
     tell(hub, &winners, &won);
     fallback::announce(hub, &made);
-    webhook::release_next(hub, &winners).await;
+    channel::release_next(hub, &winners).await;
     let won = by_key;
     if !losers.is_empty() {
         late(hub, &losers, now).await?;
@@ -121,7 +121,7 @@ async fn late(hub: &Hub, losers: &[Settle], now: DateTime<Utc>) -> Result<()> {
     let made = lift(hub, &mut tx, &keys, now).await?;
     tx.commit().await?;
     fallback::announce(hub, &made);
-    webhook::release_next(hub, losers).await;
+    channel::release_next(hub, losers).await;
     // Fewer than the losers where a batch is written again because its answer was lost.
     hub.metrics.late_settles.inc_by(kept);
     tracing::info!(late = kept, "outcomes came after their lease was over");
@@ -167,7 +167,7 @@ async fn lift(hub: &Hub, tx: &mut store::Conn, doubtful: &[Key], now: DateTime<U
         },
         only: None,
     };
-    let notices: Vec<Notice> = lifted.iter().filter(|l| l.lane.channel() != Channel::Webhook).map(notice).collect();
+    let notices: Vec<Notice> = lifted.iter().filter(|l| l.lane.channel().counts()).map(notice).collect();
     let published = publish(hub, tx, &notices).await?;
     let ended: Vec<(i16, Tsid, Tsid)> =
         notices.iter().filter_map(|n| Some((n.shard, n.about?, n.partner_id))).collect();
@@ -186,7 +186,7 @@ pub fn tell(hub: &Hub, winners: &[Settle], won: &[Won]) {
     let heard: HashSet<Key> = won.iter().filter(|w| w.heard).map(|w| w.key).collect();
     let told = winners.iter().filter(|s| heard.contains(&s.key));
     let told = told.map(|s| {
-        let lane = Lane::new(Channel::Webhook, s.lane.priority(), s.lane.is_overflow());
+        let lane = Lane::of_events(s.lane.priority(), s.lane.is_overflow());
         ((s.key.shard, lane), hub.clock.now())
     });
     hub.wake.ready(again.chain(told));
@@ -207,13 +207,13 @@ pub async fn end(hub: &Hub, waiting: Vec<Waiting>, outcome: &Outcome) -> Result<
             notice_id: hub.next_id(),
             receipt_due: None,
             apart: None,
-            followers: i64::from(w.lane.is_webhook()),
+            followers: channel::followers_unprepared(w.head.channel),
         })
         .collect();
     settles.sort_by_key(|s| s.key);
     let won = store::delivery::settle(hub.store.engine(), &settles, now).await?;
     settles.retain(|s| won.iter().any(|w| w.key == s.key));
     tell(hub, &settles, &won);
-    webhook::release_next(hub, &settles).await;
+    channel::release_next(hub, &settles).await;
     Ok(settles.len())
 }

@@ -13,7 +13,7 @@ use crate::model::retry::Profile;
 use crate::store::delivery::{Claimed, Settle, Tried};
 
 use super::claim::Holder;
-use crate::flow::webhook;
+use crate::flow::channel::{self, Preparation};
 
 /// A call that was made, or at least prepared.
 pub(super) struct Call<'a> {
@@ -25,8 +25,8 @@ pub(super) struct Call<'a> {
     /// How long a receipt is waited for, if the provider takes it.
     pub(super) receipt_within: Option<TimeDelta>,
     pub(super) waited: Duration,
-    /// Its endpoint wants its events in order.
-    pub(super) in_order: bool,
+    /// What its channel added to it.
+    pub(super) preparation: &'a Preparation,
 }
 
 /// The settle that an outcome leads to.
@@ -37,7 +37,6 @@ pub(super) fn settle_of(
     outcome: Outcome,
     call: Option<Call<'_>>,
 ) -> Settle {
-    let in_order = call.as_ref().is_none_or(|c| c.in_order);
     let of_channel = || hub.providers.on_unknown(claimed.head.channel, &hub.settings.retry);
     let on_unknown = call.as_ref().map_or_else(of_channel, |c| c.on_unknown);
     let begun = call.as_ref().is_some_and(|c| c.begins_recorded);
@@ -50,7 +49,7 @@ pub(super) fn settle_of(
     let policy = policy.profiled(profile).having_waited(waited);
     let step = next(&claimed.head, &outcome, &policy, on_unknown, now, rand::random());
     Settle {
-        followers: webhook::followers(hub, claimed, in_order),
+        followers: channel::followers(hub, claimed, call.as_ref().map(|c| c.preparation)),
         receipt_due: receipt_within.filter(|_| step.status == Status::Sent).map(|within| now + within),
         key: claimed.key,
         lane: claimed.lane,

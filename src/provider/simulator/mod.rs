@@ -307,7 +307,7 @@ pub(in crate::provider) mod testing {
     use crate::model::delivery::{Key, Outcome};
     use crate::model::message::Content;
     use crate::model::retry::ErrorClass;
-    use crate::provider::Letter;
+    use crate::provider::{Extra, Letter};
 
     pub const BUDGET: Duration = Duration::from_secs(10);
     /// For calls that are to run out of time: long enough to come as far as they should on a busy machine.
@@ -331,7 +331,7 @@ pub(in crate::provider) mod testing {
             to,
             content,
             created_at: chrono::DateTime::from_timestamp(1_800_000_000, 0).unwrap(),
-            parcel: None,
+            extra: Extra::Nothing,
         }
     }
 

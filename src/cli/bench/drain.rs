@@ -1,0 +1,82 @@
+//! What is delivered: alone, beside settled or scheduled deliveries, and out of a large backlog.
+
+use super::bed::Bed;
+use super::drainer;
+use super::floor;
+use super::report::{Goal, number};
+use super::run::{Rate, Run, drained, fill};
+use crate::error::Result;
+use crate::model::delivery::Status;
+pub async fn drain(run: &mut Run<'_>) -> Result<()> {
+    run.name = "drain";
+    let floor = floor_of_drain(run).await?;
+    let drained = plain_drain(run).await?;
+    run.figure("of the floor", drained.0 / floor, "×");
+    run.rate("drained", drained, Some(Goal::AtLeast(40_000.0)));
+    let bed = Bed::make(run.settings, run.ground).await?;
+    fill(run, &bed, Status::Pending, run.sizes.deliveries).await?;
+    let two = drainer::drain(&bed, 2, run.sizes.deliveries.unsigned_abs()).await?;
+    run.figure("drained by two processes", two, "/s");
+    run.clear(bed).await
+}
+
+async fn floor_of_drain(run: &mut Run<'_>) -> Result<f64> {
+    let bed = Bed::make(run.settings, run.ground).await?;
+    fill(run, &bed, Status::Pending, run.sizes.deliveries).await?;
+    let floor = floor::claim_and_settle(&bed, run.sizes.deliveries).await?;
+    run.figure("floor: bare claim and settle, 2 clients", floor, "/s");
+    run.clear(bed).await?;
+    Ok(floor)
+}
+
+async fn plain_drain(run: &mut Run<'_>) -> Result<Rate> {
+    let bed = Bed::make(run.settings, run.ground).await?;
+    fill(run, &bed, Status::Pending, run.sizes.deliveries).await?;
+    let rate = drained(run, &bed, run.sizes.deliveries).await?;
+    run.clear(bed).await?;
+    Ok(rate)
+}
+
+/// `drain` with other rows lying beside.
+pub async fn beside(run: &mut Run<'_>, name: &'static str, status: Status, default_rows: i64) -> Result<()> {
+    let rows = run.sizes.rows.unwrap_or(default_rows);
+    let deliveries = run.sizes.deliveries;
+    against_alone(run, name, format!("drained beside {} {status}", number(rows as f64)), async |run, bed| {
+        fill(run, bed, status, rows).await?;
+        fill(run, bed, Status::Pending, deliveries).await?;
+        Ok(deliveries)
+    })
+    .await
+}
+
+pub async fn backlog(run: &mut Run<'_>) -> Result<()> {
+    let rows = run.sizes.rows.unwrap_or(2_000_000);
+    against_alone(run, "backlog", format!("drained out of {}", number(rows as f64)), async |run, bed| {
+        fill(run, bed, Status::Pending, rows).await?;
+        Ok(rows)
+    })
+    .await
+}
+
+/// A drain on a bed that was prepared, against plain ones before and after it, in the same run: what the machine does
+/// meanwhile weighs on both.
+async fn against_alone(
+    run: &mut Run<'_>,
+    name: &'static str,
+    what: String,
+    prepare: impl AsyncFnOnce(&mut Run<'_>, &Bed) -> Result<i64>,
+) -> Result<()> {
+    run.name = name;
+    let before = plain_drain(run).await?;
+    let bed = Bed::make(run.settings, run.ground).await?;
+    let pending = prepare(run, &bed).await?;
+    let rate = drained(run, &bed, pending).await?;
+    run.clear(bed).await?;
+    let after = plain_drain(run).await?;
+    let alone = f64::midpoint(before.0, after.0);
+    run.goal("of drain alone", rate.0 / alone * 100.0, "%", Goal::AtLeast(95.0));
+    run.rate("drained alone, before", before, None);
+    run.rate(what, rate, None);
+    run.rate("drained alone, after", after, None);
+    Ok(())
+}

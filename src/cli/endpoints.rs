@@ -1,0 +1,40 @@
+//! What the commands about endpoints share: the events there are, and a partner's endpoints page by page.
+
+use serde_json::Value;
+
+use super::client::Client;
+use crate::error::Result;
+use crate::id::Tsid;
+use crate::model::event::{EVENT_KINDS, EventKind};
+
+/// Of those that endpoints can ask for.
+pub fn askable(text: &str) -> std::result::Result<EventKind, String> {
+    let kinds: Vec<EventKind> = EVENT_KINDS.into_iter().filter(|kind| kind.can_be_asked_for()).collect();
+    kinds.iter().find(|kind| kind.as_str() == text).copied().ok_or_else(|| no_such_event(&kinds))
+}
+
+pub fn no_such_event(kinds: &[EventKind]) -> String {
+    let words: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
+    format!("there is no such event; there are {}", words.join(", "))
+}
+
+pub fn of_partner(joint: char, partner_id: Option<Tsid>) -> String {
+    partner_id.map_or(String::new(), |id| format!("{joint}partnerId={id}"))
+}
+
+/// Page by page.
+pub async fn all(client: &Client, partner_id: Option<Tsid>) -> Result<Vec<Value>> {
+    let (mut all, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = client.get(&format!("/v1/webhooks?limit=200{}{cursor}", of_partner('&', partner_id))).await?;
+        all.extend(items(&page).cloned());
+        match page["nextCursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return Ok(all),
+        }
+    }
+}
+
+pub fn items(page: &Value) -> impl Iterator<Item = &Value> {
+    page["items"].as_array().into_iter().flatten()
+}

@@ -1,0 +1,128 @@
+//! Endpoint health: what endpoints answered is written, and those that are gone, or do nothing but fail for days, are
+//! disabled and their owners told.
+
+use serde_json::json;
+
+use crate::error::Result;
+use crate::flow::intake::prepare::prepare;
+use crate::flow::publish::{Notice, announce, publish};
+use crate::hub::Hub;
+use crate::id::Tsid;
+use crate::limits;
+use crate::model::channel::Channel;
+use crate::model::endpoint::EndpointStatus;
+use crate::model::event::{EventKind, Told};
+use crate::model::lane::Priority;
+use crate::model::message::{Content, Detail, NewDelivery, NewMessage};
+use crate::model::partner::Partner;
+use crate::store::endpoint::Disabled;
+use crate::store::message::Insert;
+use crate::store::{self, Conn};
+
+/// Writes what endpoints answered of late, and disables those that did nothing but fail for days.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached: answers that were not written are kept for the next time.
+pub async fn note_answers(hub: &Hub) -> Result<()> {
+    let answers = hub.endpoint_answers.take();
+    if answers.is_empty() {
+        return Ok(());
+    }
+    let too_long = hub.clock.now() - limits::ENDPOINT_FAILING;
+    let failing = match store::endpoint::heard_back(hub.store.webhooks(), &answers, too_long).await {
+        Ok(failing) => failing,
+        Err(e) => {
+            hub.endpoint_answers.put_back(answers);
+            return Err(e);
+        }
+    };
+    for endpoint_id in failing {
+        disable(hub, endpoint_id, "failing", None).await?;
+    }
+    Ok(())
+}
+
+/// Disables an endpoint, once, and tells its owner: by an event to its other endpoints, and by e-mail. `reason` is
+/// `gone`, `failing` or `paused`. `url`: only while that is its URL, whose answer is the reason.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached.
+pub async fn disable(hub: &Hub, endpoint_id: Tsid, reason: &'static str, url: Option<&str>) -> Result<()> {
+    let now = hub.clock.now();
+    let mut tx = hub.store.begin_serving(Channel::Webhook).await?;
+    let disabled = store::endpoint::disable(&mut *tx, endpoint_id, reason, url, now).await?;
+    let Some(disabled) = disabled else { return Ok(()) };
+    let more = json!({"endpointId": endpoint_id.to_string(), "url": disabled.url});
+    let told = Told {
+        event: EventKind::EndpointDisabled.as_str().into(),
+        seq: 1,
+        status: Some(EndpointStatus::Disabled.as_str().into()),
+        reason: Some(reason.into()),
+        occurred_at: now,
+        more: more.as_object().cloned().unwrap_or_default(),
+        ..Told::default()
+    };
+    let notice = Notice {
+        partner_id: disabled.partner_id,
+        shard: disabled.shard,
+        about: None,
+        priority: Priority::Normal,
+        overflow: false,
+        told,
+        only: None,
+    };
+    let published = publish(hub, &mut tx, &[notice]).await?;
+    let mail = mail(hub, &mut tx, endpoint_id, &disabled, reason).await?;
+    tx.commit().await?;
+    announce(hub, &published);
+    hub.wake.ready(mail.iter().flat_map(|m| m.lanes.iter().map(|lane| ((m.shard, *lane), now))));
+    tracing::warn!(endpoint = %endpoint_id, partner = %disabled.partner_id, reason, "an endpoint was disabled");
+    Ok(())
+}
+
+/// As a message of the partner's own, so that it sees what became of it; over EMAIL, if it may use that.
+async fn mail(
+    hub: &Hub,
+    tx: &mut Conn,
+    endpoint_id: Tsid,
+    disabled: &Disabled,
+    reason: &str,
+) -> Result<Option<Insert>> {
+    let Some(to) = disabled.contact_email.clone() else { return Ok(None) };
+    let Some(partner) = store::partner::get(&mut *tx, disabled.partner_id).await? else { return Ok(None) };
+    if hub.providers.of(Channel::Email).is_empty() || !partner.may_use(Channel::Email) {
+        tracing::warn!(
+            endpoint = %endpoint_id,
+            "its owner is not told by e-mail that it was disabled: nothing serves the partner EMAIL"
+        );
+        return Ok(None);
+    }
+    let message = disabled_mail(endpoint_id, &partner, &disabled.url, to, reason);
+    let insert = prepare(hub, &partner, message.into())?;
+    store::message::insert(tx, &[&insert], hub.clock.now()).await?;
+    Ok(Some(insert))
+}
+
+fn disabled_mail(endpoint_id: Tsid, partner: &Partner, url: &str, to: String, reason: &str) -> NewMessage {
+    let why = match reason {
+        "gone" => "It answered 410 Gone, which says that it wants nothing any more.",
+        "paused" => "It was paused for thirty days.",
+        _ => "For five days nothing but failures came back.",
+    };
+    let body = format!(
+        "The webhook endpoint {endpoint_id} of {} was disabled.\n\n{url}\n\n{why}\n\n\
+         What is for it is kept as dead letters. Once it works again, make it ACTIVE and recover what it missed:\n\n  \
+         notihub webhook resume {endpoint_id}\n  notihub webhook recover {endpoint_id} --since <when it began to fail>\n",
+        partner.name
+    );
+    let subject = Some(format!("Webhook endpoint {endpoint_id} was disabled"));
+    NewMessage {
+        client_msg_id: None,
+        kind: "ENDPOINT_DISABLED".into(),
+        priority: Priority::Normal,
+        detail: Detail { contents: vec![Content { subject, body, ..Content::default() }], ..Detail::default() },
+        deliveries: vec![NewDelivery::new(Channel::Email, to)],
+        scheduled_at: None,
+        expires_at: None,
+    }
+}

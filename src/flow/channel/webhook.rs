@@ -1,0 +1,234 @@
+//! Webhooks: what a claimed delivery to an endpoint takes to be sent, and its place among the calls to that endpoint.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
+use std::time::Instant;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+
+use super::endpoint_health;
+use super::webhook_order::{Turn, about, behind, order};
+use crate::error::Result;
+use crate::hub::Hub;
+use crate::id::Tsid;
+use crate::limits;
+use crate::model::delivery::{Key, Outcome, PARKED};
+use crate::model::endpoint::{Endpoint, EndpointStatus};
+use crate::model::event::{About, Told, WHOLE};
+use crate::model::message::Detail;
+use crate::model::partner::Partner;
+use crate::model::retry::ErrorClass;
+use crate::provider::WebhookRequest;
+use crate::store;
+use crate::store::delivery::{Addressed, Claimed};
+use crate::store::message::Contents;
+
+/// What to send, and whose endpoint that is.
+pub struct Ready {
+    pub endpoint_id: Tsid,
+    pub request: WebhookRequest,
+    /// Its endpoint wants the events of a message in order.
+    pub in_order: bool,
+    turn: Turn,
+}
+
+/// For each claimed delivery what to send, or the outcome to settle instead.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached.
+pub async fn prepare(
+    hub: &Hub,
+    claimed: &[(&Claimed, &Contents)],
+) -> Result<HashMap<Key, std::result::Result<Ready, Outcome>>> {
+    let db = hub.store.webhooks();
+    let ids: Vec<Tsid> = claimed.iter().filter_map(|(c, _)| c.recipient.parse().ok()).collect();
+    let endpoints = store::endpoint::load(db, &hub.keyring, &ids).await?;
+    let endpoints: HashMap<String, Endpoint> = endpoints.into_iter().map(|e| (e.endpoint_id.to_string(), e)).collect();
+    let abouts: BTreeSet<(i16, Tsid)> = claimed.iter().map(|(c, contents)| (c.key.shard, about(c, contents))).collect();
+    let abouts: Vec<_> = abouts.into_iter().collect();
+    let told_of = store::message::told_of(db, &abouts).await?;
+    let mut order = order(hub, claimed, &endpoints).await?;
+    let mut said = Said::default();
+    let now = hub.clock.now();
+    let mut prepared = HashMap::with_capacity(claimed.len());
+    for (claimed, contents) in claimed {
+        let about_id = about(claimed, contents);
+        let turn = order.remove(&claimed.key).unwrap_or_else(|| Ok(Turn::default()));
+        let told = contents.detail.contents.first().and_then(|c| c.event.as_ref());
+        let one = match (endpoints.get(&claimed.recipient), told) {
+            // Its secret does not open here, perhaps elsewhere.
+            (None, _) => Err(Outcome::deferred(now + UNREADABLE, "endpoint_unreadable")),
+            (Some(_), None) => Err(unreadable()),
+            (Some(endpoint), Some(told)) => match may_go(endpoint).and(turn) {
+                Err(outcome) => Err(outcome),
+                Ok(turn) => {
+                    let told_of = told_of.get(&about_id);
+                    let about = About {
+                        partner_id: contents.partner_id,
+                        message_id: about_id,
+                        of_message: told_of.is_some_and(|m| m.is_message),
+                        kind: told_of.filter(|m| m.is_message).map(|m| m.kind.clone()),
+                        client_msg_id: told_of.and_then(|m| m.client_msg_id.clone()),
+                        content: said.content(hub, endpoint, about_id, told).await?,
+                    };
+                    let (endpoint_id, in_order) = (endpoint.endpoint_id, endpoint.ordered);
+                    Ok(Ready { endpoint_id, request: request(endpoint, told, &about, now), in_order, turn })
+                }
+            },
+        };
+        prepared.insert(claimed.key, one);
+    }
+    Ok(prepared)
+}
+
+const UNREADABLE: TimeDelta = TimeDelta::seconds(60);
+
+fn unreadable() -> Outcome {
+    Outcome::Rejected {
+        class: ErrorClass::Content,
+        code: "content_unreadable".into(),
+        detail: "its content in the database cannot be understood by this program".into(),
+        retry_after: None,
+    }
+}
+
+/// Whether its owner, and we, let anything be sent there.
+fn may_go(endpoint: &Endpoint) -> std::result::Result<(), Outcome> {
+    match endpoint.status {
+        EndpointStatus::Active => Ok(()),
+        EndpointStatus::Paused => Err(Outcome::deferred(PARKED, "endpoint_paused")),
+        EndpointStatus::Deleted => Err(Outcome::Canceled),
+        EndpointStatus::Disabled => Err(Outcome::Rejected {
+            class: ErrorClass::EndpointDisabled,
+            code: endpoint.disabled_reason.clone().unwrap_or_else(|| "disabled".into()),
+            detail: "the endpoint is disabled; make it ACTIVE again, then recover what it missed".into(),
+            retry_after: None,
+        }),
+    }
+}
+
+fn request(endpoint: &Endpoint, told: &Told, about: &About, now: DateTime<Utc>) -> WebhookRequest {
+    WebhookRequest {
+        partner_id: endpoint.partner_id,
+        url: endpoint.url.clone(),
+        event_id: told.event_id(about.message_id),
+        body: told.body(about),
+        headers: endpoint.headers.clone(),
+        secret: endpoint.secret.clone(),
+        former_secret: endpoint.former_secret(now).map(str::to_owned),
+        timestamp: now.timestamp(),
+    }
+}
+
+/// What messages said, each read once for all that tell of it.
+#[derive(Default)]
+struct Said {
+    partners: HashMap<Tsid, Option<Partner>>,
+    messages: HashMap<Tsid, Option<(Detail, Vec<Addressed>)>>,
+}
+
+impl Said {
+    /// Where the endpoint asks for it and its partner may have it.
+    async fn content(&mut self, hub: &Hub, endpoint: &Endpoint, about: Tsid, told: &Told) -> Result<Option<Value>> {
+        if !endpoint.include_content {
+            return Ok(None);
+        }
+        let db = hub.store.webhooks();
+        let (id, shard) = (endpoint.partner_id, endpoint.shard);
+        if let Entry::Vacant(place) = self.partners.entry(id) {
+            place.insert(store::partner::get(db, id).await?);
+        }
+        if !self.partners.get(&id).and_then(Option::as_ref).is_some_and(|p| p.may_receive_content) {
+            return Ok(None);
+        }
+        if let Entry::Vacant(place) = self.messages.entry(about) {
+            let read = match store::message::get(db, &hub.keyring, id, shard, about).await? {
+                Some(message) => Some((message.detail, store::delivery::contents(db, shard, about).await?)),
+                None => None,
+            };
+            place.insert(read);
+        }
+        let Some(Some((detail, deliveries))) = self.messages.get(&about) else { return Ok(None) };
+        let mut said = json!({"title": detail.title, "metadata": detail.metadata});
+        if told.no > WHOLE {
+            let delivery = deliveries.iter().find(|d| d.no == told.no);
+            let content = delivery.and_then(|d| detail.contents.get(usize::try_from(d.content).ok()?));
+            said["to"] = json!(delivery.map(|d| d.written.as_ref().unwrap_or(&d.recipient)));
+            said["subject"] = json!(content.and_then(|c| c.subject.as_ref()));
+            said["body"] = json!(content.map(|c| &c.body));
+        }
+        Ok(Some(said))
+    }
+}
+
+/// The way to an endpoint, held for one call.
+pub struct Way {
+    hub: Hub,
+    endpoint_id: Tsid,
+    partner_id: Tsid,
+    since: Instant,
+    answered: bool,
+    /// Who waits for it to be through.
+    before: Option<oneshot::Sender<()>>,
+}
+
+impl Way {
+    /// Waits for its turn, at most until `until`, and for room for at most `limits::GATE_WAIT`.
+    ///
+    /// # Errors
+    /// The outcome to settle instead, where it would have to wait for longer: when to come back.
+    pub async fn open(hub: &Hub, ready: &mut Ready, until: Instant) -> std::result::Result<Way, Outcome> {
+        let (endpoint_id, partner_id) = (ready.endpoint_id, ready.request.partner_id);
+        if let Some(after) = ready.turn.after.take()
+            && !matches!(tokio::time::timeout_at(until.into(), after).await, Ok(Ok(())))
+        {
+            return Err(behind());
+        }
+        let began = Instant::now();
+        loop {
+            let entered = hub.gates().enter(endpoint_id, partner_id, hub.clock.now());
+            let Err(wait) = entered else { break };
+            if began.elapsed() + wait > limits::GATE_WAIT {
+                let until = hub.clock.now() + TimeDelta::from_std(wait).unwrap_or_default();
+                return Err(Outcome::deferred(until, "endpoint_busy"));
+            }
+            tokio::time::sleep(wait).await;
+        }
+        let before = ready.turn.before.take();
+        Ok(Way { hub: hub.clone(), endpoint_id, partner_id, since: Instant::now(), answered: false, before })
+    }
+
+    /// The answer to the call: a success lets the next in order go at once, and how long the answer took widens or
+    /// narrows the gate.
+    pub fn answered(&mut self, outcome: &Outcome) {
+        self.answered = match outcome {
+            Outcome::Accepted { .. } => true,
+            Outcome::Rejected { class, .. } => *class != ErrorClass::Unreachable,
+            _ => false,
+        };
+        let succeeded = matches!(outcome, Outcome::Accepted { .. });
+        if let Some(before) = self.before.take().filter(|_| succeeded) {
+            // Gone when it did not wait any longer.
+            let _gone = before.send(());
+        }
+        self.hub.endpoint_answers.note(self.endpoint_id, succeeded, self.hub.clock.now());
+    }
+}
+
+impl Drop for Way {
+    fn drop(&mut self) {
+        self.hub.gates().leave(self.endpoint_id, self.partner_id, self.since.elapsed(), self.answered);
+    }
+}
+
+/// After the answer to a call: an endpoint that answers that it is gone is disabled, while its URL is the one called. A
+/// failure to do so is logged: the next answer tries again.
+pub async fn after(hub: &Hub, ready: &Ready, outcome: &Outcome) {
+    let is_gone = matches!(outcome, Outcome::Rejected { class: ErrorClass::EndpointGone, .. });
+    let (endpoint_id, url) = (ready.endpoint_id, &ready.request.url);
+    if is_gone && let Err(e) = Box::pin(endpoint_health::disable(hub, endpoint_id, "gone", Some(url))).await {
+        tracing::warn!(error = %e, endpoint = %endpoint_id, "gone, but not disabled yet: the next answer will");
+    }
+}

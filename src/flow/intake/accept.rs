@@ -1,0 +1,70 @@
+//! Accept: posted messages are stored and answered. Each caller is answered only after the commit.
+
+use super::announce::{announce, count_replayed};
+use super::judge::{answers, stored_before};
+use super::prepare::prepare;
+use crate::error::{Error, Result};
+use crate::hub::Hub;
+use crate::model::idempotency::{Accepted, all_or_none};
+use crate::model::message::Posted;
+use crate::model::partner::Partner;
+use crate::shutdown::may_die_at;
+use crate::store;
+use crate::store::message::Insert;
+
+/// Accepts one message, in one commit with others that arrive meanwhile.
+///
+/// # Errors
+/// `Error::Refused` if it is wrong, or if its key belongs to another message; `Error::Busy` if too many wait, or if the
+/// same key is being written; `Error::Unavailable` if the database cannot be reached: it may have been stored, and is
+/// answered as such when it is posted again with its key.
+pub async fn accept(hub: &Hub, partner: &Partner, posted: impl Into<Posted>) -> Result<Accepted> {
+    let posted = posted.into();
+    if posted.faults_if_new.is_empty() {
+        return hub.intake.write(prepare(hub, partner, posted)?).await;
+    }
+    let answer = stored_before(hub, hub.store.intake(), &[(partner, &posted)]).await?.pop();
+    let accepted = answer.ok_or_else(|| Error::Internal("a message got no answer".into()))??;
+    count_replayed(hub, 1);
+    Ok(accepted)
+}
+
+/// Accepts all messages of a batch, or none. The caller has its turn (`IntakeQueue::batch`). Returns the answers in the
+/// order of the batch.
+///
+/// # Errors
+/// `Error::Refused` with everything that is wrong with the batch; otherwise as `accept`.
+pub async fn accept_all(hub: &Hub, partner: &Partner, batch: Vec<Posted>) -> Result<Vec<Accepted>> {
+    let (right, faulty): (Vec<_>, Vec<_>) =
+        batch.into_iter().enumerate().partition(|(_, posted)| posted.faults_if_new.is_empty());
+    let (mut places, inserts) = (Vec::with_capacity(right.len() + faulty.len()), Vec::with_capacity(right.len()));
+    let inserts = right.into_iter().try_fold(inserts, |mut inserts, (place, posted)| {
+        places.push(place);
+        inserts.push(prepare(hub, partner, posted)?);
+        Ok::<_, Error>(inserts)
+    })?;
+    places.extend(faulty.iter().map(|(place, _)| *place));
+    let refs: Vec<&Insert> = inserts.iter().collect();
+    let now = hub.clock.now();
+    let mut tx = hub.store.begin_intake().await?;
+    let inserted = store::message::insert(&mut *tx, &refs, now).await?;
+    let mut answers = answers(&mut *tx, &refs, &inserted).await?;
+    let asked: Vec<(&Partner, &Posted)> = faulty.iter().map(|(_, posted)| (partner, posted)).collect();
+    answers.extend(stored_before(hub, &mut *tx, &asked).await?);
+    let accepted = match all_or_none(&places, answers) {
+        Ok(accepted) => accepted,
+        Err(e) => {
+            tx.rollback().await?;
+            return Err(e);
+        }
+    };
+    may_die_at("accept_all.before_commit");
+    tx.commit().await?;
+    may_die_at("accept_all.after_commit");
+    hub.metrics.intake_group.with_label_values::<&str>(&[]).observe(inserts.len() as f64);
+    announce(hub, &refs.iter().copied().zip(&accepted).collect::<Vec<_>>(), now);
+    count_replayed(hub, asked.len());
+    let mut accepted: Vec<(usize, Accepted)> = places.into_iter().zip(accepted).collect();
+    accepted.sort_by_key(|(place, _)| *place);
+    Ok(accepted.into_iter().map(|(_, accepted)| accepted).collect())
+}

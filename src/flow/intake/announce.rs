@@ -1,0 +1,27 @@
+//! Announce: after the commit, messages are counted and workers are woken.
+
+use chrono::{DateTime, Utc};
+
+use crate::hub::Hub;
+use crate::model::delivery::Status;
+use crate::model::idempotency::Accepted;
+use crate::store::message::Insert;
+
+/// Counts messages that were accepted, and wakes workers where something can go at once, ready since `now`. Called
+/// after the commit, never before.
+pub fn announce(hub: &Hub, all: &[(&Insert, &Accepted)], now: DateTime<Utc>) {
+    let fresh = || all.iter().filter(|(_, accepted)| !accepted.replayed);
+    let new = fresh().count();
+    hub.metrics.accepted.with_label_values(&["new"]).inc_by(new as u64);
+    count_replayed(hub, all.len() - new);
+    let ready = fresh().filter(|(_, accepted)| accepted.status == Status::Pending);
+    let ready = ready.flat_map(|(insert, _)| insert.lanes.iter().map(move |lane| ((insert.shard, *lane), now)));
+    let events = fresh().filter(|(_, accepted)| accepted.has_subscribers);
+    let events = events.map(|(insert, _)| ((insert.shard, insert.notice_lane), now));
+    hub.wake.ready(ready.chain(events));
+}
+
+/// Counts messages that were answered as they were the first time.
+pub fn count_replayed(hub: &Hub, messages: usize) {
+    hub.metrics.accepted.with_label_values(&["replayed"]).inc_by(messages as u64);
+}

@@ -1,0 +1,71 @@
+//! Judge: asks for the holders of keys that were taken, and answers by them (`model::idempotency`).
+
+use std::collections::HashMap;
+
+use super::prepare::key_hash;
+use crate::error::{Refusal, Result};
+use crate::hub::Hub;
+use crate::id::Tsid;
+use crate::model::idempotency::{Accepted, replay, taken, written};
+use crate::model::message::Posted;
+use crate::model::partner::Partner;
+use crate::store;
+use crate::store::idempotency::{self, Key};
+use crate::store::message::{Insert, Written};
+
+/// Answers messages that `store::message::insert` was called for, in their order; `inserted` is what it returned. Asks
+/// the database only for the holders of keys that were taken.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached. A message that is refused has its error in its own place.
+pub async fn answers(
+    db: impl store::Db<'_>,
+    inserts: &[&Insert],
+    inserted: &[Written],
+) -> Result<Vec<Result<Accepted>>> {
+    let inserted: HashMap<Tsid, bool> = inserted.iter().map(|w| (w.message_id, w.heard)).collect();
+    let key = |i: &&&Insert| Key {
+        shard: i.shard,
+        partner_id: i.partner_id,
+        client_msg_id: i.message.client_msg_id.clone().unwrap_or_default(),
+        hash: i.key_hash.unwrap_or_default(),
+    };
+    let left_out: Vec<_> = inserts.iter().filter(|i| !inserted.contains_key(&i.message_id)).map(|i| key(&i)).collect();
+    let holders = if left_out.is_empty() { Vec::new() } else { idempotency::find(db, &left_out).await? };
+    let mut holders = holders.into_iter();
+    let answer = |i: &&Insert| match inserted.get(&i.message_id) {
+        Some(has_subscribers) => Ok(written(&i.message, i.message_id, i.created_at, *has_subscribers)),
+        None => taken(&i.message, &i.fingerprint, holders.next().flatten().as_ref()),
+    };
+    Ok(inserts.iter().map(answer).collect())
+}
+
+/// Answers messages that would be refused if they were new, in their order: with the first answer if they were stored
+/// before. Asked of no others, so that an ordinary message costs no statement more.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached. A message that is refused has its error in its own place.
+pub async fn stored_before(
+    hub: &Hub,
+    db: impl store::Db<'_>,
+    asked: &[(&Partner, &Posted)],
+) -> Result<Vec<Result<Accepted>>> {
+    let keyed = |(partner, posted): &(&Partner, &Posted)| {
+        let client_msg_id = posted.message.client_msg_id.clone()?;
+        let hash = key_hash(hub, partner.partner_id, &client_msg_id);
+        Some(Key { shard: partner.shard, partner_id: partner.partner_id, client_msg_id, hash })
+    };
+    let keys: Vec<_> = asked.iter().filter_map(keyed).collect();
+    let holders = if keys.is_empty() { Vec::new() } else { idempotency::find(db, &keys).await? };
+    let mut holders = holders.into_iter();
+    let answer = |(_, posted): &(&Partner, &Posted)| match posted
+        .message
+        .client_msg_id
+        .as_ref()
+        .and_then(|_| holders.next().flatten())
+    {
+        Some(holder) => replay(&posted.message, &posted.fingerprint, &holder),
+        None => Err(Refusal::of(posted.faults_if_new.clone()).into()),
+    };
+    Ok(asked.iter().map(answer).collect())
+}

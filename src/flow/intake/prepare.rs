@@ -1,0 +1,60 @@
+//! Prepare: a message that was read becomes the rows that are to be written, with what only the hub knows of it.
+
+use crate::crypt;
+use crate::error::Result;
+use crate::hub::Hub;
+use crate::id::Tsid;
+use crate::model::channel::Channel;
+use crate::model::lane::Lane;
+use crate::model::message::{NewDelivery, NewMessage, Posted};
+use crate::model::partner::Partner;
+use crate::store;
+use crate::store::message::Insert;
+
+/// Gives a message of this partner its id, its lanes and its attempts, and seals its content if the partner asks for
+/// that. Counts it to the partner's share of its lanes: each message is prepared once.
+///
+/// # Errors
+/// `Error::Internal` if the content cannot be sealed.
+pub fn prepare(hub: &Hub, partner: &Partner, posted: Posted) -> Result<Insert> {
+    let Posted { message, fingerprint, .. } = posted;
+    let message_id = hub.next_id();
+    let detail = store::message::write_detail(&hub.keyring, message_id, &message.detail, partner.encrypt_content)?;
+    let lanes = lanes(hub, partner, &message);
+    // The event of its acceptance gives way as it does.
+    let overflow = lanes.first().is_some_and(|lane| lane.is_overflow());
+    let attempts = |d: &NewDelivery| hub.settings.retry.policy(d.channel, d.has_fallback).max_attempts;
+    let max_attempts = message.deliveries.iter().map(|d| d.attempts.unwrap_or_else(|| attempts(d))).collect();
+    Ok(Insert {
+        lanes,
+        notice_id: hub.next_id(),
+        notice_lane: Lane::of_events(message.priority, overflow),
+        message_id,
+        detail,
+        partner_id: partner.partner_id,
+        shard: partner.shard,
+        fingerprint,
+        key_hash: message.client_msg_id.as_ref().map(|key| key_hash(hub, partner.partner_id, key)),
+        created_at: hub.clock.now(),
+        max_attempts,
+        message,
+    })
+}
+
+/// Stands for a `clientMsgId` that was erased. Under a key of the installation: ids are easily guessed.
+pub fn key_hash(hub: &Hub, partner_id: Tsid, key: &str) -> [u8; 32] {
+    crypt::keyed_hash(&hub.pepper, format!("clientMsgId|{partner_id}|{key}").as_bytes())
+}
+
+/// Where each delivery waits: in its prompt lane while the partner has no more than its fair share there.
+fn lanes(hub: &Hub, partner: &Partner, message: &NewMessage) -> Vec<Lane> {
+    let now = hub.clock.now();
+    let ready_at = message.scheduled_at.unwrap_or(now).max(now);
+    let mut fairness = hub.fairness();
+    let lane = |channel: Channel| {
+        let prompt = Lane::new(channel, message.priority, false);
+        let fair = fairness.admit(partner.partner_id, (partner.shard, prompt), ready_at, now);
+        if fair { prompt } else { Lane::new(channel, message.priority, true) }
+    };
+    message.deliveries.iter().map(|d| d.channel).map(lane).collect()
+}

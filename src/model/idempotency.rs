@@ -1,0 +1,113 @@
+//! Idempotency: a request that repeats another gets the answer of the first, and another request under the same key is
+//! refused.
+
+use chrono::{DateTime, Utc};
+
+use super::channel::Channel;
+use super::delivery::Status;
+use super::message::NewMessage;
+use crate::error::{Code, Error, Fault, Refusal, Result};
+use crate::id::Tsid;
+use crate::limits;
+
+/// The answer to a message that is stored.
+#[derive(Debug, Clone)]
+pub struct Accepted {
+    pub message_id: Tsid,
+    pub client_msg_id: Option<String>,
+    pub created_at: DateTime<Utc>,
+    /// The same request came before; this is its answer.
+    pub replayed: bool,
+    /// Endpoints want the event of its acceptance.
+    pub has_subscribers: bool,
+    pub status: Status,
+    /// Channel, and recipient as this request wrote it.
+    pub deliveries: Vec<(Channel, String)>,
+}
+
+/// The message that holds a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    pub message_id: Tsid,
+    pub fingerprint: Vec<u8>,
+    pub created_at: DateTime<Utc>,
+}
+
+/// The answer to a message that was written.
+pub fn written(message: &NewMessage, message_id: Tsid, created_at: DateTime<Utc>, has_subscribers: bool) -> Accepted {
+    Accepted { has_subscribers, ..answer(message, message_id, created_at, false) }
+}
+
+/// The answer to a message that was not written because its key was taken: the first one's, if it is the same message.
+///
+/// # Errors
+/// `Error::Refused` if the holder is another message. `Error::Busy` if there is no holder any more: its transaction was
+/// rolled back, or its message was dropped, between the statement that met it and the one that looked for it.
+pub fn taken(message: &NewMessage, fingerprint: &[u8; 32], holder: Option<&Holder>) -> Result<Accepted> {
+    match holder {
+        Some(holder) => replay(message, fingerprint, holder),
+        None => Err(Error::Busy("the same clientMsgId is being written by another request")),
+    }
+}
+
+/// The first answer again, if it is the same message.
+///
+/// # Errors
+/// `Error::Refused` if the holder of the key is another message.
+pub fn replay(message: &NewMessage, fingerprint: &[u8; 32], holder: &Holder) -> Result<Accepted> {
+    if holder.fingerprint == fingerprint {
+        return Ok(answer(message, holder.message_id, holder.created_at, true));
+    }
+    let detail =
+        "this clientMsgId was used for a different message; use a new one, or send the first message unchanged";
+    Err(Refusal::new(409, "idempotency_key_reused", detail).with_code(Code::E004).into())
+}
+
+fn answer(message: &NewMessage, message_id: Tsid, created_at: DateTime<Utc>, replayed: bool) -> Accepted {
+    let waits = message.scheduled_at.is_some_and(|at| at > created_at);
+    Accepted {
+        message_id,
+        client_msg_id: message.client_msg_id.clone(),
+        created_at,
+        replayed,
+        has_subscribers: false,
+        status: if waits { Status::Scheduled } else { Status::Pending },
+        deliveries: message.deliveries.iter().map(|d| (d.channel, d.shown().to_owned())).collect(),
+    }
+}
+
+/// The answers of a batch. `places` are those of its messages in the request, in the order of `answers`.
+///
+/// # Errors
+/// `Error::Refused` with everything that is wrong with the batch, if one of its messages is refused; any other error of
+/// one of its messages as it is.
+pub fn all_or_none(places: &[usize], answers: Vec<Result<Accepted>>) -> Result<Vec<Accepted>> {
+    let (mut accepted, mut refused) = (Vec::with_capacity(answers.len()), Vec::new());
+    for (place, answer) in places.iter().zip(answers) {
+        match answer {
+            Ok(answer) => accepted.push(answer),
+            Err(Error::Refused(refusal)) => refused.push((*place, refusal)),
+            Err(e) => return Err(e),
+        }
+    }
+    if refused.is_empty() {
+        return Ok(accepted);
+    }
+    refused.sort_by_key(|(place, _)| *place);
+    let key_taken = |place: usize| Fault {
+        pointer: format!("/messages/{place}/clientMsgId"),
+        reason: "idempotency_key_reused",
+        detail: "was used for a different message".into(),
+        code: Code::E004,
+    };
+    let mut faults = Vec::new();
+    for (place, refusal) in refused {
+        // What is wrong with the batch as a whole is told of each of its messages.
+        let own = if refusal.faults.is_empty() { vec![key_taken(place)] } else { refusal.faults };
+        faults.extend(own.into_iter().filter(|fault| !faults.contains(fault)).collect::<Vec<_>>());
+    }
+    faults.truncate(limits::FAULTS);
+    let all_taken = faults.iter().all(|fault| fault.code == Code::E004);
+    let refusal = Refusal::of(faults);
+    Err(if all_taken { Refusal { status: 409, ..refusal } } else { refusal }.into())
+}

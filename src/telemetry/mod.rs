@@ -1,0 +1,7 @@
+//! Logs and metrics. Neither holds content, addresses or secrets.
+
+mod logs;
+mod metrics;
+
+pub use logs::start_logs;
+pub use metrics::{Metrics, observe};
