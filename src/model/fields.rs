@@ -58,8 +58,8 @@ impl<'f> Fields<'f> {
     }
 
     /// As `take`; a required field that is not given, or null, is a fault.
-    fn given(&mut self, name: &str) -> Option<Value> {
-        if self.described(name)?.is_required { self.require(name) } else { self.take(name) }
+    fn given(&mut self, field: &Field) -> Option<Value> {
+        if field.is_required { self.require(field.name) } else { self.left.remove(field.name).filter(|v| !v.is_null()) }
     }
 
     /// Whether the field is there and not null, without taking it.
@@ -88,40 +88,42 @@ impl<'f> Fields<'f> {
 
     /// A text by the rule of its description.
     pub fn text(&mut self, name: &str) -> Option<String> {
-        let rule = rule(self.described(name)?);
-        let value = self.given(name)?;
-        json::text(value, &self.at(name), rule, self.faults)
+        let field = self.described(name)?;
+        let value = self.given(field)?;
+        json::text(value, &self.at(name), rule(field), self.faults)
     }
 
     /// As `text`, of a field that is required here though its form is used where it is not.
     pub fn require_text(&mut self, name: &str) -> Option<String> {
-        let rule = rule(self.described(name)?);
+        let field = self.described(name)?;
         let value = self.require(name)?;
-        json::text(value, &self.at(name), rule, self.faults)
+        json::text(value, &self.at(name), rule(field), self.faults)
     }
 
-    /// As `text`, by the rule that another form has for a field of this name.
+    /// As `text`, by the rule that another form has for a field of this name. None, and no fault: that form has no such
+    /// field.
     pub fn text_of(&mut self, form: &'static Form, name: &str) -> Option<String> {
-        let rule = rule(form.field(name)?);
-        let value = self.given(name)?;
-        json::text(value, &self.at(name), rule, self.faults)
+        let theirs = form.field(name)?;
+        let value = self.described(name).and_then(|field| self.given(field))?;
+        json::text(value, &self.at(name), rule(theirs), self.faults)
     }
 
     /// A list and the pointer of each item.
     pub fn list(&mut self, name: &str) -> Option<Vec<(String, Value)>> {
-        let pointer = self.at(name);
-        let value = self.given(name)?;
-        json::list(value, &pointer, self.faults)
+        let field = self.described(name)?;
+        let value = self.given(field)?;
+        json::list(value, &self.at(name), self.faults)
     }
 
     /// A whole number in the range of its description.
     pub fn number(&mut self, name: &str) -> Option<i64> {
-        let (Kind::Int32(least, most) | Kind::Int64(least, most)) = self.described(name)?.kind else {
+        let field = self.described(name)?;
+        let (Kind::Int32(least, most) | Kind::Int64(least, most)) = field.kind else {
             debug_assert!(false, "{}: {name} is not described as a number", self.form.name);
             return None;
         };
         let pointer = self.at(name);
-        let value = self.given(name)?;
+        let value = self.given(field)?;
         let Some(number) = value.as_i64() else {
             mismatch(self.faults, &pointer, "a whole number", &value);
             return None;
@@ -138,8 +140,9 @@ impl<'f> Fields<'f> {
 
     /// True or false.
     pub fn flag(&mut self, name: &str) -> Option<bool> {
+        let field = self.described(name)?;
         let pointer = self.at(name);
-        match self.given(name)? {
+        match self.given(field)? {
             Value::Bool(flag) => Some(flag),
             other => {
                 mismatch(self.faults, &pointer, "true or false", &other);
@@ -161,8 +164,9 @@ impl<'f> Fields<'f> {
 
     /// A time as RFC 3339 writes it, with offset, to the microsecond.
     pub fn time(&mut self, name: &str) -> Option<DateTime<Utc>> {
+        let field = self.described(name)?;
         let pointer = self.at(name);
-        match self.given(name)? {
+        match self.given(field)? {
             Value::String(text) => {
                 let parsed = parse_time(&text);
                 if parsed.is_none() {

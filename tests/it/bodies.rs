@@ -1,6 +1,6 @@
-//! Law L8: a body is read as the document describes it. Each field that the document gives an object is accepted within
-//! its limits and refused beyond them, and each name that the document does not give it is refused as unknown: for every
-//! body and, of a message, for every channel.
+//! Law L8: a body is read as the document describes it. Each field that the document gives an object is accepted
+//! within its limits and refused beyond them, and each name that the document does not give it is refused as unknown:
+//! for every body and, of a message, for every channel.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -204,8 +204,8 @@ async fn places(app: &App, document: &Value) -> Vec<Place> {
     places
 }
 
-/// Values that a field takes and values that it does not, by its schema. Where a rule of the field is none that a schema
-/// can tell, the values are given here.
+/// Values that a field takes and values that it does not, by its schema. Where a rule of the field is none that a
+/// schema can tell, the values are given here.
 fn values(app: &App, document: &Value, place: &Place, name: &str) -> (Vec<Value>, Vec<Value>) {
     let now = app.hub.clock.now();
     let of = schema(document, &document["components"]["schemas"][&place.schema]["properties"][name]);
@@ -247,7 +247,10 @@ fn values(app: &App, document: &Value, place: &Place, name: &str) -> (Vec<Value>
         }
         ("channels", "NewMessage") => {
             let entry = json!({"channel": "SLACK", "to": "ops"});
-            Some((vec![json!([entry]), json!(vec![entry.clone(); 50])], vec![json!([]), json!(vec![entry; 51])]))
+            let mut bad = vec![json!(vec![entry.clone(); 51])];
+            // A notification without a channel is read as the short form.
+            bad.extend((place.path != "/notifications").then(|| json!([])));
+            Some((vec![json!([entry]), json!(vec![entry; 50])], bad))
         }
         ("channels", "ShortNotification") => {
             let words = |n: usize| json!(vec!["EMAIL"; n]);

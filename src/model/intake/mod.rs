@@ -114,7 +114,12 @@ mod tests {
             {"channel": "KAKAO_ALIMTALK", "to": "010-1234-5678"},
             {"channel": "EMAIL", "to": "Kim@Example.com", "subject": "s"}
         ]}"#;
-        let hashed = r#"{"kind":"T","priority":"NORMAL","detail":{"contents":[{"body":"one"},{"subject":"s","body":"one"}]},"deliveries":[{"channel":"KAKAO_ALIMTALK","to":"+821012345678","content":0},{"channel":"EMAIL","to":"kim@example.com","content":1}],"scheduled_at":null,"expires_at":null}"#;
+        let hashed = [
+            r#"{"kind":"T","priority":"NORMAL","detail":{"contents":[{"body":"one"},{"subject":"s","body":"one"}]},"#,
+            r#""deliveries":[{"channel":"KAKAO_ALIMTALK","to":"+821012345678","content":0},"#,
+            r#"{"channel":"EMAIL","to":"kim@example.com","content":1}],"scheduled_at":null,"expires_at":null}"#,
+        ]
+        .concat();
         let posted = message(body.as_bytes(), &policy()).unwrap();
         assert_eq!(posted.fingerprint, <[u8; 32]>::from(sha2::Sha256::digest(hashed)));
 
