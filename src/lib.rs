@@ -80,10 +80,12 @@
 //!
 //! # Who may what
 //!
-//! A partner sees its own: every statement that serves one names it. What only operators or admins may takes a permit as
-//! its argument ([`model::role`]), and writes its line in the audit log. Secrets are hashed, or sealed by [`crypt`] and
-//! bound to their row. The program's database role owns nothing ([`store::role`]), and a database session is used only once it is
-//! proven to be able to write ([`store::session`]).
+//! A request runs on behalf of a principal, a partner or staff ([`model::access::principal`]), which every place
+//! that depends on it matches without a rest. A partner sees its own: every statement that serves one names it.
+//! What only operators or admins may takes a permit as its argument ([`model::access::permit`]), and writes its
+//! line in the audit log. Secrets are hashed, or sealed by [`crypt`] and bound to their row. The program's database
+//! role owns nothing ([`store::role`]), and a database session is used only once it is proven to be able to write
+//! ([`store::session`]).
 //!
 //! # What is deliberately absent
 //!

@@ -54,8 +54,8 @@ pub struct AuditList {
         ("action" = Option<String>, Query, description = "as in partner.update"), Window),
     responses((status = 200, description = "a page", body = AuditList)))]
 pub async fn list(State(hub): State<Hub>, _admin: Admin, mut query: Query) -> Answer {
-    let partner_id = query.parse("partnerId", "a partner's id", |text| text.parse::<Tsid>().ok())?;
-    page(&hub, query, partner_id).await
+    let whose = Whose::read(&mut query)?;
+    page(&hub, query, whose.partner_id).await
 }
 
 /// A partner's audit log

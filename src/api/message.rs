@@ -38,9 +38,8 @@ use crate::store::delivery::{Notice, Row};
 use crate::store::message::{Filter, Listed, Telling};
 
 /// A message that was stored, or would be stored.
-#[derive(ToSchema)]
+#[derive(Serialize, ToSchema)]
 #[serde(untagged)]
-#[expect(dead_code, reason = "only described: the two are written as what they are")]
 pub enum AcceptedOrDry {
     Accepted(MessageAccepted),
     Dry(DryRun),
@@ -76,10 +75,12 @@ pub async fn accept(
     let mut posted = crate::model::intake::message(&body, &policy)?;
     apply_key(&mut posted.message, &headers)?;
     if dry_run {
-        return Ok(ok(StatusCode::OK, &dry(posted.into_new()?, &policy)));
+        let dry = dry(posted.into_new()?, &policy);
+        return Ok(ok(StatusCode::OK, &AcceptedOrDry::Dry(dry)));
     }
     let accepted = flow::intake::accept::accept(&hub, &caller.partner, posted).await?;
-    Ok(answer(accepted.message_id, accepted.replayed, &MessageAccepted::of(accepted)))
+    let (message_id, replayed) = (accepted.message_id, accepted.replayed);
+    Ok(answer(message_id, replayed, &AcceptedOrDry::Accepted(MessageAccepted::of(accepted))))
 }
 
 /// The header `Idempotency-Key`, which `apply_key` reads.
@@ -122,7 +123,7 @@ fn bad_key(detail: &'static str) -> Refusal {
 }
 
 /// 202 for new, 200 for a repeated request.
-pub fn answer(message_id: Tsid, replayed: bool, body: &impl Serialize) -> Response {
+pub fn answer(message_id: Tsid, replayed: bool, body: &(impl Serialize + ToSchema)) -> Response {
     let status = if replayed { StatusCode::OK } else { StatusCode::ACCEPTED };
     let mut response = ok(status, body);
     if let Ok(location) = HeaderValue::from_str(&format!("/v1/messages/{message_id}")) {
@@ -231,8 +232,8 @@ pub struct DryContent {
     lengths: Vec<BodyLength>,
     /// What takes its place if it does not arrive.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = FallbackFound, required = false)]
-    fallback: Option<Box<Fallback>>,
+    #[schema(value_type = FallbackShape, required = false)]
+    fallback: Option<FallbackShape>,
 }
 
 /// What would happen, without anything happening.
@@ -254,7 +255,8 @@ fn dry(message: NewMessage, policy: &IntakePolicy) -> DryRun {
         let channels = used.range((index, CHANNELS[0])..).take_while(|u| u.0 == index);
         let lengths: Vec<_> = channels.filter_map(|(_, channel)| BodyLength::of(&c.body, *channel, policy)).collect();
         let parts = lengths.iter().map(|l| l.length.div_ceil(l.limit)).fold(1, usize::max);
-        DryContent { parts, bytes: c.bytes(), subject: c.subject, body: c.body, lengths, fallback: c.fallback }
+        let (bytes, fallback) = (c.bytes(), c.fallback.map(|f| FallbackShape::of(*f)));
+        DryContent { parts, bytes, subject: c.subject, body: c.body, lengths, fallback }
     };
     DryRun {
         code: Success::Success,
@@ -402,8 +404,7 @@ pub struct MessageFound {
     /// Some delivery did not succeed, and yet a provider may have taken it.
     possibly_sent: bool,
     /// What goes out, each content once.
-    #[schema(value_type = Vec<ContentFound>)]
-    contents: Vec<Content>,
+    contents: Vec<ContentShape>,
     deliveries: Vec<Delivery>,
     /// Events of this message on their way to endpoints, oldest first; the first thousand.
     webhooks: Vec<MessageWebhook>,
@@ -440,49 +441,76 @@ impl MessageWebhook {
 }
 
 /// What goes out over a channel, as the document tells it: `model::message::Content` is what is written.
-#[derive(ToSchema)]
+#[derive(Serialize, ToSchema)]
 #[schema(as = Content)]
-#[expect(dead_code, reason = "only described, never made")]
-pub struct ContentFound {
+#[serde(rename_all = "camelCase")]
+pub struct ContentShape {
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     subject: Option<String>,
     body: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     html: Option<String>,
     /// Slack Block Kit.
-    #[schema(nullable = false)]
-    blocks: Option<Vec<Map<String, Value>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<Map<String, Value>>>, nullable = false)]
+    blocks: Option<Value>,
     /// The template that Kakao approved.
-    #[schema(rename = "templateCode", nullable = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     template_code: Option<String>,
     /// What takes its place if it does not arrive.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
-    fallback: Option<FallbackFound>,
+    fallback: Option<FallbackShape>,
 }
 
 /// Another channel that stands by, as the document tells it: `model::message::Fallback` is what is written.
-#[derive(ToSchema)]
-#[schema(as = Fallback, rename_all = "camelCase")]
-#[expect(dead_code, reason = "only described, never made")]
-pub struct FallbackFound {
+#[derive(Serialize, ToSchema)]
+#[schema(as = Fallback)]
+#[serde(rename_all = "camelCase")]
+pub struct FallbackShape {
     #[schema(value_type = ChannelWord)]
     channel: &'static str,
     /// Which of the contents goes out there, from 0.
     content: i16,
     /// To whom; not given: to the same recipient.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     to: Option<String>,
     /// The number of the delivery that takes the place of number n is n + step.
     step: i16,
     /// Seconds after which it takes the place of what was sent, if no receipt says that that arrived.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     no_receipt_seconds: Option<u32>,
     /// How often it is tried.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     attempts: Option<i16>,
     /// It also takes the place of what may have been sent.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schema(required = false)]
     on_unknown: bool,
+}
+
+impl ContentShape {
+    /// A webhook's event is left out: it is told beside each delivery, in words of the outside.
+    fn of(content: Content) -> ContentShape {
+        let Content { subject, body, html, blocks, template_code, event: _, fallback } = content;
+        let fallback = fallback.map(|f| FallbackShape::of(*f));
+        ContentShape { subject, body, html, blocks, template_code, fallback }
+    }
+}
+
+impl FallbackShape {
+    /// Whether the message or the installation asked for it is not told.
+    fn of(fallback: Fallback) -> FallbackShape {
+        let Fallback { channel, content, to, step, no_receipt_s, attempts, on_unknown } = fallback;
+        let (channel, no_receipt_seconds) = (channel.as_str(), no_receipt_s);
+        FallbackShape { channel, content, to, step, no_receipt_seconds, attempts, on_unknown }
+    }
 }
 
 /// One message
@@ -499,7 +527,7 @@ pub async fn get(State(hub): State<Hub>, reader: Reader, query: Query, Id(id): I
     let whole = flow::story::whole(&hub, &owner, id).await?;
     let told = told(&hub, &whole.deliveries).await?;
     let webhooks = flow::story::webhooks(&hub, &owner, id).await?;
-    Ok(ok(StatusCode::OK, &MessageFound::of(whole, webhooks, &told, reader.is_staff())))
+    Ok(ok(StatusCode::OK, &MessageFound::of(whole, webhooks, &told, reader.sees_all())))
 }
 
 impl MessageFound {
@@ -514,15 +542,14 @@ impl MessageFound {
             Delivery::of(row, Some(attempts.collect()), told)
         };
         let mut message = whole.message;
-        // What happened is told beside each delivery, in words of the outside.
-        message.detail.contents.iter_mut().for_each(|content| content.event = None);
+        let contents = std::mem::take(&mut message.detail.contents);
         MessageFound {
             code: Success::Success,
             possibly_sent: in_doubt(&whole.deliveries),
             deliveries: whole.deliveries.iter().map(delivery).collect(),
             webhooks: webhooks.into_iter().map(MessageWebhook::of).collect(),
             more_webhooks,
-            contents: std::mem::take(&mut message.detail.contents),
+            contents: contents.into_iter().map(ContentShape::of).collect(),
             head: MessageHead::of(message, whole.overall, to_staff),
         }
     }
@@ -614,7 +641,7 @@ pub async fn list(State(hub): State<Hub>, reader: Reader, mut query: Query) -> A
     query.close()?;
     let found = find(&hub, &scope, &filter, overall, page).await?;
     let item = |(message, overall, row): (Message, Overall, Listed)| MessageListed {
-        head: MessageHead::of(message, overall, reader.is_staff()),
+        head: MessageHead::of(message, overall, reader.sees_all()),
         delivery_count: row.deliveries.len(),
     };
     let items = found.items.into_iter().map(item).collect();
@@ -710,7 +737,7 @@ pub async fn cancel(State(hub): State<Hub>, reader: Reader, query: Query, Id(id)
     query.close()?;
     let id = message_id(&id)?;
     let owner = reader.owner(&hub, id).await?;
-    let rows = flow::delivery::cancel::cancel(&hub, &owner, id, reader.actor()).await?;
+    let rows = flow::delivery::cancel::cancel(&hub, reader.actor().canceling(&owner)?, id).await?;
     let told = told(&hub, &rows).await?;
     let body = Canceled {
         code: Success::Success,

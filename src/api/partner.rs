@@ -18,12 +18,12 @@ use crate::http::request::{Id, Json};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
+use crate::model::access::role::Role;
 use crate::model::channel::{CHANNELS, Channel};
 use crate::model::fields::Fields;
 use crate::model::form::{Field, Form, Kind};
 use crate::model::json::{self, Faults, Text};
 use crate::model::partner::{Partner, PartnerStatus};
-use crate::model::role::Role;
 use crate::store::{self, key};
 
 /// A partner: a service that posts messages.
@@ -389,15 +389,17 @@ pub async fn create_key(
     let read = Fields::open(&NEW_KEY, value, "", &faults).and_then(|mut fields| {
         let name = fields.text("name");
         let role = fields.text("role").and_then(|word| {
-            let role: Role = json::one_of(&word, "/role", &["OPERATOR", "ADMIN"], &faults, crate::error::Code::E001)?;
-            if role == Role::Partner {
-                faults.add(
-                    "/role",
-                    "enum",
-                    "'PARTNER' is none of OPERATOR, ADMIN: a partner's key comes with the partner",
-                );
+            match json::one_of(&word, "/role", &["OPERATOR", "ADMIN"], &faults, crate::error::Code::E001)? {
+                Role::Staff(role) => Some(role),
+                Role::Partner => {
+                    faults.add(
+                        "/role",
+                        "enum",
+                        "'PARTNER' is none of OPERATOR, ADMIN: a partner's key comes with the partner",
+                    );
+                    None
+                }
             }
-            Some(role)
         });
         fields.close();
         Some((role?, name?))

@@ -15,7 +15,7 @@ use crate::error::{Code, Error, Refusal};
 use crate::flow;
 use crate::flow::redrive::{Counted, Order};
 use crate::http::answer::{Answer, Success, Time, ok};
-use crate::http::caller::{Operator, Reader, Signed};
+use crate::http::caller::{Operator, Reader};
 use crate::http::page::{Page, Whose, Window, cursor};
 use crate::http::problem::ProblemBody;
 use crate::http::query::Query;
@@ -45,7 +45,7 @@ pub async fn one(State(hub): State<Hub>, reader: Reader, query: Query, Id(id): I
     query.close()?;
     let (message_id, no) = parse_public_id(&id).ok_or(Error::NotFound)?;
     let owner = reader.owner(&hub, message_id).await?;
-    let row = flow::redrive::one(&hub, &owner, message_id, no, reader.actor()).await?;
+    let row = flow::redrive::one(&hub, reader.actor().redriving(&owner)?, message_id, no).await?;
     let told = told(&hub, std::slice::from_ref(&row)).await?;
     let delivery = Delivery { partner_id: reader.tells(row.partner_id), ..Delivery::of(&row, None, &told) };
     Ok(ok(StatusCode::OK, &DeliveryFound { code: Success::Success, delivery }))
@@ -357,7 +357,7 @@ fn kept_window(fields: &mut Fields<'_>, hub: &Hub, faults: &Faults) -> (Option<D
     request_body = RecoverBody, responses((status = 202, description = "the job", body = RedriveBegun)))]
 pub async fn recover(
     State(hub): State<Hub>,
-    signed: Signed,
+    reader: Reader,
     query: Query,
     Id(id): Id,
     Json(body): Json<{ limits::SMALL_BODY_BYTES }>,
@@ -368,7 +368,7 @@ pub async fn recover(
         let (since, until) = kept_window(fields, &hub, faults);
         Some((Filter { since, ..plain(until) }, rate_per_second))
     });
-    for_endpoint(&hub, &signed, &id, RedriveKind::Recover, read).await
+    for_endpoint(&hub, &reader, &id, RedriveKind::Recover, read).await
 }
 
 /// Replay to an endpoint
@@ -380,7 +380,7 @@ pub async fn recover(
     request_body = ReplayBody, responses((status = 202, description = "the job", body = RedriveBegun)))]
 pub async fn replay(
     State(hub): State<Hub>,
-    signed: Signed,
+    reader: Reader,
     query: Query,
     Id(id): Id,
     Json(body): Json<{ limits::SMALL_BODY_BYTES }>,
@@ -392,7 +392,7 @@ pub async fn replay(
         let (since, until) = kept_window(fields, &hub, faults);
         Some((Filter { since, events, ..plain(until) }, rate_per_second))
     });
-    for_endpoint(&hub, &signed, &id, RedriveKind::Replay, read).await
+    for_endpoint(&hub, &reader, &id, RedriveKind::Replay, read).await
 }
 
 fn plain(until: DateTime<Utc>) -> Filter {
@@ -401,15 +401,15 @@ fn plain(until: DateTime<Utc>) -> Filter {
 
 async fn for_endpoint(
     hub: &Hub,
-    signed: &Signed,
+    reader: &Reader,
     id: &str,
     kind: RedriveKind,
     read: Result<(Filter, i32), Refusal>,
 ) -> Answer {
     let endpoint_id: Tsid = id.parse().map_err(|_| Error::NotFound)?;
-    let partner_id = signed.own()?.map(|partner| partner.partner_id);
+    let partner_id = reader.own();
     let (filter, rate_per_second) = read?;
-    let (job, counted) = flow::redrive::begin_for_endpoint(hub, &signed.actor, partner_id, endpoint_id, |endpoint| {
+    let (job, counted) = flow::redrive::begin_for_endpoint(hub, reader.actor(), partner_id, endpoint_id, |endpoint| {
         Order { kind, partner_id: Some(endpoint.partner_id), endpoint_id: Some(endpoint_id), filter, rate_per_second }
     })
     .await?;
@@ -438,12 +438,12 @@ pub async fn list(State(hub): State<Hub>, reader: Reader, mut query: Query) -> A
     query.close()?;
     let partner_id = Some(scope.whose).filter(|whose| *whose != Tsid(0));
     let below = page.after.map_or(page.below, |after| after.0.min(page.below));
-    let own = !reader.is_staff();
+    let own = !reader.sees_all();
     let mut rows = redrive::list(hub.store.api(), partner_id, own, (below, page.from), page.limit + 1).await?;
     let more = rows.len() as i64 > page.limit;
     rows.truncate(usize::try_from(page.limit).unwrap_or(0));
     let next = rows.last().filter(|_| more).map(|r| cursor(&hub, "redrives", scope.whose, (r.redrive_id, 0)));
-    let items = rows.into_iter().map(|job| shape(job, reader.is_staff())).collect();
+    let items = rows.into_iter().map(|job| shape(job, reader.sees_all())).collect();
     Ok(ok(StatusCode::OK, &RedrivePage { code: Success::Success, items, next_cursor: next }))
 }
 
@@ -453,10 +453,10 @@ pub async fn list(State(hub): State<Hub>, reader: Reader, mut query: Query) -> A
 #[utoipa::path(get, path = "/v1/redrives/{id}", operation_id = "getRedrive", tag = "redrives", security(("bearer" = [])),
     params(("id" = String, Path, description = "the redriveId")),
     responses((status = 200, description = "the job", body = RedriveFound)))]
-pub async fn get(State(hub): State<Hub>, signed: Signed, query: Query, Id(id): Id) -> Answer {
+pub async fn get(State(hub): State<Hub>, reader: Reader, query: Query, Id(id): Id) -> Answer {
     query.close()?;
     let id: Tsid = id.parse().map_err(|_| Error::NotFound)?;
-    let partner_id = signed.own()?.map(|partner| partner.partner_id);
+    let partner_id = reader.own();
     let job = redrive::get(hub.store.api(), id, partner_id).await?.ok_or(Error::NotFound)?;
     let redrive = shape(job, partner_id.is_none());
     Ok(ok(StatusCode::OK, &RedriveFound { code: Success::Success, redrive }))
@@ -468,11 +468,11 @@ pub async fn get(State(hub): State<Hub>, signed: Signed, query: Query, Id(id): I
 #[utoipa::path(post, path = "/v1/redrives/{id}/cancel", operation_id = "cancelRedrive", tag = "redrives",
     security(("bearer" = [])), params(("id" = String, Path, description = "the redriveId")),
     responses((status = 200, description = "the job as it stands now", body = RedriveFound)))]
-pub async fn cancel(State(hub): State<Hub>, signed: Signed, query: Query, Id(id): Id) -> Answer {
+pub async fn cancel(State(hub): State<Hub>, reader: Reader, query: Query, Id(id): Id) -> Answer {
     query.close()?;
     let id: Tsid = id.parse().map_err(|_| Error::NotFound)?;
-    let partner_id = signed.own()?.map(|partner| partner.partner_id);
-    let job = flow::redrive::cancel(&hub, &signed.actor, partner_id, id).await?;
+    let partner_id = reader.own();
+    let job = flow::redrive::cancel(&hub, reader.actor(), partner_id, id).await?;
     let redrive = shape(job, partner_id.is_none());
     Ok(ok(StatusCode::OK, &RedriveFound { code: Success::Success, redrive }))
 }

@@ -23,6 +23,7 @@ use crate::http::request::{Id, Json};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
+use crate::model::access::permit::Owning;
 use crate::model::delivery::{PARKED, STATUSES, Status};
 use crate::model::egress;
 use crate::model::endpoint::{self, Endpoint, EndpointStatus};
@@ -31,7 +32,6 @@ use crate::model::fields::Fields;
 use crate::model::form::{Field, Form, Kind, Preset};
 use crate::model::intake::is_mailbox;
 use crate::model::json::{self, Faults, Text};
-use crate::model::role::Owning;
 use crate::store;
 use crate::store::delivery::{Call, Webhook, WebhookFilter};
 

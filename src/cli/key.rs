@@ -10,7 +10,8 @@ use crate::config::{Database, Log};
 use crate::error::{Error, Result};
 use crate::flow::partner::OVERLAP_MOST;
 use crate::hub::Hub;
-use crate::model::role::{Actor, Role};
+use crate::model::access::principal::Actor;
+use crate::model::access::role::Role;
 use crate::{flow, store, telemetry};
 
 #[derive(Debug, Args)]
@@ -74,7 +75,7 @@ async fn act(hub: &Hub, actor: &Actor, deed: Deed, output: Output) -> Result<()>
         Deed::Create { role: Role::Partner, .. } => {
             return Err(Error::Usage("a partner's key comes with the partner: `notihub partner create NAME`".into()));
         }
-        Deed::Create { name, role } => {
+        Deed::Create { name, role: Role::Staff(role) } => {
             credentials(&flow::partner::create_key(hub, permit, role, &name).await?, output);
         }
         Deed::List => {

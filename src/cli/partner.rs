@@ -11,10 +11,12 @@ use crate::flow::erase::Progress;
 use crate::flow::partner::{Change, Credentials, OVERLAP_MOST};
 use crate::hub::Hub;
 use crate::limits;
+use crate::model::access::permit::Administering;
+use crate::model::access::principal::Actor;
+use crate::model::access::role::StaffRole;
 use crate::model::channel::Channel;
 use crate::model::json::{self, Faults};
 use crate::model::partner::{Partner, PartnerStatus};
-use crate::model::role::{Actor, Administering, Role};
 use crate::model::text::composed;
 use crate::{flow, store, telemetry};
 
@@ -401,7 +403,7 @@ async fn bootstrap(hub: &Hub, permit: Administering<'_>, output: Output) -> Resu
                 .into(),
         ));
     }
-    let made = flow::partner::create_key(hub, permit, Role::Admin, "first admin").await?;
+    let made = flow::partner::create_key(hub, permit, StaffRole::Admin, "first admin").await?;
     credentials(&made, output);
     Ok(())
 }

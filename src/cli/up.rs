@@ -15,9 +15,10 @@ use crate::error::{Error, Result};
 use crate::flow;
 use crate::flow::partner::{Change, Credentials};
 use crate::hub::Hub;
+use crate::model::access::principal::Actor;
+use crate::model::access::role::{self, StaffRole};
 use crate::model::channel::Channel;
 use crate::model::egress;
-use crate::model::role::{self, Actor};
 use crate::shutdown::{Shutdown, signalled};
 use crate::store;
 use crate::telemetry;
@@ -136,10 +137,15 @@ async fn keys(hub: &Hub) -> Result<Kept> {
         }
     };
     let keys = store::key::list(hub.store.api()).await?;
-    let mine = keys.iter().find(|k| k.role == role::Role::Operator && k.name == "notihub up" && k.revoked_at.is_none());
+    let is_operators = |k: &&store::key::Listed| match k.role {
+        role::Role::Staff(StaffRole::Operator) => true,
+        role::Role::Staff(StaffRole::Admin) | role::Role::Partner => false,
+    };
+    let mut operators = keys.iter().filter(is_operators);
+    let mine = operators.find(|k| k.name == "notihub up" && k.revoked_at.is_none());
     let operator = match mine {
         Some(key) => flow::partner::rotate_key(hub, permit, &key.client_id, TimeDelta::hours(1)).await?,
-        None => flow::partner::create_key(hub, permit, role::Role::Operator, "notihub up").await?,
+        None => flow::partner::create_key(hub, permit, StaffRole::Operator, "notihub up").await?,
     };
     let kept = Kept { partner, operator };
     if let Err(e) =

@@ -5,11 +5,13 @@ mod code;
 mod delivery_reasons;
 mod reasons;
 mod refusal;
+mod unavailable;
 
 pub use code::{CODES, Code};
 pub use delivery_reasons::DELIVERY_REASONS;
 pub use reasons::{REASONS, Reason};
 pub use refusal::{Fault, Refusal, excerpt};
+pub use unavailable::{Unavailable, UnavailableKind};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -24,7 +26,7 @@ pub enum Error {
     /// The database cannot be reached or did not answer in time. The outcome of a write is then unknown to the caller,
     /// who repeats it with the same `clientMsgId`.
     #[error("database not available: {0}")]
-    Unavailable(String),
+    Unavailable(Unavailable),
     /// This process is stopping, or holds as much work as it may: come back soon.
     #[error("{0}")]
     Busy(&'static str),

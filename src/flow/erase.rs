@@ -7,11 +7,11 @@ use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
+use crate::model::access::permit::Administering;
 use crate::model::delivery::{Key, Outcome, Status};
 use crate::model::message::{Content, Detail, ERASED};
 use crate::model::partner::DEFAULT_REGION;
 use crate::model::person::{Person, Use, is_key};
-use crate::model::role::Administering;
 use crate::store::search::{self, Column, Kind, Row, Table};
 use crate::store::{self, audit::Deed, delivery, endpoint, message};
 

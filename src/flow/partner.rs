@@ -7,9 +7,11 @@ use crate::crypt;
 use crate::error::{Code, Error, Fault, Refusal, Result};
 use crate::hub::Hub;
 use crate::id::Tsid;
+use crate::model::access::permit::Administering;
+use crate::model::access::principal::Actor;
+use crate::model::access::role::{Role, StaffRole};
 use crate::model::channel::Channel;
 use crate::model::partner::{Partner, PartnerStatus, is_reserved, shard_of};
-use crate::model::role::{Actor, Administering, Role};
 use crate::store::audit::Deed;
 use crate::store::{self, key, listen, partner, sql_intake};
 
@@ -161,9 +163,12 @@ pub async fn revoke_intake(
     Ok(ended)
 }
 
-/// A key for an operator or an admin.
-pub async fn create_key(hub: &Hub, permit: Administering<'_>, role: Role, name: &str) -> Result<Credentials> {
-    let (key, credentials) = new_key(hub, role, None, name);
+/// Makes a key for an operator or an admin. `name`: whose it is. The secret is kept nowhere but in what this returns.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached; there may be a key then, whose secret is lost.
+pub async fn create_key(hub: &Hub, permit: Administering<'_>, role: StaffRole, name: &str) -> Result<Credentials> {
+    let (key, credentials) = new_key(hub, Role::Staff(role), None, name);
     add_key(hub, permit, key).await?;
     Ok(credentials)
 }

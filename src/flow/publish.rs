@@ -8,7 +8,6 @@ use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
-use crate::model::channel::Channel;
 use crate::model::delivery::Key;
 use crate::model::event::{COMPLETED_SEQ, EventKind, Told, WHOLE};
 use crate::model::lane::{Lane, Priority};

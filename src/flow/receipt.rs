@@ -360,7 +360,7 @@ pub async fn poll(hub: &Hub, account: &Account) -> Result<bool> {
         Err(why) => {
             hub.metrics.receipts.with_label_values(&[provider, "poll_failed"]).inc();
             store::provider_cursor::rest(db, provider, ahead(limits::POLL_REST)).await?;
-            return Err(Error::Unavailable(format!("the results of {provider} could not be read: {why}")));
+            return Err(Error::Unavailable(format!("the results of {provider} could not be read: {why}").into()));
         }
     };
     may_die_at("poll.after_answer");

@@ -9,19 +9,19 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::error::{Error, Refusal, Result};
+use crate::error::{Error, Refusal, Result, Unavailable};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
+use crate::model::access::permit::{Operating, Redriving};
+use crate::model::access::principal::Actor;
 use crate::model::channel::Channel;
 use crate::model::delivery::{Key, STATUSES, Status, redrive};
 use crate::model::endpoint::{Endpoint, EndpointStatus};
 use crate::model::event::{EVENT_KINDS, EventKind, Told, WHOLE};
 use crate::model::lane::Lane;
 use crate::model::message::{Content, ERASED, Overall};
-use crate::model::partner::Partner;
 use crate::model::redrive::{DEAD, Filter, RedriveKind, RedriveStatus, STEP_LEAST, allowance, stepped};
-use crate::model::role::{Actor, Operating, Role, forbidden};
 use crate::model::watermark::Place;
 use crate::shutdown::may_die_at;
 use crate::store::audit::Deed;
@@ -49,20 +49,17 @@ impl Written {
     }
 }
 
-/// One dead letter, for an operator; for a partner only a webhook of its own. Returns the delivery as it stands then.
-pub async fn one(
-    hub: &Hub,
-    partner: &Partner,
-    message_id: Tsid,
-    no: i16,
-    actor: &Actor,
-) -> Result<store::delivery::Row> {
+/// Redrives one dead letter of the permit's partner. Returns the delivery as it stands then.
+///
+/// # Errors
+/// `Error::NotFound` if the partner has no such delivery. `Error::Refused` if the permit does not cover its channel, or
+/// it cannot be tried again. `Error::Unavailable` if the database cannot be reached.
+pub async fn one(hub: &Hub, permit: Redriving<'_>, message_id: Tsid, no: i16) -> Result<store::delivery::Row> {
+    let (actor, partner) = (permit.actor(), permit.partner());
     let (id, shard) = (partner.partner_id, partner.shard);
     let mut tx = hub.store.begin().await?;
     let dead = store::redrive::dead(&mut *tx, id, shard, message_id, no).await?.ok_or(Error::NotFound)?;
-    if actor.role == Role::Partner && dead.lane.channel() != Channel::Webhook {
-        return Err(forbidden("an operator: a partner may redrive its own webhooks alone"));
-    }
+    permit.covers(dead.lane.channel())?;
     let refused = |(reason, detail): (&'static str, &'static str)| Error::from(Refusal::new(422, reason, detail));
     let attempts = judge(hub, &dead).map_err(refused)?;
     let key = dead.key;
@@ -75,7 +72,7 @@ pub async fn one(
             Refusal::new(422, "content_erased", "what it said, or to whom, is not in the books any more").into()
         );
     }
-    if actor.role != Role::Partner {
+    if actor.principal.is_audited() {
         let (action, object) = ("delivery.redrive".into(), Some(key.to_string()));
         note(hub, &mut tx, actor, &Deed { action, object, partner_id: Some(id), ..Deed::default() }).await?;
     }
@@ -267,7 +264,7 @@ async fn insert(hub: &Hub, actor: &Actor, order: Order, counted: Option<Counted>
 
 /// What operators do is in the audit log; what partners do with their own is theirs.
 async fn noted(hub: &Hub, tx: &mut Conn, actor: &Actor, job: &Job, action: &str) -> Result<()> {
-    if actor.role == Role::Partner {
+    if !actor.principal.is_audited() {
         return Ok(());
     }
     let after = json!({
@@ -539,7 +536,7 @@ async fn replay(hub: &Hub, tx: &mut Conn, job: &Job, allowed: usize) -> Result<S
         let asked = Instant::now();
         let happened = match store::event::of_partner(db, owner, slice, &events, rows).await {
             // A busy time after a quiet one was too much at once.
-            Err(Error::Unavailable(why)) if length > limits::REPLAY_SLICE => {
+            Err(Error::Unavailable(Unavailable { why, .. })) if length > limits::REPLAY_SLICE => {
                 tracing::debug!(why, "a slice of events was too long");
                 length = limits::REPLAY_SLICE;
                 continue;

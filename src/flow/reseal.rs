@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
-use crate::model::role::Administering;
+use crate::model::access::permit::Administering;
 use crate::store::{self, audit::Deed, endpoint, message};
 
 use super::sign_in;

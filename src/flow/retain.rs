@@ -19,7 +19,7 @@ pub async fn retain(hub: &Hub) -> Result<Round> {
     // One step's trouble is not the others'.
     let round = partitions(hub).await;
     step("contents", wipe_all(hub)).await;
-    let judged_since = now - crate::model::strikes::PERIOD;
+    let judged_since = now - crate::model::access::strikes::PERIOD;
     step("failed sign-ins", until_none(|| store::sign_in_failure::forget(db, judged_since, rows))).await;
     step("refresh tokens", until_none(|| store::refresh_token::forget(db, now, rows))).await;
     step("idempotency keys", until_none(|| store::idempotency::forget(db, below, rows))).await;

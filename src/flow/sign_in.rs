@@ -8,11 +8,13 @@ use crate::crypt;
 use crate::error::{Code, Error, Refusal, Result};
 use crate::hub::Hub;
 use crate::id::Tsid;
+use crate::model::access::permit::{Administering, forbidden};
+use crate::model::access::principal::{Account, Actor, Origin, Principal};
+use crate::model::access::role::Role;
+use crate::model::access::strikes::{Failures, MOST_OF_CLIENT};
+use crate::model::access::token::{ACCESS, Claims, REFRESH, Refused, TokenKeys};
 use crate::model::network;
-use crate::model::partner::{Account, PartnerStatus};
-use crate::model::role::{Actor, Administering, Role};
-use crate::model::strikes::{Failures, MOST_OF_CLIENT};
-use crate::model::token::{ACCESS, Claims, REFRESH, Refused, TokenKeys};
+use crate::model::partner::PartnerStatus;
 use crate::store::audit::Deed;
 use crate::store::hub::Lock;
 use crate::store::refresh_token::{self, SignedIn};
@@ -39,8 +41,8 @@ pub struct Tokens {
     pub expires_in_s: i64,
 }
 
-/// `from` is where the caller came from, for the limit and the audit log.
-pub async fn sign_in(hub: &Hub, client_id: &str, secret: &str, from: &Actor) -> Result<Tokens> {
+/// `from`: where the caller came from, for the limit and the audit log.
+pub async fn sign_in(hub: &Hub, client_id: &str, secret: &str, from: &Origin) -> Result<Tokens> {
     let now = hub.clock.now();
     let network = network_of(from);
     let network = network.as_deref();
@@ -84,8 +86,9 @@ pub async fn sign_in(hub: &Hub, client_id: &str, secret: &str, from: &Actor) -> 
     };
     let account = account(hub, &key.client_id).await?;
     is_active(&account)?;
-    if key.role != Role::Partner {
-        let actor = Actor { who: key.client_id.clone(), role: key.role, ..from.clone() };
+    if account.principal.is_audited() {
+        let (who, principal) = (key.client_id.clone(), account.principal.clone());
+        let actor = Actor { who, principal, origin: from.clone() };
         let deed = Deed { action: "sign_in".into(), ..Deed::default() };
         store::audit::insert(hub.store.api(), hub.next_id(), now, &actor, &deed).await?;
     }
@@ -94,7 +97,7 @@ pub async fn sign_in(hub: &Hub, client_id: &str, secret: &str, from: &Actor) -> 
     let of = SignedIn { family: hub.next_id(), client_id: key.client_id, epoch };
     let refresh = crypt::secret(REFRESH_PREFIX);
     refresh_token::insert(hub.store.api(), &hashed(hub, &refresh), &of, now, now + REFRESH, network).await?;
-    tokens(hub, &of, key.role, refresh, now).await
+    tokens(hub, &of, account.principal.role(), refresh, now).await
 }
 
 async fn tokens(hub: &Hub, of: &SignedIn, role: Role, refresh: String, now: DateTime<Utc>) -> Result<Tokens> {
@@ -116,7 +119,7 @@ fn hashed(hub: &Hub, token: &str) -> [u8; 32] {
 
 /// Uses a refresh token up for the next. One that was used before was stolen, or its successor was: all that came from
 /// the same sign-in is void.
-pub async fn refresh(hub: &Hub, token: &str, from: &Actor) -> Result<Tokens> {
+pub async fn refresh(hub: &Hub, token: &str, from: &Origin) -> Result<Tokens> {
     let (now, hash) = (hub.clock.now(), hashed(hub, token));
     let network = may_try(hub, from, now)?;
     let refused = || unauthenticated("the refresh token is not good any more; sign in");
@@ -144,10 +147,10 @@ pub async fn refresh(hub: &Hub, token: &str, from: &Actor) -> Result<Tokens> {
     is_active(&account)?;
     refresh_token::insert(&mut *tx, &hashed(hub, &next), &of, now, now + REFRESH, network.as_deref()).await?;
     tx.commit().await?;
-    tokens(hub, &of, account.role, next, now).await
+    tokens(hub, &of, account.principal.role(), next, now).await
 }
 
-async fn reused(hub: &Hub, hash: &[u8], now: DateTime<Utc>, from: &Actor) -> Result<()> {
+async fn reused(hub: &Hub, hash: &[u8], now: DateTime<Utc>, from: &Origin) -> Result<()> {
     let Some(past) = refresh_token::get(hub.store.api(), hash).await? else { return Ok(()) };
     let Some(used_at) = past.used_at.filter(|_| past.revoked_at.is_none()) else { return Ok(()) };
     if now < used_at + RACE {
@@ -156,11 +159,15 @@ async fn reused(hub: &Hub, hash: &[u8], now: DateTime<Utc>, from: &Actor) -> Res
     let account = account(hub, &past.client_id).await?;
     let mut tx = hub.store.begin().await?;
     revoke_family(&mut tx, past.family, now).await?;
-    let actor = Actor { who: past.client_id, role: account.role, ..from.clone() };
+    let partner_id = match &account.principal {
+        Principal::Partner(partner) => Some(partner.partner_id),
+        Principal::Staff(_) => None,
+    };
+    let actor = Actor { who: past.client_id, principal: account.principal.clone(), origin: from.clone() };
     let deed = Deed {
         action: "refresh_token.reused".into(),
         object: Some(past.family.to_string()),
-        partner_id: account.partner.as_ref().map(|p| p.partner_id),
+        partner_id,
         ..Deed::default()
     };
     store::audit::insert(&mut *tx, hub.next_id(), now, &actor, &deed).await?;
@@ -171,7 +178,7 @@ async fn reused(hub: &Hub, hash: &[u8], now: DateTime<Utc>, from: &Actor) -> Res
 
 /// Voids a refresh token and all that came from the same sign-in. Says nothing of whether there was one; a token that
 /// does not exist counts against the address as a failed sign-in does.
-pub async fn revoke(hub: &Hub, token: &str, from: &Actor) -> Result<()> {
+pub async fn revoke(hub: &Hub, token: &str, from: &Origin) -> Result<()> {
     let now = hub.clock.now();
     let network = may_try(hub, from, now)?;
     match refresh_token::get(hub.store.api(), &hashed(hub, token)).await? {
@@ -194,13 +201,13 @@ async fn revoke_family(tx: &mut store::Conn, family: Tsid, now: DateTime<Utc>) -
 
 /// The network that a caller's failures are counted for; none where its address is unknown. A name under which a proxy
 /// hides an address stands for itself.
-fn network_of(from: &Actor) -> Option<String> {
+fn network_of(from: &Origin) -> Option<String> {
     let address = from.address.as_deref()?;
     Some(address.parse().map_or_else(|_| address.to_owned(), |ip| network::of(ip).to_string()))
 }
 
 /// The caller's network, unless too many requests from it have failed.
-fn may_try(hub: &Hub, from: &Actor, now: DateTime<Utc>) -> Result<Option<String>> {
+fn may_try(hub: &Hub, from: &Origin, now: DateTime<Utc>) -> Result<Option<String>> {
     let network = network_of(from);
     match hub.strikes().address_waits_s(network.as_deref(), now) {
         None => Ok(network),
@@ -234,7 +241,7 @@ pub async fn bearer(hub: &Hub, token: &str) -> Result<Arc<Account>> {
         Refused::Invalid | Refused::UnknownKey => unauthenticated("the access token is not one of ours; sign in"),
     })?;
     let account = account(hub, &claims.sub).await?;
-    if !account.takes(claims.epoch, now) || account.role.as_str() != claims.role {
+    if !account.takes(claims.epoch, now) || account.principal.role().as_str() != claims.role {
         return Err(unauthenticated("the access token was revoked; sign in"));
     }
     is_active(&account)?;
@@ -242,11 +249,13 @@ pub async fn bearer(hub: &Hub, token: &str) -> Result<Arc<Account>> {
 }
 
 fn is_active(account: &Account) -> Result<()> {
-    if account.partner.as_ref().is_some_and(|p| p.status == PartnerStatus::Inactive) {
-        let detail = "this partner is inactive; ask who runs this hub";
-        return Err(Refusal::new(403, "partner_inactive", detail).with_code(Code::E008).into());
+    match &account.principal {
+        Principal::Partner(partner) if partner.status == PartnerStatus::Inactive => {
+            let detail = "this partner is inactive; ask who runs this hub";
+            Err(Refusal::new(403, "partner_inactive", detail).with_code(Code::E008).into())
+        }
+        Principal::Partner(_) | Principal::Staff(_) => Ok(()),
     }
-    Ok(())
 }
 
 pub fn unauthenticated(detail: &str) -> Error {
@@ -262,20 +271,23 @@ async fn account(hub: &Hub, client_id: &str) -> Result<Arc<Account>> {
     let generation = hub.accounts.generation();
     let db = hub.store.api();
     let key = key::get(db, client_id).await?.ok_or_else(|| unauthenticated("there is no such client; sign in"))?;
-    let partner = match key.partner_id {
-        None => None,
-        Some(id) => {
+    let principal = match (key.role, key.partner_id) {
+        (Role::Partner, Some(id)) => {
             let gone = || Refusal::new(404, "partner_unknown", "there is no such partner").with_code(Code::E007);
-            Some(store::partner::get(db, id).await?.ok_or_else(gone)?)
+            Principal::Partner(Arc::new(store::partner::get(db, id).await?.ok_or_else(gone)?))
+        }
+        (Role::Staff(role), None) => Principal::Staff(role),
+        // A constraint of the table forbids both.
+        (Role::Partner, None) | (Role::Staff(_), Some(_)) => {
+            return Err(forbidden("a key that is either a partner's or staff's"));
         }
     };
     let account = Arc::new(Account {
         client_id: key.client_id,
-        role: key.role,
+        principal,
         epoch: key.epoch,
         former_until: key.former_until,
         revoked: key.revoked_at.is_some(),
-        partner: partner.map(Arc::new),
     });
     hub.accounts.remember(account.clone(), now, generation);
     Ok(account)

@@ -16,8 +16,8 @@ use crate::error::Error;
 /// The handlers' result: any of our errors becomes a problem with `?`.
 pub type Answer<T = Response> = std::result::Result<T, Problem>;
 
-/// An answer with a JSON body.
-pub fn ok(status: StatusCode, body: &impl Serialize) -> Response {
+/// An answer with a JSON body, whose type is also the one that the document describes.
+pub fn ok(status: StatusCode, body: &(impl Serialize + ToSchema)) -> Response {
     match serde_json::to_vec(body) {
         Ok(body) => (status, [(header::CONTENT_TYPE, "application/json")], body).into_response(),
         Err(e) => Problem::from(Error::Internal(format!("an answer cannot be written: {e}"))).into_response(),

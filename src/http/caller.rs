@@ -7,6 +7,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 
 use super::context::{REQUEST_ID, STANDING};
+use super::page::Whose;
 use super::problem::Problem;
 use super::query::Query;
 use super::server::Peer;
@@ -15,15 +16,13 @@ use crate::error::{Error, Refusal, Result};
 use crate::flow::{self, rate::Standing, sign_in::unauthenticated};
 use crate::hub::Hub;
 use crate::id::Tsid;
-use crate::model::partner::{Account, DEFAULT_REGION, Partner, Scope};
-use crate::model::role::{Actor, Owning, Role, forbidden};
+use crate::model::access::permit::{Owning, forbidden};
+use crate::model::access::principal::{Actor, Origin, Principal, View};
+use crate::model::partner::{DEFAULT_REGION, Partner, Scope};
 use crate::store;
 
-/// Somebody who signed in.
-pub struct Signed {
-    pub account: Arc<Account>,
-    pub actor: Actor,
-}
+/// A caller that signed in. Its request is counted, and if it is staff's and reveals what is partners', written down.
+pub struct Signed(Actor);
 
 impl FromRequestParts<Hub> for Signed {
     type Rejection = Problem;
@@ -33,33 +32,17 @@ impl FromRequestParts<Hub> for Signed {
         if let Some(peer) = parts.extensions.get::<Peer>() {
             peer.signed_in();
         }
-        let actor = Actor { who: account.client_id.clone(), role: account.role, ..somebody(parts, hub) };
-        let signed = Signed { account, actor };
-        match signed.own()? {
-            Some(partner) => count(hub, partner, 1).await?,
+        let (who, principal) = (account.client_id.clone(), account.principal.clone());
+        let actor = Actor { who, principal, origin: origin(parts, hub) };
+        match &actor.principal {
+            Principal::Partner(partner) => count(hub, partner, 1).await?,
             // What tells of the hub as a whole tells of nobody.
-            None if parts.method.is_safe() && look::may_reveal(parts, &signed.actor) => {
-                look::note(parts, hub, &signed.actor).await?;
+            Principal::Staff(_) if parts.method.is_safe() && look::may_reveal(parts, &actor) => {
+                look::note(parts, hub, &actor).await?;
             }
-            None => (),
+            Principal::Staff(_) => (),
         }
-        Ok(signed)
-    }
-}
-
-impl Signed {
-    /// The partner that the caller speaks for and whose own is all it sees; none for staff, who sees everybody's.
-    ///
-    /// # Errors
-    /// The role and the partner of the key do not belong together.
-    pub fn own(&self) -> Result<Option<&Arc<Partner>>> {
-        match (self.account.role, &self.account.partner) {
-            (Role::Partner, Some(partner)) => Ok(Some(partner)),
-            (Role::Operator | Role::Admin, None) => Ok(None),
-            (Role::Partner, None) | (Role::Operator | Role::Admin, Some(_)) => {
-                Err(forbidden("a key that is either a partner's or staff's"))
-            }
-        }
+        Ok(Signed(actor))
     }
 }
 
@@ -94,14 +77,9 @@ fn bearer_token(headers: &HeaderMap) -> Result<&str> {
     }
 }
 
-/// Who asks, before it is known who that is.
-pub fn somebody(parts: &Parts, hub: &Hub) -> Actor {
-    Actor {
-        who: String::new(),
-        role: Role::Partner,
-        address: address(parts, hub),
-        request_id: REQUEST_ID.try_with(Clone::clone).ok(),
-    }
+/// Where a request came from, and under which id it is logged.
+fn origin(parts: &Parts, hub: &Hub) -> Origin {
+    Origin { address: address(parts, hub), request_id: REQUEST_ID.try_with(Clone::clone).ok() }
 }
 
 /// Where a request came from: the other end of its connection, or what our own proxy wrote. Where that cannot be read
@@ -128,13 +106,13 @@ fn address(parts: &Parts, hub: &Hub) -> Option<String> {
 }
 
 /// Where a request to sign in came from.
-pub struct From(pub Actor);
+pub struct From(pub Origin);
 
 impl FromRequestParts<Hub> for From {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, hub: &Hub) -> Result<From, Problem> {
-        Ok(From(somebody(parts, hub)))
+        Ok(From(origin(parts, hub)))
     }
 }
 
@@ -147,25 +125,26 @@ impl FromRequestParts<Hub> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, hub: &Hub) -> Result<Caller, Problem> {
-        let signed = Signed::from_request_parts(parts, hub).await?;
-        let partner = signed.own()?.cloned().ok_or_else(|| forbidden("a partner's key"))?;
-        Ok(Caller { partner })
+        let Signed(actor) = Signed::from_request_parts(parts, hub).await?;
+        match actor.principal {
+            Principal::Partner(partner) => Ok(Caller { partner }),
+            Principal::Staff(_) => Err(forbidden("a partner's key").into()),
+        }
     }
 }
 
 /// Whoever may look: a partner at its own, an operator at everybody's.
 pub struct Reader {
     actor: Actor,
-    /// None: staff, who sees everybody's.
-    own: Option<Arc<Partner>>,
+    view: View,
 }
 
 impl FromRequestParts<Hub> for Reader {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, hub: &Hub) -> Result<Reader, Problem> {
-        let signed = Signed::from_request_parts(parts, hub).await?;
-        Ok(Reader { own: signed.own()?.cloned(), actor: signed.actor })
+        let Signed(actor) = Signed::from_request_parts(parts, hub).await?;
+        Ok(Reader { view: actor.principal.view(), actor })
     }
 }
 
@@ -174,19 +153,27 @@ impl Reader {
         &self.actor
     }
 
-    /// Who sees several partners' has to be told whose each is.
-    pub fn is_staff(&self) -> bool {
-        self.own.is_none()
+    /// The partner whose own is all that the caller sees; none where it sees every partner's.
+    pub fn own(&self) -> Option<Tsid> {
+        match &self.view {
+            View::Own(partner) => Some(partner.partner_id),
+            View::All => None,
+        }
+    }
+
+    /// Whether the caller sees several partners', so that answers name the partner of each thing.
+    pub fn sees_all(&self) -> bool {
+        self.own().is_none()
     }
 
     /// Whose something is, for those who see several partners'.
     pub fn tells(&self, partner_id: Tsid) -> Option<String> {
-        self.is_staff().then(|| partner_id.to_string())
+        self.sees_all().then(|| partner_id.to_string())
     }
 
     /// Whose message that is. One that the caller may not see is not there for it.
     pub async fn owner(&self, hub: &Hub, message_id: Tsid) -> Result<Arc<Partner>> {
-        if let Some(partner) = &self.own {
+        if let View::Own(partner) = &self.view {
             let (now, db) = (hub.clock.now(), hub.store.api());
             // What was posted long ago for a later day is seen until it is done, and for as long again.
             let seen = message_id >= partner.oldest_seen(now)
@@ -202,7 +189,7 @@ impl Reader {
 
     /// Whose endpoint that is. One that the caller may not see is not there for it: its own it has to look for itself.
     pub async fn owner_of_endpoint(&self, hub: &Hub, endpoint_id: Tsid) -> Result<Arc<Partner>> {
-        if let Some(partner) = &self.own {
+        if let View::Own(partner) = &self.view {
             return Ok(partner.clone());
         }
         let db = hub.store.api();
@@ -212,24 +199,24 @@ impl Reader {
 
     /// The partner whose own a list is, for lists of one partner only: an operator says whose.
     pub async fn partner(&self, hub: &Hub, query: &mut Query) -> Result<Arc<Partner>> {
-        if let Some(partner) = &self.own {
-            is_own(partner, partner_id(query)?)?;
+        if let View::Own(partner) = &self.view {
+            is_own(partner, Whose::read(query)?.partner_id)?;
             return Ok(partner.clone());
         }
         let missing = || Refusal::new(400, "query_required", "who runs the hub says whose: ?partnerId=");
-        let id = partner_id(query)?.ok_or_else(missing)?;
+        let id = Whose::read(query)?.partner_id.ok_or_else(missing)?;
         let partner = store::partner::get(hub.store.api(), id).await?;
         Ok(Arc::new(partner.ok_or_else(flow::partner::unknown)?))
     }
 
     /// Whose messages a list is of: an operator may say `?partnerId=`.
     pub async fn scope(&self, hub: &Hub, query: &mut Query) -> Result<Scope> {
-        if let Some(partner) = &self.own {
-            is_own(partner, partner_id(query)?)?;
+        if let View::Own(partner) = &self.view {
+            is_own(partner, Whose::read(query)?.partner_id)?;
             return Ok(Scope::of(partner, partner.oldest_seen(hub.clock.now())));
         }
         let db = hub.store.api();
-        match partner_id(query)? {
+        match Whose::read(query)?.partner_id {
             Some(id) => {
                 let partner = store::partner::get(db, id).await?.ok_or_else(flow::partner::unknown)?;
                 Ok(Scope::of(&partner, Tsid(0)))
@@ -250,10 +237,8 @@ impl FromRequestParts<Hub> for Writer {
 
     async fn from_request_parts(parts: &mut Parts, hub: &Hub) -> Result<Writer, Problem> {
         let reader = Reader::from_request_parts(parts, hub).await?;
-        match reader.actor.role {
-            Role::Partner | Role::Admin => Ok(Writer(reader)),
-            Role::Operator => Err(forbidden("the partner's own key, or an admin's").into()),
-        }
+        reader.actor.may_own()?;
+        Ok(Writer(reader))
     }
 }
 
@@ -266,17 +251,13 @@ impl std::ops::Deref for Writer {
 
 impl Writer {
     pub fn permit<'a>(&'a self, partner: &'a Partner) -> Result<Owning<'a>> {
-        self.actor().owning(self.0.own.as_deref(), partner)
+        self.actor().owning(partner)
     }
 }
 
 /// Another partner is told of like one that does not exist.
 fn is_own(partner: &Partner, asked: Option<Tsid>) -> Result<()> {
     if asked.is_some_and(|id| id != partner.partner_id) { Err(flow::partner::unknown()) } else { Ok(()) }
-}
-
-fn partner_id(query: &mut Query) -> Result<Option<Tsid>, Refusal> {
-    query.parse("partnerId", "a partner's id", |text| text.parse().ok())
 }
 
 /// An admin that signed in.
@@ -286,9 +267,9 @@ impl FromRequestParts<Hub> for Admin {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, hub: &Hub) -> Result<Admin, Problem> {
-        let signed = Signed::from_request_parts(parts, hub).await?;
-        signed.actor.administering()?;
-        Ok(Admin(signed.actor))
+        let Signed(actor) = Signed::from_request_parts(parts, hub).await?;
+        actor.administering()?;
+        Ok(Admin(actor))
     }
 }
 
@@ -299,8 +280,8 @@ impl FromRequestParts<Hub> for Operator {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, hub: &Hub) -> Result<Operator, Problem> {
-        let signed = Signed::from_request_parts(parts, hub).await?;
-        signed.actor.operating()?;
-        Ok(Operator(signed.actor))
+        let Signed(actor) = Signed::from_request_parts(parts, hub).await?;
+        actor.operating()?;
+        Ok(Operator(actor))
     }
 }

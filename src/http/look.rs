@@ -8,8 +8,8 @@ use crate::error::Result;
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
+use crate::model::access::principal::Actor;
 use crate::model::delivery::parse_public_id;
-use crate::model::role::Actor;
 use crate::store;
 
 /// GET routes that reveal to staff what partners' messages say, to whom they go, or what was done: each look leaves an

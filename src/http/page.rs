@@ -13,33 +13,53 @@ use crate::id::Tsid;
 use crate::model::json::parse_time;
 use crate::model::partner::Scope;
 
-/// What every list takes, as the document tells it; `Page::read` reads it.
+/// What every list takes.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-#[expect(dead_code, reason = "only described, never made")]
 pub struct Window {
     /// Rows on a page.
-    #[param(minimum = 1, maximum = 200, default = 50)]
-    limit: Option<i64>,
+    #[param(value_type = Option<i64>, minimum = 1, maximum = 200, default = 50)]
+    limit: i64,
     /// `nextCursor` of the page before, as it came.
     #[param(pattern = "^[A-Za-z0-9_-]{35}$")]
     cursor: Option<String>,
     /// Created at this time or later; RFC 3339 with offset.
-    #[param(format = DateTime)]
-    since: Option<String>,
+    #[param(value_type = Option<String>, format = DateTime)]
+    since: Option<DateTime<Utc>>,
     /// Created before this time; RFC 3339 with offset.
-    #[param(format = DateTime)]
-    until: Option<String>,
+    #[param(value_type = Option<String>, format = DateTime)]
+    until: Option<DateTime<Utc>>,
+}
+
+impl Window {
+    fn read(query: &mut Query) -> Result<Window, Refusal> {
+        let limit = query.limit()?;
+        // A + that was not escaped arrives as a blank, and no time holds one.
+        let time = |text: &str| parse_time(&text.replace(' ', "+"));
+        let since = query.parse("since", "a time as RFC 3339 writes it, with offset", time)?;
+        let until = query.parse("until", "a time as RFC 3339 writes it, with offset", time)?;
+        Ok(Window { limit, cursor: query.take("cursor"), since, until })
+    }
 }
 
 /// Whose something is.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-#[expect(dead_code, reason = "only described, never made")]
 pub struct Whose {
     /// For operators: only this partner's.
-    #[param(rename = "partnerId", pattern = "^[0-7][0-9A-HJKMNP-TV-Z]{12}$")]
-    partner_id: Option<String>,
+    #[param(rename = "partnerId", value_type = Option<String>, pattern = "^[0-7][0-9A-HJKMNP-TV-Z]{12}$")]
+    pub partner_id: Option<Tsid>,
+}
+
+impl Whose {
+    /// Takes `?partnerId=` from a query, if it is given.
+    ///
+    /// # Errors
+    /// `query_invalid` for what is no id.
+    pub fn read(query: &mut Query) -> Result<Whose, Refusal> {
+        let partner_id = query.parse("partnerId", "a partner's id", |text| text.parse().ok())?;
+        Ok(Whose { partner_id })
+    }
 }
 
 /// Where a page begins and how long it may be. `after` is the last row of the page before.
@@ -91,12 +111,8 @@ impl Page {
     }
 
     pub fn read(query: &mut Query, hub: &Hub, list: &str, whose: Tsid) -> Result<Page, Refusal> {
-        let limit = query.limit()?;
-        // A + that was not escaped arrives as a blank, and no time holds one.
-        let time = |text: &str| parse_time(&text.replace(' ', "+"));
-        let since: Option<DateTime<Utc>> = query.parse("since", "a time as RFC 3339 writes it, with offset", time)?;
-        let until: Option<DateTime<Utc>> = query.parse("until", "a time as RFC 3339 writes it, with offset", time)?;
-        let after = match query.take("cursor") {
+        let Window { limit, cursor, since, until } = Window::read(query)?;
+        let after = match cursor {
             None => None,
             Some(text) => Some(read_cursor(hub, list, whose, &text).ok_or_else(|| {
                 Refusal::new(400, "cursor_invalid", "the cursor is not one this list gave you; begin without it")

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::context::REQUEST_ID;
 use super::words::words;
-use crate::error::{CODES, Code, Error, Fault, REASONS, Refusal};
+use crate::error::{CODES, Code, Error, Fault, REASONS, Refusal, Unavailable};
 
 /// An error on its way to a caller.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl From<Error> for Problem {
             Error::NotFound => {
                 told(404, Code::E001, "not_found", "there is nothing under this address that you may see")
             }
-            Error::Unavailable(why) => {
+            Error::Unavailable(Unavailable { why, .. }) => {
                 tracing::warn!(why, "answered 503: the database is not available");
                 let detail = "the database is not available; whether a message was stored is unknown, so repeat it with \
                               the same clientMsgId";

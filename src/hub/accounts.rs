@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use chrono::{DateTime, Utc};
 
 use super::lock::lock;
-use crate::model::partner::Account;
+use crate::model::access::principal::Account;
 
 /// The accounts that this process remembers, by client id.
 #[derive(Default)]

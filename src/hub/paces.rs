@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use chrono::{DateTime, Utc};
 use tokio::sync::OwnedMutexGuard;
 
+use super::lock::lock;
 use crate::model::delivery::{FAILING, Outcome, PACED};
 use crate::model::pace::{IN_A_ROW, Pace};
 
@@ -49,7 +50,7 @@ impl Paces {
 
     /// Why a message to this destination is not sent now, if so: it has to wait for its slot.
     pub fn stands(&self, place: &Place, now: DateTime<Utc>) -> Result<(), Outcome> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.known);
         match known.get_mut(place) {
             Some(known) if known.pace.next_at > now => {
                 let (slot, next) = known.pace.slot(known.slot, now);
@@ -61,25 +62,25 @@ impl Paces {
     }
 
     pub fn knows(&self, place: &Place) -> bool {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).contains_key(place)
+        lock(&self.known).contains_key(place)
     }
 
     pub fn learn(&self, place: Place, pace: Pace) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.known);
         known.entry(place).or_insert(Known { pace, slot: None }).pace = pace;
         self.any.store(true, Ordering::Relaxed);
     }
 
     /// For how often a destination was seen to fail while in trouble.
     pub fn troubles(&self, place: &Place) -> i16 {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = lock(&self.known);
         known.get(place).map_or(0, |known| known.pace.failures)
     }
 
     /// One more failure of a destination that did not fail again and again before; whether it does from now on. A call
     /// that was made before the last good answer says nothing: the destination worked after it.
     pub fn fails(&self, place: &Place, called_at: DateTime<Utc>) -> bool {
-        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut answers = lock(&self.answers);
         let answers = answers.entry(place.0.clone()).or_default().entry(place.1.clone()).or_default();
         if answers.good_at.is_some_and(|good_at| called_at <= good_at) {
             return false;
@@ -90,7 +91,7 @@ impl Paces {
 
     pub fn works(&self, provider: &str, destination: &str, now: DateTime<Utc>) {
         let good = Answers { failures_in_a_row: 0, good_at: Some(now) };
-        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut answers = lock(&self.answers);
         match answers.get_mut(provider).and_then(|of| of.get_mut(destination)) {
             Some(answers) => *answers = good,
             None => {
@@ -100,14 +101,14 @@ impl Paces {
     }
 
     pub fn line(&self, place: &Place) -> Arc<tokio::sync::Mutex<()>> {
-        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = lock(&self.lines);
         lines.entry(place.clone()).or_default().clone()
     }
 
     /// What all processes know, as it was read at `now`, in the place of what was known; what was learnt while it was
     /// read stays.
     pub fn replace(&self, read: impl IntoIterator<Item = (Place, Pace)>, now: DateTime<Utc>) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.known);
         let mut before = std::mem::take(&mut *known);
         for (place, pace) in read {
             let slot = before.remove(&place).and_then(|before| before.slot);

@@ -3,10 +3,11 @@
 //! waiting for it. A provider without limit and trouble costs a look at one flag.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use super::lock::lock;
 use crate::model::breaker::{Breaker, State, Window, ramped};
 use crate::model::capability::Batch;
 use crate::model::channel::Channel;
@@ -128,7 +129,7 @@ impl ProviderState {
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner)
     }
 
     pub fn limit(&self) -> Option<&RateLimit> {

@@ -1,10 +1,11 @@
 //! All providers of this process: whose turn it is where several serve a channel, and how much may be claimed for one.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use chrono::{DateTime, Utc};
 
+use super::lock::lock;
 use super::provider_state::ProviderState;
 use crate::model::channel::Channel;
 use crate::provider::Providers;
@@ -49,7 +50,7 @@ impl ProviderStates {
         if let [(only, _)] = among {
             return Some(*only);
         }
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut turns = lock(&self.turns);
         let credit = turns.entry(channel).or_insert_with(|| vec![0; self.of(channel).len()]);
         let weight = |weight: u32| i64::from(weight.max(1));
         among.iter().for_each(|(n, w)| credit[*n] += weight(*w));
@@ -65,7 +66,7 @@ impl ProviderStates {
             return i64::MAX;
         }
         let room = states.iter().fold(0i64, |room, state| room.saturating_add(state.room(channel, now)));
-        let expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
+        let expected = lock(&self.expected);
         room.saturating_sub(expected.get(&channel).copied().unwrap_or(0)).max(0)
     }
 
@@ -74,7 +75,7 @@ impl ProviderStates {
         let bounded = |channel: &Channel| !self.of(*channel).iter().any(|state| state.is_plain());
         let takes: Vec<(Channel, i64)> = takes.filter(|(channel, _)| bounded(channel)).collect();
         if !takes.is_empty() {
-            let mut expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut expected = lock(&self.expected);
             takes.iter().for_each(|(channel, n)| *expected.entry(*channel).or_default() += n);
         }
         Expected { states: self.clone(), takes }
@@ -97,7 +98,7 @@ impl Drop for Expected {
         if self.takes.is_empty() {
             return;
         }
-        let mut expected = self.states.expected.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut expected = lock(&self.states.expected);
         self.takes.iter().for_each(|(channel, n)| *expected.entry(*channel).or_default() -= n);
     }
 }

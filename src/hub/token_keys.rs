@@ -7,7 +7,7 @@ use tokio::sync::MutexGuard;
 
 use super::lock::lock;
 use crate::limits;
-use crate::model::token::TokenKeys;
+use crate::model::access::token::TokenKeys;
 
 /// The keys last read, and when an unknown key last made this process read them.
 #[derive(Default)]

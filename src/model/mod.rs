@@ -1,6 +1,7 @@
 //! Nouns and laws: what is true with the network unplugged. No await, no I/O, no clock, no randomness in here; time and
 //! chance come in as arguments.
 
+pub mod access;
 pub mod alert;
 pub mod breaker;
 pub mod capability;
@@ -32,10 +33,7 @@ pub mod rate;
 pub mod receipt;
 pub mod redrive;
 pub mod retry;
-pub mod role;
 pub mod signature;
 pub mod stats;
-pub mod strikes;
 pub mod text;
-pub mod token;
 pub mod watermark;

@@ -1,12 +1,9 @@
 //! A partner: a domain service that posts messages. The tenant: whatever it posts is seen by nobody else, and what one
 //! does hurts no other.
 
-use std::sync::Arc;
-
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::channel::Channel;
-use super::role::Role;
 use crate::id::Tsid;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,26 +128,5 @@ impl Scope {
     pub fn of(partner: &Partner, oldest: Tsid) -> Scope {
         let owners = vec![(partner.partner_id, partner.shard)];
         Scope { owners, oldest, whose: partner.partner_id, region: partner.region.clone() }
-    }
-}
-
-/// Who signed in: a key, and the partner it speaks for. Operators and admins speak for none.
-#[derive(Debug, Clone)]
-pub struct Account {
-    pub client_id: String,
-    pub role: Role,
-    /// Tokens of an earlier one are void …
-    pub epoch: i32,
-    /// … but those of the one before, while the secret that gave them is good.
-    pub former_until: Option<DateTime<Utc>>,
-    pub revoked: bool,
-    pub partner: Option<Arc<Partner>>,
-}
-
-impl Account {
-    /// Whether tokens of this epoch are good yet.
-    pub fn takes(&self, epoch: i32, now: DateTime<Utc>) -> bool {
-        let former = self.former_until.is_some_and(|until| now < until);
-        !self.revoked && (epoch == self.epoch || (former && epoch == self.epoch - 1))
     }
 }

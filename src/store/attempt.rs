@@ -6,6 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use super::delivery::{Settle, Tried};
+use super::keys::{Keys, key};
 use super::{Db, word};
 use crate::error::Result;
 use crate::id::Tsid;
@@ -21,54 +22,46 @@ pub async fn begin(
     now: DateTime<Utc>,
     lasting: Duration,
 ) -> Result<Vec<Key>> {
-    let ids: Vec<i64> = calls.iter().map(|c| c.0.message_id.0).collect();
-    let (Some(&low), Some(&high)) = (ids.iter().min(), ids.iter().max()) else { return Ok(Vec::new()) };
+    let Some(keys) = Keys::of(calls.iter().map(|c| c.0)) else { return Ok(Vec::new()) };
     let rows = sqlx::query_file!(
         "sql/attempt/begin.sql",
-        &calls.iter().map(|c| c.0.shard).collect::<Vec<_>>(),
-        &ids,
-        &calls.iter().map(|c| c.0.no).collect::<Vec<_>>(),
+        &keys.shards,
+        &keys.message_ids,
+        &keys.nos,
         &calls.iter().map(|c| c.1).collect::<Vec<_>>(),
         worker.0,
         claimed_at,
         now,
         &calls.iter().map(|c| c.2.clone()).collect::<Vec<_>>(),
-        low,
-        high,
+        keys.low,
+        keys.high,
         Status::Processing.as_str(),
         lasting.as_secs_f64(),
     )
     .fetch_all(db)
     .await?;
-    Ok(rows.into_iter().map(|r| Key { shard: r.shard, message_id: Tsid(r.message_id), no: r.no }).collect())
+    Ok(rows.into_iter().map(|r| key(r.shard, r.message_id, r.no)).collect())
 }
 
 /// Since when these deliveries have been tried: from the first call on, or since they were last redriven.
 pub async fn tried_since(db: impl Db<'_>, keys: &[Key]) -> Result<HashMap<Key, DateTime<Utc>>> {
-    if keys.is_empty() {
-        return Ok(HashMap::new());
-    }
-    let rows = sqlx::query_file!(
-        "sql/attempt/tried_since.sql",
-        &keys.iter().map(|k| k.shard).collect::<Vec<_>>(),
-        &keys.iter().map(|k| k.message_id.0).collect::<Vec<_>>(),
-        &keys.iter().map(|k| k.no).collect::<Vec<_>>(),
-    )
-    .fetch_all(db)
-    .await?;
-    let key = |shard, id, no| Key { shard, message_id: Tsid(id), no };
+    let Some(keys) = Keys::of(keys.iter().copied()) else { return Ok(HashMap::new()) };
+    let rows = sqlx::query_file!("sql/attempt/tried_since.sql", &keys.shards, &keys.message_ids, &keys.nos,)
+        .fetch_all(db)
+        .await?;
     Ok(rows.into_iter().filter_map(|r| Some((key(r.shard, r.message_id, r.no), r.since?))).collect())
 }
 
 /// Keeps outcomes whose delivery was taken back meanwhile, on their own attempts; says how many were still in doubt.
 pub async fn late(db: impl Db<'_>, late: &[Settle], now: DateTime<Utc>) -> Result<u64> {
     let late: Vec<(&Settle, &Tried)> = late.iter().filter_map(|s| Some((s, s.tried.as_ref()?))).collect();
+    let Some(keys) = Keys::of(late.iter().map(|l| l.0.key)) else { return Ok(0) };
     let text = |f: fn(&Tried) -> Option<&str>| late.iter().map(|l| f(l.1).map(str::to_owned)).collect::<Vec<_>>();
     let query = sqlx::query_file!(
         "sql/attempt/late.sql",
-        &late.iter().map(|l| l.0.key.shard).collect::<Vec<_>>(),
-        &late.iter().map(|l| l.0.key.message_id.0).collect::<Vec<_>>(),
-        &late.iter().map(|l| l.0.key.no).collect::<Vec<_>>(),
+        &keys.shards,
+        &keys.message_ids,
+        &keys.nos,
         &late.iter().map(|l| l.0.head.attempt).collect::<Vec<_>>(),
         &late.iter().map(|l| l.1.outcome.as_str().to_owned()).collect::<Vec<_>>(),
         &late.iter().map(|l| l.1.called_at).collect::<Vec<_>>() as &[Option<DateTime<Utc>>],
@@ -83,22 +76,15 @@ pub async fn late(db: impl Db<'_>, late: &[Settle], now: DateTime<Utc>) -> Resul
 
 /// The attempts of these deliveries as receipts find them.
 pub async fn of_keys(db: impl Db<'_>, keys: &[Key]) -> Result<HashMap<Key, Vec<Told>>> {
-    let ids: Vec<i64> = keys.iter().map(|k| k.message_id.0).collect();
-    let (Some(&low), Some(&high)) = (ids.iter().min(), ids.iter().max()) else { return Ok(HashMap::new()) };
-    let rows = sqlx::query_file!(
-        "sql/attempt/of_keys.sql",
-        &keys.iter().map(|k| k.shard).collect::<Vec<_>>(),
-        &ids,
-        &keys.iter().map(|k| k.no).collect::<Vec<_>>(),
-        low,
-        high,
-    )
-    .fetch_all(db)
-    .await?;
-    let mut all: HashMap<Key, Vec<Told>> = HashMap::with_capacity(keys.len());
+    let Some(keys) = Keys::of(keys.iter().copied()) else { return Ok(HashMap::new()) };
+    let rows =
+        sqlx::query_file!("sql/attempt/of_keys.sql", &keys.shards, &keys.message_ids, &keys.nos, keys.low, keys.high,)
+            .fetch_all(db)
+            .await?;
+    let mut all: HashMap<Key, Vec<Told>> = HashMap::with_capacity(keys.nos.len());
     for r in rows {
         let receipt = r.receipt.map(|text| word(&text, "outcome of a receipt")).transpose()?;
-        all.entry(Key { shard: r.shard, message_id: Tsid(r.message_id), no: r.no }).or_default().push(Told {
+        all.entry(key(r.shard, r.message_id, r.no)).or_default().push(Told {
             attempt: r.attempt,
             outcome: word(&r.outcome, "outcome")?,
             provider: r.provider,
@@ -123,21 +109,20 @@ pub struct Received {
 
 /// Writes it. Each attempt once; their deliveries are held.
 pub async fn receive(db: impl Db<'_>, all: &[Received]) -> Result<()> {
-    let ids: Vec<i64> = all.iter().map(|r| r.key.message_id.0).collect();
-    let (Some(&low), Some(&high)) = (ids.iter().min(), ids.iter().max()) else { return Ok(()) };
+    let Some(keys) = Keys::of(all.iter().map(|r| r.key)) else { return Ok(()) };
     sqlx::query_file!(
         "sql/attempt/receive.sql",
-        &all.iter().map(|r| r.key.shard).collect::<Vec<_>>(),
-        &ids,
-        &all.iter().map(|r| r.key.no).collect::<Vec<_>>(),
+        &keys.shards,
+        &keys.message_ids,
+        &keys.nos,
         &all.iter().map(|r| r.attempt).collect::<Vec<_>>(),
         &all.iter().map(|r| r.outcome.as_str().to_owned()).collect::<Vec<_>>(),
         &all.iter().map(|r| r.reason.clone()).collect::<Vec<_>>() as &[Option<String>],
         &all.iter().map(|r| r.code.clone()).collect::<Vec<_>>() as &[Option<String>],
         &all.iter().map(|r| r.at).collect::<Vec<_>>(),
         &all.iter().map(|r| r.provider.clone()).collect::<Vec<_>>(),
-        low,
-        high,
+        keys.low,
+        keys.high,
     )
     .execute(db)
     .await?;

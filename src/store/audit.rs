@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::Db;
 use crate::error::Result;
 use crate::id::Tsid;
-use crate::model::role::Actor;
+use crate::model::access::principal::Actor;
 
 /// What was done, and to what.
 #[derive(Debug, Clone, Default)]
@@ -24,12 +24,12 @@ pub async fn insert(db: impl Db<'_>, id: Tsid, now: DateTime<Utc>, actor: &Actor
         id.0,
         now,
         actor.who,
-        actor.role.as_str(),
+        actor.principal.role().as_str(),
         deed.action,
         deed.object,
         deed.partner_id.map(|id| id.0),
-        actor.address,
-        actor.request_id,
+        actor.origin.address,
+        actor.origin.request_id,
         deed.before,
         deed.after,
     )
@@ -52,10 +52,10 @@ pub async fn look(
         id.0,
         now,
         actor.who,
-        actor.role.as_str(),
+        actor.principal.role().as_str(),
         object,
-        actor.address,
-        actor.request_id,
+        actor.origin.address,
+        actor.origin.request_id,
         Tsid::floor(since).0,
     )
     .execute(db)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 
-use super::{Conn, Db};
+use super::{Conn, Db, word};
 use crate::crypt::Keyring;
 use crate::error::{Error, Result};
 use crate::id::Tsid;
@@ -68,7 +68,7 @@ impl Row {
             url: self.url,
             description: self.description,
             events: self.events,
-            status: self.status.parse().map_err(|()| Error::Internal("unknown endpoint status".into()))?,
+            status: word(&self.status, "endpoint status")?,
             disabled_reason: self.disabled_reason,
             ordered: self.ordered,
             include_content: self.include_content,

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
 
+use super::keys::Messages;
 use super::{Db, word};
 use crate::error::Result;
 use crate::id::Tsid;
@@ -46,9 +47,9 @@ pub struct Standing {
 }
 
 pub async fn standing(db: impl Db<'_>, messages: &HashSet<(i16, Tsid)>) -> Result<Vec<Standing>> {
-    let ids: Vec<i64> = messages.iter().map(|m| m.1.0).collect();
-    let (Some(&low), Some(&high)) = (ids.iter().min(), ids.iter().max()) else { return Ok(Vec::new()) };
-    let shards: Vec<i16> = messages.iter().map(|m| m.0).collect();
+    let Some(Messages { shards, ids, low, high }) = Messages::of(messages.iter().copied()) else {
+        return Ok(Vec::new());
+    };
     let rows = sqlx::query_file!("sql/event/standing.sql", &shards, &ids, low, high).fetch_all(db).await?;
     let row = rows.into_iter().map(|r| {
         let statuses = r.statuses.iter().map(|s| word(s, "status")).collect::<Result<Vec<Status>>>()?;

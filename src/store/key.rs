@@ -5,8 +5,8 @@ use chrono::{DateTime, Utc};
 use super::{Db, word};
 use crate::error::Result;
 use crate::id::Tsid;
-use crate::model::role::Role;
-use crate::model::strikes::Failures;
+use crate::model::access::role::Role;
+use crate::model::access::strikes::Failures;
 
 /// A key with the hashes of its secrets.
 pub struct Key {
@@ -20,6 +20,23 @@ pub struct Key {
     pub epoch: i32,
     pub revoked_at: Option<DateTime<Utc>>,
     pub created_at: DateTime<Utc>,
+}
+
+macro_rules! key {
+    ($r:expr) => {
+        Key {
+            client_id: $r.client_id,
+            role: word(&$r.role, "role")?,
+            partner_id: $r.partner_id.map(Tsid),
+            name: $r.name,
+            secret_hash: $r.secret_hash,
+            former_hash: $r.former_hash,
+            former_until: $r.former_until,
+            epoch: $r.epoch,
+            revoked_at: $r.revoked_at,
+            created_at: $r.created_at,
+        }
+    };
 }
 
 /// False when there is one already.
@@ -38,21 +55,7 @@ pub async fn insert(db: impl Db<'_>, key: &Key, now: DateTime<Utc>) -> Result<bo
 
 pub async fn get(db: impl Db<'_>, client_id: &str) -> Result<Option<Key>> {
     let row = sqlx::query_file!("sql/key/get.sql", client_id).fetch_optional(db).await?;
-    row.map(|r| {
-        Ok(Key {
-            client_id: r.client_id,
-            role: word(&r.role, "role")?,
-            partner_id: r.partner_id.map(Tsid),
-            name: r.name,
-            secret_hash: r.secret_hash,
-            former_hash: r.former_hash,
-            former_until: r.former_until,
-            epoch: r.epoch,
-            revoked_at: r.revoked_at,
-            created_at: r.created_at,
-        })
-    })
-    .transpose()
+    row.map(|r| Ok(key!(r))).transpose()
 }
 
 /// A key that signs in, and the failures that it is judged by.
@@ -72,18 +75,7 @@ pub async fn to_sign_in(db: impl Db<'_>, client_id: &str, network: &str, now: Da
     row.map(|r| {
         let count = r.failures.map(|n| u32::try_from(n).unwrap_or(0));
         Ok(Judged {
-            key: Key {
-                client_id: r.client_id,
-                role: word(&r.role, "role")?,
-                partner_id: r.partner_id.map(Tsid),
-                name: r.name,
-                secret_hash: r.secret_hash,
-                former_hash: r.former_hash,
-                former_until: r.former_until,
-                epoch: r.epoch,
-                revoked_at: r.revoked_at,
-                created_at: r.created_at,
-            },
+            key: key!(r),
             network: r.network,
             failures: r.since.zip(count).map(|(since, count)| Failures { since, count }),
         })

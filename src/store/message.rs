@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use data_encoding::BASE64;
 use sqlx::PgPool;
 
+use super::keys::{Messages, key};
 use super::{Conn, Db, word};
 use crate::crypt::Keyring;
 use crate::error::{Error, Result};
@@ -113,7 +114,6 @@ pub async fn publish(db: impl Db<'_>, all: &[Publish], now: DateTime<Utc>) -> Re
     )
     .fetch_all(db)
     .await?;
-    let key = |shard, id, no| Key { shard, message_id: Tsid(id), no };
     Ok(rows.into_iter().map(|r| (key(r.shard, r.message_id, r.no), Lane(r.lane))).collect())
 }
 
@@ -127,9 +127,9 @@ pub struct ToldOf {
 }
 
 pub async fn told_of(db: impl Db<'_>, messages: &[(i16, Tsid)]) -> Result<HashMap<Tsid, ToldOf>> {
-    let ids: Vec<i64> = messages.iter().map(|m| m.1.0).collect();
-    let (Some(&low), Some(&high)) = (ids.iter().min(), ids.iter().max()) else { return Ok(HashMap::new()) };
-    let shards: Vec<i16> = messages.iter().map(|m| m.0).collect();
+    let Some(Messages { shards, ids, low, high }) = Messages::of(messages.iter().copied()) else {
+        return Ok(HashMap::new());
+    };
     let rows = sqlx::query_file!("sql/message/told_of.sql", &shards, &ids, low, high).fetch_all(db).await?;
     let told = |kind, client_msg_id, is_message| ToldOf { kind, client_msg_id, is_message };
     Ok(rows.into_iter().map(|r| (Tsid(r.message_id), told(r.kind, r.client_msg_id, r.is_message))).collect())
@@ -152,9 +152,9 @@ pub async fn contents(
     keyring: &Keyring,
     messages: &[(i16, Tsid)],
 ) -> Result<Vec<(Tsid, Option<Contents>)>> {
-    let ids: Vec<i64> = messages.iter().map(|m| m.1.0).collect();
-    let (Some(&low), Some(&high)) = (ids.iter().min(), ids.iter().max()) else { return Ok(Vec::new()) };
-    let shards: Vec<i16> = messages.iter().map(|m| m.0).collect();
+    let Some(Messages { shards, ids, low, high }) = Messages::of(messages.iter().copied()) else {
+        return Ok(Vec::new());
+    };
     let rows = sqlx::query_file!("sql/message/contents.sql", &shards, &ids, low, high).fetch_all(db).await?;
     Ok(rows
         .into_iter()
@@ -211,9 +211,9 @@ impl Telling {
 
 /// What these messages tell, those that tell something.
 pub async fn told(db: impl Db<'_>, keyring: &Keyring, messages: &[(i16, Tsid)]) -> Result<HashMap<Tsid, Telling>> {
-    let ids: Vec<i64> = messages.iter().map(|m| m.1.0).collect();
-    let (Some(&low), Some(&high)) = (ids.iter().min(), ids.iter().max()) else { return Ok(HashMap::new()) };
-    let shards: Vec<i16> = messages.iter().map(|m| m.0).collect();
+    let Some(Messages { shards, ids, low, high }) = Messages::of(messages.iter().copied()) else {
+        return Ok(HashMap::new());
+    };
     let rows = sqlx::query_file!("sql/message/told.sql", &shards, &ids, low, high).fetch_all(db).await?;
     let telling = rows.into_iter().map(|r| {
         let id = Tsid(r.message_id);
@@ -347,10 +347,9 @@ pub async fn wipeable(
 
 /// Erases what settled messages say and to whom; says how many.
 pub async fn wipe(db: impl Db<'_>, shard: i16, ids: &[Tsid]) -> Result<i64> {
-    let (Some(low), Some(high)) = (ids.iter().min(), ids.iter().max()) else { return Ok(0) };
-    let shards = vec![shard; ids.len()];
-    let all: Vec<i64> = ids.iter().map(|id| id.0).collect();
-    Ok(sqlx::query_file_scalar!("sql/message/wipe.sql", &shards, &all, low.0, high.0).fetch_one(db).await?)
+    let messages = Messages::of(ids.iter().map(|id| (shard, *id)));
+    let Some(Messages { shards, ids, low, high }) = messages else { return Ok(0) };
+    Ok(sqlx::query_file_scalar!("sql/message/wipe.sql", &shards, &ids, low, high).fetch_one(db).await?)
 }
 
 pub async fn get(

@@ -16,7 +16,7 @@ macro_rules! partner {
             partner_id: Tsid(r.partner_id),
             name: r.name,
             shard: r.shard,
-            status: r.status.parse().map_err(|()| crate::error::Error::Internal("unknown partner status".into()))?,
+            status: word(&r.status, "partner status")?,
             rate_limit_tps: r.rate_limit_tps,
             lookup_days: r.lookup_days,
             retention_days: r.retention_days,

@@ -2,10 +2,10 @@
 
 use chrono::{DateTime, Utc};
 
+use super::keys::key;
 use super::{Conn, Db, word};
 use crate::error::Result;
 use crate::id::Tsid;
-use crate::model::delivery::Key;
 use crate::model::receipt::{Receipt, ReceiptOutcome, Reference};
 
 /// A piece of news to keep.
@@ -83,10 +83,7 @@ pub async fn take(conn: &mut Conn, now: DateTime<Utc>, rows: i64) -> Result<Vec<
     let found = sqlx::query_file!("sql/receipt/take.sql", now, rows).fetch_all(conn).await?;
     let row = found.into_iter().map(|r| {
         let reference = r.shard.zip(r.message_id).zip(r.no).zip(r.attempt);
-        let reference = reference.map(|(((shard, id), no), attempt)| {
-            let key = Key { shard, message_id: Tsid(id), no };
-            Reference { key, attempt }
-        });
+        let reference = reference.map(|(((shard, id), no), attempt)| Reference { key: key(shard, id, no), attempt });
         Ok(Waiting {
             provider: r.provider,
             event_key: r.event_key,

@@ -3,6 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
 
+use super::keys::key;
 use super::{Conn, Db, word};
 use crate::error::{Error, Result};
 use crate::id::Tsid;
@@ -32,7 +33,7 @@ pub struct Dead {
 macro_rules! dead {
     ($r:expr, $partner:expr, $shard:expr) => {
         Dead {
-            key: Key { shard: $shard, message_id: Tsid($r.message_id), no: $r.no },
+            key: key($shard, $r.message_id, $r.no),
             partner_id: $partner,
             lane: Lane($r.lane),
             status: word(&$r.status, "status")?,
@@ -134,16 +135,16 @@ pub struct Job {
 macro_rules! job {
     ($r:expr) => {{
         let r = $r;
-        let unknown =
-            |what: &str| Error::Internal(format!("redrive {}: unknown {what} in the database", Tsid(r.redrive_id)));
+        let unreadable =
+            |e| Error::Internal(format!("redrive {}: unknown filter ({e}) in the database", Tsid(r.redrive_id)));
         Ok(Job {
             redrive_id: Tsid(r.redrive_id),
-            kind: r.kind.parse().map_err(|()| unknown("kind"))?,
+            kind: word(&r.kind, "kind of redrive")?,
             partner_id: r.partner_id.map(Tsid),
             endpoint_id: r.endpoint_id.map(Tsid),
-            filter: serde_json::from_value(r.filter).map_err(|e| unknown(&format!("filter ({e})")))?,
+            filter: serde_json::from_value(r.filter).map_err(unreadable)?,
             rate_per_second: r.rate_per_second,
-            status: r.status.parse().map_err(|()| unknown("status"))?,
+            status: word(&r.status, "status of a redrive")?,
             expected: r.expected,
             done: r.done,
             position: r.position,

@@ -181,7 +181,7 @@ impl Servers {
             e => format!("{}: {e}", name(options)),
         });
         let refused: Vec<String> = refused.collect();
-        Err(Error::Unavailable(format!("no server of the database URL will do: {}", refused.join("; "))))
+        Err(Error::Unavailable(format!("no server of the database URL will do: {}", refused.join("; ")).into()))
     }
 
     async fn try_host(&self, options: &PgConnectOptions, target: Target) -> Result<Conn> {
@@ -190,7 +190,7 @@ impl Servers {
             let standing = standing(&mut conn).await?;
             Ok::<_, sqlx::Error>((conn, standing))
         };
-        let late = || Error::Unavailable(format!("no answer within {} s", self.connect_timeout.as_secs()));
+        let late = || Error::Unavailable(format!("no answer within {} s", self.connect_timeout.as_secs()).into());
         let (conn, standing) = tokio::time::timeout(self.connect_timeout, connect).await.map_err(|_| late())??;
         fit(self.purpose, target, standing).map_err(|why| Error::Unavailable(why.into()))?;
         Ok(conn)
@@ -250,7 +250,7 @@ pub async fn prove_own(options: &PgConnectOptions) -> Result<()> {
     let pool = PgPoolOptions::new().max_connections(2).acquire_timeout(limits::SESSION_PROOF);
     let pool = pool.connect_lazy_with(options.clone());
     let proven = tokio::time::timeout(3 * limits::SESSION_PROOF, own(&pool)).await;
-    let late = || Error::Unavailable(format!("no answer within {} s", 3 * limits::SESSION_PROOF.as_secs()));
+    let late = || Error::Unavailable(format!("no answer within {} s", 3 * limits::SESSION_PROOF.as_secs()).into());
     let proven = proven.unwrap_or_else(|_| Err(late()));
     // Bounded: behind a pooler that is out of connections it would wait for one.
     let _best_effort = tokio::time::timeout(Duration::from_secs(1), pool.close()).await;

@@ -6,19 +6,21 @@ use chrono::{DateTime, Utc};
 
 use super::Db;
 use super::delivery::{Claimed, Settle};
+use super::keys::{Keys, key};
 use crate::error::Result;
 use crate::id::Tsid;
-use crate::model::delivery::{Head, Key, SET_APART, Status};
+use crate::model::delivery::{Head, SET_APART, Status};
 use crate::model::lane::Lane;
 
 /// Writes those of these steps that set their delivery apart, in the transaction that writes the steps.
 pub async fn put(db: impl Db<'_>, settles: &[&Settle]) -> Result<()> {
     let all: Vec<_> = settles.iter().filter_map(|s| Some((s, s.apart?))).collect();
+    let Some(keys) = Keys::of(all.iter().map(|(s, _)| s.key)) else { return Ok(()) };
     sqlx::query_file!(
         "sql/suspect/put.sql",
-        &all.iter().map(|(s, _)| s.key.shard).collect::<Vec<_>>(),
-        &all.iter().map(|(s, _)| s.key.message_id.0).collect::<Vec<_>>(),
-        &all.iter().map(|(s, _)| s.key.no).collect::<Vec<_>>(),
+        &keys.shards,
+        &keys.message_ids,
+        &keys.nos,
         &all.iter().map(|(s, _)| s.lane.0).collect::<Vec<_>>(),
         &all.iter().map(|(_, apart)| apart.deaths).collect::<Vec<_>>(),
         &all.iter().map(|(_, apart)| apart.ready_at).collect::<Vec<_>>(),
@@ -63,7 +65,7 @@ pub async fn claim(
             has_fallback: r.has_fallback,
         };
         let claimed = Claimed {
-            key: Key { shard: r.shard, message_id: Tsid(r.message_id), no: r.no },
+            key: key(r.shard, r.message_id, r.no),
             lane: Lane(r.lane),
             head,
             content: r.content,

@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use prometheus::IntGauge;
 use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Unavailable, UnavailableKind};
 use crate::flow::delivery::call::{call, requests};
 use crate::flow::delivery::claim::{Claim, claim};
 use crate::flow::delivery::hold::hold;
@@ -394,7 +394,7 @@ async fn settle_surely(hub: &Hub, batch: Vec<Settle>) {
     loop {
         match settle(hub, batch.clone()).await {
             Ok(()) => return,
-            Err(Error::Unavailable(why))
+            Err(Error::Unavailable(Unavailable { why, .. }))
                 if !hub.shutdown.is_stopping() || began.elapsed() < hub.settings.timing.lease() =>
             {
                 tracing::warn!(why, steps = batch.len(), "outcomes could not be written; it is tried again");
@@ -418,7 +418,7 @@ async fn settle_surely(hub: &Hub, batch: Vec<Settle>) {
 
 /// Somebody holds a row for longer than we wait: the others of its batch need not wait with it.
 fn is_locked(e: &Error) -> bool {
-    matches!(e, Error::Unavailable(why) if why.contains("55P03"))
+    matches!(e, Error::Unavailable(Unavailable { kind: UnavailableKind::Locked, .. }))
 }
 
 /// How many deliveries of each channel may be held.

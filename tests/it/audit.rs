@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use notihub::flow::retain;
 use notihub::http::look::REVEALING;
-use notihub::model::role::Role;
+use notihub::model::access::role::StaffRole;
 use notihub::store;
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
@@ -77,7 +77,7 @@ async fn every_look_either_reveals_and_is_written_down_or_does_not() {
     let app = App::new().await;
     let id = app.post("/v1/messages", email("kim@example.com")).await.expect(202).id();
     let document = app.get("/openapi.json").await.expect(200).body;
-    let admin = app.staff(Role::Admin).await;
+    let admin = app.staff(StaffRole::Admin).await;
     let paths: BTreeMap<String, Value> = serde_json::from_value(document["paths"].clone()).unwrap();
     let looked_at: Vec<&String> =
         paths.iter().filter(|(_, of)| of["get"]["security"].is_array()).map(|(path, _)| path).collect();
@@ -104,7 +104,7 @@ async fn every_look_either_reveals_and_is_written_down_or_does_not() {
 async fn looks_in_a_minute_are_one_entry() {
     let app = App::new().await;
     let id = app.post("/v1/messages", email("kim@example.com")).await.expect(202).id();
-    let (one, other) = (app.staff(Role::Operator).await, app.staff(Role::Operator).await);
+    let (one, other) = (app.staff(StaffRole::Operator).await, app.staff(StaffRole::Operator).await);
     let ask = async |token: &str, path: &str| app.ask(token, "GET", path, None).await;
     for n in 0..100 {
         ask(&one, &format!("/v1/messages?limit={}", 1 + n)).await.expect(200);
@@ -150,7 +150,7 @@ async fn looks_in_a_minute_are_one_entry() {
 #[tokio::test]
 async fn old_months_go_and_young_ones_cannot_be_dropped() {
     let app = App::new().await;
-    app.staff(Role::Admin).await;
+    app.staff(StaffRole::Admin).await;
     let mut hub = PgConnection::connect(&as_hub(&app.url)).await.unwrap();
     for month in ["2024-12-01", "2025-01-01", "2025-04-01"] {
         run_sql(&mut hub, &format!("select make_audit_month('{month}')")).await;
@@ -208,7 +208,7 @@ async fn old_months_go_and_young_ones_cannot_be_dropped() {
 async fn entries_find_a_partition_when_no_month_was_made() {
     let app = App::new().await;
     retain::partitions(&app.hub).await.unwrap();
-    let operator = app.staff(Role::Operator).await;
+    let operator = app.staff(StaffRole::Operator).await;
     let mut hub = PgConnection::connect(&as_hub(&app.url)).await.unwrap();
     for at in ["2031-05-03", "2031-05-04", "2031-07-01", "2088-12-31"] {
         run_sql(&mut hub, &entry(at)).await;
@@ -357,7 +357,7 @@ async fn a_page_of_the_log_reads_its_rows_alone() {
         assert!(read_rows(&plan[0]["Plan"]) < 10, "{plan:#}");
     }
     // Over HTTP page by page, over months.
-    let admin = app.staff(Role::Admin).await;
+    let admin = app.staff(StaffRole::Admin).await;
     let (mut found, mut cursor) = (0, String::new());
     loop {
         let path = format!("/v1/audit?actor=rare&limit=2{cursor}");

@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use chrono::TimeDelta;
 use notihub::flow::partner::Change;
 use notihub::limits;
+use notihub::model::access::principal::Actor;
+use notihub::model::access::role::StaffRole;
 use notihub::model::channel::{AddressKind, CHANNELS, Channel};
-use notihub::model::role::Role;
 use serde_json::{Value, json};
 
 use crate::receipts::Vendor;
@@ -145,7 +146,7 @@ fn schema_of(document: &Value, channel: Channel) -> String {
 
 /// Every object of every body that the document has.
 async fn places(app: &App, document: &Value) -> Vec<Place> {
-    let (admin, operator) = (app.staff(Role::Admin).await, app.staff(Role::Operator).await);
+    let (admin, operator) = (app.staff(StaffRole::Admin).await, app.staff(StaffRole::Operator).await);
     let (other_partner, other_key, _) = app.partner(named("other")).await;
     let of_other = format!("/v1/partners/{}", other_partner.partner_id);
     let url = json!({"url": "https://example.com/hook"});
@@ -380,7 +381,7 @@ fn is_other_channels(document: &Value, place: &Place, name: &str) -> bool {
 async fn body_is_read_as_it_is_described() {
     let app = App::with_provider(&[], Vendor::with_receipts()).await;
     let permitted = Change { may_receive_content: Some(true), ..Change::default() };
-    let admin = notihub::model::role::Actor::at_the_machine("test".into());
+    let admin = Actor::at_the_machine("test".into());
     let permit = admin.administering().unwrap();
     notihub::flow::partner::update(&app.hub, permit, app.partner.partner_id, permitted).await.unwrap();
     let document = app.get("/openapi.json").await.expect(200).body;

@@ -5,7 +5,7 @@ use notihub::crypt::{Keyring, write_key};
 use notihub::flow::partner::Change;
 use notihub::flow::{erase, reseal, retain};
 use notihub::hub::Parts;
-use notihub::model::role::Actor;
+use notihub::model::access::principal::Actor;
 use notihub::shutdown::Shutdown;
 use notihub::{flow, store};
 use serde_json::{Value, json};

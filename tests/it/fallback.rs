@@ -2,9 +2,9 @@
 
 use notihub::flow;
 use notihub::flow::channel_down::Leaver;
+use notihub::model::access::role::StaffRole;
 use notihub::model::channel::Channel;
 use notihub::model::retry::ErrorClass;
-use notihub::model::role::Role;
 use serde_json::{Value, json};
 
 use crate::receipts::{Vendor, over, refused, statuses, told, unknown};
@@ -340,7 +340,7 @@ async fn what_is_taken_back_or_replaced_stays_so() {
     assert_eq!(statuses(&app, &late).await, ["FAILED", "PENDING"]);
     cancel(&late).await;
     assert_eq!(statuses(&app, &late).await, ["FAILED", "CANCELED"]);
-    let operator = app.staff(Role::Operator).await;
+    let operator = app.staff(StaffRole::Operator).await;
     let redrive = app.ask(&operator, "POST", &format!("/v1/deliveries/{late}-1/redrive"), None).await;
     redrive.refused(422, "replaced");
     app.settle_all().await;

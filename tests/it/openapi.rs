@@ -361,7 +361,7 @@ async fn schemathesis_finds_nothing() {
     // From a file: what it loads from an address it does not try.
     let document = app.get("/openapi.json").await.expect(200);
     std::fs::write(folder.join("openapi.json"), &document.text).unwrap();
-    let admin = app.staff(notihub::model::role::Role::Admin).await;
+    let admin = app.staff(notihub::model::access::role::StaffRole::Admin).await;
     let mut said = String::new();
     // Everything as a partner, and what admins do once more as one.
     for (token, tags) in [(&app.token, None), (&admin, Some("partners"))] {

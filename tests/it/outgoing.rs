@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use chrono::{DateTime, TimeDelta, Utc};
 use notihub::clock::Clock;
 use notihub::config::ProviderSettings;
-use notihub::model::role::Role;
+use notihub::model::access::role::StaffRole;
 use notihub::provider::http::Common;
 use notihub::provider::registry::make;
 use notihub::shutdown::Shutdown;
@@ -319,7 +319,7 @@ async fn a_destination_that_fails_is_not_the_others_trouble() {
     let told = app.message(&id).await;
     let ends = |n: usize| (told["deliveries"][n]["status"].clone(), told["deliveries"][n]["reason"].clone());
     assert_eq!((ends(0), ends(1)), ((json!("FAILED"), json!("channel_down")), (json!("SENT"), Value::Null)), "{told}");
-    let operator = app.staff(Role::Operator).await;
+    let operator = app.staff(StaffRole::Operator).await;
     let providers = app.ask(&operator, "GET", "/v1/providers", None).await.expect(200);
     let told = &providers.body["items"][0];
     assert_eq!((&told["name"], &told["status"]), (&json!("slack"), &json!("UP")));

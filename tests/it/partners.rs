@@ -7,9 +7,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use chrono::TimeDelta;
 use notihub::flow::partner::{Change, Credentials};
 use notihub::flow::relay;
+use notihub::model::access::principal::Actor;
+use notihub::model::access::role::StaffRole;
 use notihub::model::channel::Channel;
 use notihub::model::partner::Partner;
-use notihub::model::role::{Actor, Role};
 use notihub::{flow, store};
 use serde_json::{Value, json};
 
@@ -178,7 +179,7 @@ async fn what_is_anothers_is_answered_like_what_never_was() {
         (Tenant::new(&app, "alpha").await, Tenant::new(&app, "beta").await, Tenant::new(&app, "gamma").await);
     assert_eq!(a.partner.shard, b.partner.shard, "they live together");
     app.work().await;
-    let (operator, admin) = (app.staff(Role::Operator).await, app.staff(Role::Admin).await);
+    let (operator, admin) = (app.staff(StaffRole::Operator).await, app.staff(StaffRole::Admin).await);
     let malformed =
         ["x", "0", "-1", "%00", "..%2fx", "'", "UUUUUUUUUUUUU", "9999999999999", "0000000000000-", "%ff", "*"];
     let with_id: Vec<Operation> =
@@ -253,7 +254,7 @@ async fn lists_hold_nobody_elses() {
     // So that the two have different sums.
     app.ask(&b.token, "POST", "/v1/messages", Some(email("beta@example.com"))).await.expect(202);
     app.work().await;
-    let operator = app.staff(Role::Operator).await;
+    let operator = app.staff(StaffRole::Operator).await;
     let lists: Vec<Operation> = operations(&app)
         .await
         .into_iter()
@@ -374,7 +375,7 @@ async fn a_message_is_seen_for_a_day() {
     let staff = {
         let actor = Actor::at_the_machine("test".into());
         let permit = actor.administering().unwrap();
-        flow::partner::create_key(&app.hub, permit, Role::Operator, "kim").await.unwrap()
+        flow::partner::create_key(&app.hub, permit, StaffRole::Operator, "kim").await.unwrap()
     };
     let token = async |key: &Credentials| sign_in(&app.hub, key).await;
     let me = token(&key).await;
@@ -497,9 +498,9 @@ async fn a_partner_may_what_it_was_granted() {
     assert_eq!(refused.body["code"], "E002");
     assert_eq!(app.count("select count(*) from deliveries where status = 'PENDING'").await, 1);
     // Who runs the hub may, and it is written down.
-    let operator = app.staff(Role::Operator).await;
+    let operator = app.staff(StaffRole::Operator).await;
     assert_eq!(app.ask(&operator, "POST", &cancel, None).await.expect(200).body["canceled"], 1);
-    let admin = app.staff(Role::Admin).await;
+    let admin = app.staff(StaffRole::Admin).await;
     let path = format!("/v1/partners/{}/audit?action=message.cancel", partner.partner_id);
     let audit = app.ask(&admin, "GET", &path, None).await.expect(200).body;
     assert_eq!((&audit["items"][0]["object"], &audit["items"][0]["role"]), (&json!(id), &json!("OPERATOR")));
@@ -527,7 +528,7 @@ async fn a_partner_may_what_it_was_granted() {
 #[tokio::test]
 async fn partners_made_seconds_apart_spread_over_all_shards() {
     let app = App::new().await;
-    let admin = app.staff(Role::Admin).await;
+    let admin = app.staff(StaffRole::Admin).await;
     for n in 0..100 {
         let body = json!({"name": format!("service-{n}")});
         app.ask(&admin, "POST", "/v1/partners", Some(body)).await.expect(201);
@@ -555,7 +556,8 @@ async fn audit(app: &App, admin: &str, query: &str) -> Vec<Value> {
 async fn admins_make_partners_and_are_written_down() {
     let app = App::new().await;
     let actor = Actor::at_the_machine("test".into());
-    let staff = flow::partner::create_key(&app.hub, actor.administering().unwrap(), Role::Admin, "kim").await.unwrap();
+    let staff =
+        flow::partner::create_key(&app.hub, actor.administering().unwrap(), StaffRole::Admin, "kim").await.unwrap();
     let admin = sign_in(&app.hub, &staff).await;
     let ask = async |method: &str, path: &str, body: Value| app.ask(&admin, method, path, Some(body)).await;
 
@@ -702,7 +704,7 @@ async fn admins_make_partners_and_are_written_down() {
     }
 
     // A look is written down, without what it asked for.
-    let operator = app.staff(Role::Operator).await;
+    let operator = app.staff(StaffRole::Operator).await;
     app.ask(&operator, "GET", "/v1/messages?to=kim@example.com", None).await.expect(200);
     let looks = audit(&app, &admin, "&action=look").await;
     assert!(looks.iter().any(|e| e["object"] == "/v1/messages" && e["role"] == "OPERATOR"), "{looks:?}");
@@ -720,7 +722,7 @@ async fn admins_make_partners_and_are_written_down() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_and_a_key_are_won_by_one() {
     let app = App::new().await;
-    let admin = app.staff(Role::Admin).await;
+    let admin = app.staff(StaffRole::Admin).await;
     for round in 0..10 {
         let body = json!({"name": format!("made {round}")});
         let all = (0..8).map(|_| app.ask(&admin, "POST", "/v1/partners", Some(body.clone())));

@@ -13,7 +13,8 @@ use nix::unistd::Pid;
 use notihub::clock::Clock;
 use notihub::flow::{self, partner::Change};
 use notihub::hub::{Hub, Parts};
-use notihub::model::role::{Actor, Role};
+use notihub::model::access::principal::Actor;
+use notihub::model::access::role::StaffRole;
 use notihub::provider::Providers;
 use notihub::shutdown::Shutdown;
 use serde_json::Value;
@@ -265,7 +266,7 @@ pub async fn operator_to(url: &str) -> reqwest::Client {
     let hub = hub_on(url, Vec::new()).await;
     let actor = Actor::at_the_machine("test".into());
     let permit = actor.administering().expect("an admin");
-    let key = flow::partner::create_key(&hub, permit, Role::Operator, "test").await.expect("a key");
+    let key = flow::partner::create_key(&hub, permit, StaffRole::Operator, "test").await.expect("a key");
     let token = sign_in(&hub, &key).await;
     hub.shutdown.stop();
     hub.store.close().await;

@@ -10,13 +10,13 @@ use notihub::clock::Clock;
 use notihub::config::ProviderSettings;
 use notihub::flow;
 use notihub::hub::{Hub, Parts};
+use notihub::model::access::role::StaffRole;
 use notihub::model::capability::Capability;
 use notihub::model::channel::{Channel, OnUnknown};
 use notihub::model::delivery::{Key, Outcome};
 use notihub::model::lane::Lane;
 use notihub::model::receipt::{Receipt, Reference};
 use notihub::model::retry::{ErrorClass, TABLE};
-use notihub::model::role::Role;
 use notihub::model::watermark::Look;
 use notihub::provider::http::Common;
 use notihub::provider::registry::make;
@@ -470,7 +470,7 @@ async fn what_was_told_already_is_no_silence() {
 async fn what_is_redriven_keeps_its_doubt_and_its_turn() {
     let vendor = Vendor::with_receipts();
     let app = App::with_provider(&[], vendor.clone()).await;
-    let operator = app.staff(Role::Operator).await;
+    let operator = app.staff(StaffRole::Operator).await;
     let redrive = async |id: &str| {
         app.ask(&operator, "POST", &format!("/v1/deliveries/{id}-1/redrive"), None).await.expect(200);
         app.work().await;
@@ -506,7 +506,7 @@ async fn a_lookup_is_no_copy() {
     let id = post(&app, over("SMS")).await;
     app.settle_all().await;
     assert_eq!((statuses(&app, &id).await, vendor.took().len()), (vec!["UNDETERMINED".to_owned()], 1));
-    let operator = app.staff(Role::Operator).await;
+    let operator = app.staff(StaffRole::Operator).await;
     app.ask(&operator, "POST", &format!("/v1/deliveries/{id}-1/redrive"), None).await.expect(200);
     app.settle_all().await;
     assert_eq!((statuses(&app, &id).await, vendor.took().len()), (vec!["UNDETERMINED".to_owned()], 0));
@@ -548,7 +548,7 @@ async fn receipts_go_with_their_messages() {
     tell(&app, json!([{"key": "01012345678:1", "ref": of, "outcome": "FAILED", "code": "01012345678", "detail": "010-1234-5678 is off", "id": "p1"}]))
         .await;
     flow::receipt::apply(&app.hub).await.unwrap();
-    let actor = notihub::model::role::Actor::at_the_machine("test".into());
+    let actor = notihub::model::access::principal::Actor::at_the_machine("test".into());
     let permit = actor.administering().unwrap();
     let erased = flow::erase::erase(&app.hub, permit, "01012345678", None, |_| ()).await.unwrap();
     assert!(erased.left.is_empty(), "{:?}", erased.left);

@@ -7,12 +7,13 @@ use std::sync::{Arc, Mutex};
 use chrono::TimeDelta;
 use notihub::flow;
 use notihub::id::Tsid;
+use notihub::model::access::principal::Actor;
+use notihub::model::access::role::StaffRole;
 use notihub::model::capability::Capability;
 use notihub::model::channel::Channel;
 use notihub::model::delivery::Outcome;
 use notihub::model::partner::Partner;
 use notihub::model::retry::ErrorClass;
-use notihub::model::role::{Actor, Role};
 use notihub::provider::simulator::Behaviour;
 use notihub::provider::{Extra, Letter, Pending, Provider};
 use serde_json::{Value, json};
@@ -67,7 +68,7 @@ async fn job(app: &App, token: &str, id: &str) -> Value {
 #[tokio::test]
 async fn one_dead_letter_is_tried_again() {
     let app = App::new().await;
-    let operator = app.staff(Role::Operator).await;
+    let operator = app.staff(StaffRole::Operator).await;
     app.smtp.script(fail(550, "5.1.1 no such user"), 1);
     let mut body = email("kim@example.com");
     body["expiresAt"] = json!((app.hub.clock.now() + TimeDelta::hours(1)).to_rfc3339());
@@ -78,7 +79,7 @@ async fn one_dead_letter_is_tried_again() {
     // A day later it would be worthless, were it not asked for; and it counts where it counted before, until it ends again.
     app.advance(24 * 3600);
     flow::sign_in::keep_keys(&app.hub).await.unwrap();
-    let operator_now = app.staff(Role::Operator).await;
+    let operator_now = app.staff(StaffRole::Operator).await;
     let answer = redrive(&app, &operator_now, &id).await.expect(200).body;
     assert_eq!(
         (&answer["status"], &answer["reason"], &answer["attempt"], &answer["maxAttempts"], &answer["settledAt"]),
@@ -107,7 +108,7 @@ async fn one_dead_letter_is_tried_again() {
 #[tokio::test]
 async fn it_may_be_asked_for_again_and_a_doubt_stays() {
     let app = App::new().await;
-    let operator = app.staff(Role::Operator).await;
+    let operator = app.staff(StaffRole::Operator).await;
     app.slack.script(Behaviour::Cut, 3);
     let id = post(&app, slack_post("x")).await;
     app.settle_all().await;
@@ -138,7 +139,7 @@ async fn it_may_be_asked_for_again_and_a_doubt_stays() {
 #[tokio::test]
 async fn what_may_not_be_tried_again_is_refused() {
     let app = App::with(&["--on-unknown=SLACK=hold"]).await;
-    let operator = app.staff(Role::Operator).await;
+    let operator = app.staff(StaffRole::Operator).await;
     app.slack.script(Behaviour::Cut, 1);
     let held = post(&app, slack_post("x")).await;
     app.work().await;
@@ -171,7 +172,7 @@ async fn what_may_not_be_tried_again_is_refused() {
 #[tokio::test]
 async fn a_dry_run_counts_what_is_then_redriven() {
     let app = App::new().await;
-    let operator = app.staff(Role::Operator).await;
+    let operator = app.staff(StaffRole::Operator).await;
     let (other, _, other_token) = app.partner(named("other")).await;
     app.slack.script(fail(400, "invalid_payload"), 4);
     for n in 0..4 {
@@ -229,7 +230,7 @@ async fn a_dry_run_counts_what_is_then_redriven() {
 #[tokio::test]
 async fn a_job_goes_at_its_rate() {
     let app = App::new().await;
-    let operator = app.staff(Role::Operator).await;
+    let operator = app.staff(StaffRole::Operator).await;
     let all: Vec<String> = (0..60).map(|n| format!("bounce@{n}.example.com")).collect();
     for channel in [&all[..25], &all[25..]] {
         let body = json!({"type": "A", "title": "t", "body": "b", "channels": [{"channel": "EMAIL", "to": channel}]});
@@ -266,7 +267,7 @@ async fn a_job_goes_at_its_rate() {
     // Nobody was there for an hour: that is not made up for.
     app.advance(3600);
     flow::sign_in::keep_keys(&app.hub).await.unwrap();
-    let operator = app.staff(Role::Operator).await;
+    let operator = app.staff(StaffRole::Operator).await;
     steps(&app).await;
     assert_eq!(job(&app, &operator, slower).await["done"], 4);
     let cancel = format!("/v1/redrives/{slower}/cancel");
@@ -286,7 +287,7 @@ async fn a_job_goes_at_its_rate() {
 #[tokio::test(flavor = "multi_thread")]
 async fn steppers_never_meet() {
     let app = App::new().await;
-    let operator = app.staff(Role::Operator).await;
+    let operator = app.staff(StaffRole::Operator).await;
     let to: Vec<String> = (0..900).map(|n| format!("bounce@{n}.example.com")).collect();
     for part in to.chunks(300) {
         let body = json!({"type": "A", "title": "t", "body": "b", "channels": [{"channel": "EMAIL", "to": part}]});
@@ -423,7 +424,7 @@ async fn an_endpoint_recovers_what_it_missed_and_hears_a_window_again() {
     settle(&app).await;
     post(&app, email("kim@example.com")).await;
     settle(&app).await;
-    let operator = app.staff(Role::Operator).await;
+    let operator = app.staff(StaffRole::Operator).await;
     redrive(&app, &operator, &id).await.refused(422, "not_a_dead_letter");
     let path = format!("/v1/deliveries/{id}-2/redrive");
     app.ask(&operator, "POST", &path, None).await.expect(200);
@@ -498,7 +499,7 @@ async fn an_endpoint_recovers_what_it_missed_and_hears_a_window_again() {
 #[tokio::test]
 async fn partners_keep_to_their_own() {
     let app = App::new().await;
-    let operator = app.staff(Role::Operator).await;
+    let operator = app.staff(StaffRole::Operator).await;
     let (other, _, other_token) = app.partner(named("other")).await;
     let (mine, theirs) = (endpoint(&app, &app.partner, None).await, endpoint(&app, &other, None).await);
     let id = post(&app, email("bounce@example.com")).await;
@@ -572,7 +573,7 @@ async fn at_a_terminal() {
     let app = App::new().await;
     let (folder, actor) = (Folder::new(), Actor::at_the_machine("test".into()));
     let permit = actor.administering().unwrap();
-    let key = flow::partner::create_key(&app.hub, permit, Role::Operator, "terminal").await.unwrap();
+    let key = flow::partner::create_key(&app.hub, permit, StaffRole::Operator, "terminal").await.unwrap();
     let redrive = async |args: &[&str]| {
         let program = Notihub::new(&folder, &["redrive"]).env("NOTIHUB_URL", app.uri(""));
         let program = program.env("NOTIHUB_CLIENT_ID", &key.client_id).env("NOTIHUB_CLIENT_SECRET", &key.client_secret);

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use notihub::flow::relay;
 use notihub::hub::Parts;
+use notihub::model::access::role::StaffRole;
 use notihub::model::channel::Channel;
-use notihub::model::role::Role;
 use notihub::provider::mock::Mock;
 use notihub::provider::{Account, Provider, Providers};
 use notihub::shutdown::Shutdown;
@@ -33,7 +33,7 @@ fn replayed(again: Answer, first: &Answer) {
 
 /// Makes other rights of the test's partner.
 async fn change(app: &App, change: Value) {
-    let admin = app.staff(Role::Admin).await;
+    let admin = app.staff(StaffRole::Admin).await;
     let path = format!("/v1/partners/{}", app.partner.partner_id);
     app.ask(&admin, "PATCH", &path, Some(change)).await.expect(200);
 }

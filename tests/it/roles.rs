@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use notihub::cli::pg::{PgPlace, PrivatePg};
 use notihub::flow::{self, relay, retain};
-use notihub::model::role::Actor;
+use notihub::model::access::principal::Actor;
 use notihub::store;
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
@@ -97,7 +97,7 @@ fn graded(doctor: &Value, check: &str) -> (String, String) {
 #[tokio::test]
 async fn the_hubs_role_owns_nothing_and_cannot_rewrite_the_audit_log() {
     let app = App::new().await;
-    app.staff(notihub::model::role::Role::Admin).await;
+    app.staff(notihub::model::access::role::StaffRole::Admin).await;
     let standing = store::role::standing(app.hub.store.api()).await.unwrap();
     assert_eq!((standing.name.as_str(), standing.fault()), ("notihub_app", None));
     assert_eq!(store::role::missing(app.hub.store.api()).await.unwrap(), Vec::<String>::new());

@@ -7,8 +7,9 @@ use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use notihub::crypt::keyed_hash;
 use notihub::flow::sign_in::{keep_keys, rotate_signing_key};
 use notihub::hub::{Hub, Parts};
+use notihub::model::access::principal::Actor;
+use notihub::model::access::role::StaffRole;
 use notihub::model::partner::PartnerStatus;
-use notihub::model::role::{Actor, Role};
 use notihub::provider::Providers;
 use notihub::shutdown::Shutdown;
 use notihub::store::listen::Topic;
@@ -96,7 +97,7 @@ fn unauthenticated(what: &str, answer: Answer) {
 async fn a_forged_token_is_refused() {
     let (app, elsewhere) = (App::new().await, App::new().await);
     let (_, other, _) = app.partner(named("other")).await;
-    let operator = app.staff(Role::Operator).await;
+    let operator = app.staff(StaffRole::Operator).await;
     let (kid, secret) = signing_key(&app).await;
     // Its first key was made at the same moment of the same clock, and has the name of ours.
     elsewhere.advance(7);
@@ -440,7 +441,7 @@ async fn everything(app: &App) -> String {
 #[tokio::test]
 async fn the_database_holds_no_secret() {
     let app = App::new().await;
-    let admin = app.staff(Role::Admin).await;
+    let admin = app.staff(StaffRole::Admin).await;
     let made = app.ask(&admin, "POST", "/v1/partners", Some(json!({"name": "orders"}))).await.expect(201).body;
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let path = format!("/v1/partners/{}/key/rotate", text(&made["partnerId"]));
@@ -498,7 +499,7 @@ async fn a_reused_refresh_token_voids_its_family() {
     let other = refreshed(&app, &beside.refresh).await;
     looks(&app, &fourth).await.expect(200);
 
-    let admin = app.staff(Role::Admin).await;
+    let admin = app.staff(StaffRole::Admin).await;
     let path = format!("/v1/partners/{}/audit?action=refresh_token.reused", partner.partner_id);
     let told = app.ask(&admin, "GET", &path, None).await.expect(200).body;
     let told = told["items"].as_array().unwrap();
@@ -708,7 +709,7 @@ async fn an_inactive_partner_is_shut_out() {
     for other in [&forgetful, &told] {
         other.looks(&tokens).await.expect(200);
     }
-    let admin = app.staff(Role::Admin).await;
+    let admin = app.staff(StaffRole::Admin).await;
     let set = async |status: &str| {
         let path = format!("/v1/partners/{}", partner.partner_id);
         app.ask(&admin, "PATCH", &path, Some(json!({"status": status}))).await.expect(200);
@@ -728,7 +729,7 @@ async fn an_inactive_partner_is_shut_out() {
     unauthenticated("ten seconds later", forgetful.looks(&tokens).await);
     // What it posted before is delivered.
     app.work().await;
-    let operator = app.staff(Role::Operator).await;
+    let operator = app.staff(StaffRole::Operator).await;
     let message = app.ask(&operator, "GET", &format!("/v1/messages/{before}"), None).await.expect(200).body;
     assert_eq!(message["status"], "COMPLETED");
     // Where the notice comes between reading and remembering: a token of the new epoch, of a partner made inactive.
@@ -965,7 +966,7 @@ async fn an_address_behind_a_proxy_is_read_in_every_form() {
     let forwarded = Other::with(&app, &["--accept-loss", "--behind-proxy", "--proxy-header", "Forwarded"]).await;
     let actor = Actor::at_the_machine("test".into());
     let permit = actor.administering().unwrap();
-    let staff = flow::partner::create_key(&app.hub, permit, Role::Admin, "staff").await.unwrap();
+    let staff = flow::partner::create_key(&app.hub, permit, StaffRole::Admin, "staff").await.unwrap();
     let (list, rfc7239) = ("x-forwarded-for", "forwarded");
     type Case<'a> = (SocketAddr, &'a [(&'a str, &'a str)], Option<&'a str>);
     let table: [Case<'_>; 13] = [

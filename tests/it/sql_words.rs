@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use notihub::error::DELIVERY_REASONS;
+use notihub::model::access::role::{ROLES, Role};
 use notihub::model::channel::{CHANNELS, Channel};
 use notihub::model::delivery::{STATUSES, Status};
 use notihub::model::endpoint::{ENDPOINT_STATUSES, EndpointStatus};
@@ -10,7 +11,6 @@ use notihub::model::event::{EVENT_KINDS, EventKind};
 use notihub::model::lane::{Lane, PRIORITIES, Priority};
 use notihub::model::receipt::{RECEIPT_OUTCOMES, ReceiptOutcome};
 use notihub::model::redrive::{REDRIVE_KINDS, REDRIVE_STATUSES, RedriveKind, RedriveStatus};
-use notihub::model::role::{ROLES, Role};
 use sqlx::{Connection as _, PgConnection};
 
 use crate::laws::{files, read, within};

@@ -12,9 +12,10 @@ use notihub::clock::Clock;
 use notihub::config::Settings;
 use notihub::flow::partner::{Change, Credentials};
 use notihub::hub::{Hub, Parts};
+use notihub::model::access::principal::{Actor, Origin};
+use notihub::model::access::role::StaffRole;
 use notihub::model::channel::Channel;
 use notihub::model::partner::Partner;
-use notihub::model::role::{Actor, Role};
 use notihub::provider::http::{Common, Connections};
 use notihub::provider::simulator::{slack::SlackSimulator, smtp::SmtpSimulator};
 use notihub::provider::{Account, Provider, Providers, mock, slack, smtp, webhook};
@@ -169,8 +170,7 @@ pub async fn create_partner(hub: &Hub, change: Change) -> (Partner, Credentials)
 
 pub async fn sign_in(hub: &Hub, credentials: &Credentials) -> String {
     let Credentials { client_id, client_secret } = credentials;
-    let from = Actor::at_the_machine("test".into());
-    flow::sign_in::sign_in(hub, client_id, client_secret, &from).await.expect("signed in").access
+    flow::sign_in::sign_in(hub, client_id, client_secret, &Origin::default()).await.expect("signed in").access
 }
 
 /// When the tests' clocks start: a Friday morning in Seoul.
@@ -357,7 +357,7 @@ impl App {
     /// What machines that watch read.
     pub async fn metrics(&self) -> Answer {
         flow::sign_in::keep_keys(&self.hub).await.expect("signing keys");
-        let token = self.staff(Role::Operator).await;
+        let token = self.staff(StaffRole::Operator).await;
         self.ask(&token, "GET", "/metrics", None).await.expect(200)
     }
 
@@ -369,7 +369,7 @@ impl App {
     }
 
     /// An operator's or an admin's token.
-    pub async fn staff(&self, role: Role) -> String {
+    pub async fn staff(&self, role: StaffRole) -> String {
         let actor = Actor::at_the_machine("test".into());
         let permit = actor.administering().expect("an admin");
         let key = flow::partner::create_key(&self.hub, permit, role, "staff").await.expect("a key");

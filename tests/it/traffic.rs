@@ -11,13 +11,13 @@ use notihub::clock::Clock;
 use notihub::flow;
 use notihub::flow::delivery::route::is_down;
 use notihub::hub::{Hub, Parts};
+use notihub::model::access::role::StaffRole;
 use notihub::model::capability::{Batch, Capability, Terms};
 use notihub::model::channel::{Channel, OnUnknown};
 use notihub::model::delivery::Outcome;
 use notihub::model::lane::Lane;
 use notihub::model::limit::{Booked, RateLimit, Report, Strategy};
 use notihub::model::retry::ErrorClass;
-use notihub::model::role::Role;
 use notihub::model::watermark::Look;
 use notihub::provider::{Account, Letter, Looked, Pending, Provider};
 use notihub::shutdown::Shutdown;
@@ -180,7 +180,7 @@ impl App {
 
     async fn operate(&self, method: &str, path: &str) -> Answer {
         self.fresh_token().await;
-        let token = self.staff(Role::Operator).await;
+        let token = self.staff(StaffRole::Operator).await;
         self.ask(&token, method, path, None).await
     }
 

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use notihub::flow;
 use notihub::flow::partner::Change;
+use notihub::model::access::role::StaffRole;
 use notihub::model::capability::Capability;
 use notihub::model::channel::Channel;
 use notihub::model::delivery::Outcome;
 use notihub::model::retry::ErrorClass;
-use notihub::model::role::Role;
 use notihub::provider::{Extra, Letter, Pending, Provider};
 use serde_json::{Value, json};
 
@@ -263,7 +263,7 @@ async fn secrets_are_shown_once_and_deeds_are_written_down() {
     patch(&app, &endpoint, json!({"status": "PAUSED"})).await;
     patch(&app, &endpoint, json!({"headers": {"x-key": "CANARY too"}})).await;
 
-    let (operator, admin) = (app.staff(Role::Operator).await, app.staff(Role::Admin).await);
+    let (operator, admin) = (app.staff(StaffRole::Operator).await, app.staff(StaffRole::Admin).await);
     let looked = app.ask(&operator, "GET", &path, None).await.expect(200);
     assert_eq!(looked.body["partnerId"], json!(app.partner.partner_id.to_string()));
     // An admin acts for a partner, and says for which.
@@ -346,7 +346,7 @@ async fn a_partner_has_twenty_endpoints() {
 async fn content_is_granted() {
     let (app, endpoints) = with_endpoints().await;
     let (partner, _, token) = app.partner(Change { rate_limit_tps: Some(1_000_000), ..named("orders") }).await;
-    let admin = app.staff(Role::Admin).await;
+    let admin = app.staff(StaffRole::Admin).await;
     let asks = json!({"url": URL, "includeContent": true, "events": ["delivery.sent"]});
     let ask = async |body: &Value| app.ask(&token, "POST", "/v1/webhooks", Some(body.clone())).await;
     let refused = ask(&asks).await.refused(422, "not_allowed");

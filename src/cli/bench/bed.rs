@@ -16,11 +16,11 @@ use crate::config::Settings;
 use crate::error::{Error, Result};
 use crate::flow::partner::{Change, Credentials};
 use crate::hub::{Hub, Parts};
+use crate::model::access::principal::{Actor, Origin};
 use crate::model::capability::Capability;
 use crate::model::channel::{Channel, OnUnknown};
 use crate::model::delivery::Outcome;
 use crate::model::partner::Partner;
-use crate::model::role::Actor;
 use crate::provider::{Account, Letter, Pending, Provider, Providers};
 use crate::shutdown::Shutdown;
 use crate::store::bench;
@@ -224,8 +224,7 @@ impl Bed {
 }
 
 pub async fn sign_in(hub: &Hub, Credentials { client_id, client_secret }: &Credentials) -> Result<String> {
-    let nobody = Actor::at_the_machine("bench".into());
-    Ok(flow::sign_in::sign_in(hub, client_id, client_secret, &nobody).await?.access)
+    Ok(flow::sign_in::sign_in(hub, client_id, client_secret, &Origin::default()).await?.access)
 }
 
 /// A partner, signed in.

@@ -98,10 +98,7 @@ impl Prepared {
 /// send, by message; a delivery whose content is not there is left out.
 pub async fn prepare(hub: &Hub, claimed: &[Claimed], contents: &HashMap<Tsid, Option<Arc<Contents>>>) -> Prepared {
     let content = |c: &Claimed| contents.get(&c.key.message_id).and_then(Option::as_deref);
-    let to_endpoints = claimed.iter().filter(|c| match needs(c.head.channel) {
-        Needs::Nothing => false,
-        Needs::Endpoint => true,
-    });
+    let to_endpoints = claimed.iter().filter(|c| matches!(needs(c.head.channel), Needs::Endpoint));
     let to_endpoints: Vec<(&Claimed, &Contents)> = to_endpoints.filter_map(|c| Some((c, content(c)?))).collect();
     if to_endpoints.is_empty() {
         return Prepared::default();

@@ -4,20 +4,22 @@
 use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::id::Tsid;
+use crate::model::access::permit::Canceling;
 use crate::model::delivery::{Outcome, Status};
-use crate::model::partner::Partner;
-use crate::model::role::{Actor, Role, forbidden};
 use crate::store::{self, audit::Deed, delivery::Row};
 
 use super::settle::end;
 
-/// Returns all deliveries of the message as they stand afterwards.
-pub async fn cancel(hub: &Hub, partner: &Partner, message_id: Tsid, actor: &Actor) -> Result<Vec<Row>> {
-    if actor.role == Role::Partner && !partner.may_cancel {
-        return Err(forbidden("the right to cancel, which this partner does not have"));
-    }
+/// Cancels a message of the permit's partner as far as it was not sent yet. Returns all deliveries of the message as they
+/// stand afterwards.
+///
+/// # Errors
+/// `Error::NotFound` if the partner has no such message. `Error::Unavailable` if the database cannot be reached; some of
+/// the deliveries may be canceled then.
+pub async fn cancel(hub: &Hub, permit: Canceling<'_>, message_id: Tsid) -> Result<Vec<Row>> {
+    let (actor, partner) = (permit.actor(), permit.partner());
     let (id, shard, db) = (partner.partner_id, partner.shard, hub.store.api());
-    if actor.role != Role::Partner {
+    if actor.principal.is_audited() {
         // Before its effects: however it ends, it is in the log.
         let deed = Deed {
             action: "message.cancel".into(),

@@ -1,5 +1,5 @@
-//! Access tokens: JSON Web Tokens, HMAC-SHA256 and nothing else. The one algorithm is pinned three times: in the header's
-//! check, in the library's validation, and in what it can compute with at all.
+//! Access tokens: JSON Web Tokens, HMAC-SHA256 and nothing else. The one algorithm is pinned three times: in the
+//! header's check, in the library's validation, and in what it can compute with at all.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, Once, PoisonError};
