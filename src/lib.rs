@@ -22,7 +22,10 @@
 //! A domain service signs in once a day ([`flow::sign_in`]) and POSTs to `/v1/messages`. [`http::server`] reads the
 //! request, [`http::caller`] finds out who asks and counts it against the partner's limit ([`flow::rate`]), the handler
 //! in `api/message.rs` hands its bytes to [`model::intake`], which finds everything that is wrong with it at once, or
-//! makes a [`model::message::NewMessage`]. [`flow::intake::prepare`] gives it an id, [`hub::intake_queue`] passes it to
+//! makes a [`model::message::NewMessage`]. What may be posted is described once, as data ([`model::form`]): the strict
+//! reader ([`model::fields`]) and the document (`api/form.rs`) go by the same description.
+//!
+//! [`flow::intake::prepare`] gives the message an id, [`hub::intake_queue`] passes it to
 //! [`flow::intake::writer`], which puts all requests that arrived meanwhile into one statement,
 //! `sql/message/insert.sql`: message, deliveries and key, durable together. A message whose key was taken gets the
 //! first one's answer, or is refused ([`model::idempotency`]). Then, and only then, the caller reads 202, and

@@ -61,6 +61,8 @@ pub const CONTENT_BYTES: usize = 1 << 20;
 pub const SMALL_BODY_BYTES: usize = 16 << 10;
 /// A partner's or a key's name.
 pub const NAME_CHARS: usize = 64;
+/// A client's secret, or a refresh token: ours have less than half as many.
+pub const SECRET_CHARS: usize = 256;
 
 pub const KIND_CHARS: usize = 64;
 pub const CLIENT_MSG_ID_CHARS: usize = 128;

@@ -7,10 +7,13 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use serde::Serialize;
 use serde_json::{Map, Value};
-use utoipa::ToSchema;
+use utoipa::openapi::Required;
+use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{ObjectBuilder, SchemaType, Type};
+use utoipa::{IntoParams, ToSchema};
 
 use super::delivery::{Delivery, told};
-use super::posted;
+use super::form;
 use super::shape::{
     ChannelWord, DeliveryStatus, EventWord, MessageStatus, PriorityWord, message_filter, message_id, metadata,
 };
@@ -28,7 +31,7 @@ use crate::limits;
 use crate::model::channel::{CHANNELS, Channel};
 use crate::model::delivery::{PARKED, Status};
 use crate::model::idempotency::Accepted;
-use crate::model::intake::Rules;
+use crate::model::intake::IntakePolicy;
 use crate::model::message::{Content, Fallback, Message, NewDelivery, NewMessage, Overall};
 use crate::model::partner::Scope;
 use crate::store::delivery::{Notice, Row};
@@ -51,9 +54,9 @@ pub enum AcceptedOrDry {
     security(("bearer" = [])),
     params(
         ("dryRun" = Option<bool>, Query, description = "true: check and show what would be sent, store nothing"),
-        posted::Key,
+        Key,
     ),
-    request_body = posted::NewMessage,
+    request_body = form::NewMessage,
     responses(
         (status = 202, description = "stored", body = MessageAccepted,
             headers(("Location", description = "the message"))),
@@ -68,15 +71,32 @@ pub async fn accept(
 ) -> Answer {
     let dry_run = query.parse("dryRun", "true or false", |text| text.parse().ok())?.unwrap_or(false);
     query.close()?;
-    let mut posted = crate::model::intake::message(&body, &hub.rules(&caller.partner))?;
+    let policy = hub.intake_policy(&caller.partner);
+    let mut posted = crate::model::intake::message(&body, &policy)?;
     apply_key(&mut posted.message, &headers)?;
     if dry_run {
-        let dry = dry(posted.into_new()?, &hub.rules(&caller.partner));
+        let dry = dry(posted.into_new()?, &policy);
         return Ok(ok(StatusCode::OK, &AcceptedOrDry::Dry(dry)));
     }
     let accepted = flow::intake::accept::accept(&hub, &caller.partner, posted).await?;
     let (message_id, replayed) = (accepted.message_id, accepted.replayed);
     Ok(answer(message_id, replayed, &AcceptedOrDry::Accepted(MessageAccepted::of(accepted))))
+}
+
+/// The header `Idempotency-Key`, which `apply_key` reads.
+pub enum Key {}
+
+impl IntoParams for Key {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let text = ObjectBuilder::new()
+            .schema_type(SchemaType::Array(vec![Type::String, Type::Null]))
+            .min_length(Some(1))
+            .max_length(Some(limits::CLIENT_MSG_ID_CHARS))
+            .pattern(Some("^[!-~]+$"));
+        let about = "The same as `clientMsgId`, for clients that have no place for it in the body.";
+        let header = ParameterBuilder::new().name("Idempotency-Key").parameter_in(ParameterIn::Header);
+        vec![header.required(Required::False).description(Some(about)).schema(Some(text)).build()]
+    }
 }
 
 /// `Idempotency-Key` means the same as `clientMsgId`; both given must agree.
@@ -217,8 +237,8 @@ pub struct DryContent {
 }
 
 /// What would happen, without anything happening.
-fn dry(message: NewMessage, rules: &Rules) -> DryRun {
-    let waits = message.scheduled_at.is_some_and(|at| at > rules.now);
+fn dry(message: NewMessage, policy: &IntakePolicy) -> DryRun {
+    let waits = message.scheduled_at.is_some_and(|at| at > policy.now);
     let status = if waits { Status::Scheduled } else { Status::Pending }.as_str();
     let mut used: BTreeSet<(i16, Channel)> = message.deliveries.iter().map(|d| (d.content, d.channel)).collect();
     let standing_by = message.detail.contents.iter().filter_map(|c| c.fallback.as_ref());
@@ -233,7 +253,7 @@ fn dry(message: NewMessage, rules: &Rules) -> DryRun {
     // Each content once: a body for ten thousand recipients is one body.
     let content = |(c, index): (Content, i16)| {
         let channels = used.range((index, CHANNELS[0])..).take_while(|u| u.0 == index);
-        let lengths: Vec<_> = channels.filter_map(|(_, channel)| BodyLength::of(&c.body, *channel, rules)).collect();
+        let lengths: Vec<_> = channels.filter_map(|(_, channel)| BodyLength::of(&c.body, *channel, policy)).collect();
         let parts = lengths.iter().map(|l| l.length.div_ceil(l.limit)).fold(1, usize::max);
         let (bytes, fallback) = (c.bytes(), c.fallback.map(|f| FallbackShape::of(*f)));
         DryContent { parts, bytes, subject: c.subject, body: c.body, lengths, fallback }
@@ -259,8 +279,8 @@ pub struct BodyLength {
 }
 
 impl BodyLength {
-    fn of(body: &str, channel: Channel, rules: &Rules) -> Option<BodyLength> {
-        let limit = rules.limit(channel)?;
+    fn of(body: &str, channel: Channel, policy: &IntakePolicy) -> Option<BodyLength> {
+        let limit = policy.installation.limit(channel)?;
         let length = limit.measure.of(body).ok()?;
         Some(BodyLength { channel: channel.as_str(), length, limit: limit.max, unit: limit.measure.unit() })
     }
@@ -288,7 +308,7 @@ pub struct BatchItem {
 /// clientMsgId, before its times, the partner's rights and the size of the batch count.
 #[utoipa::path(post, path = "/v1/messages/batch", operation_id = "postBatch", tag = "messages",
     security(("bearer" = [])),
-    request_body = posted::NewBatch,
+    request_body = form::NewBatch,
     responses(
         (status = 202, description = "stored", body = BatchAccepted),
         (status = 200, description = "all of them were stored before", body = BatchAccepted),
@@ -307,8 +327,8 @@ pub async fn accept_batch(
     let rate = hub.rates.of(caller.partner.partner_id);
     let _turn = hub.intake.batch(&rate).await?;
     // Reading hundreds of messages takes milliseconds: beside the loops, not between them.
-    let rules = hub.rules(&caller.partner);
-    let mut messages = hub.shutdown.compute(move || crate::model::intake::batch(&body, &rules)).await??;
+    let policy = hub.intake_policy(&caller.partner);
+    let mut messages = hub.shutdown.compute(move || crate::model::intake::batch(&body, &policy)).await??;
     let (n, limit) = (messages.len(), caller.partner.rate_limit_tps);
     if i32::try_from(n).unwrap_or(i32::MAX) > limit {
         let detail = format!("is a batch of {n} messages; your limit is {limit} a second: send fewer at once");
@@ -487,7 +507,7 @@ impl ContentShape {
 impl FallbackShape {
     /// Whether the message or the installation asked for it is not told.
     fn of(fallback: Fallback) -> FallbackShape {
-        let Fallback { channel, content, to, step, no_receipt_s, attempts, on_unknown, by_rule: _ } = fallback;
+        let Fallback { channel, content, to, step, no_receipt_s, attempts, on_unknown } = fallback;
         let (channel, no_receipt_seconds) = (channel.as_str(), no_receipt_s);
         FallbackShape { channel, content, to, step, no_receipt_seconds, attempts, on_unknown }
     }

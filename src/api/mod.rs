@@ -3,12 +3,12 @@
 mod audit;
 mod delivery;
 mod event;
+mod form;
 pub mod health;
 mod message;
 mod notification;
 pub mod openapi;
 mod partner;
-mod posted;
 mod provider;
 mod receipt;
 mod redrive;

@@ -5,8 +5,8 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::message::{answer, apply_key, find, in_doubt};
-use super::posted;
+use super::form::NewNotification;
+use super::message::{Key, answer, apply_key, find, in_doubt};
 use super::shape::{ChannelWord, MessageStatus, NotificationStatus, message_filter, message_id};
 use crate::flow;
 use crate::http::answer::{Answer, Success, Time, ok};
@@ -50,8 +50,8 @@ pub struct NotificationStored {
 /// Stored when this answers, and sent by a worker afterwards. Takes the full form of a message as well.
 #[utoipa::path(post, path = "/notifications", operation_id = "postNotification", tag = "notifications",
     security(("bearer" = [])),
-    params(posted::Key),
-    request_body = posted::NewNotification,
+    params(Key),
+    request_body = NewNotification,
     responses(
         (status = 202, description = "stored", body = NotificationAccepted,
             headers(("Location", description = "the notification"))),
@@ -65,8 +65,7 @@ pub async fn accept(
     Json(body): Json<{ limits::BODY_BYTES }>,
 ) -> Answer {
     query.close()?;
-    let slack = hub.settings.slack.default_name();
-    let mut posted = crate::model::intake::notification(&body, &hub.rules(&caller.partner), slack.as_deref())?;
+    let mut posted = crate::model::intake::notification(&body, &hub.intake_policy(&caller.partner))?;
     apply_key(&mut posted.message, &headers)?;
     let accepted = flow::intake::accept::accept(&hub, &caller.partner, posted).await?;
     let (id, replayed, status) = (accepted.message_id, accepted.replayed, accepted.status.as_notification_str());

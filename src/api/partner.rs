@@ -7,6 +7,7 @@ use chrono::TimeDelta;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::form::forms;
 use crate::error::{Refusal, Result};
 use crate::flow;
 use crate::flow::partner::{Change, Credentials, OVERLAP_MOST, unknown};
@@ -19,7 +20,9 @@ use crate::id::Tsid;
 use crate::limits;
 use crate::model::access::role::Role;
 use crate::model::channel::{CHANNELS, Channel};
-use crate::model::json::{self, Faults, Fields, Text};
+use crate::model::fields::Fields;
+use crate::model::form::{Field, Form, Kind};
+use crate::model::json::{self, Faults, Text};
 use crate::model::partner::{Partner, PartnerStatus};
 use crate::store::{self, key};
 
@@ -78,35 +81,57 @@ fn shape(p: &Partner, credentials: Option<Credentials>) -> PartnerShape {
     }
 }
 
-/// What to say of a partner. What is left out is as it is by default, or as it was.
-#[derive(ToSchema)]
-#[schema(as = PartnerChange)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(
-    dead_code,
-    reason = "the shape of a body that is read strictly, field by field; here for the API's description"
-)]
-pub struct PartnerBody {
-    /// Needed at creation; no two partners share one.
-    #[schema(min_length = 1, max_length = 64)]
-    name: Option<String>,
-    #[schema(example = "ACTIVE")]
-    status: Option<String>,
-    #[schema(minimum = 1, maximum = 1_000_000)]
-    rate_limit_tps: Option<i32>,
-    #[schema(minimum = 1, maximum = 3650)]
-    lookup_days: Option<i16>,
-    #[schema(minimum = 1, maximum = 3650)]
-    retention_days: Option<i16>,
-    /// At creation only: past days are counted by it.
-    #[schema(example = "Asia/Seoul")]
-    time_zone: Option<String>,
-    #[schema(pattern = "^[A-Z]{2}$")]
-    region: Option<String>,
-    channels: Option<Vec<String>>,
-    capabilities: Option<Vec<String>>,
-    encrypt_content: Option<bool>,
+/// A new partner, or what to change of one.
+static PARTNER: Form = Form {
+    name: "PartnerChange",
+    about: "What to say of a partner. What is left out is as it is by default, or as it was.",
+    kind: Kind::Object(&[
+        Field::optional("name", Kind::Text(NAME), "Needed at creation; no two partners share one."),
+        Field::optional("status", Kind::Plain(WORD), "").with_example("ACTIVE"),
+        Field::optional("rateLimitTps", Kind::Int32(1, limits::PARTNER_TPS_MOST as i64), ""),
+        Field::optional("lookupDays", DAYS, ""),
+        Field::optional("retentionDays", DAYS, ""),
+        Field::optional("timeZone", Kind::Plain(NAME), "At creation only: past days are counted by it.")
+            .with_example("Asia/Seoul"),
+        Field::optional("region", Kind::Plain(Text::line(2)), "").with_pattern("^[A-Z]{2}$"),
+        Field::optional("channels", Kind::List(&Kind::Plain(WORD), None, None), ""),
+        Field::optional("capabilities", Kind::List(&Kind::Plain(WORD), None, None), ""),
+        Field::optional("encryptContent", Kind::Flag, ""),
+    ]),
+    examples: &[],
+};
+
+static ROTATION: Form = Form {
+    name: "Rotation",
+    about: "",
+    kind: Kind::Object(&[Field::optional(
+        "overlapSeconds",
+        Kind::Int64(0, OVERLAP_MOST.num_seconds()),
+        "Seconds the secret before stays good, and every token it gave. 0, the default: they end now.",
+    )]),
+    examples: &[],
+};
+
+static NEW_KEY: Form = Form {
+    name: "NewKey",
+    about: "",
+    kind: Kind::Object(&[
+        Field::required("role", Kind::Plain(WORD), "OPERATOR or ADMIN: a partner's key comes with the partner.")
+            .with_example("OPERATOR"),
+        Field::required("name", Kind::Text(NAME), "Whose it is."),
+    ]),
+    examples: &[],
+};
+
+forms! {
+    PartnerBody = PARTNER;
+    RotationBody = ROTATION;
+    NewKeyBody = NEW_KEY;
 }
+
+const NAME: Text = Text::line(limits::NAME_CHARS);
+const WORD: Text = Text::line(32);
+const DAYS: Kind = Kind::Int32(1, limits::PARTNER_DAYS_MOST as i64);
 
 #[derive(Clone, Copy, PartialEq)]
 enum Capability {
@@ -131,22 +156,21 @@ impl std::str::FromStr for Capability {
 fn read(body: &[u8], new: bool) -> Result<Change, Refusal> {
     let faults = Faults::default();
     let value = json::parse(body, &faults)?;
-    let read = Fields::open(value, "", &faults).map(|fields| read_change(fields, new, &faults));
+    let read = Fields::open(&PARTNER, value, "", &faults).map(|fields| read_change(fields, new, &faults));
     faults.into_result(read)
 }
 
 fn read_change(mut fields: Fields<'_>, new: bool, faults: &Faults) -> Change {
-    let name_rule = Text::line(limits::NAME_CHARS);
-    let name = if new { fields.require_text("name", name_rule) } else { fields.text("name", name_rule) };
+    let name = if new { fields.require_text("name") } else { fields.text("name") };
     let (status_at, region_at) = (fields.at("status"), fields.at("region"));
-    let status = fields.text("status", Text::line(32));
+    let status = fields.text("status");
     let status: Option<PartnerStatus> = status
         .and_then(|word| json::one_of(&word, &status_at, &["ACTIVE", "INACTIVE"], faults, crate::error::Code::E001));
-    let region = fields.text("region", Text::line(2));
+    let region = fields.text("region");
     if region.as_ref().is_some_and(|r| r.len() != 2 || !r.bytes().all(|b| b.is_ascii_uppercase())) {
         faults.add(region_at, "region_invalid", "must be two capital letters, as KR");
     }
-    let days = |fields: &mut Fields<'_>, name: &str| fields.number(name, 1..=3650).and_then(|n| i16::try_from(n).ok());
+    let days = |fields: &mut Fields<'_>, name: &str| fields.number(name).and_then(|n| i16::try_from(n).ok());
     let no_retention = fields.is_null("retentionDays");
     let retention_days = days(&mut fields, "retentionDays");
     let all_channels = fields.is_null("channels");
@@ -157,10 +181,10 @@ fn read_change(mut fields: Fields<'_>, new: bool, faults: &Faults) -> Change {
     let change = Change {
         name,
         status,
-        rate_limit_tps: fields.number("rateLimitTps", 1..=1_000_000).and_then(|n| i32::try_from(n).ok()),
+        rate_limit_tps: fields.number("rateLimitTps").and_then(|n| i32::try_from(n).ok()),
         lookup_days: days(&mut fields, "lookupDays"),
         retention_days: (no_retention || retention_days.is_some()).then_some(retention_days),
-        time_zone: if new { fields.text("timeZone", Text::line(limits::NAME_CHARS)) } else { None },
+        time_zone: if new { fields.text("timeZone") } else { None },
         region,
         channels: (all_channels || channels.is_some()).then_some(channels),
         may_schedule: may(Capability::Schedule),
@@ -262,16 +286,6 @@ pub async fn update(
     Ok(ok(StatusCode::OK, &shape(&partner, None)))
 }
 
-#[derive(ToSchema)]
-#[schema(as = Rotation)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(dead_code, reason = "only described, never made")]
-pub struct RotationBody {
-    /// Seconds the secret before stays good, and every token it gave. 0, the default: they end now.
-    #[schema(minimum = 0, maximum = 2_592_000)]
-    overlap_seconds: Option<i64>,
-}
-
 /// What a client signs in with.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Credentials)]
@@ -292,8 +306,8 @@ fn credentials(status: StatusCode, made: Credentials) -> Response {
 fn read_overlap(body: &[u8]) -> Result<TimeDelta, Refusal> {
     let faults = Faults::default();
     let value = json::parse(body, &faults)?;
-    let read = Fields::open(value, "", &faults).map(|mut fields| {
-        let seconds = fields.number("overlapSeconds", 0..=OVERLAP_MOST.num_seconds()).unwrap_or(0);
+    let read = Fields::open(&ROTATION, value, "", &faults).map(|mut fields| {
+        let seconds = fields.number("overlapSeconds").unwrap_or(0);
         fields.close();
         TimeDelta::seconds(seconds)
     });
@@ -358,19 +372,6 @@ pub async fn keys(State(hub): State<Hub>, _admin: Admin, query: Query) -> Answer
     Ok(ok(StatusCode::OK, &KeyList { code: Success::Success, items: items.collect() }))
 }
 
-#[derive(ToSchema)]
-#[schema(as = NewKey)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(dead_code, reason = "only described, never made")]
-pub struct NewKeyBody {
-    /// OPERATOR or ADMIN: a partner's key comes with the partner.
-    #[schema(example = "OPERATOR")]
-    role: String,
-    /// Whose it is.
-    #[schema(min_length = 1, max_length = 64)]
-    name: String,
-}
-
 /// Make a key
 ///
 /// For an operator or an admin. Its secret is shown this once.
@@ -385,9 +386,9 @@ pub async fn create_key(
     query.close()?;
     let faults = Faults::default();
     let value = json::parse(&body, &faults)?;
-    let read = Fields::open(value, "", &faults).and_then(|mut fields| {
-        let name = fields.require_text("name", Text::line(limits::NAME_CHARS));
-        let role = fields.require_text("role", Text::line(32)).and_then(|word| {
+    let read = Fields::open(&NEW_KEY, value, "", &faults).and_then(|mut fields| {
+        let name = fields.text("name");
+        let role = fields.text("role").and_then(|word| {
             match json::one_of(&word, "/role", &["OPERATOR", "ADMIN"], &faults, crate::error::Code::E001)? {
                 Role::Staff(role) => Some(role),
                 Role::Partner => {

@@ -8,6 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::delivery::{Delivery, DeliveryFound, told};
+use super::form::forms;
 use super::shape::{ChannelWord, RedriveKindWord, RedriveStatusWord};
 use super::webhook::asked;
 use crate::error::{Code, Error, Refusal};
@@ -24,7 +25,9 @@ use crate::id::Tsid;
 use crate::limits;
 use crate::model::channel::{CHANNELS, Channel};
 use crate::model::delivery::{Status, parse_public_id};
-use crate::model::json::{self, Faults, Fields, Text};
+use crate::model::fields::Fields;
+use crate::model::form::{Field, Form, Kind, Preset};
+use crate::model::json::{self, Faults, Text};
 use crate::model::redrive::{DEAD, Filter, RedriveKind};
 use crate::store::redrive::{self, Job};
 
@@ -159,57 +162,82 @@ fn begun(job: Job, counted: Option<Counted>, is_staff: bool) -> Response {
     response
 }
 
-/// Which dead letters to redrive, how fast, or only how many there are.
-#[derive(ToSchema)]
-#[schema(as = RedriveOrder)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(
-    dead_code,
-    reason = "the shape of a body that is read strictly, field by field; here for the API's description"
-)]
-pub struct OrderBody {
-    /// Left out: all there are.
-    filter: Option<OrderFilter>,
-    /// Only count them.
-    #[schema(default = false)]
-    dry_run: Option<bool>,
-    #[schema(minimum = 1, maximum = 10_000, default = 100)]
-    rate_per_second: Option<i32>,
+static ORDER: Form = Form {
+    name: "RedriveOrder",
+    about: "Which dead letters to redrive, how fast, or only how many there are.",
+    kind: Kind::Object(&[
+        Field::optional("filter", Kind::Form(&FILTER), "Left out: all there are."),
+        Field::optional("dryRun", Kind::Flag, "Only count them.").with_default(Preset::Flag(false)),
+        RATE,
+    ]),
+    examples: &[],
+};
+
+static FILTER: Form = Form {
+    name: "RedriveOrderFilter",
+    about: "What is left out passes all.",
+    kind: Kind::Object(&[
+        Field::optional("partnerId", Kind::Plain(WORD), "Those of this partner.").with_pattern(ID_PATTERN),
+        Field::optional("channel", Kind::Word("ChannelWord", WORD), ""),
+        Field::optional("provider", Kind::Text(WORD), "Those this provider was asked for last."),
+        Field::optional("error", Kind::Text(WORD), "Those with this reason."),
+        Field::optional("status", Kind::Plain(WORD), "FAILED or UNDETERMINED.").with_pattern("^(FAILED|UNDETERMINED)$"),
+        Field::optional("endpointId", Kind::Plain(WORD), "Webhooks for this endpoint.").with_pattern(ID_PATTERN),
+        Field::optional("since", Kind::Time, "Those that failed at this time or later; RFC 3339 with offset."),
+        Field::optional("until", Kind::Time, "Those that failed before this time; RFC 3339 with offset."),
+    ]),
+    examples: &[],
+};
+
+static RECOVER: Form = Form {
+    name: "RecoverOrder",
+    about: "Since when.",
+    kind: Kind::Object(&[
+        Field::required(
+            "since",
+            Kind::Time,
+            "What failed, or was told first and waits, at this time or later; RFC 3339 with offset.",
+        ),
+        Field::optional(
+            "until",
+            Kind::Time,
+            "What failed, or was told first and waits, before this time; RFC 3339 with offset. Left out: up to now.",
+        ),
+        RATE,
+    ]),
+    examples: &[],
+};
+
+static REPLAY: Form = Form {
+    name: "ReplayOrder",
+    about: "Which events of which time.",
+    kind: Kind::Object(&[
+        Field::required("since", Kind::Time, "What happened at this time or later; RFC 3339 with offset."),
+        Field::optional(
+            "until",
+            Kind::Time,
+            "What happened before this time; RFC 3339 with offset. Left out: up to now.",
+        ),
+        Field::optional(
+            "events",
+            Kind::List(&Kind::Plain(WORD), None, None),
+            "Of what the endpoint asks for only these. Left out: all of it.",
+        ),
+        RATE,
+    ]),
+    examples: &[],
+};
+
+forms! {
+    OrderBody = ORDER;
+    RecoverBody = RECOVER;
+    ReplayBody = REPLAY;
 }
 
-/// What is left out passes all.
-#[derive(ToSchema)]
-#[schema(as = RedriveOrderFilter)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(
-    dead_code,
-    reason = "the shape of a body that is read strictly, field by field; here for the API's description"
-)]
-pub struct OrderFilter {
-    /// Those of this partner.
-    #[schema(pattern = "^[0-7][0-9A-HJKMNP-TV-Z]{12}$")]
-    partner_id: Option<String>,
-    #[schema(value_type = Option<ChannelWord>)]
-    channel: Option<String>,
-    /// Those this provider was asked for last.
-    #[schema(min_length = 1, max_length = 64)]
-    provider: Option<String>,
-    /// Those with this reason.
-    #[schema(min_length = 1, max_length = 64)]
-    error: Option<String>,
-    /// FAILED or UNDETERMINED.
-    #[schema(pattern = "^(FAILED|UNDETERMINED)$")]
-    status: Option<String>,
-    /// Webhooks for this endpoint.
-    #[schema(pattern = "^[0-7][0-9A-HJKMNP-TV-Z]{12}$")]
-    endpoint_id: Option<String>,
-    /// Those that failed at this time or later; RFC 3339 with offset.
-    #[schema(format = DateTime)]
-    since: Option<String>,
-    /// Those that failed before this time; RFC 3339 with offset.
-    #[schema(format = DateTime)]
-    until: Option<String>,
-}
+const WORD: Text = Text::line(limits::NAME_CHARS);
+const ID_PATTERN: &str = "^[0-7][0-9A-HJKMNP-TV-Z]{12}$";
+const RATE: Field = Field::optional("ratePerSecond", Kind::Int32(1, limits::REDRIVE_RATE_MOST), "")
+    .with_default(Preset::Whole(limits::REDRIVE_RATE_DEFAULT as i64));
 
 /// Redrive many
 ///
@@ -227,26 +255,25 @@ pub async fn dead_letters(
     Json(body): Json<{ limits::SMALL_BODY_BYTES }>,
 ) -> Answer {
     query.close()?;
-    let (order, dry_run) = read(&body, |fields, faults| {
+    let (order, dry_run) = read(&ORDER, &body, |fields, faults| {
         let dry_run = fields.flag("dryRun").unwrap_or(false);
         let rate_per_second = rate(fields);
-        let filter = fields.take("filter").map(|value| Fields::open(value, "/filter", faults));
-        let nothing = || Fields::open(serde_json::json!({}), "/filter", faults);
+        let filter = fields.take("filter").map(|value| Fields::open(&FILTER, value, "/filter", faults));
+        let nothing = || Fields::open(&FILTER, serde_json::json!({}), "/filter", faults);
         let mut filter = filter.unwrap_or_else(nothing)?;
         let (partner_id, endpoint_id) = (id(&mut filter, "partnerId", faults), id(&mut filter, "endpointId", faults));
-        let word = Text::line(limits::NAME_CHARS);
         let (channel_at, status_at) = (filter.at("channel"), filter.at("status"));
         let channel = filter
-            .text("channel", word)
+            .text("channel")
             .and_then(|text| json::one_of(&text, &channel_at, &CHANNELS.map(Channel::as_str), faults, Code::E005));
-        let status = filter.text("status", word).and_then(|text| {
+        let status = filter.text("status").and_then(|text| {
             let dead = DEAD.into_iter().find(|status| status.as_str() == text);
             if dead.is_none() {
                 faults.add(status_at, "enum", "is neither FAILED nor UNDETERMINED");
             }
             dead
         });
-        let (provider, error) = (filter.text("provider", word), filter.text("error", word));
+        let (provider, error) = (filter.text("provider"), filter.text("error"));
         let (since, until) = window(&mut filter, &hub, faults);
         filter.close();
         let filter = Filter { channel, provider, error, status, events: None, since, until };
@@ -262,10 +289,14 @@ pub async fn dead_letters(
     Ok(begun(job, Some(counted), true))
 }
 
-fn read<T>(body: &[u8], read: impl FnOnce(&mut Fields<'_>, &Faults) -> Option<T>) -> Result<T, Refusal> {
+fn read<T>(
+    form: &'static Form,
+    body: &[u8],
+    read: impl FnOnce(&mut Fields<'_>, &Faults) -> Option<T>,
+) -> Result<T, Refusal> {
     let faults = Faults::default();
     let value = json::parse(body, &faults)?;
-    let found = Fields::open(value, "", &faults).and_then(|mut fields| {
+    let found = Fields::open(form, value, "", &faults).and_then(|mut fields| {
         let found = read(&mut fields, &faults);
         fields.close();
         found
@@ -274,13 +305,13 @@ fn read<T>(body: &[u8], read: impl FnOnce(&mut Fields<'_>, &Faults) -> Option<T>
 }
 
 fn rate(fields: &mut Fields<'_>) -> i32 {
-    let given = fields.number("ratePerSecond", 1..=limits::REDRIVE_RATE_MOST);
+    let given = fields.number("ratePerSecond");
     given.and_then(|n| i32::try_from(n).ok()).unwrap_or(limits::REDRIVE_RATE_DEFAULT)
 }
 
 fn id(fields: &mut Fields<'_>, name: &str, faults: &Faults) -> Option<Tsid> {
     let pointer = fields.at(name);
-    let text = fields.text(name, Text::line(limits::NAME_CHARS))?;
+    let text = fields.text(name)?;
     let id = text.parse().ok();
     if id.is_none() {
         faults.add(pointer, "id_invalid", "is not an id: 13 characters");
@@ -309,31 +340,12 @@ fn window(fields: &mut Fields<'_>, hub: &Hub, faults: &Faults) -> (Option<DateTi
 /// As `window`, with a beginning that the books still reach.
 fn kept_window(fields: &mut Fields<'_>, hub: &Hub, faults: &Faults) -> (Option<DateTime<Utc>>, DateTime<Utc>) {
     let place = fields.at("since");
-    if !fields.has("since") {
-        fields.require("since");
-    }
     let (since, until) = window(fields, hub, faults);
     let days = hub.settings.database.retention_days;
     if since.is_some_and(|since| since < hub.clock.now() - TimeDelta::days(i64::from(days))) {
         faults.add(place, "time_range", format!("must be within the last {days} days: what is older is not kept"));
     }
     (since, until)
-}
-
-/// Since when.
-#[derive(ToSchema)]
-#[schema(as = RecoverOrder)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(
-    dead_code,
-    reason = "the shape of a body that is read strictly, field by field; here for the API's description"
-)]
-pub struct RecoverBody {
-    /// What failed, or was told first and waits, at this time or later; RFC 3339 with offset.
-    #[schema(format = DateTime)]
-    since: String,
-    #[schema(minimum = 1, maximum = 10_000, default = 100)]
-    rate_per_second: Option<i32>,
 }
 
 /// Recover an endpoint
@@ -351,33 +363,12 @@ pub async fn recover(
     Json(body): Json<{ limits::SMALL_BODY_BYTES }>,
 ) -> Answer {
     query.close()?;
-    let read = read(&body, |fields, faults| {
+    let read = read(&RECOVER, &body, |fields, faults| {
         let rate_per_second = rate(fields);
         let (since, until) = kept_window(fields, &hub, faults);
         Some((Filter { since, ..plain(until) }, rate_per_second))
     });
     for_endpoint(&hub, &reader, &id, RedriveKind::Recover, read).await
-}
-
-/// Which events of which time.
-#[derive(ToSchema)]
-#[schema(as = ReplayOrder)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(
-    dead_code,
-    reason = "the shape of a body that is read strictly, field by field; here for the API's description"
-)]
-pub struct ReplayBody {
-    /// What happened at this time or later; RFC 3339 with offset.
-    #[schema(format = DateTime)]
-    since: String,
-    /// What happened before this time; RFC 3339 with offset. Left out: up to now.
-    #[schema(format = DateTime)]
-    until: Option<String>,
-    /// Of what the endpoint asks for only these. Left out: all of it.
-    events: Option<Vec<String>>,
-    #[schema(minimum = 1, maximum = 10_000, default = 100)]
-    rate_per_second: Option<i32>,
 }
 
 /// Replay to an endpoint
@@ -395,7 +386,7 @@ pub async fn replay(
     Json(body): Json<{ limits::SMALL_BODY_BYTES }>,
 ) -> Answer {
     query.close()?;
-    let read = read(&body, |fields, faults| {
+    let read = read(&REPLAY, &body, |fields, faults| {
         let rate_per_second = rate(fields);
         let events = asked(fields).map(|all| all.into_iter().map(|kind| kind.as_str().to_owned()).collect());
         let (since, until) = kept_window(fields, &hub, faults);

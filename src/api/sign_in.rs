@@ -6,6 +6,7 @@ use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::form::forms;
 use crate::error::Refusal;
 use crate::flow;
 use crate::flow::sign_in::Tokens;
@@ -15,32 +16,37 @@ use crate::http::query::Query;
 use crate::http::request::Json;
 use crate::hub::Hub;
 use crate::limits;
-use crate::model::json::{self, Faults, Fields, Text};
+use crate::model::fields::Fields;
+use crate::model::form::{Field, Form, Kind};
+use crate::model::json::{self, Faults, Text};
 
-/// What a client signs in with.
-#[derive(ToSchema)]
-#[schema(as = SignIn)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(
-    dead_code,
-    reason = "the shape of a body that is read strictly, field by field; here for the API's description"
-)]
-pub struct SignInBody {
-    /// As `notihub partner create` or an admin gave it.
-    #[schema(max_length = 64)]
-    client_id: String,
-    #[schema(max_length = 256)]
-    client_secret: String,
+static SIGN_IN: Form = Form {
+    name: "SignIn",
+    about: "What a client signs in with.",
+    kind: Kind::Object(&[
+        // A longer one is nobody's, and refused as a wrong one is.
+        Field::required("clientId", Kind::Plain(SECRET), "As `notihub partner create` or an admin gave it.")
+            .with_length(None, Some(limits::NAME_CHARS)),
+        Field::required("clientSecret", Kind::Plain(SECRET), "").with_length(None, Some(limits::SECRET_CHARS)),
+    ]),
+    examples: &[],
+};
+
+static REFRESH: Form = Form {
+    name: "Refresh",
+    about: "",
+    kind: Kind::Object(&[
+        Field::required("refreshToken", Kind::Plain(SECRET), "").with_length(None, Some(limits::SECRET_CHARS))
+    ]),
+    examples: &[],
+};
+
+forms! {
+    SignInBody = SIGN_IN;
+    RefreshBody = REFRESH;
 }
 
-#[derive(ToSchema)]
-#[schema(as = Refresh)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(dead_code, reason = "only described, never made")]
-pub struct RefreshBody {
-    #[schema(max_length = 256)]
-    refresh_token: String,
-}
+const SECRET: Text = Text::line(limits::SECRET_CHARS).as_posted();
 
 /// Tokens of a sign-in.
 #[derive(Serialize, ToSchema)]
@@ -83,7 +89,7 @@ pub async fn token(
     Json(body): Json<{ limits::SMALL_BODY_BYTES }>,
 ) -> Answer {
     query.close()?;
-    let [client_id, client_secret] = read(&body, ["clientId", "clientSecret"])?;
+    let [client_id, client_secret] = read(&SIGN_IN, &body, ["clientId", "clientSecret"])?;
     Ok(told(flow::sign_in::sign_in(&hub, &client_id, &client_secret, &from).await?))
 }
 
@@ -100,7 +106,7 @@ pub async fn refresh(
     Json(body): Json<{ limits::SMALL_BODY_BYTES }>,
 ) -> Answer {
     query.close()?;
-    let [token] = read(&body, ["refreshToken"])?;
+    let [token] = read(&REFRESH, &body, ["refreshToken"])?;
     Ok(told(flow::sign_in::refresh(&hub, &token, &from).await?))
 }
 
@@ -116,17 +122,17 @@ pub async fn revoke(
     Json(body): Json<{ limits::SMALL_BODY_BYTES }>,
 ) -> Answer {
     query.close()?;
-    let [token] = read(&body, ["refreshToken"])?;
+    let [token] = read(&REFRESH, &body, ["refreshToken"])?;
     flow::sign_in::revoke(&hub, &token, &from).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 /// A body of so many texts, each required.
-fn read<const N: usize>(body: &[u8], names: [&str; N]) -> Result<[String; N], Refusal> {
+fn read<const N: usize>(form: &'static Form, body: &[u8], names: [&str; N]) -> Result<[String; N], Refusal> {
     let faults = Faults::default();
     let value = json::parse(body, &faults)?;
-    let read = Fields::open(value, "", &faults).map(|mut fields| {
-        let texts = names.map(|name| fields.require_text(name, Text::line(256).as_posted()).unwrap_or_default());
+    let read = Fields::open(form, value, "", &faults).map(|mut fields| {
+        let texts = names.map(|name| fields.text(name).unwrap_or_default());
         fields.close();
         texts
     });

@@ -9,8 +9,8 @@ use chrono::TimeDelta;
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
-use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, Schema, SchemaType, Type};
 
+use super::form::forms;
 use super::shape::{DeliveryStatus, EndpointWord, EventWord};
 use crate::error::{Code, Error, Refusal, Result};
 use crate::flow;
@@ -28,8 +28,10 @@ use crate::model::delivery::{PARKED, STATUSES, Status};
 use crate::model::egress;
 use crate::model::endpoint::{self, Endpoint, EndpointStatus};
 use crate::model::event::{EVENT_KINDS, EventKind};
+use crate::model::fields::Fields;
+use crate::model::form::{Field, Form, Kind, Preset};
 use crate::model::intake::is_mailbox;
-use crate::model::json::{self, Faults, Fields, Text};
+use crate::model::json::{self, Faults, Text};
 use crate::store;
 use crate::store::delivery::{Call, Webhook, WebhookFilter};
 
@@ -112,83 +114,87 @@ pub struct EndpointMade {
     secret: String,
 }
 
-/// A new endpoint.
-#[derive(ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schema(examples(json!({"url": "https://orders.example.com/hooks/notihub",
-    "events": ["delivery.delivered", "delivery.failed"], "description": "orders"})))]
-#[expect(
-    dead_code,
-    reason = "the shape of a body that is read strictly, field by field; here for the API's description"
-)]
-pub struct NewEndpoint {
-    /// https, to a public address or name, on port 443, 80 or one from 1024 on.
-    #[schema(min_length = 1, max_length = 2048)]
-    url: String,
-    #[schema(schema_with = events, required = false)]
-    events: Option<Vec<String>>,
-    #[schema(min_length = 1, max_length = 250)]
-    description: Option<String>,
-    /// Events of one message are sent one after the other; false when not given.
-    ordered: Option<bool>,
-    /// Events carry what the message said; the partner needs the capability `webhook_content`.
-    include_content: Option<bool>,
-    #[schema(min_length = 1, max_length = 254)]
-    contact_email: Option<String>,
-    #[schema(schema_with = headers, required = false)]
-    headers: Option<BTreeMap<String, String>>,
+static NEW_ENDPOINT: Form = Form {
+    name: "NewEndpoint",
+    about: "A new endpoint.",
+    kind: Kind::Object(&[
+        Field::required("url", URL, "https, to a public address or name, on port 443, 80 or one from 1024 on."),
+        EVENTS,
+        Field::optional("description", DESCRIPTION, ""),
+        Field::optional(
+            "ordered",
+            Kind::Flag,
+            "Events of one message are sent one after the other; false when not given.",
+        ),
+        Field::optional(
+            "includeContent",
+            Kind::Flag,
+            "Events carry what the message said; the partner needs the capability `webhook_content`.",
+        ),
+        Field::optional("contactEmail", EMAIL, ""),
+        HEADERS,
+    ]),
+    examples: &[r#"{"url": "https://orders.example.com/hooks/notihub",
+        "events": ["delivery.delivered", "delivery.failed"], "description": "orders"}"#],
+};
+
+static ENDPOINT_CHANGE: Form = Form {
+    name: "EndpointChange",
+    about: "What to change of an endpoint. What is left out stays.",
+    kind: Kind::Object(&[
+        Field::optional("url", URL, ""),
+        EVENTS,
+        Field::optional("description", DESCRIPTION, "null: none."),
+        Field::optional(
+            "status",
+            Kind::Plain(Text::line(32)),
+            "PAUSED: what is for it waits; not of one that is DISABLED. ACTIVE: it goes on, from DISABLED too, with what \
+             waited.",
+        ),
+        Field::optional("ordered", Kind::Flag, ""),
+        Field::optional("includeContent", Kind::Flag, ""),
+        Field::optional("contactEmail", EMAIL, "null: nobody."),
+        HEADERS,
+    ]),
+    examples: &[],
+};
+
+static ENDPOINT_ROTATION: Form = Form {
+    name: "EndpointRotation",
+    about: "",
+    kind: Kind::Object(&[Field::optional(
+        "overlapSeconds",
+        Kind::Int64(0, OVERLAP_MOST.num_seconds()),
+        "Seconds the secret before signs too: a day when not given, a week at most; 0: it ends now.",
+    )
+    .with_default(Preset::Whole(OVERLAP.num_seconds()))]),
+    examples: &[],
+};
+
+forms! {
+    NewEndpoint = NEW_ENDPOINT;
+    EndpointChange = ENDPOINT_CHANGE;
+    EndpointRotation = ENDPOINT_ROTATION;
 }
 
-/// What to change of an endpoint. What is left out stays.
-#[derive(ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(
-    dead_code,
-    reason = "the shape of a body that is read strictly, field by field; here for the API's description"
-)]
-pub struct EndpointChange {
-    #[schema(min_length = 1, max_length = 2048)]
-    url: Option<String>,
-    #[schema(schema_with = events, required = false)]
-    events: Option<Vec<String>>,
-    /// null: none.
-    #[schema(min_length = 1, max_length = 250)]
-    description: Option<String>,
-    /// PAUSED: what is for it waits; not of one that is DISABLED. ACTIVE: it goes on, from DISABLED too, with what waited.
-    status: Option<String>,
-    ordered: Option<bool>,
-    include_content: Option<bool>,
-    /// null: nobody.
-    #[schema(min_length = 1, max_length = 254)]
-    contact_email: Option<String>,
-    #[schema(schema_with = headers, required = false)]
-    headers: Option<BTreeMap<String, String>>,
-}
+const URL: Kind = Kind::Text(Text::line(egress::URL_BYTES).as_posted());
+const DESCRIPTION: Kind = Kind::Text(Text::line(limits::ENDPOINT_DESCRIPTION_CHARS));
+const EMAIL: Kind = Kind::Text(Text::line(limits::EMAIL_BYTES));
+const EVENTS: Field = Field::optional(
+    "events",
+    Kind::List(&Kind::Words(asked_words), Some(1), None),
+    "those it is told of; null or not given at creation: all, those to come included",
+);
+const HEADERS: Field = Field::optional(
+    "headers",
+    Kind::Texts(limits::ENDPOINT_HEADER_VALUE_BYTES),
+    "headers of its own for every request, such as Authorization: 10 at most, all of them anew; none of those that \
+     frame a request, and none of the signature's. Values are visible ASCII and never shown again",
+);
 
-fn events() -> Schema {
-    let words = EVENT_KINDS.into_iter().filter(|kind| kind.can_be_asked_for()).map(EventKind::as_str);
-    ArrayBuilder::new()
-        .schema_type(SchemaType::Array(vec![Type::Array, Type::Null]))
-        .items(ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words)))
-        .min_items(Some(1))
-        .description(Some("those it is told of; null or not given at creation: all, those to come included"))
-        .into()
-}
-
-fn headers() -> Schema {
-    let value = ObjectBuilder::new()
-        .schema_type(Type::String)
-        .min_length(Some(1))
-        .max_length(Some(limits::ENDPOINT_HEADER_VALUE_BYTES))
-        .build();
-    ObjectBuilder::new()
-        .schema_type(SchemaType::Array(vec![Type::Object, Type::Null]))
-        .description(Some(
-            "headers of its own for every request, such as Authorization: 10 at most, all of them anew; none of those that \
-             frame a request, and none of the signature's. Values are visible ASCII and never shown again",
-        ))
-        .additional_properties(Some(Schema::from(value)))
-        .into()
+/// The events that an endpoint can ask for.
+fn asked_words() -> Vec<&'static str> {
+    EVENT_KINDS.into_iter().filter(|kind| kind.can_be_asked_for()).map(EventKind::as_str).collect()
 }
 
 /// An event that an endpoint can ask for.
@@ -218,21 +224,19 @@ impl std::str::FromStr for Wanted {
 fn read(hub: &Hub, permit: Owning<'_>, body: &[u8], new: bool) -> Result<Change, Refusal> {
     let faults = Faults::default();
     let value = json::parse(body, &faults)?;
-    let read = Fields::open(value, "", &faults).map(|fields| read_change(hub, permit, fields, new, &faults));
+    let form = if new { &NEW_ENDPOINT } else { &ENDPOINT_CHANGE };
+    let read = Fields::open(form, value, "", &faults).map(|fields| read_change(hub, permit, fields, new, &faults));
     faults.into_result(read)
 }
 
 fn read_change(hub: &Hub, permit: Owning<'_>, mut fields: Fields<'_>, new: bool, faults: &Faults) -> Change {
-    let url_rule = Text::line(egress::URL_BYTES).as_posted();
-    let url = if new { fields.require_text("url", url_rule) } else { fields.text("url", url_rule) };
-    let url = url.and_then(|url| {
+    let url = fields.text("url").and_then(|url| {
         let parsed = egress::parse(&url, &hub.settings.webhooks.rules());
         parsed.map_err(|forbidden| faults.add("/url", forbidden.reason, forbidden.detail)).ok()
     });
-    let status = if new { None } else { fields.text("status", Text::line(32)) };
+    let status = if new { None } else { fields.text("status") };
     let status: Option<Wanted> =
         status.and_then(|word| json::one_of(&word, "/status", &["ACTIVE", "PAUSED"], faults, Code::E001));
-    let description_rule = Text::line(limits::ENDPOINT_DESCRIPTION_CHARS);
     let include_content = fields.flag("includeContent");
     if include_content == Some(true)
         && let Err(fault) = flow::endpoint::may_include_content(permit)
@@ -242,12 +246,12 @@ fn read_change(hub: &Hub, permit: Owning<'_>, mut fields: Fields<'_>, new: bool,
     let change = Change {
         url,
         events: emptied(&mut fields, "events", |fields| read_events(fields, faults)),
-        description: emptied(&mut fields, "description", |fields| fields.text("description", description_rule)),
+        description: emptied(&mut fields, "description", |fields| fields.text("description")),
         status: status.map(|wanted| wanted.0),
         ordered: fields.flag("ordered"),
         include_content,
         contact_email: emptied(&mut fields, "contactEmail", |fields| {
-            let address = fields.text("contactEmail", Text::line(limits::EMAIL_BYTES))?;
+            let address = fields.text("contactEmail")?;
             let right = is_mailbox(&address);
             if !right {
                 faults.add("/contactEmail", "recipient_invalid", "is not an e-mail address: name@example.com");
@@ -273,9 +277,7 @@ fn emptied<'f, T>(
 
 /// `events`, of those that endpoints can ask for.
 pub fn asked(fields: &mut Fields<'_>) -> Option<Vec<EventKind>> {
-    let words: Vec<&str> =
-        EVENT_KINDS.into_iter().filter(|kind| kind.can_be_asked_for()).map(EventKind::as_str).collect();
-    let asked: Vec<Asked> = fields.words("events", &words)?;
+    let asked: Vec<Asked> = fields.words("events", &asked_words())?;
     Some(asked.into_iter().map(|asked| asked.0).collect())
 }
 
@@ -436,20 +438,11 @@ pub async fn delete(State(hub): State<Hub>, writer: Writer, query: Query, Id(id)
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-#[derive(ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(dead_code, reason = "only described, never made")]
-pub struct EndpointRotation {
-    /// Seconds the secret before signs too: a day when not given, a week at most; 0: it ends now.
-    #[schema(minimum = 0, maximum = 604_800, default = 86_400)]
-    overlap_seconds: Option<i64>,
-}
-
 fn read_overlap(body: &[u8]) -> Result<TimeDelta, Refusal> {
     let faults = Faults::default();
     let value = json::parse(body, &faults)?;
-    let read = Fields::open(value, "", &faults).map(|mut fields| {
-        let seconds = fields.number("overlapSeconds", 0..=OVERLAP_MOST.num_seconds());
+    let read = Fields::open(&ENDPOINT_ROTATION, value, "", &faults).map(|mut fields| {
+        let seconds = fields.number("overlapSeconds");
         fields.close();
         seconds.map_or(OVERLAP, TimeDelta::seconds)
     });

@@ -138,7 +138,7 @@ async fn tell(
         scheduled_at: None,
         expires_at: None,
     };
-    let insert = prepare(hub, &partner, message)?;
+    let insert = prepare(hub, &partner, message.into())?;
     store::message::insert(&mut *tx, &[&insert], now).await?;
     Ok(insert.lanes.iter().map(|lane| ((insert.shard, *lane), now)).collect())
 }

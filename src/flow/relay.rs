@@ -3,6 +3,7 @@
 //! committed becomes one message whenever a relay dies, and one that was rolled back never was.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -17,7 +18,7 @@ use crate::id::Tsid;
 use crate::limits;
 use crate::model::event::{EventKind, Told};
 use crate::model::idempotency::Accepted;
-use crate::model::intake::{self, Rules};
+use crate::model::intake::{self, IntakePolicy};
 use crate::model::lane::Priority;
 use crate::model::message::Posted;
 use crate::model::partner::Partner;
@@ -72,21 +73,21 @@ async fn write(hub: &Hub, mut tx: Tx, requests: Vec<Request>, over: &mut HashMap
     let partners = partners(&mut tx, &requests).await?;
     let (mut right, mut inserts, mut faulty, mut refused) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut deliveries = 0;
-    let rules = partners.iter().map(|(id, partner)| (*id, hub.rules(partner))).collect();
-    for (request, posted) in read(hub, requests, rules).await? {
+    let policies = partners.iter().map(|(id, partner)| (*id, hub.intake_policy(partner))).collect();
+    for (request, posted) in read(hub, requests, policies).await? {
         let read = match (partners.get(&request.partner_id), posted) {
             (Some(partner), Ok(posted)) if !posted.faults_if_new.is_empty() => {
                 faulty.push((request, partner, posted));
                 continue;
             }
-            (Some(partner), Ok(posted)) => Ok((partner, posted.message)),
+            (Some(partner), Ok(posted)) => Ok((partner, posted)),
             (_, Err(refuse)) => Err(refuse),
             // What nobody posted was not read either.
             (None, Ok(_)) => continue,
         };
         match read {
-            Ok((partner, message)) => {
-                deliveries += message.deliveries.len();
+            Ok((partner, posted)) => {
+                deliveries += posted.message.deliveries.len();
                 // A statement is to end in time: the others have the next round.
                 if deliveries > limits::DELIVERIES && !inserts.is_empty() {
                     break;
@@ -103,7 +104,7 @@ async fn write(hub: &Hub, mut tx: Tx, requests: Vec<Request>, over: &mut HashMap
                     }
                     Err(e) => return Err(e),
                 }
-                inserts.push(prepare(hub, partner, message)?);
+                inserts.push(prepare(hub, partner, posted)?);
                 right.push(request);
             }
             Err(refuse) => refused.push((request.partner_id, refuse)),
@@ -112,7 +113,8 @@ async fn write(hub: &Hub, mut tx: Tx, requests: Vec<Request>, over: &mut HashMap
     let now = hub.clock.now();
     let mut answers = insert(hub, &mut tx, &inserts.iter().collect::<Vec<_>>(), now).await?;
     // After those: the same message may be among them.
-    let asked: Vec<(&Partner, &Posted)> = faulty.iter().map(|(_, partner, posted)| (*partner, posted)).collect();
+    let asked: Vec<(&Partner, &Posted)> =
+        faulty.iter().map(|(_, partner, posted)| (partner.as_ref(), posted)).collect();
     answers.extend(stored_before(hub, &mut *tx, &asked).await?);
     let written = inserts.iter().map(Some).chain(faulty.iter().map(|_| None));
     let asked = right.iter().chain(faulty.iter().map(|(request, ..)| request));
@@ -186,13 +188,13 @@ fn refusal(partner: &Partner, refuse: &Refuse, key: Option<&Option<String>>, now
 }
 
 /// Who enqueued these. Whether a partner is active was asked when it enqueued; what it enqueued then is delivered.
-async fn partners(conn: &mut Conn, requests: &[Request]) -> Result<HashMap<Tsid, Partner>> {
+async fn partners(conn: &mut Conn, requests: &[Request]) -> Result<HashMap<Tsid, Arc<Partner>>> {
     let mut partners = HashMap::new();
     for request in requests {
         if !partners.contains_key(&request.partner_id)
             && let Some(partner) = store::partner::get(&mut *conn, request.partner_id).await?
         {
-            partners.insert(request.partner_id, partner);
+            partners.insert(request.partner_id, Arc::new(partner));
         }
     }
     Ok(partners)
@@ -201,18 +203,18 @@ async fn partners(conn: &mut Conn, requests: &[Request]) -> Result<HashMap<Tsid,
 type Read = (Request, std::result::Result<Posted, Refuse>);
 
 /// Reads the bodies, each as of the moment it was enqueued: however long it waited, what was right then is right.
-async fn read(hub: &Hub, requests: Vec<Request>, mut rules: HashMap<Tsid, Rules>) -> Result<Vec<Read>> {
+async fn read(hub: &Hub, requests: Vec<Request>, mut policies: HashMap<Tsid, IntakePolicy>) -> Result<Vec<Read>> {
     let now = hub.clock.now();
     let mut one = move |request: Request| {
-        let Some(rules) = rules.get_mut(&request.partner_id) else {
+        let Some(policy) = policies.get_mut(&request.partner_id) else {
             let gone = refuse(request.request_id, "E007", "partner_unknown", "there is no such partner any more");
             return (request, Err(gone));
         };
-        rules.now = now - request.waited;
+        policy.now = now - request.waited;
         // A reader that panics is our fault and one request's trouble, not that of all behind it.
         let read = std::panic::catch_unwind(|| {
             may_die_at("relay.read");
-            intake::message(request.body.as_bytes(), rules)
+            intake::message(request.body.as_bytes(), policy)
         });
         let read = match read {
             Ok(read) => read.map_err(|refusal| kept(request.request_id, refusal)),

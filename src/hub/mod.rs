@@ -28,7 +28,7 @@ use crate::limits;
 use crate::model::access::strikes::Strikes;
 use crate::model::fairness::Fairness;
 use crate::model::gate::Gates;
-use crate::model::intake::Rules;
+use crate::model::intake::{Installation, IntakePolicy};
 use crate::model::partner::Partner;
 use crate::provider::Providers;
 use crate::shutdown::Shutdown;
@@ -54,6 +54,8 @@ pub struct Inner {
     pub settings: Settings,
     pub store: Store,
     pub providers: Providers,
+    /// What messages are read by, as far as it is the same for all partners.
+    installation: Arc<Installation>,
     pub clock: Clock,
     pub metrics: Metrics,
     pub shutdown: Shutdown,
@@ -141,6 +143,7 @@ impl Hub {
             endpoint_answers: EndpointAnswers::default(),
             refused_callbacks: RefusedCallbacks::default(),
             provider_states: Arc::new(ProviderStates::new(&providers)),
+            installation: Arc::new(installation(&settings, &providers)),
             paces: Paces::default(),
             fairness: Mutex::new(Fairness::new(settings.api.fair_unfinished)),
             strikes: Mutex::default(),
@@ -176,19 +179,20 @@ impl Hub {
         lock(&self.gates)
     }
 
-    /// What reading a message of this partner depends on, now.
-    pub fn rules(&self, partner: &Partner) -> Rules {
-        let (channels, forbidden) = self.providers.postable().into_iter().partition(|c| partner.may_use(*c));
-        Rules {
-            now: self.clock.now(),
-            channels,
-            forbidden,
-            may_schedule: partner.may_schedule,
-            slack: self.settings.slack.names(),
-            region: partner.region.clone(),
-            limits: self.providers.limits(),
-            receipts: self.providers.with_receipts(),
-            fallbacks: self.settings.channels.fallbacks.iter().copied().collect(),
-        }
+    /// By what a message that this partner posts now is read.
+    pub fn intake_policy(&self, partner: &Arc<Partner>) -> IntakePolicy {
+        IntakePolicy { installation: self.installation.clone(), partner: partner.clone(), now: self.clock.now() }
+    }
+}
+
+/// What an installation can do, by its settings and providers.
+fn installation(settings: &Settings, providers: &Providers) -> Installation {
+    Installation {
+        channels: providers.postable().into_iter().collect(),
+        slack: settings.slack.names(),
+        slack_default: settings.slack.default_name(),
+        limits: providers.limits(),
+        receipts: providers.with_receipts(),
+        fallbacks: settings.channels.fallbacks.iter().copied().collect(),
     }
 }

@@ -57,7 +57,7 @@ impl Channel {
     }
 
     /// The most that a body may hold: the seed's figures (S0-16 to S0-22), and Slack's own. The provider may take less.
-    pub fn limit(self) -> Option<Limit> {
+    pub const fn limit(self) -> Option<Limit> {
         let (max, measure) = match self {
             Channel::Sms => (90, Measure::Cp949Bytes),
             Channel::Lms => (4000, Measure::Cp949Bytes),

@@ -98,9 +98,14 @@ pub struct Fallback {
     /// It also takes the place of what may have been sent.
     #[serde(rename = "onUnknown", default, skip_serializing_if = "is_false")]
     pub on_unknown: bool,
-    /// The installation's wish and not the message's.
-    #[serde(skip)]
-    pub by_rule: bool,
+}
+
+impl Fallback {
+    /// A channel that stands by because the installation says so: for the same recipient, with nothing that only a
+    /// message can ask for.
+    pub fn of_rule(channel: Channel, content: i16, step: i16) -> Fallback {
+        Fallback { channel, content, to: None, step, no_receipt_s: None, attempts: None, on_unknown: false }
+    }
 }
 
 impl Content {
@@ -133,6 +138,8 @@ pub struct NewMessage {
 #[derive(Debug, Clone)]
 pub struct Posted {
     pub message: NewMessage,
+    /// `NewMessage::fingerprint` of the message as it was posted, without what the installation's rules added since.
+    pub fingerprint: [u8; 32],
     pub faults_if_new: Vec<Fault>,
 }
 
@@ -145,7 +152,7 @@ impl Posted {
 
 impl From<NewMessage> for Posted {
     fn from(message: NewMessage) -> Posted {
-        Posted { message, faults_if_new: Vec::new() }
+        Posted { fingerprint: message.fingerprint(), message, faults_if_new: Vec::new() }
     }
 }
 
@@ -189,7 +196,8 @@ fn channel_word<S: serde::Serializer>(channel: &Channel, s: S) -> Result<S::Ok, 
 
 impl NewMessage {
     /// SHA-256 over what the message means, so that the same request written in another order or with other white space
-    /// is the same, and anything else is not. The key itself is not part of it, nor is what the installation's own rules add.
+    /// is the same, and anything else is not. The key itself is not part of it. Stored fingerprints are compared with new
+    /// ones, so the bytes that are hashed never change.
     pub fn fingerprint(&self) -> [u8; 32] {
         use sha2::Digest as _;
         // Maps are sorted by key and every field is serialisable: this cannot fail, and if it did, an empty text would
@@ -199,7 +207,6 @@ impl NewMessage {
             serde_json::to_vec(self)
         } else {
             let mut posted = self.clone();
-            drop_rules(&mut posted.detail.contents, &mut posted.deliveries);
             posted.recipients().for_each(|(channel, to)| *to = distinct(channel, to));
             serde_json::to_vec(&posted)
         }
@@ -213,8 +220,7 @@ impl NewMessage {
             channel.addressed_by() != AddressKind::Mailbox || !to.bytes().any(|b| b.is_ascii_uppercase())
         };
         let fallbacks = || self.detail.contents.iter().filter_map(|content| content.fallback.as_ref());
-        !self.detail.contents.iter().any(is_ruled)
-            && self.deliveries.iter().all(|d| is_folded(d.channel, &d.to))
+        self.deliveries.iter().all(|d| is_folded(d.channel, &d.to))
             && fallbacks().all(|f| f.to.as_ref().is_none_or(|to| is_folded(f.channel, to)))
     }
 
@@ -223,54 +229,6 @@ impl NewMessage {
         let fallbacks = fallbacks.filter_map(|f| Some((f.channel, f.to.as_mut()?)));
         self.deliveries.iter_mut().map(|d| (d.channel, &mut d.to)).chain(fallbacks)
     }
-}
-
-fn is_ruled(content: &Content) -> bool {
-    content.fallback.as_ref().is_some_and(|f| f.by_rule)
-}
-
-/// Takes out what the installation's rules added, as if they had never been: contents that are left stand where they would.
-pub fn drop_rules(contents: &mut Vec<Content>, deliveries: &mut [NewDelivery]) {
-    let (mut left, mut places) = (Vec::<Content>::new(), BTreeMap::new());
-    for delivery in deliveries {
-        if let Some((content, has_fallback)) = places.get(&delivery.content) {
-            (delivery.content, delivery.has_fallback) = (*content, *has_fallback);
-            continue;
-        }
-        let was = delivery.content;
-        let mut kept = unruled(contents, delivery.content);
-        delivery.has_fallback = kept.first().is_some_and(|c| c.fallback.is_some());
-        // The last of a chain first: whoever names one has to know its place.
-        let mut next = None;
-        while let Some(mut content) = kept.pop() {
-            if let (Some(fallback), Some(next)) = (content.fallback.as_mut(), next) {
-                fallback.content = next;
-            }
-            let index = left.iter().position(|c| *c == content).unwrap_or_else(|| {
-                left.push(content);
-                left.len() - 1
-            });
-            next = Some(i16::try_from(index).unwrap_or(i16::MAX));
-        }
-        delivery.content = next.unwrap_or(was);
-        places.insert(was, (delivery.content, delivery.has_fallback));
-    }
-    *contents = left;
-}
-
-/// A content and what the message itself has standing by for it, in turn.
-fn unruled(contents: &[Content], first: i16) -> Vec<Content> {
-    let (mut chain, mut next) = (Vec::new(), Some(first));
-    while let Some(content) = next.and_then(|n| contents.get(usize::try_from(n).ok()?)) {
-        let mut content = content.clone();
-        content.fallback = content.fallback.filter(|f| !f.by_rule);
-        next = content.fallback.as_ref().map(|f| f.content);
-        chain.push(content);
-        if chain.len() > contents.len() {
-            break;
-        }
-    }
-    chain
 }
 
 /// A stored message.

@@ -13,6 +13,8 @@ pub mod egress;
 pub mod endpoint;
 pub mod event;
 pub mod fairness;
+pub mod fields;
+pub mod form;
 pub mod gate;
 pub mod idempotency;
 pub mod intake;

@@ -1245,10 +1245,10 @@ async fn a_flood_leaves_room_for_others() {
     app.advance(1);
     app.accept_all(slack_posts(10)).await;
     assert_eq!(app.count(IN_OVERFLOW).await, 38);
-    let small = notihub::model::partner::Partner::new(app.hub.next_id(), "small".into(), 3);
+    let small = Arc::new(notihub::model::partner::Partner::new(app.hub.next_id(), "small".into(), 3));
     store::partner::insert(app.hub.store.api(), &small, app.hub.clock.now()).await.unwrap();
     let body = slack_post("from somebody else").to_string();
-    let message = notihub::model::intake::message(body.as_bytes(), &app.hub.rules(&small)).unwrap();
+    let message = notihub::model::intake::message(body.as_bytes(), &app.hub.intake_policy(&small)).unwrap();
     notihub::flow::intake::accept::accept(&app.hub, &small, message).await.unwrap();
     until("the other one's goes out", async || gate.came() == 15).await;
     let theirs = "select count(*) from deliveries join partners using (partner_id) \

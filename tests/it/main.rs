@@ -8,6 +8,7 @@ mod support;
 mod adapters;
 mod alerts;
 mod audit;
+mod bodies;
 mod crash;
 mod egress;
 mod email;

@@ -106,7 +106,8 @@ async fn post(app: &App, body: Value) -> String {
 }
 
 async fn post_as(app: &App, partner: &Partner, body: &Value) {
-    let message = notihub::model::intake::message(body.to_string().as_bytes(), &app.hub.rules(&app.partner)).unwrap();
+    let body = body.to_string();
+    let message = notihub::model::intake::message(body.as_bytes(), &app.hub.intake_policy(&app.partner)).unwrap();
     flow::intake::accept::accept(&app.hub, partner, message).await.unwrap();
 }
 

@@ -98,7 +98,7 @@ async fn mail(
         return Ok(None);
     }
     let message = disabled_mail(endpoint_id, &partner, &disabled.url, to, reason);
-    let insert = prepare(hub, &partner, message)?;
+    let insert = prepare(hub, &partner, message.into())?;
     store::message::insert(tx, &[&insert], hub.clock.now()).await?;
     Ok(Some(insert))
 }

@@ -21,7 +21,7 @@ use crate::store::message::Insert;
 pub async fn accept(hub: &Hub, partner: &Partner, posted: impl Into<Posted>) -> Result<Accepted> {
     let posted = posted.into();
     if posted.faults_if_new.is_empty() {
-        return hub.intake.write(prepare(hub, partner, posted.message)?).await;
+        return hub.intake.write(prepare(hub, partner, posted)?).await;
     }
     let answer = stored_before(hub, hub.store.intake(), &[(partner, &posted)]).await?.pop();
     let accepted = answer.ok_or_else(|| Error::Internal("a message got no answer".into()))??;
@@ -40,7 +40,7 @@ pub async fn accept_all(hub: &Hub, partner: &Partner, batch: Vec<Posted>) -> Res
     let (mut places, inserts) = (Vec::with_capacity(right.len() + faulty.len()), Vec::with_capacity(right.len()));
     let inserts = right.into_iter().try_fold(inserts, |mut inserts, (place, posted)| {
         places.push(place);
-        inserts.push(prepare(hub, partner, posted.message)?);
+        inserts.push(prepare(hub, partner, posted)?);
         Ok::<_, Error>(inserts)
     })?;
     places.extend(faulty.iter().map(|(place, _)| *place));

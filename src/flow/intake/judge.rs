@@ -64,7 +64,7 @@ pub async fn stored_before(
         .as_ref()
         .and_then(|_| holders.next().flatten())
     {
-        Some(holder) => replay(&posted.message, &posted.message.fingerprint(), &holder),
+        Some(holder) => replay(&posted.message, &posted.fingerprint, &holder),
         None => Err(Refusal::of(posted.faults_if_new.clone()).into()),
     };
     Ok(asked.iter().map(answer).collect())

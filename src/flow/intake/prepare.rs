@@ -6,7 +6,7 @@ use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::model::channel::Channel;
 use crate::model::lane::Lane;
-use crate::model::message::{NewDelivery, NewMessage};
+use crate::model::message::{NewDelivery, NewMessage, Posted};
 use crate::model::partner::Partner;
 use crate::store;
 use crate::store::message::Insert;
@@ -16,7 +16,8 @@ use crate::store::message::Insert;
 ///
 /// # Errors
 /// `Error::Internal` if the content cannot be sealed.
-pub fn prepare(hub: &Hub, partner: &Partner, message: NewMessage) -> Result<Insert> {
+pub fn prepare(hub: &Hub, partner: &Partner, posted: Posted) -> Result<Insert> {
+    let Posted { message, fingerprint, .. } = posted;
     let message_id = hub.next_id();
     let detail = store::message::write_detail(&hub.keyring, message_id, &message.detail, partner.encrypt_content)?;
     let lanes = lanes(hub, partner, &message);
@@ -32,7 +33,7 @@ pub fn prepare(hub: &Hub, partner: &Partner, message: NewMessage) -> Result<Inse
         detail,
         partner_id: partner.partner_id,
         shard: partner.shard,
-        fingerprint: message.fingerprint(),
+        fingerprint,
         key_hash: message.client_msg_id.as_ref().map(|key| key_hash(hub, partner.partner_id, key)),
         created_at: hub.clock.now(),
         max_attempts,

@@ -1,0 +1,165 @@
+//! Forms in the API's description: the schema that the document has for a [`Form`], from the same data that the strict
+//! reader reads by.
+
+use serde_json::Value;
+use utoipa::openapi::schema::{
+    AdditionalProperties, ArrayBuilder, KnownFormat, ObjectBuilder, OneOfBuilder, RefBuilder, SchemaFormat, SchemaType,
+    Type,
+};
+use utoipa::openapi::{RefOr, Schema};
+
+use super::shape::metadata;
+use crate::model::form::{Field, Form, Kind, Preset};
+use crate::model::intake::{BATCH, MESSAGE, NOTIFICATION};
+
+/// Names forms in the document: each is a type that `request_body` takes.
+macro_rules! forms {
+    ($($name:ident = $form:path;)*) => {$(
+        pub enum $name {}
+
+        impl utoipa::PartialSchema for $name {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+                $crate::api::form::schema(&$form)
+            }
+        }
+
+        impl utoipa::ToSchema for $name {
+            fn name() -> std::borrow::Cow<'static, str> {
+                $form.name.into()
+            }
+
+            fn schemas(schemas: &mut Vec<(String, utoipa::openapi::RefOr<utoipa::openapi::Schema>)>) {
+                $crate::api::form::named($form.kind, schemas);
+            }
+        }
+    )*};
+}
+
+pub(super) use forms;
+
+forms! {
+    NewMessage = MESSAGE;
+    NewBatch = BATCH;
+    NewNotification = NOTIFICATION;
+}
+
+/// The schema of a form.
+pub fn schema(form: &Form) -> RefOr<Schema> {
+    // An example that is no JSON is a text, and none of its form.
+    let example = |json: &&str| serde_json::from_str(json).unwrap_or_else(|_| Value::from(*json));
+    let examples = form.examples.iter().map(example).collect();
+    value(&Field::required(form.name, form.kind, form.about), examples)
+}
+
+/// The forms that values of this kind refer to by name, each with its schema.
+pub fn named(kind: Kind, schemas: &mut Vec<(String, RefOr<Schema>)>) {
+    let mut add = |form: &Form| {
+        schemas.push((form.name.to_owned(), schema(form)));
+        named(form.kind, schemas);
+    };
+    match kind {
+        Kind::Form(form) => add(form),
+        Kind::OneOf(forms) => forms().into_iter().for_each(add),
+        Kind::List(items, ..) => named(*items, schemas),
+        Kind::Object(fields) | Kind::Open(fields) => fields.iter().for_each(|field| named(field.kind, schemas)),
+        Kind::Text(_)
+        | Kind::Plain(_)
+        | Kind::Word(..)
+        | Kind::Words(_)
+        | Kind::Int32(..)
+        | Kind::Int64(..)
+        | Kind::Flag
+        | Kind::Time
+        | Kind::Metadata
+        | Kind::Texts(_) => (),
+    }
+}
+
+/// The schema of a field, or of a form as if it were a required one.
+#[expect(deprecated, reason = "callers know the examples of these fields as `example`")]
+fn value(field: &Field, examples: Vec<Value>) -> RefOr<Schema> {
+    let about = Some(field.about).filter(|about| !about.is_empty());
+    let plain = |of: Type| {
+        ObjectBuilder::new()
+            .schema_type(or_null(of, field))
+            .description(about)
+            .pattern(field.pattern)
+            .example(field.example.map(Value::from))
+            .default(field.default.map(preset))
+    };
+    match field.kind {
+        Kind::Text(rule) => {
+            let (least, most) = rule.lengths();
+            let (least, most) = (field.least.unwrap_or(least), field.most.unwrap_or(most));
+            plain(Type::String).min_length(Some(least)).max_length(Some(most)).into()
+        }
+        Kind::Plain(_) => plain(Type::String)
+            .min_length(field.least)
+            .max_length(field.most)
+            .examples(field.examples.iter().copied())
+            .into(),
+        Kind::Words(words) => plain(Type::String).enum_values(Some(words())).into(),
+        Kind::Int32(least, most) => whole(plain(Type::Integer), KnownFormat::Int32, least, most),
+        Kind::Int64(least, most) => whole(plain(Type::Integer), KnownFormat::Int64, least, most),
+        Kind::Flag => plain(Type::Boolean).into(),
+        Kind::Time => plain(Type::String).format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime))).into(),
+        Kind::Texts(most) => {
+            let text = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(most));
+            plain(Type::Object).additional_properties(Some(Schema::from(text.build()))).into()
+        }
+        Kind::Metadata => metadata().into(),
+        Kind::Object(fields) => {
+            let none = AdditionalProperties::FreeForm(false);
+            properties(plain(Type::Object), fields).additional_properties(Some(none)).examples(examples).into()
+        }
+        Kind::Open(fields) => properties(plain(Type::Object), fields).examples(examples).into(),
+        Kind::List(items, least, most) => ArrayBuilder::new()
+            .schema_type(or_null(Type::Array, field))
+            .items(value(&Field::required("", *items, ""), Vec::new()))
+            .min_items(least)
+            .max_items(most)
+            .description(about)
+            .into(),
+        Kind::OneOf(forms) => {
+            let of = forms().into_iter().fold(OneOfBuilder::new(), |of, form| of.item(reference(form.name, None)));
+            of.description(about).examples(examples).into()
+        }
+        Kind::Form(form) => one_or_null(form.name, about, field),
+        Kind::Word(name, _) => one_or_null(name, about, field),
+    }
+}
+
+fn one_or_null(name: &str, about: Option<&str>, field: &Field) -> RefOr<Schema> {
+    let of = reference(name, about);
+    if field.is_required {
+        return of;
+    }
+    OneOfBuilder::new().item(of).item(ObjectBuilder::new().schema_type(Type::Null)).into()
+}
+
+/// Null is the same as not given.
+fn or_null(of: Type, field: &Field) -> SchemaType {
+    if field.is_required { SchemaType::new(of) } else { SchemaType::Array(vec![of, Type::Null]) }
+}
+
+fn reference(name: &str, about: Option<&str>) -> RefOr<Schema> {
+    RefBuilder::new().ref_location_from_schema_name(name).description(about).build().into()
+}
+
+fn whole(of: ObjectBuilder, format: KnownFormat, least: i64, most: i64) -> RefOr<Schema> {
+    of.format(Some(SchemaFormat::KnownFormat(format))).minimum(Some(least)).maximum(Some(most)).into()
+}
+
+fn properties(of: ObjectBuilder, fields: &[Field]) -> ObjectBuilder {
+    fields.iter().fold(of, |of, field| {
+        let of = of.property(field.name, value(field, Vec::new()));
+        if field.is_required { of.required(field.name) } else { of }
+    })
+}
+
+fn preset(default: Preset) -> Value {
+    match default {
+        Preset::Flag(flag) => flag.into(),
+        Preset::Whole(number) => number.into(),
+    }
+}

@@ -1,0 +1,128 @@
+//! The content of one channel: its text, what the channel has beside it, and whether it fits.
+
+use serde_json::Value;
+
+use super::channel_form::form;
+use super::policy::Installation;
+use super::reader::{Reader, Shared};
+use crate::error::Code;
+use crate::limits;
+use crate::model::channel::{Channel, Limit, Measure};
+use crate::model::fields::Fields;
+use crate::model::message::Content;
+use crate::model::mrkdwn;
+use crate::model::text::is_blank;
+
+impl Reader<'_> {
+    /// The content of an entry of `channels`, or of a fallback.
+    pub fn content(self, channel: Channel, fields: &mut Fields<'_>, shared: &Shared) -> Option<Content> {
+        let form = form(channel);
+        let has_body = fields.has("body");
+        let own = fields.text_of(form, "body");
+        let mut content = Content::default();
+        if form.field("subject").is_some() {
+            content.subject = fields.text_of(form, "subject").or_else(|| shared.title.clone());
+        }
+        if matches!(channel, Channel::Lms | Channel::Mms) {
+            let limit = Limit { max: limits::MOBILE_SUBJECT_BYTES, measure: Measure::Cp949Bytes };
+            let what = format!("the subject of {channel}");
+            let fault = content.subject.as_ref().and_then(|s| length_fault(s, limit, &what));
+            if let Some((code, reason, detail)) = fault {
+                self.faults.add_code(code, fields.at("subject"), reason, detail);
+            }
+        }
+        content.template_code = fields.text_of(form, "templateCode");
+        content.html = fields.text_of(form, "html");
+        if form.field("blocks").is_some() {
+            content.blocks = self.blocks(fields);
+        }
+        let body = if has_body { own } else { shared.body.clone() };
+        let Some(body) = body else {
+            if !has_body {
+                self.faults.add(fields.at("body"), "required", "neither the channel nor the message has a body");
+            }
+            return None;
+        };
+        if channel == Channel::Email && content.subject.is_none() {
+            self.faults.add(fields.at("subject"), "required", "an e-mail needs a subject, or the message a title");
+        } else if channel != Channel::Email && is_blank(&body) {
+            let detail = format!("is empty; only an e-mail may say all in its subject: give {channel} a text");
+            self.faults.add(fields.at("body"), "empty", detail);
+            return None;
+        }
+        let subject = content.subject.as_deref();
+        let installation = &self.policy.installation;
+        if let Some((code, reason, detail)) = body_fault(channel, subject, &body, installation) {
+            // Another provider may have taken it.
+            let always = channel.limit().and_then(|limit| too_long(channel, subject, &body, limit));
+            match always {
+                None => self.faults.add_if_new(code, fields.at("body"), reason, detail),
+                Some(_) => self.faults.add_code(code, fields.at("body"), reason, detail),
+            }
+        }
+        Some(Content { body, ..content })
+    }
+
+    fn blocks(self, fields: &mut Fields<'_>) -> Option<Value> {
+        let pointer = fields.at("blocks");
+        let items = fields.list("blocks")?;
+        if items.len() > limits::SLACK_BLOCKS {
+            let detail = format!("Slack takes at most {} blocks", limits::SLACK_BLOCKS);
+            self.faults.add(&pointer, "too_many_items", detail);
+        }
+        for (pointer, block) in &items {
+            if block.get("type").and_then(Value::as_str).is_none() {
+                self.faults.add(pointer, "blocks_invalid", "a block is an object with a type");
+            }
+        }
+        let blocks: Vec<Value> = items.into_iter().map(|(_, block)| block).collect();
+        (!blocks.is_empty()).then_some(Value::Array(blocks))
+    }
+}
+
+/// A fault of a text's length: code, reason and detail.
+type LengthFault = (Code, &'static str, String);
+
+/// Whether a body is too long for its channel in this installation, measured as it is sent.
+pub(super) fn body_fault(
+    channel: Channel,
+    subject: Option<&str>,
+    body: &str,
+    installation: &Installation,
+) -> Option<LengthFault> {
+    let (code, reason, detail) = too_long(channel, subject, body, installation.limit(channel)?)?;
+    let lms = installation.limit(Channel::Lms).filter(|_| channel == Channel::Sms && code == Code::E006);
+    let detail = match lms.filter(|lms| length_fault(body, *lms, "").is_none()) {
+        Some(lms) => format!("{detail}; as LMS ({} {}) it would fit", lms.max, lms.measure.unit()),
+        None => detail,
+    };
+    Some((code, reason, detail))
+}
+
+fn too_long(channel: Channel, subject: Option<&str>, body: &str, limit: Limit) -> Option<LengthFault> {
+    if channel == Channel::Slack {
+        let what = "SLACK, which counts the subject and &amp; &lt; &gt; for & < >,";
+        return length_fault(&mrkdwn::text(subject, body), limit, what);
+    }
+    length_fault(body, limit, channel.as_str())
+}
+
+/// Whether a text is too long, or has characters that do not exist where it is to go.
+fn length_fault(text: &str, Limit { max, measure }: Limit, what: &str) -> Option<LengthFault> {
+    let unit = measure.unit();
+    let encoding = if measure == Measure::Cp949Bytes { " as CP949" } else { "" };
+    match measure.of(text) {
+        Ok(length) if length <= max => None,
+        Ok(length) => {
+            let detail = format!("is {length} {unit} long{encoding}; the limit of {what} is {max} {unit}");
+            Some((Code::E006, "content_too_long", detail))
+        }
+        Err(unmappable) => {
+            let told = unmappable.iter().take(5).map(|c| format!("'{}' U+{:04X}", c.escape_debug(), u32::from(*c)));
+            let told = told.collect::<Vec<_>>().join(", ");
+            let more = if unmappable.len() > 5 { " and others" } else { "" };
+            let detail = format!("has characters that {what} cannot carry, for they are not in CP949: {told}{more}");
+            Some((Code::E001, "unmappable_character", detail))
+        }
+    }
+}

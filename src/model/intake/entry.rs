@@ -1,0 +1,87 @@
+//! The entries of `channels`: each names a channel, and becomes a content and a delivery to each of its recipients.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use serde_json::Value;
+
+use super::channel_form::{ANY, form};
+use super::fallback::StandBy;
+use super::reader::{NOT_SERVED, Reader, Shared};
+use crate::model::channel::{Channel, distinct};
+use crate::model::fields::Fields;
+use crate::model::message::{Content, Fallback, NewDelivery};
+
+/// What the entries that were read come to.
+#[derive(Default)]
+pub(super) struct Entries {
+    pub contents: Vec<Content>,
+    pub deliveries: Vec<NewDelivery>,
+    /// Deliveries, by their places, for which the installation has this channel stand by. In their order.
+    pub by_rule: Vec<(Range<usize>, Channel)>,
+    /// Channel, address, content, and whether a rule of the installation applies.
+    seen: BTreeSet<(Channel, String, i16, bool)>,
+}
+
+impl Entries {
+    /// Reads one entry. `pointer`: its place in the body.
+    pub fn read(&mut self, reader: Reader<'_>, item: Value, pointer: &str, shared: &Shared) {
+        let Some(mut fields) = Fields::open(&ANY, item, pointer, reader.faults) else { return };
+        let Some(channel) = reader.channel(&mut fields) else { return };
+        fields.become_form(form(channel));
+        let to = reader.to(channel, &mut fields, shared);
+        let content = reader.content(channel, &mut fields, shared);
+        // An empty list says that nothing stands by, whatever the installation's rules are.
+        let has_own = fields.has("fallback");
+        let stand_by = fields.list("fallback");
+        fields.not_served(&NOT_SERVED);
+        let stand_by_at = fields.at("fallback");
+        fields.close();
+        let stand_by = reader.fallbacks(channel, stand_by.unwrap_or_default(), &stand_by_at, shared);
+        let Some(mut content) = content else { return };
+        let attempts = stand_by.first().and_then(|s| s.after_attempts);
+        let rule = if has_own { None } else { reader.rule(channel, &content) };
+        content.fallback = self.link(stand_by);
+        let has_fallback = content.fallback.is_some();
+        let content = keep(&mut self.contents, content);
+        let first = self.deliveries.len();
+        for (to, written) in to {
+            // The same to the same recipient twice is sent once.
+            if self.seen.insert((channel, distinct(channel, &to), content, rule.is_some())) {
+                self.deliveries.push(NewDelivery { channel, to, written, content, has_fallback, attempts });
+            }
+        }
+        self.by_rule.extend(rule.map(|other| (first..self.deliveries.len(), other)));
+    }
+
+    /// The first of these, which leads to the others.
+    fn link(&mut self, stand_by: Vec<StandBy>) -> Option<Box<Fallback>> {
+        let (mut next, mut attempts) = (None, None);
+        for mut one in stand_by.into_iter().rev() {
+            one.content.fallback = next.take();
+            let content = keep(&mut self.contents, one.content);
+            let (channel, to, no_receipt_s, on_unknown) = (one.channel, one.to, one.no_receipt_s, one.on_unknown);
+            // The step is known when all deliveries are.
+            next = Some(Box::new(Fallback { channel, content, to, step: 0, no_receipt_s, attempts, on_unknown }));
+            attempts = one.after_attempts;
+        }
+        next
+    }
+
+    /// Numbers the fallbacks: a delivery that takes the place of another has its number and as many as were posted, so
+    /// each has a number of its own.
+    pub fn number(&mut self) {
+        let step = i16::try_from(self.deliveries.len()).unwrap_or(i16::MAX);
+        self.contents.iter_mut().filter_map(|c| c.fallback.as_mut()).for_each(|f| f.step = step);
+    }
+}
+
+/// The content's index, among equal ones that of the first.
+pub(super) fn keep(contents: &mut Vec<Content>, content: Content) -> i16 {
+    let index = contents.iter().position(|c| *c == content).unwrap_or_else(|| {
+        contents.push(content);
+        contents.len() - 1
+    });
+    // At most three times as many contents as entries in one body, which is far below.
+    i16::try_from(index).unwrap_or(i16::MAX)
+}

@@ -1,0 +1,76 @@
+//! Fallbacks: the channels that stand by for one, as the message asks for them or as the installation's rules do.
+
+use serde_json::Value;
+
+use super::channel_form::FALLBACK;
+use super::content::body_fault;
+use super::reader::{NOT_SERVED, Reader, Shared};
+use crate::error::Code;
+use crate::limits;
+use crate::model::channel::Channel;
+use crate::model::fields::Fields;
+use crate::model::message::Content;
+
+/// A channel that stands by, as the message asks for it.
+pub(super) struct StandBy {
+    pub channel: Channel,
+    pub to: Option<String>,
+    pub content: Content,
+    /// Attempts over the channel before it.
+    pub after_attempts: Option<i16>,
+    pub no_receipt_s: Option<u32>,
+    pub on_unknown: bool,
+}
+
+impl Reader<'_> {
+    /// The channels that stand by for `first`, in turn: each is read as a channel of its own. `pointer`: that of the
+    /// list.
+    pub fn fallbacks(self, first: Channel, list: Vec<(String, Value)>, pointer: &str, shared: &Shared) -> Vec<StandBy> {
+        if list.len() > limits::FALLBACKS {
+            let detail = format!("names {} channels; at most {} may stand by", list.len(), limits::FALLBACKS);
+            self.faults.add(pointer, "too_many_items", detail);
+            return Vec::new();
+        }
+        let (mut before, mut stand_by) = (vec![first], Vec::new());
+        for (pointer, item) in list {
+            let Some(mut fields) = Fields::open(&FALLBACK, item, &pointer, self.faults) else { continue };
+            let Some(channel) = self.channel(&mut fields) else { continue };
+            if before.contains(&channel) {
+                let detail = format!("was tried over {channel} by then; name another channel");
+                self.faults.add(fields.at("channel"), "fallback_same_channel", detail);
+            }
+            let to = self.other_to(first, channel, &mut fields);
+            let content = self.content(channel, &mut fields, shared);
+            let attempts = fields.number("afterAttempts");
+            let no_receipt = fields.number("noReceiptSeconds");
+            let has_receipts = before.last().is_none_or(|waited| self.policy.installation.receipts.contains(waited));
+            if no_receipt.is_some() && !has_receipts {
+                let detail = "nobody tells what becomes of what is sent over the channel before it: leave it out";
+                self.faults.add_if_new(Code::E001, fields.at("noReceiptSeconds"), "no_receipts", detail);
+            }
+            let on_unknown = fields.flag("onUnknown").unwrap_or(false);
+            fields.not_served(&NOT_SERVED);
+            fields.close();
+            before.push(channel);
+            let Some(content) = content else { continue };
+            stand_by.push(StandBy {
+                channel,
+                to,
+                content,
+                after_attempts: attempts.and_then(|n| n.try_into().ok()),
+                no_receipt_s: no_receipt.and_then(|n| n.try_into().ok()),
+                on_unknown,
+            });
+        }
+        stand_by
+    }
+
+    /// The channel that the installation has stand by for a content without a fallback, if that channel can carry the
+    /// same body to the same address.
+    pub fn rule(self, channel: Channel, content: &Content) -> Option<Channel> {
+        let installation = &self.policy.installation;
+        let other = *installation.fallbacks.get(&channel)?;
+        let is_alike = other.addressed_by() == channel.addressed_by() && self.policy.serves(other);
+        (is_alike && body_fault(other, None, &content.body, installation).is_none()).then_some(other)
+    }
+}

@@ -1,0 +1,164 @@
+//! Recipients: the entries of `recipients`, and the addresses that each channel takes.
+
+use serde_json::Value;
+
+use super::reader::{KEY, Reader, Recipient, Shared};
+use crate::error::{Code, excerpt};
+use crate::limits;
+use crate::model::channel::{AddressKind, Channel};
+use crate::model::fields::Fields;
+use crate::model::form::{Field, Form, Kind};
+use crate::model::json::{self, Text};
+use crate::model::phone;
+
+/// An entry of `recipients`.
+pub static RECIPIENT: Form = Form {
+    name: "NewRecipient",
+    about: "A person, with the addresses channels may need.",
+    kind: Kind::Object(&[
+        Field::optional("id", Kind::Text(KEY), "The partner's own name for the person; not stored."),
+        Field::optional("email", Kind::Text(ADDRESS_TEXT), ""),
+        // One that is longer is told to be no phone number.
+        Field::optional("phone", Kind::Text(ADDRESS_TEXT), PHONE).with_length(None, Some(limits::PHONE_CHARS)),
+    ]),
+    examples: &[],
+};
+
+/// The `to` of an entry of `channels`.
+pub static TO: Form = Form {
+    name: "To",
+    about: "One recipient, or several.",
+    kind: Kind::OneOf(|| vec![&ADDRESS, &ADDRESSES]),
+    examples: &[],
+};
+
+/// One address.
+pub static ADDRESS: Form = Form { name: "Address", about: "", kind: Kind::Text(ADDRESS_TEXT), examples: &[] };
+
+static ADDRESSES: Form = Form {
+    name: "Addresses",
+    about: "",
+    kind: Kind::List(&Kind::Form(&ADDRESS), Some(1), Some(limits::DELIVERIES)),
+    examples: &[],
+};
+
+const PHONE: &str = "A phone number, E.164 or as the partner's region writes it.";
+
+/// Any channel's address, before the channel is known.
+const ADDRESS_TEXT: Text = Text::address(limits::EMAIL_BYTES);
+
+/// An address as the channel's provider takes it, and as the partner wrote it where that differs.
+pub(super) type Address = (String, Option<String>);
+
+impl Reader<'_> {
+    /// The entries of `recipients`.
+    pub fn recipients(self, fields: &mut Fields<'_>) -> Vec<Recipient> {
+        let Some(list) = fields.list("recipients") else { return Vec::new() };
+        let mut recipients = Vec::with_capacity(list.len().min(limits::DELIVERIES));
+        for (pointer, item) in list {
+            let Some(mut fields) = Fields::open(&RECIPIENT, item, &pointer, self.faults) else { continue };
+            // The partner's own name for the person. It is checked and not kept: sending needs only the address.
+            fields.text("id");
+            let (email, phone) = (fields.text("email"), fields.text("phone"));
+            fields.not_served(&["variables"]);
+            fields.close();
+            recipients.push(Recipient { pointer, email, phone });
+        }
+        recipients
+    }
+
+    /// The addresses of an entry of `channels`: its own `to`, one or several, or else those of the message's
+    /// recipients that its channel can use.
+    pub fn to(self, channel: Channel, fields: &mut Fields<'_>, shared: &Shared) -> Vec<Address> {
+        let pointer = fields.at("to");
+        let named: Vec<(String, Value)> = match fields.take("to") {
+            Some(Value::Array(items)) => {
+                items.into_iter().enumerate().map(|(n, item)| (format!("{pointer}/{n}"), item)).collect()
+            }
+            Some(one) => vec![(pointer.clone(), one)],
+            None => {
+                let own = |r: &Recipient| match channel.addressed_by() {
+                    AddressKind::Mailbox => r.email.clone().map(|e| (format!("{}/email", r.pointer), Value::String(e))),
+                    AddressKind::Phone => r.phone.clone().map(|p| (format!("{}/phone", r.pointer), Value::String(p))),
+                    AddressKind::Destination | AddressKind::UserKey | AddressKind::Unserved => None,
+                };
+                shared.recipients.iter().filter_map(own).collect()
+            }
+        };
+        if named.is_empty() {
+            self.faults.add(&pointer, "required", "names nobody to send to");
+        }
+        let mut to = Vec::with_capacity(named.len());
+        for (pointer, value) in named {
+            let Some(text) = json::text(value, &pointer, ADDRESS_TEXT, self.faults) else { continue };
+            to.extend(self.address(channel, text, &pointer));
+        }
+        to
+    }
+
+    /// The address that a fallback has of its own; none: the recipient of the delivery whose place it takes. `first`:
+    /// the channel of the entry that it stands by for.
+    pub fn other_to(self, first: Channel, channel: Channel, fields: &mut Fields<'_>) -> Option<String> {
+        let pointer = fields.at("to");
+        if !fields.has("to") && channel.addressed_by() != first.addressed_by() {
+            let detail = format!("is needed: {channel} is addressed in another way than {first}");
+            self.faults.add(&pointer, "required", detail);
+        }
+        let value = fields.take("to")?;
+        let text = json::text(value, &pointer, ADDRESS_TEXT, self.faults)?;
+        self.address(channel, text, &pointer).map(|(to, _)| to)
+    }
+
+    /// None: it is no address of this channel.
+    fn address(self, channel: Channel, text: String, pointer: &str) -> Option<Address> {
+        let refuse = |reason, why: &str| {
+            self.faults.add(pointer, reason, format!("'{}' {why}", excerpt(&text)));
+            None
+        };
+        match channel.addressed_by() {
+            AddressKind::Mailbox if !is_mailbox(&text) => {
+                return refuse("recipient_invalid", "is not an e-mail address");
+            }
+            AddressKind::UserKey if !is_user_key(&text) => {
+                let most = limits::USER_KEY_CHARS;
+                let why = format!("is not a user key of {channel}: at most {most} letters, digits, - and _");
+                return refuse("recipient_invalid", &why);
+            }
+            AddressKind::Phone => match phone::parse(&text, &self.policy.partner.region) {
+                Ok(number) if number == text => (),
+                Ok(number) => return Some((number, Some(text))),
+                Err(why) => return refuse("phone_invalid", why),
+            },
+            AddressKind::Destination if !self.policy.installation.slack.contains(&text) => {
+                let detail = format!("'{}' is not a configured Slack destination", excerpt(&text));
+                self.faults.add_if_new(Code::E001, pointer, "destination_unknown", detail);
+            }
+            _ => (),
+        }
+        Some((text, None))
+    }
+}
+
+/// Opaque, but in the characters of all that are given out.
+fn is_user_key(text: &str) -> bool {
+    text.len() <= limits::USER_KEY_CHARS && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+}
+
+/// Whether a text is a plain mailbox, `local@domain.tld`: no quotes, comments, literals or display name, ASCII, a
+/// dotted domain that is not a network address.
+pub fn is_mailbox(text: &str) -> bool {
+    let options = email_address::Options::default().with_required_tld().without_domain_literal().without_display_text();
+    text.is_ascii()
+        && !text.contains('"')
+        && !text.ends_with('.')
+        && text.split_once('@').is_some_and(|(_, domain)| domain.split('.').all(is_label))
+        && text.rsplit('.').next().is_some_and(|top| !top.bytes().all(|b| b.is_ascii_digit()))
+        && email_address::EmailAddress::parse_with_options(text, options).is_ok()
+}
+
+fn is_label(label: &str) -> bool {
+    !label.is_empty()
+        && !label.starts_with('-')
+        && !label.ends_with('-')
+        && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+}

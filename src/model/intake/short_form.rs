@@ -1,0 +1,116 @@
+//! Seed 003's own words, `POST /notifications`: `{type, title, message, recipient, channels: ["EMAIL", "SLACK"]}`,
+//! rewritten as a message in the full form.
+
+use serde_json::{Map, Value};
+
+use super::message::{BODY, KIND, KIND_ABOUT, KIND_MOST, KIND_PATTERN, MESSAGE, PRIORITY, PRIORITY_ABOUT, TITLE};
+use super::reader::{KEY, Reader};
+use crate::error::{Code, excerpt};
+use crate::limits;
+use crate::model::channel::Channel;
+use crate::model::fields::Fields;
+use crate::model::form::{Field, Form, Kind};
+use crate::model::json::{self, Text};
+
+/// The body of `POST /notifications`.
+pub static NOTIFICATION: Form = Form {
+    name: "NewNotification",
+    about: "The short form of seed 003, or a message in full.",
+    kind: Kind::OneOf(|| vec![&SHORT, &MESSAGE]),
+    examples: &[r#"{
+        "type": "ORDER_COMPLETED", "title": "Paid", "message": "Thank you.", "recipient": "kim@example.com",
+        "channels": ["EMAIL", "SLACK"]
+    }"#],
+};
+
+static SHORT: Form = Form {
+    name: "ShortNotification",
+    about: "A title and a text to one recipient, by e-mail, to the operators' Slack destination, or both.",
+    kind: Kind::Object(&[
+        Field::optional("clientMsgId", Kind::Text(KEY), "The partner's own key, as in a message."),
+        Field::required("type", KIND, KIND_ABOUT).with_length(None, KIND_MOST).with_pattern(KIND_PATTERN),
+        Field::optional("priority", PRIORITY, PRIORITY_ABOUT),
+        Field::optional("title", TITLE, "One line; e-mail needs it."),
+        Field::required("message", BODY, "Empty only where all goes by e-mail."),
+        Field::optional(
+            "recipient",
+            Kind::Text(Text::line(limits::EMAIL_BYTES)),
+            "An e-mail address; e-mail needs it.",
+        ),
+        Field::required("channels", Kind::List(&Kind::Form(&SHORT_CHANNEL), Some(1), Some(limits::CHANNELS)), ""),
+        Field::optional("scheduledAt", Kind::Time, ""),
+        Field::optional("expiresAt", Kind::Time, ""),
+        Field::optional("metadata", Kind::Metadata, ""),
+    ]),
+    examples: &[],
+};
+
+static SHORT_CHANNEL: Form = Form {
+    name: "ShortChannel",
+    about: "",
+    kind: Kind::Words(|| [Channel::Email, Channel::Slack].map(Channel::as_str).to_vec()),
+    examples: &[],
+};
+
+impl Reader<'_> {
+    /// The full form: the recipient is the e-mail's, and Slack goes to the operators' destination.
+    pub fn in_full(self, value: Value) -> Option<Value> {
+        let faults = self.faults;
+        let mut fields = Fields::open(&SHORT, value, "", faults)?;
+        let recipient = fields.text("recipient");
+        let message = fields.text("message");
+        let channels = fields.list("channels");
+        let mut full = Map::new();
+        for name in ["type", "title", "clientMsgId", "priority", "scheduledAt", "expiresAt", "metadata"] {
+            if let Some(value) = fields.take(name) {
+                full.insert(name.into(), value);
+            }
+        }
+        fields.close();
+        let mut entries = Vec::new();
+        for (pointer, word) in channels? {
+            let to = match word.as_str() {
+                Some("EMAIL") => recipient.clone().or_else(|| {
+                    faults.add("/recipient", "required", "is required for the channel EMAIL");
+                    None
+                }),
+                Some("SLACK") => self.policy.installation.slack_default.clone().or_else(|| {
+                    faults.add(&pointer, "channel_unavailable", "no Slack destination is configured");
+                    None
+                }),
+                Some(other) => {
+                    let other = excerpt(other);
+                    let detail = format!("'{other}' is none of EMAIL, SLACK; other channels take the full form");
+                    faults.add_code(Code::E005, &pointer, "enum", detail);
+                    None
+                }
+                None => {
+                    json::mismatch(faults, &pointer, "a channel's name", &word);
+                    None
+                }
+            };
+            if let Some(to) = to {
+                entries.push(serde_json::json!({"channel": word, "to": to}));
+            }
+        }
+        full.insert("body".into(), message?.into());
+        full.insert("channels".into(), entries.into());
+        faults.is_empty().then_some(Value::Object(full))
+    }
+}
+
+/// Whether a body is in the full form: one whose channels are objects.
+pub(super) fn is_full(value: &Value) -> bool {
+    value.get("channels").and_then(Value::as_array).is_some_and(|channels| channels.iter().any(Value::is_object))
+}
+
+/// Where the short form has what the full form has at this place.
+pub(super) fn in_short(pointer: &str) -> String {
+    let field = pointer.strip_prefix("/channels/").and_then(|rest| rest.split_once('/')).map_or(pointer, |(_, f)| f);
+    match field {
+        "to" => "/recipient".to_owned(),
+        "subject" => "/title".to_owned(),
+        "body" | "/body" => "/message".to_owned(),
+        _ => pointer.to_owned(),
+    }
+}
