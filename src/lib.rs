@@ -6,13 +6,13 @@
 //!
 //! ```text
 //! 5   main, cli
-//! 4b  api   worker                   never each other; what both need sinks to http, flow or model
+//! 4b  api   worker   ui              never each other; what two of them need sinks to http, flow or model
 //! 4a  http                           server, request, caller, answer, problem: what every door that speaks HTTP shares
 //! 3b  flow                           verbs; own the transaction; read in the order that flow/mod.rs lists them
 //! 3a  hub                            settings, store, providers, clock, metrics, and what this process remembers
 //! 2   store        provider          siblings; never each other
 //! 1   model                          nouns and laws; pure: no await, no I/O, no clock, no randomness
-//! 0   config error id clock limits crypt shutdown telemetry
+//! 0   config error id clock limits crypt shutdown telemetry docs
 //! ```
 //!
 //! (`config` stands at the bottom because everybody reads settings, though it knows a few words of `model`.)
@@ -78,6 +78,9 @@
 //! An answer whose length is not known when it begins is a stream: it has a place of its own among the server's
 //! connections and ends when the process stops ([`http::stream`]).
 //!
+//! The documents are Markdown in [`docs`]; [`ui::generated`] puts into them what comes from the code, [`ui::docs`] makes
+//! pages of them, and `notihub docs` prints them.
+//!
 //! # Who may what
 //!
 //! A request runs on behalf of a principal, a partner or staff ([`model::access::principal`]), which every place
@@ -97,6 +100,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod crypt;
+pub mod docs;
 pub mod error;
 pub mod flow;
 pub mod http;
@@ -108,4 +112,5 @@ pub mod provider;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;
+pub mod ui;
 pub mod worker;

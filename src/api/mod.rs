@@ -22,12 +22,14 @@ mod webhook;
 use std::sync::LazyLock;
 
 use axum::body::Bytes;
+use axum::routing::get;
 use axum::{Extension, Router};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::http::{problem, request};
 use crate::hub::Hub;
+use crate::ui::docs;
 
 /// Each line registers its handlers and what the document says of them, path included: there is no other way in.
 fn routes() -> OpenApiRouter<Hub> {
@@ -89,12 +91,21 @@ fn routes() -> OpenApiRouter<Hub> {
         .routes(routes!(health::about)) // /about
 }
 
+/// Pages for people. They are no part of the API, so `/openapi.json` does not name them.
+fn with_pages(router: Router<Hub>) -> Router<Hub> {
+    router
+        .route("/docs", get(docs::index))
+        .route("/docs/{topic}", get(docs::topic))
+        .route("/docs/style.css", get(docs::style))
+        .route("/llms.txt", get(docs::llms_txt))
+}
+
 /// Written when it is first asked for.
 static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| openapi::written(routes().into_openapi()));
 
 pub fn router(hub: &Hub) -> Router {
     let (router, _described) = routes().split_for_parts();
-    router
+    with_pages(router)
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::no_method)
         .layer(Extension(openapi::Document(&DOCUMENT)))

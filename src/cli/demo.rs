@@ -118,6 +118,7 @@ pub fn invite(url: &str, folder: &std::path::Path, kept: &Kept, webhook_allow_ht
          -H \"authorization: Bearer $TOKEN\"\n\nLook at all partners' messages, as an operator:\n\n{}\n  curl -s \
          '{url}/v1/messages?limit=5' -H \"authorization: Bearer $OPERATOR\"\n\nOr at this machine: notihub tail --url {url} --data-dir {folder}\n\
          (send, status, webhook … find this hub with the same two flags, or NOTIHUB_URL and NOTIHUB_DATA_DIR){listen}\n\n\
+         The documents: {url}/docs, or notihub docs\n\n\
          Ctrl-C stops everything; the data stays.\n",
         sign_in("TOKEN", &kept.partner),
         sign_in("OPERATOR", &kept.operator),

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod client;
 mod demo;
+mod docs;
 mod doctor;
 mod endpoints;
 mod fsck;
@@ -47,7 +48,7 @@ pub use print::Output;
     after_help = "Every setting is a flag, an environment variable NOTIHUB_… and a line in notihub.toml; a flag \
 beats the environment, the environment beats the file.\n\nFirst steps:\n  notihub up --demo           everything on this \
 machine, with three example messages\n  notihub send --email a@example.com --subject Hi --body Hello --wait\n  notihub \
-doctor              is everything as it should be?"
+doctor              is everything as it should be?\n  notihub docs                how to use, run and change it"
 )]
 struct Cli {
     /// The file of settings [default: notihub.toml here, if there is one].
@@ -117,6 +118,8 @@ enum Command {
     Provider(provider::ProviderCommand),
     /// Webhooks: where a partner wants to hear what became of its messages.
     Webhook(webhook::WebhookCommand),
+    /// The documents: how to use, run and change this program.
+    Docs(docs::Docs),
 }
 
 /// The program: 0 done, 1 failed, 2 usage.
@@ -357,5 +360,6 @@ async fn run(cli: Cli) -> Result<u8> {
         Command::Simulate(args) => simulate::run(args, output).await,
         Command::Provider(args) => provider::run(args, output).await,
         Command::Webhook(args) => webhook::run(args, output).await,
+        Command::Docs(args) => docs::run(args, output, &Cli::command()),
     }
 }

@@ -7,6 +7,11 @@ pub fn is_set(variable: &str) -> bool {
     std::env::var_os(variable).is_some_and(|value| !value.is_empty())
 }
 
+/// The command in the variable `PAGER`, through which long texts go on a terminal; `None` if it is unset or empty.
+pub fn pager() -> Option<OsString> {
+    std::env::var_os("PAGER").filter(|command| !command.is_empty())
+}
+
 /// The variables that are set and whose names begin as those of settings do. Kubernetes sets some for a service called
 /// notihub (`NOTIHUB_SERVICE_HOST`, `NOTIHUB_PORT_8080_TCP`, …); those are left out.
 pub fn variables() -> Vec<String> {

@@ -1,5 +1,6 @@
 //! The metrics, in Prometheus' text format.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use prometheus::{
@@ -8,10 +9,22 @@ use prometheus::{
 
 use crate::error::{Error, Result};
 
+/// A metric as the manual lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Described {
+    pub name: String,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    pub labels: Vec<String>,
+    pub help: String,
+}
+
 /// Everything that is counted, in one registry of this hub's own.
 #[derive(Clone)]
 pub struct Metrics {
     registry: Registry,
+    /// Every metric, in the order of this page.
+    pub described: Vec<Described>,
     pub accepted: IntCounterVec,
     pub intake_group: HistogramVec,
     pub claimed: IntCounterVec,
@@ -44,6 +57,8 @@ pub struct Metrics {
     pub fallbacks: IntCounterVec,
 }
 
+/// What the names of all metrics begin with.
+const PREFIX: &str = "notihub";
 const SECONDS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0];
 const ROWS: [f64; 9] = [0.0, 1.0, 5.0, 10.0, 50.0, 100.0, 250.0, 500.0, 1000.0];
 
@@ -53,23 +68,33 @@ impl Metrics {
     }
 
     fn build() -> prometheus::Result<Metrics> {
-        let registry = Registry::new_custom(Some("notihub".into()), None)?;
+        let registry = Registry::new_custom(Some(PREFIX.into()), None)?;
+        let described = RefCell::new(Vec::new());
+        let describe = |name: &str, kind, labels: &[&str], help: &str| {
+            let labels = labels.iter().map(|label| (*label).to_owned()).collect();
+            let name = format!("{PREFIX}_{name}");
+            described.borrow_mut().push(Described { name, kind, labels, help: help.to_owned() });
+        };
         let counter = |name: &str, help: &str, labels: &[&str]| {
+            describe(name, "counter", labels, help);
             let made = IntCounterVec::new(Opts::new(name, help), labels)?;
             registry.register(Box::new(made.clone()))?;
             prometheus::Result::Ok(made)
         };
         let single = |name: &str, help: &str| {
+            describe(name, "counter", &[], help);
             let made = IntCounter::new(name, help)?;
             registry.register(Box::new(made.clone()))?;
             prometheus::Result::Ok(made)
         };
         let gauge = |name: &str, help: &str, labels: &[&str]| {
+            describe(name, "gauge", labels, help);
             let made = IntGaugeVec::new(Opts::new(name, help), labels)?;
             registry.register(Box::new(made.clone()))?;
             prometheus::Result::Ok(made)
         };
         let histogram = |name: &str, help: &str, labels: &[&str], buckets: &[f64]| {
+            describe(name, "histogram", labels, help);
             let made = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?;
             registry.register(Box::new(made.clone()))?;
             prometheus::Result::Ok(made)
@@ -114,6 +139,7 @@ impl Metrics {
             )?,
             fallbacks: counter("fallbacks_total", "Deliveries whose place another took.", &["from", "to", "why"])?,
             registry,
+            described: described.take(),
         })
     }
 

@@ -10,6 +10,7 @@ mod alerts;
 mod audit;
 mod bodies;
 mod crash;
+mod docs;
 mod egress;
 mod email;
 mod engine;

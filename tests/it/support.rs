@@ -27,7 +27,7 @@ use sqlx::{Connection as _, PgConnection, PgPool};
 use tokio::sync::OnceCell;
 
 /// Programs that a machine may lack: tests that need one are left out there.
-const OPTIONAL: [&str; 6] = ["openssl", "python3", "node", "npm", "javac", "kotlinc"];
+const OPTIONAL: [&str; 7] = ["curl", "openssl", "python3", "node", "npm", "javac", "kotlinc"];
 
 /// Whether one of the optional programs is in PATH. Where `TEST_REQUIRE` names it, as `.ci/run` does (`openssl,javac`), a
 /// program that is missing fails the test. The variable does not begin with `NOTIHUB_`: those are settings, and the program

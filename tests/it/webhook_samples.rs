@@ -1,5 +1,5 @@
-//! The samples of README's "Receive webhooks": they stand there as they are tested here, and each whose runtime is on this
-//! machine judges real requests.
+//! The samples of the document verify-webhooks: they stand there as they are tested here, and each whose runtime is on
+//! this machine judges real requests.
 
 use std::process::{Command, Stdio};
 
@@ -32,16 +32,16 @@ const KOTLIN: &str = r#"
 
 /// The samples that people copy are the ones that are tested.
 #[test]
-fn the_readme_has_the_samples_as_they_are() {
-    let readme = read(&root().join("README.md"));
-    let section = readme.split("\n## ").find(|section| section.starts_with("Receive webhooks\n")).expect("the section");
+fn the_document_has_the_samples_as_they_are() {
+    let document = read(&root().join("src/docs/verify-webhooks.md"));
+    let section = document.split("\n## ").find(|section| section.starts_with("Samples\n")).expect("the section");
     // Every second piece between fences is code; its first line names the language.
     let blocks: Vec<&str> =
         section.split("```").skip(1).step_by(2).filter_map(|b| Some(b.split_once('\n')?.1)).collect();
     let samples = files(FOLDER, "");
     assert_eq!(samples.len(), SAMPLES.len() + 1);
     for sample in samples {
-        assert!(blocks.contains(&read(&sample).as_str()), "README.md does not have {} as it is", sample.display());
+        assert!(blocks.contains(&read(&sample).as_str()), "the document does not have {} as it is", sample.display());
     }
 }
 

@@ -1,5 +1,5 @@
 //! Magic recipients: numbers and user keys that nobody has, and for which every simulator does the same, in its vendor's own
-//! words. One table, told to people by `notihub simulate --help` and the README.
+//! words. One table, shown by `notihub simulate --help` and in the document `simulators`.
 
 use crate::model::retry::ErrorClass;
 
@@ -127,14 +127,6 @@ pub fn help() -> String {
 mod tests {
     use super::*;
     use crate::model::phone;
-
-    #[test]
-    fn the_readme_has_the_table() {
-        let readme = include_str!("../../../README.md");
-        for Magic { number, word, about, .. } in TABLE {
-            assert!(readme.contains(&format!("| `{number:02}` | `{word}` | {about} |\n")), "{number:02} {word}");
-        }
-    }
 
     #[test]
     fn magic_numbers_can_be_texted_and_are_known_however_they_are_written() {

@@ -1,0 +1,5 @@
+//! Pages for people: HTML without scripts, made from what the other layers know.
+
+pub mod docs;
+pub mod generated;
+mod markdown;
