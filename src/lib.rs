@@ -61,7 +61,7 @@
 //! repetition do not matter ([`model::receipt::weigh`]). Where a message names another channel for the case that one does
 //! not reach its recipient, [`flow::fallback`] makes the delivery that takes its place, in the transaction that finds that
 //! out. What needs a person is told once by [`flow::alert`]. Vendors' adapters are one file and one line each
-//! ([`provider::adapter`]); beside each stands a simulator ([`provider::simulator`]) that refuses what its vendor refuses.
+//! ([`provider::registry`]); beside each stands a simulator ([`provider::simulator`]) that refuses what its vendor refuses.
 //!
 //! A service that shares the database may instead enqueue in its own transaction (`notihub.enqueue`, made by
 //! `migrations/0005_sql_intake.sql`): [`flow::relay`] reads such requests by the same law and writes them as

@@ -24,7 +24,7 @@ static SIGN_IN: Form = Form {
     name: "SignIn",
     about: "What a client signs in with.",
     kind: Kind::Object(&[
-        // A longer one is nobody's, and refused as a wrong one is.
+        // No key has a longer one: it is refused as a wrong one is.
         Field::required("clientId", Kind::Plain(SECRET), "As `notihub partner create` or an admin gave it.")
             .with_length(None, Some(limits::NAME_CHARS)),
         Field::required("clientSecret", Kind::Plain(SECRET), "").with_length(None, Some(limits::SECRET_CHARS)),

@@ -56,7 +56,7 @@ async fn vendors(settings: &mut Settings, ground: &Shutdown) -> Result<Vec<(Vend
     let setup = || Setup { rate: RATE, ..Setup::default() };
     let mut vendors = Vec::new();
     let mut add = |vendor: Vendor, mut account: ProviderSettings, channels: &[Channel]| {
-        // Nobody else's name.
+        // No account of the operator's has this name.
         account.name += "-simulator";
         vendors.push((vendor, account.name.clone(), channels.to_vec()));
         settings.channels.providers.push(account);

@@ -66,7 +66,7 @@ fn provider(text: &str) -> Result<ProviderSettings, String> {
     Ok(ProviderSettings { name: name.to_owned(), adapter, options })
 }
 
-/// Whoever forgets it has an option in its place, with a secret perhaps, which no error may repeat.
+/// The name of an adapter. If it was left out, an option stands here, perhaps with a secret: no error quotes it.
 fn adapter(text: &str) -> Result<String, &'static str> {
     if text.is_empty() || !text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
         return Err(
