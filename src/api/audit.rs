@@ -82,7 +82,7 @@ async fn page(hub: &Hub, mut query: Query, partner_id: Option<Tsid>) -> Answer {
     let more = rows.len() as i64 > page.limit;
     rows.truncate(usize::try_from(page.limit).unwrap_or(0));
     let next_cursor = rows.last().filter(|_| more).map(|r| cursor(hub, "audit", whose, (r.audit_id, 0)));
-    let entry = |r: audit::Row| AuditEntry {
+    let entry = |r: audit::AuditRow| AuditEntry {
         audit_id: r.audit_id.to_string(),
         at: Time(r.at),
         actor: r.actor,

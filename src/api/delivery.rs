@@ -21,7 +21,7 @@ use crate::id::Tsid;
 use crate::model::channel::Channel;
 use crate::model::delivery::{PARKED, STATUSES, Status, parse_public_id};
 use crate::model::receipt::ReceiptOutcome;
-use crate::store::delivery::{self, Filter, Row};
+use crate::store::delivery::{self, DeliveryRow, Filter};
 use crate::store::message::Telling;
 use crate::store::{self, attempt};
 
@@ -98,20 +98,20 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    fn of(row: &attempt::Row) -> Option<Receipt> {
+    fn of(row: &attempt::AttemptRow) -> Option<Receipt> {
         let (code, at) = (row.receipt_code.clone(), row.receipt_at.map(Time));
         row.receipt.clone().map(|outcome| Receipt { outcome, code, at })
     }
 
     /// The most that is told of any of them.
-    fn most(attempts: &[&attempt::Row]) -> Option<Receipt> {
-        let said = |row: &&attempt::Row| row.receipt.as_deref().and_then(|r| r.parse::<ReceiptOutcome>().ok());
+    fn most(attempts: &[&attempt::AttemptRow]) -> Option<Receipt> {
+        let said = |row: &&attempt::AttemptRow| row.receipt.as_deref().and_then(|r| r.parse::<ReceiptOutcome>().ok());
         attempts.iter().copied().max_by_key(said).and_then(Receipt::of)
     }
 }
 
 /// What those of these deliveries tell that are webhooks.
-pub async fn told(hub: &Hub, rows: &[Row]) -> Result<HashMap<Tsid, Telling>> {
+pub async fn told(hub: &Hub, rows: &[DeliveryRow]) -> Result<HashMap<Tsid, Telling>> {
     let webhooks = rows.iter().filter(|row| row.lane.channel() == Channel::Webhook);
     let messages: BTreeSet<(i16, Tsid)> = webhooks.map(|row| (row.shard, row.message_id)).collect();
     let messages: Vec<(i16, Tsid)> = messages.into_iter().collect();
@@ -149,7 +149,11 @@ pub struct Attempt {
 }
 
 impl Delivery {
-    pub fn of(row: &Row, attempts: Option<Vec<&attempt::Row>>, told: &HashMap<Tsid, Telling>) -> Delivery {
+    pub fn of(
+        row: &DeliveryRow,
+        attempts: Option<Vec<&attempt::AttemptRow>>,
+        told: &HashMap<Tsid, Telling>,
+    ) -> Delivery {
         let told = told.get(&row.message_id);
         Delivery {
             delivery_id: format!("{}-{}", row.message_id, row.no),
@@ -180,7 +184,7 @@ impl Delivery {
 }
 
 impl Attempt {
-    fn of(row: &attempt::Row) -> Attempt {
+    fn of(row: &attempt::AttemptRow) -> Attempt {
         Attempt {
             attempt: row.attempt,
             outcome: row.outcome.clone(),
@@ -277,7 +281,8 @@ pub async fn list(State(hub): State<Hub>, reader: Reader, mut query: Query) -> A
     rows.truncate(usize::try_from(page.limit).unwrap_or(0));
     let next = rows.last().filter(|_| more).map(|r| cursor(&hub, "deliveries", scope.whose, (r.message_id, r.no)));
     let told = told(&hub, &rows).await?;
-    let item = |row: &Row| Delivery { partner_id: reader.tells(row.partner_id), ..Delivery::of(row, None, &told) };
+    let item =
+        |row: &DeliveryRow| Delivery { partner_id: reader.tells(row.partner_id), ..Delivery::of(row, None, &told) };
     let items = rows.iter().map(item).collect();
     Ok(ok(StatusCode::OK, &DeliveryPage { code: Success::Success, items, next_cursor: next }))
 }

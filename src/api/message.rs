@@ -32,9 +32,9 @@ use crate::model::channel::{CHANNELS, Channel};
 use crate::model::delivery::{PARKED, Status};
 use crate::model::idempotency::Accepted;
 use crate::model::intake::IntakePolicy;
-use crate::model::message::{Content, Fallback, Message, NewDelivery, NewMessage, Overall};
+use crate::model::message::{Content, Fallback, Message, NewDelivery, NewMessage, OverallStatus};
 use crate::model::partner::Scope;
-use crate::store::delivery::{Notice, Row};
+use crate::store::delivery::{DeliveryRow, WebhookMessage};
 use crate::store::message::{Filter, Listed, Telling};
 
 /// A message that was stored, or would be stored.
@@ -54,7 +54,7 @@ pub enum AcceptedOrDry {
     security(("bearer" = [])),
     params(
         ("dryRun" = Option<bool>, Query, description = "true: check and show what would be sent, store nothing"),
-        Key,
+        IdempotencyKeyHeader,
     ),
     request_body = form::NewMessage,
     responses(
@@ -84,9 +84,9 @@ pub async fn accept(
 }
 
 /// The header `Idempotency-Key`, which `apply_key` reads.
-pub enum Key {}
+pub enum IdempotencyKeyHeader {}
 
-impl IntoParams for Key {
+impl IntoParams for IdempotencyKeyHeader {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let text = ObjectBuilder::new()
             .schema_type(SchemaType::Array(vec![Type::String, Type::Null]))
@@ -180,7 +180,7 @@ impl Stored {
         Stored {
             message_id: accepted.message_id.to_string(),
             client_msg_id: accepted.client_msg_id,
-            status: Overall::Pending.as_str(),
+            status: OverallStatus::Pending.as_str(),
             created_at: Time(accepted.created_at),
             deliveries: (1..).zip(accepted.deliveries).map(delivery).collect(),
         }
@@ -377,7 +377,7 @@ pub struct MessageHead {
 }
 
 impl MessageHead {
-    fn of(message: Message, overall: Overall, to_staff: bool) -> MessageHead {
+    fn of(message: Message, overall: OverallStatus, to_staff: bool) -> MessageHead {
         MessageHead {
             partner_id: to_staff.then(|| message.partner_id.to_string()),
             message_id: message.message_id.to_string(),
@@ -428,7 +428,7 @@ pub struct MessageWebhook {
 }
 
 impl MessageWebhook {
-    fn of(notice: Notice) -> MessageWebhook {
+    fn of(notice: WebhookMessage) -> MessageWebhook {
         let waits = notice.status == Status::Scheduled && notice.ready_at < PARKED;
         MessageWebhook {
             delivery_id: format!("{}-{}", notice.message_id, notice.no),
@@ -533,11 +533,11 @@ pub async fn get(State(hub): State<Hub>, reader: Reader, query: Query, Id(id): I
 impl MessageFound {
     fn of(
         whole: Whole,
-        (webhooks, more_webhooks): (Vec<Notice>, bool),
+        (webhooks, more_webhooks): (Vec<WebhookMessage>, bool),
         told: &HashMap<Tsid, Telling>,
         to_staff: bool,
     ) -> MessageFound {
-        let delivery = |row: &Row| {
+        let delivery = |row: &DeliveryRow| {
             let attempts = whole.attempts.iter().filter(|a| a.no == row.no);
             Delivery::of(row, Some(attempts.collect()), told)
         };
@@ -556,19 +556,25 @@ impl MessageFound {
 }
 
 /// Some delivery did not succeed, and yet a provider may have taken it.
-pub fn in_doubt(deliveries: &[Row]) -> bool {
+pub fn in_doubt(deliveries: &[DeliveryRow]) -> bool {
     deliveries.iter().any(|d| d.possibly_sent && !d.status.is_success())
 }
 
 /// A page of messages that a filter passes, and where the next page begins.
-pub struct Found {
-    pub items: Vec<(Message, Overall, Listed)>,
+pub struct MessagePageRows {
+    pub items: Vec<(Message, OverallStatus, Listed)>,
     pub next: Option<(Tsid, i16)>,
 }
 
 /// Walks the list until the page is full. The overall status is computed, so a filter on it looks at more rows than it
 /// returns; a page looks at so many at most and may then be short, with a cursor to go on.
-pub async fn find(hub: &Hub, scope: &Scope, filter: &Filter, overall: Option<Overall>, page: Page) -> Result<Found> {
+pub async fn find(
+    hub: &Hub,
+    scope: &Scope,
+    filter: &Filter,
+    overall: Option<OverallStatus>,
+    page: Page,
+) -> Result<MessagePageRows> {
     let mut below = page.after.map_or(page.below, |after| after.0.min(page.below));
     let mut items = Vec::new();
     let mut looked = 0;
@@ -581,11 +587,11 @@ pub async fn find(hub: &Hub, scope: &Scope, filter: &Filter, overall: Option<Ove
         let last_window = (rows.len() as i64) < window;
         for row in rows {
             looked += 1;
-            let status = Overall::of(
+            let status = OverallStatus::of(
                 row.deliveries.iter().map(|(chain, lane, status, n)| (*chain, lane.channel(), *status, *n)),
             );
             if items.len() == limit {
-                return Ok(Found { items, next: Some((below, 0)) });
+                return Ok(MessagePageRows { items, next: Some((below, 0)) });
             }
             below = row.message.message_id;
             if overall.is_none_or(|wanted| wanted == status) {
@@ -593,10 +599,10 @@ pub async fn find(hub: &Hub, scope: &Scope, filter: &Filter, overall: Option<Ove
             }
         }
         if last_window {
-            return Ok(Found { items, next: None });
+            return Ok(MessagePageRows { items, next: None });
         }
         if looked >= limits::PAGE_LOOK || items.len() == limit {
-            return Ok(Found { items, next: Some((below, 0)) });
+            return Ok(MessagePageRows { items, next: Some((below, 0)) });
         }
     }
 }
@@ -640,7 +646,7 @@ pub async fn list(State(hub): State<Hub>, reader: Reader, mut query: Query) -> A
     let (filter, overall) = message_filter(&mut query, "to", &scope.region)?;
     query.close()?;
     let found = find(&hub, &scope, &filter, overall, page).await?;
-    let item = |(message, overall, row): (Message, Overall, Listed)| MessageListed {
+    let item = |(message, overall, row): (Message, OverallStatus, Listed)| MessageListed {
         head: MessageHead::of(message, overall, reader.sees_all()),
         delivery_count: row.deliveries.len(),
     };

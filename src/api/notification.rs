@@ -6,7 +6,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::form::NewNotification;
-use super::message::{Key, answer, apply_key, find, in_doubt};
+use super::message::{IdempotencyKeyHeader, answer, apply_key, find, in_doubt};
 use super::shape::{ChannelWord, MessageStatus, NotificationStatus, message_filter, message_id};
 use crate::flow;
 use crate::http::answer::{Answer, Success, Time, ok};
@@ -17,9 +17,9 @@ use crate::http::request::{Id, Json};
 use crate::hub::Hub;
 use crate::limits;
 use crate::model::channel::Channel;
-use crate::model::message::{Message, Overall};
+use crate::model::message::{Message, OverallStatus};
 use crate::model::partner::Scope;
-use crate::store::delivery::Row;
+use crate::store::delivery::DeliveryRow;
 use crate::store::message::Listed;
 
 /// A notification that is stored.
@@ -50,7 +50,7 @@ pub struct NotificationStored {
 /// Stored when this answers, and sent by a worker afterwards. Takes the full form of a message as well.
 #[utoipa::path(post, path = "/notifications", operation_id = "postNotification", tag = "notifications",
     security(("bearer" = [])),
-    params(Key),
+    params(IdempotencyKeyHeader),
     request_body = NewNotification,
     responses(
         (status = 202, description = "stored", body = NotificationAccepted,
@@ -75,7 +75,7 @@ pub async fn accept(
         code: Success::Success,
         id: id.to_string(),
         client_msg_id: accepted.client_msg_id,
-        status: Overall::Pending.as_str(),
+        status: OverallStatus::Pending.as_str(),
         created_at: Time(accepted.created_at),
         deliveries: accepted.deliveries.into_iter().map(stored).collect(),
     };
@@ -136,7 +136,7 @@ pub async fn get(State(hub): State<Hub>, reader: Reader, query: Query, Id(id): I
     let owner = reader.owner(&hub, id).await?;
     let whole = flow::story::whole(&hub, &owner, id).await?;
     let possibly_sent = in_doubt(&whole.deliveries);
-    let delivery = |row: Row| NotificationDelivery {
+    let delivery = |row: DeliveryRow| NotificationDelivery {
         channel: row.lane.channel().as_str(),
         recipient: row.to().to_owned(),
         status: row.status.as_notification_str(),
@@ -212,7 +212,7 @@ pub async fn list(State(hub): State<Hub>, caller: Caller, mut query: Query) -> A
     let (filter, overall) = message_filter(&mut query, "recipient", &scope.region)?;
     query.close()?;
     let found = find(&hub, &scope, &filter, overall, page).await?;
-    let item = |(message, overall, row): (Message, Overall, Listed)| NotificationListed {
+    let item = |(message, overall, row): (Message, OverallStatus, Listed)| NotificationListed {
         id: message.message_id.to_string(),
         kind: message.kind,
         title: message.detail.title,

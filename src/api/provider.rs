@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::shape::{ChannelWord, ProviderWord};
 use crate::error::Error;
-use crate::flow::provider::{self, Seen};
+use crate::flow::provider::{self, ProviderStatus};
 use crate::http::answer::{Answer, Success, Time, ok};
 use crate::http::caller::Operator;
 use crate::http::problem::ProblemBody;
@@ -83,8 +83,8 @@ pub struct ProviderFound {
 }
 
 impl Provider {
-    fn of(seen: Seen) -> Provider {
-        let Seen { account, stand, state, used, held, failing } = seen;
+    fn of(seen: ProviderStatus) -> Provider {
+        let ProviderStatus { account, stand, state, used, held, failing } = seen;
         let limit = account.terms.limit.zip(used).map(|(limit, (used, free_at))| Limit {
             count: limit.count,
             per_seconds: limit.per.as_secs(),

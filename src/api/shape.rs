@@ -3,7 +3,7 @@
 use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
 
 use crate::error::{Error, Refusal};
-use crate::flow::provider::{STANDS, Stand};
+use crate::flow::provider::{PROVIDER_HEALTHS, ProviderHealth};
 use crate::http::query::Query;
 use crate::http::words::words;
 use crate::id::Tsid;
@@ -15,7 +15,7 @@ use crate::model::endpoint::EndpointStatus;
 use crate::model::event::{EVENT_KINDS, EventKind};
 use crate::model::intake::is_mailbox;
 use crate::model::lane::{Lane, PRIORITIES, Priority};
-use crate::model::message::{OVERALLS, Overall};
+use crate::model::message::{OVERALL_STATUSES, OverallStatus};
 use crate::model::phone;
 use crate::model::receipt::{RECEIPT_OUTCOMES, ReceiptOutcome};
 use crate::model::redrive::{REDRIVE_KINDS, REDRIVE_STATUSES, RedriveKind, RedriveStatus};
@@ -26,13 +26,13 @@ words! {
     PriorityWord, "who goes first when there is much to send", PRIORITIES.map(Priority::as_str);
     DeliveryStatus, "where a delivery stands; SENT, DELIVERED, FAILED, EXPIRED, CANCELED and UNDETERMINED are final but for \
         evidence that comes later", STATUSES.map(Status::as_str);
-    MessageStatus, "computed from the deliveries", OVERALLS.map(Overall::as_str);
+    MessageStatus, "computed from the deliveries", OVERALL_STATUSES.map(OverallStatus::as_str);
     OutcomeWord, "what an attempt came to", [OutcomeKind::InFlight, OutcomeKind::Accepted,
         OutcomeKind::Rejected, OutcomeKind::Unknown, OutcomeKind::NotCalled].map(OutcomeKind::as_str);
     ReceiptWord, "what a provider tells of what it took, from the least to the most", RECEIPT_OUTCOMES.map(ReceiptOutcome::as_str);
     RedriveKindWord, "dead letters, those of one endpoint, or events", REDRIVE_KINDS.map(RedriveKind::as_str);
     RedriveStatusWord, "how far a job is", REDRIVE_STATUSES.map(RedriveStatus::as_str);
-    ProviderWord, "whether a provider may be asked, and what keeps it from being asked", STANDS.map(Stand::as_str);
+    ProviderWord, "whether a provider may be asked, and what keeps it from being asked", PROVIDER_HEALTHS.map(ProviderHealth::as_str);
     NotificationStatus, "a delivery's status in four words", ["PENDING", "PROCESSING", "SUCCESS", "FAILED"];
     EventWord, "what happened; others may come", EVENT_KINDS.map(EventKind::as_str);
     EndpointWord, "whether an endpoint is sent events", [EndpointStatus::Active, EndpointStatus::Paused,
@@ -70,10 +70,12 @@ pub fn recipient_filter(query: &mut Query, name: &str, region: &str) -> Recipien
 
 /// The filters of a list of messages: those the books keep, and the overall status, which is computed. `to` is the
 /// recipient's name in the caller's words, `region` where its phone numbers are from.
-pub fn message_filter(query: &mut Query, to: &str, region: &str) -> Result<(Filter, Option<Overall>), Refusal> {
-    let overall = query.parse("status", &format!("one of {}", OVERALLS.map(Overall::as_str).join(", ")), |text| {
-        OVERALLS.into_iter().find(|o| o.as_str() == text)
-    })?;
+pub fn message_filter(query: &mut Query, to: &str, region: &str) -> Result<(Filter, Option<OverallStatus>), Refusal> {
+    let overall = query.parse(
+        "status",
+        &format!("one of {}", OVERALL_STATUSES.map(OverallStatus::as_str).join(", ")),
+        |text| OVERALL_STATUSES.into_iter().find(|o| o.as_str() == text),
+    )?;
     let Recipient { to, phone, mailbox } = recipient_filter(query, to, region);
     let filter = Filter {
         kind: query.take("type"),

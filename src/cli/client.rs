@@ -38,14 +38,14 @@ impl Target {
         Target { url, client_id: Some(client_id), client_secret: Some(client_secret), data_dir: None }
     }
 
-    fn credentials(&self, kept: impl FnOnce(Kept) -> Credentials) -> Result<Credentials> {
+    fn credentials(&self, kept: impl FnOnce(SavedKeys) -> Credentials) -> Result<Credentials> {
         match (&self.client_id, &self.client_secret) {
             (Some(client_id), Some(client_secret)) => {
                 Ok(Credentials { client_id: client_id.clone(), client_secret: client_secret.clone() })
             }
             (None, None) => {
                 let folder = config::data_dir(self.data_dir.as_ref())?;
-                let found = Kept::read(&folder)?.ok_or_else(|| {
+                let found = SavedKeys::read(&folder)?.ok_or_else(|| {
                     Error::Setup(
                         "nobody to sign in as: give --client-id and NOTIHUB_CLIENT_SECRET (`notihub partner create NAME` \
                          makes them)"
@@ -61,14 +61,14 @@ impl Target {
 
 /// The keys that `up` made for the people at its machine.
 #[derive(Serialize, Deserialize)]
-pub struct Kept {
+pub struct SavedKeys {
     pub partner: Credentials,
     pub operator: Credentials,
 }
 
-impl Kept {
-    pub fn read(folder: &Path) -> Result<Option<Kept>> {
-        let file = Kept::file(folder);
+impl SavedKeys {
+    pub fn read(folder: &Path) -> Result<Option<SavedKeys>> {
+        let file = SavedKeys::file(folder);
         let text = match std::fs::read_to_string(&file) {
             Ok(text) => text,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -80,7 +80,7 @@ impl Kept {
 
     pub fn write(&self, folder: &Path) -> Result<()> {
         let text = serde_json::to_string_pretty(self).map_err(|e| Error::Internal(e.to_string()))?;
-        write_secret(&Kept::file(folder), &text)
+        write_secret(&SavedKeys::file(folder), &text)
     }
 
     fn file(folder: &Path) -> PathBuf {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::client::{Client, Kept, Target};
+use super::client::{Client, SavedKeys, Target};
 use super::stand_ins::Simulators;
 use super::{Output, print};
 use crate::error::Result;
@@ -96,7 +96,7 @@ async fn post_surely(client: &Client, body: &Value) -> Result<Value> {
 }
 
 /// How to go on by hand: lines to paste.
-pub fn invite(url: &str, folder: &std::path::Path, kept: &Kept, webhook_allow_http: bool) {
+pub fn invite(url: &str, folder: &std::path::Path, kept: &SavedKeys, webhook_allow_http: bool) {
     let folder = folder.display();
     // Otherwise the hub calls no endpoint of this machine.
     let listen = if webhook_allow_http {

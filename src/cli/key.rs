@@ -17,7 +17,7 @@ use crate::{flow, store, telemetry};
 #[derive(Debug, Args)]
 pub struct KeyCommand {
     #[command(subcommand)]
-    deed: Deed,
+    deed: Action,
     #[command(flatten)]
     database: Database,
     #[command(flatten)]
@@ -25,7 +25,7 @@ pub struct KeyCommand {
 }
 
 #[derive(Debug, Subcommand)]
-enum Deed {
+enum Action {
     /// Makes a key for an operator or an admin. The secret is shown this once.
     Create {
         /// Whose it is.
@@ -65,20 +65,20 @@ pub async fn run(args: KeyCommand, output: Output) -> Result<u8> {
     done.map(|()| 0)
 }
 
-async fn act(hub: &Hub, actor: &Actor, deed: Deed, output: Output) -> Result<()> {
+async fn act(hub: &Hub, actor: &Actor, deed: Action, output: Output) -> Result<()> {
     let permit = actor.administering()?;
     let say = |told: Value, text: String| match output {
         Output::Json => print::json(&told),
         Output::Text => anstream::println!("{text}"),
     };
     match deed {
-        Deed::Create { role: Role::Partner, .. } => {
+        Action::Create { role: Role::Partner, .. } => {
             return Err(Error::Usage("a partner's key comes with the partner: `notihub partner create NAME`".into()));
         }
-        Deed::Create { name, role: Role::Staff(role) } => {
+        Action::Create { name, role: Role::Staff(role) } => {
             credentials(&flow::partner::create_key(hub, permit, role, &name).await?, output);
         }
-        Deed::List => {
+        Action::List => {
             let keys = store::key::list(hub.store.api()).await?;
             let rows: Vec<Value> = keys
                 .iter()
@@ -93,21 +93,21 @@ async fn act(hub: &Hub, actor: &Actor, deed: Deed, output: Output) -> Result<()>
             };
             say(json!({"items": rows}), keys.iter().map(line).collect::<Vec<_>>().join("\n"));
         }
-        Deed::Rotate { client_id, overlap_seconds } => {
+        Action::Rotate { client_id, overlap_seconds } => {
             let made = flow::partner::rotate_key(hub, permit, &client_id, TimeDelta::seconds(overlap_seconds)).await;
             credentials(&made.map_err(|e| unknown(e, &client_id))?, output);
         }
-        Deed::Revoke { client_id } => {
+        Action::Revoke { client_id } => {
             flow::partner::revoke_key(hub, permit, &client_id).await.map_err(|e| unknown(e, &client_id))?;
             say(json!({"revoked": client_id}), format!("{client_id} is revoked"));
         }
-        Deed::RotateSigning { at_once } => {
+        Action::RotateSigning { at_once } => {
             let kid = flow::sign_in::rotate_signing_key(hub, permit, at_once).await?;
             let text =
                 if at_once { "signs now; every access token signed before is void" } else { "signs in five minutes" };
             say(json!({"kid": kid, "atOnce": at_once}), format!("{kid} {text}"));
         }
-        Deed::Reseal => {
+        Action::Reseal => {
             let done = flow::reseal::reseal(hub, permit).await?;
             let (keys, messages, endpoints) = (done.signing_keys, done.messages, done.endpoints);
             let text = format!("{keys} signing keys, {messages} messages and {endpoints} endpoints sealed anew");

@@ -32,7 +32,7 @@ notihub partner bootstrap      the first admin"
 )]
 pub struct PartnerCommand {
     #[command(subcommand)]
-    deed: Deed,
+    deed: Action,
     #[command(flatten)]
     database: Database,
     #[command(flatten)]
@@ -40,7 +40,7 @@ pub struct PartnerCommand {
 }
 
 #[derive(Debug, Subcommand)]
-enum Deed {
+enum Action {
     /// Makes the first admin, who can do all the rest over HTTP.
     Bootstrap,
     /// Makes a partner and its key. The secret is shown this once.
@@ -194,11 +194,11 @@ pub async fn run(args: PartnerCommand, output: Output) -> Result<u8> {
     done
 }
 
-async fn act(hub: &Hub, actor: &Actor, deed: Deed, owner_url: &str, output: Output) -> Result<u8> {
+async fn act(hub: &Hub, actor: &Actor, deed: Action, owner_url: &str, output: Output) -> Result<u8> {
     let permit = actor.administering()?;
     match deed {
-        Deed::Bootstrap => bootstrap(hub, permit, output).await?,
-        Deed::Create { name, change, time_zone } => {
+        Action::Bootstrap => bootstrap(hub, permit, output).await?,
+        Action::Create { name, change, time_zone } => {
             let change = Change { name: Some(name), time_zone, ..change.change() };
             let (partner, credentials) = flow::partner::create(hub, permit, change).await?;
             let mut told = shape(&partner);
@@ -212,14 +212,14 @@ async fn act(hub: &Hub, actor: &Actor, deed: Deed, owner_url: &str, output: Outp
                 }
             }
         }
-        Deed::List => {
+        Action::List => {
             let partners = store::partner::list(hub.store.api(), None, i64::MAX).await?;
             match output {
                 Output::Json => print::json(&json!({"items": partners.iter().map(shape).collect::<Vec<_>>()})),
                 Output::Text => partners.iter().for_each(line),
             }
         }
-        Deed::Show { partner } => {
+        Action::Show { partner } => {
             let partner = find(hub, &partner).await?;
             let roles = intake_roles(hub, &partner).await?;
             match output {
@@ -237,10 +237,10 @@ async fn act(hub: &Hub, actor: &Actor, deed: Deed, owner_url: &str, output: Outp
                 }
             }
         }
-        Deed::Grant { partner, role } => {
+        Action::Grant { partner, role } => {
             grant(hub, permit, &find(hub, &partner).await?, &role, owner_url, output).await?
         }
-        Deed::Revoke { partner, role, carried_over } => {
+        Action::Revoke { partner, role, carried_over } => {
             let partner = match partner {
                 Some(partner) => Some(find(hub, &partner).await?),
                 None => None,
@@ -251,17 +251,17 @@ async fn act(hub: &Hub, actor: &Actor, deed: Deed, owner_url: &str, output: Outp
                 Output::Text => anstream::println!("{ended} grants of {} ended", print::printable(&role)),
             }
         }
-        Deed::Set { partner, name, status, change } => {
+        Action::Set { partner, name, status, change } => {
             let id = find(hub, &partner).await?.partner_id;
             let change = Change { name, status, ..change.change() };
             tell(&flow::partner::update(hub, permit, id, change).await?, output);
         }
-        Deed::Rotate { partner, overlap_seconds } => {
+        Action::Rotate { partner, overlap_seconds } => {
             let id = find(hub, &partner).await?.partner_id;
             let made = flow::partner::rotate(hub, permit, id, TimeDelta::seconds(overlap_seconds)).await?;
             credentials(&made, output);
         }
-        Deed::Erase { recipient, partner } => {
+        Action::Erase { recipient, partner } => {
             let partner = match partner {
                 Some(partner) => Some(find(hub, &partner).await?.partner_id),
                 None => None,

@@ -5,7 +5,7 @@ use std::time::Instant;
 use chrono::TimeDelta;
 use clap::Args;
 
-use super::client::Kept;
+use super::client::SavedKeys;
 use super::pg::{PgPlace, PrivatePg};
 use super::stand_ins::{self, Simulators};
 use super::{Output, demo, print, process, simulate};
@@ -118,9 +118,9 @@ async fn on_ground(mut settings: Settings, ground: &Shutdown, wish: &Wish) -> Re
 }
 
 /// The keys of the demo partner and of an operator, kept in the data folder; made when there are none that are good.
-async fn keys(hub: &Hub) -> Result<Kept> {
+async fn keys(hub: &Hub) -> Result<SavedKeys> {
     let folder = hub.settings.database.data_dir()?;
-    if let Some(kept) = Kept::read(&folder)?
+    if let Some(kept) = SavedKeys::read(&folder)?
         && is_good(hub, &kept.partner).await?
         && is_good(hub, &kept.operator).await?
     {
@@ -147,7 +147,7 @@ async fn keys(hub: &Hub) -> Result<Kept> {
         Some(key) => flow::partner::rotate_key(hub, permit, &key.client_id, TimeDelta::hours(1)).await?,
         None => flow::partner::create_key(hub, permit, StaffRole::Operator, "notihub up").await?,
     };
-    let kept = Kept { partner, operator };
+    let kept = SavedKeys { partner, operator };
     if let Err(e) =
         std::fs::create_dir_all(&folder).map_err(|e| Error::Setup(e.to_string())).and_then(|()| kept.write(&folder))
     {

@@ -22,11 +22,11 @@ delivery.delivered,delivery.failed\n  notihub webhook test 0TB9C87800002 --wait\
 0TB9C87800002 --status FAILED\n  notihub webhook rotate 0TB9C87800002")]
 pub struct WebhookCommand {
     #[command(subcommand)]
-    deed: Deed,
+    deed: Action,
 }
 
 #[derive(Debug, Subcommand)]
-enum Deed {
+enum Action {
     /// Makes an endpoint. Its secret is shown this once.
     #[command(
         after_help = "Examples:\n  notihub webhook create https://orders.example.com/hooks\n  notihub webhook create \
@@ -243,27 +243,27 @@ pub async fn run(args: WebhookCommand, output: Output) -> Result<u8> {
         Output::Text => text(told),
     };
     match args.deed {
-        Deed::Create(args) => {
+        Action::Create(args) => {
             let mut body = args.change.body();
             body.insert("url".into(), args.endpoint_url.into());
             let path = format!("/v1/webhooks{}", of_partner('?', args.partner_id));
             let made = Client::new(&args.target)?.post(&path, &Value::Object(body)).await?;
             say(&made, &with_secret);
         }
-        Deed::List(args) => {
+        Action::List(args) => {
             let items = endpoints::all(&Client::new(&args.target)?, args.partner_id).await?;
             say(&json!({"items": items}), &|_| items.iter().for_each(line));
             if items.is_empty() && output == Output::Text {
                 anstream::eprintln!("no endpoints; `notihub webhook create URL` makes one");
             }
         }
-        Deed::Show(args) => {
+        Action::Show(args) => {
             let client = Client::new(&args.target)?;
             let mut endpoint = client.get(&args.path("")).await?;
             endpoint["health"] = client.get(&args.path("/health")).await?;
             say(&endpoint, &show);
         }
-        Deed::Set(args) => {
+        Action::Set(args) => {
             let mut body = args.change.body();
             body.extend(args.endpoint_url.map(|url| ("url".to_owned(), url.into())));
             if body.is_empty() {
@@ -271,29 +271,29 @@ pub async fn run(args: WebhookCommand, output: Output) -> Result<u8> {
             }
             say(&args.one.patch(&Value::Object(body)).await?, &line);
         }
-        Deed::Pause(args) => say(&args.patch(&json!({"status": "PAUSED"})).await?, &line),
-        Deed::Resume(args) => say(&args.patch(&json!({"status": "ACTIVE"})).await?, &line),
-        Deed::Rotate(args) => {
+        Action::Pause(args) => say(&args.patch(&json!({"status": "PAUSED"})).await?, &line),
+        Action::Resume(args) => say(&args.patch(&json!({"status": "ACTIVE"})).await?, &line),
+        Action::Rotate(args) => {
             let (client, body) = (Client::new(&args.one.target)?, json!({"overlapSeconds": args.overlap_seconds}));
             say(&client.post(&args.one.path("/rotate"), &body).await?, &with_secret);
         }
-        Deed::Test(args) => return test(&args, output).await,
-        Deed::Deliveries(args) => {
+        Action::Test(args) => return test(&args, output).await,
+        Action::Deliveries(args) => {
             let mut path = args.one.path(&format!("/deliveries?limit={}", args.limit));
             path.extend(args.status.map(|status| format!("&status={status}")));
             path.extend(args.event.map(|event| format!("&event={}", event.as_str())));
             let page = Client::new(&args.one.target)?.get(&path).await?;
             say(&page, &|page| items(page).for_each(delivery));
         }
-        Deed::Delete(args) => {
+        Action::Delete(args) => {
             Client::new(&args.target)?.delete(&args.path("")).await?;
             let id = args.endpoint.to_string();
             say(&json!({"deleted": id}), &|_| anstream::println!("{id} is deleted"));
         }
-        Deed::Recover(args) => return redrive::recover(args, output).await,
-        Deed::Replay(args) => return redrive::replay(args, output).await,
-        Deed::Listen(args) => return webhook_listen::run(args, output).await,
-        Deed::Verify(args) => return webhook_verify::run(args, output),
+        Action::Recover(args) => return redrive::recover(args, output).await,
+        Action::Replay(args) => return redrive::replay(args, output).await,
+        Action::Listen(args) => return webhook_listen::run(args, output).await,
+        Action::Verify(args) => return webhook_verify::run(args, output),
     }
     Ok(0)
 }

@@ -10,7 +10,7 @@ use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
 use crate::model::channel::Channel;
-use crate::model::delivery::{Key, Status, Step};
+use crate::model::delivery::{DeliveryKey, Status, Step};
 use crate::model::lane::Lane;
 use crate::model::watermark::Place;
 use crate::store;
@@ -61,7 +61,8 @@ pub async fn leave(hub: &Hub, leaver: &mut Leaver, shards: &[i16], down: &[Chann
     let waiting: Vec<Waiting> = found.into_iter().map(|(one, _)| one).collect();
     // Nothing is ended whose place cannot be taken.
     let why = waiting.iter().map(|w| (w.key, Why::ChannelDown)).collect();
-    let may: HashSet<Key> = fallback::stand_ins(hub, &mut tx, &why).await?.into_iter().map(|s| s.origin.key).collect();
+    let may: HashSet<DeliveryKey> =
+        fallback::stand_ins(hub, &mut tx, &why).await?.into_iter().map(|s| s.origin.key).collect();
     let mut settles: Vec<Settle> = waiting.into_iter().filter(|w| may.contains(&w.key)).map(|w| left(hub, w)).collect();
     if settles.is_empty() {
         leaver.read_up_to.extend(read);

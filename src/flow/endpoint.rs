@@ -7,20 +7,20 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 
 use super::partner::note;
-use super::publish::{self, Notice};
+use super::publish::{self, NewEvent};
 use crate::crypt;
 use crate::error::{Code, Error, Fault, Refusal, Result};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
 use crate::model::access::permit::Owning;
-use crate::model::delivery::{BEHIND, Key, OutcomeKind, PARKED, Status};
+use crate::model::delivery::{BEHIND, DeliveryKey, OutcomeKind, PARKED, Status};
 use crate::model::egress::EndpointUrl;
 use crate::model::endpoint::{Endpoint, EndpointStatus};
-use crate::model::event::{EventKind, Told};
+use crate::model::event::{EventKind, EventPayload};
 use crate::model::lane::Priority;
 use crate::model::signature;
-use crate::store::audit::Deed;
+use crate::store::audit::AuditEntry;
 use crate::store::delivery::{Webhook, WebhookFilter};
 use crate::store::{self, delivery, endpoint};
 
@@ -109,7 +109,7 @@ pub async fn create(hub: &Hub, permit: Owning<'_>, change: Change) -> Result<End
         return Err(Refusal::new(422, "endpoint_limit", detail).into());
     }
     endpoint::insert(&mut *tx, &hub.keyring, &made).await?;
-    let deed = Deed { after: Some(told(&made)), ..about(&made, "endpoint.create") };
+    let deed = AuditEntry { after: Some(told(&made)), ..about(&made, "endpoint.create") };
     note(hub, &mut tx, permit.actor(), &deed).await?;
     tx.commit().await?;
     Ok(made)
@@ -169,7 +169,7 @@ async fn change_with(
     if after != before {
         after.updated_at = hub.clock.now();
         endpoint::update(&mut *tx, &hub.keyring, &after).await?;
-        let deed = Deed { before: Some(told(&before)), after: Some(told(&after)), ..about(&after, action) };
+        let deed = AuditEntry { before: Some(told(&before)), after: Some(told(&after)), ..about(&after, action) };
         note(hub, &mut tx, permit.actor(), &deed).await?;
     }
     tx.commit().await?;
@@ -198,7 +198,7 @@ pub async fn rotate(hub: &Hub, permit: Owning<'_>, id: Tsid, overlap: TimeDelta)
     };
     endpoint::rotate(&mut *tx, &hub.keyring, &after).await?;
     let told = json!({"formerSecretGoodUntil": former_until.map(|at| at.to_rfc3339())});
-    note(hub, &mut tx, permit.actor(), &Deed { after: Some(told), ..about(&after, "endpoint.rotate") }).await?;
+    note(hub, &mut tx, permit.actor(), &AuditEntry { after: Some(told), ..about(&after, "endpoint.rotate") }).await?;
     tx.commit().await?;
     Ok(after)
 }
@@ -216,26 +216,30 @@ pub async fn test(hub: &Hub, permit: Owning<'_>, id: Tsid) -> Result<String> {
     if tested.status != EndpointStatus::Active {
         return Err(inactive());
     }
-    let notice = Notice {
+    let notice = NewEvent {
         partner_id: tested.partner_id,
         shard: tested.shard,
         about: None,
         priority: Priority::Normal,
         overflow: false,
-        told: Told { event: EventKind::EndpointTest.as_str().to_owned(), occurred_at: now, ..Told::default() },
+        payload: EventPayload {
+            event: EventKind::EndpointTest.as_str().to_owned(),
+            occurred_at: now,
+            ..EventPayload::default()
+        },
         only: Some(tested.endpoint_id),
     };
     let published = publish::publish(hub, &mut tx, &[notice]).await?;
-    let delivery_id = published.deliveries.first().map(Key::to_string).ok_or_else(inactive)?;
+    let delivery_id = published.deliveries.first().map(DeliveryKey::to_string).ok_or_else(inactive)?;
     note(hub, &mut tx, permit.actor(), &about(&tested, "endpoint.test")).await?;
     tx.commit().await?;
     publish::announce(hub, &published);
     Ok(delivery_id)
 }
 
-fn about(e: &Endpoint, action: &str) -> Deed {
+fn about(e: &Endpoint, action: &str) -> AuditEntry {
     let object = Some(e.endpoint_id.to_string());
-    Deed { action: action.into(), object, partner_id: Some(e.partner_id), ..Deed::default() }
+    AuditEntry { action: action.into(), object, partner_id: Some(e.partner_id), ..AuditEntry::default() }
 }
 
 /// An endpoint as the audit log keeps it, for good: nothing that could be a credential or name a person.

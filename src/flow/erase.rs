@@ -8,12 +8,12 @@ use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
 use crate::model::access::permit::Administering;
-use crate::model::delivery::{Key, Outcome, Status};
+use crate::model::delivery::{DeliveryKey, Outcome, Status};
 use crate::model::message::{Content, Detail, ERASED};
 use crate::model::partner::DEFAULT_REGION;
 use crate::model::person::{Person, Use, is_key};
-use crate::store::search::{self, Column, Kind, Row, Table};
-use crate::store::{self, audit::Deed, delivery, endpoint, message};
+use crate::store::search::{self, Column, Kind, SearchRow, Table};
+use crate::store::{self, audit::AuditEntry, delivery, endpoint, message};
 
 use super::delivery::settle::end;
 use super::intake::prepare::key_hash;
@@ -63,7 +63,7 @@ pub async fn erase(
     let person = Person::read(recipient, region.as_deref().unwrap_or(DEFAULT_REGION));
     let person = person.map_err(|why| Error::Usage(why.into()))?;
     // What begins is in the log, however it ends.
-    let begun = Deed { action: "partner.erase.begin".into(), partner_id: partner, ..Deed::default() };
+    let begun = AuditEntry { action: "partner.erase.begin".into(), partner_id: partner, ..AuditEntry::default() };
     store::audit::insert(hub.store.api(), hub.next_id(), hub.clock.now(), permit.actor(), &begun).await?;
     let mut erased = Erased::default();
     let mut conn = hub.store.auditing().await?;
@@ -83,14 +83,15 @@ pub async fn erase(
     // The log says that somebody was erased, and not who.
     let told =
         serde_json::json!({"deliveries": erased.deliveries, "messages": erased.messages, "inFlight": erased.in_flight});
-    let deed = Deed { action: "partner.erase".into(), partner_id: partner, after: Some(told), ..Deed::default() };
+    let deed =
+        AuditEntry { action: "partner.erase".into(), partner_id: partner, after: Some(told), ..AuditEntry::default() };
     store::audit::insert(hub.store.api(), hub.next_id(), hub.clock.now(), permit.actor(), &deed).await?;
     Ok(erased)
 }
 
 /// What a search found.
 #[derive(Default)]
-struct Found {
+struct ErasureMatches {
     /// Messages that hold the address, with the deliveries of which providers said it.
     messages: BTreeMap<(i16, Tsid), BTreeSet<i16>>,
     /// Rows that are of no message.
@@ -106,7 +107,7 @@ struct Found {
 struct Hit {
     table: Table,
     columns: Vec<Column>,
-    row: Row,
+    row: SearchRow,
 }
 
 /// Reads every row of every table, as they are at one moment.
@@ -116,15 +117,15 @@ async fn search(
     person: &Person,
     partner: Option<Tsid>,
     progress: &mut impl FnMut(Progress<'_>),
-) -> Result<Found> {
-    let mut found = Found::default();
+) -> Result<ErasureMatches> {
+    let mut found = ErasureMatches::default();
     search::begin(conn).await?;
     for table in search::tables(conn).await? {
         if !table.readable || (partner.is_some() && !table.knows_partners()) {
             found.unsearched.push(table.name);
             continue;
         }
-        let each = |row: Row| {
+        let each = |row: SearchRow| {
             found.searched += 1;
             if found.searched.is_multiple_of(limits::SEARCH_PROGRESS) {
                 progress(Progress::Searched(found.searched, &table.name));
@@ -137,7 +138,7 @@ async fn search(
     Ok(found)
 }
 
-fn look_at(hub: &Hub, person: &Person, table: &Table, row: Row, found: &mut Found) {
+fn look_at(hub: &Hub, person: &Person, table: &Table, row: SearchRow, found: &mut ErasureMatches) {
     let mut columns = Vec::new();
     for (column, cell) in table.columns.iter().zip(&row.cells) {
         let Some(cell) = cell else { continue };
@@ -171,7 +172,7 @@ const SAID_BY_PROVIDERS: [&str; 3] = ["attempts", "provider_refs", "receipts"];
 ///
 /// # Errors
 /// It is sealed, and does not open here.
-fn holds(hub: &Hub, person: &Person, table: &Table, column: &Column, row: &Row, cell: &str) -> Result<bool> {
+fn holds(hub: &Hub, person: &Person, table: &Table, column: &Column, row: &SearchRow, cell: &str) -> Result<bool> {
     match (table.name.as_str(), column.name.as_str(), row.message) {
         ("messages", "detail", Some((_, message_id))) => {
             return Ok(person.is_in_detail(&message::read_detail(&hub.keyring, message_id, cell)?));
@@ -229,7 +230,7 @@ async fn erase_from(
     // What waits is not sent any more.
     let mine = |no: i16, all: &[delivery::Addressed]| all.iter().any(|d| d.no == no && is_theirs(d, person));
     let all = delivery::contents(hub.store.api(), shard, message_id).await?;
-    let open = delivery::open(hub.store.api(), row.partner_id, shard, message_id).await?;
+    let open = delivery::unsettled(hub.store.api(), row.partner_id, shard, message_id).await?;
     let waiting: Vec<_> =
         open.into_iter().filter(|w| w.head.status != Status::Processing && mine(w.key.no, &all)).collect();
     erased.canceled += end(hub, waiting, &Outcome::Canceled).await? as u64;
@@ -259,11 +260,11 @@ async fn erase_from(
     let before = detail.clone();
     let open = blank(&mut detail, &only_theirs, &needed, all.iter().all(gone), person);
     erased.in_flight += open;
-    delivery::hide(&mut *tx, shard, message_id, &nos).await?;
+    delivery::redact_recipients(&mut *tx, shard, message_id, &nos).await?;
     // A provider's id of what is being sent is needed yet.
     let is_done = |no: &i16| all.iter().any(|d| d.no == *no && d.status.is_settled());
     let said: Vec<i16> = nos.iter().chain(said).copied().filter(is_done).collect();
-    delivery::scrub(&mut *tx, shard, message_id, &said).await?;
+    delivery::redact_answers(&mut *tx, shard, message_id, &said).await?;
     // The key of a message to them is about them, whatever it says.
     if let Some(key) = &row.client_msg_id
         && (!nos.is_empty() || !held.is_empty() || person.is_in(key, Use::Key))
@@ -290,7 +291,7 @@ async fn all_held(tx: &mut store::Conn, shard: i16, message_id: Tsid) -> Result<
             return Ok(all);
         }
         held = all.len();
-        let keys: Vec<Key> = all.iter().map(|d| Key { shard, message_id, no: d.no }).collect();
+        let keys: Vec<DeliveryKey> = all.iter().map(|d| DeliveryKey { shard, message_id, no: d.no }).collect();
         delivery::lock(tx, &keys).await?;
     }
 }

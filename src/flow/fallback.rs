@@ -11,8 +11,8 @@ use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::model::alert::Cause;
 use crate::model::channel::Channel;
-use crate::model::delivery::{CHANNEL_DOWN, Key, Status};
-use crate::model::event::{EventKind, Told};
+use crate::model::delivery::{CHANNEL_DOWN, DeliveryKey, Status};
+use crate::model::event::{EventKind, EventPayload};
 use crate::model::lane::Lane;
 use crate::model::message::{ERASED, Fallback};
 use crate::model::retry::{Profile, TABLE};
@@ -20,7 +20,7 @@ use crate::store::delivery::{Origin, Settle, StandIn};
 use crate::store::message::Contents;
 use crate::store::{self, Conn};
 
-use super::publish::{self, Notice, Published, publish};
+use super::publish::{self, NewEvent, Published, publish};
 
 /// Why another channel is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +47,7 @@ impl Why {
 /// A delivery whose place is to be taken.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted {
-    pub key: Key,
+    pub key: DeliveryKey,
     pub why: Why,
 }
 
@@ -57,7 +57,7 @@ pub struct Made {
     places: Vec<((i16, Lane), DateTime<Utc>)>,
     published: Vec<Published>,
     /// From which channel to which, as which delivery.
-    told: Vec<(Key, i16, Channel, Channel, Why)>,
+    told: Vec<(DeliveryKey, i16, Channel, Channel, Why)>,
 }
 
 impl Made {
@@ -99,7 +99,7 @@ pub async fn make(hub: &Hub, tx: &mut Conn, wanted: &[Wanted], now: DateTime<Utc
     if wanted.is_empty() {
         return Ok(Made::default());
     }
-    let why: HashMap<Key, Why> = wanted.iter().map(|w| (w.key, w.why)).collect();
+    let why: HashMap<DeliveryKey, Why> = wanted.iter().map(|w| (w.key, w.why)).collect();
     let mut all = stand_ins(hub, tx, &why).await?;
     all.retain(|stand_in| stand_in.origin.status.is_settled());
     let fresh = store::delivery::fall_back(&mut *tx, &all, now).await?;
@@ -116,8 +116,8 @@ pub async fn make(hub: &Hub, tx: &mut Conn, wanted: &[Wanted], now: DateTime<Utc
 }
 
 /// What takes the place of these, as far as their messages can be read and want it so.
-pub async fn stand_ins(hub: &Hub, tx: &mut Conn, why: &HashMap<Key, Why>) -> Result<Vec<StandIn>> {
-    let keys: BTreeSet<Key> = why.keys().copied().collect();
+pub async fn stand_ins(hub: &Hub, tx: &mut Conn, why: &HashMap<DeliveryKey, Why>) -> Result<Vec<StandIn>> {
+    let keys: BTreeSet<DeliveryKey> = why.keys().copied().collect();
     let (origins, contents) = origins(hub, tx, keys).await?;
     let stand_in = |origin: &Origin| {
         let message = contents.get(&origin.key.message_id)?.as_ref()?;
@@ -130,7 +130,7 @@ pub async fn stand_ins(hub: &Hub, tx: &mut Conn, why: &HashMap<Key, Why>) -> Res
 async fn origins(
     hub: &Hub,
     tx: &mut Conn,
-    keys: BTreeSet<Key>,
+    keys: BTreeSet<DeliveryKey>,
 ) -> Result<(Vec<Origin>, HashMap<Tsid, Option<Contents>>)> {
     let origins = store::delivery::origins(&mut *tx, &keys.into_iter().collect::<Vec<_>>()).await?;
     let messages: BTreeSet<(i16, Tsid)> = origins.iter().map(|o| (o.key.shard, o.key.message_id)).collect();
@@ -149,7 +149,7 @@ fn fallback_of<'a>(origin: &Origin, message: &'a Contents) -> Option<&'a Fallbac
 pub async fn look_sooner(
     hub: &Hub,
     tx: &mut Conn,
-    sent: &HashMap<Key, DateTime<Utc>>,
+    sent: &HashMap<DeliveryKey, DateTime<Utc>>,
     now: DateTime<Utc>,
 ) -> Result<()> {
     if sent.is_empty() {
@@ -200,15 +200,15 @@ fn is_own(hub: &Hub, origin: &Origin) -> bool {
     account.is_some_and(|account| account.terms.profile == Some(Profile::Internal))
 }
 
-fn notice(stand_in: &StandIn, seq: i16, why: Why, now: DateTime<Utc>) -> Notice {
+fn notice(stand_in: &StandIn, seq: i16, why: Why, now: DateTime<Utc>) -> NewEvent {
     let StandIn { origin, no, lane, .. } = stand_in;
-    Notice {
+    NewEvent {
         partner_id: origin.partner_id,
         shard: origin.key.shard,
         about: Some(origin.key.message_id),
         priority: lane.priority(),
         overflow: lane.is_overflow(),
-        told: Told {
+        payload: EventPayload {
             event: EventKind::Fallback.as_str().into(),
             no: origin.key.no,
             seq,
@@ -219,7 +219,7 @@ fn notice(stand_in: &StandIn, seq: i16, why: Why, now: DateTime<Utc>) -> Notice 
             reason: Some(why.as_str().into()),
             occurred_at: now,
             more: more(origin.key.message_id, *no, lane.channel()),
-            ..Told::default()
+            ..EventPayload::default()
         },
         only: None,
     }

@@ -12,7 +12,7 @@ use crate::model::access::principal::Actor;
 use crate::model::access::role::{Role, StaffRole};
 use crate::model::channel::Channel;
 use crate::model::partner::{Partner, PartnerStatus, is_reserved, shard_of};
-use crate::store::audit::Deed;
+use crate::store::audit::AuditEntry;
 use crate::store::{self, key, listen, partner, sql_intake};
 
 /// A secret begins with this, so that scanners of code and logs know one when they see it.
@@ -83,7 +83,7 @@ pub async fn create(hub: &Hub, permit: Administering<'_>, change: Change) -> Res
         return Err(name_taken());
     }
     key::insert(&mut *tx, &key, now).await?;
-    let deed = Deed { after: Some(told(&made)), ..about(&made, "partner.create") };
+    let deed = AuditEntry { after: Some(told(&made)), ..about(&made, "partner.create") };
     note(hub, &mut tx, permit.actor(), &deed).await?;
     tx.commit().await?;
     changed(hub).await;
@@ -106,7 +106,7 @@ pub async fn update(hub: &Hub, permit: Administering<'_>, id: Tsid, change: Chan
     if after.status == PartnerStatus::Inactive && before.status == PartnerStatus::Active {
         key::void_tokens(&mut *tx, id).await?;
     }
-    let deed = Deed { before: Some(told(&before)), after: Some(told(&after)), ..about(&after, "partner.update") };
+    let deed = AuditEntry { before: Some(told(&before)), after: Some(told(&after)), ..about(&after, "partner.update") };
     note(hub, &mut tx, permit.actor(), &deed).await?;
     tx.commit().await?;
     changed(hub).await;
@@ -135,7 +135,7 @@ pub async fn grant_intake(hub: &Hub, permit: Administering<'_>, of: &Partner, ro
     let now = hub.clock.now();
     let mut tx = hub.store.begin().await?;
     sql_intake::grant(&mut *tx, role, of.partner_id, now).await?;
-    let deed = Deed { after: Some(json!({"role": role})), ..about(of, "partner.grant_intake") };
+    let deed = AuditEntry { after: Some(json!({"role": role})), ..about(of, "partner.grant_intake") };
     note(hub, &mut tx, permit.actor(), &deed).await?;
     Ok(tx.commit().await?)
 }
@@ -151,7 +151,7 @@ pub async fn revoke_intake(
 ) -> Result<u64> {
     let mut tx = hub.store.begin().await?;
     let ended = sql_intake::revoke(&mut *tx, role, of.map(|of| of.partner_id), carried_over).await?;
-    let deed = Deed {
+    let deed = AuditEntry {
         action: "partner.revoke_intake".into(),
         object: of.map(|of| of.partner_id.to_string()),
         partner_id: of.map(|of| of.partner_id),
@@ -187,7 +187,7 @@ pub async fn rotate_key(
     let mut tx = hub.store.begin().await?;
     key::rotate(&mut *tx, client_id, &hash, former_until).await?;
     let after = json!({"formerSecretGoodUntil": former_until.map(|at| at.to_rfc3339())});
-    note(hub, &mut tx, permit.actor(), &Deed { after: Some(after), ..of_key(&key, "key.rotate") }).await?;
+    note(hub, &mut tx, permit.actor(), &AuditEntry { after: Some(after), ..of_key(&key, "key.rotate") }).await?;
     tx.commit().await?;
     changed(hub).await;
     Ok(Credentials { client_id: client_id.to_owned(), client_secret })
@@ -204,10 +204,10 @@ pub async fn revoke_key(hub: &Hub, permit: Administering<'_>, client_id: &str) -
     Ok(())
 }
 
-fn new_key(hub: &Hub, role: Role, partner_id: Option<Tsid>, name: &str) -> (key::Key, Credentials) {
+fn new_key(hub: &Hub, role: Role, partner_id: Option<Tsid>, name: &str) -> (key::ApiKeyRow, Credentials) {
     let client_id = hub.next_id().to_string();
     let client_secret = crypt::secret(SECRET_PREFIX);
-    let key = key::Key {
+    let key = key::ApiKeyRow {
         client_id: client_id.clone(),
         role,
         partner_id,
@@ -222,24 +222,29 @@ fn new_key(hub: &Hub, role: Role, partner_id: Option<Tsid>, name: &str) -> (key:
     (key, Credentials { client_id, client_secret })
 }
 
-async fn add_key(hub: &Hub, permit: Administering<'_>, key: key::Key) -> Result<()> {
+async fn add_key(hub: &Hub, permit: Administering<'_>, key: key::ApiKeyRow) -> Result<()> {
     let mut tx = hub.store.begin().await?;
     if !key::insert(&mut *tx, &key, hub.clock.now()).await? {
         // Somebody else made the partner's key just now: a secret that was not written must not be shown.
         return Err(Error::Busy("another key was made just now; rotate again"));
     }
     let after = json!({"role": key.role.as_str(), "name": key.name});
-    note(hub, &mut tx, permit.actor(), &Deed { after: Some(after), ..of_key(&key, "key.create") }).await?;
+    note(hub, &mut tx, permit.actor(), &AuditEntry { after: Some(after), ..of_key(&key, "key.create") }).await?;
     Ok(tx.commit().await?)
 }
 
-fn about(p: &Partner, action: &str) -> Deed {
+fn about(p: &Partner, action: &str) -> AuditEntry {
     let object = Some(p.partner_id.to_string());
-    Deed { action: action.into(), object, partner_id: Some(p.partner_id), ..Deed::default() }
+    AuditEntry { action: action.into(), object, partner_id: Some(p.partner_id), ..AuditEntry::default() }
 }
 
-fn of_key(key: &key::Key, action: &str) -> Deed {
-    Deed { action: action.into(), object: Some(key.client_id.clone()), partner_id: key.partner_id, ..Deed::default() }
+fn of_key(key: &key::ApiKeyRow, action: &str) -> AuditEntry {
+    AuditEntry {
+        action: action.into(),
+        object: Some(key.client_id.clone()),
+        partner_id: key.partner_id,
+        ..AuditEntry::default()
+    }
 }
 
 /// A partner as the audit log keeps it, and as people at the machine are told.
@@ -260,7 +265,7 @@ pub fn told(p: &Partner) -> Value {
     })
 }
 
-pub(super) async fn note(hub: &Hub, tx: &mut store::Conn, actor: &Actor, deed: &Deed) -> Result<()> {
+pub(super) async fn note(hub: &Hub, tx: &mut store::Conn, actor: &Actor, deed: &AuditEntry) -> Result<()> {
     store::audit::insert(tx, hub.next_id(), hub.clock.now(), actor, deed).await
 }
 

@@ -15,8 +15,8 @@ use crate::model::delivery::PARKED;
 use crate::model::limit::Booked;
 use crate::provider::Account;
 use crate::store;
-use crate::store::audit::Deed;
-use crate::store::provider::Hold;
+use crate::store::audit::AuditEntry;
+use crate::store::provider::ProviderOutage;
 
 /// Pauses a provider, or lets it go on. What waits for it waits longer, and loses no attempt.
 pub async fn pause(hub: &Hub, permit: Operating<'_>, provider: &str, pause: bool) -> Result<()> {
@@ -38,13 +38,14 @@ pub async fn pause(hub: &Hub, permit: Operating<'_>, provider: &str, pause: bool
         }
         if pause {
             let (reason, detail) = ("paused".to_owned(), None);
-            let hold = Hold { provider: provider.to_owned(), reason, began_at: now, ended_at: PARKED, detail };
-            store::provider::hold(&mut *tx, &hold, now - limits::HOLDS_MERGE).await?;
+            let hold =
+                ProviderOutage { provider: provider.to_owned(), reason, began_at: now, ended_at: PARKED, detail };
+            store::provider::begin_outage(&mut *tx, &hold, now - limits::HOLDS_MERGE).await?;
         } else {
-            store::provider::end_hold(&mut *tx, provider, "paused", now).await?;
+            store::provider::end_outage(&mut *tx, provider, "paused", now).await?;
         }
         let action = if pause { "provider.pause" } else { "provider.resume" }.to_owned();
-        let deed = Deed { action, object: Some(provider.to_owned()), ..Deed::default() };
+        let deed = AuditEntry { action, object: Some(provider.to_owned()), ..AuditEntry::default() };
         store::audit::insert(&mut *tx, hub.next_id(), now, actor, &deed).await?;
         tx.commit().await?;
         refresh(hub).await?;
@@ -58,7 +59,7 @@ pub async fn pause(hub: &Hub, permit: Operating<'_>, provider: &str, pause: bool
 
 /// How a provider stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stand {
+pub enum ProviderHealth {
     Up,
     /// Its limit is used up at present.
     Limited,
@@ -67,24 +68,30 @@ pub enum Stand {
     Paused,
 }
 
-impl Stand {
+impl ProviderHealth {
     pub fn as_str(self) -> &'static str {
         match self {
-            Stand::Up => "UP",
-            Stand::Limited => "LIMITED",
-            Stand::Open => "OPEN",
-            Stand::HalfOpen => "HALF_OPEN",
-            Stand::Paused => "PAUSED",
+            ProviderHealth::Up => "UP",
+            ProviderHealth::Limited => "LIMITED",
+            ProviderHealth::Open => "OPEN",
+            ProviderHealth::HalfOpen => "HALF_OPEN",
+            ProviderHealth::Paused => "PAUSED",
         }
     }
 }
 
-pub const STANDS: [Stand; 5] = [Stand::Up, Stand::Limited, Stand::Open, Stand::HalfOpen, Stand::Paused];
+pub const PROVIDER_HEALTHS: [ProviderHealth; 5] = [
+    ProviderHealth::Up,
+    ProviderHealth::Limited,
+    ProviderHealth::Open,
+    ProviderHealth::HalfOpen,
+    ProviderHealth::Paused,
+];
 
 /// A provider as operators see it.
-pub struct Seen {
+pub struct ProviderStatus {
     pub account: Arc<Account>,
-    pub stand: Stand,
+    pub stand: ProviderHealth,
     pub state: State,
     /// Of its limit: how many count now, and when one more is free.
     pub used: Option<(u32, DateTime<Utc>)>,
@@ -95,7 +102,7 @@ pub struct Seen {
 }
 
 /// All providers of this hub's settings, as the books have them.
-pub async fn seen(hub: &Hub) -> Result<Vec<Seen>> {
+pub async fn seen(hub: &Hub) -> Result<Vec<ProviderStatus>> {
     let db = hub.store.api();
     let now = hub.clock.now();
     let mut states: HashMap<String, State> = store::provider::states(db).await?.into_iter().collect();
@@ -112,15 +119,15 @@ pub async fn seen(hub: &Hub) -> Result<Vec<Seen>> {
         let (state, booked) = (states.remove(name).unwrap_or_default(), booked.remove(name).unwrap_or_default());
         let used = account.terms.limit.map(|limit| booked.used(&limit, now));
         let stand = match (state.paused_at, state.breaker, used) {
-            (Some(_), ..) => Stand::Paused,
-            (None, Breaker::Open, _) => Stand::Open,
-            (None, Breaker::HalfOpen, _) => Stand::HalfOpen,
-            (None, Breaker::Closed, Some((_, free_at))) if free_at > now => Stand::Limited,
-            (None, Breaker::Closed, _) => Stand::Up,
+            (Some(_), ..) => ProviderHealth::Paused,
+            (None, Breaker::Open, _) => ProviderHealth::Open,
+            (None, Breaker::HalfOpen, _) => ProviderHealth::HalfOpen,
+            (None, Breaker::Closed, Some((_, free_at))) if free_at > now => ProviderHealth::Limited,
+            (None, Breaker::Closed, _) => ProviderHealth::Up,
         };
         let mine = held.iter().filter(|(lane, _)| account.of(lane.channel()).is_some());
         let failing = failing.remove(name).unwrap_or_default();
-        Seen { account: account.clone(), stand, state, used, held: mine.map(|(_, n)| n).sum(), failing }
+        ProviderStatus { account: account.clone(), stand, state, used, held: mine.map(|(_, n)| n).sum(), failing }
     };
     Ok(hub.providers.iter().map(seen).collect())
 }

@@ -8,16 +8,16 @@ use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
-use crate::model::delivery::Key;
-use crate::model::event::{COMPLETED_SEQ, EventKind, Told, WHOLE};
+use crate::model::delivery::DeliveryKey;
+use crate::model::event::{COMPLETED_SEQ, EventKind, EventPayload, WHOLE};
 use crate::model::lane::{Lane, Priority};
-use crate::model::message::{Content, Detail, Overall};
+use crate::model::message::{Content, Detail, OverallStatus};
 use crate::shutdown::may_die_at;
-use crate::store::{self, Conn, event::Standing, message::Publish};
+use crate::store::{self, Conn, event::MessageProgress, message::Publish};
 
 /// One thing to tell.
 #[derive(Debug, Clone)]
-pub struct Notice {
+pub struct NewEvent {
     pub partner_id: Tsid,
     pub shard: i16,
     /// The message it tells of; none: no message, and the notice is about itself.
@@ -25,7 +25,7 @@ pub struct Notice {
     pub priority: Priority,
     /// Gives way to what others have to be told now.
     pub overflow: bool,
-    pub told: Told,
+    pub payload: EventPayload,
     /// Goes to this endpoint alone, whatever it asks for.
     pub only: Option<Tsid>,
 }
@@ -33,26 +33,26 @@ pub struct Notice {
 /// What was written, to be announced after the commit.
 #[derive(Debug, Default)]
 pub struct Published {
-    pub deliveries: Vec<Key>,
+    pub deliveries: Vec<DeliveryKey>,
     places: Vec<((i16, Lane), DateTime<Utc>)>,
 }
 
 /// In the caller's transaction. Endpoints that are disabled or deleted get nothing.
-pub async fn publish(hub: &Hub, tx: &mut Conn, notices: &[Notice]) -> Result<Published> {
+pub async fn publish(hub: &Hub, tx: &mut Conn, notices: &[NewEvent]) -> Result<Published> {
     if notices.is_empty() {
         return Ok(Published::default());
     }
     let now = hub.clock.now();
-    let one = |notice: &Notice| {
+    let one = |notice: &NewEvent| {
         let message_id = hub.next_id();
-        let content = Content { event: Some(Box::new(notice.told.clone())), ..Content::default() };
+        let content = Content { event: Some(Box::new(notice.payload.clone())), ..Content::default() };
         let detail = Detail { contents: vec![content], ..Detail::default() };
         let lane = Lane::of_events(notice.priority, notice.overflow);
         Ok(Publish {
             shard: notice.shard,
             message_id,
             partner_id: notice.partner_id,
-            event: notice.told.event.clone(),
+            event: notice.payload.event.clone(),
             priority: notice.priority,
             lane,
             detail: store::message::write_detail(&hub.keyring, message_id, &detail, false)?,
@@ -84,30 +84,30 @@ pub async fn complete(hub: &Hub) -> Result<bool> {
         return Ok(false);
     }
     let standing = store::event::standing(&mut *tx, &messages).await?;
-    let is_complete = |s: &&Standing| !s.told && s.deliveries.iter().all(|(_, _, status)| status.is_settled());
-    let overall = |s: &Standing| {
-        Overall::of(s.deliveries.iter().map(|(chain, lane, status)| (*chain, lane.channel(), *status, 1)))
+    let is_complete = |s: &&MessageProgress| !s.told && s.deliveries.iter().all(|(_, _, status)| status.is_settled());
+    let overall = |s: &MessageProgress| {
+        OverallStatus::of(s.deliveries.iter().map(|(chain, lane, status)| (*chain, lane.channel(), *status, 1)))
     };
-    let done: Vec<(&Standing, &'static str)> =
+    let done: Vec<(&MessageProgress, &'static str)> =
         standing.iter().filter(is_complete).map(|s| (s, overall(s).as_str())).collect();
     let fresh = store::event::whole(&mut *tx, &done, now).await?;
-    let notice = |(s, status): &(&Standing, &'static str)| Notice {
+    let notice = |(s, status): &(&MessageProgress, &'static str)| NewEvent {
         partner_id: s.partner_id,
         shard: s.shard,
         about: Some(s.message_id),
         priority: s.priority,
         overflow: s.deliveries.iter().all(|(_, lane, _)| lane.is_overflow()),
-        told: Told {
+        payload: EventPayload {
             event: EventKind::MessageCompleted.as_str().into(),
             no: WHOLE,
             seq: COMPLETED_SEQ,
             status: Some((*status).to_owned()),
             occurred_at: now,
-            ..Told::default()
+            ..EventPayload::default()
         },
         only: None,
     };
-    let notices: Vec<Notice> = done.iter().filter(|(s, _)| fresh.contains(&s.message_id)).map(notice).collect();
+    let notices: Vec<NewEvent> = done.iter().filter(|(s, _)| fresh.contains(&s.message_id)).map(notice).collect();
     let published = publish(hub, &mut tx, &notices).await?;
     may_die_at("complete.before_commit");
     tx.commit().await.map_err(Error::from)?;

@@ -8,18 +8,18 @@ use crate::store;
 
 /// How a partner stands with its limit.
 #[derive(Debug, Clone, Copy)]
-pub struct Standing {
+pub struct RateStatus {
     pub limit: i32,
     /// Free when last looked, less what was used here since.
     pub remaining: i32,
 }
 
 /// Counts a request that costs so much; refused when the partner made too many in the last second.
-pub async fn spend(hub: &Hub, partner: &Partner, cost: i32) -> Result<Standing> {
+pub async fn spend(hub: &Hub, partner: &Partner, cost: i32) -> Result<RateStatus> {
     let limit = partner.rate_limit_tps;
     let rate = hub.rates.of(partner.partner_id);
     let answer = |free: Option<i32>| match free {
-        Some(remaining) => Ok(Standing { limit, remaining }),
+        Some(remaining) => Ok(RateStatus { limit, remaining }),
         None => {
             let detail = format!("your limit is {limit} requests a second; a batch counts each of its messages");
             Err(Error::Limited { reason: "rate_limited", detail, retry_after_s: 1 })

@@ -13,19 +13,19 @@ use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
 use crate::model::channel::Channel;
-use crate::model::delivery::{Key, Status};
-use crate::model::event::Told;
+use crate::model::delivery::{DeliveryKey, Status};
+use crate::model::event::EventPayload;
 use crate::model::provider_text::clean;
-use crate::model::receipt::{Lift, Meets, NO_RECEIPT, Standing, Tried, meets, weigh};
+use crate::model::receipt::{Correction, DeliveryState, NO_RECEIPT, ReceiptMatch, Tried, correction, match_receipt};
 use crate::provider::{Account, Receipts};
 use crate::shutdown::may_die_at;
 use crate::store::attempt::Received;
-use crate::store::delivery::{Found, Receive};
+use crate::store::delivery::{DeliveryHead, Receive};
 use crate::store::receipt::{self, Done, Waiting};
 use crate::store::{self, Conn};
 
 use super::fallback::{self, Wanted, Why};
-use super::publish::{Notice, publish};
+use super::publish::{NewEvent, publish};
 
 /// Keeps what a provider told; durable when this returns. `origin` is the same for the same body or slice, so that what could
 /// not be read in it is kept once, too. Says how much was new.
@@ -43,12 +43,12 @@ pub async fn keep(hub: &Hub, provider: &str, receipts: Receipts, origin: &[u8]) 
 }
 
 /// What is kept of them, sorted by key.
-fn read(provider: &str, receipts: Receipts, origin: &[u8], hub: &Hub) -> Vec<receipt::Told> {
+fn read(provider: &str, receipts: Receipts, origin: &[u8], hub: &Hub) -> Vec<receipt::NewReceipt> {
     let mut unreadable = 0;
     let read = receipts.into_iter().enumerate().map(|(n, told)| match told {
         Ok(told) => {
-            let kept = receipt::Told::of(&told);
-            receipt::Told {
+            let kept = receipt::NewReceipt::of(&told);
+            receipt::NewReceipt {
                 event_key: event_key(kept.event_key),
                 provider_ref: kept.provider_ref.and_then(clean),
                 code: kept.code.and_then(clean),
@@ -61,10 +61,10 @@ fn read(provider: &str, receipts: Receipts, origin: &[u8], hub: &Hub) -> Vec<rec
         Err(why) => {
             unreadable += 1;
             let digest = sha2::Sha256::new().chain_update(origin).chain_update(n.to_be_bytes()).finalize();
-            receipt::Told::unreadable(data_encoding::HEXLOWER.encode(&digest), clean(why))
+            receipt::NewReceipt::unreadable(data_encoding::HEXLOWER.encode(&digest), clean(why))
         }
     });
-    let mut read: Vec<receipt::Told> = read.collect();
+    let mut read: Vec<receipt::NewReceipt> = read.collect();
     // Each piece once: what names its attempt before what does not.
     read.sort_by(|a, b| (&a.event_key, a.reference.is_none()).cmp(&(&b.event_key, b.reference.is_none())));
     read.dedup_by(|a, b| a.event_key == b.event_key);
@@ -86,12 +86,12 @@ fn event_key(key: String) -> String {
 /// What one batch comes to.
 #[derive(Default)]
 struct Round {
-    heads: HashMap<Key, Found>,
+    heads: HashMap<DeliveryKey, DeliveryHead>,
     /// As they were found; `heads` holds how they stand by now.
-    before: HashMap<Key, Status>,
-    attempts: HashMap<Key, Vec<Tried>>,
-    received: BTreeMap<(Key, i16), Received>,
-    lifts: BTreeMap<Key, Lift>,
+    before: HashMap<DeliveryKey, Status>,
+    attempts: HashMap<DeliveryKey, Vec<Tried>>,
+    received: BTreeMap<(DeliveryKey, i16), Received>,
+    lifts: BTreeMap<DeliveryKey, Correction>,
     done: Vec<Done>,
 }
 
@@ -104,7 +104,7 @@ pub async fn apply(hub: &Hub) -> Result<bool> {
         return Ok(tx.rollback().await.map(|()| false)?);
     }
     let more = waiting.len() as i64 == limits::RECEIPT_BATCH;
-    let keys: BTreeSet<Key> = waiting.iter().filter_map(|w| Some(w.reference?.key)).collect();
+    let keys: BTreeSet<DeliveryKey> = waiting.iter().filter_map(|w| Some(w.reference?.key)).collect();
     let mut round = Round::of(&mut tx, &keys.into_iter().collect::<Vec<_>>()).await?;
     for receipt in waiting {
         round.hear(receipt, now);
@@ -124,7 +124,12 @@ pub async fn apply(hub: &Hub) -> Result<bool> {
 }
 
 /// Weighs deliveries again whose doubts may have been told of by receipts before. In the caller's transaction.
-pub(super) async fn reweigh(hub: &Hub, tx: &mut Conn, keys: &[Key], now: DateTime<Utc>) -> Result<fallback::Made> {
+pub(super) async fn reweigh(
+    hub: &Hub,
+    tx: &mut Conn,
+    keys: &[DeliveryKey],
+    now: DateTime<Utc>,
+) -> Result<fallback::Made> {
     let mut round = Round::of(tx, keys).await?;
     for key in keys {
         let told = round.attempts.get(key).is_some_and(|all| all.iter().any(|t| t.receipt.is_some()));
@@ -135,9 +140,9 @@ pub(super) async fn reweigh(hub: &Hub, tx: &mut Conn, keys: &[Key], now: DateTim
     round.write(hub, tx, now).await
 }
 
-fn standing(head: &Found) -> Standing {
+fn standing(head: &DeliveryHead) -> DeliveryState {
     let reason = head.reason.as_deref();
-    Standing {
+    DeliveryState {
         status: head.status,
         overdue: head.status == Status::Undetermined && reason == Some(NO_RECEIPT),
         redriven: reason == Some("redriven"),
@@ -145,7 +150,7 @@ fn standing(head: &Found) -> Standing {
 }
 
 impl Round {
-    async fn of(tx: &mut Conn, keys: &[Key]) -> Result<Round> {
+    async fn of(tx: &mut Conn, keys: &[DeliveryKey]) -> Result<Round> {
         let heads = store::delivery::heads(&mut *tx, keys).await?;
         let attempts = store::attempt::of_keys(&mut *tx, keys).await?;
         let before = heads.iter().map(|h| (h.key, h.status)).collect();
@@ -176,10 +181,10 @@ impl Round {
         let Some(reference) = told.reference else { return Some("unmatched") };
         let Some(head) = self.heads.get(&reference.key) else { return Some("unmatched") };
         let attempts = self.attempts.entry(reference.key).or_default();
-        let index = match meets(head.status, attempts, &told.provider, reference.attempt) {
-            Meets::Held => return None,
-            Meets::Nothing => return Some("unmatched"),
-            Meets::Attempt(index) => index,
+        let index = match match_receipt(head.status, attempts, &told.provider, reference.attempt) {
+            ReceiptMatch::Held => return None,
+            ReceiptMatch::Nothing => return Some("unmatched"),
+            ReceiptMatch::Attempt(index) => index,
         };
         let tried = attempts.get_mut(index)?;
         if tried.receipt >= Some(told.outcome) {
@@ -202,9 +207,9 @@ impl Round {
     }
 
     /// Whether it moved.
-    fn weigh(&mut self, key: Key) -> bool {
+    fn weigh(&mut self, key: DeliveryKey) -> bool {
         let (Some(head), Some(attempts)) = (self.heads.get_mut(&key), self.attempts.get(&key)) else { return false };
-        let Some(lift) = weigh(standing(head), attempts) else { return false };
+        let Some(lift) = correction(standing(head), attempts) else { return false };
         (head.status, head.reason) = (lift.status, lift.reason.clone());
         self.lifts.insert(key, lift);
         true
@@ -235,7 +240,7 @@ pub(super) fn within(hub: &Hub, provider: Option<&str>, channel: Channel) -> Opt
 }
 
 /// A delivery as it was held, how it stood, what becomes of it, who told that, and until when more is waited for.
-type Move<'a> = (&'a Found, Status, Lift, Option<String>, Option<DateTime<Utc>>);
+type Move<'a> = (&'a DeliveryHead, Status, Correction, Option<String>, Option<DateTime<Utc>>);
 
 /// Moves deliveries that are held: the events, what endpoints are told, and what takes their place.
 async fn write(hub: &Hub, tx: &mut Conn, moves: Vec<Move<'_>>, now: DateTime<Utc>) -> Result<fallback::Made> {
@@ -251,11 +256,12 @@ async fn write(hub: &Hub, tx: &mut Conn, moves: Vec<Move<'_>>, now: DateTime<Utc
         provider: provider.clone(),
         receipt_due: *receipt_due,
     };
-    let written = store::delivery::receive(&mut *tx, &moves.iter().map(receive).collect::<Vec<_>>(), now).await?;
-    let written: HashMap<Key, _> = written.into_iter().map(|m| (m.key, m)).collect();
+    let written =
+        store::delivery::apply_receipts(&mut *tx, &moves.iter().map(receive).collect::<Vec<_>>(), now).await?;
+    let written: HashMap<DeliveryKey, _> = written.into_iter().map(|m| (m.key, m)).collect();
     let notice = |(head, _, lift, ..): &Move<'_>| {
         let moved = written.get(&head.key)?;
-        let told = Told {
+        let told = EventPayload {
             event: lift.status.event()?.as_str().into(),
             no: head.key.no,
             seq: moved.seq,
@@ -265,13 +271,13 @@ async fn write(hub: &Hub, tx: &mut Conn, moves: Vec<Move<'_>>, now: DateTime<Utc
             provider: moved.provider.clone(),
             reason: lift.reason.clone(),
             occurred_at: now,
-            ..Told::default()
+            ..EventPayload::default()
         };
         let (priority, overflow) = (head.lane.priority(), head.lane.is_overflow());
         let (partner_id, shard, about) = (head.partner_id, head.key.shard, Some(head.key.message_id));
-        Some(Notice { partner_id, shard, about, priority, overflow, told, only: None })
+        Some(NewEvent { partner_id, shard, about, priority, overflow, payload: told, only: None })
     };
-    let notices: Vec<Notice> = moves.iter().filter_map(notice).collect();
+    let notices: Vec<NewEvent> = moves.iter().filter_map(notice).collect();
     let published = publish(hub, tx, &notices).await?;
     let ended: Vec<(i16, Tsid, Tsid)> =
         notices.iter().filter_map(|n| Some((n.shard, n.about?, n.partner_id))).collect();
@@ -288,7 +294,7 @@ async fn write(hub: &Hub, tx: &mut Conn, moves: Vec<Move<'_>>, now: DateTime<Utc
     Ok(made.with(published))
 }
 
-fn wanted(head: &Found, lift: &Lift) -> Option<Wanted> {
+fn wanted(head: &DeliveryHead, lift: &Correction) -> Option<Wanted> {
     let why = match lift.status {
         _ if !head.has_fallback => return None,
         Status::Failed if fallback::falls_back(lift.reason.as_deref()) => Why::Failed,
@@ -318,7 +324,7 @@ pub async fn overdue(hub: &Hub, shards: &[i16]) -> Result<bool> {
             waits.push((head.key, None));
         } else if last <= now {
             let reason = Some(NO_RECEIPT.to_owned());
-            let lift = Lift { status: Status::Undetermined, attempt: head.attempt, reason };
+            let lift = Correction { status: Status::Undetermined, attempt: head.attempt, reason };
             over.push((head, head.status, lift, None, None));
         } else {
             // Something else was to take its place before that.
@@ -337,7 +343,7 @@ pub async fn overdue(hub: &Hub, shards: &[i16]) -> Result<bool> {
 }
 
 /// Until when its receipt may come at most. Of an account that is not here nobody knows: it is looked at again.
-fn last(hub: &Hub, head: &Found, now: DateTime<Utc>) -> DateTime<Utc> {
+fn last(hub: &Hub, head: &DeliveryHead, now: DateTime<Utc>) -> DateTime<Utc> {
     let provider = head.provider.as_deref();
     if provider.and_then(|name| hub.providers.named(name)).is_none() {
         return now + limits::OVERDUE_AGAIN;

@@ -16,15 +16,15 @@ use crate::limits;
 use crate::model::access::permit::{Operating, Redriving};
 use crate::model::access::principal::Actor;
 use crate::model::channel::Channel;
-use crate::model::delivery::{Key, STATUSES, Status, redrive};
+use crate::model::delivery::{DeliveryKey, STATUSES, Status, redrive};
 use crate::model::endpoint::{Endpoint, EndpointStatus};
-use crate::model::event::{EVENT_KINDS, EventKind, Told, WHOLE};
+use crate::model::event::{EVENT_KINDS, EventKind, EventPayload, WHOLE};
 use crate::model::lane::Lane;
-use crate::model::message::{Content, ERASED, Overall};
+use crate::model::message::{Content, ERASED, OverallStatus};
 use crate::model::redrive::{DEAD, Filter, RedriveKind, RedriveStatus, STEP_LEAST, allowance, stepped};
 use crate::model::watermark::Place;
 use crate::shutdown::may_die_at;
-use crate::store::audit::Deed;
+use crate::store::audit::AuditEntry;
 use crate::store::delivery::Along;
 use crate::store::event::{Happened, Slice};
 use crate::store::redrive::{Behind, Dead, Job, Wanted};
@@ -32,7 +32,7 @@ use crate::store::{self, Conn};
 
 use super::fallback::more;
 use super::partner::{note, unknown};
-use super::publish::{Notice, Published, announce, publish};
+use super::publish::{NewEvent, Published, announce, publish};
 
 /// What was written, to be told after the commit.
 #[derive(Default)]
@@ -54,7 +54,7 @@ impl Written {
 /// # Errors
 /// `Error::NotFound` if the partner has no such delivery. `Error::Refused` if the permit does not cover its channel, or
 /// it cannot be tried again. `Error::Unavailable` if the database cannot be reached.
-pub async fn one(hub: &Hub, permit: Redriving<'_>, message_id: Tsid, no: i16) -> Result<store::delivery::Row> {
+pub async fn one(hub: &Hub, permit: Redriving<'_>, message_id: Tsid, no: i16) -> Result<store::delivery::DeliveryRow> {
     let (actor, partner) = (permit.actor(), permit.partner());
     let (id, shard) = (partner.partner_id, partner.shard);
     let mut tx = hub.store.begin().await?;
@@ -74,7 +74,8 @@ pub async fn one(hub: &Hub, permit: Redriving<'_>, message_id: Tsid, no: i16) ->
     }
     if actor.principal.is_audited() {
         let (action, object) = ("delivery.redrive".into(), Some(key.to_string()));
-        note(hub, &mut tx, actor, &Deed { action, object, partner_id: Some(id), ..Deed::default() }).await?;
+        note(hub, &mut tx, actor, &AuditEntry { action, object, partner_id: Some(id), ..AuditEntry::default() })
+            .await?;
     }
     let row = store::delivery::of_message(&mut *tx, id, shard, message_id, Some(no)).await?;
     tx.commit().await?;
@@ -107,16 +108,16 @@ async fn write(hub: &Hub, tx: &mut Conn, mut dead: Vec<(Dead, i16)>) -> Result<W
         let content = message.and_then(|m| m.detail.contents.get(usize::try_from(d.content).ok()?));
         d.recipient != ERASED && content.is_some_and(|content| *content != blank)
     });
-    let owners: HashMap<Key, Tsid> = dead.iter().map(|(d, _)| (d.key, d.partner_id)).collect();
+    let owners: HashMap<DeliveryKey, Tsid> = dead.iter().map(|(d, _)| (d.key, d.partner_id)).collect();
     let redriven = store::delivery::redrive(&mut *tx, &dead, now).await?;
     // Of webhooks nobody is told by webhook.
-    let told = redriven.iter().filter(|r| r.lane.channel() != Channel::Webhook).map(|r| Notice {
+    let told = redriven.iter().filter(|r| r.lane.channel() != Channel::Webhook).map(|r| NewEvent {
         partner_id: owners[&r.key],
         shard: r.key.shard,
         about: Some(r.key.message_id),
         priority: r.lane.priority(),
         overflow: true,
-        told: Told {
+        payload: EventPayload {
             event: EventKind::Redriven.as_str().into(),
             no: r.key.no,
             seq: r.event_seq,
@@ -124,11 +125,11 @@ async fn write(hub: &Hub, tx: &mut Conn, mut dead: Vec<(Dead, i16)>) -> Result<W
             lane: Some(r.lane.0),
             status: Some(Status::Pending.as_str().into()),
             occurred_at: now,
-            ..Told::default()
+            ..EventPayload::default()
         },
         only: None,
     });
-    let notices: Vec<Notice> = told.collect();
+    let notices: Vec<NewEvent> = told.collect();
     let published = publish(hub, tx, &notices).await?;
     let places = redriven.iter().map(|r| ((r.key.shard, r.lane), now)).collect();
     Ok(Written { count: redriven.len(), places, published })
@@ -188,7 +189,8 @@ async fn counted_to_recover(hub: &Hub, endpoint: &Endpoint, order: &Order) -> Re
         }
         let along = Along { behind, below: Tsid(i64::MAX) };
         let (found, last) =
-            store::delivery::waiting(&mut *conn, (endpoint.shard, &to), along, limits::REDRIVE_LOOK, now).await?;
+            store::delivery::count_retrying(&mut *conn, (endpoint.shard, &to), along, limits::REDRIVE_LOOK, now)
+                .await?;
         (waiting, next) = (waiting + found, last);
     }
     Ok(Counted { count, waiting: Some(waiting), more })
@@ -274,8 +276,13 @@ async fn noted(hub: &Hub, tx: &mut Conn, actor: &Actor, job: &Job, action: &str)
         "ratePerSecond": job.rate_per_second,
     });
     let object = Some(job.redrive_id.to_string());
-    let deed =
-        Deed { action: action.into(), object, partner_id: job.partner_id, after: Some(after), ..Deed::default() };
+    let deed = AuditEntry {
+        action: action.into(),
+        object,
+        partner_id: job.partner_id,
+        after: Some(after),
+        ..AuditEntry::default()
+    };
     note(hub, tx, actor, &deed).await
 }
 
@@ -551,13 +558,13 @@ async fn replay(hub: &Hub, tx: &mut Conn, job: &Job, allowed: usize) -> Result<S
             }
             _ => begin(end),
         };
-        notices.extend(happened.iter().map(|h| Notice {
+        notices.extend(happened.iter().map(|h| NewEvent {
             partner_id,
             shard: endpoint.shard,
             about: Some(h.message_id),
             priority: h.priority,
             overflow: true,
-            told: told(h),
+            payload: told(h),
             only: Some(endpoint_id),
         }));
         length = if quick { (length * 2).min(limits::REPLAY_SLICE_MOST) } else { limits::REPLAY_SLICE };
@@ -569,13 +576,13 @@ async fn replay(hub: &Hub, tx: &mut Conn, job: &Job, allowed: usize) -> Result<S
 }
 
 /// What was told when it happened, from the books.
-pub fn told(happened: &Happened) -> Told {
+pub fn told(happened: &Happened) -> EventPayload {
     let row = &happened.event;
     let mut reason = row.reason.clone();
     let standing =
         |kind: EventKind| STATUSES.into_iter().find(|s| s.event() == Some(kind)).map(|s| s.as_str().to_owned());
     let status = match row.event.parse() {
-        Ok(EventKind::MessageAccepted) => Some(Overall::Pending.as_str().to_owned()),
+        Ok(EventKind::MessageAccepted) => Some(OverallStatus::Pending.as_str().to_owned()),
         // Kept in the place of a reason.
         Ok(EventKind::MessageCompleted) => reason.take(),
         Ok(EventKind::Redriven) => Some(Status::Pending.as_str().to_owned()),
@@ -585,7 +592,7 @@ pub fn told(happened: &Happened) -> Told {
         Err(()) => None,
     };
     let more = happened.stand_in.map(|(no, lane)| more(happened.message_id, no, lane.channel()));
-    Told {
+    EventPayload {
         event: row.event.clone(),
         no: row.no,
         seq: row.seq,

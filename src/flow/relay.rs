@@ -10,13 +10,13 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::intake::announce::announce;
 use super::intake::judge::{answers, stored_before};
 use super::intake::prepare::prepare;
-use super::publish::{self, Notice};
+use super::publish::{self, NewEvent};
 use super::rate;
 use crate::error::{Code, Error, Fault, Refusal, Result};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
-use crate::model::event::{EventKind, Told};
+use crate::model::event::{EventKind, EventPayload};
 use crate::model::idempotency::Accepted;
 use crate::model::intake::{self, IntakePolicy};
 use crate::model::lane::Priority;
@@ -143,7 +143,7 @@ async fn write(hub: &Hub, mut tx: Tx, requests: Vec<Request>, over: &mut HashMap
         return Err(Error::Internal(format!("{rows} requests were settled that should be {settled}")));
     }
     let told = of.iter().zip(&refused).filter_map(|(id, refuse)| Some((partners.get(id)?, refuse)));
-    let notices: Vec<Notice> =
+    let notices: Vec<NewEvent> =
         told.map(|(partner, refuse)| refusal(partner, refuse, keys.get(&refuse.request_id), now)).collect();
     let published = publish::publish(hub, &mut tx, &notices).await?;
     may_die_at("relay.before_commit");
@@ -161,27 +161,27 @@ async fn write(hub: &Hub, mut tx: Tx, requests: Vec<Request>, over: &mut HashMap
 }
 
 /// What is told of a request that was refused: nobody waits for an answer to it.
-fn refusal(partner: &Partner, refuse: &Refuse, key: Option<&Option<String>>, now: DateTime<Utc>) -> Notice {
+fn refusal(partner: &Partner, refuse: &Refuse, key: Option<&Option<String>>, now: DateTime<Utc>) -> NewEvent {
     let more = serde_json::json!({
         "requestId": refuse.request_id.to_string(),
         "clientMsgId": key,
         "errorDetail": refuse.detail,
         "errors": refuse.errors,
     });
-    Notice {
+    NewEvent {
         partner_id: partner.partner_id,
         shard: partner.shard,
         about: None,
         priority: Priority::Normal,
         overflow: false,
-        told: Told {
+        payload: EventPayload {
             event: EventKind::MessageRefused.as_str().into(),
             seq: 1,
             code: Some(refuse.code.to_owned()),
             reason: Some(refuse.reason.to_owned()),
             occurred_at: now,
             more: more.as_object().cloned().unwrap_or_default(),
-            ..Told::default()
+            ..EventPayload::default()
         },
         only: None,
     }

@@ -6,7 +6,7 @@ use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
 use crate::model::access::permit::Administering;
-use crate::store::{self, audit::Deed, endpoint, message};
+use crate::store::{self, audit::AuditEntry, endpoint, message};
 
 use super::sign_in;
 
@@ -43,7 +43,7 @@ pub async fn reseal(hub: &Hub, permit: Administering<'_>) -> Result<Resealed> {
     }
     let told = serde_json::json!({"signingKeys": done.signing_keys, "messages": done.messages,
         "endpoints": done.endpoints, "unopened": done.unopened});
-    let deed = Deed { action: "key.reseal".into(), after: Some(told), ..Deed::default() };
+    let deed = AuditEntry { action: "key.reseal".into(), after: Some(told), ..AuditEntry::default() };
     store::audit::insert(hub.store.api(), hub.next_id(), hub.clock.now(), permit.actor(), &deed).await?;
     Ok(done)
 }

@@ -19,14 +19,14 @@ pub async fn retain(hub: &Hub) -> Result<Round> {
     // One step's trouble is not the others'.
     let round = partitions(hub).await;
     step("contents", wipe_all(hub)).await;
-    let judged_since = now - crate::model::access::strikes::PERIOD;
+    let judged_since = now - crate::model::access::sign_in_throttle::PERIOD;
     step("failed sign-ins", until_none(|| store::sign_in_failure::forget(db, judged_since, rows))).await;
     step("refresh tokens", until_none(|| store::refresh_token::forget(db, now, rows))).await;
     step("idempotency keys", until_none(|| store::idempotency::forget(db, below, rows))).await;
     step("hashes of erased keys", until_none(|| store::idempotency::forget_erased(db, below, rows))).await;
     step("requests in SQL", until_none(|| store::sql_intake::forget(db, now, days, rows))).await;
     step("paces", store::pace::forget(db, now - TimeDelta::days(1))).await;
-    step("providers' holds", store::provider::forget_holds(db, oldest)).await;
+    step("providers' holds", store::provider::forget_outages(db, oldest)).await;
     step("receipts", until_none(|| store::receipt::forget(db, oldest, rows))).await;
     step("providers' ids", until_none(|| store::provider_ref::forget(db, below, rows))).await;
     step("redrives", store::redrive::forget(db, oldest)).await;

@@ -11,11 +11,11 @@ use crate::id::Tsid;
 use crate::model::access::permit::{Administering, forbidden};
 use crate::model::access::principal::{Account, Actor, Origin, Principal};
 use crate::model::access::role::Role;
-use crate::model::access::strikes::{Failures, MOST_OF_CLIENT};
+use crate::model::access::sign_in_throttle::{Failures, MOST_OF_CLIENT};
 use crate::model::access::token::{ACCESS, Claims, REFRESH, Refused, TokenKeys};
 use crate::model::network;
 use crate::model::partner::PartnerStatus;
-use crate::store::audit::Deed;
+use crate::store::audit::AuditEntry;
 use crate::store::hub::Lock;
 use crate::store::refresh_token::{self, SignedIn};
 use crate::store::sign_in_failure;
@@ -89,7 +89,7 @@ pub async fn sign_in(hub: &Hub, client_id: &str, secret: &str, from: &Origin) ->
     if account.principal.is_audited() {
         let (who, principal) = (key.client_id.clone(), account.principal.clone());
         let actor = Actor { who, principal, origin: from.clone() };
-        let deed = Deed { action: "sign_in".into(), ..Deed::default() };
+        let deed = AuditEntry { action: "sign_in".into(), ..AuditEntry::default() };
         store::audit::insert(hub.store.api(), hub.next_id(), now, &actor, &deed).await?;
     }
     // What a secret that is being replaced gives ends with it.
@@ -164,11 +164,11 @@ async fn reused(hub: &Hub, hash: &[u8], now: DateTime<Utc>, from: &Origin) -> Re
         Principal::Staff(_) => None,
     };
     let actor = Actor { who: past.client_id, principal: account.principal.clone(), origin: from.clone() };
-    let deed = Deed {
+    let deed = AuditEntry {
         action: "refresh_token.reused".into(),
         object: Some(past.family.to_string()),
         partner_id,
-        ..Deed::default()
+        ..AuditEntry::default()
     };
     store::audit::insert(&mut *tx, hub.next_id(), now, &actor, &deed).await?;
     tx.commit().await?;
@@ -353,8 +353,12 @@ pub async fn rotate_signing_key(hub: &Hub, permit: Administering<'_>, at_once: b
         signing_key::expire_others(&mut *tx, &kid, now).await?;
     }
     let after = serde_json::json!({"kid": kid, "atOnce": at_once});
-    let deed =
-        Deed { action: "signing_key.rotate".into(), object: Some(kid.clone()), after: Some(after), ..Deed::default() };
+    let deed = AuditEntry {
+        action: "signing_key.rotate".into(),
+        object: Some(kid.clone()),
+        after: Some(after),
+        ..AuditEntry::default()
+    };
     store::audit::insert(&mut *tx, hub.next_id(), now, permit.actor(), &deed).await?;
     tx.commit().await?;
     read_keys(hub).await?;

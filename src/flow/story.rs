@@ -11,18 +11,18 @@ use crate::limits;
 use crate::model::channel::Channel;
 use crate::model::delivery::{PARKED, Status};
 use crate::model::event::EventKind;
-use crate::model::message::{Message, Overall};
+use crate::model::message::{Message, OverallStatus};
 use crate::model::partner::Partner;
-use crate::store::delivery::Notice;
-use crate::store::provider::Hold;
+use crate::store::delivery::WebhookMessage;
+use crate::store::provider::ProviderOutage;
 use crate::store::{self, attempt, delivery, event, receipt};
 
 /// A message with all that is under it.
 pub struct Whole {
     pub message: Message,
-    pub overall: Overall,
-    pub deliveries: Vec<delivery::Row>,
-    pub attempts: Vec<attempt::Row>,
+    pub overall: OverallStatus,
+    pub deliveries: Vec<delivery::DeliveryRow>,
+    pub attempts: Vec<attempt::AttemptRow>,
 }
 
 pub async fn whole(hub: &Hub, partner: &Partner, message_id: Tsid) -> Result<Whole> {
@@ -30,7 +30,7 @@ pub async fn whole(hub: &Hub, partner: &Partner, message_id: Tsid) -> Result<Who
     let message = store::message::get(db, &hub.keyring, id, shard, message_id).await?.ok_or(Error::NotFound)?;
     let deliveries = delivery::of_message(db, id, shard, message_id, None).await?;
     let attempts = attempt::of_message(db, id, shard, message_id, None).await?;
-    let overall = Overall::of(deliveries.iter().map(|d| (d.chain, d.lane.channel(), d.status, d.attempt)));
+    let overall = OverallStatus::of(deliveries.iter().map(|d| (d.chain, d.lane.channel(), d.status, d.attempt)));
     Ok(Whole { message, overall, deliveries, attempts })
 }
 
@@ -63,9 +63,9 @@ impl Entry {
 }
 
 /// The webhooks that tell of a message, oldest first, and whether there are more.
-pub async fn webhooks(hub: &Hub, partner: &Partner, message_id: Tsid) -> Result<(Vec<Notice>, bool)> {
+pub async fn webhooks(hub: &Hub, partner: &Partner, message_id: Tsid) -> Result<(Vec<WebhookMessage>, bool)> {
     let (id, shard, db) = (partner.partner_id, partner.shard, hub.store.api());
-    let mut notices = delivery::about(db, id, shard, message_id, limits::STORY_NOTICES + 1).await?;
+    let mut notices = delivery::webhooks_of_message(db, id, shard, message_id, limits::STORY_NOTICES + 1).await?;
     let untold = notices.len() as i64 > limits::STORY_NOTICES;
     notices.truncate(usize::try_from(limits::STORY_NOTICES).unwrap_or(0));
     Ok((notices, untold))
@@ -114,7 +114,7 @@ pub async fn timeline(hub: &Hub, partner: &Partner, message_id: Tsid) -> Result<
     Ok(story)
 }
 
-fn tell_attempt(message_id: Tsid, row: &attempt::Row, story: &mut Vec<Entry>) {
+fn tell_attempt(message_id: Tsid, row: &attempt::AttemptRow, story: &mut Vec<Entry>) {
     let mut tell = |at: DateTime<Utc>, what, text: String| {
         let delivery = Some((message_id, row.no));
         story.push(Entry { attempt: Some(row.attempt), ..Entry::new(at, what, delivery, text) });
@@ -143,7 +143,7 @@ fn tell_attempt(message_id: Tsid, row: &attempt::Row, story: &mut Vec<Entry>) {
 }
 
 /// What a provider told, when, and what came of it.
-fn tell_receipt(message_id: Tsid, row: &receipt::Row, story: &mut Vec<Entry>) {
+fn tell_receipt(message_id: Tsid, row: &receipt::ReceiptRow, story: &mut Vec<Entry>) {
     let effect = match row.effect.as_deref() {
         None => "waits for the worker that holds it",
         Some("applied") => "applied",
@@ -159,7 +159,12 @@ fn tell_receipt(message_id: Tsid, row: &receipt::Row, story: &mut Vec<Entry>) {
 }
 
 /// That another delivery took its place, and that this came to something; whether the event is told by that.
-fn tell_fallback(message_id: Tsid, row: &event::Row, deliveries: &[delivery::Row], story: &mut Vec<Entry>) -> bool {
+fn tell_fallback(
+    message_id: Tsid,
+    row: &event::EventRow,
+    deliveries: &[delivery::DeliveryRow],
+    story: &mut Vec<Entry>,
+) -> bool {
     let of = |no: i16| deliveries.iter().find(|d| d.no == no);
     let Some(chain) = of(row.no).and_then(|d| d.chain) else { return false };
     let at = Some((message_id, row.no));
@@ -195,7 +200,7 @@ fn said<const N: usize>(outcome: &str, said: [Option<&str>; N]) -> String {
 /// When a delivery waited to be claimed: number, channel, from, until; None: it waits yet.
 type Wait = (i16, Channel, DateTime<Utc>, Option<DateTime<Utc>>);
 
-fn waits(message: &Message, deliveries: &[delivery::Row], attempts: &[attempt::Row]) -> Vec<Wait> {
+fn waits(message: &Message, deliveries: &[delivery::DeliveryRow], attempts: &[attempt::AttemptRow]) -> Vec<Wait> {
     let mut waits = Vec::new();
     for row in deliveries {
         let channel = row.lane.channel();
@@ -216,8 +221,8 @@ fn waits(message: &Message, deliveries: &[delivery::Row], attempts: &[attempt::R
 async fn tell_holds(
     hub: &Hub,
     message: &Message,
-    deliveries: &[delivery::Row],
-    attempts: &[attempt::Row],
+    deliveries: &[delivery::DeliveryRow],
+    attempts: &[attempt::AttemptRow],
     story: &mut Vec<Entry>,
 ) -> Result<()> {
     let (now, waits) = (hub.clock.now(), waits(message, deliveries, attempts));
@@ -226,7 +231,7 @@ async fn tell_holds(
     let names: BTreeSet<String> = waits.iter().flat_map(|w| of(&w.1).collect::<Vec<_>>()).collect();
     let names: Vec<String> = names.into_iter().collect();
     let after = now + chrono::TimeDelta::microseconds(1);
-    let holds = store::provider::holds(hub.store.api(), &names, first, after, limits::STORY_HOLDS).await?;
+    let holds = store::provider::outages(hub.store.api(), &names, first, after, limits::STORY_HOLDS).await?;
     for (no, channel, from, until) in waits {
         for hold in holds.iter().filter(|h| of(&channel).any(|name| name == h.provider)) {
             let (began, ended) = (hold.began_at.max(from), hold.ended_at.min(until.unwrap_or(PARKED)));
@@ -239,7 +244,7 @@ async fn tell_holds(
     Ok(())
 }
 
-fn what_held(hold: &Hold) -> &'static str {
+fn what_held(hold: &ProviderOutage) -> &'static str {
     match hold.reason.as_str() {
         "breaker" => "breaker",
         "paused" => "paused",
@@ -247,7 +252,7 @@ fn what_held(hold: &Hold) -> &'static str {
     }
 }
 
-fn told_hold(hold: &Hold, ended: DateTime<Utc>, now: DateTime<Utc>) -> String {
+fn told_hold(hold: &ProviderOutage, ended: DateTime<Utc>, now: DateTime<Utc>) -> String {
     let until = match (ended > now, ended >= PARKED) {
         (true, true) => "; it waits yet".to_owned(),
         (true, false) => format!("; it waits until {}", ended.to_rfc3339()),

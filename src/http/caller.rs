@@ -13,7 +13,7 @@ use super::query::Query;
 use super::server::Peer;
 use super::{forwarded, look};
 use crate::error::{Error, Refusal, Result};
-use crate::flow::{self, rate::Standing, sign_in::unauthenticated};
+use crate::flow::{self, rate::RateStatus, sign_in::unauthenticated};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::model::access::permit::{Owning, forbidden};
@@ -55,7 +55,7 @@ pub async fn count(hub: &Hub, partner: &Partner, cost: usize) -> Result<()> {
     let standing = flow::rate::spend(hub, partner, cost).await;
     let told = match &standing {
         Ok(standing) => *standing,
-        Err(_) => Standing { limit: partner.rate_limit_tps, remaining: 0 },
+        Err(_) => RateStatus { limit: partner.rate_limit_tps, remaining: 0 },
     };
     // Outside of a request there is nobody to tell.
     let _told = STANDING.try_with(|cell| cell.set(Some(told)));
@@ -177,7 +177,7 @@ impl Reader {
             let (now, db) = (hub.clock.now(), hub.store.api());
             // What was posted long ago for a later day is seen until it is done, and for as long again.
             let seen = message_id >= partner.oldest_seen(now)
-                || store::delivery::seen(db, partner.partner_id, partner.shard, message_id, partner.sees_since(now))
+                || store::delivery::visible(db, partner.partner_id, partner.shard, message_id, partner.sees_since(now))
                     .await?;
             return if seen { Ok(partner.clone()) } else { Err(Error::NotFound) };
         }

@@ -2,11 +2,11 @@
 
 use std::cell::Cell;
 
-use crate::flow::rate::Standing;
+use crate::flow::rate::RateStatus;
 
 tokio::task_local! {
     /// Names the request, in its answer, its problem and our log.
     pub static REQUEST_ID: String;
     /// How the caller stands with its limit, once it was counted; the answer's headers tell it.
-    pub static STANDING: Cell<Option<Standing>>;
+    pub static STANDING: Cell<Option<RateStatus>>;
 }

@@ -16,7 +16,7 @@ use super::field;
 use super::problem::Problem;
 use super::server::Peer;
 use crate::error::{Error, Refusal};
-use crate::flow::rate::Standing;
+use crate::flow::rate::RateStatus;
 use crate::hub::Hub;
 use crate::limits;
 use crate::telemetry::observe;
@@ -64,7 +64,7 @@ pub async fn around(State(hub): State<Hub>, request: Request, next: Next) -> Res
 }
 
 /// How the caller stands with its request limit.
-fn tell(standing: Standing, headers: &mut HeaderMap) {
+fn tell(standing: RateStatus, headers: &mut HeaderMap) {
     let told =
         [("ratelimit-limit", standing.limit), ("ratelimit-remaining", standing.remaining), ("ratelimit-reset", 1)];
     for (name, value) in told {

@@ -25,7 +25,7 @@ use crate::crypt::{self, Keyring};
 use crate::error::Result;
 use crate::id::{Tsid, Tsids};
 use crate::limits;
-use crate::model::access::strikes::Strikes;
+use crate::model::access::sign_in_throttle::SignInThrottle;
 use crate::model::fairness::Fairness;
 use crate::model::gate::Gates;
 use crate::model::intake::{Installation, IntakePolicy};
@@ -81,7 +81,7 @@ pub struct Inner {
     /// What single destinations take.
     pub paces: Paces,
     fairness: Mutex<Fairness>,
-    strikes: Mutex<Strikes>,
+    strikes: Mutex<SignInThrottle>,
     gates: Mutex<Gates>,
     /// Counts that go over many rows, on a worker's connection: one at a time.
     pub counting: Semaphore,
@@ -170,7 +170,7 @@ impl Hub {
     }
 
     /// Failed sign-ins of late. Held briefly, never over an await.
-    pub fn strikes(&self) -> MutexGuard<'_, Strikes> {
+    pub fn strikes(&self) -> MutexGuard<'_, SignInThrottle> {
         lock(&self.strikes)
     }
 

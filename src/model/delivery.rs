@@ -174,13 +174,13 @@ pub const BEHIND: DateTime<Utc> = match DateTime::from_timestamp(253_383_811_200
 
 /// Where a delivery lives. Outside it is `{messageId}-{no}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key {
+pub struct DeliveryKey {
     pub shard: i16,
     pub message_id: Tsid,
     pub no: i16,
 }
 
-impl fmt::Display for Key {
+impl fmt::Display for DeliveryKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.message_id, self.no)
     }

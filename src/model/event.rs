@@ -88,7 +88,7 @@ pub const COMPLETED_SEQ: i16 = 2;
 /// What happened, as the message that tells of it keeps it (`detail.contents[0].event`). Written by statements too
 /// (`sql/delivery/settle.sql`, `sql/message/insert.sql`): names and forms are theirs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Told {
+pub struct EventPayload {
     pub event: String,
     /// Of the delivery it is about; 0: the message as a whole.
     #[serde(default)]
@@ -114,7 +114,7 @@ pub struct Told {
     pub more: Map<String, Value>,
 }
 
-impl Told {
+impl EventPayload {
     /// Stable: the same event has the same id however often, and to whomever, it is sent. `about` is the message it tells of.
     pub fn event_id(&self, about: Tsid) -> String {
         format!("{about}-{}-{}", self.no, self.seq)
@@ -174,7 +174,7 @@ mod tests {
     /// S0-44: a body says what happened to what, and is the same bytes each time.
     #[test]
     fn a_body_is_the_same_each_time() {
-        let told = Told {
+        let told = EventPayload {
             event: "delivery.failed".into(),
             no: 2,
             seq: 1,
@@ -183,7 +183,7 @@ mod tests {
             status: Some("FAILED".into()),
             code: Some("550".into()),
             occurred_at: DateTime::from_timestamp(1_800_000_000, 0).unwrap(),
-            ..Told::default()
+            ..EventPayload::default()
         };
         let about = About {
             partner_id: Tsid(1),
@@ -199,7 +199,7 @@ mod tests {
         assert_eq!(body["type"], "ORDER");
         assert_eq!(body["occurredAt"], "2027-01-15T08:00:00.000Z");
         assert_eq!(body["errorReason"], Value::Null);
-        let stored: Told = serde_json::from_value(serde_json::to_value(&told).unwrap()).unwrap();
+        let stored: EventPayload = serde_json::from_value(serde_json::to_value(&told).unwrap()).unwrap();
         assert_eq!(stored.body(&about), told.body(&about));
     }
 

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::channel::{AddressKind, Channel, distinct};
 use super::delivery::Status;
-use super::event::Told;
+use super::event::EventPayload;
 use super::lane::Priority;
 use crate::error::{Fault, Refusal};
 use crate::id::Tsid;
@@ -72,7 +72,7 @@ pub struct Content {
     pub template_code: Option<String>,
     /// Of a message that tells of another: what happened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub event: Option<Box<Told>>,
+    pub event: Option<Box<EventPayload>>,
     /// What goes out instead, over another channel, if this does not arrive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<Box<Fallback>>,
@@ -246,7 +246,7 @@ pub struct Message {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Overall {
+pub enum OverallStatus {
     Pending,
     Processing,
     Completed,
@@ -255,24 +255,30 @@ pub enum Overall {
     Canceled,
 }
 
-pub const OVERALLS: [Overall; 6] =
-    [Overall::Pending, Overall::Processing, Overall::Completed, Overall::Partial, Overall::Failed, Overall::Canceled];
+pub const OVERALL_STATUSES: [OverallStatus; 6] = [
+    OverallStatus::Pending,
+    OverallStatus::Processing,
+    OverallStatus::Completed,
+    OverallStatus::Partial,
+    OverallStatus::Failed,
+    OverallStatus::Canceled,
+];
 
-impl Overall {
+impl OverallStatus {
     pub fn as_str(self) -> &'static str {
         match self {
-            Overall::Pending => "PENDING",
-            Overall::Processing => "PROCESSING",
-            Overall::Completed => "COMPLETED",
-            Overall::Partial => "PARTIAL",
-            Overall::Failed => "FAILED",
-            Overall::Canceled => "CANCELED",
+            OverallStatus::Pending => "PENDING",
+            OverallStatus::Processing => "PROCESSING",
+            OverallStatus::Completed => "COMPLETED",
+            OverallStatus::Partial => "PARTIAL",
+            OverallStatus::Failed => "FAILED",
+            OverallStatus::Canceled => "CANCELED",
         }
     }
 
     /// From (chain, channel, status, attempts spent) of each delivery. PENDING while nothing has started. Deliveries of one
     /// chain took each other's place: together they count as one, which is good when any of them is.
-    pub fn of(deliveries: impl IntoIterator<Item = (Option<i16>, Channel, Status, i16)>) -> Overall {
+    pub fn of(deliveries: impl IntoIterator<Item = (Option<i16>, Channel, Status, i16)>) -> OverallStatus {
         let (mut all, mut open, mut started, mut good, mut canceled) = (0, 0, false, 0, 0);
         let mut count = |status: Status| {
             all += 1;
@@ -299,12 +305,12 @@ impl Overall {
         }
         chains.into_values().for_each(count);
         match (open, started) {
-            (1.., false) => Overall::Pending,
-            (1.., true) => Overall::Processing,
-            _ if canceled == all && all > 0 => Overall::Canceled,
-            _ if good == all => Overall::Completed,
-            _ if good > 0 => Overall::Partial,
-            _ => Overall::Failed,
+            (1.., false) => OverallStatus::Pending,
+            (1.., true) => OverallStatus::Processing,
+            _ if canceled == all && all > 0 => OverallStatus::Canceled,
+            _ if good == all => OverallStatus::Completed,
+            _ if good > 0 => OverallStatus::Partial,
+            _ => OverallStatus::Failed,
         }
     }
 }
@@ -317,24 +323,28 @@ mod tests {
     #[test]
     fn overall_status_follows_from_the_deliveries() {
         use Status::*;
-        let of = |list: &[(Status, i16)]| Overall::of(list.iter().map(|&(s, n)| (None, Channel::Email, s, n)));
-        assert_eq!(of(&[(Pending, 0), (Scheduled, 0)]), Overall::Pending);
-        assert_eq!(of(&[(Pending, 0), (Sent, 1)]), Overall::Processing);
-        assert_eq!(of(&[(Scheduled, 1)]), Overall::Processing, "a retry that waits has started");
-        assert_eq!(of(&[(Sent, 1), (Delivered, 1)]), Overall::Completed);
-        assert_eq!(of(&[(Sent, 1), (Failed, 3)]), Overall::Partial);
-        assert_eq!(of(&[(Undetermined, 1), (Failed, 3)]), Overall::Failed);
-        assert_eq!(of(&[(Canceled, 0), (Canceled, 0)]), Overall::Canceled);
-        assert_eq!(of(&[(Canceled, 0), (Failed, 3)]), Overall::Failed);
+        let of = |list: &[(Status, i16)]| OverallStatus::of(list.iter().map(|&(s, n)| (None, Channel::Email, s, n)));
+        assert_eq!(of(&[(Pending, 0), (Scheduled, 0)]), OverallStatus::Pending);
+        assert_eq!(of(&[(Pending, 0), (Sent, 1)]), OverallStatus::Processing);
+        assert_eq!(of(&[(Scheduled, 1)]), OverallStatus::Processing, "a retry that waits has started");
+        assert_eq!(of(&[(Sent, 1), (Delivered, 1)]), OverallStatus::Completed);
+        assert_eq!(of(&[(Sent, 1), (Failed, 3)]), OverallStatus::Partial);
+        assert_eq!(of(&[(Undetermined, 1), (Failed, 3)]), OverallStatus::Failed);
+        assert_eq!(of(&[(Canceled, 0), (Canceled, 0)]), OverallStatus::Canceled);
+        assert_eq!(of(&[(Canceled, 0), (Failed, 3)]), OverallStatus::Failed);
         let with_webhook = [(None, Channel::Email, Sent, 1), (None, Channel::Webhook, Failed, 9)];
-        assert_eq!(Overall::of(with_webhook), Overall::Completed, "telling the partner is not part of the message");
+        assert_eq!(
+            OverallStatus::of(with_webhook),
+            OverallStatus::Completed,
+            "telling the partner is not part of the message"
+        );
         let chained = |first, second| {
-            Overall::of([(Some(1), Channel::KakaoAlimtalk, first, 3), (Some(1), Channel::Sms, second, 1)])
+            OverallStatus::of([(Some(1), Channel::KakaoAlimtalk, first, 3), (Some(1), Channel::Sms, second, 1)])
         };
-        assert_eq!(chained(Failed, Sent), Overall::Completed, "S1-19: sent another way is sent");
-        assert_eq!(chained(Delivered, Failed), Overall::Completed);
-        assert_eq!(chained(Failed, Pending), Overall::Processing);
-        assert_eq!(chained(Delivered, Pending), Overall::Completed, "whatever comes of the other");
-        assert_eq!(chained(Failed, Failed), Overall::Failed);
+        assert_eq!(chained(Failed, Sent), OverallStatus::Completed, "S1-19: sent another way is sent");
+        assert_eq!(chained(Delivered, Failed), OverallStatus::Completed);
+        assert_eq!(chained(Failed, Pending), OverallStatus::Processing);
+        assert_eq!(chained(Delivered, Pending), OverallStatus::Completed, "whatever comes of the other");
+        assert_eq!(chained(Failed, Failed), OverallStatus::Failed);
     }
 }

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use chrono::{DateTime, Utc};
 
-use super::delivery::{Key, OutcomeKind, Status};
+use super::delivery::{DeliveryKey, OutcomeKind, Status};
 use super::retry::ErrorClass;
 
 /// One piece of news about one delivery.
@@ -67,7 +67,7 @@ impl FromStr for ReceiptOutcome {
 /// One attempt of one delivery, as providers carry it for us: `nh-{shard}-{messageId}-{no}-{attempt}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Reference {
-    pub key: Key,
+    pub key: DeliveryKey,
     pub attempt: i16,
 }
 
@@ -87,7 +87,7 @@ impl FromStr for Reference {
         let number = |text: &str| text.parse::<i16>().ok().filter(|n| *n >= 0).ok_or(());
         let (shard, message_id) = (number(next()?)?, next()?.parse().map_err(|_| ())?);
         let (no, attempt) = (number(next()?)?, number(next()?)?);
-        let reference = Reference { key: Key { shard, message_id, no }, attempt };
+        let reference = Reference { key: DeliveryKey { shard, message_id, no }, attempt };
         if reference.to_string() == text { Ok(reference) } else { Err(()) }
     }
 }
@@ -135,7 +135,7 @@ impl Tried {
 
 /// A delivery as receipts find it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
+pub struct DeliveryState {
     pub status: Status,
     /// It is UNDETERMINED because no receipt came in time.
     pub overdue: bool,
@@ -145,7 +145,7 @@ pub struct Standing {
 
 /// What receipts make of a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lift {
+pub struct Correction {
     pub status: Status,
     /// The attempt that tells it.
     pub attempt: i16,
@@ -163,7 +163,7 @@ pub const RECEIPT_ACCEPTED: &str = "receipt_accepted";
 ///
 /// What a worker holds is not touched: receipts wait for its answer. What waits to be tried again is called off by the word
 /// that it was taken, and by the last word on the only copies there are: without the lost answer it would not wait.
-pub fn weigh(head: Standing, attempts: &[Tried]) -> Option<Lift> {
+pub fn correction(head: DeliveryState, attempts: &[Tried]) -> Option<Correction> {
     use Status::{Expired, Failed, Pending, Processing, Scheduled, Sent, Undetermined};
     let fate = |t: &Tried| t.fate(head.overdue);
     let best = attempts.iter().rev().max_by_key(|t| fate(t))?;
@@ -187,12 +187,12 @@ pub fn weigh(head: Standing, attempts: &[Tried]) -> Option<Lift> {
         _ => None,
     };
     let lift = status.filter(|status| *status != head.status);
-    lift.map(|status| Lift { status, attempt: best.attempt, reason: reason(status) })
+    lift.map(|status| Correction { status, attempt: best.attempt, reason: reason(status) })
 }
 
 /// What a receipt meets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Meets {
+pub enum ReceiptMatch {
     /// Its attempt is in a worker's hands: it is looked at again soon.
     Held,
     /// No attempt of ours, or another provider's.
@@ -202,16 +202,16 @@ pub enum Meets {
 }
 
 /// Which of a delivery's attempts a provider's receipt is about.
-pub fn meets(status: Status, attempts: &[Tried], provider: &str, attempt: i16) -> Meets {
+pub fn match_receipt(status: Status, attempts: &[Tried], provider: &str, attempt: i16) -> ReceiptMatch {
     if status == Status::Processing {
-        return Meets::Held;
+        return ReceiptMatch::Held;
     }
     // Where no provider was noted, one was asked only if nobody knows what it said.
     let asked = |t: &Tried| match &t.provider {
         Some(asked) => asked == provider,
         None => matches!(t.outcome, OutcomeKind::InFlight | OutcomeKind::Unknown),
     };
-    attempts.iter().position(|t| t.attempt == attempt && asked(t)).map_or(Meets::Nothing, Meets::Attempt)
+    attempts.iter().position(|t| t.attempt == attempt && asked(t)).map_or(ReceiptMatch::Nothing, ReceiptMatch::Attempt)
 }
 
 #[cfg(test)]
@@ -229,18 +229,21 @@ mod tests {
 
     /// One receipt after the other, each weighed at once.
     fn apply(
-        mut head: Standing,
+        mut head: DeliveryState,
         mut attempts: Vec<Tried>,
         receipts: &[(usize, ReceiptOutcome)],
     ) -> (Status, Vec<Tried>) {
         for (n, outcome) in receipts {
             let tried = &mut attempts[*n];
             tried.receipt = tried.receipt.max(Some(*outcome));
-            if let Some(lift) = weigh(head, &attempts) {
+            if let Some(lift) = correction(head, &attempts) {
                 let step = (head.status, lift.status);
                 assert!(TRANSITIONS.iter().any(|t| (t.0, t.1) == step), "{step:?} is not in the table");
-                assert!(weigh(Standing { status: lift.status, ..head }, &attempts).is_none(), "once is enough");
-                head = Standing { status: lift.status, overdue: false, ..head };
+                assert!(
+                    correction(DeliveryState { status: lift.status, ..head }, &attempts).is_none(),
+                    "once is enough"
+                );
+                head = DeliveryState { status: lift.status, overdue: false, ..head };
             }
         }
         (head.status, attempts)
@@ -261,7 +264,7 @@ mod tests {
                 (false, false) => &[Status::Failed, Status::Pending, Status::Canceled, Status::Expired],
             };
             for status in statuses {
-                let head = Standing { status: *status, overdue: false, redriven: false };
+                let head = DeliveryState { status: *status, overdue: false, redriven: false };
                 for a in &all {
                     for b in &all {
                         for c in &all {
@@ -280,10 +283,10 @@ mod tests {
 
     #[test]
     fn what_waited_too_long_is_lifted_by_news_alone() {
-        let head = Standing { status: Status::Undetermined, overdue: true, redriven: false };
+        let head = DeliveryState { status: Status::Undetermined, overdue: true, redriven: false };
         let one = |receipt| vec![Tried { receipt, ..tried(1, OutcomeKind::Accepted) }];
-        assert_eq!(weigh(head, &one(Some(ReceiptOutcome::Accepted))), None);
-        let to = |receipt| weigh(head, &one(Some(receipt))).unwrap().status;
+        assert_eq!(correction(head, &one(Some(ReceiptOutcome::Accepted))), None);
+        let to = |receipt| correction(head, &one(Some(receipt))).unwrap().status;
         assert_eq!(to(ReceiptOutcome::Failed), Status::Failed);
         assert_eq!(to(ReceiptOutcome::Delivered), Status::Delivered);
     }
@@ -291,14 +294,14 @@ mod tests {
     /// What somebody asked for again waits for its turn, whatever was known before; that it arrived ends it.
     #[test]
     fn what_was_redriven_is_ended_by_its_arrival_alone() {
-        let head = Standing { status: Status::Scheduled, overdue: false, redriven: true };
+        let head = DeliveryState { status: Status::Scheduled, overdue: false, redriven: true };
         let one = |receipt| vec![Tried { receipt, ..tried(1, OutcomeKind::Accepted) }];
         for receipt in
             [None, Some(ReceiptOutcome::Accepted), Some(ReceiptOutcome::Expired), Some(ReceiptOutcome::Failed)]
         {
-            assert_eq!(weigh(head, &one(receipt)), None, "{receipt:?}");
+            assert_eq!(correction(head, &one(receipt)), None, "{receipt:?}");
         }
-        assert_eq!(weigh(head, &one(Some(ReceiptOutcome::Delivered))).unwrap().status, Status::Delivered);
+        assert_eq!(correction(head, &one(Some(ReceiptOutcome::Delivered))).unwrap().status, Status::Delivered);
     }
 
     /// A receipt is no other provider's business, and never about what a worker holds.
@@ -306,18 +309,22 @@ mod tests {
     fn a_receipt_meets_its_own_providers_attempt() {
         let mut attempts = vec![tried(1, OutcomeKind::Unknown), tried(2, OutcomeKind::Accepted)];
         attempts[1].provider = Some("a".into());
-        assert_eq!(meets(Status::Sent, &attempts, "a", 2), Meets::Attempt(1));
-        assert_eq!(meets(Status::Sent, &attempts, "b", 2), Meets::Nothing);
-        assert_eq!(meets(Status::Sent, &attempts, "b", 1), Meets::Attempt(0), "whose it was is not known");
-        assert_eq!(meets(Status::Sent, &attempts, "a", 3), Meets::Nothing);
+        assert_eq!(match_receipt(Status::Sent, &attempts, "a", 2), ReceiptMatch::Attempt(1));
+        assert_eq!(match_receipt(Status::Sent, &attempts, "b", 2), ReceiptMatch::Nothing);
+        assert_eq!(
+            match_receipt(Status::Sent, &attempts, "b", 1),
+            ReceiptMatch::Attempt(0),
+            "whose it was is not known"
+        );
+        assert_eq!(match_receipt(Status::Sent, &attempts, "a", 3), ReceiptMatch::Nothing);
         attempts[0].outcome = OutcomeKind::NotCalled;
-        assert_eq!(meets(Status::Sent, &attempts, "b", 1), Meets::Nothing, "it called nobody");
-        assert_eq!(meets(Status::Processing, &attempts, "a", 2), Meets::Held);
+        assert_eq!(match_receipt(Status::Sent, &attempts, "b", 1), ReceiptMatch::Nothing, "it called nobody");
+        assert_eq!(match_receipt(Status::Processing, &attempts, "a", 2), ReceiptMatch::Held);
     }
 
     #[test]
     fn a_reference_comes_back_as_it_went() {
-        let key = Key { shard: 7, message_id: Tsid(700_000_000_000_000_000), no: 12 };
+        let key = DeliveryKey { shard: 7, message_id: Tsid(700_000_000_000_000_000), no: 12 };
         let reference = Reference { key, attempt: 3 };
         let text = reference.to_string();
         assert_eq!(text.parse(), Ok(reference));

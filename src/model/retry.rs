@@ -80,7 +80,7 @@ pub enum Blame {
 
 /// One class of errors and all that follows from it.
 #[derive(Debug, Clone, Copy)]
-pub struct Row {
+pub struct RetryRule {
     pub class: ErrorClass,
     /// Told to callers.
     pub word: &'static str,
@@ -90,11 +90,11 @@ pub struct Row {
     pub blame: Blame,
 }
 
-const fn row(class: ErrorClass, word: &'static str, action: Action, falls_back: bool, blame: Blame) -> Row {
-    Row { class, word, action, falls_back, blame }
+const fn row(class: ErrorClass, word: &'static str, action: Action, falls_back: bool, blame: Blame) -> RetryRule {
+    RetryRule { class, word, action, falls_back, blame }
 }
 
-pub const TABLE: [Row; 21] = {
+pub const TABLE: [RetryRule; 21] = {
     use Action::{Permanent, Retry, RetryAfter, Stop, Wait};
     use Blame::{Provider, Recipient, Us};
     [
@@ -159,7 +159,7 @@ impl ErrorClass {
         self.row().action
     }
 
-    pub fn row(self) -> Row {
+    pub fn row(self) -> RetryRule {
         // The test below holds that every class has its row.
         TABLE.into_iter().find(|row| row.class == self).unwrap_or(TABLE[0])
     }

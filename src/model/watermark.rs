@@ -54,7 +54,7 @@ pub struct Look {
 
 /// What a look brought.
 #[derive(Debug, Clone, Copy)]
-pub struct Found {
+pub struct LookResult {
     pub rows: i64,
     pub last_ready_at: Option<DateTime<Utc>>,
 }
@@ -202,7 +202,7 @@ impl Watermarks {
     }
 
     /// What a look begun at `now` brought. A full one saw nothing live before its last row; a short one saw everything.
-    pub fn learn(&mut self, look: &Look, found: Found, now: DateTime<Utc>) {
+    pub fn learn(&mut self, look: &Look, found: LookResult, now: DateTime<Utc>) {
         let Some(mark) = self.marks.get_mut(&look.place) else { return };
         let slack = ago(now, limits::WATERMARK_SLACK);
         let full = found.rows >= look.take;
@@ -261,7 +261,7 @@ mod tests {
 
     fn quiet(marks: &mut Watermarks, now: DateTime<Utc>) {
         for look in marks.plan(now, &room(1000), true) {
-            marks.learn(&look, Found { rows: 0, last_ready_at: None }, now);
+            marks.learn(&look, LookResult { rows: 0, last_ready_at: None }, now);
         }
     }
 
@@ -285,9 +285,9 @@ mod tests {
         marks.wake(&hint(&[place], at(1000)));
         let looks = marks.plan(at(1000), &room(10), false);
         let [look] = looks.as_slice() else { panic!("{looks:?}") };
-        marks.learn(look, Found { rows: look.take, last_ready_at: Some(at(500)) }, at(1000));
+        marks.learn(look, LookResult { rows: look.take, last_ready_at: Some(at(500)) }, at(1000));
         assert_eq!(marks.plan(at(1001), &room(10), false)[0].mark, at(500), "what lies behind the last row is next");
-        marks.learn(look, Found { rows: look.take, last_ready_at: Some(at(999)) }, at(1000));
+        marks.learn(look, LookResult { rows: look.take, last_ready_at: Some(at(999)) }, at(1000));
         assert_eq!(marks.plan(at(1002), &room(10), false)[0].mark, ago(at(1000), limits::WATERMARK_SLACK));
     }
 
@@ -318,7 +318,7 @@ mod tests {
         let takes: Vec<_> = looks.iter().map(|l| (l.place.1.priority(), l.take)).collect();
         assert_eq!(takes, [(Priority::Urgent, 60), (Priority::Normal, 30), (Priority::Bulk, 10)]);
         for look in &looks[..2] {
-            marks.learn(look, Found { rows: 0, last_ready_at: None }, at(1));
+            marks.learn(look, LookResult { rows: 0, last_ready_at: None }, at(1));
         }
         let alone = marks.plan(at(2), &room(100), false);
         assert_eq!(alone.iter().map(|l| l.take).collect::<Vec<_>>(), [100], "what others leave goes to who is there");
@@ -349,7 +349,7 @@ mod tests {
             let [look] = <[Look; 1]>::try_from(marks.plan(now, &room(10), false)).unwrap();
             marks.passed_over(&look);
             assert_eq!(marks.plan(now, &room(10), false), [look], "{what}");
-            marks.learn(&look, Found { rows: 0, last_ready_at: None }, now);
+            marks.learn(&look, LookResult { rows: 0, last_ready_at: None }, now);
         }
     }
 

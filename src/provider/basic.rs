@@ -16,7 +16,7 @@ use crate::model::retry::Profile;
 use super::adapter::Options;
 use super::http::Common;
 use super::vendor::{self, Vendor, by_status_alone};
-use super::{Letter, Pending, Provider};
+use super::{Pending, Provider, SendRequest};
 
 /// What tells one such API from another.
 pub struct Shape {
@@ -54,7 +54,7 @@ impl Basic {
         })
     }
 
-    async fn post(&self, letter: Letter<'_>) -> Outcome {
+    async fn post(&self, letter: SendRequest<'_>) -> Outcome {
         let body = json!({ self.shape.to: phone::hyphenated(letter.to), self.shape.text: letter.content.body });
         let headers = HeaderMap::from_iter([self.authorization.clone()]);
         match self.vendor.post_for_status(self.shape.path, body.to_string().into_bytes(), headers).await {
@@ -86,7 +86,7 @@ impl Provider for Basic {
         Some(Profile::Internal)
     }
 
-    fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome> {
+    fn send<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Outcome> {
         Box::pin(self.post(letter))
     }
 

@@ -22,7 +22,7 @@ use crate::model::signature;
 use super::adapter::{Adapter, Options};
 use super::http::Common;
 use super::vendor::{self, Vendor, by_status_alone};
-use super::{Callback, Letter, Pending, Provider, Receipts, Refused};
+use super::{Callback, Pending, Provider, Receipts, Refused, SendRequest};
 
 pub const ADAPTER: Adapter = Adapter {
     name: "gateway",
@@ -72,7 +72,7 @@ impl Gateway {
         })
     }
 
-    async fn post(&self, letter: Letter<'_>) -> Outcome {
+    async fn post(&self, letter: SendRequest<'_>) -> Outcome {
         let id = letter.key.to_string();
         let body = json!({
             "id": id, "reference": letter.reference().to_string(), "channel": letter.channel, "to": letter.to,
@@ -111,7 +111,7 @@ impl Provider for Gateway {
         self.channels.iter().map(capability).collect()
     }
 
-    fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome> {
+    fn send<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Outcome> {
         Box::pin(self.post(letter))
     }
 
@@ -137,7 +137,7 @@ impl Provider for Gateway {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Told {
+struct GatewayReceipt {
     event_id: String,
     /// Ours, or the id that the request was answered with.
     reference: String,
@@ -148,7 +148,7 @@ struct Told {
 }
 
 fn receipt(value: &Value) -> Result<Receipt, String> {
-    let told = Told::deserialize(value).map_err(|error| excerpt(&error.to_string()))?;
+    let told = GatewayReceipt::deserialize(value).map_err(|error| excerpt(&error.to_string()))?;
     let outcome: ReceiptOutcome = told.status.parse().map_err(|why: String| excerpt(&why))?;
     if told.event_id.is_empty() || told.reference.is_empty() {
         return Err("eventId and reference must not be empty".to_owned());

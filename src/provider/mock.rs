@@ -11,7 +11,7 @@ use crate::model::retry::ErrorClass;
 
 use super::adapter::Adapter;
 use super::simulator::magic::{self, Does, Why};
-use super::{Letter, Pending, Provider};
+use super::{Pending, Provider, SendRequest};
 
 pub const ADAPTER: Adapter = Adapter {
     name: "mock",
@@ -45,7 +45,7 @@ impl Provider for Mock {
         self.channels.iter().copied().map(Capability::of).collect()
     }
 
-    fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome> {
+    fn send<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Outcome> {
         Box::pin(async move {
             let outcome = verdict(&letter);
             // Who and what are personal: a log tells that there was a message, never whose or what it said.
@@ -68,7 +68,7 @@ impl Provider for Mock {
     }
 }
 
-fn verdict(letter: &Letter<'_>) -> Outcome {
+fn verdict(letter: &SendRequest<'_>) -> Outcome {
     let refused = |class: ErrorClass, code: &str| Outcome::Rejected {
         class,
         code: code.to_owned(),

@@ -45,7 +45,7 @@ use crate::error::{Error, Result};
 use crate::id::Tsid;
 use crate::model::capability::{Capability, Terms};
 use crate::model::channel::{Channel, Limit, OnUnknown};
-use crate::model::delivery::{Key, Outcome};
+use crate::model::delivery::{DeliveryKey, Outcome};
 use crate::model::limit::RateLimit;
 use crate::model::message::Content;
 use crate::model::pace::LimitedBy;
@@ -54,8 +54,8 @@ use crate::model::retry::Profile;
 
 /// What is handed to a provider: one delivery's content and destination.
 #[derive(Clone)]
-pub struct Letter<'a> {
-    pub key: Key,
+pub struct SendRequest<'a> {
+    pub key: DeliveryKey,
     pub attempt: i16,
     pub channel: Channel,
     pub kind: &'a str,
@@ -65,7 +65,7 @@ pub struct Letter<'a> {
     pub extra: Extra<'a>,
 }
 
-impl Letter<'_> {
+impl SendRequest<'_> {
     /// What the vendor is asked to carry and to repeat in its receipts.
     pub fn reference(&self) -> Reference {
         Reference { key: self.key, attempt: self.attempt }
@@ -179,11 +179,11 @@ pub trait Provider: Send + Sync + 'static {
 
     /// One attempt. Ends within the call budget it was built with and its extra time, always: the worker's own limit
     /// behind it is a net.
-    fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome>;
+    fn send<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Outcome>;
 
     /// Attempts of several deliveries in one request; as many outcomes, in their order. Only of channels whose capability has
     /// a batch, and no more than that.
-    fn send_batch<'a>(&'a self, letters: Vec<Letter<'a>>) -> Pending<'a, Vec<Outcome>> {
+    fn send_batch<'a>(&'a self, letters: Vec<SendRequest<'a>>) -> Pending<'a, Vec<Outcome>> {
         Box::pin(async move {
             let mut outcomes = Vec::with_capacity(letters.len());
             for letter in letters {
@@ -194,7 +194,7 @@ pub trait Provider: Send + Sync + 'static {
     }
 
     /// Asks whether it has what an earlier attempt (`letter.attempt` is the present one) may have brought it.
-    fn lookup<'a>(&'a self, _letter: Letter<'a>) -> Pending<'a, Looked> {
+    fn lookup<'a>(&'a self, _letter: SendRequest<'a>) -> Pending<'a, Looked> {
         Box::pin(std::future::ready(Looked::CannotTell))
     }
 

@@ -18,7 +18,7 @@ use super::http::Common;
 use super::http::{Answer, Failure};
 use super::vendor::{self, Codes, Results, Vendor, by_status, from_kst, of_all, proven, rejected, said, whose, word};
 use super::window::Window;
-use super::{Callback, Letter, Looked, Polled, Receipts, Refused};
+use super::{Callback, Looked, Polled, Receipts, Refused, SendRequest};
 
 /// The most recipients of one request.
 pub const BATCH: usize = 1000;
@@ -96,7 +96,7 @@ impl Nhn {
     }
 
     /// An earlier attempt of a letter, among all that was sent to its number (`to`, as it is sent) since its message was made.
-    pub async fn find(&self, list: &Sent<'_>, to: &str, letter: &Letter<'_>) -> Looked {
+    pub async fn find(&self, list: &Sent<'_>, to: &str, letter: &SendRequest<'_>) -> Looked {
         let end = self.clock.now().max(letter.created_at) + TimeDelta::hours(1);
         let start = (letter.created_at - TimeDelta::hours(1)).max(end - MONTH);
         let (start, end) = (vendor::to_kst(start, list.format), vendor::to_kst(end, list.format));
@@ -215,7 +215,13 @@ pub fn header(answer: &Answer, codes: &Codes) -> Result<Value, Outcome> {
 }
 
 /// What an answer says of each recipient. `place`: where request and recipients stand, `results`: what these are called.
-pub fn verdicts(letters: &[Letter<'_>], answer: &Answer, codes: &Codes, place: &str, results: &str) -> Vec<Outcome> {
+pub fn verdicts(
+    letters: &[SendRequest<'_>],
+    answer: &Answer,
+    codes: &Codes,
+    place: &str,
+    results: &str,
+) -> Vec<Outcome> {
     let body = match header(answer, codes) {
         Ok(body) => body,
         Err(outcome) => return of_all(outcome, letters),
@@ -265,7 +271,7 @@ pub mod testing {
     /// A whole request is refused with a code: the class it comes down to. And what has no header.
     pub async fn refusals(adapter: &Adapter, options: &[(&str, &str)], channel: Channel, codes: &[(i64, ErrorClass)]) {
         let template = crate::model::message::Content { template_code: Some("T".to_owned()), ..content(None, "x") };
-        let to = |to| Letter { channel, ..letter(to, &template) };
+        let to = |to| SendRequest { channel, ..letter(to, &template) };
         let mut answers: Vec<(u16, String)> = codes.iter().map(|(code, _)| no(*code)).collect();
         for (status, body) in [(401, ""), (429, ""), (503, ""), (500, "<html>"), (200, "<html>"), (200, "{}")] {
             answers.push((status, body.to_owned()));

@@ -18,7 +18,7 @@ use crate::crypt;
 use crate::error::Result;
 use crate::model::capability::{Batch, Capability};
 use crate::model::channel::{Channel, OnUnknown};
-use crate::model::delivery::{Key, Outcome};
+use crate::model::delivery::{DeliveryKey, Outcome};
 use crate::model::pace::LimitedBy;
 use crate::model::retry::{Action, ErrorClass};
 
@@ -26,7 +26,7 @@ use super::adapter::{Adapter, Options};
 use super::http::Common;
 use super::nhn::{self, List, Nhn, Sent, hours, verdicts};
 use super::vendor::{Codes, Results, digits, rejected};
-use super::{Callback, Letter, Looked, Pending, Polled, Provider, Receipts, Refused};
+use super::{Callback, Looked, Pending, Polled, Provider, Receipts, Refused, SendRequest};
 
 pub const ADAPTER: Adapter = Adapter {
     name: "nhn-alimtalk",
@@ -110,7 +110,7 @@ struct NhnAlimtalk {
 }
 
 /// How often each delivery was refused for now, as far as this process knows. Who does not know waits, and sends nothing twice.
-type Refusals = HashMap<Key, u32>;
+type Refusals = HashMap<DeliveryKey, u32>;
 /// Beyond so many all are forgotten.
 const REFUSALS: usize = 10_000;
 
@@ -126,7 +126,7 @@ impl NhnAlimtalk {
     }
 
     /// All of one content.
-    async fn post(&self, letters: Vec<Letter<'_>>) -> Vec<Outcome> {
+    async fn post(&self, letters: Vec<SendRequest<'_>>) -> Vec<Outcome> {
         let Some(first) = letters.first() else { return Vec::new() };
         let Some(template) = &first.content.template_code else {
             let detail = "an AlimTalk names its approved template: templateCode";
@@ -157,13 +157,13 @@ impl NhnAlimtalk {
         self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn find(&self, letter: Letter<'_>) -> Looked {
+    async fn find(&self, letter: SendRequest<'_>) -> Looked {
         let place = "/messageSearchResultResponse/messages";
         self.nhn.find(&Sent { path: self.path("messages"), format: TIME, place }, &digits(letter.to), &letter).await
     }
 }
 
-fn recipient(letter: &Letter<'_>) -> Value {
+fn recipient(letter: &SendRequest<'_>) -> Value {
     json!({
         "recipientNo": digits(letter.to), "content": letter.content.body,
         "resendParameter": { "isResend": false }, "recipientGroupingKey": letter.reference().to_string(),
@@ -171,7 +171,7 @@ fn recipient(letter: &Letter<'_>) -> Value {
 }
 
 /// NHN's own no, after which another try is due; anything else leaves the key as it is.
-fn count(refusals: &mut Refusals, key: Key, outcome: &Outcome) {
+fn count(refusals: &mut Refusals, key: DeliveryKey, outcome: &Outcome) {
     match outcome {
         Outcome::Rejected { code, .. } if code == REPEATED => (),
         Outcome::Rejected { class, .. } if class.action() != Action::Permanent => {
@@ -186,8 +186,8 @@ fn count(refusals: &mut Refusals, key: Key, outcome: &Outcome) {
 }
 
 /// The same for the same deliveries, whichever attempt it is.
-fn idempotency_key(letters: &[Letter<'_>], refusals: &Refusals) -> String {
-    let key = |letter: &Letter<'_>| {
+fn idempotency_key(letters: &[SendRequest<'_>], refusals: &Refusals) -> String {
+    let key = |letter: &SendRequest<'_>| {
         let (key, refused) = (letter.key, refusals.get(&letter.key).copied().unwrap_or_default());
         format!("{}-{key}-{refused}", key.shard)
     };
@@ -226,15 +226,15 @@ impl Provider for NhnAlimtalk {
         }]
     }
 
-    fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome> {
+    fn send<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Outcome> {
         Box::pin(async move { self.post(vec![letter]).await.pop().unwrap_or(Outcome::Released) })
     }
 
-    fn send_batch<'a>(&'a self, letters: Vec<Letter<'a>>) -> Pending<'a, Vec<Outcome>> {
+    fn send_batch<'a>(&'a self, letters: Vec<SendRequest<'a>>) -> Pending<'a, Vec<Outcome>> {
         Box::pin(self.post(letters))
     }
 
-    fn lookup<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Looked> {
+    fn lookup<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Looked> {
         Box::pin(self.find(letter))
     }
 
@@ -281,9 +281,9 @@ mod tests {
         Content { template_code: Some("ORDER_01".to_owned()), ..content(None, "주문 완료") }
     }
 
-    fn of<'a>(no: i16, to: &'a str, content: &'a Content) -> Letter<'a> {
+    fn of<'a>(no: i16, to: &'a str, content: &'a Content) -> SendRequest<'a> {
         let letter = letter(to, content);
-        Letter { channel: Channel::KakaoAlimtalk, key: Key { no, ..letter.key }, ..letter }
+        SendRequest { channel: Channel::KakaoAlimtalk, key: DeliveryKey { no, ..letter.key }, ..letter }
     }
 
     /// The request is the documented one, with NHN's own fallback off; each recipient has its own verdict.
@@ -322,7 +322,7 @@ mod tests {
         let api = Answers::with(&[no(-1005), no(-1005), no(-1005)]).await;
         let alimtalk = account(&api.url);
         let first = of(1, "+821012345678", &content);
-        for letter in [first.clone(), Letter { attempt: 2, ..first }, of(2, "+821012345678", &content)] {
+        for letter in [first.clone(), SendRequest { attempt: 2, ..first }, of(2, "+821012345678", &content)] {
             let Outcome::Rejected { class, retry_after, .. } = alimtalk.send(letter).await else {
                 panic!("not rejected")
             };
@@ -341,7 +341,7 @@ mod tests {
         let api = Answers::with(&[no(-7000), no(-1005), (200, String::new()), no(-5000), no(-5000)]).await;
         let alimtalk = account(&api.url);
         for attempt in 1..=5 {
-            alimtalk.send(Letter { attempt, ..of(1, "+821012345678", &content) }).await;
+            alimtalk.send(SendRequest { attempt, ..of(1, "+821012345678", &content) }).await;
         }
         let asked = api.requests();
         let key = |n: usize| asked[n].header(IDEMPOTENCY_KEY).unwrap();
@@ -407,7 +407,7 @@ mod tests {
     #[tokio::test]
     async fn what_may_have_been_taken_is_looked_up_and_results_are_polled() {
         let content = template();
-        let present = Letter { attempt: 2, ..of(1, "+821012345678", &content) };
+        let present = SendRequest { attempt: 2, ..of(1, "+821012345678", &content) };
         let before = of(1, "+821012345678", &content).reference().to_string();
         let found = json!({ "header": { "isSuccessful": true }, "messageSearchResultResponse": { "messages": [
             { "requestId": "R1", "recipientSeq": 1, "recipientGroupingKey": before }], "totalCount": 1 } });

@@ -23,7 +23,7 @@ use super::http::Common;
 use super::nhn::{self, Nhn, hours};
 use super::vendor::{self, Codes, digits, from_kst, word};
 use super::window::Window;
-use super::{Letter, Pending, Polled, Provider, Receipts};
+use super::{Pending, Polled, Provider, Receipts, SendRequest};
 
 pub const ADAPTER: Adapter = Adapter {
     name: "nhn-rcs",
@@ -104,7 +104,7 @@ impl NhnRcs {
         headers
     }
 
-    async fn post(&self, letter: Letter<'_>) -> Outcome {
+    async fn post(&self, letter: SendRequest<'_>) -> Outcome {
         let content = letter.content;
         let mut body = json!({
             "brandId": self.brand_id, "chatbotId": self.chatbot_id, "recipientNumber": digits(letter.to),
@@ -225,7 +225,7 @@ impl Provider for NhnRcs {
         vec![Capability { receipt_within: hours(73), repeats_reference: false, ..Capability::of(Channel::Rcs) }]
     }
 
-    fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome> {
+    fn send<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Outcome> {
         Box::pin(self.post(letter))
     }
 

@@ -19,7 +19,7 @@ use super::adapter::{Adapter, Options};
 use super::http::Common;
 use super::nhn::{self, List, Nhn, Sent, hours, verdicts};
 use super::vendor::{self, Codes, Results};
-use super::{Callback, Letter, Looked, Pending, Polled, Provider, Receipts, Refused};
+use super::{Callback, Looked, Pending, Polled, Provider, Receipts, Refused, SendRequest};
 
 pub const ADAPTER: Adapter = Adapter {
     name: "nhn-sms",
@@ -103,7 +103,7 @@ impl NhnSms {
     }
 
     /// All of one content.
-    async fn post(&self, letters: Vec<Letter<'_>>) -> Vec<Outcome> {
+    async fn post(&self, letters: Vec<SendRequest<'_>>) -> Vec<Outcome> {
         let Some(first) = letters.first() else { return Vec::new() };
         let mut body = json!({
             "body": first.content.body, "sendNo": self.from,
@@ -119,7 +119,7 @@ impl NhnSms {
         }
     }
 
-    async fn find(&self, letter: Letter<'_>) -> Looked {
+    async fn find(&self, letter: SendRequest<'_>) -> Looked {
         let list = Sent { path: self.path(sender(letter.channel)), format: TIME, place: "/body/data" };
         self.nhn.find(&list, &home(letter.to).1, &letter).await
     }
@@ -133,7 +133,7 @@ fn home(number: &str) -> (i32, String) {
     phone::dialled(number).unwrap_or((KOREA, number.to_owned()))
 }
 
-fn recipient(letter: &Letter<'_>) -> Value {
+fn recipient(letter: &SendRequest<'_>) -> Value {
     let (country, number) = home(letter.to);
     json!({
         "recipientNo": number, "countryCode": country.to_string(), "recipientGroupingKey": letter.reference().to_string(),
@@ -176,15 +176,15 @@ impl Provider for NhnSms {
         self.channels.iter().map(capability).collect()
     }
 
-    fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome> {
+    fn send<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Outcome> {
         Box::pin(async move { self.post(vec![letter]).await.pop().unwrap_or(Outcome::Released) })
     }
 
-    fn send_batch<'a>(&'a self, letters: Vec<Letter<'a>>) -> Pending<'a, Vec<Outcome>> {
+    fn send_batch<'a>(&'a self, letters: Vec<SendRequest<'a>>) -> Pending<'a, Vec<Outcome>> {
         Box::pin(self.post(letters))
     }
 
-    fn lookup<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Looked> {
+    fn lookup<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Looked> {
         Box::pin(self.find(letter))
     }
 
@@ -216,7 +216,7 @@ mod tests {
     use super::super::simulator::testing::{BUDGET, content, letter, rejected, unknown};
     use super::super::vendor::testing::{Answers, made, try_made};
     use super::*;
-    use crate::model::delivery::Key;
+    use crate::model::delivery::DeliveryKey;
     use crate::model::receipt::ReceiptOutcome;
 
     const OPTIONS: [(&str, &str); 4] =
@@ -226,10 +226,10 @@ mod tests {
         made(&ADAPTER, &[&OPTIONS[..], &[("base-url", url)]].concat(), BUDGET)
     }
 
-    fn numbered<'a>(channel: Channel, numbers: &[&'a str], content: &'a Content) -> Vec<Letter<'a>> {
+    fn numbered<'a>(channel: Channel, numbers: &[&'a str], content: &'a Content) -> Vec<SendRequest<'a>> {
         let one = |(n, to): (usize, &&'a str)| {
             let letter = letter(to, content);
-            Letter { channel, key: Key { no: i16::try_from(n).unwrap() + 1, ..letter.key }, ..letter }
+            SendRequest { channel, key: DeliveryKey { no: i16::try_from(n).unwrap() + 1, ..letter.key }, ..letter }
         };
         numbers.iter().enumerate().map(one).collect()
     }
@@ -360,9 +360,9 @@ mod tests {
     #[tokio::test]
     async fn what_may_have_been_taken_is_looked_up() {
         let content = content(None, "x");
-        let present = Letter { attempt: 2, ..letter("+821012345678", &content) };
-        let row = |letter: &Letter<'_>| json!({ "requestId": "R1", "recipientSeq": 4, "recipientGroupingKey": letter.reference().to_string() });
-        let before = Letter { attempt: 1, ..present.clone() };
+        let present = SendRequest { attempt: 2, ..letter("+821012345678", &content) };
+        let row = |letter: &SendRequest<'_>| json!({ "requestId": "R1", "recipientSeq": 4, "recipientGroupingKey": letter.reference().to_string() });
+        let before = SendRequest { attempt: 1, ..present.clone() };
         let api = Answers::with(&[
             listed(&json!([row(&present), row(&before)])),
             listed(&json!([row(&present), {}])),

@@ -23,7 +23,7 @@ use crate::model::pace::LimitedBy;
 use crate::model::retry::ErrorClass;
 
 use super::http::{Answer, Common, Connections, DecidedBy, Http, is_loopback};
-use super::{Letter, Pending, Provider};
+use super::{Pending, Provider, SendRequest};
 
 /// Slack's words for a no, and what each comes down to. Each webhook is a credential of its own: that one is void says nothing
 /// of the others, so it is the sender that cannot be used, not Slack.
@@ -92,7 +92,7 @@ impl Slack {
         Ok(Slack { http, hooks, compatible: settings.compatible.clone() })
     }
 
-    async fn post(&self, letter: Letter<'_>) -> Outcome {
+    async fn post(&self, letter: SendRequest<'_>) -> Outcome {
         let Some(url) = self.hooks.get(letter.to) else {
             // It was there when the message was accepted: the settings have changed since.
             let detail = format!("the settings name no Slack destination '{}'", excerpt(letter.to));
@@ -142,7 +142,7 @@ impl Provider for Slack {
         LimitedBy::Destination
     }
 
-    fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome> {
+    fn send<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Outcome> {
         Box::pin(self.post(letter))
     }
 

@@ -35,7 +35,7 @@ use super::http::is_loopback;
 use super::smtp_connection::{Connection, Connections, Cover, IDLE, Server, Stage, farewell};
 use super::smtp_dialog::Trouble;
 use super::smtp_mail::{Composed, compose};
-use super::{Letter, Pending, Provider, smtp_dialog, tls};
+use super::{Pending, Provider, SendRequest, smtp_dialog, tls};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tls {
@@ -148,7 +148,7 @@ impl Smtp {
         Ok(Smtp { settings, from, connections })
     }
 
-    async fn transfer(&self, letter: Letter<'_>) -> Outcome {
+    async fn transfer(&self, letter: SendRequest<'_>) -> Outcome {
         let mut stage = Stage::Connect;
         let mail = match compose(&self.from, &letter, self.settings.clock.now()) {
             Ok(mail) => mail,
@@ -279,7 +279,7 @@ impl Provider for Smtp {
         self.settings.data_timeout
     }
 
-    fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome> {
+    fn send<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Outcome> {
         Box::pin(self.transfer(letter))
     }
 

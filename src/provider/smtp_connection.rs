@@ -121,12 +121,12 @@ struct Shared {
 #[derive(Default)]
 struct Idle {
     /// A stack: the connection used last is used next, so that surplus ones grow old and are closed.
-    kept: Vec<Kept>,
+    kept: Vec<IdleConnection>,
     /// A task closes those that grow old. It runs while there are any.
     watched: bool,
 }
 
-struct Kept {
+struct IdleConnection {
     since: Instant,
     smtp: Dialog,
 }
@@ -176,7 +176,7 @@ impl Connections {
     pub fn keep(&self, connection: Connection) {
         let Connection { smtp, in_use, .. } = connection;
         let shared = &self.0;
-        let kept = Kept { since: Instant::now(), smtp };
+        let kept = IdleConnection { since: Instant::now(), smtp };
         let (surplus, watch) = {
             let mut idle = shared.idle();
             if shared.shutdown.is_stopping() || idle.kept.len() >= KEPT {
@@ -218,8 +218,8 @@ impl Shared {
     }
 
     /// Closes connections with QUIT, beside what else happens. Until then they are in use: the server counts them.
-    fn close(self: &Arc<Shared>, connections: Vec<Kept>) {
-        for Kept { smtp, .. } in connections {
+    fn close(self: &Arc<Shared>, connections: Vec<IdleConnection>) {
+        for IdleConnection { smtp, .. } in connections {
             let in_use = InUse::new(self);
             self.shutdown.spawn(async move {
                 farewell(smtp).await;
@@ -230,7 +230,7 @@ impl Shared {
 
     /// A kept connection that still lives. RSET shows it, and clears what a refused mail may have left behind.
     async fn kept(self: &Arc<Shared>) -> Option<Connection> {
-        let Kept { since, mut smtp } = self.idle().kept.pop()?;
+        let IdleConnection { since, mut smtp } = self.idle().kept.pop()?;
         let in_use = InUse::new(self);
         let limit = REVIVE.min(self.server.connect_budget);
         if since.elapsed() < self.idle_for && matches!(timeout(limit, smtp.command(Rset)).await, Ok(Ok(_))) {
@@ -252,8 +252,8 @@ impl Shared {
             let Some(oldest) = oldest else { return };
             self.shutdown.sleep(left(oldest + self.idle_for)).await;
             let stopping = self.shutdown.is_stopping();
-            let old = |kept: &mut Kept| stopping || kept.since.elapsed() >= self.idle_for;
-            let old: Vec<Kept> = self.idle().kept.extract_if(.., old).collect();
+            let old = |kept: &mut IdleConnection| stopping || kept.since.elapsed() >= self.idle_for;
+            let old: Vec<IdleConnection> = self.idle().kept.extract_if(.., old).collect();
             self.close(old);
         }
     }

@@ -13,7 +13,7 @@ use lettre::{Address, Message};
 use crate::model::message::Content;
 use crate::model::retry::ErrorClass;
 
-use super::Letter;
+use super::SendRequest;
 use super::smtp_dialog::Trouble;
 
 /// A longer word is encoded: a line is folded between words only, and may have 998 characters.
@@ -26,7 +26,7 @@ pub(super) struct Composed {
 }
 
 /// Composes a mail that is sent at `now`.
-pub(super) fn compose(from: &Mailbox, letter: &Letter<'_>, now: DateTime<Utc>) -> Result<Composed, Trouble> {
+pub(super) fn compose(from: &Mailbox, letter: &SendRequest<'_>, now: DateTime<Utc>) -> Result<Composed, Trouble> {
     let ours = |class, code, detail| Trouble::Ours { class, code, detail };
     let to = Some(letter.to).filter(|to| !to.contains(char::is_control)).and_then(|to| to.parse::<Address>().ok());
     let to = to.ok_or_else(|| ours(ErrorClass::Address, "address_invalid", "not an e-mail address".to_owned()))?;

@@ -31,7 +31,7 @@ use super::vendor::{
     word,
 };
 use super::window::Window;
-use super::{Callback, Letter, Looked, Pending, Polled, Provider, Receipts, Refused};
+use super::{Callback, Looked, Pending, Polled, Provider, Receipts, Refused, SendRequest};
 
 pub const ADAPTER: Adapter = Adapter {
     name: "solapi",
@@ -164,7 +164,7 @@ impl Solapi {
         HeaderMap::from_iter(value)
     }
 
-    fn message(&self, letter: &Letter<'_>) -> Result<Value, Outcome> {
+    fn message(&self, letter: &SendRequest<'_>) -> Result<Value, Outcome> {
         let content = letter.content;
         let chars = content.body.chars().count();
         let kind = match letter.channel {
@@ -200,7 +200,7 @@ impl Solapi {
         Ok(message)
     }
 
-    async fn post(&self, letters: Vec<Letter<'_>>, messages: Vec<Value>) -> Vec<Outcome> {
+    async fn post(&self, letters: Vec<SendRequest<'_>>, messages: Vec<Value>) -> Vec<Outcome> {
         let body = json!({
             "messages": messages,
             // Two of ours to one number are two deliveries: neither is a repetition.
@@ -223,7 +223,7 @@ impl Solapi {
         }
     }
 
-    async fn find(&self, letter: Letter<'_>) -> Looked {
+    async fn find(&self, letter: SendRequest<'_>) -> Looked {
         let now = self.clock.now().max(letter.created_at);
         let (start, end) = (iso(letter.created_at - TimeDelta::hours(1)), iso(now + TimeDelta::days(1)));
         // As it was sent: with its country before it, none would be found.
@@ -322,7 +322,7 @@ impl Provider for Solapi {
         self.channels.iter().map(capability).collect()
     }
 
-    fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome> {
+    fn send<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Outcome> {
         Box::pin(async move {
             match self.message(&letter) {
                 Ok(message) => self.post(vec![letter], vec![message]).await.pop().unwrap_or_else(unsaid),
@@ -331,11 +331,11 @@ impl Provider for Solapi {
         })
     }
 
-    fn send_batch<'a>(&'a self, letters: Vec<Letter<'a>>) -> Pending<'a, Vec<Outcome>> {
+    fn send_batch<'a>(&'a self, letters: Vec<SendRequest<'a>>) -> Pending<'a, Vec<Outcome>> {
         Box::pin(together(letters, |letter| self.message(letter), |letters, messages| self.post(letters, messages)))
     }
 
-    fn lookup<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Looked> {
+    fn lookup<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Looked> {
         Box::pin(self.find(letter))
     }
 
@@ -382,7 +382,7 @@ fn receipt(data: &Value) -> Result<Receipt, String> {
 }
 
 /// What the answer says of each letter.
-fn verdicts(letters: &[Letter<'_>], answer: &Answer) -> Vec<Outcome> {
+fn verdicts(letters: &[SendRequest<'_>], answer: &Answer) -> Vec<Outcome> {
     let Ok(body) = serde_json::from_slice::<Value>(&answer.body) else {
         return of_all(by_status(answer), letters);
     };
@@ -415,7 +415,7 @@ fn list<'a>(body: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
 
 /// Letters that no piece of the answer names. They were taken if the sum says so. Of several to one number of which some
 /// failed, nobody knows which: that is unknown, and to be looked up.
-fn rest(letters: &[Letter<'_>], outcomes: &mut [Option<Outcome>], stray: &[&Value], successes: Option<u64>) {
+fn rest(letters: &[SendRequest<'_>], outcomes: &mut [Option<Outcome>], stray: &[&Value], successes: Option<u64>) {
     let mut doubtful = 0;
     let mut numbers: Vec<&str> = stray.iter().filter_map(|entry| entry["to"].as_str()).collect();
     numbers.sort_unstable();
@@ -489,7 +489,7 @@ mod tests {
     use super::super::simulator::testing::{BUDGET, SHORT, content, letter, rejected, unknown};
     use super::super::vendor::testing::{Answers, made, made_with, try_made};
     use super::*;
-    use crate::model::delivery::Key;
+    use crate::model::delivery::DeliveryKey;
     use crate::model::message::Content;
 
     const KEY: &str = "NCSAYU7YDBXYORXC";
@@ -510,8 +510,8 @@ mod tests {
         made(&ADAPTER, &options, budget)
     }
 
-    fn of<'a>(channel: Channel, to: &'a str, content: &'a Content) -> Letter<'a> {
-        Letter { channel, ..letter(to, content) }
+    fn of<'a>(channel: Channel, to: &'a str, content: &'a Content) -> SendRequest<'a> {
+        SendRequest { channel, ..letter(to, content) }
     }
 
     fn template(body: &str) -> Content {
@@ -551,7 +551,7 @@ mod tests {
             let theirs = recorded(name);
             let api = Answers::with(&vec![(200, "{}"); theirs.len()]).await;
             let solapi = account(&api.url, BUDGET);
-            let letters: Vec<Letter<'_>> =
+            let letters: Vec<SendRequest<'_>> =
                 channels.iter().zip(&contents).map(|(channel, content)| of(*channel, NUMBER, content)).collect();
             for letter in letters.iter().take(single) {
                 solapi.send(letter.clone()).await;
@@ -618,15 +618,15 @@ mod tests {
         .to_string()
     }
 
-    fn numbered<'a>(numbers: &[&'a str], content: &'a Content) -> Vec<Letter<'a>> {
+    fn numbered<'a>(numbers: &[&'a str], content: &'a Content) -> Vec<SendRequest<'a>> {
         let one = |(n, to): (usize, &&'a str)| {
             let letter = letter(to, content);
-            Letter { key: Key { no: i16::try_from(n).unwrap() + 1, ..letter.key }, ..letter }
+            SendRequest { key: DeliveryKey { no: i16::try_from(n).unwrap() + 1, ..letter.key }, ..letter }
         };
         numbers.iter().enumerate().map(one).collect()
     }
 
-    fn read(letters: &[Letter<'_>], body: String) -> Vec<Outcome> {
+    fn read(letters: &[SendRequest<'_>], body: String) -> Vec<Outcome> {
         verdicts(letters, &Answer { status: 200, body: body.into_bytes(), retry_after: None })
     }
 
@@ -823,10 +823,10 @@ mod tests {
     #[tokio::test]
     async fn what_may_have_been_taken_is_looked_up() {
         let content = content(None, "x");
-        let present = Letter { attempt: 3, ..letter(NUMBER, &content) };
-        let row = |letter: &Letter<'_>, code: &str| json!({ "statusCode": code, "customFields": { FIELD: letter.reference().to_string() } });
-        let before = Letter { attempt: 2, ..present.clone() };
-        let another = Letter { key: Key { no: 9, ..before.key }, ..before.clone() };
+        let present = SendRequest { attempt: 3, ..letter(NUMBER, &content) };
+        let row = |letter: &SendRequest<'_>, code: &str| json!({ "statusCode": code, "customFields": { FIELD: letter.reference().to_string() } });
+        let before = SendRequest { attempt: 2, ..present.clone() };
+        let another = SendRequest { key: DeliveryKey { no: 9, ..before.key }, ..before.clone() };
         let api = Answers::with(&[
             page(&json!({ "M0": row(&another, "4000") }), Some("next")),
             page(&json!({ "M1": row(&before, "3000") }), None),
@@ -864,7 +864,7 @@ mod tests {
         let api = Answers::with(&[(200, group(1, &json!([]), &json!([]))), page(&json!({}), None)]).await;
         let (solapi, abroad) = (account(&api.url, BUDGET), letter("+12025550123", &content));
         solapi.send(abroad.clone()).await;
-        assert_eq!(solapi.lookup(Letter { attempt: 2, ..abroad }).await, Looked::NotTaken);
+        assert_eq!(solapi.lookup(SendRequest { attempt: 2, ..abroad }).await, Looked::NotTaken);
         let asked = api.requests();
         let message = &asked[0].body["messages"][0];
         assert_eq!((&message["to"], &message["country"]), (&json!("2025550123"), &json!("1")));

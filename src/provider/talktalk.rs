@@ -17,7 +17,7 @@ use super::adapter::{Adapter, Options};
 use super::http::Answer;
 use super::http::Common;
 use super::vendor::{self, Codes, Vendor, by_status, said, word};
-use super::{Letter, Pending, Provider};
+use super::{Pending, Provider, SendRequest};
 
 pub const ADAPTER: Adapter = Adapter {
     name: "talktalk",
@@ -57,7 +57,7 @@ impl TalkTalk {
         })
     }
 
-    async fn post(&self, letter: Letter<'_>) -> Outcome {
+    async fn post(&self, letter: SendRequest<'_>) -> Outcome {
         let body = json!({
             "event": "send", "user": letter.to,
             "textContent": { "text": letter.content.body },
@@ -84,7 +84,7 @@ impl Provider for TalkTalk {
         vec![Capability::of(Channel::NaverTalk)]
     }
 
-    fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome> {
+    fn send<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Outcome> {
         Box::pin(self.post(letter))
     }
 

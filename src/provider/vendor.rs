@@ -16,7 +16,7 @@ use crate::model::retry::ErrorClass;
 
 use super::adapter::Options;
 use super::http::{Answer, Common, Connections, DecidedBy, Failure, Http, is_loopback};
-use super::{Letter, Refused};
+use super::{Refused, SendRequest};
 
 /// The API of one account.
 pub struct Vendor {
@@ -156,7 +156,7 @@ pub fn by_status_alone(answer: &Answer, names: &[&str]) -> Outcome {
 
 /// A whole request was refused. Where it held several letters and the fault is one letter's, nobody said whose: they are
 /// tried again, each alone, not all given up because of one. It says nothing of the provider.
-pub fn of_all(outcome: Outcome, letters: &[Letter<'_>]) -> Vec<Outcome> {
+pub fn of_all(outcome: Outcome, letters: &[SendRequest<'_>]) -> Vec<Outcome> {
     let alike = letters.windows(2).all(|pair| matches!(pair, [a, b] if a.content == b.content));
     let outcome = match outcome {
         Outcome::Rejected { class, code, detail, retry_after } if letters.len() > 1 && is_ones(class, alike) => {
@@ -179,9 +179,9 @@ fn is_ones(class: ErrorClass, alike: bool) -> bool {
 
 /// Those of several letters that go out, sent together, with the outcomes of those that do not in their places.
 pub async fn together<'a, T, F>(
-    letters: Vec<Letter<'a>>,
-    prepare: impl Fn(&Letter<'a>) -> Result<T, Outcome>,
-    send: impl FnOnce(Vec<Letter<'a>>, Vec<T>) -> F,
+    letters: Vec<SendRequest<'a>>,
+    prepare: impl Fn(&SendRequest<'a>) -> Result<T, Outcome>,
+    send: impl FnOnce(Vec<SendRequest<'a>>, Vec<T>) -> F,
 ) -> Vec<Outcome>
 where
     F: Future<Output = Vec<Outcome>>,
@@ -251,7 +251,7 @@ pub fn said(value: &Value) -> String {
 
 /// Which letter a piece of an answer is about: by the reference that it repeats, else by a number that only one letter of
 /// the request goes to.
-pub fn whose(letters: &[Letter<'_>], reference: Option<&str>, to: Option<&str>) -> Option<usize> {
+pub fn whose(letters: &[SendRequest<'_>], reference: Option<&str>, to: Option<&str>) -> Option<usize> {
     let reference = reference.and_then(|text| text.parse::<Reference>().ok());
     if let Some(reference) = reference {
         return letters.iter().position(|letter| letter.reference() == reference);
@@ -264,12 +264,12 @@ pub fn whose(letters: &[Letter<'_>], reference: Option<&str>, to: Option<&str>) 
 
 /// Whether a number in an answer may be the letter's. A foreign one stands there with its country or, where that is told
 /// beside it, without.
-pub fn is_to(letter: &Letter<'_>, number: &str) -> bool {
+pub fn is_to(letter: &SendRequest<'_>, number: &str) -> bool {
     digits(letter.to) == number || phone::dialled(letter.to).is_some_and(|(_, digits)| digits == number)
 }
 
 /// An earlier attempt of the same delivery.
-pub fn is_earlier(reference: &str, letter: &Letter<'_>) -> bool {
+pub fn is_earlier(reference: &str, letter: &SendRequest<'_>) -> bool {
     reference.parse::<Reference>().is_ok_and(|found| found.key == letter.key && found.attempt < letter.attempt)
 }
 

@@ -24,7 +24,7 @@ use crate::model::signature;
 
 use super::guard::{Guard, Lookup, SystemLookup, own_addresses};
 use super::http::{Answer, Common, Connections, DecidedBy, Failure, Http, NOT_ALLOWED};
-use super::{Extra, Letter, Pending, Provider, WebhookRequest, tls};
+use super::{Extra, Pending, Provider, SendRequest, WebhookRequest, tls};
 
 #[derive(Clone)]
 pub struct WebhookSettings {
@@ -77,7 +77,7 @@ impl Webhook {
         Ok(client)
     }
 
-    async fn post(&self, letter: Letter<'_>) -> Outcome {
+    async fn post(&self, letter: SendRequest<'_>) -> Outcome {
         let Extra::Webhook(request) = letter.extra else {
             return rejected(ErrorClass::Content, "nothing_to_send", "there is no event to send".to_owned(), None);
         };
@@ -113,7 +113,7 @@ impl Provider for Webhook {
         LimitedBy::Endpoint
     }
 
-    fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome> {
+    fn send<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Outcome> {
         Box::pin(self.post(letter))
     }
 
@@ -219,14 +219,14 @@ fn rejected(class: ErrorClass, code: &str, detail: String, retry_after: Option<D
     Outcome::Rejected { class, code: code.to_owned(), detail, retry_after }
 }
 
-fn not_allowed(letter: &Letter<'_>) -> Outcome {
+fn not_allowed(letter: &SendRequest<'_>) -> Outcome {
     tracing::warn!(delivery = %letter.key, endpoint = letter.to, "a webhook leads to an address that may not be called");
     let detail = "the endpoint's URL leads to an address that is not allowed".to_owned();
     rejected(ErrorClass::EndpointForbidden, ErrorClass::EndpointForbidden.as_str(), detail, None)
 }
 
 /// The one word for all that is in the way before a connection stands. What it was is in the log, for operators.
-fn unreachable(letter: &Letter<'_>, code: &str, detail: &str) -> Outcome {
+fn unreachable(letter: &SendRequest<'_>, code: &str, detail: &str) -> Outcome {
     tracing::debug!(delivery = %letter.key, endpoint = letter.to, code, detail, "an endpoint is not reached");
     let told = "the endpoint could not be reached: check its name, its port and its certificate".to_owned();
     rejected(ErrorClass::Unreachable, "endpoint_unreachable", told, None)

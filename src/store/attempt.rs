@@ -10,18 +10,18 @@ use super::keys::{Keys, key};
 use super::{Db, word};
 use crate::error::Result;
 use crate::id::Tsid;
-use crate::model::delivery::{Key, PARKED, Status};
+use crate::model::delivery::{DeliveryKey, PARKED, Status};
 use crate::model::receipt::{ReceiptOutcome, Tried as Told};
 
 /// Records that calls begin whose lease lasts for `lasting` yet; returns the keys that may be called.
 pub async fn begin(
     db: impl Db<'_>,
-    calls: &[(Key, i16, String)],
+    calls: &[(DeliveryKey, i16, String)],
     worker: Tsid,
     claimed_at: DateTime<Utc>,
     now: DateTime<Utc>,
     lasting: Duration,
-) -> Result<Vec<Key>> {
+) -> Result<Vec<DeliveryKey>> {
     let Some(keys) = Keys::of(calls.iter().map(|c| c.0)) else { return Ok(Vec::new()) };
     let rows = sqlx::query_file!(
         "sql/attempt/begin.sql",
@@ -44,7 +44,7 @@ pub async fn begin(
 }
 
 /// Since when these deliveries have been tried: from the first call on, or since they were last redriven.
-pub async fn tried_since(db: impl Db<'_>, keys: &[Key]) -> Result<HashMap<Key, DateTime<Utc>>> {
+pub async fn tried_since(db: impl Db<'_>, keys: &[DeliveryKey]) -> Result<HashMap<DeliveryKey, DateTime<Utc>>> {
     let Some(keys) = Keys::of(keys.iter().copied()) else { return Ok(HashMap::new()) };
     let rows = sqlx::query_file!("sql/attempt/tried_since.sql", &keys.shards, &keys.message_ids, &keys.nos,)
         .fetch_all(db)
@@ -75,13 +75,13 @@ pub async fn late(db: impl Db<'_>, late: &[Settle], now: DateTime<Utc>) -> Resul
 }
 
 /// The attempts of these deliveries as receipts find them.
-pub async fn of_keys(db: impl Db<'_>, keys: &[Key]) -> Result<HashMap<Key, Vec<Told>>> {
+pub async fn of_keys(db: impl Db<'_>, keys: &[DeliveryKey]) -> Result<HashMap<DeliveryKey, Vec<Told>>> {
     let Some(keys) = Keys::of(keys.iter().copied()) else { return Ok(HashMap::new()) };
     let rows =
         sqlx::query_file!("sql/attempt/of_keys.sql", &keys.shards, &keys.message_ids, &keys.nos, keys.low, keys.high,)
             .fetch_all(db)
             .await?;
-    let mut all: HashMap<Key, Vec<Told>> = HashMap::with_capacity(keys.nos.len());
+    let mut all: HashMap<DeliveryKey, Vec<Told>> = HashMap::with_capacity(keys.nos.len());
     for r in rows {
         let receipt = r.receipt.map(|text| word(&text, "outcome of a receipt")).transpose()?;
         all.entry(key(r.shard, r.message_id, r.no)).or_default().push(Told {
@@ -98,7 +98,7 @@ pub async fn of_keys(db: impl Db<'_>, keys: &[Key]) -> Result<HashMap<Key, Vec<T
 /// The most that receipts said of an attempt.
 #[derive(Debug, Clone)]
 pub struct Received {
-    pub key: Key,
+    pub key: DeliveryKey,
     pub attempt: i16,
     pub outcome: ReceiptOutcome,
     pub reason: Option<String>,
@@ -131,7 +131,7 @@ pub async fn receive(db: impl Db<'_>, all: &[Received]) -> Result<()> {
 
 /// An attempt as people look at it.
 #[derive(Debug, Clone)]
-pub struct Row {
+pub struct AttemptRow {
     pub no: i16,
     pub attempt: i16,
     pub outcome: String,
@@ -159,11 +159,11 @@ pub async fn of_message(
     shard: i16,
     message_id: Tsid,
     no: Option<i16>,
-) -> Result<Vec<Row>> {
+) -> Result<Vec<AttemptRow>> {
     let rows = sqlx::query_file!("sql/attempt/of_message.sql", partner_id.0, shard, message_id.0, no);
     let rows = rows.fetch_all(db).await?.into_iter();
     Ok(rows
-        .map(|r| Row {
+        .map(|r| AttemptRow {
             no: r.no,
             attempt: r.attempt,
             outcome: r.outcome,

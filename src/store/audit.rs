@@ -10,7 +10,7 @@ use crate::model::access::principal::Actor;
 
 /// What was done, and to what.
 #[derive(Debug, Clone, Default)]
-pub struct Deed {
+pub struct AuditEntry {
     pub action: String,
     pub object: Option<String>,
     pub partner_id: Option<Tsid>,
@@ -18,7 +18,7 @@ pub struct Deed {
     pub after: Option<Value>,
 }
 
-pub async fn insert(db: impl Db<'_>, id: Tsid, now: DateTime<Utc>, actor: &Actor, deed: &Deed) -> Result<()> {
+pub async fn insert(db: impl Db<'_>, id: Tsid, now: DateTime<Utc>, actor: &Actor, deed: &AuditEntry) -> Result<()> {
     sqlx::query_file!(
         "sql/audit/insert.sql",
         id.0,
@@ -63,7 +63,7 @@ pub async fn look(
     Ok(())
 }
 
-pub struct Row {
+pub struct AuditRow {
     pub audit_id: Tsid,
     pub at: DateTime<Utc>,
     pub actor: String,
@@ -84,7 +84,7 @@ pub struct Filter {
     pub action: Option<String>,
 }
 
-pub async fn list(db: impl Db<'_>, filter: &Filter, below: Tsid, from: Tsid, rows: i64) -> Result<Vec<Row>> {
+pub async fn list(db: impl Db<'_>, filter: &Filter, below: Tsid, from: Tsid, rows: i64) -> Result<Vec<AuditRow>> {
     let found = sqlx::query_file!(
         "sql/audit/list.sql",
         below.0,
@@ -96,7 +96,7 @@ pub async fn list(db: impl Db<'_>, filter: &Filter, below: Tsid, from: Tsid, row
     );
     let found = found.fetch_all(db).await?.into_iter();
     Ok(found
-        .map(|r| Row {
+        .map(|r| AuditRow {
             audit_id: Tsid(r.audit_id),
             at: r.at,
             actor: r.actor,

@@ -25,7 +25,7 @@ fn open(keyring: &Keyring, column: &str, endpoint_id: Tsid, sealed: &[u8]) -> Re
 }
 
 /// As it is kept, its secrets sealed.
-struct Row {
+struct SealedEndpoint {
     shard: i16,
     partner_id: i64,
     endpoint_id: i64,
@@ -49,7 +49,7 @@ struct Row {
     updated_at: DateTime<Utc>,
 }
 
-impl Row {
+impl SealedEndpoint {
     fn open(self, keyring: &Keyring) -> Result<Endpoint> {
         let id = Tsid(self.endpoint_id);
         let former = match (&self.former_secret, self.former_until) {
@@ -89,7 +89,7 @@ impl Row {
 /// Those of these endpoints that there are. One that does not open here is left out, and told in the log.
 pub async fn load(db: impl Db<'_>, keyring: &Keyring, ids: &[Tsid]) -> Result<Vec<Endpoint>> {
     let ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
-    let rows = sqlx::query_file_as!(Row, "sql/endpoint/load.sql", &ids).fetch_all(db).await?;
+    let rows = sqlx::query_file_as!(SealedEndpoint, "sql/endpoint/load.sql", &ids).fetch_all(db).await?;
     let opened = rows.into_iter().map(|row| row.open(keyring));
     Ok(opened
         .filter_map(|e| e.inspect_err(|e| tracing::error!(error = %e, "an endpoint cannot be read")).ok())
@@ -104,7 +104,7 @@ pub async fn get(
     shard: i16,
     endpoint_id: Tsid,
 ) -> Result<Option<Endpoint>> {
-    let row = sqlx::query_file_as!(Row, "sql/endpoint/get.sql", partner_id.0, shard, endpoint_id.0);
+    let row = sqlx::query_file_as!(SealedEndpoint, "sql/endpoint/get.sql", partner_id.0, shard, endpoint_id.0);
     row.fetch_optional(db).await?.map(|row| row.open(keyring)).transpose()
 }
 
@@ -116,7 +116,7 @@ pub async fn lock(
     shard: i16,
     endpoint_id: Tsid,
 ) -> Result<Option<Endpoint>> {
-    let row = sqlx::query_file_as!(Row, "sql/endpoint/lock.sql", partner_id.0, shard, endpoint_id.0);
+    let row = sqlx::query_file_as!(SealedEndpoint, "sql/endpoint/lock.sql", partner_id.0, shard, endpoint_id.0);
     row.fetch_optional(tx).await?.map(|row| row.open(keyring)).transpose()
 }
 
@@ -130,7 +130,8 @@ pub async fn list(
 ) -> Result<Vec<Endpoint>> {
     let partners: Vec<i64> = owners.iter().map(|o| o.0.0).collect();
     let shards: Vec<i16> = owners.iter().map(|o| o.1).collect();
-    let found = sqlx::query_file_as!(Row, "sql/endpoint/list.sql", &partners, &shards, below.0, from.0, rows);
+    let found =
+        sqlx::query_file_as!(SealedEndpoint, "sql/endpoint/list.sql", &partners, &shards, below.0, from.0, rows);
     found.fetch_all(db).await?.into_iter().map(|row| row.open(keyring)).collect()
 }
 

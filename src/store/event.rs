@@ -12,7 +12,7 @@ use crate::model::delivery::Status;
 use crate::model::lane::{Lane, Priority};
 
 #[derive(Debug, Clone)]
-pub struct Row {
+pub struct EventRow {
     pub no: i16,
     pub seq: i16,
     pub attempt: i16,
@@ -21,8 +21,8 @@ pub struct Row {
     pub occurred_at: DateTime<Utc>,
 }
 
-pub async fn of_message(db: impl Db<'_>, partner_id: Tsid, shard: i16, message_id: Tsid) -> Result<Vec<Row>> {
-    let rows = sqlx::query_file_as!(Row, "sql/event/of_message.sql", partner_id.0, shard, message_id.0);
+pub async fn of_message(db: impl Db<'_>, partner_id: Tsid, shard: i16, message_id: Tsid) -> Result<Vec<EventRow>> {
+    let rows = sqlx::query_file_as!(EventRow, "sql/event/of_message.sql", partner_id.0, shard, message_id.0);
     Ok(rows.fetch_all(db).await?)
 }
 
@@ -34,7 +34,7 @@ pub async fn take_endings(db: impl Db<'_>, rows: i64) -> Result<(HashSet<(i16, T
 }
 
 /// How a message stands.
-pub struct Standing {
+pub struct MessageProgress {
     pub shard: i16,
     pub message_id: Tsid,
     pub partner_id: Tsid,
@@ -46,14 +46,14 @@ pub struct Standing {
     pub told: bool,
 }
 
-pub async fn standing(db: impl Db<'_>, messages: &HashSet<(i16, Tsid)>) -> Result<Vec<Standing>> {
+pub async fn standing(db: impl Db<'_>, messages: &HashSet<(i16, Tsid)>) -> Result<Vec<MessageProgress>> {
     let Some(Messages { shards, ids, low, high }) = Messages::of(messages.iter().copied()) else {
         return Ok(Vec::new());
     };
     let rows = sqlx::query_file!("sql/event/standing.sql", &shards, &ids, low, high).fetch_all(db).await?;
     let row = rows.into_iter().map(|r| {
         let statuses = r.statuses.iter().map(|s| word(s, "status")).collect::<Result<Vec<Status>>>()?;
-        Ok(Standing {
+        Ok(MessageProgress {
             shard: r.shard,
             message_id: Tsid(r.message_id),
             partner_id: Tsid(r.partner_id),
@@ -67,7 +67,11 @@ pub async fn standing(db: impl Db<'_>, messages: &HashSet<(i16, Tsid)>) -> Resul
 }
 
 /// Writes that these messages, each with its overall status, are complete; returns those of which nobody wrote it before.
-pub async fn whole(db: impl Db<'_>, done: &[(&Standing, &'static str)], now: DateTime<Utc>) -> Result<HashSet<Tsid>> {
+pub async fn whole(
+    db: impl Db<'_>,
+    done: &[(&MessageProgress, &'static str)],
+    now: DateTime<Utc>,
+) -> Result<HashSet<Tsid>> {
     let rows = sqlx::query_file!(
         "sql/event/whole.sql",
         &done.iter().map(|d| d.0.shard).collect::<Vec<_>>(),
@@ -98,7 +102,7 @@ pub async fn mark_endings(db: impl Db<'_>, ended: &[(i16, Tsid, Tsid)]) -> Resul
 #[derive(Debug, Clone)]
 pub struct Happened {
     pub message_id: Tsid,
-    pub event: Row,
+    pub event: EventRow,
     pub priority: Priority,
     /// Of the delivery it is about; none: it is about the message as a whole.
     pub lane: Option<Lane>,
@@ -144,7 +148,7 @@ pub async fn of_partner(
     let row = found.fetch_all(db).await?.into_iter().map(|r| {
         Ok(Happened {
             message_id: Tsid(r.message_id),
-            event: Row {
+            event: EventRow {
                 no: r.no,
                 seq: r.seq,
                 attempt: r.attempt,

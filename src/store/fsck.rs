@@ -85,7 +85,7 @@ pub async fn slices(conn: &mut Conn, most_bytes: i64) -> Result<Vec<Slice>> {
 
 /// What an invariant found.
 #[derive(Debug, Default)]
-pub struct Found {
+pub struct Violations {
     /// The first of them.
     pub findings: Vec<Finding>,
     pub rows: u64,
@@ -97,11 +97,11 @@ pub struct Found {
 /// # Errors
 ///
 /// `Unavailable` if the database cannot be reached; `Internal` for a name that is not in `INVARIANTS`.
-pub async fn check(conn: &mut Conn, invariant: &'static str, slice: Slice, now: DateTime<Utc>) -> Result<Found> {
+pub async fn check(conn: &mut Conn, invariant: &'static str, slice: Slice, now: DateTime<Utc>) -> Result<Violations> {
     macro_rules! find {
         ($file:literal $(, $arg:expr)*) => {{
             let mut rows = sqlx::query_file!($file $(, $arg)*).fetch(&mut *conn);
-            let mut found = Found::default();
+            let mut found = Violations::default();
             while let Some(row) = rows.try_next().await? {
                 found.rows += 1;
                 if found.findings.len() < limits::FSCK_FINDINGS {

@@ -6,7 +6,7 @@ use crate::id::Tsid;
 use crate::model::idempotency::Holder;
 
 /// A key as one request gives it.
-pub struct Key {
+pub struct IdempotencyKey {
     pub shard: i16,
     pub partner_id: Tsid,
     pub client_msg_id: String,
@@ -18,7 +18,7 @@ pub struct Key {
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached.
-pub async fn find(db: impl Db<'_>, keys: &[Key]) -> Result<Vec<Option<Holder>>> {
+pub async fn find(db: impl Db<'_>, keys: &[IdempotencyKey]) -> Result<Vec<Option<Holder>>> {
     let shards: Vec<i16> = keys.iter().map(|k| k.shard).collect();
     let partners: Vec<i64> = keys.iter().map(|k| k.partner_id.0).collect();
     let client_ids: Vec<String> = keys.iter().map(|k| k.client_msg_id.clone()).collect();

@@ -6,10 +6,10 @@ use super::{Db, word};
 use crate::error::Result;
 use crate::id::Tsid;
 use crate::model::access::role::Role;
-use crate::model::access::strikes::Failures;
+use crate::model::access::sign_in_throttle::Failures;
 
 /// A key with the hashes of its secrets.
-pub struct Key {
+pub struct ApiKeyRow {
     pub client_id: String,
     pub role: Role,
     pub partner_id: Option<Tsid>,
@@ -24,7 +24,7 @@ pub struct Key {
 
 macro_rules! key {
     ($r:expr) => {
-        Key {
+        ApiKeyRow {
             client_id: $r.client_id,
             role: word(&$r.role, "role")?,
             partner_id: $r.partner_id.map(Tsid),
@@ -40,7 +40,7 @@ macro_rules! key {
 }
 
 /// False when there is one already.
-pub async fn insert(db: impl Db<'_>, key: &Key, now: DateTime<Utc>) -> Result<bool> {
+pub async fn insert(db: impl Db<'_>, key: &ApiKeyRow, now: DateTime<Utc>) -> Result<bool> {
     let written = sqlx::query_file_scalar!(
         "sql/key/insert.sql",
         key.client_id,
@@ -53,14 +53,14 @@ pub async fn insert(db: impl Db<'_>, key: &Key, now: DateTime<Utc>) -> Result<bo
     Ok(written.fetch_optional(db).await?.is_some())
 }
 
-pub async fn get(db: impl Db<'_>, client_id: &str) -> Result<Option<Key>> {
+pub async fn get(db: impl Db<'_>, client_id: &str) -> Result<Option<ApiKeyRow>> {
     let row = sqlx::query_file!("sql/key/get.sql", client_id).fetch_optional(db).await?;
     row.map(|r| Ok(key!(r))).transpose()
 }
 
 /// A key that signs in, and the failures that it is judged by.
 pub struct Judged {
-    pub key: Key,
+    pub key: ApiKeyRow,
     /// The network whose failures count; empty: all in which the client holds no refresh token.
     pub network: String,
     pub failures: Option<Failures>,

@@ -1,7 +1,7 @@
 //! Keys of deliveries and messages as statements take them: an array for each column.
 
 use crate::id::Tsid;
-use crate::model::delivery::Key;
+use crate::model::delivery::DeliveryKey;
 
 /// Keys of deliveries, in the order in which they were given.
 pub(super) struct Keys {
@@ -15,11 +15,11 @@ pub(super) struct Keys {
 
 impl Keys {
     /// The columns of these keys, each allocated once. None: there are no keys, so the statement has nothing to do.
-    pub fn of(keys: impl ExactSizeIterator<Item = Key>) -> Option<Keys> {
+    pub fn of(keys: impl ExactSizeIterator<Item = DeliveryKey>) -> Option<Keys> {
         let (mut shards, mut message_ids, mut nos) =
             (Vec::with_capacity(keys.len()), Vec::with_capacity(keys.len()), Vec::with_capacity(keys.len()));
         let (mut low, mut high) = (i64::MAX, i64::MIN);
-        for Key { shard, message_id, no } in keys {
+        for DeliveryKey { shard, message_id, no } in keys {
             shards.push(shard);
             message_ids.push(message_id.0);
             nos.push(no);
@@ -54,6 +54,6 @@ impl Messages {
 }
 
 /// The key that a row names.
-pub(super) fn key(shard: i16, message_id: i64, no: i16) -> Key {
-    Key { shard, message_id: Tsid(message_id), no }
+pub(super) fn key(shard: i16, message_id: i64, no: i16) -> DeliveryKey {
+    DeliveryKey { shard, message_id: Tsid(message_id), no }
 }

@@ -62,7 +62,7 @@ pub async fn call_self(store: &Store, from: Tsid) -> Result<()> {
 }
 
 /// What a process said to the others.
-pub enum Notice {
+pub enum Notification {
     /// Something became ready.
     Ready { from: Tsid, ready: Ready },
     /// Whom it accepts much from.
@@ -96,34 +96,34 @@ impl Topic {
 }
 
 /// One connection that hears all its topics.
-pub struct Notices(PgListener);
+pub struct Listener(PgListener);
 
-impl Notices {
-    pub async fn open(store: &Store, topics: &[Topic]) -> Result<Notices> {
+impl Listener {
+    pub async fn open(store: &Store, topics: &[Topic]) -> Result<Listener> {
         let mut listener = PgListener::connect_with(store.listen()).await?;
         listener.listen_all(topics.iter().map(|topic| topic.channel())).await?;
-        Ok(Notices(listener))
+        Ok(Listener(listener))
     }
 
     /// The next of them. Cancel-safe.
-    pub async fn next(&mut self) -> Result<Notice> {
-        let Some(notice) = self.0.try_recv().await? else { return Ok(Notice::Missed) };
+    pub async fn next(&mut self) -> Result<Notification> {
+        let Some(notice) = self.0.try_recv().await? else { return Ok(Notification::Missed) };
         if notice.channel() == Topic::Changed.channel() {
-            return Ok(Notice::Changed);
+            return Ok(Notification::Changed);
         }
         if notice.channel() == Topic::Proof.channel() {
-            return Ok(Notice::Proof);
+            return Ok(Notification::Proof);
         }
         let (from, said) = notice.payload().split_once(';').unwrap_or_default();
         // What cannot be read is taken as: somebody else, anywhere.
         let from = from.parse().unwrap_or(Tsid(0));
         if notice.channel() == Topic::Shares.channel() {
-            return Ok(Notice::Shares { from, shares: said.split(',').filter_map(read_share).collect() });
+            return Ok(Notification::Shares { from, shares: said.split(',').filter_map(read_share).collect() });
         }
         let mut ready = Ready::default();
         said.split(',').filter_map(read_place).for_each(|(place, since)| ready.add(place, since));
         ready.anywhere = ready.places.is_empty();
-        Ok(Notice::Ready { from, ready })
+        Ok(Notification::Ready { from, ready })
     }
 }
 

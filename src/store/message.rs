@@ -11,7 +11,7 @@ use super::{Conn, Db, word};
 use crate::crypt::Keyring;
 use crate::error::{Error, Result};
 use crate::id::Tsid;
-use crate::model::delivery::{Key, Status};
+use crate::model::delivery::{DeliveryKey, Status};
 use crate::model::lane::{Lane, Priority};
 use crate::model::message::{Detail, Message, NewMessage};
 use crate::model::retry::WEBHOOK_ATTEMPTS;
@@ -97,7 +97,7 @@ pub struct Publish {
 }
 
 /// Writes those that an endpoint wants to hear of; returns their deliveries, each with its lane.
-pub async fn publish(db: impl Db<'_>, all: &[Publish], now: DateTime<Utc>) -> Result<Vec<(Key, Lane)>> {
+pub async fn publish(db: impl Db<'_>, all: &[Publish], now: DateTime<Utc>) -> Result<Vec<(DeliveryKey, Lane)>> {
     let rows = sqlx::query_file!(
         "sql/message/publish.sql",
         &all.iter().map(|n| n.shard).collect::<Vec<_>>(),

@@ -141,14 +141,14 @@ pub async fn sizes(conn: &mut Conn) -> Result<Vec<Week>> {
 
 /// How things stand with the partitions, for `doctor` and `/readyz`.
 #[derive(Debug)]
-pub struct Standing {
+pub struct PartitionStatus {
     /// The last moment for which there is a partition.
     pub until: Option<DateTime<Utc>>,
     /// Something fell into the net.
     pub in_default: bool,
 }
 
-pub async fn standing(db: impl Db<'_> + Copy) -> Result<Standing> {
+pub async fn standing(db: impl Db<'_> + Copy) -> Result<PartitionStatus> {
     let names: Vec<String> = sqlx::query_scalar(
         "select c.relname::text from pg_inherits i join pg_class c on c.oid = i.inhrelid \
          where i.inhparent = 'messages'::regclass",
@@ -163,7 +163,7 @@ pub async fn standing(db: impl Db<'_> + Copy) -> Result<Standing> {
         names.iter().filter_map(|n| NaiveDate::parse_from_str(n.strip_prefix("messages_")?, "%Y%m%d").ok()).max();
     let until =
         last.map(|start| (start + Days::new(limits::PARTITION_DAYS.unsigned_abs())).and_time(NaiveTime::MIN).and_utc());
-    Ok(Standing { until, in_default })
+    Ok(PartitionStatus { until, in_default })
 }
 
 /// Whether the audit log has entries of a time for which no month had been made. The next round puts them into theirs.

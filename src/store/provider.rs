@@ -77,7 +77,7 @@ fn booked(state: Value) -> Result<Booked> {
 
 /// A span in which a provider was not asked.
 #[derive(Debug, Clone)]
-pub struct Hold {
+pub struct ProviderOutage {
     pub provider: String,
     /// limited, breaker, paused.
     pub reason: String,
@@ -87,39 +87,47 @@ pub struct Hold {
 }
 
 /// `followed`: one that ended at this time or later is made longer instead.
-pub async fn hold(db: impl Db<'_>, hold: &Hold, followed: DateTime<Utc>) -> Result<()> {
-    let Hold { provider, reason, began_at, ended_at, detail } = hold;
-    sqlx::query_file!("sql/provider/hold.sql", provider, reason, began_at, ended_at, detail.as_deref(), followed)
-        .execute(db)
-        .await?;
+pub async fn begin_outage(db: impl Db<'_>, outage: &ProviderOutage, followed: DateTime<Utc>) -> Result<()> {
+    let ProviderOutage { provider, reason, began_at, ended_at, detail } = outage;
+    sqlx::query_file!(
+        "sql/provider/begin_outage.sql",
+        provider,
+        reason,
+        began_at,
+        ended_at,
+        detail.as_deref(),
+        followed
+    )
+    .execute(db)
+    .await?;
     Ok(())
 }
 
-pub async fn end_hold(db: impl Db<'_>, provider: &str, reason: &str, now: DateTime<Utc>) -> Result<()> {
-    sqlx::query_file!("sql/provider/end_hold.sql", provider, reason, now).execute(db).await?;
+pub async fn end_outage(db: impl Db<'_>, provider: &str, reason: &str, now: DateTime<Utc>) -> Result<()> {
+    sqlx::query_file!("sql/provider/end_outage.sql", provider, reason, now).execute(db).await?;
     Ok(())
 }
 
-pub async fn holds(
+pub async fn outages(
     db: impl Db<'_>,
     providers: &[String],
     from: DateTime<Utc>,
     until: DateTime<Utc>,
     rows: i64,
-) -> Result<Vec<Hold>> {
-    let found = sqlx::query_file!("sql/provider/holds.sql", providers, from, until, rows).fetch_all(db).await?;
-    let hold = found.into_iter().map(|r| Hold {
+) -> Result<Vec<ProviderOutage>> {
+    let found = sqlx::query_file!("sql/provider/outages.sql", providers, from, until, rows).fetch_all(db).await?;
+    let outages = found.into_iter().map(|r| ProviderOutage {
         provider: r.provider,
         reason: r.reason,
         began_at: r.began_at,
         ended_at: r.ended_at,
         detail: r.detail,
     });
-    Ok(hold.collect())
+    Ok(outages.collect())
 }
 
-pub async fn forget_holds(db: impl Db<'_>, before: DateTime<Utc>) -> Result<()> {
-    sqlx::query_file!("sql/provider/forget_holds.sql", before).execute(db).await?;
+pub async fn forget_outages(db: impl Db<'_>, before: DateTime<Utc>) -> Result<()> {
+    sqlx::query_file!("sql/provider/forget_outages.sql", before).execute(db).await?;
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use crate::model::receipt::{Receipt, ReceiptOutcome, Reference};
 
 /// A piece of news to keep.
 #[derive(Debug, Clone)]
-pub struct Told {
+pub struct NewReceipt {
     pub event_key: String,
     /// None: it could not be read; `detail` says why.
     pub outcome: Option<ReceiptOutcome>,
@@ -22,14 +22,14 @@ pub struct Told {
     pub occurred_at: Option<DateTime<Utc>>,
 }
 
-impl Told {
-    pub fn unreadable(event_key: String, why: Option<String>) -> Told {
+impl NewReceipt {
+    pub fn unreadable(event_key: String, why: Option<String>) -> NewReceipt {
         let (outcome, reference, provider_ref, class, code, occurred_at) = (None, None, None, None, None, None);
-        Told { event_key, outcome, reference, provider_ref, class, code, detail: why, occurred_at }
+        NewReceipt { event_key, outcome, reference, provider_ref, class, code, detail: why, occurred_at }
     }
 
-    pub fn of(receipt: &Receipt) -> Told {
-        Told {
+    pub fn of(receipt: &Receipt) -> NewReceipt {
+        NewReceipt {
             event_key: receipt.event_key.clone(),
             outcome: Some(receipt.outcome),
             reference: receipt.reference,
@@ -43,9 +43,10 @@ impl Told {
 }
 
 /// Keeps those that are new; says how many. Sorted by event key.
-pub async fn insert(db: impl Db<'_>, provider: &str, told: &[Told], now: DateTime<Utc>) -> Result<u64> {
+pub async fn insert(db: impl Db<'_>, provider: &str, told: &[NewReceipt], now: DateTime<Utc>) -> Result<u64> {
     let key = |part: fn(Reference) -> i16| told.iter().map(|t| t.reference.map(part)).collect::<Vec<_>>();
-    let text = |part: fn(&Told) -> Option<&str>| told.iter().map(|t| part(t).map(str::to_owned)).collect::<Vec<_>>();
+    let text =
+        |part: fn(&NewReceipt) -> Option<&str>| told.iter().map(|t| part(t).map(str::to_owned)).collect::<Vec<_>>();
     let query = sqlx::query_file!(
         "sql/receipt/insert.sql",
         provider,
@@ -149,7 +150,7 @@ pub async fn forget(db: impl Db<'_>, before: DateTime<Utc>, rows: i64) -> Result
 
 /// A receipt as people look at it.
 #[derive(Debug, Clone)]
-pub struct Row {
+pub struct ReceiptRow {
     pub provider: String,
     pub event_key: String,
     pub received_at: DateTime<Utc>,
@@ -170,8 +171,8 @@ pub async fn of_message(
     shard: i16,
     message_id: Tsid,
     rows: i64,
-) -> Result<Vec<Row>> {
-    let found = sqlx::query_file_as!(Row, "sql/receipt/of_message.sql", partner_id.0, shard, message_id.0, rows);
+) -> Result<Vec<ReceiptRow>> {
+    let found = sqlx::query_file_as!(ReceiptRow, "sql/receipt/of_message.sql", partner_id.0, shard, message_id.0, rows);
     Ok(found.fetch_all(db).await?)
 }
 

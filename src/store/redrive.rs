@@ -8,14 +8,14 @@ use super::{Conn, Db, word};
 use crate::error::{Error, Result};
 use crate::id::Tsid;
 use crate::limits;
-use crate::model::delivery::{Key, Status};
+use crate::model::delivery::{DeliveryKey, Status};
 use crate::model::lane::Lane;
 use crate::model::redrive::{Filter, RedriveKind, RedriveStatus};
 
 /// A delivery, dead or not, as the law of redriving sees it.
 #[derive(Debug, Clone)]
 pub struct Dead {
-    pub key: Key,
+    pub key: DeliveryKey,
     pub partner_id: Tsid,
     pub lane: Lane,
     pub status: Status,

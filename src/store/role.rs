@@ -27,7 +27,7 @@ pub struct Repaired {
 }
 
 /// Who a session is, and what it could do that the hub's role should not.
-pub struct Standing {
+pub struct RoleCheck {
     pub name: String,
     pub superuser: bool,
     pub creates_roles: bool,
@@ -41,21 +41,21 @@ pub struct Standing {
     pub public_creates: bool,
 }
 
-impl Standing {
+impl RoleCheck {
     /// What is wrong with running the hub as this role; none when nothing is.
     pub fn fault(&self) -> Option<String> {
         let fault = match self {
-            Standing { superuser: true, .. } => "is a superuser",
-            Standing { is_owner: true, .. } => "owns the hub's tables",
-            Standing { rewrites_audit: true, .. } => "may change and delete entries of the audit log",
+            RoleCheck { superuser: true, .. } => "is a superuser",
+            RoleCheck { is_owner: true, .. } => "owns the hub's tables",
+            RoleCheck { rewrites_audit: true, .. } => "may change and delete entries of the audit log",
             _ => return None,
         };
         Some(format!("the hub's role '{}' {fault}", self.name))
     }
 }
 
-pub async fn standing(db: impl Db<'_>) -> Result<Standing> {
-    Ok(sqlx::query_file_as!(Standing, "sql/role/standing.sql").fetch_one(db).await?)
+pub async fn standing(db: impl Db<'_>) -> Result<RoleCheck> {
+    Ok(sqlx::query_file_as!(RoleCheck, "sql/role/standing.sql").fetch_one(db).await?)
 }
 
 /// The statements that would put the rights of `notihub_app` and `notihub_enqueue` in order.

@@ -40,7 +40,7 @@ pub enum Kind {
 
 /// A row, with what its columns hold.
 #[derive(Debug)]
-pub struct Row {
+pub struct SearchRow {
     /// The message it is of, where its table says so …
     pub message: Option<(i16, Tsid)>,
     /// … and its delivery.
@@ -133,33 +133,39 @@ pub async fn end(conn: &mut Conn) -> Result<()> {
 }
 
 /// Every row of a table, or of one partner's in it.
-pub async fn each(conn: &mut Conn, table: &Table, partner: Option<Tsid>, mut row: impl FnMut(Row)) -> Result<()> {
+pub async fn each(conn: &mut Conn, table: &Table, partner: Option<Tsid>, mut row: impl FnMut(SearchRow)) -> Result<()> {
     let select = table.select(partner);
     let mut rows = sqlx::query(sqlx::AssertSqlSafe(select)).fetch(conn);
     while let Some(found) = rows.try_next().await? {
         let (shard, message_id, no, key, cells) =
             <(Option<i16>, Option<i64>, Option<i16>, Vec<String>, Vec<Option<String>>)>::from_row(&found)?;
         let message = shard.zip(message_id).map(|(shard, id)| (shard, Tsid(id)));
-        row(Row { message, no, key, cells });
+        row(SearchRow { message, no, key, cells });
     }
     Ok(())
 }
 
 /// Deletes a row.
-pub async fn delete(conn: &mut Conn, table: &Table, row: &Row) -> Result<()> {
+pub async fn delete(conn: &mut Conn, table: &Table, row: &SearchRow) -> Result<()> {
     let sql = format!("delete from {} where {}", table.quoted, table.by_key(1));
     execute(conn, sql, row).await
 }
 
 /// Empties columns of a row, or has them say something else.
-pub async fn blank(conn: &mut Conn, table: &Table, row: &Row, columns: &[&Column], with: Option<&str>) -> Result<()> {
+pub async fn blank(
+    conn: &mut Conn,
+    table: &Table,
+    row: &SearchRow,
+    columns: &[&Column],
+    with: Option<&str>,
+) -> Result<()> {
     let with = with.map_or("null".to_owned(), |text| format!("'{}'", text.replace('\'', "''")));
     let set = columns.iter().map(|c| format!("{} = {with}", quoted(&c.name))).collect::<Vec<_>>().join(", ");
     let sql = format!("update {} set {set} where {}", table.quoted, table.by_key(1));
     execute(conn, sql, row).await
 }
 
-async fn execute(conn: &mut Conn, sql: String, row: &Row) -> Result<()> {
+async fn execute(conn: &mut Conn, sql: String, row: &SearchRow) -> Result<()> {
     let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
     for value in &row.key {
         query = query.bind(value);

@@ -58,7 +58,7 @@ impl FromStr for Target {
 
 /// How a server answered a new session.
 #[derive(Debug, Clone, Copy)]
-pub struct Standing {
+pub struct SessionCheck {
     /// A hot standby, or a server that recovers.
     pub in_recovery: bool,
     /// Transactions are read-only unless they ask otherwise: on a standby, and by `default_transaction_read_only`.
@@ -197,14 +197,14 @@ impl Servers {
     }
 
     /// Why a session with this answer will not do.
-    pub fn fit(&self, standing: Standing) -> Result<(), &'static str> {
+    pub fn fit(&self, standing: SessionCheck) -> Result<(), &'static str> {
         // Which of several servers is preferred was decided when one was chosen.
         fit(self.purpose, self.target, standing)
     }
 }
 
-fn fit(purpose: Purpose, target: Target, standing: Standing) -> Result<(), &'static str> {
-    let Standing { in_recovery, read_only } = standing;
+fn fit(purpose: Purpose, target: Target, standing: SessionCheck) -> Result<(), &'static str> {
+    let SessionCheck { in_recovery, read_only } = standing;
     let writes = purpose == Purpose::Write || matches!(target, Target::ReadWrite);
     match target {
         _ if writes && in_recovery => Err("the server is a hot standby, which takes no writes"),
@@ -224,17 +224,17 @@ fn name(options: &PgConnectOptions) -> String {
 
 const STANDING: &str = "select pg_is_in_recovery(), current_setting('transaction_read_only')::bool";
 
-fn read_standing(row: &sqlx::postgres::PgRow) -> sqlx::Result<Standing> {
-    Ok(Standing { in_recovery: row.try_get(0)?, read_only: row.try_get(1)? })
+fn read_standing(row: &sqlx::postgres::PgRow) -> sqlx::Result<SessionCheck> {
+    Ok(SessionCheck { in_recovery: row.try_get(0)?, read_only: row.try_get(1)? })
 }
 
 /// Asks a session what its server is. One round trip.
-pub async fn standing(conn: &mut Conn) -> sqlx::Result<Standing> {
+pub async fn standing(conn: &mut Conn) -> sqlx::Result<SessionCheck> {
     read_standing(&sqlx::raw_sql(STANDING).fetch_one(conn).await?)
 }
 
 /// Gives a new session its settings, and asks what its server is. One round trip.
-pub async fn prepare(conn: &mut Conn, statements: &str) -> sqlx::Result<Standing> {
+pub async fn prepare(conn: &mut Conn, statements: &str) -> sqlx::Result<SessionCheck> {
     let sql = sqlx::AssertSqlSafe(format!("{statements}{STANDING}"));
     read_standing(&sqlx::raw_sql(sql).fetch_one(conn).await?)
 }

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 
 use super::Db;
 use crate::error::Result;
-use crate::model::access::strikes::{Failures, PERIOD};
+use crate::model::access::sign_in_throttle::{Failures, PERIOD};
 
 /// Counts one more failure of a client that exists; returns how many there are then.
 ///

@@ -19,17 +19,17 @@ pub(super) fn types() -> Vec<String> {
 }
 
 /// What a statement is told of the law: statuses, and for each its counts.
-pub(super) struct Law {
+pub(super) struct StatDeltas {
     pub status: Vec<String>,
     pub total: Vec<i16>,
     pub success: Vec<i16>,
     pub failed: Vec<i16>,
 }
 
-impl Law {
-    pub fn of(statuses: &[Status], law: impl Fn(Status) -> Counts) -> Law {
+impl StatDeltas {
+    pub fn of(statuses: &[Status], law: impl Fn(Status) -> Counts) -> StatDeltas {
         let each = |part: fn(Counts) -> i16| statuses.iter().map(|s| part(law(*s))).collect();
-        Law {
+        StatDeltas {
             status: statuses.iter().map(|s| s.as_str().to_owned()).collect(),
             total: each(|c| c.total),
             success: each(|c| c.success),
@@ -46,7 +46,7 @@ pub async fn rollup(db: impl Db<'_>, rows: i64) -> Result<i64> {
 /// Notes how much of the statistics is of the deliveries with these message ids, from `low` to below `high`, which are
 /// about to be dropped.
 pub async fn retire(db: impl Db<'_>, low: Tsid, high: Tsid) -> Result<()> {
-    let law = Law::of(&STATUSES, counted);
+    let law = StatDeltas::of(&STATUSES, counted);
     sqlx::query_file!(
         "sql/stats/retire.sql",
         low.0,

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::id::Tsid;
 
 #[derive(Debug, Clone)]
-pub struct Row {
+pub struct WorkerRow {
     pub worker_id: i64,
     pub host: String,
     pub pid: i32,
@@ -29,6 +29,6 @@ pub async fn forget(db: impl Db<'_>, before: DateTime<Utc>, leaving: Option<Tsid
     Ok(query.execute(db).await?.rows_affected())
 }
 
-pub async fn list(db: impl Db<'_>, since: DateTime<Utc>) -> Result<Vec<Row>> {
-    Ok(sqlx::query_file_as!(Row, "sql/worker/list.sql", since).fetch_all(db).await?)
+pub async fn list(db: impl Db<'_>, since: DateTime<Utc>) -> Result<Vec<WorkerRow>> {
+    Ok(sqlx::query_file_as!(WorkerRow, "sql/worker/list.sql", since).fetch_all(db).await?)
 }

@@ -148,7 +148,7 @@ fn channel_limits() -> String {
 }
 
 fn provider_errors() -> String {
-    let row = |row: crate::model::retry::Row| {
+    let row = |row: crate::model::retry::RetryRule| {
         let action = match row.action {
             Action::Retry => "tried again after a pause",
             Action::RetryAfter => "tried again, after `Retry-After` if the provider sent one",

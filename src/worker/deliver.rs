@@ -22,9 +22,9 @@ use crate::hub::wake::Share;
 use crate::id::Tsid;
 use crate::limits;
 use crate::model::channel::Channel;
-use crate::model::delivery::Key;
+use crate::model::delivery::DeliveryKey;
 use crate::model::lane::Lane;
-use crate::model::watermark::{Found, Look, Place, Watermarks};
+use crate::model::watermark::{Look, LookResult, Place, Watermarks};
 use crate::store::{self, delivery::Settle};
 
 /// Until the process stops.
@@ -319,9 +319,9 @@ impl Loop {
     }
 
     fn learn(&mut self, looks: &[Look], seen: &[(Place, DateTime<Utc>)], batch: i64, now: DateTime<Utc>) {
-        let mut found: HashMap<Place, Found> = HashMap::new();
+        let mut found: HashMap<Place, LookResult> = HashMap::new();
         for (place, ready_at) in seen {
-            let found = found.entry(*place).or_insert(Found { rows: 0, last_ready_at: None });
+            let found = found.entry(*place).or_insert(LookResult { rows: 0, last_ready_at: None });
             found.rows += 1;
             found.last_ready_at = found.last_ready_at.max(Some(*ready_at));
         }
@@ -331,8 +331,8 @@ impl Loop {
             match found.get(&look.place) {
                 Some(found) if all_looked_at => self.marks.learn(look, *found, now),
                 // Cut short by the limit of the whole, perhaps: more may be behind its last row.
-                Some(found) => self.marks.learn(look, Found { rows: look.take, ..*found }, now),
-                None if all_looked_at => self.marks.learn(look, Found { rows: 0, last_ready_at: None }, now),
+                Some(found) => self.marks.learn(look, LookResult { rows: look.take, ..*found }, now),
+                None if all_looked_at => self.marks.learn(look, LookResult { rows: 0, last_ready_at: None }, now),
                 None => self.marks.passed_over(look),
             }
         }
@@ -342,7 +342,7 @@ impl Loop {
     /// or what goes out in one request, by a task of its own.
     fn send(&self, claim: Claim, reserved: &mut Reserved) {
         let (hub, settles) = (self.hub.clone(), self.settles.clone());
-        let mut slots: HashMap<Key, Slot> =
+        let mut slots: HashMap<DeliveryKey, Slot> =
             claim.rows.iter().filter_map(|row| Some((row.key, self.slots.take(row.lane, reserved)?))).collect();
         self.hub.shutdown.spawn(async move {
             let ready = hold(&hub, claim).await;
@@ -351,7 +351,7 @@ impl Loop {
                 let _never = settles.send((settle, slot)).await;
             }
             for request in requests(ready.held) {
-                let mut mine: HashMap<Key, Slot> =
+                let mut mine: HashMap<DeliveryKey, Slot> =
                     request.iter().filter_map(|held| Some((held.key(), slots.remove(&held.key())?))).collect();
                 let (hub, settles) = (hub.clone(), settles.clone());
                 hub.clone().shutdown.spawn(async move {
@@ -423,7 +423,7 @@ fn is_locked(e: &Error) -> bool {
 
 /// How many deliveries of each channel may be held.
 struct Slots {
-    by_channel: HashMap<Channel, Held>,
+    by_channel: HashMap<Channel, ChannelLoad>,
     /// Something waits in overflow lanes.
     overflow_wants: AtomicBool,
     /// One for each loop that may wait for it.
@@ -431,7 +431,7 @@ struct Slots {
 }
 
 /// What is held of one channel.
-struct Held {
+struct ChannelLoad {
     most: usize,
     slots: Arc<Semaphore>,
     /// Of prompt lanes, and of overflow.
@@ -479,7 +479,10 @@ impl Slots {
             let at_once = hub.providers.of(channel).iter().map(|account| account.provider.at_once());
             let most = at_once.fold(0, usize::saturating_add).min(hub.settings.work.in_flight as usize);
             let gauge = hub.metrics.in_flight.with_label_values(&[channel.as_str()]);
-            Some((channel, Held { most, slots: Arc::new(Semaphore::new(most)), of_side: Default::default(), gauge }))
+            Some((
+                channel,
+                ChannelLoad { most, slots: Arc::new(Semaphore::new(most)), of_side: Default::default(), gauge },
+            ))
         };
         let by_channel = channels.iter().filter_map(held).collect();
         Slots { by_channel, overflow_wants: AtomicBool::new(false), freed: Arc::default() }
@@ -489,7 +492,7 @@ impl Slots {
     /// cost as much as claims of hundreds, so it waits until an eighth is free. A quarter is prompt lanes' own, and while
     /// something waits in overflow an eighth is its own: neither starves the other on a provider that is slow.
     fn room(&self, batch: i64, overflow: Option<bool>) -> HashMap<Channel, i64> {
-        let room = |held: &Held| {
+        let room = |held: &ChannelLoad| {
             let own = |part: usize| if held.most > 1 { (held.most / part).max(1) } else { 0 };
             let of_side = |side: usize| held.of_side[side].load(Ordering::Relaxed);
             let kept = match overflow {

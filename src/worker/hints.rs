@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::hub::Hub;
 use crate::limits;
 use crate::model::watermark::Ready;
-use crate::store::listen::{self, Notice, Notices, Topic};
+use crate::store::listen::{self, Listener, Notification, Topic};
 
 /// At most a hundred hints a second from a process.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -50,9 +50,9 @@ pub fn start_listening(hub: &Hub, topics: Vec<Topic>) {
 }
 
 async fn listen_until_lost(hub: &Hub, topics: &[Topic]) -> crate::error::Result<()> {
-    let mut notices = Notices::open(&hub.store, topics).await?;
+    let mut notices = Listener::open(&hub.store, topics).await?;
     // What was said before we listened was missed.
-    let mut heard = Notice::Missed;
+    let mut heard = Notification::Missed;
     // The first notice shows a pooler that keeps no sessions; later ones a server that is not the writers' any more.
     let mut called = true;
     // When what changed is read, and when it was read last.
@@ -61,18 +61,18 @@ async fn listen_until_lost(hub: &Hub, topics: &[Topic]) -> crate::error::Result<
     loop {
         match heard {
             // Every process knows its own voice.
-            Notice::Ready { from, .. } | Notice::Shares { from, .. } if from == hub.process => (),
-            Notice::Ready { ready, .. } => hub.wake.heard(&ready),
-            Notice::Shares { shares, .. } => {
+            Notification::Ready { from, .. } | Notification::Shares { from, .. } if from == hub.process => (),
+            Notification::Ready { ready, .. } => hub.wake.heard(&ready),
+            Notification::Shares { shares, .. } => {
                 let (now, mut fairness) = (hub.clock.now(), hub.fairness());
                 shares.into_iter().for_each(|share| fairness.heard(share, now, limits::FAIR_TELL_EVERY));
             }
-            Notice::Proof => (),
-            Notice::Changed => {
+            Notification::Proof => (),
+            Notification::Changed => {
                 let soonest = read_last.map(|last| last + CHANGES_APART);
                 read_at = read_at.or(Some(soonest.unwrap_or_else(Instant::now)));
             }
-            Notice::Missed => {
+            Notification::Missed => {
                 hub.accounts.forget();
                 hub.wake.heard(&Ready { anywhere: true, ..Ready::default() });
             }

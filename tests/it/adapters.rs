@@ -9,7 +9,7 @@ use notihub::clock::Clock;
 use notihub::config::ProviderSettings;
 use notihub::id::Tsid;
 use notihub::model::channel::{Channel, OnUnknown};
-use notihub::model::delivery::{Key, Outcome};
+use notihub::model::delivery::{DeliveryKey, Outcome};
 use notihub::model::message::Content;
 use notihub::model::receipt::{Receipt, ReceiptOutcome};
 use notihub::model::retry::ErrorClass;
@@ -17,7 +17,7 @@ use notihub::provider::http::Common;
 use notihub::provider::registry::make;
 use notihub::provider::simulator::vendor::{Setup, Vendor};
 use notihub::provider::simulator::{gateway, kakaotalk, nhn, sms, solapi, talktalk};
-use notihub::provider::{Account, Callback, Extra, Letter, Looked, Refused};
+use notihub::provider::{Account, Callback, Extra, Looked, Refused, SendRequest};
 use notihub::shutdown::Shutdown;
 use reqwest::header::{HeaderMap, HeaderName};
 
@@ -100,9 +100,9 @@ fn to(channel: Channel, number: u8, word: &str) -> String {
 }
 
 /// A delivery of its own for each number.
-fn letter<'a>(no: i16, channel: Channel, to: &'a str, content: &'a Content) -> Letter<'a> {
-    Letter {
-        key: Key { shard: 3, message_id: Tsid(700_000_000_000_000_000), no },
+fn letter<'a>(no: i16, channel: Channel, to: &'a str, content: &'a Content) -> SendRequest<'a> {
+    SendRequest {
+        key: DeliveryKey { shard: 3, message_id: Tsid(700_000_000_000_000_000), no },
         attempt: 1,
         channel,
         kind: "ORDER_COMPLETED",
@@ -225,7 +225,7 @@ async fn what_may_have_been_taken_is_looked_up() {
             let outcome = provider.send(first.clone()).await;
             assert!(matches!(outcome, Outcome::Unknown { .. }), "{name} {word}: {outcome:?}");
             assert_eq!(pair.vendor.records().len() - before, usize::from(taken), "{name} {word}");
-            let looked = provider.lookup(Letter { attempt: 2, ..first }).await;
+            let looked = provider.lookup(SendRequest { attempt: 2, ..first }).await;
             match (can, taken) {
                 (true, true) => {
                     assert!(matches!(looked, Looked::Taken { provider_ref: Some(_) }), "{name}: {looked:?}")

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use notihub::id::Tsid;
-use notihub::model::delivery::{Key, Outcome};
+use notihub::model::delivery::{DeliveryKey, Outcome};
 use notihub::model::egress::{self, EgressRules};
 use notihub::model::message::Content;
 use notihub::model::retry::ErrorClass;
@@ -18,7 +18,7 @@ use notihub::model::signature;
 use notihub::provider::guard::Lookup;
 use notihub::provider::http::{Common, Connections};
 use notihub::provider::webhook::{Webhook, WebhookSettings};
-use notihub::provider::{Extra, Letter, Pending, Provider as _, WebhookRequest};
+use notihub::provider::{Extra, Pending, Provider as _, SendRequest, WebhookRequest};
 use notihub::shutdown::Shutdown;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -83,9 +83,9 @@ fn request(url: &str) -> WebhookRequest {
 
 async fn send(webhook: &Webhook, request: &WebhookRequest) -> Outcome {
     let content = Content::default();
-    let letter = Letter {
+    let letter = SendRequest {
         channel: notihub::model::channel::Channel::Webhook,
-        key: Key { shard: 0, message_id: Tsid(2), no: 1 },
+        key: DeliveryKey { shard: 0, message_id: Tsid(2), no: 1 },
         attempt: 1,
         kind: "delivery.sent",
         to: "0000000000009",

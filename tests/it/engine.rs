@@ -11,7 +11,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::join_all;
 use notihub::clock::Clock;
 use notihub::flow::delivery::claim::{claim, claim_suspect};
-use notihub::flow::delivery::hold::{Held, hold};
+use notihub::flow::delivery::hold::{HeldDelivery, hold};
 use notihub::flow::delivery::promote::{Promoter, promote};
 use notihub::flow::delivery::reap::{Reaper, reap};
 use notihub::flow::delivery::settle::settle;
@@ -20,12 +20,12 @@ use notihub::hub::{Hub, Parts};
 use notihub::id::Tsid;
 use notihub::model::capability::Capability;
 use notihub::model::channel::{Channel, OnUnknown};
-use notihub::model::delivery::{BEHIND, Begun, DEATHS_MOST, Key, Outcome};
+use notihub::model::delivery::{BEHIND, Begun, DEATHS_MOST, DeliveryKey, Outcome};
 use notihub::model::lane::Lane;
 use notihub::model::retry::ErrorClass;
 use notihub::model::watermark::Look;
 use notihub::provider::simulator::Behaviour;
-use notihub::provider::{Letter, Pending, Provider};
+use notihub::provider::{Pending, Provider, SendRequest};
 use notihub::shutdown::Shutdown;
 use notihub::store::delivery::{Ask, Settle};
 use notihub::store::{self, PoolSizes};
@@ -78,19 +78,20 @@ async fn asks(hub: &Hub, take: i64) -> Vec<Ask> {
 }
 
 /// A worker's claim, as far as the call.
-async fn take(hub: &Hub, most: i64) -> Vec<Held> {
+async fn take(hub: &Hub, most: i64) -> Vec<HeldDelivery> {
     let asks = asks(hub, most).await;
     let looks: Vec<Look> = asks.iter().map(|a| Look { place: (a.shard, a.lane), mark: a.mark, take: a.take }).collect();
     hold(hub, claim(hub, hub.next_id(), &looks, most).await.unwrap()).await.held
 }
 
-async fn take_one(hub: &Hub) -> Held {
-    let [held] = <[Held; 1]>::try_from(take(hub, 10).await).unwrap_or_else(|held| panic!("claimed {}", held.len()));
+async fn take_one(hub: &Hub) -> HeldDelivery {
+    let [held] =
+        <[HeldDelivery; 1]>::try_from(take(hub, 10).await).unwrap_or_else(|held| panic!("claimed {}", held.len()));
     held
 }
 
 /// A worker's claim of the one delivery that waits apart for longest, as far as the call.
-async fn take_alone(hub: &Hub) -> Held {
+async fn take_alone(hub: &Hub) -> HeldDelivery {
     let shards = store::partner::shards(hub.store.engine()).await.unwrap();
     let (claim, _) =
         claim_suspect(hub, hub.next_id(), &shards, &hub.providers.channels()).await.unwrap().expect("one waits apart");
@@ -104,7 +105,7 @@ async fn grab_alone(hub: &Hub) -> Option<i16> {
 }
 
 /// Claims only: what a worker that is lost at once leaves behind.
-async fn grab(hub: &Hub, most: i64) -> Vec<Key> {
+async fn grab(hub: &Hub, most: i64) -> Vec<DeliveryKey> {
     let (asks, lease) = (asks(hub, most).await, hub.settings.timing.lease());
     let mut conn = connection(hub).await;
     let claimed = store::delivery::claim(&mut *conn, &asks, most, hub.next_id(), lease).await.unwrap();
@@ -215,7 +216,7 @@ struct Stub<F> {
     act: F,
 }
 
-impl<F: Fn(&Letter<'_>) -> Pending<'static, Outcome> + Send + Sync + 'static> Provider for Stub<F> {
+impl<F: Fn(&SendRequest<'_>) -> Pending<'static, Outcome> + Send + Sync + 'static> Provider for Stub<F> {
     fn name(&self) -> &'static str {
         "stub"
     }
@@ -224,7 +225,7 @@ impl<F: Fn(&Letter<'_>) -> Pending<'static, Outcome> + Send + Sync + 'static> Pr
         vec![Capability::of(self.channel)]
     }
 
-    fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome> {
+    fn send<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Outcome> {
         (self.act)(&letter)
     }
 
@@ -235,7 +236,7 @@ impl<F: Fn(&Letter<'_>) -> Pending<'static, Outcome> + Send + Sync + 'static> Pr
 
 fn stub<F>(channel: Channel, act: F) -> Arc<dyn Provider>
 where
-    F: Fn(&Letter<'_>) -> Pending<'static, Outcome> + Send + Sync + 'static,
+    F: Fn(&SendRequest<'_>) -> Pending<'static, Outcome> + Send + Sync + 'static,
 {
     Arc::new(Stub { channel, act })
 }
@@ -296,7 +297,7 @@ async fn two_claims_at_the_same_moment_share_no_row() {
     let theirs = grab(&other, 100).await;
     first.commit().await.unwrap();
 
-    let mine: HashSet<Key> = mine.into_iter().map(|c| c.key).collect();
+    let mine: HashSet<DeliveryKey> = mine.into_iter().map(|c| c.key).collect();
     assert_eq!((mine.len(), theirs.len()), (10, 15));
     assert!(theirs.iter().all(|key| !mine.contains(key)));
     assert_eq!(app.count("select count(*) from deliveries where status = 'PROCESSING'").await, 25);
@@ -313,10 +314,10 @@ async fn many_claims_at_once_take_each_row_once() {
     let app = App::new().await;
     let other = another(&app).await;
     app.accept_all(emails(600)).await;
-    let mut all: Vec<Key> = Vec::new();
+    let mut all: Vec<DeliveryKey> = Vec::new();
     loop {
         let claims = (0..8).map(|n| grab(if n % 2 == 0 { &app.hub } else { &other }, 11));
-        let round: Vec<Key> = join_all(claims).await.concat();
+        let round: Vec<DeliveryKey> = join_all(claims).await.concat();
         if round.is_empty() {
             break;
         }

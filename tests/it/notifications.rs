@@ -13,7 +13,7 @@ use notihub::model::channel::Channel;
 use notihub::model::delivery::{Outcome, STATUSES};
 use notihub::provider::mock::Mock;
 use notihub::provider::simulator::Behaviour;
-use notihub::provider::{Letter, Pending, Provider};
+use notihub::provider::{Pending, Provider, SendRequest};
 use notihub::shutdown::Shutdown;
 use notihub::worker::{self, Role};
 use notihub::{api, config, http};
@@ -269,7 +269,7 @@ impl Provider for Gate {
         vec![Capability::of(Channel::Email)]
     }
 
-    fn send<'a>(&'a self, _letter: Letter<'a>) -> Pending<'a, Outcome> {
+    fn send<'a>(&'a self, _letter: SendRequest<'a>) -> Pending<'a, Outcome> {
         Box::pin(async move {
             self.entered.add_permits(1);
             self.open.acquire().await.unwrap().forget();

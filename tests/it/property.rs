@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use notihub::flow::delivery::claim::claim;
-use notihub::flow::delivery::hold::{Held, hold};
+use notihub::flow::delivery::hold::{HeldDelivery, hold};
 use notihub::flow::delivery::promote::{Promoter, promote};
 use notihub::flow::delivery::reap::{Reaper, reap};
 use notihub::flow::delivery::settle::settle;
@@ -23,11 +23,13 @@ use notihub::hub::{Hub, Parts};
 use notihub::id::Tsid;
 use notihub::model::capability::Capability;
 use notihub::model::channel::{Channel, OnUnknown};
-use notihub::model::delivery::{Begun, Head, Key, Outcome, OutcomeKind, Status, Step, lost, next, parse_public_id};
+use notihub::model::delivery::{
+    Begun, DeliveryKey, Head, Outcome, OutcomeKind, Status, Step, lost, next, parse_public_id,
+};
 use notihub::model::lane::Lane;
 use notihub::model::retry::ErrorClass;
 use notihub::model::watermark::Look;
-use notihub::provider::{Account, Letter, Pending, Provider, Providers};
+use notihub::provider::{Account, Pending, Provider, Providers, SendRequest};
 use notihub::shutdown::Shutdown;
 use notihub::store::Conn;
 use notihub::store::delivery::Settle;
@@ -81,7 +83,7 @@ impl Answer {
 /// Answers as it is told, and keeps a ledger of its own.
 struct Scripted {
     next: Mutex<Answer>,
-    ledger: Mutex<Vec<(Key, i16, Answer)>>,
+    ledger: Mutex<Vec<(DeliveryKey, i16, Answer)>>,
 }
 
 impl Provider for Scripted {
@@ -93,7 +95,7 @@ impl Provider for Scripted {
         vec![Capability::of(Channel::Email)]
     }
 
-    fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome> {
+    fn send<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Outcome> {
         let answer = *self.next.lock().expect("no panic in here");
         self.ledger.lock().expect("no panic in here").push((letter.key, letter.attempt, answer));
         Box::pin(async move { answer.outcome() })
@@ -227,9 +229,9 @@ struct Walk {
     provider: Arc<Scripted>,
     on_unknown: OnUnknown,
     workers: [Tsid; 2],
-    held: Vec<Held>,
+    held: Vec<HeldDelivery>,
     known: Vec<Known>,
-    twins: BTreeMap<Key, Twin>,
+    twins: BTreeMap<DeliveryKey, Twin>,
     seen: Seen,
     /// What this walk did, for whoever reads how it failed.
     ops: Diary,
@@ -373,7 +375,7 @@ impl Walk {
         )
     }
 
-    fn in_status(&self, status: Status) -> Vec<Key> {
+    fn in_status(&self, status: Status) -> Vec<DeliveryKey> {
         self.twins.iter().filter(|(_, twin)| twin.head.status == status).map(|(key, _)| *key).collect()
     }
 
@@ -418,7 +420,7 @@ impl Walk {
     }
 
     /// Does it, here and there. Returns the deliveries it touched.
-    async fn act(&mut self, op: &Op) -> Vec<Key> {
+    async fn act(&mut self, op: &Op) -> Vec<DeliveryKey> {
         let nothing = Vec::new();
         match op {
             Op::Accept { recipients, delay, life } => self.accept(*recipients, *delay, *life).await,
@@ -455,7 +457,7 @@ impl Walk {
                 let mut keys = BTreeSet::new();
                 let first = self.known.iter().filter(|k| keys.insert(k.settle.key));
                 let batch: Vec<Settle> = first.map(|k| k.settle.clone()).collect();
-                let written: BTreeSet<(Key, i16)> = batch.iter().map(|s| (s.key, s.head.attempt)).collect();
+                let written: BTreeSet<(DeliveryKey, i16)> = batch.iter().map(|s| (s.key, s.head.attempt)).collect();
                 let touched = self.settle(batch).await;
                 self.known.retain(|k| !written.contains(&(k.settle.key, k.settle.head.attempt)));
                 touched
@@ -491,11 +493,11 @@ impl Walk {
         }
     }
 
-    fn of_message(&self, message_id: Tsid) -> Vec<Key> {
+    fn of_message(&self, message_id: Tsid) -> Vec<DeliveryKey> {
         self.twins.keys().filter(|key| key.message_id == message_id).copied().collect()
     }
 
-    async fn accept(&mut self, recipients: usize, delay: Option<i64>, life: Option<i64>) -> Vec<Key> {
+    async fn accept(&mut self, recipients: usize, delay: Option<i64>, life: Option<i64>) -> Vec<DeliveryKey> {
         let now = self.now();
         let at = |seconds: Option<i64>| seconds.map(|s| now + TimeDelta::seconds(s));
         let life = life.map(|s| s + delay.unwrap_or(0));
@@ -514,7 +516,8 @@ impl Walk {
         let accepted = self.app.post("/v1/messages", body.clone()).await.expect(202);
         let (id, shard) = (accepted.id(), self.app.partner.shard);
         let message_id: Tsid = id.parse().expect("an id");
-        let keys: Vec<Key> = (1_i16..).take(recipients).map(|no| Key { shard, message_id, no }).collect();
+        let keys: Vec<DeliveryKey> =
+            (1_i16..).take(recipients).map(|no| DeliveryKey { shard, message_id, no }).collect();
         for key in &keys {
             let head = Head {
                 status: if delay.is_some() { Status::Scheduled } else { Status::Pending },
@@ -546,17 +549,17 @@ impl Walk {
     }
 
     /// S3-11: the oldest first, each once, and all of it mine from then on.
-    async fn claim(&mut self, worker: Tsid, most: i64, dies: bool) -> Vec<Key> {
+    async fn claim(&mut self, worker: Tsid, most: i64, dies: bool) -> Vec<DeliveryKey> {
         let hub = self.app.hub.clone();
         let shard = self.app.partner.shard;
         let lanes = Lane::all_of(&[Channel::Email]).into_iter();
         let looks: Vec<Look> =
             lanes.map(|lane| Look { place: (shard, lane), mark: DateTime::UNIX_EPOCH, take: most }).collect();
         let claim = claim(&hub, worker, &looks, most).await.expect("a claim");
-        let claimed: Vec<Key> = claim.rows.iter().map(|row| row.key).collect();
+        let claimed: Vec<DeliveryKey> = claim.rows.iter().map(|row| row.key).collect();
         let waiting = self.in_status(Status::Pending);
         assert_eq!(claimed.len(), waiting.len().min(most as usize), "all that may be claimed is claimed");
-        let ready = |key: &Key| self.twins[key].ready_at;
+        let ready = |key: &DeliveryKey| self.twins[key].ready_at;
         let last = claimed.iter().map(ready).max().unwrap_or_default();
         assert!(waiting.iter().filter(|key| !claimed.contains(key)).all(|key| ready(key) >= last), "oldest first");
         for row in &claim.rows {
@@ -582,7 +585,7 @@ impl Walk {
     }
 
     /// What the provider answers, or why it is not asked.
-    async fn call(&mut self, held: Held, answer: Result<Answer, Outcome>) -> Key {
+    async fn call(&mut self, held: HeldDelivery, answer: Result<Answer, Outcome>) -> DeliveryKey {
         let (key, head) = (held.key(), held.claimed.head);
         let outcome = if head.expires_at.is_some_and(|at| at <= self.now()) {
             Outcome::Expired
@@ -605,7 +608,7 @@ impl Walk {
         key
     }
 
-    async fn settle(&mut self, batch: Vec<Settle>) -> Vec<Key> {
+    async fn settle(&mut self, batch: Vec<Settle>) -> Vec<DeliveryKey> {
         settle(&self.app.hub, batch.clone()).await.expect("a settle");
         for one in &batch {
             let attempt = one.head.attempt;
@@ -627,7 +630,7 @@ impl Walk {
         batch.iter().map(|one| one.key).collect()
     }
 
-    async fn lease_over(&mut self, key: Key) {
+    async fn lease_over(&mut self, key: DeliveryKey) {
         // The lease runs by the database's clock, which no test can move.
         sqlx::query("update deliveries set lease_until = clock_timestamp() - interval '1 second' where message_id = $1 and no = $2")
             .bind(key.message_id.0)
@@ -658,7 +661,7 @@ impl Walk {
     }
 
     /// Among all that wait apart, one that may be claimed by now; by a worker that calls it at once.
-    async fn alone(&mut self, answer: Answer) -> Vec<Key> {
+    async fn alone(&mut self, answer: Answer) -> Vec<DeliveryKey> {
         let (now, shard) = (self.now(), self.app.partner.shard);
         *self.provider.next.lock().expect("no panic in there") = answer;
         let settles = suspect::call_next(&self.app.hub, self.workers[0], &[shard], &self.app.hub.providers.channels())
@@ -690,7 +693,7 @@ impl Walk {
         vec![key]
     }
 
-    async fn promote(&mut self) -> Vec<Key> {
+    async fn promote(&mut self) -> Vec<DeliveryKey> {
         let now = self.now();
         let shard = self.app.partner.shard;
         let promoted = promote(&self.app.hub, &mut Promoter::default(), &[shard]).await.expect("a promotion");
@@ -705,7 +708,7 @@ impl Walk {
         due
     }
 
-    async fn cancel(&mut self, message_id: Tsid) -> Vec<Key> {
+    async fn cancel(&mut self, message_id: Tsid) -> Vec<DeliveryKey> {
         self.app.post(&format!("/v1/messages/{message_id}/cancel"), json!({})).await.expect(200);
         let keys = self.of_message(message_id);
         for key in &keys {
@@ -721,7 +724,7 @@ impl Walk {
         keys
     }
 
-    async fn sweep(&mut self) -> Vec<Key> {
+    async fn sweep(&mut self) -> Vec<DeliveryKey> {
         let swept = sweep(&self.app.hub, &mut Sweeper::default()).await.expect("a sweep");
         let mut worthless = self.in_status(Status::Pending);
         worthless.retain(|key| self.twins[key].head.expires_at.is_some_and(|at| at <= self.now()));
@@ -735,7 +738,7 @@ impl Walk {
 
     /// Every head, and the attempts and events of what was touched, are as the reference has them; no invariant is
     /// broken; and what the provider knows does not contradict what we say.
-    async fn compare(&mut self, touched: &[Key]) {
+    async fn compare(&mut self, touched: &[DeliveryKey]) {
         let list = self.app.get("/v1/deliveries?limit=200").await.expect(200).body;
         let mut seen = BTreeMap::new();
         for row in list["items"].as_array().expect("a list") {
@@ -760,7 +763,7 @@ impl Walk {
             self.compare_message(message_id).await;
         }
         let ledger = self.provider.ledger.lock().expect("no panic in there").clone();
-        let calls: BTreeSet<(Key, i16)> = ledger.iter().map(|(key, attempt, _)| (*key, *attempt)).collect();
+        let calls: BTreeSet<(DeliveryKey, i16)> = ledger.iter().map(|(key, attempt, _)| (*key, *attempt)).collect();
         assert_eq!(calls.len(), ledger.len(), "an attempt is one call at most: {ledger:?}");
         for (key, attempt, answer) in &ledger {
             let twin = &self.twins[key];
@@ -769,8 +772,8 @@ impl Walk {
             assert!(!(answer.taken() && denied), "{key} is {}, but attempt {attempt} was taken", twin.head.status);
         }
         if self.on_unknown == OnUnknown::Hold {
-            let taken: Vec<Key> = ledger.iter().filter(|call| call.2.taken()).map(|call| call.0).collect();
-            let once: BTreeSet<Key> = taken.iter().copied().collect();
+            let taken: Vec<DeliveryKey> = ledger.iter().filter(|call| call.2.taken()).map(|call| call.0).collect();
+            let once: BTreeSet<DeliveryKey> = taken.iter().copied().collect();
             assert_eq!(taken.len(), once.len(), "a second copy where unknown outcomes are held: {ledger:?}");
         }
         for (name, law, _) in INVARIANTS {
@@ -785,7 +788,7 @@ impl Walk {
         for row in message["deliveries"].as_array().expect("deliveries") {
             let id = row["deliveryId"].as_str().expect("an id");
             let (message_id, no) = parse_public_id(id).expect("an id");
-            let twin = &self.twins[&Key { shard: self.app.partner.shard, message_id, no }];
+            let twin = &self.twins[&DeliveryKey { shard: self.app.partner.shard, message_id, no }];
             let attempts: Vec<Value> = row["attempts"]
                 .as_array()
                 .expect("attempts")
@@ -829,7 +832,7 @@ impl Walk {
                 self.call(held, Ok(Answer::Accepted)).await;
             }
             self.act(&Op::SettleAll).await;
-            let everything: Vec<Key> = self.twins.keys().copied().collect();
+            let everything: Vec<DeliveryKey> = self.twins.keys().copied().collect();
             self.compare(&everything).await;
         }
         panic!("not everything ends: {:#?}", self.twins);
@@ -848,7 +851,7 @@ impl Walk {
 }
 
 impl Twin {
-    fn compare_head(&mut self, key: Key, row: &Value) {
+    fn compare_head(&mut self, key: DeliveryKey, row: &Value) {
         let Head { status, attempt, max_attempts, possibly_sent, cancel_requested, .. } = self.head;
         let seen = json!([
             row["status"],

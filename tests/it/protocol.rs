@@ -16,7 +16,7 @@ use notihub::model::delivery::{
     Begun, DEATHS_MOST, Head, Outcome, OutcomeKind, STATUSES, Status, TRANSITIONS, lost, next, redrive,
 };
 use notihub::model::event::EventKind;
-use notihub::model::receipt::{ReceiptOutcome, Standing, Tried, weigh};
+use notihub::model::receipt::{DeliveryState, ReceiptOutcome, Tried, correction};
 use notihub::model::retry::{ErrorClass, RetryPolicy};
 use stateright::{Checker as _, HasDiscoveries, Model, Property};
 
@@ -226,14 +226,14 @@ fn lifted(d: &Delivery) -> Status {
         receipt: said(n),
         reason: None,
     };
-    // A late answer is news whatever was asked for since (`sql/delivery/evidence.sql`).
+    // A late answer is news whatever was asked for since (`sql/delivery/apply_late_acceptances.sql`).
     let taken = d.attempts.iter().any(|(n, outcome)| *outcome == OutcomeKind::Accepted && said(n).is_none());
     if taken && matches!(d.status, Status::Scheduled | Status::Pending | Status::Undetermined) {
         return Status::Sent;
     }
-    let head = Standing { status: d.status, overdue: false, redriven: d.redriven };
+    let head = DeliveryState { status: d.status, overdue: false, redriven: d.redriven };
     let attempts: Vec<Tried> = d.attempts.iter().map(tried).collect();
-    weigh(head, &attempts).map_or(d.status, |lift| lift.status)
+    correction(head, &attempts).map_or(d.status, |lift| lift.status)
 }
 
 fn now() -> DateTime<Utc> {

@@ -13,7 +13,7 @@ use notihub::hub::{Hub, Parts};
 use notihub::model::access::role::StaffRole;
 use notihub::model::capability::Capability;
 use notihub::model::channel::{Channel, OnUnknown};
-use notihub::model::delivery::{Key, Outcome};
+use notihub::model::delivery::{DeliveryKey, Outcome};
 use notihub::model::lane::Lane;
 use notihub::model::receipt::{Receipt, Reference};
 use notihub::model::retry::{ErrorClass, TABLE};
@@ -22,7 +22,7 @@ use notihub::provider::http::Common;
 use notihub::provider::registry::make;
 use notihub::provider::simulator::nhn;
 use notihub::provider::simulator::vendor::Setup;
-use notihub::provider::{Callback, Letter, Pending, Polled, Provider, Receipts, Refused};
+use notihub::provider::{Callback, Pending, Polled, Provider, Receipts, Refused, SendRequest};
 use notihub::shutdown::Shutdown;
 use notihub::store;
 use serde_json::{Value, json};
@@ -94,7 +94,7 @@ impl Provider for Vendor {
         notihub::model::channel::TEXT_CHANNELS.map(of).to_vec()
     }
 
-    fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome> {
+    fn send<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Outcome> {
         let told = (letter.channel, letter.to.to_owned(), letter.content.body.clone());
         self.sent.lock().unwrap().push(told);
         let answer = self.answers.lock().unwrap().get_mut(&letter.channel).and_then(VecDeque::pop_front);
@@ -135,7 +135,7 @@ pub fn over(channel: &str) -> Value {
 }
 
 pub fn reference(app: &App, id: &str, no: i16, attempt: i16) -> String {
-    let key = Key { shard: app.partner.shard, message_id: id.parse().unwrap(), no };
+    let key = DeliveryKey { shard: app.partner.shard, message_id: id.parse().unwrap(), no };
     Reference { key, attempt }.to_string()
 }
 

@@ -15,7 +15,7 @@ use notihub::model::delivery::Outcome;
 use notihub::model::partner::Partner;
 use notihub::model::retry::ErrorClass;
 use notihub::provider::simulator::Behaviour;
-use notihub::provider::{Extra, Letter, Pending, Provider};
+use notihub::provider::{Extra, Pending, Provider, SendRequest};
 use serde_json::{Value, json};
 
 use crate::processes::{Folder, Notihub};
@@ -362,7 +362,7 @@ impl Provider for Receiver {
         vec![Capability::of(Channel::Webhook)]
     }
 
-    fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome> {
+    fn send<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Outcome> {
         let Extra::Webhook(request) = letter.extra else { panic!("nothing to send") };
         let mut received = self.0.lock().unwrap();
         let outcome = if received.down {

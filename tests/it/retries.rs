@@ -12,7 +12,7 @@ use notihub::model::delivery::Outcome;
 use notihub::model::retry::ErrorClass;
 use notihub::model::watermark::Look;
 use notihub::provider::simulator::Behaviour;
-use notihub::provider::{Letter, Pending, Provider};
+use notihub::provider::{Pending, Provider, SendRequest};
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, Semaphore};
 
@@ -253,7 +253,7 @@ impl Provider for Greylist {
         vec![Capability::of(Channel::Email)]
     }
 
-    fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome> {
+    fn send<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Outcome> {
         use std::sync::atomic::Ordering::SeqCst;
         let left = |left: usize| left.checked_sub(1);
         let refused = letter.to.starts_with("new") && self.0.fetch_update(SeqCst, SeqCst, left).is_ok();
@@ -567,7 +567,7 @@ impl Provider for Scripted {
         vec![Capability::of(self.channel)]
     }
 
-    fn send<'a>(&'a self, _letter: Letter<'a>) -> Pending<'a, Outcome> {
+    fn send<'a>(&'a self, _letter: SendRequest<'a>) -> Pending<'a, Outcome> {
         Box::pin(async move {
             let says = self.says.lock().await.pop().unwrap_or(Says::Yes);
             assert!(says != Says::Panic, "the adapter fails, as it is told to");

@@ -19,13 +19,13 @@ use std::time::Duration;
 
 use notihub::clock::Clock;
 use notihub::id::Tsid;
-use notihub::model::delivery::{Key, Outcome};
+use notihub::model::delivery::{DeliveryKey, Outcome};
 use notihub::model::message::Content;
 use notihub::model::retry::ErrorClass;
 use notihub::provider::http::{Common, Connections};
 use notihub::provider::slack::{Slack, SlackSettings};
 use notihub::provider::smtp::{Smtp, SmtpSettings, Tls};
-use notihub::provider::{Extra, Letter, Provider as _};
+use notihub::provider::{Extra, Provider as _, SendRequest};
 use notihub::shutdown::Shutdown;
 use serde_json::{Value, json};
 
@@ -162,10 +162,10 @@ fn content(subject: &str, body: &str, html: Option<&str>) -> Content {
     Content { subject: Some(subject.to_owned()), body: body.to_owned(), html, ..Content::default() }
 }
 
-fn letter<'a>(to: &'a str, content: &'a Content, no: i16) -> Letter<'a> {
-    Letter {
+fn letter<'a>(to: &'a str, content: &'a Content, no: i16) -> SendRequest<'a> {
+    SendRequest {
         channel: notihub::model::channel::Channel::Email,
-        key: Key { shard: 0, message_id: Tsid(700_000_000_000_000_000), no },
+        key: DeliveryKey { shard: 0, message_id: Tsid(700_000_000_000_000_000), no },
         attempt: 1,
         kind: "ORDER_COMPLETED",
         to,

@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::join_all;
 use notihub::flow;
 use notihub::flow::delivery::claim::{claim, claim_suspect};
-use notihub::flow::delivery::hold::{Held, hold};
+use notihub::flow::delivery::hold::{HeldDelivery, hold};
 use notihub::flow::delivery::reap::{Reaper, reap};
 use notihub::flow::delivery::settle::settle;
 use notihub::flow::rollup::rollup;
@@ -68,7 +68,7 @@ async fn findings(app: &App) -> Vec<String> {
 }
 
 /// As a worker holds, before the call, what a lost worker held.
-async fn take_suspect(app: &App) -> Held {
+async fn take_suspect(app: &App) -> HeldDelivery {
     let (claim, _) = claim_suspect(&app.hub, app.hub.next_id(), &[app.partner.shard], &app.hub.providers.channels())
         .await
         .unwrap()
@@ -77,7 +77,7 @@ async fn take_suspect(app: &App) -> Held {
 }
 
 /// As a worker holds it before the call.
-async fn take_one(app: &App) -> Held {
+async fn take_one(app: &App) -> HeldDelivery {
     let (hub, shard) = (&app.hub, app.partner.shard);
     let lanes = Lane::all_of(&hub.providers.channels());
     let looks: Vec<Look> =

@@ -134,7 +134,7 @@ pub fn store_of(url: &str, sizes: PoolSizes) -> Store {
 }
 
 /// One delivery's call.
-pub async fn call_one(hub: &Hub, held: flow::delivery::hold::Held) -> notihub::store::delivery::Settle {
+pub async fn call_one(hub: &Hub, held: flow::delivery::hold::HeldDelivery) -> notihub::store::delivery::Settle {
     flow::delivery::call::call(hub, vec![held]).await.pop().expect("as many as were asked")
 }
 

@@ -19,7 +19,7 @@ use notihub::model::lane::Lane;
 use notihub::model::limit::{Booked, RateLimit, Report, Strategy};
 use notihub::model::retry::ErrorClass;
 use notihub::model::watermark::Look;
-use notihub::provider::{Account, Letter, Looked, Pending, Provider};
+use notihub::provider::{Account, Looked, Pending, Provider, SendRequest};
 use notihub::shutdown::Shutdown;
 use notihub::store::PoolSizes;
 use notihub::worker;
@@ -111,11 +111,11 @@ impl Provider for Stub {
         vec![Capability { batch: self.batch, on_unknown, ..Capability::of(self.channel) }]
     }
 
-    fn lookup<'a>(&'a self, _letter: Letter<'a>) -> Pending<'a, Looked> {
+    fn lookup<'a>(&'a self, _letter: SendRequest<'a>) -> Pending<'a, Looked> {
         Box::pin(async { self.looked.clone().unwrap_or(Looked::CannotTell) })
     }
 
-    fn send<'a>(&'a self, _letter: Letter<'a>) -> Pending<'a, Outcome> {
+    fn send<'a>(&'a self, _letter: SendRequest<'a>) -> Pending<'a, Outcome> {
         Box::pin(async move {
             self.calls.note();
             if let Some(gate) = &self.gate {
@@ -125,7 +125,7 @@ impl Provider for Stub {
         })
     }
 
-    fn send_batch<'a>(&'a self, letters: Vec<Letter<'a>>) -> Pending<'a, Vec<Outcome>> {
+    fn send_batch<'a>(&'a self, letters: Vec<SendRequest<'a>>) -> Pending<'a, Vec<Outcome>> {
         Box::pin(async move {
             self.calls.note();
             vec![self.says.0.lock().unwrap().clone(); letters.len()]
@@ -457,7 +457,7 @@ async fn a_recovered_provider_is_asked_by_few_at_once_at_first() {
         fn capabilities(&self) -> Vec<Capability> {
             self.0.capabilities()
         }
-        fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome> {
+        fn send<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Outcome> {
             Box::pin(async move {
                 let (now, all) = &*self.1;
                 let mine = now.fetch_add(1, Ordering::SeqCst) + 1;
@@ -543,7 +543,7 @@ async fn recipients_faults_open_nothing() {
 struct Choosy;
 
 impl Choosy {
-    fn says(letters: &[Letter<'_>]) -> Outcome {
+    fn says(letters: &[SendRequest<'_>]) -> Outcome {
         match letters.iter().any(|letter| letter.content.body.ends_with("no 7")) {
             true if letters.len() == 1 => no(ErrorClass::Content),
             true => no(ErrorClass::Together),
@@ -561,11 +561,11 @@ impl Provider for Choosy {
         vec![Capability { batch: Batch::Any(100), ..Capability::of(Channel::Slack) }]
     }
 
-    fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome> {
+    fn send<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Outcome> {
         Box::pin(std::future::ready(Choosy::says(&[letter])))
     }
 
-    fn send_batch<'a>(&'a self, letters: Vec<Letter<'a>>) -> Pending<'a, Vec<Outcome>> {
+    fn send_batch<'a>(&'a self, letters: Vec<SendRequest<'a>>) -> Pending<'a, Vec<Outcome>> {
         Box::pin(std::future::ready(vec![Choosy::says(&letters); letters.len()]))
     }
 

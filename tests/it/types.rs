@@ -8,7 +8,7 @@ use notihub::model::capability::Capability;
 use notihub::model::channel::{Channel, TEXT_CHANNELS};
 use notihub::model::delivery::Outcome;
 use notihub::model::{cp949, phone};
-use notihub::provider::{Letter, Pending, Provider};
+use notihub::provider::{Pending, Provider, SendRequest};
 use serde_json::{Value, json};
 
 use crate::support::{App, settings};
@@ -47,7 +47,7 @@ impl Provider for Strict {
         vec![Capability { body: self.limit, ..Capability::of(self.channel) }]
     }
 
-    fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome> {
+    fn send<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Outcome> {
         let content = serde_json::to_value(letter.content).unwrap();
         self.got.lock().unwrap().push((letter.to.to_owned(), content));
         Box::pin(std::future::ready(Outcome::Accepted { provider_ref: None }))

@@ -11,7 +11,7 @@ use notihub::model::capability::Capability;
 use notihub::model::channel::Channel;
 use notihub::model::delivery::Outcome;
 use notihub::model::retry::ErrorClass;
-use notihub::provider::{Extra, Letter, Pending, Provider};
+use notihub::provider::{Extra, Pending, Provider, SendRequest};
 use serde_json::{Value, json};
 
 use crate::processes::{Folder, Notihub};
@@ -36,7 +36,7 @@ impl Provider for Endpoints {
         vec![Capability::of(Channel::Webhook)]
     }
 
-    fn send<'a>(&'a self, letter: Letter<'a>) -> Pending<'a, Outcome> {
+    fn send<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Outcome> {
         Box::pin(async move {
             let Extra::Webhook(request) = letter.extra else { panic!("no webhook") };
             let body = serde_json::from_slice(&request.body).unwrap();

@@ -16,7 +16,7 @@ use tokio::process::{Child, Command};
 use super::super::{Output, client, print, process};
 use super::bed::{self, Ground};
 use super::endpoint::{Endpoint, Manner};
-use super::judge::{Allowed, Doubt, Ending, Found, Heard, Promises, judge, judge_events};
+use super::judge::{Allowed, Doubt, Ending, Heard, Objections, Promises, judge, judge_events};
 use super::report::{Figure, Goal, table, tell};
 use super::sizes::Sizes;
 use crate::clock::Clock;
@@ -398,7 +398,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// What a round came to.
 struct Outcome {
-    found: Found,
+    found: Objections,
     /// Where somebody was told.
     heard: Option<Heard>,
     /// Events that the endpoint refused when they came for the first time.

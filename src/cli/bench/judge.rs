@@ -46,7 +46,7 @@ pub enum Doubt {
 
 /// What was found.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Found {
+pub struct Objections {
     pub accepted: u64,
     /// Accepted, and not in the database under that id.
     pub lost: u64,
@@ -71,9 +71,9 @@ pub struct Found {
 }
 
 /// `received`: how often the provider took each token.
-pub fn judge(promises: &Promises, endings: &[Ending], received: &HashMap<String, u64>) -> Found {
+pub fn judge(promises: &Promises, endings: &[Ending], received: &HashMap<String, u64>) -> Objections {
     let (accepted, refused) = (promises.accepted.len() as u64, promises.given_up);
-    let mut found = Found { accepted, refused, ..Found::default() };
+    let mut found = Objections { accepted, refused, ..Objections::default() };
     let there: HashSet<Tsid> = endings.iter().map(|e| e.message_id).collect();
     found.lost = promises.accepted.values().filter(|id| !there.contains(id)).count() as u64;
     let mut by_token: HashMap<&str, Vec<&Ending>> = HashMap::new();
@@ -105,7 +105,7 @@ pub fn judge(promises: &Promises, endings: &[Ending], received: &HashMap<String,
     found
 }
 
-impl Found {
+impl Objections {
     /// What is wrong, in words; empty when all is as promised.
     pub fn objections(&self, allowed: Allowed) -> Vec<String> {
         let mut objections = Vec::new();

@@ -44,7 +44,7 @@ pub struct Load {
 
 /// What a load did, as it tells its parent.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Told {
+pub struct LoadReport {
     pub accepted: u64,
     pub refused: u64,
     pub seconds: f64,
@@ -73,7 +73,7 @@ pub async fn run(load: &Load) -> Result<u8> {
         accepted += good;
         refused += bad;
     }
-    let told = Told {
+    let told = LoadReport {
         accepted,
         refused,
         seconds: began.elapsed().as_secs_f64(),
@@ -172,7 +172,7 @@ async fn answer(stream: &mut BufReader<TcpStream>) -> std::io::Result<u16> {
 }
 
 /// Runs a load in a process of its own and hears what it did.
-pub async fn spawn(load: &Load) -> Result<Told> {
+pub async fn spawn(load: &Load) -> Result<LoadReport> {
     let program = std::env::current_exe().map_err(|e| Error::Internal(format!("who am I: {e}")))?;
     let failed = |e: std::io::Error| Error::Setup(format!("the load generator cannot start: {e}"));
     let child = tokio::process::Command::new(program)

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::super::{Output, print};
 use super::bed::{self, Bed, Cost, Ground, memory_mb};
 use super::floor;
-use super::load::{self, Load, Told};
+use super::load::{self, Load, LoadReport};
 use super::report::{Figure, Goal, number, table, tell};
 use super::sizes::Sizes;
 use crate::config::Settings;
@@ -147,7 +147,7 @@ pub fn settled(bed: &Bed) -> u64 {
 }
 
 /// Intake and drain together at a rate; what came of it.
-pub async fn together(run: &Run<'_>, bed: &Bed, load: &Load, seconds: u64) -> Result<(Told, Vec<f64>)> {
+pub async fn together(run: &Run<'_>, bed: &Bed, load: &Load, seconds: u64) -> Result<(LoadReport, Vec<f64>)> {
     let mut series = Vec::new();
     let mut last = bed.calls();
     let spawned = load::spawn(load);

@@ -5,13 +5,13 @@ use serde_json::json;
 
 use crate::error::Result;
 use crate::flow::intake::prepare::prepare;
-use crate::flow::publish::{Notice, announce, publish};
+use crate::flow::publish::{NewEvent, announce, publish};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
 use crate::model::channel::Channel;
 use crate::model::endpoint::EndpointStatus;
-use crate::model::event::{EventKind, Told};
+use crate::model::event::{EventKind, EventPayload};
 use crate::model::lane::Priority;
 use crate::model::message::{Content, Detail, NewDelivery, NewMessage};
 use crate::model::partner::Partner;
@@ -53,22 +53,22 @@ pub async fn disable(hub: &Hub, endpoint_id: Tsid, reason: &'static str, url: Op
     let disabled = store::endpoint::disable(&mut *tx, endpoint_id, reason, url, now).await?;
     let Some(disabled) = disabled else { return Ok(()) };
     let more = json!({"endpointId": endpoint_id.to_string(), "url": disabled.url});
-    let told = Told {
+    let told = EventPayload {
         event: EventKind::EndpointDisabled.as_str().into(),
         seq: 1,
         status: Some(EndpointStatus::Disabled.as_str().into()),
         reason: Some(reason.into()),
         occurred_at: now,
         more: more.as_object().cloned().unwrap_or_default(),
-        ..Told::default()
+        ..EventPayload::default()
     };
-    let notice = Notice {
+    let notice = NewEvent {
         partner_id: disabled.partner_id,
         shard: disabled.shard,
         about: None,
         priority: Priority::Normal,
         overflow: false,
-        told,
+        payload: told,
         only: None,
     };
     let published = publish(hub, &mut tx, &[notice]).await?;

@@ -23,7 +23,7 @@ use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
 use crate::model::channel::Channel;
-use crate::model::delivery::{Key, Outcome};
+use crate::model::delivery::{DeliveryKey, Outcome};
 use crate::provider::Extra;
 use crate::store::delivery::Claimed;
 use crate::store::message::Contents;
@@ -74,7 +74,7 @@ impl Preparation {
 /// What channels add to deliveries that were claimed together.
 #[derive(Default)]
 pub struct Prepared {
-    webhooks: HashMap<Key, Result<webhook::Ready, Outcome>>,
+    webhooks: HashMap<DeliveryKey, Result<webhook::Ready, Outcome>>,
 }
 
 impl Prepared {
@@ -114,7 +114,7 @@ pub async fn prepare(hub: &Hub, claimed: &[Claimed], contents: &HashMap<Tsid, Op
 /// A place at the destination for one request, held until the outcome is known. Given up when dropped.
 pub enum Passage {
     Free,
-    Webhook(webhook::Way),
+    Webhook(webhook::EndpointReservation),
 }
 
 impl Passage {
@@ -134,7 +134,9 @@ impl Passage {
 pub async fn enter(hub: &Hub, preparation: &mut Preparation, until: Instant) -> Result<Passage, Outcome> {
     match preparation {
         Preparation::Nothing => Ok(Passage::Free),
-        Preparation::Webhook(ready) => Box::pin(webhook::Way::open(hub, ready, until)).await.map(Passage::Webhook),
+        Preparation::Webhook(ready) => {
+            Box::pin(webhook::EndpointReservation::open(hub, ready, until)).await.map(Passage::Webhook)
+        }
     }
 }
 

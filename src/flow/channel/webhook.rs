@@ -14,9 +14,9 @@ use crate::error::Result;
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
-use crate::model::delivery::{Key, Outcome, PARKED};
+use crate::model::delivery::{DeliveryKey, Outcome, PARKED};
 use crate::model::endpoint::{Endpoint, EndpointStatus};
-use crate::model::event::{About, Told, WHOLE};
+use crate::model::event::{About, EventPayload, WHOLE};
 use crate::model::message::Detail;
 use crate::model::partner::Partner;
 use crate::model::retry::ErrorClass;
@@ -41,7 +41,7 @@ pub struct Ready {
 pub async fn prepare(
     hub: &Hub,
     claimed: &[(&Claimed, &Contents)],
-) -> Result<HashMap<Key, std::result::Result<Ready, Outcome>>> {
+) -> Result<HashMap<DeliveryKey, std::result::Result<Ready, Outcome>>> {
     let db = hub.store.webhooks();
     let ids: Vec<Tsid> = claimed.iter().filter_map(|(c, _)| c.recipient.parse().ok()).collect();
     let endpoints = store::endpoint::load(db, &hub.keyring, &ids).await?;
@@ -50,7 +50,7 @@ pub async fn prepare(
     let abouts: Vec<_> = abouts.into_iter().collect();
     let told_of = store::message::told_of(db, &abouts).await?;
     let mut order = order(hub, claimed, &endpoints).await?;
-    let mut said = Said::default();
+    let mut said = MessageContents::default();
     let now = hub.clock.now();
     let mut prepared = HashMap::with_capacity(claimed.len());
     for (claimed, contents) in claimed {
@@ -109,7 +109,7 @@ fn may_go(endpoint: &Endpoint) -> std::result::Result<(), Outcome> {
     }
 }
 
-fn request(endpoint: &Endpoint, told: &Told, about: &About, now: DateTime<Utc>) -> WebhookRequest {
+fn request(endpoint: &Endpoint, told: &EventPayload, about: &About, now: DateTime<Utc>) -> WebhookRequest {
     WebhookRequest {
         partner_id: endpoint.partner_id,
         url: endpoint.url.clone(),
@@ -124,14 +124,20 @@ fn request(endpoint: &Endpoint, told: &Told, about: &About, now: DateTime<Utc>) 
 
 /// What messages said, each read once for all that tell of it.
 #[derive(Default)]
-struct Said {
+struct MessageContents {
     partners: HashMap<Tsid, Option<Partner>>,
     messages: HashMap<Tsid, Option<(Detail, Vec<Addressed>)>>,
 }
 
-impl Said {
+impl MessageContents {
     /// Where the endpoint asks for it and its partner may have it.
-    async fn content(&mut self, hub: &Hub, endpoint: &Endpoint, about: Tsid, told: &Told) -> Result<Option<Value>> {
+    async fn content(
+        &mut self,
+        hub: &Hub,
+        endpoint: &Endpoint,
+        about: Tsid,
+        told: &EventPayload,
+    ) -> Result<Option<Value>> {
         if !endpoint.include_content {
             return Ok(None);
         }
@@ -164,7 +170,7 @@ impl Said {
 }
 
 /// The way to an endpoint, held for one call.
-pub struct Way {
+pub struct EndpointReservation {
     hub: Hub,
     endpoint_id: Tsid,
     partner_id: Tsid,
@@ -174,12 +180,16 @@ pub struct Way {
     before: Option<oneshot::Sender<()>>,
 }
 
-impl Way {
+impl EndpointReservation {
     /// Waits for its turn, at most until `until`, and for room for at most `limits::GATE_WAIT`.
     ///
     /// # Errors
     /// The outcome to settle instead, where it would have to wait for longer: when to come back.
-    pub async fn open(hub: &Hub, ready: &mut Ready, until: Instant) -> std::result::Result<Way, Outcome> {
+    pub async fn open(
+        hub: &Hub,
+        ready: &mut Ready,
+        until: Instant,
+    ) -> std::result::Result<EndpointReservation, Outcome> {
         let (endpoint_id, partner_id) = (ready.endpoint_id, ready.request.partner_id);
         if let Some(after) = ready.turn.after.take()
             && !matches!(tokio::time::timeout_at(until.into(), after).await, Ok(Ok(())))
@@ -197,7 +207,14 @@ impl Way {
             tokio::time::sleep(wait).await;
         }
         let before = ready.turn.before.take();
-        Ok(Way { hub: hub.clone(), endpoint_id, partner_id, since: Instant::now(), answered: false, before })
+        Ok(EndpointReservation {
+            hub: hub.clone(),
+            endpoint_id,
+            partner_id,
+            since: Instant::now(),
+            answered: false,
+            before,
+        })
     }
 
     /// The answer to the call: a success lets the next in order go at once, and how long the answer took widens or
@@ -217,7 +234,7 @@ impl Way {
     }
 }
 
-impl Drop for Way {
+impl Drop for EndpointReservation {
     fn drop(&mut self) {
         self.hub.gates().leave(self.endpoint_id, self.partner_id, self.since.elapsed(), self.answered);
     }

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
-use crate::model::delivery::{BEHIND, Key, Outcome};
+use crate::model::delivery::{BEHIND, DeliveryKey, Outcome};
 use crate::model::endpoint::Endpoint;
 use crate::store;
 use crate::store::delivery::{Claimed, OpenWebhook, Sequence, SequencePosition, Settle};
@@ -34,15 +34,15 @@ pub(super) async fn order(
     hub: &Hub,
     claimed: &[(&Claimed, &Contents)],
     endpoints: &HashMap<String, Endpoint>,
-) -> Result<HashMap<Key, std::result::Result<Turn, Outcome>>> {
+) -> Result<HashMap<DeliveryKey, std::result::Result<Turn, Outcome>>> {
     let ordered = claimed.iter().filter(|(c, _)| endpoints.get(&c.recipient).is_some_and(|e| e.ordered));
     let ordered: Vec<(&Claimed, Sequence)> = ordered.map(|(c, contents)| (*c, sequence(c, contents))).collect();
     // Until its turn is known, each is behind another.
-    let mut turns: HashMap<Key, std::result::Result<Turn, Outcome>> =
+    let mut turns: HashMap<DeliveryKey, std::result::Result<Turn, Outcome>> =
         ordered.iter().map(|(c, _)| (c.key, Err(behind()))).collect();
     let Some(last) = ordered.iter().map(|(c, _)| c.key.message_id).max() else { return Ok(turns) };
     let mut wanted: BTreeMap<Sequence, i64> = BTreeMap::new();
-    let mut mine: HashMap<(Tsid, &str), (Key, Tsid)> = HashMap::new();
+    let mut mine: HashMap<(Tsid, &str), (DeliveryKey, Tsid)> = HashMap::new();
     for (claimed, sequence) in &ordered {
         *wanted.entry(sequence.clone()).or_default() += 1;
         mine.insert((claimed.key.message_id, claimed.recipient.as_str()), (claimed.key, sequence.about));
@@ -50,7 +50,7 @@ pub(super) async fn order(
     let wanted: Vec<(Sequence, i64)> = wanted.into_iter().collect();
     let open = store::delivery::sequences(hub.store.webhooks(), &wanted, last).await?;
     for sequence in open.chunk_by(|a, b| (a.about, &a.recipient) == (b.about, &b.recipient)) {
-        let mut before: Option<Key> = None;
+        let mut before: Option<DeliveryKey> = None;
         // One that has no `about` yet stands in other sequences than its own, too: there it is a stranger.
         let own = |webhook: &OpenWebhook| {
             let (key, about) = mine.get(&(webhook.message_id, webhook.recipient.as_str()))?;
@@ -93,14 +93,14 @@ pub async fn release_next(hub: &Hub, settles: &[Settle]) {
     let ends = |s: &&Settle| {
         s.followers > 0 && (s.step.status.is_settled() || s.step.possibly_sent || s.step.ready_at == Some(BEHIND))
     };
-    let ended: Vec<(Key, i64)> = settles.iter().filter(ends).map(|s| (s.key, s.followers)).collect();
+    let ended: Vec<(DeliveryKey, i64)> = settles.iter().filter(ends).map(|s| (s.key, s.followers)).collect();
     if let Err(e) = release(hub, &ended).await {
         let webhooks = ended.len();
         tracing::warn!(error = %e, webhooks, "the webhooks behind these are not released yet; they are within seconds");
     }
 }
 
-async fn release(hub: &Hub, ended: &[(Key, i64)]) -> Result<()> {
+async fn release(hub: &Hub, ended: &[(DeliveryKey, i64)]) -> Result<()> {
     if ended.is_empty() {
         return Ok(());
     }

@@ -10,7 +10,7 @@ use crate::limits;
 use crate::model::breaker::{Breaker, State};
 use crate::model::delivery::PARKED;
 use crate::store;
-use crate::store::provider::Hold;
+use crate::store::provider::ProviderOutage;
 
 /// What all know of the providers.
 pub async fn refresh(hub: &Hub) -> Result<()> {
@@ -51,10 +51,10 @@ pub async fn write(hub: &Hub, provider: &ProviderState, seen: &State, next: Stat
     let closes = next.breaker == Breaker::Closed && seen.breaker != Breaker::Closed;
     if opens {
         let (reason, detail) = ("breaker".to_owned(), next.reason.clone());
-        let hold = Hold { provider: name.to_owned(), reason, began_at: now, ended_at: PARKED, detail };
-        store::provider::hold(&mut *tx, &hold, now - limits::HOLDS_MERGE).await?;
+        let hold = ProviderOutage { provider: name.to_owned(), reason, began_at: now, ended_at: PARKED, detail };
+        store::provider::begin_outage(&mut *tx, &hold, now - limits::HOLDS_MERGE).await?;
     } else if closes {
-        store::provider::end_hold(&mut *tx, name, "breaker", now).await?;
+        store::provider::end_outage(&mut *tx, name, "breaker", now).await?;
     }
     tx.commit().await?;
     if opens {

@@ -13,22 +13,22 @@ use futures_util::FutureExt as _;
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::model::capability::Batch;
-use crate::model::delivery::{Key, Outcome, Status};
+use crate::model::delivery::{DeliveryKey, Outcome, Status};
 use crate::model::retry::{Action, ErrorClass};
-use crate::provider::{Letter, Looked, Provider};
+use crate::provider::{Looked, Provider, SendRequest};
 use crate::shutdown::may_die_at;
 use crate::store;
 use crate::store::delivery::Settle;
 use crate::telemetry::observe;
 
-use super::hold::Held;
+use super::hold::HeldDelivery;
 use super::step::{Call, settle_of};
 use super::{pace, route};
 use crate::flow::channel::{self, Passage};
 
 /// What goes out in one request each: what may go together with others goes together, in the order of the claim.
-pub fn requests(held: Vec<Held>) -> Vec<Vec<Held>> {
-    let mut requests: Vec<Vec<Held>> = Vec::with_capacity(held.len());
+pub fn requests(held: Vec<HeldDelivery>) -> Vec<Vec<HeldDelivery>> {
+    let mut requests: Vec<Vec<HeldDelivery>> = Vec::with_capacity(held.len());
     // The request of a kind that has room still.
     let mut open = HashMap::new();
     for held in held {
@@ -57,7 +57,7 @@ pub fn requests(held: Vec<Held>) -> Vec<Vec<Held>> {
 }
 
 /// One request, or the decision not to make it; always ends with something to settle for each delivery.
-pub async fn call(hub: &Hub, request: Vec<Held>) -> Vec<Settle> {
+pub async fn call(hub: &Hub, request: Vec<HeldDelivery>) -> Vec<Settle> {
     let mut settles = Vec::with_capacity(request.len());
     let mut asked = Vec::with_capacity(request.len());
     for held in request {
@@ -123,8 +123,8 @@ fn is_throttled(outcome: &Outcome) -> bool {
 }
 
 /// For how long these have been tried; read only where it matters. If it cannot be read, patience begins anew.
-async fn look_since_when(hub: &Hub, asked: &mut [Held]) {
-    let keys: Vec<Key> = asked.iter().filter(|h| h.claimed.head.attempt > 1).map(Held::key).collect();
+async fn look_since_when(hub: &Hub, asked: &mut [HeldDelivery]) {
+    let keys: Vec<DeliveryKey> = asked.iter().filter(|h| h.claimed.head.attempt > 1).map(HeldDelivery::key).collect();
     let since = store::attempt::tried_since(hub.store.engine(), &keys).await.unwrap_or_else(|e| {
         tracing::warn!(error = %e, deliveries = keys.len(), "since when they have been tried could not be read");
         HashMap::new()
@@ -137,7 +137,7 @@ async fn look_since_when(hub: &Hub, asked: &mut [Held]) {
 }
 
 /// Why a delivery is not called, if it is not.
-fn not_to_be_asked(hub: &Hub, held: &Held) -> Option<Outcome> {
+fn not_to_be_asked(hub: &Hub, held: &HeldDelivery) -> Option<Outcome> {
     let head = held.claimed.head;
     if head.expires_at.is_some_and(|worthless| worthless <= hub.clock.now()) {
         Some(Outcome::Expired)
@@ -160,9 +160,9 @@ fn not_to_be_asked(hub: &Hub, held: &Held) -> Option<Outcome> {
     }
 }
 
-fn ended(hub: &Hub, held: &Held, outcome: Outcome, called_at: Option<DateTime<Utc>>) -> Settle {
+fn ended(hub: &Hub, held: &HeldDelivery, outcome: Outcome, called_at: Option<DateTime<Utc>>) -> Settle {
     let (provider, kind) = (held.account.name(), outcome.kind().as_str());
-    let Held { on_unknown, begins_recorded, .. } = *held;
+    let HeldDelivery { on_unknown, begins_recorded, .. } = *held;
     let profile = held.account.terms.profile;
     let receipt_within = held.receipt_within();
     let waited = held.waited;
@@ -186,15 +186,15 @@ fn ended(hub: &Hub, held: &Held, outcome: Outcome, called_at: Option<DateTime<Ut
 }
 
 /// Takes the place that its channel asks for at the destination, for as long as the call can still begin in time.
-async fn enter(hub: &Hub, held: &mut Held) -> std::result::Result<Passage, Outcome> {
+async fn enter(hub: &Hub, held: &mut HeldDelivery) -> std::result::Result<Passage, Outcome> {
     let until = held.holder.since + hub.settings.timing.begin_within();
     channel::enter(hub, &mut held.preparation, until).await
 }
 
 /// As many outcomes as there are deliveries.
-async fn ask(hub: &Hub, asked: &[Held]) -> Vec<Outcome> {
+async fn ask(hub: &Hub, asked: &[HeldDelivery]) -> Vec<Outcome> {
     let Some(first) = asked.first() else { return Vec::new() };
-    let mut letters: Vec<Letter<'_>> = asked.iter().filter_map(Held::letter).collect();
+    let mut letters: Vec<SendRequest<'_>> = asked.iter().filter_map(HeldDelivery::letter).collect();
     let provider = &first.account.provider;
     let began = Instant::now();
     let sending = async {
@@ -232,7 +232,7 @@ async fn ask(hub: &Hub, asked: &[Held]) -> Vec<Outcome> {
 /// over. Fails with the reason why there is no answer.
 async fn answer<T>(
     hub: &Hub,
-    asked: &[Held],
+    asked: &[HeldDelivery],
     extra: Duration,
     call: impl Future<Output = T>,
 ) -> std::result::Result<T, &'static str> {
@@ -254,7 +254,7 @@ async fn answer<T>(
 
 /// Extends the leases of a running call three times a lease, so that one failure to do so loses none. A worker that
 /// dies extends nothing: the reaper comes one lease later.
-async fn keep_leases(hub: &Hub, asked: &[Held]) -> Infallible {
+async fn keep_leases(hub: &Hub, asked: &[HeldDelivery]) -> Infallible {
     let every = hub.settings.timing.lease() / 3;
     let mut due = asked.iter().map(|held| held.holder.since).min().unwrap_or_else(Instant::now);
     loop {
@@ -266,7 +266,7 @@ async fn keep_leases(hub: &Hub, asked: &[Held]) -> Infallible {
     }
 }
 
-async fn extend_leases(hub: Hub, attempts: Vec<(Key, i16, Tsid)>) {
+async fn extend_leases(hub: Hub, attempts: Vec<(DeliveryKey, i16, Tsid)>) {
     let lease = hub.settings.timing.lease();
     for (key, attempt, worker) in attempts {
         match store::delivery::extend(hub.store.engine(), key, attempt, worker, lease).await {
@@ -280,7 +280,7 @@ async fn extend_leases(hub: Hub, attempts: Vec<(Key, i16, Tsid)>) {
 }
 
 /// What may have been sent is asked for first, where the provider can tell.
-async fn look_up_and_send(provider: &Arc<dyn Provider>, letter: Letter<'_>) -> Outcome {
+async fn look_up_and_send(provider: &Arc<dyn Provider>, letter: SendRequest<'_>) -> Outcome {
     match provider.lookup(letter.clone()).await {
         Looked::Taken { provider_ref } => Outcome::Accepted { provider_ref },
         Looked::NotTaken => provider.send(letter).await,

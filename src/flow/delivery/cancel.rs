@@ -6,7 +6,7 @@ use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::model::access::permit::Canceling;
 use crate::model::delivery::{Outcome, Status};
-use crate::store::{self, audit::Deed, delivery::Row};
+use crate::store::{self, audit::AuditEntry, delivery::DeliveryRow};
 
 use super::settle::end;
 
@@ -16,16 +16,16 @@ use super::settle::end;
 /// # Errors
 /// `Error::NotFound` if the partner has no such message. `Error::Unavailable` if the database cannot be reached; some of
 /// the deliveries may be canceled then.
-pub async fn cancel(hub: &Hub, permit: Canceling<'_>, message_id: Tsid) -> Result<Vec<Row>> {
+pub async fn cancel(hub: &Hub, permit: Canceling<'_>, message_id: Tsid) -> Result<Vec<DeliveryRow>> {
     let (actor, partner) = (permit.actor(), permit.partner());
     let (id, shard, db) = (partner.partner_id, partner.shard, hub.store.api());
     if actor.principal.is_audited() {
         // Before its effects: however it ends, it is in the log.
-        let deed = Deed {
+        let deed = AuditEntry {
             action: "message.cancel".into(),
             object: Some(message_id.to_string()),
             partner_id: Some(id),
-            ..Deed::default()
+            ..AuditEntry::default()
         };
         store::audit::insert(db, hub.next_id(), hub.clock.now(), actor, &deed).await?;
     }
@@ -33,7 +33,7 @@ pub async fn cancel(hub: &Hub, permit: Canceling<'_>, message_id: Tsid) -> Resul
     for _ in 0..5 {
         // First: what is seen afterwards has nothing taking its place.
         store::delivery::request_cancel(db, id, shard, message_id).await?;
-        let open = store::delivery::open(db, id, shard, message_id).await?;
+        let open = store::delivery::unsettled(db, id, shard, message_id).await?;
         let (held, free): (Vec<_>, Vec<_>) = open.into_iter().partition(|w| w.head.status == Status::Processing);
         let free_count = free.len();
         let ended = end(hub, free, &Outcome::Canceled).await?;

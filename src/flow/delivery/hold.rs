@@ -11,9 +11,9 @@ use crate::hub::Hub;
 use crate::hub::provider_state::Reservation;
 use crate::id::Tsid;
 use crate::model::channel::OnUnknown;
-use crate::model::delivery::{Key, Outcome};
+use crate::model::delivery::{DeliveryKey, Outcome};
 use crate::model::retry::ErrorClass;
-use crate::provider::{Account, Letter};
+use crate::provider::{Account, SendRequest};
 use crate::shutdown::{may_die_at, may_die_holding};
 use crate::store;
 use crate::store::delivery::{Claimed, Settle};
@@ -24,7 +24,7 @@ use super::step::settle_of;
 use crate::flow::channel::{self, Preparation};
 
 /// A delivery this process holds, with what is to be sent.
-pub struct Held {
+pub struct HeldDelivery {
     pub claimed: Claimed,
     pub(super) message: Arc<Contents>,
     pub(super) account: Arc<Account>,
@@ -40,8 +40,8 @@ pub struct Held {
     pub(super) waited: Duration,
 }
 
-impl Held {
-    pub fn key(&self) -> Key {
+impl HeldDelivery {
+    pub fn key(&self) -> DeliveryKey {
         self.claimed.key
     }
 
@@ -64,8 +64,8 @@ impl Held {
         Some(sooner.map_or(within, |s| within.min(TimeDelta::seconds(i64::from(s)))))
     }
 
-    pub(super) fn letter(&self) -> Option<Letter<'_>> {
-        Some(Letter {
+    pub(super) fn letter(&self) -> Option<SendRequest<'_>> {
+        Some(SendRequest {
             key: self.claimed.key,
             attempt: self.claimed.head.attempt,
             channel: self.claimed.head.channel,
@@ -80,7 +80,7 @@ impl Held {
 
 /// What became of a claim: deliveries to call, and those given back because what to send could not be read.
 pub struct Ready {
-    pub held: Vec<Held>,
+    pub held: Vec<HeldDelivery>,
     pub given_back: Vec<Settle>,
 }
 
@@ -111,7 +111,7 @@ pub async fn hold(hub: &Hub, claim: Claim) -> Ready {
                     let channel = claimed.head.channel;
                     let begins_recorded = hub.providers.on_unknown(channel, &hub.settings.retry) > OnUnknown::Retry;
                     let on_unknown = account.on_unknown(channel, &hub.settings.retry);
-                    held.push(Held {
+                    held.push(HeldDelivery {
                         claimed,
                         message,
                         account,
@@ -145,8 +145,8 @@ pub async fn hold(hub: &Hub, claim: Claim) -> Ready {
 
 /// Where an unknown outcome must not lead to a second copy, the beginning of a call is durable before the call. Returns
 /// what may be called, and what is given back: its lease is nearly over, because the hub is late.
-async fn begin(hub: &Hub, holder: Holder, held: Vec<Held>) -> (Vec<Held>, Vec<Settle>) {
-    let calls: Vec<(Key, i16, String)> = held
+async fn begin(hub: &Hub, holder: Holder, held: Vec<HeldDelivery>) -> (Vec<HeldDelivery>, Vec<Settle>) {
+    let calls: Vec<(DeliveryKey, i16, String)> = held
         .iter()
         .filter(|h| h.begins_recorded)
         .map(|h| (h.claimed.key, h.claimed.head.attempt, h.account.name().to_owned()))
@@ -158,8 +158,8 @@ async fn begin(hub: &Hub, holder: Holder, held: Vec<Held>) -> (Vec<Held>, Vec<Se
     match store::attempt::begin(db, &calls, worker, claimed_at, hub.clock.now(), lasting).await {
         Ok(begun) => {
             may_die_at("begin.after_commit");
-            let begun: HashSet<Key> = begun.into_iter().collect();
-            let (held, late): (Vec<Held>, Vec<Held>) =
+            let begun: HashSet<DeliveryKey> = begun.into_iter().collect();
+            let (held, late): (Vec<HeldDelivery>, Vec<HeldDelivery>) =
                 held.into_iter().partition(|h| !h.begins_recorded || begun.contains(&h.claimed.key));
             let late = late.iter().map(|h| settle_of(hub, &h.claimed, holder, Outcome::Postponed, None)).collect();
             (held, late)

@@ -10,7 +10,7 @@ use crate::limits;
 use crate::model::channel::Channel;
 use crate::model::limit::{RateLimit, Report, Taken};
 use crate::store;
-use crate::store::provider::Hold;
+use crate::store::provider::ProviderOutage;
 
 /// Takes from the limits of a channel's providers what is about to be claimed, if it is not in hand.
 pub async fn prepare(hub: &Hub, channel: Channel, wanted: i64) -> Result<()> {
@@ -67,14 +67,14 @@ async fn book(hub: &Hub, provider: &str, limit: &RateLimit, wanted: u32, reports
     store::provider::put_limit(&mut *tx, provider, &booked, now).await?;
     if wanted > 0 && taken.granted == 0 {
         let detail = Some(format!("{} in {} s, {}", limit.count, limit.per.as_secs(), limit.strategy));
-        let hold = Hold {
+        let hold = ProviderOutage {
             provider: provider.to_owned(),
             reason: "limited".into(),
             began_at: now,
             ended_at: taken.next,
             detail,
         };
-        store::provider::hold(&mut *tx, &hold, now - limits::HOLDS_MERGE).await?;
+        store::provider::begin_outage(&mut *tx, &hold, now - limits::HOLDS_MERGE).await?;
     }
     tx.commit().await?;
     Ok(taken)

@@ -11,8 +11,8 @@ use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
 use crate::model::channel::OnUnknown;
-use crate::model::delivery::{Key, Outcome, Status, next};
-use crate::model::event::{EventKind, Told};
+use crate::model::delivery::{DeliveryKey, Outcome, Status, next};
+use crate::model::event::{EventKind, EventPayload};
 use crate::model::lane::Lane;
 use crate::model::receipt::Reference;
 use crate::shutdown::may_die_at;
@@ -21,7 +21,7 @@ use crate::store::delivery::{Lifted, Settle, Waiting, Won};
 use crate::telemetry::observe;
 
 use crate::flow::fallback::{self, Made};
-use crate::flow::publish::{Notice, publish};
+use crate::flow::publish::{NewEvent, publish};
 use crate::flow::{channel, receipt};
 
 /// Settles a batch: winners change their heads, and only winners emit. What lost its fence is kept on its own attempt.
@@ -44,7 +44,7 @@ pub async fn settle(hub: &Hub, mut batch: Vec<Settle>) -> Result<()> {
     };
     may_die_at("settle.after_commit");
     observe(&hub.metrics.settle_seconds, &[], began.elapsed());
-    let by_key: HashMap<Key, bool> = won.iter().map(|w| (w.key, w.cancel_requested)).collect();
+    let by_key: HashMap<DeliveryKey, bool> = won.iter().map(|w| (w.key, w.cancel_requested)).collect();
     let (winners, losers): (Vec<Settle>, Vec<Settle>) = batch.into_iter().partition(|s| by_key.contains_key(&s.key));
     tell(hub, &winners, &won);
     fallback::announce(hub, &made);
@@ -94,8 +94,9 @@ pub(super) async fn write(
     now: DateTime<Utc>,
 ) -> Result<(Vec<Won>, Made)> {
     let won = store::delivery::settle(&mut *tx, batch, now).await?;
-    let kept: HashSet<Key> = won.iter().map(|w| w.key).collect();
-    let doubtful: Vec<Key> = batch.iter().filter(|s| in_doubt(s) && kept.contains(&s.key)).map(|s| s.key).collect();
+    let kept: HashSet<DeliveryKey> = won.iter().map(|w| w.key).collect();
+    let doubtful: Vec<DeliveryKey> =
+        batch.iter().filter(|s| in_doubt(s) && kept.contains(&s.key)).map(|s| s.key).collect();
     keep_refs(hub, tx, batch.iter().filter(|s| kept.contains(&s.key))).await?;
     let apart: Vec<&Settle> = batch.iter().filter(|s| s.apart.is_some() && kept.contains(&s.key)).collect();
     if !apart.is_empty() {
@@ -111,7 +112,7 @@ pub(super) async fn write(
 /// not know better, in the same transaction. Heads are locked first: whoever settles them meanwhile comes before or
 /// after.
 async fn late(hub: &Hub, losers: &[Settle], now: DateTime<Utc>) -> Result<()> {
-    let keys: Vec<Key> = losers.iter().map(|s| s.key).collect();
+    let keys: Vec<DeliveryKey> = losers.iter().map(|s| s.key).collect();
     let Some(channel) = losers.first().map(|s| s.lane.channel()) else { return Ok(()) };
     let mut tx = hub.store.begin_serving(channel).await?;
     store::delivery::lock(&mut tx, &keys).await?;
@@ -129,11 +130,11 @@ async fn late(hub: &Hub, losers: &[Settle], now: DateTime<Utc>) -> Result<()> {
 }
 
 /// Returns what receipts that came before make of them, to be announced after the commit.
-async fn lift(hub: &Hub, tx: &mut store::Conn, doubtful: &[Key], now: DateTime<Utc>) -> Result<Made> {
+async fn lift(hub: &Hub, tx: &mut store::Conn, doubtful: &[DeliveryKey], now: DateTime<Utc>) -> Result<Made> {
     if doubtful.is_empty() {
         return Ok(Made::default());
     }
-    let lifted = store::delivery::evidence(&mut *tx, doubtful, now).await?;
+    let lifted = store::delivery::apply_late_acceptances(&mut *tx, doubtful, now).await?;
     let made = receipt::reweigh(hub, tx, doubtful, now).await?;
     if lifted.is_empty() {
         return Ok(made);
@@ -142,18 +143,18 @@ async fn lift(hub: &Hub, tx: &mut store::Conn, doubtful: &[Key], now: DateTime<U
         let within = receipt::within(hub, l.provider.as_deref(), l.lane.channel())?;
         Some((l.key, now + within))
     };
-    let due: HashMap<Key, DateTime<Utc>> = lifted.iter().filter_map(due).collect();
+    let due: HashMap<DeliveryKey, DateTime<Utc>> = lifted.iter().filter_map(due).collect();
     let awaited: Vec<_> = due.iter().map(|(key, at)| (*key, Some(*at))).collect();
     store::delivery::await_receipts(&mut *tx, &awaited).await?;
     fallback::look_sooner(hub, tx, &due, now).await?;
     tracing::info!(lifted = lifted.len(), "late answers tell that these had been sent");
-    let notice = |lifted: &Lifted| Notice {
+    let notice = |lifted: &Lifted| NewEvent {
         partner_id: lifted.partner_id,
         shard: lifted.key.shard,
         about: Some(lifted.key.message_id),
         priority: lifted.lane.priority(),
         overflow: lifted.lane.is_overflow(),
-        told: Told {
+        payload: EventPayload {
             event: EventKind::Sent.as_str().into(),
             no: lifted.key.no,
             seq: lifted.seq,
@@ -163,11 +164,11 @@ async fn lift(hub: &Hub, tx: &mut store::Conn, doubtful: &[Key], now: DateTime<U
             provider: lifted.provider.clone(),
             reason: Some("late_answer".into()),
             occurred_at: now,
-            ..Told::default()
+            ..EventPayload::default()
         },
         only: None,
     };
-    let notices: Vec<Notice> = lifted.iter().filter(|l| l.lane.channel().counts()).map(notice).collect();
+    let notices: Vec<NewEvent> = lifted.iter().filter(|l| l.lane.channel().counts()).map(notice).collect();
     let published = publish(hub, tx, &notices).await?;
     let ended: Vec<(i16, Tsid, Tsid)> =
         notices.iter().filter_map(|n| Some((n.shard, n.about?, n.partner_id))).collect();
@@ -183,7 +184,7 @@ pub fn tell(hub: &Hub, winners: &[Settle], won: &[Won]) {
     }
     let again = winners.iter().filter(|s| s.step.status == Status::Pending);
     let again = again.filter_map(|s| Some(((s.key.shard, s.lane), s.step.ready_at?)));
-    let heard: HashSet<Key> = won.iter().filter(|w| w.heard).map(|w| w.key).collect();
+    let heard: HashSet<DeliveryKey> = won.iter().filter(|w| w.heard).map(|w| w.key).collect();
     let told = winners.iter().filter(|s| heard.contains(&s.key));
     let told = told.map(|s| {
         let lane = Lane::of_events(s.lane.priority(), s.lane.is_overflow());

@@ -10,7 +10,7 @@ use crate::model::idempotency::{Accepted, replay, taken, written};
 use crate::model::message::Posted;
 use crate::model::partner::Partner;
 use crate::store;
-use crate::store::idempotency::{self, Key};
+use crate::store::idempotency::{self, IdempotencyKey};
 use crate::store::message::{Insert, Written};
 
 /// Answers messages that `store::message::insert` was called for, in their order; `inserted` is what it returned. Asks
@@ -24,7 +24,7 @@ pub async fn answers(
     inserted: &[Written],
 ) -> Result<Vec<Result<Accepted>>> {
     let inserted: HashMap<Tsid, bool> = inserted.iter().map(|w| (w.message_id, w.heard)).collect();
-    let key = |i: &&&Insert| Key {
+    let key = |i: &&&Insert| IdempotencyKey {
         shard: i.shard,
         partner_id: i.partner_id,
         client_msg_id: i.message.client_msg_id.clone().unwrap_or_default(),
@@ -53,7 +53,7 @@ pub async fn stored_before(
     let keyed = |(partner, posted): &(&Partner, &Posted)| {
         let client_msg_id = posted.message.client_msg_id.clone()?;
         let hash = key_hash(hub, partner.partner_id, &client_msg_id);
-        Some(Key { shard: partner.shard, partner_id: partner.partner_id, client_msg_id, hash })
+        Some(IdempotencyKey { shard: partner.shard, partner_id: partner.partner_id, client_msg_id, hash })
     };
     let keys: Vec<_> = asked.iter().filter_map(keyed).collect();
     let holders = if keys.is_empty() { Vec::new() } else { idempotency::find(db, &keys).await? };

@@ -3,5 +3,5 @@
 pub mod permit;
 pub mod principal;
 pub mod role;
-pub mod strikes;
+pub mod sign_in_throttle;
 pub mod token;

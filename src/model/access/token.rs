@@ -68,7 +68,7 @@ pub enum Refused {
 /// The keys that sign and verify, by their ids.
 #[derive(Default)]
 pub struct TokenKeys {
-    by_kid: BTreeMap<String, Key>,
+    by_kid: BTreeMap<String, VerifyingKey>,
     /// Tokens whose signature was found right: a service sends the same one with every request of its day.
     verified: Mutex<HashMap<String, Claims>>,
 }
@@ -76,7 +76,7 @@ pub struct TokenKeys {
 /// Tokens remembered at most; beyond, all are verified anew.
 const REMEMBERED: usize = 4096;
 
-struct Key {
+struct VerifyingKey {
     secret: Vec<u8>,
     active_at: DateTime<Utc>,
     expires_at: DateTime<Utc>,
@@ -84,7 +84,7 @@ struct Key {
 
 impl TokenKeys {
     pub fn add(&mut self, kid: String, secret: Vec<u8>, active_at: DateTime<Utc>, expires_at: DateTime<Utc>) {
-        self.by_kid.insert(kid, Key { secret, active_at, expires_at });
+        self.by_kid.insert(kid, VerifyingKey { secret, active_at, expires_at });
     }
 
     /// Signed with the newest key that is active.

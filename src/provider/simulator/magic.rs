@@ -20,7 +20,7 @@ pub enum Does {
     /// out something goes wrong once, and the next try is in order.
     Break(How),
     /// It is taken; what is told later is out of the ordinary.
-    Tell(Told),
+    Tell(ReceiptPlan),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +58,7 @@ pub enum How {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Told {
+pub enum ReceiptPlan {
     Late,
     Never,
     Expired,
@@ -80,13 +80,18 @@ pub const TABLE: [Magic; 19] = {
     [
         magic(1, "fail", Refuse(Why::Address), "refused for good: there is no such recipient"),
         magic(2, "temporary", Refuse(Why::Internal), "refused for now, each time"),
-        magic(3, "late", Tell(Told::Late), "delivered, and told after 10 minutes"),
-        magic(4, "never", Tell(Told::Never), "taken; what became of it is never known"),
+        magic(3, "late", Tell(ReceiptPlan::Late), "delivered, and told after 10 minutes"),
+        magic(4, "never", Tell(ReceiptPlan::Never), "taken; what became of it is never known"),
         magic(5, "unknown", Break(How::Cut), "taken, and hung up instead of saying so; answers the next time"),
         magic(6, "hang", Break(How::Hang), "taken, and no answer; answers the next time"),
-        magic(7, "expired", Tell(Told::Expired), "expired: told after 25 hours"),
-        magic(8, "undelivered", Tell(Told::Failed), "taken, then told that the carrier could not deliver it"),
-        magic(9, "not-a-user", Tell(Told::NotAUser), "has no KakaoTalk and no RCS: a fallback is due; texts arrive"),
+        magic(7, "expired", Tell(ReceiptPlan::Expired), "expired: told after 25 hours"),
+        magic(8, "undelivered", Tell(ReceiptPlan::Failed), "taken, then told that the carrier could not deliver it"),
+        magic(
+            9,
+            "not-a-user",
+            Tell(ReceiptPlan::NotAUser),
+            "has no KakaoTalk and no RCS: a fallback is due; texts arrive",
+        ),
         magic(10, "opted-out", Refuse(Why::OptedOut), "refused: does not want it"),
         magic(11, "throttled", Break(How::Limit), "too fast, come back in a second; taken the next time"),
         magic(
@@ -96,11 +101,11 @@ pub const TABLE: [Magic; 19] = {
             "we are refused as if our key were wrong: stops the provider",
         ),
         magic(13, "balance", Refuse(Why::Balance), "refused as if nothing were left to pay with: stops the provider"),
-        magic(14, "early", Tell(Told::Early), "its receipt comes before the answer"),
-        magic(15, "twice", Tell(Told::Twice), "delivered, and told twice"),
-        magic(16, "reordered", Tell(Told::Reordered), "delivered, and only then told that it is on its way"),
-        magic(17, "changed", Tell(Told::Changed), "told failed, then told delivered"),
-        magic(18, "lost", Tell(Told::Lost), "delivered; no receipt is sent, but whoever asks is told"),
+        magic(14, "early", Tell(ReceiptPlan::Early), "its receipt comes before the answer"),
+        magic(15, "twice", Tell(ReceiptPlan::Twice), "delivered, and told twice"),
+        magic(16, "reordered", Tell(ReceiptPlan::Reordered), "delivered, and only then told that it is on its way"),
+        magic(17, "changed", Tell(ReceiptPlan::Changed), "told failed, then told delivered"),
+        magic(18, "lost", Tell(ReceiptPlan::Lost), "delivered; no receipt is sent, but whoever asks is told"),
         magic(19, "cut", Break(How::CutBefore), "hung up before it is taken; taken the next time"),
     ]
 };

@@ -62,9 +62,9 @@ pub enum Behaviour {
     Garbage,
 }
 
-pub(super) struct Desk<R>(Arc<Mutex<Held<R>>>);
+pub(super) struct Desk<R>(Arc<Mutex<DeskState<R>>>);
 
-struct Held<R> {
+struct DeskState<R> {
     records: VecDeque<(usize, R)>,
     bytes: usize,
     script: VecDeque<(Behaviour, u32)>,
@@ -78,10 +78,10 @@ impl<R> Clone for Desk<R> {
 
 impl<R: Clone> Desk<R> {
     fn new() -> Desk<R> {
-        Desk(Arc::new(Mutex::new(Held { records: VecDeque::new(), bytes: 0, script: VecDeque::new() })))
+        Desk(Arc::new(Mutex::new(DeskState { records: VecDeque::new(), bytes: 0, script: VecDeque::new() })))
     }
 
-    fn held(&self) -> MutexGuard<'_, Held<R>> {
+    fn held(&self) -> MutexGuard<'_, DeskState<R>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -130,7 +130,7 @@ impl<R: Clone> Desk<R> {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Order {
-    r#do: Deed,
+    r#do: Instruction,
     status: Option<u16>,
     text: Option<String>,
     retry_after: Option<u32>,
@@ -139,7 +139,7 @@ struct Order {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Deed {
+enum Instruction {
     Ok,
     Fail,
     Hang,
@@ -153,13 +153,13 @@ impl Order {
     /// `refusal`: how the vendor usually says no, where the order does not say how.
     fn behaviour(self, refusal: (u16, &str)) -> Result<Behaviour, &'static str> {
         Ok(match self.r#do {
-            Deed::Ok => Behaviour::Ok,
-            Deed::Hang => Behaviour::Hang,
-            Deed::Cut => Behaviour::Cut,
-            Deed::CutBefore => Behaviour::CutBefore,
-            Deed::Garbage => Behaviour::Garbage,
-            Deed::Limit => Behaviour::Limit { retry_after: self.retry_after.unwrap_or(1) },
-            Deed::Fail => {
+            Instruction::Ok => Behaviour::Ok,
+            Instruction::Hang => Behaviour::Hang,
+            Instruction::Cut => Behaviour::Cut,
+            Instruction::CutBefore => Behaviour::CutBefore,
+            Instruction::Garbage => Behaviour::Garbage,
+            Instruction::Limit => Behaviour::Limit { retry_after: self.retry_after.unwrap_or(1) },
+            Instruction::Fail => {
                 let status = self.status.unwrap_or(refusal.0);
                 if !(300..=599).contains(&status) {
                     return Err("status must be between 300 and 599");
@@ -304,10 +304,10 @@ pub(in crate::provider) mod testing {
 
     use super::*;
     use crate::id::Tsid;
-    use crate::model::delivery::{Key, Outcome};
+    use crate::model::delivery::{DeliveryKey, Outcome};
     use crate::model::message::Content;
     use crate::model::retry::ErrorClass;
-    use crate::provider::{Extra, Letter};
+    use crate::provider::{Extra, SendRequest};
 
     pub const BUDGET: Duration = Duration::from_secs(10);
     /// For calls that are to run out of time: long enough to come as far as they should on a busy machine.
@@ -322,9 +322,9 @@ pub(in crate::provider) mod testing {
         Content { subject: subject.map(str::to_owned), body: body.to_owned(), ..Content::default() }
     }
 
-    pub fn letter<'a>(to: &'a str, content: &'a Content) -> Letter<'a> {
-        Letter {
-            key: Key { shard: 0, message_id: Tsid(700_000_000_000_000_000), no: 2 },
+    pub fn letter<'a>(to: &'a str, content: &'a Content) -> SendRequest<'a> {
+        SendRequest {
+            key: DeliveryKey { shard: 0, message_id: Tsid(700_000_000_000_000_000), no: 2 },
             attempt: 1,
             channel: crate::model::channel::Channel::Sms,
             kind: "ORDER_COMPLETED",

@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use super::Answered;
 use super::magic::Why;
 use super::vendor::{
-    Call, End, News, No, Receipts, Setup, Sheet, Standing, Taken, Trade, Vendor, is_recipient, is_sender,
+    Call, End, MessageState, News, No, Receipts, Setup, Sheet, Taken, Trade, Vendor, is_recipient, is_sender,
     json as answer, text,
 };
 use crate::error::Result;
@@ -401,10 +401,10 @@ struct Page {
     number: usize,
     size: usize,
     total: usize,
-    rows: Vec<Standing>,
+    rows: Vec<MessageState>,
 }
 
-fn page(call: &Call, found: Vec<Standing>) -> Page {
+fn page(call: &Call, found: Vec<MessageState>) -> Page {
     let (number, size) = (call.number("pageNum", 1).max(1), call.number("pageSize", PAGE).clamp(1, LONGEST_PAGE));
     let total = found.len();
     Page { number, size, total, rows: found.into_iter().skip((number - 1) * size).take(size).collect() }
@@ -430,7 +430,7 @@ fn search(vendor: &Vendor, call: &Call, wanted: impl Fn(&Taken) -> bool) -> Resu
         return Err((4, "requestId, or a range of dates, is required."));
     }
     let (to, key) = (call.asked("recipientNo"), call.asked("recipientGroupingKey"));
-    let found = vendor.find(|Standing { taken, .. }| {
+    let found = vendor.find(|MessageState { taken, .. }| {
         wanted(taken)
             && request.as_ref().is_none_or(|id| *id == taken.request)
             && span.as_ref().is_none_or(|span| span.has(taken.at))
@@ -461,7 +461,7 @@ fn talk_result(end: End) -> Option<(&'static str, &'static str)> {
 }
 
 /// A text as both lists and single look-ups have it.
-fn listed_text(standing: &Standing) -> Value {
+fn listed_text(standing: &MessageState) -> Value {
     let (taken, result) = (&standing.taken, text_result(standing.end));
     let (status, name) = match standing.end {
         End::Pending => ("2", "processing"),
@@ -501,7 +501,7 @@ fn one_text(vendor: &Vendor, call: &Call, request: &str) -> Listed {
 
 fn text_results(vendor: &Vendor, call: &Call) -> Listed {
     let page = results(vendor, call, "sms", 1)?;
-    let row = |standing: &Standing| {
+    let row = |standing: &MessageState| {
         let listed = listed_text(standing);
         let mut row = Map::new();
         for name in [
@@ -527,7 +527,7 @@ fn text_results(vendor: &Vendor, call: &Call) -> Listed {
     Ok(successful(json!({ "body": body })))
 }
 
-fn listed_talk(standing: &Standing) -> Value {
+fn listed_talk(standing: &MessageState) -> Value {
     let (taken, result) = (&standing.taken, talk_result(standing.end));
     let status = match standing.end {
         End::Pending => "READY",
@@ -560,7 +560,7 @@ fn one_talk(vendor: &Vendor, request: &str, place: &str) -> Listed {
 /// Unlike a message that is searched for, one in this list has no key of its recipient's: so the vendor documents it.
 fn talk_results(vendor: &Vendor, call: &Call) -> Listed {
     let page = results(vendor, call, "alimtalk", 31)?;
-    let row = |standing: &Standing| {
+    let row = |standing: &MessageState| {
         let listed = listed_talk(standing);
         let names = [
             "requestId",
@@ -582,7 +582,7 @@ fn talk_results(vendor: &Vendor, call: &Call) -> Listed {
     Ok(successful(json!({ "messages": rows, "totalCount": page.total })))
 }
 
-fn listed_rcs(standing: &Standing) -> Value {
+fn listed_rcs(standing: &MessageState) -> Value {
     let taken = &standing.taken;
     let (status, code) = match standing.end {
         End::Pending => ("IN_PROGRESS", None),

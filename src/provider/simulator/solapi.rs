@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use super::Answered;
 use super::magic::Why;
 use super::vendor::{
-    Call, End, News, No, Receipts, Setup, Sheet, Standing, Taken, Trade, Vendor, is_recipient, is_sender,
+    Call, End, MessageState, News, No, Receipts, Setup, Sheet, Taken, Trade, Vendor, is_recipient, is_sender,
     json as answer, text,
 };
 use crate::clock::Clock;
@@ -386,7 +386,7 @@ fn code(end: End) -> &'static str {
 }
 
 /// A message as it is listed, with the vendor's ones and zeros and many nulls.
-fn listed(standing: &Standing) -> Value {
+fn listed(standing: &MessageState) -> Value {
     let (taken, done) = (&standing.taken, standing.end != End::Pending);
     let changed = time(standing.at);
     let options = |name: &str| taken.options.get(name).cloned().unwrap_or_default();

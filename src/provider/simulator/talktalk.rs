@@ -7,7 +7,7 @@ use hyper::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::Answered;
-use super::magic::{Told, Why};
+use super::magic::{ReceiptPlan, Why};
 use super::vendor::{Call, No, Setup, Taken, Trade, Vendor, json as answer, text, told};
 use crate::error::Result;
 use crate::shutdown::Shutdown;
@@ -77,7 +77,7 @@ async fn respond(vendor: Vendor, call: Call) -> Answered {
 
 fn refusal(vendor: &Vendor, user: &str) -> Option<Response<Full<Bytes>>> {
     let nobody = "존재하지 않는 user";
-    if told(user) == Some(Told::NotAUser) {
+    if told(user) == Some(ReceiptPlan::NotAUser) {
         return Some(refused("99", nobody));
     }
     match vendor.refuses(user)? {

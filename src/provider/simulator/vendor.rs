@@ -26,7 +26,7 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use url::Url;
 
-use super::magic::{self, Does, How, Told, Why};
+use super::magic::{self, Does, How, ReceiptPlan, Why};
 use super::{Answered, Behaviour, Cut, Desk};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
@@ -102,7 +102,7 @@ pub(super) enum End {
 
 /// A message as it stands.
 #[derive(Debug, Clone)]
-pub(super) struct Standing {
+pub(super) struct MessageState {
     pub taken: Taken,
     pub end: End,
     /// Of the last change.
@@ -114,7 +114,7 @@ pub(super) struct Standing {
 pub(super) struct News {
     /// The same however often it is told.
     pub event: String,
-    pub standing: Standing,
+    pub standing: MessageState,
 }
 
 /// One request to whoever is told.
@@ -215,7 +215,7 @@ struct State {
     /// Keys of requests that may come once, and when they came.
     used: HashMap<String, DateTime<Utc>>,
     numbers: u64,
-    messages: BTreeMap<String, Standing>,
+    messages: BTreeMap<String, MessageState>,
     /// By when it is due, in microseconds of the vendor's time, and by order.
     later: BTreeMap<(u64, u64), Later>,
 }
@@ -514,7 +514,7 @@ impl Vendor {
         match behaviour {
             Behaviour::Ok => {
                 let answer = take();
-                if recipients.iter().any(|(to, _)| told(to) == Some(Told::Early)) {
+                if recipients.iter().any(|(to, _)| told(to) == Some(ReceiptPlan::Early)) {
                     let now = micros(self.state().pace.now());
                     self.tell_until(now).await;
                 }
@@ -592,14 +592,14 @@ impl Vendor {
     /// Enters a message into the ledger, and what is to be told of it.
     pub(super) fn take(&self, taken: Taken) {
         self.0.desk.record(taken.clone(), taken.text.len());
-        let standing = Standing { at: taken.at, end: End::Pending, taken };
+        let standing = MessageState { at: taken.at, end: End::Pending, taken };
         let by_users = (self.0.trade.by_users)(&standing.taken.kind);
         let plan = plan(told(&standing.taken.to), by_users);
         let mut state = self.state();
         let now = state.pace.now();
         for Step { after, end, changes, told } in plan {
             let event = format!("{}-{end:?}", standing.taken.id);
-            let news = vec![News { event, standing: Standing { end: *end, ..standing.clone() } }];
+            let news = vec![News { event, standing: MessageState { end: *end, ..standing.clone() } }];
             state.numbers += 1;
             let key = (micros(now + after), state.numbers);
             state.later.insert(key, Later { news, changes: *changes, told: *told, tries: 0 });
@@ -613,7 +613,7 @@ impl Vendor {
     }
 
     /// The messages that are remembered and are so, in the order of their ids.
-    pub(super) fn find(&self, wanted: impl Fn(&Standing) -> bool) -> Vec<Standing> {
+    pub(super) fn find(&self, wanted: impl Fn(&MessageState) -> bool) -> Vec<MessageState> {
         self.state().messages.values().filter(|standing| wanted(standing)).cloned().collect()
     }
 }
@@ -716,25 +716,27 @@ const fn step(after: f64, end: End) -> Step {
 }
 
 /// What happens to a message, by what its recipient is magic for.
-fn plan(told: Option<Told>, by_users: bool) -> &'static [Step] {
+fn plan(told: Option<ReceiptPlan>, by_users: bool) -> &'static [Step] {
     const DELIVERED: Step = step(SOON, End::Delivered);
     match told {
         None => &[DELIVERED],
-        Some(Told::Late) => const { &[step(LATE, End::Delivered)] },
-        Some(Told::Never) => &[],
-        Some(Told::Expired) => const { &[step(EXPIRED, End::Expired)] },
-        Some(Told::Failed) => const { &[step(SOON, End::Failed)] },
-        Some(Told::NotAUser) if by_users => const { &[step(SOON, End::NotAUser)] },
-        Some(Told::NotAUser) => &[DELIVERED],
-        Some(Told::Early) => const { &[step(0.0, End::Delivered)] },
-        Some(Told::Twice) => const { &[DELIVERED, Step { changes: false, ..step(AFTERWARDS, End::Delivered) }] },
-        Some(Told::Reordered) => const { &[DELIVERED, Step { changes: false, ..step(AFTERWARDS, End::Pending) }] },
-        Some(Told::Changed) => const { &[step(SOON, End::Failed), step(AFTERWARDS, End::Delivered)] },
-        Some(Told::Lost) => const { &[Step { told: false, ..DELIVERED }] },
+        Some(ReceiptPlan::Late) => const { &[step(LATE, End::Delivered)] },
+        Some(ReceiptPlan::Never) => &[],
+        Some(ReceiptPlan::Expired) => const { &[step(EXPIRED, End::Expired)] },
+        Some(ReceiptPlan::Failed) => const { &[step(SOON, End::Failed)] },
+        Some(ReceiptPlan::NotAUser) if by_users => const { &[step(SOON, End::NotAUser)] },
+        Some(ReceiptPlan::NotAUser) => &[DELIVERED],
+        Some(ReceiptPlan::Early) => const { &[step(0.0, End::Delivered)] },
+        Some(ReceiptPlan::Twice) => const { &[DELIVERED, Step { changes: false, ..step(AFTERWARDS, End::Delivered) }] },
+        Some(ReceiptPlan::Reordered) => {
+            const { &[DELIVERED, Step { changes: false, ..step(AFTERWARDS, End::Pending) }] }
+        }
+        Some(ReceiptPlan::Changed) => const { &[step(SOON, End::Failed), step(AFTERWARDS, End::Delivered)] },
+        Some(ReceiptPlan::Lost) => const { &[Step { told: false, ..DELIVERED }] },
     }
 }
 
-pub(super) fn told(to: &str) -> Option<Told> {
+pub(super) fn told(to: &str) -> Option<ReceiptPlan> {
     match magic::of(to)?.does {
         Does::Tell(told) => Some(told),
         Does::Refuse(_) | Does::Break(_) => None,
@@ -835,7 +837,7 @@ impl Door {
     }
 
     fn refusal(&self, vendor: &Vendor, to: &str) -> Option<Response<Full<Bytes>>> {
-        if !self.everybody && told(to) == Some(Told::NotAUser) {
+        if !self.everybody && told(to) == Some(ReceiptPlan::NotAUser) {
             return Some(refused(404, "not_a_user"));
         }
         refused_by_status(vendor.refuses(to)?)

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use super::queue::Waiting;
 use crate::error::Result;
 use crate::id::Tsid;
-use crate::model::delivery::{Key, Status};
+use crate::model::delivery::{DeliveryKey, Status};
 use crate::model::lane::Lane;
 use crate::model::watermark::Place;
 use crate::store::keys::{Keys, key};
@@ -16,7 +16,7 @@ use crate::store::{Conn, Db, word};
 /// A delivery whose place may be taken; its row is held.
 #[derive(Debug, Clone)]
 pub struct Origin {
-    pub key: Key,
+    pub key: DeliveryKey,
     pub lane: Lane,
     pub status: Status,
     pub attempt: i16,
@@ -33,7 +33,7 @@ pub struct Origin {
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached, or another transaction holds one for longer than the lock
 /// time-out. `Error::Internal` for a status that this program does not know.
-pub async fn origins(conn: &mut Conn, keys: &[Key]) -> Result<Vec<Origin>> {
+pub async fn origins(conn: &mut Conn, keys: &[DeliveryKey]) -> Result<Vec<Origin>> {
     let Some(keys) = Keys::of(keys.iter().copied()) else { return Ok(Vec::new()) };
     let rows =
         sqlx::query_file!("sql/delivery/origins.sql", &keys.shards, &keys.message_ids, &keys.nos, keys.low, keys.high);
@@ -72,7 +72,7 @@ pub struct StandIn {
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached; the transaction may have committed.
-pub async fn fall_back(db: impl Db<'_>, all: &[StandIn], now: DateTime<Utc>) -> Result<HashMap<Key, i16>> {
+pub async fn fall_back(db: impl Db<'_>, all: &[StandIn], now: DateTime<Utc>) -> Result<HashMap<DeliveryKey, i16>> {
     let Some(keys) = Keys::of(all.iter().map(|s| s.origin.key)) else { return Ok(HashMap::new()) };
     let rows = sqlx::query_file!(
         "sql/delivery/fall_back.sql",

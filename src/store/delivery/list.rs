@@ -10,7 +10,7 @@ use crate::store::{Db, word};
 
 /// A delivery as people look at it.
 #[derive(Debug, Clone)]
-pub struct Row {
+pub struct DeliveryRow {
     pub partner_id: Tsid,
     pub shard: i16,
     pub message_id: Tsid,
@@ -38,7 +38,7 @@ pub struct Row {
     pub receipt_due: Option<DateTime<Utc>>,
 }
 
-impl Row {
+impl DeliveryRow {
     /// The recipient in the partner's words.
     pub fn to(&self) -> &str {
         self.written.as_deref().unwrap_or(&self.recipient)
@@ -47,7 +47,7 @@ impl Row {
 
 macro_rules! row {
     ($r:expr) => {
-        Row {
+        DeliveryRow {
             partner_id: Tsid($r.partner_id),
             shard: $r.shard,
             message_id: Tsid($r.message_id),
@@ -87,7 +87,7 @@ pub async fn of_message(
     shard: i16,
     message_id: Tsid,
     no: Option<i16>,
-) -> Result<Vec<Row>> {
+) -> Result<Vec<DeliveryRow>> {
     let rows = sqlx::query_file!("sql/delivery/of_message.sql", partner_id.0, shard, message_id.0, no);
     rows.fetch_all(db).await?.into_iter().map(|r| Ok(row!(r))).collect()
 }
@@ -96,15 +96,16 @@ pub async fn of_message(
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached.
-pub async fn seen(
+pub async fn visible(
     db: impl Db<'_>,
     partner_id: Tsid,
     shard: i16,
     message_id: Tsid,
     settled_since: DateTime<Utc>,
 ) -> Result<bool> {
-    let seen = sqlx::query_file_scalar!("sql/delivery/seen.sql", partner_id.0, shard, message_id.0, settled_since);
-    Ok(seen.fetch_one(db).await?)
+    let visible =
+        sqlx::query_file_scalar!("sql/delivery/visible.sql", partner_id.0, shard, message_id.0, settled_since);
+    Ok(visible.fetch_one(db).await?)
 }
 
 /// Which deliveries to list.
@@ -142,7 +143,7 @@ pub async fn list(
     filter: &Filter,
     window: Window,
     rows: i64,
-) -> Result<Vec<Row>> {
+) -> Result<Vec<DeliveryRow>> {
     let found = sqlx::query_file!(
         "sql/delivery/list.sql",
         &owners.iter().map(|o| o.0.0).collect::<Vec<_>>(),
@@ -194,8 +195,8 @@ pub async fn contents(db: impl Db<'_>, shard: i16, message_id: Tsid) -> Result<V
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached; the transaction may have committed.
-pub async fn scrub(db: impl Db<'_>, shard: i16, message_id: Tsid, nos: &[i16]) -> Result<()> {
-    sqlx::query_file!("sql/delivery/scrub.sql", shard, message_id.0, nos).execute(db).await?;
+pub async fn redact_answers(db: impl Db<'_>, shard: i16, message_id: Tsid, nos: &[i16]) -> Result<()> {
+    sqlx::query_file!("sql/delivery/redact_answers.sql", shard, message_id.0, nos).execute(db).await?;
     Ok(())
 }
 
@@ -203,7 +204,7 @@ pub async fn scrub(db: impl Db<'_>, shard: i16, message_id: Tsid, nos: &[i16]) -
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached; the transaction may have committed.
-pub async fn hide(db: impl Db<'_>, shard: i16, message_id: Tsid, nos: &[i16]) -> Result<()> {
-    sqlx::query_file!("sql/delivery/hide.sql", shard, message_id.0, nos).execute(db).await?;
+pub async fn redact_recipients(db: impl Db<'_>, shard: i16, message_id: Tsid, nos: &[i16]) -> Result<()> {
+    sqlx::query_file!("sql/delivery/redact_recipients.sql", shard, message_id.0, nos).execute(db).await?;
     Ok(())
 }

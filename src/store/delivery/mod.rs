@@ -24,14 +24,18 @@ mod settle;
 mod webhook;
 
 pub use fallback::{Origin, ReadUpTo, StandIn, fall_back, origins, standing_by};
-pub use list::{Addressed, Filter, Row, Window, contents, hide, list, of_message, scrub, seen};
-pub use queue::{
-    Ask, Claimed, Overdue, SweepPosition, Swept, Waiting, claim, extend, lock, open, overdue, promote, request_cancel,
-    worthless,
+pub use list::{
+    Addressed, DeliveryRow, Filter, Window, contents, list, of_message, redact_answers, redact_recipients, visible,
 };
-pub use receipt::{Found, Lifted, Moved, Receive, await_receipts, due, evidence, heads, receive};
+pub use queue::{
+    Ask, Claimed, Overdue, SweepPosition, Swept, Waiting, claim, extend, lock, overdue, promote, request_cancel,
+    unsettled, worthless,
+};
+pub use receipt::{
+    DeliveryHead, Lifted, Moved, Receive, apply_late_acceptances, apply_receipts, await_receipts, due, heads,
+};
 pub use settle::{Apart, Redriven, Settle, Tried, Won, redrive, settle};
 pub use webhook::{
-    Along, Call, Hastened, Notice, OpenWebhook, Sequence, SequencePosition, Webhook, WebhookFilter, about, fill_about,
-    hasten, of_endpoint, release, release_next, sequences, stalled, waiting,
+    Along, Call, Hastened, OpenWebhook, Sequence, SequencePosition, Webhook, WebhookFilter, WebhookMessage,
+    count_retrying, fill_about, hasten, of_endpoint, release, release_next, sequences, stalled, webhooks_of_message,
 };

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use super::settle::Settle;
 use crate::error::Result;
 use crate::id::Tsid;
-use crate::model::delivery::{Head, Key, Status};
+use crate::model::delivery::{DeliveryKey, Head, Status};
 use crate::model::lane::Lane;
 use crate::store::keys::{Keys, key};
 use crate::store::{Conn, Db, word};
@@ -25,7 +25,7 @@ pub struct Ask {
 
 #[derive(Debug, Clone)]
 pub struct Claimed {
-    pub key: Key,
+    pub key: DeliveryKey,
     pub lane: Lane,
     pub head: Head,
     pub content: i16,
@@ -75,9 +75,9 @@ pub async fn claim(db: impl Db<'_>, asks: &[Ask], most: i64, worker: Tsid, lease
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached: the lease may end.
-pub async fn extend(db: impl Db<'_>, key: Key, attempt: i16, worker: Tsid, lease: Duration) -> Result<bool> {
+pub async fn extend(db: impl Db<'_>, key: DeliveryKey, attempt: i16, worker: Tsid, lease: Duration) -> Result<bool> {
     let status = Status::Processing.as_str();
-    let Key { shard, message_id, no } = key;
+    let DeliveryKey { shard, message_id, no } = key;
     let done = sqlx::query_file!(
         "sql/delivery/extend.sql",
         shard,
@@ -97,7 +97,7 @@ pub async fn extend(db: impl Db<'_>, key: Key, attempt: i16, worker: Tsid, lease
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached, or another transaction holds one for longer than the lock
 /// time-out.
-pub async fn lock(conn: &mut Conn, keys: &[Key]) -> Result<()> {
+pub async fn lock(conn: &mut Conn, keys: &[DeliveryKey]) -> Result<()> {
     let Some(keys) = Keys::of(keys.iter().copied()) else { return Ok(()) };
     sqlx::query_file!("sql/delivery/lock.sql", &keys.shards, &keys.message_ids, &keys.nos).fetch_all(conn).await?;
     Ok(())
@@ -105,7 +105,7 @@ pub async fn lock(conn: &mut Conn, keys: &[Key]) -> Result<()> {
 
 /// A delivery whose worker was lost.
 pub struct Overdue {
-    pub key: Key,
+    pub key: DeliveryKey,
     pub lane: Lane,
     pub head: Head,
     pub worker: Tsid,
@@ -162,7 +162,7 @@ pub async fn promote(
 /// A delivery as the law sees it, and where it lives.
 #[derive(Debug, Clone)]
 pub struct Waiting {
-    pub key: Key,
+    pub key: DeliveryKey,
     pub lane: Lane,
     pub head: Head,
 }
@@ -212,8 +212,8 @@ pub async fn worthless(db: impl Db<'_>, from: SweepPosition, now: DateTime<Utc>,
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached.
-pub async fn open(db: impl Db<'_>, partner_id: Tsid, shard: i16, message_id: Tsid) -> Result<Vec<Waiting>> {
-    let rows = sqlx::query_file!("sql/delivery/open.sql", partner_id.0, shard, message_id.0).fetch_all(db).await?;
+pub async fn unsettled(db: impl Db<'_>, partner_id: Tsid, shard: i16, message_id: Tsid) -> Result<Vec<Waiting>> {
+    let rows = sqlx::query_file!("sql/delivery/unsettled.sql", partner_id.0, shard, message_id.0).fetch_all(db).await?;
     rows.into_iter()
         .map(|r| {
             let head = head!(r, word(&r.status, "status")?, r.cancel_requested);

@@ -4,11 +4,11 @@ use chrono::{DateTime, Utc};
 
 use crate::error::Result;
 use crate::id::Tsid;
-use crate::model::delivery::{Key, Status};
+use crate::model::delivery::{DeliveryKey, Status};
 use crate::model::lane::Lane;
 use crate::model::stats::{Counts, change};
 use crate::store::keys::{Keys, key};
-use crate::store::stats::Law;
+use crate::store::stats::StatDeltas;
 use crate::store::{Conn, Db, word};
 
 /// Statuses that evidence of an accepted attempt may still change to SENT.
@@ -16,7 +16,7 @@ const LIFTED: [Status; 3] = [Status::Scheduled, Status::Pending, Status::Undeter
 
 /// A delivery that is SENT because an attempt that was given up turned out to have been accepted.
 pub struct Lifted {
-    pub key: Key,
+    pub key: DeliveryKey,
     pub seq: i16,
     pub attempt: i16,
     pub provider: Option<String>,
@@ -29,11 +29,11 @@ pub struct Lifted {
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached; the transaction may have committed.
-pub async fn evidence(db: impl Db<'_>, keys: &[Key], now: DateTime<Utc>) -> Result<Vec<Lifted>> {
+pub async fn apply_late_acceptances(db: impl Db<'_>, keys: &[DeliveryKey], now: DateTime<Utc>) -> Result<Vec<Lifted>> {
     let Some(keys) = Keys::of(keys.iter().copied()) else { return Ok(Vec::new()) };
-    let law = Law::of(&LIFTED, |was| change(was, Status::Sent));
+    let law = StatDeltas::of(&LIFTED, |was| change(was, Status::Sent));
     let rows = sqlx::query_file!(
-        "sql/delivery/evidence.sql",
+        "sql/delivery/apply_late_acceptances.sql",
         &keys.shards,
         &keys.message_ids,
         &keys.nos,
@@ -58,8 +58,8 @@ pub async fn evidence(db: impl Db<'_>, keys: &[Key], now: DateTime<Utc>) -> Resu
 
 /// A delivery whose row is held, as receipts find it.
 #[derive(Debug, Clone)]
-pub struct Found {
-    pub key: Key,
+pub struct DeliveryHead {
+    pub key: DeliveryKey,
     pub lane: Lane,
     pub partner_id: Tsid,
     pub status: Status,
@@ -73,7 +73,7 @@ pub struct Found {
 
 macro_rules! found {
     ($r:expr) => {
-        Found {
+        DeliveryHead {
             key: key($r.shard, $r.message_id, $r.no),
             lane: Lane($r.lane),
             partner_id: Tsid($r.partner_id),
@@ -93,7 +93,7 @@ macro_rules! found {
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached, or another transaction holds one for longer than the lock
 /// time-out. `Error::Internal` for a status that this program does not know.
-pub async fn heads(conn: &mut Conn, keys: &[Key]) -> Result<Vec<Found>> {
+pub async fn heads(conn: &mut Conn, keys: &[DeliveryKey]) -> Result<Vec<DeliveryHead>> {
     let Some(keys) = Keys::of(keys.iter().copied()) else { return Ok(Vec::new()) };
     let rows =
         sqlx::query_file!("sql/delivery/heads.sql", &keys.shards, &keys.message_ids, &keys.nos, keys.low, keys.high);
@@ -112,7 +112,7 @@ pub async fn due(
     now: DateTime<Utc>,
     rows: i64,
     lists: &[String],
-) -> Result<Vec<Found>> {
+) -> Result<Vec<DeliveryHead>> {
     let rows = sqlx::query_file!("sql/delivery/due.sql", shards, now, rows, lists);
     rows.fetch_all(conn).await?.into_iter().map(|r| Ok(found!(r))).collect()
 }
@@ -120,7 +120,7 @@ pub async fn due(
 /// What is made of a held delivery by receipts, or because none came.
 #[derive(Debug, Clone)]
 pub struct Receive {
-    pub key: Key,
+    pub key: DeliveryKey,
     pub was: Status,
     pub status: Status,
     pub reason: Option<String>,
@@ -131,7 +131,7 @@ pub struct Receive {
 
 /// One that was written: the number of its event, and its provider.
 pub struct Moved {
-    pub key: Key,
+    pub key: DeliveryKey,
     pub seq: i16,
     pub provider: Option<String>,
 }
@@ -141,12 +141,12 @@ pub struct Moved {
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached; the transaction may have committed.
-pub async fn receive(db: impl Db<'_>, all: &[Receive], now: DateTime<Utc>) -> Result<Vec<Moved>> {
+pub async fn apply_receipts(db: impl Db<'_>, all: &[Receive], now: DateTime<Utc>) -> Result<Vec<Moved>> {
     let Some(keys) = Keys::of(all.iter().map(|r| r.key)) else { return Ok(Vec::new()) };
     let counts = |part: fn(Counts) -> i16| -> Vec<i16> { all.iter().map(|r| part(change(r.was, r.status))).collect() };
     let event = |r: &Receive| r.status.event().map(|e| e.as_str().to_owned());
     let rows = sqlx::query_file!(
-        "sql/delivery/receive.sql",
+        "sql/delivery/apply_receipts.sql",
         &keys.shards,
         &keys.message_ids,
         &keys.nos,
@@ -175,7 +175,7 @@ pub async fn receive(db: impl Db<'_>, all: &[Receive], now: DateTime<Utc>) -> Re
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached; the transaction may have committed.
-pub async fn await_receipts(db: impl Db<'_>, all: &[(Key, Option<DateTime<Utc>>)]) -> Result<()> {
+pub async fn await_receipts(db: impl Db<'_>, all: &[(DeliveryKey, Option<DateTime<Utc>>)]) -> Result<()> {
     let Some(keys) = Keys::of(all.iter().map(|a| a.0)) else { return Ok(()) };
     sqlx::query_file!(
         "sql/delivery/await.sql",

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 
 use crate::error::Result;
 use crate::id::Tsid;
-use crate::model::delivery::{Head, Key, OutcomeKind, SET_APART, Status, Step};
+use crate::model::delivery::{DeliveryKey, Head, OutcomeKind, SET_APART, Status, Step};
 use crate::model::lane::Lane;
 use crate::model::retry::WEBHOOK_ATTEMPTS;
 use crate::model::stats::{Counts, change};
@@ -15,7 +15,7 @@ use crate::store::redrive::Dead;
 /// One step to write, fenced by the status and attempt it started from.
 #[derive(Debug, Clone)]
 pub struct Settle {
-    pub key: Key,
+    pub key: DeliveryKey,
     pub lane: Lane,
     /// As it was when the step was decided; its status and attempt are the fence.
     pub head: Head,
@@ -70,7 +70,7 @@ pub struct Tried {
 /// A step that kept its fence and was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Won {
-    pub key: Key,
+    pub key: DeliveryKey,
     /// By now; its step may have been decided before.
     pub cancel_requested: bool,
     /// Endpoints are told of its event.
@@ -134,7 +134,7 @@ pub async fn settle(db: impl Db<'_>, settles: &[Settle], now: DateTime<Utc>) -> 
 /// A dead letter that is PENDING again.
 #[derive(Debug, Clone, Copy)]
 pub struct Redriven {
-    pub key: Key,
+    pub key: DeliveryKey,
     pub lane: Lane,
     pub attempt: i16,
     pub event_seq: i16,

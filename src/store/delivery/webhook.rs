@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use crate::crypt::Keyring;
 use crate::error::Result;
 use crate::id::Tsid;
-use crate::model::delivery::{BEHIND, Key, PARKED, Status};
+use crate::model::delivery::{BEHIND, DeliveryKey, PARKED, Status};
 use crate::model::endpoint::Endpoint;
 use crate::model::lane::Lane;
 use crate::store::keys::{Keys, key};
@@ -70,7 +70,7 @@ pub async fn hasten(
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached.
-pub async fn waiting(
+pub async fn count_retrying(
     db: impl Db<'_>,
     (shard, recipient): (i16, &str),
     along: Along,
@@ -79,7 +79,7 @@ pub async fn waiting(
 ) -> Result<(i64, Option<(Tsid, i16)>)> {
     let ((message, no), below) = (along.behind, along.below.0);
     let found =
-        sqlx::query_file!("sql/delivery/waiting.sql", shard, recipient, message.0, no, below, look, now, PARKED)
+        sqlx::query_file!("sql/delivery/count_retrying.sql", shard, recipient, message.0, no, below, look, now, PARKED)
             .fetch_optional(db)
             .await?;
     let next = found.as_ref().filter(|r| r.position >= look).map(|r| (Tsid(r.message_id), r.no));
@@ -177,7 +177,7 @@ pub async fn of_endpoint(
 
 /// A notice of a message, on its way to an endpoint.
 #[derive(Debug, Clone)]
-pub struct Notice {
+pub struct WebhookMessage {
     pub message_id: Tsid,
     pub no: i16,
     pub event: String,
@@ -194,10 +194,16 @@ pub struct Notice {
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached. `Error::Internal` for a status that this program does not
 /// know.
-pub async fn about(db: impl Db<'_>, partner_id: Tsid, shard: i16, message_id: Tsid, rows: i64) -> Result<Vec<Notice>> {
-    let found = sqlx::query_file!("sql/delivery/about.sql", partner_id.0, shard, message_id.0, rows);
+pub async fn webhooks_of_message(
+    db: impl Db<'_>,
+    partner_id: Tsid,
+    shard: i16,
+    message_id: Tsid,
+    rows: i64,
+) -> Result<Vec<WebhookMessage>> {
+    let found = sqlx::query_file!("sql/delivery/webhooks_of_message.sql", partner_id.0, shard, message_id.0, rows);
     let notice = found.fetch_all(db).await?.into_iter().map(|r| {
-        Ok(Notice {
+        Ok(WebhookMessage {
             message_id: Tsid(r.message_id),
             no: r.no,
             event: r.kind,
@@ -263,7 +269,11 @@ pub async fn sequences(db: impl Db<'_>, wanted: &[(Sequence, i64)], last: Tsid) 
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached; the transaction may have committed.
-pub async fn release_next(db: impl Db<'_>, ended: &[(Key, i64)], now: DateTime<Utc>) -> Result<Vec<(i16, Lane)>> {
+pub async fn release_next(
+    db: impl Db<'_>,
+    ended: &[(DeliveryKey, i64)],
+    now: DateTime<Utc>,
+) -> Result<Vec<(i16, Lane)>> {
     let Some(keys) = Keys::of(ended.iter().map(|(key, _)| *key)) else { return Ok(Vec::new()) };
     let rows = sqlx::query_file!(
         "sql/delivery/release_next.sql",
@@ -295,7 +305,7 @@ pub async fn stalled(
     db: impl Db<'_>,
     behind: SequencePosition,
     rows: i64,
-) -> Result<(Vec<Key>, Option<SequencePosition>)> {
+) -> Result<(Vec<DeliveryKey>, Option<SequencePosition>)> {
     let found = sqlx::query_file!("sql/delivery/stalled.sql", behind.0, behind.1.0, rows, BEHIND).fetch_all(db).await?;
     let next = found.last().map(|r| (r.shard, Tsid(r.about)));
     Ok((found.iter().filter(|r| r.stalled).map(|r| key(r.shard, r.message_id, r.no)).collect(), next))

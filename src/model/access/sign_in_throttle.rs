@@ -60,13 +60,13 @@ impl Counted {
 
 /// What one process knows of failures.
 #[derive(Debug, Default)]
-pub struct Strikes {
+pub struct SignInThrottle {
     counts: HashMap<Counted, Failures>,
     /// When periods that are over were last looked for: a look at all is too much for each failure.
     swept_at: DateTime<Utc>,
 }
 
-impl Strikes {
+impl SignInThrottle {
     /// Seconds that any request to sign in from this address waits. An unknown address has no limit: it would be
     /// shared by all callers whose address is unknown.
     pub fn address_waits_s(&self, network: Option<&str>, now: DateTime<Utc>) -> Option<u32> {
@@ -130,7 +130,7 @@ mod tests {
     fn an_address_that_fails_often_waits_and_no_other() {
         let now: DateTime<Utc> = "2027-03-05T00:30:00Z".parse().unwrap();
         let (one, other) = (Some("1.1.1.1"), Some("2.2.2.2"));
-        let mut strikes = Strikes::default();
+        let mut strikes = SignInThrottle::default();
         for _ in 0..MOST_OF_ADDRESS {
             assert_eq!(strikes.address_waits_s(one, now), None);
             strikes.address_failed(one, now);
@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn a_client_waits_in_every_network_that_is_judged_alike() {
         let now: DateTime<Utc> = "2027-03-05T00:30:00Z".parse().unwrap();
-        let mut strikes = Strikes::default();
+        let mut strikes = SignInThrottle::default();
         for _ in 0..MOST_OF_CLIENT {
             assert_eq!(strikes.client_waits_s("nobody", Some("1.1.1.1"), now), None);
             strikes.unknown_client_failed("nobody", now);
@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn memory_is_bounded() {
         let now: DateTime<Utc> = "2027-03-05T00:30:00Z".parse().unwrap();
-        let mut strikes = Strikes::default();
+        let mut strikes = SignInThrottle::default();
         for n in 0..2 * REMEMBERED {
             strikes.unknown_client_failed(&n.to_string(), now);
             strikes.address_failed(Some(&n.to_string()), now);
