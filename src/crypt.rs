@@ -1,7 +1,7 @@
-//! Secrets: made, hashed, and sealed at rest.
+//! Generation, hashing and encryption at rest of secrets.
 //!
-//! What is sealed is bound to where it stands (the additional data names table, column and row), so that a value copied
-//! into another row does not open there.
+//! A sealed value is bound to its place (the additional data names table, column and row), so that a value copied into
+//! another row does not open there.
 
 use chacha20poly1305::aead::{Aead as _, Payload};
 use chacha20poly1305::{KeyInit as _, XChaCha20Poly1305, XNonce};
@@ -11,22 +11,24 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, Result};
 
+/// Length of master keys and of hashed secrets.
 pub const KEY_BYTES: usize = 32;
 const NONCE_BYTES: usize = 24;
 const ID_BYTES: usize = 4;
-/// Of the form of what is sealed, so that another can follow.
+/// First byte of a sealed value: its format, so that another format can follow.
 const FORM: u8 = 1;
 
-/// A new secret to show once: what it is for, and 256 random bits.
+/// Makes a new secret: `prefix`, and 256 random bits as base64url.
 pub fn secret(prefix: &str) -> String {
     format!("{prefix}{}", BASE64URL_NOPAD.encode(&random()))
 }
 
+/// Returns 256 random bits from the operating system's generator.
 pub fn random() -> [u8; KEY_BYTES] {
     rand::random()
 }
 
-/// HMAC-SHA256. A secret of 256 random bits needs no slow hash: there is nothing to guess.
+/// HMAC-SHA256. Our secrets have 256 random bits and cannot be guessed, so they need no slow hash.
 pub fn keyed_hash(key: &[u8], text: &[u8]) -> [u8; 32] {
     #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
     let mut mac = <Hmac<Sha256> as hmac::KeyInit>::new_from_slice(key).expect("any key length");
@@ -34,15 +36,15 @@ pub fn keyed_hash(key: &[u8], text: &[u8]) -> [u8; 32] {
     mac.finalize().into_bytes().into()
 }
 
-/// A password as PostgreSQL keeps it (SCRAM-SHA-256, RFC 5802), so that the password itself goes over no connection and
-/// into no log. None when it has characters beyond printable ASCII, which would have to be normalised first.
+/// Returns the SCRAM-SHA-256 verifier (RFC 5802) by which PostgreSQL stores a password, so that the password itself is
+/// neither sent nor logged. None if it has characters beyond printable ASCII, which would have to be normalised first.
 pub fn scram_verifier(password: &str) -> Option<String> {
     const ITERATIONS: usize = 4096;
     if !password.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
         return None;
     }
     let salt = &random()[..16];
-    // PBKDF2 with one block.
+    // PBKDF2 with one block of output.
     let mut last = keyed_hash(password.as_bytes(), &[salt, &1_u32.to_be_bytes()].concat());
     let mut salted = last;
     for _ in 1..ITERATIONS {
@@ -55,13 +57,13 @@ pub fn scram_verifier(password: &str) -> Option<String> {
     Some(format!("SCRAM-SHA-256${ITERATIONS}:{salt}${stored_key}:{server_key}"))
 }
 
-/// Whether two hashes are the same, compared in full whatever differs.
+/// Compares two hashes in constant time.
 pub fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
 }
 
-/// The master keys: the first seals, all open. A new key is first given behind the old one to every process, so that all can
-/// open what it seals; then in front; then what is sealed is sealed anew (`notihub key reseal`), and the old one goes.
+/// The master keys: the first seals, all open. To replace a key, give every process the new one behind the old one, so
+/// that all can open values sealed under it; then in front of it; then run `notihub key reseal`, and remove the old one.
 #[derive(Clone)]
 pub struct Keyring(Vec<([u8; ID_BYTES], XChaCha20Poly1305)>);
 
@@ -72,6 +74,7 @@ impl std::fmt::Debug for Keyring {
 }
 
 impl Keyring {
+    /// Makes a keyring; the first key seals.
     pub fn new(keys: impl IntoIterator<Item = [u8; KEY_BYTES]>) -> Keyring {
         let id = |key: &[u8]| -> [u8; ID_BYTES] {
             let digest = Sha256::digest([b"notihub key id", key].concat());
@@ -80,6 +83,10 @@ impl Keyring {
         Keyring(keys.into_iter().map(|key| (id(&key), XChaCha20Poly1305::new(&key.into()))).collect())
     }
 
+    /// Encrypts `plain` under the first key, bound to `place` ("table|column|row").
+    ///
+    /// # Errors
+    /// `Error::Internal` if there is no key or the value is too large.
     pub fn seal(&self, place: &str, plain: &[u8]) -> Result<Vec<u8>> {
         let (id, cipher) = self.0.first().ok_or_else(|| Error::Internal("there is no master key".into()))?;
         let nonce: [u8; NONCE_BYTES] = rand::random();
@@ -89,7 +96,11 @@ impl Keyring {
         Ok([&[FORM], id.as_slice(), &nonce, &sealed].concat())
     }
 
-    /// `Error::Setup` when its key is not here; it may be elsewhere, and what is sealed is not lost.
+    /// Decrypts a sealed value; `place` is the one it was sealed with.
+    ///
+    /// # Errors
+    /// `Error::Setup` if none of the keys sealed it; it opens where that key is given. `Error::Internal` if it was cut off,
+    /// changed or copied from another place.
     pub fn open(&self, place: &str, sealed: &[u8]) -> Result<Vec<u8>> {
         let wrong = |why: &str| Error::Internal(format!("what is sealed at {place} does not open: {why}"));
         let (head, rest) = sealed.split_at_checked(1 + ID_BYTES).ok_or_else(|| wrong("it is cut off"))?;
@@ -105,13 +116,16 @@ impl Keyring {
         cipher.decrypt(&XNonce::from(nonce), payload).map_err(|_| wrong("it was changed, or belongs elsewhere"))
     }
 
-    /// Whether it is sealed under the key that seals now.
+    /// Returns whether a value is sealed under the first key.
     pub fn is_fresh(&self, sealed: &[u8]) -> bool {
         self.0.first().is_some_and(|(id, _)| sealed.get(1..1 + ID_BYTES) == Some(id.as_slice()))
     }
 }
 
-/// A master key as settings write it: 32 bytes as base64.
+/// Reads a master key from the settings: 32 bytes as base64.
+///
+/// # Errors
+/// A text for the operator that says what a master key is.
 pub fn read_key(text: &str) -> std::result::Result<[u8; KEY_BYTES], String> {
     let bytes = BASE64.decode(text.trim().as_bytes()).ok();
     bytes
@@ -119,6 +133,7 @@ pub fn read_key(text: &str) -> std::result::Result<[u8; KEY_BYTES], String> {
         .ok_or_else(|| "a master key is 32 bytes as base64: `openssl rand -base64 32`".into())
 }
 
+/// Writes a master key as `read_key` reads it.
 pub fn write_key(key: &[u8; KEY_BYTES]) -> String {
     BASE64.encode(key)
 }

@@ -1,5 +1,5 @@
-//! TSID: 42 bits of milliseconds since 2020, 10 bits of node, 12 bits of counter; 13 characters of Crockford base32
-//! outside, bigint inside. Sorts by time, so it is partition key, primary key and list order at once.
+//! TSID: 42 bits of milliseconds since 2020, 10 bits of node, 12 bits of counter. Written as 13 characters of Crockford
+//! base32, stored as bigint. It sorts by time, so it is partition key, primary key and list order at once.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,24 +13,26 @@ const NODE_BITS: u32 = 10;
 const COUNTER_BITS: u32 = 12;
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
-/// How many nodes there can be; a process takes the next one, round and round.
+/// Number of nodes. A process takes the next number at its start, modulo this.
 pub const NODES: i64 = 1 << NODE_BITS;
 
+/// An id; its order is the order of creation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tsid(pub i64);
 
 impl Tsid {
-    /// The smallest id of that moment: where a partition begins, where a time window of a list ends.
+    /// Returns the smallest id of that moment: the bound of a partition or of a time window.
     pub fn floor(at: DateTime<Utc>) -> Tsid {
         let millis = (at.timestamp_millis() - EPOCH_MILLIS).clamp(0, (1 << 41) - 1);
         Tsid(millis << (NODE_BITS + COUNTER_BITS))
     }
 
-    /// How much larger ids are after so long.
+    /// Returns by how much ids grow in this time.
     pub fn span(time: chrono::TimeDelta) -> i64 {
         time.num_milliseconds() << (NODE_BITS + COUNTER_BITS)
     }
 
+    /// Returns the time of creation, to the millisecond.
     pub fn time(self) -> DateTime<Utc> {
         let millis = (self.0 >> (NODE_BITS + COUNTER_BITS)) + EPOCH_MILLIS;
         DateTime::from_timestamp_millis(millis).unwrap_or(DateTime::UNIX_EPOCH)
@@ -54,7 +56,7 @@ impl fmt::Debug for Tsid {
     }
 }
 
-/// Not a TSID: whoever asked for it is told `not_found`, as for any id that does not exist.
+/// The text is not a TSID. Callers answer `not_found`, as for any id that does not exist.
 #[derive(Debug, PartialEq, Eq)]
 pub struct NotATsid;
 
@@ -77,24 +79,25 @@ impl FromStr for Tsid {
     }
 }
 
-/// Makes ids that rise, whatever the clock does: a burst beyond 4,096 in one millisecond, or a clock set back, borrows
-/// from the milliseconds to come.
+/// Generator of ids. They always rise: after 4,096 ids in one millisecond, or when the clock was set back, it uses the
+/// following milliseconds.
 pub struct Tsids {
     node: u64,
-    /// milliseconds << COUNTER_BITS | counter of the last id given
+    /// `milliseconds << COUNTER_BITS | counter` of the last id.
     last: AtomicU64,
 }
 
 impl Tsids {
-    /// `node` must differ between processes that live at the same time (the database deals them out).
+    /// Makes a generator. `node` must differ between processes that live at the same time; the database hands it out.
     pub fn new(node: i64) -> Tsids {
         Tsids { node: node.rem_euclid(NODES).unsigned_abs(), last: AtomicU64::new(0) }
     }
 
+    /// Returns the next id; `now_unix_millis` is milliseconds since 1970.
     pub fn next(&self, now_unix_millis: i64) -> Tsid {
         let now = (now_unix_millis - EPOCH_MILLIS).max(0).unsigned_abs() << COUNTER_BITS;
         let mut given = 0;
-        // `fetch_update` fails only when the closure says none, and it never does.
+        // `fetch_update` fails only when the closure returns None, and it never does.
         let _always = self.last.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| {
             given = now.max(last + 1);
             Some(given)

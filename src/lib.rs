@@ -34,7 +34,7 @@
 //!
 //! [`worker::deliver`] wakes, asks [`model::watermark`] where to look and from where on, and claims:
 //! `sql/delivery/claim.sql` spends an attempt, whose number is the fence, and sets a lease, before any call can happen.
-//! [`flow::delivery::hold`] loads what is to be sent, and [`flow::delivery::call`] calls the channel's
+//! [`flow::delivery::load`] loads what is to be sent, and [`flow::delivery::call`] calls the channel's
 //! [`provider::Provider`] with no connection held.
 //! What came of it is an [`model::delivery::Outcome`]; [`model::delivery::next`] is the law that turns it into the one
 //! next step; and `sql/delivery/settle.sql` writes steps in batches, each only if its fence still holds, with the attempt

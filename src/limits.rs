@@ -108,7 +108,7 @@ pub const RELEASE_EVERY: Duration = Duration::from_secs(10);
 /// … and for how long after: a worker that read an endpoint while it was paused may park its delivery after it was resumed.
 pub const RELEASE_FOR: chrono::TimeDelta = chrono::TimeDelta::hours(1);
 /// Notices that a message's story tells: of ten thousand deliveries nobody reads each.
-pub const STORY_NOTICES: i64 = 1_000;
+pub const TIMELINE_WEBHOOKS: i64 = 1_000;
 
 /// Requests that may wait for the group commit before newcomers are told 503: about a second's worth.
 pub const INTAKE_QUEUE: usize = 8_192;
@@ -261,17 +261,17 @@ pub const NOTE_ANSWERS_EVERY: Duration = Duration::from_secs(5);
 /// Causes of alerts are looked for this often.
 pub const WATCH_EVERY: Duration = Duration::from_secs(5);
 /// Operators are told of a limit of which so much is used, if it is one of so many requests: of less, each is much.
-pub const LIMIT_TOLD_PERCENT: u64 = 80;
-pub const LIMIT_TOLD_FROM: u32 = 10;
+pub const LIMIT_ALERT_PERCENT: u64 = 80;
+pub const LIMIT_ALERT_FROM: u32 = 10;
 /// Stored from a provider's answer: enough to understand it, not a copy of it.
 pub const PROVIDER_DETAIL_CHARS: usize = 1024;
 
 /// How often processes look at what all know of the providers, and tell what became of the requests they took.
 pub const TRAFFIC_EVERY: Duration = Duration::from_secs(1);
 /// Spans in which a provider was not asked become one when so little lies between them.
-pub const HOLDS_MERGE: chrono::TimeDelta = chrono::TimeDelta::seconds(2);
+pub const OUTAGES_MERGE: chrono::TimeDelta = chrono::TimeDelta::seconds(2);
 /// Such spans that a message's story is told from.
-pub const STORY_HOLDS: i64 = 1_000;
+pub const TIMELINE_OUTAGES: i64 = 1_000;
 
 /// A webhook's whole time, the answer's body included, if the call budget is not less: what partners are told.
 pub const WEBHOOK_BUDGET: Duration = Duration::from_secs(15);
@@ -288,7 +288,7 @@ pub const RECEIPTS_IN_BODY: usize = 20_000;
 pub const RECEIPT_BODIES: usize = 16;
 pub const RECEIPT_TURN: Duration = Duration::from_secs(2);
 /// How often the log tells of callbacks of one provider that were refused.
-pub const REFUSED_TOLD_EVERY: chrono::TimeDelta = chrono::TimeDelta::minutes(1);
+pub const REFUSED_CALLBACK_LOG_EVERY: chrono::TimeDelta = chrono::TimeDelta::minutes(1);
 /// A provider's own key of a piece of news; what is longer is kept as its digest.
 pub const EVENT_KEY_BYTES: usize = 200;
 /// Receipts written by one statement, …
@@ -324,7 +324,7 @@ pub const POLL_EVERY: Duration = Duration::from_secs(5);
 pub const POLL_MARGIN: Duration = Duration::from_secs(10);
 pub const POLL_REST: Duration = Duration::from_secs(30);
 /// Receipts that a message's story tells.
-pub const STORY_RECEIPTS: i64 = 1_000;
+pub const TIMELINE_RECEIPTS: i64 = 1_000;
 
 /// Channels that may stand by for one, the one after the other.
 pub const FALLBACKS: usize = 2;

@@ -19,7 +19,7 @@ use super::shape::{
 };
 use crate::error::{Code, Fault, Refusal, Result};
 use crate::flow;
-use crate::flow::story::{Entry, Whole};
+use crate::flow::story::{MessageDetails, TimelineEntry};
 use crate::http::answer::{Answer, Success, Time, ok};
 use crate::http::caller::{Caller, Reader, count};
 use crate::http::page::{Page, Whose, Window, cursor};
@@ -325,7 +325,7 @@ pub async fn accept_batch(
         return Err(bad_key("is for one message; in a batch each message has its own clientMsgId").into());
     }
     let rate = hub.rates.of(caller.partner.partner_id);
-    let _turn = hub.intake.batch(&rate).await?;
+    let _turn = hub.intake.batch_turn(&rate).await?;
     // Reading hundreds of messages takes milliseconds: beside the loops, not between them.
     let policy = hub.intake_policy(&caller.partner);
     let mut messages = hub.shutdown.compute(move || crate::model::intake::batch(&body, &policy)).await??;
@@ -524,7 +524,7 @@ pub async fn get(State(hub): State<Hub>, reader: Reader, query: Query, Id(id): I
     query.close()?;
     let id = message_id(&id)?;
     let owner = reader.owner(&hub, id).await?;
-    let whole = flow::story::whole(&hub, &owner, id).await?;
+    let whole = flow::story::message_details(&hub, &owner, id).await?;
     let told = told(&hub, &whole.deliveries).await?;
     let webhooks = flow::story::webhooks(&hub, &owner, id).await?;
     Ok(ok(StatusCode::OK, &MessageFound::of(whole, webhooks, &told, reader.sees_all())))
@@ -532,7 +532,7 @@ pub async fn get(State(hub): State<Hub>, reader: Reader, query: Query, Id(id): I
 
 impl MessageFound {
     fn of(
-        whole: Whole,
+        whole: MessageDetails,
         (webhooks, more_webhooks): (Vec<WebhookMessage>, bool),
         told: &HashMap<Tsid, Telling>,
         to_staff: bool,
@@ -702,11 +702,11 @@ pub async fn timeline(State(hub): State<Hub>, reader: Reader, query: Query, Id(i
     let id = message_id(&id)?;
     let owner = reader.owner(&hub, id).await?;
     let entries = flow::story::timeline(&hub, &owner, id).await?;
-    let entry = |e: Entry| {
+    let entry = |e: TimelineEntry| {
         let (endpoint_id, event) = e.webhook.map(|w| (w.endpoint_id, w.event)).unzip();
         Happened {
             at: Time(e.at),
-            what: e.what,
+            what: e.kind,
             delivery_id: e.delivery.map(|(message_id, no)| format!("{message_id}-{no}")),
             attempt: e.attempt,
             endpoint_id,

@@ -134,7 +134,7 @@ pub async fn get(State(hub): State<Hub>, reader: Reader, query: Query, Id(id): I
     query.close()?;
     let id = message_id(&id)?;
     let owner = reader.owner(&hub, id).await?;
-    let whole = flow::story::whole(&hub, &owner, id).await?;
+    let whole = flow::story::message_details(&hub, &owner, id).await?;
     let possibly_sent = in_doubt(&whole.deliveries);
     let delivery = |row: DeliveryRow| NotificationDelivery {
         channel: row.lane.channel().as_str(),

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::form::forms;
 use crate::error::{Refusal, Result};
 use crate::flow;
-use crate::flow::partner::{Change, Credentials, OVERLAP_MOST, unknown};
+use crate::flow::partner::{Credentials, OVERLAP_MOST, PartnerChange, unknown};
 use crate::http::answer::{Answer, Success, Time, ok};
 use crate::http::caller::Admin;
 use crate::http::query::Query;
@@ -153,14 +153,14 @@ impl std::str::FromStr for Capability {
 }
 
 /// Reads a new partner, or a change of one.
-fn read(body: &[u8], new: bool) -> Result<Change, Refusal> {
+fn read(body: &[u8], new: bool) -> Result<PartnerChange, Refusal> {
     let faults = Faults::default();
     let value = json::parse(body, &faults)?;
     let read = Fields::open(&PARTNER, value, "", &faults).map(|fields| read_change(fields, new, &faults));
     faults.into_result(read)
 }
 
-fn read_change(mut fields: Fields<'_>, new: bool, faults: &Faults) -> Change {
+fn read_change(mut fields: Fields<'_>, new: bool, faults: &Faults) -> PartnerChange {
     let name = if new { fields.require_text("name") } else { fields.text("name") };
     let (status_at, region_at) = (fields.at("status"), fields.at("region"));
     let status = fields.text("status");
@@ -178,7 +178,7 @@ fn read_change(mut fields: Fields<'_>, new: bool, faults: &Faults) -> Change {
     let capabilities: Option<Vec<Capability>> =
         fields.words("capabilities", &["schedule", "cancel", "webhook_content"]);
     let may = |what| capabilities.as_ref().map(|all| all.contains(&what));
-    let change = Change {
+    let change = PartnerChange {
         name,
         status,
         rate_limit_tps: fields.number("rateLimitTps").and_then(|n| i32::try_from(n).ok()),

@@ -84,7 +84,7 @@ pub struct ProviderFound {
 
 impl Provider {
     fn of(seen: ProviderStatus) -> Provider {
-        let ProviderStatus { account, stand, state, used, held, failing } = seen;
+        let ProviderStatus { account, health: stand, state, used, held, failing } = seen;
         let limit = account.terms.limit.zip(used).map(|(limit, (used, free_at))| Limit {
             count: limit.count,
             per_seconds: limit.per.as_secs(),
@@ -121,7 +121,7 @@ impl Provider {
     responses((status = 200, description = "all of them", body = ProviderList)))]
 pub async fn list(State(hub): State<Hub>, _operator: Operator, query: Query) -> Answer {
     query.close()?;
-    let items = provider::seen(&hub).await?.into_iter().map(Provider::of).collect();
+    let items = provider::statuses(&hub).await?.into_iter().map(Provider::of).collect();
     Ok(ok(StatusCode::OK, &ProviderList { code: Success::Success, items }))
 }
 
@@ -155,7 +155,7 @@ pub async fn resume(State(hub): State<Hub>, operator: Operator, query: Query, Id
 
 async fn set(hub: &Hub, operator: &Operator, name: &str, paused: bool) -> Answer {
     provider::pause(hub, operator.0.operating()?, name, paused).await?;
-    let all = provider::seen(hub).await?;
+    let all = provider::statuses(hub).await?;
     let seen = all.into_iter().find(|seen| seen.account.name() == name).ok_or(Error::NotFound)?;
     Ok(ok(StatusCode::OK, &ProviderFound { code: Success::Success, provider: Provider::of(seen) }))
 }

@@ -30,7 +30,7 @@ pub struct ReceiptsKept {
 pub async fn receive(State(hub): State<Hub>, Id(name): Id, request: Request) -> Answer {
     // Anybody may call: who names no provider is not listened to.
     let account = hub.providers.named(&name).cloned().ok_or(Error::NotFound)?;
-    let Ok(Ok(_turn)) = tokio::time::timeout(limits::RECEIPT_TURN, hub.receiving.acquire()).await else {
+    let Ok(Ok(_turn)) = tokio::time::timeout(limits::RECEIPT_TURN, hub.receipt_body_slots.acquire()).await else {
         return Err(Error::Busy("many receipts are being read; send them again soon").into());
     };
     let (uri, headers) = (request.uri().clone(), request.headers().clone());
@@ -48,7 +48,7 @@ pub async fn receive(State(hub): State<Hub>, Id(name): Id, request: Request) -> 
         let detail = format!("the body tells of {} results; at most {most} are taken: send several", receipts.len());
         return Err(Refusal::new(422, "too_many_items", detail).into());
     }
-    flow::receipt::keep(&hub, &name, receipts, &body).await?;
+    flow::receipt::save(&hub, &name, receipts, &body).await?;
     Ok(ok(StatusCode::OK, &ReceiptsKept { code: Success::Success }))
 }
 

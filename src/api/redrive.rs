@@ -13,7 +13,7 @@ use super::shape::{ChannelWord, RedriveKindWord, RedriveStatusWord};
 use super::webhook::asked;
 use crate::error::{Code, Error, Refusal};
 use crate::flow;
-use crate::flow::redrive::{Counted, Order};
+use crate::flow::redrive::{DeadLetterCount, RedriveOrder};
 use crate::http::answer::{Answer, Success, Time, ok};
 use crate::http::caller::{Operator, Reader};
 use crate::http::page::{Page, Whose, Window, cursor};
@@ -45,7 +45,7 @@ pub async fn one(State(hub): State<Hub>, reader: Reader, query: Query, Id(id): I
     query.close()?;
     let (message_id, no) = parse_public_id(&id).ok_or(Error::NotFound)?;
     let owner = reader.owner(&hub, message_id).await?;
-    let row = flow::redrive::one(&hub, reader.actor().redriving(&owner)?, message_id, no).await?;
+    let row = flow::redrive::redrive_one(&hub, reader.actor().redriving(&owner)?, message_id, no).await?;
     let told = told(&hub, std::slice::from_ref(&row)).await?;
     let delivery = Delivery { partner_id: reader.tells(row.partner_id), ..Delivery::of(&row, None, &told) };
     Ok(ok(StatusCode::OK, &DeliveryFound { code: Success::Success, delivery }))
@@ -149,7 +149,7 @@ fn shape(job: Job, is_staff: bool) -> Redrive {
     }
 }
 
-fn begun(job: Job, counted: Option<Counted>, is_staff: bool) -> Response {
+fn begun(job: Job, counted: Option<DeadLetterCount>, is_staff: bool) -> Response {
     let location = format!("/v1/redrives/{}", job.redrive_id);
     let redrive = Redrive { count: counted.map(|c| c.count), ..shape(job, is_staff) };
     let count_is_lower_bound = counted.is_some_and(|c| c.more);
@@ -278,10 +278,10 @@ pub async fn dead_letters(
         filter.close();
         let filter = Filter { channel, provider, error, status, events: None, since, until };
         let kind = RedriveKind::Redrive;
-        Some((Order { kind, partner_id, endpoint_id, filter, rate_per_second }, dry_run))
+        Some((RedriveOrder { kind, partner_id, endpoint_id, filter, rate_per_second }, dry_run))
     })?;
     if dry_run {
-        let Counted { count, more, .. } = flow::redrive::count(&hub, actor.operating()?, &order).await?;
+        let DeadLetterCount { count, more, .. } = flow::redrive::count(&hub, actor.operating()?, &order).await?;
         let told = RedriveCount { code: Success::Success, count, count_is_lower_bound: more };
         return Ok(ok(StatusCode::OK, &told));
     }
@@ -409,10 +409,15 @@ async fn for_endpoint(
     let endpoint_id: Tsid = id.parse().map_err(|_| Error::NotFound)?;
     let partner_id = reader.own();
     let (filter, rate_per_second) = read?;
-    let (job, counted) = flow::redrive::begin_for_endpoint(hub, reader.actor(), partner_id, endpoint_id, |endpoint| {
-        Order { kind, partner_id: Some(endpoint.partner_id), endpoint_id: Some(endpoint_id), filter, rate_per_second }
-    })
-    .await?;
+    let (job, counted) =
+        flow::redrive::begin_for_endpoint(hub, reader.actor(), partner_id, endpoint_id, |endpoint| RedriveOrder {
+            kind,
+            partner_id: Some(endpoint.partner_id),
+            endpoint_id: Some(endpoint_id),
+            filter,
+            rate_per_second,
+        })
+        .await?;
     Ok(begun(job, counted, partner_id.is_none()))
 }
 

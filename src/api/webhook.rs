@@ -14,7 +14,7 @@ use super::form::forms;
 use super::shape::{DeliveryStatus, EndpointWord, EventWord};
 use crate::error::{Code, Error, Refusal, Result};
 use crate::flow;
-use crate::flow::endpoint::{Change, Health, OVERLAP, OVERLAP_MOST};
+use crate::flow::endpoint::{EndpointEdit, HealthSummary, OVERLAP, OVERLAP_MOST};
 use crate::http::answer::{Answer, Success, Time, ok};
 use crate::http::caller::{Reader, Writer};
 use crate::http::page::{Page, Whose, Window, cursor};
@@ -221,7 +221,7 @@ impl std::str::FromStr for Wanted {
 }
 
 /// Reads a new endpoint, or a change of one.
-fn read(hub: &Hub, permit: Owning<'_>, body: &[u8], new: bool) -> Result<Change, Refusal> {
+fn read(hub: &Hub, permit: Owning<'_>, body: &[u8], new: bool) -> Result<EndpointEdit, Refusal> {
     let faults = Faults::default();
     let value = json::parse(body, &faults)?;
     let form = if new { &NEW_ENDPOINT } else { &ENDPOINT_CHANGE };
@@ -229,7 +229,7 @@ fn read(hub: &Hub, permit: Owning<'_>, body: &[u8], new: bool) -> Result<Change,
     faults.into_result(read)
 }
 
-fn read_change(hub: &Hub, permit: Owning<'_>, mut fields: Fields<'_>, new: bool, faults: &Faults) -> Change {
+fn read_change(hub: &Hub, permit: Owning<'_>, mut fields: Fields<'_>, new: bool, faults: &Faults) -> EndpointEdit {
     let url = fields.text("url").and_then(|url| {
         let parsed = egress::parse(&url, &hub.settings.webhooks.rules());
         parsed.map_err(|forbidden| faults.add("/url", forbidden.reason, forbidden.detail)).ok()
@@ -243,7 +243,7 @@ fn read_change(hub: &Hub, permit: Owning<'_>, mut fields: Fields<'_>, new: bool,
     {
         faults.add(fault.pointer, fault.reason, fault.detail);
     }
-    let change = Change {
+    let change = EndpointEdit {
         url,
         events: emptied(&mut fields, "events", |fields| read_events(fields, faults)),
         description: emptied(&mut fields, "description", |fields| fields.text("description")),
@@ -493,7 +493,7 @@ pub async fn test(State(hub): State<Hub>, writer: Writer, query: Query, Id(id): 
     query.close()?;
     let id = endpoint_id(&id)?;
     let partner = writer.owner_of_endpoint(&hub, id).await?;
-    let delivery_id = flow::endpoint::test(&hub, writer.permit(&partner)?, id).await?;
+    let delivery_id = flow::endpoint::send_test(&hub, writer.permit(&partner)?, id).await?;
     Ok(ok(StatusCode::ACCEPTED, &EndpointTested { code: Success::Success, delivery_id }))
 }
 
@@ -656,7 +656,7 @@ pub struct EndpointHealth {
 pub async fn health(State(hub): State<Hub>, reader: Reader, query: Query, Id(id): Id) -> Answer {
     query.close()?;
     let endpoint = find(&hub, &reader, &id).await?;
-    let health: Health = flow::endpoint::health(&hub, &endpoint).await?;
+    let health: HealthSummary = flow::endpoint::health(&hub, &endpoint).await?;
     let body = EndpointHealth {
         code: Success::Success,
         endpoint_id: endpoint.endpoint_id.to_string(),

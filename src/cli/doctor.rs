@@ -250,7 +250,7 @@ async fn examine_roles(store: &Store) -> Result<Vec<Finding>> {
 async fn examine_sealed(store: &Store, master_keys: &[[u8; KEY_BYTES]]) -> Result<Finding> {
     let keyring = sealed::keyring(store, master_keys).await?;
     let kinds = sealed::open_one_of_each(store, &keyring, Clock::system().now()).await?;
-    let told = |kind: &sealed::Kind| match (kind.opened, kind.unopened) {
+    let told = |kind: &sealed::SealedKind| match (kind.opened, kind.unopened) {
         (0, 0) => format!("{}: none", kind.name),
         (_, 0) => format!("{} open", kind.name),
         _ => format!("{} DO NOT OPEN", kind.name),

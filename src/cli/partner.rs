@@ -8,7 +8,7 @@ use super::{Output, print, process};
 use crate::config::{Database, Log};
 use crate::error::{Error, Result};
 use crate::flow::erase::Progress;
-use crate::flow::partner::{Change, Credentials, OVERLAP_MOST};
+use crate::flow::partner::{Credentials, OVERLAP_MOST, PartnerChange};
 use crate::hub::Hub;
 use crate::limits;
 use crate::model::access::permit::Administering;
@@ -168,8 +168,8 @@ fn region(text: &str) -> std::result::Result<String, String> {
 }
 
 impl Flags {
-    fn change(self) -> Change {
-        Change {
+    fn change(self) -> PartnerChange {
+        PartnerChange {
             rate_limit_tps: self.rate_limit_tps,
             lookup_days: self.lookup_days,
             retention_days: self.retention_days.map(|days| (days > 0).then_some(days)),
@@ -179,7 +179,7 @@ impl Flags {
             may_cancel: self.may_cancel,
             encrypt_content: self.encrypt_content,
             may_receive_content: self.may_receive_content,
-            ..Change::default()
+            ..PartnerChange::default()
         }
     }
 }
@@ -199,7 +199,7 @@ async fn act(hub: &Hub, actor: &Actor, deed: Action, owner_url: &str, output: Ou
     match deed {
         Action::Bootstrap => bootstrap(hub, permit, output).await?,
         Action::Create { name, change, time_zone } => {
-            let change = Change { name: Some(name), time_zone, ..change.change() };
+            let change = PartnerChange { name: Some(name), time_zone, ..change.change() };
             let (partner, credentials) = flow::partner::create(hub, permit, change).await?;
             let mut told = shape(&partner);
             told["clientId"] = credentials.client_id.clone().into();
@@ -253,7 +253,7 @@ async fn act(hub: &Hub, actor: &Actor, deed: Action, owner_url: &str, output: Ou
         }
         Action::Set { partner, name, status, change } => {
             let id = find(hub, &partner).await?.partner_id;
-            let change = Change { name, status, ..change.change() };
+            let change = PartnerChange { name, status, ..change.change() };
             tell(&flow::partner::update(hub, permit, id, change).await?, output);
         }
         Action::Rotate { partner, overlap_seconds } => {
@@ -419,7 +419,7 @@ async fn find(hub: &Hub, wanted: &str) -> Result<Partner> {
 }
 
 fn shape(p: &Partner) -> Value {
-    let mut told = flow::partner::told(p);
+    let mut told = flow::partner::audit_view(p);
     told["partnerId"] = p.partner_id.to_string().into();
     told
 }

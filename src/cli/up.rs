@@ -13,7 +13,7 @@ use crate::config::Settings;
 use crate::crypt;
 use crate::error::{Error, Result};
 use crate::flow;
-use crate::flow::partner::{Change, Credentials};
+use crate::flow::partner::{Credentials, PartnerChange};
 use crate::hub::Hub;
 use crate::model::access::principal::Actor;
 use crate::model::access::role::{self, StaffRole};
@@ -132,7 +132,7 @@ async fn keys(hub: &Hub) -> Result<SavedKeys> {
     let partner = match store::partner::find(hub.store.api(), DEMO).await? {
         Some(demo) => flow::partner::rotate(hub, permit, demo.partner_id, TimeDelta::hours(1)).await?,
         None => {
-            let change = Change { name: Some(DEMO.into()), ..Change::default() };
+            let change = PartnerChange { name: Some(DEMO.into()), ..PartnerChange::default() };
             flow::partner::create(hub, permit, change).await?.1
         }
     };

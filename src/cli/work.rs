@@ -82,7 +82,7 @@ pub async fn work(args: Work, output: Output) -> Result<u8> {
 
 /// One pass; says how many were claimed. Where no loop ever runs, the statistics are rolled up here.
 async fn deliver_due(hub: &Hub) -> Result<u64> {
-    let claimed = worker::deliver::once(hub).await?;
+    let claimed = worker::deliver::deliver_due(hub).await?;
     while flow::rollup::rollup(hub).await? {}
     Ok(claimed)
 }

@@ -34,7 +34,7 @@ pub async fn watch(hub: &Hub) -> Result<()> {
 
 async fn watch_all(hub: &Hub, causes: &Noted) -> Result<()> {
     let now = hub.clock.now();
-    let seen = seen(hub, causes, now).await?;
+    let seen = current_causes(hub, causes, now).await?;
     let mut tx = hub.store.begin_engine().await?;
     let new = store::alert::raise(&mut tx, &seen, now).await?;
     let over = store::alert::clear(&mut tx, now).await?;
@@ -57,15 +57,15 @@ async fn watch_all(hub: &Hub, causes: &Noted) -> Result<()> {
     }
     let mut places = Vec::new();
     for (title, text) in told {
-        places.extend(tell(hub, &mut tx, title, text, now).await?);
+        places.extend(write_alert(hub, &mut tx, title, text, now).await?);
     }
     tx.commit().await.map_err(Error::from)?;
-    hub.wake.ready(places);
+    hub.wake.notify(places);
     Ok(())
 }
 
 /// What is the matter now: in the database, and what this process noted since it last looked.
-async fn seen(hub: &Hub, causes: &Noted, now: DateTime<Utc>) -> Result<Vec<Seen>> {
+async fn current_causes(hub: &Hub, causes: &Noted, now: DateTime<Utc>) -> Result<Vec<Seen>> {
     let db = hub.store.engine();
     let mut seen: BTreeMap<String, Seen> = BTreeMap::new();
     let mut see = |cause: Cause, times: u64, detail: String| {
@@ -91,8 +91,8 @@ async fn seen(hub: &Hub, causes: &Noted, now: DateTime<Utc>) -> Result<Vec<Seen>
     for (provider, booked) in store::provider::limits(db).await? {
         let Some(limit) = hub.providers.named(&provider).and_then(|account| account.terms.limit) else { continue };
         let (used, all) = (booked.used(&limit, now).0, limit.at_once());
-        let nearly = u64::from(used) * 100 >= u64::from(all) * limits::LIMIT_TOLD_PERCENT;
-        if all >= limits::LIMIT_TOLD_FROM && nearly {
+        let nearly = u64::from(used) * 100 >= u64::from(all) * limits::LIMIT_ALERT_PERCENT;
+        if all >= limits::LIMIT_ALERT_FROM && nearly {
             let seconds = limit.per.as_secs();
             see(
                 Cause::Limit { provider },
@@ -112,7 +112,7 @@ async fn seen(hub: &Hub, causes: &Noted, now: DateTime<Utc>) -> Result<Vec<Seen>
 }
 
 /// Writes what is told, as a message; returns where it waits.
-async fn tell(
+async fn write_alert(
     hub: &Hub,
     tx: &mut Conn,
     title: String,

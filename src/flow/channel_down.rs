@@ -16,13 +16,13 @@ use crate::model::watermark::Place;
 use crate::store;
 use crate::store::delivery::{ReadUpTo, Settle, Waiting};
 
-use super::delivery::settle::tell;
-use super::fallback::{self, Wanted, Why};
+use super::delivery::settle::notify_workers;
+use super::fallback::{self, FallbackReason, FallbackRequest};
 
 /// How far the deliveries that wait for channels that are down were read, in each place. A row that cannot be replaced
 /// (its content cannot be read here) stays behind the mark, and does not hide the rows after it.
 #[derive(Default)]
-pub struct Leaver {
+pub struct ReadMarks {
     read_up_to: HashMap<Place, ReadUpTo>,
     /// All is read from the beginning again then: rows may commit out of order, and a key may have arrived.
     restart_at: DateTime<Utc>,
@@ -33,9 +33,9 @@ pub struct Leaver {
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached; nothing is replaced then, and the marks stay where they are.
-pub async fn leave(hub: &Hub, leaver: &mut Leaver, shards: &[i16], down: &[Channel]) -> Result<bool> {
+pub async fn fall_back(hub: &Hub, leaver: &mut ReadMarks, shards: &[i16], down: &[Channel]) -> Result<bool> {
     if down.is_empty() {
-        *leaver = Leaver::default();
+        *leaver = ReadMarks::default();
         return Ok(false);
     }
     let now = hub.clock.now();
@@ -60,7 +60,7 @@ pub async fn leave(hub: &Hub, leaver: &mut Leaver, shards: &[i16], down: &[Chann
     let read = read.into_iter().map(|(place, (_, last))| (place, last));
     let waiting: Vec<Waiting> = found.into_iter().map(|(one, _)| one).collect();
     // Nothing is ended whose place cannot be taken.
-    let why = waiting.iter().map(|w| (w.key, Why::ChannelDown)).collect();
+    let why = waiting.iter().map(|w| (w.key, FallbackReason::ChannelDown)).collect();
     let may: HashSet<DeliveryKey> =
         fallback::stand_ins(hub, &mut tx, &why).await?.into_iter().map(|s| s.origin.key).collect();
     let mut settles: Vec<Settle> = waiting.into_iter().filter(|w| may.contains(&w.key)).map(|w| left(hub, w)).collect();
@@ -70,18 +70,19 @@ pub async fn leave(hub: &Hub, leaver: &mut Leaver, shards: &[i16], down: &[Chann
     }
     settles.sort_by_key(|s| s.key);
     let won = store::delivery::settle(&mut *tx, &settles, now).await?;
-    let wanted: Vec<Wanted> = won.iter().map(|w| Wanted { key: w.key, why: Why::ChannelDown }).collect();
-    let made = fallback::make(hub, &mut tx, &wanted, now).await?;
+    let wanted: Vec<FallbackRequest> =
+        won.iter().map(|w| FallbackRequest { key: w.key, reason: FallbackReason::ChannelDown }).collect();
+    let made = fallback::create(hub, &mut tx, &wanted, now).await?;
     tx.commit().await?;
     leaver.read_up_to.extend(read);
     settles.retain(|s| won.iter().any(|w| w.key == s.key));
-    tell(hub, &settles, &won);
+    notify_workers(hub, &settles, &won);
     fallback::announce(hub, &made);
     Ok(full)
 }
 
 fn left(hub: &Hub, Waiting { key, lane, head }: Waiting) -> Settle {
-    let reason = Some(Why::ChannelDown.as_str());
+    let reason = Some(FallbackReason::ChannelDown.as_str());
     let step = Step { status: Status::Failed, ready_at: None, possibly_sent: false, refund: false, reason };
     Settle {
         key,

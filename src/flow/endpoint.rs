@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 
-use super::partner::note;
+use super::partner::audit;
 use super::publish::{self, NewEvent};
 use crate::crypt;
 use crate::error::{Code, Error, Fault, Refusal, Result};
@@ -33,7 +33,7 @@ const HEALTH_WINDOW: TimeDelta = TimeDelta::hours(24);
 
 /// What to change of an endpoint, or to say of a new one. Within an option: none empties it.
 #[derive(Clone, Default)]
-pub struct Change {
+pub struct EndpointEdit {
     /// Needed for a new one.
     pub url: Option<EndpointUrl>,
     pub description: Option<Option<String>>,
@@ -48,7 +48,7 @@ pub struct Change {
     pub headers: Option<BTreeMap<String, String>>,
 }
 
-impl Change {
+impl EndpointEdit {
     fn apply(self, e: &mut Endpoint) {
         fn set<T>(place: &mut T, value: Option<T>) {
             if let Some(value) = value {
@@ -71,7 +71,7 @@ impl Change {
 }
 
 /// A new endpoint, with its secret.
-pub async fn create(hub: &Hub, permit: Owning<'_>, change: Change) -> Result<Endpoint> {
+pub async fn create(hub: &Hub, permit: Owning<'_>, change: EndpointEdit) -> Result<Endpoint> {
     let (partner, now) = (permit.partner(), hub.clock.now());
     let mut made = Endpoint {
         shard: partner.shard,
@@ -109,15 +109,15 @@ pub async fn create(hub: &Hub, permit: Owning<'_>, change: Change) -> Result<End
         return Err(Refusal::new(422, "endpoint_limit", detail).into());
     }
     endpoint::insert(&mut *tx, &hub.keyring, &made).await?;
-    let deed = AuditEntry { after: Some(told(&made)), ..about(&made, "endpoint.create") };
-    note(hub, &mut tx, permit.actor(), &deed).await?;
+    let deed = AuditEntry { after: Some(audit_view(&made)), ..audit_entry(&made, "endpoint.create") };
+    audit(hub, &mut tx, permit.actor(), &deed).await?;
     tx.commit().await?;
     Ok(made)
 }
 
 /// Changes an endpoint; returns it as it is now. One that becomes ACTIVE gets what was parked for it. One that is DISABLED is
 /// not paused: why it was disabled would be lost, and thereby that it missed something.
-pub async fn update(hub: &Hub, permit: Owning<'_>, id: Tsid, change: Change) -> Result<Endpoint> {
+pub async fn update(hub: &Hub, permit: Owning<'_>, id: Tsid, change: EndpointEdit) -> Result<Endpoint> {
     change_with(hub, permit, id, "endpoint.update", |e| {
         let (before, was_ordered) = (e.status, e.ordered);
         if before == EndpointStatus::Disabled && change.status == Some(EndpointStatus::Paused) {
@@ -169,8 +169,12 @@ async fn change_with(
     if after != before {
         after.updated_at = hub.clock.now();
         endpoint::update(&mut *tx, &hub.keyring, &after).await?;
-        let deed = AuditEntry { before: Some(told(&before)), after: Some(told(&after)), ..about(&after, action) };
-        note(hub, &mut tx, permit.actor(), &deed).await?;
+        let deed = AuditEntry {
+            before: Some(audit_view(&before)),
+            after: Some(audit_view(&after)),
+            ..audit_entry(&after, action)
+        };
+        audit(hub, &mut tx, permit.actor(), &deed).await?;
     }
     tx.commit().await?;
     if after.resumed_at != before.resumed_at {
@@ -198,13 +202,14 @@ pub async fn rotate(hub: &Hub, permit: Owning<'_>, id: Tsid, overlap: TimeDelta)
     };
     endpoint::rotate(&mut *tx, &hub.keyring, &after).await?;
     let told = json!({"formerSecretGoodUntil": former_until.map(|at| at.to_rfc3339())});
-    note(hub, &mut tx, permit.actor(), &AuditEntry { after: Some(told), ..about(&after, "endpoint.rotate") }).await?;
+    audit(hub, &mut tx, permit.actor(), &AuditEntry { after: Some(told), ..audit_entry(&after, "endpoint.rotate") })
+        .await?;
     tx.commit().await?;
     Ok(after)
 }
 
 /// Sends an event to it alone, whatever it asks for; returns the delivery's id.
-pub async fn test(hub: &Hub, permit: Owning<'_>, id: Tsid) -> Result<String> {
+pub async fn send_test(hub: &Hub, permit: Owning<'_>, id: Tsid) -> Result<String> {
     let (partner, now) = (permit.partner(), hub.clock.now());
     let inactive = || {
         let detail = "the endpoint is not active, so nothing is sent to it; make it ACTIVE first";
@@ -231,19 +236,19 @@ pub async fn test(hub: &Hub, permit: Owning<'_>, id: Tsid) -> Result<String> {
     };
     let published = publish::publish(hub, &mut tx, &[notice]).await?;
     let delivery_id = published.deliveries.first().map(DeliveryKey::to_string).ok_or_else(inactive)?;
-    note(hub, &mut tx, permit.actor(), &about(&tested, "endpoint.test")).await?;
+    audit(hub, &mut tx, permit.actor(), &audit_entry(&tested, "endpoint.test")).await?;
     tx.commit().await?;
     publish::announce(hub, &published);
     Ok(delivery_id)
 }
 
-fn about(e: &Endpoint, action: &str) -> AuditEntry {
+fn audit_entry(e: &Endpoint, action: &str) -> AuditEntry {
     let object = Some(e.endpoint_id.to_string());
     AuditEntry { action: action.into(), object, partner_id: Some(e.partner_id), ..AuditEntry::default() }
 }
 
 /// An endpoint as the audit log keeps it, for good: nothing that could be a credential or name a person.
-fn told(e: &Endpoint) -> Value {
+fn audit_view(e: &Endpoint) -> Value {
     json!({
         "origin": e.origin(),
         "events": e.events,
@@ -276,7 +281,7 @@ pub async fn release(hub: &Hub, endpoint_id: Tsid, shard: i16, in_order: bool) -
         places.extend(delivery::release(db, (shard, &to), BEHIND, now, batch).await?);
     }
     let released = places.len();
-    hub.wake.ready(places.into_iter().map(|place| (place, now)));
+    hub.wake.notify(places.into_iter().map(|place| (place, now)));
     Ok(released)
 }
 
@@ -295,7 +300,7 @@ pub async fn release_resumed(hub: &Hub) -> Result<bool> {
 }
 
 /// How an endpoint has done of late, by its newest deliveries.
-pub struct Health {
+pub struct HealthSummary {
     pub since: DateTime<Utc>,
     /// How many it is told from …
     pub deliveries: usize,
@@ -312,19 +317,19 @@ pub struct Health {
     pub failures: Vec<Webhook>,
 }
 
-impl Health {
+impl HealthSummary {
     /// Of those it was called for, how many it took; none when it was not called.
     pub fn success_rate(&self) -> Option<f64> {
         let called = self.delivered + self.failing + self.dead;
         (called > 0).then(|| self.delivered as f64 / called as f64)
     }
 
-    fn of(rows: Vec<Webhook>, since: DateTime<Utc>) -> Health {
+    fn of(rows: Vec<Webhook>, since: DateTime<Utc>) -> HealthSummary {
         let count = |so: &dyn Fn(&Webhook) -> bool| rows.iter().filter(|row| so(row)).count();
         let accepted = OutcomeKind::Accepted.as_str();
         let failed = |row: &Webhook| row.last.as_ref().is_some_and(|call| call.outcome != accepted);
         let parked = |row: &Webhook| row.status == Status::Scheduled && row.ready_at == PARKED;
-        Health {
+        HealthSummary {
             since,
             deliveries: rows.len(),
             delivered: count(&|row| row.status.is_success()),
@@ -337,10 +342,10 @@ impl Health {
     }
 }
 
-pub async fn health(hub: &Hub, endpoint: &Endpoint) -> Result<Health> {
+pub async fn health(hub: &Hub, endpoint: &Endpoint) -> Result<HealthSummary> {
     let since = hub.clock.now() - HEALTH_WINDOW;
     let (window, filter) = ((Tsid(i64::MAX), Tsid::floor(since)), WebhookFilter::default());
     let (db, rows) = (hub.store.api(), limits::HEALTH_DELIVERIES);
     let rows = delivery::of_endpoint(db, &hub.keyring, endpoint, &filter, window, rows).await?;
-    Ok(Health::of(rows, since))
+    Ok(HealthSummary::of(rows, since))
 }

@@ -15,7 +15,7 @@ use crate::model::person::{Person, Use, is_key};
 use crate::store::search::{self, Column, Kind, SearchRow, Table};
 use crate::store::{self, audit::AuditEntry, delivery, endpoint, message};
 
-use super::delivery::settle::end;
+use super::delivery::settle::end_waiting;
 use super::intake::prepare::key_hash;
 
 #[derive(Debug, Default)]
@@ -72,7 +72,7 @@ pub async fn erase(
         erase_elsewhere(&mut conn, hit).await?;
     }
     for (n, ((shard, message_id), nos)) in found.messages.into_iter().enumerate() {
-        erase_from(hub, shard, message_id, &person, &nos, &mut erased).await?;
+        erase_from_message(hub, shard, message_id, &person, &nos, &mut erased).await?;
         if n % 1_000 == 999 {
             progress(Progress::Erased(erased.messages));
         }
@@ -130,7 +130,7 @@ async fn search(
             if found.searched.is_multiple_of(limits::SEARCH_PROGRESS) {
                 progress(Progress::Searched(found.searched, &table.name));
             }
-            look_at(hub, person, &table, row, &mut found);
+            check_row(hub, person, &table, row, &mut found);
         };
         search::each(conn, &table, partner, each).await?;
     }
@@ -138,11 +138,11 @@ async fn search(
     Ok(found)
 }
 
-fn look_at(hub: &Hub, person: &Person, table: &Table, row: SearchRow, found: &mut ErasureMatches) {
+fn check_row(hub: &Hub, person: &Person, table: &Table, row: SearchRow, found: &mut ErasureMatches) {
     let mut columns = Vec::new();
     for (column, cell) in table.columns.iter().zip(&row.cells) {
         let Some(cell) = cell else { continue };
-        match holds(hub, person, table, column, &row, cell) {
+        match contains_person(hub, person, table, column, &row, cell) {
             Ok(true) => columns.push(column.clone()),
             Ok(false) => (),
             Err(_) => found.unopened += 1,
@@ -172,7 +172,14 @@ const SAID_BY_PROVIDERS: [&str; 3] = ["attempts", "provider_refs", "receipts"];
 ///
 /// # Errors
 /// It is sealed, and does not open here.
-fn holds(hub: &Hub, person: &Person, table: &Table, column: &Column, row: &SearchRow, cell: &str) -> Result<bool> {
+fn contains_person(
+    hub: &Hub,
+    person: &Person,
+    table: &Table,
+    column: &Column,
+    row: &SearchRow,
+    cell: &str,
+) -> Result<bool> {
     match (table.name.as_str(), column.name.as_str(), row.message) {
         ("messages", "detail", Some((_, message_id))) => {
             return Ok(person.is_in_detail(&message::read_detail(&hub.keyring, message_id, cell)?));
@@ -216,7 +223,7 @@ async fn erase_elsewhere(conn: &mut store::Conn, hit: &Hit) -> Result<()> {
 }
 
 /// Erases a person from one message. Of the deliveries `said`, providers said the address.
-async fn erase_from(
+async fn erase_from_message(
     hub: &Hub,
     shard: i16,
     message_id: Tsid,
@@ -233,7 +240,7 @@ async fn erase_from(
     let open = delivery::unsettled(hub.store.api(), row.partner_id, shard, message_id).await?;
     let waiting: Vec<_> =
         open.into_iter().filter(|w| w.head.status != Status::Processing && mine(w.key.no, &all)).collect();
-    erased.canceled += end(hub, waiting, &Outcome::Canceled).await? as u64;
+    erased.canceled += end_waiting(hub, waiting, &Outcome::Canceled).await? as u64;
 
     let mut tx = hub.store.begin().await?;
     let Some(row) = message::lock(&mut tx, shard, message_id).await? else { return Ok(()) };

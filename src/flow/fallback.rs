@@ -24,7 +24,7 @@ use super::publish::{self, NewEvent, Published, publish};
 
 /// Why another channel is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
+pub enum FallbackReason {
     Failed,
     /// It may have been sent; only where the message says that it is to be sent again then.
     Unknown,
@@ -33,45 +33,45 @@ pub enum Why {
     ChannelDown,
 }
 
-impl Why {
+impl FallbackReason {
     pub fn as_str(self) -> &'static str {
         match self {
-            Why::Failed => "failed",
-            Why::Unknown => "unknown",
-            Why::NoReceipt => "no_receipt",
-            Why::ChannelDown => CHANNEL_DOWN,
+            FallbackReason::Failed => "failed",
+            FallbackReason::Unknown => "unknown",
+            FallbackReason::NoReceipt => "no_receipt",
+            FallbackReason::ChannelDown => CHANNEL_DOWN,
         }
     }
 }
 
 /// A delivery whose place is to be taken.
 #[derive(Debug, Clone, Copy)]
-pub struct Wanted {
+pub struct FallbackRequest {
     pub key: DeliveryKey,
-    pub why: Why,
+    pub reason: FallbackReason,
 }
 
 /// What was written, to be announced after the commit.
 #[derive(Debug, Default)]
-pub struct Made {
+pub struct NewFallbacks {
     places: Vec<((i16, Lane), DateTime<Utc>)>,
     published: Vec<Published>,
     /// From which channel to which, as which delivery.
-    told: Vec<(DeliveryKey, i16, Channel, Channel, Why)>,
+    created: Vec<(DeliveryKey, i16, Channel, Channel, FallbackReason)>,
 }
 
-impl Made {
+impl NewFallbacks {
     #[must_use]
-    pub fn with(mut self, published: Published) -> Made {
+    pub fn with(mut self, published: Published) -> NewFallbacks {
         self.published.push(published);
         self
     }
 
     #[must_use]
-    pub fn and(mut self, mut other: Made) -> Made {
+    pub fn and(mut self, mut other: NewFallbacks) -> NewFallbacks {
         self.places.append(&mut other.places);
         self.published.append(&mut other.published);
-        self.told.append(&mut other.told);
+        self.created.append(&mut other.created);
         self
     }
 }
@@ -82,41 +82,41 @@ pub fn falls_back(reason: Option<&str>) -> bool {
 }
 
 /// What a step asks for, before the message itself is asked.
-pub fn follows(settle: &Settle) -> Option<Wanted> {
+pub fn requested_by(settle: &Settle) -> Option<FallbackRequest> {
     let why = match settle.step.status {
         _ if !settle.head.has_fallback => return None,
-        Status::Failed if settle.step.reason == Some(CHANNEL_DOWN) => Why::ChannelDown,
-        Status::Failed if falls_back(settle.step.reason) => Why::Failed,
-        Status::Undetermined if !matches!(settle.step.reason, Some("canceled" | "expired")) => Why::Unknown,
+        Status::Failed if settle.step.reason == Some(CHANNEL_DOWN) => FallbackReason::ChannelDown,
+        Status::Failed if falls_back(settle.step.reason) => FallbackReason::Failed,
+        Status::Undetermined if !matches!(settle.step.reason, Some("canceled" | "expired")) => FallbackReason::Unknown,
         _ => return None,
     };
-    Some(Wanted { key: settle.key, why })
+    Some(FallbackRequest { key: settle.key, reason: why })
 }
 
 /// Makes the deliveries that take the place of these, in the caller's transaction. Those are left out whose message does not
 /// want it so, or whose place was taken before.
-pub async fn make(hub: &Hub, tx: &mut Conn, wanted: &[Wanted], now: DateTime<Utc>) -> Result<Made> {
+pub async fn create(hub: &Hub, tx: &mut Conn, wanted: &[FallbackRequest], now: DateTime<Utc>) -> Result<NewFallbacks> {
     if wanted.is_empty() {
-        return Ok(Made::default());
+        return Ok(NewFallbacks::default());
     }
-    let why: HashMap<DeliveryKey, Why> = wanted.iter().map(|w| (w.key, w.why)).collect();
+    let why: HashMap<DeliveryKey, FallbackReason> = wanted.iter().map(|w| (w.key, w.reason)).collect();
     let mut all = stand_ins(hub, tx, &why).await?;
     all.retain(|stand_in| stand_in.origin.status.is_settled());
     let fresh = store::delivery::fall_back(&mut *tx, &all, now).await?;
-    let (mut made, mut notices) = (Made::default(), Vec::new());
+    let (mut made, mut notices) = (NewFallbacks::default(), Vec::new());
     for (stand_in, seq) in all.iter().filter_map(|s| Some((s, fresh.get(&s.origin.key)?))) {
         let StandIn { origin, no, lane, .. } = stand_in;
         made.places.push(((origin.key.shard, *lane), now));
-        let why = why.get(&origin.key).copied().unwrap_or(Why::Failed);
-        made.told.push((origin.key, *no, origin.lane.channel(), lane.channel(), why));
-        notices.push(notice(stand_in, *seq, why, now));
+        let why = why.get(&origin.key).copied().unwrap_or(FallbackReason::Failed);
+        made.created.push((origin.key, *no, origin.lane.channel(), lane.channel(), why));
+        notices.push(event(stand_in, *seq, why, now));
     }
     let published = publish(hub, tx, &notices).await?;
     Ok(made.with(published))
 }
 
 /// What takes the place of these, as far as their messages can be read and want it so.
-pub async fn stand_ins(hub: &Hub, tx: &mut Conn, why: &HashMap<DeliveryKey, Why>) -> Result<Vec<StandIn>> {
+pub async fn stand_ins(hub: &Hub, tx: &mut Conn, why: &HashMap<DeliveryKey, FallbackReason>) -> Result<Vec<StandIn>> {
     let keys: BTreeSet<DeliveryKey> = why.keys().copied().collect();
     let (origins, contents) = origins(hub, tx, keys).await?;
     let stand_in = |origin: &Origin| {
@@ -146,7 +146,7 @@ fn fallback_of<'a>(origin: &Origin, message: &'a Contents) -> Option<&'a Fallbac
 }
 
 /// Has these that are SENT by now, each with until when its receipt may come, looked at as soon as their messages want.
-pub async fn look_sooner(
+pub async fn shorten_receipt_waits(
     hub: &Hub,
     tx: &mut Conn,
     sent: &HashMap<DeliveryKey, DateTime<Utc>>,
@@ -165,13 +165,15 @@ pub async fn look_sooner(
 }
 
 /// What takes its place, if its message wants that for this reason.
-fn stand_in(hub: &Hub, origin: &Origin, message: &Contents, why: Why) -> Option<StandIn> {
+fn stand_in(hub: &Hub, origin: &Origin, message: &Contents, why: FallbackReason) -> Option<StandIn> {
     let fallback = fallback_of(origin, message)?;
     let next = message.detail.contents.get(usize::try_from(fallback.content).ok()?)?;
     let wants = match why {
-        Why::Failed | Why::ChannelDown => true,
-        Why::Unknown => fallback.on_unknown || is_own(hub, origin),
-        Why::NoReceipt => fallback.no_receipt_s.is_some() || origin.status != Status::Sent && fallback.on_unknown,
+        FallbackReason::Failed | FallbackReason::ChannelDown => true,
+        FallbackReason::Unknown => fallback.on_unknown || is_own_service(hub, origin),
+        FallbackReason::NoReceipt => {
+            fallback.no_receipt_s.is_some() || origin.status != Status::Sent && fallback.on_unknown
+        }
     };
     if !wants || origin.recipient == ERASED {
         return None;
@@ -195,12 +197,12 @@ fn stand_in(hub: &Hub, origin: &Origin, message: &Contents, why: Why) -> Option<
 }
 
 /// A service of our own had it: a second copy does less harm than none.
-fn is_own(hub: &Hub, origin: &Origin) -> bool {
+fn is_own_service(hub: &Hub, origin: &Origin) -> bool {
     let account = origin.provider.as_deref().and_then(|name| hub.providers.named(name));
     account.is_some_and(|account| account.terms.profile == Some(Profile::Internal))
 }
 
-fn notice(stand_in: &StandIn, seq: i16, why: Why, now: DateTime<Utc>) -> NewEvent {
+fn event(stand_in: &StandIn, seq: i16, why: FallbackReason, now: DateTime<Utc>) -> NewEvent {
     let StandIn { origin, no, lane, .. } = stand_in;
     NewEvent {
         partner_id: origin.partner_id,
@@ -218,7 +220,7 @@ fn notice(stand_in: &StandIn, seq: i16, why: Why, now: DateTime<Utc>) -> NewEven
             provider: origin.provider.clone(),
             reason: Some(why.as_str().into()),
             occurred_at: now,
-            more: more(origin.key.message_id, *no, lane.channel()),
+            more: event_fields(origin.key.message_id, *no, lane.channel()),
             ..EventPayload::default()
         },
         only: None,
@@ -226,19 +228,19 @@ fn notice(stand_in: &StandIn, seq: i16, why: Why, now: DateTime<Utc>) -> NewEven
 }
 
 /// What is told of what took a delivery's place.
-pub fn more(message_id: Tsid, no: i16, channel: Channel) -> Map<String, Value> {
+pub fn event_fields(message_id: Tsid, no: i16, channel: Channel) -> Map<String, Value> {
     let delivery = Value::from(format!("{message_id}-{no}"));
     let channel = Value::from(channel.as_str());
     Map::from_iter([("fallbackDeliveryId".to_owned(), delivery), ("fallbackChannel".to_owned(), channel)])
 }
 
 /// After the commit: counts, tells, and wakes workers.
-pub fn announce(hub: &Hub, made: &Made) {
-    for (origin, no, from, to, why) in &made.told {
+pub fn announce(hub: &Hub, made: &NewFallbacks) {
+    for (origin, no, from, to, why) in &made.created {
         hub.metrics.fallbacks.with_label_values(&[from.as_str(), to.as_str(), why.as_str()]).inc();
         tracing::info!(delivery = %origin, no, why = why.as_str(), "fallback to {to}");
         hub.causes.note(Cause::Fallback { from: *from, to: *to }, why.as_str().to_owned());
     }
-    hub.wake.ready(made.places.iter().copied());
+    hub.wake.notify(made.places.iter().copied());
     made.published.iter().for_each(|published| publish::announce(hub, published));
 }

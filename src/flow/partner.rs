@@ -30,7 +30,7 @@ pub struct Credentials {
 
 /// What to change of a partner, or to say of a new one.
 #[derive(Debug, Clone, Default)]
-pub struct Change {
+pub struct PartnerChange {
     pub name: Option<String>,
     pub status: Option<PartnerStatus>,
     pub rate_limit_tps: Option<i32>,
@@ -46,7 +46,7 @@ pub struct Change {
     pub may_receive_content: Option<bool>,
 }
 
-impl Change {
+impl PartnerChange {
     fn apply(self, p: &mut Partner) {
         fn set<T>(place: &mut T, value: Option<T>) {
             if let Some(value) = value {
@@ -69,7 +69,7 @@ impl Change {
 }
 
 /// A new partner and its key.
-pub async fn create(hub: &Hub, permit: Administering<'_>, change: Change) -> Result<(Partner, Credentials)> {
+pub async fn create(hub: &Hub, permit: Administering<'_>, change: PartnerChange) -> Result<(Partner, Credentials)> {
     let partner_id = hub.next_id();
     let mut made = Partner::new(partner_id, String::new(), shard_of(partner_id, hub.settings.database.shards));
     change.apply(&mut made);
@@ -83,15 +83,15 @@ pub async fn create(hub: &Hub, permit: Administering<'_>, change: Change) -> Res
         return Err(name_taken());
     }
     key::insert(&mut *tx, &key, now).await?;
-    let deed = AuditEntry { after: Some(told(&made)), ..about(&made, "partner.create") };
-    note(hub, &mut tx, permit.actor(), &deed).await?;
+    let deed = AuditEntry { after: Some(audit_view(&made)), ..audit_entry(&made, "partner.create") };
+    audit(hub, &mut tx, permit.actor(), &deed).await?;
     tx.commit().await?;
-    changed(hub).await;
+    forget_accounts(hub).await;
     Ok((made, credentials))
 }
 
 /// Changes a partner; returns it as it is now.
-pub async fn update(hub: &Hub, permit: Administering<'_>, id: Tsid, change: Change) -> Result<Partner> {
+pub async fn update(hub: &Hub, permit: Administering<'_>, id: Tsid, change: PartnerChange) -> Result<Partner> {
     let mut tx = hub.store.begin().await?;
     let before = partner::lock(&mut tx, id).await?.ok_or_else(unknown)?;
     let mut after = before.clone();
@@ -106,10 +106,14 @@ pub async fn update(hub: &Hub, permit: Administering<'_>, id: Tsid, change: Chan
     if after.status == PartnerStatus::Inactive && before.status == PartnerStatus::Active {
         key::void_tokens(&mut *tx, id).await?;
     }
-    let deed = AuditEntry { before: Some(told(&before)), after: Some(told(&after)), ..about(&after, "partner.update") };
-    note(hub, &mut tx, permit.actor(), &deed).await?;
+    let deed = AuditEntry {
+        before: Some(audit_view(&before)),
+        after: Some(audit_view(&after)),
+        ..audit_entry(&after, "partner.update")
+    };
+    audit(hub, &mut tx, permit.actor(), &deed).await?;
     tx.commit().await?;
-    changed(hub).await;
+    forget_accounts(hub).await;
     Ok(after)
 }
 
@@ -135,8 +139,8 @@ pub async fn grant_intake(hub: &Hub, permit: Administering<'_>, of: &Partner, ro
     let now = hub.clock.now();
     let mut tx = hub.store.begin().await?;
     sql_intake::grant(&mut *tx, role, of.partner_id, now).await?;
-    let deed = AuditEntry { after: Some(json!({"role": role})), ..about(of, "partner.grant_intake") };
-    note(hub, &mut tx, permit.actor(), &deed).await?;
+    let deed = AuditEntry { after: Some(json!({"role": role})), ..audit_entry(of, "partner.grant_intake") };
+    audit(hub, &mut tx, permit.actor(), &deed).await?;
     Ok(tx.commit().await?)
 }
 
@@ -158,7 +162,7 @@ pub async fn revoke_intake(
         before: Some(json!({"role": role, "grants": ended, "carriedOver": carried_over})),
         after: None,
     };
-    note(hub, &mut tx, permit.actor(), &deed).await?;
+    audit(hub, &mut tx, permit.actor(), &deed).await?;
     tx.commit().await?;
     Ok(ended)
 }
@@ -187,9 +191,10 @@ pub async fn rotate_key(
     let mut tx = hub.store.begin().await?;
     key::rotate(&mut *tx, client_id, &hash, former_until).await?;
     let after = json!({"formerSecretGoodUntil": former_until.map(|at| at.to_rfc3339())});
-    note(hub, &mut tx, permit.actor(), &AuditEntry { after: Some(after), ..of_key(&key, "key.rotate") }).await?;
+    audit(hub, &mut tx, permit.actor(), &AuditEntry { after: Some(after), ..key_audit_entry(&key, "key.rotate") })
+        .await?;
     tx.commit().await?;
-    changed(hub).await;
+    forget_accounts(hub).await;
     Ok(Credentials { client_id: client_id.to_owned(), client_secret })
 }
 
@@ -198,9 +203,9 @@ pub async fn revoke_key(hub: &Hub, permit: Administering<'_>, client_id: &str) -
     let key = key::get(hub.store.api(), client_id).await?.ok_or(Error::NotFound)?;
     let mut tx = hub.store.begin().await?;
     key::revoke(&mut *tx, client_id, hub.clock.now()).await?;
-    note(hub, &mut tx, permit.actor(), &of_key(&key, "key.revoke")).await?;
+    audit(hub, &mut tx, permit.actor(), &key_audit_entry(&key, "key.revoke")).await?;
     tx.commit().await?;
-    changed(hub).await;
+    forget_accounts(hub).await;
     Ok(())
 }
 
@@ -229,16 +234,17 @@ async fn add_key(hub: &Hub, permit: Administering<'_>, key: key::ApiKeyRow) -> R
         return Err(Error::Busy("another key was made just now; rotate again"));
     }
     let after = json!({"role": key.role.as_str(), "name": key.name});
-    note(hub, &mut tx, permit.actor(), &AuditEntry { after: Some(after), ..of_key(&key, "key.create") }).await?;
+    audit(hub, &mut tx, permit.actor(), &AuditEntry { after: Some(after), ..key_audit_entry(&key, "key.create") })
+        .await?;
     Ok(tx.commit().await?)
 }
 
-fn about(p: &Partner, action: &str) -> AuditEntry {
+fn audit_entry(p: &Partner, action: &str) -> AuditEntry {
     let object = Some(p.partner_id.to_string());
     AuditEntry { action: action.into(), object, partner_id: Some(p.partner_id), ..AuditEntry::default() }
 }
 
-fn of_key(key: &key::ApiKeyRow, action: &str) -> AuditEntry {
+fn key_audit_entry(key: &key::ApiKeyRow, action: &str) -> AuditEntry {
     AuditEntry {
         action: action.into(),
         object: Some(key.client_id.clone()),
@@ -248,7 +254,7 @@ fn of_key(key: &key::ApiKeyRow, action: &str) -> AuditEntry {
 }
 
 /// A partner as the audit log keeps it, and as people at the machine are told.
-pub fn told(p: &Partner) -> Value {
+pub fn audit_view(p: &Partner) -> Value {
     json!({
         "name": p.name,
         "status": p.status.as_str(),
@@ -265,12 +271,12 @@ pub fn told(p: &Partner) -> Value {
     })
 }
 
-pub(super) async fn note(hub: &Hub, tx: &mut store::Conn, actor: &Actor, deed: &AuditEntry) -> Result<()> {
+pub(super) async fn audit(hub: &Hub, tx: &mut store::Conn, actor: &Actor, deed: &AuditEntry) -> Result<()> {
     store::audit::insert(tx, hub.next_id(), hub.clock.now(), actor, deed).await
 }
 
 /// After the commit: nobody believes what they remember of accounts any more.
-async fn changed(hub: &Hub) {
+async fn forget_accounts(hub: &Hub) {
     hub.accounts.forget();
     if let Err(e) = listen::tell_changed(&hub.store).await {
         tracing::warn!(error = %e, "a change of a partner could not be told; others see it within ten seconds");

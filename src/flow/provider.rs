@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use super::delivery::breaker::{read_again, refresh};
+use super::delivery::breaker::{refresh, reload};
 use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::limits;
@@ -23,7 +23,7 @@ pub async fn pause(hub: &Hub, permit: Operating<'_>, provider: &str, pause: bool
     let known = hub.provider_states.named(provider).ok_or(Error::NotFound)?;
     let actor = permit.actor();
     for _ in 0..limits::STATE_ROUNDS {
-        read_again(hub, known).await?;
+        reload(hub, known).await?;
         let (now, seen) = (hub.clock.now(), known.state());
         // Of one that nobody paused, but that is left alone for what it answered, resuming has it probed.
         let probed = !pause && seen.breaker == Breaker::Open && seen.probe_at(now).is_some_and(|at| at > now);
@@ -40,7 +40,7 @@ pub async fn pause(hub: &Hub, permit: Operating<'_>, provider: &str, pause: bool
             let (reason, detail) = ("paused".to_owned(), None);
             let hold =
                 ProviderOutage { provider: provider.to_owned(), reason, began_at: now, ended_at: PARKED, detail };
-            store::provider::begin_outage(&mut *tx, &hold, now - limits::HOLDS_MERGE).await?;
+            store::provider::begin_outage(&mut *tx, &hold, now - limits::OUTAGES_MERGE).await?;
         } else {
             store::provider::end_outage(&mut *tx, provider, "paused", now).await?;
         }
@@ -91,7 +91,7 @@ pub const PROVIDER_HEALTHS: [ProviderHealth; 5] = [
 /// A provider as operators see it.
 pub struct ProviderStatus {
     pub account: Arc<Account>,
-    pub stand: ProviderHealth,
+    pub health: ProviderHealth,
     pub state: State,
     /// Of its limit: how many count now, and when one more is free.
     pub used: Option<(u32, DateTime<Utc>)>,
@@ -102,7 +102,7 @@ pub struct ProviderStatus {
 }
 
 /// All providers of this hub's settings, as the books have them.
-pub async fn seen(hub: &Hub) -> Result<Vec<ProviderStatus>> {
+pub async fn statuses(hub: &Hub) -> Result<Vec<ProviderStatus>> {
     let db = hub.store.api();
     let now = hub.clock.now();
     let mut states: HashMap<String, State> = store::provider::states(db).await?.into_iter().collect();
@@ -127,7 +127,14 @@ pub async fn seen(hub: &Hub) -> Result<Vec<ProviderStatus>> {
         };
         let mine = held.iter().filter(|(lane, _)| account.of(lane.channel()).is_some());
         let failing = failing.remove(name).unwrap_or_default();
-        ProviderStatus { account: account.clone(), stand, state, used, held: mine.map(|(_, n)| n).sum(), failing }
+        ProviderStatus {
+            account: account.clone(),
+            health: stand,
+            state,
+            used,
+            held: mine.map(|(_, n)| n).sum(),
+            failing,
+        }
     };
     Ok(hub.providers.iter().map(seen).collect())
 }

@@ -68,7 +68,7 @@ pub async fn publish(hub: &Hub, tx: &mut Conn, notices: &[NewEvent]) -> Result<P
 
 /// After the commit: wakes workers.
 pub fn announce(hub: &Hub, published: &Published) {
-    hub.wake.ready(published.places.iter().copied());
+    hub.wake.notify(published.places.iter().copied());
 }
 
 /// Looks whether messages are complete of which a delivery ended, and tells it of those that are: once each, for the row of
@@ -76,7 +76,7 @@ pub fn announce(hub: &Hub, published: &Published) {
 ///
 /// No row of a message is touched by all its deliveries' ends. Each end leaves a mark, committed with it; whoever looks at the
 /// last one's mark sees all of them ended.
-pub async fn complete(hub: &Hub) -> Result<bool> {
+pub async fn publish_completions(hub: &Hub) -> Result<bool> {
     let now = hub.clock.now();
     let mut tx = hub.store.begin_engine().await?;
     let (messages, marks) = store::event::take_endings(&mut *tx, limits::COMPLETE_BATCH).await?;

@@ -30,7 +30,7 @@ pub async fn spend(hub: &Hub, partner: &Partner, cost: i32) -> Result<RateStatus
         return answer(free);
     }
     // One asks for all that wait.
-    let _asking = rate.asking().await;
+    let _turn = rate.refill_turn().await;
     let now = hub.clock.now();
     let taken = rate.lease().take(cost, limit, now);
     let wanted = match taken {

@@ -24,13 +24,13 @@ use crate::store::delivery::{DeliveryHead, Receive};
 use crate::store::receipt::{self, Done, Waiting};
 use crate::store::{self, Conn};
 
-use super::fallback::{self, Wanted, Why};
+use super::fallback::{self, FallbackReason, FallbackRequest};
 use super::publish::{NewEvent, publish};
 
 /// Keeps what a provider told; durable when this returns. `origin` is the same for the same body or slice, so that what could
 /// not be read in it is kept once, too. Says how much was new.
-pub async fn keep(hub: &Hub, provider: &str, receipts: Receipts, origin: &[u8]) -> Result<u64> {
-    let told = read(provider, receipts, origin, hub);
+pub async fn save(hub: &Hub, provider: &str, receipts: Receipts, origin: &[u8]) -> Result<u64> {
+    let told = to_rows(provider, receipts, origin, hub);
     let mut new = 0;
     let mut tx = hub.store.begin().await?;
     for part in told.chunks(limits::RECEIPTS_WRITTEN) {
@@ -43,7 +43,7 @@ pub async fn keep(hub: &Hub, provider: &str, receipts: Receipts, origin: &[u8]) 
 }
 
 /// What is kept of them, sorted by key.
-fn read(provider: &str, receipts: Receipts, origin: &[u8], hub: &Hub) -> Vec<receipt::NewReceipt> {
+fn to_rows(provider: &str, receipts: Receipts, origin: &[u8], hub: &Hub) -> Vec<receipt::NewReceipt> {
     let mut unreadable = 0;
     let read = receipts.into_iter().enumerate().map(|(n, told)| match told {
         Ok(told) => {
@@ -85,13 +85,13 @@ fn event_key(key: String) -> String {
 
 /// What one batch comes to.
 #[derive(Default)]
-struct Round {
+struct ReceiptBatch {
     heads: HashMap<DeliveryKey, DeliveryHead>,
     /// As they were found; `heads` holds how they stand by now.
     before: HashMap<DeliveryKey, Status>,
     attempts: HashMap<DeliveryKey, Vec<Tried>>,
     received: BTreeMap<(DeliveryKey, i16), Received>,
-    lifts: BTreeMap<DeliveryKey, Correction>,
+    corrections: BTreeMap<DeliveryKey, Correction>,
     done: Vec<Done>,
 }
 
@@ -105,9 +105,9 @@ pub async fn apply(hub: &Hub) -> Result<bool> {
     }
     let more = waiting.len() as i64 == limits::RECEIPT_BATCH;
     let keys: BTreeSet<DeliveryKey> = waiting.iter().filter_map(|w| Some(w.reference?.key)).collect();
-    let mut round = Round::of(&mut tx, &keys.into_iter().collect::<Vec<_>>()).await?;
+    let mut round = ReceiptBatch::of(&mut tx, &keys.into_iter().collect::<Vec<_>>()).await?;
     for receipt in waiting {
-        round.hear(receipt, now);
+        round.add(receipt, now);
     }
     store::attempt::receive(&mut *tx, &round.received.values().cloned().collect::<Vec<_>>()).await?;
     receipt::done(&mut *tx, &round.done, now).await?;
@@ -124,23 +124,23 @@ pub async fn apply(hub: &Hub) -> Result<bool> {
 }
 
 /// Weighs deliveries again whose doubts may have been told of by receipts before. In the caller's transaction.
-pub(super) async fn reweigh(
+pub(super) async fn reevaluate(
     hub: &Hub,
     tx: &mut Conn,
     keys: &[DeliveryKey],
     now: DateTime<Utc>,
-) -> Result<fallback::Made> {
-    let mut round = Round::of(tx, keys).await?;
+) -> Result<fallback::NewFallbacks> {
+    let mut round = ReceiptBatch::of(tx, keys).await?;
     for key in keys {
         let told = round.attempts.get(key).is_some_and(|all| all.iter().any(|t| t.receipt.is_some()));
         if told {
-            round.weigh(*key);
+            round.evaluate(*key);
         }
     }
     round.write(hub, tx, now).await
 }
 
-fn standing(head: &DeliveryHead) -> DeliveryState {
+fn delivery_state(head: &DeliveryHead) -> DeliveryState {
     let reason = head.reason.as_deref();
     DeliveryState {
         status: head.status,
@@ -149,17 +149,17 @@ fn standing(head: &DeliveryHead) -> DeliveryState {
     }
 }
 
-impl Round {
-    async fn of(tx: &mut Conn, keys: &[DeliveryKey]) -> Result<Round> {
+impl ReceiptBatch {
+    async fn of(tx: &mut Conn, keys: &[DeliveryKey]) -> Result<ReceiptBatch> {
         let heads = store::delivery::heads(&mut *tx, keys).await?;
         let attempts = store::attempt::of_keys(&mut *tx, keys).await?;
         let before = heads.iter().map(|h| (h.key, h.status)).collect();
         let heads = heads.into_iter().map(|h| (h.key, h)).collect();
-        Ok(Round { heads, before, attempts, ..Round::default() })
+        Ok(ReceiptBatch { heads, before, attempts, ..ReceiptBatch::default() })
     }
 
-    fn hear(&mut self, told: Waiting, now: DateTime<Utc>) {
-        let (effect, again) = match self.meet(&told) {
+    fn add(&mut self, told: Waiting, now: DateTime<Utc>) {
+        let (effect, again) = match self.match_to_attempt(&told) {
             // A worker says soon what came of it.
             None => (None, Some(limits::RECEIPT_AGAIN)),
             Some("unmatched") => (Some("unmatched"), Some(limits::RECEIPT_UNMATCHED_AGAIN)),
@@ -177,7 +177,7 @@ impl Round {
     }
 
     /// What came of it; None: it waits.
-    fn meet(&mut self, told: &Waiting) -> Option<&'static str> {
+    fn match_to_attempt(&mut self, told: &Waiting) -> Option<&'static str> {
         let Some(reference) = told.reference else { return Some("unmatched") };
         let Some(head) = self.heads.get(&reference.key) else { return Some("unmatched") };
         let attempts = self.attempts.entry(reference.key).or_default();
@@ -203,22 +203,22 @@ impl Round {
             provider,
         };
         self.received.insert((reference.key, reference.attempt), received);
-        if self.weigh(reference.key) { Some("applied") } else { Some("recorded") }
+        if self.evaluate(reference.key) { Some("applied") } else { Some("recorded") }
     }
 
     /// Whether it moved.
-    fn weigh(&mut self, key: DeliveryKey) -> bool {
+    fn evaluate(&mut self, key: DeliveryKey) -> bool {
         let (Some(head), Some(attempts)) = (self.heads.get_mut(&key), self.attempts.get(&key)) else { return false };
-        let Some(lift) = correction(standing(head), attempts) else { return false };
+        let Some(lift) = correction(delivery_state(head), attempts) else { return false };
         (head.status, head.reason) = (lift.status, lift.reason.clone());
-        self.lifts.insert(key, lift);
+        self.corrections.insert(key, lift);
         true
     }
 
     /// Writes how deliveries stand now, and what follows.
-    async fn write(&self, hub: &Hub, tx: &mut Conn, now: DateTime<Utc>) -> Result<fallback::Made> {
+    async fn write(&self, hub: &Hub, tx: &mut Conn, now: DateTime<Utc>) -> Result<fallback::NewFallbacks> {
         let mut moved = Vec::new();
-        for (key, lift) in &self.lifts {
+        for (key, lift) in &self.corrections {
             let (Some(head), Some(was)) = (self.heads.get(key), self.before.get(key)) else { continue };
             if *was == lift.status {
                 continue;
@@ -226,7 +226,7 @@ impl Round {
             let attempts = self.attempts.get(key).map(Vec::as_slice).unwrap_or_default();
             let provider = attempts.iter().find(|t| t.attempt == lift.attempt).and_then(|t| t.provider.clone());
             let asked = provider.as_deref().or(head.provider.as_deref());
-            let due = within(hub, asked, head.lane.channel()).map(|within| now + within);
+            let due = receipt_window(hub, asked, head.lane.channel()).map(|within| now + within);
             moved.push((head, *was, lift.clone(), provider, due.filter(|_| lift.status == Status::Sent)));
         }
         write(hub, tx, moved, now).await
@@ -234,7 +234,7 @@ impl Round {
 }
 
 /// How long after it took something a provider's receipt comes at most.
-pub(super) fn within(hub: &Hub, provider: Option<&str>, channel: Channel) -> Option<TimeDelta> {
+pub(super) fn receipt_window(hub: &Hub, provider: Option<&str>, channel: Channel) -> Option<TimeDelta> {
     let within = hub.providers.named(provider?)?.of(channel)?.receipt_within?;
     TimeDelta::from_std(within).ok()
 }
@@ -243,9 +243,9 @@ pub(super) fn within(hub: &Hub, provider: Option<&str>, channel: Channel) -> Opt
 type Move<'a> = (&'a DeliveryHead, Status, Correction, Option<String>, Option<DateTime<Utc>>);
 
 /// Moves deliveries that are held: the events, what endpoints are told, and what takes their place.
-async fn write(hub: &Hub, tx: &mut Conn, moves: Vec<Move<'_>>, now: DateTime<Utc>) -> Result<fallback::Made> {
+async fn write(hub: &Hub, tx: &mut Conn, moves: Vec<Move<'_>>, now: DateTime<Utc>) -> Result<fallback::NewFallbacks> {
     if moves.is_empty() {
-        return Ok(fallback::Made::default());
+        return Ok(fallback::NewFallbacks::default());
     }
     let receive = |(head, was, lift, provider, receipt_due): &Move<'_>| Receive {
         key: head.key,
@@ -283,9 +283,15 @@ async fn write(hub: &Hub, tx: &mut Conn, moves: Vec<Move<'_>>, now: DateTime<Utc
         notices.iter().filter_map(|n| Some((n.shard, n.about?, n.partner_id))).collect();
     store::event::mark_endings(&mut *tx, &ended).await?;
     let sent = |(head, _, _, _, due): &Move<'_>| Some((head.key, (*due)?));
-    fallback::look_sooner(hub, tx, &moves.iter().filter(|m| m.0.has_fallback).filter_map(sent).collect(), now).await?;
-    let wanted: Vec<Wanted> = moves.iter().filter_map(|(head, _, lift, ..)| wanted(head, lift)).collect();
-    let made = fallback::make(hub, tx, &wanted, now).await?;
+    fallback::shorten_receipt_waits(
+        hub,
+        tx,
+        &moves.iter().filter(|m| m.0.has_fallback).filter_map(sent).collect(),
+        now,
+    )
+    .await?;
+    let wanted: Vec<FallbackRequest> = moves.iter().filter_map(|(head, _, lift, ..)| wanted(head, lift)).collect();
+    let made = fallback::create(hub, tx, &wanted, now).await?;
     for (head, was, lift, ..) in &moves {
         let labels = [head.lane.channel().as_str(), lift.status.as_str()];
         hub.metrics.settled.with_label_values(&labels).inc();
@@ -294,16 +300,16 @@ async fn write(hub: &Hub, tx: &mut Conn, moves: Vec<Move<'_>>, now: DateTime<Utc
     Ok(made.with(published))
 }
 
-fn wanted(head: &DeliveryHead, lift: &Correction) -> Option<Wanted> {
+fn wanted(head: &DeliveryHead, lift: &Correction) -> Option<FallbackRequest> {
     let why = match lift.status {
         _ if !head.has_fallback => return None,
-        Status::Failed if fallback::falls_back(lift.reason.as_deref()) => Why::Failed,
-        Status::Expired => Why::Failed,
-        Status::Undetermined if lift.reason.as_deref() == Some(NO_RECEIPT) => Why::NoReceipt,
-        Status::Undetermined => Why::Unknown,
+        Status::Failed if fallback::falls_back(lift.reason.as_deref()) => FallbackReason::Failed,
+        Status::Expired => FallbackReason::Failed,
+        Status::Undetermined if lift.reason.as_deref() == Some(NO_RECEIPT) => FallbackReason::NoReceipt,
+        Status::Undetermined => FallbackReason::Unknown,
         _ => return None,
     };
-    Some(Wanted { key: head.key, why })
+    Some(FallbackRequest { key: head.key, reason: why })
 }
 
 /// Ends what was sent and had no receipt in time, or has something else take its place. Returns whether there was as much as
@@ -319,7 +325,7 @@ pub async fn overdue(hub: &Hub, shards: &[i16]) -> Result<bool> {
     }
     let (mut over, mut early, mut waits) = (Vec::new(), Vec::new(), Vec::new());
     for head in &due {
-        let last = last(hub, head, now);
+        let last = receipt_deadline(hub, head, now);
         if head.status != Status::Sent {
             waits.push((head.key, None));
         } else if last <= now {
@@ -328,14 +334,14 @@ pub async fn overdue(hub: &Hub, shards: &[i16]) -> Result<bool> {
             over.push((head, head.status, lift, None, None));
         } else {
             // Something else was to take its place before that.
-            early.push(Wanted { key: head.key, why: Why::NoReceipt });
+            early.push(FallbackRequest { key: head.key, reason: FallbackReason::NoReceipt });
             waits.push((head.key, Some(last)));
         }
     }
     store::delivery::await_receipts(&mut *tx, &waits).await?;
     over.sort_by_key(|m| m.0.key);
     let made = write(hub, &mut tx, over, now).await?;
-    let made = made.and(fallback::make(hub, &mut tx, &early, now).await?);
+    let made = made.and(fallback::create(hub, &mut tx, &early, now).await?);
     may_die_at("overdue.before_commit");
     tx.commit().await?;
     fallback::announce(hub, &made);
@@ -343,13 +349,13 @@ pub async fn overdue(hub: &Hub, shards: &[i16]) -> Result<bool> {
 }
 
 /// Until when its receipt may come at most. Of an account that is not here nobody knows: it is looked at again.
-fn last(hub: &Hub, head: &DeliveryHead, now: DateTime<Utc>) -> DateTime<Utc> {
+fn receipt_deadline(hub: &Hub, head: &DeliveryHead, now: DateTime<Utc>) -> DateTime<Utc> {
     let provider = head.provider.as_deref();
     if provider.and_then(|name| hub.providers.named(name)).is_none() {
         return now + limits::OVERDUE_AGAIN;
     }
     let since = head.settled_at.unwrap_or(now);
-    within(hub, provider, head.lane.channel()).map_or(now, |within| since + within)
+    receipt_window(hub, provider, head.lane.channel()).map_or(now, |within| since + within)
 }
 
 /// Reads the next slice of a provider's list of results, if nobody else does; returns whether there is more right now.
@@ -370,7 +376,7 @@ pub async fn poll(hub: &Hub, account: &Account) -> Result<bool> {
         }
     };
     may_die_at("poll.after_answer");
-    let told = read(provider, polled.receipts, polled.cursor.as_bytes(), hub);
+    let told = to_rows(provider, polled.receipts, polled.cursor.as_bytes(), hub);
     let mut tx = hub.store.begin().await?;
     for part in told.chunks(limits::RECEIPTS_WRITTEN) {
         receipt::insert(&mut *tx, provider, part, now).await?;

@@ -30,8 +30,8 @@ use crate::store::event::{Happened, Slice};
 use crate::store::redrive::{Behind, Dead, Job, Wanted};
 use crate::store::{self, Conn};
 
-use super::fallback::more;
-use super::partner::{note, unknown};
+use super::fallback::event_fields;
+use super::partner::{audit, unknown};
 use super::publish::{NewEvent, Published, announce, publish};
 
 /// What was written, to be told after the commit.
@@ -43,8 +43,8 @@ struct Written {
 }
 
 impl Written {
-    fn tell(self, hub: &Hub) {
-        hub.wake.ready(self.places);
+    fn announce(self, hub: &Hub) {
+        hub.wake.notify(self.places);
         announce(hub, &self.published);
     }
 }
@@ -54,37 +54,42 @@ impl Written {
 /// # Errors
 /// `Error::NotFound` if the partner has no such delivery. `Error::Refused` if the permit does not cover its channel, or
 /// it cannot be tried again. `Error::Unavailable` if the database cannot be reached.
-pub async fn one(hub: &Hub, permit: Redriving<'_>, message_id: Tsid, no: i16) -> Result<store::delivery::DeliveryRow> {
+pub async fn redrive_one(
+    hub: &Hub,
+    permit: Redriving<'_>,
+    message_id: Tsid,
+    no: i16,
+) -> Result<store::delivery::DeliveryRow> {
     let (actor, partner) = (permit.actor(), permit.partner());
     let (id, shard) = (partner.partner_id, partner.shard);
     let mut tx = hub.store.begin().await?;
     let dead = store::redrive::dead(&mut *tx, id, shard, message_id, no).await?.ok_or(Error::NotFound)?;
     permit.covers(dead.lane.channel())?;
     let refused = |(reason, detail): (&'static str, &'static str)| Error::from(Refusal::new(422, reason, detail));
-    let attempts = judge(hub, &dead).map_err(refused)?;
+    let attempts = attempts_allowed(hub, &dead).map_err(refused)?;
     let key = dead.key;
-    let written = write(hub, &mut tx, vec![(dead, attempts)]).await?;
+    let written = make_pending(hub, &mut tx, vec![(dead, attempts)]).await?;
     if written.count == 0 {
         // Somebody was faster, or nothing is left to send.
         let dead = store::redrive::dead(&mut *tx, id, shard, message_id, no).await?.ok_or(Error::NotFound)?;
-        judge(hub, &dead).map_err(refused)?;
+        attempts_allowed(hub, &dead).map_err(refused)?;
         return Err(
             Refusal::new(422, "content_erased", "what it said, or to whom, is not in the books any more").into()
         );
     }
     if actor.principal.is_audited() {
         let (action, object) = ("delivery.redrive".into(), Some(key.to_string()));
-        note(hub, &mut tx, actor, &AuditEntry { action, object, partner_id: Some(id), ..AuditEntry::default() })
+        audit(hub, &mut tx, actor, &AuditEntry { action, object, partner_id: Some(id), ..AuditEntry::default() })
             .await?;
     }
     let row = store::delivery::of_message(&mut *tx, id, shard, message_id, Some(no)).await?;
     tx.commit().await?;
-    written.tell(hub);
+    written.announce(hub);
     row.into_iter().next().ok_or(Error::NotFound)
 }
 
 /// How many attempts it may have then, or why it is not tried again.
-fn judge(hub: &Hub, dead: &Dead) -> Result<i16, (&'static str, &'static str)> {
+fn attempts_allowed(hub: &Hub, dead: &Dead) -> Result<i16, (&'static str, &'static str)> {
     let (channel, retry) = (dead.lane.channel(), &hub.settings.retry);
     if dead.replaced {
         return Err(("replaced", "another delivery took its place: whoever wants it again posts it again"));
@@ -94,7 +99,7 @@ fn judge(hub: &Hub, dead: &Dead) -> Result<i16, (&'static str, &'static str)> {
 
 /// Makes these PENDING again, each with how many attempts it may have, and tells their partners; but for those of which
 /// nothing is left to send, and those that changed meanwhile.
-async fn write(hub: &Hub, tx: &mut Conn, mut dead: Vec<(Dead, i16)>) -> Result<Written> {
+async fn make_pending(hub: &Hub, tx: &mut Conn, mut dead: Vec<(Dead, i16)>) -> Result<Written> {
     let now = hub.clock.now();
     dead.sort_by_key(|(d, _)| d.key);
     dead.dedup_by_key(|(d, _)| d.key);
@@ -110,8 +115,8 @@ async fn write(hub: &Hub, tx: &mut Conn, mut dead: Vec<(Dead, i16)>) -> Result<W
     });
     let owners: HashMap<DeliveryKey, Tsid> = dead.iter().map(|(d, _)| (d.key, d.partner_id)).collect();
     let redriven = store::delivery::redrive(&mut *tx, &dead, now).await?;
-    // Of webhooks nobody is told by webhook.
-    let told = redriven.iter().filter(|r| r.lane.channel() != Channel::Webhook).map(|r| NewEvent {
+    // Redriven webhooks emit no event: no webhook reports on a webhook.
+    let events = redriven.iter().filter(|r| r.lane.channel() != Channel::Webhook).map(|r| NewEvent {
         partner_id: owners[&r.key],
         shard: r.key.shard,
         about: Some(r.key.message_id),
@@ -129,15 +134,15 @@ async fn write(hub: &Hub, tx: &mut Conn, mut dead: Vec<(Dead, i16)>) -> Result<W
         },
         only: None,
     });
-    let notices: Vec<NewEvent> = told.collect();
-    let published = publish(hub, tx, &notices).await?;
+    let events: Vec<NewEvent> = events.collect();
+    let published = publish(hub, tx, &events).await?;
     let places = redriven.iter().map(|r| ((r.key.shard, r.lane), now)).collect();
     Ok(Written { count: redriven.len(), places, published })
 }
 
 /// How many dead letters there are.
 #[derive(Debug, Clone, Copy)]
-pub struct Counted {
+pub struct DeadLetterCount {
     pub count: i64,
     /// And how many wait for their next try; none where those are not asked for.
     pub waiting: Option<i64>,
@@ -147,7 +152,7 @@ pub struct Counted {
 
 /// What to do, before it is a job.
 #[derive(Debug, Clone)]
-pub struct Order {
+pub struct RedriveOrder {
     pub kind: RedriveKind,
     pub partner_id: Option<Tsid>,
     pub endpoint_id: Option<Tsid>,
@@ -156,28 +161,28 @@ pub struct Order {
 }
 
 /// Counts the dead letters that an operator's order would redrive.
-pub async fn count(hub: &Hub, _permit: Operating<'_>, order: &Order) -> Result<Counted> {
+pub async fn count(hub: &Hub, _permit: Operating<'_>, order: &RedriveOrder) -> Result<DeadLetterCount> {
     counted(hub, order).await
 }
 
-async fn counted(hub: &Hub, order: &Order) -> Result<Counted> {
+async fn counted(hub: &Hub, order: &RedriveOrder) -> Result<DeadLetterCount> {
     let mut walk = Walk::new(hub, order.partner_id, order.endpoint_id, &order.filter, None).await?;
-    let _turn = hub.counting.acquire().await;
+    let _turn = hub.count_turn.acquire().await;
     let (began, mut count) = (Instant::now(), 0);
     // As a step does it: along the index.
     let mut conn = hub.store.begin_engine().await?;
     while !walk.is_over() {
         if count >= limits::REDRIVE_COUNT || began.elapsed() > limits::REDRIVE_COUNTING {
-            return Ok(Counted { count, waiting: None, more: true });
+            return Ok(DeadLetterCount { count, waiting: None, more: true });
         }
         count += i64::try_from(walk.next(hub, &mut conn, limits::REDRIVE_LOOK).await?.len()).unwrap_or(0);
     }
-    Ok(Counted { count, waiting: None, more: false })
+    Ok(DeadLetterCount { count, waiting: None, more: false })
 }
 
 /// As `counted`, with what waits for its next try at an endpoint.
-async fn counted_to_recover(hub: &Hub, endpoint: &Endpoint, order: &Order) -> Result<Counted> {
-    let Counted { count, mut more, .. } = counted(hub, order).await?;
+async fn counted_to_recover(hub: &Hub, endpoint: &Endpoint, order: &RedriveOrder) -> Result<DeadLetterCount> {
+    let DeadLetterCount { count, mut more, .. } = counted(hub, order).await?;
     let (began, now, mut waiting) = (Instant::now(), hub.clock.now(), 0);
     let to = endpoint.endpoint_id.to_string();
     let mut conn = hub.store.begin_engine().await?;
@@ -193,7 +198,7 @@ async fn counted_to_recover(hub: &Hub, endpoint: &Endpoint, order: &Order) -> Re
                 .await?;
         (waiting, next) = (waiting + found, last);
     }
-    Ok(Counted { count, waiting: Some(waiting), more })
+    Ok(DeadLetterCount { count, waiting: Some(waiting), more })
 }
 
 /// Ids rise with time: an endpoint's deliveries since then are those behind this place.
@@ -202,7 +207,7 @@ fn waits_behind(filter: &Filter) -> Behind {
 }
 
 /// Begins an operator's job over dead letters.
-pub async fn begin(hub: &Hub, permit: Operating<'_>, order: Order) -> Result<(Job, Counted)> {
+pub async fn begin(hub: &Hub, permit: Operating<'_>, order: RedriveOrder) -> Result<(Job, DeadLetterCount)> {
     let counted = counted(hub, &order).await?;
     let job = insert(hub, permit.actor(), order, Some(counted)).await?;
     Ok((job, counted))
@@ -214,8 +219,8 @@ pub async fn begin_for_endpoint(
     actor: &Actor,
     partner_id: Option<Tsid>,
     endpoint_id: Tsid,
-    order: impl FnOnce(&Endpoint) -> Order,
-) -> Result<(Job, Option<Counted>)> {
+    order: impl FnOnce(&Endpoint) -> RedriveOrder,
+) -> Result<(Job, Option<DeadLetterCount>)> {
     let endpoint = endpoint(hub, endpoint_id).await?;
     let theirs = |e: &Endpoint| partner_id.is_none_or(|id| id == e.partner_id) && e.status != EndpointStatus::Deleted;
     let endpoint = endpoint.filter(theirs).ok_or(Error::NotFound)?;
@@ -236,7 +241,7 @@ async fn endpoint(hub: &Hub, endpoint_id: Tsid) -> Result<Option<Endpoint>> {
     Ok(store::endpoint::load(hub.store.api(), &hub.keyring, &[endpoint_id]).await?.into_iter().next())
 }
 
-async fn insert(hub: &Hub, actor: &Actor, order: Order, counted: Option<Counted>) -> Result<Job> {
+async fn insert(hub: &Hub, actor: &Actor, order: RedriveOrder, counted: Option<DeadLetterCount>) -> Result<Job> {
     let now = hub.clock.now();
     let job = Job {
         redrive_id: hub.next_id(),
@@ -259,13 +264,13 @@ async fn insert(hub: &Hub, actor: &Actor, order: Order, counted: Option<Counted>
         let detail = format!("{} of this partner's jobs are running already", limits::REDRIVES_AT_ONCE);
         return Err(Refusal::new(422, "too_many_redrives", detail).into());
     }
-    noted(hub, &mut tx, actor, &job, "redrive.begin").await?;
+    audit_job(hub, &mut tx, actor, &job, "redrive.begin").await?;
     tx.commit().await?;
     Ok(job)
 }
 
 /// What operators do is in the audit log; what partners do with their own is theirs.
-async fn noted(hub: &Hub, tx: &mut Conn, actor: &Actor, job: &Job, action: &str) -> Result<()> {
+async fn audit_job(hub: &Hub, tx: &mut Conn, actor: &Actor, job: &Job, action: &str) -> Result<()> {
     if !actor.principal.is_audited() {
         return Ok(());
     }
@@ -283,7 +288,7 @@ async fn noted(hub: &Hub, tx: &mut Conn, actor: &Actor, job: &Job, action: &str)
         after: Some(after),
         ..AuditEntry::default()
     };
-    note(hub, tx, actor, &deed).await
+    audit(hub, tx, actor, &deed).await
 }
 
 /// Stops a job; what it did so far stays done. Returns the job as it stands then.
@@ -291,7 +296,7 @@ pub async fn cancel(hub: &Hub, actor: &Actor, partner_id: Option<Tsid>, redrive_
     let mut tx = hub.store.begin().await?;
     let job = store::redrive::get(&mut *tx, redrive_id, partner_id).await?.ok_or(Error::NotFound)?;
     if store::redrive::cancel(&mut *tx, redrive_id, hub.clock.now()).await? {
-        noted(hub, &mut tx, actor, &job, "redrive.cancel").await?;
+        audit_job(hub, &mut tx, actor, &job, "redrive.cancel").await?;
     }
     let job = store::redrive::get(&mut *tx, redrive_id, partner_id).await?.ok_or(Error::NotFound)?;
     tx.commit().await?;
@@ -299,7 +304,7 @@ pub async fn cancel(hub: &Hub, actor: &Actor, partner_id: Option<Tsid>, redrive_
 }
 
 /// What a step came to.
-struct Step {
+struct StepResult {
     written: Written,
     /// How much of what it was allowed it used.
     used: usize,
@@ -344,13 +349,13 @@ pub async fn step(hub: &Hub) -> Result<bool> {
     if step.is_over {
         tracing::info!(redrive = %id, kind = job.kind.as_str(), done = job.done + did, "redriven");
     }
-    step.written.tell(hub);
+    step.written.announce(hub);
     Ok(true)
 }
 
 /// Where a walk over dead letters stands, as a job keeps it.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-struct At {
+struct WalkPosition {
     partner: i64,
     /// Its place in `DEAD`.
     status: usize,
@@ -375,7 +380,7 @@ impl Walk {
         partner_id: Option<Tsid>,
         endpoint_id: Option<Tsid>,
         filter: &Filter,
-        at: Option<At>,
+        at: Option<WalkPosition>,
     ) -> Result<Walk> {
         let db = hub.store.api();
         let mut owners = match partner_id {
@@ -413,9 +418,9 @@ impl Walk {
         self.n >= self.places.len()
     }
 
-    fn at(&self) -> Option<At> {
+    fn at(&self) -> Option<WalkPosition> {
         let ((partner, _), status) = self.places.get(self.n)?;
-        Some(At { partner: partner.0, status: *status, message: self.behind.0.0, no: self.behind.1 })
+        Some(WalkPosition { partner: partner.0, status: *status, message: self.behind.0.0, no: self.behind.1 })
     }
 
     /// Those of the next `look` that may be redriven, each with how many attempts it may have then.
@@ -429,12 +434,12 @@ impl Walk {
         Ok(walked
             .found
             .into_iter()
-            .filter_map(|dead| judge(hub, &dead).ok().map(|attempts| (dead, attempts)))
+            .filter_map(|dead| attempts_allowed(hub, &dead).ok().map(|attempts| (dead, attempts)))
             .collect())
     }
 }
 
-async fn dead_letters(hub: &Hub, tx: &mut Conn, job: &Job, allowed: usize) -> Result<Step> {
+async fn dead_letters(hub: &Hub, tx: &mut Conn, job: &Job, allowed: usize) -> Result<StepResult> {
     let at = job.position.clone().and_then(|position| serde_json::from_value(position).ok());
     let mut walk = Walk::new(hub, job.partner_id, job.endpoint_id, &job.filter, at).await?;
     let (began, mut dead) = (Instant::now(), Vec::new());
@@ -454,39 +459,40 @@ async fn dead_letters(hub: &Hub, tx: &mut Conn, job: &Job, allowed: usize) -> Re
         look = (look * 2).min(limits::REDRIVE_LOOK);
     }
     let used = dead.len();
-    let written = write(hub, tx, dead).await?;
+    let written = make_pending(hub, tx, dead).await?;
     let position = walk.at().and_then(|at| serde_json::to_value(at).ok());
-    Ok(Step { written, used, position, is_over: walk.is_over() })
+    Ok(StepResult { written, used, position, is_over: walk.is_over() })
 }
 
 /// Where a recovery stands among what waits for its next try: behind this delivery.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-struct Waiting {
+struct RecoveryPosition {
     waits: (i64, i16),
 }
 
 /// First what waits for its next try goes now, then the dead letters: in this order and by their ids, so that what fails
 /// again meanwhile is not met a second time.
-async fn recover(hub: &Hub, tx: &mut Conn, job: &Job, allowed: usize) -> Result<Step> {
+async fn recover(hub: &Hub, tx: &mut Conn, job: &Job, allowed: usize) -> Result<StepResult> {
     let at = job.position.clone();
-    if at.clone().is_some_and(|position| serde_json::from_value::<At>(position).is_ok()) {
+    if at.clone().is_some_and(|position| serde_json::from_value::<WalkPosition>(position).is_ok()) {
         return dead_letters(hub, tx, job, allowed).await;
     }
     let waiting = at.and_then(|position| serde_json::from_value(position).ok());
-    let behind = waiting.map_or(waits_behind(&job.filter), |Waiting { waits: (message, no) }| (Tsid(message), no));
-    let mut step = hasten(hub, tx, job, behind, allowed).await?;
+    let behind =
+        waiting.map_or(waits_behind(&job.filter), |RecoveryPosition { waits: (message, no) }| (Tsid(message), no));
+    let mut step = retry_now(hub, tx, job, behind, allowed).await?;
     if step.is_over {
         let dead = dead_letters(hub, tx, &Job { position: None, ..job.clone() }, allowed - step.used).await?;
         let mut written = dead.written;
         written.count += step.written.count;
         written.places.extend(step.written.places);
-        step = Step { written, used: step.used + dead.used, ..dead };
+        step = StepResult { written, used: step.used + dead.used, ..dead };
     }
     Ok(step)
 }
 
-async fn hasten(hub: &Hub, tx: &mut Conn, job: &Job, mut behind: Behind, allowed: usize) -> Result<Step> {
-    let mut step = Step { written: Written::default(), used: 0, position: None, is_over: true };
+async fn retry_now(hub: &Hub, tx: &mut Conn, job: &Job, mut behind: Behind, allowed: usize) -> Result<StepResult> {
+    let mut step = StepResult { written: Written::default(), used: 0, position: None, is_over: true };
     let Some(endpoint_id) = job.endpoint_id else { return Ok(step) };
     let Some(endpoint) = endpoint(hub, endpoint_id).await? else { return Ok(step) };
     let (now, began, to) = (hub.clock.now(), Instant::now(), endpoint_id.to_string());
@@ -501,21 +507,21 @@ async fn hasten(hub: &Hub, tx: &mut Conn, job: &Job, mut behind: Behind, allowed
         behind = hastened.next.unwrap_or(behind);
     }
     step.written.count = step.used;
-    step.position = serde_json::to_value(Waiting { waits: (behind.0.0, behind.1) }).ok();
+    step.position = serde_json::to_value(RecoveryPosition { waits: (behind.0.0, behind.1) }).ok();
     Ok(step)
 }
 
 /// Where a replay stands: at this time, behind this event.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-struct Since {
+struct ReplayPosition {
     time: DateTime<Utc>,
     message: i64,
     no: i16,
     seq: i16,
 }
 
-async fn replay(hub: &Hub, tx: &mut Conn, job: &Job, allowed: usize) -> Result<Step> {
-    let over = Step { written: Written::default(), used: 0, position: None, is_over: true };
+async fn replay(hub: &Hub, tx: &mut Conn, job: &Job, allowed: usize) -> Result<StepResult> {
+    let over = StepResult { written: Written::default(), used: 0, position: None, is_over: true };
     let (Some(partner_id), Some(endpoint_id)) = (job.partner_id, job.endpoint_id) else { return Ok(over) };
     let Some(endpoint) = endpoint(hub, endpoint_id).await? else { return Ok(over) };
     if matches!(endpoint.status, EndpointStatus::Disabled | EndpointStatus::Deleted) {
@@ -528,7 +534,7 @@ async fn replay(hub: &Hub, tx: &mut Conn, job: &Job, allowed: usize) -> Result<S
     let events: Vec<String> =
         EVENT_KINDS.map(EventKind::as_str).into_iter().filter(|e| wanted(e)).map(str::to_owned).collect();
     let until = job.filter.until;
-    let begin = |time| Since { time, message: -1, no: -1, seq: -1 };
+    let begin = |time| ReplayPosition { time, message: -1, no: -1, seq: -1 };
     let since = job.position.clone().and_then(|position| serde_json::from_value(position).ok());
     let mut since = since.unwrap_or_else(|| begin(job.filter.since.unwrap_or(until)));
     let (began, mut notices, mut length) = (Instant::now(), Vec::new(), limits::REPLAY_SLICE);
@@ -554,7 +560,7 @@ async fn replay(hub: &Hub, tx: &mut Conn, job: &Job, allowed: usize) -> Result<S
         since = match happened.last() {
             Some(last) if happened.len() == room => {
                 let (time, message) = (last.event.occurred_at, last.message_id.0);
-                Since { time, message, no: last.event.no, seq: last.event.seq }
+                ReplayPosition { time, message, no: last.event.no, seq: last.event.seq }
             }
             _ => begin(end),
         };
@@ -564,7 +570,7 @@ async fn replay(hub: &Hub, tx: &mut Conn, job: &Job, allowed: usize) -> Result<S
             about: Some(h.message_id),
             priority: h.priority,
             overflow: true,
-            payload: told(h),
+            payload: event_payload(h),
             only: Some(endpoint_id),
         }));
         length = if quick { (length * 2).min(limits::REPLAY_SLICE_MOST) } else { limits::REPLAY_SLICE };
@@ -572,11 +578,11 @@ async fn replay(hub: &Hub, tx: &mut Conn, job: &Job, allowed: usize) -> Result<S
     let published = publish(hub, tx, &notices).await?;
     let written = Written { count: notices.len(), places: Vec::new(), published };
     let position = serde_json::to_value(since).ok();
-    Ok(Step { written, used: notices.len(), position, is_over: since.time >= until })
+    Ok(StepResult { written, used: notices.len(), position, is_over: since.time >= until })
 }
 
 /// What was told when it happened, from the books.
-pub fn told(happened: &Happened) -> EventPayload {
+pub fn event_payload(happened: &Happened) -> EventPayload {
     let row = &happened.event;
     let mut reason = row.reason.clone();
     let standing =
@@ -591,7 +597,7 @@ pub fn told(happened: &Happened) -> EventPayload {
         Ok(kind) => standing(kind),
         Err(()) => None,
     };
-    let more = happened.stand_in.map(|(no, lane)| more(happened.message_id, no, lane.channel()));
+    let more = happened.stand_in.map(|(no, lane)| event_fields(happened.message_id, no, lane.channel()));
     EventPayload {
         event: row.event.clone(),
         no: row.no,

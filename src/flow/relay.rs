@@ -31,20 +31,20 @@ use crate::store::{self, Conn, Tx};
 #[derive(Debug, Default)]
 pub struct Relay {
     /// The last partner that had its turn: partners take turns, so that one with a backlog holds up no other.
-    after: Option<Tsid>,
+    last_partner: Option<Tsid>,
     /// The last round failed as a whole: the next one takes one request, lest one spoil all for ever.
-    careful: bool,
+    one_at_a_time: bool,
     /// Partners that have spent their requests, and until when they are passed over: theirs wait.
-    over: HashMap<Tsid, DateTime<Utc>>,
+    rate_limited: HashMap<Tsid, DateTime<Utc>>,
 }
 
 /// One round; says whether there may be more.
 pub async fn relay(hub: &Hub, relay: &mut Relay) -> Result<bool> {
-    let began = relay.after.take();
-    let most = if relay.careful { 1 } else { limits::RELAY_REQUESTS };
+    let began = relay.last_partner.take();
+    let most = if relay.one_at_a_time { 1 } else { limits::RELAY_REQUESTS };
     let now = hub.clock.now();
-    relay.over.retain(|_, until| now < *until && *until <= now + RATE_PAUSE);
-    let over: Vec<Tsid> = relay.over.keys().copied().collect();
+    relay.rate_limited.retain(|_, until| now < *until && *until <= now + RATE_PAUSE);
+    let over: Vec<Tsid> = relay.rate_limited.keys().copied().collect();
     sql_intake::make_turns(hub.store.intake()).await?;
     let mut tx = hub.store.begin_intake().await?;
     let requests = sql_intake::take(&mut *tx, began.unwrap_or(Tsid(0)), &over, most).await?;
@@ -52,9 +52,9 @@ pub async fn relay(hub: &Hub, relay: &mut Relay) -> Result<bool> {
         tx.rollback().await?;
         return Ok(began.is_some());
     }
-    relay.after = requests.iter().map(|r| r.partner_id).max();
-    let written = write(hub, tx, requests, &mut relay.over).await;
-    relay.careful = written.is_err();
+    relay.last_partner = requests.iter().map(|r| r.partner_id).max();
+    let written = write(hub, tx, requests, &mut relay.rate_limited).await;
+    relay.one_at_a_time = written.is_err();
     written
 }
 
@@ -235,13 +235,13 @@ async fn insert(hub: &Hub, tx: &mut Tx, inserts: &[&Insert], now: DateTime<Utc>)
     if inserts.is_empty() {
         return Ok(Vec::new());
     }
-    match together(tx, inserts, now).await {
+    match insert_group(tx, inserts, now).await {
         Err(Error::Refused(_) | Error::Internal(_)) => (),
         other => return other,
     }
     let mut answers = Vec::with_capacity(inserts.len());
     for one in inserts {
-        match together(tx, &[*one], now).await {
+        match insert_group(tx, &[*one], now).await {
             Ok(answer) => answers.extend(answer),
             Err(e @ Error::Refused(_)) => {
                 hub.metrics.rejected_input.inc();
@@ -259,7 +259,7 @@ async fn insert(hub: &Hub, tx: &mut Tx, inserts: &[&Insert], now: DateTime<Utc>)
 }
 
 /// All or none of them; the transaction goes on either way.
-async fn together(tx: &mut Tx, inserts: &[&Insert], now: DateTime<Utc>) -> Result<Vec<Result<Accepted>>> {
+async fn insert_group(tx: &mut Tx, inserts: &[&Insert], now: DateTime<Utc>) -> Result<Vec<Result<Accepted>>> {
     let mut point = store::savepoint(tx).await?;
     let inserted = match store::message::insert(&mut *point, inserts, now).await {
         Ok(inserted) => inserted,

@@ -31,7 +31,7 @@ pub async fn retain(hub: &Hub) -> Result<Round> {
     step("providers' ids", until_none(|| store::provider_ref::forget(db, below, rows))).await;
     step("redrives", store::redrive::forget(db, oldest)).await;
     step("alerts", store::alert::forget(db, oldest)).await;
-    step("endpoints that are paused", abandon(hub)).await;
+    step("endpoints that are paused", disable_long_paused(hub)).await;
     step("months of the audit log", drop_audit_months(hub)).await;
     step("endpoints", store::endpoint::purge(db, now - limits::ENDPOINT_FORGOTTEN)).await;
     round
@@ -60,7 +60,7 @@ async fn wipe_all(hub: &Hub) -> Result<()> {
 }
 
 /// Or what waits for it would keep its partition for ever.
-async fn abandon(hub: &Hub) -> Result<()> {
+async fn disable_long_paused(hub: &Hub) -> Result<()> {
     for endpoint_id in store::endpoint::abandoned(hub.store.api(), hub.clock.now() - limits::ENDPOINT_PAUSED).await? {
         super::channel::endpoint_health::disable(hub, endpoint_id, "paused", None).await?;
     }

@@ -10,7 +10,7 @@ use crate::store::{self, Store, endpoint, message, signing_key};
 
 /// A kind of what is sealed: how many of its samples were opened, and how many do not open.
 #[derive(Debug)]
-pub struct Kind {
+pub struct SealedKind {
     pub name: &'static str,
     pub opened: usize,
     pub unopened: usize,
@@ -30,9 +30,9 @@ pub async fn keyring(store: &Store, master_keys: &[[u8; KEY_BYTES]]) -> Result<K
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be asked.
-pub async fn open_one_of_each(store: &Store, keyring: &Keyring, now: DateTime<Utc>) -> Result<Vec<Kind>> {
+pub async fn open_one_of_each(store: &Store, keyring: &Keyring, now: DateTime<Utc>) -> Result<Vec<SealedKind>> {
     let keys = signing_key::list(store.api(), now).await?;
-    let keys = keys.iter().map(|key| keyring.open(&super::sign_in::place(&key.kid), &key.sealed).is_ok());
+    let keys = keys.iter().map(|key| keyring.open(&super::sign_in::seal_place(&key.kid), &key.sealed).is_ok());
     let mut kinds = vec![kind("signing keys", keys)];
     let endpoints = endpoint::seals(store.api(), keyring).await?;
     for (name, column) in
@@ -45,9 +45,9 @@ pub async fn open_one_of_each(store: &Store, keyring: &Keyring, now: DateTime<Ut
     Ok(kinds)
 }
 
-fn kind(name: &'static str, opens: impl Iterator<Item = bool>) -> Kind {
+fn kind(name: &'static str, opens: impl Iterator<Item = bool>) -> SealedKind {
     let (opened, unopened): (Vec<bool>, Vec<bool>) = opens.partition(|opens| *opens);
-    Kind { name, opened: opened.len(), unopened: unopened.len() }
+    SealedKind { name, opened: opened.len(), unopened: unopened.len() }
 }
 
 /// Refuses to start where something sealed does not open.

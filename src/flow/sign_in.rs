@@ -30,9 +30,9 @@ const ANNOUNCED: TimeDelta = TimeDelta::minutes(5);
 const SIGNS: TimeDelta = TimeDelta::days(30);
 /// Two uses of one refresh token so close together are a race of its owner's, not theft: the second gets nothing, and the
 /// first's tokens stay good.
-const RACE: TimeDelta = TimeDelta::seconds(1);
+const REUSE_TOLERANCE: TimeDelta = TimeDelta::seconds(1);
 /// How long what was read of an account is believed when no notice comes.
-const BELIEVED: TimeDelta = TimeDelta::seconds(10);
+const ACCOUNT_KEPT: TimeDelta = TimeDelta::seconds(10);
 
 /// What a sign-in gives.
 pub struct Tokens {
@@ -47,7 +47,7 @@ pub async fn sign_in(hub: &Hub, client_id: &str, secret: &str, from: &Origin) ->
     let network = network_of(from);
     let network = network.as_deref();
     let waits_s = {
-        let strikes = hub.strikes();
+        let strikes = hub.sign_in_throttle();
         strikes.address_waits_s(network, now).max(strikes.client_waits_s(client_id, network, now))
     };
     waits_s.map_or(Ok(()), |wait_s| Err(limited(wait_s)))?;
@@ -55,7 +55,7 @@ pub async fn sign_in(hub: &Hub, client_id: &str, secret: &str, from: &Origin) ->
     let judge = |failures: Option<Failures>, most: u32| match failures.and_then(|f| Some((f, f.wait_s(most, now)?))) {
         None => Ok(()),
         Some((failures, wait_s)) => {
-            hub.strikes().client_is_limited(client_id, network, failures, now);
+            hub.sign_in_throttle().client_is_limited(client_id, network, failures, now);
             Err(limited(wait_s))
         }
     };
@@ -73,9 +73,9 @@ pub async fn sign_in(hub: &Hub, client_id: &str, secret: &str, from: &Origin) ->
     };
     let (is_current, is_former) = (crypt::same(current, &hash), crypt::same(former, &hash));
     let Some(key) = key.filter(|key| (is_current | is_former) && key.revoked_at.is_none()) else {
-        hub.strikes().address_failed(network, now);
+        hub.sign_in_throttle().address_failed(network, now);
         match group {
-            None => hub.strikes().unknown_client_failed(client_id, now),
+            None => hub.sign_in_throttle().unknown_client_failed(client_id, now),
             Some(group) => {
                 let failures = sign_in_failure::add(hub.store.api(), client_id, &group, now).await?;
                 // Others failed while this one was judged.
@@ -106,7 +106,7 @@ async fn tokens(hub: &Hub, of: &SignedIn, role: Role, refresh: String, now: Date
         Ok(access) => access,
         // The first sign-in of an installation, or of one that was off for long: keys are made by who needs them.
         Err(_) => {
-            keep_keys(hub).await?;
+            maintain_keys(hub).await?;
             hub.token_keys.get().sign(&claims, now)?
         }
     };
@@ -128,7 +128,7 @@ pub async fn refresh(hub: &Hub, token: &str, from: &Origin) -> Result<Tokens> {
         false => None,
     };
     let Some(past) = past else {
-        hub.strikes().address_failed(network.as_deref(), now);
+        hub.sign_in_throttle().address_failed(network.as_deref(), now);
         return Err(refused());
     };
     // Before the transaction: whoever holds a connection must not wait for another.
@@ -137,7 +137,7 @@ pub async fn refresh(hub: &Hub, token: &str, from: &Origin) -> Result<Tokens> {
     let mut tx = hub.store.begin().await?;
     let Some(of) = refresh_token::use_up(&mut *tx, &hash, now).await? else {
         tx.rollback().await?;
-        reused(hub, &hash, now, from).await?;
+        revoke_if_reused(hub, &hash, now, from).await?;
         return Err(refused());
     };
     if !account.takes(of.epoch, now) {
@@ -150,10 +150,10 @@ pub async fn refresh(hub: &Hub, token: &str, from: &Origin) -> Result<Tokens> {
     tokens(hub, &of, account.principal.role(), next, now).await
 }
 
-async fn reused(hub: &Hub, hash: &[u8], now: DateTime<Utc>, from: &Origin) -> Result<()> {
+async fn revoke_if_reused(hub: &Hub, hash: &[u8], now: DateTime<Utc>, from: &Origin) -> Result<()> {
     let Some(past) = refresh_token::get(hub.store.api(), hash).await? else { return Ok(()) };
     let Some(used_at) = past.used_at.filter(|_| past.revoked_at.is_none()) else { return Ok(()) };
-    if now < used_at + RACE {
+    if now < used_at + REUSE_TOLERANCE {
         return Ok(());
     }
     let account = account(hub, &past.client_id).await?;
@@ -182,7 +182,7 @@ pub async fn revoke(hub: &Hub, token: &str, from: &Origin) -> Result<()> {
     let now = hub.clock.now();
     let network = may_try(hub, from, now)?;
     match refresh_token::get(hub.store.api(), &hashed(hub, token)).await? {
-        None => hub.strikes().address_failed(network.as_deref(), now),
+        None => hub.sign_in_throttle().address_failed(network.as_deref(), now),
         Some(past) => {
             let mut tx = hub.store.begin().await?;
             revoke_family(&mut tx, past.family, now).await?;
@@ -209,7 +209,7 @@ fn network_of(from: &Origin) -> Option<String> {
 /// The caller's network, unless too many requests from it have failed.
 fn may_try(hub: &Hub, from: &Origin, now: DateTime<Utc>) -> Result<Option<String>> {
     let network = network_of(from);
-    match hub.strikes().address_waits_s(network.as_deref(), now) {
+    match hub.sign_in_throttle().address_waits_s(network.as_deref(), now) {
         None => Ok(network),
         Some(wait_s) => Err(limited(wait_s)),
     }
@@ -221,12 +221,12 @@ fn limited(retry_after_s: u32) -> Error {
 }
 
 /// Who an access token speaks for, if it may still.
-pub async fn bearer(hub: &Hub, token: &str) -> Result<Arc<Account>> {
+pub async fn authenticate(hub: &Hub, token: &str) -> Result<Arc<Account>> {
     let now = hub.clock.now();
     let mut verified = hub.token_keys.get().verify(token, now);
     if verified == Err(Refused::UnknownKey) {
         // Signed by a process that has a newer key than we have read, perhaps. Who comes while it is being read waits for it.
-        let _turn = hub.token_keys.turn().await;
+        let _turn = hub.token_keys.read_turn().await;
         verified = hub.token_keys.get().verify(token, now);
         if verified == Err(Refused::UnknownKey) && hub.token_keys.may_read_again(now) {
             read_keys(hub).await?;
@@ -265,7 +265,7 @@ pub fn unauthenticated(detail: &str) -> Error {
 /// A client's account, from memory while nobody said that it changed.
 async fn account(hub: &Hub, client_id: &str) -> Result<Arc<Account>> {
     let now = hub.clock.now();
-    if let Some(account) = hub.accounts.get(client_id, now - BELIEVED) {
+    if let Some(account) = hub.accounts.get(client_id, now - ACCOUNT_KEPT) {
         return Ok(account);
     }
     let generation = hub.accounts.generation();
@@ -297,7 +297,7 @@ async fn account(hub: &Hub, client_id: &str) -> Result<Arc<Account>> {
 pub async fn read_keys(hub: &Hub) -> Result<()> {
     let mut keys = TokenKeys::default();
     for key in signing_key::list(hub.store.api(), hub.clock.now()).await? {
-        match hub.keyring.open(&place(&key.kid), &key.sealed) {
+        match hub.keyring.open(&seal_place(&key.kid), &key.sealed) {
             Ok(secret) => keys.add(key.kid, secret, key.active_at, key.expires_at),
             // What it signed is not taken here; all else goes on.
             Err(e) => tracing::error!(error = %e, "a key that signs tokens cannot be used"),
@@ -307,14 +307,14 @@ pub async fn read_keys(hub: &Hub) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn place(kid: &str) -> String {
+pub(super) fn seal_place(kid: &str) -> String {
     format!("signing_keys|sealed|{kid}")
 }
 
 /// Makes the next key in time, forgets those that are over, and reads what there is.
-pub async fn keep_keys(hub: &Hub) -> Result<()> {
+pub async fn maintain_keys(hub: &Hub) -> Result<()> {
     let now = hub.clock.now();
-    let opens = |key: &SigningKey| hub.keyring.open(&place(&key.kid), &key.sealed).is_ok();
+    let opens = |key: &SigningKey| hub.keyring.open(&seal_place(&key.kid), &key.sealed).is_ok();
     let is_due = |keys: &[SigningKey]| keys.iter().all(|k| k.active_at + SIGNS <= now || !opens(k));
     if is_due(&signing_key::list(hub.store.api(), now).await?) {
         let mut tx = hub.store.begin().await?;
@@ -334,7 +334,7 @@ pub async fn keep_keys(hub: &Hub) -> Result<()> {
 
 async fn make_key(hub: &Hub, tx: &mut store::Conn, active_at: DateTime<Utc>) -> Result<String> {
     let kid = hub.next_id().to_string();
-    let sealed = hub.keyring.seal(&place(&kid), &crypt::random())?;
+    let sealed = hub.keyring.seal(&seal_place(&kid), &crypt::random())?;
     let expires_at = active_at + SIGNS * 2 + ACCESS;
     let key = SigningKey { kid: kid.clone(), sealed, created_at: hub.clock.now(), active_at, expires_at };
     signing_key::insert(tx, &key).await?;
@@ -371,7 +371,7 @@ pub async fn rotate_signing_key(hub: &Hub, permit: Administering<'_>, at_once: b
 pub async fn reseal_keys(hub: &Hub) -> Result<usize> {
     let mut done = 0;
     for key in signing_key::list(hub.store.api(), hub.clock.now()).await? {
-        let place = place(&key.kid);
+        let place = seal_place(&key.kid);
         if !hub.keyring.is_fresh(&key.sealed)
             && let Ok(secret) = hub.keyring.open(&place, &key.sealed)
         {

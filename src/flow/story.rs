@@ -18,28 +18,28 @@ use crate::store::provider::ProviderOutage;
 use crate::store::{self, attempt, delivery, event, receipt};
 
 /// A message with all that is under it.
-pub struct Whole {
+pub struct MessageDetails {
     pub message: Message,
     pub overall: OverallStatus,
     pub deliveries: Vec<delivery::DeliveryRow>,
     pub attempts: Vec<attempt::AttemptRow>,
 }
 
-pub async fn whole(hub: &Hub, partner: &Partner, message_id: Tsid) -> Result<Whole> {
+pub async fn message_details(hub: &Hub, partner: &Partner, message_id: Tsid) -> Result<MessageDetails> {
     let (id, shard, db) = (partner.partner_id, partner.shard, hub.store.api());
     let message = store::message::get(db, &hub.keyring, id, shard, message_id).await?.ok_or(Error::NotFound)?;
     let deliveries = delivery::of_message(db, id, shard, message_id, None).await?;
     let attempts = attempt::of_message(db, id, shard, message_id, None).await?;
     let overall = OverallStatus::of(deliveries.iter().map(|d| (d.chain, d.lane.channel(), d.status, d.attempt)));
-    Ok(Whole { message, overall, deliveries, attempts })
+    Ok(MessageDetails { message, overall, deliveries, attempts })
 }
 
 /// One thing that happened.
 #[derive(Debug, Clone)]
-pub struct Entry {
+pub struct TimelineEntry {
     pub at: DateTime<Utc>,
     /// accepted, scheduled, limited, breaker, paused, claimed, called, answered, retry, receipt, fallback, event, webhook …
-    pub what: &'static str,
+    pub kind: &'static str,
     /// Its message and number; none: the message as a whole.
     pub delivery: Option<(Tsid, i16)>,
     pub attempt: Option<i16>,
@@ -56,33 +56,33 @@ pub struct Webhook {
     pub event: String,
 }
 
-impl Entry {
-    fn new(at: DateTime<Utc>, what: &'static str, delivery: Option<(Tsid, i16)>, text: String) -> Entry {
-        Entry { at, what, delivery, attempt: None, webhook: None, next_at: None, text }
+impl TimelineEntry {
+    fn new(at: DateTime<Utc>, what: &'static str, delivery: Option<(Tsid, i16)>, text: String) -> TimelineEntry {
+        TimelineEntry { at, kind: what, delivery, attempt: None, webhook: None, next_at: None, text }
     }
 }
 
 /// The webhooks that tell of a message, oldest first, and whether there are more.
 pub async fn webhooks(hub: &Hub, partner: &Partner, message_id: Tsid) -> Result<(Vec<WebhookMessage>, bool)> {
     let (id, shard, db) = (partner.partner_id, partner.shard, hub.store.api());
-    let mut notices = delivery::webhooks_of_message(db, id, shard, message_id, limits::STORY_NOTICES + 1).await?;
-    let untold = notices.len() as i64 > limits::STORY_NOTICES;
-    notices.truncate(usize::try_from(limits::STORY_NOTICES).unwrap_or(0));
+    let mut notices = delivery::webhooks_of_message(db, id, shard, message_id, limits::TIMELINE_WEBHOOKS + 1).await?;
+    let untold = notices.len() as i64 > limits::TIMELINE_WEBHOOKS;
+    notices.truncate(usize::try_from(limits::TIMELINE_WEBHOOKS).unwrap_or(0));
     Ok((notices, untold))
 }
 
-pub async fn timeline(hub: &Hub, partner: &Partner, message_id: Tsid) -> Result<Vec<Entry>> {
-    let Whole { message, deliveries, attempts, .. } = whole(hub, partner, message_id).await?;
+pub async fn timeline(hub: &Hub, partner: &Partner, message_id: Tsid) -> Result<Vec<TimelineEntry>> {
+    let MessageDetails { message, deliveries, attempts, .. } = message_details(hub, partner, message_id).await?;
     let events = event::of_message(hub.store.api(), partner.partner_id, partner.shard, message_id).await?;
     let receipts =
-        receipt::of_message(hub.store.api(), partner.partner_id, partner.shard, message_id, limits::STORY_RECEIPTS);
+        receipt::of_message(hub.store.api(), partner.partner_id, partner.shard, message_id, limits::TIMELINE_RECEIPTS);
     let receipts = receipts.await?;
     let many = if deliveries.len() == 1 { "delivery" } else { "deliveries" };
     let text = format!("{} with {} {many}, {}", message.kind, deliveries.len(), message.priority.as_str());
-    let mut story = vec![Entry::new(message.created_at, "accepted", None, text)];
+    let mut story = vec![TimelineEntry::new(message.created_at, "accepted", None, text)];
     if let Some(at) = message.scheduled_at.filter(|at| *at > message.created_at) {
         let text = format!("not before {}", at.to_rfc3339());
-        story.push(Entry::new(message.created_at, "scheduled", None, text));
+        story.push(TimelineEntry::new(message.created_at, "scheduled", None, text));
     }
     for row in &attempts {
         tell_attempt(message_id, row, &mut story);
@@ -95,7 +95,7 @@ pub async fn timeline(hub: &Hub, partner: &Partner, message_id: Tsid) -> Result<
         });
         let text = format!("held by worker {worker} until {until}");
         let delivery = Some((message_id, row.no));
-        story.push(Entry { attempt: Some(row.attempt), ..Entry::new(at, "claimed", delivery, text) });
+        story.push(TimelineEntry { attempt: Some(row.attempt), ..TimelineEntry::new(at, "claimed", delivery, text) });
     }
     for row in receipts {
         tell_receipt(message_id, &row, &mut story);
@@ -106,7 +106,7 @@ pub async fn timeline(hub: &Hub, partner: &Partner, message_id: Tsid) -> Result<
             continue;
         }
         let (at, delivery) = (row.occurred_at, Some((message_id, row.no)));
-        story.push(Entry { attempt: Some(row.attempt), ..Entry::new(at, "event", delivery, text) });
+        story.push(TimelineEntry { attempt: Some(row.attempt), ..TimelineEntry::new(at, "event", delivery, text) });
     }
     tell_webhooks(hub, partner, message_id, &mut story).await?;
     tell_holds(hub, &message, &deliveries, &attempts, &mut story).await?;
@@ -114,10 +114,10 @@ pub async fn timeline(hub: &Hub, partner: &Partner, message_id: Tsid) -> Result<
     Ok(story)
 }
 
-fn tell_attempt(message_id: Tsid, row: &attempt::AttemptRow, story: &mut Vec<Entry>) {
+fn tell_attempt(message_id: Tsid, row: &attempt::AttemptRow, story: &mut Vec<TimelineEntry>) {
     let mut tell = |at: DateTime<Utc>, what, text: String| {
         let delivery = Some((message_id, row.no));
-        story.push(Entry { attempt: Some(row.attempt), ..Entry::new(at, what, delivery, text) });
+        story.push(TimelineEntry { attempt: Some(row.attempt), ..TimelineEntry::new(at, what, delivery, text) });
     };
     tell(row.claimed_at, "claimed", format!("by worker {}", row.worker));
     if let Some(at) = row.called_at {
@@ -143,7 +143,7 @@ fn tell_attempt(message_id: Tsid, row: &attempt::AttemptRow, story: &mut Vec<Ent
 }
 
 /// What a provider told, when, and what came of it.
-fn tell_receipt(message_id: Tsid, row: &receipt::ReceiptRow, story: &mut Vec<Entry>) {
+fn tell_receipt(message_id: Tsid, row: &receipt::ReceiptRow, story: &mut Vec<TimelineEntry>) {
     let effect = match row.effect.as_deref() {
         None => "waits for the worker that holds it",
         Some("applied") => "applied",
@@ -154,8 +154,8 @@ fn tell_receipt(message_id: Tsid, row: &receipt::ReceiptRow, story: &mut Vec<Ent
     let late = row.applied_at.filter(|at| *at > row.received_at).map(|at| format!("applied {}", at.to_rfc3339()));
     let told = said(&row.outcome, [row.class.as_deref(), row.code.as_deref(), row.detail.as_deref()]);
     let text = said(&format!("{} told {told} ({effect})", row.provider), [late.as_deref()]);
-    let entry = Entry::new(row.received_at, "receipt", Some((message_id, row.no)), text);
-    story.push(Entry { attempt: Some(row.attempt), ..entry });
+    let entry = TimelineEntry::new(row.received_at, "receipt", Some((message_id, row.no)), text);
+    story.push(TimelineEntry { attempt: Some(row.attempt), ..entry });
 }
 
 /// That another delivery took its place, and that this came to something; whether the event is told by that.
@@ -163,14 +163,14 @@ fn tell_fallback(
     message_id: Tsid,
     row: &event::EventRow,
     deliveries: &[delivery::DeliveryRow],
-    story: &mut Vec<Entry>,
+    story: &mut Vec<TimelineEntry>,
 ) -> bool {
     let of = |no: i16| deliveries.iter().find(|d| d.no == no);
     let Some(chain) = of(row.no).and_then(|d| d.chain) else { return false };
     let at = Some((message_id, row.no));
     let mut tell = |text: String| {
-        let entry = Entry::new(row.occurred_at, "fallback", at, text);
-        story.push(Entry { attempt: Some(row.attempt), ..entry });
+        let entry = TimelineEntry::new(row.occurred_at, "fallback", at, text);
+        story.push(TimelineEntry { attempt: Some(row.attempt), ..entry });
     };
     if row.event == EventKind::Fallback.as_str() {
         // The next in its chain.
@@ -223,7 +223,7 @@ async fn tell_holds(
     message: &Message,
     deliveries: &[delivery::DeliveryRow],
     attempts: &[attempt::AttemptRow],
-    story: &mut Vec<Entry>,
+    story: &mut Vec<TimelineEntry>,
 ) -> Result<()> {
     let (now, waits) = (hub.clock.now(), waits(message, deliveries, attempts));
     let Some(first) = waits.iter().map(|w| w.2).min() else { return Ok(()) };
@@ -231,13 +231,13 @@ async fn tell_holds(
     let names: BTreeSet<String> = waits.iter().flat_map(|w| of(&w.1).collect::<Vec<_>>()).collect();
     let names: Vec<String> = names.into_iter().collect();
     let after = now + chrono::TimeDelta::microseconds(1);
-    let holds = store::provider::outages(hub.store.api(), &names, first, after, limits::STORY_HOLDS).await?;
+    let holds = store::provider::outages(hub.store.api(), &names, first, after, limits::TIMELINE_OUTAGES).await?;
     for (no, channel, from, until) in waits {
         for hold in holds.iter().filter(|h| of(&channel).any(|name| name == h.provider)) {
             let (began, ended) = (hold.began_at.max(from), hold.ended_at.min(until.unwrap_or(PARKED)));
             if ended > began {
                 let delivery = Some((message.message_id, no));
-                story.push(Entry::new(began, what_held(hold), delivery, told_hold(hold, ended, now)));
+                story.push(TimelineEntry::new(began, what_held(hold), delivery, told_hold(hold, ended, now)));
             }
         }
     }
@@ -268,7 +268,7 @@ fn told_hold(hold: &ProviderOutage, ended: DateTime<Utc>, now: DateTime<Utc>) ->
 }
 
 /// Which endpoints were told what of it, what they answered, and when they are told again.
-async fn tell_webhooks(hub: &Hub, partner: &Partner, message_id: Tsid, story: &mut Vec<Entry>) -> Result<()> {
+async fn tell_webhooks(hub: &Hub, partner: &Partner, message_id: Tsid, story: &mut Vec<TimelineEntry>) -> Result<()> {
     let (id, shard, db) = (partner.partner_id, partner.shard, hub.store.api());
     let (notices, untold) = webhooks(hub, partner, message_id).await?;
     let ids: BTreeSet<Tsid> = notices.iter().map(|notice| notice.message_id).collect();
@@ -279,8 +279,8 @@ async fn tell_webhooks(hub: &Hub, partner: &Partner, message_id: Tsid, story: &m
         let key = (notice.message_id, notice.no);
         let parked = notice.status == Status::Scheduled && notice.ready_at == PARKED;
         let text = if parked { "waits: the endpoint is paused" } else { "is to be told" };
-        let entry = Entry::new(notice.created_at, "webhook", Some(key), text.into());
-        story.push(Entry { webhook: Some(webhook.clone()), ..entry });
+        let entry = TimelineEntry::new(notice.created_at, "webhook", Some(key), text.into());
+        story.push(TimelineEntry { webhook: Some(webhook.clone()), ..entry });
         told.insert(key, webhook);
     }
     for call in calls {
@@ -289,14 +289,14 @@ async fn tell_webhooks(hub: &Hub, partner: &Partner, message_id: Tsid, story: &m
         let answer = [call.code.as_deref(), call.detail.as_deref(), call.provider_ref.as_deref()];
         let answer: Vec<&str> = answer.into_iter().flatten().collect();
         let text = if answer.is_empty() { call.outcome } else { answer.join(" · ") };
-        let entry = Entry::new(call.ended_at.unwrap_or(call.called_at), "webhook", Some(key), text);
+        let entry = TimelineEntry::new(call.ended_at.unwrap_or(call.called_at), "webhook", Some(key), text);
         let (attempt, next_at) = (Some(call.attempt), call.next_at.filter(|at| *at < PARKED));
-        story.push(Entry { attempt, next_at, webhook: told.get(&key).cloned(), ..entry });
+        story.push(TimelineEntry { attempt, next_at, webhook: told.get(&key).cloned(), ..entry });
     }
     if let Some(last) = notices.last().filter(|_| untold) {
         let text =
-            format!("more than {} webhooks; GET /v1/webhooks/{{id}}/deliveries tells all", limits::STORY_NOTICES);
-        story.push(Entry::new(last.created_at, "webhook", None, text));
+            format!("more than {} webhooks; GET /v1/webhooks/{{id}}/deliveries tells all", limits::TIMELINE_WEBHOOKS);
+        story.push(TimelineEntry::new(last.created_at, "webhook", None, text));
     }
     Ok(())
 }

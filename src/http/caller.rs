@@ -28,7 +28,7 @@ impl FromRequestParts<Hub> for Signed {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, hub: &Hub) -> Result<Signed, Problem> {
-        let account = flow::sign_in::bearer(hub, bearer_token(&parts.headers)?).await?;
+        let account = flow::sign_in::authenticate(hub, bearer_token(&parts.headers)?).await?;
         if let Some(peer) = parts.extensions.get::<Peer>() {
             peer.signed_in();
         }

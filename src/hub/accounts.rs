@@ -1,4 +1,4 @@
-//! Accounts read of late. All of them are forgotten when anything about any of them changes, which is rare.
+//! Cache of the accounts that were read recently. A change of any partner or key empties it: changes are rare.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -15,24 +15,24 @@ pub struct Accounts(Mutex<Remembered>);
 #[derive(Default)]
 struct Remembered {
     by_client: HashMap<String, (DateTime<Utc>, Arc<Account>)>,
-    /// Counts the times of forgetting: an account read before one is not remembered after it.
+    /// Incremented by each `forget`: an account read before it is not remembered after it.
     generation: u64,
 }
 
 impl Accounts {
-    /// The account of a client, if it was read at `since` or later and nothing changed after that.
+    /// Returns the account of `client_id` if it was read at `since` or later and `forget` was not called after that.
     pub fn get(&self, client_id: &str, since: DateTime<Utc>) -> Option<Arc<Account>> {
         let remembered = lock(&self.0);
         let (read_at, account) = remembered.by_client.get(client_id)?;
         (*read_at >= since).then(|| account.clone())
     }
 
-    /// The present generation: asked before an account is read, passed to `remember` after it.
+    /// Returns the present generation. Read it before the account, and pass it to `remember`.
     pub fn generation(&self) -> u64 {
         lock(&self.0).generation
     }
 
-    /// Remembers an account that was read at `read_at`, unless something changed since its generation was asked.
+    /// Remembers an account that was read at `read_at`, unless `forget` was called since `generation` was read.
     pub fn remember(&self, account: Arc<Account>, read_at: DateTime<Utc>, generation: u64) {
         let mut remembered = lock(&self.0);
         if remembered.generation == generation {
@@ -40,7 +40,7 @@ impl Accounts {
         }
     }
 
-    /// Forgets all accounts: something about a partner or a key changed.
+    /// Forgets all accounts, because a partner or a key changed.
     pub fn forget(&self) {
         let mut remembered = lock(&self.0);
         remembered.generation += 1;

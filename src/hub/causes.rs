@@ -1,4 +1,4 @@
-//! What operators are to be alerted to, noted by this process and not written yet.
+//! Causes of alerts that this process noted and has not written yet (`flow::alert`).
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use super::lock::lock;
 use crate::model::alert::Cause;
 
-/// By cause: how often it was noted, and the latest detail.
+/// By cause: how often it was noted, and its latest detail.
 pub type Noted = HashMap<Cause, (u64, String)>;
 
 /// The causes noted since they were last taken.
@@ -21,7 +21,7 @@ impl Causes {
         *noted = (noted.0 + 1, detail);
     }
 
-    /// Takes all that was noted, to be written.
+    /// Takes all noted causes, so that the caller writes them.
     pub fn take(&self) -> Noted {
         std::mem::take(&mut *lock(&self.0))
     }

@@ -1,6 +1,6 @@
-//! What a flow works with: settings, store, providers, clock, metrics, and what this process remembers. State alone,
-//! each kind of it a type with a lock of its own in a file of its own; no file here names a flow. `flow::start` makes a
-//! hub that serves.
+//! The hub: settings, store, providers, clock, metrics, and the in-memory state of this process. Every flow takes it.
+//! Each kind of state is a type with its own lock in its own file; no file here names a flow. `flow::start` makes a hub
+//! that serves.
 
 pub mod accounts;
 pub mod causes;
@@ -44,49 +44,51 @@ use paces::Paces;
 use provider_states::ProviderStates;
 use rates::Rates;
 use refused_callbacks::RefusedCallbacks;
-use token_keys::KnownKeys;
+use token_keys::KnownTokenKeys;
 use wake::Wake;
 
+/// Shared handle to the state of this process; cloning it is cheap.
 #[derive(Clone)]
 pub struct Hub(Arc<Inner>);
 
+/// Everything that flows work with. Reached through `Hub`, which dereferences to it.
 pub struct Inner {
     pub settings: Settings,
     pub store: Store,
     pub providers: Providers,
-    /// What messages are read by, as far as it is the same for all partners.
+    /// The part of the intake policy that is the same for all partners.
     installation: Arc<Installation>,
     pub clock: Clock,
     pub metrics: Metrics,
     pub shutdown: Shutdown,
     ids: Tsids,
-    /// This process, as its hints name it.
+    /// The id of this process; notifications to other processes carry it.
     pub process: Tsid,
-    /// Signs list cursors; the same in every process of this installation.
+    /// Key that signs list cursors; the same in every process of this installation.
     pub cursor_key: Vec<u8>,
-    /// Seals and opens secrets at rest.
+    /// Keys that seal and open secrets at rest.
     pub keyring: Keyring,
-    /// Under which secrets are hashed.
+    /// Key under which client secrets, refresh tokens and client message ids are hashed.
     pub pepper: Vec<u8>,
     pub wake: Wake,
     pub intake: IntakeQueue,
     pub accounts: Accounts,
-    pub token_keys: KnownKeys,
+    pub token_keys: KnownTokenKeys,
     pub rates: Rates,
     pub causes: Causes,
     pub endpoint_answers: EndpointAnswers,
     pub refused_callbacks: RefusedCallbacks,
-    /// What may be asked of which provider now.
+    /// Breaker, limit and reservations of each provider, as this process knows them.
     pub provider_states: Arc<ProviderStates>,
-    /// What single destinations take.
+    /// Destinations that take only so many messages.
     pub paces: Paces,
     fairness: Mutex<Fairness>,
-    strikes: Mutex<SignInThrottle>,
+    sign_in_throttle: Mutex<SignInThrottle>,
     gates: Mutex<Gates>,
-    /// Counts that go over many rows, on a worker's connection: one at a time.
-    pub counting: Semaphore,
-    /// Bodies of providers, each perhaps of thousands of results: so many at the same time.
-    pub receiving: Semaphore,
+    /// One permit: a count over many rows keeps an engine connection busy, so one runs at a time.
+    pub count_turn: Semaphore,
+    /// `limits::RECEIPT_BODIES` permits: a provider's callback may carry thousands of results, so few are read at once.
+    pub receipt_body_slots: Semaphore,
 }
 
 impl std::ops::Deref for Hub {
@@ -96,30 +98,30 @@ impl std::ops::Deref for Hub {
     }
 }
 
-/// What a hub is made from; all of it can be replaced by a test.
+/// The parts that a hub is made from; a test can replace each.
 pub struct Parts {
     pub settings: Settings,
     pub store: Store,
     pub providers: Providers,
     pub clock: Clock,
     pub shutdown: Shutdown,
-    /// The first seals; the installation's own, which it keeps in the database, stands behind them.
+    /// Master keys from the settings. The first one seals; the installation's own key from the database is added last.
     pub master_keys: Vec<[u8; crypt::KEY_BYTES]>,
 }
 
-/// What the database says of this process and its installation.
+/// Identity of this process and keys of its installation, as read from the database.
 pub struct Identity {
-    /// Makes the ids of this process, unlike those of any other.
+    /// Generator of ids that no other living process makes.
     pub ids: Tsids,
     pub cursor_key: Vec<u8>,
     pub pepper: Vec<u8>,
-    /// The installation's own master key.
+    /// The installation's own master key, kept in the database.
     pub master_key: [u8; crypt::KEY_BYTES],
 }
 
 impl Hub {
-    /// A hub that remembers nothing yet, and the queue that its intake's writers take from. `parts.clock` is in step
-    /// with the database's already: the first id is made here.
+    /// Makes a hub with empty state, and the queue from which its intake writers take. The caller has brought
+    /// `parts.clock` in step with the database's clock: the first id is made here.
     ///
     /// # Errors
     /// `Error::Internal` if the metrics cannot be registered.
@@ -137,7 +139,7 @@ impl Hub {
             wake: Wake::default(),
             intake,
             accounts: Accounts::default(),
-            token_keys: KnownKeys::default(),
+            token_keys: KnownTokenKeys::default(),
             rates: Rates::default(),
             causes: Causes::default(),
             endpoint_answers: EndpointAnswers::default(),
@@ -146,10 +148,10 @@ impl Hub {
             installation: Arc::new(installation(&settings, &providers)),
             paces: Paces::default(),
             fairness: Mutex::new(Fairness::new(settings.api.fair_unfinished)),
-            strikes: Mutex::default(),
+            sign_in_throttle: Mutex::default(),
             gates: Mutex::default(),
-            counting: Semaphore::new(1),
-            receiving: Semaphore::new(limits::RECEIPT_BODIES),
+            count_turn: Semaphore::new(1),
+            receipt_body_slots: Semaphore::new(limits::RECEIPT_BODIES),
             settings,
             store,
             providers,
@@ -159,33 +161,33 @@ impl Hub {
         Ok((Hub(Arc::new(hub)), requests))
     }
 
-    /// A new id, greater than all that this process made before.
+    /// Returns a new id, greater than all that this process made before.
     pub fn next_id(&self) -> Tsid {
         self.ids.next(self.clock.unix_millis())
     }
 
-    /// Which partner has how much unfinished. Held briefly, never over an await.
+    /// Locks the count of unfinished deliveries per partner and lane. Hold it briefly, never across an await.
     pub fn fairness(&self) -> MutexGuard<'_, Fairness> {
         lock(&self.fairness)
     }
 
-    /// Failed sign-ins of late. Held briefly, never over an await.
-    pub fn strikes(&self) -> MutexGuard<'_, SignInThrottle> {
-        lock(&self.strikes)
+    /// Locks the counts of recent failed sign-ins. Hold it briefly, never across an await.
+    pub fn sign_in_throttle(&self) -> MutexGuard<'_, SignInThrottle> {
+        lock(&self.sign_in_throttle)
     }
 
-    /// How many webhooks are on their way where. Held briefly, never over an await.
+    /// Locks the counts of webhook calls in flight per endpoint. Hold it briefly, never across an await.
     pub fn gates(&self) -> MutexGuard<'_, Gates> {
         lock(&self.gates)
     }
 
-    /// By what a message that this partner posts now is read.
+    /// Returns the policy by which a message that this partner posts now is read.
     pub fn intake_policy(&self, partner: &Arc<Partner>) -> IntakePolicy {
         IntakePolicy { installation: self.installation.clone(), partner: partner.clone(), now: self.clock.now() }
     }
 }
 
-/// What an installation can do, by its settings and providers.
+/// The part of the intake policy that follows from settings and providers.
 fn installation(settings: &Settings, providers: &Providers) -> Installation {
     Installation {
         channels: providers.postable().into_iter().collect(),

@@ -1,4 +1,4 @@
-//! What this process knows of what single destinations take.
+//! Paces of single destinations, as this process knows them.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,36 +11,37 @@ use super::lock::lock;
 use crate::model::delivery::{FAILING, Outcome, PACED};
 use crate::model::pace::{IN_A_ROW, Pace};
 
+/// Destinations that have a pace, and the recent answers of those that have none.
 #[derive(Default)]
 pub struct Paces {
-    /// Whether there is one: all that a message costs where there is none.
+    /// Whether any destination has a pace. A message costs one read of this flag while none has.
     any: AtomicBool,
-    known: Mutex<HashMap<Place, Known>>,
-    /// What the destinations of a chat answered of late that do not fail again and again; by provider and destination, so
-    /// that a good answer allocates nothing.
-    answers: Mutex<HashMap<String, HashMap<String, Answers>>>,
-    /// Who is called by one request at a time.
-    lines: Mutex<HashMap<Place, Arc<tokio::sync::Mutex<()>>>>,
+    known: Mutex<HashMap<Destination, KnownPace>>,
+    /// Recent answers of chat destinations that do not fail repeatedly. Two levels, provider and destination, so that a
+    /// good answer allocates nothing.
+    answers: Mutex<HashMap<String, HashMap<String, RecentAnswers>>>,
+    /// Locks of the destinations that take one request at a time.
+    locks: Mutex<HashMap<Destination, Arc<tokio::sync::Mutex<()>>>>,
 }
 
-/// Provider and destination.
-pub type Place = (String, String);
+/// Names of the provider and the destination.
+pub type Destination = (String, String);
 
-struct Known {
+struct KnownPace {
     pace: Pace,
-    /// When the next one that has to wait may come.
+    /// The time given to the next message that has to wait.
     slot: Option<DateTime<Utc>>,
 }
 
-/// A chat's destination, as one process sees it.
+/// Recent answers of a chat destination to this process.
 #[derive(Default)]
-struct Answers {
+struct RecentAnswers {
     failures_in_a_row: u32,
     good_at: Option<DateTime<Utc>>,
 }
 
-/// Held while a request to a destination is made.
-pub type Line = Option<OwnedMutexGuard<()>>;
+/// Held while a request to a destination is made; None where the destination takes several at once.
+pub type DestinationLock = Option<OwnedMutexGuard<()>>;
 
 impl Paces {
     /// Whether any destination has a pace.
@@ -48,8 +49,11 @@ impl Paces {
         self.any.load(Ordering::Relaxed)
     }
 
-    /// Why a message to this destination is not sent now, if so: it has to wait for its slot.
-    pub fn stands(&self, place: &Place, now: DateTime<Utc>) -> Result<(), Outcome> {
+    /// Checks whether a message to this destination may be sent at `now`.
+    ///
+    /// # Errors
+    /// The outcome to settle instead: deferred to the next free slot of the destination. The slot is used up.
+    pub fn check(&self, place: &Destination, now: DateTime<Utc>) -> Result<(), Outcome> {
         let mut known = lock(&self.known);
         match known.get_mut(place) {
             Some(known) if known.pace.next_at > now => {
@@ -61,25 +65,28 @@ impl Paces {
         }
     }
 
-    pub fn knows(&self, place: &Place) -> bool {
+    /// Returns whether this destination has a pace.
+    pub fn has(&self, place: &Destination) -> bool {
         lock(&self.known).contains_key(place)
     }
 
-    pub fn learn(&self, place: Place, pace: Pace) {
+    /// Sets the pace of a destination.
+    pub fn set(&self, place: Destination, pace: Pace) {
         let mut known = lock(&self.known);
-        known.entry(place).or_insert(Known { pace, slot: None }).pace = pace;
+        known.entry(place).or_insert(KnownPace { pace, slot: None }).pace = pace;
         self.any.store(true, Ordering::Relaxed);
     }
 
-    /// For how often a destination was seen to fail while in trouble.
-    pub fn troubles(&self, place: &Place) -> i16 {
+    /// Returns how many failures the pace of a destination counts; 0 if it has none.
+    pub fn failures(&self, place: &Destination) -> i16 {
         let known = lock(&self.known);
         known.get(place).map_or(0, |known| known.pace.failures)
     }
 
-    /// One more failure of a destination that did not fail again and again before; whether it does from now on. A call
-    /// that was made before the last good answer says nothing: the destination worked after it.
-    pub fn fails(&self, place: &Place, called_at: DateTime<Utc>) -> bool {
+    /// Counts a failure of a destination that has no pace for failing. Returns true at the `IN_A_ROW`th failure in a row;
+    /// the count then begins again. `called_at` is when the call began: a call made before the last good answer is not
+    /// counted, because the destination worked after it.
+    pub fn record_failure(&self, place: &Destination, called_at: DateTime<Utc>) -> bool {
         let mut answers = lock(&self.answers);
         let answers = answers.entry(place.0.clone()).or_default().entry(place.1.clone()).or_default();
         if answers.good_at.is_some_and(|good_at| called_at <= good_at) {
@@ -89,8 +96,9 @@ impl Paces {
         answers.failures_in_a_row >= IN_A_ROW && std::mem::take(&mut answers.failures_in_a_row) > 0
     }
 
-    pub fn works(&self, provider: &str, destination: &str, now: DateTime<Utc>) {
-        let good = Answers { failures_in_a_row: 0, good_at: Some(now) };
+    /// Records a good answer at `now`, which ends the row of failures.
+    pub fn record_success(&self, provider: &str, destination: &str, now: DateTime<Utc>) {
+        let good = RecentAnswers { failures_in_a_row: 0, good_at: Some(now) };
         let mut answers = lock(&self.answers);
         match answers.get_mut(provider).and_then(|of| of.get_mut(destination)) {
             Some(answers) => *answers = good,
@@ -100,19 +108,20 @@ impl Paces {
         }
     }
 
-    pub fn line(&self, place: &Place) -> Arc<tokio::sync::Mutex<()>> {
-        let mut lines = lock(&self.lines);
+    /// Returns the lock of a destination that takes one request at a time.
+    pub fn lock_of(&self, place: &Destination) -> Arc<tokio::sync::Mutex<()>> {
+        let mut lines = lock(&self.locks);
         lines.entry(place.clone()).or_default().clone()
     }
 
-    /// What all processes know, as it was read at `now`, in the place of what was known; what was learnt while it was
-    /// read stays.
-    pub fn replace(&self, read: impl IntoIterator<Item = (Place, Pace)>, now: DateTime<Utc>) {
+    /// Replaces the known paces by those read from the database at `now`. Paces that were set while it was read, and lie
+    /// ahead of `now`, stay.
+    pub fn replace(&self, read: impl IntoIterator<Item = (Destination, Pace)>, now: DateTime<Utc>) {
         let mut known = lock(&self.known);
         let mut before = std::mem::take(&mut *known);
         for (place, pace) in read {
             let slot = before.remove(&place).and_then(|before| before.slot);
-            known.insert(place, Known { pace, slot });
+            known.insert(place, KnownPace { pace, slot });
         }
         known.extend(before.into_iter().filter(|(_, learnt)| learnt.pace.next_at > now));
         self.any.store(!known.is_empty(), Ordering::Relaxed);

@@ -1,6 +1,8 @@
-//! What this process knows of one provider: its breaker, what was taken from its limit ahead, and how many deliveries
-//! are to go there. All processes share breakers and limits in the database; what is known here keeps calls from
-//! waiting for it. A provider without limit and trouble costs a look at one flag.
+//! State of one provider in this process: its breaker, the requests that were leased from its rate limit, and the
+//! deliveries that are routed to it. All processes share breakers and limits in the database; this copy spares a call
+//! the round trip. A provider without limit and trouble costs the read of one flag.
+//!
+//! A *grant* is the permission to make one request, leased from the provider's rate limit; it is valid until a time.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -16,39 +18,41 @@ use crate::model::limit::{RateLimit, Report, Taken};
 use crate::model::pace::LimitedBy;
 use crate::provider::Account;
 
+/// State of one provider account in this process.
 pub struct ProviderState {
+    /// The provider account.
     pub account: Arc<Account>,
-    /// No limit, no trouble, no pause.
-    plain: AtomicBool,
-    /// Good answers of one second: the second above, how many below.
-    good: AtomicU64,
+    /// It has no rate limit, its breaker is closed and not recovering, and it is not paused.
+    unrestricted: AtomicBool,
+    /// Good answers within one second: unix time in the high bits, their count in the low `GOOD_BITS`.
+    good_answers: AtomicU64,
     inner: Mutex<Inner>,
-    /// Held by the one task that takes from its limit.
-    pub leasing: tokio::sync::Mutex<()>,
+    /// Held by the task that leases from its rate limit, one at a time.
+    pub lease_turn: tokio::sync::Mutex<()>,
 }
 
-/// Held briefly, never over an await.
+/// Locked briefly, never across an await.
 #[derive(Default)]
 struct Inner {
     state: State,
-    /// Requests that were taken: until when they may be made, and how many.
-    hand: Vec<(DateTime<Utc>, u32)>,
-    /// What became of those that were taken.
+    /// Leased grants: valid until when, and how many.
+    grants: Vec<(DateTime<Utc>, u32)>,
+    /// Used and expired grants that were not reported to the database yet.
     reports: Vec<Report>,
-    /// Free beyond that, when last asked.
+    /// Requests that the limit had free at the last lease, beyond those leased.
     free: u32,
-    /// Not worth asking before.
-    ask_at: DateTime<Utc>,
-    asked_at: DateTime<Utc>,
-    /// Deliveries that are to go there.
+    /// A lease before this time would get nothing.
+    lease_again_at: DateTime<Utc>,
+    leased_at: DateTime<Utc>,
+    /// Deliveries routed to the provider whose reservation is held.
     reserved: usize,
-    /// Of these, for how many no request was taken yet.
-    waiting: usize,
-    /// A probe of ours is under way.
+    /// Reservations without a grant.
+    lacking_grant: usize,
+    /// A probe by this process is in flight.
     probing: bool,
-    /// A task of this process is writing that it opens.
+    /// A task of this process is writing that the breaker opens.
     opening: bool,
-    /// Calls at once, while it recovers.
+    /// Concurrency allowed while the provider recovers.
     ramp: Option<usize>,
     window: Window,
 }
@@ -56,26 +60,26 @@ struct Inner {
 const GOOD_BITS: u32 = 24;
 const GOOD_MASK: u64 = (1 << GOOD_BITS) - 1;
 
-/// Paused for nobody knows how long: it is looked at again after this.
-const PAUSED_FOR: TimeDelta = TimeDelta::seconds(30);
-/// Another's probe, or the first calls of a recovery, are waited for.
-pub const SOON: TimeDelta = TimeDelta::seconds(1);
+/// How long a delivery is deferred while its provider is paused: the end of the pause is unknown.
+const PAUSE_RECHECK: TimeDelta = TimeDelta::seconds(30);
+/// How long a delivery is deferred while another probe, or the first calls of a recovery, are in flight.
+pub const PROBE_RECHECK: TimeDelta = TimeDelta::seconds(1);
 
-/// A delivery's place at a provider with a limit or in trouble. Given up when dropped, with the request that was taken
-/// for it.
+/// A delivery's reservation at a provider that has a limit or is in trouble. Dropping it frees the place and puts its
+/// unused grant back.
 pub struct Reservation {
     provider: Arc<ProviderState>,
-    /// Until when the request that was taken for it may be made.
+    /// Until when its grant is valid.
     grant: Option<DateTime<Utc>>,
-    /// It needs one that was not taken yet.
-    waits: bool,
+    /// It is counted in `Inner::lacking_grant`.
+    lacks_grant: bool,
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
         let mut inner = self.provider.inner();
         inner.reserved = inner.reserved.saturating_sub(1);
-        inner.waiting = inner.waiting.saturating_sub(usize::from(self.waits));
+        inner.lacking_grant = inner.lacking_grant.saturating_sub(usize::from(self.lacks_grant));
         if let Some(until) = self.grant.take() {
             inner.put_back(until);
         }
@@ -83,7 +87,7 @@ impl Drop for Reservation {
 }
 
 impl Reservation {
-    /// Whether it still needs a request from its provider's limit. One that lapsed is put back, to be reported so.
+    /// Returns whether it still needs a grant. An expired grant is put back, so that it is reported as unused.
     pub fn needs_grant(&mut self, now: DateTime<Utc>) -> bool {
         if self.provider.limit().is_none() || self.grant.is_some_and(|until| until >= now) {
             return false;
@@ -94,77 +98,85 @@ impl Reservation {
         true
     }
 
+    /// Gives it a grant that is valid until `until`.
     pub fn grant(&mut self, until: DateTime<Utc>) {
         self.grant = Some(until);
     }
 
-    /// The request is made now, unless what was taken for it lapsed meanwhile: that is put back with the reservation.
+    /// Uses its grant for a request that is made at `now`.
+    ///
+    /// # Errors
+    /// The outcome to settle instead: the grant has expired. It is put back when the reservation is dropped.
     pub fn begin(&mut self, now: DateTime<Utc>) -> Result<(), Outcome> {
         let mut inner = self.provider.inner();
         match self.grant {
-            Some(until) if until < now => return Err(inner.limited()),
+            Some(until) if until < now => return Err(inner.limited_outcome()),
             Some(until) => inner.reports.push(Report { until, made_at: Some(now) }),
             None => (),
         }
         self.grant = None;
-        inner.waiting = inner.waiting.saturating_sub(usize::from(std::mem::take(&mut self.waits)));
+        inner.lacking_grant = inner.lacking_grant.saturating_sub(usize::from(std::mem::take(&mut self.lacks_grant)));
         Ok(())
     }
 }
 
 impl ProviderState {
+    /// Makes the state of an account about which nothing is known yet.
     pub fn new(account: Arc<Account>) -> ProviderState {
         ProviderState {
-            plain: AtomicBool::new(account.terms.limit.is_none()),
+            unrestricted: AtomicBool::new(account.terms.limit.is_none()),
             account,
-            good: AtomicU64::new(0),
+            good_answers: AtomicU64::new(0),
             inner: Mutex::default(),
-            leasing: tokio::sync::Mutex::default(),
+            lease_turn: tokio::sync::Mutex::default(),
         }
     }
 
-    /// It has no limit, no trouble and no pause.
-    pub fn is_plain(&self) -> bool {
-        self.plain.load(Ordering::Relaxed)
+    /// Returns whether it has no limit, no trouble and no pause, so that no reservation is needed.
+    pub fn is_unrestricted(&self) -> bool {
+        self.unrestricted.load(Ordering::Relaxed)
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         lock(&self.inner)
     }
 
+    /// Returns its rate limit from the settings.
     pub fn limit(&self) -> Option<&RateLimit> {
         self.account.terms.limit.as_ref()
     }
 
-    /// Its breaker and its pause, as they are known.
+    /// Returns its breaker and pause, as last read or written by this process.
     pub fn state(&self) -> State {
         self.inner().state.clone()
     }
 
-    /// Whether answers open its breaker. Partners' endpoints are strangers: what they answer says nothing of a
-    /// provider. A chat's destinations may be servers of their own, each with its own trouble (`pace`).
+    /// Returns whether its answers count for its breaker. Not for webhooks: the endpoints belong to partners, and their
+    /// failures say nothing about a provider. Not where each destination is a server of its own: those have paces
+    /// (`hub::paces`).
     pub fn is_judged(&self) -> bool {
         let of_destinations = self.account.provider.limited_by() == LimitedBy::Destination;
         !of_destinations && self.account.capabilities.iter().any(|c| !c.channel.calls_strangers())
     }
 
-    fn level(&self, inner: &Inner) {
+    fn update_unrestricted(&self, inner: &Inner) {
         let state = &inner.state;
         let troubled = state.paused_at.is_some() || state.breaker != Breaker::Closed || inner.ramp.is_some();
-        self.plain.store(self.limit().is_none() && !troubled, Ordering::Relaxed);
+        self.unrestricted.store(self.limit().is_none() && !troubled, Ordering::Relaxed);
     }
 
-    /// A state that was read or written; one that is older than what is known is none. True when it is news.
-    pub fn adopt(&self, state: State) -> bool {
+    /// Takes over a state that was read or written, if it is newer than the known one. Returns whether it was.
+    pub fn adopt_if_newer(&self, state: State) -> bool {
         if state.changed_at <= self.inner().state.changed_at {
             return false;
         }
-        self.take_over(state);
+        self.replace(state);
         true
     }
 
-    /// A state that is the one in the database, be it older than what is known: the database may have been set back.
-    pub fn take_over(&self, state: State) {
+    /// Takes over the state in the database even if it is older than the known one: the database may have been restored
+    /// from a backup. A breaker that closes begins the ramp of a recovery.
+    pub fn replace(&self, state: State) {
         let mut inner = self.inner();
         if state.breaker != Breaker::Closed {
             inner.ramp = None;
@@ -173,88 +185,98 @@ impl ProviderState {
             inner.window.clear();
         }
         inner.state = state;
-        self.level(&inner);
+        self.update_unrestricted(&inner);
     }
 
-    /// Whether a delivery may go there now; else until when it may not, and why.
-    pub fn may_go(&self, now: DateTime<Utc>) -> Result<(), Outcome> {
-        if self.is_plain() {
+    /// Checks whether a further delivery may be routed to it at `now`.
+    ///
+    /// # Errors
+    /// The outcome to settle instead: deferred, with reason and time (paused, breaker open, limit used up).
+    pub fn check_admission(&self, now: DateTime<Utc>) -> Result<(), Outcome> {
+        if self.is_unrestricted() {
             return Ok(());
         }
         let inner = self.inner();
-        inner.may_be_asked(now)?;
+        inner.check_callable(now)?;
         let probed = inner.state.breaker != Breaker::Closed && (inner.probing || inner.reserved > 0);
         if probed || inner.ramp.is_some_and(|most| inner.reserved >= most) {
-            return Err(Outcome::deferred(now + SOON, "breaker_open"));
+            return Err(Outcome::deferred(now + PROBE_RECHECK, "breaker_open"));
         }
-        if self.limit().is_some() && !inner.may_have(now) {
-            return Err(inner.limited());
+        if self.limit().is_some() && !inner.may_get_grant(now) {
+            return Err(inner.limited_outcome());
         }
         Ok(())
     }
 
-    /// Not paused, and not open unless it is to be probed.
-    pub fn may_be_asked(&self, now: DateTime<Utc>) -> Result<(), Outcome> {
-        self.inner().may_be_asked(now)
+    /// Checks that it is neither paused nor waiting for its breaker's next probe.
+    ///
+    /// # Errors
+    /// The outcome to settle instead: deferred, with reason and time.
+    pub fn check_callable(&self, now: DateTime<Utc>) -> Result<(), Outcome> {
+        self.inner().check_callable(now)
     }
 
-    /// A place for a delivery. `now`: with a request of what was taken from the limit, if one is left; None: without.
+    /// Reserves a place for a delivery. With `now`, one of the leased grants goes with it if one is left; with None the
+    /// reservation has no grant.
     pub fn reserve(self: &Arc<ProviderState>, now: Option<DateTime<Utc>>) -> Reservation {
-        let limited = self.limit().is_some();
+        let has_limit = self.limit().is_some();
         let mut inner = self.inner();
         inner.reserved += 1;
-        let grant = now.filter(|_| limited).and_then(|now| inner.draw(now));
-        let waits = limited && grant.is_none();
-        inner.waiting += usize::from(waits);
+        let grant = now.filter(|_| has_limit).and_then(|now| inner.take_grant(now));
+        let lacks_grant = has_limit && grant.is_none();
+        inner.lacking_grant += usize::from(lacks_grant);
         drop(inner);
-        Reservation { provider: self.clone(), grant, waits }
+        Reservation { provider: self.clone(), grant, lacks_grant }
     }
 
-    /// What to settle where its limit has nothing left.
-    pub fn limited(&self) -> Outcome {
-        self.inner().limited()
+    /// The outcome to settle where its limit has nothing left: deferred until a lease may succeed.
+    pub fn limited_outcome(&self) -> Outcome {
+        self.inner().limited_outcome()
     }
 
+    /// Marks that a probe by this process is in flight.
     pub fn begin_probe(&self) {
         self.inner().probing = true;
     }
 
+    /// Marks that no probe by this process is in flight any more.
     pub fn end_probe(&self) {
         self.inner().probing = false;
     }
 
-    /// It answered well.
-    pub fn went_well(&self, now: DateTime<Utc>) {
+    /// Counts a good answer at `now`; during a recovery it raises the allowed concurrency.
+    pub fn record_success(&self, now: DateTime<Utc>) {
         let second = u64::try_from(now.timestamp()).unwrap_or(0);
-        let seen = self.good.load(Ordering::Relaxed);
+        let seen = self.good_answers.load(Ordering::Relaxed);
         let same = seen >> GOOD_BITS == second && seen & GOOD_MASK < GOOD_MASK;
-        let counted = || self.good.compare_exchange(seen, seen + 1, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        let counted =
+            || self.good_answers.compare_exchange(seen, seen + 1, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if !(same && counted()) {
             let mut inner = self.inner();
-            self.count_good(&mut inner);
-            // Nobody else sets another second without the lock.
-            self.good.store(second << GOOD_BITS | 1, Ordering::Relaxed);
+            self.flush_good_answers(&mut inner);
+            // Another second is set only under the lock, which this holds.
+            self.good_answers.store(second << GOOD_BITS | 1, Ordering::Relaxed);
         }
-        if !self.is_plain() {
+        if !self.is_unrestricted() {
             let mut inner = self.inner();
             inner.ramp = inner.ramp.and_then(ramped);
-            self.level(&inner);
+            self.update_unrestricted(&inner);
         }
     }
 
-    fn count_good(&self, inner: &mut Inner) {
-        let seen = self.good.swap(0, Ordering::Relaxed);
+    fn flush_good_answers(&self, inner: &mut Inner) {
+        let seen = self.good_answers.swap(0, Ordering::Relaxed);
         let good = u32::try_from(seen & GOOD_MASK).unwrap_or(0);
         if good > 0 {
             inner.window.add(i64::try_from(seen >> GOOD_BITS).unwrap_or(0), good, 0);
         }
     }
 
-    /// It answered badly. Some: that is enough, and the caller is the one to write that it opens, from this state on;
-    /// it calls `opening_ended` then.
-    pub fn went_badly(&self, now: DateTime<Utc>, at_once: bool) -> Option<State> {
+    /// Counts a bad answer at `now`. Returns the known state if the breaker is to open and the caller is the one to write
+    /// that; the caller then calls `end_opening`. `at_once`: this one answer suffices.
+    pub fn record_failure(&self, now: DateTime<Utc>, at_once: bool) -> Option<State> {
         let mut inner = self.inner();
-        self.count_good(&mut inner);
+        self.flush_good_answers(&mut inner);
         inner.window.add(now.timestamp(), 0, 1);
         let enough = at_once || inner.window.opens(now.timestamp(), inner.ramp.is_some());
         let ours = enough && inner.state.breaker == Breaker::Closed && !inner.opening;
@@ -262,13 +284,14 @@ impl ProviderState {
         ours.then(|| inner.state.clone())
     }
 
-    pub fn opening_ended(&self) {
+    /// Marks that the task that writes that the breaker opens has ended.
+    pub fn end_opening(&self) {
         self.inner().opening = false;
     }
 
-    /// How many deliveries of a channel may be claimed for it.
+    /// Returns how many deliveries of a channel may be claimed for it at `now`; `i64::MAX` if it is unrestricted.
     pub fn room(&self, channel: Channel, now: DateTime<Utc>) -> i64 {
-        if self.is_plain() {
+        if self.is_unrestricted() {
             return i64::MAX;
         }
         let inner = self.inner();
@@ -276,8 +299,8 @@ impl ProviderState {
             return 0;
         }
         if let Some(at) = inner.state.probe_at(now) {
-            let may_have = self.limit().is_none() || inner.may_have(now);
-            return i64::from(at <= now && !inner.probing && inner.reserved == 0 && may_have);
+            let may_get_grant = self.limit().is_none() || inner.may_get_grant(now);
+            return i64::from(at <= now && !inner.probing && inner.reserved == 0 && may_get_grant);
         }
         let ramp = inner.ramp.map_or(i64::MAX, |most| count(most.saturating_sub(inner.reserved)));
         if self.limit().is_none() {
@@ -287,65 +310,67 @@ impl ProviderState {
             Some(Batch::Any(most)) => count(most),
             _ => 1,
         };
-        let in_hand = i64::from(inner.in_hand(now));
-        // Where nothing is known to wait nothing is taken ahead: one may be looked for all the same, and no second one
-        // before that has what it needs.
-        let may_ask = in_hand == 0 && inner.waiting == 0 && (inner.free > 0 || inner.may_ask(now));
-        ramp.min(in_hand.saturating_mul(batch).max(i64::from(may_ask)))
+        let grants_left = i64::from(inner.grants_left(now));
+        // Nothing is leased ahead for an empty queue. One delivery may be claimed all the same, and no second one before
+        // the first has its grant.
+        let may_lease = grants_left == 0 && inner.lacking_grant == 0 && (inner.free > 0 || inner.may_lease(now));
+        ramp.min(grants_left.saturating_mul(batch).max(i64::from(may_lease)))
     }
 
-    /// When it is worth looking again.
-    pub fn due(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        if self.is_plain() {
+    /// Returns when a delivery that cannot go there now may be tried again; None if unrestricted or paused.
+    pub fn retry_at(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        if self.is_unrestricted() {
             return None;
         }
         let inner = self.inner();
         if inner.state.paused_at.is_some() {
             return None;
         }
-        // A probe is a request like any other.
-        let ask_at = self.limit().filter(|_| inner.in_hand(now) == 0).map(|_| inner.ask_at);
-        inner.state.probe_at(now).max(ask_at)
+        // A probe needs a grant like any other request.
+        let lease_again_at = self.limit().filter(|_| inner.grants_left(now) == 0).map(|_| inner.lease_again_at);
+        inner.state.probe_at(now).max(lease_again_at)
     }
 
-    /// Whether requests are to be taken ahead: none is in hand, some may be had, and nothing else stands in its way.
-    pub fn is_short(&self, now: DateTime<Utc>) -> bool {
+    /// Returns whether grants should be leased ahead: none is left, a lease may succeed, and the provider is neither paused
+    /// nor open.
+    pub fn needs_grants(&self, now: DateTime<Utc>) -> bool {
         let inner = self.inner();
         let open = inner.state.paused_at.is_none() && inner.state.breaker == Breaker::Closed;
-        open && inner.in_hand(now) == 0 && inner.may_ask(now)
+        open && inner.grants_left(now) == 0 && inner.may_lease(now)
     }
 
-    /// Whether its limit is worth asking.
-    pub fn may_ask(&self, now: DateTime<Utc>) -> bool {
-        self.inner().may_ask(now)
+    /// Returns whether a lease at `now` may get something.
+    pub fn may_lease(&self, now: DateTime<Utc>) -> bool {
+        self.inner().may_lease(now)
     }
 
-    /// A request of those that were taken, if one is left: until when it may be made.
-    pub fn draw(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        self.inner().draw(now)
+    /// Takes one leased grant, the one that expires first; returns until when it is valid.
+    pub fn take_grant(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        self.inner().take_grant(now)
     }
 
-    /// Gives back what lapses before `now`; whether anything is to be reported.
-    pub fn lapse(&self, now: DateTime<Utc>) -> bool {
+    /// Turns grants that expired before `now` into reports; returns whether there is anything to report.
+    pub fn expire_grants(&self, now: DateTime<Utc>) -> bool {
         let mut inner = self.inner();
-        inner.lapse(now);
+        inner.expire_grants(now);
         !inner.reports.is_empty()
     }
 
-    /// What became of the requests that were taken, each once.
+    /// Takes the reports of used and expired grants; each is returned once.
     pub fn take_reports(&self, now: DateTime<Utc>) -> Vec<Report> {
         let mut inner = self.inner();
-        inner.lapse(now);
+        inner.expire_grants(now);
         std::mem::take(&mut inner.reports)
     }
 
+    /// Puts back reports that could not be written.
     pub fn put_back_reports(&self, reports: impl Iterator<Item = Report>) {
         self.inner().reports.extend(reports);
     }
 
-    /// Of `wanted` requests, so many were taken.
-    pub fn leased(&self, taken: Taken, wanted: u32, now: DateTime<Utc>) {
-        self.inner().leased(taken, wanted, now);
+    /// Records a lease: `taken` is what the database gave for `wanted` requests at `now`.
+    pub fn record_lease(&self, taken: Taken, wanted: u32, now: DateTime<Utc>) {
+        self.inner().record_lease(taken, wanted, now);
     }
 }
 
@@ -354,69 +379,69 @@ fn count(n: usize) -> i64 {
 }
 
 impl Inner {
-    fn may_be_asked(&self, now: DateTime<Utc>) -> Result<(), Outcome> {
+    fn check_callable(&self, now: DateTime<Utc>) -> Result<(), Outcome> {
         if self.state.paused_at.is_some() {
-            return Err(Outcome::deferred(now + PAUSED_FOR, "provider_paused"));
+            return Err(Outcome::deferred(now + PAUSE_RECHECK, "provider_paused"));
         }
         match self.state.probe_at(now) {
-            // Another's probe, which may be answered at any moment.
+            // Another process's probe, which may be answered at any moment.
             Some(at) if at > now && self.state.breaker == Breaker::HalfOpen => {
-                Err(Outcome::deferred(at.min(now + SOON), "breaker_open"))
+                Err(Outcome::deferred(at.min(now + PROBE_RECHECK), "breaker_open"))
             }
             Some(at) if at > now => Err(Outcome::deferred(at, "breaker_open")),
             _ => Ok(()),
         }
     }
 
-    fn limited(&self) -> Outcome {
-        Outcome::deferred(self.ask_at, "limited")
+    fn limited_outcome(&self) -> Outcome {
+        Outcome::deferred(self.lease_again_at, "limited")
     }
 
-    fn in_hand(&self, now: DateTime<Utc>) -> u32 {
-        self.hand.iter().filter(|(until, _)| *until >= now).map(|(_, n)| n).sum()
+    fn grants_left(&self, now: DateTime<Utc>) -> u32 {
+        self.grants.iter().filter(|(until, _)| *until >= now).map(|(_, n)| n).sum()
     }
 
-    /// What lapsed is given back.
-    fn lapse(&mut self, now: DateTime<Utc>) {
-        let (good, over): (Vec<_>, Vec<_>) = self.hand.drain(..).partition(|(until, n)| *until >= now && *n > 0);
-        self.hand = good;
+    /// Expired grants become reports of unused requests.
+    fn expire_grants(&mut self, now: DateTime<Utc>) {
+        let (good, over): (Vec<_>, Vec<_>) = self.grants.drain(..).partition(|(until, n)| *until >= now && *n > 0);
+        self.grants = good;
         for (until, n) in over {
             self.reports.extend((0..n).map(|_| Report { until, made_at: None }));
         }
     }
 
-    /// One that was taken, if one is left.
-    fn draw(&mut self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        self.lapse(now);
-        let (until, n) = self.hand.iter_mut().min_by_key(|(until, _)| *until)?;
+    /// Takes the grant that expires first.
+    fn take_grant(&mut self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        self.expire_grants(now);
+        let (until, n) = self.grants.iter_mut().min_by_key(|(until, _)| *until)?;
         *n -= 1;
         Some(*until)
     }
 
     fn put_back(&mut self, until: DateTime<Utc>) {
-        self.hand.push((until, 1));
+        self.grants.push((until, 1));
     }
 
-    /// Whether some may be had, now or when asked for.
-    fn may_have(&self, now: DateTime<Utc>) -> bool {
-        self.in_hand(now) > 0 || self.may_ask(now)
+    /// Whether a grant is left, or a lease may get one.
+    fn may_get_grant(&self, now: DateTime<Utc>) -> bool {
+        self.grants_left(now) > 0 || self.may_lease(now)
     }
 
-    /// Worth asking; also when the clock was set back since it was asked last.
-    fn may_ask(&self, now: DateTime<Utc>) -> bool {
-        self.ask_at <= now || now < self.asked_at
+    /// Whether a lease may get something; also true if the clock was set back since the last lease.
+    fn may_lease(&self, now: DateTime<Utc>) -> bool {
+        self.lease_again_at <= now || now < self.leased_at
     }
 
-    fn leased(&mut self, taken: Taken, wanted: u32, now: DateTime<Utc>) {
+    fn record_lease(&mut self, taken: Taken, wanted: u32, now: DateTime<Utc>) {
         if taken.granted > 0 {
-            self.hand.push((taken.until, taken.granted));
+            self.grants.push((taken.until, taken.granted));
         }
         self.free = taken.free;
-        self.asked_at = now;
+        self.leased_at = now;
         let soon = now + TimeDelta::seconds(1);
         let next = if taken.outstanding { taken.next.min(soon) } else { taken.next };
-        self.ask_at = match wanted {
-            0 => self.ask_at.min(next),
+        self.lease_again_at = match wanted {
+            0 => self.lease_again_at.min(next),
             _ if taken.granted < wanted => next,
             _ => now,
         };

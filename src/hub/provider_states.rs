@@ -1,4 +1,4 @@
-//! All providers of this process: whose turn it is where several serve a channel, and how much may be claimed for one.
+//! States of all providers: which one is next where several serve a channel, and how much may be claimed for a channel.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -10,16 +10,18 @@ use super::provider_state::ProviderState;
 use crate::model::channel::Channel;
 use crate::provider::Providers;
 
+/// The states of all provider accounts of this process.
 pub struct ProviderStates {
     by_name: HashMap<String, Arc<ProviderState>>,
     by_channel: HashMap<Channel, Vec<Arc<ProviderState>>>,
-    /// Whose turn it is, where several serve a channel.
-    turns: Mutex<HashMap<Channel, Vec<i64>>>,
-    /// What claims under way may bring.
+    /// Per channel, the credit of each of its providers in the weighted round robin.
+    credits: Mutex<HashMap<Channel, Vec<i64>>>,
+    /// Per channel, how many deliveries running claims may bring.
     expected: Mutex<HashMap<Channel, i64>>,
 }
 
 impl ProviderStates {
+    /// Makes the states of all accounts of the settings.
     pub fn new(providers: &Providers) -> ProviderStates {
         let state = |account: &Arc<_>| Arc::new(ProviderState::new(Arc::clone(account)));
         let by_name: HashMap<String, Arc<ProviderState>> =
@@ -29,28 +31,31 @@ impl ProviderStates {
             (channel, states.collect())
         };
         let by_channel = providers.channels().into_iter().map(of).collect();
-        ProviderStates { by_name, by_channel, turns: Mutex::default(), expected: Mutex::default() }
+        ProviderStates { by_name, by_channel, credits: Mutex::default(), expected: Mutex::default() }
     }
 
-    /// Those that serve a channel, in the order of the settings.
+    /// Returns the providers that serve a channel, in the order of the settings.
     pub fn of(&self, channel: Channel) -> &[Arc<ProviderState>] {
         self.by_channel.get(&channel).map(Vec::as_slice).unwrap_or_default()
     }
 
+    /// Returns the provider of this name, if it is in the settings.
     pub fn named(&self, name: &str) -> Option<&Arc<ProviderState>> {
         self.by_name.get(name)
     }
 
+    /// Returns all providers, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<ProviderState>> {
         self.by_name.values()
     }
 
-    /// Who is next among these (index, weight): each as often as its weight says, and evenly in between.
-    pub fn turn(&self, channel: Channel, among: &[(usize, u32)]) -> Option<usize> {
+    /// Smooth weighted round robin: returns the index of the next provider among these (index, weight). Each comes as often
+    /// as its weight says, evenly spread. None if `among` is empty.
+    pub fn next_by_weight(&self, channel: Channel, among: &[(usize, u32)]) -> Option<usize> {
         if let [(only, _)] = among {
             return Some(*only);
         }
-        let mut turns = lock(&self.turns);
+        let mut turns = lock(&self.credits);
         let credit = turns.entry(channel).or_insert_with(|| vec![0; self.of(channel).len()]);
         let weight = |weight: u32| i64::from(weight.max(1));
         among.iter().for_each(|(n, w)| credit[*n] += weight(*w));
@@ -59,10 +64,10 @@ impl ProviderStates {
         Some(next)
     }
 
-    /// How many deliveries of a channel may be claimed now.
+    /// Returns how many deliveries of a channel may be claimed at `now`, less those that running claims may bring.
     pub fn room(&self, channel: Channel, now: DateTime<Utc>) -> i64 {
         let states = self.of(channel);
-        if states.iter().any(|state| state.is_plain()) {
+        if states.iter().any(|state| state.is_unrestricted()) {
             return i64::MAX;
         }
         let room = states.iter().fold(0i64, |room, state| room.saturating_add(state.room(channel, now)));
@@ -70,30 +75,31 @@ impl ProviderStates {
         room.saturating_sub(expected.get(&channel).copied().unwrap_or(0)).max(0)
     }
 
-    /// A claim is under way that may bring so many; until it has.
-    pub fn expect(self: &Arc<ProviderStates>, takes: impl Iterator<Item = (Channel, i64)>) -> Expected {
-        let bounded = |channel: &Channel| !self.of(*channel).iter().any(|state| state.is_plain());
+    /// Counts a claim that may bring so many deliveries per channel, until the returned guard is dropped. Drop it after the
+    /// claimed deliveries have their reservations.
+    pub fn expect_claim(self: &Arc<ProviderStates>, takes: impl Iterator<Item = (Channel, i64)>) -> ExpectedClaim {
+        let bounded = |channel: &Channel| !self.of(*channel).iter().any(|state| state.is_unrestricted());
         let takes: Vec<(Channel, i64)> = takes.filter(|(channel, _)| bounded(channel)).collect();
         if !takes.is_empty() {
             let mut expected = lock(&self.expected);
             takes.iter().for_each(|(channel, n)| *expected.entry(*channel).or_default() += n);
         }
-        Expected { states: self.clone(), takes }
+        ExpectedClaim { states: self.clone(), takes }
     }
 
-    /// When the next provider may be asked that may not be now.
-    pub fn due(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        self.by_name.values().filter_map(|state| state.due(now)).filter(|at| *at > now).min()
+    /// Returns the next time when a provider that cannot be called now may be.
+    pub fn next_retry_at(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        self.by_name.values().filter_map(|state| state.retry_at(now)).filter(|at| *at > now).min()
     }
 }
 
-/// Room that a claim under way may need.
-pub struct Expected {
+/// Room that a running claim may need; freed when dropped.
+pub struct ExpectedClaim {
     states: Arc<ProviderStates>,
     takes: Vec<(Channel, i64)>,
 }
 
-impl Drop for Expected {
+impl Drop for ExpectedClaim {
     fn drop(&mut self) {
         if self.takes.is_empty() {
             return;

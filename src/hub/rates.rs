@@ -1,4 +1,4 @@
-//! Partners' shares of this process: what it has in hand of each one's request limit, and their turns.
+//! Partners' request limits: the requests that this process leased from each limit, and the turns to lease more.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -10,51 +10,50 @@ use crate::id::Tsid;
 use crate::limits;
 use crate::model::rate::Lease;
 
-/// What this process has in hand of partners' request limits.
+/// By partner, the leased part of its request limit.
 #[derive(Default)]
-pub struct Rates(Mutex<HashMap<Tsid, Arc<Rate>>>);
+pub struct Rates(Mutex<HashMap<Tsid, Arc<PartnerRate>>>);
 
 impl Rates {
-    /// The partner's, made when there is none.
-    pub fn of(&self, partner_id: Tsid) -> Arc<Rate> {
+    /// Returns the partner's rate; an empty one is made if there is none.
+    pub fn of(&self, partner_id: Tsid) -> Arc<PartnerRate> {
         lock(&self.0).entry(partner_id).or_default().clone()
     }
 }
 
-/// What this process has in hand of one partner's request limit, and whose turn it is to ask for more.
-pub struct Rate {
+/// The leased part of one partner's request limit, and the turns of those that lease more.
+pub struct PartnerRate {
     lease: Mutex<Lease>,
-    asking: tokio::sync::Mutex<()>,
+    refill_turn: tokio::sync::Mutex<()>,
     batches: Semaphore,
 }
 
-impl Default for Rate {
-    fn default() -> Rate {
-        Rate {
+impl Default for PartnerRate {
+    fn default() -> PartnerRate {
+        PartnerRate {
             lease: Mutex::default(),
-            asking: tokio::sync::Mutex::default(),
+            refill_turn: tokio::sync::Mutex::default(),
             batches: Semaphore::new(limits::BATCHES_OF_ONE),
         }
     }
 }
 
-impl Rate {
-    /// What is in hand. Held briefly, never over an await.
+impl PartnerRate {
+    /// Locks the lease. Hold it briefly, never across an await.
     pub fn lease(&self) -> MutexGuard<'_, Lease> {
         lock(&self.lease)
     }
 
-    /// Waits for the turn to ask the database for more: one request asks for all that wait.
-    pub async fn asking(&self) -> tokio::sync::MutexGuard<'_, ()> {
-        self.asking.lock().await
+    /// Waits for the turn to lease more from the database: one request leases for all that wait.
+    pub async fn refill_turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.refill_turn.lock().await
     }
 
-    /// Waits for the turn of one of the partner's batches: `limits::BATCHES_OF_ONE` are read and written at the same
-    /// time.
+    /// Waits for a permit of one of the partner's batches: `limits::BATCHES_OF_ONE` are read and written at the same time.
     ///
     /// # Errors
-    /// Never: the turns are not closed.
-    pub(super) async fn batch(&self) -> Result<SemaphorePermit<'_>, AcquireError> {
+    /// Never: the semaphore is not closed.
+    pub(super) async fn batch_turn(&self) -> Result<SemaphorePermit<'_>, AcquireError> {
         self.batches.acquire().await
     }
 }

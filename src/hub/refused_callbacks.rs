@@ -1,4 +1,4 @@
-//! When the log last named a refused callback of each provider: anybody can send one, and so could fill the log.
+//! Throttle of the log lines about refused callbacks: anyone can send a callback, and so could fill the log.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -8,16 +8,16 @@ use chrono::{DateTime, Utc};
 use super::lock::lock;
 use crate::limits;
 
-/// By provider, when a refused callback of it was last logged.
+/// By provider, the time of the last log line about a refused callback.
 #[derive(Default)]
 pub struct RefusedCallbacks(Mutex<HashMap<String, DateTime<Utc>>>);
 
 impl RefusedCallbacks {
-    /// Whether a refused callback at `now` is to be logged; true at most once in `limits::REFUSED_TOLD_EVERY` for each
-    /// provider. `provider` is one of ours, so the names are few.
+    /// Returns whether to log a callback refused at `now`: at most one per `limits::REFUSED_CALLBACK_LOG_EVERY` and
+    /// provider. `provider` must be a configured name, so that the map stays small.
     pub fn may_log(&self, provider: &str, now: DateTime<Utc>) -> bool {
         let mut logged = lock(&self.0);
-        let may = logged.get(provider).is_none_or(|at| now - *at >= limits::REFUSED_TOLD_EVERY);
+        let may = logged.get(provider).is_none_or(|at| now - *at >= limits::REFUSED_CALLBACK_LOG_EVERY);
         if may {
             logged.insert(provider.to_owned(), now);
         }

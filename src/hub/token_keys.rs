@@ -1,4 +1,4 @@
-//! The keys that sign and verify access tokens, as this process last read them.
+//! Keys that sign and verify access tokens, as this process last read them.
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -9,16 +9,16 @@ use super::lock::lock;
 use crate::limits;
 use crate::model::access::token::TokenKeys;
 
-/// The keys last read, and when an unknown key last made this process read them.
+/// The keys last read, and the time when an unknown key last made this process read them.
 #[derive(Default)]
-pub struct KnownKeys {
+pub struct KnownTokenKeys {
     keys: RwLock<Arc<TokenKeys>>,
     reread_at: Mutex<DateTime<Utc>>,
     reading: tokio::sync::Mutex<()>,
 }
 
-impl KnownKeys {
-    /// The keys last read.
+impl KnownTokenKeys {
+    /// Returns the keys last read.
     pub fn get(&self) -> Arc<TokenKeys> {
         self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -28,14 +28,15 @@ impl KnownKeys {
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
     }
 
-    /// Waits for the turn to read keys that a token names and this process does not know. Requests that come meanwhile
-    /// wait here, and look again before they read.
-    pub async fn turn(&self) -> MutexGuard<'_, ()> {
+    /// Waits for the turn to read keys after a token named a key that this process does not know. A request that waited
+    /// here must look again before it reads: the request before it may have read the key.
+    pub async fn read_turn(&self) -> MutexGuard<'_, ()> {
         self.reading.lock().await
     }
 
-    /// Whether the keys may be read again at `now` because a token names an unknown one; true at most once in
-    /// `limits::KEYS_READ_EVERY`, so that made-up key ids do not make this process ask the database for each.
+    /// Returns whether the keys may be read again at `now` because a token names an unknown key: at most once per
+    /// `limits::KEYS_READ_EVERY`, so that tokens with made-up key ids do not cause a query each. A true result counts as
+    /// the read.
     pub fn may_read_again(&self, now: DateTime<Utc>) -> bool {
         let mut reread_at = lock(&self.reread_at);
         let may = now >= *reread_at + limits::KEYS_READ_EVERY || *reread_at > now;

@@ -1,6 +1,6 @@
-//! Hints of what just became ready, where, and since when: for the workers of this process, and through the loop that
-//! tells other processes for all others. The time matters: what was committed late lies behind a watermark, and the
-//! hint moves that back.
+//! Hints that deliveries became ready: in which shard and lane, and since when. Claiming loops of this process take them
+//! from here; `worker::hints` sends them to other processes. A hint carries the time, because a row that committed late
+//! may lie behind a watermark, and the hint moves the watermark back.
 
 use std::sync::Mutex;
 
@@ -11,33 +11,33 @@ use super::lock::lock;
 use crate::model::lane::Lane;
 use crate::model::watermark::{Place, Ready};
 
-/// Hints of this process that its claiming loops and the other processes have not taken yet.
+/// Hints that the claiming loops of this process, or the other processes, have not taken yet.
 #[derive(Default)]
 pub struct Wake {
-    inboxes: [Inbox; SHARES.len()],
-    elsewhere: Mutex<Ready>,
-    /// Notified when `take_elsewhere` has something.
-    pub elsewhere_notify: Notify,
+    inboxes: [Inbox; LANE_GROUPS.len()],
+    for_others: Mutex<Ready>,
+    /// Notified when `take_for_others` has something.
+    pub for_others_notify: Notify,
 }
 
 impl Wake {
-    /// Hints at deliveries that became ready at these places, each since the given time, here and in all other
-    /// processes. Called after the commit, never before.
-    pub fn ready(&self, places: impl IntoIterator<Item = (Place, DateTime<Utc>)>) {
+    /// Hints at deliveries that became ready at these places, each since the given time, to the claiming loops here and in
+    /// all other processes. Call it after the commit: a loop that looks before the commit finds nothing.
+    pub fn notify(&self, places: impl IntoIterator<Item = (Place, DateTime<Utc>)>) {
         let mut ready = Ready::default();
         places.into_iter().for_each(|(place, since)| ready.add(place, since));
         if ready.places.is_empty() {
             return;
         }
-        lock(&self.elsewhere).take_in(&ready);
-        self.elsewhere_notify.notify_one();
-        self.heard(&ready);
+        lock(&self.for_others).take_in(&ready);
+        self.for_others_notify.notify_one();
+        self.notify_here(&ready);
     }
 
-    /// Passes a hint of another process on to the claiming loops of this one.
-    pub fn heard(&self, ready: &Ready) {
-        for (share, inbox) in SHARES.iter().zip(&self.inboxes) {
-            let mine = ready.places.iter().filter(|(place, _)| share.has(place.1));
+    /// Passes a hint of another process to the claiming loops of this one.
+    pub fn notify_here(&self, ready: &Ready) {
+        for (group, inbox) in LANE_GROUPS.iter().zip(&self.inboxes) {
+            let mine = ready.places.iter().filter(|(place, _)| group.contains(place.1));
             let mine = Ready { places: mine.map(|(p, at)| (*p, *at)).collect(), anywhere: ready.anywhere };
             if mine.anywhere || !mine.places.is_empty() {
                 lock(&inbox.ready).take_in(&mine);
@@ -46,46 +46,47 @@ impl Wake {
         }
     }
 
-    /// The hints that concern the lanes of one claiming loop.
-    pub fn inbox(&self, share: Share) -> &Inbox {
-        &self.inboxes[usize::from(share.strangers) * 2 + usize::from(share.overflow)]
+    /// Returns the inbox of one claiming loop.
+    pub fn inbox(&self, group: LaneGroup) -> &Inbox {
+        &self.inboxes[usize::from(group.strangers) * 2 + usize::from(group.overflow)]
     }
 
-    /// Wakes all claiming loops: something that they wait for may have changed.
-    pub fn look_again(&self) {
+    /// Wakes all claiming loops, because something that they wait for may have changed.
+    pub fn wake_all(&self) {
         self.inboxes.iter().for_each(|inbox| inbox.notify.notify_one());
     }
 
-    /// Takes the hints that other processes were not given yet.
-    pub fn take_elsewhere(&self) -> Ready {
-        std::mem::take(&mut *lock(&self.elsewhere))
+    /// Takes the hints that were not sent to other processes yet.
+    pub fn take_for_others(&self) -> Ready {
+        std::mem::take(&mut *lock(&self.for_others))
     }
 }
 
-/// The lanes that one claiming loop takes from: of channels that call strangers or of all others, prompt or overflow.
-/// So a claim of hundreds out of a flood holds up no claim of one, and strangers' endpoints hold up no channel.
+/// The lanes that one claiming loop serves: channels that call partners' endpoints ("strangers") or all other channels;
+/// prompt lanes or overflow lanes. Separate loops, so that a claim of hundreds from an overflow lane does not delay a
+/// claim of one, and slow endpoints do not delay other channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Share {
+pub struct LaneGroup {
     pub strangers: bool,
     pub overflow: bool,
 }
 
-/// In the order of their inboxes.
-const SHARES: [Share; 4] = [
-    Share { strangers: false, overflow: false },
-    Share { strangers: false, overflow: true },
-    Share { strangers: true, overflow: false },
-    Share { strangers: true, overflow: true },
+/// All groups, in the order of their inboxes.
+const LANE_GROUPS: [LaneGroup; 4] = [
+    LaneGroup { strangers: false, overflow: false },
+    LaneGroup { strangers: false, overflow: true },
+    LaneGroup { strangers: true, overflow: false },
+    LaneGroup { strangers: true, overflow: true },
 ];
 
-impl Share {
-    /// Whether the loop takes from this lane.
-    pub fn has(self, lane: Lane) -> bool {
+impl LaneGroup {
+    /// Returns whether the loop claims from this lane.
+    pub fn contains(self, lane: Lane) -> bool {
         lane.channel().calls_strangers() == self.strangers && lane.is_overflow() == self.overflow
     }
 }
 
-/// The hints for one claiming loop.
+/// Hints for one claiming loop.
 #[derive(Default)]
 pub struct Inbox {
     ready: Mutex<Ready>,

@@ -1,5 +1,6 @@
-//! Hints between processes: what became ready here is told at most once per `PAUSE`, after its commit, and what others
-//! tell wakes the loop here. Losing a hint costs latency, never a delivery.
+//! Notifications between processes, by LISTEN and NOTIFY. Hints about deliveries that became ready here are sent after
+//! their commit, at most one notification per `PAUSE`; hints of other processes wake the claiming loops here. A lost
+//! hint costs latency, never a delivery.
 
 use std::time::Duration;
 
@@ -10,39 +11,41 @@ use crate::limits;
 use crate::model::watermark::Ready;
 use crate::store::listen::{self, Listener, Notification, Topic};
 
-/// At most a hundred hints a second from a process.
+/// Pause between two hints: at most a hundred a second from a process.
 const PAUSE: Duration = Duration::from_millis(10);
-/// What changed is read at once, and what changes right after it so much later: any login that may enqueue can say that
-/// something changed, as often as it likes.
+/// Least pause between two reads of changed settings: any database login that may enqueue can send the notification, as
+/// often as it likes.
 const CHANGES_APART: Duration = Duration::from_millis(100);
 
-pub fn start_telling(hub: &Hub) {
+/// Starts the task that sends hints to other processes.
+pub fn start_sending(hub: &Hub) {
     let hub = hub.clone();
     hub.clone().shutdown.spawn(async move {
         loop {
             tokio::select! {
-                () = hub.wake.elsewhere_notify.notified() => (),
+                () = hub.wake.for_others_notify.notified() => (),
                 () = hub.shutdown.stopping() => return,
             }
-            let ready = hub.wake.take_elsewhere();
+            let ready = hub.wake.take_for_others();
             if ready.places.is_empty() {
                 continue;
             }
             if let Err(e) = listen::hint(&hub.store, hub.process, &ready).await {
-                tracing::debug!(error = %e, "a hint could not be told; polling finds the work");
+                tracing::debug!(error = %e, "a hint could not be sent to other processes; polling finds the work");
             }
             hub.shutdown.sleep(PAUSE).await;
         }
     });
 }
 
-/// Hears what other processes say of these topics.
+/// Starts the task that listens to other processes on these topics. It connects again a second after it lost the
+/// connection.
 pub fn start_listening(hub: &Hub, topics: Vec<Topic>) {
     let hub = hub.clone();
     hub.clone().shutdown.spawn(async move {
         while !hub.shutdown.is_stopping() {
             if let Err(e) = listen_until_lost(&hub, &topics).await {
-                tracing::debug!(error = %e, "notices cannot be heard; polling finds the work");
+                tracing::debug!(error = %e, "notifications of other processes cannot be received; polling finds the work");
             }
             hub.shutdown.sleep(Duration::from_secs(1)).await;
         }
@@ -50,19 +53,20 @@ pub fn start_listening(hub: &Hub, topics: Vec<Topic>) {
 }
 
 async fn listen_until_lost(hub: &Hub, topics: &[Topic]) -> crate::error::Result<()> {
-    let mut notices = Listener::open(&hub.store, topics).await?;
-    // What was said before we listened was missed.
-    let mut heard = Notification::Missed;
-    // The first notice shows a pooler that keeps no sessions; later ones a server that is not the writers' any more.
-    let mut called = true;
-    // When what changed is read, and when it was read last.
+    let mut listener = Listener::open(&hub.store, topics).await?;
+    // Notifications sent before LISTEN were missed.
+    let mut notification = Notification::Missed;
+    // A notification to ourselves is outstanding. The first one reveals a pooler that keeps no sessions; later ones a
+    // server that is no longer the one written to.
+    let mut called_self = true;
+    // When changed settings are to be read, and when they were last read.
     let (mut read_at, mut read_last) = (None::<Instant>, None::<Instant>);
     listen::call_self(&hub.store, hub.process).await?;
     loop {
-        match heard {
-            // Every process knows its own voice.
+        match notification {
+            // Sent by this process.
             Notification::Ready { from, .. } | Notification::Shares { from, .. } if from == hub.process => (),
-            Notification::Ready { ready, .. } => hub.wake.heard(&ready),
+            Notification::Ready { ready, .. } => hub.wake.notify_here(&ready),
             Notification::Shares { shares, .. } => {
                 let (now, mut fairness) = (hub.clock.now(), hub.fairness());
                 shares.into_iter().for_each(|share| fairness.heard(share, now, limits::FAIR_TELL_EVERY));
@@ -74,12 +78,12 @@ async fn listen_until_lost(hub: &Hub, topics: &[Topic]) -> crate::error::Result<
             }
             Notification::Missed => {
                 hub.accounts.forget();
-                hub.wake.heard(&Ready { anywhere: true, ..Ready::default() });
+                hub.wake.notify_here(&Ready { anywhere: true, ..Ready::default() });
             }
         }
-        heard = loop {
+        notification = loop {
             tokio::select! {
-                heard = notices.next() => break heard?,
+                notification = listener.next() => break notification?,
                 () = sleep_until(read_at) => {
                     read_changes(hub).await;
                     (read_at, read_last) = (None, Some(Instant::now()));
@@ -88,17 +92,17 @@ async fn listen_until_lost(hub: &Hub, topics: &[Topic]) -> crate::error::Result<
                 () = tokio::time::sleep(limits::LISTEN_PROVEN_EVERY) => (),
                 () = hub.shutdown.stopping() => return Ok(()),
             }
-            if called {
+            if called_self {
                 tracing::warn!(
-                    "notices of other processes cannot be heard: this process does not hear its own. Between it and \
-                     PostgreSQL may stand a pooler in transaction mode; deliveries are found by polling, later"
+                    "notifications of other processes cannot be received: this process does not receive its own. A pooler in \
+                     transaction mode may stand between it and PostgreSQL; polling finds deliveries, later"
                 );
                 return Ok(());
             }
-            called = true;
+            called_self = true;
             listen::call_self(&hub.store, hub.process).await?;
         };
-        called = false;
+        called_self = false;
     }
 }
 
@@ -112,15 +116,18 @@ async fn sleep_until(at: Option<Instant>) {
 async fn read_changes(hub: &Hub) {
     hub.accounts.forget();
     if let Err(e) = crate::flow::delivery::breaker::refresh(hub).await {
-        tracing::debug!(error = %e, "what became of providers could not be read; it is within a second");
+        tracing::debug!(error = %e, "the states of providers could not be read; they are read again within a second");
     }
     if let Err(e) = crate::flow::sign_in::read_keys(hub).await {
-        tracing::warn!(error = %e, "signing keys could not be read; it is tried again within a minute");
+        tracing::warn!(error = %e, "signing keys could not be read; they are read again within a minute");
     }
 }
 
-/// Tells the other processes whom this one accepts much from.
-pub async fn tell_shares(hub: Hub) -> crate::error::Result<bool> {
+/// Sends to other processes how much each partner has posted here. Always returns false: there is no more to do.
+///
+/// # Errors
+/// `Error::Unavailable` if the database fails; the shares are lost, which makes fairness slower to react.
+pub async fn send_shares(hub: Hub) -> crate::error::Result<bool> {
     let shares = hub.fairness().tell();
     if !shares.is_empty() {
         listen::tell_shares(&hub.store, hub.process, shares).await?;

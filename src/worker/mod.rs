@@ -1,4 +1,4 @@
-//! Loops: what waits, repeats and wakes. `LOOPS` below is the table; adding one is one line and one function in `flow`.
+//! Background loops. `start` is the table of all of them; a new loop is one line there and one function in `flow`.
 
 pub mod deliver;
 pub mod driver;
@@ -19,29 +19,30 @@ use crate::provider::Account;
 use crate::store;
 use crate::store::listen::Topic;
 
-use driver::{Repeat, repeat};
+use driver::{Period, repeat};
 
-/// Which loops a process runs.
+/// The part of the work that a process does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Answers requests: needs partitions, hints out, and the clock.
+    /// Answers requests. Runs the loops that intake needs: clock, partitions, statistics, hints, keys.
     Api,
-    /// Delivers.
+    /// Delivers messages.
     Worker,
+    /// Answers requests and delivers messages.
     Both,
 }
 
-/// Starts this process's loops; they end when the hub's shutdown says stop. The claiming loop is `deliver`'s own.
+/// Starts the loops of this process as tasks. They end when the hub's shutdown begins to stop.
 pub fn start(hub: &Hub, role: Role) {
-    let every = Repeat::every;
+    let every = Period::every;
     repeat(hub, "clock", every(Duration::from_secs(30)), calibrate);
     repeat(hub, "server", every(limits::SERVER_LOOK_EVERY), keep_server);
     repeat(hub, "retain", every(Duration::from_secs(3600)), retain);
     repeat(hub, "rollup", every(limits::ROLLUP_EVERY), rollup);
-    hints::start_telling(hub);
-    // Workers accept too: what was enqueued in SQL.
-    repeat(hub, "fairness", every(limits::FAIR_LOOK_EVERY), weigh);
-    repeat(hub, "shares", every(limits::FAIR_TELL_EVERY), hints::tell_shares);
+    hints::start_sending(hub);
+    // Workers accept messages, too: those enqueued in SQL.
+    repeat(hub, "fairness", every(limits::FAIR_LOOK_EVERY), check_fairness);
+    repeat(hub, "shares", every(limits::FAIR_TELL_EVERY), hints::send_shares);
     let mut topics = vec![Topic::Shares, Topic::Changed, Topic::Proof];
     if role != Role::Api {
         topics.push(Topic::Ready);
@@ -80,15 +81,15 @@ pub fn start(hub: &Hub, role: Role) {
     }
     repeat(hub, "note answers", every(limits::NOTE_ANSWERS_EVERY), note_answers);
     repeat(hub, "watch", every(limits::WATCH_EVERY), watch);
-    repeat(hub, "depth", every(Duration::from_secs(10)), depth);
-    repeat(hub, "traffic", every(limits::TRAFFIC_EVERY), traffic);
+    repeat(hub, "depth", every(Duration::from_secs(10)), measure_queues);
+    repeat(hub, "traffic", every(limits::TRAFFIC_EVERY), refresh_traffic);
     repeat(hub, "heartbeat", every(Duration::from_secs(5)), move |hub| heartbeat(hub, worker));
 }
 
-/// What a loop remembers between its runs.
+/// State that a loop keeps between its runs.
 type Stateful<T> = Arc<Mutex<T>>;
 
-/// Turns to another of several database servers when the chosen one is lost.
+/// Switches to another of several database servers when the chosen one is lost.
 async fn keep_server(hub: Hub) -> Result<bool> {
     hub.store.keep_server().await?;
     Ok(false)
@@ -100,7 +101,7 @@ async fn retain(hub: Hub) -> Result<bool> {
 }
 
 async fn keys(hub: Hub) -> Result<bool> {
-    flow::sign_in::keep_keys(&hub).await?;
+    flow::sign_in::maintain_keys(&hub).await?;
     Ok(false)
 }
 
@@ -119,7 +120,7 @@ async fn promote(hub: Hub, promoter: Stateful<delivery::promote::Promoter>) -> R
     Ok(promoted == limits::HOUSEKEEPING_BATCH as usize)
 }
 
-/// Delivers suspects, channel by channel beside each other: calls of one may take minutes, and the others do not wait for them.
+/// Delivers suspects, each channel in tasks of its own: calls of one channel may take minutes and must not delay others.
 async fn suspects(hub: Hub, worker: Tsid, lines: Arc<Vec<(Channel, Arc<Semaphore>)>>) -> Result<bool> {
     if !store::suspect::any_due(hub.store.engine(), hub.clock.now()).await? {
         return Ok(false);
@@ -131,11 +132,11 @@ async fn suspects(hub: Hub, worker: Tsid, lines: Arc<Vec<(Channel, Arc<Semaphore
             hub.shutdown.spawn(async move {
                 let _place = place;
                 loop {
-                    match deliver::one_alone(&to, worker, &shards, &[channel]).await {
+                    match deliver::deliver_one_suspect(&to, worker, &shards, &[channel]).await {
                         Ok(true) => (),
                         Ok(false) => break,
                         Err(e) => {
-                            tracing::warn!(error = %e, "what a worker was lost with waits for the next look");
+                            tracing::warn!(error = %e, "suspect deliveries could not be delivered; they wait for the next run");
                             break;
                         }
                     }
@@ -159,33 +160,33 @@ async fn release(hub: Hub) -> Result<bool> {
     flow::endpoint::release_resumed(&hub).await
 }
 
-async fn restart_stalled(hub: Hub, stalled: Stateful<flow::channel::Stalled>) -> Result<bool> {
+async fn restart_stalled(hub: Hub, stalled: Stateful<flow::channel::StalledCursor>) -> Result<bool> {
     flow::channel::restart_stalled(&hub, &mut *stalled.lock().await).await
 }
 
-/// A step of whichever job's turn it is.
+/// One step of the redrive job whose turn it is.
 async fn redrive(hub: Hub) -> Result<bool> {
     let stepped = flow::redrive::step(&hub).await?;
     Ok(stepped && hub.shutdown.sleep(limits::REDRIVE_REST).await)
 }
 
 async fn complete(hub: Hub) -> Result<bool> {
-    flow::publish::complete(&hub).await
+    flow::publish::publish_completions(&hub).await
 }
 
-async fn traffic(hub: Hub) -> Result<bool> {
+async fn refresh_traffic(hub: Hub) -> Result<bool> {
     delivery::breaker::refresh(&hub).await?;
-    delivery::limit::give_back(&hub, false).await?;
+    delivery::limit::report_grants(&hub, false).await?;
     Ok(false)
 }
 
-/// Receipts that did not come, and channels that are down while others stand by.
-async fn overdue(hub: Hub, leaver: Stateful<flow::channel_down::Leaver>) -> Result<bool> {
+/// Handles receipts that did not come in time, and channels that are down while a fallback is named.
+async fn overdue(hub: Hub, leaver: Stateful<flow::channel_down::ReadMarks>) -> Result<bool> {
     let shards = store::partner::shards(hub.store.engine()).await?;
     let more = flow::receipt::overdue(&hub, &shards).await?;
     let mut down = hub.providers.postable();
-    down.retain(|channel| delivery::route::is_down(&hub, *channel).is_some());
-    Ok(flow::channel_down::leave(&hub, &mut *leaver.lock().await, &shards, &down).await? || more)
+    down.retain(|channel| delivery::route::downtime(&hub, *channel).is_some());
+    Ok(flow::channel_down::fall_back(&hub, &mut *leaver.lock().await, &shards, &down).await? || more)
 }
 
 async fn poll(hub: Hub, account: Arc<Account>) -> Result<bool> {
@@ -197,8 +198,8 @@ async fn note_answers(hub: Hub) -> Result<bool> {
     Ok(false)
 }
 
-/// Looks how far lanes have come in which a partner may have more than its share. Most of the time there are none.
-async fn weigh(hub: Hub) -> Result<bool> {
+/// Reads how far the lanes have come in which a partner may have more than its share. Most of the time there are none.
+async fn check_fairness(hub: Hub) -> Result<bool> {
     let places = hub.fairness().in_question();
     if !places.is_empty() {
         let asked = hub.clock.now();
@@ -209,11 +210,17 @@ async fn weigh(hub: Hub) -> Result<bool> {
     Ok(false)
 }
 
-/// Keeps this process's clock in step with the database's.
+/// Brings this process's clock in step with the database's. Always returns false.
+///
+/// # Errors
+/// `Error::Unavailable` if the database fails; the clock goes on as it was set before.
 pub async fn calibrate(hub: Hub) -> Result<bool> {
     let off = flow::start::calibrate(&hub.store, &hub.clock).await?;
     if off.num_milliseconds().abs() > 1_000 {
-        tracing::warn!(off_ms = off.num_milliseconds(), "this host's clock differs from the database's; corrected for");
+        tracing::warn!(
+            off_ms = off.num_milliseconds(),
+            "this host's clock differs from the database's; the hub uses the database's time"
+        );
     }
     Ok(false)
 }
@@ -223,8 +230,8 @@ async fn watch(hub: Hub) -> Result<bool> {
     Ok(false)
 }
 
-/// How much waits, for the metrics.
-async fn depth(hub: Hub) -> Result<bool> {
+/// Measures the depth of the queue for the metrics.
+async fn measure_queues(hub: Hub) -> Result<bool> {
     const COUNT_UP_TO: i64 = 10_000;
     let shards = store::partner::shards(hub.store.api()).await?;
     let lanes = crate::model::lane::Lane::all_of(&hub.providers.channels());
@@ -242,7 +249,7 @@ async fn depth(hub: Hub) -> Result<bool> {
     Ok(false)
 }
 
-/// Says that this worker lives, and forgets those that do not.
+/// Records that this worker lives, and removes workers not seen for five minutes.
 async fn heartbeat(hub: Hub, worker: Tsid) -> Result<bool> {
     let now = hub.clock.now();
     let host = nix::unistd::gethostname().ok().and_then(|h| h.into_string().ok()).unwrap_or_default();

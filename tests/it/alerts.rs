@@ -86,7 +86,7 @@ async fn a_limit_that_is_nearly_used_is_told() {
         let body = json!({"type": "T", "body": "b", "channels": [{"channel": "SMS", "to": "010-1234-5678"}]});
         app.post("/v1/messages", body).await.expect(202);
         app.work().await;
-        flow::delivery::limit::give_back(&app.hub, true).await.unwrap();
+        flow::delivery::limit::report_grants(&app.hub, true).await.unwrap();
         watch(&app.hub).await.unwrap();
         let (titles, _) = told(&app, &mut seen).await;
         assert_eq!(titles.len(), usize::from(n == 16), "after {n}: {titles:?}");

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use chrono::TimeDelta;
-use notihub::flow::partner::Change;
+use notihub::flow::partner::PartnerChange;
 use notihub::limits;
 use notihub::model::access::principal::Actor;
 use notihub::model::access::role::StaffRole;
@@ -380,7 +380,7 @@ fn is_other_channels(document: &Value, place: &Place, name: &str) -> bool {
 #[tokio::test]
 async fn body_is_read_as_it_is_described() {
     let app = App::with_provider(&[], Vendor::with_receipts()).await;
-    let permitted = Change { may_receive_content: Some(true), ..Change::default() };
+    let permitted = PartnerChange { may_receive_content: Some(true), ..PartnerChange::default() };
     let admin = Actor::at_the_machine("test".into());
     let permit = admin.administering().unwrap();
     notihub::flow::partner::update(&app.hub, permit, app.partner.partner_id, permitted).await.unwrap();

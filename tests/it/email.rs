@@ -43,7 +43,7 @@ fn sent_at_once() -> (String, Vec<String>) {
 /// A worker's pass, beside the test.
 fn working(app: &App) -> JoinHandle<Result<u64>> {
     let hub = app.hub.clone();
-    app.hub.shutdown.spawn(async move { worker::deliver::once(&hub).await })
+    app.hub.shutdown.spawn(async move { worker::deliver::deliver_due(&hub).await })
 }
 
 async fn held(peer: &mut Peer, most: u64) {
@@ -221,7 +221,7 @@ async fn a_worker_lost_while_it_waits_for_an_answer_loses_its_lease() {
     let lane = Lane::new(Channel::Email, Default::default(), false);
     let look = Look { place: (app.partner.shard, lane), mark: DateTime::UNIX_EPOCH, take: 1 };
     let claim = flow::delivery::claim::claim(&app.hub, app.hub.next_id(), &[look], 1).await.unwrap();
-    let ready = flow::delivery::hold::hold(&app.hub, claim).await;
+    let ready = flow::delivery::load::load(&app.hub, claim).await;
     let hub = app.hub.clone();
     let call = app.hub.shutdown.spawn(async move { flow::delivery::call::call(&hub, ready.held).await });
     held(&mut peer, 1).await;

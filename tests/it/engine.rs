@@ -11,7 +11,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::join_all;
 use notihub::clock::Clock;
 use notihub::flow::delivery::claim::{claim, claim_suspect};
-use notihub::flow::delivery::hold::{HeldDelivery, hold};
+use notihub::flow::delivery::load::{HeldDelivery, load};
 use notihub::flow::delivery::promote::{Promoter, promote};
 use notihub::flow::delivery::reap::{Reaper, reap};
 use notihub::flow::delivery::settle::settle;
@@ -81,7 +81,7 @@ async fn asks(hub: &Hub, take: i64) -> Vec<Ask> {
 async fn take(hub: &Hub, most: i64) -> Vec<HeldDelivery> {
     let asks = asks(hub, most).await;
     let looks: Vec<Look> = asks.iter().map(|a| Look { place: (a.shard, a.lane), mark: a.mark, take: a.take }).collect();
-    hold(hub, claim(hub, hub.next_id(), &looks, most).await.unwrap()).await.held
+    load(hub, claim(hub, hub.next_id(), &looks, most).await.unwrap()).await.held
 }
 
 async fn take_one(hub: &Hub) -> HeldDelivery {
@@ -95,7 +95,7 @@ async fn take_alone(hub: &Hub) -> HeldDelivery {
     let shards = store::partner::shards(hub.store.engine()).await.unwrap();
     let (claim, _) =
         claim_suspect(hub, hub.next_id(), &shards, &hub.providers.channels()).await.unwrap().expect("one waits apart");
-    hold(hub, claim).await.held.pop().expect("it is held")
+    load(hub, claim).await.held.pop().expect("it is held")
 }
 
 /// Claims it only.
@@ -531,7 +531,7 @@ async fn what_a_late_hub_did_not_begin_is_soon_tried_again() {
             let asks = asks(&late, 10).await;
             let looks: Vec<Look> =
                 asks.iter().map(|a| Look { place: (a.shard, a.lane), mark: a.mark, take: a.take }).collect();
-            let ready = hold(&late, claim(&late, late.next_id(), &looks, 10).await.unwrap()).await;
+            let ready = load(&late, claim(&late, late.next_id(), &looks, 10).await.unwrap()).await;
             let mut settles = ready.given_back;
             for held in ready.held {
                 settles.push(call_one(&late, held).await);
@@ -1006,7 +1006,7 @@ async fn a_pass_with_room_for_one_leaves_nothing_behind() {
     bulk.iter_mut().for_each(|post| post["priority"] = json!("BULK"));
     app.accept_all(bulk).await;
     app.accept(slack_post("normal")).await;
-    assert_eq!(worker::deliver::once(&app.hub).await.unwrap(), 3);
+    assert_eq!(worker::deliver::deliver_due(&app.hub).await.unwrap(), 3);
     assert_eq!(app.slack.records().len(), 3);
     app.done().await;
 }
@@ -1036,7 +1036,7 @@ async fn a_call_holds_neither_transaction_nor_connection() {
         assert_eq!(app.count("select count(*) from attempts where outcome = 'IN_FLIGHT'").await, 50);
         gate.open();
     };
-    let (claimed, ()) = tokio::join!(worker::deliver::once(&narrow), look);
+    let (claimed, ()) = tokio::join!(worker::deliver::deliver_due(&narrow), look);
     assert_eq!(claimed.unwrap(), 50);
     stop(narrow).await;
     app.done().await;
@@ -1154,7 +1154,7 @@ async fn without_any_hint_polling_delivers() {
         app.accept(slack_post(&format!("no {n}"))).await;
         until("delivered", async || app.slack.records().len() == n).await;
     }
-    assert_eq!(app.hub.wake.take_elsewhere().places.len(), 1, "the hint lies here, untold");
+    assert_eq!(app.hub.wake.take_for_others().places.len(), 1, "the hint lies here, untold");
     until("settled", async || app.count("select count(*) from deliveries where status <> 'SENT'").await == 0).await;
     stop(other).await;
     app.done().await;

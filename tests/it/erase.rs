@@ -2,7 +2,7 @@
 
 use data_encoding::{BASE64, HEXLOWER};
 use notihub::crypt::{Keyring, write_key};
-use notihub::flow::partner::Change;
+use notihub::flow::partner::PartnerChange;
 use notihub::flow::{erase, reseal, retain};
 use notihub::hub::Parts;
 use notihub::model::access::principal::Actor;
@@ -325,7 +325,7 @@ async fn a_table_that_nobody_listed_is_searched() {
 #[tokio::test]
 async fn content_goes_when_its_partner_wants() {
     let app = App::new().await;
-    let change = Change { retention_days: Some(Some(3)), lookup_days: Some(30), ..named("brief") };
+    let change = PartnerChange { retention_days: Some(Some(3)), lookup_days: Some(30), ..named("brief") };
     let (_, brief, _) = app.partner(change).await;
     let post = async |body: Value| {
         let token = sign_in(&app.hub, &brief).await;
@@ -359,7 +359,7 @@ async fn content_goes_when_its_partner_wants() {
 #[tokio::test]
 async fn content_can_be_sealed_and_its_key_changed() {
     let app = App::new().await;
-    let (_, _, token) = app.partner(Change { encrypt_content: Some(true), ..named("sealed") }).await;
+    let (_, _, token) = app.partner(PartnerChange { encrypt_content: Some(true), ..named("sealed") }).await;
     let mut body = email("kim@example.com");
     (body["body"], body["title"], body["metadata"]) =
         (json!("CANARY body"), json!("CANARY title"), json!({"x": "CANARY"}));

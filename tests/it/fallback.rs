@@ -1,7 +1,7 @@
 //! Fallback: another channel takes the place of what does not arrive, once, if the message asks for it.
 
 use notihub::flow;
-use notihub::flow::channel_down::Leaver;
+use notihub::flow::channel_down::ReadMarks;
 use notihub::model::access::role::StaffRole;
 use notihub::model::channel::Channel;
 use notihub::model::retry::ErrorClass;
@@ -131,7 +131,7 @@ async fn each_trigger_has_its_rule() {
     assert!(story.contains("it arrives twice"), "{story}");
 
     let down = post(&app, kakao(sms)).await;
-    let left = leave(&app, &mut Leaver::default()).await;
+    let left = leave(&app, &mut ReadMarks::default()).await;
     assert!(!left, "that was all");
     app.settle_all().await;
     assert_eq!(statuses(&app, &down).await, ["FAILED", "SENT"]);
@@ -157,8 +157,8 @@ async fn what_a_receipt_says_was_taken_waits_no_longer() {
     app.done().await;
 }
 
-async fn leave(app: &App, leaver: &mut Leaver) -> bool {
-    flow::channel_down::leave(&app.hub, leaver, &[app.partner.shard], &[Channel::KakaoAlimtalk]).await.unwrap()
+async fn leave(app: &App, leaver: &mut ReadMarks) -> bool {
+    flow::channel_down::fall_back(&app.hub, leaver, &[app.partner.shard], &[Channel::KakaoAlimtalk]).await.unwrap()
 }
 
 /// Review F15: deliveries that cannot be replaced do not hide those after them, however many they are.
@@ -182,7 +182,7 @@ async fn fallback_of_a_channel_that_is_down_passes_over_rows_that_cannot_be_repl
     // As content that is sealed under a key that this process lacks.
     let write = "update messages set detail = $2 where message_id = $1";
     sqlx::query(write).bind(of(&blind)).bind(json!({"contents": 7})).execute(&db).await.unwrap();
-    let mut leaver = Leaver::default();
+    let mut leaver = ReadMarks::default();
     while leave(&app, &mut leaver).await {}
     app.settle_all().await;
     assert_eq!(statuses(&app, &readable).await, ["FAILED", "SENT"]);
@@ -206,11 +206,11 @@ async fn nothing_is_ended_whose_place_cannot_be_taken() {
     sqlx::query(write).bind(of(&blind)).bind(json!({"contents": 7})).execute(&db).await.unwrap();
     let cancel = "update deliveries set cancel_requested = $2 where message_id = $1";
     sqlx::query(cancel).bind(of(&unwanted)).bind(true).execute(&db).await.unwrap();
-    assert!(!leave(&app, &mut Leaver::default()).await);
+    assert!(!leave(&app, &mut ReadMarks::default()).await);
     assert_eq!(app.count("select count(*) from deliveries where status = 'PENDING'").await, 2);
     sqlx::query(write).bind(of(&blind)).bind(detail).execute(&db).await.unwrap();
     sqlx::query(cancel).bind(of(&unwanted)).bind(false).execute(&db).await.unwrap();
-    leave(&app, &mut Leaver::default()).await;
+    leave(&app, &mut ReadMarks::default()).await;
     app.settle_all().await;
     assert_eq!(statuses(&app, &blind).await, ["FAILED", "SENT"]);
     app.done().await;
@@ -232,11 +232,11 @@ async fn a_late_receipt_of_the_first_is_counted_once() {
     let completed = "select count(*) from events where event = 'message.completed'";
     assert_eq!(app.count(completed).await, 1, "it was through when it was sent");
     app.work().await;
-    while flow::publish::complete(&app.hub).await.unwrap() {}
+    while flow::publish::publish_completions(&app.hub).await.unwrap() {}
     assert_eq!((app.message(&id).await["status"].as_str(), app.count(completed).await), (Some("COMPLETED"), 1));
     told(&app, &id, 1, "DELIVERED").await;
     told(&app, &id, 2, "DELIVERED").await;
-    while flow::publish::complete(&app.hub).await.unwrap() {}
+    while flow::publish::publish_completions(&app.hub).await.unwrap() {}
     assert_eq!(statuses(&app, &id).await, ["DELIVERED", "DELIVERED"]);
     assert_eq!((app.message(&id).await["status"].as_str(), app.count(completed).await), (Some("COMPLETED"), 1));
     let asked = "select count(*) from messages where kind = 'delivery.fallback' \
@@ -331,7 +331,7 @@ async fn what_is_taken_back_or_replaced_stays_so() {
     let place = (app.partner.shard, lane);
     let look = notihub::model::watermark::Look { place, mark: chrono::DateTime::UNIX_EPOCH, take: 10 };
     let claim = flow::delivery::claim::claim(&app.hub, app.hub.next_id(), &[look], 10).await.unwrap();
-    let mut ready = flow::delivery::hold::hold(&app.hub, claim).await;
+    let mut ready = flow::delivery::load::load(&app.hub, claim).await;
     let settle = crate::support::call_one(&app.hub, ready.held.pop().unwrap()).await;
     flow::delivery::settle::settle(&app.hub, vec![settle.clone()]).await.unwrap();
     assert_eq!(statuses(&app, &late).await, ["FAILED", "PENDING"]);

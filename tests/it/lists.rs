@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use notihub::flow::partner::Change;
+use notihub::flow::partner::PartnerChange;
 use notihub::model::access::role::StaffRole;
 use serde_json::{Value, json};
 
@@ -303,7 +303,7 @@ async fn a_mailbox_is_one_in_any_letters() {
 #[tokio::test]
 async fn a_plus_in_a_query_is_found() {
     let app = App::with(&["--mock=SMS"]).await;
-    let (_, _, abroad) = app.partner(Change { region: Some("US".into()), ..named_partner("abroad") }).await;
+    let (_, _, abroad) = app.partner(PartnerChange { region: Some("US".into()), ..named_partner("abroad") }).await;
     let operator = app.staff(StaffRole::Operator).await;
     for to in ["kim+tag@example.com", "+lee@example.com"] {
         app.ask(&abroad, "POST", "/v1/messages", Some(email(to))).await.expect(202);

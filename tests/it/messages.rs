@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use notihub::flow::partner::Change;
+use notihub::flow::partner::PartnerChange;
 
 use crate::support::{Answer, App, email, named, slack_post};
 
@@ -228,7 +228,7 @@ async fn requests_at_the_same_time_each_get_their_own_answer() {
 #[tokio::test]
 async fn data_comes_back_as_it_was() {
     let app = App::new().await;
-    let (_, _, sealed) = app.partner(Change { encrypt_content: Some(true), ..named("sealed") }).await;
+    let (_, _, sealed) = app.partner(PartnerChange { encrypt_content: Some(true), ..named("sealed") }).await;
     let numbers = [
         "0",
         "-0",

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use notihub::error::{CODES, DELIVERY_REASONS, REASONS};
-use notihub::flow::fallback::Why;
+use notihub::flow::fallback::FallbackReason;
 use notihub::model::delivery::{FAILING, PACED};
 use notihub::model::receipt::{NO_RECEIPT, RECEIPT_ACCEPTED, RECEIPT_EXPIRED, RECEIPT_FAILED};
 use notihub::model::retry;
@@ -236,7 +236,7 @@ fn every_delivery_reason_is_told() {
     used.insert("no_answer".into());
     // Of what receipts say, or their absence, and of what could not be sent at all.
     used.extend([NO_RECEIPT, RECEIPT_ACCEPTED, RECEIPT_EXPIRED, RECEIPT_FAILED].map(str::to_owned));
-    used.insert(Why::ChannelDown.as_str().into());
+    used.insert(FallbackReason::ChannelDown.as_str().into());
     assert_eq!(used, told, "src on the left, DELIVERY_REASONS in src/error/delivery_reasons.rs on the right");
 }
 

@@ -278,7 +278,7 @@ async fn a_destination_paced_by_one_process_is_not_called_by_another() {
     let other = app.another_process().await;
     app.post("/v1/messages", slack("slow")).await.expect(202);
     app.post("/v1/messages", slack("ops")).await.expect(202);
-    notihub::worker::deliver::once(&other).await.unwrap();
+    notihub::worker::deliver::deliver_due(&other).await.unwrap();
     assert_eq!((server.count(), app.slack.records().len()), (1, 1));
     other.shutdown.stop();
     app.done().await;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt as _;
 
 use chrono::TimeDelta;
-use notihub::flow::partner::{Change, Credentials};
+use notihub::flow::partner::{Credentials, PartnerChange};
 use notihub::flow::relay;
 use notihub::model::access::principal::Actor;
 use notihub::model::access::role::StaffRole;
@@ -35,7 +35,7 @@ struct Tenant {
 
 impl Tenant {
     async fn new(app: &App, name: &'static str) -> Tenant {
-        let change = Change { rate_limit_tps: Some(1_000_000), ..named(name) };
+        let change = PartnerChange { rate_limit_tps: Some(1_000_000), ..named(name) };
         let (partner, key, token) = app.partner(change).await;
         // The same key for both, each with a message of its own.
         let mut body = email(&format!("{name}@example.com"));
@@ -370,7 +370,7 @@ async fn a_message_is_seen_for_a_day() {
     let app = App::new().await;
     let (partner, key, _) = app.partner(named("orders")).await;
     assert_eq!(partner.lookup_days, 1);
-    let (longer, long_key, _) = app.partner(Change { lookup_days: Some(3), ..named("longer") }).await;
+    let (longer, long_key, _) = app.partner(PartnerChange { lookup_days: Some(3), ..named("longer") }).await;
     assert_eq!(longer.lookup_days, 3);
     let staff = {
         let actor = Actor::at_the_machine("test".into());
@@ -440,7 +440,7 @@ async fn a_message_is_seen_for_a_day() {
     sees(&long_key, &long, false, false).await;
     // Sent on its fifth day.
     app.advance(2 * 86_400);
-    flow::sign_in::keep_keys(&app.hub).await.unwrap();
+    flow::sign_in::maintain_keys(&app.hub).await.unwrap();
     app.settle_all().await;
     let answer = app.ask(&token(&key).await, "GET", &format!("/v1/messages/{sent}"), None).await.expect(200);
     assert_eq!(answer.body["status"], "COMPLETED");
@@ -455,7 +455,7 @@ async fn a_message_is_seen_for_a_day() {
 #[tokio::test]
 async fn a_partner_may_what_it_was_granted() {
     let app = App::new().await;
-    let may = Change {
+    let may = PartnerChange {
         channels: Some(Some(vec![Channel::Email])),
         may_schedule: Some(false),
         may_cancel: Some(false),

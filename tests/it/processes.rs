@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use notihub::clock::Clock;
-use notihub::flow::{self, partner::Change};
+use notihub::flow::{self, partner::PartnerChange};
 use notihub::hub::{Hub, Parts};
 use notihub::model::access::principal::Actor;
 use notihub::model::access::role::StaffRole;
@@ -295,7 +295,7 @@ async fn http_with(url: &str, master_keys: Vec<[u8; 32]>) -> reqwest::Client {
             let overlap = chrono::TimeDelta::hours(1);
             flow::partner::rotate(&hub, permit, partner.partner_id, overlap).await.expect("a new secret")
         }
-        None => create_partner(&hub, Change { rate_limit_tps: Some(1_000_000), ..named("test") }).await.1,
+        None => create_partner(&hub, PartnerChange { rate_limit_tps: Some(1_000_000), ..named("test") }).await.1,
     };
     let token = sign_in(&hub, &credentials).await;
     hub.shutdown.stop();

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use notihub::flow::delivery::claim::claim;
-use notihub::flow::delivery::hold::{HeldDelivery, hold};
+use notihub::flow::delivery::load::{HeldDelivery, load};
 use notihub::flow::delivery::promote::{Promoter, promote};
 use notihub::flow::delivery::reap::{Reaper, reap};
 use notihub::flow::delivery::settle::settle;
@@ -301,9 +301,9 @@ impl Twin {
 impl Walk {
     async fn new(on_unknown: OnUnknown) -> Walk {
         let provider = Arc::new(Scripted { next: Mutex::new(Answer::Accepted), ledger: Mutex::default() });
-        let hold = if on_unknown == OnUnknown::Hold { "--on-unknown=EMAIL=hold" } else { "--on-unknown=EMAIL=retry" };
+        let flag = if on_unknown == OnUnknown::Hold { "--on-unknown=EMAIL=hold" } else { "--on-unknown=EMAIL=retry" };
         // Leases end when the walk says so, not while it runs.
-        let flags = [hold, "--retry-schedule=EMAIL=backoff", "--retry-backoff-delay=1000", "--lease-ms=3600000"];
+        let flags = [flag, "--retry-schedule=EMAIL=backoff", "--retry-backoff-delay=1000", "--lease-ms=3600000"];
         let app = App::with_provider(&flags, provider.clone()).await;
         let another = |lease: &'static str| {
             notihub::flow::start(Parts {
@@ -571,7 +571,7 @@ impl Walk {
             assert_eq!(format!("{:?}", row.head), format!("{:?}", twin.head));
         }
         if !dies {
-            let ready = hold(&hub, claim).await;
+            let ready = load(&hub, claim).await;
             assert_eq!((ready.held.len(), ready.given_back.len()), (claimed.len(), 0), "what is mine may be called");
             self.held.extend(ready.held);
             if self.on_unknown == OnUnknown::Hold {

@@ -1,7 +1,7 @@
 //! A partner's request limit: exact over processes, told to callers, and nobody else's trouble.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use notihub::flow::partner::Change;
+use notihub::flow::partner::PartnerChange;
 use notihub::flow::rate;
 use notihub::hub::{Hub, Parts};
 use notihub::model::partner::Partner;
@@ -60,7 +60,7 @@ async fn a_thousand_a_second_pass_over_two_processes() {
 #[tokio::test]
 async fn what_one_process_leaves_the_other_may_have() {
     let app = App::new().await;
-    let (partner, ..) = app.partner(Change { rate_limit_tps: Some(100), ..named("orders") }).await;
+    let (partner, ..) = app.partner(PartnerChange { rate_limit_tps: Some(100), ..named("orders") }).await;
     let other = another(&app).await;
     assert_eq!(offer([&app.hub, &app.hub], &partner, 100).await, 100);
     assert_eq!(offer([&other, &other], &partner, 100).await, 0);
@@ -80,7 +80,7 @@ async fn what_one_process_leaves_the_other_may_have() {
 #[tokio::test]
 async fn who_is_over_the_limit_is_told() {
     let app = App::new().await;
-    let (_, _, token) = app.partner(Change { rate_limit_tps: Some(10), ..named("small") }).await;
+    let (_, _, token) = app.partner(PartnerChange { rate_limit_tps: Some(10), ..named("small") }).await;
     let batch = |n: usize| Some(json!({"messages": vec![email("kim@example.com"); n]}));
     for n in 0..3 {
         let answer = app.ask(&token, "POST", "/v1/messages", Some(email("kim@example.com"))).await.expect(202);

@@ -227,7 +227,7 @@ async fn an_early_receipt_is_not_lost() {
     let lane = Lane::new(Channel::Sms, Default::default(), false);
     let look = Look { place: (app.partner.shard, lane), mark: DateTime::UNIX_EPOCH, take: 10 };
     let claim = flow::delivery::claim::claim(&app.hub, app.hub.next_id(), &[look], 10).await.unwrap();
-    let mut ready = flow::delivery::hold::hold(&app.hub, claim).await;
+    let mut ready = flow::delivery::load::load(&app.hub, claim).await;
     told(&app, &id, 1, "DELIVERED").await;
     assert_eq!(statuses(&app, &id).await, ["PROCESSING"]);
     let settle = call_one(&app.hub, ready.held.pop().unwrap()).await;
@@ -249,7 +249,7 @@ async fn an_early_receipt_is_not_lost() {
         detail: None,
         occurred_at: None,
     };
-    flow::receipt::keep(&app.hub, "another", vec![Ok(other)], b"").await.unwrap();
+    flow::receipt::save(&app.hub, "another", vec![Ok(other)], b"").await.unwrap();
     flow::receipt::apply(&app.hub).await.unwrap();
     let kept = app.count("select count(*) from receipts where provider = 'another' and effect = 'unmatched'").await;
     assert_eq!(kept, 1);

@@ -78,7 +78,7 @@ async fn one_dead_letter_is_tried_again() {
     assert_eq!(counted(&app).await, (1, 0, 1));
     // A day later it would be worthless, were it not asked for; and it counts where it counted before, until it ends again.
     app.advance(24 * 3600);
-    flow::sign_in::keep_keys(&app.hub).await.unwrap();
+    flow::sign_in::maintain_keys(&app.hub).await.unwrap();
     let operator_now = app.staff(StaffRole::Operator).await;
     let answer = redrive(&app, &operator_now, &id).await.expect(200).body;
     assert_eq!(
@@ -266,7 +266,7 @@ async fn a_job_goes_at_its_rate() {
     assert_eq!(job(&app, &operator, slow).await["status"], "DONE");
     // Nobody was there for an hour: that is not made up for.
     app.advance(3600);
-    flow::sign_in::keep_keys(&app.hub).await.unwrap();
+    flow::sign_in::maintain_keys(&app.hub).await.unwrap();
     let operator = app.staff(StaffRole::Operator).await;
     steps(&app).await;
     assert_eq!(job(&app, &operator, slower).await["done"], 4);
@@ -404,7 +404,7 @@ pub async fn endpoint(app: &App, partner: &Partner, events: Option<Vec<String>>)
 /// Everything is sent, and messages that ended are told to be complete.
 async fn settle(app: &App) {
     app.settle_all().await;
-    while flow::publish::complete(&app.hub).await.unwrap() {}
+    while flow::publish::publish_completions(&app.hub).await.unwrap() {}
     app.settle_all().await;
 }
 

@@ -186,7 +186,7 @@ async fn advisory_locks_of_a_login_stop_nothing() {
     app.work().await;
     assert_eq!(app.smtp.records().len(), 1);
 
-    let change = flow::partner::Change { retention_days: Some(Some(1)), ..Default::default() };
+    let change = flow::partner::PartnerChange { retention_days: Some(Some(1)), ..Default::default() };
     let actor = Actor::at_the_machine("test".into());
     flow::partner::update(&app.hub, actor.administering().unwrap(), app.partner.partner_id, change).await.unwrap();
     app.advance(3 * 86_400);
@@ -246,7 +246,7 @@ async fn an_open_transaction_that_enqueued_stops_nobody() {
     while relay::relay(&app.hub, &mut relayed).await.unwrap() {}
     assert_eq!(app.count("select count(*) from messages").await, 3);
     let actor = Actor::at_the_machine("test".into());
-    let change = flow::partner::Change { rate_limit_tps: Some(7_000), ..Default::default() };
+    let change = flow::partner::PartnerChange { rate_limit_tps: Some(7_000), ..Default::default() };
     flow::partner::update(&app.hub, actor.administering().unwrap(), app.partner.partner_id, change).await.unwrap();
     assert_eq!(
         flow::partner::revoke_intake(&app.hub, actor.administering().unwrap(), None, &name, false).await.unwrap(),
@@ -462,7 +462,8 @@ async fn a_restored_dump_is_repaired_and_needs_its_key() {
 #[tokio::test]
 async fn doctor_opens_one_of_each_sealed_kind() {
     let app = App::with(&["--webhook-allow-http", "--webhook-allow-network=127.0.0.0/8"]).await;
-    let (_, _, token) = app.partner(flow::partner::Change { encrypt_content: Some(true), ..named("sealed") }).await;
+    let (_, _, token) =
+        app.partner(flow::partner::PartnerChange { encrypt_content: Some(true), ..named("sealed") }).await;
     app.ask(&token, "POST", "/v1/messages", Some(slack_post("secret"))).await.expect(202);
     let endpoint = json!({"url": "http://127.0.0.1:8999/x", "headers": {"x-key": "secret"}});
     let made = app.ask(&token, "POST", "/v1/webhooks", Some(endpoint)).await.expect(201);

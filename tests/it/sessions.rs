@@ -211,7 +211,7 @@ async fn session_that_turns_read_only_is_replaced_at_the_first_refusal() {
         assert!(refusals <= 2, "a refused session was used again");
     };
     // One refusal gives up the sessions of every pool. The engine's may have had theirs only now.
-    if notihub::worker::deliver::once(&app.hub).await.is_err() {
+    if notihub::worker::deliver::deliver_due(&app.hub).await.is_err() {
         app.work().await;
     }
     assert_eq!(app.message(&id).await["status"], "COMPLETED");

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use chrono::TimeDelta;
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use notihub::crypt::keyed_hash;
-use notihub::flow::sign_in::{keep_keys, rotate_signing_key};
+use notihub::flow::sign_in::{maintain_keys, rotate_signing_key};
 use notihub::hub::{Hub, Parts};
 use notihub::model::access::principal::Actor;
 use notihub::model::access::role::StaffRole;
@@ -518,10 +518,10 @@ async fn a_reused_refresh_token_voids_its_family() {
 
     let late = signed_in(&app, &key).await;
     app.advance(30 * 86_400 - 1);
-    keep_keys(&app.hub).await.unwrap();
+    maintain_keys(&app.hub).await.unwrap();
     let last = refreshed(&app, &late.refresh).await;
     app.advance(30 * 86_400);
-    keep_keys(&app.hub).await.unwrap();
+    maintain_keys(&app.hub).await.unwrap();
     unauthenticated("over", refresh(&app, &last.refresh).await);
     app.done().await;
 }
@@ -746,7 +746,7 @@ async fn an_inactive_partner_is_shut_out() {
     let refused = looks(&app, &anew).await.refused(403, "partner_inactive");
     assert_eq!(refused.body["code"], "E008");
     refresh(&app, &anew.refresh).await.refused(403, "partner_inactive");
-    let change = flow::partner::Change { status: Some(PartnerStatus::Active), ..Default::default() };
+    let change = flow::partner::PartnerChange { status: Some(PartnerStatus::Active), ..Default::default() };
     let actor = Actor::at_the_machine("test".into());
     flow::partner::update(&app.hub, actor.administering().unwrap(), partner.partner_id, change).await.unwrap();
     // It was not used up by the attempt.
@@ -798,8 +798,8 @@ async fn signing_keys_are_replaced() {
     app.advance(30 * 86_400);
     let old = signed_in(&app, &app.credentials).await;
     assert_eq!(kid_of(&old), lost);
-    keep_keys(&app.hub).await.unwrap();
-    keep_keys(&other.hub).await.unwrap();
+    maintain_keys(&app.hub).await.unwrap();
+    maintain_keys(&other.hub).await.unwrap();
     assert_eq!(app.count("select count(*) from signing_keys").await, 2);
     app.advance(5 * 60);
     let young = signed_in(&app, &app.credentials).await;
@@ -809,8 +809,8 @@ async fn signing_keys_are_replaced() {
         other.looks(tokens).await.expect(200);
     }
     app.advance(31 * 86_400);
-    keep_keys(&app.hub).await.unwrap();
-    keep_keys(&app.hub).await.unwrap();
+    maintain_keys(&app.hub).await.unwrap();
+    maintain_keys(&app.hub).await.unwrap();
     assert_eq!(app.count("select count(*) from signing_keys where kid = (select min(kid) from signing_keys)").await, 1);
     let kids: Vec<String> =
         sqlx::query_scalar("select kid from signing_keys").fetch_all(&app.db().await).await.unwrap();

@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::join_all;
 use notihub::flow;
 use notihub::flow::delivery::claim::{claim, claim_suspect};
-use notihub::flow::delivery::hold::{HeldDelivery, hold};
+use notihub::flow::delivery::load::{HeldDelivery, load};
 use notihub::flow::delivery::reap::{Reaper, reap};
 use notihub::flow::delivery::settle::settle;
 use notihub::flow::rollup::rollup;
@@ -73,7 +73,7 @@ async fn take_suspect(app: &App) -> HeldDelivery {
         .await
         .unwrap()
         .expect("a suspect");
-    hold(&app.hub, claim).await.held.pop().expect("something to hold")
+    load(&app.hub, claim).await.held.pop().expect("something to hold")
 }
 
 /// As a worker holds it before the call.
@@ -82,7 +82,7 @@ async fn take_one(app: &App) -> HeldDelivery {
     let lanes = Lane::all_of(&hub.providers.channels());
     let looks: Vec<Look> =
         lanes.into_iter().map(|lane| Look { place: (shard, lane), mark: DateTime::UNIX_EPOCH, take: 1 }).collect();
-    hold(hub, claim(hub, hub.next_id(), &looks, 1).await.unwrap()).await.held.pop().expect("something to hold")
+    load(hub, claim(hub, hub.next_id(), &looks, 1).await.unwrap()).await.held.pop().expect("something to hold")
 }
 
 /// The lease of all that is held is over, and the reaper comes by.

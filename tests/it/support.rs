@@ -10,7 +10,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use clap::Parser;
 use notihub::clock::Clock;
 use notihub::config::Settings;
-use notihub::flow::partner::{Change, Credentials};
+use notihub::flow::partner::{Credentials, PartnerChange};
 use notihub::hub::{Hub, Parts};
 use notihub::model::access::principal::{Actor, Origin};
 use notihub::model::access::role::StaffRole;
@@ -134,7 +134,7 @@ pub fn store_of(url: &str, sizes: PoolSizes) -> Store {
 }
 
 /// One delivery's call.
-pub async fn call_one(hub: &Hub, held: flow::delivery::hold::HeldDelivery) -> notihub::store::delivery::Settle {
+pub async fn call_one(hub: &Hub, held: flow::delivery::load::HeldDelivery) -> notihub::store::delivery::Settle {
     flow::delivery::call::call(hub, vec![held]).await.pop().expect("as many as were asked")
 }
 
@@ -158,11 +158,11 @@ pub struct App {
 pub const MASTER_KEY: [u8; 32] = [7; 32];
 
 /// A partner of this name, and else as by default.
-pub fn named(name: &str) -> Change {
-    Change { name: Some(name.to_owned()), ..Change::default() }
+pub fn named(name: &str) -> PartnerChange {
+    PartnerChange { name: Some(name.to_owned()), ..PartnerChange::default() }
 }
 
-pub async fn create_partner(hub: &Hub, change: Change) -> (Partner, Credentials) {
+pub async fn create_partner(hub: &Hub, change: PartnerChange) -> (Partner, Credentials) {
     let actor = Actor::at_the_machine("test".into());
     let permit = actor.administering().expect("an admin");
     flow::partner::create(hub, permit, change).await.expect("a partner")
@@ -279,7 +279,7 @@ impl App {
         let address = listener.local_addr().expect("an address");
         http::server::start(listener, api::router(&hub), &hub.shutdown);
         // Whoever tests limits and windows says so; nobody else is to run into them.
-        let change = Change { rate_limit_tps: Some(1_000_000), lookup_days: Some(400), ..named("test") };
+        let change = PartnerChange { rate_limit_tps: Some(1_000_000), lookup_days: Some(400), ..named("test") };
         let (partner, credentials) = create_partner(&hub, change).await;
         let token = sign_in(&hub, &credentials).await;
         App {
@@ -337,7 +337,7 @@ impl App {
 
     /// A token of this test's partner that is good now, however far the clock was moved.
     pub async fn fresh_token(&self) -> String {
-        flow::sign_in::keep_keys(&self.hub).await.expect("signing keys");
+        flow::sign_in::maintain_keys(&self.hub).await.expect("signing keys");
         sign_in(&self.hub, &self.credentials).await
     }
 
@@ -356,13 +356,13 @@ impl App {
 
     /// What machines that watch read.
     pub async fn metrics(&self) -> Answer {
-        flow::sign_in::keep_keys(&self.hub).await.expect("signing keys");
+        flow::sign_in::maintain_keys(&self.hub).await.expect("signing keys");
         let token = self.staff(StaffRole::Operator).await;
         self.ask(&token, "GET", "/metrics", None).await.expect(200)
     }
 
     /// Another partner, signed in.
-    pub async fn partner(&self, change: Change) -> (Partner, Credentials, String) {
+    pub async fn partner(&self, change: PartnerChange) -> (Partner, Credentials, String) {
         let (partner, credentials) = create_partner(&self.hub, change).await;
         let token = sign_in(&self.hub, &credentials).await;
         (partner, credentials, token)
@@ -378,7 +378,7 @@ impl App {
 
     /// A worker's pass over everything that is due.
     pub async fn work(&self) -> u64 {
-        worker::deliver::once(&self.hub).await.expect("a pass")
+        worker::deliver::deliver_due(&self.hub).await.expect("a pass")
     }
 
     pub fn advance(&self, seconds: i64) {

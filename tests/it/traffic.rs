@@ -9,7 +9,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use notihub::clock::Clock;
 use notihub::flow;
-use notihub::flow::delivery::route::is_down;
+use notihub::flow::delivery::route::downtime;
 use notihub::hub::{Hub, Parts};
 use notihub::model::access::role::StaffRole;
 use notihub::model::capability::{Batch, Capability, Terms};
@@ -313,10 +313,10 @@ async fn three_minutes(terms: Terms, batch: Batch, post: usize) -> (App, Vec<Dat
     for second in 0..180 {
         // At once now and then, one after the other else, and never the same first.
         if second % 30 == 0 {
-            let passes = hubs.iter().map(worker::deliver::once);
+            let passes = hubs.iter().map(worker::deliver::deliver_due);
             futures_util::future::join_all(passes).await.into_iter().for_each(|pass| assert!(pass.is_ok(), "{pass:?}"));
         } else {
-            worker::deliver::once(&hubs[second % 3]).await.unwrap();
+            worker::deliver::deliver_due(&hubs[second % 3]).await.unwrap();
         }
         app.advance(1);
     }
@@ -421,12 +421,12 @@ async fn a_storm_opens_the_breaker_and_nothing_is_lost() {
     let opened_by = calls.count();
     assert_eq!(app.provider("stormy").await["status"], "OPEN");
     assert_eq!(app.provider("stormy").await["breaker"]["reason"], "provider_error");
-    assert!(is_down(&app.hub, Channel::Slack).is_some());
+    assert!(downtime(&app.hub, Channel::Slack).is_some());
     ids.extend(app.post_many(300).await);
     for _ in 0..60 {
         app.advance(1);
         app.work().await;
-        worker::deliver::once(&other).await.unwrap();
+        worker::deliver::deliver_due(&other).await.unwrap();
     }
     let probes = calls.count() - opened_by;
     assert!((1..=6).contains(&probes), "{probes} calls while it was open for a minute");
@@ -436,7 +436,7 @@ async fn a_storm_opens_the_breaker_and_nothing_is_lost() {
     app.settle_all().await;
     stop(other).await;
     assert_eq!(app.provider("stormy").await["status"], "UP");
-    assert!(is_down(&app.hub, Channel::Slack).is_none());
+    assert!(downtime(&app.hub, Channel::Slack).is_none());
     assert_eq!(app.count("select count(*) from deliveries where status <> 'SENT'").await, 0);
     let called = "select count(*) from attempts where called_at is not null and shard >= 0";
     assert_eq!(app.count(called).await as usize, calls.count());
@@ -737,7 +737,7 @@ async fn another_provider_takes_over_and_gives_back() {
     assert_eq!(app.count("select count(*) from deliveries where status <> 'SENT'").await, 0);
     let storm = first.count();
     assert_eq!(second.count(), 100);
-    assert!(is_down(&app.hub, Channel::Slack).is_none());
+    assert!(downtime(&app.hub, Channel::Slack).is_none());
     // Open: all go to the second but for probes, one each time it may be probed.
     for _ in 0..12 {
         app.post_many(10).await;
@@ -782,7 +782,7 @@ async fn what_was_lost_is_asked_for_where_it_was_sent() {
     };
     let claim = flow::delivery::claim::claim(&app.hub, app.hub.next_id(), &[look], 10).await.unwrap();
     // Begun, and then nothing more: this is where a worker dies.
-    assert_eq!(flow::delivery::hold::hold(&app.hub, claim).await.held.len(), 1);
+    assert_eq!(flow::delivery::load::load(&app.hub, claim).await.held.len(), 1);
     let over = "update deliveries set lease_until = clock_timestamp() - interval '1 ms' where status = 'PROCESSING'";
     sqlx::query(over).execute(&app.db().await).await.unwrap();
     assert_eq!(app.work().await, 0, "its list may not have it yet");

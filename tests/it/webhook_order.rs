@@ -71,7 +71,7 @@ async fn ordered_endpoint_that_does_not_answer_holds_up_no_channel() {
     let messages: Vec<Value> = messages(400).collect();
     app.post("/v1/messages/batch", json!({"messages": messages})).await.expect(202);
     let hub = app.hub.clone();
-    let working = app.hub.shutdown.spawn(async move { worker::deliver::once(&hub).await });
+    let working = app.hub.shutdown.spawn(async move { worker::deliver::deliver_due(&hub).await });
     until("all are with their recipients", || app.smtp.records().len() == 200 && app.slack.records().len() == 200)
         .await;
     tarpit.arrived(1).await;
@@ -113,7 +113,7 @@ async fn ordered_events_that_are_refused_at_first_arrive_in_order_from_two_worke
     app.post("/v1/messages/batch", json!({"messages": messages})).await.expect(202);
     let other = another(&app).await;
     let open = "select count(*) from deliveries where settled_at is null";
-    let pass = |hub: Hub| async move { worker::deliver::once(&hub).await.unwrap() };
+    let pass = |hub: Hub| async move { worker::deliver::deliver_due(&hub).await.unwrap() };
     let mut passes = 0;
     while app.count(open).await > 0 {
         tokio::join!(pass(app.hub.clone()), pass(other.clone()));

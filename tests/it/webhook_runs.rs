@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use chrono::TimeDelta;
 use notihub::flow;
-use notihub::flow::partner::Change;
+use notihub::flow::partner::PartnerChange;
 use notihub::model::access::principal::Actor;
 use notihub::model::delivery::{PARKED, Status};
 use notihub::provider::simulator::Behaviour;
@@ -554,7 +554,7 @@ async fn content_is_told_only_to_who_asks_and_may() {
     let refused = app.post("/v1/webhooks", json!({"url": receiver.url, "includeContent": true})).await;
     assert!([403, 422].contains(&refused.status), "{}", refused.text);
     let admin = Actor::at_the_machine("test".into());
-    let may = Change { may_receive_content: Some(true), ..Change::default() };
+    let may = PartnerChange { may_receive_content: Some(true), ..PartnerChange::default() };
     flow::partner::update(&app.hub, admin.administering().unwrap(), app.partner.partner_id, may.clone()).await.unwrap();
     endpoint(&app, &receiver, json!({"includeContent": true, "events": ["delivery.sent"]})).await;
     endpoint(&app, &plain, json!({"events": ["delivery.sent"]})).await;
@@ -564,7 +564,7 @@ async fn content_is_told_only_to_who_asks_and_may() {
     assert_eq!((&content["to"], &content["body"]), (&json!("kim@example.com"), &json!("It works.")), "{content}");
     assert!(plain.records()[0].json().get("content").is_none());
     // Taken back, it is not told any more.
-    let may_not = Change { may_receive_content: Some(false), ..Change::default() };
+    let may_not = PartnerChange { may_receive_content: Some(false), ..PartnerChange::default() };
     flow::partner::update(&app.hub, admin.administering().unwrap(), app.partner.partner_id, may_not).await.unwrap();
     app.post("/v1/messages", email("lee@example.com")).await.expect(202);
     app.work().await;
@@ -590,7 +590,7 @@ async fn a_tarpit_holds_up_nobody_else() {
     app.post("/v1/messages/batch", json!({"messages": messages})).await.expect(202);
     app.ask(&token, "POST", "/v1/messages", Some(slack_post("quick"))).await.expect(202);
     let hub = app.hub.clone();
-    let working = app.hub.shutdown.spawn(async move { notihub::worker::deliver::once(&hub).await });
+    let working = app.hub.shutdown.spawn(async move { notihub::worker::deliver::deliver_due(&hub).await });
     let told = quick.arrived(1).await;
     assert_eq!(told[0].json()["partnerId"], other.partner_id.to_string());
     assert!(tarpit.most_open() <= 16, "{} calls at once", tarpit.most_open());
@@ -628,7 +628,7 @@ async fn the_document_tells_what_is_sent() {
     let gone = Receiver::start().await;
     gone.law(|_, _| Answer::status(410));
     let admin = Actor::at_the_machine("test".into());
-    let may = Change { may_receive_content: Some(true), ..Change::default() };
+    let may = PartnerChange { may_receive_content: Some(true), ..PartnerChange::default() };
     flow::partner::update(&app.hub, admin.administering().unwrap(), app.partner.partner_id, may).await.unwrap();
     let (id, _) = endpoint(&app, &receiver, json!({"includeContent": true})).await;
     endpoint(&app, &gone, json!({"events": ["message.accepted"], "contactEmail": "ops@partner.example.com"})).await;

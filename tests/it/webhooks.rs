@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use notihub::flow;
-use notihub::flow::partner::Change;
+use notihub::flow::partner::PartnerChange;
 use notihub::model::access::role::StaffRole;
 use notihub::model::capability::Capability;
 use notihub::model::channel::Channel;
@@ -345,7 +345,7 @@ async fn a_partner_has_twenty_endpoints() {
 #[tokio::test]
 async fn content_is_granted() {
     let (app, endpoints) = with_endpoints().await;
-    let (partner, _, token) = app.partner(Change { rate_limit_tps: Some(1_000_000), ..named("orders") }).await;
+    let (partner, _, token) = app.partner(PartnerChange { rate_limit_tps: Some(1_000_000), ..named("orders") }).await;
     let admin = app.staff(StaffRole::Admin).await;
     let asks = json!({"url": URL, "includeContent": true, "events": ["delivery.sent"]});
     let ask = async |body: &Value| app.ask(&token, "POST", "/v1/webhooks", Some(body.clone())).await;

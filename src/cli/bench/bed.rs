@@ -14,7 +14,7 @@ use super::super::process;
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::error::{Error, Result};
-use crate::flow::partner::{Change, Credentials};
+use crate::flow::partner::{Credentials, PartnerChange};
 use crate::hub::{Hub, Parts};
 use crate::model::access::principal::{Actor, Origin};
 use crate::model::capability::Capability;
@@ -228,7 +228,7 @@ pub async fn sign_in(hub: &Hub, Credentials { client_id, client_secret }: &Crede
 }
 
 /// A partner, signed in.
-pub async fn partner(hub: &Hub, change: Change) -> Result<(Partner, String)> {
+pub async fn partner(hub: &Hub, change: PartnerChange) -> Result<(Partner, String)> {
     let admin = Actor::at_the_machine("bench".into());
     let (partner, credentials) = flow::partner::create(hub, admin.administering()?, change).await?;
     Ok((partner, sign_in(hub, &credentials).await?))
@@ -237,7 +237,8 @@ pub async fn partner(hub: &Hub, change: Change) -> Result<(Partner, String)> {
 /// A partner that may post more than anybody can.
 pub async fn posting_partner(hub: &Hub, name: &str) -> Result<(Partner, Credentials)> {
     let admin = Actor::at_the_machine("bench".into());
-    let change = Change { name: Some(name.to_owned()), rate_limit_tps: Some(1_000_000_000), ..Change::default() };
+    let change =
+        PartnerChange { name: Some(name.to_owned()), rate_limit_tps: Some(1_000_000_000), ..PartnerChange::default() };
     flow::partner::create(hub, admin.administering()?, change).await
 }
 

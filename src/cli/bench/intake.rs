@@ -8,7 +8,7 @@ use super::load::{self, Load};
 use super::report::Goal;
 use super::run::{Run, load_of};
 use crate::error::{Error, Result};
-use crate::flow::partner::Change;
+use crate::flow::partner::PartnerChange;
 use crate::worker::{self, Role};
 pub async fn idle(run: &mut Run<'_>) -> Result<()> {
     run.name = "idle";
@@ -65,7 +65,8 @@ pub async fn intake(run: &mut Run<'_>) -> Result<()> {
 pub async fn limit(run: &mut Run<'_>) -> Result<()> {
     run.name = "limit";
     let bed = Bed::make(run.settings, run.ground).await?;
-    let (partner, token) = bed::partner(&bed.hub, Change { name: Some("limited".into()), ..Change::default() }).await?;
+    let (partner, token) =
+        bed::partner(&bed.hub, PartnerChange { name: Some("limited".into()), ..PartnerChange::default() }).await?;
     let limit = f64::from(partner.rate_limit_tps);
     let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.and_then(|listener| listener.local_addr());
     let second = free.map_err(|e| Error::Setup(format!("no port is free on loopback: {e}")))?;

@@ -13,7 +13,7 @@ use super::run::{Run, drained, fill, load_of, settled};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::flow;
-use crate::flow::redrive::Order;
+use crate::flow::redrive::RedriveOrder;
 use crate::model::access::principal::Actor;
 use crate::model::channel::Channel;
 use crate::model::delivery::Status;
@@ -254,7 +254,7 @@ async fn begin(bed: &Bed) -> Result<Job> {
         since: None,
         until: bed.hub.clock.now(),
     };
-    let order = Order {
+    let order = RedriveOrder {
         kind: RedriveKind::Redrive,
         partner_id: Some(bed.partner.partner_id),
         endpoint_id: None,

@@ -75,7 +75,7 @@ pub async fn disable(hub: &Hub, endpoint_id: Tsid, reason: &'static str, url: Op
     let mail = mail(hub, &mut tx, endpoint_id, &disabled, reason).await?;
     tx.commit().await?;
     announce(hub, &published);
-    hub.wake.ready(mail.iter().flat_map(|m| m.lanes.iter().map(|lane| ((m.shard, *lane), now))));
+    hub.wake.notify(mail.iter().flat_map(|m| m.lanes.iter().map(|lane| ((m.shard, *lane), now))));
     tracing::warn!(endpoint = %endpoint_id, partner = %disabled.partner_id, reason, "an endpoint was disabled");
     Ok(())
 }

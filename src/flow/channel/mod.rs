@@ -29,7 +29,7 @@ use crate::store::delivery::Claimed;
 use crate::store::message::Contents;
 
 pub use endpoint_health::note_answers;
-pub use webhook_order::{Stalled, release_next, restart_stalled};
+pub use webhook_order::{StalledCursor, release_next, restart_stalled};
 
 /// What the deliveries of a channel need beyond the call of its provider.
 enum Needs {
@@ -58,7 +58,7 @@ fn needs(channel: Channel) -> Needs {
 /// What a channel adds to one delivery. Boxed, for every delivery's task is as large as what it may hold.
 pub enum Preparation {
     Nothing,
-    Webhook(Box<webhook::Ready>),
+    Webhook(Box<webhook::PreparedWebhook>),
 }
 
 impl Preparation {
@@ -74,7 +74,7 @@ impl Preparation {
 /// What channels add to deliveries that were claimed together.
 #[derive(Default)]
 pub struct Prepared {
-    webhooks: HashMap<DeliveryKey, Result<webhook::Ready, Outcome>>,
+    webhooks: HashMap<DeliveryKey, Result<webhook::PreparedWebhook, Outcome>>,
 }
 
 impl Prepared {
@@ -112,17 +112,17 @@ pub async fn prepare(hub: &Hub, claimed: &[Claimed], contents: &HashMap<Tsid, Op
 }
 
 /// A place at the destination for one request, held until the outcome is known. Given up when dropped.
-pub enum Passage {
+pub enum DestinationPermit {
     Free,
     Webhook(webhook::EndpointReservation),
 }
 
-impl Passage {
+impl DestinationPermit {
     /// The answer to the request: the place is worth more or less to the next one by it.
-    pub fn answered(&mut self, outcome: &Outcome) {
+    pub fn record_outcome(&mut self, outcome: &Outcome) {
         match self {
-            Passage::Free => (),
-            Passage::Webhook(way) => way.answered(outcome),
+            DestinationPermit::Free => (),
+            DestinationPermit::Webhook(way) => way.answered(outcome),
         }
     }
 }
@@ -131,17 +131,17 @@ impl Passage {
 ///
 /// # Errors
 /// The outcome to settle instead, where the place is not to be had in time.
-pub async fn enter(hub: &Hub, preparation: &mut Preparation, until: Instant) -> Result<Passage, Outcome> {
+pub async fn acquire(hub: &Hub, preparation: &mut Preparation, until: Instant) -> Result<DestinationPermit, Outcome> {
     match preparation {
-        Preparation::Nothing => Ok(Passage::Free),
+        Preparation::Nothing => Ok(DestinationPermit::Free),
         Preparation::Webhook(ready) => {
-            Box::pin(webhook::EndpointReservation::open(hub, ready, until)).await.map(Passage::Webhook)
+            Box::pin(webhook::EndpointReservation::open(hub, ready, until)).await.map(DestinationPermit::Webhook)
         }
     }
 }
 
 /// Draws from the answer to a call what it says of the destination; before the outcome is settled.
-pub async fn after(hub: &Hub, preparation: &Preparation, outcome: &Outcome) {
+pub async fn after_answer(hub: &Hub, preparation: &Preparation, outcome: &Outcome) {
     match preparation {
         Preparation::Nothing => (),
         Preparation::Webhook(ready) => webhook::after(hub, ready, outcome).await,

@@ -26,7 +26,7 @@ use crate::store::delivery::{Addressed, Claimed};
 use crate::store::message::Contents;
 
 /// What to send, and whose endpoint that is.
-pub struct Ready {
+pub struct PreparedWebhook {
     pub endpoint_id: Tsid,
     pub request: WebhookRequest,
     /// Its endpoint wants the events of a message in order.
@@ -41,7 +41,7 @@ pub struct Ready {
 pub async fn prepare(
     hub: &Hub,
     claimed: &[(&Claimed, &Contents)],
-) -> Result<HashMap<DeliveryKey, std::result::Result<Ready, Outcome>>> {
+) -> Result<HashMap<DeliveryKey, std::result::Result<PreparedWebhook, Outcome>>> {
     let db = hub.store.webhooks();
     let ids: Vec<Tsid> = claimed.iter().filter_map(|(c, _)| c.recipient.parse().ok()).collect();
     let endpoints = store::endpoint::load(db, &hub.keyring, &ids).await?;
@@ -74,7 +74,7 @@ pub async fn prepare(
                         content: said.content(hub, endpoint, about_id, told).await?,
                     };
                     let (endpoint_id, in_order) = (endpoint.endpoint_id, endpoint.ordered);
-                    Ok(Ready { endpoint_id, request: request(endpoint, told, &about, now), in_order, turn })
+                    Ok(PreparedWebhook { endpoint_id, request: request(endpoint, told, &about, now), in_order, turn })
                 }
             },
         };
@@ -187,7 +187,7 @@ impl EndpointReservation {
     /// The outcome to settle instead, where it would have to wait for longer: when to come back.
     pub async fn open(
         hub: &Hub,
-        ready: &mut Ready,
+        ready: &mut PreparedWebhook,
         until: Instant,
     ) -> std::result::Result<EndpointReservation, Outcome> {
         let (endpoint_id, partner_id) = (ready.endpoint_id, ready.request.partner_id);
@@ -242,7 +242,7 @@ impl Drop for EndpointReservation {
 
 /// After the answer to a call: an endpoint that answers that it is gone is disabled, while its URL is the one called. A
 /// failure to do so is logged: the next answer tries again.
-pub async fn after(hub: &Hub, ready: &Ready, outcome: &Outcome) {
+pub async fn after(hub: &Hub, ready: &PreparedWebhook, outcome: &Outcome) {
     let is_gone = matches!(outcome, Outcome::Rejected { class: ErrorClass::EndpointGone, .. });
     let (endpoint_id, url) = (ready.endpoint_id, &ready.request.url);
     if is_gone && let Err(e) = Box::pin(endpoint_health::disable(hub, endpoint_id, "gone", Some(url))).await {

@@ -106,13 +106,13 @@ async fn release(hub: &Hub, ended: &[(DeliveryKey, i64)]) -> Result<()> {
     }
     let now = hub.clock.now();
     let places = store::delivery::release_next(hub.store.webhooks(), ended, now).await?;
-    hub.wake.ready(places.into_iter().map(|place| (place, now)));
+    hub.wake.notify(places.into_iter().map(|place| (place, now)));
     Ok(())
 }
 
 /// Where the walk over open sequences stands.
 #[derive(Debug, Default)]
-pub struct Stalled {
+pub struct StalledCursor {
     behind: Option<SequencePosition>,
 }
 
@@ -121,7 +121,7 @@ pub struct Stalled {
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached: the same slice is looked at again.
-pub async fn restart_stalled(hub: &Hub, stalled: &mut Stalled) -> Result<bool> {
+pub async fn restart_stalled(hub: &Hub, stalled: &mut StalledCursor) -> Result<bool> {
     let (db, rows) = (hub.store.webhooks(), limits::HOUSEKEEPING_BATCH);
     let shards = store::partner::shards(db).await?;
     if store::delivery::fill_about(db, &shards, rows).await? > 0 {

@@ -18,7 +18,7 @@ pub async fn refresh(hub: &Hub) -> Result<()> {
     let mut news = false;
     for (provider, state) in store::provider::states(hub.store.engine()).await? {
         if let Some(known) = hub.provider_states.named(&provider) {
-            news |= known.adopt(state);
+            news |= known.adopt_if_newer(state);
         }
     }
     for provider in hub.provider_states.iter() {
@@ -32,19 +32,25 @@ pub async fn refresh(hub: &Hub) -> Result<()> {
         hub.metrics.provider_paused.with_label_values(&[name]).set(i64::from(state.paused_at.is_some()));
     }
     if news {
-        hub.wake.look_again();
+        hub.wake.wake_all();
     }
     Ok(())
 }
 
 /// Writes a state that follows on the one that was `seen`, unless another was faster. What is known then is what is
 /// written.
-pub async fn write(hub: &Hub, provider: &ProviderState, seen: &State, next: State, now: DateTime<Utc>) -> Result<bool> {
+pub async fn write_state(
+    hub: &Hub,
+    provider: &ProviderState,
+    seen: &State,
+    next: State,
+    now: DateTime<Utc>,
+) -> Result<bool> {
     let name = provider.account.name();
     let mut tx = hub.store.begin_engine().await?;
     if !store::provider::put_state(&mut *tx, name, &next, seen.changed_at).await? {
         tx.rollback().await?;
-        read_again(hub, provider).await?;
+        reload(hub, provider).await?;
         return Ok(false);
     }
     let opens = next.breaker == Breaker::Open && seen.breaker != Breaker::Open;
@@ -52,7 +58,7 @@ pub async fn write(hub: &Hub, provider: &ProviderState, seen: &State, next: Stat
     if opens {
         let (reason, detail) = ("breaker".to_owned(), next.reason.clone());
         let hold = ProviderOutage { provider: name.to_owned(), reason, began_at: now, ended_at: PARKED, detail };
-        store::provider::begin_outage(&mut *tx, &hold, now - limits::HOLDS_MERGE).await?;
+        store::provider::begin_outage(&mut *tx, &hold, now - limits::OUTAGES_MERGE).await?;
     } else if closes {
         store::provider::end_outage(&mut *tx, name, "breaker", now).await?;
     }
@@ -68,8 +74,8 @@ pub async fn write(hub: &Hub, provider: &ProviderState, seen: &State, next: Stat
     } else if closes {
         tracing::info!(provider = name, "a provider's breaker closed: it works again");
     }
-    provider.adopt(next);
-    hub.wake.look_again();
+    provider.adopt_if_newer(next);
+    hub.wake.wake_all();
     if (opens || closes)
         && let Err(e) = store::listen::tell_changed(&hub.store).await
     {
@@ -79,10 +85,10 @@ pub async fn write(hub: &Hub, provider: &ProviderState, seen: &State, next: Stat
 }
 
 /// What is written is what holds, whatever was known before.
-pub async fn read_again(hub: &Hub, provider: &ProviderState) -> Result<()> {
+pub async fn reload(hub: &Hub, provider: &ProviderState) -> Result<()> {
     let states = store::provider::states(hub.store.engine()).await?;
     let mine = states.into_iter().find(|(name, _)| name == provider.account.name());
-    provider.take_over(mine.map(|(_, state)| state).unwrap_or_default());
-    hub.wake.look_again();
+    provider.replace(mine.map(|(_, state)| state).unwrap_or_default());
+    hub.wake.wake_all();
     Ok(())
 }

@@ -21,13 +21,13 @@ use crate::store;
 use crate::store::delivery::Settle;
 use crate::telemetry::observe;
 
-use super::hold::HeldDelivery;
-use super::step::{Call, settle_of};
+use super::load::HeldDelivery;
+use super::step::{CallDetails, settle_of};
 use super::{pace, route};
-use crate::flow::channel::{self, Passage};
+use crate::flow::channel::{self, DestinationPermit};
 
 /// What goes out in one request each: what may go together with others goes together, in the order of the claim.
-pub fn requests(held: Vec<HeldDelivery>) -> Vec<Vec<HeldDelivery>> {
+pub fn group_into_requests(held: Vec<HeldDelivery>) -> Vec<Vec<HeldDelivery>> {
     let mut requests: Vec<Vec<HeldDelivery>> = Vec::with_capacity(held.len());
     // The request of a kind that has room still.
     let mut open = HashMap::new();
@@ -35,7 +35,7 @@ pub fn requests(held: Vec<HeldDelivery>) -> Vec<Vec<HeldDelivery>> {
         let channel = held.claimed.head.channel;
         let batch = held.account.of(channel).map_or(Batch::One, |c| c.batch);
         let (most, same) = match batch {
-            _ if held.goes_alone() => (1, None),
+            _ if held.is_sent_alone() => (1, None),
             Batch::One => (1, None),
             Batch::Any(most) => (most, None),
             Batch::SameContent(most) => (most, Some((held.claimed.key.message_id, held.claimed.content))),
@@ -61,29 +61,29 @@ pub async fn call(hub: &Hub, request: Vec<HeldDelivery>) -> Vec<Settle> {
     let mut settles = Vec::with_capacity(request.len());
     let mut asked = Vec::with_capacity(request.len());
     for held in request {
-        match not_to_be_asked(hub, &held) {
-            Some(outcome) => settles.push(ended(hub, &held, outcome, None)),
+        match reason_not_to_call(hub, &held) {
+            Some(outcome) => settles.push(settle_attempt(hub, &held, outcome, None)),
             None => asked.push(held),
         }
     }
     let Some(first) = asked.first_mut() else { return settles };
-    let turn = pace::enter(hub, &first.account, &first.claimed.recipient).await;
+    let turn = pace::take_turn(hub, &first.account, &first.claimed.recipient).await;
     // A channel that takes turns at a destination makes a request for each delivery: the first is the only one.
     let way = match turn {
-        Ok(line) => enter(hub, first).await.map(|passage| (passage, line)),
+        Ok(line) => acquire_destination(hub, first).await.map(|passage| (passage, line)),
         Err(outcome) => Err(outcome),
     };
     // Its turn came too late.
     let late = first.holder.since.elapsed() > hub.settings.timing.begin_within();
     let way = if late && way.is_ok() { Err(Outcome::Postponed) } else { way };
     let entered = match way {
-        Ok(way) => route::enter(hub, &first.account, first.reservation.take()).await.map(|permit| (way, permit)),
+        Ok(way) => route::acquire(hub, &first.account, first.reservation.take()).await.map(|permit| (way, permit)),
         Err(outcome) => Err(outcome),
     };
     let ((mut passage, line), mut permit) = match entered {
         Ok(entered) => entered,
         Err(outcome) => {
-            settles.extend(asked.iter().map(|held| ended(hub, held, outcome.clone(), None)));
+            settles.extend(asked.iter().map(|held| settle_attempt(hub, held, outcome.clone(), None)));
             return settles;
         }
     };
@@ -93,27 +93,27 @@ pub async fn call(hub: &Hub, request: Vec<HeldDelivery>) -> Vec<Settle> {
     let begun = if late { Err(Outcome::Postponed) } else { permit.begin(called_at) };
     if let Err(outcome) = begun {
         permit.answered(hub, std::slice::from_ref(&outcome)).await;
-        settles.extend(asked.iter().map(|held| ended(hub, held, outcome.clone(), None)));
+        settles.extend(asked.iter().map(|held| settle_attempt(hub, held, outcome.clone(), None)));
         return settles;
     }
     may_die_at("call.before");
-    let outcomes = ask(hub, &asked).await;
+    let outcomes = send(hub, &asked).await;
     may_die_at("call.after_answer");
     permit.answered(hub, &outcomes).await;
     // Before the next request to the same destination may be made.
     if let Some(first) = asked.first() {
-        pace::answered(hub, &first.account, &first.claimed.recipient, called_at, &outcomes).await;
+        pace::record_outcomes(hub, &first.account, &first.claimed.recipient, called_at, &outcomes).await;
     }
     drop(line);
     if let Some(outcome) = outcomes.first() {
-        passage.answered(outcome);
+        passage.record_outcome(outcome);
     }
     if outcomes.iter().any(is_throttled) {
-        look_since_when(hub, &mut asked).await;
+        load_tried_for(hub, &mut asked).await;
     }
     for (held, outcome) in asked.iter().zip(outcomes) {
-        channel::after(hub, &held.preparation, &outcome).await;
-        settles.push(ended(hub, held, outcome, Some(called_at)));
+        channel::after_answer(hub, &held.preparation, &outcome).await;
+        settles.push(settle_attempt(hub, held, outcome, Some(called_at)));
     }
     settles
 }
@@ -123,7 +123,7 @@ fn is_throttled(outcome: &Outcome) -> bool {
 }
 
 /// For how long these have been tried; read only where it matters. If it cannot be read, patience begins anew.
-async fn look_since_when(hub: &Hub, asked: &mut [HeldDelivery]) {
+async fn load_tried_for(hub: &Hub, asked: &mut [HeldDelivery]) {
     let keys: Vec<DeliveryKey> = asked.iter().filter(|h| h.claimed.head.attempt > 1).map(HeldDelivery::key).collect();
     let since = store::attempt::tried_since(hub.store.engine(), &keys).await.unwrap_or_else(|e| {
         tracing::warn!(error = %e, deliveries = keys.len(), "since when they have been tried could not be read");
@@ -132,12 +132,12 @@ async fn look_since_when(hub: &Hub, asked: &mut [HeldDelivery]) {
     let now = hub.clock.now();
     for held in asked {
         let waited = since.get(&held.key()).and_then(|since| (now - since).to_std().ok());
-        held.waited = waited.unwrap_or_default();
+        held.tried_for = waited.unwrap_or_default();
     }
 }
 
 /// Why a delivery is not called, if it is not.
-fn not_to_be_asked(hub: &Hub, held: &HeldDelivery) -> Option<Outcome> {
+fn reason_not_to_call(hub: &Hub, held: &HeldDelivery) -> Option<Outcome> {
     let head = held.claimed.head;
     if head.expires_at.is_some_and(|worthless| worthless <= hub.clock.now()) {
         Some(Outcome::Expired)
@@ -148,7 +148,7 @@ fn not_to_be_asked(hub: &Hub, held: &HeldDelivery) -> Option<Outcome> {
     } else if held.holder.since.elapsed() > hub.settings.timing.begin_within() {
         // Not begun in time to end within the lease.
         Some(Outcome::Postponed)
-    } else if held.letter().is_none() {
+    } else if held.request().is_none() {
         Some(Outcome::Rejected {
             class: ErrorClass::Content,
             code: "content_missing".into(),
@@ -160,14 +160,15 @@ fn not_to_be_asked(hub: &Hub, held: &HeldDelivery) -> Option<Outcome> {
     }
 }
 
-fn ended(hub: &Hub, held: &HeldDelivery, outcome: Outcome, called_at: Option<DateTime<Utc>>) -> Settle {
+fn settle_attempt(hub: &Hub, held: &HeldDelivery, outcome: Outcome, called_at: Option<DateTime<Utc>>) -> Settle {
     let (provider, kind) = (held.account.name(), outcome.kind().as_str());
     let HeldDelivery { on_unknown, begins_recorded, .. } = *held;
     let profile = held.account.terms.profile;
     let receipt_within = held.receipt_within();
-    let waited = held.waited;
+    let waited = held.tried_for;
     let preparation = &held.preparation;
-    let call = Call { provider, profile, on_unknown, begins_recorded, called_at, receipt_within, waited, preparation };
+    let call =
+        CallDetails { provider, profile, on_unknown, begins_recorded, called_at, receipt_within, waited, preparation };
     let settle = settle_of(hub, &held.claimed, held.holder, outcome, Some(call));
     let (status, reason) = (settle.step.status, settle.step.reason.unwrap_or_default());
     hub.metrics.outcomes.with_label_values(&[provider, kind, reason]).inc();
@@ -186,20 +187,22 @@ fn ended(hub: &Hub, held: &HeldDelivery, outcome: Outcome, called_at: Option<Dat
 }
 
 /// Takes the place that its channel asks for at the destination, for as long as the call can still begin in time.
-async fn enter(hub: &Hub, held: &mut HeldDelivery) -> std::result::Result<Passage, Outcome> {
+async fn acquire_destination(hub: &Hub, held: &mut HeldDelivery) -> std::result::Result<DestinationPermit, Outcome> {
     let until = held.holder.since + hub.settings.timing.begin_within();
-    channel::enter(hub, &mut held.preparation, until).await
+    channel::acquire(hub, &mut held.preparation, until).await
 }
 
 /// As many outcomes as there are deliveries.
-async fn ask(hub: &Hub, asked: &[HeldDelivery]) -> Vec<Outcome> {
+async fn send(hub: &Hub, asked: &[HeldDelivery]) -> Vec<Outcome> {
     let Some(first) = asked.first() else { return Vec::new() };
-    let mut letters: Vec<SendRequest<'_>> = asked.iter().filter_map(HeldDelivery::letter).collect();
+    let mut letters: Vec<SendRequest<'_>> = asked.iter().filter_map(HeldDelivery::request).collect();
     let provider = &first.account.provider;
     let began = Instant::now();
     let sending = async {
         match letters.pop() {
-            Some(letter) if letters.is_empty() && first.asks_first() => vec![look_up_and_send(provider, letter).await],
+            Some(letter) if letters.is_empty() && first.looks_up_first() => {
+                vec![look_up_and_send(provider, letter).await]
+            }
             Some(letter) if letters.is_empty() => vec![provider.send(letter).await],
             Some(letter) => {
                 letters.push(letter);

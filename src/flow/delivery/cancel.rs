@@ -8,7 +8,7 @@ use crate::model::access::permit::Canceling;
 use crate::model::delivery::{Outcome, Status};
 use crate::store::{self, audit::AuditEntry, delivery::DeliveryRow};
 
-use super::settle::end;
+use super::settle::end_waiting;
 
 /// Cancels a message of the permit's partner as far as it was not sent yet. Returns all deliveries of the message as they
 /// stand afterwards.
@@ -36,7 +36,7 @@ pub async fn cancel(hub: &Hub, permit: Canceling<'_>, message_id: Tsid) -> Resul
         let open = store::delivery::unsettled(db, id, shard, message_id).await?;
         let (held, free): (Vec<_>, Vec<_>) = open.into_iter().partition(|w| w.head.status == Status::Processing);
         let free_count = free.len();
-        let ended = end(hub, free, &Outcome::Canceled).await?;
+        let ended = end_waiting(hub, free, &Outcome::Canceled).await?;
         if ended == free_count && held.iter().all(|w| w.head.cancel_requested) {
             break;
         }

@@ -20,7 +20,7 @@ use super::route;
 
 /// Who holds a delivery, and since when.
 #[derive(Debug, Clone, Copy)]
-pub struct Holder {
+pub struct LeaseHolder {
     pub(super) worker: Tsid,
     pub(super) claimed_at: DateTime<Utc>,
     /// Monotonic, from before the claim was sent: the lease cannot have begun earlier.
@@ -31,13 +31,13 @@ pub struct Holder {
 pub struct Claim {
     pub rows: Vec<Claimed>,
     /// Which provider each goes to; chosen at once, so that no other claim counts on the same room.
-    pub(super) routes: Vec<route::Chosen>,
-    pub(super) holder: Holder,
+    pub(super) routes: Vec<route::Route>,
+    pub(super) holder: LeaseHolder,
 }
 
 /// Claims for `worker` at most `most` deliveries from these places.
 pub async fn claim(hub: &Hub, worker: Tsid, looks: &[Look], most: i64) -> Result<Claim> {
-    let holder = Holder { worker, claimed_at: hub.clock.now(), since: Instant::now() };
+    let holder = LeaseHolder { worker, claimed_at: hub.clock.now(), since: Instant::now() };
     let ask = |look: &Look| Ask {
         shard: look.place.0,
         lane: look.place.1,
@@ -72,7 +72,7 @@ pub async fn claim_suspect(
     shards: &[i16],
     channels: &[Channel],
 ) -> Result<Option<(Claim, i16)>> {
-    let holder = Holder { worker, claimed_at: hub.clock.now(), since: Instant::now() };
+    let holder = LeaseHolder { worker, claimed_at: hub.clock.now(), since: Instant::now() };
     let begins_recorded = |lane: Lane| hub.providers.on_unknown(lane.channel(), &hub.settings.retry) > OnUnknown::Retry;
     let lanes: Vec<(Lane, bool)> =
         Lane::all_of(channels).into_iter().map(|lane| (lane, begins_recorded(lane))).collect();

@@ -13,12 +13,12 @@ use crate::store;
 use crate::store::provider::ProviderOutage;
 
 /// Takes from the limits of a channel's providers what is about to be claimed, if it is not in hand.
-pub async fn prepare(hub: &Hub, channel: Channel, wanted: i64) -> Result<()> {
+pub async fn lease_ahead(hub: &Hub, channel: Channel, wanted: i64) -> Result<()> {
     for provider in hub.provider_states.of(channel) {
         let Some(limit) = provider.limit() else { continue };
-        let short = provider.is_short(hub.clock.now());
+        let short = provider.needs_grants(hub.clock.now());
         // Who asks already asks for all.
-        let Some(_leasing) = provider.leasing.try_lock().ok().filter(|_| short) else { continue };
+        let Some(_leasing) = provider.lease_turn.try_lock().ok().filter(|_| short) else { continue };
         lease(hub, provider, u32::try_from(wanted).unwrap_or(u32::MAX).min(limit.chunk())).await?;
     }
     Ok(())
@@ -26,25 +26,25 @@ pub async fn prepare(hub: &Hub, channel: Channel, wanted: i64) -> Result<()> {
 
 /// One more request for a delivery that is held already.
 pub async fn lease_one(hub: &Hub, provider: &ProviderState) -> Result<Option<DateTime<Utc>>> {
-    let _leasing = provider.leasing.lock().await;
+    let _leasing = provider.lease_turn.lock().await;
     let now = hub.clock.now();
-    if let Some(until) = provider.draw(now) {
+    if let Some(until) = provider.take_grant(now) {
         return Ok(Some(until));
     }
-    if provider.may_ask(now) {
+    if provider.may_lease(now) {
         lease(hub, provider, 1).await?;
     }
     // It may have taken so long that what was taken lapsed.
-    Ok(provider.draw(hub.clock.now()))
+    Ok(provider.take_grant(hub.clock.now()))
 }
 
 /// Takes from a provider's limit, and tells what became of what was taken before.
 async fn lease(hub: &Hub, provider: &ProviderState, wanted: u32) -> Result<()> {
     let Some(limit) = provider.limit() else { return Ok(()) };
     let (name, reports) = (provider.account.name(), provider.take_reports(hub.clock.now()));
-    match book(hub, name, limit, wanted, &reports).await {
+    match write_lease(hub, name, limit, wanted, &reports).await {
         Ok(taken) => {
-            provider.leased(taken, wanted, hub.clock.now());
+            provider.record_lease(taken, wanted, hub.clock.now());
             hub.metrics.limit_free.with_label_values(&[name]).set(i64::from(taken.free));
             Ok(())
         }
@@ -57,7 +57,7 @@ async fn lease(hub: &Hub, provider: &ProviderState, wanted: u32) -> Result<()> {
     }
 }
 
-async fn book(hub: &Hub, provider: &str, limit: &RateLimit, wanted: u32, reports: &[Report]) -> Result<Taken> {
+async fn write_lease(hub: &Hub, provider: &str, limit: &RateLimit, wanted: u32, reports: &[Report]) -> Result<Taken> {
     let mut tx = hub.store.begin_engine().await?;
     let mut booked = store::provider::lock_limit(&mut tx, provider, hub.clock.now()).await?;
     // The connection and the lock may have been waited for: what is taken may be made from now on, not from then.
@@ -74,17 +74,17 @@ async fn book(hub: &Hub, provider: &str, limit: &RateLimit, wanted: u32, reports
             ended_at: taken.next,
             detail,
         };
-        store::provider::begin_outage(&mut *tx, &hold, now - limits::HOLDS_MERGE).await?;
+        store::provider::begin_outage(&mut *tx, &hold, now - limits::OUTAGES_MERGE).await?;
     }
     tx.commit().await?;
     Ok(taken)
 }
 
 /// Tells what became of all that was taken. `all`: nothing is kept in hand.
-pub async fn give_back(hub: &Hub, all: bool) -> Result<()> {
+pub async fn report_grants(hub: &Hub, all: bool) -> Result<()> {
     for provider in hub.provider_states.iter().filter(|provider| provider.limit().is_some()) {
-        let _leasing = provider.leasing.lock().await;
-        if provider.lapse(if all { DateTime::<Utc>::MAX_UTC } else { hub.clock.now() }) {
+        let _leasing = provider.lease_turn.lock().await;
+        if provider.expire_grants(if all { DateTime::<Utc>::MAX_UTC } else { hub.clock.now() }) {
             lease(hub, provider, 0).await?;
         }
     }

@@ -22,7 +22,7 @@ pub mod claim;
 pub mod step;
 
 // What is to be sent is loaded.
-pub mod hold;
+pub mod load;
 
 // The provider is called.
 pub mod call;

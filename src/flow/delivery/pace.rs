@@ -8,7 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::error::Result;
 use crate::hub::Hub;
-use crate::hub::paces::{Line, Place};
+use crate::hub::paces::{Destination, DestinationLock};
 use crate::limits;
 use crate::model::breaker::{Verdict, verdict};
 use crate::model::delivery::{Outcome, PACED};
@@ -16,7 +16,7 @@ use crate::model::pace::{LimitedBy, Pace};
 use crate::provider::Account;
 use crate::store;
 
-fn place(account: &Account, recipient: &str) -> Option<Place> {
+fn destination(account: &Account, recipient: &str) -> Option<Destination> {
     let destination = match account.provider.limited_by() {
         LimitedBy::Nothing => return None,
         LimitedBy::Account => "",
@@ -26,15 +26,15 @@ fn place(account: &Account, recipient: &str) -> Option<Place> {
 }
 
 /// Whether a message may go to a recipient by this account now; else until when it waits.
-pub fn stands(hub: &Hub, account: &Account, recipient: &str, now: DateTime<Utc>) -> Result<(), Outcome> {
-    if !is_paced(hub) {
+pub fn check(hub: &Hub, account: &Account, recipient: &str, now: DateTime<Utc>) -> Result<(), Outcome> {
+    if !any_paced(hub) {
         return Ok(());
     }
-    place(account, recipient).map_or(Ok(()), |place| hub.paces.stands(&place, now))
+    destination(account, recipient).map_or(Ok(()), |place| hub.paces.check(&place, now))
 }
 
 /// Whether any destination has a pace.
-pub fn is_paced(hub: &Hub) -> bool {
+pub fn any_paced(hub: &Hub) -> bool {
     hub.paces.any()
 }
 
@@ -42,34 +42,36 @@ pub fn is_paced(hub: &Hub) -> bool {
 ///
 /// A chat's destination answers one request at a time, so that one "too fast" tells all the others; one that answers
 /// slowly is not waited for.
-pub async fn enter(hub: &Hub, account: &Account, recipient: &str) -> Result<Line, Outcome> {
+pub async fn take_turn(hub: &Hub, account: &Account, recipient: &str) -> Result<DestinationLock, Outcome> {
     let (limited_by, paces) = (account.provider.limited_by(), &hub.paces);
-    if limited_by != LimitedBy::Destination && !is_paced(hub) {
+    if limited_by != LimitedBy::Destination && !any_paced(hub) {
         return Ok(None);
     }
-    let Some(place) = place(account, recipient) else { return Ok(None) };
+    let Some(place) = destination(account, recipient) else { return Ok(None) };
     let line = match limited_by {
-        LimitedBy::Destination => tokio::time::timeout(limits::LINE_WAIT, paces.line(&place).lock_owned()).await.ok(),
+        LimitedBy::Destination => {
+            tokio::time::timeout(limits::LINE_WAIT, paces.lock_of(&place).lock_owned()).await.ok()
+        }
         LimitedBy::Nothing | LimitedBy::Account | LimitedBy::Endpoint => None,
     };
-    if !is_paced(hub) {
+    if !any_paced(hub) {
         return Ok(line);
     }
     let now = hub.clock.now();
-    paces.stands(&place, now)?;
-    if limited_by == LimitedBy::Account || !paces.knows(&place) {
+    paces.check(&place, now)?;
+    if limited_by == LimitedBy::Account || !paces.has(&place) {
         return Ok(line);
     }
     let answer_within = hub.settings.timing.call_budget();
     match Box::pin(store::pace::take_turn(hub.store.engine(), &place.0, &place.1, now, answer_within)).await {
         Ok(Some(pace)) => {
-            paces.learn(place, pace);
+            paces.set(place, pace);
             Ok(line)
         }
         // Another process took it.
         Ok(None) => {
             let _what_is_known_now = refresh(hub).await;
-            paces.stands(&place, now)?;
+            paces.check(&place, now)?;
             Err(Outcome::deferred(now + TimeDelta::seconds(1), PACED))
         }
         Err(e) => {
@@ -80,7 +82,13 @@ pub async fn enter(hub: &Hub, account: &Account, recipient: &str) -> Result<Line
 }
 
 /// Slows a destination down that asks for it, and leaves one of a chat alone that fails again and again.
-pub async fn answered(hub: &Hub, account: &Account, recipient: &str, called_at: DateTime<Utc>, outcomes: &[Outcome]) {
+pub async fn record_outcomes(
+    hub: &Hub,
+    account: &Account,
+    recipient: &str,
+    called_at: DateTime<Utc>,
+    outcomes: &[Outcome],
+) {
     let (limited_by, now) = (account.provider.limited_by(), hub.clock.now());
     let asked = outcomes.iter().filter_map(|outcome| Pace::asked(outcome, limited_by, now));
     let asked = asked.max_by_key(|pace| pace.next_at);
@@ -88,37 +96,37 @@ pub async fn answered(hub: &Hub, account: &Account, recipient: &str, called_at: 
     if asked.is_none() && said == Verdict::Nothing {
         return;
     }
-    if said == Verdict::Good && !is_paced(hub) {
-        return hub.paces.works(account.name(), recipient, now);
+    if said == Verdict::Good && !any_paced(hub) {
+        return hub.paces.record_success(account.name(), recipient, now);
     }
-    let Some(place) = place(account, recipient) else { return };
+    let Some(place) = destination(account, recipient) else { return };
     if let Some(asked) = asked {
         let written = store::pace::slow_down(hub.store.engine(), &place.0, &place.1, asked, now).await;
         tracing::info!(
             provider = place.0, destination = place.1, until = %asked.next_at,
             "a destination takes no more for now; what is for it waits"
         );
-        changed(hub, place, asked, written).await;
+        publish_pace(hub, place, asked, written).await;
     } else {
         judge(hub, place, said, called_at, now).await;
     }
 }
 
 /// What an answer says of a destination that is a server of its own.
-async fn judge(hub: &Hub, place: Place, said: Verdict, called_at: DateTime<Utc>, now: DateTime<Utc>) {
+async fn judge(hub: &Hub, place: Destination, said: Verdict, called_at: DateTime<Utc>, now: DateTime<Utc>) {
     let (paces, engine) = (&hub.paces, hub.store.engine());
-    let troubles = paces.troubles(&place);
+    let troubles = paces.failures(&place);
     match said {
         Verdict::Nothing => (),
-        Verdict::Good if troubles == 0 => paces.works(&place.0, &place.1, now),
+        Verdict::Good if troubles == 0 => paces.record_success(&place.0, &place.1, now),
         Verdict::Good => {
             let written = store::pace::recovered(engine, &place.0, &place.1, now).await;
             tracing::info!(provider = place.0, destination = place.1, "a destination that failed works again");
             let pace = Pace { next_at: now, interval: Duration::ZERO, failures: 0 };
-            paces.works(&place.0, &place.1, now);
-            changed(hub, place, pace, written.map(|()| pace)).await;
+            paces.record_success(&place.0, &place.1, now);
+            publish_pace(hub, place, pace, written.map(|()| pace)).await;
         }
-        Verdict::Bad(_) | Verdict::Refused(_) if troubles == 0 && !paces.fails(&place, called_at) => (),
+        Verdict::Bad(_) | Verdict::Refused(_) if troubles == 0 && !paces.record_failure(&place, called_at) => (),
         Verdict::Bad(reason) | Verdict::Refused(reason) => {
             let pace = Pace::failed(troubles.saturating_add(1), now, rand::random());
             // Calls that hung together fail together: that is one failure.
@@ -131,18 +139,18 @@ async fn judge(hub: &Hub, place: Place, said: Verdict, called_at: DateTime<Utc>,
                 provider = place.0, destination = place.1, reason, until = %pace.next_at,
                 "a destination fails again and again; what is for it waits"
             );
-            changed(hub, place, pace, written).await;
+            publish_pace(hub, place, pace, written).await;
         }
     }
 }
 
 /// Learns a pace as it was written, and tells the other processes.
-async fn changed(hub: &Hub, place: Place, wanted: Pace, written: Result<Pace>) {
+async fn publish_pace(hub: &Hub, place: Destination, wanted: Pace, written: Result<Pace>) {
     let pace = written.unwrap_or_else(|e| {
         tracing::warn!(provider = place.0, error = %e, "a pace could not be written; this process alone keeps it");
         wanted
     });
-    hub.paces.learn(place, pace);
+    hub.paces.set(place, pace);
     if let Err(e) = store::listen::tell_changed(&hub.store).await {
         tracing::debug!(error = %e, "other processes are not told at once: they look each second");
     }

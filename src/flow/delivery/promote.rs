@@ -34,7 +34,7 @@ pub async fn promote(hub: &Hub, promoter: &mut Promoter, shards: &[i16]) -> Resu
     may_die_at("promote.after_commit");
     hub.metrics.promoted.inc_by(places.len() as u64);
     let promoted = places.len();
-    hub.wake.ready(places.into_iter().map(|place| (place, now)));
+    hub.wake.notify(places.into_iter().map(|place| (place, now)));
     if promoted < usize::try_from(batch).unwrap_or(usize::MAX) {
         // What is scheduled now is due later, but for pauses shorter than a commit takes: hence the near look back.
         let near = TimeDelta::from_std(limits::NEAR_SWEEP).unwrap_or_default();

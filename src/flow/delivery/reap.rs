@@ -14,8 +14,8 @@ use crate::model::delivery::{Begun, lost};
 use crate::shutdown::may_die_at;
 use crate::store::{self, delivery::Settle};
 
-use super::settle::{tell, write};
-use super::step::tried;
+use super::settle::{notify_workers, write};
+use super::step::attempt_result;
 use crate::flow::{channel, fallback};
 
 /// Where the reaper stands: leases below the mark were all seen to be settled. New leases always end later.
@@ -77,7 +77,7 @@ pub async fn reap(hub: &Hub, reaper: &mut Reaper, shards: &[i16]) -> Result<usiz
             step,
             // What it may have taken is asked for there.
             provider: row.provider,
-            tried: Some(tried(outcome, row.begun, row.worker, claimed_at, None)),
+            tried: Some(attempt_result(outcome, row.begun, row.worker, claimed_at, None)),
             notice_id: hub.next_id(),
             receipt_due: None,
             apart: None,
@@ -94,7 +94,7 @@ pub async fn reap(hub: &Hub, reaper: &mut Reaper, shards: &[i16]) -> Result<usiz
         tracing::warn!(%worker, taken_back, "deliveries taken back from a lost worker");
     }
     hub.metrics.reaped.inc_by(settles.len() as u64);
-    tell(hub, &settles, &won);
+    notify_workers(hub, &settles, &won);
     fallback::announce(hub, &made);
     channel::release_next(hub, &settles).await;
     if settles.len() < usize::try_from(limits::HOUSEKEEPING_BATCH).unwrap_or(usize::MAX) {

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 
 use super::{breaker, limit, pace};
 use crate::hub::Hub;
-use crate::hub::provider_state::{ProviderState, Reservation, SOON};
+use crate::hub::provider_state::{PROBE_RECHECK, ProviderState, Reservation};
 use crate::model::breaker::{Breaker, State, Verdict, verdict};
 use crate::model::capability::Batch;
 use crate::model::channel::{Channel, OnUnknown};
@@ -15,11 +15,11 @@ use crate::provider::Account;
 use crate::store::delivery::Claimed;
 
 /// Where a delivery goes, or what to settle instead.
-pub type Chosen = Result<(Arc<Account>, Option<Reservation>), Outcome>;
+pub type Route = Result<(Arc<Account>, Option<Reservation>), Outcome>;
 
 /// The provider of its channel a delivery goes to; what to settle instead where none can take it now. By weight, and
 /// rather not to the one that just failed it; those of weight 0 only when no other can.
-pub fn choose(hub: &Hub, claimed: &Claimed) -> Chosen {
+pub fn choose(hub: &Hub, claimed: &Claimed) -> Route {
     let channel = claimed.head.channel;
     let providers = hub.provider_states.of(channel);
     let last = claimed.provider.as_deref().filter(|_| claimed.head.attempt > 1);
@@ -32,8 +32,8 @@ pub fn choose(hub: &Hub, claimed: &Claimed) -> Chosen {
         });
     }
     if let [only] = providers
-        && only.is_plain()
-        && !pace::is_paced(hub)
+        && only.is_unrestricted()
+        && !pace::any_paced(hub)
     {
         return Ok((only.account.clone(), None));
     }
@@ -43,8 +43,8 @@ pub fn choose(hub: &Hub, claimed: &Claimed) -> Chosen {
         if bound.is_some_and(|name| name != provider.account.name()) {
             continue;
         }
-        let may_go = provider.may_go(now);
-        match may_go.and_then(|()| pace::stands(hub, &provider.account, &claimed.recipient, now)) {
+        let may_go = provider.check_admission(now);
+        match may_go.and_then(|()| pace::check(hub, &provider.account, &claimed.recipient, now)) {
             Ok(()) => can.push((n, provider.account.terms.weight)),
             Err(why) => soonest = soonest.filter(|other| until(other) <= until(&why)).or(Some(why)),
         }
@@ -56,7 +56,7 @@ pub fn choose(hub: &Hub, claimed: &Claimed) -> Chosen {
         can,
     ];
     let among = choices.into_iter().find(|among| !among.is_empty()).unwrap_or_default();
-    let Some(provider) = hub.provider_states.turn(channel, &among).and_then(|n| providers.get(n)) else {
+    let Some(provider) = hub.provider_states.next_by_weight(channel, &among).and_then(|n| providers.get(n)) else {
         return Err(soonest.unwrap_or(Outcome::Postponed));
     };
     Ok((provider.account.clone(), reserve(provider, channel, now)))
@@ -72,7 +72,7 @@ fn looks_up(hub: &Hub, claimed: &Claimed) -> bool {
 
 /// A place at a provider with a limit or in trouble.
 fn reserve(provider: &Arc<ProviderState>, channel: Channel, now: DateTime<Utc>) -> Option<Reservation> {
-    if provider.is_plain() {
+    if provider.is_unrestricted() {
         return None;
     }
     // What goes together with others needs one request for all of them: it is taken when that is known.
@@ -82,18 +82,18 @@ fn reserve(provider: &Arc<ProviderState>, channel: Channel, now: DateTime<Utc>) 
 
 /// Since when, and why, no provider of a channel can be asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Since {
-    pub at: DateTime<Utc>,
+pub struct Downtime {
+    pub since: DateTime<Utc>,
     pub reason: String,
 }
 
 /// Whether every provider of a channel is down: its breaker open or being probed, or paused while another's is. Not
 /// when one may be probed: something has to go there, or it would never be found to work again.
-pub fn is_down(hub: &Hub, channel: Channel) -> Option<Since> {
+pub fn downtime(hub: &Hub, channel: Channel) -> Option<Downtime> {
     let now = hub.clock.now();
-    let mut since: Option<Since> = None;
+    let mut since: Option<Downtime> = None;
     for provider in hub.provider_states.of(channel) {
-        if provider.is_plain() {
+        if provider.is_unrestricted() {
             return None;
         }
         let state = provider.state();
@@ -103,8 +103,8 @@ pub fn is_down(hub: &Hub, channel: Channel) -> Option<Since> {
             (_, None) if state.probe_at(now).is_some_and(|at| at <= now) => return None,
             (Breaker::Open | Breaker::HalfOpen, _) => state.opened_at.unwrap_or(state.changed_at),
         };
-        if since.as_ref().is_none_or(|since| since.at < at) {
-            since = Some(Since { at, reason: state.reason.unwrap_or_default() });
+        if since.as_ref().is_none_or(|since| since.since < at) {
+            since = Some(Downtime { since: at, reason: state.reason.unwrap_or_default() });
         }
     }
     since
@@ -120,15 +120,15 @@ pub struct CallPermit {
 }
 
 /// Asks for permission right before a request; what to settle instead where there is none.
-pub async fn enter(hub: &Hub, account: &Account, reservation: Option<Reservation>) -> Result<CallPermit, Outcome> {
+pub async fn acquire(hub: &Hub, account: &Account, reservation: Option<Reservation>) -> Result<CallPermit, Outcome> {
     let provider = hub.provider_states.named(account.name()).ok_or(Outcome::Postponed)?;
-    if provider.is_plain() && reservation.is_none() {
+    if provider.is_unrestricted() && reservation.is_none() {
         return Ok(CallPermit { provider: provider.clone(), reservation: None, probe: None });
     }
-    Box::pin(enter_with_care(hub, provider, reservation)).await
+    Box::pin(acquire_checked(hub, provider, reservation)).await
 }
 
-async fn enter_with_care(
+async fn acquire_checked(
     hub: &Hub,
     provider: &Arc<ProviderState>,
     reservation: Option<Reservation>,
@@ -140,18 +140,18 @@ async fn enter_with_care(
         Outcome::Postponed
     };
     let now = hub.clock.now();
-    provider.may_be_asked(now)?;
+    provider.check_callable(now)?;
     if reservation.needs_grant(now) {
         let granted = limit::lease_one(hub, provider).await.map_err(unread)?;
-        reservation.grant(granted.ok_or_else(|| provider.limited())?);
+        reservation.grant(granted.ok_or_else(|| provider.limited_outcome())?);
     }
     let seen = provider.state();
     let mut probe = None;
     if seen.breaker != Breaker::Closed {
         let lasting = hub.settings.timing.call_budget() + hub.settings.timing.call_budget();
-        let another = || Outcome::deferred(now + SOON, "breaker_open");
+        let another = || Outcome::deferred(now + PROBE_RECHECK, "breaker_open");
         let probing = seen.probing(now, lasting).ok_or_else(another)?;
-        if !breaker::write(hub, provider, &seen, probing.clone(), now).await.map_err(unread)? {
+        if !breaker::write_state(hub, provider, &seen, probing.clone(), now).await.map_err(unread)? {
             return Err(another());
         }
         provider.begin_probe();
@@ -173,17 +173,17 @@ impl CallPermit {
         }
         let (said, now, probe) = (verdict(outcomes), hub.clock.now(), self.probe.take());
         match (said, &probe) {
-            (Verdict::Good, None) => self.provider.went_well(now),
+            (Verdict::Good, None) => self.provider.record_success(now),
             (Verdict::Nothing, None) => (),
             (Verdict::Bad(_) | Verdict::Refused(_), None) => {
                 let refused = matches!(said, Verdict::Refused(_));
-                if let Some(seen) = self.provider.went_badly(now, refused) {
-                    Box::pin(change(hub, &self.provider, seen, said, now)).await;
-                    self.provider.opening_ended();
+                if let Some(seen) = self.provider.record_failure(now, refused) {
+                    Box::pin(write_verdict(hub, &self.provider, seen, said, now)).await;
+                    self.provider.end_opening();
                 }
             }
             (_, Some(seen)) => {
-                Box::pin(change(hub, &self.provider, seen.clone(), said, now)).await;
+                Box::pin(write_verdict(hub, &self.provider, seen.clone(), said, now)).await;
                 self.provider.end_probe();
             }
         }
@@ -200,14 +200,14 @@ impl Drop for CallPermit {
 }
 
 /// What an answer makes of a provider's state.
-async fn change(hub: &Hub, provider: &ProviderState, seen: State, said: Verdict, now: DateTime<Utc>) {
+async fn write_verdict(hub: &Hub, provider: &ProviderState, seen: State, said: Verdict, now: DateTime<Utc>) {
     let next = match said {
         Verdict::Good => seen.probed(true, now),
         Verdict::Nothing => seen.probed(false, now),
         Verdict::Bad(reason) => seen.opened(reason, false, now, rand::random()),
         Verdict::Refused(reason) => seen.opened(reason, true, now, rand::random()),
     };
-    if let Err(e) = breaker::write(hub, provider, &seen, next, now).await {
+    if let Err(e) = breaker::write_state(hub, provider, &seen, next, now).await {
         let provider = provider.account.name();
         tracing::warn!(provider, error = %e, "its breaker could not be written; the next answer will");
     }

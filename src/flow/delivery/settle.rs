@@ -20,7 +20,7 @@ use crate::store;
 use crate::store::delivery::{Lifted, Settle, Waiting, Won};
 use crate::telemetry::observe;
 
-use crate::flow::fallback::{self, Made};
+use crate::flow::fallback::{self, NewFallbacks};
 use crate::flow::publish::{NewEvent, publish};
 use crate::flow::{channel, receipt};
 
@@ -30,34 +30,33 @@ pub async fn settle(hub: &Hub, mut batch: Vec<Settle>) -> Result<()> {
     let began = Instant::now();
     let now = hub.clock.now();
     let Some(channel) = batch.first().map(|s| s.lane.channel()) else { return Ok(()) };
-    let (won, made) = if batch
-        .iter()
-        .any(|s| in_doubt(s) || s.apart.is_some() || fallback::follows(s).is_some() || known_by(hub, s).is_some())
-    {
+    let (won, made) = if batch.iter().any(|s| {
+        in_doubt(s) || s.apart.is_some() || fallback::requested_by(s).is_some() || provider_reference(hub, s).is_some()
+    }) {
         let mut tx = hub.store.begin_serving(channel).await?;
         let written = write(hub, &mut tx, &batch, now).await?;
         may_die_at("settle.before_commit");
         tx.commit().await?;
         written
     } else {
-        (store::delivery::settle(hub.store.serving(channel), &batch, now).await?, fallback::Made::default())
+        (store::delivery::settle(hub.store.serving(channel), &batch, now).await?, fallback::NewFallbacks::default())
     };
     may_die_at("settle.after_commit");
     observe(&hub.metrics.settle_seconds, &[], began.elapsed());
     let by_key: HashMap<DeliveryKey, bool> = won.iter().map(|w| (w.key, w.cancel_requested)).collect();
     let (winners, losers): (Vec<Settle>, Vec<Settle>) = batch.into_iter().partition(|s| by_key.contains_key(&s.key));
-    tell(hub, &winners, &won);
+    notify_workers(hub, &winners, &won);
     fallback::announce(hub, &made);
     channel::release_next(hub, &winners).await;
     let won = by_key;
     if !losers.is_empty() {
-        late(hub, &losers, now).await?;
+        settle_late(hub, &losers, now).await?;
     }
     // A wish to cancel that came during the call was not known when its step was decided.
     let waits = |s: &&Settle| matches!(s.step.status, Status::Scheduled | Status::Pending) && won[&s.key];
     let unwanted: Vec<Waiting> = winners.iter().filter(waits).map(Waiting::after).collect();
     if !unwanted.is_empty() {
-        end(hub, unwanted, &Outcome::Canceled).await?;
+        end_waiting(hub, unwanted, &Outcome::Canceled).await?;
     }
     Ok(())
 }
@@ -68,15 +67,19 @@ fn in_doubt(settle: &Settle) -> bool {
 }
 
 /// By which id of its provider's own receipts will know an attempt, if they do not repeat our reference.
-fn known_by(hub: &Hub, settle: &Settle) -> Option<(String, String, Reference)> {
+fn provider_reference(hub: &Hub, settle: &Settle) -> Option<(String, String, Reference)> {
     let (provider, id) = (settle.provider.clone()?, settle.tried.as_ref()?.provider_ref.clone()?);
     let of = hub.providers.named(&provider)?.of(settle.lane.channel())?;
     let known = of.receipt_within.is_some() && !of.repeats_reference && id.len() <= limits::EVENT_KEY_BYTES;
     known.then_some((provider, id, Reference { key: settle.key, attempt: settle.head.attempt }))
 }
 
-async fn keep_refs(hub: &Hub, tx: &mut store::Conn, settles: impl IntoIterator<Item = &Settle>) -> Result<()> {
-    let mut refs: Vec<_> = settles.into_iter().filter_map(|s| known_by(hub, s)).collect();
+async fn insert_provider_refs(
+    hub: &Hub,
+    tx: &mut store::Conn,
+    settles: impl IntoIterator<Item = &Settle>,
+) -> Result<()> {
+    let mut refs: Vec<_> = settles.into_iter().filter_map(|s| provider_reference(hub, s)).collect();
     if refs.is_empty() {
         return Ok(());
     }
@@ -92,34 +95,34 @@ pub(super) async fn write(
     tx: &mut store::Conn,
     batch: &[Settle],
     now: DateTime<Utc>,
-) -> Result<(Vec<Won>, Made)> {
+) -> Result<(Vec<Won>, NewFallbacks)> {
     let won = store::delivery::settle(&mut *tx, batch, now).await?;
     let kept: HashSet<DeliveryKey> = won.iter().map(|w| w.key).collect();
     let doubtful: Vec<DeliveryKey> =
         batch.iter().filter(|s| in_doubt(s) && kept.contains(&s.key)).map(|s| s.key).collect();
-    keep_refs(hub, tx, batch.iter().filter(|s| kept.contains(&s.key))).await?;
+    insert_provider_refs(hub, tx, batch.iter().filter(|s| kept.contains(&s.key))).await?;
     let apart: Vec<&Settle> = batch.iter().filter(|s| s.apart.is_some() && kept.contains(&s.key)).collect();
     if !apart.is_empty() {
         store::suspect::put(&mut *tx, &apart).await?;
     }
-    let lifted = lift(hub, tx, &doubtful, now).await?;
-    let follows = batch.iter().filter(|s| kept.contains(&s.key)).filter_map(fallback::follows);
-    let made = fallback::make(hub, tx, &follows.collect::<Vec<_>>(), now).await?;
+    let lifted = correct(hub, tx, &doubtful, now).await?;
+    let follows = batch.iter().filter(|s| kept.contains(&s.key)).filter_map(fallback::requested_by);
+    let made = fallback::create(hub, tx, &follows.collect::<Vec<_>>(), now).await?;
     Ok((won, lifted.and(made)))
 }
 
 /// Outcomes that came after their lease was over: kept on their own attempts, and if accepted they lift heads that do
 /// not know better, in the same transaction. Heads are locked first: whoever settles them meanwhile comes before or
 /// after.
-async fn late(hub: &Hub, losers: &[Settle], now: DateTime<Utc>) -> Result<()> {
+async fn settle_late(hub: &Hub, losers: &[Settle], now: DateTime<Utc>) -> Result<()> {
     let keys: Vec<DeliveryKey> = losers.iter().map(|s| s.key).collect();
     let Some(channel) = losers.first().map(|s| s.lane.channel()) else { return Ok(()) };
     let mut tx = hub.store.begin_serving(channel).await?;
     store::delivery::lock(&mut tx, &keys).await?;
     let kept = store::attempt::late(&mut *tx, losers, now).await?;
-    keep_refs(hub, &mut tx, losers).await?;
+    insert_provider_refs(hub, &mut tx, losers).await?;
     may_die_at("late.before_commit");
-    let made = lift(hub, &mut tx, &keys, now).await?;
+    let made = correct(hub, &mut tx, &keys, now).await?;
     tx.commit().await?;
     fallback::announce(hub, &made);
     channel::release_next(hub, losers).await;
@@ -130,23 +133,28 @@ async fn late(hub: &Hub, losers: &[Settle], now: DateTime<Utc>) -> Result<()> {
 }
 
 /// Returns what receipts that came before make of them, to be announced after the commit.
-async fn lift(hub: &Hub, tx: &mut store::Conn, doubtful: &[DeliveryKey], now: DateTime<Utc>) -> Result<Made> {
+async fn correct(
+    hub: &Hub,
+    tx: &mut store::Conn,
+    doubtful: &[DeliveryKey],
+    now: DateTime<Utc>,
+) -> Result<NewFallbacks> {
     if doubtful.is_empty() {
-        return Ok(Made::default());
+        return Ok(NewFallbacks::default());
     }
     let lifted = store::delivery::apply_late_acceptances(&mut *tx, doubtful, now).await?;
-    let made = receipt::reweigh(hub, tx, doubtful, now).await?;
+    let made = receipt::reevaluate(hub, tx, doubtful, now).await?;
     if lifted.is_empty() {
         return Ok(made);
     }
     let due = |l: &Lifted| {
-        let within = receipt::within(hub, l.provider.as_deref(), l.lane.channel())?;
+        let within = receipt::receipt_window(hub, l.provider.as_deref(), l.lane.channel())?;
         Some((l.key, now + within))
     };
     let due: HashMap<DeliveryKey, DateTime<Utc>> = lifted.iter().filter_map(due).collect();
     let awaited: Vec<_> = due.iter().map(|(key, at)| (*key, Some(*at))).collect();
     store::delivery::await_receipts(&mut *tx, &awaited).await?;
-    fallback::look_sooner(hub, tx, &due, now).await?;
+    fallback::shorten_receipt_waits(hub, tx, &due, now).await?;
     tracing::info!(lifted = lifted.len(), "late answers tell that these had been sent");
     let notice = |lifted: &Lifted| NewEvent {
         partner_id: lifted.partner_id,
@@ -177,7 +185,7 @@ async fn lift(hub: &Hub, tx: &mut store::Conn, doubtful: &[DeliveryKey], now: Da
 }
 
 /// After the commit: counts, and wakes workers for what is PENDING again.
-pub fn tell(hub: &Hub, winners: &[Settle], won: &[Won]) {
+pub fn notify_workers(hub: &Hub, winners: &[Settle], won: &[Won]) {
     for settle in winners {
         let labels = [settle.lane.channel().as_str(), settle.step.status.as_str()];
         hub.metrics.settled.with_label_values(&labels).inc();
@@ -190,11 +198,11 @@ pub fn tell(hub: &Hub, winners: &[Settle], won: &[Won]) {
         let lane = Lane::of_events(s.lane.priority(), s.lane.is_overflow());
         ((s.key.shard, lane), hub.clock.now())
     });
-    hub.wake.ready(again.chain(told));
+    hub.wake.notify(again.chain(told));
 }
 
 /// Ends deliveries that no worker holds; returns how many were still as they were seen.
-pub async fn end(hub: &Hub, waiting: Vec<Waiting>, outcome: &Outcome) -> Result<usize> {
+pub async fn end_waiting(hub: &Hub, waiting: Vec<Waiting>, outcome: &Outcome) -> Result<usize> {
     let now = hub.clock.now();
     let mut settles: Vec<Settle> = waiting
         .into_iter()
@@ -214,7 +222,7 @@ pub async fn end(hub: &Hub, waiting: Vec<Waiting>, outcome: &Outcome) -> Result<
     settles.sort_by_key(|s| s.key);
     let won = store::delivery::settle(hub.store.engine(), &settles, now).await?;
     settles.retain(|s| won.iter().any(|w| w.key == s.key));
-    tell(hub, &settles, &won);
+    notify_workers(hub, &settles, &won);
     channel::release_next(hub, &settles).await;
     Ok(settles.len())
 }

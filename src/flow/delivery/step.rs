@@ -12,11 +12,11 @@ use crate::model::provider_text::clean;
 use crate::model::retry::Profile;
 use crate::store::delivery::{Claimed, Settle, Tried};
 
-use super::claim::Holder;
+use super::claim::LeaseHolder;
 use crate::flow::channel::{self, Preparation};
 
 /// A call that was made, or at least prepared.
-pub(super) struct Call<'a> {
+pub(super) struct CallDetails<'a> {
     pub(super) provider: &'a str,
     pub(super) profile: Option<Profile>,
     pub(super) on_unknown: OnUnknown,
@@ -33,9 +33,9 @@ pub(super) struct Call<'a> {
 pub(super) fn settle_of(
     hub: &Hub,
     claimed: &Claimed,
-    holder: Holder,
+    holder: LeaseHolder,
     outcome: Outcome,
-    call: Option<Call<'_>>,
+    call: Option<CallDetails<'_>>,
 ) -> Settle {
     let of_channel = || hub.providers.on_unknown(claimed.head.channel, &hub.settings.retry);
     let on_unknown = call.as_ref().map_or_else(of_channel, |c| c.on_unknown);
@@ -56,14 +56,14 @@ pub(super) fn settle_of(
         head: claimed.head,
         step,
         provider: call.filter(|_| called_at.is_some()).map(|c| c.provider.to_owned()),
-        tried: Some(tried(outcome, begun, holder.worker, holder.claimed_at, called_at)),
+        tried: Some(attempt_result(outcome, begun, holder.worker, holder.claimed_at, called_at)),
         notice_id: hub.next_id(),
         apart: None,
     }
 }
 
 /// The books' view of an outcome.
-pub(super) fn tried(
+pub(super) fn attempt_result(
     outcome: Outcome,
     begun: bool,
     worker: Tsid,

@@ -10,9 +10,9 @@ use crate::model::delivery::OutcomeKind;
 use crate::store;
 use crate::store::delivery::Settle;
 
-use super::call::{call, requests};
+use super::call::{call, group_into_requests};
 use super::claim::claim_suspect;
-use super::hold::hold;
+use super::load::load;
 
 /// Claims the next suspect that is due and calls it; what is to be settled then. None: none is due.
 pub async fn call_next(hub: &Hub, worker: Tsid, shards: &[i16], channels: &[Channel]) -> Result<Option<Vec<Settle>>> {
@@ -20,9 +20,9 @@ pub async fn call_next(hub: &Hub, worker: Tsid, shards: &[i16], channels: &[Chan
         store::suspect::forget(hub.store.engine(), shards, None).await?;
         return Ok(None);
     };
-    let ready = hold(hub, claim).await;
+    let ready = load(hub, claim).await;
     let mut settles = ready.given_back;
-    for request in requests(ready.held) {
+    for request in group_into_requests(ready.held) {
         settles.extend(call(hub, request).await);
     }
     // What was not called proves nothing: it stays apart.

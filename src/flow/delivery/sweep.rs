@@ -8,7 +8,7 @@ use crate::limits;
 use crate::model::delivery::Outcome;
 use crate::store::{self, delivery::SweepPosition};
 
-use super::settle::end;
+use super::settle::end_waiting;
 
 /// Where the sweep stands.
 #[derive(Debug, Default)]
@@ -22,5 +22,5 @@ pub async fn sweep(hub: &Hub, sweeper: &mut Sweeper) -> Result<usize> {
     let from = sweeper.next.unwrap_or((i16::MIN, i16::MIN, DateTime::UNIX_EPOCH));
     let swept = store::delivery::worthless(hub.store.engine(), from, now, limits::HOUSEKEEPING_BATCH).await?;
     sweeper.next = swept.next;
-    end(hub, swept.expired, &Outcome::Expired).await
+    end_waiting(hub, swept.expired, &Outcome::Expired).await
 }

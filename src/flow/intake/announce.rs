@@ -18,7 +18,7 @@ pub fn announce(hub: &Hub, all: &[(&Insert, &Accepted)], now: DateTime<Utc>) {
     let ready = ready.flat_map(|(insert, _)| insert.lanes.iter().map(move |lane| ((insert.shard, *lane), now)));
     let events = fresh().filter(|(_, accepted)| accepted.has_subscribers);
     let events = events.map(|(insert, _)| ((insert.shard, insert.notice_lane), now));
-    hub.wake.ready(ready.chain(events));
+    hub.wake.notify(ready.chain(events));
 }
 
 /// Counts messages that were answered as they were the first time.

@@ -19,7 +19,7 @@ use crate::store;
 use crate::store::delivery::{Claimed, Settle};
 use crate::store::message::Contents;
 
-use super::claim::{Claim, Holder};
+use super::claim::{Claim, LeaseHolder};
 use super::step::settle_of;
 use crate::flow::channel::{self, Preparation};
 
@@ -31,13 +31,13 @@ pub struct HeldDelivery {
     pub(super) on_unknown: OnUnknown,
     /// The beginning of its call is recorded: its claim said so.
     pub(super) begins_recorded: bool,
-    pub(super) holder: Holder,
+    pub(super) holder: LeaseHolder,
     /// What its channel adds to its call.
     pub(super) preparation: Preparation,
     /// Where its provider has a limit, or is in trouble.
     pub(super) reservation: Option<Reservation>,
     /// For how long it has been tried, where its provider says that it was asked too fast.
-    pub(super) waited: Duration,
+    pub(super) tried_for: Duration,
 }
 
 impl HeldDelivery {
@@ -46,25 +46,25 @@ impl HeldDelivery {
     }
 
     /// Whether the provider is asked what it has before it is sent anything.
-    pub(super) fn asks_first(&self) -> bool {
+    pub(super) fn looks_up_first(&self) -> bool {
         self.claimed.head.possibly_sent && self.on_unknown == OnUnknown::Lookup
     }
 
     /// What did not go the first time may be what the provider does not take: with others it would keep these, too. And
     /// whether a provider has something is asked of one thing at a time.
-    pub(super) fn goes_alone(&self) -> bool {
+    pub(super) fn is_sent_alone(&self) -> bool {
         self.claimed.provider.is_some() || self.claimed.head.possibly_sent
     }
 
     /// How long a receipt is waited for, before it is given up or something else takes its place.
     pub(super) fn receipt_within(&self) -> Option<TimeDelta> {
         let within = TimeDelta::from_std(self.account.of(self.claimed.head.channel)?.receipt_within?).ok()?;
-        let fallback = self.letter().and_then(|letter| letter.content.fallback.as_deref());
+        let fallback = self.request().and_then(|letter| letter.content.fallback.as_deref());
         let sooner = fallback.filter(|_| self.claimed.head.has_fallback).and_then(|f| f.no_receipt_s);
         Some(sooner.map_or(within, |s| within.min(TimeDelta::seconds(i64::from(s)))))
     }
 
-    pub(super) fn letter(&self) -> Option<SendRequest<'_>> {
+    pub(super) fn request(&self) -> Option<SendRequest<'_>> {
         Some(SendRequest {
             key: self.claimed.key,
             attempt: self.claimed.head.attempt,
@@ -79,19 +79,19 @@ impl HeldDelivery {
 }
 
 /// What became of a claim: deliveries to call, and those given back because what to send could not be read.
-pub struct Ready {
+pub struct LoadedClaim {
     pub held: Vec<HeldDelivery>,
     pub given_back: Vec<Settle>,
 }
 
 /// Loads contents and records beginnings.
-pub async fn hold(hub: &Hub, claim: Claim) -> Ready {
+pub async fn load(hub: &Hub, claim: Claim) -> LoadedClaim {
     let Claim { rows: claimed, routes, holder } = claim;
     may_die_holding("hold.before", |recipient| claimed.iter().any(|c| c.recipient == recipient));
     let wanted: BTreeSet<(i16, Tsid)> = claimed.iter().map(|c| (c.key.shard, c.key.message_id)).collect();
     let wanted: Vec<(i16, Tsid)> = wanted.into_iter().collect();
     let Some(channel) = claimed.first().map(|c| c.head.channel) else {
-        return Ready { held: Vec::new(), given_back: Vec::new() };
+        return LoadedClaim { held: Vec::new(), given_back: Vec::new() };
     };
     let db = hub.store.serving(channel);
     let contents = store::message::contents(db, &hub.keyring, &wanted).await.unwrap_or_else(|e| {
@@ -120,7 +120,7 @@ pub async fn hold(hub: &Hub, claim: Claim) -> Ready {
                         holder,
                         preparation,
                         reservation,
-                        waited: Duration::ZERO,
+                        tried_for: Duration::ZERO,
                     });
                     continue;
                 }
@@ -140,19 +140,19 @@ pub async fn hold(hub: &Hub, claim: Claim) -> Ready {
     }
     let (held, late) = begin(hub, holder, held).await;
     given_back.extend(late);
-    Ready { held, given_back }
+    LoadedClaim { held, given_back }
 }
 
 /// Where an unknown outcome must not lead to a second copy, the beginning of a call is durable before the call. Returns
 /// what may be called, and what is given back: its lease is nearly over, because the hub is late.
-async fn begin(hub: &Hub, holder: Holder, held: Vec<HeldDelivery>) -> (Vec<HeldDelivery>, Vec<Settle>) {
+async fn begin(hub: &Hub, holder: LeaseHolder, held: Vec<HeldDelivery>) -> (Vec<HeldDelivery>, Vec<Settle>) {
     let calls: Vec<(DeliveryKey, i16, String)> = held
         .iter()
         .filter(|h| h.begins_recorded)
         .map(|h| (h.claimed.key, h.claimed.head.attempt, h.account.name().to_owned()))
         .collect();
     let Some(first) = held.first().filter(|_| !calls.is_empty()) else { return (held, Vec::new()) };
-    let Holder { worker, claimed_at, .. } = holder;
+    let LeaseHolder { worker, claimed_at, .. } = holder;
     let lasting = hub.settings.timing.call_budget();
     let db = hub.store.serving(first.claimed.head.channel);
     match store::attempt::begin(db, &calls, worker, claimed_at, hub.clock.now(), lasting).await {
