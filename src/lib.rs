@@ -44,7 +44,7 @@
 //! (`messages.about`), with a delivery over the channel WEBHOOK for each of them. So a webhook goes the same way once more,
 //! where [`flow::channel`] adds what to send and whose turn it is, and [`provider::webhook`] signs it and lets it out to
 //! public addresses alone ([`model::egress`]). Everything else that is told goes through [`flow::publish`], the completion
-//! of a message among it. Partners make their endpoints by [`flow::endpoint`]; [`model::gate`] keeps a slow one from holding
+//! of a message among it. Partners make their endpoints by [`flow::endpoint`]; [`model::concurrency`] keeps a slow one from holding
 //! up others.
 //!
 //! What a channel needs beyond the call of a provider stands behind one seam ([`flow::channel`]): the engine and the

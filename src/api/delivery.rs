@@ -19,7 +19,7 @@ use crate::http::request::Id;
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::model::channel::Channel;
-use crate::model::delivery::{PARKED, STATUSES, Status, parse_public_id};
+use crate::model::delivery::{READY_WHEN_RESUMED, STATUSES, Status, parse_public_id};
 use crate::model::receipt::ReceiptOutcome;
 use crate::store::delivery::{self, DeliveryRow, Filter};
 use crate::store::message::Telling;
@@ -169,7 +169,8 @@ impl Delivery {
             provider: row.provider.clone(),
             possibly_sent: row.possibly_sent,
             cancel_requested: row.cancel_requested,
-            next_at: (row.status == Status::Scheduled && row.ready_at < PARKED).then_some(Time(row.ready_at)),
+            next_at: (row.status == Status::Scheduled && row.ready_at < READY_WHEN_RESUMED)
+                .then_some(Time(row.ready_at)),
             settled_at: row.settled_at.map(Time),
             fallback_of: row.chain.filter(|no| *no != row.no).map(|no| format!("{}-{no}", row.message_id)),
             receipt: attempts.as_deref().and_then(Receipt::most),
@@ -276,10 +277,11 @@ pub async fn list(State(hub): State<Hub>, reader: Reader, mut query: Query) -> A
     query.close()?;
     let after = page.after.unwrap_or((Tsid(i64::MAX), 0));
     let window = delivery::Window { after, below: page.below, from: page.from };
-    let mut rows = delivery::list(hub.store.api(), &scope.owners, &filter, window, page.limit + 1).await?;
+    let mut rows = delivery::list(hub.store.api(), &scope.partners, &filter, window, page.limit + 1).await?;
     let more = rows.len() as i64 > page.limit;
     rows.truncate(usize::try_from(page.limit).unwrap_or(0));
-    let next = rows.last().filter(|_| more).map(|r| cursor(&hub, "deliveries", scope.whose, (r.message_id, r.no)));
+    let next =
+        rows.last().filter(|_| more).map(|r| cursor(&hub, "deliveries", scope.cursor_owner, (r.message_id, r.no)));
     let told = told(&hub, &rows).await?;
     let item =
         |row: &DeliveryRow| Delivery { partner_id: reader.tells(row.partner_id), ..Delivery::of(row, None, &told) };

@@ -48,7 +48,7 @@ pub fn schema(form: &Form) -> RefOr<Schema> {
     // An example that is no JSON is a text, and none of its form.
     let example = |json: &&str| serde_json::from_str(json).unwrap_or_else(|_| Value::from(*json));
     let examples = form.examples.iter().map(example).collect();
-    value(&Field::required(form.name, form.kind, form.about), examples)
+    value(&Field::required(form.name, form.kind, form.description), examples)
 }
 
 /// The forms that values of this kind refer to by name, each with its schema.
@@ -78,7 +78,7 @@ pub fn named(kind: Kind, schemas: &mut Vec<(String, RefOr<Schema>)>) {
 /// The schema of a field, or of a form as if it were a required one.
 #[expect(deprecated, reason = "callers know the examples of these fields as `example`")]
 fn value(field: &Field, examples: Vec<Value>) -> RefOr<Schema> {
-    let about = Some(field.about).filter(|about| !about.is_empty());
+    let about = Some(field.description).filter(|about| !about.is_empty());
     let plain = |of: Type| {
         ObjectBuilder::new()
             .schema_type(or_null(of, field))
@@ -90,12 +90,12 @@ fn value(field: &Field, examples: Vec<Value>) -> RefOr<Schema> {
     match field.kind {
         Kind::Text(rule) => {
             let (least, most) = rule.lengths();
-            let (least, most) = (field.least.unwrap_or(least), field.most.unwrap_or(most));
+            let (least, most) = (field.min_length.unwrap_or(least), field.max_length.unwrap_or(most));
             plain(Type::String).min_length(Some(least)).max_length(Some(most)).into()
         }
         Kind::Plain(_) => plain(Type::String)
-            .min_length(field.least)
-            .max_length(field.most)
+            .min_length(field.min_length)
+            .max_length(field.max_length)
             .examples(field.examples.iter().copied())
             .into(),
         Kind::Words(words) => plain(Type::String).enum_values(Some(words())).into(),

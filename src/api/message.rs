@@ -29,11 +29,11 @@ use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
 use crate::model::channel::{CHANNELS, Channel};
-use crate::model::delivery::{PARKED, Status};
+use crate::model::delivery::{READY_WHEN_RESUMED, Status};
 use crate::model::idempotency::Accepted;
 use crate::model::intake::IntakePolicy;
 use crate::model::message::{Content, Fallback, Message, NewDelivery, NewMessage, OverallStatus};
-use crate::model::partner::Scope;
+use crate::model::partner::PartnerScope;
 use crate::store::delivery::{DeliveryRow, WebhookMessage};
 use crate::store::message::{Filter, Listed, Telling};
 
@@ -119,7 +119,12 @@ pub fn apply_key(message: &mut NewMessage, headers: &HeaderMap) -> Result<()> {
 
 fn bad_key(detail: &'static str) -> Refusal {
     let pointer = "Idempotency-Key".to_owned();
-    Refusal::of(vec![Fault { pointer, reason: "idempotency_key_invalid", detail: detail.into(), code: Code::E001 }])
+    Refusal::from_faults(vec![Fault {
+        pointer,
+        reason: "idempotency_key_invalid",
+        detail: detail.into(),
+        code: Code::E001,
+    }])
 }
 
 /// 202 for new, 200 for a repeated request.
@@ -245,7 +250,7 @@ fn dry(message: NewMessage, policy: &IntakePolicy) -> DryRun {
     used.extend(standing_by.map(|f| (f.content, f.channel)));
     let delivery = |d: NewDelivery| DryDelivery {
         channel: d.channel.as_str(),
-        to: d.shown().to_owned(),
+        to: d.displayed_recipient().to_owned(),
         status,
         content: d.content,
         recipient: d.to,
@@ -255,7 +260,7 @@ fn dry(message: NewMessage, policy: &IntakePolicy) -> DryRun {
         let channels = used.range((index, CHANNELS[0])..).take_while(|u| u.0 == index);
         let lengths: Vec<_> = channels.filter_map(|(_, channel)| BodyLength::of(&c.body, *channel, policy)).collect();
         let parts = lengths.iter().map(|l| l.length.div_ceil(l.limit)).fold(1, usize::max);
-        let (bytes, fallback) = (c.bytes(), c.fallback.map(|f| FallbackShape::of(*f)));
+        let (bytes, fallback) = (c.size_bytes(), c.fallback.map(|f| FallbackShape::of(*f)));
         DryContent { parts, bytes, subject: c.subject, body: c.body, lengths, fallback }
     };
     DryRun {
@@ -280,8 +285,8 @@ pub struct BodyLength {
 
 impl BodyLength {
     fn of(body: &str, channel: Channel, policy: &IntakePolicy) -> Option<BodyLength> {
-        let limit = policy.installation.limit(channel)?;
-        let length = limit.measure.of(body).ok()?;
+        let limit = policy.installation.body_limit(channel)?;
+        let length = limit.measure.length_of(body).ok()?;
         Some(BodyLength { channel: channel.as_str(), length, limit: limit.max, unit: limit.measure.unit() })
     }
 }
@@ -429,7 +434,7 @@ pub struct MessageWebhook {
 
 impl MessageWebhook {
     fn of(notice: WebhookMessage) -> MessageWebhook {
-        let waits = notice.status == Status::Scheduled && notice.ready_at < PARKED;
+        let waits = notice.status == Status::Scheduled && notice.ready_at < READY_WHEN_RESUMED;
         MessageWebhook {
             delivery_id: format!("{}-{}", notice.message_id, notice.no),
             endpoint_id: notice.recipient,
@@ -507,7 +512,7 @@ impl ContentShape {
 impl FallbackShape {
     /// Whether the message or the installation asked for it is not told.
     fn of(fallback: Fallback) -> FallbackShape {
-        let Fallback { channel, content, to, step, no_receipt_s, attempts, on_unknown } = fallback;
+        let Fallback { channel, content, to, step, no_receipt_s, max_attempts: attempts, on_unknown } = fallback;
         let (channel, no_receipt_seconds) = (channel.as_str(), no_receipt_s);
         FallbackShape { channel, content, to, step, no_receipt_seconds, attempts, on_unknown }
     }
@@ -570,7 +575,7 @@ pub struct MessagePageRows {
 /// returns; a page looks at so many at most and may then be short, with a cursor to go on.
 pub async fn find(
     hub: &Hub,
-    scope: &Scope,
+    scope: &PartnerScope,
     filter: &Filter,
     overall: Option<OverallStatus>,
     page: Page,
@@ -582,7 +587,7 @@ pub async fn find(
     loop {
         let window = if overall.is_some() { limits::PAGE_MAX } else { page.limit + 1 };
         let db = hub.store.api();
-        let rows = crate::store::message::list(db, &hub.keyring, &scope.owners, filter, (below, page.from), window);
+        let rows = crate::store::message::list(db, &hub.keyring, &scope.partners, filter, (below, page.from), window);
         let rows = rows.await?;
         let last_window = (rows.len() as i64) < window;
         for row in rows {
@@ -651,7 +656,7 @@ pub async fn list(State(hub): State<Hub>, reader: Reader, mut query: Query) -> A
         delivery_count: row.deliveries.len(),
     };
     let items = found.items.into_iter().map(item).collect();
-    let next_cursor = found.next.map(|last| cursor(&hub, "messages", scope.whose, last));
+    let next_cursor = found.next.map(|last| cursor(&hub, "messages", scope.cursor_owner, last));
     Ok(ok(StatusCode::OK, &MessagePage { code: Success::Success, items, next_cursor }))
 }
 
@@ -743,7 +748,7 @@ pub async fn cancel(State(hub): State<Hub>, reader: Reader, query: Query, Id(id)
     query.close()?;
     let id = message_id(&id)?;
     let owner = reader.owner(&hub, id).await?;
-    let rows = flow::delivery::cancel::cancel(&hub, reader.actor().canceling(&owner)?, id).await?;
+    let rows = flow::delivery::cancel::cancel(&hub, reader.actor().cancel_permit(&owner)?, id).await?;
     let told = told(&hub, &rows).await?;
     let body = Canceled {
         code: Success::Success,

@@ -18,7 +18,7 @@ use crate::hub::Hub;
 use crate::limits;
 use crate::model::channel::Channel;
 use crate::model::message::{Message, OverallStatus};
-use crate::model::partner::Scope;
+use crate::model::partner::PartnerScope;
 use crate::store::delivery::DeliveryRow;
 use crate::store::message::Listed;
 
@@ -207,7 +207,7 @@ pub struct NotificationState {
     ),
     responses((status = 200, description = "a page", body = NotificationPage)))]
 pub async fn list(State(hub): State<Hub>, caller: Caller, mut query: Query) -> Answer {
-    let scope = Scope::of(&caller.partner, caller.partner.oldest_seen(hub.clock.now()));
+    let scope = PartnerScope::of_partner(&caller.partner, caller.partner.oldest_visible_id(hub.clock.now()));
     let page = Page::of(&mut query, &hub, "notifications", &scope)?;
     let (filter, overall) = message_filter(&mut query, "recipient", &scope.region)?;
     query.close()?;
@@ -228,6 +228,6 @@ pub async fn list(State(hub): State<Hub>, caller: Caller, mut query: Query) -> A
             .collect(),
     };
     let items = found.items.into_iter().map(item).collect();
-    let next_cursor = found.next.map(|last| cursor(&hub, "notifications", scope.whose, last));
+    let next_cursor = found.next.map(|last| cursor(&hub, "notifications", scope.cursor_owner, last));
     Ok(ok(StatusCode::OK, &NotificationPage { code: Success::Success, items, next_cursor }))
 }

@@ -22,7 +22,7 @@ use crate::model::access::role::Role;
 use crate::model::channel::{CHANNELS, Channel};
 use crate::model::fields::Fields;
 use crate::model::form::{Field, Form, Kind};
-use crate::model::json::{self, Faults, Text};
+use crate::model::json::{self, Faults, TextRule};
 use crate::model::partner::{Partner, PartnerStatus};
 use crate::store::{self, key};
 
@@ -84,7 +84,7 @@ fn shape(p: &Partner, credentials: Option<Credentials>) -> PartnerShape {
 /// A new partner, or what to change of one.
 static PARTNER: Form = Form {
     name: "PartnerChange",
-    about: "What to say of a partner. What is left out is as it is by default, or as it was.",
+    description: "What to say of a partner. What is left out is as it is by default, or as it was.",
     kind: Kind::Object(&[
         Field::optional("name", Kind::Text(NAME), "Needed at creation; no two partners share one."),
         Field::optional("status", Kind::Plain(WORD), "").with_example("ACTIVE"),
@@ -93,7 +93,7 @@ static PARTNER: Form = Form {
         Field::optional("retentionDays", DAYS, ""),
         Field::optional("timeZone", Kind::Plain(NAME), "At creation only: past days are counted by it.")
             .with_example("Asia/Seoul"),
-        Field::optional("region", Kind::Plain(Text::line(2)), "").with_pattern("^[A-Z]{2}$"),
+        Field::optional("region", Kind::Plain(TextRule::line(2)), "").with_pattern("^[A-Z]{2}$"),
         Field::optional("channels", Kind::List(&Kind::Plain(WORD), None, None), ""),
         Field::optional("capabilities", Kind::List(&Kind::Plain(WORD), None, None), ""),
         Field::optional("encryptContent", Kind::Flag, ""),
@@ -103,7 +103,7 @@ static PARTNER: Form = Form {
 
 static ROTATION: Form = Form {
     name: "Rotation",
-    about: "",
+    description: "",
     kind: Kind::Object(&[Field::optional(
         "overlapSeconds",
         Kind::Int64(0, OVERLAP_MOST.num_seconds()),
@@ -114,7 +114,7 @@ static ROTATION: Form = Form {
 
 static NEW_KEY: Form = Form {
     name: "NewKey",
-    about: "",
+    description: "",
     kind: Kind::Object(&[
         Field::required("role", Kind::Plain(WORD), "OPERATOR or ADMIN: a partner's key comes with the partner.")
             .with_example("OPERATOR"),
@@ -129,8 +129,8 @@ forms! {
     NewKeyBody = NEW_KEY;
 }
 
-const NAME: Text = Text::line(limits::NAME_CHARS);
-const WORD: Text = Text::line(32);
+const NAME: TextRule = TextRule::line(limits::NAME_CHARS);
+const WORD: TextRule = TextRule::line(32);
 const DAYS: Kind = Kind::Int32(1, limits::PARTNER_DAYS_MOST as i64);
 
 #[derive(Clone, Copy, PartialEq)]
@@ -162,7 +162,7 @@ fn read(body: &[u8], new: bool) -> Result<PartnerChange, Refusal> {
 
 fn read_change(mut fields: Fields<'_>, new: bool, faults: &Faults) -> PartnerChange {
     let name = if new { fields.require_text("name") } else { fields.text("name") };
-    let (status_at, region_at) = (fields.at("status"), fields.at("region"));
+    let (status_at, region_at) = (fields.pointer_to("status"), fields.pointer_to("region"));
     let status = fields.text("status");
     let status: Option<PartnerStatus> = status
         .and_then(|word| json::one_of(&word, &status_at, &["ACTIVE", "INACTIVE"], faults, crate::error::Code::E001));
@@ -221,7 +221,7 @@ pub async fn create(
 ) -> Answer {
     query.close()?;
     let change = read(&body, true)?;
-    let (partner, credentials) = flow::partner::create(&hub, actor.administering()?, change).await?;
+    let (partner, credentials) = flow::partner::create(&hub, actor.admin_permit()?, change).await?;
     let mut response = ok(StatusCode::CREATED, &shape(&partner, Some(credentials)));
     if let Ok(location) = HeaderValue::from_str(&format!("/v1/partners/{}", partner.partner_id)) {
         response.headers_mut().insert(header::LOCATION, location);
@@ -282,7 +282,7 @@ pub async fn update(
 ) -> Answer {
     query.close()?;
     let change = read(&body, false)?;
-    let partner = flow::partner::update(&hub, actor.administering()?, partner_id(&id)?, change).await?;
+    let partner = flow::partner::update(&hub, actor.admin_permit()?, partner_id(&id)?, change).await?;
     Ok(ok(StatusCode::OK, &shape(&partner, None)))
 }
 
@@ -328,7 +328,7 @@ pub async fn rotate(
 ) -> Answer {
     query.close()?;
     let overlap = read_overlap(&body)?;
-    let made = flow::partner::rotate(&hub, actor.administering()?, partner_id(&id)?, overlap).await?;
+    let made = flow::partner::rotate(&hub, actor.admin_permit()?, partner_id(&id)?, overlap).await?;
     Ok(credentials(StatusCode::OK, made))
 }
 
@@ -405,7 +405,7 @@ pub async fn create_key(
         Some((role?, name?))
     });
     let (role, name) = faults.into_result(read)?;
-    let made = flow::partner::create_key(&hub, actor.administering()?, role, &name).await?;
+    let made = flow::partner::create_key(&hub, actor.admin_permit()?, role, &name).await?;
     Ok(credentials(StatusCode::CREATED, made))
 }
 
@@ -423,7 +423,7 @@ pub async fn rotate_key(
 ) -> Answer {
     query.close()?;
     let overlap = read_overlap(&body)?;
-    let made = flow::partner::rotate_key(&hub, actor.administering()?, &id, overlap).await?;
+    let made = flow::partner::rotate_key(&hub, actor.admin_permit()?, &id, overlap).await?;
     Ok(credentials(StatusCode::OK, made))
 }
 
@@ -434,6 +434,6 @@ pub async fn rotate_key(
     responses((status = 204, description = "Revoked.")))]
 pub async fn revoke_key(State(hub): State<Hub>, Admin(actor): Admin, query: Query, Id(id): Id) -> Answer {
     query.close()?;
-    flow::partner::revoke_key(&hub, actor.administering()?, &id).await?;
+    flow::partner::revoke_key(&hub, actor.admin_permit()?, &id).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -14,7 +14,7 @@ use crate::http::problem::ProblemBody;
 use crate::http::query::Query;
 use crate::http::request::Id;
 use crate::hub::Hub;
-use crate::model::breaker::Breaker as Standing;
+use crate::model::breaker::BreakerState as Standing;
 
 /// An account at a vendor.
 #[derive(Serialize, ToSchema)]
@@ -154,7 +154,7 @@ pub async fn resume(State(hub): State<Hub>, operator: Operator, query: Query, Id
 }
 
 async fn set(hub: &Hub, operator: &Operator, name: &str, paused: bool) -> Answer {
-    provider::pause(hub, operator.0.operating()?, name, paused).await?;
+    provider::pause(hub, operator.0.operator_permit()?, name, paused).await?;
     let all = provider::statuses(hub).await?;
     let seen = all.into_iter().find(|seen| seen.account.name() == name).ok_or(Error::NotFound)?;
     Ok(ok(StatusCode::OK, &ProviderFound { code: Success::Success, provider: Provider::of(seen) }))

@@ -27,8 +27,8 @@ use crate::model::channel::{CHANNELS, Channel};
 use crate::model::delivery::{Status, parse_public_id};
 use crate::model::fields::Fields;
 use crate::model::form::{Field, Form, Kind, Preset};
-use crate::model::json::{self, Faults, Text};
-use crate::model::redrive::{DEAD, Filter, RedriveKind};
+use crate::model::json::{self, Faults, TextRule};
+use crate::model::redrive::{DEAD_LETTER_STATUSES, JobFilter, RedriveKind};
 use crate::store::redrive::{self, Job};
 
 /// Redrive one
@@ -45,7 +45,7 @@ pub async fn one(State(hub): State<Hub>, reader: Reader, query: Query, Id(id): I
     query.close()?;
     let (message_id, no) = parse_public_id(&id).ok_or(Error::NotFound)?;
     let owner = reader.owner(&hub, message_id).await?;
-    let row = flow::redrive::redrive_one(&hub, reader.actor().redriving(&owner)?, message_id, no).await?;
+    let row = flow::redrive::redrive_one(&hub, reader.actor().redrive_permit(&owner)?, message_id, no).await?;
     let told = told(&hub, std::slice::from_ref(&row)).await?;
     let delivery = Delivery { partner_id: reader.tells(row.partner_id), ..Delivery::of(&row, None, &told) };
     Ok(ok(StatusCode::OK, &DeliveryFound { code: Success::Success, delivery }))
@@ -164,7 +164,7 @@ fn begun(job: Job, counted: Option<DeadLetterCount>, is_staff: bool) -> Response
 
 static ORDER: Form = Form {
     name: "RedriveOrder",
-    about: "Which dead letters to redrive, how fast, or only how many there are.",
+    description: "Which dead letters to redrive, how fast, or only how many there are.",
     kind: Kind::Object(&[
         Field::optional("filter", Kind::Form(&FILTER), "Left out: all there are."),
         Field::optional("dryRun", Kind::Flag, "Only count them.").with_default(Preset::Flag(false)),
@@ -175,7 +175,7 @@ static ORDER: Form = Form {
 
 static FILTER: Form = Form {
     name: "RedriveOrderFilter",
-    about: "What is left out passes all.",
+    description: "What is left out passes all.",
     kind: Kind::Object(&[
         Field::optional("partnerId", Kind::Plain(WORD), "Those of this partner.").with_pattern(ID_PATTERN),
         Field::optional("channel", Kind::Word("ChannelWord", WORD), ""),
@@ -191,7 +191,7 @@ static FILTER: Form = Form {
 
 static RECOVER: Form = Form {
     name: "RecoverOrder",
-    about: "Since when.",
+    description: "Since when.",
     kind: Kind::Object(&[
         Field::required(
             "since",
@@ -210,7 +210,7 @@ static RECOVER: Form = Form {
 
 static REPLAY: Form = Form {
     name: "ReplayOrder",
-    about: "Which events of which time.",
+    description: "Which events of which time.",
     kind: Kind::Object(&[
         Field::required("since", Kind::Time, "What happened at this time or later; RFC 3339 with offset."),
         Field::optional(
@@ -234,7 +234,7 @@ forms! {
     ReplayBody = REPLAY;
 }
 
-const WORD: Text = Text::line(limits::NAME_CHARS);
+const WORD: TextRule = TextRule::line(limits::NAME_CHARS);
 const ID_PATTERN: &str = "^[0-7][0-9A-HJKMNP-TV-Z]{12}$";
 const RATE: Field = Field::optional("ratePerSecond", Kind::Int32(1, limits::REDRIVE_RATE_MOST), "")
     .with_default(Preset::Whole(limits::REDRIVE_RATE_DEFAULT as i64));
@@ -262,12 +262,12 @@ pub async fn dead_letters(
         let nothing = || Fields::open(&FILTER, serde_json::json!({}), "/filter", faults);
         let mut filter = filter.unwrap_or_else(nothing)?;
         let (partner_id, endpoint_id) = (id(&mut filter, "partnerId", faults), id(&mut filter, "endpointId", faults));
-        let (channel_at, status_at) = (filter.at("channel"), filter.at("status"));
+        let (channel_at, status_at) = (filter.pointer_to("channel"), filter.pointer_to("status"));
         let channel = filter
             .text("channel")
             .and_then(|text| json::one_of(&text, &channel_at, &CHANNELS.map(Channel::as_str), faults, Code::E005));
         let status = filter.text("status").and_then(|text| {
-            let dead = DEAD.into_iter().find(|status| status.as_str() == text);
+            let dead = DEAD_LETTER_STATUSES.into_iter().find(|status| status.as_str() == text);
             if dead.is_none() {
                 faults.add(status_at, "enum", "is neither FAILED nor UNDETERMINED");
             }
@@ -276,16 +276,16 @@ pub async fn dead_letters(
         let (provider, error) = (filter.text("provider"), filter.text("error"));
         let (since, until) = window(&mut filter, &hub, faults);
         filter.close();
-        let filter = Filter { channel, provider, error, status, events: None, since, until };
+        let filter = JobFilter { channel, provider, error, status, events: None, since, until };
         let kind = RedriveKind::Redrive;
         Some((RedriveOrder { kind, partner_id, endpoint_id, filter, rate_per_second }, dry_run))
     })?;
     if dry_run {
-        let DeadLetterCount { count, more, .. } = flow::redrive::count(&hub, actor.operating()?, &order).await?;
+        let DeadLetterCount { count, more, .. } = flow::redrive::count(&hub, actor.operator_permit()?, &order).await?;
         let told = RedriveCount { code: Success::Success, count, count_is_lower_bound: more };
         return Ok(ok(StatusCode::OK, &told));
     }
-    let (job, counted) = flow::redrive::begin(&hub, actor.operating()?, order).await?;
+    let (job, counted) = flow::redrive::begin(&hub, actor.operator_permit()?, order).await?;
     Ok(begun(job, Some(counted), true))
 }
 
@@ -310,7 +310,7 @@ fn rate(fields: &mut Fields<'_>) -> i32 {
 }
 
 fn id(fields: &mut Fields<'_>, name: &str, faults: &Faults) -> Option<Tsid> {
-    let pointer = fields.at(name);
+    let pointer = fields.pointer_to(name);
     let text = fields.text(name)?;
     let id = text.parse().ok();
     if id.is_none() {
@@ -322,7 +322,7 @@ fn id(fields: &mut Fields<'_>, name: &str, faults: &Faults) -> Option<Tsid> {
 /// `since` and `until`, the latter now if it is not given: neither is ahead, and the first comes first.
 fn window(fields: &mut Fields<'_>, hub: &Hub, faults: &Faults) -> (Option<DateTime<Utc>>, DateTime<Utc>) {
     let now = hub.clock.now();
-    let places = [fields.at("since"), fields.at("until")];
+    let places = [fields.pointer_to("since"), fields.pointer_to("until")];
     let (since, until) = (fields.time("since"), fields.time("until"));
     for (time, place) in [since, until].into_iter().zip(&places) {
         if time.is_some_and(|time| time > now) {
@@ -339,7 +339,7 @@ fn window(fields: &mut Fields<'_>, hub: &Hub, faults: &Faults) -> (Option<DateTi
 
 /// As `window`, with a beginning that the books still reach.
 fn kept_window(fields: &mut Fields<'_>, hub: &Hub, faults: &Faults) -> (Option<DateTime<Utc>>, DateTime<Utc>) {
-    let place = fields.at("since");
+    let place = fields.pointer_to("since");
     let (since, until) = window(fields, hub, faults);
     let days = hub.settings.database.retention_days;
     if since.is_some_and(|since| since < hub.clock.now() - TimeDelta::days(i64::from(days))) {
@@ -366,7 +366,7 @@ pub async fn recover(
     let read = read(&RECOVER, &body, |fields, faults| {
         let rate_per_second = rate(fields);
         let (since, until) = kept_window(fields, &hub, faults);
-        Some((Filter { since, ..plain(until) }, rate_per_second))
+        Some((JobFilter { since, ..plain(until) }, rate_per_second))
     });
     for_endpoint(&hub, &reader, &id, RedriveKind::Recover, read).await
 }
@@ -390,13 +390,13 @@ pub async fn replay(
         let rate_per_second = rate(fields);
         let events = asked(fields).map(|all| all.into_iter().map(|kind| kind.as_str().to_owned()).collect());
         let (since, until) = kept_window(fields, &hub, faults);
-        Some((Filter { since, events, ..plain(until) }, rate_per_second))
+        Some((JobFilter { since, events, ..plain(until) }, rate_per_second))
     });
     for_endpoint(&hub, &reader, &id, RedriveKind::Replay, read).await
 }
 
-fn plain(until: DateTime<Utc>) -> Filter {
-    Filter { channel: None, provider: None, error: None, status: None, events: None, since: None, until }
+fn plain(until: DateTime<Utc>) -> JobFilter {
+    JobFilter { channel: None, provider: None, error: None, status: None, events: None, since: None, until }
 }
 
 async fn for_endpoint(
@@ -404,7 +404,7 @@ async fn for_endpoint(
     reader: &Reader,
     id: &str,
     kind: RedriveKind,
-    read: Result<(Filter, i32), Refusal>,
+    read: Result<(JobFilter, i32), Refusal>,
 ) -> Answer {
     let endpoint_id: Tsid = id.parse().map_err(|_| Error::NotFound)?;
     let partner_id = reader.own();
@@ -439,15 +439,15 @@ pub struct RedrivePage {
     responses((status = 200, description = "a page", body = RedrivePage)))]
 pub async fn list(State(hub): State<Hub>, reader: Reader, mut query: Query) -> Answer {
     let scope = reader.scope(&hub, &mut query).await?;
-    let page = Page::read(&mut query, &hub, "redrives", scope.whose)?;
+    let page = Page::read(&mut query, &hub, "redrives", scope.cursor_owner)?;
     query.close()?;
-    let partner_id = Some(scope.whose).filter(|whose| *whose != Tsid(0));
+    let partner_id = Some(scope.cursor_owner).filter(|whose| *whose != Tsid(0));
     let below = page.after.map_or(page.below, |after| after.0.min(page.below));
     let own = !reader.sees_all();
     let mut rows = redrive::list(hub.store.api(), partner_id, own, (below, page.from), page.limit + 1).await?;
     let more = rows.len() as i64 > page.limit;
     rows.truncate(usize::try_from(page.limit).unwrap_or(0));
-    let next = rows.last().filter(|_| more).map(|r| cursor(&hub, "redrives", scope.whose, (r.redrive_id, 0)));
+    let next = rows.last().filter(|_| more).map(|r| cursor(&hub, "redrives", scope.cursor_owner, (r.redrive_id, 0)));
     let items = rows.into_iter().map(|job| shape(job, reader.sees_all())).collect();
     Ok(ok(StatusCode::OK, &RedrivePage { code: Success::Success, items, next_cursor: next }))
 }

@@ -8,7 +8,7 @@ use crate::http::query::Query;
 use crate::http::words::words;
 use crate::id::Tsid;
 use crate::limits;
-use crate::model::channel::folded;
+use crate::model::channel::canonical_mailbox;
 use crate::model::channel::{CHANNELS, Channel};
 use crate::model::delivery::{OutcomeKind, STATUSES, Status};
 use crate::model::endpoint::EndpointStatus;
@@ -64,7 +64,7 @@ pub fn recipient_filter(query: &mut Query, name: &str, region: &str) -> Recipien
     let Some(text) = &to else { return Recipient { to, phone: None, mailbox: None } };
     let abroad = text.strip_prefix(' ').map(|rest| format!("+{rest}"));
     let phone = abroad.and_then(|text| phone::parse(&text, region).ok()).or_else(|| phone::parse(text, region).ok());
-    let mailbox = Some(text.replace(' ', "+")).filter(|text| is_mailbox(text)).map(|text| folded(&text));
+    let mailbox = Some(text.replace(' ', "+")).filter(|text| is_mailbox(text)).map(|text| canonical_mailbox(&text));
     Recipient { to, phone, mailbox }
 }
 

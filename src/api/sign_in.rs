@@ -18,11 +18,11 @@ use crate::hub::Hub;
 use crate::limits;
 use crate::model::fields::Fields;
 use crate::model::form::{Field, Form, Kind};
-use crate::model::json::{self, Faults, Text};
+use crate::model::json::{self, Faults, TextRule};
 
 static SIGN_IN: Form = Form {
     name: "SignIn",
-    about: "What a client signs in with.",
+    description: "What a client signs in with.",
     kind: Kind::Object(&[
         // No key has a longer one: it is refused as a wrong one is.
         Field::required("clientId", Kind::Plain(SECRET), "As `notihub partner create` or an admin gave it.")
@@ -34,7 +34,7 @@ static SIGN_IN: Form = Form {
 
 static REFRESH: Form = Form {
     name: "Refresh",
-    about: "",
+    description: "",
     kind: Kind::Object(&[
         Field::required("refreshToken", Kind::Plain(SECRET), "").with_length(None, Some(limits::SECRET_CHARS))
     ]),
@@ -46,7 +46,7 @@ forms! {
     RefreshBody = REFRESH;
 }
 
-const SECRET: Text = Text::line(limits::SECRET_CHARS).as_posted();
+const SECRET: TextRule = TextRule::line(limits::SECRET_CHARS).as_posted();
 
 /// Tokens of a sign-in.
 #[derive(Serialize, ToSchema)]

@@ -76,15 +76,15 @@ fn shape(row: Refused, partner_id: Option<String>) -> RefusedRequest {
     responses((status = 200, description = "a page", body = RefusedPage)))]
 pub async fn refused(State(hub): State<Hub>, reader: Reader, mut query: Query) -> Answer {
     let scope = reader.scope(&hub, &mut query).await?;
-    let page = Page::read(&mut query, &hub, "refused", scope.whose)?;
+    let page = Page::read(&mut query, &hub, "refused", scope.cursor_owner)?;
     query.close()?;
     let below = page.after.map_or(i64::MAX, |after| after.0.0);
     let window = (page.from.time(), page.below.time());
-    let mut rows = sql_intake::refused(hub.store.api(), &scope.owners, below, window, page.limit + 1).await?;
+    let mut rows = sql_intake::refused(hub.store.api(), &scope.partners, below, window, page.limit + 1).await?;
     let more = rows.len() as i64 > page.limit;
     rows.truncate(usize::try_from(page.limit).unwrap_or(0));
     let next_cursor =
-        rows.last().filter(|_| more).map(|r| cursor(&hub, "refused", scope.whose, (Tsid(r.request_id), 0)));
+        rows.last().filter(|_| more).map(|r| cursor(&hub, "refused", scope.cursor_owner, (Tsid(r.request_id), 0)));
     let items = rows
         .into_iter()
         .map(|row| {

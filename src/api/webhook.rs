@@ -23,15 +23,15 @@ use crate::http::request::{Id, Json};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
-use crate::model::access::permit::Owning;
-use crate::model::delivery::{PARKED, STATUSES, Status};
+use crate::model::access::permit::OwnerPermit;
+use crate::model::delivery::{READY_WHEN_RESUMED, STATUSES, Status};
 use crate::model::egress;
 use crate::model::endpoint::{self, Endpoint, EndpointStatus};
 use crate::model::event::{EVENT_KINDS, EventKind};
 use crate::model::fields::Fields;
 use crate::model::form::{Field, Form, Kind, Preset};
 use crate::model::intake::is_mailbox;
-use crate::model::json::{self, Faults, Text};
+use crate::model::json::{self, Faults, TextRule};
 use crate::store;
 use crate::store::delivery::{Call, Webhook, WebhookFilter};
 
@@ -87,7 +87,7 @@ impl EndpointShape {
             include_content: e.include_content,
             contact_email: e.contact_email.clone(),
             headers: e.headers.keys().cloned().collect(),
-            former_secret_good_until: e.former.as_ref().map(|f| f.1).filter(|until| *until > now).map(Time),
+            former_secret_good_until: e.previous_secret.as_ref().map(|f| f.1).filter(|until| *until > now).map(Time),
             failing_since: e.failing_since.map(Time),
             last_success_at: e.last_success_at.map(Time),
             last_failure_at: e.last_failure_at.map(Time),
@@ -116,7 +116,7 @@ pub struct EndpointMade {
 
 static NEW_ENDPOINT: Form = Form {
     name: "NewEndpoint",
-    about: "A new endpoint.",
+    description: "A new endpoint.",
     kind: Kind::Object(&[
         Field::required("url", URL, "https, to a public address or name, on port 443, 80 or one from 1024 on."),
         EVENTS,
@@ -140,14 +140,14 @@ static NEW_ENDPOINT: Form = Form {
 
 static ENDPOINT_CHANGE: Form = Form {
     name: "EndpointChange",
-    about: "What to change of an endpoint. What is left out stays.",
+    description: "What to change of an endpoint. What is left out stays.",
     kind: Kind::Object(&[
         Field::optional("url", URL, ""),
         EVENTS,
         Field::optional("description", DESCRIPTION, "null: none."),
         Field::optional(
             "status",
-            Kind::Plain(Text::line(32)),
+            Kind::Plain(TextRule::line(32)),
             "PAUSED: what is for it waits; not of one that is DISABLED. ACTIVE: it goes on, from DISABLED too, with what \
              waited.",
         ),
@@ -161,7 +161,7 @@ static ENDPOINT_CHANGE: Form = Form {
 
 static ENDPOINT_ROTATION: Form = Form {
     name: "EndpointRotation",
-    about: "",
+    description: "",
     kind: Kind::Object(&[Field::optional(
         "overlapSeconds",
         Kind::Int64(0, OVERLAP_MOST.num_seconds()),
@@ -177,9 +177,9 @@ forms! {
     EndpointRotation = ENDPOINT_ROTATION;
 }
 
-const URL: Kind = Kind::Text(Text::line(egress::URL_BYTES).as_posted());
-const DESCRIPTION: Kind = Kind::Text(Text::line(limits::ENDPOINT_DESCRIPTION_CHARS));
-const EMAIL: Kind = Kind::Text(Text::line(limits::EMAIL_BYTES));
+const URL: Kind = Kind::Text(TextRule::line(egress::URL_BYTES).as_posted());
+const DESCRIPTION: Kind = Kind::Text(TextRule::line(limits::ENDPOINT_DESCRIPTION_CHARS));
+const EMAIL: Kind = Kind::Text(TextRule::line(limits::EMAIL_BYTES));
 const EVENTS: Field = Field::optional(
     "events",
     Kind::List(&Kind::Words(asked_words), Some(1), None),
@@ -194,7 +194,7 @@ const HEADERS: Field = Field::optional(
 
 /// The events that an endpoint can ask for.
 fn asked_words() -> Vec<&'static str> {
-    EVENT_KINDS.into_iter().filter(|kind| kind.can_be_asked_for()).map(EventKind::as_str).collect()
+    EVENT_KINDS.into_iter().filter(|kind| kind.is_subscribable()).map(EventKind::as_str).collect()
 }
 
 /// An event that an endpoint can ask for.
@@ -203,7 +203,7 @@ struct Asked(EventKind);
 impl std::str::FromStr for Asked {
     type Err = ();
     fn from_str(text: &str) -> Result<Asked, ()> {
-        text.parse().ok().filter(|kind: &EventKind| kind.can_be_asked_for()).map(Asked).ok_or(())
+        text.parse().ok().filter(|kind: &EventKind| kind.is_subscribable()).map(Asked).ok_or(())
     }
 }
 
@@ -221,7 +221,7 @@ impl std::str::FromStr for Wanted {
 }
 
 /// Reads a new endpoint, or a change of one.
-fn read(hub: &Hub, permit: Owning<'_>, body: &[u8], new: bool) -> Result<EndpointEdit, Refusal> {
+fn read(hub: &Hub, permit: OwnerPermit<'_>, body: &[u8], new: bool) -> Result<EndpointEdit, Refusal> {
     let faults = Faults::default();
     let value = json::parse(body, &faults)?;
     let form = if new { &NEW_ENDPOINT } else { &ENDPOINT_CHANGE };
@@ -229,9 +229,9 @@ fn read(hub: &Hub, permit: Owning<'_>, body: &[u8], new: bool) -> Result<Endpoin
     faults.into_result(read)
 }
 
-fn read_change(hub: &Hub, permit: Owning<'_>, mut fields: Fields<'_>, new: bool, faults: &Faults) -> EndpointEdit {
+fn read_change(hub: &Hub, permit: OwnerPermit<'_>, mut fields: Fields<'_>, new: bool, faults: &Faults) -> EndpointEdit {
     let url = fields.text("url").and_then(|url| {
-        let parsed = egress::parse(&url, &hub.settings.webhooks.rules());
+        let parsed = egress::parse_url(&url, &hub.settings.webhooks.rules());
         parsed.map_err(|forbidden| faults.add("/url", forbidden.reason, forbidden.detail)).ok()
     });
     let status = if new { None } else { fields.text("status") };
@@ -304,12 +304,12 @@ fn read_headers(fields: &mut Fields<'_>, faults: &Faults) -> Option<BTreeMap<Str
     }
     let mut read = BTreeMap::new();
     for (name, value) in given {
-        let pointer = json::at("/headers", &name);
+        let pointer = json::child_pointer("/headers", &name);
         let Value::String(value) = value else {
             json::mismatch(faults, &pointer, "a text", &value);
             continue;
         };
-        match endpoint::header(&name, &value) {
+        match endpoint::check_header(&name, &value) {
             Ok(name) if read.contains_key(&name) => {
                 faults.add(pointer, "duplicate_key", "is given twice: capitals make no other header");
             }
@@ -368,14 +368,15 @@ pub struct EndpointPage {
 pub async fn list(State(hub): State<Hub>, reader: Reader, mut query: Query) -> Answer {
     let scope = reader.scope(&hub, &mut query).await?;
     // Endpoints are no messages: they are seen however old.
-    let page = Page::read(&mut query, &hub, "webhooks", scope.whose)?;
+    let page = Page::read(&mut query, &hub, "webhooks", scope.cursor_owner)?;
     query.close()?;
     let below = page.after.map_or(page.below, |after| after.0.min(page.below));
     let (db, window) = (hub.store.api(), (below, page.from));
-    let mut found = store::endpoint::list(db, &hub.keyring, &scope.owners, window, page.limit + 1).await?;
+    let mut found = store::endpoint::list(db, &hub.keyring, &scope.partners, window, page.limit + 1).await?;
     let more = found.len() as i64 > page.limit;
     found.truncate(usize::try_from(page.limit).unwrap_or(0));
-    let next_cursor = found.last().filter(|_| more).map(|e| cursor(&hub, "webhooks", scope.whose, (e.endpoint_id, 0)));
+    let next_cursor =
+        found.last().filter(|_| more).map(|e| cursor(&hub, "webhooks", scope.cursor_owner, (e.endpoint_id, 0)));
     let items = found.iter().map(|e| EndpointShape::of(e, &hub, reader.tells(e.partner_id))).collect();
     Ok(ok(StatusCode::OK, &EndpointPage { code: Success::Success, items, next_cursor }))
 }
@@ -560,8 +561,8 @@ impl EndpointCall {
 
 impl EndpointDelivery {
     fn of(row: &Webhook) -> EndpointDelivery {
-        let parked = row.status == Status::Scheduled && row.ready_at == PARKED;
-        let next = (row.status == Status::Scheduled && row.ready_at < PARKED).then_some(Time(row.ready_at));
+        let parked = row.status == Status::Scheduled && row.ready_at == READY_WHEN_RESUMED;
+        let next = (row.status == Status::Scheduled && row.ready_at < READY_WHEN_RESUMED).then_some(Time(row.ready_at));
         EndpointDelivery {
             delivery_id: format!("{}-{}", row.message_id, row.no),
             event_id: row.telling.event_id.clone(),

@@ -215,7 +215,7 @@ impl Client {
                  NOTIHUB_CLIENT_SECRET",
             );
         }
-        Err(Error::Answered { told, problem })
+        Err(Error::Answered { message: told, problem })
     }
 
     /// A message with its story, once all of it is settled or `within` is over. Says which of the two.

@@ -9,7 +9,7 @@ use crate::model::event::{EVENT_KINDS, EventKind};
 
 /// Of those that endpoints can ask for.
 pub fn askable(text: &str) -> std::result::Result<EventKind, String> {
-    let kinds: Vec<EventKind> = EVENT_KINDS.into_iter().filter(|kind| kind.can_be_asked_for()).collect();
+    let kinds: Vec<EventKind> = EVENT_KINDS.into_iter().filter(|kind| kind.is_subscribable()).collect();
     kinds.iter().find(|kind| kind.as_str() == text).copied().ok_or_else(|| no_such_event(&kinds))
 }
 

@@ -66,7 +66,7 @@ pub async fn run(args: KeyCommand, output: Output) -> Result<u8> {
 }
 
 async fn act(hub: &Hub, actor: &Actor, deed: Action, output: Output) -> Result<()> {
-    let permit = actor.administering()?;
+    let permit = actor.admin_permit()?;
     let say = |told: Value, text: String| match output {
         Output::Json => print::json(&told),
         Output::Text => anstream::println!("{text}"),

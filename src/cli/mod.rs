@@ -164,12 +164,12 @@ fn exit_code(e: &Error) -> ExitCode {
 fn parse(args: Vec<std::ffi::OsString>) -> Result<(Cli, Origins)> {
     let apart = args.iter().position(|a| a == "--config").and_then(|n| args.get(n + 1)).map(PathBuf::from);
     let joined = args.iter().find_map(|a| a.to_str()?.strip_prefix("--config=").map(PathBuf::from));
-    let file = config::file(apart.or(joined).as_deref())?;
+    let file = config::read_file(apart.or(joined).as_deref())?;
     let mut origins =
         Origins { given: args.iter().filter_map(|a| Some(a.to_str()?.to_owned())).collect(), ..Origins::default() };
     let mut command = Cli::command();
     origins.find_unknown(&command);
-    for (name, config::Written { values, at, accounts }) in file {
+    for (name, config::FileSetting { values, at, accounts }) in file {
         let mut known = false;
         command = command.mut_subcommands(|c| default_of(c, &name, &values, &mut known, false));
         if !known {

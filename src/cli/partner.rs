@@ -11,7 +11,7 @@ use crate::flow::erase::Progress;
 use crate::flow::partner::{Credentials, OVERLAP_MOST, PartnerChange};
 use crate::hub::Hub;
 use crate::limits;
-use crate::model::access::permit::Administering;
+use crate::model::access::permit::AdminPermit;
 use crate::model::access::principal::Actor;
 use crate::model::access::role::StaffRole;
 use crate::model::channel::Channel;
@@ -158,7 +158,7 @@ fn status(text: &str) -> std::result::Result<PartnerStatus, String> {
 /// A name as the API takes it.
 pub fn name(text: &str) -> std::result::Result<String, String> {
     let faults = Faults::default();
-    let read = json::text(text.into(), "", json::Text::line(limits::NAME_CHARS), &faults);
+    let read = json::text(text.into(), "", json::TextRule::line(limits::NAME_CHARS), &faults);
     faults.into_result(read).map_err(|_| format!("a name is one line of up to {} characters", limits::NAME_CHARS))
 }
 
@@ -195,7 +195,7 @@ pub async fn run(args: PartnerCommand, output: Output) -> Result<u8> {
 }
 
 async fn act(hub: &Hub, actor: &Actor, deed: Action, owner_url: &str, output: Output) -> Result<u8> {
-    let permit = actor.administering()?;
+    let permit = actor.admin_permit()?;
     match deed {
         Action::Bootstrap => bootstrap(hub, permit, output).await?,
         Action::Create { name, change, time_zone } => {
@@ -279,7 +279,7 @@ async fn intake_roles(hub: &Hub, partner: &Partner) -> Result<Vec<String>> {
 
 async fn grant(
     hub: &Hub,
-    permit: Administering<'_>,
+    permit: AdminPermit<'_>,
     partner: &Partner,
     role: &str,
     owner_url: &str,
@@ -315,7 +315,7 @@ async fn grant(
 
 async fn erase(
     hub: &Hub,
-    permit: Administering<'_>,
+    permit: AdminPermit<'_>,
     recipient: &str,
     partner: Option<crate::id::Tsid>,
     output: Output,
@@ -395,7 +395,7 @@ fn remedy(place: &str) -> &'static str {
     }
 }
 
-async fn bootstrap(hub: &Hub, permit: Administering<'_>, output: Output) -> Result<()> {
+async fn bootstrap(hub: &Hub, permit: AdminPermit<'_>, output: Output) -> Result<()> {
     if store::key::any_admin(hub.store.api()).await? {
         return Err(Error::Setup(
             "there is an admin already; `notihub key create --role ADMIN NAME` makes another, `notihub key rotate` gives a \

@@ -275,7 +275,7 @@ pub async fn open_desk(database: &Database) -> Result<(Hub, Actor)> {
         return Err(Error::Setup(format!("the schema lacks {missing} migrations: run `notihub migrate`")));
     }
     let parts = Parts {
-        settings: Settings::on(database.clone())?,
+        settings: Settings::with_database(database.clone())?,
         store,
         providers: Providers::default(),
         clock: Clock::system(),
@@ -287,7 +287,7 @@ pub async fn open_desk(database: &Database) -> Result<(Hub, Actor)> {
     let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
     let user = user.map_or_else(|| nix::unistd::getuid().to_string(), |u| u.name);
     let host = nix::unistd::gethostname().ok().and_then(|h| h.into_string().ok()).unwrap_or_default();
-    Ok((hub, Actor::at_the_machine(format!("{user}@{host}"))))
+    Ok((hub, Actor::local_admin(format!("{user}@{host}"))))
 }
 
 /// Starts the API where the settings say, and the loops of this role. Returns the address in use.

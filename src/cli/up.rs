@@ -85,7 +85,7 @@ async fn on_ground(mut settings: Settings, ground: &Shutdown, wish: &Wish) -> Re
     let simulators = stand_ins::start(&mut settings, ground).await?;
     if wish.demo {
         // Who tries this out has `notihub webhook listen` on the same machine.
-        let loopback = ["127.0.0.0/8", "::1"].into_iter().filter_map(|text| egress::network(text).ok());
+        let loopback = ["127.0.0.0/8", "::1"].into_iter().filter_map(|text| egress::parse_network(text).ok());
         settings.webhooks.webhook_allow_networks.extend(loopback);
         settings.webhooks.webhook_allow_http = true;
     }
@@ -127,8 +127,8 @@ async fn keys(hub: &Hub) -> Result<SavedKeys> {
         return Ok(kept);
     }
     const DEMO: &str = "demo";
-    let actor = Actor::at_the_machine("notihub up".into());
-    let permit = actor.administering()?;
+    let actor = Actor::local_admin("notihub up".into());
+    let permit = actor.admin_permit()?;
     let partner = match store::partner::find(hub.store.api(), DEMO).await? {
         Some(demo) => flow::partner::rotate(hub, permit, demo.partner_id, TimeDelta::hours(1)).await?,
         None => {

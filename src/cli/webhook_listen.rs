@@ -27,7 +27,7 @@ use super::{Output, endpoints, print};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::http::server::{self, Allowance};
-use crate::model::signature::{self, Findings};
+use crate::model::signature::{self, SignatureChecks};
 use crate::shutdown::{Shutdown, signalled};
 
 /// By which a listener knows its own endpoints.
@@ -159,14 +159,14 @@ impl Created {
             body["events"] = json!(args.events);
         }
         let made = client.post("/v1/webhooks", &body).await.map_err(|e| match e {
-            Error::Answered { told, problem }
+            Error::Answered { message: told, problem }
                 if matches!(problem["reason"].as_str(), Some("url_scheme" | "url_host_not_allowed")) =>
             {
                 let flags = "--webhook-allow-http --webhook-allow-network 127.0.0.0/8";
                 let told = format!(
                     "{told}\n  a hub calls this machine when it is started as notihub up --demo, or with {flags}"
                 );
-                Error::Answered { told, problem }
+                Error::Answered { message: told, problem }
             }
             other => other,
         })?;
@@ -231,7 +231,7 @@ impl Desk {
         let event_id = field("eventId").or_else(id);
 
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let valid = findings.as_ref().is_none_or(Findings::hold);
+        let valid = findings.as_ref().is_none_or(SignatureChecks::all_valid);
         let unasked = if valid { &OK } else { &UNAUTHORIZED };
         let answer = *self.answers.get(seen.requests).or(self.answers.last()).unwrap_or(unasked);
         seen.requests += 1;
@@ -311,7 +311,7 @@ struct Shown {
     delivery_id: Option<String>,
     times: usize,
     /// None: there was no secret to check with.
-    findings: Option<Findings>,
+    findings: Option<SignatureChecks>,
     /// Where it is kept, or why it is not.
     saved: Option<Result<String, String>>,
     answer: Answer,
@@ -323,7 +323,7 @@ impl Shown {
         let one = |text: &str| print::escaped(text).replace('\n', "\\n");
         let or_none = |text: &Option<String>| text.as_deref().map_or("–".to_owned(), one);
         let again = if self.times > 1 { format!("  seen before ({} times now)", self.times) } else { String::new() };
-        let invalid = self.findings.as_ref().is_some_and(|findings| !findings.hold());
+        let invalid = self.findings.as_ref().is_some_and(|findings| !findings.all_valid());
         let mut lines = vec![format!(
             "\n{} {}{}  {}  {}{}",
             print::paint(print::DIM, &self.at.format("%H:%M:%S%.3f").to_string()),
@@ -369,7 +369,7 @@ impl Shown {
             "messageId": self.message_id,
             "deliveryId": self.delivery_id,
             "times": self.times,
-            "valid": self.findings.as_ref().map(Findings::hold),
+            "valid": self.findings.as_ref().map(SignatureChecks::all_valid),
             "signatures": self.findings.as_ref().map(webhook_verify::told),
             "headers": joined,
             "body": json.or_else(text).unwrap_or_else(base64),

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{Output, print};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::model::signature::{self, By, Fault, Findings};
+use crate::model::signature::{self, SignatureChecks, SignatureFault, VerifiedBy};
 
 /// A request's body is far smaller; this is so that a wrong file does not fill the memory.
 const PASTED_BYTES: u64 = 4 << 20;
@@ -35,7 +35,7 @@ pub struct Secrets {
 
 fn secret(text: &str) -> Result<String, String> {
     let secret = text.trim().to_owned();
-    let valid = signature::decode(&secret).is_some();
+    let valid = signature::decode_secret(&secret).is_some();
     valid.then_some(secret).ok_or_else(|| "a secret is whsec_ and 24 to 64 bytes as base64".to_owned())
 }
 
@@ -96,7 +96,7 @@ pub fn run(args: Verify, output: Output) -> Result<u8> {
     let now = if args.ignore_time { None } else { Some(args.at.unwrap_or(Clock::system().now().timestamp())) };
     let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
     let (findings, cut) = request.verify(&secrets, now);
-    let valid = findings.hold();
+    let valid = findings.all_valid();
     let hints = hints(&findings, &request);
     match output {
         Output::Json => print::json(&json!({
@@ -163,7 +163,7 @@ impl<'p> Pasted<'p> {
     }
 
     /// As pasted or, where only that holds, without the newline that editors and `echo` add. Says which.
-    fn verify(&self, secrets: &[&str], now: Option<i64>) -> (Findings, bool) {
+    fn verify(&self, secrets: &[&str], now: Option<i64>) -> (SignatureChecks, bool) {
         let whole = signature::verify(secrets, &self.headers, self.body, now);
         let cut = self.body.strip_suffix(b"\n").map(|body| body.strip_suffix(b"\r").unwrap_or(body));
         let cut = cut.map(|body| signature::verify(secrets, &self.headers, body, now));
@@ -180,9 +180,9 @@ impl<'p> Pasted<'p> {
 }
 
 /// How many signatures fit the body, in time or not.
-fn fitting(findings: &Findings) -> usize {
+fn fitting(findings: &SignatureChecks) -> usize {
     let found = [&findings.seed, &findings.standard].into_iter().flatten();
-    found.filter(|found| matches!(found, Ok(_) | Err(Fault::Time(_)))).count()
+    found.filter(|found| matches!(found, Ok(_) | Err(SignatureFault::Time(_)))).count()
 }
 
 /// `Name: value`; a start line has a space before its first colon, or no colon.
@@ -194,14 +194,16 @@ fn header(line: &[u8]) -> Option<(&str, &[u8])> {
 }
 
 /// A line for people on each scheme.
-pub fn lines(findings: &Findings) -> Vec<String> {
-    let line = |name: &str, found: &Option<Result<By, Fault>>| {
+pub fn lines(findings: &SignatureChecks) -> Vec<String> {
+    let line = |name: &str, found: &Option<Result<VerifiedBy, SignatureFault>>| {
         let (style, text) = match found {
             None => (print::DIM, "not there".to_owned()),
-            Some(Ok(By { header, secret })) if *secret == 0 && *header != signature::X_SIGNATURE_NEXT => {
+            Some(Ok(VerifiedBy { header, secret })) if *secret == 0 && *header != signature::X_SIGNATURE_NEXT => {
                 (print::GOOD, "holds".to_owned())
             }
-            Some(Ok(By { header, secret })) => (print::GOOD, format!("holds ({header}, secret {})", secret + 1)),
+            Some(Ok(VerifiedBy { header, secret })) => {
+                (print::GOOD, format!("holds ({header}, secret {})", secret + 1))
+            }
             Some(Err(fault)) => (print::BAD, format!("does not hold: {fault}")),
         };
         format!("{name:<18} {}", print::paint(style, &text))
@@ -210,27 +212,27 @@ pub fn lines(findings: &Findings) -> Vec<String> {
 }
 
 /// The same for programs.
-pub fn told(findings: &Findings) -> Value {
-    let one = |found: &Option<Result<By, Fault>>| match found {
+pub fn told(findings: &SignatureChecks) -> Value {
+    let one = |found: &Option<Result<VerifiedBy, SignatureFault>>| match found {
         None => Value::Null,
-        Some(Ok(By { header, secret })) => json!({"holds": true, "header": header, "secret": secret + 1}),
+        Some(Ok(VerifiedBy { header, secret })) => json!({"holds": true, "header": header, "secret": secret + 1}),
         Some(Err(fault)) => json!({"holds": false, "why": fault.to_string()}),
     };
     json!({"xSignature": one(&findings.seed), "webhookSignature": one(&findings.standard)})
 }
 
 /// What to do about it.
-fn hints(findings: &Findings, request: &Pasted<'_>) -> Vec<&'static str> {
-    let faults: Vec<&Fault> =
+fn hints(findings: &SignatureChecks, request: &Pasted<'_>) -> Vec<&'static str> {
+    let faults: Vec<&SignatureFault> =
         [&findings.seed, &findings.standard].into_iter().flatten().filter_map(|f| f.as_ref().err()).collect();
     let mut hints = Vec::new();
     if findings.seed.is_none() && findings.standard.is_none() {
         hints.push("no header of a signature is here: is this the whole request, and notihub's?");
     }
-    if faults.iter().any(|f| matches!(f, Fault::Time(_))) {
+    if faults.iter().any(|f| matches!(f, SignatureFault::Time(_))) {
         hints.push("a request pasted later is old by then: --ignore-time takes any time, --at says when it came");
     }
-    if faults.iter().any(|f| matches!(f, Fault::Differs(..))) {
+    if faults.iter().any(|f| matches!(f, SignatureFault::Differs(..))) {
         hints.push(
             "take the secret of this very endpoint, whole, with whsec_; it was shown once, rotating gives a new one",
         );
@@ -243,7 +245,10 @@ fn hints(findings: &Findings, request: &Pasted<'_>) -> Vec<&'static str> {
             hints.push("the body is not as long as its Content-Length says: it was cut, or changed by pasting");
         }
     }
-    if faults.iter().any(|f| matches!(f, Fault::Missing(_) | Fault::Repeated(_) | Fault::Malformed(..))) {
+    if faults
+        .iter()
+        .any(|f| matches!(f, SignatureFault::Missing(_) | SignatureFault::Repeated(_) | SignatureFault::Malformed(..)))
+    {
         hints.push("a proxy may drop, join or repeat headers: compare with what `notihub webhook listen` gets");
     }
     hints
@@ -263,7 +268,7 @@ mod tests {
 
     #[test]
     fn what_people_paste_is_read() {
-        let key = signature::secret(&[3; 32]);
+        let key = signature::encode_secret(&[3; 32]);
         let body = "{\"n\": 1,\n \"s\": \"가\"}";
         for newline in ["\n", "\r\n"] {
             let plain = pasted(&key, body, newline);
@@ -276,13 +281,15 @@ mod tests {
             {
                 let request = Pasted::parse(text.as_bytes()).unwrap();
                 let (findings, was_cut) = request.verify(&[&key], Some(NOW));
-                assert!(findings.hold() && was_cut == cut, "{text:?}");
+                assert!(findings.all_valid() && was_cut == cut, "{text:?}");
                 assert_eq!(request.verify(&[&key], Some(NOW + 9999)).1, cut, "also when it is late");
             }
-            assert!(!Pasted::parse(format!("{plain}\n\n").as_bytes()).unwrap().verify(&[&key], Some(NOW)).0.hold());
+            assert!(
+                !Pasted::parse(format!("{plain}\n\n").as_bytes()).unwrap().verify(&[&key], Some(NOW)).0.all_valid()
+            );
             let empty = pasted(&key, "", newline);
             for end in [empty.as_str(), empty.trim_end()] {
-                assert!(Pasted::parse(end.as_bytes()).unwrap().verify(&[&key], Some(NOW)).0.hold(), "{end:?}");
+                assert!(Pasted::parse(end.as_bytes()).unwrap().verify(&[&key], Some(NOW)).0.all_valid(), "{end:?}");
             }
         }
         for nonsense in ["", "\n\n", "hello", "{\"a\": 1}", "POST / HTTP/1.1\n\nbody", "A: b\nno header\n\nbody"] {

@@ -105,7 +105,7 @@ fn schedule(text: &str) -> Result<Crontab> {
 async fn on_schedule(hub: &Hub, cron: &Crontab) -> Result<()> {
     while !hub.shutdown.is_stopping() {
         let now = hub.clock.now();
-        let Some(next) = cron.after(now) else { return Ok(()) };
+        let Some(next) = cron.next_after(now) else { return Ok(()) };
         if !hub.shutdown.sleep((next - now).to_std().unwrap_or_default()).await {
             return Ok(());
         }

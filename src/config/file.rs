@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 
 /// A setting in the file.
 #[derive(Debug)]
-pub struct Written {
+pub struct FileSetting {
     pub values: Vec<String>,
     /// File and line, as `notihub.toml line 3`.
     pub at: String,
@@ -19,7 +19,7 @@ pub struct Written {
 ///
 /// # Errors
 /// `Error::Usage`, which names file, line and what is wrong, but never quotes a value: it may be a secret.
-pub fn file(named: Option<&std::path::Path>) -> Result<BTreeMap<String, Written>> {
+pub fn read_file(named: Option<&std::path::Path>) -> Result<BTreeMap<String, FileSetting>> {
     let env = std::env::var_os("NOTIHUB_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
     let asked = named.map(std::path::Path::to_path_buf).or(env);
     let path = asked.clone().unwrap_or_else(|| "notihub.toml".into());
@@ -43,7 +43,7 @@ pub fn file(named: Option<&std::path::Path>) -> Result<BTreeMap<String, Written>
         let at = place(&name);
         let accounts = value.as_table().into_iter().flat_map(toml::Table::keys);
         let accounts = accounts.map(|account| (account.clone(), place(&format!("{name}.{account}")))).collect();
-        Ok((name.clone(), Written { values: file_values(&at, &name, value)?, at, accounts }))
+        Ok((name.clone(), FileSetting { values: file_values(&at, &name, value)?, at, accounts }))
     };
     table.into_iter().map(written).collect()
 }

@@ -19,7 +19,7 @@ pub use channels::{Channels, ProviderSettings};
 pub use database::{Database, data_dir};
 pub use email::{Email, EmailKind, SmtpTls};
 pub use environment::{is_set, pager, variables};
-pub use file::{Written, file};
+pub use file::{FileSetting, read_file};
 pub use output::{Alerts, Log, LogFormat};
 pub use process::{Api, Timing, Work};
 pub use retry::{Pauses, Retry};
@@ -57,7 +57,7 @@ pub struct Settings {
 
 impl Settings {
     /// For commands that need little more than the database: all else as the environment has it, or by default.
-    pub fn on(database: Database) -> Result<Settings> {
+    pub fn with_database(database: Database) -> Result<Settings> {
         #[derive(clap::Parser)]
         struct Alone {
             #[command(flatten)]

@@ -102,7 +102,7 @@ impl Timing {
 
     /// How long a call may go on once the process stops: what is left of the grace is for writing its outcome. At least
     /// a call budget.
-    pub fn grace_of_calls(&self) -> Duration {
+    pub fn call_grace(&self) -> Duration {
         Duration::from_millis(self.shutdown_grace_ms.saturating_sub(self.settle_budget_ms))
     }
 

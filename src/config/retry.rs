@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::model::channel::{Channel, OnUnknown};
-use crate::model::retry::{COPIES, EMAIL_SCHEDULE, RetryPolicy};
+use crate::model::retry::{EMAIL_SCHEDULE, MAX_UNKNOWN_COPIES, RetryPolicy};
 
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Retries")]
@@ -52,17 +52,17 @@ impl Retry {
         };
         let general = RetryPolicy {
             max_attempts: self.retry_max_attempts,
-            backoff: Duration::from_millis(self.retry_backoff_delay),
+            base_backoff: Duration::from_millis(self.retry_backoff_delay),
             multiplier: self.retry_multiplier,
-            ceiling: Duration::from_secs(self.retry_ceiling_s),
-            patience,
+            max_pause: Duration::from_secs(self.retry_ceiling_s),
+            throttle_patience: patience,
             ..RetryPolicy::default()
         };
         let set = self.retry_schedules.iter().rev().find(|(c, _)| *c == channel).map(|(_, pauses)| pauses.as_slice());
         let own: &[Duration] = if channel == Channel::Email { &EMAIL_SCHEDULE } else { &[] };
         match set.unwrap_or(own) {
             schedule if stands_by || schedule.is_empty() => general,
-            schedule => RetryPolicy { copies: COPIES, ..general.scheduled(schedule) },
+            schedule => RetryPolicy { max_copies: MAX_UNKNOWN_COPIES, ..general.with_schedule(schedule) },
         }
     }
 

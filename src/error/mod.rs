@@ -40,8 +40,8 @@ pub enum Error {
     #[error("{0}")]
     Setup(String),
     /// What a hub answered to one of our own commands: a sentence, and the problem as it came.
-    #[error("{told}")]
-    Answered { told: String, problem: serde_json::Value },
+    #[error("{message}")]
+    Answered { message: String, problem: serde_json::Value },
     /// Ours. Logged in full, told without detail.
     #[error("{0}")]
     Internal(String),

@@ -48,7 +48,7 @@ impl Refusal {
     }
 
     /// From all the faults of one request. The first fault speaks for the whole: its code and reason head the answer.
-    pub fn of(faults: Vec<Fault>) -> Refusal {
+    pub fn from_faults(faults: Vec<Fault>) -> Refusal {
         let (code, reason, detail) = match faults.as_slice() {
             [only] => (only.code, only.reason, format!("{} {}", at(&only.pointer), only.detail)),
             [first, ..] => {

@@ -10,12 +10,12 @@ use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::hub::causes::Noted;
 use crate::limits;
-use crate::model::alert::Cause;
-use crate::model::breaker::Breaker;
+use crate::model::alert::AlertCause;
+use crate::model::breaker::BreakerState;
 use crate::model::channel::Channel;
 use crate::model::lane::Priority;
 use crate::model::message::{Content, Detail, NewDelivery, NewMessage};
-use crate::model::partner::{OWN_NAMES, Partner};
+use crate::model::partner::{Partner, RESERVED_NAMES};
 use crate::store::alert::Seen;
 use crate::store::{self, Conn};
 
@@ -40,18 +40,21 @@ async fn watch_all(hub: &Hub, causes: &Noted) -> Result<()> {
     let over = store::alert::clear(&mut tx, now).await?;
     let mut told = Vec::new();
     for one in seen.iter().filter(|s| new.contains(&s.cause)) {
-        let Some(cause) = Cause::parse(&one.cause) else { continue };
+        let Some(cause) = AlertCause::parse(&one.cause) else { continue };
         let (title, remedy) = (cause.title(), cause.remedy());
         tracing::warn!(cause = one.cause, detail = one.detail, "{title}");
         told.push((title.clone(), format!("{}.\n\n{remedy}", one.detail)));
     }
     for one in over {
-        let Some(cause) = Cause::parse(&one.cause) else { continue };
+        let Some(cause) = AlertCause::parse(&one.cause) else { continue };
         let title = format!("Over: {}", cause.title());
         let lasted = (now - one.opened_at).num_seconds();
         tracing::info!(cause = one.cause, lasted_s = lasted, times = one.times, "{title}");
-        let times =
-            if matches!(cause, Cause::Fallback { .. }) { format!(", {} messages", one.times) } else { String::new() };
+        let times = if matches!(cause, AlertCause::Fallback { .. }) {
+            format!(", {} messages", one.times)
+        } else {
+            String::new()
+        };
         let text = format!("It lasted {lasted} s{times}: {}.", one.detail);
         told.push((title, text));
     }
@@ -68,12 +71,12 @@ async fn watch_all(hub: &Hub, causes: &Noted) -> Result<()> {
 async fn current_causes(hub: &Hub, causes: &Noted, now: DateTime<Utc>) -> Result<Vec<Seen>> {
     let db = hub.store.engine();
     let mut seen: BTreeMap<String, Seen> = BTreeMap::new();
-    let mut see = |cause: Cause, times: u64, detail: String| {
+    let mut see = |cause: AlertCause, times: u64, detail: String| {
         let cause = cause.to_string();
         seen.insert(cause.clone(), Seen { cause, times, detail });
     };
     let states = store::provider::states(db).await?.into_iter();
-    for (provider, state) in states.filter(|(_, state)| state.breaker != Breaker::Closed) {
+    for (provider, state) in states.filter(|(_, state)| state.breaker != BreakerState::Closed) {
         // Taken out of the settings, it is probed no more. Those that have it see it and keep it; here it is over once nobody
         // has probed it for long.
         let probed = state.open_until.is_some_and(|until| until + limits::UNPROBED_FOR > now);
@@ -83,19 +86,19 @@ async fn current_causes(hub: &Hub, causes: &Noted, now: DateTime<Utc>) -> Result
         let reason = state.reason.unwrap_or_default();
         let since = state.opened_at.map(|at| format!(" since {}", at.to_rfc3339())).unwrap_or_default();
         let cause = match reason.as_str() {
-            "credentials_refused" | "quota_used_up" => Cause::Refused { provider },
-            _ => Cause::Outage { provider },
+            "credentials_refused" | "quota_used_up" => AlertCause::Refused { provider },
+            _ => AlertCause::Outage { provider },
         };
         see(cause, 1, format!("{reason}{since}"));
     }
     for (provider, booked) in store::provider::limits(db).await? {
         let Some(limit) = hub.providers.named(&provider).and_then(|account| account.terms.limit) else { continue };
-        let (used, all) = (booked.used(&limit, now).0, limit.at_once());
+        let (used, all) = (booked.used(&limit, now).0, limit.capacity());
         let nearly = u64::from(used) * 100 >= u64::from(all) * limits::LIMIT_ALERT_PERCENT;
         if all >= limits::LIMIT_ALERT_FROM && nearly {
             let seconds = limit.per.as_secs();
             see(
-                Cause::Limit { provider },
+                AlertCause::Limit { provider },
                 1,
                 format!("{used} of {all} are used; it has {} in {seconds} s", limit.count),
             );
@@ -103,7 +106,7 @@ async fn current_causes(hub: &Hub, causes: &Noted, now: DateTime<Utc>) -> Result
     }
     let aged = store::receipt::unmatched(db, now - limits::UNMATCHED_AGED, limits::UNMATCHED_COUNTED).await?;
     for (provider, receipts, since) in aged {
-        see(Cause::Unmatched { provider }, 1, format!("{receipts} receipts, the first of {}", since.to_rfc3339()));
+        see(AlertCause::Unmatched { provider }, 1, format!("{receipts} receipts, the first of {}", since.to_rfc3339()));
     }
     for (cause, (times, detail)) in causes {
         see(cause.clone(), *times, detail.clone());
@@ -118,7 +121,7 @@ async fn write_alert(
     title: String,
     text: String,
     now: DateTime<Utc>,
-) -> Result<Vec<(crate::model::watermark::Place, DateTime<Utc>)>> {
+) -> Result<Vec<(crate::model::watermark::ShardLane, DateTime<Utc>)>> {
     let alerts = &hub.settings.alerts;
     let served = |channel| !hub.providers.of(channel).is_empty();
     let slack = alerts.alert_slack.iter().filter(|_| served(Channel::Slack)).map(|to| (Channel::Slack, to.clone()));
@@ -146,7 +149,7 @@ async fn write_alert(
 /// The hub's own partner, created at the first alert. It has no key, so no client signs in as it. A partner that took the
 /// name before it was reserved has a key: the second name is used then, and that partner sees no alert.
 async fn own_partner(hub: &Hub, tx: &mut Conn, now: DateTime<Utc>) -> Result<Partner> {
-    for name in OWN_NAMES {
+    for name in RESERVED_NAMES {
         store::partner::insert(&mut *tx, &Partner::new(hub.next_id(), name.to_owned(), 0), now).await?;
         let found = store::partner::find(&mut *tx, name).await?;
         let found =
@@ -155,5 +158,5 @@ async fn own_partner(hub: &Hub, tx: &mut Conn, now: DateTime<Utc>) -> Result<Par
             return Ok(found);
         }
     }
-    Err(Error::Internal(format!("partners with keys have the reserved names {}", OWN_NAMES.join(", "))))
+    Err(Error::Internal(format!("partners with keys have the reserved names {}", RESERVED_NAMES.join(", "))))
 }

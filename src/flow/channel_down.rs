@@ -10,9 +10,9 @@ use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
 use crate::model::channel::Channel;
-use crate::model::delivery::{DeliveryKey, Status, Step};
+use crate::model::delivery::{DeliveryKey, Status, Transition};
 use crate::model::lane::Lane;
-use crate::model::watermark::Place;
+use crate::model::watermark::ShardLane;
 use crate::store;
 use crate::store::delivery::{ReadUpTo, Settle, Waiting};
 
@@ -23,7 +23,7 @@ use super::fallback::{self, FallbackReason, FallbackRequest};
 /// (its content cannot be read here) stays behind the mark, and does not hide the rows after it.
 #[derive(Default)]
 pub struct ReadMarks {
-    read_up_to: HashMap<Place, ReadUpTo>,
+    read_up_to: HashMap<ShardLane, ReadUpTo>,
     /// All is read from the beginning again then: rows may commit out of order, and a key may have arrived.
     restart_at: DateTime<Utc>,
 }
@@ -50,7 +50,7 @@ pub async fn fall_back(hub: &Hub, leaver: &mut ReadMarks, shards: &[i16], down: 
     let rows = (limits::HOUSEKEEPING_BATCH / i64::try_from(places.len()).unwrap_or(i64::MAX).max(1)).max(1);
     let mut tx = hub.store.begin_engine().await?;
     let found = store::delivery::standing_by(&mut tx, &places, rows).await?;
-    let mut read: HashMap<Place, (i64, ReadUpTo)> = HashMap::new();
+    let mut read: HashMap<ShardLane, (i64, ReadUpTo)> = HashMap::new();
     for (one, ready_at) in &found {
         let (count, last) = read.entry((one.key.shard, one.lane)).or_insert((0, beginning));
         *count += 1;
@@ -83,7 +83,7 @@ pub async fn fall_back(hub: &Hub, leaver: &mut ReadMarks, shards: &[i16], down: 
 
 fn left(hub: &Hub, Waiting { key, lane, head }: Waiting) -> Settle {
     let reason = Some(FallbackReason::ChannelDown.as_str());
-    let step = Step { status: Status::Failed, ready_at: None, possibly_sent: false, refund: false, reason };
+    let step = Transition { status: Status::Failed, ready_at: None, possibly_sent: false, refund: false, reason };
     Settle {
         key,
         lane,

@@ -13,8 +13,8 @@ use crate::error::{Code, Error, Fault, Refusal, Result};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
-use crate::model::access::permit::Owning;
-use crate::model::delivery::{BEHIND, DeliveryKey, OutcomeKind, PARKED, Status};
+use crate::model::access::permit::OwnerPermit;
+use crate::model::delivery::{DeliveryKey, OutcomeKind, READY_WHEN_PREDECESSOR_ENDS, READY_WHEN_RESUMED, Status};
 use crate::model::egress::EndpointUrl;
 use crate::model::endpoint::{Endpoint, EndpointStatus};
 use crate::model::event::{EventKind, EventPayload};
@@ -71,7 +71,7 @@ impl EndpointEdit {
 }
 
 /// A new endpoint, with its secret.
-pub async fn create(hub: &Hub, permit: Owning<'_>, change: EndpointEdit) -> Result<Endpoint> {
+pub async fn create(hub: &Hub, permit: OwnerPermit<'_>, change: EndpointEdit) -> Result<Endpoint> {
     let (partner, now) = (permit.partner(), hub.clock.now());
     let mut made = Endpoint {
         shard: partner.shard,
@@ -86,8 +86,8 @@ pub async fn create(hub: &Hub, permit: Owning<'_>, change: EndpointEdit) -> Resu
         include_content: false,
         contact_email: None,
         headers: BTreeMap::new(),
-        secret: signature::secret(&crypt::random()),
-        former: None,
+        secret: signature::encode_secret(&crypt::random()),
+        previous_secret: None,
         failing_since: None,
         last_success_at: None,
         last_failure_at: None,
@@ -117,7 +117,7 @@ pub async fn create(hub: &Hub, permit: Owning<'_>, change: EndpointEdit) -> Resu
 
 /// Changes an endpoint; returns it as it is now. One that becomes ACTIVE gets what was parked for it. One that is DISABLED is
 /// not paused: why it was disabled would be lost, and thereby that it missed something.
-pub async fn update(hub: &Hub, permit: Owning<'_>, id: Tsid, change: EndpointEdit) -> Result<Endpoint> {
+pub async fn update(hub: &Hub, permit: OwnerPermit<'_>, id: Tsid, change: EndpointEdit) -> Result<Endpoint> {
     change_with(hub, permit, id, "endpoint.update", |e| {
         let (before, was_ordered) = (e.status, e.ordered);
         if before == EndpointStatus::Disabled && change.status == Some(EndpointStatus::Paused) {
@@ -142,7 +142,7 @@ pub async fn update(hub: &Hub, permit: Owning<'_>, id: Tsid, change: EndpointEdi
 }
 
 /// What is on its way to it is canceled when its turn comes, what is parked included.
-pub async fn delete(hub: &Hub, permit: Owning<'_>, id: Tsid) -> Result<()> {
+pub async fn delete(hub: &Hub, permit: OwnerPermit<'_>, id: Tsid) -> Result<()> {
     let deleted = change_with(hub, permit, id, "endpoint.delete", |e| {
         e.status = EndpointStatus::Deleted;
         e.resumed_at = Some(hub.clock.now());
@@ -155,7 +155,7 @@ pub async fn delete(hub: &Hub, permit: Owning<'_>, id: Tsid) -> Result<()> {
 
 async fn change_with(
     hub: &Hub,
-    permit: Owning<'_>,
+    permit: OwnerPermit<'_>,
     id: Tsid,
     action: &str,
     change: impl FnOnce(&mut Endpoint) -> Result<(), Refusal>,
@@ -188,15 +188,15 @@ async fn change_with(
 }
 
 /// A new secret. The one before signs beside it for the overlap; one before that is gone.
-pub async fn rotate(hub: &Hub, permit: Owning<'_>, id: Tsid, overlap: TimeDelta) -> Result<Endpoint> {
+pub async fn rotate(hub: &Hub, permit: OwnerPermit<'_>, id: Tsid, overlap: TimeDelta) -> Result<Endpoint> {
     let (partner, now) = (permit.partner(), hub.clock.now());
     let mut tx = hub.store.begin().await?;
     let locked = endpoint::lock(&mut tx, &hub.keyring, partner.partner_id, partner.shard, id).await?;
     let before = locked.ok_or(Error::NotFound)?;
     let former_until = (overlap > TimeDelta::zero()).then(|| now + overlap.min(OVERLAP_MOST));
     let after = Endpoint {
-        secret: signature::secret(&crypt::random()),
-        former: former_until.map(|until| (before.secret.clone(), until)),
+        secret: signature::encode_secret(&crypt::random()),
+        previous_secret: former_until.map(|until| (before.secret.clone(), until)),
         updated_at: now,
         ..before
     };
@@ -209,7 +209,7 @@ pub async fn rotate(hub: &Hub, permit: Owning<'_>, id: Tsid, overlap: TimeDelta)
 }
 
 /// Sends an event to it alone, whatever it asks for; returns the delivery's id.
-pub async fn send_test(hub: &Hub, permit: Owning<'_>, id: Tsid) -> Result<String> {
+pub async fn send_test(hub: &Hub, permit: OwnerPermit<'_>, id: Tsid) -> Result<String> {
     let (partner, now) = (permit.partner(), hub.clock.now());
     let inactive = || {
         let detail = "the endpoint is not active, so nothing is sent to it; make it ACTIVE first";
@@ -261,7 +261,7 @@ fn audit_view(e: &Endpoint) -> Value {
 }
 
 /// Whether content may be asked for: what is granted to the partner.
-pub fn may_include_content(permit: Owning<'_>) -> Result<(), Fault> {
+pub fn may_include_content(permit: OwnerPermit<'_>) -> Result<(), Fault> {
     if permit.partner().may_receive_content {
         return Ok(());
     }
@@ -275,10 +275,10 @@ pub fn may_include_content(permit: Owning<'_>) -> Result<(), Fault> {
 pub async fn release(hub: &Hub, endpoint_id: Tsid, shard: i16, in_order: bool) -> Result<usize> {
     let (now, mut batch, db) = (hub.clock.now(), limits::HOUSEKEEPING_BATCH, hub.store.webhooks());
     let to = endpoint_id.to_string();
-    let mut places = delivery::release(db, (shard, &to), PARKED, now, batch).await?;
+    let mut places = delivery::release(db, (shard, &to), READY_WHEN_RESUMED, now, batch).await?;
     if !in_order {
         batch -= i64::try_from(places.len()).unwrap_or(0);
-        places.extend(delivery::release(db, (shard, &to), BEHIND, now, batch).await?);
+        places.extend(delivery::release(db, (shard, &to), READY_WHEN_PREDECESSOR_ENDS, now, batch).await?);
     }
     let released = places.len();
     hub.wake.notify(places.into_iter().map(|place| (place, now)));
@@ -328,7 +328,7 @@ impl HealthSummary {
         let count = |so: &dyn Fn(&Webhook) -> bool| rows.iter().filter(|row| so(row)).count();
         let accepted = OutcomeKind::Accepted.as_str();
         let failed = |row: &Webhook| row.last.as_ref().is_some_and(|call| call.outcome != accepted);
-        let parked = |row: &Webhook| row.status == Status::Scheduled && row.ready_at == PARKED;
+        let parked = |row: &Webhook| row.status == Status::Scheduled && row.ready_at == READY_WHEN_RESUMED;
         HealthSummary {
             since,
             deliveries: rows.len(),

@@ -7,11 +7,11 @@ use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
-use crate::model::access::permit::Administering;
+use crate::model::access::permit::AdminPermit;
 use crate::model::delivery::{DeliveryKey, Outcome, Status};
 use crate::model::message::{Content, Detail, ERASED};
 use crate::model::partner::DEFAULT_REGION;
-use crate::model::person::{Person, Use, is_key};
+use crate::model::person::{PersonAddress, TextUse, is_identifier_field};
 use crate::store::search::{self, Column, Kind, SearchRow, Table};
 use crate::store::{self, audit::AuditEntry, delivery, endpoint, message};
 
@@ -51,7 +51,7 @@ pub enum Progress<'a> {
 /// `Error::Usage` when the address is too short to be told from other text.
 pub async fn erase(
     hub: &Hub,
-    permit: Administering<'_>,
+    permit: AdminPermit<'_>,
     recipient: &str,
     partner: Option<Tsid>,
     mut progress: impl FnMut(Progress<'_>),
@@ -60,7 +60,7 @@ pub async fn erase(
         Some(id) => store::partner::get(hub.store.api(), id).await?.map(|partner| partner.region),
         None => None,
     };
-    let person = Person::read(recipient, region.as_deref().unwrap_or(DEFAULT_REGION));
+    let person = PersonAddress::parse(recipient, region.as_deref().unwrap_or(DEFAULT_REGION));
     let person = person.map_err(|why| Error::Usage(why.into()))?;
     // What begins is in the log, however it ends.
     let begun = AuditEntry { action: "partner.erase.begin".into(), partner_id: partner, ..AuditEntry::default() };
@@ -114,7 +114,7 @@ struct Hit {
 async fn search(
     hub: &Hub,
     conn: &mut store::Conn,
-    person: &Person,
+    person: &PersonAddress,
     partner: Option<Tsid>,
     progress: &mut impl FnMut(Progress<'_>),
 ) -> Result<ErasureMatches> {
@@ -138,7 +138,7 @@ async fn search(
     Ok(found)
 }
 
-fn check_row(hub: &Hub, person: &Person, table: &Table, row: SearchRow, found: &mut ErasureMatches) {
+fn check_row(hub: &Hub, person: &PersonAddress, table: &Table, row: SearchRow, found: &mut ErasureMatches) {
     let mut columns = Vec::new();
     for (column, cell) in table.columns.iter().zip(&row.cells) {
         let Some(cell) = cell else { continue };
@@ -174,7 +174,7 @@ const SAID_BY_PROVIDERS: [&str; 3] = ["attempts", "provider_refs", "receipts"];
 /// It is sealed, and does not open here.
 fn contains_person(
     hub: &Hub,
-    person: &Person,
+    person: &PersonAddress,
     table: &Table,
     column: &Column,
     row: &SearchRow,
@@ -187,16 +187,16 @@ fn contains_person(
         ("endpoints", "headers", _) => {
             let endpoint_id = row.key.last().and_then(|id| id.parse().ok()).map(Tsid).unwrap_or(Tsid(0));
             let headers = endpoint::open_headers(&hub.keyring, endpoint_id, &search::bytes(cell))?;
-            return Ok(person.is_in(&headers, Use::Words));
+            return Ok(person.is_in_text(&headers, TextUse::Prose));
         }
         _ => (),
     }
-    let used = if is_key(&column.name) { Use::Key } else { Use::Words };
+    let used = if is_identifier_field(&column.name) { TextUse::Identifier } else { TextUse::Prose };
     // A request enqueued in SQL is JSON as text.
     let json = if column.kind == Kind::Json || column.name == "body" { serde_json::from_str(cell).ok() } else { None };
     Ok(match json {
         Some(value) => person.is_in_json(&value, &column.name, used),
-        None => person.is_in(cell, used),
+        None => person.is_in_text(cell, used),
     })
 }
 
@@ -227,7 +227,7 @@ async fn erase_from_message(
     hub: &Hub,
     shard: i16,
     message_id: Tsid,
-    person: &Person,
+    person: &PersonAddress,
     said: &BTreeSet<i16>,
     erased: &mut Erased,
 ) -> Result<()> {
@@ -274,7 +274,7 @@ async fn erase_from_message(
     delivery::redact_answers(&mut *tx, shard, message_id, &said).await?;
     // The key of a message to them is about them, whatever it says.
     if let Some(key) = &row.client_msg_id
-        && (!nos.is_empty() || !held.is_empty() || person.is_in(key, Use::Key))
+        && (!nos.is_empty() || !held.is_empty() || person.is_in_text(key, TextUse::Identifier))
     {
         store::idempotency::erase(&mut *tx, shard, message_id, key_hash(hub, row.partner_id, key)).await?;
     }
@@ -311,27 +311,28 @@ fn may_say(detail: &Detail, content: i16, other: usize) -> bool {
     all.into_iter().any(|content| usize::try_from(content) == Ok(other))
 }
 
-fn is_theirs(d: &delivery::Addressed, person: &Person) -> bool {
-    person.is(&d.recipient) || d.written.as_deref().is_some_and(|written| person.is(written))
+fn is_theirs(d: &delivery::Addressed, person: &PersonAddress) -> bool {
+    person.equals(&d.recipient) || d.written.as_deref().is_some_and(|written| person.equals(written))
 }
 
 /// Takes out what is theirs; says how many contents had to be left because they are to be sent yet.
-fn blank(detail: &mut Detail, only_theirs: &[bool], needed: &[bool], whole: bool, person: &Person) -> u64 {
+fn blank(detail: &mut Detail, only_theirs: &[bool], needed: &[bool], whole: bool, person: &PersonAddress) -> u64 {
     let mut left = 0;
     for ((content, theirs), needed) in detail.contents.iter_mut().zip(only_theirs).zip(needed) {
         let names_them =
-            serde_json::to_value(&*content).is_ok_and(|content| person.is_in_json(&content, "", Use::Words));
+            serde_json::to_value(&*content).is_ok_and(|content| person.is_in_json(&content, "", TextUse::Prose));
         match (*theirs || names_them, *needed) {
             (true, true) => left += 1,
             (true, false) => *content = Content::default(),
             (false, _) => (),
         }
     }
-    if whole || detail.title.as_ref().is_some_and(|title| person.is_in(title, Use::Words)) {
+    if whole || detail.title.as_ref().is_some_and(|title| person.is_in_text(title, TextUse::Prose)) {
         detail.title = None;
     }
-    let names_them =
-        |name: &str, value: &_| person.is_in(name, Use::Key) || person.is_in_json(value, "metadata", Use::Key);
+    let names_them = |name: &str, value: &_| {
+        person.is_in_text(name, TextUse::Identifier) || person.is_in_json(value, "metadata", TextUse::Identifier)
+    };
     detail.metadata.retain(|name, value| !whole && !names_them(name, value));
     left
 }

@@ -9,13 +9,13 @@ use serde_json::{Map, Value};
 use crate::error::Result;
 use crate::hub::Hub;
 use crate::id::Tsid;
-use crate::model::alert::Cause;
+use crate::model::alert::AlertCause;
 use crate::model::channel::Channel;
-use crate::model::delivery::{CHANNEL_DOWN, DeliveryKey, Status};
+use crate::model::delivery::{DeliveryKey, REASON_CHANNEL_DOWN, Status};
 use crate::model::event::{EventKind, EventPayload};
 use crate::model::lane::Lane;
 use crate::model::message::{ERASED, Fallback};
-use crate::model::retry::{Profile, TABLE};
+use crate::model::retry::{Profile, RETRY_RULES};
 use crate::store::delivery::{Origin, Settle, StandIn};
 use crate::store::message::Contents;
 use crate::store::{self, Conn};
@@ -39,7 +39,7 @@ impl FallbackReason {
             FallbackReason::Failed => "failed",
             FallbackReason::Unknown => "unknown",
             FallbackReason::NoReceipt => "no_receipt",
-            FallbackReason::ChannelDown => CHANNEL_DOWN,
+            FallbackReason::ChannelDown => REASON_CHANNEL_DOWN,
         }
     }
 }
@@ -78,14 +78,14 @@ impl NewFallbacks {
 
 /// Whether another channel may succeed where this was the reason. What is no class of errors says nothing of the message.
 pub fn falls_back(reason: Option<&str>) -> bool {
-    TABLE.iter().find(|row| Some(row.word) == reason).is_none_or(|row| row.falls_back)
+    RETRY_RULES.iter().find(|row| Some(row.reason) == reason).is_none_or(|row| row.falls_back)
 }
 
 /// What a step asks for, before the message itself is asked.
 pub fn requested_by(settle: &Settle) -> Option<FallbackRequest> {
     let why = match settle.step.status {
         _ if !settle.head.has_fallback => return None,
-        Status::Failed if settle.step.reason == Some(CHANNEL_DOWN) => FallbackReason::ChannelDown,
+        Status::Failed if settle.step.reason == Some(REASON_CHANNEL_DOWN) => FallbackReason::ChannelDown,
         Status::Failed if falls_back(settle.step.reason) => FallbackReason::Failed,
         Status::Undetermined if !matches!(settle.step.reason, Some("canceled" | "expired")) => FallbackReason::Unknown,
         _ => return None,
@@ -187,7 +187,7 @@ fn stand_in(hub: &Hub, origin: &Origin, message: &Contents, why: FallbackReason)
         no: origin.key.no.checked_add(fallback.step)?,
         lane: Lane::new(fallback.channel, origin.lane.priority(), origin.lane.is_overflow()),
         content: fallback.content,
-        max_attempts: fallback.attempts.unwrap_or(policy.max_attempts),
+        max_attempts: fallback.max_attempts.unwrap_or(policy.max_attempts),
         has_fallback: next.fallback.is_some(),
         why: why.as_str(),
         origin: origin.clone(),
@@ -220,7 +220,7 @@ fn event(stand_in: &StandIn, seq: i16, why: FallbackReason, now: DateTime<Utc>) 
             provider: origin.provider.clone(),
             reason: Some(why.as_str().into()),
             occurred_at: now,
-            more: event_fields(origin.key.message_id, *no, lane.channel()),
+            extra: event_fields(origin.key.message_id, *no, lane.channel()),
             ..EventPayload::default()
         },
         only: None,
@@ -239,7 +239,7 @@ pub fn announce(hub: &Hub, made: &NewFallbacks) {
     for (origin, no, from, to, why) in &made.created {
         hub.metrics.fallbacks.with_label_values(&[from.as_str(), to.as_str(), why.as_str()]).inc();
         tracing::info!(delivery = %origin, no, why = why.as_str(), "fallback to {to}");
-        hub.causes.note(Cause::Fallback { from: *from, to: *to }, why.as_str().to_owned());
+        hub.causes.note(AlertCause::Fallback { from: *from, to: *to }, why.as_str().to_owned());
     }
     hub.wake.notify(made.places.iter().copied());
     made.published.iter().for_each(|published| publish::announce(hub, published));

@@ -7,11 +7,11 @@ use crate::crypt;
 use crate::error::{Code, Error, Fault, Refusal, Result};
 use crate::hub::Hub;
 use crate::id::Tsid;
-use crate::model::access::permit::Administering;
+use crate::model::access::permit::AdminPermit;
 use crate::model::access::principal::Actor;
 use crate::model::access::role::{Role, StaffRole};
 use crate::model::channel::Channel;
-use crate::model::partner::{Partner, PartnerStatus, is_reserved, shard_of};
+use crate::model::partner::{Partner, PartnerStatus, is_reserved_name, shard_of};
 use crate::store::audit::AuditEntry;
 use crate::store::{self, key, listen, partner, sql_intake};
 
@@ -69,7 +69,7 @@ impl PartnerChange {
 }
 
 /// A new partner and its key.
-pub async fn create(hub: &Hub, permit: Administering<'_>, change: PartnerChange) -> Result<(Partner, Credentials)> {
+pub async fn create(hub: &Hub, permit: AdminPermit<'_>, change: PartnerChange) -> Result<(Partner, Credentials)> {
     let partner_id = hub.next_id();
     let mut made = Partner::new(partner_id, String::new(), shard_of(partner_id, hub.settings.database.shards));
     change.apply(&mut made);
@@ -91,7 +91,7 @@ pub async fn create(hub: &Hub, permit: Administering<'_>, change: PartnerChange)
 }
 
 /// Changes a partner; returns it as it is now.
-pub async fn update(hub: &Hub, permit: Administering<'_>, id: Tsid, change: PartnerChange) -> Result<Partner> {
+pub async fn update(hub: &Hub, permit: AdminPermit<'_>, id: Tsid, change: PartnerChange) -> Result<Partner> {
     let mut tx = hub.store.begin().await?;
     let before = partner::lock(&mut tx, id).await?.ok_or_else(unknown)?;
     let mut after = before.clone();
@@ -118,13 +118,13 @@ pub async fn update(hub: &Hub, permit: Administering<'_>, id: Tsid, change: Part
 }
 
 /// A new secret for a partner's key; the one before stays good for the overlap, with all tokens it gave.
-pub async fn rotate(hub: &Hub, permit: Administering<'_>, id: Tsid, overlap: TimeDelta) -> Result<Credentials> {
+pub async fn rotate(hub: &Hub, permit: AdminPermit<'_>, id: Tsid, overlap: TimeDelta) -> Result<Credentials> {
     let db = hub.store.api();
     let of = partner::get(db, id).await?.ok_or_else(unknown)?;
     match key::of_partner(db, id).await? {
         Some(client_id) => rotate_key(hub, permit, &client_id, overlap).await,
         // The hub's own partner has no key, so that no client signs in as it.
-        None if is_reserved(&of.name) => Err(check_name(&of.name).err().unwrap_or(Error::NotFound)),
+        None if is_reserved_name(&of.name) => Err(check_name(&of.name).err().unwrap_or(Error::NotFound)),
         // A partner from before there were keys.
         None => {
             let (key, credentials) = new_key(hub, Role::Partner, Some(id), &of.name);
@@ -135,7 +135,7 @@ pub async fn rotate(hub: &Hub, permit: Administering<'_>, id: Tsid, overlap: Tim
 }
 
 /// Lets a database role enqueue for a partner, or confirms that it may.
-pub async fn grant_intake(hub: &Hub, permit: Administering<'_>, of: &Partner, role: &str) -> Result<()> {
+pub async fn grant_intake(hub: &Hub, permit: AdminPermit<'_>, of: &Partner, role: &str) -> Result<()> {
     let now = hub.clock.now();
     let mut tx = hub.store.begin().await?;
     sql_intake::grant(&mut *tx, role, of.partner_id, now).await?;
@@ -148,7 +148,7 @@ pub async fn grant_intake(hub: &Hub, permit: Administering<'_>, of: &Partner, ro
 /// confirmed. Returns how many ended.
 pub async fn revoke_intake(
     hub: &Hub,
-    permit: Administering<'_>,
+    permit: AdminPermit<'_>,
     of: Option<&Partner>,
     role: &str,
     carried_over: bool,
@@ -171,7 +171,7 @@ pub async fn revoke_intake(
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached; there may be a key then, whose secret is lost.
-pub async fn create_key(hub: &Hub, permit: Administering<'_>, role: StaffRole, name: &str) -> Result<Credentials> {
+pub async fn create_key(hub: &Hub, permit: AdminPermit<'_>, role: StaffRole, name: &str) -> Result<Credentials> {
     let (key, credentials) = new_key(hub, Role::Staff(role), None, name);
     add_key(hub, permit, key).await?;
     Ok(credentials)
@@ -179,7 +179,7 @@ pub async fn create_key(hub: &Hub, permit: Administering<'_>, role: StaffRole, n
 
 pub async fn rotate_key(
     hub: &Hub,
-    permit: Administering<'_>,
+    permit: AdminPermit<'_>,
     client_id: &str,
     overlap: TimeDelta,
 ) -> Result<Credentials> {
@@ -199,7 +199,7 @@ pub async fn rotate_key(
 }
 
 /// Nothing is taken from this key any more: neither secrets nor tokens.
-pub async fn revoke_key(hub: &Hub, permit: Administering<'_>, client_id: &str) -> Result<()> {
+pub async fn revoke_key(hub: &Hub, permit: AdminPermit<'_>, client_id: &str) -> Result<()> {
     let key = key::get(hub.store.api(), client_id).await?.ok_or(Error::NotFound)?;
     let mut tx = hub.store.begin().await?;
     key::revoke(&mut *tx, client_id, hub.clock.now()).await?;
@@ -227,7 +227,7 @@ fn new_key(hub: &Hub, role: Role, partner_id: Option<Tsid>, name: &str) -> (key:
     (key, Credentials { client_id, client_secret })
 }
 
-async fn add_key(hub: &Hub, permit: Administering<'_>, key: key::ApiKeyRow) -> Result<()> {
+async fn add_key(hub: &Hub, permit: AdminPermit<'_>, key: key::ApiKeyRow) -> Result<()> {
     let mut tx = hub.store.begin().await?;
     if !key::insert(&mut *tx, &key, hub.clock.now()).await? {
         // Somebody else made the partner's key just now: a secret that was not written must not be shown.
@@ -293,7 +293,7 @@ async fn check_time_zone(hub: &Hub, p: &Partner) -> Result<()> {
 
 /// The hub's own partner has this name: a partner's messages would otherwise stand among the hub's alerts.
 fn check_name(name: &str) -> Result<()> {
-    if !is_reserved(name) {
+    if !is_reserved_name(name) {
         return Ok(());
     }
     let detail = "is the name of the hub's own partner".into();
@@ -310,7 +310,7 @@ fn name_taken() -> Error {
 }
 
 fn fault(fault: Fault) -> Error {
-    Refusal::of(vec![fault]).into()
+    Refusal::from_faults(vec![fault]).into()
 }
 
 pub fn unknown() -> Error {

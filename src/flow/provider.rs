@@ -9,28 +9,28 @@ use super::delivery::breaker::{refresh, reload};
 use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::limits;
-use crate::model::access::permit::Operating;
-use crate::model::breaker::{Breaker, State};
-use crate::model::delivery::PARKED;
-use crate::model::limit::Booked;
+use crate::model::access::permit::OperatorPermit;
+use crate::model::breaker::{BreakerState, SharedProviderState};
+use crate::model::delivery::READY_WHEN_RESUMED;
+use crate::model::limit::RateLimitUsage;
 use crate::provider::Account;
 use crate::store;
 use crate::store::audit::AuditEntry;
 use crate::store::provider::ProviderOutage;
 
 /// Pauses a provider, or lets it go on. What waits for it waits longer, and loses no attempt.
-pub async fn pause(hub: &Hub, permit: Operating<'_>, provider: &str, pause: bool) -> Result<()> {
+pub async fn pause(hub: &Hub, permit: OperatorPermit<'_>, provider: &str, pause: bool) -> Result<()> {
     let known = hub.provider_states.named(provider).ok_or(Error::NotFound)?;
     let actor = permit.actor();
     for _ in 0..limits::STATE_ROUNDS {
         reload(hub, known).await?;
         let (now, seen) = (hub.clock.now(), known.state());
         // Of one that nobody paused, but that is left alone for what it answered, resuming has it probed.
-        let probed = !pause && seen.breaker == Breaker::Open && seen.probe_at(now).is_some_and(|at| at > now);
+        let probed = !pause && seen.breaker == BreakerState::Open && seen.next_probe_at(now).is_some_and(|at| at > now);
         if seen.paused_at.is_some() == pause && !probed {
             return Ok(());
         }
-        let next = seen.paused(pause.then_some(actor.who.as_str()), now);
+        let next = seen.with_pause(pause.then_some(actor.name.as_str()), now);
         let mut tx = hub.store.begin().await?;
         if !store::provider::put_state(&mut *tx, provider, &next, seen.changed_at).await? {
             tx.rollback().await?;
@@ -38,8 +38,13 @@ pub async fn pause(hub: &Hub, permit: Operating<'_>, provider: &str, pause: bool
         }
         if pause {
             let (reason, detail) = ("paused".to_owned(), None);
-            let hold =
-                ProviderOutage { provider: provider.to_owned(), reason, began_at: now, ended_at: PARKED, detail };
+            let hold = ProviderOutage {
+                provider: provider.to_owned(),
+                reason,
+                began_at: now,
+                ended_at: READY_WHEN_RESUMED,
+                detail,
+            };
             store::provider::begin_outage(&mut *tx, &hold, now - limits::OUTAGES_MERGE).await?;
         } else {
             store::provider::end_outage(&mut *tx, provider, "paused", now).await?;
@@ -92,7 +97,7 @@ pub const PROVIDER_HEALTHS: [ProviderHealth; 5] = [
 pub struct ProviderStatus {
     pub account: Arc<Account>,
     pub health: ProviderHealth,
-    pub state: State,
+    pub state: SharedProviderState,
     /// Of its limit: how many count now, and when one more is free.
     pub used: Option<(u32, DateTime<Utc>)>,
     /// Deliveries of its channels that workers hold.
@@ -105,8 +110,8 @@ pub struct ProviderStatus {
 pub async fn statuses(hub: &Hub) -> Result<Vec<ProviderStatus>> {
     let db = hub.store.api();
     let now = hub.clock.now();
-    let mut states: HashMap<String, State> = store::provider::states(db).await?.into_iter().collect();
-    let mut booked: HashMap<String, Booked> = store::provider::limits(db).await?.into_iter().collect();
+    let mut states: HashMap<String, SharedProviderState> = store::provider::states(db).await?.into_iter().collect();
+    let mut booked: HashMap<String, RateLimitUsage> = store::provider::limits(db).await?.into_iter().collect();
     let mut failing: HashMap<String, Vec<String>> = HashMap::new();
     for ((provider, destination), pace) in store::pace::list(db, now).await? {
         if pace.failures > 0 {
@@ -120,10 +125,10 @@ pub async fn statuses(hub: &Hub) -> Result<Vec<ProviderStatus>> {
         let used = account.terms.limit.map(|limit| booked.used(&limit, now));
         let stand = match (state.paused_at, state.breaker, used) {
             (Some(_), ..) => ProviderHealth::Paused,
-            (None, Breaker::Open, _) => ProviderHealth::Open,
-            (None, Breaker::HalfOpen, _) => ProviderHealth::HalfOpen,
-            (None, Breaker::Closed, Some((_, free_at))) if free_at > now => ProviderHealth::Limited,
-            (None, Breaker::Closed, _) => ProviderHealth::Up,
+            (None, BreakerState::Open, _) => ProviderHealth::Open,
+            (None, BreakerState::HalfOpen, _) => ProviderHealth::HalfOpen,
+            (None, BreakerState::Closed, Some((_, free_at))) if free_at > now => ProviderHealth::Limited,
+            (None, BreakerState::Closed, _) => ProviderHealth::Up,
         };
         let mine = held.iter().filter(|(lane, _)| account.of(lane.channel()).is_some());
         let failing = failing.remove(name).unwrap_or_default();

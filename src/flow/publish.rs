@@ -9,7 +9,7 @@ use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
 use crate::model::delivery::DeliveryKey;
-use crate::model::event::{COMPLETED_SEQ, EventKind, EventPayload, WHOLE};
+use crate::model::event::{COMPLETED_SEQ, EventKind, EventPayload, WHOLE_MESSAGE_NO};
 use crate::model::lane::{Lane, Priority};
 use crate::model::message::{Content, Detail, OverallStatus};
 use crate::shutdown::may_die_at;
@@ -99,7 +99,7 @@ pub async fn publish_completions(hub: &Hub) -> Result<bool> {
         overflow: s.deliveries.iter().all(|(_, lane, _)| lane.is_overflow()),
         payload: EventPayload {
             event: EventKind::MessageCompleted.as_str().into(),
-            no: WHOLE,
+            no: WHOLE_MESSAGE_NO,
             seq: COMPLETED_SEQ,
             status: Some((*status).to_owned()),
             occurred_at: now,

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::model::partner::Partner;
-use crate::model::rate::{Taken, slot};
+use crate::model::rate::{TakeResult, slot};
 use crate::store;
 
 /// How a partner stands with its limit.
@@ -26,7 +26,7 @@ pub async fn spend(hub: &Hub, partner: &Partner, cost: i32) -> Result<RateStatus
         }
     };
     let taken = rate.lease().take(cost, limit, hub.clock.now());
-    if let Taken::Told(free) = taken {
+    if let TakeResult::Decided(free) = taken {
         return answer(free);
     }
     // One asks for all that wait.
@@ -34,10 +34,10 @@ pub async fn spend(hub: &Hub, partner: &Partner, cost: i32) -> Result<RateStatus
     let now = hub.clock.now();
     let taken = rate.lease().take(cost, limit, now);
     let wanted = match taken {
-        Taken::Told(free) => return answer(free),
-        Taken::Ask(wanted) => wanted,
+        TakeResult::Decided(free) => return answer(free),
+        TakeResult::NeedsLease(wanted) => wanted,
     };
     let (got, free) = store::rate::take(hub.store.api(), partner.partner_id, slot(now), wanted, limit, cost).await?;
-    let left = rate.lease().leased(got, free, cost, now);
+    let left = rate.lease().add_lease(got, free, cost, now);
     answer(left)
 }

@@ -16,7 +16,9 @@ use crate::model::channel::Channel;
 use crate::model::delivery::{DeliveryKey, Status};
 use crate::model::event::EventPayload;
 use crate::model::provider_text::clean;
-use crate::model::receipt::{Correction, DeliveryState, NO_RECEIPT, ReceiptMatch, Tried, correction, match_receipt};
+use crate::model::receipt::{
+    AttemptEvidence, Correction, DeliveryState, NO_RECEIPT, ReceiptMatch, correction, match_receipt,
+};
 use crate::provider::{Account, Receipts};
 use crate::shutdown::may_die_at;
 use crate::store::attempt::Received;
@@ -89,7 +91,7 @@ struct ReceiptBatch {
     heads: HashMap<DeliveryKey, DeliveryHead>,
     /// As they were found; `heads` holds how they stand by now.
     before: HashMap<DeliveryKey, Status>,
-    attempts: HashMap<DeliveryKey, Vec<Tried>>,
+    attempts: HashMap<DeliveryKey, Vec<AttemptEvidence>>,
     received: BTreeMap<(DeliveryKey, i16), Received>,
     corrections: BTreeMap<DeliveryKey, Correction>,
     done: Vec<Done>,
@@ -144,7 +146,7 @@ fn delivery_state(head: &DeliveryHead) -> DeliveryState {
     let reason = head.reason.as_deref();
     DeliveryState {
         status: head.status,
-        overdue: head.status == Status::Undetermined && reason == Some(NO_RECEIPT),
+        receipt_overdue: head.status == Status::Undetermined && reason == Some(NO_RECEIPT),
         redriven: reason == Some("redriven"),
     }
 }
@@ -182,8 +184,8 @@ impl ReceiptBatch {
         let Some(head) = self.heads.get(&reference.key) else { return Some("unmatched") };
         let attempts = self.attempts.entry(reference.key).or_default();
         let index = match match_receipt(head.status, attempts, &told.provider, reference.attempt) {
-            ReceiptMatch::Held => return None,
-            ReceiptMatch::Nothing => return Some("unmatched"),
+            ReceiptMatch::InProgress => return None,
+            ReceiptMatch::NoAttempt => return Some("unmatched"),
             ReceiptMatch::Attempt(index) => index,
         };
         let tried = attempts.get_mut(index)?;
@@ -262,7 +264,7 @@ async fn write(hub: &Hub, tx: &mut Conn, moves: Vec<Move<'_>>, now: DateTime<Utc
     let notice = |(head, _, lift, ..): &Move<'_>| {
         let moved = written.get(&head.key)?;
         let told = EventPayload {
-            event: lift.status.event()?.as_str().into(),
+            event: lift.status.event_kind()?.as_str().into(),
             no: head.key.no,
             seq: moved.seq,
             attempt: Some(lift.attempt),

@@ -13,16 +13,18 @@ use crate::error::{Error, Refusal, Result, Unavailable};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
-use crate::model::access::permit::{Operating, Redriving};
+use crate::model::access::permit::{OperatorPermit, RedrivePermit};
 use crate::model::access::principal::Actor;
 use crate::model::channel::Channel;
-use crate::model::delivery::{DeliveryKey, STATUSES, Status, redrive};
+use crate::model::delivery::{DeliveryKey, STATUSES, Status, max_attempts_after_redrive};
 use crate::model::endpoint::{Endpoint, EndpointStatus};
-use crate::model::event::{EVENT_KINDS, EventKind, EventPayload, WHOLE};
+use crate::model::event::{EVENT_KINDS, EventKind, EventPayload, WHOLE_MESSAGE_NO};
 use crate::model::lane::Lane;
 use crate::model::message::{Content, ERASED, OverallStatus};
-use crate::model::redrive::{DEAD, Filter, RedriveKind, RedriveStatus, STEP_LEAST, allowance, stepped};
-use crate::model::watermark::Place;
+use crate::model::redrive::{
+    DEAD_LETTER_STATUSES, JobFilter, MIN_STEP, RedriveKind, RedriveStatus, allowance, rate_used_until,
+};
+use crate::model::watermark::ShardLane;
 use crate::shutdown::may_die_at;
 use crate::store::audit::AuditEntry;
 use crate::store::delivery::Along;
@@ -38,7 +40,7 @@ use super::publish::{NewEvent, Published, announce, publish};
 #[derive(Default)]
 struct Written {
     count: usize,
-    places: Vec<(Place, DateTime<Utc>)>,
+    places: Vec<(ShardLane, DateTime<Utc>)>,
     published: Published,
 }
 
@@ -56,7 +58,7 @@ impl Written {
 /// it cannot be tried again. `Error::Unavailable` if the database cannot be reached.
 pub async fn redrive_one(
     hub: &Hub,
-    permit: Redriving<'_>,
+    permit: RedrivePermit<'_>,
     message_id: Tsid,
     no: i16,
 ) -> Result<store::delivery::DeliveryRow> {
@@ -64,7 +66,7 @@ pub async fn redrive_one(
     let (id, shard) = (partner.partner_id, partner.shard);
     let mut tx = hub.store.begin().await?;
     let dead = store::redrive::dead(&mut *tx, id, shard, message_id, no).await?.ok_or(Error::NotFound)?;
-    permit.covers(dead.lane.channel())?;
+    permit.check_channel(dead.lane.channel())?;
     let refused = |(reason, detail): (&'static str, &'static str)| Error::from(Refusal::new(422, reason, detail));
     let attempts = attempts_allowed(hub, &dead).map_err(refused)?;
     let key = dead.key;
@@ -94,7 +96,12 @@ fn attempts_allowed(hub: &Hub, dead: &Dead) -> Result<i16, (&'static str, &'stat
     if dead.replaced {
         return Err(("replaced", "another delivery took its place: whoever wants it again posts it again"));
     }
-    redrive(dead.status, dead.attempt, hub.providers.on_unknown(channel, retry), &retry.policy(channel, false))
+    max_attempts_after_redrive(
+        dead.status,
+        dead.attempt,
+        hub.providers.on_unknown(channel, retry),
+        &retry.policy(channel, false),
+    )
 }
 
 /// Makes these PENDING again, each with how many attempts it may have, and tells their partners; but for those of which
@@ -156,12 +163,12 @@ pub struct RedriveOrder {
     pub kind: RedriveKind,
     pub partner_id: Option<Tsid>,
     pub endpoint_id: Option<Tsid>,
-    pub filter: Filter,
+    pub filter: JobFilter,
     pub rate_per_second: i32,
 }
 
 /// Counts the dead letters that an operator's order would redrive.
-pub async fn count(hub: &Hub, _permit: Operating<'_>, order: &RedriveOrder) -> Result<DeadLetterCount> {
+pub async fn count(hub: &Hub, _permit: OperatorPermit<'_>, order: &RedriveOrder) -> Result<DeadLetterCount> {
     counted(hub, order).await
 }
 
@@ -202,12 +209,12 @@ async fn counted_to_recover(hub: &Hub, endpoint: &Endpoint, order: &RedriveOrder
 }
 
 /// Ids rise with time: an endpoint's deliveries since then are those behind this place.
-fn waits_behind(filter: &Filter) -> Behind {
+fn waits_behind(filter: &JobFilter) -> Behind {
     (filter.since.map_or(START.0, Tsid::floor), 0)
 }
 
 /// Begins an operator's job over dead letters.
-pub async fn begin(hub: &Hub, permit: Operating<'_>, order: RedriveOrder) -> Result<(Job, DeadLetterCount)> {
+pub async fn begin(hub: &Hub, permit: OperatorPermit<'_>, order: RedriveOrder) -> Result<(Job, DeadLetterCount)> {
     let counted = counted(hub, &order).await?;
     let job = insert(hub, permit.actor(), order, Some(counted)).await?;
     Ok((job, counted))
@@ -254,7 +261,7 @@ async fn insert(hub: &Hub, actor: &Actor, order: RedriveOrder, counted: Option<D
         expected: counted.filter(|c| !c.more).map(|c| c.count),
         done: 0,
         position: None,
-        requested_by: actor.who.clone(),
+        requested_by: actor.name.clone(),
         created_at: now,
         stepped_at: now,
         finished_at: None,
@@ -316,7 +323,7 @@ struct StepResult {
 pub async fn step(hub: &Hub) -> Result<bool> {
     let now = hub.clock.now();
     let mut tx = hub.store.begin_engine().await?;
-    let Some(job) = store::redrive::take(&mut tx, now, STEP_LEAST).await? else { return Ok(false) };
+    let Some(job) = store::redrive::take(&mut tx, now, MIN_STEP).await? else { return Ok(false) };
     let (id, rate) = (job.redrive_id, job.rate_per_second);
     let allowed = allowance(rate, job.stepped_at, now);
     if allowed == 0 {
@@ -340,7 +347,7 @@ pub async fn step(hub: &Hub) -> Result<bool> {
     };
     part.commit().await?;
     let did = i64::try_from(step.written.count).unwrap_or(0);
-    let stepped_at = stepped(rate, job.stepped_at, now, allowed, step.used);
+    let stepped_at = rate_used_until(rate, job.stepped_at, now, allowed, step.used);
     let finished_at = step.is_over.then_some(now);
     store::redrive::stepped(&mut tx, id, step.position.as_ref(), did, stepped_at, finished_at).await?;
     may_die_at("redrive.before_commit");
@@ -379,7 +386,7 @@ impl Walk {
         hub: &Hub,
         partner_id: Option<Tsid>,
         endpoint_id: Option<Tsid>,
-        filter: &Filter,
+        filter: &JobFilter,
         at: Option<WalkPosition>,
     ) -> Result<Walk> {
         let db = hub.store.api();
@@ -391,7 +398,8 @@ impl Walk {
             None => store::partner::owners(db).await?,
         };
         owners.sort();
-        let statuses = (0..DEAD.len()).filter(|n| filter.status.is_none_or(|status| status == DEAD[*n]));
+        let statuses = (0..DEAD_LETTER_STATUSES.len())
+            .filter(|n| filter.status.is_none_or(|status| status == DEAD_LETTER_STATUSES[*n]));
         let places: Vec<_> =
             owners.into_iter().flat_map(|owner| statuses.clone().map(move |status| (owner, status))).collect();
         let channel = if endpoint_id.is_some() { Some(Channel::Webhook) } else { filter.channel };
@@ -426,7 +434,8 @@ impl Walk {
     /// Those of the next `look` that may be redriven, each with how many attempts it may have then.
     async fn next(&mut self, hub: &Hub, conn: &mut Conn, look: i64) -> Result<Vec<(Dead, i16)>> {
         let Some((owner, status)) = self.places.get(self.n) else { return Ok(Vec::new()) };
-        let walked = store::redrive::walk(conn, *owner, DEAD[*status], self.behind, &self.wanted, look).await?;
+        let walked =
+            store::redrive::walk(conn, *owner, DEAD_LETTER_STATUSES[*status], self.behind, &self.wanted, look).await?;
         match walked.next {
             Some(behind) => self.behind = behind,
             None => (self.n, self.behind) = (self.n + 1, START),
@@ -586,7 +595,7 @@ pub fn event_payload(happened: &Happened) -> EventPayload {
     let row = &happened.event;
     let mut reason = row.reason.clone();
     let standing =
-        |kind: EventKind| STATUSES.into_iter().find(|s| s.event() == Some(kind)).map(|s| s.as_str().to_owned());
+        |kind: EventKind| STATUSES.into_iter().find(|s| s.event_kind() == Some(kind)).map(|s| s.as_str().to_owned());
     let status = match row.event.parse() {
         Ok(EventKind::MessageAccepted) => Some(OverallStatus::Pending.as_str().to_owned()),
         // Kept in the place of a reason.
@@ -602,13 +611,13 @@ pub fn event_payload(happened: &Happened) -> EventPayload {
         event: row.event.clone(),
         no: row.no,
         seq: row.seq,
-        attempt: (row.no != WHOLE).then_some(row.attempt),
+        attempt: (row.no != WHOLE_MESSAGE_NO).then_some(row.attempt),
         lane: happened.lane.map(|lane| lane.0),
         status,
         provider: happened.provider.clone(),
         code: happened.code.clone(),
         reason,
         occurred_at: row.occurred_at,
-        more: more.unwrap_or_default(),
+        extra: more.unwrap_or_default(),
     }
 }

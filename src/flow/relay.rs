@@ -20,7 +20,7 @@ use crate::model::event::{EventKind, EventPayload};
 use crate::model::idempotency::Accepted;
 use crate::model::intake::{self, IntakePolicy};
 use crate::model::lane::Priority;
-use crate::model::message::Posted;
+use crate::model::message::PostedMessage;
 use crate::model::partner::Partner;
 use crate::shutdown::may_die_at;
 use crate::store::message::Insert;
@@ -113,7 +113,7 @@ async fn write(hub: &Hub, mut tx: Tx, requests: Vec<Request>, over: &mut HashMap
     let now = hub.clock.now();
     let mut answers = insert(hub, &mut tx, &inserts.iter().collect::<Vec<_>>(), now).await?;
     // After those: the same message may be among them.
-    let asked: Vec<(&Partner, &Posted)> =
+    let asked: Vec<(&Partner, &PostedMessage)> =
         faulty.iter().map(|(_, partner, posted)| (partner.as_ref(), posted)).collect();
     answers.extend(stored_before(hub, &mut *tx, &asked).await?);
     let written = inserts.iter().map(Some).chain(faulty.iter().map(|_| None));
@@ -180,7 +180,7 @@ fn refusal(partner: &Partner, refuse: &Refuse, key: Option<&Option<String>>, now
             code: Some(refuse.code.to_owned()),
             reason: Some(refuse.reason.to_owned()),
             occurred_at: now,
-            more: more.as_object().cloned().unwrap_or_default(),
+            extra: more.as_object().cloned().unwrap_or_default(),
             ..EventPayload::default()
         },
         only: None,
@@ -200,7 +200,7 @@ async fn partners(conn: &mut Conn, requests: &[Request]) -> Result<HashMap<Tsid,
     Ok(partners)
 }
 
-type Read = (Request, std::result::Result<Posted, Refuse>);
+type Read = (Request, std::result::Result<PostedMessage, Refuse>);
 
 /// Reads the bodies, each as of the moment it was enqueued: however long it waited, what was right then is right.
 async fn read(hub: &Hub, requests: Vec<Request>, mut policies: HashMap<Tsid, IntakePolicy>) -> Result<Vec<Read>> {

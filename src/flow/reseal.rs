@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
-use crate::model::access::permit::Administering;
+use crate::model::access::permit::AdminPermit;
 use crate::store::{self, audit::AuditEntry, endpoint, message};
 
 use super::sign_in;
@@ -19,7 +19,7 @@ pub struct Resealed {
     pub unopened: usize,
 }
 
-pub async fn reseal(hub: &Hub, permit: Administering<'_>) -> Result<Resealed> {
+pub async fn reseal(hub: &Hub, permit: AdminPermit<'_>) -> Result<Resealed> {
     let mut done = Resealed { signing_keys: sign_in::reseal_keys(hub).await?, ..Resealed::default() };
     reseal_endpoints(hub, &mut done).await?;
     // Everything is looked at, which takes as long as it takes.

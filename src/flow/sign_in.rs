@@ -8,11 +8,11 @@ use crate::crypt;
 use crate::error::{Code, Error, Refusal, Result};
 use crate::hub::Hub;
 use crate::id::Tsid;
-use crate::model::access::permit::{Administering, forbidden};
+use crate::model::access::permit::{AdminPermit, forbidden};
 use crate::model::access::principal::{Account, Actor, Origin, Principal};
 use crate::model::access::role::Role;
-use crate::model::access::sign_in_throttle::{Failures, MOST_OF_CLIENT};
-use crate::model::access::token::{ACCESS, Claims, REFRESH, Refused, TokenKeys};
+use crate::model::access::sign_in_throttle::{Failures, MAX_CLIENT_FAILURES};
+use crate::model::access::token::{ACCESS_TTL, Claims, REFRESH_TTL, TokenKeys, TokenRefusal};
 use crate::model::network;
 use crate::model::partner::PartnerStatus;
 use crate::store::audit::AuditEntry;
@@ -59,7 +59,7 @@ pub async fn sign_in(hub: &Hub, client_id: &str, secret: &str, from: &Origin) ->
             Err(limited(wait_s))
         }
     };
-    judge(judged.as_ref().and_then(|judged| judged.failures), MOST_OF_CLIENT)?;
+    judge(judged.as_ref().and_then(|judged| judged.failures), MAX_CLIENT_FAILURES)?;
     let (key, group) = judged.map(|judged| (judged.key, judged.network)).unzip();
     // The same work whether there is such a client or not.
     let hash = crypt::keyed_hash(&hub.pepper, secret.as_bytes());
@@ -79,7 +79,7 @@ pub async fn sign_in(hub: &Hub, client_id: &str, secret: &str, from: &Origin) ->
             Some(group) => {
                 let failures = sign_in_failure::add(hub.store.api(), client_id, &group, now).await?;
                 // Others failed while this one was judged.
-                judge(Some(failures), MOST_OF_CLIENT + 1)?;
+                judge(Some(failures), MAX_CLIENT_FAILURES + 1)?;
             }
         }
         return Err(unauthenticated("clientId and clientSecret do not belong together"));
@@ -88,7 +88,7 @@ pub async fn sign_in(hub: &Hub, client_id: &str, secret: &str, from: &Origin) ->
     is_active(&account)?;
     if account.principal.is_audited() {
         let (who, principal) = (key.client_id.clone(), account.principal.clone());
-        let actor = Actor { who, principal, origin: from.clone() };
+        let actor = Actor { name: who, principal, origin: from.clone() };
         let deed = AuditEntry { action: "sign_in".into(), ..AuditEntry::default() };
         store::audit::insert(hub.store.api(), hub.next_id(), now, &actor, &deed).await?;
     }
@@ -96,7 +96,7 @@ pub async fn sign_in(hub: &Hub, client_id: &str, secret: &str, from: &Origin) ->
     let epoch = if is_current { key.epoch } else { key.epoch - 1 };
     let of = SignedIn { family: hub.next_id(), client_id: key.client_id, epoch };
     let refresh = crypt::secret(REFRESH_PREFIX);
-    refresh_token::insert(hub.store.api(), &hashed(hub, &refresh), &of, now, now + REFRESH, network).await?;
+    refresh_token::insert(hub.store.api(), &hashed(hub, &refresh), &of, now, now + REFRESH_TTL, network).await?;
     tokens(hub, &of, account.principal.role(), refresh, now).await
 }
 
@@ -110,7 +110,7 @@ async fn tokens(hub: &Hub, of: &SignedIn, role: Role, refresh: String, now: Date
             hub.token_keys.get().sign(&claims, now)?
         }
     };
-    Ok(Tokens { access, refresh, expires_in_s: ACCESS.num_seconds() })
+    Ok(Tokens { access, refresh, expires_in_s: ACCESS_TTL.num_seconds() })
 }
 
 fn hashed(hub: &Hub, token: &str) -> [u8; 32] {
@@ -140,12 +140,12 @@ pub async fn refresh(hub: &Hub, token: &str, from: &Origin) -> Result<Tokens> {
         revoke_if_reused(hub, &hash, now, from).await?;
         return Err(refused());
     };
-    if !account.takes(of.epoch, now) {
+    if !account.accepts_epoch(of.epoch, now) {
         tx.rollback().await?;
         return Err(refused());
     }
     is_active(&account)?;
-    refresh_token::insert(&mut *tx, &hashed(hub, &next), &of, now, now + REFRESH, network.as_deref()).await?;
+    refresh_token::insert(&mut *tx, &hashed(hub, &next), &of, now, now + REFRESH_TTL, network.as_deref()).await?;
     tx.commit().await?;
     tokens(hub, &of, account.principal.role(), next, now).await
 }
@@ -163,7 +163,7 @@ async fn revoke_if_reused(hub: &Hub, hash: &[u8], now: DateTime<Utc>, from: &Ori
         Principal::Partner(partner) => Some(partner.partner_id),
         Principal::Staff(_) => None,
     };
-    let actor = Actor { who: past.client_id, principal: account.principal.clone(), origin: from.clone() };
+    let actor = Actor { name: past.client_id, principal: account.principal.clone(), origin: from.clone() };
     let deed = AuditEntry {
         action: "refresh_token.reused".into(),
         object: Some(past.family.to_string()),
@@ -172,7 +172,7 @@ async fn revoke_if_reused(hub: &Hub, hash: &[u8], now: DateTime<Utc>, from: &Ori
     };
     store::audit::insert(&mut *tx, hub.next_id(), now, &actor, &deed).await?;
     tx.commit().await?;
-    tracing::warn!(client = actor.who, "a refresh token was used twice: all that came from its sign-in is void");
+    tracing::warn!(client = actor.name, "a refresh token was used twice: all that came from its sign-in is void");
     Ok(())
 }
 
@@ -224,24 +224,26 @@ fn limited(retry_after_s: u32) -> Error {
 pub async fn authenticate(hub: &Hub, token: &str) -> Result<Arc<Account>> {
     let now = hub.clock.now();
     let mut verified = hub.token_keys.get().verify(token, now);
-    if verified == Err(Refused::UnknownKey) {
+    if verified == Err(TokenRefusal::UnknownKey) {
         // Signed by a process that has a newer key than we have read, perhaps. Who comes while it is being read waits for it.
         let _turn = hub.token_keys.read_turn().await;
         verified = hub.token_keys.get().verify(token, now);
-        if verified == Err(Refused::UnknownKey) && hub.token_keys.may_read_again(now) {
+        if verified == Err(TokenRefusal::UnknownKey) && hub.token_keys.may_read_again(now) {
             read_keys(hub).await?;
             verified = hub.token_keys.get().verify(token, now);
         }
     }
     let claims = verified.map_err(|refused| match refused {
-        Refused::Expired => Error::from(
+        TokenRefusal::Expired => Error::from(
             Refusal::new(401, "token_expired", "the access token is over; refresh it, or sign in")
                 .with_code(Code::E002),
         ),
-        Refused::Invalid | Refused::UnknownKey => unauthenticated("the access token is not one of ours; sign in"),
+        TokenRefusal::Invalid | TokenRefusal::UnknownKey => {
+            unauthenticated("the access token is not one of ours; sign in")
+        }
     })?;
     let account = account(hub, &claims.sub).await?;
-    if !account.takes(claims.epoch, now) || account.principal.role().as_str() != claims.role {
+    if !account.accepts_epoch(claims.epoch, now) || account.principal.role().as_str() != claims.role {
         return Err(unauthenticated("the access token was revoked; sign in"));
     }
     is_active(&account)?;
@@ -286,7 +288,7 @@ async fn account(hub: &Hub, client_id: &str) -> Result<Arc<Account>> {
         client_id: key.client_id,
         principal,
         epoch: key.epoch,
-        former_until: key.former_until,
+        previous_epoch_until: key.former_until,
         revoked: key.revoked_at.is_some(),
     });
     hub.accounts.remember(account.clone(), now, generation);
@@ -323,7 +325,7 @@ pub async fn maintain_keys(hub: &Hub) -> Result<()> {
         let keys = signing_key::list(&mut *tx, now).await?;
         if is_due(&keys) {
             // It signs at once where there is nothing else to sign with.
-            let others = keys.iter().any(|k| k.active_at <= now && k.expires_at > now + ACCESS && opens(k));
+            let others = keys.iter().any(|k| k.active_at <= now && k.expires_at > now + ACCESS_TTL && opens(k));
             make_key(hub, &mut tx, if others { now + ANNOUNCED } else { now }).await?;
         }
         signing_key::forget(&mut *tx, now).await?;
@@ -335,7 +337,7 @@ pub async fn maintain_keys(hub: &Hub) -> Result<()> {
 async fn make_key(hub: &Hub, tx: &mut store::Conn, active_at: DateTime<Utc>) -> Result<String> {
     let kid = hub.next_id().to_string();
     let sealed = hub.keyring.seal(&seal_place(&kid), &crypt::random())?;
-    let expires_at = active_at + SIGNS * 2 + ACCESS;
+    let expires_at = active_at + SIGNS * 2 + ACCESS_TTL;
     let key = SigningKey { kid: kid.clone(), sealed, created_at: hub.clock.now(), active_at, expires_at };
     signing_key::insert(tx, &key).await?;
     tracing::info!(kid, "a new key to sign tokens with");
@@ -344,7 +346,7 @@ async fn make_key(hub: &Hub, tx: &mut store::Conn, active_at: DateTime<Utc>) -> 
 
 /// A new signing key: every process has read it before it signs. With `at_once` it signs now, and whatever was signed
 /// before is void: for when a key was lost.
-pub async fn rotate_signing_key(hub: &Hub, permit: Administering<'_>, at_once: bool) -> Result<String> {
+pub async fn rotate_signing_key(hub: &Hub, permit: AdminPermit<'_>, at_once: bool) -> Result<String> {
     let now = hub.clock.now();
     let mut tx = hub.store.begin().await?;
     store::hub::lock(&mut tx, Lock::SigningKeys).await?;

@@ -9,7 +9,7 @@ use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
 use crate::model::channel::Channel;
-use crate::model::delivery::{PARKED, Status};
+use crate::model::delivery::{READY_WHEN_RESUMED, Status};
 use crate::model::event::EventKind;
 use crate::model::message::{Message, OverallStatus};
 use crate::model::partner::Partner;
@@ -210,7 +210,7 @@ fn waits(message: &Message, deliveries: &[delivery::DeliveryRow], attempts: &[at
             // What was not called waited on; what was called waits from when its retry is due.
             from = attempt.called_at.and(attempt.next_at).or(attempt.ended_at);
         }
-        let open = matches!(row.status, Status::Pending | Status::Scheduled) && row.ready_at < PARKED;
+        let open = matches!(row.status, Status::Pending | Status::Scheduled) && row.ready_at < READY_WHEN_RESUMED;
         waits.extend(from.filter(|_| open).map(|from| (row.no, channel, from, None)));
     }
     waits
@@ -234,7 +234,7 @@ async fn tell_holds(
     let holds = store::provider::outages(hub.store.api(), &names, first, after, limits::TIMELINE_OUTAGES).await?;
     for (no, channel, from, until) in waits {
         for hold in holds.iter().filter(|h| of(&channel).any(|name| name == h.provider)) {
-            let (began, ended) = (hold.began_at.max(from), hold.ended_at.min(until.unwrap_or(PARKED)));
+            let (began, ended) = (hold.began_at.max(from), hold.ended_at.min(until.unwrap_or(READY_WHEN_RESUMED)));
             if ended > began {
                 let delivery = Some((message.message_id, no));
                 story.push(TimelineEntry::new(began, what_held(hold), delivery, told_hold(hold, ended, now)));
@@ -253,7 +253,7 @@ fn what_held(hold: &ProviderOutage) -> &'static str {
 }
 
 fn told_hold(hold: &ProviderOutage, ended: DateTime<Utc>, now: DateTime<Utc>) -> String {
-    let until = match (ended > now, ended >= PARKED) {
+    let until = match (ended > now, ended >= READY_WHEN_RESUMED) {
         (true, true) => "; it waits yet".to_owned(),
         (true, false) => format!("; it waits until {}", ended.to_rfc3339()),
         (false, _) => format!("; it waited until {}", ended.to_rfc3339()),
@@ -277,7 +277,7 @@ async fn tell_webhooks(hub: &Hub, partner: &Partner, message_id: Tsid, story: &m
     for notice in &notices {
         let webhook = Webhook { endpoint_id: notice.recipient.clone(), event: notice.event.clone() };
         let key = (notice.message_id, notice.no);
-        let parked = notice.status == Status::Scheduled && notice.ready_at == PARKED;
+        let parked = notice.status == Status::Scheduled && notice.ready_at == READY_WHEN_RESUMED;
         let text = if parked { "waits: the endpoint is paused" } else { "is to be told" };
         let entry = TimelineEntry::new(notice.created_at, "webhook", Some(key), text.into());
         story.push(TimelineEntry { webhook: Some(webhook.clone()), ..entry });
@@ -290,7 +290,7 @@ async fn tell_webhooks(hub: &Hub, partner: &Partner, message_id: Tsid, story: &m
         let answer: Vec<&str> = answer.into_iter().flatten().collect();
         let text = if answer.is_empty() { call.outcome } else { answer.join(" · ") };
         let entry = TimelineEntry::new(call.ended_at.unwrap_or(call.called_at), "webhook", Some(key), text);
-        let (attempt, next_at) = (Some(call.attempt), call.next_at.filter(|at| *at < PARKED));
+        let (attempt, next_at) = (Some(call.attempt), call.next_at.filter(|at| *at < READY_WHEN_RESUMED));
         story.push(TimelineEntry { attempt, next_at, webhook: told.get(&key).cloned(), ..entry });
     }
     if let Some(last) = notices.last().filter(|_| untold) {

@@ -16,9 +16,9 @@ use crate::error::{Error, Refusal, Result};
 use crate::flow::{self, rate::RateStatus, sign_in::unauthenticated};
 use crate::hub::Hub;
 use crate::id::Tsid;
-use crate::model::access::permit::{Owning, forbidden};
+use crate::model::access::permit::{OwnerPermit, forbidden};
 use crate::model::access::principal::{Actor, Origin, Principal, View};
-use crate::model::partner::{DEFAULT_REGION, Partner, Scope};
+use crate::model::partner::{DEFAULT_REGION, Partner, PartnerScope};
 use crate::store;
 
 /// A caller that signed in. Its request is counted, and if it is staff's and reveals what is partners', written down.
@@ -33,7 +33,7 @@ impl FromRequestParts<Hub> for Signed {
             peer.signed_in();
         }
         let (who, principal) = (account.client_id.clone(), account.principal.clone());
-        let actor = Actor { who, principal, origin: origin(parts, hub) };
+        let actor = Actor { name: who, principal, origin: origin(parts, hub) };
         match &actor.principal {
             Principal::Partner(partner) => count(hub, partner, 1).await?,
             // What tells of the hub as a whole tells of nobody.
@@ -176,9 +176,15 @@ impl Reader {
         if let View::Own(partner) = &self.view {
             let (now, db) = (hub.clock.now(), hub.store.api());
             // What was posted long ago for a later day is seen until it is done, and for as long again.
-            let seen = message_id >= partner.oldest_seen(now)
-                || store::delivery::visible(db, partner.partner_id, partner.shard, message_id, partner.sees_since(now))
-                    .await?;
+            let seen = message_id >= partner.oldest_visible_id(now)
+                || store::delivery::visible(
+                    db,
+                    partner.partner_id,
+                    partner.shard,
+                    message_id,
+                    partner.visible_since(now),
+                )
+                .await?;
             return if seen { Ok(partner.clone()) } else { Err(Error::NotFound) };
         }
         let db = hub.store.api();
@@ -210,20 +216,25 @@ impl Reader {
     }
 
     /// Whose messages a list is of: an operator may say `?partnerId=`.
-    pub async fn scope(&self, hub: &Hub, query: &mut Query) -> Result<Scope> {
+    pub async fn scope(&self, hub: &Hub, query: &mut Query) -> Result<PartnerScope> {
         if let View::Own(partner) = &self.view {
             is_own(partner, Whose::read(query)?.partner_id)?;
-            return Ok(Scope::of(partner, partner.oldest_seen(hub.clock.now())));
+            return Ok(PartnerScope::of_partner(partner, partner.oldest_visible_id(hub.clock.now())));
         }
         let db = hub.store.api();
         match Whose::read(query)?.partner_id {
             Some(id) => {
                 let partner = store::partner::get(db, id).await?.ok_or_else(flow::partner::unknown)?;
-                Ok(Scope::of(&partner, Tsid(0)))
+                Ok(PartnerScope::of_partner(&partner, Tsid(0)))
             }
             None => {
                 let owners = store::partner::owners(db).await?;
-                Ok(Scope { owners, oldest: Tsid(0), whose: Tsid(0), region: DEFAULT_REGION.into() })
+                Ok(PartnerScope {
+                    partners: owners,
+                    oldest_id: Tsid(0),
+                    cursor_owner: Tsid(0),
+                    region: DEFAULT_REGION.into(),
+                })
             }
         }
     }
@@ -237,7 +248,7 @@ impl FromRequestParts<Hub> for Writer {
 
     async fn from_request_parts(parts: &mut Parts, hub: &Hub) -> Result<Writer, Problem> {
         let reader = Reader::from_request_parts(parts, hub).await?;
-        reader.actor.may_own()?;
+        reader.actor.check_may_own()?;
         Ok(Writer(reader))
     }
 }
@@ -250,8 +261,8 @@ impl std::ops::Deref for Writer {
 }
 
 impl Writer {
-    pub fn permit<'a>(&'a self, partner: &'a Partner) -> Result<Owning<'a>> {
-        self.actor().owning(partner)
+    pub fn permit<'a>(&'a self, partner: &'a Partner) -> Result<OwnerPermit<'a>> {
+        self.actor().owner_permit(partner)
     }
 }
 
@@ -268,7 +279,7 @@ impl FromRequestParts<Hub> for Admin {
 
     async fn from_request_parts(parts: &mut Parts, hub: &Hub) -> Result<Admin, Problem> {
         let Signed(actor) = Signed::from_request_parts(parts, hub).await?;
-        actor.administering()?;
+        actor.admin_permit()?;
         Ok(Admin(actor))
     }
 }
@@ -281,7 +292,7 @@ impl FromRequestParts<Hub> for Operator {
 
     async fn from_request_parts(parts: &mut Parts, hub: &Hub) -> Result<Operator, Problem> {
         let Signed(actor) = Signed::from_request_parts(parts, hub).await?;
-        actor.operating()?;
+        actor.operator_permit()?;
         Ok(Operator(actor))
     }
 }

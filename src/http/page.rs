@@ -11,7 +11,7 @@ use crate::error::Refusal;
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::model::json::parse_time;
-use crate::model::partner::Scope;
+use crate::model::partner::PartnerScope;
 
 /// What every list takes.
 #[derive(IntoParams)]
@@ -105,9 +105,9 @@ fn read_cursor(hub: &Hub, list: &str, whose: Tsid, text: &str) -> Option<(Tsid, 
 
 impl Page {
     /// A page of what a list's caller may see.
-    pub fn of(query: &mut Query, hub: &Hub, list: &str, scope: &Scope) -> Result<Page, Refusal> {
-        let page = Page::read(query, hub, list, scope.whose)?;
-        Ok(Page { from: page.from.max(scope.oldest), ..page })
+    pub fn of(query: &mut Query, hub: &Hub, list: &str, scope: &PartnerScope) -> Result<Page, Refusal> {
+        let page = Page::read(query, hub, list, scope.cursor_owner)?;
+        Ok(Page { from: page.from.max(scope.oldest_id), ..page })
     }
 
     pub fn read(query: &mut Query, hub: &Hub, list: &str, whose: Tsid) -> Result<Page, Refusal> {

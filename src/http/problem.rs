@@ -48,7 +48,7 @@ impl From<Error> for Problem {
                 Problem { retry_after_s: Some(retry_after_s), ..told(429, Code::E003, reason, &detail) }
             }
             Error::Busy(why) => Problem { retry_after_s: Some(1), ..told(503, Code::E101, "queue_unavailable", why) },
-            Error::Usage(why) | Error::Setup(why) | Error::Internal(why) | Error::Answered { told: why, .. } => {
+            Error::Usage(why) | Error::Setup(why) | Error::Internal(why) | Error::Answered { message: why, .. } => {
                 tracing::error!(why, "answered 500");
                 told(
                     500,

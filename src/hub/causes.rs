@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 
 use super::lock::lock;
-use crate::model::alert::Cause;
+use crate::model::alert::AlertCause;
 
 /// By cause: how often it was noted, and its latest detail.
-pub type Noted = HashMap<Cause, (u64, String)>;
+pub type Noted = HashMap<AlertCause, (u64, String)>;
 
 /// The causes noted since they were last taken.
 #[derive(Default)]
@@ -15,7 +15,7 @@ pub struct Causes(Mutex<Noted>);
 
 impl Causes {
     /// Notes a cause once more, with its latest detail.
-    pub fn note(&self, cause: Cause, detail: String) {
+    pub fn note(&self, cause: AlertCause, detail: String) {
         let mut all = lock(&self.0);
         let noted = all.entry(cause).or_default();
         *noted = (noted.0 + 1, detail);

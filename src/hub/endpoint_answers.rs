@@ -32,7 +32,7 @@ impl EndpointAnswers {
         let mut all = lock(&self.0);
         for (endpoint_id, before) in unwritten {
             let since = all.entry(endpoint_id).or_default();
-            *since = before.then(*since);
+            *since = before.followed_by(*since);
         }
     }
 }

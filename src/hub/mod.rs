@@ -26,8 +26,8 @@ use crate::error::Result;
 use crate::id::{Tsid, Tsids};
 use crate::limits;
 use crate::model::access::sign_in_throttle::SignInThrottle;
+use crate::model::concurrency::EndpointConcurrency;
 use crate::model::fairness::Fairness;
-use crate::model::gate::Gates;
 use crate::model::intake::{Installation, IntakePolicy};
 use crate::model::partner::Partner;
 use crate::provider::Providers;
@@ -84,7 +84,7 @@ pub struct Inner {
     pub paces: Paces,
     fairness: Mutex<Fairness>,
     sign_in_throttle: Mutex<SignInThrottle>,
-    gates: Mutex<Gates>,
+    gates: Mutex<EndpointConcurrency>,
     /// One permit: a count over many rows keeps an engine connection busy, so one runs at a time.
     pub count_turn: Semaphore,
     /// `limits::RECEIPT_BODIES` permits: a provider's callback may carry thousands of results, so few are read at once.
@@ -177,7 +177,7 @@ impl Hub {
     }
 
     /// Locks the counts of webhook calls in flight per endpoint. Hold it briefly, never across an await.
-    pub fn gates(&self) -> MutexGuard<'_, Gates> {
+    pub fn gates(&self) -> MutexGuard<'_, EndpointConcurrency> {
         lock(&self.gates)
     }
 

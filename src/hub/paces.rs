@@ -8,8 +8,8 @@ use chrono::{DateTime, Utc};
 use tokio::sync::OwnedMutexGuard;
 
 use super::lock::lock;
-use crate::model::delivery::{FAILING, Outcome, PACED};
-use crate::model::pace::{IN_A_ROW, Pace};
+use crate::model::delivery::{Outcome, REASON_DESTINATION_FAILING, REASON_DESTINATION_PACED};
+use crate::model::pace::{FAILURES_TO_TROUBLED, Pace};
 
 /// Destinations that have a pace, and the recent answers of those that have none.
 #[derive(Default)]
@@ -57,9 +57,12 @@ impl Paces {
         let mut known = lock(&self.known);
         match known.get_mut(place) {
             Some(known) if known.pace.next_at > now => {
-                let (slot, next) = known.pace.slot(known.slot, now);
+                let (slot, next) = known.pace.next_slot(known.slot, now);
                 known.slot = Some(next);
-                Err(Outcome::deferred(slot, if known.pace.failures > 0 { FAILING } else { PACED }))
+                Err(Outcome::deferred(
+                    slot,
+                    if known.pace.failures > 0 { REASON_DESTINATION_FAILING } else { REASON_DESTINATION_PACED },
+                ))
             }
             _ => Ok(()),
         }
@@ -93,7 +96,7 @@ impl Paces {
             return false;
         }
         answers.failures_in_a_row += 1;
-        answers.failures_in_a_row >= IN_A_ROW && std::mem::take(&mut answers.failures_in_a_row) > 0
+        answers.failures_in_a_row >= FAILURES_TO_TROUBLED && std::mem::take(&mut answers.failures_in_a_row) > 0
     }
 
     /// Records a good answer at `now`, which ends the row of failures.

@@ -10,12 +10,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::lock::lock;
-use crate::model::breaker::{Breaker, State, Window, ramped};
+use crate::model::breaker::{BreakerState, OutcomeWindow, SharedProviderState, next_concurrency};
 use crate::model::capability::Batch;
 use crate::model::channel::Channel;
 use crate::model::delivery::Outcome;
-use crate::model::limit::{RateLimit, Report, Taken};
-use crate::model::pace::LimitedBy;
+use crate::model::limit::{PermitReport, RateLimit, RateLimitGrant};
+use crate::model::pace::LimitScope;
 use crate::provider::Account;
 
 /// State of one provider account in this process.
@@ -34,11 +34,11 @@ pub struct ProviderState {
 /// Locked briefly, never across an await.
 #[derive(Default)]
 struct Inner {
-    state: State,
+    state: SharedProviderState,
     /// Leased grants: valid until when, and how many.
     grants: Vec<(DateTime<Utc>, u32)>,
     /// Used and expired grants that were not reported to the database yet.
-    reports: Vec<Report>,
+    reports: Vec<PermitReport>,
     /// Requests that the limit had free at the last lease, beyond those leased.
     free: u32,
     /// A lease before this time would get nothing.
@@ -54,7 +54,7 @@ struct Inner {
     opening: bool,
     /// Concurrency allowed while the provider recovers.
     ramp: Option<usize>,
-    window: Window,
+    window: OutcomeWindow,
 }
 
 const GOOD_BITS: u32 = 24;
@@ -111,7 +111,7 @@ impl Reservation {
         let mut inner = self.provider.inner();
         match self.grant {
             Some(until) if until < now => return Err(inner.limited_outcome()),
-            Some(until) => inner.reports.push(Report { until, made_at: Some(now) }),
+            Some(until) => inner.reports.push(PermitReport { valid_until: until, made_at: Some(now) }),
             None => (),
         }
         self.grant = None;
@@ -147,7 +147,7 @@ impl ProviderState {
     }
 
     /// Returns its breaker and pause, as last read or written by this process.
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> SharedProviderState {
         self.inner().state.clone()
     }
 
@@ -155,18 +155,18 @@ impl ProviderState {
     /// failures say nothing about a provider. Not where each destination is a server of its own: those have paces
     /// (`hub::paces`).
     pub fn is_judged(&self) -> bool {
-        let of_destinations = self.account.provider.limited_by() == LimitedBy::Destination;
-        !of_destinations && self.account.capabilities.iter().any(|c| !c.channel.calls_strangers())
+        let of_destinations = self.account.provider.limited_by() == LimitScope::Destination;
+        !of_destinations && self.account.capabilities.iter().any(|c| !c.channel.calls_partner_servers())
     }
 
     fn update_unrestricted(&self, inner: &Inner) {
         let state = &inner.state;
-        let troubled = state.paused_at.is_some() || state.breaker != Breaker::Closed || inner.ramp.is_some();
+        let troubled = state.paused_at.is_some() || state.breaker != BreakerState::Closed || inner.ramp.is_some();
         self.unrestricted.store(self.limit().is_none() && !troubled, Ordering::Relaxed);
     }
 
     /// Takes over a state that was read or written, if it is newer than the known one. Returns whether it was.
-    pub fn adopt_if_newer(&self, state: State) -> bool {
+    pub fn adopt_if_newer(&self, state: SharedProviderState) -> bool {
         if state.changed_at <= self.inner().state.changed_at {
             return false;
         }
@@ -176,11 +176,11 @@ impl ProviderState {
 
     /// Takes over the state in the database even if it is older than the known one: the database may have been restored
     /// from a backup. A breaker that closes begins the ramp of a recovery.
-    pub fn replace(&self, state: State) {
+    pub fn replace(&self, state: SharedProviderState) {
         let mut inner = self.inner();
-        if state.breaker != Breaker::Closed {
+        if state.breaker != BreakerState::Closed {
             inner.ramp = None;
-        } else if inner.state.breaker != Breaker::Closed {
+        } else if inner.state.breaker != BreakerState::Closed {
             inner.ramp = Some(1);
             inner.window.clear();
         }
@@ -198,7 +198,7 @@ impl ProviderState {
         }
         let inner = self.inner();
         inner.check_callable(now)?;
-        let probed = inner.state.breaker != Breaker::Closed && (inner.probing || inner.reserved > 0);
+        let probed = inner.state.breaker != BreakerState::Closed && (inner.probing || inner.reserved > 0);
         if probed || inner.ramp.is_some_and(|most| inner.reserved >= most) {
             return Err(Outcome::deferred(now + PROBE_RECHECK, "breaker_open"));
         }
@@ -259,7 +259,7 @@ impl ProviderState {
         }
         if !self.is_unrestricted() {
             let mut inner = self.inner();
-            inner.ramp = inner.ramp.and_then(ramped);
+            inner.ramp = inner.ramp.and_then(next_concurrency);
             self.update_unrestricted(&inner);
         }
     }
@@ -268,18 +268,18 @@ impl ProviderState {
         let seen = self.good_answers.swap(0, Ordering::Relaxed);
         let good = u32::try_from(seen & GOOD_MASK).unwrap_or(0);
         if good > 0 {
-            inner.window.add(i64::try_from(seen >> GOOD_BITS).unwrap_or(0), good, 0);
+            inner.window.record(i64::try_from(seen >> GOOD_BITS).unwrap_or(0), good, 0);
         }
     }
 
     /// Counts a bad answer at `now`. Returns the known state if the breaker is to open and the caller is the one to write
     /// that; the caller then calls `end_opening`. `at_once`: this one answer suffices.
-    pub fn record_failure(&self, now: DateTime<Utc>, at_once: bool) -> Option<State> {
+    pub fn record_failure(&self, now: DateTime<Utc>, at_once: bool) -> Option<SharedProviderState> {
         let mut inner = self.inner();
         self.flush_good_answers(&mut inner);
-        inner.window.add(now.timestamp(), 0, 1);
-        let enough = at_once || inner.window.opens(now.timestamp(), inner.ramp.is_some());
-        let ours = enough && inner.state.breaker == Breaker::Closed && !inner.opening;
+        inner.window.record(now.timestamp(), 0, 1);
+        let enough = at_once || inner.window.should_open(now.timestamp(), inner.ramp.is_some());
+        let ours = enough && inner.state.breaker == BreakerState::Closed && !inner.opening;
         inner.opening |= ours;
         ours.then(|| inner.state.clone())
     }
@@ -298,7 +298,7 @@ impl ProviderState {
         if inner.state.paused_at.is_some() {
             return 0;
         }
-        if let Some(at) = inner.state.probe_at(now) {
+        if let Some(at) = inner.state.next_probe_at(now) {
             let may_get_grant = self.limit().is_none() || inner.may_get_grant(now);
             return i64::from(at <= now && !inner.probing && inner.reserved == 0 && may_get_grant);
         }
@@ -328,14 +328,14 @@ impl ProviderState {
         }
         // A probe needs a grant like any other request.
         let lease_again_at = self.limit().filter(|_| inner.grants_left(now) == 0).map(|_| inner.lease_again_at);
-        inner.state.probe_at(now).max(lease_again_at)
+        inner.state.next_probe_at(now).max(lease_again_at)
     }
 
     /// Returns whether grants should be leased ahead: none is left, a lease may succeed, and the provider is neither paused
     /// nor open.
     pub fn needs_grants(&self, now: DateTime<Utc>) -> bool {
         let inner = self.inner();
-        let open = inner.state.paused_at.is_none() && inner.state.breaker == Breaker::Closed;
+        let open = inner.state.paused_at.is_none() && inner.state.breaker == BreakerState::Closed;
         open && inner.grants_left(now) == 0 && inner.may_lease(now)
     }
 
@@ -357,19 +357,19 @@ impl ProviderState {
     }
 
     /// Takes the reports of used and expired grants; each is returned once.
-    pub fn take_reports(&self, now: DateTime<Utc>) -> Vec<Report> {
+    pub fn take_reports(&self, now: DateTime<Utc>) -> Vec<PermitReport> {
         let mut inner = self.inner();
         inner.expire_grants(now);
         std::mem::take(&mut inner.reports)
     }
 
     /// Puts back reports that could not be written.
-    pub fn put_back_reports(&self, reports: impl Iterator<Item = Report>) {
+    pub fn put_back_reports(&self, reports: impl Iterator<Item = PermitReport>) {
         self.inner().reports.extend(reports);
     }
 
     /// Records a lease: `taken` is what the database gave for `wanted` requests at `now`.
-    pub fn record_lease(&self, taken: Taken, wanted: u32, now: DateTime<Utc>) {
+    pub fn record_lease(&self, taken: RateLimitGrant, wanted: u32, now: DateTime<Utc>) {
         self.inner().record_lease(taken, wanted, now);
     }
 }
@@ -383,9 +383,9 @@ impl Inner {
         if self.state.paused_at.is_some() {
             return Err(Outcome::deferred(now + PAUSE_RECHECK, "provider_paused"));
         }
-        match self.state.probe_at(now) {
+        match self.state.next_probe_at(now) {
             // Another process's probe, which may be answered at any moment.
-            Some(at) if at > now && self.state.breaker == Breaker::HalfOpen => {
+            Some(at) if at > now && self.state.breaker == BreakerState::HalfOpen => {
                 Err(Outcome::deferred(at.min(now + PROBE_RECHECK), "breaker_open"))
             }
             Some(at) if at > now => Err(Outcome::deferred(at, "breaker_open")),
@@ -406,7 +406,7 @@ impl Inner {
         let (good, over): (Vec<_>, Vec<_>) = self.grants.drain(..).partition(|(until, n)| *until >= now && *n > 0);
         self.grants = good;
         for (until, n) in over {
-            self.reports.extend((0..n).map(|_| Report { until, made_at: None }));
+            self.reports.extend((0..n).map(|_| PermitReport { valid_until: until, made_at: None }));
         }
     }
 
@@ -432,14 +432,14 @@ impl Inner {
         self.lease_again_at <= now || now < self.leased_at
     }
 
-    fn record_lease(&mut self, taken: Taken, wanted: u32, now: DateTime<Utc>) {
+    fn record_lease(&mut self, taken: RateLimitGrant, wanted: u32, now: DateTime<Utc>) {
         if taken.granted > 0 {
-            self.grants.push((taken.until, taken.granted));
+            self.grants.push((taken.valid_until, taken.granted));
         }
         self.free = taken.free;
         self.leased_at = now;
         let soon = now + TimeDelta::seconds(1);
-        let next = if taken.outstanding { taken.next.min(soon) } else { taken.next };
+        let next = if taken.has_outstanding { taken.next_free_at.min(soon) } else { taken.next_free_at };
         self.lease_again_at = match wanted {
             0 => self.lease_again_at.min(next),
             _ if taken.granted < wanted => next,

@@ -8,7 +8,7 @@ use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
 use super::lock::lock;
 use crate::id::Tsid;
 use crate::limits;
-use crate::model::rate::Lease;
+use crate::model::rate::RateLease;
 
 /// By partner, the leased part of its request limit.
 #[derive(Default)]
@@ -23,7 +23,7 @@ impl Rates {
 
 /// The leased part of one partner's request limit, and the turns of those that lease more.
 pub struct PartnerRate {
-    lease: Mutex<Lease>,
+    lease: Mutex<RateLease>,
     refill_turn: tokio::sync::Mutex<()>,
     batches: Semaphore,
 }
@@ -40,7 +40,7 @@ impl Default for PartnerRate {
 
 impl PartnerRate {
     /// Locks the lease. Hold it briefly, never across an await.
-    pub fn lease(&self) -> MutexGuard<'_, Lease> {
+    pub fn lease(&self) -> MutexGuard<'_, RateLease> {
         lock(&self.lease)
     }
 

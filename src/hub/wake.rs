@@ -9,13 +9,13 @@ use tokio::sync::Notify;
 
 use super::lock::lock;
 use crate::model::lane::Lane;
-use crate::model::watermark::{Place, Ready};
+use crate::model::watermark::{ReadyHints, ShardLane};
 
 /// Hints that the claiming loops of this process, or the other processes, have not taken yet.
 #[derive(Default)]
 pub struct Wake {
     inboxes: [Inbox; LANE_GROUPS.len()],
-    for_others: Mutex<Ready>,
+    for_others: Mutex<ReadyHints>,
     /// Notified when `take_for_others` has something.
     pub for_others_notify: Notify,
 }
@@ -23,24 +23,24 @@ pub struct Wake {
 impl Wake {
     /// Hints at deliveries that became ready at these places, each since the given time, to the claiming loops here and in
     /// all other processes. Call it after the commit: a loop that looks before the commit finds nothing.
-    pub fn notify(&self, places: impl IntoIterator<Item = (Place, DateTime<Utc>)>) {
-        let mut ready = Ready::default();
+    pub fn notify(&self, places: impl IntoIterator<Item = (ShardLane, DateTime<Utc>)>) {
+        let mut ready = ReadyHints::default();
         places.into_iter().for_each(|(place, since)| ready.add(place, since));
         if ready.places.is_empty() {
             return;
         }
-        lock(&self.for_others).take_in(&ready);
+        lock(&self.for_others).merge(&ready);
         self.for_others_notify.notify_one();
         self.notify_here(&ready);
     }
 
     /// Passes a hint of another process to the claiming loops of this one.
-    pub fn notify_here(&self, ready: &Ready) {
+    pub fn notify_here(&self, ready: &ReadyHints) {
         for (group, inbox) in LANE_GROUPS.iter().zip(&self.inboxes) {
             let mine = ready.places.iter().filter(|(place, _)| group.contains(place.1));
-            let mine = Ready { places: mine.map(|(p, at)| (*p, *at)).collect(), anywhere: ready.anywhere };
-            if mine.anywhere || !mine.places.is_empty() {
-                lock(&inbox.ready).take_in(&mine);
+            let mine = ReadyHints { places: mine.map(|(p, at)| (*p, *at)).collect(), hints_lost: ready.hints_lost };
+            if mine.hints_lost || !mine.places.is_empty() {
+                lock(&inbox.ready).merge(&mine);
                 inbox.notify.notify_one();
             }
         }
@@ -57,7 +57,7 @@ impl Wake {
     }
 
     /// Takes the hints that were not sent to other processes yet.
-    pub fn take_for_others(&self) -> Ready {
+    pub fn take_for_others(&self) -> ReadyHints {
         std::mem::take(&mut *lock(&self.for_others))
     }
 }
@@ -82,21 +82,21 @@ const LANE_GROUPS: [LaneGroup; 4] = [
 impl LaneGroup {
     /// Returns whether the loop claims from this lane.
     pub fn contains(self, lane: Lane) -> bool {
-        lane.channel().calls_strangers() == self.strangers && lane.is_overflow() == self.overflow
+        lane.channel().calls_partner_servers() == self.strangers && lane.is_overflow() == self.overflow
     }
 }
 
 /// Hints for one claiming loop.
 #[derive(Default)]
 pub struct Inbox {
-    ready: Mutex<Ready>,
+    ready: Mutex<ReadyHints>,
     /// Notified when a hint arrives.
     pub notify: Notify,
 }
 
 impl Inbox {
     /// Takes the hints that arrived since the last call.
-    pub fn take(&self) -> Ready {
+    pub fn take(&self) -> ReadyHints {
         std::mem::take(&mut *lock(&self.ready))
     }
 }

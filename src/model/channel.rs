@@ -57,7 +57,7 @@ impl Channel {
     }
 
     /// The most that a body may hold: the seed's figures (S0-16 to S0-22), and Slack's own. The provider may take less.
-    pub const fn limit(self) -> Option<Limit> {
+    pub const fn body_limit(self) -> Option<LengthLimit> {
         let (max, measure) = match self {
             Channel::Sms => (90, Measure::Cp949Bytes),
             Channel::Lms => (4000, Measure::Cp949Bytes),
@@ -68,7 +68,7 @@ impl Channel {
             Channel::Slack => (limits::SLACK_TEXT_CHARS, Measure::Characters),
             Channel::Email | Channel::Push | Channel::Inapp | Channel::Webhook => return None,
         };
-        Some(Limit { max, measure })
+        Some(LengthLimit { max, measure })
     }
 
     /// Who is meant by `to`.
@@ -106,13 +106,13 @@ impl Channel {
     /// Whether its deliveries go to servers that partners chose, not to a provider that an operator chose. They have
     /// connections, claiming loops and settlers of their own, and open no breaker: a stranger's server that is slow or
     /// broken holds up no other channel.
-    pub fn calls_strangers(self) -> bool {
+    pub fn calls_partner_servers(self) -> bool {
         self == Channel::Webhook
     }
 
     /// Whether a delivery over this channel counts towards its message's overall status, and has events. Those that carry
     /// events do not.
-    pub fn counts(self) -> bool {
+    pub fn counts_towards_message(self) -> bool {
         self != Channel::Webhook
     }
 }
@@ -141,19 +141,19 @@ pub enum AddressKind {
 }
 
 /// An address by which two recipients of a channel are told apart. A mailbox is one in whatever letters it is written.
-pub fn distinct(channel: Channel, to: &str) -> String {
-    if channel.addressed_by() == AddressKind::Mailbox { folded(to) } else { to.to_owned() }
+pub fn canonical_address(channel: Channel, to: &str) -> String {
+    if channel.addressed_by() == AddressKind::Mailbox { canonical_mailbox(to) } else { to.to_owned() }
 }
 
 /// An e-mail address to compare. RFC 5321 2.4: domains are the same in any letters. Local parts may be different by it, but
 /// no server that serves people tells them apart.
-pub fn folded(mailbox: &str) -> String {
+pub fn canonical_mailbox(mailbox: &str) -> String {
     mailbox.to_ascii_lowercase()
 }
 
 /// How long a text may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limit {
+pub struct LengthLimit {
     pub max: usize,
     pub measure: Measure,
 }
@@ -168,7 +168,7 @@ pub enum Measure {
 
 impl Measure {
     /// The length of a text, or the characters that cannot be sent at all.
-    pub fn of(self, text: &str) -> Result<usize, Vec<char>> {
+    pub fn length_of(self, text: &str) -> Result<usize, Vec<char>> {
         match self {
             Measure::Cp949Bytes => cp949::length(text),
             Measure::Characters => Ok(text.chars().count()),

@@ -54,7 +54,7 @@ impl Crontab {
     }
 
     /// The first time after `now` at which the line fires; none if it never does again.
-    pub fn after(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    pub fn next_after(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         self.schedules.iter().filter_map(|schedule| schedule.after(&now).next()).min()
     }
 }
@@ -132,7 +132,7 @@ mod tests {
         let crontab = Crontab::parse(line).unwrap();
         let mut at: DateTime<Utc> = "2027-02-28T23:59:59Z".parse().unwrap();
         let mut found = Vec::new();
-        while let Some(next) = crontab.after(at).filter(|next| next.month() == 3) {
+        while let Some(next) = crontab.next_after(at).filter(|next| next.month() == 3) {
             assert_eq!((next.hour(), next.minute(), next.second()), (9, 0, 0));
             found.push(next.day());
             at = next + TimeDelta::seconds(1);

@@ -9,7 +9,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::channel::{Channel, OnUnknown};
 use super::event::EventKind;
-use super::retry::{Action, ErrorClass, RetryPolicy};
+use super::retry::{ErrorClass, RetryAction, RetryPolicy};
 use crate::id::Tsid;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -125,7 +125,7 @@ impl Status {
     }
 
     /// The event that tells of reaching this status; none for the ways in between.
-    pub fn event(self) -> Option<EventKind> {
+    pub fn event_kind(self) -> Option<EventKind> {
         match self {
             Status::Scheduled | Status::Pending | Status::Processing => None,
             Status::Sent => Some(EventKind::Sent),
@@ -153,21 +153,21 @@ impl fmt::Display for Status {
 }
 
 /// Where a delivery to a paused endpoint waits: SCHEDULED for a time that does not come, until somebody lets it go.
-pub const PARKED: DateTime<Utc> = match DateTime::from_timestamp(253_370_764_800, 0) {
+pub const READY_WHEN_RESUMED: DateTime<Utc> = match DateTime::from_timestamp(253_370_764_800, 0) {
     Some(far) => far,
     None => DateTime::<Utc>::MAX_UTC,
 };
 
 /// Where a delivery waits whose worker was lost: SCHEDULED for a time that does not come, so that no claim of many takes it. The
 /// table `suspects` says when it may be claimed, alone.
-pub const SET_APART: DateTime<Utc> = match DateTime::from_timestamp(253_370_764_800 + 86_400, 0) {
+pub const READY_WHEN_ISOLATED: DateTime<Utc> = match DateTime::from_timestamp(253_370_764_800 + 86_400, 0) {
     Some(far) => far,
     None => DateTime::<Utc>::MAX_UTC,
 };
 
 /// Where a webhook waits for the one before it in its sequence, the events of one message to one endpoint: SCHEDULED for a time
 /// that does not come; the end of that one makes it PENDING. Later than `PARKED`, so that neither is a time to show.
-pub const BEHIND: DateTime<Utc> = match DateTime::from_timestamp(253_383_811_200, 0) {
+pub const READY_WHEN_PREDECESSOR_ENDS: DateTime<Utc> = match DateTime::from_timestamp(253_383_811_200, 0) {
     Some(far) => far,
     None => DateTime::<Utc>::MAX_UTC,
 };
@@ -195,7 +195,7 @@ pub fn parse_public_id(text: &str) -> Option<(Tsid, i16)> {
 
 /// What the law needs to know of a delivery.
 #[derive(Debug, Clone, Copy)]
-pub struct Head {
+pub struct DeliveryFacts {
     pub status: Status,
     pub channel: Channel,
     /// Attempts spent, the present one included.
@@ -283,7 +283,7 @@ impl FromStr for OutcomeKind {
 
 /// What to write: the one next step of a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Step {
+pub struct Transition {
     pub status: Status,
     /// From when it may be claimed (PENDING) or promoted (SCHEDULED).
     pub ready_at: Option<DateTime<Utc>>,
@@ -295,13 +295,13 @@ pub struct Step {
 }
 
 /// No delivery has more attempts, those not used included.
-const ATTEMPTS_EVER: i16 = 10_000;
+const MAX_ATTEMPT_NUMBER: i16 = 10_000;
 
 /// Endings FAILED or UNDETERMINED that need no call, as the reason of the delivery or the code of an attempt. `fsck` finds
 /// every other one that was not tried.
 pub const UNCALLED_ENDINGS: [&str; 6] = [
     // Its channel was down, or its destination, and another took its place.
-    CHANNEL_DOWN,
+    REASON_CHANNEL_DOWN,
     // Its content is not in the books, or cannot be read by this program.
     "content_missing",
     "content_unreadable",
@@ -316,7 +316,7 @@ pub const UNCALLED_ENDINGS: [&str; 6] = [
 const LOOKUP_AFTER: Duration = Duration::from_secs(30);
 
 /// A delivery ends when so many workers were lost while they held it. All but the first held it alone.
-pub const DEATHS_MOST: i16 = 6;
+pub const MAX_WORKERS_LOST: i16 = 6;
 
 /// The pause before a delivery is claimed again that could not be begun because the hub was late. It has nothing to do with the
 /// channel's schedule, whose provider may be well. It hardly grows: to a minute after thousands of claims, so that
@@ -335,20 +335,20 @@ fn late_pause(claims: i16, jitter: f64) -> Duration {
 /// What never happens: FAILED, EXPIRED or CANCELED of something a provider may have taken; a retry that would start
 /// after the message became worthless; a retry of an unknown outcome where the channel says hold; FAILED of a delivery of
 /// which no call was made.
-pub fn next(
-    head: &Head,
+pub fn next_transition(
+    head: &DeliveryFacts,
     outcome: &Outcome,
     policy: &RetryPolicy<'_>,
     on_unknown: OnUnknown,
     now: DateTime<Utc>,
     jitter: f64,
-) -> Step {
+) -> Transition {
     let unknown = matches!(outcome, Outcome::Unknown { .. });
     let possibly_sent = head.possibly_sent || unknown;
     // Attempts that were given back do not count: each of them allowed one more.
     let failures = (head.attempt - (head.max_attempts - policy.max_attempts)).clamp(1, head.attempt.max(1));
     // The honest ending where no further attempt is made and none was accepted.
-    let end = |status: Status, reason: &'static str| Step {
+    let end = |status: Status, reason: &'static str| Transition {
         status: if possibly_sent { Status::Undetermined } else { status },
         ready_at: None,
         possibly_sent,
@@ -364,11 +364,17 @@ pub fn next(
         } else if head.expires_at.is_some_and(|worthless| at >= worthless) {
             end(Status::Expired, "expired_before_retry")
         } else {
-            Step { status: Status::Scheduled, ready_at: Some(at), possibly_sent, refund: false, reason: Some(reason) }
+            Transition {
+                status: Status::Scheduled,
+                ready_at: Some(at),
+                possibly_sent,
+                refund: false,
+                reason: Some(reason),
+            }
         }
     };
     // Not used, and no longer than it is worth something: then it ends EXPIRED in time.
-    let put_off = |pause: Duration, reason: &'static str| Step {
+    let put_off = |pause: Duration, reason: &'static str| Transition {
         status: Status::Scheduled,
         ready_at: Some(head.expires_at.into_iter().fold(now + pause, Ord::min).max(now)),
         possibly_sent,
@@ -376,55 +382,59 @@ pub fn next(
         reason: Some(reason),
     };
     // Who names another channel wants it asked when this one refuses, not in days.
-    let patient = !policy.patience.is_zero() && !head.has_fallback && head.attempt < ATTEMPTS_EVER;
+    let patient = !policy.throttle_patience.is_zero() && !head.has_fallback && head.attempt < MAX_ATTEMPT_NUMBER;
     let wait = |said: Option<Duration>, reason: &'static str| {
-        let soonest = now + policy.pause_throttled(said, head.attempt, 0.0);
+        let soonest = now + policy.throttled_pause(said, head.attempt, 0.0);
         if head.cancel_requested {
             end(Status::Canceled, "canceled")
         } else if head.expires_at.is_some_and(|worthless| soonest >= worthless) {
             end(Status::Expired, "expired_before_retry")
         } else {
-            let at = now + policy.pause_throttled(said, head.attempt, jitter);
+            let at = now + policy.throttled_pause(said, head.attempt, jitter);
             let in_time = head.expires_at.map_or(at, |worthless| at.min(worthless - Duration::from_secs(1)));
-            Step { ready_at: Some(in_time.max(soonest)), ..put_off(Duration::ZERO, reason) }
+            Transition { ready_at: Some(in_time.max(soonest)), ..put_off(Duration::ZERO, reason) }
         }
     };
     match outcome {
         Outcome::Accepted { .. } => {
-            Step { status: Status::Sent, ready_at: None, possibly_sent, refund: false, reason: None }
+            Transition { status: Status::Sent, ready_at: None, possibly_sent, refund: false, reason: None }
         }
         Outcome::Rejected { class, retry_after, .. } => match (class.action(), retry_after) {
-            (Action::Permanent, _) => end(Status::Failed, class.as_str()),
+            (RetryAction::Permanent, _) => end(Status::Failed, class.as_str()),
             // Another account of the channel may take it next; where all are down, its fallback takes its place.
-            (Action::Stop, _) if head.cancel_requested => end(Status::Canceled, "canceled"),
-            (Action::Stop, _) if head.attempt >= ATTEMPTS_EVER => end(Status::Failed, class.as_str()),
-            (Action::Stop, _) => put_off(policy.backoff(head.attempt, jitter), class.as_str()),
-            (Action::Wait, said) if patient => wait(*said, class.as_str()),
-            (Action::Wait | Action::RetryAfter, Some(said)) => {
-                again(policy.pause_said(*said, failures, jitter), class.as_str())
+            (RetryAction::BlockProvider, _) if head.cancel_requested => end(Status::Canceled, "canceled"),
+            (RetryAction::BlockProvider, _) if head.attempt >= MAX_ATTEMPT_NUMBER => {
+                end(Status::Failed, class.as_str())
             }
-            (Action::Wait | Action::Retry | Action::RetryAfter, _) => {
-                again(policy.pause_of(*class, failures, jitter), class.as_str())
+            (RetryAction::BlockProvider, _) => put_off(policy.exponential_pause(head.attempt, jitter), class.as_str()),
+            (RetryAction::RetryUncounted, said) if patient => wait(*said, class.as_str()),
+            (RetryAction::RetryUncounted | RetryAction::RetryAfter, Some(said)) => {
+                again(policy.requested_pause(*said, failures, jitter), class.as_str())
+            }
+            (RetryAction::RetryUncounted | RetryAction::Retry | RetryAction::RetryAfter, _) => {
+                again(policy.pause_for_class(*class, failures, jitter), class.as_str())
             }
         },
         Outcome::Unknown { code, .. } => match on_unknown {
             OnUnknown::Hold => end(Status::Undetermined, code),
             // A long schedule is for definite refusals.
-            OnUnknown::Retry if head.possibly_sent && failures >= policy.copies => end(Status::Undetermined, code),
-            OnUnknown::Retry => again(policy.pause(failures, jitter), code),
-            OnUnknown::Lookup => again(policy.pause(failures, jitter).max(LOOKUP_AFTER), code),
+            OnUnknown::Retry if head.possibly_sent && failures >= policy.max_copies => end(Status::Undetermined, code),
+            OnUnknown::Retry => again(policy.pause_after_failure(failures, jitter), code),
+            OnUnknown::Lookup => again(policy.pause_after_failure(failures, jitter).max(LOOKUP_AFTER), code),
         },
         Outcome::Released | Outcome::Postponed | Outcome::Deferred { .. } if head.cancel_requested => {
             end(Status::Canceled, "canceled")
         }
-        Outcome::Deferred { until, reason } if head.has_fallback && !possibly_sent && leaves(*until - now, reason) => {
-            end(Status::Failed, CHANNEL_DOWN)
+        Outcome::Deferred { until, reason }
+            if head.has_fallback && !possibly_sent && takes_fallback(*until - now, reason) =>
+        {
+            end(Status::Failed, REASON_CHANNEL_DOWN)
         }
         Outcome::Released => {
-            Step { status: Status::Pending, ready_at: Some(now), possibly_sent, refund: true, reason: None }
+            Transition { status: Status::Pending, ready_at: Some(now), possibly_sent, refund: true, reason: None }
         }
         // It ends at the last number, and nothing failed: it did not go out in time.
-        Outcome::Postponed | Outcome::Deferred { .. } if head.attempt >= ATTEMPTS_EVER => {
+        Outcome::Postponed | Outcome::Deferred { .. } if head.attempt >= MAX_ATTEMPT_NUMBER => {
             end(Status::Expired, "never_begun")
         }
         Outcome::Postponed => put_off(late_pause(head.attempt, jitter), "not_begun"),
@@ -435,30 +445,30 @@ pub fn next(
 }
 
 /// Why a delivery waits: its destination, or the whole account, answered "too fast".
-pub const PACED: &str = "destination_paced";
+pub const REASON_DESTINATION_PACED: &str = "destination_paced";
 /// Why a delivery waits: its destination failed again and again.
-pub const FAILING: &str = "destination_failing";
+pub const REASON_DESTINATION_FAILING: &str = "destination_failing";
 
 /// The reason of a delivery that was not called because another channel could be asked instead of waiting.
-pub const CHANNEL_DOWN: &str = "channel_down";
+pub const REASON_CHANNEL_DOWN: &str = "channel_down";
 
 /// For how long a delivery with a fallback waits until its destination may be called.
-const FALLBACK_WAITS: TimeDelta = TimeDelta::seconds(60);
+const MAX_WAIT_WITH_FALLBACK: TimeDelta = TimeDelta::seconds(60);
 
 /// Whether a delivery with a fallback that has to wait so long, for this reason, goes over its other channel instead.
-fn leaves(wait: TimeDelta, reason: &str) -> bool {
-    reason == FAILING || reason == PACED && wait > FALLBACK_WAITS
+fn takes_fallback(wait: TimeDelta, reason: &str) -> bool {
+    reason == REASON_DESTINATION_FAILING || reason == REASON_DESTINATION_PACED && wait > MAX_WAIT_WITH_FALLBACK
 }
 
 /// What the books say of the call that a lost worker was to make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Begun {
+pub enum BeginRecord {
     /// Beginnings are recorded, and this one is not: nothing was called.
-    Never,
+    Absent,
     /// It is on record: the call may have been made.
-    Recorded,
+    Present,
     /// Its claimer records no beginnings, because a second copy does no harm: the call may have been made, and as well not.
-    Unrecorded,
+    NotKept,
 }
 
 /// The law for a delivery whose worker was lost (its lease is over). `deaths`: how many were lost while they held it, this one
@@ -467,21 +477,27 @@ pub enum Begun {
 /// Only a call on record uses an attempt: workers may be lost for reasons of their own again and again. What bounds it
 /// instead is `deaths`, for a delivery that itself takes every worker with it. From the first on it is claimed alone, so
 /// that it takes no other with it; from the second on it pauses, for longer each time.
-pub fn lost(head: &Head, begun: Begun, deaths: i16, on_unknown: OnUnknown, now: DateTime<Utc>) -> (Outcome, Step) {
-    let may_be_sent = begun != Begun::Never;
+pub fn transition_after_lost_worker(
+    head: &DeliveryFacts,
+    begun: BeginRecord,
+    deaths: i16,
+    on_unknown: OnUnknown,
+    now: DateTime<Utc>,
+) -> (Outcome, Transition) {
+    let may_be_sent = begun != BeginRecord::Absent;
     let outcome = if may_be_sent {
         Outcome::Unknown { code: "worker_lost", detail: "the worker that held it stopped answering".into() }
     } else {
         Outcome::Released
     };
     let possibly_sent = head.possibly_sent || may_be_sent;
-    let refund = begun != Begun::Recorded;
+    let refund = begun != BeginRecord::Present;
     let pause = Duration::from_secs(match deaths {
         ..=1 => 0,
         more => 30 << (2 * u32::try_from(more - 2).unwrap_or(0).min(4)),
     });
     // The provider's list may not have yet what it took.
-    let looked_up = begun == Begun::Recorded && on_unknown == OnUnknown::Lookup;
+    let looked_up = begun == BeginRecord::Present && on_unknown == OnUnknown::Lookup;
     let at = now + if looked_up { pause.max(LOOKUP_AFTER) } else { pause };
     let ending = if may_be_sent && on_unknown == OnUnknown::Hold {
         Some((Status::Undetermined, "worker_lost"))
@@ -491,35 +507,39 @@ pub fn lost(head: &Head, begun: Begun, deaths: i16, on_unknown: OnUnknown, now: 
         Some((Status::Expired, "worker_lost"))
     } else if !refund && head.attempt >= head.max_attempts {
         Some((Status::Undetermined, "worker_lost"))
-    } else if deaths >= DEATHS_MOST || head.attempt >= ATTEMPTS_EVER {
+    } else if deaths >= MAX_WORKERS_LOST || head.attempt >= MAX_ATTEMPT_NUMBER {
         Some((Status::Failed, "workers_lost"))
     } else {
         None
     };
     let step = match ending {
-        Some((status, reason)) => Step {
+        Some((status, reason)) => Transition {
             status: if possibly_sent { Status::Undetermined } else { status },
             ready_at: None,
             possibly_sent,
             refund: false,
             reason: Some(reason),
         },
-        None => {
-            Step { status: Status::Scheduled, ready_at: Some(at), possibly_sent, refund, reason: Some("worker_lost") }
-        }
+        None => Transition {
+            status: Status::Scheduled,
+            ready_at: Some(at),
+            possibly_sent,
+            refund,
+            reason: Some("worker_lost"),
+        },
     };
     (outcome, step)
 }
 
 /// The law for a dead letter that somebody wants to have tried again: how many attempts it may have then, or why not.
-pub fn redrive(
+pub fn max_attempts_after_redrive(
     status: Status,
     attempt: i16,
     on_unknown: OnUnknown,
     policy: &RetryPolicy<'_>,
 ) -> Result<i16, (&'static str, &'static str)> {
     match (status, on_unknown) {
-        (Status::Failed | Status::Undetermined, _) if attempt >= ATTEMPTS_EVER => {
+        (Status::Failed | Status::Undetermined, _) if attempt >= MAX_ATTEMPT_NUMBER => {
             Err(("attempts_used_up", "it was tried so often that it is not tried again"))
         }
         // As many as a new one: so its pauses begin anew, too.
@@ -539,10 +559,10 @@ pub fn redrive(
 mod tests {
     use super::*;
 
-    const BEGUN: [Begun; 3] = [Begun::Never, Begun::Recorded, Begun::Unrecorded];
+    const BEGUN: [BeginRecord; 3] = [BeginRecord::Absent, BeginRecord::Present, BeginRecord::NotKept];
 
-    fn head() -> Head {
-        Head {
+    fn head() -> DeliveryFacts {
+        DeliveryFacts {
             status: Status::Processing,
             channel: Channel::Email,
             attempt: 1,
@@ -566,14 +586,14 @@ mod tests {
         Outcome::Unknown { code: "no_answer", detail: String::new() }
     }
 
-    fn step(head: &Head, outcome: &Outcome) -> Step {
-        next(head, outcome, &RetryPolicy::default(), OnUnknown::Retry, now(), 1.0)
+    fn step(head: &DeliveryFacts, outcome: &Outcome) -> Transition {
+        next_transition(head, outcome, &RetryPolicy::default(), OnUnknown::Retry, now(), 1.0)
     }
 
     /// Every head × outcome leads along the table of transitions and keeps the promises.
     #[test]
     fn no_step_leaves_the_table_or_breaks_a_promise() {
-        let classes = super::super::retry::TABLE.map(|row| row.class);
+        let classes = super::super::retry::RETRY_RULES.map(|row| row.class);
         let mut outcomes: Vec<Outcome> = classes.into_iter().map(rejected).collect();
         outcomes.push(unknown());
         outcomes.extend([Outcome::Released, Outcome::Postponed, Outcome::Expired, Outcome::Canceled]);
@@ -583,17 +603,21 @@ mod tests {
             for possibly_sent in [false, true] {
                 for cancel_requested in [false, true] {
                     for expires_at in [None, Some(now()), Some(now() + Duration::from_secs(60))] {
-                        let head = Head { attempt, possibly_sent, cancel_requested, expires_at, ..head() };
+                        let head = DeliveryFacts { attempt, possibly_sent, cancel_requested, expires_at, ..head() };
                         for on_unknown in [OnUnknown::Retry, OnUnknown::Lookup, OnUnknown::Hold] {
                             for outcome in &outcomes {
-                                let step = next(&head, outcome, &RetryPolicy::default(), on_unknown, now(), 0.3);
+                                let step =
+                                    next_transition(&head, outcome, &RetryPolicy::default(), on_unknown, now(), 0.3);
                                 check(&head, outcome.kind(), on_unknown, &step);
                             }
-                            for (begun, deaths) in BEGUN.iter().flat_map(|b| (1..=DEATHS_MOST).map(move |n| (*b, n))) {
-                                let (outcome, step) = lost(&head, begun, deaths, on_unknown, now());
+                            for (begun, deaths) in
+                                BEGUN.iter().flat_map(|b| (1..=MAX_WORKERS_LOST).map(move |n| (*b, n)))
+                            {
+                                let (outcome, step) =
+                                    transition_after_lost_worker(&head, begun, deaths, on_unknown, now());
                                 check(&head, outcome.kind(), on_unknown, &step);
                                 let spent = step.ready_at.is_some() && !step.refund;
-                                assert!(!spent || begun == Begun::Recorded, "{begun:?} {step:?}");
+                                assert!(!spent || begun == BeginRecord::Present, "{begun:?} {step:?}");
                             }
                         }
                     }
@@ -602,7 +626,7 @@ mod tests {
         }
     }
 
-    fn check(head: &Head, outcome: OutcomeKind, on_unknown: OnUnknown, step: &Step) {
+    fn check(head: &DeliveryFacts, outcome: OutcomeKind, on_unknown: OnUnknown, step: &Transition) {
         let said = format!("{head:?} {outcome:?} {on_unknown:?} -> {step:?}");
         assert!(TRANSITIONS.iter().any(|t| (t.0, t.1) == (head.status, step.status)), "{said}");
         if head.possibly_sent || outcome == OutcomeKind::Unknown {
@@ -630,7 +654,7 @@ mod tests {
         assert_eq!(step(&head(), &Outcome::Accepted { provider_ref: None }).status, Status::Sent);
         assert_eq!(step(&head(), &rejected(ErrorClass::Content)).status, Status::Failed);
         assert_eq!(step(&head(), &rejected(ErrorClass::Unreachable)).status, Status::Scheduled);
-        let last = Head { attempt: 3, ..head() };
+        let last = DeliveryFacts { attempt: 3, ..head() };
         assert_eq!(step(&last, &rejected(ErrorClass::Unreachable)).status, Status::Failed);
         assert_eq!(step(&last, &unknown()).status, Status::Undetermined);
     }
@@ -640,7 +664,7 @@ mod tests {
     fn what_stops_a_provider_ends_no_message() {
         let refused = rejected(ErrorClass::Credentials);
         for (has_fallback, possibly_sent) in [(false, false), (true, false), (true, true)] {
-            let step = step(&Head { has_fallback, possibly_sent, ..head() }, &refused);
+            let step = step(&DeliveryFacts { has_fallback, possibly_sent, ..head() }, &refused);
             assert_eq!((step.status, step.refund), (Status::Scheduled, true), "another account may take it");
         }
     }
@@ -651,7 +675,7 @@ mod tests {
         let policy = RetryPolicy::default();
         for status in STATUSES {
             for on_unknown in [OnUnknown::Retry, OnUnknown::Lookup, OnUnknown::Hold] {
-                let may = redrive(status, 3, on_unknown, &policy);
+                let may = max_attempts_after_redrive(status, 3, on_unknown, &policy);
                 let held = on_unknown == OnUnknown::Hold;
                 let dead = status == Status::Failed || status == Status::Undetermined && !held;
                 assert_eq!(may.ok(), dead.then_some(6), "{status} {on_unknown:?}");
@@ -659,19 +683,20 @@ mod tests {
                 assert!(may.is_err() || known, "{status}");
             }
         }
-        assert_eq!(redrive(Status::Failed, 10, OnUnknown::Retry, &RetryPolicy::webhook()), Ok(20));
-        let spent = redrive(Status::Failed, ATTEMPTS_EVER, OnUnknown::Retry, &policy);
+        assert_eq!(max_attempts_after_redrive(Status::Failed, 10, OnUnknown::Retry, &RetryPolicy::webhook()), Ok(20));
+        let spent = max_attempts_after_redrive(Status::Failed, MAX_ATTEMPT_NUMBER, OnUnknown::Retry, &policy);
         assert_eq!(spent.unwrap_err().0, "attempts_used_up");
     }
 
     /// What may have been taken is not looked for before it can be found.
     #[test]
     fn a_lost_call_is_looked_up_when_the_list_has_it() {
-        let after = |begun, on_unknown| lost(&head(), begun, 1, on_unknown, now()).1;
-        let looked_up = after(Begun::Recorded, OnUnknown::Lookup);
+        let after = |begun, on_unknown| transition_after_lost_worker(&head(), begun, 1, on_unknown, now()).1;
+        let looked_up = after(BeginRecord::Present, OnUnknown::Lookup);
         assert_eq!((looked_up.status, looked_up.ready_at), (Status::Scheduled, Some(now() + LOOKUP_AFTER)));
         assert!(!looked_up.refund, "the call may have been made");
-        for (begun, on_unknown) in [(Begun::Never, OnUnknown::Lookup), (Begun::Unrecorded, OnUnknown::Retry)] {
+        for (begun, on_unknown) in [(BeginRecord::Absent, OnUnknown::Lookup), (BeginRecord::NotKept, OnUnknown::Retry)]
+        {
             let step = after(begun, on_unknown);
             assert_eq!((step.status, step.ready_at, step.refund), (Status::Scheduled, Some(now()), true));
         }
@@ -680,10 +705,10 @@ mod tests {
     /// Fault A1: however many workers are lost, no attempt is used; what takes each with it ends in an hour, and says why.
     #[test]
     fn lost_workers_use_no_attempt_and_are_bounded() {
-        for (begun, ending) in [(Begun::Never, Status::Failed), (Begun::Unrecorded, Status::Undetermined)] {
-            let (mut head, mut waited) = (Head { max_attempts: 1, ..head() }, Vec::new());
-            for deaths in 1..DEATHS_MOST {
-                let step = lost(&head, begun, deaths, OnUnknown::Retry, now()).1;
+        for (begun, ending) in [(BeginRecord::Absent, Status::Failed), (BeginRecord::NotKept, Status::Undetermined)] {
+            let (mut head, mut waited) = (DeliveryFacts { max_attempts: 1, ..head() }, Vec::new());
+            for deaths in 1..MAX_WORKERS_LOST {
+                let step = transition_after_lost_worker(&head, begun, deaths, OnUnknown::Retry, now()).1;
                 assert_eq!((step.status, step.refund), (Status::Scheduled, true), "{begun:?} {deaths}");
                 waited.push((step.ready_at.unwrap() - now()).num_seconds());
                 head.attempt += 1;
@@ -691,7 +716,7 @@ mod tests {
                 head.possibly_sent |= step.possibly_sent;
             }
             assert_eq!(waited, [0, 30, 120, 480, 1920]);
-            let step = lost(&head, begun, DEATHS_MOST, OnUnknown::Retry, now()).1;
+            let step = transition_after_lost_worker(&head, begun, MAX_WORKERS_LOST, OnUnknown::Retry, now()).1;
             assert_eq!((step.status, step.reason), (ending, Some("workers_lost")));
         }
     }
@@ -700,13 +725,14 @@ mod tests {
     #[test]
     fn a_late_hub_does_not_take_the_channels_schedule() {
         let late = |attempt| {
-            let head = Head { attempt, max_attempts: attempt + 2, ..head() };
-            let step = next(&head, &Outcome::Postponed, &RetryPolicy::default(), OnUnknown::Retry, now(), 1.0);
+            let head = DeliveryFacts { attempt, max_attempts: attempt + 2, ..head() };
+            let step =
+                next_transition(&head, &Outcome::Postponed, &RetryPolicy::default(), OnUnknown::Retry, now(), 1.0);
             (step.status, step.refund, (step.ready_at.unwrap() - now()).num_seconds())
         };
         assert_eq!([late(1), late(11)], [(Status::Scheduled, true, 1); 2]);
         assert_eq!(late(5_000), (Status::Scheduled, true, 60));
-        let head = Head { attempt: ATTEMPTS_EVER, max_attempts: ATTEMPTS_EVER + 2, ..head() };
+        let head = DeliveryFacts { attempt: MAX_ATTEMPT_NUMBER, max_attempts: MAX_ATTEMPT_NUMBER + 2, ..head() };
         assert_eq!(step(&head, &Outcome::Postponed).status, Status::Expired, "nothing failed");
     }
 
@@ -719,15 +745,15 @@ mod tests {
             detail: String::new(),
             retry_after: Some(Duration::from_secs(30)),
         };
-        let last = Head { attempt: 3, ..head() };
+        let last = DeliveryFacts { attempt: 3, ..head() };
         let waits = step(&last, &refused);
         assert_eq!((waits.status, waits.refund, waits.reason), (Status::Scheduled, true, Some("throttled")));
-        assert_eq!(step(&Head { has_fallback: true, ..last }, &refused).status, Status::Failed);
-        let impatient = RetryPolicy::default().having_waited(Duration::from_secs(48 * 3600));
-        let by = |head: &Head| next(head, &refused, &impatient, OnUnknown::Retry, now(), 1.0);
+        assert_eq!(step(&DeliveryFacts { has_fallback: true, ..last }, &refused).status, Status::Failed);
+        let impatient = RetryPolicy::default().after_waiting(Duration::from_secs(48 * 3600));
+        let by = |head: &DeliveryFacts| next_transition(head, &refused, &impatient, OnUnknown::Retry, now(), 1.0);
         assert_eq!((by(&last).status, by(&head()).refund), (Status::Failed, false));
         let worthless = |seconds| {
-            let head = Head { expires_at: Some(now() + Duration::from_secs(seconds)), ..last };
+            let head = DeliveryFacts { expires_at: Some(now() + Duration::from_secs(seconds)), ..last };
             let step = step(&head, &refused);
             (step.status, step.ready_at.map(|at| (at - now()).num_seconds()))
         };
@@ -738,12 +764,12 @@ mod tests {
     #[test]
     fn unknown_outcomes_do_not_fill_a_mailbox() {
         let policy =
-            RetryPolicy { copies: 3, ..RetryPolicy::default().scheduled(&super::super::retry::EMAIL_SCHEDULE) };
+            RetryPolicy { max_copies: 3, ..RetryPolicy::default().with_schedule(&super::super::retry::EMAIL_SCHEDULE) };
         let (max_attempts, mut head) = (policy.max_attempts, head());
         head.max_attempts = max_attempts;
         let after = |attempt, possibly_sent| {
-            let head = Head { attempt, possibly_sent, ..head };
-            next(&head, &unknown(), &policy, OnUnknown::Retry, now(), 0.0).status
+            let head = DeliveryFacts { attempt, possibly_sent, ..head };
+            next_transition(&head, &unknown(), &policy, OnUnknown::Retry, now(), 0.0).status
         };
         assert_eq!([after(1, false), after(2, true), after(3, true)].map(Status::is_settled), [false, false, true]);
         assert_eq!(after(9, false), Status::Scheduled, "the first doubt is never the last word");

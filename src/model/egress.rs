@@ -93,7 +93,7 @@ pub struct EgressRules {
     /// Networks that may not be called though they are public, or allowed: such as our own.
     pub deny: Vec<IpNet>,
     /// Plain http, too.
-    pub http: bool,
+    pub allow_http: bool,
 }
 
 impl EgressRules {
@@ -190,19 +190,19 @@ impl fmt::Debug for EndpointUrl {
 
 /// Why a URL may not be called. Says what was written, never what was found behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Forbidden {
+pub struct ForbiddenUrl {
     /// A word of `error::REASONS`.
     pub reason: &'static str,
     /// What is wrong, as a sentence about the URL without its subject.
     pub detail: Cow<'static, str>,
 }
 
-fn forbidden<T>(reason: &'static str, detail: impl Into<Cow<'static, str>>) -> Result<T, Forbidden> {
-    Err(Forbidden { reason, detail: detail.into() })
+fn forbidden<T>(reason: &'static str, detail: impl Into<Cow<'static, str>>) -> Result<T, ForbiddenUrl> {
+    Err(ForbiddenUrl { reason, detail: detail.into() })
 }
 
 /// Reads a partner's URL.
-pub fn parse(text: &str, rules: &EgressRules) -> Result<EndpointUrl, Forbidden> {
+pub fn parse_url(text: &str, rules: &EgressRules) -> Result<EndpointUrl, ForbiddenUrl> {
     if text.len() > URL_BYTES {
         return forbidden("url_invalid", format!("must not have more than {URL_BYTES} bytes"));
     }
@@ -222,7 +222,7 @@ pub fn parse(text: &str, rules: &EgressRules) -> Result<EndpointUrl, Forbidden> 
     }
     match url.scheme() {
         "https" => (),
-        "http" if rules.http => (),
+        "http" if rules.allow_http => (),
         _ => {
             return forbidden(
                 "url_scheme",
@@ -263,7 +263,7 @@ pub fn is_reserved_header(name: &str) -> bool {
 }
 
 /// A network as an operator writes it, `10.0.0.0/8`, or one address.
-pub fn network(text: &str) -> Result<IpNet, String> {
+pub fn parse_network(text: &str) -> Result<IpNet, String> {
     let address = || text.trim().parse::<IpAddr>().map(IpNet::from);
     let network = text.trim().parse::<IpNet>().or_else(|_| address());
     network.map_err(|_| "write a network as 10.0.0.0/8 or fd00::/8, or an address".to_owned())
@@ -281,7 +281,7 @@ mod tests {
     }
 
     fn allowing(networks: &[&str]) -> EgressRules {
-        let allow = networks.iter().map(|text| network(text).unwrap()).collect();
+        let allow = networks.iter().map(|text| parse_network(text).unwrap()).collect();
         EgressRules { allow, ..EgressRules::default() }
     }
 
@@ -329,11 +329,11 @@ mod tests {
             assert!(!all.allows(metadata.parse().unwrap()), "{metadata} is called never");
         }
         assert!(all.allows("192.168.0.1".parse().unwrap()));
-        let deny = ["8.8.8.0/24", "2001:4860::/32"].map(|text| network(text).unwrap()).to_vec();
+        let deny = ["8.8.8.0/24", "2001:4860::/32"].map(|text| parse_network(text).unwrap()).to_vec();
         let rules = EgressRules { deny, ..EgressRules::default() };
         assert!(!rules.allows("8.8.8.8".parse().unwrap()) && !rules.allows("2001:4860::1".parse().unwrap()));
         assert!(!rules.allows("::ffff:8.8.8.8".parse().unwrap()) && rules.allows("8.8.4.4".parse().unwrap()));
-        let rules = EgressRules { deny: vec![network("10.1.0.0/16").unwrap()], ..allowing(&["10.0.0.0/8"]) };
+        let rules = EgressRules { deny: vec![parse_network("10.1.0.0/16").unwrap()], ..allowing(&["10.0.0.0/8"]) };
         assert!(rules.allows("10.2.0.1".parse().unwrap()) && !rules.allows("10.1.0.1".parse().unwrap()));
     }
 
@@ -382,7 +382,7 @@ mod tests {
         fn an_address_that_carries_another_may_be_called_only_if_that_may(
             v4 in addresses(), free in any::<u128>(), allow in networks(), deny in networks()
         ) {
-            let rules = EgressRules { allow, deny, http: false };
+            let rules = EgressRules { allow, deny, allow_http: false };
             for v6 in clothed(v4, free) {
                 prop_assert!(!rules.allows(v6.into()) || rules.allows(v4.into()), "{v6} carries {v4}, {rules:?}");
             }
@@ -391,9 +391,9 @@ mod tests {
         /// Nothing crashes on any text, and what is let pass is in its normal form and stays so.
         #[test]
         fn any_text_is_read(text in "(https?://)?[ -~\\PC]{0,40}(:[0-9]{0,6})?[/?#@\\\\]?[ -~\\PC]{0,20}") {
-            let rules = EgressRules { http: true, ..EgressRules::default() };
-            match parse(&text, &rules) {
-                Ok(url) => prop_assert_eq!(parse(url.as_str(), &rules), Ok(url.clone())),
+            let rules = EgressRules { allow_http: true, ..EgressRules::default() };
+            match parse_url(&text, &rules) {
+                Ok(url) => prop_assert_eq!(parse_url(url.as_str(), &rules), Ok(url.clone())),
                 Err(why) => prop_assert!(REASONS.iter().any(|r| r.word == why.reason && r.status == 422)),
             }
         }
@@ -401,7 +401,7 @@ mod tests {
 
     #[track_caller]
     fn reason(url: &str, rules: &EgressRules) -> &'static str {
-        parse(url, rules).expect_err(url).reason
+        parse_url(url, rules).expect_err(url).reason
     }
 
     #[test]
@@ -415,9 +415,9 @@ mod tests {
             ("https://[2606:4700:0::1111]/", "https://[2606:4700::1111]/"),
             ("https://example.com/a@b?c@d", "https://example.com/a@b?c@d"),
         ] {
-            assert_eq!(parse(url, &nowhere_else()).expect(url).as_str(), normal);
+            assert_eq!(parse_url(url, &nowhere_else()).expect(url).as_str(), normal);
         }
-        let url = parse("https://example.com/hook/SECRET?key=SECRET", &nowhere_else()).unwrap();
+        let url = parse_url("https://example.com/hook/SECRET?key=SECRET", &nowhere_else()).unwrap();
         assert_eq!(format!("{url:?}"), "EndpointUrl example.com");
     }
 
@@ -427,18 +427,18 @@ mod tests {
         let inside = allowing(&["10.0.0.0/8"]);
         for url in ["https://orders/", "https://orders.internal/", "https://orders.shop.svc.cluster.local/"] {
             assert_eq!(reason(url, &nowhere_else()), "url_host_not_allowed");
-            assert!(parse(url, &inside).is_ok(), "{url}");
+            assert!(parse_url(url, &inside).is_ok(), "{url}");
         }
         for url in ["https://localhost/", "https://hooks.localhost:8443/"] {
             assert_eq!(reason(url, &nowhere_else()), "url_host_not_allowed");
             assert_eq!(reason(url, &inside), "url_host_not_allowed");
-            assert!(parse(url, &loopback).is_ok(), "{url}");
+            assert!(parse_url(url, &loopback).is_ok(), "{url}");
         }
         assert_eq!(reason("https://localhost./", &loopback), "url_host_not_allowed");
         assert_eq!(reason("http://localhost/", &loopback), "url_scheme");
-        let plain = EgressRules { http: true, ..loopback };
-        assert_eq!(parse("http://127.0.0.1:8090/", &plain).unwrap().as_str(), "http://127.0.0.1:8090/");
-        assert!(parse("http://example.com/", &plain).is_ok());
+        let plain = EgressRules { allow_http: true, ..loopback };
+        assert_eq!(parse_url("http://127.0.0.1:8090/", &plain).unwrap().as_str(), "http://127.0.0.1:8090/");
+        assert!(parse_url("http://example.com/", &plain).is_ok());
         assert_eq!(reason("ftp://example.com/", &plain), "url_scheme");
     }
 
@@ -455,10 +455,10 @@ mod tests {
     #[test]
     fn networks_are_read() {
         for (text, read) in [("10.0.0.0/8", "10.0.0.0/8"), ("127.0.0.1", "127.0.0.1/32"), (" ::1 ", "::1/128")] {
-            assert_eq!(network(text).map(|n| n.to_string()), Ok(read.to_owned()));
+            assert_eq!(parse_network(text).map(|n| n.to_string()), Ok(read.to_owned()));
         }
         for text in ["", "10.0.0.0/33", "localhost", "10/8", "0177.1"] {
-            assert!(network(text).is_err(), "{text}");
+            assert!(parse_network(text).is_err(), "{text}");
         }
     }
 }

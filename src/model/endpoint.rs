@@ -62,7 +62,7 @@ pub struct Endpoint {
     /// `whsec_…`
     pub secret: String,
     /// During a rotation the secret before, until then.
-    pub former: Option<(String, DateTime<Utc>)>,
+    pub previous_secret: Option<(String, DateTime<Utc>)>,
     /// Since when nothing but failures; none while it works.
     pub failing_since: Option<DateTime<Utc>>,
     pub last_success_at: Option<DateTime<Utc>>,
@@ -80,7 +80,7 @@ impl std::fmt::Debug for Endpoint {
 }
 
 /// A header of the owner's: its name in small letters, or what is wrong with it. Its value is never told back.
-pub fn header(name: &str, value: &str) -> Result<String, (&'static str, String)> {
+pub fn check_header(name: &str, value: &str) -> Result<String, (&'static str, String)> {
     let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     let small = name.to_ascii_lowercase();
     let (name_most, value_most) = (limits::ENDPOINT_HEADER_NAME_BYTES, limits::ENDPOINT_HEADER_VALUE_BYTES);
@@ -107,8 +107,8 @@ impl Endpoint {
     }
 
     /// The secret before, while it is good yet.
-    pub fn former_secret(&self, now: DateTime<Utc>) -> Option<&str> {
-        self.former.as_ref().filter(|(_, until)| *until > now).map(|(secret, _)| secret.as_str())
+    pub fn valid_previous_secret(&self, now: DateTime<Utc>) -> Option<&str> {
+        self.previous_secret.as_ref().filter(|(_, until)| *until > now).map(|(secret, _)| secret.as_str())
     }
 }
 
@@ -133,7 +133,7 @@ impl AnswerSummary {
     }
 
     /// This summary and one of the time right after it, as one.
-    pub fn then(self, later: AnswerSummary) -> AnswerSummary {
+    pub fn followed_by(self, later: AnswerSummary) -> AnswerSummary {
         AnswerSummary {
             success_at: later.success_at.or(self.success_at),
             failure_at: later.failure_at.or(self.failure_at),
@@ -163,7 +163,7 @@ mod tests {
             let answers: Vec<_> = answers.collect();
             for cut in 0..=answers.len() {
                 let (before, after) = answers.split_at(cut);
-                assert_eq!(summary(before).then(summary(after)), summary(&answers), "{bits:04b} cut at {cut}");
+                assert_eq!(summary(before).followed_by(summary(after)), summary(&answers), "{bits:04b} cut at {cut}");
             }
         }
     }
@@ -171,18 +171,18 @@ mod tests {
     #[test]
     fn headers_of_the_owners_are_none_of_ours() {
         for (name, value) in [("X-Api-Key", "a b"), ("authorization", "Bearer x"), ("a", "~"), ("x-timestamps", "1")] {
-            assert_eq!(header(name, value), Ok(name.to_ascii_lowercase()), "{name}");
+            assert_eq!(check_header(name, value), Ok(name.to_ascii_lowercase()), "{name}");
         }
         let long = "a".repeat(65);
         for name in ["", "a b", "a:b", "a\r\nb", "é", long.as_str()] {
-            assert_eq!(header(name, "x").unwrap_err().0, "header_invalid", "{name}");
+            assert_eq!(check_header(name, "x").unwrap_err().0, "header_invalid", "{name}");
         }
         let long = "a".repeat(1025);
         for value in ["", " a", "a ", "a\r\nhost: b", "a\tb", "é", "a\0", long.as_str()] {
-            assert_eq!(header("a", value).unwrap_err().0, "header_invalid", "{value}");
+            assert_eq!(check_header("a", value).unwrap_err().0, "header_invalid", "{value}");
         }
         for name in ["Host", "content-type", "PROXY-Authorization", "webhook-id", "X-Signature-Next", "x-timestamp"] {
-            assert_eq!(header(name, "x").unwrap_err().0, "header_reserved", "{name}");
+            assert_eq!(check_header(name, "x").unwrap_err().0, "header_reserved", "{name}");
         }
     }
 }

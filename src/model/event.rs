@@ -68,7 +68,7 @@ impl EventKind {
     }
 
     /// Whether an endpoint can ask for it: a test goes to the one that is tested, whatever it asks for.
-    pub fn can_be_asked_for(self) -> bool {
+    pub fn is_subscribable(self) -> bool {
         self != EventKind::EndpointTest
     }
 }
@@ -81,7 +81,7 @@ impl std::str::FromStr for EventKind {
 }
 
 /// Events of the message as a whole are those of its number 0, with these numbers.
-pub const WHOLE: i16 = 0;
+pub const WHOLE_MESSAGE_NO: i16 = 0;
 pub const ACCEPTED_SEQ: i16 = 1;
 pub const COMPLETED_SEQ: i16 = 2;
 
@@ -110,8 +110,8 @@ pub struct EventPayload {
     pub reason: Option<String>,
     pub occurred_at: DateTime<Utc>,
     /// Fields of its own, beside those that every event has.
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
-    pub more: Map<String, Value>,
+    #[serde(rename = "more", default, skip_serializing_if = "Map::is_empty")]
+    pub extra: Map<String, Value>,
 }
 
 impl EventPayload {
@@ -121,10 +121,10 @@ impl EventPayload {
     }
 
     /// The body of its webhook: the same bytes each time.
-    pub fn body(&self, about: &About) -> Vec<u8> {
+    pub fn body(&self, about: &EventSubject) -> Vec<u8> {
         let channel = self.lane.map(|lane| Lane(lane).channel()).map(Channel::as_str);
-        let of_message = about.of_message.then(|| about.message_id.to_string());
-        let delivery_id = (self.no > WHOLE).then(|| format!("{}-{}", about.message_id, self.no));
+        let of_message = about.has_message.then(|| about.message_id.to_string());
+        let delivery_id = (self.no > WHOLE_MESSAGE_NO).then(|| format!("{}-{}", about.message_id, self.no));
         let mut body = serde_json::json!({
             "eventId": self.event_id(about.message_id),
             "event": self.event,
@@ -144,7 +144,7 @@ impl EventPayload {
             "errorReason": self.reason,
         });
         if let Value::Object(fields) = &mut body {
-            fields.extend(self.more.clone());
+            fields.extend(self.extra.clone());
             if let Some(content) = &about.content {
                 fields.insert("content".into(), content.clone());
             }
@@ -155,11 +155,11 @@ impl EventPayload {
 
 /// What an event is about, as far as its webhook says it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct About {
+pub struct EventSubject {
     pub partner_id: Tsid,
     pub message_id: Tsid,
     /// Whether there is a message of the partner's with that id: some events tell of an endpoint, or of what was refused.
-    pub of_message: bool,
+    pub has_message: bool,
     /// Its type, so that the hub's own messages (`ENDPOINT_DISABLED`) are told from the partner's.
     pub kind: Option<String>,
     pub client_msg_id: Option<String>,
@@ -185,10 +185,10 @@ mod tests {
             occurred_at: DateTime::from_timestamp(1_800_000_000, 0).unwrap(),
             ..EventPayload::default()
         };
-        let about = About {
+        let about = EventSubject {
             partner_id: Tsid(1),
             message_id: Tsid(2),
-            of_message: true,
+            has_message: true,
             kind: Some("ORDER".into()),
             client_msg_id: Some("o-1".into()),
             content: None,

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::watermark::Place;
+use super::watermark::ShardLane;
 use crate::id::Tsid;
 use crate::limits;
 
@@ -31,23 +31,23 @@ struct Unfinished {
     /// When the last one overflowed, until that has been taken up.
     overflowed: Option<DateTime<Utc>>,
     /// Not told to other processes yet.
-    untold: u64,
+    unreported: u64,
 }
 
 /// How much was accepted by one process, as it tells others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Share {
+pub struct AcceptedCount {
     pub partner_id: Tsid,
-    pub place: Place,
+    pub place: ShardLane,
     pub count: u64,
 }
 
 #[derive(Debug)]
 pub struct Fairness {
-    fair: u64,
-    places: HashMap<Place, HashMap<Tsid, Unfinished>>,
+    fair_share: u64,
+    places: HashMap<ShardLane, HashMap<Tsid, Unfinished>>,
     /// The oldest that waited when last asked.
-    heads: HashMap<Place, DateTime<Utc>>,
+    oldest_waiting: HashMap<ShardLane, DateTime<Utc>>,
 }
 
 fn minute(at: DateTime<Utc>) -> i64 {
@@ -57,25 +57,25 @@ fn minute(at: DateTime<Utc>) -> i64 {
 impl Fairness {
     /// A partner may have so many deliveries unfinished in a lane.
     pub fn new(fair: u64) -> Fairness {
-        Fairness { fair, places: HashMap::new(), heads: HashMap::new() }
+        Fairness { fair_share: fair, places: HashMap::new(), oldest_waiting: HashMap::new() }
     }
 
     /// Counts one more delivery of this partner in this prompt lane; false when it has its fair share already, and this
     /// one belongs in the overflow.
-    pub fn admit(&mut self, partner_id: Tsid, place: Place, ready_at: DateTime<Utc>, now: DateTime<Utc>) -> bool {
+    pub fn admit(&mut self, partner_id: Tsid, place: ShardLane, ready_at: DateTime<Utc>, now: DateTime<Utc>) -> bool {
         let mine = self.places.entry(place).or_default().entry(partner_id).or_default();
         if ready_at > now {
             // What is past is over, or counts where it waits.
             mine.scheduled = mine.scheduled.split_off(&minute(now));
             let count = mine.scheduled.entry(minute(ready_at)).or_default();
-            let fair = *count < self.fair;
+            let fair = *count < self.fair_share;
             *count += u64::from(fair);
             return fair;
         }
-        let fair = mine.sum < self.fair && mine.overflowed.is_none();
+        let fair = mine.sum < self.fair_share && mine.overflowed.is_none();
         if fair {
             mine.add(now, 1);
-            mine.untold += 1;
+            mine.unreported += 1;
         } else {
             mine.overflowed = Some(now);
         }
@@ -83,32 +83,32 @@ impl Fairness {
     }
 
     /// Lanes of which it matters how far they have come, and from where on to look for the oldest that waits there.
-    pub fn in_question(&self) -> Vec<(Place, DateTime<Utc>)> {
+    pub fn lanes_to_check(&self) -> Vec<(ShardLane, DateTime<Utc>)> {
         let mut places = Vec::new();
         for (&(shard, lane), partners) in &self.places {
             let overflowed = partners.values().any(|mine| mine.overflowed.is_some());
-            if overflowed || partners.values().any(|mine| mine.sum > self.fair / 2) {
+            if overflowed || partners.values().any(|mine| mine.sum > self.fair_share / 2) {
                 places.push((shard, lane));
             }
             if overflowed {
                 places.push((shard, lane.overflow()));
             }
         }
-        let head = |place: Place| self.heads.get(&place).copied().unwrap_or(DateTime::UNIX_EPOCH);
+        let head = |place: ShardLane| self.oldest_waiting.get(&place).copied().unwrap_or(DateTime::UNIX_EPOCH);
         places.into_iter().map(|place| (place, head(place))).collect()
     }
 
     /// The oldest that waits in a lane, asked at `asked`; none when nothing does.
-    pub fn learn(&mut self, place: Place, oldest: Option<DateTime<Utc>>, asked: DateTime<Utc>) {
+    pub fn record_oldest(&mut self, place: ShardLane, oldest: Option<DateTime<Utc>>, asked: DateTime<Utc>) {
         // What is being written at this moment is not seen yet.
         let slack = TimeDelta::from_std(limits::FAIR_SLACK).unwrap_or_default();
         let head = oldest.unwrap_or(asked).min(asked - slack);
-        self.heads.insert(place, head);
+        self.oldest_waiting.insert(place, head);
         let prompt = (place.0, place.1.prompt());
         let Some(partners) = self.places.get_mut(&prompt) else { return };
         partners.retain(|_, mine| {
             if place == prompt {
-                mine.end_before(head, asked);
+                mine.drop_finished(head, asked);
             } else {
                 // A time ahead of us is one of a clock that was set back.
                 mine.overflowed = mine.overflowed.filter(|at| *at >= head && *at <= asked);
@@ -121,13 +121,13 @@ impl Fairness {
     }
 
     /// What others should know: what was accepted here since this was asked last, where it matters.
-    pub fn tell(&mut self) -> Vec<Share> {
+    pub fn take_unreported(&mut self) -> Vec<AcceptedCount> {
         let mut shares = Vec::new();
         for (place, partners) in &mut self.places {
             for (partner_id, mine) in partners {
-                if mine.untold > 0 && mine.untold >= self.fair / 20 {
-                    shares.push(Share { partner_id: *partner_id, place: *place, count: mine.untold });
-                    mine.untold = 0;
+                if mine.unreported > 0 && mine.unreported >= self.fair_share / 20 {
+                    shares.push(AcceptedCount { partner_id: *partner_id, place: *place, count: mine.unreported });
+                    mine.unreported = 0;
                 }
             }
         }
@@ -135,10 +135,10 @@ impl Fairness {
     }
 
     /// What another process accepted during the last `period`.
-    pub fn heard(&mut self, share: Share, now: DateTime<Utc>, period: Duration) {
+    pub fn add_remote(&mut self, share: AcceptedCount, now: DateTime<Utc>, period: Duration) {
         let then = now - TimeDelta::from_std(period / 2).unwrap_or_default();
         // More than the fair share makes no difference, whoever says so.
-        let count = share.count.min(self.fair);
+        let count = share.count.min(self.fair_share);
         let place = (share.place.0, share.place.1.prompt());
         self.places.entry(place).or_default().entry(share.partner_id).or_default().add(then, count);
     }
@@ -154,7 +154,7 @@ impl Unfinished {
         }
     }
 
-    fn end_before(&mut self, head: DateTime<Utc>, asked: DateTime<Utc>) {
+    fn drop_finished(&mut self, head: DateTime<Utc>, asked: DateTime<Utc>) {
         // A time ahead of us is one of a clock that was set back.
         while let Some((_, count)) = self.since.front().filter(|(since, _)| *since + BUCKET <= head || *since > asked) {
             self.sum -= count;
@@ -175,7 +175,7 @@ mod tests {
         DateTime::from_timestamp_millis(1_800_000_000_000 + ms).unwrap()
     }
 
-    fn place() -> Place {
+    fn place() -> ShardLane {
         (0, Lane::new(Channel::Email, Priority::Normal, false))
     }
 
@@ -183,7 +183,7 @@ mod tests {
         (0..n).map(|_| u64::from(fairness.admit(Tsid(partner), place(), now, now))).sum()
     }
 
-    fn overflow() -> Place {
+    fn overflow() -> ShardLane {
         (0, place().1.overflow())
     }
 
@@ -192,7 +192,7 @@ mod tests {
         let mut fairness = Fairness::new(FAIR);
         assert_eq!(flood(&mut fairness, 1, 5 * FAIR, at(0)), FAIR);
         assert_eq!(flood(&mut fairness, 2, 10, at(0)), 10);
-        assert_eq!(fairness.in_question(), [(place(), DateTime::UNIX_EPOCH), (overflow(), DateTime::UNIX_EPOCH)]);
+        assert_eq!(fairness.lanes_to_check(), [(place(), DateTime::UNIX_EPOCH), (overflow(), DateTime::UNIX_EPOCH)]);
     }
 
     #[test]
@@ -201,7 +201,7 @@ mod tests {
         assert_eq!(flood(&mut fairness, 1, FAIR / 2, at(0)), FAIR / 2);
         assert_eq!(flood(&mut fairness, 1, FAIR / 4, at(200)), FAIR / 4);
         // Of the first half all has gone.
-        fairness.learn(place(), Some(at(200)), at(300));
+        fairness.record_oldest(place(), Some(at(200)), at(300));
         assert_eq!(flood(&mut fairness, 1, FAIR, at(300)), FAIR - FAIR / 4);
     }
 
@@ -210,14 +210,14 @@ mod tests {
     fn who_overflows_goes_on_until_that_is_taken_up() {
         let mut fairness = Fairness::new(FAIR);
         flood(&mut fairness, 1, 2 * FAIR, at(0));
-        fairness.learn(place(), None, at(1000));
-        fairness.learn(overflow(), Some(at(0)), at(1000));
+        fairness.record_oldest(place(), None, at(1000));
+        fairness.record_oldest(overflow(), Some(at(0)), at(1000));
         assert_eq!(flood(&mut fairness, 1, 10, at(1000)), 0);
-        fairness.learn(place(), None, at(2000));
-        fairness.learn(overflow(), Some(at(1000)), at(2000));
+        fairness.record_oldest(place(), None, at(2000));
+        fairness.record_oldest(overflow(), Some(at(1000)), at(2000));
         assert_eq!(flood(&mut fairness, 1, 1, at(2000)), 0);
-        fairness.learn(overflow(), None, at(3000));
-        assert_eq!(fairness.in_question(), []);
+        fairness.record_oldest(overflow(), None, at(3000));
+        assert_eq!(fairness.lanes_to_check(), []);
         assert_eq!(flood(&mut fairness, 1, 2 * FAIR, at(3000)), FAIR);
     }
 
@@ -235,8 +235,8 @@ mod tests {
     fn a_clock_that_is_set_back_keeps_nobody_in_overflow() {
         let mut fairness = Fairness::new(FAIR);
         flood(&mut fairness, 1, 2 * FAIR, at(3_600_000));
-        fairness.learn(place(), None, at(0));
-        fairness.learn(overflow(), None, at(0));
+        fairness.record_oldest(place(), None, at(0));
+        fairness.record_oldest(overflow(), None, at(0));
         assert_eq!(flood(&mut fairness, 1, 10, at(0)), 10);
     }
 
@@ -245,10 +245,14 @@ mod tests {
         let (mut here, mut there) = (Fairness::new(FAIR), Fairness::new(FAIR));
         flood(&mut there, 1, FAIR, at(0));
         flood(&mut there, 2, 1, at(0));
-        let told = there.tell();
-        assert_eq!(told, [Share { partner_id: Tsid(1), place: place(), count: FAIR }], "small ones do not matter");
-        assert_eq!(there.tell(), []);
-        told.into_iter().for_each(|share| here.heard(share, at(100), Duration::from_secs(1)));
+        let told = there.take_unreported();
+        assert_eq!(
+            told,
+            [AcceptedCount { partner_id: Tsid(1), place: place(), count: FAIR }],
+            "small ones do not matter"
+        );
+        assert_eq!(there.take_unreported(), []);
+        told.into_iter().for_each(|share| here.add_remote(share, at(100), Duration::from_secs(1)));
         assert_eq!(flood(&mut here, 1, 10, at(100)), 0);
     }
 }

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 
 use super::form::{Field, Form, Kind};
-use super::json::{self, Faults, Text, at, mismatch, one_of, parse_time};
+use super::json::{self, Faults, TextRule, child_pointer, mismatch, one_of, parse_time};
 use crate::error::{Code, excerpt};
 
 /// An object being read, field by field. A field that its form does not describe cannot be read, and what was not read
@@ -35,13 +35,13 @@ impl<'f> Fields<'f> {
     }
 
     /// Goes on by another form: one of several, of which a field that was read says which.
-    pub fn become_form(&mut self, form: &'static Form) {
+    pub fn switch_form(&mut self, form: &'static Form) {
         self.form = form;
     }
 
     /// The place of a field, as a JSON pointer.
-    pub fn at(&self, name: &str) -> String {
-        at(&self.pointer, name)
+    pub fn pointer_to(&self, name: &str) -> String {
+        child_pointer(&self.pointer, name)
     }
 
     /// The description of a field. A reader that asks for one that its form does not have is wrong.
@@ -75,11 +75,11 @@ impl<'f> Fields<'f> {
     fn require(&mut self, name: &str) -> Option<Value> {
         match self.left.remove(name) {
             None => {
-                self.faults.add(self.at(name), "required", "is required");
+                self.faults.add(self.pointer_to(name), "required", "is required");
                 None
             }
             Some(Value::Null) => {
-                self.faults.add(self.at(name), "null_not_allowed", "must not be null");
+                self.faults.add(self.pointer_to(name), "null_not_allowed", "must not be null");
                 None
             }
             Some(value) => Some(value),
@@ -90,14 +90,14 @@ impl<'f> Fields<'f> {
     pub fn text(&mut self, name: &str) -> Option<String> {
         let field = self.described(name)?;
         let value = self.given(field)?;
-        json::text(value, &self.at(name), rule(field), self.faults)
+        json::text(value, &self.pointer_to(name), rule(field), self.faults)
     }
 
     /// As `text`, of a field that is required here though its form is used where it is not.
     pub fn require_text(&mut self, name: &str) -> Option<String> {
         let field = self.described(name)?;
         let value = self.require(name)?;
-        json::text(value, &self.at(name), rule(field), self.faults)
+        json::text(value, &self.pointer_to(name), rule(field), self.faults)
     }
 
     /// As `text`, by the rule that another form has for a field of this name. None, and no fault: that form has no such
@@ -105,14 +105,14 @@ impl<'f> Fields<'f> {
     pub fn text_of(&mut self, form: &'static Form, name: &str) -> Option<String> {
         let theirs = form.field(name)?;
         let value = self.described(name).and_then(|field| self.given(field))?;
-        json::text(value, &self.at(name), rule(theirs), self.faults)
+        json::text(value, &self.pointer_to(name), rule(theirs), self.faults)
     }
 
     /// A list and the pointer of each item.
     pub fn list(&mut self, name: &str) -> Option<Vec<(String, Value)>> {
         let field = self.described(name)?;
         let value = self.given(field)?;
-        json::list(value, &self.at(name), self.faults)
+        json::list(value, &self.pointer_to(name), self.faults)
     }
 
     /// A whole number in the range of its description.
@@ -122,7 +122,7 @@ impl<'f> Fields<'f> {
             debug_assert!(false, "{}: {name} is not described as a number", self.form.name);
             return None;
         };
-        let pointer = self.at(name);
+        let pointer = self.pointer_to(name);
         let value = self.given(field)?;
         let Some(number) = value.as_i64() else {
             mismatch(self.faults, &pointer, "a whole number", &value);
@@ -141,7 +141,7 @@ impl<'f> Fields<'f> {
     /// True or false.
     pub fn flag(&mut self, name: &str) -> Option<bool> {
         let field = self.described(name)?;
-        let pointer = self.at(name);
+        let pointer = self.pointer_to(name);
         match self.given(field)? {
             Value::Bool(flag) => Some(flag),
             other => {
@@ -165,7 +165,7 @@ impl<'f> Fields<'f> {
     /// A time as RFC 3339 writes it, with offset, to the microsecond.
     pub fn time(&mut self, name: &str) -> Option<DateTime<Utc>> {
         let field = self.described(name)?;
-        let pointer = self.at(name);
+        let pointer = self.pointer_to(name);
         match self.given(field)? {
             Value::String(text) => {
                 let parsed = parse_time(&text);
@@ -190,7 +190,7 @@ impl<'f> Fields<'f> {
     pub fn not_served(&mut self, names: &[&str]) {
         for name in names {
             if self.left.remove(*name).is_some_and(|v| !v.is_null()) {
-                self.faults.add(self.at(name), "not_supported", "is not supported by this hub yet");
+                self.faults.add(self.pointer_to(name), "not_supported", "is not supported by this hub yet");
             }
         }
     }
@@ -198,13 +198,13 @@ impl<'f> Fields<'f> {
     /// Everything described was taken: the rest is unknown.
     pub fn close(self) {
         for name in self.left.keys() {
-            self.faults.add(self.at(name), "unknown_field", "is not a field of this object");
+            self.faults.add(self.pointer_to(name), "unknown_field", "is not a field of this object");
         }
     }
 }
 
 /// The rule by which a text is read.
-fn rule(field: &Field) -> Text {
+fn rule(field: &Field) -> TextRule {
     match field.kind {
         Kind::Text(rule) | Kind::Plain(rule) | Kind::Word(_, rule) => rule,
         _ => {
@@ -215,4 +215,4 @@ fn rule(field: &Field) -> Text {
 }
 
 /// A word of a short list.
-const WORD: Text = Text::line(64);
+const WORD: TextRule = TextRule::line(64);

@@ -2,14 +2,14 @@
 //! by their description here, and the API's document is written from the same description, so a field that only one of
 //! the two knows does not exist.
 
-use super::json::Text;
+use super::json::TextRule;
 
 /// A form of JSON value that the document names.
 pub struct Form {
     /// Its name in the document.
     pub name: &'static str,
     /// What it is, for the document; empty: its name says it.
-    pub about: &'static str,
+    pub description: &'static str,
     pub kind: Kind,
     /// Examples for the document, each as JSON.
     pub examples: &'static [&'static str],
@@ -22,12 +22,12 @@ pub struct Field {
     /// Neither left out nor null.
     pub is_required: bool,
     /// What it is, for the document; empty: its name says it.
-    pub about: &'static str,
+    pub description: &'static str,
     /// Fewest characters of a text, as the document has them, where the rule of reading is another.
-    pub least: Option<usize>,
+    pub min_length: Option<usize>,
     /// Most characters of a text, as the document has them, where the rule of reading is another: what is longer is
     /// refused later, for another reason than its length.
-    pub most: Option<usize>,
+    pub max_length: Option<usize>,
     /// A regular expression, for the document.
     pub pattern: Option<&'static str>,
     /// An example, under the name that OpenAPI had for it before 3.1.
@@ -41,11 +41,11 @@ pub struct Field {
 #[derive(Clone, Copy)]
 pub enum Kind {
     /// A text. The document has the lengths of its rule; of one that counts bytes, as characters: there are no more.
-    Text(Text),
+    Text(TextRule),
     /// A text whose pattern, example or description says in the document what its lengths would.
-    Plain(Text),
+    Plain(TextRule),
     /// A word of a list that has this name in the document.
-    Word(&'static str, Text),
+    Word(&'static str, TextRule),
     /// One of these words.
     Words(fn() -> Vec<&'static str>),
     /// A whole number from the one to the other, which fits 32 bits.
@@ -98,9 +98,9 @@ impl Field {
             name,
             kind,
             is_required: false,
-            about,
-            least: None,
-            most: None,
+            description: about,
+            min_length: None,
+            max_length: None,
             pattern: None,
             example: None,
             examples: &[],
@@ -115,7 +115,7 @@ impl Field {
 
     /// With these lengths in the document, in characters; none: those of the rule by which it is read.
     pub const fn with_length(self, least: Option<usize>, most: Option<usize>) -> Field {
-        Field { least, most, ..self }
+        Field { min_length: least, max_length: most, ..self }
     }
 
     /// With this regular expression in the document.

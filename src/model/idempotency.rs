@@ -27,14 +27,19 @@ pub struct Accepted {
 
 /// The message that holds a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holder {
+pub struct KeyHolder {
     pub message_id: Tsid,
     pub fingerprint: Vec<u8>,
     pub created_at: DateTime<Utc>,
 }
 
 /// The answer to a message that was written.
-pub fn written(message: &NewMessage, message_id: Tsid, created_at: DateTime<Utc>, has_subscribers: bool) -> Accepted {
+pub fn answer_new(
+    message: &NewMessage,
+    message_id: Tsid,
+    created_at: DateTime<Utc>,
+    has_subscribers: bool,
+) -> Accepted {
     Accepted { has_subscribers, ..answer(message, message_id, created_at, false) }
 }
 
@@ -43,9 +48,9 @@ pub fn written(message: &NewMessage, message_id: Tsid, created_at: DateTime<Utc>
 /// # Errors
 /// `Error::Refused` if the holder is another message. `Error::Busy` if there is no holder any more: its transaction was
 /// rolled back, or its message was dropped, between the statement that met it and the one that looked for it.
-pub fn taken(message: &NewMessage, fingerprint: &[u8; 32], holder: Option<&Holder>) -> Result<Accepted> {
+pub fn answer_key_taken(message: &NewMessage, fingerprint: &[u8; 32], holder: Option<&KeyHolder>) -> Result<Accepted> {
     match holder {
-        Some(holder) => replay(message, fingerprint, holder),
+        Some(holder) => answer_replay(message, fingerprint, holder),
         None => Err(Error::Busy("the same clientMsgId is being written by another request")),
     }
 }
@@ -54,7 +59,7 @@ pub fn taken(message: &NewMessage, fingerprint: &[u8; 32], holder: Option<&Holde
 ///
 /// # Errors
 /// `Error::Refused` if the holder of the key is another message.
-pub fn replay(message: &NewMessage, fingerprint: &[u8; 32], holder: &Holder) -> Result<Accepted> {
+pub fn answer_replay(message: &NewMessage, fingerprint: &[u8; 32], holder: &KeyHolder) -> Result<Accepted> {
     if holder.fingerprint == fingerprint {
         return Ok(answer(message, holder.message_id, holder.created_at, true));
     }
@@ -72,7 +77,7 @@ fn answer(message: &NewMessage, message_id: Tsid, created_at: DateTime<Utc>, rep
         replayed,
         has_subscribers: false,
         status: if waits { Status::Scheduled } else { Status::Pending },
-        deliveries: message.deliveries.iter().map(|d| (d.channel, d.shown().to_owned())).collect(),
+        deliveries: message.deliveries.iter().map(|d| (d.channel, d.displayed_recipient().to_owned())).collect(),
     }
 }
 
@@ -81,7 +86,7 @@ fn answer(message: &NewMessage, message_id: Tsid, created_at: DateTime<Utc>, rep
 /// # Errors
 /// `Error::Refused` with everything that is wrong with the batch, if one of its messages is refused; any other error of
 /// one of its messages as it is.
-pub fn all_or_none(places: &[usize], answers: Vec<Result<Accepted>>) -> Result<Vec<Accepted>> {
+pub fn combine_batch(places: &[usize], answers: Vec<Result<Accepted>>) -> Result<Vec<Accepted>> {
     let (mut accepted, mut refused) = (Vec::with_capacity(answers.len()), Vec::new());
     for (place, answer) in places.iter().zip(answers) {
         match answer {
@@ -108,6 +113,6 @@ pub fn all_or_none(places: &[usize], answers: Vec<Result<Accepted>>) -> Result<V
     }
     faults.truncate(limits::FAULTS);
     let all_taken = faults.iter().all(|fault| fault.code == Code::E004);
-    let refusal = Refusal::of(faults);
+    let refusal = Refusal::from_faults(faults);
     Err(if all_taken { Refusal { status: 409, ..refusal } } else { refusal }.into())
 }

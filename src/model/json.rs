@@ -16,7 +16,7 @@ use crate::limits;
 /// Collects what is wrong with a request.
 #[derive(Default)]
 pub struct Faults {
-    found: RefCell<Vec<Fault>>,
+    to_vec: RefCell<Vec<Fault>>,
     /// One of them is a fault whatever the clock, the caller's rights and this installation are.
     always: Cell<bool>,
 }
@@ -46,23 +46,23 @@ impl Faults {
         reason: &'static str,
         detail: impl Into<Cow<'static, str>>,
     ) {
-        let mut found = self.found.borrow_mut();
+        let mut found = self.to_vec.borrow_mut();
         if found.len() < limits::FAULTS {
             found.push(Fault { pointer: pointer.into(), reason, detail: detail.into(), code });
         }
     }
 
     pub fn found(&self) -> Vec<Fault> {
-        self.found.borrow().clone()
+        self.to_vec.borrow().clone()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.found.borrow().is_empty()
+        self.to_vec.borrow().is_empty()
     }
 
     /// Tells these faults among others, each at another place.
-    pub fn retell(self, others: &Faults, place: impl Fn(&str) -> String) {
-        for Fault { pointer, reason, detail, code } in self.found.into_inner() {
+    pub fn move_to(self, others: &Faults, place: impl Fn(&str) -> String) {
+        for Fault { pointer, reason, detail, code } in self.to_vec.into_inner() {
             others.add_if_new(code, place(&pointer), reason, detail);
         }
         others.always.set(others.always.get() || self.always.get());
@@ -71,16 +71,16 @@ impl Faults {
     pub fn into_result<T>(self, value: Option<T>) -> Result<T, Refusal> {
         match self.into_result_if_new(value)? {
             (value, faults) if faults.is_empty() => Ok(value),
-            (_, faults) => Err(Refusal::of(faults)),
+            (_, faults) => Err(Refusal::from_faults(faults)),
         }
     }
 
     /// The value, and its faults if it is new: as long as it has no others.
     pub fn into_result_if_new<T>(self, value: Option<T>) -> Result<(T, Vec<Fault>), Refusal> {
-        let faults = self.found.into_inner();
+        let faults = self.to_vec.into_inner();
         match value {
             Some(value) if !self.always.get() => Ok((value, faults)),
-            _ => Err(Refusal::of(faults)),
+            _ => Err(Refusal::from_faults(faults)),
         }
     }
 }
@@ -143,7 +143,7 @@ impl Walk<'_> {
         let length = self.pointer.borrow().len();
         {
             let mut pointer = self.pointer.borrow_mut();
-            *pointer = at(&pointer, step);
+            *pointer = child_pointer(&pointer, step);
         }
         let value = read();
         self.pointer.borrow_mut().truncate(length);
@@ -180,7 +180,7 @@ impl Walk<'_> {
 const POINTER_BYTES: usize = 96;
 
 /// A place one step further in, cut so that it echoes no more than it must.
-pub fn at(pointer: &str, step: &str) -> String {
+pub fn child_pointer(pointer: &str, step: &str) -> String {
     let room = POINTER_BYTES.saturating_sub(pointer.len()).min(64);
     let cut: String = step.chars().take(room).filter(|c| !c.is_control()).collect();
     if room == 0 { pointer.to_owned() } else { format!("{pointer}/{}", cut.replace('~', "~0").replace('/', "~1")) }
@@ -269,7 +269,7 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
 
 /// What a text may be.
 #[derive(Clone, Copy)]
-pub struct Text {
+pub struct TextRule {
     max: usize,
     unit: Unit,
     /// One line: no control characters, no line separators, nothing that turns the direction of writing.
@@ -285,26 +285,26 @@ enum Unit {
     Bytes,
 }
 
-impl Text {
-    pub const fn line(max_chars: usize) -> Text {
-        Text { max: max_chars, unit: Unit::Chars, single_line: true, as_posted: false, may_be_empty: false }
+impl TextRule {
+    pub const fn line(max_chars: usize) -> TextRule {
+        TextRule { max: max_chars, unit: Unit::Chars, single_line: true, as_posted: false, may_be_empty: false }
     }
 
     /// A line that is counted as the network counts it.
-    pub const fn address(max_bytes: usize) -> Text {
-        Text { unit: Unit::Bytes, ..Text::line(max_bytes) }
+    pub const fn address(max_bytes: usize) -> TextRule {
+        TextRule { unit: Unit::Bytes, ..TextRule::line(max_bytes) }
     }
 
-    pub const fn block(max_bytes: usize) -> Text {
-        Text { unit: Unit::Bytes, single_line: false, ..Text::line(max_bytes) }
+    pub const fn block(max_bytes: usize) -> TextRule {
+        TextRule { unit: Unit::Bytes, single_line: false, ..TextRule::line(max_bytes) }
     }
 
-    pub const fn as_posted(self) -> Text {
-        Text { as_posted: true, ..self }
+    pub const fn as_posted(self) -> TextRule {
+        TextRule { as_posted: true, ..self }
     }
 
-    pub const fn or_empty(self) -> Text {
-        Text { may_be_empty: true, ..self }
+    pub const fn or_empty(self) -> TextRule {
+        TextRule { may_be_empty: true, ..self }
     }
 
     /// The fewest and the most that it may hold, in its own unit.
@@ -333,7 +333,7 @@ pub fn list(value: Value, pointer: &str, faults: &Faults) -> Option<Vec<(String,
     }
 }
 
-pub fn text(value: Value, pointer: &str, rule: Text, faults: &Faults) -> Option<String> {
+pub fn text(value: Value, pointer: &str, rule: TextRule, faults: &Faults) -> Option<String> {
     let text = match value {
         Value::String(text) if rule.as_posted => text,
         Value::String(text) if rule.single_line => text::composed(text),

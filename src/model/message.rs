@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::channel::{AddressKind, Channel, distinct};
+use super::channel::{AddressKind, Channel, canonical_address};
 use super::delivery::Status;
 use super::event::EventPayload;
 use super::lane::Priority;
@@ -38,7 +38,7 @@ fn is_false(flag: &bool) -> bool {
 
 impl Detail {
     /// It has a number that a database writes in another way: with an exponent, or a zero with a sign.
-    pub fn has_numbers_of_its_own(&self) -> bool {
+    pub fn has_noncanonical_numbers(&self) -> bool {
         fn is_own(value: &Value) -> bool {
             match value {
                 Value::Number(number) => {
@@ -93,8 +93,8 @@ pub struct Fallback {
     #[serde(rename = "noReceiptSeconds", default, skip_serializing_if = "Option::is_none")]
     pub no_receipt_s: Option<u32>,
     /// How often it is tried, where the message says so.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub attempts: Option<i16>,
+    #[serde(rename = "attempts", default, skip_serializing_if = "Option::is_none")]
+    pub max_attempts: Option<i16>,
     /// It also takes the place of what may have been sent.
     #[serde(rename = "onUnknown", default, skip_serializing_if = "is_false")]
     pub on_unknown: bool,
@@ -103,14 +103,14 @@ pub struct Fallback {
 impl Fallback {
     /// A channel that stands by because the installation says so: for the same recipient, with nothing that only a
     /// message can ask for.
-    pub fn of_rule(channel: Channel, content: i16, step: i16) -> Fallback {
-        Fallback { channel, content, to: None, step, no_receipt_s: None, attempts: None, on_unknown: false }
+    pub fn from_rule(channel: Channel, content: i16, step: i16) -> Fallback {
+        Fallback { channel, content, to: None, step, no_receipt_s: None, max_attempts: None, on_unknown: false }
     }
 }
 
 impl Content {
     /// What it weighs: subject, body and HTML, and blocks as JSON.
-    pub fn bytes(&self) -> usize {
+    pub fn size_bytes(&self) -> usize {
         let blocks = self.blocks.as_ref().map_or(0, |b| b.to_string().len());
         self.body.len()
             + self.subject.as_ref().map_or(0, String::len)
@@ -136,23 +136,23 @@ pub struct NewMessage {
 /// A message that was read. Posted for the first time it must have no faults. Posted again it is answered as it was the
 /// first time: the clock, the partner's rights and what this installation serves may have changed since.
 #[derive(Debug, Clone)]
-pub struct Posted {
+pub struct PostedMessage {
     pub message: NewMessage,
     /// `NewMessage::fingerprint` of the message as it was posted, without what the installation's rules added since.
     pub fingerprint: [u8; 32],
     pub faults_if_new: Vec<Fault>,
 }
 
-impl Posted {
+impl PostedMessage {
     /// As a message that was not posted before.
     pub fn into_new(self) -> Result<NewMessage, Refusal> {
-        if self.faults_if_new.is_empty() { Ok(self.message) } else { Err(Refusal::of(self.faults_if_new)) }
+        if self.faults_if_new.is_empty() { Ok(self.message) } else { Err(Refusal::from_faults(self.faults_if_new)) }
     }
 }
 
-impl From<NewMessage> for Posted {
-    fn from(message: NewMessage) -> Posted {
-        Posted { fingerprint: message.fingerprint(), message, faults_if_new: Vec::new() }
+impl From<NewMessage> for PostedMessage {
+    fn from(message: NewMessage) -> PostedMessage {
+        PostedMessage { fingerprint: message.fingerprint(), message, faults_if_new: Vec::new() }
     }
 }
 
@@ -163,26 +163,26 @@ pub struct NewDelivery {
     pub to: String,
     /// How the partner wrote `to`, where that is not the same. It means the same, so it is no part of the fingerprint.
     #[serde(skip)]
-    pub written: Option<String>,
+    pub recipient_as_given: Option<String>,
     /// Index into `Detail::contents`.
     pub content: i16,
     /// Its content names a fallback. Part of the content, so no part of the fingerprint by itself.
     #[serde(skip)]
     pub has_fallback: bool,
     /// Attempts, where the message says how many.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub attempts: Option<i16>,
+    #[serde(rename = "attempts", skip_serializing_if = "Option::is_none")]
+    pub max_attempts: Option<i16>,
 }
 
 impl NewDelivery {
     /// Of the first content.
     pub fn new(channel: Channel, to: String) -> NewDelivery {
-        NewDelivery { channel, to, written: None, content: 0, has_fallback: false, attempts: None }
+        NewDelivery { channel, to, recipient_as_given: None, content: 0, has_fallback: false, max_attempts: None }
     }
 
     /// The recipient in the partner's words.
-    pub fn shown(&self) -> &str {
-        self.written.as_deref().unwrap_or(&self.to)
+    pub fn displayed_recipient(&self) -> &str {
+        self.recipient_as_given.as_deref().unwrap_or(&self.to)
     }
 }
 
@@ -207,7 +207,7 @@ impl NewMessage {
             serde_json::to_vec(self)
         } else {
             let mut posted = self.clone();
-            posted.recipients().for_each(|(channel, to)| *to = distinct(channel, to));
+            posted.recipients().for_each(|(channel, to)| *to = canonical_address(channel, to));
             serde_json::to_vec(&posted)
         }
         .expect("a message is serialisable");
@@ -288,7 +288,7 @@ impl OverallStatus {
         };
         let mut chains: BTreeMap<i16, Status> = BTreeMap::new();
         for (chain, channel, status, attempt) in deliveries {
-            if !channel.counts() {
+            if !channel.counts_towards_message() {
                 continue;
             }
             started |= status == Status::Processing || status.is_settled() || attempt > 0;

@@ -84,22 +84,22 @@ impl Partner {
     }
 
     /// It may look at what was posted, or ended, since then (S0-47, C12), and at what is open however old.
-    pub fn sees_since(&self, now: DateTime<Utc>) -> DateTime<Utc> {
+    pub fn visible_since(&self, now: DateTime<Utc>) -> DateTime<Utc> {
         now - TimeDelta::days(i64::from(self.lookup_days))
     }
 
     /// The oldest message in its lists now.
-    pub fn oldest_seen(&self, now: DateTime<Utc>) -> Tsid {
-        Tsid::floor(self.sees_since(now))
+    pub fn oldest_visible_id(&self, now: DateTime<Utc>) -> Tsid {
+        Tsid::floor(self.visible_since(now))
     }
 }
 
 /// Names of the hub's own partner, whose messages alerts are.
-pub const OWN_NAMES: [&str; 2] = ["notihub", "notihub-alerts"];
+pub const RESERVED_NAMES: [&str; 2] = ["notihub", "notihub-alerts"];
 
 /// Whether a partner may not have this name, in any letters.
-pub fn is_reserved(name: &str) -> bool {
-    OWN_NAMES.iter().any(|own| own.eq_ignore_ascii_case(name.trim()))
+pub fn is_reserved_name(name: &str) -> bool {
+    RESERVED_NAMES.iter().any(|own| own.eq_ignore_ascii_case(name.trim()))
 }
 
 /// The shard of a new partner, of `shards`. From a hash, because the low bits of an id are a counter that is nearly always
@@ -112,21 +112,26 @@ pub fn shard_of(partner_id: Tsid, shards: i16) -> i16 {
 
 /// Whose messages a list is of.
 #[derive(Debug, Clone)]
-pub struct Scope {
+pub struct PartnerScope {
     /// Partners, and where each lives: one's own, or all of them for an operator.
-    pub owners: Vec<(Tsid, i16)>,
+    pub partners: Vec<(Tsid, i16)>,
     /// What is older is not seen.
-    pub oldest: Tsid,
+    pub oldest_id: Tsid,
     /// To what a cursor is bound: the partner, or 0 for all.
-    pub whose: Tsid,
+    pub cursor_owner: Tsid,
     /// Where a phone number without a country is from.
     pub region: String,
 }
 
-impl Scope {
+impl PartnerScope {
     /// A partner's own.
-    pub fn of(partner: &Partner, oldest: Tsid) -> Scope {
+    pub fn of_partner(partner: &Partner, oldest: Tsid) -> PartnerScope {
         let owners = vec![(partner.partner_id, partner.shard)];
-        Scope { owners, oldest, whose: partner.partner_id, region: partner.region.clone() }
+        PartnerScope {
+            partners: owners,
+            oldest_id: oldest,
+            cursor_owner: partner.partner_id,
+            region: partner.region.clone(),
+        }
     }
 }

@@ -22,7 +22,7 @@ const SHORTEST: usize = 6;
 const BETWEEN_DIGITS: usize = 3;
 
 /// An address that is looked for.
-pub struct Person {
+pub struct PersonAddress {
     /// In the form in which it is compared.
     address: String,
     number: Option<Number>,
@@ -37,57 +37,58 @@ struct Number {
 
 /// What a text is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Use {
+pub enum TextUse {
     /// Words, or an address: `order-kim@example.com` is the address of somebody else.
-    Words,
+    Prose,
     /// An id, key or label: `order-kim@example.com` is named after kim@example.com.
-    Key,
+    Identifier,
 }
 
-impl Person {
+impl PersonAddress {
     /// `region` is where a phone number without a country is from.
     ///
     /// # Errors
     /// The address is too short to be told from other text.
-    pub fn read(address: &str, region: &str) -> Result<Person, &'static str> {
+    pub fn parse(address: &str, region: &str) -> Result<PersonAddress, &'static str> {
         let address = address.trim();
         if address.chars().count() < SHORTEST {
             return Err("an address of at least six characters is needed: anything shorter is in everybody's texts");
         }
-        Ok(Person { address: folded(address).into_owned(), number: Number::read(address, region) })
+        Ok(PersonAddress { address: folded(address).into_owned(), number: Number::read(address, region) })
     }
 
     /// Whether this is the person's address, and nothing else.
-    pub fn is(&self, address: &str) -> bool {
+    pub fn equals(&self, address: &str) -> bool {
         let address = folded(address.trim());
         address == self.address || self.number.as_ref().is_some_and(|number| number.is(&address))
     }
 
     /// Whether a text holds the address.
-    pub fn is_in(&self, text: &str, used: Use) -> bool {
+    pub fn is_in_text(&self, text: &str, used: TextUse) -> bool {
         self.is_within(text, used, DEPTH)
     }
 
     /// Whether a JSON value holds the address, in its names or values. `name` is that of the field it is the value of.
-    pub fn is_in_json(&self, value: &Value, name: &str, used: Use) -> bool {
-        let used = if used == Use::Key || is_key(name) { Use::Key } else { Use::Words };
+    pub fn is_in_json(&self, value: &Value, name: &str, used: TextUse) -> bool {
+        let used =
+            if used == TextUse::Identifier || is_identifier_field(name) { TextUse::Identifier } else { TextUse::Prose };
         match value {
             Value::Null | Value::Bool(_) => false,
-            Value::Number(number) => self.is_in(&number.to_string(), used),
-            Value::String(text) => self.is_in(text, used),
+            Value::Number(number) => self.is_in_text(&number.to_string(), used),
+            Value::String(text) => self.is_in_text(text, used),
             Value::Array(items) => items.iter().any(|item| self.is_in_json(item, name, used)),
-            Value::Object(fields) => {
-                fields.iter().any(|(name, value)| self.is_in(name, Use::Key) || self.is_in_json(value, name, used))
-            }
+            Value::Object(fields) => fields
+                .iter()
+                .any(|(name, value)| self.is_in_text(name, TextUse::Identifier) || self.is_in_json(value, name, used)),
         }
     }
 
     /// Whether a message says the address.
     pub fn is_in_detail(&self, detail: &Detail) -> bool {
-        serde_json::to_value(detail).is_ok_and(|detail| self.is_in_json(&detail, "", Use::Words))
+        serde_json::to_value(detail).is_ok_and(|detail| self.is_in_json(&detail, "", TextUse::Prose))
     }
 
-    fn is_within(&self, text: &str, used: Use, depth: u8) -> bool {
+    fn is_within(&self, text: &str, used: TextUse, depth: u8) -> bool {
         if text.len() < SHORTEST {
             return false;
         }
@@ -96,7 +97,7 @@ impl Person {
     }
 
     /// The same of a text in its folded form, as it stands.
-    fn stands_in(&self, text: &str, used: Use) -> bool {
+    fn stands_in(&self, text: &str, used: TextUse) -> bool {
         text.match_indices(&self.address).any(|(at, found)| is_whole(&text[..at], &text[at + found.len()..], used))
             || self.number.as_ref().is_some_and(|number| number.stands_in(text))
     }
@@ -163,12 +164,12 @@ fn is_between_digits(c: char) -> bool {
 }
 
 /// Whether an address between these two is no part of a longer one.
-fn is_whole(before: &str, after: &str, used: Use) -> bool {
+fn is_whole(before: &str, after: &str, used: TextUse) -> bool {
     let is_joined = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
     if is_joined(before.chars().next_back()) || is_joined(after.chars().next()) {
         return false;
     }
-    if used == Use::Key {
+    if used == TextUse::Identifier {
         return true;
     }
     // Only punctuation before it, as in a list or around italics, begins no address.
@@ -180,7 +181,7 @@ fn is_whole(before: &str, after: &str, used: Use) -> bool {
 }
 
 /// Whether a field or column of this name holds ids, keys or labels.
-pub fn is_key(name: &str) -> bool {
+pub fn is_identifier_field(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     ["id", "key", "ref", "label", "labels", "tag", "tags", "metadata", "object"].iter().any(|end| name.ends_with(end))
 }
@@ -384,8 +385,8 @@ mod tests {
 
     const KIM: &str = "kim@example.com";
 
-    fn holds(address: &str, text: &str, used: Use) -> bool {
-        Person::read(address, "KR").unwrap().is_in(text, used)
+    fn holds(address: &str, text: &str, used: TextUse) -> bool {
+        PersonAddress::parse(address, "KR").unwrap().is_in_text(text, used)
     }
 
     /// C1: the address is found behind other characters and in every encoding, in encodings within each other as well.
@@ -430,9 +431,9 @@ mod tests {
             "0x6B696D406578616D706C652E636F6D",
             "JTNDa2ltJTQwZXhhbXBsZS5jb20lM0U",
         ] {
-            assert!(holds(KIM, text, Use::Words), "{text}");
+            assert!(holds(KIM, text, TextUse::Prose), "{text}");
         }
-        assert!(holds("김@한국.kr", "\u{1100}\u{1175}\u{11b7}@\u{1112}\u{1161}\u{11ab}국.kr", Use::Words), "NFD");
+        assert!(holds("김@한국.kr", "\u{1100}\u{1175}\u{11b7}@\u{1112}\u{1161}\u{11ab}국.kr", TextUse::Prose), "NFD");
     }
 
     /// C1: in words a longer address is somebody else's; an id or a key may be named after a person.
@@ -440,19 +441,19 @@ mod tests {
     fn a_longer_address_is_somebody_elses() {
         for text in ["jakim@example.com", "kim@example.com.org", "kim@example.community", "kim@example.comx", "kim at"]
         {
-            assert!(!holds(KIM, text, Use::Words), "{text}");
+            assert!(!holds(KIM, text, TextUse::Prose), "{text}");
         }
         for text in ["order-kim@example.com", "a.kim@example.com", "to+kim@example.com", "kim@example.com-1"] {
-            assert!(!holds(KIM, text, Use::Words) && holds(KIM, text, Use::Key), "{text}");
+            assert!(!holds(KIM, text, TextUse::Prose) && holds(KIM, text, TextUse::Identifier), "{text}");
         }
         for text in ["order-kim@example.com", "2027/kim@example.com/1", "kim@example.com.1", "o%2Dkim%40example.com"] {
-            assert!(holds(KIM, text, Use::Key), "{text}");
+            assert!(holds(KIM, text, TextUse::Identifier), "{text}");
         }
-        assert!(!holds(KIM, "jakim@example.com", Use::Key));
+        assert!(!holds(KIM, "jakim@example.com", TextUse::Identifier));
         let json = serde_json::json!({"clientMsgId": "order-kim@example.com", "to": "min-kim@example.com"});
-        let kim = Person::read(KIM, "KR").unwrap();
-        assert!(kim.is_in_json(&json, "", Use::Words) && !kim.is_in_json(&json["to"], "to", Use::Words));
-        assert!(kim.is("Kim@Example.com ") && !kim.is("<kim@example.com>"));
+        let kim = PersonAddress::parse(KIM, "KR").unwrap();
+        assert!(kim.is_in_json(&json, "", TextUse::Prose) && !kim.is_in_json(&json["to"], "to", TextUse::Prose));
+        assert!(kim.equals("Kim@Example.com ") && !kim.equals("<kim@example.com>"));
     }
 
     /// C1: a phone number is found however it is written, and not within a longer one.
@@ -478,15 +479,15 @@ mod tests {
                 "MDEwLTEyMzQtNTY3OA",
                 "{\"n\": 821012345678}",
             ] {
-                assert!(holds(address, text, Use::Words), "{address} in {text}");
+                assert!(holds(address, text, TextUse::Prose), "{address} in {text}");
             }
             for text in ["010123456789", "201012345678", "010-1234-5679", "1234-5678", "010 and 1234-5678"] {
-                assert!(!holds(address, text, Use::Words), "{address} in {text}");
+                assert!(!holds(address, text, TextUse::Prose), "{address} in {text}");
             }
-            let person = Person::read(address, "KR").unwrap();
-            assert!(["+821012345678", "010-1234-5678", "01012345678"].iter().all(|form| person.is(form)));
+            let person = PersonAddress::parse(address, "KR").unwrap();
+            assert!(["+821012345678", "010-1234-5678", "01012345678"].iter().all(|form| person.equals(form)));
         }
-        assert!(holds("+14155552671", "(415) 555-2671", Use::Words));
+        assert!(holds("+14155552671", "(415) 555-2671", TextUse::Prose));
     }
 
     /// Whatever the bytes, reading ends and never panics.
@@ -508,7 +509,7 @@ mod tests {
             "&é;é;",
         ] {
             let long = text.repeat(9);
-            assert!(!holds(KIM, &long, Use::Words), "{text}");
+            assert!(!holds(KIM, &long, TextUse::Prose), "{text}");
         }
     }
 }

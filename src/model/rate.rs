@@ -4,24 +4,24 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 /// Slots of a second …
-const SLOTS: i32 = 100;
+const SLOTS_PER_SECOND: i32 = 100;
 /// … and how many are counted: with the one that has just begun, lest two seconds' worth come within one.
-pub const COUNTED: i32 = SLOTS + 1;
+pub const COUNTED_SLOTS: i32 = SLOTS_PER_SECOND + 1;
 const SECOND: TimeDelta = TimeDelta::seconds(1);
 /// A lease is at most this part of the limit: what a process has in hand that another could have used.
-const CHUNKS: i32 = 50;
+const MIN_LEASES_PER_LIMIT: i32 = 50;
 /// A lease that lasted less was too small.
-const SOON: TimeDelta = TimeDelta::milliseconds(100);
+const SHORT_LEASE: TimeDelta = TimeDelta::milliseconds(100);
 
 /// The number of the slot that holds this moment.
 pub fn slot(at: DateTime<Utc>) -> i64 {
-    at.timestamp_micros().div_euclid(1_000_000 / i64::from(SLOTS))
+    at.timestamp_micros().div_euclid(1_000_000 / i64::from(SLOTS_PER_SECOND))
 }
 
 /// What one process has in hand of one partner's limit.
 #[derive(Debug)]
-pub struct Lease {
-    left: i32,
+pub struct RateLease {
+    remaining: i32,
     /// What the books had free beyond it when last asked.
     free: i32,
     /// How much to lease next: little for one that posts little, or many processes would keep the limit from each other.
@@ -31,60 +31,60 @@ pub struct Lease {
     ask_at: DateTime<Utc>,
 }
 
-impl Default for Lease {
-    fn default() -> Lease {
+impl Default for RateLease {
+    fn default() -> RateLease {
         let never = DateTime::UNIX_EPOCH;
-        Lease { left: 0, free: 0, chunk: 1, leased_at: never, ask_at: never }
+        RateLease { remaining: 0, free: 0, chunk: 1, leased_at: never, ask_at: never }
     }
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub enum Taken {
+pub enum TakeResult {
     /// Go on, and so many more are known to be free; or none.
-    Told(Option<i32>),
+    Decided(Option<i32>),
     /// The books have to be asked for so many.
-    Ask(i32),
+    NeedsLease(i32),
 }
 
-impl Lease {
-    pub fn take(&mut self, cost: i32, limit: i32, now: DateTime<Utc>) -> Taken {
+impl RateLease {
+    pub fn take(&mut self, cost: i32, limit: i32, now: DateTime<Utc>) -> TakeResult {
         // What was leased counts for a second, and is of no use after it; nor is what a clock says that was set back.
         let good = self.leased_at <= now && now < self.leased_at + SECOND;
-        if good && self.left >= cost {
-            self.left -= cost;
-            return Taken::Told(Some(self.left + self.free));
+        if good && self.remaining >= cost {
+            self.remaining -= cost;
+            return TakeResult::Decided(Some(self.remaining + self.free));
         }
         if now < self.ask_at && self.ask_at <= now + SECOND {
-            return Taken::Told(None);
+            return TakeResult::Decided(None);
         }
         let since = now - self.leased_at;
         self.chunk = match since {
-            _ if good && since < SOON => self.chunk.saturating_mul(2).min(limit / CHUNKS),
+            _ if good && since < SHORT_LEASE => self.chunk.saturating_mul(2).min(limit / MIN_LEASES_PER_LIMIT),
             _ if good || since < SECOND * 2 => self.chunk / 2,
             _ => 1,
         };
         self.chunk = self.chunk.max(1);
         if !good {
-            self.left = 0;
+            self.remaining = 0;
         }
-        Taken::Ask(self.chunk.max(cost))
+        TakeResult::NeedsLease(self.chunk.max(cost))
     }
 
     /// What the books gave for a request that costs so much, and what they have free beyond: then so many more are free, or
     /// the request is one too many.
-    pub fn leased(&mut self, got: i32, free: i32, cost: i32, now: DateTime<Utc>) -> Option<i32> {
+    pub fn add_lease(&mut self, got: i32, free: i32, cost: i32, now: DateTime<Utc>) -> Option<i32> {
         self.free = free;
         if got < cost {
             // The next slot may free some. One that takes many may have asked for more than one that takes one.
             if cost == 1 {
-                let micros = (slot(now) + 1) * (1_000_000 / i64::from(SLOTS));
+                let micros = (slot(now) + 1) * (1_000_000 / i64::from(SLOTS_PER_SECOND));
                 self.ask_at = DateTime::from_timestamp_micros(micros).unwrap_or(now);
             }
             return None;
         }
-        self.left += got - cost;
+        self.remaining += got - cost;
         self.leased_at = now;
-        Some(self.left + free)
+        Some(self.remaining + free)
     }
 }
 
@@ -96,37 +96,44 @@ mod tests {
     fn a_lease_is_spent_and_ends() {
         let now: DateTime<Utc> = "2027-03-05T00:30:00.001Z".parse().unwrap();
         let ms = TimeDelta::milliseconds;
-        let mut lease = Lease::default();
-        assert_eq!(lease.take(1, 1000, now), Taken::Ask(1));
-        assert_eq!(lease.leased(1, 999, 1, now), Some(999));
+        let mut lease = RateLease::default();
+        assert_eq!(lease.take(1, 1000, now), TakeResult::NeedsLease(1));
+        assert_eq!(lease.add_lease(1, 999, 1, now), Some(999));
         let mut asked = Vec::new();
         for _ in 0..100 {
-            if let Taken::Ask(wanted) = lease.take(1, 1000, now) {
+            if let TakeResult::NeedsLease(wanted) = lease.take(1, 1000, now) {
                 asked.push(wanted);
-                lease.leased(wanted, 0, 1, now);
+                lease.add_lease(wanted, 0, 1, now);
             }
         }
         assert_eq!(asked, [2, 4, 8, 16, 20, 20, 20, 20], "more for one that posts much");
         let later = now + ms(1500);
-        assert_eq!(lease.take(1, 1000, later), Taken::Ask(10), "it counted for a second");
+        assert_eq!(lease.take(1, 1000, later), TakeResult::NeedsLease(10), "it counted for a second");
         let later = now + ms(4000);
-        assert_eq!(lease.take(1, 1000, later), Taken::Ask(1), "little for one that posts little");
-        assert_eq!(lease.leased(0, 0, 1, later), None);
-        assert_eq!(lease.take(1, 1000, later), Taken::Told(None), "until the next slot");
-        assert_eq!(lease.take(1, 1000, later + ms(8)), Taken::Told(None));
-        assert_eq!(lease.take(1, 1000, later + ms(9)), Taken::Ask(1));
-        lease.leased(20, 0, 1, later);
-        assert_eq!(lease.take(1, 1000, later - TimeDelta::seconds(100)), Taken::Ask(1), "the clock was set back");
+        assert_eq!(lease.take(1, 1000, later), TakeResult::NeedsLease(1), "little for one that posts little");
+        assert_eq!(lease.add_lease(0, 0, 1, later), None);
+        assert_eq!(lease.take(1, 1000, later), TakeResult::Decided(None), "until the next slot");
+        assert_eq!(lease.take(1, 1000, later + ms(8)), TakeResult::Decided(None));
+        assert_eq!(lease.take(1, 1000, later + ms(9)), TakeResult::NeedsLease(1));
+        lease.add_lease(20, 0, 1, later);
+        assert_eq!(
+            lease.take(1, 1000, later - TimeDelta::seconds(100)),
+            TakeResult::NeedsLease(1),
+            "the clock was set back"
+        );
     }
 
     #[test]
     fn a_batch_takes_all_it_needs_at_once() {
         let now: DateTime<Utc> = "2027-03-05T00:30:00Z".parse().unwrap();
-        let mut lease = Lease::default();
-        assert_eq!(lease.take(500, 1000, now), Taken::Ask(500));
-        assert_eq!(lease.leased(500, 10, 500, now), Some(10), "and nobody else gets it in between");
-        assert_eq!(lease.take(500, 1000, now), Taken::Ask(500));
-        assert_eq!(lease.leased(0, 10, 500, now), None);
-        assert!(matches!(lease.take(1, 1000, now), Taken::Ask(_)), "what was too little for a batch may do for one");
+        let mut lease = RateLease::default();
+        assert_eq!(lease.take(500, 1000, now), TakeResult::NeedsLease(500));
+        assert_eq!(lease.add_lease(500, 10, 500, now), Some(10), "and nobody else gets it in between");
+        assert_eq!(lease.take(500, 1000, now), TakeResult::NeedsLease(500));
+        assert_eq!(lease.add_lease(0, 10, 500, now), None);
+        assert!(
+            matches!(lease.take(1, 1000, now), TakeResult::NeedsLease(_)),
+            "what was too little for a batch may do for one"
+        );
     }
 }

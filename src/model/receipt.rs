@@ -16,7 +16,7 @@ pub struct Receipt {
     /// The same for the same piece of news however often it comes: the provider's own id of it, or one made of what it says.
     pub event_key: String,
     /// What we asked the provider to repeat; none: it did not, or it is not ours.
-    pub reference: Option<Reference>,
+    pub reference: Option<AttemptReference>,
     /// The provider's own id of the message.
     pub provider_ref: Option<String>,
     pub outcome: ReceiptOutcome,
@@ -66,35 +66,35 @@ impl FromStr for ReceiptOutcome {
 
 /// One attempt of one delivery, as providers carry it for us: `nh-{shard}-{messageId}-{no}-{attempt}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Reference {
+pub struct AttemptReference {
     pub key: DeliveryKey,
     pub attempt: i16,
 }
 
-impl fmt::Display for Reference {
+impl fmt::Display for AttemptReference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "nh-{}-{}-{}-{}", self.key.shard, self.key.message_id, self.key.no, self.attempt)
     }
 }
 
-impl FromStr for Reference {
+impl FromStr for AttemptReference {
     type Err = ();
 
     /// Only what `Display` writes.
-    fn from_str(text: &str) -> Result<Reference, ()> {
+    fn from_str(text: &str) -> Result<AttemptReference, ()> {
         let mut parts = text.strip_prefix("nh-").ok_or(())?.split('-');
         let mut next = || parts.next().ok_or(());
         let number = |text: &str| text.parse::<i16>().ok().filter(|n| *n >= 0).ok_or(());
         let (shard, message_id) = (number(next()?)?, next()?.parse().map_err(|_| ())?);
         let (no, attempt) = (number(next()?)?, number(next()?)?);
-        let reference = Reference { key: DeliveryKey { shard, message_id, no }, attempt };
+        let reference = AttemptReference { key: DeliveryKey { shard, message_id, no }, attempt };
         if reference.to_string() == text { Ok(reference) } else { Err(()) }
     }
 }
 
 /// An attempt, as far as it tells what became of its delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tried {
+pub struct AttemptEvidence {
     pub attempt: i16,
     pub outcome: OutcomeKind,
     /// None: nobody noted it before the worker was lost.
@@ -106,7 +106,7 @@ pub struct Tried {
 
 /// What one attempt tells, from the least to the most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Fate {
+enum AttemptVerdict {
     Nothing,
     Expired,
     Failed,
@@ -116,19 +116,19 @@ enum Fate {
     Delivered,
 }
 
-impl Tried {
-    fn fate(&self, overdue: bool) -> Fate {
+impl AttemptEvidence {
+    fn verdict(&self, overdue: bool) -> AttemptVerdict {
         use OutcomeKind::{Accepted, InFlight, NotCalled, Rejected, Unknown};
         match (self.outcome, self.receipt) {
             // Whatever was answered: it arrived.
-            (_, Some(ReceiptOutcome::Delivered)) => Fate::Delivered,
-            (Rejected | NotCalled, _) => Fate::Nothing,
-            (_, Some(ReceiptOutcome::Failed)) => Fate::Failed,
-            (_, Some(ReceiptOutcome::Expired)) => Fate::Expired,
+            (_, Some(ReceiptOutcome::Delivered)) => AttemptVerdict::Delivered,
+            (Rejected | NotCalled, _) => AttemptVerdict::Nothing,
+            (_, Some(ReceiptOutcome::Failed)) => AttemptVerdict::Failed,
+            (_, Some(ReceiptOutcome::Expired)) => AttemptVerdict::Expired,
             // That it was taken was known when we gave up to wait for more.
-            (_, Some(ReceiptOutcome::Accepted)) | (Accepted, None) if overdue => Fate::Unknown,
-            (_, Some(ReceiptOutcome::Accepted)) | (Accepted, None) => Fate::Taken,
-            (Unknown | InFlight, None) => Fate::Unknown,
+            (_, Some(ReceiptOutcome::Accepted)) | (Accepted, None) if overdue => AttemptVerdict::Unknown,
+            (_, Some(ReceiptOutcome::Accepted)) | (Accepted, None) => AttemptVerdict::Taken,
+            (Unknown | InFlight, None) => AttemptVerdict::Unknown,
         }
     }
 }
@@ -138,7 +138,7 @@ impl Tried {
 pub struct DeliveryState {
     pub status: Status,
     /// It is UNDETERMINED because no receipt came in time.
-    pub overdue: bool,
+    pub receipt_overdue: bool,
     /// It waits because somebody asked for it again: what was known before is no news, but that it arrived.
     pub redriven: bool,
 }
@@ -163,21 +163,21 @@ pub const RECEIPT_ACCEPTED: &str = "receipt_accepted";
 ///
 /// What a worker holds is not touched: receipts wait for its answer. What waits to be tried again is called off by the word
 /// that it was taken, and by the last word on the only copies there are: without the lost answer it would not wait.
-pub fn correction(head: DeliveryState, attempts: &[Tried]) -> Option<Correction> {
+pub fn correction(head: DeliveryState, attempts: &[AttemptEvidence]) -> Option<Correction> {
     use Status::{Expired, Failed, Pending, Processing, Scheduled, Sent, Undetermined};
-    let fate = |t: &Tried| t.fate(head.overdue);
+    let fate = |t: &AttemptEvidence| t.verdict(head.receipt_overdue);
     let best = attempts.iter().rev().max_by_key(|t| fate(t))?;
-    let failed = attempts.iter().any(|t| matches!(fate(t), Fate::Failed | Fate::Expired));
+    let failed = attempts.iter().any(|t| matches!(fate(t), AttemptVerdict::Failed | AttemptVerdict::Expired));
     let status = match (head.status, fate(best)) {
         (Processing, _) => None,
-        (_, Fate::Delivered) => Some(Status::Delivered),
+        (_, AttemptVerdict::Delivered) => Some(Status::Delivered),
         (Scheduled | Pending, _) if head.redriven => None,
-        (Scheduled | Pending | Undetermined, Fate::Taken) => Some(Sent),
-        (Scheduled | Pending | Sent | Undetermined | Expired, Fate::Failed) => Some(Failed),
-        (Scheduled | Pending | Sent | Undetermined, Fate::Expired) => Some(Expired),
+        (Scheduled | Pending | Undetermined, AttemptVerdict::Taken) => Some(Sent),
+        (Scheduled | Pending | Sent | Undetermined | Expired, AttemptVerdict::Failed) => Some(Failed),
+        (Scheduled | Pending | Sent | Undetermined, AttemptVerdict::Expired) => Some(Expired),
         // A copy that was taken failed, and another may have been taken.
-        (Sent, Fate::Unknown) => Some(Undetermined),
-        (Scheduled | Pending, Fate::Unknown) if failed => Some(Undetermined),
+        (Sent, AttemptVerdict::Unknown) => Some(Undetermined),
+        (Scheduled | Pending, AttemptVerdict::Unknown) if failed => Some(Undetermined),
         _ => None,
     };
     let reason = |status| match status {
@@ -194,24 +194,27 @@ pub fn correction(head: DeliveryState, attempts: &[Tried]) -> Option<Correction>
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReceiptMatch {
     /// Its attempt is in a worker's hands: it is looked at again soon.
-    Held,
+    InProgress,
     /// No attempt of ours, or another provider's.
-    Nothing,
+    NoAttempt,
     /// This one of the attempts.
     Attempt(usize),
 }
 
 /// Which of a delivery's attempts a provider's receipt is about.
-pub fn match_receipt(status: Status, attempts: &[Tried], provider: &str, attempt: i16) -> ReceiptMatch {
+pub fn match_receipt(status: Status, attempts: &[AttemptEvidence], provider: &str, attempt: i16) -> ReceiptMatch {
     if status == Status::Processing {
-        return ReceiptMatch::Held;
+        return ReceiptMatch::InProgress;
     }
     // Where no provider was noted, one was asked only if nobody knows what it said.
-    let asked = |t: &Tried| match &t.provider {
+    let asked = |t: &AttemptEvidence| match &t.provider {
         Some(asked) => asked == provider,
         None => matches!(t.outcome, OutcomeKind::InFlight | OutcomeKind::Unknown),
     };
-    attempts.iter().position(|t| t.attempt == attempt && asked(t)).map_or(ReceiptMatch::Nothing, ReceiptMatch::Attempt)
+    attempts
+        .iter()
+        .position(|t| t.attempt == attempt && asked(t))
+        .map_or(ReceiptMatch::NoAttempt, ReceiptMatch::Attempt)
 }
 
 #[cfg(test)]
@@ -223,16 +226,16 @@ mod tests {
     const OUTCOMES: [OutcomeKind; 4] =
         [OutcomeKind::Accepted, OutcomeKind::Rejected, OutcomeKind::Unknown, OutcomeKind::NotCalled];
 
-    fn tried(attempt: i16, outcome: OutcomeKind) -> Tried {
-        Tried { attempt, outcome, provider: None, receipt: None, reason: None }
+    fn tried(attempt: i16, outcome: OutcomeKind) -> AttemptEvidence {
+        AttemptEvidence { attempt, outcome, provider: None, receipt: None, reason: None }
     }
 
     /// One receipt after the other, each weighed at once.
     fn apply(
         mut head: DeliveryState,
-        mut attempts: Vec<Tried>,
+        mut attempts: Vec<AttemptEvidence>,
         receipts: &[(usize, ReceiptOutcome)],
-    ) -> (Status, Vec<Tried>) {
+    ) -> (Status, Vec<AttemptEvidence>) {
         for (n, outcome) in receipts {
             let tried = &mut attempts[*n];
             tried.receipt = tried.receipt.max(Some(*outcome));
@@ -243,7 +246,7 @@ mod tests {
                     correction(DeliveryState { status: lift.status, ..head }, &attempts).is_none(),
                     "once is enough"
                 );
-                head = DeliveryState { status: lift.status, overdue: false, ..head };
+                head = DeliveryState { status: lift.status, receipt_overdue: false, ..head };
             }
         }
         (head.status, attempts)
@@ -264,7 +267,7 @@ mod tests {
                 (false, false) => &[Status::Failed, Status::Pending, Status::Canceled, Status::Expired],
             };
             for status in statuses {
-                let head = DeliveryState { status: *status, overdue: false, redriven: false };
+                let head = DeliveryState { status: *status, receipt_overdue: false, redriven: false };
                 for a in &all {
                     for b in &all {
                         for c in &all {
@@ -283,8 +286,8 @@ mod tests {
 
     #[test]
     fn what_waited_too_long_is_lifted_by_news_alone() {
-        let head = DeliveryState { status: Status::Undetermined, overdue: true, redriven: false };
-        let one = |receipt| vec![Tried { receipt, ..tried(1, OutcomeKind::Accepted) }];
+        let head = DeliveryState { status: Status::Undetermined, receipt_overdue: true, redriven: false };
+        let one = |receipt| vec![AttemptEvidence { receipt, ..tried(1, OutcomeKind::Accepted) }];
         assert_eq!(correction(head, &one(Some(ReceiptOutcome::Accepted))), None);
         let to = |receipt| correction(head, &one(Some(receipt))).unwrap().status;
         assert_eq!(to(ReceiptOutcome::Failed), Status::Failed);
@@ -294,8 +297,8 @@ mod tests {
     /// What somebody asked for again waits for its turn, whatever was known before; that it arrived ends it.
     #[test]
     fn what_was_redriven_is_ended_by_its_arrival_alone() {
-        let head = DeliveryState { status: Status::Scheduled, overdue: false, redriven: true };
-        let one = |receipt| vec![Tried { receipt, ..tried(1, OutcomeKind::Accepted) }];
+        let head = DeliveryState { status: Status::Scheduled, receipt_overdue: false, redriven: true };
+        let one = |receipt| vec![AttemptEvidence { receipt, ..tried(1, OutcomeKind::Accepted) }];
         for receipt in
             [None, Some(ReceiptOutcome::Accepted), Some(ReceiptOutcome::Expired), Some(ReceiptOutcome::Failed)]
         {
@@ -310,28 +313,28 @@ mod tests {
         let mut attempts = vec![tried(1, OutcomeKind::Unknown), tried(2, OutcomeKind::Accepted)];
         attempts[1].provider = Some("a".into());
         assert_eq!(match_receipt(Status::Sent, &attempts, "a", 2), ReceiptMatch::Attempt(1));
-        assert_eq!(match_receipt(Status::Sent, &attempts, "b", 2), ReceiptMatch::Nothing);
+        assert_eq!(match_receipt(Status::Sent, &attempts, "b", 2), ReceiptMatch::NoAttempt);
         assert_eq!(
             match_receipt(Status::Sent, &attempts, "b", 1),
             ReceiptMatch::Attempt(0),
             "whose it was is not known"
         );
-        assert_eq!(match_receipt(Status::Sent, &attempts, "a", 3), ReceiptMatch::Nothing);
+        assert_eq!(match_receipt(Status::Sent, &attempts, "a", 3), ReceiptMatch::NoAttempt);
         attempts[0].outcome = OutcomeKind::NotCalled;
-        assert_eq!(match_receipt(Status::Sent, &attempts, "b", 1), ReceiptMatch::Nothing, "it called nobody");
-        assert_eq!(match_receipt(Status::Processing, &attempts, "a", 2), ReceiptMatch::Held);
+        assert_eq!(match_receipt(Status::Sent, &attempts, "b", 1), ReceiptMatch::NoAttempt, "it called nobody");
+        assert_eq!(match_receipt(Status::Processing, &attempts, "a", 2), ReceiptMatch::InProgress);
     }
 
     #[test]
     fn a_reference_comes_back_as_it_went() {
         let key = DeliveryKey { shard: 7, message_id: Tsid(700_000_000_000_000_000), no: 12 };
-        let reference = Reference { key, attempt: 3 };
+        let reference = AttemptReference { key, attempt: 3 };
         let text = reference.to_string();
         assert_eq!(text.parse(), Ok(reference));
         for wrong in
             ["", "nh-", "nh-7", &format!("{text}-1"), &text.replace("nh-7", "nh-07"), &text.replace("nh-7", "nh--7")]
         {
-            assert_eq!(wrong.parse::<Reference>(), Err(()), "{wrong}");
+            assert_eq!(wrong.parse::<AttemptReference>(), Err(()), "{wrong}");
         }
     }
 }

@@ -64,12 +64,12 @@ impl std::str::FromStr for RedriveStatus {
 }
 
 /// What is dead and may be tried again, in the order in which it is walked.
-pub const DEAD: [Status; 2] = [Status::Failed, Status::Undetermined];
+pub const DEAD_LETTER_STATUSES: [Status; 2] = [Status::Failed, Status::Undetermined];
 
 /// Which dead letters, or which events, beside whose and for which endpoint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Filter {
+pub struct JobFilter {
     #[serde(default, skip_serializing_if = "Option::is_none", with = "word")]
     pub channel: Option<Channel>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -112,20 +112,20 @@ mod word {
 }
 
 /// What was not used of the rate is kept no longer than this: nobody who was away for an hour makes up for it at once.
-const SAVED: TimeDelta = TimeDelta::seconds(1);
+const MAX_UNUSED: TimeDelta = TimeDelta::seconds(1);
 /// A step does something worth its transaction.
-pub const STEP_LEAST: TimeDelta = TimeDelta::milliseconds(25);
+pub const MIN_STEP: TimeDelta = TimeDelta::milliseconds(25);
 
 /// How many a job may do now. `stepped_at` is until when its rate is used up.
 pub fn allowance(rate_per_second: i32, stepped_at: DateTime<Utc>, now: DateTime<Utc>) -> usize {
-    let micros = (now - stepped_at).clamp(TimeDelta::zero(), SAVED).num_microseconds().unwrap_or(0);
+    let micros = (now - stepped_at).clamp(TimeDelta::zero(), MAX_UNUSED).num_microseconds().unwrap_or(0);
     let allowed = micros * i64::from(rate_per_second) / 1_000_000;
     usize::try_from(allowed).unwrap_or(0).min(limits::REDRIVE_CHUNK)
 }
 
 /// Until when its rate is used up once `done` of the `allowed` are done. A job that looked long and found little has its turn
 /// again at once, and behind all others; what it did not use is lost.
-pub fn stepped(
+pub fn rate_used_until(
     rate_per_second: i32,
     stepped_at: DateTime<Utc>,
     now: DateTime<Utc>,
@@ -134,8 +134,8 @@ pub fn stepped(
 ) -> DateTime<Utc> {
     let rate = i64::from(rate_per_second.max(1));
     let used = |n: i64| TimeDelta::microseconds((n * 1_000_000 + rate - 1) / rate);
-    let after = stepped_at.max(now - SAVED) + used(i64::try_from(done).unwrap_or(0));
-    if done >= allowed { after } else { after.max(now - used(1).max(STEP_LEAST)) }
+    let after = stepped_at.max(now - MAX_UNUSED) + used(i64::try_from(done).unwrap_or(0));
+    if done >= allowed { after } else { after.max(now - used(1).max(MIN_STEP)) }
 }
 
 #[cfg(test)]
@@ -158,7 +158,7 @@ mod tests {
                     let now = at(turn * 113 % 250 + turn * 250 + if turn > 200 { 3_600_000 } else { 0 });
                     let allowed = allowance(rate, stepped_at, now);
                     let did = (allowed as f64 * found) as usize;
-                    stepped_at = stepped(rate, stepped_at, now, allowed, did);
+                    stepped_at = rate_used_until(rate, stepped_at, now, allowed, did);
                     assert!(allowance(rate, stepped_at, now) + did <= allowed.max(rate as usize), "{rate}");
                     assert!(stepped_at <= now + TimeDelta::microseconds(1), "{rate}");
                     done += did as i64;
@@ -176,7 +176,7 @@ mod tests {
             for turn in 1..=240 {
                 let now = at(turn * 250);
                 let allowed = allowance(rate, stepped_at, now);
-                stepped_at = stepped(rate, stepped_at, now, allowed, allowed);
+                stepped_at = rate_used_until(rate, stepped_at, now, allowed, allowed);
                 done += allowed;
             }
             assert!((rate as usize * 60 - 1..=rate as usize * 60).contains(&done), "{rate}: {done}");
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_filter_is_read_as_it_is_written() {
-        let filter = Filter {
+        let filter = JobFilter {
             channel: Some(Channel::KakaoAlimtalk),
             provider: None,
             error: Some("unreachable".into()),
@@ -197,6 +197,6 @@ mod tests {
         };
         let text = serde_json::to_value(&filter).unwrap();
         assert_eq!((&text["channel"], &text["status"]), (&"KAKAO_ALIMTALK".into(), &"FAILED".into()));
-        assert_eq!(serde_json::from_value::<Filter>(text).unwrap(), filter);
+        assert_eq!(serde_json::from_value::<JobFilter>(text).unwrap(), filter);
     }
 }

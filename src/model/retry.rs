@@ -29,16 +29,16 @@ pub enum ErrorClass {
     /// There is such a person, but not on this channel.
     NotReachable,
     /// The recipient's device did not take it in time.
-    Handset,
+    HandsetUnreachable,
     /// Not at this hour.
-    Hours,
+    OutsideHours,
     /// Taken for spam.
     Spam,
     /// The recipient's side takes nothing for now: its mailbox is full, or its server greylists who is new to it. Says nothing
     /// of the provider, so it opens no breaker; waits by the channel's own schedule.
-    Busy,
+    RecipientBusy,
     /// Something in the same request was refused, and nobody said what.
-    Together,
+    RefusedInBatch,
     /// No provider serves this channel here.
     NoProvider,
     /// A partner's endpoint answered, but not with a success.
@@ -52,30 +52,30 @@ pub enum ErrorClass {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
+pub enum RetryAction {
     /// Again after an exponential, jittered pause.
     Retry,
     /// Again when the provider said, within bounds; without a word from it like `Retry`.
     RetryAfter,
     /// Again later, and the attempt is not used: the provider says that it took nothing because it was asked too fast. For
     /// as long as the policy has patience, and no other channel stands by; then like `RetryAfter`.
-    Wait,
+    RetryUncounted,
     /// Never: the same request would get the same answer.
     Permanent,
     /// Whoever is asked next would get the same answer until a person does something: the message waits, its attempt is not
     /// used, and nobody else is sent there.
-    Stop,
+    BlockProvider,
 }
 
 /// What an answer says of the provider itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Blame {
+pub enum HealthImpact {
     /// Nothing: it is the recipient's or the message's own fault, and it was found.
-    Recipient,
+    NoImpact,
     /// It is in trouble: many of these open its breaker.
-    Provider,
+    CountsAsFailure,
     /// It will not serve us: one of these opens it.
-    Us,
+    OpensBreaker,
 }
 
 /// One class of errors and all that follows from it.
@@ -83,45 +83,51 @@ pub enum Blame {
 pub struct RetryRule {
     pub class: ErrorClass,
     /// Told to callers.
-    pub word: &'static str,
-    pub action: Action,
+    pub reason: &'static str,
+    pub action: RetryAction,
     /// Another channel may succeed, where the message names one.
     pub falls_back: bool,
-    pub blame: Blame,
+    pub health_impact: HealthImpact,
 }
 
-const fn row(class: ErrorClass, word: &'static str, action: Action, falls_back: bool, blame: Blame) -> RetryRule {
-    RetryRule { class, word, action, falls_back, blame }
+const fn row(
+    class: ErrorClass,
+    word: &'static str,
+    action: RetryAction,
+    falls_back: bool,
+    blame: HealthImpact,
+) -> RetryRule {
+    RetryRule { class, reason: word, action, falls_back, health_impact: blame }
 }
 
-pub const TABLE: [RetryRule; 21] = {
-    use Action::{Permanent, Retry, RetryAfter, Stop, Wait};
-    use Blame::{Provider, Recipient, Us};
+pub const RETRY_RULES: [RetryRule; 21] = {
+    use HealthImpact::{CountsAsFailure, NoImpact, OpensBreaker};
+    use RetryAction::{BlockProvider, Permanent, Retry, RetryAfter, RetryUncounted};
     [
-        row(ErrorClass::Unreachable, "unreachable", Retry, true, Provider),
+        row(ErrorClass::Unreachable, "unreachable", Retry, true, CountsAsFailure),
         // Not its fault, but ours: it limits us, it is not down.
-        row(ErrorClass::Throttled, "throttled", Wait, true, Recipient),
-        row(ErrorClass::ProviderInternal, "provider_error", RetryAfter, true, Provider),
-        row(ErrorClass::Credentials, "credentials_refused", Stop, true, Us),
-        row(ErrorClass::Quota, "quota_used_up", Stop, true, Us),
-        row(ErrorClass::Sender, "sender_not_usable", Permanent, true, Recipient),
-        row(ErrorClass::Template, "template_not_usable", Permanent, true, Recipient),
-        row(ErrorClass::Content, "content_refused", Permanent, false, Recipient),
-        row(ErrorClass::Address, "no_such_recipient", Permanent, true, Recipient),
+        row(ErrorClass::Throttled, "throttled", RetryUncounted, true, NoImpact),
+        row(ErrorClass::ProviderInternal, "provider_error", RetryAfter, true, CountsAsFailure),
+        row(ErrorClass::Credentials, "credentials_refused", BlockProvider, true, OpensBreaker),
+        row(ErrorClass::Quota, "quota_used_up", BlockProvider, true, OpensBreaker),
+        row(ErrorClass::Sender, "sender_not_usable", Permanent, true, NoImpact),
+        row(ErrorClass::Template, "template_not_usable", Permanent, true, NoImpact),
+        row(ErrorClass::Content, "content_refused", Permanent, false, NoImpact),
+        row(ErrorClass::Address, "no_such_recipient", Permanent, true, NoImpact),
         // Who said no is not asked by another way.
-        row(ErrorClass::OptedOut, "recipient_opted_out", Permanent, false, Recipient),
-        row(ErrorClass::NotReachable, "recipient_not_reachable", Permanent, true, Recipient),
-        row(ErrorClass::Handset, "handset_not_reached", Permanent, true, Recipient),
-        row(ErrorClass::Hours, "not_at_this_hour", RetryAfter, false, Recipient),
-        row(ErrorClass::Spam, "taken_for_spam", Permanent, false, Recipient),
-        row(ErrorClass::Busy, "recipient_not_ready", Retry, true, Recipient),
+        row(ErrorClass::OptedOut, "recipient_opted_out", Permanent, false, NoImpact),
+        row(ErrorClass::NotReachable, "recipient_not_reachable", Permanent, true, NoImpact),
+        row(ErrorClass::HandsetUnreachable, "handset_not_reached", Permanent, true, NoImpact),
+        row(ErrorClass::OutsideHours, "not_at_this_hour", RetryAfter, false, NoImpact),
+        row(ErrorClass::Spam, "taken_for_spam", Permanent, false, NoImpact),
+        row(ErrorClass::RecipientBusy, "recipient_not_ready", Retry, true, NoImpact),
         // Tried again it goes alone, and is told its own.
-        row(ErrorClass::Together, "refused_with_others", Retry, true, Recipient),
-        row(ErrorClass::NoProvider, "no_provider", Retry, true, Recipient),
-        row(ErrorClass::EndpointRefused, "endpoint_refused", RetryAfter, false, Recipient),
-        row(ErrorClass::EndpointGone, "endpoint_gone", Permanent, false, Recipient),
-        row(ErrorClass::EndpointForbidden, "endpoint_not_allowed", Retry, false, Recipient),
-        row(ErrorClass::EndpointDisabled, "endpoint_disabled", Permanent, false, Recipient),
+        row(ErrorClass::RefusedInBatch, "refused_with_others", Retry, true, NoImpact),
+        row(ErrorClass::NoProvider, "no_provider", Retry, true, NoImpact),
+        row(ErrorClass::EndpointRefused, "endpoint_refused", RetryAfter, false, NoImpact),
+        row(ErrorClass::EndpointGone, "endpoint_gone", Permanent, false, NoImpact),
+        row(ErrorClass::EndpointForbidden, "endpoint_not_allowed", Retry, false, NoImpact),
+        row(ErrorClass::EndpointDisabled, "endpoint_disabled", Permanent, false, NoImpact),
     ]
 };
 
@@ -152,16 +158,16 @@ pub const RECONNECT_AFTER: Duration = Duration::from_secs(5);
 
 impl ErrorClass {
     pub fn as_str(self) -> &'static str {
-        self.row().word
+        self.rule().reason
     }
 
-    pub fn action(self) -> Action {
-        self.row().action
+    pub fn action(self) -> RetryAction {
+        self.rule().action
     }
 
-    pub fn row(self) -> RetryRule {
+    pub fn rule(self) -> RetryRule {
         // The test below holds that every class has its row.
-        TABLE.into_iter().find(|row| row.class == self).unwrap_or(TABLE[0])
+        RETRY_RULES.into_iter().find(|row| row.class == self).unwrap_or(RETRY_RULES[0])
     }
 }
 
@@ -207,10 +213,10 @@ pub const EMAIL_SCHEDULE: [Duration; 12] = {
 };
 /// Copies of one message that may be sent on a long schedule because nobody knows whether the one before was taken: the
 /// schedule is for definite refusals, it must not fill a mailbox.
-pub const COPIES: i16 = 3;
+pub const MAX_UNKNOWN_COPIES: i16 = 3;
 
 /// The longest the pause after a provider's "too fast" grows by itself.
-const THROTTLED_MOST: Duration = Duration::from_secs(15 * 60);
+const MAX_THROTTLED_SPREAD: Duration = Duration::from_secs(15 * 60);
 
 /// How often and how fast (S1-36..38).
 #[derive(Debug, Clone, Copy)]
@@ -219,16 +225,16 @@ pub struct RetryPolicy<'a> {
     /// The pause after each failed attempt, instead of an exponential one.
     pub schedule: Option<&'a [Duration]>,
     /// Once it may have been taken, an attempt of unknown outcome is followed by another only while fewer than so many failed.
-    pub copies: i16,
+    pub max_copies: i16,
     /// For how long from now on waiting because the provider was asked too fast uses no attempt.
-    pub patience: Duration,
+    pub throttle_patience: Duration,
     /// Pause before the second attempt; each further one is `multiplier` times longer.
-    pub backoff: Duration,
+    pub base_backoff: Duration,
     pub multiplier: f64,
     /// No pause is longer than this, whatever the exponent or the provider says.
-    pub ceiling: Duration,
+    pub max_pause: Duration,
     /// The pause after a connection that was not made, instead.
-    pub reconnect: Option<Duration>,
+    pub reconnect_pause: Option<Duration>,
 }
 
 impl Default for RetryPolicy<'_> {
@@ -236,27 +242,27 @@ impl Default for RetryPolicy<'_> {
         RetryPolicy {
             max_attempts: 3,
             schedule: None,
-            copies: i16::MAX,
-            patience: Duration::from_secs(24 * 3600),
-            backoff: Duration::from_millis(1000),
+            max_copies: i16::MAX,
+            throttle_patience: Duration::from_secs(24 * 3600),
+            base_backoff: Duration::from_millis(1000),
             multiplier: 2.0,
-            ceiling: Duration::from_secs(3600),
-            reconnect: None,
+            max_pause: Duration::from_secs(3600),
+            reconnect_pause: None,
         }
     }
 }
 
 impl<'a> RetryPolicy<'a> {
     /// As a profile wants it.
-    pub fn profiled(self, profile: Option<Profile>) -> RetryPolicy<'a> {
-        RetryPolicy { reconnect: profile.filter(|p| *p == Profile::Internal).map(|_| RECONNECT_AFTER), ..self }
+    pub fn with_profile(self, profile: Option<Profile>) -> RetryPolicy<'a> {
+        RetryPolicy { reconnect_pause: profile.filter(|p| *p == Profile::Internal).map(|_| RECONNECT_AFTER), ..self }
     }
 
     /// The pause after failure number `failures` of this class.
-    pub fn pause_of(&self, class: ErrorClass, failures: i16, jitter: f64) -> Duration {
-        match self.reconnect {
+    pub fn pause_for_class(&self, class: ErrorClass, failures: i16, jitter: f64) -> Duration {
+        match self.reconnect_pause {
             Some(after) if class == ErrorClass::Unreachable => after.mul_f64(1.0 + 0.1 * jitter.clamp(0.0, 1.0)),
-            _ => self.pause(failures, jitter),
+            _ => self.pause_after_failure(failures, jitter),
         }
     }
 
@@ -265,64 +271,64 @@ impl<'a> RetryPolicy<'a> {
         RetryPolicy {
             max_attempts: WEBHOOK_ATTEMPTS,
             schedule: Some(&WEBHOOK_SCHEDULE),
-            ceiling: Duration::from_secs(24 * 3600),
+            max_pause: Duration::from_secs(24 * 3600),
             // A partner's endpoint that asks for later is an attempt, as its other refusals are: its schedule is long.
-            patience: Duration::ZERO,
+            throttle_patience: Duration::ZERO,
             ..RetryPolicy::default()
         }
     }
 
     /// Attempts of a schedule of the channel's own: one more than it has pauses.
-    pub fn scheduled(self, schedule: &'a [Duration]) -> RetryPolicy<'a> {
+    pub fn with_schedule(self, schedule: &'a [Duration]) -> RetryPolicy<'a> {
         RetryPolicy {
             max_attempts: i16::try_from(schedule.len() + 1).unwrap_or(i16::MAX),
-            ceiling: schedule.iter().copied().max().unwrap_or_default().max(self.ceiling),
+            max_pause: schedule.iter().copied().max().unwrap_or_default().max(self.max_pause),
             schedule: Some(schedule),
             ..self
         }
     }
 
     /// With so much less patience left: it has been tried for so long already.
-    pub fn having_waited(self, waited: Duration) -> RetryPolicy<'a> {
-        RetryPolicy { patience: self.patience.saturating_sub(waited), ..self }
+    pub fn after_waiting(self, waited: Duration) -> RetryPolicy<'a> {
+        RetryPolicy { throttle_patience: self.throttle_patience.saturating_sub(waited), ..self }
     }
 
     /// The pause after claim number `claims` that ended with "too fast": what the provider said, and from there on spread over
     /// as much again, twice as much each time up to a quarter of an hour. So those that were refused together come back
     /// one by one.
-    pub fn pause_throttled(&self, said: Option<Duration>, claims: i16, jitter: f64) -> Duration {
-        let least = said.unwrap_or(self.backoff).min(self.ceiling).max(Duration::from_secs(1));
+    pub fn throttled_pause(&self, said: Option<Duration>, claims: i16, jitter: f64) -> Duration {
+        let least = said.unwrap_or(self.base_backoff).min(self.max_pause).max(Duration::from_secs(1));
         let doubled = least.saturating_mul(1 << u32::try_from(claims.max(1) - 1).unwrap_or(0).min(16));
-        least + doubled.min(THROTTLED_MOST).mul_f64(jitter.clamp(0.0, 1.0))
+        least + doubled.min(MAX_THROTTLED_SPREAD).mul_f64(jitter.clamp(0.0, 1.0))
     }
 
     /// The pause after failure number `failures` (1..). A scheduled one is never shorter than the schedule says, and up to a
     /// tenth longer.
-    pub fn pause(&self, failures: i16, jitter: f64) -> Duration {
-        let Some(schedule) = self.schedule else { return self.backoff(failures, jitter) };
+    pub fn pause_after_failure(&self, failures: i16, jitter: f64) -> Duration {
+        let Some(schedule) = self.schedule else { return self.exponential_pause(failures, jitter) };
         let index = usize::try_from(failures.saturating_sub(1)).unwrap_or(0).min(schedule.len().saturating_sub(1));
-        let pause = schedule.get(index).copied().unwrap_or(self.ceiling);
+        let pause = schedule.get(index).copied().unwrap_or(self.max_pause);
         pause.mul_f64(1.0 + 0.1 * jitter.clamp(0.0, 1.0))
     }
 
     /// `jitter` in 0..1 spreads it over all of the exponential pause: what failed together comes back as evenly as can be.
-    pub fn backoff(&self, attempt: i16, jitter: f64) -> Duration {
+    pub fn exponential_pause(&self, attempt: i16, jitter: f64) -> Duration {
         let exponent = i32::from(attempt.max(1)) - 1;
-        let full = self.backoff.as_secs_f64() * self.multiplier.powi(exponent);
+        let full = self.base_backoff.as_secs_f64() * self.multiplier.powi(exponent);
         let spread = full * jitter.clamp(0.0, 1.0);
-        Duration::try_from_secs_f64(spread).unwrap_or(self.ceiling).min(self.ceiling)
+        Duration::try_from_secs_f64(spread).unwrap_or(self.max_pause).min(self.max_pause)
     }
 
     /// The pause after failure number `failures`, of which it was said how long. Where there is a schedule no word makes it
     /// shorter: its attempts are to last for days, not for as many seconds.
-    pub fn pause_said(&self, said: Duration, failures: i16, jitter: f64) -> Duration {
-        let after = self.pause_after(said, jitter);
-        if self.schedule.is_some() { after.max(self.pause(failures, jitter)) } else { after }
+    pub fn requested_pause(&self, said: Duration, failures: i16, jitter: f64) -> Duration {
+        let after = self.bounded_pause(said, jitter);
+        if self.schedule.is_some() { after.max(self.pause_after_failure(failures, jitter)) } else { after }
     }
 
     /// The provider's own word, kept within a second and the ceiling, plus up to a tenth so that not all return at once.
-    pub fn pause_after(&self, said: Duration, jitter: f64) -> Duration {
-        let bounded = said.min(self.ceiling).max(Duration::from_secs(1));
+    pub fn bounded_pause(&self, said: Duration, jitter: f64) -> Duration {
+        let bounded = said.min(self.max_pause).max(Duration::from_secs(1));
         bounded.mul_f64(1.0 + 0.1 * jitter.clamp(0.0, 1.0))
     }
 }
@@ -346,18 +352,18 @@ mod tests {
             OptedOut,
             Template,
             NotReachable,
-            Handset,
-            Hours,
+            HandsetUnreachable,
+            OutsideHours,
             Spam,
-            Busy,
-            Together,
+            RecipientBusy,
+            RefusedInBatch,
             NoProvider,
             EndpointRefused,
             EndpointGone,
             EndpointForbidden,
             EndpointDisabled,
         ] {
-            assert_eq!(TABLE.iter().filter(|row| row.class == class).count(), 1, "{class:?}");
+            assert_eq!(RETRY_RULES.iter().filter(|row| row.class == class).count(), 1, "{class:?}");
         }
     }
 
@@ -366,11 +372,15 @@ mod tests {
     fn pauses_double_from_one_second() {
         let policy = RetryPolicy::default();
         assert_eq!(policy.max_attempts, 3);
-        let longest: Vec<_> = (1..=3).map(|n| policy.pause(n, 1.0).as_millis()).collect();
+        let longest: Vec<_> = (1..=3).map(|n| policy.pause_after_failure(n, 1.0).as_millis()).collect();
         assert_eq!(longest, [1000, 2000, 4000]);
-        let shortest: Vec<_> = (1..=3).map(|n| policy.pause(n, 0.0).as_millis()).collect();
+        let shortest: Vec<_> = (1..=3).map(|n| policy.pause_after_failure(n, 0.0).as_millis()).collect();
         assert_eq!(shortest, [0, 0, 0], "full jitter");
-        assert_eq!(policy.pause(i16::MAX, 1.0), policy.ceiling, "an exponent beyond all numbers is the ceiling");
+        assert_eq!(
+            policy.pause_after_failure(i16::MAX, 1.0),
+            policy.max_pause,
+            "an exponent beyond all numbers is the ceiling"
+        );
     }
 
     /// The schedule of webhooks, never early and at most a tenth late.
@@ -379,13 +389,13 @@ mod tests {
         let policy = RetryPolicy::webhook();
         let seconds = [5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400];
         for (n, pause) in (1..).zip(seconds) {
-            assert_eq!(policy.pause(n, 0.0).as_secs(), pause);
-            assert_eq!(policy.pause(n, 1.0).as_millis(), u128::from(pause) * 1100);
+            assert_eq!(policy.pause_after_failure(n, 0.0).as_secs(), pause);
+            assert_eq!(policy.pause_after_failure(n, 1.0).as_millis(), u128::from(pause) * 1100);
         }
         assert_eq!(policy.max_attempts, 10);
-        assert_eq!(policy.pause(i16::MIN, 0.0).as_secs(), 5);
-        assert_eq!(policy.pause(i16::MAX, 0.0).as_secs(), 86_400);
-        let said = |seconds, failures| policy.pause_said(Duration::from_secs(seconds), failures, 0.0).as_secs();
+        assert_eq!(policy.pause_after_failure(i16::MIN, 0.0).as_secs(), 5);
+        assert_eq!(policy.pause_after_failure(i16::MAX, 0.0).as_secs(), 86_400);
+        let said = |seconds, failures| policy.requested_pause(Duration::from_secs(seconds), failures, 0.0).as_secs();
         assert_eq!(
             [said(1, 3), said(7_200, 3), said(999_999, 1)],
             [1800, 7_200, 86_400],
@@ -396,8 +406,8 @@ mod tests {
     /// Fault E3, RFC 5321 4.5.4.1: mail is tried for more than four days, from the fourth pause on at least half an hour apart.
     #[test]
     fn mail_is_tried_for_days() {
-        let policy = RetryPolicy::default().scheduled(&EMAIL_SCHEDULE);
-        let pauses: Vec<u64> = (1..policy.max_attempts).map(|n| policy.pause(n, 0.0).as_secs()).collect();
+        let policy = RetryPolicy::default().with_schedule(&EMAIL_SCHEDULE);
+        let pauses: Vec<u64> = (1..policy.max_attempts).map(|n| policy.pause_after_failure(n, 0.0).as_secs()).collect();
         assert_eq!(pauses.len(), 12);
         assert!(pauses.windows(2).all(|two| two[0] <= two[1]), "{pauses:?}");
         assert!(pauses[3..].iter().all(|pause| *pause >= 30 * 60), "{pauses:?}");
@@ -411,7 +421,7 @@ mod tests {
         let policy = RetryPolicy::default();
         let between = |said: Option<u64>, claims| {
             let said = said.map(Duration::from_secs);
-            [0.0, 1.0].map(|jitter| policy.pause_throttled(said, claims, jitter).as_secs())
+            [0.0, 1.0].map(|jitter| policy.throttled_pause(said, claims, jitter).as_secs())
         };
         assert_eq!(between(Some(30), 1), [30, 60]);
         assert_eq!(between(Some(30), 3), [30, 150]);
@@ -419,7 +429,7 @@ mod tests {
         assert_eq!(between(None, 1), [1, 2]);
         assert_eq!(between(Some(0), 1), [1, 2]);
         assert_eq!(between(Some(315_360_000), 1), [3600, 4500], "an absurd time is bounded");
-        let left = |hours: u64| policy.having_waited(Duration::from_secs(hours * 3600)).patience.is_zero();
+        let left = |hours: u64| policy.after_waiting(Duration::from_secs(hours * 3600)).throttle_patience.is_zero();
         assert!(!left(23) && left(24) && left(1_000));
     }
 
@@ -428,8 +438,9 @@ mod tests {
     #[test]
     fn an_internal_service_is_reconnected_to_after_five_seconds() {
         let (gateway, internal) = (Profile::Gateway, Profile::Internal);
-        let pause =
-            |profile, class, n| RetryPolicy::default().profiled(Some(profile)).pause_of(class, n, 1.0).as_millis();
+        let pause = |profile, class, n| {
+            RetryPolicy::default().with_profile(Some(profile)).pause_for_class(class, n, 1.0).as_millis()
+        };
         let made = |profile| [1, 2, 3].map(|n| pause(profile, ErrorClass::Unreachable, n));
         assert_eq!((made(internal), made(gateway)), ([5500; 3], [1000, 2000, 4000]));
         assert_eq!(pause(internal, ErrorClass::ProviderInternal, 2), pause(gateway, ErrorClass::ProviderInternal, 2));
@@ -438,8 +449,8 @@ mod tests {
     #[test]
     fn a_provider_that_names_an_absurd_time_is_bounded() {
         let policy = RetryPolicy::default();
-        assert_eq!(policy.pause_after(Duration::from_secs(315_360_000), 0.0), policy.ceiling);
-        assert_eq!(policy.pause_after(Duration::ZERO, 0.0), Duration::from_secs(1));
-        assert_eq!(policy.pause_after(Duration::from_secs(7), 0.0), Duration::from_secs(7));
+        assert_eq!(policy.bounded_pause(Duration::from_secs(315_360_000), 0.0), policy.max_pause);
+        assert_eq!(policy.bounded_pause(Duration::ZERO, 0.0), Duration::from_secs(1));
+        assert_eq!(policy.bounded_pause(Duration::from_secs(7), 0.0), Duration::from_secs(7));
     }
 }

@@ -14,7 +14,7 @@ pub struct Counts {
 
 /// What has not ended is not counted yet, and what was canceled was never sent. What we asked for and cannot know is in
 /// the total alone: of that we never say that it failed.
-pub fn counted(status: Status) -> Counts {
+pub fn counts_of(status: Status) -> Counts {
     let (total, success, failed) = match status {
         Status::Scheduled | Status::Pending | Status::Processing | Status::Canceled => (0, 0, 0),
         Status::Sent | Status::Delivered => (1, 1, 0),
@@ -25,8 +25,8 @@ pub fn counted(status: Status) -> Counts {
 }
 
 /// What a transition adds to, or takes from, the day on which the delivery is counted.
-pub fn change(was: Status, is: Status) -> Counts {
-    let (before, after) = (counted(was), counted(is));
+pub fn count_delta(was: Status, is: Status) -> Counts {
+    let (before, after) = (counts_of(was), counts_of(is));
     Counts {
         total: after.total - before.total,
         success: after.success - before.success,
@@ -36,13 +36,13 @@ pub fn change(was: Status, is: Status) -> Counts {
 
 /// Many deliveries'.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Sums {
+pub struct CountTotals {
     pub total: i64,
     pub success: i64,
     pub failed: i64,
 }
 
-impl Sums {
+impl CountTotals {
     /// Those we asked for and cannot know.
     pub fn undetermined(self) -> i64 {
         self.total - self.success - self.failed
@@ -61,7 +61,7 @@ mod tests {
     #[test]
     fn each_ending_counts_once_and_on_one_side_at_most() {
         for status in STATUSES {
-            let Counts { total, success, failed } = counted(status);
+            let Counts { total, success, failed } = counts_of(status);
             assert!([0, 1].contains(&total) && success + failed <= total, "{status}");
             assert_eq!(total == 1, status.is_settled() && status != Status::Canceled, "{status}");
             assert_eq!(success == 1, status.is_success(), "{status}");
@@ -70,14 +70,14 @@ mod tests {
 
     #[test]
     fn the_changes_that_happen() {
-        assert_eq!(change(Status::Processing, Status::Sent), counts(1, 1, 0));
-        assert_eq!(change(Status::Processing, Status::Failed), counts(1, 0, 1));
-        assert_eq!(change(Status::Pending, Status::Expired), counts(1, 0, 1));
-        assert_eq!(change(Status::Scheduled, Status::Canceled), counts(0, 0, 0));
-        assert_eq!(change(Status::Processing, Status::Undetermined), counts(1, 0, 0));
-        assert_eq!(change(Status::Undetermined, Status::Sent), counts(0, 1, 0));
-        assert_eq!(change(Status::Sent, Status::Delivered), counts(0, 0, 0));
-        assert_eq!(change(Status::Failed, Status::Pending), counts(-1, 0, -1));
+        assert_eq!(count_delta(Status::Processing, Status::Sent), counts(1, 1, 0));
+        assert_eq!(count_delta(Status::Processing, Status::Failed), counts(1, 0, 1));
+        assert_eq!(count_delta(Status::Pending, Status::Expired), counts(1, 0, 1));
+        assert_eq!(count_delta(Status::Scheduled, Status::Canceled), counts(0, 0, 0));
+        assert_eq!(count_delta(Status::Processing, Status::Undetermined), counts(1, 0, 0));
+        assert_eq!(count_delta(Status::Undetermined, Status::Sent), counts(0, 1, 0));
+        assert_eq!(count_delta(Status::Sent, Status::Delivered), counts(0, 0, 0));
+        assert_eq!(count_delta(Status::Failed, Status::Pending), counts(-1, 0, -1));
     }
 
     /// Whatever way a delivery takes, the changes on it add up to what its last status counts.
@@ -86,8 +86,8 @@ mod tests {
         let add = |a: Counts, b: Counts| counts(a.total + b.total, a.success + b.success, a.failed + b.failed);
         for (first, second, _) in TRANSITIONS {
             for (_, third, _) in TRANSITIONS.iter().filter(|(from, _, _)| *from == second) {
-                let sum = add(counted(first), add(change(first, second), change(second, *third)));
-                assert_eq!(sum, counted(*third), "{first}, {second}, {third}");
+                let sum = add(counts_of(first), add(count_delta(first, second), count_delta(second, *third)));
+                assert_eq!(sum, counts_of(*third), "{first}, {second}, {third}");
             }
         }
     }

@@ -14,23 +14,23 @@ use super::channel::Channel;
 use super::lane::{Lane, PRIORITIES, Priority};
 use crate::limits;
 
-pub type Place = (i16, Lane);
+pub type ShardLane = (i16, Lane);
 
 /// What became ready: places, by the earliest `ready_at` that is new there.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Ready {
-    pub places: HashMap<Place, DateTime<Utc>>,
+pub struct ReadyHints {
+    pub places: HashMap<ShardLane, DateTime<Utc>>,
     /// Something may be anywhere: hints were lost.
-    pub anywhere: bool,
+    pub hints_lost: bool,
 }
 
-impl Ready {
-    pub fn add(&mut self, place: Place, since: DateTime<Utc>) {
+impl ReadyHints {
+    pub fn add(&mut self, place: ShardLane, since: DateTime<Utc>) {
         self.places.entry(place).and_modify(|at| *at = since.min(*at)).or_insert(since);
     }
 
-    pub fn take_in(&mut self, other: &Ready) {
-        self.anywhere |= other.anywhere;
+    pub fn merge(&mut self, other: &ReadyHints) {
+        self.hints_lost |= other.hints_lost;
         other.places.iter().for_each(|(place, since)| self.add(*place, *since));
     }
 }
@@ -46,24 +46,24 @@ struct Mark {
 
 /// How much to take from a place, and from where on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Look {
-    pub place: Place,
-    pub mark: DateTime<Utc>,
-    pub take: i64,
+pub struct PlannedClaim {
+    pub place: ShardLane,
+    pub from_ready_at: DateTime<Utc>,
+    pub rows: i64,
 }
 
 /// What a look brought.
 #[derive(Debug, Clone, Copy)]
-pub struct LookResult {
+pub struct PlannedClaimResult {
     pub rows: i64,
     pub last_ready_at: Option<DateTime<Utc>>,
 }
 
 #[derive(Debug, Default)]
 pub struct Watermarks {
-    marks: HashMap<Place, Mark>,
+    marks: HashMap<ShardLane, Mark>,
     /// In the order of visits: urgent before normal before bulk, prompt before overflow.
-    order: Vec<Place>,
+    order: Vec<ShardLane>,
     turn: usize,
 }
 
@@ -91,8 +91,8 @@ impl Watermarks {
 
     /// A hint. What was committed late lies behind the watermark: it goes back to there. False when the hint names a
     /// shard we do not know.
-    pub fn wake(&mut self, ready: &Ready) -> bool {
-        if ready.anywhere {
+    pub fn apply_hints(&mut self, ready: &ReadyHints) -> bool {
+        if ready.hints_lost {
             self.marks.values_mut().for_each(|m| m.active = true);
         }
         for (place, since) in &ready.places {
@@ -101,12 +101,12 @@ impl Watermarks {
                 mark.mark = mark.mark.min(*since);
             }
         }
-        let known = |place: &Place| self.marks.contains_key(place) || self.order.iter().any(|p| p.0 == place.0);
+        let known = |place: &ShardLane| self.marks.contains_key(place) || self.order.iter().any(|p| p.0 == place.0);
         ready.places.keys().all(known)
     }
 
     /// Something is known to wait on a channel that has room.
-    pub fn any_active_of(&self, room: &HashMap<Channel, i64>) -> bool {
+    pub fn any_active_with_room(&self, room: &HashMap<Channel, i64>) -> bool {
         self.marks.iter().any(|(place, mark)| mark.active && room.contains_key(&place.1.channel()))
     }
 
@@ -116,14 +116,19 @@ impl Watermarks {
 
     /// Where to look now. `room` is how many more deliveries of a channel may be held; never more are asked for. With
     /// `everywhere` the places not known to have anything are looked at too, for a few rows each.
-    pub fn plan(&mut self, now: DateTime<Utc>, room: &HashMap<Channel, i64>, everywhere: bool) -> Vec<Look> {
+    pub fn plan_claims(
+        &mut self,
+        now: DateTime<Utc>,
+        room: &HashMap<Channel, i64>,
+        everywhere: bool,
+    ) -> Vec<PlannedClaim> {
         self.turn = self.turn.wrapping_add(1);
         let mut looks = Vec::new();
         for (&channel, &room) in room {
-            let mine = |p: &&Place| p.1.channel() == channel;
-            let mut active: Vec<Place> =
+            let mine = |p: &&ShardLane| p.1.channel() == channel;
+            let mut active: Vec<ShardLane> =
                 self.order.iter().filter(mine).filter(|p| self.marks[*p].active).copied().collect();
-            let mut quiet: Vec<Place> =
+            let mut quiet: Vec<ShardLane> =
                 self.order.iter().filter(mine).filter(|p| !self.marks[*p].active).copied().collect();
             // Room may end before the list does: each look begins elsewhere.
             let begin = self.turn % quiet.len().max(1);
@@ -137,13 +142,13 @@ impl Watermarks {
             let budget = left;
             if budget < active.len() as i64 {
                 // Too little for each: who goes first takes it all, so each class does as often as its share says.
-                let first = self.first(&active);
+                let first = self.first_class(&active);
                 active.sort_by_key(|p| Some(p.1.priority()) != first);
             }
             let alike = |class: Priority| active.iter().filter(|p| p.1.priority() == class).count() as i64;
             let classes = PRIORITIES.iter().filter(|class| alike(**class) > 0);
             let total: i64 = classes.map(|class| i64::from(class.share_percent())).sum();
-            let share = |place: &Place| {
+            let share = |place: &ShardLane| {
                 let class = place.1.priority();
                 (budget * i64::from(class.share_percent()) / (total.max(1) * alike(class).max(1))).max(1)
             };
@@ -153,7 +158,7 @@ impl Watermarks {
     }
 
     /// Which class goes first this time.
-    fn first(&self, active: &[Place]) -> Option<Priority> {
+    fn first_class(&self, active: &[ShardLane]) -> Option<Priority> {
         let there = |class: &Priority| active.iter().any(|p| p.1.priority() == *class);
         let classes: Vec<Priority> = PRIORITIES.into_iter().filter(there).collect();
         let turns = |class: &Priority| class.share_percent() as usize / 10;
@@ -169,10 +174,10 @@ impl Watermarks {
     fn share_out(
         &mut self,
         now: DateTime<Utc>,
-        places: &[Place],
-        share: impl Fn(&Place) -> i64,
+        places: &[ShardLane],
+        share: impl Fn(&ShardLane) -> i64,
         left: &mut i64,
-        looks: &mut Vec<Look>,
+        looks: &mut Vec<PlannedClaim>,
     ) {
         for lane_places in places.chunk_by(|a, b| a.1 == b.1) {
             let start = self.turn % lane_places.len();
@@ -182,12 +187,12 @@ impl Watermarks {
                     continue;
                 }
                 *left -= take;
-                looks.push(Look { place: *place, mark: self.mark_for(place, now), take });
+                looks.push(PlannedClaim { place: *place, from_ready_at: self.mark_for(place, now), rows: take });
             }
         }
     }
 
-    fn mark_for(&mut self, place: &Place, now: DateTime<Utc>) -> DateTime<Utc> {
+    fn mark_for(&mut self, place: &ShardLane, now: DateTime<Utc>) -> DateTime<Utc> {
         let Some(mark) = self.marks.get_mut(place) else { return DateTime::UNIX_EPOCH };
         if now >= mark.deep_at {
             mark.deep_at = after(now, limits::DEEP_SWEEP_EVERY);
@@ -202,10 +207,10 @@ impl Watermarks {
     }
 
     /// What a look begun at `now` brought. A full one saw nothing live before its last row; a short one saw everything.
-    pub fn learn(&mut self, look: &Look, found: LookResult, now: DateTime<Utc>) {
+    pub fn record_result(&mut self, look: &PlannedClaim, found: PlannedClaimResult, now: DateTime<Utc>) {
         let Some(mark) = self.marks.get_mut(&look.place) else { return };
         let slack = ago(now, limits::WATERMARK_SLACK);
-        let full = found.rows >= look.take;
+        let full = found.rows >= look.rows;
         mark.active = full;
         mark.mark = match found.last_ready_at {
             Some(last) if full => last.min(slack),
@@ -214,18 +219,18 @@ impl Watermarks {
     }
 
     /// A look that was not made, or cut off before it came to this place: it is still to be made.
-    pub fn passed_over(&mut self, look: &Look) {
+    pub fn record_skipped(&mut self, look: &PlannedClaim) {
         let Some(mark) = self.marks.get_mut(&look.place) else { return };
         mark.active = true;
-        if look.mark == DateTime::UNIX_EPOCH {
+        if look.from_ready_at == DateTime::UNIX_EPOCH {
             mark.deep_at = DateTime::UNIX_EPOCH;
-        } else if look.mark < mark.mark {
+        } else if look.from_ready_at < mark.mark {
             mark.near_at = DateTime::UNIX_EPOCH;
         }
     }
 
     /// A look that failed brought no knowledge: look again as it was.
-    pub fn forget(&mut self, look: &Look) {
+    pub fn record_failed(&mut self, look: &PlannedClaim) {
         if let Some(mark) = self.marks.get_mut(&look.place) {
             mark.active = true;
             mark.deep_at = DateTime::UNIX_EPOCH;
@@ -255,26 +260,26 @@ mod tests {
         marks
     }
 
-    fn hint(places: &[Place], since: DateTime<Utc>) -> Ready {
-        Ready { places: places.iter().map(|p| (*p, since)).collect(), anywhere: false }
+    fn hint(places: &[ShardLane], since: DateTime<Utc>) -> ReadyHints {
+        ReadyHints { places: places.iter().map(|p| (*p, since)).collect(), hints_lost: false }
     }
 
     fn quiet(marks: &mut Watermarks, now: DateTime<Utc>) {
-        for look in marks.plan(now, &room(1000), true) {
-            marks.learn(&look, LookResult { rows: 0, last_ready_at: None }, now);
+        for look in marks.plan_claims(now, &room(1000), true) {
+            marks.record_result(&look, PlannedClaimResult { rows: 0, last_ready_at: None }, now);
         }
     }
 
     #[test]
     fn the_first_look_is_at_everything_and_a_sweep_returns_to_it() {
         let mut marks = marks(&[0]);
-        assert!(marks.plan(at(0), &room(100), false).iter().all(|l| l.mark == DateTime::UNIX_EPOCH));
+        assert!(marks.plan_claims(at(0), &room(100), false).iter().all(|l| l.from_ready_at == DateTime::UNIX_EPOCH));
         quiet(&mut marks, at(0));
         assert!(!marks.any_active());
-        let soon = marks.plan(at(100), &room(100), true);
-        assert!(soon.iter().all(|l| l.mark == ago(at(0), limits::WATERMARK_SLACK)), "{soon:?}");
-        let later = marks.plan(at(61_000), &room(100), true);
-        assert!(later.iter().all(|l| l.mark == DateTime::UNIX_EPOCH));
+        let soon = marks.plan_claims(at(100), &room(100), true);
+        assert!(soon.iter().all(|l| l.from_ready_at == ago(at(0), limits::WATERMARK_SLACK)), "{soon:?}");
+        let later = marks.plan_claims(at(61_000), &room(100), true);
+        assert!(later.iter().all(|l| l.from_ready_at == DateTime::UNIX_EPOCH));
     }
 
     #[test]
@@ -282,13 +287,20 @@ mod tests {
         let mut marks = marks(&[0]);
         quiet(&mut marks, at(0));
         let place = (0, lane(Priority::Normal));
-        marks.wake(&hint(&[place], at(1000)));
-        let looks = marks.plan(at(1000), &room(10), false);
+        marks.apply_hints(&hint(&[place], at(1000)));
+        let looks = marks.plan_claims(at(1000), &room(10), false);
         let [look] = looks.as_slice() else { panic!("{looks:?}") };
-        marks.learn(look, LookResult { rows: look.take, last_ready_at: Some(at(500)) }, at(1000));
-        assert_eq!(marks.plan(at(1001), &room(10), false)[0].mark, at(500), "what lies behind the last row is next");
-        marks.learn(look, LookResult { rows: look.take, last_ready_at: Some(at(999)) }, at(1000));
-        assert_eq!(marks.plan(at(1002), &room(10), false)[0].mark, ago(at(1000), limits::WATERMARK_SLACK));
+        marks.record_result(look, PlannedClaimResult { rows: look.rows, last_ready_at: Some(at(500)) }, at(1000));
+        assert_eq!(
+            marks.plan_claims(at(1001), &room(10), false)[0].from_ready_at,
+            at(500),
+            "what lies behind the last row is next"
+        );
+        marks.record_result(look, PlannedClaimResult { rows: look.rows, last_ready_at: Some(at(999)) }, at(1000));
+        assert_eq!(
+            marks.plan_claims(at(1002), &room(10), false)[0].from_ready_at,
+            ago(at(1000), limits::WATERMARK_SLACK)
+        );
     }
 
     #[test]
@@ -296,8 +308,8 @@ mod tests {
         let mut marks = marks(&[0]);
         quiet(&mut marks, at(5000));
         let place = (0, lane(Priority::Normal));
-        marks.wake(&hint(&[place], at(3000)));
-        assert_eq!(marks.plan(at(5001), &room(10), false)[0].mark, at(3000));
+        marks.apply_hints(&hint(&[place], at(3000)));
+        assert_eq!(marks.plan_claims(at(5001), &room(10), false)[0].from_ready_at, at(3000));
     }
 
     /// Urgent goes first, yet every class has its share, and never more is asked for than there is room.
@@ -306,22 +318,22 @@ mod tests {
         for shards in [&[0][..], &[0, 1, 2]] {
             for n in [0, 1, 2, 7, 100, 333] {
                 let mut marks = marks(shards);
-                let looks = marks.plan(at(0), &room(n), true);
-                assert!(looks.iter().map(|l| l.take).sum::<i64>() <= n, "{n}: {looks:?}");
+                let looks = marks.plan_claims(at(0), &room(n), true);
+                assert!(looks.iter().map(|l| l.rows).sum::<i64>() <= n, "{n}: {looks:?}");
             }
         }
         let mut marks = marks(&[0]);
         quiet(&mut marks, at(0));
         let places = [Priority::Bulk, Priority::Urgent, Priority::Normal].map(|p| (0, lane(p)));
-        marks.wake(&hint(&places, at(1)));
-        let looks = marks.plan(at(1), &room(100), false);
-        let takes: Vec<_> = looks.iter().map(|l| (l.place.1.priority(), l.take)).collect();
+        marks.apply_hints(&hint(&places, at(1)));
+        let looks = marks.plan_claims(at(1), &room(100), false);
+        let takes: Vec<_> = looks.iter().map(|l| (l.place.1.priority(), l.rows)).collect();
         assert_eq!(takes, [(Priority::Urgent, 60), (Priority::Normal, 30), (Priority::Bulk, 10)]);
         for look in &looks[..2] {
-            marks.learn(look, LookResult { rows: 0, last_ready_at: None }, at(1));
+            marks.record_result(look, PlannedClaimResult { rows: 0, last_ready_at: None }, at(1));
         }
-        let alone = marks.plan(at(2), &room(100), false);
-        assert_eq!(alone.iter().map(|l| l.take).collect::<Vec<_>>(), [100], "what others leave goes to who is there");
+        let alone = marks.plan_claims(at(2), &room(100), false);
+        assert_eq!(alone.iter().map(|l| l.rows).collect::<Vec<_>>(), [100], "what others leave goes to who is there");
     }
 
     /// Where there is room for one at a time only, the less urgent have their share all the same.
@@ -330,10 +342,10 @@ mod tests {
         let mut marks = marks(&[0, 1, 2]);
         let mut takes = [0; 3];
         for turn in 0..100 {
-            let looks = marks.plan(at(turn), &room(1), false);
+            let looks = marks.plan_claims(at(turn), &room(1), false);
             let [look] = looks.as_slice() else { panic!("{looks:?}") };
-            takes[PRIORITIES.iter().position(|p| *p == look.place.1.priority()).unwrap()] += look.take;
-            marks.passed_over(look);
+            takes[PRIORITIES.iter().position(|p| *p == look.place.1.priority()).unwrap()] += look.rows;
+            marks.record_skipped(look);
         }
         assert_eq!(takes, [60, 30, 10]);
     }
@@ -345,18 +357,18 @@ mod tests {
         quiet(&mut marks, at(0));
         let place = (0, lane(Priority::Normal));
         for (now, what) in [(at(100), "a plain look"), (at(5_000), "a near sweep"), (at(61_000), "a deep sweep")] {
-            marks.wake(&hint(&[place], now));
-            let [look] = <[Look; 1]>::try_from(marks.plan(now, &room(10), false)).unwrap();
-            marks.passed_over(&look);
-            assert_eq!(marks.plan(now, &room(10), false), [look], "{what}");
-            marks.learn(&look, LookResult { rows: 0, last_ready_at: None }, now);
+            marks.apply_hints(&hint(&[place], now));
+            let [look] = <[PlannedClaim; 1]>::try_from(marks.plan_claims(now, &room(10), false)).unwrap();
+            marks.record_skipped(&look);
+            assert_eq!(marks.plan_claims(now, &room(10), false), [look], "{what}");
+            marks.record_result(&look, PlannedClaimResult { rows: 0, last_ready_at: None }, now);
         }
     }
 
     #[test]
     fn a_hint_for_an_unknown_shard_says_so() {
         let mut marks = marks(&[0]);
-        assert!(marks.wake(&hint(&[(0, lane(Priority::Bulk))], at(0))));
-        assert!(!marks.wake(&hint(&[(5, lane(Priority::Bulk))], at(0))));
+        assert!(marks.apply_hints(&hint(&[(0, lane(Priority::Bulk))], at(0))));
+        assert!(!marks.apply_hints(&hint(&[(5, lane(Priority::Bulk))], at(0))));
     }
 }

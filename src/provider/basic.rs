@@ -9,7 +9,7 @@ use crate::model::capability::Capability;
 use crate::model::channel::Channel;
 use crate::model::delivery::Outcome;
 use crate::model::limit::RateLimit;
-use crate::model::pace::LimitedBy;
+use crate::model::pace::LimitScope;
 use crate::model::phone;
 use crate::model::retry::Profile;
 
@@ -69,8 +69,8 @@ impl Provider for Basic {
         &self.name
     }
 
-    fn limited_by(&self) -> LimitedBy {
-        LimitedBy::Account
+    fn limited_by(&self) -> LimitScope {
+        LimitScope::Account
     }
 
     fn capabilities(&self) -> Vec<Capability> {

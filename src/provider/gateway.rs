@@ -15,8 +15,8 @@ use crate::error::{Result, excerpt};
 use crate::model::capability::Capability;
 use crate::model::channel::{Channel, TEXT_CHANNELS};
 use crate::model::delivery::Outcome;
-use crate::model::pace::LimitedBy;
-use crate::model::receipt::{Receipt, ReceiptOutcome, Reference};
+use crate::model::pace::LimitScope;
+use crate::model::receipt::{AttemptReference, Receipt, ReceiptOutcome};
 use crate::model::signature;
 
 use super::adapter::{Adapter, Options};
@@ -53,7 +53,7 @@ impl Gateway {
         let url = options.require("url")?;
         let url = vendor::url(options, "url", &url)?;
         let secret = options.require("secret")?;
-        if signature::decode(&secret).is_none() {
+        if signature::decode_secret(&secret).is_none() {
             return Err(options.wrong("the option secret is not whsec_ and the base64 of 24 to 64 bytes"));
         }
         let hours = options.number("receipt-hours")?;
@@ -98,8 +98,8 @@ impl Provider for Gateway {
         &self.name
     }
 
-    fn limited_by(&self) -> LimitedBy {
-        LimitedBy::Account
+    fn limited_by(&self) -> LimitScope {
+        LimitScope::Account
     }
 
     fn capabilities(&self) -> Vec<Capability> {
@@ -120,7 +120,7 @@ impl Provider for Gateway {
             callback.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
         let now = Some(callback.now.timestamp());
         let findings = signature::verify(&[&self.secret], &headers, callback.body, now);
-        if !findings.hold() {
+        if !findings.all_valid() {
             let fault = [findings.seed, findings.standard].into_iter().flatten().find_map(Result::err);
             let why = fault.map_or_else(|| "it is not signed".to_owned(), |fault| fault.to_string());
             return Err(Refused::Forged(why));
@@ -153,7 +153,7 @@ fn receipt(value: &Value) -> Result<Receipt, String> {
     if told.event_id.is_empty() || told.reference.is_empty() {
         return Err("eventId and reference must not be empty".to_owned());
     }
-    let reference = told.reference.parse::<Reference>().ok();
+    let reference = told.reference.parse::<AttemptReference>().ok();
     Ok(Receipt {
         event_key: told.event_id,
         provider_ref: if reference.is_some() { None } else { Some(told.reference) },
@@ -208,7 +208,7 @@ mod tests {
         let names = ["x-signature", "x-timestamp", "webhook-id", "webhook-timestamp", "webhook-signature"];
         let headers: Vec<(&str, &[u8])> =
             names.iter().map(|name| (*name, first.header(name).unwrap().as_bytes())).collect();
-        assert!(signature::verify(&[SECRET], &headers, sent.to_string().as_bytes(), None).hold());
+        assert!(signature::verify(&[SECRET], &headers, sent.to_string().as_bytes(), None).all_valid());
         assert_eq!(first.header("webhook-id"), Some(letter.key.to_string().as_str()), "stable over attempts");
     }
 

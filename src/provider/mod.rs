@@ -44,12 +44,12 @@ use crate::config;
 use crate::error::{Error, Result};
 use crate::id::Tsid;
 use crate::model::capability::{Capability, Terms};
-use crate::model::channel::{Channel, Limit, OnUnknown};
+use crate::model::channel::{Channel, LengthLimit, OnUnknown};
 use crate::model::delivery::{DeliveryKey, Outcome};
 use crate::model::limit::RateLimit;
 use crate::model::message::Content;
-use crate::model::pace::LimitedBy;
-use crate::model::receipt::{Receipt, Reference};
+use crate::model::pace::LimitScope;
+use crate::model::receipt::{AttemptReference, Receipt};
 use crate::model::retry::Profile;
 
 /// What is handed to a provider: one delivery's content and destination.
@@ -67,8 +67,8 @@ pub struct SendRequest<'a> {
 
 impl SendRequest<'_> {
     /// What the vendor is asked to carry and to repeat in its receipts.
-    pub fn reference(&self) -> Reference {
-        Reference { key: self.key, attempt: self.attempt }
+    pub fn reference(&self) -> AttemptReference {
+        AttemptReference { key: self.key, attempt: self.attempt }
     }
 }
 
@@ -157,8 +157,8 @@ pub trait Provider: Send + Sync + 'static {
     }
 
     /// To what its "too fast" (429) applies.
-    fn limited_by(&self) -> LimitedBy {
-        LimitedBy::Nothing
+    fn limited_by(&self) -> LimitScope {
+        LimitScope::Message
     }
 
     /// What its vendor allows, where the settings say nothing.
@@ -316,11 +316,11 @@ impl Providers {
     }
 
     /// What bodies may hold where a provider takes less than its channel: the least of them, for any may have to take it.
-    pub fn limits(&self) -> BTreeMap<Channel, Limit> {
+    pub fn limits(&self) -> BTreeMap<Channel, LengthLimit> {
         let limit = |(channel, accounts): (&Channel, &Vec<Arc<Account>>)| {
-            let limit = channel.limit()?;
+            let limit = channel.body_limit()?;
             let max = accounts.iter().filter_map(|a| a.of(*channel)?.body).min().filter(|max| *max < limit.max)?;
-            Some((*channel, Limit { max, ..limit }))
+            Some((*channel, LengthLimit { max, ..limit }))
         };
         self.by_channel.iter().filter_map(limit).collect()
     }

@@ -180,7 +180,7 @@ fn receipt(row: &Value, results: &Results) -> Result<Receipt, String> {
     let id = reference(row).ok_or("it has no requestId or no recipientSeq")?;
     let code = word(&row["resultCode"]).ok_or_else(|| format!("{id} has no resultCode"))?;
     let (outcome, class) = match (results.read(&code), row["messageStatus"].as_str()) {
-        ((ReceiptOutcome::Failed, None), Some("FAILED_AD")) => (ReceiptOutcome::Failed, Some(ErrorClass::Hours)),
+        ((ReceiptOutcome::Failed, None), Some("FAILED_AD")) => (ReceiptOutcome::Failed, Some(ErrorClass::OutsideHours)),
         // It went out, under another request.
         (_, Some("DUPLICATED")) => (ReceiptOutcome::Accepted, None),
         (read, _) => read,

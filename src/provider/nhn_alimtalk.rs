@@ -19,8 +19,8 @@ use crate::error::Result;
 use crate::model::capability::{Batch, Capability};
 use crate::model::channel::{Channel, OnUnknown};
 use crate::model::delivery::{DeliveryKey, Outcome};
-use crate::model::pace::LimitedBy;
-use crate::model::retry::{Action, ErrorClass};
+use crate::model::pace::LimitScope;
+use crate::model::retry::{ErrorClass, RetryAction};
 
 use super::adapter::{Adapter, Options};
 use super::http::Common;
@@ -91,7 +91,7 @@ const RESULTS: Results = Results {
             ],
         ),
         (ErrorClass::NotReachable, &["2003", "3018", "3019", "3020", "3021"]),
-        (ErrorClass::Hours, &["3022"]),
+        (ErrorClass::OutsideHours, &["3022"]),
         (ErrorClass::Quota, &["4138", "4156"]),
         (
             ErrorClass::Content,
@@ -174,7 +174,7 @@ fn recipient(letter: &SendRequest<'_>) -> Value {
 fn count(refusals: &mut Refusals, key: DeliveryKey, outcome: &Outcome) {
     match outcome {
         Outcome::Rejected { code, .. } if code == REPEATED => (),
-        Outcome::Rejected { class, .. } if class.action() != Action::Permanent => {
+        Outcome::Rejected { class, .. } if class.action() != RetryAction::Permanent => {
             if refusals.len() >= REFUSALS {
                 refusals.clear();
             }
@@ -212,8 +212,8 @@ impl Provider for NhnAlimtalk {
     }
 
     /// What Kakao could not confirm may arrive within three days.
-    fn limited_by(&self) -> LimitedBy {
-        LimitedBy::Account
+    fn limited_by(&self) -> LimitScope {
+        LimitScope::Account
     }
 
     fn capabilities(&self) -> Vec<Capability> {
@@ -389,7 +389,7 @@ mod tests {
             ("3018", ReceiptOutcome::Failed, Some(ErrorClass::NotReachable)),
             ("3019", ReceiptOutcome::Failed, Some(ErrorClass::NotReachable)),
             ("3020", ReceiptOutcome::Failed, Some(ErrorClass::NotReachable)),
-            ("3022", ReceiptOutcome::Failed, Some(ErrorClass::Hours)),
+            ("3022", ReceiptOutcome::Failed, Some(ErrorClass::OutsideHours)),
             ("4156", ReceiptOutcome::Failed, Some(ErrorClass::Quota)),
             ("3014", ReceiptOutcome::Failed, Some(ErrorClass::Content)),
             ("5555", ReceiptOutcome::Failed, None),

@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::model::capability::Capability;
 use crate::model::channel::Channel;
 use crate::model::delivery::Outcome;
-use crate::model::pace::LimitedBy;
+use crate::model::pace::LimitScope;
 use crate::model::receipt::{Receipt, ReceiptOutcome};
 use crate::model::retry::ErrorClass;
 
@@ -57,7 +57,7 @@ const CODES: Codes = Codes(&[
     (ErrorClass::Template, &["-4020", "-4021", "-4022", "-4023", "-4024"]),
     (ErrorClass::OptedOut, &["-4042", "-6001"]),
     (ErrorClass::Quota, &["-2052", "-2053"]),
-    (ErrorClass::Hours, &["-9000"]),
+    (ErrorClass::OutsideHours, &["-9000"]),
     (ErrorClass::ProviderInternal, &["500", "-5000", "-5001", "-5002", "-6000", "-7000", "-8000", "-9999"]),
     (ErrorClass::Content, &["400", "-30*", "-403*", "-4060"]),
 ]);
@@ -73,7 +73,7 @@ const FAILURES: Codes = Codes(&[
     (ErrorClass::ProviderInternal, &["41000", "41001", "41004", "41005", "45*", "54004", "59*", "519*"]),
     (ErrorClass::Address, &["52001", "54001", "55817"]),
     (ErrorClass::NotReachable, &["54002", "54003", "412*", "41101"]),
-    (ErrorClass::Handset, &["52016", "56007", "41006", "41008", "41100", "55821"]),
+    (ErrorClass::HandsetUnreachable, &["52016", "56007", "41006", "41008", "41100", "55821"]),
     (ErrorClass::Spam, &["42602"]),
     (ErrorClass::Sender, &["552*", "553*", "55807", "55808", "55809", "55819"]),
     (ErrorClass::Template, &["52023", "555*", "556*", "55814", "55818"]),
@@ -217,8 +217,8 @@ impl Provider for NhnRcs {
         &self.nhn.name
     }
 
-    fn limited_by(&self) -> LimitedBy {
-        LimitedBy::Account
+    fn limited_by(&self) -> LimitScope {
+        LimitScope::Account
     }
 
     fn capabilities(&self) -> Vec<Capability> {
@@ -282,7 +282,7 @@ mod tests {
             (-4021, ErrorClass::Template),
             (-4042, ErrorClass::OptedOut),
             (-6001, ErrorClass::OptedOut),
-            (-9000, ErrorClass::Hours),
+            (-9000, ErrorClass::OutsideHours),
             (-9999, ErrorClass::ProviderInternal),
             (500, ErrorClass::ProviderInternal),
             (-3031, ErrorClass::Content),
@@ -368,7 +368,7 @@ mod tests {
             ("54001", ErrorClass::Address),
             ("54002", ErrorClass::NotReachable),
             ("41221", ErrorClass::NotReachable),
-            ("52016", ErrorClass::Handset),
+            ("52016", ErrorClass::HandsetUnreachable),
             ("42602", ErrorClass::Spam),
             ("55502", ErrorClass::Template),
             ("55701", ErrorClass::Content),

@@ -11,7 +11,7 @@ use crate::model::channel::{Channel, OnUnknown};
 use crate::model::cp949;
 use crate::model::delivery::Outcome;
 use crate::model::message::Content;
-use crate::model::pace::LimitedBy;
+use crate::model::pace::LimitScope;
 use crate::model::phone::{self, KOREA};
 use crate::model::retry::ErrorClass;
 
@@ -72,14 +72,14 @@ const RESULTS: Results = Results {
         (ErrorClass::Address, &["1002", "3001", "3003", "4003", "4005"]),
         (ErrorClass::Sender, &["1003", "3017", "3018", "3019", "4001", "4002"]),
         (
-            ErrorClass::Handset,
+            ErrorClass::HandsetUnreachable,
             &["2001", "2002", "2003", "2004", "2005", "2006", "2007", "3004", "3005", "3008", "4004", "4006"],
         ),
         (ErrorClass::NotReachable, &["3000", "3002", "3007", "3010", "3015"]),
         (ErrorClass::OptedOut, &["3006", "3013"]),
         (ErrorClass::Spam, &["3012", "4008", "4010"]),
         (ErrorClass::Content, &["3009", "3016", "E911", "E913"]),
-        (ErrorClass::Hours, &["E919"]),
+        (ErrorClass::OutsideHours, &["E919"]),
     ]),
 };
 
@@ -160,8 +160,8 @@ impl Provider for NhnSms {
     }
 
     /// It keeps trying for 25 hours (SMS) and 80 hours (LMS), and tells a little later.
-    fn limited_by(&self) -> LimitedBy {
-        LimitedBy::Account
+    fn limited_by(&self) -> LimitScope {
+        LimitScope::Account
     }
 
     fn capabilities(&self) -> Vec<Capability> {
@@ -322,17 +322,17 @@ mod tests {
             ("1000", "COMPLETED", ReceiptOutcome::Delivered, None),
             ("2000", "FAILED", ReceiptOutcome::Expired, None),
             ("E915", "DUPLICATED", ReceiptOutcome::Accepted, None),
-            ("9999", "FAILED_AD", ReceiptOutcome::Failed, Some(ErrorClass::Hours)),
+            ("9999", "FAILED_AD", ReceiptOutcome::Failed, Some(ErrorClass::OutsideHours)),
             ("9999", "FAILED", ReceiptOutcome::Failed, None),
             ("1001", "FAILED", ReceiptOutcome::Failed, Some(ErrorClass::ProviderInternal)),
             ("3001", "FAILED", ReceiptOutcome::Failed, Some(ErrorClass::Address)),
             ("3018", "FAILED", ReceiptOutcome::Failed, Some(ErrorClass::Sender)),
-            ("2003", "FAILED", ReceiptOutcome::Failed, Some(ErrorClass::Handset)),
+            ("2003", "FAILED", ReceiptOutcome::Failed, Some(ErrorClass::HandsetUnreachable)),
             ("3010", "FAILED", ReceiptOutcome::Failed, Some(ErrorClass::NotReachable)),
             ("3006", "FAILED", ReceiptOutcome::Failed, Some(ErrorClass::OptedOut)),
             ("3012", "FAILED", ReceiptOutcome::Failed, Some(ErrorClass::Spam)),
             ("E913", "FAILED", ReceiptOutcome::Failed, Some(ErrorClass::Content)),
-            ("E919", "FAILED", ReceiptOutcome::Failed, Some(ErrorClass::Hours)),
+            ("E919", "FAILED", ReceiptOutcome::Failed, Some(ErrorClass::OutsideHours)),
         ] {
             let body = json!({ "hooks": [hook(code, status, good)] }).to_string();
             let read = hooked(&sms, Some(SIGNED_BY), &body).unwrap().remove(0).unwrap();

@@ -19,7 +19,7 @@ use crate::model::channel::Channel;
 use crate::model::delivery::Outcome;
 use crate::model::message::Content;
 use crate::model::mrkdwn;
-use crate::model::pace::LimitedBy;
+use crate::model::pace::LimitScope;
 use crate::model::retry::ErrorClass;
 
 use super::http::{Answer, Common, Connections, DecidedBy, Http, is_loopback};
@@ -138,8 +138,8 @@ impl Provider for Slack {
     }
 
     /// Each webhook is limited by itself, to about a message a second.
-    fn limited_by(&self) -> LimitedBy {
-        LimitedBy::Destination
+    fn limited_by(&self) -> LimitScope {
+        LimitScope::Destination
     }
 
     fn send<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Outcome> {

@@ -26,7 +26,7 @@ use crate::error::{Error, Result, excerpt};
 use crate::model::capability::Capability;
 use crate::model::channel::Channel;
 use crate::model::delivery::Outcome;
-use crate::model::pace::LimitedBy;
+use crate::model::pace::LimitScope;
 use crate::model::retry::ErrorClass;
 use crate::shutdown::Shutdown;
 
@@ -266,8 +266,8 @@ impl Provider for Smtp {
     }
 
     /// What a server refuses because of us, it refuses all of us.
-    fn limited_by(&self) -> LimitedBy {
-        LimitedBy::Account
+    fn limited_by(&self) -> LimitScope {
+        LimitScope::Account
     }
 
     fn at_once(&self) -> usize {
@@ -344,11 +344,11 @@ fn class_for_now(stage: Stage, code: u16, enhanced: Option<(u16, u16, u16)>) -> 
     // RFC 3463: 1 addressing, 2 mailbox, 7 policy.
     let of_mailbox = matches!(subject, Some(1 | 2));
     match stage {
-        Stage::Recipient if code != 421 || of_mailbox => ErrorClass::Busy,
+        Stage::Recipient if code != 421 || of_mailbox => ErrorClass::RecipientBusy,
         // There is one recipient, so what is said of a mailbox is said of it; 450 is a policy's word (RFC 5321, 4.3.2), and
         // policies that look into a mail greylist it, too.
         Stage::Data | Stage::Content if of_mailbox || code == 450 || (subject == Some(7) && code != 421) => {
-            ErrorClass::Busy
+            ErrorClass::RecipientBusy
         }
         // 454 to AUTH is the server's trouble with it.
         _ if subject == Some(7) && code != 454 => ErrorClass::Throttled,
@@ -368,10 +368,10 @@ fn class_of(stage: Stage, code: u16, enhanced: Option<(u16, u16, u16)>) -> Error
         (_, Some((_, 6, 7))) => ErrorClass::Address,
         // A full mailbox or a server in trouble may recover; a mail does not get smaller.
         (_, Some((_, 2, 3) | (_, 3, 4) | (_, 6, _))) => ErrorClass::Content,
-        (_, Some((_, 2, 2))) => ErrorClass::Busy,
+        (_, Some((_, 2, 2))) => ErrorClass::RecipientBusy,
         (_, Some((_, 3, _))) => ErrorClass::ProviderInternal,
         (_, Some((_, 1 | 2 | 4, _))) => ErrorClass::Address,
-        (552, None) if stage == Stage::Recipient => ErrorClass::Busy,
+        (552, None) if stage == Stage::Recipient => ErrorClass::RecipientBusy,
         // Policy: towards a recipient it is relaying we are denied, of a content it is what it says.
         (_, Some((_, 7, _))) if stage == Stage::Recipient => ErrorClass::Sender,
         _ => match stage {
@@ -496,8 +496,8 @@ mod tests {
         let (simulator, smtp, _shutdown) = simulated().await;
         let is = |class, code: &str| (class, code.to_owned());
         assert_eq!(rejected(send(&smtp, "bounce@example.com").await), is(ErrorClass::Address, "smtp_550"));
-        assert_eq!(rejected(send(&smtp, "full@example.com").await), is(ErrorClass::Busy, "smtp_452"));
-        assert_eq!(rejected(send(&smtp, "greylist@example.com").await), is(ErrorClass::Busy, "smtp_450"));
+        assert_eq!(rejected(send(&smtp, "full@example.com").await), is(ErrorClass::RecipientBusy, "smtp_452"));
+        assert_eq!(rejected(send(&smtp, "greylist@example.com").await), is(ErrorClass::RecipientBusy, "smtp_450"));
         accepted(send(&smtp, "greylist@example.com").await);
         assert_eq!(unknown(send(&smtp, "cut@example.com").await), "answer_cut");
         accepted(send(&smtp, "cut@example.com").await);
@@ -578,7 +578,7 @@ mod tests {
             assert!(matches!(taken, Outcome::Accepted { .. }), "{text:.9}: {taken:?}");
             for (word, code, class) in [
                 ("RCPT", "550", ErrorClass::Address),
-                ("RCPT", "450", ErrorClass::Busy),
+                ("RCPT", "450", ErrorClass::RecipientBusy),
                 (".", "554", ErrorClass::Content),
             ] {
                 let outcome = at(READY, word, said(code), BUDGET).await;
@@ -786,7 +786,7 @@ mod tests {
 
     #[test]
     fn replies_come_down_to_classes() {
-        use ErrorClass::{Address, Busy, Content, Credentials, ProviderInternal, Sender, Throttled};
+        use ErrorClass::{Address, Content, Credentials, ProviderInternal, RecipientBusy, Sender, Throttled};
         for (stage, reply, class) in [
             (Stage::Connect, "421 4.7.0 too many connections", Throttled),
             (Stage::Connect, "421 busy", ProviderInternal),
@@ -805,26 +805,26 @@ mod tests {
             (Stage::Sender, "452 4.3.1 disk full", ProviderInternal),
             (Stage::Sender, "421 4.7.0 too many from you", Throttled),
             (Stage::Sender, "421 4.3.2 stopping", ProviderInternal),
-            (Stage::Recipient, "450 4.1.1 unknown for now", Busy),
-            (Stage::Recipient, "450 4.2.0 greylisted", Busy),
-            (Stage::Recipient, "450 4.2.1 gets mail too fast", Busy),
-            (Stage::Recipient, "450 4.7.1 greylisted", Busy),
-            (Stage::Recipient, "450 mailbox busy", Busy),
-            (Stage::Recipient, "451 4.3.0 greylisted", Busy),
-            (Stage::Recipient, "451 4.4.1 no way there", Busy),
-            (Stage::Recipient, "451 4.7.1 greylisted", Busy),
-            (Stage::Recipient, "451 greylisted", Busy),
-            (Stage::Recipient, "452 4.2.2 full", Busy),
-            (Stage::Recipient, "452 4.5.3 too many recipients", Busy),
-            (Stage::Recipient, "452 full", Busy),
-            (Stage::Recipient, "454 4.7.1 relay access denied for now", Busy),
-            (Stage::Recipient, "421 4.2.1 gets mail too fast", Busy),
+            (Stage::Recipient, "450 4.1.1 unknown for now", RecipientBusy),
+            (Stage::Recipient, "450 4.2.0 greylisted", RecipientBusy),
+            (Stage::Recipient, "450 4.2.1 gets mail too fast", RecipientBusy),
+            (Stage::Recipient, "450 4.7.1 greylisted", RecipientBusy),
+            (Stage::Recipient, "450 mailbox busy", RecipientBusy),
+            (Stage::Recipient, "451 4.3.0 greylisted", RecipientBusy),
+            (Stage::Recipient, "451 4.4.1 no way there", RecipientBusy),
+            (Stage::Recipient, "451 4.7.1 greylisted", RecipientBusy),
+            (Stage::Recipient, "451 greylisted", RecipientBusy),
+            (Stage::Recipient, "452 4.2.2 full", RecipientBusy),
+            (Stage::Recipient, "452 4.5.3 too many recipients", RecipientBusy),
+            (Stage::Recipient, "452 full", RecipientBusy),
+            (Stage::Recipient, "454 4.7.1 relay access denied for now", RecipientBusy),
+            (Stage::Recipient, "421 4.2.1 gets mail too fast", RecipientBusy),
             (Stage::Recipient, "421 4.3.2 stopping", ProviderInternal),
             (Stage::Recipient, "421 4.7.0 too many from you", Throttled),
-            (Stage::Content, "450 4.2.0 greylisted", Busy),
-            (Stage::Content, "450 policy", Busy),
-            (Stage::Content, "452 4.2.2 full", Busy),
-            (Stage::Content, "451 4.7.1 greylisted", Busy),
+            (Stage::Content, "450 4.2.0 greylisted", RecipientBusy),
+            (Stage::Content, "450 policy", RecipientBusy),
+            (Stage::Content, "452 4.2.2 full", RecipientBusy),
+            (Stage::Content, "451 4.7.1 greylisted", RecipientBusy),
             (Stage::Content, "421 4.7.0 too many from you", Throttled),
             (Stage::Recipient, "550 no such user", Address),
             (Stage::Recipient, "550 5.1.1 no such user", Address),
@@ -832,8 +832,8 @@ mod tests {
             (Stage::Recipient, "550 5.4.1 not here", Address),
             (Stage::Recipient, "550 5.7.1 relaying denied", Sender),
             (Stage::Recipient, "551 moved", Address),
-            (Stage::Recipient, "552 5.2.2 full", Busy),
-            (Stage::Recipient, "552 full", Busy),
+            (Stage::Recipient, "552 5.2.2 full", RecipientBusy),
+            (Stage::Recipient, "552 full", RecipientBusy),
             (Stage::Recipient, "553 bad name", Address),
             (Stage::Recipient, "553 5.6.7 not beyond ASCII", Address),
             (Stage::Recipient, "556 5.1.10 takes no mail", Address),
@@ -842,7 +842,7 @@ mod tests {
             (Stage::Content, "452 4.3.1 disk full", ProviderInternal),
             (Stage::Content, "550 5.1.1 after all not", Address),
             (Stage::Content, "550 5.7.26 DMARC", Sender),
-            (Stage::Content, "552 5.2.2 full", Busy),
+            (Stage::Content, "552 5.2.2 full", RecipientBusy),
             (Stage::Content, "552 5.3.4 too large", Content),
             (Stage::Content, "552 too large", Content),
             (Stage::Content, "554 5.6.0 not readable", Content),

@@ -18,7 +18,7 @@ use crate::error::{Result, excerpt};
 use crate::model::capability::{Batch, Capability};
 use crate::model::channel::{Channel, OnUnknown};
 use crate::model::delivery::Outcome;
-use crate::model::pace::LimitedBy;
+use crate::model::pace::LimitScope;
 use crate::model::phone::{self, KOREA};
 use crate::model::receipt::{Receipt, ReceiptOutcome};
 use crate::model::retry::ErrorClass;
@@ -111,8 +111,8 @@ const RESULTS: Results = Results {
         (ErrorClass::Spam, &["1064", "2064", "2254", "3054", "3055"]),
         (ErrorClass::Address, &["3010", "3032"]),
         (ErrorClass::NotReachable, &["1058", "3058", "3102", "3104", "3107"]),
-        (ErrorClass::Handset, &["3041", "3042", "3043", "3044", "3045", "3046"]),
-        (ErrorClass::Hours, &["3108"]),
+        (ErrorClass::HandsetUnreachable, &["3041", "3042", "3043", "3044", "3045", "3046"]),
+        (ErrorClass::OutsideHours, &["3108"]),
     ]),
 };
 
@@ -298,8 +298,8 @@ impl Provider for Solapi {
         &self.name
     }
 
-    fn limited_by(&self) -> LimitedBy {
-        LimitedBy::Account
+    fn limited_by(&self) -> LimitScope {
+        LimitScope::Account
     }
 
     fn capabilities(&self) -> Vec<Capability> {
@@ -779,12 +779,12 @@ mod tests {
             ("1062", ReceiptOutcome::Failed, Some(ErrorClass::Sender)),
             ("2063", ReceiptOutcome::Failed, Some(ErrorClass::Credentials)),
             ("3032", ReceiptOutcome::Failed, Some(ErrorClass::Address)),
-            ("3043", ReceiptOutcome::Failed, Some(ErrorClass::Handset)),
+            ("3043", ReceiptOutcome::Failed, Some(ErrorClass::HandsetUnreachable)),
             ("3053", ReceiptOutcome::Failed, Some(ErrorClass::ProviderInternal)),
             ("3055", ReceiptOutcome::Failed, Some(ErrorClass::Spam)),
             ("3103", ReceiptOutcome::Failed, Some(ErrorClass::Template)),
             ("3104", ReceiptOutcome::Failed, Some(ErrorClass::NotReachable)),
-            ("3108", ReceiptOutcome::Failed, Some(ErrorClass::Hours)),
+            ("3108", ReceiptOutcome::Failed, Some(ErrorClass::OutsideHours)),
             ("9876", ReceiptOutcome::Failed, None),
         ] {
             let body = json!([report(code)]).to_string();

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::model::capability::Capability;
 use crate::model::channel::Channel;
 use crate::model::delivery::Outcome;
-use crate::model::pace::LimitedBy;
+use crate::model::pace::LimitScope;
 use crate::model::retry::ErrorClass;
 
 use super::adapter::{Adapter, Options};
@@ -76,8 +76,8 @@ impl Provider for TalkTalk {
         &self.name
     }
 
-    fn limited_by(&self) -> LimitedBy {
-        LimitedBy::Account
+    fn limited_by(&self) -> LimitScope {
+        LimitScope::Account
     }
 
     fn capabilities(&self) -> Vec<Capability> {

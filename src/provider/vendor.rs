@@ -11,7 +11,7 @@ use crate::crypt;
 use crate::error::{Error, Result, excerpt};
 use crate::model::delivery::Outcome;
 use crate::model::phone::{self, KOREA};
-use crate::model::receipt::{ReceiptOutcome, Reference};
+use crate::model::receipt::{AttemptReference, ReceiptOutcome};
 use crate::model::retry::ErrorClass;
 
 use super::adapter::Options;
@@ -161,7 +161,7 @@ pub fn of_all(outcome: Outcome, letters: &[SendRequest<'_>]) -> Vec<Outcome> {
     let outcome = match outcome {
         Outcome::Rejected { class, code, detail, retry_after } if letters.len() > 1 && is_ones(class, alike) => {
             let detail = format!("one of {} in the request: {detail}", letters.len());
-            Outcome::Rejected { class: ErrorClass::Together, code, detail, retry_after }
+            Outcome::Rejected { class: ErrorClass::RefusedInBatch, code, detail, retry_after }
         }
         other => other,
     };
@@ -171,7 +171,7 @@ pub fn of_all(outcome: Outcome, letters: &[SendRequest<'_>]) -> Vec<Outcome> {
 /// Whether a fault is one letter's among several; what all of them say is the fault of all.
 fn is_ones(class: ErrorClass, alike: bool) -> bool {
     match class {
-        ErrorClass::Address | ErrorClass::OptedOut | ErrorClass::NotReachable | ErrorClass::Handset => true,
+        ErrorClass::Address | ErrorClass::OptedOut | ErrorClass::NotReachable | ErrorClass::HandsetUnreachable => true,
         ErrorClass::Content | ErrorClass::Template | ErrorClass::Spam => !alike,
         _ => false,
     }
@@ -252,7 +252,7 @@ pub fn said(value: &Value) -> String {
 /// Which letter a piece of an answer is about: by the reference that it repeats, else by a number that only one letter of
 /// the request goes to.
 pub fn whose(letters: &[SendRequest<'_>], reference: Option<&str>, to: Option<&str>) -> Option<usize> {
-    let reference = reference.and_then(|text| text.parse::<Reference>().ok());
+    let reference = reference.and_then(|text| text.parse::<AttemptReference>().ok());
     if let Some(reference) = reference {
         return letters.iter().position(|letter| letter.reference() == reference);
     }
@@ -270,7 +270,7 @@ pub fn is_to(letter: &SendRequest<'_>, number: &str) -> bool {
 
 /// An earlier attempt of the same delivery.
 pub fn is_earlier(reference: &str, letter: &SendRequest<'_>) -> bool {
-    reference.parse::<Reference>().is_ok_and(|found| found.key == letter.key && found.attempt < letter.attempt)
+    reference.parse::<AttemptReference>().is_ok_and(|found| found.key == letter.key && found.attempt < letter.attempt)
 }
 
 /// A phone number as Korean vendors want it: digits, for a foreign one with the country in front.
@@ -369,7 +369,7 @@ mod tests {
         let alone = vec![letter("+821012345678", &one)];
         let alike = vec![letter("+821012345678", &one), letter("+821011112222", &one)];
         let mixed = vec![letter("+821012345678", &one), letter("+821011112222", &another)];
-        let again = ErrorClass::Together;
+        let again = ErrorClass::RefusedInBatch;
         for (class, of_alike, of_mixed) in [
             (ErrorClass::Content, ErrorClass::Content, again),
             (ErrorClass::Template, ErrorClass::Template, again),

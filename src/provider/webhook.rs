@@ -18,7 +18,7 @@ use crate::model::capability::Capability;
 use crate::model::channel::Channel;
 use crate::model::delivery::Outcome;
 use crate::model::egress::{self, EgressRules};
-use crate::model::pace::LimitedBy;
+use crate::model::pace::LimitScope;
 use crate::model::retry::ErrorClass;
 use crate::model::signature;
 
@@ -82,7 +82,7 @@ impl Webhook {
             return rejected(ErrorClass::Content, "nothing_to_send", "there is no event to send".to_owned(), None);
         };
         // The settings, or the law, may have changed since the endpoint was made.
-        let Ok(url) = egress::parse(&request.url, &self.rules) else { return not_allowed(&letter) };
+        let Ok(url) = egress::parse_url(&request.url, &self.rules) else { return not_allowed(&letter) };
         let client = match self.client(request.partner_id) {
             Ok(client) => client,
             Err(error) => return unreachable(&letter, "no_client", &error.to_string()),
@@ -109,8 +109,8 @@ impl Provider for Webhook {
         vec![Capability::of(Channel::Webhook)]
     }
 
-    fn limited_by(&self) -> LimitedBy {
-        LimitedBy::Endpoint
+    fn limited_by(&self) -> LimitScope {
+        LimitScope::Endpoint
     }
 
     fn send<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Outcome> {
@@ -122,7 +122,7 @@ impl Provider for Webhook {
             if let Some(why) = &self.no_tls {
                 return Err(why.clone());
             }
-            let schemes = if self.rules.http { "https and http" } else { "https" };
+            let schemes = if self.rules.allow_http { "https and http" } else { "https" };
             let allowed: Vec<String> = self.rules.allow.iter().map(ToString::to_string).collect();
             let and = if allowed.is_empty() { String::new() } else { format!(" and {}", allowed.join(", ")) };
             Ok(format!("goes to public addresses{and}, over {schemes}"))

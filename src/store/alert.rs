@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::{Conn, Db};
 use crate::error::Result;
-use crate::model::alert::KINDS;
+use crate::model::alert::ALERT_KINDS;
 
 /// A cause that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,8 +40,8 @@ pub struct Alert {
 
 /// Ends those that were not seen of late; returns them.
 pub async fn clear(conn: &mut Conn, now: DateTime<Utc>) -> Result<Vec<Alert>> {
-    let kinds: Vec<String> = KINDS.iter().map(|k| k.0.to_owned()).collect();
-    let quiet: Vec<f64> = KINDS.iter().map(|k| k.1.as_secs_f64()).collect();
+    let kinds: Vec<String> = ALERT_KINDS.iter().map(|k| k.0.to_owned()).collect();
+    let quiet: Vec<f64> = ALERT_KINDS.iter().map(|k| k.1.as_secs_f64()).collect();
     let rows = sqlx::query_file!("sql/alert/clear.sql", &kinds, &quiet, now).fetch_all(conn).await?.into_iter();
     let alert = rows.map(|r| Alert { cause: r.cause, opened_at: r.opened_at, times: r.times, detail: r.detail });
     Ok(alert.collect())

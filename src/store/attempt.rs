@@ -10,8 +10,8 @@ use super::keys::{Keys, key};
 use super::{Db, word};
 use crate::error::Result;
 use crate::id::Tsid;
-use crate::model::delivery::{DeliveryKey, PARKED, Status};
-use crate::model::receipt::{ReceiptOutcome, Tried as Told};
+use crate::model::delivery::{DeliveryKey, READY_WHEN_RESUMED, Status};
+use crate::model::receipt::{AttemptEvidence as Told, ReceiptOutcome};
 
 /// Records that calls begin whose lease lasts for `lasting` yet; returns the keys that may be called.
 pub async fn begin(
@@ -172,7 +172,7 @@ pub async fn of_message(
             claimed_at: r.claimed_at,
             called_at: r.called_at,
             ended_at: r.ended_at,
-            next_at: r.next_at.filter(|at| *at < PARKED),
+            next_at: r.next_at.filter(|at| *at < READY_WHEN_RESUMED),
             provider: r.provider,
             reason: r.reason,
             code: r.code,

@@ -6,7 +6,7 @@ use sqlx::Connection as _;
 use super::{Conn, Db, Store, word};
 use crate::error::Result;
 use crate::id::Tsid;
-use crate::model::delivery::{PARKED, Status};
+use crate::model::delivery::{READY_WHEN_RESUMED, Status};
 use crate::model::lane::Lane;
 use crate::model::partner::Partner;
 
@@ -73,7 +73,7 @@ pub async fn marks(db: impl Db<'_>) -> Result<i64> {
 
 /// Ends every pause between attempts, but for what is parked.
 pub async fn hurry(db: impl Db<'_>, now: DateTime<Utc>) -> Result<()> {
-    sqlx::query_file!("sql/bench/hurry.sql", now, PARKED).execute(db).await?;
+    sqlx::query_file!("sql/bench/hurry.sql", now, READY_WHEN_RESUMED).execute(db).await?;
     Ok(())
 }
 

@@ -75,7 +75,7 @@ impl SealedEndpoint {
             contact_email: self.contact_email,
             headers,
             secret: open(keyring, "secret", id, &self.secret)?,
-            former,
+            previous_secret: former,
             failing_since: self.failing_since,
             last_success_at: self.last_success_at,
             last_failure_at: self.last_failure_at,
@@ -197,7 +197,7 @@ pub async fn update(db: impl Db<'_>, keyring: &Keyring, e: &Endpoint) -> Result<
 
 /// Writes the secrets.
 pub async fn rotate(db: impl Db<'_>, keyring: &Keyring, e: &Endpoint) -> Result<()> {
-    let former = e.former.as_ref().map(|(secret, _)| seal(keyring, "former_secret", e.endpoint_id, secret));
+    let former = e.previous_secret.as_ref().map(|(secret, _)| seal(keyring, "former_secret", e.endpoint_id, secret));
     sqlx::query_file!(
         "sql/endpoint/rotate.sql",
         e.partner_id.0,
@@ -205,7 +205,7 @@ pub async fn rotate(db: impl Db<'_>, keyring: &Keyring, e: &Endpoint) -> Result<
         e.endpoint_id.0,
         seal(keyring, "secret", e.endpoint_id, &e.secret)?,
         former.transpose()?,
-        e.former.as_ref().map(|(_, until)| *until),
+        e.previous_secret.as_ref().map(|(_, until)| *until),
         e.updated_at,
     )
     .execute(db)

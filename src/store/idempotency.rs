@@ -3,7 +3,7 @@
 use super::Db;
 use crate::error::Result;
 use crate::id::Tsid;
-use crate::model::idempotency::Holder;
+use crate::model::idempotency::KeyHolder;
 
 /// A key as one request gives it.
 pub struct IdempotencyKey {
@@ -18,19 +18,19 @@ pub struct IdempotencyKey {
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached.
-pub async fn find(db: impl Db<'_>, keys: &[IdempotencyKey]) -> Result<Vec<Option<Holder>>> {
+pub async fn find(db: impl Db<'_>, keys: &[IdempotencyKey]) -> Result<Vec<Option<KeyHolder>>> {
     let shards: Vec<i16> = keys.iter().map(|k| k.shard).collect();
     let partners: Vec<i64> = keys.iter().map(|k| k.partner_id.0).collect();
     let client_ids: Vec<String> = keys.iter().map(|k| k.client_msg_id.clone()).collect();
     let hashes: Vec<Vec<u8>> = keys.iter().map(|k| k.hash.to_vec()).collect();
     let rows = sqlx::query_file!("sql/idempotency/find.sql", &shards, &partners, &client_ids, &hashes);
     let rows = rows.fetch_all(db).await?;
-    let mut found: Vec<Option<Holder>> = keys.iter().map(|_| None).collect();
+    let mut found: Vec<Option<KeyHolder>> = keys.iter().map(|_| None).collect();
     for row in rows {
         let slot = usize::try_from(row.position - 1).ok().and_then(|n| found.get_mut(n));
         if let Some(slot) = slot {
             let message_id = Tsid(row.message_id);
-            *slot = Some(Holder { message_id, fingerprint: row.fingerprint, created_at: row.created_at });
+            *slot = Some(KeyHolder { message_id, fingerprint: row.fingerprint, created_at: row.created_at });
         }
     }
     Ok(found)

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use super::Db;
 use crate::error::Result;
 use crate::model::lane::Lane;
-use crate::model::watermark::Place;
+use crate::model::watermark::ShardLane;
 
 pub struct Depth {
     pub lane: Lane,
@@ -14,7 +14,10 @@ pub struct Depth {
 }
 
 /// The oldest that waits in each of these lanes, at or after the given moment.
-pub async fn oldest(db: impl Db<'_>, places: &[(Place, DateTime<Utc>)]) -> Result<Vec<(Place, Option<DateTime<Utc>>)>> {
+pub async fn oldest(
+    db: impl Db<'_>,
+    places: &[(ShardLane, DateTime<Utc>)],
+) -> Result<Vec<(ShardLane, Option<DateTime<Utc>>)>> {
     let rows = sqlx::query_file!(
         "sql/lane/oldest.sql",
         &places.iter().map(|(place, _)| place.0).collect::<Vec<_>>(),

@@ -9,18 +9,19 @@ use sqlx::postgres::PgListener;
 use super::{Db, Store};
 use crate::error::Result;
 use crate::id::Tsid;
-use crate::model::fairness::Share;
+use crate::model::fairness::AcceptedCount;
 use crate::model::lane::Lane;
-use crate::model::watermark::{Place, Ready};
+use crate::model::watermark::{ReadyHints, ShardLane};
 
 /// NOTIFY takes less than 8,000 bytes; a hint that would be longer names nothing and so means: look everywhere.
 const PAYLOAD_BYTES: usize = 7_900;
 
-pub async fn hint(store: &Store, from: Tsid, ready: &Ready) -> Result<()> {
-    let place =
-        |(place, since): (&Place, &DateTime<Utc>)| format!("{}:{}:{}", place.0, place.1.0, since.timestamp_micros());
+pub async fn hint(store: &Store, from: Tsid, ready: &ReadyHints) -> Result<()> {
+    let place = |(place, since): (&ShardLane, &DateTime<Utc>)| {
+        format!("{}:{}:{}", place.0, place.1.0, since.timestamp_micros())
+    };
     let places = ready.places.iter().map(place).collect::<Vec<_>>().join(",");
-    let places = if places.len() > PAYLOAD_BYTES || ready.anywhere { String::new() } else { places };
+    let places = if places.len() > PAYLOAD_BYTES || ready.hints_lost { String::new() } else { places };
     let payload = format!("{from};{places}");
     tell(store.engine(), Topic::Ready, payload).await
 }
@@ -36,10 +37,10 @@ async fn tell(db: impl Db<'_>, topic: Topic, payload: String) -> Result<()> {
 }
 
 /// Whom a process accepts much from. What does not fit is left out: the largest come first.
-pub async fn tell_shares(store: &Store, from: Tsid, mut shares: Vec<Share>) -> Result<()> {
+pub async fn tell_shares(store: &Store, from: Tsid, mut shares: Vec<AcceptedCount>) -> Result<()> {
     shares.sort_by_key(|share| std::cmp::Reverse(share.count));
     let mut payload = format!("{from};");
-    for Share { partner_id, place, count } in shares {
+    for AcceptedCount { partner_id, place, count } in shares {
         let share = format!("{}:{}:{}:{count},", partner_id.0, place.0, place.1.0);
         if payload.len() + share.len() > PAYLOAD_BYTES {
             break;
@@ -49,11 +50,11 @@ pub async fn tell_shares(store: &Store, from: Tsid, mut shares: Vec<Share>) -> R
     tell(store.engine(), Topic::Shares, payload).await
 }
 
-fn read_share(text: &str) -> Option<Share> {
+fn read_share(text: &str) -> Option<AcceptedCount> {
     let mut parts = text.splitn(4, ':');
     let (partner, shard, lane, count) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
     let place = (shard.parse().ok()?, Lane(lane.parse().ok()?));
-    Some(Share { partner_id: Tsid(partner.parse().ok()?), place, count: count.parse().ok()? })
+    Some(AcceptedCount { partner_id: Tsid(partner.parse().ok()?), place, count: count.parse().ok()? })
 }
 
 /// Sends this process a notice over the engine's sessions: its listener proves itself by hearing it.
@@ -64,9 +65,9 @@ pub async fn call_self(store: &Store, from: Tsid) -> Result<()> {
 /// What a process said to the others.
 pub enum Notification {
     /// Something became ready.
-    Ready { from: Tsid, ready: Ready },
+    Ready { from: Tsid, ready: ReadyHints },
     /// Whom it accepts much from.
-    Shares { from: Tsid, shares: Vec<Share> },
+    Shares { from: Tsid, shares: Vec<AcceptedCount> },
     /// A partner or a key is not what it was.
     Changed,
     /// A process proves its listener, and thereby every other's.
@@ -120,14 +121,14 @@ impl Listener {
         if notice.channel() == Topic::Shares.channel() {
             return Ok(Notification::Shares { from, shares: said.split(',').filter_map(read_share).collect() });
         }
-        let mut ready = Ready::default();
+        let mut ready = ReadyHints::default();
         said.split(',').filter_map(read_place).for_each(|(place, since)| ready.add(place, since));
-        ready.anywhere = ready.places.is_empty();
+        ready.hints_lost = ready.places.is_empty();
         Ok(Notification::Ready { from, ready })
     }
 }
 
-fn read_place(text: &str) -> Option<(Place, DateTime<Utc>)> {
+fn read_place(text: &str) -> Option<(ShardLane, DateTime<Utc>)> {
     let mut parts = text.splitn(3, ':');
     let (shard, lane, micros) = (parts.next()?, parts.next()?, parts.next()?);
     let since = DateTime::from_timestamp_micros(micros.parse().ok()?)?;

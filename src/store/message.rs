@@ -70,7 +70,7 @@ pub async fn insert(db: impl Db<'_>, inserts: &[&Insert], now: DateTime<Utc>) ->
         &inserts.iter().flat_map(|i| i.max_attempts.iter().copied()).collect::<Vec<_>>(),
         &deliveries().map(|(_, _, d)| d.to.clone()).collect::<Vec<_>>(),
         now,
-        &deliveries().map(|(_, _, d)| d.written.clone()).collect::<Vec<_>>() as &[Option<String>],
+        &deliveries().map(|(_, _, d)| d.recipient_as_given.clone()).collect::<Vec<_>>() as &[Option<String>],
         &inserts.iter().map(|i| i.notice_id.0).collect::<Vec<_>>(),
         &inserts.iter().map(|i| i.notice_lane.0).collect::<Vec<_>>(),
         WEBHOOK_ATTEMPTS,
@@ -226,7 +226,7 @@ pub async fn told(db: impl Db<'_>, keyring: &Keyring, messages: &[(i16, Tsid)]) 
 pub fn write_detail(keyring: &Keyring, message_id: Tsid, detail: &Detail, sealed: bool) -> Result<String> {
     let text =
         serde_json::to_string(detail).map_err(|e| Error::Internal(format!("a message does not serialise: {e}")))?;
-    if !sealed && detail.has_numbers_of_its_own() {
+    if !sealed && detail.has_noncanonical_numbers() {
         return Ok(serde_json::json!({ AS_POSTED: text }).to_string());
     }
     if !sealed {

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 
 use super::Db;
 use crate::error::Result;
-use crate::model::pace::{FORGOTTEN, LEAST, LONGEST, Pace, TURNS};
+use crate::model::pace::{EASE_AFTER_MESSAGES, FORGET_AFTER, MAX_INTERVAL, MIN_INTERVAL, Pace};
 
 /// Slows a destination down: nothing before `pace.next_at`, then one message each `pace.interval`. Returns what holds
 /// now: never sooner than what another process wrote.
@@ -20,7 +20,7 @@ pub async fn slow_down(
     pace: Pace,
     now: DateTime<Utc>,
 ) -> Result<Pace> {
-    let (old, longest) = (now - FORGOTTEN, millis(LONGEST));
+    let (old, longest) = (now - FORGET_AFTER, millis(MAX_INTERVAL));
     let (next_at, interval) = (pace.next_at, millis(pace.interval));
     let row = sqlx::query_file!("sql/pace/slow_down.sql", provider, destination, now, next_at, interval, old, longest);
     let row = row.fetch_one(db).await?;
@@ -70,7 +70,7 @@ pub async fn take_turn(
     answer_within: Duration,
 ) -> Result<Option<Pace>> {
     let answer_by = now + answer_within;
-    let row = sqlx::query_file!("sql/pace/take_turn.sql", provider, destination, now, TURNS, answer_by);
+    let row = sqlx::query_file!("sql/pace/take_turn.sql", provider, destination, now, EASE_AFTER_MESSAGES, answer_by);
     let row = row.fetch_optional(db).await?;
     Ok(row.map(|row| read(row.next_at, row.interval_ms, row.failures)))
 }
@@ -80,7 +80,8 @@ pub async fn take_turn(
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached.
 pub async fn list(db: impl Db<'_>, now: DateTime<Utc>) -> Result<Vec<((String, String), Pace)>> {
-    let rows = sqlx::query_file!("sql/pace/list.sql", now - FORGOTTEN, now, millis(LEAST)).fetch_all(db).await?;
+    let rows =
+        sqlx::query_file!("sql/pace/list.sql", now - FORGET_AFTER, now, millis(MIN_INTERVAL)).fetch_all(db).await?;
     Ok(rows
         .into_iter()
         .map(|row| ((row.provider, row.destination), read(row.next_at, row.interval_ms, row.failures)))

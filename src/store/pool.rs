@@ -197,7 +197,7 @@ impl Store {
 
     /// Connections for claiming and settling this channel's deliveries.
     pub fn serving(&self, channel: Channel) -> &PgPool {
-        if channel.calls_strangers() { &self.webhooks } else { &self.engine }
+        if channel.calls_partner_servers() { &self.webhooks } else { &self.engine }
     }
 
     /// Begins a transaction on a connection of `api`.

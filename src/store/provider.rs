@@ -6,14 +6,14 @@ use serde_json::Value;
 
 use super::{Conn, Db, word};
 use crate::error::{Error, Result};
-use crate::model::breaker::State;
+use crate::model::breaker::SharedProviderState;
 use crate::model::lane::Lane;
-use crate::model::limit::Booked;
+use crate::model::limit::RateLimitUsage;
 
-pub async fn states(db: impl Db<'_>) -> Result<Vec<(String, State)>> {
+pub async fn states(db: impl Db<'_>) -> Result<Vec<(String, SharedProviderState)>> {
     let rows = sqlx::query_file!("sql/provider/states.sql").fetch_all(db).await?;
     let state = rows.into_iter().map(|r| {
-        let state = State {
+        let state = SharedProviderState {
             paused_at: r.paused_at,
             paused_by: r.paused_by,
             breaker: word(&r.breaker, "breaker")?,
@@ -21,7 +21,7 @@ pub async fn states(db: impl Db<'_>) -> Result<Vec<(String, State)>> {
             opened_at: r.opened_at,
             open_until: r.open_until,
             openings: r.openings,
-            probes: r.probes,
+            good_probes: r.probes,
             probe_until: r.probe_until,
             changed_at: r.changed_at,
         };
@@ -31,7 +31,12 @@ pub async fn states(db: impl Db<'_>) -> Result<Vec<(String, State)>> {
 }
 
 /// False when it is not as it was `seen` any more.
-pub async fn put_state(db: impl Db<'_>, provider: &str, state: &State, seen: DateTime<Utc>) -> Result<bool> {
+pub async fn put_state(
+    db: impl Db<'_>,
+    provider: &str,
+    state: &SharedProviderState,
+    seen: DateTime<Utc>,
+) -> Result<bool> {
     let done = sqlx::query_file!(
         "sql/provider/put_state.sql",
         provider,
@@ -42,7 +47,7 @@ pub async fn put_state(db: impl Db<'_>, provider: &str, state: &State, seen: Dat
         state.opened_at,
         state.open_until,
         state.openings,
-        state.probes,
+        state.good_probes,
         state.probe_until,
         state.changed_at,
         seen,
@@ -51,7 +56,7 @@ pub async fn put_state(db: impl Db<'_>, provider: &str, state: &State, seen: Dat
 }
 
 /// What is booked of a provider's limit, held until the transaction ends.
-pub async fn lock_limit(tx: &mut Conn, provider: &str, now: DateTime<Utc>) -> Result<Booked> {
+pub async fn lock_limit(tx: &mut Conn, provider: &str, now: DateTime<Utc>) -> Result<RateLimitUsage> {
     let locked = sqlx::query_file_scalar!("sql/provider/lock_limit.sql", provider).fetch_optional(&mut *tx).await?;
     if let Some(state) = locked {
         return booked(state);
@@ -60,18 +65,18 @@ pub async fn lock_limit(tx: &mut Conn, provider: &str, now: DateTime<Utc>) -> Re
     booked(sqlx::query_file_scalar!("sql/provider/lock_limit.sql", provider).fetch_one(tx).await?)
 }
 
-pub async fn put_limit(db: impl Db<'_>, provider: &str, booked: &Booked, now: DateTime<Utc>) -> Result<()> {
+pub async fn put_limit(db: impl Db<'_>, provider: &str, booked: &RateLimitUsage, now: DateTime<Utc>) -> Result<()> {
     let state = serde_json::to_value(booked).map_err(|e| Error::Internal(format!("a limit cannot be written: {e}")))?;
     sqlx::query_file!("sql/provider/put_limit.sql", provider, state, now).execute(db).await?;
     Ok(())
 }
 
-pub async fn limits(db: impl Db<'_>) -> Result<Vec<(String, Booked)>> {
+pub async fn limits(db: impl Db<'_>) -> Result<Vec<(String, RateLimitUsage)>> {
     let rows = sqlx::query_file!("sql/provider/limits.sql").fetch_all(db).await?;
     rows.into_iter().map(|r| Ok((r.provider, booked(r.state)?))).collect()
 }
 
-fn booked(state: Value) -> Result<Booked> {
+fn booked(state: Value) -> Result<RateLimitUsage> {
     serde_json::from_value(state).map_err(|e| Error::Internal(format!("what is booked of a limit cannot be read: {e}")))
 }
 

@@ -4,10 +4,10 @@ use super::Db;
 use super::keys::Keys;
 use crate::error::Result;
 use crate::id::Tsid;
-use crate::model::receipt::Reference;
+use crate::model::receipt::AttemptReference;
 
 /// Keeps which attempt (provider, its id) stands for. Sorted.
-pub async fn insert(db: impl Db<'_>, refs: &[(String, String, Reference)]) -> Result<()> {
+pub async fn insert(db: impl Db<'_>, refs: &[(String, String, AttemptReference)]) -> Result<()> {
     let Some(keys) = Keys::of(refs.iter().map(|r| r.2.key)) else { return Ok(()) };
     sqlx::query_file!(
         "sql/provider_ref/insert.sql",

@@ -6,7 +6,7 @@ use super::keys::key;
 use super::{Conn, Db, word};
 use crate::error::Result;
 use crate::id::Tsid;
-use crate::model::receipt::{Receipt, ReceiptOutcome, Reference};
+use crate::model::receipt::{AttemptReference, Receipt, ReceiptOutcome};
 
 /// A piece of news to keep.
 #[derive(Debug, Clone)]
@@ -14,7 +14,7 @@ pub struct NewReceipt {
     pub event_key: String,
     /// None: it could not be read; `detail` says why.
     pub outcome: Option<ReceiptOutcome>,
-    pub reference: Option<Reference>,
+    pub reference: Option<AttemptReference>,
     pub provider_ref: Option<String>,
     pub class: Option<&'static str>,
     pub code: Option<String>,
@@ -44,7 +44,7 @@ impl NewReceipt {
 
 /// Keeps those that are new; says how many. Sorted by event key.
 pub async fn insert(db: impl Db<'_>, provider: &str, told: &[NewReceipt], now: DateTime<Utc>) -> Result<u64> {
-    let key = |part: fn(Reference) -> i16| told.iter().map(|t| t.reference.map(part)).collect::<Vec<_>>();
+    let key = |part: fn(AttemptReference) -> i16| told.iter().map(|t| t.reference.map(part)).collect::<Vec<_>>();
     let text =
         |part: fn(&NewReceipt) -> Option<&str>| told.iter().map(|t| part(t).map(str::to_owned)).collect::<Vec<_>>();
     let query = sqlx::query_file!(
@@ -72,7 +72,7 @@ pub struct Waiting {
     pub provider: String,
     pub event_key: String,
     pub received_at: DateTime<Utc>,
-    pub reference: Option<Reference>,
+    pub reference: Option<AttemptReference>,
     pub outcome: ReceiptOutcome,
     pub class: Option<String>,
     pub code: Option<String>,
@@ -84,7 +84,8 @@ pub async fn take(conn: &mut Conn, now: DateTime<Utc>, rows: i64) -> Result<Vec<
     let found = sqlx::query_file!("sql/receipt/take.sql", now, rows).fetch_all(conn).await?;
     let row = found.into_iter().map(|r| {
         let reference = r.shard.zip(r.message_id).zip(r.no).zip(r.attempt);
-        let reference = reference.map(|(((shard, id), no), attempt)| Reference { key: key(shard, id, no), attempt });
+        let reference =
+            reference.map(|(((shard, id), no), attempt)| AttemptReference { key: key(shard, id, no), attempt });
         Ok(Waiting {
             provider: r.provider,
             event_key: r.event_key,
@@ -112,14 +113,14 @@ pub struct Done {
     pub provider: String,
     pub event_key: String,
     /// The attempt it is about, as far as that is known by now.
-    pub reference: Option<Reference>,
+    pub reference: Option<AttemptReference>,
     pub effect: Option<&'static str>,
     /// It is not done, and is looked at again then.
     pub again_at: Option<DateTime<Utc>>,
 }
 
 pub async fn done(db: impl Db<'_>, done: &[Done], now: DateTime<Utc>) -> Result<()> {
-    let key = |part: fn(Reference) -> i16| done.iter().map(|d| d.reference.map(part)).collect::<Vec<_>>();
+    let key = |part: fn(AttemptReference) -> i16| done.iter().map(|d| d.reference.map(part)).collect::<Vec<_>>();
     sqlx::query_file!(
         "sql/receipt/done.sql",
         &done.iter().map(|d| d.provider.clone()).collect::<Vec<_>>(),

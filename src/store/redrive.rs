@@ -10,7 +10,7 @@ use crate::id::Tsid;
 use crate::limits;
 use crate::model::delivery::{DeliveryKey, Status};
 use crate::model::lane::Lane;
-use crate::model::redrive::{Filter, RedriveKind, RedriveStatus};
+use crate::model::redrive::{JobFilter, RedriveKind, RedriveStatus};
 
 /// A delivery, dead or not, as the law of redriving sees it.
 #[derive(Debug, Clone)]
@@ -117,7 +117,7 @@ pub struct Job {
     /// None: all partners.
     pub partner_id: Option<Tsid>,
     pub endpoint_id: Option<Tsid>,
-    pub filter: Filter,
+    pub filter: JobFilter,
     pub rate_per_second: i32,
     pub status: RedriveStatus,
     /// How many there were when it began, where they were counted to the end.

@@ -9,7 +9,7 @@ use crate::model::channel::{CHANNELS, Channel};
 use crate::model::delivery::{STATUSES, Status};
 use crate::model::lane::Lane;
 use crate::model::partner::Partner;
-use crate::model::stats::{Counts, Sums, counted};
+use crate::model::stats::{CountTotals, Counts, counts_of};
 
 /// The type of each lane, from lane 0 on: rows know their lane, statistics speak of types.
 pub(super) fn types() -> Vec<String> {
@@ -46,7 +46,7 @@ pub async fn rollup(db: impl Db<'_>, rows: i64) -> Result<i64> {
 /// Notes how much of the statistics is of the deliveries with these message ids, from `low` to below `high`, which are
 /// about to be dropped.
 pub async fn retire(db: impl Db<'_>, low: Tsid, high: Tsid) -> Result<()> {
-    let law = StatDeltas::of(&STATUSES, counted);
+    let law = StatDeltas::of(&STATUSES, counts_of);
     sqlx::query_file!(
         "sql/stats/retire.sql",
         low.0,
@@ -68,7 +68,7 @@ pub struct Day {
     pub date: NaiveDate,
     /// The channel's word; text, because the books are older than any program that reads them.
     pub message_type: String,
-    pub sums: Sums,
+    pub sums: CountTotals,
 }
 
 /// The partner's days from `from` to `to`, newest first.
@@ -91,7 +91,7 @@ pub async fn daily(
     .fetch_all(db)
     .await?;
     let day = |sums, date, message_type| Day { date, message_type, sums };
-    let sums = |total, success, failed| Sums { total, success, failed };
+    let sums = |total, success, failed| CountTotals { total, success, failed };
     Ok(rows.into_iter().map(|r| day(sums(r.total, r.success, r.failed), r.stat_date, r.message_type)).collect())
 }
 

@@ -9,7 +9,7 @@ use super::delivery::{Claimed, Settle};
 use super::keys::{Keys, key};
 use crate::error::Result;
 use crate::id::Tsid;
-use crate::model::delivery::{Head, SET_APART, Status};
+use crate::model::delivery::{DeliveryFacts, READY_WHEN_ISOLATED, Status};
 use crate::model::lane::Lane;
 
 /// Writes those of these steps that set their delivery apart, in the transaction that writes the steps.
@@ -49,12 +49,12 @@ pub async fn claim(
         worker.0,
         lease.as_secs_f64(),
         Status::Scheduled.as_str(),
-        SET_APART,
+        READY_WHEN_ISOLATED,
     )
     .fetch_optional(db)
     .await?;
     let claimed = row.map(|r| {
-        let head = Head {
+        let head = DeliveryFacts {
             status: Status::Processing,
             channel: Lane(r.lane).channel(),
             attempt: r.attempt,
@@ -85,6 +85,6 @@ pub async fn any_due(db: impl Db<'_>, now: DateTime<Utc>) -> Result<bool> {
 
 /// Forgets those that are none any more, of one message or all.
 pub async fn forget(db: impl Db<'_>, shards: &[i16], message: Option<Tsid>) -> Result<u64> {
-    let query = sqlx::query_file!("sql/suspect/forget.sql", shards, SET_APART, message.map(|id| id.0));
+    let query = sqlx::query_file!("sql/suspect/forget.sql", shards, READY_WHEN_ISOLATED, message.map(|id| id.0));
     Ok(query.execute(db).await?.rows_affected())
 }

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 
 /// A metric as the manual lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Described {
+pub struct MetricDescription {
     pub name: String,
     /// `counter`, `gauge` or `histogram`.
     pub kind: &'static str,
@@ -24,7 +24,7 @@ pub struct Described {
 pub struct Metrics {
     registry: Registry,
     /// Every metric, in the order of this page.
-    pub described: Vec<Described>,
+    pub described: Vec<MetricDescription>,
     pub accepted: IntCounterVec,
     pub intake_group: HistogramVec,
     pub claimed: IntCounterVec,
@@ -73,7 +73,7 @@ impl Metrics {
         let describe = |name: &str, kind, labels: &[&str], help: &str| {
             let labels = labels.iter().map(|label| (*label).to_owned()).collect();
             let name = format!("{PREFIX}_{name}");
-            described.borrow_mut().push(Described { name, kind, labels, help: help.to_owned() });
+            described.borrow_mut().push(MetricDescription { name, kind, labels, help: help.to_owned() });
         };
         let counter = |name: &str, help: &str, labels: &[&str]| {
             describe(name, "counter", labels, help);

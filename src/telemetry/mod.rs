@@ -4,4 +4,4 @@ mod logs;
 mod metrics;
 
 pub use logs::start_logs;
-pub use metrics::{Described, Metrics, observe};
+pub use metrics::{MetricDescription, Metrics, observe};

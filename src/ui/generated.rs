@@ -8,7 +8,7 @@ use crate::docs::{self, Topic};
 use crate::error::{CODES, DELIVERY_REASONS, REASONS};
 use crate::model::channel::{AddressKind, CHANNELS, Channel, OnUnknown};
 use crate::model::delivery::{STATUSES, TRANSITIONS};
-use crate::model::retry::{Action, TABLE};
+use crate::model::retry::{RETRY_RULES, RetryAction};
 use crate::provider::adapter::OPTIONS;
 use crate::provider::registry::ADAPTERS;
 use crate::provider::simulator::magic;
@@ -132,7 +132,7 @@ fn channel_limits() -> String {
             AddressKind::UserKey => "user key",
             AddressKind::Unserved => return None,
         };
-        let limit = match channel.limit() {
+        let limit = match channel.body_limit() {
             Some(limit) => format!("{} {}", number(limit.max), limit.measure.unit()),
             None => format!("{} bytes of UTF-8", number(crate::limits::TEXT_BYTES)),
         };
@@ -150,16 +150,16 @@ fn channel_limits() -> String {
 fn provider_errors() -> String {
     let row = |row: crate::model::retry::RetryRule| {
         let action = match row.action {
-            Action::Retry => "tried again after a pause",
-            Action::RetryAfter => "tried again, after `Retry-After` if the provider sent one",
-            Action::Wait => "waits and uses no attempt, for as long as the channel's patience lasts",
-            Action::Permanent => "ends FAILED",
-            Action::Stop => "waits and uses no attempt; the breaker opens",
+            RetryAction::Retry => "tried again after a pause",
+            RetryAction::RetryAfter => "tried again, after `Retry-After` if the provider sent one",
+            RetryAction::RetryUncounted => "waits and uses no attempt, for as long as the channel's patience lasts",
+            RetryAction::Permanent => "ends FAILED",
+            RetryAction::BlockProvider => "waits and uses no attempt; the breaker opens",
         };
         let fallback = if row.falls_back { "yes" } else { "no" };
-        [code(row.word), fallback.to_owned(), action.to_owned()]
+        [code(row.reason), fallback.to_owned(), action.to_owned()]
     };
-    table(["reason", "fallback", "what follows"], TABLE.map(row))
+    table(["reason", "fallback", "what follows"], RETRY_RULES.map(row))
 }
 
 /// 90 s as `90 s`, 300 s as `5 m`, a day as `24 h`: in the largest unit up to hours that leaves no rest.
@@ -185,11 +185,11 @@ fn retries() -> String {
             Some(schedule) => schedule.iter().map(|each| pause(*each)).collect::<Vec<_>>().join(", "),
             None => format!(
                 "up to {}, then {} times as long each; chance spreads them (full jitter)",
-                pause(policy.backoff),
+                pause(policy.base_backoff),
                 policy.multiplier
             ),
         };
-        let patience = match policy.patience.as_secs() / 86_400 {
+        let patience = match policy.throttle_patience.as_secs() / 86_400 {
             0 => "counts as a refusal".to_owned(),
             1 => "1 day".to_owned(),
             days => format!("{days} days"),

@@ -25,7 +25,7 @@ use crate::limits;
 use crate::model::channel::Channel;
 use crate::model::delivery::DeliveryKey;
 use crate::model::lane::Lane;
-use crate::model::watermark::{Look, LookResult, Place, Watermarks};
+use crate::model::watermark::{PlannedClaim, PlannedClaimResult, ShardLane, Watermarks};
 use crate::store::{self, delivery::Settle};
 
 /// Starts the claiming loops as tasks, which run until the process stops. Then the worker is removed from the list of
@@ -100,7 +100,7 @@ pub async fn deliver_due(hub: &Hub) -> Result<u64> {
         // claim made while a channel has no room proves nothing about that channel.
         let all_free = loops.iter().all(|l| l.slots.all_free());
         // Deliveries whose provider cannot be called now wait for another run.
-        let idle = |loop_: &ClaimLoop| !loop_.marks.any_active_of(&loop_.room(i64::MAX));
+        let idle = |loop_: &ClaimLoop| !loop_.marks.any_active_with_room(&loop_.room(i64::MAX));
         let everywhere = loops.iter().all(idle);
         let mut found = 0;
         for loop_ in &mut loops {
@@ -169,7 +169,7 @@ impl ChannelGroup {
 /// Channels of one group.
 fn channels(hub: &Hub, strangers: bool) -> Vec<Channel> {
     let mut channels = hub.providers.channels();
-    channels.retain(|channel| channel.calls_strangers() == strangers);
+    channels.retain(|channel| channel.calls_partner_servers() == strangers);
     channels
 }
 
@@ -221,7 +221,7 @@ impl ClaimLoop {
         // Register for the wake-up before querying, so that a delivery that becomes ready during the query still wakes
         // this loop.
         let woken = inbox.notify.notified();
-        let unknown_place = !self.marks.wake(&inbox.take());
+        let unknown_place = !self.marks.apply_hints(&inbox.take());
         let everywhere = unknown_place || Instant::now() >= self.next_poll;
         if everywhere {
             let work = &hub.settings.work;
@@ -243,7 +243,7 @@ impl ClaimLoop {
             self.slots.overflow_wants(wants_room);
         }
         let now = hub.clock.now();
-        if self.marks.any_active_of(&self.room(i64::MAX)) {
+        if self.marks.any_active_with_room(&self.room(i64::MAX)) {
             return;
         }
         // When a provider that cannot be called now may be called again.
@@ -268,28 +268,28 @@ impl ClaimLoop {
         let batch = self.batch_size();
         self.lease_limits(batch).await?;
         let now = self.hub.clock.now();
-        let looks = self.marks.plan(now, &self.room(batch), everywhere);
+        let looks = self.marks.plan_claims(now, &self.room(batch), everywhere);
         if looks.is_empty() {
             return Ok(0);
         }
         // Slots are reserved before the claim: another loop claims at the same time, and a claimed delivery must be
         // called.
         let Some(mut reserved) = self.slots.reserve(&looks, self.overflow) else {
-            looks.iter().for_each(|look| self.marks.passed_over(look));
+            looks.iter().for_each(|look| self.marks.record_skipped(look));
             // Poll everywhere once more, soon after the other loop has its slots.
             self.next_poll = self.next_poll.min(Instant::now() + limits::RESERVE_AGAIN);
             return Ok(0);
         };
         let _expected =
-            self.hub.provider_states.expect_claim(looks.iter().map(|look| (look.place.1.channel(), look.take)));
+            self.hub.provider_states.expect_claim(looks.iter().map(|look| (look.place.1.channel(), look.rows)));
         let claim = match claim(&self.hub, self.worker, &looks, batch).await {
             Ok(claim) => claim,
             Err(e) => {
-                looks.iter().for_each(|look| self.marks.forget(look));
+                looks.iter().for_each(|look| self.marks.record_failed(look));
                 return Err(e);
             }
         };
-        let seen: Vec<(Place, DateTime<Utc>)> =
+        let seen: Vec<(ShardLane, DateTime<Utc>)> =
             claim.rows.iter().map(|row| ((row.key.shard, row.lane), row.ready_at)).collect();
         self.update_watermarks(&looks, &seen, batch, now);
         self.claimed += seen.len() as u64;
@@ -318,7 +318,7 @@ impl ClaimLoop {
             self.hub.provider_states.of(*channel).iter().any(|provider| provider.limit().is_some())
         });
         for (channel, room) in room {
-            if self.marks.any_active_of(&HashMap::from([(channel, room)])) {
+            if self.marks.any_active_with_room(&HashMap::from([(channel, room)])) {
                 limit::lease_ahead(&self.hub, channel, room).await?;
             }
         }
@@ -333,10 +333,16 @@ impl ClaimLoop {
         if self.overflow == Some(true) && others { most.min(limits::OVERFLOW_CLAIM) } else { most }
     }
 
-    fn update_watermarks(&mut self, looks: &[Look], seen: &[(Place, DateTime<Utc>)], batch: i64, now: DateTime<Utc>) {
-        let mut found: HashMap<Place, LookResult> = HashMap::new();
+    fn update_watermarks(
+        &mut self,
+        looks: &[PlannedClaim],
+        seen: &[(ShardLane, DateTime<Utc>)],
+        batch: i64,
+        now: DateTime<Utc>,
+    ) {
+        let mut found: HashMap<ShardLane, PlannedClaimResult> = HashMap::new();
         for (place, ready_at) in seen {
-            let found = found.entry(*place).or_insert(LookResult { rows: 0, last_ready_at: None });
+            let found = found.entry(*place).or_insert(PlannedClaimResult { rows: 0, last_ready_at: None });
             found.rows += 1;
             found.last_ready_at = found.last_ready_at.max(Some(*ready_at));
         }
@@ -344,11 +350,13 @@ impl ClaimLoop {
         let all_looked_at = (seen.len() as i64) < batch;
         for look in looks {
             match found.get(&look.place) {
-                Some(found) if all_looked_at => self.marks.learn(look, *found, now),
+                Some(found) if all_looked_at => self.marks.record_result(look, *found, now),
                 // The limit of the whole claim may have cut it short: more may wait behind its last row.
-                Some(found) => self.marks.learn(look, LookResult { rows: look.take, ..*found }, now),
-                None if all_looked_at => self.marks.learn(look, LookResult { rows: 0, last_ready_at: None }, now),
-                None => self.marks.passed_over(look),
+                Some(found) => self.marks.record_result(look, PlannedClaimResult { rows: look.rows, ..*found }, now),
+                None if all_looked_at => {
+                    self.marks.record_result(look, PlannedClaimResult { rows: 0, last_ready_at: None }, now)
+                }
+                None => self.marks.record_skipped(look),
             }
         }
     }
@@ -529,10 +537,10 @@ impl Slots {
     }
 
     /// Reserves slots for all that these looks may bring; None if another loop took them first.
-    fn reserve(&self, looks: &[Look], overflow: Option<bool>) -> Option<Reserved> {
+    fn reserve(&self, looks: &[PlannedClaim], overflow: Option<bool>) -> Option<Reserved> {
         let other = overflow.map(|mine| !mine);
         let mut takes: HashMap<Channel, i64> = HashMap::new();
-        looks.iter().for_each(|look| *takes.entry(look.place.1.channel()).or_default() += look.take);
+        looks.iter().for_each(|look| *takes.entry(look.place.1.channel()).or_default() += look.rows);
         let mut reserved = Reserved { by_channel: HashMap::new(), other, freed: self.freed.clone() };
         for (channel, take) in takes {
             let slots = self.by_channel.get(&channel)?.slots.clone();

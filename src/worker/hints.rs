@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::hub::Hub;
 use crate::limits;
-use crate::model::watermark::Ready;
+use crate::model::watermark::ReadyHints;
 use crate::store::listen::{self, Listener, Notification, Topic};
 
 /// Pause between two hints: at most a hundred a second from a process.
@@ -69,7 +69,7 @@ async fn listen_until_lost(hub: &Hub, topics: &[Topic]) -> crate::error::Result<
             Notification::Ready { ready, .. } => hub.wake.notify_here(&ready),
             Notification::Shares { shares, .. } => {
                 let (now, mut fairness) = (hub.clock.now(), hub.fairness());
-                shares.into_iter().for_each(|share| fairness.heard(share, now, limits::FAIR_TELL_EVERY));
+                shares.into_iter().for_each(|share| fairness.add_remote(share, now, limits::FAIR_TELL_EVERY));
             }
             Notification::Proof => (),
             Notification::Changed => {
@@ -78,7 +78,7 @@ async fn listen_until_lost(hub: &Hub, topics: &[Topic]) -> crate::error::Result<
             }
             Notification::Missed => {
                 hub.accounts.forget();
-                hub.wake.notify_here(&Ready { anywhere: true, ..Ready::default() });
+                hub.wake.notify_here(&ReadyHints { hints_lost: true, ..ReadyHints::default() });
             }
         }
         notification = loop {
@@ -128,7 +128,7 @@ async fn read_changes(hub: &Hub) {
 /// # Errors
 /// `Error::Unavailable` if the database fails; the shares are lost, which makes fairness slower to react.
 pub async fn send_shares(hub: Hub) -> crate::error::Result<bool> {
-    let shares = hub.fairness().tell();
+    let shares = hub.fairness().take_unreported();
     if !shares.is_empty() {
         listen::tell_shares(&hub.store, hub.process, shares).await?;
     }

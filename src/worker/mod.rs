@@ -200,12 +200,12 @@ async fn note_answers(hub: Hub) -> Result<bool> {
 
 /// Reads how far the lanes have come in which a partner may have more than its share. Most of the time there are none.
 async fn check_fairness(hub: Hub) -> Result<bool> {
-    let places = hub.fairness().in_question();
+    let places = hub.fairness().lanes_to_check();
     if !places.is_empty() {
         let asked = hub.clock.now();
         let oldest = store::lane::oldest(hub.store.engine(), &places).await?;
         let mut fairness = hub.fairness();
-        oldest.into_iter().for_each(|(place, oldest)| fairness.learn(place, oldest, asked));
+        oldest.into_iter().for_each(|(place, oldest)| fairness.record_oldest(place, oldest, asked));
     }
     Ok(false)
 }

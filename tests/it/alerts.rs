@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use notihub::flow;
 use notihub::flow::alert::watch;
-use notihub::model::alert::Cause;
+use notihub::model::alert::AlertCause;
 use notihub::model::capability::Terms;
 use notihub::model::channel::Channel;
 use notihub::provider::{Account, Provider};
@@ -30,7 +30,7 @@ async fn alert_with_a_partner_named_notihub_stays_the_hubs_own() {
     let app = App::with(&["--alert-slack=ops"]).await;
     let renamed = "update partners set name = 'notihub' where partner_id = $1";
     sqlx::query(renamed).bind(app.partner.partner_id.0).execute(&app.db().await).await.unwrap();
-    app.hub.causes.note(Cause::Limit { provider: "sms".into() }, "450 of 500 a minute".into());
+    app.hub.causes.note(AlertCause::Limit { provider: "sms".into() }, "450 of 500 a minute".into());
     watch(&app.hub).await.unwrap();
     assert_eq!(told(&app, &mut (0, 0)).await.0, vec!["Provider sms is near its limit".to_owned()]);
     assert_eq!(app.get("/v1/messages").await.expect(200).body["items"], json!([]));
@@ -43,11 +43,11 @@ async fn alert_with_a_partner_named_notihub_stays_the_hubs_own() {
 async fn a_cause_is_told_once_and_so_is_its_end() {
     let app = App::with(&["--alert-slack=ops", "--alert-email=oncall@example.com"]).await;
     let mut seen = (0, 0);
-    let fallback = || Cause::Fallback { from: Channel::KakaoAlimtalk, to: Channel::Sms };
+    let fallback = || AlertCause::Fallback { from: Channel::KakaoAlimtalk, to: Channel::Sms };
     for round in 0..2 {
         for _ in 0..5 {
             app.hub.causes.note(fallback(), "credentials_refused".into());
-            app.hub.causes.note(Cause::Limit { provider: "sms".into() }, "450 of 500 a minute".into());
+            app.hub.causes.note(AlertCause::Limit { provider: "sms".into() }, "450 of 500 a minute".into());
             let (one, other) = tokio::join!(watch(&app.hub), watch(&app.hub));
             one.and(other).unwrap();
             app.advance(5);
@@ -98,7 +98,7 @@ async fn a_limit_that_is_nearly_used_is_told() {
 #[tokio::test]
 async fn what_could_not_be_written_is_told_later() {
     let app = App::with(&["--alert-slack=ops"]).await;
-    app.hub.causes.note(Cause::Limit { provider: "sms".into() }, "450 of 500 a minute".into());
+    app.hub.causes.note(AlertCause::Limit { provider: "sms".into() }, "450 of 500 a minute".into());
     let db = app.db().await;
     sqlx::query("alter table alerts rename to alerts_away").execute(&db).await.unwrap();
     watch(&app.hub).await.unwrap_err();
@@ -131,7 +131,7 @@ async fn a_provider_that_is_gone_is_no_outage() {
 #[tokio::test]
 async fn nobody_needs_to_be_told() {
     let app = App::new().await;
-    app.hub.causes.note(Cause::Limit { provider: "sms".into() }, "450 of 500 a minute".into());
+    app.hub.causes.note(AlertCause::Limit { provider: "sms".into() }, "450 of 500 a minute".into());
     watch(&app.hub).await.unwrap();
     assert_eq!(told(&app, &mut (0, 0)).await, (vec![], 0));
     let settings = crate::support::settings(&["--alert-slack=nowhere"]);

@@ -236,7 +236,7 @@ fn values(app: &App, document: &Value, place: &Place, name: &str) -> (Vec<Value>
             (vec![json!(to), json!([to]), json!([to, to])], vec![json!(""), json!({}), json!(["x".repeat(255)])])
         }),
         ("body", _) => place.channel.map(|channel| {
-            let most = channel.limit().map_or(limits::TEXT_BYTES, |limit| limit.max);
+            let most = channel.body_limit().map_or(limits::TEXT_BYTES, |limit| limit.max);
             // What Slack is sent holds the message's title, too.
             let room = if channel == Channel::Slack { 4 } else { 0 };
             let empty = if channel == Channel::Email { (vec![json!("")], vec![]) } else { (vec![], vec![json!("")]) };
@@ -381,8 +381,8 @@ fn is_other_channels(document: &Value, place: &Place, name: &str) -> bool {
 async fn body_is_read_as_it_is_described() {
     let app = App::with_provider(&[], Vendor::with_receipts()).await;
     let permitted = PartnerChange { may_receive_content: Some(true), ..PartnerChange::default() };
-    let admin = Actor::at_the_machine("test".into());
-    let permit = admin.administering().unwrap();
+    let admin = Actor::local_admin("test".into());
+    let permit = admin.admin_permit().unwrap();
     notihub::flow::partner::update(&app.hub, permit, app.partner.partner_id, permitted).await.unwrap();
     let document = app.get("/openapi.json").await.expect(200).body;
     let places = places(&app, &document).await;
@@ -471,7 +471,7 @@ async fn limits_of_every_channel_are_in_the_document() {
     let mut longest: BTreeMap<String, usize> = BTreeMap::new();
     for channel in postable() {
         let name = schema_of(&document, channel);
-        let most = channel.limit().map_or(limits::TEXT_BYTES, |limit| limit.max);
+        let most = channel.body_limit().map_or(limits::TEXT_BYTES, |limit| limit.max);
         let known = longest.entry(name.clone()).or_default();
         *known = (*known).max(most);
         let told = document["components"]["schemas"][&name]["description"].as_str().unwrap();

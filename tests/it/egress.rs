@@ -56,7 +56,7 @@ impl Lookup for Names {
 }
 
 fn partners_only() -> EgressRules {
-    EgressRules { allow: vec![IpAddr::V4(PARTNERS).into()], http: true, ..EgressRules::default() }
+    EgressRules { allow: vec![IpAddr::V4(PARTNERS).into()], allow_http: true, ..EgressRules::default() }
 }
 
 fn settings(rules: EgressRules, common: Common) -> WebhookSettings {
@@ -283,7 +283,7 @@ fn no_spelling_of_an_address_inside_is_taken() {
     ];
     for (reason, urls) in table {
         for url in urls.split_whitespace() {
-            let why = egress::parse(url, &EgressRules::default()).expect_err(url);
+            let why = egress::parse_url(url, &EgressRules::default()).expect_err(url);
             assert_eq!(why.reason, reason, "{url}: {}", why.detail);
             for secret in ["127.0.0.1", "169.254", "10.0.0", "loopback", "metadata"] {
                 assert!(!why.detail.contains(secret), "{url}: {}", why.detail);
@@ -295,12 +295,12 @@ fn no_spelling_of_an_address_inside_is_taken() {
     let blank =
         ["https://example.com/a b", "https://exa mple.com/", "https://example.com\u{200b}@x/ ", "\u{0}https://a.b/"];
     for url in spaced.into_iter().chain(blank) {
-        assert_eq!(egress::parse(url, &EgressRules::default()).expect_err(url).reason, "url_invalid", "{url:?}");
+        assert_eq!(egress::parse_url(url, &EgressRules::default()).expect_err(url).reason, "url_invalid", "{url:?}");
     }
     let long = format!("https://example.com/{}", "a".repeat(egress::URL_BYTES));
     let long_when_encoded = format!("https://example.com/{}", "é".repeat(500));
     for url in [long, long_when_encoded] {
-        assert_eq!(egress::parse(&url, &EgressRules::default()).unwrap_err().reason, "url_invalid");
+        assert_eq!(egress::parse_url(&url, &EgressRules::default()).unwrap_err().reason, "url_invalid");
     }
 }
 
@@ -372,7 +372,7 @@ async fn what_may_not_be_called_is_not_and_nothing_is_learnt() {
     assert_eq!(detail, "the endpoint's URL leads to an address that is not allowed");
     assert!(outcomes.iter().all(|outcome| *outcome == outcomes[0]), "{outcomes:#?}");
     // The operator took back http since the endpoint was made.
-    let strict = settings(EgressRules { http: false, ..partners_only() }, Common::within(BUDGET));
+    let strict = settings(EgressRules { allow_http: false, ..partners_only() }, Common::within(BUDGET));
     let strict = Webhook::with_lookup(strict, Names::of(&[&["127.0.0.2"]])).unwrap();
     assert_eq!(send(&strict, &request(&peer.url("127.0.0.2"))).await, outcomes[0]);
     unharmed(&canary);
@@ -516,8 +516,8 @@ async fn a_request_is_signed_and_nothing_is_injected() {
     assert_eq!((seen.header("authorization"), seen.header("x-tenant")), ("bearer partner's", "7"));
     assert_eq!((seen.header("webhook-id"), seen.header("webhook-timestamp")), ("0000000000002-1-1", "1800000000"));
     assert_eq!(seen.header("x-timestamp"), "1800000000");
-    assert_eq!(seen.header("x-signature"), signature::seed(SECRET, request.timestamp, &seen.body));
-    let standard = signature::standard(SECRET, &request.event_id, request.timestamp, &seen.body).unwrap();
+    assert_eq!(seen.header("x-signature"), signature::seed_signature(SECRET, request.timestamp, &seen.body));
+    let standard = signature::standard_signature(SECRET, &request.event_id, request.timestamp, &seen.body).unwrap();
     assert_eq!(seen.header("webhook-signature"), standard.to_lowercase());
     for absent in ["injected", "forged", "transfer-encoding", "x-forwarded-for", "x-nul", "accept-encoding", "referer"]
     {

@@ -6,7 +6,7 @@ use notihub::flow;
 use notihub::flow::delivery::reap::Reaper;
 use notihub::model::channel::Channel;
 use notihub::model::lane::Lane;
-use notihub::model::watermark::Look;
+use notihub::model::watermark::PlannedClaim;
 use notihub::worker;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -219,7 +219,7 @@ async fn a_worker_lost_while_it_waits_for_an_answer_loses_its_lease() {
     let app = app(&peer, &LATE).await;
     let id = post(&app, "held@example.com").await;
     let lane = Lane::new(Channel::Email, Default::default(), false);
-    let look = Look { place: (app.partner.shard, lane), mark: DateTime::UNIX_EPOCH, take: 1 };
+    let look = PlannedClaim { place: (app.partner.shard, lane), from_ready_at: DateTime::UNIX_EPOCH, rows: 1 };
     let claim = flow::delivery::claim::claim(&app.hub, app.hub.next_id(), &[look], 1).await.unwrap();
     let ready = flow::delivery::load::load(&app.hub, claim).await;
     let hub = app.hub.clone();

@@ -20,10 +20,10 @@ use notihub::hub::{Hub, Parts};
 use notihub::id::Tsid;
 use notihub::model::capability::Capability;
 use notihub::model::channel::{Channel, OnUnknown};
-use notihub::model::delivery::{BEHIND, Begun, DEATHS_MOST, DeliveryKey, Outcome};
+use notihub::model::delivery::{BeginRecord, DeliveryKey, MAX_WORKERS_LOST, Outcome, READY_WHEN_PREDECESSOR_ENDS};
 use notihub::model::lane::Lane;
 use notihub::model::retry::ErrorClass;
-use notihub::model::watermark::Look;
+use notihub::model::watermark::PlannedClaim;
 use notihub::provider::simulator::Behaviour;
 use notihub::provider::{Pending, Provider, SendRequest};
 use notihub::shutdown::Shutdown;
@@ -80,7 +80,8 @@ async fn asks(hub: &Hub, take: i64) -> Vec<Ask> {
 /// A worker's claim, as far as the call.
 async fn take(hub: &Hub, most: i64) -> Vec<HeldDelivery> {
     let asks = asks(hub, most).await;
-    let looks: Vec<Look> = asks.iter().map(|a| Look { place: (a.shard, a.lane), mark: a.mark, take: a.take }).collect();
+    let looks: Vec<PlannedClaim> =
+        asks.iter().map(|a| PlannedClaim { place: (a.shard, a.lane), from_ready_at: a.mark, rows: a.take }).collect();
     load(hub, claim(hub, hub.next_id(), &looks, most).await.unwrap()).await.held
 }
 
@@ -436,7 +437,7 @@ async fn what_loses_every_worker_ends_and_says_so() {
         let app = App::with(flags).await;
         let id = app.accept(slack_post("x")).await;
         assert_eq!(grab(&app.hub, 10).await.len(), 1);
-        for deaths in 1..DEATHS_MOST {
+        for deaths in 1..MAX_WORKERS_LOST {
             assert_eq!(lose(&app).await, 1);
             assert_eq!(app.stands(&id).await, ("SCHEDULED".into(), Some("worker_lost".into())), "{deaths}");
             assert!(grab(&app.hub, 10).await.is_empty(), "no claim of many takes it");
@@ -529,8 +530,10 @@ async fn what_a_late_hub_did_not_begin_is_soon_tried_again() {
         .unwrap();
         for _ in 0..12 {
             let asks = asks(&late, 10).await;
-            let looks: Vec<Look> =
-                asks.iter().map(|a| Look { place: (a.shard, a.lane), mark: a.mark, take: a.take }).collect();
+            let looks: Vec<PlannedClaim> = asks
+                .iter()
+                .map(|a| PlannedClaim { place: (a.shard, a.lane), from_ready_at: a.mark, rows: a.take })
+                .collect();
             let ready = load(&late, claim(&late, late.next_id(), &looks, 10).await.unwrap()).await;
             let mut settles = ready.given_back;
             for held in ready.held {
@@ -715,8 +718,13 @@ async fn a_settle_and_a_reap_at_the_same_moment_are_one_after_the_other() {
     let mut reaper = app.hub.store.begin_engine().await.unwrap();
     let overdue = store::delivery::overdue(&mut reaper, &shards, DateTime::UNIX_EPOCH, 10).await.unwrap();
     let [row] = <[_; 1]>::try_from(overdue).unwrap_or_else(|rows| panic!("{} overdue", rows.len()));
-    let (outcome, step) =
-        notihub::model::delivery::lost(&row.head, Begun::Unrecorded, 1, OnUnknown::Retry, app.hub.clock.now());
+    let (outcome, step) = notihub::model::delivery::transition_after_lost_worker(
+        &row.head,
+        BeginRecord::NotKept,
+        1,
+        OnUnknown::Retry,
+        app.hub.clock.now(),
+    );
     let tried = late.tried.clone().unwrap();
     let tried = store::delivery::Tried { outcome: outcome.kind(), code: Some("worker_lost".into()), ..tried };
     let back = Settle { step, tried: Some(tried), provider: None, ..late.clone() };
@@ -1208,7 +1216,7 @@ async fn more_than_a_fair_share_waits_in_overflow() {
 
     app.advance(1);
     worker::start(&app.hub, Role::Api);
-    until("it is seen that nothing waits", async || app.hub.fairness().in_question().is_empty()).await;
+    until("it is seen that nothing waits", async || app.hub.fairness().lanes_to_check().is_empty()).await;
     app.accept_all(emails(50)).await;
     assert_eq!(app.count(IN_OVERFLOW).await, 11);
     app.settle_all().await;
@@ -1227,7 +1235,7 @@ async fn a_share_is_one_for_all_processes() {
                   and query like 'LISTEN%shares%' and state = 'idle'";
     until("both listen", async || app.count(listen).await == 2).await;
     app.accept_all(emails(50)).await;
-    until("the other knows", async || !other.fairness().in_question().is_empty()).await;
+    until("the other knows", async || !other.fairness().lanes_to_check().is_empty()).await;
     stop(other).await;
     app.settle_all().await;
     app.done().await;
@@ -1673,7 +1681,7 @@ async fn the_order_of_webhooks_is_read_from_open_ones_whatever_the_history() {
         let others = events(Tsid(week(n).0 + 2048), 4_200, "'endpoint' || m", "'SENT'", &now);
         sqlx::raw_sql(sqlx::AssertSqlSafe(others)).execute(&db).await.unwrap();
     }
-    let behind = format!("timestamptz '{BEHIND}'");
+    let behind = format!("timestamptz '{READY_WHEN_PREDECESSOR_ENDS}'");
     let open = events(
         week(4),
         300,

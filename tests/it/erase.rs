@@ -36,8 +36,8 @@ async fn dump(app: &App) -> String {
 }
 
 async fn erase(app: &App, recipient: &str) -> erase::Erased {
-    let actor = Actor::at_the_machine("test".into());
-    erase::erase(&app.hub, actor.administering().unwrap(), recipient, None, |_| ()).await.unwrap()
+    let actor = Actor::local_admin("test".into());
+    erase::erase(&app.hub, actor.admin_permit().unwrap(), recipient, None, |_| ()).await.unwrap()
 }
 
 fn left(erased: &erase::Erased) -> u64 {
@@ -126,8 +126,8 @@ async fn the_proof_sees_what_is_left_and_every_form_of_a_number() {
         (&json!("erased"), &json!("erased"))
     );
     assert_eq!((&told["deliveries"][1]["to"], &told["contents"][0]["body"]), (&json!("010-9999-0000"), &json!("")));
-    let actor = Actor::at_the_machine("test".into());
-    let too_short = erase::erase(&app.hub, actor.administering().unwrap(), "a@b", None, |_| ()).await;
+    let actor = Actor::local_admin("test".into());
+    let too_short = erase::erase(&app.hub, actor.admin_permit().unwrap(), "a@b", None, |_| ()).await;
     assert!(too_short.is_err());
     app.done().await;
 }
@@ -303,13 +303,13 @@ async fn a_table_that_nobody_listed_is_searched() {
     )
     .await;
     let mut seen = Vec::new();
-    let actor = Actor::at_the_machine("test".into());
+    let actor = Actor::local_admin("test".into());
     let heard = |progress: erase::Progress<'_>| {
         if let erase::Progress::Searched(rows, table) = progress {
             seen.push((rows, table.to_owned()));
         }
     };
-    let erased = erase::erase(&app.hub, actor.administering().unwrap(), KIM, None, heard).await.unwrap();
+    let erased = erase::erase(&app.hub, actor.admin_permit().unwrap(), KIM, None, heard).await.unwrap();
     let places: Vec<&str> = erased.left.keys().map(String::as_str).collect();
     assert_eq!(places, ["later_area.extra", "later_area.labels", "later_area.note", "later_area.raw"]);
     assert_eq!(erased.unsearched, ["secret_area"]);
@@ -392,10 +392,10 @@ async fn content_can_be_sealed_and_its_key_changed() {
         master_keys: vec![[9; 32], MASTER_KEY],
     };
     let new = flow::start(parts).await.unwrap();
-    let actor = Actor::at_the_machine("test".into());
-    let resealed = reseal::reseal(&new, actor.administering().unwrap()).await.unwrap();
+    let actor = Actor::local_admin("test".into());
+    let resealed = reseal::reseal(&new, actor.admin_permit().unwrap()).await.unwrap();
     assert_eq!((resealed.signing_keys, resealed.messages, resealed.endpoints, resealed.unopened), (1, 2, 1, 0));
-    let again = reseal::reseal(&new, actor.administering().unwrap()).await.unwrap();
+    let again = reseal::reseal(&new, actor.admin_permit().unwrap()).await.unwrap();
     assert_eq!((again.messages, again.endpoints), (0, 0), "once is enough");
     let details: Vec<String> = sqlx::query_scalar("select detail::text from messages order by message_id")
         .fetch_all(&app.db().await)
@@ -410,7 +410,7 @@ async fn content_can_be_sealed_and_its_key_changed() {
     let hook_id = hook_id.parse().unwrap();
     let endpoint = store::endpoint::load(app.hub.store.api(), &only_new, &[hook_id]).await.unwrap().remove(0);
     assert_eq!(Some(endpoint.secret.as_str()), rotated["secret"].as_str());
-    assert_eq!(endpoint.former.map(|former| former.0).as_deref(), Some(secret));
+    assert_eq!(endpoint.previous_secret.map(|former| former.0).as_deref(), Some(secret));
     assert_eq!(endpoint.headers["authorization"], "Bearer CANARY");
     let only_old = Keyring::new([MASTER_KEY]);
     assert!(store::endpoint::load(app.hub.store.api(), &only_old, &[hook_id]).await.unwrap().is_empty());

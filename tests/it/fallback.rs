@@ -329,7 +329,7 @@ async fn what_is_taken_back_or_replaced_stays_so() {
     let late = post(&app, kakao(json!([{"channel": "SMS"}]))).await;
     let lane = notihub::model::lane::Lane::new(Channel::KakaoAlimtalk, Default::default(), false);
     let place = (app.partner.shard, lane);
-    let look = notihub::model::watermark::Look { place, mark: chrono::DateTime::UNIX_EPOCH, take: 10 };
+    let look = notihub::model::watermark::PlannedClaim { place, from_ready_at: chrono::DateTime::UNIX_EPOCH, rows: 10 };
     let claim = flow::delivery::claim::claim(&app.hub, app.hub.next_id(), &[look], 10).await.unwrap();
     let mut ready = flow::delivery::load::load(&app.hub, claim).await;
     let settle = crate::support::call_one(&app.hub, ready.held.pop().unwrap()).await;

@@ -375,7 +375,7 @@ fn broken_laws_are_seen() {
         ("flow/x.rs", "fn f<'a>(x: &'a str, c: char) -> bool { c == '\"' || c == '\\'' || x == \"crate::cli::x\" }"),
         ("flow/x.rs", "use crate::{store, provider::Letter, model::delivery::{self, Key}}; use crate::hub::Hub;"),
         ("flow/x.rs", "use crate::hub::intake_queue::Requests;"),
-        ("hub/x.rs", "use crate::{store::Store, provider::Providers, model::gate::Gates};"),
+        ("hub/x.rs", "use crate::{store::Store, provider::Providers, model::concurrency::EndpointConcurrency};"),
         ("clock.rs", "fn f() { Utc::now(); }"),
         ("http/x.rs", "use axum::Router; use crate::{flow, hub::Hub};"),
         ("live/x.rs", "use crate::http::server;"),

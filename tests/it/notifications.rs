@@ -584,7 +584,7 @@ async fn what_differs_between_environments_is_a_setting() {
         "slack-destination = ['ops=https://hooks.slack.com/services/T0/B0/x']\nretry-max-attempts = 5\n",
     )
     .unwrap();
-    let read = config::file(Some(&file)).unwrap();
+    let read = config::read_file(Some(&file)).unwrap();
     std::fs::remove_file(&file).unwrap();
     assert_eq!(read["slack-destination"].values, ["ops=https://hooks.slack.com/services/T0/B0/x"]);
     assert_eq!(read["retry-max-attempts"].values, ["5"]);

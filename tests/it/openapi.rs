@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use notihub::error::{CODES, DELIVERY_REASONS, REASONS};
 use notihub::flow::fallback::FallbackReason;
-use notihub::model::delivery::{FAILING, PACED};
+use notihub::model::delivery::{REASON_DESTINATION_FAILING, REASON_DESTINATION_PACED};
 use notihub::model::receipt::{NO_RECEIPT, RECEIPT_ACCEPTED, RECEIPT_EXPIRED, RECEIPT_FAILED};
 use notihub::model::retry;
 use serde_json::{Value, json};
@@ -206,7 +206,7 @@ fn every_reason_is_told() {
 #[test]
 fn every_delivery_reason_is_told() {
     let told: BTreeSet<String> = DELIVERY_REASONS.iter().map(|row| row.0.to_owned()).collect();
-    let mut used: BTreeSet<String> = retry::TABLE.iter().map(|row| row.word.to_owned()).collect();
+    let mut used: BTreeSet<String> = retry::RETRY_RULES.iter().map(|row| row.reason.to_owned()).collect();
     for source in files("src", ".rs").iter().map(|path| read(path)) {
         let source = source.split("#[cfg(test)]").next().unwrap();
         let source = source.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -231,7 +231,7 @@ fn every_delivery_reason_is_told() {
     used.remove("starttls_missing");
     used.remove("tls_failed");
     // Written as constants.
-    used.extend([PACED, FAILING].map(str::to_owned));
+    used.extend([REASON_DESTINATION_PACED, REASON_DESTINATION_FAILING].map(str::to_owned));
     // Written with a condition before it.
     used.insert("no_answer".into());
     // Of what receipts say, or their absence, and of what could not be sent at all.

@@ -373,8 +373,8 @@ async fn a_message_is_seen_for_a_day() {
     let (longer, long_key, _) = app.partner(PartnerChange { lookup_days: Some(3), ..named("longer") }).await;
     assert_eq!(longer.lookup_days, 3);
     let staff = {
-        let actor = Actor::at_the_machine("test".into());
-        let permit = actor.administering().unwrap();
+        let actor = Actor::local_admin("test".into());
+        let permit = actor.admin_permit().unwrap();
         flow::partner::create_key(&app.hub, permit, StaffRole::Operator, "kim").await.unwrap()
     };
     let token = async |key: &Credentials| sign_in(&app.hub, key).await;
@@ -555,9 +555,9 @@ async fn audit(app: &App, admin: &str, query: &str) -> Vec<Value> {
 #[tokio::test]
 async fn admins_make_partners_and_are_written_down() {
     let app = App::new().await;
-    let actor = Actor::at_the_machine("test".into());
+    let actor = Actor::local_admin("test".into());
     let staff =
-        flow::partner::create_key(&app.hub, actor.administering().unwrap(), StaffRole::Admin, "kim").await.unwrap();
+        flow::partner::create_key(&app.hub, actor.admin_permit().unwrap(), StaffRole::Admin, "kim").await.unwrap();
     let admin = sign_in(&app.hub, &staff).await;
     let ask = async |method: &str, path: &str, body: Value| app.ask(&admin, method, path, Some(body)).await;
 
@@ -747,8 +747,8 @@ async fn a_name_and_a_key_are_won_by_one() {
         }
     }
     // A partner from before there were keys: its first is made by whoever rotates first.
-    let actor = Actor::at_the_machine("test".into());
-    let permit = actor.administering().unwrap();
+    let actor = Actor::local_admin("test".into());
+    let permit = actor.admin_permit().unwrap();
     for n in 0..10 {
         let old = Partner::new(app.hub.next_id(), format!("old {n}"), 0);
         assert!(store::partner::insert(app.hub.store.api(), &old, app.hub.clock.now()).await.unwrap());

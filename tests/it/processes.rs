@@ -264,8 +264,8 @@ fn client(token: &str) -> reqwest::Client {
 /// The same as an operator.
 pub async fn operator_to(url: &str) -> reqwest::Client {
     let hub = hub_on(url, Vec::new()).await;
-    let actor = Actor::at_the_machine("test".into());
-    let permit = actor.administering().expect("an admin");
+    let actor = Actor::local_admin("test".into());
+    let permit = actor.admin_permit().expect("an admin");
     let key = flow::partner::create_key(&hub, permit, StaffRole::Operator, "test").await.expect("a key");
     let token = sign_in(&hub, &key).await;
     hub.shutdown.stop();
@@ -288,8 +288,8 @@ async fn hub_on(url: &str, master_keys: Vec<[u8; 32]>) -> Hub {
 
 async fn http_with(url: &str, master_keys: Vec<[u8; 32]>) -> reqwest::Client {
     let hub = hub_on(url, master_keys).await;
-    let actor = Actor::at_the_machine("test".into());
-    let permit = actor.administering().expect("an admin");
+    let actor = Actor::local_admin("test".into());
+    let permit = actor.admin_permit().expect("an admin");
     let credentials = match notihub::store::partner::find(hub.store.api(), "test").await.expect("an answer") {
         Some(partner) => {
             let overlap = chrono::TimeDelta::hours(1);

@@ -24,11 +24,12 @@ use notihub::id::Tsid;
 use notihub::model::capability::Capability;
 use notihub::model::channel::{Channel, OnUnknown};
 use notihub::model::delivery::{
-    Begun, DeliveryKey, Head, Outcome, OutcomeKind, Status, Step, lost, next, parse_public_id,
+    BeginRecord, DeliveryFacts, DeliveryKey, Outcome, OutcomeKind, Status, Transition, next_transition,
+    parse_public_id, transition_after_lost_worker,
 };
 use notihub::model::lane::Lane;
 use notihub::model::retry::ErrorClass;
-use notihub::model::watermark::Look;
+use notihub::model::watermark::PlannedClaim;
 use notihub::provider::{Account, Pending, Provider, Providers, SendRequest};
 use notihub::shutdown::Shutdown;
 use notihub::store::Conn;
@@ -180,7 +181,7 @@ fn throws() -> impl Strategy<Value = Vec<Throw>> {
 /// What a delivery should look like.
 #[derive(Debug, Clone)]
 struct Twin {
-    head: Head,
+    head: DeliveryFacts,
     /// The status at the last comparison.
     seen: Status,
     ready_at: DateTime<Utc>,
@@ -200,7 +201,7 @@ struct Twin {
 struct Known {
     settle: Settle,
     /// The step by the reference, with the least and the most jitter.
-    steps: (Step, Step),
+    steps: (Transition, Transition),
 }
 
 /// Every change of a head that was seen, and how often.
@@ -246,7 +247,7 @@ fn rfc3339(at: DateTime<Utc>) -> String {
 }
 
 impl Twin {
-    fn take(&mut self, step: &Step, latest: &Step) {
+    fn take(&mut self, step: &Transition, latest: &Transition) {
         self.head.status = step.status;
         self.head.possibly_sent |= step.possibly_sent;
         self.head.max_attempts += i16::from(step.refund);
@@ -261,7 +262,7 @@ impl Twin {
     }
 
     /// A step that was fenced by what it started from. Says whether the fence held.
-    fn settle(&mut self, settle: &Settle, steps: &(Step, Step)) -> bool {
+    fn settle(&mut self, settle: &Settle, steps: &(Transition, Transition)) -> bool {
         if (self.head.status, self.head.attempt) != (settle.head.status, settle.head.attempt) {
             return false;
         }
@@ -364,8 +365,8 @@ impl Walk {
         self.app.hub.clock.now()
     }
 
-    fn step(&self, head: &Head, outcome: &Outcome, jitter: f64) -> Step {
-        next(
+    fn step(&self, head: &DeliveryFacts, outcome: &Outcome, jitter: f64) -> Transition {
+        next_transition(
             head,
             outcome,
             &self.app.hub.settings.retry.policy(head.channel, head.has_fallback),
@@ -519,7 +520,7 @@ impl Walk {
         let keys: Vec<DeliveryKey> =
             (1_i16..).take(recipients).map(|no| DeliveryKey { shard, message_id, no }).collect();
         for key in &keys {
-            let head = Head {
+            let head = DeliveryFacts {
                 status: if delay.is_some() { Status::Scheduled } else { Status::Pending },
                 channel: Channel::Email,
                 attempt: 0,
@@ -553,8 +554,9 @@ impl Walk {
         let hub = self.app.hub.clone();
         let shard = self.app.partner.shard;
         let lanes = Lane::all_of(&[Channel::Email]).into_iter();
-        let looks: Vec<Look> =
-            lanes.map(|lane| Look { place: (shard, lane), mark: DateTime::UNIX_EPOCH, take: most }).collect();
+        let looks: Vec<PlannedClaim> = lanes
+            .map(|lane| PlannedClaim { place: (shard, lane), from_ready_at: DateTime::UNIX_EPOCH, rows: most })
+            .collect();
         let claim = claim(&hub, worker, &looks, most).await.expect("a claim");
         let claimed: Vec<DeliveryKey> = claim.rows.iter().map(|row| row.key).collect();
         let waiting = self.in_status(Status::Pending);
@@ -647,11 +649,11 @@ impl Walk {
         let twin = self.twins.get_mut(&key).expect("a delivery we know");
         let on_record = twin.attempts.get(&twin.head.attempt).is_some_and(|row| row.0 == OutcomeKind::InFlight);
         let begun = match self.on_unknown {
-            _ if on_record => Begun::Recorded,
-            OnUnknown::Retry => Begun::Unrecorded,
-            OnUnknown::Lookup | OnUnknown::Hold => Begun::Never,
+            _ if on_record => BeginRecord::Present,
+            OnUnknown::Retry => BeginRecord::NotKept,
+            OnUnknown::Lookup | OnUnknown::Hold => BeginRecord::Absent,
         };
-        let (outcome, step) = lost(&twin.head, begun, deaths + 1, self.on_unknown, now);
+        let (outcome, step) = transition_after_lost_worker(&twin.head, begun, deaths + 1, self.on_unknown, now);
         twin.apart = step.ready_at.is_some();
         twin.take(&step, &step);
         twin.ready_within = None;
@@ -805,7 +807,7 @@ impl Walk {
                 .map(|detail| detail.split_once(':').map_or(detail, |(event, _)| event))
                 .collect();
             let expected: Vec<&str> =
-                twin.events.iter().filter_map(|status| status.event()).map(|event| event.as_str()).collect();
+                twin.events.iter().filter_map(|status| status.event_kind()).map(|event| event.as_str()).collect();
             assert_eq!(told, expected, "events of {id}: {twin:#?}");
         }
     }
@@ -852,7 +854,7 @@ impl Walk {
 
 impl Twin {
     fn compare_head(&mut self, key: DeliveryKey, row: &Value) {
-        let Head { status, attempt, max_attempts, possibly_sent, cancel_requested, .. } = self.head;
+        let DeliveryFacts { status, attempt, max_attempts, possibly_sent, cancel_requested, .. } = self.head;
         let seen = json!([
             row["status"],
             row["attempt"],

@@ -13,10 +13,11 @@ use std::sync::{Arc, Mutex};
 use chrono::{DateTime, Utc};
 use notihub::model::channel::{Channel, OnUnknown};
 use notihub::model::delivery::{
-    Begun, DEATHS_MOST, Head, Outcome, OutcomeKind, STATUSES, Status, TRANSITIONS, lost, next, redrive,
+    BeginRecord, DeliveryFacts, MAX_WORKERS_LOST, Outcome, OutcomeKind, STATUSES, Status, TRANSITIONS,
+    max_attempts_after_redrive, next_transition, transition_after_lost_worker,
 };
 use notihub::model::event::EventKind;
-use notihub::model::receipt::{DeliveryState, ReceiptOutcome, Tried, correction};
+use notihub::model::receipt::{AttemptEvidence, DeliveryState, ReceiptOutcome, correction};
 use notihub::model::retry::{ErrorClass, RetryPolicy};
 use stateright::{Checker as _, HasDiscoveries, Model, Property};
 
@@ -219,7 +220,7 @@ const UPWARDS: [(Status, Status); 8] = [
 fn lifted(d: &Delivery) -> Status {
     let word = |arrived: &bool| if *arrived { ReceiptOutcome::Delivered } else { ReceiptOutcome::Failed };
     let said = |n: &i16| d.receipts.get(n).map(word);
-    let tried = |(n, outcome): (&i16, &OutcomeKind)| Tried {
+    let tried = |(n, outcome): (&i16, &OutcomeKind)| AttemptEvidence {
         attempt: *n,
         outcome: *outcome,
         provider: None,
@@ -231,8 +232,8 @@ fn lifted(d: &Delivery) -> Status {
     if taken && matches!(d.status, Status::Scheduled | Status::Pending | Status::Undetermined) {
         return Status::Sent;
     }
-    let head = DeliveryState { status: d.status, overdue: false, redriven: d.redriven };
-    let attempts: Vec<Tried> = d.attempts.iter().map(tried).collect();
+    let head = DeliveryState { status: d.status, receipt_overdue: false, redriven: d.redriven };
+    let attempts: Vec<AttemptEvidence> = d.attempts.iter().map(tried).collect();
     correction(head, &attempts).map_or(d.status, |lift| lift.status)
 }
 
@@ -277,8 +278,8 @@ impl Delivery {
         }
     }
 
-    fn head(&self) -> Head {
-        Head {
+    fn head(&self) -> DeliveryFacts {
+        DeliveryFacts {
             status: self.status,
             channel: Channel::Email,
             attempt: self.attempt,
@@ -366,7 +367,7 @@ impl Protocol {
             d.refunds += 1;
         }
         self.walked.lock().expect("no panic in here").insert((from, to));
-        let event = if asked_for { EventKind::Redriven } else { to.event()? };
+        let event = if asked_for { EventKind::Redriven } else { to.event_kind()? };
         d.event_seq += 1;
         if self.broken(Fault::EventOutsideTransaction) && by != By::Evidence {
             return Some(event);
@@ -392,7 +393,7 @@ impl Protocol {
     }
 
     fn policy(&self, seen: Seen, d: &Delivery, attempt: i16, outcome: &Outcome) -> Write {
-        let head = Head {
+        let head = DeliveryFacts {
             status: Status::Processing,
             attempt,
             max_attempts: seen.max_attempts,
@@ -400,7 +401,7 @@ impl Protocol {
             cancel_requested: seen.cancel_requested,
             ..d.head()
         };
-        let step = next(&head, outcome, &RetryPolicy::default(), self.on_unknown, now(), 0.5);
+        let step = next_transition(&head, outcome, &RetryPolicy::default(), self.on_unknown, now(), 0.5);
         Write {
             was: Status::Processing,
             status: step.status,
@@ -470,16 +471,16 @@ impl Protocol {
     fn reap(&self, d: &mut Delivery) -> Option<Doing> {
         let on_record = d.attempts.get(&d.attempt) == Some(&OutcomeKind::InFlight);
         let begun = match self.on_unknown {
-            _ if on_record => Begun::Recorded,
-            OnUnknown::Retry => Begun::Unrecorded,
-            OnUnknown::Lookup | OnUnknown::Hold => Begun::Never,
+            _ if on_record => BeginRecord::Present,
+            OnUnknown::Retry => BeginRecord::NotKept,
+            OnUnknown::Lookup | OnUnknown::Hold => BeginRecord::Absent,
         };
         d.lost += 1;
         d.lost_ever += 1;
         d.deaths += i16::from(!self.broken(Fault::DeathsNotCounted));
         // As if others had been lost before.
-        let deaths = DEATHS_MOST - 1 - self.spared + d.deaths;
-        let (outcome, mut step) = lost(&d.head(), begun, deaths, self.on_unknown, now());
+        let deaths = MAX_WORKERS_LOST - 1 - self.spared + d.deaths;
+        let (outcome, mut step) = transition_after_lost_worker(&d.head(), begun, deaths, self.on_unknown, now());
         if self.broken(Fault::LostWorkerUsesAttempt) && step.ready_at.is_some() {
             step.refund = false;
             step.status = if d.attempt < d.max_attempts { step.status } else { Status::Undetermined };
@@ -498,7 +499,7 @@ impl Protocol {
 
     /// Canceled or expired where nobody holds it.
     fn end(&self, d: &Delivery, outcome: &Outcome) -> Write {
-        let step = next(&d.head(), outcome, &RetryPolicy::default(), OnUnknown::Retry, now(), 0.0);
+        let step = next_transition(&d.head(), outcome, &RetryPolicy::default(), OnUnknown::Retry, now(), 0.0);
         let (status, possibly_sent) = (step.status, step.possibly_sent);
         Write { was: d.status, status, possibly_sent, refund: false, outcome: None }
     }
@@ -506,7 +507,7 @@ impl Protocol {
     /// How often it may be tried then, if it may.
     fn again(&self, d: &Delivery) -> Option<i16> {
         let policy = RetryPolicy { max_attempts: self.attempts, ..RetryPolicy::default() };
-        redrive(d.status, d.attempt, self.on_unknown, &policy).ok()
+        max_attempts_after_redrive(d.status, d.attempt, self.on_unknown, &policy).ok()
     }
 
     fn answers(&self, d: &Delivery) -> &'static [Answer] {
@@ -601,7 +602,7 @@ impl Protocol {
                 let new = d.receipts.insert(attempt, arrived).is_none();
                 if !new
                     && self.broken(Fault::DuplicateReceiptTold)
-                    && let Some(event) = d.status.event()
+                    && let Some(event) = d.status.event_kind()
                 {
                     d.event_seq += 1;
                     d.events.push(event);
@@ -860,7 +861,7 @@ impl Model for Protocol {
                     let to_come = w.hands.iter().filter(telling).count();
                     let status = |e: &EventKind| match e {
                         EventKind::Redriven => Some(Status::Pending),
-                        e => STATUSES.into_iter().find(|s| s.event() == Some(*e)),
+                        e => STATUSES.into_iter().find(|s| s.event_kind() == Some(*e)),
                     };
                     let told: Vec<Status> = d.events.iter().filter_map(status).collect();
                     let follows = |pair: &[Status]| match (pair[0], pair[1]) {

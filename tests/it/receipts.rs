@@ -15,9 +15,9 @@ use notihub::model::capability::Capability;
 use notihub::model::channel::{Channel, OnUnknown};
 use notihub::model::delivery::{DeliveryKey, Outcome};
 use notihub::model::lane::Lane;
-use notihub::model::receipt::{Receipt, Reference};
-use notihub::model::retry::{ErrorClass, TABLE};
-use notihub::model::watermark::Look;
+use notihub::model::receipt::{AttemptReference, Receipt};
+use notihub::model::retry::{ErrorClass, RETRY_RULES};
+use notihub::model::watermark::PlannedClaim;
 use notihub::provider::http::Common;
 use notihub::provider::registry::make;
 use notihub::provider::simulator::nhn;
@@ -67,7 +67,7 @@ pub fn unknown() -> Outcome {
 
 fn read(item: &Value) -> Result<Receipt, String> {
     let text = |name: &str| item[name].as_str().map(str::to_owned);
-    let class = text("class").and_then(|word| TABLE.iter().find(|row| row.word == word)).map(|row| row.class);
+    let class = text("class").and_then(|word| RETRY_RULES.iter().find(|row| row.reason == word)).map(|row| row.class);
     Ok(Receipt {
         event_key: text("key").ok_or("it has no key")?,
         reference: text("ref").and_then(|text| text.parse().ok()),
@@ -136,7 +136,7 @@ pub fn over(channel: &str) -> Value {
 
 pub fn reference(app: &App, id: &str, no: i16, attempt: i16) -> String {
     let key = DeliveryKey { shard: app.partner.shard, message_id: id.parse().unwrap(), no };
-    Reference { key, attempt }.to_string()
+    AttemptReference { key, attempt }.to_string()
 }
 
 /// As the vendor calls.
@@ -225,7 +225,7 @@ async fn an_early_receipt_is_not_lost() {
     told(&app, &id, 1, "ACCEPTED").await;
     assert_eq!(app.count("select count(*) from receipts where effect = 'unmatched'").await, 1);
     let lane = Lane::new(Channel::Sms, Default::default(), false);
-    let look = Look { place: (app.partner.shard, lane), mark: DateTime::UNIX_EPOCH, take: 10 };
+    let look = PlannedClaim { place: (app.partner.shard, lane), from_ready_at: DateTime::UNIX_EPOCH, rows: 10 };
     let claim = flow::delivery::claim::claim(&app.hub, app.hub.next_id(), &[look], 10).await.unwrap();
     let mut ready = flow::delivery::load::load(&app.hub, claim).await;
     told(&app, &id, 1, "DELIVERED").await;
@@ -548,8 +548,8 @@ async fn receipts_go_with_their_messages() {
     tell(&app, json!([{"key": "01012345678:1", "ref": of, "outcome": "FAILED", "code": "01012345678", "detail": "010-1234-5678 is off", "id": "p1"}]))
         .await;
     flow::receipt::apply(&app.hub).await.unwrap();
-    let actor = notihub::model::access::principal::Actor::at_the_machine("test".into());
-    let permit = actor.administering().unwrap();
+    let actor = notihub::model::access::principal::Actor::local_admin("test".into());
+    let permit = actor.admin_permit().unwrap();
     let erased = flow::erase::erase(&app.hub, permit, "01012345678", None, |_| ()).await.unwrap();
     assert!(erased.left.is_empty(), "{:?}", erased.left);
     assert_eq!(app.count("select count(*) from receipts where detail is null and provider_ref is null").await, 1);

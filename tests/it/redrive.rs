@@ -151,8 +151,8 @@ async fn what_may_not_be_tried_again_is_refused() {
 
     let erased = post(&app, email("bounce@example.com")).await;
     app.work().await;
-    let actor = Actor::at_the_machine("test".into());
-    let permit = actor.administering().unwrap();
+    let actor = Actor::local_admin("test".into());
+    let permit = actor.admin_permit().unwrap();
     flow::erase::erase(&app.hub, permit, "bounce@example.com", None, |_| ()).await.unwrap();
     redrive(&app, &operator, &erased).await.refused(422, "content_erased");
     // Nor by a job; and what is held is not counted.
@@ -571,8 +571,8 @@ async fn partners_keep_to_their_own() {
 #[tokio::test(flavor = "multi_thread")]
 async fn at_a_terminal() {
     let app = App::new().await;
-    let (folder, actor) = (Folder::new(), Actor::at_the_machine("test".into()));
-    let permit = actor.administering().unwrap();
+    let (folder, actor) = (Folder::new(), Actor::local_admin("test".into()));
+    let permit = actor.admin_permit().unwrap();
     let key = flow::partner::create_key(&app.hub, permit, StaffRole::Operator, "terminal").await.unwrap();
     let redrive = async |args: &[&str]| {
         let program = Notihub::new(&folder, &["redrive"]).env("NOTIHUB_URL", app.uri(""));

@@ -10,7 +10,7 @@ use notihub::model::capability::Capability;
 use notihub::model::channel::Channel;
 use notihub::model::delivery::Outcome;
 use notihub::model::retry::ErrorClass;
-use notihub::model::watermark::Look;
+use notihub::model::watermark::PlannedClaim;
 use notihub::provider::simulator::Behaviour;
 use notihub::provider::{Pending, Provider, SendRequest};
 use serde_json::{Value, json};
@@ -261,7 +261,7 @@ impl Provider for Greylist {
             if !refused {
                 return Outcome::Accepted { provider_ref: None };
             }
-            let (class, code) = (ErrorClass::Busy, "smtp_450".to_owned());
+            let (class, code) = (ErrorClass::RecipientBusy, "smtp_450".to_owned());
             Outcome::Rejected { class, code, detail: "450 4.2.0 greylisted".into(), retry_after: None }
         })
     }
@@ -669,7 +669,7 @@ async fn what_a_crashed_worker_held_is_taken_back() {
     let app = App::new().await;
     let id = post(&app, email("kim@example.com")).await;
     let lane = notihub::model::lane::Lane::new(Channel::Email, Default::default(), false);
-    let look = Look { place: (app.partner.shard, lane), mark: DateTime::UNIX_EPOCH, take: 10 };
+    let look = PlannedClaim { place: (app.partner.shard, lane), from_ready_at: DateTime::UNIX_EPOCH, rows: 10 };
     // Claimed, and then nothing more: this is where a worker dies.
     let claim = flow::delivery::claim::claim(&app.hub, app.hub.next_id(), &[look], 10).await.unwrap();
     drop(claim);

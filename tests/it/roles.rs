@@ -187,15 +187,15 @@ async fn advisory_locks_of_a_login_stop_nothing() {
     assert_eq!(app.smtp.records().len(), 1);
 
     let change = flow::partner::PartnerChange { retention_days: Some(Some(1)), ..Default::default() };
-    let actor = Actor::at_the_machine("test".into());
-    flow::partner::update(&app.hub, actor.administering().unwrap(), app.partner.partner_id, change).await.unwrap();
+    let actor = Actor::local_admin("test".into());
+    flow::partner::update(&app.hub, actor.admin_permit().unwrap(), app.partner.partner_id, change).await.unwrap();
     app.advance(3 * 86_400);
     retain::retain(&app.hub).await.unwrap();
     assert!(app.count("select erased_below from partners").await > 0, "content was erased");
     app.advance(200 * 86_400);
     let round = retain::partitions(&app.hub).await.unwrap();
     assert!(!round.made.is_empty() && !round.dropped.is_empty(), "{round:?}");
-    flow::sign_in::rotate_signing_key(&app.hub, actor.administering().unwrap(), false).await.unwrap();
+    flow::sign_in::rotate_signing_key(&app.hub, actor.admin_permit().unwrap(), false).await.unwrap();
 
     run_sql(
         &mut held,
@@ -216,9 +216,9 @@ fn crc32(bytes: &[u8]) -> u32 {
 }
 
 async fn grant(app: &App, partner: &str, role: &str) {
-    let actor = Actor::at_the_machine("test".into());
+    let actor = Actor::local_admin("test".into());
     let partner = store::partner::find(app.hub.store.api(), partner).await.unwrap().unwrap();
-    flow::partner::grant_intake(&app.hub, actor.administering().unwrap(), &partner, role).await.unwrap();
+    flow::partner::grant_intake(&app.hub, actor.admin_permit().unwrap(), &partner, role).await.unwrap();
 }
 
 /// Faults C2: a transaction that a login holds open after it enqueued holds up nobody: not the same partner's messages over
@@ -245,11 +245,11 @@ async fn an_open_transaction_that_enqueued_stops_nobody() {
     let mut relayed = relay::Relay::default();
     while relay::relay(&app.hub, &mut relayed).await.unwrap() {}
     assert_eq!(app.count("select count(*) from messages").await, 3);
-    let actor = Actor::at_the_machine("test".into());
+    let actor = Actor::local_admin("test".into());
     let change = flow::partner::PartnerChange { rate_limit_tps: Some(7_000), ..Default::default() };
-    flow::partner::update(&app.hub, actor.administering().unwrap(), app.partner.partner_id, change).await.unwrap();
+    flow::partner::update(&app.hub, actor.admin_permit().unwrap(), app.partner.partner_id, change).await.unwrap();
     assert_eq!(
-        flow::partner::revoke_intake(&app.hub, actor.administering().unwrap(), None, &name, false).await.unwrap(),
+        flow::partner::revoke_intake(&app.hub, actor.admin_permit().unwrap(), None, &name, false).await.unwrap(),
         1
     );
     retain::retain(&app.hub).await.unwrap();

@@ -101,8 +101,8 @@ async fn a_forged_token_is_refused() {
     let (kid, secret) = signing_key(&app).await;
     // Its first key was made at the same moment of the same clock, and has the name of ours.
     elsewhere.advance(7);
-    let actor = Actor::at_the_machine("test".into());
-    rotate_signing_key(&elsewhere.hub, actor.administering().unwrap(), true).await.unwrap();
+    let actor = Actor::local_admin("test".into());
+    rotate_signing_key(&elsewhere.hub, actor.admin_permit().unwrap(), true).await.unwrap();
     let (their_kid, their_secret) = signing_key(&elsewhere).await;
     assert_ne!((&their_kid, &their_secret), (&kid, &secret));
     let now = app.hub.clock.now().timestamp();
@@ -598,8 +598,8 @@ async fn no_successor_escapes_a_revoked_family() {
 async fn a_rotated_secret_ends_with_all_it_gave() {
     let app = App::new().await;
     let (partner, first, _) = app.partner(named("orders")).await;
-    let actor = Actor::at_the_machine("test".into());
-    let permit = actor.administering().unwrap();
+    let actor = Actor::local_admin("test".into());
+    let permit = actor.admin_permit().unwrap();
     let rotate = async |seconds: i64| {
         let made = flow::partner::rotate(&app.hub, permit, partner.partner_id, TimeDelta::seconds(seconds)).await;
         made.unwrap()
@@ -747,8 +747,8 @@ async fn an_inactive_partner_is_shut_out() {
     assert_eq!(refused.body["code"], "E008");
     refresh(&app, &anew.refresh).await.refused(403, "partner_inactive");
     let change = flow::partner::PartnerChange { status: Some(PartnerStatus::Active), ..Default::default() };
-    let actor = Actor::at_the_machine("test".into());
-    flow::partner::update(&app.hub, actor.administering().unwrap(), partner.partner_id, change).await.unwrap();
+    let actor = Actor::local_admin("test".into());
+    flow::partner::update(&app.hub, actor.admin_permit().unwrap(), partner.partner_id, change).await.unwrap();
     // It was not used up by the attempt.
     refreshed(&app, &anew.refresh).await;
     forgetful.done().await;
@@ -762,8 +762,8 @@ async fn an_inactive_partner_is_shut_out() {
 async fn signing_keys_are_replaced() {
     let app = App::new().await;
     let other = Other::of(&app).await;
-    let actor = Actor::at_the_machine("test".into());
-    let permit = actor.administering().unwrap();
+    let actor = Actor::local_admin("test".into());
+    let permit = actor.admin_permit().unwrap();
     let kid_of = |tokens: &Tokens| {
         let header = BASE64URL_NOPAD.decode(tokens.access.split('.').next().unwrap().as_bytes()).unwrap();
         serde_json::from_slice::<Value>(&header).unwrap()["kid"].as_str().unwrap().to_owned()
@@ -964,8 +964,8 @@ async fn a_refresh_waits_for_its_address_alone() {
 async fn an_address_behind_a_proxy_is_read_in_every_form() {
     let app = App::with(&["--behind-proxy"]).await;
     let forwarded = Other::with(&app, &["--accept-loss", "--behind-proxy", "--proxy-header", "Forwarded"]).await;
-    let actor = Actor::at_the_machine("test".into());
-    let permit = actor.administering().unwrap();
+    let actor = Actor::local_admin("test".into());
+    let permit = actor.admin_permit().unwrap();
     let staff = flow::partner::create_key(&app.hub, permit, StaffRole::Admin, "staff").await.unwrap();
     let (list, rfc7239) = ("x-forwarded-for", "forwarded");
     type Case<'a> = (SocketAddr, &'a [(&'a str, &'a str)], Option<&'a str>);

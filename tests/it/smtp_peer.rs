@@ -306,11 +306,11 @@ async fn what_the_server_refuses_is_told_by_class() {
     let smtp = peer.smtp(Tls::Starttls);
     for (local, class, code) in [
         ("rcpt-421-4.3.2", ErrorClass::ProviderInternal, "smtp_421"),
-        ("rcpt-450-4.2.0", ErrorClass::Busy, "smtp_450"),
-        ("rcpt-451-4.7.1", ErrorClass::Busy, "smtp_451"),
-        ("data-451-4.7.1", ErrorClass::Busy, "smtp_451"),
+        ("rcpt-450-4.2.0", ErrorClass::RecipientBusy, "smtp_450"),
+        ("rcpt-451-4.7.1", ErrorClass::RecipientBusy, "smtp_451"),
+        ("data-451-4.7.1", ErrorClass::RecipientBusy, "smtp_451"),
         ("rcpt-550-5.1.1", ErrorClass::Address, "smtp_550"),
-        ("rcpt-552-5.2.2", ErrorClass::Busy, "smtp_552"),
+        ("rcpt-552-5.2.2", ErrorClass::RecipientBusy, "smtp_552"),
         ("rcpt-554-5.7.1", ErrorClass::Sender, "smtp_554"),
         ("data-451-4.3.0", ErrorClass::ProviderInternal, "smtp_451"),
         ("data-452-4.3.1", ErrorClass::ProviderInternal, "smtp_452"),

@@ -12,7 +12,7 @@ use notihub::flow::delivery::settle::settle;
 use notihub::flow::rollup::rollup;
 use notihub::model::lane::Lane;
 use notihub::model::partner::Partner;
-use notihub::model::watermark::Look;
+use notihub::model::watermark::PlannedClaim;
 use notihub::provider::simulator::Behaviour;
 use notihub::store::{self, partition};
 use serde_json::{Value, json};
@@ -80,8 +80,10 @@ async fn take_suspect(app: &App) -> HeldDelivery {
 async fn take_one(app: &App) -> HeldDelivery {
     let (hub, shard) = (&app.hub, app.partner.shard);
     let lanes = Lane::all_of(&hub.providers.channels());
-    let looks: Vec<Look> =
-        lanes.into_iter().map(|lane| Look { place: (shard, lane), mark: DateTime::UNIX_EPOCH, take: 1 }).collect();
+    let looks: Vec<PlannedClaim> = lanes
+        .into_iter()
+        .map(|lane| PlannedClaim { place: (shard, lane), from_ready_at: DateTime::UNIX_EPOCH, rows: 1 })
+        .collect();
     load(hub, claim(hub, hub.next_id(), &looks, 1).await.unwrap()).await.held.pop().expect("something to hold")
 }
 

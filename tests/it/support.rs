@@ -163,8 +163,8 @@ pub fn named(name: &str) -> PartnerChange {
 }
 
 pub async fn create_partner(hub: &Hub, change: PartnerChange) -> (Partner, Credentials) {
-    let actor = Actor::at_the_machine("test".into());
-    let permit = actor.administering().expect("an admin");
+    let actor = Actor::local_admin("test".into());
+    let permit = actor.admin_permit().expect("an admin");
     flow::partner::create(hub, permit, change).await.expect("a partner")
 }
 
@@ -370,8 +370,8 @@ impl App {
 
     /// An operator's or an admin's token.
     pub async fn staff(&self, role: StaffRole) -> String {
-        let actor = Actor::at_the_machine("test".into());
-        let permit = actor.administering().expect("an admin");
+        let actor = Actor::local_admin("test".into());
+        let permit = actor.admin_permit().expect("an admin");
         let key = flow::partner::create_key(&self.hub, permit, role, "staff").await.expect("a key");
         sign_in(&self.hub, &key).await
     }

@@ -16,9 +16,9 @@ use notihub::model::capability::{Batch, Capability, Terms};
 use notihub::model::channel::{Channel, OnUnknown};
 use notihub::model::delivery::Outcome;
 use notihub::model::lane::Lane;
-use notihub::model::limit::{Booked, RateLimit, Report, Strategy};
+use notihub::model::limit::{PermitReport, RateLimit, RateLimitUsage, Strategy};
 use notihub::model::retry::ErrorClass;
-use notihub::model::watermark::Look;
+use notihub::model::watermark::PlannedClaim;
 use notihub::provider::{Account, Looked, Pending, Provider, SendRequest};
 use notihub::shutdown::Shutdown;
 use notihub::store::PoolSizes;
@@ -229,24 +229,24 @@ proptest! {
         steps in prop::collection::vec((0i64..9_000_000, 0u32..30, any::<bool>(), 0i64..1_000, 0u8..4), 1..120),
     ) {
         let limit = RateLimit { strategy, burst, ..RateLimit::per_minute(count) };
-        let (mut booked, mut now, mut made, mut reports) = (Booked::default(), 0i64, Vec::new(), Vec::new());
+        let (mut booked, mut now, mut made, mut reports) = (RateLimitUsage::default(), 0i64, Vec::new(), Vec::new());
         for (passed, wanted, tell, late, fate) in steps {
             now += passed;
             if tell {
-                booked.settle(&limit, &std::mem::take(&mut reports));
+                booked.apply_reports(&limit, &std::mem::take(&mut reports));
             }
             let taken = booked.take(&limit, wanted, micros(now));
-            let valid = taken.until.timestamp_micros() - micros(now).timestamp_micros();
+            let valid = taken.valid_until.timestamp_micros() - micros(now).timestamp_micros();
             prop_assert!(valid >= 0);
             for n in 0..taken.granted {
                 let at = now + valid * ((late + i64::from(n) * 37) % 1_000) / 999;
                 if fate == 0 && n % 2 == 0 {
-                    reports.push(Report { until: taken.until, made_at: None });
+                    reports.push(PermitReport { valid_until: taken.valid_until, made_at: None });
                     continue;
                 }
                 made.push(at);
                 if fate != 1 {
-                    reports.push(Report { until: taken.until, made_at: Some(micros(at)) });
+                    reports.push(PermitReport { valid_until: taken.valid_until, made_at: Some(micros(at)) });
                 }
             }
         }
@@ -275,12 +275,12 @@ proptest! {
     #[test]
     fn as_many_are_made_as_the_law_allows(strategy in strategy(), count in 1u32..40, burst in 1u32..20, begin in 0i64..60_000_000) {
         let limit = RateLimit { strategy, burst, ..RateLimit::per_minute(count) };
-        let (mut booked, start) = (Booked::default(), begin);
+        let (mut booked, start) = (RateLimitUsage::default(), begin);
         let (mut now, mut made) = (start, 0u32);
         while now < start + 3 * MINUTE {
             let taken = booked.take(&limit, 7, micros(now));
-            let reports = vec![Report { until: taken.until, made_at: Some(micros(now)) }; taken.granted as usize];
-            booked.settle(&limit, &reports);
+            let reports = vec![PermitReport { valid_until: taken.valid_until, made_at: Some(micros(now)) }; taken.granted as usize];
+            booked.apply_reports(&limit, &reports);
             made += taken.granted;
             // The law knows when it was made only now that it was told.
             let next = booked.used(&limit, micros(now)).1.timestamp_micros() - micros(0).timestamp_micros();
@@ -546,7 +546,7 @@ impl Choosy {
     fn says(letters: &[SendRequest<'_>]) -> Outcome {
         match letters.iter().any(|letter| letter.content.body.ends_with("no 7")) {
             true if letters.len() == 1 => no(ErrorClass::Content),
-            true => no(ErrorClass::Together),
+            true => no(ErrorClass::RefusedInBatch),
             false => good(),
         }
     }
@@ -676,7 +676,7 @@ async fn a_probe_waits_for_the_limit() {
 fn a_clock_set_back_blocks_no_limit() {
     for strategy in [Strategy::SlidingWindow, Strategy::FixedWindow, Strategy::TokenBucket] {
         let limit = RateLimit { strategy, burst: 5, ..RateLimit::per_minute(5) };
-        let (mut booked, hour) = (Booked::default(), 60 * MINUTE);
+        let (mut booked, hour) = (RateLimitUsage::default(), 60 * MINUTE);
         assert_eq!(booked.take(&limit, 5, micros(hour)).granted, 5);
         let _counted = booked.take(&limit, 0, micros(hour + MINUTE / 6));
         assert!(booked.take(&limit, 5, micros(0)).granted <= 1, "{strategy}: what was made may have been made now");
@@ -775,10 +775,10 @@ async fn two_that_look_up(says: &Says) -> (App, [Calls; 2]) {
 async fn what_was_lost_is_asked_for_where_it_was_sent() {
     let (app, calls) = two_that_look_up(&Says::new(good())).await;
     let id = app.one().await;
-    let look = Look {
+    let look = PlannedClaim {
         place: (app.partner.shard, Lane::new(Channel::Slack, Default::default(), false)),
-        mark: DateTime::UNIX_EPOCH,
-        take: 10,
+        from_ready_at: DateTime::UNIX_EPOCH,
+        rows: 10,
     };
     let claim = flow::delivery::claim::claim(&app.hub, app.hub.next_id(), &[look], 10).await.unwrap();
     // Begun, and then nothing more: this is where a worker dies.

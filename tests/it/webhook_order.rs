@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use notihub::hub::Hub;
-use notihub::model::delivery::BEHIND;
+use notihub::model::delivery::READY_WHEN_PREDECESSOR_ENDS;
 use notihub::worker;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -168,7 +168,7 @@ async fn an_event_whose_release_was_lost_is_released_by_the_next_look() {
     let (app, receiver, _) = ordered().await;
     app.post("/v1/messages", email("kim@example.com")).await.expect(202);
     sqlx::query("update deliveries set status = 'SCHEDULED', ready_at = $1 where lane >= 66")
-        .bind(BEHIND)
+        .bind(READY_WHEN_PREDECESSOR_ENDS)
         .execute(&app.db().await)
         .await
         .unwrap();

@@ -9,7 +9,7 @@ use chrono::TimeDelta;
 use notihub::flow;
 use notihub::flow::partner::PartnerChange;
 use notihub::model::access::principal::Actor;
-use notihub::model::delivery::{PARKED, Status};
+use notihub::model::delivery::{READY_WHEN_RESUMED, Status};
 use notihub::provider::simulator::Behaviour;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -352,7 +352,7 @@ async fn what_is_for_a_paused_endpoint_waits() {
     app.work().await;
     assert_eq!((receiver.records().len(), app.statuses(&id).await), (0, vec!["SCHEDULED".to_owned(); 3]));
     let parked: i64 = sqlx::query_scalar("select count(*) from deliveries where ready_at = $1")
-        .bind(PARKED)
+        .bind(READY_WHEN_RESUMED)
         .fetch_one(&app.db().await)
         .await
         .unwrap();
@@ -465,7 +465,7 @@ async fn order_does_not_wait_for_what_is_parked() {
     let (id, _) = endpoint(&app, &receiver, json!({"ordered": true})).await;
     app.post("/v1/messages", email("kim@example.com")).await.expect(202);
     sqlx::query("update deliveries set status = 'SCHEDULED', ready_at = $1 where lane >= 66")
-        .bind(PARKED)
+        .bind(READY_WHEN_RESUMED)
         .execute(&app.db().await)
         .await
         .unwrap();
@@ -553,9 +553,9 @@ async fn content_is_told_only_to_who_asks_and_may() {
     let plain = Receiver::start().await;
     let refused = app.post("/v1/webhooks", json!({"url": receiver.url, "includeContent": true})).await;
     assert!([403, 422].contains(&refused.status), "{}", refused.text);
-    let admin = Actor::at_the_machine("test".into());
+    let admin = Actor::local_admin("test".into());
     let may = PartnerChange { may_receive_content: Some(true), ..PartnerChange::default() };
-    flow::partner::update(&app.hub, admin.administering().unwrap(), app.partner.partner_id, may.clone()).await.unwrap();
+    flow::partner::update(&app.hub, admin.admin_permit().unwrap(), app.partner.partner_id, may.clone()).await.unwrap();
     endpoint(&app, &receiver, json!({"includeContent": true, "events": ["delivery.sent"]})).await;
     endpoint(&app, &plain, json!({"events": ["delivery.sent"]})).await;
     app.post("/v1/messages", email("kim@example.com")).await.expect(202);
@@ -565,7 +565,7 @@ async fn content_is_told_only_to_who_asks_and_may() {
     assert!(plain.records()[0].json().get("content").is_none());
     // Taken back, it is not told any more.
     let may_not = PartnerChange { may_receive_content: Some(false), ..PartnerChange::default() };
-    flow::partner::update(&app.hub, admin.administering().unwrap(), app.partner.partner_id, may_not).await.unwrap();
+    flow::partner::update(&app.hub, admin.admin_permit().unwrap(), app.partner.partner_id, may_not).await.unwrap();
     app.post("/v1/messages", email("lee@example.com")).await.expect(202);
     app.work().await;
     assert!(receiver.records()[1].json().get("content").is_none());
@@ -627,9 +627,9 @@ async fn the_document_tells_what_is_sent() {
     let (app, receiver) = here().await;
     let gone = Receiver::start().await;
     gone.law(|_, _| Answer::status(410));
-    let admin = Actor::at_the_machine("test".into());
+    let admin = Actor::local_admin("test".into());
     let may = PartnerChange { may_receive_content: Some(true), ..PartnerChange::default() };
-    flow::partner::update(&app.hub, admin.administering().unwrap(), app.partner.partner_id, may).await.unwrap();
+    flow::partner::update(&app.hub, admin.admin_permit().unwrap(), app.partner.partner_id, may).await.unwrap();
     let (id, _) = endpoint(&app, &receiver, json!({"includeContent": true})).await;
     endpoint(&app, &gone, json!({"events": ["message.accepted"], "contactEmail": "ops@partner.example.com"})).await;
     app.smtp.script(refuse(), 1);

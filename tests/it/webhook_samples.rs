@@ -51,7 +51,7 @@ fn the_document_has_the_samples_as_they_are() {
 fn each_sample_takes_what_is_signed_and_nothing_else() {
     let (folder, now) = (Folder::new(), Clock::system().now().timestamp());
     let body = "{\"event\":\"delivery.sent\",\"title\":\"한글 🎉\\n\\u0000\"}\r\n".as_bytes();
-    let signed = signature::seed(SECRET, now, body);
+    let signed = signature::seed_signature(SECRET, now, body);
     let at = now.to_string();
     let flipped = |text: &[u8], byte: usize, bit: u8| {
         let mut flipped = text.to_vec();
@@ -60,7 +60,7 @@ fn each_sample_takes_what_is_signed_and_nothing_else() {
     };
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     // What is signed with no secret at all is taken by nobody, whoever forgot to set theirs.
-    let forged = signature::seed("", now, body);
+    let forged = signature::seed_signature("", now, body);
     let mut requests = vec![("as it was signed", at.clone(), signed.clone(), body.to_vec(), true)];
     for (byte, bit) in [(0, 0), (20, 5), (body.len() - 1, 2)] {
         requests.push(("a bit of the body", at.clone(), signed.clone(), flipped(body, byte, bit), false));
@@ -83,10 +83,16 @@ fn each_sample_takes_what_is_signed_and_nothing_else() {
     }
     requests.push(("a signature cut off", at.clone(), signed[..63].to_owned(), body.to_vec(), false));
     requests.push(("no signature", at.clone(), String::new(), body.to_vec(), false));
-    let other = signature::seed(&SECRET[..37], now, body);
+    let other = signature::seed_signature(&SECRET[..37], now, body);
     requests.push(("another secret", at, other, body.to_vec(), false));
     for late in [now - 400, now + 400] {
-        requests.push(("sent late", late.to_string(), signature::seed(SECRET, late, body), body.to_vec(), false));
+        requests.push((
+            "sent late",
+            late.to_string(),
+            signature::seed_signature(SECRET, late, body),
+            body.to_vec(),
+            false,
+        ));
     }
     let odd = "a[$(touch${IFS}owned)]";
     requests.push(("a time that is none", odd.to_owned(), "0".repeat(64), body.to_vec(), false));

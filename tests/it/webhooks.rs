@@ -97,7 +97,7 @@ async fn an_endpoint_is_made_changed_and_deleted() {
     let path = format!("/v1/webhooks/{endpoint}");
     assert_eq!(made.header("location"), path);
     let secret = made.body["secret"].as_str().unwrap();
-    assert!(notihub::model::signature::decode(secret).is_some_and(|key| key.len() == 32), "{secret}");
+    assert!(notihub::model::signature::decode_secret(secret).is_some_and(|key| key.len() == 32), "{secret}");
     let at = "2027-03-05T00:30:00.000000Z";
     let bare = json!({"code": "0000", "endpointId": endpoint, "url": URL, "description": null, "events": null,
         "status": "ACTIVE", "disabledReason": null, "ordered": false, "includeContent": false, "contactEmail": null,
@@ -254,12 +254,12 @@ async fn secrets_are_shown_once_and_deeds_are_written_down() {
     let kept = loaded().await;
     assert_eq!(kept.secret, second["secret"].as_str().unwrap());
     let now = app.hub.clock.now();
-    assert_eq!(kept.former_secret(now), first["secret"].as_str(), "the one before, and none before that");
+    assert_eq!(kept.valid_previous_secret(now), first["secret"].as_str(), "the one before, and none before that");
     app.advance(61);
-    assert_eq!(kept.former_secret(app.hub.clock.now()), None);
+    assert_eq!(kept.valid_previous_secret(app.hub.clock.now()), None);
     assert_eq!(app.get(&path).await.expect(200).body["formerSecretGoodUntil"], Value::Null);
     let third = app.post(&rotate, json!({"overlapSeconds": 0})).await.expect(200).body;
-    assert_eq!((third["formerSecretGoodUntil"].clone(), loaded().await.former), (Value::Null, None));
+    assert_eq!((third["formerSecretGoodUntil"].clone(), loaded().await.previous_secret), (Value::Null, None));
     patch(&app, &endpoint, json!({"status": "PAUSED"})).await;
     patch(&app, &endpoint, json!({"headers": {"x-key": "CANARY too"}})).await;
 

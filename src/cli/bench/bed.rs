@@ -229,17 +229,17 @@ pub async fn sign_in(hub: &Hub, Credentials { client_id, client_secret }: &Crede
 
 /// A partner, signed in.
 pub async fn partner(hub: &Hub, change: PartnerChange) -> Result<(Partner, String)> {
-    let admin = Actor::at_the_machine("bench".into());
-    let (partner, credentials) = flow::partner::create(hub, admin.administering()?, change).await?;
+    let admin = Actor::local_admin("bench".into());
+    let (partner, credentials) = flow::partner::create(hub, admin.admin_permit()?, change).await?;
     Ok((partner, sign_in(hub, &credentials).await?))
 }
 
 /// A partner that may post more than anybody can.
 pub async fn posting_partner(hub: &Hub, name: &str) -> Result<(Partner, Credentials)> {
-    let admin = Actor::at_the_machine("bench".into());
+    let admin = Actor::local_admin("bench".into());
     let change =
         PartnerChange { name: Some(name.to_owned()), rate_limit_tps: Some(1_000_000_000), ..PartnerChange::default() };
-    flow::partner::create(hub, admin.administering()?, change).await
+    flow::partner::create(hub, admin.admin_permit()?, change).await
 }
 
 /// What the provider that does nothing remembers.

@@ -126,7 +126,7 @@ impl Endpoint {
 pub fn reachable(settings: &Settings) -> Settings {
     let mut settings = settings.clone();
     settings.webhooks.webhook_allow_http = true;
-    settings.webhooks.webhook_allow_networks.extend(egress::network("127.0.0.0/8"));
+    settings.webhooks.webhook_allow_networks.extend(egress::parse_network("127.0.0.0/8"));
     settings
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::bed::Bed;
 use crate::error::{Error, Result};
 use crate::model::channel::{Channel, OnUnknown};
-use crate::model::delivery::{Outcome, OutcomeKind, next};
+use crate::model::delivery::{Outcome, OutcomeKind, next_transition};
 use crate::model::lane::{Lane, Priority};
 use crate::model::message::{Content, Detail, NewDelivery, NewMessage};
 use crate::shutdown::Shutdown;
@@ -118,7 +118,7 @@ pub async fn claim_and_settle(bed: &Bed, pending: i64) -> Result<f64> {
                             key: c.key,
                             lane: c.lane,
                             head: c.head,
-                            step: next(&c.head, &accepted, &policy, OnUnknown::Retry, now, 0.0),
+                            step: next_transition(&c.head, &accepted, &policy, OnUnknown::Retry, now, 0.0),
                             provider: Some("noop".into()),
                             tried: Some(Tried {
                                 outcome: OutcomeKind::Accepted,

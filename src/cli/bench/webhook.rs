@@ -18,7 +18,7 @@ use crate::model::access::principal::Actor;
 use crate::model::channel::Channel;
 use crate::model::delivery::Status;
 use crate::model::event::EventKind;
-use crate::model::redrive::{Filter, RedriveKind};
+use crate::model::redrive::{JobFilter, RedriveKind};
 use crate::store;
 use crate::store::redrive::Job;
 use crate::worker::{self, Role};
@@ -244,8 +244,8 @@ pub async fn redrive(run: &mut Run<'_>) -> Result<()> {
 }
 
 async fn begin(bed: &Bed) -> Result<Job> {
-    let actor = Actor::at_the_machine("bench".into());
-    let filter = Filter {
+    let actor = Actor::local_admin("bench".into());
+    let filter = JobFilter {
         channel: None,
         provider: None,
         error: None,
@@ -261,11 +261,11 @@ async fn begin(bed: &Bed) -> Result<Job> {
         filter,
         rate_per_second: REDRIVE_RATE,
     };
-    Ok(flow::redrive::begin(&bed.hub, actor.operating()?, order).await?.0)
+    Ok(flow::redrive::begin(&bed.hub, actor.operator_permit()?, order).await?.0)
 }
 
 /// Stops it, unless it is done.
 async fn ended(bed: &Bed, job: Job) -> Result<Job> {
-    let actor = Actor::at_the_machine("bench".into());
+    let actor = Actor::local_admin("bench".into());
     flow::redrive::cancel(&bed.hub, &actor, None, job.redrive_id).await
 }

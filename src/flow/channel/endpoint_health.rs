@@ -59,7 +59,7 @@ pub async fn disable(hub: &Hub, endpoint_id: Tsid, reason: &'static str, url: Op
         status: Some(EndpointStatus::Disabled.as_str().into()),
         reason: Some(reason.into()),
         occurred_at: now,
-        more: more.as_object().cloned().unwrap_or_default(),
+        extra: more.as_object().cloned().unwrap_or_default(),
         ..EventPayload::default()
     };
     let notice = NewEvent {

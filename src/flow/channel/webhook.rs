@@ -14,9 +14,9 @@ use crate::error::Result;
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
-use crate::model::delivery::{DeliveryKey, Outcome, PARKED};
+use crate::model::delivery::{DeliveryKey, Outcome, READY_WHEN_RESUMED};
 use crate::model::endpoint::{Endpoint, EndpointStatus};
-use crate::model::event::{About, EventPayload, WHOLE};
+use crate::model::event::{EventPayload, EventSubject, WHOLE_MESSAGE_NO};
 use crate::model::message::Detail;
 use crate::model::partner::Partner;
 use crate::model::retry::ErrorClass;
@@ -65,10 +65,10 @@ pub async fn prepare(
                 Err(outcome) => Err(outcome),
                 Ok(turn) => {
                     let told_of = told_of.get(&about_id);
-                    let about = About {
+                    let about = EventSubject {
                         partner_id: contents.partner_id,
                         message_id: about_id,
-                        of_message: told_of.is_some_and(|m| m.is_message),
+                        has_message: told_of.is_some_and(|m| m.is_message),
                         kind: told_of.filter(|m| m.is_message).map(|m| m.kind.clone()),
                         client_msg_id: told_of.and_then(|m| m.client_msg_id.clone()),
                         content: said.content(hub, endpoint, about_id, told).await?,
@@ -98,7 +98,7 @@ fn unreadable() -> Outcome {
 fn may_go(endpoint: &Endpoint) -> std::result::Result<(), Outcome> {
     match endpoint.status {
         EndpointStatus::Active => Ok(()),
-        EndpointStatus::Paused => Err(Outcome::deferred(PARKED, "endpoint_paused")),
+        EndpointStatus::Paused => Err(Outcome::deferred(READY_WHEN_RESUMED, "endpoint_paused")),
         EndpointStatus::Deleted => Err(Outcome::Canceled),
         EndpointStatus::Disabled => Err(Outcome::Rejected {
             class: ErrorClass::EndpointDisabled,
@@ -109,7 +109,7 @@ fn may_go(endpoint: &Endpoint) -> std::result::Result<(), Outcome> {
     }
 }
 
-fn request(endpoint: &Endpoint, told: &EventPayload, about: &About, now: DateTime<Utc>) -> WebhookRequest {
+fn request(endpoint: &Endpoint, told: &EventPayload, about: &EventSubject, now: DateTime<Utc>) -> WebhookRequest {
     WebhookRequest {
         partner_id: endpoint.partner_id,
         url: endpoint.url.clone(),
@@ -117,7 +117,7 @@ fn request(endpoint: &Endpoint, told: &EventPayload, about: &About, now: DateTim
         body: told.body(about),
         headers: endpoint.headers.clone(),
         secret: endpoint.secret.clone(),
-        former_secret: endpoint.former_secret(now).map(str::to_owned),
+        former_secret: endpoint.valid_previous_secret(now).map(str::to_owned),
         timestamp: now.timestamp(),
     }
 }
@@ -158,7 +158,7 @@ impl MessageContents {
         }
         let Some(Some((detail, deliveries))) = self.messages.get(&about) else { return Ok(None) };
         let mut said = json!({"title": detail.title, "metadata": detail.metadata});
-        if told.no > WHOLE {
+        if told.no > WHOLE_MESSAGE_NO {
             let delivery = deliveries.iter().find(|d| d.no == told.no);
             let content = delivery.and_then(|d| detail.contents.get(usize::try_from(d.content).ok()?));
             said["to"] = json!(delivery.map(|d| d.written.as_ref().unwrap_or(&d.recipient)));
@@ -198,7 +198,7 @@ impl EndpointReservation {
         }
         let began = Instant::now();
         loop {
-            let entered = hub.gates().enter(endpoint_id, partner_id, hub.clock.now());
+            let entered = hub.gates().try_acquire(endpoint_id, partner_id, hub.clock.now());
             let Err(wait) = entered else { break };
             if began.elapsed() + wait > limits::GATE_WAIT {
                 let until = hub.clock.now() + TimeDelta::from_std(wait).unwrap_or_default();
@@ -236,7 +236,7 @@ impl EndpointReservation {
 
 impl Drop for EndpointReservation {
     fn drop(&mut self) {
-        self.hub.gates().leave(self.endpoint_id, self.partner_id, self.since.elapsed(), self.answered);
+        self.hub.gates().release(self.endpoint_id, self.partner_id, self.since.elapsed(), self.answered);
     }
 }
 

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
-use crate::model::delivery::{BEHIND, DeliveryKey, Outcome};
+use crate::model::delivery::{DeliveryKey, Outcome, READY_WHEN_PREDECESSOR_ENDS};
 use crate::model::endpoint::Endpoint;
 use crate::store;
 use crate::store::delivery::{Claimed, OpenWebhook, Sequence, SequencePosition, Settle};
@@ -76,14 +76,14 @@ fn sequence(claimed: &Claimed, contents: &Contents) -> Sequence {
 
 /// Another event of the same message comes first. Its end makes this one PENDING again.
 pub(super) fn behind() -> Outcome {
-    Outcome::deferred(BEHIND, "waits_for_its_turn")
+    Outcome::deferred(READY_WHEN_PREDECESSOR_ENDS, "waits_for_its_turn")
 }
 
 /// How many webhooks of its sequence may go at once when this one ends: as many as its endpoint takes, one after the
 /// other, well before those claimed together are given back.
 pub(super) fn followers(hub: &Hub, claimed: &Claimed) -> i64 {
     let within = hub.settings.timing.begin_within() / 2;
-    claimed.recipient.parse().map_or(1, |endpoint_id| hub.gates().in_a_row(endpoint_id, within, hub.clock.now()))
+    claimed.recipient.parse().map_or(1, |endpoint_id| hub.gates().calls_within(endpoint_id, within, hub.clock.now()))
 }
 
 /// After the commit of these: of webhooks that ended, those next in their sequences become PENDING. So do those just
@@ -91,7 +91,10 @@ pub(super) fn followers(hub: &Hub, claimed: &Claimed) -> i64 {
 /// a worker is lost in between, `restart_stalled` finds it.
 pub async fn release_next(hub: &Hub, settles: &[Settle]) {
     let ends = |s: &&Settle| {
-        s.followers > 0 && (s.step.status.is_settled() || s.step.possibly_sent || s.step.ready_at == Some(BEHIND))
+        s.followers > 0
+            && (s.step.status.is_settled()
+                || s.step.possibly_sent
+                || s.step.ready_at == Some(READY_WHEN_PREDECESSOR_ENDS))
     };
     let ended: Vec<(DeliveryKey, i64)> = settles.iter().filter(ends).map(|s| (s.key, s.followers)).collect();
     if let Err(e) = release(hub, &ended).await {

@@ -7,8 +7,8 @@ use crate::error::Result;
 use crate::hub::Hub;
 use crate::hub::provider_state::ProviderState;
 use crate::limits;
-use crate::model::breaker::{Breaker, State};
-use crate::model::delivery::PARKED;
+use crate::model::breaker::{BreakerState, SharedProviderState};
+use crate::model::delivery::READY_WHEN_RESUMED;
 use crate::store;
 use crate::store::provider::ProviderOutage;
 
@@ -24,9 +24,9 @@ pub async fn refresh(hub: &Hub) -> Result<()> {
     for provider in hub.provider_states.iter() {
         let (name, state) = (provider.account.name(), provider.state());
         let level = match state.breaker {
-            Breaker::Closed => 0,
-            Breaker::HalfOpen => 1,
-            Breaker::Open => 2,
+            BreakerState::Closed => 0,
+            BreakerState::HalfOpen => 1,
+            BreakerState::Open => 2,
         };
         hub.metrics.breaker_state.with_label_values(&[name]).set(level);
         hub.metrics.provider_paused.with_label_values(&[name]).set(i64::from(state.paused_at.is_some()));
@@ -42,8 +42,8 @@ pub async fn refresh(hub: &Hub) -> Result<()> {
 pub async fn write_state(
     hub: &Hub,
     provider: &ProviderState,
-    seen: &State,
-    next: State,
+    seen: &SharedProviderState,
+    next: SharedProviderState,
     now: DateTime<Utc>,
 ) -> Result<bool> {
     let name = provider.account.name();
@@ -53,11 +53,12 @@ pub async fn write_state(
         reload(hub, provider).await?;
         return Ok(false);
     }
-    let opens = next.breaker == Breaker::Open && seen.breaker != Breaker::Open;
-    let closes = next.breaker == Breaker::Closed && seen.breaker != Breaker::Closed;
+    let opens = next.breaker == BreakerState::Open && seen.breaker != BreakerState::Open;
+    let closes = next.breaker == BreakerState::Closed && seen.breaker != BreakerState::Closed;
     if opens {
         let (reason, detail) = ("breaker".to_owned(), next.reason.clone());
-        let hold = ProviderOutage { provider: name.to_owned(), reason, began_at: now, ended_at: PARKED, detail };
+        let hold =
+            ProviderOutage { provider: name.to_owned(), reason, began_at: now, ended_at: READY_WHEN_RESUMED, detail };
         store::provider::begin_outage(&mut *tx, &hold, now - limits::OUTAGES_MERGE).await?;
     } else if closes {
         store::provider::end_outage(&mut *tx, name, "breaker", now).await?;

@@ -14,7 +14,7 @@ use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::model::capability::Batch;
 use crate::model::delivery::{DeliveryKey, Outcome, Status};
-use crate::model::retry::{Action, ErrorClass};
+use crate::model::retry::{ErrorClass, RetryAction};
 use crate::provider::{Looked, Provider, SendRequest};
 use crate::shutdown::may_die_at;
 use crate::store;
@@ -119,7 +119,7 @@ pub async fn call(hub: &Hub, request: Vec<HeldDelivery>) -> Vec<Settle> {
 }
 
 fn is_throttled(outcome: &Outcome) -> bool {
-    matches!(outcome, Outcome::Rejected { class, .. } if class.action() == Action::Wait)
+    matches!(outcome, Outcome::Rejected { class, .. } if class.action() == RetryAction::RetryUncounted)
 }
 
 /// For how long these have been tried; read only where it matters. If it cannot be read, patience begins anew.
@@ -246,7 +246,7 @@ async fn answer<T>(
     }
     let stopped = async {
         hub.shutdown.stopping().await;
-        tokio::time::sleep(timing.grace_of_calls()).await;
+        tokio::time::sleep(timing.call_grace()).await;
     };
     tokio::select! {
         answer = call => answer.map_err(|_elapsed| "no answer within the time that the provider may take"),

@@ -4,7 +4,7 @@
 use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::id::Tsid;
-use crate::model::access::permit::Canceling;
+use crate::model::access::permit::CancelPermit;
 use crate::model::delivery::{Outcome, Status};
 use crate::store::{self, audit::AuditEntry, delivery::DeliveryRow};
 
@@ -16,7 +16,7 @@ use super::settle::end_waiting;
 /// # Errors
 /// `Error::NotFound` if the partner has no such message. `Error::Unavailable` if the database cannot be reached; some of
 /// the deliveries may be canceled then.
-pub async fn cancel(hub: &Hub, permit: Canceling<'_>, message_id: Tsid) -> Result<Vec<DeliveryRow>> {
+pub async fn cancel(hub: &Hub, permit: CancelPermit<'_>, message_id: Tsid) -> Result<Vec<DeliveryRow>> {
     let (actor, partner) = (permit.actor(), permit.partner());
     let (id, shard, db) = (partner.partner_id, partner.shard, hub.store.api());
     if actor.principal.is_audited() {

@@ -10,7 +10,7 @@ use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::model::channel::{Channel, OnUnknown};
 use crate::model::lane::Lane;
-use crate::model::watermark::Look;
+use crate::model::watermark::PlannedClaim;
 use crate::shutdown::may_die_at;
 use crate::store;
 use crate::store::delivery::{Ask, Claimed};
@@ -36,13 +36,13 @@ pub struct Claim {
 }
 
 /// Claims for `worker` at most `most` deliveries from these places.
-pub async fn claim(hub: &Hub, worker: Tsid, looks: &[Look], most: i64) -> Result<Claim> {
+pub async fn claim(hub: &Hub, worker: Tsid, looks: &[PlannedClaim], most: i64) -> Result<Claim> {
     let holder = LeaseHolder { worker, claimed_at: hub.clock.now(), since: Instant::now() };
-    let ask = |look: &Look| Ask {
+    let ask = |look: &PlannedClaim| Ask {
         shard: look.place.0,
         lane: look.place.1,
-        mark: look.mark,
-        take: look.take,
+        mark: look.from_ready_at,
+        take: look.rows,
         begins_recorded: hub.providers.on_unknown(look.place.1.channel(), &hub.settings.retry) > OnUnknown::Retry,
     };
     let asks: Vec<Ask> = looks.iter().map(ask).collect();

@@ -8,7 +8,7 @@ use crate::hub::Hub;
 use crate::hub::provider_state::ProviderState;
 use crate::limits;
 use crate::model::channel::Channel;
-use crate::model::limit::{RateLimit, Report, Taken};
+use crate::model::limit::{PermitReport, RateLimit, RateLimitGrant};
 use crate::store;
 use crate::store::provider::ProviderOutage;
 
@@ -19,7 +19,7 @@ pub async fn lease_ahead(hub: &Hub, channel: Channel, wanted: i64) -> Result<()>
         let short = provider.needs_grants(hub.clock.now());
         // Who asks already asks for all.
         let Some(_leasing) = provider.lease_turn.try_lock().ok().filter(|_| short) else { continue };
-        lease(hub, provider, u32::try_from(wanted).unwrap_or(u32::MAX).min(limit.chunk())).await?;
+        lease(hub, provider, u32::try_from(wanted).unwrap_or(u32::MAX).min(limit.chunk_size())).await?;
     }
     Ok(())
 }
@@ -57,12 +57,18 @@ async fn lease(hub: &Hub, provider: &ProviderState, wanted: u32) -> Result<()> {
     }
 }
 
-async fn write_lease(hub: &Hub, provider: &str, limit: &RateLimit, wanted: u32, reports: &[Report]) -> Result<Taken> {
+async fn write_lease(
+    hub: &Hub,
+    provider: &str,
+    limit: &RateLimit,
+    wanted: u32,
+    reports: &[PermitReport],
+) -> Result<RateLimitGrant> {
     let mut tx = hub.store.begin_engine().await?;
     let mut booked = store::provider::lock_limit(&mut tx, provider, hub.clock.now()).await?;
     // The connection and the lock may have been waited for: what is taken may be made from now on, not from then.
     let now = hub.clock.now();
-    booked.settle(limit, reports);
+    booked.apply_reports(limit, reports);
     let taken = booked.take(limit, wanted, now);
     store::provider::put_limit(&mut *tx, provider, &booked, now).await?;
     if wanted > 0 && taken.granted == 0 {
@@ -71,7 +77,7 @@ async fn write_lease(hub: &Hub, provider: &str, limit: &RateLimit, wanted: u32, 
             provider: provider.to_owned(),
             reason: "limited".into(),
             began_at: now,
-            ended_at: taken.next,
+            ended_at: taken.next_free_at,
             detail,
         };
         store::provider::begin_outage(&mut *tx, &hold, now - limits::OUTAGES_MERGE).await?;

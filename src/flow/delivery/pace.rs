@@ -11,16 +11,16 @@ use crate::hub::Hub;
 use crate::hub::paces::{Destination, DestinationLock};
 use crate::limits;
 use crate::model::breaker::{Verdict, verdict};
-use crate::model::delivery::{Outcome, PACED};
-use crate::model::pace::{LimitedBy, Pace};
+use crate::model::delivery::{Outcome, REASON_DESTINATION_PACED};
+use crate::model::pace::{LimitScope, Pace};
 use crate::provider::Account;
 use crate::store;
 
 fn destination(account: &Account, recipient: &str) -> Option<Destination> {
     let destination = match account.provider.limited_by() {
-        LimitedBy::Nothing => return None,
-        LimitedBy::Account => "",
-        LimitedBy::Destination | LimitedBy::Endpoint => recipient,
+        LimitScope::Message => return None,
+        LimitScope::Account => "",
+        LimitScope::Destination | LimitScope::Endpoint => recipient,
     };
     Some((account.name().to_owned(), destination.to_owned()))
 }
@@ -44,22 +44,22 @@ pub fn any_paced(hub: &Hub) -> bool {
 /// slowly is not waited for.
 pub async fn take_turn(hub: &Hub, account: &Account, recipient: &str) -> Result<DestinationLock, Outcome> {
     let (limited_by, paces) = (account.provider.limited_by(), &hub.paces);
-    if limited_by != LimitedBy::Destination && !any_paced(hub) {
+    if limited_by != LimitScope::Destination && !any_paced(hub) {
         return Ok(None);
     }
     let Some(place) = destination(account, recipient) else { return Ok(None) };
     let line = match limited_by {
-        LimitedBy::Destination => {
+        LimitScope::Destination => {
             tokio::time::timeout(limits::LINE_WAIT, paces.lock_of(&place).lock_owned()).await.ok()
         }
-        LimitedBy::Nothing | LimitedBy::Account | LimitedBy::Endpoint => None,
+        LimitScope::Message | LimitScope::Account | LimitScope::Endpoint => None,
     };
     if !any_paced(hub) {
         return Ok(line);
     }
     let now = hub.clock.now();
     paces.check(&place, now)?;
-    if limited_by == LimitedBy::Account || !paces.has(&place) {
+    if limited_by == LimitScope::Account || !paces.has(&place) {
         return Ok(line);
     }
     let answer_within = hub.settings.timing.call_budget();
@@ -72,7 +72,7 @@ pub async fn take_turn(hub: &Hub, account: &Account, recipient: &str) -> Result<
         Ok(None) => {
             let _what_is_known_now = refresh(hub).await;
             paces.check(&place, now)?;
-            Err(Outcome::deferred(now + TimeDelta::seconds(1), PACED))
+            Err(Outcome::deferred(now + TimeDelta::seconds(1), REASON_DESTINATION_PACED))
         }
         Err(e) => {
             tracing::warn!(provider = place.0, error = %e, "whether its destination may be called is not known");
@@ -90,13 +90,13 @@ pub async fn record_outcomes(
     outcomes: &[Outcome],
 ) {
     let (limited_by, now) = (account.provider.limited_by(), hub.clock.now());
-    let asked = outcomes.iter().filter_map(|outcome| Pace::asked(outcome, limited_by, now));
+    let asked = outcomes.iter().filter_map(|outcome| Pace::from_outcome(outcome, limited_by, now));
     let asked = asked.max_by_key(|pace| pace.next_at);
-    let said = if limited_by == LimitedBy::Destination { verdict(outcomes) } else { Verdict::Nothing };
-    if asked.is_none() && said == Verdict::Nothing {
+    let said = if limited_by == LimitScope::Destination { verdict(outcomes) } else { Verdict::NoEvidence };
+    if asked.is_none() && said == Verdict::NoEvidence {
         return;
     }
-    if said == Verdict::Good && !any_paced(hub) {
+    if said == Verdict::Healthy && !any_paced(hub) {
         return hub.paces.record_success(account.name(), recipient, now);
     }
     let Some(place) = destination(account, recipient) else { return };
@@ -117,18 +117,18 @@ async fn judge(hub: &Hub, place: Destination, said: Verdict, called_at: DateTime
     let (paces, engine) = (&hub.paces, hub.store.engine());
     let troubles = paces.failures(&place);
     match said {
-        Verdict::Nothing => (),
-        Verdict::Good if troubles == 0 => paces.record_success(&place.0, &place.1, now),
-        Verdict::Good => {
+        Verdict::NoEvidence => (),
+        Verdict::Healthy if troubles == 0 => paces.record_success(&place.0, &place.1, now),
+        Verdict::Healthy => {
             let written = store::pace::recovered(engine, &place.0, &place.1, now).await;
             tracing::info!(provider = place.0, destination = place.1, "a destination that failed works again");
             let pace = Pace { next_at: now, interval: Duration::ZERO, failures: 0 };
             paces.record_success(&place.0, &place.1, now);
             publish_pace(hub, place, pace, written.map(|()| pace)).await;
         }
-        Verdict::Bad(_) | Verdict::Refused(_) if troubles == 0 && !paces.record_failure(&place, called_at) => (),
-        Verdict::Bad(reason) | Verdict::Refused(reason) => {
-            let pace = Pace::failed(troubles.saturating_add(1), now, rand::random());
+        Verdict::Failing(_) | Verdict::Refusing(_) if troubles == 0 && !paces.record_failure(&place, called_at) => (),
+        Verdict::Failing(reason) | Verdict::Refusing(reason) => {
+            let pace = Pace::after_failures(troubles.saturating_add(1), now, rand::random());
             // Calls that hung together fail together: that is one failure.
             let written = match store::pace::failed(engine, &place.0, &place.1, pace, called_at, now).await {
                 Ok(None) => return,

@@ -10,7 +10,7 @@ use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
 use crate::model::channel::OnUnknown;
-use crate::model::delivery::{Begun, lost};
+use crate::model::delivery::{BeginRecord, transition_after_lost_worker};
 use crate::shutdown::may_die_at;
 use crate::store::{self, delivery::Settle};
 
@@ -50,14 +50,14 @@ pub async fn reap(hub: &Hub, reaper: &mut Reaper, shards: &[i16]) -> Result<usiz
         // The claimer's word holds, not our own settings: they may differ since. Where it records beginnings, it is
         // because an unknown outcome must not lead to a second copy.
         let begun = match (row.begins_recorded, row.begun) {
-            (_, true) => Begun::Recorded,
-            (true, false) => Begun::Never,
-            (false, false) => Begun::Unrecorded,
+            (_, true) => BeginRecord::Present,
+            (true, false) => BeginRecord::Absent,
+            (false, false) => BeginRecord::NotKept,
         };
         let on_unknown = hub.providers.on_unknown(row.head.channel, &hub.settings.retry);
         let on_unknown = if row.begins_recorded { on_unknown.max(OnUnknown::Lookup) } else { on_unknown };
         let deaths = row.deaths.saturating_add(1);
-        let (outcome, step) = lost(&row.head, begun, deaths, on_unknown, now);
+        let (outcome, step) = transition_after_lost_worker(&row.head, begun, deaths, on_unknown, now);
         let claimed_at = row.lease_until - TimeDelta::from_std(hub.settings.timing.lease()).unwrap_or_default();
         tracing::debug!(
             delivery = %row.key, attempt = row.head.attempt, worker = %row.worker, status = %step.status,

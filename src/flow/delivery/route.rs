@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use super::{breaker, limit, pace};
 use crate::hub::Hub;
 use crate::hub::provider_state::{PROBE_RECHECK, ProviderState, Reservation};
-use crate::model::breaker::{Breaker, State, Verdict, verdict};
+use crate::model::breaker::{BreakerState, SharedProviderState, Verdict, verdict};
 use crate::model::capability::Batch;
 use crate::model::channel::{Channel, OnUnknown};
 use crate::model::delivery::Outcome;
@@ -98,10 +98,10 @@ pub fn downtime(hub: &Hub, channel: Channel) -> Option<Downtime> {
         }
         let state = provider.state();
         let at = match (state.breaker, state.paused_at) {
-            (Breaker::Closed, None) => return None,
-            (Breaker::Closed, Some(_)) => continue,
-            (_, None) if state.probe_at(now).is_some_and(|at| at <= now) => return None,
-            (Breaker::Open | Breaker::HalfOpen, _) => state.opened_at.unwrap_or(state.changed_at),
+            (BreakerState::Closed, None) => return None,
+            (BreakerState::Closed, Some(_)) => continue,
+            (_, None) if state.next_probe_at(now).is_some_and(|at| at <= now) => return None,
+            (BreakerState::Open | BreakerState::HalfOpen, _) => state.opened_at.unwrap_or(state.changed_at),
         };
         if since.as_ref().is_none_or(|since| since.since < at) {
             since = Some(Downtime { since: at, reason: state.reason.unwrap_or_default() });
@@ -116,7 +116,7 @@ pub struct CallPermit {
     /// Held until it has an answer.
     reservation: Option<Reservation>,
     /// It is a probe: the state it was begun in.
-    probe: Option<State>,
+    probe: Option<SharedProviderState>,
 }
 
 /// Asks for permission right before a request; what to settle instead where there is none.
@@ -147,10 +147,10 @@ async fn acquire_checked(
     }
     let seen = provider.state();
     let mut probe = None;
-    if seen.breaker != Breaker::Closed {
+    if seen.breaker != BreakerState::Closed {
         let lasting = hub.settings.timing.call_budget() + hub.settings.timing.call_budget();
         let another = || Outcome::deferred(now + PROBE_RECHECK, "breaker_open");
-        let probing = seen.probing(now, lasting).ok_or_else(another)?;
+        let probing = seen.with_probe_begun(now, lasting).ok_or_else(another)?;
         if !breaker::write_state(hub, provider, &seen, probing.clone(), now).await.map_err(unread)? {
             return Err(another());
         }
@@ -173,10 +173,10 @@ impl CallPermit {
         }
         let (said, now, probe) = (verdict(outcomes), hub.clock.now(), self.probe.take());
         match (said, &probe) {
-            (Verdict::Good, None) => self.provider.record_success(now),
-            (Verdict::Nothing, None) => (),
-            (Verdict::Bad(_) | Verdict::Refused(_), None) => {
-                let refused = matches!(said, Verdict::Refused(_));
+            (Verdict::Healthy, None) => self.provider.record_success(now),
+            (Verdict::NoEvidence, None) => (),
+            (Verdict::Failing(_) | Verdict::Refusing(_), None) => {
+                let refused = matches!(said, Verdict::Refusing(_));
                 if let Some(seen) = self.provider.record_failure(now, refused) {
                     Box::pin(write_verdict(hub, &self.provider, seen, said, now)).await;
                     self.provider.end_opening();
@@ -200,12 +200,18 @@ impl Drop for CallPermit {
 }
 
 /// What an answer makes of a provider's state.
-async fn write_verdict(hub: &Hub, provider: &ProviderState, seen: State, said: Verdict, now: DateTime<Utc>) {
+async fn write_verdict(
+    hub: &Hub,
+    provider: &ProviderState,
+    seen: SharedProviderState,
+    said: Verdict,
+    now: DateTime<Utc>,
+) {
     let next = match said {
-        Verdict::Good => seen.probed(true, now),
-        Verdict::Nothing => seen.probed(false, now),
-        Verdict::Bad(reason) => seen.opened(reason, false, now, rand::random()),
-        Verdict::Refused(reason) => seen.opened(reason, true, now, rand::random()),
+        Verdict::Healthy => seen.with_probe_answered(true, now),
+        Verdict::NoEvidence => seen.with_probe_answered(false, now),
+        Verdict::Failing(reason) => seen.with_breaker_opened(reason, false, now, rand::random()),
+        Verdict::Refusing(reason) => seen.with_breaker_opened(reason, true, now, rand::random()),
     };
     if let Err(e) = breaker::write_state(hub, provider, &seen, next, now).await {
         let provider = provider.account.name();

@@ -11,10 +11,10 @@ use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
 use crate::model::channel::OnUnknown;
-use crate::model::delivery::{DeliveryKey, Outcome, Status, next};
+use crate::model::delivery::{DeliveryKey, Outcome, Status, next_transition};
 use crate::model::event::{EventKind, EventPayload};
 use crate::model::lane::Lane;
-use crate::model::receipt::Reference;
+use crate::model::receipt::AttemptReference;
 use crate::shutdown::may_die_at;
 use crate::store;
 use crate::store::delivery::{Lifted, Settle, Waiting, Won};
@@ -67,11 +67,11 @@ fn in_doubt(settle: &Settle) -> bool {
 }
 
 /// By which id of its provider's own receipts will know an attempt, if they do not repeat our reference.
-fn provider_reference(hub: &Hub, settle: &Settle) -> Option<(String, String, Reference)> {
+fn provider_reference(hub: &Hub, settle: &Settle) -> Option<(String, String, AttemptReference)> {
     let (provider, id) = (settle.provider.clone()?, settle.tried.as_ref()?.provider_ref.clone()?);
     let of = hub.providers.named(&provider)?.of(settle.lane.channel())?;
     let known = of.receipt_within.is_some() && !of.repeats_reference && id.len() <= limits::EVENT_KEY_BYTES;
-    known.then_some((provider, id, Reference { key: settle.key, attempt: settle.head.attempt }))
+    known.then_some((provider, id, AttemptReference { key: settle.key, attempt: settle.head.attempt }))
 }
 
 async fn insert_provider_refs(
@@ -176,7 +176,8 @@ async fn correct(
         },
         only: None,
     };
-    let notices: Vec<NewEvent> = lifted.iter().filter(|l| l.lane.channel().counts()).map(notice).collect();
+    let notices: Vec<NewEvent> =
+        lifted.iter().filter(|l| l.lane.channel().counts_towards_message()).map(notice).collect();
     let published = publish(hub, tx, &notices).await?;
     let ended: Vec<(i16, Tsid, Tsid)> =
         notices.iter().filter_map(|n| Some((n.shard, n.about?, n.partner_id))).collect();
@@ -210,7 +211,14 @@ pub async fn end_waiting(hub: &Hub, waiting: Vec<Waiting>, outcome: &Outcome) ->
             key: w.key,
             lane: w.lane,
             head: w.head,
-            step: next(&w.head, outcome, &hub.settings.retry.policy(w.head.channel, false), OnUnknown::Retry, now, 0.0),
+            step: next_transition(
+                &w.head,
+                outcome,
+                &hub.settings.retry.policy(w.head.channel, false),
+                OnUnknown::Retry,
+                now,
+                0.0,
+            ),
             provider: None,
             tried: None,
             notice_id: hub.next_id(),

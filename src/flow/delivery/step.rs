@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::model::channel::OnUnknown;
-use crate::model::delivery::{Outcome, Status, next};
+use crate::model::delivery::{Outcome, Status, next_transition};
 use crate::model::provider_text::clean;
 use crate::model::retry::Profile;
 use crate::store::delivery::{Claimed, Settle, Tried};
@@ -46,8 +46,8 @@ pub(super) fn settle_of(
     let now = hub.clock.now();
     let waited = call.as_ref().map_or(Duration::ZERO, |c| c.waited);
     let policy = hub.settings.retry.policy(claimed.head.channel, claimed.head.has_fallback);
-    let policy = policy.profiled(profile).having_waited(waited);
-    let step = next(&claimed.head, &outcome, &policy, on_unknown, now, rand::random());
+    let policy = policy.with_profile(profile).after_waiting(waited);
+    let step = next_transition(&claimed.head, &outcome, &policy, on_unknown, now, rand::random());
     Settle {
         followers: channel::followers(hub, claimed, call.as_ref().map(|c| c.preparation)),
         receipt_due: receipt_within.filter(|_| step.status == Status::Sent).map(|within| now + within),

@@ -5,8 +5,8 @@ use super::judge::{answers, stored_before};
 use super::prepare::prepare;
 use crate::error::{Error, Result};
 use crate::hub::Hub;
-use crate::model::idempotency::{Accepted, all_or_none};
-use crate::model::message::Posted;
+use crate::model::idempotency::{Accepted, combine_batch};
+use crate::model::message::PostedMessage;
 use crate::model::partner::Partner;
 use crate::shutdown::may_die_at;
 use crate::store;
@@ -18,7 +18,7 @@ use crate::store::message::Insert;
 /// `Error::Refused` if it is wrong, or if its key belongs to another message; `Error::Busy` if too many wait, or if the
 /// same key is being written; `Error::Unavailable` if the database cannot be reached: it may have been stored, and is
 /// answered as such when it is posted again with its key.
-pub async fn accept(hub: &Hub, partner: &Partner, posted: impl Into<Posted>) -> Result<Accepted> {
+pub async fn accept(hub: &Hub, partner: &Partner, posted: impl Into<PostedMessage>) -> Result<Accepted> {
     let posted = posted.into();
     if posted.faults_if_new.is_empty() {
         return hub.intake.write(prepare(hub, partner, posted)?).await;
@@ -34,7 +34,7 @@ pub async fn accept(hub: &Hub, partner: &Partner, posted: impl Into<Posted>) -> 
 ///
 /// # Errors
 /// `Error::Refused` with everything that is wrong with the batch; otherwise as `accept`.
-pub async fn accept_all(hub: &Hub, partner: &Partner, batch: Vec<Posted>) -> Result<Vec<Accepted>> {
+pub async fn accept_all(hub: &Hub, partner: &Partner, batch: Vec<PostedMessage>) -> Result<Vec<Accepted>> {
     let (right, faulty): (Vec<_>, Vec<_>) =
         batch.into_iter().enumerate().partition(|(_, posted)| posted.faults_if_new.is_empty());
     let (mut places, inserts) = (Vec::with_capacity(right.len() + faulty.len()), Vec::with_capacity(right.len()));
@@ -49,9 +49,9 @@ pub async fn accept_all(hub: &Hub, partner: &Partner, batch: Vec<Posted>) -> Res
     let mut tx = hub.store.begin_intake().await?;
     let inserted = store::message::insert(&mut *tx, &refs, now).await?;
     let mut answers = answers(&mut *tx, &refs, &inserted).await?;
-    let asked: Vec<(&Partner, &Posted)> = faulty.iter().map(|(_, posted)| (partner, posted)).collect();
+    let asked: Vec<(&Partner, &PostedMessage)> = faulty.iter().map(|(_, posted)| (partner, posted)).collect();
     answers.extend(stored_before(hub, &mut *tx, &asked).await?);
-    let accepted = match all_or_none(&places, answers) {
+    let accepted = match combine_batch(&places, answers) {
         Ok(accepted) => accepted,
         Err(e) => {
             tx.rollback().await?;

@@ -6,8 +6,8 @@ use super::prepare::key_hash;
 use crate::error::{Refusal, Result};
 use crate::hub::Hub;
 use crate::id::Tsid;
-use crate::model::idempotency::{Accepted, replay, taken, written};
-use crate::model::message::Posted;
+use crate::model::idempotency::{Accepted, answer_key_taken, answer_new, answer_replay};
+use crate::model::message::PostedMessage;
 use crate::model::partner::Partner;
 use crate::store;
 use crate::store::idempotency::{self, IdempotencyKey};
@@ -34,8 +34,8 @@ pub async fn answers(
     let holders = if left_out.is_empty() { Vec::new() } else { idempotency::find(db, &left_out).await? };
     let mut holders = holders.into_iter();
     let answer = |i: &&Insert| match inserted.get(&i.message_id) {
-        Some(has_subscribers) => Ok(written(&i.message, i.message_id, i.created_at, *has_subscribers)),
-        None => taken(&i.message, &i.fingerprint, holders.next().flatten().as_ref()),
+        Some(has_subscribers) => Ok(answer_new(&i.message, i.message_id, i.created_at, *has_subscribers)),
+        None => answer_key_taken(&i.message, &i.fingerprint, holders.next().flatten().as_ref()),
     };
     Ok(inserts.iter().map(answer).collect())
 }
@@ -48,9 +48,9 @@ pub async fn answers(
 pub async fn stored_before(
     hub: &Hub,
     db: impl store::Db<'_>,
-    asked: &[(&Partner, &Posted)],
+    asked: &[(&Partner, &PostedMessage)],
 ) -> Result<Vec<Result<Accepted>>> {
-    let keyed = |(partner, posted): &(&Partner, &Posted)| {
+    let keyed = |(partner, posted): &(&Partner, &PostedMessage)| {
         let client_msg_id = posted.message.client_msg_id.clone()?;
         let hash = key_hash(hub, partner.partner_id, &client_msg_id);
         Some(IdempotencyKey { shard: partner.shard, partner_id: partner.partner_id, client_msg_id, hash })
@@ -58,14 +58,14 @@ pub async fn stored_before(
     let keys: Vec<_> = asked.iter().filter_map(keyed).collect();
     let holders = if keys.is_empty() { Vec::new() } else { idempotency::find(db, &keys).await? };
     let mut holders = holders.into_iter();
-    let answer = |(_, posted): &(&Partner, &Posted)| match posted
+    let answer = |(_, posted): &(&Partner, &PostedMessage)| match posted
         .message
         .client_msg_id
         .as_ref()
         .and_then(|_| holders.next().flatten())
     {
-        Some(holder) => replay(&posted.message, &posted.fingerprint, &holder),
-        None => Err(Refusal::of(posted.faults_if_new.clone()).into()),
+        Some(holder) => answer_replay(&posted.message, &posted.fingerprint, &holder),
+        None => Err(Refusal::from_faults(posted.faults_if_new.clone()).into()),
     };
     Ok(asked.iter().map(answer).collect())
 }

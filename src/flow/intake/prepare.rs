@@ -6,7 +6,7 @@ use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::model::channel::Channel;
 use crate::model::lane::Lane;
-use crate::model::message::{NewDelivery, NewMessage, Posted};
+use crate::model::message::{NewDelivery, NewMessage, PostedMessage};
 use crate::model::partner::Partner;
 use crate::store;
 use crate::store::message::Insert;
@@ -16,15 +16,15 @@ use crate::store::message::Insert;
 ///
 /// # Errors
 /// `Error::Internal` if the content cannot be sealed.
-pub fn prepare(hub: &Hub, partner: &Partner, posted: Posted) -> Result<Insert> {
-    let Posted { message, fingerprint, .. } = posted;
+pub fn prepare(hub: &Hub, partner: &Partner, posted: PostedMessage) -> Result<Insert> {
+    let PostedMessage { message, fingerprint, .. } = posted;
     let message_id = hub.next_id();
     let detail = store::message::write_detail(&hub.keyring, message_id, &message.detail, partner.encrypt_content)?;
     let lanes = lanes(hub, partner, &message);
     // The event of its acceptance gives way as it does.
     let overflow = lanes.first().is_some_and(|lane| lane.is_overflow());
     let attempts = |d: &NewDelivery| hub.settings.retry.policy(d.channel, d.has_fallback).max_attempts;
-    let max_attempts = message.deliveries.iter().map(|d| d.attempts.unwrap_or_else(|| attempts(d))).collect();
+    let max_attempts = message.deliveries.iter().map(|d| d.max_attempts.unwrap_or_else(|| attempts(d))).collect();
     Ok(Insert {
         lanes,
         notice_id: hub.next_id(),

@@ -8,32 +8,32 @@ use crate::model::partner::Partner;
 
 /// Proof of being an operator, or an admin.
 #[derive(Debug, Clone, Copy)]
-pub struct Operating<'a>(&'a Actor);
+pub struct OperatorPermit<'a>(&'a Actor);
 
 /// Proof of being an admin.
 #[derive(Debug, Clone, Copy)]
-pub struct Administering<'a>(&'a Actor);
+pub struct AdminPermit<'a>(&'a Actor);
 
 /// Proof of speaking for a partner: of being that partner, or an admin.
 #[derive(Debug, Clone, Copy)]
-pub struct Owning<'a> {
+pub struct OwnerPermit<'a> {
     actor: &'a Actor,
     partner: &'a Partner,
 }
 
 /// Proof of the right to cancel a partner's messages.
 #[derive(Debug, Clone, Copy)]
-pub struct Canceling<'a> {
+pub struct CancelPermit<'a> {
     actor: &'a Actor,
     partner: &'a Partner,
 }
 
 /// Proof of the right to redrive a partner's deliveries, of all channels or its webhooks alone.
 #[derive(Debug, Clone, Copy)]
-pub struct Redriving<'a> {
+pub struct RedrivePermit<'a> {
     actor: &'a Actor,
     partner: &'a Partner,
-    webhooks_alone: bool,
+    webhooks_only: bool,
 }
 
 impl Actor {
@@ -41,9 +41,9 @@ impl Actor {
     ///
     /// # Errors
     /// `forbidden` for all but operators and admins.
-    pub fn operating(&self) -> Result<Operating<'_>> {
+    pub fn operator_permit(&self) -> Result<OperatorPermit<'_>> {
         match &self.principal {
-            Principal::Staff(StaffRole::Operator | StaffRole::Admin) => Ok(Operating(self)),
+            Principal::Staff(StaffRole::Operator | StaffRole::Admin) => Ok(OperatorPermit(self)),
             Principal::Partner(_) => Err(forbidden("an operator")),
         }
     }
@@ -52,9 +52,9 @@ impl Actor {
     ///
     /// # Errors
     /// `forbidden` for all but admins.
-    pub fn administering(&self) -> Result<Administering<'_>> {
+    pub fn admin_permit(&self) -> Result<AdminPermit<'_>> {
         match &self.principal {
-            Principal::Staff(StaffRole::Admin) => Ok(Administering(self)),
+            Principal::Staff(StaffRole::Admin) => Ok(AdminPermit(self)),
             Principal::Partner(_) | Principal::Staff(StaffRole::Operator) => Err(forbidden("an admin")),
         }
     }
@@ -63,7 +63,7 @@ impl Actor {
     ///
     /// # Errors
     /// `forbidden` for all but partners and admins.
-    pub fn may_own(&self) -> Result<()> {
+    pub fn check_may_own(&self) -> Result<()> {
         match &self.principal {
             Principal::Partner(_) | Principal::Staff(StaffRole::Admin) => Ok(()),
             Principal::Staff(StaffRole::Operator) => Err(forbidden("the partner's own key, or an admin's")),
@@ -74,24 +74,24 @@ impl Actor {
     ///
     /// # Errors
     /// `forbidden` for all but partners and admins. `Error::NotFound` for another partner.
-    pub fn owning<'a>(&'a self, partner: &'a Partner) -> Result<Owning<'a>> {
-        self.may_own()?;
-        self.reaches(partner)?;
-        Ok(Owning { actor: self, partner })
+    pub fn owner_permit<'a>(&'a self, partner: &'a Partner) -> Result<OwnerPermit<'a>> {
+        self.check_may_own()?;
+        self.check_reaches(partner)?;
+        Ok(OwnerPermit { actor: self, partner })
     }
 
     /// Permission to cancel `partner`'s messages.
     ///
     /// # Errors
     /// `forbidden` for a partner without that right. `Error::NotFound` for another partner.
-    pub fn canceling<'a>(&'a self, partner: &'a Partner) -> Result<Canceling<'a>> {
-        self.reaches(partner)?;
+    pub fn cancel_permit<'a>(&'a self, partner: &'a Partner) -> Result<CancelPermit<'a>> {
+        self.check_reaches(partner)?;
         match &self.principal {
             Principal::Partner(own) if !own.may_cancel => {
                 Err(forbidden("the right to cancel, which this partner does not have"))
             }
             Principal::Partner(_) | Principal::Staff(StaffRole::Operator | StaffRole::Admin) => {
-                Ok(Canceling { actor: self, partner })
+                Ok(CancelPermit { actor: self, partner })
             }
         }
     }
@@ -100,17 +100,17 @@ impl Actor {
     ///
     /// # Errors
     /// `Error::NotFound` for another partner.
-    pub fn redriving<'a>(&'a self, partner: &'a Partner) -> Result<Redriving<'a>> {
-        self.reaches(partner)?;
+    pub fn redrive_permit<'a>(&'a self, partner: &'a Partner) -> Result<RedrivePermit<'a>> {
+        self.check_reaches(partner)?;
         let webhooks_alone = match &self.principal {
             Principal::Partner(_) => true,
             Principal::Staff(StaffRole::Operator | StaffRole::Admin) => false,
         };
-        Ok(Redriving { actor: self, partner, webhooks_alone })
+        Ok(RedrivePermit { actor: self, partner, webhooks_only: webhooks_alone })
     }
 
     /// A partner reaches its own alone, and another's is not there for it; staff reaches every partner's.
-    fn reaches(&self, partner: &Partner) -> Result<()> {
+    fn check_reaches(&self, partner: &Partner) -> Result<()> {
         match &self.principal {
             Principal::Partner(own) if own.partner_id != partner.partner_id => Err(Error::NotFound),
             Principal::Partner(_) | Principal::Staff(StaffRole::Operator | StaffRole::Admin) => Ok(()),
@@ -118,19 +118,19 @@ impl Actor {
     }
 }
 
-impl<'a> Operating<'a> {
+impl<'a> OperatorPermit<'a> {
     pub fn actor(self) -> &'a Actor {
         self.0
     }
 }
 
-impl<'a> Administering<'a> {
+impl<'a> AdminPermit<'a> {
     pub fn actor(self) -> &'a Actor {
         self.0
     }
 }
 
-impl<'a> Owning<'a> {
+impl<'a> OwnerPermit<'a> {
     pub fn actor(self) -> &'a Actor {
         self.actor
     }
@@ -140,7 +140,7 @@ impl<'a> Owning<'a> {
     }
 }
 
-impl<'a> Canceling<'a> {
+impl<'a> CancelPermit<'a> {
     pub fn actor(self) -> &'a Actor {
         self.actor
     }
@@ -150,7 +150,7 @@ impl<'a> Canceling<'a> {
     }
 }
 
-impl<'a> Redriving<'a> {
+impl<'a> RedrivePermit<'a> {
     pub fn actor(self) -> &'a Actor {
         self.actor
     }
@@ -163,8 +163,8 @@ impl<'a> Redriving<'a> {
     ///
     /// # Errors
     /// `forbidden` for a partner and any channel but WEBHOOK.
-    pub fn covers(self, channel: Channel) -> Result<()> {
-        if self.webhooks_alone && channel != Channel::Webhook {
+    pub fn check_channel(self, channel: Channel) -> Result<()> {
+        if self.webhooks_only && channel != Channel::Webhook {
             return Err(forbidden("an operator: a partner may redrive its own webhooks alone"));
         }
         Ok(())

@@ -65,7 +65,7 @@ pub struct Origin {
 #[derive(Debug, Clone)]
 pub struct Actor {
     /// A client id, or the user and host of a command.
-    pub who: String,
+    pub name: String,
     pub principal: Principal,
     pub origin: Origin,
 }
@@ -73,8 +73,8 @@ pub struct Actor {
 impl Actor {
     /// A person with a shell on this machine and the database's address, from whom nothing can be kept: an admin.
     /// `who`: user and host, as the audit log names them.
-    pub fn at_the_machine(who: String) -> Actor {
-        Actor { who, principal: Principal::Staff(StaffRole::Admin), origin: Origin::default() }
+    pub fn local_admin(who: String) -> Actor {
+        Actor { name: who, principal: Principal::Staff(StaffRole::Admin), origin: Origin::default() }
     }
 }
 
@@ -86,14 +86,14 @@ pub struct Account {
     /// Tokens of an earlier one are void …
     pub epoch: i32,
     /// … but those of the one before, while the secret that gave them is good.
-    pub former_until: Option<DateTime<Utc>>,
+    pub previous_epoch_until: Option<DateTime<Utc>>,
     pub revoked: bool,
 }
 
 impl Account {
     /// Whether tokens of this epoch are good yet.
-    pub fn takes(&self, epoch: i32, now: DateTime<Utc>) -> bool {
-        let former = self.former_until.is_some_and(|until| now < until);
+    pub fn accepts_epoch(&self, epoch: i32, now: DateTime<Utc>) -> bool {
+        let former = self.previous_epoch_until.is_some_and(|until| now < until);
         !self.revoked && (epoch == self.epoch || (former && epoch == self.epoch - 1))
     }
 }

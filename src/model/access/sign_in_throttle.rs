@@ -10,12 +10,12 @@ use std::collections::HashMap;
 use chrono::{DateTime, TimeDelta, Utc};
 
 /// Failures a minute, after which even the right secret waits …
-pub const MOST_OF_CLIENT: u32 = 10;
+pub const MAX_CLIENT_FAILURES: u32 = 10;
 /// … and from one address in one process, whatever clients it names.
-pub const MOST_OF_ADDRESS: u32 = 100;
+pub const MAX_ADDRESS_FAILURES: u32 = 100;
 pub const PERIOD: TimeDelta = TimeDelta::seconds(60);
 /// So many are remembered at most.
-const REMEMBERED: usize = 20_000;
+const MAX_COUNTED: usize = 20_000;
 const SWEPT_EVERY: TimeDelta = TimeDelta::seconds(1);
 
 /// Failures within one period.
@@ -70,14 +70,14 @@ impl SignInThrottle {
     /// Seconds that any request to sign in from this address waits. An unknown address has no limit: it would be
     /// shared by all callers whose address is unknown.
     pub fn address_waits_s(&self, network: Option<&str>, now: DateTime<Utc>) -> Option<u32> {
-        self.waits_s(&Counted::Address(network?.to_owned()), MOST_OF_ADDRESS, now)
+        self.waits_s(&Counted::Address(network?.to_owned()), MAX_ADDRESS_FAILURES, now)
     }
 
     /// Seconds that a sign-in of this client waits, as far as this process knows.
     pub fn client_waits_s(&self, client_id: &str, network: Option<&str>, now: DateTime<Utc>) -> Option<u32> {
         let unknown = Counted::UnknownClient(Counted::client(client_id));
         let struck = Counted::client_at(client_id, network);
-        self.waits_s(&unknown, MOST_OF_CLIENT, now).max(self.waits_s(&struck, MOST_OF_CLIENT, now))
+        self.waits_s(&unknown, MAX_CLIENT_FAILURES, now).max(self.waits_s(&struck, MAX_CLIENT_FAILURES, now))
     }
 
     fn waits_s(&self, counted: &Counted, most: u32, now: DateTime<Utc>) -> Option<u32> {
@@ -114,11 +114,11 @@ impl SignInThrottle {
     }
 
     fn has_room(&mut self, counted: &Counted, now: DateTime<Utc>) -> bool {
-        if self.counts.len() >= REMEMBERED && (now - self.swept_at).abs() >= SWEPT_EVERY {
+        if self.counts.len() >= MAX_COUNTED && (now - self.swept_at).abs() >= SWEPT_EVERY {
             self.swept_at = now;
             self.counts.retain(|_, failures| failures.is_open(now));
         }
-        self.counts.len() < REMEMBERED || self.counts.contains_key(counted)
+        self.counts.len() < MAX_COUNTED || self.counts.contains_key(counted)
     }
 }
 
@@ -131,7 +131,7 @@ mod tests {
         let now: DateTime<Utc> = "2027-03-05T00:30:00Z".parse().unwrap();
         let (one, other) = (Some("1.1.1.1"), Some("2.2.2.2"));
         let mut strikes = SignInThrottle::default();
-        for _ in 0..MOST_OF_ADDRESS {
+        for _ in 0..MAX_ADDRESS_FAILURES {
             assert_eq!(strikes.address_waits_s(one, now), None);
             strikes.address_failed(one, now);
             strikes.address_failed(None, now);
@@ -148,13 +148,13 @@ mod tests {
     fn a_client_waits_in_every_network_that_is_judged_alike() {
         let now: DateTime<Utc> = "2027-03-05T00:30:00Z".parse().unwrap();
         let mut strikes = SignInThrottle::default();
-        for _ in 0..MOST_OF_CLIENT {
+        for _ in 0..MAX_CLIENT_FAILURES {
             assert_eq!(strikes.client_waits_s("nobody", Some("1.1.1.1"), now), None);
             strikes.unknown_client_failed("nobody", now);
         }
         assert_eq!(strikes.client_waits_s("nobody", Some("2.2.2.2"), now), Some(60));
         assert_eq!(strikes.client_waits_s("nobody else", Some("1.1.1.1"), now), None);
-        let by = Failures { since: now - TimeDelta::seconds(20), count: MOST_OF_CLIENT };
+        let by = Failures { since: now - TimeDelta::seconds(20), count: MAX_CLIENT_FAILURES };
         strikes.client_is_limited("a", None, by, now);
         assert_eq!(strikes.client_waits_s("a", None, now), Some(40));
         assert_eq!(strikes.client_waits_s("a", Some("1.1.1.1"), now), None, "the database knows");
@@ -164,11 +164,11 @@ mod tests {
     fn memory_is_bounded() {
         let now: DateTime<Utc> = "2027-03-05T00:30:00Z".parse().unwrap();
         let mut strikes = SignInThrottle::default();
-        for n in 0..2 * REMEMBERED {
+        for n in 0..2 * MAX_COUNTED {
             strikes.unknown_client_failed(&n.to_string(), now);
             strikes.address_failed(Some(&n.to_string()), now);
         }
-        assert_eq!(strikes.counts.len(), REMEMBERED);
+        assert_eq!(strikes.counts.len(), MAX_COUNTED);
         strikes.address_failed(Some("9.9.9.9"), now + PERIOD);
         assert_eq!(strikes.counts.len(), 1, "periods that are over are forgotten");
     }

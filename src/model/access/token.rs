@@ -16,9 +16,9 @@ use crate::crypt::keyed_hash;
 use crate::error::{Error, Result};
 
 /// How long an access token is good (S0-30).
-pub const ACCESS: TimeDelta = TimeDelta::days(1);
+pub const ACCESS_TTL: TimeDelta = TimeDelta::days(1);
 /// How long a refresh token is good; each refresh gives a new one.
-pub const REFRESH: TimeDelta = TimeDelta::days(30);
+pub const REFRESH_TTL: TimeDelta = TimeDelta::days(30);
 
 const ISSUER: &str = "notihub";
 const AUDIENCE: &str = "notihub/api";
@@ -51,14 +51,14 @@ impl Claims {
             role: role.as_str().to_owned(),
             epoch,
             iat: now.timestamp(),
-            exp: (now + ACCESS).timestamp(),
+            exp: (now + ACCESS_TTL).timestamp(),
         }
     }
 }
 
 /// Why a token is not taken. Callers are told no more than that it is not, or that it is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refused {
+pub enum TokenRefusal {
     Invalid,
     /// Signed by a key that is not here (yet).
     UnknownKey,
@@ -90,7 +90,7 @@ impl TokenKeys {
     /// Signed with the newest key that is active.
     pub fn sign(&self, claims: &Claims, now: DateTime<Utc>) -> Result<String> {
         provide();
-        let lasting = || self.by_kid.iter().filter(|(_, key)| key.expires_at > now + ACCESS);
+        let lasting = || self.by_kid.iter().filter(|(_, key)| key.expires_at > now + ACCESS_TTL);
         let active = lasting().filter(|(_, key)| key.active_at <= now).max_by_key(|(_, key)| key.active_at);
         // None is active yet when a clock was set back: the first that will be does as well.
         let (kid, key) = active
@@ -101,7 +101,7 @@ impl TokenKeys {
             .map_err(|e| Error::Internal(format!("a token cannot be signed: {e}")))
     }
 
-    pub fn verify(&self, token: &str, now: DateTime<Utc>) -> Result<Claims, Refused> {
+    pub fn verify(&self, token: &str, now: DateTime<Utc>) -> Result<Claims, TokenRefusal> {
         let known = self.verified.lock().unwrap_or_else(PoisonError::into_inner).get(token).cloned();
         let claims = match known {
             Some(claims) => claims,
@@ -115,24 +115,24 @@ impl TokenKeys {
                 claims
             }
         };
-        if claims.exp <= now.timestamp() { Err(Refused::Expired) } else { Ok(claims) }
+        if claims.exp <= now.timestamp() { Err(TokenRefusal::Expired) } else { Ok(claims) }
     }
 
     /// Everything but whether it is over. Its key outlives all that it signs.
-    fn verify_signature(&self, token: &str, now: DateTime<Utc>) -> Result<Claims, Refused> {
+    fn verify_signature(&self, token: &str, now: DateTime<Utc>) -> Result<Claims, TokenRefusal> {
         provide();
         if token.len() > MOST_BYTES {
-            return Err(Refused::Invalid);
+            return Err(TokenRefusal::Invalid);
         }
-        let header = jsonwebtoken::decode_header(token).map_err(|_| Refused::Invalid)?;
+        let header = jsonwebtoken::decode_header(token).map_err(|_| TokenRefusal::Invalid)?;
         // A header that brings keys, or says where they are, is not one of ours.
         let plain = Header { typ: Some(TYPE.to_owned()), kid: header.kid.clone(), ..Header::new(Algorithm::HS256) };
         if header != plain {
-            return Err(Refused::Invalid);
+            return Err(TokenRefusal::Invalid);
         }
-        let key = header.kid.and_then(|kid| self.by_kid.get(&kid)).ok_or(Refused::UnknownKey)?;
+        let key = header.kid.and_then(|kid| self.by_kid.get(&kid)).ok_or(TokenRefusal::UnknownKey)?;
         if key.expires_at <= now {
-            return Err(Refused::Invalid);
+            return Err(TokenRefusal::Invalid);
         }
         let mut validation = Validation::new(Algorithm::HS256);
         validation.set_issuer(&[ISSUER]);
@@ -140,10 +140,11 @@ impl TokenKeys {
         // Times are judged by the hub's clock, below.
         validation.validate_exp = false;
         let decoded = jsonwebtoken::decode::<Claims>(token, &DecodingKey::from_secret(&key.secret), &validation);
-        let claims = decoded.map_err(|_| Refused::Invalid)?.claims;
+        let claims = decoded.map_err(|_| TokenRefusal::Invalid)?.claims;
         let lasts = claims.exp.checked_sub(claims.iat);
-        if claims.iat > now.timestamp() + LEEWAY_S || lasts.is_none_or(|s| !(0..=ACCESS.num_seconds()).contains(&s)) {
-            return Err(Refused::Invalid);
+        if claims.iat > now.timestamp() + LEEWAY_S || lasts.is_none_or(|s| !(0..=ACCESS_TTL.num_seconds()).contains(&s))
+        {
+            return Err(TokenRefusal::Invalid);
         }
         Ok(claims)
     }

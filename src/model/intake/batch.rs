@@ -16,7 +16,7 @@ use crate::model::json::Faults;
 /// The body of `POST /v1/messages/batch`.
 pub static BATCH: Form = Form {
     name: "NewBatch",
-    about: "Messages that are stored together.",
+    description: "Messages that are stored together.",
     kind: Kind::Object(&[Field::required(
         "messages",
         Kind::List(&Kind::Form(&MESSAGE), Some(1), Some(limits::BATCH_MESSAGES)),
@@ -51,7 +51,7 @@ impl Reader<'_> {
                 own.add(format!("{pointer}/clientMsgId"), "duplicate_in_batch", "is used by an earlier message here");
             }
             let faults_if_new = own.found();
-            own.retell(faults, str::to_owned);
+            own.move_to(faults, str::to_owned);
             messages.extend(read.map(|draft| (draft, faults_if_new)));
         }
         Some(messages)

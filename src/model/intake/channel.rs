@@ -10,7 +10,7 @@ impl Reader<'_> {
     /// The channel of an entry of `channels`, or of a fallback; none: nothing about the entry can be read without it.
     pub fn channel(self, fields: &mut Fields<'_>) -> Option<Channel> {
         let word = fields.text("channel")?;
-        let pointer = fields.at("channel");
+        let pointer = fields.pointer_to("channel");
         let words = CHANNELS.map(Channel::as_str);
         let channel: Channel = json::one_of(&word, &pointer, &words, self.faults, Code::E005)?;
         if self.policy.serves(channel) {

@@ -4,7 +4,7 @@ use super::recipient::{ADDRESS, TO};
 use crate::limits;
 use crate::model::channel::{AddressKind, CHANNELS, Channel};
 use crate::model::form::{Field, Form, Kind};
-use crate::model::json::Text;
+use crate::model::json::TextRule;
 
 /// The form of an entry of this channel.
 pub fn form(channel: Channel) -> &'static Form {
@@ -22,7 +22,7 @@ pub fn form(channel: Channel) -> &'static Form {
 /// An entry of `channels`.
 pub static NEW_CHANNEL: Form = Form {
     name: "NewChannel",
-    about: "A way out: the channel, and what it needs.",
+    description: "A way out: the channel, and what it needs.",
     kind: Kind::OneOf(served_forms),
     examples: &[],
 };
@@ -47,14 +47,14 @@ fn words_of(of: &'static Form) -> Vec<&'static str> {
 /// An entry of any channel, until its channel is known.
 pub(super) static ANY: Form = Form {
     name: "NewChannel",
-    about: "",
+    description: "",
     kind: Kind::Object(&[Field::required("channel", Kind::Words(|| CHANNELS.map(Channel::as_str).to_vec()), "")]),
     examples: &[],
 };
 
 static EMAIL: Form = Form {
     name: "NewEmail",
-    about: "E-mail. A subject is needed, here or as the message's title; a body, here or in the message, which may be \
+    description: "E-mail. A subject is needed, here or as the message's title; a body, here or in the message, which may be \
             empty (`\"\"`).",
     kind: Kind::Object(&[
         Field::required("channel", Kind::Words(|| words_of(&EMAIL)), ""),
@@ -75,7 +75,7 @@ static EMAIL: Form = Form {
 
 static SLACK: Form = Form {
     name: "NewSlackPost",
-    about: "A post to a Slack destination.",
+    description: "A post to a Slack destination.",
     kind: Kind::Object(&[
         Field::required("channel", Kind::Words(|| words_of(&SLACK)), ""),
         Field::required("to", Kind::Form(&TO), "Names of destinations that the operator configured."),
@@ -89,7 +89,7 @@ static SLACK: Form = Form {
 
 static TEXT: Form = Form {
     name: "NewText",
-    about: "A text message to a phone, without a subject. Limits of the body: SMS 90 and RCS 1,300 bytes of CP949.",
+    description: "A text message to a phone, without a subject. Limits of the body: SMS 90 and RCS 1,300 bytes of CP949.",
     kind: Kind::Object(&[
         Field::required("channel", Kind::Words(|| words_of(&TEXT)), ""),
         TO_PHONES,
@@ -101,7 +101,7 @@ static TEXT: Form = Form {
 
 static TITLED_TEXT: Form = Form {
     name: "NewTitledText",
-    about: "A text message to a phone, with a subject. Limits of the body: LMS 4,000 and MMS 2,000 bytes of CP949.",
+    description: "A text message to a phone, with a subject. Limits of the body: LMS 4,000 and MMS 2,000 bytes of CP949.",
     kind: Kind::Object(&[
         Field::required("channel", Kind::Words(|| words_of(&TITLED_TEXT)), ""),
         TO_PHONES,
@@ -115,7 +115,7 @@ static TITLED_TEXT: Form = Form {
 
 static KAKAO: Form = Form {
     name: "NewKakao",
-    about: "A message in KakaoTalk. Limits of the body: KAKAO_ALIMTALK 1,000 and KAKAO_BRAND_MESSAGE 1,400 characters.",
+    description: "A message in KakaoTalk. Limits of the body: KAKAO_ALIMTALK 1,000 and KAKAO_BRAND_MESSAGE 1,400 characters.",
     kind: Kind::Object(&[
         Field::required("channel", Kind::Words(|| words_of(&KAKAO)), ""),
         TO_PHONES,
@@ -132,7 +132,7 @@ static KAKAO: Form = Form {
 
 static NAVER_TALK: Form = Form {
     name: "NewNaverTalk",
-    about: "A message in Naver Talk; at most 1,000 characters.",
+    description: "A message in Naver Talk; at most 1,000 characters.",
     kind: Kind::Object(&[
         Field::required("channel", Kind::Words(|| words_of(&NAVER_TALK)), ""),
         // Not given, it would be none of the addresses that `recipients` can have.
@@ -146,7 +146,7 @@ static NAVER_TALK: Form = Form {
 /// Of channels that no provider serves yet. The document does not have it.
 static UNSERVED: Form = Form {
     name: "NewUnserved",
-    about: "",
+    description: "",
     kind: Kind::Object(&[
         Field::required("channel", Kind::Words(|| words_of(&UNSERVED)), ""),
         Field::optional("to", Kind::Form(&TO), ""),
@@ -159,9 +159,9 @@ static UNSERVED: Form = Form {
 /// An entry of `fallback`. The fields of a content are read by the form of its channel, which may have fewer.
 pub static FALLBACK: Form = Form {
     name: "NewFallback",
-    about: "Another channel that stands by, with what that channel needs.",
+    description: "Another channel that stands by, with what that channel needs.",
     kind: Kind::Object(&[
-        Field::required("channel", Kind::Word("ChannelWord", Text::line(64)), "Another than those before it."),
+        Field::required("channel", Kind::Word("ChannelWord", TextRule::line(64)), "Another than those before it."),
         Field::optional(
             "to",
             Kind::Form(&ADDRESS),
@@ -200,25 +200,25 @@ const TO_PHONES: Field = Field::optional(
 const STANDING_BY: Field =
     Field::optional("fallback", FALLBACKS, "Channels that take its place if it does not arrive, one after the other.");
 
-const SUBJECT: Kind = Kind::Text(Text::line(limits::SUBJECT_CHARS));
-const LONG_BODY: Kind = Kind::Text(Text::block(limits::TEXT_BYTES).or_empty());
+const SUBJECT: Kind = Kind::Text(TextRule::line(limits::SUBJECT_CHARS));
+const LONG_BODY: Kind = Kind::Text(TextRule::block(limits::TEXT_BYTES).or_empty());
 /// Of channels that cannot hold as much anyway: what is longer than the channel's limit is refused with that limit.
-const SHORT_BODY: Kind = Kind::Text(Text::block(limits::BODY_BYTES).or_empty());
-const HTML: Kind = Kind::Text(Text::block(limits::HTML_BYTES).as_posted());
-const TEMPLATE_CODE: Kind = Kind::Text(Text::line(limits::TEMPLATE_CODE_CHARS).as_posted());
+const SHORT_BODY: Kind = Kind::Text(TextRule::block(limits::BODY_BYTES).or_empty());
+const HTML: Kind = Kind::Text(TextRule::block(limits::HTML_BYTES).as_posted());
+const TEMPLATE_CODE: Kind = Kind::Text(TextRule::line(limits::TEMPLATE_CODE_CHARS).as_posted());
 const BLOCKS: Kind = Kind::List(&Kind::Form(&BLOCK), None, Some(limits::SLACK_BLOCKS));
 const FALLBACKS: Kind = Kind::List(&Kind::Form(&FALLBACK), None, Some(limits::FALLBACKS));
 
 static BLOCK: Form = Form {
     name: "Block",
-    about: "A block of Slack's Block Kit, with whatever else its type has.",
-    kind: Kind::Open(&[Field::required("type", Kind::Plain(Text::line(64)), "")]),
+    description: "A block of Slack's Block Kit, with whatever else its type has.",
+    kind: Kind::Open(&[Field::required("type", Kind::Plain(TextRule::line(64)), "")]),
     examples: &[],
 };
 
 /// The longest body that one of the channels of a form takes.
 const fn longest(channel: Channel) -> Option<usize> {
-    match channel.limit() {
+    match channel.body_limit() {
         Some(limit) => Some(limit.max),
         None => None,
     }

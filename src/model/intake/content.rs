@@ -7,7 +7,7 @@ use super::policy::Installation;
 use super::reader::{Reader, Shared};
 use crate::error::Code;
 use crate::limits;
-use crate::model::channel::{Channel, Limit, Measure};
+use crate::model::channel::{Channel, LengthLimit, Measure};
 use crate::model::fields::Fields;
 use crate::model::message::Content;
 use crate::model::mrkdwn;
@@ -24,11 +24,11 @@ impl Reader<'_> {
             content.subject = fields.text_of(form, "subject").or_else(|| shared.title.clone());
         }
         if matches!(channel, Channel::Lms | Channel::Mms) {
-            let limit = Limit { max: limits::MOBILE_SUBJECT_BYTES, measure: Measure::Cp949Bytes };
+            let limit = LengthLimit { max: limits::MOBILE_SUBJECT_BYTES, measure: Measure::Cp949Bytes };
             let what = format!("the subject of {channel}");
             let fault = content.subject.as_ref().and_then(|s| length_fault(s, limit, &what));
             if let Some((code, reason, detail)) = fault {
-                self.faults.add_code(code, fields.at("subject"), reason, detail);
+                self.faults.add_code(code, fields.pointer_to("subject"), reason, detail);
             }
         }
         content.template_code = fields.text_of(form, "templateCode");
@@ -39,32 +39,40 @@ impl Reader<'_> {
         let body = if has_body { own } else { shared.body.clone() };
         let Some(body) = body else {
             if !has_body {
-                self.faults.add(fields.at("body"), "required", "neither the channel nor the message has a body");
+                self.faults.add(
+                    fields.pointer_to("body"),
+                    "required",
+                    "neither the channel nor the message has a body",
+                );
             }
             return None;
         };
         if channel == Channel::Email && content.subject.is_none() {
-            self.faults.add(fields.at("subject"), "required", "an e-mail needs a subject, or the message a title");
+            self.faults.add(
+                fields.pointer_to("subject"),
+                "required",
+                "an e-mail needs a subject, or the message a title",
+            );
         } else if channel != Channel::Email && is_blank(&body) {
             let detail = format!("is empty; only an e-mail may say all in its subject: give {channel} a text");
-            self.faults.add(fields.at("body"), "empty", detail);
+            self.faults.add(fields.pointer_to("body"), "empty", detail);
             return None;
         }
         let subject = content.subject.as_deref();
         let installation = &self.policy.installation;
         if let Some((code, reason, detail)) = body_fault(channel, subject, &body, installation) {
             // Another provider may have taken it.
-            let always = channel.limit().and_then(|limit| too_long(channel, subject, &body, limit));
+            let always = channel.body_limit().and_then(|limit| too_long(channel, subject, &body, limit));
             match always {
-                None => self.faults.add_if_new(code, fields.at("body"), reason, detail),
-                Some(_) => self.faults.add_code(code, fields.at("body"), reason, detail),
+                None => self.faults.add_if_new(code, fields.pointer_to("body"), reason, detail),
+                Some(_) => self.faults.add_code(code, fields.pointer_to("body"), reason, detail),
             }
         }
         Some(Content { body, ..content })
     }
 
     fn blocks(self, fields: &mut Fields<'_>) -> Option<Value> {
-        let pointer = fields.at("blocks");
+        let pointer = fields.pointer_to("blocks");
         let items = fields.list("blocks")?;
         if items.len() > limits::SLACK_BLOCKS {
             let detail = format!("Slack takes at most {} blocks", limits::SLACK_BLOCKS);
@@ -90,8 +98,8 @@ pub(super) fn body_fault(
     body: &str,
     installation: &Installation,
 ) -> Option<LengthFault> {
-    let (code, reason, detail) = too_long(channel, subject, body, installation.limit(channel)?)?;
-    let lms = installation.limit(Channel::Lms).filter(|_| channel == Channel::Sms && code == Code::E006);
+    let (code, reason, detail) = too_long(channel, subject, body, installation.body_limit(channel)?)?;
+    let lms = installation.body_limit(Channel::Lms).filter(|_| channel == Channel::Sms && code == Code::E006);
     let detail = match lms.filter(|lms| length_fault(body, *lms, "").is_none()) {
         Some(lms) => format!("{detail}; as LMS ({} {}) it would fit", lms.max, lms.measure.unit()),
         None => detail,
@@ -99,7 +107,7 @@ pub(super) fn body_fault(
     Some((code, reason, detail))
 }
 
-fn too_long(channel: Channel, subject: Option<&str>, body: &str, limit: Limit) -> Option<LengthFault> {
+fn too_long(channel: Channel, subject: Option<&str>, body: &str, limit: LengthLimit) -> Option<LengthFault> {
     if channel == Channel::Slack {
         let what = "SLACK, which counts the subject and &amp; &lt; &gt; for & < >,";
         return length_fault(&mrkdwn::text(subject, body), limit, what);
@@ -108,10 +116,10 @@ fn too_long(channel: Channel, subject: Option<&str>, body: &str, limit: Limit) -
 }
 
 /// Whether a text is too long, or has characters that do not exist where it is to go.
-fn length_fault(text: &str, Limit { max, measure }: Limit, what: &str) -> Option<LengthFault> {
+fn length_fault(text: &str, LengthLimit { max, measure }: LengthLimit, what: &str) -> Option<LengthFault> {
     let unit = measure.unit();
     let encoding = if measure == Measure::Cp949Bytes { " as CP949" } else { "" };
-    match measure.of(text) {
+    match measure.length_of(text) {
         Ok(length) if length <= max => None,
         Ok(length) => {
             let detail = format!("is {length} {unit} long{encoding}; the limit of {what} is {max} {unit}");

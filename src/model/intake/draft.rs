@@ -8,7 +8,7 @@ use super::entry::keep;
 use crate::error::Fault;
 use crate::limits;
 use crate::model::channel::Channel;
-use crate::model::message::{Content, Fallback, NewDelivery, NewMessage, Posted};
+use crate::model::message::{Content, Fallback, NewDelivery, NewMessage, PostedMessage};
 
 /// A message that was read, with its contents and deliveries as the partner posted them.
 pub(super) struct Draft {
@@ -19,10 +19,10 @@ pub(super) struct Draft {
 
 impl Draft {
     /// The message with its fingerprint, and then with what the installation's rules add.
-    pub fn finish(mut self, faults_if_new: Vec<Fault>) -> Posted {
+    pub fn finish(mut self, faults_if_new: Vec<Fault>) -> PostedMessage {
         let fingerprint = self.message.fingerprint();
         self.apply_rules();
-        Posted { message: self.message, fingerprint, faults_if_new }
+        PostedMessage { message: self.message, fingerprint, faults_if_new }
     }
 
     /// Has the channels of the installation's rules stand by, unless the message grows too large: a rule refuses
@@ -70,7 +70,7 @@ impl WithRules<'_> {
         if let Some(channel) = rule {
             let same = Content { body: content.body.clone(), ..Content::default() };
             let content_of_rule = keep(&mut self.contents, same);
-            content.fallback = Some(Box::new(Fallback::of_rule(channel, content_of_rule, self.step)));
+            content.fallback = Some(Box::new(Fallback::from_rule(channel, content_of_rule, self.step)));
         } else if let Some(fallback) = &mut content.fallback {
             fallback.content = self.place(fallback.content, None);
         }
@@ -103,11 +103,11 @@ pub(super) fn most_deliveries(contents: &[Content], deliveries: &[NewDelivery]) 
 
 /// How many bytes the contents hold.
 pub(super) fn bytes(contents: &[Content]) -> usize {
-    contents.iter().map(Content::bytes).sum()
+    contents.iter().map(Content::size_bytes).sum()
 }
 
 /// How many bytes the contents hold that deliveries lead to.
 pub(super) fn bytes_sent(contents: &[Content], deliveries: &[NewDelivery]) -> usize {
     let reached: std::collections::BTreeSet<i16> = deliveries.iter().flat_map(|d| chain(contents, d.content)).collect();
-    reached.into_iter().filter_map(|index| at(contents, index)).map(Content::bytes).sum()
+    reached.into_iter().filter_map(|index| at(contents, index)).map(Content::size_bytes).sum()
 }

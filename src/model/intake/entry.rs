@@ -6,9 +6,9 @@ use std::ops::Range;
 use serde_json::Value;
 
 use super::channel_form::{ANY, form};
-use super::fallback::StandBy;
+use super::fallback::RequestedFallback;
 use super::reader::{NOT_SERVED, Reader, Shared};
-use crate::model::channel::{Channel, distinct};
+use crate::model::channel::{Channel, canonical_address};
 use crate::model::fields::Fields;
 use crate::model::message::{Content, Fallback, NewDelivery};
 
@@ -28,14 +28,14 @@ impl Entries {
     pub fn read(&mut self, reader: Reader<'_>, item: Value, pointer: &str, shared: &Shared) {
         let Some(mut fields) = Fields::open(&ANY, item, pointer, reader.faults) else { return };
         let Some(channel) = reader.channel(&mut fields) else { return };
-        fields.become_form(form(channel));
+        fields.switch_form(form(channel));
         let to = reader.to(channel, &mut fields, shared);
         let content = reader.content(channel, &mut fields, shared);
         // An empty list says that nothing stands by, whatever the installation's rules are.
         let has_own = fields.has("fallback");
         let stand_by = fields.list("fallback");
         fields.not_served(&NOT_SERVED);
-        let stand_by_at = fields.at("fallback");
+        let stand_by_at = fields.pointer_to("fallback");
         fields.close();
         let stand_by = reader.fallbacks(channel, stand_by.unwrap_or_default(), &stand_by_at, shared);
         let Some(mut content) = content else { return };
@@ -47,22 +47,37 @@ impl Entries {
         let first = self.deliveries.len();
         for (to, written) in to {
             // The same to the same recipient twice is sent once.
-            if self.seen.insert((channel, distinct(channel, &to), content, rule.is_some())) {
-                self.deliveries.push(NewDelivery { channel, to, written, content, has_fallback, attempts });
+            if self.seen.insert((channel, canonical_address(channel, &to), content, rule.is_some())) {
+                self.deliveries.push(NewDelivery {
+                    channel,
+                    to,
+                    recipient_as_given: written,
+                    content,
+                    has_fallback,
+                    max_attempts: attempts,
+                });
             }
         }
         self.by_rule.extend(rule.map(|other| (first..self.deliveries.len(), other)));
     }
 
     /// The first of these, which leads to the others.
-    fn link(&mut self, stand_by: Vec<StandBy>) -> Option<Box<Fallback>> {
+    fn link(&mut self, stand_by: Vec<RequestedFallback>) -> Option<Box<Fallback>> {
         let (mut next, mut attempts) = (None, None);
         for mut one in stand_by.into_iter().rev() {
             one.content.fallback = next.take();
             let content = keep(&mut self.contents, one.content);
             let (channel, to, no_receipt_s, on_unknown) = (one.channel, one.to, one.no_receipt_s, one.on_unknown);
             // The step is known when all deliveries are.
-            next = Some(Box::new(Fallback { channel, content, to, step: 0, no_receipt_s, attempts, on_unknown }));
+            next = Some(Box::new(Fallback {
+                channel,
+                content,
+                to,
+                step: 0,
+                no_receipt_s,
+                max_attempts: attempts,
+                on_unknown,
+            }));
             attempts = one.after_attempts;
         }
         next

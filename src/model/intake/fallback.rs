@@ -12,7 +12,7 @@ use crate::model::fields::Fields;
 use crate::model::message::Content;
 
 /// A channel that stands by, as the message asks for it.
-pub(super) struct StandBy {
+pub(super) struct RequestedFallback {
     pub channel: Channel,
     pub to: Option<String>,
     pub content: Content,
@@ -25,7 +25,13 @@ pub(super) struct StandBy {
 impl Reader<'_> {
     /// The channels that stand by for `first`, in turn: each is read as a channel of its own. `pointer`: that of the
     /// list.
-    pub fn fallbacks(self, first: Channel, list: Vec<(String, Value)>, pointer: &str, shared: &Shared) -> Vec<StandBy> {
+    pub fn fallbacks(
+        self,
+        first: Channel,
+        list: Vec<(String, Value)>,
+        pointer: &str,
+        shared: &Shared,
+    ) -> Vec<RequestedFallback> {
         if list.len() > limits::FALLBACKS {
             let detail = format!("names {} channels; at most {} may stand by", list.len(), limits::FALLBACKS);
             self.faults.add(pointer, "too_many_items", detail);
@@ -37,7 +43,7 @@ impl Reader<'_> {
             let Some(channel) = self.channel(&mut fields) else { continue };
             if before.contains(&channel) {
                 let detail = format!("was tried over {channel} by then; name another channel");
-                self.faults.add(fields.at("channel"), "fallback_same_channel", detail);
+                self.faults.add(fields.pointer_to("channel"), "fallback_same_channel", detail);
             }
             let to = self.other_to(first, channel, &mut fields);
             let content = self.content(channel, &mut fields, shared);
@@ -46,14 +52,14 @@ impl Reader<'_> {
             let has_receipts = before.last().is_none_or(|waited| self.policy.installation.receipts.contains(waited));
             if no_receipt.is_some() && !has_receipts {
                 let detail = "nobody tells what becomes of what is sent over the channel before it: leave it out";
-                self.faults.add_if_new(Code::E001, fields.at("noReceiptSeconds"), "no_receipts", detail);
+                self.faults.add_if_new(Code::E001, fields.pointer_to("noReceiptSeconds"), "no_receipts", detail);
             }
             let on_unknown = fields.flag("onUnknown").unwrap_or(false);
             fields.not_served(&NOT_SERVED);
             fields.close();
             before.push(channel);
             let Some(content) = content else { continue };
-            stand_by.push(StandBy {
+            stand_by.push(RequestedFallback {
                 channel,
                 to,
                 content,

@@ -13,14 +13,14 @@ use crate::error::{Code, excerpt};
 use crate::limits;
 use crate::model::fields::Fields;
 use crate::model::form::{Field, Form, Kind};
-use crate::model::json::{self, Text};
+use crate::model::json::{self, TextRule};
 use crate::model::lane::{PRIORITIES, Priority};
 use crate::model::message::{Detail, NewMessage};
 
 /// The body of `POST /v1/messages`.
 pub static MESSAGE: Form = Form {
     name: "NewMessage",
-    about: "A message: what, to whom, over which channels, when.",
+    description: "A message: what, to whom, over which channels, when.",
     kind: Kind::Object(&[
         Field::optional(
             "clientMsgId",
@@ -88,14 +88,14 @@ pub static MESSAGE: Form = Form {
 };
 
 // Fields that the short form has, too.
-pub(super) const KIND: Kind = Kind::Plain(Text::line(limits::KIND_CHARS));
+pub(super) const KIND: Kind = Kind::Plain(TextRule::line(limits::KIND_CHARS));
 pub(super) const KIND_MOST: Option<usize> = Some(limits::KIND_CHARS);
 pub(super) const KIND_PATTERN: &str = "^[A-Za-z0-9_.:-]+$";
 pub(super) const KIND_ABOUT: &str = "The partner's own word for this kind of message.";
-pub(super) const PRIORITY: Kind = Kind::Word("PriorityWord", Text::line(32));
+pub(super) const PRIORITY: Kind = Kind::Word("PriorityWord", TextRule::line(32));
 pub(super) const PRIORITY_ABOUT: &str = "NORMAL when not given.";
-pub(super) const TITLE: Kind = Kind::Text(Text::line(limits::TITLE_CHARS));
-pub(super) const BODY: Kind = Kind::Text(Text::block(limits::TEXT_BYTES).or_empty());
+pub(super) const TITLE: Kind = Kind::Text(TextRule::line(limits::TITLE_CHARS));
+pub(super) const BODY: Kind = Kind::Text(TextRule::block(limits::TEXT_BYTES).or_empty());
 
 impl Reader<'_> {
     /// None: something is wrong that leaves no message. `pointer`: the message's place in the body.
@@ -112,7 +112,7 @@ impl Reader<'_> {
         let recipients = self.recipients(&mut fields);
         fields.not_served(&NOT_SERVED);
         fields.not_served(&["fallback"]);
-        let channels_at = fields.at("channels");
+        let channels_at = fields.pointer_to("channels");
         let channels = fields.list("channels");
         fields.close();
         let channels = channels?;
@@ -155,7 +155,7 @@ impl Reader<'_> {
             return Some(kind);
         }
         let detail = format!("'{}' has other characters than letters, digits and _ - . :", excerpt(&kind));
-        self.faults.add_code(Code::E005, fields.at("type"), "type_invalid", detail);
+        self.faults.add_code(Code::E005, fields.pointer_to("type"), "type_invalid", detail);
         None
     }
 
@@ -165,7 +165,7 @@ impl Reader<'_> {
             return Some(Priority::default());
         }
         let word = fields.text("priority")?;
-        json::one_of(&word, &fields.at("priority"), &PRIORITIES.map(Priority::as_str), self.faults, Code::E001)
+        json::one_of(&word, &fields.pointer_to("priority"), &PRIORITIES.map(Priority::as_str), self.faults, Code::E001)
     }
 
     /// `scheduledAt` and `expiresAt`.
@@ -174,8 +174,9 @@ impl Reader<'_> {
         let ahead = |limit: std::time::Duration| now + TimeDelta::from_std(limit).unwrap_or_default();
         let scheduled = fields.time("scheduledAt");
         let expires = fields.time("expiresAt");
-        let if_new =
-            |field: &str, reason, detail: String| faults.add_if_new(Code::E001, fields.at(field), reason, detail);
+        let if_new = |field: &str, reason, detail: String| {
+            faults.add_if_new(Code::E001, fields.pointer_to(field), reason, detail)
+        };
         if let Some(at) = scheduled {
             if at < now - TimeDelta::from_std(limits::SCHEDULE_GRACE).unwrap_or_default() {
                 if_new("scheduledAt", "time_range", "is past".into());
@@ -193,14 +194,14 @@ impl Reader<'_> {
                 let days = limits::SCHEDULE_AHEAD.as_secs() * 2 / 86_400;
                 if_new("expiresAt", "time_range", format!("is more than {days} days ahead"));
             } else if scheduled.is_some_and(|scheduled| at <= scheduled) {
-                faults.add(fields.at("expiresAt"), "time_range", "is not after scheduledAt");
+                faults.add(fields.pointer_to("expiresAt"), "time_range", "is not after scheduledAt");
             }
         }
         (scheduled, expires)
     }
 
     fn metadata(self, fields: &mut Fields<'_>) -> Map<String, Value> {
-        let (pointer, faults) = (fields.at("metadata"), self.faults);
+        let (pointer, faults) = (fields.pointer_to("metadata"), self.faults);
         let metadata = match fields.take("metadata") {
             None => return Map::new(),
             Some(Value::Object(map)) => map,
@@ -220,7 +221,11 @@ impl Reader<'_> {
                 let detail = format!("'{}' is not a name for metadata", excerpt(key));
                 faults.add(&pointer, "metadata_invalid", detail);
             } else if value.is_object() || value.is_array() {
-                faults.add(json::at(&pointer, key), "metadata_invalid", "must be a text, a number or a truth value");
+                faults.add(
+                    json::child_pointer(&pointer, key),
+                    "metadata_invalid",
+                    "must be a text, a number or a truth value",
+                );
             }
         }
         metadata

@@ -25,7 +25,7 @@ pub use short_form::NOTIFICATION;
 
 use crate::error::Refusal;
 use crate::model::json::{self, Faults};
-use crate::model::message::Posted;
+use crate::model::message::PostedMessage;
 use draft::Draft;
 use reader::Reader;
 
@@ -34,7 +34,7 @@ use reader::Reader;
 /// # Errors
 ///
 /// Everything that is wrong with it whoever posts it, when and where.
-pub fn message(body: &[u8], policy: &IntakePolicy) -> Result<Posted, Refusal> {
+pub fn message(body: &[u8], policy: &IntakePolicy) -> Result<PostedMessage, Refusal> {
     let faults = Faults::default();
     let value = json::parse(body, &faults)?;
     let read = Reader { policy, faults: &faults }.message(value, "");
@@ -46,7 +46,7 @@ pub fn message(body: &[u8], policy: &IntakePolicy) -> Result<Posted, Refusal> {
 /// # Errors
 ///
 /// Everything that is wrong with any of them: all are read, or none.
-pub fn batch(body: &[u8], policy: &IntakePolicy) -> Result<Vec<Posted>, Refusal> {
+pub fn batch(body: &[u8], policy: &IntakePolicy) -> Result<Vec<PostedMessage>, Refusal> {
     let faults = Faults::default();
     let value = json::parse(body, &faults)?;
     let read = Reader { policy, faults: &faults }.batch(value);
@@ -61,7 +61,7 @@ pub fn batch(body: &[u8], policy: &IntakePolicy) -> Result<Vec<Posted>, Refusal>
 /// # Errors
 ///
 /// As [`message`], with the places that faults have in the short form.
-pub fn notification(body: &[u8], policy: &IntakePolicy) -> Result<Posted, Refusal> {
+pub fn notification(body: &[u8], policy: &IntakePolicy) -> Result<PostedMessage, Refusal> {
     let faults = Faults::default();
     let value = json::parse(body, &faults)?;
     let reader = Reader { policy, faults: &faults };
@@ -71,14 +71,14 @@ pub fn notification(body: &[u8], policy: &IntakePolicy) -> Result<Posted, Refusa
         reader.in_full(value).and_then(|value| {
             let in_full = Faults::default();
             let read = Reader { faults: &in_full, ..reader }.message(value, "");
-            in_full.retell(&faults, short_form::in_short);
+            in_full.move_to(&faults, short_form::in_short);
             read
         })
     };
     posted(read, faults)
 }
 
-fn posted(read: Option<Draft>, faults: Faults) -> Result<Posted, Refusal> {
+fn posted(read: Option<Draft>, faults: Faults) -> Result<PostedMessage, Refusal> {
     let (draft, faults_if_new) = faults.into_result_if_new(read)?;
     Ok(draft.finish(faults_if_new))
 }

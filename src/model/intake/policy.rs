@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use crate::model::channel::{Channel, Limit};
+use crate::model::channel::{Channel, LengthLimit};
 use crate::model::partner::Partner;
 
 /// What this installation can do, as far as reading a message depends on it. Made once: the settings and the providers
@@ -19,7 +19,7 @@ pub struct Installation {
     /// The Slack destination of messages that name only the channel.
     pub slack_default: Option<String>,
     /// Limits of channels whose provider takes less than the channel's own limit.
-    pub limits: BTreeMap<Channel, Limit>,
+    pub limits: BTreeMap<Channel, LengthLimit>,
     /// Channels with a provider that sends receipts.
     pub receipts: BTreeSet<Channel>,
     /// The channel that stands by for a channel where the message does not say, if the body fits there.
@@ -38,8 +38,8 @@ pub struct IntakePolicy {
 
 impl Installation {
     /// The longest body that a channel takes here; none: the channel has no limit.
-    pub fn limit(&self, channel: Channel) -> Option<Limit> {
-        self.limits.get(&channel).copied().or(channel.limit())
+    pub fn body_limit(&self, channel: Channel) -> Option<LengthLimit> {
+        self.limits.get(&channel).copied().or(channel.body_limit())
     }
 }
 

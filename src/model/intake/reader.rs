@@ -2,7 +2,7 @@
 
 use super::policy::IntakePolicy;
 use crate::limits;
-use crate::model::json::{Faults, Text};
+use crate::model::json::{Faults, TextRule};
 
 /// Reads a message by a policy and notes everything that is wrong with it.
 #[derive(Clone, Copy)]
@@ -29,4 +29,4 @@ pub(super) struct Recipient {
 pub(super) const NOT_SERVED: [&str; 3] = ["template", "locale", "variables"];
 
 /// A key or a name of the partner's own: compared as it is posted.
-pub(super) const KEY: Text = Text::line(limits::CLIENT_MSG_ID_CHARS).as_posted();
+pub(super) const KEY: TextRule = TextRule::line(limits::CLIENT_MSG_ID_CHARS).as_posted();

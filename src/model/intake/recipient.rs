@@ -8,13 +8,13 @@ use crate::limits;
 use crate::model::channel::{AddressKind, Channel};
 use crate::model::fields::Fields;
 use crate::model::form::{Field, Form, Kind};
-use crate::model::json::{self, Text};
+use crate::model::json::{self, TextRule};
 use crate::model::phone;
 
 /// An entry of `recipients`.
 pub static RECIPIENT: Form = Form {
     name: "NewRecipient",
-    about: "A person, with the addresses channels may need.",
+    description: "A person, with the addresses channels may need.",
     kind: Kind::Object(&[
         Field::optional("id", Kind::Text(KEY), "The partner's own name for the person; not stored."),
         Field::optional("email", Kind::Text(ADDRESS_TEXT), ""),
@@ -27,17 +27,17 @@ pub static RECIPIENT: Form = Form {
 /// The `to` of an entry of `channels`.
 pub static TO: Form = Form {
     name: "To",
-    about: "One recipient, or several.",
+    description: "One recipient, or several.",
     kind: Kind::OneOf(|| vec![&ADDRESS, &ADDRESSES]),
     examples: &[],
 };
 
 /// One address.
-pub static ADDRESS: Form = Form { name: "Address", about: "", kind: Kind::Text(ADDRESS_TEXT), examples: &[] };
+pub static ADDRESS: Form = Form { name: "Address", description: "", kind: Kind::Text(ADDRESS_TEXT), examples: &[] };
 
 static ADDRESSES: Form = Form {
     name: "Addresses",
-    about: "",
+    description: "",
     kind: Kind::List(&Kind::Form(&ADDRESS), Some(1), Some(limits::DELIVERIES)),
     examples: &[],
 };
@@ -45,7 +45,7 @@ static ADDRESSES: Form = Form {
 const PHONE: &str = "A phone number, E.164 or as the partner's region writes it.";
 
 /// Any channel's address, before the channel is known.
-const ADDRESS_TEXT: Text = Text::address(limits::EMAIL_BYTES);
+const ADDRESS_TEXT: TextRule = TextRule::address(limits::EMAIL_BYTES);
 
 /// An address as the channel's provider takes it, and as the partner wrote it where that differs.
 pub(super) type Address = (String, Option<String>);
@@ -70,7 +70,7 @@ impl Reader<'_> {
     /// The addresses of an entry of `channels`: its own `to`, one or several, or else those of the message's
     /// recipients that its channel can use.
     pub fn to(self, channel: Channel, fields: &mut Fields<'_>, shared: &Shared) -> Vec<Address> {
-        let pointer = fields.at("to");
+        let pointer = fields.pointer_to("to");
         let named: Vec<(String, Value)> = match fields.take("to") {
             Some(Value::Array(items)) => {
                 items.into_iter().enumerate().map(|(n, item)| (format!("{pointer}/{n}"), item)).collect()
@@ -99,7 +99,7 @@ impl Reader<'_> {
     /// The address that a fallback has of its own; none: the recipient of the delivery whose place it takes. `first`:
     /// the channel of the entry that it stands by for.
     pub fn other_to(self, first: Channel, channel: Channel, fields: &mut Fields<'_>) -> Option<String> {
-        let pointer = fields.at("to");
+        let pointer = fields.pointer_to("to");
         if !fields.has("to") && channel.addressed_by() != first.addressed_by() {
             let detail = format!("is needed: {channel} is addressed in another way than {first}");
             self.faults.add(&pointer, "required", detail);

@@ -10,12 +10,12 @@ use crate::limits;
 use crate::model::channel::Channel;
 use crate::model::fields::Fields;
 use crate::model::form::{Field, Form, Kind};
-use crate::model::json::{self, Text};
+use crate::model::json::{self, TextRule};
 
 /// The body of `POST /notifications`.
 pub static NOTIFICATION: Form = Form {
     name: "NewNotification",
-    about: "The short form of seed 003, or a message in full.",
+    description: "The short form of seed 003, or a message in full.",
     kind: Kind::OneOf(|| vec![&SHORT, &MESSAGE]),
     examples: &[r#"{
         "type": "ORDER_COMPLETED", "title": "Paid", "message": "Thank you.", "recipient": "kim@example.com",
@@ -25,7 +25,7 @@ pub static NOTIFICATION: Form = Form {
 
 static SHORT: Form = Form {
     name: "ShortNotification",
-    about: "A title and a text to one recipient, by e-mail, to the operators' Slack destination, or both.",
+    description: "A title and a text to one recipient, by e-mail, to the operators' Slack destination, or both.",
     kind: Kind::Object(&[
         Field::optional("clientMsgId", Kind::Text(KEY), "The partner's own key, as in a message."),
         Field::required("type", KIND, KIND_ABOUT).with_length(None, KIND_MOST).with_pattern(KIND_PATTERN),
@@ -34,7 +34,7 @@ static SHORT: Form = Form {
         Field::required("message", BODY, "Empty only where all goes by e-mail."),
         Field::optional(
             "recipient",
-            Kind::Text(Text::line(limits::EMAIL_BYTES)),
+            Kind::Text(TextRule::line(limits::EMAIL_BYTES)),
             "An e-mail address; e-mail needs it.",
         ),
         Field::required("channels", Kind::List(&Kind::Form(&SHORT_CHANNEL), Some(1), Some(limits::CHANNELS)), ""),
@@ -47,7 +47,7 @@ static SHORT: Form = Form {
 
 static SHORT_CHANNEL: Form = Form {
     name: "ShortChannel",
-    about: "",
+    description: "",
     kind: Kind::Words(|| [Channel::Email, Channel::Slack].map(Channel::as_str).to_vec()),
     examples: &[],
 };

@@ -85,7 +85,7 @@ fn is_signed(call: &Call, now: DateTime<Utc>) -> bool {
     };
     let Ok(at) = at.parse::<i64>() else { return false };
     let in_time = (now.timestamp() - at).abs() <= signature::TOLERANCE_SECONDS;
-    let mine = signature::standard(SECRET, id, at, &call.body);
+    let mine = signature::standard_signature(SECRET, id, at, &call.body);
     in_time && mine.is_some_and(|mine| given.split(' ').any(|given| given == mine))
 }
 

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::id::Tsid;
 use crate::model::delivery::{DeliveryKey, Status};
 use crate::model::lane::Lane;
-use crate::model::watermark::Place;
+use crate::model::watermark::ShardLane;
 use crate::store::keys::{Keys, key};
 use crate::store::{Conn, Db, word};
 
@@ -104,7 +104,7 @@ pub type ReadUpTo = (DateTime<Utc>, Tsid, i16);
 /// `Error::Unavailable` if the database cannot be reached; nothing is locked then.
 pub async fn standing_by(
     conn: &mut Conn,
-    places: &[(Place, ReadUpTo)],
+    places: &[(ShardLane, ReadUpTo)],
     rows: i64,
 ) -> Result<Vec<(Waiting, DateTime<Utc>)>> {
     let found = sqlx::query_file!(

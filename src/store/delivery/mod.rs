@@ -3,7 +3,7 @@
 /// The law's view of a row. `$status` and `$cancel` are given where the statement does not return them.
 macro_rules! head {
     ($r:expr, $status:expr, $cancel:expr) => {
-        crate::model::delivery::Head {
+        crate::model::delivery::DeliveryFacts {
             status: $status,
             channel: Lane($r.lane).channel(),
             attempt: $r.attempt,

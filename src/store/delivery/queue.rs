@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use super::settle::Settle;
 use crate::error::Result;
 use crate::id::Tsid;
-use crate::model::delivery::{DeliveryKey, Head, Status};
+use crate::model::delivery::{DeliveryFacts, DeliveryKey, Status};
 use crate::model::lane::Lane;
 use crate::store::keys::{Keys, key};
 use crate::store::{Conn, Db, word};
@@ -27,7 +27,7 @@ pub struct Ask {
 pub struct Claimed {
     pub key: DeliveryKey,
     pub lane: Lane,
-    pub head: Head,
+    pub head: DeliveryFacts,
     pub content: i16,
     pub ready_at: DateTime<Utc>,
     pub recipient: String,
@@ -107,7 +107,7 @@ pub async fn lock(conn: &mut Conn, keys: &[DeliveryKey]) -> Result<()> {
 pub struct Overdue {
     pub key: DeliveryKey,
     pub lane: Lane,
-    pub head: Head,
+    pub head: DeliveryFacts,
     pub worker: Tsid,
     pub lease_until: DateTime<Utc>,
     /// The beginning of its call is on record.
@@ -164,7 +164,7 @@ pub async fn promote(
 pub struct Waiting {
     pub key: DeliveryKey,
     pub lane: Lane,
-    pub head: Head,
+    pub head: DeliveryFacts,
 }
 
 impl Waiting {
@@ -173,7 +173,7 @@ impl Waiting {
         let Settle { key, lane, head, step, .. } = settle;
         let max_attempts = head.max_attempts + i16::from(step.refund);
         let (status, possibly_sent) = (step.status, head.possibly_sent || step.possibly_sent);
-        Waiting { key: *key, lane: *lane, head: Head { status, max_attempts, possibly_sent, ..*head } }
+        Waiting { key: *key, lane: *lane, head: DeliveryFacts { status, max_attempts, possibly_sent, ..*head } }
     }
 }
 

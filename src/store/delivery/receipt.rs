@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::id::Tsid;
 use crate::model::delivery::{DeliveryKey, Status};
 use crate::model::lane::Lane;
-use crate::model::stats::{Counts, change};
+use crate::model::stats::{Counts, count_delta};
 use crate::store::keys::{Keys, key};
 use crate::store::stats::StatDeltas;
 use crate::store::{Conn, Db, word};
@@ -31,7 +31,7 @@ pub struct Lifted {
 /// `Error::Unavailable` if the database cannot be reached; the transaction may have committed.
 pub async fn apply_late_acceptances(db: impl Db<'_>, keys: &[DeliveryKey], now: DateTime<Utc>) -> Result<Vec<Lifted>> {
     let Some(keys) = Keys::of(keys.iter().copied()) else { return Ok(Vec::new()) };
-    let law = StatDeltas::of(&LIFTED, |was| change(was, Status::Sent));
+    let law = StatDeltas::of(&LIFTED, |was| count_delta(was, Status::Sent));
     let rows = sqlx::query_file!(
         "sql/delivery/apply_late_acceptances.sql",
         &keys.shards,
@@ -143,8 +143,9 @@ pub struct Moved {
 /// `Error::Unavailable` if the database cannot be reached; the transaction may have committed.
 pub async fn apply_receipts(db: impl Db<'_>, all: &[Receive], now: DateTime<Utc>) -> Result<Vec<Moved>> {
     let Some(keys) = Keys::of(all.iter().map(|r| r.key)) else { return Ok(Vec::new()) };
-    let counts = |part: fn(Counts) -> i16| -> Vec<i16> { all.iter().map(|r| part(change(r.was, r.status))).collect() };
-    let event = |r: &Receive| r.status.event().map(|e| e.as_str().to_owned());
+    let counts =
+        |part: fn(Counts) -> i16| -> Vec<i16> { all.iter().map(|r| part(count_delta(r.was, r.status))).collect() };
+    let event = |r: &Receive| r.status.event_kind().map(|e| e.as_str().to_owned());
     let rows = sqlx::query_file!(
         "sql/delivery/apply_receipts.sql",
         &keys.shards,

@@ -4,10 +4,10 @@ use chrono::{DateTime, Utc};
 
 use crate::error::Result;
 use crate::id::Tsid;
-use crate::model::delivery::{DeliveryKey, Head, OutcomeKind, SET_APART, Status, Step};
+use crate::model::delivery::{DeliveryFacts, DeliveryKey, OutcomeKind, READY_WHEN_ISOLATED, Status, Transition};
 use crate::model::lane::Lane;
 use crate::model::retry::WEBHOOK_ATTEMPTS;
-use crate::model::stats::{Counts, change};
+use crate::model::stats::{Counts, count_delta};
 use crate::store::Db;
 use crate::store::keys::{Keys, key};
 use crate::store::redrive::Dead;
@@ -18,8 +18,8 @@ pub struct Settle {
     pub key: DeliveryKey,
     pub lane: Lane,
     /// As it was when the step was decided; its status and attempt are the fence.
-    pub head: Head,
-    pub step: Step,
+    pub head: DeliveryFacts,
+    pub step: Transition,
     pub provider: Option<String>,
     /// The attempt that ends with this step; none when a waiting delivery is canceled or expires.
     pub tried: Option<Tried>,
@@ -38,7 +38,7 @@ impl Settle {
     pub fn set_apart(mut self, deaths: i16) -> Settle {
         if let Some(ready_at) = self.step.ready_at {
             self.apart = Some(Apart { deaths, ready_at });
-            (self.step.status, self.step.ready_at) = (Status::Scheduled, Some(SET_APART));
+            (self.step.status, self.step.ready_at) = (Status::Scheduled, Some(READY_WHEN_ISOLATED));
         }
         self
     }
@@ -87,7 +87,7 @@ pub async fn settle(db: impl Db<'_>, settles: &[Settle], now: DateTime<Utc>) -> 
     let Some(keys) = Keys::of(settles.iter().map(|s| s.key)) else { return Ok(Vec::new()) };
     let text = |f: fn(&Settle) -> Option<&str>| settles.iter().map(|s| f(s).map(str::to_owned)).collect::<Vec<_>>();
     let counts = |part: fn(Counts) -> i16| -> Vec<i16> {
-        settles.iter().map(|s| part(change(s.head.status, s.step.status))).collect()
+        settles.iter().map(|s| part(count_delta(s.head.status, s.step.status))).collect()
     };
     let rows = sqlx::query_file!(
         "sql/delivery/settle.sql",
@@ -100,7 +100,7 @@ pub async fn settle(db: impl Db<'_>, settles: &[Settle], now: DateTime<Utc>) -> 
         &settles.iter().map(|s| s.step.ready_at).collect::<Vec<_>>() as &[Option<DateTime<Utc>>],
         &settles.iter().map(|s| s.step.possibly_sent).collect::<Vec<_>>(),
         &settles.iter().map(|s| s.step.refund).collect::<Vec<_>>(),
-        &text(|s| s.step.status.event().map(|e| e.as_str())) as &[Option<String>],
+        &text(|s| s.step.status.event_kind().map(|e| e.as_str())) as &[Option<String>],
         &text(|s| s.step.reason) as &[Option<String>],
         &text(|s| s.provider.as_deref()) as &[Option<String>],
         &text(|s| s.tried.as_ref().map(|t| t.outcome.as_str())) as &[Option<String>],
@@ -148,7 +148,7 @@ pub struct Redriven {
 pub async fn redrive(db: impl Db<'_>, dead: &[(Dead, i16)], now: DateTime<Utc>) -> Result<Vec<Redriven>> {
     let Some(keys) = Keys::of(dead.iter().map(|(d, _)| d.key)) else { return Ok(Vec::new()) };
     let counts = |part: fn(Counts) -> i16| -> Vec<i16> {
-        dead.iter().map(|(d, _)| part(change(d.status, Status::Pending))).collect()
+        dead.iter().map(|(d, _)| part(count_delta(d.status, Status::Pending))).collect()
     };
     let rows = sqlx::query_file!(
         "sql/delivery/redrive.sql",

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use crate::crypt::Keyring;
 use crate::error::Result;
 use crate::id::Tsid;
-use crate::model::delivery::{BEHIND, DeliveryKey, PARKED, Status};
+use crate::model::delivery::{DeliveryKey, READY_WHEN_PREDECESSOR_ENDS, READY_WHEN_RESUMED, Status};
 use crate::model::endpoint::Endpoint;
 use crate::model::lane::Lane;
 use crate::store::keys::{Keys, key};
@@ -56,10 +56,20 @@ pub async fn hasten(
 ) -> Result<Hastened> {
     let most = i64::try_from(rows).unwrap_or(i64::MAX);
     let ((message, no), below) = (along.behind, along.below.0);
-    let found =
-        sqlx::query_file!("sql/delivery/hasten.sql", shard, recipient, message.0, no, below, look, most, now, PARKED)
-            .fetch_all(db)
-            .await?;
+    let found = sqlx::query_file!(
+        "sql/delivery/hasten.sql",
+        shard,
+        recipient,
+        message.0,
+        no,
+        below,
+        look,
+        most,
+        now,
+        READY_WHEN_RESUMED
+    )
+    .fetch_all(db)
+    .await?;
     let next = found.last().filter(|r| r.more).map(|r| (Tsid(r.message_id), r.no));
     let places = found.iter().filter_map(|r| Some((shard, Lane(r.lane?)))).collect();
     Ok(Hastened { places, next })
@@ -78,10 +88,19 @@ pub async fn count_retrying(
     now: DateTime<Utc>,
 ) -> Result<(i64, Option<(Tsid, i16)>)> {
     let ((message, no), below) = (along.behind, along.below.0);
-    let found =
-        sqlx::query_file!("sql/delivery/count_retrying.sql", shard, recipient, message.0, no, below, look, now, PARKED)
-            .fetch_optional(db)
-            .await?;
+    let found = sqlx::query_file!(
+        "sql/delivery/count_retrying.sql",
+        shard,
+        recipient,
+        message.0,
+        no,
+        below,
+        look,
+        now,
+        READY_WHEN_RESUMED
+    )
+    .fetch_optional(db)
+    .await?;
     let next = found.as_ref().filter(|r| r.position >= look).map(|r| (Tsid(r.message_id), r.no));
     Ok((found.map_or(0, |r| r.waiting), next))
 }
@@ -281,7 +300,7 @@ pub async fn release_next(
         &keys.message_ids,
         &keys.nos,
         &ended.iter().map(|(_, take)| *take).collect::<Vec<_>>(),
-        BEHIND,
+        READY_WHEN_PREDECESSOR_ENDS,
         now,
         keys.low,
         keys.high,
@@ -306,7 +325,9 @@ pub async fn stalled(
     behind: SequencePosition,
     rows: i64,
 ) -> Result<(Vec<DeliveryKey>, Option<SequencePosition>)> {
-    let found = sqlx::query_file!("sql/delivery/stalled.sql", behind.0, behind.1.0, rows, BEHIND).fetch_all(db).await?;
+    let found = sqlx::query_file!("sql/delivery/stalled.sql", behind.0, behind.1.0, rows, READY_WHEN_PREDECESSOR_ENDS)
+        .fetch_all(db)
+        .await?;
     let next = found.last().map(|r| (r.shard, Tsid(r.about)));
     Ok((found.iter().filter(|r| r.stalled).map(|r| key(r.shard, r.message_id, r.no)).collect(), next))
 }
