@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use sqlx::PgConnection;
 use sqlx::{AssertSqlSafe, Connection as _, raw_sql};
 
-use crate::support::{App, email};
+use crate::support::app::{App, email};
 
 /// Tables that a test breaks, with those they are kept in.
 const BOOKS: [&str; 13] = [

@@ -8,7 +8,7 @@ use std::process::Command;
 use notihub::config::Settings;
 use sqlx::{Connection as _, PgConnection};
 
-use crate::support::fresh_database;
+use crate::support::database::fresh_database;
 
 /// Layer, and the modules in it, from the ground up. Arrows point only down; the ground may name itself, all others in a
 /// layer are siblings that never meet.

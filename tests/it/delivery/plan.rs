@@ -1,0 +1,331 @@
+//! Plans: hot statements go by their indexes whatever the statistics say.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use notihub::id::Tsid;
+use notihub::model::delivery::READY_WHEN_PREDECESSOR_ENDS;
+use notihub::model::lane::Lane;
+use notihub::store;
+use serde_json::json;
+
+use crate::support::app::{App, emails, slack_posts, start_time};
+use crate::support::hubs::{grab, lose};
+use crate::support::sql::{explain, indexes};
+
+/// Fills the tables as they are after months: fifteen weeks of partitions, a million deliveries settled.
+async fn months(app: &App) -> sqlx::PgPool {
+    let (hub, db) = (&app.hub, app.db().await);
+    for week in 0..10 {
+        let then = hub.clock.now() + TimeDelta::weeks(week);
+        store::partition::maintain(&hub.store, then, DateTime::UNIX_EPOCH).await.unwrap();
+    }
+    let (partner, shard) = (app.partner.partner_id.0, app.partner.shard);
+    for week in 0..12 {
+        let at: DateTime<Utc> = hub.clock.now() + TimeDelta::weeks(week);
+        let first = Tsid::floor(at).0;
+        let fill = format!(
+            "with n as (select {first} + n * 4096 as id, timestamptz '{at}' as at from generate_series(1, 84000) as n),
+             m as (insert into messages (shard, message_id, partner_id, kind, priority, detail, created_at)
+               select {shard}, id, {partner}, 'T', 'NORMAL', '{{\"contents\": [{{\"body\": \"b\"}}]}}', at from n),
+             d as (insert into deliveries (shard, message_id, no, lane, attempt, max_attempts, content, event_seq, status,
+                 partner_id, ready_at, settled_at, recipient, provider)
+               select {shard}, id, 1, 2, 1, 3, 0, 1, 'SENT', {partner}, at, at, 'a@example.com', 'smtp' from n),
+             a as (insert into attempts (shard, message_id, no, attempt, outcome, worker, claimed_at, ended_at)
+               select {shard}, id, 1, 1, 'ACCEPTED', 1, at, at from n),
+             c as (insert into stat_deltas (partner_id, counted_at, lane, total, success, failed)
+               values ({partner}, timestamptz '{at}', 2, 84000, 84000, 0))
+             insert into events (shard, message_id, no, seq, attempt, event, occurred_at)
+               select {shard}, id, 1, 1, 1, 'delivery.sent', at from n"
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(fill)).execute(&db).await.unwrap();
+    }
+    db
+}
+
+/// What the planner believes of the tables: as they were before they were filled, as they are, nothing.
+const STATISTICS: [&str; 3] = ["of empty tables", "of full tables", "none"];
+
+async fn make_statistics(db: &sqlx::PgPool, statistics: &str) {
+    let sql = match statistics {
+        "of full tables" => "analyze",
+        "none" => {
+            "delete from pg_statistic; update pg_class set reltuples = -1, relpages = 0 \
+             where relkind in ('r', 'i', 'p', 'I') and relnamespace = 'public'::regnamespace"
+        }
+        _ => "",
+    };
+    sqlx::raw_sql(sql).execute(db).await.unwrap();
+}
+
+/// The hot statements keep their plans whatever the statistics say: of empty tables, of full ones, or none at all. Each
+/// goes by the index that was made for it, in every partition, and touches as much as it brings, not as much as there is.
+#[tokio::test]
+async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
+    let app = App::new().await;
+    let hub = &app.hub;
+    let shard = app.partner.shard;
+    sqlx::raw_sql("analyze").execute(&app.db().await).await.unwrap();
+    let db = months(&app).await;
+    let indexes = indexes(&db).await;
+    assert!(app.count("select count(*) from pg_inherits where inhparent = 'deliveries'::regclass").await > 14);
+    assert!(app.count("select count(*) from deliveries").await >= 1_000_000);
+
+    // Of each kind two hundred that are live: waiting, held with a lease that is over, held, and due.
+    app.accept_all(emails(200)).await;
+    grab(hub, 200).await;
+    sqlx::query("update deliveries set lease_until = clock_timestamp() - interval '1 s' where status = 'PROCESSING'")
+        .execute(&db)
+        .await
+        .unwrap();
+    let mut scheduled = slack_posts(200);
+    scheduled.iter_mut().for_each(|b| b["scheduledAt"] = json!((start_time() + TimeDelta::seconds(5)).to_rfc3339()));
+    app.accept_all(scheduled).await;
+    app.accept_all(slack_posts(200)).await;
+    let held: Vec<(i64, i16)> =
+        sqlx::query_as("select message_id, attempt from deliveries where status = 'PROCESSING' order by 1")
+            .fetch_all(&db)
+            .await
+            .unwrap();
+    let ids = held.iter().map(|row| row.0.to_string()).collect::<Vec<_>>();
+    let (low, high) = (&ids[0], &ids[ids.len() - 1]);
+    let many = |value: &str| format!("array_fill({value}, array[{}])", ids.len());
+    let keys =
+        format!("{}, array[{}]::bigint[], {}", many(&format!("{shard}::smallint")), ids.join(","), many("1::smallint"));
+    let none = many("null::text");
+    let now = format!("timestamptz '{}'", hub.clock.now());
+
+    let lanes = Lane::all_of(&hub.providers.channels()).iter().map(|l| l.0.to_string()).collect::<Vec<_>>();
+    let each = |value: &str| format!("array_fill({value}, array[{}])", lanes.len());
+    let claim = format!(
+        "{}, array[{}]::smallint[], {}, {}, 100, 1, 30, {}",
+        each(&format!("{shard}::smallint")),
+        lanes.join(","),
+        each("timestamptz '1970-01-01'"),
+        each("100::bigint"),
+        each("false"),
+    );
+    let settle = format!(
+        "{keys}, {}, {}, {}, {}, {}, {}, {}, {none}, {}, {}, {}, {}, {}, {none}, {none}, {none}, {now}, {low}, {high}, {}, {}, {}, {}, array[{}]::bigint[], 10::smallint, {}",
+        many("1::smallint"),
+        many("'PROCESSING'::text"),
+        many("'SENT'::text"),
+        many("null::timestamptz"),
+        many("false"),
+        many("false"),
+        many("'delivery.sent'::text"),
+        many("'smtp'::text"),
+        many("'ACCEPTED'::text"),
+        many("1::bigint"),
+        many(&now),
+        many(&now),
+        many("false"),
+        many("1::smallint"),
+        many("1::smallint"),
+        many("0::smallint"),
+        ids.join(","),
+        many("null::timestamptz"),
+    );
+    // What an endpoint got, of which little waits for another try.
+    let to_endpoint = format!(
+        "insert into deliveries (shard, message_id, no, lane, attempt, max_attempts, content, status, partner_id, ready_at,
+           settled_at, recipient)
+         select {shard}, {} + n, 1, 68, 1, 10, 0, (case when n % 100 = 0 then 'SCHEDULED' else 'SENT' end)::delivery_status,
+           {}, {now} + interval '1 h', case when n % 100 <> 0 then {now} end, 'endpoint' from generate_series(1, 20000) as n",
+        Tsid::floor(hub.clock.now() + TimeDelta::hours(1)).0,
+        app.partner.partner_id.0,
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(to_endpoint)).execute(&db).await.unwrap();
+    let along = format!("{shard}::smallint, 'endpoint', {}, 0, {}, 1000", Tsid::floor(start_time()).0, i64::MAX);
+    let (hasten, waiting) = (format!("{along}, 100, {now}, 'infinity'"), format!("{along}, {now}, 'infinity'"));
+
+    let overdue = format!("array[{shard}]::smallint[], '1970-01-01', 100");
+    let promote = format!("array[{shard}]::smallint[], '1970-01-01', {now} + interval '5 s', 100");
+    let contents =
+        format!("{}, array[{}]::bigint[], {low}, {high}", many(&format!("{shard}::smallint")), ids.join(","));
+    let begin = format!(
+        "{keys}, {}, 1, {now}, {now}, {}, {low}, {high}, 'PROCESSING', 15",
+        many("1::smallint"),
+        many("'x'::text")
+    );
+    let evidence =
+        format!("{keys}, {now}, '{{SCHEDULED,PENDING,UNDETERMINED}}', '{{1,1,0}}', '{{1,1,1}}', '{{0,0,0}}'");
+
+    // Keys of half of all messages, the other half's erased.
+    let keys_taken =
+        "with even as (select shard, partner_id, message_id from messages where (message_id / 4096) % 2 = 0)
+         insert into idempotency (shard, partner_id, client_msg_id, message_id, fingerprint)
+         select shard, partner_id, 'key' || message_id, message_id, '\\x00' from even;
+         insert into erased_keys (partner_id, key_hash, message_id, fingerprint)
+         select partner_id, sha256(message_id::text::bytea), message_id, '\\x00' from messages
+         where (message_id / 4096) % 2 = 1";
+    sqlx::raw_sql(keys_taken).execute(&db).await.unwrap();
+    let first: i64 =
+        sqlx::query_scalar("select min(message_id) from messages where kind = 'T'").fetch_one(&db).await.unwrap();
+    let of = |n: i64| first + n * 4096;
+    let (texts, hashes): (Vec<_>, Vec<_>) =
+        (0..200).map(|n| (format!("'key{}'", of(n)), format!("sha256('{}'::bytea)", of(n)))).unzip();
+    let find = format!(
+        "{}, {}, array[{}]::text[], array[{}]::bytea[]",
+        many(&format!("{shard}::smallint")),
+        many(&format!("{}::bigint", app.partner.partner_id.0)),
+        texts.join(","),
+        hashes.join(","),
+    );
+
+    let mut conn = hub.store.engine().acquire().await.unwrap();
+    let mut intake = hub.store.intake().acquire().await.unwrap();
+    for statistics in STATISTICS {
+        make_statistics(&db, statistics).await;
+        println!("statistics: {statistics}");
+        let plan = explain(&mut intake, "idempotency/find", &find).await;
+        println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
+        assert_eq!(plan.rows, 200);
+        plan.reads_only(
+            &indexes,
+            &["uk_message_partner_client_msg", "pk_erased_keys", "pk_messages", "idx_message_partner_id"],
+            200 * 20,
+        );
+        let plan = explain(&mut conn, "delivery/claim", &claim).await;
+        println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
+        assert_eq!(plan.rows, 100);
+        plan.reads_only(&indexes, &["idx_delivery_claim", "pk_deliveries"], 100 * 40);
+        let plan = explain(&mut conn, "delivery/settle", &settle).await;
+        println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
+        assert_eq!(plan.rows, 200);
+        plan.reads_only(&indexes, &["pk_deliveries", "pk_attempts", "idx_endpoint_hears"], 200 * 40);
+        let plan = explain(&mut conn, "delivery/overdue", &overdue).await;
+        println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
+        assert_eq!(plan.rows, 100);
+        plan.reads_only(&indexes, &["idx_delivery_reap", "pk_attempts", "pk_suspects"], 100 * 40);
+        let plan = explain(&mut conn, "delivery/promote", &promote).await;
+        println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
+        assert_eq!(plan.rows, 100);
+        plan.reads_only(&indexes, &["idx_delivery_promote", "pk_deliveries"], 100 * 40);
+        let plan = explain(&mut conn, "message/contents", &contents).await;
+        println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
+        assert_eq!(plan.rows, 200);
+        plan.reads_only(&indexes, &["pk_messages"], 200 * 10);
+        let plan = explain(&mut conn, "attempt/begin", &begin).await;
+        println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
+        plan.reads_only(&indexes, &["pk_deliveries"], 200 * 40);
+        let plan = explain(&mut conn, "delivery/lock", &keys).await;
+        println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
+        assert_eq!(plan.rows, 200);
+        plan.reads_only(&indexes, &["pk_deliveries"], 200 * 40);
+        let plan = explain(&mut conn, "delivery/evidence", &evidence).await;
+        println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
+        plan.reads_only(&indexes, &["pk_deliveries", "pk_attempts", "idx_endpoint_hears"], 200 * 40);
+        let plan = explain(&mut conn, "delivery/hasten", &hasten).await;
+        println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
+        assert_eq!(plan.rows, 10);
+        plan.reads_only(&indexes, &["idx_delivery_endpoint", "pk_deliveries"], 1_000 * 2);
+        let plan = explain(&mut conn, "delivery/waiting", &waiting).await;
+        println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
+        // Of a partition that it believes to be empty it takes whichever.
+        plan.reads_only(&indexes, &["idx_delivery_endpoint", "pk_deliveries"], 1_000 * 2);
+    }
+    drop((conn, intake));
+    sqlx::raw_sql(
+        "delete from erased_keys; delete from idempotency where client_msg_id like 'key%'; \
+         delete from deliveries where recipient = 'endpoint'",
+    )
+    .execute(&db)
+    .await
+    .unwrap();
+    app.advance(10);
+    lose(&app).await;
+    app.settle_all().await;
+    app.done().await;
+}
+
+/// Fault A2: what the order of webhooks is read from is found at the same cost after a history of fifty thousand webhooks of
+/// the endpoint, beside as many recipients, whatever the statistics say.
+#[tokio::test]
+async fn webhook_order_is_read_from_open_webhooks_whatever_the_history() {
+    let app = App::new().await;
+    let (hub, db) = (&app.hub, app.db().await);
+    let (partner, shard) = (app.partner.partner_id.0, app.partner.shard);
+    sqlx::raw_sql("analyze").execute(&db).await.unwrap();
+    for week in 0..10 {
+        let then = hub.clock.now() + TimeDelta::weeks(week);
+        store::partition::maintain(&hub.store, then, DateTime::UNIX_EPOCH).await.unwrap();
+    }
+    let now = format!("timestamptz '{}'", hub.clock.now());
+    // Events of messages, three each: settled ones of the endpoint and of as many others, in four weeks; then open ones.
+    let events = |from: Tsid, messages: i64, recipient: &str, status: &str, ready_at: &str| {
+        format!(
+            "insert into deliveries (shard, message_id, no, lane, attempt, max_attempts, content, status, partner_id, ready_at,
+               settled_at, recipient, about, told_at)
+             select {shard}, {from} + m * 40960 + e * 4096, 1, 68, 1, 10, 0, ({status})::delivery_status, {partner}, {ready_at},
+               {now}, {recipient}, {from} + m * 40960, {now} + e * interval '1 ms'
+             from generate_series(1, {messages}) as m, generate_series(1, 3) as e",
+            from = from.0
+        )
+    };
+    let week = |n| Tsid::floor(hub.clock.now() + TimeDelta::weeks(n));
+    for n in 0..4 {
+        let settled = events(week(n), 4_200, "'endpoint'", "'SENT'", &now);
+        sqlx::raw_sql(sqlx::AssertSqlSafe(settled)).execute(&db).await.unwrap();
+        let others = events(Tsid(week(n).0 + 2048), 4_200, "'endpoint' || m", "'SENT'", &now);
+        sqlx::raw_sql(sqlx::AssertSqlSafe(others)).execute(&db).await.unwrap();
+    }
+    let behind = format!("timestamptz '{READY_WHEN_PREDECESSOR_ENDS}'");
+    let open = events(
+        week(4),
+        300,
+        "'endpoint'",
+        "case e when 1 then 'SENT' else 'SCHEDULED' end",
+        &format!("case e when 1 then {now} else {behind} end"),
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(open)).execute(&db).await.unwrap();
+    let old = events(week(5), 30, "'endpoint'", "'SCHEDULED'", &behind);
+    sqlx::raw_sql(sqlx::AssertSqlSafe(old)).execute(&db).await.unwrap();
+    let old = format!(
+        "update deliveries set about = null, told_at = null, settled_at = null where message_id > {}",
+        week(5).0
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(old)).execute(&db).await.unwrap();
+    let indexes = indexes(&db).await;
+
+    let many = |value: &str| format!("array_fill({value}, array[200])");
+    let ids =
+        |of: i64| (1..=200).map(|m| (week(4).0 + m * 40_960 + of * 4_096).to_string()).collect::<Vec<_>>().join(",");
+    let (abouts, first) = (ids(0), ids(1));
+    let (shards, day) = (many(&format!("{shard}::smallint")), Tsid::span(TimeDelta::days(1)));
+    let last = week(4).0 + 200 * 40_960 + 3 * 4_096;
+    let sequences = format!(
+        "{shards}, array[{abouts}]::bigint[], {}, {}, {day}, {last}",
+        many("'endpoint'::text"),
+        many("2::bigint")
+    );
+    let release_next = format!(
+        "{shards}, array[{first}]::bigint[], {}, {}, {behind}, {now}, {}, {last}, 'SCHEDULED', {day}",
+        many("1::smallint"),
+        many("1::bigint"),
+        week(4).0,
+    );
+    let stalled = format!("{shard}::smallint, 0, 100, {behind}");
+    let fill = format!("array[{shard}]::smallint[], 50");
+    let release = format!("{shard}::smallint, 'endpoint', {behind}, {now}, 100");
+
+    let mut conn = hub.store.webhooks().acquire().await.unwrap();
+    for statistics in STATISTICS {
+        make_statistics(&db, statistics).await;
+        println!("statistics: {statistics}");
+        for (name, args, rows, reads, buffers) in [
+            ("delivery/sequences", &sequences, 400, ["idx_delivery_sequence", ""], 200 * 20),
+            ("delivery/release_next", &release_next, 200, ["idx_delivery_sequence", "pk_deliveries"], 200 * 60),
+            ("delivery/stalled", &stalled, 50, ["idx_delivery_sequence", ""], 100 * 5),
+            ("delivery/fill_about", &fill, 0, ["idx_delivery_sequence", "pk_deliveries"], 50 * 60),
+            ("delivery/release", &release, 100, ["idx_delivery_promote", "pk_deliveries"], 100 * 60),
+        ] {
+            let plan = explain(&mut conn, name, args).await;
+            println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
+            let plan_rows = plan.rows;
+            assert!(plan_rows >= rows, "{name}: {plan_rows} rows of {rows}");
+            plan.reads_only(&indexes, &[reads[0], reads[1], "pk_messages"], buffers);
+        }
+    }
+    drop(conn);
+    sqlx::raw_sql("delete from deliveries").execute(&db).await.unwrap();
+    app.done().await;
+}

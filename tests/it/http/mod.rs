@@ -1,0 +1,4 @@
+//! HTTP itself: connections and streams.
+
+mod connection;
+mod stream;

@@ -1,0 +1,5 @@
+//! Maintenance: erasure, statistics and alerts.
+
+mod alert;
+mod erase;
+mod stats;

@@ -1,0 +1,81 @@
+//! Statements run by hand, and their plans.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use sqlx::{Connection as _, PgConnection};
+
+/// One of the engine's statements, prepared as the engine prepares it and explained with these arguments.
+pub struct Plan {
+    pub name: &'static str,
+    /// Each node: its kind, the index or table it reads, and how many rows it threw away.
+    pub nodes: Vec<(String, String, i64)>,
+    pub buffers: i64,
+    pub rows: i64,
+}
+
+pub async fn explain(conn: &mut PgConnection, name: &'static str, args: &str) -> Plan {
+    let file = format!("{}/sql/{name}.sql", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{file}: {e}"));
+    let mut tx = conn.begin().await.unwrap();
+    let prepare = format!("prepare explained as {text}");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(prepare)).execute(&mut *tx).await.unwrap();
+    let explain = format!("explain (analyze, buffers, costs off, format json) execute explained({args})");
+    let plan: Value = sqlx::query_scalar(sqlx::AssertSqlSafe(explain)).fetch_one(&mut *tx).await.unwrap();
+    tx.rollback().await.unwrap();
+    sqlx::raw_sql("deallocate explained").execute(conn).await.unwrap();
+    let top = &plan[0]["Plan"];
+    let blocks = |name: &str| top[name].as_i64().unwrap();
+    let mut nodes = Vec::new();
+    walk(top, &mut nodes);
+    Plan {
+        name,
+        nodes,
+        buffers: blocks("Shared Hit Blocks") + blocks("Shared Read Blocks"),
+        rows: top["Actual Rows"].as_i64().unwrap(),
+    }
+}
+
+pub fn walk(node: &Value, nodes: &mut Vec<(String, String, i64)>) {
+    let text = |name: &str| node[name].as_str().map(str::to_owned);
+    let reads = text("Index Name").or(text("Relation Name")).unwrap_or_default();
+    let thrown = ["Rows Removed by Filter", "Rows Removed by Index Recheck", "Rows Removed by Join Filter"];
+    let thrown = thrown.iter().map(|name| node[*name].as_i64().unwrap_or(0)).sum();
+    nodes.push((text("Node Type").unwrap(), reads, thrown));
+    node["Plans"].as_array().into_iter().flatten().for_each(|child| walk(child, nodes));
+}
+
+impl Plan {
+    /// Reads tables only through these indexes (as the parent tables name them), throws almost nothing away, and touches
+    /// at most so many blocks.
+    #[track_caller]
+    pub fn reads_only(&self, indexes: &BTreeMap<String, String>, allowed: &[&str], buffers_max: i64) {
+        let Plan { name, nodes, buffers, .. } = self;
+        let mut used = 0;
+        for (kind, reads, thrown) in nodes {
+            assert!(!kind.contains("Seq Scan"), "{name} reads all of {reads}: {nodes:#?}");
+            assert!(!kind.contains("Hash Join") && !kind.contains("Merge Join"), "{name} joins by {kind}: {nodes:#?}");
+            assert!(reads.is_empty() || *thrown <= 5, "{name} throws away {thrown} rows of {reads}: {nodes:#?}");
+            if kind.starts_with("Index") || kind.starts_with("Bitmap Index") {
+                // One of a table without partitions is its own.
+                let parent = indexes.get(reads).unwrap_or(reads);
+                assert!(allowed.contains(&parent.as_str()), "{name} reads {parent} instead of {allowed:?}");
+                used += 1;
+            }
+        }
+        assert!(used > 0, "{name} reads no index: {nodes:#?}");
+        assert!(*buffers <= buffers_max, "{name} touched {buffers} blocks for {} rows: {nodes:#?}", self.rows);
+    }
+}
+
+/// Which index of the parent table each partition's index belongs to.
+pub async fn indexes(db: &sqlx::PgPool) -> BTreeMap<String, String> {
+    let rows: Vec<(String, String)> = sqlx::query_as(
+        "select c.relname::text, p.relname::text from pg_inherits i join pg_class c on c.oid = i.inhrelid \
+         join pg_class p on p.oid = i.inhparent where p.relkind = 'I'",
+    )
+    .fetch_all(db)
+    .await
+    .unwrap();
+    rows.into_iter().collect()
+}
