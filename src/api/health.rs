@@ -156,7 +156,7 @@ pub async fn about(State(hub): State<Hub>, _signed: Signed) -> Answer {
         version: env!("CARGO_PKG_VERSION"),
         migrations_missing: hub.store.migrations_seen().await?,
         database: settings.into_iter().filter(|s| told(&s.name)).map(|s| (s.name, s.setting)).collect(),
-        channels: hub.providers.postable().iter().map(|c| c.as_str()).collect(),
+        channels: hub.providers.postable_channels().iter().map(|c| c.as_str()).collect(),
     };
     Ok(ok(StatusCode::OK, &body))
 }

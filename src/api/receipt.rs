@@ -11,7 +11,7 @@ use crate::http::answer::{Answer, Success, ok};
 use crate::http::request::{Id, collect};
 use crate::hub::Hub;
 use crate::limits;
-use crate::provider::{Callback, Refused};
+use crate::provider::{Callback, CallbackError};
 
 /// What was told is kept.
 #[derive(Serialize, ToSchema)]
@@ -29,7 +29,7 @@ pub struct ReceiptsKept {
     responses((status = 200, description = "stored, now or before", body = ReceiptsKept)))]
 pub async fn receive(State(hub): State<Hub>, Id(name): Id, request: Request) -> Answer {
     // Anybody may call: who names no provider is not listened to.
-    let account = hub.providers.named(&name).cloned().ok_or(Error::NotFound)?;
+    let account = hub.providers.get(&name).cloned().ok_or(Error::NotFound)?;
     let Ok(Ok(_turn)) = tokio::time::timeout(limits::RECEIPT_TURN, hub.receipt_body_slots.acquire()).await else {
         return Err(Error::Busy("many receipts are being read; send them again soon").into());
     };
@@ -40,7 +40,7 @@ pub async fn receive(State(hub): State<Hub>, Id(name): Id, request: Request) -> 
     // Thousands of results are read beside the loops, not between them.
     let told = hub.shutdown.compute(move || {
         let query = uri.query().unwrap_or_default();
-        account.provider.receipts(&Callback { headers: &headers, query, body: &sent, now })
+        account.provider.parse_receipts(&Callback { headers: &headers, query, body: &sent, now })
     });
     let receipts = told.await?.map_err(|why| refusal(&hub, &name, why))?;
     if receipts.len() > limits::RECEIPTS_IN_BODY {
@@ -53,11 +53,11 @@ pub async fn receive(State(hub): State<Hub>, Id(name): Id, request: Request) -> 
 }
 
 /// Counted each time; told by the log once in a while, for anybody can fill it.
-fn refusal(hub: &Hub, name: &str, why: Refused) -> Error {
+fn refusal(hub: &Hub, name: &str, why: CallbackError) -> Error {
     let count = |effect| hub.metrics.receipts.with_label_values(&[name, effect]).inc();
     match why {
-        Refused::NotExpected => Error::NotFound,
-        Refused::Forged(why) => {
+        CallbackError::NotSupported => Error::NotFound,
+        CallbackError::NotAuthentic(why) => {
             count("forged");
             if hub.refused_callbacks.may_log(name, hub.clock.now()) {
                 tracing::warn!(provider = name, why, "a callback was refused: it does not come from the provider");
@@ -65,7 +65,7 @@ fn refusal(hub: &Hub, name: &str, why: Refused) -> Error {
             let detail = "this is not known to come from the provider";
             Refusal::new(401, "receipt_forged", detail).with_code(Code::E002).into()
         }
-        Refused::Unreadable(why) => {
+        CallbackError::Unreadable(why) => {
             count("refused");
             if hub.refused_callbacks.may_log(name, hub.clock.now()) {
                 tracing::warn!(provider = name, why, "a callback of the provider cannot be read");

@@ -15,7 +15,7 @@ use crate::http::server::Allowance;
 use crate::hub::{Hub, Parts};
 use crate::model::access::principal::Actor;
 use crate::model::channel::{Channel, OnUnknown};
-use crate::provider::http::{Common, Connections};
+use crate::provider::http::{ClientSettings, ConnectionPolicy};
 use crate::provider::{Account, Provider, Providers, mock, registry, slack, smtp, webhook};
 use crate::shutdown::Shutdown;
 use crate::store::role::Repaired;
@@ -124,8 +124,9 @@ pub fn providers(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> Res
         EmailKind::Mock => drop(mocks.insert(Channel::Email)),
         EmailKind::Smtp => all.push(account(smtp::Smtp::new(smtp_settings(settings, clock, shutdown)?)?)),
     }
-    let common = Common::of(settings, clock);
-    let connections = |channel| Connections::of(settings.retry.on_unknown(channel).unwrap_or(OnUnknown::Retry));
+    let common = ClientSettings::from_settings(settings, clock);
+    let connections =
+        |channel| ConnectionPolicy::for_on_unknown(settings.retry.on_unknown(channel).unwrap_or(OnUnknown::Retry));
     if !settings.slack.slack_destinations.is_empty() {
         all.push(account(slack::Slack::new(&slack::SlackSettings {
             destinations: settings.slack.destinations(),
@@ -140,7 +141,7 @@ pub fn providers(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> Res
         common: common.clone(),
     })?));
     for settings in &settings.channels.providers {
-        all.push(registry::make(settings, &common)?);
+        all.push(registry::build_account(settings, &common)?);
     }
     // Who asks for a mock gets nothing else.
     for account in &mut all {
@@ -162,7 +163,7 @@ pub fn is_mock(settings: &Settings, account: &Account) -> bool {
 /// Logs that some channels are only tried out: it looks like sending everywhere else.
 pub fn warn_of_mocks(hub: &Hub) {
     let mut mocked = hub.providers.channels();
-    mocked.retain(|channel| hub.providers.of(*channel).iter().any(|account| is_mock(&hub.settings, account)));
+    mocked.retain(|channel| hub.providers.for_channel(*channel).iter().any(|account| is_mock(&hub.settings, account)));
     if !mocked.is_empty() {
         tracing::warn!(
             channels = words(&mocked),

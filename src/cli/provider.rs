@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::client::{Client, Target};
 use super::{Output, print};
 use crate::error::Result;
-use crate::provider::adapter::{Adapter, OPTIONS};
+use crate::provider::adapter::{Adapter, COMMON_OPTIONS};
 use crate::provider::registry::ADAPTERS;
 
 #[derive(Debug, Args)]
@@ -94,9 +94,9 @@ fn adapters(output: Output) {
         let named = |options: &[(&str, &str)]| -> Vec<Value> {
             options.iter().map(|(name, about)| json!({ "name": name, "about": about })).collect()
         };
-        let of = |a: &Adapter| json!({ "name": a.name, "about": a.about, "options": named(a.options) });
+        let of = |a: &Adapter| json!({ "name": a.name, "about": a.description, "options": named(a.options) });
         let all: Vec<Value> = ADAPTERS.iter().map(of).collect();
-        return print::json(&json!({ "adapters": all, "options": named(OPTIONS) }));
+        return print::json(&json!({ "adapters": all, "options": named(COMMON_OPTIONS) }));
     }
     let list = |options: &[(&str, &str)]| {
         for (name, about) in options {
@@ -104,12 +104,12 @@ fn adapters(output: Output) {
         }
     };
     for adapter in ADAPTERS {
-        anstream::println!("{}  {}", print::paint(print::BOLD, adapter.name), adapter.about);
+        anstream::println!("{}  {}", print::paint(print::BOLD, adapter.name), adapter.description);
         list(adapter.options);
         anstream::println!();
     }
     anstream::println!("{}", print::paint(print::BOLD, "every adapter"));
-    list(OPTIONS);
+    list(COMMON_OPTIONS);
     anstream::println!(
         "\nSecrets belong into notihub.toml, where an account is a table:\n  [provider.main]\n  adapter = \"solapi\"\n  \
          api-key = \"…\""

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::{Output, print};
 use crate::config::ProviderSettings;
 use crate::error::Result;
-use crate::provider::simulator::vendor::{Setup, Vendor};
+use crate::provider::simulator::vendor::{SimulatorSetup, VendorSimulator};
 use crate::provider::simulator::{gateway, kakaotalk, magic, nhn, slack::SlackSimulator, smtp::SmtpSimulator};
 use crate::provider::simulator::{sms, solapi, talktalk};
 use crate::shutdown::{Shutdown, signalled};
@@ -28,7 +28,7 @@ fn help() -> String {
          Where they go:     curl -s http://127.0.0.1:8084/_settings -d '{{\"callback\": \"http://…\"}}'\n\
          Also /_settings:   \"senders\": [\"{SENDER}\"], \"balance\": 3, \"limit\": {{\"requests\": 100, \"seconds\": 60}}\n\n\
          Magic recipients, +82 10-0000-00NN or as user key the word:\n{}",
-        magic::help()
+        magic::help_table()
     )
 }
 
@@ -89,20 +89,20 @@ pub fn account(name: &str, adapter: &str, options: &[(&str, &str)]) -> ProviderS
     }
 }
 
-pub fn at_kakaotalk(vendor: &Vendor) -> ProviderSettings {
+pub fn at_kakaotalk(vendor: &VendorSimulator) -> ProviderSettings {
     account("kakaotalk", "kakaotalk", &[("base-url", &vendor.url())])
 }
 
-pub fn at_sms(vendor: &Vendor) -> ProviderSettings {
+pub fn at_sms(vendor: &VendorSimulator) -> ProviderSettings {
     account("sms", "sms", &[("base-url", &vendor.url())])
 }
 
-pub fn at_talktalk(vendor: &Vendor) -> ProviderSettings {
+pub fn at_talktalk(vendor: &VendorSimulator) -> ProviderSettings {
     account("talktalk", "talktalk", &[("base-url", &vendor.url()), ("token", talktalk::AUTHORIZATION)])
 }
 
 /// `channels`: which of all that it can, with plus signs.
-pub fn at_solapi(vendor: &Vendor, channels: &str) -> ProviderSettings {
+pub fn at_solapi(vendor: &VendorSimulator, channels: &str) -> ProviderSettings {
     let options = [
         ("base-url", vendor.url()),
         ("api-key", solapi::API_KEY.to_owned()),
@@ -116,7 +116,7 @@ pub fn at_solapi(vendor: &Vendor, channels: &str) -> ProviderSettings {
     account("solapi", "solapi", &options.each_ref().map(|(option, value)| (*option, value.as_str())))
 }
 
-fn at_gateway(vendor: &Vendor) -> ProviderSettings {
+fn at_gateway(vendor: &VendorSimulator) -> ProviderSettings {
     let url = format!("{}{}", vendor.url(), gateway::PATH);
     let options = [("url", url.as_str()), ("secret", gateway::SECRET), ("channels", "SMS"), ("receipt-hours", "26")];
     account("gateway", "gateway", &options)
@@ -149,18 +149,18 @@ pub async fn run(args: Simulate, output: Output) -> Result<u8> {
 }
 
 /// The vendors' simulators, each with the accounts that a hub can have there.
-async fn vendors(args: &Simulate, shutdown: &Shutdown) -> Result<Vec<(Vendor, Vec<ProviderSettings>)>> {
-    let setup = |port: u16| Setup { port, rate: args.rate, ..Setup::default() };
+async fn vendors(args: &Simulate, shutdown: &Shutdown) -> Result<Vec<(VendorSimulator, Vec<ProviderSettings>)>> {
+    let setup = |port: u16| SimulatorSetup { port, rate: args.rate, ..SimulatorSetup::default() };
     let kakaotalk = kakaotalk::start(setup(args.kakaotalk_port), shutdown).await?;
     let sms = sms::start(setup(args.sms_port), shutdown).await?;
     let solapi = solapi::start(setup(args.solapi_port), shutdown).await?;
     let nhn = nhn::start(setup(args.nhn_port), shutdown).await?;
     let talktalk = talktalk::start(setup(args.talktalk_port), shutdown).await?;
     let gateway = gateway::start(setup(args.gateway_port), shutdown).await?;
-    solapi.call_back("", &receipts(&args.hub, "solapi"))?;
-    gateway.call_back("", &receipts(&args.hub, "gateway"))?;
-    nhn.call_back("sms", &receipts(&args.hub, "nhn-sms"))?;
-    nhn.call_back("alimtalk", &receipts(&args.hub, "nhn-alimtalk"))?;
+    solapi.set_callback("", &receipts(&args.hub, "solapi"))?;
+    gateway.set_callback("", &receipts(&args.hub, "gateway"))?;
+    nhn.set_callback("sms", &receipts(&args.hub, "nhn-sms"))?;
+    nhn.set_callback("alimtalk", &receipts(&args.hub, "nhn-alimtalk"))?;
     let accounts = [
         vec![at_kakaotalk(&kakaotalk)],
         vec![at_sms(&sms)],
@@ -172,7 +172,7 @@ async fn vendors(args: &Simulate, shutdown: &Shutdown) -> Result<Vec<(Vendor, Ve
     Ok([kakaotalk, sms, solapi, nhn, talktalk, gateway].into_iter().zip(accounts).collect())
 }
 
-fn at_nhn(vendor: &Vendor) -> Vec<ProviderSettings> {
+fn at_nhn(vendor: &VendorSimulator) -> Vec<ProviderSettings> {
     let url = vendor.url();
     let keys = [("base-url", url.as_str()), ("app-key", nhn::APP_KEY), ("secret-key", nhn::SECRET_KEY)];
     let with = |name: &str, more: &[(&str, &str)]| account(name, name, &[&keys, more].concat());
@@ -184,7 +184,11 @@ fn at_nhn(vendor: &Vendor) -> Vec<ProviderSettings> {
     ]
 }
 
-fn told_as_json(slack: &SlackSimulator, smtp: &SmtpSimulator, vendors: &[(Vendor, Vec<ProviderSettings>)]) -> Value {
+fn told_as_json(
+    slack: &SlackSimulator,
+    smtp: &SmtpSimulator,
+    vendors: &[(VendorSimulator, Vec<ProviderSettings>)],
+) -> Value {
     let mut told = Map::new();
     for (vendor, accounts) in vendors {
         let of = |account: &ProviderSettings| {
@@ -197,25 +201,25 @@ fn told_as_json(slack: &SlackSimulator, smtp: &SmtpSimulator, vendors: &[(Vendor
             json!({ "url": vendor.url(), "records": records, "providers": accounts }),
         );
     }
-    told.insert("slackHook".to_owned(), json!(slack.hook("ops")));
+    told.insert("slackHook".to_owned(), json!(slack.webhook_url("ops")));
     told.insert("slackRecords".to_owned(), json!(format!("http://{}/_records", slack.address())));
     told.insert("smtp".to_owned(), json!(smtp.address().to_string()));
-    told.insert("smtpRecords".to_owned(), json!(format!("http://{}/_records", smtp.control())));
+    told.insert("smtpRecords".to_owned(), json!(format!("http://{}/_records", smtp.control_address())));
     Value::Object(told)
 }
 
-fn tell(slack: &SlackSimulator, smtp: &SmtpSimulator, vendors: &[(Vendor, Vec<ProviderSettings>)]) {
+fn tell(slack: &SlackSimulator, smtp: &SmtpSimulator, vendors: &[(VendorSimulator, Vec<ProviderSettings>)]) {
     let line = |name: &str, url: &str, records: &str| {
         anstream::println!("{name:<10} {url}\n           got: {records}/_records")
     };
-    line("slack", &slack.hook("ops"), &format!("http://{}", slack.address()));
-    line("smtp", &smtp.address().to_string(), &format!("http://{}", smtp.control()));
+    line("slack", &slack.webhook_url("ops"), &format!("http://{}", slack.address()));
+    line("smtp", &smtp.address().to_string(), &format!("http://{}", smtp.control_address()));
     for (vendor, _) in vendors {
         line(vendor.name(), &vendor.url(), &vendor.url());
     }
     anstream::println!(
         "\nFor a hub, as notihub.toml:\n\nslack-destination = [\"ops={}\"]\nsmtp-host = \"{}\"\nsmtp-port = {}\nsmtp-tls = \"none\"\n",
-        slack.hook("ops"),
+        slack.webhook_url("ops"),
         smtp.address().ip(),
         smtp.address().port(),
     );

@@ -5,9 +5,9 @@ use crate::clock::Clock;
 use crate::config::{EmailKind, ProviderSettings, Settings, SmtpTls};
 use crate::error::Result;
 use crate::model::channel::{Channel, TEXT_CHANNELS};
-use crate::provider::http::Common;
+use crate::provider::http::ClientSettings;
 use crate::provider::registry;
-use crate::provider::simulator::vendor::{Setup, Vendor};
+use crate::provider::simulator::vendor::{SimulatorSetup, VendorSimulator};
 use crate::provider::simulator::{kakaotalk, slack::SlackSimulator, sms, smtp::SmtpSimulator, solapi, talktalk};
 use crate::shutdown::Shutdown;
 
@@ -17,7 +17,7 @@ pub struct Simulators {
     pub slack: Option<SlackSimulator>,
     pub smtp: Option<SmtpSimulator>,
     /// Each with the account at it, and the channels of that.
-    pub vendors: Vec<(Vendor, String, Vec<Channel>)>,
+    pub vendors: Vec<(VendorSimulator, String, Vec<Channel>)>,
 }
 
 /// Simulators for what is not configured, and the settings that lead to them.
@@ -34,7 +34,7 @@ pub async fn start(settings: &mut Settings, ground: &Shutdown) -> Result<Simulat
     }
     if settings.slack.slack_destinations.is_empty() {
         let slack = SlackSimulator::start(0, ground).await?;
-        settings.slack.slack_destinations.push(("ops".into(), slack.hook("ops")));
+        settings.slack.slack_destinations.push(("ops".into(), slack.webhook_url("ops")));
         simulators.slack = Some(slack);
     }
     simulators.vendors = vendors(settings, ground).await?;
@@ -45,17 +45,17 @@ pub async fn start(settings: &mut Settings, ground: &Shutdown) -> Result<Simulat
 const RATE: f64 = 60.0;
 
 /// Simulators of vendors for the channels that no account serves and no mock logs, and accounts at them.
-async fn vendors(settings: &mut Settings, ground: &Shutdown) -> Result<Vec<(Vendor, String, Vec<Channel>)>> {
-    let common = Common::of(settings, &Clock::system());
+async fn vendors(settings: &mut Settings, ground: &Shutdown) -> Result<Vec<(VendorSimulator, String, Vec<Channel>)>> {
+    let common = ClientSettings::from_settings(settings, &Clock::system());
     let mut missing = TEXT_CHANNELS.to_vec();
     missing.retain(|channel| !settings.channels.mock.contains(channel));
     for account in &settings.channels.providers {
-        let account = registry::make(account, &common)?;
-        missing.retain(|channel| account.of(*channel).is_none());
+        let account = registry::build_account(account, &common)?;
+        missing.retain(|channel| account.capability(*channel).is_none());
     }
-    let setup = || Setup { rate: RATE, ..Setup::default() };
+    let setup = || SimulatorSetup { rate: RATE, ..SimulatorSetup::default() };
     let mut vendors = Vec::new();
-    let mut add = |vendor: Vendor, mut account: ProviderSettings, channels: &[Channel]| {
+    let mut add = |vendor: VendorSimulator, mut account: ProviderSettings, channels: &[Channel]| {
         // No account of the operator's has this name.
         account.name += "-simulator";
         vendors.push((vendor, account.name.clone(), channels.to_vec()));

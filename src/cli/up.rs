@@ -95,7 +95,7 @@ async fn on_ground(mut settings: Settings, ground: &Shutdown, wish: &Wish) -> Re
     let address = process::start(&hub, Role::Both).await?;
     let url = address.map(|a| format!("http://{a}")).unwrap_or_default();
     for (vendor, name, _) in simulators.vendors.iter().filter(|_| address.is_some()) {
-        vendor.call_back("", &simulate::receipts(&url, name))?;
+        vendor.set_callback("", &simulate::receipts(&url, name))?;
     }
     if output == Output::Text {
         banner(&hub, &url, &simulators, wish);
@@ -184,8 +184,8 @@ fn banner(hub: &Hub, url: &str, simulators: &Simulators, wish: &Wish) {
         wish.began.elapsed().as_secs_f64()
     );
     let email = match &simulators.smtp {
-        Some(smtp) => format!("simulator; what it got: http://{}/_records", smtp.control()),
-        None => hub.providers.of(Channel::Email).first().map_or("off".into(), |a| a.name().to_owned()),
+        Some(smtp) => format!("simulator; what it got: http://{}/_records", smtp.control_address()),
+        None => hub.providers.for_channel(Channel::Email).first().map_or("off".into(), |a| a.name().to_owned()),
     };
     let slack = match &simulators.slack {
         Some(slack) => format!("simulator, destination ops; what it got: http://{}/_records", slack.address()),

@@ -80,7 +80,7 @@ async fn current_causes(hub: &Hub, causes: &Noted, now: DateTime<Utc>) -> Result
         // Taken out of the settings, it is probed no more. Those that have it see it and keep it; here it is over once nobody
         // has probed it for long.
         let probed = state.open_until.is_some_and(|until| until + limits::UNPROBED_FOR > now);
-        if hub.providers.named(&provider).is_none() && !probed {
+        if hub.providers.get(&provider).is_none() && !probed {
             continue;
         }
         let reason = state.reason.unwrap_or_default();
@@ -92,7 +92,7 @@ async fn current_causes(hub: &Hub, causes: &Noted, now: DateTime<Utc>) -> Result
         see(cause, 1, format!("{reason}{since}"));
     }
     for (provider, booked) in store::provider::limits(db).await? {
-        let Some(limit) = hub.providers.named(&provider).and_then(|account| account.terms.limit) else { continue };
+        let Some(limit) = hub.providers.get(&provider).and_then(|account| account.terms.limit) else { continue };
         let (used, all) = (booked.used(&limit, now).0, limit.capacity());
         let nearly = u64::from(used) * 100 >= u64::from(all) * limits::LIMIT_ALERT_PERCENT;
         if all >= limits::LIMIT_ALERT_FROM && nearly {
@@ -123,7 +123,7 @@ async fn write_alert(
     now: DateTime<Utc>,
 ) -> Result<Vec<(crate::model::watermark::ShardLane, DateTime<Utc>)>> {
     let alerts = &hub.settings.alerts;
-    let served = |channel| !hub.providers.of(channel).is_empty();
+    let served = |channel| !hub.providers.for_channel(channel).is_empty();
     let slack = alerts.alert_slack.iter().filter(|_| served(Channel::Slack)).map(|to| (Channel::Slack, to.clone()));
     let email = alerts.alert_email.iter().filter(|_| served(Channel::Email)).map(|to| (Channel::Email, to.clone()));
     let deliveries: Vec<NewDelivery> = slack.chain(email).map(|(channel, to)| NewDelivery::new(channel, to)).collect();

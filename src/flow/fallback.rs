@@ -198,7 +198,7 @@ fn stand_in(hub: &Hub, origin: &Origin, message: &Contents, why: FallbackReason)
 
 /// A service of our own had it: a second copy does less harm than none.
 fn is_own_service(hub: &Hub, origin: &Origin) -> bool {
-    let account = origin.provider.as_deref().and_then(|name| hub.providers.named(name));
+    let account = origin.provider.as_deref().and_then(|name| hub.providers.get(name));
     account.is_some_and(|account| account.terms.profile == Some(Profile::Internal))
 }
 

@@ -130,7 +130,7 @@ pub async fn statuses(hub: &Hub) -> Result<Vec<ProviderStatus>> {
             (None, BreakerState::Closed, Some((_, free_at))) if free_at > now => ProviderHealth::Limited,
             (None, BreakerState::Closed, _) => ProviderHealth::Up,
         };
-        let mine = held.iter().filter(|(lane, _)| account.of(lane.channel()).is_some());
+        let mine = held.iter().filter(|(lane, _)| account.capability(lane.channel()).is_some());
         let failing = failing.remove(name).unwrap_or_default();
         ProviderStatus {
             account: account.clone(),

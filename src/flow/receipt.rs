@@ -237,7 +237,7 @@ impl ReceiptBatch {
 
 /// How long after it took something a provider's receipt comes at most.
 pub(super) fn receipt_window(hub: &Hub, provider: Option<&str>, channel: Channel) -> Option<TimeDelta> {
-    let within = hub.providers.named(provider?)?.of(channel)?.receipt_within?;
+    let within = hub.providers.get(provider?)?.capability(channel)?.receipt_within?;
     TimeDelta::from_std(within).ok()
 }
 
@@ -319,7 +319,7 @@ fn wanted(head: &DeliveryHead, lift: &Correction) -> Option<FallbackRequest> {
 pub async fn overdue(hub: &Hub, shards: &[i16]) -> Result<bool> {
     let now = hub.clock.now();
     let mut tx = hub.store.begin_engine().await?;
-    let has_list = |account: &&Arc<Account>| account.provider.poll(None, now).is_some();
+    let has_list = |account: &&Arc<Account>| account.provider.poll_receipts(None, now).is_some();
     let lists: Vec<String> = hub.providers.iter().filter(has_list).map(|a| a.name().to_owned()).collect();
     let due = store::delivery::due(&mut tx, shards, now, limits::HOUSEKEEPING_BATCH, &lists).await?;
     if due.is_empty() {
@@ -353,7 +353,7 @@ pub async fn overdue(hub: &Hub, shards: &[i16]) -> Result<bool> {
 /// Until when its receipt may come at most. Of an account that is not here nobody knows: it is looked at again.
 fn receipt_deadline(hub: &Hub, head: &DeliveryHead, now: DateTime<Utc>) -> DateTime<Utc> {
     let provider = head.provider.as_deref();
-    if provider.and_then(|name| hub.providers.named(name)).is_none() {
+    if provider.and_then(|name| hub.providers.get(name)).is_none() {
         return now + limits::OVERDUE_AGAIN;
     }
     let since = head.settled_at.unwrap_or(now);
@@ -367,7 +367,7 @@ pub async fn poll(hub: &Hub, account: &Account) -> Result<bool> {
     let ahead = |pause: Duration| hub.clock.now() + TimeDelta::from_std(pause).unwrap_or_default();
     let lease = ahead(budget + limits::POLL_MARGIN);
     let Some(cursor) = store::provider_cursor::take(db, provider, now, lease).await? else { return Ok(false) };
-    let Some(asked) = account.provider.poll(cursor.as_deref(), now) else { return Ok(false) };
+    let Some(asked) = account.provider.poll_receipts(cursor.as_deref(), now) else { return Ok(false) };
     let answer = tokio::time::timeout(budget, asked).await.unwrap_or_else(|_| Err("no answer in time".into()));
     let polled = match answer {
         Ok(polled) => polled,
@@ -384,7 +384,7 @@ pub async fn poll(hub: &Hub, account: &Account) -> Result<bool> {
         receipt::insert(&mut *tx, provider, part, now).await?;
     }
     // The lease ends with the slice: whoever comes next reads on.
-    let (was, end, free) = (cursor.as_deref(), (!polled.more).then_some(now), hub.clock.now());
+    let (was, end, free) = (cursor.as_deref(), (!polled.has_more).then_some(now), hub.clock.now());
     if !store::provider_cursor::save(&mut *tx, provider, (was, &polled.cursor), end, free).await? {
         tracing::info!(provider, "another process read on meanwhile");
         tx.rollback().await?;
@@ -392,7 +392,7 @@ pub async fn poll(hub: &Hub, account: &Account) -> Result<bool> {
     }
     may_die_at("poll.before_commit");
     tx.commit().await?;
-    Ok(polled.more)
+    Ok(polled.has_more)
 }
 
 /// Counts what is about nothing of ours, for those who watch.

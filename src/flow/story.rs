@@ -227,7 +227,7 @@ async fn tell_holds(
 ) -> Result<()> {
     let (now, waits) = (hub.clock.now(), waits(message, deliveries, attempts));
     let Some(first) = waits.iter().map(|w| w.2).min() else { return Ok(()) };
-    let of = |channel: &Channel| hub.providers.of(*channel).iter().map(|a| a.name().to_owned());
+    let of = |channel: &Channel| hub.providers.for_channel(*channel).iter().map(|a| a.name().to_owned());
     let names: BTreeSet<String> = waits.iter().flat_map(|w| of(&w.1).collect::<Vec<_>>()).collect();
     let names: Vec<String> = names.into_iter().collect();
     let after = now + chrono::TimeDelta::microseconds(1);

@@ -190,11 +190,11 @@ impl Hub {
 /// The part of the intake policy that follows from settings and providers.
 fn installation(settings: &Settings, providers: &Providers) -> Installation {
     Installation {
-        channels: providers.postable().into_iter().collect(),
+        channels: providers.postable_channels().into_iter().collect(),
         slack: settings.slack.names(),
         slack_default: settings.slack.default_name(),
-        limits: providers.limits(),
-        receipts: providers.with_receipts(),
+        limits: providers.body_limits(),
+        receipts: providers.channels_with_receipts(),
         fallbacks: settings.channels.fallbacks.iter().copied().collect(),
     }
 }

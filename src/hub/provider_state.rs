@@ -306,7 +306,7 @@ impl ProviderState {
         if self.limit().is_none() {
             return ramp;
         }
-        let batch = match self.account.of(channel).map(|c| c.batch) {
+        let batch = match self.account.capability(channel).map(|c| c.batch) {
             Some(Batch::Any(most)) => count(most),
             _ => 1,
         };

@@ -27,7 +27,8 @@ impl ProviderStates {
         let by_name: HashMap<String, Arc<ProviderState>> =
             providers.iter().map(|account| (account.name().to_owned(), state(account))).collect();
         let of = |channel| {
-            let states = providers.of(channel).iter().filter_map(|account| by_name.get(account.name()).cloned());
+            let states =
+                providers.for_channel(channel).iter().filter_map(|account| by_name.get(account.name()).cloned());
             (channel, states.collect())
         };
         let by_channel = providers.channels().into_iter().map(of).collect();

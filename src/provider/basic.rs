@@ -1,5 +1,5 @@
-//! An API that takes one number and one text, asks who we are by HTTP's Basic scheme, and says yes or no by its status: the
-//! two of seed 001.
+//! The two APIs of seed 001: one number and one text in a JSON POST, authenticated by HTTP Basic (RFC 7617). The status
+//! of the response says whether the message was accepted.
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::json;
@@ -14,57 +14,65 @@ use crate::model::phone;
 use crate::model::retry::Profile;
 
 use super::adapter::Options;
-use super::http::Common;
-use super::vendor::{self, Vendor, by_status_alone};
-use super::{Pending, Provider, SendRequest};
+use super::http::ClientSettings;
+use super::vendor::{self, VendorApi, outcome_by_status_alone};
+use super::{BoxFuture, Provider, SendRequest};
 
-/// What tells one such API from another.
-pub struct Shape {
+/// What distinguishes one such API from the other.
+pub struct BasicApi {
     pub base_url: &'static str,
     pub path: &'static str,
-    /// As it calls the recipient and the text.
-    pub to: &'static str,
-    pub text: &'static str,
+    /// The JSON fields of the recipient and the text.
+    pub recipient_field: &'static str,
+    pub text_field: &'static str,
+    /// The defaults of the options `username` and `password`.
     pub username: &'static str,
     pub password: &'static str,
+    /// The default rate limit, in requests a minute.
     pub per_minute: u32,
-    /// Served when nobody says which.
-    pub channel: Channel,
-    pub able: &'static [Channel],
+    /// The channel served without the option `channels`.
+    pub default_channel: Channel,
+    pub supported: &'static [Channel],
 }
 
-pub struct Basic {
+/// An account at one of these APIs.
+pub struct BasicProvider {
     name: String,
-    vendor: Vendor,
+    api: VendorApi,
     authorization: (HeaderName, HeaderValue),
     channels: Vec<Channel>,
-    shape: &'static Shape,
+    definition: &'static BasicApi,
 }
 
-impl Basic {
-    pub fn new(shape: &'static Shape, options: &mut Options, common: &Common) -> Result<Basic> {
-        let username = options.text("username").unwrap_or_else(|| shape.username.to_owned());
-        let password = options.text("password").unwrap_or_else(|| shape.password.to_owned());
-        Ok(Basic {
+impl BasicProvider {
+    /// Builds an account from the options `base-url`, `username`, `password` and `channels`.
+    ///
+    /// # Errors
+    /// `Error::Usage` if an option is wrong; those of `HttpClient::new`.
+    pub fn new(shape: &'static BasicApi, options: &mut Options, common: &ClientSettings) -> Result<BasicProvider> {
+        let username = options.optional("username").unwrap_or_else(|| shape.username.to_owned());
+        let password = options.optional("password").unwrap_or_else(|| shape.password.to_owned());
+        Ok(BasicProvider {
             name: options.name().to_owned(),
-            authorization: vendor::basic(options, &username, &password)?,
-            channels: options.channels_of(&[shape.channel], shape.able)?,
-            vendor: Vendor::at(options, shape.base_url, common)?,
-            shape,
+            authorization: vendor::basic_auth(options, &username, &password)?,
+            channels: options.channels_or(&[shape.default_channel], shape.supported)?,
+            api: VendorApi::from_options(options, shape.base_url, common)?,
+            definition: shape,
         })
     }
 
-    async fn post(&self, letter: SendRequest<'_>) -> Outcome {
-        let body = json!({ self.shape.to: phone::hyphenated(letter.to), self.shape.text: letter.content.body });
+    async fn post(&self, request: SendRequest<'_>) -> Outcome {
+        let BasicApi { recipient_field, text_field, .. } = self.definition;
+        let body = json!({ *recipient_field: phone::hyphenated(request.to), *text_field: request.content.body });
         let headers = HeaderMap::from_iter([self.authorization.clone()]);
-        match self.vendor.post_for_status(self.shape.path, body.to_string().into_bytes(), headers).await {
-            Ok(answer) => by_status_alone(&answer, &["messageId", "id"]),
+        match self.api.post_for_status(self.definition.path, body.to_string().into_bytes(), headers).await {
+            Ok(answer) => outcome_by_status_alone(&answer, &["messageId", "id"]),
             Err(failure) => failure.into_outcome(),
         }
     }
 }
 
-impl Provider for Basic {
+impl Provider for BasicProvider {
     fn name(&self) -> &str {
         &self.name
     }
@@ -78,20 +86,20 @@ impl Provider for Basic {
     }
 
     fn default_limit(&self) -> Option<RateLimit> {
-        Some(RateLimit::per_minute(self.shape.per_minute))
+        Some(RateLimit::per_minute(self.definition.per_minute))
     }
 
-    /// The error handling of seed 001 is that of a service of one's own.
+    /// Seed 001 describes the error handling of an internal service.
     fn default_profile(&self) -> Option<Profile> {
         Some(Profile::Internal)
     }
 
-    fn send<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Outcome> {
-        Box::pin(self.post(letter))
+    fn send<'a>(&'a self, request: SendRequest<'a>) -> BoxFuture<'a, Outcome> {
+        Box::pin(self.post(request))
     }
 
-    fn check(&self) -> Pending<'_, Result<String, String>> {
-        Box::pin(self.vendor.check())
+    fn check(&self) -> BoxFuture<'_, Result<String, String>> {
+        Box::pin(self.api.check())
     }
 }
 
@@ -100,14 +108,14 @@ pub mod tests {
     use serde_json::Value;
 
     use super::super::adapter::Adapter;
-    use super::super::simulator::testing::{BUDGET, SHORT, closed_port, content, letter, rejected, unknown};
-    use super::super::vendor::testing::{self, Answers};
+    use super::super::simulator::testing::{BUDGET, SHORT, closed_port, content, rejected, send_request, unknown};
+    use super::super::vendor::testing::{self, ScriptedServer};
     use super::*;
     use crate::model::retry::ErrorClass;
 
-    /// What both of the seed's APIs must do.
-    pub async fn behaves(adapter: &Adapter, sent: Value, head: &str, authorization: &str) {
-        let api = Answers::with(&[
+    /// Checks what both of the seed's APIs must do.
+    pub async fn check_seed_provider(adapter: &Adapter, sent: Value, head: &str, authorization: &str) {
+        let api = ScriptedServer::responding(&[
             (200, r#"{"messageId":"m-1","status":"OK"}"#),
             (202, r#"{"id":7}"#),
             (204, ""),
@@ -123,10 +131,10 @@ pub mod tests {
             (502, "<html>"),
         ])
         .await;
-        let provider = testing::made(adapter, &[("base-url", &api.url)], BUDGET);
+        let provider = testing::build(adapter, &[("base-url", &api.url)], BUDGET);
         assert_eq!(provider.name(), "test");
         let content = content(Some("subject"), "메시지 내용");
-        let send = || provider.send(letter("+821012345678", &content));
+        let send = || provider.send(send_request("+821012345678", &content));
         for id in [Some("m-1"), Some("7"), None, None] {
             assert_eq!(send().await, Outcome::Accepted { provider_ref: id.map(str::to_owned) });
         }
@@ -149,15 +157,15 @@ pub mod tests {
         assert_eq!((first.line.as_str(), first.header("authorization")), (head, Some(authorization)));
         assert_eq!(api.requests().len(), 13, "one request per call");
 
-        let cut = Answers::cutting().await;
-        let provider = testing::made(adapter, &[("base-url", &cut.url)], BUDGET);
-        assert_eq!(unknown(provider.send(letter("+821012345678", &content)).await), "answer_cut");
-        let silent = Answers::silent().await;
-        let provider = testing::made(adapter, &[("base-url", &silent.url)], SHORT);
-        assert_eq!(unknown(provider.send(letter("+821012345678", &content)).await), "no_answer");
+        let cut = ScriptedServer::closing().await;
+        let provider = testing::build(adapter, &[("base-url", &cut.url)], BUDGET);
+        assert_eq!(unknown(provider.send(send_request("+821012345678", &content)).await), "answer_cut");
+        let silent = ScriptedServer::silent().await;
+        let provider = testing::build(adapter, &[("base-url", &silent.url)], SHORT);
+        assert_eq!(unknown(provider.send(send_request("+821012345678", &content)).await), "no_answer");
         let nobody = format!("http://{}", closed_port().await);
-        let provider = testing::made(adapter, &[("base-url", &nobody)], BUDGET);
-        let refused = rejected(provider.send(letter("+821012345678", &content)).await);
+        let provider = testing::build(adapter, &[("base-url", &nobody)], BUDGET);
+        let refused = rejected(provider.send(send_request("+821012345678", &content)).await);
         assert_eq!(refused, (ErrorClass::Unreachable, "connect_failed".to_owned()));
         assert!(provider.check().await.unwrap_err().contains("127.0.0.1 cannot be reached"));
     }

@@ -1,6 +1,7 @@
-//! A gateway of the operator's own, for any channel: a signed JSON POST for each delivery, and signed JSON back as receipts.
-//! Both are signed as our webhooks are, with one secret, so that libraries of Standard Webhooks serve on the other side. The
-//! id of a request is the delivery's and stays the same when it is repeated: whoever keeps it takes nothing twice.
+//! A gateway that the operator runs, for any text channel: a signed JSON POST for each delivery, and signed JSON
+//! callbacks as receipts. Both are signed as the hub's webhooks are, with one secret, so that libraries of Standard
+//! Webhooks work on the other side. A request's id is the delivery's and the same in every attempt, so that the gateway
+//! can detect duplicates.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,28 +21,31 @@ use crate::model::receipt::{AttemptReference, Receipt, ReceiptOutcome};
 use crate::model::signature;
 
 use super::adapter::{Adapter, Options};
-use super::http::Common;
-use super::vendor::{self, Vendor, by_status_alone};
-use super::{Callback, Pending, Provider, Receipts, Refused, SendRequest};
+use super::http::ClientSettings;
+use super::vendor::{self, VendorApi, outcome_by_status_alone};
+use super::{BoxFuture, Callback, CallbackError, Provider, Receipts, SendRequest};
 
 pub const ADAPTER: Adapter = Adapter {
     name: "gateway",
-    about: "a gateway of your own: signed JSON (Standard Webhooks) to a URL, signed receipts back",
+    description: "a gateway of your own: signed JSON (Standard Webhooks) to a URL, signed receipts back",
     options: &[
-        ("url", "where each delivery is POSTed; needed"),
-        ("secret", "whsec_…, for both directions; needed"),
-        ("channels", "which it serves: SMS+LMS+…; needed"),
-        ("receipt-hours", "how long after it took something a receipt comes; without it its answer is its last word"),
+        ("url", "the URL that each delivery is POSTed to; needed"),
+        ("secret", "whsec_…, signs both directions; needed"),
+        ("channels", "the channels it serves: SMS+LMS+…; needed"),
+        (
+            "receipt-hours",
+            "how many hours after acceptance a receipt may come; without it the gateway's answer is final",
+        ),
     ],
-    make: |options, common| Ok(Arc::new(Gateway::new(options, common)?)),
+    build: |options, common| Ok(Arc::new(Gateway::new(options, common)?)),
 };
 
-/// Longer than any vendor's.
+/// The upper limit of `receipt-hours`: longer than any vendor takes.
 const MOST_HOURS: u32 = 24 * 14;
 
 struct Gateway {
     name: String,
-    vendor: Vendor,
+    api: VendorApi,
     secret: String,
     clock: Clock,
     channels: Vec<Channel>,
@@ -49,35 +53,36 @@ struct Gateway {
 }
 
 impl Gateway {
-    fn new(options: &mut Options, common: &Common) -> Result<Gateway> {
+    fn new(options: &mut Options, common: &ClientSettings) -> Result<Gateway> {
         let url = options.require("url")?;
-        let url = vendor::url(options, "url", &url)?;
+        let url = vendor::parse_url(options, "url", &url)?;
         let secret = options.require("secret")?;
         if signature::decode_secret(&secret).is_none() {
-            return Err(options.wrong("the option secret is not whsec_ and the base64 of 24 to 64 bytes"));
+            return Err(options.usage_error("the option secret is not whsec_ and the base64 of 24 to 64 bytes"));
         }
-        let hours = options.number("receipt-hours")?;
+        let hours = options.optional_number("receipt-hours")?;
         if hours.is_some_and(|hours| hours == 0 || hours > MOST_HOURS) {
             return Err(
-                options.wrong(&format!("the option receipt-hours must be a whole number from 1 to {MOST_HOURS}"))
+                options.usage_error(&format!("the option receipt-hours must be a whole number from 1 to {MOST_HOURS}"))
             );
         }
         Ok(Gateway {
             name: options.name().to_owned(),
-            vendor: Vendor::new(url, common)?,
+            api: VendorApi::new(url, common)?,
             secret,
             clock: common.clock.clone(),
-            channels: options.some_of(&TEXT_CHANNELS)?,
+            channels: options.channels_among(&TEXT_CHANNELS)?,
             receipt_within: hours.map(|hours| Duration::from_secs(u64::from(hours) * 3600)),
         })
     }
 
-    async fn post(&self, letter: SendRequest<'_>) -> Outcome {
-        let id = letter.key.to_string();
+    async fn post(&self, request: SendRequest<'_>) -> Outcome {
+        let id = request.key.to_string();
         let body = json!({
-            "id": id, "reference": letter.reference().to_string(), "channel": letter.channel, "to": letter.to,
-            "subject": letter.content.subject, "body": letter.content.body, "templateCode": letter.content.template_code,
-            "createdAt": letter.created_at.to_rfc3339_opts(SecondsFormat::Millis, true),
+            "id": id, "reference": request.reference().to_string(), "channel": request.channel, "to": request.to,
+            "subject": request.content.subject, "body": request.content.body,
+            "templateCode": request.content.template_code,
+            "createdAt": request.created_at.to_rfc3339_opts(SecondsFormat::Millis, true),
         });
         let body = body.to_string().into_bytes();
         let mut headers = HeaderMap::new();
@@ -86,8 +91,8 @@ impl Gateway {
                 headers.insert(HeaderName::from_static(name), value);
             }
         }
-        match self.vendor.post_for_status("", body, headers).await {
-            Ok(answer) => by_status_alone(&answer, &["id"]),
+        match self.api.post_for_status("", body, headers).await {
+            Ok(answer) => outcome_by_status_alone(&answer, &["id"]),
             Err(failure) => failure.into_outcome(),
         }
     }
@@ -111,27 +116,27 @@ impl Provider for Gateway {
         self.channels.iter().map(capability).collect()
     }
 
-    fn send<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Outcome> {
-        Box::pin(self.post(letter))
+    fn send<'a>(&'a self, request: SendRequest<'a>) -> BoxFuture<'a, Outcome> {
+        Box::pin(self.post(request))
     }
 
-    fn receipts(&self, callback: &Callback<'_>) -> Result<Receipts, Refused> {
+    fn parse_receipts(&self, callback: &Callback<'_>) -> Result<Receipts, CallbackError> {
         let headers: Vec<(&str, &[u8])> =
             callback.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
         let now = Some(callback.now.timestamp());
         let findings = signature::verify(&[&self.secret], &headers, callback.body, now);
         if !findings.all_valid() {
-            let fault = [findings.seed, findings.standard].into_iter().flatten().find_map(Result::err);
-            let why = fault.map_or_else(|| "it is not signed".to_owned(), |fault| fault.to_string());
-            return Err(Refused::Forged(why));
+            let error = [findings.seed, findings.standard].into_iter().flatten().find_map(Result::err);
+            let reason = error.map_or_else(|| "the callback is not signed".to_owned(), |error| error.to_string());
+            return Err(CallbackError::NotAuthentic(reason));
         }
-        let unreadable = || Refused::Unreadable("the body is not {\"receipts\": […]}".to_owned());
+        let unreadable = || CallbackError::Unreadable("the body is not {\"receipts\": […]}".to_owned());
         let body: Value = serde_json::from_slice(callback.body).map_err(|_| unreadable())?;
         Ok(body["receipts"].as_array().ok_or_else(unreadable)?.iter().map(receipt).collect())
     }
 
-    fn check(&self) -> Pending<'_, Result<String, String>> {
-        Box::pin(self.vendor.check())
+    fn check(&self) -> BoxFuture<'_, Result<String, String>> {
+        Box::pin(self.api.check())
     }
 }
 
@@ -139,7 +144,7 @@ impl Provider for Gateway {
 #[serde(rename_all = "camelCase")]
 struct GatewayReceipt {
     event_id: String,
-    /// Ours, or the id that the request was answered with.
+    /// The reference of the request, or the id that the gateway answered with.
     reference: String,
     status: String,
     code: Option<String>,
@@ -148,22 +153,22 @@ struct GatewayReceipt {
 }
 
 fn receipt(value: &Value) -> Result<Receipt, String> {
-    let told = GatewayReceipt::deserialize(value).map_err(|error| excerpt(&error.to_string()))?;
-    let outcome: ReceiptOutcome = told.status.parse().map_err(|why: String| excerpt(&why))?;
-    if told.event_id.is_empty() || told.reference.is_empty() {
+    let parsed = GatewayReceipt::deserialize(value).map_err(|error| excerpt(&error.to_string()))?;
+    let outcome: ReceiptOutcome = parsed.status.parse().map_err(|reason: String| excerpt(&reason))?;
+    if parsed.event_id.is_empty() || parsed.reference.is_empty() {
         return Err("eventId and reference must not be empty".to_owned());
     }
-    let reference = told.reference.parse::<AttemptReference>().ok();
+    let reference = parsed.reference.parse::<AttemptReference>().ok();
     Ok(Receipt {
-        event_key: told.event_id,
-        provider_ref: if reference.is_some() { None } else { Some(told.reference) },
+        event_key: parsed.event_id,
+        provider_ref: if reference.is_some() { None } else { Some(parsed.reference) },
         reference,
         outcome,
-        // Its codes are its own, so what they come down to nobody here knows.
+        // The gateway's codes have no known classes.
         class: None,
-        code: told.code,
-        detail: told.detail.map(|text| excerpt(&text)),
-        occurred_at: told.occurred_at,
+        code: parsed.code,
+        detail: parsed.detail.map(|text| excerpt(&text)),
+        occurred_at: parsed.occurred_at,
     })
 }
 
@@ -171,8 +176,8 @@ fn receipt(value: &Value) -> Result<Receipt, String> {
 mod tests {
     use reqwest::header::HeaderMap;
 
-    use super::super::simulator::testing::{BUDGET, SHORT, content, letter, rejected, unknown};
-    use super::super::vendor::testing::{Answers, made, try_made};
+    use super::super::simulator::testing::{BUDGET, SHORT, content, rejected, send_request, unknown};
+    use super::super::vendor::testing::{ScriptedServer, build, try_build};
     use super::*;
     use crate::model::retry::ErrorClass;
 
@@ -180,16 +185,23 @@ mod tests {
     const NOW: i64 = 1_800_000_000;
 
     fn account(url: &str, budget: Duration) -> Arc<dyn Provider> {
-        made(&ADAPTER, &[("url", url), ("secret", SECRET), ("channels", "SMS+LMS"), ("receipt-hours", "2")], budget)
+        build(&ADAPTER, &[("url", url), ("secret", SECRET), ("channels", "SMS+LMS"), ("receipt-hours", "2")], budget)
     }
 
     #[tokio::test]
     async fn a_delivery_is_signed_json_and_the_status_decides() {
-        let api =
-            Answers::with(&[(200, r#"{"id":"g-1"}"#), (204, ""), (401, ""), (422, ""), (429, ""), (500, "")]).await;
+        let api = ScriptedServer::responding(&[
+            (200, r#"{"id":"g-1"}"#),
+            (204, ""),
+            (401, ""),
+            (422, ""),
+            (429, ""),
+            (500, ""),
+        ])
+        .await;
         let gateway = account(&format!("{}/in?token=1", api.url), BUDGET);
         let content = content(Some("s"), "b");
-        let send = || gateway.send(letter("+821012345678", &content));
+        let send = || gateway.send(send_request("+821012345678", &content));
         assert_eq!(send().await, Outcome::Accepted { provider_ref: Some("g-1".to_owned()) });
         assert_eq!(send().await, Outcome::Accepted { provider_ref: None });
         assert_eq!(rejected(send().await), (ErrorClass::Credentials, "http_401".to_owned()));
@@ -198,25 +210,27 @@ mod tests {
         assert_eq!((class, retry_after), (ErrorClass::Throttled, Some(Duration::from_secs(30))));
         assert_eq!(unknown(send().await), "http_5xx");
 
-        let letter = letter("+821012345678", &content);
+        let request = send_request("+821012345678", &content);
         let first = api.requests().remove(0);
         assert_eq!(first.line, "POST /in?token=1");
-        let sent = json!({ "id": letter.key.to_string(), "reference": letter.reference().to_string(), "channel": "SMS",
-            "to": "+821012345678", "subject": "s", "body": "b", "templateCode": null,
+        let sent = json!({ "id": request.key.to_string(), "reference": request.reference().to_string(),
+            "channel": "SMS", "to": "+821012345678", "subject": "s", "body": "b", "templateCode": null,
             "createdAt": "2027-01-15T08:00:00.000Z" });
         assert_eq!(first.body, sent);
         let names = ["x-signature", "x-timestamp", "webhook-id", "webhook-timestamp", "webhook-signature"];
         let headers: Vec<(&str, &[u8])> =
             names.iter().map(|name| (*name, first.header(name).unwrap().as_bytes())).collect();
         assert!(signature::verify(&[SECRET], &headers, sent.to_string().as_bytes(), None).all_valid());
-        assert_eq!(first.header("webhook-id"), Some(letter.key.to_string().as_str()), "stable over attempts");
+        assert_eq!(first.header("webhook-id"), Some(request.key.to_string().as_str()), "stable over attempts");
     }
 
     #[tokio::test]
     async fn no_answer_is_unknown() {
         let content = content(None, "b");
-        for (api, code) in [(Answers::cutting().await, "answer_cut"), (Answers::silent().await, "no_answer")] {
-            assert_eq!(unknown(account(&api.url, SHORT).send(letter("+821012345678", &content)).await), code);
+        for (api, code) in
+            [(ScriptedServer::closing().await, "answer_cut"), (ScriptedServer::silent().await, "no_answer")]
+        {
+            assert_eq!(unknown(account(&api.url, SHORT).send(send_request("+821012345678", &content)).await), code);
         }
     }
 
@@ -225,17 +239,18 @@ mod tests {
         headers.map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect()
     }
 
-    fn told(headers: &HeaderMap, body: &[u8]) -> Result<Receipts, Refused> {
+    fn told(headers: &HeaderMap, body: &[u8]) -> Result<Receipts, CallbackError> {
         let now = DateTime::from_timestamp(NOW, 0).unwrap();
-        account("https://gateway.example.com/in", BUDGET).receipts(&Callback { headers, query: "", body, now })
+        account("https://gateway.example.com/in", BUDGET).parse_receipts(&Callback { headers, query: "", body, now })
     }
 
     #[test]
     fn receipts_are_read_and_one_that_is_wrong_loses_no_other() {
         let content = content(None, "b");
-        let ours = letter("+821012345678", &content).reference();
+        let ours = send_request("+821012345678", &content).reference();
         let body = json!({ "receipts": [
-            { "eventId": "e1", "reference": ours.to_string(), "status": "DELIVERED", "occurredAt": "2027-01-15T08:00:00Z" },
+            { "eventId": "e1", "reference": ours.to_string(), "status": "DELIVERED",
+                "occurredAt": "2027-01-15T08:00:00Z" },
             { "eventId": "e2", "reference": "g-1", "status": "FAILED", "code": "77", "detail": "why" },
             { "eventId": "e3", "reference": "g-1", "status": "LOST" },
             { "eventId": "", "reference": "g-1", "status": "EXPIRED" },
@@ -261,17 +276,17 @@ mod tests {
         assert_eq!(told(&signed(body, SECRET, NOW), body), Ok(Vec::new()));
         let stranger = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
         for headers in [HeaderMap::new(), signed(body, stranger, NOW), signed(body, SECRET, NOW - 301)] {
-            assert!(matches!(told(&headers, body), Err(Refused::Forged(_))), "{headers:?}");
+            assert!(matches!(told(&headers, body), Err(CallbackError::NotAuthentic(_))), "{headers:?}");
         }
-        assert!(matches!(told(&signed(b"{}", SECRET, NOW), body), Err(Refused::Forged(_))));
+        assert!(matches!(told(&signed(b"{}", SECRET, NOW), body), Err(CallbackError::NotAuthentic(_))));
         for body in [&b"{}"[..], b"[]", b"x", b""] {
-            assert!(matches!(told(&signed(body, SECRET, NOW), body), Err(Refused::Unreadable(_))));
+            assert!(matches!(told(&signed(body, SECRET, NOW), body), Err(CallbackError::Unreadable(_))));
         }
     }
 
     #[test]
     fn settings_are_checked_and_kept_from_sight() {
-        let error = |options: &[(&str, &str)]| try_made(&ADAPTER, options, BUDGET).err().unwrap().to_string();
+        let error = |options: &[(&str, &str)]| try_build(&ADAPTER, options, BUDGET).err().unwrap().to_string();
         let (url, secret) = (("url", "https://example.com/SECRET"), ("secret", SECRET));
         let plain = error(&[("url", "http://example.com/SECRET"), secret, ("channels", "SMS")]);
         assert!(plain.contains("must be https") && !plain.contains("SECRET"), "{plain}");

@@ -1,6 +1,6 @@
-//! Calls to where partners say, kept from going inside: names are looked up here, every address of the answer is judged,
-//! and only these addresses are connected to. So a name that leads elsewhere a moment later (DNS rebinding) leads nowhere.
-//! `model::egress` has the law.
+//! Keeps calls to partners' URLs out of the internal network. Names are resolved here, every address of the answer is
+//! checked, and the client connects only to these addresses; so a name that resolves to another address a moment later
+//! (DNS rebinding) gains nothing. `model::egress` has the rules.
 
 use std::fmt;
 use std::io;
@@ -11,62 +11,66 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use crate::model::egress::EgressRules;
 
-use super::Pending;
+use super::BoxFuture;
 
-/// Where names lead: the system's answer, or a test's.
-pub trait Lookup: Send + Sync + 'static {
-    fn lookup(&self, name: &str) -> Pending<'static, io::Result<Vec<IpAddr>>>;
+/// Resolves host names: by the system, or by a test's table.
+pub trait NameResolver: Send + Sync + 'static {
+    /// Returns all addresses of a name.
+    ///
+    /// The future returns an `io::Error` if the name cannot be resolved.
+    fn resolve(&self, name: &str) -> BoxFuture<'static, io::Result<Vec<IpAddr>>>;
 }
 
-/// As every program on this machine looks names up.
-pub struct SystemLookup;
+/// Resolves names as the operating system does.
+pub struct SystemResolver;
 
-impl Lookup for SystemLookup {
-    fn lookup(&self, name: &str) -> Pending<'static, io::Result<Vec<IpAddr>>> {
+impl NameResolver for SystemResolver {
+    fn resolve(&self, name: &str) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> {
         let name = name.to_owned();
         Box::pin(async move { Ok(tokio::net::lookup_host((name, 0)).await?.map(|address| address.ip()).collect()) })
     }
 }
 
-/// A name leads to an address that may not be called. Which one is not said.
+/// A name resolved to an address that may not be called. The text does not show which, because the partner reads it.
 #[derive(Debug)]
-pub(super) struct NotAllowed;
+pub(super) struct AddressNotAllowed;
 
-impl fmt::Display for NotAllowed {
+impl fmt::Display for AddressNotAllowed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the name leads to an address that may not be called")
+        f.write_str("the name resolves to an address that may not be called")
     }
 }
 
-impl std::error::Error for NotAllowed {}
+impl std::error::Error for AddressNotAllowed {}
 
-/// The client asks it for every name. An address in a URL is not asked about: `model::egress::parse` has judged it.
-pub(super) struct Guard {
+/// The resolver of HTTP clients for partners' URLs. The client does not resolve an address that stands in a URL itself:
+/// `model::egress::parse` has checked that.
+pub(super) struct GuardedResolver {
     pub rules: EgressRules,
-    pub lookup: Arc<dyn Lookup>,
+    pub resolver: Arc<dyn NameResolver>,
 }
 
-impl Resolve for Guard {
+impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let (rules, answer) = (self.rules.clone(), self.lookup.lookup(name.as_str()));
+        let (rules, answer) = (self.rules.clone(), self.resolver.resolve(name.as_str()));
         Box::pin(async move {
             let addresses = answer.await?;
-            // One that may not be called refuses all: an honest name has no such company.
+            // One forbidden address refuses them all: an honest name has no internal address beside public ones.
             if !addresses.iter().all(|ip| rules.allows(*ip)) {
-                return Err(NotAllowed.into());
+                return Err(AddressNotAllowed.into());
             }
             Ok(Box::new(addresses.into_iter().map(|ip| SocketAddr::new(ip, 0))) as Addrs)
         })
     }
 }
 
-/// The addresses of this machine: what listens on them lets in more from here than from elsewhere. Without loopback, which
-/// is not public, and which developers allow.
+/// Returns the addresses of this machine's interfaces, without loopback. Calls to them are forbidden, because services
+/// on them may trust connections from the machine itself. Loopback is forbidden anyway, unless a developer allows it.
 pub(super) fn own_addresses() -> Vec<IpAddr> {
     let interfaces = match nix::ifaddrs::getifaddrs() {
         Ok(interfaces) => interfaces,
         Err(error) => {
-            tracing::warn!(%error, "this machine's own addresses are not known, and so not refused to webhooks");
+            tracing::warn!(%error, "the addresses of this machine cannot be listed; webhooks to them are not refused");
             return Vec::new();
         }
     };

@@ -1,10 +1,12 @@
-//! The one guarded HTTP client. Every call has a limit on its time, on the time to connect, and on what is read of the
-//! answer; it follows no redirects, uses no proxy the surroundings suggest, and never sends twice.
+//! The HTTP client that all adapters use. Every call has a limit on its whole time, on the time to connect, and on the
+//! bytes read of the response. It follows no redirects, uses no proxy from the environment, and never sends a request
+//! twice.
 //!
-//! Its errors tell *definite* from *unknown*: before the connection stands (name lookup, TCP, TLS) no byte of the request
-//! can have been read; from then on, no answer means that it may have been taken.
+//! Its errors separate *definite* failures from *unknown* outcomes. Before the connection is established (name
+//! resolution, TCP, TLS) the server cannot have read a byte of the request. After that, a missing response means that
+//! the server may have processed the request.
 //!
-//! A URL can be a credential (Slack's are), so no error here names one.
+//! A URL can be a credential (Slack's webhook URLs are), so no error here shows one.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -24,40 +26,43 @@ use crate::model::channel::OnUnknown;
 use crate::model::delivery::Outcome;
 use crate::model::retry::ErrorClass;
 
-use super::guard::{Guard, NotAllowed};
+use super::guard::{AddressNotAllowed, GuardedResolver};
 
-/// The code of a failure where the guard stepped in.
+/// The code of a failure where a name resolved to an address that may not be called (`guard`).
 pub(super) const NOT_ALLOWED: &str = "not_allowed";
 
-/// What is read of an answer at most. Verdicts are short; what comes after is an error page.
-pub(super) const ANSWER_BYTES: usize = 64 * 1024;
-/// The same of an answer that lists something: a thousand verdicts, or a page of results with their texts.
+/// The most bytes read of a response. Vendors' answers are short; anything longer is an error page.
+pub(super) const RESPONSE_BYTES: usize = 64 * 1024;
+/// The most bytes read of a response that lists something: the results of a thousand messages, or a page of messages
+/// with their texts.
 pub(super) const LIST_BYTES: usize = 4 << 20;
 
-/// How long a connection is kept for the next request. Servers close idle ones after 75 s (nginx), 60 s (AWS's load
-/// balancers), 5 s (Node, Apache) or 2 s (gunicorn): a request written while the server closes has an unknown outcome.
-const IDLE: Duration = Duration::from_secs(1);
+/// How long an idle connection is kept. Servers close idle ones after 75 s (nginx), 60 s (AWS's load balancers), 5 s
+/// (Node, Apache) or 2 s (gunicorn). A request written while the server closes has an unknown outcome, so this is
+/// shorter.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A provider that names a longer pause is heard as naming this one; the retry policy's own ceiling is lower.
-const PAUSE_SECONDS: f64 = 86_400.0;
+/// A longer `Retry-After` counts as this one. The retry policy's own ceiling is lower.
+const MAX_RETRY_AFTER_SECONDS: f64 = 86_400.0;
 
-/// What all clients have in common.
+/// What every HTTP client is built from.
 #[derive(Clone)]
-pub struct Common {
-    /// From the first look-up to the last byte read.
+pub struct ClientSettings {
+    /// The time limit of a call, from name resolution to the last byte read.
     pub call_budget: Duration,
-    /// Of that: name look-up, TCP and TLS, over all addresses of a host together.
+    /// The part of it for name resolution, TCP and TLS, over all addresses of a host together.
     pub connect_budget: Duration,
-    /// PEM file with certificates to trust beside the system's.
+    /// A PEM file with certificates to trust beside the system's.
     pub ca_file: Option<PathBuf>,
-    /// The hub's own, in step with the database's: what a vendor is asked for by time is kept by it, and a host whose
-    /// clock is off still signs what a vendor takes.
+    /// The hub's clock, which follows the database's. Signatures and time ranges use it, so that they are right on a
+    /// host whose own clock is off.
     pub clock: Clock,
 }
 
-impl Common {
-    pub fn of(settings: &Settings, clock: &Clock) -> Common {
-        Common {
+impl ClientSettings {
+    /// Takes budgets and CA file from the settings.
+    pub fn from_settings(settings: &Settings, clock: &Clock) -> ClientSettings {
+        ClientSettings {
             call_budget: settings.timing.call_budget(),
             connect_budget: settings.timing.connect_budget(),
             ca_file: settings.email.ca_file.clone(),
@@ -65,57 +70,61 @@ impl Common {
         }
     }
 
-    /// With the system's clock and certificates; connecting may take half of a call.
-    pub fn within(call_budget: Duration) -> Common {
-        Common { call_budget, connect_budget: call_budget / 2, ca_file: None, clock: Clock::system() }
+    /// Uses the system's clock and certificates; connecting may take half of `call_budget`.
+    pub fn with_budget(call_budget: Duration) -> ClientSettings {
+        ClientSettings { call_budget, connect_budget: call_budget / 2, ca_file: None, clock: Clock::system() }
     }
 }
 
-/// Whether a connection serves more than one request.
+/// Whether a connection carries more than one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Connections {
-    /// Kept for a moment. A server that closes one while a request is on its way makes that outcome unknown, so this is
-    /// for messages that are sent again then.
-    Kept,
-    /// One request each: for messages that are never sent twice.
-    Fresh,
+pub enum ConnectionPolicy {
+    /// An idle connection is kept for a second and used again. If the server closes it while a request is on its way,
+    /// the outcome is unknown; so this is for channels that send again after an unknown outcome.
+    KeepAlive,
+    /// One request for each connection: for channels that never send a message twice.
+    Close,
 }
 
-impl Connections {
-    /// As the policy on unknown outcomes wants it.
-    pub fn of(on_unknown: OnUnknown) -> Connections {
-        if on_unknown == OnUnknown::Retry { Connections::Kept } else { Connections::Fresh }
+impl ConnectionPolicy {
+    /// Keeps connections only if a message with an unknown outcome is sent again.
+    pub fn for_on_unknown(on_unknown: OnUnknown) -> ConnectionPolicy {
+        if on_unknown == OnUnknown::Retry { ConnectionPolicy::KeepAlive } else { ConnectionPolicy::Close }
     }
 }
 
-/// What says whether a request was taken.
+/// Which part of a response says whether the vendor took the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DecidedBy {
-    /// The status. The body is kept as far as it came, be it cut or without end.
+    /// The status. The body is kept as far as it arrived, even if it was cut or too long.
     Status,
-    /// The body, where the status is not the client's fault (4xx): no whole body is no answer.
+    /// The body, except for a status of 4xx, which refuses by itself. Without the whole body the outcome is unknown.
     Body,
 }
 
-pub struct Http {
+/// An HTTP client with the limits of the module's head. Calls may run concurrently.
+pub struct HttpClient {
     client: Client,
     clock: Clock,
     call_budget: Duration,
 }
 
+/// A response whose status arrived.
 #[derive(Debug)]
-pub struct Answer {
+pub struct HttpResponse {
     pub status: u16,
-    /// As much of its beginning as was to be read.
+    /// The body, up to the limit of the call.
     pub body: Vec<u8>,
+    /// The pause that `Retry-After` asks for, at most a day.
     pub retry_after: Option<Duration>,
 }
 
+/// A call without a response that decides. `code` is a stable word, `detail` a text for people.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// Nothing can have been taken.
+    /// The request cannot have reached the server.
     Definite { code: &'static str, detail: String },
-    /// The request may have been taken.
+    /// The server may have processed the request.
     Unknown { code: &'static str, detail: String },
 }
 
@@ -127,6 +136,7 @@ impl fmt::Display for Failure {
 }
 
 impl Failure {
+    /// Converts to an outcome: `Rejected` with the class `Unreachable`, or `Unknown`.
     pub fn into_outcome(self) -> Outcome {
         match self {
             Failure::Definite { code, detail } => {
@@ -137,43 +147,68 @@ impl Failure {
     }
 }
 
-impl Http {
-    /// The process must have a default rustls provider by now. `tls`: whether any https URL will be called. Without one
-    /// the system's certificates are not asked for, so that a machine that has none can still use simulators.
-    pub fn new(common: &Common, connections: Connections, tls: bool) -> Result<Http> {
-        let client = trust(builder(common, connections), common.ca_file.as_deref(), tls)?.build().map_err(|error| {
-            let why = cause(&error);
-            Error::Setup(format!("no HTTP client: {why}; install the package ca-certificates, or name a CA file"))
-        })?;
-        Ok(Http { client, clock: common.clock.clone(), call_budget: common.call_budget })
+impl HttpClient {
+    /// Builds a client. The process must have installed a default rustls provider.
+    ///
+    /// `tls`: whether any https URL will be called. If not, the system's certificates are not loaded, so that a machine
+    /// without them can still use simulators.
+    ///
+    /// # Errors
+    /// `Error::Usage` if the CA file cannot be read or holds no certificate; `Error::Setup` if the system has no
+    /// certificates.
+    pub fn new(common: &ClientSettings, connections: ConnectionPolicy, tls: bool) -> Result<HttpClient> {
+        let client = with_certificates(client_builder(common, connections), common.ca_file.as_deref(), tls)?
+            .build()
+            .map_err(|error| {
+                let why = root_cause(&error);
+                Error::Setup(format!("no HTTP client: {why}; install the package ca-certificates, or name a CA file"))
+            })?;
+        Ok(HttpClient { client, clock: common.clock.clone(), call_budget: common.call_budget })
     }
 
-    /// For calls to where partners say. Cheap: what it trusts was read before.
-    pub(super) fn guarded(
-        common: &Common,
-        connections: Connections,
+    /// Builds a client for URLs that partners chose: `guard` resolves every name. Cheap, because the certificates in
+    /// `tls` are loaded already.
+    ///
+    /// # Errors
+    /// `Error::Internal` if the client cannot be built.
+    pub(super) fn with_guard(
+        common: &ClientSettings,
+        connections: ConnectionPolicy,
         tls: rustls::ClientConfig,
-        guard: Arc<Guard>,
-    ) -> Result<Http> {
-        let builder = builder(common, connections).dns_resolver(guard).tls_backend_preconfigured(tls);
-        let client = builder.build().map_err(|error| Error::Internal(format!("no HTTP client: {}", cause(&error))))?;
-        Ok(Http { client, clock: common.clock.clone(), call_budget: common.call_budget })
+        guard: Arc<GuardedResolver>,
+    ) -> Result<HttpClient> {
+        let builder = client_builder(common, connections).dns_resolver(guard).tls_backend_preconfigured(tls);
+        let client =
+            builder.build().map_err(|error| Error::Internal(format!("no HTTP client: {}", root_cause(&error))))?;
+        Ok(HttpClient { client, clock: common.clock.clone(), call_budget: common.call_budget })
     }
 
-    /// One request on one connection.
+    /// Sends one POST with a JSON body, and reads at most `RESPONSE_BYTES` of the response.
+    ///
+    /// # Errors
+    /// `Failure::Definite`: the request was not sent. `Failure::Unknown`: it was sent, and no response arrived that
+    /// decides (see [`DecidedBy`]).
     pub(super) async fn post_json(
         &self,
         url: &Url,
         body: Vec<u8>,
         headers: HeaderMap,
         decided_by: DecidedBy,
-    ) -> Result<Answer, Failure> {
-        self.answer(self.post(url, body, headers), ANSWER_BYTES, decided_by).await
+    ) -> Result<HttpResponse, Failure> {
+        self.execute(self.post(url, body, headers), RESPONSE_BYTES, decided_by).await
     }
 
-    /// The same, whose answer lists a verdict on each message.
-    pub(super) async fn post_for_list(&self, url: &Url, body: Vec<u8>, headers: HeaderMap) -> Result<Answer, Failure> {
-        self.answer(self.post(url, body, headers), LIST_BYTES, DecidedBy::Body).await
+    /// Like `post_json` decided by the body, for a response with one result for each message: reads up to `LIST_BYTES`.
+    ///
+    /// # Errors
+    /// As `post_json`.
+    pub(super) async fn post_json_for_list(
+        &self,
+        url: &Url,
+        body: Vec<u8>,
+        headers: HeaderMap,
+    ) -> Result<HttpResponse, Failure> {
+        self.execute(self.post(url, body, headers), LIST_BYTES, DecidedBy::Body).await
     }
 
     fn post(&self, url: &Url, body: Vec<u8>, headers: HeaderMap) -> RequestBuilder {
@@ -181,10 +216,14 @@ impl Http {
         request.header(CONTENT_TYPE, HeaderValue::from_static("application/json")).body(body)
     }
 
-    /// Asks for a list. The beginning of one says less than nothing: what is not in it may be in the rest.
-    pub(super) async fn get(&self, url: &Url, headers: HeaderMap) -> Result<Answer, Failure> {
+    /// Sends one GET for a list. A list that is too long is an error, because an entry that is missing from its
+    /// beginning may be in the rest.
+    ///
+    /// # Errors
+    /// [`Failure`] if there is no whole response, or one of `LIST_BYTES` or more.
+    pub(super) async fn get(&self, url: &Url, headers: HeaderMap) -> Result<HttpResponse, Failure> {
         let request = self.client.get(url.clone()).headers(headers);
-        let answer = self.answer(request, LIST_BYTES, DecidedBy::Body).await?;
+        let answer = self.execute(request, LIST_BYTES, DecidedBy::Body).await?;
         if answer.body.len() < LIST_BYTES {
             return Ok(answer);
         }
@@ -192,106 +231,121 @@ impl Http {
         Err(Failure::Unknown { code: "answer_cut", detail })
     }
 
-    /// Whether the server behind a URL answers at all: asks for `/`, which carries no credential.
-    pub async fn reach(&self, url: &Url) -> Result<u16, Failure> {
+    /// Checks whether the server of a URL answers: sends `HEAD /`, without the URL's path and query, which may be
+    /// credentials. Returns the status, whatever it is.
+    ///
+    /// # Errors
+    /// [`Failure`] if no response arrived.
+    pub async fn probe(&self, url: &Url) -> Result<u16, Failure> {
         let mut root = url.clone();
         root.set_path("/");
         root.set_query(None);
-        Ok(self.client.head(root).send().await.map_err(failure)?.status().as_u16())
+        Ok(self.client.head(root).send().await.map_err(classify)?.status().as_u16())
     }
 
-    async fn answer(&self, request: RequestBuilder, most: usize, decided_by: DecidedBy) -> Result<Answer, Failure> {
-        // A little before the budget ends, so that a status that was received is not lost with its body.
-        let until = Instant::now() + self.call_budget.mul_f64(0.95);
-        let mut response = request.send().await.map_err(failure)?;
-        let (status, retry_after) = (response.status().as_u16(), self.pause(response.headers()));
+    async fn execute(
+        &self,
+        request: RequestBuilder,
+        max_bytes: usize,
+        decided_by: DecidedBy,
+    ) -> Result<HttpResponse, Failure> {
+        // Ends a little before the budget, so that a received status is not lost because its body is late.
+        let deadline = Instant::now() + self.call_budget.mul_f64(0.95);
+        let mut response = request.send().await.map_err(classify)?;
+        let (status, retry_after) = (response.status().as_u16(), self.retry_after(response.headers()));
         let mut body = Vec::new();
-        let read = match timeout_at(until, read(&mut response, &mut body, most)).await {
-            Ok(read) => read.map_err(failure),
-            Err(_late) => Err(Failure::Unknown { code: "no_answer", detail: "the body had no end in time".to_owned() }),
+        let read = match timeout_at(deadline, read_body(&mut response, &mut body, max_bytes)).await {
+            Ok(read) => read.map_err(classify),
+            Err(_late) => {
+                Err(Failure::Unknown { code: "no_answer", detail: "the body did not end in time".to_owned() })
+            }
         };
         match read {
             Err(failure) if decided_by == DecidedBy::Body && !(400..=499).contains(&status) => return Err(failure),
-            Err(failure) => tracing::debug!(status, %failure, "an answer without an end; its status decides"),
+            Err(failure) => tracing::debug!(status, %failure, "a response body was cut or late; the status decides"),
             Ok(()) => (),
         }
-        Ok(Answer { status, body, retry_after })
+        Ok(HttpResponse { status, body, retry_after })
     }
 
-    fn pause(&self, headers: &HeaderMap) -> Option<Duration> {
+    fn retry_after(&self, headers: &HeaderMap) -> Option<Duration> {
         let text = |name: HeaderName| headers.get(name)?.to_str().ok();
-        let ours = self.clock.now();
-        // A pause is a difference, so both ends are read from the server's clock where it tells it; ours may disagree.
-        let theirs = text(DATE).and_then(|date| http_date(date, ours));
-        retry_after(text(RETRY_AFTER)?, theirs.unwrap_or(ours))
+        let now = self.clock.now();
+        // A pause is a difference of two times, so both are taken from the server's clock where it sends `Date`.
+        let server_time = text(DATE).and_then(|date| http_date(date, now));
+        retry_after(text(RETRY_AFTER)?, server_time.unwrap_or(now))
     }
 }
 
-/// Appends at most `most` bytes of the response's body to `body`.
-async fn read(response: &mut Response, body: &mut Vec<u8>, most: usize) -> reqwest::Result<()> {
+/// Reads the response's body into `body`, up to `most` bytes.
+async fn read_body(response: &mut Response, body: &mut Vec<u8>, max_bytes: usize) -> reqwest::Result<()> {
     while let Some(chunk) = response.chunk().await? {
-        let room = most - body.len();
-        body.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
-        if body.len() == most {
+        let space = max_bytes - body.len();
+        body.extend_from_slice(chunk.get(..space).unwrap_or(&chunk));
+        if body.len() == max_bytes {
             break;
         }
     }
     Ok(())
 }
 
-fn builder(common: &Common, connections: Connections) -> ClientBuilder {
+fn client_builder(common: &ClientSettings, connections: ConnectionPolicy) -> ClientBuilder {
     let builder = Client::builder()
         .user_agent(concat!("notihub/", env!("CARGO_PKG_VERSION")))
         .timeout(common.call_budget)
-        // Shorter than the whole, so that a connection that never stands is told as that: definite, not unknown.
+        // Shorter than the whole, so that a connection that is never established is a definite failure, not an unknown
+        // one.
         .connect_timeout(common.connect_budget)
-        .pool_idle_timeout(IDLE)
+        .pool_idle_timeout(IDLE_TIMEOUT)
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
         .referer(false)
         .no_proxy();
     match connections {
-        Connections::Kept => builder,
-        Connections::Fresh => {
+        ConnectionPolicy::KeepAlive => builder,
+        ConnectionPolicy::Close => {
             let close = HeaderMap::from_iter([(CONNECTION, HeaderValue::from_static("close"))]);
             builder.pool_max_idle_per_host(0).default_headers(close)
         }
     }
 }
 
-/// What a connection may take of a call's time.
+/// Returns the time to connect within a call's time: half of it, at most 10 s.
 pub fn connect_budget(call_budget: Duration) -> Duration {
     (call_budget / 2).min(Duration::from_secs(10))
 }
 
-/// Whether a host in a URL or a setting is this machine: plain text is allowed to nowhere else.
+/// Returns whether a host in a URL or a setting is this machine. Unencrypted connections are allowed only to it.
 pub fn is_loopback(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// The bytes of a PEM file that holds certificates; parsed by whichever library asks for it.
-pub(super) fn read_ca(file: &Path) -> Result<Vec<u8>> {
-    let wrong = |what: &dyn fmt::Display| Error::Usage(format!("the CA file {}: {what}", file.display()));
-    let pem = std::fs::read(file).map_err(|error| wrong(&error))?;
+/// Reads a PEM file with certificates, unparsed: each TLS library has its own parser.
+///
+/// # Errors
+/// `Error::Usage` if the file cannot be read or holds no certificate.
+pub(super) fn read_ca_file(file: &Path) -> Result<Vec<u8>> {
+    let invalid = |problem: &dyn fmt::Display| Error::Usage(format!("the CA file {}: {problem}", file.display()));
+    let pem = std::fs::read(file).map_err(|error| invalid(&error))?;
     if !String::from_utf8_lossy(&pem).contains("-----BEGIN CERTIFICATE-----") {
-        return Err(wrong(&"it holds no certificate in PEM"));
+        return Err(invalid(&"it holds no certificate in PEM"));
     }
     Ok(pem)
 }
 
-fn trust(builder: ClientBuilder, ca_file: Option<&Path>, tls: bool) -> Result<ClientBuilder> {
+fn with_certificates(builder: ClientBuilder, ca_file: Option<&Path>, tls: bool) -> Result<ClientBuilder> {
     let mut extra = Vec::new();
     if let Some(file) = ca_file {
-        extra = Certificate::from_pem_bundle(&read_ca(file)?)
-            .map_err(|error| Error::Usage(format!("the CA file {}: {}", file.display(), cause(&error))))?;
+        extra = Certificate::from_pem_bundle(&read_ca_file(file)?)
+            .map_err(|error| Error::Usage(format!("the CA file {}: {}", file.display(), root_cause(&error))))?;
     }
     Ok(if tls { builder.tls_certs_merge(extra) } else { builder.tls_certs_only(extra) })
 }
 
-fn failure(error: reqwest::Error) -> Failure {
+fn classify(error: reqwest::Error) -> Failure {
     let error = error.without_url();
-    let detail = cause(&error);
+    let detail = root_cause(&error);
     if error.is_builder() {
         return Failure::Definite { code: "request_invalid", detail };
     }
@@ -300,7 +354,7 @@ fn failure(error: reqwest::Error) -> Failure {
         return Failure::Unknown { code, detail };
     }
     let code = match () {
-        () if sources(&error).any(|source| source.is::<NotAllowed>()) => NOT_ALLOWED,
+        () if sources(&error).any(|source| source.is::<AddressNotAllowed>()) => NOT_ALLOWED,
         () if error.is_timeout() => "connect_timeout",
         () if error.is_dns() => "dns_failed",
         () if sources(&error).any(is_tls) => "tls_failed",
@@ -309,7 +363,8 @@ fn failure(error: reqwest::Error) -> Failure {
     Failure::Definite { code, detail }
 }
 
-/// An error and what is behind it. What is wrapped in an `io::Error` is no source of it, so it is looked into.
+/// Iterates over an error and its sources. An `io::Error` does not report the error it wraps as its source, so that is
+/// looked up separately.
 pub(super) fn sources<'a>(
     error: &'a (dyn std::error::Error + 'static),
 ) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
@@ -320,28 +375,29 @@ pub(super) fn sources<'a>(
 }
 
 pub(super) fn is_tls(error: &(dyn std::error::Error + 'static)) -> bool {
-    // A handshake that is cut has no rustls error, only tokio-rustls's words.
+    // A handshake that is cut has no rustls error, only tokio-rustls's text.
     error.is::<rustls::Error>() || error.to_string().contains("tls handshake")
 }
 
-/// The innermost reason: it says the most, and names no URL.
-pub(super) fn cause(error: &(dyn std::error::Error + 'static)) -> String {
+/// Returns the text of the innermost error, which is the most precise and shows no URL.
+pub(super) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     sources(error).last().map(|root| excerpt(&root.to_string())).unwrap_or_default()
 }
 
-/// `Retry-After` as seconds (some send fractions) or as a date, seen from `now`. None where it says nothing usable.
+/// Parses `Retry-After` (RFC 9110, 10.2.3): seconds, also with a fraction, or a date seen from `now`. Returns `None` if
+/// it is neither; at most a day.
 pub fn retry_after(value: &str, now: DateTime<Utc>) -> Option<Duration> {
     if let Ok(seconds) = value.trim().parse::<f64>() {
-        let said = seconds.is_finite() && seconds >= 0.0;
-        return said.then(|| Duration::from_secs_f64(seconds.min(PAUSE_SECONDS)));
+        let valid = seconds.is_finite() && seconds >= 0.0;
+        return valid.then(|| Duration::from_secs_f64(seconds.min(MAX_RETRY_AFTER_SECONDS)));
     }
     let pause = http_date(value, now)? - now;
-    // A date gone by is a pause that is over.
-    Some(pause.to_std().unwrap_or_default().min(Duration::from_secs_f64(PAUSE_SECONDS)))
+    // A date in the past is a pause of zero.
+    Some(pause.to_std().unwrap_or_default().min(Duration::from_secs_f64(MAX_RETRY_AFTER_SECONDS)))
 }
 
-/// A date in each form of RFC 9110, 5.6.7: IMF-fixdate, RFC 850's and asctime's. The name of the day tells nothing new,
-/// so a wrong one does no harm.
+/// Parses a date in each form of RFC 9110, 5.6.7: IMF-fixdate, RFC 850 and asctime. The name of the day is ignored,
+/// because the date says it already.
 fn http_date(value: &str, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let value = value.trim();
     let rest = value.split_once([',', ' '])?.1.trim_start();
@@ -351,7 +407,7 @@ fn http_date(value: &str, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     if let Ok(at) = NaiveDateTime::parse_from_str(rest, "%b %e %H:%M:%S %Y") {
         return Some(at.and_utc());
     }
-    // Of the years with these last two digits the last one that is not more than 50 years ahead.
+    // RFC 9110: the latest year with these last two digits that is at most 50 years ahead.
     let (day_and_month, time) = rest.rsplit_once('-')?;
     let (two_digits, time) = time.split_once(' ')?;
     let two_digits: i32 = two_digits.parse().ok().filter(|year| (0..=99).contains(year))?;
@@ -375,22 +431,22 @@ mod tests {
     use super::*;
     use crate::shutdown::Shutdown;
 
-    fn http(call_budget: Duration) -> Http {
-        http_with(&Common::within(call_budget))
+    fn http(call_budget: Duration) -> HttpClient {
+        http_with(&ClientSettings::with_budget(call_budget))
     }
 
-    fn http_with(common: &Common) -> Http {
+    fn http_with(common: &ClientSettings) -> HttpClient {
         rustls_provider();
-        Http::new(common, Connections::Kept, false).unwrap()
+        HttpClient::new(common, ConnectionPolicy::KeepAlive, false).unwrap()
     }
 
-    async fn post(url: &str, call_budget: Duration) -> Result<Answer, Failure> {
+    async fn post(url: &str, call_budget: Duration) -> Result<HttpResponse, Failure> {
         let url = Url::parse(url).unwrap();
         http(call_budget).post_json(&url, b"{}".to_vec(), HeaderMap::new(), DecidedBy::Body).await
     }
 
     #[track_caller]
-    fn definite(result: Result<Answer, Failure>) -> &'static str {
+    fn definite(result: Result<HttpResponse, Failure>) -> &'static str {
         match result {
             Err(Failure::Definite { code, detail }) => {
                 assert!(!detail.contains("SECRET"), "{detail}");
@@ -401,7 +457,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn unknown(result: Result<Answer, Failure>) -> &'static str {
+    fn unknown(result: Result<HttpResponse, Failure>) -> &'static str {
         match result {
             Err(Failure::Unknown { code, detail }) => {
                 assert!(!detail.contains("SECRET"), "{detail}");
@@ -416,7 +472,7 @@ mod tests {
         stream.read(&mut [0; 4096]).await.unwrap_or(0)
     }
 
-    /// A server that reads a request, answers those bytes and hangs up.
+    /// A server that reads a request, answers with these bytes and closes the connection.
     async fn answering(shutdown: &Shutdown, answer: &'static [u8]) -> String {
         let address = peer(shutdown, move |mut stream| async move {
             request(&mut stream).await;
@@ -451,7 +507,7 @@ mod tests {
         assert_eq!(definite(post(&plain, BUDGET).await), "tls_failed");
     }
 
-    /// The beginning of a list is not taken for the list.
+    /// A truncated list is an error, not a short list.
     #[tokio::test]
     async fn a_list_that_is_too_long_is_an_error() {
         let shutdown = Shutdown::new();
@@ -495,7 +551,7 @@ mod tests {
         }
     }
 
-    /// Where the status decides, a body that is cut, or has no end, takes nothing from it; nor from a 4xx anywhere.
+    /// Where the status decides, a body that is cut or too long does not matter; for a 4xx it never matters.
     #[tokio::test]
     async fn a_status_is_an_answer_without_the_end_of_its_body() {
         let shutdown = Shutdown::new();
@@ -523,7 +579,7 @@ mod tests {
         assert_eq!(answer.unwrap().status, 200, "within the budget");
     }
 
-    /// A connection has its own budget, and each address of a host its part of that.
+    /// Connecting has its own budget, which the addresses of a host share.
     #[tokio::test]
     async fn a_connection_that_does_not_stand_in_its_budget_is_given_up() {
         let shutdown = Shutdown::new();
@@ -533,7 +589,7 @@ mod tests {
         });
         let url = Url::parse(&format!("https://{}/", silent.await)).unwrap();
         let within = |connect_budget| {
-            let http = http_with(&Common { connect_budget, ..Common::within(BUDGET) });
+            let http = http_with(&ClientSettings { connect_budget, ..ClientSettings::with_budget(BUDGET) });
             let url = url.clone();
             async move { definite(http.post_json(&url, b"{}".to_vec(), HeaderMap::new(), DecidedBy::Body).await) }
         };
@@ -578,7 +634,7 @@ mod tests {
             while stream.write_all(&[b'x'; 8192]).await.is_ok() {}
         });
         let answer = post(&format!("http://{}/", endless.await), BUDGET).await.unwrap();
-        assert_eq!((answer.status, answer.body.len()), (500, ANSWER_BYTES));
+        assert_eq!((answer.status, answer.body.len()), (500, RESPONSE_BYTES));
     }
 
     /// S1-51: a connection is kept and used again; a request on it is not repeated when it dies under it.
@@ -588,7 +644,7 @@ mod tests {
         let moved = answering(&shutdown, b"HTTP/1.1 307 Moved\r\nLocation: /\r\nContent-Length: 0\r\n\r\n").await;
         assert_eq!(post(&moved, BUDGET).await.unwrap().status, 307);
 
-        // A kept connection that dies under the second request: tempting to try again, and wrong.
+        // A kept connection that closes during the second request must not cause a retry.
         let seen = Arc::new(AtomicUsize::new(0));
         let counter = seen.clone();
         let address = peer(&shutdown, move |mut stream| {
@@ -644,8 +700,8 @@ mod tests {
     fn a_ca_file_must_be_one() {
         rustls_provider();
         let with = |file: &str| {
-            let common = Common { ca_file: Some(file.into()), ..Common::within(BUDGET) };
-            Http::new(&common, Connections::Kept, true).err().unwrap().to_string()
+            let common = ClientSettings { ca_file: Some(file.into()), ..ClientSettings::with_budget(BUDGET) };
+            HttpClient::new(&common, ConnectionPolicy::KeepAlive, true).err().unwrap().to_string()
         };
         assert!(with("/nowhere/ca.pem").contains("the CA file /nowhere/ca.pem: No such file"));
         assert!(with(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).contains("holds no certificate"));

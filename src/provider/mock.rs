@@ -1,7 +1,7 @@
-//! A provider for any channel that logs each message and takes it (S0-5, S3-16). For trying out what failures look like,
-//! some recipients are magic, as they are for the simulators: `fail@…` at any domain, the user key `fail` and the number
-//! +82 10-0000-0001, which nobody has, are refused for good, `opted-out` and -0010 as not wanting it; `temporary` and -0002
-//! are refused for now.
+//! A provider for any channel that logs each message instead of sending it, and accepts it (S0-5, S3-16). Some
+//! recipients are magic, as they are for the simulators, to try out failures: `fail@…` at any domain, the user key
+//! `fail` and the unassigned number +82 10-0000-0001 are refused permanently; `opted-out` and -0010 as opted out;
+//! `temporary` and -0002 temporarily.
 
 use crate::model::capability::Capability;
 use crate::model::channel::Channel;
@@ -10,19 +10,20 @@ use crate::model::phone;
 use crate::model::retry::ErrorClass;
 
 use super::adapter::Adapter;
-use super::simulator::magic::{self, Does, Why};
-use super::{Pending, Provider, SendRequest};
+use super::simulator::magic::{self, Effect, RefusalReason};
+use super::{BoxFuture, Provider, SendRequest};
 
 pub const ADAPTER: Adapter = Adapter {
     name: "mock",
-    about: "only logs what it is given; some recipients fail",
-    options: &[("channels", "which it serves: SMS+LMS+…")],
-    make: |options, _| {
+    description: "logs each message instead of sending it; magic recipients fail",
+    options: &[("channels", "the channels it serves: SMS+LMS+…")],
+    build: |options, _| {
         let (name, channels) = (options.name().to_owned(), options.channels()?);
         Ok(std::sync::Arc::new(Mock { name, channels }))
     },
 };
 
+/// The mock provider.
 #[derive(Debug)]
 pub struct Mock {
     name: String,
@@ -30,7 +31,7 @@ pub struct Mock {
 }
 
 impl Mock {
-    /// The one that no account stands for.
+    /// Builds a mock named `mock` without an account in the settings.
     pub fn new(channels: Vec<Channel>) -> Mock {
         Mock { name: ADAPTER.name.to_owned(), channels }
     }
@@ -45,17 +46,17 @@ impl Provider for Mock {
         self.channels.iter().copied().map(Capability::of).collect()
     }
 
-    fn send<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Outcome> {
+    fn send<'a>(&'a self, request: SendRequest<'a>) -> BoxFuture<'a, Outcome> {
         Box::pin(async move {
-            let outcome = verdict(&letter);
-            // Who and what are personal: a log tells that there was a message, never whose or what it said.
+            let outcome = outcome_of(&request);
+            // Recipient and text are personal data: the log has a masked recipient, and only the sizes of the texts.
             tracing::info!(
-                delivery = %letter.key,
-                attempt = letter.attempt,
-                kind = letter.kind,
-                to = masked(letter.to),
-                subject_chars = letter.content.subject.as_deref().unwrap_or_default().chars().count(),
-                body_bytes = letter.content.body.len(),
+                delivery = %request.key,
+                attempt = request.attempt,
+                kind = request.kind,
+                to = masked(request.to),
+                subject_chars = request.content.subject.as_deref().unwrap_or_default().chars().count(),
+                body_bytes = request.content.body.len(),
                 outcome = outcome.kind().as_str(),
                 "mock"
             );
@@ -63,27 +64,30 @@ impl Provider for Mock {
         })
     }
 
-    fn check(&self) -> Pending<'_, Result<String, String>> {
+    fn check(&self) -> BoxFuture<'_, Result<String, String>> {
         Box::pin(async { Ok("the mock logs messages instead of sending them".to_owned()) })
     }
 }
 
-fn verdict(letter: &SendRequest<'_>) -> Outcome {
-    let refused = |class: ErrorClass, code: &str| Outcome::Rejected {
+fn outcome_of(request: &SendRequest<'_>) -> Outcome {
+    let rejected = |class: ErrorClass, code: &str| Outcome::Rejected {
         class,
         code: code.to_owned(),
         detail: "a magic recipient of the mock".to_owned(),
         retry_after: None,
     };
-    match letter.to.split('@').next().and_then(magic::of).map(|magic| magic.does) {
-        Some(Does::Refuse(why @ (Why::Address | Why::OptedOut))) => refused(why.class(), "mock_refused"),
-        Some(Does::Refuse(why @ Why::Internal)) => refused(why.class(), "mock_unavailable"),
-        // The rest takes a vendor: its answers, its receipts, its account with us.
-        _ => Outcome::Accepted { provider_ref: Some(format!("mock-{}", letter.key)) },
+    match request.to.split('@').next().and_then(magic::find).map(|magic| magic.effect) {
+        Some(Effect::Refuse(reason @ (RefusalReason::Address | RefusalReason::OptedOut))) => {
+            rejected(reason.class(), "mock_refused")
+        }
+        Some(Effect::Refuse(reason @ RefusalReason::Internal)) => rejected(reason.class(), "mock_unavailable"),
+        // The other magic recipients need a vendor's responses or receipts.
+        _ => Outcome::Accepted { provider_ref: Some(format!("mock-{}", request.key)) },
     }
 }
 
-/// `kim@example.com` as `k***@example.com`, `+821012345678` as `+82***78`, anything else as its first letter.
+/// Masks a recipient: `kim@example.com` as `k***@example.com`, `+821012345678` as `+82***78`, anything else as its
+/// first letter.
 fn masked(to: &str) -> String {
     if to.starts_with('+') {
         return phone::masked(to);
@@ -98,7 +102,7 @@ mod tests {
     use std::io::Write;
     use std::sync::{Arc, Mutex};
 
-    use super::super::simulator::testing::{content, letter, rejected};
+    use super::super::simulator::testing::{content, rejected, send_request};
     use super::*;
 
     #[derive(Clone, Default)]
@@ -114,7 +118,7 @@ mod tests {
         }
     }
 
-    /// S3-16: logged and taken; the log names nobody and quotes nothing.
+    /// S3-16: the message is logged and accepted; the log shows neither recipient nor text.
     #[test]
     fn a_mail_is_logged_without_what_is_personal() {
         let log = Log::default();
@@ -123,12 +127,12 @@ mod tests {
         let content = content(Some("geheim: 주문"), "private body");
         let outcome = tracing::subscriber::with_default(subscriber, || {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            runtime.block_on(Mock::new(vec![Channel::Email]).send(letter("kim.minsu@example.com", &content)))
+            runtime.block_on(Mock::new(vec![Channel::Email]).send(send_request("kim.minsu@example.com", &content)))
         });
         assert_eq!(outcome.kind().as_str(), "ACCEPTED");
-        let said = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-        assert!(said.contains("k***@example.com") && said.contains("subject_chars=10"), "{said}");
-        assert!(!said.contains("minsu") && !said.contains("geheim") && !said.contains("private"), "{said}");
+        let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        assert!(logged.contains("k***@example.com") && logged.contains("subject_chars=10"), "{logged}");
+        assert!(!logged.contains("minsu") && !logged.contains("geheim") && !logged.contains("private"), "{logged}");
     }
 
     /// S0-5: each channel's mock can be made to fail.
@@ -141,14 +145,14 @@ mod tests {
             (Channel::NaverTalk, "fail", "temporary", "al-2eGuGr5WQOnco1_V-FQ"),
         ] {
             let mock = Mock::new(vec![channel]);
-            let to = |to| mock.send(letter(to, &content));
+            let to = |to| mock.send(send_request(to, &content));
             assert_eq!(rejected(to(fail).await), (ErrorClass::Address, "mock_refused".to_owned()));
             let temporary = rejected(to(temporary).await);
             assert_eq!(temporary, (ErrorClass::ProviderInternal, "mock_unavailable".to_owned()));
             assert_eq!(to(good).await.kind().as_str(), "ACCEPTED");
         }
         for (channel, recipient) in [(Channel::Sms, "+821000000010"), (Channel::NaverTalk, "opted-out")] {
-            let outcome = Mock::new(vec![channel]).send(letter(recipient, &content)).await;
+            let outcome = Mock::new(vec![channel]).send(send_request(recipient, &content)).await;
             assert_eq!(rejected(outcome), (ErrorClass::OptedOut, "mock_refused".to_owned()));
         }
     }

@@ -1,9 +1,15 @@
-//! Providers: accounts at vendors that take our messages, each an adapter behind one trait. A simulator of each vendor
-//! stands in `simulator/`: a real server on loopback that adapters cannot tell from the vendor.
+//! Providers: accounts at vendors that deliver messages, each an adapter behind the trait [`Provider`]. `simulator/`
+//! holds a simulator of each vendor: a real server on loopback that an adapter cannot distinguish from the vendor.
 //!
-//! An adapter makes **one** request per call, on one socket, without redirects or retries of its own, and answers with an
-//! `Outcome`. It must know which failures are *definite* (nothing can have been taken: DNS, refused connection, TLS, an
-//! answer that says no) and which are *unknown* (cut or silent after the request was written). When in doubt: unknown.
+//! An adapter makes **one** request per call, on one socket, without redirects or retries of its own, and returns an
+//! `Outcome`:
+//!
+//! - `Accepted`: the vendor took the message, and said so.
+//! - `Rejected`: the vendor certainly did not take it (DNS, refused connection, TLS, an answer that refuses). Its
+//!   `ErrorClass` decides whether the delivery is retried.
+//! - `Unknown`: the request was written, and the connection was cut or stayed silent. The vendor may have taken it.
+//!
+//! In doubt an adapter returns `Unknown`: a wrong `Rejected` sends a message twice.
 
 pub mod adapter;
 mod basic;
@@ -22,8 +28,8 @@ pub mod slack;
 mod sms;
 pub mod smtp;
 mod smtp_connection;
-mod smtp_dialog;
 mod smtp_mail;
+mod smtp_session;
 mod solapi;
 mod talktalk;
 mod tls;
@@ -52,171 +58,193 @@ use crate::model::pace::LimitScope;
 use crate::model::receipt::{AttemptReference, Receipt};
 use crate::model::retry::Profile;
 
-/// What is handed to a provider: one delivery's content and destination.
+/// One attempt of one delivery, as a provider gets it.
 #[derive(Clone)]
 pub struct SendRequest<'a> {
     pub key: DeliveryKey,
+    /// The number of this attempt, from 1: the fencing token of the delivery.
     pub attempt: i16,
     pub channel: Channel,
+    /// The partner's own name for this type of message, such as `ORDER_COMPLETED`. Only logged.
     pub kind: &'a str,
+    /// The recipient: an e-mail address, a phone number in E.164, a vendor's user key, the name of a Slack destination,
+    /// or the id of a webhook endpoint.
     pub to: &'a str,
     pub content: &'a Content,
+    /// When the partner posted the message. Look-ups search from here.
     pub created_at: DateTime<Utc>,
     pub extra: Extra<'a>,
 }
 
 impl SendRequest<'_> {
-    /// What the vendor is asked to carry and to repeat in its receipts.
+    /// Returns the reference that the vendor is asked to carry and to repeat in its receipts: delivery and attempt.
     pub fn reference(&self) -> AttemptReference {
         AttemptReference { key: self.key, attempt: self.attempt }
     }
 }
 
-/// What a channel adds to its letters.
+/// Data that only one channel needs.
 #[derive(Clone, Copy)]
 pub enum Extra<'a> {
     Nothing,
     Webhook(&'a WebhookRequest),
 }
 
-/// One webhook, ready to be signed and sent: signing is the last thing done, over the exact bytes.
+/// One webhook, ready to be signed and sent. The adapter signs last, over the exact bytes it sends.
 #[derive(Clone)]
 pub struct WebhookRequest {
     pub partner_id: Tsid,
     pub url: String,
-    /// Stable over retries: `webhook-id`.
+    /// The header `webhook-id`: the same in each retry.
     pub event_id: String,
     pub body: Vec<u8>,
-    /// The owner's own headers, beside ours.
+    /// Headers that the endpoint's owner configured. The adapter's own headers override them.
     pub headers: BTreeMap<String, String>,
     pub secret: String,
-    /// During a rotation, the secret before.
+    /// The previous secret, during a rotation: the request carries a signature with each.
     pub former_secret: Option<String>,
-    /// Unix seconds, as signed.
+    /// The signed timestamp, in seconds since 1970.
     pub timestamp: i64,
 }
 
-pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+/// A boxed future, so that the trait [`Provider`] can be used as an object.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// What a provider says of something that we do not know whether it took (`OnUnknown::Lookup`).
+/// What a provider answers when it is asked for an earlier attempt with an unknown outcome (`OnUnknown::Lookup`).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Looked {
-    /// It has it: the former attempt was accepted after all.
-    Taken { provider_ref: Option<String> },
-    /// It does not have it, and would by now: it may be sent again.
-    NotTaken,
-    /// It cannot say, or not yet.
-    CannotTell,
+pub enum LookupResult {
+    /// The vendor has the message: the earlier attempt was accepted.
+    Found { provider_ref: Option<String> },
+    /// The vendor does not have the message, and would list it by now: it may be sent again.
+    NotFound,
+    /// The vendor cannot say, or not yet: the outcome stays unknown.
+    Inconclusive,
 }
 
-/// A request at `/v1/receipts/{provider}`, as it came.
+/// A request that a vendor made at `/v1/receipts/{provider}`, unread.
 #[derive(Debug, Clone, Copy)]
 pub struct Callback<'a> {
     pub headers: &'a HeaderMap,
-    /// Without the question mark.
+    /// The query string, without the question mark.
     pub query: &'a str,
     pub body: &'a [u8],
     pub now: DateTime<Utc>,
 }
 
-/// What a provider told: each piece by itself, for one that cannot be read must not lose the others.
+/// The receipts of one callback or page. Each is read by itself, so that an unreadable one (`Err` with the reason) does
+/// not lose the others.
 pub type Receipts = Vec<Result<Receipt, String>>;
 
-/// Why nothing was taken from a callback.
+/// Why a callback was refused as a whole. No receipt was read from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refused {
-    /// This provider calls nobody back.
-    NotExpected,
-    /// It does not come from the provider, as far as can be seen. What is wrong is for our log, not for the caller.
-    Forged(String),
-    /// It does, but cannot be read.
+pub enum CallbackError {
+    /// This provider makes no callbacks, or its account has no callback secret.
+    NotSupported,
+    /// The caller did not prove to be the provider. The text is for the log; the caller must not learn it.
+    NotAuthentic(String),
+    /// The caller is the provider, but the body cannot be read. The text says why.
     Unreadable(String),
 }
 
-/// A slice of a provider's list of results.
+/// One page of a provider's list of results.
 #[derive(Debug, Default)]
-pub struct Polled {
+pub struct ReceiptPage {
     pub receipts: Receipts,
-    /// From where on to ask next. Kept in the database, together with what was told.
+    /// Where the next poll continues. Stored in the same transaction as the receipts.
     pub cursor: String,
-    /// There is more right now.
-    pub more: bool,
+    /// More results can be read at once.
+    pub has_more: bool,
 }
 
-/// One account at a vendor. Adding a vendor is a file with one of these, and its line in `ADAPTERS`.
+/// One account at a vendor. A new vendor needs a file that implements this trait, and its line in `registry::ADAPTERS`.
+///
+/// Calls run concurrently, up to `max_concurrent_calls` in each process; implementations guard their own state. A call
+/// that outlives its time limit is dropped by the worker, which is then an unknown outcome.
 pub trait Provider: Send + Sync + 'static {
-    /// As the settings, the attempts and the metrics name it.
+    /// The account's name in settings, attempts and metrics.
     fn name(&self) -> &str;
 
-    /// What it can do, a line for each channel. Asked once.
+    /// Returns one capability for each channel that the account serves. Called once, when the account is created.
     fn capabilities(&self) -> Vec<Capability>;
 
-    /// How many calls it takes at a time, from one process.
-    fn at_once(&self) -> usize {
+    /// The most calls at a time from one process.
+    fn max_concurrent_calls(&self) -> usize {
         usize::MAX
     }
 
-    /// To what its "too fast" (429) applies.
+    /// What a "too many requests" of this provider applies to: the account, one destination, or nothing else.
     fn limited_by(&self) -> LimitScope {
         LimitScope::Message
     }
 
-    /// What its vendor allows, where the settings say nothing.
+    /// The vendor's rate limit, used where the settings set none.
     fn default_limit(&self) -> Option<RateLimit> {
         None
     }
 
-    /// How carefully it is asked again, where the settings say nothing.
+    /// The retry profile, used where the settings set none.
     fn default_profile(&self) -> Option<Profile> {
         None
     }
 
-    /// How much longer than the call budget a call may take, where the protocol lets the other side answer late though it
-    /// has everything. The lease is extended meanwhile.
+    /// How much longer than the call budget a call may take, where the protocol lets the server answer late although it
+    /// has the whole message (SMTP after the final dot). The delivery's lease is extended accordingly.
     fn extra_time(&self) -> Duration {
         Duration::ZERO
     }
 
-    /// One attempt. Ends within the call budget it was built with and its extra time, always: the worker's own limit
-    /// behind it is a net.
-    fn send<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Outcome>;
+    /// Makes one attempt, in one request. Ends within the call budget that the provider was built with plus
+    /// `extra_time`; the worker's own time limit is only a safety net.
+    fn send<'a>(&'a self, request: SendRequest<'a>) -> BoxFuture<'a, Outcome>;
 
-    /// Attempts of several deliveries in one request; as many outcomes, in their order. Only of channels whose capability has
-    /// a batch, and no more than that.
-    fn send_batch<'a>(&'a self, letters: Vec<SendRequest<'a>>) -> Pending<'a, Vec<Outcome>> {
+    /// Makes attempts of several deliveries in one request. Returns one outcome for each of `requests`, in their order.
+    ///
+    /// `requests`: of one channel whose capability has a batch, and at most as many as that batch allows. The default
+    /// sends them one after the other.
+    fn send_batch<'a>(&'a self, requests: Vec<SendRequest<'a>>) -> BoxFuture<'a, Vec<Outcome>> {
         Box::pin(async move {
-            let mut outcomes = Vec::with_capacity(letters.len());
-            for letter in letters {
-                outcomes.push(self.send(letter).await);
+            let mut outcomes = Vec::with_capacity(requests.len());
+            for request in requests {
+                outcomes.push(self.send(request).await);
             }
             outcomes
         })
     }
 
-    /// Asks whether it has what an earlier attempt (`letter.attempt` is the present one) may have brought it.
-    fn lookup<'a>(&'a self, _letter: SendRequest<'a>) -> Pending<'a, Looked> {
-        Box::pin(std::future::ready(Looked::CannotTell))
+    /// Asks the vendor whether it took an earlier attempt of this delivery. `request.attempt` is the present attempt,
+    /// which was not sent; only lower numbers count as earlier.
+    fn lookup<'a>(&'a self, _request: SendRequest<'a>) -> BoxFuture<'a, LookupResult> {
+        Box::pin(std::future::ready(LookupResult::Inconclusive))
     }
 
-    /// Reads what it calls back with, after finding out that it is the caller: before anything of the body is believed.
-    fn receipts(&self, _callback: &Callback<'_>) -> Result<Receipts, Refused> {
-        Err(Refused::NotExpected)
+    /// Reads the receipts in a callback. Authenticates the caller before it reads the body.
+    ///
+    /// # Errors
+    /// [`CallbackError`]: nothing was read, and the caller is refused.
+    fn parse_receipts(&self, _callback: &Callback<'_>) -> Result<Receipts, CallbackError> {
+        Err(CallbackError::NotSupported)
     }
 
-    /// The next slice of its list of results; None: it has none to ask for. Asked by one process at a time.
-    fn poll<'a>(
+    /// Reads the next page of the vendor's list of results. Returns `None` if the vendor has no such list.
+    ///
+    /// `cursor`: that of the last page, or `None` for the first poll; a cursor that cannot be read counts as none.
+    /// Called by one process at a time.
+    ///
+    /// The future returns `Err` with a text for the log if the page cannot be read; the cursor then stays where it is.
+    fn poll_receipts<'a>(
         &'a self,
         _cursor: Option<&'a str>,
         _now: DateTime<Utc>,
-    ) -> Option<Pending<'a, Result<Polled, String>>> {
+    ) -> Option<BoxFuture<'a, Result<ReceiptPage, String>>> {
         None
     }
 
-    /// For `doctor`: can it be reached, without sending anything? A sentence either way; never a secret in it.
-    fn check(&self) -> Pending<'_, Result<String, String>>;
+    /// Checks, for `doctor`, that the vendor can be reached, without sending a message. Returns a sentence either way,
+    /// which holds no secret: `Ok` if it answers, `Err` with what is wrong.
+    fn check(&self) -> BoxFuture<'_, Result<String, String>>;
 }
 
-/// A provider in use, and on which terms.
+/// A provider in use, with its capabilities and the operator's terms (weight, limit, profile).
 pub struct Account {
     pub provider: Arc<dyn Provider>,
     pub capabilities: Vec<Capability>,
@@ -224,27 +252,32 @@ pub struct Account {
 }
 
 impl Account {
+    /// Combines a provider with the operator's terms. Where `terms` set no limit or profile, the provider's default
+    /// applies.
     pub fn new(provider: Arc<dyn Provider>, terms: Terms) -> Account {
         let (limit, profile) = (terms.limit.or(provider.default_limit()), terms.profile.or(provider.default_profile()));
         let terms = Terms { limit, profile, ..terms };
         Account { capabilities: provider.capabilities(), provider, terms }
     }
 
+    /// The account's name in settings, attempts and metrics.
     pub fn name(&self) -> &str {
         self.provider.name()
     }
 
-    pub fn of(&self, channel: Channel) -> Option<&Capability> {
+    /// Returns what the account can do on a channel, or `None` if it does not serve it.
+    pub fn capability(&self, channel: Channel) -> Option<&Capability> {
         self.capabilities.iter().find(|c| c.channel == channel)
     }
 
-    /// What to do when an outcome on this channel is unknown: the more careful of what the provider and the settings say.
+    /// Returns what happens after an unknown outcome on this channel: the more careful of the provider's and the
+    /// settings' policy. With the profile `internal` the provider's policy is to retry.
     pub fn on_unknown(&self, channel: Channel, retry: &config::Retry) -> OnUnknown {
-        let own = match self.terms.profile {
+        let policy = match self.terms.profile {
             Some(Profile::Internal) => OnUnknown::Retry,
-            Some(Profile::Gateway) | None => self.of(channel).map_or(channel.on_unknown(), |c| c.on_unknown),
+            Some(Profile::Gateway) | None => self.capability(channel).map_or(channel.on_unknown(), |c| c.on_unknown),
         };
-        retry.on_unknown(channel).map_or(own, |set| own.max(set))
+        retry.on_unknown(channel).map_or(policy, |set| policy.max(set))
     }
 }
 
@@ -254,7 +287,7 @@ impl From<Arc<dyn Provider>> for Account {
     }
 }
 
-/// The providers of this process, by name and by channel.
+/// The provider accounts of this process, by name and by channel.
 #[derive(Clone, Default)]
 pub struct Providers {
     by_name: BTreeMap<String, Arc<Account>>,
@@ -262,6 +295,10 @@ pub struct Providers {
 }
 
 impl Providers {
+    /// Indexes the accounts. Within a channel they keep the order of `accounts`.
+    ///
+    /// # Errors
+    /// `Error::Usage` if two accounts have the same name.
     pub fn new(accounts: impl IntoIterator<Item = Account>) -> Result<Providers> {
         let mut providers = Providers::default();
         for account in accounts {
@@ -277,54 +314,61 @@ impl Providers {
         Ok(providers)
     }
 
-    pub fn named(&self, name: &str) -> Option<&Arc<Account>> {
+    /// Returns the account of this name.
+    pub fn get(&self, name: &str) -> Option<&Arc<Account>> {
         self.by_name.get(name)
     }
 
-    /// Those that serve a channel, in the order of the settings.
-    pub fn of(&self, channel: Channel) -> &[Arc<Account>] {
+    /// Returns the accounts that serve a channel, in the order of the settings. Empty if no account serves it.
+    pub fn for_channel(&self, channel: Channel) -> &[Arc<Account>] {
         self.by_channel.get(&channel).map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// What to do when an outcome on this channel is unknown, whichever of its providers was asked: the most careful of
-    /// all.
+    /// Returns what happens after an unknown outcome on this channel: the most careful policy of all its accounts.
+    /// Without an account it is the channel's own policy.
     pub fn on_unknown(&self, channel: Channel, retry: &config::Retry) -> OnUnknown {
-        let all = self.of(channel).iter().map(|account| account.on_unknown(channel, retry));
+        let all = self.for_channel(channel).iter().map(|account| account.on_unknown(channel, retry));
         all.max().unwrap_or(channel.on_unknown())
     }
 
-    /// The channels that something here serves, in the channels' own order.
+    /// Returns the channels that at least one account serves, sorted.
     pub fn channels(&self) -> Vec<Channel> {
         let mut channels: Vec<Channel> = self.by_channel.keys().copied().collect();
         channels.sort();
         channels
     }
 
-    /// Those of them that messages are posted to: over WEBHOOK goes only what the hub itself tells.
-    pub fn postable(&self) -> Vec<Channel> {
+    /// Returns the served channels that partners may post messages to: all but WEBHOOK, over which only the hub's own
+    /// events go.
+    pub fn postable_channels(&self) -> Vec<Channel> {
         let mut channels = self.channels();
         channels.retain(|channel| *channel != Channel::Webhook);
         channels
     }
 
-    /// Channels on which at least one provider tells later what became of what it took.
-    pub fn with_receipts(&self) -> BTreeSet<Channel> {
-        let tells = |channel: &Channel| {
-            self.of(*channel).iter().any(|a| a.of(*channel).is_some_and(|of| of.receipt_within.is_some()))
+    /// Returns the channels on which at least one account has delivery receipts.
+    pub fn channels_with_receipts(&self) -> BTreeSet<Channel> {
+        let has_receipts = |channel: &Channel| {
+            self.for_channel(*channel)
+                .iter()
+                .any(|a| a.capability(*channel).is_some_and(|of| of.receipt_within.is_some()))
         };
-        self.postable().into_iter().filter(tells).collect()
+        self.postable_channels().into_iter().filter(has_receipts).collect()
     }
 
-    /// What bodies may hold where a provider takes less than its channel: the least of them, for any may have to take it.
-    pub fn limits(&self) -> BTreeMap<Channel, LengthLimit> {
+    /// Returns the body limits of channels where an account takes less than the channel allows. The smallest limit
+    /// counts, because any account of the channel may have to take the message.
+    pub fn body_limits(&self) -> BTreeMap<Channel, LengthLimit> {
         let limit = |(channel, accounts): (&Channel, &Vec<Arc<Account>>)| {
             let limit = channel.body_limit()?;
-            let max = accounts.iter().filter_map(|a| a.of(*channel)?.body).min().filter(|max| *max < limit.max)?;
+            let max =
+                accounts.iter().filter_map(|a| a.capability(*channel)?.body).min().filter(|max| *max < limit.max)?;
             Some((*channel, LengthLimit { max, ..limit }))
         };
         self.by_channel.iter().filter_map(limit).collect()
     }
 
+    /// Iterates over the accounts by name.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Account>> {
         self.by_name.values()
     }

@@ -1,9 +1,11 @@
-//! NHN Cloud AlimTalk v2.3: the full text of an approved template (`raw-messages`), with NHN's own fallback to SMS off.
+//! NHN Cloud KakaoTalk Bizmessage v2.3, AlimTalk: the full text of an approved template (`raw-messages`), with NHN's
+//! own fallback to SMS switched off.
 //!
-//! A request carries a key that NHN refuses to take twice within ten minutes. It is made of the deliveries in the request and
-//! not of the attempt, so that a repetition of what was taken without our knowing is refused: this time it was certainly not
-//! taken, and the doubt about the earlier time stays and is looked up. Where NHN itself said no, and another try is due, the
-//! next has another key, or it would have to wait those ten minutes for nothing.
+//! A request carries an idempotency key that NHN refuses to accept twice within ten minutes. The key is made of the
+//! deliveries in the request, not of the attempt. So if an earlier attempt with an unknown outcome was accepted, its
+//! repetition is refused: the repetition was certainly not sent, and the earlier attempt is looked up. After a
+//! temporary refusal by NHN itself the next attempt has another key; with the same key it would have to wait ten
+//! minutes.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,36 +25,35 @@ use crate::model::pace::LimitScope;
 use crate::model::retry::{ErrorClass, RetryAction};
 
 use super::adapter::{Adapter, Options};
-use super::http::Common;
-use super::nhn::{self, List, Nhn, Sent, hours, verdicts};
-use super::vendor::{Codes, Results, digits, rejected};
-use super::{Callback, Looked, Pending, Polled, Provider, Receipts, Refused, SendRequest};
+use super::http::ClientSettings;
+use super::nhn::{self, NhnService, ResultList, SentList, hours, recipient_outcomes};
+use super::vendor::{ErrorCodes, ResultCodes, digits, rejected};
+use super::{BoxFuture, Callback, CallbackError, LookupResult, Provider, ReceiptPage, Receipts, SendRequest};
 
 pub const ADAPTER: Adapter = Adapter {
     name: "nhn-alimtalk",
-    about: "NHN Cloud KakaoTalk Bizmessage v2.3: AlimTalk",
+    description: "NHN Cloud KakaoTalk Bizmessage v2.3: AlimTalk",
     options: &[
-        ("app-key", "of the project's KakaoTalk Bizmessage service; needed"),
-        ("secret-key", "of the same; needed"),
-        ("sender-key", "of the KakaoTalk channel, 40 characters; needed"),
+        ("app-key", "the app key of the project's KakaoTalk Bizmessage service; needed"),
+        ("secret-key", "the secret key of the same service; needed"),
+        ("sender-key", "the sender key of the KakaoTalk channel, 40 characters; needed"),
         (
             "webhook-signature",
-            "what webhooks show, as written at NHN; without it none is taken, and results are polled",
+            "the text that webhooks show, as set at NHN; without it webhooks are refused and results are only polled",
         ),
-        ("base-url", "where it is (https://kakaotalk-bizmessage.api.nhncloudservice.com)"),
+        ("base-url", "the URL of the API (https://kakaotalk-bizmessage.api.nhncloudservice.com)"),
     ],
-    make: |options, common| Ok(Arc::new(NhnAlimtalk::new(options, common)?)),
+    build: |options, common| Ok(Arc::new(NhnAlimtalk::new(options, common)?)),
 };
 
 const IDEMPOTENCY_KEY: &str = "x-nc-api-idempotency-key";
-/// The same key was used before …
-const REPEATED: &str = "-1005";
-/// … less than so long ago.
-const REMEMBERED: Duration = Duration::from_secs(600);
-const TIME: &str = "%Y-%m-%d %H:%M";
+/// The code for a key that was used within `KEY_LIFETIME`.
+const KEY_REUSED: &str = "-1005";
+const KEY_LIFETIME: Duration = Duration::from_secs(600);
+const TIME_FORMAT: &str = "%Y-%m-%d %H:%M";
 
-/// Codes of requests, and of recipients in them.
-const CODES: Codes = Codes(&[
+/// Codes of whole requests and of single recipients.
+const CODES: ErrorCodes = ErrorCodes(&[
     (ErrorClass::Credentials, &["-1000", "-1001"]),
     (ErrorClass::Sender, &["-1006", "-1027", "-2017"]),
     (ErrorClass::Template, &["-1028", "-3003", "-3004", "-3005", "-3010"]),
@@ -60,17 +61,17 @@ const CODES: Codes = Codes(&[
     (ErrorClass::OptedOut, &["-6001"]),
     (ErrorClass::Quota, &["-2052", "-2053"]),
     (ErrorClass::ProviderInternal, &["-7000", "-9999"]),
-    (ErrorClass::Throttled, &[REPEATED]),
+    (ErrorClass::Throttled, &[KEY_REUSED]),
     (ErrorClass::Content, &["4", "-2*", "-3*"]),
 ]);
 
-/// Kakao's own codes.
-const RESULTS: Results = Results {
+/// Kakao's result codes.
+const RESULTS: ResultCodes = ResultCodes {
     delivered: &["1000"],
-    // 3005: sent, not confirmed; it may be received within three days. The others: not known, or not yet.
+    // 3005: sent but not confirmed; it may be received within three days. The others: unknown or in progress.
     pending: &["3005", "4000", "4001", "4131", "4161"],
     expired: &["4143"],
-    failed: Codes(&[
+    failed: ErrorCodes(&[
         (
             ErrorClass::Sender,
             &[
@@ -104,52 +105,53 @@ const RESULTS: Results = Results {
 };
 
 struct NhnAlimtalk {
-    nhn: Nhn,
+    service: NhnService,
     sender_key: String,
     refusals: Mutex<Refusals>,
 }
 
-/// How often each delivery was refused for now, as far as this process knows. Who does not know waits, and sends nothing twice.
+/// How often NHN temporarily refused each delivery, as far as this process knows. A process that does not know reuses
+/// the key and has to wait `KEY_LIFETIME`, but sends nothing twice.
 type Refusals = HashMap<DeliveryKey, u32>;
-/// Beyond so many all are forgotten.
-const REFUSALS: usize = 10_000;
+/// When this many are stored, all are dropped.
+const MAX_REFUSALS: usize = 10_000;
 
 impl NhnAlimtalk {
-    fn new(options: &mut Options, common: &Common) -> Result<NhnAlimtalk> {
+    fn new(options: &mut Options, common: &ClientSettings) -> Result<NhnAlimtalk> {
         let sender_key = options.require("sender-key")?;
-        let nhn = Nhn::new(options, "https://kakaotalk-bizmessage.api.nhncloudservice.com", common)?;
-        Ok(NhnAlimtalk { nhn: nhn.with_webhooks(options)?, sender_key, refusals: Mutex::default() })
+        let nhn = NhnService::new(options, "https://kakaotalk-bizmessage.api.nhncloudservice.com", common)?;
+        Ok(NhnAlimtalk { service: nhn.with_webhooks(options)?, sender_key, refusals: Mutex::default() })
     }
 
     fn path(&self, end: &str) -> String {
-        format!("/alimtalk/v2.3/appkeys/{}/{end}", self.nhn.app_key)
+        format!("/alimtalk/v2.3/appkeys/{}/{end}", self.service.app_key)
     }
 
-    /// All of one content.
-    async fn post(&self, letters: Vec<SendRequest<'_>>) -> Vec<Outcome> {
-        let Some(first) = letters.first() else { return Vec::new() };
+    /// Sends one request. All requests have the same content.
+    async fn post(&self, requests: Vec<SendRequest<'_>>) -> Vec<Outcome> {
+        let Some(first) = requests.first() else { return Vec::new() };
         let Some(template) = &first.content.template_code else {
-            let detail = "an AlimTalk names its approved template: templateCode";
-            return vec![rejected(ErrorClass::Template, "template_missing", detail); letters.len()];
+            let detail = "an AlimTalk needs the code of an approved template: set templateCode";
+            return vec![rejected(ErrorClass::Template, "template_missing", detail); requests.len()];
         };
         let body = json!({
             "senderKey": self.sender_key, "templateCode": template,
-            "recipientList": letters.iter().map(recipient).collect::<Vec<Value>>(),
+            "recipientList": requests.iter().map(recipient).collect::<Vec<Value>>(),
         });
-        let mut headers = self.nhn.headers();
-        if let Ok(key) = HeaderValue::from_str(&idempotency_key(&letters, &self.refusals())) {
+        let mut headers = self.service.headers();
+        if let Ok(key) = HeaderValue::from_str(&idempotency_key(&requests, &self.refusals())) {
             headers.insert(HeaderName::from_static(IDEMPOTENCY_KEY), key);
         }
-        match self.nhn.vendor.post(&self.path("raw-messages"), &body, headers, letters.len()).await {
+        match self.service.api.post(&self.path("raw-messages"), &body, headers, requests.len()).await {
             Ok(answer) => {
-                let outcomes = verdicts(&letters, &answer, &CODES, "/message", "sendResults");
+                let outcomes = recipient_outcomes(&requests, &answer, &CODES, "/message", "sendResults");
                 let mut refusals = self.refusals();
-                for (letter, outcome) in letters.iter().zip(&outcomes) {
-                    count(&mut refusals, letter.key, outcome);
+                for (request, outcome) in requests.iter().zip(&outcomes) {
+                    count_refusal(&mut refusals, request.key, outcome);
                 }
-                outcomes.into_iter().map(not_again).collect()
+                outcomes.into_iter().map(with_key_lifetime).collect()
             }
-            Err(failure) => vec![failure.into_outcome(); letters.len()],
+            Err(failure) => vec![failure.into_outcome(); requests.len()],
         }
     }
 
@@ -157,25 +159,32 @@ impl NhnAlimtalk {
         self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn find(&self, letter: SendRequest<'_>) -> Looked {
-        let place = "/messageSearchResultResponse/messages";
-        self.nhn.find(&Sent { path: self.path("messages"), format: TIME, place }, &digits(letter.to), &letter).await
+    async fn find_earlier_attempt(&self, request: SendRequest<'_>) -> LookupResult {
+        let rows_pointer = "/messageSearchResultResponse/messages";
+        self.service
+            .find_earlier_attempt(
+                &SentList { path: self.path("messages"), format: TIME_FORMAT, rows_pointer },
+                &digits(request.to),
+                &request,
+            )
+            .await
     }
 }
 
-fn recipient(letter: &SendRequest<'_>) -> Value {
+fn recipient(request: &SendRequest<'_>) -> Value {
     json!({
-        "recipientNo": digits(letter.to), "content": letter.content.body,
-        "resendParameter": { "isResend": false }, "recipientGroupingKey": letter.reference().to_string(),
+        "recipientNo": digits(request.to), "content": request.content.body,
+        "resendParameter": { "isResend": false }, "recipientGroupingKey": request.reference().to_string(),
     })
 }
 
-/// NHN's own no, after which another try is due; anything else leaves the key as it is.
-fn count(refusals: &mut Refusals, key: DeliveryKey, outcome: &Outcome) {
+/// Counts a temporary refusal by NHN, so that the next attempt has another key. An unknown outcome and a reused key
+/// leave the count as it is; a final outcome removes it.
+fn count_refusal(refusals: &mut Refusals, key: DeliveryKey, outcome: &Outcome) {
     match outcome {
-        Outcome::Rejected { code, .. } if code == REPEATED => (),
+        Outcome::Rejected { code, .. } if code == KEY_REUSED => (),
         Outcome::Rejected { class, .. } if class.action() != RetryAction::Permanent => {
-            if refusals.len() >= REFUSALS {
+            if refusals.len() >= MAX_REFUSALS {
                 refusals.clear();
             }
             *refusals.entry(key).or_default() += 1;
@@ -185,22 +194,23 @@ fn count(refusals: &mut Refusals, key: DeliveryKey, outcome: &Outcome) {
     }
 }
 
-/// The same for the same deliveries, whichever attempt it is.
-fn idempotency_key(letters: &[SendRequest<'_>], refusals: &Refusals) -> String {
-    let key = |letter: &SendRequest<'_>| {
-        let (key, refused) = (letter.key, refusals.get(&letter.key).copied().unwrap_or_default());
+/// Makes the idempotency key: the same for the same deliveries in any attempt and order, as long as NHN refused none of
+/// them temporarily in between.
+fn idempotency_key(requests: &[SendRequest<'_>], refusals: &Refusals) -> String {
+    let key = |request: &SendRequest<'_>| {
+        let (key, refused) = (request.key, refusals.get(&request.key).copied().unwrap_or_default());
         format!("{}-{key}-{refused}", key.shard)
     };
-    let mut keys: Vec<String> = letters.iter().map(key).collect();
+    let mut keys: Vec<String> = requests.iter().map(key).collect();
     keys.sort_unstable();
     HEXLOWER.encode(&crypt::keyed_hash(b"notihub idempotency key", keys.join(" ").as_bytes()))
 }
 
-/// A key that was used is free again by and by, and until then nothing is taken.
-fn not_again(outcome: Outcome) -> Outcome {
+/// Sets the pause after a reused key: until NHN has forgotten it, no request with it is accepted.
+fn with_key_lifetime(outcome: Outcome) -> Outcome {
     match outcome {
-        Outcome::Rejected { class, code, detail, .. } if code == REPEATED => {
-            Outcome::Rejected { class, code, detail, retry_after: Some(REMEMBERED) }
+        Outcome::Rejected { class, code, detail, .. } if code == KEY_REUSED => {
+            Outcome::Rejected { class, code, detail, retry_after: Some(KEY_LIFETIME) }
         }
         other => other,
     }
@@ -208,17 +218,17 @@ fn not_again(outcome: Outcome) -> Outcome {
 
 impl Provider for NhnAlimtalk {
     fn name(&self) -> &str {
-        &self.nhn.name
+        &self.service.name
     }
 
-    /// What Kakao could not confirm may arrive within three days.
     fn limited_by(&self) -> LimitScope {
         LimitScope::Account
     }
 
+    /// Receipts come within 73 hours: a message that Kakao could not confirm may still arrive within three days.
     fn capabilities(&self) -> Vec<Capability> {
         vec![Capability {
-            batch: Batch::SameContent(nhn::BATCH),
+            batch: Batch::SameContent(nhn::MAX_RECIPIENTS),
             on_unknown: OnUnknown::Lookup,
             receipt_within: hours(73),
             repeats_reference: false,
@@ -226,55 +236,59 @@ impl Provider for NhnAlimtalk {
         }]
     }
 
-    fn send<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Outcome> {
-        Box::pin(async move { self.post(vec![letter]).await.pop().unwrap_or(Outcome::Released) })
+    fn send<'a>(&'a self, request: SendRequest<'a>) -> BoxFuture<'a, Outcome> {
+        Box::pin(async move { self.post(vec![request]).await.pop().unwrap_or(Outcome::Released) })
     }
 
-    fn send_batch<'a>(&'a self, letters: Vec<SendRequest<'a>>) -> Pending<'a, Vec<Outcome>> {
-        Box::pin(self.post(letters))
+    fn send_batch<'a>(&'a self, requests: Vec<SendRequest<'a>>) -> BoxFuture<'a, Vec<Outcome>> {
+        Box::pin(self.post(requests))
     }
 
-    fn lookup<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Looked> {
-        Box::pin(self.find(letter))
+    fn lookup<'a>(&'a self, request: SendRequest<'a>) -> BoxFuture<'a, LookupResult> {
+        Box::pin(self.find_earlier_attempt(request))
     }
 
-    fn receipts(&self, callback: &Callback<'_>) -> Result<Receipts, Refused> {
-        self.nhn.hooks(callback, &RESULTS)
+    fn parse_receipts(&self, callback: &Callback<'_>) -> Result<Receipts, CallbackError> {
+        self.service.parse_webhook(callback, &RESULTS)
     }
 
-    /// Its rows do not repeat our reference: they are known by request and recipient.
-    fn poll<'a>(&'a self, cursor: Option<&'a str>, now: DateTime<Utc>) -> Option<Pending<'a, Result<Polled, String>>> {
+    /// The rows do not repeat our reference; they are matched by requestId and recipientSeq.
+    fn poll_receipts<'a>(
+        &'a self,
+        cursor: Option<&'a str>,
+        now: DateTime<Utc>,
+    ) -> Option<BoxFuture<'a, Result<ReceiptPage, String>>> {
         Some(Box::pin(async move {
-            let list = List {
+            let list = ResultList {
                 path: self.path("message-results"),
-                format: TIME,
-                places: &["/messages", "/message/messages"],
-                results: &RESULTS,
-                with_reference: false,
+                format: TIME_FORMAT,
+                rows_pointers: &["/messages", "/message/messages"],
+                codes: &RESULTS,
+                repeats_reference: false,
             };
-            self.nhn.results(&list, cursor, now).await
+            self.service.poll_results(&list, cursor, now).await
         }))
     }
 
-    fn check(&self) -> Pending<'_, Result<String, String>> {
-        Box::pin(self.nhn.vendor.check())
+    fn check(&self) -> BoxFuture<'_, Result<String, String>> {
+        Box::pin(self.service.api.check())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::nhn::testing::{SIGNED_BY, forgeries, hooked, no, refusals};
-    use super::super::simulator::testing::{BUDGET, content, letter};
-    use super::super::vendor::testing::{Answers, made};
+    use super::super::nhn::testing::{WEBHOOK_SECRET, call_webhook, check_forged_webhooks, check_refusals, refusal};
+    use super::super::simulator::testing::{BUDGET, content, send_request};
+    use super::super::vendor::testing::{ScriptedServer, build};
     use super::*;
     use crate::model::message::Content;
     use crate::model::receipt::ReceiptOutcome;
 
     const OPTIONS: [(&str, &str); 4] =
-        [("app-key", "AK"), ("secret-key", "SK"), ("sender-key", "SENDER"), ("webhook-signature", SIGNED_BY)];
+        [("app-key", "AK"), ("secret-key", "SK"), ("sender-key", "SENDER"), ("webhook-signature", WEBHOOK_SECRET)];
 
     fn account(url: &str) -> Arc<dyn Provider> {
-        made(&ADAPTER, &[&OPTIONS[..], &[("base-url", url)]].concat(), BUDGET)
+        build(&ADAPTER, &[&OPTIONS[..], &[("base-url", url)]].concat(), BUDGET)
     }
 
     fn template() -> Content {
@@ -282,24 +296,24 @@ mod tests {
     }
 
     fn of<'a>(no: i16, to: &'a str, content: &'a Content) -> SendRequest<'a> {
-        let letter = letter(to, content);
-        SendRequest { channel: Channel::KakaoAlimtalk, key: DeliveryKey { no, ..letter.key }, ..letter }
+        let request = send_request(to, content);
+        SendRequest { channel: Channel::KakaoAlimtalk, key: DeliveryKey { no, ..request.key }, ..request }
     }
 
     /// The request is the documented one, with NHN's own fallback off; each recipient has its own verdict.
     #[tokio::test]
     async fn each_recipient_has_its_verdict() {
         let content = template();
-        let letters = vec![of(1, "+821012345678", &content), of(2, "+821011112222", &content)];
-        let key = |n: usize| letters[n].reference().to_string();
+        let requests = vec![of(1, "+821012345678", &content), of(2, "+821011112222", &content)];
+        let key = |n: usize| requests[n].reference().to_string();
         let results = json!([
             { "recipientSeq": 1, "recipientNo": "01012345678", "resultCode": 0, "recipientGroupingKey": key(0) },
             { "recipientSeq": 2, "recipientNo": "01011112222", "resultCode": -3010, "recipientGroupingKey": null },
         ]);
         let answer = json!({ "header": { "isSuccessful": true, "resultCode": 0 },
             "message": { "requestId": "R1", "sendResults": results } });
-        let api = Answers::with(&[(200, answer.to_string())]).await;
-        let outcomes = account(&api.url).send_batch(letters.clone()).await;
+        let api = ScriptedServer::responding(&[(200, answer.to_string())]).await;
+        let outcomes = account(&api.url).send_batch(requests.clone()).await;
         assert_eq!(outcomes[0], Outcome::Accepted { provider_ref: Some("R1/1".to_owned()) });
         assert!(matches!(&outcomes[1], Outcome::Rejected { class: ErrorClass::Template, code, .. } if code == "-3010"));
         let asked = api.requests().remove(0);
@@ -314,19 +328,19 @@ mod tests {
         assert_eq!(asked.body, sent);
     }
 
-    /// A second attempt has the same key as the first, another delivery another; and where NHN knows the key this attempt was
-    /// certainly not taken, until the key is forgotten.
+    /// A second attempt has the same key as the first, another delivery another; and where NHN knows the key this
+    /// attempt was certainly not taken, until the key is forgotten.
     #[tokio::test]
     async fn a_repetition_is_known_by_its_key() {
         let content = template();
-        let api = Answers::with(&[no(-1005), no(-1005), no(-1005)]).await;
+        let api = ScriptedServer::responding(&[refusal(-1005), refusal(-1005), refusal(-1005)]).await;
         let alimtalk = account(&api.url);
         let first = of(1, "+821012345678", &content);
-        for letter in [first.clone(), SendRequest { attempt: 2, ..first }, of(2, "+821012345678", &content)] {
-            let Outcome::Rejected { class, retry_after, .. } = alimtalk.send(letter).await else {
+        for request in [first.clone(), SendRequest { attempt: 2, ..first }, of(2, "+821012345678", &content)] {
+            let Outcome::Rejected { class, retry_after, .. } = alimtalk.send(request).await else {
                 panic!("not rejected")
             };
-            assert_eq!((class, retry_after), (ErrorClass::Throttled, Some(REMEMBERED)));
+            assert_eq!((class, retry_after), (ErrorClass::Throttled, Some(KEY_LIFETIME)));
         }
         let asked = api.requests();
         let key = |n: usize| asked[n].header(IDEMPOTENCY_KEY).unwrap();
@@ -338,7 +352,14 @@ mod tests {
     #[tokio::test]
     async fn a_refusal_does_not_stand_in_its_own_way() {
         let content = template();
-        let api = Answers::with(&[no(-7000), no(-1005), (200, String::new()), no(-5000), no(-5000)]).await;
+        let api = ScriptedServer::responding(&[
+            refusal(-7000),
+            refusal(-1005),
+            (200, String::new()),
+            refusal(-5000),
+            refusal(-5000),
+        ])
+        .await;
         let alimtalk = account(&api.url);
         for attempt in 1..=5 {
             alimtalk.send(SendRequest { attempt, ..of(1, "+821012345678", &content) }).await;
@@ -366,7 +387,7 @@ mod tests {
             (-3026, ErrorClass::Content),
             (-1, ErrorClass::Content),
         ];
-        refusals(&ADAPTER, &OPTIONS, Channel::KakaoAlimtalk, &codes).await;
+        check_refusals(&ADAPTER, &OPTIONS, Channel::KakaoAlimtalk, &codes).await;
         let content = content(None, "no template");
         let outcome = account("http://127.0.0.1:1").send(of(1, "+821012345678", &content)).await;
         assert!(matches!(outcome, Outcome::Rejected { class: ErrorClass::Template, .. }), "{outcome:?}");
@@ -376,7 +397,7 @@ mod tests {
     #[test]
     fn webhooks_are_read() {
         let alimtalk = account("https://kakao.example.com");
-        forgeries(&alimtalk);
+        check_forged_webhooks(&alimtalk);
         for (code, outcome, class) in [
             ("1000", ReceiptOutcome::Delivered, None),
             ("3005", ReceiptOutcome::Accepted, None),
@@ -398,7 +419,7 @@ mod tests {
                 "receiveDate": "2023-06-01", "resultCode": code, "hookId": "h" });
             let changed = json!({ "hookId": "t", "templateCode": "T", "kakaoTemplateCode": "K", "status": "TSC03" });
             let body = json!({ "event": "MESSAGE_RESULT_UPDATE", "hooks": [changed, hook] }).to_string();
-            let read = hooked(&alimtalk, Some(SIGNED_BY), &body).unwrap().remove(0).unwrap();
+            let read = call_webhook(&alimtalk, Some(WEBHOOK_SECRET), &body).unwrap().remove(0).unwrap();
             assert_eq!((read.outcome, read.class, read.occurred_at), (outcome, class, None), "{code}");
             assert_eq!((read.reference, read.event_key), (None, format!("R1/1:{code}")));
         }
@@ -418,13 +439,13 @@ mod tests {
             { "requestId": "R1", "resultCode": "1000" },
         ] });
         let answers = [found, nothing, results].map(|answer| (200, answer.to_string()));
-        let api = Answers::with(&answers).await;
+        let api = ScriptedServer::responding(&answers).await;
         let alimtalk = account(&api.url);
         let looked = alimtalk.lookup(present.clone()).await;
-        assert_eq!(looked, Looked::Taken { provider_ref: Some("R1/1".to_owned()) });
-        assert_eq!(alimtalk.lookup(present).await, Looked::NotTaken);
+        assert_eq!(looked, LookupResult::Found { provider_ref: Some("R1/1".to_owned()) });
+        assert_eq!(alimtalk.lookup(present).await, LookupResult::NotFound);
         let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
-        let polled = alimtalk.poll(None, now).unwrap().await.unwrap();
+        let polled = alimtalk.poll_receipts(None, now).unwrap().await.unwrap();
         assert_eq!(polled.receipts.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false]);
         assert_eq!(polled.receipts[0].as_ref().unwrap().provider_ref.as_deref(), Some("R1/1"));
         let lines: Vec<String> = api.requests().into_iter().map(|r| r.line).collect();

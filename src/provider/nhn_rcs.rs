@@ -1,5 +1,6 @@
-//! NHN Cloud RCS Bizmessage v1.0: texts, one recipient in each request. It carries nothing of ours and calls nobody back:
-//! results are known by the id that a request was answered with, and asked for. So an outcome that is unknown stays unknown.
+//! NHN Cloud RCS Bizmessage v1.0: texts, one recipient in each request. The API carries no reference of ours and sends
+//! no webhooks: results are polled, and matched by the message id in the response. Without a response a message cannot
+//! be looked up, so an unknown outcome stays unknown.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,40 +19,40 @@ use crate::model::receipt::{Receipt, ReceiptOutcome};
 use crate::model::retry::ErrorClass;
 
 use super::adapter::{Adapter, Options};
-use super::http::Answer;
-use super::http::Common;
-use super::nhn::{self, Nhn, hours};
-use super::vendor::{self, Codes, digits, from_kst, word};
-use super::window::Window;
-use super::{Pending, Polled, Provider, Receipts, SendRequest};
+use super::http::ClientSettings;
+use super::http::HttpResponse;
+use super::nhn::{self, NhnService, hours};
+use super::vendor::{self, ErrorCodes, digits, from_kst, text_or_number};
+use super::window::PollWindow;
+use super::{BoxFuture, Provider, ReceiptPage, Receipts, SendRequest};
 
 pub const ADAPTER: Adapter = Adapter {
     name: "nhn-rcs",
-    about: "NHN Cloud RCS Bizmessage v1.0: RCS texts",
+    description: "NHN Cloud RCS Bizmessage v1.0: RCS texts",
     options: &[
-        ("app-key", "of the project's RCS Bizmessage service; needed"),
-        ("secret-key", "of the same; needed"),
+        ("app-key", "the app key of the project's RCS Bizmessage service; needed"),
+        ("secret-key", "the secret key of the same service; needed"),
         ("brand-id", "the RCS brand; needed"),
         ("chatbot-id", "the sender's number, registered with the brand; needed"),
-        ("base-url", "where it is (https://rcs-bizmessage.api.nhncloudservice.com)"),
+        ("base-url", "the URL of the API (https://rcs-bizmessage.api.nhncloudservice.com)"),
     ],
-    make: |options, common| Ok(Arc::new(NhnRcs::new(options, common)?)),
+    build: |options, common| Ok(Arc::new(NhnRcs::new(options, common)?)),
 };
 
-/// What fits into one of the short kind.
+/// The most characters of a short message (`sms`); a longer one is sent as `lms`.
 const SHORT_CHARS: usize = 100;
 const TITLE_CHARS: usize = 30;
 const KINDS: [&str; 2] = ["sms", "lms"];
-const TIME: &str = "%Y-%m-%d %H:%M:%S";
-/// Rows asked for at a time.
-const PAGE: usize = 100;
-/// Each that failed costs a request to learn why. No more in a slice, nor longer for each, than the time of a call allows:
-/// else a slice with many would never come to its end.
-const FAILED: usize = 10;
-const WHY: Duration = Duration::from_secs(1);
+const TIME_FORMAT: &str = "%Y-%m-%d %H:%M:%S";
+/// Rows of one page.
+const PAGE_ROWS: usize = 100;
+/// The most failed messages of one poll. The code of each costs a request of at most `FAILURE_LOOKUP_TIMEOUT`, so that
+/// a poll with many failures ends within the time of a call; the next poll continues after them.
+const MAX_FAILURE_LOOKUPS: usize = 10;
+const FAILURE_LOOKUP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Codes of requests.
-const CODES: Codes = Codes(&[
+/// Codes that refuse a request.
+const CODES: ErrorCodes = ErrorCodes(&[
     (ErrorClass::Credentials, &["-1000", "-1001", "-1002", "-1003", "-1004", "-1008"]),
     (ErrorClass::Sender, &["-3001", "-4000", "-4001", "-4010", "-4011", "-4040", "-4041", "-4050"]),
     (ErrorClass::Template, &["-4020", "-4021", "-4022", "-4023", "-4024"]),
@@ -62,8 +63,8 @@ const CODES: Codes = Codes(&[
     (ErrorClass::Content, &["400", "-30*", "-403*", "-4060"]),
 ]);
 
-/// Codes of what was not received.
-const FAILURES: Codes = Codes(&[
+/// Result codes of messages that were not delivered.
+const RESULT_ERRORS: ErrorCodes = ErrorCodes(&[
     (
         ErrorClass::Credentials,
         &["50001", "50002", "50003", "50004", "50005", "50006", "50007", "50008", "50009", "4000*", "5110*"],
@@ -80,34 +81,34 @@ const FAILURES: Codes = Codes(&[
     (ErrorClass::Content, &["557*", "558*", "55900", "42*", "53*"]),
 ]);
 
-/// A message that was taken before under this id.
+/// Result codes of a message whose id the carrier had accepted before.
 const DUPLICATES: [&str; 2] = ["55806", "42514"];
 
 struct NhnRcs {
-    nhn: Nhn,
+    service: NhnService,
     brand_id: String,
     chatbot_id: String,
     app_key: HeaderValue,
 }
 
 impl NhnRcs {
-    fn new(options: &mut Options, common: &Common) -> Result<NhnRcs> {
-        let (brand_id, chatbot_id) = (options.require("brand-id")?, vendor::sender(options, "chatbot-id")?);
-        let nhn = Nhn::new(options, "https://rcs-bizmessage.api.nhncloudservice.com", common)?;
+    fn new(options: &mut Options, common: &ClientSettings) -> Result<NhnRcs> {
+        let (brand_id, chatbot_id) = (options.require("brand-id")?, vendor::sender_number(options, "chatbot-id")?);
+        let nhn = NhnService::new(options, "https://rcs-bizmessage.api.nhncloudservice.com", common)?;
         let (_, app_key) = vendor::secret_header(options, "app-key", APP_KEY, &nhn.app_key)?;
-        Ok(NhnRcs { nhn, brand_id, chatbot_id, app_key })
+        Ok(NhnRcs { service: nhn, brand_id, chatbot_id, app_key })
     }
 
     fn headers(&self) -> HeaderMap {
-        let mut headers = self.nhn.headers();
+        let mut headers = self.service.headers();
         headers.insert(APP_KEY, self.app_key.clone());
         headers
     }
 
-    async fn post(&self, letter: SendRequest<'_>) -> Outcome {
-        let content = letter.content;
+    async fn post(&self, request: SendRequest<'_>) -> Outcome {
+        let content = request.content;
         let mut body = json!({
-            "brandId": self.brand_id, "chatbotId": self.chatbot_id, "recipientNumber": digits(letter.to),
+            "brandId": self.brand_id, "chatbotId": self.chatbot_id, "recipientNumber": digits(request.to),
             "body": content.body, "isAd": false, "isFallback": false,
         });
         let short = content.body.chars().count() <= SHORT_CHARS && content.subject.is_none();
@@ -115,49 +116,50 @@ impl NhnRcs {
         if let Some(subject) = &content.subject {
             body["title"] = Value::from(subject.chars().take(TITLE_CHARS).collect::<String>());
         }
-        match self.nhn.vendor.post(&format!("/rcs/v1.0/messages/{kind}"), &body, self.headers(), 1).await {
-            Ok(answer) => verdict(&answer),
+        match self.service.api.post(&format!("/rcs/v1.0/messages/{kind}"), &body, self.headers(), 1).await {
+            Ok(answer) => outcome_of(&answer),
             Err(failure) => failure.into_outcome(),
         }
     }
 
-    /// One page of one kind: first all short ones of a window, then all long ones.
-    async fn results(&self, cursor: Option<&str>, now: DateTime<Utc>) -> Result<Polled, String> {
-        let window = Window::open(cursor, now);
-        let (kind, offset) = place(window.place.as_deref());
-        let Some(name) = KINDS.get(kind) else { return Err("its cursor names no kind".to_owned()) };
-        let (start, end) = (vendor::to_kst(window.from, TIME), vendor::to_kst(window.until, TIME));
-        let (from, limit) = (offset.to_string(), PAGE.to_string());
+    /// Reads one page of one kind: first all short messages of a window, then all long ones.
+    async fn poll_results(&self, cursor: Option<&str>, now: DateTime<Utc>) -> Result<ReceiptPage, String> {
+        let window = PollWindow::from_cursor(cursor, now);
+        let (kind, offset) = parse_position(window.position.as_deref());
+        let Some(name) = KINDS.get(kind) else { return Err("the cursor names no kind of message".to_owned()) };
+        let (start, end) = (vendor::to_kst(window.from, TIME_FORMAT), vendor::to_kst(window.until, TIME_FORMAT));
+        let (offset_text, limit) = (offset.to_string(), PAGE_ROWS.to_string());
         let query = [
             ("startReceiveDateTime", start.as_str()),
             ("endReceiveDateTime", &end),
             ("limit", &limit),
-            ("offset", &from),
+            ("offset", &offset_text),
         ];
         let path = format!("/rcs/v1.0/messages/{name}");
-        let body = self.nhn.list(&path, &query, self.headers()).await?;
+        let body = self.service.get_list(&path, &query, self.headers()).await?;
         let rows = body["data"].as_array().ok_or("its list has no rows")?;
-        let (receipts, read) = self.read(&path, rows).await;
-        let next = match (read < rows.len() || rows.len() >= PAGE, kind + 1 < KINDS.len()) {
+        let (receipts, read) = self.read_rows(&path, rows).await;
+        let next = match (read < rows.len() || rows.len() >= PAGE_ROWS, kind + 1 < KINDS.len()) {
             (true, _) => Some(format!("{kind}.{}", offset + read)),
             (false, true) => Some(format!("{}.0", kind + 1)),
             (false, false) => None,
         };
-        let (cursor, more) = window.next(next.as_deref(), now);
-        Ok(Polled { receipts, cursor, more })
+        let (cursor, more) = window.next_cursor(next.as_deref(), now);
+        Ok(ReceiptPage { receipts, cursor, has_more: more })
     }
 
-    /// What the rows tell, and how many of them were read.
-    async fn read(&self, path: &str, rows: &[Value]) -> (Receipts, usize) {
+    /// Returns the receipts of the rows, and how many rows were read: fewer than all after `MAX_FAILURE_LOOKUPS`
+    /// failures.
+    async fn read_rows(&self, path: &str, rows: &[Value]) -> (Receipts, usize) {
         let (mut receipts, mut failed) = (Vec::new(), 0);
         for (n, row) in rows.iter().enumerate() {
             match row["messageStatus"].as_str() {
                 Some("DELIVERED") => receipts.push(receipt(row, None)),
-                Some("FAILED" | "CANCELLED") if failed == FAILED => return (receipts, n),
+                Some("FAILED" | "CANCELLED") if failed == MAX_FAILURE_LOOKUPS => return (receipts, n),
                 Some("FAILED" | "CANCELLED") => {
                     failed += 1;
-                    let why = timeout(WHY, self.why(path, row)).await.ok().flatten();
-                    receipts.push(receipt(row, why.as_deref()));
+                    let code = timeout(FAILURE_LOOKUP_TIMEOUT, self.failure_code(path, row)).await.ok().flatten();
+                    receipts.push(receipt(row, code.as_deref()));
                 }
                 _ => (),
             }
@@ -165,18 +167,19 @@ impl NhnRcs {
         (receipts, rows.len())
     }
 
-    /// A list tells that something failed, and only the message itself why. One that cannot be asked failed all the same.
-    async fn why(&self, path: &str, row: &Value) -> Option<String> {
-        let id = word(&row["messageId"]).filter(|id| id.bytes().all(|b| b.is_ascii_alphanumeric()))?;
-        let body = self.nhn.list(&format!("{path}/{id}"), &[], self.headers()).await.ok()?;
-        word(&body["messageRecipient"]["resultCode"])
+    /// Looks up why a message failed: the list does not say, only the message itself. `None` if the look-up fails; the
+    /// message counts as failed all the same.
+    async fn failure_code(&self, path: &str, row: &Value) -> Option<String> {
+        let id = text_or_number(&row["messageId"]).filter(|id| id.bytes().all(|b| b.is_ascii_alphanumeric()))?;
+        let body = self.service.get_list(&format!("{path}/{id}"), &[], self.headers()).await.ok()?;
+        text_or_number(&body["messageRecipient"]["resultCode"])
     }
 }
 
 const APP_KEY: HeaderName = HeaderName::from_static("x-tc-app-key");
 
-/// `1.200`: which kind, and how many of it were read.
-fn place(text: Option<&str>) -> (usize, usize) {
+/// Parses a position such as `1.200`: the index in `KINDS`, and how many rows of it were read. `(0, 0)` if it is none.
+fn parse_position(text: Option<&str>) -> (usize, usize) {
     let parsed = |text: &str| {
         let (kind, offset) = text.split_once('.')?;
         Some((kind.parse().ok()?, offset.parse().ok()?))
@@ -184,29 +187,29 @@ fn place(text: Option<&str>) -> (usize, usize) {
     text.and_then(parsed).unwrap_or_default()
 }
 
-fn verdict(answer: &Answer) -> Outcome {
-    match nhn::header(answer, &CODES) {
-        Ok(body) => Outcome::Accepted { provider_ref: word(&body["messageId"]) },
+fn outcome_of(answer: &HttpResponse) -> Outcome {
+    match nhn::checked_body(answer, &CODES) {
+        Ok(body) => Outcome::Accepted { provider_ref: text_or_number(&body["messageId"]) },
         Err(outcome) => outcome,
     }
 }
 
-fn receipt(row: &Value, why: Option<&str>) -> Result<Receipt, String> {
-    let id = word(&row["messageId"]).ok_or("it has no messageId")?;
+fn receipt(row: &Value, code: Option<&str>) -> Result<Receipt, String> {
+    let id = text_or_number(&row["messageId"]).ok_or("the result has no messageId")?;
     let status = row["messageStatus"].as_str().unwrap_or_default();
-    let outcome = match (status, why) {
+    let outcome = match (status, code) {
         ("DELIVERED", _) => ReceiptOutcome::Delivered,
         (_, Some(code)) if DUPLICATES.contains(&code) => ReceiptOutcome::Accepted,
         _ => ReceiptOutcome::Failed,
     };
-    let class = why.filter(|_| outcome == ReceiptOutcome::Failed).and_then(|code| FAILURES.class(code));
+    let class = code.filter(|_| outcome == ReceiptOutcome::Failed).and_then(|code| RESULT_ERRORS.class(code));
     Ok(Receipt {
         event_key: format!("{id}:{status}"),
         reference: None,
         provider_ref: Some(id),
         outcome,
         class,
-        code: why.map(str::to_owned),
+        code: code.map(str::to_owned),
         detail: None,
         occurred_at: row["receiveDateTime"].as_str().and_then(from_kst),
     })
@@ -214,7 +217,7 @@ fn receipt(row: &Value, why: Option<&str>) -> Result<Receipt, String> {
 
 impl Provider for NhnRcs {
     fn name(&self) -> &str {
-        &self.nhn.name
+        &self.service.name
     }
 
     fn limited_by(&self) -> LimitScope {
@@ -225,43 +228,48 @@ impl Provider for NhnRcs {
         vec![Capability { receipt_within: hours(73), repeats_reference: false, ..Capability::of(Channel::Rcs) }]
     }
 
-    fn send<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Outcome> {
-        Box::pin(self.post(letter))
+    fn send<'a>(&'a self, request: SendRequest<'a>) -> BoxFuture<'a, Outcome> {
+        Box::pin(self.post(request))
     }
 
-    fn poll<'a>(&'a self, cursor: Option<&'a str>, now: DateTime<Utc>) -> Option<Pending<'a, Result<Polled, String>>> {
-        Some(Box::pin(self.results(cursor, now)))
+    fn poll_receipts<'a>(
+        &'a self,
+        cursor: Option<&'a str>,
+        now: DateTime<Utc>,
+    ) -> Option<BoxFuture<'a, Result<ReceiptPage, String>>> {
+        Some(Box::pin(self.poll_results(cursor, now)))
     }
 
-    fn check(&self) -> Pending<'_, Result<String, String>> {
-        Box::pin(self.nhn.vendor.check())
+    fn check(&self) -> BoxFuture<'_, Result<String, String>> {
+        Box::pin(self.service.api.check())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::nhn::testing::refusals;
-    use super::super::simulator::testing::{BUDGET, content, letter};
-    use super::super::vendor::testing::{Answers, made};
+    use super::super::nhn::testing::check_refusals;
+    use super::super::simulator::testing::{BUDGET, content, send_request};
+    use super::super::vendor::testing::{ScriptedServer, build};
     use super::*;
 
     const OPTIONS: [(&str, &str); 4] =
         [("app-key", "AK"), ("secret-key", "SK"), ("brand-id", "BR.1"), ("chatbot-id", "1588-1234")];
 
     fn account(url: &str) -> Arc<dyn Provider> {
-        made(&ADAPTER, &[&OPTIONS[..], &[("base-url", url)]].concat(), BUDGET)
+        build(&ADAPTER, &[&OPTIONS[..], &[("base-url", url)]].concat(), BUDGET)
     }
 
-    /// The request is the documented one, with NHN's own fallback off; what is longer, or has a title, goes as the long kind.
+    /// The request is the documented one, with NHN's own fallback off; what is longer, or has a title, goes as the long
+    /// kind.
     #[tokio::test]
     async fn texts_go_by_their_length() {
         let long = "가".repeat(101);
         let contents = [content(None, "짧은 글"), content(None, &long), content(Some("제목"), "짧은 글")];
         let taken = r#"{"header":{"isSuccessful":true,"resultCode":0},"messageId":"20220914184500weq0u9pNu30"}"#;
-        let api = Answers::with(&[(200, taken); 3]).await;
+        let api = ScriptedServer::responding(&[(200, taken); 3]).await;
         let rcs = account(&api.url);
         for content in &contents {
-            let outcome = rcs.send(letter("+821012345678", content)).await;
+            let outcome = rcs.send(send_request("+821012345678", content)).await;
             assert_eq!(outcome, Outcome::Accepted { provider_ref: Some("20220914184500weq0u9pNu30".to_owned()) });
         }
         let asked = api.requests();
@@ -288,7 +296,7 @@ mod tests {
             (-3031, ErrorClass::Content),
             (-1, ErrorClass::Content),
         ];
-        refusals(&ADAPTER, &OPTIONS, Channel::Rcs, &codes).await;
+        check_refusals(&ADAPTER, &OPTIONS, Channel::Rcs, &codes).await;
     }
 
     /// Results are polled, kind after kind; why one failed is asked of itself.
@@ -299,21 +307,23 @@ mod tests {
         let detail = |code: &str| {
             json!({ "header": { "isSuccessful": true }, "messageRecipient": { "resultCode": code } }).to_string()
         };
-        let row = |id: &str, status: &str| json!({ "messageId": id, "messageStatus": status, "receiveDateTime": "2027-01-15T17:00:00.000+09:00" });
-        let rows = json!([row("A", "DELIVERED"), row("B", "FAILED"), row("C", "READY"), row("D", "FAILED"), { "messageStatus": "DELIVERED" }]);
+        let at = "2027-01-15T17:00:00.000+09:00";
+        let row = |id: &str, status: &str| json!({ "messageId": id, "messageStatus": status, "receiveDateTime": at });
+        let rows = json!([row("A", "DELIVERED"), row("B", "FAILED"), row("C", "READY"), row("D", "FAILED"),
+            { "messageStatus": "DELIVERED" }]);
         let answers = [page(rows), detail("54002"), detail("42514"), page(json!([])), page(json!([]))];
-        let api = Answers::with(&answers.map(|answer| (200, answer))).await;
+        let api = ScriptedServer::responding(&answers.map(|answer| (200, answer))).await;
         let (rcs, now) = (account(&api.url), DateTime::from_timestamp(1_800_000_000, 0).unwrap());
-        let first = rcs.poll(None, now).unwrap().await.unwrap();
+        let first = rcs.poll_receipts(None, now).unwrap().await.unwrap();
         let read: Vec<_> = first.receipts.iter().map(|r| r.as_ref().ok().map(|r| (r.outcome, r.class))).collect();
         let not_capable = (ReceiptOutcome::Failed, Some(ErrorClass::NotReachable));
         let twice = (ReceiptOutcome::Accepted, None);
         assert_eq!(read, [Some((ReceiptOutcome::Delivered, None)), Some(not_capable), Some(twice), None]);
         assert_eq!(first.receipts[0].as_ref().unwrap().occurred_at, Some(now));
-        assert!(first.more, "the long ones are still to be read");
-        let second = rcs.poll(Some(&first.cursor), now).unwrap().await.unwrap();
-        assert!(!second.more && second.receipts.is_empty());
-        rcs.poll(Some(&second.cursor), now).unwrap().await.unwrap();
+        assert!(first.has_more, "the long ones are still to be read");
+        let second = rcs.poll_receipts(Some(&first.cursor), now).unwrap().await.unwrap();
+        assert!(!second.has_more && second.receipts.is_empty());
+        rcs.poll_receipts(Some(&second.cursor), now).unwrap().await.unwrap();
         let lines: Vec<String> = api.requests().into_iter().map(|r| r.line).collect();
         assert!(lines[0].starts_with("GET /rcs/v1.0/messages/sms?startReceiveDateTime=2027-01-14+18%3A00%3A00&"));
         assert!(lines[0].ends_with("&limit=100&offset=0"), "{}", lines[0]);
@@ -322,38 +332,39 @@ mod tests {
         assert!(lines[4].starts_with("GET /rcs/v1.0/messages/sms?startReceiveDateTime=2027-01-15+16%3A50%3A00&"));
     }
 
-    /// A page full of failures is read in slices, each from where the one before ended; a reason that cannot be read holds up
-    /// nothing.
+    /// A page full of failures is read in slices, each from where the one before ended; a reason that cannot be read
+    /// holds up nothing.
     #[tokio::test]
     async fn many_failures_do_not_hold_up_the_list() {
         let page =
             |rows: &[Value]| json!({ "header": { "isSuccessful": true, "resultCode": 0 }, "data": rows }).to_string();
         let row = |n: usize| json!({ "messageId": format!("M{n}"), "messageStatus": "FAILED" });
-        let rows: Vec<Value> = (0..FAILED + 2).map(row).collect();
+        let rows: Vec<Value> = (0..MAX_FAILURE_LOOKUPS + 2).map(row).collect();
         let mut answers = vec![(200, page(&rows))];
-        answers.extend((0..FAILED).map(|_| (500, String::new())));
-        answers.extend([(200, page(&rows[FAILED..])), (404, String::new()), (200, "{}".to_owned())]);
-        let api = Answers::with(&answers).await;
+        answers.extend((0..MAX_FAILURE_LOOKUPS).map(|_| (500, String::new())));
+        answers.extend([(200, page(&rows[MAX_FAILURE_LOOKUPS..])), (404, String::new()), (200, "{}".to_owned())]);
+        let api = ScriptedServer::responding(&answers).await;
         let (rcs, now) = (account(&api.url), DateTime::from_timestamp(1_800_000_000, 0).unwrap());
         let (mut cursor, mut read) = (None, Vec::new());
-        for count in [FAILED, 2] {
-            let polled = rcs.poll(cursor.as_deref(), now).unwrap().await.unwrap();
-            assert_eq!((polled.receipts.len(), polled.more), (count, true));
+        for count in [MAX_FAILURE_LOOKUPS, 2] {
+            let polled = rcs.poll_receipts(cursor.as_deref(), now).unwrap().await.unwrap();
+            assert_eq!((polled.receipts.len(), polled.has_more), (count, true));
             let failed = |r: &Result<Receipt, String>| r.as_ref().is_ok_and(|r| r.outcome == ReceiptOutcome::Failed);
             assert!(polled.receipts.iter().all(failed));
             read.extend(polled.receipts.into_iter().filter_map(|r| r.ok()?.provider_ref));
             cursor = Some(polled.cursor);
         }
-        assert_eq!(read, (0..FAILED + 2).map(|n| format!("M{n}")).collect::<Vec<_>>());
-        let again = api.requests().remove(FAILED + 1).line;
+        assert_eq!(read, (0..MAX_FAILURE_LOOKUPS + 2).map(|n| format!("M{n}")).collect::<Vec<_>>());
+        let again = api.requests().remove(MAX_FAILURE_LOOKUPS + 1).line;
         assert!(again.ends_with("&limit=100&offset=10"), "{again}");
     }
 
     #[tokio::test]
     async fn a_list_without_rows_is_not_an_empty_one() {
-        let api = Answers::with(&[(200, r#"{"header":{"isSuccessful":true},"data":{"messages":[]}}"#)]).await;
+        let api =
+            ScriptedServer::responding(&[(200, r#"{"header":{"isSuccessful":true},"data":{"messages":[]}}"#)]).await;
         let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
-        assert!(account(&api.url).poll(None, now).unwrap().await.is_err());
+        assert!(account(&api.url).poll_receipts(None, now).unwrap().await.is_err());
     }
 
     #[test]
@@ -374,9 +385,9 @@ mod tests {
             ("55701", ErrorClass::Content),
             ("42015", ErrorClass::Content),
         ] {
-            assert_eq!(FAILURES.class(code), Some(class), "{code}");
+            assert_eq!(RESULT_ERRORS.class(code), Some(class), "{code}");
         }
-        assert_eq!(FAILURES.class("99999"), None);
+        assert_eq!(RESULT_ERRORS.class("99999"), None);
     }
 
     /// An outcome that is unknown cannot be looked up: nothing of ours is carried.

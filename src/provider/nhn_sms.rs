@@ -1,4 +1,4 @@
-//! NHN Cloud SMS v3.0: SMS, LMS, and MMS without pictures, which is an LMS.
+//! NHN Cloud SMS v3.0: SMS, LMS, and MMS without pictures, which is sent as LMS.
 
 use std::sync::Arc;
 
@@ -16,35 +16,35 @@ use crate::model::phone::{self, KOREA};
 use crate::model::retry::ErrorClass;
 
 use super::adapter::{Adapter, Options};
-use super::http::Common;
-use super::nhn::{self, List, Nhn, Sent, hours, verdicts};
-use super::vendor::{self, Codes, Results};
-use super::{Callback, Looked, Pending, Polled, Provider, Receipts, Refused, SendRequest};
+use super::http::ClientSettings;
+use super::nhn::{self, NhnService, ResultList, SentList, hours, recipient_outcomes};
+use super::vendor::{self, ErrorCodes, ResultCodes};
+use super::{BoxFuture, Callback, CallbackError, LookupResult, Provider, ReceiptPage, Receipts, SendRequest};
 
 pub const ADAPTER: Adapter = Adapter {
     name: "nhn-sms",
-    about: "NHN Cloud SMS v3.0: SMS, LMS, MMS without pictures",
+    description: "NHN Cloud SMS v3.0: SMS, LMS, MMS without pictures",
     options: &[
-        ("app-key", "of the project's SMS service; needed"),
-        ("secret-key", "of the same; needed"),
+        ("app-key", "the app key of the project's SMS service; needed"),
+        ("secret-key", "the secret key of the same service; needed"),
         ("from", "the sender's number, registered at NHN; needed"),
         (
             "webhook-signature",
-            "what webhooks show, as written at NHN; without it none is taken, and results are polled",
+            "the text that webhooks show, as set at NHN; without it webhooks are refused and results are only polled",
         ),
-        ("base-url", "where it is (https://sms.api.nhncloudservice.com)"),
+        ("base-url", "the URL of the API (https://sms.api.nhncloudservice.com)"),
         ("channels", "SMS, LMS and MMS (the default), or fewer"),
     ],
-    make: |options, common| Ok(Arc::new(NhnSms::new(options, common)?)),
+    build: |options, common| Ok(Arc::new(NhnSms::new(options, common)?)),
 };
 
 const CHANNELS: [Channel; 3] = [Channel::Sms, Channel::Lms, Channel::Mms];
-const TIME: &str = "%Y-%m-%d %H:%M:%S";
-/// Of a title, in the bytes of carriers.
+const TIME_FORMAT: &str = "%Y-%m-%d %H:%M:%S";
+/// The most bytes of a title, in the carriers' code page CP949.
 const TITLE_BYTES: usize = 40;
 
-/// Codes of requests, and of recipients in them.
-const CODES: Codes = Codes(&[
+/// Codes of whole requests and of single recipients.
+const CODES: ErrorCodes = ErrorCodes(&[
     (ErrorClass::Credentials, &["-1000", "-1001", "-1002", "-1003", "-1004", "-1007", "-1008"]),
     (ErrorClass::ProviderInternal, &["-2021", "-7000", "-9999"]),
     (ErrorClass::Quota, &["-2047", "-2052", "-2053"]),
@@ -61,13 +61,13 @@ const CODES: Codes = Codes(&[
     ),
 ]);
 
-/// What became of it at the carrier.
-const RESULTS: Results = Results {
+/// The carriers' result codes.
+const RESULTS: ResultCodes = ResultCodes {
     delivered: &["1000"],
-    // Another message of ours was taken for the same: which of the two arrived, this does not tell.
+    // NHN took the message for a duplicate of another one; the code does not say which of the two was delivered.
     pending: &["E915"],
     expired: &["1019", "2000"],
-    failed: Codes(&[
+    failed: ErrorCodes(&[
         (ErrorClass::ProviderInternal, &["1001", "3011", "3014", "4007", "4009", "E900", "E999"]),
         (ErrorClass::Address, &["1002", "3001", "3003", "4003", "4005"]),
         (ErrorClass::Sender, &["1003", "3017", "3018", "3019", "4001", "4002"]),
@@ -84,63 +84,65 @@ const RESULTS: Results = Results {
 };
 
 struct NhnSms {
-    nhn: Nhn,
+    service: NhnService,
     from: String,
     channels: Vec<Channel>,
 }
 
 impl NhnSms {
-    fn new(options: &mut Options, common: &Common) -> Result<NhnSms> {
+    fn new(options: &mut Options, common: &ClientSettings) -> Result<NhnSms> {
         Ok(NhnSms {
-            from: vendor::sender(options, "from")?,
-            channels: options.channels_of(&CHANNELS, &CHANNELS)?,
-            nhn: Nhn::new(options, "https://sms.api.nhncloudservice.com", common)?.with_webhooks(options)?,
+            from: vendor::sender_number(options, "from")?,
+            channels: options.channels_or(&CHANNELS, &CHANNELS)?,
+            service: NhnService::new(options, "https://sms.api.nhncloudservice.com", common)?.with_webhooks(options)?,
         })
     }
 
     fn path(&self, end: &str) -> String {
-        format!("/sms/v3.0/appKeys/{}/{end}", self.nhn.app_key)
+        format!("/sms/v3.0/appKeys/{}/{end}", self.service.app_key)
     }
 
-    /// All of one content.
-    async fn post(&self, letters: Vec<SendRequest<'_>>) -> Vec<Outcome> {
-        let Some(first) = letters.first() else { return Vec::new() };
+    /// Sends one request. All requests have the same channel and content.
+    async fn post(&self, requests: Vec<SendRequest<'_>>) -> Vec<Outcome> {
+        let Some(first) = requests.first() else { return Vec::new() };
         let mut body = json!({
             "body": first.content.body, "sendNo": self.from,
-            "recipientList": letters.iter().map(recipient).collect::<Vec<Value>>(),
+            "recipientList": requests.iter().map(recipient).collect::<Vec<Value>>(),
         });
         if first.channel != Channel::Sms {
             body["title"] = Value::from(title(first.content));
         }
-        let path = self.path(sender(first.channel));
-        match self.nhn.vendor.post(&path, &body, self.nhn.headers(), letters.len()).await {
-            Ok(answer) => verdicts(&letters, &answer, &CODES, "/body/data", "sendResultList"),
-            Err(failure) => vec![failure.into_outcome(); letters.len()],
+        let path = self.path(send_path(first.channel));
+        match self.service.api.post(&path, &body, self.service.headers(), requests.len()).await {
+            Ok(answer) => recipient_outcomes(&requests, &answer, &CODES, "/body/data", "sendResultList"),
+            Err(failure) => vec![failure.into_outcome(); requests.len()],
         }
     }
 
-    async fn find(&self, letter: SendRequest<'_>) -> Looked {
-        let list = Sent { path: self.path(sender(letter.channel)), format: TIME, place: "/body/data" };
-        self.nhn.find(&list, &home(letter.to).1, &letter).await
+    async fn find_earlier_attempt(&self, request: SendRequest<'_>) -> LookupResult {
+        let list =
+            SentList { path: self.path(send_path(request.channel)), format: TIME_FORMAT, rows_pointer: "/body/data" };
+        self.service.find_earlier_attempt(&list, &country_and_number(request.to).1, &request).await
     }
 }
 
-fn sender(channel: Channel) -> &'static str {
+fn send_path(channel: Channel) -> &'static str {
     if channel == Channel::Sms { "sender/sms" } else { "sender/mms" }
 }
 
-fn home(number: &str) -> (i32, String) {
+fn country_and_number(number: &str) -> (i32, String) {
     phone::dialled(number).unwrap_or((KOREA, number.to_owned()))
 }
 
-fn recipient(letter: &SendRequest<'_>) -> Value {
-    let (country, number) = home(letter.to);
+fn recipient(request: &SendRequest<'_>) -> Value {
+    let (country, number) = country_and_number(request.to);
     json!({
-        "recipientNo": number, "countryCode": country.to_string(), "recipientGroupingKey": letter.reference().to_string(),
+        "recipientNo": number, "countryCode": country.to_string(),
+        "recipientGroupingKey": request.reference().to_string(),
     })
 }
 
-/// A long message must have a title. Where the message has none, or one that is too long, its beginning serves.
+/// Returns the title, which every LMS must have: the subject, or else the first line of the body, cut to `TITLE_BYTES`.
 fn title(content: &Content) -> String {
     let text = content.subject.as_deref().filter(|s| !s.trim().is_empty()).unwrap_or(&content.body);
     let mut title = String::new();
@@ -156,19 +158,19 @@ fn title(content: &Content) -> String {
 
 impl Provider for NhnSms {
     fn name(&self) -> &str {
-        &self.nhn.name
+        &self.service.name
     }
 
-    /// It keeps trying for 25 hours (SMS) and 80 hours (LMS), and tells a little later.
     fn limited_by(&self) -> LimitScope {
         LimitScope::Account
     }
 
+    /// NHN tries for 25 hours (SMS) or 80 hours (LMS); receipts come a little later.
     fn capabilities(&self) -> Vec<Capability> {
         let capability = |channel: &Channel| Capability {
-            // More is stored, and cut on its way.
+            // NHN accepts a longer text and cuts it when it sends.
             body: if *channel == Channel::Lms { Some(2000) } else { None },
-            batch: Batch::SameContent(nhn::BATCH),
+            batch: Batch::SameContent(nhn::MAX_RECIPIENTS),
             on_unknown: OnUnknown::Lookup,
             receipt_within: hours(if *channel == Channel::Sms { 26 } else { 81 }),
             ..Capability::of(*channel)
@@ -176,60 +178,64 @@ impl Provider for NhnSms {
         self.channels.iter().map(capability).collect()
     }
 
-    fn send<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Outcome> {
-        Box::pin(async move { self.post(vec![letter]).await.pop().unwrap_or(Outcome::Released) })
+    fn send<'a>(&'a self, request: SendRequest<'a>) -> BoxFuture<'a, Outcome> {
+        Box::pin(async move { self.post(vec![request]).await.pop().unwrap_or(Outcome::Released) })
     }
 
-    fn send_batch<'a>(&'a self, letters: Vec<SendRequest<'a>>) -> Pending<'a, Vec<Outcome>> {
-        Box::pin(self.post(letters))
+    fn send_batch<'a>(&'a self, requests: Vec<SendRequest<'a>>) -> BoxFuture<'a, Vec<Outcome>> {
+        Box::pin(self.post(requests))
     }
 
-    fn lookup<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Looked> {
-        Box::pin(self.find(letter))
+    fn lookup<'a>(&'a self, request: SendRequest<'a>) -> BoxFuture<'a, LookupResult> {
+        Box::pin(self.find_earlier_attempt(request))
     }
 
-    fn receipts(&self, callback: &Callback<'_>) -> Result<Receipts, Refused> {
-        self.nhn.hooks(callback, &RESULTS)
+    fn parse_receipts(&self, callback: &Callback<'_>) -> Result<Receipts, CallbackError> {
+        self.service.parse_webhook(callback, &RESULTS)
     }
 
-    fn poll<'a>(&'a self, cursor: Option<&'a str>, now: DateTime<Utc>) -> Option<Pending<'a, Result<Polled, String>>> {
+    fn poll_receipts<'a>(
+        &'a self,
+        cursor: Option<&'a str>,
+        now: DateTime<Utc>,
+    ) -> Option<BoxFuture<'a, Result<ReceiptPage, String>>> {
         Some(Box::pin(async move {
-            let list = List {
+            let list = ResultList {
                 path: self.path("message-results"),
-                format: TIME,
-                places: &["/body/data/resultUpdateList", "/body/data"],
-                results: &RESULTS,
-                with_reference: true,
+                format: TIME_FORMAT,
+                rows_pointers: &["/body/data/resultUpdateList", "/body/data"],
+                codes: &RESULTS,
+                repeats_reference: true,
             };
-            self.nhn.results(&list, cursor, now).await
+            self.service.poll_results(&list, cursor, now).await
         }))
     }
 
-    fn check(&self) -> Pending<'_, Result<String, String>> {
-        Box::pin(self.nhn.vendor.check())
+    fn check(&self) -> BoxFuture<'_, Result<String, String>> {
+        Box::pin(self.service.api.check())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::nhn::testing::{SIGNED_BY, forgeries, hooked, refusals};
-    use super::super::simulator::testing::{BUDGET, content, letter, rejected, unknown};
-    use super::super::vendor::testing::{Answers, made, try_made};
+    use super::super::nhn::testing::{WEBHOOK_SECRET, call_webhook, check_forged_webhooks, check_refusals};
+    use super::super::simulator::testing::{BUDGET, content, rejected, send_request, unknown};
+    use super::super::vendor::testing::{ScriptedServer, build, try_build};
     use super::*;
     use crate::model::delivery::DeliveryKey;
     use crate::model::receipt::ReceiptOutcome;
 
     const OPTIONS: [(&str, &str); 4] =
-        [("app-key", "AK"), ("secret-key", "SK"), ("from", "1544-6859"), ("webhook-signature", SIGNED_BY)];
+        [("app-key", "AK"), ("secret-key", "SK"), ("from", "1544-6859"), ("webhook-signature", WEBHOOK_SECRET)];
 
     fn account(url: &str) -> Arc<dyn Provider> {
-        made(&ADAPTER, &[&OPTIONS[..], &[("base-url", url)]].concat(), BUDGET)
+        build(&ADAPTER, &[&OPTIONS[..], &[("base-url", url)]].concat(), BUDGET)
     }
 
     fn numbered<'a>(channel: Channel, numbers: &[&'a str], content: &'a Content) -> Vec<SendRequest<'a>> {
         let one = |(n, to): (usize, &&'a str)| {
-            let letter = letter(to, content);
-            SendRequest { channel, key: DeliveryKey { no: i16::try_from(n).unwrap() + 1, ..letter.key }, ..letter }
+            let request = send_request(to, content);
+            SendRequest { channel, key: DeliveryKey { no: i16::try_from(n).unwrap() + 1, ..request.key }, ..request }
         };
         numbers.iter().enumerate().map(one).collect()
     }
@@ -244,16 +250,16 @@ mod tests {
     #[tokio::test]
     async fn each_recipient_has_its_verdict() {
         let content = content(None, "본문");
-        let letters =
+        let requests =
             numbered(Channel::Sms, &["+821012345678", "+821012345678", "+12025550123", "+821099998888"], &content);
-        let key = |n: usize| letters[n].reference().to_string();
+        let key = |n: usize| requests[n].reference().to_string();
         let results = json!([
             { "recipientNo": "01012345678", "resultCode": -6001, "recipientSeq": 2, "recipientGroupingKey": key(1) },
             { "recipientNo": "01012345678", "resultCode": 0, "recipientSeq": 1, "recipientGroupingKey": key(0) },
             { "recipientNo": "2025550123", "resultCode": "-2046", "recipientSeq": 3, "recipientGroupingKey": key(2) },
         ]);
-        let api = Answers::with(&[(200, taken(&results))]).await;
-        let outcomes = account(&api.url).send_batch(letters.clone()).await;
+        let api = ScriptedServer::responding(&[(200, taken(&results))]).await;
+        let outcomes = account(&api.url).send_batch(requests.clone()).await;
         assert_eq!(outcomes[0], Outcome::Accepted { provider_ref: Some("R1/1".to_owned()) });
         assert_eq!(rejected(outcomes[1].clone()), (ErrorClass::OptedOut, "-6001".to_owned()));
         assert_eq!(rejected(outcomes[2].clone()), (ErrorClass::NotReachable, "-2046".to_owned()));
@@ -261,7 +267,10 @@ mod tests {
         let asked = api.requests().remove(0);
         assert_eq!(asked.line, "POST /sms/v3.0/appKeys/AK/sender/sms");
         assert_eq!(asked.header("x-secret-key"), Some("SK"));
-        let one = |n: usize, number: &str, country: &str| json!({ "recipientNo": number, "countryCode": country, "recipientGroupingKey": key(n) });
+        let one = |n: usize, number: &str, country: &str| {
+            let reference = key(n);
+            json!({ "recipientNo": number, "countryCode": country, "recipientGroupingKey": reference })
+        };
         let recipients = json!([
             one(0, "01012345678", "82"),
             one(1, "01012345678", "82"),
@@ -279,7 +288,7 @@ mod tests {
             (None, "가나다라마바사아자차카타파하가나다라마바사", "가나다라마바사아자차카타파하가나다라마바"),
         ] {
             let content = content(subject, body);
-            let api = Answers::with(&[(200, taken(&json!([])))]).await;
+            let api = ScriptedServer::responding(&[(200, taken(&json!([])))]).await;
             account(&api.url).send_batch(numbered(Channel::Lms, &["+821012345678"], &content)).await;
             let asked = api.requests().remove(0);
             assert_eq!(asked.line, "POST /sms/v3.0/appKeys/AK/sender/mms");
@@ -303,16 +312,16 @@ mod tests {
             (-2023, ErrorClass::Content),
             (-1, ErrorClass::Content),
         ];
-        refusals(&ADAPTER, &OPTIONS, Channel::Sms, &codes).await;
+        check_refusals(&ADAPTER, &OPTIONS, Channel::Sms, &codes).await;
     }
 
     /// S0-40, S0-42: also with the vendor's misspelling; one hook that cannot be read loses no other.
     #[test]
     fn webhooks_are_read() {
         let sms = account("https://sms.example.com");
-        forgeries(&sms);
+        check_forged_webhooks(&sms);
         let content = content(None, "x");
-        let ours = letter("+821012345678", &content).reference();
+        let ours = send_request("+821012345678", &content).reference();
         let hook = |code: &str, status: &str, key: &str| {
             json!({ "hookId": "h", "requestId": "R1", "recipientSeq": 1, "receiveDate": "2027-01-15T17:00:00",
                 "messageStatus": status, "resultCode": code, key: ours.to_string() })
@@ -335,7 +344,7 @@ mod tests {
             ("E919", "FAILED", ReceiptOutcome::Failed, Some(ErrorClass::OutsideHours)),
         ] {
             let body = json!({ "hooks": [hook(code, status, good)] }).to_string();
-            let read = hooked(&sms, Some(SIGNED_BY), &body).unwrap().remove(0).unwrap();
+            let read = call_webhook(&sms, Some(WEBHOOK_SECRET), &body).unwrap().remove(0).unwrap();
             assert_eq!((read.outcome, read.class), (outcome, class), "{code} {status}");
             assert_eq!((read.reference, read.provider_ref.as_deref()), (Some(ours), Some("R1/1")));
             assert_eq!(read.occurred_at, DateTime::from_timestamp(1_800_000_000, 0));
@@ -345,12 +354,12 @@ mod tests {
             hook("1000", "COMPLETED", "recipientGropuingKey"), { "resultCode": "1000" }, opted_out, null,
             hook("1000", "COMPLETED", good),
         ] });
-        let read = hooked(&sms, Some(SIGNED_BY), &body.to_string()).unwrap();
+        let read = call_webhook(&sms, Some(WEBHOOK_SECRET), &body.to_string()).unwrap();
         assert_eq!(read.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, false, true]);
         assert_eq!(read[0].as_ref().unwrap().reference, Some(ours), "misspelt as they send it");
         assert_eq!(read[0], read[3]);
-        let without = made(&ADAPTER, &OPTIONS[..3], BUDGET);
-        assert_eq!(hooked(&without, Some(SIGNED_BY), "{}"), Err(Refused::NotExpected));
+        let without = build(&ADAPTER, &OPTIONS[..3], BUDGET);
+        assert_eq!(call_webhook(&without, Some(WEBHOOK_SECRET), "{}"), Err(CallbackError::NotSupported));
     }
 
     fn listed(data: &Value) -> (u16, String) {
@@ -360,19 +369,22 @@ mod tests {
     #[tokio::test]
     async fn what_may_have_been_taken_is_looked_up() {
         let content = content(None, "x");
-        let present = SendRequest { attempt: 2, ..letter("+821012345678", &content) };
-        let row = |letter: &SendRequest<'_>| json!({ "requestId": "R1", "recipientSeq": 4, "recipientGroupingKey": letter.reference().to_string() });
+        let present = SendRequest { attempt: 2, ..send_request("+821012345678", &content) };
+        let row = |request: &SendRequest<'_>| {
+            let reference = request.reference().to_string();
+            json!({ "requestId": "R1", "recipientSeq": 4, "recipientGroupingKey": reference })
+        };
         let before = SendRequest { attempt: 1, ..present.clone() };
-        let api = Answers::with(&[
+        let api = ScriptedServer::responding(&[
             listed(&json!([row(&present), row(&before)])),
             listed(&json!([row(&present), {}])),
-            listed(&Value::Array(vec![json!({}); nhn::FOUND])),
+            listed(&Value::Array(vec![json!({}); nhn::LOOKUP_ROWS])),
             (200, "{}".to_owned()),
         ])
         .await;
         let sms = account(&api.url);
-        let taken = Looked::Taken { provider_ref: Some("R1/4".to_owned()) };
-        for expected in [taken, Looked::NotTaken, Looked::CannotTell, Looked::CannotTell] {
+        let taken = LookupResult::Found { provider_ref: Some("R1/4".to_owned()) };
+        for expected in [taken, LookupResult::NotFound, LookupResult::Inconclusive, LookupResult::Inconclusive] {
             assert_eq!(sms.lookup(present.clone()).await, expected);
         }
         let line = api.requests().remove(0).line;
@@ -384,28 +396,28 @@ mod tests {
     #[tokio::test]
     async fn results_are_polled() {
         let content = content(None, "x");
-        let ours = letter("+821012345678", &content).reference().to_string();
+        let ours = send_request("+821012345678", &content).reference().to_string();
         let row = |seq: usize, code: &str, key: &str| {
             json!({ "requestId": "R1", "recipientSeq": seq, "resultCode": code, "recipientGroupingKey": key,
                 "updateDate": "2027-01-15 16:59:00.0" })
         };
-        let mut full: Vec<Value> = (0..nhn::PAGE).map(|seq| row(seq, "1000", "theirs")).collect();
+        let mut full: Vec<Value> = (0..nhn::RESULTS_PAGE).map(|seq| row(seq, "1000", "theirs")).collect();
         full[7] = row(7, "1000", &ours);
-        let api = Answers::with(&[
+        let api = ScriptedServer::responding(&[
             listed(&Value::Array(full)),
             listed(&json!({ "resultUpdateList": [row(1, "3001", &ours), row(2, "E915", &ours)] })),
             listed(&json!([])),
-            super::super::nhn::testing::no(-9999),
+            super::super::nhn::testing::refusal(-9999),
             listed(&json!({ "items": [] })),
         ])
         .await;
         let (sms, now) = (account(&api.url), DateTime::from_timestamp(1_800_000_000, 0).unwrap());
-        let first = sms.poll(None, now).unwrap().await.unwrap();
-        assert_eq!((first.receipts.len(), first.more), (1, true));
+        let first = sms.poll_receipts(None, now).unwrap().await.unwrap();
+        assert_eq!((first.receipts.len(), first.has_more), (1, true));
         assert_eq!(first.receipts[0].as_ref().unwrap().event_key, "R1/7:1000");
-        let second = sms.poll(Some(&first.cursor), now).unwrap().await.unwrap();
-        assert_eq!((second.receipts.len(), second.more), (1, false), "as the table has it, and only what is final");
-        sms.poll(Some(&second.cursor), now).unwrap().await.unwrap();
+        let second = sms.poll_receipts(Some(&first.cursor), now).unwrap().await.unwrap();
+        assert_eq!((second.receipts.len(), second.has_more), (1, false), "as the table has it, and only what is final");
+        sms.poll_receipts(Some(&second.cursor), now).unwrap().await.unwrap();
         let lines: Vec<String> = api.requests().into_iter().map(|r| r.line).collect();
         let times = |from: &str| {
             format!(
@@ -415,13 +427,16 @@ mod tests {
         assert_eq!(lines[0], format!("{}&pageNum=1&pageSize=100", times("2027-01-14+18%3A00%3A00")));
         assert_eq!(lines[1], format!("{}&pageNum=2&pageSize=100", times("2027-01-14+18%3A00%3A00")));
         assert_eq!(lines[2], format!("{}&pageNum=1&pageSize=100", times("2027-01-15+16%3A50%3A00")));
-        assert!(sms.poll(None, now).unwrap().await.unwrap_err().contains("-9999"));
-        assert!(sms.poll(None, now).unwrap().await.unwrap_err().contains("no rows"), "not what is expected, not empty");
+        assert!(sms.poll_receipts(None, now).unwrap().await.unwrap_err().contains("-9999"));
+        assert!(
+            sms.poll_receipts(None, now).unwrap().await.unwrap_err().contains("no rows"),
+            "not what is expected, not empty"
+        );
     }
 
     #[test]
     fn settings_are_checked() {
-        let error = |options: &[(&str, &str)]| try_made(&ADAPTER, options, BUDGET).err().unwrap().to_string();
+        let error = |options: &[(&str, &str)]| try_build(&ADAPTER, options, BUDGET).err().unwrap().to_string();
         assert!(error(&OPTIONS[..2]).contains("needs the option from"));
         assert!(error(&[("app-key", "a/b"), OPTIONS[1], OPTIONS[2]]).contains("app-key"));
         assert!(error(&[OPTIONS[0], OPTIONS[1], ("from", "02x")]).contains("1 to 13 digits"));

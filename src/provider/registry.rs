@@ -1,13 +1,13 @@
-//! Adapters by name: what `--provider` can make an account of. One line each.
+//! All adapters, by name: what `--provider` can build an account of.
 
 use crate::config::ProviderSettings;
 use crate::error::{Error, Result};
 
 use super::Account;
 use super::adapter::Adapter;
-use super::http::Common;
+use super::http::ClientSettings;
 
-/// Adding a vendor: its file, and its line here.
+/// A new vendor needs its file, and its line here.
 pub const ADAPTERS: &[Adapter] = &[
     super::kakaotalk::ADAPTER,
     super::sms::ADAPTER,
@@ -20,24 +20,24 @@ pub const ADAPTERS: &[Adapter] = &[
     super::mock::ADAPTER,
 ];
 
-/// The account that these settings describe.
+/// Builds the account that these settings describe.
 ///
 /// # Errors
-/// `Error::Usage` if there is no such adapter, or if an option is wrong.
-pub fn make(settings: &ProviderSettings, common: &Common) -> Result<Account> {
+/// `Error::Usage` if there is no such adapter, or if an option is wrong. `Error::Setup` if no HTTP client can be built.
+pub fn build_account(settings: &ProviderSettings, common: &ClientSettings) -> Result<Account> {
     let adapter = ADAPTERS.iter().find(|a| a.name == settings.adapter).ok_or_else(|| {
         let known: Vec<&str> = ADAPTERS.iter().map(|a| a.name).collect();
         let (name, adapter) = (&settings.name, &settings.adapter);
         Error::Usage(format!("provider '{name}': there is no adapter '{adapter}'; there are {}", known.join(", ")))
     })?;
-    adapter.account(settings, common)
+    adapter.build_account(settings, common)
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::super::adapter::OPTIONS;
+    use super::super::adapter::COMMON_OPTIONS;
     use super::super::simulator::testing::{BUDGET, rustls_provider};
     use super::*;
     use crate::model::channel::Channel;
@@ -63,14 +63,14 @@ mod tests {
         rustls_provider();
         let options = options.iter().map(|o| ((*o).to_owned(), value(adapter.name, o).to_owned())).collect();
         let settings = ProviderSettings { name: "main".to_owned(), adapter: adapter.name.to_owned(), options };
-        make(&settings, &Common::within(BUDGET))
+        build_account(&settings, &ClientSettings::with_budget(BUDGET))
     }
 
-    /// What is told of an adapter's options is what it takes: all of them, those called needed, and no other.
+    /// An adapter takes exactly the options that it describes, and those called needed are needed.
     #[test]
     fn options_are_as_they_are_told() {
         for adapter in ADAPTERS {
-            let all: Vec<&str> = adapter.options.iter().chain(OPTIONS).map(|(name, _)| *name).collect();
+            let all: Vec<&str> = adapter.options.iter().chain(COMMON_OPTIONS).map(|(name, _)| *name).collect();
             let made = account(adapter, &all).unwrap();
             assert!(!made.capabilities.is_empty(), "{}", adapter.name);
             assert_eq!((made.terms.weight, made.terms.profile), (2, Some(Profile::Internal)));
@@ -90,7 +90,7 @@ mod tests {
             let mut options = BTreeMap::from([("channels".to_owned(), "LMS+SMS".to_owned())]);
             options.insert(option.to_owned(), value.to_owned());
             let settings = ProviderSettings { name: "main".to_owned(), adapter: "mock".to_owned(), options };
-            make(&settings, &Common::within(BUDGET))
+            build_account(&settings, &ClientSettings::with_budget(BUDGET))
         };
         for option in ["channels", "weight"] {
             let error = made(option, " ").err().unwrap().to_string();
@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn an_adapter_that_is_not_there_is_told_with_those_that_are() {
         let settings = ProviderSettings { name: "x".to_owned(), adapter: "y".to_owned(), options: BTreeMap::default() };
-        let error = make(&settings, &Common::within(BUDGET)).err().unwrap().to_string();
+        let error = build_account(&settings, &ClientSettings::with_budget(BUDGET)).err().unwrap().to_string();
         assert!(error.contains("there is no adapter 'y'") && error.contains("nhn-alimtalk"), "{error}");
     }
 }

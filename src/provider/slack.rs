@@ -1,9 +1,9 @@
-//! Slack, by incoming webhooks: one URL posts to one channel of one workspace. The URL is the credential, so it comes
-//! from the settings under a name, and neither a log nor an error nor `Debug` ever shows it.
+//! Slack's incoming webhooks: one URL posts to one channel of one workspace. The URL is the credential, so it stands in
+//! the settings under a name, and no log, error or `Debug` output shows it.
 //!
-//! Slack answers `200` with the body `ok`, or a status with one word that says why not. After a 2xx with anything else
-//! nobody knows, unless the destination is one whose server speaks in its own words. Slack keeps no key to tell a
-//! repetition by: after an unknown outcome a second post may be a second copy.
+//! Slack answers `200` with the body `ok`, or another status with one error word. A 2xx with any other body is an
+//! unknown outcome, unless the settings call the destination compatible: then any 2xx is acceptance. Slack has no
+//! idempotency key, so a second post after an unknown outcome may be a duplicate.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -22,12 +22,13 @@ use crate::model::mrkdwn;
 use crate::model::pace::LimitScope;
 use crate::model::retry::ErrorClass;
 
-use super::http::{Answer, Common, Connections, DecidedBy, Http, is_loopback};
-use super::{Pending, Provider, SendRequest};
+use super::http::{ClientSettings, ConnectionPolicy, DecidedBy, HttpClient, HttpResponse, is_loopback};
+use super::{BoxFuture, Provider, SendRequest};
 
-/// Slack's words for a no, and what each comes down to. Each webhook is a credential of its own: that one is void says nothing
-/// of the others, so it is the sender that cannot be used, not Slack.
-const WORDS: [(&str, ErrorClass); 27] = [
+/// Slack's error words, and the class of each. Each webhook is a credential of its own: that one is revoked says
+/// nothing about the others, so such an error has the class `Sender`, not `Credentials`, which would stop the whole
+/// provider.
+const ERROR_WORDS: [(&str, ErrorClass); 27] = [
     ("account_inactive", ErrorClass::Sender),
     ("action_prohibited", ErrorClass::Sender),
     ("channel_is_archived", ErrorClass::Address),
@@ -57,13 +58,14 @@ const WORDS: [(&str, ErrorClass); 27] = [
     ("user_not_found", ErrorClass::Address),
 ];
 
+/// What the Slack provider is built from.
 pub struct SlackSettings {
-    /// What callers name → the webhook's URL.
+    /// Webhook URLs by the name that messages address.
     pub destinations: BTreeMap<String, String>,
-    /// Those of them where any 2xx is acceptance: servers that take Slack's posts and answer in their own words.
+    /// The destinations where any 2xx is acceptance: servers that accept Slack's format and answer with another body.
     pub compatible: BTreeSet<String>,
-    pub connections: Connections,
-    pub common: Common,
+    pub connections: ConnectionPolicy,
+    pub common: ClientSettings,
 }
 
 impl fmt::Debug for SlackSettings {
@@ -75,50 +77,55 @@ impl fmt::Debug for SlackSettings {
     }
 }
 
+/// The provider of the channel SLACK.
 pub struct Slack {
-    http: Http,
-    hooks: BTreeMap<String, Url>,
+    http: HttpClient,
+    webhook_urls: BTreeMap<String, Url>,
     compatible: BTreeSet<String>,
 }
 
 impl Slack {
+    /// Builds the provider from its destinations.
+    ///
+    /// # Errors
+    /// `Error::Usage` if a URL is not https (or http to this machine); those of [`HttpClient::new`].
     pub fn new(settings: &SlackSettings) -> Result<Slack> {
         let mut hooks = BTreeMap::new();
         for (name, url) in &settings.destinations {
-            hooks.insert(name.clone(), hook(name, url)?);
+            hooks.insert(name.clone(), parse_webhook_url(name, url)?);
         }
         let tls = hooks.values().any(|url| url.scheme() == "https");
-        let http = Http::new(&settings.common, settings.connections, tls)?;
-        Ok(Slack { http, hooks, compatible: settings.compatible.clone() })
+        let http = HttpClient::new(&settings.common, settings.connections, tls)?;
+        Ok(Slack { http, webhook_urls: hooks, compatible: settings.compatible.clone() })
     }
 
-    async fn post(&self, letter: SendRequest<'_>) -> Outcome {
-        let Some(url) = self.hooks.get(letter.to) else {
-            // It was there when the message was accepted: the settings have changed since.
-            let detail = format!("the settings name no Slack destination '{}'", excerpt(letter.to));
+    async fn post(&self, request: SendRequest<'_>) -> Outcome {
+        let Some(url) = self.webhook_urls.get(request.to) else {
+            // The destination existed when the message was posted; the settings have changed since.
+            let detail = format!("the settings have no Slack destination '{}'", excerpt(request.to));
             return rejected(ErrorClass::Sender, "destination_unknown", detail, None);
         };
-        let body = payload(letter.content).to_string().into_bytes();
-        let compatible = self.compatible.contains(letter.to);
+        let body = payload(request.content).to_string().into_bytes();
+        let compatible = self.compatible.contains(request.to);
         let decided_by = if compatible { DecidedBy::Status } else { DecidedBy::Body };
         match self.http.post_json(url, body, HeaderMap::new(), decided_by).await {
-            Ok(answer) => verdict(&answer, compatible),
+            Ok(answer) => outcome_of(&answer, compatible),
             Err(failure) => failure.into_outcome(),
         }
     }
 
-    async fn reach(&self) -> Result<String, String> {
+    async fn check_hosts(&self) -> Result<String, String> {
         let mut hosts: BTreeMap<&str, &Url> = BTreeMap::new();
-        hosts.extend(self.hooks.values().map(|url| (url.host_str().unwrap_or_default(), url)));
+        hosts.extend(self.webhook_urls.values().map(|url| (url.host_str().unwrap_or_default(), url)));
         for (host, url) in &hosts {
-            if let Err(failure) = self.http.reach(url).await {
+            if let Err(failure) = self.http.probe(url).await {
                 return Err(format!("{host} cannot be reached: {failure}"));
             }
         }
-        let named: Vec<&str> = hosts.into_keys().collect();
-        match self.hooks.len() {
-            0 => Err("no destination is named in the settings, so nothing can be sent to Slack".to_owned()),
-            n => Ok(format!("{n} destination(s); {} answers", named.join(", "))),
+        let names: Vec<&str> = hosts.into_keys().collect();
+        match self.webhook_urls.len() {
+            0 => Err("the settings have no Slack destination, so nothing can be sent to Slack".to_owned()),
+            n => Ok(format!("{n} destination(s); {} answers", names.join(", "))),
         }
     }
 }
@@ -132,39 +139,40 @@ impl Provider for Slack {
         vec![Capability::of(Channel::Slack)]
     }
 
-    fn at_once(&self) -> usize {
-        // Slack takes about one post a second on a webhook; more at a time only collect 429s.
+    fn max_concurrent_calls(&self) -> usize {
+        // Slack accepts about one post a second on each webhook; more concurrency would only get 429s.
         32
     }
 
-    /// Each webhook is limited by itself, to about a message a second.
+    /// Slack limits each webhook separately, to about one message a second.
     fn limited_by(&self) -> LimitScope {
         LimitScope::Destination
     }
 
-    fn send<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Outcome> {
-        Box::pin(self.post(letter))
+    fn send<'a>(&'a self, request: SendRequest<'a>) -> BoxFuture<'a, Outcome> {
+        Box::pin(self.post(request))
     }
 
-    fn check(&self) -> Pending<'_, Result<String, String>> {
-        Box::pin(self.reach())
+    fn check(&self) -> BoxFuture<'_, Result<String, String>> {
+        Box::pin(self.check_hosts())
     }
 }
 
-fn hook(name: &str, url: &str) -> Result<Url> {
-    let wrong = |what: &str| {
-        let remedy = "copy it from the app's page 'Incoming Webhooks' at Slack; plain http is for this machine only";
-        Err(Error::Usage(format!("Slack destination '{}': its URL {what}: {remedy}", excerpt(name))))
+fn parse_webhook_url(name: &str, url: &str) -> Result<Url> {
+    let invalid = |problem: &str| {
+        let remedy =
+            "copy it from the app's page 'Incoming Webhooks' at Slack; plain http is allowed only to this machine";
+        Err(Error::Usage(format!("Slack destination '{}': its URL {problem}: {remedy}", excerpt(name))))
     };
     match Url::parse(url.trim()) {
         Ok(url) if url.scheme() == "https" && url.has_host() => Ok(url),
         Ok(url) if url.scheme() == "http" && url.host_str().is_some_and(is_loopback) => Ok(url),
-        Ok(_) => wrong("does not begin with https://"),
-        Err(error) => wrong(&format!("cannot be read ({error})")),
+        Ok(_) => invalid("does not begin with https://"),
+        Err(error) => invalid(&format!("cannot be read ({error})")),
     }
 }
 
-/// With blocks, Slack shows the text where blocks cannot be shown.
+/// Makes the JSON of a post. With blocks, Slack shows the text only where blocks cannot be shown.
 fn payload(content: &Content) -> Value {
     let mut payload = json!({ "text": mrkdwn::text(content.subject.as_deref(), &content.body) });
     if let Some(blocks) = &content.blocks {
@@ -177,35 +185,40 @@ fn rejected(class: ErrorClass, code: &str, detail: String, retry_after: Option<D
     Outcome::Rejected { class, code: code.to_owned(), detail, retry_after }
 }
 
-/// Of an answer's body only Slack's own words are ever repeated: an error page between us and Slack may show the URL.
-/// `compatible`: the server is not Slack, and its 2xx is acceptance whatever it says.
-fn verdict(answer: &Answer, compatible: bool) -> Outcome {
+/// Returns the outcome of a response. Of its body only Slack's own words are repeated, because an error page of a proxy
+/// may show the URL. `compatible`: any 2xx is acceptance, unless the body says that it is not.
+fn outcome_of(answer: &HttpResponse, compatible: bool) -> Outcome {
     let text = str::from_utf8(&answer.body).map(str::trim).unwrap_or_default();
-    let said_no =
+    let error_field =
         serde_json::from_str::<Value>(text).ok().and_then(|body| Some(body.get("error")?.as_str()?.to_owned()));
-    let word = said_no.as_deref().unwrap_or(text);
-    let word = WORDS.into_iter().find(|(known, _)| *known == word);
-    let said = |class, code: &str| rejected(class, code, format!("answered {}", answer.status), answer.retry_after);
-    match (answer.status, word) {
-        (200..=299, _) if says(text) == Some(true) => Outcome::Accepted { provider_ref: None },
-        (429, _) => said(ErrorClass::Throttled, "rate_limited"),
-        (_, Some((word, class))) => said(class, word),
-        (200..=299, None) if says(text) == Some(false) => said(ErrorClass::Content, "refused"),
+    let error_word = error_field.as_deref().unwrap_or(text);
+    let error_word = ERROR_WORDS.into_iter().find(|(known, _)| *known == error_word);
+    let rejected_as =
+        |class, code: &str| rejected(class, code, format!("answered {}", answer.status), answer.retry_after);
+    match (answer.status, error_word) {
+        (200..=299, _) if parse_acceptance(text) == Some(true) => Outcome::Accepted { provider_ref: None },
+        (429, _) => rejected_as(ErrorClass::Throttled, "rate_limited"),
+        (_, Some((error_word, class))) => rejected_as(class, error_word),
+        (200..=299, None) if parse_acceptance(text) == Some(false) => rejected_as(ErrorClass::Content, "refused"),
         (200..=299, None) if compatible => Outcome::Accepted { provider_ref: None },
         (200..=299, None) => {
-            let detail = format!("answered {} without Slack's word; see --slack-compatible", answer.status);
+            let detail = format!("answered {} without Slack's \"ok\"; see --slack-compatible", answer.status);
             Outcome::Unknown { code: "answer_unreadable", detail }
         }
-        (status, None) => match by_status(status) {
-            Some(class) => said(class, &format!("http_{status}")),
-            // It failed somewhere, and not by Slack's own word: before or after posting, nobody can say.
-            None => Outcome::Unknown { code: "http_5xx", detail: format!("answered {status} without Slack's word") },
+        (status, None) => match class_by_status(status) {
+            Some(class) => rejected_as(class, &format!("http_{status}")),
+            // The failure may have happened after Slack posted the message.
+            None => Outcome::Unknown {
+                code: "http_5xx",
+                detail: format!("answered {status} without an error word of Slack"),
+            },
         },
     }
 }
 
-/// Yes or no, as Slack and servers that take its posts say it: `ok`, `{"ok": true}`, `{"success": true}`.
-fn says(text: &str) -> Option<bool> {
+/// Returns whether a body accepts or refuses, as Slack and compatible servers say it: `ok`, `{"ok": true}`,
+/// `{"success": true}`. `None` if it says neither.
+fn parse_acceptance(text: &str) -> Option<bool> {
     if text.eq_ignore_ascii_case("ok") {
         return Some(true);
     }
@@ -213,10 +226,10 @@ fn says(text: &str) -> Option<bool> {
     body["ok"].as_bool().or(body["success"].as_bool())
 }
 
-/// What a status means that comes without one of Slack's words.
-fn by_status(status: u16) -> Option<ErrorClass> {
+/// Returns the class of a status without one of Slack's words. `None`: the outcome is unknown.
+fn class_by_status(status: u16) -> Option<ErrorClass> {
     match status {
-        // 3xx: redirects are not followed, so a hook that has moved is a hook that is gone.
+        // Redirects are not followed, so a webhook that has moved is gone.
         300..=399 | 401 | 403 | 404 | 410 => Some(ErrorClass::Sender),
         408 | 425 | 503 => Some(ErrorClass::ProviderInternal),
         500.. => None,
@@ -229,7 +242,7 @@ mod tests {
     use super::super::simulator::Behaviour;
     use super::super::simulator::slack::SlackSimulator;
     use super::super::simulator::testing::{
-        BUDGET, SHORT, closed_port, content, letter, rejected, rustls_provider, unknown,
+        BUDGET, SHORT, closed_port, content, rejected, rustls_provider, send_request, unknown,
     };
     use super::*;
     use crate::shutdown::Shutdown;
@@ -240,20 +253,20 @@ mod tests {
         Slack::new(&SlackSettings {
             destinations,
             compatible: BTreeSet::new(),
-            connections: Connections::Kept,
-            common: Common::within(call_budget),
+            connections: ConnectionPolicy::KeepAlive,
+            common: ClientSettings::with_budget(call_budget),
         })
     }
 
     async fn simulated(call_budget: Duration) -> (SlackSimulator, Slack, Shutdown) {
         let shutdown = Shutdown::new();
         let simulator = SlackSimulator::start(0, &shutdown).await.unwrap();
-        let slack = slack(&simulator.hook("SECRET"), call_budget).unwrap();
+        let slack = slack(&simulator.webhook_url("SECRET"), call_budget).unwrap();
         (simulator, slack, shutdown)
     }
 
     async fn send(slack: &Slack) -> Outcome {
-        slack.send(letter("ops", &content(Some("disk full"), "on db-1"))).await
+        slack.send(send_request("ops", &content(Some("disk full"), "on db-1"))).await
     }
 
     fn fail(status: u16, text: &str) -> Behaviour {
@@ -264,7 +277,7 @@ mod tests {
     async fn a_message_arrives_as_text_that_only_says_what_was_written() {
         let (simulator, slack, _shutdown) = simulated(BUDGET).await;
         let content = content(Some(" R&D:\r\ndown "), "see <http://x|y>, <!channel> & 한글");
-        assert_eq!(slack.send(letter("ops", &content)).await, Outcome::Accepted { provider_ref: None });
+        assert_eq!(slack.send(send_request("ops", &content)).await, Outcome::Accepted { provider_ref: None });
         let post = simulator.records().pop().unwrap();
         assert_eq!(post.text.unwrap(), "*R&amp;D: down*\nsee &lt;http://x|y&gt;, &lt;!channel&gt; &amp; 한글");
         assert_eq!((post.hook.as_str(), post.blocks), ("SECRET", None));
@@ -275,7 +288,7 @@ mod tests {
         let (simulator, slack, _shutdown) = simulated(BUDGET).await;
         let blocks = json!([{ "type": "section", "text": { "type": "mrkdwn", "text": "<https://x|*y*> & <!here>" } }]);
         let content = Content { blocks: Some(blocks.clone()), ..content(None, "plain") };
-        assert!(matches!(slack.send(letter("ops", &content)).await, Outcome::Accepted { .. }));
+        assert!(matches!(slack.send(send_request("ops", &content)).await, Outcome::Accepted { .. }));
         let post = simulator.records().pop().unwrap();
         assert_eq!((post.text.as_deref(), post.blocks), (Some("plain"), Some(blocks)));
     }
@@ -283,7 +296,7 @@ mod tests {
     #[tokio::test]
     async fn slacks_words_decide() {
         let (simulator, slack, _shutdown) = simulated(BUDGET).await;
-        for (word, class) in WORDS {
+        for (word, class) in ERROR_WORDS {
             simulator.script(fail(if class == ErrorClass::ProviderInternal { 500 } else { 403 }, word), 1);
             assert_eq!(rejected(send(&slack).await), (class, word.to_owned()));
         }
@@ -337,7 +350,7 @@ mod tests {
         assert_eq!(unknown(send(&slack).await), "answer_unreadable", "it may have been taken");
         assert_eq!(simulator.records(), []);
         let answered_by = |body: &[u8], compatible| {
-            verdict(&Answer { status: 200, body: body.to_vec(), retry_after: None }, compatible)
+            outcome_of(&HttpResponse { status: 200, body: body.to_vec(), retry_after: None }, compatible)
         };
         let answered = |body: &[u8]| answered_by(body, false);
         let no = |word: &str| rejected(answered(format!("{{\"ok\":false,\"error\":\"{word}\"}}").as_bytes()));
@@ -394,7 +407,7 @@ mod tests {
     #[tokio::test]
     async fn a_destination_that_is_gone_from_the_settings_is_a_failure_for_good() {
         let (_simulator, slack, _shutdown) = simulated(BUDGET).await;
-        let outcome = slack.send(letter("dev", &content(None, "x"))).await;
+        let outcome = slack.send(send_request("dev", &content(None, "x"))).await;
         assert_eq!(rejected(outcome), (ErrorClass::Sender, "destination_unknown".to_owned()));
         assert_eq!(slack.check().await.unwrap(), "1 destination(s); 127.0.0.1 answers");
     }
@@ -419,8 +432,8 @@ mod tests {
         let settings = SlackSettings {
             destinations,
             compatible: BTreeSet::new(),
-            connections: Connections::Kept,
-            common: Common::within(BUDGET),
+            connections: ConnectionPolicy::KeepAlive,
+            common: ClientSettings::with_budget(BUDGET),
         };
         let shown = format!("{settings:?}");
         assert!(shown.contains("ops") && !shown.contains("SECRET"), "{shown}");

@@ -1,11 +1,12 @@
-//! E-mail over SMTP: one mail to one recipient per transaction, so that one refused recipient is one refused delivery.
+//! E-mail over SMTP (RFC 5321): one mail to one recipient per transaction, so that one refused recipient is one refused
+//! delivery.
 //!
-//! The library composes the mail and speaks the protocol; the steps are taken one by one here, because what a failure
-//! means depends on the step. Until the content is on its way, a broken connection is definite: a server takes a mail
-//! with the final dot, not before. From then on, only the server's own reply is an answer; anything else is unknown.
+//! The library lettre composes the mail and formats the commands. The steps are taken one by one here, because the
+//! meaning of a failure depends on the step. Until the final dot is written, a broken connection is a definite failure:
+//! a server accepts a mail with the final dot, not before. After that only the server's reply decides; without one the
+//! outcome is unknown.
 //!
-//! `smtp_connection` has the connections and how they are kept, `smtp_dialog` commands and replies, `smtp_mail` what is
-//! written.
+//! `smtp_connection` has the connection pool, `smtp_session` commands and replies, `smtp_mail` the mail's text.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -30,23 +31,25 @@ use crate::model::pace::LimitScope;
 use crate::model::retry::ErrorClass;
 use crate::shutdown::Shutdown;
 
-use super::guard::{Lookup, SystemLookup};
+use super::guard::{NameResolver, SystemResolver};
 use super::http::is_loopback;
-use super::smtp_connection::{Connection, Connections, Cover, IDLE, Server, Stage, farewell};
-use super::smtp_dialog::Trouble;
-use super::smtp_mail::{Composed, compose};
-use super::{Pending, Provider, SendRequest, smtp_dialog, tls};
+use super::smtp_connection::{Connection, ConnectionPool, Encryption, IDLE_TIMEOUT, Server, Stage, quit};
+use super::smtp_mail::{ComposedMail, compose};
+use super::smtp_session::SmtpFailure;
+use super::{BoxFuture, Provider, SendRequest, smtp_session, tls};
 
+/// How connections to the mail server are encrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tls {
-    /// Plain first, then encrypted; a server that does not offer it gets no mail (usually port 587).
+    /// Plain text until STARTTLS (usually port 587). A server that does not offer STARTTLS gets no mail.
     Starttls,
     /// Encrypted from the first byte (usually port 465).
     Implicit,
-    /// Never: to this machine, or where `allow_plaintext` says so.
+    /// Not encrypted: only to this machine, or with `allow_plaintext`.
     None,
 }
 
+/// What the SMTP provider is built from.
 #[derive(Clone)]
 pub struct SmtpSettings {
     pub host: String,
@@ -56,29 +59,30 @@ pub struct SmtpSettings {
     pub password: Option<String>,
     /// `Name <address>` or an address.
     pub from: String,
-    /// From the first look-up to the server's word that it waits for the content.
+    /// The time limit from name resolution to the reply 354 to DATA.
     pub call_budget: Duration,
-    /// What of it may pass before a connection stands.
+    /// The part of it for name resolution and TCP, over all addresses of the server together.
     pub connect_budget: Duration,
-    /// How long the answer to the content is waited for.
+    /// The time limit for the reply to the content.
     pub data_timeout: Duration,
-    /// PEM file with certificates to trust beside the system's.
+    /// A PEM file with certificates to trust beside the system's.
     pub ca_file: Option<PathBuf>,
-    /// What we call ourselves in EHLO; the host's name if none.
+    /// The name in EHLO; `None` is this host's name.
     pub helo: Option<String>,
-    /// Lets mails and password cross a network in the clear.
+    /// Allows mails and password to cross a network unencrypted.
     pub allow_plaintext: bool,
-    /// How long the account sends nothing after a 4.7.x that is about it, not about one mail (too many, not trusted yet).
+    /// How long the account pauses after a 4.7.x reply about the account, not about one mail (too many mails, no
+    /// reputation).
     pub throttled_pause: Duration,
-    /// Mails are dated by it.
+    /// The clock of the header Date.
     pub clock: Clock,
-    /// Closes kept connections when it stops.
+    /// Idle connections are closed when the process stops.
     pub shutdown: Shutdown,
 }
 
 impl fmt::Debug for SmtpSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Neither user nor password; from, host and port tell which account it is.
+        // Without user name and password; sender, host and port identify the account.
         f.debug_struct("SmtpSettings")
             .field("host", &self.host)
             .field("port", &self.port)
@@ -89,31 +93,41 @@ impl fmt::Debug for SmtpSettings {
     }
 }
 
+/// The provider of the channel EMAIL.
 pub struct Smtp {
     settings: SmtpSettings,
     from: Mailbox,
-    connections: Connections,
+    pool: ConnectionPool,
 }
 
 impl Smtp {
+    /// Builds the provider, with the system's name resolution. Does not connect.
+    ///
+    /// # Errors
+    /// `Error::Usage` if the sender is no address, if mails would cross a network unencrypted without
+    /// `allow_plaintext`, if only one of user name and password is set, or if the CA file cannot be read.
+    /// `Error::Setup` if the EHLO name is no host name, or the system has no certificates.
     pub fn new(settings: SmtpSettings) -> Result<Smtp> {
-        Smtp::with_lookup(settings, Arc::new(SystemLookup))
+        Smtp::with_resolver(settings, Arc::new(SystemResolver))
     }
 
-    /// With another way to look the server's name up.
-    pub fn with_lookup(settings: SmtpSettings, lookup: Arc<dyn Lookup>) -> Result<Smtp> {
-        Smtp::keeping(IDLE, settings, lookup)
+    /// Builds the provider with another name resolver, for tests.
+    ///
+    /// # Errors
+    /// As [`Smtp::new`].
+    pub fn with_resolver(settings: SmtpSettings, lookup: Arc<dyn NameResolver>) -> Result<Smtp> {
+        Smtp::with_idle_timeout(IDLE_TIMEOUT, settings, lookup)
     }
 
-    fn keeping(idle_for: Duration, settings: SmtpSettings, lookup: Arc<dyn Lookup>) -> Result<Smtp> {
+    fn with_idle_timeout(idle_for: Duration, settings: SmtpSettings, lookup: Arc<dyn NameResolver>) -> Result<Smtp> {
         let from = Some(&settings.from).filter(|from| !from.contains(char::is_control));
         let from: Mailbox = from.and_then(|from| from.parse().ok()).ok_or_else(|| {
             let given = excerpt(&settings.from);
-            Error::Usage(format!("SMTP: '{given}' is no sender: write name@domain or Name <name@domain>"))
+            Error::Usage(format!("SMTP: the sender '{given}' is not valid: write name@domain or Name <name@domain>"))
         })?;
         if settings.tls == Tls::None && !is_loopback(&settings.host) && !settings.allow_plaintext {
             return Err(Error::Usage(format!(
-                "SMTP: mails to {} would cross the network in the clear: set TLS to starttls or implicit, \
+                "SMTP: mails to {} would cross the network unencrypted: set TLS to starttls or implicit, \
                  or allow plain text",
                 settings.host
             )));
@@ -121,135 +135,147 @@ impl Smtp {
         let credentials = match (&settings.username, &settings.password) {
             (Some(user), Some(password)) => Some(Credentials::new(user.clone(), password.clone())),
             (None, None) => None,
-            _ => return Err(Error::Usage("SMTP: set user name and password, or neither".to_owned())),
+            _ => return Err(Error::Usage("SMTP: set both user name and password, or neither".to_owned())),
         };
-        let hello = match &settings.helo {
+        let ehlo_name = match &settings.helo {
             Some(name) if name.is_empty() || name.contains(|c: char| c.is_control() || c.is_whitespace()) => {
                 return Err(Error::Setup("SMTP: the EHLO name must be a host name".to_owned()));
             }
             Some(name) => ClientId::Domain(name.clone()),
             None => ClientId::default(),
         };
-        let cover = match settings.tls {
-            Tls::Starttls => Cover::Starttls(tls_of(&settings)?),
-            Tls::Implicit => Cover::Implicit(tls_of(&settings)?),
-            Tls::None => Cover::None,
+        let encryption = match settings.tls {
+            Tls::Starttls => Encryption::Starttls(tls_target(&settings)?),
+            Tls::Implicit => Encryption::Implicit(tls_target(&settings)?),
+            Tls::None => Encryption::None,
         };
         let server = Server {
             host: settings.host.clone(),
             port: settings.port,
-            cover,
+            encryption,
             credentials,
-            hello,
+            ehlo_name,
             connect_budget: settings.connect_budget.min(settings.call_budget),
-            lookup,
+            resolver: lookup,
         };
-        let connections = Connections::new(server, idle_for, settings.shutdown.clone());
-        Ok(Smtp { settings, from, connections })
+        let connections = ConnectionPool::new(server, idle_for, settings.shutdown.clone());
+        Ok(Smtp { settings, from, pool: connections })
     }
 
-    async fn transfer(&self, letter: SendRequest<'_>) -> Outcome {
+    async fn send_mail(&self, request: SendRequest<'_>) -> Outcome {
         let mut stage = Stage::Connect;
-        let mail = match compose(&self.from, &letter, self.settings.clock.now()) {
+        let mail = match compose(&self.from, &request, self.settings.clock.now()) {
             Ok(mail) => mail,
-            Err(trouble) => return self.verdict(stage, trouble),
+            Err(failure) => return self.outcome_of(stage, failure),
         };
         let budget = self.settings.call_budget;
-        let opened = timeout(budget, self.open(&mail, Instant::now() + budget, &mut stage)).await;
-        match opened.unwrap_or_else(|_elapsed| Err(Trouble::silence())) {
-            Ok(connection) => self.write(connection, &mail).await,
-            Err(trouble) => self.verdict(stage, trouble),
+        let opened = timeout(budget, self.open_transaction(&mail, Instant::now() + budget, &mut stage)).await;
+        match opened.unwrap_or_else(|_elapsed| Err(SmtpFailure::timed_out())) {
+            Ok(connection) => self.write_content(connection, &mail).await,
+            Err(failure) => self.outcome_of(stage, failure),
         }
     }
 
-    /// A connection whose server waits for the content. A kept one that the server closes, or has closed, before that
-    /// has taken nothing: the mail goes on a fresh one at once. The others that were kept are closed, too: they served as
-    /// many mails, or wait for as long.
-    async fn open(&self, mail: &Composed, until: Instant, stage: &mut Stage) -> Result<Connection, Trouble> {
-        let mut fresh = false;
+    /// Opens a transaction: returns a connection whose server waits for the content. If a reused connection is closed
+    /// by the server before that, nothing was accepted, and the mail goes over a new connection at once. The other idle
+    /// connections are closed as well, because they carried about as many mails or were idle for about as long.
+    async fn open_transaction(
+        &self,
+        mail: &ComposedMail,
+        deadline: Instant,
+        stage: &mut Stage,
+    ) -> Result<Connection, SmtpFailure> {
+        let mut new_connection = false;
         loop {
-            let mut connection = self.connections.get(fresh, until, stage).await?;
-            match announce(&mut connection, &self.from.email, mail, stage).await {
+            let mut connection = self.pool.get(new_connection, deadline, stage).await?;
+            match send_envelope(&mut connection, &self.from.email, mail, stage).await {
                 Ok(()) => return Ok(connection),
-                Err(trouble) if !trouble.ends_connection() => {
-                    self.connections.keep(connection);
-                    return Err(trouble);
+                Err(failure) if !failure.ends_connection() => {
+                    self.pool.release(connection);
+                    return Err(failure);
                 }
-                Err(trouble) if !connection.reused => return Err(trouble),
+                Err(failure) if !connection.reused => return Err(failure),
                 Err(_) => {
-                    self.connections.discard();
-                    fresh = true;
+                    self.pool.close_idle();
+                    new_connection = true;
                 }
             }
         }
     }
 
-    /// Writes the content with its final dot, and waits for as long as a server may take to look into it.
-    async fn write(&self, mut connection: Connection, mail: &Composed) -> Outcome {
-        let before = connection.smtp.written();
-        // Content and final dot in one write: in two, the second waits for the first one's acknowledgement (Nagle).
-        let writing = connection.smtp.command(mail.wire.as_str());
-        let answer = match timeout(self.settings.data_timeout, writing).await {
+    /// Writes the content with its final dot, and waits up to `data_timeout` for the reply: a server may scan the mail
+    /// first.
+    async fn write_content(&self, mut connection: Connection, mail: &ComposedMail) -> Outcome {
+        let written_before = connection.session.bytes_written();
+        // Content and final dot go in one write: a second write would wait for the first one's acknowledgement (Nagle).
+        let reply = connection.session.command(mail.wire.as_str());
+        let answer = match timeout(self.settings.data_timeout, reply).await {
             Ok(Ok(answer)) if answer.code().severity == Severity::PositiveCompletion => {
                 Ok(answer.first_line().map(excerpt).filter(|text| !text.is_empty()))
             }
             Ok(Ok(_)) => {
-                let detail = "the content was not answered with 2xx".to_owned();
-                Err(Trouble::Broken { code: "answer_cut", detail })
+                let detail = "the server's reply to the content was not 2xx".to_owned();
+                Err(SmtpFailure::Broken { code: "answer_cut", detail })
             }
-            Ok(Err(trouble)) => Err(trouble),
-            Err(_elapsed) => Err(Trouble::silence()),
+            Ok(Err(failure)) => Err(failure),
+            Err(_elapsed) => Err(SmtpFailure::timed_out()),
         };
-        // Encryption makes it more, never less: with fewer bytes, the final dot has not left.
-        let no_dot = connection.smtp.written() - before < mail.wire.len() as u64;
+        // TLS adds bytes and never removes any: if fewer bytes were written than the mail has, the final dot was not.
+        let dot_not_written = connection.session.bytes_written() - written_before < mail.wire.len() as u64;
         match answer {
             Ok(provider_ref) => {
-                self.connections.keep(connection);
+                self.pool.release(connection);
                 Outcome::Accepted { provider_ref }
             }
-            Err(trouble) => {
-                if !trouble.ends_connection() {
-                    self.connections.keep(connection);
+            Err(failure) => {
+                if !failure.ends_connection() {
+                    self.pool.release(connection);
                 }
-                self.verdict(if no_dot { Stage::Data } else { Stage::Content }, trouble)
+                self.outcome_of(if dot_not_written { Stage::Data } else { Stage::Content }, failure)
             }
         }
     }
 
-    fn verdict(&self, stage: Stage, trouble: Trouble) -> Outcome {
-        let (class, code, detail) = match trouble {
-            Trouble::Broken { code, detail } | Trouble::Ours { code, detail, .. } if stage == Stage::Content => {
+    fn outcome_of(&self, stage: Stage, failure: SmtpFailure) -> Outcome {
+        let (class, code, detail) = match failure {
+            SmtpFailure::Broken { code, detail } | SmtpFailure::Local { code, detail, .. }
+                if stage == Stage::Content =>
+            {
                 return Outcome::Unknown { code, detail };
             }
-            Trouble::Broken { code, detail } if stage == Stage::Connect => {
+            SmtpFailure::Broken { code, detail } if stage == Stage::Connect => {
                 let code = if code == "answer_cut" { "connect_failed" } else { code };
                 (ErrorClass::Unreachable, code.to_owned(), detail)
             }
-            Trouble::Broken { code, detail } => (ErrorClass::ProviderInternal, code.to_owned(), detail),
-            Trouble::Ours { class, code, detail } => (class, code.to_owned(), detail),
-            Trouble::Reply { code, text } => (class_of(stage, code, enhanced(&text)), format!("smtp_{code}"), text),
+            SmtpFailure::Broken { code, detail } => (ErrorClass::ProviderInternal, code.to_owned(), detail),
+            SmtpFailure::Local { class, code, detail } => (class, code.to_owned(), detail),
+            SmtpFailure::ErrorReply { code, text } => {
+                (class_of_reply(stage, code, enhanced_code(&text)), format!("smtp_{code}"), text)
+            }
         };
         let retry_after = (class == ErrorClass::Throttled).then_some(self.settings.throttled_pause);
         Outcome::Rejected { class, code, detail, retry_after }
     }
 
-    async fn greet(&self) -> Result<String, String> {
+    async fn check_server(&self) -> Result<String, String> {
         let (host, port) = (&self.settings.host, self.settings.port);
         let mut stage = Stage::Connect;
         let budget = self.settings.call_budget;
-        let trouble = match timeout(budget, self.connections.get(true, Instant::now() + budget, &mut stage)).await {
+        let failure = match timeout(budget, self.pool.get(true, Instant::now() + budget, &mut stage)).await {
             Ok(Ok(connection)) => {
-                let secure = if connection.smtp.is_encrypted() { "encrypted" } else { "in the clear" };
-                let known = if self.settings.username.is_some() { ", and takes our credentials" } else { "" };
-                farewell(connection.smtp).await;
-                return Ok(format!("{host}:{port} answers, {secure}{known}"));
+                let encryption = if connection.session.is_encrypted() { "encrypted" } else { "unencrypted" };
+                let credentials = if self.settings.username.is_some() { ", and accepts the credentials" } else { "" };
+                quit(connection.session).await;
+                return Ok(format!("{host}:{port} answers, {encryption}{credentials}"));
             }
-            Ok(Err(trouble)) => trouble,
-            Err(_elapsed) => Trouble::silence(),
+            Ok(Err(failure)) => failure,
+            Err(_elapsed) => SmtpFailure::timed_out(),
         };
-        Err(match trouble {
-            Trouble::Reply { code, text } => format!("{host}:{port} refuses us ({stage:?}): {code} {text}"),
-            Trouble::Broken { detail, .. } | Trouble::Ours { detail, .. } => {
+        Err(match failure {
+            SmtpFailure::ErrorReply { code, text } => {
+                format!("{host}:{port} refuses the connection ({stage:?}): {code} {text}")
+            }
+            SmtpFailure::Broken { detail, .. } | SmtpFailure::Local { detail, .. } => {
                 format!("{host}:{port} cannot be used ({stage:?}): {detail}")
             }
         })
@@ -265,13 +291,13 @@ impl Provider for Smtp {
         vec![Capability::of(Channel::Email)]
     }
 
-    /// What a server refuses because of us, it refuses all of us.
+    /// A server that refuses because of the account refuses all of its mails.
     fn limited_by(&self) -> LimitScope {
         LimitScope::Account
     }
 
-    fn at_once(&self) -> usize {
-        // Mail servers commonly allow a client some tens of connections.
+    fn max_concurrent_calls(&self) -> usize {
+        // Mail servers commonly allow a client a few dozen connections.
         32
     }
 
@@ -279,41 +305,43 @@ impl Provider for Smtp {
         self.settings.data_timeout
     }
 
-    fn send<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Outcome> {
-        Box::pin(self.transfer(letter))
+    fn send<'a>(&'a self, request: SendRequest<'a>) -> BoxFuture<'a, Outcome> {
+        Box::pin(self.send_mail(request))
     }
 
-    fn check(&self) -> Pending<'_, Result<String, String>> {
-        Box::pin(self.greet())
+    fn check(&self) -> BoxFuture<'_, Result<String, String>> {
+        Box::pin(self.check_server())
     }
 }
 
-fn tls_of(settings: &SmtpSettings) -> Result<smtp_dialog::Tls> {
+fn tls_target(settings: &SmtpSettings) -> Result<smtp_session::TlsTarget> {
     let name = settings.host.trim_start_matches('[').trim_end_matches(']').to_owned();
     let name = ServerName::try_from(name).map_err(|_| {
-        Error::Usage(format!("SMTP: TLS needs a server's name or address: '{}' is none", excerpt(&settings.host)))
+        Error::Usage(format!("SMTP: TLS needs a host name or address, not '{}'", excerpt(&settings.host)))
     })?;
-    let config = tls::config(&tls::roots(settings.ca_file.as_deref())?).map_err(|error| {
-        Error::Setup(format!("SMTP: no TLS: {error}; install the package ca-certificates, or name a CA file"))
+    let config = tls::client_config(&tls::ca_certificates(settings.ca_file.as_deref())?).map_err(|error| {
+        Error::Setup(format!(
+            "SMTP: TLS does not work: {error}; install the package ca-certificates, or name a CA file"
+        ))
     })?;
     Ok((Arc::new(config), name))
 }
 
-/// From MAIL to the server's word that it waits for the content.
-async fn announce(
+/// Sends MAIL, RCPT and DATA, up to the reply 354. `stage` is where it stopped.
+async fn send_envelope(
     connection: &mut Connection,
     from: &Address,
-    mail: &Composed,
+    mail: &ComposedMail,
     stage: &mut Stage,
-) -> Result<(), Trouble> {
-    let smtp = &mut connection.smtp;
+) -> Result<(), SmtpFailure> {
+    let smtp = &mut connection.session;
     *stage = Stage::Sender;
     let mut options = Vec::new();
     if !mail.wire.is_ascii() {
-        // Everything but addresses is encoded, so it is one of them that needs more than ASCII.
+        // All other headers and the body are encoded, so one of the addresses is not ASCII (RFC 6531).
         if !smtp.server.supports_feature(Extension::SmtpUtfEight) {
-            let detail = "the server takes only ASCII addresses".to_owned();
-            return Err(Trouble::Ours { class: ErrorClass::Address, code: "smtputf8_missing", detail });
+            let detail = "the server accepts only ASCII addresses".to_owned();
+            return Err(SmtpFailure::Local { class: ErrorClass::Address, code: "smtputf8_missing", detail });
         }
         options = vec![MailParameter::SmtpUtfEight, MailParameter::Body(MailBodyParameter::EightBitMime)];
     }
@@ -322,13 +350,16 @@ async fn announce(
     smtp.command(Rcpt::new(mail.to.clone(), Vec::new())).await?;
     *stage = Stage::Data;
     if !smtp.command(Data).await?.has_code(354) {
-        return Err(Trouble::Broken { code: "answer_cut", detail: "DATA was not answered with 354".to_owned() });
+        return Err(SmtpFailure::Broken {
+            code: "answer_cut",
+            detail: "the server's reply to DATA was not 354".to_owned(),
+        });
     }
     Ok(())
 }
 
-/// The enhanced status code (RFC 3463) a reply's text begins with.
-fn enhanced(text: &str) -> Option<(u16, u16, u16)> {
+/// Parses the enhanced status code (RFC 3463) at the beginning of a reply's text: class, subject, detail.
+fn enhanced_code(text: &str) -> Option<(u16, u16, u16)> {
     let mut numbers = text.split_whitespace().next()?.split('.').map(str::parse::<u16>);
     match (numbers.next()?, numbers.next()?, numbers.next()?, numbers.next()) {
         (Ok(class), Ok(subject), Ok(detail), None) => Some((class, subject, detail)),
@@ -336,46 +367,48 @@ fn enhanced(text: &str) -> Option<(u16, u16, u16)> {
     }
 }
 
-/// What a refusal for now (4xx) means. One that answers RCPT is about this recipient, whatever its words: greylisting, a
-/// mailbox that is full or gets mail too fast, and look-ups that fail come with any code. 421 alone is about the
-/// connection, unless it names the mailbox.
-fn class_for_now(stage: Stage, code: u16, enhanced: Option<(u16, u16, u16)>) -> ErrorClass {
+/// Returns the class of a temporary refusal (4xx). In reply to RCPT it is about this recipient, whatever its code:
+/// greylisting, a full mailbox, a mailbox that gets mail too fast, and failed look-ups come with any code. Only 421 is
+/// about the connection, unless its enhanced code is about the mailbox.
+fn class_of_temporary_reply(stage: Stage, code: u16, enhanced: Option<(u16, u16, u16)>) -> ErrorClass {
     let subject = enhanced.map(|(_, subject, _)| subject);
     // RFC 3463: 1 addressing, 2 mailbox, 7 policy.
     let of_mailbox = matches!(subject, Some(1 | 2));
     match stage {
         Stage::Recipient if code != 421 || of_mailbox => ErrorClass::RecipientBusy,
-        // There is one recipient, so what is said of a mailbox is said of it; 450 is a policy's word (RFC 5321, 4.3.2), and
-        // policies that look into a mail greylist it, too.
+        // The mail has one recipient, so a code about a mailbox is about that one. 450 comes from policies (RFC 5321,
+        // 4.3.2), and policies that scan the content greylist as well.
         Stage::Data | Stage::Content if of_mailbox || code == 450 || (subject == Some(7) && code != 421) => {
             ErrorClass::RecipientBusy
         }
-        // 454 to AUTH is the server's trouble with it.
+        // 454 to AUTH is a failure of the server.
         _ if subject == Some(7) && code != 454 => ErrorClass::Throttled,
         _ => ErrorClass::ProviderInternal,
     }
 }
 
-/// What a refusal means. Where the enhanced code does not say, the step does at which it came.
-fn class_of(stage: Stage, code: u16, enhanced: Option<(u16, u16, u16)>) -> ErrorClass {
+/// Returns the class of a refusal: by its codes, and where they do not say, by the step it came at.
+fn class_of_reply(stage: Stage, code: u16, enhanced: Option<(u16, u16, u16)>) -> ErrorClass {
     match (code, enhanced) {
-        // Authentication: required, too weak, wrong.
+        // Authentication is required, too weak or wrong.
         (530 | 534 | 535 | 538, _) | (500.., Some((_, 7, 8 | 9 | 11))) => ErrorClass::Credentials,
-        (400..=499, _) => class_for_now(stage, code, enhanced),
-        // Sender's address, and what its domain publishes about who may send for it (DKIM, SPF, DMARC).
+        (400..=499, _) => class_of_temporary_reply(stage, code, enhanced),
+        // The sender's address, or its domain's policy on who may send for it (DKIM, SPF, DMARC).
         (_, Some((_, 1, 7 | 8) | (_, 7, 20..=29))) => ErrorClass::Sender,
-        // An address beyond ASCII (RFC 6531).
+        // An address that is not ASCII (RFC 6531).
         (_, Some((_, 6, 7))) => ErrorClass::Address,
-        // A full mailbox or a server in trouble may recover; a mail does not get smaller.
+        // The mail is too large or cannot be converted, which no retry changes; a full mailbox or a failing server
+        // recovers.
         (_, Some((_, 2, 3) | (_, 3, 4) | (_, 6, _))) => ErrorClass::Content,
         (_, Some((_, 2, 2))) => ErrorClass::RecipientBusy,
         (_, Some((_, 3, _))) => ErrorClass::ProviderInternal,
         (_, Some((_, 1 | 2 | 4, _))) => ErrorClass::Address,
         (552, None) if stage == Stage::Recipient => ErrorClass::RecipientBusy,
-        // Policy: towards a recipient it is relaying we are denied, of a content it is what it says.
+        // A policy refusal in reply to RCPT is about relaying for this sender; in reply to the content it is about the
+        // content, which the step decides below.
         (_, Some((_, 7, _))) if stage == Stage::Recipient => ErrorClass::Sender,
         _ => match stage {
-            // Before a mail is named, a no is about this host, as on a blocklist: it may be served again.
+            // Before MAIL a refusal is about this host, as on a blocklist, and may end.
             Stage::Connect => ErrorClass::ProviderInternal,
             Stage::Sender => ErrorClass::Sender,
             Stage::Auth => ErrorClass::Credentials,
@@ -395,7 +428,7 @@ mod tests {
     use super::super::simulator::Behaviour;
     use super::super::simulator::smtp::SmtpSimulator;
     use super::super::simulator::testing::{
-        BUDGET, SHORT, closed_port, content, letter, lines, rejected, rustls_provider, unknown,
+        BUDGET, SHORT, closed_port, content, line_server, rejected, rustls_provider, send_request, unknown,
     };
     use super::*;
     use crate::shutdown::Shutdown;
@@ -438,7 +471,7 @@ mod tests {
     }
 
     async fn send(smtp: &Smtp, to: &str) -> Outcome {
-        smtp.send(letter(to, &content(Some("주문 완료"), "감사합니다"))).await
+        smtp.send(send_request(to, &content(Some("주문 완료"), "감사합니다"))).await
     }
 
     fn accepted(outcome: Outcome) -> String {
@@ -448,10 +481,13 @@ mod tests {
         }
     }
 
-    /// What a proper server says to a line, but for the line that begins with `word`: to that, `reply`.
-    fn but(word: &'static str, reply: Option<&'static str>) -> impl Fn(&str) -> Option<String> + Clone + Send + Sync {
+    /// Answers each line as a proper server does, except a line that begins with `word`, which gets `reply`.
+    fn but(
+        command: &'static str,
+        reply: Option<&'static str>,
+    ) -> impl Fn(&str) -> Option<String> + Clone + Send + Sync {
         move |line| match line {
-            line if line.starts_with(word) => reply.map(str::to_owned),
+            line if line.starts_with(command) => reply.map(str::to_owned),
             line if line.starts_with("EHLO") => Some("250-peer\r\n250 AUTH PLAIN LOGIN\r\n".to_owned()),
             "DATA" => Some("354 go on\r\n".to_owned()),
             "." => Some("250 2.0.0 taken\r\n".to_owned()),
@@ -464,9 +500,14 @@ mod tests {
     }
 
     /// What one mail comes to at a server that has that one peculiarity.
-    async fn at(greeting: &'static str, word: &'static str, reply: Option<&'static str>, budget: Duration) -> Outcome {
+    async fn at(
+        greeting: &'static str,
+        command: &'static str,
+        reply: Option<&'static str>,
+        budget: Duration,
+    ) -> Outcome {
         let shutdown = Shutdown::new();
-        let address = lines(&shutdown, greeting, but(word, reply)).await;
+        let address = line_server(&shutdown, greeting, but(command, reply)).await;
         let (username, password) = (Some("hub".to_owned()), Some("SECRET".to_owned()));
         let outcome =
             send(&smtp(SmtpSettings { call_budget: budget, username, password, ..settings(address) }), TO).await;
@@ -483,7 +524,7 @@ mod tests {
         accepted(send(&smtp, TO).await);
         let [first, second] = simulator.records().try_into().unwrap();
         assert_eq!((first.from.as_str(), first.to.as_slice()), ("shop@example.net", [TO.to_owned()].as_slice()));
-        let id = format!("<{}@example.net>", letter(TO, &content(None, "")).key);
+        let id = format!("<{}@example.net>", send_request(TO, &content(None, "")).key);
         assert_eq!(first.message_id, Some(id));
         assert_eq!(second, first, "the same delivery sent at the same time is the same mail");
         for header in ["Date: Fri, 15 Jan 2027 09:00:00 +0000\r\n", "Auto-Submitted: auto-generated\r\n"] {
@@ -568,8 +609,8 @@ mod tests {
         }
     }
 
-    /// RFC 5321, 4.2: the digits of a reply decide. Its text may be missing, in any encoding (here EUC-KR and Latin-1), long,
-    /// or several lines.
+    /// RFC 5321, 4.2: the digits of a reply decide. Its text may be missing, in any encoding (here EUC-KR and Latin-1),
+    /// long, or several lines.
     #[tokio::test]
     async fn the_digits_of_a_reply_decide() {
         for text in ["", " ", " \u{b9}\u{de}\u{c0}\u{bb}", " d\u{e9}j\u{e0}", &" x".repeat(50_000), "-a\r\n250 b"] {
@@ -589,7 +630,7 @@ mod tests {
         let stray = at(READY, "DATA", Some("354 go on\r\n250 taken\r\n"), BUDGET).await;
         assert_eq!(rejected(stray).1, "answer_cut");
         let shutdown = Shutdown::new();
-        let old = lines(&shutdown, READY, |line| match line {
+        let old = line_server(&shutdown, READY, |line| match line {
             line if line.starts_with("EHLO") => Some("502 not known\r\n".to_owned()),
             "HELO hub.example.net" => Some("250 peer\r\n".to_owned()),
             line => but("never", None)(line),
@@ -611,7 +652,7 @@ mod tests {
     #[tokio::test]
     async fn without_tls_nothing_is_said() {
         let shutdown = Shutdown::new();
-        let plain = lines(&shutdown, READY, but("STARTTLS", None)).await;
+        let plain = line_server(&shutdown, READY, but("STARTTLS", None)).await;
         let with = |tls| smtp(SmtpSettings { tls, ..settings(plain) });
         assert_eq!(
             rejected(send(&with(Tls::Starttls), TO).await),
@@ -624,7 +665,7 @@ mod tests {
     #[tokio::test]
     async fn nothing_that_came_in_the_clear_is_read_as_encrypted() {
         let shutdown = Shutdown::new();
-        let address = lines(&shutdown, READY, |line| match line {
+        let address = line_server(&shutdown, READY, |line| match line {
             "STARTTLS" => Some("220 go\r\n250-forged\r\n250 AUTH PLAIN\r\n".to_owned()),
             line if line.starts_with("EHLO") => Some("250-peer\r\n250 STARTTLS\r\n".to_owned()),
             _ => None,
@@ -641,7 +682,7 @@ mod tests {
         let (greetings, resets) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (seen_greetings, seen_resets) = (greetings.clone(), resets.clone());
         let usual = but("never", None);
-        let address = lines(&shutdown, READY, move |line| {
+        let address = line_server(&shutdown, READY, move |line| {
             seen_greetings.fetch_add(usize::from(line.starts_with("EHLO")), Ordering::SeqCst);
             // Each connection is good for three mails: the next RSET finds it closed.
             let reset = line == "RSET" && seen_resets.fetch_add(1, Ordering::SeqCst) % 3 == 2;
@@ -657,8 +698,8 @@ mod tests {
     /// Leads every name to the same addresses.
     struct Names(Vec<std::net::Ipv4Addr>);
 
-    impl Lookup for Names {
-        fn lookup(&self, _name: &str) -> Pending<'static, std::io::Result<Vec<std::net::IpAddr>>> {
+    impl NameResolver for Names {
+        fn resolve(&self, _name: &str) -> BoxFuture<'static, std::io::Result<Vec<std::net::IpAddr>>> {
             let found = self.0.iter().map(|ip| (*ip).into()).collect();
             Box::pin(std::future::ready(Ok(found)))
         }
@@ -687,7 +728,7 @@ mod tests {
             let (host, allow_plaintext) = ("mail.example.net".to_owned(), true);
             let settings =
                 SmtpSettings { host, allow_plaintext, call_budget: 4 * SHORT, ..settings(simulator.address()) };
-            Smtp::with_lookup(settings, Arc::new(Names(addresses.to_vec()))).unwrap()
+            Smtp::with_resolver(settings, Arc::new(Names(addresses.to_vec()))).unwrap()
         };
         accepted(send(&at(&[nobody, refuses, silent, works]), TO).await);
         assert_eq!(simulator.records().len(), 1);
@@ -724,7 +765,7 @@ mod tests {
         let shutdown = Shutdown::new();
         let (quits, mut said) = tokio::sync::mpsc::unbounded_channel();
         let usual = but("never", None);
-        let address = lines(&shutdown, READY, move |line| {
+        let address = line_server(&shutdown, READY, move |line| {
             if line == "QUIT" {
                 quits.send(()).unwrap();
             }
@@ -732,7 +773,8 @@ mod tests {
         });
         let address = address.await;
         rustls_provider();
-        let aging = Smtp::keeping(Duration::from_millis(1), settings(address), Arc::new(SystemLookup)).unwrap();
+        let aging =
+            Smtp::with_idle_timeout(Duration::from_millis(1), settings(address), Arc::new(SystemResolver)).unwrap();
         accepted(send(&aging, TO).await);
         said.recv().await.unwrap();
 
@@ -751,11 +793,11 @@ mod tests {
     #[tokio::test]
     async fn a_content_that_is_cut_before_its_end_is_not_taken() {
         let shutdown = Shutdown::new();
-        let address = lines(&shutdown, READY, but("Message-ID", None)).await;
+        let address = line_server(&shutdown, READY, but("Message-ID", None)).await;
         let smtp = smtp(settings(address));
         // More than the sockets in between hold.
         let body = format!("{}\n", "x".repeat(70)).repeat(300_000);
-        let outcome = smtp.send(letter(TO, &content(Some("x"), &body))).await;
+        let outcome = smtp.send(send_request(TO, &content(Some("x"), &body))).await;
         assert_eq!(rejected(outcome), (ErrorClass::ProviderInternal, "answer_cut".to_owned()));
     }
 
@@ -763,9 +805,9 @@ mod tests {
     async fn a_refused_recipient_does_not_cost_the_connection() {
         let (simulator, smtp, _shutdown) = simulated().await;
         rejected(send(&smtp, "bounce@example.com").await);
-        assert_eq!(smtp.connections.kept(), 1);
+        assert_eq!(smtp.pool.idle_count(), 1);
         accepted(send(&smtp, TO).await);
-        assert_eq!((smtp.connections.kept(), simulator.records().len()), (1, 1));
+        assert_eq!((smtp.pool.idle_count(), simulator.records().len()), (1, 1));
         assert!(smtp.check().await.unwrap().ends_with("answers, in the clear"));
     }
 
@@ -779,7 +821,7 @@ mod tests {
         }
         assert_eq!(simulator.records(), []);
         accepted(send(&smtp, "김@example.com").await);
-        let old = self::smtp(settings(lines(&shutdown, READY, but("never", None)).await));
+        let old = self::smtp(settings(line_server(&shutdown, READY, but("never", None)).await));
         assert_eq!(rejected(send(&old, "김@example.com").await).1, "smtputf8_missing");
         accepted(send(&old, TO).await);
     }
@@ -850,10 +892,10 @@ mod tests {
             (Stage::Content, "554 no", Content),
         ] {
             let (code, text) = reply.split_once(' ').unwrap();
-            assert_eq!(class_of(stage, code.parse().unwrap(), enhanced(text)), class, "{stage:?} {reply}");
+            assert_eq!(class_of_reply(stage, code.parse().unwrap(), enhanced_code(text)), class, "{stage:?} {reply}");
         }
         for none in ["", "5.1", "5.1.1.1", "a.b.c", "hello 5.1.1", "5..1"] {
-            assert_eq!(enhanced(none), None, "{none}");
+            assert_eq!(enhanced_code(none), None, "{none}");
         }
     }
 

@@ -1,8 +1,8 @@
-//! Connections to a mail server: every address of its name is tried in turn (RFC 5321, 5.1), a connection is kept for the
-//! next mail for as long as servers usually keep theirs, and QUIT is said before one is closed.
+//! The pool of connections to a mail server. A new connection tries every address of the server's name in turn (RFC
+//! 5321, 5.1). An idle connection is kept for the next mail for `IDLE_TIMEOUT`, and closed with QUIT.
 //!
-//! Callers hold a [`Connection`] for one mail at a time. [`Connections::keep`] takes it back for the next; a connection
-//! that is dropped instead is closed without a word, which is right for one that is broken.
+//! A caller holds a [`Connection`] for one mail at a time. [`ConnectionPool::release`] takes it back for the next mail;
+//! a connection that is dropped instead is closed without QUIT, which is right for a broken one.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -19,20 +19,20 @@ use tokio::time::timeout;
 
 use crate::shutdown::Shutdown;
 
-use super::guard::Lookup;
-use super::http::cause;
-use super::smtp_dialog::{CLOSING, Dialog, Tls, Trouble};
+use super::guard::NameResolver;
+use super::http::root_cause;
+use super::smtp_session::{SERVICE_CLOSING, SmtpFailure, SmtpSession, TlsTarget};
 
-/// Connections kept for the next mail. Servers allow a client few.
-const KEPT: usize = 8;
-/// How long a connection is kept. Servers close idle ones after a minute or more (Postfix after five).
-pub(super) const IDLE: Duration = Duration::from_secs(30);
-/// How long a kept connection may take to show that it lives.
-const REVIVE: Duration = Duration::from_secs(2);
-/// How long the answer to QUIT is waited for.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// The most idle connections. Servers allow a client few.
+const MAX_IDLE: usize = 8;
+/// How long an idle connection is kept. Servers close idle ones after a minute or more (Postfix after five).
+pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// The time limit for the RSET that checks an idle connection.
+const RSET_TIMEOUT: Duration = Duration::from_secs(2);
+/// The time limit for the reply to QUIT.
+const QUIT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How far a transaction has come.
+/// The step of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Stage {
     Connect,
@@ -40,303 +40,314 @@ pub(super) enum Stage {
     Sender,
     Recipient,
     Data,
-    /// The content is being written, or written with its final dot: it may have been taken.
+    /// The content was written with its final dot: the server may have accepted the mail.
     Content,
 }
 
-/// The server, and how it is spoken to.
+/// The server, and how to connect to it.
 pub(super) struct Server {
     pub host: String,
     pub port: u16,
-    pub cover: Cover,
+    pub encryption: Encryption,
     pub credentials: Option<Credentials>,
-    pub hello: ClientId,
+    pub ehlo_name: ClientId,
     pub connect_budget: Duration,
-    pub lookup: Arc<dyn Lookup>,
+    pub resolver: Arc<dyn NameResolver>,
 }
 
-/// How a connection is encrypted; with no way to end up in the clear where the settings ask for more.
-pub(super) enum Cover {
-    Starttls(Tls),
-    Implicit(Tls),
+/// How connections are encrypted. There is no fallback to plain text.
+pub(super) enum Encryption {
+    Starttls(TlsTarget),
+    Implicit(TlsTarget),
     None,
 }
 
-/// One connection, in use for one mail.
+/// A connection in use for one mail.
 pub(super) struct Connection {
-    pub smtp: Dialog,
-    /// It carried another mail before.
+    pub session: SmtpSession,
+    /// The connection carried another mail before.
     pub reused: bool,
-    in_use: InUse,
+    in_use: InUseGuard,
 }
 
-/// Counts a connection as being opened for as long as it lives.
-struct Opening<'a>(&'a AtomicUsize);
+/// Counts a connection as being opened until it is dropped.
+struct OpeningGuard<'a>(&'a AtomicUsize);
 
-impl Opening<'_> {
-    fn new(opening: &AtomicUsize) -> Opening<'_> {
+impl OpeningGuard<'_> {
+    fn new(opening: &AtomicUsize) -> OpeningGuard<'_> {
         opening.fetch_add(1, Ordering::Relaxed);
-        Opening(opening)
+        OpeningGuard(opening)
     }
 }
 
-impl Drop for Opening<'_> {
+impl Drop for OpeningGuard<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Counts a connection as in use for as long as it lives.
-struct InUse(Arc<Shared>);
+/// Counts a connection as in use until it is dropped.
+struct InUseGuard(Arc<Shared>);
 
-impl InUse {
-    fn new(shared: &Arc<Shared>) -> InUse {
+impl InUseGuard {
+    fn new(shared: &Arc<Shared>) -> InUseGuard {
         shared.in_use.fetch_add(1, Ordering::Relaxed);
-        InUse(shared.clone())
+        InUseGuard(shared.clone())
     }
 }
 
-impl Drop for InUse {
+impl Drop for InUseGuard {
     fn drop(&mut self) {
         self.0.in_use.fetch_sub(1, Ordering::Relaxed);
         self.0.freed.notify_one();
     }
 }
 
-pub(super) struct Connections(Arc<Shared>);
+/// The pool. Its methods may be called concurrently.
+pub(super) struct ConnectionPool(Arc<Shared>);
 
 struct Shared {
     server: Server,
     shutdown: Shutdown,
-    idle_for: Duration,
-    idle: Mutex<Idle>,
+    idle_timeout: Duration,
+    idle: Mutex<IdleConnections>,
     /// Connections that carry a mail now, or are being closed.
     in_use: AtomicUsize,
-    /// Those that are being opened.
+    /// Connections that are being opened.
     opening: AtomicUsize,
-    /// Wakes one call that waits for a connection, each time one is kept or closed.
+    /// Wakes one call that waits for a connection, each time one is released or closed.
     freed: Notify,
 }
 
 #[derive(Default)]
-struct Idle {
-    /// A stack: the connection used last is used next, so that surplus ones grow old and are closed.
-    kept: Vec<IdleConnection>,
-    /// A task closes those that grow old. It runs while there are any.
-    watched: bool,
+struct IdleConnections {
+    /// A stack: the connection used last is reused first, so that surplus ones reach their timeout.
+    stack: Vec<IdleConnection>,
+    /// The task `close_old` runs. It ends when there are no idle connections.
+    has_closer: bool,
 }
 
 struct IdleConnection {
     since: Instant,
-    smtp: Dialog,
+    session: SmtpSession,
 }
 
-impl Connections {
-    /// Connections that are kept for `idle_for`, and closed when `shutdown` stops.
-    pub fn new(server: Server, idle_for: Duration, shutdown: Shutdown) -> Connections {
+impl ConnectionPool {
+    /// Makes an empty pool. Idle connections are closed after `idle_for`, and when `shutdown` stops.
+    pub fn new(server: Server, idle_for: Duration, shutdown: Shutdown) -> ConnectionPool {
         let (in_use, opening) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let (idle, freed) = (Mutex::default(), Notify::new());
-        Connections(Arc::new(Shared { server, shutdown, idle_for, idle, in_use, opening, freed }))
+        ConnectionPool(Arc::new(Shared { server, shutdown, idle_timeout: idle_for, idle, in_use, opening, freed }))
     }
 
-    /// A connection that takes a mail: a kept one, unless `fresh`, or a new one. `stage` says how far it came.
+    /// Returns a connection that is ready for MAIL: an idle one, unless `fresh`, or else a new one. `stage` is set to
+    /// the step that was reached.
     ///
-    /// A server that greets with 421 while others of our connections are in use may have too many of them: then the call
-    /// waits for one of these, for half of the time left until `until`.
-    pub async fn get(&self, mut fresh: bool, until: Instant, stage: &mut Stage) -> Result<Connection, Trouble> {
-        let patience = Instant::now() + left(until) / 2;
+    /// If the server greets with 421 while other connections of this pool are in use, it may have too many of them:
+    /// then the call waits for one to become free, for half of the time left until `until`.
+    ///
+    /// # Errors
+    /// [`SmtpFailure`]: no connection could be opened. No mail was sent.
+    pub async fn get(&self, mut fresh: bool, until: Instant, stage: &mut Stage) -> Result<Connection, SmtpFailure> {
+        let waiting_until = Instant::now() + time_left(until) / 2;
         let in_use = || self.0.in_use.load(Ordering::Relaxed) + self.0.opening.load(Ordering::Relaxed) > 0;
         loop {
-            let others = in_use();
+            let in_use_before = in_use();
             if !std::mem::take(&mut fresh)
-                && let Some(connection) = self.0.kept().await
+                && let Some(connection) = self.0.reuse_idle().await
             {
                 return Ok(connection);
             }
-            let full = match self.0.dial(until, stage).await {
-                Err(Trouble::Reply { code: CLOSING, text }) if *stage == Stage::Connect => text,
-                dialled => return dialled,
+            let refusal = match self.0.connect(until, stage).await {
+                Err(SmtpFailure::ErrorReply { code: SERVICE_CLOSING, text }) if *stage == Stage::Connect => text,
+                connected => return connected,
             };
-            let full = Trouble::Reply { code: CLOSING, text: full };
-            let kept = !self.0.idle().kept.is_empty();
-            let goes_on = match left(patience) {
+            let refusal = SmtpFailure::ErrorReply { code: SERVICE_CLOSING, text: refusal };
+            let is_idle = !self.0.idle().stack.is_empty();
+            let try_again = match time_left(waiting_until) {
                 Duration::ZERO => false,
-                // One became free meanwhile.
-                _ if kept => true,
-                patience if in_use() => timeout(patience, self.0.freed.notified()).await.is_ok(),
-                _ => others,
+                // A connection became idle meanwhile.
+                _ if is_idle => true,
+                waiting_until if in_use() => timeout(waiting_until, self.0.freed.notified()).await.is_ok(),
+                _ => in_use_before,
             };
-            if !goes_on {
-                return Err(full);
+            if !try_again {
+                return Err(refusal);
             }
         }
     }
 
-    /// Keeps a connection for the next mail. One too many, and any while the process stops, is closed with QUIT instead.
-    pub fn keep(&self, connection: Connection) {
-        let Connection { smtp, in_use, .. } = connection;
+    /// Keeps a connection idle for the next mail. If there are `MAX_IDLE` already, or the process stops, closes it with
+    /// QUIT.
+    pub fn release(&self, connection: Connection) {
+        let Connection { session, in_use, .. } = connection;
         let shared = &self.0;
-        let kept = IdleConnection { since: Instant::now(), smtp };
-        let (surplus, watch) = {
+        let idle_connection = IdleConnection { since: Instant::now(), session };
+        let (surplus_connection, start_closer) = {
             let mut idle = shared.idle();
-            if shared.shutdown.is_stopping() || idle.kept.len() >= KEPT {
-                (Some(kept), false)
+            if shared.shutdown.is_stopping() || idle.stack.len() >= MAX_IDLE {
+                (Some(idle_connection), false)
             } else {
-                idle.kept.push(kept);
-                (None, !std::mem::replace(&mut idle.watched, true))
+                idle.stack.push(idle_connection);
+                (None, !std::mem::replace(&mut idle.has_closer, true))
             }
         };
         drop(in_use);
-        if let Some(kept) = surplus {
-            shared.close(vec![kept]);
+        if let Some(idle_connection) = surplus_connection {
+            shared.close(vec![idle_connection]);
         }
-        if watch {
-            shared.shutdown.spawn(shared.clone().watch());
+        if start_closer {
+            shared.shutdown.spawn(shared.clone().close_old());
         }
     }
 
-    /// Closes all kept connections: where one has reached its server's limit, or died, the others are about to.
-    pub fn discard(&self) {
-        self.0.discard();
+    /// Closes all idle connections. Call it when one was closed by the server: the others are about to reach the same
+    /// limit.
+    pub fn close_idle(&self) {
+        self.0.close_idle();
     }
 
     #[cfg(test)]
-    pub fn kept(&self) -> usize {
-        self.0.idle().kept.len()
+    /// Returns the number of idle connections.
+    pub fn idle_count(&self) -> usize {
+        self.0.idle().stack.len()
     }
 }
 
 impl Shared {
-    fn idle(&self) -> MutexGuard<'_, Idle> {
-        // Nothing that could panic is done under the lock.
+    fn idle(&self) -> MutexGuard<'_, IdleConnections> {
+        // No code that can panic runs under the lock.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn discard(self: &Arc<Shared>) {
-        let kept = std::mem::take(&mut self.idle().kept);
-        self.close(kept);
+    fn close_idle(self: &Arc<Shared>) {
+        let idle_connections = std::mem::take(&mut self.idle().stack);
+        self.close(idle_connections);
     }
 
-    /// Closes connections with QUIT, beside what else happens. Until then they are in use: the server counts them.
+    /// Closes connections with QUIT, in tasks of their own. Until then they count as in use, as they do for the server.
     fn close(self: &Arc<Shared>, connections: Vec<IdleConnection>) {
-        for IdleConnection { smtp, .. } in connections {
-            let in_use = InUse::new(self);
+        for IdleConnection { session, .. } in connections {
+            let in_use = InUseGuard::new(self);
             self.shutdown.spawn(async move {
-                farewell(smtp).await;
+                quit(session).await;
                 drop(in_use);
             });
         }
     }
 
-    /// A kept connection that still lives. RSET shows it, and clears what a refused mail may have left behind.
-    async fn kept(self: &Arc<Shared>) -> Option<Connection> {
-        let IdleConnection { since, mut smtp } = self.idle().kept.pop()?;
-        let in_use = InUse::new(self);
-        let limit = REVIVE.min(self.server.connect_budget);
-        if since.elapsed() < self.idle_for && matches!(timeout(limit, smtp.command(Rset)).await, Ok(Ok(_))) {
-            return Some(Connection { smtp, reused: true, in_use });
+    /// Returns an idle connection that still works. RSET checks that, and clears the rest of a refused mail.
+    async fn reuse_idle(self: &Arc<Shared>) -> Option<Connection> {
+        let IdleConnection { since, mut session } = self.idle().stack.pop()?;
+        let in_use = InUseGuard::new(self);
+        let limit = RSET_TIMEOUT.min(self.server.connect_budget);
+        if since.elapsed() < self.idle_timeout && matches!(timeout(limit, session.command(Rset)).await, Ok(Ok(_))) {
+            return Some(Connection { session, reused: true, in_use });
         }
-        // The youngest is dead, so the others are: to ask each of them could cost the call's whole time.
-        self.discard();
+        // This was the youngest, so the others are dead as well; checking each could take the call's whole time.
+        self.close_idle();
         None
     }
 
-    /// Closes connections that were idle for too long, and all when the process stops.
-    async fn watch(self: Arc<Shared>) {
+    /// Closes connections that were idle for too long, and all of them when the process stops.
+    async fn close_old(self: Arc<Shared>) {
         loop {
             let oldest = {
                 let mut idle = self.idle();
-                idle.watched = !idle.kept.is_empty();
-                idle.kept.iter().map(|kept| kept.since).min()
+                idle.has_closer = !idle.stack.is_empty();
+                idle.stack.iter().map(|idle_connection| idle_connection.since).min()
             };
             let Some(oldest) = oldest else { return };
-            self.shutdown.sleep(left(oldest + self.idle_for)).await;
+            self.shutdown.sleep(time_left(oldest + self.idle_timeout)).await;
             let stopping = self.shutdown.is_stopping();
-            let old = |kept: &mut IdleConnection| stopping || kept.since.elapsed() >= self.idle_for;
-            let old: Vec<IdleConnection> = self.idle().kept.extract_if(.., old).collect();
-            self.close(old);
+            let is_old =
+                |idle_connection: &mut IdleConnection| stopping || idle_connection.since.elapsed() >= self.idle_timeout;
+            let is_old: Vec<IdleConnection> = self.idle().stack.extract_if(.., is_old).collect();
+            self.close(is_old);
         }
     }
 
-    /// A fresh connection, encrypted as the settings demand and signed in: to the first address that takes one. An
-    /// address that does not answer leaves the others their share of the time.
-    async fn dial(self: &Arc<Shared>, until: Instant, stage: &mut Stage) -> Result<Connection, Trouble> {
+    /// Opens a new connection to the first address that accepts one, encrypted and authenticated as the settings say.
+    /// Each address gets its share of the time left.
+    async fn connect(self: &Arc<Shared>, until: Instant, stage: &mut Stage) -> Result<Connection, SmtpFailure> {
         *stage = Stage::Connect;
-        let _opening = Opening::new(&self.opening);
-        let mut connecting = self.server.connect_budget.min(left(until));
+        let _opening = OpeningGuard::new(&self.opening);
+        let mut connecting = self.server.connect_budget.min(time_left(until));
         let addresses = self.addresses(&mut connecting).await?;
-        let mut refused = None;
+        let mut first_failure = None;
         for (n, address) in addresses.iter().enumerate() {
-            let share = u32::try_from(addresses.len() - n).unwrap_or(u32::MAX);
+            let addresses_left = u32::try_from(addresses.len() - n).unwrap_or(u32::MAX);
             let began = Instant::now();
-            let limit = connecting / share;
-            let opened = timeout(left(until) / share, self.open(*address, limit)).await;
+            let limit = connecting / addresses_left;
+            let result = timeout(time_left(until) / addresses_left, self.open_session(*address, limit)).await;
             connecting = connecting.saturating_sub(began.elapsed().min(limit));
-            match opened.unwrap_or_else(|_elapsed| Err(Trouble::silence())) {
-                Ok(mut smtp) => {
+            match result.unwrap_or_else(|_elapsed| Err(SmtpFailure::timed_out())) {
+                Ok(mut session) => {
                     if let Some(credentials) = &self.server.credentials {
                         *stage = Stage::Auth;
-                        smtp.sign_in(credentials).await?;
+                        session.authenticate(credentials).await?;
                     }
-                    return Ok(Connection { smtp, reused: false, in_use: InUse::new(self) });
+                    return Ok(Connection { session, reused: false, in_use: InUseGuard::new(self) });
                 }
-                // The reply of a server says more than an address that does not answer.
-                Err(trouble) if matches!(refused, Some(Trouble::Reply { .. })) => drop(trouble),
-                Err(trouble) => refused = Some(trouble),
+                // A server's reply says more than a failure to connect to another address.
+                Err(failure) if matches!(first_failure, Some(SmtpFailure::ErrorReply { .. })) => drop(failure),
+                Err(failure) => first_failure = Some(failure),
             }
         }
-        Err(refused.unwrap_or_else(|| Trouble::Broken {
+        Err(first_failure.unwrap_or_else(|| SmtpFailure::Broken {
             code: "connect_failed",
             detail: "the server's name has no address".to_owned(),
         }))
     }
 
-    async fn addresses(&self, connecting: &mut Duration) -> Result<Vec<SocketAddr>, Trouble> {
-        let Server { host, port, lookup, .. } = &self.server;
+    async fn addresses(&self, connecting: &mut Duration) -> Result<Vec<SocketAddr>, SmtpFailure> {
+        let Server { host, port, resolver: lookup, .. } = &self.server;
         if let Ok(ip) = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(ip, *port)]);
         }
         let began = Instant::now();
-        let found = timeout(*connecting, lookup.lookup(host)).await.map_err(|_elapsed| {
-            let detail = format!("the server's name was not found within {} ms", connecting.as_millis());
-            Trouble::Broken { code: "connect_timeout", detail }
+        let found = timeout(*connecting, lookup.resolve(host)).await.map_err(|_elapsed| {
+            let detail = format!("the server's name was not resolved within {} ms", connecting.as_millis());
+            SmtpFailure::Broken { code: "connect_timeout", detail }
         })??;
         *connecting = connecting.saturating_sub(began.elapsed());
         Ok(found.into_iter().map(|ip| SocketAddr::new(ip, *port)).collect())
     }
 
-    /// From the first packet to EHLO. The socket stands within `limit`, or not at all.
-    async fn open(&self, address: SocketAddr, limit: Duration) -> Result<Dialog, Trouble> {
+    /// Connects to one address within `limit`, and starts the session up to EHLO, with TLS as the settings say.
+    async fn open_session(&self, address: SocketAddr, limit: Duration) -> Result<SmtpSession, SmtpFailure> {
         let connecting = timeout(limit, TcpStream::connect(address)).await;
-        let stream = connecting.map_err(|_elapsed| too_late(address, limit))??;
+        let stream = connecting.map_err(|_elapsed| connect_timeout(address, limit))??;
         stream.set_nodelay(true)?;
-        let hello = &self.server.hello;
-        match &self.server.cover {
-            Cover::None => Dialog::begin(stream, None, hello).await,
-            Cover::Implicit(tls) => Dialog::begin(stream, Some(tls), hello).await,
-            Cover::Starttls(tls) => Dialog::begin(stream, None, hello).await?.starttls(tls, hello).await,
+        let ehlo_name = &self.server.ehlo_name;
+        match &self.server.encryption {
+            Encryption::None => SmtpSession::open(stream, None, ehlo_name).await,
+            Encryption::Implicit(tls) => SmtpSession::open(stream, Some(tls), ehlo_name).await,
+            Encryption::Starttls(tls) => {
+                SmtpSession::open(stream, None, ehlo_name).await?.starttls(tls, ehlo_name).await
+            }
         }
     }
 }
 
-fn too_late(address: SocketAddr, limit: Duration) -> Trouble {
-    let detail = format!("{address} took no connection within {} ms", limit.as_millis());
-    Trouble::Broken { code: "connect_timeout", detail }
+fn connect_timeout(address: SocketAddr, limit: Duration) -> SmtpFailure {
+    let detail = format!("{address} accepted no connection within {} ms", limit.as_millis());
+    SmtpFailure::Broken { code: "connect_timeout", detail }
 }
 
-fn left(until: Instant) -> Duration {
+fn time_left(until: Instant) -> Duration {
     until.saturating_duration_since(Instant::now())
 }
 
-/// Says QUIT and hears the answer, so that the server finds no lost connection; then the connection is closed.
-pub(super) async fn farewell(mut smtp: Dialog) {
-    // A server that is gone cannot answer.
-    let _answered = timeout(FAREWELL, smtp.quit()).await;
+/// Sends QUIT and waits for the reply, so that the server logs no lost connection; then closes the connection.
+pub(super) async fn quit(mut session: SmtpSession) {
+    // A missing reply does not matter.
+    let _answered = timeout(QUIT_TIMEOUT, session.quit()).await;
 }
 
-impl From<io::Error> for Trouble {
-    fn from(error: io::Error) -> Trouble {
+impl From<io::Error> for SmtpFailure {
+    fn from(error: io::Error) -> SmtpFailure {
         let code = if error.kind() == io::ErrorKind::TimedOut { "connect_timeout" } else { "connect_failed" };
-        Trouble::Broken { code, detail: cause(&error) }
+        SmtpFailure::Broken { code, detail: root_cause(&error) }
     }
 }

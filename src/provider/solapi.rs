@@ -1,8 +1,10 @@
-//! Solapi v4: SMS, LMS, MMS, AlimTalk, brand messages and RCS through one door.
+//! Solapi (CoolSMS) messages v4 (`/messages/v4/send-many/detail`, `/messages/v4/list`): SMS, LMS, MMS, AlimTalk, brand
+//! messages and RCS.
 //!
-//! Every request is signed anew (HMAC-SHA256 over its date and a random salt), for a signature is taken once. A 200 is not
-//! acceptance: each message has its own verdict in the answer. Solapi keeps no key to tell a repetition by, but repeats what
-//! stands in `customFields`, in answers, lists and receipts: there goes our reference. Its own fallback to SMS is off.
+//! Every request has a new signature (HMAC-SHA256 over its date and a random salt), because Solapi accepts a signature
+//! once. A 200 is not acceptance: each message has its own result in the response. Solapi has no idempotency key, but
+//! repeats `customFields` in responses, lists and receipts, so our reference goes there. Its own fallback to SMS is
+//! switched off.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,48 +26,48 @@ use crate::model::receipt::{Receipt, ReceiptOutcome};
 use crate::model::retry::ErrorClass;
 
 use super::adapter::{Adapter, Options};
-use super::http::Common;
-use super::http::{Answer, Failure};
+use super::http::ClientSettings;
+use super::http::{Failure, HttpResponse};
 use super::vendor::{
-    self, Codes, Results, Vendor, by_status, from_kst, is_earlier, of_all, proven, rejected, said, together, whose,
-    word,
+    self, ErrorCodes, ResultCodes, VendorApi, check_secret, from_kst, is_earlier_attempt, matching_request,
+    outcome_by_status, outcomes_of_refusal, rejected, send_valid, text_or_number, vendor_text,
 };
-use super::window::Window;
-use super::{Callback, Looked, Pending, Polled, Provider, Receipts, Refused, SendRequest};
+use super::window::PollWindow;
+use super::{BoxFuture, Callback, CallbackError, LookupResult, Provider, ReceiptPage, Receipts, SendRequest};
 
 pub const ADAPTER: Adapter = Adapter {
     name: "solapi",
-    about: "Solapi (CoolSMS) v4: SMS, LMS, MMS, AlimTalk, brand messages, RCS",
+    description: "Solapi (CoolSMS) v4: SMS, LMS, MMS, AlimTalk, brand messages, RCS",
     options: &[
-        ("api-key", "of the account; needed"),
-        ("api-secret", "of the account; needed"),
+        ("api-key", "the account's API key; needed"),
+        ("api-secret", "the account's API secret; needed"),
         ("from", "the sender's number, registered at Solapi; needed"),
         ("pf-id", "the KakaoTalk channel; needed for KAKAO_ALIMTALK and KAKAO_BRAND_MESSAGE"),
         ("rcs-brand-id", "the RCS brand; needed for RCS"),
-        ("receipt-key", "what stands after ?key= in the webhook's URL at Solapi; without it no webhook is taken"),
-        ("base-url", "where it is (https://api.solapi.com)"),
-        ("channels", "all that the options above allow, or fewer: SMS+LMS+…"),
+        ("receipt-key", "the text after ?key= in the webhook's URL at Solapi; without it webhooks are refused"),
+        ("base-url", "the URL of the API (https://api.solapi.com)"),
+        ("channels", "all channels that the options above allow (the default), or fewer: SMS+LMS+…"),
     ],
-    make: |options, common| Ok(Arc::new(Solapi::new(options, common)?)),
+    build: |options, common| Ok(Arc::new(Solapi::new(options, common)?)),
 };
 
-const SEND: &str = "/messages/v4/send-many/detail";
-const LIST: &str = "/messages/v4/list";
-/// It takes 10,000; a smaller request loses less when its answer is lost.
-const BATCH: usize = 1000;
-/// The key of `customFields`.
-const FIELD: &str = "notihub";
-/// Results asked for at a time: with all their texts they stay below what is read of an answer.
-const PAGE: &str = "100";
-/// Of one number's messages so many are asked for at a time, and so often.
-const FOUND: &str = "500";
-const PAGES: usize = 5;
-/// The vendor tells a little later what it gave up after 25 hours, 80 hours and 3 days.
+const SEND_PATH: &str = "/messages/v4/send-many/detail";
+const LIST_PATH: &str = "/messages/v4/list";
+/// Solapi accepts 10,000; a smaller request leaves fewer unknown outcomes when its response is lost.
+const MAX_BATCH: usize = 1000;
+/// The field of `customFields` with our reference.
+const REFERENCE_FIELD: &str = "notihub";
+/// Results of one page: with all their texts they stay below `http::LIST_BYTES`.
+const RESULTS_PAGE: &str = "100";
+/// A look-up reads at most this many messages of one number in a page, and this many pages.
+const LOOKUP_PAGE: &str = "500";
+const LOOKUP_PAGES: usize = 5;
+
 const HOUR: u64 = 3600;
 
-/// The words of an error that is about the whole request.
-const WORDS: Codes = Codes(&[
-    // A clock that is off is for a person to set right, as is a wrong key.
+/// Values of `errorCode`: Solapi refused the whole request.
+const REQUEST_ERRORS: ErrorCodes = ErrorCodes(&[
+    // A wrong clock needs an operator, as a wrong key does.
     (
         ErrorClass::Credentials,
         &[
@@ -79,7 +81,7 @@ const WORDS: Codes = Codes(&[
     ),
     (ErrorClass::Quota, &["NotEnoughBalance"]),
     (ErrorClass::Throttled, &["TooManyRequests"]),
-    // Signed anew it may pass.
+    // The next attempt has a new signature.
     (
         ErrorClass::ProviderInternal,
         &["DuplicatedSignature", "InternalError", "InternalServerError", "ServiceUnavailable"],
@@ -87,14 +89,15 @@ const WORDS: Codes = Codes(&[
     (ErrorClass::Content, &["BadRequest", "ValidationError", "InvalidParameter"]),
 ]);
 
-/// A repetition of a number in one request; taken or not, an earlier one was.
+/// The code of a message to a number that the request has twice. Solapi accepted an earlier message to it; whether this
+/// one, the code does not say.
 const DUPLICATE: &str = "1026";
 
-const RESULTS: Results = Results {
+const RESULTS: ResultCodes = ResultCodes {
     delivered: &["4000"],
     pending: &["2000", "3000", DUPLICATE],
     expired: &["3040"],
-    failed: Codes(&[
+    failed: ErrorCodes(&[
         (ErrorClass::Content, &["1010", "1011", "1014", "1027", "1028", "1029", "1031"]),
         (ErrorClass::ProviderInternal, &["1024", "2024", "3012", "3024", "3053"]),
         (ErrorClass::Quota, &["1030", "2230"]),
@@ -118,45 +121,45 @@ const RESULTS: Results = Results {
 
 struct Solapi {
     name: String,
-    vendor: Vendor,
+    api: VendorApi,
     clock: Clock,
-    key: String,
-    secret: String,
+    api_key: String,
+    api_secret: String,
     from: String,
     pf_id: Option<String>,
-    brand_id: Option<String>,
+    rcs_brand_id: Option<String>,
     receipt_key: Option<String>,
     channels: Vec<Channel>,
 }
 
 impl Solapi {
-    fn new(options: &mut Options, common: &Common) -> Result<Solapi> {
+    fn new(options: &mut Options, common: &ClientSettings) -> Result<Solapi> {
         let (key, secret) = (options.require("api-key")?, options.require("api-secret")?);
-        // Found now, not with each message.
+        // A key that a header cannot hold is refused here, and not with each message.
         vendor::secret_header(options, "api-key", AUTHORIZATION, &key)?;
-        let (pf_id, brand_id) = (options.text("pf-id"), options.text("rcs-brand-id"));
+        let (pf_id, brand_id) = (options.optional("pf-id"), options.optional("rcs-brand-id"));
         let mut able = vec![Channel::Sms, Channel::Lms, Channel::Mms];
         able.extend(pf_id.iter().flat_map(|_| [Channel::KakaoAlimtalk, Channel::KakaoBrandMessage]));
         able.extend(brand_id.iter().map(|_| Channel::Rcs));
         Ok(Solapi {
             name: options.name().to_owned(),
             clock: common.clock.clone(),
-            key,
-            secret,
-            from: vendor::sender(options, "from")?,
+            api_key: key,
+            api_secret: secret,
+            from: vendor::sender_number(options, "from")?,
             pf_id,
-            brand_id,
-            receipt_key: vendor::receipt_secret(options, "receipt-key")?,
-            channels: options.channels_of(&able, &able)?,
-            vendor: Vendor::at(options, "https://api.solapi.com", common)?,
+            rcs_brand_id: brand_id,
+            receipt_key: vendor::callback_secret(options, "receipt-key")?,
+            channels: options.channels_or(&able, &able)?,
+            api: VendorApi::from_options(options, "https://api.solapi.com", common)?,
         })
     }
 
     fn headers(&self) -> HeaderMap {
         let date = self.clock.now().to_rfc3339_opts(SecondsFormat::Secs, true);
         let salt = HEXLOWER.encode(&crypt::random());
-        // Its parts are visible ASCII: the key was tried when the account was made.
-        let value = authorization(&self.key, &self.secret, &date, &salt);
+        // Cannot fail: the key was checked when the account was built, and the other parts are ASCII.
+        let value = authorization_header(&self.api_key, &self.api_secret, &date, &salt);
         let value = HeaderValue::from_str(&value).map(|mut value| {
             value.set_sensitive(true);
             (AUTHORIZATION, value)
@@ -164,12 +167,12 @@ impl Solapi {
         HeaderMap::from_iter(value)
     }
 
-    fn message(&self, letter: &SendRequest<'_>) -> Result<Value, Outcome> {
-        let content = letter.content;
+    fn message_json(&self, request: &SendRequest<'_>) -> Result<Value, Outcome> {
+        let content = request.content;
         let chars = content.body.chars().count();
-        let kind = match letter.channel {
+        let kind = match request.channel {
             Channel::Sms => "SMS",
-            // Without a picture an MMS is an LMS to every carrier, and ours have none yet.
+            // Carriers send an MMS without a picture as LMS, and messages have no pictures yet.
             Channel::Lms | Channel::Mms => "LMS",
             Channel::KakaoAlimtalk => "ATA",
             Channel::KakaoBrandMessage => "BMS_FREE",
@@ -177,12 +180,12 @@ impl Solapi {
             Channel::Rcs => "RCS_LMS",
             other => return Err(rejected(ErrorClass::Sender, "channel_not_served", format!("Solapi has no {other}"))),
         };
-        let (country, to) = dialled(letter.to);
+        let (country, to) = country_and_number(request.to);
         let mut message = json!({
             "to": to, "from": self.from, "country": country.to_string(), "type": kind, "text": content.body,
-            "customFields": { FIELD: letter.reference().to_string() },
+            "customFields": { REFERENCE_FIELD: request.reference().to_string() },
         });
-        match letter.channel {
+        match request.channel {
             Channel::KakaoAlimtalk => {
                 let Some(template) = &content.template_code else { return Err(no_template()) };
                 message["kakaoOptions"] = json!({ "pfId": self.pf_id, "templateId": template, "disableSms": true });
@@ -191,7 +194,7 @@ impl Solapi {
                 let bubble = json!({ "targeting": "I", "chatBubbleType": "TEXT" });
                 message["kakaoOptions"] = json!({ "pfId": self.pf_id, "disableSms": true, "bms": bubble });
             }
-            Channel::Rcs => message["rcsOptions"] = json!({ "brandId": self.brand_id, "disableSms": true }),
+            Channel::Rcs => message["rcsOptions"] = json!({ "brandId": self.rcs_brand_id, "disableSms": true }),
             _ => (),
         }
         if let (Some(subject), "LMS" | "RCS_LMS") = (&content.subject, kind) {
@@ -200,95 +203,106 @@ impl Solapi {
         Ok(message)
     }
 
-    async fn post(&self, letters: Vec<SendRequest<'_>>, messages: Vec<Value>) -> Vec<Outcome> {
+    async fn post(&self, requests: Vec<SendRequest<'_>>, messages: Vec<Value>) -> Vec<Outcome> {
         let body = json!({
             "messages": messages,
-            // Two of ours to one number are two deliveries: neither is a repetition.
+            // Two deliveries to one number are both wanted.
             "allowDuplicates": true,
             "showMessageList": true,
         });
-        match self.vendor.post(SEND, &body, self.headers(), letters.len()).await {
-            Ok(answer) => verdicts(&letters, &answer),
-            Err(failure) => vec![failure.into_outcome(); letters.len()],
+        match self.api.post(SEND_PATH, &body, self.headers(), requests.len()).await {
+            Ok(answer) => outcomes_of(&requests, &answer),
+            Err(failure) => vec![failure.into_outcome(); requests.len()],
         }
     }
 
-    async fn list(&self, query: &[(&str, &str)]) -> Result<Value, String> {
+    async fn get_list(&self, query: &[(&str, &str)]) -> Result<Value, String> {
         let answer =
-            self.vendor.get(LIST, query, self.headers()).await.map_err(|failure: Failure| failure.to_string())?;
+            self.api.get(LIST_PATH, query, self.headers()).await.map_err(|failure: Failure| failure.to_string())?;
         let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         match answer.status {
             200..=299 if body["messageList"].is_object() => Ok(body),
-            status => Err(format!("answered {status} {}", said(&body["errorCode"]))),
+            status => Err(format!("answered {status} {}", vendor_text(&body["errorCode"]))),
         }
     }
 
-    async fn find(&self, letter: SendRequest<'_>) -> Looked {
-        let now = self.clock.now().max(letter.created_at);
-        let (start, end) = (iso(letter.created_at - TimeDelta::hours(1)), iso(now + TimeDelta::days(1)));
-        // As it was sent: with its country before it, none would be found.
-        let ((_, to), mut key) = (dialled(letter.to), None::<String>);
-        for _ in 0..PAGES {
+    async fn find_earlier_attempt(&self, request: SendRequest<'_>) -> LookupResult {
+        let now = self.clock.now().max(request.created_at);
+        let (start, end) = (iso_time(request.created_at - TimeDelta::hours(1)), iso_time(now + TimeDelta::days(1)));
+        // The list has numbers as they were sent, without the country code.
+        let ((_, to), mut next_key) = (country_and_number(request.to), None::<String>);
+        for _ in 0..LOOKUP_PAGES {
             let mut query = vec![
                 ("to", to.as_str()),
                 ("dateType", "CREATED"),
                 ("startDate", &start),
                 ("endDate", &end),
-                ("limit", FOUND),
+                ("limit", LOOKUP_PAGE),
             ];
-            query.extend(key.as_deref().map(|key| ("startKey", key)));
-            let Ok(body) = self.list(&query).await else { return Looked::CannotTell };
-            // What was refused at intake is listed, too, but was not taken.
-            let taken = |row: &Value| {
-                let refused = word(&row["statusCode"]).is_some_and(|code| code.starts_with('1') && code != DUPLICATE);
-                !refused && row["customFields"][FIELD].as_str().is_some_and(|text| is_earlier(text, &letter))
+            query.extend(next_key.as_deref().map(|next_key| ("startKey", next_key)));
+            let Ok(body) = self.get_list(&query).await else { return LookupResult::Inconclusive };
+            // The list includes messages that Solapi refused on arrival (codes 1xxx); they were not accepted.
+            let is_accepted = |row: &Value| {
+                let refused =
+                    text_or_number(&row["statusCode"]).is_some_and(|code| code.starts_with('1') && code != DUPLICATE);
+                !refused
+                    && row["customFields"][REFERENCE_FIELD]
+                        .as_str()
+                        .is_some_and(|text| is_earlier_attempt(text, &request))
             };
             let rows = body["messageList"].as_object();
-            if let Some((id, _)) = rows.into_iter().flatten().find(|(_, row)| taken(row)) {
-                return Looked::Taken { provider_ref: Some(id.clone()) };
+            if let Some((id, _)) = rows.into_iter().flatten().find(|(_, row)| is_accepted(row)) {
+                return LookupResult::Found { provider_ref: Some(id.clone()) };
             }
-            key = word(&body["nextKey"]);
-            if key.is_none() {
-                return Looked::NotTaken;
+            next_key = text_or_number(&body["nextKey"]);
+            if next_key.is_none() {
+                return LookupResult::NotFound;
             }
         }
-        Looked::CannotTell
+        LookupResult::Inconclusive
     }
 
-    async fn results(&self, cursor: Option<&str>, now: DateTime<Utc>) -> Result<Polled, String> {
-        let window = Window::open(cursor, now);
-        let (start, end) = (iso(window.from), iso(window.until));
+    async fn poll_results(&self, cursor: Option<&str>, now: DateTime<Utc>) -> Result<ReceiptPage, String> {
+        let window = PollWindow::from_cursor(cursor, now);
+        let (start, end) = (iso_time(window.from), iso_time(window.until));
         let mut query =
-            vec![("dateType", "UPDATED"), ("startDate", start.as_str()), ("endDate", &end), ("limit", PAGE)];
-        query.extend(window.place.as_deref().map(|key| ("startKey", key)));
-        let body = self.list(&query).await?;
+            vec![("dateType", "UPDATED"), ("startDate", start.as_str()), ("endDate", &end), ("limit", RESULTS_PAGE)];
+        query.extend(window.position.as_deref().map(|key| ("startKey", key)));
+        let body = self.get_list(&query).await?;
         let rows = body["messageList"].as_object().into_iter().flatten();
-        // The account may be others', too; and what is under way is no news.
-        let ours = rows.filter(|(_, row)| row["customFields"][FIELD].is_string()).map(|(_, row)| receipt(row));
-        let news = |read: &Result<Receipt, String>| read.as_ref().is_ok_and(|r| r.outcome != ReceiptOutcome::Accepted);
-        let receipts = ours.filter(|read| read.is_err() || news(read)).collect();
-        let (cursor, more) = window.next(word(&body["nextKey"]).as_deref(), now);
-        Ok(Polled { receipts, cursor, more })
+        // Other programs may use the account: only messages with our field count. Messages in progress are skipped.
+        let our_receipts =
+            rows.filter(|(_, row)| row["customFields"][REFERENCE_FIELD].is_string()).map(|(_, row)| receipt(row));
+        let is_final =
+            |read: &Result<Receipt, String>| read.as_ref().is_ok_and(|r| r.outcome != ReceiptOutcome::Accepted);
+        let receipts = our_receipts.filter(|read| read.is_err() || is_final(read)).collect();
+        let (cursor, more) = window.next_cursor(text_or_number(&body["nextKey"]).as_deref(), now);
+        Ok(ReceiptPage { receipts, cursor, has_more: more })
     }
 }
 
-/// What fits into one RCS message of the short kind.
+/// The most characters of a short RCS message; a longer one is sent as `RCS_LMS`.
 const RCS_SHORT_CHARS: usize = 100;
 
-/// A number as it stands in messages, lists and answers: its country, and the digits without it.
-fn dialled(number: &str) -> (i32, String) {
+/// Splits a number in E.164 as Solapi writes it: country code, and the digits without it. Another text counts as
+/// Korean.
+fn country_and_number(number: &str) -> (i32, String) {
     phone::dialled(number).unwrap_or((KOREA, number.to_owned()))
 }
 
 fn no_template() -> Outcome {
-    rejected(ErrorClass::Template, "template_missing", "an AlimTalk names its approved template: templateCode")
+    rejected(
+        ErrorClass::Template,
+        "template_missing",
+        "an AlimTalk needs the code of an approved template: set templateCode",
+    )
 }
 
-fn iso(at: DateTime<Utc>) -> String {
+fn iso_time(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
-fn authorization(key: &str, secret: &str, date: &str, salt: &str) -> String {
+fn authorization_header(key: &str, secret: &str, date: &str, salt: &str) -> String {
     let signature = HEXLOWER.encode(&crypt::keyed_hash(secret.as_bytes(), format!("{date}{salt}").as_bytes()));
     format!("HMAC-SHA256 apiKey={key}, date={date}, salt={salt}, signature={signature}")
 }
@@ -302,6 +316,7 @@ impl Provider for Solapi {
         LimitScope::Account
     }
 
+    /// Solapi stops trying after 25 hours (SMS), 80 hours (LMS, MMS) or 3 days (others); receipts come a little later.
     fn capabilities(&self) -> Vec<Capability> {
         let capability = |channel: &Channel| {
             let (body, hours) = match channel {
@@ -313,7 +328,7 @@ impl Provider for Solapi {
             };
             Capability {
                 body,
-                batch: Batch::Any(BATCH),
+                batch: Batch::Any(MAX_BATCH),
                 on_unknown: OnUnknown::Lookup,
                 receipt_within: Some(Duration::from_secs(hours * HOUR)),
                 ..Capability::of(*channel)
@@ -322,159 +337,176 @@ impl Provider for Solapi {
         self.channels.iter().map(capability).collect()
     }
 
-    fn send<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Outcome> {
+    fn send<'a>(&'a self, request: SendRequest<'a>) -> BoxFuture<'a, Outcome> {
         Box::pin(async move {
-            match self.message(&letter) {
-                Ok(message) => self.post(vec![letter], vec![message]).await.pop().unwrap_or_else(unsaid),
+            match self.message_json(&request) {
+                Ok(message) => self.post(vec![request], vec![message]).await.pop().unwrap_or_else(not_mentioned),
                 Err(outcome) => outcome,
             }
         })
     }
 
-    fn send_batch<'a>(&'a self, letters: Vec<SendRequest<'a>>) -> Pending<'a, Vec<Outcome>> {
-        Box::pin(together(letters, |letter| self.message(letter), |letters, messages| self.post(letters, messages)))
+    fn send_batch<'a>(&'a self, requests: Vec<SendRequest<'a>>) -> BoxFuture<'a, Vec<Outcome>> {
+        Box::pin(send_valid(
+            requests,
+            |request| self.message_json(request),
+            |requests, messages| self.post(requests, messages),
+        ))
     }
 
-    fn lookup<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Looked> {
-        Box::pin(self.find(letter))
+    fn lookup<'a>(&'a self, request: SendRequest<'a>) -> BoxFuture<'a, LookupResult> {
+        Box::pin(self.find_earlier_attempt(request))
     }
 
-    /// An array, whose caller shows the key in the URL: Solapi signs nothing.
-    fn receipts(&self, callback: &Callback<'_>) -> Result<Receipts, Refused> {
-        let shown = form_urlencoded::parse(callback.query.as_bytes()).find(|(name, _)| name == "key");
-        proven(self.receipt_key.as_deref(), shown.as_ref().map(|(_, value)| value.as_bytes()))?;
-        let unreadable = |_| Refused::Unreadable("the body is not an array of JSON".to_owned());
+    /// Solapi signs no webhooks; the query of the URL must have `key=` with the option `receipt-key`.
+    fn parse_receipts(&self, callback: &Callback<'_>) -> Result<Receipts, CallbackError> {
+        let key = form_urlencoded::parse(callback.query.as_bytes()).find(|(name, _)| name == "key");
+        check_secret(self.receipt_key.as_deref(), key.as_ref().map(|(_, value)| value.as_bytes()))?;
+        let unreadable = |_| CallbackError::Unreadable("the body is not a JSON array".to_owned());
         let reports: Vec<Value> = serde_json::from_slice(callback.body).map_err(unreadable)?;
-        // A group's report tells sums, of no message.
+        // A report about a group of messages has only counts.
         let of_messages = reports.iter().filter(|report| !report["data"]["count"].is_object());
         Ok(of_messages.map(|report| receipt(&report["data"])).collect())
     }
 
-    fn poll<'a>(&'a self, cursor: Option<&'a str>, now: DateTime<Utc>) -> Option<Pending<'a, Result<Polled, String>>> {
-        Some(Box::pin(self.results(cursor, now)))
+    fn poll_receipts<'a>(
+        &'a self,
+        cursor: Option<&'a str>,
+        now: DateTime<Utc>,
+    ) -> Option<BoxFuture<'a, Result<ReceiptPage, String>>> {
+        Some(Box::pin(self.poll_results(cursor, now)))
     }
 
-    fn check(&self) -> Pending<'_, Result<String, String>> {
-        Box::pin(self.vendor.check())
+    fn check(&self) -> BoxFuture<'_, Result<String, String>> {
+        Box::pin(self.api.check())
     }
 }
 
-fn unsaid() -> Outcome {
-    Outcome::Unknown { code: "answer_incomplete", detail: "the answer says nothing of it".to_owned() }
+fn not_mentioned() -> Outcome {
+    Outcome::Unknown { code: "answer_incomplete", detail: "the answer does not mention this message".to_owned() }
 }
 
-/// A message as webhooks and lists tell of it. The key is the same in both, so that news that came both ways is one.
+/// Reads a message of a webhook or list. The event key is the same in both, so that a result that came both ways counts
+/// once.
 fn receipt(data: &Value) -> Result<Receipt, String> {
-    let id = word(&data["messageId"]).ok_or("it has no messageId")?;
-    let code = word(&data["statusCode"]).ok_or_else(|| format!("{id} has no statusCode"))?;
-    let (outcome, class) = RESULTS.read(&code);
+    let id = text_or_number(&data["messageId"]).ok_or("the report has no messageId")?;
+    let code = text_or_number(&data["statusCode"]).ok_or_else(|| format!("{id} has no statusCode"))?;
+    let (outcome, class) = RESULTS.interpret(&code);
     let at = ["dateReceived", "dateReported", "dateProcessed"].iter().find_map(|name| from_kst(data[name].as_str()?));
     Ok(Receipt {
         event_key: format!("{id}:{code}"),
-        reference: data["customFields"][FIELD].as_str().and_then(|text| text.parse().ok()),
+        reference: data["customFields"][REFERENCE_FIELD].as_str().and_then(|text| text.parse().ok()),
         provider_ref: Some(id),
         outcome,
         class,
         code: Some(code),
-        detail: Some(said(&data["statusMessage"])).filter(|text| !text.is_empty()),
+        detail: Some(vendor_text(&data["statusMessage"])).filter(|text| !text.is_empty()),
         occurred_at: at,
     })
 }
 
-/// What the answer says of each letter.
-fn verdicts(letters: &[SendRequest<'_>], answer: &Answer) -> Vec<Outcome> {
+/// Returns the outcome of each of the requests, in their order, from one response.
+fn outcomes_of(requests: &[SendRequest<'_>], answer: &HttpResponse) -> Vec<Outcome> {
     let Ok(body) = serde_json::from_slice::<Value>(&answer.body) else {
-        return of_all(by_status(answer), letters);
+        return outcomes_of_refusal(outcome_by_status(answer), requests);
     };
     if !(200..=299).contains(&answer.status) {
-        return of_all(refusal(answer, &body), letters);
+        return outcomes_of_refusal(request_refusal(answer, &body), requests);
     }
-    let mut outcomes: Vec<Option<Outcome>> = vec![None; letters.len()];
-    let mut stray = Vec::new();
-    for entry in list(&body, "failedMessageList") {
-        let (reference, to) = (entry["customFields"][FIELD].as_str(), entry["to"].as_str());
-        match whose(letters, reference, to).and_then(|n| outcomes.get_mut(n)) {
-            Some(outcome) => *outcome = Some(of_code(entry)),
-            None => stray.push(entry),
+    let mut outcomes: Vec<Option<Outcome>> = vec![None; requests.len()];
+    let mut unmatched = Vec::new();
+    for entry in entries(&body, "failedMessageList") {
+        let (reference, to) = (entry["customFields"][REFERENCE_FIELD].as_str(), entry["to"].as_str());
+        match matching_request(requests, reference, to).and_then(|n| outcomes.get_mut(n)) {
+            Some(outcome) => *outcome = Some(outcome_by_code(entry)),
+            None => unmatched.push(entry),
         }
     }
-    for entry in list(&body, "messageList") {
-        let alone = if letters.len() == 1 { Some(0) } else { None };
-        let found = whose(letters, entry["customFields"][FIELD].as_str(), None).or(alone);
-        if let Some(outcome @ None) = found.and_then(|n| outcomes.get_mut(n)) {
-            *outcome = Some(of_listed(entry));
+    for entry in entries(&body, "messageList") {
+        let only_one = if requests.len() == 1 { Some(0) } else { None };
+        let index = matching_request(requests, entry["customFields"][REFERENCE_FIELD].as_str(), None).or(only_one);
+        if let Some(outcome @ None) = index.and_then(|n| outcomes.get_mut(n)) {
+            *outcome = Some(listed_outcome(entry));
         }
     }
-    rest(letters, &mut outcomes, &stray, body["groupInfo"]["count"]["registeredSuccess"].as_u64());
-    outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(unsaid)).collect()
+    settle_unmatched(requests, &mut outcomes, &unmatched, body["groupInfo"]["count"]["registeredSuccess"].as_u64());
+    outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(not_mentioned)).collect()
 }
 
-fn list<'a>(body: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
+fn entries<'a>(body: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
     body[name].as_array().into_iter().flatten()
 }
 
-/// Letters that no piece of the answer names. They were taken if the sum says so. Of several to one number of which some
-/// failed, nobody knows which: that is unknown, and to be looked up.
-fn rest(letters: &[SendRequest<'_>], outcomes: &mut [Option<Outcome>], stray: &[&Value], successes: Option<u64>) {
-    let mut doubtful = 0;
-    let mut numbers: Vec<&str> = stray.iter().filter_map(|entry| entry["to"].as_str()).collect();
+/// Settles the messages that no entry of the response matches. They are accepted if `successes`, Solapi's count of
+/// accepted messages, equals the accepted and the unmatched ones. Of several messages to one number of which only some
+/// failed, it is unknown which: their outcome is `Unknown`, and they are looked up.
+fn settle_unmatched(
+    requests: &[SendRequest<'_>],
+    outcomes: &mut [Option<Outcome>],
+    unmatched: &[&Value],
+    successes: Option<u64>,
+) {
+    let mut uncertain = 0;
+    let mut numbers: Vec<&str> = unmatched.iter().filter_map(|entry| entry["to"].as_str()).collect();
     numbers.sort_unstable();
     numbers.dedup();
     for number in numbers {
-        let failed: Vec<&Value> = stray.iter().copied().filter(|entry| entry["to"].as_str() == Some(number)).collect();
-        let open = |n: &usize| outcomes.get(*n).is_some_and(Option::is_none);
-        let theirs: Vec<usize> = (0..letters.len())
-            .filter(open)
-            .filter(|n| letters.get(*n).is_some_and(|letter| vendor::is_to(letter, number)))
+        let failed: Vec<&Value> =
+            unmatched.iter().copied().filter(|entry| entry["to"].as_str() == Some(number)).collect();
+        let is_open = |n: &usize| outcomes.get(*n).is_some_and(Option::is_none);
+        let candidates: Vec<usize> = (0..requests.len())
+            .filter(is_open)
+            .filter(|n| requests.get(*n).is_some_and(|request| vendor::is_sent_to(request, number)))
             .collect();
-        let all = theirs.len() == failed.len();
-        doubtful += if all { 0 } else { theirs.len().saturating_sub(failed.len()) };
-        for (n, entry) in theirs.iter().zip(failed.iter().cycle()) {
+        let all_failed = candidates.len() == failed.len();
+        uncertain += if all_failed { 0 } else { candidates.len().saturating_sub(failed.len()) };
+        for (n, entry) in candidates.iter().zip(failed.iter().cycle()) {
             let Some(outcome) = outcomes.get_mut(*n) else { continue };
-            *outcome = Some(if all { of_code(entry) } else { unsaid() });
+            *outcome = Some(if all_failed { outcome_by_code(entry) } else { not_mentioned() });
         }
     }
-    let taken = outcomes.iter().filter(|o| matches!(o, Some(Outcome::Accepted { .. }))).count();
-    let open = outcomes.iter().filter(|o| o.is_none()).count();
-    if successes == u64::try_from(taken + open + doubtful).ok() {
+    let accepted = outcomes.iter().filter(|o| matches!(o, Some(Outcome::Accepted { .. }))).count();
+    let is_open = outcomes.iter().filter(|o| o.is_none()).count();
+    if successes == u64::try_from(accepted + is_open + uncertain).ok() {
         for outcome in outcomes.iter_mut().filter(|o| o.is_none()) {
             *outcome = Some(Outcome::Accepted { provider_ref: None });
         }
     }
 }
 
-/// The verdict on one message that is listed as taken: a code that nobody knows does not say that it was not.
-fn of_listed(entry: &Value) -> Outcome {
-    let code = word(&entry["statusCode"]).unwrap_or_default();
-    match RESULTS.read(&code) {
+/// Returns the outcome of an entry of the list of accepted messages. An unlisted code leaves the outcome unknown: the
+/// message may have been accepted.
+fn listed_outcome(entry: &Value) -> Outcome {
+    let code = text_or_number(&entry["statusCode"]).unwrap_or_default();
+    match RESULTS.interpret(&code) {
         (ReceiptOutcome::Failed, None) if !code.is_empty() && code != DUPLICATE => {
             Outcome::Unknown { code: "answer_unreadable", detail: excerpt(&format!("listed with the status {code}")) }
         }
-        _ => of_code(entry),
+        _ => outcome_by_code(entry),
     }
 }
 
-/// The verdict on one message.
-fn of_code(entry: &Value) -> Outcome {
-    let Some(code) = word(&entry["statusCode"]) else { return unsaid() };
+/// Returns the outcome of an entry by its code.
+fn outcome_by_code(entry: &Value) -> Outcome {
+    let Some(code) = text_or_number(&entry["statusCode"]) else { return not_mentioned() };
     if code == DUPLICATE {
-        return Outcome::Unknown { code: "told_duplicate", detail: said(&entry["statusMessage"]) };
+        return Outcome::Unknown { code: "told_duplicate", detail: vendor_text(&entry["statusMessage"]) };
     }
-    match RESULTS.read(&code) {
+    match RESULTS.interpret(&code) {
         (ReceiptOutcome::Accepted | ReceiptOutcome::Delivered, _) => {
-            Outcome::Accepted { provider_ref: word(&entry["messageId"]) }
+            Outcome::Accepted { provider_ref: text_or_number(&entry["messageId"]) }
         }
-        // Of a code nobody knows: it was refused, and would be again.
-        (_, class) => rejected(class.unwrap_or(ErrorClass::Content), code, said(&entry["statusMessage"])),
+        // An unlisted code is a refusal that would repeat: it is treated as permanent.
+        (_, class) => rejected(class.unwrap_or(ErrorClass::Content), code, vendor_text(&entry["statusMessage"])),
     }
 }
 
-/// `{"errorCode": …, "errorMessage": …}`: nothing of the request was taken.
-fn refusal(answer: &Answer, body: &Value) -> Outcome {
-    let outcome = by_status(answer);
-    let Some(code) = word(&body["errorCode"]) else { return outcome };
-    let detail = said(&body["errorMessage"]);
-    let class = match (WORDS.class(&code), &outcome) {
+/// Returns the outcome of a response `{"errorCode": …, "errorMessage": …}`: no message of the request was accepted.
+fn request_refusal(answer: &HttpResponse, body: &Value) -> Outcome {
+    let outcome = outcome_by_status(answer);
+    let Some(code) = text_or_number(&body["errorCode"]) else { return outcome };
+    let detail = vendor_text(&body["errorMessage"]);
+    let class = match (REQUEST_ERRORS.class(&code), &outcome) {
         (Some(class), _) => class,
         (None, Outcome::Rejected { class, .. }) => *class,
         (None, _) => return outcome,
@@ -486,8 +518,8 @@ fn refusal(answer: &Answer, body: &Value) -> Outcome {
 mod tests {
     use reqwest::header::HeaderMap;
 
-    use super::super::simulator::testing::{BUDGET, SHORT, content, letter, rejected, unknown};
-    use super::super::vendor::testing::{Answers, made, made_with, try_made};
+    use super::super::simulator::testing::{BUDGET, SHORT, content, rejected, send_request, unknown};
+    use super::super::vendor::testing::{ScriptedServer, build, try_build, try_build_with};
     use super::*;
     use crate::model::delivery::DeliveryKey;
     use crate::model::message::Content;
@@ -507,11 +539,11 @@ mod tests {
             ("receipt-key", RECEIPT_KEY),
             ("base-url", url),
         ];
-        made(&ADAPTER, &options, budget)
+        build(&ADAPTER, &options, budget)
     }
 
     fn of<'a>(channel: Channel, to: &'a str, content: &'a Content) -> SendRequest<'a> {
-        SendRequest { channel, ..letter(to, content) }
+        SendRequest { channel, ..send_request(to, content) }
     }
 
     fn template(body: &str) -> Content {
@@ -524,8 +556,8 @@ mod tests {
         serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
     }
 
-    /// Theirs without what is their own: who they are, and what the type that is given makes needless. What Python's says of
-    /// the country and Node's leaves to the vendor we say.
+    /// Theirs without what is their own: who they are, and what the type that is given makes needless. What Python's
+    /// says of the country and Node's leaves to the vendor we say.
     fn comparable(mut body: Value) -> Value {
         assert!(body.as_object_mut().unwrap().remove("agent").unwrap()["sdkVersion"].is_string());
         for message in body["messages"].as_array_mut().unwrap() {
@@ -549,14 +581,14 @@ mod tests {
         let channels = [Channel::Sms, Channel::Lms, Channel::KakaoAlimtalk, Channel::KakaoBrandMessage, Channel::Rcs];
         for (name, single) in [("node-6.0.1", 5), ("python-5.0.3", 3)] {
             let theirs = recorded(name);
-            let api = Answers::with(&vec![(200, "{}"); theirs.len()]).await;
+            let api = ScriptedServer::responding(&vec![(200, "{}"); theirs.len()]).await;
             let solapi = account(&api.url, BUDGET);
-            let letters: Vec<SendRequest<'_>> =
+            let requests: Vec<SendRequest<'_>> =
                 channels.iter().zip(&contents).map(|(channel, content)| of(*channel, NUMBER, content)).collect();
-            for letter in letters.iter().take(single) {
-                solapi.send(letter.clone()).await;
+            for request in requests.iter().take(single) {
+                solapi.send(request.clone()).await;
             }
-            solapi.send_batch(letters).await;
+            solapi.send_batch(requests).await;
             let ours = api.requests();
             let posts = theirs.iter().filter(|their| their["method"] == "POST");
             assert!(posts.clone().count() >= single);
@@ -580,32 +612,34 @@ mod tests {
         let mut tried = 0;
         for request in ["node-6.0.1", "python-5.0.3"].into_iter().flat_map(recorded) {
             let theirs = parts(request["headers"]["authorization"].as_str().unwrap());
-            let ours = parts(&authorization(KEY, SECRET, &theirs[1].1, &theirs[2].1));
+            let ours = parts(&authorization_header(KEY, SECRET, &theirs[1].1, &theirs[2].1));
             assert_eq!(ours, theirs);
             tried += 1;
         }
         assert!(tried >= 10);
-        let api = Answers::with(&[(200, "{}"), (200, "{}")]).await;
+        let api = ScriptedServer::responding(&[(200, "{}"), (200, "{}")]).await;
         let (solapi, content) = (account(&api.url, BUDGET), content(None, "x"));
         for _ in 0..2 {
-            solapi.send(letter(NUMBER, &content)).await;
+            solapi.send(send_request(NUMBER, &content)).await;
         }
         let [first, second] = [0, 1].map(|n| parts(api.requests()[n].header("authorization").unwrap()));
         assert_ne!((&first[2], &first[3]), (&second[2], &second[3]), "a signature is taken once");
         assert!((12..=64).contains(&first[2].1.len()));
     }
 
-    /// By the hub's clock, not by the host's: with one that is off the vendor would take nothing, and a look-up would end
-    /// before what it looks for.
+    /// By the hub's clock, not by the host's: with one that is off the vendor would take nothing, and a look-up would
+    /// end before what it looks for.
     #[tokio::test]
     async fn the_hubs_clock_signs_and_looks() {
-        let api = Answers::with(&[(200, "{}"), (503, "")]).await;
+        let api = ScriptedServer::responding(&[(200, "{}"), (503, "")]).await;
         let clock = Clock::manual(DateTime::from_timestamp(1_900_000_000, 0).unwrap());
         let options = [("api-key", KEY), ("api-secret", SECRET), ("from", "029302266"), ("base-url", &api.url)];
-        let solapi = made_with(&ADAPTER, &options, Common { clock, ..Common::within(BUDGET) }).unwrap();
+        let solapi =
+            try_build_with(&ADAPTER, &options, ClientSettings { clock, ..ClientSettings::with_budget(BUDGET) })
+                .unwrap();
         let content = content(None, "x");
-        solapi.send(letter(NUMBER, &content)).await;
-        solapi.lookup(letter(NUMBER, &content)).await;
+        solapi.send(send_request(NUMBER, &content)).await;
+        solapi.lookup(send_request(NUMBER, &content)).await;
         let asked = api.requests();
         assert_eq!(parts(asked[0].header("authorization").unwrap())[1].1, "2030-03-17T17:46:40Z");
         assert!(asked[1].line.contains("&endDate=2030-03-18T17%3A46%3A40Z&"), "{}", asked[1].line);
@@ -620,22 +654,22 @@ mod tests {
 
     fn numbered<'a>(numbers: &[&'a str], content: &'a Content) -> Vec<SendRequest<'a>> {
         let one = |(n, to): (usize, &&'a str)| {
-            let letter = letter(to, content);
-            SendRequest { key: DeliveryKey { no: i16::try_from(n).unwrap() + 1, ..letter.key }, ..letter }
+            let request = send_request(to, content);
+            SendRequest { key: DeliveryKey { no: i16::try_from(n).unwrap() + 1, ..request.key }, ..request }
         };
         numbers.iter().enumerate().map(one).collect()
     }
 
-    fn read(letters: &[SendRequest<'_>], body: String) -> Vec<Outcome> {
-        verdicts(letters, &Answer { status: 200, body: body.into_bytes(), retry_after: None })
+    fn read(requests: &[SendRequest<'_>], body: String) -> Vec<Outcome> {
+        outcomes_of(requests, &HttpResponse { status: 200, body: body.into_bytes(), retry_after: None })
     }
 
     /// A 200 is not acceptance: each letter has its own verdict, also two to one number.
     #[test]
     fn each_letter_has_its_verdict() {
         let content = content(None, "x");
-        let letters = numbered(&[NUMBER, "+821011112222", NUMBER], &content);
-        let field = |n: usize| json!({ FIELD: letters[n].reference().to_string() });
+        let requests = numbered(&[NUMBER, "+821011112222", NUMBER], &content);
+        let field = |n: usize| json!({ REFERENCE_FIELD: requests[n].reference().to_string() });
         let failed = json!([{ "to": "01012345678", "statusCode": "1062", "messageId": "M3", "customFields": field(2),
             "statusMessage": "발신번호 미등록" }]);
         // In another order than asked, with the failed one in both lists.
@@ -644,30 +678,30 @@ mod tests {
             { "messageId": "M2", "statusCode": "2000", "customFields": field(1) },
             { "messageId": "M1", "statusCode": "2000", "customFields": field(0) },
         ]);
-        let outcomes = read(&letters, group(2, &failed, &messages));
+        let outcomes = read(&requests, group(2, &failed, &messages));
         assert_eq!(outcomes[0], Outcome::Accepted { provider_ref: Some("M1".to_owned()) });
         assert_eq!(outcomes[1], Outcome::Accepted { provider_ref: Some("M2".to_owned()) });
         assert_eq!(rejected(outcomes[2].clone()), (ErrorClass::Sender, "1062".to_owned()));
     }
 
-    /// An answer that repeats no reference: what goes to one number alone is known by it; of two to the same number, of which
-    /// one failed, neither is called failed or taken.
+    /// A response that repeats no reference: a message is matched by a number that only it goes to; of two messages to
+    /// one number of which one failed, both outcomes are unknown.
     #[test]
     fn who_is_meant_is_never_guessed() {
         let content = content(None, "x");
-        let letters = numbered(&[NUMBER, NUMBER, "+821011112222", "+821033334444"], &content);
+        let requests = numbered(&[NUMBER, NUMBER, "+821011112222", "+821033334444"], &content);
         let entry = |to: &str| json!({ "to": to, "statusCode": "3010", "messageId": "M" });
         let accepted = Outcome::Accepted { provider_ref: None };
         let none = json!([]);
 
-        let outcomes = read(&letters, group(2, &json!([entry("01012345678"), entry("01011112222")]), &none));
+        let outcomes = read(&requests, group(2, &json!([entry("01012345678"), entry("01011112222")]), &none));
         assert_eq!(unknown(outcomes[0].clone()), "answer_incomplete");
         assert_eq!(unknown(outcomes[1].clone()), "answer_incomplete");
         assert_eq!(rejected(outcomes[2].clone()).0, ErrorClass::Address);
         assert_eq!(outcomes[3], accepted);
 
         let both = json!([entry("01012345678"), entry("01012345678")]);
-        let outcomes = read(&letters, group(2, &both, &none));
+        let outcomes = read(&requests, group(2, &both, &none));
         assert_eq!(rejected(outcomes[0].clone()).0, ErrorClass::Address);
         assert_eq!(rejected(outcomes[1].clone()).0, ErrorClass::Address);
         assert_eq!((&outcomes[2], &outcomes[3]), (&accepted, &accepted));
@@ -682,12 +716,12 @@ mod tests {
         }
 
         for (success, said) in [(4, true), (3, false), (5, false), (0, false)] {
-            for outcome in read(&letters, group(success, &none, &none)) {
+            for outcome in read(&requests, group(success, &none, &none)) {
                 assert_eq!(outcome == accepted, said, "{success}: the sum must fit");
                 assert_eq!(matches!(outcome, Outcome::Unknown { .. }), !said);
             }
         }
-        for outcome in read(&letters, "{}".to_owned()) {
+        for outcome in read(&requests, "{}".to_owned()) {
             assert_eq!(unknown(outcome), "answer_incomplete");
         }
     }
@@ -695,7 +729,7 @@ mod tests {
     #[tokio::test]
     async fn the_vendors_words_decide_about_a_request() {
         let error = |status: u16, word: &str| (status, json!({ "errorCode": word, "errorMessage": "왜" }).to_string());
-        let api = Answers::with(&[
+        let api = ScriptedServer::responding(&[
             error(403, "InvalidAPIKey"),
             error(403, "SignatureDoesNotMatch"),
             error(403, "RequestTimeTooSkewed"),
@@ -712,7 +746,7 @@ mod tests {
         ])
         .await;
         let (solapi, content) = (account(&api.url, BUDGET), content(None, "x"));
-        let send = || solapi.send(letter(NUMBER, &content));
+        let send = || solapi.send(send_request(NUMBER, &content));
         for (class, code) in [
             (ErrorClass::Credentials, "InvalidAPIKey"),
             (ErrorClass::Credentials, "SignatureDoesNotMatch"),
@@ -731,9 +765,11 @@ mod tests {
         for code in ["http_5xx", "http_5xx", "answer_unreadable", "answer_incomplete"] {
             assert_eq!(unknown(send().await), code);
         }
-        for (api, code) in [(Answers::cutting().await, "answer_cut"), (Answers::silent().await, "no_answer")] {
-            let letters = numbered(&[NUMBER, NUMBER], &content);
-            for outcome in account(&api.url, SHORT).send_batch(letters).await {
+        for (api, code) in
+            [(ScriptedServer::closing().await, "answer_cut"), (ScriptedServer::silent().await, "no_answer")]
+        {
+            let requests = numbered(&[NUMBER, NUMBER], &content);
+            for outcome in account(&api.url, SHORT).send_batch(requests).await {
                 assert_eq!(unknown(outcome), code);
             }
         }
@@ -741,31 +777,31 @@ mod tests {
 
     #[tokio::test]
     async fn what_cannot_go_does_not_keep_the_others() {
-        let api = Answers::with(&[(200, group(1, &json!([]), &json!([])))]).await;
+        let api = ScriptedServer::responding(&[(200, group(1, &json!([]), &json!([])))]).await;
         let (with, without) = (template("x"), content(None, "x"));
-        let letters =
+        let requests =
             vec![of(Channel::KakaoAlimtalk, NUMBER, &without), of(Channel::KakaoAlimtalk, "+821011112222", &with)];
-        let outcomes = account(&api.url, BUDGET).send_batch(letters).await;
+        let outcomes = account(&api.url, BUDGET).send_batch(requests).await;
         assert_eq!(rejected(outcomes[0].clone()), (ErrorClass::Template, "template_missing".to_owned()));
         assert_eq!(outcomes[1], Outcome::Accepted { provider_ref: None });
         assert_eq!(api.requests()[0].body["messages"].as_array().unwrap().len(), 1);
     }
 
-    fn told(solapi: &Arc<dyn Provider>, query: &str, body: &[u8]) -> Result<Receipts, Refused> {
+    fn told(solapi: &Arc<dyn Provider>, query: &str, body: &[u8]) -> Result<Receipts, CallbackError> {
         let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
-        solapi.receipts(&Callback { headers: &HeaderMap::new(), query, body, now })
+        solapi.parse_receipts(&Callback { headers: &HeaderMap::new(), query, body, now })
     }
 
-    /// S0-40, S0-42, S0-43: what the vendor reports is read by its codes; one that cannot be read loses no other.
+    /// S0-40, S0-42, S0-43: reports are read by their codes; one that cannot be read does not lose the others.
     #[test]
     fn receipts_are_read() {
         let solapi = account("https://api.solapi.com", BUDGET);
         let content = content(None, "x");
-        let ours = letter(NUMBER, &content).reference();
+        let ours = send_request(NUMBER, &content).reference();
         let report = |code: &str| {
             json!({ "eventDataId": "E1", "retryCount": 0, "data": { "messageId": "M1", "statusCode": code,
                 "statusMessage": "말", "dateReceived": "2027-01-15T17:00:00.000+09:00",
-                "customFields": { FIELD: ours.to_string() } } })
+                "customFields": { REFERENCE_FIELD: ours.to_string() } } })
         };
         let query = format!("a=b&key={RECEIPT_KEY}");
         for (code, outcome, class) in [
@@ -806,14 +842,14 @@ mod tests {
     fn who_does_not_show_the_key_is_no_caller() {
         let solapi = account("https://api.solapi.com", BUDGET);
         for query in ["", "key=", "key=0123456789abcde", "key=0123456789abcdeF", "Key=0123456789abcdef", "key"] {
-            assert!(matches!(told(&solapi, query, b"[]"), Err(Refused::Forged(_))), "{query}");
+            assert!(matches!(told(&solapi, query, b"[]"), Err(CallbackError::NotAuthentic(_))), "{query}");
         }
         let query = format!("key={RECEIPT_KEY}");
         for body in [&b""[..], b"{}", b"null", b"\xff", b"[1"] {
-            assert!(matches!(told(&solapi, &query, body), Err(Refused::Unreadable(_))));
+            assert!(matches!(told(&solapi, &query, body), Err(CallbackError::Unreadable(_))));
         }
         let options = [("api-key", KEY), ("api-secret", SECRET), ("from", "029302266")];
-        assert_eq!(told(&made(&ADAPTER, &options, BUDGET), &query, b"[]"), Err(Refused::NotExpected));
+        assert_eq!(told(&build(&ADAPTER, &options, BUDGET), &query, b"[]"), Err(CallbackError::NotSupported));
     }
 
     fn page(rows: &Value, next: Option<&str>) -> (u16, String) {
@@ -823,11 +859,14 @@ mod tests {
     #[tokio::test]
     async fn what_may_have_been_taken_is_looked_up() {
         let content = content(None, "x");
-        let present = SendRequest { attempt: 3, ..letter(NUMBER, &content) };
-        let row = |letter: &SendRequest<'_>, code: &str| json!({ "statusCode": code, "customFields": { FIELD: letter.reference().to_string() } });
+        let present = SendRequest { attempt: 3, ..send_request(NUMBER, &content) };
+        let row = |request: &SendRequest<'_>, code: &str| {
+            let fields = json!({ REFERENCE_FIELD: request.reference().to_string() });
+            json!({ "statusCode": code, "customFields": fields })
+        };
         let before = SendRequest { attempt: 2, ..present.clone() };
         let another = SendRequest { key: DeliveryKey { no: 9, ..before.key }, ..before.clone() };
-        let api = Answers::with(&[
+        let api = ScriptedServer::responding(&[
             page(&json!({ "M0": row(&another, "4000") }), Some("next")),
             page(&json!({ "M1": row(&before, "3000") }), None),
             page(
@@ -840,14 +879,14 @@ mod tests {
         .await;
         let solapi = account(&api.url, BUDGET);
         let looked = solapi.lookup(present.clone()).await;
-        assert_eq!(looked, Looked::Taken { provider_ref: Some("M1".to_owned()) });
+        assert_eq!(looked, LookupResult::Found { provider_ref: Some("M1".to_owned()) });
         assert_eq!(
             solapi.lookup(present.clone()).await,
-            Looked::NotTaken,
+            LookupResult::NotFound,
             "others', its own, and one refused at intake"
         );
-        assert_eq!(solapi.lookup(present.clone()).await, Looked::CannotTell);
-        assert_eq!(solapi.lookup(present).await, Looked::CannotTell);
+        assert_eq!(solapi.lookup(present.clone()).await, LookupResult::Inconclusive);
+        assert_eq!(solapi.lookup(present).await, LookupResult::Inconclusive);
         let asked = api.requests();
         assert!(
             asked[0].line.starts_with("GET /messages/v4/list?to=01012345678&dateType=CREATED&"),
@@ -857,58 +896,60 @@ mod tests {
         assert!(asked[1].line.ends_with("&startKey=next"), "{}", asked[1].line);
     }
 
-    /// A number abroad is looked for as it was sent, or what was taken would be sent again.
+    /// A look-up uses a foreign number as it was sent; otherwise an accepted message would be sent again.
     #[tokio::test]
     async fn a_number_abroad_is_looked_for_as_it_was_sent() {
         let content = content(None, "x");
-        let api = Answers::with(&[(200, group(1, &json!([]), &json!([]))), page(&json!({}), None)]).await;
-        let (solapi, abroad) = (account(&api.url, BUDGET), letter("+12025550123", &content));
+        let api = ScriptedServer::responding(&[(200, group(1, &json!([]), &json!([]))), page(&json!({}), None)]).await;
+        let (solapi, abroad) = (account(&api.url, BUDGET), send_request("+12025550123", &content));
         solapi.send(abroad.clone()).await;
-        assert_eq!(solapi.lookup(SendRequest { attempt: 2, ..abroad }).await, Looked::NotTaken);
+        assert_eq!(solapi.lookup(SendRequest { attempt: 2, ..abroad }).await, LookupResult::NotFound);
         let asked = api.requests();
         let message = &asked[0].body["messages"][0];
         assert_eq!((&message["to"], &message["country"]), (&json!("2025550123"), &json!("1")));
         assert!(asked[1].line.starts_with("GET /messages/v4/list?to=2025550123&"), "{}", asked[1].line);
     }
 
-    /// What no webhook brought is found in the list, page by page; what is not ours, or not final, is passed by.
+    /// Polling finds results that no webhook reported, page by page; other programs' and unfinished messages are
+    /// skipped.
     #[tokio::test]
     async fn results_are_polled() {
         let content = content(None, "x");
-        let ours = json!({ FIELD: letter(NUMBER, &content).reference().to_string() });
+        let ours = json!({ REFERENCE_FIELD: send_request(NUMBER, &content).reference().to_string() });
         let rows = json!({
             "M1": { "messageId": "M1", "statusCode": "4000", "customFields": ours },
             "M2": { "messageId": "M2", "statusCode": "4000", "customFields": {} },
             "M3": { "messageId": "M3", "statusCode": "3000", "customFields": ours },
             "M4": { "messageId": "M4", "customFields": ours },
         });
-        let api = Answers::with(&[page(&rows, Some("k 1")), page(&json!({}), None), (500, String::new())]).await;
+        let api =
+            ScriptedServer::responding(&[page(&rows, Some("k 1")), page(&json!({}), None), (500, String::new())]).await;
         let (solapi, now) = (account(&api.url, BUDGET), DateTime::from_timestamp(1_800_000_000, 0).unwrap());
-        let first = solapi.poll(None, now).unwrap().await.unwrap();
+        let first = solapi.poll_receipts(None, now).unwrap().await.unwrap();
         let keys: Vec<Option<&str>> =
             first.receipts.iter().map(|r| r.as_ref().ok().map(|r| r.event_key.as_str())).collect();
-        assert_eq!((keys, first.more), (vec![Some("M1:4000"), None], true));
-        let second = solapi.poll(Some(&first.cursor), now).unwrap().await.unwrap();
-        assert_eq!((second.receipts.len(), second.more), (0, false));
+        assert_eq!((keys, first.has_more), (vec![Some("M1:4000"), None], true));
+        let second = solapi.poll_receipts(Some(&first.cursor), now).unwrap().await.unwrap();
+        assert_eq!((second.receipts.len(), second.has_more), (0, false));
         assert!(api.requests()[1].line.ends_with("&startKey=k+1"));
-        let failed = solapi.poll(Some(&second.cursor), now).unwrap().await.unwrap_err();
+        let failed = solapi.poll_receipts(Some(&second.cursor), now).unwrap().await.unwrap_err();
         assert!(failed.contains("500") && !failed.contains(SECRET), "{failed}");
     }
 
     #[test]
     fn channels_are_those_that_the_options_allow() {
         let base = [("api-key", KEY), ("api-secret", SECRET), ("from", "029302266")];
-        let channels: Vec<Channel> = made(&ADAPTER, &base, BUDGET).capabilities().iter().map(|c| c.channel).collect();
+        let channels: Vec<Channel> = build(&ADAPTER, &base, BUDGET).capabilities().iter().map(|c| c.channel).collect();
         assert_eq!(channels, [Channel::Sms, Channel::Lms, Channel::Mms]);
         let error = |extra: (&str, &str)| {
-            try_made(&ADAPTER, &[&base[..], &[extra]].concat(), BUDGET).err().unwrap().to_string()
+            try_build(&ADAPTER, &[&base[..], &[extra]].concat(), BUDGET).err().unwrap().to_string()
         };
         assert!(error(("channels", "SMS+RCS")).contains("cannot serve RCS"));
         assert!(error(("receipt-key", "short")).contains("16 characters"));
         assert!(error(("base-url", "http://api.solapi.com")).contains("must be https"));
         assert!(!error(("base-url", "https://u:SECRET@api.solapi.com")).contains("SECRET"));
         let wrong = [("api-key", "a\nb"), ("api-secret", SECRET), ("from", "029302266")];
-        assert!(!try_made(&ADAPTER, &wrong, BUDGET).err().unwrap().to_string().contains('\n'));
+        assert!(!try_build(&ADAPTER, &wrong, BUDGET).err().unwrap().to_string().contains('\n'));
         let lms =
             account("https://api.solapi.com", BUDGET).capabilities().into_iter().find(|c| c.channel == Channel::Lms);
         assert_eq!(lms.unwrap().body, Some(2000));

@@ -1,5 +1,5 @@
-//! Naver TalkTalk's chatbot API: a text to a user, by the key that this business knows the user by. The answer is the last
-//! word (S0-41): there are no receipts, and nothing to look up.
+//! Naver TalkTalk's chatbot API v1 (`POST /chatbot/v1/event`): a text to a user, addressed by the key that Naver gives
+//! this business for the user. The response is final (S0-41): the API has no receipts and no list to look up.
 
 use std::sync::Arc;
 
@@ -14,58 +14,58 @@ use crate::model::pace::LimitScope;
 use crate::model::retry::ErrorClass;
 
 use super::adapter::{Adapter, Options};
-use super::http::Answer;
-use super::http::Common;
-use super::vendor::{self, Codes, Vendor, by_status, said, word};
-use super::{Pending, Provider, SendRequest};
+use super::http::ClientSettings;
+use super::http::HttpResponse;
+use super::vendor::{self, ErrorCodes, VendorApi, outcome_by_status, text_or_number, vendor_text};
+use super::{BoxFuture, Provider, SendRequest};
 
 pub const ADAPTER: Adapter = Adapter {
     name: "talktalk",
-    about: "Naver TalkTalk's chatbot API: NAVER_TALK, by user key",
+    description: "Naver TalkTalk's chatbot API: NAVER_TALK, by user key",
     options: &[
         ("token", "the Authorization value of the TalkTalk account, ct_…; needed"),
-        ("base-url", "where it is (https://gw.talk.naver.com)"),
+        ("base-url", "the URL of the API (https://gw.talk.naver.com)"),
     ],
-    make: |options, common| Ok(Arc::new(TalkTalk::new(options, common)?)),
+    build: |options, common| Ok(Arc::new(TalkTalk::new(options, common)?)),
 };
 
 const SEND: &str = "/chatbot/v1/event";
-const TAKEN: &str = "00";
+const ACCEPTED: &str = "00";
 
-const CODES: Codes = Codes(&[
+const ERRORS: ErrorCodes = ErrorCodes(&[
     (ErrorClass::Credentials, &["01"]),
     (ErrorClass::Content, &["02", "IMG-01", "IMG-03"]),
-    // Its download of a picture took too long.
+    // TalkTalk's download of a picture took too long.
     (ErrorClass::ProviderInternal, &["IMG-02"]),
-    // Everything else, told only in words: usually a user who left, or never wrote.
+    // All other failures, described only in text: usually a user who left the chat or never wrote.
     (ErrorClass::NotReachable, &["99"]),
 ]);
 
 struct TalkTalk {
     name: String,
-    vendor: Vendor,
+    api: VendorApi,
     authorization: (HeaderName, HeaderValue),
 }
 
 impl TalkTalk {
-    fn new(options: &mut Options, common: &Common) -> Result<TalkTalk> {
+    fn new(options: &mut Options, common: &ClientSettings) -> Result<TalkTalk> {
         let token = options.require("token")?;
         Ok(TalkTalk {
             name: options.name().to_owned(),
             authorization: vendor::secret_header(options, "token", AUTHORIZATION, &token)?,
-            vendor: Vendor::at(options, "https://gw.talk.naver.com", common)?,
+            api: VendorApi::from_options(options, "https://gw.talk.naver.com", common)?,
         })
     }
 
-    async fn post(&self, letter: SendRequest<'_>) -> Outcome {
+    async fn post(&self, request: SendRequest<'_>) -> Outcome {
         let body = json!({
-            "event": "send", "user": letter.to,
-            "textContent": { "text": letter.content.body },
+            "event": "send", "user": request.to,
+            "textContent": { "text": request.content.body },
             "options": { "notification": true },
         });
         let headers = HeaderMap::from_iter([self.authorization.clone()]);
-        match self.vendor.post(SEND, &body, headers, 1).await {
-            Ok(answer) => verdict(&answer),
+        match self.api.post(SEND, &body, headers, 1).await {
+            Ok(answer) => outcome_of(&answer),
             Err(failure) => failure.into_outcome(),
         }
     }
@@ -84,44 +84,44 @@ impl Provider for TalkTalk {
         vec![Capability::of(Channel::NaverTalk)]
     }
 
-    fn send<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Outcome> {
-        Box::pin(self.post(letter))
+    fn send<'a>(&'a self, request: SendRequest<'a>) -> BoxFuture<'a, Outcome> {
+        Box::pin(self.post(request))
     }
 
-    fn check(&self) -> Pending<'_, Result<String, String>> {
-        Box::pin(self.vendor.check())
+    fn check(&self) -> BoxFuture<'_, Result<String, String>> {
+        Box::pin(self.api.check())
     }
 }
 
-/// A 200 is acceptance only if it says so.
-fn verdict(answer: &Answer) -> Outcome {
+/// Returns the outcome of a response. A 200 is acceptance only if its body says so.
+fn outcome_of(answer: &HttpResponse) -> Outcome {
     let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-    match (body["success"].as_bool(), word(&body["resultCode"])) {
-        (Some(true), code) if answer.status == 200 && code.as_deref().is_none_or(|code| code == TAKEN) => {
+    match (body["success"].as_bool(), text_or_number(&body["resultCode"])) {
+        (Some(true), code) if answer.status == 200 && code.as_deref().is_none_or(|code| code == ACCEPTED) => {
             Outcome::Accepted { provider_ref: None }
         }
         (Some(false), Some(code)) => {
-            let class = CODES.class(&code).unwrap_or(ErrorClass::Content);
-            let detail = said(&body["resultMessage"]);
+            let class = ERRORS.class(&code).unwrap_or(ErrorClass::Content);
+            let detail = vendor_text(&body["resultMessage"]);
             Outcome::Rejected { class, code, detail, retry_after: answer.retry_after }
         }
-        _ => by_status(answer),
+        _ => outcome_by_status(answer),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::simulator::testing::{BUDGET, SHORT, content, letter, rejected, unknown};
-    use super::super::vendor::testing::{Answers, made};
+    use super::super::simulator::testing::{BUDGET, SHORT, content, rejected, send_request, unknown};
+    use super::super::vendor::testing::{ScriptedServer, build};
     use super::*;
 
     const TOKEN: (&str, &str) = ("token", "ct_test");
 
-    /// S0-41: the answer decides at once, and a 200 that says no is a no.
+    /// S0-41: the response is final, and a 200 whose body refuses is a refusal.
     #[tokio::test]
     async fn talktalks_word_decides() {
         let no = |code: &str| (200, format!(r#"{{"success":false,"resultCode":"{code}","resultMessage":"왜"}}"#));
-        let api = Answers::with(&[
+        let api = ScriptedServer::responding(&[
             (200, r#"{"success":true,"resultCode":"00"}"#.to_owned()),
             no("01"),
             no("02"),
@@ -135,9 +135,9 @@ mod tests {
             (200, r#"{"success":true,"resultCode":"99"}"#.to_owned()),
         ])
         .await;
-        let provider = made(&ADAPTER, &[TOKEN, ("base-url", &api.url)], BUDGET);
+        let provider = build(&ADAPTER, &[TOKEN, ("base-url", &api.url)], BUDGET);
         let content = content(None, "hello");
-        let send = || provider.send(letter("al-2eGuGr5WQOnco1_V-FQ", &content));
+        let send = || provider.send(send_request("al-2eGuGr5WQOnco1_V-FQ", &content));
         assert_eq!(send().await, Outcome::Accepted { provider_ref: None });
         for (class, code) in [
             (ErrorClass::Credentials, "01"),
@@ -163,9 +163,11 @@ mod tests {
     #[tokio::test]
     async fn no_answer_is_unknown() {
         let content = content(None, "hello");
-        for (api, code) in [(Answers::cutting().await, "answer_cut"), (Answers::silent().await, "no_answer")] {
-            let provider = made(&ADAPTER, &[TOKEN, ("base-url", &api.url)], SHORT);
-            assert_eq!(unknown(provider.send(letter("user", &content)).await), code);
+        for (api, code) in
+            [(ScriptedServer::closing().await, "answer_cut"), (ScriptedServer::silent().await, "no_answer")]
+        {
+            let provider = build(&ADAPTER, &[TOKEN, ("base-url", &api.url)], SHORT);
+            assert_eq!(unknown(provider.send(send_request("user", &content)).await), code);
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::error::{CODES, DELIVERY_REASONS, REASONS};
 use crate::model::channel::{AddressKind, CHANNELS, Channel, OnUnknown};
 use crate::model::delivery::{STATUSES, TRANSITIONS};
 use crate::model::retry::{RETRY_RULES, RetryAction};
-use crate::provider::adapter::OPTIONS;
+use crate::provider::adapter::COMMON_OPTIONS;
 use crate::provider::registry::ADAPTERS;
 use crate::provider::simulator::magic;
 use crate::telemetry::Metrics;
@@ -209,14 +209,14 @@ fn adapters() -> String {
     };
     let mut made = String::new();
     for adapter in ADAPTERS {
-        made += &format!("### {}\n\n{}.\n\n{}\n", adapter.name, adapter.about, list(adapter.options));
+        made += &format!("### {}\n\n{}.\n\n{}\n", adapter.name, adapter.description, list(adapter.options));
     }
-    made += &format!("### Options of every adapter\n\n{}\n", list(OPTIONS));
+    made += &format!("### Options of every adapter\n\n{}\n", list(COMMON_OPTIONS));
     made
 }
 
 fn magic_recipients() -> String {
-    let row = |m: magic::Magic| [format!("`{:02}`", m.number), code(m.word), m.about.to_owned()];
+    let row = |m: magic::MagicRecipient| [format!("`{:02}`", m.number), code(m.word), m.description.to_owned()];
     table(["NN", "word", "what happens"], magic::TABLE.map(row))
 }
 

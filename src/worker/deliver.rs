@@ -499,7 +499,8 @@ impl Drop for Slot {
 impl Slots {
     fn new(hub: &Hub, channels: &[Channel]) -> Slots {
         let held = |&channel: &Channel| {
-            let at_once = hub.providers.of(channel).iter().map(|account| account.provider.at_once());
+            let at_once =
+                hub.providers.for_channel(channel).iter().map(|account| account.provider.max_concurrent_calls());
             let most = at_once.fold(0, usize::saturating_add).min(hub.settings.work.in_flight as usize);
             let gauge = hub.metrics.in_flight.with_label_values(&[channel.as_str()]);
             Some((

@@ -75,7 +75,7 @@ pub fn start(hub: &Hub, role: Role) {
     repeat(hub, "complete", every(limits::COMPLETE_EVERY), complete);
     repeat(hub, "receipts", every(limits::RECEIPT_EVERY), |hub: Hub| async move { flow::receipt::apply(&hub).await });
     repeat(hub, "overdue", every(limits::OVERDUE_EVERY), move |hub| overdue(hub, leaver.clone()));
-    for account in hub.providers.iter().filter(|a| a.provider.poll(None, hub.clock.now()).is_some()) {
+    for account in hub.providers.iter().filter(|a| a.provider.poll_receipts(None, hub.clock.now()).is_some()) {
         let account = account.clone();
         repeat(hub, "poll", every(limits::POLL_EVERY), move |hub| poll(hub, account.clone()));
     }
@@ -184,7 +184,7 @@ async fn refresh_traffic(hub: Hub) -> Result<bool> {
 async fn overdue(hub: Hub, leaver: Stateful<flow::channel_down::ReadMarks>) -> Result<bool> {
     let shards = store::partner::shards(hub.store.engine()).await?;
     let more = flow::receipt::overdue(&hub, &shards).await?;
-    let mut down = hub.providers.postable();
+    let mut down = hub.providers.postable_channels();
     down.retain(|channel| delivery::route::downtime(&hub, *channel).is_some());
     Ok(flow::channel_down::fall_back(&hub, &mut *leaver.lock().await, &shards, &down).await? || more)
 }

@@ -21,7 +21,7 @@ use crate::model::capability::Capability;
 use crate::model::channel::{Channel, OnUnknown};
 use crate::model::delivery::Outcome;
 use crate::model::partner::Partner;
-use crate::provider::{Account, Pending, Provider, Providers, SendRequest};
+use crate::provider::{Account, BoxFuture, Provider, Providers, SendRequest};
 use crate::shutdown::Shutdown;
 use crate::store::bench;
 use crate::{api, flow, http, worker};
@@ -111,7 +111,7 @@ impl Provider for Noop {
         vec![Capability { on_unknown: OnUnknown::Retry, ..Capability::of(self.channel) }]
     }
 
-    fn send<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Outcome> {
+    fn send<'a>(&'a self, letter: SendRequest<'a>) -> BoxFuture<'a, Outcome> {
         let now = Instant::now();
         let waited = (self.clock.now() - letter.created_at).num_microseconds().unwrap_or(0).max(1).unsigned_abs();
         // A wait beyond the histogram's range counts as its longest.
@@ -125,7 +125,7 @@ impl Provider for Noop {
         Box::pin(std::future::ready(Outcome::Accepted { provider_ref: None }))
     }
 
-    fn check(&self) -> Pending<'_, Result<String, String>> {
+    fn check(&self) -> BoxFuture<'_, Result<String, String>> {
         Box::pin(std::future::ready(Ok("does nothing".into())))
     }
 }

@@ -511,7 +511,7 @@ impl<'a> Round<'a> {
         }
         let refused = town.endpoint.as_ref().map_or(0, Endpoint::refused);
         let refused_by_provider = match self.act() {
-            Act::Throttle => Some(town.slack.too_soon()),
+            Act::Throttle => Some(town.slack.too_soon_count()),
             Act::Greylist => Some(bench::refusals(&town.store).await?),
             _ => None,
         };
@@ -581,7 +581,7 @@ impl<'a> Round<'a> {
             town.endpoint = Some(endpoint);
         }
         if self.act() == Act::Throttle {
-            town.slack.take_one_in(HOOK_TAKES_ONE_IN);
+            town.slack.set_min_interval(HOOK_TAKES_ONE_IN);
         }
         if self.act() == Act::KillBeforeCall {
             // It takes back what others held, and serves no channel that clients post to.
@@ -671,7 +671,7 @@ impl<'a> Round<'a> {
             Act::StallPostgres => {
                 // A process that starts while its database stands still ends, and is started again by others than us.
                 let began = Instant::now();
-                while town.slack.taken() == 0 && began.elapsed() < LEASE {
+                while town.slack.accepted_count() == 0 && began.elapsed() < LEASE {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
                 while soon(3_500) {
@@ -686,14 +686,14 @@ impl<'a> Round<'a> {
                 tokio::time::sleep_until(until.into()).await;
                 load.stop.store(true, Ordering::Relaxed);
                 // What is refused yet is taken when it comes again.
-                town.slack.take_one_in(Duration::ZERO);
+                town.slack.set_min_interval(Duration::ZERO);
             }
             Act::Storm => {
                 town.slack.script(Behaviour::Fail { status: 503, text: "service_unavailable".into() }, 2_000);
                 town.slack.script(Behaviour::Limit { retry_after: 1 }, 1_000);
                 tokio::time::sleep_until(until.into()).await;
                 // A storm lasts for a time, not for so many calls: the hub makes few while it does.
-                town.slack.forget_script();
+                town.slack.clear_script();
             }
             Act::Lock => {
                 let held = bench::lock_out(&town.store).await?;
@@ -771,7 +771,7 @@ impl<'a> Round<'a> {
 
 /// Variables that tell the hub where these are.
 fn providers(slack: &SlackSimulator, smtp: Option<&SmtpSimulator>) -> Vec<(&'static str, String)> {
-    let mut all = vec![("NOTIHUB_SLACK_DESTINATION", format!("ops={}", slack.hook("ops")))];
+    let mut all = vec![("NOTIHUB_SLACK_DESTINATION", format!("ops={}", slack.webhook_url("ops")))];
     if let Some(smtp) = smtp {
         all.push(("NOTIHUB_SMTP_HOST", smtp.address().ip().to_string()));
         all.push(("NOTIHUB_SMTP_PORT", smtp.address().port().to_string()));
@@ -968,7 +968,7 @@ async fn watch(load: Arc<Load>, slack: SlackSimulator, smtp: Option<SmtpSimulato
     let (mut last, mut taken, mut longest) = (Instant::now(), 0, Duration::ZERO);
     while !load.over.load(Ordering::Relaxed) {
         tokio::time::sleep(Duration::from_millis(10)).await;
-        let now = slack.taken() + smtp.as_ref().map_or(0, SmtpSimulator::taken);
+        let now = slack.accepted_count() + smtp.as_ref().map_or(0, SmtpSimulator::accepted_count);
         if now != taken || load.stop.load(Ordering::Relaxed) {
             (taken, last) = (now, Instant::now());
         }

@@ -17,7 +17,7 @@ use crate::flow::intake::accept::accept_all;
 use crate::model::channel::Channel;
 use crate::model::lane::Priority;
 use crate::model::message::{Content, Detail, NewDelivery, NewMessage};
-use crate::provider::simulator::vendor::Setup;
+use crate::provider::simulator::vendor::SimulatorSetup;
 use crate::provider::simulator::{Behaviour, sms};
 use crate::shutdown::Shutdown;
 use crate::worker::{self, Role};
@@ -52,14 +52,14 @@ async fn round(run: &mut Run<'_>, beside: bool) -> Result<Histogram<u64>> {
         if beside { ", beside" } else { ", alone" }
     ));
     let vendor = Shutdown::new();
-    let texts = sms::start(Setup::default(), &vendor).await?;
+    let texts = sms::start(SimulatorSetup::default(), &vendor).await?;
     texts.script(Behaviour::Hang, u32::MAX);
     let mut settings = run.settings.clone();
     let options = BTreeMap::from([("base-url".to_owned(), texts.url())]);
     let account = ProviderSettings { name: "hanging".into(), adapter: "sms".into(), options };
     settings.channels.providers = vec![account];
     let providers = process::providers(&settings, &Clock::system(), &Shutdown::new())?;
-    let further = providers.of(Channel::Sms).iter().map(|a| a.provider.clone()).collect();
+    let further = providers.for_channel(Channel::Sms).iter().map(|a| a.provider.clone()).collect();
     let bed = Bed::with(&settings, run.ground, further).await?;
     worker::start(&bed.hub, Role::Both);
     if beside {
@@ -82,7 +82,7 @@ async fn round(run: &mut Run<'_>, beside: bool) -> Result<Histogram<u64>> {
     load::spawn(&Load { rate: 100, ..load_of(&bed, 4, run.sizes.seconds) }).await?;
     let waits = bed.take_waits();
     if beside {
-        run.figure("texts the provider took and never answered", texts.taken() as f64, "");
+        run.figure("texts the provider took and never answered", texts.accepted_count() as f64, "");
     }
     // What hangs ends with its connection, or the hub would wait for it.
     vendor.stop();

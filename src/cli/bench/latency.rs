@@ -60,15 +60,15 @@ async fn across(run: &mut Run<'_>) -> Result<()> {
     let ground = crate::shutdown::Shutdown::new();
     let slack = SlackSimulator::start(0, &ground).await?;
     let mut settings = run.settings.clone();
-    settings.slack.slack_destinations = vec![("ops".into(), slack.hook("ops"))];
+    settings.slack.slack_destinations = vec![("ops".into(), slack.webhook_url("ops"))];
     let providers = super::super::process::providers(&settings, &Clock::system(), &ground)?;
-    let further = providers.of(Channel::Slack).iter().map(|a| a.provider.clone()).collect();
+    let further = providers.for_channel(Channel::Slack).iter().map(|a| a.provider.clone()).collect();
     let bed = Bed::with(&settings, run.ground, further).await?;
     worker::start(&bed.hub, Role::Api);
     let program = std::env::current_exe().map_err(|e| Error::Internal(e.to_string()))?;
     let mut child = tokio::process::Command::new(program)
         .args(["work", "--log", "error", "--email", "off", "--database-url", &bed.database_url])
-        .args(["--slack-destination", &format!("ops={}", slack.hook("ops"))])
+        .args(["--slack-destination", &format!("ops={}", slack.webhook_url("ops"))])
         .kill_on_drop(true)
         .spawn()
         .map_err(|e| Error::Setup(format!("a second process cannot start: {e}")))?;
@@ -84,7 +84,7 @@ async fn across(run: &mut Run<'_>) -> Result<()> {
         tick.tick().await;
         client.post("/v1/messages", &body).await?;
         let answered = Instant::now();
-        while slack.taken() <= n {
+        while slack.accepted_count() <= n {
             tokio::time::sleep(Duration::from_micros(200)).await;
             if answered.elapsed() > Duration::from_secs(20) {
                 return Err(Error::Internal("the second process delivers nothing".into()));

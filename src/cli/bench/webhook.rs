@@ -40,7 +40,7 @@ async fn bed_with_webhooks(run: &Run<'_>, shards: Option<i16>) -> Result<Bed> {
     let mut settings = endpoint::reachable(run.settings);
     settings.database.shards = shards.unwrap_or(settings.database.shards);
     let providers = process::providers(&settings, &Clock::system(), &crate::shutdown::Shutdown::new())?;
-    let further = providers.of(Channel::Webhook).iter().map(|a| a.provider.clone()).collect();
+    let further = providers.for_channel(Channel::Webhook).iter().map(|a| a.provider.clone()).collect();
     Bed::with(&settings, run.ground, further).await
 }
 

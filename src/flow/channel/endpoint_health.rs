@@ -90,7 +90,7 @@ async fn mail(
 ) -> Result<Option<Insert>> {
     let Some(to) = disabled.contact_email.clone() else { return Ok(None) };
     let Some(partner) = store::partner::get(&mut *tx, disabled.partner_id).await? else { return Ok(None) };
-    if hub.providers.of(Channel::Email).is_empty() || !partner.may_use(Channel::Email) {
+    if hub.providers.for_channel(Channel::Email).is_empty() || !partner.may_use(Channel::Email) {
         tracing::warn!(
             endpoint = %endpoint_id,
             "its owner is not told by e-mail that it was disabled: nothing serves the partner EMAIL"

@@ -15,7 +15,7 @@ use crate::id::Tsid;
 use crate::model::capability::Batch;
 use crate::model::delivery::{DeliveryKey, Outcome, Status};
 use crate::model::retry::{ErrorClass, RetryAction};
-use crate::provider::{Looked, Provider, SendRequest};
+use crate::provider::{LookupResult, Provider, SendRequest};
 use crate::shutdown::may_die_at;
 use crate::store;
 use crate::store::delivery::Settle;
@@ -33,7 +33,7 @@ pub fn group_into_requests(held: Vec<HeldDelivery>) -> Vec<Vec<HeldDelivery>> {
     let mut open = HashMap::new();
     for held in held {
         let channel = held.claimed.head.channel;
-        let batch = held.account.of(channel).map_or(Batch::One, |c| c.batch);
+        let batch = held.account.capability(channel).map_or(Batch::One, |c| c.batch);
         let (most, same) = match batch {
             _ if held.is_sent_alone() => (1, None),
             Batch::One => (1, None),
@@ -285,9 +285,9 @@ async fn extend_leases(hub: Hub, attempts: Vec<(DeliveryKey, i16, Tsid)>) {
 /// What may have been sent is asked for first, where the provider can tell.
 async fn look_up_and_send(provider: &Arc<dyn Provider>, letter: SendRequest<'_>) -> Outcome {
     match provider.lookup(letter.clone()).await {
-        Looked::Taken { provider_ref } => Outcome::Accepted { provider_ref },
-        Looked::NotTaken => provider.send(letter).await,
-        Looked::CannotTell => Outcome::Unknown {
+        LookupResult::Found { provider_ref } => Outcome::Accepted { provider_ref },
+        LookupResult::NotFound => provider.send(letter).await,
+        LookupResult::Inconclusive => Outcome::Unknown {
             code: "lookup_failed",
             detail: "an earlier attempt may have been taken, and the provider could not say".into(),
         },

@@ -58,7 +58,7 @@ impl HeldDelivery {
 
     /// How long a receipt is waited for, before it is given up or something else takes its place.
     pub(super) fn receipt_within(&self) -> Option<TimeDelta> {
-        let within = TimeDelta::from_std(self.account.of(self.claimed.head.channel)?.receipt_within?).ok()?;
+        let within = TimeDelta::from_std(self.account.capability(self.claimed.head.channel)?.receipt_within?).ok()?;
         let fallback = self.request().and_then(|letter| letter.content.fallback.as_deref());
         let sooner = fallback.filter(|_| self.claimed.head.has_fallback).and_then(|f| f.no_receipt_s);
         Some(sooner.map_or(within, |s| within.min(TimeDelta::seconds(i64::from(s)))))

@@ -76,7 +76,7 @@ fn reserve(provider: &Arc<ProviderState>, channel: Channel, now: DateTime<Utc>) 
         return None;
     }
     // What goes together with others needs one request for all of them: it is taken when that is known.
-    let alone = provider.account.of(channel).is_none_or(|c| c.batch == Batch::One);
+    let alone = provider.account.capability(channel).is_none_or(|c| c.batch == Batch::One);
     Some(provider.reserve(alone.then_some(now)))
 }
 

@@ -69,7 +69,7 @@ fn in_doubt(settle: &Settle) -> bool {
 /// By which id of its provider's own receipts will know an attempt, if they do not repeat our reference.
 fn provider_reference(hub: &Hub, settle: &Settle) -> Option<(String, String, AttemptReference)> {
     let (provider, id) = (settle.provider.clone()?, settle.tried.as_ref()?.provider_ref.clone()?);
-    let of = hub.providers.named(&provider)?.of(settle.lane.channel())?;
+    let of = hub.providers.get(&provider)?.capability(settle.lane.channel())?;
     let known = of.receipt_within.is_some() && !of.repeats_reference && id.len() <= limits::EVENT_KEY_BYTES;
     known.then_some((provider, id, AttemptReference { key: settle.key, attempt: settle.head.attempt }))
 }

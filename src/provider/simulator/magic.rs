@@ -1,62 +1,67 @@
-//! Magic recipients: numbers and user keys that nobody has, and for which every simulator does the same, in its vendor's own
-//! words. One table, shown by `notihub simulate --help` and in the document `simulators`.
+//! Magic recipients: unassigned numbers and user keys for which every simulator shows the same failure, in its vendor's
+//! own codes. The table is shown by `notihub simulate --help` and in the document `simulators`.
 
 use crate::model::retry::ErrorClass;
 
-/// A recipient that makes something happen: the number +82 10-0000-00NN, or for what has no number its word.
+/// A recipient with a fixed effect: the number +82 10-0000-00NN or, where recipients are not numbers, the word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Magic {
+pub struct MagicRecipient {
     pub number: u8,
     pub word: &'static str,
-    pub does: Does,
-    pub about: &'static str,
+    pub effect: Effect,
+    pub description: &'static str,
 }
 
+/// What happens to a message to a magic recipient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Does {
-    /// It is not taken.
-    Refuse(Why),
-    /// The whole request goes wrong, every other time the same text comes to the same recipient: so each time it is tried
-    /// out something goes wrong once, and the next try is in order.
-    Break(How),
-    /// It is taken; what is told later is out of the ordinary.
-    Tell(ReceiptPlan),
+pub enum Effect {
+    /// The message is not accepted.
+    Refuse(RefusalReason),
+    /// The whole request fails every other time that the same text is sent to the same recipient: the first attempt
+    /// fails, and the next succeeds.
+    Fault(RequestFault),
+    /// The message is accepted; its receipts are unusual.
+    Accept(ReceiptPlan),
 }
 
+/// Why a message is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
+pub enum RefusalReason {
     Address,
     Internal,
     OptedOut,
-    /// The whole request.
+    /// Refuses the whole request.
     Credentials,
     Balance,
 }
 
-impl Why {
+impl RefusalReason {
+    /// Returns the class that adapters give this refusal.
     pub fn class(self) -> ErrorClass {
         match self {
-            Why::Address => ErrorClass::Address,
-            Why::Internal => ErrorClass::ProviderInternal,
-            Why::OptedOut => ErrorClass::OptedOut,
-            Why::Credentials => ErrorClass::Credentials,
-            Why::Balance => ErrorClass::Quota,
+            RefusalReason::Address => ErrorClass::Address,
+            RefusalReason::Internal => ErrorClass::ProviderInternal,
+            RefusalReason::OptedOut => ErrorClass::OptedOut,
+            RefusalReason::Credentials => ErrorClass::Credentials,
+            RefusalReason::Balance => ErrorClass::Quota,
         }
     }
 }
 
+/// How a request fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum How {
-    /// Taken, and the connection closed instead of an answer.
+pub enum RequestFault {
+    /// The message is accepted, and the connection closed without a response.
     Cut,
-    /// Taken, and never answered.
+    /// The message is accepted, and no response is sent.
     Hang,
-    /// Not taken, and the connection closed.
+    /// The connection is closed before the message is accepted.
     CutBefore,
-    /// Too fast: not taken, and to come back in a second.
+    /// Too many requests: the message is not accepted, and to be repeated after a second.
     Limit,
 }
 
+/// The receipts of an accepted message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReceiptPlan {
     Late,
@@ -71,47 +76,78 @@ pub enum ReceiptPlan {
     Lost,
 }
 
-const fn magic(number: u8, word: &'static str, does: Does, about: &'static str) -> Magic {
-    Magic { number, word, does, about }
+const fn magic(number: u8, word: &'static str, does: Effect, about: &'static str) -> MagicRecipient {
+    MagicRecipient { number, word, effect: does, description: about }
 }
 
-pub const TABLE: [Magic; 19] = {
-    use Does::{Break, Refuse, Tell};
+/// All magic recipients, by number from 1.
+pub const TABLE: [MagicRecipient; 19] = {
+    use Effect::{Accept, Fault, Refuse};
     [
-        magic(1, "fail", Refuse(Why::Address), "refused for good: there is no such recipient"),
-        magic(2, "temporary", Refuse(Why::Internal), "refused for now, each time"),
-        magic(3, "late", Tell(ReceiptPlan::Late), "delivered, and told after 10 minutes"),
-        magic(4, "never", Tell(ReceiptPlan::Never), "taken; what became of it is never known"),
-        magic(5, "unknown", Break(How::Cut), "taken, and hung up instead of saying so; answers the next time"),
-        magic(6, "hang", Break(How::Hang), "taken, and no answer; answers the next time"),
-        magic(7, "expired", Tell(ReceiptPlan::Expired), "expired: told after 25 hours"),
-        magic(8, "undelivered", Tell(ReceiptPlan::Failed), "taken, then told that the carrier could not deliver it"),
+        magic(1, "fail", Refuse(RefusalReason::Address), "refused permanently: the recipient does not exist"),
+        magic(2, "temporary", Refuse(RefusalReason::Internal), "refused temporarily, each time"),
+        magic(3, "late", Accept(ReceiptPlan::Late), "delivered; the receipt is sent after 10 minutes"),
+        magic(4, "never", Accept(ReceiptPlan::Never), "accepted; no receipt is ever sent, and polling shows no result"),
+        magic(
+            5,
+            "unknown",
+            Fault(RequestFault::Cut),
+            "accepted, but the connection is closed without an answer; answered the next time",
+        ),
+        magic(6, "hang", Fault(RequestFault::Hang), "accepted, but never answered; answered the next time"),
+        magic(7, "expired", Accept(ReceiptPlan::Expired), "accepted; a receipt after 25 hours says that it expired"),
+        magic(
+            8,
+            "undelivered",
+            Accept(ReceiptPlan::Failed),
+            "accepted; the receipt says that the carrier could not deliver it",
+        ),
         magic(
             9,
             "not-a-user",
-            Tell(ReceiptPlan::NotAUser),
-            "has no KakaoTalk and no RCS: a fallback is due; texts arrive",
+            Accept(ReceiptPlan::NotAUser),
+            "does not use KakaoTalk or RCS: these fail, and the fallback is sent; texts are delivered",
         ),
-        magic(10, "opted-out", Refuse(Why::OptedOut), "refused: does not want it"),
-        magic(11, "throttled", Break(How::Limit), "too fast, come back in a second; taken the next time"),
+        magic(10, "opted-out", Refuse(RefusalReason::OptedOut), "refused: the recipient opted out"),
+        magic(
+            11,
+            "throttled",
+            Fault(RequestFault::Limit),
+            "refused as too many requests, to be repeated after a second; accepted the next time",
+        ),
         magic(
             12,
             "credentials",
-            Refuse(Why::Credentials),
-            "we are refused as if our key were wrong: stops the provider",
+            Refuse(RefusalReason::Credentials),
+            "the request is refused as if the credentials were wrong: stops the provider",
         ),
-        magic(13, "balance", Refuse(Why::Balance), "refused as if nothing were left to pay with: stops the provider"),
-        magic(14, "early", Tell(ReceiptPlan::Early), "its receipt comes before the answer"),
-        magic(15, "twice", Tell(ReceiptPlan::Twice), "delivered, and told twice"),
-        magic(16, "reordered", Tell(ReceiptPlan::Reordered), "delivered, and only then told that it is on its way"),
-        magic(17, "changed", Tell(ReceiptPlan::Changed), "told failed, then told delivered"),
-        magic(18, "lost", Tell(ReceiptPlan::Lost), "delivered; no receipt is sent, but whoever asks is told"),
-        magic(19, "cut", Break(How::CutBefore), "hung up before it is taken; taken the next time"),
+        magic(
+            13,
+            "balance",
+            Refuse(RefusalReason::Balance),
+            "refused as if the balance were used up: stops the provider",
+        ),
+        magic(14, "early", Accept(ReceiptPlan::Early), "delivered; the receipt comes before the answer"),
+        magic(15, "twice", Accept(ReceiptPlan::Twice), "delivered; the receipt is sent twice"),
+        magic(
+            16,
+            "reordered",
+            Accept(ReceiptPlan::Reordered),
+            "delivered; a receipt that it is in progress follows later",
+        ),
+        magic(17, "changed", Accept(ReceiptPlan::Changed), "a receipt says failed, a later one delivered"),
+        magic(18, "lost", Accept(ReceiptPlan::Lost), "delivered; no receipt is sent, but polling shows the result"),
+        magic(
+            19,
+            "cut",
+            Fault(RequestFault::CutBefore),
+            "the connection is closed before it is accepted; accepted the next time",
+        ),
     ]
 };
 
-/// What a recipient makes happen, however its vendor has it written: 010-0000-0001, +821000000001, `fail`.
-pub fn of(to: &str) -> Option<&'static Magic> {
+/// Returns the magic recipient of an address in any vendor's spelling: 010-0000-0001, +821000000001, `fail`.
+pub fn find(to: &str) -> Option<&'static MagicRecipient> {
     let separated = |c: char| matches!(c, '-' | ' ' | '+');
     if !to.chars().all(|c| c.is_ascii_digit() || separated(c)) {
         return TABLE.iter().find(|magic| magic.word == to);
@@ -122,9 +158,9 @@ pub fn of(to: &str) -> Option<&'static Magic> {
     TABLE.iter().find(|magic| magic.number == number)
 }
 
-/// The table for people, a line each.
-pub fn help() -> String {
-    let line = |magic: &Magic| format!("  {:02}  {:<12} {}\n", magic.number, magic.word, magic.about);
+/// Formats the table for people, one line for each recipient.
+pub fn help_table() -> String {
+    let line = |magic: &MagicRecipient| format!("  {:02}  {:<12} {}\n", magic.number, magic.word, magic.description);
     TABLE.iter().map(line).collect()
 }
 
@@ -143,11 +179,11 @@ mod tests {
             for written in
                 [number, format!("010000000{last:02}"), format!("010-0000-00{last:02}"), magic.word.to_owned()]
             {
-                assert_eq!(of(&written), Some(magic), "{written}");
+                assert_eq!(find(&written), Some(magic), "{written}");
             }
         }
         for nobody in ["", "+821000000000", "01000000020", "010000000001", "01012345601", "Fail", "0100000001"] {
-            assert_eq!(of(nobody), None, "{nobody}");
+            assert_eq!(find(nobody), None, "{nobody}");
         }
     }
 }

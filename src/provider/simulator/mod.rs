@@ -1,9 +1,10 @@
-//! Simulators of vendors: real servers on loopback that take what an adapter sends, check it as the vendor would, record
-//! it, and fail on demand the way vendors fail. They answer from memory and keep nothing.
+//! Simulators of vendors: real servers on loopback that check an adapter's requests as the vendor would, record the
+//! accepted messages, and fail on demand as vendors fail. Their state is in memory only.
 //!
-//! Each has a *desk*: what arrived, and what to do with what arrives next. In the process it is asked directly; from
-//! outside, over HTTP: `GET /_records` gives a JSON array in order of arrival, `POST /_script`
-//! `{"do": "fail", "status": 503, "text": "…", "times": 3}` says what to do next, `DELETE /_script` forgets it.
+//! Each has a [`Control`]: the accepted messages, and a script of behaviours for the next ones. Code in the same
+//! process uses it through the simulator; other programs use HTTP: `GET /_records` returns a JSON array in order of
+//! arrival, `POST /_script` `{"do": "fail", "status": 503, "text": "…", "times": 3}` appends to the script, `DELETE
+//! /_script` empties it.
 
 pub mod gateway;
 pub mod kakaotalk;
@@ -36,101 +37,104 @@ use tokio::sync::Semaphore;
 use crate::error::{Error, Result};
 use crate::shutdown::Shutdown;
 
-/// The oldest records go when there are more of them, or when they hold more text than this.
-const RECORDS: usize = 200_000;
+/// The oldest records are dropped beyond this many, or beyond this many bytes of text.
+const MAX_RECORDS: usize = 200_000;
 const RECORDED_BYTES: usize = 256 << 20;
 const BODY_BYTES: usize = 1 << 20;
-const CONNECTIONS: usize = 1024;
-const SCRIPTED: usize = 1000;
+const MAX_CONNECTIONS: usize = 1024;
+const MAX_SCRIPT_ENTRIES: usize = 1000;
 
-/// What to do with a message that is in order.
+/// How a simulator treats a valid request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Behaviour {
-    /// Take it.
+    /// Accept it.
     Ok,
-    /// Refuse it: an HTTP status or an SMTP reply code, and the vendor's word.
+    /// Refuse it with an HTTP status or an SMTP reply code, and the vendor's error word.
     Fail { status: u16, text: String },
-    /// Take it and never answer.
+    /// Accept it and never answer.
     Hang,
-    /// Too fast: come back after so many seconds.
+    /// Refuse it as too fast: to be repeated after this many seconds.
     Limit { retry_after: u32 },
-    /// Take it and close the connection instead of answering.
+    /// Accept it and close the connection instead of answering.
     Cut,
-    /// Close the connection without taking it.
+    /// Close the connection without accepting it.
     CutBefore,
-    /// Do not take it, and answer nonsense.
+    /// Do not accept it, and answer with an unreadable body.
     Garbage,
 }
 
-pub(super) struct Desk<R>(Arc<Mutex<DeskState<R>>>);
+/// The records and the script of one simulator. Clones share them.
+pub(super) struct Control<R>(Arc<Mutex<ControlState<R>>>);
 
-struct DeskState<R> {
+struct ControlState<R> {
+    /// Each with the bytes of its text.
     records: VecDeque<(usize, R)>,
     bytes: usize,
+    /// Behaviours, and how many times each applies.
     script: VecDeque<(Behaviour, u32)>,
 }
 
-impl<R> Clone for Desk<R> {
-    fn clone(&self) -> Desk<R> {
-        Desk(self.0.clone())
+impl<R> Clone for Control<R> {
+    fn clone(&self) -> Control<R> {
+        Control(self.0.clone())
     }
 }
 
-impl<R: Clone> Desk<R> {
-    fn new() -> Desk<R> {
-        Desk(Arc::new(Mutex::new(DeskState { records: VecDeque::new(), bytes: 0, script: VecDeque::new() })))
+impl<R: Clone> Control<R> {
+    fn new() -> Control<R> {
+        Control(Arc::new(Mutex::new(ControlState { records: VecDeque::new(), bytes: 0, script: VecDeque::new() })))
     }
 
-    fn held(&self) -> MutexGuard<'_, DeskState<R>> {
+    fn state(&self) -> MutexGuard<'_, ControlState<R>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn record(&self, record: R, bytes: usize) {
-        let mut held = self.held();
-        held.bytes += bytes;
-        held.records.push_back((bytes, record));
-        while held.records.len() > RECORDS || held.bytes > RECORDED_BYTES {
-            let Some((gone, _)) = held.records.pop_front() else { break };
-            held.bytes -= gone;
+        let mut state = self.state();
+        state.bytes += bytes;
+        state.records.push_back((bytes, record));
+        while state.records.len() > MAX_RECORDS || state.bytes > RECORDED_BYTES {
+            let Some((dropped_bytes, _)) = state.records.pop_front() else { break };
+            state.bytes -= dropped_bytes;
         }
     }
 
-    fn taken(&self) -> u64 {
-        self.held().records.len() as u64
+    fn record_count(&self) -> u64 {
+        self.state().records.len() as u64
     }
 
     fn records(&self) -> Vec<R> {
-        self.held().records.iter().map(|(_, record)| record.clone()).collect()
+        self.state().records.iter().map(|(_, record)| record.clone()).collect()
     }
 
-    fn script(&self, behaviour: Behaviour, times: u32) {
-        let mut held = self.held();
-        if times > 0 && held.script.len() < SCRIPTED {
-            held.script.push_back((behaviour, times));
+    fn push_script(&self, behaviour: Behaviour, times: u32) {
+        let mut state = self.state();
+        if times > 0 && state.script.len() < MAX_SCRIPT_ENTRIES {
+            state.script.push_back((behaviour, times));
         }
     }
 
-    fn forget_script(&self) {
-        self.held().script.clear();
+    fn clear_script(&self) {
+        self.state().script.clear();
     }
 
-    fn next(&self) -> Behaviour {
-        let mut held = self.held();
-        let Some((behaviour, left)) = held.script.front_mut() else { return Behaviour::Ok };
+    fn next_behaviour(&self) -> Behaviour {
+        let mut state = self.state();
+        let Some((behaviour, times_left)) = state.script.front_mut() else { return Behaviour::Ok };
         let behaviour = behaviour.clone();
-        *left -= 1;
-        if *left == 0 {
-            held.script.pop_front();
+        *times_left -= 1;
+        if *times_left == 0 {
+            state.script.pop_front();
         }
         behaviour
     }
 }
 
-/// What `POST /_script` takes.
+/// The body of `POST /_script`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct Order {
-    r#do: Instruction,
+struct ScriptRequest {
+    r#do: ScriptAction,
     status: Option<u16>,
     text: Option<String>,
     retry_after: Option<u32>,
@@ -139,7 +143,7 @@ struct Order {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Instruction {
+enum ScriptAction {
     Ok,
     Fail,
     Hang,
@@ -149,17 +153,17 @@ enum Instruction {
     Garbage,
 }
 
-impl Order {
-    /// `refusal`: how the vendor usually says no, where the order does not say how.
-    fn behaviour(self, refusal: (u16, &str)) -> Result<Behaviour, &'static str> {
+impl ScriptRequest {
+    /// Converts to a behaviour. `refusal`: the vendor's usual status and error word, where the request names none.
+    fn into_behaviour(self, refusal: (u16, &str)) -> Result<Behaviour, &'static str> {
         Ok(match self.r#do {
-            Instruction::Ok => Behaviour::Ok,
-            Instruction::Hang => Behaviour::Hang,
-            Instruction::Cut => Behaviour::Cut,
-            Instruction::CutBefore => Behaviour::CutBefore,
-            Instruction::Garbage => Behaviour::Garbage,
-            Instruction::Limit => Behaviour::Limit { retry_after: self.retry_after.unwrap_or(1) },
-            Instruction::Fail => {
+            ScriptAction::Ok => Behaviour::Ok,
+            ScriptAction::Hang => Behaviour::Hang,
+            ScriptAction::Cut => Behaviour::Cut,
+            ScriptAction::CutBefore => Behaviour::CutBefore,
+            ScriptAction::Garbage => Behaviour::Garbage,
+            ScriptAction::Limit => Behaviour::Limit { retry_after: self.retry_after.unwrap_or(1) },
+            ScriptAction::Fail => {
                 let status = self.status.unwrap_or(refusal.0);
                 if !(300..=599).contains(&status) {
                     return Err("status must be between 300 and 599");
@@ -174,67 +178,67 @@ impl Order {
     }
 }
 
-/// In a service's stead: the connection is closed without an answer.
+/// The error of a service that closes the connection without a response.
 #[derive(Debug)]
-struct Cut;
+struct ConnectionCut;
 
-impl fmt::Display for Cut {
+impl fmt::Display for ConnectionCut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("cut on purpose")
+        f.write_str("connection closed on purpose")
     }
 }
 
-impl std::error::Error for Cut {}
+impl std::error::Error for ConnectionCut {}
 
-type Answered = Result<Response<Full<Bytes>>, Cut>;
+type ServiceResult = Result<Response<Full<Bytes>>, ConnectionCut>;
 
-/// The desk's own doors.
-async fn control<R: Clone + Serialize>(
-    desk: &Desk<R>,
+/// Answers `/_records` and `/_script`.
+async fn serve_control<R: Clone + Serialize>(
+    control: &Control<R>,
     refusal: (u16, &str),
     request: Request<Incoming>,
 ) -> Response<Full<Bytes>> {
     match (request.method(), request.uri().path()) {
-        (&Method::GET, "/_records") => match serde_json::to_vec(&desk.records()) {
-            Ok(list) => answer(StatusCode::OK, "application/json", list),
-            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+        (&Method::GET, "/_records") => match serde_json::to_vec(&control.records()) {
+            Ok(list) => response(StatusCode::OK, "application/json", list),
+            Err(error) => text_response(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
         },
         (&Method::DELETE, "/_script") => {
-            desk.forget_script();
-            text(StatusCode::OK, "ok")
+            control.clear_script();
+            text_response(StatusCode::OK, "ok")
         }
-        (&Method::POST, "/_script") => match ordered(request, refusal).await {
+        (&Method::POST, "/_script") => match parse_script(request, refusal).await {
             Ok((behaviour, times)) => {
-                desk.script(behaviour, times);
-                text(StatusCode::OK, "ok")
+                control.push_script(behaviour, times);
+                text_response(StatusCode::OK, "ok")
             }
-            Err(why) => text(StatusCode::BAD_REQUEST, &why),
+            Err(reason) => text_response(StatusCode::BAD_REQUEST, &reason),
         },
         (_, "/_records" | "/_script") => {
-            let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "not so");
-            refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET /_records, POST and DELETE /_script"));
-            refused
+            let mut response = text_response(StatusCode::METHOD_NOT_ALLOWED, "method not allowed");
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET /_records, POST and DELETE /_script"));
+            response
         }
-        _ => text(StatusCode::NOT_FOUND, "there are /_records and /_script"),
+        _ => text_response(StatusCode::NOT_FOUND, "not found; there are /_records and /_script"),
     }
 }
 
-async fn ordered(request: Request<Incoming>, refusal: (u16, &str)) -> Result<(Behaviour, u32), String> {
-    let body = body(request).await.ok_or("the body is too large, or was cut")?;
-    let order: Order = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
-    let times = order.times.unwrap_or(1);
-    Ok((order.behaviour(refusal)?, times))
+async fn parse_script(request: Request<Incoming>, refusal: (u16, &str)) -> Result<(Behaviour, u32), String> {
+    let body = read_body(request).await.ok_or("the body is too large or incomplete")?;
+    let script: ScriptRequest = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
+    let times = script.times.unwrap_or(1);
+    Ok((script.into_behaviour(refusal)?, times))
 }
 
-async fn body(request: Request<Incoming>) -> Option<Bytes> {
+async fn read_body(request: Request<Incoming>) -> Option<Bytes> {
     Some(Limited::new(request.into_body(), BODY_BYTES).collect().await.ok()?.to_bytes())
 }
 
-fn text(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
-    answer(status, "text/plain; charset=utf-8", text.to_owned().into_bytes())
+fn text_response(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
+    response(status, "text/plain; charset=utf-8", text.to_owned().into_bytes())
 }
 
-fn answer(status: StatusCode, kind: &'static str, body: Vec<u8>) -> Response<Full<Bytes>> {
+fn response(status: StatusCode, kind: &'static str, body: Vec<u8>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
@@ -247,47 +251,47 @@ async fn listen(port: u16) -> Result<TcpListener> {
     })
 }
 
-fn bound(listener: &TcpListener) -> Result<SocketAddr> {
+fn bound_address(listener: &TcpListener) -> Result<SocketAddr> {
     listener.local_addr().map_err(|error| Error::Internal(format!("a listener has no address: {error}")))
 }
 
-/// Takes connections until the process stops; each is a task that is waited for.
-async fn accept<F, S>(listener: TcpListener, shutdown: Shutdown, session: F)
+/// Accepts connections until the process stops. Each runs as a task that `shutdown` waits for.
+async fn accept_connections<F, S>(listener: TcpListener, shutdown: Shutdown, session: F)
 where
     F: Fn(TcpStream) -> S + Send,
     S: Future<Output = ()> + Send + 'static,
 {
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let next = async {
-            let permit = room.clone().acquire_owned().await;
-            (permit, listener.accept().await)
+            let slot = slots.clone().acquire_owned().await;
+            (slot, listener.accept().await)
         };
-        let (permit, accepted) = tokio::select! { next = next => next, () = shutdown.stopping() => return };
+        let (slot, accepted) = tokio::select! { next = next => next, () = shutdown.stopping() => return };
         match accepted {
             Ok((stream, _)) => {
                 let session = session(stream);
                 shutdown.spawn(async move {
                     session.await;
-                    drop(permit);
+                    drop(slot);
                 });
             }
-            // Out of file descriptors, most likely: they come back as connections end.
+            // Most likely out of file descriptors, which come back as connections end.
             Err(_) => drop(shutdown.sleep(Duration::from_millis(50)).await),
         }
     }
 }
 
-/// One HTTP connection. When the process stops, the request under way is answered still.
-async fn serve<F, A>(stream: TcpStream, shutdown: Shutdown, respond: F)
+/// Serves one HTTP connection. When the process stops, the request under way is still answered.
+async fn serve_http<F, A>(stream: TcpStream, shutdown: Shutdown, respond: F)
 where
     F: Fn(Request<Incoming>) -> A,
-    A: Future<Output = Answered>,
+    A: Future<Output = ServiceResult>,
 {
     let service = hyper::service::service_fn(respond);
     let mut server = hyper::server::conn::http1::Builder::new();
     let mut connection = pin!(server.timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service));
-    // How a connection ends is the client's business, or was cut on purpose.
+    // An error is the client's, or a connection that was closed on purpose.
     tokio::select! {
         _ended = connection.as_mut() => (),
         () = shutdown.stopping() => {
@@ -310,10 +314,10 @@ pub(in crate::provider) mod testing {
     use crate::provider::{Extra, SendRequest};
 
     pub const BUDGET: Duration = Duration::from_secs(10);
-    /// For calls that are to run out of time: long enough to come as far as they should on a busy machine.
+    /// For calls that are to time out: long enough to reach the intended step on a busy machine.
     pub const SHORT: Duration = Duration::from_secs(1);
 
-    /// What `main` does first.
+    /// Installs the default rustls provider, as `main` does.
     pub fn rustls_provider() {
         let _already = rustls::crypto::ring::default_provider().install_default();
     }
@@ -322,7 +326,7 @@ pub(in crate::provider) mod testing {
         Content { subject: subject.map(str::to_owned), body: body.to_owned(), ..Content::default() }
     }
 
-    pub fn letter<'a>(to: &'a str, content: &'a Content) -> SendRequest<'a> {
+    pub fn send_request<'a>(to: &'a str, content: &'a Content) -> SendRequest<'a> {
         SendRequest {
             key: DeliveryKey { shard: 0, message_id: Tsid(700_000_000_000_000_000), no: 2 },
             attempt: 1,
@@ -335,7 +339,7 @@ pub(in crate::provider) mod testing {
         }
     }
 
-    /// Class and code of a definite no.
+    /// Returns class and code of a rejected outcome.
     #[track_caller]
     pub fn rejected(outcome: Outcome) -> (ErrorClass, String) {
         match outcome {
@@ -352,20 +356,20 @@ pub(in crate::provider) mod testing {
         }
     }
 
-    /// A server that does with each connection what a test wants.
+    /// A server that runs `session` for each connection.
     pub async fn peer<F, S>(shutdown: &Shutdown, session: F) -> SocketAddr
     where
         F: Fn(TcpStream) -> S + Send + 'static,
         S: Future<Output = ()> + Send + 'static,
     {
         let listener = listen(0).await.unwrap();
-        let address = bound(&listener).unwrap();
-        shutdown.spawn(accept(listener, shutdown.clone(), session));
+        let address = bound_address(&listener).unwrap();
+        shutdown.spawn(accept_connections(listener, shutdown.clone(), session));
         address
     }
 
-    /// A server that answers each line as told: none hangs up, an empty text stays silent.
-    pub async fn lines<F>(shutdown: &Shutdown, greeting: &'static str, reply: F) -> SocketAddr
+    /// A server that answers each line with `reply`: `None` closes the connection, an empty text sends nothing.
+    pub async fn line_server<F>(shutdown: &Shutdown, greeting: &'static str, reply: F) -> SocketAddr
     where
         F: Fn(&str) -> Option<String> + Clone + Send + Sync + 'static,
     {
@@ -376,9 +380,9 @@ pub(in crate::provider) mod testing {
                 let mut next = Some(greeting.to_owned());
                 while let Some(text) = next {
                     let bytes: Vec<u8> = text.chars().map(|c| u8::try_from(c).unwrap_or(b'?')).collect();
-                    let said = stream.write_all(&bytes).await.is_ok() && stream.flush().await.is_ok();
+                    let written = stream.write_all(&bytes).await.is_ok() && stream.flush().await.is_ok();
                     let mut line = String::new();
-                    if !said || stream.read_line(&mut line).await.unwrap_or(0) == 0 {
+                    if !written || stream.read_line(&mut line).await.unwrap_or(0) == 0 {
                         return;
                     }
                     next = reply(line.trim_end());
@@ -388,8 +392,8 @@ pub(in crate::provider) mod testing {
         .await
     }
 
-    /// A port nobody listens on.
+    /// An address on which no program listens.
     pub async fn closed_port() -> SocketAddr {
-        bound(&listen(0).await.unwrap()).unwrap()
+        bound_address(&listen(0).await.unwrap()).unwrap()
     }
 }

@@ -1,9 +1,10 @@
-//! NHN Cloud: SMS v3.0, KakaoTalk's AlimTalk v2.3 and RCS v1.0 behind one address. Nearly every answer is an HTTP 200 whose
-//! header says whether it is a yes, and then each recipient has its own code.
+//! Simulates NHN Cloud: SMS v3.0, KakaoTalk Bizmessage v2.3 (AlimTalk) and RCS Bizmessage v1.0 at one address. Nearly
+//! every response is an HTTP 200 whose JSON header says whether the request was accepted; then each recipient has its
+//! own code.
 //!
-//! Results are told for SMS (`sms`) and AlimTalk (`alimtalk`), with a header that is the same each time, fields that are
-//! misspelt as the vendor's own example has them, and Korean times without a zone; and they are listed, by when they
-//! changed. RCS is only listed.
+//! Webhooks are sent for SMS (`sms`) and AlimTalk (`alimtalk`), with a constant signature header, fields misspelt as in
+//! the vendor's own example, and Korean times without a zone. Results are also listed by the time they changed. RCS
+//! results are only listed.
 
 use std::collections::HashSet;
 
@@ -13,51 +14,64 @@ use hyper::body::Bytes;
 use hyper::{Method, Response};
 use serde_json::{Map, Value, json};
 
-use super::Answered;
-use super::magic::Why;
+use super::ServiceResult;
+use super::magic::RefusalReason;
 use super::vendor::{
-    Call, End, MessageState, News, No, Receipts, Setup, Sheet, Taken, Trade, Vendor, is_recipient, is_sender,
-    json as answer, text,
+    AcceptedMessage, ApiRequest, CallbackRequest, CallbackRules, MessageResult, MessageState, ReceiptEvent,
+    RequestRefusal, SimulatorSetup, VendorProfile, VendorSimulator, is_recipient, is_sender, json_response, text_field,
 };
 use crate::error::Result;
 use crate::model::cp949;
 use crate::shutdown::Shutdown;
 
+/// The only valid app key and secret key.
 pub const APP_KEY: &str = "simulator0appkey";
 pub const SECRET_KEY: &str = "simulator0secretkey";
-/// What its webhooks show.
+/// The signature header of its webhooks.
 pub const SIGNATURE: &str = "simulator-webhook-signature";
-/// As the vendor's: 40 characters. Another is nobody's.
+/// The only valid sender key, 40 characters as the vendor's.
 pub const SENDER_KEY: &str = "0123456789abcdef0123456789abcdef01234567";
+/// The only valid RCS brand.
 pub const BRAND_ID: &str = "sampleBrandId";
 
-const RECIPIENTS: usize = 1000;
+const MAX_RECIPIENTS: usize = 1000;
 const KEY_CHARS: usize = 100;
-const PAGE: usize = 15;
-const LONGEST_PAGE: usize = 1000;
-const IDEMPOTENT: TimeDelta = TimeDelta::minutes(10);
+const DEFAULT_PAGE: usize = 15;
+const MAX_PAGE: usize = 1000;
+const IDEMPOTENCY_WINDOW: TimeDelta = TimeDelta::minutes(10);
 const SECONDS: &str = "%Y-%m-%d %H:%M:%S";
 const MINUTES: &str = "%Y-%m-%d %H:%M";
 const KST: Option<FixedOffset> = FixedOffset::east_opt(9 * 3600);
 
-const TRADE: Trade = Trade {
+const PROFILE: VendorProfile = VendorProfile {
     name: "nhn",
     refusal: (500, "-9999"),
     respond: |vendor, call| Box::pin(respond(vendor, call)),
     refuse: |no| match no {
-        No::Credentials => refused(-1000, "Invalid appKey."),
-        No::Limited => answer(429, &header(-50201, "Too many requests.")),
-        No::Scripted(status, code) => answer(status, &header(code.parse().unwrap_or(-9999), "simulated")),
+        RequestRefusal::Credentials => refused(-1000, "Invalid appKey."),
+        RequestRefusal::Limited => json_response(429, &header(-50201, "Too many requests.")),
+        RequestRefusal::Scripted(status, code) => {
+            json_response(status, &header(code.parse().unwrap_or(-9999), "simulated"))
+        }
     },
-    by_users: |kind| !matches!(kind, "SMS" | "LMS" | "MMS" | "AUTH"),
-    receipts: Some(Receipts { product, envelope, at_once: 100, again: &[10.0, 60.0, 300.0] }),
+    needs_app_user: |kind| !matches!(kind, "SMS" | "LMS" | "MMS" | "AUTH"),
+    callbacks: Some(CallbackRules {
+        product,
+        build: build_callback,
+        max_events: 100,
+        retry_after_s: &[10.0, 60.0, 300.0],
+    }),
 };
 
-pub async fn start(setup: Setup, shutdown: &Shutdown) -> Result<Vendor> {
-    Vendor::start(&TRADE, setup, shutdown).await
+/// Starts the simulator.
+///
+/// # Errors
+/// Those of `VendorSimulator::start`.
+pub async fn start(setup: SimulatorSetup, shutdown: &Shutdown) -> Result<VendorSimulator> {
+    VendorSimulator::start(&PROFILE, setup, shutdown).await
 }
 
-/// Of `ALIMTALK`, `RCS_SMS` and its like, or a text's kind.
+/// Returns the callback's product for a kind of message; RCS has no webhooks.
 fn product(kind: &str) -> Option<&'static str> {
     match kind {
         "ALIMTALK" => Some("alimtalk"),
@@ -71,25 +85,25 @@ fn header(code: i64, message: &str) -> Value {
 }
 
 fn refused(code: i64, message: &str) -> Response<Full<Bytes>> {
-    answer(200, &header(code, message))
+    json_response(200, &header(code, message))
 }
 
 fn successful(mut body: Value) -> Response<Full<Bytes>> {
     body["header"] = header(0, "SUCCESS")["header"].clone();
-    answer(200, &body)
+    json_response(200, &body)
 }
 
 type Refusal = (i64, &'static str);
-type Listed = Result<Response<Full<Bytes>>, Refusal>;
+type GetResult = Result<Response<Full<Bytes>>, Refusal>;
 const NO_MESSAGE: Refusal = (-2017, "There is no such message.");
 
-async fn respond(vendor: Vendor, call: Call) -> Answered {
+async fn respond(vendor: VendorSimulator, call: ApiRequest) -> ServiceResult {
     let parts: Vec<&str> = call.path.trim_matches('/').split('/').collect();
     let (keys, rest) = match parts.as_slice() {
         ["sms", "v3.0", "appKeys", app, rest @ ..] => ((Some(*app), call.header("x-secret-key")), ("sms", rest)),
         ["alimtalk", "v2.3", "appkeys", app, rest @ ..] => ((Some(*app), call.header("x-secret-key")), ("talk", rest)),
         ["rcs", "v1.0", rest @ ..] => ((call.header("x-tc-app-key"), call.header("x-secret-key")), ("rcs", rest)),
-        _ => return Ok(answer(404, &header(-9998, "Not found."))),
+        _ => return Ok(json_response(404, &header(-9998, "Not found."))),
     };
     if keys.0 != Some(APP_KEY) {
         return Ok(refused(-1000, "Invalid appKey."));
@@ -99,32 +113,32 @@ async fn respond(vendor: Vendor, call: Call) -> Answered {
     }
     let done = match (&call.method, rest) {
         (&Method::POST, ("sms", ["sender", kind @ ..])) => send_texts(&vendor, &call, kind).await,
-        (&Method::POST, ("talk", ["raw-messages" | "messages"])) => send_talks(&vendor, &call).await,
+        (&Method::POST, ("talk", ["raw-messages" | "messages"])) => send_alimtalk(&vendor, &call).await,
         (&Method::POST, ("rcs", ["messages", kind])) => send_rcs(&vendor, &call, kind).await,
-        (&Method::GET, rest) => listed(&vendor, &call, rest).map(Ok),
-        _ => Err(NOWHERE),
+        (&Method::GET, rest) => get(&vendor, &call, rest).map(Ok),
+        _ => Err(NOT_FOUND),
     };
     done.unwrap_or_else(|(code, message)| Ok(refused(code, message)))
 }
 
-const NOWHERE: Refusal = (-9998, "Not found.");
+const NOT_FOUND: Refusal = (-9998, "Not found.");
 
-fn listed(vendor: &Vendor, call: &Call, rest: (&str, &[&str])) -> Listed {
+fn get(vendor: &VendorSimulator, call: &ApiRequest, rest: (&str, &[&str])) -> GetResult {
     match rest {
-        ("sms", ["message-results"]) => text_results(vendor, call),
-        ("sms", ["sender", kind]) => texts(vendor, call, kind),
-        ("sms", ["sender", _, request]) => one_text(vendor, call, request),
-        ("talk", ["message-results"]) => talk_results(vendor, call),
-        ("talk", ["messages"]) => talks(vendor, call),
-        ("talk", ["messages", request, place]) => one_talk(vendor, request, place),
+        ("sms", ["message-results"]) => list_text_results(vendor, call),
+        ("sms", ["sender", kind]) => list_texts(vendor, call, kind),
+        ("sms", ["sender", _, request]) => get_text(vendor, call, request),
+        ("talk", ["message-results"]) => list_alimtalk_results(vendor, call),
+        ("talk", ["messages"]) => list_alimtalk(vendor, call),
+        ("talk", ["messages", request, place]) => get_alimtalk(vendor, request, place),
         ("rcs", ["messages", kind]) => list_rcs(vendor, call, kind),
-        ("rcs", ["messages", kind, id]) => one_rcs(vendor, kind, id),
-        _ => Err(NOWHERE),
+        ("rcs", ["messages", kind, id]) => get_rcs(vendor, kind, id),
+        _ => Err(NOT_FOUND),
     }
 }
 
-/// A request's JSON.
-fn body(call: &Call) -> Result<Value, Refusal> {
+/// Parses a request's JSON.
+fn parse_json(call: &ApiRequest) -> Result<Value, Refusal> {
     if !call.is_json() {
         return Err((-9996, "Content-Type is not application/json."));
     }
@@ -133,13 +147,13 @@ fn body(call: &Call) -> Result<Value, Refusal> {
 
 fn recipients(body: &Value) -> Result<&Vec<Value>, Refusal> {
     match body["recipientList"].as_array() {
-        Some(list) if list.len() > RECIPIENTS => Err((-2016, "Up to 1,000 recipients.")),
+        Some(list) if list.len() > MAX_RECIPIENTS => Err((-2016, "Up to 1,000 recipients.")),
         Some(list) if !list.is_empty() => Ok(list),
         _ => Err((-2018, "There is no recipient.")),
     }
 }
 
-/// One recipient of a request, and what it gets.
+/// One recipient of a request, with its text and the code it is refused with.
 struct Draft {
     to: String,
     text: String,
@@ -147,16 +161,18 @@ struct Draft {
     refusal: Option<i64>,
 }
 
-fn draft(recipient: &Value, said: &str, invalid: i64) -> Draft {
-    let international = text(recipient, "internationalRecipientNo").and_then(|no| no.strip_prefix("82"));
-    let to = text(recipient, "recipientNo").map(|no| no.replace('-', "")).or(international.map(|no| format!("0{no}")));
+fn draft(recipient: &Value, message_text: &str, invalid: i64) -> Draft {
+    let international = text_field(recipient, "internationalRecipientNo").and_then(|no| no.strip_prefix("82"));
+    let to =
+        text_field(recipient, "recipientNo").map(|no| no.replace('-', "")).or(international.map(|no| format!("0{no}")));
     let to = to.unwrap_or_default();
-    let reference = text(recipient, "recipientGroupingKey").filter(|key| key.len() <= KEY_CHARS).map(str::to_owned);
+    let reference =
+        text_field(recipient, "recipientGroupingKey").filter(|key| key.len() <= KEY_CHARS).map(str::to_owned);
     let refusal = (!is_recipient(&to)).then_some(invalid);
-    Draft { to, text: said.to_owned(), reference, refusal }
+    Draft { to, text: message_text.to_owned(), reference, refusal }
 }
 
-/// What the request as a whole says of the messages that are taken of it.
+/// What all messages of a request have in common.
 struct Group<'g> {
     kind: &'g str,
     from: Option<&'g str>,
@@ -164,14 +180,19 @@ struct Group<'g> {
     options: Value,
 }
 
-/// Takes what is not refused; the verdict on each, and the id of all.
-fn take(vendor: &Vendor, drafts: &[Draft], group: &Group<'_>, code: fn(Why) -> Option<i64>) -> (String, Vec<Value>) {
+/// Accepts the messages that are not refused. Returns the request's id and each recipient's result.
+fn accept_valid(
+    vendor: &VendorSimulator,
+    drafts: &[Draft],
+    group: &Group<'_>,
+    code_of: fn(RefusalReason) -> Option<i64>,
+) -> (String, Vec<Value>) {
     let now = vendor.now();
-    let request = format!("{}nh{:08}", korean(now).format("%Y%m%d%H%M%S"), vendor.number());
+    let request = format!("{}nh{:08}", kst(now).format("%Y%m%d%H%M%S"), vendor.next_number());
     let mut verdicts = Vec::new();
     for (n, draft) in drafts.iter().enumerate() {
-        let refusal = draft.refusal.or_else(|| vendor.refuses(&draft.to).and_then(code));
-        let (result, message) = refusal.map_or((0, "SUCCESS"), |code| (code, "FAILURE"));
+        let refusal = draft.refusal.or_else(|| vendor.refusal_reason(&draft.to).and_then(code_of));
+        let (result, message) = refusal.map_or((0, "SUCCESS"), |code_of| (code_of, "FAILURE"));
         verdicts.push(json!({
             "recipientNo": draft.to, "resultCode": result, "resultMessage": message, "recipientSeq": n + 1,
             "recipientGroupingKey": draft.reference,
@@ -179,7 +200,7 @@ fn take(vendor: &Vendor, drafts: &[Draft], group: &Group<'_>, code: fn(Why) -> O
         if refusal.is_some() {
             continue;
         }
-        vendor.take(Taken {
+        vendor.accept(AcceptedMessage {
             id: format!("{request}-{:04}", n + 1),
             request: request.clone(),
             place: n + 1,
@@ -196,66 +217,71 @@ fn take(vendor: &Vendor, drafts: &[Draft], group: &Group<'_>, code: fn(Why) -> O
     (request, verdicts)
 }
 
-fn pairs(drafts: &[Draft]) -> Vec<(&str, &str)> {
+fn recipients_and_texts(drafts: &[Draft]) -> Vec<(&str, &str)> {
     drafts.iter().map(|draft| (draft.to.as_str(), draft.text.as_str())).collect()
 }
 
-async fn send_texts(vendor: &Vendor, call: &Call, path: &[&str]) -> Result<Answered, Refusal> {
-    let body = body(call)?;
-    let (kind, standard, most) = match path {
+async fn send_texts(vendor: &VendorSimulator, call: &ApiRequest, path: &[&str]) -> Result<ServiceResult, Refusal> {
+    let body = parse_json(call)?;
+    let (kind, standard, max_chars) = match path {
         ["sms"] => ("SMS", 90, 255),
         ["auth", "sms"] => ("AUTH", 90, 255),
         ["mms"] if body["attachFileIdList"].as_array().is_some_and(|list| !list.is_empty()) => ("MMS", 2000, 4000),
         ["mms"] => ("LMS", 2000, 4000),
         _ => return Err((-9998, "There is no such sender.")),
     };
-    let said = text(&body, "body").ok_or((4, "The body is required."))?;
-    let title = text(&body, "title");
+    let message_text = text_field(&body, "body").ok_or((4, "The body is required."))?;
+    let title = text_field(&body, "title");
     if matches!(kind, "LMS" | "MMS") && title.is_none() {
         return Err((4, "The title is required."));
     }
-    if kind == "AUTH" && !["auth", "password", "verif", "인증", "비밀번호"].iter().any(|word| said.contains(word))
+    if kind == "AUTH"
+        && !["auth", "password", "verif", "인증", "비밀번호"].iter().any(|word| message_text.contains(word))
     {
         return Err((-8000, "There is no word of authentication in it."));
     }
-    let said = cut(said, standard, most)?;
-    let title = title.map(|title| cut(title, 40, 120)).transpose()?;
-    let from = text(&body, "sendNo").unwrap_or_default().replace('-', "");
+    let message_text = stored_text(message_text, standard, max_chars)?;
+    let title = title.map(|title| stored_text(title, 40, 120)).transpose()?;
+    let from = text_field(&body, "sendNo").unwrap_or_default().replace('-', "");
     if !is_sender(&from) || !vendor.is_registered(&from) {
         return Err((-2312, "The sender number is not registered."));
     }
-    let drafts: Vec<Draft> = recipients(&body)?.iter().map(|recipient| draft(recipient, &said, -2019)).collect();
+    let drafts: Vec<Draft> =
+        recipients(&body)?.iter().map(|recipient| draft(recipient, &message_text, -2019)).collect();
     let grouping = body["senderGroupingKey"].clone();
     let options = json!({ "senderGroupingKey": grouping });
     let group = Group { kind, from: Some(&from), subject: title.as_deref(), options };
-    let answered = || {
-        let (request, verdicts) = take(vendor, &drafts, &group, text_refusal);
+    let accept = || {
+        let (request, verdicts) = accept_valid(vendor, &drafts, &group, text_refusal);
         let data = json!({ "requestId": request, "statusCode": "2", "senderGroupingKey": grouping,
             "sendResultList": verdicts });
         successful(json!({ "body": { "data": data } }))
     };
-    Ok(vendor.act(&pairs(&drafts), answered).await)
+    Ok(vendor.answer_with(&recipients_and_texts(&drafts), accept).await)
 }
 
-fn text_refusal(why: Why) -> Option<i64> {
-    match why {
-        Why::Address => Some(-2019),
-        Why::Internal => Some(-2021),
-        Why::OptedOut => Some(-6001),
-        Why::Balance => Some(-2052),
-        Why::Credentials => None,
+fn text_refusal(reason: RefusalReason) -> Option<i64> {
+    match reason {
+        RefusalReason::Address => Some(-2019),
+        RefusalReason::Internal => Some(-2021),
+        RefusalReason::OptedOut => Some(-6001),
+        RefusalReason::Balance => Some(-2052),
+        RefusalReason::Credentials => None,
     }
 }
 
-/// As the vendor keeps a text: emoji are refused, what else the code page lacks becomes a question mark, and what is longer
-/// than the standard is cut, without a word.
-fn cut(said: &str, standard_bytes: usize, most_chars: usize) -> Result<String, Refusal> {
-    if said.chars().count() > most_chars {
+/// Returns a text as the vendor stores it: characters outside CP949 become question marks, and a text longer than
+/// `standard_bytes` is cut silently.
+///
+/// # Errors
+/// The vendor's code and text if it has emoji, or more than `most_chars` characters.
+fn stored_text(original: &str, standard_bytes: usize, max_chars: usize) -> Result<String, Refusal> {
+    if original.chars().count() > max_chars {
         return Err((-2015, "The title or the body is too long."));
     }
     let is_emoji = |c: char| matches!(c, '\u{1f000}'..='\u{1faff}' | '\u{2600}'..='\u{27bf}' | '\u{fe0f}' | '\u{200d}');
-    let (mut kept, mut bytes) = (String::new(), 0);
-    for c in said.chars() {
+    let (mut stored, mut bytes) = (String::new(), 0);
+    for c in original.chars() {
         let (c, width) = match cp949::length(c.encode_utf8(&mut [0; 4])) {
             Ok(width) => (c, width),
             Err(_) if is_emoji(c) => return Err((-2023, "There are characters that cannot be sent.")),
@@ -265,28 +291,28 @@ fn cut(said: &str, standard_bytes: usize, most_chars: usize) -> Result<String, R
         if bytes > standard_bytes {
             break;
         }
-        kept.push(c);
+        stored.push(c);
     }
-    Ok(kept)
+    Ok(stored)
 }
 
-async fn send_talks(vendor: &Vendor, call: &Call) -> Result<Answered, Refusal> {
-    let body = body(call)?;
-    if text(&body, "senderKey") != Some(SENDER_KEY) {
+async fn send_alimtalk(vendor: &VendorSimulator, call: &ApiRequest) -> Result<ServiceResult, Refusal> {
+    let body = parse_json(call)?;
+    if text_field(&body, "senderKey") != Some(SENDER_KEY) {
         return Err((-1006, "Invalid senderKey."));
     }
-    let template = text(&body, "templateCode").ok_or((-3003, "There is no such template."))?;
+    let template = text_field(&body, "templateCode").ok_or((-3003, "There is no such template."))?;
     let list = recipients(&body)?;
     let raw = call.path.ends_with("/raw-messages");
     let mut drafts = Vec::new();
     for recipient in list {
-        let said = match (raw, text(recipient, "content")) {
+        let message_text = match (raw, text_field(recipient, "content")) {
             (true, None) => return Err((4, "The content is required.")),
             (true, Some(content)) => content.to_owned(),
             (false, _) => recipient["templateParameter"].to_string(),
         };
-        let mut draft = draft(recipient, &said, -5000);
-        if said.chars().count() > 1000 && draft.refusal.is_none() {
+        let mut draft = draft(recipient, &message_text, -5000);
+        if message_text.chars().count() > 1000 && draft.refusal.is_none() {
             draft.refusal = Some(-3010);
         }
         drafts.push(draft);
@@ -295,105 +321,107 @@ async fn send_talks(vendor: &Vendor, call: &Call) -> Result<Answered, Refusal> {
     let grouping = body["senderGroupingKey"].clone();
     let options = json!({ "senderGroupingKey": grouping, "senderKey": SENDER_KEY, "templateCode": template });
     let group = Group { kind: "ALIMTALK", from: None, subject: None, options };
-    let answered = || {
-        if key.is_some_and(|key| !vendor.first_use(&key, IDEMPOTENT)) {
+    let accept = || {
+        if key.is_some_and(|key| !vendor.first_use(&key, IDEMPOTENCY_WINDOW)) {
             return refused(-1005, "The idempotency key was used within the last 10 minutes.");
         }
-        let (request, verdicts) = take(vendor, &drafts, &group, talk_refusal);
+        let (request, verdicts) = accept_valid(vendor, &drafts, &group, alimtalk_refusal);
         let message = json!({ "requestId": request, "senderGroupingKey": grouping, "sendResults": verdicts });
         successful(json!({ "message": message }))
     };
-    Ok(vendor.act(&pairs(&drafts), answered).await)
+    Ok(vendor.answer_with(&recipients_and_texts(&drafts), accept).await)
 }
 
-fn talk_refusal(why: Why) -> Option<i64> {
-    match why {
-        Why::Address => Some(-5000),
-        Why::Internal => Some(-7000),
-        // Who blocked AlimTalk is found out on the way (3020); who takes no texts is not asked here.
-        Why::OptedOut => Some(-6001),
-        Why::Balance => Some(-2052),
-        Why::Credentials => None,
+fn alimtalk_refusal(reason: RefusalReason) -> Option<i64> {
+    match reason {
+        RefusalReason::Address => Some(-5000),
+        RefusalReason::Internal => Some(-7000),
+        // At the vendor, that a user blocked AlimTalk is only found out later (3020).
+        RefusalReason::OptedOut => Some(-6001),
+        RefusalReason::Balance => Some(-2052),
+        RefusalReason::Credentials => None,
     }
 }
 
-async fn send_rcs(vendor: &Vendor, call: &Call, kind: &str) -> Result<Answered, Refusal> {
-    let body = body(call)?;
-    let (kind, most) = match kind {
+async fn send_rcs(vendor: &VendorSimulator, call: &ApiRequest, kind: &str) -> Result<ServiceResult, Refusal> {
+    let body = parse_json(call)?;
+    let (kind, max_chars) = match kind {
         "sms" => ("RCS_SMS", 100),
         "lms" => ("RCS_LMS", 1300),
         "mms" => ("RCS_MMS", 1300),
         "template" => ("RCS_TEMPLATE", 90),
         _ => return Err((-9998, "There is no such type.")),
     };
-    if text(&body, "brandId") != Some(BRAND_ID) {
+    if text_field(&body, "brandId") != Some(BRAND_ID) {
         return Err((-4000, "There is no such brand."));
     }
-    let chatbot = text(&body, "chatbotId").unwrap_or_default();
-    // Mobile numbers send no RCS.
+    let chatbot = text_field(&body, "chatbotId").unwrap_or_default();
+    // A mobile number cannot send RCS.
     if !is_sender(chatbot) || chatbot.starts_with("010") || !vendor.is_registered(chatbot) {
         return Err((-4010, "There is no such chatbot."));
     }
-    let said = text(&body, "body").ok_or((4, "The body is required."))?;
-    if said.chars().count() > most || text(&body, "title").is_some_and(|title| title.chars().count() > 30) {
+    let message_text = text_field(&body, "body").ok_or((4, "The body is required."))?;
+    if message_text.chars().count() > max_chars
+        || text_field(&body, "title").is_some_and(|title| title.chars().count() > 30)
+    {
         return Err((-3010, "The title or the body is too long."));
     }
-    let to = text(&body, "recipientNumber").unwrap_or_default();
+    let to = text_field(&body, "recipientNumber").unwrap_or_default();
     let to = to.strip_prefix("+82").map_or_else(|| to.to_owned(), |national| format!("0{national}"));
     if !is_recipient(&to) {
         return Err((-5000, "The recipient number cannot be sent to."));
     }
-    let draft = Draft { to, text: said.to_owned(), reference: None, refusal: None };
+    let draft = Draft { to, text: message_text.to_owned(), reference: None, refusal: None };
     let options = json!({ "brandId": BRAND_ID, "messagebaseId": body.get("messagebaseId") });
-    let group = Group { kind, from: Some(chatbot), subject: text(&body, "title"), options };
-    let answered = || {
-        let (request, verdicts) = take(vendor, std::slice::from_ref(&draft), &group, talk_refusal);
+    let group = Group { kind, from: Some(chatbot), subject: text_field(&body, "title"), options };
+    let accept = || {
+        let (request, verdicts) = accept_valid(vendor, std::slice::from_ref(&draft), &group, alimtalk_refusal);
         match verdicts.first().and_then(|verdict| verdict["resultCode"].as_i64()) {
             Some(0) | None => successful(json!({ "messageId": request })),
             Some(code) => refused(code, "FAILURE"),
         }
     };
-    Ok(vendor.act(&pairs(std::slice::from_ref(&draft)), answered).await)
+    Ok(vendor.answer_with(&recipients_and_texts(std::slice::from_ref(&draft)), accept).await)
 }
 
-fn korean(at: DateTime<Utc>) -> NaiveDateTime {
+fn kst(at: DateTime<Utc>) -> NaiveDateTime {
     KST.map_or_else(|| at.naive_utc(), |kst| at.with_timezone(&kst).naive_local())
 }
 
-/// `2018-08-10 10:06:30.0`
+/// Formats a time as `2018-08-10 10:06:30.0`.
 fn time(at: DateTime<Utc>) -> String {
-    korean(at).format("%Y-%m-%d %H:%M:%S.0").to_string()
+    kst(at).format("%Y-%m-%d %H:%M:%S.0").to_string()
 }
 
 fn zoned(at: DateTime<Utc>) -> String {
-    korean(at).format("%Y-%m-%dT%H:%M:%S%.3f+09:00").to_string()
+    kst(at).format("%Y-%m-%dT%H:%M:%S%.3f+09:00").to_string()
 }
 
-/// Between two Korean times of a query, the last second or minute with all that is in it.
-struct Span {
+/// A range of Korean times in a query, including the whole last second or minute.
+struct DateRange {
     from: NaiveDateTime,
     until: NaiveDateTime,
 }
 
-impl Span {
-    /// None where the query names none; at most so many days.
-    fn asked(call: &Call, names: (&str, &str), days: i64) -> Result<Option<Span>, Refusal> {
-        let (Some(from), Some(until)) = (call.asked(names.0), call.asked(names.1)) else { return Ok(None) };
+impl DateRange {
+    /// Reads a range of at most `days` days. `None` if the query has none.
+    fn from_query(call: &ApiRequest, names: (&str, &str), days: i64) -> Result<Option<DateRange>, Refusal> {
+        let (Some(from), Some(until)) = (call.query_value(names.0), call.query_value(names.1)) else { return Ok(None) };
         let read = |text: &str, last: bool| {
             let seconds = NaiveDateTime::parse_from_str(text, SECONDS).map(|at| (at, TimeDelta::seconds(1)));
             let read =
                 seconds.or_else(|_| NaiveDateTime::parse_from_str(text, MINUTES).map(|at| (at, TimeDelta::minutes(1))));
             read.map(|(at, unit)| if last { at + unit } else { at }).map_err(|_| (-2000, "The date cannot be read."))
         };
-        let span = Span { from: read(&from, false)?, until: read(&until, true)? };
+        let span = DateRange { from: read(&from, false)?, until: read(&until, true)? };
         if span.until - span.from > TimeDelta::days(days) + TimeDelta::minutes(1) || span.until < span.from {
             return Err((4, "The range of dates is too long, or ends before it begins."));
         }
         Ok(Some(span))
     }
 
-    fn has(&self, at: DateTime<Utc>) -> bool {
-        (self.from..self.until).contains(&korean(at))
+    fn contains(&self, at: DateTime<Utc>) -> bool {
+        (self.from..self.until).contains(&kst(at))
     }
 }
 
@@ -404,105 +432,114 @@ struct Page {
     rows: Vec<MessageState>,
 }
 
-fn page(call: &Call, found: Vec<MessageState>) -> Page {
-    let (number, size) = (call.number("pageNum", 1).max(1), call.number("pageSize", PAGE).clamp(1, LONGEST_PAGE));
+fn page_of(call: &ApiRequest, found: Vec<MessageState>) -> Page {
+    let (number, size) =
+        (call.query_number("pageNum", 1).max(1), call.query_number("pageSize", DEFAULT_PAGE).clamp(1, MAX_PAGE));
     let total = found.len();
     Page { number, size, total, rows: found.into_iter().skip((number - 1) * size).take(size).collect() }
 }
 
-/// Those of a product that are done and changed in the time that is asked for, by when they changed.
-fn results(vendor: &Vendor, call: &Call, wanted: &str, days: i64) -> Result<Page, Refusal> {
-    let span = Span::asked(call, ("startUpdateDate", "endUpdateDate"), days)?;
+/// Returns a page of a product's messages whose final result changed in the range of the query, in that order.
+fn find_results(vendor: &VendorSimulator, call: &ApiRequest, wanted: &str, days: i64) -> Result<Page, Refusal> {
+    let span = DateRange::from_query(call, ("startUpdateDate", "endUpdateDate"), days)?;
     let span = span.ok_or((4, "startUpdateDate and endUpdateDate are required."))?;
-    let mut found = vendor.find(|standing| {
-        product(&standing.taken.kind) == Some(wanted) && standing.end != End::Pending && span.has(standing.at)
+    let mut messages = vendor.find(|state| {
+        product(&state.message.kind) == Some(wanted)
+            && state.result != MessageResult::Pending
+            && span.contains(state.changed_at)
     });
-    found.sort_by_key(|standing| standing.at);
-    Ok(page(call, found))
+    messages.sort_by_key(|state| state.changed_at);
+    Ok(page_of(call, messages))
 }
 
-/// Those that a search names: of a request, or asked for in a time, and to whom.
-fn search(vendor: &Vendor, call: &Call, wanted: impl Fn(&Taken) -> bool) -> Result<Page, Refusal> {
-    let requested = Span::asked(call, ("startRequestDate", "endRequestDate"), 31)?;
-    let span = requested.or(Span::asked(call, ("startCreateDate", "endCreateDate"), 31)?);
-    let request = call.asked("requestId");
+/// Returns a page of the messages that match a search: by request, or by time range, and by recipient.
+fn find_sent(
+    vendor: &VendorSimulator,
+    call: &ApiRequest,
+    wanted: impl Fn(&AcceptedMessage) -> bool,
+) -> Result<Page, Refusal> {
+    let requested = DateRange::from_query(call, ("startRequestDate", "endRequestDate"), 31)?;
+    let span = requested.or(DateRange::from_query(call, ("startCreateDate", "endCreateDate"), 31)?);
+    let request = call.query_value("requestId");
     if span.is_none() && request.is_none() {
         return Err((4, "requestId, or a range of dates, is required."));
     }
-    let (to, key) = (call.asked("recipientNo"), call.asked("recipientGroupingKey"));
-    let found = vendor.find(|MessageState { taken, .. }| {
-        wanted(taken)
-            && request.as_ref().is_none_or(|id| *id == taken.request)
-            && span.as_ref().is_none_or(|span| span.has(taken.at))
-            && to.as_ref().is_none_or(|to| *to == taken.to)
-            && key.as_ref().is_none_or(|key| taken.reference.as_ref() == Some(key))
+    let (to, key) = (call.query_value("recipientNo"), call.query_value("recipientGroupingKey"));
+    let messages = vendor.find(|MessageState { message, .. }| {
+        wanted(message)
+            && request.as_ref().is_none_or(|id| *id == message.request)
+            && span.as_ref().is_none_or(|span| span.contains(message.at))
+            && to.as_ref().is_none_or(|to| *to == message.to)
+            && key.as_ref().is_none_or(|key| message.reference.as_ref() == Some(key))
     });
-    Ok(page(call, found))
+    Ok(page_of(call, messages))
 }
 
-/// The receive code, and the vendor's word for it.
-fn text_result(end: End) -> Option<(&'static str, &'static str)> {
+/// Returns the result code, and the vendor's text for it.
+fn text_result(end: MessageResult) -> Option<(&'static str, &'static str)> {
     Some(match end {
-        End::Pending => return None,
-        End::Delivered | End::NotAUser => ("1000", "성공"),
-        End::Failed => ("2003", "전원꺼짐"),
-        End::Expired => ("2000", "전송시간 초과"),
+        MessageResult::Pending => return None,
+        MessageResult::Delivered | MessageResult::NotAUser => ("1000", "성공"),
+        MessageResult::Failed => ("2003", "전원꺼짐"),
+        MessageResult::Expired => ("2000", "전송시간 초과"),
     })
 }
 
-fn talk_result(end: End) -> Option<(&'static str, &'static str)> {
+fn alimtalk_result(end: MessageResult) -> Option<(&'static str, &'static str)> {
     Some(match end {
-        End::Pending => return None,
-        End::Delivered => ("1000", "성공"),
-        End::Failed => ("3018", "메시지를 전송할 수 없음"),
-        End::Expired => ("4143", "만료됨"),
-        End::NotAUser => ("3019", "카카오톡 유저가 아님"),
+        MessageResult::Pending => return None,
+        MessageResult::Delivered => ("1000", "성공"),
+        MessageResult::Failed => ("3018", "메시지를 전송할 수 없음"),
+        MessageResult::Expired => ("4143", "만료됨"),
+        MessageResult::NotAUser => ("3019", "카카오톡 유저가 아님"),
     })
 }
 
-/// A text as both lists and single look-ups have it.
-fn listed_text(standing: &MessageState) -> Value {
-    let (taken, result) = (&standing.taken, text_result(standing.end));
-    let (status, name) = match standing.end {
-        End::Pending => ("2", "processing"),
-        End::Delivered | End::NotAUser => ("3", "successful"),
-        End::Failed | End::Expired => ("0", "failed"),
+/// Makes the JSON of a text, for lists and single look-ups.
+fn text_json(state: &MessageState) -> Value {
+    let (message, result) = (&state.message, text_result(state.result));
+    let (status, name) = match state.result {
+        MessageResult::Pending => ("2", "processing"),
+        MessageResult::Delivered | MessageResult::NotAUser => ("3", "successful"),
+        MessageResult::Failed | MessageResult::Expired => ("0", "failed"),
     };
     json!({
-        "requestId": taken.request, "requestDate": time(taken.at), "resultDate": result.map(|_| time(standing.at)),
-        "templateId": null, "templateName": null, "categoryId": null, "categoryName": null, "title": taken.subject,
-        "body": taken.text, "sendNo": taken.from, "countryCode": "82", "recipientNo": taken.to,
-        "msgStatus": status, "msgStatusName": name, "resultCode": result.map(|r| r.0), "resultCodeName": result.map(|r| r.1),
-        "telecomCode": result.map(|_| 10001), "telecomCodeName": result.map(|_| "SKT"), "recipientSeq": taken.place,
-        "sendType": if taken.kind == "SMS" { "0" } else { "1" }, "messageType": taken.kind, "messageCount": 1,
-        "userId": null, "adYn": "N", "resultMessage": "", "senderGroupingKey": taken.options["senderGroupingKey"],
-        "recipientGroupingKey": taken.reference,
+        "requestId": message.request, "requestDate": time(message.at),
+        "resultDate": result.map(|_| time(state.changed_at)),
+        "templateId": null, "templateName": null, "categoryId": null, "categoryName": null, "title": message.subject,
+        "body": message.text, "sendNo": message.from, "countryCode": "82", "recipientNo": message.to,
+        "msgStatus": status, "msgStatusName": name,
+        "resultCode": result.map(|r| r.0), "resultCodeName": result.map(|r| r.1),
+        "telecomCode": result.map(|_| 10001), "telecomCodeName": result.map(|_| "SKT"), "recipientSeq": message.place,
+        "sendType": if message.kind == "SMS" { "0" } else { "1" }, "messageType": message.kind, "messageCount": 1,
+        "userId": null, "adYn": "N", "resultMessage": "", "senderGroupingKey": message.options["senderGroupingKey"],
+        "recipientGroupingKey": message.reference,
     })
 }
 
-fn texts(vendor: &Vendor, call: &Call, kind: &str) -> Listed {
+fn list_texts(vendor: &VendorSimulator, call: &ApiRequest, kind: &str) -> GetResult {
     let long = kind == "mms";
-    let page = search(vendor, call, |taken| match taken.kind.as_str() {
+    let page = find_sent(vendor, call, |message| match message.kind.as_str() {
         "LMS" | "MMS" => long,
         "SMS" | "AUTH" => !long,
         _ => false,
     })?;
-    let rows: Vec<Value> = page.rows.iter().map(listed_text).collect();
+    let rows: Vec<Value> = page.rows.iter().map(text_json).collect();
     let body = json!({ "pageNum": page.number, "pageSize": page.size, "totalCount": page.total, "data": rows });
     Ok(successful(json!({ "body": body })))
 }
 
-fn one_text(vendor: &Vendor, call: &Call, request: &str) -> Listed {
-    let place = call.number("recipientSeq", 0);
-    let found = vendor.find(|s| s.taken.request == request && s.taken.place == place);
-    let standing = found.first().ok_or(NO_MESSAGE)?;
-    Ok(successful(json!({ "body": { "data": listed_text(standing) } })))
+fn get_text(vendor: &VendorSimulator, call: &ApiRequest, request: &str) -> GetResult {
+    let position = call.query_number("recipientSeq", 0);
+    let found = vendor.find(|s| s.message.request == request && s.message.place == position);
+    let state = found.first().ok_or(NO_MESSAGE)?;
+    Ok(successful(json!({ "body": { "data": text_json(state) } })))
 }
 
-fn text_results(vendor: &Vendor, call: &Call) -> Listed {
-    let page = results(vendor, call, "sms", 1)?;
-    let row = |standing: &MessageState| {
-        let listed = listed_text(standing);
+fn list_text_results(vendor: &VendorSimulator, call: &ApiRequest) -> GetResult {
+    let page = find_results(vendor, call, "sms", 1)?;
+    let row = |state: &MessageState| {
+        let text = text_json(state);
         let mut row = Map::new();
         for name in [
             "messageType",
@@ -516,9 +553,9 @@ fn text_results(vendor: &Vendor, call: &Call) -> Listed {
             "senderGroupingKey",
             "recipientGroupingKey",
         ] {
-            row.insert(name.to_owned(), listed[name].clone());
+            row.insert(name.to_owned(), text[name].clone());
         }
-        row.insert("updateDate".to_owned(), json!(time(standing.at)));
+        row.insert("updateDate".to_owned(), json!(time(state.changed_at)));
         row.insert("telecomCode".to_owned(), json!("10001"));
         Value::Object(row)
     };
@@ -527,41 +564,42 @@ fn text_results(vendor: &Vendor, call: &Call) -> Listed {
     Ok(successful(json!({ "body": body })))
 }
 
-fn listed_talk(standing: &MessageState) -> Value {
-    let (taken, result) = (&standing.taken, talk_result(standing.end));
-    let status = match standing.end {
-        End::Pending => "READY",
-        End::Delivered => "COMPLETED",
+fn alimtalk_json(state: &MessageState) -> Value {
+    let (message, result) = (&state.message, alimtalk_result(state.result));
+    let status = match state.result {
+        MessageResult::Pending => "READY",
+        MessageResult::Delivered => "COMPLETED",
         _ => "FAILED",
     };
     json!({
-        "requestId": taken.request, "recipientSeq": taken.place, "plusFriendId": "@simulator",
-        "senderKey": taken.options["senderKey"], "templateCode": taken.options["templateCode"],
-        "recipientNo": taken.to, "content": taken.text, "requestDate": time(taken.at), "createDate": time(taken.at),
-        "receiveDate": result.map(|_| time(standing.at)), "resendStatus": "RSC01", "resendStatusName": "대체 발송 미대상",
+        "requestId": message.request, "recipientSeq": message.place, "plusFriendId": "@simulator",
+        "senderKey": message.options["senderKey"], "templateCode": message.options["templateCode"],
+        "recipientNo": message.to, "content": message.text,
+        "requestDate": time(message.at), "createDate": time(message.at),
+        "receiveDate": result.map(|_| time(state.changed_at)), "resendStatus": "RSC01", "resendStatusName": "대체 발송 미대상",
         "resendResultCode": null, "resendRequestId": null, "messageStatus": status, "resultCode": result.map(|r| r.0),
         "resultCodeName": result.map(|r| r.1), "createUser": null,
-        "senderGroupingKey": taken.options["senderGroupingKey"], "recipientGroupingKey": taken.reference,
+        "senderGroupingKey": message.options["senderGroupingKey"], "recipientGroupingKey": message.reference,
     })
 }
 
-fn talks(vendor: &Vendor, call: &Call) -> Listed {
-    let page = search(vendor, call, |taken| taken.kind == "ALIMTALK")?;
-    let rows: Vec<Value> = page.rows.iter().map(listed_talk).collect();
+fn list_alimtalk(vendor: &VendorSimulator, call: &ApiRequest) -> GetResult {
+    let page = find_sent(vendor, call, |taken| taken.kind == "ALIMTALK")?;
+    let rows: Vec<Value> = page.rows.iter().map(alimtalk_json).collect();
     Ok(successful(json!({ "messageSearchResultResponse": { "messages": rows, "totalCount": page.total } })))
 }
 
-fn one_talk(vendor: &Vendor, request: &str, place: &str) -> Listed {
-    let found = vendor.find(|s| s.taken.request == request && s.taken.place.to_string() == place);
-    let standing = found.first().ok_or(NO_MESSAGE)?;
-    Ok(successful(json!({ "message": listed_talk(standing) })))
+fn get_alimtalk(vendor: &VendorSimulator, request: &str, position: &str) -> GetResult {
+    let found = vendor.find(|s| s.message.request == request && s.message.place.to_string() == position);
+    let state = found.first().ok_or(NO_MESSAGE)?;
+    Ok(successful(json!({ "message": alimtalk_json(state) })))
 }
 
-/// Unlike a message that is searched for, one in this list has no key of its recipient's: so the vendor documents it.
-fn talk_results(vendor: &Vendor, call: &Call) -> Listed {
-    let page = results(vendor, call, "alimtalk", 31)?;
-    let row = |standing: &MessageState| {
-        let listed = listed_talk(standing);
+/// As the vendor documents, rows of this list have no `recipientGroupingKey`; those of a search have it.
+fn list_alimtalk_results(vendor: &VendorSimulator, call: &ApiRequest) -> GetResult {
+    let page = find_results(vendor, call, "alimtalk", 31)?;
+    let row = |state: &MessageState| {
+        let message = alimtalk_json(state);
         let names = [
             "requestId",
             "recipientSeq",
@@ -576,28 +614,28 @@ fn talk_results(vendor: &Vendor, call: &Call) -> Listed {
             "resultCode",
             "resultCodeName",
         ];
-        names.into_iter().map(|name| (name.to_owned(), listed[name].clone())).collect::<Map<_, _>>()
+        names.into_iter().map(|name| (name.to_owned(), message[name].clone())).collect::<Map<_, _>>()
     };
     let rows: Vec<Map<String, Value>> = page.rows.iter().map(row).collect();
     Ok(successful(json!({ "messages": rows, "totalCount": page.total })))
 }
 
-fn listed_rcs(standing: &MessageState) -> Value {
-    let taken = &standing.taken;
-    let (status, code) = match standing.end {
-        End::Pending => ("IN_PROGRESS", None),
-        End::Delivered => ("DELIVERED", Some(2000)),
-        End::Failed => ("FAILED", Some(56007)),
-        End::Expired => ("FAILED", Some(52016)),
-        End::NotAUser => ("FAILED", Some(54002)),
+fn rcs_json(state: &MessageState) -> Value {
+    let message = &state.message;
+    let (status, code) = match state.result {
+        MessageResult::Pending => ("IN_PROGRESS", None),
+        MessageResult::Delivered => ("DELIVERED", Some(2000)),
+        MessageResult::Failed => ("FAILED", Some(56007)),
+        MessageResult::Expired => ("FAILED", Some(52016)),
+        MessageResult::NotAUser => ("FAILED", Some(54002)),
     };
     json!({
-        "messageId": taken.request, "recipientSequence": 0, "messageType": taken.kind.trim_start_matches("RCS_"),
-        "brandId": taken.options["brandId"], "chatbotId": taken.from, "recipientNumber": taken.to,
-        "messagebaseId": taken.options["messagebaseId"], "title": taken.subject.as_deref().unwrap_or_default(),
-        "body": taken.text, "messageStatus": status, "resultCode": code, "telecom": code.map(|_| "kt"),
-        "sendDateTime": zoned(taken.at), "receiveDateTime": code.map(|_| zoned(standing.at)),
-        "resultDateTime": code.map(|_| zoned(standing.at)), "isAd": false, "isFallback": false,
+        "messageId": message.request, "recipientSequence": 0, "messageType": message.kind.trim_start_matches("RCS_"),
+        "brandId": message.options["brandId"], "chatbotId": message.from, "recipientNumber": message.to,
+        "messagebaseId": message.options["messagebaseId"], "title": message.subject.as_deref().unwrap_or_default(),
+        "body": message.text, "messageStatus": status, "resultCode": code, "telecom": code.map(|_| "kt"),
+        "sendDateTime": zoned(message.at), "receiveDateTime": code.map(|_| zoned(state.changed_at)),
+        "resultDateTime": code.map(|_| zoned(state.changed_at)), "isAd": false, "isFallback": false,
         "fallbackStatus": "NONE", "fallbackRequestId": "", "fallbackResultCode": "", "fallbackDateTime": "",
     })
 }
@@ -606,24 +644,26 @@ fn rcs_kind(kind: &str) -> String {
     format!("RCS_{}", kind.to_uppercase())
 }
 
-fn list_rcs(vendor: &Vendor, call: &Call, kind: &str) -> Listed {
-    let sent = Span::asked(call, ("startSendDateTime", "endSendDateTime"), 31)?;
-    let received = Span::asked(call, ("startReceiveDateTime", "endReceiveDateTime"), 31)?;
-    let id = call.asked("messageId");
-    if id.is_none() && sent.is_some() == received.is_some() {
+fn list_rcs(vendor: &VendorSimulator, call: &ApiRequest, kind: &str) -> GetResult {
+    let sent_range = DateRange::from_query(call, ("startSendDateTime", "endSendDateTime"), 31)?;
+    let received_range = DateRange::from_query(call, ("startReceiveDateTime", "endReceiveDateTime"), 31)?;
+    let id = call.query_value("messageId");
+    if id.is_none() && sent_range.is_some() == received_range.is_some() {
         return Err((4, "messageId, or one range of dates, is required."));
     }
-    let found = vendor.find(|standing| {
-        standing.taken.kind == rcs_kind(kind)
-            && id.as_ref().is_none_or(|id| *id == standing.taken.request)
-            && sent.as_ref().is_none_or(|span| span.has(standing.taken.at))
-            && received.as_ref().is_none_or(|span| standing.end != End::Pending && span.has(standing.at))
+    let messages = vendor.find(|state| {
+        state.message.kind == rcs_kind(kind)
+            && id.as_ref().is_none_or(|id| *id == state.message.request)
+            && sent_range.as_ref().is_none_or(|span| span.contains(state.message.at))
+            && received_range
+                .as_ref()
+                .is_none_or(|span| state.result != MessageResult::Pending && span.contains(state.changed_at))
     });
-    let (limit, offset) = (call.number("limit", PAGE).clamp(1, LONGEST_PAGE), call.number("offset", 0));
-    let total = found.len();
-    let rows = found.iter().skip(offset).take(limit).map(|standing| {
-        let mut row = listed_rcs(standing);
-        // Only who asks for one message is told why.
+    let (limit, offset) = (call.query_number("limit", DEFAULT_PAGE).clamp(1, MAX_PAGE), call.query_number("offset", 0));
+    let total = messages.len();
+    let rows = messages.iter().skip(offset).take(limit).map(|state| {
+        let mut row = rcs_json(state);
+        // Only the look-up of one message has the code.
         if let Some(row) = row.as_object_mut() {
             row.remove("resultCode");
             row.remove("telecom");
@@ -634,55 +674,55 @@ fn list_rcs(vendor: &Vendor, call: &Call, kind: &str) -> Listed {
     Ok(successful(json!({ "data": rows, "pagination": { "offset": offset, "limit": limit, "total": total } })))
 }
 
-fn one_rcs(vendor: &Vendor, kind: &str, id: &str) -> Listed {
-    let found = vendor.find(|s| s.taken.request == id && s.taken.kind == rcs_kind(kind));
-    let standing = found.first().ok_or(NO_MESSAGE)?;
-    Ok(successful(json!({ "messageRecipient": listed_rcs(standing) })))
+fn get_rcs(vendor: &VendorSimulator, kind: &str, id: &str) -> GetResult {
+    let found = vendor.find(|s| s.message.request == id && s.message.kind == rcs_kind(kind));
+    let state = found.first().ok_or(NO_MESSAGE)?;
+    Ok(successful(json!({ "messageRecipient": rcs_json(state) })))
 }
 
-fn envelope(news: &[News], _tries: u32, now: DateTime<Utc>) -> Sheet {
-    let talk = news.first().is_some_and(|news| news.standing.taken.kind == "ALIMTALK");
-    let mut known = HashSet::new();
-    let hooks: Vec<Value> = news.iter().filter(|news| known.insert(&news.event)).map(hook).collect();
+fn build_callback(events: &[ReceiptEvent], _tries: u32, now: DateTime<Utc>) -> CallbackRequest {
+    let is_alimtalk = events.first().is_some_and(|events| events.state.message.kind == "ALIMTALK");
+    let mut seen = HashSet::new();
+    let hooks: Vec<Value> = events.iter().filter(|events| seen.insert(&events.event_id)).map(webhook_event).collect();
     let body = json!({
-        "hooksId": format!("{}hooks", korean(now).format("%Y%m%d%H%M%S")), "webhookConfigId": "simulator",
-        "productName": if talk { "KakaoTalk Bizmessage" } else { "SMS" }, "appKey": APP_KEY,
+        "hooksId": format!("{}hooks", kst(now).format("%Y%m%d%H%M%S")), "webhookConfigId": "simulator",
+        "productName": if is_alimtalk { "KakaoTalk Bizmessage" } else { "SMS" }, "appKey": APP_KEY,
         "event": "MESSAGE_RESULT_UPDATE", "hooks": hooks,
     });
-    Sheet { body, headers: vec![("x-toast-webhook-signature", SIGNATURE.to_owned())] }
+    CallbackRequest { body, headers: vec![("x-toast-webhook-signature", SIGNATURE.to_owned())] }
 }
 
-fn hook(news: &News) -> Value {
-    let (taken, end) = (&news.standing.taken, news.standing.end);
-    let zoneless = |at| korean(at).format("%Y-%m-%dT%H:%M:%S").to_string();
-    let (requested, received) = (zoneless(taken.at), zoneless(news.standing.at));
-    let grouping = &taken.options["senderGroupingKey"];
-    if taken.kind == "ALIMTALK" {
-        // 4161: on its way.
-        let code = talk_result(end).map_or("4161", |result| result.0);
+fn webhook_event(event: &ReceiptEvent) -> Value {
+    let (message, result) = (&event.state.message, event.state.result);
+    let zoneless = |at| kst(at).format("%Y-%m-%dT%H:%M:%S").to_string();
+    let (requested, received) = (zoneless(message.at), zoneless(event.state.changed_at));
+    let grouping = &message.options["senderGroupingKey"];
+    if message.kind == "ALIMTALK" {
+        // 4161: in progress.
+        let code = alimtalk_result(result).map_or("4161", |result| result.0);
         return json!({
-            "hookId": news.event, "kakaoMessageType": "ALIMTALK_NORMAL", "requestId": taken.request,
-            "recipientSeq": taken.place, "requestDate": requested, "createDate": requested, "receiveDate": received,
-            "recipientNo": taken.to, "resultCode": code, "senderGroupingKey": grouping,
-            "recipientGroupingKey": taken.reference, "_links": { "self": { "href": "" } },
+            "hookId": event.event_id, "kakaoMessageType": "ALIMTALK_NORMAL", "requestId": message.request,
+            "recipientSeq": message.place, "requestDate": requested, "createDate": requested, "receiveDate": received,
+            "recipientNo": message.to, "resultCode": code, "senderGroupingKey": grouping,
+            "recipientGroupingKey": message.reference, "_links": { "self": { "href": "" } },
         });
     }
-    let (status, code) = match text_result(end) {
+    let (status, code) = match text_result(result) {
         Some((code, _)) => (if code == "1000" { "COMPLETED" } else { "FAILED" }, Some(code)),
         None => ("PROCESSING", None),
     };
-    // As its example has it: a group's key is misspelt, and the link has one letter less.
+    // As in the vendor's example: recipientGroupingKey is misspelt, and `_link` has one letter less.
     json!({
-        "hookId": news.event, "senderType": format!("NORMAL_{}", taken.kind), "requestId": taken.request,
-        "recipientSeq": taken.place, "requestDate": requested, "receiveDate": received, "sendNo": taken.from,
-        "recipientNo": taken.to, "messageStatus": status, "recipientGropuingKey": taken.reference,
+        "hookId": event.event_id, "senderType": format!("NORMAL_{}", message.kind), "requestId": message.request,
+        "recipientSeq": message.place, "requestDate": requested, "receiveDate": received, "sendNo": message.from,
+        "recipientNo": message.to, "messageStatus": status, "recipientGropuingKey": message.reference,
         "senderGroupingKey": grouping, "resultCode": code, "messageCount": 1, "_link": { "self": { "href": "" } },
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::vendor::STRANGER;
+    use super::super::vendor::UNREGISTERED_SENDER;
     use super::super::vendor::testing::Caller;
     use super::*;
 
@@ -723,7 +763,7 @@ mod tests {
             .collect()
     }
 
-    /// An HTTP 200 is no acceptance: the header says no, or each recipient has its own verdict.
+    /// An HTTP 200 is not acceptance: the header may refuse, and each recipient has its own result.
     #[tokio::test]
     async fn a_200_may_be_a_no() {
         let caller = caller().await;
@@ -735,7 +775,7 @@ mod tests {
             body
         };
         for (body, code) in [
-            (with("sendNo", json!(STRANGER)), -2312),
+            (with("sendNo", json!(UNREGISTERED_SENDER)), -2312),
             (with("sendNo", json!("119")), -2312),
             (with("recipientList", json!([])), -2018),
             (with("recipientList", json!(vec![json!({ "recipientNo": "01012345678" }); 1001])), -2016),
@@ -753,16 +793,16 @@ mod tests {
         assert_eq!(ask(&SMS.replace("simulator0", "other0"), &KEYS, &text).await, -1000);
         assert_eq!(ask(SMS, &[("x-secret-key", SECRET_KEY)], &text).await, -9996);
         assert_eq!(ask(SMS, &KEYS, "{").await, -9997);
-        assert_eq!(caller.vendor.taken(), 0);
+        assert_eq!(caller.vendor.accepted_count(), 0);
 
         let several = sms(&["01012345678", "0212345678", "01000000002", "01000000010", "01000000001"], "x");
         let answer = post(&caller, SMS, &several).await;
         assert_eq!(header(&answer), 0);
         assert_eq!(codes(&answer, "/body/data/sendResultList"), [0, -2019, -2021, -6001, -2019]);
-        assert_eq!(caller.vendor.taken(), 1);
+        assert_eq!(caller.vendor.accepted_count(), 1);
     }
 
-    /// Too long a text is cut in silence, and what the carriers' code page lacks arrives as a question mark.
+    /// A text that is too long is cut silently, and characters outside CP949 become question marks.
     #[tokio::test]
     async fn texts_are_kept_as_the_vendor_keeps_them() {
         let caller = caller().await;
@@ -770,7 +810,7 @@ mod tests {
         assert_eq!(caller.vendor.records()[0].text, format!("?{}", "가".repeat(44)));
     }
 
-    /// What became of texts is told with misspelt fields and times without a zone, and listed with right ones.
+    /// Webhooks have misspelt fields and times without a zone; lists have right ones.
     #[tokio::test]
     async fn results_of_texts_are_told_and_listed() {
         let caller = caller().await;
@@ -778,8 +818,8 @@ mod tests {
         let request = answer["body"]["data"]["requestId"].as_str().unwrap().to_owned();
         let found = get(&caller, &format!("{SMS}?requestId={request}&recipientGroupingKey=nh-01000000008")).await;
         assert_eq!((&found["body"]["totalCount"], &found["body"]["data"][0]["msgStatus"]), (&json!(1), &json!("2")));
-        caller.vendor.tell().await;
-        let heard = caller.hub.heard();
+        caller.vendor.send_all_receipts().await;
+        let heard = caller.hub.take_received();
         let [(to, headers, body)] = heard.as_slice() else { panic!("{heard:?}") };
         assert_eq!(
             (to.as_str(), headers["x-toast-webhook-signature"].to_str().unwrap()),
@@ -791,7 +831,7 @@ mod tests {
         assert_eq!((&hooks[1]["messageStatus"], &hooks[1]["resultCode"]), (&json!("FAILED"), &json!("2003")));
         assert_eq!(hooks[0]["receiveDate"].as_str().unwrap().len(), "2024-04-29T20:58:04".len());
 
-        let now = korean(caller.vendor.now());
+        let now = kst(caller.vendor.now());
         let at = |hours: i64| (now + TimeDelta::hours(hours)).format("%Y-%m-%d%%20%H:%M:%S").to_string();
         let results = SMS.replace("sender/sms", "message-results");
         let window = |from, until| format!("{results}?startUpdateDate={}&endUpdateDate={}", at(from), at(until));
@@ -807,7 +847,7 @@ mod tests {
         assert_eq!(one["body"]["data"]["resultCode"], "2003");
     }
 
-    /// A key that was used is refused, not answered as before; who has no KakaoTalk is found out later.
+    /// A reused idempotency key is refused; that a recipient does not use KakaoTalk is reported later.
     #[tokio::test]
     async fn alimtalks_are_refused_the_second_time() {
         let caller = caller().await;
@@ -817,17 +857,17 @@ mod tests {
         let ask = async || caller.ask(Method::POST, TALK, &headers, &body.to_string()).await.unwrap().1;
         assert_eq!(codes(&ask().await, "/message/sendResults"), [0]);
         assert_eq!(ask().await["header"]["resultCode"], -1005);
-        assert_eq!(caller.vendor.taken(), 1);
+        assert_eq!(caller.vendor.accepted_count(), 1);
         let mut nobody = body.clone();
         nobody["senderKey"] = json!("x");
         assert_eq!(post(&caller, TALK, &nobody).await["header"]["resultCode"], -1006);
-        caller.vendor.tell().await;
-        let (_, _, told) = caller.hub.heard().remove(0);
+        caller.vendor.send_all_receipts().await;
+        let (_, _, told) = caller.hub.take_received().remove(0);
         assert_eq!(
             (&told["hooks"][0]["resultCode"], &told["hooks"][0]["recipientGroupingKey"]),
             (&json!("3019"), &json!("nh"))
         );
-        let day = korean(caller.vendor.now()).format("%Y-%m-%d");
+        let day = kst(caller.vendor.now()).format("%Y-%m-%d");
         let listed = |path: &str| TALK.replace("raw-messages", path);
         let results = listed(&format!("message-results?startUpdateDate={day}%2000:00&endUpdateDate={day}%2023:59"));
         let row = &get(&caller, &results).await["messages"][0];
@@ -838,15 +878,16 @@ mod tests {
         assert_eq!(found["messageSearchResultResponse"]["messages"][0]["recipientGroupingKey"], "nh");
     }
 
-    /// RCS takes one at a time, from no mobile number, and is only listed.
+    /// RCS takes one recipient in each request, refuses mobile numbers as sender, and is only listed.
     #[tokio::test]
     async fn rcs_is_asked_for() {
         let caller = caller().await;
-        let body = |chatbot: &str| json!({ "brandId": BRAND_ID, "chatbotId": chatbot, "recipientNumber": "+821000000009", "body": "x" });
+        let to = "+821000000009";
+        let body = |from: &str| json!({ "brandId": BRAND_ID, "chatbotId": from, "recipientNumber": to, "body": "x" });
         assert_eq!(post(&caller, RCS, &body("01012345678")).await["header"]["resultCode"], -4010);
         let id = post(&caller, RCS, &body("0212345678")).await["messageId"].as_str().unwrap().to_owned();
-        caller.vendor.tell().await;
-        assert_eq!(caller.hub.heard().len(), 0);
+        caller.vendor.send_all_receipts().await;
+        assert_eq!(caller.hub.take_received().len(), 0);
         let one = get(&caller, &format!("{RCS}/{id}")).await;
         let one = &one["messageRecipient"];
         assert_eq!((&one["messageStatus"], &one["resultCode"]), (&json!("FAILED"), &json!(54002)));

@@ -1,4 +1,5 @@
-//! Slack's incoming webhooks: `POST /services/T…/B…/…` takes what Slack takes and refuses it with Slack's words.
+//! Simulates Slack's incoming webhooks: `POST /services/T…/B…/…` accepts what Slack accepts, and refuses the rest with
+//! Slack's error words.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,14 +12,14 @@ use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Answered, Behaviour, Cut, Desk};
+use super::{Behaviour, ConnectionCut, Control, ServiceResult};
 use crate::error::Result;
 use crate::shutdown::Shutdown;
 
-const BLOCKS: usize = 50;
+const MAX_BLOCKS: usize = 50;
 const REFUSAL: (u16, &str) = (500, "rollup_error");
 
-/// A post that was taken.
+/// An accepted post.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Post {
     /// The last part of the webhook's path.
@@ -27,125 +28,133 @@ pub struct Post {
     pub blocks: Option<Value>,
 }
 
+/// The running simulator. Clones share its state.
 #[derive(Clone)]
 pub struct SlackSimulator {
     address: SocketAddr,
-    desk: Desk<Post>,
-    pace: Pace,
+    control: Control<Post>,
+    rate: PostRate,
 }
 
-/// A post that is in order is taken only so long after the one before.
+/// The least interval between two accepted posts, the time of the last one, and the number of posts refused as too
+/// soon.
 #[derive(Debug, Clone, Default)]
-struct Pace(Arc<Mutex<(Duration, Option<Instant>, u64)>>);
+struct PostRate(Arc<Mutex<(Duration, Option<Instant>, u64)>>);
 
-impl Pace {
-    /// Whether one is taken now; counts those that are not.
-    fn allows(&self) -> bool {
-        let mut pace = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+impl PostRate {
+    /// Returns whether a post is accepted now. Counts those that are not.
+    fn admit(&self) -> bool {
+        let mut rate = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        let allows = pace.1.is_none_or(|last| now.duration_since(last) >= pace.0);
-        if allows {
-            pace.1 = Some(now);
+        let admitted = rate.1.is_none_or(|last| now.duration_since(last) >= rate.0);
+        if admitted {
+            rate.1 = Some(now);
         } else {
-            pace.2 += 1;
+            rate.2 += 1;
         }
-        allows
+        admitted
     }
 
-    /// In whole seconds, as `Retry-After` says it: at least one.
-    fn seconds(&self) -> u32 {
+    /// The interval for `Retry-After`, in whole seconds: at least one.
+    fn interval_seconds(&self) -> u32 {
         let pace = self.0.lock().unwrap_or_else(PoisonError::into_inner).0;
         u32::try_from(pace.as_secs_f64().ceil() as i64).unwrap_or(1).max(1)
     }
 }
 
 impl SlackSimulator {
-    /// Port 0 takes any that is free.
+    /// Starts the simulator on 127.0.0.1. Port 0 takes any free one.
+    ///
+    /// # Errors
+    /// `Error::Setup` if it cannot listen on the port.
     pub async fn start(port: u16, shutdown: &Shutdown) -> Result<SlackSimulator> {
         let listener = super::listen(port).await?;
-        let address = super::bound(&listener)?;
-        let simulator = SlackSimulator { address, desk: Desk::new(), pace: Pace::default() };
+        let address = super::bound_address(&listener)?;
+        let simulator = SlackSimulator { address, control: Control::new(), rate: PostRate::default() };
         let session = {
             let (simulator, shutdown) = (simulator.clone(), shutdown.clone());
             move |stream| {
                 let (simulator, stopping) = (simulator.clone(), shutdown.clone());
                 let respond = move |request| respond(simulator.clone(), stopping.clone(), request);
-                super::serve(stream, shutdown.clone(), respond)
+                super::serve_http(stream, shutdown.clone(), respond)
             }
         };
-        shutdown.spawn(super::accept(listener, shutdown.clone(), session));
+        shutdown.spawn(super::accept_connections(listener, shutdown.clone(), session));
         Ok(simulator)
     }
 
+    /// The address it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// A webhook's URL; `name` (letters and digits) tells in the records which one was posted to.
-    pub fn hook(&self, name: &str) -> String {
+    /// Returns a webhook's URL. `name` (letters and digits) becomes the field `hook` of the records.
+    pub fn webhook_url(&self, name: &str) -> String {
         format!("http://{}/services/T00000000/B00000000/{name}", self.address)
     }
 
-    /// How many posts were taken.
-    pub fn taken(&self) -> u64 {
-        self.desk.taken()
+    /// The number of accepted posts that are recorded.
+    pub fn accepted_count(&self) -> u64 {
+        self.control.record_count()
     }
 
+    /// Returns the accepted posts, in order of arrival.
     pub fn records(&self) -> Vec<Post> {
-        self.desk.records()
+        self.control.records()
     }
 
-    /// From now on takes one post in so long, and answers those between with 429 and `Retry-After`, in whole seconds.
-    pub fn take_one_in(&self, pace: Duration) {
-        self.pace.0.lock().unwrap_or_else(PoisonError::into_inner).0 = pace;
+    /// From now on accepts one post in each interval of this length, and answers the others with 429 and `Retry-After`.
+    pub fn set_min_interval(&self, pace: Duration) {
+        self.rate.0.lock().unwrap_or_else(PoisonError::into_inner).0 = pace;
     }
 
-    /// How many posts came too soon.
-    pub fn too_soon(&self) -> u64 {
-        self.pace.0.lock().unwrap_or_else(PoisonError::into_inner).2
+    /// The number of posts refused as too soon.
+    pub fn too_soon_count(&self) -> u64 {
+        self.rate.0.lock().unwrap_or_else(PoisonError::into_inner).2
     }
 
-    /// What to do with the next `times` posts that are in order, after what was scripted before.
+    /// Sets the behaviour for the next `times` valid posts, after those scripted before.
     pub fn script(&self, behaviour: Behaviour, times: u32) {
-        self.desk.script(behaviour, times);
+        self.control.push_script(behaviour, times);
     }
 
-    /// Behaves well from now on.
-    pub fn forget_script(&self) {
-        self.desk.forget_script();
+    /// Empties the script: from now on every valid post is accepted.
+    pub fn clear_script(&self) {
+        self.control.clear_script();
     }
 }
 
-async fn respond(simulator: SlackSimulator, shutdown: Shutdown, request: Request<Incoming>) -> Answered {
-    let SlackSimulator { desk, pace, .. } = simulator;
+async fn respond(simulator: SlackSimulator, shutdown: Shutdown, request: Request<Incoming>) -> ServiceResult {
+    let SlackSimulator { control: desk, rate, .. } = simulator;
     if request.method() != Method::POST || !request.uri().path().starts_with("/services/") {
-        return Ok(super::control(&desk, REFUSAL, request).await);
+        return Ok(super::serve_control(&desk, REFUSAL, request).await);
     }
-    let Some(hook) = hook(request.uri().path()) else {
-        return Ok(super::text(StatusCode::NOT_FOUND, "no_service"));
+    let Some(hook) = webhook_token(request.uri().path()) else {
+        return Ok(super::text_response(StatusCode::NOT_FOUND, "no_service"));
     };
     let json = request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
-    let Some(body) = super::body(request).await.filter(|_| json) else {
-        return Ok(super::text(StatusCode::BAD_REQUEST, "invalid_payload"));
+    let Some(body) = super::read_body(request).await.filter(|_| json) else {
+        return Ok(super::text_response(StatusCode::BAD_REQUEST, "invalid_payload"));
     };
-    match parse(hook, &body) {
-        Ok(_) if !pace.allows() => Ok(limited(pace.seconds())),
-        Ok(post) => act(&desk, &shutdown, post, body.len()).await,
-        Err(word) => Ok(super::text(StatusCode::BAD_REQUEST, word)),
+    match parse_post(hook, &body) {
+        Ok(_) if !rate.admit() => Ok(rate_limited(rate.interval_seconds())),
+        Ok(post) => apply_behaviour(&desk, &shutdown, post, body.len()).await,
+        Err(word) => Ok(super::text_response(StatusCode::BAD_REQUEST, word)),
     }
 }
 
-/// `/services/T…/B…/…`
-fn hook(path: &str) -> Option<String> {
+/// Returns the last part of a path `/services/T…/B…/…`.
+fn webhook_token(path: &str) -> Option<String> {
     let parts: Vec<&str> = path.strip_prefix("/services/")?.split('/').collect();
     let [team, service, token] = parts.as_slice() else { return None };
-    let word = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
-    (team.starts_with('T') && service.starts_with('B') && word(team) && word(service) && word(token))
+    let is_word =
+        |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+    (team.starts_with('T') && service.starts_with('B') && is_word(team) && is_word(service) && is_word(token))
         .then(|| (*token).to_owned())
 }
 
-/// Or Slack's word for what is wrong with it.
-fn parse(hook: String, body: &Bytes) -> Result<Post, &'static str> {
+/// Parses a post, or returns Slack's error word.
+fn parse_post(hook: String, body: &Bytes) -> Result<Post, &'static str> {
     let Ok(Value::Object(mut payload)) = serde_json::from_slice(body) else { return Err("invalid_payload") };
     let text = match payload.remove("text") {
         None | Some(Value::Null) => None,
@@ -155,7 +164,7 @@ fn parse(hook: String, body: &Bytes) -> Result<Post, &'static str> {
     let blocks = payload.remove("blocks").filter(|blocks| !blocks.is_null());
     let listed = match &blocks {
         None => 0,
-        Some(Value::Array(list)) if list.len() <= BLOCKS && list.iter().all(|block| block["type"].is_string()) => {
+        Some(Value::Array(list)) if list.len() <= MAX_BLOCKS && list.iter().all(|block| block["type"].is_string()) => {
             list.len()
         }
         Some(_) => return Err("invalid_blocks"),
@@ -163,34 +172,34 @@ fn parse(hook: String, body: &Bytes) -> Result<Post, &'static str> {
     if text.is_none() && listed == 0 { Err("no_text") } else { Ok(Post { hook, text, blocks }) }
 }
 
-fn limited(retry_after: u32) -> Response<Full<Bytes>> {
-    let mut limited = super::text(StatusCode::TOO_MANY_REQUESTS, "rate_limited");
+fn rate_limited(retry_after: u32) -> Response<Full<Bytes>> {
+    let mut limited = super::text_response(StatusCode::TOO_MANY_REQUESTS, "rate_limited");
     limited.headers_mut().insert(RETRY_AFTER, HeaderValue::from(retry_after));
     limited
 }
 
-async fn act(desk: &Desk<Post>, shutdown: &Shutdown, post: Post, bytes: usize) -> Answered {
-    match desk.next() {
+async fn apply_behaviour(control: &Control<Post>, shutdown: &Shutdown, post: Post, bytes: usize) -> ServiceResult {
+    match control.next_behaviour() {
         Behaviour::Ok => {
-            desk.record(post, bytes);
-            Ok(super::text(StatusCode::OK, "ok"))
+            control.record(post, bytes);
+            Ok(super::text_response(StatusCode::OK, "ok"))
         }
         Behaviour::Fail { status, text } => {
-            Ok(super::text(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), &text))
+            Ok(super::text_response(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), &text))
         }
-        Behaviour::Limit { retry_after } => Ok(limited(retry_after)),
+        Behaviour::Limit { retry_after } => Ok(rate_limited(retry_after)),
         Behaviour::Hang => {
-            desk.record(post, bytes);
-            // Dropped when the client goes away.
+            control.record(post, bytes);
+            // This future is dropped when the client closes the connection.
             shutdown.stopping().await;
-            Err(Cut)
+            Err(ConnectionCut)
         }
         Behaviour::Cut => {
-            desk.record(post, bytes);
-            Err(Cut)
+            control.record(post, bytes);
+            Err(ConnectionCut)
         }
-        Behaviour::CutBefore => Err(Cut),
-        Behaviour::Garbage => Ok(super::text(StatusCode::OK, "<html><body>It works!</body></html>")),
+        Behaviour::CutBefore => Err(ConnectionCut),
+        Behaviour::Garbage => Ok(super::text_response(StatusCode::OK, "<html><body>It works!</body></html>")),
     }
 }
 
@@ -201,7 +210,7 @@ mod tests {
     use super::super::testing::{BUDGET, rustls_provider};
     use super::*;
 
-    /// Somebody else's HTTP client at the simulator's door.
+    /// A simulator and an HTTP client that calls it.
     struct Caller {
         client: reqwest::Client,
         simulator: SlackSimulator,
@@ -293,16 +302,16 @@ mod tests {
         assert_eq!(caller.send(Method::GET, "/", "", nothing).await.0, 404);
     }
 
-    /// Faults E1: between two posts that are taken, others are told when to come again.
+    /// Faults E1: with a minimum interval, posts between two accepted ones get a 429 with `Retry-After`.
     #[tokio::test]
     async fn a_hook_with_a_pace_takes_one_and_refuses_the_others() {
         let caller = Caller::new().await;
-        caller.simulator.take_one_in(Duration::from_secs(3_600));
+        caller.simulator.set_min_interval(Duration::from_secs(3_600));
         let post = json!({"text": "hello"});
         assert_eq!(caller.post(HOOK, &post).await.0, 200);
         assert_eq!(caller.post(HOOK, &post).await, (429, "rate_limited".to_owned()));
-        assert_eq!((caller.simulator.taken(), caller.simulator.too_soon()), (1, 1));
-        caller.simulator.take_one_in(Duration::ZERO);
+        assert_eq!((caller.simulator.accepted_count(), caller.simulator.too_soon_count()), (1, 1));
+        caller.simulator.set_min_interval(Duration::ZERO);
         assert_eq!(caller.post(HOOK, &post).await.0, 200);
     }
 }

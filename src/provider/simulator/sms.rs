@@ -1,40 +1,44 @@
-//! The seed's SMS service: `POST /sms`. Its answer is its verdict; it tells nothing later.
+//! Simulates the SMS service of seed 001: `POST /sms`. Its response is final; it has no receipts.
 
-use super::vendor::{Door, Setup, Trade, Vendor, refuse_by_status};
+use super::vendor::{SeedService, SimulatorSetup, VendorProfile, VendorSimulator, refuse_by_status};
 use crate::error::Result;
 use crate::model::cp949;
 use crate::shutdown::Shutdown;
 
-/// Where the seed has it.
+/// The port in the seed.
 pub const PORT: u16 = 8082;
-/// Its one door takes long texts, too: how the text goes on is the service's business.
+/// The one path takes long texts as well; the service decides how to send them.
 const TEXT_BYTES: usize = 2000;
 
-const DOOR: Door = Door {
+const SERVICE: SeedService = SeedService {
     path: "/sms",
     username: "autoever",
     password: "5678",
-    to: "phoneNumber",
-    text: "content",
-    wrong: |text| match cp949::length(text) {
+    recipient_field: "phoneNumber",
+    text_field: "content",
+    text_error: |text| match cp949::length(text) {
         Ok(bytes) => (bytes > TEXT_BYTES).then_some("text_too_long"),
         Err(_) => Some("text_not_in_cp949"),
     },
-    prefix: "sms",
-    everybody: true,
+    id_prefix: "sms",
+    reaches_everyone: true,
 };
 
-const TRADE: Trade = Trade {
+const PROFILE: VendorProfile = VendorProfile {
     name: "sms",
     refusal: (503, "unavailable"),
-    respond: |vendor, call| Box::pin(DOOR.open(vendor, call)),
+    respond: |vendor, call| Box::pin(SERVICE.respond(vendor, call)),
     refuse: refuse_by_status,
-    by_users: |_| false,
-    receipts: None,
+    needs_app_user: |_| false,
+    callbacks: None,
 };
 
-pub async fn start(setup: Setup, shutdown: &Shutdown) -> Result<Vendor> {
-    Vendor::start(&TRADE, setup, shutdown).await
+/// Starts the simulator.
+///
+/// # Errors
+/// Those of `VendorSimulator::start`.
+pub async fn start(setup: SimulatorSetup, shutdown: &Shutdown) -> Result<VendorSimulator> {
+    VendorSimulator::start(&PROFILE, setup, shutdown).await
 }
 
 #[cfg(test)]
@@ -51,7 +55,7 @@ mod tests {
     const OF_SMS: (&str, &str) = ("authorization", "Basic YXV0b2V2ZXI6NTY3OA==");
     const OF_KAKAO: (&str, &str) = ("authorization", "Basic YXV0b2V2ZXI6MTIzNA==");
 
-    /// S1-21, S1-22, S1-23, S1-24, S1-25, S1-26, S1-27: each takes what the seed says, and nothing else.
+    /// S1-21, S1-22, S1-23, S1-24, S1-25, S1-26, S1-27: each service accepts the seed's requests, and no others.
     #[tokio::test]
     async fn the_seeds_services_take_what_the_seed_says() {
         let sms = Caller::at(|setup, shutdown| async move { start(setup, &shutdown).await }).await;

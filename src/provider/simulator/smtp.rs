@@ -1,11 +1,11 @@
-//! An SMTP server that takes mail for everybody and delivers none. For trying out failures, some local parts are magic,
-//! at any domain:
+//! An SMTP server (RFC 5321) that accepts mail for every recipient and delivers none. Some local parts are magic, at
+//! any domain, to try out failures:
 //!
-//! - `bounce@…`   550 5.1.1, there is no such recipient
+//! - `bounce@…`   550 5.1.1, the recipient does not exist
 //! - `full@…`     452 4.2.2, the mailbox is full
-//! - `greylist@…` 450 4.2.0 the first time each address is tried, then taken
-//! - `greylist-N@…` the same in the words that number N of `GREYLISTED` has
-//! - `cut@…`      takes the first mail to each address and hangs up instead of saying so, then answers
+//! - `greylist@…` 450 4.2.0 the first time each address is tried, then accepted
+//! - `greylist-N@…` the same with reply N of `GREYLISTED`
+//! - `cut@…`      accepts the first mail to each address and closes the connection without a reply, then answers
 
 use std::collections::HashSet;
 use std::io;
@@ -18,7 +18,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{Behaviour, Desk};
+use super::{Behaviour, Control};
 use crate::error::Result;
 use crate::shutdown::Shutdown;
 
@@ -26,10 +26,10 @@ const MAIL_BYTES: usize = 10 << 20;
 const LINE_BYTES: u64 = 4096;
 const RECIPIENTS: usize = 100;
 /// RFC 5321, 4.5.3.2.7.
-const SILENCE: Duration = Duration::from_mins(5);
-/// Magic addresses that were tried once; beyond so many they are forgotten.
-const TRIED: usize = 10_000;
-/// What real servers say when they greylist: `greylist-N@…` is refused once in the words number N, from 0 on.
+const COMMAND_TIMEOUT: Duration = Duration::from_mins(5);
+/// The most magic addresses remembered as tried; then all are forgotten.
+const MAX_TRIED: usize = 10_000;
+/// Replies of real servers that greylist: `greylist-N@…` is refused once with reply N, from 0.
 pub const GREYLISTED: [&str; 6] = [
     "450 4.2.0 recipient address rejected: greylisted, try again in 300 seconds",
     "450 recipient address rejected: greylisted",
@@ -40,18 +40,19 @@ pub const GREYLISTED: [&str; 6] = [
 ];
 const REFUSAL: (u16, &str) = (451, "4.3.0 scripted trouble");
 
-/// A mail that was taken.
+/// An accepted mail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Mail {
     pub from: String,
     pub to: Vec<String>,
-    /// The header of that name, which tells repetitions.
+    /// The header Message-ID, by which duplicates can be found.
     pub message_id: Option<String>,
     /// Headers and body, dots unstuffed.
     pub data: String,
 }
 
+/// The running simulator. Clones share its state.
 #[derive(Clone)]
 pub struct SmtpSimulator {
     address: SocketAddr,
@@ -62,71 +63,77 @@ pub struct SmtpSimulator {
 /// What all sessions share.
 #[derive(Clone)]
 struct Shared {
-    desk: Desk<Mail>,
-    tried: Arc<Mutex<HashSet<String>>>,
+    control: Control<Mail>,
+    tried_addresses: Arc<Mutex<HashSet<String>>>,
 }
 
 impl SmtpSimulator {
-    /// SMTP on one port and the desk's HTTP on another; port 0 takes any that is free.
+    /// Starts the simulator on 127.0.0.1: SMTP on `port`, `/_records` and `/_script` over HTTP on `control_port`. Port
+    /// 0 takes any free one.
+    ///
+    /// # Errors
+    /// `Error::Setup` if it cannot listen on a port.
     pub async fn start(port: u16, control_port: u16, shutdown: &Shutdown) -> Result<SmtpSimulator> {
         let (listener, control_listener) = (super::listen(port).await?, super::listen(control_port).await?);
-        let (address, control) = (super::bound(&listener)?, super::bound(&control_listener)?);
-        let shared = Shared { desk: Desk::new(), tried: Arc::default() };
-        let mail = {
+        let (address, control) = (super::bound_address(&listener)?, super::bound_address(&control_listener)?);
+        let shared = Shared { control: Control::new(), tried_addresses: Arc::default() };
+        let smtp = {
             let (shared, shutdown) = (shared.clone(), shutdown.clone());
-            move |stream| converse(stream, shutdown.clone(), shared.clone())
+            move |stream| run_session(stream, shutdown.clone(), shared.clone())
         };
-        let desk = {
-            let (desk, shutdown) = (shared.desk.clone(), shutdown.clone());
+        let control_http = {
+            let (control_http, shutdown) = (shared.control.clone(), shutdown.clone());
             move |stream| {
-                let desk = desk.clone();
+                let control_http = control_http.clone();
                 let respond = move |request| {
-                    let desk = desk.clone();
-                    async move { Ok(super::control(&desk, REFUSAL, request).await) }
+                    let control_http = control_http.clone();
+                    async move { Ok(super::serve_control(&control_http, REFUSAL, request).await) }
                 };
-                super::serve(stream, shutdown.clone(), respond)
+                super::serve_http(stream, shutdown.clone(), respond)
             }
         };
-        shutdown.spawn(super::accept(listener, shutdown.clone(), mail));
-        shutdown.spawn(super::accept(control_listener, shutdown.clone(), desk));
+        shutdown.spawn(super::accept_connections(listener, shutdown.clone(), smtp));
+        shutdown.spawn(super::accept_connections(control_listener, shutdown.clone(), control_http));
         Ok(SmtpSimulator { address, control, shared })
     }
 
+    /// The address of SMTP.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where `/_records` and `/_script` are.
-    pub fn control(&self) -> SocketAddr {
+    /// The address of `/_records` and `/_script`.
+    pub fn control_address(&self) -> SocketAddr {
         self.control
     }
 
-    /// How many mails were taken.
-    pub fn taken(&self) -> u64 {
-        self.shared.desk.taken()
+    /// The number of accepted mails that are recorded.
+    pub fn accepted_count(&self) -> u64 {
+        self.shared.control.record_count()
     }
 
+    /// Returns the accepted mails, in order of arrival.
     pub fn records(&self) -> Vec<Mail> {
-        self.shared.desk.records()
+        self.shared.control.records()
     }
 
-    /// What to do with the next `times` mails after their final dot, after what was scripted before.
+    /// Sets the behaviour after the final dot of the next `times` mails, after those scripted before.
     pub fn script(&self, behaviour: Behaviour, times: u32) {
-        self.shared.desk.script(behaviour, times);
+        self.shared.control.push_script(behaviour, times);
     }
 }
 
 impl Shared {
     fn first_time(&self, address: &str) -> bool {
-        let mut tried = self.tried.lock().unwrap_or_else(PoisonError::into_inner);
-        if tried.len() >= TRIED {
+        let mut tried = self.tried_addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        if tried.len() >= MAX_TRIED {
             tried.clear();
         }
         tried.insert(address.to_owned())
     }
 
-    /// The reply to a recipient.
-    fn recipient(&self, address: &str) -> &'static str {
+    /// Returns the reply to RCPT.
+    fn recipient_reply(&self, address: &str) -> &'static str {
         match address.split('@').next() {
             Some("bounce") => "550 5.1.1 no such recipient",
             Some("full") => "452 4.2.2 mailbox full",
@@ -142,18 +149,18 @@ impl Shared {
 
     fn behaviour(&self, to: &[String]) -> Behaviour {
         let cut = to.iter().any(|address| address.starts_with("cut@") && self.first_time(address));
-        if cut { Behaviour::Cut } else { self.desk.next() }
+        if cut { Behaviour::Cut } else { self.control.next_behaviour() }
     }
 }
 
-async fn converse(stream: TcpStream, shutdown: Shutdown, shared: Shared) {
-    let mut session = Session { line: BufStream::new(stream), shared, from: None, to: Vec::new() };
-    // How a connection ends is the client's business, or was cut on purpose.
+async fn run_session(stream: TcpStream, shutdown: Shutdown, shared: Shared) {
+    let mut session = Session { stream: BufStream::new(stream), shared, from: None, to: Vec::new() };
+    // An error is the client's, or a connection that was closed on purpose.
     let _ended = session.run(&shutdown).await;
 }
 
 struct Session {
-    line: BufStream<TcpStream>,
+    stream: BufStream<TcpStream>,
     shared: Shared,
     from: Option<String>,
     to: Vec<String>,
@@ -161,31 +168,31 @@ struct Session {
 
 impl Session {
     async fn run(&mut self, shutdown: &Shutdown) -> io::Result<()> {
-        self.say("220 simulator ESMTP").await?;
+        self.send_reply("220 simulator ESMTP").await?;
         loop {
             let command = tokio::select! {
-                command = self.command() => command?,
-                () = shutdown.stopping() => return self.say("421 4.3.2 stopping").await,
+                command = self.read_command() => command?,
+                () = shutdown.stopping() => return self.send_reply("421 4.3.2 stopping").await,
             };
-            let (verb, rest) = command.split_once(' ').unwrap_or((&command, ""));
+            let (verb, arguments) = command.split_once(' ').unwrap_or((&command, ""));
             match verb.to_ascii_uppercase().as_str() {
-                "QUIT" => return self.say("221 2.0.0 bye").await,
-                "DATA" if self.to.is_empty() => self.say("503 5.5.1 no recipient yet").await?,
+                "QUIT" => return self.send_reply("221 2.0.0 bye").await,
+                "DATA" if self.to.is_empty() => self.send_reply("503 5.5.1 no recipient yet").await?,
                 "DATA" => {
-                    if !self.take(shutdown).await? {
+                    if !self.receive_mail(shutdown).await? {
                         return Ok(());
                     }
                 }
-                "AUTH" => self.sign_in(rest).await?,
+                "AUTH" => self.authenticate(arguments).await?,
                 verb => {
-                    let reply = self.reply(verb, rest);
-                    self.say(reply).await?;
+                    let reply = self.reply(verb, arguments);
+                    self.send_reply(reply).await?;
                 }
             }
         }
     }
 
-    fn reply(&mut self, verb: &str, rest: &str) -> &'static str {
+    fn reply(&mut self, verb: &str, arguments: &str) -> &'static str {
         match verb {
             "EHLO" => {
                 self.reset();
@@ -199,7 +206,7 @@ impl Session {
             "NOOP" => "250 2.0.0 ok",
             "VRFY" => "252 2.5.0 send some mail, and see",
             "MAIL" if self.from.is_some() => "503 5.5.1 one sender is enough",
-            "MAIL" => match path(rest, "FROM:") {
+            "MAIL" => match address_in(arguments, "FROM:") {
                 Some(from) => {
                     self.from = Some(from.to_owned());
                     "250 2.1.0 ok"
@@ -208,9 +215,9 @@ impl Session {
             },
             "RCPT" if self.from.is_none() => "503 5.5.1 no sender yet",
             "RCPT" if self.to.len() >= RECIPIENTS => "452 4.5.3 too many recipients",
-            "RCPT" => match path(rest, "TO:").filter(|to| to.contains('@')) {
+            "RCPT" => match address_in(arguments, "TO:").filter(|to| to.contains('@')) {
                 Some(to) => {
-                    let reply = self.shared.recipient(to);
+                    let reply = self.shared.recipient_reply(to);
                     if reply.starts_with('2') {
                         self.to.push(to.to_owned());
                     }
@@ -222,30 +229,30 @@ impl Session {
         }
     }
 
-    /// Everybody is whom they say they are.
-    async fn sign_in(&mut self, rest: &str) -> io::Result<()> {
-        let mut words = rest.split(' ');
-        let questions: &[&str] = match (words.next().map(str::to_ascii_uppercase).as_deref(), words.next()) {
+    /// Accepts any credentials.
+    async fn authenticate(&mut self, arguments: &str) -> io::Result<()> {
+        let mut words = arguments.split(' ');
+        let challenges: &[&str] = match (words.next().map(str::to_ascii_uppercase).as_deref(), words.next()) {
             (Some("PLAIN"), Some(_)) => &[],
             (Some("PLAIN"), None) => &["334 "],
             // "Username:", "Password:"
             (Some("LOGIN"), Some(_)) => &["334 UGFzc3dvcmQ6"],
             (Some("LOGIN"), None) => &["334 VXNlcm5hbWU6", "334 UGFzc3dvcmQ6"],
-            _ => return self.say("504 5.5.4 PLAIN or LOGIN").await,
+            _ => return self.send_reply("504 5.5.4 PLAIN or LOGIN").await,
         };
-        for question in questions {
-            self.say(question).await?;
-            self.command().await?;
+        for challenge in challenges {
+            self.send_reply(challenge).await?;
+            self.read_command().await?;
         }
-        self.say("235 2.7.0 welcome").await
+        self.send_reply("235 2.7.0 welcome").await
     }
 
-    /// From DATA to the reply after the final dot; false to hang up.
-    async fn take(&mut self, shutdown: &Shutdown) -> io::Result<bool> {
-        self.say("354 end with a dot on a line by itself").await?;
-        let Some(data) = timeout(SILENCE, content(&mut self.line)).await?? else {
+    /// Receives a mail, from DATA to the reply after the final dot. Returns false if the connection is to be closed.
+    async fn receive_mail(&mut self, shutdown: &Shutdown) -> io::Result<bool> {
+        self.send_reply("354 end with a dot on a line by itself").await?;
+        let Some(data) = timeout(COMMAND_TIMEOUT, read_content(&mut self.stream)).await?? else {
             self.reset();
-            self.say("552 5.3.4 too large").await?;
+            self.send_reply("552 5.3.4 too large").await?;
             return Ok(true);
         };
         let (from, to) = (self.from.take().unwrap_or_default(), std::mem::take(&mut self.to));
@@ -253,24 +260,24 @@ impl Session {
         if matches!(behaviour, Behaviour::Ok | Behaviour::Hang | Behaviour::Cut) {
             let bytes = data.len();
             let data = String::from_utf8_lossy(&data).into_owned();
-            self.shared.desk.record(Mail { from, to, message_id: message_id(&data), data }, bytes);
+            self.shared.control.record(Mail { from, to, message_id: message_id(&data), data }, bytes);
         }
         match behaviour {
-            Behaviour::Ok => self.say("250 2.0.0 taken").await?,
-            Behaviour::Fail { status, text } => self.say(&format!("{status} {text}")).await?,
+            Behaviour::Ok => self.send_reply("250 2.0.0 taken").await?,
+            Behaviour::Fail { status, text } => self.send_reply(&format!("{status} {text}")).await?,
             Behaviour::Limit { retry_after } => {
-                self.say(&format!("421 4.7.0 too many mails, try again in {retry_after} seconds")).await?;
+                self.send_reply(&format!("421 4.7.0 too many mails, try again in {retry_after} seconds")).await?;
                 return Ok(false);
             }
-            Behaviour::Garbage => self.line.write_all(b"\x00\xff nonsense\r\n").await?,
+            Behaviour::Garbage => self.stream.write_all(b"\x00\xff nonsense\r\n").await?,
             Behaviour::Cut | Behaviour::CutBefore => return Ok(false),
             Behaviour::Hang => {
-                let gone = async { while self.command().await.is_ok() {} };
-                tokio::select! { () = gone => (), () = shutdown.stopping() => () }
+                let closed = async { while self.read_command().await.is_ok() {} };
+                tokio::select! { () = closed => (), () = shutdown.stopping() => () }
                 return Ok(false);
             }
         }
-        self.line.flush().await?;
+        self.stream.flush().await?;
         Ok(true)
     }
 
@@ -279,15 +286,15 @@ impl Session {
         self.to.clear();
     }
 
-    async fn say(&mut self, reply: &str) -> io::Result<()> {
-        self.line.write_all(format!("{reply}\r\n").as_bytes()).await?;
-        self.line.flush().await
+    async fn send_reply(&mut self, reply: &str) -> io::Result<()> {
+        self.stream.write_all(format!("{reply}\r\n").as_bytes()).await?;
+        self.stream.flush().await
     }
 
-    /// The next line without its end; an error once the client is gone, or has been silent for too long.
-    async fn command(&mut self) -> io::Result<String> {
+    /// Reads the next line without its end. Fails if the client closed the connection or sent nothing for too long.
+    async fn read_command(&mut self) -> io::Result<String> {
         let mut line = Vec::new();
-        timeout(SILENCE, (&mut self.line).take(LINE_BYTES).read_until(b'\n', &mut line)).await??;
+        timeout(COMMAND_TIMEOUT, (&mut self.stream).take(LINE_BYTES).read_until(b'\n', &mut line)).await??;
         match line.strip_suffix(b"\r\n") {
             Some(command) => Ok(String::from_utf8_lossy(command).into_owned()),
             None => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -295,32 +302,32 @@ impl Session {
     }
 }
 
-/// The address in `FROM:<address> …` or `TO:<address> …`.
-fn path<'a>(rest: &'a str, word: &str) -> Option<&'a str> {
-    let (head, tail) = rest.split_at_checked(word.len())?;
+/// Returns the address in `FROM:<address> …` or `TO:<address> …`.
+fn address_in<'a>(arguments: &'a str, prefix: &str) -> Option<&'a str> {
+    let (head, tail) = arguments.split_at_checked(prefix.len())?;
     let address = tail.trim_start().strip_prefix('<')?.split_once('>')?.0;
-    head.eq_ignore_ascii_case(word).then_some(address)
+    head.eq_ignore_ascii_case(prefix).then_some(address)
 }
 
-/// Up to the final dot, without the dots that were added for transparency; none if it was too much to keep. Lines end
-/// with CR LF and with nothing else, so that there is one opinion about where a mail ends.
-async fn content(line: &mut BufStream<TcpStream>) -> io::Result<Option<Vec<u8>>> {
-    let (mut data, mut piece, mut fresh) = (Vec::new(), Vec::new(), true);
+/// Reads a mail up to the final dot, and removes the transparency dots. `None` if the mail is too large. Only CR LF
+/// ends a line, so that it is certain where the mail ends.
+async fn read_content(stream: &mut BufStream<TcpStream>) -> io::Result<Option<Vec<u8>>> {
+    let (mut data, mut line, mut at_line_start) = (Vec::new(), Vec::new(), true);
     let mut fits = true;
     loop {
-        piece.clear();
-        if (&mut *line).take(LINE_BYTES).read_until(b'\n', &mut piece).await? == 0 {
+        line.clear();
+        if (&mut *stream).take(LINE_BYTES).read_until(b'\n', &mut line).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        if fresh && piece == b".\r\n" {
+        if at_line_start && line == b".\r\n" {
             return Ok(fits.then_some(data));
         }
-        let kept = if fresh { piece.strip_prefix(b".").unwrap_or(&piece) } else { &piece };
+        let kept = if at_line_start { line.strip_prefix(b".").unwrap_or(&line) } else { &line };
         fits = fits && data.len() + kept.len() <= MAIL_BYTES;
         if fits {
             data.extend_from_slice(kept);
         }
-        fresh = piece.ends_with(b"\r\n");
+        at_line_start = line.ends_with(b"\r\n");
     }
 }
 
@@ -432,7 +439,7 @@ mod tests {
         assert_eq!(simulator.records().len(), 1);
     }
 
-    /// Faults E3: each of the words that servers greylist with is said once to each recipient.
+    /// Faults E3: each greylisting reply is sent once to each recipient.
     #[tokio::test]
     async fn a_recipient_is_greylisted_once_in_the_words_asked_for() {
         let (_simulator, mut client, _shutdown) = started().await;

@@ -1,8 +1,9 @@
-//! Solapi v4: texts, KakaoTalk, RCS, in groups of up to 10,000. An HTTP 200 is no acceptance: each message has its own verdict
-//! in it. What became of them is told in arrays, up to five times until the answer is 200, and can be asked for.
+//! Simulates Solapi v4: texts, KakaoTalk and RCS, in groups of up to 10,000. An HTTP 200 is not acceptance: each
+//! message has its own result. Receipts come in arrays, up to five times until the answer is 200, and results can be
+//! listed.
 //!
-//! Requests are signed; a signature is good for 15 minutes, once. Truth is at times 1 and falsehood 0, a list of messages a
-//! map by their ids: so does the vendor.
+//! Requests are signed; a signature is valid for 15 minutes, once. As at the vendor, some booleans are 1 and 0, and a
+//! list of messages is an object by their ids.
 
 use std::collections::HashSet;
 
@@ -13,11 +14,11 @@ use hyper::body::Bytes;
 use hyper::{Method, Response};
 use serde_json::{Map, Value, json};
 
-use super::Answered;
-use super::magic::Why;
+use super::ServiceResult;
+use super::magic::RefusalReason;
 use super::vendor::{
-    Call, End, MessageState, News, No, Receipts, Setup, Sheet, Taken, Trade, Vendor, is_recipient, is_sender,
-    json as answer, text,
+    AcceptedMessage, ApiRequest, CallbackRequest, CallbackRules, MessageResult, MessageState, ReceiptEvent,
+    RequestRefusal, SimulatorSetup, VendorProfile, VendorSimulator, is_recipient, is_sender, json_response, text_field,
 };
 use crate::clock::Clock;
 use crate::crypt;
@@ -25,35 +26,41 @@ use crate::error::Result;
 use crate::model::cp949;
 use crate::shutdown::Shutdown;
 
+/// The only valid API key and secret.
 pub const API_KEY: &str = "NCSSIMULATOR0000";
 pub const API_SECRET: &str = "SIMULATOR00000000000000000000000";
-/// A channel at KakaoTalk and a brand of RCS; others are as good.
+/// A KakaoTalk channel and an RCS brand; the simulator accepts any other.
 pub const PF_ID: &str = "KA01PF000000000000000000000000000";
 pub const RCS_BRAND_ID: &str = "BR.simulator";
 
 const ACCOUNT: &str = "20000000000000";
-const MESSAGES: usize = 10_000;
-const SKEW: TimeDelta = TimeDelta::minutes(15);
-/// The vendor does not say when it tries again; these are ours.
-const AGAIN: [f64; 4] = [60.0, 300.0, 900.0, 3600.0];
-const PAGE: usize = 20;
-const LONGEST_PAGE: usize = 500;
+const MAX_MESSAGES: usize = 10_000;
+const MAX_SKEW: TimeDelta = TimeDelta::minutes(15);
+/// The vendor documents no delays of its retries; these are ours.
+const RETRY_AFTER_S: [f64; 4] = [60.0, 300.0, 900.0, 3600.0];
+const DEFAULT_PAGE: usize = 20;
+const MAX_PAGE: usize = 500;
 
-const TRADE: Trade = Trade {
+const PROFILE: VendorProfile = VendorProfile {
     name: "solapi",
     refusal: (500, "InternalError"),
     respond: |vendor, call| Box::pin(respond(vendor, call)),
     refuse: |no| match no {
-        No::Credentials => error(403, "InvalidAPIKey"),
-        No::Limited => error(429, "TooManyRequests"),
-        No::Scripted(status, code) => error(status, code),
+        RequestRefusal::Credentials => error(403, "InvalidAPIKey"),
+        RequestRefusal::Limited => error(429, "TooManyRequests"),
+        RequestRefusal::Scripted(status, code) => error(status, code),
     },
-    by_users: |kind| !matches!(kind, "SMS" | "LMS" | "MMS"),
-    receipts: Some(Receipts { product: |_| Some(""), envelope, at_once: 100, again: &AGAIN }),
+    needs_app_user: |kind| !matches!(kind, "SMS" | "LMS" | "MMS"),
+    callbacks: Some(CallbackRules {
+        product: |_| Some(""),
+        build: build_callback,
+        max_events: 100,
+        retry_after_s: &RETRY_AFTER_S,
+    }),
 };
 
-/// What a kind of message may hold: characters, or bytes of CP949 where it is a text.
-const LENGTHS: [(&str, usize); 10] = [
+/// The longest text of a kind of message: bytes in CP949 for SMS, LMS and MMS, characters for the others.
+const MAX_LENGTHS: [(&str, usize); 10] = [
     ("SMS", 90),
     ("LMS", 2000),
     ("MMS", 2000),
@@ -68,36 +75,43 @@ const LENGTHS: [(&str, usize); 10] = [
 const BRAND_CHARS: usize = 1300;
 const SUBJECT_BYTES: usize = 40;
 
-pub async fn start(setup: Setup, shutdown: &Shutdown) -> Result<Vendor> {
-    Vendor::start(&TRADE, setup, shutdown).await
+/// Starts the simulator.
+///
+/// # Errors
+/// Those of `VendorSimulator::start`.
+pub async fn start(setup: SimulatorSetup, shutdown: &Shutdown) -> Result<VendorSimulator> {
+    VendorSimulator::start(&PROFILE, setup, shutdown).await
 }
 
 fn error(status: u16, code: &str) -> Response<Full<Bytes>> {
-    answer(status, &json!({ "errorCode": code, "errorMessage": format!("simulated: {code}") }))
+    json_response(status, &json!({ "errorCode": code, "errorMessage": format!("simulated: {code}") }))
 }
 
-async fn respond(vendor: Vendor, call: Call) -> Answered {
-    if let Err(code) = is_signed(&vendor, call.header("authorization").unwrap_or_default()) {
+async fn respond(vendor: VendorSimulator, call: ApiRequest) -> ServiceResult {
+    if let Err(code) = check_signature(&vendor, call.header("authorization").unwrap_or_default()) {
         return Ok(error(403, code));
     }
     let parts: Vec<&str> = call.path.trim_matches('/').split('/').collect();
     match (&call.method, parts.as_slice()) {
         (&Method::POST, ["messages", "v4", "send-many", "detail"]) => send(&vendor, &call).await,
-        // The SDK for Python asks at a door of its own.
-        (&Method::GET, ["messages", "v4", "list" | "list-old"]) => Ok(list(&vendor, &call, None)),
-        (&Method::GET, ["messages", "v4", "groups"]) => Ok(groups(&vendor, &call)),
-        (&Method::GET, ["messages", "v4", "groups", id]) => Ok(match group_of(&vendor, id) {
-            Some(group) => answer(200, &group),
+        // The Python SDK uses a path of its own.
+        (&Method::GET, ["messages", "v4", "list" | "list-old"]) => Ok(list_messages(&vendor, &call, None)),
+        (&Method::GET, ["messages", "v4", "groups"]) => Ok(list_groups(&vendor, &call)),
+        (&Method::GET, ["messages", "v4", "groups", id]) => Ok(match find_group(&vendor, id) {
+            Some(group) => json_response(200, &group),
             None => error(404, "ResourceNotFound"),
         }),
-        (&Method::GET, ["messages", "v4", "groups", id, "messages"]) => Ok(list(&vendor, &call, Some(id))),
-        (&Method::GET, ["cash", "v1", "balance"]) => Ok(answer(200, &json!({ "balance": vendor.left(), "point": 0 }))),
+        (&Method::GET, ["messages", "v4", "groups", id, "messages"]) => Ok(list_messages(&vendor, &call, Some(id))),
+        (&Method::GET, ["cash", "v1", "balance"]) => {
+            Ok(json_response(200, &json!({ "balance": vendor.balance(), "point": 0 })))
+        }
         _ => Ok(error(404, "ResourceNotFound")),
     }
 }
 
-/// `HMAC-SHA256 apiKey=…, date=…, salt=…, signature=…`, its names in any case and its date as it was written.
-fn is_signed(vendor: &Vendor, header: &str) -> Result<(), &'static str> {
+/// Checks `HMAC-SHA256 apiKey=…, date=…, salt=…, signature=…`. Names may have any case; the date is signed as it is
+/// written. Returns the vendor's error code if the signature is not valid.
+fn check_signature(vendor: &VendorSimulator, header: &str) -> Result<(), &'static str> {
     const INVALID: &str = "SignatureDoesNotMatch";
     let fields = header.strip_prefix("HMAC-SHA256 ").ok_or("InvalidAuthorization")?;
     let field = |name: &str| {
@@ -108,18 +122,18 @@ fn is_signed(vendor: &Vendor, header: &str) -> Result<(), &'static str> {
         return Err("InvalidAPIKey");
     }
     let (date, salt, signature) = (field("date")?, field("salt")?, field("signature")?);
-    let mine = HEXLOWER.encode(&crypt::keyed_hash(API_SECRET.as_bytes(), format!("{date}{salt}").as_bytes()));
-    if !(12..=64).contains(&salt.len()) || signature != mine {
+    let expected = HEXLOWER.encode(&crypt::keyed_hash(API_SECRET.as_bytes(), format!("{date}{salt}").as_bytes()));
+    if !(12..=64).contains(&salt.len()) || signature != expected {
         return Err(INVALID);
     }
     let at = DateTime::parse_from_rfc3339(date).map_err(|_| INVALID)?;
-    if (Clock::host_now() - at.to_utc()).abs() > SKEW {
+    if (Clock::host_now() - at.to_utc()).abs() > MAX_SKEW {
         return Err("RequestTimeTooSkewed");
     }
-    if vendor.first_use(signature, SKEW * 2) { Ok(()) } else { Err("DuplicatedSignature") }
+    if vendor.first_use(signature, MAX_SKEW * 2) { Ok(()) } else { Err("DuplicatedSignature") }
 }
 
-/// A message as it was asked for, and the code it is refused with.
+/// A message of a request, and the code it is refused with.
 struct Draft {
     kind: String,
     to: String,
@@ -131,46 +145,46 @@ struct Draft {
     refusal: Option<&'static str>,
 }
 
-async fn send(vendor: &Vendor, call: &Call) -> Answered {
-    let (drafts, asked) = match read(call) {
+async fn send(vendor: &VendorSimulator, call: &ApiRequest) -> ServiceResult {
+    let (drafts, body) = match parse_request(call) {
         Ok(read) => read,
-        Err(why) => return Ok(answer(400, &json!({ "errorCode": "ValidationError", "errorMessage": why }))),
+        Err(why) => return Ok(json_response(400, &json!({ "errorCode": "ValidationError", "errorMessage": why }))),
     };
-    let mut drafts = examined(vendor, drafts, asked["allowDuplicates"] == true);
+    let mut drafts = validated(vendor, drafts, body["allowDuplicates"] == true);
     let recipients: Vec<(String, String)> = drafts.iter().map(|d| (d.to.clone(), d.text.clone())).collect();
     let recipients: Vec<(&str, &str)> = recipients.iter().map(|(to, text)| (to.as_str(), text.as_str())).collect();
-    let take = || {
+    let accept = || {
         for draft in drafts.iter_mut().filter(|draft| draft.refusal.is_none()) {
-            draft.refusal = vendor.refuses(&draft.to).and_then(refusal);
+            draft.refusal = vendor.refusal_reason(&draft.to).and_then(refusal_code);
         }
-        registered(vendor, &drafts, &asked)
+        accept_valid(vendor, &drafts, &body)
     };
-    vendor.act(&recipients, take).await
+    vendor.answer_with(&recipients, accept).await
 }
 
-fn refusal(why: Why) -> Option<&'static str> {
-    match why {
-        Why::Address => Some("3010"),
-        Why::Internal => Some("1024"),
-        Why::OptedOut => Some("1061"),
-        Why::Balance => Some("1030"),
-        Why::Credentials => None,
+fn refusal_code(reason: RefusalReason) -> Option<&'static str> {
+    match reason {
+        RefusalReason::Address => Some("3010"),
+        RefusalReason::Internal => Some("1024"),
+        RefusalReason::OptedOut => Some("1061"),
+        RefusalReason::Balance => Some("1030"),
+        RefusalReason::Credentials => None,
     }
 }
 
-/// The messages of a request, and the request; or what makes it none.
-fn read(call: &Call) -> Result<(Vec<Draft>, Value), &'static str> {
+/// Parses a request into its messages and the whole JSON; or returns what is wrong with it.
+fn parse_request(call: &ApiRequest) -> Result<(Vec<Draft>, Value), &'static str> {
     if !call.is_json() {
         return Err("content-type must be application/json");
     }
-    let asked: Value = serde_json::from_slice(&call.body).map_err(|_| "the body is no JSON")?;
-    let messages = asked["messages"]
+    let body: Value = serde_json::from_slice(&call.body).map_err(|_| "the body is no JSON")?;
+    let messages = body["messages"]
         .as_array()
-        .filter(|m| (1..=MESSAGES).contains(&m.len()))
+        .filter(|m| (1..=MAX_MESSAGES).contains(&m.len()))
         .ok_or("1 to 10000 messages are needed")?;
     let mut drafts = Vec::new();
     for message in messages {
-        // One message may be for several.
+        // A message may have several recipients.
         let to: Vec<&str> = match &message["to"] {
             Value::Array(list) => list.iter().filter_map(Value::as_str).collect(),
             other => vec![other.as_str().unwrap_or_default()],
@@ -179,7 +193,7 @@ fn read(call: &Call) -> Result<(Vec<Draft>, Value), &'static str> {
             drafts.push(draft(message, to)?);
         }
     }
-    Ok((drafts, asked))
+    Ok((drafts, body))
 }
 
 fn draft(message: &Value, to: &str) -> Result<Draft, &'static str> {
@@ -196,17 +210,17 @@ fn draft(message: &Value, to: &str) -> Result<Draft, &'static str> {
     for name in ["kakaoOptions", "rcsOptions", "naverOptions", "imageId"] {
         options.insert(name.to_owned(), message.get(name).cloned().unwrap_or_default());
     }
-    let subject = text(message, "subject").map(str::to_owned);
-    let said = text(message, "text").unwrap_or_default().to_owned();
-    let kind = match text(message, "type") {
+    let subject = text_field(message, "subject").map(str::to_owned);
+    let message_text = text_field(message, "text").unwrap_or_default().to_owned();
+    let kind = match text_field(message, "type") {
         Some(kind) => kind.to_owned(),
-        None => detected(&options, subject.is_some(), &said).to_owned(),
+        None => detect_kind(&options, subject.is_some(), &message_text).to_owned(),
     };
     Ok(Draft {
         kind,
         to: to.to_owned(),
-        from: text(message, "from").unwrap_or_default().to_owned(),
-        text: said,
+        from: text_field(message, "from").unwrap_or_default().to_owned(),
+        text: message_text,
         subject,
         fields: fields.cloned().unwrap_or_else(|| json!({})),
         options,
@@ -214,30 +228,30 @@ fn draft(message: &Value, to: &str) -> Result<Draft, &'static str> {
     })
 }
 
-/// What a message is that does not say so (`autoTypeDetect`).
-fn detected(options: &Map<String, Value>, titled: bool, said: &str) -> &'static str {
+/// Returns the kind of a message that names none (`autoTypeDetect`).
+fn detect_kind(options: &Map<String, Value>, has_subject: bool, message_text: &str) -> &'static str {
     let has = |name: &str| options.get(name).is_some_and(|value| !value.is_null());
     let kakao = options.get("kakaoOptions").unwrap_or(&Value::Null);
     if has("kakaoOptions") {
-        let template = text(kakao, "templateId").is_some();
+        let template = text_field(kakao, "templateId").is_some();
         return if template { "ATA" } else { "CTA" };
     }
     if has("rcsOptions") {
-        return if titled { "RCS_LMS" } else { "RCS_SMS" };
+        return if has_subject { "RCS_LMS" } else { "RCS_SMS" };
     }
     match () {
         () if has("naverOptions") => "NSA",
         () if has("imageId") => "MMS",
-        () if titled || cp949::length(said).is_ok_and(|bytes| bytes > 90) => "LMS",
+        () if has_subject || cp949::length(message_text).is_ok_and(|bytes| bytes > 90) => "LMS",
         () => "SMS",
     }
 }
 
-/// With the codes of what is refused at first sight.
-fn examined(vendor: &Vendor, mut drafts: Vec<Draft>, duplicates: bool) -> Vec<Draft> {
+/// Sets the codes of the messages that are not valid.
+fn validated(vendor: &VendorSimulator, mut drafts: Vec<Draft>, duplicates: bool) -> Vec<Draft> {
     let mut seen = HashSet::new();
     for draft in &mut drafts {
-        draft.refusal = wrong(vendor, draft);
+        draft.refusal = validation_code(vendor, draft);
         if draft.refusal.is_none() && !seen.insert(draft.to.clone()) && !duplicates {
             draft.refusal = Some("1026");
         }
@@ -245,7 +259,7 @@ fn examined(vendor: &Vendor, mut drafts: Vec<Draft>, duplicates: bool) -> Vec<Dr
     drafts
 }
 
-fn wrong(vendor: &Vendor, draft: &Draft) -> Option<&'static str> {
+fn validation_code(vendor: &VendorSimulator, draft: &Draft) -> Option<&'static str> {
     let is_text = matches!(draft.kind.as_str(), "SMS" | "LMS" | "MMS");
     if draft.to.is_empty() || draft.text.is_empty() && draft.options["kakaoOptions"].is_null() {
         return Some("1010");
@@ -256,13 +270,13 @@ fn wrong(vendor: &Vendor, draft: &Draft) -> Option<&'static str> {
     if !draft.from.is_empty() && !vendor.is_registered(&draft.from) {
         return Some("1062");
     }
-    if let Some(code) = wrong_options(draft) {
+    if let Some(code) = options_code(draft) {
         return Some(code);
     }
     if draft.text.contains(|c: char| c.is_control() && c != '\n' && c != '\r' && c != '\t') {
         return Some("1028");
     }
-    let longest = LENGTHS.iter().find(|(kind, _)| *kind == draft.kind).map_or(BRAND_CHARS, |(_, longest)| *longest);
+    let longest = MAX_LENGTHS.iter().find(|(kind, _)| *kind == draft.kind).map_or(BRAND_CHARS, |(_, longest)| *longest);
     let length = if is_text { cp949::length(&draft.text).ok() } else { Some(draft.text.chars().count()) };
     match (length, &draft.subject) {
         (None, _) => Some("1029"),
@@ -275,18 +289,18 @@ fn wrong(vendor: &Vendor, draft: &Draft) -> Option<&'static str> {
     }
 }
 
-fn wrong_options(draft: &Draft) -> Option<&'static str> {
+fn options_code(draft: &Draft) -> Option<&'static str> {
     let (kakao, rcs) = (&draft.options["kakaoOptions"], &draft.options["rcsOptions"]);
     match draft.kind.as_str() {
         "SMS" | "LMS" => None,
         "MMS" => draft.options["imageId"].is_null().then_some("1010"),
-        kind if kind.starts_with("RCS_") => text(rcs, "brandId").is_none().then_some("1010"),
+        kind if kind.starts_with("RCS_") => text_field(rcs, "brandId").is_none().then_some("1010"),
         _ if kakao.is_null() && draft.options["naverOptions"].is_null() => Some("1010"),
         "NSA" => None,
-        _ if text(kakao, "pfId").is_none() => Some("1041"),
-        "ATA" => text(kakao, "templateId").is_none().then_some("1042"),
+        _ if text_field(kakao, "pfId").is_none() => Some("1041"),
+        "ATA" => text_field(kakao, "templateId").is_none().then_some("1042"),
         kind if kind.starts_with("BMS_") => {
-            let targeting = kakao.get("bms").and_then(|bms| text(bms, "targeting"));
+            let targeting = kakao.get("bms").and_then(|bms| text_field(bms, "targeting"));
             (!matches!(targeting, Some("I" | "M" | "N"))).then_some("1010")
         }
         "CTA" | "CTI" => None,
@@ -294,24 +308,24 @@ fn wrong_options(draft: &Draft) -> Option<&'static str> {
     }
 }
 
-/// Takes what is not refused, and says which is which.
-fn registered(vendor: &Vendor, drafts: &[Draft], asked: &Value) -> Response<Full<Bytes>> {
+/// Accepts the messages that are not refused, and makes the response.
+fn accept_valid(vendor: &VendorSimulator, drafts: &[Draft], body: &Value) -> Response<Full<Bytes>> {
     let now = vendor.now();
-    let group = format!("G4V{}{:012}", now.format("%Y%m%d%H%M%S"), vendor.number());
+    let group = format!("G4V{}{:012}", now.format("%Y%m%d%H%M%S"), vendor.next_number());
     let failed = drafts.iter().filter(|draft| draft.refusal.is_some()).count();
-    let about = json!({ "total": drafts.len(), "failed": failed, "allowDuplicates": asked["allowDuplicates"] == true,
-        "agent": asked["agent"] });
+    let group_options = json!({ "total": drafts.len(), "failed": failed,
+        "allowDuplicates": body["allowDuplicates"] == true, "agent": body["agent"] });
     let (mut refused, mut taken) = (Vec::new(), Vec::new());
     for (n, draft) in drafts.iter().enumerate() {
-        let id = format!("M4V{}{:012}", now.format("%Y%m%d%H%M%S"), vendor.number());
+        let id = format!("M4V{}{:012}", now.format("%Y%m%d%H%M%S"), vendor.next_number());
         let code = draft.refusal.unwrap_or("2000");
-        let mut verdict = json!({ "messageId": id, "statusCode": code, "statusMessage": meaning(code) });
+        let mut verdict = json!({ "messageId": id, "statusCode": code, "statusMessage": status_text(code) });
         if draft.fields.as_object().is_some_and(|fields| !fields.is_empty()) {
             verdict["customFields"] = draft.fields.clone();
         }
         if draft.refusal.is_none() {
             taken.push(verdict);
-            vendor.take(kept(draft, id, &group, n + 1, &about, now));
+            vendor.accept(accepted_message(draft, id, &group, n + 1, &group_options, now));
             continue;
         }
         verdict["to"] = json!(draft.to);
@@ -321,23 +335,30 @@ fn registered(vendor: &Vendor, drafts: &[Draft], asked: &Value) -> Response<Full
         verdict["accountId"] = json!(ACCOUNT);
         refused.push(verdict);
     }
-    let info = group_info(&group, now, &about, &Map::new(), taken.len());
-    let mut said = json!({ "failedMessageList": refused, "groupInfo": info });
-    if asked["showMessageList"] == true {
-        said["messageList"] = json!(taken);
+    let info = group_info(&group, now, &group_options, &Map::new(), taken.len());
+    let mut answer_body = json!({ "failedMessageList": refused, "groupInfo": info });
+    if body["showMessageList"] == true {
+        answer_body["messageList"] = json!(taken);
     }
-    answer(200, &said)
+    json_response(200, &answer_body)
 }
 
-fn kept(draft: &Draft, id: String, group: &str, place: usize, about: &Value, at: DateTime<Utc>) -> Taken {
+fn accepted_message(
+    draft: &Draft,
+    id: String,
+    group: &str,
+    position: usize,
+    group_options: &Value,
+    at: DateTime<Utc>,
+) -> AcceptedMessage {
     let mut options = draft.options.clone();
     options.insert("customFields".to_owned(), draft.fields.clone());
-    options.insert("group".to_owned(), about.clone());
+    options.insert("group".to_owned(), group_options.clone());
     let reference = draft.fields.as_object().and_then(|fields| fields.values().find_map(Value::as_str));
-    Taken {
+    AcceptedMessage {
         id,
         request: group.to_owned(),
-        place,
+        place: position,
         kind: draft.kind.clone(),
         from: Some(draft.from.clone()).filter(|from| !from.is_empty()),
         to: draft.to.clone(),
@@ -349,7 +370,7 @@ fn kept(draft: &Draft, id: String, group: &str, place: usize, about: &Value, at:
     }
 }
 
-fn meaning(code: &str) -> &'static str {
+fn status_text(code: &str) -> &'static str {
     match code {
         "2000" => "정상 접수",
         "3000" => "이통사로 접수 예정",
@@ -375,122 +396,133 @@ fn time(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
-fn code(end: End) -> &'static str {
+fn status_code(end: MessageResult) -> &'static str {
     match end {
-        End::Pending => "3000",
-        End::Delivered => "4000",
-        End::Failed => "3043",
-        End::Expired => "3040",
-        End::NotAUser => "3104",
+        MessageResult::Pending => "3000",
+        MessageResult::Delivered => "4000",
+        MessageResult::Failed => "3043",
+        MessageResult::Expired => "3040",
+        MessageResult::NotAUser => "3104",
     }
 }
 
-/// A message as it is listed, with the vendor's ones and zeros and many nulls.
-fn listed(standing: &MessageState) -> Value {
-    let (taken, done) = (&standing.taken, standing.end != End::Pending);
-    let changed = time(standing.at);
-    let options = |name: &str| taken.options.get(name).cloned().unwrap_or_default();
+/// Makes the JSON of a listed message, with the vendor's ones and zeros for booleans and its many nulls.
+fn message_json(state: &MessageState) -> Value {
+    let (message, is_final) = (&state.message, state.result != MessageResult::Pending);
+    let changed = time(state.changed_at);
+    let options = |name: &str| message.options.get(name).cloned().unwrap_or_default();
     json!({
-        "_id": taken.id, "messageId": taken.id, "groupId": taken.request, "accountId": ACCOUNT,
-        "type": taken.kind, "to": taken.to, "from": taken.from, "text": taken.text, "subject": taken.subject,
+        "_id": message.id, "messageId": message.id, "groupId": message.request, "accountId": ACCOUNT,
+        "type": message.kind, "to": message.to, "from": message.from, "text": message.text, "subject": message.subject,
         "country": "82", "imageId": options("imageId"), "customFields": options("customFields"),
-        "status": if done { "COMPLETE" } else { "SENDING" },
-        "statusCode": code(standing.end), "reason": meaning(code(standing.end)),
+        "status": if is_final { "COMPLETE" } else { "SENDING" },
+        "statusCode": status_code(state.result), "reason": status_text(status_code(state.result)),
         "autoTypeDetect": 1, "replacement": 0, "unavailableSenderNumber": 0, "resendCount": 0,
         "networkName": null, "networkCode": null, "clusterKey": null, "currentQueue": null,
         "faxPageCount": null, "voiceDuration": null, "voiceReplied": 0,
-        "dateCreated": time(taken.at), "dateUpdated": changed,
-        "dateProcessed": time(taken.at), "dateReported": done.then_some(&changed), "dateReceived": done.then_some(&changed),
+        "dateCreated": time(message.at), "dateUpdated": changed,
+        "dateProcessed": time(message.at), "dateReported": is_final.then_some(&changed),
+        "dateReceived": is_final.then_some(&changed),
         "kakaoOptions": options("kakaoOptions"), "rcsOptions": options("rcsOptions"),
         "naverOptions": options("naverOptions"), "faxOptions": null, "voiceOptions": null,
         "replacements": [], "log": [], "queues": [],
     })
 }
 
-/// What is asked for, newest first; in `group` alone where one is named.
-fn list(vendor: &Vendor, call: &Call, group: Option<&str>) -> Response<Full<Bytes>> {
-    let asked = |name: &str| call.asked(name);
+/// Lists the messages that match the query, newest first, and only those in `group` if one is given.
+fn list_messages(vendor: &VendorSimulator, call: &ApiRequest, group: Option<&str>) -> Response<Full<Bytes>> {
+    let query = |name: &str| call.query_value(name);
     let ids: Vec<String> = form_urlencoded::parse(call.query.as_bytes())
         .filter(|(name, _)| name == "messageId" || name.starts_with("messageIds"))
         .map(|(_, id)| id.into_owned())
         .collect();
-    let group = group.map(str::to_owned).or(asked("groupId"));
-    let is = |wanted: &Option<String>, found: &str| wanted.as_deref().is_none_or(|wanted| wanted == found);
-    let (to, from, kind, status) = (asked("to"), asked("from"), asked("type"), asked("statusCode"));
-    let by_change = asked("dateType").as_deref() == Some("UPDATED");
-    let date = |name: &str| asked(name).and_then(|text| DateTime::parse_from_rfc3339(&text).ok());
+    let group = group.map(str::to_owned).or(query("groupId"));
+    let matches = |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|wanted| wanted == value);
+    let (to, from, kind, status) = (query("to"), query("from"), query("type"), query("statusCode"));
+    let by_change = query("dateType").as_deref() == Some("UPDATED");
+    let date = |name: &str| query(name).and_then(|text| DateTime::parse_from_rfc3339(&text).ok());
     let (begin, end) = (date("startDate"), date("endDate"));
-    let mut found = vendor.find(|standing| {
-        let taken = &standing.taken;
-        let at = if by_change { standing.at } else { taken.at };
-        (ids.is_empty() || ids.contains(&taken.id))
-            && is(&group, &taken.request)
-            && is(&to, &taken.to)
-            && is(&from, taken.from.as_deref().unwrap_or_default())
-            && is(&kind, &taken.kind)
-            && is(&status, code(standing.end))
+    let mut messages = vendor.find(|state| {
+        let message = &state.message;
+        let at = if by_change { state.changed_at } else { message.at };
+        (ids.is_empty() || ids.contains(&message.id))
+            && matches(&group, &message.request)
+            && matches(&to, &message.to)
+            && matches(&from, message.from.as_deref().unwrap_or_default())
+            && matches(&kind, &message.kind)
+            && matches(&status, status_code(state.result))
             && begin.is_none_or(|begin| at >= begin)
             && end.is_none_or(|end| at <= end)
     });
-    found.reverse();
-    let limit = call.number("limit", PAGE).clamp(1, LONGEST_PAGE);
-    let start = asked("startKey");
-    let mut page = found.into_iter().skip_while(|s| start.as_ref().is_some_and(|key| s.taken.id != *key));
-    let messages: Map<String, Value> = page.by_ref().take(limit).map(|s| (s.taken.id.clone(), listed(&s))).collect();
-    let next = page.next().map(|standing| standing.taken.id);
-    answer(200, &json!({ "startKey": start, "nextKey": next, "limit": limit, "messageList": messages }))
+    messages.reverse();
+    let limit = call.query_number("limit", DEFAULT_PAGE).clamp(1, MAX_PAGE);
+    let start = query("startKey");
+    let mut messages_from_key =
+        messages.into_iter().skip_while(|s| start.as_ref().is_some_and(|key| s.message.id != *key));
+    let messages: Map<String, Value> =
+        messages_from_key.by_ref().take(limit).map(|s| (s.message.id.clone(), message_json(&s))).collect();
+    let next = messages_from_key.next().map(|state| state.message.id);
+    json_response(200, &json!({ "startKey": start, "nextKey": next, "limit": limit, "messageList": messages }))
 }
 
-fn group_of(vendor: &Vendor, id: &str) -> Option<Value> {
-    let messages = vendor.find(|standing| standing.taken.request == id);
-    let first = &messages.first()?.taken;
+fn find_group(vendor: &VendorSimulator, id: &str) -> Option<Value> {
+    let messages = vendor.find(|state| state.message.request == id);
+    let first = &messages.first()?.message;
     let mut counts = Map::new();
     let mut add = |name: &str, n: usize| counts.insert(name.to_owned(), json!(n));
-    let count = |is: fn(End) -> bool| messages.iter().filter(|s| is(s.end)).count();
+    let count = |is: fn(MessageResult) -> bool| messages.iter().filter(|s| is(s.result)).count();
     add("sentTotal", messages.len());
-    add("sentSuccess", count(|end| end == End::Delivered));
-    add("sentPending", count(|end| end == End::Pending));
-    add("sentFailed", count(|end| !matches!(end, End::Delivered | End::Pending)));
+    add("sentSuccess", count(|end| end == MessageResult::Delivered));
+    add("sentPending", count(|end| end == MessageResult::Pending));
+    add("sentFailed", count(|end| !matches!(end, MessageResult::Delivered | MessageResult::Pending)));
     Some(group_info(id, first.at, &first.options["group"], &counts, messages.len()))
 }
 
-fn groups(vendor: &Vendor, call: &Call) -> Response<Full<Bytes>> {
-    // The SDK for Python asks for one group in a way of its own.
-    let one = call.asked("value").filter(|_| call.asked("criteria").as_deref() == Some("groupId"));
-    let wanted = call.asked("groupId").or(one);
-    let mut ids: Vec<String> = vendor.find(|_| true).into_iter().map(|standing| standing.taken.request).collect();
+fn list_groups(vendor: &VendorSimulator, call: &ApiRequest) -> Response<Full<Bytes>> {
+    // The Python SDK names a group by `criteria` and `value`.
+    let by_criteria = call.query_value("value").filter(|_| call.query_value("criteria").as_deref() == Some("groupId"));
+    let group_id = call.query_value("groupId").or(by_criteria);
+    let mut ids: Vec<String> = vendor.find(|_| true).into_iter().map(|state| state.message.request).collect();
     ids.dedup();
-    ids.retain(|id| wanted.as_ref().is_none_or(|wanted| wanted == id));
-    let limit = call.number("limit", PAGE).clamp(1, LONGEST_PAGE);
+    ids.retain(|id| group_id.as_ref().is_none_or(|group_id| group_id == id));
+    let limit = call.query_number("limit", DEFAULT_PAGE).clamp(1, MAX_PAGE);
     let newest = ids.into_iter().rev().take(limit);
-    let found: Map<String, Value> = newest.filter_map(|id| Some((id.clone(), group_of(vendor, &id)?))).collect();
-    answer(200, &json!({ "startKey": null, "nextKey": null, "limit": limit, "groupList": found }))
+    let found: Map<String, Value> = newest.filter_map(|id| Some((id.clone(), find_group(vendor, &id)?))).collect();
+    json_response(200, &json!({ "startKey": null, "nextKey": null, "limit": limit, "groupList": found }))
 }
 
-fn group_info(id: &str, at: DateTime<Utc>, about: &Value, counts: &Map<String, Value>, taken: usize) -> Value {
+fn group_info(
+    id: &str,
+    at: DateTime<Utc>,
+    group_options: &Value,
+    counts: &Map<String, Value>,
+    accepted: usize,
+) -> Value {
     let kinds = ["sms", "lms", "mms", "ata", "cta", "cti", "nsa", "rcs_sms", "rcs_lms", "rcs_mms", "rcs_tpl"];
-    let each = |value: Value| kinds.into_iter().map(|kind| (kind.to_owned(), value.clone())).collect::<Map<_, _>>();
+    let for_each_kind =
+        |value: Value| kinds.into_iter().map(|kind| (kind.to_owned(), value.clone())).collect::<Map<_, _>>();
     let cash = json!({ "requested": 0, "replacement": 0, "refund": 0, "sum": 0 });
     let mut count = json!({
-        "total": about["total"], "sentTotal": 0, "sentFailed": 0, "sentSuccess": 0, "sentPending": 0,
-        "sentReplacement": 0, "refund": 0, "registeredFailed": about["failed"], "registeredSuccess": taken,
+        "total": group_options["total"], "sentTotal": 0, "sentFailed": 0, "sentSuccess": 0, "sentPending": 0,
+        "sentReplacement": 0, "refund": 0, "registeredFailed": group_options["failed"], "registeredSuccess": accepted,
     });
     for (name, n) in counts {
         count[name] = n.clone();
     }
     json!({
-        "count": count, "countForCharge": each(json!({})), "balance": cash, "point": cash,
-        "app": { "profit": each(json!(0)), "appId": null }, "log": [{}], "status": "SENDING",
-        "allowDuplicates": about["allowDuplicates"], "isRefunded": false, "accountId": ACCOUNT, "masterAccountId": null,
-        "sdkVersion": about["agent"]["sdkVersion"], "osPlatform": about["agent"]["osPlatform"],
+        "count": count, "countForCharge": for_each_kind(json!({})), "balance": cash, "point": cash,
+        "app": { "profit": for_each_kind(json!(0)), "appId": null }, "log": [{}], "status": "SENDING",
+        "allowDuplicates": group_options["allowDuplicates"], "isRefunded": false,
+        "accountId": ACCOUNT, "masterAccountId": null,
+        "sdkVersion": group_options["agent"]["sdkVersion"], "osPlatform": group_options["agent"]["osPlatform"],
         "apiVersion": "4", "groupId": id, "price": {}, "dateCreated": time(at), "dateUpdated": time(at),
         "scheduledDate": null, "dateSent": null, "dateCompleted": null,
     })
 }
 
-fn envelope(news: &[News], tries: u32, _now: DateTime<Utc>) -> Sheet {
-    let told = |news: &News| {
-        let listed = listed(&news.standing);
+fn build_callback(events: &[ReceiptEvent], tries: u32, _now: DateTime<Utc>) -> CallbackRequest {
+    let event_json = |events: &ReceiptEvent| {
+        let listed = message_json(&events.state);
         let mut data = Map::new();
         for name in [
             "messageId",
@@ -511,9 +543,9 @@ fn envelope(news: &[News], tries: u32, _now: DateTime<Utc>) -> Sheet {
             data.insert(name.to_owned(), listed[name].clone());
         }
         data.insert("statusMessage".to_owned(), listed["reason"].clone());
-        json!({ "eventDataId": news.event, "retryCount": tries, "data": data })
+        json!({ "eventDataId": events.event_id, "retryCount": tries, "data": data })
     };
-    Sheet { body: news.iter().map(told).collect(), headers: Vec::new() }
+    CallbackRequest { body: events.iter().map(event_json).collect(), headers: Vec::new() }
 }
 
 #[cfg(test)]
@@ -545,7 +577,7 @@ mod tests {
         caller.ask(method, path, &headers, &body.to_string()).await.unwrap()
     }
 
-    /// By the date as it was written and names in any case, in time, once.
+    /// A signature covers the date as written, with names in any case, and is valid for 15 minutes and once.
     #[tokio::test]
     async fn a_signature_is_good_once() {
         let caller = caller().await;
@@ -562,7 +594,7 @@ mod tests {
             (with(API_KEY, API_SECRET, &at(0), salt), "ok"),
             (with(API_KEY, API_SECRET, &at(0), salt), "DuplicatedSignature"),
             (header(["ApiKey", "Date", "Salt", "SIGNATURE"], API_KEY, API_SECRET, &at(1), salt), "ok"),
-            // The same moment, written otherwise.
+            // The same moment in another spelling.
             (with(API_KEY, API_SECRET, &now.to_rfc3339_opts(SecondsFormat::Nanos, true), salt), "ok"),
             (with(API_KEY, API_SECRET, &at(-16), salt), "RequestTimeTooSkewed"),
             (with(API_KEY, API_SECRET, &at(16), salt), "RequestTimeTooSkewed"),
@@ -576,7 +608,7 @@ mod tests {
         }
     }
 
-    /// Each message by itself: its kind, its length, its options.
+    /// Each message is checked by itself: its kind, its length, its options.
     #[tokio::test]
     async fn each_message_has_its_verdict() {
         let caller = caller().await;
@@ -603,7 +635,8 @@ mod tests {
             (json!({ "type": "ATA", "text": "x", "kakaoOptions": { "templateId": "T" } }), "1041"),
             (json!({ "type": "BMS_FREE", "text": "x", "kakaoOptions": kakao(json!({})) }), "1010"),
             (
-                json!({ "type": "BMS_FREE", "text": "x", "kakaoOptions": kakao(json!({ "bms": { "targeting": "I" } })) }),
+                json!({ "type": "BMS_FREE", "text": "x",
+                    "kakaoOptions": kakao(json!({ "bms": { "targeting": "I" } })) }),
                 "2000",
             ),
             (json!({ "type": "RCS_SMS", "text": "가".repeat(101), "rcsOptions": { "brandId": RCS_BRAND_ID } }), "1031"),
@@ -611,7 +644,8 @@ mod tests {
         ];
         let mut messages = Vec::new();
         for (n, (message, _)) in cases.iter().enumerate() {
-            let mut whole = json!({ "to": format!("010123456{n:02}"), "from": "0212345678", "customFields": { "n": n.to_string() } });
+            let mut whole = json!({ "to": format!("010123456{n:02}"), "from": "0212345678",
+                "customFields": { "n": n.to_string() } });
             whole.as_object_mut().unwrap().extend(message.as_object().unwrap().clone());
             messages.push(whole);
         }
@@ -628,11 +662,12 @@ mod tests {
         }
         let (status, _) = ask(&caller, Method::POST, SEND, &json!({ "messages": [] })).await;
         assert_eq!(status, 400);
-        let long = json!([{ "to": "01012345678", "from": "0212345678", "text": "x", "customFields": { "a": "x".repeat(101) } }]);
+        let long = json!([{ "to": "01012345678", "from": "0212345678", "text": "x",
+            "customFields": { "a": "x".repeat(101) } }]);
         assert_eq!(ask(&caller, Method::POST, SEND, &json!({ "messages": long })).await.0, 400);
     }
 
-    /// A list goes on where it ended, newest first; each message once.
+    /// A list is read page by page, newest first, each message once.
     #[tokio::test]
     async fn a_list_is_read_page_by_page() {
         let caller = caller().await;

@@ -1,53 +1,63 @@
-//! Naver TalkTalk's chatbot API: `POST /chatbot/v1/event`. Every answer is an HTTP 200 that says in its JSON whether the
-//! message was taken; nothing is told later. Recipients are keys that the vendor makes for each user of a channel.
+//! Simulates Naver TalkTalk's chatbot API v1: `POST /chatbot/v1/event`. Every response is an HTTP 200 whose JSON says
+//! whether the message was accepted; there are no receipts. Recipients are keys that Naver gives each user of a
+//! channel.
 
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::Answered;
-use super::magic::{ReceiptPlan, Why};
-use super::vendor::{Call, No, Setup, Taken, Trade, Vendor, json as answer, text, told};
+use super::ServiceResult;
+use super::magic::{ReceiptPlan, RefusalReason};
+use super::vendor::{
+    AcceptedMessage, ApiRequest, RequestRefusal, SimulatorSetup, VendorProfile, VendorSimulator, json_response,
+    receipt_plan, text_field,
+};
 use crate::error::Result;
 use crate::shutdown::Shutdown;
 
-/// What is let in.
+/// The only valid Authorization value.
 pub const AUTHORIZATION: &str = "ct_simulator_0000000000000000";
 const PATH: &str = "/chatbot/v1/event";
 const TEXT_CHARS: usize = 10_000;
 const KEY_CHARS: usize = 100;
 const CONTENTS: [&str; 3] = ["textContent", "imageContent", "compositeContent"];
 
-const TRADE: Trade = Trade {
+const PROFILE: VendorProfile = VendorProfile {
     name: "talktalk",
     refusal: (500, "99"),
     respond: |vendor, call| Box::pin(respond(vendor, call)),
     refuse: |no| match no {
-        No::Credentials => refused("01", "authorization 오류"),
-        No::Limited => super::text(StatusCode::TOO_MANY_REQUESTS, "Too Many Requests"),
-        No::Scripted(status, code) => answer(status, &json!({ "success": false, "resultCode": code })),
+        RequestRefusal::Credentials => refused("01", "authorization 오류"),
+        RequestRefusal::Limited => super::text_response(StatusCode::TOO_MANY_REQUESTS, "Too Many Requests"),
+        RequestRefusal::Scripted(status, code) => {
+            json_response(status, &json!({ "success": false, "resultCode": code }))
+        }
     },
-    by_users: |_| true,
-    receipts: None,
+    needs_app_user: |_| true,
+    callbacks: None,
 };
 
-pub async fn start(setup: Setup, shutdown: &Shutdown) -> Result<Vendor> {
-    Vendor::start(&TRADE, setup, shutdown).await
+/// Starts the simulator.
+///
+/// # Errors
+/// Those of `VendorSimulator::start`.
+pub async fn start(setup: SimulatorSetup, shutdown: &Shutdown) -> Result<VendorSimulator> {
+    VendorSimulator::start(&PROFILE, setup, shutdown).await
 }
 
 fn refused(code: &str, message: &str) -> Response<Full<Bytes>> {
-    answer(200, &json!({ "success": false, "resultCode": code, "resultMessage": message }))
+    json_response(200, &json!({ "success": false, "resultCode": code, "resultMessage": message }))
 }
 
-async fn respond(vendor: Vendor, call: Call) -> Answered {
+async fn respond(vendor: VendorSimulator, call: ApiRequest) -> ServiceResult {
     if (call.method.clone(), call.path.as_str()) != (Method::POST, PATH) {
-        return Ok(answer(404, &json!({ "success": false, "resultCode": "99", "resultMessage": "not found" })));
+        return Ok(json_response(404, &json!({ "success": false, "resultCode": "99", "resultMessage": "not found" })));
     }
     if call.header("authorization") != Some(AUTHORIZATION) {
         return Ok(refused("01", "authorization 오류"));
     }
-    let (user, said, body) = match call.is_json().then(|| parse(&call.body)) {
+    let (user, message_text, body) = match call.is_json().then(|| parse(&call.body)) {
         Some(Ok(parsed)) => parsed,
         Some(Err(message)) => return Ok(refused("02", message)),
         None => return Ok(refused("02", "content-type 오류")),
@@ -56,8 +66,8 @@ async fn respond(vendor: Vendor, call: Call) -> Answered {
         if let Some(refusal) = refusal(&vendor, &user) {
             return refusal;
         }
-        let id = format!("talk-{:012}", vendor.number());
-        vendor.take(Taken {
+        let id = format!("talk-{:012}", vendor.next_number());
+        vendor.accept(AcceptedMessage {
             id: id.clone(),
             request: id,
             place: 1,
@@ -65,48 +75,48 @@ async fn respond(vendor: Vendor, call: Call) -> Answered {
             from: None,
             to: user.clone(),
             subject: None,
-            text: said.clone(),
+            text: message_text.clone(),
             reference: None,
             at: vendor.now(),
             options: body,
         });
-        answer(200, &json!({ "success": true, "resultCode": "00" }))
+        json_response(200, &json!({ "success": true, "resultCode": "00" }))
     };
-    vendor.act(&[(&user, &said)], take).await
+    vendor.answer_with(&[(&user, &message_text)], take).await
 }
 
-fn refusal(vendor: &Vendor, user: &str) -> Option<Response<Full<Bytes>>> {
-    let nobody = "존재하지 않는 user";
-    if told(user) == Some(ReceiptPlan::NotAUser) {
-        return Some(refused("99", nobody));
+fn refusal(vendor: &VendorSimulator, user: &str) -> Option<Response<Full<Bytes>>> {
+    let no_such_user = "존재하지 않는 user";
+    if receipt_plan(user) == Some(ReceiptPlan::NotAUser) {
+        return Some(refused("99", no_such_user));
     }
-    match vendor.refuses(user)? {
-        // What stands before the API says so: the API itself has one word for all the rest.
-        Why::Internal => Some(super::text(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable")),
-        Why::Address | Why::OptedOut => Some(refused("99", nobody)),
-        Why::Balance => Some(refused("99", "한도 초과")),
-        Why::Credentials => None,
+    match vendor.refusal_reason(user)? {
+        // A proxy in front of the API answers 503; the API itself has one code for all other failures.
+        RefusalReason::Internal => Some(super::text_response(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable")),
+        RefusalReason::Address | RefusalReason::OptedOut => Some(refused("99", no_such_user)),
+        RefusalReason::Balance => Some(refused("99", "한도 초과")),
+        RefusalReason::Credentials => None,
     }
 }
 
-/// The user, what is said, and all of it; or the vendor's words for what is wrong.
+/// Returns user, text and the whole body; or the vendor's text for what is wrong.
 fn parse(body: &[u8]) -> Result<(String, String, Value), &'static str> {
     let body: Value = serde_json::from_slice(body).map_err(|_| "request json 문자열 파싱 오류")?;
-    if text(&body, "event") != Some("send") {
+    if text_field(&body, "event") != Some("send") {
         return Err("event 오류");
     }
-    let user = text(&body, "user").filter(|user| user.len() <= KEY_CHARS).ok_or("user 오류")?.to_owned();
+    let user = text_field(&body, "user").filter(|user| user.len() <= KEY_CHARS).ok_or("user 오류")?.to_owned();
     if CONTENTS.iter().filter(|name| body.get(**name).is_some()).count() != 1 {
         return Err("textContent, imageContent, compositeContent 중 하나만 필요");
     }
-    let said = match body.get("textContent") {
-        Some(content) => text(content, "text").ok_or("textContent.text 오류")?,
+    let message_text = match body.get("textContent") {
+        Some(content) => text_field(content, "text").ok_or("textContent.text 오류")?,
         None => "",
     };
-    if said.chars().count() > TEXT_CHARS {
+    if message_text.chars().count() > TEXT_CHARS {
         return Err("textContent.text 길이 초과");
     }
-    Ok((user, said.to_owned(), body))
+    Ok((user, message_text.to_owned(), body))
 }
 
 #[cfg(test)]
@@ -114,9 +124,9 @@ mod tests {
     use super::super::vendor::testing::Caller;
     use super::*;
 
-    /// S0-41: the verdict is in the answer, and nothing else comes; nearly always the answer is a 200.
+    /// S0-41: the response is final, no receipt follows, and nearly every response is a 200.
     #[tokio::test]
-    async fn the_verdict_is_in_the_answer() {
+    async fn the_verdict_is_in_the_json_response() {
         let caller = Caller::at(|setup, shutdown| async move { start(setup, &shutdown).await }).await;
         let headers = [("authorization", AUTHORIZATION), ("content-type", "application/json;charset=UTF-8")];
         let ask = async |headers: &[(&str, &str)], body: &Value| {
@@ -148,9 +158,9 @@ mod tests {
         ] {
             assert_eq!(ask(&headers, &to(user)).await, verdict, "{user}");
         }
-        assert_eq!(caller.vendor.taken(), 0);
+        assert_eq!(caller.vendor.accepted_count(), 0);
         assert_eq!(ask(&headers, &good).await, said(200, "00"));
-        caller.vendor.tell().await;
-        assert_eq!((caller.vendor.taken(), caller.hub.heard().len()), (1, 0));
+        caller.vendor.send_all_receipts().await;
+        assert_eq!((caller.vendor.accepted_count(), caller.hub.take_received().len()), (1, 0));
     }
 }

@@ -1,13 +1,13 @@
-//! What the simulators of channels' vendors share: the ledger of what was taken, what is told of it later and when, magic
-//! recipients, a clock that can run faster, and what a vendor holds against a caller (limits, balance, senders).
+//! What the simulators of messaging vendors share: the accepted messages, their receipts and when these are sent, magic
+//! recipients, a clock that can run faster, and the vendor's restrictions (rate limit, balance, registered senders).
 //!
-//! Beside the desk's doors there are, over HTTP:
+//! Beside `/_records` and `/_script` there are, over HTTP:
 //!
-//! - `POST /_clock {"rate": 60}`: delays pass so many times faster; 0 stops them.
-//! - `POST /_receipts`: tells now what is to be told, however late it is due.
-//! - `POST /_settings {"callback": URL, "senders": ["0212345678"], "balance": 3, "limit": {"requests": 100, "seconds": 60}}`:
-//!   where receipts go (by product: `{"sms": URL, …}`), which senders are registered, how many messages are still paid for,
-//!   how many requests are taken in a time. What is not named stays as it is; null takes it back.
+//! - `POST /_clock {"rate": 60}`: delays pass this many times faster; 0 stops them.
+//! - `POST /_receipts`: sends all scheduled receipts now, in their order.
+//! - `POST /_settings {"callback": URL, "senders": ["0212345678"], "balance": 3, "limit": {"requests": 100, "seconds":
+//!   60}}`: the URL of callbacks (by product: `{"sms": URL, …}`), the registered senders, the number of messages that
+//!   are still paid for, and the rate limit. Settings that are not named stay as they are; null resets one.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::future::Future;
@@ -26,73 +26,74 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use url::Url;
 
-use super::magic::{self, Does, How, ReceiptPlan, Why};
-use super::{Answered, Behaviour, Cut, Desk};
+use super::magic::{self, Effect, ReceiptPlan, RefusalReason, RequestFault};
+use super::{Behaviour, ConnectionCut, Control, ServiceResult};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::provider::http::{Common, Connections, DecidedBy, Http};
+use crate::provider::http::{ClientSettings, ConnectionPolicy, DecidedBy, HttpClient};
 use crate::shutdown::Shutdown;
 
-/// What is remembered to be asked for; the oldest goes.
-const MESSAGES: usize = 200_000;
-/// Magic recipients in the middle of their two turns, and signatures that were used; beyond so many all are forgotten.
-const REMEMBERED: usize = 10_000;
-/// How long whoever is told may take.
-const CALL: Duration = Duration::from_secs(10);
-/// The sender that is never registered, where no list says which are.
-pub const STRANGER: &str = "0200000000";
+/// The most messages kept for look-ups and lists; then the oldest is dropped.
+const MAX_MESSAGES: usize = 200_000;
+/// The most failed magic requests, and the most used keys, that are remembered; then all are forgotten.
+const MAX_REMEMBERED: usize = 10_000;
+/// The time limit of a callback.
+const CALLBACK_TIMEOUT: Duration = Duration::from_secs(10);
+/// The sender that is not registered, where no setting lists the registered ones.
+pub const UNREGISTERED_SENDER: &str = "0200000000";
 
-/// When things are told, in seconds of the vendor's time after a message was taken.
-const SOON: f64 = 2.0;
-const AFTERWARDS: f64 = 4.0;
-const LATE: f64 = 600.0;
-const EXPIRED: f64 = 25.0 * 3600.0;
+/// When receipts are sent, in seconds of the vendor's time after the message was accepted.
+const RECEIPT_AFTER_S: f64 = 2.0;
+const SECOND_RECEIPT_AFTER_S: f64 = 4.0;
+const LATE_RECEIPT_AFTER_S: f64 = 600.0;
+const EXPIRED_AFTER_S: f64 = 25.0 * 3600.0;
 
-/// How a simulator is set up.
+/// What a simulator is started with.
 #[derive(Clone)]
-pub struct Setup {
-    /// 0 takes any that is free.
+pub struct SimulatorSetup {
+    /// The port on 127.0.0.1; 0 takes any free one.
     pub port: u16,
-    /// Where receipts go.
+    /// The URL of callbacks; without one no receipts are sent.
     pub callback: Option<String>,
-    /// How many times faster delays pass; 0: only when told to (`tell`).
+    /// How many times faster delays pass. 0: receipts are sent only by `send_all_receipts`.
     pub rate: f64,
-    /// What its dates are read from. Those of signatures are compared with this machine's own clock.
+    /// The clock of the vendor's dates. Dates of signatures are compared with this machine's own clock.
     pub clock: Clock,
 }
 
-impl Default for Setup {
-    fn default() -> Setup {
-        Setup { port: 0, callback: None, rate: 1.0, clock: Clock::system() }
+impl Default for SimulatorSetup {
+    fn default() -> SimulatorSetup {
+        SimulatorSetup { port: 0, callback: None, rate: 1.0, clock: Clock::system() }
     }
 }
 
-/// A message that was taken.
+/// An accepted message, as `GET /_records` returns it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Taken {
+pub struct AcceptedMessage {
     /// The vendor's own id of the message.
     pub id: String,
-    /// Of the request or group it came in, where the vendor has such ids, and its place there, from 1.
+    /// The id of its request or group, where the vendor has such ids.
     pub request: String,
+    /// Its position in the request, from 1.
     pub place: usize,
-    /// The vendor's word for what it is.
+    /// The vendor's name for its type.
     pub kind: String,
     pub from: Option<String>,
     pub to: String,
     pub subject: Option<String>,
-    /// As the vendor keeps it: cut or with question marks, where it does such things.
+    /// As the vendor stores it: some cut it, or replace characters by question marks.
     pub text: String,
-    /// What it was asked to repeat.
+    /// The reference that receipts repeat.
     pub reference: Option<String>,
     pub at: DateTime<Utc>,
-    /// The rest that the vendor keeps.
+    /// Further fields that the vendor stores.
     pub options: Value,
 }
 
-/// What became of a message.
+/// The result of a message so far. The names are part of the ids of receipts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum MessageResult {
     Pending,
     Delivered,
     Failed,
@@ -100,63 +101,65 @@ pub(super) enum End {
     NotAUser,
 }
 
-/// A message as it stands.
+/// A message with its present result.
 #[derive(Debug, Clone)]
 pub(super) struct MessageState {
-    pub taken: Taken,
-    pub end: End,
-    /// Of the last change.
-    pub at: DateTime<Utc>,
+    pub message: AcceptedMessage,
+    pub result: MessageResult,
+    /// When the result changed last.
+    pub changed_at: DateTime<Utc>,
 }
 
-/// Something that is told about a message.
+/// One receipt.
 #[derive(Debug, Clone)]
-pub(super) struct News {
-    /// The same however often it is told.
-    pub event: String,
-    pub standing: MessageState,
+pub(super) struct ReceiptEvent {
+    /// The receipt's id, the same in each repetition.
+    pub event_id: String,
+    pub state: MessageState,
 }
 
-/// One request to whoever is told.
-pub(super) struct Sheet {
+/// The body and headers of one callback.
+pub(super) struct CallbackRequest {
     pub body: Value,
     pub headers: Vec<(&'static str, String)>,
 }
 
-/// Why the whole request is refused.
-pub(super) enum No<'a> {
+/// Why a whole request is refused.
+pub(super) enum RequestRefusal<'a> {
     Credentials,
     Limited,
     Scripted(u16, &'a str),
 }
 
-type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// What makes one vendor another.
-pub(super) struct Trade {
+/// What distinguishes one vendor from another.
+pub(super) struct VendorProfile {
     pub name: &'static str,
-    /// How it usually says no, for scripts that do not say how.
+    /// Its usual status and error word, for scripts that name none.
     pub refusal: (u16, &'static str),
-    pub respond: fn(Vendor, Call) -> Pending<Answered>,
-    pub refuse: fn(No<'_>) -> Response<Full<Bytes>>,
-    /// Whether this kind of message can find that its recipient does not use the channel.
-    pub by_users: fn(&str) -> bool,
-    pub receipts: Option<Receipts>,
+    pub respond: fn(VendorSimulator, ApiRequest) -> BoxFuture<ServiceResult>,
+    pub refuse: fn(RequestRefusal<'_>) -> Response<Full<Bytes>>,
+    /// Whether this kind of message reaches only users of an app, such as KakaoTalk.
+    pub needs_app_user: fn(&str) -> bool,
+    pub callbacks: Option<CallbackRules>,
 }
 
-/// How it tells what became of messages.
-pub(super) struct Receipts {
-    /// Which of its callbacks is for this kind of message, empty where there is one for all; none: it is not told.
+/// How the vendor sends receipts.
+pub(super) struct CallbackRules {
+    /// The callback URL's product for a kind of message, empty where the vendor has one URL. `None`: no receipt is
+    /// sent.
     pub product: fn(&str) -> Option<&'static str>,
-    pub envelope: fn(&[News], u32, DateTime<Utc>) -> Sheet,
-    /// News in one request.
-    pub at_once: usize,
-    /// Seconds before each further try, unless the answer is 200.
-    pub again: &'static [f64],
+    /// Makes the callback from receipts, the number of earlier tries, and the time.
+    pub build: fn(&[ReceiptEvent], u32, DateTime<Utc>) -> CallbackRequest,
+    /// The most receipts of one callback.
+    pub max_events: usize,
+    /// The seconds before each retry of a callback that was not answered with 200.
+    pub retry_after_s: &'static [f64],
 }
 
-/// A request as it came.
-pub(super) struct Call {
+/// A request to the vendor's API.
+pub(super) struct ApiRequest {
     pub method: Method,
     pub path: String,
     pub query: String,
@@ -164,68 +167,70 @@ pub(super) struct Call {
     pub body: Bytes,
 }
 
-impl Call {
-    /// A header's one value, as text.
+impl ApiRequest {
+    /// Returns a header's value, if it is text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 
+    /// Returns whether the body's type is JSON.
     pub fn is_json(&self) -> bool {
         self.header("content-type").is_some_and(|kind| kind.split(';').next() == Some("application/json"))
     }
 
-    /// The last value of a name in the query, where it has one.
-    pub fn asked(&self, name: &str) -> Option<String> {
+    /// Returns the last value of a name in the query. `None` if it is missing or empty.
+    pub fn query_value(&self, name: &str) -> Option<String> {
         let pairs = form_urlencoded::parse(self.query.as_bytes());
         pairs.filter(|(n, value)| n == name && !value.is_empty()).last().map(|(_, value)| value.into_owned())
     }
 
-    pub fn number(&self, name: &str, default: usize) -> usize {
-        self.asked(name).and_then(|text| text.parse().ok()).unwrap_or(default)
+    /// Returns a number in the query, or `default`.
+    pub fn query_number(&self, name: &str, default: usize) -> usize {
+        self.query_value(name).and_then(|text| text.parse().ok()).unwrap_or(default)
     }
 }
 
-/// A vendor's simulator.
+/// A running simulator of one vendor. Clones share its state.
 #[derive(Clone)]
-pub struct Vendor(Arc<Inner>);
+pub struct VendorSimulator(Arc<Inner>);
 
 struct Inner {
-    trade: &'static Trade,
+    profile: &'static VendorProfile,
     address: SocketAddr,
-    desk: Desk<Taken>,
+    control: Control<AcceptedMessage>,
     clock: Clock,
     shutdown: Shutdown,
-    http: Http,
+    http: HttpClient,
     state: Mutex<State>,
-    /// There is something to tell, or the clock has another pace.
+    /// Wakes the task that sends receipts, when one is scheduled or the clock's rate changes.
     wake: Notify,
-    /// Held while something is told: in order, and so that who waits for it knows when it was.
-    telling: tokio::sync::Mutex<()>,
+    /// Held while receipts are sent, so that they are sent in order, and a caller knows when all were sent.
+    sending: tokio::sync::Mutex<()>,
 }
 
 struct State {
-    pace: Pace,
+    time: VendorTime,
     callbacks: BTreeMap<String, Url>,
     senders: Option<HashSet<String>>,
     balance: Option<u64>,
     limit: Option<Limit>,
-    requests: VecDeque<DateTime<Utc>>,
-    /// Magic recipients that went wrong once and are to be in order now.
-    tried: HashSet<String>,
-    /// Keys of requests that may come once, and when they came.
-    used: HashMap<String, DateTime<Utc>>,
-    numbers: u64,
+    request_times: VecDeque<DateTime<Utc>>,
+    /// Magic requests that failed once and succeed the next time.
+    faulted: HashSet<String>,
+    /// Keys that may be used once, and when they were used.
+    used_keys: HashMap<String, DateTime<Utc>>,
+    last_number: u64,
     messages: BTreeMap<String, MessageState>,
-    /// By when it is due, in microseconds of the vendor's time, and by order.
-    later: BTreeMap<(u64, u64), Later>,
+    /// Scheduled receipts by due time (microseconds of the vendor's time) and sequence number.
+    scheduled: BTreeMap<(u64, u64), ScheduledReceipts>,
 }
 
-/// What happens later.
-struct Later {
-    news: Vec<News>,
-    /// Whether the messages are from then on as the news say.
-    changes: bool,
-    told: bool,
+/// Receipts that are due at one time.
+struct ScheduledReceipts {
+    events: Vec<ReceiptEvent>,
+    /// Whether the messages' stored results become those of the receipts.
+    changes_result: bool,
+    sent: bool,
     tries: u32,
 }
 
@@ -236,23 +241,23 @@ struct Limit {
     seconds: u32,
 }
 
-/// The vendor's time, which runs `rate` times as fast as ours.
-struct Pace {
+/// The vendor's time in seconds, which runs `rate` times as fast as this machine's.
+struct VendorTime {
     rate: f64,
     since: Instant,
-    before: f64,
+    offset_s: f64,
 }
 
-impl Pace {
-    fn new(rate: f64, before: f64) -> Pace {
-        Pace { rate, since: Instant::now(), before }
+impl VendorTime {
+    fn new(rate: f64, before: f64) -> VendorTime {
+        VendorTime { rate, since: Instant::now(), offset_s: before }
     }
 
     fn now(&self) -> f64 {
-        self.before + self.since.elapsed().as_secs_f64() * self.rate
+        self.offset_s + self.since.elapsed().as_secs_f64() * self.rate
     }
 
-    /// Our time until then; none while it stands still.
+    /// Returns the real time until `due`, in microseconds of the vendor's time. `None` while the clock stands still.
     fn until(&self, due: u64) -> Option<Duration> {
         let left = (seconds(due) - self.now()).max(0.0) / self.rate;
         Duration::try_from_secs_f64(left).ok()
@@ -260,7 +265,7 @@ impl Pace {
 }
 
 fn micros(seconds: f64) -> u64 {
-    // A number that does not fit becomes the nearest that does.
+    // `as` saturates.
     (seconds * 1e6) as u64
 }
 
@@ -274,97 +279,106 @@ struct Rate {
     rate: f64,
 }
 
-impl Vendor {
-    pub(super) async fn start(trade: &'static Trade, setup: Setup, shutdown: &Shutdown) -> Result<Vendor> {
+impl VendorSimulator {
+    pub(super) async fn start(
+        trade: &'static VendorProfile,
+        setup: SimulatorSetup,
+        shutdown: &Shutdown,
+    ) -> Result<VendorSimulator> {
         let listener = super::listen(setup.port).await?;
         let state = State {
-            pace: Pace::new(setup.rate, 0.0),
+            time: VendorTime::new(setup.rate, 0.0),
             callbacks: BTreeMap::new(),
             senders: None,
             balance: None,
             limit: None,
-            requests: VecDeque::new(),
-            tried: HashSet::new(),
-            used: HashMap::new(),
-            numbers: 0,
+            request_times: VecDeque::new(),
+            faulted: HashSet::new(),
+            used_keys: HashMap::new(),
+            last_number: 0,
             messages: BTreeMap::new(),
-            later: BTreeMap::new(),
+            scheduled: BTreeMap::new(),
         };
         let tls = setup.callback.as_deref().is_some_and(|url| url.starts_with("https:"));
-        let vendor = Vendor(Arc::new(Inner {
-            trade,
-            address: super::bound(&listener)?,
-            desk: Desk::new(),
+        let vendor = VendorSimulator(Arc::new(Inner {
+            profile: trade,
+            address: super::bound_address(&listener)?,
+            control: Control::new(),
             clock: setup.clock,
             shutdown: shutdown.clone(),
-            http: Http::new(&Common::within(CALL), Connections::Kept, tls)?,
+            http: HttpClient::new(&ClientSettings::with_budget(CALLBACK_TIMEOUT), ConnectionPolicy::KeepAlive, tls)?,
             state: Mutex::new(state),
             wake: Notify::new(),
-            telling: tokio::sync::Mutex::new(()),
+            sending: tokio::sync::Mutex::new(()),
         }));
         if let Some(url) = setup.callback {
-            vendor.call_back("", &url)?;
+            vendor.set_callback("", &url)?;
         }
         let session = {
             let vendor = vendor.clone();
             move |stream| {
                 let vendor = vendor.clone();
                 let shutdown = vendor.0.shutdown.clone();
-                super::serve(stream, shutdown, move |request| vendor.clone().answer(request))
+                super::serve_http(stream, shutdown, move |request| vendor.clone().answer(request))
             }
         };
-        shutdown.spawn(super::accept(listener, shutdown.clone(), session));
-        shutdown.spawn(vendor.clone().tell_in_time());
+        shutdown.spawn(super::accept_connections(listener, shutdown.clone(), session));
+        shutdown.spawn(vendor.clone().send_receipts_when_due());
         Ok(vendor)
     }
 
+    /// The vendor's name, as `notihub simulate` has it.
     pub fn name(&self) -> &'static str {
-        self.0.trade.name
+        self.0.profile.name
     }
 
+    /// The address it listens on.
     pub fn address(&self) -> SocketAddr {
         self.0.address
     }
 
-    /// Where its API is.
+    /// The base URL of its API.
     pub fn url(&self) -> String {
         format!("http://{}", self.0.address)
     }
 
-    /// How many messages were taken.
-    pub fn taken(&self) -> u64 {
-        self.0.desk.taken()
+    /// The number of accepted messages that are recorded.
+    pub fn accepted_count(&self) -> u64 {
+        self.0.control.record_count()
     }
 
-    /// The ledger: what was taken, in order of arrival.
-    pub fn records(&self) -> Vec<Taken> {
-        self.0.desk.records()
+    /// Returns the accepted messages, in order of arrival.
+    pub fn records(&self) -> Vec<AcceptedMessage> {
+        self.0.control.records()
     }
 
-    /// What to do with the next `times` requests that are in order, after what was scripted before.
+    /// Sets the behaviour for the next `times` valid requests, after those scripted before.
     pub fn script(&self, behaviour: Behaviour, times: u32) {
-        self.0.desk.script(behaviour, times);
+        self.0.control.push_script(behaviour, times);
     }
 
-    /// Where receipts go from now on; a product of the vendor's by its word, or all with an empty one.
-    pub fn call_back(&self, product: &str, url: &str) -> Result<()> {
+    /// Sets the callback URL of a product, or of all with an empty `product`.
+    ///
+    /// # Errors
+    /// `Error::Setup` if the text is not a URL.
+    pub fn set_callback(&self, product: &str, url: &str) -> Result<()> {
         let url = Url::parse(url).map_err(|e| Error::Setup(format!("a callback of {}: {e}", self.name())))?;
         self.state().callbacks.insert(product.to_owned(), url);
         Ok(())
     }
 
-    /// How fast delays pass from now on.
+    /// Sets how many times faster delays pass from now on.
     pub fn set_rate(&self, rate: f64) {
         let mut state = self.state();
-        state.pace = Pace::new(rate, state.pace.now());
+        state.time = VendorTime::new(rate, state.time.now());
         drop(state);
         self.0.wake.notify_one();
     }
 
-    /// Tells all there is to tell, also what is not due; once, and in the order in which it is due. Afterwards it was heard,
-    /// or is to be told again.
-    pub async fn tell(&self) {
-        self.tell_until(u64::MAX).await;
+    /// Sends all scheduled receipts once, in their order, also those not yet due. When it returns, each was answered or
+    /// is scheduled again.
+    pub async fn send_all_receipts(&self) {
+        self.send_receipts_until(u64::MAX).await;
     }
 
     pub(super) fn now(&self) -> DateTime<Utc> {
@@ -375,60 +389,62 @@ impl Vendor {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn answer(self, request: Request<Incoming>) -> Answered {
-        let own = ["/_clock", "/_receipts", "/_settings"].contains(&request.uri().path());
-        if !own && request.uri().path().starts_with("/_") {
-            return Ok(super::control(&self.0.desk, self.0.trade.refusal, request).await);
+    async fn answer(self, request: Request<Incoming>) -> ServiceResult {
+        let is_own_path = ["/_clock", "/_receipts", "/_settings"].contains(&request.uri().path());
+        if !is_own_path && request.uri().path().starts_with("/_") {
+            return Ok(super::serve_control(&self.0.control, self.0.profile.refusal, request).await);
         }
         let (parts, body) = request.into_parts();
         let (path, query) = (parts.uri.path().to_owned(), parts.uri.query().unwrap_or_default().to_owned());
-        let Some(body) = super::body(Request::new(body)).await else {
-            return Ok(super::text(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large, or was cut"));
+        let Some(body) = super::read_body(Request::new(body)).await else {
+            return Ok(super::text_response(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large or incomplete"));
         };
-        let call = Call { method: parts.method, path, query, headers: parts.headers, body };
-        if own { Ok(self.control(&call).await) } else { (self.0.trade.respond)(self.clone(), call).await }
+        let call = ApiRequest { method: parts.method, path, query, headers: parts.headers, body };
+        if is_own_path { Ok(self.control(&call).await) } else { (self.0.profile.respond)(self.clone(), call).await }
     }
 
-    async fn control(&self, call: &Call) -> Response<Full<Bytes>> {
+    async fn control(&self, call: &ApiRequest) -> Response<Full<Bytes>> {
         let done = match (&call.method, call.path.as_str()) {
-            (&Method::POST, "/_clock") => self.pace(&call.body),
-            (&Method::POST, "/_settings") => self.set(&call.body),
+            (&Method::POST, "/_clock") => self.set_clock(&call.body),
+            (&Method::POST, "/_settings") => self.change_settings(&call.body),
             (&Method::POST, _) => {
-                self.tell().await;
+                self.send_all_receipts().await;
                 Ok(())
             }
-            _ => Err("POST /_clock, POST /_settings and POST /_receipts".to_owned()),
+            _ => Err("there are POST /_clock, POST /_settings and POST /_receipts".to_owned()),
         };
         match done {
-            Ok(()) => super::text(StatusCode::OK, "ok"),
-            Err(why) => super::text(StatusCode::BAD_REQUEST, &why),
+            Ok(()) => super::text_response(StatusCode::OK, "ok"),
+            Err(reason) => super::text_response(StatusCode::BAD_REQUEST, &reason),
         }
     }
 
-    fn pace(&self, body: &[u8]) -> Result<(), String> {
+    fn set_clock(&self, body: &[u8]) -> Result<(), String> {
         let Rate { rate } = serde_json::from_slice(body).map_err(|e| e.to_string())?;
         if rate < 0.0 {
-            return Err("no clock runs back".to_owned());
+            return Err("rate must not be negative".to_owned());
         }
         self.set_rate(rate);
         Ok(())
     }
 
-    fn set(&self, body: &[u8]) -> Result<(), String> {
+    fn change_settings(&self, body: &[u8]) -> Result<(), String> {
         let settings: BTreeMap<String, Value> = serde_json::from_slice(body).map_err(|e| e.to_string())?;
         let mut state = self.state();
         for (name, value) in settings {
-            let wrong = |e: serde_json::Error| format!("{name}: {e}");
+            let invalid = |e: serde_json::Error| format!("{name}: {e}");
             match name.as_str() {
-                "senders" => state.senders = serde_json::from_value(value).map_err(wrong)?,
-                "balance" => state.balance = serde_json::from_value(value).map_err(wrong)?,
-                "limit" => state.limit = serde_json::from_value(value).map_err(wrong)?,
+                "senders" => state.senders = serde_json::from_value(value).map_err(invalid)?,
+                "balance" => state.balance = serde_json::from_value(value).map_err(invalid)?,
+                "limit" => state.limit = serde_json::from_value(value).map_err(invalid)?,
                 "callback" => {
-                    let one = |url| Some(BTreeMap::from([(String::new(), url)]));
+                    let for_all = |url| Some(BTreeMap::from([(String::new(), url)]));
                     let by_product: Option<BTreeMap<String, Url>> = match value {
-                        Value::String(_) => one(serde_json::from_value::<Text>(value).map_err(wrong)?.url()?),
-                        value => serde_json::from_value::<Option<BTreeMap<String, Text>>>(value)
-                            .map_err(wrong)?
+                        Value::String(_) => {
+                            for_all(serde_json::from_value::<CallbackUrl>(value).map_err(invalid)?.url()?)
+                        }
+                        value => serde_json::from_value::<Option<BTreeMap<String, CallbackUrl>>>(value)
+                            .map_err(invalid)?
                             .map(|urls| {
                                 urls.into_iter().map(|(p, text)| Ok((p, text.url()?))).collect::<Result<_, String>>()
                             })
@@ -436,7 +452,7 @@ impl Vendor {
                     };
                     state.callbacks = by_product.unwrap_or_default();
                 }
-                _ => return Err(format!("{name}: there are callback, senders, balance and limit")),
+                _ => return Err(format!("there is no setting {name}; there are callback, senders, balance and limit")),
             }
         }
         Ok(())
@@ -444,33 +460,33 @@ impl Vendor {
 }
 
 #[derive(Deserialize)]
-struct Text(String);
+struct CallbackUrl(String);
 
-impl Text {
+impl CallbackUrl {
     fn url(&self) -> Result<Url, String> {
         Url::parse(&self.0).map_err(|e| format!("callback: {e}"))
     }
 }
 
-/// What adapters' requests meet.
-impl Vendor {
-    /// A number that no other thing here has.
-    pub(super) fn number(&self) -> u64 {
+/// For the vendors' APIs.
+impl VendorSimulator {
+    /// Returns the next sequence number, from 1.
+    pub(super) fn next_number(&self) -> u64 {
         let mut state = self.state();
-        state.numbers += 1;
-        state.numbers
+        state.last_number += 1;
+        state.last_number
     }
 
     pub(super) fn is_registered(&self, sender: &str) -> bool {
-        self.state().senders.as_ref().map_or(sender != STRANGER, |senders| senders.contains(sender))
+        self.state().senders.as_ref().map_or(sender != UNREGISTERED_SENDER, |senders| senders.contains(sender))
     }
 
-    /// What is left to pay with.
-    pub(super) fn left(&self) -> u64 {
+    /// Returns the number of messages that are still paid for.
+    pub(super) fn balance(&self) -> u64 {
         self.state().balance.unwrap_or(1_000_000)
     }
 
-    /// Pays for one message.
+    /// Takes one message from the balance. Returns false if nothing is left.
     fn pay(&self) -> bool {
         let mut state = self.state();
         match &mut state.balance {
@@ -481,348 +497,388 @@ impl Vendor {
         true
     }
 
-    /// Whether this is the first request with a key that may come once in so long.
+    /// Returns whether this is the first use of a key within `within`.
     pub(super) fn first_use(&self, key: &str, within: TimeDelta) -> bool {
         let now = self.now();
         let mut state = self.state();
-        state.used.retain(|_, at| now - *at < within);
-        if state.used.len() >= REMEMBERED {
-            state.used.clear();
+        state.used_keys.retain(|_, at| now - *at < within);
+        if state.used_keys.len() >= MAX_REMEMBERED {
+            state.used_keys.clear();
         }
-        state.used.insert(key.to_owned(), now).is_none()
+        state.used_keys.insert(key.to_owned(), now).is_none()
     }
 
-    /// Why one recipient is refused whatever is sent to it.
-    pub(super) fn refuses(&self, to: &str) -> Option<Why> {
-        if let Some(Does::Refuse(why)) = magic::of(to).map(|magic| magic.does) {
-            return Some(why);
+    /// Returns why a message to this recipient is refused, if it is: a magic recipient, or no balance. Otherwise takes
+    /// one message from the balance.
+    pub(super) fn refusal_reason(&self, to: &str) -> Option<RefusalReason> {
+        if let Some(Effect::Refuse(reason)) = magic::find(to).map(|magic| magic.effect) {
+            return Some(reason);
         }
-        (!self.pay()).then_some(Why::Balance)
+        (!self.pay()).then_some(RefusalReason::Balance)
     }
 
-    /// Does with a request in order, to these recipients with these texts, what is due: `take` takes it and answers.
-    pub(super) async fn act(
+    /// Answers a valid request by the script, the limits and its magic recipients.
+    ///
+    /// `recipients`: each with its text; `take`: accepts the messages and makes the response.
+    pub(super) async fn answer_with(
         &self,
         recipients: &[(&str, &str)],
-        take: impl FnOnce() -> Response<Full<Bytes>>,
-    ) -> Answered {
-        let refuse = self.0.trade.refuse;
-        let behaviour = match self.turn(recipients) {
+        accept: impl FnOnce() -> Response<Full<Bytes>>,
+    ) -> ServiceResult {
+        let refuse = self.0.profile.refuse;
+        let behaviour = match self.next_behaviour(recipients) {
             Ok(behaviour) => behaviour,
-            Err(no) => return Ok(refuse(no)),
+            Err(refusal) => return Ok(refuse(refusal)),
         };
         match behaviour {
             Behaviour::Ok => {
-                let answer = take();
-                if recipients.iter().any(|(to, _)| told(to) == Some(ReceiptPlan::Early)) {
-                    let now = micros(self.state().pace.now());
-                    self.tell_until(now).await;
+                let answer = accept();
+                if recipients.iter().any(|(to, _)| receipt_plan(to) == Some(ReceiptPlan::Early)) {
+                    let now = micros(self.state().time.now());
+                    self.send_receipts_until(now).await;
                 }
                 Ok(answer)
             }
             Behaviour::Hang => {
-                let _unheard = take();
-                // Dropped when the client goes away.
+                let _unheard = accept();
+                // This future is dropped when the client closes the connection.
                 self.0.shutdown.stopping().await;
-                Err(Cut)
+                Err(ConnectionCut)
             }
             Behaviour::Cut => {
-                let _unheard = take();
-                Err(Cut)
+                let _unheard = accept();
+                Err(ConnectionCut)
             }
-            Behaviour::CutBefore => Err(Cut),
-            Behaviour::Garbage => Ok(super::text(StatusCode::OK, "<html><body>It works!</body></html>")),
+            Behaviour::CutBefore => Err(ConnectionCut),
+            Behaviour::Garbage => Ok(super::text_response(StatusCode::OK, "<html><body>It works!</body></html>")),
             Behaviour::Limit { retry_after } => {
-                let mut limited = refuse(No::Limited);
+                let mut limited = refuse(RequestRefusal::Limited);
                 limited.headers_mut().insert(RETRY_AFTER, HeaderValue::from(retry_after));
                 Ok(limited)
             }
-            Behaviour::Fail { status, text } => Ok(refuse(No::Scripted(status, &text))),
+            Behaviour::Fail { status, text } => Ok(refuse(RequestRefusal::Scripted(status, &text))),
         }
     }
 
-    fn turn(&self, recipients: &[(&str, &str)]) -> Result<Behaviour, No<'static>> {
-        if self.is_too_much() {
+    fn next_behaviour(&self, recipients: &[(&str, &str)]) -> Result<Behaviour, RequestRefusal<'static>> {
+        if self.is_over_limit() {
             return Ok(Behaviour::Limit { retry_after: 1 });
         }
         for (to, text) in recipients {
-            match magic::of(to).map(|magic| magic.does) {
-                Some(Does::Refuse(Why::Credentials)) => return Err(No::Credentials),
-                Some(Does::Break(how)) if self.is_first(&format!("{to} {text}")) => {
-                    return Ok(match how {
-                        How::Cut => Behaviour::Cut,
-                        How::Hang => Behaviour::Hang,
-                        How::CutBefore => Behaviour::CutBefore,
-                        How::Limit => Behaviour::Limit { retry_after: 1 },
+            match magic::find(to).map(|magic| magic.effect) {
+                Some(Effect::Refuse(RefusalReason::Credentials)) => return Err(RequestRefusal::Credentials),
+                Some(Effect::Fault(fault)) if self.is_odd_time(&format!("{to} {text}")) => {
+                    return Ok(match fault {
+                        RequestFault::Cut => Behaviour::Cut,
+                        RequestFault::Hang => Behaviour::Hang,
+                        RequestFault::CutBefore => Behaviour::CutBefore,
+                        RequestFault::Limit => Behaviour::Limit { retry_after: 1 },
                     });
                 }
                 _ => (),
             }
         }
-        Ok(self.0.desk.next())
+        Ok(self.0.control.next_behaviour())
     }
 
-    fn is_first(&self, what: &str) -> bool {
+    fn is_odd_time(&self, key: &str) -> bool {
         let mut state = self.state();
-        if state.tried.remove(what) {
+        if state.faulted.remove(key) {
             return false;
         }
-        if state.tried.len() >= REMEMBERED {
-            state.tried.clear();
+        if state.faulted.len() >= MAX_REMEMBERED {
+            state.faulted.clear();
         }
-        state.tried.insert(what.to_owned())
+        state.faulted.insert(key.to_owned())
     }
 
-    /// Whether the limit is used up; a request that is let in uses it.
-    fn is_too_much(&self) -> bool {
+    /// Returns whether the rate limit is used up. If not, counts this request.
+    fn is_over_limit(&self) -> bool {
         let now = self.now();
         let mut state = self.state();
         let Some(limit) = state.limit else { return false };
         let window = TimeDelta::seconds(limit.seconds.into());
-        while state.requests.front().is_some_and(|at| now - *at >= window) {
-            state.requests.pop_front();
+        while state.request_times.front().is_some_and(|at| now - *at >= window) {
+            state.request_times.pop_front();
         }
-        let full = state.requests.len() >= limit.requests;
+        let full = state.request_times.len() >= limit.requests;
         if !full {
-            state.requests.push_back(now);
+            state.request_times.push_back(now);
         }
         full
     }
 
-    /// Enters a message into the ledger, and what is to be told of it.
-    pub(super) fn take(&self, taken: Taken) {
-        self.0.desk.record(taken.clone(), taken.text.len());
-        let standing = MessageState { at: taken.at, end: End::Pending, taken };
-        let by_users = (self.0.trade.by_users)(&standing.taken.kind);
-        let plan = plan(told(&standing.taken.to), by_users);
-        let mut state = self.state();
-        let now = state.pace.now();
-        for Step { after, end, changes, told } in plan {
-            let event = format!("{}-{end:?}", standing.taken.id);
-            let news = vec![News { event, standing: MessageState { end: *end, ..standing.clone() } }];
-            state.numbers += 1;
-            let key = (micros(now + after), state.numbers);
-            state.later.insert(key, Later { news, changes: *changes, told: *told, tries: 0 });
+    /// Records an accepted message, and schedules its receipts.
+    pub(super) fn accept(&self, taken: AcceptedMessage) {
+        self.0.control.record(taken.clone(), taken.text.len());
+        let state = MessageState { changed_at: taken.at, result: MessageResult::Pending, message: taken };
+        let needs_app_user = (self.0.profile.needs_app_user)(&state.message.kind);
+        let planned = planned_receipts(receipt_plan(&state.message.to), needs_app_user);
+        let mut vendor_state = self.state();
+        let now = vendor_state.time.now();
+        for PlannedReceipt { after_s, result, changes_result, sent } in planned {
+            let event_id = format!("{}-{result:?}", state.message.id);
+            let events = vec![ReceiptEvent { event_id, state: MessageState { result: *result, ..state.clone() } }];
+            vendor_state.last_number += 1;
+            let key = (micros(now + after_s), vendor_state.last_number);
+            vendor_state
+                .scheduled
+                .insert(key, ScheduledReceipts { events, changes_result: *changes_result, sent: *sent, tries: 0 });
         }
-        state.messages.insert(standing.taken.id.clone(), standing);
-        if state.messages.len() > MESSAGES {
-            state.messages.pop_first();
+        vendor_state.messages.insert(state.message.id.clone(), state);
+        if vendor_state.messages.len() > MAX_MESSAGES {
+            vendor_state.messages.pop_first();
         }
-        drop(state);
+        drop(vendor_state);
         self.0.wake.notify_one();
     }
 
-    /// The messages that are remembered and are so, in the order of their ids.
+    /// Returns the stored messages that match, sorted by id.
     pub(super) fn find(&self, wanted: impl Fn(&MessageState) -> bool) -> Vec<MessageState> {
-        self.state().messages.values().filter(|standing| wanted(standing)).cloned().collect()
+        self.state().messages.values().filter(|state| wanted(state)).cloned().collect()
     }
 }
 
-/// What whoever sent it hears afterwards.
-impl Vendor {
-    async fn tell_in_time(self) {
+/// The receipts.
+impl VendorSimulator {
+    async fn send_receipts_when_due(self) {
         loop {
             let pause = {
                 let state = self.state();
-                state.later.first_key_value().and_then(|((due, _), _)| state.pace.until(*due))
+                state.scheduled.first_key_value().and_then(|((due, _), _)| state.time.until(*due))
             };
-            // An hour stands for ever: there is no harm in looking up.
+            // Nothing is scheduled: an hour instead of for ever is harmless.
             let pause = pause.unwrap_or(Duration::from_hours(1));
             tokio::select! {
                 () = self.0.wake.notified() => continue,
                 () = tokio::time::sleep(pause) => (),
                 () = self.0.shutdown.stopping() => return,
             }
-            let now = micros(self.state().pace.now());
-            self.tell_until(now).await;
+            let now = micros(self.state().time.now());
+            self.send_receipts_until(now).await;
         }
     }
 
-    async fn tell_until(&self, due: u64) {
-        let _in_order = self.0.telling.lock().await;
-        for (url, later) in self.due(due) {
-            let Some(receipts) = &self.0.trade.receipts else { return };
-            let sheet = (receipts.envelope)(&later.news, later.tries, self.now());
+    async fn send_receipts_until(&self, until: u64) {
+        let _in_order = self.0.sending.lock().await;
+        for (url, scheduled) in self.take_due(until) {
+            let Some(receipts) = &self.0.profile.callbacks else { return };
+            let callback = (receipts.build)(&scheduled.events, scheduled.tries, self.now());
             let mut headers = HeaderMap::new();
-            for (name, value) in sheet.headers {
+            for (name, value) in callback.headers {
                 if let Ok(value) = HeaderValue::from_str(&value) {
                     headers.insert(HeaderName::from_static(name), value);
                 }
             }
-            let told =
-                self.0.http.post_json(&url, sheet.body.to_string().into_bytes(), headers, DecidedBy::Status).await;
-            if told.is_ok_and(|answer| answer.status == 200) {
+            let answered =
+                self.0.http.post_json(&url, callback.body.to_string().into_bytes(), headers, DecidedBy::Status).await;
+            if answered.is_ok_and(|answer| answer.status == 200) {
                 continue;
             }
-            if let Some(pause) = receipts.again.get(later.tries as usize) {
+            if let Some(pause) = receipts.retry_after_s.get(scheduled.tries as usize) {
                 let mut state = self.state();
-                state.numbers += 1;
-                let key = (micros(state.pace.now() + pause), state.numbers);
-                state.later.insert(key, Later { tries: later.tries + 1, changes: false, ..later });
+                state.last_number += 1;
+                let key = (micros(state.time.now() + pause), state.last_number);
+                state
+                    .scheduled
+                    .insert(key, ScheduledReceipts { tries: scheduled.tries + 1, changes_result: false, ..scheduled });
             }
         }
     }
 
-    /// What is due, taken out and made true: what is to be told to whom.
-    fn due(&self, due: u64) -> Vec<(Url, Later)> {
+    /// Takes out the receipts that are due by `due`, applies their results, and groups those that are sent into
+    /// callbacks.
+    fn take_due(&self, due: u64) -> Vec<(Url, ScheduledReceipts)> {
         let now = self.now();
         let mut state = self.state();
-        let rest = state.later.split_off(&(due.saturating_add(1), 0));
-        let ripe = std::mem::replace(&mut state.later, rest);
-        let mut sheets: Vec<(Url, Later)> = Vec::new();
-        for mut later in ripe.into_values() {
-            for news in later.news.iter_mut().filter(|_| later.tries == 0) {
-                news.standing.at = now;
-                if let Some(message) = state.messages.get_mut(&news.standing.taken.id).filter(|_| later.changes) {
-                    (message.end, message.at) = (news.standing.end, now);
+        let rest = state.scheduled.split_off(&(due.saturating_add(1), 0));
+        let due_now = std::mem::replace(&mut state.scheduled, rest);
+        let mut callbacks: Vec<(Url, ScheduledReceipts)> = Vec::new();
+        for mut scheduled in due_now.into_values() {
+            for event in scheduled.events.iter_mut().filter(|_| scheduled.tries == 0) {
+                event.state.changed_at = now;
+                if let Some(message) =
+                    state.messages.get_mut(&event.state.message.id).filter(|_| scheduled.changes_result)
+                {
+                    (message.result, message.changed_at) = (event.state.result, now);
                 }
             }
-            let Some(receipts) = self.0.trade.receipts.as_ref().filter(|_| later.told) else { continue };
-            let product = later.news.first().and_then(|news| (receipts.product)(&news.standing.taken.kind));
+            let Some(receipts) = self.0.profile.callbacks.as_ref().filter(|_| scheduled.sent) else { continue };
+            let product = scheduled.events.first().and_then(|event| (receipts.product)(&event.state.message.kind));
             let Some(product) = product else { continue };
             let Some(url) = state.callbacks.get(product).or(state.callbacks.get("")).cloned() else { continue };
-            match sheets.last_mut() {
-                Some((to, sheet)) if *to == url && sheet.joins(&later, receipts.at_once) => {
-                    sheet.news.append(&mut later.news)
+            match callbacks.last_mut() {
+                Some((to, callback)) if *to == url && callback.can_join(&scheduled, receipts.max_events) => {
+                    callback.events.append(&mut scheduled.events)
                 }
-                _ => sheets.push((url, later)),
+                _ => callbacks.push((url, scheduled)),
             }
         }
-        sheets
+        callbacks
     }
 }
 
-impl Later {
-    /// Whether more news can go with these: those that are told again go as they went, and the same twice goes in two.
-    fn joins(&self, more: &Later, at_once: usize) -> bool {
-        let known = |event: &str| self.news.iter().any(|news| news.event == event);
+impl ScheduledReceipts {
+    /// Returns whether more receipts fit into this callback. A retry stays as it was, and the same receipt twice goes
+    /// in two callbacks.
+    fn can_join(&self, other: &ScheduledReceipts, max_events: usize) -> bool {
+        let contains = |id: &str| self.events.iter().any(|event| event.event_id == id);
         self.tries == 0
-            && more.tries == 0
-            && self.news.len() + more.news.len() <= at_once
-            && !more.news.iter().any(|news| known(&news.event))
+            && other.tries == 0
+            && self.events.len() + other.events.len() <= max_events
+            && !other.events.iter().any(|event| contains(&event.event_id))
     }
 }
 
-/// One of the things that happen to a message.
-struct Step {
-    after: f64,
-    end: End,
-    changes: bool,
-    told: bool,
+/// One receipt of a message, relative to its acceptance.
+struct PlannedReceipt {
+    after_s: f64,
+    result: MessageResult,
+    changes_result: bool,
+    sent: bool,
 }
 
-const fn step(after: f64, end: End) -> Step {
-    Step { after, end, changes: true, told: true }
+const fn receipt_after(after: f64, end: MessageResult) -> PlannedReceipt {
+    PlannedReceipt { after_s: after, result: end, changes_result: true, sent: true }
 }
 
-/// What happens to a message, by what its recipient is magic for.
-fn plan(told: Option<ReceiptPlan>, by_users: bool) -> &'static [Step] {
-    const DELIVERED: Step = step(SOON, End::Delivered);
-    match told {
+/// Returns the receipts of a message. `by_users`: it reaches only users of an app.
+fn planned_receipts(plan: Option<ReceiptPlan>, needs_app_user: bool) -> &'static [PlannedReceipt] {
+    const DELIVERED: PlannedReceipt = receipt_after(RECEIPT_AFTER_S, MessageResult::Delivered);
+    match plan {
         None => &[DELIVERED],
-        Some(ReceiptPlan::Late) => const { &[step(LATE, End::Delivered)] },
+        Some(ReceiptPlan::Late) => const { &[receipt_after(LATE_RECEIPT_AFTER_S, MessageResult::Delivered)] },
         Some(ReceiptPlan::Never) => &[],
-        Some(ReceiptPlan::Expired) => const { &[step(EXPIRED, End::Expired)] },
-        Some(ReceiptPlan::Failed) => const { &[step(SOON, End::Failed)] },
-        Some(ReceiptPlan::NotAUser) if by_users => const { &[step(SOON, End::NotAUser)] },
-        Some(ReceiptPlan::NotAUser) => &[DELIVERED],
-        Some(ReceiptPlan::Early) => const { &[step(0.0, End::Delivered)] },
-        Some(ReceiptPlan::Twice) => const { &[DELIVERED, Step { changes: false, ..step(AFTERWARDS, End::Delivered) }] },
-        Some(ReceiptPlan::Reordered) => {
-            const { &[DELIVERED, Step { changes: false, ..step(AFTERWARDS, End::Pending) }] }
+        Some(ReceiptPlan::Expired) => const { &[receipt_after(EXPIRED_AFTER_S, MessageResult::Expired)] },
+        Some(ReceiptPlan::Failed) => const { &[receipt_after(RECEIPT_AFTER_S, MessageResult::Failed)] },
+        Some(ReceiptPlan::NotAUser) if needs_app_user => {
+            const { &[receipt_after(RECEIPT_AFTER_S, MessageResult::NotAUser)] }
         }
-        Some(ReceiptPlan::Changed) => const { &[step(SOON, End::Failed), step(AFTERWARDS, End::Delivered)] },
-        Some(ReceiptPlan::Lost) => const { &[Step { told: false, ..DELIVERED }] },
+        Some(ReceiptPlan::NotAUser) => &[DELIVERED],
+        Some(ReceiptPlan::Early) => const { &[receipt_after(0.0, MessageResult::Delivered)] },
+        Some(ReceiptPlan::Twice) => {
+            const {
+                &[
+                    DELIVERED,
+                    PlannedReceipt {
+                        changes_result: false,
+                        ..receipt_after(SECOND_RECEIPT_AFTER_S, MessageResult::Delivered)
+                    },
+                ]
+            }
+        }
+        Some(ReceiptPlan::Reordered) => {
+            const {
+                &[
+                    DELIVERED,
+                    PlannedReceipt {
+                        changes_result: false,
+                        ..receipt_after(SECOND_RECEIPT_AFTER_S, MessageResult::Pending)
+                    },
+                ]
+            }
+        }
+        Some(ReceiptPlan::Changed) => {
+            const {
+                &[
+                    receipt_after(RECEIPT_AFTER_S, MessageResult::Failed),
+                    receipt_after(SECOND_RECEIPT_AFTER_S, MessageResult::Delivered),
+                ]
+            }
+        }
+        Some(ReceiptPlan::Lost) => const { &[PlannedReceipt { sent: false, ..DELIVERED }] },
     }
 }
 
-pub(super) fn told(to: &str) -> Option<ReceiptPlan> {
-    match magic::of(to)?.does {
-        Does::Tell(told) => Some(told),
-        Does::Refuse(_) | Does::Break(_) => None,
+/// Returns the unusual receipts of a magic recipient.
+pub(super) fn receipt_plan(to: &str) -> Option<ReceiptPlan> {
+    match magic::find(to)?.effect {
+        Effect::Accept(plan) => Some(plan),
+        Effect::Refuse(_) | Effect::Fault(_) => None,
     }
 }
 
-/// What several vendors ask of a text or a number.
-pub(super) fn json(status: u16, body: &Value) -> Response<Full<Bytes>> {
+/// Makes a JSON response.
+pub(super) fn json_response(status: u16, body: &Value) -> Response<Full<Bytes>> {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    super::answer(status, "application/json;charset=UTF-8", body.to_string().into_bytes())
+    super::response(status, "application/json;charset=UTF-8", body.to_string().into_bytes())
 }
 
-/// Digits of a Korean mobile or personal number, as vendors want them: 01012345678, 050712345678.
+/// Returns whether digits are a Korean mobile or personal number: 01012345678, 050712345678.
 pub(super) fn is_recipient(digits: &str) -> bool {
     let all = digits.bytes().all(|b| b.is_ascii_digit());
     let mobile = digits.starts_with("01") && matches!(digits.len(), 10 | 11);
     all && (mobile || digits.starts_with("050") && matches!(digits.len(), 11 | 12))
 }
 
-/// Digits of a sender: eight to eleven of them, a landline with its area code.
+/// Returns whether digits can be a sender: eight to eleven, a landline with its area code.
 pub(super) fn is_sender(digits: &str) -> bool {
     digits.bytes().all(|b| b.is_ascii_digit()) && (8..=11).contains(&digits.len())
 }
 
-/// A JSON object's text at a name.
-pub(super) fn text<'v>(object: &'v Value, name: &str) -> Option<&'v str> {
+/// Returns a field of a JSON object that is a text and not empty.
+pub(super) fn text_field<'v>(object: &'v Value, name: &str) -> Option<&'v str> {
     object.get(name)?.as_str().filter(|text| !text.is_empty())
 }
 
-/// The seed's two services: one message in a request, in JSON, behind a name and a password.
-pub(super) struct Door {
+/// One of the two services of seed 001: one message in a JSON request, authenticated by HTTP Basic.
+pub(super) struct SeedService {
     pub path: &'static str,
     pub username: &'static str,
     pub password: &'static str,
-    /// The names of the recipient and of the text.
-    pub to: &'static str,
-    pub text: &'static str,
-    /// What is wrong with a text.
-    pub wrong: fn(&str) -> Option<&'static str>,
-    /// Begins the ids.
-    pub prefix: &'static str,
-    /// Whether everybody can be reached, or only who uses the vendor's app.
-    pub everybody: bool,
+    /// The JSON fields of the recipient and the text.
+    pub recipient_field: &'static str,
+    pub text_field: &'static str,
+    /// Returns the error code of a text that is not accepted.
+    pub text_error: fn(&str) -> Option<&'static str>,
+    /// The prefix of message ids.
+    pub id_prefix: &'static str,
+    /// Whether it reaches every number, or only users of the vendor's app.
+    pub reaches_everyone: bool,
 }
 
-/// A refusal in the seed's services' words.
+/// Makes a refusal of the seed's services.
 pub(super) fn refused(status: u16, code: &str) -> Response<Full<Bytes>> {
-    json(status, &serde_json::json!({ "code": code, "message": code.replace('_', " ") }))
+    json_response(status, &serde_json::json!({ "code": code, "message": code.replace('_', " ") }))
 }
 
-pub(super) fn refused_by_status(why: Why) -> Option<Response<Full<Bytes>>> {
-    match why {
-        Why::Address => Some(refused(404, "no_such_recipient")),
-        Why::Internal => Some(refused(503, "unavailable")),
-        Why::OptedOut => Some(refused(422, "opted_out")),
-        Why::Balance => Some(refused(402, "no_balance")),
-        // Found out before anything else.
-        Why::Credentials => None,
+pub(super) fn refused_by_status(reason: RefusalReason) -> Option<Response<Full<Bytes>>> {
+    match reason {
+        RefusalReason::Address => Some(refused(404, "no_such_recipient")),
+        RefusalReason::Internal => Some(refused(503, "unavailable")),
+        RefusalReason::OptedOut => Some(refused(422, "opted_out")),
+        RefusalReason::Balance => Some(refused(402, "no_balance")),
+        // `next_behaviour` refuses the whole request before.
+        RefusalReason::Credentials => None,
     }
 }
 
-pub(super) fn refuse_by_status(no: No<'_>) -> Response<Full<Bytes>> {
-    match no {
-        No::Credentials => refused(401, "unauthorized"),
-        No::Limited => refused(429, "too_many_requests"),
-        No::Scripted(status, code) => refused(status, code),
+pub(super) fn refuse_by_status(refusal: RequestRefusal<'_>) -> Response<Full<Bytes>> {
+    match refusal {
+        RequestRefusal::Credentials => refused(401, "unauthorized"),
+        RequestRefusal::Limited => refused(429, "too_many_requests"),
+        RequestRefusal::Scripted(status, code) => refused(status, code),
     }
 }
 
-impl Door {
-    pub async fn open(&self, vendor: Vendor, call: Call) -> Answered {
+impl SeedService {
+    /// Answers a request to the service.
+    pub async fn respond(&self, vendor: VendorSimulator, call: ApiRequest) -> ServiceResult {
         let recipient = match self.check(&call) {
             Ok(recipient) => recipient,
             Err(refusal) => return Ok(*refusal),
         };
         let (to, text) = (recipient.0.as_str(), recipient.1.as_str());
-        let take = || {
+        let accept = || {
             if let Some(refusal) = self.refusal(&vendor, to) {
                 return refusal;
             }
-            let (id, place) = (format!("{}-{:012}", self.prefix, vendor.number()), 1);
-            vendor.take(Taken {
+            let (id, place) = (format!("{}-{:012}", self.id_prefix, vendor.next_number()), 1);
+            vendor.accept(AcceptedMessage {
                 id: id.clone(),
                 request: id.clone(),
                 place,
-                kind: self.prefix.to_owned(),
+                kind: self.id_prefix.to_owned(),
                 from: None,
                 to: to.to_owned(),
                 subject: None,
@@ -831,49 +887,49 @@ impl Door {
                 at: vendor.now(),
                 options: Value::Null,
             });
-            json(200, &serde_json::json!({ "messageId": id }))
+            json_response(200, &serde_json::json!({ "messageId": id }))
         };
-        vendor.act(&[(to, text)], take).await
+        vendor.answer_with(&[(to, text)], accept).await
     }
 
-    fn refusal(&self, vendor: &Vendor, to: &str) -> Option<Response<Full<Bytes>>> {
-        if !self.everybody && told(to) == Some(ReceiptPlan::NotAUser) {
+    fn refusal(&self, vendor: &VendorSimulator, to: &str) -> Option<Response<Full<Bytes>>> {
+        if !self.reaches_everyone && receipt_plan(to) == Some(ReceiptPlan::NotAUser) {
             return Some(refused(404, "not_a_user"));
         }
-        refused_by_status(vendor.refuses(to)?)
+        refused_by_status(vendor.refusal_reason(to)?)
     }
 
-    /// Recipient and text of a request in order.
-    fn check(&self, call: &Call) -> Result<(String, String), Box<Response<Full<Bytes>>>> {
-        let no = |status, code| Box::new(refused(status, code));
+    /// Checks a request. Returns recipient and text, or the refusal.
+    fn check(&self, call: &ApiRequest) -> Result<(String, String), Box<Response<Full<Bytes>>>> {
+        let refusal = |status, code| Box::new(refused(status, code));
         if call.path != self.path {
-            return Err(no(404, "not_found"));
+            return Err(refusal(404, "not_found"));
         }
         if call.method != Method::POST {
-            return Err(no(405, "method_not_allowed"));
+            return Err(refusal(405, "method_not_allowed"));
         }
-        let mine = data_encoding::BASE64.encode(format!("{}:{}", self.username, self.password).as_bytes());
-        let theirs = call.header("authorization").and_then(|value| value.split_once(' '));
-        if !theirs.is_some_and(|(scheme, secret)| scheme.eq_ignore_ascii_case("basic") && secret == mine) {
+        let expected = data_encoding::BASE64.encode(format!("{}:{}", self.username, self.password).as_bytes());
+        let given = call.header("authorization").and_then(|value| value.split_once(' '));
+        if !given.is_some_and(|(scheme, secret)| scheme.eq_ignore_ascii_case("basic") && secret == expected) {
             let mut unknown = refused(401, "unauthorized");
             unknown.headers_mut().insert("www-authenticate", HeaderValue::from_static("Basic"));
             return Err(Box::new(unknown));
         }
         if !call.is_json() {
-            return Err(no(415, "unsupported_media_type"));
+            return Err(refusal(415, "unsupported_media_type"));
         }
-        let body: Value = serde_json::from_slice(&call.body).map_err(|_| no(400, "not_json"))?;
-        let (to, content) = (text(&body, self.to), text(&body, self.text));
-        let to = to.filter(|to| is_hyphenated(to)).ok_or_else(|| no(400, "invalid_recipient"))?;
-        let content = content.ok_or_else(|| no(400, "no_text"))?;
-        match (self.wrong)(content) {
-            Some(code) => Err(no(400, code)),
+        let body: Value = serde_json::from_slice(&call.body).map_err(|_| refusal(400, "not_json"))?;
+        let (to, content) = (text_field(&body, self.recipient_field), text_field(&body, self.text_field));
+        let to = to.filter(|to| is_hyphenated(to)).ok_or_else(|| refusal(400, "invalid_recipient"))?;
+        let content = content.ok_or_else(|| refusal(400, "no_text"))?;
+        match (self.text_error)(content) {
+            Some(code) => Err(refusal(400, code)),
             None => Ok((to.to_owned(), content.to_owned())),
         }
     }
 }
 
-/// 010-1234-5678, and nothing else.
+/// Returns whether a number is written 010-1234-5678.
 fn is_hyphenated(to: &str) -> bool {
     let parts: Vec<&str> = to.split('-').collect();
     let [head, middle, last] = parts.as_slice() else { return false };
@@ -889,38 +945,38 @@ pub(super) mod testing {
     use super::super::testing::{BUDGET, rustls_provider};
     use super::*;
 
-    /// Somebody else's HTTP client at a simulator's door, and somebody that is called back.
+    /// A simulator, an HTTP client that calls it, and a server that receives its callbacks.
     pub struct Caller {
-        pub vendor: Vendor,
+        pub vendor: VendorSimulator,
         pub hub: Hub,
         _shutdown: Shutdown,
         client: reqwest::Client,
     }
 
-    /// What was called back, as it came: path and query, headers, JSON.
+    /// The server of callbacks. Each is recorded as path with query, headers and JSON.
     #[derive(Clone, Default)]
     pub struct Hub {
-        heard: Arc<Mutex<Vec<(String, HeaderMap, Value)>>>,
-        answers: Arc<Mutex<VecDeque<u16>>>,
+        received: Arc<Mutex<Vec<(String, HeaderMap, Value)>>>,
+        statuses: Arc<Mutex<VecDeque<u16>>>,
     }
 
     impl Hub {
-        pub fn heard(&self) -> Vec<(String, HeaderMap, Value)> {
-            std::mem::take(&mut self.heard.lock().unwrap())
+        pub fn take_received(&self) -> Vec<(String, HeaderMap, Value)> {
+            std::mem::take(&mut self.received.lock().unwrap())
         }
 
-        /// How the next calls are answered.
-        pub fn answers(&self, statuses: &[u16]) {
-            self.answers.lock().unwrap().extend(statuses);
+        /// Sets the statuses of the next responses; then 200.
+        pub fn respond_with(&self, statuses: &[u16]) {
+            self.statuses.lock().unwrap().extend(statuses);
         }
 
-        async fn hear(self, request: Request<Incoming>) -> Answered {
+        async fn receive(self, request: Request<Incoming>) -> ServiceResult {
             let (parts, body) = request.into_parts();
-            let body = super::super::body(Request::new(body)).await.unwrap();
+            let body = super::super::read_body(Request::new(body)).await.unwrap();
             let body = serde_json::from_slice(&body).unwrap();
-            self.heard.lock().unwrap().push((parts.uri.to_string(), parts.headers, body));
-            let status = self.answers.lock().unwrap().pop_front().unwrap_or(200);
-            Ok(super::super::text(StatusCode::from_u16(status).unwrap(), "heard"))
+            self.received.lock().unwrap().push((parts.uri.to_string(), parts.headers, body));
+            let status = self.statuses.lock().unwrap().pop_front().unwrap_or(200);
+            Ok(super::super::text_response(StatusCode::from_u16(status).unwrap(), "heard"))
         }
 
         async fn start(shutdown: &Shutdown) -> (Hub, SocketAddr) {
@@ -928,28 +984,28 @@ pub(super) mod testing {
             let (hearing, stopping) = (hub.clone(), shutdown.clone());
             let session = move |stream| {
                 let hub = hearing.clone();
-                super::super::serve(stream, stopping.clone(), move |request| hub.clone().hear(request))
+                super::super::serve_http(stream, stopping.clone(), move |request| hub.clone().receive(request))
             };
             (hub, super::super::testing::peer(shutdown, session).await)
         }
     }
 
     impl Caller {
-        /// A vendor whose clock stands still.
-        pub async fn at<S>(start: fn(Setup, Shutdown) -> S) -> Caller
+        /// Starts a simulator whose clock stands still.
+        pub async fn at<S>(start: fn(SimulatorSetup, Shutdown) -> S) -> Caller
         where
-            S: Future<Output = Result<Vendor>>,
+            S: Future<Output = Result<VendorSimulator>>,
         {
             rustls_provider();
             let shutdown = Shutdown::new();
             let (hub, address) = Hub::start(&shutdown).await;
             let callback = Some(format!("http://{address}/receipts?key=k"));
-            let setup = Setup { callback, rate: 0.0, ..Setup::default() };
+            let setup = SimulatorSetup { callback, rate: 0.0, ..SimulatorSetup::default() };
             let client = reqwest::Client::builder().no_proxy().timeout(BUDGET).tls_certs_only([]).build().unwrap();
             Caller { vendor: start(setup, shutdown.clone()).await.unwrap(), _shutdown: shutdown, hub, client }
         }
 
-        /// Status and JSON; None where the connection was closed instead.
+        /// Sends a request. Returns status and JSON, or `None` if the connection was closed.
         pub async fn ask(
             &self,
             method: Method,
@@ -968,9 +1024,9 @@ pub(super) mod testing {
             Some((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
         }
 
-        pub async fn set(&self, door: &str, what: Value) {
-            let done = self.ask(Method::POST, door, &[], &what.to_string()).await;
-            assert_eq!(done, Some((200, Value::from("ok"))), "{door} {what}");
+        pub async fn set(&self, path: &str, body: Value) {
+            let done = self.ask(Method::POST, path, &[], &body.to_string()).await;
+            assert_eq!(done, Some((200, Value::from("ok"))), "{path} {body}");
         }
     }
 }
@@ -997,21 +1053,21 @@ mod tests {
         caller.ask(Method::POST, gateway::PATH, &headers, &body).await
     }
 
-    /// References and statuses, call by call.
+    /// The references and statuses of each callback.
     fn told(caller: &Caller) -> Vec<Vec<(String, String)>> {
         let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let news = |(_, _, body): (String, HeaderMap, Value)| {
             let receipts = body["receipts"].as_array().unwrap().clone();
             receipts.iter().map(|receipt| (word(&receipt["reference"]), word(&receipt["status"]))).collect()
         };
-        caller.hub.heard().into_iter().map(news).collect()
+        caller.hub.take_received().into_iter().map(news).collect()
     }
 
     fn said(reference: &str, status: &str) -> (String, String) {
         (reference.to_owned(), status.to_owned())
     }
 
-    /// Each magic recipient that is taken has its own story, told in the order in which it is due.
+    /// Each magic recipient has its own receipts, sent in the order in which they are due.
     #[tokio::test]
     async fn receipts_are_late_early_twice_reordered_lost() {
         let caller = caller().await;
@@ -1023,13 +1079,13 @@ mod tests {
             assert_eq!(send(&caller, &to, &to).await.unwrap().0, 202);
         }
         assert!(told(&caller).is_empty(), "nothing while the clock stands still");
-        caller.vendor.tell().await;
+        caller.vendor.send_all_receipts().await;
         let n = |number: u8| format!("+8210000000{number:02}");
         let delivered = |number: u8| said(&n(number), "DELIVERED");
         assert_eq!(
             told(&caller),
             [
-                // The same news in one call would be no repetition.
+                // The same receipt twice in one callback would be no repetition.
                 vec![
                     said("+821012345678", "DELIVERED"),
                     said(&n(8), "FAILED"),
@@ -1041,34 +1097,38 @@ mod tests {
                 vec![delivered(15), said(&n(16), "ACCEPTED"), delivered(17), delivered(3), said(&n(7), "EXPIRED"),],
             ]
         );
-        let ends: Vec<End> = caller.vendor.find(|_| true).iter().map(|standing| standing.end).collect();
-        use End::{Delivered, Expired, Failed, Pending};
+        let ends: Vec<MessageResult> = caller.vendor.find(|_| true).iter().map(|state| state.result).collect();
+        use MessageResult::{Delivered, Expired, Failed, Pending};
         let expected = [Delivered, Delivered, Pending, Expired, Failed];
-        assert_eq!(ends, [&expected[..], &[Delivered; 5]].concat(), "never stays open; what was lost can be asked for");
-        // An early one is heard before the answer is.
+        assert_eq!(
+            ends,
+            [&expected[..], &[Delivered; 5]].concat(),
+            "-0004 stays pending; the result of -0018 can be polled"
+        );
+        // An early receipt arrives before the response.
         assert_eq!(send(&caller, &n(14), "early").await.unwrap().0, 202);
         assert_eq!(told(&caller), [[said("early", "DELIVERED")]]);
     }
 
-    /// What is not answered with 200 is told again, as often as the vendor does and no more.
+    /// A callback that is not answered with 200 is repeated as often as the vendor repeats it.
     #[tokio::test]
     async fn receipts_are_told_again() {
         let caller = caller().await;
         send(&caller, "+821012345678", "x").await;
-        caller.hub.answers(&[500, 202, 404, 500, 500]);
+        caller.hub.respond_with(&[500, 202, 404, 500, 500]);
         for _ in 0..6 {
-            caller.vendor.tell().await;
+            caller.vendor.send_all_receipts().await;
         }
         assert_eq!(told(&caller), vec![[said("x", "DELIVERED")]; 4]);
     }
 
-    /// The clock can be made to run, and the callback be moved, from outside.
+    /// `/_clock` and `/_settings` change the clock's rate and the callback URL.
     #[tokio::test]
     async fn the_clock_runs_as_fast_as_it_is_told() {
         let caller = caller().await;
         caller.set("/_clock", json!({ "rate": 1e9 })).await;
         send(&caller, "+821000000007", "25 hours").await;
-        while caller.vendor.find(|standing| standing.end == End::Expired).is_empty() {
+        while caller.vendor.find(|state| state.result == MessageResult::Expired).is_empty() {
             tokio::task::yield_now().await;
         }
         for wrong in [json!({}), json!({ "rate": -1 }), json!({ "rate": 1, "x": 1 })] {
@@ -1081,18 +1141,18 @@ mod tests {
         }
     }
 
-    /// Requests that go wrong do so once for each text; the ledger knows which were taken.
+    /// A magic request fails once for each text; the records show whether it was accepted.
     #[tokio::test]
     async fn what_breaks_is_in_order_the_next_time() {
         let caller = caller().await;
         for (number, first, taken) in [(5, None, 1), (19, None, 0), (11, Some(429), 0)] {
-            let (to, before) = (format!("+8210000000{number:02}"), caller.vendor.taken());
+            let (to, before) = (format!("+8210000000{number:02}"), caller.vendor.accepted_count());
             let status = |answer: Option<(u16, Value)>| answer.map(|(status, _)| status);
             assert_eq!(status(send(&caller, &to, "a").await), first, "{to}");
-            assert_eq!(caller.vendor.taken(), before + taken, "{to}");
+            assert_eq!(caller.vendor.accepted_count(), before + taken, "{to}");
             assert_eq!(status(send(&caller, &to, "a").await), Some(202), "{to}");
             assert_eq!(status(send(&caller, &to, "b").await), first, "another text goes wrong anew");
-            assert_eq!(caller.vendor.taken(), before + 2 * taken + 1, "{to}");
+            assert_eq!(caller.vendor.accepted_count(), before + 2 * taken + 1, "{to}");
         }
         caller.vendor.script(Behaviour::Fail { status: 500, text: "down".into() }, 1);
         assert_eq!(
@@ -1104,7 +1164,7 @@ mod tests {
         }
     }
 
-    /// Balance and limit run out, and are given back.
+    /// Balance and rate limit run out, and can be reset.
     #[tokio::test]
     async fn what_a_caller_is_allowed_runs_out() {
         let caller = caller().await;
@@ -1117,19 +1177,19 @@ mod tests {
         assert_eq!(send().await, 202);
     }
 
-    /// A request that is not answered is taken all the same.
+    /// A request that hangs is accepted.
     #[tokio::test]
     async fn a_request_may_hang() {
         let caller = caller().await;
         let hanging = send(&caller, "+821000000006", "x");
         tokio::select! {
             answer = hanging => panic!("answered {answer:?}"),
-            () = async { while caller.vendor.taken() == 0 { tokio::task::yield_now().await } } => (),
+            () = async { while caller.vendor.accepted_count() == 0 { tokio::task::yield_now().await } } => (),
         }
         assert_eq!(send(&caller, "+821000000006", "x").await.unwrap().0, 202);
     }
 
-    /// Forged, late, unsigned: nothing is taken.
+    /// Wrong, late and missing signatures are refused.
     #[tokio::test]
     async fn the_gateway_wants_a_signature() {
         let caller = caller().await;
@@ -1145,6 +1205,6 @@ mod tests {
             assert_eq!(caller.ask(Method::POST, gateway::PATH, &headers, &body).await.unwrap().0, 401);
         }
         assert_eq!(caller.ask(Method::POST, gateway::PATH, &[], &body).await.unwrap().0, 401);
-        assert_eq!(caller.vendor.taken(), 0);
+        assert_eq!(caller.vendor.accepted_count(), 0);
     }
 }

@@ -11,7 +11,7 @@ use notihub::model::channel::Channel;
 use notihub::model::delivery::Outcome;
 use notihub::model::retry::ErrorClass;
 use notihub::provider::simulator::Behaviour;
-use notihub::provider::{Pending, Provider, SendRequest};
+use notihub::provider::{BoxFuture, Provider, SendRequest};
 use notihub::store;
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, Semaphore};
@@ -205,7 +205,7 @@ impl Provider for Scripted {
         vec![Capability::of(self.channel)]
     }
 
-    fn send<'a>(&'a self, _letter: SendRequest<'a>) -> Pending<'a, Outcome> {
+    fn send<'a>(&'a self, _letter: SendRequest<'a>) -> BoxFuture<'a, Outcome> {
         Box::pin(async move {
             let says = self.says.lock().await.pop().unwrap_or(Says::Yes);
             assert!(says != Says::Panic, "the adapter fails, as it is told to");
@@ -224,7 +224,7 @@ impl Provider for Scripted {
         })
     }
 
-    fn check(&self) -> Pending<'_, Result<String, String>> {
+    fn check(&self) -> BoxFuture<'_, Result<String, String>> {
         Box::pin(async { Ok("scripted".to_owned()) })
     }
 }

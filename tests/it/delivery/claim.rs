@@ -11,7 +11,7 @@ use notihub::id::Tsid;
 use notihub::model::capability::Capability;
 use notihub::model::channel::Channel;
 use notihub::model::delivery::{DeliveryKey, Outcome};
-use notihub::provider::{Pending, Provider, SendRequest};
+use notihub::provider::{BoxFuture, Provider, SendRequest};
 use notihub::store::{self, PoolSizes};
 use notihub::worker::{self, Role};
 use serde_json::{Value, json};
@@ -170,7 +170,7 @@ impl Provider for Gate {
         vec![Capability::of(Channel::Email)]
     }
 
-    fn send<'a>(&'a self, _letter: SendRequest<'a>) -> Pending<'a, Outcome> {
+    fn send<'a>(&'a self, _letter: SendRequest<'a>) -> BoxFuture<'a, Outcome> {
         Box::pin(async move {
             self.entered.add_permits(1);
             self.open.acquire().await.unwrap().forget();
@@ -178,7 +178,7 @@ impl Provider for Gate {
         })
     }
 
-    fn check(&self) -> Pending<'_, Result<String, String>> {
+    fn check(&self) -> BoxFuture<'_, Result<String, String>> {
         Box::pin(async { Ok("a gate".to_owned()) })
     }
 }

@@ -592,7 +592,7 @@ impl Protocol {
                 if d.status == Status::Processing {
                     d.cancel_requested = true;
                 } else {
-                    // Looked at now, written later: whoever comes in between is held by the fence.
+                    // LookupResult at now, written later: whoever comes in between is held by the fence.
                     let doing = Doing::Writing { write: self.end(d, &outcome), again: true };
                     world.hands.push(Hand { delivery: n, attempt: d.attempt, doing });
                 }

@@ -15,7 +15,7 @@ use notihub::model::delivery::Outcome;
 use notihub::model::partner::Partner;
 use notihub::model::retry::ErrorClass;
 use notihub::provider::simulator::Behaviour;
-use notihub::provider::{Extra, Pending, Provider, SendRequest};
+use notihub::provider::{BoxFuture, Extra, Provider, SendRequest};
 use serde_json::{Value, json};
 
 use crate::support::app::{Answer, App, email, named, slack_post};
@@ -362,7 +362,7 @@ impl Provider for Receiver {
         vec![Capability::of(Channel::Webhook)]
     }
 
-    fn send<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Outcome> {
+    fn send<'a>(&'a self, letter: SendRequest<'a>) -> BoxFuture<'a, Outcome> {
         let Extra::Webhook(request) = letter.extra else { panic!("nothing to send") };
         let mut received = self.0.lock().unwrap();
         let outcome = if received.down {
@@ -375,7 +375,7 @@ impl Provider for Receiver {
         Box::pin(async move { outcome })
     }
 
-    fn check(&self) -> Pending<'_, Result<String, String>> {
+    fn check(&self) -> BoxFuture<'_, Result<String, String>> {
         Box::pin(async { Ok("is here".into()) })
     }
 }

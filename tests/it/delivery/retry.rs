@@ -8,7 +8,7 @@ use notihub::model::channel::Channel;
 use notihub::model::delivery::Outcome;
 use notihub::model::retry::ErrorClass;
 use notihub::provider::simulator::Behaviour;
-use notihub::provider::{Pending, Provider, SendRequest};
+use notihub::provider::{BoxFuture, Provider, SendRequest};
 use serde_json::{Value, json};
 
 use crate::delivery::{at, story};
@@ -217,7 +217,7 @@ impl Provider for Greylist {
         vec![Capability::of(Channel::Email)]
     }
 
-    fn send<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Outcome> {
+    fn send<'a>(&'a self, letter: SendRequest<'a>) -> BoxFuture<'a, Outcome> {
         use std::sync::atomic::Ordering::SeqCst;
         let left = |left: usize| left.checked_sub(1);
         let refused = letter.to.starts_with("new") && self.0.fetch_update(SeqCst, SeqCst, left).is_ok();
@@ -230,7 +230,7 @@ impl Provider for Greylist {
         })
     }
 
-    fn check(&self) -> Pending<'_, Result<String, String>> {
+    fn check(&self) -> BoxFuture<'_, Result<String, String>> {
         Box::pin(async { Ok("greylists".to_owned()) })
     }
 }

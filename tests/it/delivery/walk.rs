@@ -25,7 +25,7 @@ use notihub::model::delivery::{
 use notihub::model::lane::Lane;
 use notihub::model::retry::ErrorClass;
 use notihub::model::watermark::PlannedClaim;
-use notihub::provider::{Account, Pending, Provider, Providers, SendRequest};
+use notihub::provider::{Account, BoxFuture, Provider, Providers, SendRequest};
 use notihub::shutdown::Shutdown;
 use notihub::store::Conn;
 use notihub::store::delivery::Settle;
@@ -91,13 +91,13 @@ impl Provider for Scripted {
         vec![Capability::of(Channel::Email)]
     }
 
-    fn send<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Outcome> {
+    fn send<'a>(&'a self, letter: SendRequest<'a>) -> BoxFuture<'a, Outcome> {
         let answer = *self.next.lock().expect("no panic in here");
         self.ledger.lock().expect("no panic in here").push((letter.key, letter.attempt, answer));
         Box::pin(async move { answer.outcome() })
     }
 
-    fn check(&self) -> Pending<'_, Result<String, String>> {
+    fn check(&self) -> BoxFuture<'_, Result<String, String>> {
         Box::pin(async { Ok("scripted".into()) })
     }
 }

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use notihub::model::capability::Capability;
 use notihub::model::channel::Channel;
 use notihub::model::delivery::Outcome;
-use notihub::provider::{Pending, Provider, SendRequest};
+use notihub::provider::{BoxFuture, Provider, SendRequest};
 use serde_json::{Value, json};
 
 use crate::support::app::email;
@@ -67,13 +67,13 @@ impl Provider for Strict {
         vec![Capability { body: self.limit, ..Capability::of(self.channel) }]
     }
 
-    fn send<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Outcome> {
+    fn send<'a>(&'a self, letter: SendRequest<'a>) -> BoxFuture<'a, Outcome> {
         let content = serde_json::to_value(letter.content).unwrap();
         self.got.lock().unwrap().push((letter.to.to_owned(), content));
         Box::pin(std::future::ready(Outcome::Accepted { provider_ref: None }))
     }
 
-    fn check(&self) -> Pending<'_, Result<String, String>> {
+    fn check(&self) -> BoxFuture<'_, Result<String, String>> {
         Box::pin(std::future::ready(Ok("takes everything".to_owned())))
     }
 }

@@ -345,7 +345,7 @@ async fn environment_differences_are_settings() {
     assert_eq!(read["retry-max-attempts"].values, ["5"]);
 
     let app = App::new().await;
-    let url = json!({"type": "A", "body": "b", "channels": [{"channel": "SLACK", "to": app.slack.hook("ops")}]});
+    let url = json!({"type": "A", "body": "b", "channels": [{"channel": "SLACK", "to": app.slack.webhook_url("ops")}]});
     app.post("/notifications", url).await.refused(422, "destination_unknown");
     app.done().await;
 }

@@ -90,7 +90,7 @@ async fn worker_killed_loses_nothing_and_repeats_only_what_it_held() {
         let program = Notihub::new(&folder, &timed(args)).env("NOTIHUB_DATABASE_URL", &url);
         program
             .env("NOTIHUB_ACCEPT_LOSS", "true")
-            .env("NOTIHUB_SLACK_DESTINATION", format!("ops={}", slack.hook("ops")))
+            .env("NOTIHUB_SLACK_DESTINATION", format!("ops={}", slack.webhook_url("ops")))
             .start()
     };
     let mut serve = start(&["serve", "--listen=127.0.0.1:0"]);
@@ -206,7 +206,7 @@ async fn postgres_killed_loses_nothing_that_was_accepted() {
     Notihub::new(&folder, &["migrate", "--database-url", &url]).run().await.expect(0);
     let mut serve = Notihub::new(&folder, &timed(&["serve", "--work", "--listen=127.0.0.1:0"]))
         .env("NOTIHUB_DATABASE_URL", &url)
-        .env("NOTIHUB_SLACK_DESTINATION", format!("ops={}", slack.hook("ops")))
+        .env("NOTIHUB_SLACK_DESTINATION", format!("ops={}", slack.webhook_url("ops")))
         .start();
     let (address, http) = (serve.address().await, http_to(&url).await);
     let ledger: Arc<Mutex<Ledger>> = Arc::default();
@@ -308,7 +308,7 @@ async fn dies_at(step: &str, hold: bool, expected: Died) {
     let on_unknown = if hold { "--on-unknown=SLACK=hold" } else { "--on-unknown=SLACK=retry" };
     let program = |args: &[&str]| {
         let program = Notihub::new(&folder, args).env("NOTIHUB_DATABASE_URL", &url).env("NOTIHUB_ACCEPT_LOSS", "true");
-        program.env("NOTIHUB_SLACK_DESTINATION", format!("ops={}", slack.hook("ops")))
+        program.env("NOTIHUB_SLACK_DESTINATION", format!("ops={}", slack.webhook_url("ops")))
     };
     let once = || program(&["work", "--once", "--email=off", on_unknown, "--retry-backoff-delay=1"]);
     let mut serve = program(&["serve", "--listen=127.0.0.1:0", "--email=off"]).start();
@@ -412,7 +412,7 @@ async fn worker_killed_between_claim_and_call_loses_no_text() {
     let slack = SlackSimulator::start(0, &ground).await.unwrap();
     let program = |args: &[&str]| {
         let program = Notihub::new(&folder, args).env("NOTIHUB_DATABASE_URL", &url).env("NOTIHUB_ACCEPT_LOSS", "true");
-        program.env("NOTIHUB_SLACK_DESTINATION", format!("ops={}", slack.hook("ops")))
+        program.env("NOTIHUB_SLACK_DESTINATION", format!("ops={}", slack.webhook_url("ops")))
     };
     let mut serve = program(&["serve", "--listen=127.0.0.1:0", "--email=off"]).start();
     let address = serve.address().await;
@@ -446,7 +446,7 @@ async fn delivery_that_kills_its_worker_is_isolated_and_ends() {
     for (flag, status) in [("--on-unknown=SLACK=hold", "FAILED"), ("--on-unknown=SLACK=retry", "UNDETERMINED")] {
         let (folder, ground, url) = (Folder::new(), Shutdown::new(), fresh_database().await);
         let slack = SlackSimulator::start(0, &ground).await.unwrap();
-        let hooks = format!("ops={},poison={}", slack.hook("ops"), slack.hook("poison"));
+        let hooks = format!("ops={},poison={}", slack.webhook_url("ops"), slack.webhook_url("poison"));
         let program = |args: &[&str]| {
             let program =
                 Notihub::new(&folder, args).env("NOTIHUB_DATABASE_URL", &url).env("NOTIHUB_ACCEPT_LOSS", "true");
@@ -541,7 +541,7 @@ async fn relay_killed_at_any_step_keeps_each_request_once() {
         let program = |args: &[&str]| {
             let program =
                 Notihub::new(&folder, args).env("NOTIHUB_DATABASE_URL", &url).env("NOTIHUB_ACCEPT_LOSS", "true");
-            program.env("NOTIHUB_SLACK_DESTINATION", format!("ops={}", slack.hook("ops"))).arg("--email=off")
+            program.env("NOTIHUB_SLACK_DESTINATION", format!("ops={}", slack.webhook_url("ops"))).arg("--email=off")
         };
         program(&["work", "--once"]).run().await.expect(0);
         // Makes the partner.
@@ -594,7 +594,7 @@ async fn message_accepted_before_everything_was_killed_is_delivered() {
     let up = || -> Program {
         let up = Notihub::new(&folder, &timed(&["up", "--listen=127.0.0.1:0", "--email=off"]));
         let up = up.arg(format!("--data-dir={}", folder.data().display()));
-        up.env("NOTIHUB_SLACK_DESTINATION", format!("ops={}", slack.hook("ops"))).start()
+        up.env("NOTIHUB_SLACK_DESTINATION", format!("ops={}", slack.webhook_url("ops"))).start()
     };
     let mut ids = BTreeMap::new();
     for round in 0..2 {

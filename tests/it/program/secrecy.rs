@@ -47,7 +47,7 @@ async fn secrets_and_contents_are_in_no_log_and_no_metric() {
     let database = format!("postgres://{role}:CANARYdatabase@{rest}");
     let secret = |args: &[&str]| {
         on(&folder, &database, args)
-            .env("NOTIHUB_SLACK_DESTINATION", format!("ops={}", slack.hook("CANARYslack")))
+            .env("NOTIHUB_SLACK_DESTINATION", format!("ops={}", slack.webhook_url("CANARYslack")))
             .env("NOTIHUB_SMTP_HOST", "127.0.0.1")
             .env("NOTIHUB_SMTP_PORT", smtp.address().port().to_string())
             .env("NOTIHUB_SMTP_TLS", "none")

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use notihub::config::ProviderSettings;
-use notihub::provider::http::Common;
+use notihub::provider::http::ClientSettings;
 use notihub::provider::registry::{self, ADAPTERS};
 use notihub::provider::simulator::slack::SlackSimulator;
 use notihub::provider::simulator::smtp::SmtpSimulator;
@@ -54,7 +54,7 @@ async fn up_delivers_the_three_scenarios_and_keeps_them() {
         .arg("--smtp-host=127.0.0.1")
         .arg(port)
         .arg("--smtp-tls=none")
-        .env("NOTIHUB_SLACK_DESTINATION", format!("ops={}", slack.hook("ops")))
+        .env("NOTIHUB_SLACK_DESTINATION", format!("ops={}", slack.webhook_url("ops")))
         .run()
         .await
         .expect(0);
@@ -133,8 +133,8 @@ async fn simulate_prints_settings_for_each_adapter() {
             let adapter = account["adapter"].as_str().unwrap().to_owned();
             adapters.insert(adapter.clone());
             let settings = ProviderSettings { name: name.clone(), adapter, options };
-            let common = Common::within(std::time::Duration::from_secs(10));
-            let account = registry::make(&settings, &common).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let common = ClientSettings::with_budget(std::time::Duration::from_secs(10));
+            let account = registry::build_account(&settings, &common).unwrap_or_else(|e| panic!("{name}: {e}"));
             assert!(account.provider.check().await.is_ok(), "{name} at {vendor}");
         }
     }

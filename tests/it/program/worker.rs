@@ -18,7 +18,7 @@ use crate::support::wait::until;
 async fn worker_run_by_cron_delivers_what_is_due_and_ends() {
     let (folder, ground, url) = (Folder::new(), Shutdown::new(), fresh_database().await);
     let slack = SlackSimulator::start(0, &ground).await.unwrap();
-    let hook = format!("ops={}", slack.hook("ops"));
+    let hook = format!("ops={}", slack.webhook_url("ops"));
     let with_slack = |args: &[&str]| on(&folder, &url, args).env("NOTIHUB_SLACK_DESTINATION", &hook);
     let mut serve = with_slack(&["serve", "--listen=127.0.0.1:0"]).start();
     let (address, http) = (serve.address().await, http_to(&url).await);
@@ -61,7 +61,7 @@ async fn worker_run_by_cron_delivers_what_is_due_and_ends() {
 async fn worker_told_to_stop_holds_nothing() {
     let (folder, ground, url) = (Folder::new(), Shutdown::new(), fresh_database().await);
     let slack = SlackSimulator::start(0, &ground).await.unwrap();
-    let hook = format!("ops={}", slack.hook("ops"));
+    let hook = format!("ops={}", slack.webhook_url("ops"));
     let with_slack = |args: &[&str]| on(&folder, &url, args).env("NOTIHUB_SLACK_DESTINATION", &hook);
     let mut serve = with_slack(&["serve", "--work", "--listen=127.0.0.1:0"]).start();
     let (address, http) = (serve.address().await, http_to(&url).await);

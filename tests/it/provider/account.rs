@@ -12,7 +12,7 @@ use notihub::model::delivery::Outcome;
 use notihub::model::lane::Lane;
 use notihub::model::retry::ErrorClass;
 use notihub::model::watermark::PlannedClaim;
-use notihub::provider::Looked;
+use notihub::provider::LookupResult;
 use serde_json::json;
 
 use crate::provider::{Calls, Says, Stub, good, no, weighing};
@@ -95,8 +95,10 @@ async fn provider_in_trouble_is_replaced_and_comes_back() {
 /// Two accounts that can be asked what they have.
 async fn two_that_look_up(says: &Says) -> (App, [Calls; 2]) {
     let calls = [Calls::default(), Calls::default()];
-    let stub =
-        |name, n: usize| Stub { looked: Some(Looked::NotTaken), ..Stub::new(name, Channel::Slack, says, &calls[n]) };
+    let stub = |name, n: usize| Stub {
+        looked: Some(LookupResult::NotFound),
+        ..Stub::new(name, Channel::Slack, says, &calls[n])
+    };
     let accounts = vec![stub("first", 0).on(weighing(1)), stub("second", 1).on(weighing(1))];
     (App::with_accounts(&[], accounts).await, calls)
 }

@@ -13,11 +13,11 @@ use notihub::model::delivery::{DeliveryKey, Outcome};
 use notihub::model::message::Content;
 use notihub::model::receipt::{Receipt, ReceiptOutcome};
 use notihub::model::retry::ErrorClass;
-use notihub::provider::http::Common;
-use notihub::provider::registry::make;
-use notihub::provider::simulator::vendor::{Setup, Vendor};
+use notihub::provider::http::ClientSettings;
+use notihub::provider::registry::build_account;
+use notihub::provider::simulator::vendor::{SimulatorSetup, VendorSimulator};
 use notihub::provider::simulator::{gateway, kakaotalk, nhn, sms, solapi, talktalk};
-use notihub::provider::{Account, Callback, Extra, Looked, Refused, SendRequest};
+use notihub::provider::{Account, Callback, CallbackError, Extra, LookupResult, SendRequest};
 use notihub::shutdown::Shutdown;
 use reqwest::header::{HeaderMap, HeaderName};
 
@@ -33,18 +33,18 @@ const BUDGET: Duration = Duration::from_secs(2);
 /// An adapter with the simulator of its vendor.
 struct Pair {
     account: Account,
-    vendor: Vendor,
+    vendor: VendorSimulator,
     channels: Vec<Channel>,
 }
 
-fn pair(vendor: &Vendor, adapter: &str, options: &[(&str, &str)]) -> Pair {
+fn pair(vendor: &VendorSimulator, adapter: &str, options: &[(&str, &str)]) -> Pair {
     let base = [("base-url", vendor.url())];
     let base = if adapter == "gateway" { &[][..] } else { &base };
     let mut all: std::collections::BTreeMap<String, String> =
         base.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
     all.extend(options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
     let settings = ProviderSettings { name: adapter.to_owned(), adapter: adapter.to_owned(), options: all };
-    let account = make(&settings, &Common::within(BUDGET)).unwrap();
+    let account = build_account(&settings, &ClientSettings::with_budget(BUDGET)).unwrap();
     let channels = account.capabilities.iter().map(|c| c.channel).collect();
     Pair { account, vendor: vendor.clone(), channels }
 }
@@ -52,12 +52,12 @@ fn pair(vendor: &Vendor, adapter: &str, options: &[(&str, &str)]) -> Pair {
 /// One of each. `receipts`: where the vendors call back.
 async fn pairs(receipts: &str, shutdown: &Shutdown) -> Vec<Pair> {
     let _already = rustls::crypto::ring::default_provider().install_default();
-    let setup = || Setup { callback: Some(receipts.to_owned()), rate: 0.0, ..Setup::default() };
-    let silent = || Setup { rate: 0.0, ..Setup::default() };
+    let setup = || SimulatorSetup { callback: Some(receipts.to_owned()), rate: 0.0, ..SimulatorSetup::default() };
+    let silent = || SimulatorSetup { rate: 0.0, ..SimulatorSetup::default() };
     let solapi_at = solapi::start(setup(), shutdown).await.unwrap();
     let nhn_at = nhn::start(setup(), shutdown).await.unwrap();
-    nhn_at.call_back("sms", receipts).unwrap();
-    nhn_at.call_back("alimtalk", receipts).unwrap();
+    nhn_at.set_callback("sms", receipts).unwrap();
+    nhn_at.set_callback("alimtalk", receipts).unwrap();
     let gateway_at = gateway::start(setup(), shutdown).await.unwrap();
     let gateway_url = format!("{}{}", gateway_at.url(), gateway::PATH);
     let keys = [("app-key", nhn::APP_KEY), ("secret-key", nhn::SECRET_KEY)];
@@ -219,7 +219,7 @@ async fn adapter_lookup_finds_what_was_accepted() {
         let content = content(pair.account.name());
         let (channel, name) = (pair.channels[0], pair.account.name());
         let provider = &pair.account.provider;
-        let can = pair.account.of(channel).unwrap().on_unknown == OnUnknown::Lookup;
+        let can = pair.account.capability(channel).unwrap().on_unknown == OnUnknown::Lookup;
         for (number, word, taken) in [(5, "unknown", true), (6, "hang", true), (19, "cut", false)] {
             let to = to(channel, number, word);
             let first = letter(i16::from(number), channel, &to, &content);
@@ -230,10 +230,10 @@ async fn adapter_lookup_finds_what_was_accepted() {
             let looked = provider.lookup(SendRequest { attempt: 2, ..first }).await;
             match (can, taken) {
                 (true, true) => {
-                    assert!(matches!(looked, Looked::Taken { provider_ref: Some(_) }), "{name}: {looked:?}")
+                    assert!(matches!(looked, LookupResult::Found { provider_ref: Some(_) }), "{name}: {looked:?}")
                 }
-                (true, false) => assert_eq!(looked, Looked::NotTaken, "{name}"),
-                (false, _) => assert_eq!(looked, Looked::CannotTell, "{name}"),
+                (true, false) => assert_eq!(looked, LookupResult::NotFound, "{name}"),
+                (false, _) => assert_eq!(looked, LookupResult::Inconclusive, "{name}"),
             }
         }
     }
@@ -268,19 +268,21 @@ async fn adapter_callback_is_read_and_forgeries_refused() {
             provider.send(letter(no, channel, to, &content)).await;
         }
         let before = hub.records().len();
-        pair.vendor.tell().await;
+        pair.vendor.send_all_receipts().await;
         let heard = hub.records().split_off(before);
         assert!(!heard.is_empty(), "{name}");
         let mut told: Vec<Receipt> = Vec::new();
         for recorded in &heard {
             let mut headers = headers(recorded);
             let now = Clock::host_now();
-            told.extend(provider.receipts(&callback(recorded, &headers, now)).unwrap().into_iter().map(Result::unwrap));
+            told.extend(
+                provider.parse_receipts(&callback(recorded, &headers, now)).unwrap().into_iter().map(Result::unwrap),
+            );
             for proof in ["x-toast-webhook-signature", "webhook-signature", "x-signature"] {
                 headers.remove(proof);
             }
             let without = Callback { query: "", ..callback(recorded, &headers, now) };
-            assert!(matches!(provider.receipts(&without), Err(Refused::Forged(_))), "{name}");
+            assert!(matches!(provider.parse_receipts(&without), Err(CallbackError::NotAuthentic(_))), "{name}");
         }
         for (no, expected) in (1..).zip([ReceiptOutcome::Delivered, ReceiptOutcome::Failed, ReceiptOutcome::Expired]) {
             let of = |r: &&Receipt| r.reference.is_some_and(|reference| reference.key.no == no);
@@ -301,7 +303,7 @@ async fn adapter_poll_brings_each_result_once() {
         let (channel, name) = (pair.channels[0], pair.account.name());
         let provider = &pair.account.provider;
         let now = Clock::host_now();
-        if provider.poll(None, now).is_none() {
+        if provider.poll_receipts(None, now).is_none() {
             continue;
         }
         let mut refs = Vec::new();
@@ -312,14 +314,14 @@ async fn adapter_poll_brings_each_result_once() {
         }
         assert_eq!(refs.len(), 2, "{name}");
         // What is to happen happens; nobody hears of it.
-        pair.vendor.tell().await;
+        pair.vendor.send_all_receipts().await;
         let (mut cursor, mut found) = (None::<String>, Vec::new());
         for _ in 0..10 {
             let now = Clock::host_now() + chrono::TimeDelta::seconds(1);
-            let polled = provider.poll(cursor.as_deref(), now).unwrap().await.unwrap();
+            let polled = provider.poll_receipts(cursor.as_deref(), now).unwrap().await.unwrap();
             found.extend(polled.receipts.into_iter().map(Result::unwrap));
             cursor = Some(polled.cursor);
-            if !polled.more {
+            if !polled.has_more {
                 break;
             }
         }

@@ -8,7 +8,7 @@ use notihub::model::capability::{Capability, Terms};
 use notihub::model::channel::Channel;
 use notihub::model::delivery::Outcome;
 use notihub::model::retry::ErrorClass;
-use notihub::provider::{Account, Pending, Provider, SendRequest};
+use notihub::provider::{Account, BoxFuture, Provider, SendRequest};
 use notihub::worker;
 use serde_json::json;
 
@@ -66,7 +66,7 @@ async fn breaker_of_a_recovered_provider_admits_few_at_first() {
         fn capabilities(&self) -> Vec<Capability> {
             self.0.capabilities()
         }
-        fn send<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Outcome> {
+        fn send<'a>(&'a self, letter: SendRequest<'a>) -> BoxFuture<'a, Outcome> {
             Box::pin(async move {
                 let (now, all) = &*self.1;
                 let mine = now.fetch_add(1, Ordering::SeqCst) + 1;
@@ -77,7 +77,7 @@ async fn breaker_of_a_recovered_provider_admits_few_at_first() {
                 outcome
             })
         }
-        fn check(&self) -> Pending<'_, Result<String, String>> {
+        fn check(&self) -> BoxFuture<'_, Result<String, String>> {
             self.0.check()
         }
     }

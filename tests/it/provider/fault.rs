@@ -7,7 +7,7 @@ use notihub::model::channel::Channel;
 use notihub::model::delivery::Outcome;
 use notihub::model::retry::ErrorClass;
 use notihub::provider::simulator::Behaviour;
-use notihub::provider::{Account, Pending, Provider, SendRequest};
+use notihub::provider::{Account, BoxFuture, Provider, SendRequest};
 use notihub::worker::{self, Role};
 use serde_json::json;
 
@@ -107,15 +107,15 @@ impl Provider for Choosy {
         vec![Capability { batch: Batch::Any(100), ..Capability::of(Channel::Slack) }]
     }
 
-    fn send<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Outcome> {
+    fn send<'a>(&'a self, letter: SendRequest<'a>) -> BoxFuture<'a, Outcome> {
         Box::pin(std::future::ready(Choosy::says(&[letter])))
     }
 
-    fn send_batch<'a>(&'a self, letters: Vec<SendRequest<'a>>) -> Pending<'a, Vec<Outcome>> {
+    fn send_batch<'a>(&'a self, letters: Vec<SendRequest<'a>>) -> BoxFuture<'a, Vec<Outcome>> {
         Box::pin(std::future::ready(vec![Choosy::says(&letters); letters.len()]))
     }
 
-    fn check(&self) -> Pending<'_, Result<String, String>> {
+    fn check(&self) -> BoxFuture<'_, Result<String, String>> {
         Box::pin(async { Ok("a stub".to_owned()) })
     }
 }

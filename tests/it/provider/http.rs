@@ -7,8 +7,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use notihub::clock::Clock;
 use notihub::config::ProviderSettings;
 use notihub::model::access::role::StaffRole;
-use notihub::provider::http::Common;
-use notihub::provider::registry::make;
+use notihub::provider::http::ClientSettings;
+use notihub::provider::registry::build_account;
 use notihub::shutdown::Shutdown;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -173,7 +173,7 @@ fn account(adapter: &str, url: (&str, &str), options: &[(&str, &str)]) -> notihu
     let _already = rustls::crypto::ring::default_provider().install_default();
     let options = options.iter().chain([&url]).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     let settings = ProviderSettings { name: "main".into(), adapter: adapter.into(), options: options.collect() };
-    make(&settings, &Common::within(std::time::Duration::from_secs(10))).unwrap()
+    build_account(&settings, &ClientSettings::with_budget(std::time::Duration::from_secs(10))).unwrap()
 }
 
 const GATEWAY: [(&str, &str); 2] = [("secret", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"), ("channels", "SMS")];

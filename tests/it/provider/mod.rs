@@ -21,7 +21,7 @@ use notihub::model::channel::{Channel, OnUnknown};
 use notihub::model::delivery::Outcome;
 use notihub::model::limit::{RateLimit, Strategy};
 use notihub::model::retry::ErrorClass;
-use notihub::provider::{Account, Looked, Pending, Provider, SendRequest};
+use notihub::provider::{Account, BoxFuture, LookupResult, Provider, SendRequest};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
@@ -84,7 +84,7 @@ struct Stub {
     /// Calls hang until the test lets them go.
     gate: Option<Arc<Semaphore>>,
     /// What it says when it is asked what it has; None: it is never asked.
-    looked: Option<Looked>,
+    looked: Option<LookupResult>,
 }
 
 impl Stub {
@@ -107,11 +107,11 @@ impl Provider for Stub {
         vec![Capability { batch: self.batch, on_unknown, ..Capability::of(self.channel) }]
     }
 
-    fn lookup<'a>(&'a self, _letter: SendRequest<'a>) -> Pending<'a, Looked> {
-        Box::pin(async { self.looked.clone().unwrap_or(Looked::CannotTell) })
+    fn lookup<'a>(&'a self, _letter: SendRequest<'a>) -> BoxFuture<'a, LookupResult> {
+        Box::pin(async { self.looked.clone().unwrap_or(LookupResult::Inconclusive) })
     }
 
-    fn send<'a>(&'a self, _letter: SendRequest<'a>) -> Pending<'a, Outcome> {
+    fn send<'a>(&'a self, _letter: SendRequest<'a>) -> BoxFuture<'a, Outcome> {
         Box::pin(async move {
             self.calls.note();
             if let Some(gate) = &self.gate {
@@ -121,14 +121,14 @@ impl Provider for Stub {
         })
     }
 
-    fn send_batch<'a>(&'a self, letters: Vec<SendRequest<'a>>) -> Pending<'a, Vec<Outcome>> {
+    fn send_batch<'a>(&'a self, letters: Vec<SendRequest<'a>>) -> BoxFuture<'a, Vec<Outcome>> {
         Box::pin(async move {
             self.calls.note();
             vec![self.says.0.lock().unwrap().clone(); letters.len()]
         })
     }
 
-    fn check(&self) -> Pending<'_, Result<String, String>> {
+    fn check(&self) -> BoxFuture<'_, Result<String, String>> {
         Box::pin(async { Ok("a stub".to_owned()) })
     }
 }

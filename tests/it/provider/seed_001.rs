@@ -1,7 +1,7 @@
 //! Seed 001 as a whole: its settings in a file, its two APIs on this machine, one process, and what its diagrams promise.
 
 use notihub::provider::simulator::slack::SlackSimulator;
-use notihub::provider::simulator::vendor::Setup;
+use notihub::provider::simulator::vendor::SimulatorSetup;
 use notihub::provider::simulator::{Behaviour, kakaotalk, sms};
 use notihub::shutdown::Shutdown;
 use serde_json::{Value, json};
@@ -52,12 +52,12 @@ fn message(channel: &str, body: &str) -> Value {
 #[tokio::test]
 async fn provider_system_of_seed_001_works_as_a_whole() {
     let (folder, ground) = (Folder::new(), Shutdown::new());
-    let setup = || Setup { rate: 0.0, ..Setup::default() };
+    let setup = || SimulatorSetup { rate: 0.0, ..SimulatorSetup::default() };
     let kakao = kakaotalk::start(setup(), &ground).await.unwrap();
     let texts = sms::start(setup(), &ground).await.unwrap();
     let slack = SlackSimulator::start(0, &ground).await.unwrap();
     let url = fresh_database().await;
-    let file = configuration(&kakao.url(), &texts.url(), &slack.hook("ops"));
+    let file = configuration(&kakao.url(), &texts.url(), &slack.webhook_url("ops"));
     std::fs::write(folder.path().join("notihub.toml"), file).unwrap();
     let mut hub =
         Notihub::new(&folder, &["serve", "--work", "--listen=127.0.0.1:0"]).env("NOTIHUB_DATABASE_URL", &url).start();
@@ -73,7 +73,7 @@ async fn provider_system_of_seed_001_works_as_a_whole() {
     let (first, second) = (posted(&message("KAKAO_ALIMTALK", "one")).await, posted(&message("SMS", "two")).await);
     completed(&first).await;
     completed(&second).await;
-    let took = |vendor: &notihub::provider::simulator::vendor::Vendor| {
+    let took = |vendor: &notihub::provider::simulator::vendor::VendorSimulator| {
         vendor.records().into_iter().map(|taken| taken.text).collect::<Vec<_>>()
     };
     assert_eq!((took(&kakao), took(&texts)), (vec!["one".to_owned()], vec!["two".to_owned()]));

@@ -9,7 +9,7 @@ use notihub::id::Tsid;
 use notihub::model::delivery::{DeliveryKey, Outcome};
 use notihub::model::message::Content;
 use notihub::model::retry::ErrorClass;
-use notihub::provider::http::{Common, Connections};
+use notihub::provider::http::{ClientSettings, ConnectionPolicy};
 use notihub::provider::slack::{Slack, SlackSettings};
 use notihub::provider::smtp::{Smtp, SmtpSettings, Tls};
 use notihub::provider::{Extra, Provider as _, SendRequest};
@@ -257,8 +257,8 @@ async fn slack_over_tls_needs_a_valid_certificate() {
         Slack::new(&SlackSettings {
             destinations,
             compatible: Default::default(),
-            connections: Connections::Kept,
-            common: Common { ca_file, ..Common::within(BUDGET) },
+            connections: ConnectionPolicy::KeepAlive,
+            common: ClientSettings { ca_file, ..ClientSettings::with_budget(BUDGET) },
         })
     };
     let ca_file = Some(peer.folder.join("ca.pem"));

@@ -4,7 +4,7 @@
 use std::process::Stdio;
 
 use notihub::provider::simulator::slack::SlackSimulator;
-use notihub::provider::simulator::vendor::{STRANGER, Setup, Taken, Vendor};
+use notihub::provider::simulator::vendor::{AcceptedMessage, SimulatorSetup, UNREGISTERED_SENDER, VendorSimulator};
 use notihub::provider::simulator::{Behaviour, solapi};
 use notihub::shutdown::Shutdown;
 use serde_json::{Value, json};
@@ -58,7 +58,7 @@ fn of_solapi(url: &str, key: &str) -> Vec<(&'static str, Client)> {
 }
 
 struct Bed {
-    solapi: Vendor,
+    solapi: VendorSimulator,
     hub: Receiver,
     shutdown: Shutdown,
 }
@@ -68,7 +68,7 @@ impl Bed {
     async fn new() -> Bed {
         let _already = rustls::crypto::ring::default_provider().install_default();
         let (shutdown, hub) = (Shutdown::new(), Receiver::start().await);
-        let setup = Setup { callback: Some(hub.url.clone()), rate: 0.0, ..Setup::default() };
+        let setup = SimulatorSetup { callback: Some(hub.url.clone()), rate: 0.0, ..SimulatorSetup::default() };
         Bed { solapi: solapi::start(setup, &shutdown).await.unwrap(), hub, shutdown }
     }
 }
@@ -83,7 +83,7 @@ fn text(to: &str, said: &str) -> Value {
     json!({ "from": "02-1234-5678", "to": to, "text": said })
 }
 
-fn listed(taken: &Taken, code: &str, truth: &Value) -> Value {
+fn listed(taken: &AcceptedMessage, code: &str, truth: &Value) -> Value {
     let fields = &taken.options["customFields"];
     json!([taken.id, taken.to, taken.from, taken.text, taken.kind, code, truth, fields])
 }
@@ -124,7 +124,7 @@ async fn solapi_clients_send_and_read_back() {
         // By their ids, so the newest is the last.
         let newest = found.as_array().unwrap().last();
         assert_eq!(newest, Some(&listed(&taken[1], "3000", &truth)), "{client}");
-        bed.solapi.tell().await;
+        bed.solapi.send_all_receipts().await;
         let query =
             json!({ "do": "messages", "query": { (if client == "node" { "groupId" } else { "group_id" }): group } });
         let found = sdk.ask(&query).await;
@@ -143,9 +143,9 @@ async fn solapi_clients_send_and_read_back() {
 async fn solapi_clients_understand_refusals() {
     let bed = Bed::new().await;
     for (client, mut sdk) in of_solapi(&bed.solapi.url(), solapi::API_KEY) {
-        let before = bed.solapi.taken();
+        let before = bed.solapi.accepted_count();
         let mut stranger = text("01012345611", "x");
-        stranger["from"] = json!(STRANGER);
+        stranger["from"] = json!(UNREGISTERED_SENDER);
         let messages = json!([
             text("01012345610", "이모지 🎉"),
             stranger,
@@ -163,12 +163,12 @@ async fn solapi_clients_understand_refusals() {
             ["01000000002", "1024"],
         ]);
         assert_eq!((&sent["refused"], &sent["count"]), (&refused, &json!([6, 5])), "{client}: {sent}");
-        assert_eq!(bed.solapi.taken(), before + 1);
+        assert_eq!(bed.solapi.accepted_count(), before + 1);
         let none = sdk.ask(&json!({ "do": "send", "messages": [text("01000000001", "nobody")] })).await;
         assert_eq!(none, json!({ "none": [["01000000001", "3010"]] }), "{client}");
         let limited = sdk.ask(&json!({ "do": "send", "messages": [text("01000000011", client)] })).await;
         assert_eq!(limited["error"][0], "TooManyRequests", "{client}: {limited}");
-        assert_eq!(bed.solapi.taken(), before + 1);
+        assert_eq!(bed.solapi.accepted_count(), before + 1);
     }
     for (client, mut sdk) in of_solapi(&bed.solapi.url(), "NCSNOBODY") {
         let refused = sdk.ask(&json!({ "do": "balance" })).await;
@@ -188,8 +188,8 @@ async fn solapi_models_read_callbacks() {
     let nobody = json!({ "from": "0212345678", "to": "01000000009", "kakaoOptions": talk });
     sdk.ask(&json!({ "do": "send", "messages": [carrying, nobody] })).await;
     bed.hub.queue([Answer::status(500)]);
-    bed.solapi.tell().await;
-    bed.solapi.tell().await;
+    bed.solapi.send_all_receipts().await;
+    bed.solapi.send_all_receipts().await;
     let calls = bed.hub.arrived(2).await;
     let ids: Vec<String> = bed.solapi.records().into_iter().map(|taken| taken.id).collect();
     for (tries, call) in calls.iter().enumerate() {
@@ -209,7 +209,7 @@ async fn solapi_models_read_callbacks() {
 async fn slack_client_posts() {
     let shutdown = Shutdown::new();
     let slack = SlackSimulator::start(0, &shutdown).await.unwrap();
-    let mut sdk = Client::start(python("slack_sdk"), "slack_client.py", &[&slack.hook("ops")]);
+    let mut sdk = Client::start(python("slack_sdk"), "slack_client.py", &[&slack.webhook_url("ops")]);
     assert_eq!(sdk.ask(&json!({ "text": "안녕" })).await, json!([200, "ok", null]));
     assert_eq!(sdk.ask(&json!({ "blocks": [{ "type": "divider" }] })).await, json!([200, "ok", null]));
     assert_eq!(sdk.ask(&json!({ "text": "" })).await, json!([400, "no_text", null]));

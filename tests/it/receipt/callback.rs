@@ -12,10 +12,10 @@ use notihub::model::lane::Lane;
 use notihub::model::receipt::Receipt;
 use notihub::model::retry::ErrorClass;
 use notihub::model::watermark::PlannedClaim;
-use notihub::provider::http::Common;
-use notihub::provider::registry::make;
+use notihub::provider::http::ClientSettings;
+use notihub::provider::registry::build_account;
 use notihub::provider::simulator::nhn;
-use notihub::provider::simulator::vendor::Setup;
+use notihub::provider::simulator::vendor::SimulatorSetup;
 use notihub::shutdown::Shutdown;
 use serde_json::{Value, json};
 
@@ -284,7 +284,9 @@ async fn receipt_ends_the_waiting_retry() {
 async fn receipt_without_our_reference_is_matched_by_the_vendors_id() {
     let _already = rustls::crypto::ring::default_provider().install_default();
     let (clock, shutdown) = (Clock::manual(start_time()), Shutdown::new());
-    let at = nhn::start(Setup { rate: 0.0, clock: clock.clone(), ..Setup::default() }, &shutdown).await.unwrap();
+    let at = nhn::start(SimulatorSetup { rate: 0.0, clock: clock.clone(), ..SimulatorSetup::default() }, &shutdown)
+        .await
+        .unwrap();
     let options = [
         ("base-url", at.url()),
         ("app-key", nhn::APP_KEY.to_owned()),
@@ -294,15 +296,15 @@ async fn receipt_without_our_reference_is_matched_by_the_vendors_id() {
     ];
     let options = options.map(|(name, value)| (name.to_owned(), value)).into();
     let settings = ProviderSettings { name: "rcs".into(), adapter: "nhn-rcs".into(), options };
-    let common = Common::within(Duration::from_secs(5));
-    let app = App::with_accounts(&[], vec![make(&settings, &common).unwrap()]).await;
+    let common = ClientSettings::with_budget(Duration::from_secs(5));
+    let app = App::with_accounts(&[], vec![build_account(&settings, &common).unwrap()]).await;
     let id = post(&app, over("RCS")).await;
     app.work().await;
     assert_eq!(statuses(&app, &id).await, ["SENT"]);
     clock.advance(chrono::TimeDelta::minutes(10));
     app.advance(600);
-    at.tell().await;
-    let account = app.hub.providers.named("rcs").unwrap().clone();
+    at.send_all_receipts().await;
+    let account = app.hub.providers.get("rcs").unwrap().clone();
     while flow::receipt::poll(&app.hub, &account).await.unwrap() {}
     flow::receipt::apply(&app.hub).await.unwrap();
     assert_eq!(statuses(&app, &id).await, ["DELIVERED"]);

@@ -43,7 +43,7 @@ async fn receipt_not_applied_yet_is_not_missing() {
     let vendor = Vendor { within: Some(Duration::from_secs(3600)), polls: true, ..Vendor::default() };
     let vendor = Arc::new(vendor);
     let app = App::with_provider(&[], vendor.clone()).await;
-    let account = app.hub.providers.named("vendor").unwrap().clone();
+    let account = app.hub.providers.get("vendor").unwrap().clone();
     let shards = [app.partner.shard];
     let overdue = async || flow::receipt::overdue(&app.hub, &shards).await.unwrap();
     let (arrived, silent) = (post(&app, over("SMS")).await, post(&app, over("SMS")).await);

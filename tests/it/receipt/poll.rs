@@ -25,7 +25,7 @@ async fn receipt_list_is_read_on_after_a_crash() {
         vec![json!({"key": "1", "ref": of, "outcome": "ACCEPTED"})],
         vec![json!({"key": "2", "ref": of, "outcome": "DELIVERED"}), json!({"key": "3"})],
     ];
-    let account = app.hub.providers.named("vendor").unwrap().clone();
+    let account = app.hub.providers.get("vendor").unwrap().clone();
     assert!(flow::receipt::poll(&app.hub, &account).await.unwrap(), "there is more");
     // A process that took the lease, and was lost with it.
     let (now, db) = (app.hub.clock.now(), app.hub.store.api());

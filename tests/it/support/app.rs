@@ -16,7 +16,7 @@ use notihub::model::access::principal::{Actor, Origin};
 use notihub::model::access::role::StaffRole;
 use notihub::model::channel::Channel;
 use notihub::model::partner::Partner;
-use notihub::provider::http::{Common, Connections};
+use notihub::provider::http::{ClientSettings, ConnectionPolicy};
 use notihub::provider::simulator::slack::SlackSimulator;
 use notihub::provider::simulator::smtp::SmtpSimulator;
 use notihub::provider::{Account, Provider, Providers, mock, slack, smtp, webhook};
@@ -119,13 +119,13 @@ impl App {
         let smtp = SmtpSimulator::start(0, 0, &ground).await.expect("the SMTP simulator");
         let slack = SlackSimulator::start(0, &ground).await.expect("the Slack simulator");
         let mut all = vec!["--accept-loss".to_owned()];
-        all.extend([format!("--slack-destination=ops={}", slack.hook("ops"))]);
-        all.extend([format!("--slack-destination=dev={}", slack.hook("dev"))]);
+        all.extend([format!("--slack-destination=ops={}", slack.webhook_url("ops"))]);
+        all.extend([format!("--slack-destination=dev={}", slack.webhook_url("dev"))]);
         all.extend(flags.iter().map(|f| (*f).to_owned()));
         let settings = settings(&all.iter().map(String::as_str).collect::<Vec<_>>());
         let call_budget = settings.timing.call_budget();
         let (clock, shutdown) = (Clock::manual(start_time()), Shutdown::new());
-        let common = Common::of(&settings, &clock);
+        let common = ClientSettings::from_settings(&settings, &clock);
         let mut providers: Vec<Arc<dyn Provider>> = vec![
             Arc::new(
                 smtp::Smtp::new(smtp::SmtpSettings {
@@ -152,7 +152,7 @@ impl App {
                 slack::Slack::new(&slack::SlackSettings {
                     destinations: settings.slack.destinations(),
                     compatible: settings.slack.compatible(),
-                    connections: Connections::Kept,
+                    connections: ConnectionPolicy::KeepAlive,
                     common: common.clone(),
                 })
                 .expect("Slack"),
@@ -160,7 +160,7 @@ impl App {
             Arc::new(
                 webhook::Webhook::new(webhook::WebhookSettings {
                     rules: settings.webhooks.rules(),
-                    connections: Connections::Kept,
+                    connections: ConnectionPolicy::KeepAlive,
                     common: common.clone(),
                 })
                 .expect("webhooks"),

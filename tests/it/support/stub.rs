@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use notihub::model::capability::Capability;
 use notihub::model::channel::Channel;
 use notihub::model::delivery::Outcome;
-use notihub::provider::{Pending, Provider, SendRequest};
+use notihub::provider::{BoxFuture, Provider, SendRequest};
 use tokio::sync::Semaphore;
 
 /// A provider that does what the test says.
@@ -15,7 +15,7 @@ pub struct Stub<F> {
     pub act: F,
 }
 
-impl<F: Fn(&SendRequest<'_>) -> Pending<'static, Outcome> + Send + Sync + 'static> Provider for Stub<F> {
+impl<F: Fn(&SendRequest<'_>) -> BoxFuture<'static, Outcome> + Send + Sync + 'static> Provider for Stub<F> {
     fn name(&self) -> &'static str {
         "stub"
     }
@@ -24,18 +24,18 @@ impl<F: Fn(&SendRequest<'_>) -> Pending<'static, Outcome> + Send + Sync + 'stati
         vec![Capability::of(self.channel)]
     }
 
-    fn send<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Outcome> {
+    fn send<'a>(&'a self, letter: SendRequest<'a>) -> BoxFuture<'a, Outcome> {
         (self.act)(&letter)
     }
 
-    fn check(&self) -> Pending<'_, Result<String, String>> {
+    fn check(&self) -> BoxFuture<'_, Result<String, String>> {
         Box::pin(async { Ok("a stub".to_owned()) })
     }
 }
 
 pub fn stub<F>(channel: Channel, act: F) -> Arc<dyn Provider>
 where
-    F: Fn(&SendRequest<'_>) -> Pending<'static, Outcome> + Send + Sync + 'static,
+    F: Fn(&SendRequest<'_>) -> BoxFuture<'static, Outcome> + Send + Sync + 'static,
 {
     Arc::new(Stub { channel, act })
 }

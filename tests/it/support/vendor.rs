@@ -11,7 +11,7 @@ use notihub::model::channel::{Channel, OnUnknown};
 use notihub::model::delivery::{DeliveryKey, Outcome};
 use notihub::model::receipt::{AttemptReference, Receipt};
 use notihub::model::retry::{ErrorClass, RETRY_RULES};
-use notihub::provider::{Callback, Pending, Polled, Provider, Receipts, Refused, SendRequest};
+use notihub::provider::{BoxFuture, Callback, CallbackError, Provider, ReceiptPage, Receipts, SendRequest};
 use serde_json::{Value, json};
 
 use crate::support::app::{Answer, App};
@@ -81,7 +81,7 @@ impl Provider for Vendor {
         notihub::model::channel::TEXT_CHANNELS.map(of).to_vec()
     }
 
-    fn send<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Outcome> {
+    fn send<'a>(&'a self, letter: SendRequest<'a>) -> BoxFuture<'a, Outcome> {
         let told = (letter.channel, letter.to.to_owned(), letter.content.body.clone());
         self.sent.lock().unwrap().push(told);
         let answer = self.answers.lock().unwrap().get_mut(&letter.channel).and_then(VecDeque::pop_front);
@@ -89,16 +89,20 @@ impl Provider for Vendor {
         Box::pin(std::future::ready(answer.unwrap_or(accepted)))
     }
 
-    fn receipts(&self, callback: &Callback<'_>) -> Result<Receipts, Refused> {
+    fn parse_receipts(&self, callback: &Callback<'_>) -> Result<Receipts, CallbackError> {
         if callback.headers.get("x-word").is_none_or(|word| word != "swordfish") {
-            return Err(Refused::Forged("it does not know the word".into()));
+            return Err(CallbackError::NotAuthentic("it does not know the word".into()));
         }
         let items: Vec<Value> =
-            serde_json::from_slice(callback.body).map_err(|e| Refused::Unreadable(e.to_string()))?;
+            serde_json::from_slice(callback.body).map_err(|e| CallbackError::Unreadable(e.to_string()))?;
         Ok(items.iter().map(read).collect())
     }
 
-    fn poll<'a>(&'a self, cursor: Option<&'a str>, _now: DateTime<Utc>) -> Option<Pending<'a, Result<Polled, String>>> {
+    fn poll_receipts<'a>(
+        &'a self,
+        cursor: Option<&'a str>,
+        _now: DateTime<Utc>,
+    ) -> Option<BoxFuture<'a, Result<ReceiptPage, String>>> {
         if !self.polls {
             return None;
         }
@@ -108,11 +112,11 @@ impl Provider for Vendor {
             let pages = self.pages.lock().unwrap();
             let items = pages.get(page).ok_or("the list is out of order")?;
             let receipts = items.iter().map(read).collect();
-            Ok(Polled { receipts, cursor: (page + 1).to_string(), more: page + 1 < pages.len() })
+            Ok(ReceiptPage { receipts, cursor: (page + 1).to_string(), has_more: page + 1 < pages.len() })
         }))
     }
 
-    fn check(&self) -> Pending<'_, Result<String, String>> {
+    fn check(&self) -> BoxFuture<'_, Result<String, String>> {
         Box::pin(std::future::ready(Ok("it answers as told".to_owned())))
     }
 }

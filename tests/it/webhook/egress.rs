@@ -15,10 +15,10 @@ use notihub::model::egress::{self, EgressRules};
 use notihub::model::message::Content;
 use notihub::model::retry::ErrorClass;
 use notihub::model::signature;
-use notihub::provider::guard::Lookup;
-use notihub::provider::http::{Common, Connections};
+use notihub::provider::guard::NameResolver;
+use notihub::provider::http::{ClientSettings, ConnectionPolicy};
 use notihub::provider::webhook::{Webhook, WebhookSettings};
-use notihub::provider::{Extra, Pending, Provider as _, SendRequest, WebhookRequest};
+use notihub::provider::{BoxFuture, Extra, Provider as _, SendRequest, WebhookRequest};
 use notihub::shutdown::Shutdown;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -50,8 +50,8 @@ impl Names {
     }
 }
 
-impl Lookup for Names {
-    fn lookup(&self, _name: &str) -> Pending<'static, io::Result<Vec<IpAddr>>> {
+impl NameResolver for Names {
+    fn resolve(&self, _name: &str) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> {
         let turn = self.asked.fetch_add(1, Ordering::Relaxed) % self.answers.len();
         let answer = self.answers[turn].clone();
         let none = || io::Error::new(io::ErrorKind::NotFound, "no such name: SECRET-CAUSE");
@@ -63,13 +63,13 @@ fn partners_only() -> EgressRules {
     EgressRules { allow: vec![IpAddr::V4(PARTNERS).into()], allow_http: true, ..EgressRules::default() }
 }
 
-fn settings(rules: EgressRules, common: Common) -> WebhookSettings {
-    WebhookSettings { rules, connections: Connections::Kept, common }
+fn settings(rules: EgressRules, common: ClientSettings) -> WebhookSettings {
+    WebhookSettings { rules, connections: ConnectionPolicy::KeepAlive, common }
 }
 
 fn webhook(lookup: Arc<Names>, call_budget: Duration) -> Webhook {
     let _already = rustls::crypto::ring::default_provider().install_default();
-    Webhook::with_lookup(settings(partners_only(), Common::within(call_budget)), lookup).unwrap()
+    Webhook::with_resolver(settings(partners_only(), ClientSettings::with_budget(call_budget)), lookup).unwrap()
 }
 
 fn request(url: &str) -> WebhookRequest {
@@ -376,8 +376,8 @@ async fn egress_to_an_inside_address_is_refused_in_one_word() {
     assert_eq!(detail, "the endpoint's URL leads to an address that is not allowed");
     assert!(outcomes.iter().all(|outcome| *outcome == outcomes[0]), "{outcomes:#?}");
     // The operator took back http since the endpoint was made.
-    let strict = settings(EgressRules { allow_http: false, ..partners_only() }, Common::within(BUDGET));
-    let strict = Webhook::with_lookup(strict, Names::of(&[&["127.0.0.2"]])).unwrap();
+    let strict = settings(EgressRules { allow_http: false, ..partners_only() }, ClientSettings::with_budget(BUDGET));
+    let strict = Webhook::with_resolver(strict, Names::of(&[&["127.0.0.2"]])).unwrap();
     assert_eq!(send(&strict, &request(&peer.url("127.0.0.2"))).await, outcomes[0]);
     unharmed(&canary);
     assert_eq!(peer.connections.load(Ordering::SeqCst), 0);
@@ -579,8 +579,8 @@ async fn egress_endpoint_proves_its_name_over_tls() {
         asked
     });
     let webhook = |ca_file| {
-        let settings = settings(partners_only(), Common { ca_file, ..Common::within(BUDGET) });
-        Webhook::with_lookup(settings, Names::of(&[&["127.0.0.2"]])).unwrap()
+        let settings = settings(partners_only(), ClientSettings { ca_file, ..ClientSettings::with_budget(BUDGET) });
+        Webhook::with_resolver(settings, Names::of(&[&["127.0.0.2"]])).unwrap()
     };
     let good = webhook(Some(ca_file.clone()));
     let url = |host: &str| request(&format!("https://{host}:{port}/"));

@@ -11,7 +11,7 @@ use notihub::model::capability::Capability;
 use notihub::model::channel::Channel;
 use notihub::model::delivery::Outcome;
 use notihub::model::retry::ErrorClass;
-use notihub::provider::{Extra, Pending, Provider, SendRequest};
+use notihub::provider::{BoxFuture, Extra, Provider, SendRequest};
 use serde_json::{Value, json};
 
 use crate::support::app::{App, email, named};
@@ -37,7 +37,7 @@ impl Provider for Endpoints {
         vec![Capability::of(Channel::Webhook)]
     }
 
-    fn send<'a>(&'a self, letter: SendRequest<'a>) -> Pending<'a, Outcome> {
+    fn send<'a>(&'a self, letter: SendRequest<'a>) -> BoxFuture<'a, Outcome> {
         Box::pin(async move {
             let Extra::Webhook(request) = letter.extra else { panic!("no webhook") };
             let body = serde_json::from_slice(&request.body).unwrap();
@@ -51,7 +51,7 @@ impl Provider for Endpoints {
         })
     }
 
-    fn check(&self) -> Pending<'_, Result<String, String>> {
+    fn check(&self) -> BoxFuture<'_, Result<String, String>> {
         Box::pin(async { Ok("it answers as told".to_owned()) })
     }
 }
@@ -426,7 +426,7 @@ async fn endpoint_paused_has_its_webhooks_wait_until_resumed() {
     flow::endpoint::release_resumed(&app.hub).await.unwrap();
     app.work().await;
     assert_eq!(endpoints.took().len(), 1);
-    // Looked at for an hour, and once more after that.
+    // LookupResult at for an hour, and once more after that.
     app.advance(2 * 3600);
     parked_late().await;
     flow::endpoint::release_resumed(&app.hub).await.unwrap();
