@@ -56,8 +56,9 @@
 //! channel is claimed from no faster than its providers may be asked.
 //! A destination that answered "too fast" is sent to at its own pace ([`flow::delivery::pace`]).
 //!
-//! What a provider tells later comes in at `api/receipt.rs`, proven by its adapter ([`provider::Provider::receipts`]), or is asked
-//! for ([`provider::Provider::poll`]); [`flow::receipt`] keeps it first and applies it soon after, by a law in which order and
+//! What a provider tells later comes in at `api/receipt.rs`, proven by its adapter
+//! ([`provider::Provider::parse_receipts`]), or is asked for ([`provider::Provider::poll_receipts`]);
+//! [`flow::receipt`] keeps it first and applies it soon after, by a law in which order and
 //! repetition do not matter ([`model::receipt::weigh`]). Where a message names another channel for the case that one does
 //! not reach its recipient, [`flow::fallback`] makes the delivery that takes its place, in the transaction that finds that
 //! out. What needs a person is told once by [`flow::alert`]. Vendors' adapters are one file and one line each

@@ -130,10 +130,10 @@ impl Options {
         if self.remaining.contains_key("channels") { self.channels_among(supported) } else { Ok(default.to_vec()) }
     }
 
-    /// Takes out `channels=SMS+LMS`, all of which must be among `able`, the channels that the account can serve.
+    /// Takes out `channels=SMS+LMS`, all of which must be among `supported`, the channels that the account can serve.
     ///
     /// # Errors
-    /// `Error::Usage` if a channel is not among `able`, and those of [`Options::channels`].
+    /// `Error::Usage` if a channel is not among `supported`, and those of [`Options::channels`].
     pub fn channels_among(&mut self, supported: &[Channel]) -> Result<Vec<Channel>> {
         let channels = self.channels()?;
         let Some(unsupported) = channels.iter().find(|channel| !supported.contains(channel)) else {

@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn receipts_are_read_and_one_that_is_wrong_loses_no_other() {
+    fn receipts_are_read_and_an_invalid_one_does_not_lose_the_others() {
         let content = content(None, "b");
         let ours = send_request("+821012345678", &content).reference();
         let body = json!({ "receipts": [
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_signed_is_not_believed() {
+    fn unsigned_callbacks_are_refused() {
         let body = br#"{"receipts":[]}"#;
         assert_eq!(told(&signed(body, SECRET, NOW), body), Ok(Vec::new()));
         let stranger = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_are_checked_and_kept_from_sight() {
+    fn invalid_settings_are_refused_without_showing_them() {
         let error = |options: &[(&str, &str)]| try_build(&ADAPTER, options, BUDGET).err().unwrap().to_string();
         let (url, secret) = (("url", "https://example.com/SECRET"), ("secret", SECRET));
         let plain = error(&[("url", "http://example.com/SECRET"), secret, ("channels", "SMS")]);

@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_machine_knows_its_addresses() {
+    fn own_addresses_exclude_loopback() {
         assert!(!own_addresses().iter().any(IpAddr::is_loopback));
     }
 }

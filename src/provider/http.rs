@@ -93,7 +93,7 @@ impl ConnectionPolicy {
     }
 }
 
-/// Which part of a response says whether the vendor took the request.
+/// Which part of a response says whether the vendor accepted the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DecidedBy {
     /// The status. The body is kept as far as it arrived, even if it was cut or too long.
@@ -277,7 +277,7 @@ impl HttpClient {
     }
 }
 
-/// Reads the response's body into `body`, up to `most` bytes.
+/// Reads the response's body into `body`, up to `max_bytes`.
 async fn read_body(response: &mut Response, body: &mut Vec<u8>, max_bytes: usize) -> reqwest::Result<()> {
     while let Some(chunk) = response.chunk().await? {
         let space = max_bytes - body.len();
@@ -482,7 +482,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_happens_before_the_connection_stands_is_definite() {
+    async fn failure_before_the_connection_is_definite() {
         let shutdown = Shutdown::new();
         let nobody = closed_port().await;
         assert_eq!(definite(post(&format!("http://{nobody}/SECRET"), BUDGET).await), "connect_failed");
@@ -509,7 +509,7 @@ mod tests {
 
     /// A truncated list is an error, not a short list.
     #[tokio::test]
-    async fn a_list_that_is_too_long_is_an_error() {
+    async fn list_that_is_too_long_is_an_error() {
         let shutdown = Shutdown::new();
         for (bytes, whole) in [(LIST_BYTES - 1, true), (LIST_BYTES + 1, false)] {
             let long = peer(&shutdown, move |mut stream| async move {
@@ -553,7 +553,7 @@ mod tests {
 
     /// Where the status decides, a body that is cut or too long does not matter; for a 4xx it never matters.
     #[tokio::test]
-    async fn a_status_is_an_answer_without_the_end_of_its_body() {
+    async fn status_decides_although_the_body_is_cut() {
         let shutdown = Shutdown::new();
         let cases: [(&[u8], u16); 4] = [
             (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nok", 200),
@@ -581,7 +581,7 @@ mod tests {
 
     /// Connecting has its own budget, which the addresses of a host share.
     #[tokio::test]
-    async fn a_connection_that_does_not_stand_in_its_budget_is_given_up() {
+    async fn connecting_ends_with_its_own_budget() {
         let shutdown = Shutdown::new();
         let silent = peer(&shutdown, |stream| async move {
             let _open = stream;
@@ -602,7 +602,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_whole_answer_to_a_request_is_unknown() {
+    async fn incomplete_response_is_unknown() {
         let shutdown = Shutdown::new();
         let cases: [&[u8]; 5] = [
             b"",
@@ -626,7 +626,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_without_end_is_read_to_the_limit() {
+    async fn endless_response_is_read_to_the_limit() {
         let shutdown = Shutdown::new();
         let endless = peer(&shutdown, |mut stream| async move {
             request(&mut stream).await;
@@ -637,9 +637,9 @@ mod tests {
         assert_eq!((answer.status, answer.body.len()), (500, RESPONSE_BYTES));
     }
 
-    /// S1-51: a connection is kept and used again; a request on it is not repeated when it dies under it.
+    /// S1-51: a connection is reused; a request is not repeated when its connection closes.
     #[tokio::test]
-    async fn redirects_are_answers_and_nothing_is_sent_twice() {
+    async fn redirects_are_not_followed_and_nothing_is_sent_twice() {
         let shutdown = Shutdown::new();
         let moved = answering(&shutdown, b"HTTP/1.1 307 Moved\r\nLocation: /\r\nContent-Length: 0\r\n\r\n").await;
         assert_eq!(post(&moved, BUDGET).await.unwrap().status, 307);
@@ -663,7 +663,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_pause_is_read_by_the_servers_clock() {
+    async fn retry_after_date_is_read_by_the_servers_clock() {
         let shutdown = Shutdown::new();
         let answer = b"HTTP/1.1 429 Slow\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
             Retry-After: Sun, 06 Nov 1994 08:50:07 GMT\r\nContent-Length: 0\r\n\r\n";
@@ -687,7 +687,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_is_told_from_others() {
+    fn loopback_hosts_are_recognised() {
         for host in ["localhost", "LOCALHOST", "127.0.0.1", "127.8.9.1", "::1", "[::1]"] {
             assert!(is_loopback(host), "{host}");
         }

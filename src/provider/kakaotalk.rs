@@ -40,7 +40,7 @@ mod tests {
     use super::*;
     use crate::model::limit::RateLimit;
 
-    /// S1-21, S1-22, S1-23, S1-27: the request is the seed's, and its statuses are told apart.
+    /// S1-21, S1-22, S1-23, S1-27: the request and the meaning of its statuses are the seed's.
     #[tokio::test]
     async fn the_seeds_kakaotalk() {
         let sent = json!({ "recipient": "010-1234-5678", "message": "메시지 내용" });
@@ -49,7 +49,7 @@ mod tests {
         super::super::basic::tests::check_seed_provider(&ADAPTER, sent, "POST /kakaotalk-messages", basic).await;
     }
 
-    /// S1-12, S1-33, S1-34, S1-35: without settings it is at localhost:8081 and takes 100 a minute, in any minute.
+    /// S1-12, S1-33, S1-34, S1-35: the defaults are localhost:8081 and 100 requests in any minute.
     #[test]
     fn the_seeds_settings() {
         assert_eq!((API.base_url, API.username, API.password), ("http://localhost:8081", "autoever", "1234"));

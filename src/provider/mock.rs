@@ -120,7 +120,7 @@ mod tests {
 
     /// S3-16: the message is logged and accepted; the log shows neither recipient nor text.
     #[test]
-    fn a_mail_is_logged_without_what_is_personal() {
+    fn mail_is_logged_without_personal_data() {
         let log = Log::default();
         let writer = log.clone();
         let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();

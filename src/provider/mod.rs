@@ -4,10 +4,10 @@
 //! An adapter makes **one** request per call, on one socket, without redirects or retries of its own, and returns an
 //! `Outcome`:
 //!
-//! - `Accepted`: the vendor took the message, and said so.
+//! - `Accepted`: the vendor confirmed that it accepted the message.
 //! - `Rejected`: the vendor certainly did not take it (DNS, refused connection, TLS, an answer that refuses). Its
 //!   `ErrorClass` decides whether the delivery is retried.
-//! - `Unknown`: the request was written, and the connection was cut or stayed silent. The vendor may have taken it.
+//! - `Unknown`: the request was written, and the connection was cut or stayed silent. The vendor may have accepted it.
 //!
 //! In doubt an adapter returns `Unknown`: a wrong `Rejected` sends a message twice.
 
@@ -211,8 +211,8 @@ pub trait Provider: Send + Sync + 'static {
         })
     }
 
-    /// Asks the vendor whether it took an earlier attempt of this delivery. `request.attempt` is the present attempt,
-    /// which was not sent; only lower numbers count as earlier.
+    /// Asks the vendor whether it accepted an earlier attempt of this delivery. `request.attempt` is the present
+    /// attempt, which was not sent; only lower numbers count as earlier.
     fn lookup<'a>(&'a self, _request: SendRequest<'a>) -> BoxFuture<'a, LookupResult> {
         Box::pin(std::future::ready(LookupResult::Inconclusive))
     }

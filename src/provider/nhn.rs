@@ -117,7 +117,7 @@ impl NhnService {
         let query =
             [("startUpdateDate", start.as_str()), ("endUpdateDate", &end), ("pageNum", &number), ("pageSize", &size)];
         let body = self.get_list(&list.path, &query, self.headers()).await?;
-        let rows = list.rows(&body).ok_or("its list has no rows")?;
+        let rows = list.rows(&body).ok_or("the list has no rows")?;
         let receipts =
             rows.iter().filter(|row| list.is_final_and_ours(row)).map(|row| receipt(row, list.codes)).collect();
         let next = if rows.len() >= RESULTS_PAGE { Some((page + 1).to_string()) } else { None };
@@ -259,8 +259,8 @@ pub fn checked_body(answer: &HttpResponse, codes: &ErrorCodes) -> Result<Value, 
 
 /// Returns the outcome of each of `requests`, in their order, from one response.
 ///
-/// `place`: the JSON pointer of the object with `requestId`; `results`: its field with the recipients' results. A
-/// request that the response does not mention has the outcome `Unknown`.
+/// `group_pointer`: the JSON pointer of the object with `requestId`; `results_field`: its field with the recipients'
+/// results. A request that the response does not mention has the outcome `Unknown`.
 pub fn recipient_outcomes(
     requests: &[SendRequest<'_>],
     answer: &HttpResponse,

@@ -300,9 +300,9 @@ mod tests {
         SendRequest { channel: Channel::KakaoAlimtalk, key: DeliveryKey { no, ..request.key }, ..request }
     }
 
-    /// The request is the documented one, with NHN's own fallback off; each recipient has its own verdict.
+    /// The request is as documented, with NHN's own fallback switched off; each recipient has its own outcome.
     #[tokio::test]
-    async fn each_recipient_has_its_verdict() {
+    async fn each_recipient_has_its_outcome() {
         let content = template();
         let requests = vec![of(1, "+821012345678", &content), of(2, "+821011112222", &content)];
         let key = |n: usize| requests[n].reference().to_string();
@@ -328,10 +328,10 @@ mod tests {
         assert_eq!(asked.body, sent);
     }
 
-    /// A second attempt has the same key as the first, another delivery another; and where NHN knows the key this
-    /// attempt was certainly not taken, until the key is forgotten.
+    /// A second attempt has the first one's key, another delivery has another. If NHN knows the key, the attempt was
+    /// certainly not accepted, and waits until NHN forgets the key.
     #[tokio::test]
-    async fn a_repetition_is_known_by_its_key() {
+    async fn repetition_has_the_same_idempotency_key() {
         let content = template();
         let api = ScriptedServer::responding(&[refusal(-1005), refusal(-1005), refusal(-1005)]).await;
         let alimtalk = account(&api.url);
@@ -348,9 +348,9 @@ mod tests {
         assert_ne!(key(0), key(2));
     }
 
-    /// What NHN itself refused for now may be tried again at once.
+    /// After a temporary refusal by NHN itself the next attempt has another key.
     #[tokio::test]
-    async fn a_refusal_does_not_stand_in_its_own_way() {
+    async fn attempt_after_a_refusal_has_another_key() {
         let content = template();
         let api = ScriptedServer::responding(&[
             refusal(-7000),
@@ -393,7 +393,7 @@ mod tests {
         assert!(matches!(outcome, Outcome::Rejected { class: ErrorClass::Template, .. }), "{outcome:?}");
     }
 
-    /// S0-40, S0-42: what Kakao could not confirm is not called failed.
+    /// S0-40, S0-42: a message that Kakao could not confirm does not count as failed.
     #[test]
     fn webhooks_are_read() {
         let alimtalk = account("https://kakao.example.com");
@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_may_have_been_taken_is_looked_up_and_results_are_polled() {
+    async fn unknown_outcome_is_looked_up_and_results_are_polled() {
         let content = template();
         let present = SendRequest { attempt: 2, ..of(1, "+821012345678", &content) };
         let before = of(1, "+821012345678", &content).reference().to_string();

@@ -137,7 +137,7 @@ impl NhnRcs {
         ];
         let path = format!("/rcs/v1.0/messages/{name}");
         let body = self.service.get_list(&path, &query, self.headers()).await?;
-        let rows = body["data"].as_array().ok_or("its list has no rows")?;
+        let rows = body["data"].as_array().ok_or("the list has no rows")?;
         let (receipts, read) = self.read_rows(&path, rows).await;
         let next = match (read < rows.len() || rows.len() >= PAGE_ROWS, kind + 1 < KINDS.len()) {
             (true, _) => Some(format!("{kind}.{}", offset + read)),
@@ -259,10 +259,10 @@ mod tests {
         build(&ADAPTER, &[&OPTIONS[..], &[("base-url", url)]].concat(), BUDGET)
     }
 
-    /// The request is the documented one, with NHN's own fallback off; what is longer, or has a title, goes as the long
-    /// kind.
+    /// The request is as documented, with NHN's own fallback switched off; a longer text, or one with a title, goes as
+    /// LMS.
     #[tokio::test]
-    async fn texts_go_by_their_length() {
+    async fn kind_follows_from_length_and_title() {
         let long = "가".repeat(101);
         let contents = [content(None, "짧은 글"), content(None, &long), content(Some("제목"), "짧은 글")];
         let taken = r#"{"header":{"isSuccessful":true,"resultCode":0},"messageId":"20220914184500weq0u9pNu30"}"#;
@@ -299,7 +299,7 @@ mod tests {
         check_refusals(&ADAPTER, &OPTIONS, Channel::Rcs, &codes).await;
     }
 
-    /// Results are polled, kind after kind; why one failed is asked of itself.
+    /// Results are polled kind by kind; the code of a failure is looked up for each message.
     #[tokio::test]
     async fn results_are_polled() {
         let page =
@@ -332,8 +332,8 @@ mod tests {
         assert!(lines[4].starts_with("GET /rcs/v1.0/messages/sms?startReceiveDateTime=2027-01-15+16%3A50%3A00&"));
     }
 
-    /// A page full of failures is read in slices, each from where the one before ended; a reason that cannot be read
-    /// holds up nothing.
+    /// A page full of failures is read in slices, each from the end of the previous one; a code that cannot be read
+    /// stops nothing.
     #[tokio::test]
     async fn many_failures_do_not_hold_up_the_list() {
         let page =
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_list_without_rows_is_not_an_empty_one() {
+    async fn list_without_rows_is_an_error() {
         let api =
             ScriptedServer::responding(&[(200, r#"{"header":{"isSuccessful":true},"data":{"messages":[]}}"#)]).await;
         let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_of_what_was_not_received() {
+    fn result_codes_have_classes() {
         for (code, class) in [
             ("50003", ErrorClass::Credentials),
             ("50201", ErrorClass::Throttled),
@@ -390,9 +390,9 @@ mod tests {
         assert_eq!(RESULT_ERRORS.class("99999"), None);
     }
 
-    /// An outcome that is unknown cannot be looked up: nothing of ours is carried.
+    /// An unknown outcome cannot be looked up, because messages carry no reference of ours.
     #[test]
-    fn what_is_unknown_stays_unknown() {
+    fn unknown_outcome_is_not_looked_up() {
         let capability = account("https://rcs.example.com").capabilities().remove(0);
         assert_eq!(capability.on_unknown, Channel::Rcs.on_unknown());
         assert!(capability.receipt_within.is_some());

@@ -64,7 +64,7 @@ const CODES: ErrorCodes = ErrorCodes(&[
 /// The carriers' result codes.
 const RESULTS: ResultCodes = ResultCodes {
     delivered: &["1000"],
-    // NHN took the message for a duplicate of another one; the code does not say which of the two was delivered.
+    // NHN treated the message as a duplicate of another one; the code does not say which of the two was delivered.
     pending: &["E915"],
     expired: &["1019", "2000"],
     failed: ErrorCodes(&[
@@ -246,9 +246,9 @@ mod tests {
         .to_string()
     }
 
-    /// The request is the documented one; inside a success each recipient has its own verdict.
+    /// The request is as documented; in a successful response each recipient has its own outcome.
     #[tokio::test]
-    async fn each_recipient_has_its_verdict() {
+    async fn each_recipient_has_its_outcome() {
         let content = content(None, "본문");
         let requests =
             numbered(Channel::Sms, &["+821012345678", "+821012345678", "+12025550123", "+821099998888"], &content);
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_long_message_has_a_title() {
+    async fn long_message_has_a_title() {
         for (subject, body, title) in [
             (Some("제목"), "본문", "제목"),
             (None, "첫 줄\n둘째 줄", "첫 줄"),
@@ -315,7 +315,8 @@ mod tests {
         check_refusals(&ADAPTER, &OPTIONS, Channel::Sms, &codes).await;
     }
 
-    /// S0-40, S0-42: also with the vendor's misspelling; one hook that cannot be read loses no other.
+    /// S0-40, S0-42: webhooks are read, also with the vendor's misspelt field; an unreadable one does not lose the
+    /// others.
     #[test]
     fn webhooks_are_read() {
         let sms = account("https://sms.example.com");
@@ -367,7 +368,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_may_have_been_taken_is_looked_up() {
+    async fn unknown_outcome_is_looked_up() {
         let content = content(None, "x");
         let present = SendRequest { attempt: 2, ..send_request("+821012345678", &content) };
         let row = |request: &SendRequest<'_>| {
@@ -392,7 +393,7 @@ mod tests {
         assert!(line.contains("&recipientNo=01012345678&"), "{line}");
     }
 
-    /// Page by page from where it was left; others' messages on the account are passed by.
+    /// Results are polled page by page from the cursor; other programs' messages on the account are skipped.
     #[tokio::test]
     async fn results_are_polled() {
         let content = content(None, "x");

@@ -43,7 +43,7 @@ mod tests {
     use crate::model::channel::Channel;
     use crate::model::retry::Profile;
 
-    /// A value for each option there is.
+    /// Returns a valid value of each option.
     fn value(adapter: &str, option: &str) -> &'static str {
         match option {
             "channels" if adapter == "kakaotalk" => "KAKAO_ALIMTALK",
@@ -68,7 +68,7 @@ mod tests {
 
     /// An adapter takes exactly the options that it describes, and those called needed are needed.
     #[test]
-    fn options_are_as_they_are_told() {
+    fn adapters_take_exactly_the_options_they_describe() {
         for adapter in ADAPTERS {
             let all: Vec<&str> = adapter.options.iter().chain(COMMON_OPTIONS).map(|(name, _)| *name).collect();
             let made = account(adapter, &all).unwrap();
@@ -76,16 +76,16 @@ mod tests {
             assert_eq!((made.terms.weight, made.terms.profile), (2, Some(Profile::Internal)));
             let error = account(adapter, &[&all[..], &["colour"]].concat()).err().unwrap().to_string();
             assert!(error.contains("there is no option 'colour'"), "{error}");
-            for (option, about) in adapter.options {
+            for (option, description) in adapter.options {
                 let without: Vec<&str> = all.iter().copied().filter(|o| o != option).collect();
-                let needed = about.ends_with("; needed") || adapter.name == "mock";
+                let needed = description.ends_with("; needed") || adapter.name == "mock";
                 assert_eq!(account(adapter, &without).is_err(), needed, "{} without {option}", adapter.name);
             }
         }
     }
 
     #[test]
-    fn what_is_empty_is_refused_and_what_stands_twice_counts_once() {
+    fn empty_option_is_refused_and_repeated_channel_counts_once() {
         let made = |option: &str, value: &str| {
             let mut options = BTreeMap::from([("channels".to_owned(), "LMS+SMS".to_owned())]);
             options.insert(option.to_owned(), value.to_owned());
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn an_adapter_that_is_not_there_is_told_with_those_that_are() {
+    fn unknown_adapter_error_lists_the_adapters() {
         let settings = ProviderSettings { name: "x".to_owned(), adapter: "y".to_owned(), options: BTreeMap::default() };
         let error = build_account(&settings, &ClientSettings::with_budget(BUDGET)).err().unwrap().to_string();
         assert!(error.contains("there is no adapter 'y'") && error.contains("nhn-alimtalk"), "{error}");

@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_message_arrives_as_text_that_only_says_what_was_written() {
+    async fn message_is_escaped_as_plain_text() {
         let (simulator, slack, _shutdown) = simulated(BUDGET).await;
         let content = content(Some(" R&D:\r\ndown "), "see <http://x|y>, <!channel> & 한글");
         assert_eq!(slack.send(send_request("ops", &content)).await, Outcome::Accepted { provider_ref: None });
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn slacks_words_decide() {
+    async fn error_words_decide_the_class() {
         let (simulator, slack, _shutdown) = simulated(BUDGET).await;
         for (word, class) in ERROR_WORDS {
             simulator.script(fail(if class == ErrorClass::ProviderInternal { 500 } else { 403 }, word), 1);
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_a_word_the_status_decides() {
+    async fn status_decides_without_an_error_word() {
         let (simulator, slack, _shutdown) = simulated(BUDGET).await;
         for (status, class) in [
             (302, ErrorClass::Sender),
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn too_fast_is_told_with_its_pause() {
+    async fn rate_limit_has_its_pause() {
         let (simulator, slack, _shutdown) = simulated(BUDGET).await;
         simulator.script(Behaviour::Limit { retry_after: 30 }, 1);
         let Outcome::Rejected { class, code, retry_after, .. } = send(&slack).await else { panic!("not rejected") };
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_200_is_acceptance_only_if_it_says_ok() {
+    async fn status_200_is_acceptance_only_with_ok() {
         let (simulator, slack, _shutdown) = simulated(BUDGET).await;
         simulator.script(Behaviour::Garbage, 1);
         assert_eq!(unknown(send(&slack).await), "answer_unreadable", "it may have been taken");
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_answer_is_unknown_whether_it_was_taken_or_not() {
+    async fn no_answer_is_unknown() {
         let (simulator, slack, _shutdown) = simulated(BUDGET).await;
         simulator.script(Behaviour::Cut, 1);
         assert_eq!(unknown(send(&slack).await), "answer_cut");
@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_there_is_definite() {
+    async fn closed_port_is_definite() {
         let slack = slack(&format!("http://{}/services/T0/B0/SECRET", closed_port().await), BUDGET).unwrap();
         let outcome = send(&slack).await;
         assert!(!format!("{outcome:?}").contains("SECRET"));
@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_destination_that_is_gone_from_the_settings_is_a_failure_for_good() {
+    async fn removed_destination_is_a_permanent_failure() {
         let (_simulator, slack, _shutdown) = simulated(BUDGET).await;
         let outcome = slack.send(send_request("dev", &content(None, "x"))).await;
         assert_eq!(rejected(outcome), (ErrorClass::Sender, "destination_unknown".to_owned()));
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_are_kept_from_sight_and_from_the_clear() {
+    fn urls_are_not_shown_and_must_be_encrypted() {
         for url in [
             "http://hooks.slack.com/services/SECRET",
             "http://127.0.0.1.example.com/SECRET",

@@ -40,7 +40,7 @@ mod tests {
     use super::*;
     use crate::model::limit::RateLimit;
 
-    /// S1-24, S1-25, S1-26, S1-27: the request is the seed's, and its statuses are told apart.
+    /// S1-24, S1-25, S1-26, S1-27: the request and the meaning of its statuses are the seed's.
     #[tokio::test]
     async fn the_seeds_sms() {
         let sent = json!({ "phoneNumber": "010-1234-5678", "content": "메시지 내용" });
@@ -49,7 +49,7 @@ mod tests {
             .await;
     }
 
-    /// S1-13, S1-33, S1-34, S1-35: without settings it is at localhost:8082 and takes 500 a minute, in any minute.
+    /// S1-13, S1-33, S1-34, S1-35: the defaults are localhost:8082 and 500 requests in any minute.
     #[test]
     fn the_seeds_settings() {
         assert_eq!((API.base_url, API.username, API.password), ("http://localhost:8082", "autoever", "5678"));

@@ -115,11 +115,15 @@ impl Smtp {
     ///
     /// # Errors
     /// As [`Smtp::new`].
-    pub fn with_resolver(settings: SmtpSettings, lookup: Arc<dyn NameResolver>) -> Result<Smtp> {
-        Smtp::with_idle_timeout(IDLE_TIMEOUT, settings, lookup)
+    pub fn with_resolver(settings: SmtpSettings, resolver: Arc<dyn NameResolver>) -> Result<Smtp> {
+        Smtp::with_idle_timeout(IDLE_TIMEOUT, settings, resolver)
     }
 
-    fn with_idle_timeout(idle_for: Duration, settings: SmtpSettings, lookup: Arc<dyn NameResolver>) -> Result<Smtp> {
+    fn with_idle_timeout(
+        idle_timeout: Duration,
+        settings: SmtpSettings,
+        resolver: Arc<dyn NameResolver>,
+    ) -> Result<Smtp> {
         let from = Some(&settings.from).filter(|from| !from.contains(char::is_control));
         let from: Mailbox = from.and_then(|from| from.parse().ok()).ok_or_else(|| {
             let given = excerpt(&settings.from);
@@ -156,10 +160,10 @@ impl Smtp {
             credentials,
             ehlo_name,
             connect_budget: settings.connect_budget.min(settings.call_budget),
-            resolver: lookup,
+            resolver,
         };
-        let connections = ConnectionPool::new(server, idle_for, settings.shutdown.clone());
-        Ok(Smtp { settings, from, pool: connections })
+        let pool = ConnectionPool::new(server, idle_timeout, settings.shutdown.clone());
+        Ok(Smtp { settings, from, pool })
     }
 
     async fn send_mail(&self, request: SendRequest<'_>) -> Outcome {
@@ -435,7 +439,7 @@ mod tests {
 
     const TO: &str = "kim@example.com";
     const PAUSE: Duration = Duration::from_mins(5);
-    /// An hour after the posting.
+    /// The time of sending: an hour after the message was posted.
     const SENDING: DateTime<Utc> = DateTime::from_timestamp(1_800_003_600, 0).unwrap();
 
     fn settings(address: SocketAddr) -> SmtpSettings {
@@ -499,7 +503,7 @@ mod tests {
         }
     }
 
-    /// What one mail comes to at a server that has that one peculiarity.
+    /// Returns the outcome of one mail at a server with this one peculiarity.
     async fn at(
         greeting: &'static str,
         command: &'static str,
@@ -533,7 +537,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_simulators_magic_recipients_do_what_they_say() {
+    async fn magic_recipients_have_their_effects() {
         let (simulator, smtp, _shutdown) = simulated().await;
         let is = |class, code: &str| (class, code.to_owned());
         assert_eq!(rejected(send(&smtp, "bounce@example.com").await), is(ErrorClass::Address, "smtp_550"));
@@ -546,7 +550,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn after_the_final_dot_only_a_reply_is_an_answer() {
+    async fn after_the_final_dot_only_a_reply_decides() {
         let (simulator, smtp, shutdown) = simulated().await;
         simulator.script(Behaviour::Fail { status: 554, text: "5.7.1 looks like spam".to_owned() }, 1);
         assert_eq!(rejected(send(&smtp, TO).await), (ErrorClass::Content, "smtp_554".to_owned()));
@@ -612,7 +616,7 @@ mod tests {
     /// RFC 5321, 4.2: the digits of a reply decide. Its text may be missing, in any encoding (here EUC-KR and Latin-1),
     /// long, or several lines.
     #[tokio::test]
-    async fn the_digits_of_a_reply_decide() {
+    async fn reply_is_read_by_its_digits() {
         for text in ["", " ", " \u{b9}\u{de}\u{c0}\u{bb}", " d\u{e9}j\u{e0}", &" x".repeat(50_000), "-a\r\n250 b"] {
             let said = |code: &str| Some(&*format!("{code}{text}\r\n").replace("250 b", &format!("{code} b")).leak());
             let taken = at(READY, ".", said("250"), BUDGET).await;
@@ -626,7 +630,7 @@ mod tests {
                 assert_eq!(rejected(outcome), (class, format!("smtp_{code}")), "{word} {text:.9}");
             }
         }
-        // A reply that nobody asked for is taken for no answer: nothing is written after it.
+        // A reply without a command breaks the session: nothing is written after it.
         let stray = at(READY, "DATA", Some("354 go on\r\n250 taken\r\n"), BUDGET).await;
         assert_eq!(rejected(stray).1, "answer_cut");
         let shutdown = Shutdown::new();
@@ -650,7 +654,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_tls_nothing_is_said() {
+    async fn nothing_is_sent_without_tls() {
         let shutdown = Shutdown::new();
         let plain = line_server(&shutdown, READY, but("STARTTLS", None)).await;
         let with = |tls| smtp(SmtpSettings { tls, ..settings(plain) });
@@ -661,9 +665,9 @@ mod tests {
         assert_eq!(rejected(send(&with(Tls::Implicit), TO).await), (ErrorClass::Unreachable, "tls_failed".to_owned()));
     }
 
-    /// Somebody on the way appends answers to the reply to STARTTLS, to be read as if they had come encrypted.
+    /// An attacker on the network appends replies to the reply to STARTTLS, which would count as encrypted ones.
     #[tokio::test]
-    async fn nothing_that_came_in_the_clear_is_read_as_encrypted() {
+    async fn plain_text_after_starttls_is_refused() {
         let shutdown = Shutdown::new();
         let address = line_server(&shutdown, READY, |line| match line {
             "STARTTLS" => Some("220 go\r\n250-forged\r\n250 AUTH PLAIN\r\n".to_owned()),
@@ -673,18 +677,18 @@ mod tests {
         let smtp = smtp(SmtpSettings { tls: Tls::Starttls, ..settings(address.await) });
         let Outcome::Rejected { code, detail, .. } = send(&smtp, TO).await else { panic!("not rejected") };
         assert_eq!(code, "tls_failed");
-        assert!(detail.contains("in the clear"), "{detail}");
+        assert!(detail.contains("plain text"), "{detail}");
     }
 
     #[tokio::test]
-    async fn connections_are_kept_and_replaced_when_they_die() {
+    async fn connections_are_reused_and_replaced_when_closed() {
         let shutdown = Shutdown::new();
         let (greetings, resets) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (seen_greetings, seen_resets) = (greetings.clone(), resets.clone());
         let usual = but("never", None);
         let address = line_server(&shutdown, READY, move |line| {
             seen_greetings.fetch_add(usize::from(line.starts_with("EHLO")), Ordering::SeqCst);
-            // Each connection is good for three mails: the next RSET finds it closed.
+            // Each connection carries three mails; then RSET finds it closed.
             let reset = line == "RSET" && seen_resets.fetch_add(1, Ordering::SeqCst) % 3 == 2;
             if reset { None } else { usual(line) }
         });
@@ -695,7 +699,7 @@ mod tests {
         assert_eq!((greetings.load(Ordering::SeqCst), resets.load(Ordering::SeqCst)), (2, 5));
     }
 
-    /// Leads every name to the same addresses.
+    /// Resolves every name to the same addresses.
     struct Names(Vec<std::net::Ipv4Addr>);
 
     impl NameResolver for Names {
@@ -705,10 +709,10 @@ mod tests {
         }
     }
 
-    /// Fault F2 (RFC 5321, 5.1): the addresses of a server's name are tried in turn until one takes the mail's
-    /// connection; that one answers is not enough.
+    /// Fault F2 (RFC 5321, 5.1): the addresses of a server's name are tried in turn until a session is established with
+    /// one; a TCP connection is not enough.
     #[tokio::test]
-    async fn an_address_that_refuses_or_is_silent_gives_way_to_the_next() {
+    async fn next_address_is_tried_after_a_refusal_or_silence() {
         let (simulator, _, shutdown) = simulated().await;
         rustls_provider();
         let port = simulator.address().port();
@@ -738,14 +742,14 @@ mod tests {
         assert_eq!(rejected(send(&at(&[]), TO).await).1, "connect_failed");
     }
 
-    /// Fault E12: a server that answers no SYN is left when the connect budget is over, whatever the call budget.
+    /// Fault E12: connecting to a server that answers no SYN ends with the connect budget, not the call budget.
     #[tokio::test]
-    async fn a_server_that_takes_no_connection_is_left_after_the_connect_budget() {
+    async fn connecting_ends_with_the_connect_budget() {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
         let listener = socket.listen(1).unwrap();
         let address = listener.local_addr().unwrap();
-        // The kernel drops further SYNs once nobody accepts what is queued.
+        // The kernel drops further SYNs once the accept queue is full.
         let mut queued = Vec::new();
         while let Ok(Ok(stream)) = timeout(SHORT, tokio::net::TcpStream::connect(address)).await {
             queued.push(stream);
@@ -755,11 +759,11 @@ mod tests {
             let smtp = smtp(SmtpSettings { tls, connect_budget, ..settings(address) });
             let Outcome::Rejected { class, code, detail, .. } = send(&smtp, TO).await else { panic!("not rejected") };
             assert_eq!((class, code.as_str()), (ErrorClass::Unreachable, "connect_timeout"), "{tls:?}");
-            assert!(detail.ends_with("took no connection within 250 ms"), "{tls:?}: {detail}");
+            assert!(detail.ends_with("accepted no connection within 250 ms"), "{tls:?}: {detail}");
         }
     }
 
-    /// Fault F2: a connection that is not used any more, and any when the process stops, is closed with QUIT.
+    /// Fault F2: connections are closed with QUIT after their idle time, and all of them when the process stops.
     #[tokio::test]
     async fn idle_connections_are_closed_with_quit() {
         let shutdown = Shutdown::new();
@@ -789,30 +793,30 @@ mod tests {
         said.recv().await.unwrap();
     }
 
-    /// Fault F5: a server that closes before the final dot was sent has taken nothing.
+    /// Fault F5: a server that closes before the final dot was sent has accepted nothing.
     #[tokio::test]
-    async fn a_content_that_is_cut_before_its_end_is_not_taken() {
+    async fn content_cut_before_the_final_dot_is_not_accepted() {
         let shutdown = Shutdown::new();
         let address = line_server(&shutdown, READY, but("Message-ID", None)).await;
         let smtp = smtp(settings(address));
-        // More than the sockets in between hold.
+        // More than the socket buffers hold.
         let body = format!("{}\n", "x".repeat(70)).repeat(300_000);
         let outcome = smtp.send(send_request(TO, &content(Some("x"), &body))).await;
         assert_eq!(rejected(outcome), (ErrorClass::ProviderInternal, "answer_cut".to_owned()));
     }
 
     #[tokio::test]
-    async fn a_refused_recipient_does_not_cost_the_connection() {
+    async fn refused_recipient_keeps_the_connection() {
         let (simulator, smtp, _shutdown) = simulated().await;
         rejected(send(&smtp, "bounce@example.com").await);
         assert_eq!(smtp.pool.idle_count(), 1);
         accepted(send(&smtp, TO).await);
         assert_eq!((smtp.pool.idle_count(), simulator.records().len()), (1, 1));
-        assert!(smtp.check().await.unwrap().ends_with("answers, in the clear"));
+        assert!(smtp.check().await.unwrap().ends_with("answers, unencrypted"));
     }
 
     #[tokio::test]
-    async fn addresses_that_are_none_or_need_more_are_refused_before_they_are_sent() {
+    async fn unusable_addresses_are_refused_before_sending() {
         let (simulator, smtp, shutdown) = simulated().await;
         for to in ["", "kim", "kim@", "@example.com", "kim@example.com\r\nDATA", "a@b.c>\r\nRCPT TO:<x@y.z", "a b@c.d"]
         {
@@ -827,7 +831,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_come_down_to_classes() {
+    fn replies_have_classes() {
         use ErrorClass::{Address, Content, Credentials, ProviderInternal, RecipientBusy, Sender, Throttled};
         for (stage, reply, class) in [
             (Stage::Connect, "421 4.7.0 too many connections", Throttled),
@@ -904,12 +908,12 @@ mod tests {
         rustls_provider();
         let good = || SmtpSettings { host: "smtp.example.com".to_owned(), ..settings(([127, 0, 0, 1], 587).into()) };
         let refused = |settings: SmtpSettings| Smtp::new(settings).err().unwrap().to_string();
-        assert!(refused(good()).contains("in the clear"), "plain text to another machine");
+        assert!(refused(good()).contains("unencrypted"), "plain text to another machine");
         assert!(Smtp::new(SmtpSettings { allow_plaintext: true, ..good() }).is_ok());
         let good = || SmtpSettings { allow_plaintext: true, ..good() };
         assert!(refused(SmtpSettings { username: Some("u".to_owned()), ..good() }).contains("or neither"));
-        assert!(refused(SmtpSettings { from: "shop".to_owned(), ..good() }).contains("is no sender"));
-        assert!(refused(SmtpSettings { from: "a@b.c\r\nBcc: x@y.z".to_owned(), ..good() }).contains("is no sender"));
+        assert!(refused(SmtpSettings { from: "shop".to_owned(), ..good() }).contains("is not valid"));
+        assert!(refused(SmtpSettings { from: "a@b.c\r\nBcc: x@y.z".to_owned(), ..good() }).contains("is not valid"));
         assert!(refused(SmtpSettings { helo: Some("a\r\nMAIL".to_owned()), ..good() }).contains("EHLO"));
         let ca_file = Some(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml").into());
         assert!(refused(SmtpSettings { tls: Tls::Starttls, ca_file, ..good() }).contains("no certificate"));

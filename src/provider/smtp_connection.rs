@@ -133,11 +133,11 @@ struct IdleConnection {
 }
 
 impl ConnectionPool {
-    /// Makes an empty pool. Idle connections are closed after `idle_for`, and when `shutdown` stops.
-    pub fn new(server: Server, idle_for: Duration, shutdown: Shutdown) -> ConnectionPool {
+    /// Makes an empty pool. Idle connections are closed after `idle_timeout`, and when `shutdown` stops.
+    pub fn new(server: Server, idle_timeout: Duration, shutdown: Shutdown) -> ConnectionPool {
         let (in_use, opening) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let (idle, freed) = (Mutex::default(), Notify::new());
-        ConnectionPool(Arc::new(Shared { server, shutdown, idle_timeout: idle_for, idle, in_use, opening, freed }))
+        ConnectionPool(Arc::new(Shared { server, shutdown, idle_timeout: idle_timeout, idle, in_use, opening, freed }))
     }
 
     /// Returns a connection that is ready for MAIL: an idle one, unless `fresh`, or else a new one. `stage` is set to
@@ -163,12 +163,12 @@ impl ConnectionPool {
                 connected => return connected,
             };
             let refusal = SmtpFailure::ErrorReply { code: SERVICE_CLOSING, text: refusal };
-            let is_idle = !self.0.idle().stack.is_empty();
+            let has_idle = !self.0.idle().stack.is_empty();
             let try_again = match time_left(waiting_until) {
                 Duration::ZERO => false,
                 // A connection became idle meanwhile.
-                _ if is_idle => true,
-                waiting_until if in_use() => timeout(waiting_until, self.0.freed.notified()).await.is_ok(),
+                _ if has_idle => true,
+                time_left if in_use() => timeout(time_left, self.0.freed.notified()).await.is_ok(),
                 _ => in_use_before,
             };
             if !try_again {
@@ -262,8 +262,8 @@ impl Shared {
             let stopping = self.shutdown.is_stopping();
             let is_old =
                 |idle_connection: &mut IdleConnection| stopping || idle_connection.since.elapsed() >= self.idle_timeout;
-            let is_old: Vec<IdleConnection> = self.idle().stack.extract_if(.., is_old).collect();
-            self.close(is_old);
+            let old: Vec<IdleConnection> = self.idle().stack.extract_if(.., is_old).collect();
+            self.close(old);
         }
     }
 
@@ -274,7 +274,7 @@ impl Shared {
         let _opening = OpeningGuard::new(&self.opening);
         let mut connecting = self.server.connect_budget.min(time_left(until));
         let addresses = self.addresses(&mut connecting).await?;
-        let mut first_failure = None;
+        let mut reported_failure = None;
         for (n, address) in addresses.iter().enumerate() {
             let addresses_left = u32::try_from(addresses.len() - n).unwrap_or(u32::MAX);
             let began = Instant::now();
@@ -290,23 +290,23 @@ impl Shared {
                     return Ok(Connection { session, reused: false, in_use: InUseGuard::new(self) });
                 }
                 // A server's reply says more than a failure to connect to another address.
-                Err(failure) if matches!(first_failure, Some(SmtpFailure::ErrorReply { .. })) => drop(failure),
-                Err(failure) => first_failure = Some(failure),
+                Err(failure) if matches!(reported_failure, Some(SmtpFailure::ErrorReply { .. })) => drop(failure),
+                Err(failure) => reported_failure = Some(failure),
             }
         }
-        Err(first_failure.unwrap_or_else(|| SmtpFailure::Broken {
+        Err(reported_failure.unwrap_or_else(|| SmtpFailure::Broken {
             code: "connect_failed",
             detail: "the server's name has no address".to_owned(),
         }))
     }
 
     async fn addresses(&self, connecting: &mut Duration) -> Result<Vec<SocketAddr>, SmtpFailure> {
-        let Server { host, port, resolver: lookup, .. } = &self.server;
+        let Server { host, port, resolver, .. } = &self.server;
         if let Ok(ip) = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(ip, *port)]);
         }
         let began = Instant::now();
-        let found = timeout(*connecting, lookup.resolve(host)).await.map_err(|_elapsed| {
+        let found = timeout(*connecting, resolver.resolve(host)).await.map_err(|_elapsed| {
             let detail = format!("the server's name was not resolved within {} ms", connecting.as_millis());
             SmtpFailure::Broken { code: "connect_timeout", detail }
         })??;

@@ -466,8 +466,8 @@ fn settle_unmatched(
         }
     }
     let accepted = outcomes.iter().filter(|o| matches!(o, Some(Outcome::Accepted { .. }))).count();
-    let is_open = outcomes.iter().filter(|o| o.is_none()).count();
-    if successes == u64::try_from(accepted + is_open + uncertain).ok() {
+    let open = outcomes.iter().filter(|o| o.is_none()).count();
+    if successes == u64::try_from(accepted + open + uncertain).ok() {
         for outcome in outcomes.iter_mut().filter(|o| o.is_none()) {
             *outcome = Some(Outcome::Accepted { provider_ref: None });
         }
@@ -550,14 +550,14 @@ mod tests {
         Content { template_code: Some("KA01TP".to_owned()), ..content(None, body) }
     }
 
-    /// What the vendor's own clients sent to a server that kept it: `tests/fixtures/solapi`.
+    /// Requests of the vendor's own clients, recorded by a server: `tests/fixtures/solapi`.
     fn recorded(name: &str) -> Vec<Value> {
         let file = format!("{}/tests/fixtures/solapi/{name}.json", env!("CARGO_MANIFEST_DIR"));
         serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
     }
 
-    /// Theirs without what is their own: who they are, and what the type that is given makes needless. What Python's
-    /// says of the country and Node's leaves to the vendor we say.
+    /// A recorded request without the fields that only the clients send: their name and version, and `autoTypeDetect`.
+    /// The country, which Python's client sends and Node's does not, is added.
     fn comparable(mut body: Value) -> Value {
         assert!(body.as_object_mut().unwrap().remove("agent").unwrap()["sdkVersion"].is_string());
         for message in body["messages"].as_array_mut().unwrap() {
@@ -606,7 +606,7 @@ mod tests {
         pairs.map(|pair| pair.split_once('=').unwrap()).map(|(n, v)| (n.to_lowercase(), v.to_owned())).collect()
     }
 
-    /// The signature is theirs: from their date and salt ours comes out the same. Each request has its own.
+    /// From the clients' date and salt the adapter makes the same signature. Each request has a new one.
     #[tokio::test]
     async fn signatures_are_those_of_the_vendors_own_clients() {
         let mut tried = 0;
@@ -627,10 +627,10 @@ mod tests {
         assert!((12..=64).contains(&first[2].1.len()));
     }
 
-    /// By the hub's clock, not by the host's: with one that is off the vendor would take nothing, and a look-up would
-    /// end before what it looks for.
+    /// The hub's clock counts, not the host's: with a wrong clock the vendor would refuse every signature, and a
+    /// look-up would end before the message.
     #[tokio::test]
-    async fn the_hubs_clock_signs_and_looks() {
+    async fn signatures_and_lookups_use_the_hubs_clock() {
         let api = ScriptedServer::responding(&[(200, "{}"), (503, "")]).await;
         let clock = Clock::manual(DateTime::from_timestamp(1_900_000_000, 0).unwrap());
         let options = [("api-key", KEY), ("api-secret", SECRET), ("from", "029302266"), ("base-url", &api.url)];
@@ -664,15 +664,15 @@ mod tests {
         outcomes_of(requests, &HttpResponse { status: 200, body: body.into_bytes(), retry_after: None })
     }
 
-    /// A 200 is not acceptance: each letter has its own verdict, also two to one number.
+    /// A 200 is not acceptance: each message has its own outcome, also two to one number.
     #[test]
-    fn each_letter_has_its_verdict() {
+    fn each_message_has_its_outcome() {
         let content = content(None, "x");
         let requests = numbered(&[NUMBER, "+821011112222", NUMBER], &content);
         let field = |n: usize| json!({ REFERENCE_FIELD: requests[n].reference().to_string() });
         let failed = json!([{ "to": "01012345678", "statusCode": "1062", "messageId": "M3", "customFields": field(2),
             "statusMessage": "발신번호 미등록" }]);
-        // In another order than asked, with the failed one in both lists.
+        // In another order than requested, with the failed message in both lists.
         let messages = json!([
             { "messageId": "M3", "statusCode": "1062", "customFields": field(2) },
             { "messageId": "M2", "statusCode": "2000", "customFields": field(1) },
@@ -687,7 +687,7 @@ mod tests {
     /// A response that repeats no reference: a message is matched by a number that only it goes to; of two messages to
     /// one number of which one failed, both outcomes are unknown.
     #[test]
-    fn who_is_meant_is_never_guessed() {
+    fn recipient_of_an_entry_is_never_guessed() {
         let content = content(None, "x");
         let requests = numbered(&[NUMBER, NUMBER, "+821011112222", "+821033334444"], &content);
         let entry = |to: &str| json!({ "to": to, "statusCode": "3010", "messageId": "M" });
@@ -727,7 +727,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_vendors_words_decide_about_a_request() {
+    async fn error_codes_decide_about_a_request() {
         let error = |status: u16, word: &str| (status, json!({ "errorCode": word, "errorMessage": "왜" }).to_string());
         let api = ScriptedServer::responding(&[
             error(403, "InvalidAPIKey"),
@@ -776,7 +776,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_cannot_go_does_not_keep_the_others() {
+    async fn invalid_message_does_not_keep_the_others_back() {
         let api = ScriptedServer::responding(&[(200, group(1, &json!([]), &json!([])))]).await;
         let (with, without) = (template("x"), content(None, "x"));
         let requests =
@@ -839,7 +839,7 @@ mod tests {
     }
 
     #[test]
-    fn who_does_not_show_the_key_is_no_caller() {
+    fn callback_without_the_key_is_refused() {
         let solapi = account("https://api.solapi.com", BUDGET);
         for query in ["", "key=", "key=0123456789abcde", "key=0123456789abcdeF", "Key=0123456789abcdef", "key"] {
             assert!(matches!(told(&solapi, query, b"[]"), Err(CallbackError::NotAuthentic(_))), "{query}");
@@ -857,7 +857,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_may_have_been_taken_is_looked_up() {
+    async fn unknown_outcome_is_looked_up() {
         let content = content(None, "x");
         let present = SendRequest { attempt: 3, ..send_request(NUMBER, &content) };
         let row = |request: &SendRequest<'_>, code: &str| {
@@ -898,7 +898,7 @@ mod tests {
 
     /// A look-up uses a foreign number as it was sent; otherwise an accepted message would be sent again.
     #[tokio::test]
-    async fn a_number_abroad_is_looked_for_as_it_was_sent() {
+    async fn foreign_number_is_looked_up_as_it_was_sent() {
         let content = content(None, "x");
         let api = ScriptedServer::responding(&[(200, group(1, &json!([]), &json!([]))), page(&json!({}), None)]).await;
         let (solapi, abroad) = (account(&api.url, BUDGET), send_request("+12025550123", &content));
@@ -937,7 +937,7 @@ mod tests {
     }
 
     #[test]
-    fn channels_are_those_that_the_options_allow() {
+    fn channels_follow_from_the_options() {
         let base = [("api-key", KEY), ("api-secret", SECRET), ("from", "029302266")];
         let channels: Vec<Channel> = build(&ADAPTER, &base, BUDGET).capabilities().iter().map(|c| c.channel).collect();
         assert_eq!(channels, [Channel::Sms, Channel::Lms, Channel::Mms]);

@@ -119,7 +119,7 @@ mod tests {
 
     /// S0-41: the response is final, and a 200 whose body refuses is a refusal.
     #[tokio::test]
-    async fn talktalks_word_decides() {
+    async fn result_code_decides() {
         let no = |code: &str| (200, format!(r#"{{"success":false,"resultCode":"{code}","resultMessage":"왜"}}"#));
         let api = ScriptedServer::responding(&[
             (200, r#"{"success":true,"resultCode":"00"}"#.to_owned()),

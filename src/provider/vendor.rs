@@ -227,8 +227,8 @@ pub fn outcomes_of_refusal(outcome: Outcome, requests: &[SendRequest<'_>]) -> Ve
     vec![outcome; requests.len()]
 }
 
-/// Returns whether a class can be the fault of one message among several. `alike`: all have the same content, so that a
-/// content at fault is the fault of all.
+/// Returns whether a class can be the fault of one message among several. `same_content`: all have the same content, so
+/// that a content at fault is the fault of all.
 fn is_one_requests_fault(class: ErrorClass, same_content: bool) -> bool {
     match class {
         ErrorClass::Address | ErrorClass::OptedOut | ErrorClass::NotReachable | ErrorClass::HandsetUnreachable => true,
@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_word_the_status_decides() {
+    fn status_decides_without_a_code() {
         for (status, class) in [
             (302, ErrorClass::Sender),
             (400, ErrorClass::Content),
@@ -447,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn one_letters_fault_does_not_end_the_others() {
+    fn fault_of_one_message_does_not_fail_the_others() {
         let (one, another) = (content(None, "x"), content(None, "y"));
         let alone = vec![send_request("+821012345678", &one)];
         let alike = vec![send_request("+821012345678", &one), send_request("+821011112222", &one)];
@@ -472,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_are_found_by_name_before_their_beginning() {
+    fn exact_codes_come_before_prefixes() {
         let codes = ErrorCodes(&[(ErrorClass::Content, &["42*"]), (ErrorClass::Spam, &["42602"])]);
         assert_eq!(codes.class("42602"), Some(ErrorClass::Spam));
         assert_eq!(codes.class("42001"), Some(ErrorClass::Content));
@@ -480,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn times_without_a_zone_are_koreas() {
+    fn times_without_a_zone_are_korean() {
         let at = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
         for text in [
             "2027-01-15T17:00:00",
@@ -498,7 +498,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_whole_secret_proves() {
+    fn only_the_whole_secret_is_accepted() {
         let secret = "0123456789abcdef";
         assert_eq!(check_secret(Some(secret), Some(secret.as_bytes())), Ok(()));
         assert_eq!(check_secret(None, Some(secret.as_bytes())), Err(CallbackError::NotSupported));

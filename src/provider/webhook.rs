@@ -60,13 +60,13 @@ impl Webhook {
     ///
     /// # Errors
     /// As [`Webhook::new`].
-    pub fn with_resolver(settings: WebhookSettings, lookup: Arc<dyn NameResolver>) -> Result<Webhook> {
+    pub fn with_resolver(settings: WebhookSettings, resolver: Arc<dyn NameResolver>) -> Result<Webhook> {
         let mut rules = settings.rules;
         rules.deny.extend(own_addresses().into_iter().map(IpNet::from));
         let (tls, no_tls) = tls_config(settings.common.ca_file.as_deref())?;
         let call_budget = settings.common.call_budget.min(limits::WEBHOOK_BUDGET);
         Ok(Webhook {
-            guard: Arc::new(GuardedResolver { rules: rules.clone(), resolver: lookup }),
+            guard: Arc::new(GuardedResolver { rules: rules.clone(), resolver }),
             rules,
             connections: settings.connections,
             common: ClientSettings { call_budget, ..settings.common },
@@ -259,7 +259,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clients_are_kept_for_those_who_use_them() {
+    fn least_recently_used_clients_are_dropped() {
         rustls_provider();
         let rules = EgressRules::default();
         let webhook = Webhook::new(WebhookSettings {
@@ -279,10 +279,10 @@ mod tests {
     }
 
     #[test]
-    fn of_an_answer_the_beginning_is_kept_as_plain_text() {
+    fn body_excerpt_is_plain_text() {
         assert_eq!(body_excerpt(b" no\x00\x1b[2J\r\nway\xff "), "no[2J\nway\u{fffd}");
         assert_eq!(body_excerpt("é".repeat(1000).as_bytes()).len(), limits::WEBHOOK_ANSWER_BYTES);
-        // What is not UTF-8 grows: each byte becomes three.
+        // Bytes that are not UTF-8 become three bytes each.
         assert!(body_excerpt(&[0xff; 5000]).len() <= limits::WEBHOOK_ANSWER_BYTES);
     }
 }

@@ -45,8 +45,8 @@ impl PollWindow {
         }
     }
 
-    /// Returns the next cursor, and whether to poll again at once. `place`: the next page in this window, or `None` if
-    /// this page was its last.
+    /// Returns the next cursor, and whether to poll again at once. `next_page`: the next page in this window, or `None`
+    /// if this page was its last.
     pub fn next_cursor(&self, next_page: Option<&str>, now: DateTime<Utc>) -> (String, bool) {
         let looked_back = self.late_read_until.timestamp();
         if let Some(next_page) = next_page {
@@ -85,7 +85,7 @@ mod tests {
     /// With a poll every five seconds, each time is read only a few times, and a result listed five minutes late is
     /// found.
     #[test]
-    fn little_is_read_again_and_nothing_late_is_missed() {
+    fn late_results_are_found_and_little_is_read_again() {
         let (mut cursor, mut windows) = (at(0).timestamp().to_string(), Vec::new());
         for n in 1..=720 {
             let window = PollWindow::from_cursor(Some(&cursor), at(5 * n));
@@ -103,7 +103,7 @@ mod tests {
 
     /// After an outage of days no time is left out, and no window is longer than vendors allow.
     #[test]
-    fn what_was_missed_is_caught_up_with() {
+    fn outage_of_days_is_caught_up_with() {
         let now = at(3 * 86_400);
         let (mut cursor, mut more, mut covered) = (at(0).timestamp().to_string(), true, at(0));
         while more {
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_nobody_can_read_costs_a_day_and_loses_nothing() {
+    fn unreadable_cursor_reads_the_last_day() {
         for cursor in ["", "x", "x y z", "99999999999999999999"] {
             assert_eq!(PollWindow::from_cursor(Some(cursor), at(0)).from, at(0) - MAX_SPAN, "{cursor}");
         }

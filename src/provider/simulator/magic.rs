@@ -76,8 +76,8 @@ pub enum ReceiptPlan {
     Lost,
 }
 
-const fn magic(number: u8, word: &'static str, does: Effect, about: &'static str) -> MagicRecipient {
-    MagicRecipient { number, word, effect: does, description: about }
+const fn magic(number: u8, word: &'static str, effect: Effect, description: &'static str) -> MagicRecipient {
+    MagicRecipient { number, word, effect, description }
 }
 
 /// All magic recipients, by number from 1.
@@ -170,7 +170,7 @@ mod tests {
     use crate::model::phone;
 
     #[test]
-    fn magic_numbers_can_be_texted_and_are_known_however_they_are_written() {
+    fn magic_numbers_are_valid_and_found_in_any_spelling() {
         for (n, magic) in TABLE.iter().enumerate() {
             assert_eq!(usize::from(magic.number), n + 1, "the table is in order");
             let number = format!("+8210000000{:02}", magic.number);

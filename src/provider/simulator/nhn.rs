@@ -765,7 +765,7 @@ mod tests {
 
     /// An HTTP 200 is not acceptance: the header may refuse, and each recipient has its own result.
     #[tokio::test]
-    async fn a_200_may_be_a_no() {
+    async fn status_200_may_refuse() {
         let caller = caller().await;
         let header = |answer: &Value| answer["header"]["resultCode"].as_i64().unwrap();
         let good = sms(&["01012345678"], "x");
@@ -804,7 +804,7 @@ mod tests {
 
     /// A text that is too long is cut silently, and characters outside CP949 become question marks.
     #[tokio::test]
-    async fn texts_are_kept_as_the_vendor_keeps_them() {
+    async fn texts_are_stored_as_the_vendor_stores_them() {
         let caller = caller().await;
         post(&caller, SMS, &sms(&["01012345678"], &format!("—{}", "가".repeat(60)))).await;
         assert_eq!(caller.vendor.records()[0].text, format!("?{}", "가".repeat(44)));
@@ -812,7 +812,7 @@ mod tests {
 
     /// Webhooks have misspelt fields and times without a zone; lists have right ones.
     #[tokio::test]
-    async fn results_of_texts_are_told_and_listed() {
+    async fn text_results_are_sent_and_listed() {
         let caller = caller().await;
         let answer = post(&caller, SMS, &sms(&["01012345678", "01000000008", "01000000018"], "x")).await;
         let request = answer["body"]["data"]["requestId"].as_str().unwrap().to_owned();
@@ -849,7 +849,7 @@ mod tests {
 
     /// A reused idempotency key is refused; that a recipient does not use KakaoTalk is reported later.
     #[tokio::test]
-    async fn alimtalks_are_refused_the_second_time() {
+    async fn reused_idempotency_key_is_refused() {
         let caller = caller().await;
         let to = [json!({ "recipientNo": "01000000009", "content": "x", "recipientGroupingKey": "nh" })];
         let body = json!({ "senderKey": SENDER_KEY, "templateCode": "T", "recipientList": to });
@@ -880,7 +880,7 @@ mod tests {
 
     /// RCS takes one recipient in each request, refuses mobile numbers as sender, and is only listed.
     #[tokio::test]
-    async fn rcs_is_asked_for() {
+    async fn rcs_results_are_only_listed() {
         let caller = caller().await;
         let to = "+821000000009";
         let body = |from: &str| json!({ "brandId": BRAND_ID, "chatbotId": from, "recipientNumber": to, "body": "x" });

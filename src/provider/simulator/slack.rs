@@ -240,7 +240,7 @@ mod tests {
     const HOOK: &str = "/services/T1/B2/x-3";
 
     #[tokio::test]
-    async fn what_slack_refuses_is_refused_in_slacks_words() {
+    async fn invalid_posts_are_refused_in_slacks_words() {
         let caller = Caller::new().await;
         let said = |status: u16, word: &str| (status, word.to_owned());
         for path in
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn records_and_script_are_open_over_http() {
+    async fn records_and_script_are_served_over_http() {
         let caller = Caller::new().await;
         let ok = (200, "ok".to_owned());
         let order = json!({ "do": "fail", "status": 403, "text": "action_prohibited", "times": 2 });
@@ -304,7 +304,7 @@ mod tests {
 
     /// Faults E1: with a minimum interval, posts between two accepted ones get a 429 with `Retry-After`.
     #[tokio::test]
-    async fn a_hook_with_a_pace_takes_one_and_refuses_the_others() {
+    async fn minimum_interval_refuses_posts_in_between() {
         let caller = Caller::new().await;
         caller.simulator.set_min_interval(Duration::from_secs(3_600));
         let post = json!({"text": "hello"});

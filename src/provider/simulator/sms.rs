@@ -57,7 +57,7 @@ mod tests {
 
     /// S1-21, S1-22, S1-23, S1-24, S1-25, S1-26, S1-27: each service accepts the seed's requests, and no others.
     #[tokio::test]
-    async fn the_seeds_services_take_what_the_seed_says() {
+    async fn seed_services_accept_the_seeds_requests_only() {
         let sms = Caller::at(|setup, shutdown| async move { start(setup, &shutdown).await }).await;
         let kakao = Caller::at(|setup, shutdown| async move { kakaotalk::start(setup, &shutdown).await }).await;
         let to_sms = |to: &str, text: &str| json!({ "phoneNumber": to, "content": text });
@@ -92,7 +92,7 @@ mod tests {
             let taken: Vec<String> = caller.vendor.records().into_iter().map(|taken| taken.to).collect();
             assert_eq!(taken, ["010-1234-5678", "0507-1234-5678"]);
         }
-        // Who has no KakaoTalk has a telephone.
+        // A number without KakaoTalk receives texts.
         let nobody = "010-0000-0009";
         let ask = async |caller: &Caller, path: &str, mine, body: Value| {
             caller.ask(Method::POST, path, &[mine, JSON], &body.to_string()).await.unwrap().0

@@ -349,7 +349,7 @@ mod tests {
             client
         }
 
-        /// The last line of the reply, or nothing if the server hung up.
+        /// The last line of the reply, or an empty text if the server closed the connection.
         async fn reply(&mut self) -> String {
             loop {
                 let mut line = String::new();
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_mail_ends_with_a_dot_on_a_line_that_ends_with_cr_lf() {
+    async fn mail_ends_with_a_dot_between_cr_lf() {
         let (simulator, mut client, _shutdown) = started().await;
         client.to("b@example.com").await;
         let long = "x".repeat(3 * 4096);
@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_mail_too_large_is_refused_and_the_next_taken() {
+    async fn too_large_mail_is_refused_and_the_next_accepted() {
         let (simulator, mut client, _shutdown) = started().await;
         client.to("b@example.com").await;
         let line = format!("{}\r\n", "x".repeat(998));
@@ -441,7 +441,7 @@ mod tests {
 
     /// Faults E3: each greylisting reply is sent once to each recipient.
     #[tokio::test]
-    async fn a_recipient_is_greylisted_once_in_the_words_asked_for() {
+    async fn recipient_is_greylisted_once_with_the_chosen_reply() {
         let (_simulator, mut client, _shutdown) = started().await;
         assert!(client.say("MAIL FROM:<a@example.net>").await.starts_with("250 "));
         for (n, words) in GREYLISTED.iter().enumerate() {

@@ -579,7 +579,7 @@ mod tests {
 
     /// A signature covers the date as written, with names in any case, and is valid for 15 minutes and once.
     #[tokio::test]
-    async fn a_signature_is_good_once() {
+    async fn signature_is_valid_once() {
         let caller = caller().await;
         let ask = async |authorization: &str| {
             let path = "/cash/v1/balance";
@@ -610,7 +610,7 @@ mod tests {
 
     /// Each message is checked by itself: its kind, its length, its options.
     #[tokio::test]
-    async fn each_message_has_its_verdict() {
+    async fn each_message_has_its_result() {
         let caller = caller().await;
         let kakao = |more: Value| {
             let mut options = json!({ "pfId": PF_ID, "disableSms": true });

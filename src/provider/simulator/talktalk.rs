@@ -126,7 +126,7 @@ mod tests {
 
     /// S0-41: the response is final, no receipt follows, and nearly every response is a 200.
     #[tokio::test]
-    async fn the_verdict_is_in_the_json_response() {
+    async fn the_response_is_final() {
         let caller = Caller::at(|setup, shutdown| async move { start(setup, &shutdown).await }).await;
         let headers = [("authorization", AUTHORIZATION), ("content-type", "application/json;charset=UTF-8")];
         let ask = async |headers: &[(&str, &str)], body: &Value| {

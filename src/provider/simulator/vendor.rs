@@ -519,7 +519,7 @@ impl VendorSimulator {
 
     /// Answers a valid request by the script, the limits and its magic recipients.
     ///
-    /// `recipients`: each with its text; `take`: accepts the messages and makes the response.
+    /// `recipients`: each with its text; `accept`: accepts the messages and makes the response.
     pub(super) async fn answer_with(
         &self,
         recipients: &[(&str, &str)],
@@ -742,7 +742,7 @@ const fn receipt_after(after: f64, end: MessageResult) -> PlannedReceipt {
     PlannedReceipt { after_s: after, result: end, changes_result: true, sent: true }
 }
 
-/// Returns the receipts of a message. `by_users`: it reaches only users of an app.
+/// Returns the receipts of a message. `needs_app_user`: it reaches only users of an app.
 fn planned_receipts(plan: Option<ReceiptPlan>, needs_app_user: bool) -> &'static [PlannedReceipt] {
     const DELIVERED: PlannedReceipt = receipt_after(RECEIPT_AFTER_S, MessageResult::Delivered);
     match plan {
@@ -1069,7 +1069,7 @@ mod tests {
 
     /// Each magic recipient has its own receipts, sent in the order in which they are due.
     #[tokio::test]
-    async fn receipts_are_late_early_twice_reordered_lost() {
+    async fn magic_recipients_have_their_receipts() {
         let caller = caller().await;
         for to in ["+821012345678", "+821000000003", "+821000000004", "+821000000007"] {
             assert_eq!(send(&caller, to, to).await.unwrap().0, 202);
@@ -1112,7 +1112,7 @@ mod tests {
 
     /// A callback that is not answered with 200 is repeated as often as the vendor repeats it.
     #[tokio::test]
-    async fn receipts_are_told_again() {
+    async fn unanswered_receipts_are_repeated() {
         let caller = caller().await;
         send(&caller, "+821012345678", "x").await;
         caller.hub.respond_with(&[500, 202, 404, 500, 500]);
@@ -1124,7 +1124,7 @@ mod tests {
 
     /// `/_clock` and `/_settings` change the clock's rate and the callback URL.
     #[tokio::test]
-    async fn the_clock_runs_as_fast_as_it_is_told() {
+    async fn clock_and_callback_are_set_over_http() {
         let caller = caller().await;
         caller.set("/_clock", json!({ "rate": 1e9 })).await;
         send(&caller, "+821000000007", "25 hours").await;
@@ -1143,7 +1143,7 @@ mod tests {
 
     /// A magic request fails once for each text; the records show whether it was accepted.
     #[tokio::test]
-    async fn what_breaks_is_in_order_the_next_time() {
+    async fn magic_request_fails_every_other_time() {
         let caller = caller().await;
         for (number, first, taken) in [(5, None, 1), (19, None, 0), (11, Some(429), 0)] {
             let (to, before) = (format!("+8210000000{number:02}"), caller.vendor.accepted_count());
@@ -1166,7 +1166,7 @@ mod tests {
 
     /// Balance and rate limit run out, and can be reset.
     #[tokio::test]
-    async fn what_a_caller_is_allowed_runs_out() {
+    async fn balance_and_rate_limit_run_out() {
         let caller = caller().await;
         let send = async || send(&caller, "+821012345678", "x").await.unwrap().0;
         caller.set("/_settings", json!({ "balance": 1 })).await;
@@ -1179,7 +1179,7 @@ mod tests {
 
     /// A request that hangs is accepted.
     #[tokio::test]
-    async fn a_request_may_hang() {
+    async fn hanging_request_is_accepted() {
         let caller = caller().await;
         let hanging = send(&caller, "+821000000006", "x");
         tokio::select! {
@@ -1191,7 +1191,7 @@ mod tests {
 
     /// Wrong, late and missing signatures are refused.
     #[tokio::test]
-    async fn the_gateway_wants_a_signature() {
+    async fn gateway_refuses_wrong_signatures() {
         let caller = caller().await;
         let body = json!({ "id": "d", "channel": "SMS", "to": "+821012345678", "body": "x" }).to_string();
         let now = Clock::host_now().timestamp();

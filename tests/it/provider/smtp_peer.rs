@@ -206,12 +206,12 @@ async fn smtp_sign_in_is_part_of_the_check() {
         let wrong = Smtp::new(SmtpSettings { password: Some("wrong".to_owned()), ..peer.settings(tls) }).unwrap();
         let outcome = send(&wrong, "kim@example.com").await;
         assert_eq!(rejected(outcome), (ErrorClass::Credentials, "smtp_535".to_owned()));
-        assert!(wrong.check().await.unwrap_err().contains("refuses us"));
+        assert!(wrong.check().await.unwrap_err().contains("refuses the connection"));
         let nobody = SmtpSettings { username: None, password: None, ..peer.settings(tls) };
         let outcome = send(&Smtp::new(nobody).unwrap(), "kim@example.com").await;
         assert_eq!(rejected(outcome), (ErrorClass::Credentials, "smtp_530".to_owned()));
         let said = peer.smtp(tls).check().await.unwrap();
-        assert!(said.ends_with("answers, encrypted, and takes our credentials"), "{said}");
+        assert!(said.ends_with("answers, encrypted, and accepts the credentials"), "{said}");
     }
 }
 
