@@ -11,7 +11,10 @@ use crate::support::app::{App, emails, slack_posts, start_time};
 use crate::support::hubs::{grab, lose};
 use crate::support::sql::{explain, indexes};
 
-/// Fills the tables as they are after months: fifteen weeks of partitions, a million deliveries settled.
+/// Messages of a week after months.
+const WEEK: i64 = 30_000;
+
+/// Fills the tables as they are after months: fifteen weeks of partitions, twelve with deliveries that are settled.
 async fn months(app: &App) -> sqlx::PgPool {
     let (hub, db) = (&app.hub, app.db().await);
     for week in 0..10 {
@@ -23,16 +26,18 @@ async fn months(app: &App) -> sqlx::PgPool {
         let at: DateTime<Utc> = hub.clock.now() + TimeDelta::weeks(week);
         let first = Tsid::floor(at).0;
         let fill = format!(
-            "with n as (select {first} + n * 4096 as id, timestamptz '{at}' as at from generate_series(1, 84000) as n),
+            "with n as (
+               select {first} + n * 4096 as id, timestamptz '{at}' as at from generate_series(1, {WEEK}) as n),
              m as (insert into messages (shard, message_id, partner_id, kind, priority, detail, created_at)
                select {shard}, id, {partner}, 'T', 'NORMAL', '{{\"contents\": [{{\"body\": \"b\"}}]}}', at from n),
-             d as (insert into deliveries (shard, message_id, no, lane, attempt, max_attempts, content, event_seq, status,
+             d as (insert into deliveries (shard, message_id, no, lane, attempt, max_attempts, content, event_seq, \
+                 status,
                  partner_id, ready_at, settled_at, recipient, provider)
                select {shard}, id, 1, 2, 1, 3, 0, 1, 'SENT', {partner}, at, at, 'a@example.com', 'smtp' from n),
              a as (insert into attempts (shard, message_id, no, attempt, outcome, worker, claimed_at, ended_at)
                select {shard}, id, 1, 1, 'ACCEPTED', 1, at, at from n),
              c as (insert into stat_deltas (partner_id, counted_at, lane, total, success, failed)
-               values ({partner}, timestamptz '{at}', 2, 84000, 84000, 0))
+               values ({partner}, timestamptz '{at}', 2, {WEEK}, {WEEK}, 0))
              insert into events (shard, message_id, no, seq, attempt, event, occurred_at)
                select {shard}, id, 1, 1, 1, 'delivery.sent', at from n"
         );
@@ -57,7 +62,8 @@ async fn make_statistics(db: &sqlx::PgPool, statistics: &str) {
 }
 
 /// The hot statements keep their plans whatever the statistics say: of empty tables, of full ones, or none at all. Each
-/// goes by the index that was made for it, in every partition, and touches as much as it brings, not as much as there is.
+/// goes by the index that was made for it, in every partition, and touches as much as it brings, not as much as there
+/// is.
 #[tokio::test]
 async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
     let app = App::new().await;
@@ -67,7 +73,7 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
     let db = months(&app).await;
     let indexes = indexes(&db).await;
     assert!(app.count("select count(*) from pg_inherits where inhparent = 'deliveries'::regclass").await > 14);
-    assert!(app.count("select count(*) from deliveries").await >= 1_000_000);
+    assert!(app.count("select count(*) from deliveries").await >= 12 * WEEK);
 
     // Of each kind two hundred that are live: waiting, held with a lease that is over, held, and due.
     app.accept_all(emails(200)).await;
@@ -104,7 +110,8 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
         each("false"),
     );
     let settle = format!(
-        "{keys}, {}, {}, {}, {}, {}, {}, {}, {none}, {}, {}, {}, {}, {}, {none}, {none}, {none}, {now}, {low}, {high}, {}, {}, {}, {}, array[{}]::bigint[], 10::smallint, {}",
+        "{keys}, {}, {}, {}, {}, {}, {}, {}, {none}, {}, {}, {}, {}, {}, {none}, {none}, {none}, {now}, {low}, \
+            {high}, {}, {}, {}, {}, array[{}]::bigint[], 10::smallint, {}",
         many("1::smallint"),
         many("'PROCESSING'::text"),
         many("'SENT'::text"),
@@ -126,10 +133,13 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
     );
     // What an endpoint got, of which little waits for another try.
     let to_endpoint = format!(
-        "insert into deliveries (shard, message_id, no, lane, attempt, max_attempts, content, status, partner_id, ready_at,
+        "insert into deliveries (shard, message_id, no, lane, attempt, max_attempts, content, status, partner_id, \
+            ready_at,
            settled_at, recipient)
-         select {shard}, {} + n, 1, 68, 1, 10, 0, (case when n % 100 = 0 then 'SCHEDULED' else 'SENT' end)::delivery_status,
-           {}, {now} + interval '1 h', case when n % 100 <> 0 then {now} end, 'endpoint' from generate_series(1, 20000) as n",
+         select {shard}, {} + n, 1, 68, 1, 10, 0, (case when n % 100 = 0 then 'SCHEDULED' else 'SENT' \
+             end)::delivery_status,
+           {}, {now} + interval '1 h', case when n % 100 <> 0 then {now} end, 'endpoint' from generate_series(1, \
+               20000) as n",
         Tsid::floor(hub.clock.now() + TimeDelta::hours(1)).0,
         app.partner.partner_id.0,
     );
@@ -170,6 +180,92 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
         texts.join(","),
         hashes.join(","),
     );
+
+    // Receipts that were applied, and two hundred that wait; endpoints of other partners; days of statistics; settled
+    // deliveries whose receipt is late; and waiting ones with a fallback.
+    let others = format!(
+        "insert into receipts (provider, event_key, received_at, provider_ref, outcome, try_at, applied_at)
+         select 'vendor', n::text, {now}, n::text, 'DELIVERED', {now}, case when n > 200 then {now} end
+         from generate_series(1, 20000) as n;
+         insert into provider_refs (provider, provider_ref, shard, message_id, no, attempt)
+         select 'vendor', n::text, {shard}, {first} + n * 4096, 1, 1 from generate_series(1, 20000) as n;
+         insert into endpoints (shard, partner_id, endpoint_id, recipient, url, secret, created_at, updated_at)
+         select {shard}, n, n, n::text, 'https://example.com/', '\\x00', {now}, {now}
+         from generate_series(1, 20000) as n;
+         insert into partner_daily_stats (partner_id, stat_date, message_type, total, success, failed)
+         select p, date '2026-01-01' + d, 'EMAIL', 1, 1, 0
+         from generate_series(1, 100) as p, generate_series(1, 300) as d;
+         insert into partner_daily_stats (partner_id, stat_date, message_type, total, success, failed)
+         select {partner}, date '2026-01-01' + d, 'SMS', 1, 1, 0 from generate_series(1, 300) as d;
+         update deliveries set receipt_due = {now}
+         where message_id between {first} + 1000 * 4096 and {first} + 1199 * 4096 and status = 'SENT';
+         update deliveries set has_fallback = true where status = 'PENDING'",
+        partner = app.partner.partner_id.0,
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(others)).execute(&db).await.unwrap();
+    let list = |values: Vec<String>| format!("array[{}]", values.join(","));
+    let shards = many(&format!("{shard}::smallint"));
+    let new = Tsid::floor(hub.clock.now() + TimeDelta::hours(2)).0;
+    let new_ids = list((0..200).map(|n| (new + n * 4096).to_string()).collect());
+    let insert = format!(
+        "{shards}, {new_ids}, {partners}, {keys}::text[], {bytes}, {kinds}, {priorities}, {details}, {times}, {no_times}, \
+         {no_times}, {positions}, {ones}, {twos}, {zeros}, {threes}, {recipients}, {now}, {none}, {no_ids}, {ones}, 10, \
+         {no}, {hashes}",
+        partners = many(&format!("{}::bigint", app.partner.partner_id.0)),
+        keys = list((0..200).map(|n| format!("'new{n}'")).collect()),
+        bytes = many("'\\x00'::bytea"),
+        kinds = many("'T'::text"),
+        priorities = many("'NORMAL'::text"),
+        details = many("'{\"contents\": []}'::text"),
+        times = many(&now),
+        no_times = many("null::timestamptz"),
+        positions = list((1..=200).map(|n| format!("{n}::bigint")).collect()),
+        ones = many("1::smallint"),
+        twos = many("2::smallint"),
+        zeros = many("0::smallint"),
+        threes = many("3::smallint"),
+        recipients = many("'a@example.com'::text"),
+        no_ids = many("null::bigint"),
+        no = many("false"),
+        hashes = list((0..200).map(|n| format!("sha256('new{n}'::bytea)")).collect()),
+    );
+    let publish = format!(
+        "{shards}, {new_ids}, {partners}, {}, {}, {}, {}, {}, {}, {now}, 10",
+        many("'delivery.sent'::text"),
+        many("'NORMAL'::text"),
+        many("68::smallint"),
+        many("'{\"contents\": []}'::text"),
+        many(low),
+        many("null::bigint"),
+        partners = list((1..=200).map(|n| format!("{n}::bigint")).collect()),
+    );
+    let settled = list((0..200).map(|n| format!("{}::bigint", of(n))).collect());
+    let settled = format!("{shards}, {settled}, {}", many("1::smallint"));
+    let heads = format!("{settled}, {}, {}", of(0), of(199));
+    let apply_receipts = format!(
+        "{settled}, {}, {}, {none}, {}, {}, {}, {zeros}, {zeros}, {zeros}, {now}",
+        many("'DELIVERED'::text"),
+        many("'delivery.delivered'::text"),
+        many("1::smallint"),
+        many("'smtp'::text"),
+        many("null::timestamptz"),
+        zeros = many("0::smallint"),
+    );
+    let due = format!("array[{shard}]::smallint[], {now} + interval '1 s', 100, '{{}}'");
+    let standing_by = format!(
+        "{}, array[{}]::smallint[], {}, {}, {}, 100",
+        each(&format!("{shard}::smallint")),
+        lanes.join(","),
+        each("timestamptz '1970-01-01'"),
+        each("0::bigint"),
+        each("0::smallint"),
+    );
+    let take = format!("{now} + interval '1 s', 100");
+    let of_partner = format!("array[{}]::bigint[], array[{shard}]::smallint[]", app.partner.partner_id.0);
+    let messages = format!("{of_partner}, {max}, 0, null, null, null, null, null, 50, null, null", max = i64::MAX);
+    let deliveries =
+        format!("{of_partner}, {max}, 0, {max}, 0, null, null, null, null, null, null, 50, null, null", max = i64::MAX);
+    let daily = format!("{}, 'Asia/Seoul', '2026-03-01', '2026-03-31', null, '{{EMAIL}}'", app.partner.partner_id.0);
 
     let mut conn = hub.store.engine().acquire().await.unwrap();
     let mut intake = hub.store.intake().acquire().await.unwrap();
@@ -222,11 +318,46 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
         println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
         // Of a partition that it believes to be empty it takes whichever.
         plan.reads_only(&indexes, &["idx_delivery_endpoint", "pk_deliveries"], 1_000 * 2);
+        for (name, args, rows, allowed, small, buffers) in [
+            ("message/insert", &insert, 200, &["pk_erased_keys", "idx_endpoint_hears"][..], &[][..], 200 * 60),
+            ("message/publish", &publish, 200, &["idx_endpoint_hears", "pk_endpoints"], &[], 200 * 60),
+            ("delivery/heads", &heads, 200, &["pk_deliveries"], &[], 200 * 20),
+            ("delivery/apply_receipts", &apply_receipts, 200, &["pk_deliveries"], &[], 200 * 60),
+            (
+                "delivery/due",
+                &due,
+                100,
+                &["idx_delivery_receipt_due", "idx_receipt_message", "pk_provider_cursors"],
+                &[],
+                100 * 40,
+            ),
+            ("delivery/standing_by", &standing_by, 100, &["idx_delivery_fallback"], &[], 100 * 40),
+            ("receipt/take", &take, 100, &["idx_receipt_waiting", "pk_provider_refs"], &[], 100 * 20),
+            ("message/list", &messages, 50, &["idx_message_partner_id", "pk_deliveries"], &[], 50 * 40),
+            ("delivery/list", &deliveries, 50, &["idx_message_partner_id", "pk_deliveries"], &[], 50 * 40),
+            (
+                "stats/daily",
+                &daily,
+                31,
+                &["uk_stat_partner_date_type", "idx_stat_partner_id"],
+                // Rolled up every few seconds, so it is small; it has no index, for the sake of those who write.
+                &["stat_deltas"],
+                1_000,
+            ),
+        ] {
+            let plan = explain(&mut conn, name, args).await;
+            println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
+            assert_eq!(plan.rows, rows, "{name}");
+            plan.finds_by(&indexes, allowed, small, buffers);
+        }
     }
     drop((conn, intake));
     sqlx::raw_sql(
         "delete from erased_keys; delete from idempotency where client_msg_id like 'key%'; \
-         delete from deliveries where recipient = 'endpoint'",
+         delete from deliveries where recipient = 'endpoint'; delete from receipts; delete from provider_refs; \
+         delete from endpoints; delete from partner_daily_stats; \
+         update deliveries set receipt_due = null where receipt_due is not null; \
+         update deliveries set has_fallback = false where has_fallback",
     )
     .execute(&db)
     .await
@@ -237,8 +368,8 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
     app.done().await;
 }
 
-/// Fault A2: what the order of webhooks is read from is found at the same cost after a history of fifty thousand webhooks of
-/// the endpoint, beside as many recipients, whatever the statistics say.
+/// Fault A2: the order of webhooks is found at the same cost after a history of fifty thousand webhooks of the
+/// endpoint, beside as many recipients, whatever the statistics say.
 #[tokio::test]
 async fn webhook_order_is_read_from_open_webhooks_whatever_the_history() {
     let app = App::new().await;
@@ -250,12 +381,15 @@ async fn webhook_order_is_read_from_open_webhooks_whatever_the_history() {
         store::partition::maintain(&hub.store, then, DateTime::UNIX_EPOCH).await.unwrap();
     }
     let now = format!("timestamptz '{}'", hub.clock.now());
-    // Events of messages, three each: settled ones of the endpoint and of as many others, in four weeks; then open ones.
+    // Events of messages, three each: settled ones of the endpoint and of as many others, in four weeks; then open
+    // ones.
     let events = |from: Tsid, messages: i64, recipient: &str, status: &str, ready_at: &str| {
         format!(
-            "insert into deliveries (shard, message_id, no, lane, attempt, max_attempts, content, status, partner_id, ready_at,
+            "insert into deliveries (shard, message_id, no, lane, attempt, max_attempts, content, status, partner_id, \
+                ready_at,
                settled_at, recipient, about, told_at)
-             select {shard}, {from} + m * 40960 + e * 4096, 1, 68, 1, 10, 0, ({status})::delivery_status, {partner}, {ready_at},
+             select {shard}, {from} + m * 40960 + e * 4096, 1, 68, 1, 10, 0, ({status})::delivery_status, {partner}, \
+                 {ready_at},
                {now}, {recipient}, {from} + m * 40960, {now} + e * interval '1 ms'
              from generate_series(1, {messages}) as m, generate_series(1, 3) as e",
             from = from.0

@@ -4,3 +4,4 @@ mod role;
 mod schema;
 mod session;
 mod sql_words;
+mod upgrade;

@@ -8,10 +8,20 @@ use sqlx::{Connection as _, PgConnection};
 /// One of the engine's statements, prepared as the engine prepares it and explained with these arguments.
 pub struct Plan {
     pub name: &'static str,
-    /// Each node: its kind, the index or table it reads, and how many rows it threw away.
-    pub nodes: Vec<(String, String, i64)>,
+    pub nodes: Vec<Node>,
     pub buffers: i64,
     pub rows: i64,
+}
+
+#[derive(Debug)]
+pub struct Node {
+    pub kind: String,
+    /// The index or table that it reads; empty where it reads none.
+    pub reads: String,
+    /// Rows that it read and threw away.
+    pub thrown: i64,
+    /// Rows that it returned, over all loops.
+    pub rows: f64,
 }
 
 pub async fn explain(conn: &mut PgConnection, name: &'static str, args: &str) -> Plan {
@@ -36,23 +46,24 @@ pub async fn explain(conn: &mut PgConnection, name: &'static str, args: &str) ->
     }
 }
 
-pub fn walk(node: &Value, nodes: &mut Vec<(String, String, i64)>) {
+fn walk(node: &Value, nodes: &mut Vec<Node>) {
     let text = |name: &str| node[name].as_str().map(str::to_owned);
     let reads = text("Index Name").or(text("Relation Name")).unwrap_or_default();
     let thrown = ["Rows Removed by Filter", "Rows Removed by Index Recheck", "Rows Removed by Join Filter"];
     let thrown = thrown.iter().map(|name| node[*name].as_i64().unwrap_or(0)).sum();
-    nodes.push((text("Node Type").unwrap(), reads, thrown));
+    let rows = node["Actual Rows"].as_f64().unwrap_or(0.0) * node["Actual Loops"].as_f64().unwrap_or(0.0);
+    nodes.push(Node { kind: text("Node Type").unwrap(), reads, thrown, rows });
     node["Plans"].as_array().into_iter().flatten().for_each(|child| walk(child, nodes));
 }
 
 impl Plan {
-    /// Reads tables only through these indexes (as the parent tables name them), throws almost nothing away, and touches
-    /// at most so many blocks.
+    /// Reads tables only through these indexes (as the parent tables name them), throws almost nothing away, and
+    /// touches at most so many blocks.
     #[track_caller]
     pub fn reads_only(&self, indexes: &BTreeMap<String, String>, allowed: &[&str], buffers_max: i64) {
         let Plan { name, nodes, buffers, .. } = self;
         let mut used = 0;
-        for (kind, reads, thrown) in nodes {
+        for Node { kind, reads, thrown, .. } in nodes {
             assert!(!kind.contains("Seq Scan"), "{name} reads all of {reads}: {nodes:#?}");
             assert!(!kind.contains("Hash Join") && !kind.contains("Merge Join"), "{name} joins by {kind}: {nodes:#?}");
             assert!(reads.is_empty() || *thrown <= 5, "{name} throws away {thrown} rows of {reads}: {nodes:#?}");
@@ -64,6 +75,25 @@ impl Plan {
             }
         }
         assert!(used > 0, "{name} reads no index: {nodes:#?}");
+        assert!(*buffers <= buffers_max, "{name} touched {buffers} blocks for {} rows: {nodes:#?}", self.rows);
+    }
+
+    /// The same of a statement that joins lists of its own by hash, and may look at the first row of a table or read a
+    /// small one in full.
+    #[track_caller]
+    pub fn finds_by(&self, indexes: &BTreeMap<String, String>, allowed: &[&str], small: &[&str], buffers_max: i64) {
+        let Plan { name, nodes, buffers, .. } = self;
+        for Node { kind, reads, thrown, rows } in nodes {
+            if kind.contains("Seq Scan") {
+                let few = rows + *thrown as f64 <= 1.0;
+                assert!(few || small.contains(&reads.as_str()), "{name} reads all of {reads}: {nodes:#?}");
+            }
+            assert!(reads.is_empty() || *thrown <= 5, "{name} throws away {thrown} rows of {reads}: {nodes:#?}");
+            if kind.starts_with("Index") || kind.starts_with("Bitmap Index") {
+                let parent = indexes.get(reads).unwrap_or(reads);
+                assert!(allowed.contains(&parent.as_str()), "{name} reads {parent} instead of {allowed:?}: {nodes:#?}");
+            }
+        }
         assert!(*buffers <= buffers_max, "{name} touched {buffers} blocks for {} rows: {nodes:#?}", self.rows);
     }
 }
