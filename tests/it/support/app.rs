@@ -1,6 +1,6 @@
-//! The engine: what happens when two want the same delivery, when a worker is lost or late, when hints are lost, when the
-//! database stalls. Two workers are two hubs on one database. A lease is over when the test says so, in the table: no
-//! test waits for one.
+//! The engine: what happens when two want the same delivery, when a worker is lost or late, when hints are lost, when
+//! the database stalls. Two workers are two hubs on one database. A lease is over when the test says so, in the table:
+//! no test waits for one.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use notihub::{api, flow, http, worker};
 use serde_json::Value;
 use sqlx::PgPool;
 
-use crate::support::database::{as_superuser, fresh_database, store};
+use crate::support::database::{as_hub, as_superuser, fresh_database_with_weeks, store};
 use crate::support::log;
 
 pub fn emails(n: usize) -> Vec<Value> {
@@ -65,6 +65,7 @@ pub struct App {
     /// Its access token.
     pub token: String,
     pub http: reqwest::Client,
+    db: PgPool,
     pub ground: Shutdown,
 }
 
@@ -92,6 +93,11 @@ pub fn start_time() -> DateTime<Utc> {
     "2027-03-05T00:30:00Z".parse().expect("a time")
 }
 
+/// A client of plain HTTP: it loads no certificates, which takes longer than most tests' requests.
+fn plain_client() -> reqwest::Client {
+    reqwest::Client::builder().no_proxy().tls_danger_accept_invalid_certs(true).build().expect("a client")
+}
+
 impl App {
     pub async fn new() -> App {
         App::with(&[]).await
@@ -99,20 +105,25 @@ impl App {
 
     /// With flags as on the command line.
     pub async fn with(flags: &[&str]) -> App {
-        App::build(flags, Vec::new()).await
+        App::build(flags, Vec::new(), fresh_database_with_weeks().await).await
     }
 
     /// With another provider in the stead of a channel's own.
     pub async fn with_provider(flags: &[&str], provider: Arc<dyn Provider>) -> App {
-        App::build(flags, vec![Account::from(provider)]).await
+        App::build(flags, vec![Account::from(provider)], fresh_database_with_weeks().await).await
     }
 
     /// With accounts of the test's own, several of a channel perhaps, in the stead of the channel's own.
     pub async fn with_accounts(flags: &[&str], accounts: Vec<Account>) -> App {
-        App::build(flags, accounts).await
+        App::build(flags, accounts, fresh_database_with_weeks().await).await
     }
 
-    pub async fn build(flags: &[&str], accounts: Vec<Account>) -> App {
+    /// On a database that is there already.
+    pub async fn on(url: &str) -> App {
+        App::build(&[], Vec::new(), as_hub(url)).await
+    }
+
+    async fn build(flags: &[&str], accounts: Vec<Account>, url: String) -> App {
         let _first_wins = rustls::crypto::ring::default_provider().install_default();
         log::install();
         let ground = Shutdown::new();
@@ -177,7 +188,6 @@ impl App {
         if settings.channels.mock.iter().any(|c| !instead.contains(c)) {
             providers.push(Arc::new(mock::Mock::new(mocks)));
         }
-        let url = fresh_database().await;
         let hub = flow::start(Parts {
             settings,
             store: store(&url),
@@ -204,8 +214,9 @@ impl App {
             address,
             smtp,
             slack,
+            db: PgPool::connect_lazy(&as_superuser(&url)).expect("a pool"),
             url: as_superuser(&url),
-            http: reqwest::Client::builder().no_proxy().build().expect("a client"),
+            http: plain_client(),
             ground,
         }
     }
@@ -310,14 +321,16 @@ impl App {
             }
             self.advance(5);
         }
-        let open = "select format('%s %s at attempt %s, ready %s: %s', status, reason, attempt, max(ready_at), count(*)) \
+        let open = "select format('%s %s at attempt %s, ready %s: %s', status, reason, attempt, max(ready_at), \
+            count(*)) \
             from deliveries where settled_at is null group by status, reason, attempt limit 5";
         let open: Vec<String> = sqlx::query_scalar(open).fetch_all(&self.db().await).await.expect("a look");
         panic!("still not settled at {}, after an hour of the test's clock: {open:#?}", self.hub.clock.now());
     }
 
+    /// The database as superuser: one pool for the whole test, because each new connection costs a sign-in.
     pub async fn db(&self) -> PgPool {
-        PgPool::connect(&self.url).await.expect("the test's database")
+        self.db.clone()
     }
 
     /// For what no front door shows.
@@ -339,6 +352,7 @@ impl App {
         drop(self.http);
         assert!(self.hub.shutdown.drained(Duration::from_secs(20)).await, "tasks are left behind");
         self.hub.store.close().await;
+        self.db.close().await;
         self.ground.stop();
     }
 }
@@ -389,7 +403,8 @@ impl Answer {
 
 /// An e-mail to one person.
 pub fn email(to: &str) -> Value {
-    serde_json::json!({"type": "TEST", "title": "Hello", "body": "It works.", "channels": [{"channel": "EMAIL", "to": to}]})
+    serde_json::json!({"type": "TEST", "title": "Hello", "body": "It works.", "channels": [{"channel": "EMAIL",
+        "to": to}]})
 }
 
 /// A post to the operators.

@@ -2,17 +2,20 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use notihub::store::{PoolSizes, Store};
+use chrono::DateTime;
+use notihub::store::{PoolSizes, Store, partition};
 use sqlx::{Connection as _, PgConnection};
 use tokio::sync::OnceCell;
+
+use crate::support::app::start_time;
 
 /// The server `bin/test` started, as superuser; each test makes its database there.
 pub fn server_url() -> String {
     std::env::var("NOTIHUB_MIGRATE_DATABASE_URL").expect("no database: run the tests with bin/test")
 }
 
-/// The same database as the hub's role: what the hub may not do, a test finds out. A URL of another server, which a test
-/// started itself, stays as it is.
+/// The same database as the hub's role: what the hub may not do, a test finds out. A URL of another server, which a
+/// test started itself, stays as it is.
 pub fn as_hub(url: &str) -> String {
     with_login_of(&std::env::var("NOTIHUB_DATABASE_URL").expect("no database: run the tests with bin/test"), url)
 }
@@ -47,25 +50,54 @@ pub fn database_url(name: &str) -> String {
 
 /// An empty, migrated database of this test's own; its URL is that of the hub's role.
 pub async fn fresh_database() -> String {
+    as_hub(&copy(migrated().await).await)
+}
+
+/// The same with the partitions of the weeks and months from the start of the tests' clocks on, as a hub makes them when
+/// it starts. To copy them is quicker than to make them.
+pub async fn fresh_database_with_weeks() -> String {
     static TEMPLATE: OnceCell<String> = OnceCell::const_new();
-    static NEXT: AtomicU32 = AtomicU32::new(0);
     let template = TEMPLATE
         .get_or_init(|| async {
-            let name = format!("template_{}", std::process::id());
-            let mut conn = PgConnection::connect(&server_url()).await.expect("the test server");
-            sqlx::raw_sql(sqlx::AssertSqlSafe(format!("create database {name}")))
-                .execute(&mut conn)
-                .await
-                .expect("template");
-            migrate(&database_url(&name)).await;
-            name
+            let url = copy(migrated().await).await;
+            let store = store_of(&url, PoolSizes { api: 1, intake: 1, engine: 1, webhooks: 1 });
+            partition::maintain(&store, start_time(), DateTime::UNIX_EPOCH).await.expect("partitions");
+            store.close().await;
+            name_of(&url)
         })
         .await;
+    as_hub(&copy(template).await)
+}
+
+/// The name of the migrated database that others are copies of.
+async fn migrated() -> &'static str {
+    static TEMPLATE: OnceCell<String> = OnceCell::const_new();
+    let make = || async {
+        let name = format!("template_{}", std::process::id());
+        create(&name, "").await;
+        migrate(&database_url(&name)).await;
+        name
+    };
+    TEMPLATE.get_or_init(make).await
+}
+
+/// The URL of a copy.
+async fn copy(template: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
     let name = format!("test_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    create(&name, &format!(" template {template}")).await;
+    database_url(&name)
+}
+
+async fn create(name: &str, how: &str) {
     let mut conn = PgConnection::connect(&server_url()).await.expect("the test server");
-    let ddl = format!("create database {name} template {template}");
+    let ddl = format!("create database {name}{how}");
     sqlx::raw_sql(sqlx::AssertSqlSafe(ddl)).execute(&mut conn).await.expect("a database");
-    as_hub(&database_url(&name))
+}
+
+fn name_of(url: &str) -> String {
+    let (before, _) = url.split_once('?').unwrap_or((url, ""));
+    before.rsplit('/').next().expect("a database in the URL").to_owned()
 }
 
 /// As `notihub migrate` does, by a superuser.
