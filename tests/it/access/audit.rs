@@ -71,8 +71,8 @@ const NOT_REVEALING: [&str; 9] = [
     "/v1/stats/daily",
 ];
 
-/// F6: each GET route of the document is either on the list of those that reveal, and then a look of staff leaves an entry
-/// and a look of a partner none, or on the list of those that do not, and then no look leaves one.
+/// F6: each GET route of the document is either on the list of those that reveal, and then a look of staff leaves an
+/// entry and a look of a partner none, or on the list of those that do not, and then no look leaves one.
 #[tokio::test]
 async fn audit_look_that_reveals_leaves_an_entry() {
     let app = App::new().await;
@@ -99,8 +99,8 @@ async fn audit_look_that_reveals_leaves_an_entry() {
     app.done().await;
 }
 
-/// F6: a hundred polls in a minute are one entry; another minute, object or actor has one of its own; lanes, providers and
-/// statistics leave none; and an address in place of an id is not written into a log that cannot be erased.
+/// F6: a hundred polls in a minute are one entry; another minute, object or actor has one of its own; lanes, providers
+/// and statistics leave none; and an address in place of an id is not written into a log that cannot be erased.
 #[tokio::test]
 async fn audit_looks_in_a_minute_are_one_entry() {
     let app = App::new().await;
@@ -146,8 +146,8 @@ async fn audit_looks_in_a_minute_are_one_entry() {
     app.done().await;
 }
 
-/// F6: months that are older than --audit-retention-days go, younger ones stay. The hub's role can have none of the last 90
-/// days dropped, and nothing else; and it can change nothing in any partition, nor can the owner by accident.
+/// F6: months that are older than --audit-retention-days go, younger ones stay. The hub's role can have none of the
+/// last 90 days dropped, and nothing else; and it can change nothing in any partition, nor can the owner by accident.
 #[tokio::test]
 async fn audit_months_go_by_retention_and_young_ones_stay() {
     let app = App::new().await;
@@ -203,8 +203,8 @@ async fn audit_months_go_by_retention_and_young_ones_stay() {
     app.done().await;
 }
 
-/// F6: an entry of a time for which no month was made is not refused. It goes into its month when that is made, with its
-/// neighbours, and the others stay where they are.
+/// F6: an entry of a time for which no month was made is not refused. It goes into its month when that is made, with
+/// its neighbours, and the others stay where they are.
 #[tokio::test]
 async fn audit_entry_without_its_month_is_kept() {
     let app = App::new().await;
@@ -255,8 +255,9 @@ async fn before_months() -> String {
     url
 }
 
-/// F6: a database with entries migrates with all of them, those of a clock that was ahead included; they are there in one
-/// partition, which nothing can change and which goes when it is old as a whole. One without entries has months alone.
+/// F6: a database with entries migrates with all of them, those of a clock that was ahead included; they are there in
+/// one partition, which nothing can change and which goes when it is old as a whole. One without entries has months
+/// alone.
 #[tokio::test]
 async fn audit_log_migrates_with_all_entries() {
     for last in [None, Some("now"), Some("2031-02-03")] {
@@ -265,7 +266,8 @@ async fn audit_log_migrates_with_all_entries() {
         for (n, at) in ["2024-03-04", "2026-01-02"].into_iter().chain(last).enumerate().filter(|_| last.is_some()) {
             let sql = format!(
                 "insert into audit (audit_id, at, actor, role, action, object, before, after) select \
-                 (extract(epoch from t)::bigint * 1000 - 1577836800000) << 22, t, 'kim', 'ADMIN', 'test', '{n}', '{{}}', \
+                 (extract(epoch from t)::bigint * 1000 - 1577836800000) << 22, t, 'kim', 'ADMIN', 'test', '{n}', \
+                     '{{}}', \
                  '{{\"n\": {n}}}' from (select timestamptz '{at}' as t) t"
             );
             run_sql(&mut hub, &sql).await;

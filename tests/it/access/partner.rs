@@ -42,8 +42,8 @@ async fn audit(app: &App, admin: &str, query: &str) -> Vec<Value> {
 }
 
 /// S0-32, S0-33, S0-34: an admin makes, lists, changes and rotates partners and keys; secrets are shown once; names are
-/// unique; what is wrong is refused; and each change is in the audit log with who, what, from where, before and after, for
-/// good.
+/// unique; what is wrong is refused; and each change is in the audit log with who, what, from where, before and after,
+/// for good.
 #[tokio::test]
 async fn partner_created_by_an_admin_is_audited() {
     let app = App::new().await;
@@ -210,7 +210,7 @@ async fn partner_created_by_an_admin_is_audited() {
     app.done().await;
 }
 
-/// S0-32, S0-34: whoever else does the same at the same moment, a name has one partner and a partner has one key.
+/// S0-32, S0-34: whatever happens at the same moment, a name has one partner and a partner has one key.
 #[tokio::test(flavor = "multi_thread")]
 async fn partner_name_raced_for_is_created_once() {
     let app = App::new().await;
@@ -250,7 +250,8 @@ async fn partner_name_raced_for_is_created_once() {
         assert_eq!(ids.len(), 1, "every secret that was shown is of the one key");
     }
     let doubled = "insert into keys (client_id, role, partner_id, name, secret_hash, created_at)
-        select 'second', role, partner_id, name, secret_hash, created_at from keys where partner_id is not null limit 1";
+        select 'second', role, partner_id, name, secret_hash, created_at from keys where partner_id is not null limit \
+            1";
     let refused = sqlx::raw_sql(doubled).execute(&app.db().await).await.unwrap_err();
     let constraint = refused.as_database_error().and_then(|told| told.constraint().map(str::to_owned));
     assert_eq!(constraint.as_deref(), Some("uk_key_partner"));
@@ -270,8 +271,8 @@ fn shown(text: &str) -> Credentials {
     Credentials { client_id: field("clientId"), client_secret: field("clientSecret") }
 }
 
-/// S0-29, S0-32, S3-17, S3-39: from nothing to a posted message with the program alone, each command in both of its forms,
-/// and a remedy with each error.
+/// S0-29, S0-32, S3-17, S3-39: from nothing to a posted message with the program alone, each command in both of its
+/// forms, and a remedy with each error.
 #[tokio::test]
 async fn partner_commands_work_at_a_terminal() {
     let (folder, url) = (Folder::new(), fresh_database().await);
@@ -410,8 +411,8 @@ async fn partner_commands_work_at_a_terminal() {
     assert!(unopened.stderr.contains("--master-key"), "{}", unopened.stderr);
 }
 
-/// S0-29, S3-6, S3-17: an `up` makes its keys once and keeps them, for its owner's eyes alone; who sits at its machine
-/// needs no more.
+/// S0-29, S3-6, S3-17: an `up` makes its keys once and keeps them, readable by its owner alone; at its own machine no
+/// other proof is needed.
 #[tokio::test]
 async fn up_keeps_its_keys() {
     let folder = Folder::new();

@@ -21,8 +21,8 @@ async fn offer(hubs: [&Hub; 2], partner: &Partner, each: usize) -> usize {
     through
 }
 
-/// S0-33, S0-34: by default a thousand in any second, over two processes together: offered three thousand a second for ten
-/// seconds, ten thousand pass, give or take two in a hundred; and never more than the limit in one second.
+/// S0-33, S0-34: by default a thousand in any second, over two processes together: offered three thousand a second for
+/// ten seconds, ten thousand pass, give or take two in a hundred; and never more than the limit in one second.
 #[tokio::test]
 async fn rate_of_a_thousand_a_second_is_kept_over_two_processes() {
     let app = App::new().await;
@@ -48,7 +48,7 @@ async fn rate_of_a_thousand_a_second_is_kept_over_two_processes() {
     app.done().await;
 }
 
-/// S0-33: what one process leaves, the other may have; a clock that is set back locks nobody out.
+/// S0-33: the rate that one process leaves is used by another; a clock that is set back locks no partner out.
 #[tokio::test]
 async fn rate_left_by_one_process_is_used_by_another() {
     let app = App::new().await;
@@ -67,8 +67,8 @@ async fn rate_left_by_one_process_is_used_by_another() {
     app.done().await;
 }
 
-/// S0-35, S0-67: one that is over its limit is told so, with when to come back, and nobody else is; a batch counts each of
-/// its messages, and is taken whole or not at all.
+/// S0-35, S0-67: a partner over its limit is answered 429 with the time to come back, and no other partner is; a batch
+/// counts each of its messages, and is accepted whole or not at all.
 #[tokio::test]
 async fn rate_exceeded_is_answered_429_with_retry_after() {
     let app = App::new().await;

@@ -37,7 +37,7 @@ async fn everything(app: &App) -> String {
     all
 }
 
-/// S0-29, S0-31: who reads the database, a dump or a backup can sign in as nobody (A8): no secret and no token is in it.
+/// S0-29, S0-31: a reader of the database, a dump or a backup cannot sign in (A8): no secret and no token is in it.
 #[tokio::test]
 async fn database_holds_no_secret_and_no_token() {
     let app = App::new().await;
@@ -77,8 +77,8 @@ async fn database_holds_no_secret_and_no_token() {
     app.done().await;
 }
 
-/// S0-31: each refresh token is good once, for thirty days; one that is used again after its owner's race voids all that
-/// came from its sign-in, and nothing else; a revoked one likewise (A6).
+/// S0-31: each refresh token is good once, for thirty days; one that is used again after its owner's race voids all
+/// that came from its sign-in, and nothing else; a revoked one likewise (A6).
 #[tokio::test]
 async fn refresh_token_reused_voids_its_family() {
     let app = App::new().await;

@@ -12,8 +12,8 @@ use crate::access::{Other, looks, refresh, refreshed, signed_in, try_sign_in, un
 use crate::support::app::{Answer, App, email, named};
 use crate::support::wait::until;
 
-/// S0-29, S0-30, S0-31, S0-80, S3-20, S3-44: a client's secret gives an access token for a day and a refresh token, which gives
-/// the next; without a token nothing is answered.
+/// S0-29, S0-30, S0-31, S0-80, S3-20, S3-44: a client's secret gives an access token for a day and a refresh token,
+/// which gives the next; without a token nothing is answered.
 #[tokio::test]
 async fn sign_in_gives_tokens_that_authenticate() {
     let app = App::new().await;
@@ -130,9 +130,9 @@ async fn secret_at_another_door_is_refused() {
     app.done().await;
 }
 
-/// S0-72: an inactive partner may not sign in, nor do anything with a token it has, at once where it was made so, and in
-/// every other process when it is told or ten seconds later. Who it is must be right to be told. Active again, it signs in
-/// anew.
+/// S0-72: an inactive partner may not sign in, nor do anything with a token it has, at once where it was made so, and
+/// in every other process when it is told or ten seconds later. Who it is must be right to be told. Active again, it
+/// signs in anew.
 #[tokio::test]
 async fn sign_in_of_an_inactive_partner_is_refused() {
     let app = App::new().await;

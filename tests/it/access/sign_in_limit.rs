@@ -194,7 +194,7 @@ async fn address_behind_a_proxy_is_read_in_every_form() {
     app.done().await;
 }
 
-/// S0-35: without a proxy in front nobody can say to be somewhere else.
+/// S0-35: without a proxy in front a caller cannot choose its address.
 #[tokio::test]
 async fn address_without_a_proxy_cannot_be_made_up() {
     let app = App::new().await;

@@ -166,8 +166,8 @@ fn shape(answer: &Answer, id: &str) -> (u16, String, Vec<String>) {
 }
 
 /// S0-29, S0-33, S0-70: every operation with an id, as every kind of caller, with an id of its own, of another's, of
-/// nobody and of no form: what is another partner's is answered byte for byte like what never was; who is nobody is told
-/// nothing; what is for admins is for nobody else.
+/// nobody and of no form: what is another partner's is answered byte for byte like what never was; who is nobody is
+/// told nothing; what is for admins is for nobody else.
 #[tokio::test]
 async fn id_of_another_partner_is_answered_like_an_unknown_one() {
     let app = App::with(&["--shards=1"]).await;
@@ -241,8 +241,8 @@ async fn id_of_another_partner_is_answered_like_an_unknown_one() {
     app.done().await;
 }
 
-/// S0-29, S0-33, S0-46: no list, no filter, no cursor and no sum shows a partner what is another's; operators see all, and
-/// whose each is (T5).
+/// S0-29, S0-33, S0-46: no list, no filter, no cursor and no sum shows a partner what is another's; operators see all,
+/// and whose each is (T5).
 #[tokio::test]
 async fn list_has_the_partners_own_alone() {
     let app = App::with(&["--shards=1"]).await;
@@ -359,8 +359,8 @@ async fn list_has_the_partners_own_alone() {
     app.done().await;
 }
 
-/// S0-47, C12: a partner sees a message for a day by default, wherever it looks; operators see it after that too. What is
-/// still to be sent it sees and may cancel however old, and then for a day again.
+/// S0-47, C12: a partner sees a message for a day by default, wherever it looks; operators see it after that too. What
+/// is still to be sent it sees and may cancel however old, and then for a day again.
 #[tokio::test]
 async fn message_is_visible_to_its_partner_for_a_day() {
     let app = App::new().await;
@@ -446,8 +446,8 @@ async fn message_is_visible_to_its_partner_for_a_day() {
     app.done().await;
 }
 
-/// S0-9, S0-10, S0-33, C3: over which channels a partner sends, whether it may post for later and whether it may cancel is
-/// granted, and holds whichever way a message comes.
+/// S0-9, S0-10, S0-33, C3: over which channels a partner sends, whether it may post for later and whether it may cancel
+/// is granted, and holds whichever way a message comes.
 #[tokio::test]
 async fn partner_may_do_what_it_was_granted() {
     let app = App::new().await;

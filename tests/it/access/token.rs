@@ -18,8 +18,8 @@ fn forged(header: &Value, claims: &Value, secret: &[u8]) -> String {
     format!("{signed}.{signature}")
 }
 
-/// S0-29, S0-30: a token that we did not sign, or not so, is not taken: each forgery of the table is refused alike (A1, A2,
-/// A3, A4, A5).
+/// S0-29, S0-30: a token that we did not sign, or not so, is not taken: each forgery of the table is refused alike (A1,
+/// A2, A3, A4, A5).
 #[tokio::test]
 async fn token_forged_is_refused() {
     let (app, elsewhere) = (App::new().await, App::new().await);
@@ -171,7 +171,8 @@ async fn token_forged_is_refused() {
     let signed = format!("{}.{}", part(&header.to_string()), part(&twice));
     let signature = BASE64URL_NOPAD.encode(&keyed_hash(&secret, signed.as_bytes()));
     add("a claim twice".into(), format!("{signed}.{signature}"));
-    // Another's name under my signature, and another installation's own good token, under its key's name and under ours.
+    // Another's name under my signature, and another installation's own good token, under its key's name and under
+    // ours.
     let parts: Vec<&str> = good.split('.').collect();
     let as_other = BASE64URL_NOPAD.encode(with(&claims, "sub", json!(other.client_id)).to_string().as_bytes());
     add("another's sub".into(), format!("{}.{as_other}.{}", parts[0], parts[2]));

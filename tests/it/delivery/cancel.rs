@@ -94,7 +94,7 @@ async fn cancel_beside_workers_ends_sent_or_canceled_never_both() {
     app.done().await;
 }
 
-/// What is noted on a delivery that is being called is honoured as soon as the provider says no.
+/// A cancel that is noted during a call ends the delivery as soon as the provider refuses.
 #[tokio::test]
 async fn cancel_during_a_call_ends_canceled_unless_accepted() {
     let app = App::new().await;
@@ -111,7 +111,7 @@ async fn cancel_during_a_call_ends_canceled_unless_accepted() {
     app.done().await;
 }
 
-/// Canceled before it went out: nothing goes out, what has gone stays as it is, and to cancel again changes nothing.
+/// Canceled before it was sent: nothing is sent, sent deliveries stay as they are, and a second cancel changes nothing.
 #[tokio::test]
 async fn cancel_pending_delivery_ends_canceled() {
     let app = App::new().await;
@@ -233,8 +233,8 @@ fn to_app(to: &str) -> Value {
     json!({"type": "A", "body": "b", "channels": [{"channel": "INAPP", "to": to}]})
 }
 
-/// Canceled while it is being sent: the wish is noted; what the provider takes now is SENT all the same, and what it does
-/// not take is not tried again.
+/// Canceled during the call: the request is noted; an accepted delivery is SENT all the same, and a refused one is not
+/// tried again.
 #[tokio::test]
 async fn cancel_while_sending_is_honoured_after_a_refusal() {
     for (says, ending) in [(Says::Yes, "SENT"), (Says::NotNow, "CANCELED")] {

@@ -183,9 +183,9 @@ impl Provider for Gate {
     }
 }
 
-/// S3-11, S3-12, S3-36, S3-45: while one worker sends, the delivery is PROCESSING and nobody else takes it; the sending
-/// holds no transaction, and no connection waits in one. What a worker holds it holds under a lease, so a crash leaves
-/// nothing PROCESSING for good.
+/// S3-11, S3-12, S3-36, S3-45: while one worker sends, the delivery is PROCESSING and no other worker takes it; the
+/// sending holds no transaction, and no connection waits in one. A worker holds deliveries under a lease, so a crash
+/// leaves nothing PROCESSING for good.
 #[tokio::test]
 async fn processing_delivery_is_locked_and_sent_outside_of_any_transaction() {
     let gate = Gate::new();
@@ -216,7 +216,10 @@ async fn processing_delivery_is_locked_and_sent_outside_of_any_transaction() {
 async fn claims_of_two_workers_share_deliveries_out() {
     const N: usize = 300;
     let app = App::with(&["--claim-batch=7"]).await;
-    let one = |n: usize| json!({"type": "A", "title": "t", "body": "b", "channels": [{"channel": "EMAIL", "to": format!("{n}@example.com")}]});
+    let one = |n: usize| {
+        json!({"type": "A", "title": "t", "body": "b", "channels": [{"channel": "EMAIL",
+        "to": format!("{n}@example.com")}]})
+    };
     let all: Vec<Value> = (0..N).map(one).collect();
     app.post("/v1/messages/batch", json!({"messages": all})).await.expect(202);
     let claimed = tokio::join!(app.work(), app.work(), app.work(), app.work());
@@ -227,8 +230,8 @@ async fn claims_of_two_workers_share_deliveries_out() {
     app.done().await;
 }
 
-/// S3-3, S3-14, S3-31, S3-41: a worker looks for PENDING deliveries by itself, in a period that is a setting, also where
-/// nobody told it that there are any.
+/// S3-3, S3-14, S3-31, S3-41: a worker looks for PENDING deliveries in a period that is a setting, also without any
+/// hint.
 #[tokio::test]
 async fn worker_without_hints_polls_in_the_set_period() {
     for period in ["3000", "5000", "10000"] {

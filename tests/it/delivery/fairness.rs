@@ -14,8 +14,8 @@ use crate::support::wait::until;
 
 const IN_OVERFLOW: &str = "select count(*) from deliveries where lane % 2 = 1";
 
-/// What a partner has unfinished beyond its share waits in overflow lanes, single messages and batches alike; it is
-/// delivered all the same; and once the work is done, what it posts is prompt again.
+/// Unfinished deliveries beyond a partner's share wait in overflow lanes, single messages and batches alike; they are
+/// delivered all the same; and once the work is done, new messages are prompt again.
 #[tokio::test]
 async fn deliveries_beyond_the_fair_share_wait_in_overflow() {
     let app = App::with(&["--fair-unfinished=50"]).await;
@@ -55,7 +55,7 @@ async fn fair_share_is_counted_over_all_processes() {
     app.done().await;
 }
 
-/// A flood on a slow provider leaves room for somebody else, and goes on where nobody else is.
+/// A flood on a slow provider leaves room for other partners, and goes on where there is no other.
 #[tokio::test]
 async fn flood_of_one_partner_leaves_room_for_others() {
     let gate = Gate::new();

@@ -26,8 +26,8 @@ fn channels(vendor: &Vendor) -> Vec<&'static str> {
     vendor.took().into_iter().map(|(channel, ..)| channel.as_str()).collect()
 }
 
-/// S1-17, S1-18, S1-19, S1-20: Kakao fails three times, each logged; then by SMS, logged; the caller sees it completed, by which
-/// way, and that is logged, too.
+/// S1-17, S1-18, S1-19, S1-20: Kakao fails three times, each logged; then by SMS, logged; the caller sees it completed,
+/// by which way, and that is logged, too.
 #[tokio::test]
 async fn fallback_after_three_failures_is_sent_and_logged() {
     let vendor = Vendor::with_receipts();
@@ -64,7 +64,7 @@ async fn fallback_after_three_failures_is_sent_and_logged() {
     app.done().await;
 }
 
-/// C1, S0-8: nobody is sent anything another way who did not ask for it; an installation may ask for all.
+/// C1, S0-8: without a fallback in the request nothing is sent another way; an installation may set one for all.
 #[tokio::test]
 async fn fallback_not_asked_for_is_off() {
     let vendor = Vendor::with_receipts();
@@ -78,7 +78,10 @@ async fn fallback_not_asked_for_is_off() {
     let vendor = Vendor::with_receipts();
     let app = App::with_provider(&["--fallback=KAKAO_ALIMTALK=SMS"], vendor.clone()).await;
     vendor.answer(Channel::KakaoAlimtalk, (0..3).map(|_| refused(ErrorClass::NotReachable)));
-    let body = |body: String, fallback: Value| json!({"type": "T", "body": body, "channels": [{"channel": "KAKAO_ALIMTALK", "to": KIM, "fallback": fallback}]});
+    let body = |body: String, fallback: Value| {
+        json!({"type": "T", "body": body,
+        "channels": [{"channel": "KAKAO_ALIMTALK", "to": KIM, "fallback": fallback}]})
+    };
     let by_rule = post(&app, over("KAKAO_ALIMTALK")).await;
     let none = post(&app, body("b".into(), json!([]))).await;
     let long = post(&app, body("b".repeat(91), Value::Null)).await;
@@ -89,8 +92,8 @@ async fn fallback_not_asked_for_is_off() {
     app.done().await;
 }
 
-/// What takes over when: not for everything; not for what may have been sent, unless asked for; for what a receipt says failed,
-/// and for what no receipt tells of, if asked for.
+/// Each refusal triggers a fallback or not: not every one; not an unknown outcome, unless asked for; a failed receipt,
+/// and a missing one, if asked for.
 #[tokio::test]
 async fn fallback_trigger_follows_its_rule() {
     let vendor = Vendor::with_receipts();
@@ -168,7 +171,8 @@ async fn fallback_of_a_channel_that_is_down_passes_over_rows_that_cannot_be_repl
     let to: Vec<String> = (0..1100).map(|n| format!("010-{:04}-{:04}", 1000 + n / 10_000, n)).collect();
     let kakao = |to: Value| {
         let fallback = json!([{"channel": "SMS"}]);
-        json!({"type": "TEST", "body": "It works.", "channels": [{"channel": "KAKAO_ALIMTALK", "to": to, "fallback": fallback}]})
+        json!({"type": "TEST", "body": "It works.", "channels": [{"channel": "KAKAO_ALIMTALK", "to": to,
+            "fallback": fallback}]})
     };
     let blind = post(&app, kakao(json!(to))).await;
     let readable = post(&app, kakao(json!("010-1234-5678"))).await;
@@ -191,7 +195,7 @@ async fn fallback_of_a_channel_that_is_down_passes_over_rows_that_cannot_be_repl
     app.done().await;
 }
 
-/// What waits for a channel that is down waits on where nothing can take its place, and where it is taken back.
+/// A delivery of a channel that is down waits on where it has no fallback, and where it is canceled.
 #[tokio::test]
 async fn delivery_without_a_possible_fallback_waits_for_its_channel() {
     let app = App::with_provider(&[], Vendor::with_receipts()).await;
@@ -245,7 +249,7 @@ async fn late_receipt_of_a_replaced_delivery_counts_once() {
     app.done().await;
 }
 
-/// An endpoint that hears a window of time again hears of a fallback, and of what receipts said, what it heard before.
+/// A replay repeats the events of a fallback, and of receipts, as they were.
 #[tokio::test]
 async fn replay_of_fallback_events_repeats_them() {
     let vendor = Vendor::with_receipts();
@@ -348,7 +352,8 @@ async fn delivery_canceled_or_replaced_is_not_sent_or_redriven() {
     app.done().await;
 }
 
-/// What stands by is read as a channel of its own, each fault with its place; a dry run shows it, and it is part of the message.
+/// A fallback is read as a channel of its own, each fault with its place; a dry run shows it, and it is part of the
+/// message.
 #[tokio::test]
 async fn fallback_in_a_body_is_read_as_a_channel() {
     let app = App::with_provider(&[], Vendor::with_receipts()).await;
@@ -411,7 +416,7 @@ async fn sent_delivery_that_is_canceled_has_no_fallback() {
     app.done().await;
 }
 
-/// A receipt that nobody gives is not waited for.
+/// A fallback on a receipt that the channel does not have is refused.
 #[tokio::test]
 async fn fallback_on_a_receipt_the_channel_has_not_is_refused() {
     let app = App::with_provider(&[], std::sync::Arc::new(Vendor::default())).await;
@@ -422,7 +427,8 @@ async fn fallback_on_a_receipt_the_channel_has_not_is_refused() {
     app.done().await;
 }
 
-/// S0-8: what an installation adds neither makes another request of one, nor refuses what would be taken without it.
+/// S0-8: the installation's fallback neither makes another request of one, nor refuses one that would be accepted
+/// without it.
 #[tokio::test]
 async fn fallback_rule_of_the_installation_changes_no_request() {
     let body = |n: usize| {

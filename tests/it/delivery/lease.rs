@@ -1,5 +1,5 @@
-//! Leases: deliveries of lost workers are taken back, late answers are fenced, and beginnings are on record where a second
-//! copy would do harm.
+//! Leases: deliveries of lost workers are taken back, late answers are fenced, and beginnings are on record where a
+//! second copy would do harm.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -65,8 +65,8 @@ async fn lease_of_a_lost_worker_ends_and_another_sends() {
     app.done().await;
 }
 
-/// S3-45, fault A1: what loses every worker ends, and says so: that it may have been sent where no beginning is recorded,
-/// and that it was not where the books prove it. It pauses for longer each time, and uses no attempt.
+/// S3-45, fault A1: a delivery that loses every worker ends, with the reason: possibly sent where no beginning is
+/// recorded, and not sent where the attempt proves it. It pauses for longer each time, and uses no attempt.
 #[tokio::test]
 async fn delivery_that_loses_every_worker_ends_after_the_most_deaths() {
     for (flags, status, outcome) in [
@@ -95,8 +95,8 @@ async fn delivery_that_loses_every_worker_ends_after_the_most_deaths() {
     }
 }
 
-/// Fault A1: three workers are lost between claim and call, each with all that it could claim: no attempt is used, and all
-/// hundred are sent, each by one call.
+/// Fault A1: three workers are lost between claim and call, each with all that it could claim: no attempt is used, and
+/// all hundred are sent, each by one call.
 #[tokio::test]
 async fn texts_whose_workers_are_lost_before_the_call_are_sent_once() {
     for flags in [&["--on-unknown=SLACK=hold"][..], &[]] {
@@ -123,7 +123,8 @@ async fn texts_whose_workers_are_lost_before_the_call_are_sent_once() {
     }
 }
 
-/// Fault A1: what was lost with its worker is claimed alone until it is called; then it is a delivery like any other.
+/// Fault A1: a delivery that was lost with its worker is claimed alone until it is called; then it is a delivery like
+/// any other.
 #[tokio::test]
 async fn suspect_that_is_called_is_claimed_with_others_again() {
     let app = App::new().await;
@@ -148,8 +149,8 @@ async fn suspect_that_is_called_is_claimed_with_others_again() {
     app.done().await;
 }
 
-/// Fault A3: what the hub could not begin in time is tried again within seconds, however often that happened; the provider
-/// is well, and its retry schedule has no part in it.
+/// Fault A3: a delivery that the hub could not begin in time is retried within seconds, however often that happened;
+/// the provider is well, and its retry schedule has no part in it.
 #[tokio::test]
 async fn delivery_not_begun_in_time_is_retried_within_seconds() {
     for flags in [&[][..], &["--on-unknown=SLACK=hold"]] {
@@ -199,7 +200,8 @@ async fn delivery_not_begun_in_time_is_retried_within_seconds() {
     }
 }
 
-/// What became worthless, or was canceled, while a lost worker held it is not sent again; whether it was is not known.
+/// A delivery that expired, or was canceled, while a lost worker held it is not sent again; whether it was sent is
+/// unknown.
 #[tokio::test]
 async fn lost_delivery_that_expired_or_was_canceled_is_not_sent_again() {
     let app = App::new().await;
@@ -334,7 +336,7 @@ async fn settle_repeated_changes_nothing() {
     app.done().await;
 }
 
-/// S3-36: the reaper and the worker want the same row at the same moment: whoever locks it first is heard, once.
+/// S3-36: the reaper and the worker want the same row at the same moment: the first to lock it applies, once.
 #[tokio::test]
 async fn settle_beside_a_reap_applies_the_first_alone() {
     let app = App::new().await;
@@ -467,7 +469,8 @@ async fn delivery_given_back_keeps_its_attempts() {
     }
 }
 
-/// Fault A1, its sibling: after a worker was lost a channel's deliveries do not wait for those of another, whose calls hang.
+/// Fault A1, its sibling: after a worker was lost a channel's deliveries do not wait for those of another, whose calls
+/// hang.
 #[tokio::test]
 async fn suspects_of_a_channel_do_not_wait_for_another_channels() {
     let app = App::with(&["--mock=SMS"]).await;
@@ -486,8 +489,8 @@ async fn suspects_of_a_channel_do_not_wait_for_another_channels() {
     app.done().await;
 }
 
-/// S3-45: what a worker held when it crashed does not stay PROCESSING: when its lease is over another takes it, and the
-/// attempt that was lost is on record as in doubt.
+/// S3-45: deliveries of a crashed worker do not stay PROCESSING: after the lease another worker takes them, and the
+/// lost attempt is on record as unknown.
 #[tokio::test]
 async fn delivery_of_a_crashed_worker_is_sent_after_its_lease() {
     let app = App::new().await;

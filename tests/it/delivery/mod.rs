@@ -1,5 +1,5 @@
-//! Deliveries: claimed, called, settled, retried, canceled. Two workers are two hubs on one database. A lease is over when the
-//! test sets it so in the table: no test waits for one.
+//! Deliveries: claimed, called, settled, retried, canceled. Two workers are two hubs on one database. A lease is over
+//! when the test sets it so in the table: no test waits for one.
 
 mod call;
 mod cancel;

@@ -1,10 +1,11 @@
-//! The protocol as a model, walked in every order: workers that claim, call, stall, crash and settle late, a reaper that
-//! may come at any moment, promotion, cancellation, expiry, and receipts early, late and twice. The model keeps books
-//! and a fence of its own, but every step of a head is decided by the code's law (`next`, `lost`) and must be in the code's table
-//! (`TRANSITIONS`), so it is the code's law that is checked. Broken variants show that the checker would notice.
+//! The protocol as a model, walked in every order: workers that claim, call, stall, crash and settle late, a reaper
+//! that may come at any moment, promotion, cancellation, expiry, and receipts early, late and twice. The model keeps
+//! books and a fence of its own, but every step of a head is decided by the code's law (`next`, `lost`) and must be in
+//! the code's table (`TRANSITIONS`), so it is the code's law that is checked. Broken variants show that the checker
+//! would notice.
 //!
-//! Leases have no clock here: "over" is possible whenever a delivery is held. A worker that is passed over goes on as if
-//! nothing had happened, which is what a stall looks like from outside.
+//! Leases have no clock here: "over" is possible whenever a delivery is held. A worker that is passed over goes on as
+//! if nothing had happened, which is what a stall looks like from outside.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher as _};
@@ -848,8 +849,8 @@ impl Model for Protocol {
                 holders.iter().collect::<BTreeSet<_>>().len() == holders.len()
             }),
             Property::<Protocol>::always(CALLS, |_, w| each(w, |d| d.calls.len() <= d.attempt as usize)),
-            // Whatever was given back was not called, so a refund allows no further call; but for a lost worker's, of which
-            // nobody knows.
+            // Whatever was given back was not called, so a refund allows no further call; but for a lost worker's, of
+            // which nobody knows.
             Property::<Protocol>::always(ALLOWED, |model, w| {
                 let lost = |d: &Delivery| if model.on_unknown == OnUnknown::Retry { d.lost_ever as usize } else { 0 };
                 each(w, |d| d.calls.len() <= model.attempts as usize * (1 + usize::from(d.redriven)) + lost(d))
@@ -1011,10 +1012,10 @@ fn walk(name: &str, model: Protocol) -> usize {
     checker.unique_state_count()
 }
 
-/// The invariants of the protocol (I2..I10, I12, I15, L1 and B1), S3-11, S3-36, S3-45: in every order of claims,
-/// calls, settles, stalls, crashes, reaps, promotions, cancellations, expiries and receipts, within the bounds of each
-/// world: nothing is picked up twice, a stale write changes nothing, nothing that was taken is called failed, what a
-/// crash leaves behind comes to an end. And the worlds are wide enough: the code's table of transitions is walked whole.
+/// The invariants of the protocol (I2..I10, I12, I15, L1 and B1), S3-11, S3-36, S3-45: in every order of claims, calls,
+/// settles, stalls, crashes, reaps, promotions, cancellations, expiries and receipts, within the bounds of each world:
+/// nothing is picked up twice, a stale write changes nothing, nothing that was taken is called failed, what a crash
+/// leaves behind comes to an end. And the worlds are wide enough: the code's table of transitions is walked whole.
 #[test]
 fn protocol_in_every_order_keeps_its_invariants() {
     let walked = Arc::default();
@@ -1045,8 +1046,9 @@ fn protocol_in_every_order_keeps_its_invariants() {
     let walked = walked.lock().expect("no panic in there");
     let all = TRANSITIONS.iter().map(|t| (t.0, t.1));
     let unseen: Vec<_> = all.filter(|step| !walked.contains(step)).collect();
-    // What waits for its time ends before its time only where promotion stood still; nothing in the code does that yet. And here
-    // a provider says one thing of an attempt, which is never that it was given up: the law's own test says the rest.
+    // What waits for its time ends before its time only where promotion stood still; nothing in the code does that yet.
+    // And here a provider says one thing of an attempt, which is never that it was given up: the law's own test says
+    // the rest.
     let elsewhere = [
         (Status::Scheduled, Status::Expired),
         (Status::Sent, Status::Expired),
@@ -1059,7 +1061,7 @@ fn protocol_in_every_order_keeps_its_invariants() {
     assert!(unseen.iter().all(|step| elsewhere.contains(step)), "never walked: {unseen:?}");
 }
 
-/// The same in larger worlds, for whoever changes the protocol.
+/// The same in larger worlds, for a change of the protocol: `bin/test --models`.
 #[test]
 #[ignore = "takes minutes"]
 fn protocol_in_larger_worlds_keeps_its_invariants() {
@@ -1072,7 +1074,8 @@ fn protocol_in_larger_worlds_keeps_its_invariants() {
     walk("cancel and expire, three attempts", Protocol { attempts: 3, narrow: true, ..taken_back() });
 }
 
-/// The checker would notice: each broken variant breaks the promise it is about, in a world where the true one keeps it.
+/// The checker would notice: each broken variant breaks the promise it is about, in a world where the true one keeps
+/// it.
 #[test]
 fn protocol_broken_on_purpose_is_caught() {
     let variants = [

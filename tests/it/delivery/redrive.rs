@@ -1,5 +1,5 @@
-//! Dead letters tried again because somebody asks, and events told again: one, many at a bounded rate, for one endpoint;
-//! who may, what is refused and why.
+//! Dead letters tried again because somebody asks, and events told again: one, many at a bounded rate, for one
+//! endpoint; who may, what is refused and why.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -63,8 +63,8 @@ async fn job(app: &App, token: &str, id: &str) -> Value {
     app.ask(token, "GET", &format!("/v1/redrives/{id}"), None).await.expect(200).body
 }
 
-/// What failed for good is tried again when an operator asks, as often as a new one; the statistics follow, and it is in the
-/// audit log.
+/// What failed for good is tried again when an operator asks, as often as a new one; the statistics follow, and it is
+/// in the audit log.
 #[tokio::test]
 async fn redrive_of_a_dead_letter_is_sent_and_counted() {
     let app = App::new().await;
@@ -76,7 +76,8 @@ async fn redrive_of_a_dead_letter_is_sent_and_counted() {
     app.work().await;
     assert_eq!(delivery(&app, &id).await["status"], "FAILED");
     assert_eq!(counted(&app).await, (1, 0, 1));
-    // A day later it would be worthless, were it not asked for; and it counts where it counted before, until it ends again.
+    // A day later it would be worthless, were it not asked for; and it counts where it counted before, until it ends
+    // again.
     app.advance(24 * 3600);
     flow::sign_in::maintain_keys(&app.hub).await.unwrap();
     let operator_now = app.staff(StaffRole::Operator).await;
@@ -103,8 +104,8 @@ async fn redrive_of_a_dead_letter_is_sent_and_counted() {
     app.done().await;
 }
 
-/// Again and again, with pauses that begin anew; a doubt that was there before stays: what may have been sent is never called
-/// FAILED.
+/// Again and again, with pauses that begin anew; a doubt that was there before stays: what may have been sent is never
+/// called FAILED.
 #[tokio::test]
 async fn redrive_repeated_keeps_the_doubt() {
     let app = App::new().await;
@@ -220,13 +221,16 @@ async fn redrive_dry_run_counts_what_is_then_redriven() {
         assert_eq!(app.count("select count(*) from deliveries where status = 'PENDING'").await, pending, "{filter}");
     }
     app.settle_all().await;
-    let theirs = app.count("select count(distinct partner_id) from events join messages using (shard, message_id) where event = 'delivery.redriven'");
+    let theirs = app.count(
+        "select count(distinct partner_id) from events join messages using (shard, message_id) \
+        where event = 'delivery.redriven'",
+    );
     assert_eq!(theirs.await, 2, "{} and another", other.name);
     app.done().await;
 }
 
-/// No job exceeds its rate by a single one, however its turns come; several have theirs side by side; one that is canceled
-/// goes no further.
+/// No job exceeds its rate by a single one, however its turns come; several have theirs side by side; one that is
+/// canceled goes no further.
 #[tokio::test]
 async fn redrive_job_keeps_its_rate() {
     let app = App::new().await;
@@ -408,8 +412,8 @@ async fn settle(app: &App) {
     app.settle_all().await;
 }
 
-/// S0-44: what an endpoint missed is recovered, and a window of time replayed: the same events, byte for byte, under the same
-/// ids; nobody else hears of it.
+/// S0-44: what an endpoint missed is recovered, and a window of time replayed: the same events, byte for byte, under
+/// the same ids; nobody else hears of it.
 #[tokio::test]
 async fn recovery_and_replay_repeat_an_endpoints_events() {
     let receiver = Receiver::default();
@@ -494,8 +498,8 @@ async fn recovery_and_replay_repeat_an_endpoints_events() {
     app.done().await;
 }
 
-/// S0-46: a partner redrives neither messages nor another's webhooks, and sees no other's jobs; a window lies in the past and
-/// where the books reach; a job at a dead end is not begun.
+/// S0-46: a partner redrives neither messages nor another's webhooks, and sees no other's jobs; a window lies in the
+/// past and where the books reach; a job at a dead end is not begun.
 #[tokio::test]
 async fn redrive_of_a_partner_reaches_its_own_webhooks_alone() {
     let app = App::new().await;
@@ -567,7 +571,8 @@ async fn redrive_of_a_partner_reaches_its_own_webhooks_alone() {
     app.done().await;
 }
 
-/// A person at a terminal redrives one, counts many, begins a job over them and is told how it ended; as JSON for programs.
+/// A person at a terminal redrives one, counts many, begins a job over them and is told how it ended; as JSON for
+/// programs.
 #[tokio::test(flavor = "multi_thread")]
 async fn redrive_commands_work_at_a_terminal() {
     let app = App::new().await;

@@ -15,9 +15,9 @@ use crate::delivery::{at, story};
 use crate::support::app::{App, email, slack_post};
 use crate::support::message::{delivery, fail, outcomes, post};
 
-/// S0-11, S0-12, S0-14, S1-36, S1-37, S1-38, S3-24: a temporary no waits apart from what may go and is tried again after one
-/// second, then two, each spread by chance over all of it (full jitter); not a moment before, three times in all, and then it
-/// is FAILED with what the provider said.
+/// S0-11, S0-12, S0-14, S1-36, S1-37, S1-38, S3-24: a temporary no waits apart from what may go and is tried again
+/// after one second, then two, each spread by chance over all of it (full jitter); not a moment before, three times in
+/// all, and then it is FAILED with what the provider said.
 #[tokio::test]
 async fn refusal_for_now_is_retried_three_times_with_jitter() {
     let app = App::new().await;
@@ -145,8 +145,8 @@ async fn retry_after_is_honoured_within_bounds() {
     }
 }
 
-/// Fault E1: a provider that is asked too fast uses no attempt: what it refused waits, spread, until it is taken. The fault's
-/// own input, ten posts of which the provider takes one at a time.
+/// Fault E1: a provider that is asked too fast uses no attempt: what it refused waits, spread, until it is taken. The
+/// fault's own input, ten posts of which the provider takes one at a time.
 #[tokio::test]
 async fn throttled_delivery_uses_no_attempt_and_arrives() {
     for (said, posts, refusals) in [(1, 10, 25), (5, 10, 25), (30, 10, 15), (30, 1, 6)] {
@@ -235,8 +235,8 @@ impl Provider for Greylist {
     }
 }
 
-/// Fault E3, RFC 5321 4.5.4.1: mail to a server that greylists for hours is tried for hours, with growing pauses, and holds up
-/// no other mail; and only after more than four days it is given up.
+/// Fault E3, RFC 5321 4.5.4.1: mail to a server that greylists for hours is tried for hours, with growing pauses, and
+/// holds up no other mail; and only after more than four days it is given up.
 #[tokio::test]
 async fn greylisted_mail_is_retried_for_hours_and_days() {
     for (refusals, tries, ending) in [(6, 7, "SENT"), (usize::MAX, 13, "FAILED")] {
@@ -326,7 +326,8 @@ async fn attempts_spent_after_an_unknown_outcome_end_undetermined() {
     app.done().await;
 }
 
-/// S0-13: where a second copy is not wanted, an unknown outcome ends it: UNDETERMINED at once, and nobody is asked again.
+/// S0-13: where a second copy is not wanted, an unknown outcome ends it: UNDETERMINED at once, and nobody is asked
+/// again.
 #[tokio::test]
 async fn unknown_outcome_on_a_held_channel_ends_undetermined() {
     let app = App::with(&["--on-unknown=SLACK=hold"]).await;
@@ -350,8 +351,8 @@ async fn unknown_outcome_on_a_held_channel_ends_undetermined() {
     app.done().await;
 }
 
-/// S0-37, S0-36: whatever their type, retries wait in one place, SCHEDULED, apart from the queues of the types, and each
-/// comes back to its own.
+/// S0-37, S0-36: whatever their type, retries wait in one place, SCHEDULED, apart from the queues of the types, and
+/// each comes back to its own.
 #[tokio::test]
 async fn retries_of_all_types_wait_scheduled_apart_from_their_queues() {
     let app = App::with(&["--mock=SMS,KAKAO_ALIMTALK,RCS"]).await;

@@ -74,7 +74,10 @@ async fn sweep_of_a_backlog_overlooks_no_expired_delivery() {
     let app = App::new().await;
     let to = |n: usize, who: &str| -> Vec<String> { (0..n).map(|n| format!("{who}{n}@example.com")).collect() };
     let at = |seconds: i64| json!((start_time() + TimeDelta::seconds(seconds)).to_rfc3339());
-    let body = |to: Vec<String>| json!({"type": "TEST", "title": "t", "body": "b", "channels": [{"channel": "EMAIL", "to": to}]});
+    let body = |to: Vec<String>| {
+        json!({"type": "TEST", "title": "t", "body": "b", "channels": [{"channel": "EMAIL",
+        "to": to}]})
+    };
     app.accept(body(to(500, "early"))).await;
     // Promoted together, so ready in the same microsecond.
     let (mut stays, mut goes) = (body(to(600, "stays")), body(to(400, "goes")));

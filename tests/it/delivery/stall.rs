@@ -34,8 +34,8 @@ async fn locked_table_is_waited_for_briefly_and_survived() {
     app.done().await;
 }
 
-/// What a provider answered is kept in mind until it can be written, however long that takes: else what was taken would be
-/// sent again.
+/// What a provider answered is kept in mind until it can be written, however long that takes: else what was taken would
+/// be sent again.
 #[tokio::test]
 async fn answer_during_a_lock_is_written_after_it() {
     let gate = Gate::new();

@@ -270,7 +270,8 @@ impl Twin {
         true
     }
 
-    /// An outcome whose fence was gone: kept on its own attempt in the stead of a doubt, and evidence if it was accepted.
+    /// An outcome whose fence was gone: kept on its own attempt in the stead of a doubt, and evidence if it was
+    /// accepted.
     fn late(&mut self, attempt: i16, outcome: OutcomeKind) {
         if self.guessed.contains(&attempt)
             && let Some(row) = self.attempts.get_mut(&attempt)
@@ -629,12 +630,15 @@ impl Walk {
 
     async fn lease_over(&mut self, key: DeliveryKey) {
         // The lease runs by the database's clock, which no test can move.
-        sqlx::query("update deliveries set lease_until = clock_timestamp() - interval '1 second' where message_id = $1 and no = $2")
-            .bind(key.message_id.0)
-            .bind(key.no)
-            .execute(&self.db)
-            .await
-            .expect("the lease ends");
+        sqlx::query(
+            "update deliveries set lease_until = clock_timestamp() - interval '1 second' where message_id = \
+            $1 and no = $2",
+        )
+        .bind(key.message_id.0)
+        .bind(key.no)
+        .execute(&self.db)
+        .await
+        .expect("the lease ends");
         let deaths = "select deaths from suspects where message_id = $1 and no = $2";
         let deaths = sqlx::query_scalar(deaths).bind(key.message_id.0).bind(key.no);
         let deaths: i16 = deaths.fetch_optional(&self.db).await.expect("a look").unwrap_or(0);

@@ -1,5 +1,5 @@
-//! The API's description of itself: equal to the router, complete about what can go wrong, and true of the answers, as a
-//! program that nobody here wrote (schemathesis) finds by asking.
+//! The API's description of itself: equal to the router, complete about what can go wrong, and true of the answers, as
+//! a program that nobody here wrote (schemathesis) finds by asking.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -26,8 +26,8 @@ fn operations(document: &Value) -> BTreeMap<String, BTreeMap<String, Value>> {
     serde_json::from_value(document["paths"].clone()).unwrap()
 }
 
-/// Every route is on its page with its path, registered with its description, and answers to the methods it describes and
-/// to no others.
+/// Every route is on its page with its path, registered with its description, and answers to the methods it describes
+/// and to no others.
 #[tokio::test]
 async fn document_has_the_routes_of_the_router() {
     let page = std::fs::read_to_string(root().join("src/api/mod.rs")).unwrap();
@@ -41,7 +41,8 @@ async fn document_has_the_routes_of_the_router() {
     for undescribed in [".route(", ".nest(", ".merge(", ".route_service(", ".nest_service("] {
         assert!(
             !page.contains(undescribed),
-            "src/api/mod.rs: {undescribed}…) adds what /openapi.json does not tell; give the handler #[utoipa::path(…)] \
+            "src/api/mod.rs: {undescribed}…) adds what /openapi.json does not tell; give the handler \
+                #[utoipa::path(…)] \
              and register it with .routes(routes!(…))"
         );
     }
@@ -71,8 +72,8 @@ async fn document_has_the_routes_of_the_router() {
     app.done().await;
 }
 
-/// The document names its version and licence, and every operation says what it is, who may ask, and what it can answer;
-/// every reference leads somewhere.
+/// The document names its version and licence, and every operation says what it is, who may ask, and what it can
+/// answer; every reference leads somewhere.
 #[tokio::test]
 async fn document_describes_each_operation() {
     let app = App::new().await;
@@ -182,7 +183,8 @@ fn document_lists_every_error_reason() {
     let forgotten: Vec<_> = used.iter().filter(|(reason, _)| !told.contains(reason.as_str())).collect();
     assert!(
         forgotten.is_empty(),
-        "add a row for each to REASONS in src/error/reasons.rs: the word, its code, its status, a cause and a remedy: {forgotten:#?}"
+        "add a row for each to REASONS in src/error/reasons.rs: the word, its code, its status, a cause and a remedy: \
+            {forgotten:#?}"
     );
     let unused: Vec<_> = told.into_iter().filter(|reason| !used.contains_key(*reason)).collect();
     assert!(unused.is_empty(), "nothing refuses with these rows of REASONS in src/error/reasons.rs: {unused:?}");
@@ -240,8 +242,8 @@ fn document_lists_every_delivery_reason() {
     assert_eq!(used, told, "src on the left, DELIVERY_REASONS in src/error/delivery_reasons.rs on the right");
 }
 
-/// S0-64, S0-65, S0-66, S0-67, S0-68, S0-69, S0-70, S0-71, S0-72, S0-73, S0-74, S0-75: the closed list of codes and every
-/// reason with its cause and remedy, for everybody to read; each row is what a refusal says.
+/// S0-64, S0-65, S0-66, S0-67, S0-68, S0-69, S0-70, S0-71, S0-72, S0-73, S0-74, S0-75: the closed list of codes and
+/// every reason with its cause and remedy, for everybody to read; each row is what a refusal says.
 #[tokio::test]
 async fn document_lists_error_codes_with_cause_and_remedy() {
     let app = App::new().await;
@@ -289,9 +291,9 @@ fn schema<'a>(document: &'a Value, of: &'a Value) -> &'a Value {
     }
 }
 
-/// Review F1: the document describes what can be posted. A body made of every field that the document gives a channel is
-/// taken, for every channel that can be posted; the address kinds of `recipients` too; and each field of a content that is
-/// answered is described.
+/// Review F1: the document describes what can be posted. A body made of every field that the document gives a channel
+/// is taken, for every channel that can be posted; the address kinds of `recipients` too; and each field of a content
+/// that is answered is described.
 #[tokio::test]
 async fn message_of_every_described_channel_is_accepted() {
     use notihub::model::channel::{AddressKind, CHANNELS};
@@ -348,9 +350,9 @@ async fn message_of_every_described_channel_is_accepted() {
     app.done().await;
 }
 
-/// What a program reads from the document and tries against the hub: no 5xx, no status or content type or header that is
-/// not described, no answer against its schema, nothing taken that the document forbids, nothing refused as unreadable
-/// that it allows. Which rules a schema cannot tell is said in tests/fixtures/schemathesis.toml.
+/// What a program reads from the document and tries against the hub: no 5xx, no status or content type or header that
+/// is not described, no answer against its schema, nothing taken that the document forbids, nothing refused as
+/// unreadable that it allows. Which rules a schema cannot tell is said in tests/fixtures/schemathesis.toml.
 #[tokio::test(flavor = "multi_thread")]
 async fn document_passes_schemathesis() {
     let found = tokio::process::Command::new("schemathesis").arg("--version").stdout(Stdio::null()).status().await;

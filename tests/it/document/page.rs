@@ -96,7 +96,7 @@ async fn pages_are_served_as_markdown_with_llms_txt() {
     app.done().await;
 }
 
-/// What the documents say of the code is all that the code has.
+/// The documents name all that the code has.
 #[tokio::test]
 async fn pages_name_all_that_the_code_has() {
     let text = |name: &str| generated::text(docs::find(name).unwrap());

@@ -1,4 +1,5 @@
-//! src/docs/requirements.md is true: each item of the seeds stands in one of its lists, and what it says of tests is so.
+//! src/docs/requirements.md is true: each item of the seeds stands in one of its lists, and what it says of tests is
+//! so.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,8 +7,8 @@ use notihub::error::REASONS;
 
 use crate::laws::{files, read, root};
 
-/// The items of the requirements that the tests of a source name, with the tests that name them: `/// S3-1, S3-2: …` above
-/// a test.
+/// The items of the requirements that the tests of a source name, with the tests that name them: `/// S3-1, S3-2: …`
+/// above a test.
 fn named_items(source: &str) -> BTreeMap<String, BTreeSet<String>> {
     let mut named: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let mut lines = source.lines().map(str::trim).peekable();
@@ -108,7 +109,8 @@ fn requirements_are_built_with_a_test_or_refused_or_open() {
     let named = named_items(source);
     assert_eq!(named.keys().collect::<Vec<_>>(), ["S3-2", "S3-3", "S3-4"]);
     assert_eq!(named["S3-4"], BTreeSet::from(["t".to_owned()]));
-    let lists = "## Built\n| S3-2 | a | t |\n| S3-3 | b | u |\n## Refused\n| S3-5 | c | `no_such_reason` |\n| S3-6 | d | |\n\
+    let lists = "## Built\n| S3-2 | a | t |\n| S3-3 | b | u |\n## Refused\n| S3-5 | c | `no_such_reason` |\n| S3-6 | \
+        d | |\n\
                  ## Not built yet\n| S3-2 | a |\n| S3-4 | e |";
     let all = ["S3-2", "S3-3", "S3-4", "S3-5", "S3-6", "S3-7"].map(str::to_owned);
     let wrong = misstated(&requirements(lists), &all.into(), &named);

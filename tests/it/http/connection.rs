@@ -103,8 +103,8 @@ async fn request_of_two_readings_is_refused_and_its_connection_closed() {
     app.done().await;
 }
 
-/// Fault B4 (RFC 9112 2.2, 6.1, 6.3): what the HTTP library would read in its own way is answered 400, behind the
-/// answer to the right request before it, and nothing after it is read.
+/// Fault B4 (RFC 9112 2.2, 6.1, 6.3): a request that the HTTP library would read in its own way is answered 400, behind
+/// the answer to the right request before it, and nothing after it is read.
 #[tokio::test]
 async fn request_that_the_library_would_forgive_is_refused_in_order() {
     let app = App::new().await;
@@ -207,7 +207,7 @@ async fn serve(app: &App, allowance: Allowance) -> SocketAddr {
 }
 
 /// Fault B1: a caller that asks and reads nothing is cut off once the socket has taken nothing for the allowed time,
-/// with all that is held for it; nobody has to sign in for that.
+/// with all that is held for it, signed in or not.
 #[tokio::test]
 async fn caller_that_reads_nothing_is_disconnected() {
     let app = App::new().await;
@@ -224,7 +224,7 @@ async fn caller_that_reads_nothing_is_disconnected() {
     app.done().await;
 }
 
-/// Fault B1: an address has so many connections on which nobody has signed in; a further one is turned away at once.
+/// Fault B1: an address has a bound of connections that are not signed in; a further one is turned away at once.
 /// Signing in makes room, and other addresses have room of their own.
 #[tokio::test]
 async fn address_has_a_bound_of_unauthenticated_connections() {
@@ -283,7 +283,7 @@ async fn body_in_chunks_is_read() {
     app.done().await;
 }
 
-/// A caller that asks before it sends a body is told no before it sent it.
+/// A caller that asks before it sends a body has its refusal before it sent it.
 #[tokio::test]
 async fn refusal_does_not_wait_for_the_body() {
     let app = App::new().await;
@@ -299,7 +299,7 @@ async fn refusal_does_not_wait_for_the_body() {
     app.done().await;
 }
 
-/// A caller that hangs up in the middle of its request leaves nothing behind, and disturbs nobody.
+/// A caller that hangs up in the middle of its request leaves nothing behind, and disturbs no other.
 #[tokio::test]
 async fn request_cut_in_the_middle_leaves_nothing() {
     let app = App::new().await;
@@ -332,7 +332,7 @@ async fn message_whose_caller_hung_up_is_stored_once() {
     app.done().await;
 }
 
-/// The wrong method is told which would be right, in the same shape as every refusal.
+/// The answer to a wrong method names the right ones, in the same shape as every refusal.
 #[tokio::test]
 async fn method_that_is_wrong_is_answered_405_with_the_right_ones() {
     let app = App::new().await;
@@ -370,7 +370,7 @@ async fn method_that_is_wrong_is_answered_405_with_the_right_ones() {
     app.done().await;
 }
 
-/// Whatever is asked, the answer names the request, is not to be cached, and is told apart from every other.
+/// Every answer names its request, and is not to be cached.
 #[tokio::test]
 async fn answer_names_its_request_and_is_not_cached() {
     let app = App::new().await;

@@ -15,8 +15,9 @@ fn text(channel: &str, body: &str) -> Value {
     json!({"type": "TEST", "channels": [{"channel": channel, "to": to, "body": body}]})
 }
 
-/// S0-5, S0-16, S0-17, S0-18, S0-19, S0-20, S0-21, S0-22, S0-70, S3-26: each type takes as much as the seed says, in its
-/// unit, and is delivered by the mock; one more is E006 with length, limit and unit, and for SMS says that LMS would do.
+/// S0-5, S0-16, S0-17, S0-18, S0-19, S0-20, S0-21, S0-22, S0-70, S3-26: each type takes as much as the seed says, in
+/// its unit, and is delivered by the mock; one more is E006 with length, limit and unit, and for SMS says that LMS
+/// would do.
 #[tokio::test]
 async fn content_at_its_limit_is_accepted_and_one_more_refused() {
     let app = App::with(&[MOCKED]).await;
@@ -73,8 +74,8 @@ async fn content_at_its_limit_is_accepted_and_one_more_refused() {
     app.done().await;
 }
 
-/// S0-16, S0-17, S0-18, S0-22: what CP949 does not have is not sent as question marks, but refused by name; what counts
-/// characters takes it.
+/// S0-16, S0-17, S0-18, S0-22: a character outside CP949 is not sent as a question mark, but refused by name; types
+/// that count characters accept it.
 #[tokio::test]
 async fn content_with_characters_outside_cp949_is_refused_by_name() {
     let app = App::with(&[MOCKED]).await;
@@ -101,8 +102,8 @@ async fn content_with_characters_outside_cp949_is_refused_by_name() {
     app.done().await;
 }
 
-/// C8, S0-17, S0-18: the seed's number is the ceiling; a provider that takes less is told of before, in the hint for SMS as
-/// well; one that would take more changes nothing.
+/// C8, S0-17, S0-18: the seed's number is the ceiling; a provider that takes less is told of before, in the hint for
+/// SMS as well; one that would take more changes nothing.
 #[tokio::test]
 async fn content_limit_of_a_provider_is_the_lower_one() {
     let app = App::with_provider(&[MOCKED], Strict::new(Channel::Lms, Some(2000))).await;
@@ -188,7 +189,8 @@ async fn batch_of_texts_is_accepted_whole_or_refused() {
     app.done().await;
 }
 
-/// S0-17, S0-18, S0-19, S0-20: subjects of LMS and MMS, template codes of Kakao; each is refused where it means nothing.
+/// S0-17, S0-18, S0-19, S0-20: subjects of LMS and MMS, template codes of Kakao; each is refused where it means
+/// nothing.
 #[tokio::test]
 async fn content_subject_and_template_code_are_refused_where_meaningless() {
     let provider = Strict::new(Channel::KakaoAlimtalk, None);
@@ -265,8 +267,8 @@ async fn mock_is_set_by_channel() {
     app.done().await;
 }
 
-/// Every code point that is not a surrogate by itself, and texts mixed of all kinds: as long as Python's codec makes them,
-/// and unmappable where it says so.
+/// Every code point that is not a surrogate by itself, and texts mixed of all kinds: as long as Python's codec makes
+/// them, and unmappable where it says so.
 const PEER: &str = r#"
 import json, sys
 texts = json.load(sys.stdin)
@@ -286,8 +288,8 @@ single = [length(chr(c)) for c in range(0x110000) if not 0xd800 <= c < 0xe000]
 json.dump({'single': [n if isinstance(n, int) else 0 for n in single], 'texts': [length(t) for t in texts]}, sys.stdout)
 "#;
 
-/// S0-16, S0-17, S0-18, S0-22: bytes are those of CP949 as Python's independent codec has it, on every code point and on
-/// mixtures.
+/// S0-16, S0-17, S0-18, S0-22: bytes are those of CP949 as Python's independent codec has it, on every code point and
+/// on mixtures.
 #[test]
 fn content_length_equals_an_independent_codecs() {
     let texts = mixtures();
@@ -369,7 +371,8 @@ async fn content_text_has_one_form() {
     // 45 syllables, 90 bytes of CP949: as a Mac writes them, 135 characters that CP949 does not have.
     let (apart, whole) = ("\u{1112}\u{1161}\u{11ab}".repeat(44) + "\r\n", "한".repeat(44) + "\n");
     let body = |title: &str, text: &str| {
-        json!({"type": "A", "clientMsgId": "k", "title": title, "body": text, "metadata": {"name": "\u{1112}\u{1161}\u{11ab}\r\n"},
+        json!({"type": "A", "clientMsgId": "k", "title": title, "body": text,
+            "metadata": {"name": "\u{1112}\u{1161}\u{11ab}\r\n"},
             "channels": [{"channel": "SMS", "to": "010-1234-5678"}, {"channel": "LMS", "to": "010-1234-5678"},
                 {"channel": "EMAIL", "to": "kim@example.com", "html": "<\u{338}\r\n"}]})
     };
@@ -397,11 +400,15 @@ async fn content_text_has_one_form() {
     app.done().await;
 }
 
-/// B6: an e-mail with a subject may have an empty body; elsewhere a text that shows nothing is refused, over every way in.
+/// B6: an e-mail with a subject may have an empty body; elsewhere a text that shows nothing is refused, over every way
+/// in.
 #[tokio::test]
 async fn content_body_empty_is_accepted_for_mail_alone() {
     let app = App::with(&[MOCKED]).await;
-    let mail = |body: &str| json!({"type": "A", "title": "All is said", "channels": [{"channel": "EMAIL", "to": "kim@example.com", "body": body}]});
+    let mail = |body: &str| {
+        json!({"type": "A", "title": "All is said", "channels": [{"channel": "EMAIL",
+        "to": "kim@example.com", "body": body}]})
+    };
     for body in ["", "  \n", "\u{200b}"] {
         app.post("/v1/messages?dryRun=true", mail(body)).await.expect(200);
         let mut without_subject = mail(body);

@@ -82,7 +82,8 @@ async fn key_in_header_and_field_is_one_key() {
         (&batched.body["messages"][0]["messageId"], &batched.body["messages"][0]["replayed"]),
         (&json!(first.id()), &json!(true))
     );
-    let short = json!({"type": "TEST", "title": "Hello", "message": "It works.", "recipient": "kim@example.com", "channels": ["EMAIL"]});
+    let short = json!({"type": "TEST", "title": "Hello", "message": "It works.", "recipient": "kim@example.com",
+        "channels": ["EMAIL"]});
     let same = app.post_raw("/notifications", &headers, short.to_string().into_bytes()).await.expect(200);
     assert_eq!(same.id(), first.id(), "the same message in seed 003's words");
     assert_eq!(same.header("idempotent-replayed"), "true");
@@ -94,7 +95,7 @@ async fn key_in_header_and_field_is_one_key() {
     app.done().await;
 }
 
-/// S0-15, S0-79: duplicates that arrive at the same moment make one message; one of them is told it is new.
+/// S0-15, S0-79: duplicates that arrive at the same moment make one message; one answer says that it is new.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn key_repeated_at_the_same_moment_is_one_message() {
     let app = App::new().await;
@@ -205,8 +206,8 @@ async fn message_repeated_after_its_times_is_answered_as_at_first() {
     app.done().await;
 }
 
-/// E6: in a batch each message is looked at by itself: what was stored is answered, what is new is stored, and one that
-/// is new and late refuses them all.
+/// E6: in a batch each message is looked at by itself: a stored one is answered, a new one is stored, and one that is
+/// new and late refuses them all.
 #[tokio::test]
 async fn batch_repeated_after_its_times_is_answered_as_at_first() {
     let app = App::new().await;
@@ -268,7 +269,7 @@ async fn message_repeated_without_the_rights_is_answered_as_at_first() {
     app.done().await;
 }
 
-/// E6: what is enqueued in SQL a second time, after the partner lost the channel, is no refusal either.
+/// E6: a request enqueued in SQL a second time, after the partner lost the channel, is no refusal either.
 #[tokio::test]
 async fn request_in_sql_repeated_without_the_rights_is_done() {
     let app = App::new().await;

@@ -259,14 +259,15 @@ async fn page_size_is_fifty_and_two_hundred_at_most() {
     app.done().await;
 }
 
-/// E9: an address in other letters is the same recipient: one mail, at the address as it was written first, and the same
-/// request; it is found in any letters. User keys and names of Slack destinations are told apart by case.
+/// E9: an address in other letters is the same recipient: one mail, at the address as it was written first, and the
+/// same request; it is found in any letters. User keys and names of Slack destinations are told apart by case.
 #[tokio::test]
 async fn mailbox_in_any_case_is_one_recipient() {
     let app = App::with(&["--mock=NAVER_TALK"]).await;
     let body = |to: Value| {
         json!({"type": "A", "title": "t", "body": "b", "clientMsgId": "k", "recipients": [{"email": "KIM@example.com"}],
-            "channels": [{"channel": "EMAIL", "to": to}, {"channel": "EMAIL"}, {"channel": "EMAIL", "to": "lee@example.com",
+            "channels": [{"channel": "EMAIL", "to": to}, {"channel": "EMAIL"}, {"channel": "EMAIL",
+                "to": "lee@example.com",
             "fallback": [{"channel": "SLACK", "to": "ops"}]}]})
     };
     let first = app.post("/v1/messages", body(json!(["Kim@example.com", "kim@EXAMPLE.COM", "kim@Example.com"]))).await;
@@ -299,8 +300,8 @@ async fn mailbox_in_any_case_is_one_recipient() {
     app.done().await;
 }
 
-/// E14: a + in a query that was not escaped means itself wherever a blank cannot be meant: in addresses, numbers and times,
-/// for partners and operators, whatever the partner's region.
+/// E14: a + in a query that was not escaped means itself wherever a blank cannot be meant: in addresses, numbers and
+/// times, for partners and operators, whatever the partner's region.
 #[tokio::test]
 async fn query_with_an_unescaped_plus_is_found() {
     let app = App::with(&["--mock=SMS"]).await;

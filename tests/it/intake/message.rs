@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use crate::support::app::{Answer, App, email, named};
 
-/// S0-2, S0-3, S3-2, S3-3, S3-8, S3-9, S3-37: a message is stored with its deliveries PENDING, and only a worker sends it.
+/// S0-2, S0-3, S3-2, S3-3, S3-8, S3-9, S3-37: a message is stored with its deliveries PENDING, and only a worker sends
+/// it.
 #[tokio::test]
 async fn message_posted_is_stored_and_sent_by_a_worker() {
     let app = App::new().await;
@@ -38,7 +39,8 @@ async fn message_posted_is_stored_and_sent_by_a_worker() {
 #[tokio::test]
 async fn message_has_a_delivery_for_each_recipient_and_channel() {
     let app = App::new().await;
-    let body = json!({"type": "A", "title": "t", "body": "all", "recipients": [{"email": "r1@b.kr"}, {"email": "r2@b.kr"}],
+    let body = json!({"type": "A", "title": "t", "body": "all", "recipients": [{"email": "r1@b.kr"},
+        {"email": "r2@b.kr"}],
     "channels": [
         {"channel": "EMAIL"},
         {"channel": "EMAIL", "to": ["x@b.kr", "y@b.kr", "x@b.kr"], "subject": "own", "body": "other"},
@@ -71,14 +73,17 @@ async fn message_has_a_delivery_for_each_recipient_and_channel() {
     app.done().await;
 }
 
-/// What was posted can be read back as it was, beside what became of it.
+/// A message is read back as it was posted, with its deliveries.
 #[tokio::test]
 async fn message_is_read_back_as_posted() {
     let app = App::new().await;
     let blocks = json!([{"type": "divider"}]);
-    let body = json!({"clientMsgId": "order-1", "type": "ORDER", "priority": "BULK", "title": "Tïtle 제목", "body": "text\n둘째 줄",
-        "scheduledAt": "2027-03-05T10:00:00.5+09:00", "expiresAt": "2027-03-06T00:00:00Z", "metadata": {"orderId": "1234", "n": 1.5},
-        "channels": [{"channel": "EMAIL", "to": "kim@example.com", "html": "<b>x</b>"}, {"channel": "SLACK", "to": "ops", "blocks": blocks}]});
+    let body = json!({"clientMsgId": "order-1", "type": "ORDER", "priority": "BULK", "title": "Tïtle 제목",
+        "body": "text\n둘째 줄",
+        "scheduledAt": "2027-03-05T10:00:00.5+09:00", "expiresAt": "2027-03-06T00:00:00Z",
+            "metadata": {"orderId": "1234", "n": 1.5},
+        "channels": [{"channel": "EMAIL", "to": "kim@example.com", "html": "<b>x</b>"}, {"channel": "SLACK",
+            "to": "ops", "blocks": blocks}]});
     let id = app.post("/v1/messages", body).await.expect(202).id();
     let told = app.message(&id).await;
     let (mut head, told_deliveries) = (told.clone(), told["deliveries"].clone());
@@ -86,8 +91,10 @@ async fn message_is_read_back_as_posted() {
     assert_eq!(
         head,
         json!({
-            "code": "0000", "possiblySent": false, "webhooks": [], "moreWebhooks": false, "messageId": id, "clientMsgId": "order-1", "type": "ORDER", "priority": "BULK", "title": "Tïtle 제목",
-            "status": "PENDING", "createdAt": "2027-03-05T00:30:00.000000Z", "scheduledAt": "2027-03-05T01:00:00.500000Z",
+            "code": "0000", "possiblySent": false, "webhooks": [], "moreWebhooks": false, "messageId": id,
+                "clientMsgId": "order-1", "type": "ORDER", "priority": "BULK", "title": "Tïtle 제목",
+            "status": "PENDING", "createdAt": "2027-03-05T00:30:00.000000Z",
+                "scheduledAt": "2027-03-05T01:00:00.500000Z",
             "expiresAt": "2027-03-06T00:00:00.000000Z", "metadata": {"orderId": "1234", "n": 1.5},
             "contents": [{"subject": "Tïtle 제목", "body": "text\n둘째 줄", "html": "<b>x</b>"},
                 {"subject": "Tïtle 제목", "body": "text\n둘째 줄", "blocks": [{"type": "divider"}]}],
@@ -96,7 +103,8 @@ async fn message_is_read_back_as_posted() {
     assert_eq!(
         told_deliveries[1],
         json!({
-            "deliveryId": format!("{id}-2"), "messageId": id, "channel": "SLACK", "to": "ops", "recipient": "ops", "status": "SCHEDULED", "reason": null,
+            "deliveryId": format!("{id}-2"), "messageId": id, "channel": "SLACK", "to": "ops", "recipient": "ops",
+                "status": "SCHEDULED", "reason": null,
             "attempt": 0, "maxAttempts": 3, "provider": null, "possiblySent": false, "cancelRequested": false,
             "nextAt": "2027-03-05T01:00:00.500000Z", "settledAt": null, "attempts": [],
             "fallbackOf": null, "receipt": null, "awaitingReceiptUntil": null,
@@ -136,7 +144,8 @@ async fn message_dry_run_writes_nothing() {
     assert_eq!(
         told,
         json!({"code": "0000", "dryRun": true, "clientMsgId": "k", "deliveries": [
-            {"channel": "EMAIL", "to": "kim@example.com", "recipient": "kim@example.com", "status": "PENDING", "content": 0}],
+            {"channel": "EMAIL", "to": "kim@example.com", "recipient": "kim@example.com", "status": "PENDING",
+                "content": 0}],
             "contents": [{"parts": 1, "bytes": 24, "subject": "Hello", "body": "It works.", "lengths": []}]})
     );
     app.post("/v1/messages?dryRun=true", email("nobody")).await.refused(422, "recipient_invalid");
@@ -153,7 +162,8 @@ async fn message_mail_has_its_text_and_nothing_else() {
     let body = json!({"type": "A", "body": "first\n.\nQUIT\r\n.\r\nMAIL FROM:<x@y.kr>\n..last", "channels": [
         {"channel": "EMAIL", "to": "kim@example.com", "subject": "안녕하세요 =?utf-8?q?x?=", "html": "<p>안녕</p>"}]});
     app.post("/v1/messages", body).await.expect(202);
-    let injected = json!({"type": "A", "title": "x\r\nBcc: spy@example.com", "body": "b", "channels": [{"channel": "EMAIL", "to": "kim@example.com"}]});
+    let injected = json!({"type": "A", "title": "x\r\nBcc: spy@example.com", "body": "b",
+        "channels": [{"channel": "EMAIL", "to": "kim@example.com"}]});
     app.post("/v1/messages", injected).await.refused(422, "control_character");
     app.work().await;
     let mails = app.smtp.records();
@@ -207,8 +217,8 @@ async fn messages_at_the_same_moment_have_their_own_answers() {
     app.done().await;
 }
 
-/// F3: numbers in data come back as they were posted, to the last digit, and are compared so; texts in data stay as they are.
-/// Also where the content is sealed, in what a partner's endpoint gets, and in what goes out to Slack.
+/// F3: numbers in data come back as they were posted, to the last digit, and are compared so; texts in data stay as
+/// they are. Also where the content is sealed, in what a partner's endpoint gets, and in what goes out to Slack.
 #[tokio::test]
 async fn message_data_is_read_back_as_posted() {
     let app = App::new().await;
@@ -234,7 +244,8 @@ async fn message_data_is_read_back_as_posted() {
     let http = reqwest::Client::new();
     let post = async |token: &str, key: &str, number: &str| {
         let body = format!(
-            r#"{{"type": "A", "clientMsgId": "{key}", "body": "b", "metadata": {{"n": {number}, "t": "\u1112\u1161\\u0000\ud83d\ude00\u2028"}},
+            r#"{{"type": "A", "clientMsgId": "{key}", "body": "b", "metadata": {{"n": {number}, "t":
+                "\u1112\u1161\\u0000\ud83d\ude00\u2028"}},
                 "channels": [{{"channel": "SLACK", "to": "ops", "blocks": [{{"type": "x", "n": {number}}}]}}]}}"#
         );
         let request = http.post(app.uri("/v1/messages")).bearer_auth(token).header("content-type", "application/json");

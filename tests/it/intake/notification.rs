@@ -90,7 +90,8 @@ async fn notification_of_an_outage_goes_to_slack_with_detail_in_the_api() {
             "code": "0000", "id": posted.id(), "type": "SYSTEM_OUTAGE", "title": "checkout is down",
             "message": "3 of 3 probes failed since 09:41.", "status": "COMPLETED", "possiblySent": false,
             "createdAt": "2027-03-05T00:30:00.000000Z",
-            "deliveries": [{"channel": "SLACK", "recipient": "ops", "status": "SUCCESS", "attempts": 1, "error": null, "possiblySent": false,
+            "deliveries": [{"channel": "SLACK", "recipient": "ops", "status": "SUCCESS", "attempts": 1, "error": null,
+                "possiblySent": false,
                 "settledAt": "2027-03-05T00:30:00.000000Z"}],
         })
     );
@@ -243,7 +244,7 @@ async fn notifications_are_looked_up_and_listed() {
     app.done().await;
 }
 
-/// S3-4, S3-30, S3-39: what was posted and what came of it outlives the process: another one tells the same.
+/// S3-4, S3-30, S3-39: notifications and their results outlive the process: another one answers the same.
 #[tokio::test]
 async fn notification_outlives_the_process() {
     let app = App::new().await;
@@ -287,7 +288,8 @@ async fn notification_outlives_the_process() {
 #[tokio::test]
 async fn notification_with_a_template_is_refused_and_html_is_sent() {
     let app = App::new().await;
-    let mut body = json!({"type": "A", "title": "t", "body": "text", "template": "order-completed", "variables": {"a": 1},
+    let mut body = json!({"type": "A", "title": "t", "body": "text", "template": "order-completed",
+        "variables": {"a": 1},
         "channels": [{"channel": "EMAIL", "to": "kim@example.com", "html": "<p>kept</p>"}]});
     let refused = app.post("/notifications", body.clone()).await.refused(422, "not_supported");
     assert_eq!(refused.body["errors"][0]["pointer"], "/template");
@@ -316,8 +318,8 @@ async fn notification_creation_time_is_measured() {
     app.done().await;
 }
 
-/// S3-32, S3-33, S3-43: what differs between environments is a setting: as a flag, as an environment variable and as a line of
-/// the settings file; Slack's webhook among them, by a name, which is all that a caller may say.
+/// S3-32, S3-33, S3-43: what differs between environments is a setting: as a flag, as an environment variable and as a
+/// line of the settings file; Slack's webhook among them, by a name, which is all that a caller may say.
 #[tokio::test]
 async fn environment_differences_are_settings() {
     let command = <Settings as clap::Args>::augment_args(clap::Command::new("test"));

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::intake::{KIM, MOCKED, Strict, sms_to};
 use crate::support::app::App;
 
-/// S1-27: which numbers can be texted to, and which are refused before anybody pays for them.
+/// S1-27: numbers that can be texted to are accepted, and others are refused before they cost anything.
 #[tokio::test]
 async fn phone_number_that_cannot_be_texted_is_refused() {
     let app = App::with(&[MOCKED]).await;
@@ -91,7 +91,7 @@ async fn phone_number_that_cannot_be_texted_is_refused() {
     app.done().await;
 }
 
-/// S1-27: a number without a country is of the partner's region; without a region it is nobody's.
+/// S1-27: a number without a country is of the partner's region; without a region it is refused.
 #[test]
 fn phone_number_without_a_country_is_of_the_partners_region() {
     assert_eq!(phone::parse("212-555-0173", "US").as_deref(), Ok("+12125550173"));

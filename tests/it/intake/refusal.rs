@@ -224,7 +224,10 @@ fn misshapen(table: &mut Table) {
     table.but("/recipients", json!([{"mail": "a@b.kr"}]), "unknown_field", "/recipients/0/mail");
     table.but("/recipients", json!(["a@b.kr"]), "type_mismatch", "/recipients/0");
 
-    let slack = |blocks: Value| json!({"type": "A", "body": "b", "channels": [{"channel": "SLACK", "to": "ops", "blocks": blocks}]});
+    let slack = |blocks: Value| {
+        json!({"type": "A", "body": "b", "channels": [{"channel": "SLACK", "to": "ops",
+        "blocks": blocks}]})
+    };
     let at = "/channels/0/blocks";
     table.body("51 blocks", &slack(json!(vec![json!({"type": "divider"}); 51])), 422, "too_many_items", at);
     table.body("blocks as text", &slack(json!("x")), 422, "type_mismatch", at);
@@ -602,7 +605,8 @@ fn wrong_batches(table: &mut Table) {
 /// Seed 003's short form is told in its own words where it is wrong.
 fn wrong_notifications(table: &mut Table) {
     let to = "/notifications";
-    let short = json!({"type": "A", "title": "t", "message": "m", "recipient": "kim@example.com", "channels": ["EMAIL", "SLACK"]});
+    let short = json!({"type": "A", "title": "t", "message": "m", "recipient": "kim@example.com",
+        "channels": ["EMAIL", "SLACK"]});
     for name in ["type", "message", "recipient", "title", "channels"] {
         table.post_to(to, &without(short.clone(), &format!("/{name}")), 422, "required", &format!("/{name}"));
     }
@@ -717,7 +721,8 @@ async fn bad_input_of_each_kind_has_its_refusal_and_leaves_nothing() {
     app.done().await;
 }
 
-/// Too much is told before it is read to its end, and the connection goes with it; the largest that is allowed is not.
+/// A body that is too large is answered before it is read to its end, and the connection is closed; the largest allowed
+/// one is accepted.
 #[tokio::test]
 async fn body_too_large_is_not_read_to_its_end() {
     const MIB: usize = 1 << 20;
@@ -748,7 +753,7 @@ async fn body_too_large_is_not_read_to_its_end() {
     app.done().await;
 }
 
-/// What is right at the very edge, or merely unusual, is taken as it is.
+/// Bodies at the very edge, or merely unusual, are accepted as they are.
 #[tokio::test]
 async fn body_unusual_but_valid_is_accepted() {
     let app = App::new().await;
@@ -838,7 +843,7 @@ async fn text_too_long_is_refused_with_length_limit_and_unit() {
     app.done().await;
 }
 
-/// All that is wrong is told at once, in the order of the body, and the first fault heads the answer.
+/// All faults are in one answer, in the order of the body, and the first heads it.
 #[tokio::test]
 async fn body_with_several_faults_is_refused_with_all() {
     let app = App::new().await;
@@ -986,7 +991,8 @@ async fn body_spoilt_at_random_is_accepted_or_refused() {
         "recipients": [{"id": "u", "email": "u@example.com"}],
         "channels": [{"channel": "EMAIL", "subject": "s", "html": "<p>"}, {"channel": "SLACK", "to": ["ops", "dev"],
             "blocks": [{"type": "section", "text": {"type": "plain_text", "text": "x"}}]}]});
-    let short = json!({"type": "A", "title": "t", "message": "m", "recipient": "kim@example.com", "channels": ["EMAIL", "SLACK"]});
+    let short = json!({"type": "A", "title": "t", "message": "m", "recipient": "kim@example.com",
+        "channels": ["EMAIL", "SLACK"]});
     let seeds: Vec<String> =
         [good(), full.clone(), short, json!({"messages": [good(), full]})].iter().map(Value::to_string).collect();
     let paths = ["/v1/messages", "/v1/messages?dryRun=true", "/notifications", "/v1/messages/batch"];

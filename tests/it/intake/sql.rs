@@ -71,13 +71,15 @@ async fn execute(app: &App, sql: &'static str) {
 async fn partner(app: &App, name: &str) -> notihub::model::partner::Partner {
     let partner = notihub::model::partner::Partner::new(app.hub.next_id(), name.to_owned(), 0);
     assert!(store::partner::insert(app.hub.store.api(), &partner, app.hub.clock.now()).await.unwrap());
-    let grant = "insert into intake_grants select distinct g.role_name, p.partner_id, false, now() from intake_grants g, \
+    let grant = "insert into intake_grants select distinct g.role_name, p.partner_id, false, now() from intake_grants \
+        g, \
                  partners p on conflict do nothing";
     execute(app, grant).await;
     partner
 }
 
-/// What a service enqueues in its own transaction is a message when that commits, and never was when it does not.
+/// A request that a service enqueues in its own transaction is a message when that commits, and never was when it does
+/// not.
 #[tokio::test]
 async fn sql_request_is_delivered_after_commit_alone() {
     let app = App::new().await;
@@ -203,8 +205,8 @@ async fn sql_role_may_enqueue_and_nothing_else() {
     app.done().await;
 }
 
-/// What is wrong with a body is told as it is over HTTP: the same code, reason and places for the same JSON, and the good
-/// ones between them go through.
+/// Faults of a body are reported as over HTTP: the same code, reason and places for the same JSON, and the good
+/// requests between them go through.
 #[tokio::test]
 async fn sql_request_with_faults_is_kept_with_the_answer_of_http() {
     let app = App::new().await;
@@ -320,8 +322,8 @@ async fn sql_request_repeated_over_http_is_one_message() {
     app.done().await;
 }
 
-/// What was right when it was enqueued is right however long it waited: a time that came meanwhile means now, one that
-/// was over means expired, and a partner made inactive since has its message delivered.
+/// A request that was right when it was enqueued is right however long it waited: a time that came meanwhile means now,
+/// one that was over means expired, and a partner made inactive since has its message delivered.
 #[tokio::test]
 async fn sql_request_is_judged_by_its_time_of_enqueueing() {
     let app = App::new().await;
@@ -419,8 +421,8 @@ async fn sql_requests_of_a_partner_have_one_relay_at_a_time() {
     app.done().await;
 }
 
-/// A request that only the database refuses is kept with an error, and those beside it go on; when none can be written the
-/// fault is not theirs, and they wait until it is repaired.
+/// A request that only the database refuses is kept with an error, and those beside it go on; when none can be written
+/// the fault is not theirs, and they wait until it is repaired.
 #[tokio::test]
 async fn sql_request_refused_by_the_database_holds_up_no_other() {
     let app = App::new().await;
@@ -458,8 +460,8 @@ async fn sql_request_refused_by_the_database_holds_up_no_other() {
     app.done().await;
 }
 
-/// Refused requests are listed page by page, by the partner whose they are, and forgotten when retention is over, or the
-/// partner's own.
+/// Refused requests are listed page by page, by the partner whose they are, and forgotten when retention is over, or
+/// the partner's own.
 #[tokio::test]
 async fn sql_requests_refused_are_listed_and_removed() {
     let app = App::new().await;

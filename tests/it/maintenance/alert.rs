@@ -37,8 +37,8 @@ async fn alert_with_a_partner_named_notihub_stays_the_hubs_own() {
     app.done().await;
 }
 
-/// S1-45, S1-44: whatever number of processes see a cause, and however often, it is told once; it is over when it was not seen
-/// for a while, which is told once, too; then it may come again.
+/// S1-45, S1-44: a cause is reported once, whatever number of processes see it, and however often; its end, when it was
+/// not seen for a while, is reported once, too; then it may come again.
 #[tokio::test]
 async fn alert_of_a_cause_is_sent_once_and_so_is_its_end() {
     let app = App::with(&["--alert-slack=ops", "--alert-email=oncall@example.com"]).await;
@@ -74,7 +74,8 @@ async fn alert_of_a_cause_is_sent_once_and_so_is_its_end() {
     app.done().await;
 }
 
-/// S1-44: a limit of which four fifths are used is told of, without anybody waiting yet, and not again while it stays so.
+/// S1-44: a limit of which four fifths are used is reported, without any delivery waiting yet, and not again while it
+/// stays so.
 #[tokio::test]
 async fn alert_of_a_limit_nearly_used_is_sent_once() {
     let limit = notihub::model::limit::RateLimit::per_minute(20);
@@ -94,7 +95,7 @@ async fn alert_of_a_limit_nearly_used_is_sent_once() {
     app.done().await;
 }
 
-/// What could not be written is told the next time.
+/// An alert that could not be written is written the next time.
 #[tokio::test]
 async fn alert_that_could_not_be_written_is_sent_later() {
     let app = App::with(&["--alert-slack=ops"]).await;
@@ -127,7 +128,7 @@ async fn alert_of_a_removed_provider_ends() {
     app.done().await;
 }
 
-/// Without a place to tell it only the log says so; and a destination that does not exist is refused at the start.
+/// Without a destination an alert is in the log only; and a destination that does not exist is refused at the start.
 #[tokio::test]
 async fn alert_without_a_destination_is_logged_alone() {
     let app = App::new().await;

@@ -45,8 +45,8 @@ fn left(erased: &erase::Erased) -> u64 {
     erased.left.values().sum()
 }
 
-/// A person's data goes from every table and is proven to be gone; what was counted stays counted, what others got stays,
-/// what waited is not sent, and somebody with a similar address is somebody else.
+/// A person's data goes from every table and is proven to be gone; what was counted stays counted, what others got
+/// stays, what waited is not sent, and somebody with a similar address is somebody else.
 #[tokio::test]
 async fn erased_person_is_in_no_table() {
     let app = App::new().await;
@@ -111,7 +111,7 @@ async fn erased_person_is_in_no_table() {
     app.done().await;
 }
 
-/// The proof can fail: what the erasing did not reach is counted. A phone number is found in every form.
+/// The proof can fail: data that the erasure did not reach is counted. A phone number is found in every form.
 #[tokio::test]
 async fn erasure_proof_finds_what_is_left() {
     let app = App::with(&["--mock=SMS"]).await;
@@ -161,8 +161,9 @@ async fn relay_all(app: &App) {
     while flow::relay::relay(&app.hub, &mut relayed).await.unwrap() {}
 }
 
-/// C1: the address is planted in every place that a caller, a provider or a service can write, in every form; erased by the
-/// command; and then in no column of any table. What erasing does not reach is told, and fails the command until it is gone.
+/// C1: the address is planted in every place that a caller, a provider or a service can write, in every form; erased by
+/// the command; and then in no column of any table. What erasing does not reach is told, and fails the command until it
+/// is gone.
 #[tokio::test]
 async fn erased_address_in_every_form_and_place_is_gone() {
     let app = App::new().await;
@@ -203,13 +204,15 @@ async fn erased_address_in_every_form_and_place_is_gone() {
     run_sql(
         &app,
         &format!(
-            "update attempts set detail = '550 <{KIM}>: no such user', provider_ref = 'r-{KIM}', receipt_code = '{said}' \
+            "update attempts set detail = '550 <{KIM}>: no such user', provider_ref = 'r-{KIM}', receipt_code = \
+                '{said}' \
                where message_id = (select min(message_id) from attempts); \
              insert into provider_refs select 'p', 'r-{KIM}', shard, message_id, no, attempt from attempts limit 1; \
              insert into receipts (provider, event_key, received_at, provider_ref, detail, try_at, applied_at, effect) \
                values ('p', 'e-{KIM}', now(), '{KIM}', '{said}', now(), now(), 'unmatched'); \
              insert into destination_paces values ('smtp', '{KIM}', now(), 1000, 0, 0, now()); \
-             insert into alerts (cause, opened_at, seen_at, cleared_at, detail) values ('c', now(), now(), now(), '{said}'); \
+             insert into alerts (cause, opened_at, seen_at, cleared_at, detail) values ('c', now(), now(), now(), \
+                 '{said}'); \
              insert into provider_holds values ('smtp', now(), now(), 'paused', 'by {KIM}')"
         ),
     )
@@ -287,8 +290,9 @@ async fn erased_keys_are_gone_and_stay_taken() {
     app.done().await;
 }
 
-/// C1: the search takes tables and columns from the catalogue: one that a later migration makes is searched without a word
-/// about it. A table that the hub may not read is told. A large one is searched row by row, and says how far it is.
+/// C1: the search takes tables and columns from the catalogue: one that a later migration makes is searched without a
+/// word about it. A table that the hub may not read is told. A large one is searched row by row, and says how far it
+/// is.
 #[tokio::test]
 async fn erasure_searches_tables_from_the_catalogue() {
     let app = App::new().await;
@@ -298,8 +302,10 @@ async fn erasure_searches_tables_from_the_catalogue() {
             "create table public.later_area (id bigint primary key, note text, labels text[], extra jsonb, raw bytea); \
              create table public.secret_area (note text); \
              grant select on public.later_area to notihub_app; \
-             insert into public.later_area select n, 'nothing here', null, '{{}}', null from generate_series(1, 220000) n; \
-             insert into public.later_area values (-1, 'is <{KIM}>', '{{x,order-{KIM}}}', '{{\"a\": [\"{KIM}\"]}}', '{KIM}')"
+             insert into public.later_area select n, 'nothing here', null, '{{}}', null from generate_series(1, \
+                 220000) n; \
+             insert into public.later_area values (-1, 'is <{KIM}>', '{{x,order-{KIM}}}', '{{\"a\": [\"{KIM}\"]}}', \
+                 '{KIM}')"
         ),
     )
     .await;
@@ -355,8 +361,8 @@ async fn content_is_removed_after_its_partners_retention() {
     app.done().await;
 }
 
-/// Content sealed at rest: the database holds none of it, what is copied to another message does not open there, and a new
-/// master key takes over while everything runs.
+/// Content sealed at rest: the database holds none of it, what is copied to another message does not open there, and a
+/// new master key takes over while everything runs.
 #[tokio::test]
 async fn content_sealed_is_resealed_under_a_new_key() {
     let app = App::new().await;

@@ -113,8 +113,8 @@ async fn post_as(app: &App, partner: &Partner, body: &Value) {
     flow::intake::accept::accept(&app.hub, partner, message).await.unwrap();
 }
 
-/// S0-25, S0-26, S0-27, S0-28, S0-60: every ending is counted when it comes, by type and by the day in the partner's time
-/// zone; what has not ended and what was canceled is not; rolled up or not, the answer is the same.
+/// S0-25, S0-26, S0-27, S0-28, S0-60: every ending is counted when it comes, by type and by the day in the partner's
+/// time zone; what has not ended and what was canceled is not; rolled up or not, the answer is the same.
 #[tokio::test]
 async fn stats_count_each_ending_by_day_and_type() {
     let app = App::with(&["--on-unknown=SLACK=hold"]).await;
@@ -164,8 +164,8 @@ async fn stats_count_each_ending_by_day_and_type() {
     app.done().await;
 }
 
-/// S0-28: what could not be known and turns out to have been sent is so on the day on which it was counted; what was not
-/// counted yet, on the day of the evidence.
+/// S0-28: late evidence that an undetermined delivery was sent is counted on the day on which the delivery was counted;
+/// for one that was not counted yet, on the day of the evidence.
 #[tokio::test]
 async fn stats_are_corrected_by_late_evidence() {
     let app = App::with(&["--on-unknown=SLACK=hold"]).await;
@@ -259,8 +259,8 @@ async fn partner_with_an_unknown_time_zone_is_refused() {
     app.done().await;
 }
 
-/// S0-28: several processes roll up at the same time, one of them dies in it, and others settle meanwhile: a reader sees
-/// the exact counts at every moment.
+/// S0-28: several processes roll up at the same time, one of them dies in it, and others settle meanwhile: a reader
+/// sees the exact counts at every moment.
 #[tokio::test]
 async fn stats_rolled_up_at_the_same_moment_stay_exact() {
     let app = App::new().await;
@@ -302,8 +302,8 @@ async fn stats_rolled_up_at_the_same_moment_stay_exact() {
     app.done().await;
 }
 
-/// S0-23, S0-25: statistics outlive the messages they were counted of, and stay exact: what retention dropped is on record,
-/// and what is left of the same day can still be counted again.
+/// S0-23, S0-25: statistics outlive the messages they were counted of, and stay exact: what retention dropped is on
+/// record, and what is left of the same day can still be counted again.
 #[tokio::test]
 async fn stats_outlive_their_messages() {
     let app = App::new().await;
@@ -495,7 +495,7 @@ async fn stats_of_days_and_types_are_read() {
     app.done().await;
 }
 
-/// S0-60: what ended before there were statistics is counted by the migration that brings them.
+/// S0-60: endings from before there were statistics are counted by the migration that brings them.
 #[tokio::test]
 async fn stats_of_earlier_endings_are_counted_by_the_migration() {
     let app = App::with(&["--on-unknown=SLACK=hold"]).await;

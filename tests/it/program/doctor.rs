@@ -10,8 +10,8 @@ use crate::support::database::{as_superuser, fresh_database};
 use crate::support::process::{Ended, Folder, fsck, http_with_key};
 use crate::support::role::{doctor, enqueue, graded, login, program, run_sql};
 
-/// Faults D3: a dump restored into a server that has neither the roles nor the master key. `migrate` makes the roles and
-/// repairs the grants, a process without the key does not start, and `doctor` says what does not open.
+/// Faults D3: a dump restored into a server that has neither the roles nor the master key. `migrate` makes the roles
+/// and repairs the grants, a process without the key does not start, and `doctor` says what does not open.
 #[tokio::test]
 async fn doctor_after_a_restore_names_what_does_not_open() {
     let (folder, url, key) = (Folder::new(), fresh_database().await, notihub::crypt::write_key(&[9; 32]));

@@ -7,8 +7,8 @@ use tokio::time::timeout;
 use crate::support::app::{App, email};
 use crate::support::wire::{PATIENCE, Wire, post, request};
 
-/// S3-28: what machines that watch are told: alive, ready or what is missing, counts, and which program on which
-/// PostgreSQL.
+/// S3-28: the routes for machines that watch: alive, ready or what is missing, counts, and the versions of the program
+/// and of PostgreSQL.
 #[tokio::test]
 async fn health_routes_tell_alive_ready_counts_and_version() {
     let app = App::new().await;
@@ -78,7 +78,7 @@ async fn stop_does_not_wait_for_a_body_that_never_comes() {
     app.done().await;
 }
 
-/// What a hub that stops says of itself is for whoever sends it requests: not here any more.
+/// A hub that stops is not ready, so that balancers send it no requests, and answers those it began.
 #[tokio::test]
 async fn hub_that_stops_is_unready_and_answers_what_it_began() {
     let app = App::new().await;

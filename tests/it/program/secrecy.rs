@@ -81,8 +81,10 @@ async fn secrets_and_contents_are_in_no_log_and_no_metric() {
     }
     let message = |n: usize| {
         json!({
-            "type": "TEST", "title": "CANARYtitle", "body": "CANARYbody", "metadata": {"note": "CANARYmetadata"}, "clientMsgId": format!("m{n}"),
-            "channels": [{"channel": "EMAIL", "to": format!("canaryrecipient{n}@example.com")}, {"channel": "SLACK", "to": "ops"}],
+            "type": "TEST", "title": "CANARYtitle", "body": "CANARYbody", "metadata": {"note": "CANARYmetadata"},
+                "clientMsgId": format!("m{n}"),
+            "channels": [{"channel": "EMAIL", "to": format!("canaryrecipient{n}@example.com")}, {"channel": "SLACK",
+                "to": "ops"}],
         })
     };
     for n in 0..8 {
@@ -122,7 +124,7 @@ async fn secrets_and_contents_are_in_no_log_and_no_metric() {
     fsck(&folder, &url).await;
 }
 
-/// Settings that are wrong are told without the secrets in them.
+/// A wrong setting is named without its secret.
 #[tokio::test]
 async fn setting_that_is_wrong_is_named_without_its_secret() {
     let folder = Folder::new();

@@ -8,8 +8,8 @@ use crate::support::app::email;
 use crate::support::database::{database_url, fresh_database, server_url};
 use crate::support::process::{Folder, Notihub, fsck, get, http_to, post};
 
-/// Fault D1, S3-29: the environment that compose.yaml gives without an .env, run as plain processes: it migrates, serves,
-/// works, and is healthy; a variable that is empty counts as not set.
+/// Fault D1, S3-29: the environment that compose.yaml gives without an .env, run as plain processes: it migrates,
+/// serves, works, and is healthy; a variable that is empty counts as not set.
 #[tokio::test]
 async fn compose_environment_without_an_env_file_starts() {
     let (folder, url) = (Folder::new(), fresh_database().await);
@@ -44,7 +44,7 @@ async fn compose_environment_without_an_env_file_starts() {
     assert!(gone.stderr.contains("does not answer"), "{}", gone.stderr);
 }
 
-/// Fault F6: a wrong value is told with where it was written: the flag by itself, the variable by its name, the file by its
+/// Fault F6: a wrong value is refused with its place: the flag by itself, the variable by its name, the file by its
 /// line; a secret is not shown.
 #[tokio::test]
 async fn setting_with_a_wrong_value_names_its_place() {
@@ -78,7 +78,8 @@ async fn setting_with_a_wrong_value_names_its_place() {
         let wrong = work(&[]).run().await.expect(2).stderr;
         assert!(wrong.contains(told) && !wrong.contains("SECRET"), "{text}: {wrong}");
     }
-    let accounts = "[provider.b]\nadapter = \"mock\"\nchannels = \"LMS\"\n[provider.a]\nadapter = \"mock\"\nchannels = \"SMS\"\n\
+    let accounts = "[provider.b]\nadapter = \"mock\"\nchannels = \"LMS\"\n[provider.a]\nadapter = \"mock\"\nchannels \
+        = \"SMS\"\n\
                     weight = -3\n";
     std::fs::write(folder.path().join("notihub.toml"), accounts).unwrap();
     let account = on(&folder, &fresh_database().await, &["work", "--once"]).run().await.expect(2).stderr;
@@ -94,8 +95,8 @@ async fn setting_with_a_wrong_value_names_its_place() {
     assert!(below.contains("no hub answers at http://127.0.0.1:1"), "{below}");
 }
 
-/// A variable that looks like a setting's and is none is told, without its value; one of Kubernetes' for a service called
-/// notihub is not.
+/// The program warns of a variable that looks like a setting's and is none, without its value; not of one of
+/// Kubernetes' for a service called notihub.
 #[tokio::test]
 async fn variable_of_no_setting_is_warned_of() {
     let folder = Folder::new();
@@ -113,7 +114,7 @@ async fn variable_of_no_setting_is_warned_of() {
     assert!(json.lines().all(|line| serde_json::from_str::<Value>(line).unwrap()["warning"].is_string()), "{json}");
 }
 
-/// What was typed wrong is told with exit code 2, and with what would be right.
+/// Wrong usage ends with exit code 2, and names the right one.
 #[tokio::test]
 async fn usage_that_is_wrong_exits_2_with_the_remedy() {
     let folder = Folder::new();
@@ -185,8 +186,8 @@ async fn max_attempts(url: &str, hub: Notihub) -> i64 {
     message["deliveries"][0]["maxAttempts"].as_i64().unwrap()
 }
 
-/// S3-32, S3-33, S3-41: every setting is a line in notihub.toml; the environment beats it, a flag beats both. A line that
-/// means nothing is refused.
+/// S3-32, S3-33, S3-41: every setting is a line in notihub.toml; the environment beats it, a flag beats both. A line
+/// that means nothing is refused.
 #[tokio::test]
 async fn settings_file_is_overridden_by_environment_and_flags() {
     let (folder, url) = (Folder::new(), fresh_database().await);

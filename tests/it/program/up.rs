@@ -16,8 +16,9 @@ use crate::support::database::fresh_database;
 use crate::support::process::{Folder, Notihub, fsck, get, http_as_demo, post};
 use crate::support::wait::{until, wait_for};
 
-/// S0-5, S3-2, S3-5, S3-6, S3-15, S3-16, S3-28, S3-40, S3-42: the three scenarios arrive from one command, on a machine where nothing is set up;
-/// the next start finds them, and sends its own to where the settings say; the types of seed 000 go to simulators; everything stops with the program.
+/// S0-5, S3-2, S3-5, S3-6, S3-15, S3-16, S3-28, S3-40, S3-42: the three scenarios arrive from one command, on a machine
+/// where nothing is set up; the next start finds them, and sends its own to where the settings say; the types of seed
+/// 000 go to simulators; everything stops with the program.
 #[tokio::test]
 async fn up_delivers_the_three_scenarios_and_keeps_them() {
     let (folder, ground) = (Folder::new(), Shutdown::new());
@@ -115,7 +116,7 @@ async fn up_delivers_the_three_scenarios_and_keeps_them() {
     ground.stop();
 }
 
-/// S0-5: what `simulate` tells is all that a hub needs: an account of every adapter, which reaches its simulator.
+/// S0-5: `simulate` prints all that a hub needs: an account of every adapter, which reaches its simulator.
 #[tokio::test]
 async fn simulate_prints_settings_for_each_adapter() {
     let _already = rustls::crypto::ring::default_provider().install_default();
@@ -155,7 +156,7 @@ async fn simulate_prints_settings_for_each_adapter() {
     simulate.stop().await.expect(0);
 }
 
-/// S3-17, S3-18, S3-39: what a person does at a terminal, each command in both of its forms.
+/// S3-17, S3-18, S3-39: the commands for people at a terminal, each in both of its forms.
 #[tokio::test]
 async fn commands_reach_a_running_hub() {
     let (folder, url) = (Folder::new(), fresh_database().await);

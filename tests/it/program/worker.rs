@@ -55,8 +55,8 @@ async fn worker_run_by_cron_delivers_what_is_due_and_ends() {
     ground.stop();
 }
 
-/// S3-12, S3-36: told to stop in the middle of its work, a worker ends what it began, gives back the rest, and exits 0:
-/// nothing is held by nobody, nothing is sent twice.
+/// S3-12, S3-36: a worker that is stopped in the middle of its work ends what it began, gives back the rest, and exits
+/// 0: nothing stays claimed, nothing is sent twice.
 #[tokio::test]
 async fn worker_told_to_stop_holds_nothing() {
     let (folder, ground, url) = (Folder::new(), Shutdown::new(), fresh_database().await);

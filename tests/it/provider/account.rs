@@ -1,4 +1,5 @@
-//! Accounts of a channel: shares by weight, another takes over, lookups go where the message went, an operator pauses one.
+//! Accounts of a channel: shares by weight, another takes over, lookups go where the message went, an operator pauses
+//! one.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -51,8 +52,8 @@ async fn provider_traffic_is_shared_by_weight() {
     app.done().await;
 }
 
-/// S1-49: while one is in trouble another of the channel is asked; once it works again it takes its share back, and does not
-/// go to and fro.
+/// S1-49: while one is in trouble another of the channel is asked; once it works again it takes its share back, and
+/// does not go to and fro.
 #[tokio::test]
 async fn provider_in_trouble_is_replaced_and_comes_back() {
     let (bad, fine) = (Says::new(no(ErrorClass::ProviderInternal)), Says::new(good()));
@@ -103,7 +104,8 @@ async fn two_that_look_up(says: &Says) -> (App, [Calls; 2]) {
     (App::with_accounts(&[], accounts).await, calls)
 }
 
-/// S1-49: what a lost worker may have sent is asked for where it was sent, when it can be found there, and nowhere else.
+/// S1-49: a delivery that a lost worker may have sent is looked up at its own provider, when it can be found there, and
+/// at no other.
 #[tokio::test]
 async fn lookup_of_a_lost_delivery_goes_to_its_provider() {
     let (app, calls) = two_that_look_up(&Says::new(good())).await;
@@ -131,7 +133,7 @@ async fn lookup_of_a_lost_delivery_goes_to_its_provider() {
     app.done().await;
 }
 
-/// What may have been taken by a provider that is not in the settings any more is sent by no other.
+/// A delivery that a provider may have accepted, which is no longer in the settings, is sent by no other.
 #[tokio::test]
 async fn delivery_of_a_removed_provider_is_not_sent_by_another() {
     let unknown = Outcome::Unknown { code: "no_answer", detail: "as the test says".into() };

@@ -1,6 +1,6 @@
-//! The adapters against the vendors' simulators, which were made from the vendors' words and know nothing of them: what is
-//! sent is taken, each magic recipient comes to what it should, what was taken without our knowing is found, and what is
-//! told of it is read.
+//! The adapters against the vendors' simulators, which were made from the vendors' words and know nothing of them: what
+//! is sent is taken, each magic recipient comes to what it should, what was taken without our knowing is found, and
+//! what is told of it is read.
 
 use std::time::Duration;
 
@@ -90,7 +90,8 @@ async fn pairs(receipts: &str, shutdown: &Shutdown) -> Vec<Pair> {
     ]
 }
 
-/// A text of its own for each adapter: some are at the same vendor, where a magic recipient knows what it was sent before.
+/// A text of its own for each adapter: some are at the same vendor, where a magic recipient knows what it was sent
+/// before.
 fn content(adapter: &str) -> Content {
     let body = format!("주문이 완료되었습니다 ({adapter})");
     Content { body, template_code: Some("TEMPLATE01".to_owned()), ..Content::default() }
@@ -122,8 +123,8 @@ fn class(outcome: &Outcome) -> Option<ErrorClass> {
     }
 }
 
-/// S0-1, S0-41, S1-21, S1-22, S1-23, S1-24, S1-25, S1-26, S1-27: over every channel of every adapter what is sent is taken,
-/// as it was written, with its reference where the vendor carries one.
+/// S0-1, S0-41, S1-21, S1-22, S1-23, S1-24, S1-25, S1-26, S1-27: over every channel of every adapter what is sent is
+/// taken, as it was written, with its reference where the vendor carries one.
 #[tokio::test]
 async fn adapter_message_of_each_channel_is_accepted() {
     let shutdown = Shutdown::new();
@@ -147,7 +148,7 @@ async fn adapter_message_of_each_channel_is_accepted() {
     assert_eq!(sent, 16);
 }
 
-/// What a magic recipient stands for is what its adapter makes of it, in whatever words the vendor says so.
+/// Each magic recipient has its error class, in whatever words the vendor refuses.
 #[tokio::test]
 async fn adapter_refusal_has_its_error_class() {
     use ErrorClass::{
@@ -211,7 +212,8 @@ async fn adapter_batch_has_an_outcome_for_each() {
     }
 }
 
-/// An answer that is lost is unknown; who can be asked tells what it took, and that it did not take what it did not.
+/// A lost answer is an unknown outcome; a lookup finds the accepted message, and does not find one that was not
+/// accepted.
 #[tokio::test]
 async fn adapter_lookup_finds_what_was_accepted() {
     let shutdown = Shutdown::new();
@@ -251,8 +253,8 @@ fn headers(recorded: &Recorded) -> HeaderMap {
     recorded.headers.iter().map(pair).collect()
 }
 
-/// S0-40, S0-42, S0-43: what vendors call back with is read as it is meant; changed by whoever is in between, or without its
-/// proof, it is not.
+/// S0-40, S0-42, S0-43: callbacks of vendors are read as meant; changed on the way, or without their proof, they are
+/// refused.
 #[tokio::test]
 async fn adapter_callback_is_read_and_forgeries_refused() {
     let (shutdown, hub) = (Shutdown::new(), Receiver::start().await);
@@ -294,7 +296,7 @@ async fn adapter_callback_is_read_and_forgeries_refused() {
     }
 }
 
-/// What no webhook brought is found by asking, once.
+/// Results that no callback brought are polled, once.
 #[tokio::test]
 async fn adapter_poll_brings_each_result_once() {
     let shutdown = Shutdown::new();

@@ -16,8 +16,8 @@ use crate::provider::{Calls, Says, Stub, end, good, no};
 use crate::support::app::App;
 use crate::support::hubs::{another, stop};
 
-/// S1-54: for a minute everything is refused with the provider's own trouble. While open it is asked by one probe at a time,
-/// afterwards by few at once; every message ends well.
+/// S1-54: for a minute everything is refused with the provider's own trouble. While open it is asked by one probe at a
+/// time, afterwards by few at once; every message ends well.
 #[tokio::test]
 async fn breaker_opened_by_a_storm_loses_no_message() {
     let (says, calls) = (Says::new(no(ErrorClass::ProviderInternal)), Calls::default());
@@ -53,7 +53,7 @@ async fn breaker_opened_by_a_storm_loses_no_message() {
     app.done().await;
 }
 
-/// No thundering herd: what waited goes one at a time, then two, four and so on at once.
+/// No thundering herd: waiting deliveries go one at a time, then two, four and so on at once.
 #[tokio::test]
 async fn breaker_of_a_recovered_provider_admits_few_at_first() {
     let (says, calls) = (Says::new(no(ErrorClass::Unreachable)), Calls::default());

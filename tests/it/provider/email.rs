@@ -65,8 +65,8 @@ async fn lease_extended(app: &App) {
 }
 
 /// Faults E2, F5, F2: a server closes a connection after some mails, with 421 or without a word, at any step before it
-/// took the mail. The mail goes at once on a fresh connection, within its attempt, however many exhausted connections are
-/// kept; and every connection that the hub closes is closed with QUIT.
+/// took the mail. The mail goes at once on a fresh connection, within its attempt, however many exhausted connections
+/// are kept; and every connection that the hub closes is closed with QUIT.
 #[tokio::test]
 async fn mail_on_an_exhausted_connection_goes_on_a_fresh_one() {
     let mut peer = Peer::start();
@@ -210,8 +210,8 @@ async fn mail_answered_after_the_call_budget_is_sent_once() {
     app.done().await;
 }
 
-/// Fault E4: a worker that is lost while it waits extends nothing more: its delivery is taken back when the lease is over,
-/// in doubt.
+/// Fault E4: a worker that is lost while it waits extends nothing more: its delivery is taken back when the lease is
+/// over, in doubt.
 #[tokio::test]
 async fn mail_whose_worker_is_lost_while_waiting_loses_its_lease() {
     let mut peer = Peer::start();
@@ -259,8 +259,8 @@ async fn mail_awaiting_its_answer_at_a_stop_is_in_doubt() {
     app.done().await;
 }
 
-/// Fault E10: a subject is shown as it was posted: several blanks, blanks at its ends, long words, and what looks like an
-/// encoded word.
+/// Fault E10: a subject is shown as it was posted: several blanks, blanks at its ends, long words, and what looks like
+/// an encoded word.
 #[tokio::test]
 async fn mail_subject_is_shown_as_posted() {
     let mut peer = Peer::start();

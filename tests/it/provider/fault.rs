@@ -36,8 +36,8 @@ async fn provider_that_hangs_holds_up_its_own_channel_only() {
     app.done().await;
 }
 
-/// An adapter that panics ends its own attempts in doubt and no others: they are made as often as the policy allows, never
-/// end FAILED, and other messages of the channel and of other channels are sent meanwhile.
+/// An adapter that panics ends its own attempts in doubt and no others: they are made as often as the policy allows,
+/// never end FAILED, and other messages of the channel and of other channels are sent meanwhile.
 #[tokio::test]
 async fn provider_that_panics_ends_its_own_attempts_only() {
     let provider = stub(Channel::Slack, |letter| {

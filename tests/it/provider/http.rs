@@ -268,7 +268,7 @@ async fn slack_hook_with_a_rate_gets_all_of_a_burst() {
     }
 }
 
-/// Faults E1: what one process heard holds for all of them.
+/// Faults E1: the pace that one process was given holds for all processes.
 #[tokio::test]
 async fn slack_destination_paced_by_one_process_is_paced_in_all() {
     let server = Server::saying("HTTP/1.1 429 Slow\r\nRetry-After: 600\r\nContent-Length: 0\r\n\r\n").await;
@@ -285,8 +285,8 @@ async fn slack_destination_paced_by_one_process_is_paced_in_all() {
     app.done().await;
 }
 
-/// Faults E3, E5: each of Slack's destinations may be a server of its own. Those that fail hold up themselves alone, cost few
-/// calls, and get what waited once they work; what has a fallback goes there.
+/// Faults E3, E5: each of Slack's destinations may be a server of its own. Failing ones hold up themselves alone, cost
+/// few calls, and get their waiting posts once they work; posts with a fallback go there.
 #[tokio::test]
 async fn slack_destination_that_fails_holds_up_itself_alone() {
     let works = Arc::new(AtomicBool::new(false));

@@ -32,8 +32,8 @@ fn strategy() -> impl proptest::strategy::Strategy<Value = Strategy> {
 }
 
 proptest! {
-    /// S1-11, S1-14, S1-15, S1-16: whenever within its time what was taken is made, told, given back or lost, no more are made
-    /// than the law of its strategy allows.
+    /// S1-11, S1-14, S1-15, S1-16: whenever within its time what was taken is made, told, given back or lost, no more
+    /// are made than the law of its strategy allows.
     #[test]
     fn no_more_is_made_than_the_law_allows(
         strategy in strategy(),
@@ -86,13 +86,15 @@ proptest! {
     /// What is made at once and told is not held against the limit for longer than the law says: as many are made as it
     /// allows, and the next is free when it said.
     #[test]
-    fn as_many_are_made_as_the_law_allows(strategy in strategy(), count in 1u32..40, burst in 1u32..20, begin in 0i64..60_000_000) {
+    fn as_many_are_made_as_the_law_allows(strategy in strategy(), count in 1u32..40, burst in 1u32..20,
+        begin in 0i64..60_000_000) {
         let limit = RateLimit { strategy, burst, ..RateLimit::per_minute(count) };
         let (mut booked, start) = (RateLimitUsage::default(), begin);
         let (mut now, mut made) = (start, 0u32);
         while now < start + 3 * MINUTE {
             let taken = booked.take(&limit, 7, micros(now));
-            let reports = vec![PermitReport { valid_until: taken.valid_until, made_at: Some(micros(now)) }; taken.granted as usize];
+            let reports = vec![PermitReport { valid_until: taken.valid_until,
+                made_at: Some(micros(now)) }; taken.granted as usize];
             booked.apply_reports(&limit, &reports);
             made += taken.granted;
             // The law knows when it was made only now that it was told.
@@ -140,8 +142,8 @@ async fn three_minutes(terms: Terms, batch: Batch, post: usize) -> (App, Vec<Dat
     (app, at)
 }
 
-/// S1-8, S1-12, S1-16: 100 in any minute, over three minutes and three workers, to the request; and nothing was claimed in
-/// vain.
+/// S1-8, S1-12, S1-16: 100 in any minute, over three minutes and three workers, to the request; and nothing was claimed
+/// in vain.
 #[tokio::test]
 async fn limit_sliding_window_is_kept_by_three_workers() {
     let (app, at) = three_minutes(limited(100, Strategy::SlidingWindow, 1), Batch::One, 420).await;
@@ -174,7 +176,7 @@ async fn limit_token_bucket_is_kept_by_three_workers() {
     end(app).await;
 }
 
-/// S1-53: a limit counts requests: what goes together counts once.
+/// S1-53: a limit counts requests: a batch counts once.
 #[tokio::test]
 async fn limit_counts_a_batch_as_one_request() {
     let (app, at) = three_minutes(limited(2, Strategy::SlidingWindow, 1), Batch::Any(20), 200).await;
@@ -183,8 +185,8 @@ async fn limit_counts_a_batch_as_one_request() {
     end(app).await;
 }
 
-/// S1-11, S1-41: a message that waits for a limit uses no attempt, and its story says for what and until when; an operator
-/// sees how much is used.
+/// S1-11, S1-41: a message that waits for a limit uses no attempt, and its story says for what and until when; an
+/// operator sees how much is used.
 #[tokio::test]
 async fn delivery_waiting_for_a_limit_uses_no_attempt() {
     let (says, calls) = (Says::new(good()), Calls::default());

@@ -1,4 +1,5 @@
-//! Seed 001 as a whole: its settings in a file, its two APIs on this machine, one process, and what its diagrams promise.
+//! Seed 001 as a whole: its settings in a file, its two APIs on this machine, one process, and what its diagrams
+//! promise.
 
 use notihub::provider::simulator::slack::SlackSimulator;
 use notihub::provider::simulator::vendor::SimulatorSetup;
@@ -45,10 +46,10 @@ fn message(channel: &str, body: &str) -> Value {
     json!({"type": "TEST", "body": body, "channels": [{"channel": channel, "to": "010-1234-5678"}]})
 }
 
-/// S1-1, S1-2, S1-3, S1-4, S1-5, S1-6, S1-7, S1-9, S1-10, S1-20, S1-28, S1-29, S1-30, S1-31, S1-32, S1-33, S1-34, S1-35, S1-36,
-/// S1-37, S1-38, S1-39, S1-40, S1-41, S1-42, S1-43, S1-49, S1-55: both APIs are called as their settings say; each call is
-/// logged and counted; Kakao that fails three times is followed by SMS; Kakao that is down is told to operators once, is not
-/// called, and what names a fallback goes by it.
+/// S1-1, S1-2, S1-3, S1-4, S1-5, S1-6, S1-7, S1-9, S1-10, S1-20, S1-28, S1-29, S1-30, S1-31, S1-32, S1-33, S1-34,
+/// S1-35, S1-36, S1-37, S1-38, S1-39, S1-40, S1-41, S1-42, S1-43, S1-49, S1-55: both APIs are called as their settings
+/// say; each call is logged and counted; Kakao that fails three times is followed by SMS; Kakao that is down is told to
+/// operators once, is not called, and what names a fallback goes by it.
 #[tokio::test]
 async fn provider_system_of_seed_001_works_as_a_whole() {
     let (folder, ground) = (Folder::new(), Shutdown::new());

@@ -1,5 +1,5 @@
-//! The simulators, judged by the vendors' own clients: Solapi's SDKs for Python and JavaScript, and Slack's for Python, each
-//! unchanged but for the address. What they send is taken, what is answered they can read, and both tell the same.
+//! The simulators, judged by the vendors' own clients: Solapi's SDKs for Python and JavaScript, and Slack's for Python,
+//! each unchanged but for the address. What they send is taken, what is answered they can read, and both tell the same.
 
 use std::process::Stdio;
 
@@ -176,7 +176,7 @@ async fn solapi_clients_understand_refusals() {
     }
 }
 
-/// What is called back is what the client's own models read.
+/// Callbacks are read by the client's own models.
 #[tokio::test]
 async fn solapi_models_read_callbacks() {
     let bed = Bed::new().await;

@@ -23,7 +23,8 @@ use crate::receipt::post;
 use crate::support::app::{App, call_one, start_time};
 use crate::support::vendor::{Vendor, call, over, reference, refused, statuses, tell, told, unknown};
 
-/// S0-6, S0-43, F18: what was taken is SENT and waits; its receipt makes it DELIVERED, once, and everybody can see by what.
+/// S0-6, S0-43, F18: an accepted delivery is SENT and waits; its receipt makes it DELIVERED, once, and the API shows
+/// the receipt.
 #[tokio::test]
 async fn receipt_delivered_ends_delivered_once() {
     let app = App::with_provider(&[], Vendor::with_receipts()).await;
@@ -54,7 +55,8 @@ async fn receipt_delivered_ends_delivered_once() {
     app.done().await;
 }
 
-/// F18: who does not prove to be the provider is refused and leaves nothing; nor does what cannot be read.
+/// F18: a callback that does not prove to be the provider's is refused and leaves nothing; nor does one that cannot be
+/// read.
 #[tokio::test]
 async fn receipt_callback_forged_or_unreadable_leaves_nothing() {
     let app = App::with_provider(&[], Vendor::with_receipts()).await;
@@ -72,8 +74,8 @@ async fn receipt_callback_forged_or_unreadable_leaves_nothing() {
     app.done().await;
 }
 
-/// S0-38, S0-42: a receipt that comes before the answer waits for it, and one that comes before there is an attempt is not
-/// lost; another provider's is never believed.
+/// S0-38, S0-42: a receipt that comes before the answer waits for it, and one that comes before there is an attempt is
+/// not lost; another provider's is never believed.
 #[tokio::test]
 async fn receipt_before_its_answer_is_kept() {
     let app = App::with_provider(&[], Vendor::with_receipts()).await;
@@ -125,9 +127,9 @@ impl Dice {
     }
 }
 
-/// F18, I7, I11: a thousand deliveries, of which each has two attempts, the first of unknown outcome; each is told of in an order
-/// of its own, with repetitions, in several bodies, some before there was anything to tell of. All stand alike in the end, by what
-/// was told of them, and are counted alike.
+/// F18, I7, I11: a thousand deliveries of two attempts each, the first of unknown outcome; receipts come in an order of
+/// their own for each, with repetitions, in several bodies, some before the attempt. All end alike, by the same
+/// receipts, and are counted alike.
 #[tokio::test]
 async fn receipts_in_any_order_end_alike() {
     let vendor = Vendor::with_receipts();
@@ -205,8 +207,8 @@ async fn receipt_callback_of_ten_thousand_is_stored_at_once() {
     app.done().await;
 }
 
-/// What was taken and had no receipt is in doubt when it is redriven: never FAILED then. And what waits because somebody asked for
-/// it is not ended by what was known before.
+/// A delivery that was accepted and had no receipt is in doubt when it is redriven: never FAILED then. And a delivery
+/// that waits because of a redrive is not ended by earlier evidence.
 #[tokio::test]
 async fn redriven_delivery_without_a_receipt_keeps_its_doubt() {
     let vendor = Vendor::with_receipts();
@@ -237,8 +239,8 @@ async fn redriven_delivery_without_a_receipt_keeps_its_doubt() {
     app.done().await;
 }
 
-/// A lookup that failed is no copy: the last word on the only one that was sent is heard. And where a provider is asked first, what
-/// is UNDETERMINED can be redriven.
+/// A failed lookup is no copy: the last receipt of the only copy is applied. And where a lookup comes first, an
+/// UNDETERMINED delivery can be redriven.
 #[tokio::test]
 async fn receipt_after_a_failed_lookup_is_applied() {
     let vendor = Vendor::with_receipts();
@@ -256,7 +258,7 @@ async fn receipt_after_a_failed_lookup_is_applied() {
     app.done().await;
 }
 
-/// A receipt calls off a copy: what waits to be sent again, because nobody knew, is known.
+/// A receipt ends a retry that waits because the outcome was unknown.
 #[tokio::test]
 async fn receipt_ends_the_waiting_retry() {
     let vendor = Vendor::with_receipts();
@@ -279,7 +281,7 @@ async fn receipt_ends_the_waiting_retry() {
     app.done().await;
 }
 
-/// RCS of NHN Cloud repeats nothing of ours, and is only listed: what arrived is known by its own id.
+/// RCS of NHN Cloud repeats no reference of ours, and has a list only: a result is matched by the vendor's id.
 #[tokio::test]
 async fn receipt_without_our_reference_is_matched_by_the_vendors_id() {
     let _already = rustls::crypto::ring::default_provider().install_default();
@@ -317,8 +319,8 @@ async fn receipt_without_our_reference_is_matched_by_the_vendors_id() {
     shutdown.stop();
 }
 
-/// Bad inputs: who is no provider is refused before a byte of its body is read; more results than a body may hold are refused
-/// with the remedy; one time beyond all calendars costs no other result.
+/// Bad inputs: a callback for an unknown provider is refused before a byte of its body is read; more results than a
+/// body may hold are refused with the remedy; one time beyond all calendars costs no other result.
 #[tokio::test]
 async fn receipt_callback_of_unknown_provider_or_size_is_refused() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -350,7 +352,7 @@ async fn receipt_callback_of_unknown_provider_or_size_is_refused() {
     app.done().await;
 }
 
-/// What names nothing of ours is left alone after a day; told again with our reference, it is about that.
+/// A receipt that matches no attempt is no longer looked at after a day; repeated with our reference, it is applied.
 #[tokio::test]
 async fn receipt_that_matches_nothing_is_dropped_after_a_day() {
     let app = App::with_provider(&[], Vendor::with_receipts()).await;

@@ -10,7 +10,7 @@ use crate::receipt::post;
 use crate::support::app::App;
 use crate::support::vendor::{Vendor, over, reference, statuses, tell, told};
 
-/// L1: what had no receipt in time is UNDETERMINED; that it was taken is no news then, and what became of it is.
+/// L1: a delivery without a receipt in time is UNDETERMINED; a later ACCEPTED changes nothing, a later ending does.
 #[tokio::test]
 async fn receipt_missing_in_time_ends_undetermined() {
     let app = App::with_provider(&[], Vendor::with_receipts()).await;
@@ -36,8 +36,8 @@ async fn receipt_missing_in_time_ends_undetermined() {
     app.done().await;
 }
 
-/// What was told and not looked at yet is no silence, nor is a list that was not read to its end since; nor does an account that is
-/// gone say that its time is over.
+/// A receipt that is stored and not applied yet is not missing, nor is one of a list that was not read to its end
+/// since; nor does an account that is gone end the wait.
 #[tokio::test]
 async fn receipt_not_applied_yet_is_not_missing() {
     let vendor = Vendor { within: Some(Duration::from_secs(3600)), polls: true, ..Vendor::default() };
@@ -83,8 +83,12 @@ async fn receipts_are_removed_with_their_messages() {
     let id = post(&app, over("SMS")).await;
     app.work().await;
     let of = reference(&app, &id, 1, 1);
-    tell(&app, json!([{"key": "01012345678:1", "ref": of, "outcome": "FAILED", "code": "01012345678", "detail": "010-1234-5678 is off", "id": "p1"}]))
-        .await;
+    tell(
+        &app,
+        json!([{"key": "01012345678:1", "ref": of, "outcome": "FAILED", "code": "01012345678",
+        "detail": "010-1234-5678 is off", "id": "p1"}]),
+    )
+    .await;
     flow::receipt::apply(&app.hub).await.unwrap();
     let actor = notihub::model::access::principal::Actor::local_admin("test".into());
     let permit = actor.admin_permit().unwrap();
@@ -101,7 +105,7 @@ async fn receipts_are_removed_with_their_messages() {
     app.done().await;
 }
 
-/// What cannot be removed keeps nothing else from being removed.
+/// A retention step that fails stops no other step.
 #[tokio::test]
 async fn retention_step_that_fails_stops_no_other() {
     let app = App::with_provider(&[], Vendor::with_receipts()).await;

@@ -1,4 +1,5 @@
-//! Roles of the database: the hub owns nothing, a login enqueues for its partners alone, and neither stops the hub by a lock.
+//! Roles of the database: the hub owns nothing, a login enqueues for its partners alone, and neither stops the hub by a
+//! lock.
 
 use notihub::flow::{self, relay, retain};
 use notihub::model::access::principal::Actor;
@@ -26,8 +27,8 @@ async fn refused(conn: &mut PgConnection, sql: &str) -> (String, String, String)
     (e.code().to_owned(), e.message().to_owned(), e.hint().unwrap_or_default().to_owned())
 }
 
-/// A database whose schema one login owns that is no superuser and may make no roles, as installations of one login were
-/// before migration 0011.
+/// A database whose schema one login owns that is no superuser and may make no roles, as installations of one login
+/// were before migration 0011.
 async fn old_installation(may_make_roles: bool) -> (String, String) {
     let (owner, name) = (fresh_name("owner"), fresh_name("old"));
     let mut server = PgConnection::connect(&server_url()).await.unwrap();
@@ -67,7 +68,8 @@ async fn role_of_the_hub_owns_nothing_and_only_adds_to_the_audit_log() {
         "drop table audit",
         "alter table audit disable trigger all",
         "drop trigger audit_append_only on audit",
-        "create or replace function audit_is_only_added_to() returns trigger language plpgsql as 'begin return new; end'",
+        "create or replace function audit_is_only_added_to() returns trigger language plpgsql as 'begin return new; \
+            end'",
         "truncate messages",
         "drop table messages",
         "create table mine (n integer)",
@@ -81,8 +83,10 @@ async fn role_of_the_hub_owns_nothing_and_only_adds_to_the_audit_log() {
     ] {
         assert_eq!(refused(&mut hub, sql).await.0, "42501", "{sql}");
     }
-    let definers = "select coalesce(array_agg(proname::text), '{}') from pg_proc p join pg_roles r on r.oid = p.proowner \
-                    where prosecdef and (r.rolsuper or not coalesce(proconfig::text like '%search_path=pg_catalog, pg_temp%', false))";
+    let definers = "select coalesce(array_agg(proname::text), '{}') from pg_proc p join pg_roles r on r.oid = \
+        p.proowner \
+                    where prosecdef and (r.rolsuper or not coalesce(proconfig::text like '%search_path=pg_catalog, \
+                        pg_temp%', false))";
     let mut superuser = PgConnection::connect(&app.url).await.unwrap();
     assert_eq!(one::<Vec<String>>(&mut superuser, definers).await, Vec::<String>::new());
     app.done().await;
@@ -111,8 +115,8 @@ async fn role_of_the_hub_makes_partitions_of_a_week_alone() {
     app.done().await;
 }
 
-/// Faults C2: advisory locks by the numbers that earlier versions used, and by sqlx's own, held by a login that may only
-/// enqueue, stop nothing: no relay, no partition, no signing key, no erasure of content, no migration.
+/// Faults C2: advisory locks by the numbers that earlier versions used, and by sqlx's own, held by a login that may
+/// only enqueue, stop nothing: no relay, no partition, no signing key, no erasure of content, no migration.
 #[tokio::test]
 async fn role_of_a_login_stops_nothing_by_advisory_locks() {
     let app = App::new().await;
@@ -175,8 +179,9 @@ async fn grant(app: &App, partner: &str, role: &str) {
     flow::partner::grant_intake(&app.hub, actor.admin_permit().unwrap(), &partner, role).await.unwrap();
 }
 
-/// Faults C2: a transaction that a login holds open after it enqueued holds up nobody: not the same partner's messages over
-/// HTTP under the same key, not other logins' requests, not a change of the partner, not a migration that needs nothing.
+/// Faults C2: a transaction that a login holds open after it enqueued holds up nothing: not the same partner's messages
+/// over HTTP under the same key, not other logins' requests, not a change of the partner, not a migration that needs
+/// nothing.
 #[tokio::test]
 async fn role_of_a_login_stops_nothing_by_an_open_transaction() {
     let app = App::new().await;
@@ -218,8 +223,8 @@ async fn role_of_a_login_stops_nothing_by_an_open_transaction() {
     app.done().await;
 }
 
-/// Faults C2: a login enqueues for the partners that it, or a role it is a member of, was granted; for others it is told
-/// what it is told of partners that do not exist, with the command that would grant it.
+/// Faults C2: a login enqueues for the partners that it, or a role it is a member of, was granted; for others it is
+/// told what it is told of partners that do not exist, with the command that would grant it.
 #[tokio::test]
 async fn role_of_a_login_enqueues_for_its_partners_alone() {
     let folder = Folder::new();
@@ -278,7 +283,8 @@ async fn role_separation_of_an_old_installation_is_made_by_migrate() {
     let (old, owner) = old_installation(true).await;
     let mut superuser = PgConnection::connect(&as_superuser(&old)).await.unwrap();
     let (service_name, mut service) = login(&old, "in role notihub_enqueue").await;
-    let insert = "insert into partners (partner_id, name, shard, created_at) values (1, 'orders', 0, now()), (2, 'billing', 0, now())";
+    let insert = "insert into partners (partner_id, name, shard, created_at) values (1, 'orders', 0, now()), (2, \
+        'billing', 0, now())";
     run_sql(&mut superuser, insert).await;
     // A server from before has made partitions itself.
     let first = program(&folder, &["migrate"], &old, None).run().await.expect(0);
@@ -331,7 +337,8 @@ async fn role_separation_of_an_old_installation_is_made_by_migrate() {
     fsck(&folder, &hub).await;
 }
 
-/// Faults C3: where the owner may make no roles, `migrate` names the statements for an administrator and the hub works on.
+/// Faults C3: where the owner may make no roles, `migrate` names the statements for an administrator and the hub works
+/// on.
 #[tokio::test]
 async fn role_statements_are_named_where_the_owner_may_make_none() {
     let folder = Folder::new();

@@ -6,14 +6,15 @@ use serde_json::json;
 
 use crate::support::app::{App, email};
 
-/// S0-53, S0-54, S0-55, S0-56, S0-57, S0-58, S0-59, S0-77: one table of messages for sending and reporting, its details as
-/// JSON, its key and indexes under the names that the seed gives them. What a partitioned table cannot hold is beside it: the status,
-/// which lives on deliveries, and the uniqueness of a partner's key.
+/// S0-53, S0-54, S0-55, S0-56, S0-57, S0-58, S0-59, S0-77: one table of messages for sending and reporting, its details
+/// as JSON, its key and indexes under the names that the seed gives them. What a partitioned table cannot hold is
+/// beside it: the status, which lives on deliveries, and the uniqueness of a partner's key.
 #[tokio::test]
 async fn schema_of_messages_is_the_seeds() {
     let app = App::new().await;
     let db = app.db().await;
-    let names = "select c.relname::text from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = 'public'";
+    let names = "select c.relname::text from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname \
+        = 'public'";
     let names: BTreeSet<String> = sqlx::query_scalar(names).fetch_all(&db).await.unwrap().into_iter().collect();
     for name in [
         "messages",
@@ -25,7 +26,8 @@ async fn schema_of_messages_is_the_seeds() {
     ] {
         assert!(names.contains(name), "{name}");
     }
-    let kind = "select data_type::text from information_schema.columns where table_name = 'messages' and column_name = 'detail'";
+    let kind = "select data_type::text from information_schema.columns where table_name = 'messages' and column_name \
+        = 'detail'";
     assert_eq!(sqlx::query_scalar::<_, String>(kind).fetch_one(&db).await.unwrap(), "jsonb");
     let key = "select pg_get_constraintdef(oid) from pg_constraint where conname = 'uk_message_partner_client_msg'";
     let key: String = sqlx::query_scalar(key).fetch_one(&db).await.unwrap();

@@ -249,8 +249,8 @@ async fn database_without_writes_makes_the_hub_unready() {
     app.done().await;
 }
 
-/// Faults F1, D6, D7: a proxy leads to the standby and back, as one does that believes its primary dead for a moment. The
-/// hub's sessions with the standby stay open, and are not used again. Besides: what reads works on the standby.
+/// Faults F1, D6, D7: a proxy leads to the standby and back, as one does that believes its primary dead for a moment.
+/// The hub's sessions with the standby stay open, and are not used again. Besides: what reads works on the standby.
 #[tokio::test]
 async fn proxy_to_a_standby_for_a_while_stops_writes_for_no_longer() {
     let folder = Folder::new();
@@ -333,8 +333,8 @@ async fn server_waiting_for_a_lost_standby_makes_the_hub_unready() {
     program.stop().await.expect(0);
 }
 
-/// Faults D5, F1: `--database-url` names the standby first, then the primary. The primary is lost and the standby promoted:
-/// the running hub goes over, and nothing acknowledged is lost.
+/// Faults D5, F1: `--database-url` names the standby first, then the primary. The primary is lost and the standby
+/// promoted: the running hub goes over, and nothing acknowledged is lost.
 #[tokio::test]
 async fn database_url_with_several_hosts_leads_to_the_primary() {
     let folder = Folder::new();
@@ -418,8 +418,8 @@ impl Drop for Bouncer {
     }
 }
 
-/// Faults D4: what needs sessions refuses a pooler that keeps none, says what to do, and leaves no setting behind in
-/// connections that belong to others. `doctor` says the same.
+/// Faults D4: commands that need sessions refuse a pooler that keeps none, with the remedy, and leave no setting behind
+/// in connections that belong to others. `doctor` reports the same.
 #[tokio::test]
 async fn pooler_in_transaction_mode_is_refused_with_the_remedy() {
     let folder = Folder::new();

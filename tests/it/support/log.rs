@@ -1,7 +1,7 @@
 //! What the code under test logs, for a test to read.
 //!
-//! One subscriber serves all tests of the process: subscribers that come and go race with the cache of `tracing`, which may
-//! then hold a log line to be wanted by none. It writes only for threads that capture.
+//! One subscriber serves all tests of the process: subscribers that come and go race with the cache of `tracing`, which
+//! may then hold a log line to be wanted by none. It writes only for threads that capture.
 
 use std::cell::RefCell;
 use std::io::Write;
@@ -30,7 +30,8 @@ impl Write for Thread {
     }
 }
 
-/// The lines of the thread that made it, until it is dropped. For tests that run on one thread, as `#[tokio::test]` does.
+/// The lines of the thread that made it, until it is dropped. For tests that run on one thread, as `#[tokio::test]`
+/// does.
 pub struct Captured(());
 
 /// Captures what this thread logs from now on, down to DEBUG. Its hub is there already: `App` installs the subscriber.

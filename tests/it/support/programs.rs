@@ -4,8 +4,8 @@ use std::process::{Command, Stdio};
 
 use crate::laws::root;
 
-/// A Python that has this package. The system's is asked too: a distribution's package serves that one, whichever comes first
-/// in PATH.
+/// A Python that has this package. The system's is asked too: a distribution's package serves that one, whichever comes
+/// first in PATH.
 pub fn python(package: &str) -> &'static str {
     let has = |python: &&str| {
         let import = format!("import {package}");
@@ -34,9 +34,9 @@ pub fn node_library() -> Option<String> {
 /// Programs that a machine may lack: tests that need one are left out there.
 pub const OPTIONAL: [&str; 7] = ["curl", "openssl", "python3", "node", "npm", "javac", "kotlinc"];
 
-/// Whether one of the optional programs is in PATH. Where `TEST_REQUIRE` names it, as `.ci/run` does (`openssl,javac`), a
-/// program that is missing fails the test. The variable does not begin with `NOTIHUB_`: those are settings, and the program
-/// warns of others.
+/// Whether one of the optional programs is in PATH. Where `TEST_REQUIRE` names it, as `.ci/run` does (`openssl,javac`),
+/// a program that is missing fails the test. The variable does not begin with `NOTIHUB_`: those are settings, and the
+/// program warns of others.
 pub fn is_there(program: &str) -> bool {
     let required = std::env::var("TEST_REQUIRE").unwrap_or_default();
     let required: Vec<&str> = required.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();

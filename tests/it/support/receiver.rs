@@ -1,5 +1,5 @@
-//! A partner's endpoint, for tests: an HTTP server on loopback that keeps every request as it came, in order of arrival, and
-//! answers as told: at once, when it is let go (a tarpit), or by cutting the connection.
+//! A partner's endpoint, for tests: an HTTP server on loopback that keeps every request as it came, in order of
+//! arrival, and answers as told: at once, when it is let go (a tarpit), or by cutting the connection.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -205,7 +205,7 @@ pub async fn respond(
     response.body(Full::new(answer.body.into())).map_err(|e| e.to_string())
 }
 
-/// What the other tests rely on: every byte is kept, and each request is answered as told.
+/// The receiver that other tests rely on: every byte is kept, and each request is answered as scripted.
 #[tokio::test]
 async fn a_receiver_keeps_what_arrives_and_answers_as_told() {
     let _already = rustls::crypto::ring::default_provider().install_default();

@@ -121,7 +121,8 @@ pub fn python() -> &'static str {
         asked.is_ok_and(|status| status.success())
     };
     ["python3", "/usr/bin/python3"].into_iter().find(has).expect(
-        "this test needs the Python package aiosmtpd: install it with `apt-get install python3-aiosmtpd` or `pip install aiosmtpd`",
+        "this test needs the Python package aiosmtpd: install it with `apt-get install python3-aiosmtpd` or `pip \
+            install aiosmtpd`",
     )
 }
 

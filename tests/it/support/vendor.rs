@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 
 use crate::support::app::{Answer, App};
 
-/// A vendor of all text channels that answers as it is told and else takes everything; tells receipts in a form of its own, to
-/// whoever knows its word; and has a list of results.
+/// A vendor of all text channels that answers as it is told and else takes everything; tells receipts in a form of its
+/// own, to whoever knows its word; and has a list of results.
 #[derive(Default)]
 pub struct Vendor {
     pub within: Option<Duration>,

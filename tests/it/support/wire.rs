@@ -27,8 +27,8 @@ impl Wire {
         Wire(BufStream::new(TcpStream::connect(address).await.expect("a connection")), signed)
     }
 
-    /// Every request is signed after its host, unless it brings a header of its own. A server that hangs up while we write
-    /// is found out by what we read next.
+    /// Every request is signed after its host, unless it brings a header of its own. A server that hangs up while we
+    /// write is found out by what we read next.
     pub async fn send(&mut self, bytes: &[u8]) {
         const HOST: &[u8] = b"Host: hub\r\n";
         let brings_own = bytes.windows(14).any(|w| w.eq_ignore_ascii_case(b"authorization:"));

@@ -24,9 +24,9 @@ fn is_refused_at_first(event_id: &str) -> bool {
     event_id.bytes().map(u32::from).sum::<u32>().is_multiple_of(2)
 }
 
-/// S0-44, S0-46: the endpoint says 500 to every other event at first, and workers are killed at random. Every event arrives at
-/// least once, by id exactly those that happened, numbered without gaps for each delivery; what arrives twice is the same bytes
-/// under the same id.
+/// S0-44, S0-46: the endpoint answers 500 to every other event at first, and workers are killed at random. Every event
+/// arrives at least once, the ids are exactly those of the events, numbered without gaps for each delivery, and a
+/// repeated event is the same bytes under the same id.
 #[tokio::test]
 async fn webhooks_while_workers_are_killed_all_arrive() {
     let (folder, ground, url) = (Folder::new(), Shutdown::new(), fresh_database().await);
@@ -115,7 +115,8 @@ async fn webhooks_while_workers_are_killed_all_arrive() {
     assert!(lost > 0, "no worker was killed with a webhook in its hands");
     let refused = expected.iter().filter(|id| is_refused_at_first(id)).count();
     println!(
-        "{} requests for {} events: {refused} refused at first, {} copies beyond that; workers were killed after {moments:?} \
+        "{} requests for {} events: {refused} refused at first, {} copies beyond that; workers were killed after \
+            {moments:?} \
          requests and held {lost} webhooks",
         records.len(),
         expected.len(),

@@ -1,6 +1,6 @@
-//! No way inside, and what goes out: webhooks against hostile URLs, names and endpoints. Loopback has addresses enough to
-//! play both parts: 127.0.0.2 is a partner's server, which the settings allow; on 127.0.0.1, which they do not, stands a
-//! canary, and whatever reaches it is a hole.
+//! No way inside, and what goes out: webhooks against hostile URLs, names and endpoints. Loopback has addresses enough
+//! to play both parts: 127.0.0.2 is a partner's server, which the settings allow; on 127.0.0.1, which they do not,
+//! stands a canary, and whatever reaches it is a hole.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -245,16 +245,22 @@ fn egress_url_of_an_inside_address_is_refused_in_any_spelling() {
     let table = [
         (
             "url_host_not_allowed",
-            "https://127.0.0.1/ https://2130706433/ https://0177.0.0.1/ https://0177.1/ https://0x7f.1/ https://0x7f000001/ \
+            "https://127.0.0.1/ https://2130706433/ https://0177.0.0.1/ https://0177.1/ https://0x7f.1/ \
+                https://0x7f000001/ \
              https://017700000001/ https://127.1/ https://127.0.1/ https://0/ https://0.0.0.0/ https://127.0.0.1./ \
              https://１２７.０.０.１/ https://①②⑦.⓪.⓪.①/ https://127。0。0。1/ https://127．0．0．1/ https://127｡0｡0｡1/ \
              https://%31%32%37.0.0.1/ https://12%37.0.0.1/ https://169.254.169.254/latest/meta-data/ \
              https://2852039166/ https://0xa9fea9fe/ https://0251.0376.0251.0376/ https://169.254.43518/ \
-             https://100.100.100.200/ https://168.63.129.16/ https://10.0.0.1/ https://192.168.1.1/ https://172.31.0.1/ \
-             https://[::1]/ https://[::]/ https://[0:0:0:0:0:0:0:1]/ https://[::127.0.0.1]/ https://[::ffff:127.0.0.1]/ \
-             https://[::ffff:7f00:1]/ https://[::ffff:a9fe:a9fe]/ https://[::FFFF:169.254.169.254]/ https://[::ffff:0:7f00:1]/ \
-             https://[64:ff9b::a9fe:a9fe]/ https://[64:ff9b:1::10.0.0.1]/ https://[2002:7f00:1::]/ https://[2002:a9fe:a9fe::1]/ \
-             https://[2001:0:7f00:1::]/ https://[fe80::1]/ https://[fec0::1]/ https://[fc00::1]/ https://[fd00:ec2::254]/ \
+             https://100.100.100.200/ https://168.63.129.16/ https://10.0.0.1/ https://192.168.1.1/ \
+                 https://172.31.0.1/ \
+             https://[::1]/ https://[::]/ https://[0:0:0:0:0:0:0:1]/ https://[::127.0.0.1]/ \
+                 https://[::ffff:127.0.0.1]/ \
+             https://[::ffff:7f00:1]/ https://[::ffff:a9fe:a9fe]/ https://[::FFFF:169.254.169.254]/ \
+                 https://[::ffff:0:7f00:1]/ \
+             https://[64:ff9b::a9fe:a9fe]/ https://[64:ff9b:1::10.0.0.1]/ https://[2002:7f00:1::]/ \
+                 https://[2002:a9fe:a9fe::1]/ \
+             https://[2001:0:7f00:1::]/ https://[fe80::1]/ https://[fec0::1]/ https://[fc00::1]/ \
+                 https://[fd00:ec2::254]/ \
              https://[ff02::1]/ https://[100::1]/ https://[2001:db8::1]/ https://[2606:4700::5efe:10.0.0.1]/ \
              https://localhost/ https://LOCALHOST/ https://ＬＯＣＡＬＨＯＳＴ/ https://localhost./ https://a.localhost/ \
              https://ip6-localhost/ https://metadata.google.internal/ https://metadata/ https://printer.local/ \
@@ -270,7 +276,8 @@ fn egress_url_of_an_inside_address_is_refused_in_any_spelling() {
             "https://[fe80::1%25eth0]/ https://[fe80::1%eth0]/ https://[::1 https://1.2.3.4.5/ https://256.0.0.1/ \
              https://0x100000000/ https://127.0.0.1%00.example.com/ https://exa%0Ample.com/ https:example.com \
              https:/example.com/ https:///example.com/ example.com //example.com/ / https:// https://exa<mple.com/ \
-             https://example.com:99999/ https://example.com:https/ https://example.com\\@127.0.0.1/ https:\\\\example.com/ \
+             https://example.com:99999/ https://example.com:https/ https://example.com\\@127.0.0.1/ \
+                 https:\\\\example.com/ \
              https://127.0.0.1\\.example.com/ https://example.com/%zz",
         ),
         (
@@ -355,7 +362,7 @@ async fn egress_name_that_resolves_inside_now_and_then_is_never_called_there() {
     unharmed(&canary);
 }
 
-/// S0-44: what is refused is refused in one word, whatever stands behind it: a service, a closed port, nothing.
+/// S0-44: a refusal is the same word whatever stands behind the address: a service, a closed port, nothing.
 #[tokio::test]
 async fn egress_to_an_inside_address_is_refused_in_one_word() {
     let peer = Peer::answering(plain(204, "", "")).await;
@@ -383,7 +390,8 @@ async fn egress_to_an_inside_address_is_refused_in_one_word() {
     assert_eq!(peer.connections.load(Ordering::SeqCst), 0);
 }
 
-/// S0-44: refused, no such name, no TLS, a certificate of a stranger's: told alike, so that nobody maps a network by us.
+/// S0-44: a refused connection, an unknown name, a server without TLS and a foreign certificate are reported alike, so
+/// that a network cannot be mapped through the hub.
 #[tokio::test]
 async fn egress_failure_to_connect_is_one_word() {
     let plain_text = Peer::answering(plain(400, "", "no TLS here")).await;
@@ -423,7 +431,7 @@ async fn egress_redirect_is_not_followed() {
     }
 }
 
-/// S0-44, S0-46: what an answer comes to.
+/// S0-44, S0-46: each answer of an endpoint has its outcome.
 #[tokio::test]
 async fn egress_answer_has_its_outcome() {
     for status in [200, 201, 202, 204, 206, 299] {
@@ -473,7 +481,12 @@ async fn egress_answer_is_bounded_in_time_and_size() {
     assert!(matches!(outcome, Outcome::Accepted { .. }), "a status: {outcome:?}");
 
     // 180,000 bytes once inflated.
-    let small = "H4sIAAAAAAACA+3GsQkAIAwAsFf6WqEWCuLk/3iHkEyZ0zvvqhgRERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERH5IQ+PVV1sIL8CAA==";
+    let small = "H4sIAAAAAAACA+3GsQkAIAwAsFf6WqEWCuLk/3iHkEyZ0zvvqhgRERERERERERERERERERERERERERERERERERERERERERERERE\
+        RERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERE\
+            RERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERE\
+                RERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERE\
+                    RERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERERE\
+                        RERERERH5IQ+PVV1sIL8CAA==";
     let small = data_encoding::BASE64.decode(small.as_bytes()).unwrap();
     let answer = format!("HTTP/1.1 500 Oh\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\n\r\n", small.len());
     let bomb = Peer::answering([answer.into_bytes(), small].concat()).await;
@@ -482,8 +495,8 @@ async fn egress_answer_is_bounded_in_time_and_size() {
     assert!(!bomb.seen()[0].head.contains("accept-encoding"), "nothing compressed is asked for");
 }
 
-/// S0-45, S0-48, S0-49: a request carries the event's bytes and both signatures over them; what its owner adds overrides
-/// none of ours, and begins no line of its own.
+/// S0-45, S0-48, S0-49: a request carries the event's bytes and both signatures over them; what its owner adds
+/// overrides none of ours, and begins no line of its own.
 #[tokio::test]
 async fn egress_request_is_signed_and_nothing_is_injected() {
     let peer = Peer::answering(plain(200, "", "ok")).await;

@@ -1,5 +1,5 @@
-//! Endpoints of partners: made, changed, rotated, paused, tested and deleted through the front door; what they got, and what
-//! is told of it.
+//! Endpoints of partners: made, changed, rotated, paused, tested and deleted through the front door; what they got, and
+//! what is told of it.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,8 +20,8 @@ use crate::support::process::{Folder, Notihub};
 
 const URL: &str = "https://hooks.example.com/notihub";
 
-/// Every endpoint in one: answers as it is told, and keeps what it was sent. How requests are signed and where they may go is
-/// its provider's, and tested there.
+/// Every endpoint in one: answers as it is told, and keeps what it was sent. How requests are signed and where they may
+/// go is its provider's, and tested there.
 #[derive(Default)]
 struct Endpoints {
     refuses: Mutex<Option<(ErrorClass, &'static str, String)>>,
@@ -88,8 +88,8 @@ async fn items(app: &App, path: &str) -> Vec<Value> {
     app.get(path).await.expect(200).body["items"].as_array().unwrap().clone()
 }
 
-/// S0-44, S0-45: an endpoint is made with its secret, looked at without it, changed field by field, and deleted; what is left
-/// out stays and null empties.
+/// S0-44, S0-45: an endpoint is made with its secret, looked at without it, changed field by field, and deleted; what
+/// is left out stays and null empties.
 #[tokio::test]
 async fn endpoint_is_created_changed_and_deleted() {
     let app = App::new().await;
@@ -102,7 +102,8 @@ async fn endpoint_is_created_changed_and_deleted() {
     let at = "2027-03-05T00:30:00.000000Z";
     let bare = json!({"code": "0000", "endpointId": endpoint, "url": URL, "description": null, "events": null,
         "status": "ACTIVE", "disabledReason": null, "ordered": false, "includeContent": false, "contactEmail": null,
-        "headers": [], "formerSecretGoodUntil": null, "failingSince": null, "lastSuccessAt": null, "lastFailureAt": null,
+        "headers": [], "formerSecretGoodUntil": null, "failingSince": null, "lastSuccessAt": null,
+            "lastFailureAt": null,
         "createdAt": at, "updatedAt": at});
     assert_eq!(app.get(&path).await.expect(200).body, bare);
 
@@ -153,7 +154,7 @@ async fn endpoint_is_created_changed_and_deleted() {
     app.done().await;
 }
 
-/// S0-44: what is wrong with an endpoint is told all at once, in words of the contract, and nothing of it is done.
+/// S0-44: all faults of an endpoint are in one answer, in words of the contract, and nothing is changed.
 #[tokio::test]
 async fn endpoint_with_faults_is_refused_with_all_of_them() {
     let app = App::new().await;
@@ -233,8 +234,8 @@ async fn endpoint_with_faults_is_refused_with_all_of_them() {
     app.done().await;
 }
 
-/// S0-45: a secret is shown when it is made and never again; a rotation keeps the one before for its overlap; values of
-/// headers are shown nowhere; and the audit log has each deed with who did it, and none of these.
+/// S0-45: a secret is shown when it is made and never again; a rotation keeps the former one for its overlap; values of
+/// headers are shown nowhere. The audit log has each change and its actor, and no secret or header value.
 #[tokio::test]
 async fn endpoint_secret_is_shown_once_and_changes_are_audited() {
     let app = App::new().await;
@@ -376,8 +377,8 @@ async fn endpoint_content_needs_a_grant() {
     app.done().await;
 }
 
-/// S0-44: what is for a paused endpoint waits without limit, and goes when it is resumed, what a worker parked late included;
-/// other endpoints get theirs meanwhile.
+/// S0-44: webhooks of a paused endpoint wait without limit and go when it is resumed, also those that a worker parked
+/// late; other endpoints get theirs meanwhile.
 #[tokio::test]
 async fn endpoint_paused_has_its_webhooks_wait_until_resumed() {
     let (app, endpoints) = with_endpoints().await;
@@ -438,8 +439,8 @@ async fn endpoint_paused_has_its_webhooks_wait_until_resumed() {
     app.done().await;
 }
 
-/// S0-44: what is parked for an endpoint that is deleted is canceled, and an endpoint that was disabled can be taken up again
-/// by its owner.
+/// S0-44: parked webhooks of a deleted endpoint are canceled, and the owner of a disabled endpoint can make it active
+/// again.
 #[tokio::test]
 async fn endpoint_deleted_has_its_webhooks_canceled() {
     let (app, endpoints) = with_endpoints().await;
@@ -477,7 +478,7 @@ async fn endpoint_deleted_has_its_webhooks_canceled() {
     app.done().await;
 }
 
-/// S0-44, S0-46: what an endpoint got can be looked at: each event with its calls and answers, by status, event and time; its
+/// S0-44, S0-46: an endpoint's list has each event with its calls and answers, filtered by status, event and time; its
 /// health follows from it; a test comes to it alone.
 #[tokio::test]
 async fn endpoint_shows_its_deliveries_and_health() {
@@ -570,8 +571,8 @@ async fn endpoint_shows_its_deliveries_and_health() {
     app.done().await;
 }
 
-/// S3-18: what tells of messages is not among what was posted, unless it is asked for; each is a delivery like any other, with
-/// what it tells of; and a message's story has its webhooks.
+/// S3-18: webhooks are not among the posted messages, unless asked for; each is a delivery like any other, with the
+/// message it reports on; and a message's timeline has its webhooks.
 #[tokio::test]
 async fn webhooks_are_listed_only_where_asked_for() {
     let (app, endpoints) = with_endpoints().await;
@@ -641,14 +642,15 @@ async fn webhooks_are_listed_only_where_asked_for() {
     // And where each stands, with the message.
     let listed = whole["webhooks"].as_array().unwrap();
     assert_eq!(listed.len(), 2, "{whole}");
-    let one = json!({"deliveryId": sent["deliveryId"], "endpointId": endpoint, "event": "delivery.sent", "status": "SENT",
+    let one = json!({"deliveryId": sent["deliveryId"], "endpointId": endpoint, "event": "delivery.sent",
+        "status": "SENT",
         "nextAttemptAt": null});
     assert!(listed.contains(&one), "{whole}");
     app.done().await;
 }
 
-/// S0-45, S3-17: the same from a terminal, in text and as JSON, with a remedy for what is wrong; a secret is printed once, and
-/// a header's value never.
+/// S0-45, S3-17: the same from a terminal, in text and as JSON, with a remedy for what is wrong; a secret is printed
+/// once, and a header's value never.
 #[tokio::test]
 async fn endpoint_commands_work_at_a_terminal() {
     let (folder, url) = (Folder::new(), fresh_database().await);

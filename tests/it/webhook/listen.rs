@@ -84,8 +84,8 @@ async fn listener_verifies_answers_and_counts() {
     assert_eq!(*sum, json!({"requests": 5, "events": 2, "again": 2, "invalid": 3}));
 }
 
-/// S0-44: what does not verify is refused unless told otherwise, and said first; what is kept is what came, for `verify` to
-/// judge again.
+/// S0-44: a request that does not verify is refused, unless told otherwise, and reported first; it is kept byte for
+/// byte, for `verify` to judge again.
 #[tokio::test]
 async fn listener_refuses_and_keeps_what_does_not_verify() {
     let folder = Folder::new();
@@ -116,7 +116,7 @@ async fn listener_refuses_and_keeps_what_does_not_verify() {
     assert!(refused.expect(1).stderr.contains("cannot be written to"));
 }
 
-/// What arrives was written by somebody else: nothing of it steers the terminal, or looks like a line of ours.
+/// A request comes from anywhere: nothing of it steers the terminal, or looks like a line of the program.
 #[tokio::test]
 async fn listener_output_is_not_steered_by_requests() {
     let folder = Folder::new();
@@ -143,7 +143,7 @@ async fn listener_output_is_not_steered_by_requests() {
     }
 }
 
-/// A request that somebody pasted is judged by each scheme, and what to do is said.
+/// A pasted request is judged by each scheme, and the output names the remedy.
 #[tokio::test]
 async fn verify_command_judges_a_pasted_request() {
     let folder = Folder::new();

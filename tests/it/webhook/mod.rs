@@ -24,7 +24,8 @@ use crate::support::receiver::{Receiver, Recorded};
 /// What each verifier says of a request. The clock of the libraries stands at the time the request is signed with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verdict {
-    /// By `webhook-signature`: the library for Python and, where there is Node, the one for JavaScript, which must agree.
+    /// By `webhook-signature`: the library for Python and, where there is Node, the one for JavaScript, which must
+    /// agree.
     pub library: bool,
     /// By `X-Signature`, or the one that comes next.
     pub seed: bool,
@@ -34,8 +35,8 @@ const HOLDS: Verdict = Verdict { library: true, seed: true };
 
 const REFUSED: Verdict = Verdict { library: false, seed: false };
 
-/// Every request is taken by every verifier that has its secret, and by none when one bit of it is changed: of the body, of
-/// its signatures, of the time; of the id, which the seed's signature does not cover, by no library.
+/// Every request is taken by every verifier that has its secret, and by none when one bit of it is changed: of the
+/// body, of its signatures, of the time; of the id, which the seed's signature does not cover, by no library.
 pub fn verify_all<'r>(requests: impl IntoIterator<Item = (&'r str, &'r Recorded)>) {
     let mut cases = Vec::new();
     for (n, (secret, request)) in requests.into_iter().enumerate() {
@@ -106,8 +107,8 @@ fn with_headers(request: &Recorded, change: impl Fn(&str, &str) -> String) -> Re
     Recorded { headers, ..request.clone() }
 }
 
-/// With one bit changed of every MAC: the bits that were computed, not those of how they are written, of which base64 has two
-/// that mean nothing.
+/// With one bit changed of every MAC: the bits that were computed, not those of how they are written, of which base64
+/// has two that mean nothing.
 fn with_flipped_signatures(request: &Recorded, bit: usize) -> Recorded {
     let entry = |entry: &str| {
         let mac = BASE64.decode(entry.strip_prefix("v1,").unwrap().as_bytes()).unwrap();

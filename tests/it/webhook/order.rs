@@ -1,5 +1,5 @@
-//! Endpoints that want the events of a message in order: what they wait for is found at the same cost whatever they got before,
-//! and neither they nor any other endpoint hold up a channel.
+//! Endpoints that want the events of a message in order: what they wait for is found at the same cost whatever they got
+//! before, and neither they nor any other endpoint hold up a channel.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -42,14 +42,16 @@ fn in_order(message: &str) -> Vec<String> {
 
 async fn most_not_called(app: &App) -> i64 {
     app.count(
-        "select coalesce(max(n), 0) from (select count(*) as n from attempts a join deliveries d using (shard, message_id, no) \
+        "select coalesce(max(n), 0) from (select count(*) as n from attempts a join deliveries d using (shard, \
+            message_id, no) \
          where d.lane >= 66 and a.outcome = 'NOT_CALLED' group by shard, message_id, no) as each",
     )
     .await
 }
 
-/// Fault A2: four hundred messages to an endpoint that wants order and does not answer. What they are about goes out over its own
-/// channels meanwhile; the endpoint's events wait without being claimed again and again, and arrive in order.
+/// Fault A2: four hundred messages to an endpoint that wants order and does not answer. What they are about goes out
+/// over its own channels meanwhile; the endpoint's events wait without being claimed again and again, and arrive in
+/// order.
 #[tokio::test]
 async fn ordered_endpoint_that_does_not_answer_holds_up_no_channel() {
     let (app, tarpit, _) = ordered().await;
@@ -84,8 +86,8 @@ async fn ordered_endpoint_that_does_not_answer_holds_up_no_channel() {
     app.done().await;
 }
 
-/// Fault A2, I16: every event is refused when it first comes, and two workers share the work. No event of a message comes before
-/// the one ahead of it was taken; while that waits for its next try, those behind it are not claimed.
+/// Fault A2, I16: every event is refused when it first comes, and two workers share the work. No event of a message
+/// comes before the one ahead of it was taken; while that waits for its next try, those behind it are not claimed.
 #[tokio::test]
 async fn ordered_events_refused_at_first_arrive_in_order_from_two_workers() {
     let (app, receiver, id) = ordered().await;
@@ -155,7 +157,8 @@ async fn webhooks_and_channels_do_not_share_connections() {
     app.done().await;
 }
 
-/// Fault A2: a worker that is lost after the end of an event, before the release of the next, costs a while, not the event.
+/// Fault A2: a worker that is lost after the end of an event, before the release of the next, costs a while, not the
+/// event.
 #[tokio::test]
 async fn ordered_event_whose_release_was_lost_is_released_later() {
     let (app, receiver, _) = ordered().await;
@@ -171,7 +174,8 @@ async fn ordered_event_whose_release_was_lost_is_released_later() {
     app.done().await;
 }
 
-/// Fault A2: webhooks that an older program wrote, those that wait for another try among them, go in order like all others.
+/// Fault A2: webhooks that an older program wrote, those that wait for another try among them, go in order like all
+/// others.
 #[tokio::test]
 async fn ordered_events_of_an_older_program_arrive_in_order() {
     let (app, receiver, _) = ordered().await;
@@ -206,8 +210,8 @@ async fn ordered_endpoint_that_gives_up_order_gets_what_waits() {
     app.done().await;
 }
 
-/// Where the endpoint asks for order, an event of a message is not sent before the one ahead of it is through; other messages
-/// do not wait for it.
+/// Where the endpoint asks for order, an event of a message is not sent before the one ahead of it is through; other
+/// messages do not wait for it.
 #[tokio::test]
 async fn ordered_event_waits_for_the_one_before() {
     let (app, receiver) = here().await;
@@ -234,8 +238,8 @@ async fn ordered_event_waits_for_the_one_before() {
     app.done().await;
 }
 
-/// A worker that read the endpoint while it was paused parks an event after it was resumed: those behind it come in time all
-/// the same.
+/// A worker that read the endpoint while it was paused parks an event after it was resumed: those behind it come in
+/// time all the same.
 #[tokio::test]
 async fn ordered_event_does_not_wait_for_a_parked_one() {
     let (app, receiver) = here().await;

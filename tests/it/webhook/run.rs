@@ -1,5 +1,5 @@
-//! Webhooks from end to end: what happens to messages is told to a real server on loopback, signed, in order, again, or not
-//! any more.
+//! Webhooks from end to end: what happens to messages is told to a real server on loopback, signed, in order, again, or
+//! not any more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -23,8 +23,8 @@ fn refuse() -> Behaviour {
     Behaviour::Fail { status: 554, text: "no".into() }
 }
 
-/// S0-4, S0-44, S0-45, S0-48, S0-49: every outcome is told, numbered, with a stable id, signed in both ways over the bytes
-/// sent; and the message's story tells that it was told.
+/// S0-4, S0-44, S0-45, S0-48, S0-49: every outcome is an event, numbered, with a stable id, signed in both ways over
+/// the bytes sent; and the message's timeline has it.
 #[tokio::test]
 async fn webhook_for_each_outcome_is_numbered_and_signed() {
     let (app, receiver) = here().await;
@@ -40,7 +40,8 @@ async fn webhook_for_each_outcome_is_numbered_and_signed() {
     let partner = app.partner.partner_id.to_string();
     let expected = json!({
         "eventId": format!("{id}-1-1"), "event": "delivery.sent", "v": 1, "seq": 1,
-        "occurredAt": sent["occurredAt"], "partnerId": partner, "messageId": id, "clientMsgId": "order-1", "type": "TEST",
+        "occurredAt": sent["occurredAt"], "partnerId": partner, "messageId": id, "clientMsgId": "order-1",
+            "type": "TEST",
         "deliveryId": format!("{id}-1"), "channel": "EMAIL", "status": "SENT", "attempt": 1, "provider": "smtp",
         "errorCode": null, "errorReason": null,
     });
@@ -56,8 +57,8 @@ async fn webhook_for_each_outcome_is_numbered_and_signed() {
     app.done().await;
 }
 
-/// S0-46: what fails is tried again as the published table says, never early and at most a tenth late; then it is a dead
-/// letter.
+/// S0-46: a failed webhook is tried again as the published table says, never early and at most a tenth late; then it is
+/// a dead letter.
 #[tokio::test]
 async fn webhook_retry_schedule_is_the_published_one() {
     let (app, receiver) = here().await;
@@ -87,8 +88,8 @@ async fn webhook_retry_schedule_is_the_published_one() {
     app.done().await;
 }
 
-/// S0-46: who fixed an endpoint does not wait for what waits: everything arrives now, each once, under its own id, and no
-/// second time; what was told before that time, or goes elsewhere, keeps its pace.
+/// S0-46: after a recovery the waiting webhooks of the endpoint arrive at once, each once, under its own id, and no
+/// second time; events before the window and of other endpoints keep their pace.
 #[tokio::test]
 async fn recovery_of_an_endpoint_hastens_its_waiting_webhooks() {
     let (app, receiver) = here().await;
@@ -145,7 +146,7 @@ async fn recovery_of_an_endpoint_hastens_its_waiting_webhooks() {
     app.done().await;
 }
 
-/// What is hastened and fails again waits again, as long as it would have: a recovery does not go at it a second time.
+/// A hastened webhook that fails waits again, as long as it would have: a recovery does not hasten it a second time.
 #[tokio::test]
 async fn webhook_hastened_that_fails_waits_again() {
     let (app, receiver) = here().await;
@@ -203,7 +204,7 @@ async fn webhook_retry_after_is_honoured_within_bounds() {
     app.done().await;
 }
 
-/// Seven deliveries, of which two fail for good: completion is told once, after the last.
+/// Seven deliveries, two of them refused for good: completion is reported once, after the last.
 #[tokio::test]
 async fn completion_event_is_sent_once_after_the_last_delivery() {
     let (app, receiver) = here().await;
@@ -224,8 +225,8 @@ async fn completion_event_is_sent_once_after_the_last_delivery() {
     app.done().await;
 }
 
-/// A channel whose lanes come after those of WEBHOOK is told of, counted, listed and replayed like any other. A trigger stands
-/// in for it: an e-mail is in its lanes once its call is over.
+/// A channel whose lanes come after those of WEBHOOK is told of, counted, listed and replayed like any other. A trigger
+/// stands in for it: an e-mail is in its lanes once its call is over.
 #[tokio::test]
 async fn channel_with_lanes_after_webhook_is_reported_like_any_other() {
     let (app, receiver) = here().await;
@@ -233,11 +234,13 @@ async fn channel_with_lanes_after_webhook_is_reported_like_any_other() {
     let run = async |sql| {
         sqlx::raw_sql(sql).execute(&app.db().await).await.unwrap();
     };
-    run("create function moved() returns trigger language plpgsql as $$ begin new.lane := old.lane + 72; return new; end $$;
+    run("create function moved() returns trigger language plpgsql as $$ begin new.lane := old.lane + 72; return new; \
+        end $$;
          create trigger moved before update on deliveries for each row
          when (old.status = 'PROCESSING' and new.status <> 'PROCESSING' and old.lane < 6) execute function moved()")
     .await;
-    let back = "update deliveries set lane = lane - 72 where lane >= 72; update stat_deltas set lane = lane - 72 where lane >= 72";
+    let back = "update deliveries set lane = lane - 72 where lane >= 72; update stat_deltas set lane = lane - 72 \
+        where lane >= 72";
     let body = json!({"type": "TEST", "title": "t", "body": "b", "channels": [
         {"channel": "EMAIL", "to": "kim@example.com"}, {"channel": "SLACK", "to": "dev"}]});
     app.smtp.script(Behaviour::Fail { status: 451, text: "later".into() }, 1);
@@ -302,7 +305,7 @@ async fn endpoint_gets_the_events_it_asks_for() {
     app.done().await;
 }
 
-/// 410 disables at once: what is for it is a dead letter, its owner hears of it by an event and by e-mail.
+/// An answer of 410 disables at once: the webhook is a dead letter, and an event and an e-mail go to the owner.
 #[tokio::test]
 async fn endpoint_answering_410_is_disabled_at_once() {
     let (app, receiver) = here().await;
@@ -368,7 +371,8 @@ async fn endpoint_failing_for_five_days_is_disabled() {
     app.done().await;
 }
 
-/// S0-45: what a run with retries and a rotation sent is accepted by the official libraries, and refused with one bit flipped.
+/// S0-45: what a run with retries and a rotation sent is accepted by the official libraries, and refused with one bit
+/// flipped.
 #[tokio::test]
 async fn webhook_run_with_a_rotation_is_accepted_by_official_libraries() {
     let (app, receiver) = here().await;
@@ -407,7 +411,7 @@ async fn webhook_run_with_a_rotation_is_accepted_by_official_libraries() {
     app.done().await;
 }
 
-/// What a message said is told only where the endpoint asks for it and its partner may have it.
+/// The content of a message is in an event only where the endpoint asks for it and its partner has the grant.
 #[tokio::test]
 async fn webhook_content_is_sent_only_where_asked_for_and_granted() {
     let (app, receiver) = here().await;
@@ -463,7 +467,7 @@ async fn endpoint_that_never_answers_holds_up_no_other() {
     app.done().await;
 }
 
-/// A request that was enqueued in SQL and refused is told, with why: nobody waits for an answer to it.
+/// A request that was enqueued in SQL and refused is reported with its reason: no caller waits for an answer to it.
 #[tokio::test]
 async fn webhook_for_a_request_refused_in_sql_has_the_reason() {
     let (app, receiver) = here().await;
@@ -482,7 +486,7 @@ async fn webhook_for_a_request_refused_in_sql_has_the_reason() {
     app.done().await;
 }
 
-/// S0-44: what /openapi.json says of webhooks is what is sent: the headers, the fields of every kind of event, their forms.
+/// S0-44: webhooks are as /openapi.json describes them: the headers, the fields of every kind of event, their forms.
 #[tokio::test]
 async fn webhook_request_is_as_the_document_describes() {
     let (app, receiver) = here().await;

@@ -47,8 +47,8 @@ fn webhook_samples_in_the_document_are_the_tested_ones() {
     }
 }
 
-/// S0-45, S0-49: each sample takes a request that is as it was signed, and none with a bit changed, sent late, signed with
-/// another secret, or with none where the sample was given none.
+/// S0-45, S0-49: each sample takes a request that is as it was signed, and none with a bit changed, sent late, signed
+/// with another secret, or with none where the sample was given none.
 #[test]
 fn webhook_sample_accepts_a_signed_request_alone() {
     let (folder, now) = (Folder::new(), Clock::system().now().timestamp());
@@ -147,7 +147,8 @@ fn webhook_sample_with_the_library_verifies() {
                 .map(|(name, value)| (name.to_owned(), value.into()))
                 .collect();
         let with = serde_json::json!({"secret": secret, "body": sent, "headers": headers}).to_string();
-        let program = "import json, sys; names = json.loads(sys.argv[2]); exec(open(sys.argv[1]).read(), names); print(names['event']['event'])";
+        let program = "import json, sys; names = json.loads(sys.argv[2]); exec(open(sys.argv[1]).read(), names); \
+            print(names['event']['event'])";
         let ran = Command::new(python("standardwebhooks"))
             .args(["-c", program])
             .arg(&sample)

@@ -1,5 +1,5 @@
-//! What we sign, judged by others: the official libraries of Standard Webhooks (Python's and JavaScript's), and a verifier of
-//! ten lines that does what the seed says.
+//! What we sign, judged by others: the official libraries of Standard Webhooks (Python's and JavaScript's), and a
+//! verifier of ten lines that does what the seed says.
 
 use notihub::clock::Clock;
 use notihub::model::signature;
@@ -23,8 +23,8 @@ fn without(request: &Recorded, header: &str) -> Recorded {
     Recorded { headers, ..request.clone() }
 }
 
-/// S0-45, S0-49: what we sign is taken by verifiers that others wrote, also while one secret replaces another, and is not when
-/// any one bit of the body or of a signature is changed.
+/// S0-45, S0-49: verifiers of other authors accept our signatures, also while one secret replaces another, and refuse
+/// them when any one bit of the body or of a signature is changed.
 #[test]
 fn signature_is_verified_by_other_implementations() {
     let at = 1_800_000_000;
