@@ -12,10 +12,7 @@ use sqlx::{Connection as _, PgConnection};
 use crate::laws::{read, root};
 use crate::support::app::{App, email, start_time};
 use crate::support::database::{as_hub, as_superuser, fresh_database, migrate, store as open};
-
-async fn run_sql(conn: &mut PgConnection, sql: &str) {
-    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(conn).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
-}
+use crate::support::sql::run_sql;
 
 /// The first column of each row.
 async fn column<T>(conn: &mut PgConnection, sql: &str) -> Vec<T>

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::access::told;
 use crate::support::app::{Answer, App, email, sign_in};
 use crate::support::database::fresh_database;
-use crate::support::process::{Folder, Notihub, fsck};
+use crate::support::process::{Folder, Notihub, fsck, on};
 
 /// Fault D2: partners made seconds apart spread over all shards.
 #[tokio::test]
@@ -256,10 +256,6 @@ async fn partner_name_raced_for_is_created_once() {
     let constraint = refused.as_database_error().and_then(|told| told.constraint().map(str::to_owned));
     assert_eq!(constraint.as_deref(), Some("uk_key_partner"));
     app.done().await;
-}
-
-fn on(folder: &Folder, url: &str, args: &[&str]) -> Notihub {
-    Notihub::new(folder, args).env("NOTIHUB_DATABASE_URL", url).env("NOTIHUB_ACCEPT_LOSS", "true")
 }
 
 /// Of what `partner create`, `rotate` or `bootstrap` printed as text.

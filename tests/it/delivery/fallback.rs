@@ -8,6 +8,7 @@ use notihub::model::retry::ErrorClass;
 use serde_json::{Value, json};
 
 use crate::support::app::App;
+use crate::support::message::post;
 use crate::support::vendor::{Vendor, over, refused, statuses, told, unknown};
 
 const KIM: &str = "010-1234-5678";
@@ -16,10 +17,6 @@ const KIM: &str = "010-1234-5678";
 fn kakao(fallback: Value) -> Value {
     json!({"type": "TEST", "body": "hello",
         "channels": [{"channel": "KAKAO_ALIMTALK", "to": KIM, "templateCode": "T1", "fallback": fallback}]})
-}
-
-async fn post(app: &App, body: Value) -> String {
-    app.post("/v1/messages", body).await.expect(202).id()
 }
 
 fn channels(vendor: &Vendor) -> Vec<&'static str> {

@@ -307,14 +307,14 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
         println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
         assert_eq!(plan.rows, 200);
         plan.reads_only(&indexes, &["pk_deliveries"], 200 * 40);
-        let plan = explain(&mut conn, "delivery/evidence", &evidence).await;
+        let plan = explain(&mut conn, "delivery/apply_late_acceptances", &evidence).await;
         println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
         plan.reads_only(&indexes, &["pk_deliveries", "pk_attempts", "idx_endpoint_hears"], 200 * 40);
         let plan = explain(&mut conn, "delivery/hasten", &hasten).await;
         println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
         assert_eq!(plan.rows, 10);
         plan.reads_only(&indexes, &["idx_delivery_endpoint", "pk_deliveries"], 1_000 * 2);
-        let plan = explain(&mut conn, "delivery/waiting", &waiting).await;
+        let plan = explain(&mut conn, "delivery/count_retrying", &waiting).await;
         println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
         // Of a partition that it believes to be empty it takes whichever.
         plan.reads_only(&indexes, &["idx_delivery_endpoint", "pk_deliveries"], 1_000 * 2);

@@ -19,20 +19,8 @@ use notihub::provider::{BoxFuture, Extra, Provider, SendRequest};
 use serde_json::{Value, json};
 
 use crate::support::app::{Answer, App, email, named, slack_post};
+use crate::support::message::{delivery, fail, post};
 use crate::support::process::{Folder, Notihub};
-
-fn fail(status: u16, text: &str) -> Behaviour {
-    Behaviour::Fail { status, text: text.to_owned() }
-}
-
-async fn post(app: &App, body: Value) -> String {
-    app.post("/v1/messages", body).await.expect(202).id()
-}
-
-/// A message's first delivery, with its attempts.
-async fn delivery(app: &App, id: &str) -> Value {
-    app.message(id).await["deliveries"][0].clone()
-}
 
 /// As whoever's token this is.
 async fn redrive(app: &App, token: &str, id: &str) -> Answer {

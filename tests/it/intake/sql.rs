@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 
 use crate::support::app::{App, email, slack_post};
+use crate::support::sql::execute;
 
 /// A service's own connection to the shared database: its login role was granted `notihub_enqueue` and nothing else.
 async fn service(app: &App) -> PgConnection {
@@ -61,10 +62,6 @@ async fn waiting(app: &App) -> i64 {
 async fn refusals(app: &App) -> Vec<Value> {
     let listed = app.get("/v1/intake/refused?limit=200").await.expect(200).body;
     listed["items"].as_array().unwrap().clone()
-}
-
-async fn execute(app: &App, sql: &'static str) {
-    sqlx::raw_sql(sql).execute(&app.db().await).await.unwrap();
 }
 
 /// Makes another partner, on a shard of its own, as an admin would.

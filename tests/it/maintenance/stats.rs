@@ -18,6 +18,8 @@ use notihub::store::{self, partition};
 use serde_json::{Value, json};
 
 use crate::support::app::{App, email, slack_post, start_time};
+use crate::support::message::post;
+use crate::support::sql::execute;
 
 /// A day's row as one line: date, type, total, success, failed, undetermined.
 fn line(item: &Value) -> String {
@@ -51,10 +53,6 @@ async fn daily_of(app: &App, partner: &Partner) -> Vec<String> {
         format!("{date} {kind} {} = {} + {} + {}", sums.total, sums.success, sums.failed, sums.undetermined())
     };
     days.iter().map(line).collect()
-}
-
-async fn execute(app: &App, sql: &'static str) {
-    sqlx::raw_sql(sql).execute(&app.db().await).await.unwrap();
 }
 
 async fn waiting(app: &App) -> i64 {
@@ -101,10 +99,6 @@ async fn lose(app: &App) {
 fn to_midnight(app: &App, seconds: i64) {
     let midnight: DateTime<Utc> = "2027-03-05T15:00:00Z".parse().unwrap();
     app.hub.clock.advance(midnight + TimeDelta::seconds(seconds) - app.hub.clock.now());
-}
-
-async fn post(app: &App, body: Value) -> String {
-    app.post("/v1/messages", body).await.expect(202).id()
 }
 
 async fn post_as(app: &App, partner: &Partner, body: &Value) {

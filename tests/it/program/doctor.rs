@@ -8,7 +8,8 @@ use sqlx::{Connection as _, PgConnection};
 use crate::support::app::{App, named, slack_post};
 use crate::support::database::{as_superuser, fresh_database};
 use crate::support::process::{Ended, Folder, fsck, http_with_key};
-use crate::support::role::{doctor, enqueue, graded, login, program, run_sql};
+use crate::support::role::{doctor, enqueue, graded, login, program};
+use crate::support::sql::run_sql;
 
 /// Faults D3: a dump restored into a server that has neither the roles nor the master key. `migrate` makes the roles
 /// and repairs the grants, a process without the key does not start, and `doctor` says what does not open.

@@ -7,9 +7,9 @@ use notihub::shutdown::Shutdown;
 use serde_json::json;
 use sqlx::{Connection as _, PgConnection};
 
-use crate::program::{OPEN, count, on};
+use crate::program::{OPEN, count};
 use crate::support::database::fresh_database;
-use crate::support::process::{Ended, Folder, Notihub, fsck, get, http_to, operator_to, post};
+use crate::support::process::{Ended, Folder, Notihub, fsck, get, http_to, on, operator_to, post};
 use crate::support::wait::until;
 
 /// Marks in every secret and in everything personal, so that one search finds a leak.

@@ -3,10 +3,9 @@
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 
-use crate::program::on;
 use crate::support::app::email;
 use crate::support::database::{database_url, fresh_database, server_url};
-use crate::support::process::{Folder, Notihub, fsck, get, http_to, post};
+use crate::support::process::{Folder, Notihub, fsck, get, http_to, on, post};
 
 /// Fault D1, S3-29: the environment that compose.yaml gives without an .env, run as plain processes: it migrates,
 /// serves, works, and is healthy; a variable that is empty counts as not set.

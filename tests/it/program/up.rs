@@ -11,9 +11,8 @@ use notihub::shutdown::Shutdown;
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 
-use crate::program::on;
 use crate::support::database::fresh_database;
-use crate::support::process::{Folder, Notihub, fsck, get, http_as_demo, post};
+use crate::support::process::{Folder, Notihub, fsck, get, http_as_demo, on, post};
 use crate::support::wait::{until, wait_for};
 
 /// S0-5, S3-2, S3-5, S3-6, S3-15, S3-16, S3-28, S3-40, S3-42: the three scenarios arrive from one command, on a machine

@@ -7,10 +7,10 @@ use notihub::provider::simulator::slack::SlackSimulator;
 use notihub::shutdown::Shutdown;
 use serde_json::{Value, json};
 
-use crate::program::{OPEN, count, on};
+use crate::program::{OPEN, count};
 use crate::support::app::slack_post;
 use crate::support::database::fresh_database;
-use crate::support::process::{Folder, fsck, http_to, post};
+use crate::support::process::{Folder, fsck, http_to, on, post};
 use crate::support::wait::until;
 
 /// S3-3, S3-14, S3-31: a worker run by cron delivers what is due and ends; one with a schedule of its own goes on.

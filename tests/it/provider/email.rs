@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use crate::support::app::{App, email, start_time};
+use crate::support::message::delivery;
 use crate::support::smtp::{Peer, header};
 use crate::support::wait::until;
 
@@ -22,10 +23,6 @@ async fn app(peer: &Peer, flags: &[&str]) -> App {
 
 async fn post(app: &App, to: &str) -> String {
     app.post("/v1/messages", email(to)).await.expect(202).id()
-}
-
-async fn delivery(app: &App, id: &str) -> Value {
-    app.message(id).await["deliveries"][0].clone()
 }
 
 /// Status, and the outcome of each attempt.

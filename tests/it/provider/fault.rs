@@ -18,19 +18,19 @@ use crate::support::stub::{Gate, stub};
 use crate::support::wait::until;
 
 /// S0-36, S1-52: a provider that hangs holds up its own channel and no other. No more of its calls are made at the same
-/// time than `--in-flight` allows, and none of them holds a connection: there are more calls than connections.
+/// time than `--in-flight` allows, and none of them holds a connection: a test's hub has six.
 #[tokio::test]
 async fn provider_that_hangs_holds_up_its_own_channel_only() {
     let gate = Gate::new();
-    let flags = ["--in-flight=60", "--poll-idle-ms=20", "--poll-busy-ms=20"];
+    let flags = ["--in-flight=8", "--poll-idle-ms=20", "--poll-busy-ms=20"];
     let app = App::with_provider(&flags, gate.provider(Channel::Slack)).await;
-    app.accept_all(slack_posts(100)).await;
+    app.accept_all(slack_posts(30)).await;
     worker::start(&app.hub, Role::Worker);
-    until("the channel is full", async || gate.came() == 60).await;
+    until("the channel is full", async || gate.came() == 8).await;
     app.accept_all(emails(60)).await;
     until("all mails are out", async || app.smtp.records().len() == 60).await;
-    assert_eq!(gate.came(), 60, "no more are held than may be");
-    assert_eq!(app.count("select count(*) from deliveries where status = 'PROCESSING' and lane >= 6").await, 60);
+    assert_eq!(gate.came(), 8, "no more are held than may be");
+    assert_eq!(app.count("select count(*) from deliveries where status = 'PROCESSING' and lane >= 6").await, 8);
     gate.open();
     until("all is sent", async || app.count("select count(*) from deliveries where status <> 'SENT'").await == 0).await;
     app.done().await;

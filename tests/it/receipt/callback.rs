@@ -19,8 +19,8 @@ use notihub::provider::simulator::vendor::SimulatorSetup;
 use notihub::shutdown::Shutdown;
 use serde_json::{Value, json};
 
-use crate::receipt::post;
 use crate::support::app::{App, call_one, start_time};
+use crate::support::message::post;
 use crate::support::vendor::{Vendor, call, over, reference, refused, statuses, tell, told, unknown};
 
 /// S0-6, S0-43, F18: an accepted delivery is SENT and waits; its receipt makes it DELIVERED, once, and the API shows

@@ -6,8 +6,8 @@ use std::time::Duration;
 use notihub::flow;
 use serde_json::json;
 
-use crate::receipt::post;
 use crate::support::app::App;
+use crate::support::message::post;
 use crate::support::vendor::{Vendor, over, reference, statuses, tell, told};
 
 /// L1: a delivery without a receipt in time is UNDETERMINED; a later ACCEPTED changes nothing, a later ending does.

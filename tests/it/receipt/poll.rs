@@ -6,9 +6,9 @@ use std::time::Duration;
 use notihub::{flow, store};
 use serde_json::json;
 
-use crate::receipt::post;
 use crate::support::app::App;
 use crate::support::hubs::another;
+use crate::support::message::post;
 use crate::support::vendor::{Vendor, over, reference, statuses};
 
 /// S0-40: a list of results is read by one process at a time, from where it stood, also when its reader is gone.

@@ -10,7 +10,8 @@ use sqlx::{Connection as _, PgConnection};
 use crate::support::app::{App, email, named, slack_post};
 use crate::support::database::{as_superuser, database_url, fresh_database, server_url};
 use crate::support::process::{Folder, fsck};
-use crate::support::role::{doctor, enqueue, fresh_name, graded, login, program, run_sql};
+use crate::support::role::{doctor, enqueue, fresh_name, graded, login, program};
+use crate::support::sql::run_sql;
 
 async fn one<T>(conn: &mut PgConnection, sql: &str) -> T
 where

@@ -89,7 +89,8 @@ async fn fill(conn: &mut PgConnection, version: i64) {
     for table in ["messages", "deliveries", "attempts", "events"] {
         let (from, to) = (first(monday), first(monday + Days::new(7)));
         let name = format!("{table}_{}", monday.format("%Y%m%d"));
-        run(conn, format!("create table {name} partition of {table} for values from ({from}) to ({to})")).await;
+        run(conn, format!("create table public.{name} partition of public.{table} for values from ({from}) to ({to})"))
+            .await;
     }
     run(
         conn,

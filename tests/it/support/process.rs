@@ -320,3 +320,8 @@ pub async fn post(http: &reqwest::Client, address: SocketAddr, path: &str, body:
 pub async fn get(http: &reqwest::Client, address: SocketAddr, path: &str) -> Option<(u16, Value)> {
     ask(http.get(format!("http://{address}{path}"))).await
 }
+
+/// A program of its own on this database, which is the tests' and not durable.
+pub fn on(folder: &Folder, url: &str, args: &[&str]) -> Notihub {
+    Notihub::new(folder, args).env("NOTIHUB_DATABASE_URL", url).env("NOTIHUB_ACCEPT_LOSS", "true")
+}

@@ -7,15 +7,12 @@ use sqlx::{Connection as _, PgConnection};
 
 use crate::support::database::as_superuser;
 use crate::support::process::{Folder, Notihub};
+use crate::support::sql::run_sql;
 
 /// A name that no other test's role has: roles belong to the server.
 pub fn fresh_name(kind: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("{kind}_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
-}
-
-pub async fn run_sql(conn: &mut PgConnection, sql: &str) {
-    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(conn).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
 }
 
 /// A connection of a new login with this clause: `in role notihub_enqueue`, or nothing.

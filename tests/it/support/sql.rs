@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use sqlx::{Connection as _, PgConnection};
 
+use crate::support::app::App;
+
 /// One of the engine's statements, prepared as the engine prepares it and explained with these arguments.
 pub struct Plan {
     pub name: &'static str,
@@ -108,4 +110,13 @@ pub async fn indexes(db: &sqlx::PgPool) -> BTreeMap<String, String> {
     .await
     .unwrap();
     rows.into_iter().collect()
+}
+
+pub async fn run_sql(conn: &mut PgConnection, sql: &str) {
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(conn).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+}
+
+/// Runs a statement as superuser.
+pub async fn execute(app: &App, sql: &'static str) {
+    sqlx::raw_sql(sql).execute(&app.db().await).await.unwrap();
 }

@@ -10,10 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::database::fresh_database;
 use crate::support::process::{Folder, Notihub, Program};
-
-const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-
-const FORMER: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD1c0y";
+use crate::webhook::{FORMER, SECRET};
 
 fn now() -> i64 {
     Clock::system().now().timestamp()

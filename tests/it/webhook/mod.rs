@@ -21,6 +21,9 @@ use crate::support::process::Folder;
 use crate::support::programs::{node_library, python};
 use crate::support::receiver::{Receiver, Recorded};
 
+const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+const FORMER: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD1c0y";
+
 /// What each verifier says of a request. The clock of the libraries stands at the time the request is signed with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verdict {

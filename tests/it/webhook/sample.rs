@@ -9,8 +9,7 @@ use notihub::model::signature;
 use crate::laws::{files, read, root};
 use crate::support::process::Folder;
 use crate::support::programs::{is_there, python};
-
-const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+use crate::webhook::SECRET;
 
 const FOLDER: &str = "tests/fixtures/webhook_samples";
 

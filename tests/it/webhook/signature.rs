@@ -6,11 +6,7 @@ use notihub::model::signature;
 use serde_json::json;
 
 use crate::support::receiver::Recorded;
-use crate::webhook::{REFUSED, flipped, verdicts, verify_all, with_flipped_signatures};
-
-const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-
-const FORMER: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD1c0y";
+use crate::webhook::{FORMER, REFUSED, SECRET, flipped, verdicts, verify_all, with_flipped_signatures};
 
 fn signed(secret: &str, former: Option<&str>, id: &str, at: i64, body: &str) -> Recorded {
     let headers = signature::headers(secret, former, id, at, body.as_bytes());
