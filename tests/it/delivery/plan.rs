@@ -11,10 +11,13 @@ use crate::support::app::{App, emails, slack_posts, start_time};
 use crate::support::hubs::{grab, lose};
 use crate::support::sql::{explain, indexes};
 
-/// Messages of a week after months.
-const WEEK: i64 = 30_000;
+/// Messages of a week. Of fewer, a planner that believes the tables empty reads a week by its primary key.
+const WEEK: i64 = 84_000;
+/// Weeks that have messages.
+const WEEKS: i64 = 6;
 
-/// Fills the tables as they are after months: fifteen weeks of partitions, twelve with deliveries that are settled.
+/// Fills the tables as they are after months: fifteen weeks of partitions, the first of them with
+/// deliveries that are settled.
 async fn months(app: &App) -> sqlx::PgPool {
     let (hub, db) = (&app.hub, app.db().await);
     for week in 0..10 {
@@ -22,7 +25,7 @@ async fn months(app: &App) -> sqlx::PgPool {
         store::partition::maintain(&hub.store, then, DateTime::UNIX_EPOCH).await.unwrap();
     }
     let (partner, shard) = (app.partner.partner_id.0, app.partner.shard);
-    for week in 0..12 {
+    for week in 0..WEEKS {
         let at: DateTime<Utc> = hub.clock.now() + TimeDelta::weeks(week);
         let first = Tsid::floor(at).0;
         let fill = format!(
@@ -73,7 +76,7 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
     let db = months(&app).await;
     let indexes = indexes(&db).await;
     assert!(app.count("select count(*) from pg_inherits where inhparent = 'deliveries'::regclass").await > 14);
-    assert!(app.count("select count(*) from deliveries").await >= 12 * WEEK);
+    assert!(app.count("select count(*) from deliveries").await >= WEEKS * WEEK);
 
     // Of each kind two hundred that are live: waiting, held with a lease that is over, held, and due.
     app.accept_all(emails(200)).await;
@@ -191,7 +194,7 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
          select 'vendor', n::text, {shard}, {first} + n * 4096, 1, 1 from generate_series(1, 20000) as n;
          insert into endpoints (shard, partner_id, endpoint_id, recipient, url, secret, created_at, updated_at)
          select {shard}, n, n, n::text, 'https://example.com/', '\\x00', {now}, {now}
-         from generate_series(1, 20000) as n;
+         from generate_series(1, 2000) as n;
          insert into partner_daily_stats (partner_id, stat_date, message_type, total, success, failed)
          select p, date '2026-01-01' + d, 'EMAIL', 1, 1, 0
          from generate_series(1, 100) as p, generate_series(1, 300) as d;
@@ -319,8 +322,23 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
         // Of a partition that it believes to be empty it takes whichever.
         plan.reads_only(&indexes, &["idx_delivery_endpoint", "pk_deliveries"], 1_000 * 2);
         for (name, args, rows, allowed, small, buffers) in [
-            ("message/insert", &insert, 200, &["pk_erased_keys", "idx_endpoint_hears"][..], &[][..], 200 * 60),
-            ("message/publish", &publish, 200, &["idx_endpoint_hears", "pk_endpoints"], &[], 200 * 60),
+            // Of endpoints those of a shard may be read.
+            (
+                "message/insert",
+                &insert,
+                200,
+                &["pk_erased_keys", "idx_endpoint_hears", "pk_endpoints"][..],
+                &["endpoints", "idx_endpoint_hears", "pk_endpoints"][..],
+                200 * 60,
+            ),
+            (
+                "message/publish",
+                &publish,
+                200,
+                &["idx_endpoint_hears", "pk_endpoints"],
+                &["endpoints", "idx_endpoint_hears", "pk_endpoints"],
+                200 * 60,
+            ),
             ("delivery/heads", &heads, 200, &["pk_deliveries"], &[], 200 * 20),
             ("delivery/apply_receipts", &apply_receipts, 200, &["pk_deliveries"], &[], 200 * 60),
             (
@@ -333,7 +351,14 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
             ),
             ("delivery/standing_by", &standing_by, 100, &["idx_delivery_fallback"], &[], 100 * 40),
             ("receipt/take", &take, 100, &["idx_receipt_waiting", "pk_provider_refs"], &[], 100 * 20),
-            ("message/list", &messages, 50, &["idx_message_partner_id", "pk_deliveries"], &[], 50 * 40),
+            (
+                "message/list",
+                &messages,
+                50,
+                &["idx_message_partner_id", "pk_deliveries", "uk_message_partner_client_msg"],
+                &[],
+                50 * 40,
+            ),
             ("delivery/list", &deliveries, 50, &["idx_message_partner_id", "pk_deliveries"], &[], 50 * 40),
             (
                 "stats/daily",

@@ -172,6 +172,8 @@ async fn upgrade_from_each_earlier_schema_keeps_its_rows() {
         // The next version begins with this one's empty database: what is filled is a copy.
         let base = database_url(&names(n));
         let mut conn = PgConnection::connect(&base).await.unwrap();
+        // A schema of the same name as the login would come first.
+        run(&mut conn, "set search_path = public".to_owned()).await;
         conn.ensure_migrations_table(TABLE).await.unwrap();
         conn.apply(TABLE, migrations[n]).await.unwrap();
         conn.close().await.unwrap();
@@ -180,6 +182,7 @@ async fn upgrade_from_each_earlier_schema_keeps_its_rows() {
         let version = migrations[n].version;
         let url = database_url(&format!("{}_filled", names(n)));
         let mut conn = PgConnection::connect(&url).await.unwrap();
+        run(&mut conn, "set search_path = public".to_owned()).await;
         fill(&mut conn, version).await;
         conn.close().await.unwrap();
         migrate(&url).await;
