@@ -211,8 +211,10 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
     let new = Tsid::floor(hub.clock.now() + TimeDelta::hours(2)).0;
     let new_ids = list((0..200).map(|n| (new + n * 4096).to_string()).collect());
     let insert = format!(
-        "{shards}, {new_ids}, {partners}, {keys}::text[], {bytes}, {kinds}, {priorities}, {details}, {times}, {no_times}, \
-         {no_times}, {positions}, {ones}, {twos}, {zeros}, {threes}, {recipients}, {now}, {none}, {no_ids}, {ones}, 10, \
+        "{shards}, {new_ids}, {partners}, {keys}::text[], {bytes}, {kinds}, {priorities}, {details}, {times}, \
+            {no_times}, \
+         {no_times}, {positions}, {ones}, {twos}, {zeros}, {threes}, {recipients}, {now}, {none}, {no_ids}, {ones}, \
+             10, \
          {no}, {hashes}",
         partners = many(&format!("{}::bigint", app.partner.partner_id.0)),
         keys = list((0..200).map(|n| format!("'new{n}'")).collect()),

@@ -53,8 +53,8 @@ pub async fn fresh_database() -> String {
     as_hub(&copy(migrated().await).await)
 }
 
-/// The same with the partitions of the weeks and months from the start of the tests' clocks on, as a hub makes them when
-/// it starts. To copy them is quicker than to make them.
+/// The same with the partitions of the weeks and months from the start of the tests' clocks on, as a hub makes them
+/// when it starts. To copy them is quicker than to make them.
 pub async fn fresh_database_with_weeks() -> String {
     static TEMPLATE: OnceCell<String> = OnceCell::const_new();
     let template = TEMPLATE
