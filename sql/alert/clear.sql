@@ -1,4 +1,6 @@
--- Ends what was not seen for its kind's time; what comes back is to be told. $1 kind[], $2 seconds[], $3 now.
+-- Closes open alerts whose cause was last seen longer ago than its kind allows, and returns them. A cause that comes
+-- back later opens a new alert.
+-- $1 kind[], $2 seconds without a sighting after which an alert of that kind is closed[], $3 now.
 update alerts a
 set cleared_at = $3
 from unnest($1::text[], $2::float8[]) as k(kind, quiet)

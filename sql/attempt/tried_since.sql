@@ -1,4 +1,4 @@
--- Since when deliveries have been tried: the first call, or when they were last redriven.
+-- The time since when each delivery is being tried: its first call, or its last redrive if that is later.
 -- $1 shard[], $2 message_id[], $3 no[].
 select k.shard as "shard!", k.message_id as "message_id!", k.no as "no!", greatest(
     (select min(a.called_at) from attempts a

@@ -1,8 +1,9 @@
--- Newest first. $1 ids below this, $2 ids from this on, $3 partner (null: all), $4 actor, $5 action: each may be null;
--- $6 rows. One branch is executed, along the index of the first filter that is given: only that index has its order. By
--- any other plan a filter that few entries pass would have the log read to its end.
-select audit_id as "audit_id!", at as "at!", actor as "actor!", role as "role!", action as "action!", object, partner_id,
-  address, request_id, before, after
+-- Entries of the audit log, newest first. Only one of the four branches runs: the one along the index of the first
+-- filter given. Without the branches a filter that few entries pass would read the whole log.
+-- $1 audit_id below this, $2 audit_id from this on, $3 partner_id, $4 actor, $5 action (each of the three may be null:
+-- not filtered), $6 rows at most.
+select audit_id as "audit_id!", at as "at!", actor as "actor!", role as "role!", action as "action!", object,
+  partner_id, address, request_id, before, after
 from (
   (select * from audit
   where $3::bigint is not null and (partner_id, audit_id) < ($3, $1) and (partner_id, audit_id) >= ($3, $2)

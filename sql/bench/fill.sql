@@ -1,6 +1,6 @@
--- Makes messages with one delivery each, as intake would have written them. $1 partner, $2 shard, $3 first message id,
--- $4 how many (their ids follow each other), $5 lane, $6 status (SENT and FAILED have had one attempt), $7 created_at,
--- $8 ready_at, $9 detail (JSON text), $10 type.
+-- Inserts messages with one delivery each, as intake would have written them.
+-- $1 partner_id, $2 shard, $3 first message_id, $4 number of messages (their ids are consecutive), $5 lane, $6 status
+-- (SENT and FAILED get one attempt), $7 created_at, $8 ready_at of the first, $9 detail (JSON text), $10 kind.
 with m as (
   insert into messages (shard, message_id, partner_id, kind, priority, detail, created_at)
   select $2, $3 + n, $1, $10::text, 'NORMAL', $9::text::jsonb, $7 from generate_series(0, $4::bigint - 1) as n

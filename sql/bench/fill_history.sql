@@ -1,12 +1,13 @@
--- The attempts and events of deliveries made as SENT or FAILED, and their statistics. $1 shard, $2 first message id, $3 how
--- many, $4 when, $5 partner, $6 lane, $7 status.
+-- Inserts the attempts, events and statistics of deliveries that `bench/fill` wrote as SENT or FAILED.
+-- $1 shard, $2 first message_id, $3 number of messages, $4 time of the attempts, $5 partner_id, $6 lane, $7 status.
 with c as (
-  insert into stat_deltas (partner_id, counted_at, lane, total, success, failed) 
+  insert into stat_deltas (partner_id, counted_at, lane, total, success, failed)
   values ($5, $4, $6, $3::bigint, ($7 = 'SENT')::int * $3::bigint, ($7 = 'FAILED')::int * $3::bigint)
 ),
 a as (
   insert into attempts (shard, message_id, no, attempt, outcome, worker, claimed_at, called_at, ended_at, provider)
-  select $1, $2 + n, 1, 1, case when $7 = 'SENT' then 'ACCEPTED'::attempt_outcome else 'REJECTED' end, 1, $4, $4, $4, 'noop'
+  select $1, $2 + n, 1, 1, case when $7 = 'SENT' then 'ACCEPTED'::attempt_outcome else 'REJECTED' end, 1, $4, $4, $4,
+    'noop'
   from generate_series(0, $3::bigint - 1) as n
 )
 insert into events (shard, message_id, no, seq, attempt, event, occurred_at)

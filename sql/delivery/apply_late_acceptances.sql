@@ -1,9 +1,9 @@
--- Evidence: among these deliveries, those with an attempt that was given up for lost and turned out to have been accepted,
--- of which no receipt says more; what was accepted and had no receipt for too long is no news.
--- Lifts the heads that do not know better by now, which also calls off a retry before it makes a second copy. What had an
--- ending keeps its time, and so the day on which it is counted.
--- $1 shard[], $2 message_id[], $3 no[], $4 now; $5 the statuses that are lifted, and what that changes in the statistics:
--- $6 total[], $7 success[], $8 failed[].
+-- Changes deliveries to SENT if one of their attempts was given up as lost and later turned out to have been accepted,
+-- and no receipt reports more. Applies to the statuses in $5; a retry that waits is thereby called off before it sends
+-- a second copy. Deliveries with reason 'no_receipt' are left alone: their acceptance was known. A delivery that was
+-- settled before keeps its settled_at, and so its day in the statistics.
+-- $1 shard[], $2 message_id[], $3 no[], $4 now; $5 statuses that may change to SENT[], and for each the change of the
+-- statistics: $6 total[], $7 success[], $8 failed[].
 with head as (
   update deliveries d
   set status = 'SENT', event_seq = d.event_seq + 1, provider = a.provider, reason = 'late_answer',
@@ -20,14 +20,14 @@ with head as (
     as l(was, total, success, failed)
   where d.shard = s.shard and d.message_id = s.message_id and d.no = s.no
     and d.status = l.was and d.reason is distinct from 'no_receipt'
-  returning d.shard, d.message_id, d.no, d.event_seq, a.attempt, a.provider as attempted_by, d.partner_id, d.lane, d.settled_at, l.total,
-    l.success, l.failed
+  returning d.shard, d.message_id, d.no, d.event_seq, a.attempt, a.provider as attempted_by, d.partner_id, d.lane,
+    d.settled_at, l.total, l.success, l.failed
 ),
-told as (
+new_events as (
   insert into events (shard, message_id, no, seq, attempt, event, reason, occurred_at)
   select shard, message_id, no, event_seq, attempt, 'delivery.sent', 'late_answer', $4 from head
 ),
-counted as (
+stat_changes as (
   insert into stat_deltas (partner_id, counted_at, lane, total, success, failed)
   select partner_id, settled_at, lane, sum(total), sum(success), sum(failed)
   from head

@@ -1,7 +1,7 @@
--- Receive: what receipts, or their absence, make of deliveries whose rows are held (`heads`). What had an ending keeps its
--- time, and so the day on which it is counted.
--- $1 shard[], $2 message_id[], $3 no[], $4 status[], $5 event[], $6 reason[], $7 the attempt that tells it[], $8 its provider[],
--- $9 until when a receipt is waited for[], what it changes in the statistics: $10 total[], $11 success[], $12 failed[]; $13 now.
+-- Writes the status that receipts, or their absence, give to deliveries that the caller has locked, with events and
+-- statistics. A delivery that was settled before keeps its settled_at, and so its day in the statistics.
+-- $1 shard[], $2 message_id[], $3 no[], $4 status[], $5 event[], $6 reason[], $7 attempt that the receipt is about[],
+-- $8 its provider[], $9 receipt_due[], change of the statistics: $10 total[], $11 success[], $12 failed[]; $13 now.
 with head as (
   update deliveries d
   set status = s.status, event_seq = d.event_seq + 1, reason = s.reason, provider = coalesce(s.provider, d.provider),
@@ -14,11 +14,11 @@ with head as (
   returning d.shard, d.message_id, d.no, d.event_seq, d.partner_id, d.lane, d.settled_at, d.provider, s.event, s.reason,
     s.attempt, s.total, s.success, s.failed
 ),
-told as (
+new_events as (
   insert into events (shard, message_id, no, seq, attempt, event, reason, occurred_at)
   select shard, message_id, no, event_seq, attempt, event, reason, $13 from head
 ),
-counted as (
+stat_changes as (
   insert into stat_deltas (partner_id, counted_at, lane, total, success, failed)
   select partner_id, settled_at, lane, sum(total), sum(success), sum(failed)
   from head

@@ -1,8 +1,8 @@
--- Claim: takes the oldest PENDING rows of the named lanes, each lane from its watermark on, and makes them mine with a
--- lease, in one statement. The attempt is spent here, before any call can happen: its number is the fence. Rows held by
--- others are passed over. The lease runs by the database's clock.
--- $1 shard[], $2 lane[], $3 watermark[], $4 most from that lane[]; $5 most in all, $6 worker, $7 lease in seconds, $8 whether the beginning of a call
--- is recorded before it[], one for each lane.
+-- Claims the oldest PENDING deliveries of the given lanes, each lane from its watermark on, for a worker, with a lease.
+-- The attempt is counted here, before any call: its number is the fencing token. Rows locked by others are skipped. The
+-- lease runs by the database's clock.
+-- $1 shard[], $2 lane[], $3 watermark (smallest ready_at)[], $4 rows at most from that lane[]; $5 rows at most in all,
+-- $6 worker, $7 lease in seconds, $8 whether the worker records the beginning of calls in that lane[].
 with picked as materialized (
   select d.shard, d.message_id, d.no, l.begins_recorded
   from unnest($1::smallint[], $2::smallint[], $3::timestamptz[], $4::bigint[], $8::bool[])

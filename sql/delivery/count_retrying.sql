@@ -1,7 +1,8 @@
--- How many of the next deliveries to an endpoint wait for another try, and the last one looked at, in the order of their ids.
--- $1 shard, $2 recipient, only behind message $3, delivery number $4, and messages below $5; $6 rows to look at, $7 now,
--- $8 where parked deliveries wait.
-with seen as materialized (
+-- Counts the deliveries that wait for a retry among an endpoint's next $6 deliveries in the order of their ids, and
+-- returns the last delivery read, to continue after it.
+-- $1 shard, $2 recipient (the endpoint), $3 and $4: only deliveries after message_id $3, no $4; $5 message_id below
+-- this, $6 rows to read, $7 now, $8 the ready_at of parked deliveries.
+with read as materialized (
   select message_id, no, status = 'SCHEDULED' and attempt > 0 and ready_at > $7 and ready_at < $8 as waits,
     row_number() over (order by message_id, no) as position
   from deliveries
@@ -10,7 +11,7 @@ with seen as materialized (
   order by message_id, no
   limit $6
 )
-select message_id, no, position as "position!", (select count(*) from seen where waits) as "waiting!"
-from seen
+select message_id, no, position as "position!", (select count(*) from read where waits) as "retrying!"
+from read
 order by position desc
 limit 1

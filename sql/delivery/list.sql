@@ -1,8 +1,9 @@
--- Deliveries of one partner, or of several, newest first. Walks the messages, because they are what is indexed by partner.
--- $1 partner[], $2 its shard[], $3 and $4: only after message $3, delivery number $4 in the order of the list (ids fall,
--- numbers rise), $5 ids below this, $6 ids from this on, $7 status, $8 and $9 lanes from–to (a channel; null: all but
--- WEBHOOK), $10 provider, $11 reason, $12 recipient, as kept or as written, $14 the same as E.164, $15 the same as an
--- e-mail address in small letters: each may be null, but $1 to $6. $13 rows.
+-- Deliveries of one or several partners, newest first. Reads along the messages, which are indexed by partner.
+-- $1 partner_id[], $2 its shard[], $3 and $4: only after message_id $3, no $4 in the order of the list (ids descending,
+-- numbers ascending), $5 message_id below this, $6 message_id from this on; filters, each may be null: $7 status, $8
+-- and $9 first and last lane of a channel (null: all channels but WEBHOOK), $10 provider, $11 reason, $12 recipient as
+-- stored or as the partner gave it, $14 the same as E.164, $15 the same as a lower-case e-mail address; $13 rows at
+-- most.
 select d.message_id, d.no, d.lane, d.status::text as "status!", d.attempt, d.max_attempts, d.content, d.possibly_sent,
   d.cancel_requested, d.ready_at, d.lease_until, d.worker, d.expires_at, d.settled_at, d.recipient, d.written,
   d.provider, d.reason, d.partner_id, d.shard, d.chain, d.has_fallback, d.receipt_due

@@ -1,6 +1,6 @@
--- What an endpoint got, newest first, each with what it tells and its last call.
--- $1 partner, $2 its shard, $3 recipient (the endpoint's id), $4 messages below this id, $5 and from this id on, $6 status,
--- $7 event: each of the two may be null; $8 rows.
+-- Deliveries to an endpoint, newest first, each with its event and its last call.
+-- $1 partner_id, $2 its shard, $3 recipient (the endpoint), $4 message_id below this, $5 message_id from this on, $6
+-- status, $7 event (each of the two may be null: not filtered), $8 rows at most.
 select d.message_id, d.no, d.content, d.status::text as "status!", d.reason, d.ready_at, d.settled_at, m.kind, m.about,
   m.detail::text as "detail!", m.created_at, coalesce(n.calls, 0) as "calls!", a.attempt as "attempt?",
   a.outcome::text as outcome, a.called_at, a.ended_at, a.code, a.reason as error, a.detail as answer,

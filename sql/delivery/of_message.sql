@@ -1,4 +1,5 @@
--- All deliveries of a message. $1 partner, $2 its shard, $3 message, $4 no (null: all).
+-- Deliveries of a message, by number.
+-- $1 partner_id, $2 its shard, $3 message_id, $4 no (null: all).
 select message_id, no, lane, status::text as "status!", attempt, max_attempts, content, possibly_sent, cancel_requested,
   ready_at, lease_until, worker, expires_at, settled_at, recipient, written, provider,
   reason, partner_id, shard, chain, has_fallback, receipt_due

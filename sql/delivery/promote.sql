@@ -1,6 +1,6 @@
--- Promote: what was SCHEDULED and is due becomes PENDING, in order, in bounded batches. It becomes ready now, not in the
--- past: behind a lane's watermark nobody would see it soon.
--- $1 shard[], $2 watermark, $3 now, $4 rows at most.
+-- Makes SCHEDULED deliveries that are due PENDING, oldest first. Their ready_at becomes now: with an older one they
+-- would lie below the lane's watermark, where claims do not look.
+-- $1 shard[], $2 watermark (smallest ready_at), $3 now, $4 rows at most.
 with due as materialized (
   select d.shard, d.message_id, d.no
   from unnest($1::smallint[]) as s(shard)

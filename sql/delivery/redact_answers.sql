@@ -1,5 +1,6 @@
--- What providers said of these deliveries, and their own ids of them, is erased. Receipts are held by now. Of their keys, which
--- are the provider's own words, the digests stay: so what was told is known if it is told again.
+-- Erases providers' answers about these deliveries and the providers' own ids. The receipts are locked by the caller.
+-- An event key, which is the provider's text, is replaced by its SHA-256, so that a repeated receipt is still
+-- recognised.
 -- $1 shard, $2 message_id, $3 no[].
 with attempts as (
   update attempts set detail = null, provider_ref = null, receipt_code = null, code = null

@@ -1,7 +1,8 @@
--- Release: what is parked for an endpoint becomes PENDING, in bounded batches. It becomes ready now, not in the past: behind
--- a lane's watermark nobody would see it soon. The order, of equal times, keeps the planner to the index by time; those by
--- recipient hold all that the endpoint ever got, or every open webhook.
--- $1 shard, $2 recipient, $3 where parked deliveries wait, or those behind another, $4 now, $5 rows at most.
+-- Makes deliveries that are parked for an endpoint PENDING, in bounded batches. Their ready_at becomes now: with an
+-- older one they would lie below the lane's watermark, where claims do not look. The order by ready_at, equal for all,
+-- keeps the planner to the index by time: the indexes by recipient hold everything the endpoint ever got.
+-- $1 shard, $2 recipient (the endpoint), $3 the ready_at of parked deliveries or of those that wait behind another, $4
+-- now, $5 rows at most.
 with parked as materialized (
   select shard, message_id, no
   from deliveries

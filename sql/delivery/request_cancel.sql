@@ -1,6 +1,6 @@
--- What a worker holds cannot be taken back from under it: the wish is noted, and honoured if no provider takes it now. Nothing
--- takes the place any more of what was sent or ended before.
--- $1 partner, $2 its shard, $3 message.
+-- Marks the PROCESSING deliveries of a message as to be canceled; they end CANCELED if the provider does not accept
+-- them now. Deliveries that are already settled lose their unused fallback.
+-- $1 partner_id, $2 its shard, $3 message_id.
 update deliveries
 set cancel_requested = cancel_requested or status = any('{PROCESSING}'::delivery_status[]),
   has_fallback = has_fallback and status = any('{PROCESSING}'::delivery_status[])

@@ -1,4 +1,5 @@
--- Which endpoints were told what of a message, oldest first. $1 partner, $2 its shard, $3 message, $4 rows.
+-- Webhooks that report on a message, oldest first.
+-- $1 partner_id, $2 its shard, $3 message_id reported on, $4 rows at most.
 select m.message_id, m.kind, m.created_at, d.no, d.recipient, d.status::text as "status!", d.ready_at, d.reason
 from messages m
 join deliveries d on d.shard = m.shard and d.message_id = m.message_id

@@ -1,4 +1,5 @@
--- How many endpoints a partner has, and how many it deleted of late. $1 partner, $2 its shard, $3 since when.
+-- Number of a partner's endpoints, and of those it deleted recently.
+-- $1 partner_id, $2 its shard, $3 deleted at or after this.
 select count(*) filter (where status <> 'DELETED') as "endpoints!",
   count(*) filter (where status = 'DELETED' and updated_at >= $3) as "deleted!"
 from endpoints

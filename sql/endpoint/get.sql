@@ -1,4 +1,5 @@
--- An endpoint of a partner. $1 partner, $2 its shard, $3 endpoint_id.
+-- An endpoint of a partner, unless it is deleted.
+-- $1 partner_id, $2 its shard, $3 endpoint_id.
 select shard, partner_id, endpoint_id, url, description, events, status::text as "status!", disabled_reason, ordered,
   include_content, contact_email, headers, secret, former_secret, former_until, failing_since, last_success_at,
   last_failure_at, resumed_at, created_at, updated_at

@@ -1,2 +1,3 @@
--- Forgets endpoints that were deleted before $1 and for which nothing is parked any more.
+-- Deletes endpoints that were marked DELETED before a time and have no deliveries left to release.
+-- $1 updated_at before this.
 delete from endpoints where status = 'DELETED' and updated_at < $1 and resumed_at is null

@@ -1,4 +1,5 @@
--- All events of a message's deliveries. $1 partner, $2 its shard, $3 message.
+-- Events of a message's deliveries, by delivery and sequence number.
+-- $1 partner_id, $2 its shard, $3 message_id.
 select e.no, e.seq, e.attempt, e.event, e.reason, e.occurred_at
 from events e
 join deliveries d on d.shard = e.shard and d.message_id = e.message_id and d.no = e.no

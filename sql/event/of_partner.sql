@@ -1,9 +1,8 @@
--- What happened to a partner's messages in a slice of time, oldest first, as far as it is told: not what happened to the
--- telling. With what the attempt that ended with it came to, or whose receipt it was; and of a fallback what had happened before,
--- and what took its place. Whatever is believed of a slice's size, the rest is looked up by
--- key: hence the limits.
--- $1 partner, $2 its shard, $3 at this time or later, $4 before, only behind ($3, message $5, no $6, seq $7); $8 ids of messages
--- below this (prunes the partitions), $9 which events[], $10 rows.
+-- Events of a partner's messages in a time range, oldest first; excludes events of webhook deliveries. Each comes with
+-- the provider and code of its attempt, and a fallback event with the event before it and the delivery that took over.
+-- The lookups after the first step go by key; `limit 1` in each keeps the planner to that, whatever it estimates.
+-- $1 partner_id, $2 its shard, $3 occurred_at from this on, $4 occurred_at before this, only after (occurred_at $3,
+-- message_id $5, no $6, seq $7); $8 message_id below this (partition pruning), $9 events[], $10 rows at most.
 with happened as materialized (
   select e.shard, e.message_id, e.no, e.seq, e.attempt, e.event, e.reason, e.occurred_at
   from events e
@@ -15,12 +14,13 @@ select e.message_id, e.no, e.seq, e.attempt, e.event, e.reason, e.occurred_at, m
   case
     when e.event = 'delivery.fallback' then d.provider
     when a.ended_at = e.occurred_at then a.provider
-    when e.event = any('{delivery.sent,delivery.delivered,delivery.failed,delivery.expired,delivery.undetermined}'::text[])
+    when e.event = any(
+        '{delivery.sent,delivery.delivered,delivery.failed,delivery.expired,delivery.undetermined}'::text[])
       and coalesce(e.reason, '') <> all('{canceled,expired,expired_before_retry,channel_down}'::text[])
       then coalesce(a.provider, d.provider)
   end as "provider?",
   case when a.ended_at = e.occurred_at and e.event <> 'delivery.fallback' then a.code end as "code?",
-  f.before as "before?", f.no as "stand_in?", f.lane as "stand_in_lane?"
+  f.previous_event as "previous_event?", f.no as "fallback_no?", f.lane as "fallback_lane?"
 from happened e
 cross join lateral (
   select m.priority from messages m
@@ -28,7 +28,9 @@ cross join lateral (
   limit 1
 ) m
 left join lateral (
-  select d.lane, d.provider, d.chain from deliveries d where d.shard = e.shard and d.message_id = e.message_id and d.no = e.no limit 1
+  select d.lane, d.provider, d.chain from deliveries d
+  where d.shard = e.shard and d.message_id = e.message_id and d.no = e.no
+  limit 1
 ) d on true
 left join lateral (
   select a.provider, a.code, a.ended_at from attempts a
@@ -39,7 +41,7 @@ left join lateral (
   select f.no, f.lane, (
     select b.event from events b
     where b.shard = e.shard and b.message_id = e.message_id and b.no = e.no and b.seq = e.seq - 1
-    limit 1) as before
+    limit 1) as previous_event
   from deliveries f
   where e.event = 'delivery.fallback' and f.shard = e.shard and f.message_id = e.message_id and f.chain = d.chain
     and f.no > e.no

@@ -1,5 +1,5 @@
--- Attempts are 1..n without gaps; of the one in progress a row may or may not exist yet. Message ids from $1 up to, not
--- including, $2.
+-- Attempts are numbered 1..n without gaps; the current attempt of a PROCESSING delivery may have a row or not.
+-- $1 message_id from this on, $2 message_id below this.
 select d.message_id as "message_id!", d.no as "no!",
   format('%s, attempt %s, rows %s, highest %s', d.status, d.attempt, coalesce(a.n, 0), coalesce(a.top, 0)) as "found!"
 from deliveries d

@@ -1,5 +1,5 @@
--- A doubt is never forgotten: an attempt of unknown outcome marks its delivery as possibly sent. Message ids from $1 up
--- to, not including, $2.
+-- An attempt of unknown outcome marks its delivery as possibly sent.
+-- $1 message_id from this on, $2 message_id below this.
 select d.message_id as "message_id!", d.no as "no!", format('attempt %s unknown', a.attempt) as "found!"
 from attempts a
 join deliveries d using (shard, message_id, no)

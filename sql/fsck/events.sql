@@ -1,5 +1,6 @@
--- Events are numbered 1..k without gaps, and k is what the delivery says. Those of a message as a whole are its number
--- 0. Message ids from $1 up to, not including, $2.
+-- Events of a delivery are numbered 1..k without gaps, and k is its event_seq. Events of a message as a whole have no =
+-- 0.
+-- $1 message_id from this on, $2 message_id below this.
 select d.message_id as "message_id!", d.no as "no!",
   format('event_seq %s, rows %s, highest %s', d.event_seq, coalesce(e.n, 0), coalesce(e.top, 0)) as "found!"
 from deliveries d

@@ -1,5 +1,5 @@
--- A fallback replaces a delivery of its message once, and its event is written; a fallback that was not asked yet has
--- no delivery. Message ids from $1 up to, not including, $2.
+-- A delivery is replaced by a fallback once, with its event; an unused fallback has no delivery.
+-- $1 message_id from this on, $2 message_id below this.
 select d.message_id as "message_id!", d.no as "no!",
   format('%s stands for %s, which is not there', d.no, d.chain) as "found!"
 from deliveries d

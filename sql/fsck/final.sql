@@ -1,6 +1,6 @@
--- Terminal is final, except that evidence lifts: a second event only follows along the transitions that receipts make.
--- And except that dead letters are redriven when somebody asks; then anything may follow. That another took its place
--- is beside it. Message ids from $1 up to, not including, $2.
+-- A final status changes only along the transitions that receipts and late acceptances make, or by a redrive, after
+-- which any event may follow. The event 'delivery.fallback' does not count: it changes no status.
+-- $1 message_id from this on, $2 message_id below this.
 select e.message_id as "message_id!", e.no as "no!",
   format('%s after %s', e.event, e.before) as "found!"
 from (

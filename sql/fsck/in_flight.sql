@@ -1,5 +1,5 @@
--- At most one attempt is in flight, and only the newest of a delivery that is held. Message ids from $1 up to, not
--- including, $2.
+-- At most one attempt is IN_FLIGHT: the newest of a PROCESSING delivery.
+-- $1 message_id from this on, $2 message_id below this.
 select a.message_id as "message_id!", a.no as "no!",
   format('attempt %s of %s, %s', a.attempt, d.attempt, d.status) as "found!"
 from attempts a

@@ -1,4 +1,5 @@
--- A key leads to its message, and a message with a key is led to. Message ids from $1 up to, not including, $2.
+-- Every idempotency key leads to its message, and every message with a clientMsgId has its key.
+-- $1 message_id from this on, $2 message_id below this.
 select i.message_id as "message_id!", 0::smallint as "no!", 'key without its message' as "found!"
 from idempotency i
 where i.message_id >= $1 and i.message_id < $2 and not exists (

@@ -1,4 +1,5 @@
--- A status and its lease agree. Message ids from $1 up to, not including, $2.
+-- A delivery has a lease and a worker if and only if it is PROCESSING.
+-- $1 message_id from this on, $2 message_id below this.
 select message_id as "message_id!", no as "no!", status::text as "found!"
 from deliveries
 where message_id >= $1 and message_id < $2

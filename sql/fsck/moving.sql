@@ -1,7 +1,7 @@
--- No channel stands still while workers run and its providers are well: if a delivery of it is PENDING for five
--- minutes, one of it was called in that time, or a provider of it was paused, open or limited. A provider that the
--- books know no delivery of may serve any channel. Names the oldest of each channel. $1 now, $2 the channel of each
--- lane, from lane 0 on.
+-- No channel stands still while workers run and its providers are healthy: if one of its deliveries is PENDING for five
+-- minutes, then in that time a delivery of the channel was called, or one of its providers was paused, limited, or had
+-- an open breaker. A provider without any delivery may serve any channel. Returns the oldest delivery of each channel.
+-- $1 now, $2 the channel of each lane, from lane 0 on[].
 with waits as (
   select distinct on (channel) channel, message_id, no, ready_at
   from (select ($2::text[])[lane + 1] as channel, message_id, no, ready_at from deliveries where status = 'PENDING') d

@@ -1,6 +1,6 @@
--- We never say FAILED, EXPIRED or CANCELED of something a provider took or may have taken, unless a receipt says that
--- it came to nothing. An attempt that only asked whether an earlier one had been taken sent nothing. Message ids from
--- $1 up to, not including, $2.
+-- No delivery is FAILED, EXPIRED or CANCELED that a provider accepted or may have accepted, unless a receipt reports
+-- that it was not delivered. An attempt that was only a lookup of an earlier one sent nothing.
+-- $1 message_id from this on, $2 message_id below this.
 select a.message_id as "message_id!", a.no as "no!",
   format('%s, but attempt %s %s', d.status, a.attempt, a.outcome) as "found!"
 from deliveries d

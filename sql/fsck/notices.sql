@@ -1,5 +1,6 @@
--- What endpoints are told happened: the event is in the books of the message it tells of, as long as that is there. The
--- ids of the messages told of from $1 up to, not including, $2; what tells of a message is younger than it.
+-- Every event that a webhook reports is recorded for the message it reports on, as long as that message exists. A
+-- webhook message is younger than the message it reports on.
+-- $1 about (the message reported on) from this on, $2 about below this.
 select n.message_id as "message_id!", 0::smallint as "no!",
   format('tells of event %s-%s of %s, which is not in the books', n.no, n.seq, n.about) as "found!"
 from (
@@ -12,5 +13,5 @@ join messages m on m.shard = n.shard and m.message_id = n.about and m.message_id
 left join (
   select shard, message_id, no, seq from events where message_id >= $1 and message_id < $2
 ) e on e.shard = n.shard and e.message_id = n.about and e.no = n.no and e.seq = n.seq
--- What is erased names no event any more.
+-- An erased webhook message names no event any more.
 where n.seq is not null and e.seq is null

@@ -1,6 +1,6 @@
--- The hub itself puts nothing off for more than five minutes: what it could not begin in time is called soon after.
--- Where a provider, an endpoint or a limit is what a delivery waits for, the attempt has another code. Message ids from
--- $1 up to, not including, $2.
+-- The hub itself does not postpone a delivery for more than five minutes: a call that could not be begun in time is
+-- made soon after. Waiting for a provider, an endpoint or a limit has another code than 'postponed'.
+-- $1 message_id from this on, $2 message_id below this.
 select d.message_id as "message_id!", d.no as "no!",
   format('%s, put off %s times from %s to %s without a call', d.status, a.n, a.first, a.last) as "found!"
 from deliveries d

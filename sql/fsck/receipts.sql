@@ -1,5 +1,5 @@
--- What providers told is in the books: an applied receipt on its attempt, what arrived on its delivery. Message ids
--- from $1 up to, not including, $2.
+-- An applied receipt is recorded on its attempt, and a delivery with a DELIVERED receipt is DELIVERED.
+-- $1 message_id from this on, $2 message_id below this.
 select r.message_id as "message_id!", r.no as "no!",
   format('receipt %s of attempt %s says %s, the attempt %s', r.event_key, r.attempt, r.outcome,
     coalesce(a.receipt::text, 'none')) as "found!"

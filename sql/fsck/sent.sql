@@ -1,6 +1,7 @@
--- SENT only with an attempt that was accepted, by its answer or a receipt, and did not fail on its way; DELIVERED only
--- with a receipt. An accepted attempt only with them, but for one that answered late while the next is under way, one
--- of which no receipt came in time, and what was redriven since. Message ids from $1 up to, not including, $2.
+-- SENT requires an attempt accepted by its answer or a receipt, without a later failure; DELIVERED requires a receipt.
+-- The reverse holds too, except for a late acceptance while the next attempt runs, an accepted attempt without a
+-- receipt in time, and a redriven delivery.
+-- $1 message_id from this on, $2 message_id below this.
 select d.message_id as "message_id!", d.no as "no!", format('%s without an accepted attempt', d.status) as "found!"
 from deliveries d
 where d.message_id >= $1 and d.message_id < $2 and d.status = 'SENT' and not exists (

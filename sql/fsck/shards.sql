@@ -1,5 +1,6 @@
--- Everything lives on its partner's shard. Names one message of each partner and wrong shard. Counted before the join,
--- so that no hash table holds every message of a partner. Message ids from $1 up to, not including, $2.
+-- Every message is on its partner's shard. Returns one message per partner and wrong shard. Counted before the join, so
+-- that no hash table holds every message of a partner.
+-- $1 message_id from this on, $2 message_id below this.
 select m.first as "message_id!", 0::smallint as "no!",
   format('on shard %s, its partner on %s, with %s others', m.shard, p.shard, m.n - 1) as "found!"
 from (

@@ -1,4 +1,5 @@
--- Nothing waits for an attempt that it may not make. Message ids from $1 up to, not including, $2.
+-- No delivery waits for an attempt beyond its max_attempts.
+-- $1 message_id from this on, $2 message_id below this.
 select message_id as "message_id!", no as "no!",
   format('%s with %s of %s attempts spent', status, attempt, max_attempts) as "found!"
 from deliveries

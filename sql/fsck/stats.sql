@@ -1,6 +1,7 @@
--- The statistics are what a recount gives: of each partner, day and type, less what retention has dropped. (The id is
--- the partner's.) Both sides are summed by quarter of an hour before their partners' time zones are looked up: midnight
--- is at a quarter everywhere, and no hash table holds every row of a partner. $1 the type of each lane, from lane 0 on.
+-- The statistics equal a recount per partner, day and message type, less what retention has dropped. (`message_id` is
+-- the partner's id here.) Both sides are summed by quarter of an hour before the partners' time zones are looked up:
+-- midnight is at a quarter everywhere, and no hash table holds every row of a partner.
+-- $1 the message type of each lane, from lane 0 on[].
 with counted as (
   select partner_id, stat_date, message_type, sum(total) as total, sum(success) as success, sum(failed) as failed
   from (

@@ -1,6 +1,6 @@
--- What is due moves: no lease is over, and no scheduled time past, by more than five minutes; and what a worker was lost with is
--- claimed again within a quarter of an hour of its time, for each call of those before it may take minutes. $1 now; message ids from
--- $2 up to, not including, $3.
+-- No lease and no scheduled time has passed by more than five minutes; and a suspect is claimed within 15 minutes of
+-- its time, because each call of the suspects before it may take minutes.
+-- $1 now, $2 message_id from this on, $3 message_id below this.
 select message_id as "message_id!", no as "no!",
   format('%s since %s', status, coalesce(lease_until, ready_at)) as "found!"
 from deliveries

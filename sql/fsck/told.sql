@@ -1,5 +1,6 @@
--- One event for each promised transition: the last event names the status; what has not ended has none, or was
--- redriven. That another took its place is told beside it. Message ids from $1 up to, not including, $2.
+-- One event per reported transition: the last event names the status; an unsettled delivery has no event or was
+-- redriven last. The event 'delivery.fallback' does not count: it changes no status.
+-- $1 message_id from this on, $2 message_id below this.
 select d.message_id as "message_id!", d.no as "no!",
   format('%s, last event %s', d.status, coalesce(e.event, 'none')) as "found!"
 from deliveries d

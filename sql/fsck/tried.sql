@@ -1,7 +1,7 @@
--- FAILED and UNDETERMINED were tried: an attempt was called, or may have been, or the books name an ending that needs
--- no call. What was not called and is late may have been called for all that was known when it ended.
--- $1 those endings, as reasons of deliveries or codes of attempts; message ids from $2 up to, not including,
--- $3.
+-- A FAILED or UNDETERMINED delivery has an attempt that was called or may have been, or an ending that needs no call. A
+-- late attempt without called_at may have been called, as far as was known when it ended.
+-- $1 endings without a call, as reasons of deliveries or codes of attempts[], $2 message_id from this on, $3 message_id
+-- below this.
 select d.message_id as "message_id!", d.no as "no!",
   format('%s (%s) after %s attempts, none of which was called', d.status, d.reason, d.attempt) as "found!"
 from deliveries d

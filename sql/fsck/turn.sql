@@ -1,5 +1,5 @@
--- No delivery waits while its lane goes on: none is PENDING that was ready five minutes before one of the same lane
--- that was claimed. Names the oldest of each lane.
+-- No delivery waits while its lane is served: none is PENDING that was ready five minutes before a claimed one of its
+-- lane. Returns the oldest of each lane.
 with waits as (
   select distinct on (shard, lane) shard, lane, message_id, no, ready_at
   from deliveries

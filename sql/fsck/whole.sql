@@ -1,4 +1,5 @@
--- A message and all under it are there together, under one partner. Message ids from $1 up to, not including, $2.
+-- A message, its deliveries, attempts and events exist together, under one partner.
+-- $1 message_id from this on, $2 message_id below this.
 with m as not materialized (
   select shard, message_id, partner_id from messages where message_id >= $1 and message_id < $2
 ),

@@ -1,3 +1,4 @@
--- Neither its secrets nor its tokens are taken any more. $1 client_id, $2 now.
+-- Revokes an API key: its secrets and all its tokens are refused from now on.
+-- $1 client_id, $2 now.
 update keys set revoked_at = coalesce(revoked_at, $2), epoch = epoch + 1, former_hash = null, former_until = null
 where client_id = $1

@@ -1,16 +1,18 @@
--- Messages of one partner, or of several, newest first, each with what its overall status follows from. Not those that we
--- made to tell of others.
--- $1 partner[], $2 its shard[], $3 ids below this (keyset and end of the time window), $4 ids from this on (start of the
--- time window), $5 kind, $6 client_msg_id, $7 and $8 lanes from–to (a channel), $9 recipient, as kept or as
--- written, $11 the same as E.164, $12 the same as an e-mail address in small letters: each may be null, but $1 to $4.
--- $10 rows.
+-- Messages of one or several partners, newest first, each with the lane, status, attempts and chain of its deliveries.
+-- Excludes webhook messages.
+-- $1 partner_id[], $2 its shard[], $3 message_id below this (page and end of the time range), $4 message_id from this
+-- on (start of the time range); filters, each may be null: $5 kind, $6 client_msg_id, $7 and $8 first and last lane of
+-- a channel, $9 recipient as stored or as the partner gave it, $11 the same as E.164, $12 the same as a lower-case
+-- e-mail address; $10 rows at most.
 select m.message_id, m.partner_id, m.client_msg_id, m.kind, m.priority, m.detail::text as "detail!", m.created_at,
-  m.scheduled_at, m.expires_at, d.lanes as "lanes!", d.statuses as "statuses!", d.attempts as "attempts!", d.chains as "chains!: Vec<Option<i16>>"
+  m.scheduled_at, m.expires_at, d.lanes as "lanes!", d.statuses as "statuses!", d.attempts as "attempts!",
+  d.chains as "chains!: Vec<Option<i16>>"
 from unnest($1::bigint[], $2::smallint[]) as p(partner_id, shard)
 cross join lateral (
   select m.*
   from messages m
-  where m.partner_id = p.partner_id and m.shard = p.shard and m.message_id < $3 and m.message_id >= $4 and m.about is null
+  where m.partner_id = p.partner_id and m.shard = p.shard and m.message_id < $3 and m.message_id >= $4
+    and m.about is null
     and ($5::text is null or m.kind = $5)
     and ($6::text is null or m.message_id = (
       select i.message_id from idempotency i

@@ -1,2 +1,3 @@
--- Drops the partitions of a week, which must have nothing open; their names. $1 the Monday.
+-- Drops the partitions of a week, which must have no unsettled delivery, and returns their names.
+-- $1 the week's Monday.
 select drop_week($1) as "dropped!"

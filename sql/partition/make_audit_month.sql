@@ -1,2 +1,3 @@
--- Makes the audit log's partition of a month, if its time has none; its name. $1 the month's first day.
+-- Creates the audit log's partition of a month, unless that time has one, and returns its name.
+-- $1 the month's first day.
 select make_audit_month($1) as "made!"

@@ -1,2 +1,3 @@
--- Makes the partitions of a week that are missing; their names. $1 the Monday, $2 the week's first id, $3 the next week's.
+-- Creates the missing partitions of a week and returns their names.
+-- $1 the week's Monday, $2 the week's first id, $3 the next week's first id.
 select make_week($1, $2, $3) as "made!"

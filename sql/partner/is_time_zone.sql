@@ -1,2 +1,3 @@
--- Whether the server knows this time zone. $1 name.
+-- Whether the server knows a time zone.
+-- $1 name.
 select exists (select from pg_timezone_names where name = $1) as "known!"

@@ -1,2 +1,2 @@
--- The shards that anything lives on.
+-- The shards that have a partner.
 select distinct shard from partners order by shard

@@ -1,2 +1,2 @@
--- What is booked of all limits.
+-- Booked requests of every provider's limit.
 select provider, state from provider_limits

@@ -1,5 +1,6 @@
--- Jobs, newest first. $1 only this partner's (null: all), $2 without those of operators, $3 ids below this, $4 ids from this
--- on, $5 rows.
+-- Jobs, newest first.
+-- $1 partner_id (null: all), $2 true: without jobs of operators, $3 redrive_id below this, $4 redrive_id from this on,
+-- $5 rows at most.
 select redrive_id, kind::text as "kind!", partner_id, endpoint_id, filter, rate_per_second, status::text as "status!",
   expected, done, position, requested_by, created_at, stepped_at, finished_at
 from redrives

@@ -1,4 +1,4 @@
--- Lets a database role enqueue for a partner; a grant that was carried over is confirmed by it. $1 role, $2 partner_id,
--- $3 now.
+-- Allows a database role to enqueue for a partner, and confirms a grant that was carried over.
+-- $1 role_name, $2 partner_id, $3 now.
 insert into intake_grants (role_name, partner_id, granted_at) values ($1, $2, $3)
 on conflict (role_name, partner_id) do update set carried_over = false

@@ -1,5 +1,7 @@
--- A partner's days, newest first, exact at this moment: what is rolled up and what is not yet, in one look.
--- $1 partner, $2 its time zone, $3 and $4 first and last day, $5 type (null: all), $6 the type of each lane, from lane 0 on.
+-- Statistics of a partner by day and message type, newest first. Exact: rolled-up and not yet rolled-up changes are
+-- read in one statement.
+-- $1 partner_id, $2 its time zone, $3 first day, $4 last day, $5 message type (null: all), $6 the message type of each
+-- lane, from lane 0 on[].
 select stat_date as "stat_date!", message_type as "message_type!", sum(total)::bigint as "total!",
   sum(success)::bigint as "success!", sum(failed)::bigint as "failed!"
 from (

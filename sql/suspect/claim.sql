@@ -1,7 +1,8 @@
--- Claims one suspect: of the most urgent lane the one that may be claimed for longest. As in delivery/claim.sql the attempt is spent here, and the
--- lease runs by the database's clock. The status is bound, not written out: see delivery/settle.sql.
--- $1 shard[]; $2 lane[] and $3 whether the beginning of a call is recorded before it[], one for each lane; $4 now, $5 worker,
--- $6 lease in seconds, $7 status (SCHEDULED), $8 the time for which they are SCHEDULED.
+-- Claims one suspect: of the most urgent lane the one that has been claimable for longest. As in `delivery/claim` the
+-- attempt is counted here, and the lease runs by the database's clock. The status is bound, not a literal: see
+-- `delivery/settle`.
+-- $1 shard[]; one each per lane: $2 lane[], $3 whether the worker records the beginning of calls there[]; $4 now, $5
+-- worker, $6 lease in seconds, $7 status SCHEDULED, $8 the ready_at of suspects.
 with picked as materialized (
   select d.shard, d.message_id, d.no, l.begins_recorded, s.deaths
   from suspects s

@@ -14,7 +14,7 @@ use crate::http::query::Query;
 use crate::http::request::Id;
 use crate::hub::Hub;
 use crate::id::Tsid;
-use crate::store::audit::{self, Filter};
+use crate::store::audit::{self, AuditFilter};
 
 /// One deed.
 #[derive(Serialize, ToSchema)]
@@ -75,7 +75,7 @@ pub async fn of_partner(State(hub): State<Hub>, _admin: Admin, query: Query, Id(
 async fn page(hub: &Hub, mut query: Query, partner_id: Option<Tsid>) -> Answer {
     let whose = partner_id.unwrap_or(Tsid(0));
     let page = Page::read(&mut query, hub, "audit", whose)?;
-    let filter = Filter { partner_id, actor: query.take("actor"), action: query.take("action") };
+    let filter = AuditFilter { partner_id, actor: query.take("actor"), action: query.take("action") };
     query.close()?;
     let below = page.after.map_or(page.below, |after| after.0.min(page.below));
     let mut rows = audit::list(hub.store.api(), &filter, below, page.from, page.limit + 1).await?;

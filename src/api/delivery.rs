@@ -21,8 +21,8 @@ use crate::id::Tsid;
 use crate::model::channel::Channel;
 use crate::model::delivery::{READY_WHEN_RESUMED, STATUSES, Status, parse_public_id};
 use crate::model::receipt::ReceiptOutcome;
-use crate::store::delivery::{self, DeliveryRow, Filter};
-use crate::store::message::Telling;
+use crate::store::delivery::{self, DeliveryFilter, DeliveryRow};
+use crate::store::message::WebhookEvent;
 use crate::store::{self, attempt};
 
 /// One message to one recipient over one channel.
@@ -111,11 +111,11 @@ impl Receipt {
 }
 
 /// What those of these deliveries tell that are webhooks.
-pub async fn told(hub: &Hub, rows: &[DeliveryRow]) -> Result<HashMap<Tsid, Telling>> {
+pub async fn told(hub: &Hub, rows: &[DeliveryRow]) -> Result<HashMap<Tsid, WebhookEvent>> {
     let webhooks = rows.iter().filter(|row| row.lane.channel() == Channel::Webhook);
     let messages: BTreeSet<(i16, Tsid)> = webhooks.map(|row| (row.shard, row.message_id)).collect();
     let messages: Vec<(i16, Tsid)> = messages.into_iter().collect();
-    store::message::told(hub.store.api(), &hub.keyring, &messages).await
+    store::message::webhook_events(hub.store.api(), &hub.keyring, &messages).await
 }
 
 /// One call to a provider, or the beginning of one.
@@ -152,7 +152,7 @@ impl Delivery {
     pub fn of(
         row: &DeliveryRow,
         attempts: Option<Vec<&attempt::AttemptRow>>,
-        told: &HashMap<Tsid, Telling>,
+        told: &HashMap<Tsid, WebhookEvent>,
     ) -> Delivery {
         let told = told.get(&row.message_id);
         Delivery {
@@ -263,7 +263,7 @@ pub async fn list(State(hub): State<Hub>, reader: Reader, mut query: Query) -> A
     let scope = reader.scope(&hub, &mut query).await?;
     let page = Page::of(&mut query, &hub, "deliveries", &scope)?;
     let Recipient { to, phone, mailbox } = recipient_filter(&mut query, "to", &scope.region);
-    let filter = Filter {
+    let filter = DeliveryFilter {
         status: query.parse("status", &format!("one of {}", STATUSES.map(Status::as_str).join(", ")), |text| {
             text.parse().ok()
         })?,
@@ -276,7 +276,7 @@ pub async fn list(State(hub): State<Hub>, reader: Reader, mut query: Query) -> A
     };
     query.close()?;
     let after = page.after.unwrap_or((Tsid(i64::MAX), 0));
-    let window = delivery::Window { after, below: page.below, from: page.from };
+    let window = delivery::DeliveryPage { after, below: page.below, from: page.from };
     let mut rows = delivery::list(hub.store.api(), &scope.partners, &filter, window, page.limit + 1).await?;
     let more = rows.len() as i64 > page.limit;
     rows.truncate(usize::try_from(page.limit).unwrap_or(0));

@@ -81,8 +81,8 @@ pub async fn ready(State(hub): State<Hub>) -> Response {
 async fn look(hub: &Hub) -> Result<Vec<(&'static str, bool, String)>> {
     hub.store.prove_writes().await?;
     let db = hub.store.api();
-    let missing = hub.store.migrations_seen().await?;
-    let partitions = store::partition::standing(db).await?;
+    let missing = hub.store.migrations_pending().await?;
+    let partitions = store::partition::status(db).await?;
     let ahead = partitions.until.is_some_and(|until| until > hub.clock.now() + chrono::TimeDelta::days(7));
     let workers = store::worker::list(db, hub.clock.now() - chrono::TimeDelta::seconds(30)).await?;
     Ok(vec![
@@ -148,13 +148,13 @@ pub struct About {
 #[utoipa::path(get, path = "/about", operation_id = "getAbout", tag = "operations", security(("bearer" = [])),
     responses((status = 200, description = "this program", body = About)))]
 pub async fn about(State(hub): State<Hub>, _signed: Signed) -> Answer {
-    let settings = store::hub::settings(hub.store.api()).await?;
+    let settings = store::hub::server_settings(hub.store.api()).await?;
     let told = |name: &str| matches!(name, "server_version" | "fsync" | "full_page_writes" | "synchronous_commit");
     let body = About {
         code: Success::Success,
         name: "notihub",
         version: env!("CARGO_PKG_VERSION"),
-        migrations_missing: hub.store.migrations_seen().await?,
+        migrations_missing: hub.store.migrations_pending().await?,
         database: settings.into_iter().filter(|s| told(&s.name)).map(|s| (s.name, s.setting)).collect(),
         channels: hub.providers.postable_channels().iter().map(|c| c.as_str()).collect(),
     };

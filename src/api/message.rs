@@ -35,7 +35,7 @@ use crate::model::intake::IntakePolicy;
 use crate::model::message::{Content, Fallback, Message, NewDelivery, NewMessage, OverallStatus};
 use crate::model::partner::PartnerScope;
 use crate::store::delivery::{DeliveryRow, WebhookMessage};
-use crate::store::message::{Filter, Listed, Telling};
+use crate::store::message::{ListedMessage, MessageFilter, WebhookEvent};
 
 /// A message that was stored, or would be stored.
 #[derive(Serialize, ToSchema)]
@@ -539,7 +539,7 @@ impl MessageFound {
     fn of(
         whole: MessageDetails,
         (webhooks, more_webhooks): (Vec<WebhookMessage>, bool),
-        told: &HashMap<Tsid, Telling>,
+        told: &HashMap<Tsid, WebhookEvent>,
         to_staff: bool,
     ) -> MessageFound {
         let delivery = |row: &DeliveryRow| {
@@ -567,7 +567,7 @@ pub fn in_doubt(deliveries: &[DeliveryRow]) -> bool {
 
 /// A page of messages that a filter passes, and where the next page begins.
 pub struct MessagePageRows {
-    pub items: Vec<(Message, OverallStatus, Listed)>,
+    pub items: Vec<(Message, OverallStatus, ListedMessage)>,
     pub next: Option<(Tsid, i16)>,
 }
 
@@ -576,7 +576,7 @@ pub struct MessagePageRows {
 pub async fn find(
     hub: &Hub,
     scope: &PartnerScope,
-    filter: &Filter,
+    filter: &MessageFilter,
     overall: Option<OverallStatus>,
     page: Page,
 ) -> Result<MessagePageRows> {
@@ -651,7 +651,7 @@ pub async fn list(State(hub): State<Hub>, reader: Reader, mut query: Query) -> A
     let (filter, overall) = message_filter(&mut query, "to", &scope.region)?;
     query.close()?;
     let found = find(&hub, &scope, &filter, overall, page).await?;
-    let item = |(message, overall, row): (Message, OverallStatus, Listed)| MessageListed {
+    let item = |(message, overall, row): (Message, OverallStatus, ListedMessage)| MessageListed {
         head: MessageHead::of(message, overall, reader.sees_all()),
         delivery_count: row.deliveries.len(),
     };

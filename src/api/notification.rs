@@ -20,7 +20,7 @@ use crate::model::channel::Channel;
 use crate::model::message::{Message, OverallStatus};
 use crate::model::partner::PartnerScope;
 use crate::store::delivery::DeliveryRow;
-use crate::store::message::Listed;
+use crate::store::message::ListedMessage;
 
 /// A notification that is stored.
 #[derive(Serialize, ToSchema)]
@@ -212,7 +212,7 @@ pub async fn list(State(hub): State<Hub>, caller: Caller, mut query: Query) -> A
     let (filter, overall) = message_filter(&mut query, "recipient", &scope.region)?;
     query.close()?;
     let found = find(&hub, &scope, &filter, overall, page).await?;
-    let item = |(message, overall, row): (Message, OverallStatus, Listed)| NotificationListed {
+    let item = |(message, overall, row): (Message, OverallStatus, ListedMessage)| NotificationListed {
         id: message.message_id.to_string(),
         kind: message.kind,
         title: message.detail.title,

@@ -29,7 +29,7 @@ use crate::model::fields::Fields;
 use crate::model::form::{Field, Form, Kind, Preset};
 use crate::model::json::{self, Faults, TextRule};
 use crate::model::redrive::{DEAD_LETTER_STATUSES, JobFilter, RedriveKind};
-use crate::store::redrive::{self, Job};
+use crate::store::redrive::{self, RedriveJob};
 
 /// Redrive one
 ///
@@ -124,7 +124,7 @@ pub struct RedriveCount {
     count_is_lower_bound: bool,
 }
 
-fn shape(job: Job, is_staff: bool) -> Redrive {
+fn shape(job: RedriveJob, is_staff: bool) -> Redrive {
     Redrive {
         redrive_id: job.redrive_id.to_string(),
         kind: job.kind.as_str(),
@@ -149,7 +149,7 @@ fn shape(job: Job, is_staff: bool) -> Redrive {
     }
 }
 
-fn begun(job: Job, counted: Option<DeadLetterCount>, is_staff: bool) -> Response {
+fn begun(job: RedriveJob, counted: Option<DeadLetterCount>, is_staff: bool) -> Response {
     let location = format!("/v1/redrives/{}", job.redrive_id);
     let redrive = Redrive { count: counted.map(|c| c.count), ..shape(job, is_staff) };
     let count_is_lower_bound = counted.is_some_and(|c| c.more);

@@ -19,7 +19,7 @@ use crate::model::message::{OVERALL_STATUSES, OverallStatus};
 use crate::model::phone;
 use crate::model::receipt::{RECEIPT_OUTCOMES, ReceiptOutcome};
 use crate::model::redrive::{REDRIVE_KINDS, REDRIVE_STATUSES, RedriveKind, RedriveStatus};
-use crate::store::message::Filter;
+use crate::store::message::MessageFilter;
 
 words! {
     ChannelWord, "how a delivery reaches its recipient", CHANNELS.map(Channel::as_str);
@@ -70,14 +70,18 @@ pub fn recipient_filter(query: &mut Query, name: &str, region: &str) -> Recipien
 
 /// The filters of a list of messages: those the books keep, and the overall status, which is computed. `to` is the
 /// recipient's name in the caller's words, `region` where its phone numbers are from.
-pub fn message_filter(query: &mut Query, to: &str, region: &str) -> Result<(Filter, Option<OverallStatus>), Refusal> {
+pub fn message_filter(
+    query: &mut Query,
+    to: &str,
+    region: &str,
+) -> Result<(MessageFilter, Option<OverallStatus>), Refusal> {
     let overall = query.parse(
         "status",
         &format!("one of {}", OVERALL_STATUSES.map(OverallStatus::as_str).join(", ")),
         |text| OVERALL_STATUSES.into_iter().find(|o| o.as_str() == text),
     )?;
     let Recipient { to, phone, mailbox } = recipient_filter(query, to, region);
-    let filter = Filter {
+    let filter = MessageFilter {
         kind: query.take("type"),
         client_msg_id: query.take("clientMsgId"),
         lanes: channel_filter(query)?,

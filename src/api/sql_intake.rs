@@ -13,7 +13,7 @@ use crate::http::problem::ProblemCode;
 use crate::http::query::Query;
 use crate::hub::Hub;
 use crate::id::Tsid;
-use crate::store::sql_intake::{self, Refused, Wrong};
+use crate::store::sql_intake::{self, RefusalRow, RequestFault};
 
 /// A request that was refused.
 #[derive(Serialize, ToSchema)]
@@ -52,8 +52,8 @@ pub struct RefusedPage {
     next_cursor: Option<String>,
 }
 
-fn shape(row: Refused, partner_id: Option<String>) -> RefusedRequest {
-    let fault = |w: Wrong| RefusedFault { pointer: w.pointer, reason: w.reason, detail: w.detail };
+fn shape(row: RefusalRow, partner_id: Option<String>) -> RefusedRequest {
+    let fault = |w: RequestFault| RefusedFault { pointer: w.pointer, reason: w.reason, detail: w.detail };
     RefusedRequest {
         request_id: row.request_id.to_string(),
         partner_id,
@@ -80,7 +80,7 @@ pub async fn refused(State(hub): State<Hub>, reader: Reader, mut query: Query) -
     query.close()?;
     let below = page.after.map_or(i64::MAX, |after| after.0.0);
     let window = (page.from.time(), page.below.time());
-    let mut rows = sql_intake::refused(hub.store.api(), &scope.partners, below, window, page.limit + 1).await?;
+    let mut rows = sql_intake::list_refused(hub.store.api(), &scope.partners, below, window, page.limit + 1).await?;
     let more = rows.len() as i64 > page.limit;
     rows.truncate(usize::try_from(page.limit).unwrap_or(0));
     let next_cursor =

@@ -16,7 +16,7 @@ use crate::hub::Hub;
 use crate::limits;
 use crate::model::channel::Channel;
 use crate::model::partner::Partner;
-use crate::store::stats::{self, Day};
+use crate::store::stats::{self, DailyStatsRow};
 
 /// One day's deliveries of one type that have ended; canceled ones are not counted.
 #[derive(Serialize, ToSchema)]
@@ -37,8 +37,8 @@ pub struct DailyStat {
 }
 
 impl DailyStat {
-    fn new(partner: &Partner, day: Day) -> DailyStat {
-        let Day { date, message_type, sums } = day;
+    fn new(partner: &Partner, day: DailyStatsRow) -> DailyStat {
+        let DailyStatsRow { date, message_type, sums } = day;
         DailyStat {
             partner_id: partner.partner_id.to_string(),
             date,

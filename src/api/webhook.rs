@@ -33,7 +33,7 @@ use crate::model::form::{Field, Form, Kind, Preset};
 use crate::model::intake::is_mailbox;
 use crate::model::json::{self, Faults, TextRule};
 use crate::store;
-use crate::store::delivery::{Call, Webhook, WebhookFilter};
+use crate::store::delivery::{WebhookCall, WebhookFilter, WebhookRow};
 
 /// Where a partner wants its events.
 #[derive(Serialize, ToSchema)]
@@ -543,7 +543,7 @@ pub struct EndpointCall {
 }
 
 impl EndpointCall {
-    fn of(call: &Call) -> EndpointCall {
+    fn of(call: &WebhookCall) -> EndpointCall {
         // As the provider writes it down: `http_503` when it refused, `HTTP 204` when it took it.
         let refused = call.code.as_deref().and_then(|code| code.strip_prefix("http_"));
         let took = call.provider_ref.as_deref().and_then(|text| text.strip_prefix("HTTP "));
@@ -560,18 +560,18 @@ impl EndpointCall {
 }
 
 impl EndpointDelivery {
-    fn of(row: &Webhook) -> EndpointDelivery {
+    fn of(row: &WebhookRow) -> EndpointDelivery {
         let parked = row.status == Status::Scheduled && row.ready_at == READY_WHEN_RESUMED;
         let next = (row.status == Status::Scheduled && row.ready_at < READY_WHEN_RESUMED).then_some(Time(row.ready_at));
         EndpointDelivery {
             delivery_id: format!("{}-{}", row.message_id, row.no),
-            event_id: row.telling.event_id.clone(),
-            event: row.telling.event.clone(),
-            about: row.telling.about.map(|id| id.to_string()),
+            event_id: row.event.event_id.clone(),
+            event: row.event.event.clone(),
+            about: row.event.about.map(|id| id.to_string()),
             status: row.status.as_str(),
             reason: row.reason.clone(),
             attempts: row.calls,
-            last_attempt: row.last.as_ref().map(EndpointCall::of),
+            last_attempt: row.last_call.as_ref().map(EndpointCall::of),
             next_attempt_at: next,
             parked,
             created_at: Time(row.created_at),
@@ -612,7 +612,7 @@ pub async fn deliveries(State(hub): State<Hub>, reader: Reader, mut query: Query
     let mut rows = store::delivery::of_endpoint(db, &hub.keyring, &endpoint, &filter, window, page.limit + 1).await?;
     let more = rows.len() as i64 > page.limit;
     rows.truncate(usize::try_from(page.limit).unwrap_or(0));
-    let next = |row: &Webhook| cursor(&hub, "webhook-deliveries", endpoint.endpoint_id, (row.message_id, row.no));
+    let next = |row: &WebhookRow| cursor(&hub, "webhook-deliveries", endpoint.endpoint_id, (row.message_id, row.no));
     let next_cursor = rows.last().filter(|_| more).map(next);
     let items = rows.iter().map(EndpointDelivery::of).collect();
     Ok(ok(StatusCode::OK, &EndpointDeliveryPage { code: Success::Success, items, next_cursor }))

@@ -125,7 +125,7 @@ async fn examine_database(settings: &Settings, master_keys: &[[u8; KEY_BYTES]]) 
     let mut findings = examine_server(settings, &store).await?;
     findings.push(examine_writes(settings, &store, &url).await?);
     let asked = Clock::host_now();
-    let said = store::hub::clock(store.api()).await?;
+    let said = store::hub::database_time(store.api()).await?;
     let off = Clock::system().calibrate(asked, said, Clock::host_now()).num_milliseconds().abs();
     let grade = when(off > 1_000, Grade::Warn);
     let stands = format!("{off} ms from the database's");
@@ -143,8 +143,8 @@ async fn examine_database(settings: &Settings, master_keys: &[[u8; KEY_BYTES]]) 
     }
     findings.extend(examine_roles(&store).await?);
     findings.push(examine_sealed(&store, master_keys).await?);
-    let standing = store::partition::standing(store.api()).await?;
-    let audit_strays = store::partition::audit_strays(store.api()).await?;
+    let standing = store::partition::status(store.api()).await?;
+    let audit_strays = store::partition::has_audit_strays(store.api()).await?;
     let ahead = standing.until.map(|until| (until - Clock::system().now()).num_days());
     let short = ahead.is_none_or(|days| days < 14) || standing.in_default || audit_strays;
     let stands = format!(
@@ -167,7 +167,7 @@ async fn examine_database(settings: &Settings, master_keys: &[[u8; KEY_BYTES]]) 
         stands,
         "start `notihub up` or `notihub work`",
     ));
-    let waiting = store::sql_intake::waiting(store.api(), limits::RELAY_COUNT).await?;
+    let waiting = store::sql_intake::backlog(store.api(), limits::RELAY_COUNT).await?;
     let stands = match waiting.requests {
         0 => "nothing waits".to_owned(),
         n => format!("{n} wait, the oldest for {} s", waiting.oldest.num_seconds()),
@@ -179,7 +179,7 @@ async fn examine_database(settings: &Settings, master_keys: &[[u8; KEY_BYTES]]) 
 
 /// Whether the server takes writes now; a standby, and how far behind it is.
 async fn examine_writes(settings: &Settings, store: &Store, url: &str) -> Result<Finding> {
-    let replica = store::hub::replica(store.api()).await?;
+    let replica = store::hub::replication_status(store.api()).await?;
     if replica.in_recovery {
         let seconds = replica
             .replayed_ago_s
@@ -212,7 +212,7 @@ async fn examine_writes(settings: &Settings, store: &Store, url: &str) -> Result
 
 async fn examine_roles(store: &Store) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
-    let standing = store::role::standing(store.api()).await?;
+    let standing = store::role::check(store.api()).await?;
     findings.push(match standing.fault() {
         Some(fault) => finding(Grade::Warn, "role", fault, migrate::SEPARATE),
         None => {
@@ -220,8 +220,8 @@ async fn examine_roles(store: &Store) -> Result<Vec<Finding>> {
             finding(Grade::Good, "role", stands, "")
         }
     });
-    let missing = store::role::missing(store.api()).await?;
-    let roles = store::role::absent(store.api()).await?;
+    let missing = store::role::missing_grants(store.api()).await?;
+    let roles = store::role::missing_roles(store.api()).await?;
     let stands = match (roles.as_slice(), missing.as_slice()) {
         ([], []) => "as the hub needs them".to_owned(),
         ([], [first, ..]) => format!("{} are not right: {first}", missing.len()),
@@ -261,7 +261,7 @@ async fn examine_sealed(store: &Store, master_keys: &[[u8; KEY_BYTES]]) -> Resul
 }
 
 async fn examine_server(settings: &Settings, store: &Store) -> Result<Vec<Finding>> {
-    let rows = store::hub::settings(store.api()).await?;
+    let rows = store::hub::server_settings(store.api()).await?;
     let value = |name: &str| rows.iter().find(|s| s.name == name).map_or("", |s| s.setting.as_str());
     let mut findings = vec![finding(Grade::Good, "database", format!("PostgreSQL {}", value("server_version")), "")];
     if let Err(Error::Setup(why)) = process::check_durability(store, false).await {
@@ -286,7 +286,7 @@ async fn examine_server(settings: &Settings, store: &Store) -> Result<Vec<Findin
     let encoding = value("server_encoding");
     let remedy = "make a database with encoding UTF8";
     findings.push(finding(when(encoding != "UTF8", Grade::Bad), "encoding", encoding, remedy));
-    let age = store::hub::pinned(store.api()).await?.unwrap_or(0.0);
+    let age = store::hub::oldest_snapshot_age(store.api()).await?.unwrap_or(0.0);
     let stands = format!("oldest snapshot {age:.0} s");
     let remedy = "find the long transaction in pg_stat_activity; dead rows cannot be cleaned while it lives";
     findings.push(finding(when(age > 600.0, Grade::Warn), "snapshots", stands, remedy));

@@ -87,7 +87,7 @@ async fn act(hub: &Hub, actor: &Actor, deed: Action, output: Output) -> Result<(
                         "partnerId": k.partner_id.map(|id| id.to_string()), "revoked": k.revoked_at.is_some()})
                 })
                 .collect();
-            let line = |k: &store::key::Listed| {
+            let line = |k: &store::key::ListedKey| {
                 let revoked = if k.revoked_at.is_some() { "  revoked" } else { "" };
                 format!("{} {:<9} {}{revoked}", k.client_id, k.role.as_str(), print::printable(&k.name))
             };

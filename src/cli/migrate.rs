@@ -7,7 +7,7 @@ use super::{Output, print, process};
 use crate::clock::Clock;
 use crate::config::{Database, Log};
 use crate::error::{Error, Result};
-use crate::store::role::Repaired;
+use crate::store::role::GrantRepair;
 use crate::store::{partition, role, sql_intake};
 use crate::telemetry;
 
@@ -31,7 +31,7 @@ pub async fn run(args: Migrate, output: Output) -> Result<u8> {
     };
     let missing = store.migrations_missing().await?;
     if args.check {
-        let rights = if missing == 0 { role::missing(store.api()).await? } else { Vec::new() };
+        let rights = if missing == 0 { role::missing_grants(store.api()).await? } else { Vec::new() };
         match output {
             Output::Json => print::json(&serde_json::json!({"missing": missing, "applied": 0, "partitionsMade": 0,
                 "rightsMissing": rights})),
@@ -50,7 +50,7 @@ pub async fn run(args: Migrate, output: Output) -> Result<u8> {
     let carried: Vec<_> =
         sql_intake::grants(store.api(), None).await?.into_iter().filter(|grant| grant.carried_over).collect();
     let hub = process::open_store(&args.database, &app_url)?;
-    let standing = role::standing(hub.api()).await.map_err(|e| {
+    let standing = role::check(hub.api()).await.map_err(|e| {
         Error::Setup(format!(
             "the schema is migrated, but the login of --database-url cannot use it: {e}. Set its password with: alter role \
              … password '…'"
@@ -83,7 +83,7 @@ pub const SEPARATE: &str = "To run the hub as a role that owns nothing, give `no
 --migrate-database-url and a new one as --database-url (postgres://notihub_app:PASSWORD@…), which it makes; then give that \
 --database-url to every process";
 
-fn tell_roles(repaired: &Repaired) {
+fn tell_roles(repaired: &GrantRepair) {
     let (grants, roles): (Vec<&String>, Vec<&String>) =
         repaired.done.iter().partition(|done| done.starts_with("grant ") || done.starts_with("revoke "));
     for role in roles {
@@ -99,7 +99,7 @@ fn tell_roles(repaired: &Repaired) {
     }
 }
 
-fn tell_carried(carried: &[sql_intake::Grant]) {
+fn tell_carried(carried: &[sql_intake::EnqueueGrant]) {
     let mut roles: Vec<&str> = carried.iter().map(|grant| grant.role_name.as_str()).collect();
     roles.dedup();
     for name in roles {

@@ -285,7 +285,7 @@ async fn grant(
     owner_url: &str,
     output: Output,
 ) -> Result<()> {
-    let may_call = store::sql_intake::may_call(hub.store.api(), role).await?.ok_or_else(|| {
+    let may_call = store::sql_intake::may_enqueue(hub.store.api(), role).await?.ok_or_else(|| {
         Error::Setup(format!("there is no role '{role}' in the database: create role … login password '…', then grant"))
     })?;
     flow::partner::grant_intake(hub, permit, partner, role).await?;
@@ -293,7 +293,7 @@ async fn grant(
         true => None,
         false => {
             let owner = process::open_store(&hub.settings.database, owner_url)?;
-            let to_run = store::role::join_intake(&owner, role).await?;
+            let to_run = store::role::grant_enqueue(&owner, role).await?;
             owner.close().await;
             to_run
         }
@@ -411,7 +411,7 @@ async fn bootstrap(hub: &Hub, permit: AdminPermit<'_>, output: Output) -> Result
 /// By name or id.
 async fn find(hub: &Hub, wanted: &str) -> Result<Partner> {
     let db = hub.store.api();
-    let mut found = store::partner::find(db, &composed(wanted.to_owned())).await?;
+    let mut found = store::partner::find_by_name(db, &composed(wanted.to_owned())).await?;
     if let (None, Ok(id)) = (&found, wanted.parse()) {
         found = store::partner::get(db, id).await?;
     }

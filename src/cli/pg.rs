@@ -489,7 +489,7 @@ struct Login(&'static str);
 
 /// The superuser that initdb makes; it migrates.
 const OWNER: Login = Login("notihub");
-const APP: Login = Login(crate::store::role::APP);
+const APP: Login = Login(crate::store::role::APP_ROLE);
 
 impl Login {
     fn password_file(self) -> String {

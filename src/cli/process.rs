@@ -18,7 +18,7 @@ use crate::model::channel::{Channel, OnUnknown};
 use crate::provider::http::{ClientSettings, ConnectionPolicy};
 use crate::provider::{Account, Provider, Providers, mock, registry, slack, smtp, webhook};
 use crate::shutdown::Shutdown;
-use crate::store::role::Repaired;
+use crate::store::role::GrantRepair;
 use crate::store::{self, PoolSizes, Store};
 use crate::worker::{self, Role};
 use crate::{api, cli, http};
@@ -47,11 +47,11 @@ pub fn owner_url(database: &Database) -> Result<String> {
 }
 
 /// Applies migrations, and repairs roles and grants. With two logins, lets that of the hub work.
-pub async fn migrate(database: &Database, owner_url: &str, app_url: &str) -> Result<Repaired> {
+pub async fn migrate(database: &Database, owner_url: &str, app_url: &str) -> Result<GrantRepair> {
     let store = proven_store(database, owner_url).await?;
     let mut repaired = store.migrate().await?;
     if app_url != owner_url {
-        let admitted = store::role::admit(&store, app_url).await?;
+        let admitted = store::role::grant_app_login(&store, app_url).await?;
         repaired.done.extend(admitted.done);
         repaired.to_run.extend(admitted.to_run);
     }
@@ -61,7 +61,7 @@ pub async fn migrate(database: &Database, owner_url: &str, app_url: &str) -> Res
 
 /// Logs what is wrong with the role the hub runs as; it works nevertheless.
 pub async fn warn_of_role(store: &Store) -> Result<()> {
-    if let Some(fault) = store::role::standing(store.api()).await?.fault() {
+    if let Some(fault) = store::role::check(store.api()).await?.fault() {
         tracing::warn!("{fault}: `notihub doctor` says how to run it as one that does not");
     }
     Ok(())
@@ -74,14 +74,14 @@ pub fn open_store(database: &Database, url: &str) -> Result<Store> {
 /// The store of a process that writes, its sessions proven (`Store::prove`).
 pub async fn proven_store(database: &Database, url: &str) -> Result<Store> {
     let store = open_store(database, url)?;
-    store.prove().await?;
+    store.prove_sessions().await?;
     Ok(store)
 }
 
 /// The store of a command that only reads, so that it may be with a hot standby. Its sessions are proven.
 pub async fn reading_store(database: &Database, url: &str) -> Result<Store> {
-    let store = Store::reading(url, pool_sizes(database))?;
-    store.prove().await?;
+    let store = Store::new_read_only(url, pool_sizes(database))?;
+    store.prove_sessions().await?;
     Ok(store)
 }
 
@@ -96,7 +96,7 @@ fn pool_sizes(database: &Database) -> PoolSizes {
 
 /// Refuses a server that may lose what it confirmed.
 pub async fn check_durability(store: &Store, accept_loss: bool) -> Result<()> {
-    let settings = store::hub::settings(store.api()).await?;
+    let settings = store::hub::server_settings(store.api()).await?;
     let value = |name: &str| settings.iter().find(|s| s.name == name).map_or("", |s| s.setting.as_str());
     let version: u32 = value("server_version_num").parse().unwrap_or(0);
     if version < 150_000 {

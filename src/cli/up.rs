@@ -129,7 +129,7 @@ async fn keys(hub: &Hub) -> Result<SavedKeys> {
     const DEMO: &str = "demo";
     let actor = Actor::local_admin("notihub up".into());
     let permit = actor.admin_permit()?;
-    let partner = match store::partner::find(hub.store.api(), DEMO).await? {
+    let partner = match store::partner::find_by_name(hub.store.api(), DEMO).await? {
         Some(demo) => flow::partner::rotate(hub, permit, demo.partner_id, TimeDelta::hours(1)).await?,
         None => {
             let change = PartnerChange { name: Some(DEMO.into()), ..PartnerChange::default() };
@@ -137,7 +137,7 @@ async fn keys(hub: &Hub) -> Result<SavedKeys> {
         }
     };
     let keys = store::key::list(hub.store.api()).await?;
-    let is_operators = |k: &&store::key::Listed| match k.role {
+    let is_operators = |k: &&store::key::ListedKey| match k.role {
         role::Role::Staff(StaffRole::Operator) => true,
         role::Role::Staff(StaffRole::Admin) | role::Role::Partner => false,
     };

@@ -16,7 +16,7 @@ use crate::model::channel::Channel;
 use crate::model::lane::Priority;
 use crate::model::message::{Content, Detail, NewDelivery, NewMessage};
 use crate::model::partner::{Partner, RESERVED_NAMES};
-use crate::store::alert::Seen;
+use crate::store::alert::ObservedCause;
 use crate::store::{self, Conn};
 
 use super::intake::prepare::prepare;
@@ -68,12 +68,12 @@ async fn watch_all(hub: &Hub, causes: &Noted) -> Result<()> {
 }
 
 /// What is the matter now: in the database, and what this process noted since it last looked.
-async fn current_causes(hub: &Hub, causes: &Noted, now: DateTime<Utc>) -> Result<Vec<Seen>> {
+async fn current_causes(hub: &Hub, causes: &Noted, now: DateTime<Utc>) -> Result<Vec<ObservedCause>> {
     let db = hub.store.engine();
-    let mut seen: BTreeMap<String, Seen> = BTreeMap::new();
+    let mut seen: BTreeMap<String, ObservedCause> = BTreeMap::new();
     let mut see = |cause: AlertCause, times: u64, detail: String| {
         let cause = cause.to_string();
-        seen.insert(cause.clone(), Seen { cause, times, detail });
+        seen.insert(cause.clone(), ObservedCause { cause, times, detail });
     };
     let states = store::provider::states(db).await?.into_iter();
     for (provider, state) in states.filter(|(_, state)| state.breaker != BreakerState::Closed) {
@@ -104,7 +104,7 @@ async fn current_causes(hub: &Hub, causes: &Noted, now: DateTime<Utc>) -> Result
             );
         }
     }
-    let aged = store::receipt::unmatched(db, now - limits::UNMATCHED_AGED, limits::UNMATCHED_COUNTED).await?;
+    let aged = store::receipt::count_unmatched(db, now - limits::UNMATCHED_AGED, limits::UNMATCHED_COUNTED).await?;
     for (provider, receipts, since) in aged {
         see(AlertCause::Unmatched { provider }, 1, format!("{receipts} receipts, the first of {}", since.to_rfc3339()));
     }
@@ -151,10 +151,10 @@ async fn write_alert(
 async fn own_partner(hub: &Hub, tx: &mut Conn, now: DateTime<Utc>) -> Result<Partner> {
     for name in RESERVED_NAMES {
         store::partner::insert(&mut *tx, &Partner::new(hub.next_id(), name.to_owned(), 0), now).await?;
-        let found = store::partner::find(&mut *tx, name).await?;
+        let found = store::partner::find_by_name(&mut *tx, name).await?;
         let found =
             found.ok_or_else(|| Error::Internal("the hub's own partner was created, and is not there".into()))?;
-        if store::key::of_partner(&mut *tx, found.partner_id).await?.is_none() {
+        if store::key::client_id_of_partner(&mut *tx, found.partner_id).await?.is_none() {
             return Ok(found);
         }
     }

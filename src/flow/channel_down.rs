@@ -14,7 +14,7 @@ use crate::model::delivery::{DeliveryKey, Status, Transition};
 use crate::model::lane::Lane;
 use crate::model::watermark::ShardLane;
 use crate::store;
-use crate::store::delivery::{ReadUpTo, Settle, Waiting};
+use crate::store::delivery::{LanePosition, Settle, UnsettledDelivery};
 
 use super::delivery::settle::notify_workers;
 use super::fallback::{self, FallbackReason, FallbackRequest};
@@ -23,7 +23,7 @@ use super::fallback::{self, FallbackReason, FallbackRequest};
 /// (its content cannot be read here) stays behind the mark, and does not hide the rows after it.
 #[derive(Default)]
 pub struct ReadMarks {
-    read_up_to: HashMap<ShardLane, ReadUpTo>,
+    read_up_to: HashMap<ShardLane, LanePosition>,
     /// All is read from the beginning again then: rows may commit out of order, and a key may have arrived.
     restart_at: DateTime<Utc>,
 }
@@ -49,8 +49,8 @@ pub async fn fall_back(hub: &Hub, leaver: &mut ReadMarks, shards: &[i16], down: 
         places.map(|place| (place, leaver.read_up_to.get(&place).copied().unwrap_or(beginning))).collect();
     let rows = (limits::HOUSEKEEPING_BATCH / i64::try_from(places.len()).unwrap_or(i64::MAX).max(1)).max(1);
     let mut tx = hub.store.begin_engine().await?;
-    let found = store::delivery::standing_by(&mut tx, &places, rows).await?;
-    let mut read: HashMap<ShardLane, (i64, ReadUpTo)> = HashMap::new();
+    let found = store::delivery::lock_pending_with_fallback(&mut tx, &places, rows).await?;
+    let mut read: HashMap<ShardLane, (i64, LanePosition)> = HashMap::new();
     for (one, ready_at) in &found {
         let (count, last) = read.entry((one.key.shard, one.lane)).or_insert((0, beginning));
         *count += 1;
@@ -58,7 +58,7 @@ pub async fn fall_back(hub: &Hub, leaver: &mut ReadMarks, shards: &[i16], down: 
     }
     let full = read.values().any(|(count, _)| *count == rows);
     let read = read.into_iter().map(|(place, (_, last))| (place, last));
-    let waiting: Vec<Waiting> = found.into_iter().map(|(one, _)| one).collect();
+    let waiting: Vec<UnsettledDelivery> = found.into_iter().map(|(one, _)| one).collect();
     // Nothing is ended whose place cannot be taken.
     let why = waiting.iter().map(|w| (w.key, FallbackReason::ChannelDown)).collect();
     let may: HashSet<DeliveryKey> =
@@ -81,7 +81,7 @@ pub async fn fall_back(hub: &Hub, leaver: &mut ReadMarks, shards: &[i16], down: 
     Ok(full)
 }
 
-fn left(hub: &Hub, Waiting { key, lane, head }: Waiting) -> Settle {
+fn left(hub: &Hub, UnsettledDelivery { key, lane, head }: UnsettledDelivery) -> Settle {
     let reason = Some(FallbackReason::ChannelDown.as_str());
     let step = Transition { status: Status::Failed, ready_at: None, possibly_sent: false, refund: false, reason };
     Settle {
@@ -90,10 +90,10 @@ fn left(hub: &Hub, Waiting { key, lane, head }: Waiting) -> Settle {
         head,
         step,
         provider: None,
-        tried: None,
-        notice_id: hub.next_id(),
+        ended_attempt: None,
+        webhook_message_id: hub.next_id(),
         receipt_due: None,
-        apart: None,
-        followers: 0,
+        suspect: None,
+        release_limit: 0,
     }
 }

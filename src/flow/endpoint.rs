@@ -21,7 +21,7 @@ use crate::model::event::{EventKind, EventPayload};
 use crate::model::lane::Priority;
 use crate::model::signature;
 use crate::store::audit::AuditEntry;
-use crate::store::delivery::{Webhook, WebhookFilter};
+use crate::store::delivery::{WebhookFilter, WebhookRow};
 use crate::store::{self, delivery, endpoint};
 
 /// How long the secret before stays good after a rotation, unless said otherwise …
@@ -200,7 +200,7 @@ pub async fn rotate(hub: &Hub, permit: OwnerPermit<'_>, id: Tsid, overlap: TimeD
         updated_at: now,
         ..before
     };
-    endpoint::rotate(&mut *tx, &hub.keyring, &after).await?;
+    endpoint::rotate_secret(&mut *tx, &hub.keyring, &after).await?;
     let told = json!({"formerSecretGoodUntil": former_until.map(|at| at.to_rfc3339())});
     audit(hub, &mut tx, permit.actor(), &AuditEntry { after: Some(told), ..audit_entry(&after, "endpoint.rotate") })
         .await?;
@@ -289,11 +289,11 @@ pub async fn release(hub: &Hub, endpoint_id: Tsid, shard: i16, in_order: bool) -
 /// endpoint while it was paused may park its delivery later: so each is looked at for a while.
 pub async fn release_resumed(hub: &Hub) -> Result<bool> {
     let mut more = false;
-    for resumed in endpoint::resumed(hub.store.api()).await? {
+    for resumed in endpoint::list_releasable(hub.store.api()).await? {
         let released = release(hub, Tsid(resumed.endpoint_id), resumed.shard, resumed.in_order).await?;
         more |= released == usize::try_from(limits::HOUSEKEEPING_BATCH).unwrap_or(usize::MAX);
         if released == 0 && resumed.resumed_at + limits::RELEASE_FOR < hub.clock.now() {
-            endpoint::released(hub.store.api(), &resumed).await?;
+            endpoint::clear_resumed(hub.store.api(), &resumed).await?;
         }
     }
     Ok(more)
@@ -314,7 +314,7 @@ pub struct HealthSummary {
     /// … or wait until it is resumed.
     pub parked: usize,
     /// The newest that failed.
-    pub failures: Vec<Webhook>,
+    pub failures: Vec<WebhookRow>,
 }
 
 impl HealthSummary {
@@ -324,11 +324,11 @@ impl HealthSummary {
         (called > 0).then(|| self.delivered as f64 / called as f64)
     }
 
-    fn of(rows: Vec<Webhook>, since: DateTime<Utc>) -> HealthSummary {
-        let count = |so: &dyn Fn(&Webhook) -> bool| rows.iter().filter(|row| so(row)).count();
+    fn of(rows: Vec<WebhookRow>, since: DateTime<Utc>) -> HealthSummary {
+        let count = |so: &dyn Fn(&WebhookRow) -> bool| rows.iter().filter(|row| so(row)).count();
         let accepted = OutcomeKind::Accepted.as_str();
-        let failed = |row: &Webhook| row.last.as_ref().is_some_and(|call| call.outcome != accepted);
-        let parked = |row: &Webhook| row.status == Status::Scheduled && row.ready_at == READY_WHEN_RESUMED;
+        let failed = |row: &WebhookRow| row.last_call.as_ref().is_some_and(|call| call.outcome != accepted);
+        let parked = |row: &WebhookRow| row.status == Status::Scheduled && row.ready_at == READY_WHEN_RESUMED;
         HealthSummary {
             since,
             deliveries: rows.len(),

@@ -12,7 +12,7 @@ use crate::model::delivery::{DeliveryKey, Outcome, Status};
 use crate::model::message::{Content, Detail, ERASED};
 use crate::model::partner::DEFAULT_REGION;
 use crate::model::person::{PersonAddress, TextUse, is_identifier_field};
-use crate::store::search::{self, Column, Kind, SearchRow, Table};
+use crate::store::search::{self, Column, ColumnKind, SearchRow, Table};
 use crate::store::{self, audit::AuditEntry, delivery, endpoint, message};
 
 use super::delivery::settle::end_waiting;
@@ -66,7 +66,7 @@ pub async fn erase(
     let begun = AuditEntry { action: "partner.erase.begin".into(), partner_id: partner, ..AuditEntry::default() };
     store::audit::insert(hub.store.api(), hub.next_id(), hub.clock.now(), permit.actor(), &begun).await?;
     let mut erased = Erased::default();
-    let mut conn = hub.store.auditing().await?;
+    let mut conn = hub.store.connect_for_scans().await?;
     let found = search(hub, &mut conn, &person, partner, &mut progress).await?;
     for hit in &found.elsewhere {
         erase_elsewhere(&mut conn, hit).await?;
@@ -119,9 +119,9 @@ async fn search(
     progress: &mut impl FnMut(Progress<'_>),
 ) -> Result<ErasureMatches> {
     let mut found = ErasureMatches::default();
-    search::begin(conn).await?;
+    search::begin_snapshot(conn).await?;
     for table in search::tables(conn).await? {
-        if !table.readable || (partner.is_some() && !table.knows_partners()) {
+        if !table.readable || (partner.is_some() && !table.has_partner()) {
             found.unsearched.push(table.name);
             continue;
         }
@@ -132,9 +132,9 @@ async fn search(
             }
             check_row(hub, person, &table, row, &mut found);
         };
-        search::each(conn, &table, partner, each).await?;
+        search::for_each_row(conn, &table, partner, each).await?;
     }
-    search::end(conn).await?;
+    search::end_snapshot(conn).await?;
     Ok(found)
 }
 
@@ -182,18 +182,19 @@ fn contains_person(
 ) -> Result<bool> {
     match (table.name.as_str(), column.name.as_str(), row.message) {
         ("messages", "detail", Some((_, message_id))) => {
-            return Ok(person.is_in_detail(&message::read_detail(&hub.keyring, message_id, cell)?));
+            return Ok(person.is_in_detail(&message::decode_detail(&hub.keyring, message_id, cell)?));
         }
         ("endpoints", "headers", _) => {
             let endpoint_id = row.key.last().and_then(|id| id.parse().ok()).map(Tsid).unwrap_or(Tsid(0));
-            let headers = endpoint::open_headers(&hub.keyring, endpoint_id, &search::bytes(cell))?;
+            let headers = endpoint::open_headers(&hub.keyring, endpoint_id, &search::decode_bytes(cell))?;
             return Ok(person.is_in_text(&headers, TextUse::Prose));
         }
         _ => (),
     }
     let used = if is_identifier_field(&column.name) { TextUse::Identifier } else { TextUse::Prose };
     // A request enqueued in SQL is JSON as text.
-    let json = if column.kind == Kind::Json || column.name == "body" { serde_json::from_str(cell).ok() } else { None };
+    let json =
+        if column.kind == ColumnKind::Json || column.name == "body" { serde_json::from_str(cell).ok() } else { None };
     Ok(match json {
         Some(value) => person.is_in_json(&value, &column.name, used),
         None => person.is_in_text(cell, used),
@@ -212,14 +213,14 @@ async fn erase_elsewhere(conn: &mut store::Conn, hit: &Hit) -> Result<()> {
         "notihub.refusals" | "destination_paces" => return search::delete(conn, table, row).await,
         "receipts" => {
             let [provider, event_key] = row.key.as_slice() else { return Ok(()) };
-            return store::receipt::erase(conn, provider, event_key).await;
+            return store::receipt::redact(conn, provider, event_key).await;
         }
         "endpoints" => (of(&["contact_email", "description"]), None),
         "provider_holds" => (of(&["detail"]), None),
         "alerts" => (of(&["detail"]), Some(ERASED)),
         _ => return Ok(()),
     };
-    if columns.is_empty() { Ok(()) } else { search::blank(conn, table, row, &columns, with).await }
+    if columns.is_empty() { Ok(()) } else { search::overwrite_columns(conn, table, row, &columns, with).await }
 }
 
 /// Erases a person from one message. Of the deliveries `said`, providers said the address.
@@ -235,8 +236,8 @@ async fn erase_from_message(
     let Some(row) = message::lock(&mut tx, shard, message_id).await? else { return Ok(()) };
     tx.rollback().await?;
     // What waits is not sent any more.
-    let mine = |no: i16, all: &[delivery::Addressed]| all.iter().any(|d| d.no == no && is_theirs(d, person));
-    let all = delivery::contents(hub.store.api(), shard, message_id).await?;
+    let mine = |no: i16, all: &[delivery::DeliveryRecipient]| all.iter().any(|d| d.no == no && is_theirs(d, person));
+    let all = delivery::recipients(hub.store.api(), shard, message_id).await?;
     let open = delivery::unsettled(hub.store.api(), row.partner_id, shard, message_id).await?;
     let waiting: Vec<_> =
         open.into_iter().filter(|w| w.head.status != Status::Processing && mine(w.key.no, &all)).collect();
@@ -245,14 +246,14 @@ async fn erase_from_message(
     let mut tx = hub.store.begin().await?;
     let Some(row) = message::lock(&mut tx, shard, message_id).await? else { return Ok(()) };
     // As whoever applies receipts: these before deliveries.
-    store::receipt::hold(&mut tx, shard, &[message_id]).await?;
+    store::receipt::lock_of_messages(&mut tx, shard, &[message_id]).await?;
     let all = all_held(&mut tx, shard, message_id).await?;
     let (settled, held): (Vec<_>, Vec<_>) =
         all.iter().filter(|d| is_theirs(d, person)).partition(|d| d.status.is_settled());
     erased.in_flight += held.len() as u64;
     let nos: Vec<i16> = settled.iter().map(|d| d.no).collect();
-    let gone = |d: &delivery::Addressed| d.recipient == ERASED || nos.contains(&d.no);
-    let mut detail = message::read_detail(&hub.keyring, message_id, &row.detail)?;
+    let gone = |d: &delivery::DeliveryRecipient| d.recipient == ERASED || nos.contains(&d.no);
+    let mut detail = message::decode_detail(&hub.keyring, message_id, &row.detail)?;
     // A content that nobody else gets is about them; one that others get too is not, unless it names them.
     let only_theirs: Vec<bool> = (0..detail.contents.len())
         .map(|n| {
@@ -276,12 +277,12 @@ async fn erase_from_message(
     if let Some(key) = &row.client_msg_id
         && (!nos.is_empty() || !held.is_empty() || person.is_in_text(key, TextUse::Identifier))
     {
-        store::idempotency::erase(&mut *tx, shard, message_id, key_hash(hub, row.partner_id, key)).await?;
+        store::idempotency::erase_key(&mut *tx, shard, message_id, key_hash(hub, row.partner_id, key)).await?;
     }
     if !nos.is_empty() || detail != before {
         detail.erased = true;
-        let text = message::write_detail(&hub.keyring, message_id, &detail, message::is_sealed(&row.detail))?;
-        message::rewrite(&mut *tx, shard, message_id, &text).await?;
+        let text = message::encode_detail(&hub.keyring, message_id, &detail, message::is_sealed(&row.detail))?;
+        message::update_detail(&mut *tx, shard, message_id, &text).await?;
     }
     tx.commit().await?;
     erased.deliveries += nos.len() as u64;
@@ -290,10 +291,10 @@ async fn erase_from_message(
 }
 
 /// A message's deliveries, held: until the transaction ends nothing takes the place of one of them that is not among them.
-async fn all_held(tx: &mut store::Conn, shard: i16, message_id: Tsid) -> Result<Vec<delivery::Addressed>> {
+async fn all_held(tx: &mut store::Conn, shard: i16, message_id: Tsid) -> Result<Vec<delivery::DeliveryRecipient>> {
     let mut held = 0;
     loop {
-        let all = delivery::contents(&mut *tx, shard, message_id).await?;
+        let all = delivery::recipients(&mut *tx, shard, message_id).await?;
         if all.len() == held {
             return Ok(all);
         }
@@ -311,8 +312,8 @@ fn may_say(detail: &Detail, content: i16, other: usize) -> bool {
     all.into_iter().any(|content| usize::try_from(content) == Ok(other))
 }
 
-fn is_theirs(d: &delivery::Addressed, person: &PersonAddress) -> bool {
-    person.equals(&d.recipient) || d.written.as_deref().is_some_and(|written| person.equals(written))
+fn is_theirs(d: &delivery::DeliveryRecipient, person: &PersonAddress) -> bool {
+    person.equals(&d.recipient) || d.recipient_as_given.as_deref().is_some_and(|written| person.equals(written))
 }
 
 /// Takes out what is theirs; says how many contents had to be left because they are to be sent yet.

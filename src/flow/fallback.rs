@@ -16,8 +16,8 @@ use crate::model::event::{EventKind, EventPayload};
 use crate::model::lane::Lane;
 use crate::model::message::{ERASED, Fallback};
 use crate::model::retry::{Profile, RETRY_RULES};
-use crate::store::delivery::{Origin, Settle, StandIn};
-use crate::store::message::Contents;
+use crate::store::delivery::{NewFallback, ReplaceableDelivery, Settle};
+use crate::store::message::StoredMessage;
 use crate::store::{self, Conn};
 
 use super::publish::{self, NewEvent, Published, publish};
@@ -102,10 +102,10 @@ pub async fn create(hub: &Hub, tx: &mut Conn, wanted: &[FallbackRequest], now: D
     let why: HashMap<DeliveryKey, FallbackReason> = wanted.iter().map(|w| (w.key, w.reason)).collect();
     let mut all = stand_ins(hub, tx, &why).await?;
     all.retain(|stand_in| stand_in.origin.status.is_settled());
-    let fresh = store::delivery::fall_back(&mut *tx, &all, now).await?;
+    let fresh = store::delivery::insert_fallbacks(&mut *tx, &all, now).await?;
     let (mut made, mut notices) = (NewFallbacks::default(), Vec::new());
     for (stand_in, seq) in all.iter().filter_map(|s| Some((s, fresh.get(&s.origin.key)?))) {
-        let StandIn { origin, no, lane, .. } = stand_in;
+        let NewFallback { origin, no, lane, .. } = stand_in;
         made.places.push(((origin.key.shard, *lane), now));
         let why = why.get(&origin.key).copied().unwrap_or(FallbackReason::Failed);
         made.created.push((origin.key, *no, origin.lane.channel(), lane.channel(), why));
@@ -116,10 +116,14 @@ pub async fn create(hub: &Hub, tx: &mut Conn, wanted: &[FallbackRequest], now: D
 }
 
 /// What takes the place of these, as far as their messages can be read and want it so.
-pub async fn stand_ins(hub: &Hub, tx: &mut Conn, why: &HashMap<DeliveryKey, FallbackReason>) -> Result<Vec<StandIn>> {
+pub async fn stand_ins(
+    hub: &Hub,
+    tx: &mut Conn,
+    why: &HashMap<DeliveryKey, FallbackReason>,
+) -> Result<Vec<NewFallback>> {
     let keys: BTreeSet<DeliveryKey> = why.keys().copied().collect();
     let (origins, contents) = origins(hub, tx, keys).await?;
-    let stand_in = |origin: &Origin| {
+    let stand_in = |origin: &ReplaceableDelivery| {
         let message = contents.get(&origin.key.message_id)?.as_ref()?;
         stand_in(hub, origin, message, *why.get(&origin.key)?)
     };
@@ -131,8 +135,8 @@ async fn origins(
     hub: &Hub,
     tx: &mut Conn,
     keys: BTreeSet<DeliveryKey>,
-) -> Result<(Vec<Origin>, HashMap<Tsid, Option<Contents>>)> {
-    let origins = store::delivery::origins(&mut *tx, &keys.into_iter().collect::<Vec<_>>()).await?;
+) -> Result<(Vec<ReplaceableDelivery>, HashMap<Tsid, Option<StoredMessage>>)> {
+    let origins = store::delivery::lock_replaceable(&mut *tx, &keys.into_iter().collect::<Vec<_>>()).await?;
     let messages: BTreeSet<(i16, Tsid)> = origins.iter().map(|o| (o.key.shard, o.key.message_id)).collect();
     let messages: Vec<(i16, Tsid)> = messages.into_iter().collect();
     let contents = store::message::contents(&mut *tx, &hub.keyring, &messages).await?;
@@ -140,7 +144,7 @@ async fn origins(
 }
 
 /// What its message names for the case that it does not arrive.
-fn fallback_of<'a>(origin: &Origin, message: &'a Contents) -> Option<&'a Fallback> {
+fn fallback_of<'a>(origin: &ReplaceableDelivery, message: &'a StoredMessage) -> Option<&'a Fallback> {
     let content = usize::try_from(origin.content).ok().and_then(|n| message.detail.contents.get(n))?;
     content.fallback.as_deref()
 }
@@ -156,16 +160,21 @@ pub async fn shorten_receipt_waits(
         return Ok(());
     }
     let (origins, contents) = origins(hub, tx, sent.keys().copied().collect()).await?;
-    let sooner = |origin: &Origin| {
+    let sooner = |origin: &ReplaceableDelivery| {
         let message = contents.get(&origin.key.message_id)?.as_ref()?;
         let at = now + TimeDelta::seconds(i64::from(fallback_of(origin, message)?.no_receipt_s?));
         sent.get(&origin.key).filter(|due| at < **due).map(|_| (origin.key, Some(at)))
     };
-    store::delivery::await_receipts(tx, &origins.iter().filter_map(sooner).collect::<Vec<_>>()).await
+    store::delivery::set_receipt_due(tx, &origins.iter().filter_map(sooner).collect::<Vec<_>>()).await
 }
 
 /// What takes its place, if its message wants that for this reason.
-fn stand_in(hub: &Hub, origin: &Origin, message: &Contents, why: FallbackReason) -> Option<StandIn> {
+fn stand_in(
+    hub: &Hub,
+    origin: &ReplaceableDelivery,
+    message: &StoredMessage,
+    why: FallbackReason,
+) -> Option<NewFallback> {
     let fallback = fallback_of(origin, message)?;
     let next = message.detail.contents.get(usize::try_from(fallback.content).ok()?)?;
     let wants = match why {
@@ -180,30 +189,30 @@ fn stand_in(hub: &Hub, origin: &Origin, message: &Contents, why: FallbackReason)
     }
     let (recipient, written) = match &fallback.to {
         Some(to) => (to.clone(), None),
-        None => (origin.recipient.clone(), origin.written.clone()),
+        None => (origin.recipient.clone(), origin.recipient_as_given.clone()),
     };
     let policy = hub.settings.retry.policy(fallback.channel, next.fallback.is_some());
-    Some(StandIn {
+    Some(NewFallback {
         no: origin.key.no.checked_add(fallback.step)?,
         lane: Lane::new(fallback.channel, origin.lane.priority(), origin.lane.is_overflow()),
         content: fallback.content,
         max_attempts: fallback.max_attempts.unwrap_or(policy.max_attempts),
         has_fallback: next.fallback.is_some(),
-        why: why.as_str(),
+        reason: why.as_str(),
         origin: origin.clone(),
         recipient,
-        written,
+        recipient_as_given: written,
     })
 }
 
 /// A service of our own had it: a second copy does less harm than none.
-fn is_own_service(hub: &Hub, origin: &Origin) -> bool {
+fn is_own_service(hub: &Hub, origin: &ReplaceableDelivery) -> bool {
     let account = origin.provider.as_deref().and_then(|name| hub.providers.get(name));
     account.is_some_and(|account| account.terms.profile == Some(Profile::Internal))
 }
 
-fn event(stand_in: &StandIn, seq: i16, why: FallbackReason, now: DateTime<Utc>) -> NewEvent {
-    let StandIn { origin, no, lane, .. } = stand_in;
+fn event(stand_in: &NewFallback, seq: i16, why: FallbackReason, now: DateTime<Utc>) -> NewEvent {
+    let NewFallback { origin, no, lane, .. } = stand_in;
     NewEvent {
         partner_id: origin.partner_id,
         shard: origin.key.shard,

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use crate::error::Result;
 use crate::limits;
 use crate::store::Store;
-use crate::store::fsck::{Finding, INVARIANTS, Reach, Slice, check, slices};
+use crate::store::fsck::{Finding, INVARIANTS, IdRange, Scope, check, id_ranges};
 
 /// How far the check is.
 #[derive(Debug, Clone, Copy)]
@@ -23,11 +23,11 @@ pub enum Progress {
 ///
 /// `Unavailable` if the database cannot be reached.
 pub async fn fsck(store: &Store, now: DateTime<Utc>, mut progress: impl FnMut(Progress)) -> Result<Vec<Finding>> {
-    let mut conn = store.checking().await?;
-    let slices = slices(&mut conn, limits::FSCK_SLICE_BYTES).await?;
+    let mut conn = store.connect_for_fsck().await?;
+    let slices = id_ranges(&mut conn, limits::FSCK_SLICE_BYTES).await?;
     let mut findings = Vec::new();
     for (invariant, law, reach) in INVARIANTS {
-        let slices = if reach == Reach::Slice { slices.as_slice() } else { &[Slice::ALL] };
+        let slices = if reach == Scope::Slice { slices.as_slice() } else { &[IdRange::ALL] };
         let mut rows = 0;
         for (n, slice) in slices.iter().enumerate() {
             progress(Progress::Checking { invariant, slice: n + 1, of: slices.len() });

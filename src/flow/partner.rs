@@ -104,7 +104,7 @@ pub async fn update(hub: &Hub, permit: AdminPermit<'_>, id: Tsid, change: Partne
         return Err(name_taken());
     }
     if after.status == PartnerStatus::Inactive && before.status == PartnerStatus::Active {
-        key::void_tokens(&mut *tx, id).await?;
+        key::invalidate_tokens(&mut *tx, id).await?;
     }
     let deed = AuditEntry {
         before: Some(audit_view(&before)),
@@ -121,7 +121,7 @@ pub async fn update(hub: &Hub, permit: AdminPermit<'_>, id: Tsid, change: Partne
 pub async fn rotate(hub: &Hub, permit: AdminPermit<'_>, id: Tsid, overlap: TimeDelta) -> Result<Credentials> {
     let db = hub.store.api();
     let of = partner::get(db, id).await?.ok_or_else(unknown)?;
-    match key::of_partner(db, id).await? {
+    match key::client_id_of_partner(db, id).await? {
         Some(client_id) => rotate_key(hub, permit, &client_id, overlap).await,
         // The hub's own partner has no key, so that no client signs in as it.
         None if is_reserved_name(&of.name) => Err(check_name(&of.name).err().unwrap_or(Error::NotFound)),
@@ -278,7 +278,7 @@ pub(super) async fn audit(hub: &Hub, tx: &mut store::Conn, actor: &Actor, deed: 
 /// After the commit: nobody believes what they remember of accounts any more.
 async fn forget_accounts(hub: &Hub) {
     hub.accounts.forget();
-    if let Err(e) = listen::tell_changed(&hub.store).await {
+    if let Err(e) = listen::notify_changed(&hub.store).await {
         tracing::warn!(error = %e, "a change of a partner could not be told; others see it within ten seconds");
     }
 }

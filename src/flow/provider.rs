@@ -32,7 +32,7 @@ pub async fn pause(hub: &Hub, permit: OperatorPermit<'_>, provider: &str, pause:
         }
         let next = seen.with_pause(pause.then_some(actor.name.as_str()), now);
         let mut tx = hub.store.begin().await?;
-        if !store::provider::put_state(&mut *tx, provider, &next, seen.changed_at).await? {
+        if !store::provider::compare_and_set_state(&mut *tx, provider, &next, seen.changed_at).await? {
             tx.rollback().await?;
             continue;
         }
@@ -54,7 +54,7 @@ pub async fn pause(hub: &Hub, permit: OperatorPermit<'_>, provider: &str, pause:
         store::audit::insert(&mut *tx, hub.next_id(), now, actor, &deed).await?;
         tx.commit().await?;
         refresh(hub).await?;
-        if let Err(e) = store::listen::tell_changed(&hub.store).await {
+        if let Err(e) = store::listen::notify_changed(&hub.store).await {
             tracing::debug!(error = %e, "other processes are not told at once: they look each second");
         }
         return Ok(());
@@ -118,7 +118,7 @@ pub async fn statuses(hub: &Hub) -> Result<Vec<ProviderStatus>> {
             failing.entry(provider).or_default().push(destination);
         }
     }
-    let held = store::provider::held(db, &store::partner::shards(db).await?).await?;
+    let held = store::provider::count_processing(db, &store::partner::shards(db).await?).await?;
     let seen = |account: &Arc<Account>| {
         let name = account.name();
         let (state, booked) = (states.remove(name).unwrap_or_default(), booked.remove(name).unwrap_or_default());

@@ -13,7 +13,7 @@ use crate::model::event::{COMPLETED_SEQ, EventKind, EventPayload, WHOLE_MESSAGE_
 use crate::model::lane::{Lane, Priority};
 use crate::model::message::{Content, Detail, OverallStatus};
 use crate::shutdown::may_die_at;
-use crate::store::{self, Conn, event::MessageProgress, message::Publish};
+use crate::store::{self, Conn, event::EndedMessage, message::NewWebhookMessage};
 
 /// One thing to tell.
 #[derive(Debug, Clone)]
@@ -48,19 +48,19 @@ pub async fn publish(hub: &Hub, tx: &mut Conn, notices: &[NewEvent]) -> Result<P
         let content = Content { event: Some(Box::new(notice.payload.clone())), ..Content::default() };
         let detail = Detail { contents: vec![content], ..Detail::default() };
         let lane = Lane::of_events(notice.priority, notice.overflow);
-        Ok(Publish {
+        Ok(NewWebhookMessage {
             shard: notice.shard,
             message_id,
             partner_id: notice.partner_id,
             event: notice.payload.event.clone(),
             priority: notice.priority,
             lane,
-            detail: store::message::write_detail(&hub.keyring, message_id, &detail, false)?,
+            detail: store::message::encode_detail(&hub.keyring, message_id, &detail, false)?,
             about: notice.about.unwrap_or(message_id),
-            only: notice.only,
+            only_endpoint: notice.only,
         })
     };
-    let all = notices.iter().map(one).collect::<Result<Vec<Publish>>>()?;
+    let all = notices.iter().map(one).collect::<Result<Vec<NewWebhookMessage>>>()?;
     let written = store::message::publish(tx, &all, now).await?;
     let places = written.iter().map(|(key, lane)| ((key.shard, *lane), now)).collect();
     Ok(Published { deliveries: written.into_iter().map(|(key, _)| key).collect(), places })
@@ -79,19 +79,20 @@ pub fn announce(hub: &Hub, published: &Published) {
 pub async fn publish_completions(hub: &Hub) -> Result<bool> {
     let now = hub.clock.now();
     let mut tx = hub.store.begin_engine().await?;
-    let (messages, marks) = store::event::take_endings(&mut *tx, limits::COMPLETE_BATCH).await?;
+    let (messages, marks) = store::event::take_ending_marks(&mut *tx, limits::COMPLETE_BATCH).await?;
     if marks == 0 {
         return Ok(false);
     }
-    let standing = store::event::standing(&mut *tx, &messages).await?;
-    let is_complete = |s: &&MessageProgress| !s.told && s.deliveries.iter().all(|(_, _, status)| status.is_settled());
-    let overall = |s: &MessageProgress| {
+    let standing = store::event::ended_messages(&mut *tx, &messages).await?;
+    let is_complete =
+        |s: &&EndedMessage| !s.completion_recorded && s.deliveries.iter().all(|(_, _, status)| status.is_settled());
+    let overall = |s: &EndedMessage| {
         OverallStatus::of(s.deliveries.iter().map(|(chain, lane, status)| (*chain, lane.channel(), *status, 1)))
     };
-    let done: Vec<(&MessageProgress, &'static str)> =
+    let done: Vec<(&EndedMessage, &'static str)> =
         standing.iter().filter(is_complete).map(|s| (s, overall(s).as_str())).collect();
-    let fresh = store::event::whole(&mut *tx, &done, now).await?;
-    let notice = |(s, status): &(&MessageProgress, &'static str)| NewEvent {
+    let fresh = store::event::record_completions(&mut *tx, &done, now).await?;
+    let notice = |(s, status): &(&EndedMessage, &'static str)| NewEvent {
         partner_id: s.partner_id,
         shard: s.shard,
         about: Some(s.message_id),

@@ -37,7 +37,8 @@ pub async fn spend(hub: &Hub, partner: &Partner, cost: i32) -> Result<RateStatus
         TakeResult::Decided(free) => return answer(free),
         TakeResult::NeedsLease(wanted) => wanted,
     };
-    let (got, free) = store::rate::take(hub.store.api(), partner.partner_id, slot(now), wanted, limit, cost).await?;
+    let (got, free) =
+        store::rate::take_permits(hub.store.api(), partner.partner_id, slot(now), wanted, limit, cost).await?;
     let left = rate.lease().add_lease(got, free, cost, now);
     answer(left)
 }

@@ -21,9 +21,9 @@ use crate::model::receipt::{
 };
 use crate::provider::{Account, Receipts};
 use crate::shutdown::may_die_at;
-use crate::store::attempt::Received;
-use crate::store::delivery::{DeliveryHead, Receive};
-use crate::store::receipt::{self, Done, Waiting};
+use crate::store::attempt::AttemptReceipt;
+use crate::store::delivery::{DeliveryHead, ReceiptUpdate};
+use crate::store::receipt::{self, PendingReceipt, ReceiptResult};
 use crate::store::{self, Conn};
 
 use super::fallback::{self, FallbackReason, FallbackRequest};
@@ -92,16 +92,16 @@ struct ReceiptBatch {
     /// As they were found; `heads` holds how they stand by now.
     before: HashMap<DeliveryKey, Status>,
     attempts: HashMap<DeliveryKey, Vec<AttemptEvidence>>,
-    received: BTreeMap<(DeliveryKey, i16), Received>,
+    received: BTreeMap<(DeliveryKey, i16), AttemptReceipt>,
     corrections: BTreeMap<DeliveryKey, Correction>,
-    done: Vec<Done>,
+    done: Vec<ReceiptResult>,
 }
 
 /// Applies a batch of those that wait; returns whether there was as much as fits one.
 pub async fn apply(hub: &Hub) -> Result<bool> {
     let now = hub.clock.now();
     let mut tx = hub.store.begin_engine().await?;
-    let waiting = receipt::take(&mut tx, now, limits::RECEIPT_BATCH).await?;
+    let waiting = receipt::lock_pending(&mut tx, now, limits::RECEIPT_BATCH).await?;
     if waiting.is_empty() {
         return Ok(tx.rollback().await.map(|()| false)?);
     }
@@ -111,8 +111,8 @@ pub async fn apply(hub: &Hub) -> Result<bool> {
     for receipt in waiting {
         round.add(receipt, now);
     }
-    store::attempt::receive(&mut *tx, &round.received.values().cloned().collect::<Vec<_>>()).await?;
-    receipt::done(&mut *tx, &round.done, now).await?;
+    store::attempt::apply_receipts(&mut *tx, &round.received.values().cloned().collect::<Vec<_>>()).await?;
+    receipt::record_results(&mut *tx, &round.done, now).await?;
     let after = round.write(hub, &mut tx, now).await?;
     may_die_at("apply.before_commit");
     tx.commit().await?;
@@ -153,14 +153,14 @@ fn delivery_state(head: &DeliveryHead) -> DeliveryState {
 
 impl ReceiptBatch {
     async fn of(tx: &mut Conn, keys: &[DeliveryKey]) -> Result<ReceiptBatch> {
-        let heads = store::delivery::heads(&mut *tx, keys).await?;
-        let attempts = store::attempt::of_keys(&mut *tx, keys).await?;
+        let heads = store::delivery::lock_for_receipts(&mut *tx, keys).await?;
+        let attempts = store::attempt::of_deliveries(&mut *tx, keys).await?;
         let before = heads.iter().map(|h| (h.key, h.status)).collect();
         let heads = heads.into_iter().map(|h| (h.key, h)).collect();
         Ok(ReceiptBatch { heads, before, attempts, ..ReceiptBatch::default() })
     }
 
-    fn add(&mut self, told: Waiting, now: DateTime<Utc>) {
+    fn add(&mut self, told: PendingReceipt, now: DateTime<Utc>) {
         let (effect, again) = match self.match_to_attempt(&told) {
             // A worker says soon what came of it.
             None => (None, Some(limits::RECEIPT_AGAIN)),
@@ -174,12 +174,12 @@ impl ReceiptBatch {
             true => now + limits::UNMATCHED_LEFT_FOR,
             false => now + age.clamp(least, most),
         });
-        let Waiting { provider, event_key, reference, .. } = told;
-        self.done.push(Done { provider, event_key, reference, effect, again_at });
+        let PendingReceipt { provider, event_key, reference, .. } = told;
+        self.done.push(ReceiptResult { provider, event_key, reference, effect, retry_at: again_at });
     }
 
     /// What came of it; None: it waits.
-    fn match_to_attempt(&mut self, told: &Waiting) -> Option<&'static str> {
+    fn match_to_attempt(&mut self, told: &PendingReceipt) -> Option<&'static str> {
         let Some(reference) = told.reference else { return Some("unmatched") };
         let Some(head) = self.heads.get(&reference.key) else { return Some("unmatched") };
         let attempts = self.attempts.entry(reference.key).or_default();
@@ -195,7 +195,7 @@ impl ReceiptBatch {
         (tried.receipt, tried.reason) = (Some(told.outcome), told.class.clone());
         let provider = told.provider.clone();
         tried.provider.get_or_insert_with(|| provider.clone());
-        let received = Received {
+        let received = AttemptReceipt {
             key: reference.key,
             attempt: reference.attempt,
             outcome: told.outcome,
@@ -249,9 +249,9 @@ async fn write(hub: &Hub, tx: &mut Conn, moves: Vec<Move<'_>>, now: DateTime<Utc
     if moves.is_empty() {
         return Ok(fallback::NewFallbacks::default());
     }
-    let receive = |(head, was, lift, provider, receipt_due): &Move<'_>| Receive {
+    let receive = |(head, was, lift, provider, receipt_due): &Move<'_>| ReceiptUpdate {
         key: head.key,
-        was: *was,
+        previous_status: *was,
         status: lift.status,
         reason: lift.reason.clone(),
         attempt: lift.attempt,
@@ -266,7 +266,7 @@ async fn write(hub: &Hub, tx: &mut Conn, moves: Vec<Move<'_>>, now: DateTime<Utc
         let told = EventPayload {
             event: lift.status.event_kind()?.as_str().into(),
             no: head.key.no,
-            seq: moved.seq,
+            seq: moved.event_seq,
             attempt: Some(lift.attempt),
             lane: Some(head.lane.0),
             status: Some(lift.status.as_str().into()),
@@ -321,7 +321,7 @@ pub async fn overdue(hub: &Hub, shards: &[i16]) -> Result<bool> {
     let mut tx = hub.store.begin_engine().await?;
     let has_list = |account: &&Arc<Account>| account.provider.poll_receipts(None, now).is_some();
     let lists: Vec<String> = hub.providers.iter().filter(has_list).map(|a| a.name().to_owned()).collect();
-    let due = store::delivery::due(&mut tx, shards, now, limits::HOUSEKEEPING_BATCH, &lists).await?;
+    let due = store::delivery::lock_receipt_overdue(&mut tx, shards, now, limits::HOUSEKEEPING_BATCH, &lists).await?;
     if due.is_empty() {
         return Ok(false);
     }
@@ -340,7 +340,7 @@ pub async fn overdue(hub: &Hub, shards: &[i16]) -> Result<bool> {
             waits.push((head.key, Some(last)));
         }
     }
-    store::delivery::await_receipts(&mut *tx, &waits).await?;
+    store::delivery::set_receipt_due(&mut *tx, &waits).await?;
     over.sort_by_key(|m| m.0.key);
     let made = write(hub, &mut tx, over, now).await?;
     let made = made.and(fallback::create(hub, &mut tx, &early, now).await?);
@@ -366,14 +366,14 @@ pub async fn poll(hub: &Hub, account: &Account) -> Result<bool> {
     let budget = hub.settings.timing.call_budget();
     let ahead = |pause: Duration| hub.clock.now() + TimeDelta::from_std(pause).unwrap_or_default();
     let lease = ahead(budget + limits::POLL_MARGIN);
-    let Some(cursor) = store::provider_cursor::take(db, provider, now, lease).await? else { return Ok(false) };
+    let Some(cursor) = store::provider_cursor::lease(db, provider, now, lease).await? else { return Ok(false) };
     let Some(asked) = account.provider.poll_receipts(cursor.as_deref(), now) else { return Ok(false) };
     let answer = tokio::time::timeout(budget, asked).await.unwrap_or_else(|_| Err("no answer in time".into()));
     let polled = match answer {
         Ok(polled) => polled,
         Err(why) => {
             hub.metrics.receipts.with_label_values(&[provider, "poll_failed"]).inc();
-            store::provider_cursor::rest(db, provider, ahead(limits::POLL_REST)).await?;
+            store::provider_cursor::postpone(db, provider, ahead(limits::POLL_REST)).await?;
             return Err(Error::Unavailable(format!("the results of {provider} could not be read: {why}").into()));
         }
     };
@@ -398,7 +398,7 @@ pub async fn poll(hub: &Hub, account: &Account) -> Result<bool> {
 /// Counts what is about nothing of ours, for those who watch.
 pub async fn measure(hub: &Hub) -> Result<()> {
     let before = hub.clock.now() - limits::UNMATCHED_AGED;
-    let aged = receipt::unmatched(hub.store.api(), before, limits::UNMATCHED_COUNTED).await?;
+    let aged = receipt::count_unmatched(hub.store.api(), before, limits::UNMATCHED_COUNTED).await?;
     let aged = aged.iter().map(|(_, receipts, _)| receipts).sum();
     hub.metrics.receipts_unmatched.with_label_values::<&str>(&[]).set(aged);
     Ok(())

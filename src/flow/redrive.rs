@@ -27,9 +27,9 @@ use crate::model::redrive::{
 use crate::model::watermark::ShardLane;
 use crate::shutdown::may_die_at;
 use crate::store::audit::AuditEntry;
-use crate::store::delivery::Along;
-use crate::store::event::{Happened, Slice};
-use crate::store::redrive::{Behind, Dead, Job, Wanted};
+use crate::store::delivery::EndpointPosition;
+use crate::store::event::{EventRange, PartnerEvent};
+use crate::store::redrive::{DeadLetterFilter, DeliveryPosition, RedriveCandidate, RedriveJob};
 use crate::store::{self, Conn};
 
 use super::fallback::event_fields;
@@ -65,7 +65,7 @@ pub async fn redrive_one(
     let (actor, partner) = (permit.actor(), permit.partner());
     let (id, shard) = (partner.partner_id, partner.shard);
     let mut tx = hub.store.begin().await?;
-    let dead = store::redrive::dead(&mut *tx, id, shard, message_id, no).await?.ok_or(Error::NotFound)?;
+    let dead = store::redrive::get_candidate(&mut *tx, id, shard, message_id, no).await?.ok_or(Error::NotFound)?;
     permit.check_channel(dead.lane.channel())?;
     let refused = |(reason, detail): (&'static str, &'static str)| Error::from(Refusal::new(422, reason, detail));
     let attempts = attempts_allowed(hub, &dead).map_err(refused)?;
@@ -73,7 +73,7 @@ pub async fn redrive_one(
     let written = make_pending(hub, &mut tx, vec![(dead, attempts)]).await?;
     if written.count == 0 {
         // Somebody was faster, or nothing is left to send.
-        let dead = store::redrive::dead(&mut *tx, id, shard, message_id, no).await?.ok_or(Error::NotFound)?;
+        let dead = store::redrive::get_candidate(&mut *tx, id, shard, message_id, no).await?.ok_or(Error::NotFound)?;
         attempts_allowed(hub, &dead).map_err(refused)?;
         return Err(
             Refusal::new(422, "content_erased", "what it said, or to whom, is not in the books any more").into()
@@ -91,7 +91,7 @@ pub async fn redrive_one(
 }
 
 /// How many attempts it may have then, or why it is not tried again.
-fn attempts_allowed(hub: &Hub, dead: &Dead) -> Result<i16, (&'static str, &'static str)> {
+fn attempts_allowed(hub: &Hub, dead: &RedriveCandidate) -> Result<i16, (&'static str, &'static str)> {
     let (channel, retry) = (dead.lane.channel(), &hub.settings.retry);
     if dead.replaced {
         return Err(("replaced", "another delivery took its place: whoever wants it again posts it again"));
@@ -106,7 +106,7 @@ fn attempts_allowed(hub: &Hub, dead: &Dead) -> Result<i16, (&'static str, &'stat
 
 /// Makes these PENDING again, each with how many attempts it may have, and tells their partners; but for those of which
 /// nothing is left to send, and those that changed meanwhile.
-async fn make_pending(hub: &Hub, tx: &mut Conn, mut dead: Vec<(Dead, i16)>) -> Result<Written> {
+async fn make_pending(hub: &Hub, tx: &mut Conn, mut dead: Vec<(RedriveCandidate, i16)>) -> Result<Written> {
     let now = hub.clock.now();
     dead.sort_by_key(|(d, _)| d.key);
     dead.dedup_by_key(|(d, _)| d.key);
@@ -199,7 +199,7 @@ async fn counted_to_recover(hub: &Hub, endpoint: &Endpoint, order: &RedriveOrder
             more = true;
             break;
         }
-        let along = Along { behind, below: Tsid(i64::MAX) };
+        let along = EndpointPosition { after: behind, below: Tsid(i64::MAX) };
         let (found, last) =
             store::delivery::count_retrying(&mut *conn, (endpoint.shard, &to), along, limits::REDRIVE_LOOK, now)
                 .await?;
@@ -209,12 +209,16 @@ async fn counted_to_recover(hub: &Hub, endpoint: &Endpoint, order: &RedriveOrder
 }
 
 /// Ids rise with time: an endpoint's deliveries since then are those behind this place.
-fn waits_behind(filter: &JobFilter) -> Behind {
+fn waits_behind(filter: &JobFilter) -> DeliveryPosition {
     (filter.since.map_or(START.0, Tsid::floor), 0)
 }
 
 /// Begins an operator's job over dead letters.
-pub async fn begin(hub: &Hub, permit: OperatorPermit<'_>, order: RedriveOrder) -> Result<(Job, DeadLetterCount)> {
+pub async fn begin(
+    hub: &Hub,
+    permit: OperatorPermit<'_>,
+    order: RedriveOrder,
+) -> Result<(RedriveJob, DeadLetterCount)> {
     let counted = counted(hub, &order).await?;
     let job = insert(hub, permit.actor(), order, Some(counted)).await?;
     Ok((job, counted))
@@ -227,7 +231,7 @@ pub async fn begin_for_endpoint(
     partner_id: Option<Tsid>,
     endpoint_id: Tsid,
     order: impl FnOnce(&Endpoint) -> RedriveOrder,
-) -> Result<(Job, Option<DeadLetterCount>)> {
+) -> Result<(RedriveJob, Option<DeadLetterCount>)> {
     let endpoint = endpoint(hub, endpoint_id).await?;
     let theirs = |e: &Endpoint| partner_id.is_none_or(|id| id == e.partner_id) && e.status != EndpointStatus::Deleted;
     let endpoint = endpoint.filter(theirs).ok_or(Error::NotFound)?;
@@ -248,9 +252,9 @@ async fn endpoint(hub: &Hub, endpoint_id: Tsid) -> Result<Option<Endpoint>> {
     Ok(store::endpoint::load(hub.store.api(), &hub.keyring, &[endpoint_id]).await?.into_iter().next())
 }
 
-async fn insert(hub: &Hub, actor: &Actor, order: RedriveOrder, counted: Option<DeadLetterCount>) -> Result<Job> {
+async fn insert(hub: &Hub, actor: &Actor, order: RedriveOrder, counted: Option<DeadLetterCount>) -> Result<RedriveJob> {
     let now = hub.clock.now();
-    let job = Job {
+    let job = RedriveJob {
         redrive_id: hub.next_id(),
         kind: order.kind,
         partner_id: order.partner_id,
@@ -277,7 +281,7 @@ async fn insert(hub: &Hub, actor: &Actor, order: RedriveOrder, counted: Option<D
 }
 
 /// What operators do is in the audit log; what partners do with their own is theirs.
-async fn audit_job(hub: &Hub, tx: &mut Conn, actor: &Actor, job: &Job, action: &str) -> Result<()> {
+async fn audit_job(hub: &Hub, tx: &mut Conn, actor: &Actor, job: &RedriveJob, action: &str) -> Result<()> {
     if !actor.principal.is_audited() {
         return Ok(());
     }
@@ -299,7 +303,7 @@ async fn audit_job(hub: &Hub, tx: &mut Conn, actor: &Actor, job: &Job, action: &
 }
 
 /// Stops a job; what it did so far stays done. Returns the job as it stands then.
-pub async fn cancel(hub: &Hub, actor: &Actor, partner_id: Option<Tsid>, redrive_id: Tsid) -> Result<Job> {
+pub async fn cancel(hub: &Hub, actor: &Actor, partner_id: Option<Tsid>, redrive_id: Tsid) -> Result<RedriveJob> {
     let mut tx = hub.store.begin().await?;
     let job = store::redrive::get(&mut *tx, redrive_id, partner_id).await?.ok_or(Error::NotFound)?;
     if store::redrive::cancel(&mut *tx, redrive_id, hub.clock.now()).await? {
@@ -323,7 +327,7 @@ struct StepResult {
 pub async fn step(hub: &Hub) -> Result<bool> {
     let now = hub.clock.now();
     let mut tx = hub.store.begin_engine().await?;
-    let Some(job) = store::redrive::take(&mut tx, now, MIN_STEP).await? else { return Ok(false) };
+    let Some(job) = store::redrive::lock_next_job(&mut tx, now, MIN_STEP).await? else { return Ok(false) };
     let (id, rate) = (job.redrive_id, job.rate_per_second);
     let allowed = allowance(rate, job.stepped_at, now);
     if allowed == 0 {
@@ -340,7 +344,7 @@ pub async fn step(hub: &Hub) -> Result<bool> {
         Err(e) => {
             // It is tried again, after the others have had their turn.
             part.rollback().await?;
-            store::redrive::stepped(&mut tx, id, job.position.as_ref(), 0, now, None).await?;
+            store::redrive::record_step(&mut tx, id, job.position.as_ref(), 0, now, None).await?;
             tx.commit().await?;
             return Err(e);
         }
@@ -349,7 +353,7 @@ pub async fn step(hub: &Hub) -> Result<bool> {
     let did = i64::try_from(step.written.count).unwrap_or(0);
     let stepped_at = rate_used_until(rate, job.stepped_at, now, allowed, step.used);
     let finished_at = step.is_over.then_some(now);
-    store::redrive::stepped(&mut tx, id, step.position.as_ref(), did, stepped_at, finished_at).await?;
+    store::redrive::record_step(&mut tx, id, step.position.as_ref(), did, stepped_at, finished_at).await?;
     may_die_at("redrive.before_commit");
     tx.commit().await?;
     may_die_at("redrive.after_commit");
@@ -370,15 +374,15 @@ struct WalkPosition {
     no: i16,
 }
 
-const START: Behind = (Tsid(0), 0);
+const START: DeliveryPosition = (Tsid(0), 0);
 
 /// A walk over dead letters: partner by partner, status by status, in the order of their ids.
 struct Walk {
     /// (partner and its shard, place in `DEAD`)
     places: Vec<((Tsid, i16), usize)>,
-    wanted: Wanted,
+    wanted: DeadLetterFilter,
     n: usize,
-    behind: Behind,
+    behind: DeliveryPosition,
 }
 
 impl Walk {
@@ -395,7 +399,7 @@ impl Walk {
                 let partner = store::partner::get(db, id).await?.ok_or_else(unknown)?;
                 vec![(id, partner.shard)]
             }
-            None => store::partner::owners(db).await?,
+            None => store::partner::ids_and_shards(db).await?,
         };
         owners.sort();
         let statuses = (0..DEAD_LETTER_STATUSES.len())
@@ -403,7 +407,7 @@ impl Walk {
         let places: Vec<_> =
             owners.into_iter().flat_map(|owner| statuses.clone().map(move |status| (owner, status))).collect();
         let channel = if endpoint_id.is_some() { Some(Channel::Webhook) } else { filter.channel };
-        let wanted = Wanted {
+        let wanted = DeadLetterFilter {
             lanes: channel.map(Lane::range_of),
             provider: filter.provider.clone(),
             reason: filter.error.clone(),
@@ -432,10 +436,17 @@ impl Walk {
     }
 
     /// Those of the next `look` that may be redriven, each with how many attempts it may have then.
-    async fn next(&mut self, hub: &Hub, conn: &mut Conn, look: i64) -> Result<Vec<(Dead, i16)>> {
+    async fn next(&mut self, hub: &Hub, conn: &mut Conn, look: i64) -> Result<Vec<(RedriveCandidate, i16)>> {
         let Some((owner, status)) = self.places.get(self.n) else { return Ok(Vec::new()) };
-        let walked =
-            store::redrive::walk(conn, *owner, DEAD_LETTER_STATUSES[*status], self.behind, &self.wanted, look).await?;
+        let walked = store::redrive::list_dead_letters(
+            conn,
+            *owner,
+            DEAD_LETTER_STATUSES[*status],
+            self.behind,
+            &self.wanted,
+            look,
+        )
+        .await?;
         match walked.next {
             Some(behind) => self.behind = behind,
             None => (self.n, self.behind) = (self.n + 1, START),
@@ -448,7 +459,7 @@ impl Walk {
     }
 }
 
-async fn dead_letters(hub: &Hub, tx: &mut Conn, job: &Job, allowed: usize) -> Result<StepResult> {
+async fn dead_letters(hub: &Hub, tx: &mut Conn, job: &RedriveJob, allowed: usize) -> Result<StepResult> {
     let at = job.position.clone().and_then(|position| serde_json::from_value(position).ok());
     let mut walk = Walk::new(hub, job.partner_id, job.endpoint_id, &job.filter, at).await?;
     let (began, mut dead) = (Instant::now(), Vec::new());
@@ -481,7 +492,7 @@ struct RecoveryPosition {
 
 /// First what waits for its next try goes now, then the dead letters: in this order and by their ids, so that what fails
 /// again meanwhile is not met a second time.
-async fn recover(hub: &Hub, tx: &mut Conn, job: &Job, allowed: usize) -> Result<StepResult> {
+async fn recover(hub: &Hub, tx: &mut Conn, job: &RedriveJob, allowed: usize) -> Result<StepResult> {
     let at = job.position.clone();
     if at.clone().is_some_and(|position| serde_json::from_value::<WalkPosition>(position).is_ok()) {
         return dead_letters(hub, tx, job, allowed).await;
@@ -491,7 +502,7 @@ async fn recover(hub: &Hub, tx: &mut Conn, job: &Job, allowed: usize) -> Result<
         waiting.map_or(waits_behind(&job.filter), |RecoveryPosition { waits: (message, no) }| (Tsid(message), no));
     let mut step = retry_now(hub, tx, job, behind, allowed).await?;
     if step.is_over {
-        let dead = dead_letters(hub, tx, &Job { position: None, ..job.clone() }, allowed - step.used).await?;
+        let dead = dead_letters(hub, tx, &RedriveJob { position: None, ..job.clone() }, allowed - step.used).await?;
         let mut written = dead.written;
         written.count += step.written.count;
         written.places.extend(step.written.places);
@@ -500,7 +511,13 @@ async fn recover(hub: &Hub, tx: &mut Conn, job: &Job, allowed: usize) -> Result<
     Ok(step)
 }
 
-async fn retry_now(hub: &Hub, tx: &mut Conn, job: &Job, mut behind: Behind, allowed: usize) -> Result<StepResult> {
+async fn retry_now(
+    hub: &Hub,
+    tx: &mut Conn,
+    job: &RedriveJob,
+    mut behind: DeliveryPosition,
+    allowed: usize,
+) -> Result<StepResult> {
     let mut step = StepResult { written: Written::default(), used: 0, position: None, is_over: true };
     let Some(endpoint_id) = job.endpoint_id else { return Ok(step) };
     let Some(endpoint) = endpoint(hub, endpoint_id).await? else { return Ok(step) };
@@ -508,8 +525,9 @@ async fn retry_now(hub: &Hub, tx: &mut Conn, job: &Job, mut behind: Behind, allo
     step.is_over = false;
     while !step.is_over && step.used < allowed && began.elapsed() < limits::REDRIVE_STEP {
         // What is newer than the job is not of it.
-        let (along, rows) = (Along { behind, below: job.redrive_id }, (limits::REDRIVE_LOOK, allowed - step.used));
-        let hastened = store::delivery::hasten(&mut *tx, (endpoint.shard, &to), along, rows, now).await?;
+        let (along, rows) =
+            (EndpointPosition { after: behind, below: job.redrive_id }, (limits::REDRIVE_LOOK, allowed - step.used));
+        let hastened = store::delivery::retry_now(&mut *tx, (endpoint.shard, &to), along, rows, now).await?;
         step.used += hastened.places.len();
         step.written.places.extend(hastened.places.into_iter().map(|place| (place, now)));
         step.is_over = hastened.next.is_none();
@@ -529,7 +547,7 @@ struct ReplayPosition {
     seq: i16,
 }
 
-async fn replay(hub: &Hub, tx: &mut Conn, job: &Job, allowed: usize) -> Result<StepResult> {
+async fn replay(hub: &Hub, tx: &mut Conn, job: &RedriveJob, allowed: usize) -> Result<StepResult> {
     let over = StepResult { written: Written::default(), used: 0, position: None, is_over: true };
     let (Some(partner_id), Some(endpoint_id)) = (job.partner_id, job.endpoint_id) else { return Ok(over) };
     let Some(endpoint) = endpoint(hub, endpoint_id).await? else { return Ok(over) };
@@ -549,7 +567,7 @@ async fn replay(hub: &Hub, tx: &mut Conn, job: &Job, allowed: usize) -> Result<S
     let (began, mut notices, mut length) = (Instant::now(), Vec::new(), limits::REPLAY_SLICE);
     while since.time < until && notices.len() < allowed && began.elapsed() < limits::REDRIVE_STEP {
         let end = until.min(since.time + length);
-        let slice = Slice { from: since.time, behind: (Tsid(since.message), since.no, since.seq), until: end };
+        let slice = EventRange { from: since.time, after: (Tsid(since.message), since.no, since.seq), until: end };
         let room = allowed - notices.len();
         let rows = i64::try_from(room).unwrap_or(i64::MAX);
         // Beside the transaction: what happened does not change, and the planner's choice is another than the engine's.
@@ -591,7 +609,7 @@ async fn replay(hub: &Hub, tx: &mut Conn, job: &Job, allowed: usize) -> Result<S
 }
 
 /// What was told when it happened, from the books.
-pub fn event_payload(happened: &Happened) -> EventPayload {
+pub fn event_payload(happened: &PartnerEvent) -> EventPayload {
     let row = &happened.event;
     let mut reason = row.reason.clone();
     let standing =
@@ -602,11 +620,11 @@ pub fn event_payload(happened: &Happened) -> EventPayload {
         Ok(EventKind::MessageCompleted) => reason.take(),
         Ok(EventKind::Redriven) => Some(Status::Pending.as_str().to_owned()),
         // It stood as the event before it says.
-        Ok(EventKind::Fallback) => happened.before.as_deref().and_then(|b| standing(b.parse().ok()?)),
+        Ok(EventKind::Fallback) => happened.previous_event.as_deref().and_then(|b| standing(b.parse().ok()?)),
         Ok(kind) => standing(kind),
         Err(()) => None,
     };
-    let more = happened.stand_in.map(|(no, lane)| event_fields(happened.message_id, no, lane.channel()));
+    let more = happened.fallback.map(|(no, lane)| event_fields(happened.message_id, no, lane.channel()));
     EventPayload {
         event: row.event.clone(),
         no: row.no,

@@ -23,8 +23,8 @@ use crate::model::lane::Priority;
 use crate::model::message::PostedMessage;
 use crate::model::partner::Partner;
 use crate::shutdown::may_die_at;
-use crate::store::message::Insert;
-use crate::store::sql_intake::{self, Refuse, Request, Wrong};
+use crate::store::message::NewMessageRow;
+use crate::store::sql_intake::{self, EnqueuedRequest, NewRefusal, RequestFault};
 use crate::store::{self, Conn, Tx};
 
 /// Where the relay stands between rounds.
@@ -45,9 +45,9 @@ pub async fn relay(hub: &Hub, relay: &mut Relay) -> Result<bool> {
     let now = hub.clock.now();
     relay.rate_limited.retain(|_, until| now < *until && *until <= now + RATE_PAUSE);
     let over: Vec<Tsid> = relay.rate_limited.keys().copied().collect();
-    sql_intake::make_turns(hub.store.intake()).await?;
+    sql_intake::ensure_turn_locks(hub.store.intake()).await?;
     let mut tx = hub.store.begin_intake().await?;
-    let requests = sql_intake::take(&mut *tx, began.unwrap_or(Tsid(0)), &over, most).await?;
+    let requests = sql_intake::lock_requests(&mut *tx, began.unwrap_or(Tsid(0)), &over, most).await?;
     if requests.is_empty() {
         tx.rollback().await?;
         return Ok(began.is_some());
@@ -63,13 +63,18 @@ const RATE_PAUSE: TimeDelta = TimeDelta::milliseconds(50);
 
 /// How much waits, for the metrics.
 pub async fn measure(hub: &Hub) -> Result<()> {
-    let waiting = sql_intake::waiting(hub.store.api(), limits::RELAY_COUNT).await?;
+    let waiting = sql_intake::backlog(hub.store.api(), limits::RELAY_COUNT).await?;
     hub.metrics.sql_intake_waiting.with_label_values::<&str>(&[]).set(waiting.requests);
     hub.metrics.sql_intake_oldest_seconds.with_label_values::<&str>(&[]).set(waiting.oldest.num_seconds());
     Ok(())
 }
 
-async fn write(hub: &Hub, mut tx: Tx, requests: Vec<Request>, over: &mut HashMap<Tsid, DateTime<Utc>>) -> Result<bool> {
+async fn write(
+    hub: &Hub,
+    mut tx: Tx,
+    requests: Vec<EnqueuedRequest>,
+    over: &mut HashMap<Tsid, DateTime<Utc>>,
+) -> Result<bool> {
     let partners = partners(&mut tx, &requests).await?;
     let (mut right, mut inserts, mut faulty, mut refused) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut deliveries = 0;
@@ -136,9 +141,9 @@ async fn write(hub: &Hub, mut tx: Tx, requests: Vec<Request>, over: &mut HashMap
         }
     }
     let settled = done.len() + refused.len();
-    let (of, refused): (Vec<Tsid>, Vec<Refuse>) = refused.into_iter().unzip();
+    let (of, refused): (Vec<Tsid>, Vec<NewRefusal>) = refused.into_iter().unzip();
     let keys = sql_intake::refuse(&mut *tx, &refused, now).await?;
-    let rows = sql_intake::done(&mut *tx, &done).await? + keys.len() as u64;
+    let rows = sql_intake::delete_relayed(&mut *tx, &done).await? + keys.len() as u64;
     if rows != settled as u64 {
         return Err(Error::Internal(format!("{rows} requests were settled that should be {settled}")));
     }
@@ -161,7 +166,7 @@ async fn write(hub: &Hub, mut tx: Tx, requests: Vec<Request>, over: &mut HashMap
 }
 
 /// What is told of a request that was refused: nobody waits for an answer to it.
-fn refusal(partner: &Partner, refuse: &Refuse, key: Option<&Option<String>>, now: DateTime<Utc>) -> NewEvent {
+fn refusal(partner: &Partner, refuse: &NewRefusal, key: Option<&Option<String>>, now: DateTime<Utc>) -> NewEvent {
     let more = serde_json::json!({
         "requestId": refuse.request_id.to_string(),
         "clientMsgId": key,
@@ -188,7 +193,7 @@ fn refusal(partner: &Partner, refuse: &Refuse, key: Option<&Option<String>>, now
 }
 
 /// Who enqueued these. Whether a partner is active was asked when it enqueued; what it enqueued then is delivered.
-async fn partners(conn: &mut Conn, requests: &[Request]) -> Result<HashMap<Tsid, Arc<Partner>>> {
+async fn partners(conn: &mut Conn, requests: &[EnqueuedRequest]) -> Result<HashMap<Tsid, Arc<Partner>>> {
     let mut partners = HashMap::new();
     for request in requests {
         if !partners.contains_key(&request.partner_id)
@@ -200,12 +205,16 @@ async fn partners(conn: &mut Conn, requests: &[Request]) -> Result<HashMap<Tsid,
     Ok(partners)
 }
 
-type Read = (Request, std::result::Result<PostedMessage, Refuse>);
+type Read = (EnqueuedRequest, std::result::Result<PostedMessage, NewRefusal>);
 
 /// Reads the bodies, each as of the moment it was enqueued: however long it waited, what was right then is right.
-async fn read(hub: &Hub, requests: Vec<Request>, mut policies: HashMap<Tsid, IntakePolicy>) -> Result<Vec<Read>> {
+async fn read(
+    hub: &Hub,
+    requests: Vec<EnqueuedRequest>,
+    mut policies: HashMap<Tsid, IntakePolicy>,
+) -> Result<Vec<Read>> {
     let now = hub.clock.now();
-    let mut one = move |request: Request| {
+    let mut one = move |request: EnqueuedRequest| {
         let Some(policy) = policies.get_mut(&request.partner_id) else {
             let gone = refuse(request.request_id, "E007", "partner_unknown", "there is no such partner any more");
             return (request, Err(gone));
@@ -231,7 +240,12 @@ async fn read(hub: &Hub, requests: Vec<Request>, mut policies: HashMap<Tsid, Int
 
 /// Writes them in one statement. Where the database does not take that, each for itself: one must not spoil the others.
 /// When it takes none of them, the fault is not theirs: then this fails, and all of them wait.
-async fn insert(hub: &Hub, tx: &mut Tx, inserts: &[&Insert], now: DateTime<Utc>) -> Result<Vec<Result<Accepted>>> {
+async fn insert(
+    hub: &Hub,
+    tx: &mut Tx,
+    inserts: &[&NewMessageRow],
+    now: DateTime<Utc>,
+) -> Result<Vec<Result<Accepted>>> {
     if inserts.is_empty() {
         return Ok(Vec::new());
     }
@@ -259,7 +273,7 @@ async fn insert(hub: &Hub, tx: &mut Tx, inserts: &[&Insert], now: DateTime<Utc>)
 }
 
 /// All or none of them; the transaction goes on either way.
-async fn insert_group(tx: &mut Tx, inserts: &[&Insert], now: DateTime<Utc>) -> Result<Vec<Result<Accepted>>> {
+async fn insert_group(tx: &mut Tx, inserts: &[&NewMessageRow], now: DateTime<Utc>) -> Result<Vec<Result<Accepted>>> {
     let mut point = store::savepoint(tx).await?;
     let inserted = match store::message::insert(&mut *point, inserts, now).await {
         Ok(inserted) => inserted,
@@ -273,18 +287,19 @@ async fn insert_group(tx: &mut Tx, inserts: &[&Insert], now: DateTime<Utc>) -> R
     Ok(answers)
 }
 
-fn kept(request_id: i64, refusal: Refusal) -> Refuse {
+fn kept(request_id: i64, refusal: Refusal) -> NewRefusal {
     let Refusal { code, reason, detail, faults, .. } = refusal;
-    let wrong = |f: Fault| Wrong { pointer: f.pointer, reason: f.reason.to_owned(), detail: f.detail.into_owned() };
+    let wrong =
+        |f: Fault| RequestFault { pointer: f.pointer, reason: f.reason.to_owned(), detail: f.detail.into_owned() };
     let errors = faults.into_iter().map(wrong).collect();
-    Refuse { request_id, code: Code::as_str(code), reason, detail, errors }
+    NewRefusal { request_id, code: Code::as_str(code), reason, detail, errors }
 }
 
-fn refuse(request_id: i64, code: &'static str, reason: &'static str, detail: &str) -> Refuse {
-    Refuse { request_id, code, reason, detail: detail.to_owned(), errors: Vec::new() }
+fn refuse(request_id: i64, code: &'static str, reason: &'static str, detail: &str) -> NewRefusal {
+    NewRefusal { request_id, code, reason, detail: detail.to_owned(), errors: Vec::new() }
 }
 
-fn system_error(request_id: i64) -> Refuse {
+fn system_error(request_id: i64) -> NewRefusal {
     let detail = "something is wrong on our side; it is in our log under the requestId";
     refuse(request_id, "E100", "system_error", detail)
 }

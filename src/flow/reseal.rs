@@ -23,14 +23,14 @@ pub async fn reseal(hub: &Hub, permit: AdminPermit<'_>) -> Result<Resealed> {
     let mut done = Resealed { signing_keys: sign_in::reseal_keys(hub).await?, ..Resealed::default() };
     reseal_endpoints(hub, &mut done).await?;
     // Everything is looked at, which takes as long as it takes.
-    let mut conn = hub.store.auditing().await?;
+    let mut conn = hub.store.connect_for_scans().await?;
     for shard in store::partner::shards(hub.store.api()).await? {
         let mut after = Tsid(0);
         loop {
-            let sealed = message::sealed(&mut conn, shard, after, limits::HOUSEKEEPING_BATCH).await?;
+            let sealed = message::list_sealed(&mut conn, shard, after, limits::HOUSEKEEPING_BATCH).await?;
             let Some(last) = sealed.last() else { break };
             after = last.message_id;
-            for row in sealed.iter().filter(|row| !message::is_fresh(&hub.keyring, &row.detail)) {
+            for row in sealed.iter().filter(|row| !message::is_sealed_with_current_key(&hub.keyring, &row.detail)) {
                 match reseal_one(hub, shard, row.message_id).await {
                     Ok(()) => done.messages += 1,
                     Err(e) => {
@@ -52,14 +52,14 @@ async fn reseal_endpoints(hub: &Hub, done: &mut Resealed) -> Result<()> {
     let mut after = 0;
     loop {
         let mut tx = hub.store.begin().await?;
-        let sealed = endpoint::sealed(&mut tx, after, limits::HOUSEKEEPING_BATCH).await?;
+        let sealed = endpoint::lock_secrets(&mut tx, after, limits::HOUSEKEEPING_BATCH).await?;
         let Some(last) = sealed.last() else { return Ok(()) };
         after = last.endpoint_id;
         for row in &sealed {
-            match row.anew(&hub.keyring) {
+            match row.resealed(&hub.keyring) {
                 Ok(None) => (),
                 Ok(Some(anew)) => {
-                    endpoint::reseal(&mut *tx, &anew).await?;
+                    endpoint::update_secrets(&mut *tx, &anew).await?;
                     done.endpoints += 1;
                 }
                 Err(e) => {
@@ -75,8 +75,8 @@ async fn reseal_endpoints(hub: &Hub, done: &mut Resealed) -> Result<()> {
 async fn reseal_one(hub: &Hub, shard: i16, message_id: Tsid) -> Result<()> {
     let mut tx = hub.store.begin().await?;
     let Some(held) = message::lock(&mut tx, shard, message_id).await? else { return Ok(()) };
-    let detail = message::read_detail(&hub.keyring, message_id, &held.detail)?;
-    let text = message::write_detail(&hub.keyring, message_id, &detail, true)?;
-    message::rewrite(&mut *tx, shard, message_id, &text).await?;
+    let detail = message::decode_detail(&hub.keyring, message_id, &held.detail)?;
+    let text = message::encode_detail(&hub.keyring, message_id, &detail, true)?;
+    message::update_detail(&mut *tx, shard, message_id, &text).await?;
     Ok(tx.commit().await?)
 }

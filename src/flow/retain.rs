@@ -7,12 +7,12 @@ use crate::error::Result;
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
-use crate::store::hub::Lock;
-use crate::store::partner::Retained;
-use crate::store::{self, message, partition::Round};
+use crate::store::hub::HubLock;
+use crate::store::partner::RetentionProgress;
+use crate::store::{self, message, partition::MaintenanceRound};
 
 /// One round of all.
-pub async fn retain(hub: &Hub) -> Result<Round> {
+pub async fn retain(hub: &Hub) -> Result<MaintenanceRound> {
     let (db, now, rows) = (hub.store.api(), hub.clock.now(), limits::HOUSEKEEPING_BATCH);
     let (oldest, days) = (oldest(hub), i32::from(hub.settings.database.retention_days));
     let below = Tsid::floor(oldest);
@@ -20,17 +20,17 @@ pub async fn retain(hub: &Hub) -> Result<Round> {
     let round = partitions(hub).await;
     step("contents", wipe_all(hub)).await;
     let judged_since = now - crate::model::access::sign_in_throttle::PERIOD;
-    step("failed sign-ins", until_none(|| store::sign_in_failure::forget(db, judged_since, rows))).await;
-    step("refresh tokens", until_none(|| store::refresh_token::forget(db, now, rows))).await;
-    step("idempotency keys", until_none(|| store::idempotency::forget(db, below, rows))).await;
-    step("hashes of erased keys", until_none(|| store::idempotency::forget_erased(db, below, rows))).await;
-    step("requests in SQL", until_none(|| store::sql_intake::forget(db, now, days, rows))).await;
-    step("paces", store::pace::forget(db, now - TimeDelta::days(1))).await;
-    step("providers' holds", store::provider::forget_outages(db, oldest)).await;
-    step("receipts", until_none(|| store::receipt::forget(db, oldest, rows))).await;
-    step("providers' ids", until_none(|| store::provider_ref::forget(db, below, rows))).await;
-    step("redrives", store::redrive::forget(db, oldest)).await;
-    step("alerts", store::alert::forget(db, oldest)).await;
+    step("failed sign-ins", until_none(|| store::sign_in_failure::delete_old(db, judged_since, rows))).await;
+    step("refresh tokens", until_none(|| store::refresh_token::delete_expired(db, now, rows))).await;
+    step("idempotency keys", until_none(|| store::idempotency::delete_old(db, below, rows))).await;
+    step("hashes of erased keys", until_none(|| store::idempotency::delete_old_erased(db, below, rows))).await;
+    step("requests in SQL", until_none(|| store::sql_intake::delete_old_refusals(db, now, days, rows))).await;
+    step("paces", store::pace::delete_old(db, now - TimeDelta::days(1))).await;
+    step("providers' holds", store::provider::delete_old_outages(db, oldest)).await;
+    step("receipts", until_none(|| store::receipt::delete_old(db, oldest, rows))).await;
+    step("providers' ids", until_none(|| store::provider_ref::delete_old(db, below, rows))).await;
+    step("redrives", store::redrive::delete_finished(db, oldest)).await;
+    step("alerts", store::alert::delete_cleared(db, oldest)).await;
     step("endpoints that are paused", disable_long_paused(hub)).await;
     step("months of the audit log", drop_audit_months(hub)).await;
     step("endpoints", store::endpoint::purge(db, now - limits::ENDPOINT_FORGOTTEN)).await;
@@ -61,7 +61,8 @@ async fn wipe_all(hub: &Hub) -> Result<()> {
 
 /// Or what waits for it would keep its partition for ever.
 async fn disable_long_paused(hub: &Hub) -> Result<()> {
-    for endpoint_id in store::endpoint::abandoned(hub.store.api(), hub.clock.now() - limits::ENDPOINT_PAUSED).await? {
+    for endpoint_id in store::endpoint::paused_since(hub.store.api(), hub.clock.now() - limits::ENDPOINT_PAUSED).await?
+    {
         super::channel::endpoint_health::disable(hub, endpoint_id, "paused", None).await?;
     }
     Ok(())
@@ -81,7 +82,7 @@ fn oldest(hub: &Hub) -> DateTime<Utc> {
 }
 
 /// Partitions ahead, and gone when over age; what is over age but still open is kept, and told.
-pub async fn partitions(hub: &Hub) -> Result<Round> {
+pub async fn partitions(hub: &Hub) -> Result<MaintenanceRound> {
     let (now, oldest) = (hub.clock.now(), oldest(hub));
     let round = store::partition::maintain(&hub.store, now, oldest).await?;
     if !round.made.is_empty() {
@@ -97,16 +98,17 @@ pub async fn partitions(hub: &Hub) -> Result<Round> {
 }
 
 /// Erases what a partner's messages say once they are older than it wants. What is still open stays, and is looked at again.
-async fn wipe(hub: &Hub, of: &Retained) -> Result<()> {
+async fn wipe(hub: &Hub, of: &RetentionProgress) -> Result<()> {
     let below = Tsid::floor(hub.clock.now() - TimeDelta::days(i64::from(of.retention_days)));
     let (mut from, mut open_from) = (of.erased_below, None);
-    store::hub::make_lock(hub.store.api(), Lock::Retention(of.partner_id)).await?;
+    store::hub::ensure_lock_row(hub.store.api(), HubLock::Retention(of.partner_id)).await?;
     loop {
         let mut tx = hub.store.begin().await?;
-        if !store::hub::try_lock(&mut tx, Lock::Retention(of.partner_id)).await? {
+        if !store::hub::try_lock(&mut tx, HubLock::Retention(of.partner_id)).await? {
             return Ok(tx.rollback().await?);
         }
-        let mut rows = message::wipeable(&mut *tx, of.partner_id, of.shard, from, below, limits::WIPE_MESSAGES).await?;
+        let mut rows =
+            message::erase_candidates(&mut *tx, of.partner_id, of.shard, from, below, limits::WIPE_MESSAGES).await?;
         // A statement is to end in time, and one message may have thousands of deliveries.
         let mut deliveries = 0;
         let within = rows.iter().take_while(|row| {
@@ -114,12 +116,12 @@ async fn wipe(hub: &Hub, of: &Retained) -> Result<()> {
             deliveries <= limits::HOUSEKEEPING_BATCH
         });
         rows.truncate(within.count().max(1));
-        open_from = open_from.or(rows.iter().find(|row| row.open).map(|row| row.message_id));
+        open_from = open_from.or(rows.iter().find(|row| row.has_unsettled).map(|row| row.message_id));
         from = rows.last().map_or(below, |last| Tsid(last.message_id.0 + 1));
-        let settled: Vec<Tsid> = rows.iter().filter(|row| !row.open).map(|row| row.message_id).collect();
-        store::receipt::hold(&mut tx, of.shard, &settled).await?;
-        let wiped = message::wipe(&mut *tx, of.shard, &settled).await?;
-        store::partner::erased(&mut *tx, of.partner_id, open_from.unwrap_or(from)).await?;
+        let settled: Vec<Tsid> = rows.iter().filter(|row| !row.has_unsettled).map(|row| row.message_id).collect();
+        store::receipt::lock_of_messages(&mut tx, of.shard, &settled).await?;
+        let wiped = message::erase(&mut *tx, of.shard, &settled).await?;
+        store::partner::set_erased_below(&mut *tx, of.partner_id, open_from.unwrap_or(from)).await?;
         tx.commit().await?;
         if rows.is_empty() {
             return Ok(());

@@ -8,5 +8,5 @@ use crate::store;
 /// One batch; returns whether there may be more.
 pub async fn rollup(hub: &Hub) -> Result<bool> {
     let rows = limits::HOUSEKEEPING_BATCH;
-    Ok(store::stats::rollup(hub.store.engine(), rows).await? == rows)
+    Ok(store::stats::roll_up(hub.store.engine(), rows).await? == rows)
 }

@@ -21,7 +21,7 @@ pub struct SealedKind {
 /// # Errors
 /// `Error::Unavailable` if the database cannot be asked.
 pub async fn keyring(store: &Store, master_keys: &[[u8; KEY_BYTES]]) -> Result<Keyring> {
-    let own = store::hub::own_key(store.api(), "master").await?;
+    let own = store::hub::get_key(store.api(), "master").await?;
     let own = own.and_then(|key| <[u8; KEY_BYTES]>::try_from(key).ok());
     Ok(Keyring::new(master_keys.iter().copied().chain(own)))
 }
@@ -34,13 +34,13 @@ pub async fn open_one_of_each(store: &Store, keyring: &Keyring, now: DateTime<Ut
     let keys = signing_key::list(store.api(), now).await?;
     let keys = keys.iter().map(|key| keyring.open(&super::sign_in::seal_place(&key.kid), &key.sealed).is_ok());
     let mut kinds = vec![kind("signing keys", keys)];
-    let endpoints = endpoint::seals(store.api(), keyring).await?;
+    let endpoints = endpoint::check_seals(store.api(), keyring).await?;
     for (name, column) in
         [("webhook secrets", "secret"), ("former webhook secrets", "former_secret"), ("webhook headers", "headers")]
     {
         kinds.push(kind(name, endpoints.iter().filter(|(of, _)| of == column).map(|(_, opens)| *opens)));
     }
-    let contents = message::seals(store.api(), keyring, limits::SEALED_LOOK).await?;
+    let contents = message::check_seals(store.api(), keyring, limits::SEALED_LOOK).await?;
     kinds.push(kind("message contents", contents.into_iter()));
     Ok(kinds)
 }

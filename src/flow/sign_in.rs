@@ -16,8 +16,8 @@ use crate::model::access::token::{ACCESS_TTL, Claims, REFRESH_TTL, TokenKeys, To
 use crate::model::network;
 use crate::model::partner::PartnerStatus;
 use crate::store::audit::AuditEntry;
-use crate::store::hub::Lock;
-use crate::store::refresh_token::{self, SignedIn};
+use crate::store::hub::HubLock;
+use crate::store::refresh_token::{self, SignInSession};
 use crate::store::sign_in_failure;
 use crate::store::signing_key::{self, SigningKey};
 use crate::store::{self, key, listen};
@@ -51,7 +51,7 @@ pub async fn sign_in(hub: &Hub, client_id: &str, secret: &str, from: &Origin) ->
         strikes.address_waits_s(network, now).max(strikes.client_waits_s(client_id, network, now))
     };
     waits_s.map_or(Ok(()), |wait_s| Err(limited(wait_s)))?;
-    let judged = key::to_sign_in(hub.store.api(), client_id, network.unwrap_or_default(), now).await?;
+    let judged = key::get_for_sign_in(hub.store.api(), client_id, network.unwrap_or_default(), now).await?;
     let judge = |failures: Option<Failures>, most: u32| match failures.and_then(|f| Some((f, f.wait_s(most, now)?))) {
         None => Ok(()),
         Some((failures, wait_s)) => {
@@ -94,13 +94,13 @@ pub async fn sign_in(hub: &Hub, client_id: &str, secret: &str, from: &Origin) ->
     }
     // What a secret that is being replaced gives ends with it.
     let epoch = if is_current { key.epoch } else { key.epoch - 1 };
-    let of = SignedIn { family: hub.next_id(), client_id: key.client_id, epoch };
+    let of = SignInSession { family: hub.next_id(), client_id: key.client_id, epoch };
     let refresh = crypt::secret(REFRESH_PREFIX);
     refresh_token::insert(hub.store.api(), &hashed(hub, &refresh), &of, now, now + REFRESH_TTL, network).await?;
     tokens(hub, &of, account.principal.role(), refresh, now).await
 }
 
-async fn tokens(hub: &Hub, of: &SignedIn, role: Role, refresh: String, now: DateTime<Utc>) -> Result<Tokens> {
+async fn tokens(hub: &Hub, of: &SignInSession, role: Role, refresh: String, now: DateTime<Utc>) -> Result<Tokens> {
     let claims = Claims::new(&of.client_id, role, of.epoch, now);
     let access = match hub.token_keys.get().sign(&claims, now) {
         Ok(access) => access,
@@ -135,7 +135,7 @@ pub async fn refresh(hub: &Hub, token: &str, from: &Origin) -> Result<Tokens> {
     let account = account(hub, &past.client_id).await?;
     let next = crypt::secret(REFRESH_PREFIX);
     let mut tx = hub.store.begin().await?;
-    let Some(of) = refresh_token::use_up(&mut *tx, &hash, now).await? else {
+    let Some(of) = refresh_token::consume(&mut *tx, &hash, now).await? else {
         tx.rollback().await?;
         revoke_if_reused(hub, &hash, now, from).await?;
         return Err(refused());
@@ -195,7 +195,7 @@ pub async fn revoke(hub: &Hub, token: &str, from: &Origin) -> Result<()> {
 /// Again until nothing is left: a successor that was being written while we waited for its forerunner is seen only by the
 /// next statement.
 async fn revoke_family(tx: &mut store::Conn, family: Tsid, now: DateTime<Utc>) -> Result<()> {
-    while refresh_token::revoke(&mut *tx, family, now).await? > 0 {}
+    while refresh_token::revoke_family(&mut *tx, family, now).await? > 0 {}
     Ok(())
 }
 
@@ -320,7 +320,7 @@ pub async fn maintain_keys(hub: &Hub) -> Result<()> {
     let is_due = |keys: &[SigningKey]| keys.iter().all(|k| k.active_at + SIGNS <= now || !opens(k));
     if is_due(&signing_key::list(hub.store.api(), now).await?) {
         let mut tx = hub.store.begin().await?;
-        store::hub::lock(&mut tx, Lock::SigningKeys).await?;
+        store::hub::lock(&mut tx, HubLock::SigningKeys).await?;
         // Another process may have made it while we waited for the lock.
         let keys = signing_key::list(&mut *tx, now).await?;
         if is_due(&keys) {
@@ -328,7 +328,7 @@ pub async fn maintain_keys(hub: &Hub) -> Result<()> {
             let others = keys.iter().any(|k| k.active_at <= now && k.expires_at > now + ACCESS_TTL && opens(k));
             make_key(hub, &mut tx, if others { now + ANNOUNCED } else { now }).await?;
         }
-        signing_key::forget(&mut *tx, now).await?;
+        signing_key::delete_expired(&mut *tx, now).await?;
         tx.commit().await?;
     }
     read_keys(hub).await
@@ -349,7 +349,7 @@ async fn make_key(hub: &Hub, tx: &mut store::Conn, active_at: DateTime<Utc>) -> 
 pub async fn rotate_signing_key(hub: &Hub, permit: AdminPermit<'_>, at_once: bool) -> Result<String> {
     let now = hub.clock.now();
     let mut tx = hub.store.begin().await?;
-    store::hub::lock(&mut tx, Lock::SigningKeys).await?;
+    store::hub::lock(&mut tx, HubLock::SigningKeys).await?;
     let kid = make_key(hub, &mut tx, if at_once { now } else { now + ANNOUNCED }).await?;
     if at_once {
         signing_key::expire_others(&mut *tx, &kid, now).await?;
@@ -365,7 +365,7 @@ pub async fn rotate_signing_key(hub: &Hub, permit: AdminPermit<'_>, at_once: boo
     tx.commit().await?;
     read_keys(hub).await?;
     // Others read it when a token names it, and within a minute anyhow; what they hold void they forget now.
-    listen::tell_changed(&hub.store).await?;
+    listen::notify_changed(&hub.store).await?;
     Ok(kid)
 }
 
@@ -378,7 +378,7 @@ pub async fn reseal_keys(hub: &Hub) -> Result<usize> {
             && let Ok(secret) = hub.keyring.open(&place, &key.sealed)
         {
             let sealed = hub.keyring.seal(&place, &secret)?;
-            signing_key::reseal(hub.store.api(), &key.kid, &sealed).await?;
+            signing_key::update_sealed(hub.store.api(), &key.kid, &sealed).await?;
             done += 1;
         }
     }

@@ -17,11 +17,11 @@ use crate::store::{self, Store};
 /// `Error::Unavailable` if the database cannot be reached; `Error::Internal` if its master key is not one.
 pub async fn start(parts: Parts) -> Result<Hub> {
     let db = parts.store.api();
-    let ids = Tsids::new(store::hub::node(db).await?);
+    let ids = Tsids::new(store::hub::next_node_number(db).await?);
     calibrate(&parts.store, &parts.clock).await?;
-    let cursor_key = store::hub::key(db, "cursor", &crypt::random()).await?;
-    let pepper = store::hub::key(db, "pepper", &crypt::random()).await?;
-    let master_key = store::hub::key(db, "master", &crypt::random()).await?;
+    let cursor_key = store::hub::get_or_create_key(db, "cursor", &crypt::random()).await?;
+    let pepper = store::hub::get_or_create_key(db, "pepper", &crypt::random()).await?;
+    let master_key = store::hub::get_or_create_key(db, "master", &crypt::random()).await?;
     let master_key =
         master_key.try_into().map_err(|_| Error::Internal("the database's master key is not one".into()))?;
     let (hub, requests) = Hub::new(parts, Identity { ids, cursor_key, pepper, master_key })?;
@@ -38,6 +38,6 @@ pub async fn start(parts: Parts) -> Result<Hub> {
 /// `Error::Unavailable` if the database cannot be reached: the clock goes on as it was set before.
 pub async fn calibrate(store: &Store, clock: &Clock) -> Result<TimeDelta> {
     let asked = Clock::host_now();
-    let said = store::hub::clock(store.api()).await?;
+    let said = store::hub::database_time(store.api()).await?;
     Ok(clock.calibrate(asked, said, Clock::host_now()))
 }

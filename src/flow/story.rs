@@ -272,7 +272,7 @@ async fn tell_webhooks(hub: &Hub, partner: &Partner, message_id: Tsid, story: &m
     let (id, shard, db) = (partner.partner_id, partner.shard, hub.store.api());
     let (notices, untold) = webhooks(hub, partner, message_id).await?;
     let ids: BTreeSet<Tsid> = notices.iter().map(|notice| notice.message_id).collect();
-    let calls = attempt::of_messages(db, id, shard, &ids.into_iter().collect::<Vec<_>>()).await?;
+    let calls = attempt::calls_of_messages(db, id, shard, &ids.into_iter().collect::<Vec<_>>()).await?;
     let mut told = HashMap::with_capacity(notices.len());
     for notice in &notices {
         let webhook = Webhook { endpoint_id: notice.recipient.clone(), event: notice.event.clone() };

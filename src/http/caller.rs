@@ -199,7 +199,7 @@ impl Reader {
             return Ok(partner.clone());
         }
         let db = hub.store.api();
-        let owner = store::endpoint::owner(db, endpoint_id).await?.ok_or(Error::NotFound)?;
+        let owner = store::endpoint::partner_of(db, endpoint_id).await?.ok_or(Error::NotFound)?;
         Ok(Arc::new(store::partner::get(db, owner).await?.ok_or(Error::NotFound)?))
     }
 
@@ -228,7 +228,7 @@ impl Reader {
                 Ok(PartnerScope::of_partner(&partner, Tsid(0)))
             }
             None => {
-                let owners = store::partner::owners(db).await?;
+                let owners = store::partner::ids_and_shards(db).await?;
                 Ok(PartnerScope {
                     partners: owners,
                     oldest_id: Tsid(0),

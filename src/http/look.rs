@@ -45,7 +45,7 @@ pub async fn note(parts: &Parts, hub: &Hub, actor: &Actor) -> Result<()> {
     let now = hub.clock.now();
     let minute = now.duration_trunc(limits::LOOKS_TOGETHER).unwrap_or(now);
     let object = looked_at(route, parts.uri.path());
-    store::audit::look(hub.store.api(), hub.next_id(), now, actor, &object, minute).await
+    store::audit::record_view(hub.store.api(), hub.next_id(), now, actor, &object, minute).await
 }
 
 /// The path, without what is no id of ours: that could name a person, as the query could, and this log is only added

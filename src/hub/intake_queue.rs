@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::limits;
 use crate::model::idempotency::Accepted;
 use crate::shutdown::Shutdown;
-use crate::store::message::Insert;
+use crate::store::message::NewMessageRow;
 
 /// The callers' end of the queue.
 pub struct IntakeQueue {
@@ -18,7 +18,7 @@ pub struct IntakeQueue {
 /// A message that waits to be written, and the caller that waits for the answer.
 pub struct Request {
     /// The rows to write.
-    pub insert: Insert,
+    pub insert: NewMessageRow,
     answer: oneshot::Sender<Result<Accepted>>,
 }
 
@@ -57,7 +57,7 @@ impl IntakeQueue {
     /// # Errors
     /// `Error::Busy` if the queue is full; nothing was written. `Error::Unavailable` if the writers stopped before they
     /// answered; the message may have been written. Otherwise the error with which the writer answered.
-    pub async fn write(&self, insert: Insert) -> Result<Accepted> {
+    pub async fn write(&self, insert: NewMessageRow) -> Result<Accepted> {
         let (answer, answered) = oneshot::channel();
         self.requests
             .try_send(Request { insert, answer })

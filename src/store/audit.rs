@@ -1,4 +1,4 @@
-//! The audit log: only ever added to.
+//! The audit log. The hub's role can only append to it.
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -8,16 +8,24 @@ use crate::error::Result;
 use crate::id::Tsid;
 use crate::model::access::principal::Actor;
 
-/// What was done, and to what.
+/// An action and the object it was done to.
 #[derive(Debug, Clone, Default)]
 pub struct AuditEntry {
+    /// Stable word.
     pub action: String,
+    /// `kind:id`.
     pub object: Option<String>,
     pub partner_id: Option<Tsid>,
+    /// The object's relevant fields before and after the action.
     pub before: Option<Value>,
     pub after: Option<Value>,
 }
 
+/// Adds an entry. `id` is new and of the time `now`.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
 pub async fn insert(db: impl Db<'_>, id: Tsid, now: DateTime<Utc>, actor: &Actor, deed: &AuditEntry) -> Result<()> {
     sqlx::query_file!(
         "sql/audit/insert.sql",
@@ -38,8 +46,13 @@ pub async fn insert(db: impl Db<'_>, id: Tsid, now: DateTime<Utc>, actor: &Actor
     Ok(())
 }
 
-/// Writes down that the actor looked at an object, unless an entry since `since` says so.
-pub async fn look(
+/// Records that the actor looked at `object`, unless the actor has such an entry since `since`. Concurrent calls may
+/// add one entry each.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
+pub async fn record_view(
     db: impl Db<'_>,
     id: Tsid,
     now: DateTime<Utc>,
@@ -48,7 +61,7 @@ pub async fn look(
     since: DateTime<Utc>,
 ) -> Result<()> {
     sqlx::query_file!(
-        "sql/audit/look.sql",
+        "sql/audit/record_view.sql",
         id.0,
         now,
         actor.name,
@@ -63,6 +76,7 @@ pub async fn look(
     Ok(())
 }
 
+/// An entry as it is listed.
 pub struct AuditRow {
     pub audit_id: Tsid,
     pub at: DateTime<Utc>,
@@ -77,14 +91,19 @@ pub struct AuditRow {
     pub after: Option<Value>,
 }
 
+/// Which entries to list; None does not filter.
 #[derive(Debug, Clone, Default)]
-pub struct Filter {
+pub struct AuditFilter {
     pub partner_id: Option<Tsid>,
     pub actor: Option<String>,
     pub action: Option<String>,
 }
 
-pub async fn list(db: impl Db<'_>, filter: &Filter, below: Tsid, from: Tsid, rows: i64) -> Result<Vec<AuditRow>> {
+/// Up to `rows` entries with ids below `below` and from `from` on, newest first.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
+pub async fn list(db: impl Db<'_>, filter: &AuditFilter, below: Tsid, from: Tsid, rows: i64) -> Result<Vec<AuditRow>> {
     let found = sqlx::query_file!(
         "sql/audit/list.sql",
         below.0,

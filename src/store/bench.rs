@@ -1,27 +1,36 @@
-//! What `bench` needs of the database and nothing else does: large tables quickly, and what a run cost.
+//! Statements that only `bench` uses: fill large tables quickly, measure what a run cost, and inject faults.
 
 use chrono::{DateTime, Utc};
 use sqlx::Connection as _;
 
-use super::{Conn, Db, Store, word};
+use super::{Conn, Db, Store, parse_word};
 use crate::error::Result;
 use crate::id::Tsid;
 use crate::model::delivery::{READY_WHEN_RESUMED, Status};
 use crate::model::lane::Lane;
 use crate::model::partner::Partner;
 
-/// A run of messages with one delivery each.
-pub struct Fill {
+/// A run of messages with consecutive ids and one delivery each.
+pub struct BulkFill {
+    /// Id of the first message.
     pub first: Tsid,
     pub count: i64,
+    /// The message's type.
     pub kind: &'static str,
     pub lane: Lane,
     pub status: Status,
     pub created_at: DateTime<Utc>,
+    /// Of the first delivery; each following one is a microsecond later.
     pub ready_at: DateTime<Utc>,
 }
 
-pub async fn fill(conn: &mut Conn, partner: &Partner, fill: &Fill, detail: &str) -> Result<()> {
+/// Inserts messages, and the attempts, events and statistics of those that are SENT or FAILED. `detail` is JSON text,
+/// the same for all.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
+pub async fn fill(conn: &mut Conn, partner: &Partner, fill: &BulkFill, detail: &str) -> Result<()> {
     sqlx::query_file!(
         "sql/bench/fill.sql",
         partner.partner_id.0,
@@ -54,40 +63,65 @@ pub async fn fill(conn: &mut Conn, partner: &Partner, fill: &Fill, detail: &str)
     Ok(())
 }
 
+/// Bytes of write-ahead log written so far.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
 pub async fn wal_bytes(db: impl Db<'_>) -> Result<f64> {
-    Ok(sqlx::query_file_scalar!("sql/bench/wal.sql").fetch_one(db).await?)
+    Ok(sqlx::query_file_scalar!("sql/bench/wal_bytes.sql").fetch_one(db).await?)
 }
 
+/// Dead rows of all tables, as the server's statistics count them.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
 pub async fn dead_rows(db: impl Db<'_>) -> Result<i64> {
-    Ok(sqlx::query_file_scalar!("sql/bench/dead.sql").fetch_one(db).await?)
+    Ok(sqlx::query_file_scalar!("sql/bench/dead_rows.sql").fetch_one(db).await?)
 }
 
-pub async fn count(db: impl Db<'_>, status: Status) -> Result<i64> {
-    Ok(sqlx::query_file_scalar!("sql/bench/open.sql", status.as_str()).fetch_one(db).await?)
+/// Number of deliveries with a status.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
+pub async fn count_with_status(db: impl Db<'_>, status: Status) -> Result<i64> {
+    Ok(sqlx::query_file_scalar!("sql/bench/count_with_status.sql", status.as_str()).fetch_one(db).await?)
 }
 
-/// Marks of ended deliveries that nobody has looked at yet.
-pub async fn marks(db: impl Db<'_>) -> Result<i64> {
-    Ok(sqlx::query_file_scalar!("sql/bench/marks.sql").fetch_one(db).await?)
+/// Number of marks of ended deliveries that no process has taken yet.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
+pub async fn count_ending_marks(db: impl Db<'_>) -> Result<i64> {
+    Ok(sqlx::query_file_scalar!("sql/bench/count_ending_marks.sql").fetch_one(db).await?)
 }
 
-/// Ends every pause between attempts, but for what is parked.
-pub async fn hurry(db: impl Db<'_>, now: DateTime<Utc>) -> Result<()> {
-    sqlx::query_file!("sql/bench/hurry.sql", now, READY_WHEN_RESUMED).execute(db).await?;
+/// Makes every SCHEDULED delivery due at `now`, except parked ones.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
+pub async fn make_scheduled_due(db: impl Db<'_>, now: DateTime<Utc>) -> Result<()> {
+    sqlx::query_file!("sql/bench/make_scheduled_due.sql", now, READY_WHEN_RESUMED).execute(db).await?;
     Ok(())
 }
 
-/// Which part of all deliveries was put in an overflow lane, 0 to 1.
-pub async fn overflow(db: impl Db<'_>) -> Result<f64> {
-    Ok(sqlx::query_file_scalar!("sql/bench/overflow.sql").fetch_one(db).await?)
+/// Share of all deliveries that are in overflow lanes, 0 to 1.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
+pub async fn overflow_share(db: impl Db<'_>) -> Result<f64> {
+    Ok(sqlx::query_file_scalar!("sql/bench/overflow_share.sql").fetch_one(db).await?)
 }
 
-/// The server's data folder, when we may ask for it.
-pub async fn folder(db: impl Db<'_>) -> Option<String> {
-    sqlx::query_file_scalar!("sql/bench/postmaster.sql").fetch_one(db).await.ok()
+/// The server's data directory. None if this login may not read it, or the database cannot be reached.
+pub async fn data_directory(db: impl Db<'_>) -> Option<String> {
+    sqlx::query_file_scalar!("sql/bench/data_directory.sql").fetch_one(db).await.ok()
 }
 
-/// An empty database beside the one the URL names; its URL.
+/// Creates an empty database on the server of `url`. Returns its URL.
+///
+/// # Errors
+/// `Error::Unavailable` if the server cannot be reached, `Error::Internal` if the login may not create databases.
 pub async fn create_database(url: &str, name: &str) -> Result<String> {
     let mut conn = Conn::connect(url).await?;
     sqlx::raw_sql(sqlx::AssertSqlSafe(format!("create database {name}"))).execute(&mut conn).await?;
@@ -96,6 +130,10 @@ pub async fn create_database(url: &str, name: &str) -> Result<String> {
     Ok(format!("{base}/{name}{query}"))
 }
 
+/// Drops a database on the server of `url`, ending its sessions. Does nothing if there is none.
+///
+/// # Errors
+/// `Error::Unavailable` if the server cannot be reached, `Error::Internal` if the login may not drop it.
 pub async fn drop_database(url: &str, name: &str) -> Result<()> {
     let mut conn = Conn::connect(url).await?;
     let ddl = format!("drop database if exists {name} with (force)");
@@ -103,9 +141,13 @@ pub async fn drop_database(url: &str, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Brings statistics and visibility up to date after filling, as autovacuum would have.
-pub async fn settle_tables(store: &Store) -> Result<()> {
-    let mut conn = store.unhurried().await?;
+/// Vacuums and analyzes the large tables after filling, as autovacuum would in time, and runs a checkpoint.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
+pub async fn vacuum_tables(store: &Store) -> Result<()> {
+    let mut conn = store.connect_without_timeout().await?;
     for statement in [
         "vacuum (analyze) messages",
         "vacuum (analyze) deliveries",
@@ -118,55 +160,78 @@ pub async fn settle_tables(store: &Store) -> Result<()> {
     Ok(())
 }
 
-/// A snapshot held for as long as this lives: nothing that dies meanwhile can be cleaned away.
-pub struct Pin(#[expect(dead_code, reason = "held, not used")] Conn);
+/// An open transaction; it ends when this is dropped.
+pub struct HeldTransaction(#[expect(dead_code, reason = "held, not used")] Conn);
 
-pub async fn pin(store: &Store) -> Result<Pin> {
-    let mut conn = store.unhurried().await?;
+/// Holds a snapshot: rows that die meanwhile cannot be vacuumed.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
+pub async fn hold_snapshot(store: &Store) -> Result<HeldTransaction> {
+    let mut conn = store.connect_without_timeout().await?;
     sqlx::raw_sql(
         "set idle_in_transaction_session_timeout = 0; begin isolation level repeatable read; select txid_current()",
     )
     .execute(&mut conn)
     .await?;
-    Ok(Pin(conn))
+    Ok(HeldTransaction(conn))
 }
 
-/// Writers of deliveries wait for as long as this lives.
-pub async fn lock_out(store: &Store) -> Result<Pin> {
-    let mut conn = store.unhurried().await?;
+/// Blocks writers of `deliveries`.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
+pub async fn lock_deliveries(store: &Store) -> Result<HeldTransaction> {
+    let mut conn = store.connect_without_timeout().await?;
     sqlx::raw_sql("set idle_in_transaction_session_timeout = 0; begin; lock table deliveries in exclusive mode")
         .execute(&mut conn)
         .await?;
-    Ok(Pin(conn))
+    Ok(HeldTransaction(conn))
 }
 
-/// Readers of messages wait for as long as this lives; claims, which read none, go on.
-pub async fn lock_readers_of_messages(store: &Store) -> Result<Pin> {
-    let mut conn = store.unhurried().await?;
+/// Blocks readers and writers of `messages`; claims, which read `deliveries` alone, go on.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
+pub async fn lock_messages(store: &Store) -> Result<HeldTransaction> {
+    let mut conn = store.connect_without_timeout().await?;
     sqlx::raw_sql("set idle_in_transaction_session_timeout = 0; begin; lock table messages in access exclusive mode")
         .execute(&mut conn)
         .await?;
-    Ok(Pin(conn))
+    Ok(HeldTransaction(conn))
 }
 
-/// Attempts that a provider refused for now: the delivery has one more.
-pub async fn refusals(store: &Store) -> Result<u64> {
-    let mut conn = store.unhurried().await?;
-    Ok(sqlx::query_file_scalar!("sql/bench/refusals.sql").fetch_one(&mut conn).await?.unsigned_abs())
+/// Number of rejected attempts that another attempt followed.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
+pub async fn count_refusals(store: &Store) -> Result<u64> {
+    let mut conn = store.connect_without_timeout().await?;
+    Ok(sqlx::query_file_scalar!("sql/bench/count_refusals.sql").fetch_one(&mut conn).await?.unsigned_abs())
 }
 
-/// New sessions in this database confirm commits before they are on disk: what the hub refuses to run on.
-pub async fn confirm_too_early(url: &str, name: &str) -> Result<()> {
+/// Lets new sessions in this database confirm commits before they are on disk. The hub refuses to run on such a
+/// database.
+///
+/// # Errors
+/// `Error::Unavailable` if the server cannot be reached, `Error::Internal` if the login may not alter it.
+pub async fn disable_synchronous_commit(url: &str, name: &str) -> Result<()> {
     let mut conn = Conn::connect(url).await?;
     let ddl = format!("alter database {name} set synchronous_commit = off");
     sqlx::raw_sql(sqlx::AssertSqlSafe(ddl)).execute(&mut conn).await?;
     Ok(())
 }
 
-/// A message of a run in which faults were made: its token, its id, where its delivery stands, and how many attempts the
-/// provider may have taken.
-pub async fn endings(store: &Store) -> Result<Vec<(String, Tsid, Status, i64)>> {
-    let mut conn = store.unhurried().await?;
-    let rows = sqlx::query_file!("sql/bench/endings.sql").fetch_all(&mut conn).await?;
-    rows.into_iter().map(|r| Ok((r.kind, Tsid(r.message_id), word(&r.status, "status")?, r.may_be_sent))).collect()
+/// Of each message of a fault-injection run: its token (stored as its type), id, delivery status, and the number of
+/// attempts that the provider accepted or may have accepted.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time. `Error::Internal` for a stored
+/// status that this program does not know.
+pub async fn run_results(store: &Store) -> Result<Vec<(String, Tsid, Status, i64)>> {
+    let mut conn = store.connect_without_timeout().await?;
+    let rows = sqlx::query_file!("sql/bench/run_results.sql").fetch_all(&mut conn).await?;
+    rows.into_iter()
+        .map(|r| Ok((r.kind, Tsid(r.message_id), parse_word(&r.status, "status")?, r.may_be_sent)))
+        .collect()
 }

@@ -1,16 +1,16 @@
-//! Endpoints.
+//! Endpoints: URLs that partners register for their webhooks. Secrets and custom headers are sealed with a master key.
 
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 
-use super::{Conn, Db, word};
+use super::{Conn, Db, parse_word};
 use crate::crypt::Keyring;
 use crate::error::{Error, Result};
 use crate::id::Tsid;
 use crate::model::endpoint::{AnswerSummary, Endpoint};
 
-/// Where a secret of an endpoint stands: bound to its row and column.
+/// Name of a sealed value: binds it to its row and column, so that it opens nowhere else.
 fn place(column: &str, endpoint_id: Tsid) -> String {
     format!("endpoints|{column}|{endpoint_id}")
 }
@@ -24,7 +24,7 @@ fn open(keyring: &Keyring, column: &str, endpoint_id: Tsid, sealed: &[u8]) -> Re
     String::from_utf8(plain).map_err(|_| Error::Internal(format!("{column} of endpoint {endpoint_id} is not text")))
 }
 
-/// As it is kept, its secrets sealed.
+/// An endpoint as stored, its secrets sealed.
 struct SealedEndpoint {
     shard: i16,
     partner_id: i64,
@@ -68,7 +68,7 @@ impl SealedEndpoint {
             url: self.url,
             description: self.description,
             events: self.events,
-            status: word(&self.status, "endpoint status")?,
+            status: parse_word(&self.status, "endpoint status")?,
             disabled_reason: self.disabled_reason,
             ordered: self.ordered,
             include_content: self.include_content,
@@ -86,17 +86,23 @@ impl SealedEndpoint {
     }
 }
 
-/// Those of these endpoints that there are. One that does not open here is left out, and told in the log.
+/// Endpoints by id, of any partner and status. An endpoint whose secrets do not open with the master keys of this
+/// process is left out and logged.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
 pub async fn load(db: impl Db<'_>, keyring: &Keyring, ids: &[Tsid]) -> Result<Vec<Endpoint>> {
     let ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
     let rows = sqlx::query_file_as!(SealedEndpoint, "sql/endpoint/load.sql", &ids).fetch_all(db).await?;
-    let opened = rows.into_iter().map(|row| row.open(keyring));
-    Ok(opened
-        .filter_map(|e| e.inspect_err(|e| tracing::error!(error = %e, "an endpoint cannot be read")).ok())
-        .collect())
+    let log = |e: &Error| tracing::error!(error = %e, "an endpoint is left out: its secrets do not open here");
+    Ok(rows.into_iter().filter_map(|row| row.open(keyring).inspect_err(log).ok()).collect())
 }
 
-/// One of a partner's that is not deleted.
+/// An endpoint of a partner. None if it does not exist, is deleted, or is another partner's.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time. `Error::Setup` if the master key
+/// that sealed its secrets is not here.
 pub async fn get(
     db: impl Db<'_>,
     keyring: &Keyring,
@@ -108,7 +114,11 @@ pub async fn get(
     row.fetch_optional(db).await?.map(|row| row.open(keyring)).transpose()
 }
 
-/// As `get`, held still until the transaction ends.
+/// As `get`, and locks the row until the transaction ends.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached, or another transaction holds a row for longer than the lock
+/// time-out; the transaction is lost then. `Error::Setup` if the master key that sealed its secrets is not here.
 pub async fn lock(
     tx: &mut Conn,
     keyring: &Keyring,
@@ -120,7 +130,12 @@ pub async fn lock(
     row.fetch_optional(tx).await?.map(|row| row.open(keyring)).transpose()
 }
 
-/// Of these partners, each with its shard, with ids below one and from another on, newest first.
+/// Up to `rows` endpoints of these partners (id and shard of each), with ids below `below` and from `from` on, newest
+/// first.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time. `Error::Setup` if the master key
+/// that sealed a secret is not here.
 pub async fn list(
     db: impl Db<'_>,
     keyring: &Keyring,
@@ -135,19 +150,29 @@ pub async fn list(
     found.fetch_all(db).await?.into_iter().map(|row| row.open(keyring)).collect()
 }
 
-/// How many a partner has, and how many it deleted since then.
+/// Number of a partner's endpoints, and number of those it deleted since `since`.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
 pub async fn count(db: impl Db<'_>, partner_id: Tsid, shard: i16, since: DateTime<Utc>) -> Result<(i64, i64)> {
     let row = sqlx::query_file!("sql/endpoint/count.sql", partner_id.0, shard, since).fetch_one(db).await?;
     Ok((row.endpoints, row.deleted))
 }
 
-/// Whose it is.
-pub async fn owner(db: impl Db<'_>, endpoint_id: Tsid) -> Result<Option<Tsid>> {
-    let row = sqlx::query_file_scalar!("sql/endpoint/owner.sql", endpoint_id.0).fetch_optional(db).await?;
+/// The partner of an endpoint. None if the endpoint does not exist or is deleted.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
+pub async fn partner_of(db: impl Db<'_>, endpoint_id: Tsid) -> Result<Option<Tsid>> {
+    let row = sqlx::query_file_scalar!("sql/endpoint/partner_of.sql", endpoint_id.0).fetch_optional(db).await?;
     Ok(row.map(Tsid))
 }
 
-/// A new one, ACTIVE, without a former secret.
+/// Inserts an endpoint, ACTIVE and without a former secret.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
 pub async fn insert(db: impl Db<'_>, keyring: &Keyring, e: &Endpoint) -> Result<()> {
     sqlx::query_file!(
         "sql/endpoint/insert.sql",
@@ -170,7 +195,11 @@ pub async fn insert(db: impl Db<'_>, keyring: &Keyring, e: &Endpoint) -> Result<
     Ok(())
 }
 
-/// Writes what may be changed, but the secrets.
+/// Writes the settings of an endpoint, but not its secrets.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
 pub async fn update(db: impl Db<'_>, keyring: &Keyring, e: &Endpoint) -> Result<()> {
     sqlx::query_file!(
         "sql/endpoint/update.sql",
@@ -195,11 +224,15 @@ pub async fn update(db: impl Db<'_>, keyring: &Keyring, e: &Endpoint) -> Result<
     Ok(())
 }
 
-/// Writes the secrets.
-pub async fn rotate(db: impl Db<'_>, keyring: &Keyring, e: &Endpoint) -> Result<()> {
+/// Writes the secret and the former secret of an endpoint.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
+pub async fn rotate_secret(db: impl Db<'_>, keyring: &Keyring, e: &Endpoint) -> Result<()> {
     let former = e.previous_secret.as_ref().map(|(secret, _)| seal(keyring, "former_secret", e.endpoint_id, secret));
     sqlx::query_file!(
-        "sql/endpoint/rotate.sql",
+        "sql/endpoint/rotate_secret.sql",
         e.partner_id.0,
         e.shard,
         e.endpoint_id.0,
@@ -221,28 +254,42 @@ fn headers(keyring: &Keyring, e: &Endpoint) -> Result<Option<Vec<u8>>> {
     seal(keyring, "headers", e.endpoint_id, &text).map(Some)
 }
 
-/// An endpoint of which something may be parked that is to go.
-pub struct Resumed {
+/// An endpoint whose parked deliveries have to be released.
+pub struct ReleasableEndpoint {
     pub shard: i16,
     pub endpoint_id: i64,
+    /// As read; `clear_resumed` compares it.
     pub resumed_at: DateTime<Utc>,
-    /// Its events still go in order.
+    /// It is ACTIVE and ordered: its events still go in order.
     pub in_order: bool,
 }
 
-pub async fn resumed(db: impl Db<'_>) -> Result<Vec<Resumed>> {
-    Ok(sqlx::query_file_as!(Resumed, "sql/endpoint/resumed.sql").fetch_all(db).await?)
+/// Endpoints whose parked deliveries have to be released, longest waiting first: they were resumed, disabled or
+/// deleted, or are no longer ordered.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
+pub async fn list_releasable(db: impl Db<'_>) -> Result<Vec<ReleasableEndpoint>> {
+    Ok(sqlx::query_file_as!(ReleasableEndpoint, "sql/endpoint/list_releasable.sql").fetch_all(db).await?)
 }
 
-/// Nothing is parked for it any more, unless it was resumed anew.
-pub async fn released(db: impl Db<'_>, seen: &Resumed) -> Result<()> {
-    sqlx::query_file!("sql/endpoint/released.sql", seen.endpoint_id, seen.resumed_at).execute(db).await?;
+/// Records that nothing is parked for an endpoint any more, unless it was resumed again since `seen` was read.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
+pub async fn clear_resumed(db: impl Db<'_>, seen: &ReleasableEndpoint) -> Result<()> {
+    sqlx::query_file!("sql/endpoint/clear_resumed.sql", seen.endpoint_id, seen.resumed_at).execute(db).await?;
     Ok(())
 }
 
-/// Of each sealed column one value for each master key that sealed any: the column, and whether it opens.
-pub async fn seals(db: impl Db<'_>, keyring: &Keyring) -> Result<Vec<(String, bool)>> {
-    let rows = sqlx::query_file!("sql/endpoint/seals.sql").fetch_all(db).await?.into_iter();
+/// Of each sealed column one value per master key that sealed any: the column, and whether the value opens with the
+/// keys of this process.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
+pub async fn check_seals(db: impl Db<'_>, keyring: &Keyring) -> Result<Vec<(String, bool)>> {
+    let rows = sqlx::query_file!("sql/endpoint/sample_seals.sql").fetch_all(db).await?.into_iter();
     let opens = rows.map(|r| {
         let opens = keyring.open(&place(&r.place, Tsid(r.endpoint_id)), &r.sealed).is_ok();
         (r.place, opens)
@@ -250,17 +297,20 @@ pub async fn seals(db: impl Db<'_>, keyring: &Keyring) -> Result<Vec<(String, bo
     Ok(opens.collect())
 }
 
-/// What is sealed of an endpoint.
-pub struct Sealed {
+/// The sealed values of an endpoint.
+pub struct SealedSecrets {
     pub endpoint_id: i64,
     headers: Option<Vec<u8>>,
     secret: Vec<u8>,
     former_secret: Option<Vec<u8>>,
 }
 
-impl Sealed {
-    /// Sealed under the key that seals now; none when it is so already.
-    pub fn anew(&self, keyring: &Keyring) -> Result<Option<Sealed>> {
+impl SealedSecrets {
+    /// The same values sealed under the current master key. None if all are sealed under it already.
+    ///
+    /// # Errors
+    /// `Error::Setup` if the master key that sealed a value is not here.
+    pub fn resealed(&self, keyring: &Keyring) -> Result<Option<SealedSecrets>> {
         let columns = [("headers", &self.headers), ("former_secret", &self.former_secret)];
         if keyring.is_fresh(&self.secret) && columns.iter().all(|c| c.1.as_ref().is_none_or(|s| keyring.is_fresh(s))) {
             return Ok(None);
@@ -271,7 +321,7 @@ impl Sealed {
             keyring.seal(&place, &keyring.open(&place, sealed)?)
         };
         let [headers, former] = columns.map(|(column, sealed)| sealed.as_ref().map(|s| anew(column, s)).transpose());
-        Ok(Some(Sealed {
+        Ok(Some(SealedSecrets {
             endpoint_id: self.endpoint_id,
             headers: headers?,
             secret: anew("secret", &self.secret)?,
@@ -280,14 +330,23 @@ impl Sealed {
     }
 }
 
-/// What is sealed of endpoints with ids after one, held still until the transaction ends.
-pub async fn sealed(tx: &mut Conn, after: i64, rows: i64) -> Result<Vec<Sealed>> {
-    Ok(sqlx::query_file_as!(Sealed, "sql/endpoint/sealed.sql", after, rows).fetch_all(tx).await?)
+/// Locks up to `rows` endpoints with ids after `after`, in the order of their ids, and returns their sealed values.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached, or another transaction holds a row for longer than the lock
+/// time-out; the transaction is lost then.
+pub async fn lock_secrets(tx: &mut Conn, after: i64, rows: i64) -> Result<Vec<SealedSecrets>> {
+    Ok(sqlx::query_file_as!(SealedSecrets, "sql/endpoint/lock_secrets.sql", after, rows).fetch_all(tx).await?)
 }
 
-pub async fn reseal(db: impl Db<'_>, anew: &Sealed) -> Result<()> {
+/// Replaces the sealed values of an endpoint.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
+pub async fn update_secrets(db: impl Db<'_>, anew: &SealedSecrets) -> Result<()> {
     sqlx::query_file!(
-        "sql/endpoint/reseal.sql",
+        "sql/endpoint/update_secrets.sql",
         anew.endpoint_id,
         anew.headers.as_deref(),
         anew.secret,
@@ -298,26 +357,27 @@ pub async fn reseal(db: impl Db<'_>, anew: &Sealed) -> Result<()> {
     Ok(())
 }
 
-/// The custom headers of an endpoint as they are kept: a JSON object.
+/// Opens the sealed custom headers of an endpoint: a JSON object.
 ///
 /// # Errors
-/// `Error::Setup` when the master key that sealed them is not here.
+/// `Error::Setup` if the master key that sealed them is not here.
 pub fn open_headers(keyring: &Keyring, endpoint_id: Tsid, sealed: &[u8]) -> Result<String> {
     open(keyring, "headers", endpoint_id, sealed)
 }
 
-/// Adds what endpoints answered one process. `answers` is sorted by endpoint: two processes then never wait for each
-/// other in a ring. Returns those in use that have failed since `too_long` or longer.
+/// Adds the times at which endpoints answered this process. `answers` is sorted by endpoint, so that two processes
+/// cannot deadlock. Returns the ACTIVE and PAUSED endpoints that have failed since `too_long` or longer.
 ///
 /// # Errors
-/// `Error::Unavailable` if the database cannot be reached; nothing was added, or perhaps all.
-pub async fn heard_back(
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
+pub async fn record_answers(
     db: impl Db<'_>,
     answers: &[(Tsid, AnswerSummary)],
     too_long: DateTime<Utc>,
 ) -> Result<Vec<Tsid>> {
     let rows = sqlx::query_file!(
-        "sql/endpoint/heard_back.sql",
+        "sql/endpoint/record_answers.sql",
         &answers.iter().map(|a| a.0.0).collect::<Vec<_>>(),
         &answers.iter().map(|a| a.1.success_at).collect::<Vec<_>>() as &[Option<DateTime<Utc>>],
         &answers.iter().map(|a| a.1.failure_at).collect::<Vec<_>>() as &[Option<DateTime<Utc>>],
@@ -329,24 +389,28 @@ pub async fn heard_back(
     Ok(rows.into_iter().filter(|r| r.too_long).map(|r| Tsid(r.endpoint_id)).collect())
 }
 
-/// Whose endpoint was disabled.
-pub struct Disabled {
+/// An endpoint that was disabled just now.
+pub struct DisabledEndpoint {
     pub shard: i16,
     pub partner_id: Tsid,
     pub url: String,
     pub contact_email: Option<String>,
 }
 
-/// None when it is not in use, or not any more; or when it has another URL by now.
+/// Disables an endpoint that is ACTIVE or PAUSED and, with `url`, still has that URL. None otherwise.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
 pub async fn disable(
     db: impl Db<'_>,
     endpoint_id: Tsid,
     reason: &str,
     url: Option<&str>,
     now: DateTime<Utc>,
-) -> Result<Option<Disabled>> {
+) -> Result<Option<DisabledEndpoint>> {
     let row = sqlx::query_file!("sql/endpoint/disable.sql", endpoint_id.0, reason, now, url).fetch_optional(db).await?;
-    Ok(row.map(|r| Disabled {
+    Ok(row.map(|r| DisabledEndpoint {
         shard: r.shard,
         partner_id: Tsid(r.partner_id),
         url: r.url,
@@ -354,13 +418,20 @@ pub async fn disable(
     }))
 }
 
-/// Those that are paused and were not touched since then.
-pub async fn abandoned(db: impl Db<'_>, since: DateTime<Utc>) -> Result<Vec<Tsid>> {
-    let ids = sqlx::query_file_scalar!("sql/endpoint/abandoned.sql", since).fetch_all(db).await?;
+/// Endpoints that are PAUSED and were not changed since `since`.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
+pub async fn paused_since(db: impl Db<'_>, since: DateTime<Utc>) -> Result<Vec<Tsid>> {
+    let ids = sqlx::query_file_scalar!("sql/endpoint/paused_since.sql", since).fetch_all(db).await?;
     Ok(ids.into_iter().map(Tsid).collect())
 }
 
-/// Forgets those deleted before then, once nothing is parked for them.
+/// Deletes endpoints marked DELETED before `before` that have no deliveries left to release.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
 pub async fn purge(db: impl Db<'_>, before: DateTime<Utc>) -> Result<()> {
     sqlx::query_file!("sql/endpoint/purge.sql", before).execute(db).await?;
     Ok(())

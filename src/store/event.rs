@@ -1,79 +1,104 @@
-//! Events.
+//! Events: what is reported to partners about deliveries and messages.
 
 use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
 
-use super::keys::Messages;
-use super::{Db, word};
+use super::keys::MessageColumns;
+use super::{Db, parse_word};
 use crate::error::Result;
 use crate::id::Tsid;
 use crate::model::delivery::Status;
 use crate::model::lane::{Lane, Priority};
 
+/// An event as stored.
 #[derive(Debug, Clone)]
 pub struct EventRow {
+    /// Number of the delivery; 0: the message as a whole.
     pub no: i16,
+    /// Numbered from 1 without gaps, per delivery.
     pub seq: i16,
+    /// The attempt it belongs to; 0: none.
     pub attempt: i16,
     pub event: String,
+    /// Stable word; of 'message.completed' the message's status.
     pub reason: Option<String>,
     pub occurred_at: DateTime<Utc>,
 }
 
+/// Events of the deliveries of a partner's message, by delivery and sequence number. Empty if the message is not the
+/// partner's.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
 pub async fn of_message(db: impl Db<'_>, partner_id: Tsid, shard: i16, message_id: Tsid) -> Result<Vec<EventRow>> {
     let rows = sqlx::query_file_as!(EventRow, "sql/event/of_message.sql", partner_id.0, shard, message_id.0);
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Takes at most `rows` marks that a delivery of a message ended: (shard, message), each once, and how many marks those were.
-pub async fn take_endings(db: impl Db<'_>, rows: i64) -> Result<(HashSet<(i16, Tsid)>, usize)> {
-    let taken = sqlx::query_file!("sql/event/take_endings.sql", rows).fetch_all(db).await?;
+/// Deletes up to `rows` marks of messages of which a delivery ended. Returns the messages (shard, id), each once, and
+/// the number of marks. Marks locked by another process are skipped; a rollback brings the marks back.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
+pub async fn take_ending_marks(db: impl Db<'_>, rows: i64) -> Result<(HashSet<(i16, Tsid)>, usize)> {
+    let taken = sqlx::query_file!("sql/event/take_ending_marks.sql", rows).fetch_all(db).await?;
     let marks = taken.len();
     Ok((taken.into_iter().map(|r| (r.shard, Tsid(r.message_id))).collect(), marks))
 }
 
-/// How a message stands.
-pub struct MessageProgress {
+/// A message of which every delivery has ended.
+pub struct EndedMessage {
     pub shard: i16,
     pub message_id: Tsid,
     pub partner_id: Tsid,
     pub priority: Priority,
     pub created_at: DateTime<Utc>,
-    /// Each kind of standing that its deliveries have: chain, lane, status; webhooks left out.
+    /// The distinct (chain, lane, status) of its deliveries; webhooks left out.
     pub deliveries: Vec<(Option<i16>, Lane, Status)>,
-    /// Its completion was told.
-    pub told: bool,
+    /// Its event 'message.completed' is written.
+    pub completion_recorded: bool,
 }
 
-pub async fn standing(db: impl Db<'_>, messages: &HashSet<(i16, Tsid)>) -> Result<Vec<MessageProgress>> {
-    let Some(Messages { shards, ids, low, high }) = Messages::of(messages.iter().copied()) else {
+/// Those of these messages (shard, id) of which every delivery has ended.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time. `Error::Internal` for a stored
+/// word that this program does not know.
+pub async fn ended_messages(db: impl Db<'_>, messages: &HashSet<(i16, Tsid)>) -> Result<Vec<EndedMessage>> {
+    let Some(MessageColumns { shards, ids, low, high }) = MessageColumns::of(messages.iter().copied()) else {
         return Ok(Vec::new());
     };
-    let rows = sqlx::query_file!("sql/event/standing.sql", &shards, &ids, low, high).fetch_all(db).await?;
+    let rows = sqlx::query_file!("sql/event/ended_messages.sql", &shards, &ids, low, high).fetch_all(db).await?;
     let row = rows.into_iter().map(|r| {
-        let statuses = r.statuses.iter().map(|s| word(s, "status")).collect::<Result<Vec<Status>>>()?;
-        Ok(MessageProgress {
+        let statuses = r.statuses.iter().map(|s| parse_word(s, "status")).collect::<Result<Vec<Status>>>()?;
+        Ok(EndedMessage {
             shard: r.shard,
             message_id: Tsid(r.message_id),
             partner_id: Tsid(r.partner_id),
-            priority: word(&r.priority, "priority")?,
+            priority: parse_word(&r.priority, "priority")?,
             created_at: r.created_at,
             deliveries: r.chains.into_iter().zip(r.lanes).zip(statuses).map(|((c, l), s)| (c, Lane(l), s)).collect(),
-            told: r.told,
+            completion_recorded: r.completion_recorded,
         })
     });
     row.collect()
 }
 
-/// Writes that these messages, each with its overall status, are complete; returns those of which nobody wrote it before.
-pub async fn whole(
+/// Writes the event 'message.completed' of messages, each with its status, and 'message.accepted' where it is missing.
+/// Returns the messages whose completion was not written before.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
+pub async fn record_completions(
     db: impl Db<'_>,
-    done: &[(&MessageProgress, &'static str)],
+    done: &[(&EndedMessage, &'static str)],
     now: DateTime<Utc>,
 ) -> Result<HashSet<Tsid>> {
     let rows = sqlx::query_file!(
-        "sql/event/whole.sql",
+        "sql/event/record_completions.sql",
         &done.iter().map(|d| d.0.shard).collect::<Vec<_>>(),
         &done.iter().map(|d| d.0.message_id.0).collect::<Vec<_>>(),
         &done.iter().map(|d| d.0.created_at).collect::<Vec<_>>(),
@@ -85,7 +110,12 @@ pub async fn whole(
     Ok(rows.into_iter().map(|r| Tsid(r.message_id)).collect())
 }
 
-/// Marks that a delivery of these messages ended, each with its partner, for partners that want to hear of completions.
+/// Marks messages (shard, id, partner) of which a delivery ended, if the partner has an endpoint subscribed to
+/// 'message.completed'. `settle` does the same for its own steps.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
 pub async fn mark_endings(db: impl Db<'_>, ended: &[(i16, Tsid, Tsid)]) -> Result<()> {
     sqlx::query_file!(
         "sql/event/mark_endings.sql",
@@ -98,39 +128,47 @@ pub async fn mark_endings(db: impl Db<'_>, ended: &[(i16, Tsid, Tsid)]) -> Resul
     Ok(())
 }
 
-/// What happened, with what is told of it beside the event itself.
+/// An event with what its payload says besides.
 #[derive(Debug, Clone)]
-pub struct Happened {
+pub struct PartnerEvent {
     pub message_id: Tsid,
     pub event: EventRow,
     pub priority: Priority,
-    /// Of the delivery it is about; none: it is about the message as a whole.
+    /// Lane of the delivery; None: the event is about the message as a whole.
     pub lane: Option<Lane>,
-    /// Of the attempt that ended with it, or whose receipt it was.
+    /// Provider of the attempt that ended with it, or whose receipt it was.
     pub provider: Option<String>,
+    /// The provider's code, of the attempt that ended with it.
     pub code: Option<String>,
-    /// Of a fallback: what took its place, and the event before it.
-    pub stand_in: Option<(i16, Lane)>,
-    pub before: Option<String>,
+    /// Of a fallback event: number and lane of the delivery that took over.
+    pub fallback: Option<(i16, Lane)>,
+    /// Of a fallback event: the event before it.
+    pub previous_event: Option<String>,
 }
 
-/// Which of a partner's events: from a time on, behind one (message, no, seq) at that very time, up to another time.
+/// A range of a partner's events: from `from` up to, not including, `until`.
 #[derive(Debug, Clone, Copy)]
-pub struct Slice {
+pub struct EventRange {
     pub from: DateTime<Utc>,
-    pub behind: (Tsid, i16, i16),
+    /// At the time `from` only events after this (message, delivery number, seq).
+    pub after: (Tsid, i16, i16),
     pub until: DateTime<Utc>,
 }
 
-/// What is told of a partner's messages, but not of the telling, oldest first.
+/// Up to `rows` events of these kinds of a partner's messages, oldest first; excludes events of webhook deliveries. To
+/// continue, start a range at the last event returned.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time. `Error::Internal` for a stored
+/// word that this program does not know.
 pub async fn of_partner(
     db: impl Db<'_>,
     (partner_id, shard): (Tsid, i16),
-    slice: Slice,
+    slice: EventRange,
     events: &[String],
     rows: i64,
-) -> Result<Vec<Happened>> {
-    // Ids are made by clocks that may be a little ahead of the one that noted the event.
+) -> Result<Vec<PartnerEvent>> {
+    // Ids come from clocks that may be a little ahead of the one that dated the event.
     let ids_below = Tsid::floor(slice.until + chrono::TimeDelta::minutes(1));
     let found = sqlx::query_file!(
         "sql/event/of_partner.sql",
@@ -138,15 +176,15 @@ pub async fn of_partner(
         shard,
         slice.from,
         slice.until,
-        slice.behind.0.0,
-        slice.behind.1,
-        slice.behind.2,
+        slice.after.0.0,
+        slice.after.1,
+        slice.after.2,
         ids_below.0,
         events,
         rows,
     );
     let row = found.fetch_all(db).await?.into_iter().map(|r| {
-        Ok(Happened {
+        Ok(PartnerEvent {
             message_id: Tsid(r.message_id),
             event: EventRow {
                 no: r.no,
@@ -156,12 +194,12 @@ pub async fn of_partner(
                 reason: r.reason,
                 occurred_at: r.occurred_at,
             },
-            priority: word(&r.priority, "priority")?,
+            priority: parse_word(&r.priority, "priority")?,
             lane: r.lane.map(Lane),
             provider: r.provider,
             code: r.code,
-            stand_in: r.stand_in.zip(r.stand_in_lane).map(|(no, lane)| (no, Lane(lane))),
-            before: r.before,
+            fallback: r.fallback_no.zip(r.fallback_lane).map(|(no, lane)| (no, Lane(lane))),
+            previous_event: r.previous_event,
         })
     });
     row.collect()

@@ -1,4 +1,4 @@
-//! The invariants, each a query that must find nothing.
+//! Invariants: each is a query that finds nothing in a sound database.
 
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt as _;
@@ -9,95 +9,97 @@ use crate::id::Tsid;
 use crate::limits;
 use crate::model::delivery::UNCALLED_ENDINGS;
 
-/// One row that should not be.
+/// A row that violates an invariant.
 #[derive(Debug, Clone)]
 pub struct Finding {
     pub invariant: &'static str,
+    /// The message; for some invariants 0, or the partner (see their statements).
     pub message_id: Tsid,
+    /// The delivery's number; 0: the message as a whole.
     pub no: i16,
+    /// Text for operators.
     pub found: String,
 }
 
-/// What an invariant is checked of at a time.
+/// How much one check of an invariant covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
-    /// Some of the messages, with all under them.
+pub enum Scope {
+    /// A range of messages, with everything under them.
     Slice,
-    /// Everything: it compares messages with each other, or is about other tables.
+    /// The whole database: it compares messages with each other, or is about other tables.
     All,
 }
 
-/// All invariants by name, in the order they are checked.
-pub const INVARIANTS: [(&str, &str, Reach); 25] = [
-    ("lease", "a status and its lease agree", Reach::Slice),
-    ("attempts", "attempts are 1..n without gaps", Reach::Slice),
-    ("in_flight", "at most one attempt in flight, and only the newest", Reach::Slice),
-    ("not_sent", "never FAILED, EXPIRED or CANCELED of something a provider took or may have taken", Reach::Slice),
-    ("sent", "SENT and DELIVERED only with an accepted attempt, and the reverse", Reach::Slice),
-    ("doubt", "an attempt of unknown outcome is never forgotten", Reach::Slice),
-    ("tried", "FAILED and UNDETERMINED were tried", Reach::Slice),
-    ("events", "events are numbered without gaps", Reach::Slice),
-    ("told", "one event for each promised transition", Reach::Slice),
-    ("final", "terminal is final, except upwards by evidence, and dead letters that somebody asks for", Reach::Slice),
-    ("spent", "nothing waits for an attempt it may not make", Reach::Slice),
-    ("stuck", "what is due moves", Reach::Slice),
-    ("turn", "nothing waits while its lane goes on", Reach::All),
-    ("moving", "no channel stands still while its providers are well", Reach::All),
-    ("put_off", "the hub itself puts nothing off for long", Reach::Slice),
-    ("whole", "a message and all under it are there together", Reach::Slice),
-    ("keys", "a key leads to its message, and back", Reach::Slice),
-    ("shards", "everything lives on its partner's shard", Reach::Slice),
-    ("nets", "nothing in the default partitions", Reach::All),
-    ("notices", "endpoints are told of what happened", Reach::Slice),
-    ("relayed", "what was enqueued in SQL does not stay there", Reach::All),
-    ("receipts", "what providers told is in the books", Reach::Slice),
-    ("unapplied", "no receipt that can be applied waits", Reach::All),
-    ("fallback", "what takes another's place does so once", Reach::Slice),
-    ("stats", "the statistics are what a recount gives", Reach::All),
+/// All invariants in the order in which they are checked: name, meaning, scope.
+pub const INVARIANTS: [(&str, &str, Scope); 25] = [
+    ("lease", "a status and its lease agree", Scope::Slice),
+    ("attempts", "attempts are 1..n without gaps", Scope::Slice),
+    ("in_flight", "at most one attempt in flight, and only the newest", Scope::Slice),
+    ("not_sent", "never FAILED, EXPIRED or CANCELED of something a provider took or may have taken", Scope::Slice),
+    ("sent", "SENT and DELIVERED only with an accepted attempt, and the reverse", Scope::Slice),
+    ("doubt", "an attempt of unknown outcome is never forgotten", Scope::Slice),
+    ("tried", "FAILED and UNDETERMINED were tried", Scope::Slice),
+    ("events", "events are numbered without gaps", Scope::Slice),
+    ("told", "one event for each promised transition", Scope::Slice),
+    ("final", "terminal is final, except upwards by evidence, and dead letters that somebody asks for", Scope::Slice),
+    ("spent", "nothing waits for an attempt it may not make", Scope::Slice),
+    ("stuck", "what is due moves", Scope::Slice),
+    ("turn", "nothing waits while its lane goes on", Scope::All),
+    ("moving", "no channel stands still while its providers are well", Scope::All),
+    ("put_off", "the hub itself puts nothing off for long", Scope::Slice),
+    ("whole", "a message and all under it are there together", Scope::Slice),
+    ("keys", "a key leads to its message, and back", Scope::Slice),
+    ("shards", "everything lives on its partner's shard", Scope::Slice),
+    ("nets", "nothing in the default partitions", Scope::All),
+    ("notices", "endpoints are told of what happened", Scope::Slice),
+    ("relayed", "what was enqueued in SQL does not stay there", Scope::All),
+    ("receipts", "what providers told is in the books", Scope::Slice),
+    ("unapplied", "no receipt that can be applied waits", Scope::All),
+    ("fallback", "what takes another's place does so once", Scope::Slice),
+    ("stats", "the statistics are what a recount gives", Scope::All),
 ];
 
-/// Messages by id, from the first up to, not including, the second.
+/// Messages with ids from the first up to, not including, the second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Slice(pub Tsid, pub Tsid);
+pub struct IdRange(pub Tsid, pub Tsid);
 
-impl Slice {
-    pub const ALL: Slice = Slice(Tsid(i64::MIN), Tsid(i64::MAX));
+impl IdRange {
+    pub const ALL: IdRange = IdRange(Tsid(i64::MIN), Tsid(i64::MAX));
 }
 
-/// All messages in slices that follow each other: whole weeks, as many together as have up to `most_bytes` of rows. A
-/// larger week is a slice of its own.
+/// Splits all messages into consecutive ranges: whole weeks, as many together as have up to `most_bytes` of rows on
+/// disk. A larger week is a range of its own.
 ///
 /// # Errors
-///
-/// `Unavailable` if the database cannot be reached.
-pub async fn slices(conn: &mut Conn, most_bytes: i64) -> Result<Vec<Slice>> {
-    let (mut slices, mut from, mut bytes) = (Vec::new(), Slice::ALL.0, 0);
-    for week in partition::sizes(conn).await? {
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
+pub async fn id_ranges(conn: &mut Conn, most_bytes: i64) -> Result<Vec<IdRange>> {
+    let (mut slices, mut from, mut bytes) = (Vec::new(), IdRange::ALL.0, 0);
+    for week in partition::week_sizes(conn).await? {
         if bytes > 0 && week.bytes > 0 && bytes + week.bytes > most_bytes {
-            slices.push(Slice(from, week.first));
+            slices.push(IdRange(from, week.first));
             (from, bytes) = (week.first, 0);
         }
         bytes += week.bytes;
     }
-    slices.push(Slice(from, Slice::ALL.1));
+    slices.push(IdRange(from, IdRange::ALL.1));
     Ok(slices)
 }
 
-/// What an invariant found.
+/// What a check found.
 #[derive(Debug, Default)]
 pub struct Violations {
-    /// The first of them.
+    /// The first rows found, up to `limits::FSCK_FINDINGS`.
     pub findings: Vec<Finding>,
+    /// Number of rows found.
     pub rows: u64,
 }
 
-/// Checks one invariant on a connection of `Store::checking`: of the messages in `slice`, or as a whole where that is its
-/// reach. Keeps up to `limits::FSCK_FINDINGS` of the rows it finds.
+/// Checks one invariant on a connection of `Store::connect_for_fsck`: of the messages in `slice`, or of the whole
+/// database if that is its scope.
 ///
 /// # Errors
-///
-/// `Unavailable` if the database cannot be reached; `Internal` for a name that is not in `INVARIANTS`.
-pub async fn check(conn: &mut Conn, invariant: &'static str, slice: Slice, now: DateTime<Utc>) -> Result<Violations> {
+/// `Error::Unavailable` if the database cannot be reached; `Error::Internal` for a name that is not in `INVARIANTS`.
+pub async fn check(conn: &mut Conn, invariant: &'static str, slice: IdRange, now: DateTime<Utc>) -> Result<Violations> {
     macro_rules! find {
         ($file:literal $(, $arg:expr)*) => {{
             let mut rows = sqlx::query_file!($file $(, $arg)*).fetch(&mut *conn);
@@ -113,7 +115,7 @@ pub async fn check(conn: &mut Conn, invariant: &'static str, slice: Slice, now: 
         }};
     }
     let (from, to) = (slice.0.0, slice.1.0);
-    let types = super::stats::types();
+    let types = super::stats::lane_types();
     let uncalled = UNCALLED_ENDINGS.map(str::to_owned);
     Ok(match invariant {
         "lease" => find!("sql/fsck/lease.sql", from, to),

@@ -1,22 +1,26 @@
-//! Keys: who may sign in.
+//! API keys: client ids and secrets with which partners and staff sign in.
 
 use chrono::{DateTime, Utc};
 
-use super::{Db, word};
+use super::{Db, parse_word};
 use crate::error::Result;
 use crate::id::Tsid;
 use crate::model::access::role::Role;
 use crate::model::access::sign_in_throttle::Failures;
 
-/// A key with the hashes of its secrets.
+/// An API key with the hashes of its secrets.
 pub struct ApiKeyRow {
     pub client_id: String,
     pub role: Role,
+    /// The partner it speaks for; None: a key of staff.
     pub partner_id: Option<Tsid>,
     pub name: String,
     pub secret_hash: Vec<u8>,
+    /// Hash of the secret before the last rotation, valid until `former_until`.
     pub former_hash: Option<Vec<u8>>,
     pub former_until: Option<DateTime<Utc>>,
+    /// Raised by every rotation and revocation; tokens of an earlier epoch are invalid (one rotation back valid until
+    /// `former_until`).
     pub epoch: i32,
     pub revoked_at: Option<DateTime<Utc>>,
     pub created_at: DateTime<Utc>,
@@ -26,7 +30,7 @@ macro_rules! key {
     ($r:expr) => {
         ApiKeyRow {
             client_id: $r.client_id,
-            role: word(&$r.role, "role")?,
+            role: parse_word(&$r.role, "role")?,
             partner_id: $r.partner_id.map(Tsid),
             name: $r.name,
             secret_hash: $r.secret_hash,
@@ -39,7 +43,11 @@ macro_rules! key {
     };
 }
 
-/// False when there is one already.
+/// Inserts a key. False if the client id, or a key of the partner, exists already.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
 pub async fn insert(db: impl Db<'_>, key: &ApiKeyRow, now: DateTime<Utc>) -> Result<bool> {
     let written = sqlx::query_file_scalar!(
         "sql/key/insert.sql",
@@ -53,28 +61,39 @@ pub async fn insert(db: impl Db<'_>, key: &ApiKeyRow, now: DateTime<Utc>) -> Res
     Ok(written.fetch_optional(db).await?.is_some())
 }
 
+/// An API key by client id.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time. `Error::Internal` for a stored
+/// role that this program does not know.
 pub async fn get(db: impl Db<'_>, client_id: &str) -> Result<Option<ApiKeyRow>> {
     let row = sqlx::query_file!("sql/key/get.sql", client_id).fetch_optional(db).await?;
     row.map(|r| Ok(key!(r))).transpose()
 }
 
-/// A key that signs in, and the failures that it is judged by.
-pub struct Judged {
+/// An API key at sign-in, with the failed sign-ins that count against it.
+pub struct SignInKey {
     pub key: ApiKeyRow,
     /// The network whose failures count; empty: all in which the client holds no refresh token.
     pub network: String,
     pub failures: Option<Failures>,
 }
 
-/// The key of a client that signs in from this network; an unknown network is empty.
+/// The API key of a client that signs in from `network` (empty: unknown).
 ///
 /// # Errors
-/// `Error::Unavailable` if the database cannot be reached.
-pub async fn to_sign_in(db: impl Db<'_>, client_id: &str, network: &str, now: DateTime<Utc>) -> Result<Option<Judged>> {
-    let row = sqlx::query_file!("sql/key/to_sign_in.sql", client_id, network, now).fetch_optional(db).await?;
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time. `Error::Internal` for a stored
+/// role that this program does not know.
+pub async fn get_for_sign_in(
+    db: impl Db<'_>,
+    client_id: &str,
+    network: &str,
+    now: DateTime<Utc>,
+) -> Result<Option<SignInKey>> {
+    let row = sqlx::query_file!("sql/key/get_for_sign_in.sql", client_id, network, now).fetch_optional(db).await?;
     row.map(|r| {
         let count = r.failures.map(|n| u32::try_from(n).unwrap_or(0));
-        Ok(Judged {
+        Ok(SignInKey {
             key: key!(r),
             network: r.network,
             failures: r.since.zip(count).map(|(since, count)| Failures { since, count }),
@@ -84,12 +103,15 @@ pub async fn to_sign_in(db: impl Db<'_>, client_id: &str, network: &str, now: Da
 }
 
 /// The client id of a partner's key.
-pub async fn of_partner(db: impl Db<'_>, partner_id: Tsid) -> Result<Option<String>> {
-    Ok(sqlx::query_file_scalar!("sql/key/of_partner.sql", partner_id.0).fetch_optional(db).await?)
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
+pub async fn client_id_of_partner(db: impl Db<'_>, partner_id: Tsid) -> Result<Option<String>> {
+    Ok(sqlx::query_file_scalar!("sql/key/client_id_of_partner.sql", partner_id.0).fetch_optional(db).await?)
 }
 
-/// A key as it is listed.
-pub struct Listed {
+/// An API key as it is listed.
+pub struct ListedKey {
     pub client_id: String,
     pub role: Role,
     pub partner_id: Option<Tsid>,
@@ -99,12 +121,17 @@ pub struct Listed {
     pub created_at: DateTime<Utc>,
 }
 
-pub async fn list(db: impl Db<'_>) -> Result<Vec<Listed>> {
+/// All API keys, oldest first.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time. `Error::Internal` for a stored
+/// role that this program does not know.
+pub async fn list(db: impl Db<'_>) -> Result<Vec<ListedKey>> {
     let rows = sqlx::query_file!("sql/key/list.sql").fetch_all(db).await?.into_iter();
     rows.map(|r| {
-        Ok(Listed {
+        Ok(ListedKey {
             client_id: r.client_id,
-            role: word(&r.role, "role")?,
+            role: parse_word(&r.role, "role")?,
             partner_id: r.partner_id.map(Tsid),
             name: r.name,
             former_until: r.former_until,
@@ -115,12 +142,20 @@ pub async fn list(db: impl Db<'_>) -> Result<Vec<Listed>> {
     .collect()
 }
 
-/// Whether an admin may sign in.
+/// Whether an admin key exists that is not revoked.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
 pub async fn any_admin(db: impl Db<'_>) -> Result<bool> {
-    Ok(sqlx::query_file_scalar!("sql/key/any.sql").fetch_one(db).await?)
+    Ok(sqlx::query_file_scalar!("sql/key/any_admin.sql").fetch_one(db).await?)
 }
 
-/// False when there is no such key.
+/// Sets a new secret; a revoked key becomes valid again. The former secret stays valid until `former_until`; None: it
+/// is invalid at once. False if there is no such key.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
 pub async fn rotate(
     db: impl Db<'_>,
     client_id: &str,
@@ -131,12 +166,21 @@ pub async fn rotate(
     Ok(done.rows_affected() == 1)
 }
 
-/// False when there is no such key.
+/// Revokes a key with its secrets and tokens. False if there is no such key.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
 pub async fn revoke(db: impl Db<'_>, client_id: &str, now: DateTime<Utc>) -> Result<bool> {
     Ok(sqlx::query_file!("sql/key/revoke.sql", client_id, now).execute(db).await?.rows_affected() == 1)
 }
 
-pub async fn void_tokens(db: impl Db<'_>, partner_id: Tsid) -> Result<()> {
-    sqlx::query_file!("sql/key/void_tokens.sql", partner_id.0).execute(db).await?;
+/// Invalidates every token of a partner's key.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
+pub async fn invalidate_tokens(db: impl Db<'_>, partner_id: Tsid) -> Result<()> {
+    sqlx::query_file!("sql/key/invalidate_tokens.sql", partner_id.0).execute(db).await?;
     Ok(())
 }

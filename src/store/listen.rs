@@ -1,7 +1,7 @@
-//! Notices between processes: which lanes just got something, who posts much, that a partner changed. Only hints; polling,
-//! and a short memory, are the guarantee. Sent on a connection
-//! outside any transaction: inside one, NOTIFY takes a lock over the whole database at commit. (Runtime queries: the
-//! channel's name is not a parameter.)
+//! Notifications between processes over LISTEN and NOTIFY: lanes that became ready, partners that post much, changes of
+//! partners and keys. They are hints; polling and short-lived caches are the guarantee. Sent outside any transaction:
+//! inside one, NOTIFY takes a database-wide lock at commit. (Runtime queries: the channel's name cannot be a
+//! parameter.)
 
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgListener;
@@ -13,31 +13,46 @@ use crate::model::fairness::AcceptedCount;
 use crate::model::lane::Lane;
 use crate::model::watermark::{ReadyHints, ShardLane};
 
-/// NOTIFY takes less than 8,000 bytes; a hint that would be longer names nothing and so means: look everywhere.
+/// NOTIFY takes less than 8,000 bytes. A list of places that would be longer is left empty, which means "anywhere".
 const PAYLOAD_BYTES: usize = 7_900;
 
-pub async fn hint(store: &Store, from: Tsid, ready: &ReadyHints) -> Result<()> {
+/// Notifies workers that deliveries became ready. `from` is the process that sends, so that it can ignore its own
+/// notification.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; the notification may have been
+/// sent.
+pub async fn notify_ready(store: &Store, from: Tsid, ready: &ReadyHints) -> Result<()> {
     let place = |(place, since): (&ShardLane, &DateTime<Utc>)| {
         format!("{}:{}:{}", place.0, place.1.0, since.timestamp_micros())
     };
     let places = ready.places.iter().map(place).collect::<Vec<_>>().join(",");
     let places = if places.len() > PAYLOAD_BYTES || ready.hints_lost { String::new() } else { places };
     let payload = format!("{from};{places}");
-    tell(store.engine(), Topic::Ready, payload).await
+    notify(store.engine(), Topic::Ready, payload).await
 }
 
-/// A partner or a key changed: whoever remembers one reads it again. After the commit.
-pub async fn tell_changed(store: &Store) -> Result<()> {
-    tell(store.api(), Topic::Changed, String::new()).await
+/// Notifies all processes that a partner or an API key changed, so that they reload it. Call it after the commit.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; the notification may have been
+/// sent.
+pub async fn notify_changed(store: &Store) -> Result<()> {
+    notify(store.api(), Topic::Changed, String::new()).await
 }
 
-async fn tell(db: impl Db<'_>, topic: Topic, payload: String) -> Result<()> {
+async fn notify(db: impl Db<'_>, topic: Topic, payload: String) -> Result<()> {
     sqlx::query("select pg_notify($1, $2)").bind(topic.channel()).bind(payload).execute(db).await?;
     Ok(())
 }
 
-/// Whom a process accepts much from. What does not fit is left out: the largest come first.
-pub async fn tell_shares(store: &Store, from: Tsid, mut shares: Vec<AcceptedCount>) -> Result<()> {
+/// Notifies other processes how much this one accepted from each partner. The largest come first; the rest is left out
+/// if it does not fit.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; the notification may have been
+/// sent.
+pub async fn notify_shares(store: &Store, from: Tsid, mut shares: Vec<AcceptedCount>) -> Result<()> {
     shares.sort_by_key(|share| std::cmp::Reverse(share.count));
     let mut payload = format!("{from};");
     for AcceptedCount { partner_id, place, count } in shares {
@@ -47,7 +62,7 @@ pub async fn tell_shares(store: &Store, from: Tsid, mut shares: Vec<AcceptedCoun
         }
         payload.push_str(&share);
     }
-    tell(store.engine(), Topic::Shares, payload).await
+    notify(store.engine(), Topic::Shares, payload).await
 }
 
 fn read_share(text: &str) -> Option<AcceptedCount> {
@@ -57,32 +72,36 @@ fn read_share(text: &str) -> Option<AcceptedCount> {
     Some(AcceptedCount { partner_id: Tsid(partner.parse().ok()?), place, count: count.parse().ok()? })
 }
 
-/// Sends this process a notice over the engine's sessions: its listener proves itself by hearing it.
-pub async fn call_self(store: &Store, from: Tsid) -> Result<()> {
-    tell(store.engine(), Topic::Proof, format!("{from};")).await
+/// Sends an echo over the engine's sessions: a listener that receives its own echo works.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; the notification may have been
+/// sent.
+pub async fn notify_self(store: &Store, from: Tsid) -> Result<()> {
+    notify(store.engine(), Topic::Echo, format!("{from};")).await
 }
 
-/// What a process said to the others.
+/// A notification from a process, possibly this one.
 pub enum Notification {
-    /// Something became ready.
+    /// Deliveries became ready in these places.
     Ready { from: Tsid, ready: ReadyHints },
-    /// Whom it accepts much from.
+    /// How much the process accepted from each partner.
     Shares { from: Tsid, shares: Vec<AcceptedCount> },
-    /// A partner or a key is not what it was.
+    /// A partner or an API key changed.
     Changed,
-    /// A process proves its listener, and thereby every other's.
-    Proof,
-    /// The connection was lost for a moment: something may have been said meanwhile.
+    /// An echo, from `notify_self` of any process.
+    Echo,
+    /// The connection was lost; notifications may have been missed.
     Missed,
 }
 
-/// What a listener wants to hear.
+/// A kind of notification to listen to; one NOTIFY channel each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Topic {
     Ready,
     Shares,
     Changed,
-    Proof,
+    Echo,
 }
 
 impl Topic {
@@ -91,38 +110,45 @@ impl Topic {
             Topic::Ready => "notihub_ready",
             Topic::Shares => "notihub_shares",
             Topic::Changed => "notihub_changed",
-            Topic::Proof => "notihub_proof",
+            Topic::Echo => "notihub_proof",
         }
     }
 }
 
-/// One connection that hears all its topics.
+/// A connection that listens to topics.
 pub struct Listener(PgListener);
 
 impl Listener {
+    /// Opens a connection of the listeners' pool and listens to the topics.
+    ///
+    /// # Errors
+    /// `Error::Unavailable` if the database cannot be reached or does not answer in time.
     pub async fn open(store: &Store, topics: &[Topic]) -> Result<Listener> {
         let mut listener = PgListener::connect_with(store.listen()).await?;
         listener.listen_all(topics.iter().map(|topic| topic.channel())).await?;
         Ok(Listener(listener))
     }
 
-    /// The next of them. Cancel-safe.
+    /// Waits for the next notification. Cancel-safe. After `Missed` it listens again by itself.
+    ///
+    /// # Errors
+    /// `Error::Unavailable` if the connection was lost and cannot be made again.
     pub async fn next(&mut self) -> Result<Notification> {
-        let Some(notice) = self.0.try_recv().await? else { return Ok(Notification::Missed) };
-        if notice.channel() == Topic::Changed.channel() {
+        let Some(notification) = self.0.try_recv().await? else { return Ok(Notification::Missed) };
+        if notification.channel() == Topic::Changed.channel() {
             return Ok(Notification::Changed);
         }
-        if notice.channel() == Topic::Proof.channel() {
-            return Ok(Notification::Proof);
+        if notification.channel() == Topic::Echo.channel() {
+            return Ok(Notification::Echo);
         }
-        let (from, said) = notice.payload().split_once(';').unwrap_or_default();
-        // What cannot be read is taken as: somebody else, anywhere.
+        let (from, content) = notification.payload().split_once(';').unwrap_or_default();
+        // A payload that cannot be read counts as one of another process, about any place.
         let from = from.parse().unwrap_or(Tsid(0));
-        if notice.channel() == Topic::Shares.channel() {
-            return Ok(Notification::Shares { from, shares: said.split(',').filter_map(read_share).collect() });
+        if notification.channel() == Topic::Shares.channel() {
+            return Ok(Notification::Shares { from, shares: content.split(',').filter_map(read_share).collect() });
         }
         let mut ready = ReadyHints::default();
-        said.split(',').filter_map(read_place).for_each(|(place, since)| ready.add(place, since));
+        content.split(',').filter_map(read_place).for_each(|(place, since)| ready.add(place, since));
         ready.hints_lost = ready.places.is_empty();
         Ok(Notification::Ready { from, ready })
     }

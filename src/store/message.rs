@@ -1,4 +1,4 @@
-//! Messages.
+//! Messages: intake, contents, webhook messages, sealing and erasure.
 
 use std::collections::HashMap;
 
@@ -6,8 +6,8 @@ use chrono::{DateTime, Utc};
 use data_encoding::BASE64;
 use sqlx::PgPool;
 
-use super::keys::{Messages, key};
-use super::{Conn, Db, word};
+use super::keys::{MessageColumns, key};
+use super::{Conn, Db, parse_word};
 use crate::crypt::Keyring;
 use crate::error::{Error, Result};
 use crate::id::Tsid;
@@ -16,39 +16,43 @@ use crate::model::lane::{Lane, Priority};
 use crate::model::message::{Detail, Message, NewMessage};
 use crate::model::retry::WEBHOOK_ATTEMPTS;
 
-/// A message to write, with what only the hub knows of it.
-pub struct Insert {
+/// A message to insert, with everything that the request does not say.
+pub struct NewMessageRow {
     pub message_id: Tsid,
     pub partner_id: Tsid,
     pub shard: i16,
     pub fingerprint: [u8; 32],
-    /// Of its key, if it has one: see `store::idempotency`.
+    /// Hash of its idempotency key, if it has one (see `store::idempotency`).
     pub key_hash: Option<[u8; 32]>,
     pub created_at: DateTime<Utc>,
-    /// Of each delivery.
+    /// Of each delivery, in their order.
     pub max_attempts: Vec<i16>,
     /// Of each delivery, in their order.
     pub lanes: Vec<Lane>,
-    /// Id of the message that tells of its acceptance, if somebody wants to hear of it …
-    pub notice_id: Tsid,
-    /// … and where that waits.
-    pub notice_lane: Lane,
-    /// What `messages.detail` will hold: `write_detail` makes it.
+    /// Id of the webhook message of its acceptance; used if an endpoint subscribes to it.
+    pub webhook_message_id: Tsid,
+    /// Lane of that webhook.
+    pub webhook_lane: Lane,
+    /// The column `messages.detail`, from `encode_detail`.
     pub detail: String,
     pub message: NewMessage,
 }
 
 /// A message that was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Written {
+pub struct InsertedMessage {
     pub message_id: Tsid,
-    /// Endpoints are told of it.
-    pub heard: bool,
+    /// An endpoint subscribes to 'message.accepted', so a webhook was written.
+    pub has_subscribers: bool,
 }
 
-/// Writes messages with their deliveries and keys, ready from `now` on, and what is told of it. Returns those written: what
-/// is missing had its key taken.
-pub async fn insert(db: impl Db<'_>, inserts: &[&Insert], now: DateTime<Utc>) -> Result<Vec<Written>> {
+/// Inserts messages with their deliveries, idempotency keys and webhooks, ready from `now` on. Returns those written; a
+/// message that is missing from the result had its key taken.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time. All were written, or none;
+/// outside a transaction they may have been.
+pub async fn insert(db: impl Db<'_>, inserts: &[&NewMessageRow], now: DateTime<Utc>) -> Result<Vec<InsertedMessage>> {
     let deliveries = || (1i64..).zip(inserts).flat_map(|(n, i)| i.message.deliveries.iter().map(move |d| (n, i, d)));
     let written = sqlx::query_file!(
         "sql/message/insert.sql",
@@ -71,33 +75,47 @@ pub async fn insert(db: impl Db<'_>, inserts: &[&Insert], now: DateTime<Utc>) ->
         &deliveries().map(|(_, _, d)| d.to.clone()).collect::<Vec<_>>(),
         now,
         &deliveries().map(|(_, _, d)| d.recipient_as_given.clone()).collect::<Vec<_>>() as &[Option<String>],
-        &inserts.iter().map(|i| i.notice_id.0).collect::<Vec<_>>(),
-        &inserts.iter().map(|i| i.notice_lane.0).collect::<Vec<_>>(),
+        &inserts.iter().map(|i| i.webhook_message_id.0).collect::<Vec<_>>(),
+        &inserts.iter().map(|i| i.webhook_lane.0).collect::<Vec<_>>(),
         WEBHOOK_ATTEMPTS,
         &deliveries().map(|(_, _, d)| d.has_fallback).collect::<Vec<_>>(),
         &inserts.iter().map(|i| i.key_hash.map(|hash| hash.to_vec())).collect::<Vec<_>>() as &[Option<Vec<u8>>],
     )
     .fetch_all(db)
     .await?;
-    Ok(written.into_iter().map(|r| Written { message_id: Tsid(r.message_id), heard: r.heard }).collect())
+    Ok(written
+        .into_iter()
+        .map(|r| InsertedMessage { message_id: Tsid(r.message_id), has_subscribers: r.has_subscribers })
+        .collect())
 }
 
-/// A message that tells of another, or of none but itself.
-pub struct Publish {
+/// A message that reports an event to endpoints.
+pub struct NewWebhookMessage {
     pub shard: i16,
     pub message_id: Tsid,
     pub partner_id: Tsid,
     pub event: String,
     pub priority: Priority,
     pub lane: Lane,
+    /// The column `messages.detail`, from `encode_detail`.
     pub detail: String,
+    /// The message reported on; its own id if the event is about no message.
     pub about: Tsid,
-    /// To this endpoint alone, whatever it asks for.
-    pub only: Option<Tsid>,
+    /// To this endpoint alone, whether it subscribes to the event or not.
+    pub only_endpoint: Option<Tsid>,
 }
 
-/// Writes those that an endpoint wants to hear of; returns their deliveries, each with its lane.
-pub async fn publish(db: impl Db<'_>, all: &[Publish], now: DateTime<Utc>) -> Result<Vec<(DeliveryKey, Lane)>> {
+/// Writes webhook messages, each with a delivery per endpoint that subscribes to the event. A message without such an
+/// endpoint is not written. Returns the deliveries, each with its lane.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
+pub async fn publish(
+    db: impl Db<'_>,
+    all: &[NewWebhookMessage],
+    now: DateTime<Utc>,
+) -> Result<Vec<(DeliveryKey, Lane)>> {
     let rows = sqlx::query_file!(
         "sql/message/publish.sql",
         &all.iter().map(|n| n.shard).collect::<Vec<_>>(),
@@ -108,7 +126,7 @@ pub async fn publish(db: impl Db<'_>, all: &[Publish], now: DateTime<Utc>) -> Re
         &all.iter().map(|n| n.lane.0).collect::<Vec<_>>(),
         &all.iter().map(|n| n.detail.clone()).collect::<Vec<_>>(),
         &all.iter().map(|n| n.about.0).collect::<Vec<_>>(),
-        &all.iter().map(|n| n.only.map(|id| id.0)).collect::<Vec<_>>() as &[Option<i64>],
+        &all.iter().map(|n| n.only_endpoint.map(|id| id.0)).collect::<Vec<_>>() as &[Option<i64>],
         now,
         WEBHOOK_ATTEMPTS,
     )
@@ -117,56 +135,64 @@ pub async fn publish(db: impl Db<'_>, all: &[Publish], now: DateTime<Utc>) -> Re
     Ok(rows.into_iter().map(|r| (key(r.shard, r.message_id, r.no), Lane(r.lane))).collect())
 }
 
-/// What is said of a message by those that tell of it.
-pub struct ToldOf {
-    /// Its type.
+/// What event payloads say about the message they report on.
+pub struct ReportedMessage {
+    /// The message's type.
     pub kind: String,
     pub client_msg_id: Option<String>,
-    /// A partner posted it.
+    /// A partner posted it; false: it is a webhook message.
     pub is_message: bool,
 }
 
-pub async fn told_of(db: impl Db<'_>, messages: &[(i16, Tsid)]) -> Result<HashMap<Tsid, ToldOf>> {
-    let Some(Messages { shards, ids, low, high }) = Messages::of(messages.iter().copied()) else {
+/// What event payloads say about these messages (shard, id), by id. Missing messages are left out.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
+pub async fn reported_messages(db: impl Db<'_>, messages: &[(i16, Tsid)]) -> Result<HashMap<Tsid, ReportedMessage>> {
+    let Some(MessageColumns { shards, ids, low, high }) = MessageColumns::of(messages.iter().copied()) else {
         return Ok(HashMap::new());
     };
-    let rows = sqlx::query_file!("sql/message/told_of.sql", &shards, &ids, low, high).fetch_all(db).await?;
-    let told = |kind, client_msg_id, is_message| ToldOf { kind, client_msg_id, is_message };
+    let rows = sqlx::query_file!("sql/message/reported_messages.sql", &shards, &ids, low, high).fetch_all(db).await?;
+    let told = |kind, client_msg_id, is_message| ReportedMessage { kind, client_msg_id, is_message };
     Ok(rows.into_iter().map(|r| (Tsid(r.message_id), told(r.kind, r.client_msg_id, r.is_message))).collect())
 }
 
-/// What is to be sent for a message.
-pub struct Contents {
+/// A message as the sending of its deliveries needs it.
+pub struct StoredMessage {
     pub partner_id: Tsid,
-    /// The message it tells of, if it tells of one; its own id if it tells of none.
+    /// Of a webhook message: the message reported on, or its own id if it reports on none. None: not a webhook message.
     pub about: Option<Tsid>,
     pub kind: String,
     pub detail: Detail,
     pub created_at: DateTime<Utc>,
 }
 
-/// Contents by message; none for one that cannot be understood, so that it does not spoil the others. One that is sealed
-/// under a key that is not here is left out: another worker may have it.
+/// Contents of these messages (shard, id), by id: None for a message that cannot be decoded, so that it does not fail
+/// the others. A message that was sealed under a master key that is not here is left out and logged: another worker may
+/// have the key.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
 pub async fn contents(
     db: impl Db<'_>,
     keyring: &Keyring,
     messages: &[(i16, Tsid)],
-) -> Result<Vec<(Tsid, Option<Contents>)>> {
-    let Some(Messages { shards, ids, low, high }) = Messages::of(messages.iter().copied()) else {
+) -> Result<Vec<(Tsid, Option<StoredMessage>)>> {
+    let Some(MessageColumns { shards, ids, low, high }) = MessageColumns::of(messages.iter().copied()) else {
         return Ok(Vec::new());
     };
     let rows = sqlx::query_file!("sql/message/contents.sql", &shards, &ids, low, high).fetch_all(db).await?;
     Ok(rows
         .into_iter()
         .filter_map(|r| {
-            let detail = match read_detail(keyring, Tsid(r.message_id), &r.detail) {
+            let detail = match decode_detail(keyring, Tsid(r.message_id), &r.detail) {
                 Err(Error::Setup(why)) => {
-                    tracing::error!(why, "a message cannot be sent from here");
+                    tracing::error!(why, "a message is left to other workers: its content does not open here");
                     return None;
                 }
                 read => read.ok(),
             };
-            let contents = detail.map(|detail| Contents {
+            let contents = detail.map(|detail| StoredMessage {
                 partner_id: Tsid(r.partner_id),
                 about: r.about.map(Tsid),
                 kind: r.kind,
@@ -178,18 +204,18 @@ pub async fn contents(
         .collect())
 }
 
-/// What a message that tells of another tells.
+/// The event that a webhook message reports.
 #[derive(Debug, Clone)]
-pub struct Telling {
+pub struct WebhookEvent {
     pub event: String,
-    /// None: what it told is erased.
+    /// None: the message was erased or cannot be decoded.
     pub event_id: Option<String>,
-    /// The message it tells of; none: of no message.
+    /// The message reported on; None: the event is about no message.
     pub about: Option<Tsid>,
 }
 
-impl Telling {
-    /// From its row; `content` is what the delivery in question carries.
+impl WebhookEvent {
+    /// Reads the event from a row; `content` is the index of the delivery's content.
     pub(super) fn read(
         keyring: &Keyring,
         message_id: Tsid,
@@ -197,11 +223,11 @@ impl Telling {
         kind: String,
         detail: &str,
         content: i16,
-    ) -> Telling {
-        let detail = read_detail(keyring, message_id, detail).ok();
+    ) -> WebhookEvent {
+        let detail = decode_detail(keyring, message_id, detail).ok();
         let contents = detail.as_ref().map(|detail| detail.contents.as_slice()).unwrap_or_default();
         let told = usize::try_from(content).ok().and_then(|n| contents.get(n)).and_then(|c| c.event.as_ref());
-        Telling {
+        WebhookEvent {
             event: kind,
             event_id: told.map(|told| told.event_id(about)),
             about: (about != message_id).then_some(about),
@@ -209,21 +235,31 @@ impl Telling {
     }
 }
 
-/// What these messages tell, those that tell something.
-pub async fn told(db: impl Db<'_>, keyring: &Keyring, messages: &[(i16, Tsid)]) -> Result<HashMap<Tsid, Telling>> {
-    let Some(Messages { shards, ids, low, high }) = Messages::of(messages.iter().copied()) else {
+/// The events of those of these messages (shard, id) that are webhook messages, by id.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
+pub async fn webhook_events(
+    db: impl Db<'_>,
+    keyring: &Keyring,
+    messages: &[(i16, Tsid)],
+) -> Result<HashMap<Tsid, WebhookEvent>> {
+    let Some(MessageColumns { shards, ids, low, high }) = MessageColumns::of(messages.iter().copied()) else {
         return Ok(HashMap::new());
     };
-    let rows = sqlx::query_file!("sql/message/told.sql", &shards, &ids, low, high).fetch_all(db).await?;
+    let rows = sqlx::query_file!("sql/message/webhook_events.sql", &shards, &ids, low, high).fetch_all(db).await?;
     let telling = rows.into_iter().map(|r| {
         let id = Tsid(r.message_id);
-        (id, Telling::read(keyring, id, Tsid(r.about), r.kind, &r.detail, 0))
+        (id, WebhookEvent::read(keyring, id, Tsid(r.about), r.kind, &r.detail, 0))
     });
     Ok(telling.collect())
 }
 
-/// What a message says as it stands in the books: as JSON, or sealed.
-pub fn write_detail(keyring: &Keyring, message_id: Tsid, detail: &Detail, sealed: bool) -> Result<String> {
+/// Encodes a detail for the column `messages.detail`: as JSON, or sealed under the current master key.
+///
+/// # Errors
+/// `Error::Internal` if it cannot be encoded.
+pub fn encode_detail(keyring: &Keyring, message_id: Tsid, detail: &Detail, sealed: bool) -> Result<String> {
     let text =
         serde_json::to_string(detail).map_err(|e| Error::Internal(format!("a message does not serialise: {e}")))?;
     if !sealed && detail.has_noncanonical_numbers() {
@@ -236,7 +272,11 @@ pub fn write_detail(keyring: &Keyring, message_id: Tsid, detail: &Detail, sealed
     Ok(format!("{SEALED}\"{sealed}\"}}"))
 }
 
-pub fn read_detail(keyring: &Keyring, message_id: Tsid, text: &str) -> Result<Detail> {
+/// Decodes the column `messages.detail`.
+///
+/// # Errors
+/// `Error::Setup` if the master key that sealed it is not here. `Error::Internal` if it is not valid.
+pub fn decode_detail(keyring: &Keyring, message_id: Tsid, text: &str) -> Result<Detail> {
     let unreadable = |e: serde_json::Error| Error::Internal(format!("message {message_id} cannot be understood: {e}"));
     if text.starts_with(AS_POSTED_HEAD) {
         let kept: HashMap<String, String> = serde_json::from_str(text).map_err(unreadable)?;
@@ -249,19 +289,20 @@ pub fn read_detail(keyring: &Keyring, message_id: Tsid, text: &str) -> Result<De
     serde_json::from_slice(&opened).map_err(unreadable)
 }
 
-/// The one field of a detail that is kept as a text, because `jsonb` writes some numbers in its own way (100 for 1e2).
+/// The only field of a detail that is stored as text, because `jsonb` rewrites some numbers (100 for 1e2).
 const AS_POSTED: &str = "as_posted";
 const AS_POSTED_HEAD: &str = "{\"as_posted\": ";
 
-/// How PostgreSQL writes an object of this one field.
+/// How PostgreSQL prints an object with this one field.
 const SEALED: &str = "{\"sealed\": ";
 
+/// Whether a detail is sealed.
 pub fn is_sealed(text: &str) -> bool {
     text.starts_with(SEALED)
 }
 
-/// Whether it is sealed under the key that seals now.
-pub fn is_fresh(keyring: &Keyring, text: &str) -> bool {
+/// Whether a sealed detail is sealed under the current master key.
+pub fn is_sealed_with_current_key(keyring: &Keyring, text: &str) -> bool {
     keyring.is_fresh(&sealed_bytes(text))
 }
 
@@ -274,47 +315,62 @@ fn place(message_id: Tsid) -> String {
     format!("messages|detail|{message_id}")
 }
 
-/// Whether sealed contents open: of each partner that has them sealed, among its newest messages, one for each master key
-/// that sealed any. Where no partner has them sealed, messages are not read.
-pub async fn seals(db: &PgPool, keyring: &Keyring, newest: i64) -> Result<Vec<bool>> {
+/// Whether sealed contents open with the master keys of this process: one answer per partner with encrypted content and
+/// master key, among the partner's `newest` messages. Reads no messages if no partner has encrypted content.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
+pub async fn check_seals(db: &PgPool, keyring: &Keyring, newest: i64) -> Result<Vec<bool>> {
     if !sqlx::query_file_scalar!("sql/message/any_sealed.sql").fetch_one(db).await? {
         return Ok(Vec::new());
     }
-    let rows = sqlx::query_file!("sql/message/seals.sql", newest).fetch_all(db).await?.into_iter();
+    let rows = sqlx::query_file!("sql/message/sample_seals.sql", newest).fetch_all(db).await?.into_iter();
     Ok(rows.map(|r| keyring.open(&place(Tsid(r.message_id)), &sealed_bytes(&r.detail)).is_ok()).collect())
 }
 
-/// A message held still.
-pub struct Locked {
+/// A message whose row is locked.
+pub struct LockedMessage {
     pub partner_id: Tsid,
     pub client_msg_id: Option<String>,
     pub detail: String,
 }
 
-/// Until the transaction ends.
-pub async fn lock(tx: &mut Conn, shard: i16, message_id: Tsid) -> Result<Option<Locked>> {
+/// Locks a message until the transaction ends. None if it does not exist.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached, or another transaction holds a row for longer than the lock
+/// time-out; the transaction is lost then.
+pub async fn lock(tx: &mut Conn, shard: i16, message_id: Tsid) -> Result<Option<LockedMessage>> {
     let row = sqlx::query_file!("sql/message/lock.sql", shard, message_id.0).fetch_optional(tx).await?;
-    Ok(row.map(|r| Locked { partner_id: Tsid(r.partner_id), client_msg_id: r.client_msg_id, detail: r.detail }))
+    Ok(row.map(|r| LockedMessage { partner_id: Tsid(r.partner_id), client_msg_id: r.client_msg_id, detail: r.detail }))
 }
 
-/// Writes what a message says anew.
-pub async fn rewrite(db: impl Db<'_>, shard: i16, message_id: Tsid, detail: &str) -> Result<()> {
-    sqlx::query_file!("sql/message/rewrite.sql", shard, message_id.0, detail).execute(db).await?;
+/// Replaces the detail of a message.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
+pub async fn update_detail(db: impl Db<'_>, shard: i16, message_id: Tsid, detail: &str) -> Result<()> {
+    sqlx::query_file!("sql/message/update_detail.sql", shard, message_id.0, detail).execute(db).await?;
     Ok(())
 }
 
-pub struct Sealed {
+/// A message with sealed content.
+pub struct SealedMessage {
     pub shard: i16,
     pub message_id: Tsid,
     pub partner_id: Tsid,
     pub detail: String,
 }
 
-/// Messages of a shard with sealed content, after one in the order of their ids.
-pub async fn sealed(conn: &mut Conn, shard: i16, after: Tsid, rows: i64) -> Result<Vec<Sealed>> {
-    let found = sqlx::query_file!("sql/message/sealed.sql", shard, after.0, rows);
+/// Up to `rows` messages of a shard with sealed content and ids after `after`, by id.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
+pub async fn list_sealed(conn: &mut Conn, shard: i16, after: Tsid, rows: i64) -> Result<Vec<SealedMessage>> {
+    let found = sqlx::query_file!("sql/message/list_sealed.sql", shard, after.0, rows);
     let found = found.fetch_all(conn).await?;
-    let row = found.into_iter().map(|r| Sealed {
+    let row = found.into_iter().map(|r| SealedMessage {
         shard: r.shard,
         message_id: Tsid(r.message_id),
         partner_id: Tsid(r.partner_id),
@@ -323,35 +379,57 @@ pub async fn sealed(conn: &mut Conn, shard: i16, after: Tsid, rows: i64) -> Resu
     Ok(row.collect())
 }
 
-/// A message whose content may be erased.
-pub struct Wipeable {
+/// A message that still names a recipient.
+pub struct EraseCandidate {
     pub message_id: Tsid,
+    /// Number of its deliveries.
     pub deliveries: i64,
-    /// Something of it is not settled yet.
-    pub open: bool,
+    /// One of its deliveries is not settled.
+    pub has_unsettled: bool,
 }
 
-/// A partner's messages in a range of ids that name recipients yet.
-pub async fn wipeable(
+/// Up to `rows` messages of a partner that still name a recipient, with ids from `from` up to, not including, `below`,
+/// oldest first.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
+pub async fn erase_candidates(
     db: impl Db<'_>,
     partner_id: Tsid,
     shard: i16,
     from: Tsid,
     below: Tsid,
     rows: i64,
-) -> Result<Vec<Wipeable>> {
-    let found = sqlx::query_file!("sql/message/wipeable.sql", partner_id.0, shard, from.0, below.0, rows).fetch_all(db);
+) -> Result<Vec<EraseCandidate>> {
+    let found =
+        sqlx::query_file!("sql/message/erase_candidates.sql", partner_id.0, shard, from.0, below.0, rows).fetch_all(db);
     let row = found.await?.into_iter();
-    Ok(row.map(|r| Wipeable { message_id: Tsid(r.message_id), deliveries: r.deliveries, open: r.open }).collect())
+    Ok(row
+        .map(|r| EraseCandidate {
+            message_id: Tsid(r.message_id),
+            deliveries: r.deliveries,
+            has_unsettled: r.has_unsettled,
+        })
+        .collect())
 }
 
-/// Erases what settled messages say and to whom; says how many.
-pub async fn wipe(db: impl Db<'_>, shard: i16, ids: &[Tsid]) -> Result<i64> {
-    let messages = Messages::of(ids.iter().map(|id| (shard, *id)));
-    let Some(Messages { shards, ids, low, high }) = messages else { return Ok(0) };
-    Ok(sqlx::query_file_scalar!("sql/message/wipe.sql", &shards, &ids, low, high).fetch_one(db).await?)
+/// Erases contents, recipients and providers' answers of messages that are settled. The caller has locked the receipts
+/// with `receipt::lock_of_messages`. Returns how many messages were changed.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
+pub async fn erase(db: impl Db<'_>, shard: i16, ids: &[Tsid]) -> Result<i64> {
+    let messages = MessageColumns::of(ids.iter().map(|id| (shard, *id)));
+    let Some(MessageColumns { shards, ids, low, high }) = messages else { return Ok(0) };
+    Ok(sqlx::query_file_scalar!("sql/message/erase.sql", &shards, &ids, low, high).fetch_one(db).await?)
 }
 
+/// A message of a partner. None if it does not exist or is another partner's.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time. `Error::Setup` if the master key
+/// that sealed it is not here. `Error::Internal` if it cannot be decoded.
 pub async fn get(
     db: impl Db<'_>,
     keyring: &Keyring,
@@ -366,8 +444,8 @@ pub async fn get(
             partner_id: Tsid(r.partner_id),
             client_msg_id: r.client_msg_id,
             kind: r.kind,
-            priority: word(&r.priority, "priority")?,
-            detail: read_detail(keyring, message_id, &r.detail)?,
+            priority: parse_word(&r.priority, "priority")?,
+            detail: decode_detail(keyring, message_id, &r.detail)?,
             created_at: r.created_at,
             scheduled_at: r.scheduled_at,
             expires_at: r.expires_at,
@@ -376,36 +454,42 @@ pub async fn get(
     .transpose()
 }
 
-/// Which messages to list. `below` and `from` bound the ids and so the time.
+/// Which messages to list; None does not filter.
 #[derive(Debug, Clone, Default)]
-pub struct Filter {
+pub struct MessageFilter {
     pub kind: Option<String>,
     pub client_msg_id: Option<String>,
     /// First and last lane of a channel.
     pub lanes: Option<(i16, i16)>,
-    /// A recipient as it is kept, or as the partner wrote it …
+    /// A recipient as stored, or as the partner wrote it.
     pub to: Option<String>,
-    /// … as E.164, if it is a phone number …
+    /// `to` as E.164, if it is a phone number.
     pub phone: Option<String>,
-    /// … and in small letters, if it is an e-mail address.
+    /// `to` in lower case, if it is an e-mail address.
     pub mailbox: Option<String>,
 }
 
-pub struct Listed {
+/// A message as it is listed.
+pub struct ListedMessage {
     pub message: Message,
-    /// (lane, status, attempts spent) of each delivery.
+    /// (chain, lane, status, attempts spent) of each delivery, by number.
     pub deliveries: Vec<(Option<i16>, Lane, Status, i16)>,
 }
 
-/// Messages of these partners (each with its shard) with ids below one and from another on.
+/// Up to `rows` messages of these partners (id and shard of each) that pass the filter, with ids below `below` and from
+/// `from` on, newest first. Webhook messages are left out.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time. `Error::Setup` if the master key
+/// that sealed a message is not here. `Error::Internal` if one cannot be decoded.
 pub async fn list(
     db: impl Db<'_>,
     keyring: &Keyring,
     owners: &[(Tsid, i16)],
-    filter: &Filter,
+    filter: &MessageFilter,
     (below, from): (Tsid, Tsid),
     rows: i64,
-) -> Result<Vec<Listed>> {
+) -> Result<Vec<ListedMessage>> {
     let found = sqlx::query_file!(
         "sql/message/list.sql",
         &owners.iter().map(|o| o.0.0).collect::<Vec<_>>(),
@@ -426,16 +510,16 @@ pub async fn list(
     found
         .into_iter()
         .map(|r| {
-            let statuses = r.statuses.iter().map(|s| word(s, "status")).collect::<Result<Vec<Status>>>()?;
+            let statuses = r.statuses.iter().map(|s| parse_word(s, "status")).collect::<Result<Vec<Status>>>()?;
             let deliveries = r.chains.into_iter().zip(r.lanes).zip(statuses).zip(r.attempts);
-            Ok(Listed {
+            Ok(ListedMessage {
                 message: Message {
                     message_id: Tsid(r.message_id),
                     partner_id: Tsid(r.partner_id),
                     client_msg_id: r.client_msg_id,
                     kind: r.kind,
-                    priority: word(&r.priority, "priority")?,
-                    detail: read_detail(keyring, Tsid(r.message_id), &r.detail)?,
+                    priority: parse_word(&r.priority, "priority")?,
+                    detail: decode_detail(keyring, Tsid(r.message_id), &r.detail)?,
                     created_at: r.created_at,
                     scheduled_at: r.scheduled_at,
                     expires_at: r.expires_at,

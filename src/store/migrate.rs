@@ -1,4 +1,4 @@
-//! Migrations: the schema is brought up to this program, never back.
+//! Migrations: forward only.
 
 use std::time::Duration;
 
@@ -8,13 +8,14 @@ use crate::error::{Error, Result};
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
 
 impl Store {
-    /// Applies what the schema lacks, as the schema's owner, then makes the roles that are missing and repairs their
-    /// grants. Safe to run from several processes at once.
+    /// Applies missing migrations as the schema's owner, then creates missing roles and repairs their grants. Safe to
+    /// run from several processes at once.
     ///
     /// # Errors
-    /// `Error::Setup` when this login may not migrate, or a lock that a migration needs is not free.
-    pub async fn migrate(&self) -> Result<role::Repaired> {
-        let mut conn = self.unhurried().await?;
+    /// `Error::Setup` if this login may not migrate, or a lock that a migration needs is not free in time.
+    /// `Error::Unavailable` if the database cannot be reached. Migrations applied before stay applied.
+    pub async fn migrate(&self) -> Result<role::GrantRepair> {
+        let mut conn = self.connect_without_timeout().await?;
         if self.migrations_missing().await? > 0 {
             role::become_owner(&mut conn).await?;
             apply_migrations(&mut conn).await?;
@@ -22,13 +23,12 @@ impl Store {
         role::repair(&mut conn).await
     }
 
-    /// How many migrations the schema lacks. Only reads. (Runtime queries: the table is sqlx's own.)
+    /// Number of migrations that the schema lacks. Only reads. (Runtime queries: the table is sqlx's own.)
     ///
     /// # Errors
-    /// `Error::Setup` when the schema is newer than this program. `Error::Unavailable` if the database cannot be
-    /// reached.
+    /// `Error::Setup` if the schema is newer than this program. `Error::Unavailable` if the database cannot be reached.
     pub async fn migrations_missing(&self) -> Result<usize> {
-        let mut conn = self.unhurried().await?;
+        let mut conn = self.connect_without_timeout().await?;
         let begun: bool =
             sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null").fetch_one(&mut conn).await?;
         let mut applied: Vec<i64> = Vec::new();
@@ -39,26 +39,26 @@ impl Store {
         if let Some(newer) = applied.iter().find(|version| !MIGRATIONS.version_exists(**version)) {
             return Err(Error::Setup(format!(
                 "the database's schema has migration {newer}, which this program does not know: run the newer \
-                 notihub, or give another --database-url"
+                 notihub, or use another --database-url"
             )));
         }
         Ok(MIGRATIONS.iter().count().saturating_sub(applied.len()))
     }
 
-    /// The same for a question that anyone may ask often: on a connection of the API's pool, and without an error for a
-    /// newer schema. (A runtime query: the table is sqlx's own.)
+    /// As `migrations_missing`, for a question that is asked often: on a connection of the API's pool, and without an
+    /// error for a newer schema. (A runtime query: the table is sqlx's own.)
     ///
     /// # Errors
-    /// `Error::Unavailable` if the database cannot be reached.
-    pub async fn migrations_seen(&self) -> Result<usize> {
+    /// `Error::Unavailable` if the database cannot be reached or does not answer in time.
+    pub async fn migrations_pending(&self) -> Result<usize> {
         let applied: Vec<i64> =
             sqlx::query_scalar("select version from _sqlx_migrations where success").fetch_all(self.api()).await?;
         Ok(MIGRATIONS.iter().filter(|known| !applied.contains(&known.version)).count())
     }
 }
 
-/// How often a migration is tried whose locks are not free, each time for a second. Behind one that waits for longer,
-/// everybody who wants the table would wait, too: a service may hold a transaction open in which it enqueued.
+/// How often a migration is tried whose locks are not free, each time for a second. If it waited longer, every session
+/// that needs the table would queue behind it, because a service may hold its enqueueing transaction open.
 const MIGRATION_TRIES: u32 = 60;
 
 async fn apply_migrations(conn: &mut Conn) -> Result<()> {
@@ -74,9 +74,8 @@ async fn apply_migrations(conn: &mut Conn) -> Result<()> {
             }
             Err(e) if is_in_the_way(&e) => {
                 return Err(Error::Setup(format!(
-                    "{}: a transaction holds a lock that the migration needs. End it, or the process that holds it \
-                     open: \
-                     select pid, usename, xact_start, query from pg_stat_activity \
+                    "{}: a transaction holds a lock that the migration needs. End it, or the process that holds it; \
+                     find it with: select pid, usename, xact_start, query from pg_stat_activity \
                      where xact_start is not null order by 3",
                     migration_fault(e)
                 )));
@@ -86,8 +85,8 @@ async fn apply_migrations(conn: &mut Conn) -> Result<()> {
     }
 }
 
-/// False when nothing is left to do. The lock is one on the migrations' own table: sqlx's is an advisory lock, which
-/// any login of the database could hold.
+/// Applies the next migration; false when none is left. Locks the migrations' own table: sqlx's advisory lock could be
+/// held by any login of the database.
 async fn apply_next(conn: &mut Conn) -> Result<bool, sqlx::migrate::MigrateError> {
     use sqlx::Connection as _;
     use sqlx::migrate::{Migrate as _, MigrateError};
@@ -121,7 +120,7 @@ async fn apply_next(conn: &mut Conn) -> Result<bool, sqlx::migrate::MigrateError
     Ok(true)
 }
 
-/// A lock that is not free, or the migrations' table made by another process at this moment.
+/// A lock is not free, or another process creates the migrations' table at this moment.
 fn is_in_the_way(e: &sqlx::migrate::MigrateError) -> bool {
     use sqlx::migrate::MigrateError;
     let (MigrateError::Execute(e) | MigrateError::ExecuteMigration(e, _)) = e else { return false };
@@ -138,7 +137,7 @@ fn migration_fault(e: sqlx::migrate::MigrateError) -> Error {
         MigrateError::Execute(e) => e.into(),
         MigrateError::VersionMissing(version) => Error::Setup(format!(
             "the database's schema has migration {version}, which this program does not know: run the newer notihub, \
-             or give another --database-url"
+             or use another --database-url"
         )),
         other => Error::Setup(format!("the schema cannot be migrated: {other}")),
     }

@@ -1,5 +1,9 @@
-//! The database. One function is one statement: no decision, plain structs back, an error that says what the caller can
-//! do. What commits together is put together in `flow`, with a `Tx` from here.
+//! The database layer. A function runs one statement, decides nothing, returns plain structs, and maps database errors
+//! to `Error` (see `store::error`). Which statements share a transaction is decided in `flow`.
+//!
+//! Two conventions hold in every file. A parameter `db: impl Db<'_>` takes a pool, where each statement commits by
+//! itself, or a connection inside a transaction, where the caller commits. A parameter `conn` or `tx` of type `&mut
+//! Conn` requires a transaction, because the function takes locks that last until it ends.
 
 pub mod alert;
 pub mod attempt;
@@ -40,6 +44,6 @@ pub mod stats;
 pub mod suspect;
 pub mod worker;
 
-pub(crate) use db::word;
+pub(crate) use db::parse_word;
 pub use db::{Conn, Db, Tx, savepoint};
 pub use pool::{PoolSizes, Store};

@@ -1,4 +1,4 @@
-//! Destinations that answered "too fast" or failed again and again, and when each may be sent to again.
+//! Paces of destinations that answered "too fast" or failed repeatedly: when each may be sent to again.
 
 use std::time::Duration;
 
@@ -8,11 +8,12 @@ use super::Db;
 use crate::error::Result;
 use crate::model::pace::{EASE_AFTER_MESSAGES, FORGET_AFTER, MAX_INTERVAL, MIN_INTERVAL, Pace};
 
-/// Slows a destination down: nothing before `pace.next_at`, then one message each `pace.interval`. Returns what holds
-/// now: never sooner than what another process wrote.
+/// Slows a destination down: nothing before `pace.next_at`, then one message per `pace.interval`. Returns the pace that
+/// now applies, never faster than what another process wrote.
 ///
 /// # Errors
-/// `Error::Unavailable` if the database cannot be reached.
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
 pub async fn slow_down(
     db: impl Db<'_>,
     provider: &str,
@@ -27,12 +28,13 @@ pub async fn slow_down(
     Ok(read(row.next_at, row.interval_ms, row.failures))
 }
 
-/// Writes that a destination failed again in a call made at `called_at`: nothing before `pace.next_at`. Returns what holds
-/// now; None if the call was made before the last failure was written.
+/// Records that a destination failed again in a call made at `called_at`: nothing before `pace.next_at`. Returns the
+/// pace that now applies; None if the call was made before the last recorded failure.
 ///
 /// # Errors
-/// `Error::Unavailable` if the database cannot be reached.
-pub async fn failed(
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
+pub async fn record_failure(
     db: impl Db<'_>,
     provider: &str,
     destination: &str,
@@ -42,26 +44,36 @@ pub async fn failed(
 ) -> Result<Option<Pace>> {
     let Pace { next_at, interval, failures } = pace;
     let interval = millis(interval);
-    let row =
-        sqlx::query_file!("sql/pace/failed.sql", provider, destination, now, next_at, interval, failures, called_at);
+    let row = sqlx::query_file!(
+        "sql/pace/record_failure.sql",
+        provider,
+        destination,
+        now,
+        next_at,
+        interval,
+        failures,
+        called_at
+    );
     let row = row.fetch_optional(db).await?;
     Ok(row.map(|row| read(row.next_at, row.interval_ms, row.failures)))
 }
 
-/// Writes that a destination that failed works again.
+/// Records that a destination that failed works again.
 ///
 /// # Errors
-/// `Error::Unavailable` if the database cannot be reached.
-pub async fn recovered(db: impl Db<'_>, provider: &str, destination: &str, now: DateTime<Utc>) -> Result<()> {
-    sqlx::query_file!("sql/pace/recovered.sql", provider, destination, now).execute(db).await?;
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
+pub async fn record_recovery(db: impl Db<'_>, provider: &str, destination: &str, now: DateTime<Utc>) -> Result<()> {
+    sqlx::query_file!("sql/pace/record_recovery.sql", provider, destination, now).execute(db).await?;
     Ok(())
 }
 
-/// Takes the turn of a message that is sent at `now`. None when it is too early, or nothing is known of the
-/// destination. One that fails is not called again before `answer_within` is over.
+/// Takes the turn for a message sent at `now`. None if it is too early, or the destination has no pace. A failing
+/// destination is not called again before `answer_within` has passed.
 ///
 /// # Errors
-/// `Error::Unavailable` if the database cannot be reached; the turn may have been taken.
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
 pub async fn take_turn(
     db: impl Db<'_>,
     provider: &str,
@@ -75,10 +87,10 @@ pub async fn take_turn(
     Ok(row.map(|row| read(row.next_at, row.interval_ms, row.failures)))
 }
 
-/// Provider, destination and pace of each destination that has one.
+/// Provider, destination and pace of each destination that has a pace at `now`.
 ///
 /// # Errors
-/// `Error::Unavailable` if the database cannot be reached.
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
 pub async fn list(db: impl Db<'_>, now: DateTime<Utc>) -> Result<Vec<((String, String), Pace)>> {
     let rows =
         sqlx::query_file!("sql/pace/list.sql", now - FORGET_AFTER, now, millis(MIN_INTERVAL)).fetch_all(db).await?;
@@ -88,12 +100,13 @@ pub async fn list(db: impl Db<'_>, now: DateTime<Utc>) -> Result<Vec<((String, S
         .collect())
 }
 
-/// Deletes what was to be sent before `before`.
+/// Deletes paces of destinations that could have been sent to before `before`.
 ///
 /// # Errors
-/// `Error::Unavailable` if the database cannot be reached.
-pub async fn forget(db: impl Db<'_>, before: DateTime<Utc>) -> Result<()> {
-    sqlx::query_file!("sql/pace/forget.sql", before).execute(db).await?;
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
+pub async fn delete_old(db: impl Db<'_>, before: DateTime<Utc>) -> Result<()> {
+    sqlx::query_file!("sql/pace/delete_old.sql", before).execute(db).await?;
     Ok(())
 }
 

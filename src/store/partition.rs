@@ -1,5 +1,5 @@
-//! Weekly partitions by message id, and monthly ones of the audit log: made ahead, dropped when retention is over.
-//! (Runtime queries: the name of a table is no parameter; every name is computed here.)
+//! Partitions: weekly ones by message id, monthly ones of the audit log. Created ahead, dropped after retention.
+//! (Runtime queries: a table's name cannot be a parameter; every name is computed here.)
 
 use chrono::{DateTime, Datelike as _, Days, Months, NaiveDate, NaiveTime, Utc};
 
@@ -8,12 +8,12 @@ use crate::error::Result;
 use crate::id::Tsid;
 use crate::limits;
 
-/// What a round did.
+/// Result of `maintain`: names of partitions.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Round {
+pub struct MaintenanceRound {
     pub made: Vec<String>,
     pub dropped: Vec<String>,
-    /// Over age, but something in them is still open: an alarm.
+    /// Past retention, but with an unsettled delivery: reported as an alarm.
     pub kept: Vec<String>,
 }
 
@@ -26,11 +26,16 @@ fn first_id(day: NaiveDate) -> i64 {
     Tsid::floor(day.and_time(NaiveTime::MIN).and_utc()).0
 }
 
-/// Makes the partitions of this week and of the coming weeks, and of this month and the coming months of the audit log, and
-/// drops the weeks that ended before `oldest`. The hub's role may do none of it itself: all are functions of the schema's
-/// owner, of migrations 0011 and 0012.
-pub async fn maintain(store: &Store, now: DateTime<Utc>, oldest: DateTime<Utc>) -> Result<Round> {
-    let mut round = Round::default();
+/// Creates the partitions of this week and `limits::PARTITIONS_AHEAD` more, and of this month and
+/// `limits::AUDIT_MONTHS_AHEAD` more of the audit log; drops weeks that ended before `oldest` and have no unsettled
+/// delivery. Created and dropped by functions of the schema's owner (migrations 0011 and 0012), because the hub's role
+/// may not.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or a lock is not free in time; partitions created or dropped
+/// before stay so.
+pub async fn maintain(store: &Store, now: DateTime<Utc>, oldest: DateTime<Utc>) -> Result<MaintenanceRound> {
+    let mut round = MaintenanceRound::default();
     let mut tx = store.begin().await?;
     for week in 0..=limits::PARTITIONS_AHEAD {
         let start = monday(now) + Days::new((week * limits::PARTITION_DAYS).unsigned_abs());
@@ -40,20 +45,22 @@ pub async fn maintain(store: &Store, now: DateTime<Utc>, oldest: DateTime<Utc>) 
     }
     tx.commit().await?;
     round.made.extend(make_audit_months(store, now).await?);
-    super::hub::make_lock(store.api(), super::hub::Lock::DropPartitions).await?;
+    super::hub::ensure_lock_row(store.api(), super::hub::HubLock::DropPartitions).await?;
     for start in past(store.api(), oldest).await? {
         drop_week(store, start, &mut round).await?;
     }
     Ok(round)
 }
 
-/// This month's and the coming months' partitions of the audit log, and those of entries that fell into its default.
+/// Creates the audit log's partitions of this month, the coming months, and the months of entries in its default
+/// partition.
 async fn make_audit_months(store: &Store, now: DateTime<Utc>) -> Result<Vec<String>> {
     let today = now.date_naive();
     let this_month = today - Days::new(u64::from(today.day0()));
     let ahead = (0..=limits::AUDIT_MONTHS_AHEAD).map(|months| this_month + Months::new(months));
     let last = NaiveDate::from_ymd_opt(2089, 1, 1).map_or(0, |day| first_id(day) - 1);
-    let strays = sqlx::query_file_scalar!("sql/partition/audit_strays.sql", 0, last).fetch_all(store.api()).await?;
+    let strays =
+        sqlx::query_file_scalar!("sql/partition/stray_audit_months.sql", 0, last).fetch_all(store.api()).await?;
     let mut made = Vec::new();
     for month in strays.into_iter().chain(ahead) {
         made.extend(
@@ -63,16 +70,17 @@ async fn make_audit_months(store: &Store, now: DateTime<Utc>) -> Result<Vec<Stri
     Ok(made)
 }
 
-/// Drops the months of the audit log that ended before `oldest`. Returns their names.
+/// Drops months of the audit log that ended before `oldest`. Returns their names.
 ///
 /// # Errors
-/// The database's clock says that `oldest` is less than 90 days ago.
+/// `Error::Internal` if `oldest` is less than 90 days ago by the database's clock; nothing was dropped.
+/// `Error::Unavailable` if the database cannot be reached.
 pub async fn drop_audit_months(store: &Store, oldest: DateTime<Utc>) -> Result<Vec<String>> {
     let dropped = sqlx::query_file_scalar!("sql/partition/drop_audit_months.sql", oldest.date_naive());
     Ok(dropped.fetch_one(store.api()).await?)
 }
 
-/// Weeks whose partitions ended before `oldest`.
+/// Mondays of the weeks whose partitions ended before `oldest`.
 async fn past(db: impl Db<'_>, oldest: DateTime<Utc>) -> Result<Vec<NaiveDate>> {
     let names: Vec<String> = sqlx::query_scalar(
         "select c.relname::text from pg_inherits i join pg_class c on c.oid = i.inhrelid \
@@ -85,11 +93,11 @@ async fn past(db: impl Db<'_>, oldest: DateTime<Utc>) -> Result<Vec<NaiveDate>> 
     Ok(names.iter().filter_map(week).filter(|start| end(start) <= oldest.date_naive()).collect())
 }
 
-async fn drop_week(store: &Store, start: NaiveDate, round: &mut Round) -> Result<()> {
+async fn drop_week(store: &Store, start: NaiveDate, round: &mut MaintenanceRound) -> Result<()> {
     let suffix = start.format("%Y%m%d").to_string();
     let mut tx = store.begin().await?;
-    // Another process that is at it goes on with it.
-    if !super::hub::try_lock(&mut tx, super::hub::Lock::DropPartitions).await? {
+    // Another process has the lock and drops the week.
+    if !super::hub::try_lock(&mut tx, super::hub::HubLock::DropPartitions).await? {
         return Ok(tx.rollback().await?);
     }
     let there = format!("select to_regclass('deliveries_{suffix}') is not null");
@@ -105,25 +113,29 @@ async fn drop_week(store: &Store, start: NaiveDate, round: &mut Round) -> Result
         round.kept.push(format!("deliveries_{suffix}"));
         return Ok(tx.rollback().await?);
     }
-    // Reads the whole week, however long that takes.
+    // Reads the whole week, which may take longer than the statement time-out.
     sqlx::query("set local statement_timeout = 0").execute(&mut *tx).await?;
     let end = start + Days::new(limits::PARTITION_DAYS.unsigned_abs());
-    super::stats::retire(&mut *tx, Tsid(first_id(start)), Tsid(first_id(end))).await?;
+    super::stats::record_dropped(&mut *tx, Tsid(first_id(start)), Tsid(first_id(end))).await?;
     let dropped = sqlx::query_file_scalar!("sql/partition/drop_week.sql", start).fetch_one(&mut *tx).await?;
     round.dropped.extend(dropped);
     Ok(tx.commit().await?)
 }
 
-/// A week of all tables.
+/// The partitions of a week, over all tables.
 #[derive(Debug)]
-pub struct Week {
-    /// The lowest id that belongs to it.
+pub struct WeekSize {
+    /// The lowest id of the week.
     pub first: Tsid,
+    /// Size of the rows on disk.
     pub bytes: i64,
 }
 
-/// The weeks there are partitions for, oldest first, with the size of their rows on disk.
-pub async fn sizes(conn: &mut Conn) -> Result<Vec<Week>> {
+/// The weeks that have partitions, oldest first, with the size of their rows on disk.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
+pub async fn week_sizes(conn: &mut Conn) -> Result<Vec<WeekSize>> {
     let rows: Vec<(String, i64)> = sqlx::query_as(
         "select right(c.relname, 8), coalesce(sum(pg_relation_size(c.oid)), 0)::bigint \
          from pg_inherits i join pg_class c on c.oid = i.inhrelid \
@@ -134,21 +146,25 @@ pub async fn sizes(conn: &mut Conn) -> Result<Vec<Week>> {
     .await?;
     let week = |(name, bytes): (String, i64)| {
         let start = NaiveDate::parse_from_str(&name, "%Y%m%d").ok()?;
-        Some(Week { first: Tsid(first_id(start)), bytes })
+        Some(WeekSize { first: Tsid(first_id(start)), bytes })
     };
     Ok(rows.into_iter().filter_map(week).collect())
 }
 
-/// How things stand with the partitions, for `doctor` and `/readyz`.
+/// State of the partitions, for `doctor` and `/readyz`.
 #[derive(Debug)]
 pub struct PartitionStatus {
-    /// The last moment for which there is a partition.
+    /// The time up to which weekly partitions exist.
     pub until: Option<DateTime<Utc>>,
-    /// Something fell into the net.
+    /// A default partition of messages or deliveries has rows: a partition was missing.
     pub in_default: bool,
 }
 
-pub async fn standing(db: impl Db<'_> + Copy) -> Result<PartitionStatus> {
+/// State of the partitions.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
+pub async fn status(db: impl Db<'_> + Copy) -> Result<PartitionStatus> {
     let names: Vec<String> = sqlx::query_scalar(
         "select c.relname::text from pg_inherits i join pg_class c on c.oid = i.inhrelid \
          where i.inhparent = 'messages'::regclass",
@@ -166,7 +182,10 @@ pub async fn standing(db: impl Db<'_> + Copy) -> Result<PartitionStatus> {
     Ok(PartitionStatus { until, in_default })
 }
 
-/// Whether the audit log has entries of a time for which no month had been made. The next round puts them into theirs.
-pub async fn audit_strays(db: impl Db<'_>) -> Result<bool> {
+/// Whether the audit log's default partition has entries: their month had no partition. The next `maintain` moves them.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
+pub async fn has_audit_strays(db: impl Db<'_>) -> Result<bool> {
     Ok(sqlx::query_scalar("select exists (select from audit_default)").fetch_one(db).await?)
 }

@@ -1,4 +1,4 @@
-//! Pools of database sessions, each for its own kind of work, and connections beside them.
+//! Pools of database sessions, one per kind of work, and single connections outside them.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,28 +14,28 @@ use crate::error::{Error, Result};
 use crate::limits;
 use crate::model::channel::Channel;
 
-/// The database, as one process uses it.
+/// The database as one process uses it.
 #[derive(Clone)]
 pub struct Store {
-    /// For people's questions.
+    /// For requests of people and programs.
     pool: PgPool,
-    /// For writing what is accepted.
+    /// For writing accepted messages.
     intake: PgPool,
-    /// For the engine's few, always equal statements. Kept apart so that a storm of requests cannot take the workers'
-    /// connections, and because it plans differently (see `ENGINE`).
+    /// For the engine's few, always equal statements. Separate, so that a burst of requests cannot take the workers'
+    /// connections, and because its sessions plan differently (see `ENGINE`).
     engine: PgPool,
-    /// For claiming, reading and settling webhooks, whose endpoints are strangers', as `engine` is for all other
-    /// channels: neither waits for a connection of the other.
+    /// As `engine`, for webhooks: partners' slow endpoints and the other channels cannot take connections from each
+    /// other.
     webhooks: PgPool,
-    /// For listening: each listener keeps a connection for as long as it lives.
+    /// For listeners: each keeps a connection as long as it lives.
     listen: PgPool,
     servers: Arc<Servers>,
-    /// With several servers: a session with the chosen one, which tells when another has to be chosen.
+    /// With several servers: a session with the chosen one, which shows when another has to be chosen.
     pilot: Arc<Mutex<Option<Conn>>>,
     proof: Arc<Mutex<WriteProof>>,
 }
 
-/// How many connections each pool may have.
+/// Most connections of each pool.
 #[derive(Debug, Clone, Copy)]
 pub struct PoolSizes {
     pub api: u32,
@@ -48,26 +48,26 @@ pub struct PoolSizes {
 #[derive(Default)]
 struct WriteProof {
     proven_at: Option<Instant>,
-    /// Since when, and the commit itself.
+    /// When it began, and the commit itself.
     under_way: Option<(Instant, Commit)>,
 }
 
 type Commit = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 
 impl Store {
-    /// Makes pools whose sessions are good for writing. Does not connect yet.
+    /// Creates pools whose sessions can write. Does not connect yet.
     ///
     /// # Errors
-    /// `Error::Usage` for a URL that cannot be read, or that asks for a server without writes.
+    /// `Error::Usage` for a URL that cannot be read, or that asks for a read-only server.
     pub fn new(database_url: &str, sizes: PoolSizes) -> Result<Store> {
         Self::with_purpose(database_url, sizes, Purpose::Write)
     }
 
-    /// Makes pools whose sessions may be with a hot standby. Does not connect yet.
+    /// Creates pools whose sessions may be on a hot standby. Does not connect yet.
     ///
     /// # Errors
     /// `Error::Usage` for a URL that cannot be read.
-    pub fn reading(database_url: &str, sizes: PoolSizes) -> Result<Store> {
+    pub fn new_read_only(database_url: &str, sizes: PoolSizes) -> Result<Store> {
         Self::with_purpose(database_url, sizes, Purpose::Read)
     }
 
@@ -91,50 +91,50 @@ impl Store {
         })
     }
 
-    /// Chooses the server, and proves that its sessions are sessions, before any session has settings of ours.
+    /// Chooses the server and proves that its sessions keep their state. Call it before any other use.
     ///
     /// # Errors
-    /// `Error::Setup` where a pooler keeps no sessions. `Error::Unavailable` where no server will do.
-    pub async fn prove(&self) -> Result<()> {
+    /// `Error::Setup` behind a pooler that does not keep sessions. `Error::Unavailable` if no server is suitable.
+    pub async fn prove_sessions(&self) -> Result<()> {
         let chosen = self.choose().await?;
-        session::prove_own(self.servers.host(chosen)).await
+        session::prove_sessions(self.servers.host(chosen)).await
     }
 
-    /// Makes new sessions with the first server of the URL that will do. Returns its number.
+    /// Makes new sessions go to the first suitable server of the URL. Returns its index.
     async fn choose(&self) -> Result<usize> {
         let (chosen, conn) = self.servers.choose().await?;
-        if self.servers.several() {
+        if self.servers.has_several() {
             for pool in [&self.pool, &self.intake, &self.engine, &self.webhooks, &self.listen] {
                 pool.set_connect_options(self.servers.host(chosen).clone());
             }
-            session::give_up_all();
+            session::discard_all();
             *self.pilot.lock().await = Some(conn);
         }
         Ok(chosen)
     }
 
-    /// With several servers: chooses again when the chosen one is lost or will not do any more. Call it often.
+    /// With several servers: chooses again if the chosen one is lost or no longer suitable. Call it regularly.
     ///
     /// # Errors
-    /// `Error::Unavailable` while no server will do.
+    /// `Error::Unavailable` while no server is suitable.
     pub async fn keep_server(&self) -> Result<()> {
-        if !self.servers.several() {
+        if !self.servers.has_several() {
             return Ok(());
         }
         if let Some(conn) = self.pilot.lock().await.as_mut() {
-            let standing = tokio::time::timeout(self.servers.connect_timeout, session::standing(conn)).await;
-            if standing.is_ok_and(|said| said.is_ok_and(|standing| self.servers.fit(standing).is_ok())) {
+            let standing = tokio::time::timeout(self.servers.connect_timeout, session::check_session(conn)).await;
+            if standing.is_ok_and(|said| said.is_ok_and(|standing| self.servers.check(standing).is_ok())) {
                 return Ok(());
             }
         }
         self.pilot.lock().await.take();
         self.choose().await?;
-        tracing::info!("another server of the database URL was chosen, or the same anew");
+        tracing::info!("the server of the database URL was chosen again");
         Ok(())
     }
 
-    /// Commits something small on a session for intake: proof that the database takes writes, on disk and on the
-    /// standbys it waits for. A proof is good for a second; one that is under way is waited for, never begun twice.
+    /// Commits an empty change on an intake session: proof that the database takes writes, on disk and on the standbys
+    /// that commits wait for. A proof is reused for a second; concurrent callers wait for the same commit.
     ///
     /// # Errors
     /// `Error::Unavailable` while writes are refused or commits are not confirmed.
@@ -146,7 +146,7 @@ impl Store {
             }
             let intake = self.intake.clone();
             let commit = async move {
-                // A row nowhere: a transaction with nothing but a message in the log, which is committed as any other.
+                // Writes no row: only a message in the write-ahead log, which is committed like any other change.
                 sqlx::raw_sql("select pg_logical_emit_message(true, 'notihub', '')").execute(&intake).await?;
                 Ok(())
             };
@@ -161,8 +161,8 @@ impl Store {
             }
             Err(_) => Err(Error::Unavailable(
                 format!(
-                    "a commit is not confirmed after {} s; if synchronous_standby_names is set, the standby it names \
-                 does not answer",
+                    "a commit is not confirmed after {} s; if synchronous_standby_names is set, check the standby it \
+                     names",
                     began.elapsed().as_secs()
                 )
                 .into(),
@@ -170,33 +170,33 @@ impl Store {
         }
     }
 
-    /// Connections for listeners, each of which keeps one.
+    /// Pool for listeners, each of which keeps a connection.
     pub fn listen(&self) -> &PgPool {
         &self.listen
     }
 
-    /// Connections for questions of people and programs.
+    /// Pool for requests of people and programs.
     pub fn api(&self) -> &PgPool {
         &self.pool
     }
 
-    /// Connections for writing accepted messages.
+    /// Pool for writing accepted messages.
     pub fn intake(&self) -> &PgPool {
         &self.intake
     }
 
-    /// Connections for the engine's statements, of all channels but WEBHOOK.
+    /// Pool for the engine's statements of all channels but WEBHOOK.
     pub fn engine(&self) -> &PgPool {
         &self.engine
     }
 
-    /// Connections for the engine's statements of the channel WEBHOOK.
+    /// Pool for the engine's statements of the channel WEBHOOK.
     pub fn webhooks(&self) -> &PgPool {
         &self.webhooks
     }
 
-    /// Connections for claiming and settling this channel's deliveries.
-    pub fn serving(&self, channel: Channel) -> &PgPool {
+    /// Pool for claiming and settling deliveries of a channel.
+    pub fn pool_for(&self, channel: Channel) -> &PgPool {
         if channel.calls_partner_servers() { &self.webhooks } else { &self.engine }
     }
 
@@ -224,46 +224,46 @@ impl Store {
         Ok(self.engine.begin().await?)
     }
 
-    /// Begins a transaction on a connection of `serving`.
+    /// Begins a transaction on a connection of `pool_for(channel)`.
     ///
     /// # Errors
     /// `Error::Unavailable` if the database cannot be reached, or no connection is free in time.
-    pub async fn begin_serving(&self, channel: Channel) -> Result<Tx> {
-        Ok(self.serving(channel).begin().await?)
+    pub async fn begin_for(&self, channel: Channel) -> Result<Tx> {
+        Ok(self.pool_for(channel).begin().await?)
     }
 
-    /// A connection without the statement time-out, for migrations.
+    /// Opens a connection without a statement time-out, for migrations and maintenance commands.
     ///
     /// # Errors
-    /// `Error::Unavailable` where no server will do.
-    pub async fn unhurried(&self) -> Result<Conn> {
+    /// `Error::Unavailable` if no server is suitable.
+    pub async fn connect_without_timeout(&self) -> Result<Conn> {
         self.connect(&[("statement_timeout", "0"), ("lock_timeout", "30s")]).await
     }
 
-    /// A connection for questions about everything there is. While statistics are stale a nested loop over millions of
-    /// rows looks cheap, and never ends.
+    /// Opens a connection for queries over whole tables, without a statement time-out or nested loops: with stale
+    /// statistics a nested loop over millions of rows looks cheap and does not end.
     ///
     /// # Errors
-    /// `Error::Unavailable` where no server will do.
-    pub async fn auditing(&self) -> Result<Conn> {
+    /// `Error::Unavailable` if no server is suitable.
+    pub async fn connect_for_scans(&self) -> Result<Conn> {
         self.connect(&[("statement_timeout", "0"), ("enable_nestloop", "off"), ("work_mem", "64MB")]).await
     }
 
-    /// A connection outside the pools, with these settings besides the common ones.
+    /// Opens a connection outside the pools with these settings besides the common ones.
     async fn connect(&self, settings: &[(&str, &str)]) -> Result<Conn> {
         let (_, mut conn) = self.servers.choose().await?;
         session::prepare(&mut conn, &statements(settings)).await?;
         Ok(conn)
     }
 
-    /// A connection for `fsck::check`. Reads tables in full and joins by hash, and nothing else: the time grows with
-    /// the rows, whatever the statistics say. (With stale ones the planner takes a table of millions for an empty one,
-    /// and reads it once for each row of another.) Runs beside the hub's own work, so without parallel workers. The
-    /// server gives a statement up when its client has gone.
+    /// Opens a connection for `fsck::check`. It reads tables in full and joins by hash only, so that the time grows
+    /// with the rows, whatever the statistics are. (With stale ones the planner takes a table of millions of rows for
+    /// empty, and reads it once per row of another.) Without parallel workers, because it runs beside the hub's own
+    /// work. The server ends a statement whose client has gone.
     ///
     /// # Errors
-    /// `Error::Unavailable` where no server will do.
-    pub async fn checking(&self) -> Result<Conn> {
+    /// `Error::Unavailable` if no server is suitable.
+    pub async fn connect_for_fsck(&self) -> Result<Conn> {
         self.connect(&[
             ("statement_timeout", "0"),
             ("client_connection_check_interval", "1s"),
@@ -279,7 +279,7 @@ impl Store {
         .await
     }
 
-    /// Closes every pool, and waits until its connections are closed.
+    /// Closes every pool and waits until its connections are closed.
     pub async fn close(&self) {
         self.proof.lock().await.under_way = None;
         self.pool.close().await;
@@ -290,7 +290,7 @@ impl Store {
     }
 }
 
-/// The settings of every session, and those of its own, which come later and win.
+/// Settings of every session, then its own, which override them.
 fn statements(own: &[(&str, &str)]) -> String {
     let statement_timeout = format!("{}s", limits::STATEMENT_TIMEOUT.as_secs());
     let common = [
@@ -300,7 +300,7 @@ fn statements(own: &[(&str, &str)]) -> String {
         ("tcp_user_timeout", "10s"),
         ("jit", "off"),
         ("timezone", "UTC"),
-        // Without the schema of the user's own name: for a user called notihub that is the one of SQL intake.
+        // Without the schema named like the user: for a user called notihub that would be the schema of SQL intake.
         ("search_path", "public"),
     ];
     common.iter().chain(own).map(|(name, value)| format!("set {name} = '{value}'; ")).collect()
@@ -315,35 +315,35 @@ fn pool(servers: &Arc<Servers>, size: u32, acquire: Duration, settings: &[(&str,
         .acquire_timeout(acquire)
         .max_lifetime(Duration::from_secs(30 * 60))
         .idle_timeout(Duration::from_secs(5 * 60))
-        // A session that will not do is refused: the pool tries again until the acquire time-out.
+        // An unsuitable session is refused: the pool tries again until the acquire time-out.
         .after_connect(move |conn, _| {
             let (servers, statements) = (at_first.clone(), statements.clone());
             Box::pin(async move {
                 let standing = session::prepare(conn, &statements).await?;
-                session::accept(servers.fit(standing))
+                session::accept_session(servers.check(standing))
             })
         })
-        // A connection that was used just now is not asked again whether it lives: that would be a round trip for every
-        // statement. One that lay idle is, so that a restarted server costs no request; so is what its server is.
+        // A connection used just now is not tested: that would add a round trip to every statement. An idle one is, and
+        // the state of its server too, so that a restarted server fails no request.
         .test_before_acquire(false)
         .before_acquire(move |conn, meta| {
             let servers = later.clone();
             Box::pin(async move {
-                if session::is_given_up(meta.age) {
+                if session::is_discarded(meta.age) {
                     return Ok(false);
                 }
                 if meta.idle_for < Duration::from_millis(500) {
                     return Ok(true);
                 }
-                Ok(session::standing(conn).await.is_ok_and(|standing| servers.fit(standing).is_ok()))
+                Ok(session::check_session(conn).await.is_ok_and(|standing| servers.check(standing).is_ok()))
             })
         })
         .connect_lazy_with(servers.host(0).clone())
 }
 
 /// The engine's statements are few, fetch by key, and must never change their plan under load: one generic plan each
-/// (planning over all partitions costs more than running), and always along the index made for it. With fresh
-/// partitions the statistics lie, and a hash join over a shard is the way it goes wrong.
+/// (planning over all partitions costs more than running), and always along the index made for it. With new partitions
+/// the statistics are wrong, and a hash join over a shard is how the plan would degrade.
 const ENGINE: &[(&str, &str)] = &[
     ("plan_cache_mode", "force_generic_plan"),
     ("enable_seqscan", "off"),
@@ -351,14 +351,14 @@ const ENGINE: &[(&str, &str)] = &[
     ("enable_hashjoin", "off"),
     ("enable_mergejoin", "off"),
     ("enable_material", "off"),
-    // What the engine touches is in memory; and with pages free, a probe by the full key always beats a range.
+    // The pages that the engine reads are cached; with page costs of 0 a lookup by full key always beats a range scan.
     ("random_page_cost", "0"),
     ("seq_page_cost", "0"),
 ];
 
 /// One statement, always the same, over arrays of any length: planned once, and joined by hash whatever the planner
-/// believes of the arrays' length. Tables are read along their indexes: a plan that was made while one was empty lives
-/// on.
+/// estimates for the arrays' length. Tables are read along their indexes, because a plan made while a table was empty
+/// stays in use.
 const INTAKE: &[(&str, &str)] = &[
     ("plan_cache_mode", "force_generic_plan"),
     ("enable_nestloop", "off"),

@@ -1,6 +1,6 @@
-//! A search of everything the hub's tables hold. Tables and columns are taken from the catalogue, so that those of a later
-//! migration are searched without a word here. Each table is streamed row by row: the time grows with the rows, the memory
-//! does not. (Runtime queries: the name of a table is no parameter; every name and type is the catalogue's and quoted.)
+//! A search of everything the hub's tables hold. Tables and columns come from the catalogue, so that those of later
+//! migrations are searched without a change here. Each table is streamed row by row: time grows with the rows, memory
+//! does not. (Runtime queries: a table's name cannot be a parameter; every name and type is the catalogue's, quoted.)
 
 use data_encoding::BASE64;
 use futures_util::TryStreamExt as _;
@@ -15,7 +15,7 @@ use crate::id::Tsid;
 pub struct Table {
     /// With its schema, unless that is `public`.
     pub name: String,
-    /// The hub's role may read it.
+    /// The session's role may read it.
     pub readable: bool,
     pub columns: Vec<Column>,
     all_columns: Vec<String>,
@@ -24,30 +24,32 @@ pub struct Table {
     quoted: String,
 }
 
+/// A column that may hold text.
 #[derive(Debug, Clone)]
 pub struct Column {
     pub name: String,
-    pub kind: Kind,
+    pub kind: ColumnKind,
 }
 
+/// How the text of a column is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ColumnKind {
     Text,
     Json,
     /// Read as base64.
     Bytes,
 }
 
-/// A row, with what its columns hold.
+/// A row with the text of its columns.
 #[derive(Debug)]
 pub struct SearchRow {
-    /// The message it is of, where its table says so …
+    /// The message it belongs to (shard, id), if its table has these columns.
     pub message: Option<(i16, Tsid)>,
-    /// … and its delivery.
+    /// The delivery it belongs to, if its table has that column.
     pub no: Option<i16>,
     /// Its primary key, as text.
     pub key: Vec<String>,
-    /// One for each of the table's columns.
+    /// One per column of `Table::columns`.
     pub cells: Vec<Option<String>>,
 }
 
@@ -60,8 +62,8 @@ impl Table {
         self.has("shard") && self.has("message_id")
     }
 
-    /// Its rows can be told apart by partner.
-    pub fn knows_partners(&self) -> bool {
+    /// Whether its rows can be told apart by partner.
+    pub fn has_partner(&self) -> bool {
         self.has("partner_id") || self.is_of_messages()
     }
 
@@ -71,8 +73,8 @@ impl Table {
         let list = |of: Vec<String>| format!("array[{}]::text[]", of.join(", "));
         let key = list(self.key.iter().map(|(name, _)| format!("t.{}::text", quoted(name))).collect());
         let cell = |c: &Column| match c.kind {
-            Kind::Bytes => format!("encode(t.{}, 'base64')", quoted(&c.name)),
-            Kind::Text | Kind::Json => format!("t.{}::text", quoted(&c.name)),
+            ColumnKind::Bytes => format!("encode(t.{}, 'base64')", quoted(&c.name)),
+            ColumnKind::Text | ColumnKind::Json => format!("t.{}::text", quoted(&c.name)),
         };
         let cells = list(self.columns.iter().map(cell).collect());
         let only = match partner {
@@ -92,23 +94,23 @@ impl Table {
         )
     }
 
-    /// The condition that finds a row by its key, whose values are parameters from `first` on.
+    /// The condition that finds a row by its key, whose values are parameters from `$first` on.
     fn by_key(&self, first: usize) -> String {
         let one = |(n, (name, kind)): (usize, &(String, String))| format!("{} = ${n}::text::{kind}", quoted(name));
         (first..).zip(&self.key).map(one).collect::<Vec<_>>().join(" and ")
     }
 }
 
-/// The hub's tables that hold text, in the order in which they are to be searched.
+/// The hub's tables that hold text, in the order in which they have to be searched.
 ///
 /// # Errors
-/// `Unavailable` if the database cannot be reached.
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
 pub async fn tables(conn: &mut Conn) -> Result<Vec<Table>> {
     let rows = sqlx::query_file!("sql/search/tables.sql").fetch_all(conn).await?;
     let kind = |kind: &str| match kind {
-        "json" | "jsonb" => Kind::Json,
-        "bytea" => Kind::Bytes,
-        _ => Kind::Text,
+        "json" | "jsonb" => ColumnKind::Json,
+        "bytea" => ColumnKind::Bytes,
+        _ => ColumnKind::Text,
     };
     let table = rows.into_iter().map(|r| Table {
         name: if r.schema == "public" { r.name.clone() } else { format!("{}.{}", r.schema, r.name) },
@@ -121,19 +123,36 @@ pub async fn tables(conn: &mut Conn) -> Result<Vec<Table>> {
     Ok(table.filter(|table| !table.columns.is_empty()).collect())
 }
 
-/// What follows on this connection sees the database as it is at its first statement, until `end`.
-pub async fn begin(conn: &mut Conn) -> Result<()> {
+/// Begins a read-only transaction: all reads on this connection see the database as of the first one, until
+/// `end_snapshot`.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
+pub async fn begin_snapshot(conn: &mut Conn) -> Result<()> {
     sqlx::raw_sql("begin isolation level repeatable read read only").execute(conn).await?;
     Ok(())
 }
 
-pub async fn end(conn: &mut Conn) -> Result<()> {
+/// Ends the transaction of `begin_snapshot`.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
+pub async fn end_snapshot(conn: &mut Conn) -> Result<()> {
     sqlx::raw_sql("commit").execute(conn).await?;
     Ok(())
 }
 
-/// Every row of a table, or of one partner's in it.
-pub async fn each(conn: &mut Conn, table: &Table, partner: Option<Tsid>, mut row: impl FnMut(SearchRow)) -> Result<()> {
+/// Calls `row` for every row of a table, or for every row of one partner. With `partner` the table must have
+/// `has_partner`.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time. Rows read before were passed on.
+pub async fn for_each_row(
+    conn: &mut Conn,
+    table: &Table,
+    partner: Option<Tsid>,
+    mut row: impl FnMut(SearchRow),
+) -> Result<()> {
     let select = table.select(partner);
     let mut rows = sqlx::query(sqlx::AssertSqlSafe(select)).fetch(conn);
     while let Some(found) = rows.try_next().await? {
@@ -146,13 +165,21 @@ pub async fn each(conn: &mut Conn, table: &Table, partner: Option<Tsid>, mut row
 }
 
 /// Deletes a row.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
 pub async fn delete(conn: &mut Conn, table: &Table, row: &SearchRow) -> Result<()> {
     let sql = format!("delete from {} where {}", table.quoted, table.by_key(1));
     execute(conn, sql, row).await
 }
 
-/// Empties columns of a row, or has them say something else.
-pub async fn blank(
+/// Sets columns of a row to null, or to the text `with`.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
+pub async fn overwrite_columns(
     conn: &mut Conn,
     table: &Table,
     row: &SearchRow,
@@ -174,8 +201,8 @@ async fn execute(conn: &mut Conn, sql: String, row: &SearchRow) -> Result<()> {
     Ok(())
 }
 
-/// What a cell of bytes holds.
-pub fn bytes(cell: &str) -> Vec<u8> {
+/// The bytes of a cell of a `ColumnKind::Bytes` column.
+pub fn decode_bytes(cell: &str) -> Vec<u8> {
     BASE64.decode(cell.replace('\n', "").as_bytes()).unwrap_or_default()
 }
 

@@ -1,7 +1,8 @@
-//! Sessions with PostgreSQL: which server they are made with, which settings they have, and the proof that they can do
-//! what the process needs. A session that cannot is closed, and the next one is made anew.
+//! Sessions with PostgreSQL: the choice of a server, the settings, and the proof that sessions can do what the process
+//! needs. An unsuitable session is closed and another one is opened.
 //!
-//! Settings are set by statement after connecting, never by startup parameters: poolers such as PgBouncer refuse those.
+//! Settings are made by statement after connecting, never by startup parameters: poolers such as PgBouncer refuse
+//! those.
 
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,7 +20,7 @@ use crate::limits;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     Write,
-    /// Reads alone, so that a hot standby will do.
+    /// Reads only, so that a hot standby is suitable.
     Read,
 }
 
@@ -47,8 +48,8 @@ impl FromStr for Target {
             "prefer-standby" => Target::PreferStandby,
             _ => {
                 return Err(Error::Usage(
-                    "target_session_attrs in the database URL is none of any, read-write, read-only, primary, standby and \
-                     prefer-standby"
+                    "target_session_attrs in the database URL is unknown; use any, read-write, read-only, primary, \
+                     standby or prefer-standby"
                         .into(),
                 ));
             }
@@ -56,36 +57,37 @@ impl FromStr for Target {
     }
 }
 
-/// How a server answered a new session.
+/// State of a server, as a new session sees it.
 #[derive(Debug, Clone, Copy)]
 pub struct SessionCheck {
     /// A hot standby, or a server that recovers.
     pub in_recovery: bool,
-    /// Transactions are read-only unless they ask otherwise: on a standby, and by `default_transaction_read_only`.
+    /// Transactions are read-only unless they ask otherwise: on a standby, and with `default_transaction_read_only`.
     pub read_only: bool,
 }
 
-/// The servers that a database URL names, in its order, and what a session with one of them must be good for.
+/// The servers of a database URL, in its order, and what a session with one of them must be suitable for.
 #[derive(Debug, Clone)]
 pub struct Servers {
     hosts: Vec<PgConnectOptions>,
     target: Target,
     purpose: Purpose,
-    /// Longest that connecting to one server may take before the next is tried.
+    /// Longest time for connecting to one server before the next is tried.
     pub connect_timeout: Duration,
 }
 
 impl Servers {
-    /// Reads `postgres://user:password@host1:port1,host2:port2/database?parameters`, with libpq's lists of hosts and ports
-    /// (also as parameters `host` and `port`), `target_session_attrs` and `connect_timeout`.
+    /// Reads `postgres://user:password@host1:port1,host2:port2/database?parameters`, with libpq's lists of hosts and
+    /// ports (also as parameters `host` and `port`), `target_session_attrs` and `connect_timeout`.
     ///
     /// # Errors
-    /// `Error::Setup` without any part of the URL, which may hold a password.
+    /// `Error::Usage`, without any part of the URL, which may hold a password.
     pub fn read(url: &str, purpose: Purpose) -> Result<Servers> {
         let unreadable = || {
             Error::Usage(
                 "the database URL (database-url or migrate-database-url) cannot be read; write it as \
-                 postgres://user:password@host:port/database, special characters %-encoded. Several servers are separated by commas: host1:port1,host2:port2"
+                 postgres://user:password@host:port/database, special characters %-encoded. Separate several servers \
+                 by commas: host1:port1,host2:port2"
                     .to_owned(),
             )
         };
@@ -117,45 +119,50 @@ impl Servers {
         let of = |values: &[String], n: usize| values.get(n).or(values.first()).cloned();
         let fits = |length: usize| length <= 1 || length == count;
         if !(fits(hosts.len()) && fits(named.len()) && fits(ports.len())) {
-            return Err(Error::Usage("the database URL lists hosts and ports of different numbers".into()));
+            return Err(Error::Usage(
+                "the database URL lists hosts and ports in different numbers; give one port, or one per host".into(),
+            ));
         }
         named.resize(count, named.first().copied().unwrap_or_default());
         let read = |(n, at): (usize, &&str)| {
             let own = [of(&hosts, n), of(&ports, n)].into_iter().flatten();
             let query = kept.iter().cloned().chain(own).collect::<Vec<_>>().join("&");
-            // Its own error may quote a part of the URL.
+            // The parser's error may quote a part of the URL.
             let options = PgConnectOptions::from_str(&format!("{scheme}://{user}{at}{path}?{query}"));
             Ok(options.map_err(|_| unreadable())?.application_name("notihub").extra_float_digits(None))
         };
         let hosts = named.iter().enumerate().map(read).collect::<Result<Vec<_>>>()?;
         if purpose == Purpose::Write && matches!(target, Target::ReadOnly | Target::Standby) {
             return Err(Error::Usage(
-                "target_session_attrs in the database URL asks for a server that takes no writes, and this command has to \
-                 write: give read-write, or leave it out"
+                "target_session_attrs in the database URL asks for a read-only server, but this command has to write: \
+                 use read-write, or leave it out"
                     .into(),
             ));
         }
         Ok(Servers { hosts, target, purpose, connect_timeout })
     }
 
-    /// The same with these options in every session.
+    /// The same servers with changed options of every session.
     pub fn with(mut self, change: impl Fn(PgConnectOptions) -> PgConnectOptions) -> Servers {
         self.hosts = self.hosts.into_iter().map(change).collect();
         self
     }
 
+    /// Options of the `n`th server. Panics if there is none.
     pub fn host(&self, n: usize) -> &PgConnectOptions {
         &self.hosts[n]
     }
 
-    pub fn several(&self) -> bool {
+    /// Whether the URL names more than one server.
+    pub fn has_several(&self) -> bool {
         self.hosts.len() > 1
     }
 
-    /// Connects to the first server, in the order of the URL, that answers within the connect time-out and is fit.
+    /// Connects to the first server, in the order of the URL, that answers within the connect time-out and is suitable.
+    /// Returns its index and the connection.
     ///
     /// # Errors
-    /// `Error::Unavailable` names each server and why it will not do.
+    /// `Error::Unavailable` names each server and why it is not suitable.
     pub async fn choose(&self) -> Result<(usize, Conn)> {
         let targets: &[Target] = match (self.purpose, self.target) {
             (Purpose::Read, Target::PreferStandby) => &[Target::Standby, Target::Any],
@@ -170,8 +177,8 @@ impl Servers {
                 }
             }
         }
-        // With one server its own error is the whole of it.
-        if !self.several()
+        // With one server its own error says everything.
+        if !self.has_several()
             && let Some((_, e)) = refused.pop()
         {
             return Err(e);
@@ -181,13 +188,13 @@ impl Servers {
             e => format!("{}: {e}", name(options)),
         });
         let refused: Vec<String> = refused.collect();
-        Err(Error::Unavailable(format!("no server of the database URL will do: {}", refused.join("; ")).into()))
+        Err(Error::Unavailable(format!("no server of the database URL is suitable: {}", refused.join("; ")).into()))
     }
 
     async fn try_host(&self, options: &PgConnectOptions, target: Target) -> Result<Conn> {
         let connect = async {
             let mut conn = options.connect().await?;
-            let standing = standing(&mut conn).await?;
+            let standing = check_session(&mut conn).await?;
             Ok::<_, sqlx::Error>((conn, standing))
         };
         let late = || Error::Unavailable(format!("no answer within {} s", self.connect_timeout.as_secs()).into());
@@ -196,8 +203,12 @@ impl Servers {
         Ok(conn)
     }
 
-    /// Why a session with this answer will not do.
-    pub fn fit(&self, standing: SessionCheck) -> Result<(), &'static str> {
+    /// Checks whether a session is suitable; the error says why it is not. Which of several servers is preferred was
+    /// decided when one was chosen.
+    ///
+    /// # Errors
+    /// The reason, as a sentence without a full stop.
+    pub fn check(&self, standing: SessionCheck) -> Result<(), &'static str> {
         // Which of several servers is preferred was decided when one was chosen.
         fit(self.purpose, self.target, standing)
     }
@@ -216,7 +227,7 @@ fn fit(purpose: Purpose, target: Target, standing: SessionCheck) -> Result<(), &
     }
 }
 
-/// `host:port`, or the folder of its socket.
+/// `host:port`, or the directory of its socket.
 fn name(options: &PgConnectOptions) -> String {
     let host = options.get_socket().map_or(options.get_host().to_owned(), |folder| folder.display().to_string());
     format!("{host}:{}", options.get_port())
@@ -228,31 +239,37 @@ fn read_standing(row: &sqlx::postgres::PgRow) -> sqlx::Result<SessionCheck> {
     Ok(SessionCheck { in_recovery: row.try_get(0)?, read_only: row.try_get(1)? })
 }
 
-/// Asks a session what its server is. One round trip.
-pub async fn standing(conn: &mut Conn) -> sqlx::Result<SessionCheck> {
+/// Reads the server's state in one round trip.
+///
+/// # Errors
+/// The error of the query: the session is lost.
+pub async fn check_session(conn: &mut Conn) -> sqlx::Result<SessionCheck> {
     read_standing(&sqlx::raw_sql(STANDING).fetch_one(conn).await?)
 }
 
-/// Gives a new session its settings, and asks what its server is. One round trip.
+/// Makes a new session's settings and reads the server's state, in one round trip.
+///
+/// # Errors
+/// The error of the statements: the session is not usable.
 pub async fn prepare(conn: &mut Conn, statements: &str) -> sqlx::Result<SessionCheck> {
     let sql = sqlx::AssertSqlSafe(format!("{statements}{STANDING}"));
     read_standing(&sqlx::raw_sql(sql).fetch_one(conn).await?)
 }
 
-/// Whether sessions are sessions. A pooler that hands each transaction to another server connection (PgBouncer's
-/// `pool_mode = transaction` or `statement`) loses settings and notices. Two sessions on one backend prove such a
-/// pooler; so does a session that does not hear its own channel, which no such pooler can hide. Sets nothing: a setting would
-/// stay behind in a connection that belongs to others.
+/// Proves that sessions keep their state. A pooler that hands each transaction to another server connection
+/// (PgBouncer's `pool_mode = transaction` or `statement`) loses settings and notifications. Two sessions on one backend
+/// prove such a pooler; so does a session that does not receive its own notification. Changes no setting: it would stay
+/// in a connection that belongs to others.
 ///
 /// # Errors
-/// `Error::Setup` with the remedy. `Error::Unavailable` when the database does not answer.
-pub async fn prove_own(options: &PgConnectOptions) -> Result<()> {
+/// `Error::Setup` with the remedy. `Error::Unavailable` if the database does not answer.
+pub async fn prove_sessions(options: &PgConnectOptions) -> Result<()> {
     let pool = PgPoolOptions::new().max_connections(2).acquire_timeout(limits::SESSION_PROOF);
     let pool = pool.connect_lazy_with(options.clone());
     let proven = tokio::time::timeout(3 * limits::SESSION_PROOF, own(&pool)).await;
     let late = || Error::Unavailable(format!("no answer within {} s", 3 * limits::SESSION_PROOF.as_secs()).into());
     let proven = proven.unwrap_or_else(|_| Err(late()));
-    // Bounded: behind a pooler that is out of connections it would wait for one.
+    // Bounded: behind a pooler without free connections closing would wait for one.
     let _best_effort = tokio::time::timeout(Duration::from_secs(1), pool.close()).await;
     proven
 }
@@ -274,8 +291,8 @@ async fn own(pool: &sqlx::PgPool) -> Result<()> {
     let (mut other, second) = match tokio::time::timeout(limits::SESSION_PROOF, another).await {
         Ok(Err(sqlx::Error::PoolTimedOut)) | Err(_) => {
             return Err(Error::Setup(
-                "the database gives one session and then no second one: raise max_connections, or a pooler's pool size, \
-                 above the connections of all notihub processes together"
+                "the database has no free connection after the first one: raise max_connections, or a pooler's pool \
+                 size, above the sum of the connections of all notihub processes"
                     .into(),
             ));
         }
@@ -286,7 +303,7 @@ async fn own(pool: &sqlx::PgPool) -> Result<()> {
         return Err(shared());
     }
     if standby {
-        // A standby cannot be listened to.
+        // LISTEN does not work on a standby.
         return Ok(());
     }
     let channel = format!("notihub_proof_{first}");
@@ -300,33 +317,33 @@ async fn own(pool: &sqlx::PgPool) -> Result<()> {
 
 fn shared() -> Error {
     Error::Setup(
-        "between notihub and PostgreSQL stands a pooler that gives each transaction another server connection (PgBouncer: \
-         pool_mode = transaction or statement), so session settings are lost and LISTEN hears nothing. Set pool_mode = \
-         session for this database, with a pool as large as the connections of all notihub processes together, or name \
-         PostgreSQL itself in --database-url"
+        "a pooler between notihub and PostgreSQL gives each transaction another server connection (PgBouncer: \
+         pool_mode = transaction or statement), so session settings and notifications are lost. Set pool_mode = \
+         session for this database, with a pool as large as the sum of the connections of all notihub processes, or \
+         use PostgreSQL's own address in --database-url"
             .into(),
     )
 }
 
-// ---- sessions that are to be given up
+// ---- discarded sessions
 
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-/// Microseconds after `START`: sessions made before then are not used again. For the whole process, because an error does
-/// not know its pool; a session that is made anew without need costs one connect.
+/// Microseconds after `START`: sessions opened before then are not used again. For the whole process, because an error
+/// does not know its pool; a session that is replaced without need costs one connect.
 static GIVEN_UP: AtomicU64 = AtomicU64::new(0);
 /// When and why a new session was last refused.
 static UNFIT: Mutex<Option<(Instant, &'static str)>> = Mutex::new(None);
-/// How long a refused session explains that there is none.
+/// How long a refused session explains why no session is available.
 const EXPLAINS: Duration = Duration::from_secs(15);
 
-/// Gives up every session made so far: each is closed instead of being used again.
-pub fn give_up_all() {
-    // At least 1: the first call may start the count, and sessions made before it are given up as well.
+/// Discards every session opened so far: each is closed instead of being used again.
+pub fn discard_all() {
+    // At least 1: the first call may start the clock, and sessions opened before it are discarded as well.
     GIVEN_UP.store(micros(START.elapsed()).max(1), Ordering::Relaxed);
 }
 
-/// Whether a session of this age was given up.
-pub fn is_given_up(age: Duration) -> bool {
+/// Whether a session of this age is discarded.
+pub fn is_discarded(age: Duration) -> bool {
     let given_up = GIVEN_UP.load(Ordering::Relaxed);
     given_up > 0 && micros(START.elapsed().saturating_sub(age)) <= given_up
 }
@@ -335,22 +352,25 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Accepts a new session that is fit, or refuses it; remembers why, and logs the first refusal of a series.
-pub fn accept(fit: Result<(), &'static str>) -> sqlx::Result<()> {
+/// Accepts or refuses a new session; remembers the reason and logs the first refusal of a series.
+///
+/// # Errors
+/// `sqlx::Error::Configuration` with the reason.
+pub fn accept_session(fit: Result<(), &'static str>) -> sqlx::Result<()> {
     let mut unfit = UNFIT.lock().unwrap_or_else(PoisonError::into_inner);
     let Err(why) = fit else {
         unfit.take();
         return Ok(());
     };
     if unfit.is_none_or(|(at, before)| at.elapsed() > EXPLAINS || before != why) {
-        tracing::warn!(why, "a new database session will not do; others are tried until one will");
+        tracing::warn!(why, "a new database session was refused as unsuitable; connecting again until one is suitable");
     }
     *unfit = Some((Instant::now(), why));
     Err(sqlx::Error::Configuration(why.into()))
 }
 
-/// Why no session could be had just now, when sessions were refused.
-pub fn why_none() -> Option<&'static str> {
+/// Why sessions were refused recently, if they were.
+pub fn recent_refusal() -> Option<&'static str> {
     let unfit = UNFIT.lock().unwrap_or_else(PoisonError::into_inner);
     unfit.filter(|(at, _)| at.elapsed() < EXPLAINS).map(|(_, why)| why)
 }

@@ -1,4 +1,4 @@
-//! What services enqueued in SQL: requests that wait to become messages, and those that could not.
+//! SQL intake: requests that services enqueued with `notihub.enqueue`, and refused ones.
 
 use std::collections::HashMap;
 
@@ -11,68 +11,98 @@ use crate::error::{Error, Result};
 use crate::id::Tsid;
 use crate::limits;
 
-/// A request that waits.
+/// A request that waits to become a message.
 #[derive(Debug)]
-pub struct Request {
+pub struct EnqueuedRequest {
     pub request_id: i64,
     pub partner_id: Tsid,
     /// The message as JSON.
     pub body: String,
-    /// Since it was enqueued.
+    /// Time since it was enqueued, by the database's clock.
     pub waited: TimeDelta,
 }
 
-/// Makes what `take` locks, for partners that have requests for the first time. Outside any transaction.
-pub async fn make_turns(db: impl Db<'_>) -> Result<()> {
-    sqlx::query_file!("sql/sql_intake/make_turns.sql").execute(db).await?;
+/// Creates the rows that `lock_requests` locks, for partners that have requests for the first time. Call it outside any
+/// transaction, so that no other relay waits for uncommitted rows.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
+pub async fn ensure_turn_locks(db: impl Db<'_>) -> Result<()> {
+    sqlx::query_file!("sql/sql_intake/ensure_turn_locks.sql").execute(db).await?;
     Ok(())
 }
 
-/// Locks at most so many requests for this transaction, of partners after `after` that are not passed over.
-pub async fn take(db: impl Db<'_>, after: Tsid, passed_over: &[Tsid], requests: i64) -> Result<Vec<Request>> {
+/// Locks up to `requests` requests of partners with ids above `after` that are not in `passed_over`, an equal share for
+/// each partner, oldest first, up to `limits::BATCH_BYTES`. Partners locked by another relay are skipped. The locks
+/// last until the transaction ends.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached, or another transaction holds a row for longer than the lock
+/// time-out; the transaction is lost then.
+pub async fn lock_requests(
+    db: impl Db<'_>,
+    after: Tsid,
+    passed_over: &[Tsid],
+    requests: i64,
+) -> Result<Vec<EnqueuedRequest>> {
     let passed_over: Vec<i64> = passed_over.iter().map(|p| p.0).collect();
     let bytes = i64::try_from(limits::BATCH_BYTES).unwrap_or(i64::MAX);
     let partners = limits::RELAY_PARTNERS;
-    let rows = sqlx::query_file!("sql/sql_intake/take.sql", after.0, &passed_over, partners, requests, bytes);
+    let rows = sqlx::query_file!("sql/sql_intake/lock_requests.sql", after.0, &passed_over, partners, requests, bytes);
     Ok(rows
         .fetch_all(db)
         .await?
         .into_iter()
-        .map(|r| Request {
+        .map(|r| EnqueuedRequest {
             request_id: r.request_id,
             partner_id: Tsid(r.partner_id),
             body: r.body,
-            // A clock that was set back makes it negative: then it came just now. Milliseconds fit for ages.
+            // Negative after the clock was set back: counts as 0. Milliseconds fit for ages.
             waited: TimeDelta::milliseconds((r.waited_s.max(0.0) * 1000.0) as i64),
         })
         .collect())
 }
 
-/// Deletes requests that are messages now; says how many.
-pub async fn done(db: impl Db<'_>, requests: &[i64]) -> Result<u64> {
-    Ok(sqlx::query_file!("sql/sql_intake/done.sql", requests).execute(db).await?.rows_affected())
+/// Deletes requests that became messages in the same transaction. Returns how many.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
+pub async fn delete_relayed(db: impl Db<'_>, requests: &[i64]) -> Result<u64> {
+    Ok(sqlx::query_file!("sql/sql_intake/delete_relayed.sql", requests).execute(db).await?.rows_affected())
 }
 
-/// One thing wrong at one place of a request's body.
+/// A fault at one place of a request's body.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Wrong {
+pub struct RequestFault {
+    /// JSON pointer.
     pub pointer: String,
+    /// Stable word.
     pub reason: String,
     pub detail: String,
 }
 
-/// Why a request is refused.
+/// A request to refuse, with the reason.
 #[derive(Debug)]
-pub struct Refuse {
+pub struct NewRefusal {
     pub request_id: i64,
     pub code: &'static str,
     pub reason: &'static str,
     pub detail: String,
-    pub errors: Vec<Wrong>,
+    pub errors: Vec<RequestFault>,
 }
 
-/// Keeps them as refused; returns each with the key its sender gave it, as far as that can be read.
-pub async fn refuse(db: impl Db<'_>, refused: &[Refuse], now: DateTime<Utc>) -> Result<HashMap<i64, Option<String>>> {
+/// Moves requests into the refusals. Returns the `clientMsgId` of each by request id, as far as it can be read.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
+pub async fn refuse(
+    db: impl Db<'_>,
+    refused: &[NewRefusal],
+    now: DateTime<Utc>,
+) -> Result<HashMap<i64, Option<String>>> {
     let errors: Vec<String> = refused
         .iter()
         .map(|r| serde_json::to_string(&r.errors))
@@ -92,7 +122,7 @@ pub async fn refuse(db: impl Db<'_>, refused: &[Refuse], now: DateTime<Utc>) -> 
 
 /// A request that was refused.
 #[derive(Debug)]
-pub struct Refused {
+pub struct RefusalRow {
     pub partner_id: Tsid,
     pub request_id: i64,
     pub client_msg_id: Option<String>,
@@ -101,24 +131,28 @@ pub struct Refused {
     pub code: String,
     pub reason: String,
     pub detail: String,
-    pub errors: Vec<Wrong>,
+    pub errors: Vec<RequestFault>,
 }
 
-/// Refused requests of these partners below an id, refused in a window of time; the newest first.
-pub async fn refused(
+/// Up to `rows` refused requests of these partners with ids below `below`, refused from `from` up to, not including,
+/// `until`, newest first.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
+pub async fn list_refused(
     db: impl Db<'_>,
     owners: &[(Tsid, i16)],
     below: i64,
     (from, until): (DateTime<Utc>, DateTime<Utc>),
     rows: i64,
-) -> Result<Vec<Refused>> {
+) -> Result<Vec<RefusalRow>> {
     let owners: Vec<i64> = owners.iter().map(|o| o.0.0).collect();
-    let found = sqlx::query_file!("sql/sql_intake/refused.sql", &owners, below, from, until, rows);
+    let found = sqlx::query_file!("sql/sql_intake/list_refused.sql", &owners, below, from, until, rows);
     Ok(found
         .fetch_all(db)
         .await?
         .into_iter()
-        .map(|r| Refused {
+        .map(|r| RefusalRow {
             partner_id: Tsid(r.partner_id),
             request_id: r.request_id,
             client_msg_id: r.client_msg_id,
@@ -132,55 +166,79 @@ pub async fn refused(
         .collect())
 }
 
-/// Forgets what was refused more than so many days ago, or its partner's own retention, at most `rows`; says how many.
-pub async fn forget(db: impl Db<'_>, now: DateTime<Utc>, days: i32, rows: i64) -> Result<u64> {
-    Ok(sqlx::query_file!("sql/sql_intake/forget.sql", now, days, rows).execute(db).await?.rows_affected())
+/// Deletes up to `rows` refusals older than `days`, or than the partner's own content retention. Returns how many.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
+pub async fn delete_old_refusals(db: impl Db<'_>, now: DateTime<Utc>, days: i32, rows: i64) -> Result<u64> {
+    Ok(sqlx::query_file!("sql/sql_intake/delete_old_refusals.sql", now, days, rows).execute(db).await?.rows_affected())
 }
 
 /// A database role that may enqueue for a partner.
 #[derive(Debug)]
-pub struct Grant {
+pub struct EnqueueGrant {
     pub role_name: String,
     pub partner_id: i64,
+    /// The partner's name.
     pub partner: String,
-    /// It could enqueue before roles were tied to partners; no admin has confirmed it.
+    /// It could enqueue before roles were tied to partners, and no admin has confirmed it.
     pub carried_over: bool,
     pub granted_at: DateTime<Utc>,
 }
 
-/// Lets a role enqueue for a partner, or confirms that it may.
+/// Allows a role to enqueue for a partner, and confirms a grant that was carried over.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
 pub async fn grant(db: impl Db<'_>, role: &str, partner_id: Tsid, now: DateTime<Utc>) -> Result<()> {
     sqlx::query_file!("sql/sql_intake/grant.sql", role, partner_id.0, now).execute(db).await?;
     Ok(())
 }
 
-/// Ends a role's grants for one partner or all; with `carried_over` only those that no admin confirmed. Returns how many.
+/// Revokes a role's grants for one partner or all; with `carried_over` only those that no admin has confirmed. Returns
+/// how many.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
 pub async fn revoke(db: impl Db<'_>, role: &str, partner_id: Option<Tsid>, carried_over: bool) -> Result<u64> {
     let done = sqlx::query_file!("sql/sql_intake/revoke.sql", role, partner_id.map(|id| id.0), carried_over);
     Ok(done.execute(db).await?.rows_affected())
 }
 
-/// Who may enqueue for a partner; none: for every partner.
-pub async fn grants(db: impl Db<'_>, partner_id: Option<Tsid>) -> Result<Vec<Grant>> {
-    let rows = sqlx::query_file_as!(Grant, "sql/sql_intake/grants.sql", partner_id.map(|id| id.0));
+/// Grants to enqueue for a partner; None: for every partner. By role and partner name.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
+pub async fn grants(db: impl Db<'_>, partner_id: Option<Tsid>) -> Result<Vec<EnqueueGrant>> {
+    let rows = sqlx::query_file_as!(EnqueueGrant, "sql/sql_intake/grants.sql", partner_id.map(|id| id.0));
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Whether a database role may call `notihub.enqueue` at all; none when there is no such role.
-pub async fn may_call(db: impl Db<'_>, role: &str) -> Result<Option<bool>> {
-    Ok(sqlx::query_file_scalar!("sql/sql_intake/may_call.sql", role).fetch_one(db).await?)
+/// Whether a database role may call `notihub.enqueue` at all; None if there is no such role.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
+pub async fn may_enqueue(db: impl Db<'_>, role: &str) -> Result<Option<bool>> {
+    Ok(sqlx::query_file_scalar!("sql/sql_intake/may_enqueue.sql", role).fetch_one(db).await?)
 }
 
-/// How much waits.
+/// Requests that wait.
 #[derive(Debug, Clone, Copy)]
-pub struct Waiting {
-    /// Counted up to the limit that was asked for.
+pub struct Backlog {
+    /// Counted up to the limit given.
     pub requests: i64,
-    /// Of the oldest; nothing when nothing waits.
+    /// Age of the oldest; zero if none waits.
     pub oldest: TimeDelta,
 }
 
-pub async fn waiting(db: impl Db<'_>, count_up_to: i64) -> Result<Waiting> {
-    let row = sqlx::query_file!("sql/sql_intake/waiting.sql", count_up_to).fetch_one(db).await?;
-    Ok(Waiting { requests: row.requests, oldest: TimeDelta::seconds(row.oldest_s.max(0)) })
+/// Number of waiting requests, counted up to `count_up_to`, and the age of the oldest.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
+pub async fn backlog(db: impl Db<'_>, count_up_to: i64) -> Result<Backlog> {
+    let row = sqlx::query_file!("sql/sql_intake/backlog.sql", count_up_to).fetch_one(db).await?;
+    Ok(Backlog { requests: row.requests, oldest: TimeDelta::seconds(row.oldest_s.max(0)) })
 }

@@ -1,4 +1,4 @@
-//! Statistics: changes as they come, and the days they are rolled up into.
+//! Statistics: changes as deliveries are settled, rolled up into days.
 
 use chrono::{DateTime, NaiveDate, Utc};
 
@@ -11,14 +11,14 @@ use crate::model::lane::Lane;
 use crate::model::partner::Partner;
 use crate::model::stats::{CountTotals, Counts, counts_of};
 
-/// The type of each lane, from lane 0 on: rows know their lane, statistics speak of types.
-pub(super) fn types() -> Vec<String> {
+/// The message type of each lane, from lane 0 on: rows have a lane, statistics a message type.
+pub(super) fn lane_types() -> Vec<String> {
     let mut lanes = Lane::all_of(&CHANNELS);
     lanes.sort();
     lanes.into_iter().map(|lane| lane.channel().as_str().to_owned()).collect()
 }
 
-/// What a statement is told of the law: statuses, and for each its counts.
+/// Counts by status, as statements take them: one array per column.
 pub(super) struct StatDeltas {
     pub status: Vec<String>,
     pub total: Vec<i16>,
@@ -27,6 +27,7 @@ pub(super) struct StatDeltas {
 }
 
 impl StatDeltas {
+    /// The counts of each of these statuses.
     pub fn of(statuses: &[Status], law: impl Fn(Status) -> Counts) -> StatDeltas {
         let each = |part: fn(Counts) -> i16| statuses.iter().map(|s| part(law(*s))).collect();
         StatDeltas {
@@ -38,20 +39,28 @@ impl StatDeltas {
     }
 }
 
-/// Moves at most `rows` changes into their days; returns how many there were.
-pub async fn rollup(db: impl Db<'_>, rows: i64) -> Result<i64> {
-    Ok(sqlx::query_file_scalar!("sql/stats/rollup.sql", rows, &types()).fetch_one(db).await?)
+/// Moves up to `rows` changes into their days. Returns how many were moved.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
+pub async fn roll_up(db: impl Db<'_>, rows: i64) -> Result<i64> {
+    Ok(sqlx::query_file_scalar!("sql/stats/roll_up.sql", rows, &lane_types()).fetch_one(db).await?)
 }
 
-/// Notes how much of the statistics is of the deliveries with these message ids, from `low` to below `high`, which are
-/// about to be dropped.
-pub async fn retire(db: impl Db<'_>, low: Tsid, high: Tsid) -> Result<()> {
+/// Records how much of the statistics belongs to deliveries with message ids from `low` up to, not including, `high`,
+/// which are about to be dropped in the same transaction.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
+pub async fn record_dropped(db: impl Db<'_>, low: Tsid, high: Tsid) -> Result<()> {
     let law = StatDeltas::of(&STATUSES, counts_of);
     sqlx::query_file!(
-        "sql/stats/retire.sql",
+        "sql/stats/record_dropped.sql",
         low.0,
         high.0,
-        &types(),
+        &lane_types(),
         &law.status,
         &law.total,
         &law.success,
@@ -62,23 +71,26 @@ pub async fn retire(db: impl Db<'_>, low: Tsid, high: Tsid) -> Result<()> {
     Ok(())
 }
 
-/// What was counted on one day, of one type.
+/// Counts of one day and message type.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Day {
+pub struct DailyStatsRow {
     pub date: NaiveDate,
-    /// The channel's word; text, because the books are older than any program that reads them.
+    /// The channel's word. Text, because stored words may be of a channel that this program does not know.
     pub message_type: String,
     pub sums: CountTotals,
 }
 
-/// The partner's days from `from` to `to`, newest first.
+/// A partner's counts from `from` to `to`, both included, newest first; with `channel` those of that channel.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
 pub async fn daily(
     db: impl Db<'_>,
     partner: &Partner,
     from: NaiveDate,
     to: NaiveDate,
     channel: Option<Channel>,
-) -> Result<Vec<Day>> {
+) -> Result<Vec<DailyStatsRow>> {
     let rows = sqlx::query_file!(
         "sql/stats/daily.sql",
         partner.partner_id.0,
@@ -86,16 +98,19 @@ pub async fn daily(
         from,
         to,
         channel.map(Channel::as_str),
-        &types(),
+        &lane_types(),
     )
     .fetch_all(db)
     .await?;
-    let day = |sums, date, message_type| Day { date, message_type, sums };
+    let day = |sums, date, message_type| DailyStatsRow { date, message_type, sums };
     let sums = |total, success, failed| CountTotals { total, success, failed };
     Ok(rows.into_iter().map(|r| day(sums(r.total, r.success, r.failed), r.stat_date, r.message_type)).collect())
 }
 
-/// Which day it is in a time zone.
+/// The date in a time zone.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
 pub async fn today(db: impl Db<'_>, now: DateTime<Utc>, time_zone: &str) -> Result<NaiveDate> {
     Ok(sqlx::query_file_scalar!("sql/stats/today.sql", now, time_zone).fetch_one(db).await?)
 }
@@ -106,7 +121,7 @@ mod tests {
 
     #[test]
     fn each_lane_has_the_type_of_its_channel() {
-        let types = types();
+        let types = lane_types();
         for channel in CHANNELS {
             for lane in Lane::all_of(&[channel]) {
                 assert_eq!(types[usize::try_from(lane.0).unwrap()], channel.as_str());

@@ -1,28 +1,32 @@
-//! Suspects: deliveries whose worker was lost while it held them.
+//! Suspects: deliveries whose worker was lost while it held them. They are set apart and claimed one at a time.
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
 use super::Db;
-use super::delivery::{Claimed, Settle};
-use super::keys::{Keys, key};
+use super::delivery::{ClaimedDelivery, Settle};
+use super::keys::{KeyColumns, key};
 use crate::error::Result;
 use crate::id::Tsid;
 use crate::model::delivery::{DeliveryFacts, READY_WHEN_ISOLATED, Status};
 use crate::model::lane::Lane;
 
-/// Writes those of these steps that set their delivery apart, in the transaction that writes the steps.
-pub async fn put(db: impl Db<'_>, settles: &[&Settle]) -> Result<()> {
-    let all: Vec<_> = settles.iter().filter_map(|s| Some((s, s.apart?))).collect();
-    let Some(keys) = Keys::of(all.iter().map(|(s, _)| s.key)) else { return Ok(()) };
+/// Writes the suspects among these steps, in the transaction that writes the steps.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
+pub async fn upsert(db: impl Db<'_>, settles: &[&Settle]) -> Result<()> {
+    let all: Vec<_> = settles.iter().filter_map(|s| Some((s, s.suspect?))).collect();
+    let Some(keys) = KeyColumns::of(all.iter().map(|(s, _)| s.key)) else { return Ok(()) };
     sqlx::query_file!(
-        "sql/suspect/put.sql",
+        "sql/suspect/upsert.sql",
         &keys.shards,
         &keys.message_ids,
         &keys.nos,
         &all.iter().map(|(s, _)| s.lane.0).collect::<Vec<_>>(),
-        &all.iter().map(|(_, apart)| apart.deaths).collect::<Vec<_>>(),
+        &all.iter().map(|(_, apart)| apart.lost_workers).collect::<Vec<_>>(),
         &all.iter().map(|(_, apart)| apart.ready_at).collect::<Vec<_>>(),
     )
     .execute(db)
@@ -30,8 +34,12 @@ pub async fn put(db: impl Db<'_>, settles: &[&Settle]) -> Result<()> {
     Ok(())
 }
 
-/// Claims the suspect that may be claimed for longest, for `worker`, for `lease`; with how many workers were lost while they
-/// held it. `lanes`: those that this process serves, each with whether beginnings of calls are recorded there.
+/// Claims for `worker`, for `lease`, the suspect that has been claimable for longest in the most urgent lane. `lanes`:
+/// those that this process serves, each with whether it records the beginning of calls there. Returns it with the
+/// number of workers lost while they held it; None if no suspect is claimable.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached; nothing was claimed, or the lease runs out.
 pub async fn claim(
     db: impl Db<'_>,
     shards: &[i16],
@@ -39,7 +47,7 @@ pub async fn claim(
     now: DateTime<Utc>,
     worker: Tsid,
     lease: Duration,
-) -> Result<Option<(Claimed, i16)>> {
+) -> Result<Option<(ClaimedDelivery, i16)>> {
     let row = sqlx::query_file!(
         "sql/suspect/claim.sql",
         shards,
@@ -64,7 +72,7 @@ pub async fn claim(
             expires_at: r.expires_at,
             has_fallback: r.has_fallback,
         };
-        let claimed = Claimed {
+        let claimed = ClaimedDelivery {
             key: key(r.shard, r.message_id, r.no),
             lane: Lane(r.lane),
             head,
@@ -78,13 +86,21 @@ pub async fn claim(
     Ok(claimed)
 }
 
-/// Whether any may be claimed.
-pub async fn any_due(db: impl Db<'_>, now: DateTime<Utc>) -> Result<bool> {
-    Ok(sqlx::query_file_scalar!("sql/suspect/any_due.sql", now).fetch_one(db).await?)
+/// Whether any suspect may be claimed at `now`.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
+pub async fn any_claimable(db: impl Db<'_>, now: DateTime<Utc>) -> Result<bool> {
+    Ok(sqlx::query_file_scalar!("sql/suspect/any_claimable.sql", now).fetch_one(db).await?)
 }
 
-/// Forgets those that are none any more, of one message or all.
-pub async fn forget(db: impl Db<'_>, shards: &[i16], message: Option<Tsid>) -> Result<u64> {
-    let query = sqlx::query_file!("sql/suspect/forget.sql", shards, READY_WHEN_ISOLATED, message.map(|id| id.0));
+/// Deletes suspects of these shards whose delivery is no longer set apart, of one message or all. Returns how many.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
+pub async fn delete_resolved(db: impl Db<'_>, shards: &[i16], message: Option<Tsid>) -> Result<u64> {
+    let query =
+        sqlx::query_file!("sql/suspect/delete_resolved.sql", shards, READY_WHEN_ISOLATED, message.map(|id| id.0));
     Ok(query.execute(db).await?.rows_affected())
 }

@@ -47,7 +47,7 @@ pub fn start(hub: &Hub, worker: Tsid) {
             // A panic of the task was logged by the panic hook.
             let _ended = side.await;
         }
-        let leaving = store::worker::forget(hub.store.engine(), DateTime::UNIX_EPOCH, Some(worker)).await;
+        let leaving = store::worker::delete_stale(hub.store.engine(), DateTime::UNIX_EPOCH, Some(worker)).await;
         if let Err(e) = leaving {
             tracing::debug!(error = %e, "the worker could not be removed from the list of workers; others remove it after five minutes");
         }
@@ -262,7 +262,7 @@ impl ClaimLoop {
     async fn claim_batch(&mut self, everywhere: bool) -> Result<usize> {
         if everywhere {
             let Some(channel) = self.lanes.first().map(|lane| lane.channel()) else { return Ok(0) };
-            let shards = store::partner::shards(self.hub.store.serving(channel)).await?;
+            let shards = store::partner::shards(self.hub.store.pool_for(channel)).await?;
             self.marks.set_places(&shards, &self.lanes);
         }
         let batch = self.batch_size();

@@ -30,7 +30,7 @@ pub fn start_sending(hub: &Hub) {
             if ready.places.is_empty() {
                 continue;
             }
-            if let Err(e) = listen::hint(&hub.store, hub.process, &ready).await {
+            if let Err(e) = listen::notify_ready(&hub.store, hub.process, &ready).await {
                 tracing::debug!(error = %e, "a hint could not be sent to other processes; polling finds the work");
             }
             hub.shutdown.sleep(PAUSE).await;
@@ -61,7 +61,7 @@ async fn listen_until_lost(hub: &Hub, topics: &[Topic]) -> crate::error::Result<
     let mut called_self = true;
     // When changed settings are to be read, and when they were last read.
     let (mut read_at, mut read_last) = (None::<Instant>, None::<Instant>);
-    listen::call_self(&hub.store, hub.process).await?;
+    listen::notify_self(&hub.store, hub.process).await?;
     loop {
         match notification {
             // Sent by this process.
@@ -71,7 +71,7 @@ async fn listen_until_lost(hub: &Hub, topics: &[Topic]) -> crate::error::Result<
                 let (now, mut fairness) = (hub.clock.now(), hub.fairness());
                 shares.into_iter().for_each(|share| fairness.add_remote(share, now, limits::FAIR_TELL_EVERY));
             }
-            Notification::Proof => (),
+            Notification::Echo => (),
             Notification::Changed => {
                 let soonest = read_last.map(|last| last + CHANGES_APART);
                 read_at = read_at.or(Some(soonest.unwrap_or_else(Instant::now)));
@@ -100,7 +100,7 @@ async fn listen_until_lost(hub: &Hub, topics: &[Topic]) -> crate::error::Result<
                 return Ok(());
             }
             called_self = true;
-            listen::call_self(&hub.store, hub.process).await?;
+            listen::notify_self(&hub.store, hub.process).await?;
         };
         called_self = false;
     }
@@ -130,7 +130,7 @@ async fn read_changes(hub: &Hub) {
 pub async fn send_shares(hub: Hub) -> crate::error::Result<bool> {
     let shares = hub.fairness().take_unreported();
     if !shares.is_empty() {
-        listen::tell_shares(&hub.store, hub.process, shares).await?;
+        listen::notify_shares(&hub.store, hub.process, shares).await?;
     }
     Ok(false)
 }

@@ -43,7 +43,7 @@ pub fn start(hub: &Hub, role: Role) {
     // Workers accept messages, too: those enqueued in SQL.
     repeat(hub, "fairness", every(limits::FAIR_LOOK_EVERY), check_fairness);
     repeat(hub, "shares", every(limits::FAIR_TELL_EVERY), hints::send_shares);
-    let mut topics = vec![Topic::Shares, Topic::Changed, Topic::Proof];
+    let mut topics = vec![Topic::Shares, Topic::Changed, Topic::Echo];
     if role != Role::Api {
         topics.push(Topic::Ready);
     }
@@ -122,7 +122,7 @@ async fn promote(hub: Hub, promoter: Stateful<delivery::promote::Promoter>) -> R
 
 /// Delivers suspects, each channel in tasks of its own: calls of one channel may take minutes and must not delay others.
 async fn suspects(hub: Hub, worker: Tsid, lines: Arc<Vec<(Channel, Arc<Semaphore>)>>) -> Result<bool> {
-    if !store::suspect::any_due(hub.store.engine(), hub.clock.now()).await? {
+    if !store::suspect::any_claimable(hub.store.engine(), hub.clock.now()).await? {
         return Ok(false);
     }
     let shards: Arc<[i16]> = store::partner::shards(hub.store.engine()).await?.into();
@@ -203,7 +203,7 @@ async fn check_fairness(hub: Hub) -> Result<bool> {
     let places = hub.fairness().lanes_to_check();
     if !places.is_empty() {
         let asked = hub.clock.now();
-        let oldest = store::lane::oldest(hub.store.engine(), &places).await?;
+        let oldest = store::lane::oldest_ready(hub.store.engine(), &places).await?;
         let mut fairness = hub.fairness();
         oldest.into_iter().for_each(|(place, oldest)| fairness.record_oldest(place, oldest, asked));
     }
@@ -235,7 +235,7 @@ async fn measure_queues(hub: Hub) -> Result<bool> {
     const COUNT_UP_TO: i64 = 10_000;
     let shards = store::partner::shards(hub.store.api()).await?;
     let lanes = crate::model::lane::Lane::all_of(&hub.providers.channels());
-    let depths = store::lane::depth(hub.store.api(), &shards, &lanes, COUNT_UP_TO).await?;
+    let depths = store::lane::depths(hub.store.api(), &shards, &lanes, COUNT_UP_TO).await?;
     hub.metrics.queue_depth.reset();
     hub.metrics.oldest_pending_seconds.reset();
     for row in depths {
@@ -254,7 +254,7 @@ async fn heartbeat(hub: Hub, worker: Tsid) -> Result<bool> {
     let now = hub.clock.now();
     let host = nix::unistd::gethostname().ok().and_then(|h| h.into_string().ok()).unwrap_or_default();
     let pid = i32::try_from(std::process::id()).unwrap_or(0);
-    store::worker::seen(hub.store.engine(), worker, &host, pid, now).await?;
-    store::worker::forget(hub.store.engine(), now - chrono::TimeDelta::minutes(5), None).await?;
+    store::worker::heartbeat(hub.store.engine(), worker, &host, pid, now).await?;
+    store::worker::delete_stale(hub.store.engine(), now - chrono::TimeDelta::minutes(5), None).await?;
     Ok(false)
 }

@@ -7,7 +7,7 @@ use notihub::limits;
 use notihub::model::channel::CHANNELS;
 use notihub::model::delivery::UNCALLED_ENDINGS;
 use notihub::model::lane::Lane;
-use notihub::store::fsck::{INVARIANTS, Slice, check, slices};
+use notihub::store::fsck::{INVARIANTS, IdRange, check, id_ranges};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 use sqlx::{AssertSqlSafe, Connection as _, raw_sql};
@@ -366,15 +366,15 @@ async fn fsck_endings_that_need_no_call_are_clean() {
 #[tokio::test]
 async fn fsck_slices_cover_all_messages() {
     let app = App::new().await;
-    let mut conn = app.hub.store.checking().await.unwrap();
-    assert_eq!(slices(&mut conn, limits::FSCK_SLICE_BYTES).await.unwrap(), [Slice::ALL]);
+    let mut conn = app.hub.store.connect_for_fsck().await.unwrap();
+    assert_eq!(id_ranges(&mut conn, limits::FSCK_SLICE_BYTES).await.unwrap(), [IdRange::ALL]);
     for week in 1..3 {
         let then = app.hub.clock.now() + TimeDelta::weeks(week * 2);
         fill(&app, then, 1_500, 0).await;
     }
-    let parts = slices(&mut conn, 1).await.unwrap();
+    let parts = id_ranges(&mut conn, 1).await.unwrap();
     assert_eq!(parts.len(), 2, "{parts:?}");
-    assert_eq!((parts[0].0, parts[1].1), (Slice::ALL.0, Slice::ALL.1));
+    assert_eq!((parts[0].0, parts[1].1), (IdRange::ALL.0, IdRange::ALL.1));
     assert_eq!(parts[0].1, parts[1].0);
     raw_sql("update deliveries set event_seq = 7").execute(&app.db().await).await.unwrap();
     for part in parts {
@@ -445,7 +445,7 @@ async fn fsck_statements_read_tables_once_whatever_the_statistics_say() {
     let types: Vec<&str> = CHANNELS.iter().flat_map(|c| Lane::all_of(&[*c]).into_iter().map(|_| c.as_str())).collect();
     let types = format!("'{{{}}}'", types.join(","));
     let all = format!("{}, {}", i64::MIN, i64::MAX);
-    let mut conn = app.hub.store.checking().await.unwrap();
+    let mut conn = app.hub.store.connect_for_fsck().await.unwrap();
     for statistics in ["of empty tables", "while an insert was not committed", "of full tables", "none"] {
         match statistics {
             "while an insert was not committed" => {

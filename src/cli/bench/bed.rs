@@ -293,7 +293,7 @@ pub struct Cost {
 }
 
 async fn postmaster(hub: &Hub) -> Option<u32> {
-    let folder = bench::folder(hub.store.api()).await?;
+    let folder = bench::data_directory(hub.store.api()).await?;
     let pid = std::fs::read_to_string(format!("{folder}/postmaster.pid")).ok()?;
     pid.lines().next()?.trim().parse().ok()
 }

@@ -483,7 +483,7 @@ impl<'a> Round<'a> {
         load.over.store(true, Ordering::Relaxed);
         let silence_of_delivery = watch.await.map_err(|e| Error::Internal(e.to_string()))?;
         town.leave().await;
-        let endings = bench::endings(&town.store).await?.into_iter();
+        let endings = bench::run_results(&town.store).await?.into_iter();
         let endings: Vec<Ending> = endings
             .map(|(token, message_id, status, may_be_sent)| Ending { token, message_id, status, may_be_sent })
             .collect();
@@ -512,7 +512,7 @@ impl<'a> Round<'a> {
         let refused = town.endpoint.as_ref().map_or(0, Endpoint::refused);
         let refused_by_provider = match self.act() {
             Act::Throttle => Some(town.slack.too_soon_count()),
-            Act::Greylist => Some(bench::refusals(&town.store).await?),
+            Act::Greylist => Some(bench::count_refusals(&town.store).await?),
             _ => None,
         };
         let silence_of_intake = load.longest_silence(until);
@@ -536,7 +536,7 @@ impl<'a> Round<'a> {
     async fn found(&self, ground: &Ground, name: &str, here: &Shutdown) -> Result<Town> {
         let database_url = bench::create_database(ground.url(), name).await?;
         if self.act() == Act::KillPostgresTooEarly {
-            bench::confirm_too_early(ground.url(), name).await?;
+            bench::disable_synchronous_commit(ground.url(), name).await?;
         }
         let sizes = crate::store::PoolSizes { api: 2, intake: 1, engine: 1, webhooks: 1 };
         let store = Store::new(&database_url, sizes)?;
@@ -696,7 +696,7 @@ impl<'a> Round<'a> {
                 town.slack.clear_script();
             }
             Act::Lock => {
-                let held = bench::lock_out(&town.store).await?;
+                let held = bench::lock_deliveries(&town.store).await?;
                 tokio::time::sleep(Duration::from_secs(3)).await;
                 drop(held);
             }
@@ -710,10 +710,11 @@ impl<'a> Round<'a> {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         for _ in 0..3 {
-            let locked = bench::lock_readers_of_messages(&town.store).await?;
+            let locked = bench::lock_messages(&town.store).await?;
             let mut doomed = vec![town.worker()?, town.worker()?];
             let began = Instant::now();
-            while bench::count(town.store.api(), Status::Processing).await? == 0 && began.elapsed() < LEASE {
+            while bench::count_with_status(town.store.api(), Status::Processing).await? == 0 && began.elapsed() < LEASE
+            {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             // Less than the lock time-out, after which they would give back what they hold.
@@ -726,7 +727,9 @@ impl<'a> Round<'a> {
             drop(locked);
             let began = Instant::now();
             let patience = if self.control { Duration::ZERO } else { 2 * LEASE };
-            while bench::count(town.store.api(), Status::Processing).await? > 0 && began.elapsed() < patience {
+            while bench::count_with_status(town.store.api(), Status::Processing).await? > 0
+                && began.elapsed() < patience
+            {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
@@ -752,13 +755,13 @@ impl<'a> Round<'a> {
             let mut left = 0;
             if self.act() == Act::Flap {
                 // What fails twice would wait for five minutes.
-                let _next_time = bench::hurry(town.store.api(), Clock::system().now()).await;
+                let _next_time = bench::make_scheduled_due(town.store.api(), Clock::system().now()).await;
             }
             if self.act().endpoint().is_some() {
-                left += bench::marks(town.store.api()).await.unwrap_or(1);
+                left += bench::count_ending_marks(town.store.api()).await.unwrap_or(1);
             }
             for status in open {
-                left += bench::count(town.store.api(), status).await.unwrap_or(1);
+                left += bench::count_with_status(town.store.api(), status).await.unwrap_or(1);
             }
             if left == 0 {
                 break;

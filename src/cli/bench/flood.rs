@@ -53,7 +53,7 @@ pub async fn flood(run: &mut Run<'_>) -> Result<()> {
     let (told, _) = together(run, &bed, &load, 600).await?;
     let taken = began.elapsed().as_secs_f64();
     // The others go on until the flood has drained.
-    while bench::count(bed.hub.store.api(), Status::Pending).await? > OTHERS as i64 {
+    while bench::count_with_status(bed.hub.store.api(), Status::Pending).await? > OTHERS as i64 {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let took = began.elapsed().as_secs_f64();
@@ -63,7 +63,7 @@ pub async fn flood(run: &mut Run<'_>) -> Result<()> {
     let beside = bed.take_waits();
     run.figure("the flood accepted", told.accepted as f64 / taken, "/s");
     run.figure("the flood accepted and delivered", told.accepted as f64 / took, "/s");
-    run.figure("of all, waited in overflow", bench::overflow(bed.hub.store.api()).await? * 100.0, "%");
+    run.figure("of all, waited in overflow", bench::overflow_share(bed.hub.store.api()).await? * 100.0, "%");
     let at = |took: &[u64], q: f64| took[((took.len() - 1) as f64 * q) as usize] as f64 / 1000.0;
     run.figure("others alone, asked → accepted p99", at(&accepted_alone, 0.99), "ms");
     run.figure("others beside it, asked → accepted p50", at(&accepted_beside, 0.5), "ms");

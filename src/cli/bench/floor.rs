@@ -12,8 +12,8 @@ use crate::model::delivery::{Outcome, OutcomeKind, next_transition};
 use crate::model::lane::{Lane, Priority};
 use crate::model::message::{Content, Detail, NewDelivery, NewMessage};
 use crate::shutdown::Shutdown;
-use crate::store::delivery::{Ask, Settle, Tried};
-use crate::store::{self, message::Insert};
+use crate::store::delivery::{ClaimRequest, EndedAttempt, Settle};
+use crate::store::{self, message::NewMessageRow};
 
 pub fn example() -> NewMessage {
     NewMessage {
@@ -74,9 +74,9 @@ impl Borrowed {
         Borrowed { hub: bed.hub.clone(), partner: bed.partner.clone() }
     }
 
-    fn insert(&self) -> Insert {
+    fn insert(&self) -> NewMessageRow {
         let message = example();
-        Insert {
+        NewMessageRow {
             message_id: self.hub.next_id(),
             detail: serde_json::to_string(&message.detail).unwrap_or_default(),
             partner_id: self.partner.partner_id,
@@ -86,8 +86,8 @@ impl Borrowed {
             created_at: self.hub.clock.now(),
             max_attempts: vec![3],
             lanes: vec![Lane::new(Channel::Email, Priority::Normal, false)],
-            notice_id: self.hub.next_id(),
-            notice_lane: Lane::new(Channel::Webhook, Priority::Normal, false),
+            webhook_message_id: self.hub.next_id(),
+            webhook_lane: Lane::new(Channel::Webhook, Priority::Normal, false),
             message,
         }
     }
@@ -104,7 +104,7 @@ pub async fn claim_and_settle(bed: &Bed, pending: i64) -> Result<f64> {
                 let mut mark = chrono::DateTime::UNIX_EPOCH;
                 loop {
                     let lane = Lane::new(Channel::Email, Priority::Normal, false);
-                    let ask = Ask { shard, lane, mark, take: 200, begins_recorded: false };
+                    let ask = ClaimRequest { shard, lane, watermark: mark, limit: 200, begins_recorded: false };
                     let db = hub.store.engine();
                     let claimed = store::delivery::claim(db, &[ask], 200, worker, Duration::from_secs(30)).await?;
                     let Some(last) = claimed.iter().map(|c| c.ready_at).max() else { return Ok::<(), Error>(()) };
@@ -120,9 +120,9 @@ pub async fn claim_and_settle(bed: &Bed, pending: i64) -> Result<f64> {
                             head: c.head,
                             step: next_transition(&c.head, &accepted, &policy, OnUnknown::Retry, now, 0.0),
                             provider: Some("noop".into()),
-                            tried: Some(Tried {
+                            ended_attempt: Some(EndedAttempt {
                                 outcome: OutcomeKind::Accepted,
-                                begun: false,
+                                has_in_flight_row: false,
                                 worker,
                                 claimed_at: now,
                                 called_at: Some(now),
@@ -130,10 +130,10 @@ pub async fn claim_and_settle(bed: &Bed, pending: i64) -> Result<f64> {
                                 detail: None,
                                 provider_ref: None,
                             }),
-                            notice_id: hub.next_id(),
+                            webhook_message_id: hub.next_id(),
                             receipt_due: None,
-                            apart: None,
-                            followers: 0,
+                            suspect: None,
+                            release_limit: 0,
                         })
                         .collect();
                     settles.sort_by_key(|s| s.key);

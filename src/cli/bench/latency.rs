@@ -136,7 +136,7 @@ pub async fn steady(run: &mut Run<'_>) -> Result<()> {
     run.goal("accepted → called p99", ms(0.99), "ms", Goal::AtMost(50.0));
     run.cost(&before, &after, told.accepted as f64);
     let per_delivery = (after.wal_bytes - before.wal_bytes) / told.accepted as f64;
-    run.figure("of all, waited in overflow", bench::overflow(bed.hub.store.api()).await? * 100.0, "%");
+    run.figure("of all, waited in overflow", bench::overflow_share(bed.hub.store.api()).await? * 100.0, "%");
     run.goal("WAL per delivery, accepted to settled", per_delivery, "bytes", Goal::AtMost(1536.0));
     run.clear(bed).await
 }
@@ -144,7 +144,7 @@ pub async fn steady(run: &mut Run<'_>) -> Result<()> {
 pub async fn pinned(run: &mut Run<'_>) -> Result<()> {
     run.name = "pinned";
     let bed = Bed::make(run.settings, run.ground).await?;
-    let pin = bench::pin(&bed.hub.store).await?;
+    let pin = bench::hold_snapshot(&bed.hub.store).await?;
     worker::start(&bed.hub, Role::Both);
     let seconds = run.sizes.pinned_seconds;
     let load = Load { batch: 50, ..load_of(&bed, 8, seconds) };

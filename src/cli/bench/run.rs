@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::model::channel::Channel;
 use crate::model::delivery::Status;
 use crate::model::lane::{Lane, Priority};
-use crate::store::bench::{self, Fill};
+use crate::store::bench::{self, BulkFill};
 use crate::worker::{self, Role};
 
 /// What a scenario has at hand.
@@ -91,7 +91,7 @@ pub fn load_of(bed: &Bed, connections: u32, seconds: u64) -> Load {
 /// Makes deliveries of this status, a hundred thousand at a time.
 pub async fn fill(run: &Run<'_>, bed: &Bed, status: Status, count: i64) -> Result<()> {
     const STEP: i64 = 100_000;
-    let mut conn = bed.hub.store.unhurried().await?;
+    let mut conn = bed.hub.store.connect_without_timeout().await?;
     let detail = serde_json::to_string(&floor::example().detail).map_err(|e| Error::Internal(e.to_string()))?;
     let lane = Lane::new(Channel::Email, Priority::Normal, false);
     let now = bed.hub.clock.now();
@@ -101,14 +101,14 @@ pub async fn fill(run: &Run<'_>, bed: &Bed, status: Status, count: i64) -> Resul
     while made < count {
         let step = STEP.min(count - made);
         // Ids of one fill follow each other; the next fill begins at a later millisecond.
-        let fill = Fill { first: bed.hub.next_id(), count: step, kind, lane, status, created_at: now, ready_at };
+        let fill = BulkFill { first: bed.hub.next_id(), count: step, kind, lane, status, created_at: now, ready_at };
         bench::fill(&mut conn, &bed.partner, &fill, &detail).await?;
         made += step;
         if made % 1_000_000 == 0 || made == count {
             run.say(&format!("{} {status} made", number(made as f64)));
         }
     }
-    bench::settle_tables(&bed.hub.store).await
+    bench::vacuum_tables(&bed.hub.store).await
 }
 
 /// Deliveries a second, over all and in each second.

@@ -20,7 +20,7 @@ use crate::model::delivery::Status;
 use crate::model::event::EventKind;
 use crate::model::redrive::{JobFilter, RedriveKind};
 use crate::store;
-use crate::store::redrive::Job;
+use crate::store::redrive::RedriveJob;
 use crate::worker::{self, Role};
 
 /// Of a message with one delivery: accepted, sent, completed.
@@ -212,7 +212,7 @@ pub async fn redrive(run: &mut Run<'_>) -> Result<()> {
     alone.reset();
     let mut beside = alone.clone();
     let (mut done, mut took) = (0, 0.0);
-    let dead = async || store::bench::count(bed.hub.store.api(), Status::Failed).await;
+    let dead = async || store::bench::count_with_status(bed.hub.store.api(), Status::Failed).await;
     run.say(&format!(
         "{LIVE_RATE} messages a second, {} s alone and {} s beside, in turns",
         TURN.as_secs(),
@@ -228,7 +228,7 @@ pub async fn redrive(run: &mut Run<'_>) -> Result<()> {
         done += job.done;
         took += job.finished_at.map_or(0.0, |at| (at - job.created_at).as_seconds_f64());
         until("what is redriven is sent", async || {
-            Ok(store::bench::count(bed.hub.store.api(), Status::Pending).await? == 0)
+            Ok(store::bench::count_with_status(bed.hub.store.api(), Status::Pending).await? == 0)
         })
         .await?;
         bed.take_waits();
@@ -243,7 +243,7 @@ pub async fn redrive(run: &mut Run<'_>) -> Result<()> {
     run.clear(bed).await
 }
 
-async fn begin(bed: &Bed) -> Result<Job> {
+async fn begin(bed: &Bed) -> Result<RedriveJob> {
     let actor = Actor::local_admin("bench".into());
     let filter = JobFilter {
         channel: None,
@@ -265,7 +265,7 @@ async fn begin(bed: &Bed) -> Result<Job> {
 }
 
 /// Stops it, unless it is done.
-async fn ended(bed: &Bed, job: Job) -> Result<Job> {
+async fn ended(bed: &Bed, job: RedriveJob) -> Result<RedriveJob> {
     let actor = Actor::local_admin("bench".into());
     flow::redrive::cancel(&bed.hub, &actor, None, job.redrive_id).await
 }

@@ -15,8 +15,8 @@ use crate::model::event::{EventKind, EventPayload};
 use crate::model::lane::Priority;
 use crate::model::message::{Content, Detail, NewDelivery, NewMessage};
 use crate::model::partner::Partner;
-use crate::store::endpoint::Disabled;
-use crate::store::message::Insert;
+use crate::store::endpoint::DisabledEndpoint;
+use crate::store::message::NewMessageRow;
 use crate::store::{self, Conn};
 
 /// Writes what endpoints answered of late, and disables those that did nothing but fail for days.
@@ -29,7 +29,7 @@ pub async fn note_answers(hub: &Hub) -> Result<()> {
         return Ok(());
     }
     let too_long = hub.clock.now() - limits::ENDPOINT_FAILING;
-    let failing = match store::endpoint::heard_back(hub.store.webhooks(), &answers, too_long).await {
+    let failing = match store::endpoint::record_answers(hub.store.webhooks(), &answers, too_long).await {
         Ok(failing) => failing,
         Err(e) => {
             hub.endpoint_answers.put_back(answers);
@@ -49,7 +49,7 @@ pub async fn note_answers(hub: &Hub) -> Result<()> {
 /// `Error::Unavailable` if the database cannot be reached.
 pub async fn disable(hub: &Hub, endpoint_id: Tsid, reason: &'static str, url: Option<&str>) -> Result<()> {
     let now = hub.clock.now();
-    let mut tx = hub.store.begin_serving(Channel::Webhook).await?;
+    let mut tx = hub.store.begin_for(Channel::Webhook).await?;
     let disabled = store::endpoint::disable(&mut *tx, endpoint_id, reason, url, now).await?;
     let Some(disabled) = disabled else { return Ok(()) };
     let more = json!({"endpointId": endpoint_id.to_string(), "url": disabled.url});
@@ -85,9 +85,9 @@ async fn mail(
     hub: &Hub,
     tx: &mut Conn,
     endpoint_id: Tsid,
-    disabled: &Disabled,
+    disabled: &DisabledEndpoint,
     reason: &str,
-) -> Result<Option<Insert>> {
+) -> Result<Option<NewMessageRow>> {
     let Some(to) = disabled.contact_email.clone() else { return Ok(None) };
     let Some(partner) = store::partner::get(&mut *tx, disabled.partner_id).await? else { return Ok(None) };
     if hub.providers.for_channel(Channel::Email).is_empty() || !partner.may_use(Channel::Email) {

@@ -25,8 +25,8 @@ use crate::limits;
 use crate::model::channel::Channel;
 use crate::model::delivery::{DeliveryKey, Outcome};
 use crate::provider::Extra;
-use crate::store::delivery::Claimed;
-use crate::store::message::Contents;
+use crate::store::delivery::ClaimedDelivery;
+use crate::store::message::StoredMessage;
 
 pub use endpoint_health::note_answers;
 pub use webhook_order::{StalledCursor, release_next, restart_stalled};
@@ -82,7 +82,7 @@ impl Prepared {
     ///
     /// # Errors
     /// The outcome to settle instead, where it is not called.
-    pub fn take(&mut self, claimed: &Claimed) -> Result<Preparation, Outcome> {
+    pub fn take(&mut self, claimed: &ClaimedDelivery) -> Result<Preparation, Outcome> {
         match needs(claimed.head.channel) {
             Needs::Nothing => Ok(Preparation::Nothing),
             Needs::Endpoint => match self.webhooks.remove(&claimed.key) {
@@ -96,10 +96,15 @@ impl Prepared {
 
 /// Prepares deliveries that were claimed together, with as few statements as if they were one. `contents` is what to
 /// send, by message; a delivery whose content is not there is left out.
-pub async fn prepare(hub: &Hub, claimed: &[Claimed], contents: &HashMap<Tsid, Option<Arc<Contents>>>) -> Prepared {
-    let content = |c: &Claimed| contents.get(&c.key.message_id).and_then(Option::as_deref);
+pub async fn prepare(
+    hub: &Hub,
+    claimed: &[ClaimedDelivery],
+    contents: &HashMap<Tsid, Option<Arc<StoredMessage>>>,
+) -> Prepared {
+    let content = |c: &ClaimedDelivery| contents.get(&c.key.message_id).and_then(Option::as_deref);
     let to_endpoints = claimed.iter().filter(|c| matches!(needs(c.head.channel), Needs::Endpoint));
-    let to_endpoints: Vec<(&Claimed, &Contents)> = to_endpoints.filter_map(|c| Some((c, content(c)?))).collect();
+    let to_endpoints: Vec<(&ClaimedDelivery, &StoredMessage)> =
+        to_endpoints.filter_map(|c| Some((c, content(c)?))).collect();
     if to_endpoints.is_empty() {
         return Prepared::default();
     }
@@ -150,7 +155,7 @@ pub async fn after_answer(hub: &Hub, preparation: &Preparation, outcome: &Outcom
 
 /// How many deliveries that wait behind this one may go at once when it ends. 0: none waits behind it. `preparation`:
 /// None where it was not prepared.
-pub fn followers(hub: &Hub, claimed: &Claimed, preparation: Option<&Preparation>) -> i64 {
+pub fn followers(hub: &Hub, claimed: &ClaimedDelivery, preparation: Option<&Preparation>) -> i64 {
     match (needs(claimed.head.channel), preparation) {
         (Needs::Nothing, _) => 0,
         (Needs::Endpoint, Some(Preparation::Webhook(ready))) if !ready.in_order => 0,

@@ -22,8 +22,8 @@ use crate::model::partner::Partner;
 use crate::model::retry::ErrorClass;
 use crate::provider::WebhookRequest;
 use crate::store;
-use crate::store::delivery::{Addressed, Claimed};
-use crate::store::message::Contents;
+use crate::store::delivery::{ClaimedDelivery, DeliveryRecipient};
+use crate::store::message::StoredMessage;
 
 /// What to send, and whose endpoint that is.
 pub struct PreparedWebhook {
@@ -40,7 +40,7 @@ pub struct PreparedWebhook {
 /// `Error::Unavailable` if the database cannot be reached.
 pub async fn prepare(
     hub: &Hub,
-    claimed: &[(&Claimed, &Contents)],
+    claimed: &[(&ClaimedDelivery, &StoredMessage)],
 ) -> Result<HashMap<DeliveryKey, std::result::Result<PreparedWebhook, Outcome>>> {
     let db = hub.store.webhooks();
     let ids: Vec<Tsid> = claimed.iter().filter_map(|(c, _)| c.recipient.parse().ok()).collect();
@@ -48,7 +48,7 @@ pub async fn prepare(
     let endpoints: HashMap<String, Endpoint> = endpoints.into_iter().map(|e| (e.endpoint_id.to_string(), e)).collect();
     let abouts: BTreeSet<(i16, Tsid)> = claimed.iter().map(|(c, contents)| (c.key.shard, about(c, contents))).collect();
     let abouts: Vec<_> = abouts.into_iter().collect();
-    let told_of = store::message::told_of(db, &abouts).await?;
+    let told_of = store::message::reported_messages(db, &abouts).await?;
     let mut order = order(hub, claimed, &endpoints).await?;
     let mut said = MessageContents::default();
     let now = hub.clock.now();
@@ -126,7 +126,7 @@ fn request(endpoint: &Endpoint, told: &EventPayload, about: &EventSubject, now: 
 #[derive(Default)]
 struct MessageContents {
     partners: HashMap<Tsid, Option<Partner>>,
-    messages: HashMap<Tsid, Option<(Detail, Vec<Addressed>)>>,
+    messages: HashMap<Tsid, Option<(Detail, Vec<DeliveryRecipient>)>>,
 }
 
 impl MessageContents {
@@ -151,7 +151,7 @@ impl MessageContents {
         }
         if let Entry::Vacant(place) = self.messages.entry(about) {
             let read = match store::message::get(db, &hub.keyring, id, shard, about).await? {
-                Some(message) => Some((message.detail, store::delivery::contents(db, shard, about).await?)),
+                Some(message) => Some((message.detail, store::delivery::recipients(db, shard, about).await?)),
                 None => None,
             };
             place.insert(read);
@@ -161,7 +161,7 @@ impl MessageContents {
         if told.no > WHOLE_MESSAGE_NO {
             let delivery = deliveries.iter().find(|d| d.no == told.no);
             let content = delivery.and_then(|d| detail.contents.get(usize::try_from(d.content).ok()?));
-            said["to"] = json!(delivery.map(|d| d.written.as_ref().unwrap_or(&d.recipient)));
+            said["to"] = json!(delivery.map(|d| d.recipient_as_given.as_ref().unwrap_or(&d.recipient)));
             said["subject"] = json!(content.and_then(|c| c.subject.as_ref()));
             said["body"] = json!(content.map(|c| &c.body));
         }

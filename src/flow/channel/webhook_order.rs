@@ -12,8 +12,8 @@ use crate::limits;
 use crate::model::delivery::{DeliveryKey, Outcome, READY_WHEN_PREDECESSOR_ENDS};
 use crate::model::endpoint::Endpoint;
 use crate::store;
-use crate::store::delivery::{Claimed, OpenWebhook, Sequence, SequencePosition, Settle};
-use crate::store::message::Contents;
+use crate::store::delivery::{ClaimedDelivery, OpenWebhook, Sequence, SequencePosition, Settle};
+use crate::store::message::StoredMessage;
 
 /// Whom it comes after, and whom before, among those claimed together, where its endpoint asks for order.
 #[derive(Default)]
@@ -23,7 +23,7 @@ pub(super) struct Turn {
 }
 
 /// The message whose event it carries.
-pub(super) fn about(claimed: &Claimed, contents: &Contents) -> Tsid {
+pub(super) fn about(claimed: &ClaimedDelivery, contents: &StoredMessage) -> Tsid {
     contents.about.unwrap_or(claimed.key.message_id)
 }
 
@@ -32,11 +32,11 @@ pub(super) fn about(claimed: &Claimed, contents: &Contents) -> Tsid {
 /// more webhooks than were claimed, however many the endpoint got before.
 pub(super) async fn order(
     hub: &Hub,
-    claimed: &[(&Claimed, &Contents)],
+    claimed: &[(&ClaimedDelivery, &StoredMessage)],
     endpoints: &HashMap<String, Endpoint>,
 ) -> Result<HashMap<DeliveryKey, std::result::Result<Turn, Outcome>>> {
     let ordered = claimed.iter().filter(|(c, _)| endpoints.get(&c.recipient).is_some_and(|e| e.ordered));
-    let ordered: Vec<(&Claimed, Sequence)> = ordered.map(|(c, contents)| (*c, sequence(c, contents))).collect();
+    let ordered: Vec<(&ClaimedDelivery, Sequence)> = ordered.map(|(c, contents)| (*c, sequence(c, contents))).collect();
     // Until its turn is known, each is behind another.
     let mut turns: HashMap<DeliveryKey, std::result::Result<Turn, Outcome>> =
         ordered.iter().map(|(c, _)| (c.key, Err(behind()))).collect();
@@ -69,7 +69,7 @@ pub(super) async fn order(
     Ok(turns)
 }
 
-fn sequence(claimed: &Claimed, contents: &Contents) -> Sequence {
+fn sequence(claimed: &ClaimedDelivery, contents: &StoredMessage) -> Sequence {
     let recipient = claimed.recipient.clone();
     Sequence { shard: claimed.key.shard, about: about(claimed, contents), recipient }
 }
@@ -81,7 +81,7 @@ pub(super) fn behind() -> Outcome {
 
 /// How many webhooks of its sequence may go at once when this one ends: as many as its endpoint takes, one after the
 /// other, well before those claimed together are given back.
-pub(super) fn followers(hub: &Hub, claimed: &Claimed) -> i64 {
+pub(super) fn followers(hub: &Hub, claimed: &ClaimedDelivery) -> i64 {
     let within = hub.settings.timing.begin_within() / 2;
     claimed.recipient.parse().map_or(1, |endpoint_id| hub.gates().calls_within(endpoint_id, within, hub.clock.now()))
 }
@@ -91,12 +91,12 @@ pub(super) fn followers(hub: &Hub, claimed: &Claimed) -> i64 {
 /// a worker is lost in between, `restart_stalled` finds it.
 pub async fn release_next(hub: &Hub, settles: &[Settle]) {
     let ends = |s: &&Settle| {
-        s.followers > 0
+        s.release_limit > 0
             && (s.step.status.is_settled()
                 || s.step.possibly_sent
                 || s.step.ready_at == Some(READY_WHEN_PREDECESSOR_ENDS))
     };
-    let ended: Vec<(DeliveryKey, i64)> = settles.iter().filter(ends).map(|s| (s.key, s.followers)).collect();
+    let ended: Vec<(DeliveryKey, i64)> = settles.iter().filter(ends).map(|s| (s.key, s.release_limit)).collect();
     if let Err(e) = release(hub, &ended).await {
         let webhooks = ended.len();
         tracing::warn!(error = %e, webhooks, "the webhooks behind these are not released yet; they are within seconds");
@@ -127,7 +127,7 @@ pub struct StalledCursor {
 pub async fn restart_stalled(hub: &Hub, stalled: &mut StalledCursor) -> Result<bool> {
     let (db, rows) = (hub.store.webhooks(), limits::HOUSEKEEPING_BATCH);
     let shards = store::partner::shards(db).await?;
-    if store::delivery::fill_about(db, &shards, rows).await? > 0 {
+    if store::delivery::backfill_about(db, &shards, rows).await? > 0 {
         return Ok(true);
     }
     let behind = stalled.behind.unwrap_or((i16::MIN, Tsid(i64::MIN)));

@@ -48,7 +48,7 @@ pub async fn write_state(
 ) -> Result<bool> {
     let name = provider.account.name();
     let mut tx = hub.store.begin_engine().await?;
-    if !store::provider::put_state(&mut *tx, name, &next, seen.changed_at).await? {
+    if !store::provider::compare_and_set_state(&mut *tx, name, &next, seen.changed_at).await? {
         tx.rollback().await?;
         reload(hub, provider).await?;
         return Ok(false);
@@ -78,7 +78,7 @@ pub async fn write_state(
     provider.adopt_if_newer(next);
     hub.wake.wake_all();
     if (opens || closes)
-        && let Err(e) = store::listen::tell_changed(&hub.store).await
+        && let Err(e) = store::listen::notify_changed(&hub.store).await
     {
         tracing::debug!(error = %e, "other processes are not told at once: they look each second");
     }

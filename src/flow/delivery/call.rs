@@ -272,7 +272,7 @@ async fn keep_leases(hub: &Hub, asked: &[HeldDelivery]) -> Infallible {
 async fn extend_leases(hub: Hub, attempts: Vec<(DeliveryKey, i16, Tsid)>) {
     let lease = hub.settings.timing.lease();
     for (key, attempt, worker) in attempts {
-        match store::delivery::extend(hub.store.engine(), key, attempt, worker, lease).await {
+        match store::delivery::extend_lease(hub.store.engine(), key, attempt, worker, lease).await {
             Ok(true) => tracing::debug!(delivery = %key, attempt, "lease extended: the answer is still to come"),
             Ok(false) => {
                 tracing::debug!(delivery = %key, attempt, "no lease to extend: the attempt has ended or was lost")

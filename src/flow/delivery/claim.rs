@@ -13,7 +13,7 @@ use crate::model::lane::Lane;
 use crate::model::watermark::PlannedClaim;
 use crate::shutdown::may_die_at;
 use crate::store;
-use crate::store::delivery::{Ask, Claimed};
+use crate::store::delivery::{ClaimRequest, ClaimedDelivery};
 use crate::telemetry::observe;
 
 use super::route;
@@ -29,7 +29,7 @@ pub struct LeaseHolder {
 
 /// What a claim took, not yet ready to be called.
 pub struct Claim {
-    pub rows: Vec<Claimed>,
+    pub rows: Vec<ClaimedDelivery>,
     /// Which provider each goes to; chosen at once, so that no other claim counts on the same room.
     pub(super) routes: Vec<route::Route>,
     pub(super) holder: LeaseHolder,
@@ -38,19 +38,19 @@ pub struct Claim {
 /// Claims for `worker` at most `most` deliveries from these places.
 pub async fn claim(hub: &Hub, worker: Tsid, looks: &[PlannedClaim], most: i64) -> Result<Claim> {
     let holder = LeaseHolder { worker, claimed_at: hub.clock.now(), since: Instant::now() };
-    let ask = |look: &PlannedClaim| Ask {
+    let ask = |look: &PlannedClaim| ClaimRequest {
         shard: look.place.0,
         lane: look.place.1,
-        mark: look.from_ready_at,
-        take: look.rows,
+        watermark: look.from_ready_at,
+        limit: look.rows,
         begins_recorded: hub.providers.on_unknown(look.place.1.channel(), &hub.settings.retry) > OnUnknown::Retry,
     };
-    let asks: Vec<Ask> = looks.iter().map(ask).collect();
+    let asks: Vec<ClaimRequest> = looks.iter().map(ask).collect();
     let Some(channel) = looks.first().map(|look| look.place.1.channel()) else {
         return Ok(Claim { rows: Vec::new(), routes: Vec::new(), holder });
     };
     // All looks are of channels that call strangers, or none: those have claiming loops of their own.
-    let db = hub.store.serving(channel);
+    let db = hub.store.pool_for(channel);
     let rows = store::delivery::claim(db, &asks, most, worker, hub.settings.timing.lease()).await?;
     may_die_at("claim.after_commit");
     observe(&hub.metrics.claim_seconds, &[], holder.since.elapsed());

@@ -70,7 +70,7 @@ async fn write_lease(
     let now = hub.clock.now();
     booked.apply_reports(limit, reports);
     let taken = booked.take(limit, wanted, now);
-    store::provider::put_limit(&mut *tx, provider, &booked, now).await?;
+    store::provider::update_limit(&mut *tx, provider, &booked, now).await?;
     if wanted > 0 && taken.granted == 0 {
         let detail = Some(format!("{} in {} s, {}", limit.count, limit.per.as_secs(), limit.strategy));
         let hold = ProviderOutage {

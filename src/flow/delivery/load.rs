@@ -16,8 +16,8 @@ use crate::model::retry::ErrorClass;
 use crate::provider::{Account, SendRequest};
 use crate::shutdown::{may_die_at, may_die_holding};
 use crate::store;
-use crate::store::delivery::{Claimed, Settle};
-use crate::store::message::Contents;
+use crate::store::delivery::{ClaimedDelivery, Settle};
+use crate::store::message::StoredMessage;
 
 use super::claim::{Claim, LeaseHolder};
 use super::step::settle_of;
@@ -25,8 +25,8 @@ use crate::flow::channel::{self, Preparation};
 
 /// A delivery this process holds, with what is to be sent.
 pub struct HeldDelivery {
-    pub claimed: Claimed,
-    pub(super) message: Arc<Contents>,
+    pub claimed: ClaimedDelivery,
+    pub(super) message: Arc<StoredMessage>,
     pub(super) account: Arc<Account>,
     pub(super) on_unknown: OnUnknown,
     /// The beginning of its call is recorded: its claim said so.
@@ -93,12 +93,12 @@ pub async fn load(hub: &Hub, claim: Claim) -> LoadedClaim {
     let Some(channel) = claimed.first().map(|c| c.head.channel) else {
         return LoadedClaim { held: Vec::new(), given_back: Vec::new() };
     };
-    let db = hub.store.serving(channel);
+    let db = hub.store.pool_for(channel);
     let contents = store::message::contents(db, &hub.keyring, &wanted).await.unwrap_or_else(|e| {
         tracing::warn!(error = %e, deliveries = claimed.len(), "claimed, but what to send could not be read");
         Vec::new()
     });
-    let contents: HashMap<Tsid, Option<Arc<Contents>>> =
+    let contents: HashMap<Tsid, Option<Arc<StoredMessage>>> =
         contents.into_iter().map(|(id, message)| (id, message.map(Arc::new))).collect();
     let mut prepared = channel::prepare(hub, &claimed, &contents).await;
     let (mut held, mut given_back) = (Vec::with_capacity(claimed.len()), Vec::new());
@@ -154,8 +154,8 @@ async fn begin(hub: &Hub, holder: LeaseHolder, held: Vec<HeldDelivery>) -> (Vec<
     let Some(first) = held.first().filter(|_| !calls.is_empty()) else { return (held, Vec::new()) };
     let LeaseHolder { worker, claimed_at, .. } = holder;
     let lasting = hub.settings.timing.call_budget();
-    let db = hub.store.serving(first.claimed.head.channel);
-    match store::attempt::begin(db, &calls, worker, claimed_at, hub.clock.now(), lasting).await {
+    let db = hub.store.pool_for(first.claimed.head.channel);
+    match store::attempt::record_begin(db, &calls, worker, claimed_at, hub.clock.now(), lasting).await {
         Ok(begun) => {
             may_die_at("begin.after_commit");
             let begun: HashSet<DeliveryKey> = begun.into_iter().collect();

@@ -120,7 +120,7 @@ async fn judge(hub: &Hub, place: Destination, said: Verdict, called_at: DateTime
         Verdict::NoEvidence => (),
         Verdict::Healthy if troubles == 0 => paces.record_success(&place.0, &place.1, now),
         Verdict::Healthy => {
-            let written = store::pace::recovered(engine, &place.0, &place.1, now).await;
+            let written = store::pace::record_recovery(engine, &place.0, &place.1, now).await;
             tracing::info!(provider = place.0, destination = place.1, "a destination that failed works again");
             let pace = Pace { next_at: now, interval: Duration::ZERO, failures: 0 };
             paces.record_success(&place.0, &place.1, now);
@@ -130,7 +130,7 @@ async fn judge(hub: &Hub, place: Destination, said: Verdict, called_at: DateTime
         Verdict::Failing(reason) | Verdict::Refusing(reason) => {
             let pace = Pace::after_failures(troubles.saturating_add(1), now, rand::random());
             // Calls that hung together fail together: that is one failure.
-            let written = match store::pace::failed(engine, &place.0, &place.1, pace, called_at, now).await {
+            let written = match store::pace::record_failure(engine, &place.0, &place.1, pace, called_at, now).await {
                 Ok(None) => return,
                 Ok(Some(pace)) => Ok(pace),
                 Err(e) => Err(e),
@@ -151,7 +151,7 @@ async fn publish_pace(hub: &Hub, place: Destination, wanted: Pace, written: Resu
         wanted
     });
     hub.paces.set(place, pace);
-    if let Err(e) = store::listen::tell_changed(&hub.store).await {
+    if let Err(e) = store::listen::notify_changed(&hub.store).await {
         tracing::debug!(error = %e, "other processes are not told at once: they look each second");
     }
 }

@@ -35,7 +35,7 @@ impl Default for Reaper {
 /// One batch; returns how many were taken back.
 pub async fn reap(hub: &Hub, reaper: &mut Reaper, shards: &[i16]) -> Result<usize> {
     // The lease runs by the database's clock, so the mark does too.
-    let now_there = store::hub::clock(hub.store.engine()).await?;
+    let now_there = store::hub::database_time(hub.store.engine()).await?;
     // A mark ahead of us is one of a clock that was set back.
     if now_there >= reaper.deep_at || reaper.mark > now_there {
         reaper.mark = DateTime::UNIX_EPOCH;
@@ -43,20 +43,21 @@ pub async fn reap(hub: &Hub, reaper: &mut Reaper, shards: &[i16]) -> Result<usiz
     }
     let now = hub.clock.now();
     let mut tx = hub.store.begin_engine().await?;
-    let overdue = store::delivery::overdue(&mut tx, shards, reaper.mark, limits::HOUSEKEEPING_BATCH).await?;
+    let overdue =
+        store::delivery::lock_expired_leases(&mut tx, shards, reaper.mark, limits::HOUSEKEEPING_BATCH).await?;
     let mut settles = Vec::with_capacity(overdue.len());
     let mut by_worker: BTreeMap<Tsid, usize> = BTreeMap::new();
     for row in overdue {
         // The claimer's word holds, not our own settings: they may differ since. Where it records beginnings, it is
         // because an unknown outcome must not lead to a second copy.
-        let begun = match (row.begins_recorded, row.begun) {
+        let begun = match (row.begins_recorded, row.has_in_flight_row) {
             (_, true) => BeginRecord::Present,
             (true, false) => BeginRecord::Absent,
             (false, false) => BeginRecord::NotKept,
         };
         let on_unknown = hub.providers.on_unknown(row.head.channel, &hub.settings.retry);
         let on_unknown = if row.begins_recorded { on_unknown.max(OnUnknown::Lookup) } else { on_unknown };
-        let deaths = row.deaths.saturating_add(1);
+        let deaths = row.lost_workers.saturating_add(1);
         let (outcome, step) = transition_after_lost_worker(&row.head, begun, deaths, on_unknown, now);
         let claimed_at = row.lease_until - TimeDelta::from_std(hub.settings.timing.lease()).unwrap_or_default();
         tracing::debug!(
@@ -77,13 +78,13 @@ pub async fn reap(hub: &Hub, reaper: &mut Reaper, shards: &[i16]) -> Result<usiz
             step,
             // What it may have taken is asked for there.
             provider: row.provider,
-            tried: Some(attempt_result(outcome, row.begun, row.worker, claimed_at, None)),
-            notice_id: hub.next_id(),
+            ended_attempt: Some(attempt_result(outcome, row.has_in_flight_row, row.worker, claimed_at, None)),
+            webhook_message_id: hub.next_id(),
             receipt_due: None,
-            apart: None,
-            followers: channel::followers_unprepared(row.head.channel),
+            suspect: None,
+            release_limit: channel::followers_unprepared(row.head.channel),
         };
-        settles.push(settle.set_apart(deaths));
+        settles.push(settle.as_suspect(deaths));
     }
     settles.sort_by_key(|s| s.key);
     let (won, made) = write(hub, &mut tx, &settles, now).await?;

@@ -12,14 +12,14 @@ use crate::model::capability::Batch;
 use crate::model::channel::{Channel, OnUnknown};
 use crate::model::delivery::Outcome;
 use crate::provider::Account;
-use crate::store::delivery::Claimed;
+use crate::store::delivery::ClaimedDelivery;
 
 /// Where a delivery goes, or what to settle instead.
 pub type Route = Result<(Arc<Account>, Option<Reservation>), Outcome>;
 
 /// The provider of its channel a delivery goes to; what to settle instead where none can take it now. By weight, and
 /// rather not to the one that just failed it; those of weight 0 only when no other can.
-pub fn choose(hub: &Hub, claimed: &Claimed) -> Route {
+pub fn choose(hub: &Hub, claimed: &ClaimedDelivery) -> Route {
     let channel = claimed.head.channel;
     let providers = hub.provider_states.of(channel);
     let last = claimed.provider.as_deref().filter(|_| claimed.head.attempt > 1);
@@ -66,7 +66,7 @@ fn until(outcome: &Outcome) -> Option<DateTime<Utc>> {
     if let Outcome::Deferred { until, .. } = outcome { Some(*until) } else { None }
 }
 
-fn looks_up(hub: &Hub, claimed: &Claimed) -> bool {
+fn looks_up(hub: &Hub, claimed: &ClaimedDelivery) -> bool {
     hub.providers.on_unknown(claimed.head.channel, &hub.settings.retry) >= OnUnknown::Lookup
 }
 

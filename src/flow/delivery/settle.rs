@@ -17,7 +17,7 @@ use crate::model::lane::Lane;
 use crate::model::receipt::AttemptReference;
 use crate::shutdown::may_die_at;
 use crate::store;
-use crate::store::delivery::{Lifted, Settle, Waiting, Won};
+use crate::store::delivery::{LateAcceptance, Settle, SettledStep, UnsettledDelivery};
 use crate::telemetry::observe;
 
 use crate::flow::fallback::{self, NewFallbacks};
@@ -31,15 +31,18 @@ pub async fn settle(hub: &Hub, mut batch: Vec<Settle>) -> Result<()> {
     let now = hub.clock.now();
     let Some(channel) = batch.first().map(|s| s.lane.channel()) else { return Ok(()) };
     let (won, made) = if batch.iter().any(|s| {
-        in_doubt(s) || s.apart.is_some() || fallback::requested_by(s).is_some() || provider_reference(hub, s).is_some()
+        in_doubt(s)
+            || s.suspect.is_some()
+            || fallback::requested_by(s).is_some()
+            || provider_reference(hub, s).is_some()
     }) {
-        let mut tx = hub.store.begin_serving(channel).await?;
+        let mut tx = hub.store.begin_for(channel).await?;
         let written = write(hub, &mut tx, &batch, now).await?;
         may_die_at("settle.before_commit");
         tx.commit().await?;
         written
     } else {
-        (store::delivery::settle(hub.store.serving(channel), &batch, now).await?, fallback::NewFallbacks::default())
+        (store::delivery::settle(hub.store.pool_for(channel), &batch, now).await?, fallback::NewFallbacks::default())
     };
     may_die_at("settle.after_commit");
     observe(&hub.metrics.settle_seconds, &[], began.elapsed());
@@ -54,7 +57,7 @@ pub async fn settle(hub: &Hub, mut batch: Vec<Settle>) -> Result<()> {
     }
     // A wish to cancel that came during the call was not known when its step was decided.
     let waits = |s: &&Settle| matches!(s.step.status, Status::Scheduled | Status::Pending) && won[&s.key];
-    let unwanted: Vec<Waiting> = winners.iter().filter(waits).map(Waiting::after).collect();
+    let unwanted: Vec<UnsettledDelivery> = winners.iter().filter(waits).map(UnsettledDelivery::after_step).collect();
     if !unwanted.is_empty() {
         end_waiting(hub, unwanted, &Outcome::Canceled).await?;
     }
@@ -68,7 +71,7 @@ fn in_doubt(settle: &Settle) -> bool {
 
 /// By which id of its provider's own receipts will know an attempt, if they do not repeat our reference.
 fn provider_reference(hub: &Hub, settle: &Settle) -> Option<(String, String, AttemptReference)> {
-    let (provider, id) = (settle.provider.clone()?, settle.tried.as_ref()?.provider_ref.clone()?);
+    let (provider, id) = (settle.provider.clone()?, settle.ended_attempt.as_ref()?.provider_ref.clone()?);
     let of = hub.providers.get(&provider)?.capability(settle.lane.channel())?;
     let known = of.receipt_within.is_some() && !of.repeats_reference && id.len() <= limits::EVENT_KEY_BYTES;
     known.then_some((provider, id, AttemptReference { key: settle.key, attempt: settle.head.attempt }))
@@ -95,15 +98,15 @@ pub(super) async fn write(
     tx: &mut store::Conn,
     batch: &[Settle],
     now: DateTime<Utc>,
-) -> Result<(Vec<Won>, NewFallbacks)> {
+) -> Result<(Vec<SettledStep>, NewFallbacks)> {
     let won = store::delivery::settle(&mut *tx, batch, now).await?;
     let kept: HashSet<DeliveryKey> = won.iter().map(|w| w.key).collect();
     let doubtful: Vec<DeliveryKey> =
         batch.iter().filter(|s| in_doubt(s) && kept.contains(&s.key)).map(|s| s.key).collect();
     insert_provider_refs(hub, tx, batch.iter().filter(|s| kept.contains(&s.key))).await?;
-    let apart: Vec<&Settle> = batch.iter().filter(|s| s.apart.is_some() && kept.contains(&s.key)).collect();
+    let apart: Vec<&Settle> = batch.iter().filter(|s| s.suspect.is_some() && kept.contains(&s.key)).collect();
     if !apart.is_empty() {
-        store::suspect::put(&mut *tx, &apart).await?;
+        store::suspect::upsert(&mut *tx, &apart).await?;
     }
     let lifted = correct(hub, tx, &doubtful, now).await?;
     let follows = batch.iter().filter(|s| kept.contains(&s.key)).filter_map(fallback::requested_by);
@@ -117,9 +120,9 @@ pub(super) async fn write(
 async fn settle_late(hub: &Hub, losers: &[Settle], now: DateTime<Utc>) -> Result<()> {
     let keys: Vec<DeliveryKey> = losers.iter().map(|s| s.key).collect();
     let Some(channel) = losers.first().map(|s| s.lane.channel()) else { return Ok(()) };
-    let mut tx = hub.store.begin_serving(channel).await?;
+    let mut tx = hub.store.begin_for(channel).await?;
     store::delivery::lock(&mut tx, &keys).await?;
-    let kept = store::attempt::late(&mut *tx, losers, now).await?;
+    let kept = store::attempt::record_late_outcomes(&mut *tx, losers, now).await?;
     insert_provider_refs(hub, &mut tx, losers).await?;
     may_die_at("late.before_commit");
     let made = correct(hub, &mut tx, &keys, now).await?;
@@ -147,16 +150,16 @@ async fn correct(
     if lifted.is_empty() {
         return Ok(made);
     }
-    let due = |l: &Lifted| {
+    let due = |l: &LateAcceptance| {
         let within = receipt::receipt_window(hub, l.provider.as_deref(), l.lane.channel())?;
         Some((l.key, now + within))
     };
     let due: HashMap<DeliveryKey, DateTime<Utc>> = lifted.iter().filter_map(due).collect();
     let awaited: Vec<_> = due.iter().map(|(key, at)| (*key, Some(*at))).collect();
-    store::delivery::await_receipts(&mut *tx, &awaited).await?;
+    store::delivery::set_receipt_due(&mut *tx, &awaited).await?;
     fallback::shorten_receipt_waits(hub, tx, &due, now).await?;
     tracing::info!(lifted = lifted.len(), "late answers tell that these had been sent");
-    let notice = |lifted: &Lifted| NewEvent {
+    let notice = |lifted: &LateAcceptance| NewEvent {
         partner_id: lifted.partner_id,
         shard: lifted.key.shard,
         about: Some(lifted.key.message_id),
@@ -165,7 +168,7 @@ async fn correct(
         payload: EventPayload {
             event: EventKind::Sent.as_str().into(),
             no: lifted.key.no,
-            seq: lifted.seq,
+            seq: lifted.event_seq,
             attempt: Some(lifted.attempt),
             lane: Some(lifted.lane.0),
             status: Some(Status::Sent.as_str().into()),
@@ -186,14 +189,14 @@ async fn correct(
 }
 
 /// After the commit: counts, and wakes workers for what is PENDING again.
-pub fn notify_workers(hub: &Hub, winners: &[Settle], won: &[Won]) {
+pub fn notify_workers(hub: &Hub, winners: &[Settle], won: &[SettledStep]) {
     for settle in winners {
         let labels = [settle.lane.channel().as_str(), settle.step.status.as_str()];
         hub.metrics.settled.with_label_values(&labels).inc();
     }
     let again = winners.iter().filter(|s| s.step.status == Status::Pending);
     let again = again.filter_map(|s| Some(((s.key.shard, s.lane), s.step.ready_at?)));
-    let heard: HashSet<DeliveryKey> = won.iter().filter(|w| w.heard).map(|w| w.key).collect();
+    let heard: HashSet<DeliveryKey> = won.iter().filter(|w| w.has_subscribers).map(|w| w.key).collect();
     let told = winners.iter().filter(|s| heard.contains(&s.key));
     let told = told.map(|s| {
         let lane = Lane::of_events(s.lane.priority(), s.lane.is_overflow());
@@ -203,7 +206,7 @@ pub fn notify_workers(hub: &Hub, winners: &[Settle], won: &[Won]) {
 }
 
 /// Ends deliveries that no worker holds; returns how many were still as they were seen.
-pub async fn end_waiting(hub: &Hub, waiting: Vec<Waiting>, outcome: &Outcome) -> Result<usize> {
+pub async fn end_waiting(hub: &Hub, waiting: Vec<UnsettledDelivery>, outcome: &Outcome) -> Result<usize> {
     let now = hub.clock.now();
     let mut settles: Vec<Settle> = waiting
         .into_iter()
@@ -220,11 +223,11 @@ pub async fn end_waiting(hub: &Hub, waiting: Vec<Waiting>, outcome: &Outcome) ->
                 0.0,
             ),
             provider: None,
-            tried: None,
-            notice_id: hub.next_id(),
+            ended_attempt: None,
+            webhook_message_id: hub.next_id(),
             receipt_due: None,
-            apart: None,
-            followers: channel::followers_unprepared(w.head.channel),
+            suspect: None,
+            release_limit: channel::followers_unprepared(w.head.channel),
         })
         .collect();
     settles.sort_by_key(|s| s.key);

@@ -10,7 +10,7 @@ use crate::model::channel::OnUnknown;
 use crate::model::delivery::{Outcome, Status, next_transition};
 use crate::model::provider_text::clean;
 use crate::model::retry::Profile;
-use crate::store::delivery::{Claimed, Settle, Tried};
+use crate::store::delivery::{ClaimedDelivery, EndedAttempt, Settle};
 
 use super::claim::LeaseHolder;
 use crate::flow::channel::{self, Preparation};
@@ -32,7 +32,7 @@ pub(super) struct CallDetails<'a> {
 /// The settle that an outcome leads to.
 pub(super) fn settle_of(
     hub: &Hub,
-    claimed: &Claimed,
+    claimed: &ClaimedDelivery,
     holder: LeaseHolder,
     outcome: Outcome,
     call: Option<CallDetails<'_>>,
@@ -49,16 +49,16 @@ pub(super) fn settle_of(
     let policy = policy.with_profile(profile).after_waiting(waited);
     let step = next_transition(&claimed.head, &outcome, &policy, on_unknown, now, rand::random());
     Settle {
-        followers: channel::followers(hub, claimed, call.as_ref().map(|c| c.preparation)),
+        release_limit: channel::followers(hub, claimed, call.as_ref().map(|c| c.preparation)),
         receipt_due: receipt_within.filter(|_| step.status == Status::Sent).map(|within| now + within),
         key: claimed.key,
         lane: claimed.lane,
         head: claimed.head,
         step,
         provider: call.filter(|_| called_at.is_some()).map(|c| c.provider.to_owned()),
-        tried: Some(attempt_result(outcome, begun, holder.worker, holder.claimed_at, called_at)),
-        notice_id: hub.next_id(),
-        apart: None,
+        ended_attempt: Some(attempt_result(outcome, begun, holder.worker, holder.claimed_at, called_at)),
+        webhook_message_id: hub.next_id(),
+        suspect: None,
     }
 }
 
@@ -69,7 +69,7 @@ pub(super) fn attempt_result(
     worker: Tsid,
     claimed_at: DateTime<Utc>,
     called_at: Option<DateTime<Utc>>,
-) -> Tried {
+) -> EndedAttempt {
     let kind = outcome.kind();
     let (code, detail, provider_ref) = match outcome {
         Outcome::Accepted { provider_ref } => (None, None, provider_ref),
@@ -81,9 +81,9 @@ pub(super) fn attempt_result(
         Outcome::Expired => (Some("expired".to_owned()), None, None),
         Outcome::Canceled => (Some("canceled".to_owned()), None, None),
     };
-    Tried {
+    EndedAttempt {
         outcome: kind,
-        begun,
+        has_in_flight_row: begun,
         worker,
         claimed_at,
         called_at,

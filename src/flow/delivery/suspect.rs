@@ -17,7 +17,7 @@ use super::load::load;
 /// Claims the next suspect that is due and calls it; what is to be settled then. None: none is due.
 pub async fn call_next(hub: &Hub, worker: Tsid, shards: &[i16], channels: &[Channel]) -> Result<Option<Vec<Settle>>> {
     let Some((claim, deaths)) = claim_suspect(hub, worker, shards, channels).await? else {
-        store::suspect::forget(hub.store.engine(), shards, None).await?;
+        store::suspect::delete_resolved(hub.store.engine(), shards, None).await?;
         return Ok(None);
     };
     let ready = load(hub, claim).await;
@@ -26,12 +26,12 @@ pub async fn call_next(hub: &Hub, worker: Tsid, shards: &[i16], channels: &[Chan
         settles.extend(call(hub, request).await);
     }
     // What was not called proves nothing: it stays apart.
-    let not_called = |s: &Settle| s.tried.as_ref().is_some_and(|t| t.outcome == OutcomeKind::NotCalled);
-    Ok(Some(settles.into_iter().map(|s| if not_called(&s) { s.set_apart(deaths) } else { s }).collect()))
+    let not_called = |s: &Settle| s.ended_attempt.as_ref().is_some_and(|t| t.outcome == OutcomeKind::NotCalled);
+    Ok(Some(settles.into_iter().map(|s| if not_called(&s) { s.as_suspect(deaths) } else { s }).collect()))
 }
 
 /// After a suspect's settle was written: forgets it, unless it stays apart.
 pub async fn forget(hub: &Hub, key: (i16, Tsid)) -> Result<()> {
-    store::suspect::forget(hub.store.engine(), &[key.0], Some(key.1)).await?;
+    store::suspect::delete_resolved(hub.store.engine(), &[key.0], Some(key.1)).await?;
     Ok(())
 }

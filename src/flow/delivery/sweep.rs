@@ -20,7 +20,7 @@ pub struct Sweeper {
 pub async fn sweep(hub: &Hub, sweeper: &mut Sweeper) -> Result<usize> {
     let now = hub.clock.now();
     let from = sweeper.next.unwrap_or((i16::MIN, i16::MIN, DateTime::UNIX_EPOCH));
-    let swept = store::delivery::worthless(hub.store.engine(), from, now, limits::HOUSEKEEPING_BATCH).await?;
+    let swept = store::delivery::expired_pending(hub.store.engine(), from, now, limits::HOUSEKEEPING_BATCH).await?;
     sweeper.next = swept.next;
     end_waiting(hub, swept.expired, &Outcome::Expired).await
 }

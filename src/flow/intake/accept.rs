@@ -10,7 +10,7 @@ use crate::model::message::PostedMessage;
 use crate::model::partner::Partner;
 use crate::shutdown::may_die_at;
 use crate::store;
-use crate::store::message::Insert;
+use crate::store::message::NewMessageRow;
 
 /// Accepts one message, in one commit with others that arrive meanwhile.
 ///
@@ -44,7 +44,7 @@ pub async fn accept_all(hub: &Hub, partner: &Partner, batch: Vec<PostedMessage>)
         Ok::<_, Error>(inserts)
     })?;
     places.extend(faulty.iter().map(|(place, _)| *place));
-    let refs: Vec<&Insert> = inserts.iter().collect();
+    let refs: Vec<&NewMessageRow> = inserts.iter().collect();
     let now = hub.clock.now();
     let mut tx = hub.store.begin_intake().await?;
     let inserted = store::message::insert(&mut *tx, &refs, now).await?;

@@ -5,11 +5,11 @@ use chrono::{DateTime, Utc};
 use crate::hub::Hub;
 use crate::model::delivery::Status;
 use crate::model::idempotency::Accepted;
-use crate::store::message::Insert;
+use crate::store::message::NewMessageRow;
 
 /// Counts messages that were accepted, and wakes workers where something can go at once, ready since `now`. Called
 /// after the commit, never before.
-pub fn announce(hub: &Hub, all: &[(&Insert, &Accepted)], now: DateTime<Utc>) {
+pub fn announce(hub: &Hub, all: &[(&NewMessageRow, &Accepted)], now: DateTime<Utc>) {
     let fresh = || all.iter().filter(|(_, accepted)| !accepted.replayed);
     let new = fresh().count();
     hub.metrics.accepted.with_label_values(&["new"]).inc_by(new as u64);
@@ -17,7 +17,7 @@ pub fn announce(hub: &Hub, all: &[(&Insert, &Accepted)], now: DateTime<Utc>) {
     let ready = fresh().filter(|(_, accepted)| accepted.status == Status::Pending);
     let ready = ready.flat_map(|(insert, _)| insert.lanes.iter().map(move |lane| ((insert.shard, *lane), now)));
     let events = fresh().filter(|(_, accepted)| accepted.has_subscribers);
-    let events = events.map(|(insert, _)| ((insert.shard, insert.notice_lane), now));
+    let events = events.map(|(insert, _)| ((insert.shard, insert.webhook_lane), now));
     hub.wake.notify(ready.chain(events));
 }
 

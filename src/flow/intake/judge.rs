@@ -11,7 +11,7 @@ use crate::model::message::PostedMessage;
 use crate::model::partner::Partner;
 use crate::store;
 use crate::store::idempotency::{self, IdempotencyKey};
-use crate::store::message::{Insert, Written};
+use crate::store::message::{InsertedMessage, NewMessageRow};
 
 /// Answers messages that `store::message::insert` was called for, in their order; `inserted` is what it returned. Asks
 /// the database only for the holders of keys that were taken.
@@ -20,20 +20,20 @@ use crate::store::message::{Insert, Written};
 /// `Error::Unavailable` if the database cannot be reached. A message that is refused has its error in its own place.
 pub async fn answers(
     db: impl store::Db<'_>,
-    inserts: &[&Insert],
-    inserted: &[Written],
+    inserts: &[&NewMessageRow],
+    inserted: &[InsertedMessage],
 ) -> Result<Vec<Result<Accepted>>> {
-    let inserted: HashMap<Tsid, bool> = inserted.iter().map(|w| (w.message_id, w.heard)).collect();
-    let key = |i: &&&Insert| IdempotencyKey {
+    let inserted: HashMap<Tsid, bool> = inserted.iter().map(|w| (w.message_id, w.has_subscribers)).collect();
+    let key = |i: &&&NewMessageRow| IdempotencyKey {
         shard: i.shard,
         partner_id: i.partner_id,
         client_msg_id: i.message.client_msg_id.clone().unwrap_or_default(),
         hash: i.key_hash.unwrap_or_default(),
     };
     let left_out: Vec<_> = inserts.iter().filter(|i| !inserted.contains_key(&i.message_id)).map(|i| key(&i)).collect();
-    let holders = if left_out.is_empty() { Vec::new() } else { idempotency::find(db, &left_out).await? };
+    let holders = if left_out.is_empty() { Vec::new() } else { idempotency::find_holders(db, &left_out).await? };
     let mut holders = holders.into_iter();
-    let answer = |i: &&Insert| match inserted.get(&i.message_id) {
+    let answer = |i: &&NewMessageRow| match inserted.get(&i.message_id) {
         Some(has_subscribers) => Ok(answer_new(&i.message, i.message_id, i.created_at, *has_subscribers)),
         None => answer_key_taken(&i.message, &i.fingerprint, holders.next().flatten().as_ref()),
     };
@@ -56,7 +56,7 @@ pub async fn stored_before(
         Some(IdempotencyKey { shard: partner.shard, partner_id: partner.partner_id, client_msg_id, hash })
     };
     let keys: Vec<_> = asked.iter().filter_map(keyed).collect();
-    let holders = if keys.is_empty() { Vec::new() } else { idempotency::find(db, &keys).await? };
+    let holders = if keys.is_empty() { Vec::new() } else { idempotency::find_holders(db, &keys).await? };
     let mut holders = holders.into_iter();
     let answer = |(_, posted): &(&Partner, &PostedMessage)| match posted
         .message

@@ -9,26 +9,26 @@ use crate::model::lane::Lane;
 use crate::model::message::{NewDelivery, NewMessage, PostedMessage};
 use crate::model::partner::Partner;
 use crate::store;
-use crate::store::message::Insert;
+use crate::store::message::NewMessageRow;
 
 /// Gives a message of this partner its id, its lanes and its attempts, and seals its content if the partner asks for
 /// that. Counts it to the partner's share of its lanes: each message is prepared once.
 ///
 /// # Errors
 /// `Error::Internal` if the content cannot be sealed.
-pub fn prepare(hub: &Hub, partner: &Partner, posted: PostedMessage) -> Result<Insert> {
+pub fn prepare(hub: &Hub, partner: &Partner, posted: PostedMessage) -> Result<NewMessageRow> {
     let PostedMessage { message, fingerprint, .. } = posted;
     let message_id = hub.next_id();
-    let detail = store::message::write_detail(&hub.keyring, message_id, &message.detail, partner.encrypt_content)?;
+    let detail = store::message::encode_detail(&hub.keyring, message_id, &message.detail, partner.encrypt_content)?;
     let lanes = lanes(hub, partner, &message);
     // The event of its acceptance gives way as it does.
     let overflow = lanes.first().is_some_and(|lane| lane.is_overflow());
     let attempts = |d: &NewDelivery| hub.settings.retry.policy(d.channel, d.has_fallback).max_attempts;
     let max_attempts = message.deliveries.iter().map(|d| d.max_attempts.unwrap_or_else(|| attempts(d))).collect();
-    Ok(Insert {
+    Ok(NewMessageRow {
         lanes,
-        notice_id: hub.next_id(),
-        notice_lane: Lane::of_events(message.priority, overflow),
+        webhook_message_id: hub.next_id(),
+        webhook_lane: Lane::of_events(message.priority, overflow),
         message_id,
         detail,
         partner_id: partner.partner_id,

@@ -10,7 +10,7 @@ use crate::hub::Hub;
 use crate::hub::intake_queue::{Request, Requests};
 use crate::model::idempotency::Accepted;
 use crate::shutdown::may_die_at;
-use crate::store::message::{self, Insert};
+use crate::store::message::{self, NewMessageRow};
 
 /// Starts the writers: several (`intake_writers`), so that one group gathers and is written while another's commit
 /// waits for the disk. They end when the process stops and the queue is empty.
@@ -27,7 +27,7 @@ pub fn start(hub: &Hub, requests: Requests) {
 }
 
 async fn write_group(hub: &Hub, group: Vec<Request>) {
-    let inserts: Vec<&Insert> = group.iter().map(|r| &r.insert).collect();
+    let inserts: Vec<&NewMessageRow> = group.iter().map(|r| &r.insert).collect();
     match write(hub, &inserts).await {
         Ok(answers) => group.into_iter().zip(answers).for_each(|(request, answer)| request.answer(answer)),
         Err(Error::Unavailable(why)) => {
@@ -51,7 +51,7 @@ async fn write_group(hub: &Hub, group: Vec<Request>) {
     }
 }
 
-async fn write(hub: &Hub, inserts: &[&Insert]) -> Result<Vec<Result<Accepted>>> {
+async fn write(hub: &Hub, inserts: &[&NewMessageRow]) -> Result<Vec<Result<Accepted>>> {
     let (db, now) = (hub.store.intake(), hub.clock.now());
     may_die_at("accept.before_commit");
     let inserted = message::insert(db, inserts, now).await?;

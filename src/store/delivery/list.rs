@@ -1,4 +1,4 @@
-//! Deliveries as people look at them, and as their recipients are erased.
+//! Deliveries as the API lists them, and the erasure of their recipients.
 
 use chrono::{DateTime, Utc};
 
@@ -6,9 +6,9 @@ use crate::error::Result;
 use crate::id::Tsid;
 use crate::model::delivery::Status;
 use crate::model::lane::Lane;
-use crate::store::{Db, word};
+use crate::store::{Db, parse_word};
 
-/// A delivery as people look at it.
+/// A delivery as the API shows it.
 #[derive(Debug, Clone)]
 pub struct DeliveryRow {
     pub partner_id: Tsid,
@@ -17,31 +17,39 @@ pub struct DeliveryRow {
     pub no: i16,
     pub lane: Lane,
     pub status: Status,
+    /// Attempts spent.
     pub attempt: i16,
     pub max_attempts: i16,
+    /// Index of its content in the message.
     pub content: i16,
+    /// An attempt may have been accepted by a provider.
     pub possibly_sent: bool,
     pub cancel_requested: bool,
+    /// From when it may be claimed (PENDING) or promoted (SCHEDULED); a far future time while parked.
     pub ready_at: DateTime<Utc>,
     pub lease_until: Option<DateTime<Utc>>,
     pub worker: Option<Tsid>,
     pub expires_at: Option<DateTime<Utc>>,
     pub settled_at: Option<DateTime<Utc>>,
+    /// Normalised, as the provider gets it.
     pub recipient: String,
-    /// How the partner wrote the recipient, where that is not the same.
-    pub written: Option<String>,
+    /// The recipient as the partner wrote it, if that differs.
+    pub recipient_as_given: Option<String>,
     pub provider: Option<String>,
+    /// Stable word of `DELIVERY_REASONS` or of `model::retry`.
     pub reason: Option<String>,
-    /// Where a fallback was made: the number of the first of them.
+    /// With a fallback: the number of the first delivery of the chain.
     pub chain: Option<i16>,
+    /// It has a fallback that was not used yet.
     pub has_fallback: bool,
+    /// Until when a receipt is awaited.
     pub receipt_due: Option<DateTime<Utc>>,
 }
 
 impl DeliveryRow {
-    /// The recipient in the partner's words.
+    /// The recipient as the partner wrote it.
     pub fn to(&self) -> &str {
-        self.written.as_deref().unwrap_or(&self.recipient)
+        self.recipient_as_given.as_deref().unwrap_or(&self.recipient)
     }
 }
 
@@ -53,7 +61,7 @@ macro_rules! row {
             message_id: Tsid($r.message_id),
             no: $r.no,
             lane: Lane($r.lane),
-            status: word(&$r.status, "status")?,
+            status: parse_word(&$r.status, "status")?,
             attempt: $r.attempt,
             max_attempts: $r.max_attempts,
             content: $r.content,
@@ -65,7 +73,7 @@ macro_rules! row {
             expires_at: $r.expires_at,
             settled_at: $r.settled_at,
             recipient: $r.recipient,
-            written: $r.written,
+            recipient_as_given: $r.written,
             provider: $r.provider,
             reason: $r.reason,
             chain: $r.chain,
@@ -75,12 +83,12 @@ macro_rules! row {
     };
 }
 
-/// The deliveries of a partner's message, by number; with `no` that one alone. None where the message is not the
+/// The deliveries of a partner's message, by number; with `no` that one alone. Empty if the message is not the
 /// partner's.
 ///
 /// # Errors
-/// `Error::Unavailable` if the database cannot be reached. `Error::Internal` for a status that this program does not
-/// know.
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time. `Error::Internal` for a stored
+/// status that this program does not know.
 pub async fn of_message(
     db: impl Db<'_>,
     partner_id: Tsid,
@@ -92,10 +100,10 @@ pub async fn of_message(
     rows.fetch_all(db).await?.into_iter().map(|r| Ok(row!(r))).collect()
 }
 
-/// Whether a delivery of a partner's message is not settled yet, or was settled at this time or later.
+/// Whether a partner's message has a delivery that is not settled, or was settled at `settled_since` or later.
 ///
 /// # Errors
-/// `Error::Unavailable` if the database cannot be reached.
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
 pub async fn visible(
     db: impl Db<'_>,
     partner_id: Tsid,
@@ -108,40 +116,43 @@ pub async fn visible(
     Ok(visible.fetch_one(db).await?)
 }
 
-/// Which deliveries to list.
+/// Which deliveries to list; None does not filter.
 #[derive(Debug, Clone)]
-pub struct Filter {
+pub struct DeliveryFilter {
     pub status: Option<Status>,
-    /// First and last lane of a channel; none: all channels but WEBHOOK.
+    /// First and last lane of a channel; None: all channels but WEBHOOK.
     pub lanes: Option<(i16, i16)>,
     pub provider: Option<String>,
     pub reason: Option<String>,
-    /// A recipient as it is kept, or as the partner wrote it …
+    /// A recipient as stored, or as the partner wrote it.
     pub to: Option<String>,
-    /// … as E.164, if it is a phone number …
+    /// `to` as E.164, if it is a phone number.
     pub phone: Option<String>,
-    /// … and in small letters, if it is an e-mail address.
+    /// `to` in lower case, if it is an e-mail address.
     pub mailbox: Option<String>,
 }
 
-/// Where a page of deliveries begins: behind this delivery, within these ids.
+/// A page of a list of deliveries.
 #[derive(Debug, Clone, Copy)]
-pub struct Window {
+pub struct DeliveryPage {
+    /// The last delivery of the page before.
     pub after: (Tsid, i16),
+    /// Message ids below this and from `from` on: the time range.
     pub below: Tsid,
     pub from: Tsid,
 }
 
-/// Up to `rows` deliveries of these partners (id and shard of each) that pass the filter, newest first.
+/// Up to `rows` deliveries of these partners (id and shard of each) that pass the filter: message ids descending,
+/// delivery numbers ascending.
 ///
 /// # Errors
-/// `Error::Unavailable` if the database cannot be reached. `Error::Internal` for a status that this program does not
-/// know.
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time. `Error::Internal` for a stored
+/// status that this program does not know.
 pub async fn list(
     db: impl Db<'_>,
     owners: &[(Tsid, i16)],
-    filter: &Filter,
-    window: Window,
+    filter: &DeliveryFilter,
+    window: DeliveryPage,
     rows: i64,
 ) -> Result<Vec<DeliveryRow>> {
     let found = sqlx::query_file!(
@@ -167,43 +178,54 @@ pub async fn list(
     found.into_iter().map(|r| Ok(row!(r))).collect()
 }
 
-/// Which delivery of a message goes to whom, and says what.
-pub struct Addressed {
+/// Recipient and content of a delivery.
+pub struct DeliveryRecipient {
     pub no: i16,
+    /// Index of its content in the message.
     pub content: i16,
+    /// Normalised, as the provider gets it.
     pub recipient: String,
-    pub written: Option<String>,
+    /// The recipient as the partner wrote it, if that differs.
+    pub recipient_as_given: Option<String>,
     pub status: Status,
 }
 
-/// Recipient and content of each delivery of a message.
+/// Recipient, content and status of each delivery of a message, by number.
 ///
 /// # Errors
-/// `Error::Unavailable` if the database cannot be reached. `Error::Internal` for a status that this program does not
-/// know.
-pub async fn contents(db: impl Db<'_>, shard: i16, message_id: Tsid) -> Result<Vec<Addressed>> {
-    let rows = sqlx::query_file!("sql/delivery/contents.sql", shard, message_id.0).fetch_all(db).await?.into_iter();
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time. `Error::Internal` for a stored
+/// status that this program does not know.
+pub async fn recipients(db: impl Db<'_>, shard: i16, message_id: Tsid) -> Result<Vec<DeliveryRecipient>> {
+    let rows = sqlx::query_file!("sql/delivery/recipients.sql", shard, message_id.0).fetch_all(db).await?.into_iter();
     let row = rows.map(|r| {
-        let status = word(&r.status, "status")?;
-        Ok(Addressed { no: r.no, content: r.content, recipient: r.recipient, written: r.written, status })
+        let status = parse_word(&r.status, "status")?;
+        Ok(DeliveryRecipient {
+            no: r.no,
+            content: r.content,
+            recipient: r.recipient,
+            recipient_as_given: r.written,
+            status,
+        })
     });
     row.collect()
 }
 
-/// Erases what providers said of these deliveries, and their own ids of them. The receipts are locked by
-/// `receipt::hold`.
+/// Erases providers' answers about these deliveries of a message, and the providers' own ids. The caller has locked the
+/// receipts with `receipt::lock_of_messages`.
 ///
 /// # Errors
-/// `Error::Unavailable` if the database cannot be reached; the transaction may have committed.
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
 pub async fn redact_answers(db: impl Db<'_>, shard: i16, message_id: Tsid, nos: &[i16]) -> Result<()> {
     sqlx::query_file!("sql/delivery/redact_answers.sql", shard, message_id.0, nos).execute(db).await?;
     Ok(())
 }
 
-/// Erases the recipients of these deliveries.
+/// Erases the recipients of these deliveries of a message.
 ///
 /// # Errors
-/// `Error::Unavailable` if the database cannot be reached; the transaction may have committed.
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
 pub async fn redact_recipients(db: impl Db<'_>, shard: i16, message_id: Tsid, nos: &[i16]) -> Result<()> {
     sqlx::query_file!("sql/delivery/redact_recipients.sql", shard, message_id.0, nos).execute(db).await?;
     Ok(())

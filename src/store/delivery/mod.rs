@@ -1,4 +1,4 @@
-//! Deliveries: the queue's few statements, and what people ask.
+//! Deliveries: the queue's statements, and the reads that the API needs.
 
 /// The law's view of a row. `$status` and `$cancel` are given where the statement does not return them.
 macro_rules! head {
@@ -23,19 +23,24 @@ mod receipt;
 mod settle;
 mod webhook;
 
-pub use fallback::{Origin, ReadUpTo, StandIn, fall_back, origins, standing_by};
+pub use fallback::{
+    LanePosition, NewFallback, ReplaceableDelivery, insert_fallbacks, lock_pending_with_fallback, lock_replaceable,
+};
 pub use list::{
-    Addressed, DeliveryRow, Filter, Window, contents, list, of_message, redact_answers, redact_recipients, visible,
+    DeliveryFilter, DeliveryPage, DeliveryRecipient, DeliveryRow, list, of_message, recipients, redact_answers,
+    redact_recipients, visible,
 };
 pub use queue::{
-    Ask, Claimed, Overdue, SweepPosition, Swept, Waiting, claim, extend, lock, overdue, promote, request_cancel,
-    unsettled, worthless,
+    ClaimRequest, ClaimedDelivery, ExpiredLease, SweepPosition, SweptSlice, UnsettledDelivery, claim, expired_pending,
+    extend_lease, lock, lock_expired_leases, promote, request_cancel, unsettled,
 };
 pub use receipt::{
-    DeliveryHead, Lifted, Moved, Receive, apply_late_acceptances, apply_receipts, await_receipts, due, heads,
+    DeliveryHead, LateAcceptance, ReceiptUpdate, UpdatedDelivery, apply_late_acceptances, apply_receipts,
+    lock_for_receipts, lock_receipt_overdue, set_receipt_due,
 };
-pub use settle::{Apart, Redriven, Settle, Tried, Won, redrive, settle};
+pub use settle::{EndedAttempt, RedrivenDelivery, Settle, SettledStep, SuspectEntry, redrive, settle};
 pub use webhook::{
-    Along, Call, Hastened, OpenWebhook, Sequence, SequencePosition, Webhook, WebhookFilter, WebhookMessage,
-    count_retrying, fill_about, hasten, of_endpoint, release, release_next, sequences, stalled, webhooks_of_message,
+    EndpointPosition, OpenWebhook, RetriedNow, Sequence, SequencePosition, WebhookCall, WebhookFilter, WebhookMessage,
+    WebhookRow, backfill_about, count_retrying, of_endpoint, release, release_next, retry_now, sequences, stalled,
+    webhooks_of_message,
 };

@@ -1,4 +1,4 @@
-//! Deliveries as receipts find and move them.
+//! Deliveries as receipts and late acceptances change them.
 
 use chrono::{DateTime, Utc};
 
@@ -7,31 +7,38 @@ use crate::id::Tsid;
 use crate::model::delivery::{DeliveryKey, Status};
 use crate::model::lane::Lane;
 use crate::model::stats::{Counts, count_delta};
-use crate::store::keys::{Keys, key};
+use crate::store::keys::{KeyColumns, key};
 use crate::store::stats::StatDeltas;
-use crate::store::{Conn, Db, word};
+use crate::store::{Conn, Db, parse_word};
 
 /// Statuses that evidence of an accepted attempt may still change to SENT.
-const LIFTED: [Status; 3] = [Status::Scheduled, Status::Pending, Status::Undetermined];
+const CORRECTABLE: [Status; 3] = [Status::Scheduled, Status::Pending, Status::Undetermined];
 
-/// A delivery that is SENT because an attempt that was given up turned out to have been accepted.
-pub struct Lifted {
+/// A delivery that became SENT because an attempt given up as lost had been accepted.
+pub struct LateAcceptance {
     pub key: DeliveryKey,
-    pub seq: i16,
+    /// Number of the event 'delivery.sent'.
+    pub event_seq: i16,
+    /// The accepted attempt, and its provider.
     pub attempt: i16,
     pub provider: Option<String>,
     pub partner_id: Tsid,
     pub lane: Lane,
 }
 
-/// Makes those of these deliveries SENT that have an accepted attempt, and whose status says less; with event and
-/// statistics. A retry that waits is called off by it. Returns those that changed.
+/// Changes those of these deliveries to SENT that have an accepted attempt and a status that admits it, with event and
+/// statistics. A waiting retry is thereby called off. Returns the changed deliveries.
 ///
 /// # Errors
-/// `Error::Unavailable` if the database cannot be reached; the transaction may have committed.
-pub async fn apply_late_acceptances(db: impl Db<'_>, keys: &[DeliveryKey], now: DateTime<Utc>) -> Result<Vec<Lifted>> {
-    let Some(keys) = Keys::of(keys.iter().copied()) else { return Ok(Vec::new()) };
-    let law = StatDeltas::of(&LIFTED, |was| count_delta(was, Status::Sent));
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
+pub async fn apply_late_acceptances(
+    db: impl Db<'_>,
+    keys: &[DeliveryKey],
+    now: DateTime<Utc>,
+) -> Result<Vec<LateAcceptance>> {
+    let Some(keys) = KeyColumns::of(keys.iter().copied()) else { return Ok(Vec::new()) };
+    let law = StatDeltas::of(&CORRECTABLE, |was| count_delta(was, Status::Sent));
     let rows = sqlx::query_file!(
         "sql/delivery/apply_late_acceptances.sql",
         &keys.shards,
@@ -45,9 +52,9 @@ pub async fn apply_late_acceptances(db: impl Db<'_>, keys: &[DeliveryKey], now: 
     )
     .fetch_all(db)
     .await?;
-    let row = rows.into_iter().map(|r| Lifted {
+    let row = rows.into_iter().map(|r| LateAcceptance {
         key: key(r.shard, r.message_id, r.no),
-        seq: r.event_seq,
+        event_seq: r.event_seq,
         attempt: r.attempt,
         provider: r.provider,
         partner_id: Tsid(r.partner_id),
@@ -56,7 +63,7 @@ pub async fn apply_late_acceptances(db: impl Db<'_>, keys: &[DeliveryKey], now: 
     Ok(row.collect())
 }
 
-/// A delivery whose row is held, as receipts find it.
+/// A locked delivery as the evaluation of receipts needs it.
 #[derive(Debug, Clone)]
 pub struct DeliveryHead {
     pub key: DeliveryKey,
@@ -67,6 +74,7 @@ pub struct DeliveryHead {
     pub reason: Option<String>,
     pub provider: Option<String>,
     pub has_fallback: bool,
+    /// Until when a receipt is awaited.
     pub receipt_due: Option<DateTime<Utc>>,
     pub settled_at: Option<DateTime<Utc>>,
 }
@@ -77,7 +85,7 @@ macro_rules! found {
             key: key($r.shard, $r.message_id, $r.no),
             lane: Lane($r.lane),
             partner_id: Tsid($r.partner_id),
-            status: word(&$r.status, "status")?,
+            status: parse_word(&$r.status, "status")?,
             attempt: $r.attempt,
             reason: $r.reason,
             provider: $r.provider,
@@ -88,64 +96,82 @@ macro_rules! found {
     };
 }
 
-/// Locks these deliveries until the transaction ends, in the order of their keys.
+/// Locks these deliveries in the order of their keys, until the transaction ends.
 ///
 /// # Errors
-/// `Error::Unavailable` if the database cannot be reached, or another transaction holds one for longer than the lock
-/// time-out. `Error::Internal` for a status that this program does not know.
-pub async fn heads(conn: &mut Conn, keys: &[DeliveryKey]) -> Result<Vec<DeliveryHead>> {
-    let Some(keys) = Keys::of(keys.iter().copied()) else { return Ok(Vec::new()) };
-    let rows =
-        sqlx::query_file!("sql/delivery/heads.sql", &keys.shards, &keys.message_ids, &keys.nos, keys.low, keys.high);
+/// `Error::Unavailable` if the database cannot be reached, or another transaction holds a row for longer than the lock
+/// time-out; the transaction is lost then. `Error::Internal` for a stored status that this program does not know.
+pub async fn lock_for_receipts(conn: &mut Conn, keys: &[DeliveryKey]) -> Result<Vec<DeliveryHead>> {
+    let Some(keys) = KeyColumns::of(keys.iter().copied()) else { return Ok(Vec::new()) };
+    let rows = sqlx::query_file!(
+        "sql/delivery/lock_for_receipts.sql",
+        &keys.shards,
+        &keys.message_ids,
+        &keys.nos,
+        keys.low,
+        keys.high
+    );
     rows.fetch_all(conn).await?.into_iter().map(|r| Ok(found!(r))).collect()
 }
 
-/// Locks up to `rows` SENT deliveries of these shards whose receipt was due by `now`. `lists`: providers whose lists of
-/// results are read; theirs are left out until the list was read to its end after that time.
+/// Locks up to `rows` SENT deliveries of these shards whose receipt was due by `now`. Skips rows locked by others,
+/// deliveries with a receipt that is not evaluated yet, and those of polled providers (`lists`) whose list was not read
+/// to its end since the receipt was due.
 ///
 /// # Errors
-/// `Error::Unavailable` if the database cannot be reached. `Error::Internal` for a status that this program does not
-/// know.
-pub async fn due(
+/// `Error::Unavailable` if the database cannot be reached, or another transaction holds a row for longer than the lock
+/// time-out; the transaction is lost then. `Error::Internal` for a stored status that this program does not know.
+pub async fn lock_receipt_overdue(
     conn: &mut Conn,
     shards: &[i16],
     now: DateTime<Utc>,
     rows: i64,
     lists: &[String],
 ) -> Result<Vec<DeliveryHead>> {
-    let rows = sqlx::query_file!("sql/delivery/due.sql", shards, now, rows, lists);
+    let rows = sqlx::query_file!("sql/delivery/lock_receipt_overdue.sql", shards, now, rows, lists);
     rows.fetch_all(conn).await?.into_iter().map(|r| Ok(found!(r))).collect()
 }
 
-/// What is made of a held delivery by receipts, or because none came.
+/// A change of a locked delivery that follows from its receipts, or from their absence.
 #[derive(Debug, Clone)]
-pub struct Receive {
+pub struct ReceiptUpdate {
     pub key: DeliveryKey,
-    pub was: Status,
+    /// For the statistics.
+    pub previous_status: Status,
     pub status: Status,
     pub reason: Option<String>,
+    /// The attempt that the event names.
     pub attempt: i16,
     pub provider: Option<String>,
+    /// Until when a further receipt is awaited.
     pub receipt_due: Option<DateTime<Utc>>,
 }
 
-/// One that was written: the number of its event, and its provider.
-pub struct Moved {
+/// A delivery that was changed.
+pub struct UpdatedDelivery {
     pub key: DeliveryKey,
-    pub seq: i16,
+    /// Number of its new event.
+    pub event_seq: i16,
+    /// Its provider after the change.
     pub provider: Option<String>,
 }
 
-/// Writes what receipts, or their absence, make of deliveries that `heads` or `due` locked; with events and statistics.
-/// Each key once. Returns the number of each event, and the provider by then.
+/// Writes changes of deliveries locked by `lock_for_receipts` or `lock_receipt_overdue`, with events and statistics.
+/// Each key once.
 ///
 /// # Errors
-/// `Error::Unavailable` if the database cannot be reached; the transaction may have committed.
-pub async fn apply_receipts(db: impl Db<'_>, all: &[Receive], now: DateTime<Utc>) -> Result<Vec<Moved>> {
-    let Some(keys) = Keys::of(all.iter().map(|r| r.key)) else { return Ok(Vec::new()) };
-    let counts =
-        |part: fn(Counts) -> i16| -> Vec<i16> { all.iter().map(|r| part(count_delta(r.was, r.status))).collect() };
-    let event = |r: &Receive| r.status.event_kind().map(|e| e.as_str().to_owned());
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
+pub async fn apply_receipts(
+    db: impl Db<'_>,
+    all: &[ReceiptUpdate],
+    now: DateTime<Utc>,
+) -> Result<Vec<UpdatedDelivery>> {
+    let Some(keys) = KeyColumns::of(all.iter().map(|r| r.key)) else { return Ok(Vec::new()) };
+    let counts = |part: fn(Counts) -> i16| -> Vec<i16> {
+        all.iter().map(|r| part(count_delta(r.previous_status, r.status))).collect()
+    };
+    let event = |r: &ReceiptUpdate| r.status.event_kind().map(|e| e.as_str().to_owned());
     let rows = sqlx::query_file!(
         "sql/delivery/apply_receipts.sql",
         &keys.shards,
@@ -164,22 +190,23 @@ pub async fn apply_receipts(db: impl Db<'_>, all: &[Receive], now: DateTime<Utc>
     )
     .fetch_all(db)
     .await?;
-    let moved = rows.into_iter().map(|r| Moved {
+    let moved = rows.into_iter().map(|r| UpdatedDelivery {
         key: key(r.shard, r.message_id, r.no),
-        seq: r.event_seq,
+        event_seq: r.event_seq,
         provider: r.provider,
     });
     Ok(moved.collect())
 }
 
-/// Sets until when the receipt of each of these locked deliveries is waited for; none: it is not waited for any more.
+/// Sets until when a receipt of each of these locked deliveries is awaited; None: no longer.
 ///
 /// # Errors
-/// `Error::Unavailable` if the database cannot be reached; the transaction may have committed.
-pub async fn await_receipts(db: impl Db<'_>, all: &[(DeliveryKey, Option<DateTime<Utc>>)]) -> Result<()> {
-    let Some(keys) = Keys::of(all.iter().map(|a| a.0)) else { return Ok(()) };
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
+pub async fn set_receipt_due(db: impl Db<'_>, all: &[(DeliveryKey, Option<DateTime<Utc>>)]) -> Result<()> {
+    let Some(keys) = KeyColumns::of(all.iter().map(|a| a.0)) else { return Ok(()) };
     sqlx::query_file!(
-        "sql/delivery/await.sql",
+        "sql/delivery/set_receipt_due.sql",
         &keys.shards,
         &keys.message_ids,
         &keys.nos,

@@ -1,4 +1,5 @@
-//! Steps: the outcome of an attempt, or of waiting, written with its attempt and event; and dead letters that go again.
+//! Settling: writes the next status of deliveries with attempts, events, statistics and webhooks; and redrives dead
+//! letters.
 
 use chrono::{DateTime, Utc};
 
@@ -9,82 +10,87 @@ use crate::model::lane::Lane;
 use crate::model::retry::WEBHOOK_ATTEMPTS;
 use crate::model::stats::{Counts, count_delta};
 use crate::store::Db;
-use crate::store::keys::{Keys, key};
-use crate::store::redrive::Dead;
+use crate::store::keys::{KeyColumns, key};
+use crate::store::redrive::RedriveCandidate;
 
-/// One step to write, fenced by the status and attempt it started from.
+/// A step to write, fenced by the status and attempt it started from.
 #[derive(Debug, Clone)]
 pub struct Settle {
     pub key: DeliveryKey,
     pub lane: Lane,
-    /// As it was when the step was decided; its status and attempt are the fence.
+    /// The delivery as it was when the step was decided; its status and attempt are the fence.
     pub head: DeliveryFacts,
     pub step: Transition,
+    /// The provider that had it; None leaves the stored one.
     pub provider: Option<String>,
-    /// The attempt that ends with this step; none when a waiting delivery is canceled or expires.
-    pub tried: Option<Tried>,
-    /// Id of the message that tells of the step's event, if somebody wants to hear of it.
-    pub notice_id: Tsid,
-    /// Until when a receipt is waited for, if it is.
+    /// The attempt that ends with this step; None when a waiting delivery is canceled or expires.
+    pub ended_attempt: Option<EndedAttempt>,
+    /// Id of the webhook message of the step's event; used if an endpoint subscribes to it.
+    pub webhook_message_id: Tsid,
+    /// Until when a receipt is awaited, if one is.
     pub receipt_due: Option<DateTime<Utc>>,
-    /// How many webhooks of its sequence may go at once when it ends; 0: it is in none.
-    pub followers: i64,
-    /// Its delivery is set apart by this step.
-    pub apart: Option<Apart>,
+    /// Webhooks of its sequence that may be released when it ends; 0 if it is in no sequence.
+    pub release_limit: i64,
+    /// Set if this step sets the delivery apart as a suspect.
+    pub suspect: Option<SuspectEntry>,
 }
 
 impl Settle {
-    /// The same; but if its delivery waits after it, it waits apart from all others.
-    pub fn set_apart(mut self, deaths: i16) -> Settle {
+    /// The same step, except that a delivery that would wait after it is set apart: it is claimed alone from the step's
+    /// `ready_at` on. `deaths` counts the workers lost while they held it. A step that ends the delivery is unchanged.
+    pub fn as_suspect(mut self, deaths: i16) -> Settle {
         if let Some(ready_at) = self.step.ready_at {
-            self.apart = Some(Apart { deaths, ready_at });
+            self.suspect = Some(SuspectEntry { lost_workers: deaths, ready_at });
             (self.step.status, self.step.ready_at) = (Status::Scheduled, Some(READY_WHEN_ISOLATED));
         }
         self
     }
 }
 
-/// How a delivery waits whose worker was lost.
+/// The row of a delivery that is set apart because a worker was lost while it held it.
 #[derive(Debug, Clone, Copy)]
-pub struct Apart {
-    /// Workers that were lost while they held it.
-    pub deaths: i16,
+pub struct SuspectEntry {
+    /// Workers lost while they held it.
+    pub lost_workers: i16,
     /// From when it may be claimed, alone.
     pub ready_at: DateTime<Utc>,
 }
 
 /// An attempt that ends.
 #[derive(Debug, Clone)]
-pub struct Tried {
+pub struct EndedAttempt {
     pub outcome: OutcomeKind,
-    /// Its beginning is on record.
-    pub begun: bool,
+    /// Its beginning was recorded: the row exists and is updated instead of inserted.
+    pub has_in_flight_row: bool,
     pub worker: Tsid,
     pub claimed_at: DateTime<Utc>,
     pub called_at: Option<DateTime<Utc>>,
+    /// The provider's own code, or ours.
     pub code: Option<String>,
+    /// The provider's text, cut.
     pub detail: Option<String>,
     pub provider_ref: Option<String>,
 }
 
 /// A step that kept its fence and was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Won {
+pub struct SettledStep {
     pub key: DeliveryKey,
-    /// By now; its step may have been decided before.
+    /// As it is now; the step may have been decided before the request.
     pub cancel_requested: bool,
-    /// Endpoints are told of its event.
-    pub heard: bool,
+    /// An endpoint subscribes to its event, so a webhook was written.
+    pub has_subscribers: bool,
 }
 
-/// Writes steps with their attempts and events, in one statement. `settles` holds each key once, sorted by key: two
-/// batches then never wait for each other in a ring. Returns the steps that kept their fence; the others wrote nothing.
+/// Writes steps with their attempts, events, statistics and webhooks, in one statement. `settles` holds each key once,
+/// sorted by key, so that two batches cannot deadlock. Returns the steps that kept their fence; the others wrote
+/// nothing.
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached, or another transaction holds a row for longer than the lock
-/// time-out. All steps are written, or none.
-pub async fn settle(db: impl Db<'_>, settles: &[Settle], now: DateTime<Utc>) -> Result<Vec<Won>> {
-    let Some(keys) = Keys::of(settles.iter().map(|s| s.key)) else { return Ok(Vec::new()) };
+/// time-out. All steps were written, or none.
+pub async fn settle(db: impl Db<'_>, settles: &[Settle], now: DateTime<Utc>) -> Result<Vec<SettledStep>> {
+    let Some(keys) = KeyColumns::of(settles.iter().map(|s| s.key)) else { return Ok(Vec::new()) };
     let text = |f: fn(&Settle) -> Option<&str>| settles.iter().map(|s| f(s).map(str::to_owned)).collect::<Vec<_>>();
     let counts = |part: fn(Counts) -> i16| -> Vec<i16> {
         settles.iter().map(|s| part(count_delta(s.head.status, s.step.status))).collect()
@@ -103,23 +109,23 @@ pub async fn settle(db: impl Db<'_>, settles: &[Settle], now: DateTime<Utc>) -> 
         &text(|s| s.step.status.event_kind().map(|e| e.as_str())) as &[Option<String>],
         &text(|s| s.step.reason) as &[Option<String>],
         &text(|s| s.provider.as_deref()) as &[Option<String>],
-        &text(|s| s.tried.as_ref().map(|t| t.outcome.as_str())) as &[Option<String>],
-        &settles.iter().map(|s| s.tried.as_ref().map(|t| t.worker.0)).collect::<Vec<_>>() as &[Option<i64>],
-        &settles.iter().map(|s| s.tried.as_ref().map(|t| t.claimed_at)).collect::<Vec<_>>()
+        &text(|s| s.ended_attempt.as_ref().map(|t| t.outcome.as_str())) as &[Option<String>],
+        &settles.iter().map(|s| s.ended_attempt.as_ref().map(|t| t.worker.0)).collect::<Vec<_>>() as &[Option<i64>],
+        &settles.iter().map(|s| s.ended_attempt.as_ref().map(|t| t.claimed_at)).collect::<Vec<_>>()
             as &[Option<DateTime<Utc>>],
-        &settles.iter().map(|s| s.tried.as_ref().and_then(|t| t.called_at)).collect::<Vec<_>>()
+        &settles.iter().map(|s| s.ended_attempt.as_ref().and_then(|t| t.called_at)).collect::<Vec<_>>()
             as &[Option<DateTime<Utc>>],
-        &text(|s| s.tried.as_ref().and_then(|t| t.code.as_deref())) as &[Option<String>],
-        &text(|s| s.tried.as_ref().and_then(|t| t.detail.as_deref())) as &[Option<String>],
-        &text(|s| s.tried.as_ref().and_then(|t| t.provider_ref.as_deref())) as &[Option<String>],
+        &text(|s| s.ended_attempt.as_ref().and_then(|t| t.code.as_deref())) as &[Option<String>],
+        &text(|s| s.ended_attempt.as_ref().and_then(|t| t.detail.as_deref())) as &[Option<String>],
+        &text(|s| s.ended_attempt.as_ref().and_then(|t| t.provider_ref.as_deref())) as &[Option<String>],
         now,
         keys.low,
         keys.high,
-        &settles.iter().map(|s| s.tried.as_ref().is_some_and(|t| t.begun)).collect::<Vec<_>>(),
+        &settles.iter().map(|s| s.ended_attempt.as_ref().is_some_and(|t| t.has_in_flight_row)).collect::<Vec<_>>(),
         &counts(|c| c.total),
         &counts(|c| c.success),
         &counts(|c| c.failed),
-        &settles.iter().map(|s| s.notice_id.0).collect::<Vec<_>>(),
+        &settles.iter().map(|s| s.webhook_message_id.0).collect::<Vec<_>>(),
         WEBHOOK_ATTEMPTS,
         &settles.iter().map(|s| s.receipt_due).collect::<Vec<_>>() as &[Option<DateTime<Utc>>],
     )
@@ -127,26 +133,38 @@ pub async fn settle(db: impl Db<'_>, settles: &[Settle], now: DateTime<Utc>) -> 
     .await?;
     Ok(rows
         .into_iter()
-        .map(|r| Won { key: key(r.shard, r.message_id, r.no), cancel_requested: r.cancel_requested, heard: r.heard })
+        .map(|r| SettledStep {
+            key: key(r.shard, r.message_id, r.no),
+            cancel_requested: r.cancel_requested,
+            has_subscribers: r.has_subscribers,
+        })
         .collect())
 }
 
 /// A dead letter that is PENDING again.
 #[derive(Debug, Clone, Copy)]
-pub struct Redriven {
+pub struct RedrivenDelivery {
     pub key: DeliveryKey,
+    /// The overflow lane of its priority.
     pub lane: Lane,
+    /// Attempts spent before the redrive.
     pub attempt: i16,
+    /// Number of the event 'delivery.redriven'.
     pub event_seq: i16,
 }
 
-/// Makes dead letters PENDING again, each with the number of attempts that it may have then. `dead` holds each key
-/// once, sorted by key. Returns those that have not changed since they were read; the others are left as they are.
+/// Makes dead letters PENDING again, each with its new `max_attempts`. `dead` holds each key once, sorted by key.
+/// Returns those that had not changed since they were read; the others are left as they are.
 ///
 /// # Errors
-/// `Error::Unavailable` if the database cannot be reached; the transaction may have committed.
-pub async fn redrive(db: impl Db<'_>, dead: &[(Dead, i16)], now: DateTime<Utc>) -> Result<Vec<Redriven>> {
-    let Some(keys) = Keys::of(dead.iter().map(|(d, _)| d.key)) else { return Ok(Vec::new()) };
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
+pub async fn redrive(
+    db: impl Db<'_>,
+    dead: &[(RedriveCandidate, i16)],
+    now: DateTime<Utc>,
+) -> Result<Vec<RedrivenDelivery>> {
+    let Some(keys) = KeyColumns::of(dead.iter().map(|(d, _)| d.key)) else { return Ok(Vec::new()) };
     let counts = |part: fn(Counts) -> i16| -> Vec<i16> {
         dead.iter().map(|(d, _)| part(count_delta(d.status, Status::Pending))).collect()
     };
@@ -170,7 +188,7 @@ pub async fn redrive(db: impl Db<'_>, dead: &[(Dead, i16)], now: DateTime<Utc>) 
     .await?;
     Ok(rows
         .into_iter()
-        .map(|r| Redriven {
+        .map(|r| RedrivenDelivery {
             key: key(r.shard, r.message_id, r.no),
             lane: Lane(r.lane),
             attempt: r.attempt,

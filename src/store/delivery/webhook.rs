@@ -1,4 +1,4 @@
-//! Webhooks: deliveries to endpoints, their order, and what waits for an endpoint.
+//! Webhooks: deliveries to endpoints, their order in sequences, and those that are parked.
 
 use chrono::{DateTime, Utc};
 
@@ -8,15 +8,16 @@ use crate::id::Tsid;
 use crate::model::delivery::{DeliveryKey, READY_WHEN_PREDECESSOR_ENDS, READY_WHEN_RESUMED, Status};
 use crate::model::endpoint::Endpoint;
 use crate::model::lane::Lane;
-use crate::store::keys::{Keys, key};
-use crate::store::message::Telling;
-use crate::store::{Db, word};
+use crate::store::keys::{KeyColumns, key};
+use crate::store::message::WebhookEvent;
+use crate::store::{Db, parse_word};
 
-/// Makes up to `rows` deliveries to an endpoint PENDING that are SCHEDULED at `since` (`PARKED` or `BEHIND`), ready
-/// from `now` on. Returns shard and lane of each.
+/// Makes up to `rows` deliveries to an endpoint (`recipient`) PENDING that are SCHEDULED at `since` (`PARKED` or
+/// `BEHIND`), ready from `now` on. Rows locked by others are skipped. Returns shard and lane of each.
 ///
 /// # Errors
-/// `Error::Unavailable` if the database cannot be reached; the transaction may have committed.
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
 pub async fn release(
     db: impl Db<'_>,
     (shard, recipient): (i16, &str),
@@ -28,36 +29,40 @@ pub async fn release(
     Ok(rows.into_iter().map(|r| (r.shard, Lane(r.lane))).collect())
 }
 
-/// Where a walk along what an endpoint got stands: behind this delivery, below this message.
+/// Where a walk along an endpoint's deliveries stands.
 #[derive(Debug, Clone, Copy)]
-pub struct Along {
-    pub behind: (Tsid, i16),
+pub struct EndpointPosition {
+    /// The last delivery read.
+    pub after: (Tsid, i16),
+    /// Message ids below this.
     pub below: Tsid,
 }
 
-/// What was hastened of some of an endpoint's deliveries.
-pub struct Hastened {
+/// Result of one step of `retry_now`.
+pub struct RetriedNow {
+    /// Shard and lane of each delivery made PENDING.
     pub places: Vec<(i16, Lane)>,
-    /// Behind which delivery to go on; none at the end.
+    /// The last delivery read, to continue after it; None at the end.
     pub next: Option<(Tsid, i16)>,
 }
 
-/// Looks at an endpoint's next `look` deliveries, and makes up to `rows` of them PENDING that wait for their next try
-/// (one at least). Their attempts and their schedule of retries stay as they are.
+/// Reads an endpoint's next `look` deliveries and makes up to `rows` (at least one) that wait for a retry PENDING.
+/// Their attempts and retry schedule stay as they are. Rows locked by others are skipped.
 ///
 /// # Errors
-/// `Error::Unavailable` if the database cannot be reached; the transaction may have committed.
-pub async fn hasten(
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
+pub async fn retry_now(
     db: impl Db<'_>,
     (shard, recipient): (i16, &str),
-    along: Along,
+    along: EndpointPosition,
     (look, rows): (i64, usize),
     now: DateTime<Utc>,
-) -> Result<Hastened> {
+) -> Result<RetriedNow> {
     let most = i64::try_from(rows).unwrap_or(i64::MAX);
-    let ((message, no), below) = (along.behind, along.below.0);
+    let ((message, no), below) = (along.after, along.below.0);
     let found = sqlx::query_file!(
-        "sql/delivery/hasten.sql",
+        "sql/delivery/retry_now.sql",
         shard,
         recipient,
         message.0,
@@ -72,22 +77,22 @@ pub async fn hasten(
     .await?;
     let next = found.last().filter(|r| r.more).map(|r| (Tsid(r.message_id), r.no));
     let places = found.iter().filter_map(|r| Some((shard, Lane(r.lane?)))).collect();
-    Ok(Hastened { places, next })
+    Ok(RetriedNow { places, next })
 }
 
-/// Counts those of an endpoint's next `look` deliveries that wait for their next try. Returns the count, and the
-/// delivery behind which to go on; none at the end.
+/// Counts the deliveries that wait for a retry among an endpoint's next `look` deliveries. Returns the count, and the
+/// last delivery read, to continue after it; None at the end.
 ///
 /// # Errors
-/// `Error::Unavailable` if the database cannot be reached.
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
 pub async fn count_retrying(
     db: impl Db<'_>,
     (shard, recipient): (i16, &str),
-    along: Along,
+    along: EndpointPosition,
     look: i64,
     now: DateTime<Utc>,
 ) -> Result<(i64, Option<(Tsid, i16)>)> {
-    let ((message, no), below) = (along.behind, along.below.0);
+    let ((message, no), below) = (along.after, along.below.0);
     let found = sqlx::query_file!(
         "sql/delivery/count_retrying.sql",
         shard,
@@ -102,41 +107,42 @@ pub async fn count_retrying(
     .fetch_optional(db)
     .await?;
     let next = found.as_ref().filter(|r| r.position >= look).map(|r| (Tsid(r.message_id), r.no));
-    Ok((found.map_or(0, |r| r.waiting), next))
+    Ok((found.map_or(0, |r| r.retrying), next))
 }
 
-/// One event on its way to an endpoint, and its last call.
+/// A webhook with its last call.
 #[derive(Debug, Clone)]
-pub struct Webhook {
+pub struct WebhookRow {
     pub message_id: Tsid,
     pub no: i16,
-    pub telling: Telling,
+    pub event: WebhookEvent,
     pub status: Status,
     pub reason: Option<String>,
     pub ready_at: DateTime<Utc>,
     pub settled_at: Option<DateTime<Utc>>,
     pub created_at: DateTime<Utc>,
-    /// How often the endpoint was called for it.
+    /// Number of calls to the endpoint.
     pub calls: i64,
-    pub last: Option<Call>,
+    pub last_call: Option<WebhookCall>,
 }
 
 /// A call to an endpoint.
 #[derive(Debug, Clone)]
-pub struct Call {
+pub struct WebhookCall {
     pub attempt: i16,
     pub outcome: String,
     pub called_at: DateTime<Utc>,
     pub ended_at: Option<DateTime<Utc>>,
+    /// The HTTP status or our code of a failed call.
     pub code: Option<String>,
     pub reason: Option<String>,
-    /// What it answered, cut.
+    /// The answer's body, cut.
     pub detail: Option<String>,
-    /// With which status it took it.
+    /// The HTTP status of an accepted call.
     pub provider_ref: Option<String>,
 }
 
-/// Which of an endpoint's deliveries to list.
+/// Which of an endpoint's deliveries to list; None does not filter.
 #[derive(Debug, Clone, Default)]
 pub struct WebhookFilter {
     pub status: Option<Status>,
@@ -144,11 +150,11 @@ pub struct WebhookFilter {
 }
 
 /// Up to `rows` deliveries to an endpoint with message ids below `below` and from `from` on, newest first, each with
-/// its last call.
+/// its event and its last call. Erased or unreadable events come without an event id.
 ///
 /// # Errors
-/// `Error::Unavailable` if the database cannot be reached. `Error::Internal` for a status that this program does not
-/// know.
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time. `Error::Internal` for a stored
+/// status that this program does not know.
 pub async fn of_endpoint(
     db: impl Db<'_>,
     keyring: &Keyring,
@@ -156,7 +162,7 @@ pub async fn of_endpoint(
     filter: &WebhookFilter,
     (below, from): (Tsid, Tsid),
     rows: i64,
-) -> Result<Vec<Webhook>> {
+) -> Result<Vec<WebhookRow>> {
     let found = sqlx::query_file!(
         "sql/delivery/of_endpoint.sql",
         endpoint.partner_id.0,
@@ -174,27 +180,34 @@ pub async fn of_endpoint(
         let last = if let (Some(attempt), Some(outcome), Some(called_at)) = call {
             let (ended_at, code, reason) = (r.ended_at, r.code, r.error);
             let (detail, provider_ref) = (r.answer, r.provider_ref);
-            Some(Call { attempt, outcome, called_at, ended_at, code, reason, detail, provider_ref })
+            Some(WebhookCall { attempt, outcome, called_at, ended_at, code, reason, detail, provider_ref })
         } else {
             None
         };
-        Ok(Webhook {
+        Ok(WebhookRow {
             message_id,
             no: r.no,
-            telling: Telling::read(keyring, message_id, r.about.map_or(message_id, Tsid), r.kind, &r.detail, r.content),
-            status: word(&r.status, "status")?,
+            event: WebhookEvent::read(
+                keyring,
+                message_id,
+                r.about.map_or(message_id, Tsid),
+                r.kind,
+                &r.detail,
+                r.content,
+            ),
+            status: parse_word(&r.status, "status")?,
             reason: r.reason,
             ready_at: r.ready_at,
             settled_at: r.settled_at,
             created_at: r.created_at,
             calls: r.calls,
-            last,
+            last_call: last,
         })
     });
     webhook.collect()
 }
 
-/// A notice of a message, on its way to an endpoint.
+/// A webhook that reports on a message.
 #[derive(Debug, Clone)]
 pub struct WebhookMessage {
     pub message_id: Tsid,
@@ -208,11 +221,11 @@ pub struct WebhookMessage {
     pub created_at: DateTime<Utc>,
 }
 
-/// Up to `rows` webhooks that tell of a partner's message, oldest first.
+/// Up to `rows` webhooks that report on a partner's message, oldest first.
 ///
 /// # Errors
-/// `Error::Unavailable` if the database cannot be reached. `Error::Internal` for a status that this program does not
-/// know.
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time. `Error::Internal` for a stored
+/// status that this program does not know.
 pub async fn webhooks_of_message(
     db: impl Db<'_>,
     partner_id: Tsid,
@@ -227,7 +240,7 @@ pub async fn webhooks_of_message(
             no: r.no,
             event: r.kind,
             recipient: r.recipient,
-            status: word(&r.status, "status")?,
+            status: parse_word(&r.status, "status")?,
             reason: r.reason,
             ready_at: r.ready_at,
             created_at: r.created_at,
@@ -240,9 +253,9 @@ pub async fn webhooks_of_message(
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Sequence {
     pub shard: i16,
-    /// The message that they tell of.
+    /// The message reported on.
     pub about: Tsid,
-    /// The endpoint.
+    /// The endpoint's id.
     pub recipient: String,
 }
 
@@ -250,19 +263,19 @@ pub struct Sequence {
 pub struct OpenWebhook {
     pub about: Tsid,
     pub recipient: String,
-    /// Of the message that tells.
+    /// Id of the webhook message itself.
     pub message_id: Tsid,
 }
 
-/// How far the clocks of processes may be apart: a webhook's id may be older by so much than that of the message it
-/// tells of.
+/// How far the clocks of processes may differ: a webhook's id may be older by this much than the id of the message it
+/// reports on.
 const CLOCKS_APART: chrono::TimeDelta = chrono::TimeDelta::days(1);
 
-/// The first webhooks of each sequence that have not ended, in order, up to the number that stands with it. `last`:
-/// later messages are not looked at.
+/// Open webhooks of each sequence in the order in which they were written, up to the given number of each. Messages
+/// with an id above `last` are not looked at.
 ///
 /// # Errors
-/// `Error::Unavailable` if the database cannot be reached.
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
 pub async fn sequences(db: impl Db<'_>, wanted: &[(Sequence, i64)], last: Tsid) -> Result<Vec<OpenWebhook>> {
     let rows = sqlx::query_file!(
         "sql/delivery/sequences.sql",
@@ -283,17 +296,19 @@ pub async fn sequences(db: impl Db<'_>, wanted: &[(Sequence, i64)], last: Tsid) 
     Ok(row.collect())
 }
 
-/// Makes webhooks PENDING that wait at the head of the sequences of these, which ended: of each sequence up to the
-/// number that stands with it. Rows locked by other transactions are skipped. Returns shard and lane of each.
+/// Makes waiting webhooks at the head of the sequences of `ended` PENDING, of each sequence up to the given number, and
+/// none after the first that waits for something else. Rows locked by others are skipped. Returns shard and lane of
+/// each.
 ///
 /// # Errors
-/// `Error::Unavailable` if the database cannot be reached; the transaction may have committed.
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
 pub async fn release_next(
     db: impl Db<'_>,
     ended: &[(DeliveryKey, i64)],
     now: DateTime<Utc>,
 ) -> Result<Vec<(i16, Lane)>> {
-    let Some(keys) = Keys::of(ended.iter().map(|(key, _)| *key)) else { return Ok(Vec::new()) };
+    let Some(keys) = KeyColumns::of(ended.iter().map(|(key, _)| *key)) else { return Ok(Vec::new()) };
     let rows = sqlx::query_file!(
         "sql/delivery/release_next.sql",
         &keys.shards,
@@ -312,14 +327,15 @@ pub async fn release_next(
     Ok(rows.into_iter().map(|r| (r.shard, Lane(r.lane))).collect())
 }
 
-/// Behind which sequence a walk over all that are open goes on.
+/// Where a walk over open sequences stands: (shard, message reported on).
 pub type SequencePosition = (i16, Tsid);
 
-/// Looks at the next `rows` open webhooks. Returns those that wait for one before them in their sequence although there
-/// is none (their worker was lost between its end and the release of the next), and where to go on; none at the end.
+/// Reads the next `rows` open webhooks. Returns those that wait behind another one of their sequence although none is
+/// open before them (a worker was lost between the end of one and the release of the next), and where to continue; None
+/// at the end.
 ///
 /// # Errors
-/// `Error::Unavailable` if the database cannot be reached.
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
 pub async fn stalled(
     db: impl Db<'_>,
     behind: SequencePosition,
@@ -332,11 +348,12 @@ pub async fn stalled(
     Ok((found.iter().filter(|r| r.stalled).map(|r| key(r.shard, r.message_id, r.no)).collect(), next))
 }
 
-/// Adds the message that they tell of to up to `rows` open webhooks that an older program wrote without it. Returns to
-/// how many.
+/// Fills `about` and `told_at` of up to `rows` open webhooks that an older version wrote without them. Returns how
+/// many.
 ///
 /// # Errors
-/// `Error::Unavailable` if the database cannot be reached; the transaction may have committed.
-pub async fn fill_about(db: impl Db<'_>, shards: &[i16], rows: i64) -> Result<u64> {
-    Ok(sqlx::query_file!("sql/delivery/fill_about.sql", shards, rows).execute(db).await?.rows_affected())
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
+pub async fn backfill_about(db: impl Db<'_>, shards: &[i16], rows: i64) -> Result<u64> {
+    Ok(sqlx::query_file!("sql/delivery/backfill_about.sql", shards, rows).execute(db).await?.rows_affected())
 }

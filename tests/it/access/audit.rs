@@ -195,8 +195,8 @@ async fn audit_months_go_by_retention_and_young_ones_stay() {
             assert_eq!(refused(&mut hub, &detach).await.0, "42501");
         }
     }
-    assert_eq!(store::role::missing(app.hub.store.api()).await.unwrap(), Vec::<String>::new());
-    assert_eq!(store::role::standing(app.hub.store.api()).await.unwrap().fault(), None);
+    assert_eq!(store::role::missing_grants(app.hub.store.api()).await.unwrap(), Vec::<String>::new());
+    assert_eq!(store::role::check(app.hub.store.api()).await.unwrap().fault(), None);
     app.done().await;
 }
 
@@ -219,7 +219,7 @@ async fn audit_entry_without_its_month_is_kept() {
     run_sql(&mut hub, "select make_audit_month('2031-05-01')").await;
     assert_eq!(column::<i64>(&mut hub, strays).await[0], 3);
     assert_eq!(column::<i64>(&mut hub, "select count(*) from audit_203105").await[0], 2);
-    assert!(store::partition::audit_strays(app.hub.store.api()).await.unwrap());
+    assert!(store::partition::has_audit_strays(app.hub.store.api()).await.unwrap());
     let made = retain::partitions(&app.hub).await.unwrap().made;
     assert_eq!(made, ["audit_203107", "audit_208812"]);
     assert_eq!(partitions(&mut hub).await.len(), before.len() + 3);
@@ -345,7 +345,7 @@ async fn audit_page_reads_its_rows_alone() {
         run_sql(&mut hub, "deallocate explained").await;
     }
     // And so is the question whether a look is in the log already.
-    let look = read(&root().join("sql/audit/look.sql"));
+    let look = read(&root().join("sql/audit/record_view.sql"));
     run_sql(&mut hub, &format!("prepare looking as {look}")).await;
     let at = first_id("timestamptz '2025-12-15'");
     let args = format!("{at}, now(), 'staff', 'OPERATOR', '/v1/messages', null, null, {at} - (60000::bigint << 22)");

@@ -175,7 +175,7 @@ async fn delivery_not_begun_in_time_is_retried_within_seconds() {
             let asks = asks(&late, 10).await;
             let looks: Vec<PlannedClaim> = asks
                 .iter()
-                .map(|a| PlannedClaim { place: (a.shard, a.lane), from_ready_at: a.mark, rows: a.take })
+                .map(|a| PlannedClaim { place: (a.shard, a.lane), from_ready_at: a.watermark, rows: a.limit })
                 .collect();
             let ready = load(&late, claim(&late, late.next_id(), &looks, 10).await.unwrap()).await;
             let mut settles = ready.given_back;
@@ -360,7 +360,7 @@ async fn settle_beside_a_reap_applies_the_first_alone() {
     sqlx::query(over).execute(&app.db().await).await.unwrap();
     let shards = store::partner::shards(app.hub.store.engine()).await.unwrap();
     let mut reaper = app.hub.store.begin_engine().await.unwrap();
-    let overdue = store::delivery::overdue(&mut reaper, &shards, DateTime::UNIX_EPOCH, 10).await.unwrap();
+    let overdue = store::delivery::lock_expired_leases(&mut reaper, &shards, DateTime::UNIX_EPOCH, 10).await.unwrap();
     let [row] = <[_; 1]>::try_from(overdue).unwrap_or_else(|rows| panic!("{} overdue", rows.len()));
     let (outcome, step) = notihub::model::delivery::transition_after_lost_worker(
         &row.head,
@@ -369,9 +369,9 @@ async fn settle_beside_a_reap_applies_the_first_alone() {
         OnUnknown::Retry,
         app.hub.clock.now(),
     );
-    let tried = late.tried.clone().unwrap();
-    let tried = store::delivery::Tried { outcome: outcome.kind(), code: Some("worker_lost".into()), ..tried };
-    let back = Settle { step, tried: Some(tried), provider: None, ..late.clone() };
+    let tried = late.ended_attempt.clone().unwrap();
+    let tried = store::delivery::EndedAttempt { outcome: outcome.kind(), code: Some("worker_lost".into()), ..tried };
+    let back = Settle { step, ended_attempt: Some(tried), provider: None, ..late.clone() };
     let finish = async {
         until("the worker waits", async || app.count("select count(*) from pg_locks where not granted").await > 0)
             .await;

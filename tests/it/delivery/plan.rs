@@ -277,7 +277,7 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
     for statistics in STATISTICS {
         make_statistics(&db, statistics).await;
         println!("statistics: {statistics}");
-        let plan = explain(&mut intake, "idempotency/find", &find).await;
+        let plan = explain(&mut intake, "idempotency/find_holders", &find).await;
         println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
         assert_eq!(plan.rows, 200);
         plan.reads_only(
@@ -293,7 +293,7 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
         println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
         assert_eq!(plan.rows, 200);
         plan.reads_only(&indexes, &["pk_deliveries", "pk_attempts", "idx_endpoint_hears"], 200 * 40);
-        let plan = explain(&mut conn, "delivery/overdue", &overdue).await;
+        let plan = explain(&mut conn, "delivery/lock_expired_leases", &overdue).await;
         println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
         assert_eq!(plan.rows, 100);
         plan.reads_only(&indexes, &["idx_delivery_reap", "pk_attempts", "pk_suspects"], 100 * 40);
@@ -305,7 +305,7 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
         println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
         assert_eq!(plan.rows, 200);
         plan.reads_only(&indexes, &["pk_messages"], 200 * 10);
-        let plan = explain(&mut conn, "attempt/begin", &begin).await;
+        let plan = explain(&mut conn, "attempt/record_begin", &begin).await;
         println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
         plan.reads_only(&indexes, &["pk_deliveries"], 200 * 40);
         let plan = explain(&mut conn, "delivery/lock", &keys).await;
@@ -315,7 +315,7 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
         let plan = explain(&mut conn, "delivery/apply_late_acceptances", &evidence).await;
         println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
         plan.reads_only(&indexes, &["pk_deliveries", "pk_attempts", "idx_endpoint_hears"], 200 * 40);
-        let plan = explain(&mut conn, "delivery/hasten", &hasten).await;
+        let plan = explain(&mut conn, "delivery/retry_now", &hasten).await;
         println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
         assert_eq!(plan.rows, 10);
         plan.reads_only(&indexes, &["idx_delivery_endpoint", "pk_deliveries"], 1_000 * 2);
@@ -476,7 +476,7 @@ async fn webhook_order_is_read_from_open_webhooks_whatever_the_history() {
             ("delivery/sequences", &sequences, 400, ["idx_delivery_sequence", ""], 200 * 20),
             ("delivery/release_next", &release_next, 200, ["idx_delivery_sequence", "pk_deliveries"], 200 * 60),
             ("delivery/stalled", &stalled, 50, ["idx_delivery_sequence", ""], 100 * 5),
-            ("delivery/fill_about", &fill, 0, ["idx_delivery_sequence", "pk_deliveries"], 50 * 60),
+            ("delivery/backfill_about", &fill, 0, ["idx_delivery_sequence", "pk_deliveries"], 50 * 60),
             ("delivery/release", &release, 100, ["idx_delivery_promote", "pk_deliveries"], 100 * 60),
         ] {
             let plan = explain(&mut conn, name, args).await;

@@ -29,7 +29,7 @@ use notihub::provider::{Account, BoxFuture, Provider, Providers, SendRequest};
 use notihub::shutdown::Shutdown;
 use notihub::store::Conn;
 use notihub::store::delivery::Settle;
-use notihub::store::fsck::{INVARIANTS, Slice, check};
+use notihub::store::fsck::{INVARIANTS, IdRange, check};
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, any};
 use proptest::prop_oneof;
@@ -262,7 +262,7 @@ impl Twin {
             return false;
         }
         self.take(&steps.0, &steps.1);
-        if let Some(tried) = &settle.tried {
+        if let Some(tried) = &settle.ended_attempt {
             self.attempts.insert(settle.head.attempt, (tried.outcome, false));
             self.apart &= tried.outcome == OutcomeKind::NotCalled;
         }
@@ -318,7 +318,7 @@ impl Walk {
         stopping.shutdown.stop();
         let workers = [app.hub.next_id(), app.hub.next_id()];
         let db = app.db().await;
-        let auditor = app.hub.store.unhurried().await.expect("a connection");
+        let auditor = app.hub.store.connect_without_timeout().await.expect("a connection");
         let (held, known, twins, requests) = (Vec::new(), Vec::new(), BTreeMap::new(), Vec::new());
         let (seen, ops, messages) = (Seen::new(), Diary::default(), 0);
         Walk {
@@ -600,7 +600,7 @@ impl Walk {
         };
         *self.provider.next.lock().expect("no panic in there") = answer.unwrap_or(Answer::Accepted);
         let settle = crate::support::app::call_one(hub, held).await;
-        assert_eq!(settle.tried.as_ref().map(|tried| tried.outcome), Some(outcome.kind()));
+        assert_eq!(settle.ended_attempt.as_ref().map(|tried| tried.outcome), Some(outcome.kind()));
         assert_eq!(settle.step.status, steps.0.status);
         self.known.push(Known { settle, steps });
         key
@@ -621,7 +621,7 @@ impl Walk {
                     self.twins.get_mut(&one.key).expect("a delivery we know").take(&step, &step);
                 }
             } else {
-                twin.late(attempt, one.tried.as_ref().expect("an attempt").outcome);
+                twin.late(attempt, one.ended_attempt.as_ref().expect("an attempt").outcome);
             }
             suspect::forget(&self.app.hub, (one.key.shard, one.key.message_id)).await.expect("a look");
         }
@@ -688,7 +688,7 @@ impl Walk {
             _ if head.cancel_requested => Outcome::Canceled,
             _ => answer.outcome(),
         };
-        assert_eq!(settle.tried.as_ref().map(|tried| tried.outcome), Some(outcome.kind()));
+        assert_eq!(settle.ended_attempt.as_ref().map(|tried| tried.outcome), Some(outcome.kind()));
         let steps = (self.step(&head, &outcome, 0.0), self.step(&head, &outcome, 1.0));
         self.known.push(Known { settle, steps });
         vec![key]
@@ -778,7 +778,7 @@ impl Walk {
             assert_eq!(taken.len(), once.len(), "a second copy where unknown outcomes are held: {ledger:?}");
         }
         for (name, law, _) in INVARIANTS {
-            let found = check(&mut self.auditor, name, Slice::ALL, self.app.hub.clock.now()).await.expect(name);
+            let found = check(&mut self.auditor, name, IdRange::ALL, self.app.hub.clock.now()).await.expect(name);
             assert_eq!(found.rows, 0, "not so: {law}: {:#?}", found.findings);
         }
     }

@@ -405,9 +405,9 @@ async fn sql_requests_of_a_partner_have_one_relay_at_a_time() {
         enqueue(&mut orders, partner, &slack_post("x")).await.unwrap();
     }
     let none = notihub::id::Tsid(0);
-    store::sql_intake::make_turns(app.hub.store.intake()).await.unwrap();
+    store::sql_intake::ensure_turn_locks(app.hub.store.intake()).await.unwrap();
     let mut first = app.hub.store.begin_intake().await.unwrap();
-    let taken = store::sql_intake::take(&mut *first, none, &[other], 500).await.unwrap();
+    let taken = store::sql_intake::lock_requests(&mut *first, none, &[other], 500).await.unwrap();
     assert_eq!(taken.len(), 2, "all but those of the partner passed over");
     enqueue(&mut orders, "test", &slack_post("later")).await.unwrap();
     relay_all(&app).await;

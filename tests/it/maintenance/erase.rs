@@ -410,10 +410,13 @@ async fn content_sealed_is_resealed_under_a_new_key() {
         .unwrap();
     let only_new = Keyring::new([[9; 32]]);
     for (id, detail) in [&one, &two].into_iter().zip(&details) {
-        let detail = store::message::read_detail(&only_new, id.parse().unwrap(), detail).unwrap();
+        let detail = store::message::decode_detail(&only_new, id.parse().unwrap(), detail).unwrap();
         assert_eq!(detail.title.as_deref(), Some("CANARY title"));
     }
-    assert!(store::message::read_detail(&only_new, two.parse().unwrap(), &details[0]).is_err(), "bound to its message");
+    assert!(
+        store::message::decode_detail(&only_new, two.parse().unwrap(), &details[0]).is_err(),
+        "bound to its message"
+    );
     let hook_id = hook_id.parse().unwrap();
     let endpoint = store::endpoint::load(app.hub.store.api(), &only_new, &[hook_id]).await.unwrap().remove(0);
     assert_eq!(Some(endpoint.secret.as_str()), rotated["secret"].as_str());

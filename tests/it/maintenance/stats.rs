@@ -48,7 +48,7 @@ async fn daily(app: &App, query: &str) -> Vec<String> {
 async fn daily_of(app: &App, partner: &Partner) -> Vec<String> {
     let (from, to) = ("2027-01-01".parse().unwrap(), "2027-12-31".parse().unwrap());
     let days = store::stats::daily(app.hub.store.api(), partner, from, to, None).await.unwrap();
-    let line = |d: &store::stats::Day| {
+    let line = |d: &store::stats::DailyStatsRow| {
         let (date, kind, sums) = (d.date, &d.message_type, d.sums);
         format!("{date} {kind} {} = {} + {} + {}", sums.total, sums.success, sums.failed, sums.undetermined())
     };
@@ -267,13 +267,13 @@ async fn stats_rolled_up_at_the_same_moment_stay_exact() {
 
     // The second passes over what the first holds, and adds to the same day when the first is done, or dead.
     let mut dies = app.hub.store.begin_engine().await.unwrap();
-    assert_eq!(store::stats::rollup(&mut *dies, 15).await.unwrap(), 15);
+    assert_eq!(store::stats::roll_up(&mut *dies, 15).await.unwrap(), 15);
     assert_eq!(daily(&app, "").await, exactly, "what is not committed is not seen");
     let dying = async {
         while app.count("select count(*) from pg_locks where not granted").await == 0 {}
         dies.rollback().await.unwrap();
     };
-    let (second, ()) = tokio::join!(store::stats::rollup(app.hub.store.engine(), 1000), dying);
+    let (second, ()) = tokio::join!(store::stats::roll_up(app.hub.store.engine(), 1000), dying);
     assert_eq!(second.unwrap(), 5);
     assert_eq!((waiting(&app).await, daily(&app, "").await), (15, exactly.map(str::to_owned).to_vec()));
 
@@ -283,7 +283,7 @@ async fn stats_rolled_up_at_the_same_moment_stay_exact() {
     let rounds = (0..8).map(|_| async {
         let mut moved = 0;
         for _ in 0..8 {
-            moved += store::stats::rollup(app.hub.store.api(), 3).await.unwrap();
+            moved += store::stats::roll_up(app.hub.store.api(), 3).await.unwrap();
         }
         moved
     });
@@ -357,7 +357,7 @@ async fn stats_of_a_week_dropped_twice_are_noted_once() {
     app.advance(100 * 86_400);
     let (now, oldest) = (app.hub.clock.now(), app.hub.clock.now() - TimeDelta::days(90));
     let rounds = (0..4).map(|_| partition::maintain(&app.hub.store, now, oldest));
-    let rounds: Vec<partition::Round> = join_all(rounds).await.into_iter().map(Result::unwrap).collect();
+    let rounds: Vec<partition::MaintenanceRound> = join_all(rounds).await.into_iter().map(Result::unwrap).collect();
     let dropped: Vec<&String> = rounds.iter().flat_map(|r| &r.dropped).collect();
     let once: BTreeSet<&String> = dropped.iter().copied().collect();
     assert_eq!(dropped.len(), once.len(), "{dropped:?}");

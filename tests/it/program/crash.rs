@@ -370,7 +370,7 @@ async fn dies_at(step: &str, hold: bool, expected: Died) {
 
     let received = arrived(&slack).into_iter().map(|(text, n)| (text, n as u64)).collect();
     let store = notihub::store::Store::new(&url, PoolSizes { api: 1, intake: 1, engine: 1, webhooks: 1 }).unwrap();
-    let endings = notihub::store::bench::endings(&store).await.unwrap().into_iter();
+    let endings = notihub::store::bench::run_results(&store).await.unwrap().into_iter();
     let endings: Vec<Ending> = endings
         .map(|(token, message_id, status, may_be_sent)| Ending { token, message_id, status, may_be_sent })
         .collect();

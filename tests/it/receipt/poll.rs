@@ -29,7 +29,7 @@ async fn receipt_list_is_read_on_after_a_crash() {
     assert!(flow::receipt::poll(&app.hub, &account).await.unwrap(), "there is more");
     // A process that took the lease, and was lost with it.
     let (now, db) = (app.hub.clock.now(), app.hub.store.api());
-    let taken = store::provider_cursor::take(db, "vendor", now, now + chrono::TimeDelta::seconds(25)).await.unwrap();
+    let taken = store::provider_cursor::lease(db, "vendor", now, now + chrono::TimeDelta::seconds(25)).await.unwrap();
     assert_eq!(taken, Some(Some("1".to_owned())));
     assert!(!flow::receipt::poll(&other, &account).await.unwrap());
     app.advance(30);

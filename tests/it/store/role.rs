@@ -54,9 +54,9 @@ async fn old_installation(may_make_roles: bool) -> (String, String) {
 async fn role_of_the_hub_owns_nothing_and_only_adds_to_the_audit_log() {
     let app = App::new().await;
     app.staff(notihub::model::access::role::StaffRole::Admin).await;
-    let standing = store::role::standing(app.hub.store.api()).await.unwrap();
+    let standing = store::role::check(app.hub.store.api()).await.unwrap();
     assert_eq!((standing.name.as_str(), standing.fault()), ("notihub_app", None));
-    assert_eq!(store::role::missing(app.hub.store.api()).await.unwrap(), Vec::<String>::new());
+    assert_eq!(store::role::missing_grants(app.hub.store.api()).await.unwrap(), Vec::<String>::new());
     let mut hub = PgConnection::connect(&crate::support::database::as_hub(&app.url)).await.unwrap();
     let owned =
         "select count(*) from pg_class where relowner = (select oid from pg_roles where rolname = current_user)";
@@ -176,7 +176,7 @@ fn crc32(bytes: &[u8]) -> u32 {
 
 async fn grant(app: &App, partner: &str, role: &str) {
     let actor = Actor::local_admin("test".into());
-    let partner = store::partner::find(app.hub.store.api(), partner).await.unwrap().unwrap();
+    let partner = store::partner::find_by_name(app.hub.store.api(), partner).await.unwrap().unwrap();
     flow::partner::grant_intake(&app.hub, actor.admin_permit().unwrap(), &partner, role).await.unwrap();
 }
 

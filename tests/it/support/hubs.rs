@@ -14,7 +14,7 @@ use notihub::model::delivery::DeliveryKey;
 use notihub::model::lane::Lane;
 use notihub::model::watermark::PlannedClaim;
 use notihub::shutdown::Shutdown;
-use notihub::store::delivery::Ask;
+use notihub::store::delivery::ClaimRequest;
 use notihub::store::{self, PoolSizes};
 use serde_json::{Value, json};
 use sqlx::Postgres;
@@ -49,7 +49,7 @@ pub async fn stop(hub: Hub) {
 }
 
 /// All lanes from their beginning.
-pub async fn asks(hub: &Hub, take: i64) -> Vec<Ask> {
+pub async fn asks(hub: &Hub, take: i64) -> Vec<ClaimRequest> {
     let shards = store::partner::shards(hub.store.engine()).await.unwrap();
     let lanes = Lane::all_of(&hub.providers.channels());
     let places = lanes.iter().flat_map(|&lane| shards.iter().map(move |&shard| (shard, lane)));
@@ -57,7 +57,7 @@ pub async fn asks(hub: &Hub, take: i64) -> Vec<Ask> {
         .map(|(shard, lane)| {
             let begins_recorded =
                 hub.settings.retry.on_unknown(lane.channel()).unwrap_or(lane.channel().on_unknown()) > OnUnknown::Retry;
-            Ask { shard, lane, mark: DateTime::UNIX_EPOCH, take, begins_recorded }
+            ClaimRequest { shard, lane, watermark: DateTime::UNIX_EPOCH, limit: take, begins_recorded }
         })
         .collect()
 }
@@ -65,8 +65,10 @@ pub async fn asks(hub: &Hub, take: i64) -> Vec<Ask> {
 /// A worker's claim, as far as the call.
 pub async fn take(hub: &Hub, most: i64) -> Vec<HeldDelivery> {
     let asks = asks(hub, most).await;
-    let looks: Vec<PlannedClaim> =
-        asks.iter().map(|a| PlannedClaim { place: (a.shard, a.lane), from_ready_at: a.mark, rows: a.take }).collect();
+    let looks: Vec<PlannedClaim> = asks
+        .iter()
+        .map(|a| PlannedClaim { place: (a.shard, a.lane), from_ready_at: a.watermark, rows: a.limit })
+        .collect();
     load(hub, claim(hub, hub.next_id(), &looks, most).await.unwrap()).await.held
 }
 

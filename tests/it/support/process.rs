@@ -285,7 +285,7 @@ pub async fn http_with(url: &str, master_keys: Vec<[u8; 32]>) -> reqwest::Client
     let hub = hub_on(url, master_keys).await;
     let actor = Actor::local_admin("test".into());
     let permit = actor.admin_permit().expect("an admin");
-    let credentials = match notihub::store::partner::find(hub.store.api(), "test").await.expect("an answer") {
+    let credentials = match notihub::store::partner::find_by_name(hub.store.api(), "test").await.expect("an answer") {
         Some(partner) => {
             let overlap = chrono::TimeDelta::hours(1);
             flow::partner::rotate(&hub, permit, partner.partner_id, overlap).await.expect("a new secret")

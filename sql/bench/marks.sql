@@ -1,2 +1,0 @@
--- Marks of ended deliveries that nobody has looked at yet.
-select count(*) as "n!" from endings

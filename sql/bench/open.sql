@@ -1,2 +1,0 @@
--- Deliveries of this status. $1 status.
-select count(*) as "n!" from deliveries where status = ($1::text)::delivery_status

@@ -1,5 +1,0 @@
--- Attempts that a provider refused for now: another followed.
-select count(*) as "n!"
-from attempts a
-join attempts b on b.shard = a.shard and b.message_id = a.message_id and b.no = a.no and b.attempt = a.attempt + 1
-where a.outcome = 'REJECTED'

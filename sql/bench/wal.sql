@@ -1,2 +1,0 @@
--- Bytes of write-ahead log so far.
-select pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::float8 as "bytes!"

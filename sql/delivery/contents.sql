@@ -1,2 +1,0 @@
--- Which delivery of a message goes to whom and says what. $1 shard, $2 message_id.
-select no, content, recipient, written, status::text as "status!" from deliveries where shard = $1 and message_id = $2 order by no

@@ -1,2 +1,0 @@
--- $1 partner_id.
-select client_id from keys where partner_id = $1

@@ -1,0 +1,6 @@
+-- Of these messages those that are webhook messages, with the event they report.
+-- $1 shard[], $2 message_id[], $3 and $4 the smallest and largest of those ids (partition pruning).
+select m.message_id, m.kind, m.about as "about!", m.detail::text as "detail!"
+from unnest($1::smallint[], $2::bigint[]) as k(shard, message_id)
+join messages m on m.shard = k.shard and m.message_id = k.message_id and m.message_id between $3 and $4
+where m.about is not null

@@ -1,2 +1,0 @@
--- All partners and where they live.
-select partner_id, shard from partners

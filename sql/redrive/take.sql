@@ -1,9 +1,0 @@
--- The job whose turn it is, held until the transaction ends: of those whose rate allows something by now, the one that
--- waits longest. $1 now, $2 seconds that a step is worth at least.
-select redrive_id, kind::text as "kind!", partner_id, endpoint_id, filter, rate_per_second, status::text as "status!",
-  expected, done, position, requested_by, created_at, stepped_at, finished_at
-from redrives
-where status = 'RUNNING' and stepped_at <= $1::timestamptz - make_interval(secs => greatest(1.0 / rate_per_second::float8, $2::float8))
-order by stepped_at
-limit 1
-for update skip locked

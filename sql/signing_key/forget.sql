@@ -1,2 +1,0 @@
--- Those that are over. $1 now.
-delete from signing_keys where expires_at <= $1

@@ -1,2 +1,0 @@
--- These requests became messages, in this transaction. $1 request_id[].
-delete from notihub.requests where request_id = any ($1)

@@ -1,2 +1,0 @@
--- Whether any suspect may be claimed. $1 now.
-select exists (select from suspects where ready_at <= $1) as "due!"
