@@ -42,8 +42,8 @@ impl Clock {
         self.now().timestamp_millis()
     }
 
-    /// Takes over the database's time. `database` is its clock, read about half-way between `sent` and `received`, both by
-    /// `host_now`. Returns how far this host's own clock is behind the database's; does not change a manual clock.
+    /// Takes over the database's time. `database` is its clock, read about half-way between `sent` and `received`, both
+    /// by `host_now`. Returns how far this host's own clock is behind the database's; does not change a manual clock.
     pub fn calibrate(&self, sent: DateTime<Utc>, database: DateTime<Utc>, received: DateTime<Utc>) -> TimeDelta {
         let middle = sent + (received - sent) / 2;
         let off = database - middle;

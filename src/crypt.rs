@@ -63,7 +63,8 @@ pub fn same(a: &[u8], b: &[u8]) -> bool {
 }
 
 /// The master keys: the first seals, all open. To replace a key, give every process the new one behind the old one, so
-/// that all can open values sealed under it; then in front of it; then run `notihub key reseal`, and remove the old one.
+/// that all can open values sealed under it; then in front of it; then run `notihub key reseal`, and remove the old
+/// one.
 #[derive(Clone)]
 pub struct Keyring(Vec<([u8; ID_BYTES], XChaCha20Poly1305)>);
 
@@ -99,8 +100,8 @@ impl Keyring {
     /// Decrypts a sealed value; `place` is the one it was sealed with.
     ///
     /// # Errors
-    /// `Error::Setup` if none of the keys sealed it; it opens where that key is given. `Error::Internal` if it was cut off,
-    /// changed or copied from another place.
+    /// `Error::Setup` if none of the keys sealed it; it opens where that key is given. `Error::Internal` if it was cut
+    /// off, changed or copied from another place.
     pub fn open(&self, place: &str, sealed: &[u8]) -> Result<Vec<u8>> {
         let wrong = |why: &str| Error::Internal(format!("what is sealed at {place} does not open: {why}"));
         let (head, rest) = sealed.split_at_checked(1 + ID_BYTES).ok_or_else(|| wrong("it is cut off"))?;

@@ -83,8 +83,8 @@ pub async fn signalled() {
     tokio::select! { _ = term.recv() => (), _ = int.recv() => () }
 }
 
-/// A named step at which a test can abort this process like `kill -9`: no destructor runs, nothing is flushed. Only in a
-/// program built with fail points, and only if `FAILPOINTS` names the step.
+/// A named step at which a test can abort this process like `kill -9`: no destructor runs, nothing is flushed. Only in
+/// a program built with fail points, and only if `FAILPOINTS` names the step.
 pub fn may_die_at(step: &'static str) {
     fail::fail_point!(step, |_| std::process::abort());
     // Used only with fail points.

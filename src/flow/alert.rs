@@ -1,6 +1,6 @@
-//! Alerts: operators are told of what needs a person, through the hub's own Slack or e-mail, once when it comes and once when
-//! it is over. What is told is a message like any other, of the hub's own partner, so it is tried again and its story can be
-//! read.
+//! Alerts: operators get a message about each condition that needs a person, over the hub's own Slack or e-mail: one
+//! when it begins and one when it is over. An alert is a message of the hub's own partner, so it is retried and has a
+//! timeline like any other.
 
 use std::collections::BTreeMap;
 
@@ -21,45 +21,49 @@ use crate::store::{self, Conn};
 
 use super::intake::prepare::prepare;
 
-/// Looks what is the matter, tells what is new and what is over. Any process may, at the same time: who writes a cause first
-/// tells it.
+/// Looks for conditions that need a person, and writes alerts about those that are new or over. Several processes may
+/// run this at the same time: the one that writes the cause first writes the alert.
+///
+/// # Errors
+/// `Error::Unavailable` if the database fails; nothing was written, unless it failed during the commit. Causes noted by
+/// this process are kept for the next run.
 pub async fn watch(hub: &Hub) -> Result<()> {
     let causes = hub.causes.take();
-    let told = watch_all(hub, &causes).await;
-    if told.is_err() {
+    let alerts = watch_all(hub, &causes).await;
+    if alerts.is_err() {
         hub.causes.put_back(causes);
     }
-    told
+    alerts
 }
 
 async fn watch_all(hub: &Hub, causes: &Noted) -> Result<()> {
     let now = hub.clock.now();
-    let seen = current_causes(hub, causes, now).await?;
+    let current = current_causes(hub, causes, now).await?;
     let mut tx = hub.store.begin_engine().await?;
-    let new = store::alert::raise(&mut tx, &seen, now).await?;
+    let new = store::alert::raise(&mut tx, &current, now).await?;
     let over = store::alert::clear(&mut tx, now).await?;
-    let mut told = Vec::new();
-    for one in seen.iter().filter(|s| new.contains(&s.cause)) {
-        let Some(cause) = AlertCause::parse(&one.cause) else { continue };
+    let mut alerts = Vec::new();
+    for cause_row in current.iter().filter(|s| new.contains(&s.cause)) {
+        let Some(cause) = AlertCause::parse(&cause_row.cause) else { continue };
         let (title, remedy) = (cause.title(), cause.remedy());
-        tracing::warn!(cause = one.cause, detail = one.detail, "{title}");
-        told.push((title.clone(), format!("{}.\n\n{remedy}", one.detail)));
+        tracing::warn!(cause = cause_row.cause, detail = cause_row.detail, "{title}");
+        alerts.push((title.clone(), format!("{}.\n\n{remedy}", cause_row.detail)));
     }
-    for one in over {
-        let Some(cause) = AlertCause::parse(&one.cause) else { continue };
+    for cause_row in over {
+        let Some(cause) = AlertCause::parse(&cause_row.cause) else { continue };
         let title = format!("Over: {}", cause.title());
-        let lasted = (now - one.opened_at).num_seconds();
-        tracing::info!(cause = one.cause, lasted_s = lasted, times = one.times, "{title}");
+        let lasted = (now - cause_row.opened_at).num_seconds();
+        tracing::info!(cause = cause_row.cause, lasted_s = lasted, times = cause_row.times, "{title}");
         let times = if matches!(cause, AlertCause::Fallback { .. }) {
-            format!(", {} messages", one.times)
+            format!(", {} messages", cause_row.times)
         } else {
             String::new()
         };
-        let text = format!("It lasted {lasted} s{times}: {}.", one.detail);
-        told.push((title, text));
+        let text = format!("It lasted {lasted} s{times}: {}.", cause_row.detail);
+        alerts.push((title, text));
     }
     let mut places = Vec::new();
-    for (title, text) in told {
+    for (title, text) in alerts {
         places.extend(write_alert(hub, &mut tx, title, text, now).await?);
     }
     tx.commit().await.map_err(Error::from)?;
@@ -67,18 +71,18 @@ async fn watch_all(hub: &Hub, causes: &Noted) -> Result<()> {
     Ok(())
 }
 
-/// What is the matter now: in the database, and what this process noted since it last looked.
+/// The present causes: those in the database, and those that this process noted since the last run.
 async fn current_causes(hub: &Hub, causes: &Noted, now: DateTime<Utc>) -> Result<Vec<ObservedCause>> {
     let db = hub.store.engine();
-    let mut seen: BTreeMap<String, ObservedCause> = BTreeMap::new();
+    let mut current: BTreeMap<String, ObservedCause> = BTreeMap::new();
     let mut see = |cause: AlertCause, times: u64, detail: String| {
         let cause = cause.to_string();
-        seen.insert(cause.clone(), ObservedCause { cause, times, detail });
+        current.insert(cause.clone(), ObservedCause { cause, times, detail });
     };
     let states = store::provider::states(db).await?.into_iter();
     for (provider, state) in states.filter(|(_, state)| state.breaker != BreakerState::Closed) {
-        // Taken out of the settings, it is probed no more. Those that have it see it and keep it; here it is over once nobody
-        // has probed it for long.
+        // A provider that was removed from these settings is not probed here. Another process may still have it; the
+        // outage is over once it could have been probed for long and was not.
         let probed = state.open_until.is_some_and(|until| until + limits::UNPROBED_FOR > now);
         if hub.providers.get(&provider).is_none() && !probed {
             continue;
@@ -100,21 +104,26 @@ async fn current_causes(hub: &Hub, causes: &Noted, now: DateTime<Utc>) -> Result
             see(
                 AlertCause::Limit { provider },
                 1,
-                format!("{used} of {all} are used; it has {} in {seconds} s", limit.count),
+                format!("{used} of {all} requests are used; the limit is {} in {seconds} s", limit.count),
             );
         }
     }
     let aged = store::receipt::count_unmatched(db, now - limits::UNMATCHED_AGED, limits::UNMATCHED_COUNTED).await?;
     for (provider, receipts, since) in aged {
-        see(AlertCause::Unmatched { provider }, 1, format!("{receipts} receipts, the first of {}", since.to_rfc3339()));
+        see(
+            AlertCause::Unmatched { provider },
+            1,
+            format!("{receipts} receipts, the oldest received {}", since.to_rfc3339()),
+        );
     }
     for (cause, (times, detail)) in causes {
         see(cause.clone(), *times, detail.clone());
     }
-    Ok(seen.into_values().collect())
+    Ok(current.into_values().collect())
 }
 
-/// Writes what is told, as a message; returns where it waits.
+/// Writes an alert as a message; returns the places where its deliveries wait. Writes nothing if no alert address is
+/// set or no provider serves its channel.
 async fn write_alert(
     hub: &Hub,
     tx: &mut Conn,
@@ -146,17 +155,20 @@ async fn write_alert(
     Ok(insert.lanes.iter().map(|lane| ((insert.shard, *lane), now)).collect())
 }
 
-/// The hub's own partner, created at the first alert. It has no key, so no client signs in as it. A partner that took the
-/// name before it was reserved has a key: the second name is used then, and that partner sees no alert.
+/// The hub's own partner, created at the first alert. It has no key, so no client can sign in as it. A partner that
+/// took the name before it was reserved has a key: then the second name is used, and that partner sees no alert.
 async fn own_partner(hub: &Hub, tx: &mut Conn, now: DateTime<Utc>) -> Result<Partner> {
     for name in RESERVED_NAMES {
         store::partner::insert(&mut *tx, &Partner::new(hub.next_id(), name.to_owned(), 0), now).await?;
         let found = store::partner::find_by_name(&mut *tx, name).await?;
         let found =
-            found.ok_or_else(|| Error::Internal("the hub's own partner was created, and is not there".into()))?;
+            found.ok_or_else(|| Error::Internal("the hub's own partner was created but cannot be found".into()))?;
         if store::key::client_id_of_partner(&mut *tx, found.partner_id).await?.is_none() {
             return Ok(found);
         }
     }
-    Err(Error::Internal(format!("partners with keys have the reserved names {}", RESERVED_NAMES.join(", "))))
+    Err(Error::Internal(format!(
+        "the hub's own partner cannot be created: partners with keys have the reserved names {}",
+        RESERVED_NAMES.join(", ")
+    )))
 }

@@ -1,5 +1,5 @@
-//! Channel down: deliveries that wait for a channel of which every provider is down leave it, where their messages name
-//! another.
+//! Channel down: PENDING deliveries of a channel of which every provider is down are replaced by their fallbacks, where
+//! their messages name one.
 
 use std::collections::{HashMap, HashSet};
 
@@ -19,69 +19,70 @@ use crate::store::delivery::{LanePosition, Settle, UnsettledDelivery};
 use super::delivery::settle::notify_workers;
 use super::fallback::{self, FallbackReason, FallbackRequest};
 
-/// How far the deliveries that wait for channels that are down were read, in each place. A row that cannot be replaced
-/// (its content cannot be read here) stays behind the mark, and does not hide the rows after it.
+/// How far PENDING deliveries of channels that are down were read, by place. A row that cannot be replaced, because its
+/// content does not open here, stays behind the mark and does not hide the rows after it.
 #[derive(Default)]
 pub struct ReadMarks {
     read_up_to: HashMap<ShardLane, LanePosition>,
-    /// All is read from the beginning again then: rows may commit out of order, and a key may have arrived.
+    /// When all places are read from the beginning again: rows may commit out of order, and a master key may be added.
     restart_at: DateTime<Utc>,
 }
 
-/// Replaces PENDING deliveries of channels that are down by their fallbacks, one batch. Returns whether more may be
-/// there.
+/// Replaces one batch of PENDING deliveries of the channels `down` in these shards by their fallbacks, in one
+/// transaction. Returns whether there may be more.
 ///
 /// # Errors
-/// `Error::Unavailable` if the database cannot be reached; nothing is replaced then, and the marks stay where they are.
-pub async fn fall_back(hub: &Hub, leaver: &mut ReadMarks, shards: &[i16], down: &[Channel]) -> Result<bool> {
+/// `Error::Unavailable` if the database fails; nothing was written, unless it failed during the commit. The marks stay.
+pub async fn fall_back(hub: &Hub, marks: &mut ReadMarks, shards: &[i16], down: &[Channel]) -> Result<bool> {
     if down.is_empty() {
-        *leaver = ReadMarks::default();
+        *marks = ReadMarks::default();
         return Ok(false);
     }
     let now = hub.clock.now();
-    if now >= leaver.restart_at {
-        leaver.read_up_to.clear();
-        leaver.restart_at = now + limits::LEAVE_RESTART;
+    if now >= marks.restart_at {
+        marks.read_up_to.clear();
+        marks.restart_at = now + limits::LEAVE_RESTART;
     }
     let places = shards.iter().flat_map(|shard| Lane::all_of(down).into_iter().map(|lane| (*shard, lane)));
     let beginning = (DateTime::UNIX_EPOCH, Tsid(0), 0);
     let places: Vec<_> =
-        places.map(|place| (place, leaver.read_up_to.get(&place).copied().unwrap_or(beginning))).collect();
+        places.map(|place| (place, marks.read_up_to.get(&place).copied().unwrap_or(beginning))).collect();
     let rows = (limits::HOUSEKEEPING_BATCH / i64::try_from(places.len()).unwrap_or(i64::MAX).max(1)).max(1);
     let mut tx = hub.store.begin_engine().await?;
     let found = store::delivery::lock_pending_with_fallback(&mut tx, &places, rows).await?;
     let mut read: HashMap<ShardLane, (i64, LanePosition)> = HashMap::new();
-    for (one, ready_at) in &found {
-        let (count, last) = read.entry((one.key.shard, one.lane)).or_insert((0, beginning));
+    for (waiting_row, ready_at) in &found {
+        let (count, last) = read.entry((waiting_row.key.shard, waiting_row.lane)).or_insert((0, beginning));
         *count += 1;
-        *last = (*ready_at, one.key.message_id, one.key.no).max(*last);
+        *last = (*ready_at, waiting_row.key.message_id, waiting_row.key.no).max(*last);
     }
     let full = read.values().any(|(count, _)| *count == rows);
     let read = read.into_iter().map(|(place, (_, last))| (place, last));
-    let waiting: Vec<UnsettledDelivery> = found.into_iter().map(|(one, _)| one).collect();
-    // Nothing is ended whose place cannot be taken.
-    let why = waiting.iter().map(|w| (w.key, FallbackReason::ChannelDown)).collect();
-    let may: HashSet<DeliveryKey> =
-        fallback::stand_ins(hub, &mut tx, &why).await?.into_iter().map(|s| s.origin.key).collect();
-    let mut settles: Vec<Settle> = waiting.into_iter().filter(|w| may.contains(&w.key)).map(|w| left(hub, w)).collect();
+    let waiting: Vec<UnsettledDelivery> = found.into_iter().map(|(waiting_row, _)| waiting_row).collect();
+    // A delivery without a usable fallback does not end.
+    let reasons = waiting.iter().map(|w| (w.key, FallbackReason::ChannelDown)).collect();
+    let replaceable: HashSet<DeliveryKey> =
+        fallback::stand_ins(hub, &mut tx, &reasons).await?.into_iter().map(|s| s.origin.key).collect();
+    let mut settles: Vec<Settle> =
+        waiting.into_iter().filter(|w| replaceable.contains(&w.key)).map(|w| settle_of(hub, w)).collect();
     if settles.is_empty() {
-        leaver.read_up_to.extend(read);
+        marks.read_up_to.extend(read);
         return Ok(full);
     }
     settles.sort_by_key(|s| s.key);
     let won = store::delivery::settle(&mut *tx, &settles, now).await?;
-    let wanted: Vec<FallbackRequest> =
+    let requests: Vec<FallbackRequest> =
         won.iter().map(|w| FallbackRequest { key: w.key, reason: FallbackReason::ChannelDown }).collect();
-    let made = fallback::create(hub, &mut tx, &wanted, now).await?;
+    let fallbacks = fallback::create(hub, &mut tx, &requests, now).await?;
     tx.commit().await?;
-    leaver.read_up_to.extend(read);
+    marks.read_up_to.extend(read);
     settles.retain(|s| won.iter().any(|w| w.key == s.key));
     notify_workers(hub, &settles, &won);
-    fallback::announce(hub, &made);
+    fallback::announce(hub, &fallbacks);
     Ok(full)
 }
 
-fn left(hub: &Hub, UnsettledDelivery { key, lane, head }: UnsettledDelivery) -> Settle {
+fn settle_of(hub: &Hub, UnsettledDelivery { key, lane, head }: UnsettledDelivery) -> Settle {
     let reason = Some(FallbackReason::ChannelDown.as_str());
     let step = Transition { status: Status::Failed, ready_at: None, possibly_sent: false, refund: false, reason };
     Settle {

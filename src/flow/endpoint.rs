@@ -1,5 +1,5 @@
-//! Endpoints: made, changed, rotated, tested, deleted, by their partner or an admin for it; each deed with its line in the
-//! audit log, in the same transaction. And what is parked for one that was resumed is let go.
+//! Endpoints: create, change, rotate, test and delete, by their partner or an admin. Each change writes its entry in
+//! the audit log in the same transaction. Webhooks parked for a paused endpoint are released after it is resumed.
 
 use std::collections::BTreeMap;
 
@@ -24,27 +24,28 @@ use crate::store::audit::AuditEntry;
 use crate::store::delivery::{WebhookFilter, WebhookRow};
 use crate::store::{self, delivery, endpoint};
 
-/// How long the secret before stays good after a rotation, unless said otherwise …
+/// How long the former secret stays valid after a rotation, by default.
 pub const OVERLAP: TimeDelta = TimeDelta::hours(24);
-/// … and at most.
+/// Longest time that a former secret may stay valid.
 pub const OVERLAP_MOST: TimeDelta = TimeDelta::days(7);
-/// What its health is told from.
+/// The time over which the health of an endpoint is computed.
 const HEALTH_WINDOW: TimeDelta = TimeDelta::hours(24);
 
-/// What to change of an endpoint, or to say of a new one. Within an option: none empties it.
+/// Changes to an endpoint, or the fields of a new one. None leaves a field as it is; in a nested option the inner None
+/// clears it.
 #[derive(Clone, Default)]
 pub struct EndpointEdit {
-    /// Needed for a new one.
+    /// Required for a new endpoint.
     pub url: Option<EndpointUrl>,
     pub description: Option<Option<String>>,
-    /// None: all, those to come included.
+    /// The events that it receives; the inner None: all, including kinds added later.
     pub events: Option<Option<Vec<EventKind>>>,
-    /// ACTIVE or PAUSED; not of a new one.
+    /// ACTIVE or PAUSED; not for a new endpoint.
     pub status: Option<EndpointStatus>,
     pub ordered: Option<bool>,
     pub include_content: Option<bool>,
     pub contact_email: Option<Option<String>>,
-    /// All of them: those not named go.
+    /// Replaces all headers.
     pub headers: Option<BTreeMap<String, String>>,
 }
 
@@ -56,7 +57,7 @@ impl EndpointEdit {
             }
         }
         if let Some(url) = self.url.map(|url| url.as_str().to_owned()).filter(|url| *url != e.url) {
-            // What failed was another.
+            // The failures were those of another URL.
             (e.url, e.failing_since) = (url, None);
         }
         set(&mut e.description, self.description);
@@ -70,10 +71,15 @@ impl EndpointEdit {
     }
 }
 
-/// A new endpoint, with its secret.
+/// Creates an endpoint with a new secret, and returns it. The partner's row is locked, so that two requests at once
+/// cannot exceed the limit of endpoints.
+///
+/// # Errors
+/// `Error::Refused` if the partner has `limits::ENDPOINTS` endpoints or has deleted too many within a day; nothing was
+/// written. `Error::Unavailable` if the database fails; nothing was written, unless it failed during the commit.
 pub async fn create(hub: &Hub, permit: OwnerPermit<'_>, change: EndpointEdit) -> Result<Endpoint> {
     let (partner, now) = (permit.partner(), hub.clock.now());
-    let mut made = Endpoint {
+    let mut endpoint_row = Endpoint {
         shard: partner.shard,
         partner_id: partner.partner_id,
         endpoint_id: hub.next_id(),
@@ -95,11 +101,12 @@ pub async fn create(hub: &Hub, permit: OwnerPermit<'_>, change: EndpointEdit) ->
         created_at: now,
         updated_at: now,
     };
-    change.apply(&mut made);
+    change.apply(&mut endpoint_row);
     let mut tx = hub.store.begin().await?;
-    // Held still, so that two at once do not both become the last that there is room for.
+    // Lock the partner, so that two requests at once cannot both create the last endpoint allowed.
     store::partner::lock(&mut tx, partner.partner_id).await?.ok_or_else(super::partner::unknown)?;
-    let (there, deleted) = endpoint::count(&mut *tx, made.partner_id, made.shard, now - TimeDelta::days(1)).await?;
+    let (there, deleted) =
+        endpoint::count(&mut *tx, endpoint_row.partner_id, endpoint_row.shard, now - TimeDelta::days(1)).await?;
     if there >= limits::ENDPOINTS {
         let detail = format!("there are {} endpoints, as many as a partner may have", limits::ENDPOINTS);
         return Err(Refusal::new(422, "endpoint_limit", detail).into());
@@ -108,15 +115,21 @@ pub async fn create(hub: &Hub, permit: OwnerPermit<'_>, change: EndpointEdit) ->
         let detail = format!("{deleted} endpoints were deleted within a day; change one instead of making it anew");
         return Err(Refusal::new(422, "endpoint_limit", detail).into());
     }
-    endpoint::insert(&mut *tx, &hub.keyring, &made).await?;
-    let deed = AuditEntry { after: Some(audit_view(&made)), ..audit_entry(&made, "endpoint.create") };
-    audit(hub, &mut tx, permit.actor(), &deed).await?;
+    endpoint::insert(&mut *tx, &hub.keyring, &endpoint_row).await?;
+    let entry = AuditEntry { after: Some(audit_view(&endpoint_row)), ..audit_entry(&endpoint_row, "endpoint.create") };
+    audit(hub, &mut tx, permit.actor(), &entry).await?;
     tx.commit().await?;
-    Ok(made)
+    Ok(endpoint_row)
 }
 
-/// Changes an endpoint; returns it as it is now. One that becomes ACTIVE gets what was parked for it. One that is DISABLED is
-/// not paused: why it was disabled would be lost, and thereby that it missed something.
+/// Changes an endpoint and returns it as it is now. If it becomes ACTIVE, the webhooks parked for it are released. A
+/// DISABLED endpoint cannot be paused: the reason of its end, and with it the hint that it missed events, would be
+/// lost.
+///
+/// # Errors
+/// `Error::NotFound` if the partner has no such endpoint. `Error::Refused` if it is DISABLED and should be PAUSED.
+/// Nothing was written then. `Error::Unavailable` if the database fails; nothing was written, unless it failed during
+/// the commit.
 pub async fn update(hub: &Hub, permit: OwnerPermit<'_>, id: Tsid, change: EndpointEdit) -> Result<Endpoint> {
     change_with(hub, permit, id, "endpoint.update", |e| {
         let (before, was_ordered) = (e.status, e.ordered);
@@ -132,7 +145,7 @@ pub async fn update(hub: &Hub, permit: OwnerPermit<'_>, id: Tsid, change: Endpoi
             e.failing_since = None;
             e.resumed_at = Some(hub.clock.now());
         }
-        // What waits behind another waits for nothing any more.
+        // Without order no webhook waits behind another: release those that do.
         if was_ordered && !e.ordered && e.status != EndpointStatus::Paused {
             e.resumed_at = Some(hub.clock.now());
         }
@@ -141,7 +154,11 @@ pub async fn update(hub: &Hub, permit: OwnerPermit<'_>, id: Tsid, change: Endpoi
     .await
 }
 
-/// What is on its way to it is canceled when its turn comes, what is parked included.
+/// Marks an endpoint as deleted. Webhooks on their way to it, parked ones included, are canceled when their turn comes.
+///
+/// # Errors
+/// `Error::NotFound` if the partner has no such endpoint. `Error::Unavailable` if the database fails; nothing was
+/// written, unless it failed during the commit.
 pub async fn delete(hub: &Hub, permit: OwnerPermit<'_>, id: Tsid) -> Result<()> {
     let deleted = change_with(hub, permit, id, "endpoint.delete", |e| {
         e.status = EndpointStatus::Deleted;
@@ -169,25 +186,33 @@ async fn change_with(
     if after != before {
         after.updated_at = hub.clock.now();
         endpoint::update(&mut *tx, &hub.keyring, &after).await?;
-        let deed = AuditEntry {
+        let entry = AuditEntry {
             before: Some(audit_view(&before)),
             after: Some(audit_view(&after)),
             ..audit_entry(&after, action)
         };
-        audit(hub, &mut tx, permit.actor(), &deed).await?;
+        audit(hub, &mut tx, permit.actor(), &entry).await?;
     }
     tx.commit().await?;
     if after.resumed_at != before.resumed_at {
-        // A first batch at once; the loop does the rest, and this too if it fails.
+        // Release a first batch at once; the `release` loop does the rest, and this batch, too, if it fails.
         let in_order = after.ordered && after.status == EndpointStatus::Active;
         if let Err(e) = release(hub, after.endpoint_id, after.shard, in_order).await {
-            tracing::warn!(error = %e, "what is parked for an endpoint goes within seconds");
+            tracing::warn!(
+                error = %e,
+                "webhooks parked for a resumed endpoint could not be released; they are released within seconds"
+            );
         }
     }
     Ok(after)
 }
 
-/// A new secret. The one before signs beside it for the overlap; one before that is gone.
+/// Gives an endpoint a new secret, and returns it. For `overlap` (at most `OVERLAP_MOST`) the former secret signs, too;
+/// an even older one no longer does.
+///
+/// # Errors
+/// `Error::NotFound` if the partner has no such endpoint. `Error::Unavailable` if the database fails; nothing was
+/// written, unless it failed during the commit.
 pub async fn rotate(hub: &Hub, permit: OwnerPermit<'_>, id: Tsid, overlap: TimeDelta) -> Result<Endpoint> {
     let (partner, now) = (permit.partner(), hub.clock.now());
     let mut tx = hub.store.begin().await?;
@@ -201,14 +226,23 @@ pub async fn rotate(hub: &Hub, permit: OwnerPermit<'_>, id: Tsid, overlap: TimeD
         ..before
     };
     endpoint::rotate_secret(&mut *tx, &hub.keyring, &after).await?;
-    let told = json!({"formerSecretGoodUntil": former_until.map(|at| at.to_rfc3339())});
-    audit(hub, &mut tx, permit.actor(), &AuditEntry { after: Some(told), ..audit_entry(&after, "endpoint.rotate") })
-        .await?;
+    let after_json = json!({"formerSecretGoodUntil": former_until.map(|at| at.to_rfc3339())});
+    audit(
+        hub,
+        &mut tx,
+        permit.actor(),
+        &AuditEntry { after: Some(after_json), ..audit_entry(&after, "endpoint.rotate") },
+    )
+    .await?;
     tx.commit().await?;
     Ok(after)
 }
 
-/// Sends an event to it alone, whatever it asks for; returns the delivery's id.
+/// Sends a test event to one endpoint, whatever events it asks for; returns the public id of the delivery.
+///
+/// # Errors
+/// `Error::NotFound` if the partner has no such endpoint. `Error::Refused` if it is not ACTIVE. Nothing was written
+/// then. `Error::Unavailable` if the database fails; nothing was written, unless it failed during the commit.
 pub async fn send_test(hub: &Hub, permit: OwnerPermit<'_>, id: Tsid) -> Result<String> {
     let (partner, now) = (permit.partner(), hub.clock.now());
     let inactive = || {
@@ -221,7 +255,7 @@ pub async fn send_test(hub: &Hub, permit: OwnerPermit<'_>, id: Tsid) -> Result<S
     if tested.status != EndpointStatus::Active {
         return Err(inactive());
     }
-    let notice = NewEvent {
+    let event = NewEvent {
         partner_id: tested.partner_id,
         shard: tested.shard,
         about: None,
@@ -234,7 +268,7 @@ pub async fn send_test(hub: &Hub, permit: OwnerPermit<'_>, id: Tsid) -> Result<S
         },
         only: Some(tested.endpoint_id),
     };
-    let published = publish::publish(hub, &mut tx, &[notice]).await?;
+    let published = publish::publish(hub, &mut tx, &[event]).await?;
     let delivery_id = published.deliveries.first().map(DeliveryKey::to_string).ok_or_else(inactive)?;
     audit(hub, &mut tx, permit.actor(), &audit_entry(&tested, "endpoint.test")).await?;
     tx.commit().await?;
@@ -247,7 +281,7 @@ fn audit_entry(e: &Endpoint, action: &str) -> AuditEntry {
     AuditEntry { action: action.into(), object, partner_id: Some(e.partner_id), ..AuditEntry::default() }
 }
 
-/// An endpoint as the audit log keeps it, for good: nothing that could be a credential or name a person.
+/// An endpoint as the audit log keeps it: without anything that could be a credential or name a person.
 fn audit_view(e: &Endpoint) -> Value {
     json!({
         "origin": e.origin(),
@@ -260,18 +294,24 @@ fn audit_view(e: &Endpoint) -> Value {
     })
 }
 
-/// Whether content may be asked for: what is granted to the partner.
+/// Checks that the partner may receive message content in webhooks.
+///
+/// # Errors
+/// The fault to report for `/includeContent`.
 pub fn may_include_content(permit: OwnerPermit<'_>) -> Result<(), Fault> {
     if permit.partner().may_receive_content {
         return Ok(());
     }
     let detail =
-        "needs the capability webhook_content, which this partner does not have; who runs this hub can grant it";
+        "needs the capability webhook_content, which this partner does not have; an admin of this hub can grant it";
     Err(Fault { pointer: "/includeContent".into(), reason: "not_allowed", detail: detail.into(), code: Code::E001 })
 }
 
-/// Lets one batch of what is parked for an endpoint go; and where no order is kept any more, of what waits behind another.
-/// Returns how many that were.
+/// Releases one batch of the webhooks parked for an endpoint; unless `in_order`, also of those that wait behind
+/// another. Returns how many became PENDING: fewer than `limits::HOUSEKEEPING_BATCH` when none is left.
+///
+/// # Errors
+/// `Error::Unavailable` if the database fails; what was released all the same is found by polling.
 pub async fn release(hub: &Hub, endpoint_id: Tsid, shard: i16, in_order: bool) -> Result<usize> {
     let (now, mut batch, db) = (hub.clock.now(), limits::HOUSEKEEPING_BATCH, hub.store.webhooks());
     let to = endpoint_id.to_string();
@@ -285,8 +325,12 @@ pub async fn release(hub: &Hub, endpoint_id: Tsid, shard: i16, in_order: bool) -
     Ok(released)
 }
 
-/// Lets go what is parked for endpoints that were resumed, or deleted; says whether there is more. A worker that read an
-/// endpoint while it was paused may park its delivery later: so each is looked at for a while.
+/// Releases the webhooks parked for endpoints that were resumed or deleted; returns whether there is more. A worker
+/// that read an endpoint while it was paused may park its delivery later, so each endpoint is looked at for
+/// `limits::RELEASE_FOR`.
+///
+/// # Errors
+/// `Error::Unavailable` if the database fails; the rest is released by the next run.
 pub async fn release_resumed(hub: &Hub) -> Result<bool> {
     let mut more = false;
     for resumed in endpoint::list_releasable(hub.store.api()).await? {
@@ -299,26 +343,28 @@ pub async fn release_resumed(hub: &Hub) -> Result<bool> {
     Ok(more)
 }
 
-/// How an endpoint has done of late, by its newest deliveries.
+/// Results of the newest deliveries to an endpoint.
 pub struct HealthSummary {
+    /// Deliveries created since then are counted, `limits::HEALTH_DELIVERIES` at most.
     pub since: DateTime<Utc>,
-    /// How many it is told from …
+    /// Number of deliveries counted.
     pub deliveries: usize,
-    /// … of which it took these; …
+    /// Deliveries that the endpoint accepted.
     pub delivered: usize,
-    /// … these failed, for now or for good; …
+    /// Deliveries whose last call failed and that will be retried.
     pub failing: usize,
+    /// Dead letters.
     pub dead: usize,
-    /// … and these wait, those to be tried again included, …
+    /// Deliveries that are not settled, those to be retried included.
     pub pending: usize,
-    /// … or wait until it is resumed.
+    /// Deliveries that wait until the endpoint is resumed.
     pub parked: usize,
-    /// The newest that failed.
+    /// The newest deliveries whose last call failed, `limits::HEALTH_FAILURES` at most.
     pub failures: Vec<WebhookRow>,
 }
 
 impl HealthSummary {
-    /// Of those it was called for, how many it took; none when it was not called.
+    /// Returns the share (0 to 1) of the called deliveries that were accepted; None if it was not called.
     pub fn success_rate(&self) -> Option<f64> {
         let called = self.delivered + self.failing + self.dead;
         (called > 0).then(|| self.delivered as f64 / called as f64)
@@ -342,6 +388,10 @@ impl HealthSummary {
     }
 }
 
+/// Summarises the newest deliveries to an endpoint within the last 24 hours.
+///
+/// # Errors
+/// `Error::Unavailable` if the database fails.
 pub async fn health(hub: &Hub, endpoint: &Endpoint) -> Result<HealthSummary> {
     let since = hub.clock.now() - HEALTH_WINDOW;
     let (window, filter) = ((Tsid(i64::MAX), Tsid::floor(since)), WebhookFilter::default());

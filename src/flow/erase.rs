@@ -1,5 +1,5 @@
-//! Erase: a person's data is removed from everything that holds it, and every table is searched afterwards for what might
-//! be left. What counts as holding it is `model::person`'s; which tables there are, the database's catalogue's.
+//! Erase: removes a person's data from every place that holds it, and then searches every table for what is left.
+//! `model::person` decides what counts as the person's data; the tables come from the database's catalogue.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,37 +18,43 @@ use crate::store::{self, audit::AuditEntry, delivery, endpoint, message};
 use super::delivery::settle::end_waiting;
 use super::intake::prepare::key_hash;
 
+/// Result of an erasure.
 #[derive(Debug, Default)]
 pub struct Erased {
+    /// Deliveries whose recipient was erased.
     pub deliveries: u64,
+    /// Messages that were changed.
     pub messages: u64,
-    /// Of the deliveries, those that had not been sent yet.
+    /// Deliveries to the person that had not been sent and were canceled.
     pub canceled: u64,
-    /// Being sent just now, or to be sent yet to others: left as they are.
+    /// Deliveries being sent, and contents still to be sent to others: left as they are.
     pub in_flight: u64,
-    /// Rows that hold the address yet, by table and column.
+    /// Number of rows that still hold the address, by "table.column".
     pub left: BTreeMap<String, u64>,
-    /// Messages and headers of endpoints whose master key is not here: what they hold is not known.
+    /// Sealed messages and endpoint headers whose master key is not here: it is unknown what they hold.
     pub unopened: u64,
-    /// Tables that were not searched: the hub may not read them, or cannot tell the partner's rows in them.
+    /// Tables that were not searched: the hub may not read them, or they do not say which rows are the partner's.
     pub unsearched: Vec<String>,
-    /// How many rows were searched for what is left.
+    /// Number of rows searched for what is left.
     pub searched: u64,
 }
 
-/// How far it has come.
+/// Progress of an erasure.
 #[derive(Debug, Clone, Copy)]
 pub enum Progress<'a> {
-    /// Rows that were searched, and the table they are in.
+    /// Number of rows searched so far, and the table being searched.
     Searched(u64, &'a str),
-    /// Messages that are done.
+    /// Number of messages erased so far.
     Erased(u64),
 }
 
-/// Erases a person, at one partner or everywhere.
+/// Erases a person from the rows of one partner, or from all if `partner` is None. `recipient` is an address of the
+/// person. Each message is its own transaction; then everything is searched again. Two entries in the audit log say
+/// that a person was erased, not who.
 ///
 /// # Errors
-/// `Error::Usage` when the address is too short to be told from other text.
+/// `Error::Usage` if the address is too short to be distinguished from other text; nothing was written.
+/// `Error::Unavailable` if the database fails; the person may be erased from a part of the rows. Repeat it then.
 pub async fn erase(
     hub: &Hub,
     permit: AdminPermit<'_>,
@@ -62,7 +68,7 @@ pub async fn erase(
     };
     let person = PersonAddress::parse(recipient, region.as_deref().unwrap_or(DEFAULT_REGION));
     let person = person.map_err(|why| Error::Usage(why.into()))?;
-    // What begins is in the log, however it ends.
+    // The beginning is logged first, so that the log has it however it ends.
     let begun = AuditEntry { action: "partner.erase.begin".into(), partner_id: partner, ..AuditEntry::default() };
     store::audit::insert(hub.store.api(), hub.next_id(), hub.clock.now(), permit.actor(), &begun).await?;
     let mut erased = Erased::default();
@@ -80,23 +86,27 @@ pub async fn erase(
     let left = search(hub, &mut conn, &person, partner, &mut progress).await?;
     (erased.left, erased.unopened) = (left.places, left.unopened);
     (erased.unsearched, erased.searched) = (left.unsearched, left.searched);
-    // The log says that somebody was erased, and not who.
-    let told =
+    // The entry says that a person was erased, not who.
+    let counts =
         serde_json::json!({"deliveries": erased.deliveries, "messages": erased.messages, "inFlight": erased.in_flight});
-    let deed =
-        AuditEntry { action: "partner.erase".into(), partner_id: partner, after: Some(told), ..AuditEntry::default() };
-    store::audit::insert(hub.store.api(), hub.next_id(), hub.clock.now(), permit.actor(), &deed).await?;
+    let entry = AuditEntry {
+        action: "partner.erase".into(),
+        partner_id: partner,
+        after: Some(counts),
+        ..AuditEntry::default()
+    };
+    store::audit::insert(hub.store.api(), hub.next_id(), hub.clock.now(), permit.actor(), &entry).await?;
     Ok(erased)
 }
 
-/// What a search found.
+/// Result of one search.
 #[derive(Default)]
 struct ErasureMatches {
-    /// Messages that hold the address, with the deliveries of which providers said it.
+    /// Messages that hold the address, each with the deliveries whose provider answers hold it.
     messages: BTreeMap<(i16, Tsid), BTreeSet<i16>>,
-    /// Rows that are of no message.
+    /// Rows that belong to no message.
     elsewhere: Vec<Hit>,
-    /// How many rows hold it, by table and column.
+    /// Number of rows that hold it, by "table.column".
     places: BTreeMap<String, u64>,
     unopened: u64,
     unsearched: Vec<String>,
@@ -110,7 +120,7 @@ struct Hit {
     row: SearchRow,
 }
 
-/// Reads every row of every table, as they are at one moment.
+/// Reads every row of every table in one snapshot.
 async fn search(
     hub: &Hub,
     conn: &mut store::Conn,
@@ -157,7 +167,7 @@ fn check_row(hub: &Hub, person: &PersonAddress, table: &Table, row: SearchRow, f
     match row.message {
         Some(message) => {
             let nos = found.messages.entry(message).or_default();
-            if SAID_BY_PROVIDERS.contains(&table.name.as_str()) {
+            if PROVIDER_ANSWERS.contains(&table.name.as_str()) {
                 nos.extend(row.no);
             }
         }
@@ -165,13 +175,10 @@ fn check_row(hub: &Hub, person: &PersonAddress, table: &Table, row: SearchRow, f
     }
 }
 
-/// Tables of what providers said of deliveries.
-const SAID_BY_PROVIDERS: [&str; 3] = ["attempts", "provider_refs", "receipts"];
+/// Tables that hold answers of providers.
+const PROVIDER_ANSWERS: [&str; 3] = ["attempts", "provider_refs", "receipts"];
 
-/// Whether a cell holds the address.
-///
-/// # Errors
-/// It is sealed, and does not open here.
+/// Whether a cell holds the address. Fails if it is sealed and does not open here.
 fn contains_person(
     hub: &Hub,
     person: &PersonAddress,
@@ -192,7 +199,7 @@ fn contains_person(
         _ => (),
     }
     let used = if is_identifier_field(&column.name) { TextUse::Identifier } else { TextUse::Prose };
-    // A request enqueued in SQL is JSON as text.
+    // The body of a request enqueued in SQL is JSON stored as text.
     let json =
         if column.kind == ColumnKind::Json || column.name == "body" { serde_json::from_str(cell).ok() } else { None };
     Ok(match json {
@@ -201,14 +208,14 @@ fn contains_person(
     })
 }
 
-/// Where else than in messages a person is erased, and how. What is not named here is told as left.
+/// Erases a row that belongs to no message. Tables not named here stay as they are and are reported as left.
 async fn erase_elsewhere(conn: &mut store::Conn, hit: &Hit) -> Result<()> {
     let Hit { table, row, .. } = hit;
     let of = |names: &[&str]| -> Vec<&Column> {
         hit.columns.iter().filter(|column| names.contains(&column.name.as_str())).collect()
     };
     let (columns, with) = match table.name.as_str() {
-        // What was refused is forgotten as a whole, and so is how fast an address may be sent to. What waits becomes a
+        // Refused requests and paces of a destination are deleted as a whole. A request that still waits becomes a
         // message first.
         "notihub.refusals" | "destination_paces" => return search::delete(conn, table, row).await,
         "receipts" => {
@@ -223,29 +230,29 @@ async fn erase_elsewhere(conn: &mut store::Conn, hit: &Hit) -> Result<()> {
     if columns.is_empty() { Ok(()) } else { search::overwrite_columns(conn, table, row, &columns, with).await }
 }
 
-/// Erases a person from one message. Of the deliveries `said`, providers said the address.
+/// Erases a person from one message. The provider answers of the deliveries `answered` hold the address.
 async fn erase_from_message(
     hub: &Hub,
     shard: i16,
     message_id: Tsid,
     person: &PersonAddress,
-    said: &BTreeSet<i16>,
+    answered: &BTreeSet<i16>,
     erased: &mut Erased,
 ) -> Result<()> {
     let mut tx = hub.store.begin().await?;
     let Some(row) = message::lock(&mut tx, shard, message_id).await? else { return Ok(()) };
     tx.rollback().await?;
-    // What waits is not sent any more.
+    // Deliveries that wait are canceled.
     let mine = |no: i16, all: &[delivery::DeliveryRecipient]| all.iter().any(|d| d.no == no && is_theirs(d, person));
     let all = delivery::recipients(hub.store.api(), shard, message_id).await?;
-    let open = delivery::unsettled(hub.store.api(), row.partner_id, shard, message_id).await?;
+    let unsettled = delivery::unsettled(hub.store.api(), row.partner_id, shard, message_id).await?;
     let waiting: Vec<_> =
-        open.into_iter().filter(|w| w.head.status != Status::Processing && mine(w.key.no, &all)).collect();
+        unsettled.into_iter().filter(|w| w.head.status != Status::Processing && mine(w.key.no, &all)).collect();
     erased.canceled += end_waiting(hub, waiting, &Outcome::Canceled).await? as u64;
 
     let mut tx = hub.store.begin().await?;
     let Some(row) = message::lock(&mut tx, shard, message_id).await? else { return Ok(()) };
-    // As whoever applies receipts: these before deliveries.
+    // Lock receipts before deliveries, in the order in which receipts are applied.
     store::receipt::lock_of_messages(&mut tx, shard, &[message_id]).await?;
     let all = all_held(&mut tx, shard, message_id).await?;
     let (settled, held): (Vec<_>, Vec<_>) =
@@ -254,26 +261,26 @@ async fn erase_from_message(
     let nos: Vec<i16> = settled.iter().map(|d| d.no).collect();
     let gone = |d: &delivery::DeliveryRecipient| d.recipient == ERASED || nos.contains(&d.no);
     let mut detail = message::decode_detail(&hub.keyring, message_id, &row.detail)?;
-    // A content that nobody else gets is about them; one that others get too is not, unless it names them.
+    // A content that only this person gets is theirs; one that others get, too, is theirs only if it names them.
     let only_theirs: Vec<bool> = (0..detail.contents.len())
         .map(|n| {
             let mut of = all.iter().filter(|d| may_say(&detail, d.content, n)).peekable();
             of.peek().is_some() && of.all(gone)
         })
         .collect();
-    // What is to be sent yet is left as it is: nobody gets an empty message.
-    let needed: Vec<bool> = (0..detail.contents.len())
+    // A content that is still to be sent is left as it is: otherwise an empty message would be sent.
+    let still_needed: Vec<bool> = (0..detail.contents.len())
         .map(|n| all.iter().any(|d| !d.status.is_settled() && may_say(&detail, d.content, n)))
         .collect();
     let before = detail.clone();
-    let open = blank(&mut detail, &only_theirs, &needed, all.iter().all(gone), person);
-    erased.in_flight += open;
+    let kept = blank(&mut detail, &only_theirs, &still_needed, all.iter().all(gone), person);
+    erased.in_flight += kept;
     delivery::redact_recipients(&mut *tx, shard, message_id, &nos).await?;
-    // A provider's id of what is being sent is needed yet.
+    // The provider's id of a delivery that is being sent is still needed.
     let is_done = |no: &i16| all.iter().any(|d| d.no == *no && d.status.is_settled());
-    let said: Vec<i16> = nos.iter().chain(said).copied().filter(is_done).collect();
-    delivery::redact_answers(&mut *tx, shard, message_id, &said).await?;
-    // The key of a message to them is about them, whatever it says.
+    let answered: Vec<i16> = nos.iter().chain(answered).copied().filter(is_done).collect();
+    delivery::redact_answers(&mut *tx, shard, message_id, &answered).await?;
+    // The client's id of a message to the person counts as their data, whatever it contains.
     if let Some(key) = &row.client_msg_id
         && (!nos.is_empty() || !held.is_empty() || person.is_in_text(key, TextUse::Identifier))
     {
@@ -290,7 +297,8 @@ async fn erase_from_message(
     Ok(())
 }
 
-/// A message's deliveries, held: until the transaction ends nothing takes the place of one of them that is not among them.
+/// Locks all deliveries of a message and returns them. No fallback that is not among them can be made until the
+/// transaction ends.
 async fn all_held(tx: &mut store::Conn, shard: i16, message_id: Tsid) -> Result<Vec<delivery::DeliveryRecipient>> {
     let mut held = 0;
     loop {
@@ -304,7 +312,7 @@ async fn all_held(tx: &mut store::Conn, shard: i16, message_id: Tsid) -> Result<
     }
 }
 
-/// Whether a delivery with the first of these contents says the other, or what takes its place may.
+/// Whether a delivery with content number `content`, or one of its fallbacks, sends content number `other`.
 fn may_say(detail: &Detail, content: i16, other: usize) -> bool {
     let of = |content: i16| usize::try_from(content).ok().and_then(|n| detail.contents.get(n));
     let next = |content: &i16| of(*content)?.fallback.as_ref().map(|f| f.content);
@@ -316,13 +324,13 @@ fn is_theirs(d: &delivery::DeliveryRecipient, person: &PersonAddress) -> bool {
     person.equals(&d.recipient) || d.recipient_as_given.as_deref().is_some_and(|written| person.equals(written))
 }
 
-/// Takes out what is theirs; says how many contents had to be left because they are to be sent yet.
-fn blank(detail: &mut Detail, only_theirs: &[bool], needed: &[bool], whole: bool, person: &PersonAddress) -> u64 {
+/// Blanks the person's contents, title and metadata; returns how many contents stay because they are still to be sent.
+fn blank(detail: &mut Detail, only_theirs: &[bool], still_needed: &[bool], whole: bool, person: &PersonAddress) -> u64 {
     let mut left = 0;
-    for ((content, theirs), needed) in detail.contents.iter_mut().zip(only_theirs).zip(needed) {
+    for ((content, theirs), still_needed) in detail.contents.iter_mut().zip(only_theirs).zip(still_needed) {
         let names_them =
             serde_json::to_value(&*content).is_ok_and(|content| person.is_in_json(&content, "", TextUse::Prose));
-        match (*theirs || names_them, *needed) {
+        match (*theirs || names_them, *still_needed) {
             (true, true) => left += 1,
             (true, false) => *content = Content::default(),
             (false, _) => (),

@@ -1,5 +1,6 @@
-//! Fallback: what a message names for the case that a delivery does not arrive takes its place, in the transaction that finds
-//! that out. Once, because the new delivery's number follows from the old one's; and off unless the message asks for it.
+//! Fallback: creates the delivery that a message names for the case that another one does not arrive, in the
+//! transaction that finds this out. At most once, because the number of the new delivery follows from the old one's;
+//! and only if the message asks for it.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -22,18 +23,21 @@ use crate::store::{self, Conn};
 
 use super::publish::{self, NewEvent, Published, publish};
 
-/// Why another channel is asked.
+/// Why a delivery falls back to another channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FallbackReason {
+    /// It failed.
     Failed,
-    /// It may have been sent; only where the message says that it is to be sent again then.
+    /// It may have been sent; only if the message asks for a fallback in this case.
     Unknown,
-    /// It was sent, and nobody knows whether it arrived.
+    /// It was sent, and no receipt came in time.
     NoReceipt,
+    /// All providers of its channel are down.
     ChannelDown,
 }
 
 impl FallbackReason {
+    /// Returns the stable word of the reason, as events and metrics carry it.
     pub fn as_str(self) -> &'static str {
         match self {
             FallbackReason::Failed => "failed",
@@ -44,29 +48,33 @@ impl FallbackReason {
     }
 }
 
-/// A delivery whose place is to be taken.
+/// A delivery that is to be replaced by its fallback.
 #[derive(Debug, Clone, Copy)]
 pub struct FallbackRequest {
+    /// The delivery that did not arrive.
     pub key: DeliveryKey,
+    /// Why it is replaced.
     pub reason: FallbackReason,
 }
 
-/// What was written, to be announced after the commit.
+/// The fallbacks and events that were written, to be announced after the commit.
 #[derive(Debug, Default)]
 pub struct NewFallbacks {
     places: Vec<((i16, Lane), DateTime<Utc>)>,
     published: Vec<Published>,
-    /// From which channel to which, as which delivery.
+    /// Per fallback: the replaced delivery, the new delivery's number, both channels and the reason.
     created: Vec<(DeliveryKey, i16, Channel, Channel, FallbackReason)>,
 }
 
 impl NewFallbacks {
+    /// Adds events that were published in the same transaction.
     #[must_use]
     pub fn with(mut self, published: Published) -> NewFallbacks {
         self.published.push(published);
         self
     }
 
+    /// Adds the fallbacks and events of `other`.
     #[must_use]
     pub fn and(mut self, mut other: NewFallbacks) -> NewFallbacks {
         self.places.append(&mut other.places);
@@ -76,61 +84,74 @@ impl NewFallbacks {
     }
 }
 
-/// Whether another channel may succeed where this was the reason. What is no class of errors says nothing of the message.
+/// Returns whether another channel may succeed after a failure with this reason. True for reasons that are no error
+/// class.
 pub fn falls_back(reason: Option<&str>) -> bool {
     RETRY_RULES.iter().find(|row| Some(row.reason) == reason).is_none_or(|row| row.falls_back)
 }
 
-/// What a step asks for, before the message itself is asked.
+/// Returns the fallback that a step requests; the content of the message decides later whether it is made.
 pub fn requested_by(settle: &Settle) -> Option<FallbackRequest> {
-    let why = match settle.step.status {
+    let reason = match settle.step.status {
         _ if !settle.head.has_fallback => return None,
         Status::Failed if settle.step.reason == Some(REASON_CHANNEL_DOWN) => FallbackReason::ChannelDown,
         Status::Failed if falls_back(settle.step.reason) => FallbackReason::Failed,
         Status::Undetermined if !matches!(settle.step.reason, Some("canceled" | "expired")) => FallbackReason::Unknown,
         _ => return None,
     };
-    Some(FallbackRequest { key: settle.key, reason: why })
+    Some(FallbackRequest { key: settle.key, reason })
 }
 
-/// Makes the deliveries that take the place of these, in the caller's transaction. Those are left out whose message does not
-/// want it so, or whose place was taken before.
-pub async fn create(hub: &Hub, tx: &mut Conn, wanted: &[FallbackRequest], now: DateTime<Utc>) -> Result<NewFallbacks> {
-    if wanted.is_empty() {
+/// Creates the fallbacks of these deliveries and their events in the caller's transaction, which has settled the
+/// deliveries. Leaves out deliveries whose message does not ask for a fallback for this reason, and those that have one
+/// already. Call `announce` with the result after the commit.
+///
+/// # Errors
+/// `Error::Unavailable` if the database fails; the caller's transaction is to be rolled back.
+pub async fn create(
+    hub: &Hub,
+    tx: &mut Conn,
+    requests: &[FallbackRequest],
+    now: DateTime<Utc>,
+) -> Result<NewFallbacks> {
+    if requests.is_empty() {
         return Ok(NewFallbacks::default());
     }
-    let why: HashMap<DeliveryKey, FallbackReason> = wanted.iter().map(|w| (w.key, w.reason)).collect();
-    let mut all = stand_ins(hub, tx, &why).await?;
+    let reasons: HashMap<DeliveryKey, FallbackReason> = requests.iter().map(|w| (w.key, w.reason)).collect();
+    let mut all = stand_ins(hub, tx, &reasons).await?;
     all.retain(|stand_in| stand_in.origin.status.is_settled());
-    let fresh = store::delivery::insert_fallbacks(&mut *tx, &all, now).await?;
-    let (mut made, mut notices) = (NewFallbacks::default(), Vec::new());
-    for (stand_in, seq) in all.iter().filter_map(|s| Some((s, fresh.get(&s.origin.key)?))) {
+    let inserted = store::delivery::insert_fallbacks(&mut *tx, &all, now).await?;
+    let (mut fallbacks, mut events) = (NewFallbacks::default(), Vec::new());
+    for (stand_in, seq) in all.iter().filter_map(|s| Some((s, inserted.get(&s.origin.key)?))) {
         let NewFallback { origin, no, lane, .. } = stand_in;
-        made.places.push(((origin.key.shard, *lane), now));
-        let why = why.get(&origin.key).copied().unwrap_or(FallbackReason::Failed);
-        made.created.push((origin.key, *no, origin.lane.channel(), lane.channel(), why));
-        notices.push(event(stand_in, *seq, why, now));
+        fallbacks.places.push(((origin.key.shard, *lane), now));
+        let reason = reasons.get(&origin.key).copied().unwrap_or(FallbackReason::Failed);
+        fallbacks.created.push((origin.key, *no, origin.lane.channel(), lane.channel(), reason));
+        events.push(event(stand_in, *seq, reason, now));
     }
-    let published = publish(hub, tx, &notices).await?;
-    Ok(made.with(published))
+    let published = publish(hub, tx, &events).await?;
+    Ok(fallbacks.with(published))
 }
 
-/// What takes the place of these, as far as their messages can be read and want it so.
+/// Returns the fallbacks of these deliveries without writing them: those whose message can be read and asks for one.
+///
+/// # Errors
+/// `Error::Unavailable` if the database fails.
 pub async fn stand_ins(
     hub: &Hub,
     tx: &mut Conn,
-    why: &HashMap<DeliveryKey, FallbackReason>,
+    reasons: &HashMap<DeliveryKey, FallbackReason>,
 ) -> Result<Vec<NewFallback>> {
-    let keys: BTreeSet<DeliveryKey> = why.keys().copied().collect();
+    let keys: BTreeSet<DeliveryKey> = reasons.keys().copied().collect();
     let (origins, contents) = origins(hub, tx, keys).await?;
     let stand_in = |origin: &ReplaceableDelivery| {
         let message = contents.get(&origin.key.message_id)?.as_ref()?;
-        stand_in(hub, origin, message, *why.get(&origin.key)?)
+        stand_in(hub, origin, message, *reasons.get(&origin.key)?)
     };
     Ok(origins.iter().filter_map(stand_in).collect())
 }
 
-/// Those of these deliveries that another may take the place of, and what their messages say.
+/// Reads these deliveries and the contents of their messages.
 async fn origins(
     hub: &Hub,
     tx: &mut Conn,
@@ -143,13 +164,17 @@ async fn origins(
     Ok((origins, contents.into_iter().collect()))
 }
 
-/// What its message names for the case that it does not arrive.
+/// The fallback that the message names for a delivery.
 fn fallback_of<'a>(origin: &ReplaceableDelivery, message: &'a StoredMessage) -> Option<&'a Fallback> {
     let content = usize::try_from(origin.content).ok().and_then(|n| message.detail.contents.get(n))?;
     content.fallback.as_deref()
 }
 
-/// Has these that are SENT by now, each with until when its receipt may come, looked at as soon as their messages want.
+/// Shortens the wait for receipts of deliveries that became SENT, where their messages ask for a fallback sooner.
+/// `sent` holds until when the receipt of each may come. In the caller's transaction.
+///
+/// # Errors
+/// `Error::Unavailable` if the database fails; the caller's transaction is to be rolled back.
 pub async fn shorten_receipt_waits(
     hub: &Hub,
     tx: &mut Conn,
@@ -168,16 +193,16 @@ pub async fn shorten_receipt_waits(
     store::delivery::set_receipt_due(tx, &origins.iter().filter_map(sooner).collect::<Vec<_>>()).await
 }
 
-/// What takes its place, if its message wants that for this reason.
+/// The fallback of a delivery; None if its message does not ask for one for this reason.
 fn stand_in(
     hub: &Hub,
     origin: &ReplaceableDelivery,
     message: &StoredMessage,
-    why: FallbackReason,
+    reason: FallbackReason,
 ) -> Option<NewFallback> {
     let fallback = fallback_of(origin, message)?;
     let next = message.detail.contents.get(usize::try_from(fallback.content).ok()?)?;
-    let wants = match why {
+    let wants = match reason {
         FallbackReason::Failed | FallbackReason::ChannelDown => true,
         FallbackReason::Unknown => fallback.on_unknown || is_own_service(hub, origin),
         FallbackReason::NoReceipt => {
@@ -198,20 +223,20 @@ fn stand_in(
         content: fallback.content,
         max_attempts: fallback.max_attempts.unwrap_or(policy.max_attempts),
         has_fallback: next.fallback.is_some(),
-        reason: why.as_str(),
+        reason: reason.as_str(),
         origin: origin.clone(),
         recipient,
         recipient_as_given: written,
     })
 }
 
-/// A service of our own had it: a second copy does less harm than none.
+/// Whether an internal service handled it: there a second copy does less harm than none.
 fn is_own_service(hub: &Hub, origin: &ReplaceableDelivery) -> bool {
     let account = origin.provider.as_deref().and_then(|name| hub.providers.get(name));
     account.is_some_and(|account| account.terms.profile == Some(Profile::Internal))
 }
 
-fn event(stand_in: &NewFallback, seq: i16, why: FallbackReason, now: DateTime<Utc>) -> NewEvent {
+fn event(stand_in: &NewFallback, seq: i16, reason: FallbackReason, now: DateTime<Utc>) -> NewEvent {
     let NewFallback { origin, no, lane, .. } = stand_in;
     NewEvent {
         partner_id: origin.partner_id,
@@ -227,7 +252,7 @@ fn event(stand_in: &NewFallback, seq: i16, why: FallbackReason, now: DateTime<Ut
             lane: Some(origin.lane.0),
             status: Some(origin.status.as_str().into()),
             provider: origin.provider.clone(),
-            reason: Some(why.as_str().into()),
+            reason: Some(reason.as_str().into()),
             occurred_at: now,
             extra: event_fields(origin.key.message_id, *no, lane.channel()),
             ..EventPayload::default()
@@ -236,20 +261,20 @@ fn event(stand_in: &NewFallback, seq: i16, why: FallbackReason, now: DateTime<Ut
     }
 }
 
-/// What is told of what took a delivery's place.
+/// Returns the fields that an event carries about a fallback delivery.
 pub fn event_fields(message_id: Tsid, no: i16, channel: Channel) -> Map<String, Value> {
     let delivery = Value::from(format!("{message_id}-{no}"));
     let channel = Value::from(channel.as_str());
     Map::from_iter([("fallbackDeliveryId".to_owned(), delivery), ("fallbackChannel".to_owned(), channel)])
 }
 
-/// After the commit: counts, tells, and wakes workers.
-pub fn announce(hub: &Hub, made: &NewFallbacks) {
-    for (origin, no, from, to, why) in &made.created {
-        hub.metrics.fallbacks.with_label_values(&[from.as_str(), to.as_str(), why.as_str()]).inc();
-        tracing::info!(delivery = %origin, no, why = why.as_str(), "fallback to {to}");
-        hub.causes.note(AlertCause::Fallback { from: *from, to: *to }, why.as_str().to_owned());
+/// Counts fallbacks, notes their alert cause, and wakes workers. Call it after the commit.
+pub fn announce(hub: &Hub, fallbacks: &NewFallbacks) {
+    for (origin, no, from, to, reason) in &fallbacks.created {
+        hub.metrics.fallbacks.with_label_values(&[from.as_str(), to.as_str(), reason.as_str()]).inc();
+        tracing::info!(delivery = %origin, no, why = reason.as_str(), "fallback to {to}");
+        hub.causes.note(AlertCause::Fallback { from: *from, to: *to }, reason.as_str().to_owned());
     }
-    hub.wake.notify(made.places.iter().copied());
-    made.published.iter().for_each(|published| publish::announce(hub, published));
+    hub.wake.notify(fallbacks.places.iter().copied());
+    fallbacks.published.iter().for_each(|published| publish::announce(hub, published));
 }

@@ -1,4 +1,4 @@
-//! fsck: checks every invariant, slice by slice.
+//! fsck: checks every invariant of the database, slice by slice.
 
 use chrono::{DateTime, Utc};
 
@@ -7,21 +7,20 @@ use crate::limits;
 use crate::store::Store;
 use crate::store::fsck::{Finding, INVARIANTS, IdRange, Scope, check, id_ranges};
 
-/// How far the check is.
+/// Progress of the check.
 #[derive(Debug, Clone, Copy)]
 pub enum Progress {
-    /// An invariant is being checked: slice `slice` of `of`, from 1 on.
+    /// A slice of an invariant is about to be checked: number `slice` (from 1) of `of`.
     Checking { invariant: &'static str, slice: usize, of: usize },
-    /// An invariant was checked in full; `rows` break it.
+    /// An invariant was checked completely; `rows` rows break it.
     Checked { invariant: &'static str, law: &'static str, rows: u64 },
 }
 
-/// Checks all invariants on a connection of its own. Of each it returns up to `limits::FSCK_FINDINGS` findings per slice;
-/// `progress` gets the count of all.
+/// Checks all invariants as of `now`, on a connection of its own. Returns up to `limits::FSCK_FINDINGS` findings per
+/// invariant and slice; `progress` gets the number of all.
 ///
 /// # Errors
-///
-/// `Unavailable` if the database cannot be reached.
+/// `Error::Unavailable` if the database fails.
 pub async fn fsck(store: &Store, now: DateTime<Utc>, mut progress: impl FnMut(Progress)) -> Result<Vec<Finding>> {
     let mut conn = store.connect_for_fsck().await?;
     let slices = id_ranges(&mut conn, limits::FSCK_SLICE_BYTES).await?;

@@ -1,7 +1,8 @@
-//! Verbs: effects in order. A flow owns the transaction, takes the hub, and returns values, not responses.
+//! Flows: the actions of the hub, each an ordered list of effects. A flow owns the transaction, takes the hub, and
+//! returns values, not responses.
 //!
 //! Listed in groups: a flow names only flows of the groups above its own, so they can be read in this order. A test
-//! (`tests/it/laws.rs`) keeps it.
+//! (`tests/it/laws.rs`) enforces it.
 
 // These name no other flow.
 pub mod fsck;
@@ -13,7 +14,7 @@ pub mod rollup;
 pub mod sign_in;
 pub mod story;
 
-// These accept, publish or open keys by the flows above; `start` makes the hub that all of them take.
+// These accept messages, publish events or open keys by the flows above; `start` makes the hub that all flows take.
 pub mod alert;
 pub mod channel;
 pub mod endpoint;
@@ -28,10 +29,10 @@ pub mod receipt;
 pub mod redrive;
 pub mod retain;
 
-// Claim, call, settle.
+// The delivery engine: claim, load, call, settle.
 pub mod delivery;
 
-// These end what waits, and pause providers.
+// These end waiting deliveries, or pause providers.
 pub mod channel_down;
 pub mod erase;
 pub mod provider;

@@ -1,4 +1,5 @@
-//! Partners and keys: made, changed, revoked; each with its line in the audit log, in the same transaction.
+//! Partners and keys: create, change, rotate and revoke. Each change writes its entry in the audit log in the same
+//! transaction.
 
 use chrono::TimeDelta;
 use serde_json::{Value, json};
@@ -15,12 +16,12 @@ use crate::model::partner::{Partner, PartnerStatus, is_reserved_name, shard_of};
 use crate::store::audit::AuditEntry;
 use crate::store::{self, key, listen, partner, sql_intake};
 
-/// A secret begins with this, so that scanners of code and logs know one when they see it.
+/// Prefix of client secrets, by which scanners of code and logs recognise them.
 pub const SECRET_PREFIX: &str = "nhs_";
-/// Longest a secret stays good after it was replaced.
+/// Longest time that a secret may stay valid after it was replaced.
 pub const OVERLAP_MOST: TimeDelta = TimeDelta::days(30);
 
-/// What a client signs in with. The secret is shown this once.
+/// The credentials of a client. The secret is stored only as a hash, so this is the only time it is shown.
 #[derive(Clone, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Credentials {
@@ -28,7 +29,8 @@ pub struct Credentials {
     pub client_secret: String,
 }
 
-/// What to change of a partner, or to say of a new one.
+/// Changes to a partner, or the fields of a new one. None leaves a field as it is; in a nested option the inner None
+/// clears it.
 #[derive(Debug, Clone, Default)]
 pub struct PartnerChange {
     pub name: Option<String>,
@@ -36,7 +38,7 @@ pub struct PartnerChange {
     pub rate_limit_tps: Option<i32>,
     pub lookup_days: Option<i16>,
     pub retention_days: Option<Option<i16>>,
-    /// At creation only.
+    /// Only for a new partner.
     pub time_zone: Option<String>,
     pub region: Option<String>,
     pub channels: Option<Option<Vec<Channel>>>,
@@ -68,29 +70,38 @@ impl PartnerChange {
     }
 }
 
-/// A new partner and its key.
+/// Creates a partner with its key, and returns both.
+///
+/// # Errors
+/// `Error::Refused` if the name is taken or reserved or the time zone is unknown; nothing was written.
+/// `Error::Unavailable` if the database fails; nothing was written, unless it failed during the commit.
 pub async fn create(hub: &Hub, permit: AdminPermit<'_>, change: PartnerChange) -> Result<(Partner, Credentials)> {
     let partner_id = hub.next_id();
-    let mut made = Partner::new(partner_id, String::new(), shard_of(partner_id, hub.settings.database.shards));
-    change.apply(&mut made);
-    check_name(&made.name)?;
-    check_time_zone(hub, &made).await?;
-    let (key, credentials) = new_key(hub, Role::Partner, Some(partner_id), &made.name);
+    let mut new_partner = Partner::new(partner_id, String::new(), shard_of(partner_id, hub.settings.database.shards));
+    change.apply(&mut new_partner);
+    check_name(&new_partner.name)?;
+    check_time_zone(hub, &new_partner).await?;
+    let (key, credentials) = new_key(hub, Role::Partner, Some(partner_id), &new_partner.name);
     let now = hub.clock.now();
     let mut tx = hub.store.begin().await?;
-    if !partner::insert(&mut *tx, &made, now).await? {
+    if !partner::insert(&mut *tx, &new_partner, now).await? {
         tx.rollback().await?;
         return Err(name_taken());
     }
     key::insert(&mut *tx, &key, now).await?;
-    let deed = AuditEntry { after: Some(audit_view(&made)), ..audit_entry(&made, "partner.create") };
-    audit(hub, &mut tx, permit.actor(), &deed).await?;
+    let entry = AuditEntry { after: Some(audit_view(&new_partner)), ..audit_entry(&new_partner, "partner.create") };
+    audit(hub, &mut tx, permit.actor(), &entry).await?;
     tx.commit().await?;
     forget_accounts(hub).await;
-    Ok((made, credentials))
+    Ok((new_partner, credentials))
 }
 
-/// Changes a partner; returns it as it is now.
+/// Changes a partner and returns it as it is now. All processes forget the accounts that they remember. A partner that
+/// becomes INACTIVE loses all its tokens.
+///
+/// # Errors
+/// `Error::Refused` if there is no such partner, or the new name is taken or reserved; nothing was written.
+/// `Error::Unavailable` if the database fails; nothing was written, unless it failed during the commit.
 pub async fn update(hub: &Hub, permit: AdminPermit<'_>, id: Tsid, change: PartnerChange) -> Result<Partner> {
     let mut tx = hub.store.begin().await?;
     let before = partner::lock(&mut tx, id).await?.ok_or_else(unknown)?;
@@ -106,18 +117,24 @@ pub async fn update(hub: &Hub, permit: AdminPermit<'_>, id: Tsid, change: Partne
     if after.status == PartnerStatus::Inactive && before.status == PartnerStatus::Active {
         key::invalidate_tokens(&mut *tx, id).await?;
     }
-    let deed = AuditEntry {
+    let entry = AuditEntry {
         before: Some(audit_view(&before)),
         after: Some(audit_view(&after)),
         ..audit_entry(&after, "partner.update")
     };
-    audit(hub, &mut tx, permit.actor(), &deed).await?;
+    audit(hub, &mut tx, permit.actor(), &entry).await?;
     tx.commit().await?;
     forget_accounts(hub).await;
     Ok(after)
 }
 
-/// A new secret for a partner's key; the one before stays good for the overlap, with all tokens it gave.
+/// Gives a partner's key a new secret. The former one stays valid for `overlap` (at most `OVERLAP_MOST`), with all
+/// tokens it gave. A partner that has no key yet gets one.
+///
+/// # Errors
+/// `Error::Refused` if there is no such partner, or it is the hub's own; `Error::Busy` if another request created the
+/// key at the same time. Nothing was written then. `Error::Unavailable` if the database fails; the new secret may be
+/// written and lost: rotate again.
 pub async fn rotate(hub: &Hub, permit: AdminPermit<'_>, id: Tsid, overlap: TimeDelta) -> Result<Credentials> {
     let db = hub.store.api();
     let of = partner::get(db, id).await?.ok_or_else(unknown)?;
@@ -125,7 +142,7 @@ pub async fn rotate(hub: &Hub, permit: AdminPermit<'_>, id: Tsid, overlap: TimeD
         Some(client_id) => rotate_key(hub, permit, &client_id, overlap).await,
         // The hub's own partner has no key, so that no client signs in as it.
         None if is_reserved_name(&of.name) => Err(check_name(&of.name).err().unwrap_or(Error::NotFound)),
-        // A partner from before there were keys.
+        // A partner that was created before there were keys.
         None => {
             let (key, credentials) = new_key(hub, Role::Partner, Some(id), &of.name);
             add_key(hub, permit, key).await?;
@@ -134,18 +151,24 @@ pub async fn rotate(hub: &Hub, permit: AdminPermit<'_>, id: Tsid, overlap: TimeD
     }
 }
 
-/// Lets a database role enqueue for a partner, or confirms that it may.
+/// Lets a database role enqueue messages for a partner, or confirms that it may.
+///
+/// # Errors
+/// `Error::Unavailable` if the database fails; nothing was written, unless it failed during the commit.
 pub async fn grant_intake(hub: &Hub, permit: AdminPermit<'_>, of: &Partner, role: &str) -> Result<()> {
     let now = hub.clock.now();
     let mut tx = hub.store.begin().await?;
     sql_intake::grant(&mut *tx, role, of.partner_id, now).await?;
-    let deed = AuditEntry { after: Some(json!({"role": role})), ..audit_entry(of, "partner.grant_intake") };
-    audit(hub, &mut tx, permit.actor(), &deed).await?;
+    let entry = AuditEntry { after: Some(json!({"role": role})), ..audit_entry(of, "partner.grant_intake") };
+    audit(hub, &mut tx, permit.actor(), &entry).await?;
     Ok(tx.commit().await?)
 }
 
-/// Ends a database role's right to enqueue for a partner, or for all; with `carried_over` only grants that no admin
-/// confirmed. Returns how many ended.
+/// Ends a database role's right to enqueue messages for a partner, or for all if `of` is None. With `carried_over` it
+/// ends only grants that no admin confirmed. Returns how many ended.
+///
+/// # Errors
+/// `Error::Unavailable` if the database fails; nothing was written, unless it failed during the commit.
 pub async fn revoke_intake(
     hub: &Hub,
     permit: AdminPermit<'_>,
@@ -155,28 +178,34 @@ pub async fn revoke_intake(
 ) -> Result<u64> {
     let mut tx = hub.store.begin().await?;
     let ended = sql_intake::revoke(&mut *tx, role, of.map(|of| of.partner_id), carried_over).await?;
-    let deed = AuditEntry {
+    let entry = AuditEntry {
         action: "partner.revoke_intake".into(),
         object: of.map(|of| of.partner_id.to_string()),
         partner_id: of.map(|of| of.partner_id),
         before: Some(json!({"role": role, "grants": ended, "carriedOver": carried_over})),
         after: None,
     };
-    audit(hub, &mut tx, permit.actor(), &deed).await?;
+    audit(hub, &mut tx, permit.actor(), &entry).await?;
     tx.commit().await?;
     Ok(ended)
 }
 
-/// Makes a key for an operator or an admin. `name`: whose it is. The secret is kept nowhere but in what this returns.
+/// Creates a key for an operator or an admin; `name` says whose it is. The secret is only in the returned value.
 ///
 /// # Errors
-/// `Error::Unavailable` if the database cannot be reached; there may be a key then, whose secret is lost.
+/// `Error::Unavailable` if the database fails; there may be a key then whose secret is lost.
 pub async fn create_key(hub: &Hub, permit: AdminPermit<'_>, role: StaffRole, name: &str) -> Result<Credentials> {
     let (key, credentials) = new_key(hub, Role::Staff(role), None, name);
     add_key(hub, permit, key).await?;
     Ok(credentials)
 }
 
+/// Gives a key a new secret. The former one stays valid for `overlap` (at most `OVERLAP_MOST`), with all tokens it
+/// gave.
+///
+/// # Errors
+/// `Error::NotFound` if there is no such key; nothing was written. `Error::Unavailable` if the database fails; the new
+/// secret may be written and lost: rotate again.
 pub async fn rotate_key(
     hub: &Hub,
     permit: AdminPermit<'_>,
@@ -198,7 +227,11 @@ pub async fn rotate_key(
     Ok(Credentials { client_id: client_id.to_owned(), client_secret })
 }
 
-/// Nothing is taken from this key any more: neither secrets nor tokens.
+/// Revokes a key: its secrets and tokens are no longer accepted.
+///
+/// # Errors
+/// `Error::NotFound` if there is no such key; nothing was written. `Error::Unavailable` if the database fails; nothing
+/// was written, unless it failed during the commit.
 pub async fn revoke_key(hub: &Hub, permit: AdminPermit<'_>, client_id: &str) -> Result<()> {
     let key = key::get(hub.store.api(), client_id).await?.ok_or(Error::NotFound)?;
     let mut tx = hub.store.begin().await?;
@@ -230,8 +263,8 @@ fn new_key(hub: &Hub, role: Role, partner_id: Option<Tsid>, name: &str) -> (key:
 async fn add_key(hub: &Hub, permit: AdminPermit<'_>, key: key::ApiKeyRow) -> Result<()> {
     let mut tx = hub.store.begin().await?;
     if !key::insert(&mut *tx, &key, hub.clock.now()).await? {
-        // Somebody else made the partner's key just now: a secret that was not written must not be shown.
-        return Err(Error::Busy("another key was made just now; rotate again"));
+        // Another request created the partner's key at the same time: this secret was not written.
+        return Err(Error::Busy("another request created a key at the same time; rotate again"));
     }
     let after = json!({"role": key.role.as_str(), "name": key.name});
     audit(hub, &mut tx, permit.actor(), &AuditEntry { after: Some(after), ..key_audit_entry(&key, "key.create") })
@@ -253,7 +286,7 @@ fn key_audit_entry(key: &key::ApiKeyRow, action: &str) -> AuditEntry {
     }
 }
 
-/// A partner as the audit log keeps it, and as people at the machine are told.
+/// Returns a partner as the audit log stores it and as the CLI prints it.
 pub fn audit_view(p: &Partner) -> Value {
     json!({
         "name": p.name,
@@ -271,15 +304,18 @@ pub fn audit_view(p: &Partner) -> Value {
     })
 }
 
-pub(super) async fn audit(hub: &Hub, tx: &mut store::Conn, actor: &Actor, deed: &AuditEntry) -> Result<()> {
-    store::audit::insert(tx, hub.next_id(), hub.clock.now(), actor, deed).await
+pub(super) async fn audit(hub: &Hub, tx: &mut store::Conn, actor: &Actor, entry: &AuditEntry) -> Result<()> {
+    store::audit::insert(tx, hub.next_id(), hub.clock.now(), actor, entry).await
 }
 
-/// After the commit: nobody believes what they remember of accounts any more.
+/// Makes all processes forget the accounts that they remember. Call it after the commit.
 async fn forget_accounts(hub: &Hub) {
     hub.accounts.forget();
     if let Err(e) = listen::notify_changed(&hub.store).await {
-        tracing::warn!(error = %e, "a change of a partner could not be told; others see it within ten seconds");
+        tracing::warn!(
+            error = %e,
+            "other processes could not be notified of a changed partner; they see the change within ten seconds"
+        );
     }
 }
 
@@ -291,7 +327,7 @@ async fn check_time_zone(hub: &Hub, p: &Partner) -> Result<()> {
     Err(fault(Fault { pointer: "/timeZone".into(), reason: "tz_unknown", detail, code: Code::E001 }))
 }
 
-/// The hub's own partner has this name: a partner's messages would otherwise stand among the hub's alerts.
+/// Refuses the names of the hub's own partner: the messages of a partner with such a name would appear as alerts.
 fn check_name(name: &str) -> Result<()> {
     if !is_reserved_name(name) {
         return Ok(());
@@ -313,6 +349,7 @@ fn fault(fault: Fault) -> Error {
     Refusal::from_faults(vec![fault]).into()
 }
 
+/// The error for an unknown partner.
 pub fn unknown() -> Error {
     Refusal::new(404, "partner_unknown", "there is no such partner").with_code(Code::E007).into()
 }

@@ -1,4 +1,4 @@
-//! Providers, for operators: they are seen as all processes know them, paused, and let go on.
+//! Providers, for operators: their shared state, pause and resume.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,14 +18,20 @@ use crate::store;
 use crate::store::audit::AuditEntry;
 use crate::store::provider::ProviderOutage;
 
-/// Pauses a provider, or lets it go on. What waits for it waits longer, and loses no attempt.
+/// Pauses a provider, or resumes it. Deliveries that wait for it lose no attempt. Resuming a provider that is not
+/// paused but whose breaker is open has it probed at once. Does nothing if the provider is in the wanted state already.
+///
+/// # Errors
+/// `Error::NotFound` if the provider is not in the settings. `Error::Unavailable` if the database fails, or if other
+/// processes changed the state `limits::STATE_ROUNDS` times meanwhile; nothing was written, unless it failed during the
+/// commit.
 pub async fn pause(hub: &Hub, permit: OperatorPermit<'_>, provider: &str, pause: bool) -> Result<()> {
     let known = hub.provider_states.named(provider).ok_or(Error::NotFound)?;
     let actor = permit.actor();
     for _ in 0..limits::STATE_ROUNDS {
         reload(hub, known).await?;
         let (now, seen) = (hub.clock.now(), known.state());
-        // Of one that nobody paused, but that is left alone for what it answered, resuming has it probed.
+        // Resuming a provider that is not paused, but whose breaker is open, has it probed.
         let probed = !pause && seen.breaker == BreakerState::Open && seen.next_probe_at(now).is_some_and(|at| at > now);
         if seen.paused_at.is_some() == pause && !probed {
             return Ok(());
@@ -38,42 +44,47 @@ pub async fn pause(hub: &Hub, permit: OperatorPermit<'_>, provider: &str, pause:
         }
         if pause {
             let (reason, detail) = ("paused".to_owned(), None);
-            let hold = ProviderOutage {
+            let outage = ProviderOutage {
                 provider: provider.to_owned(),
                 reason,
                 began_at: now,
                 ended_at: READY_WHEN_RESUMED,
                 detail,
             };
-            store::provider::begin_outage(&mut *tx, &hold, now - limits::OUTAGES_MERGE).await?;
+            store::provider::begin_outage(&mut *tx, &outage, now - limits::OUTAGES_MERGE).await?;
         } else {
             store::provider::end_outage(&mut *tx, provider, "paused", now).await?;
         }
         let action = if pause { "provider.pause" } else { "provider.resume" }.to_owned();
-        let deed = AuditEntry { action, object: Some(provider.to_owned()), ..AuditEntry::default() };
-        store::audit::insert(&mut *tx, hub.next_id(), now, actor, &deed).await?;
+        let entry = AuditEntry { action, object: Some(provider.to_owned()), ..AuditEntry::default() };
+        store::audit::insert(&mut *tx, hub.next_id(), now, actor, &entry).await?;
         tx.commit().await?;
         refresh(hub).await?;
         if let Err(e) = store::listen::notify_changed(&hub.store).await {
-            tracing::debug!(error = %e, "other processes are not told at once: they look each second");
+            tracing::debug!(error = %e, "other processes could not be notified; they read the change within a second");
         }
         return Ok(());
     }
-    Err(Error::Unavailable("the provider's state changes faster than it can be written: try again".into()))
+    Err(Error::Unavailable("other processes keep changing the provider's state; try again".into()))
 }
 
-/// How a provider stands.
+/// The health of a provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProviderHealth {
+    /// It can be called.
     Up,
-    /// Its limit is used up at present.
+    /// Its rate limit is used up at present.
     Limited,
+    /// Its breaker is open: it is not called.
     Open,
+    /// Its breaker is half-open: a probe is in flight.
     HalfOpen,
+    /// An operator paused it.
     Paused,
 }
 
 impl ProviderHealth {
+    /// Returns the stable word of the health.
     pub fn as_str(self) -> &'static str {
         match self {
             ProviderHealth::Up => "UP",
@@ -85,6 +96,7 @@ impl ProviderHealth {
     }
 }
 
+/// All healths, for the document of the API.
 pub const PROVIDER_HEALTHS: [ProviderHealth; 5] = [
     ProviderHealth::Up,
     ProviderHealth::Limited,
@@ -93,20 +105,26 @@ pub const PROVIDER_HEALTHS: [ProviderHealth; 5] = [
     ProviderHealth::Paused,
 ];
 
-/// A provider as operators see it.
+/// The state of a provider, for operators.
 pub struct ProviderStatus {
+    /// The account of the settings.
     pub account: Arc<Account>,
+    /// Its health, derived from state and limit.
     pub health: ProviderHealth,
+    /// Its breaker and pause.
     pub state: SharedProviderState,
-    /// Of its limit: how many count now, and when one more is free.
+    /// Use of its rate limit: the requests that count now, and when the next one is free. None without a limit.
     pub used: Option<(u32, DateTime<Utc>)>,
     /// Deliveries of its channels that workers hold.
     pub held: i64,
-    /// Its destinations that fail again and again.
+    /// Its destinations that fail repeatedly.
     pub failing: Vec<String>,
 }
 
-/// All providers of this hub's settings, as the books have them.
+/// Returns the state in the database of all providers of this process's settings.
+///
+/// # Errors
+/// `Error::Unavailable` if the database fails.
 pub async fn statuses(hub: &Hub) -> Result<Vec<ProviderStatus>> {
     let db = hub.store.api();
     let now = hub.clock.now();
@@ -123,7 +141,7 @@ pub async fn statuses(hub: &Hub) -> Result<Vec<ProviderStatus>> {
         let name = account.name();
         let (state, booked) = (states.remove(name).unwrap_or_default(), booked.remove(name).unwrap_or_default());
         let used = account.terms.limit.map(|limit| booked.used(&limit, now));
-        let stand = match (state.paused_at, state.breaker, used) {
+        let health = match (state.paused_at, state.breaker, used) {
             (Some(_), ..) => ProviderHealth::Paused,
             (None, BreakerState::Open, _) => ProviderHealth::Open,
             (None, BreakerState::HalfOpen, _) => ProviderHealth::HalfOpen,
@@ -132,14 +150,7 @@ pub async fn statuses(hub: &Hub) -> Result<Vec<ProviderStatus>> {
         };
         let mine = held.iter().filter(|(lane, _)| account.capability(lane.channel()).is_some());
         let failing = failing.remove(name).unwrap_or_default();
-        ProviderStatus {
-            account: account.clone(),
-            health: stand,
-            state,
-            used,
-            held: mine.map(|(_, n)| n).sum(),
-            failing,
-        }
+        ProviderStatus { account: account.clone(), health, state, used, held: mine.map(|(_, n)| n).sum(), failing }
     };
     Ok(hub.providers.iter().map(seen).collect())
 }

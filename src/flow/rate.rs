@@ -1,4 +1,4 @@
-//! A partner's requests, counted against its limit over all processes.
+//! Rate: counts a partner's requests against its limit, over all processes.
 
 use crate::error::{Error, Result};
 use crate::hub::Hub;
@@ -6,15 +6,21 @@ use crate::model::partner::Partner;
 use crate::model::rate::{TakeResult, slot};
 use crate::store;
 
-/// How a partner stands with its limit.
+/// The use of a partner's limit, for the response headers.
 #[derive(Debug, Clone, Copy)]
 pub struct RateStatus {
+    /// Requests a second that the partner may make.
     pub limit: i32,
-    /// Free when last looked, less what was used here since.
+    /// Requests free when last read from the database, less those used here since.
     pub remaining: i32,
 }
 
-/// Counts a request that costs so much; refused when the partner made too many in the last second.
+/// Counts a request against the partner's limit. `cost` is the number of messages in it. Answers from the leased part
+/// of the limit if possible, otherwise one request leases for all that wait.
+///
+/// # Errors
+/// `Error::Limited` if the partner made too many requests in the last second. `Error::Unavailable`
+/// if the database fails.
 pub async fn spend(hub: &Hub, partner: &Partner, cost: i32) -> Result<RateStatus> {
     let limit = partner.rate_limit_tps;
     let rate = hub.rates.of(partner.partner_id);
@@ -29,7 +35,7 @@ pub async fn spend(hub: &Hub, partner: &Partner, cost: i32) -> Result<RateStatus
     if let TakeResult::Decided(free) = taken {
         return answer(free);
     }
-    // One asks for all that wait.
+    // One request leases for all that wait.
     let _turn = rate.refill_turn().await;
     let now = hub.clock.now();
     let taken = rate.lease().take(cost, limit, now);

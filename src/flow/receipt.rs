@@ -1,5 +1,6 @@
-//! Receipts: kept before whoever told them is answered, and applied soon after. What is applied follows from all that is known
-//! of a delivery (`model::receipt::weigh`), under its row's lock: so any order, and any repetition, comes to the same end.
+//! Receipts: stored before the provider's callback is answered, and applied soon after. The effect follows from all
+//! evidence about a delivery (`model::receipt::correction`), under its row lock: so any order and repetition of
+//! receipts has the same result.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -29,13 +30,18 @@ use crate::store::{self, Conn};
 use super::fallback::{self, FallbackReason, FallbackRequest};
 use super::publish::{NewEvent, publish};
 
-/// Keeps what a provider told; durable when this returns. `origin` is the same for the same body or slice, so that what could
-/// not be read in it is kept once, too. Says how much was new.
+/// Stores receipts of a provider; they are durable when this returns. Returns how many were new. `origin` identifies
+/// the body or slice that they come from: it must be the same when that is repeated, so that unreadable receipts, which
+/// have no key of their own, are stored once, too.
+///
+/// # Errors
+/// `Error::Unavailable` if the database fails; nothing was written, unless it failed during the commit. Storing the
+/// same receipts again is safe.
 pub async fn save(hub: &Hub, provider: &str, receipts: Receipts, origin: &[u8]) -> Result<u64> {
-    let told = to_rows(provider, receipts, origin, hub);
+    let rows = to_rows(provider, receipts, origin, hub);
     let mut new = 0;
     let mut tx = hub.store.begin().await?;
-    for part in told.chunks(limits::RECEIPTS_WRITTEN) {
+    for part in rows.chunks(limits::RECEIPTS_WRITTEN) {
         new += receipt::insert(&mut *tx, provider, part, hub.clock.now()).await?;
     }
     may_die_at("receipt.before_commit");
@@ -44,18 +50,18 @@ pub async fn save(hub: &Hub, provider: &str, receipts: Receipts, origin: &[u8]) 
     Ok(new)
 }
 
-/// What is kept of them, sorted by key.
+/// The rows to store, sorted by key, each key once.
 fn to_rows(provider: &str, receipts: Receipts, origin: &[u8], hub: &Hub) -> Vec<receipt::NewReceipt> {
     let mut unreadable = 0;
-    let read = receipts.into_iter().enumerate().map(|(n, told)| match told {
-        Ok(told) => {
-            let kept = receipt::NewReceipt::of(&told);
+    let read = receipts.into_iter().enumerate().map(|(n, receipt)| match receipt {
+        Ok(receipt) => {
+            let kept = receipt::NewReceipt::of(&receipt);
             receipt::NewReceipt {
                 event_key: event_key(kept.event_key),
                 provider_ref: kept.provider_ref.and_then(clean),
                 code: kept.code.and_then(clean),
                 detail: kept.detail.and_then(clean),
-                // One time that the database does not take must not cost all the others.
+                // A time outside the range of the database must not fail the others.
                 occurred_at: kept.occurred_at.filter(|at| (2000..2100).contains(&at.year())),
                 ..kept
             }
@@ -67,17 +73,21 @@ fn to_rows(provider: &str, receipts: Receipts, origin: &[u8], hub: &Hub) -> Vec<
         }
     });
     let mut read: Vec<receipt::NewReceipt> = read.collect();
-    // Each piece once: what names its attempt before what does not.
+    // Keep each key once; a receipt that names its attempt wins.
     read.sort_by(|a, b| (&a.event_key, a.reference.is_none()).cmp(&(&b.event_key, b.reference.is_none())));
     read.dedup_by(|a, b| a.event_key == b.event_key);
     if unreadable > 0 {
-        tracing::warn!(provider, unreadable, "some of what the provider told cannot be read; it is kept as such");
+        tracing::warn!(
+            provider,
+            unreadable,
+            "receipts of the provider could not be read; they are stored as unreadable"
+        );
         hub.metrics.receipts.with_label_values(&[provider, "unreadable"]).inc_by(unreadable);
     }
     read
 }
 
-/// A provider's key as a key of ours: what is long or strange in its digest's form.
+/// A provider's key of a receipt; a long one, or one with control characters, is replaced by its digest.
 fn event_key(key: String) -> String {
     if key.len() <= limits::EVENT_KEY_BYTES && !key.contains(char::is_control) {
         return key;
@@ -85,11 +95,11 @@ fn event_key(key: String) -> String {
     data_encoding::HEXLOWER.encode(&sha2::Sha256::digest(key.as_bytes()))
 }
 
-/// What one batch comes to.
+/// Working state of one batch of receipts.
 #[derive(Default)]
 struct ReceiptBatch {
     heads: HashMap<DeliveryKey, DeliveryHead>,
-    /// As they were found; `heads` holds how they stand by now.
+    /// The statuses as they were read; `heads` has them after the corrections.
     before: HashMap<DeliveryKey, Status>,
     attempts: HashMap<DeliveryKey, Vec<AttemptEvidence>>,
     received: BTreeMap<(DeliveryKey, i16), AttemptReceipt>,
@@ -97,7 +107,10 @@ struct ReceiptBatch {
     done: Vec<ReceiptResult>,
 }
 
-/// Applies a batch of those that wait; returns whether there was as much as fits one.
+/// Applies one batch of waiting receipts in one transaction. Returns whether it was full, so that more may wait.
+///
+/// # Errors
+/// `Error::Unavailable` if the database fails; nothing was written, unless it failed during the commit.
 pub async fn apply(hub: &Hub) -> Result<bool> {
     let now = hub.clock.now();
     let mut tx = hub.store.begin_engine().await?;
@@ -107,17 +120,17 @@ pub async fn apply(hub: &Hub) -> Result<bool> {
     }
     let more = waiting.len() as i64 == limits::RECEIPT_BATCH;
     let keys: BTreeSet<DeliveryKey> = waiting.iter().filter_map(|w| Some(w.reference?.key)).collect();
-    let mut round = ReceiptBatch::of(&mut tx, &keys.into_iter().collect::<Vec<_>>()).await?;
+    let mut batch = ReceiptBatch::of(&mut tx, &keys.into_iter().collect::<Vec<_>>()).await?;
     for receipt in waiting {
-        round.add(receipt, now);
+        batch.add(receipt, now);
     }
-    store::attempt::apply_receipts(&mut *tx, &round.received.values().cloned().collect::<Vec<_>>()).await?;
-    receipt::record_results(&mut *tx, &round.done, now).await?;
-    let after = round.write(hub, &mut tx, now).await?;
+    store::attempt::apply_receipts(&mut *tx, &batch.received.values().cloned().collect::<Vec<_>>()).await?;
+    receipt::record_results(&mut *tx, &batch.done, now).await?;
+    let after = batch.write(hub, &mut tx, now).await?;
     may_die_at("apply.before_commit");
     tx.commit().await?;
     may_die_at("apply.after_commit");
-    for done in &round.done {
+    for done in &batch.done {
         let effect = done.effect.unwrap_or("waits");
         hub.metrics.receipts.with_label_values(&[&done.provider, effect]).inc();
     }
@@ -125,21 +138,22 @@ pub async fn apply(hub: &Hub) -> Result<bool> {
     Ok(more)
 }
 
-/// Weighs deliveries again whose doubts may have been told of by receipts before. In the caller's transaction.
+/// Evaluates again deliveries whose attempts may have got receipts before they were settled, in the caller's
+/// transaction. Announce the returned fallbacks after the commit.
 pub(super) async fn reevaluate(
     hub: &Hub,
     tx: &mut Conn,
     keys: &[DeliveryKey],
     now: DateTime<Utc>,
 ) -> Result<fallback::NewFallbacks> {
-    let mut round = ReceiptBatch::of(tx, keys).await?;
+    let mut batch = ReceiptBatch::of(tx, keys).await?;
     for key in keys {
-        let told = round.attempts.get(key).is_some_and(|all| all.iter().any(|t| t.receipt.is_some()));
-        if told {
-            round.evaluate(*key);
+        let has_receipt = batch.attempts.get(key).is_some_and(|all| all.iter().any(|t| t.receipt.is_some()));
+        if has_receipt {
+            batch.evaluate(*key);
         }
     }
-    round.write(hub, tx, now).await
+    batch.write(hub, tx, now).await
 }
 
 fn delivery_state(head: &DeliveryHead) -> DeliveryState {
@@ -160,162 +174,181 @@ impl ReceiptBatch {
         Ok(ReceiptBatch { heads, before, attempts, ..ReceiptBatch::default() })
     }
 
-    fn add(&mut self, told: PendingReceipt, now: DateTime<Utc>) {
-        let (effect, again) = match self.match_to_attempt(&told) {
-            // A worker says soon what came of it.
+    fn add(&mut self, receipt: PendingReceipt, now: DateTime<Utc>) {
+        let (effect, again) = match self.match_to_attempt(&receipt) {
+            // A worker holds the attempt and will settle it soon.
             None => (None, Some(limits::RECEIPT_AGAIN)),
             Some("unmatched") => (Some("unmatched"), Some(limits::RECEIPT_UNMATCHED_AGAIN)),
             Some(effect) => (Some(effect), None),
         };
-        // The longer it waits, the more rarely it is looked at.
-        let age = (now - told.received_at).to_std().unwrap_or_default();
-        let left = told.reference.is_none() && now - told.received_at >= limits::UNMATCHED_LEFT;
+        // The longer a receipt waits, the more rarely it is looked at.
+        let age = (now - receipt.received_at).to_std().unwrap_or_default();
+        let left = receipt.reference.is_none() && now - receipt.received_at >= limits::UNMATCHED_LEFT;
         let again_at = again.map(|(least, most)| match left {
             true => now + limits::UNMATCHED_LEFT_FOR,
             false => now + age.clamp(least, most),
         });
-        let PendingReceipt { provider, event_key, reference, .. } = told;
+        let PendingReceipt { provider, event_key, reference, .. } = receipt;
         self.done.push(ReceiptResult { provider, event_key, reference, effect, retry_at: again_at });
     }
 
-    /// What came of it; None: it waits.
-    fn match_to_attempt(&mut self, told: &PendingReceipt) -> Option<&'static str> {
-        let Some(reference) = told.reference else { return Some("unmatched") };
+    /// Assigns a receipt to its attempt and evaluates the delivery. Returns the effect to record; None: the receipt
+    /// waits, because a worker holds the attempt.
+    fn match_to_attempt(&mut self, receipt: &PendingReceipt) -> Option<&'static str> {
+        let Some(reference) = receipt.reference else { return Some("unmatched") };
         let Some(head) = self.heads.get(&reference.key) else { return Some("unmatched") };
         let attempts = self.attempts.entry(reference.key).or_default();
-        let index = match match_receipt(head.status, attempts, &told.provider, reference.attempt) {
+        let index = match match_receipt(head.status, attempts, &receipt.provider, reference.attempt) {
             ReceiptMatch::InProgress => return None,
             ReceiptMatch::NoAttempt => return Some("unmatched"),
             ReceiptMatch::Attempt(index) => index,
         };
         let tried = attempts.get_mut(index)?;
-        if tried.receipt >= Some(told.outcome) {
+        if tried.receipt >= Some(receipt.outcome) {
             return Some("known");
         }
-        (tried.receipt, tried.reason) = (Some(told.outcome), told.class.clone());
-        let provider = told.provider.clone();
+        (tried.receipt, tried.reason) = (Some(receipt.outcome), receipt.class.clone());
+        let provider = receipt.provider.clone();
         tried.provider.get_or_insert_with(|| provider.clone());
         let received = AttemptReceipt {
             key: reference.key,
             attempt: reference.attempt,
-            outcome: told.outcome,
-            reason: told.class.clone(),
-            code: told.code.clone(),
-            at: told.occurred_at.unwrap_or(told.received_at),
+            outcome: receipt.outcome,
+            reason: receipt.class.clone(),
+            code: receipt.code.clone(),
+            at: receipt.occurred_at.unwrap_or(receipt.received_at),
             provider,
         };
         self.received.insert((reference.key, reference.attempt), received);
         if self.evaluate(reference.key) { Some("applied") } else { Some("recorded") }
     }
 
-    /// Whether it moved.
+    /// Evaluates a delivery by the evidence on its attempts; returns whether its status changes.
     fn evaluate(&mut self, key: DeliveryKey) -> bool {
         let (Some(head), Some(attempts)) = (self.heads.get_mut(&key), self.attempts.get(&key)) else { return false };
-        let Some(lift) = correction(delivery_state(head), attempts) else { return false };
-        (head.status, head.reason) = (lift.status, lift.reason.clone());
-        self.corrections.insert(key, lift);
+        let Some(correction) = correction(delivery_state(head), attempts) else { return false };
+        (head.status, head.reason) = (correction.status, correction.reason.clone());
+        self.corrections.insert(key, correction);
         true
     }
 
-    /// Writes how deliveries stand now, and what follows.
+    /// Writes the corrected statuses and everything that follows.
     async fn write(&self, hub: &Hub, tx: &mut Conn, now: DateTime<Utc>) -> Result<fallback::NewFallbacks> {
-        let mut moved = Vec::new();
-        for (key, lift) in &self.corrections {
-            let (Some(head), Some(was)) = (self.heads.get(key), self.before.get(key)) else { continue };
-            if *was == lift.status {
+        let mut changes = Vec::new();
+        for (key, correction) in &self.corrections {
+            let (Some(head), Some(former)) = (self.heads.get(key), self.before.get(key)) else { continue };
+            if *former == correction.status {
                 continue;
             }
             let attempts = self.attempts.get(key).map(Vec::as_slice).unwrap_or_default();
-            let provider = attempts.iter().find(|t| t.attempt == lift.attempt).and_then(|t| t.provider.clone());
+            let provider = attempts.iter().find(|t| t.attempt == correction.attempt).and_then(|t| t.provider.clone());
             let asked = provider.as_deref().or(head.provider.as_deref());
             let due = receipt_window(hub, asked, head.lane.channel()).map(|within| now + within);
-            moved.push((head, *was, lift.clone(), provider, due.filter(|_| lift.status == Status::Sent)));
+            changes.push((
+                head,
+                *former,
+                correction.clone(),
+                provider,
+                due.filter(|_| correction.status == Status::Sent),
+            ));
         }
-        write(hub, tx, moved, now).await
+        write(hub, tx, changes, now).await
     }
 }
 
-/// How long after it took something a provider's receipt comes at most.
+/// How long after acceptance a provider's receipt comes at most; None if it sends none.
 pub(super) fn receipt_window(hub: &Hub, provider: Option<&str>, channel: Channel) -> Option<TimeDelta> {
     let within = hub.providers.get(provider?)?.capability(channel)?.receipt_within?;
     TimeDelta::from_std(within).ok()
 }
 
-/// A delivery as it was held, how it stood, what becomes of it, who told that, and until when more is waited for.
-type Move<'a> = (&'a DeliveryHead, Status, Correction, Option<String>, Option<DateTime<Utc>>);
+/// A status change: the locked delivery, its former status, the correction, the provider whose receipt caused it, and
+/// until when to wait for a further receipt.
+type StatusChange<'a> = (&'a DeliveryHead, Status, Correction, Option<String>, Option<DateTime<Utc>>);
 
-/// Moves deliveries that are held: the events, what endpoints are told, and what takes their place.
-async fn write(hub: &Hub, tx: &mut Conn, moves: Vec<Move<'_>>, now: DateTime<Utc>) -> Result<fallback::NewFallbacks> {
-    if moves.is_empty() {
+/// Writes status changes of locked deliveries, with their events and fallbacks.
+async fn write(
+    hub: &Hub,
+    tx: &mut Conn,
+    changes: Vec<StatusChange<'_>>,
+    now: DateTime<Utc>,
+) -> Result<fallback::NewFallbacks> {
+    if changes.is_empty() {
         return Ok(fallback::NewFallbacks::default());
     }
-    let receive = |(head, was, lift, provider, receipt_due): &Move<'_>| ReceiptUpdate {
+    let receive = |(head, former, correction, provider, receipt_due): &StatusChange<'_>| ReceiptUpdate {
         key: head.key,
-        previous_status: *was,
-        status: lift.status,
-        reason: lift.reason.clone(),
-        attempt: lift.attempt,
+        previous_status: *former,
+        status: correction.status,
+        reason: correction.reason.clone(),
+        attempt: correction.attempt,
         provider: provider.clone(),
         receipt_due: *receipt_due,
     };
     let written =
-        store::delivery::apply_receipts(&mut *tx, &moves.iter().map(receive).collect::<Vec<_>>(), now).await?;
+        store::delivery::apply_receipts(&mut *tx, &changes.iter().map(receive).collect::<Vec<_>>(), now).await?;
     let written: HashMap<DeliveryKey, _> = written.into_iter().map(|m| (m.key, m)).collect();
-    let notice = |(head, _, lift, ..): &Move<'_>| {
-        let moved = written.get(&head.key)?;
-        let told = EventPayload {
-            event: lift.status.event_kind()?.as_str().into(),
+    let event = |(head, _, correction, ..): &StatusChange<'_>| {
+        let change = written.get(&head.key)?;
+        let payload = EventPayload {
+            event: correction.status.event_kind()?.as_str().into(),
             no: head.key.no,
-            seq: moved.event_seq,
-            attempt: Some(lift.attempt),
+            seq: change.event_seq,
+            attempt: Some(correction.attempt),
             lane: Some(head.lane.0),
-            status: Some(lift.status.as_str().into()),
-            provider: moved.provider.clone(),
-            reason: lift.reason.clone(),
+            status: Some(correction.status.as_str().into()),
+            provider: change.provider.clone(),
+            reason: correction.reason.clone(),
             occurred_at: now,
             ..EventPayload::default()
         };
         let (priority, overflow) = (head.lane.priority(), head.lane.is_overflow());
         let (partner_id, shard, about) = (head.partner_id, head.key.shard, Some(head.key.message_id));
-        Some(NewEvent { partner_id, shard, about, priority, overflow, payload: told, only: None })
+        Some(NewEvent { partner_id, shard, about, priority, overflow, payload, only: None })
     };
-    let notices: Vec<NewEvent> = moves.iter().filter_map(notice).collect();
-    let published = publish(hub, tx, &notices).await?;
-    let ended: Vec<(i16, Tsid, Tsid)> =
-        notices.iter().filter_map(|n| Some((n.shard, n.about?, n.partner_id))).collect();
+    let events: Vec<NewEvent> = changes.iter().filter_map(event).collect();
+    let published = publish(hub, tx, &events).await?;
+    let ended: Vec<(i16, Tsid, Tsid)> = events.iter().filter_map(|n| Some((n.shard, n.about?, n.partner_id))).collect();
     store::event::mark_endings(&mut *tx, &ended).await?;
-    let sent = |(head, _, _, _, due): &Move<'_>| Some((head.key, (*due)?));
+    let sent = |(head, _, _, _, due): &StatusChange<'_>| Some((head.key, (*due)?));
     fallback::shorten_receipt_waits(
         hub,
         tx,
-        &moves.iter().filter(|m| m.0.has_fallback).filter_map(sent).collect(),
+        &changes.iter().filter(|m| m.0.has_fallback).filter_map(sent).collect(),
         now,
     )
     .await?;
-    let wanted: Vec<FallbackRequest> = moves.iter().filter_map(|(head, _, lift, ..)| wanted(head, lift)).collect();
+    let wanted: Vec<FallbackRequest> =
+        changes.iter().filter_map(|(head, _, correction, ..)| wanted(head, correction)).collect();
     let made = fallback::create(hub, tx, &wanted, now).await?;
-    for (head, was, lift, ..) in &moves {
-        let labels = [head.lane.channel().as_str(), lift.status.as_str()];
+    for (head, former, correction, ..) in &changes {
+        let labels = [head.lane.channel().as_str(), correction.status.as_str()];
         hub.metrics.settled.with_label_values(&labels).inc();
-        tracing::debug!(delivery = %head.key, attempt = lift.attempt, %was, status = %lift.status, "told by a receipt");
+        tracing::debug!(
+            delivery = %head.key, attempt = correction.attempt, was = %former, status = %correction.status,
+            "a receipt changed the status of a delivery"
+        );
     }
     Ok(made.with(published))
 }
 
-fn wanted(head: &DeliveryHead, lift: &Correction) -> Option<FallbackRequest> {
-    let why = match lift.status {
+fn wanted(head: &DeliveryHead, correction: &Correction) -> Option<FallbackRequest> {
+    let reason = match correction.status {
         _ if !head.has_fallback => return None,
-        Status::Failed if fallback::falls_back(lift.reason.as_deref()) => FallbackReason::Failed,
+        Status::Failed if fallback::falls_back(correction.reason.as_deref()) => FallbackReason::Failed,
         Status::Expired => FallbackReason::Failed,
-        Status::Undetermined if lift.reason.as_deref() == Some(NO_RECEIPT) => FallbackReason::NoReceipt,
+        Status::Undetermined if correction.reason.as_deref() == Some(NO_RECEIPT) => FallbackReason::NoReceipt,
         Status::Undetermined => FallbackReason::Unknown,
         _ => return None,
     };
-    Some(FallbackRequest { key: head.key, reason: why })
+    Some(FallbackRequest { key: head.key, reason })
 }
 
-/// Ends what was sent and had no receipt in time, or has something else take its place. Returns whether there was as much as
-/// fits a batch.
+/// Handles SENT deliveries of these shards whose receipt is overdue: they become UNDETERMINED, or get their fallback if
+/// the message asks for one sooner. Returns whether the batch was full, so that more may be due.
+///
+/// # Errors
+/// `Error::Unavailable` if the database fails; nothing was written, unless it failed during the commit.
 pub async fn overdue(hub: &Hub, shards: &[i16]) -> Result<bool> {
     let now = hub.clock.now();
     let mut tx = hub.store.begin_engine().await?;
@@ -332,10 +365,10 @@ pub async fn overdue(hub: &Hub, shards: &[i16]) -> Result<bool> {
             waits.push((head.key, None));
         } else if last <= now {
             let reason = Some(NO_RECEIPT.to_owned());
-            let lift = Correction { status: Status::Undetermined, attempt: head.attempt, reason };
-            over.push((head, head.status, lift, None, None));
+            let correction = Correction { status: Status::Undetermined, attempt: head.attempt, reason };
+            over.push((head, head.status, correction, None, None));
         } else {
-            // Something else was to take its place before that.
+            // The message asks for a fallback before the receipt's time is over.
             early.push(FallbackRequest { key: head.key, reason: FallbackReason::NoReceipt });
             waits.push((head.key, Some(last)));
         }
@@ -350,7 +383,8 @@ pub async fn overdue(hub: &Hub, shards: &[i16]) -> Result<bool> {
     Ok(due.len() as i64 == limits::HOUSEKEEPING_BATCH)
 }
 
-/// Until when its receipt may come at most. Of an account that is not here nobody knows: it is looked at again.
+/// Until when the receipt of a delivery may come. If its account is not in these settings, that is unknown, and the
+/// delivery is looked at again later.
 fn receipt_deadline(hub: &Hub, head: &DeliveryHead, now: DateTime<Utc>) -> DateTime<Utc> {
     let provider = head.provider.as_deref();
     if provider.and_then(|name| hub.providers.get(name)).is_none() {
@@ -360,7 +394,11 @@ fn receipt_deadline(hub: &Hub, head: &DeliveryHead, now: DateTime<Utc>) -> DateT
     receipt_window(hub, provider, head.lane.channel()).map_or(now, |within| since + within)
 }
 
-/// Reads the next slice of a provider's list of results, if nobody else does; returns whether there is more right now.
+/// Reads and stores the next slice of a provider's list of results, unless another process reads it. Returns whether
+/// there is more right now.
+///
+/// # Errors
+/// `Error::Unavailable` if the provider or the database fails. The cursor stays, so the slice is read again.
 pub async fn poll(hub: &Hub, account: &Account) -> Result<bool> {
     let (provider, db, now) = (account.name(), hub.store.api(), hub.clock.now());
     let budget = hub.settings.timing.call_budget();
@@ -378,15 +416,15 @@ pub async fn poll(hub: &Hub, account: &Account) -> Result<bool> {
         }
     };
     may_die_at("poll.after_answer");
-    let told = to_rows(provider, polled.receipts, polled.cursor.as_bytes(), hub);
+    let rows = to_rows(provider, polled.receipts, polled.cursor.as_bytes(), hub);
     let mut tx = hub.store.begin().await?;
-    for part in told.chunks(limits::RECEIPTS_WRITTEN) {
+    for part in rows.chunks(limits::RECEIPTS_WRITTEN) {
         receipt::insert(&mut *tx, provider, part, now).await?;
     }
-    // The lease ends with the slice: whoever comes next reads on.
-    let (was, end, free) = (cursor.as_deref(), (!polled.has_more).then_some(now), hub.clock.now());
-    if !store::provider_cursor::save(&mut *tx, provider, (was, &polled.cursor), end, free).await? {
-        tracing::info!(provider, "another process read on meanwhile");
+    // The lease ends with the slice, so that any process may read the next one.
+    let (former, end, free) = (cursor.as_deref(), (!polled.has_more).then_some(now), hub.clock.now());
+    if !store::provider_cursor::save(&mut *tx, provider, (former, &polled.cursor), end, free).await? {
+        tracing::info!(provider, "another process read the slice meanwhile; this result is dropped");
         tx.rollback().await?;
         return Ok(false);
     }
@@ -395,7 +433,10 @@ pub async fn poll(hub: &Hub, account: &Account) -> Result<bool> {
     Ok(polled.has_more)
 }
 
-/// Counts what is about nothing of ours, for those who watch.
+/// Counts receipts that match no attempt, for the metrics.
+///
+/// # Errors
+/// `Error::Unavailable` if the database fails; the metric stays as it was.
 pub async fn measure(hub: &Hub) -> Result<()> {
     let before = hub.clock.now() - limits::UNMATCHED_AGED;
     let aged = receipt::count_unmatched(hub.store.api(), before, limits::UNMATCHED_COUNTED).await?;

@@ -1,6 +1,6 @@
-//! Redrive: dead letters are tried again because somebody asks. One at once; many, and events that are to be told again, by
-//! jobs that go on at a bounded rate in small steps. A step and where the job stands afterwards are one commit, so a crash
-//! loses nothing and repeats nothing.
+//! Redrive: sends dead letters again on request. One at once; many, and replays of events, by jobs that run in small
+//! steps at a bounded rate. A step and the job's new position are one commit, so a crash loses nothing and repeats
+//! nothing.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Instant;
@@ -36,7 +36,7 @@ use super::fallback::event_fields;
 use super::partner::{audit, unknown};
 use super::publish::{NewEvent, Published, announce, publish};
 
-/// What was written, to be told after the commit.
+/// The rows that were written, to be announced after the commit.
 #[derive(Default)]
 struct Written {
     count: usize,
@@ -51,11 +51,12 @@ impl Written {
     }
 }
 
-/// Redrives one dead letter of the permit's partner. Returns the delivery as it stands then.
+/// Redrives one dead letter of the permit's partner: it becomes PENDING. Returns the delivery as it is then.
 ///
 /// # Errors
 /// `Error::NotFound` if the partner has no such delivery. `Error::Refused` if the permit does not cover its channel, or
-/// it cannot be tried again. `Error::Unavailable` if the database cannot be reached.
+/// it cannot be sent again. Nothing was written then. `Error::Unavailable` if the database fails; nothing was written,
+/// unless it failed during the commit.
 pub async fn redrive_one(
     hub: &Hub,
     permit: RedrivePermit<'_>,
@@ -72,12 +73,15 @@ pub async fn redrive_one(
     let key = dead.key;
     let written = make_pending(hub, &mut tx, vec![(dead, attempts)]).await?;
     if written.count == 0 {
-        // Somebody was faster, or nothing is left to send.
+        // Another request was faster, or the content was erased.
         let dead = store::redrive::get_candidate(&mut *tx, id, shard, message_id, no).await?.ok_or(Error::NotFound)?;
         attempts_allowed(hub, &dead).map_err(refused)?;
-        return Err(
-            Refusal::new(422, "content_erased", "what it said, or to whom, is not in the books any more").into()
-        );
+        return Err(Refusal::new(
+            422,
+            "content_erased",
+            "its content or recipient was erased, so it cannot be sent again",
+        )
+        .into());
     }
     if actor.principal.is_audited() {
         let (action, object) = ("delivery.redrive".into(), Some(key.to_string()));
@@ -90,11 +94,11 @@ pub async fn redrive_one(
     row.into_iter().next().ok_or(Error::NotFound)
 }
 
-/// How many attempts it may have then, or why it is not tried again.
+/// How many attempts a redriven delivery may have; or reason and detail why it cannot be redriven.
 fn attempts_allowed(hub: &Hub, dead: &RedriveCandidate) -> Result<i16, (&'static str, &'static str)> {
     let (channel, retry) = (dead.lane.channel(), &hub.settings.retry);
     if dead.replaced {
-        return Err(("replaced", "another delivery took its place: whoever wants it again posts it again"));
+        return Err(("replaced", "another delivery replaced it; to send it again, post the message again"));
     }
     max_attempts_after_redrive(
         dead.status,
@@ -104,8 +108,8 @@ fn attempts_allowed(hub: &Hub, dead: &RedriveCandidate) -> Result<i16, (&'static
     )
 }
 
-/// Makes these PENDING again, each with how many attempts it may have, and tells their partners; but for those of which
-/// nothing is left to send, and those that changed meanwhile.
+/// Makes dead letters PENDING, each with the attempts it may have, and publishes their events. Leaves out those whose
+/// content or recipient was erased, and those that changed meanwhile.
 async fn make_pending(hub: &Hub, tx: &mut Conn, mut dead: Vec<(RedriveCandidate, i16)>) -> Result<Written> {
     let now = hub.clock.now();
     dead.sort_by_key(|(d, _)| d.key);
@@ -147,27 +151,37 @@ async fn make_pending(hub: &Hub, tx: &mut Conn, mut dead: Vec<(RedriveCandidate,
     Ok(Written { count: redriven.len(), places, published })
 }
 
-/// How many dead letters there are.
+/// Number of dead letters that an order would redrive.
 #[derive(Debug, Clone, Copy)]
 pub struct DeadLetterCount {
+    /// Dead letters counted.
     pub count: i64,
-    /// And how many wait for their next try; none where those are not asked for.
+    /// Deliveries that wait for a retry; None where the order does not cover them.
     pub waiting: Option<i64>,
-    /// There are more: they were not counted to the end.
+    /// There are more: counting stopped at its limit.
     pub more: bool,
 }
 
-/// What to do, before it is a job.
+/// A request for a redrive job.
 #[derive(Debug, Clone)]
 pub struct RedriveOrder {
+    /// What the job does.
     pub kind: RedriveKind,
+    /// Only of this partner; None: of all.
     pub partner_id: Option<Tsid>,
+    /// Only webhooks to this endpoint.
     pub endpoint_id: Option<Tsid>,
+    /// Which deliveries or events.
     pub filter: JobFilter,
+    /// Deliveries or events a second, at most.
     pub rate_per_second: i32,
 }
 
-/// Counts the dead letters that an operator's order would redrive.
+/// Counts the dead letters that an operator's order would redrive, up to `limits::REDRIVE_COUNT` and for at most
+/// `limits::REDRIVE_COUNTING`.
+///
+/// # Errors
+/// `Error::Refused` if the order names an unknown partner. `Error::Unavailable` if the database fails.
 pub async fn count(hub: &Hub, _permit: OperatorPermit<'_>, order: &RedriveOrder) -> Result<DeadLetterCount> {
     counted(hub, order).await
 }
@@ -176,7 +190,7 @@ async fn counted(hub: &Hub, order: &RedriveOrder) -> Result<DeadLetterCount> {
     let mut walk = Walk::new(hub, order.partner_id, order.endpoint_id, &order.filter, None).await?;
     let _turn = hub.count_turn.acquire().await;
     let (began, mut count) = (Instant::now(), 0);
-    // As a step does it: along the index.
+    // An engine connection, like a step: its planner settings make the walk use the index.
     let mut conn = hub.store.begin_engine().await?;
     while !walk.is_over() {
         if count >= limits::REDRIVE_COUNT || began.elapsed() > limits::REDRIVE_COUNTING {
@@ -187,7 +201,7 @@ async fn counted(hub: &Hub, order: &RedriveOrder) -> Result<DeadLetterCount> {
     Ok(DeadLetterCount { count, waiting: None, more: false })
 }
 
-/// As `counted`, with what waits for its next try at an endpoint.
+/// Like `counted`, with the deliveries to the endpoint that wait for a retry.
 async fn counted_to_recover(hub: &Hub, endpoint: &Endpoint, order: &RedriveOrder) -> Result<DeadLetterCount> {
     let DeadLetterCount { count, mut more, .. } = counted(hub, order).await?;
     let (began, now, mut waiting) = (Instant::now(), hub.clock.now(), 0);
@@ -208,12 +222,16 @@ async fn counted_to_recover(hub: &Hub, endpoint: &Endpoint, order: &RedriveOrder
     Ok(DeadLetterCount { count, waiting: Some(waiting), more })
 }
 
-/// Ids rise with time: an endpoint's deliveries since then are those behind this place.
+/// Position before the first delivery since the filter's time: ids rise with time.
 fn waits_behind(filter: &JobFilter) -> DeliveryPosition {
     (filter.since.map_or(START.0, Tsid::floor), 0)
 }
 
-/// Begins an operator's job over dead letters.
+/// Begins an operator's job over dead letters; returns it with the count of them.
+///
+/// # Errors
+/// `Error::Refused` if the order names an unknown partner or too many jobs run; nothing was written.
+/// `Error::Unavailable` if the database fails; nothing was written, unless it failed during the commit.
 pub async fn begin(
     hub: &Hub,
     permit: OperatorPermit<'_>,
@@ -224,7 +242,13 @@ pub async fn begin(
     Ok((job, counted))
 }
 
-/// Begins a job for one endpoint: of the partner that asks, or of any, for an operator.
+/// Begins a job for one endpoint: of the partner `partner_id`, or of any partner if that is None (for operators).
+/// `order` makes the order for the endpoint. Returns the job, and the count of dead letters unless it is a replay.
+///
+/// # Errors
+/// `Error::NotFound` if the partner has no such endpoint. `Error::Refused` if it is disabled or too many jobs run.
+/// Nothing was written then. `Error::Unavailable` if the database fails; nothing was written, unless it failed during
+/// the commit.
 pub async fn begin_for_endpoint(
     hub: &Hub,
     actor: &Actor,
@@ -280,7 +304,7 @@ async fn insert(hub: &Hub, actor: &Actor, order: RedriveOrder, counted: Option<D
     Ok(job)
 }
 
-/// What operators do is in the audit log; what partners do with their own is theirs.
+/// Writes the audit entry of a job, if the actor is audited: partners are not audited for their own deliveries.
 async fn audit_job(hub: &Hub, tx: &mut Conn, actor: &Actor, job: &RedriveJob, action: &str) -> Result<()> {
     if !actor.principal.is_audited() {
         return Ok(());
@@ -292,17 +316,21 @@ async fn audit_job(hub: &Hub, tx: &mut Conn, actor: &Actor, job: &RedriveJob, ac
         "ratePerSecond": job.rate_per_second,
     });
     let object = Some(job.redrive_id.to_string());
-    let deed = AuditEntry {
+    let entry = AuditEntry {
         action: action.into(),
         object,
         partner_id: job.partner_id,
         after: Some(after),
         ..AuditEntry::default()
     };
-    audit(hub, tx, actor, &deed).await
+    audit(hub, tx, actor, &entry).await
 }
 
-/// Stops a job; what it did so far stays done. Returns the job as it stands then.
+/// Stops a job; what it has redriven stays. Returns the job as it is then. `partner_id`: only a job of this partner.
+///
+/// # Errors
+/// `Error::NotFound` if there is no such job. `Error::Unavailable` if the database fails; nothing was written, unless
+/// it failed during the commit.
 pub async fn cancel(hub: &Hub, actor: &Actor, partner_id: Option<Tsid>, redrive_id: Tsid) -> Result<RedriveJob> {
     let mut tx = hub.store.begin().await?;
     let job = store::redrive::get(&mut *tx, redrive_id, partner_id).await?.ok_or(Error::NotFound)?;
@@ -314,16 +342,20 @@ pub async fn cancel(hub: &Hub, actor: &Actor, partner_id: Option<Tsid>, redrive_
     Ok(job)
 }
 
-/// What a step came to.
+/// Result of one step of a job.
 struct StepResult {
     written: Written,
-    /// How much of what it was allowed it used.
+    /// How many of the allowed deliveries or events it used.
     used: usize,
     position: Option<Value>,
     is_over: bool,
 }
 
-/// One step of the job whose turn it is. False when it is nobody's.
+/// Makes one step of the job whose turn it is, in one transaction. Returns false if no job is due.
+///
+/// # Errors
+/// `Error::Unavailable` if the database fails. The job's position is unchanged then, and other jobs have their turn
+/// before it is tried again.
 pub async fn step(hub: &Hub) -> Result<bool> {
     let now = hub.clock.now();
     let mut tx = hub.store.begin_engine().await?;
@@ -334,15 +366,15 @@ pub async fn step(hub: &Hub) -> Result<bool> {
         return Ok(false);
     }
     let mut part = store::savepoint(&mut tx).await?;
-    let took = match job.kind {
+    let result = match job.kind {
         RedriveKind::Redrive => dead_letters(hub, &mut part, &job, allowed).await,
         RedriveKind::Recover => recover(hub, &mut part, &job, allowed).await,
         RedriveKind::Replay => replay(hub, &mut part, &job, allowed).await,
     };
-    let step = match took {
+    let step = match result {
         Ok(step) => step,
         Err(e) => {
-            // It is tried again, after the others have had their turn.
+            // Roll the step back, but record the turn, so that other jobs go first before it is tried again.
             part.rollback().await?;
             store::redrive::record_step(&mut tx, id, job.position.as_ref(), 0, now, None).await?;
             tx.commit().await?;
@@ -358,17 +390,17 @@ pub async fn step(hub: &Hub) -> Result<bool> {
     tx.commit().await?;
     may_die_at("redrive.after_commit");
     if step.is_over {
-        tracing::info!(redrive = %id, kind = job.kind.as_str(), done = job.done + did, "redriven");
+        tracing::info!(redrive = %id, kind = job.kind.as_str(), done = job.done + did, "the redrive job is complete");
     }
     step.written.announce(hub);
     Ok(true)
 }
 
-/// Where a walk over dead letters stands, as a job keeps it.
+/// Position of a walk over dead letters, as a job stores it. Field names are stored in the database.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct WalkPosition {
     partner: i64,
-    /// Its place in `DEAD`.
+    /// Index in `DEAD`.
     status: usize,
     message: i64,
     no: i16,
@@ -378,7 +410,7 @@ const START: DeliveryPosition = (Tsid(0), 0);
 
 /// A walk over dead letters: partner by partner, status by status, in the order of their ids.
 struct Walk {
-    /// (partner and its shard, place in `DEAD`)
+    /// ((partner, its shard), index in `DEAD`)
     places: Vec<((Tsid, i16), usize)>,
     wanted: DeadLetterFilter,
     n: usize,
@@ -435,7 +467,7 @@ impl Walk {
         Some(WalkPosition { partner: partner.0, status: *status, message: self.behind.0.0, no: self.behind.1 })
     }
 
-    /// Those of the next `look` that may be redriven, each with how many attempts it may have then.
+    /// Reads the next `look` dead letters; returns those that may be redriven, each with the attempts it may have.
     async fn next(&mut self, hub: &Hub, conn: &mut Conn, look: i64) -> Result<Vec<(RedriveCandidate, i16)>> {
         let Some((owner, status)) = self.places.get(self.n) else { return Ok(Vec::new()) };
         let walked = store::redrive::list_dead_letters(
@@ -469,13 +501,13 @@ async fn dead_letters(hub: &Hub, tx: &mut Conn, job: &RedriveJob, allowed: usize
         let mut found = walk.next(hub, tx, look).await?;
         let room = allowed - dead.len();
         if found.len() > room {
-            // What is left of them is found again by the next step.
+            // The next step finds the rest again.
             found.truncate(room);
             let last = found.last().map_or(START, |(d, _)| (d.key.message_id, d.key.no));
             (walk.n, walk.behind) = (n, last);
         }
         dead.extend(found);
-        // Where a filter passes few, each look goes further.
+        // Where a filter matches few, each look reads more.
         look = (look * 2).min(limits::REDRIVE_LOOK);
     }
     let used = dead.len();
@@ -484,14 +516,15 @@ async fn dead_letters(hub: &Hub, tx: &mut Conn, job: &RedriveJob, allowed: usize
     Ok(StepResult { written, used, position, is_over: walk.is_over() })
 }
 
-/// Where a recovery stands among what waits for its next try: behind this delivery.
+/// Position of a recovery among the deliveries that wait for a retry: after this one. Field names are stored in the
+/// database.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct RecoveryPosition {
     waits: (i64, i16),
 }
 
-/// First what waits for its next try goes now, then the dead letters: in this order and by their ids, so that what fails
-/// again meanwhile is not met a second time.
+/// First makes the deliveries PENDING that wait for a retry, then the dead letters: in this order and by id, so that a
+/// delivery that fails again meanwhile is not redriven twice.
 async fn recover(hub: &Hub, tx: &mut Conn, job: &RedriveJob, allowed: usize) -> Result<StepResult> {
     let at = job.position.clone();
     if at.clone().is_some_and(|position| serde_json::from_value::<WalkPosition>(position).is_ok()) {
@@ -524,7 +557,7 @@ async fn retry_now(
     let (now, began, to) = (hub.clock.now(), Instant::now(), endpoint_id.to_string());
     step.is_over = false;
     while !step.is_over && step.used < allowed && began.elapsed() < limits::REDRIVE_STEP {
-        // What is newer than the job is not of it.
+        // Deliveries newer than the job do not belong to it.
         let (along, rows) =
             (EndpointPosition { after: behind, below: job.redrive_id }, (limits::REDRIVE_LOOK, allowed - step.used));
         let hastened = store::delivery::retry_now(&mut *tx, (endpoint.shard, &to), along, rows, now).await?;
@@ -538,7 +571,7 @@ async fn retry_now(
     Ok(step)
 }
 
-/// Where a replay stands: at this time, behind this event.
+/// Position of a replay: at this time, after this event. Field names are stored in the database.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct ReplayPosition {
     time: DateTime<Utc>,
@@ -558,26 +591,27 @@ async fn replay(hub: &Hub, tx: &mut Conn, job: &RedriveJob, allowed: usize) -> R
         let in_list = |list: &Option<Vec<String>>| list.as_ref().is_none_or(|list| list.iter().any(|e| e == event));
         in_list(&endpoint.events) && in_list(&job.filter.events)
     };
-    let events: Vec<String> =
+    let event_words: Vec<String> =
         EVENT_KINDS.map(EventKind::as_str).into_iter().filter(|e| wanted(e)).map(str::to_owned).collect();
     let until = job.filter.until;
     let begin = |time| ReplayPosition { time, message: -1, no: -1, seq: -1 };
     let since = job.position.clone().and_then(|position| serde_json::from_value(position).ok());
     let mut since = since.unwrap_or_else(|| begin(job.filter.since.unwrap_or(until)));
-    let (began, mut notices, mut length) = (Instant::now(), Vec::new(), limits::REPLAY_SLICE);
-    while since.time < until && notices.len() < allowed && began.elapsed() < limits::REDRIVE_STEP {
+    let (began, mut events, mut length) = (Instant::now(), Vec::new(), limits::REPLAY_SLICE);
+    while since.time < until && events.len() < allowed && began.elapsed() < limits::REDRIVE_STEP {
         let end = until.min(since.time + length);
         let slice = EventRange { from: since.time, after: (Tsid(since.message), since.no, since.seq), until: end };
-        let room = allowed - notices.len();
+        let room = allowed - events.len();
         let rows = i64::try_from(room).unwrap_or(i64::MAX);
-        // Beside the transaction: what happened does not change, and the planner's choice is another than the engine's.
+        // On another connection than the transaction: past events do not change, and the engine's planner settings do
+        // not suit this query.
         let db = hub.store.api();
         let owner = (partner_id, endpoint.shard);
         let asked = Instant::now();
-        let happened = match store::event::of_partner(db, owner, slice, &events, rows).await {
-            // A busy time after a quiet one was too much at once.
+        let happened = match store::event::of_partner(db, owner, slice, &event_words, rows).await {
+            // A busy period after a quiet one: the slice was too long to read within the statement timeout.
             Err(Error::Unavailable(Unavailable { why, .. })) if length > limits::REPLAY_SLICE => {
-                tracing::debug!(why, "a slice of events was too long");
+                tracing::debug!(why, "a slice of events took too long to read; it is read in shorter slices");
                 length = limits::REPLAY_SLICE;
                 continue;
             }
@@ -591,7 +625,7 @@ async fn replay(hub: &Hub, tx: &mut Conn, job: &RedriveJob, allowed: usize) -> R
             }
             _ => begin(end),
         };
-        notices.extend(happened.iter().map(|h| NewEvent {
+        events.extend(happened.iter().map(|h| NewEvent {
             partner_id,
             shard: endpoint.shard,
             about: Some(h.message_id),
@@ -602,13 +636,13 @@ async fn replay(hub: &Hub, tx: &mut Conn, job: &RedriveJob, allowed: usize) -> R
         }));
         length = if quick { (length * 2).min(limits::REPLAY_SLICE_MOST) } else { limits::REPLAY_SLICE };
     }
-    let published = publish(hub, tx, &notices).await?;
-    let written = Written { count: notices.len(), places: Vec::new(), published };
+    let published = publish(hub, tx, &events).await?;
+    let written = Written { count: events.len(), places: Vec::new(), published };
     let position = serde_json::to_value(since).ok();
-    Ok(StepResult { written, used: notices.len(), position, is_over: since.time >= until })
+    Ok(StepResult { written, used: events.len(), position, is_over: since.time >= until })
 }
 
-/// What was told when it happened, from the books.
+/// Rebuilds the payload of an event from its row, as it was when it happened.
 pub fn event_payload(happened: &PartnerEvent) -> EventPayload {
     let row = &happened.event;
     let mut reason = row.reason.clone();
@@ -616,10 +650,10 @@ pub fn event_payload(happened: &PartnerEvent) -> EventPayload {
         |kind: EventKind| STATUSES.into_iter().find(|s| s.event_kind() == Some(kind)).map(|s| s.as_str().to_owned());
     let status = match row.event.parse() {
         Ok(EventKind::MessageAccepted) => Some(OverallStatus::Pending.as_str().to_owned()),
-        // Kept in the place of a reason.
+        // The column `reason` holds the overall status of this event.
         Ok(EventKind::MessageCompleted) => reason.take(),
         Ok(EventKind::Redriven) => Some(Status::Pending.as_str().to_owned()),
-        // It stood as the event before it says.
+        // The status is that of the event before it.
         Ok(EventKind::Fallback) => happened.previous_event.as_deref().and_then(|b| standing(b.parse().ok()?)),
         Ok(kind) => standing(kind),
         Err(()) => None,

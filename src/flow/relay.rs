@@ -1,6 +1,6 @@
-//! Relay: what a service enqueued in its own SQL transaction becomes messages, by the law that HTTP has. All of a round
-//! commits together: a request is gone exactly when its message is there, or when it is kept as refused. So one that was
-//! committed becomes one message whenever a relay dies, and one that was rolled back never was.
+//! Relay: turns requests that a service enqueued in its own SQL transaction into messages, by the same rules as HTTP.
+//! Each round is one transaction: a request is removed exactly when its message, or its refusal, is written. So a
+//! committed request becomes exactly one message even if a relay dies, and a rolled back one becomes none.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,27 +27,31 @@ use crate::store::message::NewMessageRow;
 use crate::store::sql_intake::{self, EnqueuedRequest, NewRefusal, RequestFault};
 use crate::store::{self, Conn, Tx};
 
-/// Where the relay stands between rounds.
+/// State of the relay between rounds.
 #[derive(Debug, Default)]
 pub struct Relay {
-    /// The last partner that had its turn: partners take turns, so that one with a backlog holds up no other.
+    /// The last partner that had its turn: partners take turns, so that a backlog of one does not delay others.
     last_partner: Option<Tsid>,
-    /// The last round failed as a whole: the next one takes one request, lest one spoil all for ever.
+    /// The last round failed: the next one takes a single request, so that one bad request cannot block all for ever.
     one_at_a_time: bool,
-    /// Partners that have spent their requests, and until when they are passed over: theirs wait.
+    /// Partners that have used up their limit, and until when their requests wait.
     rate_limited: HashMap<Tsid, DateTime<Utc>>,
 }
 
-/// One round; says whether there may be more.
+/// Makes one round; returns whether there may be more.
+///
+/// # Errors
+/// `Error::Unavailable` or `Error::Internal`; nothing was written, unless the database failed during the commit. The
+/// next round takes a single request.
 pub async fn relay(hub: &Hub, relay: &mut Relay) -> Result<bool> {
     let began = relay.last_partner.take();
     let most = if relay.one_at_a_time { 1 } else { limits::RELAY_REQUESTS };
     let now = hub.clock.now();
     relay.rate_limited.retain(|_, until| now < *until && *until <= now + RATE_PAUSE);
-    let over: Vec<Tsid> = relay.rate_limited.keys().copied().collect();
+    let rate_limited: Vec<Tsid> = relay.rate_limited.keys().copied().collect();
     sql_intake::ensure_turn_locks(hub.store.intake()).await?;
     let mut tx = hub.store.begin_intake().await?;
-    let requests = sql_intake::lock_requests(&mut *tx, began.unwrap_or(Tsid(0)), &over, most).await?;
+    let requests = sql_intake::lock_requests(&mut *tx, began.unwrap_or(Tsid(0)), &rate_limited, most).await?;
     if requests.is_empty() {
         tx.rollback().await?;
         return Ok(began.is_some());
@@ -58,10 +62,14 @@ pub async fn relay(hub: &Hub, relay: &mut Relay) -> Result<bool> {
     written
 }
 
-/// How long a partner is passed over once it has spent its requests: some slots of its limit, so that looking again is rare.
+/// How long the requests of a partner wait once it has used up its limit: some slots of the limit, so that it is not
+/// checked too often.
 const RATE_PAUSE: TimeDelta = TimeDelta::milliseconds(50);
 
-/// How much waits, for the metrics.
+/// Counts waiting requests, for the metrics.
+///
+/// # Errors
+/// `Error::Unavailable` if the database fails; the metrics stay as they were.
 pub async fn measure(hub: &Hub) -> Result<()> {
     let waiting = sql_intake::backlog(hub.store.api(), limits::RELAY_COUNT).await?;
     hub.metrics.sql_intake_waiting.with_label_values::<&str>(&[]).set(waiting.requests);
@@ -73,10 +81,10 @@ async fn write(
     hub: &Hub,
     mut tx: Tx,
     requests: Vec<EnqueuedRequest>,
-    over: &mut HashMap<Tsid, DateTime<Utc>>,
+    rate_limited: &mut HashMap<Tsid, DateTime<Utc>>,
 ) -> Result<bool> {
     let partners = partners(&mut tx, &requests).await?;
-    let (mut right, mut inserts, mut faulty, mut refused) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut valid, mut inserts, mut faulty, mut refused) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut deliveries = 0;
     let policies = partners.iter().map(|(id, partner)| (*id, hub.intake_policy(partner))).collect();
     for (request, posted) in read(hub, requests, policies).await? {
@@ -87,42 +95,42 @@ async fn write(
             }
             (Some(partner), Ok(posted)) => Ok((partner, posted)),
             (_, Err(refuse)) => Err(refuse),
-            // What nobody posted was not read either.
+            // Cannot happen: a request without partner is refused when it is read.
             (None, Ok(_)) => continue,
         };
         match read {
             Ok((partner, posted)) => {
                 deliveries += posted.message.deliveries.len();
-                // A statement is to end in time: the others have the next round.
+                // Bounds the size of the insert, so that it ends in time: the rest is taken by the next round.
                 if deliveries > limits::DELIVERIES && !inserts.is_empty() {
                     break;
                 }
-                // One over its rate waits where it is, as does all behind it; nothing is lost.
-                if over.contains_key(&partner.partner_id) {
+                // The requests of a partner over its limit stay in the queue.
+                if rate_limited.contains_key(&partner.partner_id) {
                     continue;
                 }
                 match rate::spend(hub, partner, 1).await {
                     Ok(_) => (),
                     Err(Error::Limited { .. }) => {
-                        over.insert(partner.partner_id, hub.clock.now() + RATE_PAUSE);
+                        rate_limited.insert(partner.partner_id, hub.clock.now() + RATE_PAUSE);
                         continue;
                     }
                     Err(e) => return Err(e),
                 }
                 inserts.push(prepare(hub, partner, posted)?);
-                right.push(request);
+                valid.push(request);
             }
             Err(refuse) => refused.push((request.partner_id, refuse)),
         }
     }
     let now = hub.clock.now();
     let mut answers = insert(hub, &mut tx, &inserts.iter().collect::<Vec<_>>(), now).await?;
-    // After those: the same message may be among them.
+    // After the insert: the same message may be among those just written.
     let asked: Vec<(&Partner, &PostedMessage)> =
         faulty.iter().map(|(_, partner, posted)| (partner.as_ref(), posted)).collect();
     answers.extend(stored_before(hub, &mut *tx, &asked).await?);
     let written = inserts.iter().map(Some).chain(faulty.iter().map(|_| None));
-    let asked = right.iter().chain(faulty.iter().map(|(request, ..)| request));
+    let asked = valid.iter().chain(faulty.iter().map(|(request, ..)| request));
     let (mut done, mut accepted) = (Vec::new(), Vec::new());
     for ((request, insert), answer) in asked.zip(written).zip(answers) {
         match answer {
@@ -131,7 +139,7 @@ async fn write(
                 accepted.extend(insert.map(|insert| (insert, answer)));
             }
             Err(Error::Refused(refusal)) => refused.push((request.partner_id, kept(request.request_id, refusal))),
-            // Another request is writing the same key at this moment: next time it is seen.
+            // Another request is writing the same key at this moment; the next round sees the result.
             Err(Error::Busy(_)) => (),
             Err(Error::Internal(why)) => {
                 tracing::error!(request = request.request_id, why, "a request enqueued in SQL could not be written");
@@ -141,22 +149,22 @@ async fn write(
         }
     }
     let settled = done.len() + refused.len();
-    let (of, refused): (Vec<Tsid>, Vec<NewRefusal>) = refused.into_iter().unzip();
+    let (partner_ids, refused): (Vec<Tsid>, Vec<NewRefusal>) = refused.into_iter().unzip();
     let keys = sql_intake::refuse(&mut *tx, &refused, now).await?;
     let rows = sql_intake::delete_relayed(&mut *tx, &done).await? + keys.len() as u64;
     if rows != settled as u64 {
-        return Err(Error::Internal(format!("{rows} requests were settled that should be {settled}")));
+        return Err(Error::Internal(format!("{rows} requests were settled instead of {settled}")));
     }
-    let told = of.iter().zip(&refused).filter_map(|(id, refuse)| Some((partners.get(id)?, refuse)));
-    let notices: Vec<NewEvent> =
-        told.map(|(partner, refuse)| refusal(partner, refuse, keys.get(&refuse.request_id), now)).collect();
-    let published = publish::publish(hub, &mut tx, &notices).await?;
+    let refusals = partner_ids.iter().zip(&refused).filter_map(|(id, refuse)| Some((partners.get(id)?, refuse)));
+    let events: Vec<NewEvent> =
+        refusals.map(|(partner, refuse)| refusal(partner, refuse, keys.get(&refuse.request_id), now)).collect();
+    let published = publish::publish(hub, &mut tx, &events).await?;
     may_die_at("relay.before_commit");
     tx.commit().await?;
     may_die_at("relay.after_commit");
     announce(hub, &accepted.iter().map(|(insert, accepted)| (*insert, accepted)).collect::<Vec<_>>(), now);
     publish::announce(hub, &published);
-    for (partner_id, refused) in of.iter().zip(&refused) {
+    for (partner_id, refused) in partner_ids.iter().zip(&refused) {
         let (request, partner) = (refused.request_id, partners.get(partner_id).map(|p| p.name.as_str()));
         let (code, reason) = (refused.code, refused.reason);
         hub.metrics.intake_refused.with_label_values(&[code]).inc();
@@ -165,7 +173,7 @@ async fn write(
     Ok(settled > 0)
 }
 
-/// What is told of a request that was refused: nobody waits for an answer to it.
+/// The event about a refused request: its sender gets no other answer.
 fn refusal(partner: &Partner, refuse: &NewRefusal, key: Option<&Option<String>>, now: DateTime<Utc>) -> NewEvent {
     let more = serde_json::json!({
         "requestId": refuse.request_id.to_string(),
@@ -192,7 +200,8 @@ fn refusal(partner: &Partner, refuse: &NewRefusal, key: Option<&Option<String>>,
     }
 }
 
-/// Who enqueued these. Whether a partner is active was asked when it enqueued; what it enqueued then is delivered.
+/// Reads the partners of requests. Whether a partner is active was checked when it enqueued; requests enqueued then are
+/// delivered.
 async fn partners(conn: &mut Conn, requests: &[EnqueuedRequest]) -> Result<HashMap<Tsid, Arc<Partner>>> {
     let mut partners = HashMap::new();
     for request in requests {
@@ -207,20 +216,20 @@ async fn partners(conn: &mut Conn, requests: &[EnqueuedRequest]) -> Result<HashM
 
 type Read = (EnqueuedRequest, std::result::Result<PostedMessage, NewRefusal>);
 
-/// Reads the bodies, each as of the moment it was enqueued: however long it waited, what was right then is right.
+/// Parses the bodies, each as of the moment it was enqueued, so that a request does not become invalid by waiting.
 async fn read(
     hub: &Hub,
     requests: Vec<EnqueuedRequest>,
     mut policies: HashMap<Tsid, IntakePolicy>,
 ) -> Result<Vec<Read>> {
     let now = hub.clock.now();
-    let mut one = move |request: EnqueuedRequest| {
+    let mut read_one = move |request: EnqueuedRequest| {
         let Some(policy) = policies.get_mut(&request.partner_id) else {
-            let gone = refuse(request.request_id, "E007", "partner_unknown", "there is no such partner any more");
+            let gone = refuse(request.request_id, "E007", "partner_unknown", "the partner no longer exists");
             return (request, Err(gone));
         };
         policy.now = now - request.waited;
-        // A reader that panics is our fault and one request's trouble, not that of all behind it.
+        // A panic of the parser must not block the requests behind this one.
         let read = std::panic::catch_unwind(|| {
             may_die_at("relay.read");
             intake::message(request.body.as_bytes(), policy)
@@ -234,12 +243,12 @@ async fn read(
         };
         (request, read)
     };
-    // Beside the loops, not between them.
-    hub.shutdown.compute(move || requests.into_iter().map(&mut one).collect()).await
+    // On a thread of its own, so that it blocks no async task.
+    hub.shutdown.compute(move || requests.into_iter().map(&mut read_one).collect()).await
 }
 
-/// Writes them in one statement. Where the database does not take that, each for itself: one must not spoil the others.
-/// When it takes none of them, the fault is not theirs: then this fails, and all of them wait.
+/// Writes messages in one statement. If the database rejects that, each one by itself, so that one bad message does not
+/// fail the others. If it rejects all of them, the cause is not in the messages: then this fails, and all wait.
 async fn insert(
     hub: &Hub,
     tx: &mut Tx,
@@ -254,12 +263,12 @@ async fn insert(
         other => return other,
     }
     let mut answers = Vec::with_capacity(inserts.len());
-    for one in inserts {
-        match insert_group(tx, &[*one], now).await {
+    for insert in inserts {
+        match insert_group(tx, &[*insert], now).await {
             Ok(answer) => answers.extend(answer),
             Err(e @ Error::Refused(_)) => {
                 hub.metrics.rejected_input.inc();
-                tracing::error!(error = %e, "the database refused input that parsing let through");
+                tracing::error!(error = %e, "the database refused a message that the parser accepted");
                 answers.push(Err(e));
             }
             Err(e @ Error::Internal(_)) => answers.push(Err(e)),
@@ -272,7 +281,7 @@ async fn insert(
     }
 }
 
-/// All or none of them; the transaction goes on either way.
+/// Writes all messages or none, in a savepoint; the transaction continues either way.
 async fn insert_group(tx: &mut Tx, inserts: &[&NewMessageRow], now: DateTime<Utc>) -> Result<Vec<Result<Accepted>>> {
     let mut point = store::savepoint(tx).await?;
     let inserted = match store::message::insert(&mut *point, inserts, now).await {
@@ -300,6 +309,6 @@ fn refuse(request_id: i64, code: &'static str, reason: &'static str, detail: &st
 }
 
 fn system_error(request_id: i64) -> NewRefusal {
-    let detail = "something is wrong on our side; it is in our log under the requestId";
+    let detail = "the hub failed to read the request; its log has the cause under the requestId";
     refuse(request_id, "E100", "system_error", detail)
 }

@@ -1,5 +1,4 @@
-//! Reseal: what is sealed at rest is sealed anew under the master key that seals now, while everything runs: both keys
-//! open meanwhile.
+//! Reseal: seals everything at rest under the first master key, while the hub runs: both keys open values meanwhile.
 
 use crate::error::Result;
 use crate::hub::Hub;
@@ -10,19 +9,28 @@ use crate::store::{self, audit::AuditEntry, endpoint, message};
 
 use super::sign_in;
 
+/// How much was sealed anew.
 #[derive(Debug, Default)]
 pub struct Resealed {
+    /// Keys that sign access tokens.
     pub signing_keys: usize,
+    /// Messages with sealed content.
     pub messages: usize,
+    /// Endpoints with their secrets and headers.
     pub endpoints: usize,
-    /// Messages and endpoints that do not open here, and so are as they were.
+    /// Messages and endpoints that do not open with the given master keys; they stay as they were.
     pub unopened: usize,
 }
 
+/// Seals anew everything that is not sealed under the first master key, and writes an entry in the audit log. Messages
+/// are written one by one, endpoints in batches.
+///
+/// # Errors
+/// `Error::Unavailable` if the database fails; a part may be sealed anew. It can be repeated.
 pub async fn reseal(hub: &Hub, permit: AdminPermit<'_>) -> Result<Resealed> {
     let mut done = Resealed { signing_keys: sign_in::reseal_keys(hub).await?, ..Resealed::default() };
     reseal_endpoints(hub, &mut done).await?;
-    // Everything is looked at, which takes as long as it takes.
+    // A connection without a statement timeout: every message is looked at.
     let mut conn = hub.store.connect_for_scans().await?;
     for shard in store::partner::shards(hub.store.api()).await? {
         let mut after = Tsid(0);
@@ -34,17 +42,17 @@ pub async fn reseal(hub: &Hub, permit: AdminPermit<'_>) -> Result<Resealed> {
                 match reseal_one(hub, shard, row.message_id).await {
                     Ok(()) => done.messages += 1,
                     Err(e) => {
-                        tracing::error!(error = %e, "a message cannot be sealed anew");
+                        tracing::error!(error = %e, "a message could not be sealed anew; it stays as it was");
                         done.unopened += 1;
                     }
                 }
             }
         }
     }
-    let told = serde_json::json!({"signingKeys": done.signing_keys, "messages": done.messages,
+    let counts = serde_json::json!({"signingKeys": done.signing_keys, "messages": done.messages,
         "endpoints": done.endpoints, "unopened": done.unopened});
-    let deed = AuditEntry { action: "key.reseal".into(), after: Some(told), ..AuditEntry::default() };
-    store::audit::insert(hub.store.api(), hub.next_id(), hub.clock.now(), permit.actor(), &deed).await?;
+    let entry = AuditEntry { action: "key.reseal".into(), after: Some(counts), ..AuditEntry::default() };
+    store::audit::insert(hub.store.api(), hub.next_id(), hub.clock.now(), permit.actor(), &entry).await?;
     Ok(done)
 }
 
@@ -63,7 +71,7 @@ async fn reseal_endpoints(hub: &Hub, done: &mut Resealed) -> Result<()> {
                     done.endpoints += 1;
                 }
                 Err(e) => {
-                    tracing::error!(error = %e, "an endpoint cannot be sealed anew");
+                    tracing::error!(error = %e, "an endpoint could not be sealed anew; it stays as it was");
                     done.unopened += 1;
                 }
             }
@@ -74,8 +82,8 @@ async fn reseal_endpoints(hub: &Hub, done: &mut Resealed) -> Result<()> {
 
 async fn reseal_one(hub: &Hub, shard: i16, message_id: Tsid) -> Result<()> {
     let mut tx = hub.store.begin().await?;
-    let Some(held) = message::lock(&mut tx, shard, message_id).await? else { return Ok(()) };
-    let detail = message::decode_detail(&hub.keyring, message_id, &held.detail)?;
+    let Some(locked) = message::lock(&mut tx, shard, message_id).await? else { return Ok(()) };
+    let detail = message::decode_detail(&hub.keyring, message_id, &locked.detail)?;
     let text = message::encode_detail(&hub.keyring, message_id, &detail, true)?;
     message::update_detail(&mut *tx, shard, message_id, &text).await?;
     Ok(tx.commit().await?)

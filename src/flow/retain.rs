@@ -1,5 +1,5 @@
-//! Retain: partitions ahead, and gone when their time is over; keys go with their messages, refused requests when they are
-//! as old. A partner's content may go earlier than that, the audit log later.
+//! Retain: creates partitions ahead of time and drops those whose retention is over. Other rows are deleted at the same
+//! age; a partner's content may be erased earlier, and the audit log has a retention of its own.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -11,12 +11,16 @@ use crate::store::hub::HubLock;
 use crate::store::partner::RetentionProgress;
 use crate::store::{self, message, partition::MaintenanceRound};
 
-/// One round of all.
+/// Makes one round of all retention steps. A step that fails is logged and tried again in the next round. Returns what
+/// happened to the partitions.
+///
+/// # Errors
+/// `Error::Unavailable` if the partitions could not be maintained.
 pub async fn retain(hub: &Hub) -> Result<MaintenanceRound> {
     let (db, now, rows) = (hub.store.api(), hub.clock.now(), limits::HOUSEKEEPING_BATCH);
     let (oldest, days) = (oldest(hub), i32::from(hub.settings.database.retention_days));
     let below = Tsid::floor(oldest);
-    // One step's trouble is not the others'.
+    // A failed step does not stop the others.
     let round = partitions(hub).await;
     step("contents", wipe_all(hub)).await;
     let judged_since = now - crate::model::access::sign_in_throttle::PERIOD;
@@ -26,7 +30,7 @@ pub async fn retain(hub: &Hub) -> Result<MaintenanceRound> {
     step("hashes of erased keys", until_none(|| store::idempotency::delete_old_erased(db, below, rows))).await;
     step("requests in SQL", until_none(|| store::sql_intake::delete_old_refusals(db, now, days, rows))).await;
     step("paces", store::pace::delete_old(db, now - TimeDelta::days(1))).await;
-    step("providers' holds", store::provider::delete_old_outages(db, oldest)).await;
+    step("outages of providers", store::provider::delete_old_outages(db, oldest)).await;
     step("receipts", until_none(|| store::receipt::delete_old(db, oldest, rows))).await;
     step("providers' ids", until_none(|| store::provider_ref::delete_old(db, below, rows))).await;
     step("redrives", store::redrive::delete_finished(db, oldest)).await;
@@ -37,29 +41,35 @@ pub async fn retain(hub: &Hub) -> Result<MaintenanceRound> {
     round
 }
 
-async fn step<T>(what: &str, done: impl Future<Output = Result<T>>) {
+async fn step<T>(step_name: &str, done: impl Future<Output = Result<T>>) {
     if let Err(e) = done.await {
-        tracing::warn!(what, error = %e, "what is over age could not be removed; it is tried again");
+        tracing::warn!(
+            what = step_name, error = %e,
+            "rows whose retention is over could not be removed; they are removed by the next round"
+        );
     }
 }
 
-/// Again and again, until nothing is left to do.
+/// Repeats `some` until it returns 0.
 async fn until_none<F: Future<Output = Result<u64>>>(some: impl Fn() -> F) -> Result<()> {
     while some().await? > 0 {}
     Ok(())
 }
 
 async fn wipe_all(hub: &Hub) -> Result<()> {
-    for of in store::partner::with_retention(hub.store.api()).await? {
-        // One partner's trouble is not the others'.
-        if let Err(e) = wipe(hub, &of).await {
-            tracing::warn!(partner = %of.partner_id, error = %e, "content could not be erased; it is tried again");
+    for retained in store::partner::with_retention(hub.store.api()).await? {
+        // A failure of one partner does not stop the others.
+        if let Err(e) = wipe(hub, &retained).await {
+            tracing::warn!(
+                partner = %retained.partner_id, error = %e,
+                "the content of a partner could not be erased; it is erased by the next round"
+            );
         }
     }
     Ok(())
 }
 
-/// Or what waits for it would keep its partition for ever.
+/// Disables endpoints that have been paused for long: deliveries parked for them would keep their partitions for ever.
 async fn disable_long_paused(hub: &Hub) -> Result<()> {
     for endpoint_id in store::endpoint::paused_since(hub.store.api(), hub.clock.now() - limits::ENDPOINT_PAUSED).await?
     {
@@ -72,7 +82,7 @@ async fn drop_audit_months(hub: &Hub) -> Result<()> {
     let days = i64::from(hub.settings.database.audit_retention_days);
     let dropped = store::partition::drop_audit_months(&hub.store, hub.clock.now() - TimeDelta::days(days)).await?;
     for name in dropped {
-        tracing::info!(name, "month of the audit log dropped: its retention is over");
+        tracing::info!(name, "a month of the audit log was dropped: its retention is over");
     }
     Ok(())
 }
@@ -81,35 +91,47 @@ fn oldest(hub: &Hub) -> DateTime<Utc> {
     hub.clock.now() - TimeDelta::days(i64::from(hub.settings.database.retention_days))
 }
 
-/// Partitions ahead, and gone when over age; what is over age but still open is kept, and told.
+/// Creates partitions ahead of time and drops those whose retention is over. A partition with open deliveries is kept
+/// and logged. Returns the names of those created, dropped and kept.
+///
+/// # Errors
+/// `Error::Unavailable` if the database fails; a part may be done.
 pub async fn partitions(hub: &Hub) -> Result<MaintenanceRound> {
     let (now, oldest) = (hub.clock.now(), oldest(hub));
     let round = store::partition::maintain(&hub.store, now, oldest).await?;
     if !round.made.is_empty() {
-        tracing::info!(made = round.made.len(), "partitions made ahead");
+        tracing::info!(made = round.made.len(), "partitions were created ahead of time");
     }
     for name in &round.dropped {
-        tracing::info!(name, "partition dropped: retention is over");
+        tracing::info!(name, "a partition was dropped: its retention is over");
     }
     for name in &round.kept {
-        tracing::error!(name, "partition is over age, but deliveries in it are still open; it is kept");
+        tracing::error!(name, "a partition is kept although its retention is over: deliveries in it are not settled");
     }
     Ok(round)
 }
 
-/// Erases what a partner's messages say once they are older than it wants. What is still open stays, and is looked at again.
-async fn wipe(hub: &Hub, of: &RetentionProgress) -> Result<()> {
-    let below = Tsid::floor(hub.clock.now() - TimeDelta::days(i64::from(of.retention_days)));
-    let (mut from, mut open_from) = (of.erased_below, None);
-    store::hub::ensure_lock_row(hub.store.api(), HubLock::Retention(of.partner_id)).await?;
+/// Erases the content of a partner's messages that are older than the partner's retention. Messages with open
+/// deliveries stay and are looked at again.
+async fn wipe(hub: &Hub, retained: &RetentionProgress) -> Result<()> {
+    let below = Tsid::floor(hub.clock.now() - TimeDelta::days(i64::from(retained.retention_days)));
+    let (mut from, mut open_from) = (retained.erased_below, None);
+    store::hub::ensure_lock_row(hub.store.api(), HubLock::Retention(retained.partner_id)).await?;
     loop {
         let mut tx = hub.store.begin().await?;
-        if !store::hub::try_lock(&mut tx, HubLock::Retention(of.partner_id)).await? {
+        if !store::hub::try_lock(&mut tx, HubLock::Retention(retained.partner_id)).await? {
             return Ok(tx.rollback().await?);
         }
-        let mut rows =
-            message::erase_candidates(&mut *tx, of.partner_id, of.shard, from, below, limits::WIPE_MESSAGES).await?;
-        // A statement is to end in time, and one message may have thousands of deliveries.
+        let mut rows = message::erase_candidates(
+            &mut *tx,
+            retained.partner_id,
+            retained.shard,
+            from,
+            below,
+            limits::WIPE_MESSAGES,
+        )
+        .await?;
+        // Bounds the deliveries per transaction: one message may have thousands.
         let mut deliveries = 0;
         let within = rows.iter().take_while(|row| {
             deliveries += row.deliveries;
@@ -119,13 +141,16 @@ async fn wipe(hub: &Hub, of: &RetentionProgress) -> Result<()> {
         open_from = open_from.or(rows.iter().find(|row| row.has_unsettled).map(|row| row.message_id));
         from = rows.last().map_or(below, |last| Tsid(last.message_id.0 + 1));
         let settled: Vec<Tsid> = rows.iter().filter(|row| !row.has_unsettled).map(|row| row.message_id).collect();
-        store::receipt::lock_of_messages(&mut tx, of.shard, &settled).await?;
-        let wiped = message::erase(&mut *tx, of.shard, &settled).await?;
-        store::partner::set_erased_below(&mut *tx, of.partner_id, open_from.unwrap_or(from)).await?;
+        store::receipt::lock_of_messages(&mut tx, retained.shard, &settled).await?;
+        let wiped = message::erase(&mut *tx, retained.shard, &settled).await?;
+        store::partner::set_erased_below(&mut *tx, retained.partner_id, open_from.unwrap_or(from)).await?;
         tx.commit().await?;
         if rows.is_empty() {
             return Ok(());
         }
-        tracing::info!(partner = %of.partner_id, wiped, "content erased: its retention is over");
+        tracing::info!(
+            partner = %retained.partner_id, wiped,
+            "the content of messages was erased: its retention is over"
+        );
     }
 }

@@ -1,11 +1,14 @@
-//! Roll-up: adds what was counted meanwhile to its days. Nothing waits for it: whoever reads sums both.
+//! Roll-up: adds the statistics that settles have inserted to their days. Readers sum both, so nothing waits for it.
 
 use crate::error::Result;
 use crate::hub::Hub;
 use crate::limits;
 use crate::store;
 
-/// One batch; returns whether there may be more.
+/// Rolls up one batch; returns whether there may be more.
+///
+/// # Errors
+/// `Error::Unavailable` if the database fails; the batch is rolled up completely or not at all.
 pub async fn rollup(hub: &Hub) -> Result<bool> {
     let rows = limits::HOUSEKEEPING_BATCH;
     Ok(store::stats::roll_up(hub.store.engine(), rows).await? == rows)

@@ -1,5 +1,5 @@
-//! Sealed: whether what is sealed at rest opens under the master keys given. A database that was restored elsewhere without
-//! its master key would else run, and fail one sign-in, webhook and message at a time.
+//! Sealed: checks at the start that sealed values open with the given master keys. Otherwise a database restored
+//! without its master key would seem to run, and fail one sign-in, webhook and message at a time.
 
 use chrono::{DateTime, Utc};
 
@@ -8,28 +8,32 @@ use crate::error::{Error, Result};
 use crate::limits;
 use crate::store::{self, Store, endpoint, message, signing_key};
 
-/// A kind of what is sealed: how many of its samples were opened, and how many do not open.
+/// A kind of sealed values, and the samples of it that were tried.
 #[derive(Debug)]
 pub struct SealedKind {
+    /// Name for people, in the plural.
     pub name: &'static str,
+    /// Samples that open.
     pub opened: usize,
+    /// Samples that do not open.
     pub unopened: usize,
 }
 
-/// All keys that open: those given, and the one the installation keeps in the database, if it has one yet.
+/// Returns all keys that open: those given, and the installation's own key in the database, if it has one yet.
 ///
 /// # Errors
-/// `Error::Unavailable` if the database cannot be asked.
+/// `Error::Unavailable` if the database fails.
 pub async fn keyring(store: &Store, master_keys: &[[u8; KEY_BYTES]]) -> Result<Keyring> {
     let own = store::hub::get_key(store.api(), "master").await?;
     let own = own.and_then(|key| <[u8; KEY_BYTES]>::try_from(key).ok());
     Ok(Keyring::new(master_keys.iter().copied().chain(own)))
 }
 
-/// Opens of each kind one for each master key that sealed any, as far as the newest messages tell.
+/// Tries to open, of each kind, one sample for each master key that sealed any. Of messages only the newest
+/// `limits::SEALED_LOOK` of a partner are considered.
 ///
 /// # Errors
-/// `Error::Unavailable` if the database cannot be asked.
+/// `Error::Unavailable` if the database fails.
 pub async fn open_one_of_each(store: &Store, keyring: &Keyring, now: DateTime<Utc>) -> Result<Vec<SealedKind>> {
     let keys = signing_key::list(store.api(), now).await?;
     let keys = keys.iter().map(|key| keyring.open(&super::sign_in::seal_place(&key.kid), &key.sealed).is_ok());
@@ -50,10 +54,10 @@ fn kind(name: &'static str, opens: impl Iterator<Item = bool>) -> SealedKind {
     SealedKind { name, opened: opened.len(), unopened: unopened.len() }
 }
 
-/// Refuses to start where something sealed does not open.
+/// Checks that all samples of sealed values open.
 ///
 /// # Errors
-/// `Error::Setup` with what does not open and what to do. `Error::Unavailable` if the database cannot be asked.
+/// `Error::Setup` if some do not, with their kinds and the remedy. `Error::Unavailable` if the database fails.
 pub async fn check(store: &Store, keyring: &Keyring, now: DateTime<Utc>) -> Result<()> {
     let kinds = open_one_of_each(store, keyring, now).await?;
     let closed: Vec<&str> = kinds.iter().filter(|kind| kind.unopened > 0).map(|kind| kind.name).collect();
@@ -63,7 +67,7 @@ pub async fn check(store: &Store, keyring: &Keyring, now: DateTime<Utc>) -> Resu
     Err(Error::Setup(format!("{} in the database do not open with the master keys given. {REMEDY}", closed.join(", "))))
 }
 
-/// What to do where something does not open.
+/// Advice for an operator whose sealed values do not open.
 pub const REMEDY: &str = "Give this installation's master key as --master-key (a private PostgreSQL has it in its data \
 folder, in master.key). If it is lost for good, so is what it sealed: start with --accept-unopened, run `notihub key \
 rotate-signing --at-once`, and create the webhook endpoints anew";

@@ -1,4 +1,5 @@
-//! Sign in: a client's secret for tokens, a refresh token for the next, a token for who is asking.
+//! Sign in: exchanges a client secret for tokens and a refresh token for new ones, resolves an access token to its
+//! account, and maintains the keys that sign tokens.
 
 use std::sync::Arc;
 
@@ -22,33 +23,43 @@ use crate::store::sign_in_failure;
 use crate::store::signing_key::{self, SigningKey};
 use crate::store::{self, key, listen};
 
+/// Prefix of refresh tokens, by which scanners of code and logs recognise them.
 pub const REFRESH_PREFIX: &str = "nhr_";
 
-/// A new signing key signs after this: by then every process has read it.
+/// How long a new key waits before it signs, so that every process has read it by then.
 const ANNOUNCED: TimeDelta = TimeDelta::minutes(5);
-/// How long a key signs before the next does.
+/// How long a key signs before the next one takes over.
 const SIGNS: TimeDelta = TimeDelta::days(30);
-/// Two uses of one refresh token so close together are a race of its owner's, not theft: the second gets nothing, and the
-/// first's tokens stay good.
+/// Two uses of one refresh token within this time are a race of its owner, not theft: the second is refused, and the
+/// tokens of the first stay valid.
 const REUSE_TOLERANCE: TimeDelta = TimeDelta::seconds(1);
-/// How long what was read of an account is believed when no notice comes.
+/// How long a remembered account is used without a notification of a change.
 const ACCOUNT_KEPT: TimeDelta = TimeDelta::seconds(10);
 
-/// What a sign-in gives.
+/// The tokens that a sign-in returns.
 pub struct Tokens {
+    /// Access token, a signed JWT.
     pub access: String,
+    /// Refresh token, good for one use.
     pub refresh: String,
+    /// Seconds until the access token expires.
     pub expires_in_s: i64,
 }
 
-/// `from`: where the caller came from, for the limit and the audit log.
+/// Signs a client in by its secret. Failures are counted for the client and for the network of `from`. An audited
+/// account gets an entry in the audit log.
+///
+/// # Errors
+/// `Error::Refused` if id and secret do not belong together, the key was revoked or the partner is inactive.
+/// `Error::Limited` after too many failures. `Error::Unavailable` if the database fails; a refresh token may have been
+/// written then that the caller does not know.
 pub async fn sign_in(hub: &Hub, client_id: &str, secret: &str, from: &Origin) -> Result<Tokens> {
     let now = hub.clock.now();
     let network = network_of(from);
     let network = network.as_deref();
     let waits_s = {
-        let strikes = hub.sign_in_throttle();
-        strikes.address_waits_s(network, now).max(strikes.client_waits_s(client_id, network, now))
+        let throttle = hub.sign_in_throttle();
+        throttle.address_waits_s(network, now).max(throttle.client_waits_s(client_id, network, now))
     };
     waits_s.map_or(Ok(()), |wait_s| Err(limited(wait_s)))?;
     let judged = key::get_for_sign_in(hub.store.api(), client_id, network.unwrap_or_default(), now).await?;
@@ -61,7 +72,7 @@ pub async fn sign_in(hub: &Hub, client_id: &str, secret: &str, from: &Origin) ->
     };
     judge(judged.as_ref().and_then(|judged| judged.failures), MAX_CLIENT_FAILURES)?;
     let (key, group) = judged.map(|judged| (judged.key, judged.network)).unzip();
-    // The same work whether there is such a client or not.
+    // The same work whether the client exists or not, so that the time of the answer does not reveal it.
     let hash = crypt::keyed_hash(&hub.pepper, secret.as_bytes());
     let nobody = [0; 32];
     let (current, former) = match &key {
@@ -78,7 +89,7 @@ pub async fn sign_in(hub: &Hub, client_id: &str, secret: &str, from: &Origin) ->
             None => hub.sign_in_throttle().unknown_client_failed(client_id, now),
             Some(group) => {
                 let failures = sign_in_failure::add(hub.store.api(), client_id, &group, now).await?;
-                // Others failed while this one was judged.
+                // Other sign-ins failed while this one was checked.
                 judge(Some(failures), MAX_CLIENT_FAILURES + 1)?;
             }
         }
@@ -89,22 +100,22 @@ pub async fn sign_in(hub: &Hub, client_id: &str, secret: &str, from: &Origin) ->
     if account.principal.is_audited() {
         let (who, principal) = (key.client_id.clone(), account.principal.clone());
         let actor = Actor { name: who, principal, origin: from.clone() };
-        let deed = AuditEntry { action: "sign_in".into(), ..AuditEntry::default() };
-        store::audit::insert(hub.store.api(), hub.next_id(), now, &actor, &deed).await?;
+        let entry = AuditEntry { action: "sign_in".into(), ..AuditEntry::default() };
+        store::audit::insert(hub.store.api(), hub.next_id(), now, &actor, &entry).await?;
     }
-    // What a secret that is being replaced gives ends with it.
+    // Tokens given for a former secret end with it.
     let epoch = if is_current { key.epoch } else { key.epoch - 1 };
-    let of = SignInSession { family: hub.next_id(), client_id: key.client_id, epoch };
+    let session = SignInSession { family: hub.next_id(), client_id: key.client_id, epoch };
     let refresh = crypt::secret(REFRESH_PREFIX);
-    refresh_token::insert(hub.store.api(), &hashed(hub, &refresh), &of, now, now + REFRESH_TTL, network).await?;
-    tokens(hub, &of, account.principal.role(), refresh, now).await
+    refresh_token::insert(hub.store.api(), &hashed(hub, &refresh), &session, now, now + REFRESH_TTL, network).await?;
+    tokens(hub, &session, account.principal.role(), refresh, now).await
 }
 
-async fn tokens(hub: &Hub, of: &SignInSession, role: Role, refresh: String, now: DateTime<Utc>) -> Result<Tokens> {
-    let claims = Claims::new(&of.client_id, role, of.epoch, now);
+async fn tokens(hub: &Hub, session: &SignInSession, role: Role, refresh: String, now: DateTime<Utc>) -> Result<Tokens> {
+    let claims = Claims::new(&session.client_id, role, session.epoch, now);
     let access = match hub.token_keys.get().sign(&claims, now) {
         Ok(access) => access,
-        // The first sign-in of an installation, or of one that was off for long: keys are made by who needs them.
+        // There is no key that signs now: the installation is new, or was off for long. Make one.
         Err(_) => {
             maintain_keys(hub).await?;
             hub.token_keys.get().sign(&claims, now)?
@@ -117,96 +128,103 @@ fn hashed(hub: &Hub, token: &str) -> [u8; 32] {
     crypt::keyed_hash(&hub.pepper, token.as_bytes())
 }
 
-/// Uses a refresh token up for the next. One that was used before was stolen, or its successor was: all that came from
-/// the same sign-in is void.
+/// Exchanges a refresh token for new tokens; it is used up. If it was used before, it or its successor was stolen: all
+/// tokens of the same sign-in are revoked.
+///
+/// # Errors
+/// `Error::Refused` if the token is unknown, expired, used or revoked, or the partner is inactive. `Error::Limited`
+/// after too many failures. `Error::Unavailable` if the database fails; the token may be used up.
 pub async fn refresh(hub: &Hub, token: &str, from: &Origin) -> Result<Tokens> {
     let (now, hash) = (hub.clock.now(), hashed(hub, token));
     let network = may_try(hub, from, now)?;
-    let refused = || unauthenticated("the refresh token is not good any more; sign in");
-    let past = match token.starts_with(REFRESH_PREFIX) {
+    let refused = || unauthenticated("the refresh token is no longer valid; sign in");
+    let used_token = match token.starts_with(REFRESH_PREFIX) {
         true => refresh_token::get(hub.store.api(), &hash).await?,
         false => None,
     };
-    let Some(past) = past else {
+    let Some(used_token) = used_token else {
         hub.sign_in_throttle().address_failed(network.as_deref(), now);
         return Err(refused());
     };
-    // Before the transaction: whoever holds a connection must not wait for another.
-    let account = account(hub, &past.client_id).await?;
+    // Before the transaction: a task that holds a connection must not wait for a second one.
+    let account = account(hub, &used_token.client_id).await?;
     let next = crypt::secret(REFRESH_PREFIX);
     let mut tx = hub.store.begin().await?;
-    let Some(of) = refresh_token::consume(&mut *tx, &hash, now).await? else {
+    let Some(session) = refresh_token::consume(&mut *tx, &hash, now).await? else {
         tx.rollback().await?;
         revoke_if_reused(hub, &hash, now, from).await?;
         return Err(refused());
     };
-    if !account.accepts_epoch(of.epoch, now) {
+    if !account.accepts_epoch(session.epoch, now) {
         tx.rollback().await?;
         return Err(refused());
     }
     is_active(&account)?;
-    refresh_token::insert(&mut *tx, &hashed(hub, &next), &of, now, now + REFRESH_TTL, network.as_deref()).await?;
+    refresh_token::insert(&mut *tx, &hashed(hub, &next), &session, now, now + REFRESH_TTL, network.as_deref()).await?;
     tx.commit().await?;
-    tokens(hub, &of, account.principal.role(), next, now).await
+    tokens(hub, &session, account.principal.role(), next, now).await
 }
 
 async fn revoke_if_reused(hub: &Hub, hash: &[u8], now: DateTime<Utc>, from: &Origin) -> Result<()> {
-    let Some(past) = refresh_token::get(hub.store.api(), hash).await? else { return Ok(()) };
-    let Some(used_at) = past.used_at.filter(|_| past.revoked_at.is_none()) else { return Ok(()) };
+    let Some(used_token) = refresh_token::get(hub.store.api(), hash).await? else { return Ok(()) };
+    let Some(used_at) = used_token.used_at.filter(|_| used_token.revoked_at.is_none()) else { return Ok(()) };
     if now < used_at + REUSE_TOLERANCE {
         return Ok(());
     }
-    let account = account(hub, &past.client_id).await?;
+    let account = account(hub, &used_token.client_id).await?;
     let mut tx = hub.store.begin().await?;
-    revoke_family(&mut tx, past.family, now).await?;
+    revoke_family(&mut tx, used_token.family, now).await?;
     let partner_id = match &account.principal {
         Principal::Partner(partner) => Some(partner.partner_id),
         Principal::Staff(_) => None,
     };
-    let actor = Actor { name: past.client_id, principal: account.principal.clone(), origin: from.clone() };
-    let deed = AuditEntry {
+    let actor = Actor { name: used_token.client_id, principal: account.principal.clone(), origin: from.clone() };
+    let entry = AuditEntry {
         action: "refresh_token.reused".into(),
-        object: Some(past.family.to_string()),
+        object: Some(used_token.family.to_string()),
         partner_id,
         ..AuditEntry::default()
     };
-    store::audit::insert(&mut *tx, hub.next_id(), now, &actor, &deed).await?;
+    store::audit::insert(&mut *tx, hub.next_id(), now, &actor, &entry).await?;
     tx.commit().await?;
-    tracing::warn!(client = actor.name, "a refresh token was used twice: all that came from its sign-in is void");
+    tracing::warn!(client = actor.name, "a refresh token was used twice; all tokens of its sign-in were revoked");
     Ok(())
 }
 
-/// Voids a refresh token and all that came from the same sign-in. Says nothing of whether there was one; a token that
-/// does not exist counts against the address as a failed sign-in does.
+/// Revokes a refresh token and all others of the same sign-in. An unknown token is no error, so that the answer does
+/// not reveal which exist; it counts as a failure of the caller's network.
+///
+/// # Errors
+/// `Error::Limited` after too many failures. `Error::Unavailable` if the database fails; the token may be revoked.
 pub async fn revoke(hub: &Hub, token: &str, from: &Origin) -> Result<()> {
     let now = hub.clock.now();
     let network = may_try(hub, from, now)?;
     match refresh_token::get(hub.store.api(), &hashed(hub, token)).await? {
         None => hub.sign_in_throttle().address_failed(network.as_deref(), now),
-        Some(past) => {
+        Some(used_token) => {
             let mut tx = hub.store.begin().await?;
-            revoke_family(&mut tx, past.family, now).await?;
+            revoke_family(&mut tx, used_token.family, now).await?;
             tx.commit().await?;
         }
     }
     Ok(())
 }
 
-/// Again until nothing is left: a successor that was being written while we waited for its forerunner is seen only by the
-/// next statement.
+/// Repeats until nothing is left: a successor that was written while the statement waited for the lock of its
+/// predecessor is visible only to the next statement.
 async fn revoke_family(tx: &mut store::Conn, family: Tsid, now: DateTime<Utc>) -> Result<()> {
     while refresh_token::revoke_family(&mut *tx, family, now).await? > 0 {}
     Ok(())
 }
 
-/// The network that a caller's failures are counted for; none where its address is unknown. A name under which a proxy
-/// hides an address stands for itself.
+/// The network for which a caller's failures are counted; None if its address is unknown. A name under which a proxy
+/// hides an address is used as it is.
 fn network_of(from: &Origin) -> Option<String> {
     let address = from.address.as_deref()?;
     Some(address.parse().map_or_else(|_| address.to_owned(), |ip| network::of(ip).to_string()))
 }
 
-/// The caller's network, unless too many requests from it have failed.
+/// Returns the caller's network, unless too many requests from it have failed.
 fn may_try(hub: &Hub, from: &Origin, now: DateTime<Utc>) -> Result<Option<String>> {
     let network = network_of(from);
     match hub.sign_in_throttle().address_waits_s(network.as_deref(), now) {
@@ -220,12 +238,17 @@ fn limited(retry_after_s: u32) -> Error {
     Error::Limited { reason: "sign_in_limited", detail, retry_after_s }
 }
 
-/// Who an access token speaks for, if it may still.
+/// Resolves an access token to its account.
+///
+/// # Errors
+/// `Error::Refused` if the token is invalid, expired or revoked, or the partner is inactive. `Error::Unavailable` if
+/// the account or an unknown key has to be read and the database fails.
 pub async fn authenticate(hub: &Hub, token: &str) -> Result<Arc<Account>> {
     let now = hub.clock.now();
     let mut verified = hub.token_keys.get().verify(token, now);
     if verified == Err(TokenRefusal::UnknownKey) {
-        // Signed by a process that has a newer key than we have read, perhaps. Who comes while it is being read waits for it.
+        // Perhaps another process signed it with a key newer than those read here. One request reads the keys, the
+        // others wait for it.
         let _turn = hub.token_keys.read_turn().await;
         verified = hub.token_keys.get().verify(token, now);
         if verified == Err(TokenRefusal::UnknownKey) && hub.token_keys.may_read_again(now) {
@@ -235,7 +258,7 @@ pub async fn authenticate(hub: &Hub, token: &str) -> Result<Arc<Account>> {
     }
     let claims = verified.map_err(|refused| match refused {
         TokenRefusal::Expired => Error::from(
-            Refusal::new(401, "token_expired", "the access token is over; refresh it, or sign in")
+            Refusal::new(401, "token_expired", "the access token has expired; refresh it, or sign in")
                 .with_code(Code::E002),
         ),
         TokenRefusal::Invalid | TokenRefusal::UnknownKey => {
@@ -253,18 +276,19 @@ pub async fn authenticate(hub: &Hub, token: &str) -> Result<Arc<Account>> {
 fn is_active(account: &Account) -> Result<()> {
     match &account.principal {
         Principal::Partner(partner) if partner.status == PartnerStatus::Inactive => {
-            let detail = "this partner is inactive; ask who runs this hub";
+            let detail = "this partner is inactive; ask an admin of this hub";
             Err(Refusal::new(403, "partner_inactive", detail).with_code(Code::E008).into())
         }
         Principal::Partner(_) | Principal::Staff(_) => Ok(()),
     }
 }
 
+/// The error of a caller that is not signed in; `detail` says why.
 pub fn unauthenticated(detail: &str) -> Error {
     Refusal::new(401, "unauthenticated", detail).with_code(Code::E002).into()
 }
 
-/// A client's account, from memory while nobody said that it changed.
+/// The account of a client: from memory for `ACCOUNT_KEPT`, unless it was changed.
 async fn account(hub: &Hub, client_id: &str) -> Result<Arc<Account>> {
     let now = hub.clock.now();
     if let Some(account) = hub.accounts.get(client_id, now - ACCOUNT_KEPT) {
@@ -279,7 +303,7 @@ async fn account(hub: &Hub, client_id: &str) -> Result<Arc<Account>> {
             Principal::Partner(Arc::new(store::partner::get(db, id).await?.ok_or_else(gone)?))
         }
         (Role::Staff(role), None) => Principal::Staff(role),
-        // A constraint of the table forbids both.
+        // A constraint of the table forbids both cases.
         (Role::Partner, None) | (Role::Staff(_), Some(_)) => {
             return Err(forbidden("a key that is either a partner's or staff's"));
         }
@@ -295,14 +319,23 @@ async fn account(hub: &Hub, client_id: &str) -> Result<Arc<Account>> {
     Ok(account)
 }
 
-/// Reads the keys that sign and verify.
+/// Reads the keys that sign and verify access tokens. A key that does not open here is logged and left out.
+///
+/// # Errors
+/// `Error::Unavailable` if the database fails; the keys known before stay.
 pub async fn read_keys(hub: &Hub) -> Result<()> {
     let mut keys = TokenKeys::default();
     for key in signing_key::list(hub.store.api(), hub.clock.now()).await? {
         match hub.keyring.open(&seal_place(&key.kid), &key.sealed) {
             Ok(secret) => keys.add(key.kid, secret, key.active_at, key.expires_at),
-            // What it signed is not taken here; all else goes on.
-            Err(e) => tracing::error!(error = %e, "a key that signs tokens cannot be used"),
+            // Tokens signed with this key are rejected here; the other keys work.
+            Err(e) => {
+                tracing::error!(
+                    error = %e,
+                    "a key that signs tokens does not open with the master keys given; tokens signed with it are \
+                     refused"
+                )
+            }
         }
     }
     hub.token_keys.set(keys);
@@ -313,7 +346,10 @@ pub(super) fn seal_place(kid: &str) -> String {
     format!("signing_keys|sealed|{kid}")
 }
 
-/// Makes the next key in time, forgets those that are over, and reads what there is.
+/// Creates the next signing key when it is due, deletes expired keys, and reads all.
+///
+/// # Errors
+/// `Error::Unavailable` if the database fails; nothing was written, unless it failed during the commit.
 pub async fn maintain_keys(hub: &Hub) -> Result<()> {
     let now = hub.clock.now();
     let opens = |key: &SigningKey| hub.keyring.open(&seal_place(&key.kid), &key.sealed).is_ok();
@@ -321,10 +357,10 @@ pub async fn maintain_keys(hub: &Hub) -> Result<()> {
     if is_due(&signing_key::list(hub.store.api(), now).await?) {
         let mut tx = hub.store.begin().await?;
         store::hub::lock(&mut tx, HubLock::SigningKeys).await?;
-        // Another process may have made it while we waited for the lock.
+        // Another process may have created it while this one waited for the lock.
         let keys = signing_key::list(&mut *tx, now).await?;
         if is_due(&keys) {
-            // It signs at once where there is nothing else to sign with.
+            // It signs at once if no other key can sign.
             let others = keys.iter().any(|k| k.active_at <= now && k.expires_at > now + ACCESS_TTL && opens(k));
             make_key(hub, &mut tx, if others { now + ANNOUNCED } else { now }).await?;
         }
@@ -340,12 +376,15 @@ async fn make_key(hub: &Hub, tx: &mut store::Conn, active_at: DateTime<Utc>) -> 
     let expires_at = active_at + SIGNS * 2 + ACCESS_TTL;
     let key = SigningKey { kid: kid.clone(), sealed, created_at: hub.clock.now(), active_at, expires_at };
     signing_key::insert(tx, &key).await?;
-    tracing::info!(kid, "a new key to sign tokens with");
+    tracing::info!(kid, "a new key that signs tokens was created");
     Ok(kid)
 }
 
-/// A new signing key: every process has read it before it signs. With `at_once` it signs now, and whatever was signed
-/// before is void: for when a key was lost.
+/// Creates a new signing key and returns its id. It signs after `ANNOUNCED`, when every process has read it. With
+/// `at_once` it signs now, and all tokens signed before are invalid: for a key that was lost.
+///
+/// # Errors
+/// `Error::Unavailable` if the database fails; nothing was written, unless it failed during or after the commit.
 pub async fn rotate_signing_key(hub: &Hub, permit: AdminPermit<'_>, at_once: bool) -> Result<String> {
     let now = hub.clock.now();
     let mut tx = hub.store.begin().await?;
@@ -355,21 +394,25 @@ pub async fn rotate_signing_key(hub: &Hub, permit: AdminPermit<'_>, at_once: boo
         signing_key::expire_others(&mut *tx, &kid, now).await?;
     }
     let after = serde_json::json!({"kid": kid, "atOnce": at_once});
-    let deed = AuditEntry {
+    let entry = AuditEntry {
         action: "signing_key.rotate".into(),
         object: Some(kid.clone()),
         after: Some(after),
         ..AuditEntry::default()
     };
-    store::audit::insert(&mut *tx, hub.next_id(), now, permit.actor(), &deed).await?;
+    store::audit::insert(&mut *tx, hub.next_id(), now, permit.actor(), &entry).await?;
     tx.commit().await?;
     read_keys(hub).await?;
-    // Others read it when a token names it, and within a minute anyhow; what they hold void they forget now.
+    // Other processes read the new key when a token names it, at the latest within a minute. They are notified now, so
+    // that they forget expired keys.
     listen::notify_changed(&hub.store).await?;
     Ok(kid)
 }
 
-/// Seals the signing keys anew under the master key that seals now; says how many.
+/// Seals the signing keys anew under the first master key; returns how many.
+///
+/// # Errors
+/// `Error::Unavailable` if the database fails; some keys may be sealed anew.
 pub async fn reseal_keys(hub: &Hub) -> Result<usize> {
     let mut done = 0;
     for key in signing_key::list(hub.store.api(), hub.clock.now()).await? {

@@ -19,8 +19,8 @@ impl EndpointAnswers {
         lock(&self.0).entry(endpoint_id).or_default().add(succeeded, at);
     }
 
-    /// Takes all counts, so that the caller writes them. Sorted by endpoint, so that two processes that write theirs lock
-    /// the rows in the same order and cannot deadlock.
+    /// Takes all counts, so that the caller writes them. Sorted by endpoint, so that two processes that write theirs
+    /// lock the rows in the same order and cannot deadlock.
     pub fn take(&self) -> Vec<(Tsid, AnswerSummary)> {
         let mut all: Vec<_> = std::mem::take(&mut *lock(&self.0)).into_iter().collect();
         all.sort_by_key(|(endpoint_id, _)| *endpoint_id);

@@ -39,9 +39,9 @@ impl IntakeQueue {
         (IntakeQueue { requests, batches: Semaphore::new(limits::BATCHES_AT_ONCE) }, Requests(Mutex::new(received)))
     }
 
-    /// Waits for the turn of a batch to be read and written. The turn lasts as long as the returned permits. Few batches
-    /// run at once: a statement with hundreds of messages keeps a core of the database busy while it runs, and single
-    /// messages would wait behind it. `own` is the partner's rate.
+    /// Waits for the turn of a batch to be read and written. The turn lasts as long as the returned permits. Few
+    /// batches run at once: a statement with hundreds of messages keeps a core of the database busy while it runs, and
+    /// single messages would wait behind it. `own` is the partner's rate.
     ///
     /// # Errors
     /// `Error::Busy` if the turn does not come within `limits::BATCH_TURN`.
@@ -67,8 +67,8 @@ impl IntakeQueue {
 }
 
 impl Requests {
-    /// Waits for requests and takes up to `limits::INTAKE_GROUP`, oldest first. When the process stops, the queue takes no
-    /// further request, and the groups that it still holds are returned; None once it is empty.
+    /// Waits for requests and takes up to `limits::INTAKE_GROUP`, oldest first. When the process stops, the queue takes
+    /// no further request, and the groups that it still holds are returned; None once it is empty.
     pub async fn next_group(&self, shutdown: &Shutdown) -> Option<Vec<Request>> {
         let mut group = Vec::new();
         let mut requests = self.0.lock().await;

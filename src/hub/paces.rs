@@ -86,9 +86,9 @@ impl Paces {
         known.get(place).map_or(0, |known| known.pace.failures)
     }
 
-    /// Counts a failure of a destination that has no pace for failing. Returns true at the `IN_A_ROW`th failure in a row;
-    /// the count then begins again. `called_at` is when the call began: a call made before the last good answer is not
-    /// counted, because the destination worked after it.
+    /// Counts a failure of a destination that has no pace for failing. Returns true at the `FAILURES_TO_TROUBLED`th
+    /// failure in a row; the count then begins again. `called_at` is when the call began: a call made before the last
+    /// good answer is not counted, because the destination worked after it.
     pub fn record_failure(&self, place: &Destination, called_at: DateTime<Utc>) -> bool {
         let mut answers = lock(&self.answers);
         let answers = answers.entry(place.0.clone()).or_default().entry(place.1.clone()).or_default();
@@ -117,8 +117,8 @@ impl Paces {
         lines.entry(place.clone()).or_default().clone()
     }
 
-    /// Replaces the known paces by those read from the database at `now`. Paces that were set while it was read, and lie
-    /// ahead of `now`, stay.
+    /// Replaces the known paces by those read from the database at `now`. Paces that were set while it was read, and
+    /// lie ahead of `now`, stay.
     pub fn replace(&self, read: impl IntoIterator<Item = (Destination, Pace)>, now: DateTime<Utc>) {
         let mut known = lock(&self.known);
         let mut before = std::mem::take(&mut *known);

@@ -272,8 +272,8 @@ impl ProviderState {
         }
     }
 
-    /// Counts a bad answer at `now`. Returns the known state if the breaker is to open and the caller is the one to write
-    /// that; the caller then calls `end_opening`. `at_once`: this one answer suffices.
+    /// Counts a bad answer at `now`. Returns the known state if the breaker is to open and the caller is the one to
+    /// write that; the caller then calls `end_opening`. `at_once`: this one answer suffices.
     pub fn record_failure(&self, now: DateTime<Utc>, at_once: bool) -> Option<SharedProviderState> {
         let mut inner = self.inner();
         self.flush_good_answers(&mut inner);
@@ -311,8 +311,8 @@ impl ProviderState {
             _ => 1,
         };
         let grants_left = i64::from(inner.grants_left(now));
-        // Nothing is leased ahead for an empty queue. One delivery may be claimed all the same, and no second one before
-        // the first has its grant.
+        // Nothing is leased ahead for an empty queue. One delivery may be claimed all the same, and no second one
+        // before the first has its grant.
         let may_lease = grants_left == 0 && inner.lacking_grant == 0 && (inner.free > 0 || inner.may_lease(now));
         ramp.min(grants_left.saturating_mul(batch).max(i64::from(may_lease)))
     }
@@ -331,8 +331,8 @@ impl ProviderState {
         inner.state.next_probe_at(now).max(lease_again_at)
     }
 
-    /// Returns whether grants should be leased ahead: none is left, a lease may succeed, and the provider is neither paused
-    /// nor open.
+    /// Returns whether grants should be leased ahead: none is left, a lease may succeed, and the provider is neither
+    /// paused nor open.
     pub fn needs_grants(&self, now: DateTime<Utc>) -> bool {
         let inner = self.inner();
         let open = inner.state.paused_at.is_none() && inner.state.breaker == BreakerState::Closed;

@@ -50,8 +50,8 @@ impl ProviderStates {
         self.by_name.values()
     }
 
-    /// Smooth weighted round robin: returns the index of the next provider among these (index, weight). Each comes as often
-    /// as its weight says, evenly spread. None if `among` is empty.
+    /// Smooth weighted round robin: returns the index of the next provider among these (index, weight). Each comes as
+    /// often as its weight says, evenly spread. None if `among` is empty.
     pub fn next_by_weight(&self, channel: Channel, among: &[(usize, u32)]) -> Option<usize> {
         if let [(only, _)] = among {
             return Some(*only);
@@ -76,8 +76,8 @@ impl ProviderStates {
         room.saturating_sub(expected.get(&channel).copied().unwrap_or(0)).max(0)
     }
 
-    /// Counts a claim that may bring so many deliveries per channel, until the returned guard is dropped. Drop it after the
-    /// claimed deliveries have their reservations.
+    /// Counts a claim that may bring so many deliveries per channel, until the returned guard is dropped. Drop it after
+    /// the claimed deliveries have their reservations.
     pub fn expect_claim(self: &Arc<ProviderStates>, takes: impl Iterator<Item = (Channel, i64)>) -> ExpectedClaim {
         let bounded = |channel: &Channel| !self.of(*channel).iter().any(|state| state.is_unrestricted());
         let takes: Vec<(Channel, i64)> = takes.filter(|(channel, _)| bounded(channel)).collect();

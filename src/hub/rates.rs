@@ -49,7 +49,8 @@ impl PartnerRate {
         self.refill_turn.lock().await
     }
 
-    /// Waits for a permit of one of the partner's batches: `limits::BATCHES_OF_ONE` are read and written at the same time.
+    /// Waits for a permit of one of the partner's batches: `limits::BATCHES_OF_ONE` are read and written at the same
+    /// time.
     ///
     /// # Errors
     /// Never: the semaphore is not closed.

@@ -35,8 +35,8 @@ impl KnownTokenKeys {
     }
 
     /// Returns whether the keys may be read again at `now` because a token names an unknown key: at most once per
-    /// `limits::KEYS_READ_EVERY`, so that tokens with made-up key ids do not cause a query each. A true result counts as
-    /// the read.
+    /// `limits::KEYS_READ_EVERY`, so that tokens with made-up key ids do not cause a query each. A true result counts
+    /// as the read.
     pub fn may_read_again(&self, now: DateTime<Utc>) -> bool {
         let mut reread_at = lock(&self.reread_at);
         let may = now >= *reread_at + limits::KEYS_READ_EVERY || *reread_at > now;

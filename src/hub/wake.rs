@@ -1,6 +1,6 @@
-//! Hints that deliveries became ready: in which shard and lane, and since when. Claiming loops of this process take them
-//! from here; `worker::hints` sends them to other processes. A hint carries the time, because a row that committed late
-//! may lie behind a watermark, and the hint moves the watermark back.
+//! Hints that deliveries became ready: in which shard and lane, and since when. Claiming loops of this process take
+//! them from here; `worker::hints` sends them to other processes. A hint carries the time, because a row that committed
+//! late may lie behind a watermark, and the hint moves the watermark back.
 
 use std::sync::Mutex;
 
@@ -21,8 +21,8 @@ pub struct Wake {
 }
 
 impl Wake {
-    /// Hints at deliveries that became ready at these places, each since the given time, to the claiming loops here and in
-    /// all other processes. Call it after the commit: a loop that looks before the commit finds nothing.
+    /// Hints at deliveries that became ready at these places, each since the given time, to the claiming loops here and
+    /// in all other processes. Call it after the commit: a loop that looks before the commit finds nothing.
     pub fn notify(&self, places: impl IntoIterator<Item = (ShardLane, DateTime<Utc>)>) {
         let mut ready = ReadyHints::default();
         places.into_iter().for_each(|(place, since)| ready.add(place, since));
@@ -48,7 +48,7 @@ impl Wake {
 
     /// Returns the inbox of one claiming loop.
     pub fn inbox(&self, group: LaneGroup) -> &Inbox {
-        &self.inboxes[usize::from(group.strangers) * 2 + usize::from(group.overflow)]
+        &self.inboxes[usize::from(group.partner_servers) * 2 + usize::from(group.overflow)]
     }
 
     /// Wakes all claiming loops, because something that they wait for may have changed.
@@ -62,27 +62,27 @@ impl Wake {
     }
 }
 
-/// The lanes that one claiming loop serves: channels that call partners' endpoints ("strangers") or all other channels;
-/// prompt lanes or overflow lanes. Separate loops, so that a claim of hundreds from an overflow lane does not delay a
-/// claim of one, and slow endpoints do not delay other channels.
+/// The lanes that one claiming loop serves: channels that call partners' endpoints or all other
+/// channels; prompt lanes or overflow lanes. Separate loops, so that a claim of hundreds from an overflow lane does not
+/// delay a claim of one, and slow endpoints do not delay other channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LaneGroup {
-    pub strangers: bool,
+    pub partner_servers: bool,
     pub overflow: bool,
 }
 
 /// All groups, in the order of their inboxes.
 const LANE_GROUPS: [LaneGroup; 4] = [
-    LaneGroup { strangers: false, overflow: false },
-    LaneGroup { strangers: false, overflow: true },
-    LaneGroup { strangers: true, overflow: false },
-    LaneGroup { strangers: true, overflow: true },
+    LaneGroup { partner_servers: false, overflow: false },
+    LaneGroup { partner_servers: false, overflow: true },
+    LaneGroup { partner_servers: true, overflow: false },
+    LaneGroup { partner_servers: true, overflow: true },
 ];
 
 impl LaneGroup {
     /// Returns whether the loop claims from this lane.
     pub fn contains(self, lane: Lane) -> bool {
-        lane.channel().calls_partner_servers() == self.strangers && lane.is_overflow() == self.overflow
+        lane.channel().calls_partner_servers() == self.partner_servers && lane.is_overflow() == self.overflow
     }
 }
 

@@ -1,7 +1,7 @@
-//! The claiming loops: each claims deliveries where some are known to wait, has them called, and settles the outcomes in
-//! batches. The next batch is claimed while the present one is being sent. The number of claimed deliveries is bounded
-//! per channel, so that a provider that hangs delays its own channel only. Webhooks call endpoints of partners
-//! ("strangers"), which may be slow: they have loops, settlers and connections of their own.
+//! The claiming loops: each claims deliveries where some are known to wait, has them called, and settles the outcomes
+//! in batches. The next batch is claimed while the present one is being sent. The number of claimed deliveries is
+//! bounded per channel, so that a provider that hangs delays its own channel only. Webhooks call endpoints of partners
+//! (`partner_servers`), which may be slow: they have loops, settlers and connections of their own.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -33,7 +33,7 @@ use crate::store::{self, delivery::Settle};
 pub fn start(hub: &Hub, worker: Tsid) {
     let hub = hub.clone();
     hub.clone().shutdown.spawn(async move {
-        let groups = [false, true].map(|strangers| ChannelGroup::new(&hub, strangers));
+        let groups = [false, true].map(|partner_servers| ChannelGroup::new(&hub, partner_servers));
         let sides = groups.iter().flat_map(|group| [false, true].map(|overflow| (group, overflow)));
         let sides = sides.map(|(group, overflow)| {
             let mut loop_ = ClaimLoop::new(&hub, worker, group, Some(overflow));
@@ -49,7 +49,10 @@ pub fn start(hub: &Hub, worker: Tsid) {
         }
         let leaving = store::worker::delete_stale(hub.store.engine(), DateTime::UNIX_EPOCH, Some(worker)).await;
         if let Err(e) = leaving {
-            tracing::debug!(error = %e, "the worker could not be removed from the list of workers; others remove it after five minutes");
+            tracing::debug!(
+                error = %e,
+                "the worker could not be removed from the list of workers; others remove it after five minutes"
+            );
         }
         // A delivery that is settled puts back its unused grant: wait for all, so that all grants are reported.
         for group in groups {
@@ -63,16 +66,16 @@ pub fn start(hub: &Hub, worker: Tsid) {
     });
 }
 
-/// Delivers everything that is due now, once: reaps, relays, promotes, delivers suspects, then claims and calls. Returns
-/// the number of claimed deliveries when nothing is left to claim and every outcome is written. Deliveries whose
-/// provider cannot be called now stay for another run.
+/// Delivers everything that is due now, once: reaps, relays, promotes, delivers suspects, then claims and calls.
+/// Returns the number of claimed deliveries when nothing is left to claim and every outcome is written. Deliveries
+/// whose provider cannot be called now stay for another run.
 ///
 /// # Errors
 /// `Error::Unavailable` if the database fails. Deliveries already claimed are settled by their tasks all the same.
 pub async fn deliver_due(hub: &Hub) -> Result<u64> {
     let worker = hub.next_id();
-    let mut loops =
-        [false, true].map(|strangers| ClaimLoop::new(hub, worker, &ChannelGroup::new(hub, strangers), None));
+    let mut loops = [false, true]
+        .map(|partner_servers| ClaimLoop::new(hub, worker, &ChannelGroup::new(hub, partner_servers), None));
     let shards = store::partner::shards(hub.store.engine()).await?;
     let mut reaper = reap::Reaper::default();
     let mut promoter = promote::Promoter::default();
@@ -147,7 +150,7 @@ pub async fn deliver_one_suspect(hub: &Hub, worker: Tsid, shards: &[i16], channe
 /// State shared by the two claiming loops (prompt, overflow) of one group of channels: those that call partners'
 /// endpoints, or all others. Holds the slots and the queue of the tasks that write outcomes.
 struct ChannelGroup {
-    strangers: bool,
+    partner_servers: bool,
     slots: Arc<Slots>,
     settles: mpsc::Sender<(Settle, Slot)>,
     /// When a delivery was last claimed from a prompt lane.
@@ -155,21 +158,21 @@ struct ChannelGroup {
 }
 
 impl ChannelGroup {
-    fn new(hub: &Hub, strangers: bool) -> ChannelGroup {
+    fn new(hub: &Hub, partner_servers: bool) -> ChannelGroup {
         let (settles, settled) = mpsc::channel(limits::SETTLE_BATCH * 2);
         let settled = Arc::new(Mutex::new(settled));
         for _ in 0..SETTLERS {
             hub.shutdown.spawn(settle_all(hub.clone(), settled.clone()));
         }
-        let slots = Arc::new(Slots::new(hub, &channels(hub, strangers)));
-        ChannelGroup { strangers, slots, settles, prompt_at: Arc::default() }
+        let slots = Arc::new(Slots::new(hub, &channels(hub, partner_servers)));
+        ChannelGroup { partner_servers, slots, settles, prompt_at: Arc::default() }
     }
 }
 
 /// Channels of one group.
-fn channels(hub: &Hub, strangers: bool) -> Vec<Channel> {
+fn channels(hub: &Hub, partner_servers: bool) -> Vec<Channel> {
     let mut channels = hub.providers.channels();
-    channels.retain(|channel| channel.calls_partner_servers() == strangers);
+    channels.retain(|channel| channel.calls_partner_servers() == partner_servers);
     channels
 }
 
@@ -179,7 +182,7 @@ struct ClaimLoop {
     hub: Hub,
     worker: Tsid,
     /// Serves the channels that call partners' endpoints, or all others.
-    strangers: bool,
+    partner_servers: bool,
     slots: Arc<Slots>,
     marks: Watermarks,
     lanes: Vec<Lane>,
@@ -195,13 +198,13 @@ struct ClaimLoop {
 impl ClaimLoop {
     /// `overflow`: claims from overflow lanes only, or from prompt lanes only; None: from both.
     fn new(hub: &Hub, worker: Tsid, group: &ChannelGroup, overflow: Option<bool>) -> ClaimLoop {
-        let mut lanes = Lane::all_of(&channels(hub, group.strangers));
+        let mut lanes = Lane::all_of(&channels(hub, group.partner_servers));
         lanes.retain(|lane| overflow.is_none_or(|overflow| lane.is_overflow() == overflow));
         ClaimLoop {
             slots: group.slots.clone(),
             hub: hub.clone(),
             worker,
-            strangers: group.strangers,
+            partner_servers: group.partner_servers,
             marks: Watermarks::default(),
             lanes,
             settles: group.settles.clone(),
@@ -213,11 +216,11 @@ impl ClaimLoop {
         }
     }
 
-    /// Claims where something is known to wait, and everywhere when the poll is due; then waits for a hint, a free slot, a
-    /// provider that can be called again, or the next poll.
+    /// Claims where something is known to wait, and everywhere when the poll is due; then waits for a hint, a free
+    /// slot, a provider that can be called again, or the next poll.
     async fn run_once(&mut self, overflow: bool) {
         let hub = self.hub.clone();
-        let inbox = hub.wake.inbox(LaneGroup { strangers: self.strangers, overflow });
+        let inbox = hub.wake.inbox(LaneGroup { partner_servers: self.partner_servers, overflow });
         // Register for the wake-up before querying, so that a delivery that becomes ready during the query still wakes
         // this loop.
         let woken = inbox.notify.notified();
@@ -361,8 +364,8 @@ impl ClaimLoop {
         }
     }
 
-    /// Starts the tasks that load and call a claim, and returns at once: contents are loaded while the next claim runs, and
-    /// each request has a task of its own.
+    /// Starts the tasks that load and call a claim, and returns at once: contents are loaded while the next claim runs,
+    /// and each request has a task of its own.
     fn dispatch(&self, claim: Claim, reserved: &mut Reserved) {
         let (hub, settles) = (self.hub.clone(), self.settles.clone());
         let mut slots: HashMap<DeliveryKey, Slot> =
@@ -425,14 +428,20 @@ async fn settle_with_retries(hub: &Hub, batch: Vec<Settle>) {
                 pause = (pause * 2).min(Duration::from_secs(1));
             }
             Err(e) if batch.len() > 1 && (!matches!(e, Error::Unavailable(_)) || is_row_locked(&e)) => {
-                tracing::error!(error = %e, steps = batch.len(), "a batch of outcomes was refused; each is tried alone");
-                for one in batch {
-                    Box::pin(settle_with_retries(hub, vec![one])).await;
+                tracing::error!(
+                    error = %e, steps = batch.len(),
+                    "a batch of outcomes was refused; each is tried alone"
+                );
+                for settle in batch {
+                    Box::pin(settle_with_retries(hub, vec![settle])).await;
                 }
                 return;
             }
             Err(e) => {
-                tracing::error!(error = %e, steps = batch.len(), "outcomes could not be written; the reaper takes the deliveries back when their leases end");
+                tracing::error!(
+                    error = %e, steps = batch.len(),
+                    "outcomes could not be written; the reaper takes the deliveries back when their leases end"
+                );
                 return;
             }
         }
@@ -512,9 +521,9 @@ impl Slots {
         Slots { by_channel, overflow_wants: AtomicBool::new(false), freed: Arc::default() }
     }
 
-    /// Free slots per channel for one loop, `batch` at most. A channel that is nearly full has none until an eighth is free:
-    /// claims of one or two rows cost as much as claims of hundreds. A quarter is reserved for prompt lanes, and an eighth
-    /// for overflow lanes while deliveries wait there: so neither starves the other at a slow provider.
+    /// Free slots per channel for one loop, `batch` at most. A channel that is nearly full has none until an eighth is
+    /// free: claims of one or two rows cost as much as claims of hundreds. A quarter is reserved for prompt lanes, and
+    /// an eighth for overflow lanes while deliveries wait there: so neither starves the other at a slow provider.
     fn room(&self, batch: i64, overflow: Option<bool>) -> HashMap<Channel, i64> {
         let room = |held: &ChannelLoad| {
             let own = |part: usize| if held.most > 1 { (held.most / part).max(1) } else { 0 };

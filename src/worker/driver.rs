@@ -23,6 +23,9 @@ impl Period {
 /// Starts a task that repeats `run` until the process stops: at once if `run` returns true ("there is more"), otherwise
 /// after the period. The pause varies by a tenth, so that processes started together drift apart. After a failure the
 /// pause grows from 200 ms to 6.4 s, but not above the period (or one second, if that is more). `name` is for the log.
+///
+/// # Errors
+/// None: a failed run is logged when it is the first in a row, and tried again.
 pub fn repeat<F, R>(hub: &Hub, name: &'static str, repeat: Period, mut run: F)
 where
     F: FnMut(Hub) -> R + Send + 'static,

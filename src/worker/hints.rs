@@ -45,7 +45,10 @@ pub fn start_listening(hub: &Hub, topics: Vec<Topic>) {
     hub.clone().shutdown.spawn(async move {
         while !hub.shutdown.is_stopping() {
             if let Err(e) = listen_until_lost(&hub, &topics).await {
-                tracing::debug!(error = %e, "notifications of other processes cannot be received; polling finds the work");
+                tracing::debug!(
+                    error = %e,
+                    "notifications of other processes cannot be received; polling finds the work"
+                );
             }
             hub.shutdown.sleep(Duration::from_secs(1)).await;
         }
@@ -94,8 +97,8 @@ async fn listen_until_lost(hub: &Hub, topics: &[Topic]) -> crate::error::Result<
             }
             if called_self {
                 tracing::warn!(
-                    "notifications of other processes cannot be received: this process does not receive its own. A pooler in \
-                     transaction mode may stand between it and PostgreSQL; polling finds deliveries, later"
+                    "notifications of other processes cannot be received: this process does not receive its own. A \
+                     pooler in transaction mode may stand between it and PostgreSQL; polling finds deliveries, later"
                 );
                 return Ok(());
             }

@@ -63,9 +63,9 @@ pub fn start(hub: &Hub, role: Role) {
     repeat(hub, "promote", every(Duration::from_millis(timing.promote_every_ms)), move |hub| {
         promote(hub, promoter.clone())
     });
-    let line = |channel| (channel, Arc::new(Semaphore::new(flow::channel::suspects_at_once(channel))));
-    let lines = Arc::new(hub.providers.channels().into_iter().map(line).collect::<Vec<_>>());
-    repeat(hub, "suspects", every(limits::SUSPECTS_EVERY), move |hub| suspects(hub, worker, lines.clone()));
+    let slots = |channel| (channel, Arc::new(Semaphore::new(flow::channel::suspects_at_once(channel))));
+    let slots_by_channel = Arc::new(hub.providers.channels().into_iter().map(slots).collect::<Vec<_>>());
+    repeat(hub, "suspects", every(limits::SUSPECTS_EVERY), move |hub| suspects(hub, worker, slots_by_channel.clone()));
     repeat(hub, "sweep", every(Duration::from_secs(10)), move |hub| sweep(hub, sweeper.clone()));
     repeat(hub, "relay", every(limits::RELAY_EVERY), move |hub| relay(hub, relayer.clone()));
     repeat(hub, "release", every(limits::RELEASE_EVERY), release);
@@ -120,14 +120,15 @@ async fn promote(hub: Hub, promoter: Stateful<delivery::promote::Promoter>) -> R
     Ok(promoted == limits::HOUSEKEEPING_BATCH as usize)
 }
 
-/// Delivers suspects, each channel in tasks of its own: calls of one channel may take minutes and must not delay others.
-async fn suspects(hub: Hub, worker: Tsid, lines: Arc<Vec<(Channel, Arc<Semaphore>)>>) -> Result<bool> {
+/// Delivers suspects, each channel in tasks of its own: calls of one channel may take minutes and must not delay
+/// others.
+async fn suspects(hub: Hub, worker: Tsid, slots_by_channel: Arc<Vec<(Channel, Arc<Semaphore>)>>) -> Result<bool> {
     if !store::suspect::any_claimable(hub.store.engine(), hub.clock.now()).await? {
         return Ok(false);
     }
     let shards: Arc<[i16]> = store::partner::shards(hub.store.engine()).await?.into();
-    for (channel, line) in lines.iter() {
-        while let Ok(place) = line.clone().try_acquire_owned() {
+    for (channel, slots) in slots_by_channel.iter() {
+        while let Ok(place) = slots.clone().try_acquire_owned() {
             let (to, shards, channel) = (hub.clone(), shards.clone(), *channel);
             hub.shutdown.spawn(async move {
                 let _place = place;
@@ -136,7 +137,10 @@ async fn suspects(hub: Hub, worker: Tsid, lines: Arc<Vec<(Channel, Arc<Semaphore
                         Ok(true) => (),
                         Ok(false) => break,
                         Err(e) => {
-                            tracing::warn!(error = %e, "suspect deliveries could not be delivered; they wait for the next run");
+                            tracing::warn!(
+                                error = %e,
+                                "suspect deliveries could not be delivered; they wait for the next run"
+                            );
                             break;
                         }
                     }

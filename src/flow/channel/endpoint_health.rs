@@ -1,5 +1,5 @@
-//! Endpoint health: what endpoints answered is written, and those that are gone, or do nothing but fail for days, are
-//! disabled and their owners told.
+//! Endpoint health: writes the results of calls to endpoints, disables endpoints that are gone or have failed for days,
+//! and informs their owners.
 
 use serde_json::json;
 
@@ -19,17 +19,18 @@ use crate::store::endpoint::DisabledEndpoint;
 use crate::store::message::NewMessageRow;
 use crate::store::{self, Conn};
 
-/// Writes what endpoints answered of late, and disables those that did nothing but fail for days.
+/// Writes the results of calls to endpoints since the last run, and disables endpoints that have only failed for
+/// `limits::ENDPOINT_FAILING`.
 ///
 /// # Errors
-/// `Error::Unavailable` if the database cannot be reached: answers that were not written are kept for the next time.
+/// `Error::Unavailable` if the database fails; results that were not written are kept for the next run.
 pub async fn note_answers(hub: &Hub) -> Result<()> {
     let answers = hub.endpoint_answers.take();
     if answers.is_empty() {
         return Ok(());
     }
-    let too_long = hub.clock.now() - limits::ENDPOINT_FAILING;
-    let failing = match store::endpoint::record_answers(hub.store.webhooks(), &answers, too_long).await {
+    let failing_since = hub.clock.now() - limits::ENDPOINT_FAILING;
+    let failing = match store::endpoint::record_answers(hub.store.webhooks(), &answers, failing_since).await {
         Ok(failing) => failing,
         Err(e) => {
             hub.endpoint_answers.put_back(answers);
@@ -42,18 +43,19 @@ pub async fn note_answers(hub: &Hub) -> Result<()> {
     Ok(())
 }
 
-/// Disables an endpoint, once, and tells its owner: by an event to its other endpoints, and by e-mail. `reason` is
-/// `gone`, `failing` or `paused`. `url`: only while that is its URL, whose answer is the reason.
+/// Disables an endpoint and informs its owner, by an event to the partner's other endpoints and by e-mail, in one
+/// transaction. Does nothing if it is disabled already. `reason` is `gone`, `failing` or `paused`. With `url` it is
+/// disabled only if that is still its URL: the answer that is the reason came from there.
 ///
 /// # Errors
-/// `Error::Unavailable` if the database cannot be reached.
+/// `Error::Unavailable` if the database fails; nothing was written, unless it failed during the commit.
 pub async fn disable(hub: &Hub, endpoint_id: Tsid, reason: &'static str, url: Option<&str>) -> Result<()> {
     let now = hub.clock.now();
     let mut tx = hub.store.begin_for(Channel::Webhook).await?;
     let disabled = store::endpoint::disable(&mut *tx, endpoint_id, reason, url, now).await?;
     let Some(disabled) = disabled else { return Ok(()) };
     let more = json!({"endpointId": endpoint_id.to_string(), "url": disabled.url});
-    let told = EventPayload {
+    let payload = EventPayload {
         event: EventKind::EndpointDisabled.as_str().into(),
         seq: 1,
         status: Some(EndpointStatus::Disabled.as_str().into()),
@@ -62,16 +64,16 @@ pub async fn disable(hub: &Hub, endpoint_id: Tsid, reason: &'static str, url: Op
         extra: more.as_object().cloned().unwrap_or_default(),
         ..EventPayload::default()
     };
-    let notice = NewEvent {
+    let event = NewEvent {
         partner_id: disabled.partner_id,
         shard: disabled.shard,
         about: None,
         priority: Priority::Normal,
         overflow: false,
-        payload: told,
+        payload,
         only: None,
     };
-    let published = publish(hub, &mut tx, &[notice]).await?;
+    let published = publish(hub, &mut tx, &[event]).await?;
     let mail = mail(hub, &mut tx, endpoint_id, &disabled, reason).await?;
     tx.commit().await?;
     announce(hub, &published);
@@ -80,7 +82,8 @@ pub async fn disable(hub: &Hub, endpoint_id: Tsid, reason: &'static str, url: Op
     Ok(())
 }
 
-/// As a message of the partner's own, so that it sees what became of it; over EMAIL, if it may use that.
+/// Writes the e-mail as a message of the partner's own, so that the partner sees its delivery. None if the endpoint has
+/// no contact address, or the partner cannot use EMAIL.
 async fn mail(
     hub: &Hub,
     tx: &mut Conn,
@@ -93,7 +96,7 @@ async fn mail(
     if hub.providers.for_channel(Channel::Email).is_empty() || !partner.may_use(Channel::Email) {
         tracing::warn!(
             endpoint = %endpoint_id,
-            "its owner is not told by e-mail that it was disabled: nothing serves the partner EMAIL"
+            "the owner of the endpoint gets no e-mail: the partner may not use EMAIL, or no provider serves it"
         );
         return Ok(None);
     }
@@ -105,14 +108,15 @@ async fn mail(
 
 fn disabled_mail(endpoint_id: Tsid, partner: &Partner, url: &str, to: String, reason: &str) -> NewMessage {
     let why = match reason {
-        "gone" => "It answered 410 Gone, which says that it wants nothing any more.",
-        "paused" => "It was paused for thirty days.",
-        _ => "For five days nothing but failures came back.",
+        "gone" => "It answered 410 Gone, which asks the hub to send nothing more.",
+        "paused" => "It has been paused for thirty days.",
+        _ => "All calls to it have failed for five days.",
     };
     let body = format!(
         "The webhook endpoint {endpoint_id} of {} was disabled.\n\n{url}\n\n{why}\n\n\
-         What is for it is kept as dead letters. Once it works again, make it ACTIVE and recover what it missed:\n\n  \
-         notihub webhook resume {endpoint_id}\n  notihub webhook recover {endpoint_id} --since <when it began to fail>\n",
+         Its webhooks are kept as dead letters. Once it works, make it ACTIVE and recover what it missed:\n\n  \
+         notihub webhook resume {endpoint_id}\n  \
+         notihub webhook recover {endpoint_id} --since <when it began to fail>\n",
         partner.name
     );
     let subject = Some(format!("Webhook endpoint {endpoint_id} was disabled"));

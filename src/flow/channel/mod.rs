@@ -1,18 +1,19 @@
-//! Channels: what a channel adds to the call of a provider. The engine (`flow::delivery`) and the workers name no
-//! channel: they call the functions here, which go by one `match` over `Channel` (`needs`). A channel that adds
-//! something has a module of its own; one that adds nothing costs a comparison.
+//! Channels: what a channel needs beyond the call of a provider. The engine (`flow::delivery`) and the workers name no
+//! channel: they call the functions here, which decide by one `match` over `Channel` (`needs`). A channel with needs
+//! has a module of its own; any other costs a comparison.
 //!
-//! `prepare` resolves before the call whom to call and renders what to send; `enter` takes a place at the destination
-//! for one request; `after` draws from the answer what it says of the destination. Deliveries may wait behind others of
-//! their destination: `followers` counts how many one of them lets go when it ends, and `release_next` lets them go.
+//! `prepare` resolves the destination and renders the body before the call; `acquire` takes a permit for one request to
+//! the destination; `after_answer` acts on what the answer says about the destination. Deliveries may wait behind
+//! others to the same destination: `followers` counts how many may go when one ends, and `release_next` makes them
+//! PENDING.
 //!
 //! Listed in groups, as in `flow`: a module names only modules of the groups above its own.
 
-// What an endpoint's answers say of it, and whose turn it is at one that asks for order.
+// The health of endpoints, and the order of webhooks to endpoints that ask for it.
 pub mod endpoint_health;
 pub mod webhook_order;
 
-// The channels that add something.
+// The channels that have needs.
 pub mod webhook;
 
 use std::collections::HashMap;
@@ -34,7 +35,8 @@ pub use webhook_order::{StalledCursor, release_next, restart_stalled};
 /// What the deliveries of a channel need beyond the call of its provider.
 enum Needs {
     Nothing,
-    /// A partner's endpoint: its URL and secrets, the event's body, its turn, and a place among the calls to it.
+    /// A partner's endpoint: its URL and secrets, the body of the event, the order of events, and a limit of concurrent
+    /// calls.
     Endpoint,
 }
 
@@ -55,14 +57,16 @@ fn needs(channel: Channel) -> Needs {
     }
 }
 
-/// What a channel adds to one delivery. Boxed, for every delivery's task is as large as what it may hold.
+/// What a channel prepared for one delivery. Boxed, because the task of every delivery is as large as this enum.
 pub enum Preparation {
+    /// The channel has no needs.
     Nothing,
+    /// A webhook to a partner's endpoint.
     Webhook(Box<webhook::PreparedWebhook>),
 }
 
 impl Preparation {
-    /// What it adds to the request to the provider.
+    /// Returns its part of the request to the provider.
     pub fn extra(&self) -> Extra<'_> {
         match self {
             Preparation::Nothing => Extra::Nothing,
@@ -71,31 +75,32 @@ impl Preparation {
     }
 }
 
-/// What channels add to deliveries that were claimed together.
+/// What channels prepared for deliveries that were claimed together.
 #[derive(Default)]
 pub struct Prepared {
     webhooks: HashMap<DeliveryKey, Result<webhook::PreparedWebhook, Outcome>>,
 }
 
 impl Prepared {
-    /// What the channel of a delivery adds to it, to be taken once.
+    /// Takes the preparation of a delivery; call it once per delivery.
     ///
     /// # Errors
-    /// The outcome to settle instead, where it is not called.
+    /// The outcome to settle instead of a call.
     pub fn take(&mut self, claimed: &ClaimedDelivery) -> Result<Preparation, Outcome> {
         match needs(claimed.head.channel) {
             Needs::Nothing => Ok(Preparation::Nothing),
             Needs::Endpoint => match self.webhooks.remove(&claimed.key) {
                 Some(ready) => ready.map(|ready| Preparation::Webhook(Box::new(ready))),
-                // What it needs could not be read: the next claim reads it.
+                // Its endpoint could not be read: the next claim reads it.
                 None => Err(Outcome::Postponed),
             },
         }
     }
 }
 
-/// Prepares deliveries that were claimed together, with as few statements as if they were one. `contents` is what to
-/// send, by message; a delivery whose content is not there is left out.
+/// Prepares deliveries that were claimed together, in a number of statements that does not grow with them. `contents`
+/// holds the contents by message; a delivery without content is left out. Never fails: a delivery that could not be
+/// prepared is postponed by `Prepared::take`.
 pub async fn prepare(
     hub: &Hub,
     claimed: &[ClaimedDelivery],
@@ -110,32 +115,37 @@ pub async fn prepare(
     }
     let webhooks = webhook::prepare(hub, &to_endpoints).await.unwrap_or_else(|e| {
         let deliveries = to_endpoints.len();
-        tracing::warn!(error = %e, deliveries, "claimed, but what to send to whom could not be read");
+        tracing::warn!(
+            error = %e, deliveries,
+            "the endpoints of claimed webhooks could not be read; the webhooks are postponed"
+        );
         HashMap::new()
     });
     Prepared { webhooks }
 }
 
-/// A place at the destination for one request, held until the outcome is known. Given up when dropped.
+/// Permit for one request to the destination, held until the outcome is known. Freed when dropped.
 pub enum DestinationPermit {
+    /// The channel needs none.
     Free,
+    /// One of the concurrent calls to an endpoint.
     Webhook(webhook::EndpointReservation),
 }
 
 impl DestinationPermit {
-    /// The answer to the request: the place is worth more or less to the next one by it.
+    /// Records the outcome of the request, which widens or narrows the number of concurrent calls.
     pub fn record_outcome(&mut self, outcome: &Outcome) {
         match self {
             DestinationPermit::Free => (),
-            DestinationPermit::Webhook(way) => way.answered(outcome),
+            DestinationPermit::Webhook(reservation) => reservation.record_outcome(outcome),
         }
     }
 }
 
-/// Takes a place at the destination for one request, waiting at most until `until`.
+/// Acquires the permit for one request to the destination, waiting at most until `until`.
 ///
 /// # Errors
-/// The outcome to settle instead, where the place is not to be had in time.
+/// The outcome to settle instead: the permit is not available in time.
 pub async fn acquire(hub: &Hub, preparation: &mut Preparation, until: Instant) -> Result<DestinationPermit, Outcome> {
     match preparation {
         Preparation::Nothing => Ok(DestinationPermit::Free),
@@ -145,7 +155,7 @@ pub async fn acquire(hub: &Hub, preparation: &mut Preparation, until: Instant) -
     }
 }
 
-/// Draws from the answer to a call what it says of the destination; before the outcome is settled.
+/// Acts on what the answer says about the destination. Call it before the outcome is settled.
 pub async fn after_answer(hub: &Hub, preparation: &Preparation, outcome: &Outcome) {
     match preparation {
         Preparation::Nothing => (),
@@ -153,8 +163,8 @@ pub async fn after_answer(hub: &Hub, preparation: &Preparation, outcome: &Outcom
     }
 }
 
-/// How many deliveries that wait behind this one may go at once when it ends. 0: none waits behind it. `preparation`:
-/// None where it was not prepared.
+/// Returns how many deliveries that wait behind this one may go at once when it ends; 0 if none can wait behind it.
+/// `preparation` is None for a delivery that was not prepared.
 pub fn followers(hub: &Hub, claimed: &ClaimedDelivery, preparation: Option<&Preparation>) -> i64 {
     match (needs(claimed.head.channel), preparation) {
         (Needs::Nothing, _) => 0,
@@ -163,7 +173,7 @@ pub fn followers(hub: &Hub, claimed: &ClaimedDelivery, preparation: Option<&Prep
     }
 }
 
-/// The same for a delivery that this process does not hold: one at least, where others may wait behind it.
+/// Like `followers`, for a delivery that this process does not hold: 1 where others may wait behind it, otherwise 0.
 pub fn followers_unprepared(channel: Channel) -> i64 {
     match needs(channel) {
         Needs::Nothing => 0,
@@ -171,7 +181,7 @@ pub fn followers_unprepared(channel: Channel) -> i64 {
     }
 }
 
-/// How many deliveries of a channel that a worker was lost with are called beside each other, each alone.
+/// Returns how many suspects of a channel are called at the same time, each in a request of its own.
 pub fn suspects_at_once(channel: Channel) -> usize {
     match needs(channel) {
         Needs::Nothing => 1,

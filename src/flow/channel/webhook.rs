@@ -1,4 +1,5 @@
-//! Webhooks: what a claimed delivery to an endpoint takes to be sent, and its place among the calls to that endpoint.
+//! Webhooks: resolves the endpoint and renders the body of claimed deliveries, and limits the concurrent calls to an
+//! endpoint.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
@@ -25,19 +26,21 @@ use crate::store;
 use crate::store::delivery::{ClaimedDelivery, DeliveryRecipient};
 use crate::store::message::StoredMessage;
 
-/// What to send, and whose endpoint that is.
+/// A webhook that is ready to be called.
 pub struct PreparedWebhook {
+    /// The endpoint to call.
     pub endpoint_id: Tsid,
+    /// URL, body, headers and secrets.
     pub request: WebhookRequest,
-    /// Its endpoint wants the events of a message in order.
+    /// Its endpoint asks for the events of a message in order.
     pub in_order: bool,
     turn: Turn,
 }
 
-/// For each claimed delivery what to send, or the outcome to settle instead.
+/// Prepares claimed webhooks: returns for each the request to make, or the outcome to settle instead.
 ///
 /// # Errors
-/// `Error::Unavailable` if the database cannot be reached.
+/// `Error::Unavailable` if the database fails; nothing is prepared.
 pub async fn prepare(
     hub: &Hub,
     claimed: &[(&ClaimedDelivery, &StoredMessage)],
@@ -48,53 +51,59 @@ pub async fn prepare(
     let endpoints: HashMap<String, Endpoint> = endpoints.into_iter().map(|e| (e.endpoint_id.to_string(), e)).collect();
     let abouts: BTreeSet<(i16, Tsid)> = claimed.iter().map(|(c, contents)| (c.key.shard, about(c, contents))).collect();
     let abouts: Vec<_> = abouts.into_iter().collect();
-    let told_of = store::message::reported_messages(db, &abouts).await?;
+    let messages = store::message::reported_messages(db, &abouts).await?;
     let mut order = order(hub, claimed, &endpoints).await?;
-    let mut said = MessageContents::default();
+    let mut message_contents = MessageContents::default();
     let now = hub.clock.now();
     let mut prepared = HashMap::with_capacity(claimed.len());
     for (claimed, contents) in claimed {
         let about_id = about(claimed, contents);
         let turn = order.remove(&claimed.key).unwrap_or_else(|| Ok(Turn::default()));
-        let told = contents.detail.contents.first().and_then(|c| c.event.as_ref());
-        let one = match (endpoints.get(&claimed.recipient), told) {
-            // Its secret does not open here, perhaps elsewhere.
+        let payload = contents.detail.contents.first().and_then(|c| c.event.as_ref());
+        let prepared_webhook = match (endpoints.get(&claimed.recipient), payload) {
+            // Its secret does not open with the master keys of this process; another process may have the key.
             (None, _) => Err(Outcome::deferred(now + UNREADABLE, "endpoint_unreadable")),
             (Some(_), None) => Err(unreadable()),
-            (Some(endpoint), Some(told)) => match may_go(endpoint).and(turn) {
+            (Some(endpoint), Some(payload)) => match may_go(endpoint).and(turn) {
                 Err(outcome) => Err(outcome),
                 Ok(turn) => {
-                    let told_of = told_of.get(&about_id);
+                    let about_message = messages.get(&about_id);
                     let about = EventSubject {
                         partner_id: contents.partner_id,
                         message_id: about_id,
-                        has_message: told_of.is_some_and(|m| m.is_message),
-                        kind: told_of.filter(|m| m.is_message).map(|m| m.kind.clone()),
-                        client_msg_id: told_of.and_then(|m| m.client_msg_id.clone()),
-                        content: said.content(hub, endpoint, about_id, told).await?,
+                        has_message: about_message.is_some_and(|m| m.is_message),
+                        kind: about_message.filter(|m| m.is_message).map(|m| m.kind.clone()),
+                        client_msg_id: about_message.and_then(|m| m.client_msg_id.clone()),
+                        content: message_contents.content(hub, endpoint, about_id, payload).await?,
                     };
                     let (endpoint_id, in_order) = (endpoint.endpoint_id, endpoint.ordered);
-                    Ok(PreparedWebhook { endpoint_id, request: request(endpoint, told, &about, now), in_order, turn })
+                    Ok(PreparedWebhook {
+                        endpoint_id,
+                        request: request(endpoint, payload, &about, now),
+                        in_order,
+                        turn,
+                    })
                 }
             },
         };
-        prepared.insert(claimed.key, one);
+        prepared.insert(claimed.key, prepared_webhook);
     }
     Ok(prepared)
 }
 
+/// How long a webhook is deferred whose endpoint's secret does not open here.
 const UNREADABLE: TimeDelta = TimeDelta::seconds(60);
 
 fn unreadable() -> Outcome {
     Outcome::Rejected {
         class: ErrorClass::Content,
         code: "content_unreadable".into(),
-        detail: "its content in the database cannot be understood by this program".into(),
+        detail: "the stored content cannot be read by this version of the hub".into(),
         retry_after: None,
     }
 }
 
-/// Whether its owner, and we, let anything be sent there.
+/// Checks by its status whether anything may be sent to an endpoint.
 fn may_go(endpoint: &Endpoint) -> std::result::Result<(), Outcome> {
     match endpoint.status {
         EndpointStatus::Active => Ok(()),
@@ -103,18 +112,18 @@ fn may_go(endpoint: &Endpoint) -> std::result::Result<(), Outcome> {
         EndpointStatus::Disabled => Err(Outcome::Rejected {
             class: ErrorClass::EndpointDisabled,
             code: endpoint.disabled_reason.clone().unwrap_or_else(|| "disabled".into()),
-            detail: "the endpoint is disabled; make it ACTIVE again, then recover what it missed".into(),
+            detail: "the endpoint is disabled; make it ACTIVE, then recover what it missed".into(),
             retry_after: None,
         }),
     }
 }
 
-fn request(endpoint: &Endpoint, told: &EventPayload, about: &EventSubject, now: DateTime<Utc>) -> WebhookRequest {
+fn request(endpoint: &Endpoint, payload: &EventPayload, about: &EventSubject, now: DateTime<Utc>) -> WebhookRequest {
     WebhookRequest {
         partner_id: endpoint.partner_id,
         url: endpoint.url.clone(),
-        event_id: told.event_id(about.message_id),
-        body: told.body(about),
+        event_id: payload.event_id(about.message_id),
+        body: payload.body(about),
         headers: endpoint.headers.clone(),
         secret: endpoint.secret.clone(),
         former_secret: endpoint.valid_previous_secret(now).map(str::to_owned),
@@ -122,7 +131,7 @@ fn request(endpoint: &Endpoint, told: &EventPayload, about: &EventSubject, now: 
     }
 }
 
-/// What messages said, each read once for all that tell of it.
+/// Contents of the messages that events are about, each read once for a claim.
 #[derive(Default)]
 struct MessageContents {
     partners: HashMap<Tsid, Option<Partner>>,
@@ -130,13 +139,14 @@ struct MessageContents {
 }
 
 impl MessageContents {
-    /// Where the endpoint asks for it and its partner may have it.
+    /// The content that goes into the body of an event: None unless the endpoint asks for it and its partner may
+    /// receive it.
     async fn content(
         &mut self,
         hub: &Hub,
         endpoint: &Endpoint,
         about: Tsid,
-        told: &EventPayload,
+        payload: &EventPayload,
     ) -> Result<Option<Value>> {
         if !endpoint.include_content {
             return Ok(None);
@@ -157,34 +167,35 @@ impl MessageContents {
             place.insert(read);
         }
         let Some(Some((detail, deliveries))) = self.messages.get(&about) else { return Ok(None) };
-        let mut said = json!({"title": detail.title, "metadata": detail.metadata});
-        if told.no > WHOLE_MESSAGE_NO {
-            let delivery = deliveries.iter().find(|d| d.no == told.no);
+        let mut content_json = json!({"title": detail.title, "metadata": detail.metadata});
+        if payload.no > WHOLE_MESSAGE_NO {
+            let delivery = deliveries.iter().find(|d| d.no == payload.no);
             let content = delivery.and_then(|d| detail.contents.get(usize::try_from(d.content).ok()?));
-            said["to"] = json!(delivery.map(|d| d.recipient_as_given.as_ref().unwrap_or(&d.recipient)));
-            said["subject"] = json!(content.and_then(|c| c.subject.as_ref()));
-            said["body"] = json!(content.map(|c| &c.body));
+            content_json["to"] = json!(delivery.map(|d| d.recipient_as_given.as_ref().unwrap_or(&d.recipient)));
+            content_json["subject"] = json!(content.and_then(|c| c.subject.as_ref()));
+            content_json["body"] = json!(content.map(|c| &c.body));
         }
-        Ok(Some(said))
+        Ok(Some(content_json))
     }
 }
 
-/// The way to an endpoint, held for one call.
+/// One of the concurrent calls that an endpoint takes, held during a call. Freed when dropped.
 pub struct EndpointReservation {
     hub: Hub,
     endpoint_id: Tsid,
     partner_id: Tsid,
     since: Instant,
     answered: bool,
-    /// Who waits for it to be through.
+    /// Sends to the next webhook in order once this one is delivered.
     before: Option<oneshot::Sender<()>>,
 }
 
 impl EndpointReservation {
-    /// Waits for its turn, at most until `until`, and for room for at most `limits::GATE_WAIT`.
+    /// Waits for the webhook ahead in order, at most until `until`, and for a free call of the endpoint, at most for
+    /// `limits::GATE_WAIT`.
     ///
     /// # Errors
-    /// The outcome to settle instead, where it would have to wait for longer: when to come back.
+    /// The outcome to settle instead where it would have to wait longer: deferred.
     pub async fn open(
         hub: &Hub,
         ready: &mut PreparedWebhook,
@@ -217,9 +228,9 @@ impl EndpointReservation {
         })
     }
 
-    /// The answer to the call: a success lets the next in order go at once, and how long the answer took widens or
-    /// narrows the gate.
-    pub fn answered(&mut self, outcome: &Outcome) {
+    /// Records the outcome of the call: a success lets the next webhook in order go at once. Whether there was an
+    /// answer, and how long it took, widens or narrows the gate when this is dropped.
+    pub fn record_outcome(&mut self, outcome: &Outcome) {
         self.answered = match outcome {
             Outcome::Accepted { .. } => true,
             Outcome::Rejected { class, .. } => *class != ErrorClass::Unreachable,
@@ -227,7 +238,7 @@ impl EndpointReservation {
         };
         let succeeded = matches!(outcome, Outcome::Accepted { .. });
         if let Some(before) = self.before.take().filter(|_| succeeded) {
-            // Gone when it did not wait any longer.
+            // Fails if the next one no longer waits.
             let _gone = before.send(());
         }
         self.hub.endpoint_answers.note(self.endpoint_id, succeeded, self.hub.clock.now());
@@ -240,12 +251,15 @@ impl Drop for EndpointReservation {
     }
 }
 
-/// After the answer to a call: an endpoint that answers that it is gone is disabled, while its URL is the one called. A
-/// failure to do so is logged: the next answer tries again.
+/// Disables an endpoint that answered 410 Gone, if its URL is still the one called. A failure is logged, and the next
+/// such answer tries again.
 pub async fn after(hub: &Hub, ready: &PreparedWebhook, outcome: &Outcome) {
     let is_gone = matches!(outcome, Outcome::Rejected { class: ErrorClass::EndpointGone, .. });
     let (endpoint_id, url) = (ready.endpoint_id, &ready.request.url);
     if is_gone && let Err(e) = Box::pin(endpoint_health::disable(hub, endpoint_id, "gone", Some(url))).await {
-        tracing::warn!(error = %e, endpoint = %endpoint_id, "gone, but not disabled yet: the next answer will");
+        tracing::warn!(
+            error = %e, endpoint = %endpoint_id,
+            "an endpoint that answered 410 Gone could not be disabled; its next answer tries again"
+        );
     }
 }

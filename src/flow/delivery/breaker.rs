@@ -1,4 +1,4 @@
-//! Breakers: what all processes know of the providers' troubles, read and written.
+//! Breakers: the shared states of providers, read from and written to the database.
 
 use chrono::{DateTime, Utc};
 
@@ -12,13 +12,16 @@ use crate::model::delivery::READY_WHEN_RESUMED;
 use crate::store;
 use crate::store::provider::ProviderOutage;
 
-/// What all know of the providers.
+/// Reads the states and paces of all providers, and wakes the claiming loops if a state changed.
+///
+/// # Errors
+/// `Error::Unavailable` if the database fails; the states known before stay.
 pub async fn refresh(hub: &Hub) -> Result<()> {
     pace::refresh(hub).await?;
-    let mut news = false;
+    let mut changed = false;
     for (provider, state) in store::provider::states(hub.store.engine()).await? {
         if let Some(known) = hub.provider_states.named(&provider) {
-            news |= known.adopt_if_newer(state);
+            changed |= known.adopt_if_newer(state);
         }
     }
     for provider in hub.provider_states.iter() {
@@ -31,14 +34,18 @@ pub async fn refresh(hub: &Hub) -> Result<()> {
         hub.metrics.breaker_state.with_label_values(&[name]).set(level);
         hub.metrics.provider_paused.with_label_values(&[name]).set(i64::from(state.paused_at.is_some()));
     }
-    if news {
+    if changed {
         hub.wake.wake_all();
     }
     Ok(())
 }
 
-/// Writes a state that follows on the one that was `seen`, unless another was faster. What is known then is what is
-/// written.
+/// Writes `next` as the state of a provider if the state in the database is still `seen`, in one transaction with the
+/// outage that begins or ends with it. Then this process knows what is written, and other processes are notified.
+/// Returns false if another process was faster; the state is read again then.
+///
+/// # Errors
+/// `Error::Unavailable` if the database fails; nothing was written, unless it failed during the commit.
 pub async fn write_state(
     hub: &Hub,
     provider: &ProviderState,
@@ -57,9 +64,9 @@ pub async fn write_state(
     let closes = next.breaker == BreakerState::Closed && seen.breaker != BreakerState::Closed;
     if opens {
         let (reason, detail) = ("breaker".to_owned(), next.reason.clone());
-        let hold =
+        let outage =
             ProviderOutage { provider: name.to_owned(), reason, began_at: now, ended_at: READY_WHEN_RESUMED, detail };
-        store::provider::begin_outage(&mut *tx, &hold, now - limits::OUTAGES_MERGE).await?;
+        store::provider::begin_outage(&mut *tx, &outage, now - limits::OUTAGES_MERGE).await?;
     } else if closes {
         store::provider::end_outage(&mut *tx, name, "breaker", now).await?;
     }
@@ -70,22 +77,25 @@ pub async fn write_state(
             provider = name,
             reason = next.reason,
             until = next.open_until.map(tracing::field::display),
-            "a provider's breaker opened"
+            "the breaker of a provider opened; the provider is not called until its probe succeeds"
         );
     } else if closes {
-        tracing::info!(provider = name, "a provider's breaker closed: it works again");
+        tracing::info!(provider = name, "the breaker of a provider closed; the provider works again");
     }
     provider.adopt_if_newer(next);
     hub.wake.wake_all();
     if (opens || closes)
         && let Err(e) = store::listen::notify_changed(&hub.store).await
     {
-        tracing::debug!(error = %e, "other processes are not told at once: they look each second");
+        tracing::debug!(error = %e, "other processes could not be notified; they read the change within a second");
     }
     Ok(true)
 }
 
-/// What is written is what holds, whatever was known before.
+/// Reads the state of one provider and takes it over, even if it is older than the known one.
+///
+/// # Errors
+/// `Error::Unavailable` if the database fails; the state known before stays.
 pub async fn reload(hub: &Hub, provider: &ProviderState) -> Result<()> {
     let states = store::provider::states(hub.store.engine()).await?;
     let mine = states.into_iter().find(|(name, _)| name == provider.account.name());

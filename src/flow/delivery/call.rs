@@ -1,5 +1,5 @@
-//! Call: one request to a provider for deliveries that are held, with no connection to the database. It always ends
-//! with something to settle for each.
+//! Call: one request to a provider for loaded deliveries, with no database connection held. It ends with an outcome to
+//! settle for each delivery, whatever happens.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -26,10 +26,11 @@ use super::step::{CallDetails, settle_of};
 use super::{pace, route};
 use crate::flow::channel::{self, DestinationPermit};
 
-/// What goes out in one request each: what may go together with others goes together, in the order of the claim.
+/// Groups loaded deliveries into requests: deliveries that may share a request do so, up to the provider's batch size,
+/// in the order of the claim.
 pub fn group_into_requests(held: Vec<HeldDelivery>) -> Vec<Vec<HeldDelivery>> {
     let mut requests: Vec<Vec<HeldDelivery>> = Vec::with_capacity(held.len());
-    // The request of a kind that has room still.
+    // By kind, the request that still has room.
     let mut open = HashMap::new();
     for held in held {
         let channel = held.claimed.head.channel;
@@ -56,62 +57,70 @@ pub fn group_into_requests(held: Vec<HeldDelivery>) -> Vec<Vec<HeldDelivery>> {
     requests
 }
 
-/// One request, or the decision not to make it; always ends with something to settle for each delivery.
+/// Makes one request, or decides not to. Returns the outcome to settle for each delivery, in no particular order.
+///
+/// Order of the steps: place in line at the destination (`pace`), permit of the channel's destination, permit of the
+/// provider (`route`), call, verdicts to breaker and pace. A step that fails settles all deliveries without a call, and
+/// none of them loses an attempt.
 pub async fn call(hub: &Hub, request: Vec<HeldDelivery>) -> Vec<Settle> {
     let mut settles = Vec::with_capacity(request.len());
-    let mut asked = Vec::with_capacity(request.len());
+    let mut deliveries = Vec::with_capacity(request.len());
     for held in request {
         match reason_not_to_call(hub, &held) {
             Some(outcome) => settles.push(settle_attempt(hub, &held, outcome, None)),
-            None => asked.push(held),
+            None => deliveries.push(held),
         }
     }
-    let Some(first) = asked.first_mut() else { return settles };
+    let Some(first) = deliveries.first_mut() else { return settles };
     let turn = pace::take_turn(hub, &first.account, &first.claimed.recipient).await;
-    // A channel that takes turns at a destination makes a request for each delivery: the first is the only one.
-    let way = match turn {
-        Ok(line) => acquire_destination(hub, first).await.map(|passage| (passage, line)),
+    // A channel with permits per destination sends each delivery alone, so the first delivery is the only one.
+    let destination = match turn {
+        Ok(destination_lock) => {
+            acquire_destination(hub, first).await.map(|destination_permit| (destination_permit, destination_lock))
+        }
         Err(outcome) => Err(outcome),
     };
-    // Its turn came too late.
+    // The turn came so late that the call could outlive the lease.
     let late = first.holder.since.elapsed() > hub.settings.timing.begin_within();
-    let way = if late && way.is_ok() { Err(Outcome::Postponed) } else { way };
-    let entered = match way {
-        Ok(way) => route::acquire(hub, &first.account, first.reservation.take()).await.map(|permit| (way, permit)),
+    let destination = if late && destination.is_ok() { Err(Outcome::Postponed) } else { destination };
+    let entered = match destination {
+        Ok(destination) => {
+            route::acquire(hub, &first.account, first.reservation.take()).await.map(|permit| (destination, permit))
+        }
         Err(outcome) => Err(outcome),
     };
-    let ((mut passage, line), mut permit) = match entered {
+    let ((mut destination_permit, destination_lock), mut permit) = match entered {
         Ok(entered) => entered,
         Err(outcome) => {
-            settles.extend(asked.iter().map(|held| settle_attempt(hub, held, outcome.clone(), None)));
+            settles.extend(deliveries.iter().map(|held| settle_attempt(hub, held, outcome.clone(), None)));
             return settles;
         }
     };
     let called_at = hub.clock.now();
-    // The permit may have been long in coming: the lease would be over before the answer, or what was taken has lapsed.
+    // The wait for the permit may have been long: the lease would end before the answer, or the grant has expired.
     let late = first.holder.since.elapsed() > hub.settings.timing.begin_within();
     let begun = if late { Err(Outcome::Postponed) } else { permit.begin(called_at) };
     if let Err(outcome) = begun {
-        permit.answered(hub, std::slice::from_ref(&outcome)).await;
-        settles.extend(asked.iter().map(|held| settle_attempt(hub, held, outcome.clone(), None)));
+        permit.record_outcomes(hub, std::slice::from_ref(&outcome)).await;
+        settles.extend(deliveries.iter().map(|held| settle_attempt(hub, held, outcome.clone(), None)));
         return settles;
     }
     may_die_at("call.before");
-    let outcomes = send(hub, &asked).await;
+    let outcomes = send(hub, &deliveries).await;
     may_die_at("call.after_answer");
-    permit.answered(hub, &outcomes).await;
-    // Before the next request to the same destination may be made.
-    if let Some(first) = asked.first() {
+    permit.record_outcomes(hub, &outcomes).await;
+    // Before the lock of the destination is released, so that the next request sees the new pace.
+    if let Some(first) = deliveries.first() {
         pace::record_outcomes(hub, &first.account, &first.claimed.recipient, called_at, &outcomes).await;
     }
-    drop(line);
+    drop(destination_lock);
     if let Some(outcome) = outcomes.first() {
-        passage.record_outcome(outcome);
+        destination_permit.record_outcome(outcome);
     }
     if outcomes.iter().any(is_throttled) {
-        load_tried_for(hub, &mut asked).await;
+        load_tried_for(hub, &mut deliveries).await;
     }
-    for (held, outcome) in asked.iter().zip(outcomes) {
+    for (held, outcome) in deliveries.iter().zip(outcomes) {
         channel::after_answer(hub, &held.preparation, &outcome).await;
         settles.push(settle_attempt(hub, held, outcome, Some(called_at)));
     }
@@ -122,21 +131,26 @@ fn is_throttled(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Rejected { class, .. } if class.action() == RetryAction::RetryUncounted)
 }
 
-/// For how long these have been tried; read only where it matters. If it cannot be read, patience begins anew.
-async fn load_tried_for(hub: &Hub, asked: &mut [HeldDelivery]) {
-    let keys: Vec<DeliveryKey> = asked.iter().filter(|h| h.claimed.head.attempt > 1).map(HeldDelivery::key).collect();
+/// Reads how long these deliveries have been tried, which only throttled ones need. If it cannot be read, the waiting
+/// time counts from now.
+async fn load_tried_for(hub: &Hub, deliveries: &mut [HeldDelivery]) {
+    let keys: Vec<DeliveryKey> =
+        deliveries.iter().filter(|h| h.claimed.head.attempt > 1).map(HeldDelivery::key).collect();
     let since = store::attempt::tried_since(hub.store.engine(), &keys).await.unwrap_or_else(|e| {
-        tracing::warn!(error = %e, deliveries = keys.len(), "since when they have been tried could not be read");
+        tracing::warn!(
+            error = %e, deliveries = keys.len(),
+            "the first attempts of throttled deliveries could not be read; their waiting time counts from now"
+        );
         HashMap::new()
     });
     let now = hub.clock.now();
-    for held in asked {
+    for held in deliveries {
         let waited = since.get(&held.key()).and_then(|since| (now - since).to_std().ok());
         held.tried_for = waited.unwrap_or_default();
     }
 }
 
-/// Why a delivery is not called, if it is not.
+/// The outcome of a delivery that must not be called; None if it may be.
 fn reason_not_to_call(hub: &Hub, held: &HeldDelivery) -> Option<Outcome> {
     let head = held.claimed.head;
     if head.expires_at.is_some_and(|worthless| worthless <= hub.clock.now()) {
@@ -146,13 +160,13 @@ fn reason_not_to_call(hub: &Hub, held: &HeldDelivery) -> Option<Outcome> {
     } else if hub.shutdown.is_stopping() {
         Some(Outcome::Released)
     } else if held.holder.since.elapsed() > hub.settings.timing.begin_within() {
-        // Not begun in time to end within the lease.
+        // Too late: the call could outlive the lease.
         Some(Outcome::Postponed)
     } else if held.request().is_none() {
         Some(Outcome::Rejected {
             class: ErrorClass::Content,
             code: "content_missing".into(),
-            detail: "its content is not in the books".into(),
+            detail: "the stored message has no content for this delivery".into(),
             retry_after: None,
         })
     } else {
@@ -186,56 +200,58 @@ fn settle_attempt(hub: &Hub, held: &HeldDelivery, outcome: Outcome, called_at: O
     settle
 }
 
-/// Takes the place that its channel asks for at the destination, for as long as the call can still begin in time.
+/// Takes the permit that its channel requires for the destination; waits as long as the call can still begin in time.
 async fn acquire_destination(hub: &Hub, held: &mut HeldDelivery) -> std::result::Result<DestinationPermit, Outcome> {
     let until = held.holder.since + hub.settings.timing.begin_within();
     channel::acquire(hub, &mut held.preparation, until).await
 }
 
-/// As many outcomes as there are deliveries.
-async fn send(hub: &Hub, asked: &[HeldDelivery]) -> Vec<Outcome> {
-    let Some(first) = asked.first() else { return Vec::new() };
-    let mut letters: Vec<SendRequest<'_>> = asked.iter().filter_map(HeldDelivery::request).collect();
+/// Sends one request for these deliveries. Returns as many outcomes as there are deliveries, in their order.
+async fn send(hub: &Hub, deliveries: &[HeldDelivery]) -> Vec<Outcome> {
+    let Some(first) = deliveries.first() else { return Vec::new() };
+    let mut requests: Vec<SendRequest<'_>> = deliveries.iter().filter_map(HeldDelivery::request).collect();
     let provider = &first.account.provider;
     let began = Instant::now();
     let sending = async {
-        match letters.pop() {
-            Some(letter) if letters.is_empty() && first.looks_up_first() => {
-                vec![look_up_and_send(provider, letter).await]
+        match requests.pop() {
+            Some(request) if requests.is_empty() && first.looks_up_first() => {
+                vec![look_up_and_send(provider, request).await]
             }
-            Some(letter) if letters.is_empty() => vec![provider.send(letter).await],
-            Some(letter) => {
-                letters.push(letter);
-                provider.send_batch(letters).await
+            Some(request) if requests.is_empty() => vec![provider.send(request).await],
+            Some(request) => {
+                requests.push(request);
+                provider.send_batch(requests).await
             }
             None => Vec::new(),
         }
     };
-    // A panicking adapter ends its own attempts only. It may have called the provider before it panicked.
+    // A panic of an adapter ends its own attempts only. They are unknown: the provider may have been called before it.
     let sending = AssertUnwindSafe(sending).catch_unwind();
-    let nobody_knows = |code, detail: &str| vec![Outcome::Unknown { code, detail: detail.into() }; asked.len()];
-    let outcomes = match answer(hub, asked, provider.extra_time(), sending).await {
-        Ok(Ok(outcomes)) if outcomes.len() == asked.len() => outcomes,
-        Ok(Ok(_)) => nobody_knows("answer_incomplete", "the provider's adapter lost count of what it sent"),
+    let unknown = |code, detail: &str| vec![Outcome::Unknown { code, detail: detail.into() }; deliveries.len()];
+    let outcomes = match answer(hub, deliveries, provider.extra_time(), sending).await {
+        Ok(Ok(outcomes)) if outcomes.len() == deliveries.len() => outcomes,
+        Ok(Ok(_)) => {
+            unknown("answer_incomplete", "the provider's adapter returned fewer or more outcomes than deliveries")
+        }
         Ok(Err(_panic)) => {
             tracing::error!(
                 delivery = %first.claimed.key, provider = provider.name(),
                 "the provider's adapter panicked"
             );
-            nobody_knows("sender_panicked", "our own code failed while sending")
+            unknown("sender_panicked", "the hub's adapter of the provider failed while sending (see the log)")
         }
-        Err(why) => nobody_knows("no_answer", why),
+        Err(why) => unknown("no_answer", why),
     };
     observe(&hub.metrics.call_seconds, &[provider.name()], began.elapsed());
     outcomes
 }
 
-/// Waits for a call as long as its provider may take: the call budget, and `extra` where the protocol lets the other
-/// side answer late. Then the lease is extended meanwhile, and a process that stops waits until its grace is nearly
-/// over. Fails with the reason why there is no answer.
+/// Waits for a call as long as its provider may take: the call budget, plus `extra` where the protocol lets the other
+/// side answer late. With `extra` the leases are extended meanwhile, and a stopping process waits until its grace
+/// period is nearly over. Fails with the reason why there is no answer.
 async fn answer<T>(
     hub: &Hub,
-    asked: &[HeldDelivery],
+    deliveries: &[HeldDelivery],
     extra: Duration,
     call: impl Future<Output = T>,
 ) -> std::result::Result<T, &'static str> {
@@ -250,21 +266,23 @@ async fn answer<T>(
     };
     tokio::select! {
         answer = call => answer.map_err(|_elapsed| "no answer within the time that the provider may take"),
-        never = keep_leases(hub, asked) => match never {},
-        () = stopped => Err("this process stopped while the provider's answer was still to come"),
+        never = keep_leases(hub, deliveries) => match never {},
+        () = stopped => Err("this process stopped before the provider answered"),
     }
 }
 
-/// Extends the leases of a running call three times a lease, so that one failure to do so loses none. A worker that
-/// dies extends nothing: the reaper comes one lease later.
-async fn keep_leases(hub: &Hub, asked: &[HeldDelivery]) -> Infallible {
+/// Extends the leases of a running call every third of a lease, so that one failed extension loses none. If the worker
+/// dies, the reaper takes the deliveries back within one lease.
+async fn keep_leases(hub: &Hub, deliveries: &[HeldDelivery]) -> Infallible {
     let every = hub.settings.timing.lease() / 3;
-    let mut due = asked.iter().map(|held| held.holder.since).min().unwrap_or_else(Instant::now);
+    let mut due = deliveries.iter().map(|held| held.holder.since).min().unwrap_or_else(Instant::now);
     loop {
         due = Instant::now().max(due + every);
         tokio::time::sleep_until(due.into()).await;
-        let attempts = asked.iter().map(|held| (held.key(), held.claimed.head.attempt, held.holder.worker)).collect();
-        // A task of its own: when the answer comes, this is dropped, and a statement must not be dropped half-way.
+        let attempts =
+            deliveries.iter().map(|held| (held.key(), held.claimed.head.attempt, held.holder.worker)).collect();
+        // A task of its own: this future is dropped when the answer comes, and a statement must not be dropped
+        // half-way.
         let _waited = hub.shutdown.spawn(extend_leases(hub.clone(), attempts)).await;
     }
 }
@@ -273,7 +291,7 @@ async fn extend_leases(hub: Hub, attempts: Vec<(DeliveryKey, i16, Tsid)>) {
     let lease = hub.settings.timing.lease();
     for (key, attempt, worker) in attempts {
         match store::delivery::extend_lease(hub.store.engine(), key, attempt, worker, lease).await {
-            Ok(true) => tracing::debug!(delivery = %key, attempt, "lease extended: the answer is still to come"),
+            Ok(true) => tracing::debug!(delivery = %key, attempt, "lease extended: the provider has not answered yet"),
             Ok(false) => {
                 tracing::debug!(delivery = %key, attempt, "no lease to extend: the attempt has ended or was lost")
             }
@@ -282,14 +300,14 @@ async fn extend_leases(hub: Hub, attempts: Vec<(DeliveryKey, i16, Tsid)>) {
     }
 }
 
-/// What may have been sent is asked for first, where the provider can tell.
-async fn look_up_and_send(provider: &Arc<dyn Provider>, letter: SendRequest<'_>) -> Outcome {
-    match provider.lookup(letter.clone()).await {
+/// Asks the provider whether it took an earlier attempt, and sends only if it did not.
+async fn look_up_and_send(provider: &Arc<dyn Provider>, request: SendRequest<'_>) -> Outcome {
+    match provider.lookup(request.clone()).await {
         LookupResult::Found { provider_ref } => Outcome::Accepted { provider_ref },
-        LookupResult::NotFound => provider.send(letter).await,
+        LookupResult::NotFound => provider.send(request).await,
         LookupResult::Inconclusive => Outcome::Unknown {
             code: "lookup_failed",
-            detail: "an earlier attempt may have been taken, and the provider could not say".into(),
+            detail: "the provider may have taken an earlier attempt, and the look-up of it failed".into(),
         },
     }
 }

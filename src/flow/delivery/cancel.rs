@@ -1,5 +1,5 @@
-//! Cancel: what no worker holds ends at once; what one holds is marked, and ends canceled if no provider takes it
-//! now; nothing takes the place of what was sent.
+//! Cancel: deliveries that no worker holds end at once. Those that a worker holds are marked, and end canceled unless
+//! the provider accepts them. A canceled delivery has no fallback.
 
 use crate::error::{Error, Result};
 use crate::hub::Hub;
@@ -10,34 +10,36 @@ use crate::store::{self, audit::AuditEntry, delivery::DeliveryRow};
 
 use super::settle::end_waiting;
 
-/// Cancels a message of the permit's partner as far as it was not sent yet. Returns all deliveries of the message as they
-/// stand afterwards.
+/// Cancels the deliveries of a message of the permit's partner that were not sent yet. Returns all deliveries of the
+/// message as they are afterwards. An audited caller gets an entry in the audit log before anything else is written.
 ///
 /// # Errors
-/// `Error::NotFound` if the partner has no such message. `Error::Unavailable` if the database cannot be reached; some of
-/// the deliveries may be canceled then.
+/// `Error::NotFound` if the partner has no such message. `Error::Unavailable` if the database fails; some of the
+/// deliveries may be canceled then.
 pub async fn cancel(hub: &Hub, permit: CancelPermit<'_>, message_id: Tsid) -> Result<Vec<DeliveryRow>> {
     let (actor, partner) = (permit.actor(), permit.partner());
     let (id, shard, db) = (partner.partner_id, partner.shard, hub.store.api());
     if actor.principal.is_audited() {
-        // Before its effects: however it ends, it is in the log.
-        let deed = AuditEntry {
+        // Before its effects, so that the log has it however it ends.
+        let entry = AuditEntry {
             action: "message.cancel".into(),
             object: Some(message_id.to_string()),
             partner_id: Some(id),
             ..AuditEntry::default()
         };
-        store::audit::insert(db, hub.next_id(), hub.clock.now(), actor, &deed).await?;
+        store::audit::insert(db, hub.next_id(), hub.clock.now(), actor, &entry).await?;
     }
-    // A delivery may be claimed or promoted between looking and writing; the fence then holds, and we look again.
+    // A delivery may be claimed or promoted between the query and the write; the fence then rejects the write, and the
+    // loop looks again.
     for _ in 0..5 {
-        // First: what is seen afterwards has nothing taking its place.
+        // First, so that no fallback is made for the deliveries that are read next.
         store::delivery::request_cancel(db, id, shard, message_id).await?;
-        let open = store::delivery::unsettled(db, id, shard, message_id).await?;
-        let (held, free): (Vec<_>, Vec<_>) = open.into_iter().partition(|w| w.head.status == Status::Processing);
-        let free_count = free.len();
-        let ended = end_waiting(hub, free, &Outcome::Canceled).await?;
-        if ended == free_count && held.iter().all(|w| w.head.cancel_requested) {
+        let unsettled = store::delivery::unsettled(db, id, shard, message_id).await?;
+        let (held, waiting): (Vec<_>, Vec<_>) =
+            unsettled.into_iter().partition(|w| w.head.status == Status::Processing);
+        let waiting_count = waiting.len();
+        let ended = end_waiting(hub, waiting, &Outcome::Canceled).await?;
+        if ended == waiting_count && held.iter().all(|w| w.head.cancel_requested) {
             break;
         }
     }

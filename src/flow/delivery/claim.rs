@@ -1,5 +1,5 @@
-//! Claim: a worker takes deliveries for the time of a lease. The attempt is spent here, before any call can happen, and
-//! its number fences the settle; which provider each goes to is chosen at once.
+//! Claim: a worker takes deliveries for the time of a lease. The claim increments the attempt number before any call
+//! can happen; this number fences the settle. The provider of each delivery is chosen at once.
 
 use std::time::Instant;
 
@@ -18,24 +18,30 @@ use crate::telemetry::observe;
 
 use super::route;
 
-/// Who holds a delivery, and since when.
+/// The worker that holds deliveries, and since when.
 #[derive(Debug, Clone, Copy)]
 pub struct LeaseHolder {
     pub(super) worker: Tsid,
     pub(super) claimed_at: DateTime<Utc>,
-    /// Monotonic, from before the claim was sent: the lease cannot have begun earlier.
+    /// Taken before the claim was sent, so the lease began at this instant or later.
     pub(super) since: Instant,
 }
 
-/// What a claim took, not yet ready to be called.
+/// Claimed deliveries, not yet loaded.
 pub struct Claim {
+    /// The claimed deliveries.
     pub rows: Vec<ClaimedDelivery>,
-    /// Which provider each goes to; chosen at once, so that no other claim counts on the same room.
+    /// The provider of each row; chosen at once, so that no other claim counts on the same room.
     pub(super) routes: Vec<route::Route>,
     pub(super) holder: LeaseHolder,
 }
 
-/// Claims for `worker` at most `most` deliveries from these places.
+/// Claims up to `most` deliveries for `worker` from the places of `looks`, and reserves the provider of each. All looks
+/// are of one group of channels (`Channel::calls_partner_servers`). Rows locked by others are skipped, so fewer may
+/// return although more wait.
+///
+/// # Errors
+/// `Error::Unavailable` if the database fails. Deliveries that were claimed all the same are taken back by the reaper.
 pub async fn claim(hub: &Hub, worker: Tsid, looks: &[PlannedClaim], most: i64) -> Result<Claim> {
     let holder = LeaseHolder { worker, claimed_at: hub.clock.now(), since: Instant::now() };
     let ask = |look: &PlannedClaim| ClaimRequest {
@@ -49,7 +55,7 @@ pub async fn claim(hub: &Hub, worker: Tsid, looks: &[PlannedClaim], most: i64) -
     let Some(channel) = looks.first().map(|look| look.place.1.channel()) else {
         return Ok(Claim { rows: Vec::new(), routes: Vec::new(), holder });
     };
-    // All looks are of channels that call strangers, or none: those have claiming loops of their own.
+    // One pool serves all looks: they are of one group of channels.
     let db = hub.store.pool_for(channel);
     let rows = store::delivery::claim(db, &asks, most, worker, hub.settings.timing.lease()).await?;
     may_die_at("claim.after_commit");
@@ -64,8 +70,11 @@ pub async fn claim(hub: &Hub, worker: Tsid, looks: &[PlannedClaim], most: i64) -
     Ok(Claim { rows, routes, holder })
 }
 
-/// Claims for `worker` one delivery that waits apart, of these channels: of the most urgent lane the one that waits for
-/// longest; with how many workers were lost while they held it.
+/// Claims one suspect of these channels for `worker`: the one that has waited longest in the most urgent lane. Returns
+/// it with the number of workers that were lost while they held it; None if no suspect is due.
+///
+/// # Errors
+/// `Error::Unavailable` if the database fails. A suspect that was claimed all the same is taken back by the reaper.
 pub async fn claim_suspect(
     hub: &Hub,
     worker: Tsid,

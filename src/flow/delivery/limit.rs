@@ -1,5 +1,6 @@
-//! Limits: a process takes requests from a provider's rate limit ahead, and reports later which of them it made. All
-//! processes share the limit in the database; no call waits for it while requests are in hand.
+//! Limits: a process leases grants (permissions to make one request) from a provider's rate limit ahead of the calls,
+//! and later reports which of them it used. All processes share the limit in the database; a call waits for the
+//! database only while no grant is left.
 
 use chrono::{DateTime, Utc};
 
@@ -12,21 +13,28 @@ use crate::model::limit::{PermitReport, RateLimit, RateLimitGrant};
 use crate::store;
 use crate::store::provider::ProviderOutage;
 
-/// Takes from the limits of a channel's providers what is about to be claimed, if it is not in hand.
+/// Leases grants for up to `wanted` deliveries of a channel that are about to be claimed, from each of its providers
+/// that has a limit and no grant left. Returns at once where another task leases already: it leases for all.
+///
+/// # Errors
+/// `Error::Unavailable` if the database fails. Grants that were leased all the same expire unused.
 pub async fn lease_ahead(hub: &Hub, channel: Channel, wanted: i64) -> Result<()> {
     for provider in hub.provider_states.of(channel) {
         let Some(limit) = provider.limit() else { continue };
         let short = provider.needs_grants(hub.clock.now());
-        // Who asks already asks for all.
-        let Some(_leasing) = provider.lease_turn.try_lock().ok().filter(|_| short) else { continue };
+        // The task that leases already leases for all.
+        let Some(_turn) = provider.lease_turn.try_lock().ok().filter(|_| short) else { continue };
         lease(hub, provider, u32::try_from(wanted).unwrap_or(u32::MAX).min(limit.chunk_size())).await?;
     }
     Ok(())
 }
 
-/// One more request for a delivery that is held already.
+/// Leases one grant for a claimed delivery. Returns until when it is valid; None if the limit is used up.
+///
+/// # Errors
+/// `Error::Unavailable` if the database fails. A grant that was leased all the same expires unused.
 pub async fn lease_one(hub: &Hub, provider: &ProviderState) -> Result<Option<DateTime<Utc>>> {
-    let _leasing = provider.lease_turn.lock().await;
+    let _turn = provider.lease_turn.lock().await;
     let now = hub.clock.now();
     if let Some(until) = provider.take_grant(now) {
         return Ok(Some(until));
@@ -34,11 +42,11 @@ pub async fn lease_one(hub: &Hub, provider: &ProviderState) -> Result<Option<Dat
     if provider.may_lease(now) {
         lease(hub, provider, 1).await?;
     }
-    // It may have taken so long that what was taken lapsed.
+    // The lease may have taken so long that the grant expired.
     Ok(provider.take_grant(hub.clock.now()))
 }
 
-/// Takes from a provider's limit, and tells what became of what was taken before.
+/// Leases from a provider's limit, and reports the grants leased before.
 async fn lease(hub: &Hub, provider: &ProviderState, wanted: u32) -> Result<()> {
     let Some(limit) = provider.limit() else { return Ok(()) };
     let (name, reports) = (provider.account.name(), provider.take_reports(hub.clock.now()));
@@ -66,30 +74,33 @@ async fn write_lease(
 ) -> Result<RateLimitGrant> {
     let mut tx = hub.store.begin_engine().await?;
     let mut booked = store::provider::lock_limit(&mut tx, provider, hub.clock.now()).await?;
-    // The connection and the lock may have been waited for: what is taken may be made from now on, not from then.
+    // Read after the wait for the connection and the lock: the grants are valid from now on.
     let now = hub.clock.now();
     booked.apply_reports(limit, reports);
     let taken = booked.take(limit, wanted, now);
     store::provider::update_limit(&mut *tx, provider, &booked, now).await?;
     if wanted > 0 && taken.granted == 0 {
         let detail = Some(format!("{} in {} s, {}", limit.count, limit.per.as_secs(), limit.strategy));
-        let hold = ProviderOutage {
+        let outage = ProviderOutage {
             provider: provider.to_owned(),
             reason: "limited".into(),
             began_at: now,
             ended_at: taken.next_free_at,
             detail,
         };
-        store::provider::begin_outage(&mut *tx, &hold, now - limits::OUTAGES_MERGE).await?;
+        store::provider::begin_outage(&mut *tx, &outage, now - limits::OUTAGES_MERGE).await?;
     }
     tx.commit().await?;
     Ok(taken)
 }
 
-/// Tells what became of all that was taken. `all`: nothing is kept in hand.
+/// Reports used and expired grants to the database; with `all` also those that are still valid, which are then gone.
+///
+/// # Errors
+/// `Error::Unavailable` if the database fails. Used grants are reported again next time.
 pub async fn report_grants(hub: &Hub, all: bool) -> Result<()> {
     for provider in hub.provider_states.iter().filter(|provider| provider.limit().is_some()) {
-        let _leasing = provider.lease_turn.lock().await;
+        let _turn = provider.lease_turn.lock().await;
         if provider.expire_grants(if all { DateTime::<Utc>::MAX_UTC } else { hub.clock.now() }) {
             lease(hub, provider, 0).await?;
         }

@@ -1,5 +1,5 @@
-//! Hold: what is to be sent is loaded, and where an unknown outcome must not lead to a second copy the beginning of the
-//! call is recorded.
+//! Load: reads the contents of claimed deliveries, and records the beginnings of calls where an unknown outcome must
+//! not lead to a second copy.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -23,47 +23,51 @@ use super::claim::{Claim, LeaseHolder};
 use super::step::settle_of;
 use crate::flow::channel::{self, Preparation};
 
-/// A delivery this process holds, with what is to be sent.
+/// A delivery that this process holds, with everything that its call needs.
 pub struct HeldDelivery {
+    /// The row as it was claimed.
     pub claimed: ClaimedDelivery,
     pub(super) message: Arc<StoredMessage>,
     pub(super) account: Arc<Account>,
     pub(super) on_unknown: OnUnknown,
-    /// The beginning of its call is recorded: its claim said so.
+    /// The beginning of its call is recorded before the call; the claim stored this decision in the row.
     pub(super) begins_recorded: bool,
     pub(super) holder: LeaseHolder,
     /// What its channel adds to its call.
     pub(super) preparation: Preparation,
-    /// Where its provider has a limit, or is in trouble.
+    /// Its reservation, if its provider has a limit or is in trouble.
     pub(super) reservation: Option<Reservation>,
-    /// For how long it has been tried, where its provider says that it was asked too fast.
+    /// How long it has been tried; read only after its provider answered "too fast", zero otherwise.
     pub(super) tried_for: Duration,
 }
 
 impl HeldDelivery {
+    /// The key of the delivery.
     pub fn key(&self) -> DeliveryKey {
         self.claimed.key
     }
 
-    /// Whether the provider is asked what it has before it is sent anything.
+    /// Whether the provider is asked for an earlier attempt before anything is sent.
     pub(super) fn looks_up_first(&self) -> bool {
         self.claimed.head.possibly_sent && self.on_unknown == OnUnknown::Lookup
     }
 
-    /// What did not go the first time may be what the provider does not take: with others it would keep these, too. And
-    /// whether a provider has something is asked of one thing at a time.
+    /// Whether it may not share a request. A retry is sent alone: if its content makes the provider reject a whole
+    /// batch, the others would be rejected with it. A look-up is also about one delivery.
     pub(super) fn is_sent_alone(&self) -> bool {
         self.claimed.provider.is_some() || self.claimed.head.possibly_sent
     }
 
-    /// How long a receipt is waited for, before it is given up or something else takes its place.
+    /// How long to wait for a receipt before the delivery is UNDETERMINED or falls back; None where no receipt is
+    /// expected.
     pub(super) fn receipt_within(&self) -> Option<TimeDelta> {
         let within = TimeDelta::from_std(self.account.capability(self.claimed.head.channel)?.receipt_within?).ok()?;
-        let fallback = self.request().and_then(|letter| letter.content.fallback.as_deref());
+        let fallback = self.request().and_then(|request| request.content.fallback.as_deref());
         let sooner = fallback.filter(|_| self.claimed.head.has_fallback).and_then(|f| f.no_receipt_s);
         Some(sooner.map_or(within, |s| within.min(TimeDelta::seconds(i64::from(s)))))
     }
 
+    /// The request to the provider; None if the message has no such content.
     pub(super) fn request(&self) -> Option<SendRequest<'_>> {
         Some(SendRequest {
             key: self.claimed.key,
@@ -78,13 +82,16 @@ impl HeldDelivery {
     }
 }
 
-/// What became of a claim: deliveries to call, and those given back because what to send could not be read.
+/// A loaded claim: deliveries to call, and outcomes of those that cannot be called.
 pub struct LoadedClaim {
+    /// Deliveries to call.
     pub held: Vec<HeldDelivery>,
+    /// Settles of deliveries that are not called: no provider can take them now, or their content could not be read.
     pub given_back: Vec<Settle>,
 }
 
-/// Loads contents and records beginnings.
+/// Loads contents, prepares channels and records beginnings of calls, for a whole claim at once. Never fails: a
+/// delivery that cannot be loaded is given back.
 pub async fn load(hub: &Hub, claim: Claim) -> LoadedClaim {
     let Claim { rows: claimed, routes, holder } = claim;
     may_die_holding("hold.before", |recipient| claimed.iter().any(|c| c.recipient == recipient));
@@ -95,7 +102,10 @@ pub async fn load(hub: &Hub, claim: Claim) -> LoadedClaim {
     };
     let db = hub.store.pool_for(channel);
     let contents = store::message::contents(db, &hub.keyring, &wanted).await.unwrap_or_else(|e| {
-        tracing::warn!(error = %e, deliveries = claimed.len(), "claimed, but what to send could not be read");
+        tracing::warn!(
+            error = %e, deliveries = claimed.len(),
+            "the contents of claimed deliveries could not be read; the deliveries are given back"
+        );
         Vec::new()
     });
     let contents: HashMap<Tsid, Option<Arc<StoredMessage>>> =
@@ -126,11 +136,11 @@ pub async fn load(hub: &Hub, claim: Claim) -> LoadedClaim {
                 }
                 Err(outcome) => outcome,
             },
-            // One row that cannot be understood must not hold up the others, nor come back for ever.
+            // A row that cannot be read must not delay the others, nor be retried for ever.
             (Some(None), _) => Outcome::Rejected {
                 class: ErrorClass::Content,
                 code: "content_unreadable".into(),
-                detail: "its content in the database cannot be understood by this program".into(),
+                detail: "the stored content cannot be read by this version of the hub".into(),
                 retry_after: None,
             },
             (Some(Some(_)), Err(outcome)) => outcome,
@@ -138,24 +148,28 @@ pub async fn load(hub: &Hub, claim: Claim) -> LoadedClaim {
         };
         given_back.push(settle_of(hub, &claimed, holder, outcome, None));
     }
-    let (held, late) = begin(hub, holder, held).await;
+    let (held, late) = record_beginnings(hub, holder, held).await;
     given_back.extend(late);
     LoadedClaim { held, given_back }
 }
 
-/// Where an unknown outcome must not lead to a second copy, the beginning of a call is durable before the call. Returns
-/// what may be called, and what is given back: its lease is nearly over, because the hub is late.
-async fn begin(hub: &Hub, holder: LeaseHolder, held: Vec<HeldDelivery>) -> (Vec<HeldDelivery>, Vec<Settle>) {
-    let calls: Vec<(DeliveryKey, i16, String)> = held
+/// Records the beginning of each call whose unknown outcome must not lead to a second copy; it is durable before the
+/// call. Returns the deliveries to call, and the settles of those whose lease is nearly over, which are given back.
+async fn record_beginnings(
+    hub: &Hub,
+    holder: LeaseHolder,
+    held: Vec<HeldDelivery>,
+) -> (Vec<HeldDelivery>, Vec<Settle>) {
+    let beginnings: Vec<(DeliveryKey, i16, String)> = held
         .iter()
         .filter(|h| h.begins_recorded)
         .map(|h| (h.claimed.key, h.claimed.head.attempt, h.account.name().to_owned()))
         .collect();
-    let Some(first) = held.first().filter(|_| !calls.is_empty()) else { return (held, Vec::new()) };
+    let Some(first) = held.first().filter(|_| !beginnings.is_empty()) else { return (held, Vec::new()) };
     let LeaseHolder { worker, claimed_at, .. } = holder;
-    let lasting = hub.settings.timing.call_budget();
+    let call_budget = hub.settings.timing.call_budget();
     let db = hub.store.pool_for(first.claimed.head.channel);
-    match store::attempt::record_begin(db, &calls, worker, claimed_at, hub.clock.now(), lasting).await {
+    match store::attempt::record_begin(db, &beginnings, worker, claimed_at, hub.clock.now(), call_budget).await {
         Ok(begun) => {
             may_die_at("begin.after_commit");
             let begun: HashSet<DeliveryKey> = begun.into_iter().collect();
@@ -165,8 +179,12 @@ async fn begin(hub: &Hub, holder: LeaseHolder, held: Vec<HeldDelivery>) -> (Vec<
             (held, late)
         }
         Err(e) => {
-            // Perhaps it was recorded: whoever takes it back looks.
-            tracing::warn!(error = %e, deliveries = calls.len(), "claimed, but the beginning could not be recorded");
+            // The transaction may have committed. These deliveries are not called; the reaper takes them back and reads
+            // whether the beginning was recorded.
+            tracing::warn!(
+                error = %e, deliveries = beginnings.len(),
+                "the beginnings of calls could not be recorded; the deliveries are not called"
+            );
             (held.into_iter().filter(|h| !h.begins_recorded).collect(), Vec::new())
         }
     }

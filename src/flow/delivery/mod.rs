@@ -1,18 +1,18 @@
-//! Deliveries: claim, hold, call, settle, and what keeps the queue moving beside them. The attempt is spent by the
-//! claim, before any call can happen; the call holds no connection; the settle is fenced by the attempt's number. A
-//! phase's type is what the phase before gave, so nothing is called that was not claimed, and nothing settled that was
-//! neither called nor given back.
+//! The delivery engine: claim, load, call, settle, and the loops that keep the queue moving. The claim increments the
+//! attempt number before any call can happen; the call holds no connection; the settle is fenced by the attempt number.
+//! Each phase takes the type that the phase before returns, so a delivery that was not claimed cannot be called, and
+//! one that was neither called nor given back cannot be settled.
 //!
 //! Listed in groups, as in `flow`: a module names only modules of the groups above its own.
 
-// What a provider's limit and a destination's pace let through.
+// Rate limits of providers and paces of destinations.
 pub mod limit;
 pub mod pace;
 
-// What all processes know of the providers' troubles.
+// Circuit breakers, shared by all processes.
 pub mod breaker;
 
-// Which provider a delivery goes to, and whether it may be asked now.
+// The choice of the provider, and the permit to call it.
 pub mod route;
 
 // A worker takes deliveries.
@@ -21,7 +21,7 @@ pub mod claim;
 // The settle that an outcome leads to.
 pub mod step;
 
-// What is to be sent is loaded.
+// Contents are loaded.
 pub mod load;
 
 // The provider is called.
@@ -30,7 +30,7 @@ pub mod call;
 // The outcome is written.
 pub mod settle;
 
-// What keeps the queue moving.
+// Housekeeping of the queue.
 pub mod cancel;
 pub mod promote;
 pub mod reap;

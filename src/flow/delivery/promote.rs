@@ -1,4 +1,4 @@
-//! Promote: what was scheduled, or waits for its retry, and is due becomes PENDING.
+//! Promote: SCHEDULED deliveries (for later, or for a retry) become PENDING when they are due.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -8,10 +8,12 @@ use crate::limits;
 use crate::shutdown::may_die_at;
 use crate::store;
 
-/// Where the promoter stands: everything due below the mark was seen to be promoted.
+/// Position of the promote loop.
 #[derive(Debug)]
 pub struct Promoter {
+    /// Everything due before this time has been promoted.
     mark: DateTime<Utc>,
+    /// When everything is looked at again, for rows that committed late.
     deep_at: DateTime<Utc>,
 }
 
@@ -21,10 +23,14 @@ impl Default for Promoter {
     }
 }
 
-/// One batch; returns how many were promoted.
+/// Promotes one batch of due deliveries of these shards and wakes the claiming loops. Returns how many were promoted:
+/// fewer than `limits::HOUSEKEEPING_BATCH` when none is left.
+///
+/// # Errors
+/// `Error::Unavailable` if the database fails; a batch that committed all the same is found by polling.
 pub async fn promote(hub: &Hub, promoter: &mut Promoter, shards: &[i16]) -> Result<usize> {
     let now = hub.clock.now();
-    // A mark ahead of us is one of a clock that was set back.
+    // A mark ahead of now means that the clock was set back.
     if now >= promoter.deep_at || promoter.mark > now {
         promoter.mark = DateTime::UNIX_EPOCH;
         promoter.deep_at = now + TimeDelta::from_std(limits::DEEP_SWEEP_EVERY).unwrap_or_default();
@@ -36,7 +42,8 @@ pub async fn promote(hub: &Hub, promoter: &mut Promoter, shards: &[i16]) -> Resu
     let promoted = places.len();
     hub.wake.notify(places.into_iter().map(|place| (place, now)));
     if promoted < usize::try_from(batch).unwrap_or(usize::MAX) {
-        // What is scheduled now is due later, but for pauses shorter than a commit takes: hence the near look back.
+        // A delivery scheduled for a pause shorter than its commit may become visible behind the mark; so the mark
+        // stays a little behind now.
         let near = TimeDelta::from_std(limits::NEAR_SWEEP).unwrap_or_default();
         promoter.mark = promoter.mark.max(now - near);
     }

@@ -1,5 +1,5 @@
-//! Reap: takes back what a lost worker left. Found, judged and written in one transaction, under the rows' locks, so
-//! that a worker that settles at this very moment either comes first or finds its fence gone.
+//! Reap: takes back deliveries whose lease is over because their worker was lost. They are found, judged and written in
+//! one transaction under row locks: a worker that settles at this moment either comes first or loses its fence.
 
 use std::collections::BTreeMap;
 
@@ -18,11 +18,12 @@ use super::settle::{notify_workers, write};
 use super::step::attempt_result;
 use crate::flow::{channel, fallback};
 
-/// Where the reaper stands: leases below the mark were all seen to be settled. New leases always end later.
+/// Position of the reap loop.
 #[derive(Debug)]
 pub struct Reaper {
+    /// All leases that ended before this time have been settled; new leases end later.
     mark: DateTime<Utc>,
-    /// Now and then everything is looked at again.
+    /// When everything is looked at again.
     deep_at: DateTime<Utc>,
 }
 
@@ -32,11 +33,15 @@ impl Default for Reaper {
     }
 }
 
-/// One batch; returns how many were taken back.
+/// Takes back one batch of deliveries of these shards whose lease is over. Returns how many: fewer than
+/// `limits::HOUSEKEEPING_BATCH` when none is left.
+///
+/// # Errors
+/// `Error::Unavailable` if the database fails; nothing was written, unless it failed during the commit.
 pub async fn reap(hub: &Hub, reaper: &mut Reaper, shards: &[i16]) -> Result<usize> {
-    // The lease runs by the database's clock, so the mark does too.
+    // Leases run by the database's clock, so the mark does, too.
     let now_there = store::hub::database_time(hub.store.engine()).await?;
-    // A mark ahead of us is one of a clock that was set back.
+    // A mark ahead of now means that the clock was set back.
     if now_there >= reaper.deep_at || reaper.mark > now_there {
         reaper.mark = DateTime::UNIX_EPOCH;
         reaper.deep_at = now_there + TimeDelta::from_std(limits::DEEP_SWEEP_EVERY).unwrap_or_default();
@@ -48,8 +53,8 @@ pub async fn reap(hub: &Hub, reaper: &mut Reaper, shards: &[i16]) -> Result<usiz
     let mut settles = Vec::with_capacity(overdue.len());
     let mut by_worker: BTreeMap<Tsid, usize> = BTreeMap::new();
     for row in overdue {
-        // The claimer's word holds, not our own settings: they may differ since. Where it records beginnings, it is
-        // because an unknown outcome must not lead to a second copy.
+        // `begins_recorded` comes from the row, as the claiming worker set it: this process's settings may differ.
+        // Where beginnings are recorded, an unknown outcome must not lead to a second copy.
         let begun = match (row.begins_recorded, row.has_in_flight_row) {
             (_, true) => BeginRecord::Present,
             (true, false) => BeginRecord::Absent,
@@ -62,13 +67,13 @@ pub async fn reap(hub: &Hub, reaper: &mut Reaper, shards: &[i16]) -> Result<usiz
         let claimed_at = row.lease_until - TimeDelta::from_std(hub.settings.timing.lease()).unwrap_or_default();
         tracing::debug!(
             delivery = %row.key, attempt = row.head.attempt, worker = %row.worker, status = %step.status,
-            "taken back from a lost worker"
+            "delivery taken back from a lost worker"
         );
         *by_worker.entry(row.worker).or_default() += 1;
         if deaths > 1 {
             tracing::warn!(
                 delivery = %row.key, deaths, status = %step.status,
-                "a worker was lost again while it held this delivery alone"
+                "another worker was lost while it held only this delivery"
             );
         }
         let settle = Settle {
@@ -76,7 +81,7 @@ pub async fn reap(hub: &Hub, reaper: &mut Reaper, shards: &[i16]) -> Result<usiz
             lane: row.lane,
             head: row.head,
             step,
-            // What it may have taken is asked for there.
+            // The next attempt asks this provider whether it took the lost one.
             provider: row.provider,
             ended_attempt: Some(attempt_result(outcome, row.has_in_flight_row, row.worker, claimed_at, None)),
             webhook_message_id: hub.next_id(),

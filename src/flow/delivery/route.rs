@@ -1,4 +1,4 @@
-//! Route: which provider of its channel a delivery goes to, and whether that may be asked now.
+//! Route: the choice of a provider for a delivery, and the permit to call it.
 
 use std::sync::Arc;
 
@@ -7,28 +7,33 @@ use chrono::{DateTime, Utc};
 use super::{breaker, limit, pace};
 use crate::hub::Hub;
 use crate::hub::provider_state::{PROBE_RECHECK, ProviderState, Reservation};
-use crate::model::breaker::{BreakerState, SharedProviderState, Verdict, verdict};
+use crate::model::breaker::{BreakerState, SharedProviderState, Verdict, verdict as verdict_of};
 use crate::model::capability::Batch;
 use crate::model::channel::{Channel, OnUnknown};
 use crate::model::delivery::Outcome;
 use crate::provider::Account;
 use crate::store::delivery::ClaimedDelivery;
 
-/// Where a delivery goes, or what to settle instead.
+/// The provider of a delivery, with a reservation where one is needed; or the outcome to settle instead.
 pub type Route = Result<(Arc<Account>, Option<Reservation>), Outcome>;
 
-/// The provider of its channel a delivery goes to; what to settle instead where none can take it now. By weight, and
-/// rather not to the one that just failed it; those of weight 0 only when no other can.
+/// Chooses the provider of its channel for a claimed delivery, by weighted round robin. Prefers providers other than
+/// the one of its last attempt; those of weight 0 are used only if no other is available. A delivery whose last attempt
+/// has to be looked up goes to the same provider.
+///
+/// # Errors
+/// The outcome to settle instead where no provider can take it now: deferred to the earliest time, or unknown if the
+/// provider to look it up at is gone from the settings.
 pub fn choose(hub: &Hub, claimed: &ClaimedDelivery) -> Route {
     let channel = claimed.head.channel;
     let providers = hub.provider_states.of(channel);
     let last = claimed.provider.as_deref().filter(|_| claimed.head.attempt > 1);
-    // What may have been taken is asked for where it was sent, and nowhere else.
+    // An attempt that may have been taken is looked up where it was sent, and nowhere else.
     let bound = last.filter(|_| claimed.head.possibly_sent && looks_up(hub, claimed));
     if bound.is_some_and(|name| !providers.iter().any(|provider| provider.account.name() == name)) {
         return Err(Outcome::Unknown {
             code: "lookup_failed",
-            detail: "an earlier attempt may have been taken by a provider that is not in the settings any more".into(),
+            detail: "an earlier attempt may have been taken by a provider that is no longer in the settings".into(),
         });
     }
     if let [only] = providers
@@ -38,22 +43,22 @@ pub fn choose(hub: &Hub, claimed: &ClaimedDelivery) -> Route {
         return Ok((only.account.clone(), None));
     }
     let now = hub.clock.now();
-    let (mut can, mut soonest) = (Vec::with_capacity(providers.len()), None::<Outcome>);
+    let (mut available, mut soonest) = (Vec::with_capacity(providers.len()), None::<Outcome>);
     for (n, provider) in providers.iter().enumerate() {
         if bound.is_some_and(|name| name != provider.account.name()) {
             continue;
         }
         let may_go = provider.check_admission(now);
         match may_go.and_then(|()| pace::check(hub, &provider.account, &claimed.recipient, now)) {
-            Ok(()) => can.push((n, provider.account.terms.weight)),
+            Ok(()) => available.push((n, provider.account.terms.weight)),
             Err(why) => soonest = soonest.filter(|other| until(other) <= until(&why)).or(Some(why)),
         }
     }
     let is_last = |n: &usize| providers.get(*n).is_some_and(|provider| last == Some(provider.account.name()));
     let choices = [
-        can.iter().copied().filter(|(n, weight)| *weight > 0 && !is_last(n)).collect::<Vec<_>>(),
-        can.iter().copied().filter(|(n, _)| !is_last(n)).collect(),
-        can,
+        available.iter().copied().filter(|(n, weight)| *weight > 0 && !is_last(n)).collect::<Vec<_>>(),
+        available.iter().copied().filter(|(n, _)| !is_last(n)).collect(),
+        available,
     ];
     let among = choices.into_iter().find(|among| !among.is_empty()).unwrap_or_default();
     let Some(provider) = hub.provider_states.next_by_weight(channel, &among).and_then(|n| providers.get(n)) else {
@@ -70,25 +75,28 @@ fn looks_up(hub: &Hub, claimed: &ClaimedDelivery) -> bool {
     hub.providers.on_unknown(claimed.head.channel, &hub.settings.retry) >= OnUnknown::Lookup
 }
 
-/// A place at a provider with a limit or in trouble.
+/// A reservation, if the provider has a limit or is in trouble.
 fn reserve(provider: &Arc<ProviderState>, channel: Channel, now: DateTime<Utc>) -> Option<Reservation> {
     if provider.is_unrestricted() {
         return None;
     }
-    // What goes together with others needs one request for all of them: it is taken when that is known.
+    // Deliveries that share a request need one grant together; it is taken when the request is made.
     let alone = provider.account.capability(channel).is_none_or(|c| c.batch == Batch::One);
     Some(provider.reserve(alone.then_some(now)))
 }
 
-/// Since when, and why, no provider of a channel can be asked.
+/// Since when, and why, no provider of a channel can be called.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Downtime {
+    /// When the last of its providers went down.
     pub since: DateTime<Utc>,
+    /// Why that provider's breaker opened.
     pub reason: String,
 }
 
-/// Whether every provider of a channel is down: its breaker open or being probed, or paused while another's is. Not
-/// when one may be probed: something has to go there, or it would never be found to work again.
+/// Returns the downtime of a channel of which every provider is down: its breaker is open or half-open, or it is paused
+/// while the breaker of another is open. None while a provider may be probed: a delivery has to go there, otherwise its
+/// recovery would never be noticed.
 pub fn downtime(hub: &Hub, channel: Channel) -> Option<Downtime> {
     let now = hub.clock.now();
     let mut since: Option<Downtime> = None;
@@ -110,16 +118,20 @@ pub fn downtime(hub: &Hub, channel: Channel) -> Option<Downtime> {
     since
 }
 
-/// Permission to make one request.
+/// Permission to make one request to a provider.
 pub struct CallPermit {
     provider: Arc<ProviderState>,
-    /// Held until it has an answer.
+    /// Held until the answer is recorded.
     reservation: Option<Reservation>,
-    /// It is a probe: the state it was begun in.
+    /// Set if the request is a probe: the state that was written when it began.
     probe: Option<SharedProviderState>,
 }
 
-/// Asks for permission right before a request; what to settle instead where there is none.
+/// Acquires the permit for one request that is made right after. Leases a grant if the reservation has none, and writes
+/// the beginning of a probe if the breaker is not closed.
+///
+/// # Errors
+/// The outcome to settle instead: deferred if the provider cannot be called now, postponed if the database fails.
 pub async fn acquire(hub: &Hub, account: &Account, reservation: Option<Reservation>) -> Result<CallPermit, Outcome> {
     let provider = hub.provider_states.named(account.name()).ok_or(Outcome::Postponed)?;
     if provider.is_unrestricted() && reservation.is_none() {
@@ -136,7 +148,10 @@ async fn acquire_checked(
     let mut reservation = reservation.unwrap_or_else(|| provider.reserve(None));
     let unread = |e: crate::error::Error| {
         let provider = provider.account.name();
-        tracing::warn!(provider, error = %e, "whether it may be asked could not be found out");
+        tracing::warn!(
+            provider, error = %e,
+            "the state or limit of a provider could not be read; the delivery is postponed"
+        );
         Outcome::Postponed
     };
     let now = hub.clock.now();
@@ -161,29 +176,33 @@ async fn acquire_checked(
 }
 
 impl CallPermit {
-    /// The request is made now, unless what was taken for it lapsed meanwhile.
+    /// Uses the grant for a request that is made at `now`.
+    ///
+    /// # Errors
+    /// The outcome to settle instead: the grant has expired.
     pub fn begin(&mut self, now: DateTime<Utc>) -> Result<(), Outcome> {
         self.reservation.as_mut().map_or(Ok(()), |reservation| reservation.begin(now))
     }
 
-    /// The request was made, and this came of it; or it was not made after all.
-    pub async fn answered(mut self, hub: &Hub, outcomes: &[Outcome]) {
+    /// Records the outcomes of the request, or that it was not made, in the provider's breaker. A breaker that changes
+    /// is written before this returns; a failure to write is logged.
+    pub async fn record_outcomes(mut self, hub: &Hub, outcomes: &[Outcome]) {
         if !self.provider.is_judged() {
             return;
         }
-        let (said, now, probe) = (verdict(outcomes), hub.clock.now(), self.probe.take());
-        match (said, &probe) {
+        let (verdict, now, probe) = (verdict_of(outcomes), hub.clock.now(), self.probe.take());
+        match (verdict, &probe) {
             (Verdict::Healthy, None) => self.provider.record_success(now),
             (Verdict::NoEvidence, None) => (),
             (Verdict::Failing(_) | Verdict::Refusing(_), None) => {
-                let refused = matches!(said, Verdict::Refusing(_));
+                let refused = matches!(verdict, Verdict::Refusing(_));
                 if let Some(seen) = self.provider.record_failure(now, refused) {
-                    Box::pin(write_verdict(hub, &self.provider, seen, said, now)).await;
+                    Box::pin(write_verdict(hub, &self.provider, seen, verdict, now)).await;
                     self.provider.end_opening();
                 }
             }
             (_, Some(seen)) => {
-                Box::pin(write_verdict(hub, &self.provider, seen.clone(), said, now)).await;
+                Box::pin(write_verdict(hub, &self.provider, seen.clone(), verdict, now)).await;
                 self.provider.end_probe();
             }
         }
@@ -193,21 +212,21 @@ impl CallPermit {
 impl Drop for CallPermit {
     fn drop(&mut self) {
         if self.probe.is_some() {
-            // Nobody knows what came of it: the next may be made when it is not waited for any more.
+            // The probe has no outcome; the next one may begin when this one's time is over.
             self.provider.end_probe();
         }
     }
 }
 
-/// What an answer makes of a provider's state.
+/// Writes the state that follows from a verdict.
 async fn write_verdict(
     hub: &Hub,
     provider: &ProviderState,
     seen: SharedProviderState,
-    said: Verdict,
+    verdict: Verdict,
     now: DateTime<Utc>,
 ) {
-    let next = match said {
+    let next = match verdict {
         Verdict::Healthy => seen.with_probe_answered(true, now),
         Verdict::NoEvidence => seen.with_probe_answered(false, now),
         Verdict::Failing(reason) => seen.with_breaker_opened(reason, false, now, rand::random()),
@@ -215,6 +234,9 @@ async fn write_verdict(
     };
     if let Err(e) = breaker::write_state(hub, provider, &seen, next, now).await {
         let provider = provider.account.name();
-        tracing::warn!(provider, error = %e, "its breaker could not be written; the next answer will");
+        tracing::warn!(
+            provider, error = %e,
+            "the breaker of a provider could not be written; the next answer is written instead"
+        );
     }
 }

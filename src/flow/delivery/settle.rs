@@ -1,5 +1,5 @@
-//! Settle: writes what attempts came to, each only if its fence still holds, and what follows from it in the same
-//! transaction.
+//! Settle: writes the outcomes of attempts, each only if its fence still holds, and everything that follows from them
+//! in the same transaction: events, corrections and fallbacks.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
@@ -24,14 +24,20 @@ use crate::flow::fallback::{self, NewFallbacks};
 use crate::flow::publish::{NewEvent, publish};
 use crate::flow::{channel, receipt};
 
-/// Settles a batch: winners change their heads, and only winners emit. What lost its fence is kept on its own attempt.
+/// Settles a batch of deliveries, all of one group of channels (`Channel::calls_partner_servers`); keys are unique. An
+/// outcome whose fence still holds changes the delivery and emits its event. One that lost its fence (the lease was
+/// over and another attempt began) is only recorded on its attempt.
+///
+/// # Errors
+/// `Error::Unavailable` if the database fails. The batch may have committed; settling it again is safe, because the
+/// fence of what is written no longer holds.
 pub async fn settle(hub: &Hub, mut batch: Vec<Settle>) -> Result<()> {
     batch.sort_by_key(|s| s.key);
     let began = Instant::now();
     let now = hub.clock.now();
     let Some(channel) = batch.first().map(|s| s.lane.channel()) else { return Ok(()) };
     let (won, made) = if batch.iter().any(|s| {
-        in_doubt(s)
+        may_be_corrected(s)
             || s.suspect.is_some()
             || fallback::requested_by(s).is_some()
             || provider_reference(hub, s).is_some()
@@ -55,7 +61,7 @@ pub async fn settle(hub: &Hub, mut batch: Vec<Settle>) -> Result<()> {
     if !losers.is_empty() {
         settle_late(hub, &losers, now).await?;
     }
-    // A wish to cancel that came during the call was not known when its step was decided.
+    // A cancellation requested during the call was not known when the step was decided.
     let waits = |s: &&Settle| matches!(s.step.status, Status::Scheduled | Status::Pending) && won[&s.key];
     let unwanted: Vec<UnsettledDelivery> = winners.iter().filter(waits).map(UnsettledDelivery::after_step).collect();
     if !unwanted.is_empty() {
@@ -64,12 +70,12 @@ pub async fn settle(hub: &Hub, mut batch: Vec<Settle>) -> Result<()> {
     Ok(())
 }
 
-/// A head that may have been sent and is not called so: one of its attempts may turn out to have been accepted.
-fn in_doubt(settle: &Settle) -> bool {
+/// Whether evidence of an accepted attempt may still change the status to SENT.
+fn may_be_corrected(settle: &Settle) -> bool {
     settle.step.possibly_sent && settle.step.status != Status::Sent
 }
 
-/// By which id of its provider's own receipts will know an attempt, if they do not repeat our reference.
+/// The provider's own id by which its receipts will refer to an attempt, where they do not repeat our reference.
 fn provider_reference(hub: &Hub, settle: &Settle) -> Option<(String, String, AttemptReference)> {
     let (provider, id) = (settle.provider.clone()?, settle.ended_attempt.as_ref()?.provider_ref.clone()?);
     let of = hub.providers.get(&provider)?.capability(settle.lane.channel())?;
@@ -90,9 +96,10 @@ async fn insert_provider_refs(
     store::provider_ref::insert(tx, &refs).await
 }
 
-/// Writes steps; a head in doubt is lifted in the same transaction if one of its attempts answered late meanwhile, or a
-/// receipt told of it. So at no commit does a head deny what its attempts tell. And what takes the place of those that
-/// ended.
+/// Writes steps in the caller's transaction, and in it: corrections of deliveries whose attempts answered late or got a
+/// receipt meanwhile, so that no commit leaves a delivery that contradicts its attempts; and the fallbacks of those
+/// that ended. `batch` is sorted by key. Returns the steps whose fence held, and the fallbacks to announce after the
+/// commit.
 pub(super) async fn write(
     hub: &Hub,
     tx: &mut store::Conn,
@@ -100,112 +107,116 @@ pub(super) async fn write(
     now: DateTime<Utc>,
 ) -> Result<(Vec<SettledStep>, NewFallbacks)> {
     let won = store::delivery::settle(&mut *tx, batch, now).await?;
-    let kept: HashSet<DeliveryKey> = won.iter().map(|w| w.key).collect();
-    let doubtful: Vec<DeliveryKey> =
-        batch.iter().filter(|s| in_doubt(s) && kept.contains(&s.key)).map(|s| s.key).collect();
-    insert_provider_refs(hub, tx, batch.iter().filter(|s| kept.contains(&s.key))).await?;
-    let apart: Vec<&Settle> = batch.iter().filter(|s| s.suspect.is_some() && kept.contains(&s.key)).collect();
-    if !apart.is_empty() {
-        store::suspect::upsert(&mut *tx, &apart).await?;
+    let settled: HashSet<DeliveryKey> = won.iter().map(|w| w.key).collect();
+    let correctable: Vec<DeliveryKey> =
+        batch.iter().filter(|s| may_be_corrected(s) && settled.contains(&s.key)).map(|s| s.key).collect();
+    insert_provider_refs(hub, tx, batch.iter().filter(|s| settled.contains(&s.key))).await?;
+    let suspects: Vec<&Settle> = batch.iter().filter(|s| s.suspect.is_some() && settled.contains(&s.key)).collect();
+    if !suspects.is_empty() {
+        store::suspect::upsert(&mut *tx, &suspects).await?;
     }
-    let lifted = correct(hub, tx, &doubtful, now).await?;
-    let follows = batch.iter().filter(|s| kept.contains(&s.key)).filter_map(fallback::requested_by);
+    let corrected = correct(hub, tx, &correctable, now).await?;
+    let follows = batch.iter().filter(|s| settled.contains(&s.key)).filter_map(fallback::requested_by);
     let made = fallback::create(hub, tx, &follows.collect::<Vec<_>>(), now).await?;
-    Ok((won, lifted.and(made)))
+    Ok((won, corrected.and(made)))
 }
 
-/// Outcomes that came after their lease was over: kept on their own attempts, and if accepted they lift heads that do
-/// not know better, in the same transaction. Heads are locked first: whoever settles them meanwhile comes before or
-/// after.
+/// Records outcomes that came after their lease was over on their own attempts. An accepted one corrects its delivery
+/// in the same transaction. Deliveries are locked first, so that another settle comes entirely before or after.
 async fn settle_late(hub: &Hub, losers: &[Settle], now: DateTime<Utc>) -> Result<()> {
     let keys: Vec<DeliveryKey> = losers.iter().map(|s| s.key).collect();
     let Some(channel) = losers.first().map(|s| s.lane.channel()) else { return Ok(()) };
     let mut tx = hub.store.begin_for(channel).await?;
     store::delivery::lock(&mut tx, &keys).await?;
-    let kept = store::attempt::record_late_outcomes(&mut *tx, losers, now).await?;
+    let recorded = store::attempt::record_late_outcomes(&mut *tx, losers, now).await?;
     insert_provider_refs(hub, &mut tx, losers).await?;
     may_die_at("late.before_commit");
     let made = correct(hub, &mut tx, &keys, now).await?;
     tx.commit().await?;
     fallback::announce(hub, &made);
     channel::release_next(hub, losers).await;
-    // Fewer than the losers where a batch is written again because its answer was lost.
-    hub.metrics.late_settles.inc_by(kept);
-    tracing::info!(late = kept, "outcomes came after their lease was over");
+    // Fewer than the losers if the batch had committed before and is written again.
+    hub.metrics.late_settles.inc_by(recorded);
+    tracing::info!(late = recorded, "outcomes came after their leases were over; they are recorded on their attempts");
     Ok(())
 }
 
-/// Returns what receipts that came before make of them, to be announced after the commit.
+/// Corrects deliveries whose attempts turned out to be accepted, by late answers or receipts. Returns the fallbacks and
+/// events to announce after the commit.
 async fn correct(
     hub: &Hub,
     tx: &mut store::Conn,
-    doubtful: &[DeliveryKey],
+    correctable: &[DeliveryKey],
     now: DateTime<Utc>,
 ) -> Result<NewFallbacks> {
-    if doubtful.is_empty() {
+    if correctable.is_empty() {
         return Ok(NewFallbacks::default());
     }
-    let lifted = store::delivery::apply_late_acceptances(&mut *tx, doubtful, now).await?;
-    let made = receipt::reevaluate(hub, tx, doubtful, now).await?;
-    if lifted.is_empty() {
+    let corrected = store::delivery::apply_late_acceptances(&mut *tx, correctable, now).await?;
+    let made = receipt::reevaluate(hub, tx, correctable, now).await?;
+    if corrected.is_empty() {
         return Ok(made);
     }
     let due = |l: &LateAcceptance| {
         let within = receipt::receipt_window(hub, l.provider.as_deref(), l.lane.channel())?;
         Some((l.key, now + within))
     };
-    let due: HashMap<DeliveryKey, DateTime<Utc>> = lifted.iter().filter_map(due).collect();
+    let due: HashMap<DeliveryKey, DateTime<Utc>> = corrected.iter().filter_map(due).collect();
     let awaited: Vec<_> = due.iter().map(|(key, at)| (*key, Some(*at))).collect();
     store::delivery::set_receipt_due(&mut *tx, &awaited).await?;
     fallback::shorten_receipt_waits(hub, tx, &due, now).await?;
-    tracing::info!(lifted = lifted.len(), "late answers tell that these had been sent");
-    let notice = |lifted: &LateAcceptance| NewEvent {
-        partner_id: lifted.partner_id,
-        shard: lifted.key.shard,
-        about: Some(lifted.key.message_id),
-        priority: lifted.lane.priority(),
-        overflow: lifted.lane.is_overflow(),
+    tracing::info!(corrected = corrected.len(), "late answers corrected deliveries to SENT");
+    let event = |corrected: &LateAcceptance| NewEvent {
+        partner_id: corrected.partner_id,
+        shard: corrected.key.shard,
+        about: Some(corrected.key.message_id),
+        priority: corrected.lane.priority(),
+        overflow: corrected.lane.is_overflow(),
         payload: EventPayload {
             event: EventKind::Sent.as_str().into(),
-            no: lifted.key.no,
-            seq: lifted.event_seq,
-            attempt: Some(lifted.attempt),
-            lane: Some(lifted.lane.0),
+            no: corrected.key.no,
+            seq: corrected.event_seq,
+            attempt: Some(corrected.attempt),
+            lane: Some(corrected.lane.0),
             status: Some(Status::Sent.as_str().into()),
-            provider: lifted.provider.clone(),
+            provider: corrected.provider.clone(),
             reason: Some("late_answer".into()),
             occurred_at: now,
             ..EventPayload::default()
         },
         only: None,
     };
-    let notices: Vec<NewEvent> =
-        lifted.iter().filter(|l| l.lane.channel().counts_towards_message()).map(notice).collect();
-    let published = publish(hub, tx, &notices).await?;
-    let ended: Vec<(i16, Tsid, Tsid)> =
-        notices.iter().filter_map(|n| Some((n.shard, n.about?, n.partner_id))).collect();
+    let events: Vec<NewEvent> =
+        corrected.iter().filter(|l| l.lane.channel().counts_towards_message()).map(event).collect();
+    let published = publish(hub, tx, &events).await?;
+    let ended: Vec<(i16, Tsid, Tsid)> = events.iter().filter_map(|n| Some((n.shard, n.about?, n.partner_id))).collect();
     store::event::mark_endings(tx, &ended).await?;
     Ok(made.with(published))
 }
 
-/// After the commit: counts, and wakes workers for what is PENDING again.
+/// Counts settled deliveries and wakes workers for those that are PENDING again and for events. Call it after the
+/// commit.
 pub fn notify_workers(hub: &Hub, winners: &[Settle], won: &[SettledStep]) {
     for settle in winners {
         let labels = [settle.lane.channel().as_str(), settle.step.status.as_str()];
         hub.metrics.settled.with_label_values(&labels).inc();
     }
-    let again = winners.iter().filter(|s| s.step.status == Status::Pending);
-    let again = again.filter_map(|s| Some(((s.key.shard, s.lane), s.step.ready_at?)));
-    let heard: HashSet<DeliveryKey> = won.iter().filter(|w| w.has_subscribers).map(|w| w.key).collect();
-    let told = winners.iter().filter(|s| heard.contains(&s.key));
-    let told = told.map(|s| {
+    let pending = winners.iter().filter(|s| s.step.status == Status::Pending);
+    let pending = pending.filter_map(|s| Some(((s.key.shard, s.lane), s.step.ready_at?)));
+    let with_subscribers: HashSet<DeliveryKey> = won.iter().filter(|w| w.has_subscribers).map(|w| w.key).collect();
+    let for_events = winners.iter().filter(|s| with_subscribers.contains(&s.key));
+    let for_events = for_events.map(|s| {
         let lane = Lane::of_events(s.lane.priority(), s.lane.is_overflow());
         ((s.key.shard, lane), hub.clock.now())
     });
-    hub.wake.notify(again.chain(told));
+    hub.wake.notify(pending.chain(for_events));
 }
 
-/// Ends deliveries that no worker holds; returns how many were still as they were seen.
+/// Ends deliveries that no worker holds with `outcome`, in one statement. Returns how many ended: those that changed
+/// since they were read are left out.
+///
+/// # Errors
+/// `Error::Unavailable` if the database fails; the statement may have committed.
 pub async fn end_waiting(hub: &Hub, waiting: Vec<UnsettledDelivery>, outcome: &Outcome) -> Result<usize> {
     let now = hub.clock.now();
     let mut settles: Vec<Settle> = waiting

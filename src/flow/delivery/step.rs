@@ -1,4 +1,4 @@
-//! Step: the settle that an outcome leads to (`model::delivery::next`), not yet written.
+//! Step: makes the settle that follows from an outcome (`model::delivery::next_transition`), not yet written.
 
 use std::time::Duration;
 
@@ -15,21 +15,21 @@ use crate::store::delivery::{ClaimedDelivery, EndedAttempt, Settle};
 use super::claim::LeaseHolder;
 use crate::flow::channel::{self, Preparation};
 
-/// A call that was made, or at least prepared.
+/// Details of a call that was made or prepared.
 pub(super) struct CallDetails<'a> {
     pub(super) provider: &'a str,
     pub(super) profile: Option<Profile>,
     pub(super) on_unknown: OnUnknown,
     pub(super) begins_recorded: bool,
     pub(super) called_at: Option<DateTime<Utc>>,
-    /// How long a receipt is waited for, if the provider takes it.
+    /// How long to wait for a receipt if the provider accepts the delivery.
     pub(super) receipt_within: Option<TimeDelta>,
     pub(super) waited: Duration,
-    /// What its channel added to it.
+    /// What the channel prepared for it.
     pub(super) preparation: &'a Preparation,
 }
 
-/// The settle that an outcome leads to.
+/// Makes the settle that follows from an outcome. `call` is None for a delivery that was not prepared.
 pub(super) fn settle_of(
     hub: &Hub,
     claimed: &ClaimedDelivery,
@@ -62,7 +62,7 @@ pub(super) fn settle_of(
     }
 }
 
-/// The books' view of an outcome.
+/// The outcome as it is stored on the attempt.
 pub(super) fn attempt_result(
     outcome: Outcome,
     begun: bool,

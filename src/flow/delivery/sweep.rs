@@ -1,4 +1,4 @@
-//! Sweep: ends what became worthless while it waited where nobody claims.
+//! Sweep: ends deliveries that expired while they waited where no worker claims.
 
 use chrono::DateTime;
 
@@ -10,13 +10,16 @@ use crate::store::{self, delivery::SweepPosition};
 
 use super::settle::end_waiting;
 
-/// Where the sweep stands.
+/// Position of the sweep.
 #[derive(Debug, Default)]
 pub struct Sweeper {
     next: Option<SweepPosition>,
 }
 
-/// Looks at one slice; returns how many it ended.
+/// Looks at one slice and ends the expired deliveries in it; returns how many ended.
+///
+/// # Errors
+/// `Error::Unavailable` if the database fails; the slice is looked at again after a full round.
 pub async fn sweep(hub: &Hub, sweeper: &mut Sweeper) -> Result<usize> {
     let now = hub.clock.now();
     let from = sweeper.next.unwrap_or((i16::MIN, i16::MIN, DateTime::UNIX_EPOCH));

@@ -1,4 +1,4 @@
-//! Accept: posted messages are stored and answered. Each caller is answered only after the commit.
+//! Accept: stores posted messages and answers them. A caller is answered only after the commit.
 
 use super::announce::{announce, count_replayed};
 use super::judge::{answers, stored_before};
@@ -12,33 +12,34 @@ use crate::shutdown::may_die_at;
 use crate::store;
 use crate::store::message::NewMessageRow;
 
-/// Accepts one message, in one commit with others that arrive meanwhile.
+/// Accepts one message, in one commit with others that arrive meanwhile. A message that repeats a stored one (same
+/// partner and `clientMsgId`, same content) gets the first answer again.
 ///
 /// # Errors
-/// `Error::Refused` if it is wrong, or if its key belongs to another message; `Error::Busy` if too many wait, or if the
-/// same key is being written; `Error::Unavailable` if the database cannot be reached: it may have been stored, and is
-/// answered as such when it is posted again with its key.
+/// `Error::Refused` if it has faults, or its `clientMsgId` belongs to another message; `Error::Busy` if too many wait,
+/// or the same `clientMsgId` is being written. Nothing was written then. `Error::Unavailable` if the database fails;
+/// the message may have been written, and posting it again with its `clientMsgId` answers so.
 pub async fn accept(hub: &Hub, partner: &Partner, posted: impl Into<PostedMessage>) -> Result<Accepted> {
     let posted = posted.into();
     if posted.faults_if_new.is_empty() {
         return hub.intake.write(prepare(hub, partner, posted)?).await;
     }
     let answer = stored_before(hub, hub.store.intake(), &[(partner, &posted)]).await?.pop();
-    let accepted = answer.ok_or_else(|| Error::Internal("a message got no answer".into()))??;
+    let accepted = answer.ok_or_else(|| Error::Internal("a message has no answer".into()))??;
     count_replayed(hub, 1);
     Ok(accepted)
 }
 
-/// Accepts all messages of a batch, or none. The caller has its turn (`IntakeQueue::batch`). Returns the answers in the
-/// order of the batch.
+/// Accepts all messages of a batch, or none, in one transaction. The caller holds its turn (`IntakeQueue::batch_turn`).
+/// Returns the answers in the order of the batch.
 ///
 /// # Errors
-/// `Error::Refused` with everything that is wrong with the batch; otherwise as `accept`.
+/// `Error::Refused` with the faults of all messages; otherwise as `accept`.
 pub async fn accept_all(hub: &Hub, partner: &Partner, batch: Vec<PostedMessage>) -> Result<Vec<Accepted>> {
-    let (right, faulty): (Vec<_>, Vec<_>) =
+    let (valid, faulty): (Vec<_>, Vec<_>) =
         batch.into_iter().enumerate().partition(|(_, posted)| posted.faults_if_new.is_empty());
-    let (mut places, inserts) = (Vec::with_capacity(right.len() + faulty.len()), Vec::with_capacity(right.len()));
-    let inserts = right.into_iter().try_fold(inserts, |mut inserts, (place, posted)| {
+    let (mut places, inserts) = (Vec::with_capacity(valid.len() + faulty.len()), Vec::with_capacity(valid.len()));
+    let inserts = valid.into_iter().try_fold(inserts, |mut inserts, (place, posted)| {
         places.push(place);
         inserts.push(prepare(hub, partner, posted)?);
         Ok::<_, Error>(inserts)
@@ -49,8 +50,8 @@ pub async fn accept_all(hub: &Hub, partner: &Partner, batch: Vec<PostedMessage>)
     let mut tx = hub.store.begin_intake().await?;
     let inserted = store::message::insert(&mut *tx, &refs, now).await?;
     let mut answers = answers(&mut *tx, &refs, &inserted).await?;
-    let asked: Vec<(&Partner, &PostedMessage)> = faulty.iter().map(|(_, posted)| (partner, posted)).collect();
-    answers.extend(stored_before(hub, &mut *tx, &asked).await?);
+    let refused_if_new: Vec<(&Partner, &PostedMessage)> = faulty.iter().map(|(_, posted)| (partner, posted)).collect();
+    answers.extend(stored_before(hub, &mut *tx, &refused_if_new).await?);
     let accepted = match combine_batch(&places, answers) {
         Ok(accepted) => accepted,
         Err(e) => {
@@ -63,7 +64,7 @@ pub async fn accept_all(hub: &Hub, partner: &Partner, batch: Vec<PostedMessage>)
     may_die_at("accept_all.after_commit");
     hub.metrics.intake_group.with_label_values::<&str>(&[]).observe(inserts.len() as f64);
     announce(hub, &refs.iter().copied().zip(&accepted).collect::<Vec<_>>(), now);
-    count_replayed(hub, asked.len());
+    count_replayed(hub, refused_if_new.len());
     let mut accepted: Vec<(usize, Accepted)> = places.into_iter().zip(accepted).collect();
     accepted.sort_by_key(|(place, _)| *place);
     Ok(accepted.into_iter().map(|(_, accepted)| accepted).collect())

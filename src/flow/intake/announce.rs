@@ -1,4 +1,4 @@
-//! Announce: after the commit, messages are counted and workers are woken.
+//! Announce: counts accepted messages and wakes workers, after the commit.
 
 use chrono::{DateTime, Utc};
 
@@ -7,8 +7,8 @@ use crate::model::delivery::Status;
 use crate::model::idempotency::Accepted;
 use crate::store::message::NewMessageRow;
 
-/// Counts messages that were accepted, and wakes workers where something can go at once, ready since `now`. Called
-/// after the commit, never before.
+/// Counts accepted messages, and wakes workers for deliveries and events that are ready, since `now`. Call it after the
+/// commit: a worker that looks before the commit finds nothing.
 pub fn announce(hub: &Hub, all: &[(&NewMessageRow, &Accepted)], now: DateTime<Utc>) {
     let fresh = || all.iter().filter(|(_, accepted)| !accepted.replayed);
     let new = fresh().count();
@@ -21,7 +21,7 @@ pub fn announce(hub: &Hub, all: &[(&NewMessageRow, &Accepted)], now: DateTime<Ut
     hub.wake.notify(ready.chain(events));
 }
 
-/// Counts messages that were answered as they were the first time.
+/// Counts messages that got the answer of a stored one.
 pub fn count_replayed(hub: &Hub, messages: usize) {
     hub.metrics.accepted.with_label_values(&["replayed"]).inc_by(messages as u64);
 }

@@ -1,4 +1,4 @@
-//! Judge: asks for the holders of keys that were taken, and answers by them (`model::idempotency`).
+//! Judge: answers messages whose idempotency key was taken, by the message that holds the key (`model::idempotency`).
 
 use std::collections::HashMap;
 
@@ -13,11 +13,11 @@ use crate::store;
 use crate::store::idempotency::{self, IdempotencyKey};
 use crate::store::message::{InsertedMessage, NewMessageRow};
 
-/// Answers messages that `store::message::insert` was called for, in their order; `inserted` is what it returned. Asks
-/// the database only for the holders of keys that were taken.
+/// Answers the messages given to `store::message::insert`, in their order; `inserted` is what that returned. Queries
+/// the database only for the holders of keys that were taken. A refused message has its error in its own place.
 ///
 /// # Errors
-/// `Error::Unavailable` if the database cannot be reached. A message that is refused has its error in its own place.
+/// `Error::Unavailable` if the database fails; the messages in `inserted` are written if `db` committed.
 pub async fn answers(
     db: impl store::Db<'_>,
     inserts: &[&NewMessageRow],
@@ -40,22 +40,23 @@ pub async fn answers(
     Ok(inserts.iter().map(answer).collect())
 }
 
-/// Answers messages that would be refused if they were new, in their order: with the first answer if they were stored
-/// before. Asked of no others, so that an ordinary message costs no statement more.
+/// Answers messages that have faults, in their order: with the answer of the stored message if they repeat one that was
+/// accepted before, otherwise with the refusal in their own place. Only for messages with faults, so that others cost
+/// no further statement.
 ///
 /// # Errors
-/// `Error::Unavailable` if the database cannot be reached. A message that is refused has its error in its own place.
+/// `Error::Unavailable` if the database fails.
 pub async fn stored_before(
     hub: &Hub,
     db: impl store::Db<'_>,
-    asked: &[(&Partner, &PostedMessage)],
+    refused_if_new: &[(&Partner, &PostedMessage)],
 ) -> Result<Vec<Result<Accepted>>> {
     let keyed = |(partner, posted): &(&Partner, &PostedMessage)| {
         let client_msg_id = posted.message.client_msg_id.clone()?;
         let hash = key_hash(hub, partner.partner_id, &client_msg_id);
         Some(IdempotencyKey { shard: partner.shard, partner_id: partner.partner_id, client_msg_id, hash })
     };
-    let keys: Vec<_> = asked.iter().filter_map(keyed).collect();
+    let keys: Vec<_> = refused_if_new.iter().filter_map(keyed).collect();
     let holders = if keys.is_empty() { Vec::new() } else { idempotency::find_holders(db, &keys).await? };
     let mut holders = holders.into_iter();
     let answer = |(_, posted): &(&Partner, &PostedMessage)| match posted
@@ -67,5 +68,5 @@ pub async fn stored_before(
         Some(holder) => answer_replay(&posted.message, &posted.fingerprint, &holder),
         None => Err(Refusal::from_faults(posted.faults_if_new.clone()).into()),
     };
-    Ok(asked.iter().map(answer).collect())
+    Ok(refused_if_new.iter().map(answer).collect())
 }

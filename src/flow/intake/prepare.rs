@@ -1,4 +1,4 @@
-//! Prepare: a message that was read becomes the rows that are to be written, with what only the hub knows of it.
+//! Prepare: turns a parsed message into rows to write: ids, lanes, attempts, sealed content.
 
 use crate::crypt;
 use crate::error::Result;
@@ -11,8 +11,8 @@ use crate::model::partner::Partner;
 use crate::store;
 use crate::store::message::NewMessageRow;
 
-/// Gives a message of this partner its id, its lanes and its attempts, and seals its content if the partner asks for
-/// that. Counts it to the partner's share of its lanes: each message is prepared once.
+/// Gives a message of this partner its id, lanes and attempts, and seals its content if the partner asks for it. Counts
+/// the message to the partner's share of its lanes, so prepare each message once.
 ///
 /// # Errors
 /// `Error::Internal` if the content cannot be sealed.
@@ -21,7 +21,7 @@ pub fn prepare(hub: &Hub, partner: &Partner, posted: PostedMessage) -> Result<Ne
     let message_id = hub.next_id();
     let detail = store::message::encode_detail(&hub.keyring, message_id, &message.detail, partner.encrypt_content)?;
     let lanes = lanes(hub, partner, &message);
-    // The event of its acceptance gives way as it does.
+    // The event of its acceptance waits in the overflow lane if the message does.
     let overflow = lanes.first().is_some_and(|lane| lane.is_overflow());
     let attempts = |d: &NewDelivery| hub.settings.retry.policy(d.channel, d.has_fallback).max_attempts;
     let max_attempts = message.deliveries.iter().map(|d| d.max_attempts.unwrap_or_else(|| attempts(d))).collect();
@@ -41,12 +41,14 @@ pub fn prepare(hub: &Hub, partner: &Partner, posted: PostedMessage) -> Result<Ne
     })
 }
 
-/// Stands for a `clientMsgId` that was erased. Under a key of the installation: ids are easily guessed.
+/// Hash that replaces a `clientMsgId` when it is erased. Keyed with the installation's pepper, because ids are easy to
+/// guess.
 pub fn key_hash(hub: &Hub, partner_id: Tsid, key: &str) -> [u8; 32] {
     crypt::keyed_hash(&hub.pepper, format!("clientMsgId|{partner_id}|{key}").as_bytes())
 }
 
-/// Where each delivery waits: in its prompt lane while the partner has no more than its fair share there.
+/// The lane of each delivery: the prompt lane while the partner has no more than its fair share there, otherwise the
+/// overflow lane.
 fn lanes(hub: &Hub, partner: &Partner, message: &NewMessage) -> Vec<Lane> {
     let now = hub.clock.now();
     let ready_at = message.scheduled_at.unwrap_or(now).max(now);

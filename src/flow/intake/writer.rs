@@ -1,5 +1,5 @@
-//! Writer: groups commits. Requests that arrive while a commit is under way are written together in the next one; a
-//! lone request waits for no other.
+//! Writer: group commit. Requests that arrive during a commit are written together in the next one; a lone request
+//! waits for no other.
 
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use crate::model::idempotency::Accepted;
 use crate::shutdown::may_die_at;
 use crate::store::message::{self, NewMessageRow};
 
-/// Starts the writers: several (`intake_writers`), so that one group gathers and is written while another's commit
-/// waits for the disk. They end when the process stops and the queue is empty.
+/// Starts the writer tasks: several (`intake_writers`), so that one writes a group while another's commit waits for the
+/// disk. They end when the process stops and the queue is empty.
 pub fn start(hub: &Hub, requests: Requests) {
     let requests = Arc::new(requests);
     for _ in 0..hub.settings.api.intake_writers {
@@ -33,7 +33,7 @@ async fn write_group(hub: &Hub, group: Vec<Request>) {
         Err(Error::Unavailable(why)) => {
             group.into_iter().for_each(|request| request.answer(Err(Error::Unavailable(why.clone()))));
         }
-        // One request must not spoil the others of its group: each is written by itself.
+        // One bad request must not fail its group: each is written by itself.
         Err(_) if group.len() > 1 => {
             for request in group {
                 Box::pin(write_group(hub, vec![request])).await;
@@ -42,7 +42,7 @@ async fn write_group(hub: &Hub, group: Vec<Request>) {
         Err(e) => {
             if matches!(e, Error::Refused(_)) {
                 hub.metrics.rejected_input.inc();
-                tracing::error!(error = %e, "the database refused input that parsing let through");
+                tracing::error!(error = %e, "the database refused a message that the parser accepted");
             }
             if let Some(request) = group.into_iter().next() {
                 request.answer(Err(e));

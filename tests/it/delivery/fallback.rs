@@ -128,7 +128,7 @@ async fn fallback_trigger_follows_its_rule() {
     let waits = app.message(&silent).await["deliveries"][0]["awaitingReceiptUntil"].clone();
     assert!(waits.is_string(), "its receipt is waited for all the same");
     let story = app.get(&format!("/v1/messages/{silent}/timeline")).await.expect(200).text;
-    assert!(story.contains("it arrives twice"), "{story}");
+    assert!(story.contains("gets it twice"), "{story}");
 
     let down = post(&app, kakao(sms)).await;
     let left = leave(&app, &mut ReadMarks::default()).await;

@@ -166,11 +166,11 @@ async fn provider_paused_is_not_called_until_resumed() {
     app.work().await;
     assert_eq!((calls.count(), app.attempts().await), (0, 0));
     let held = app.told(&id, "paused").await;
-    assert!(held.len() == 1 && held[0].contains("waits yet"), "{held:?}");
+    assert!(held.len() == 1 && held[0].contains("still waits"), "{held:?}");
     app.operate("POST", "/v1/providers/vendor/resume").await.expect(200);
     app.work().await;
     assert_eq!(calls.count(), 1);
-    assert!(app.told(&id, "paused").await[0].contains("it waited until"));
+    assert!(app.told(&id, "paused").await[0].contains("the delivery waited until"));
     let deeds =
         "select count(*) from audit where action in ('provider.pause', 'provider.resume') and object = 'vendor'";
     assert_eq!(app.count(deeds).await, 2);

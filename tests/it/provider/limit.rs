@@ -204,14 +204,17 @@ async fn delivery_waiting_for_a_limit_uses_no_attempt() {
     let before = app.attempts().await;
     assert!(before <= 6, "{before} attempts for 5 calls");
     let held = app.told(&last, "limited").await;
-    assert!(held.len() == 1 && held[0].contains("5 in 60 s") && held[0].contains("it waits until"), "{held:?}");
+    assert!(
+        held.len() == 1 && held[0].contains("5 in 60 s") && held[0].contains("the delivery waits until"),
+        "{held:?}"
+    );
     let provider = app.provider("limited").await;
     assert_eq!((&provider["status"], &provider["limit"]["used"]), (&json!("LIMITED"), &json!(5)), "{provider}");
     assert!(app.metrics().await.text.contains("notihub_limit_free{provider=\"limited\"} 0"));
     app.settle_all().await;
     assert_eq!(calls.count(), 6);
     let held = app.told(&last, "limited").await;
-    assert!(held[0].contains("it waited until"), "{held:?}");
+    assert!(held[0].contains("the delivery waited until"), "{held:?}");
     app.done().await;
 }
 

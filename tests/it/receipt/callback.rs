@@ -49,7 +49,7 @@ async fn receipt_delivered_ends_delivered_once() {
     assert_eq!(app.count("select count(*) from receipts").await, 3, "each piece once");
     assert_eq!(app.count("select count(*) from receipts where effect = 'known'").await, 1);
     let story = app.get(&format!("/v1/messages/{id}/timeline")).await.expect(200).text;
-    for part in ["vendor told DELIVERED", "known: it says nothing new", "delivery.delivered"] {
+    for part in ["provider vendor reported DELIVERED", "known already", "delivery.delivered"] {
         assert!(story.contains(part), "{part} in {story}");
     }
     app.done().await;
@@ -311,7 +311,7 @@ async fn receipt_without_our_reference_is_matched_by_the_vendors_id() {
     flow::receipt::apply(&app.hub).await.unwrap();
     assert_eq!(statuses(&app, &id).await, ["DELIVERED"]);
     let story = app.get(&format!("/v1/messages/{id}/timeline")).await.expect(200).text;
-    assert!(story.contains("rcs told DELIVERED"), "{story}");
+    assert!(story.contains("provider rcs reported DELIVERED"), "{story}");
     app.advance(91 * 86_400);
     flow::retain::retain(&app.hub).await.unwrap();
     assert_eq!(app.count("select count(*) from provider_refs").await, 0);

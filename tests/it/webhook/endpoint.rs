@@ -631,7 +631,7 @@ async fn webhooks_are_listed_only_where_asked_for() {
         ours.into_iter().map(|entry| (&entry["attempt"], &entry["detail"])).collect()
     };
     let calls = [
-        (&Value::Null, &json!("is to be told")),
+        (&Value::Null, &json!("the webhook is queued for the endpoint")),
         (&json!(1), &json!("http_500 · oh no")),
         (&json!(2), &json!("HTTP 204")),
     ];
