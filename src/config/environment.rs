@@ -1,24 +1,24 @@
-//! The environment variables that are set. The only place, beside clap, that reads them.
+//! The environment variables that are set. Besides clap, only this file reads them.
 
 use std::ffi::OsString;
 
-/// Whether a variable has a value. An empty one has none.
+/// Whether a variable has a value. An empty value counts as none.
 pub fn is_set(variable: &str) -> bool {
     std::env::var_os(variable).is_some_and(|value| !value.is_empty())
 }
 
-/// The command in the variable `PAGER`, through which long texts go on a terminal; `None` if it is unset or empty.
+/// The command in `PAGER`, which shows long texts on a terminal; `None` if it is unset or empty.
 pub fn pager() -> Option<OsString> {
     std::env::var_os("PAGER").filter(|command| !command.is_empty())
 }
 
-/// The variables that are set and whose names begin as those of settings do. Kubernetes sets some for a service called
+/// Sorted names of the variables that are set and begin with `NOTIHUB_`. Kubernetes sets some for a service called
 /// notihub (`NOTIHUB_SERVICE_HOST`, `NOTIHUB_PORT_8080_TCP`, …); those are left out.
 pub fn variables() -> Vec<String> {
     let ours = |(name, value): (OsString, OsString)| {
         Some(name.to_str()?.to_owned()).filter(|name| name.starts_with("NOTIHUB_") && !value.is_empty())
     };
-    // `vars` would panic where one is not UTF-8.
+    // `vars` would panic on a variable that is not UTF-8.
     let mut names: Vec<String> = std::env::vars_os().filter_map(ours).collect();
     names.push("NOTIHUB_SERVICE_HOST".into());
     let services: Vec<String> =

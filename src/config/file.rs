@@ -1,24 +1,25 @@
-//! The file of settings, `notihub.toml`.
+//! The settings file, `notihub.toml`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::error::{Error, Result};
 
-/// A setting in the file.
+/// A setting in the file, with its values as text.
 #[derive(Debug)]
 pub struct FileSetting {
     pub values: Vec<String>,
     /// File and line, as `notihub.toml line 3`.
     pub at: String,
-    /// The same of each account, where the setting is `provider`.
+    /// For the setting `provider`: the place of each account, by name.
     pub accounts: BTreeMap<String, String>,
 }
 
-/// The file of settings: `--config`, `NOTIHUB_CONFIG`, or `notihub.toml` here. Returns its values by setting name.
+/// Reads the settings file: `named` (the flag --config), the variable `NOTIHUB_CONFIG`, or `notihub.toml` in the
+/// current folder, which may be missing. Returns the settings by name.
 ///
 /// # Errors
-/// `Error::Usage`, which names file, line and what is wrong, but never quotes a value: it may be a secret.
+/// `Error::Usage` with file, line and fault. It never quotes a value, which may be a secret.
 pub fn read_file(named: Option<&std::path::Path>) -> Result<BTreeMap<String, FileSetting>> {
     let env = std::env::var_os("NOTIHUB_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
     let asked = named.map(std::path::Path::to_path_buf).or(env);
@@ -29,14 +30,14 @@ pub fn read_file(named: Option<&std::path::Path>) -> Result<BTreeMap<String, Fil
         Err(e) => return Err(Error::Usage(format!("{} cannot be read: {e}", path.display()))),
     };
     let table: toml::Table = toml::from_str(&text).map_err(|e| {
-        // The library's own text quotes the line, which may hold a secret.
+        // The library's message quotes the line, which may hold a secret.
         let span = e.span().unwrap_or_default();
         let line = text[..span.start].matches('\n').count() + 1;
         let what = match e.message() {
-            "duplicate key" => format!("'{}' stands there twice; a list is name = [\"…\", \"…\"]", &text[span]),
-            message => format!("{message}; a setting is a line as name = \"text\", name = 3 or name = true"),
+            "duplicate key" => format!("'{}' is given twice; write a list as name = [\"…\", \"…\"]", &text[span]),
+            message => format!("{message}; write a setting as name = \"text\", name = 3 or name = true"),
         };
-        Error::Usage(format!("{} is not right in line {line}: {what}", path.display()))
+        Error::Usage(format!("{} has a fault in line {line}: {what}", path.display()))
     })?;
     let written = |(name, value): (String, toml::Value)| {
         let place = |name: &str| format!("{} line {}", path.display(), line_of(&text, name));
@@ -69,7 +70,7 @@ fn file_values(at: &str, name: &str, value: toml::Value) -> Result<Vec<String>> 
                 };
                 let options = options.into_iter().map(plain).collect::<Result<BTreeMap<String, String>>>()?;
                 let json = serde_json::to_string(&options).map_err(|_| wrong())?;
-                // A semicolon separates accounts; in JSON it can be written otherwise.
+                // A semicolon separates accounts; JSON can write it as an escape.
                 Ok(format!("{account}={}", json.replace(';', "\\u003b")))
             };
             accounts.into_iter().map(account).collect()
@@ -84,8 +85,8 @@ fn file_values(at: &str, name: &str, value: toml::Value) -> Result<Vec<String>> 
             Ok(nested.concat())
         }
         toml::Value::Table(_) => Err(Error::Usage(format!(
-            "{at}: there is no table '{name}'; accounts are tables as [provider.NAME], every other setting is a line \
-             before them, as name = \"text\""
+            "{at}: there is no table '{name}'; write accounts as tables [provider.NAME], and every other setting \
+             before them as name = \"text\""
         ))),
         toml::Value::Datetime(_) => {
             Err(Error::Usage(format!("{at}: '{name}' must be a text, a number, true or false, or a list")))

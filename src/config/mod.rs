@@ -1,5 +1,5 @@
 //! Every setting: a flag, an environment variable `NOTIHUB_…`, and a line of the same name in `notihub.toml`, in this
-//! order of precedence. The doc comments are the manual that `--help` prints. The only place that reads the environment.
+//! order of precedence. The doc comments are the manual that `--help` prints. Only this module reads the environment.
 
 mod channels;
 mod database;
@@ -29,6 +29,7 @@ pub use webhooks::Webhooks;
 use crate::error::{Error, Result};
 use crate::limits;
 
+/// All settings of a process.
 #[derive(Debug, Clone, Args)]
 pub struct Settings {
     #[command(flatten)]
@@ -56,7 +57,11 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// For commands that need little more than the database: all else as the environment has it, or by default.
+    /// Settings for a command that takes only database flags: the given ones, and all others from the environment or by
+    /// default.
+    ///
+    /// # Errors
+    /// `Error::Usage` if a variable in the environment has a wrong value.
     pub fn with_database(database: Database) -> Result<Settings> {
         #[derive(clap::Parser)]
         struct Alone {
@@ -64,13 +69,15 @@ impl Settings {
             settings: Settings,
         }
         let alone = <Alone as clap::Parser>::try_parse_from(["notihub"]);
-        let settings =
-            alone.map_err(|e| Error::Usage(format!("the environment's settings are not right: {e}")))?.settings;
+        let settings = alone.map_err(|e| Error::Usage(format!("a setting in the environment is wrong: {e}")))?.settings;
         Ok(Settings { database, ..settings })
     }
 
-    /// Rules between settings: each would lose or double messages quietly, so we refuse to start and name the two that
-    /// disagree.
+    /// Checks rules between settings. Breaking one would silently lose or duplicate messages, so the process does not
+    /// start.
+    ///
+    /// # Errors
+    /// `Error::Usage`, naming the settings that disagree.
     pub fn check(&self) -> Result<()> {
         let t = &self.timing;
         let rule = |holds: bool, text: String| if holds { Ok(()) } else { Err(Error::Usage(text)) };
@@ -85,16 +92,16 @@ impl Settings {
             t.call_budget_ms + t.settle_budget_ms + t.lease_margin_ms + 1000 <= t.lease_ms,
             format!(
                 "lease-ms ({}) must be at least a second more than call-budget-ms + settle-budget-ms + lease-margin-ms \
-                 ({} + {} + {}): else no call can begin in time, or another worker takes a delivery while its call is \
-                 still running",
+                 ({} + {} + {}); otherwise no call can begin in time, or another worker claims a delivery while \
+                 its call still runs",
                 t.lease_ms, t.call_budget_ms, t.settle_budget_ms, t.lease_margin_ms
             ),
         )?;
         rule(
             t.shutdown_grace_ms >= t.call_budget_ms + t.settle_budget_ms,
             format!(
-                "shutdown-grace-ms ({}) must be at least call-budget-ms + settle-budget-ms ({} + {}): else a stopping \
-                 worker leaves calls behind whose outcome nobody knows",
+                "shutdown-grace-ms ({}) must be at least call-budget-ms + settle-budget-ms ({} + {}); otherwise a \
+                 stopping worker abandons calls and their outcomes stay unknown",
                 t.shutdown_grace_ms, t.call_budget_ms, t.settle_budget_ms
             ),
         )?;
@@ -102,8 +109,8 @@ impl Settings {
         rule(
             statement_ms < u128::from(t.call_budget_ms),
             format!(
-                "call-budget-ms ({}) must exceed the statement time-out ({statement_ms} ms): a stuck database must be \
-                 noticed before a lease is lost",
+                "call-budget-ms ({}) must exceed the statement time-out ({statement_ms} ms), so that a stuck \
+                 database is noticed before a lease runs out",
                 t.call_budget_ms
             ),
         )?;
@@ -114,19 +121,19 @@ impl Settings {
         if let Some(name) = &self.alerts.alert_slack {
             rule(
                 self.slack.destinations().contains_key(name),
-                format!("alert-slack names '{name}', which is not among the names in slack-destination"),
+                format!("alert-slack names '{name}', which slack-destination does not define"),
             )?;
         }
         for name in &self.slack.slack_compatible {
             rule(
                 self.slack.names().contains(name),
-                format!("slack-compatible names '{name}', which is not among the names in slack-destination"),
+                format!("slack-compatible names '{name}', which slack-destination does not define"),
             )?;
         }
         if let Some(name) = &self.slack.slack_default {
             rule(
                 self.slack.destinations().contains_key(name),
-                format!("slack-default names '{name}', which is not among the names in slack-destination"),
+                format!("slack-default names '{name}', which slack-destination does not define"),
             )?;
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! The settings as the manual lists them, read from the structs that clap parses.
+//! The settings for the manual, read from the structs that clap parses.
 
 use clap::builder::{ArgAction, Resettable};
 use clap::{Arg, Args as _, Command, FromArgMatches as _};
@@ -8,18 +8,20 @@ use super::Settings;
 /// One setting.
 #[derive(Debug)]
 pub struct Setting {
-    /// The group in which `--help` shows it.
+    /// The heading under which `--help` shows it.
     pub heading: String,
-    /// Its name: `--name`, and the line `name = …` in notihub.toml.
+    /// Its name: the flag `--name`, and the line `name = …` in notihub.toml.
     pub name: String,
+    /// Its environment variable.
     pub variable: String,
-    /// What stands for its value in `--help`; `None` for a switch.
+    /// The placeholder of its value in `--help`; `None` for a switch.
     pub value: Option<String>,
     pub default: Option<String>,
-    /// The words it takes, where there are only some; each with its meaning.
+    /// The words it accepts, if it is limited to some: (word, meaning).
     pub words: Vec<(String, String)>,
     /// An example of its line in notihub.toml.
     pub line: String,
+    /// Its description.
     pub text: String,
 }
 
@@ -29,7 +31,7 @@ pub fn reference() -> Vec<Setting> {
     command.get_arguments().filter_map(setting).collect()
 }
 
-/// The settings as they are when nothing is set; `None` if one has no default, which a test excludes.
+/// The default settings; `None` if one has no default, which a test excludes.
 pub fn defaults() -> Option<Settings> {
     let command = Settings::augment_args(Command::new("notihub").no_binary_name(true));
     let unset = command.mut_args(|arg| arg.env(Resettable::Reset));

@@ -1,4 +1,4 @@
-//! When a delivery is tried again.
+//! Settings of retries.
 
 use std::time::Duration;
 
@@ -7,39 +7,59 @@ use clap::Args;
 use crate::model::channel::{Channel, OnUnknown};
 use crate::model::retry::{EMAIL_SCHEDULE, MAX_UNKNOWN_COPIES, RetryPolicy};
 
+/// Settings of retries.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Retries")]
 pub struct Retry {
-    /// Attempts a delivery has in all, on channels without a schedule of their own.
-    #[arg(long, env = "NOTIHUB_RETRY_MAX_ATTEMPTS", default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(i16).range(1..=100))]
+    /// Attempts of a delivery, on channels without a schedule of their own.
+    #[arg(
+        long,
+        env = "NOTIHUB_RETRY_MAX_ATTEMPTS",
+        default_value_t = 3,
+        value_name = "N",
+        value_parser = clap::value_parser!(i16).range(1..=100)
+    )]
     pub retry_max_attempts: i16,
-    /// Milliseconds the second attempt waits at most; chance spreads it over them, so that what failed together does not come
-    /// back together.
+    /// Longest pause in milliseconds before the second attempt. The real pause is a random part of it, so that
+    /// deliveries that failed together do not come back together.
     #[arg(long, env = "NOTIHUB_RETRY_BACKOFF_DELAY", default_value_t = 1000, value_name = "MS")]
     pub retry_backoff_delay: u64,
-    /// Each further pause is so many times the one before.
+    /// Factor by which each further pause is longer.
     #[arg(long, env = "NOTIHUB_RETRY_MULTIPLIER", default_value_t = 2.0, value_name = "X")]
     pub retry_multiplier: f64,
-    /// Seconds no pause is longer than, whatever a provider asks for.
+    /// Longest pause in seconds, even if a provider asks for a longer one.
     #[arg(long, env = "NOTIHUB_RETRY_CEILING_S", default_value_t = 3600, value_name = "S")]
     pub retry_ceiling_s: u64,
-    /// The pauses between a channel's attempts, one after the other: "EMAIL=5s 1m 30m 2h". It then has one attempt more than
-    /// pauses; "EMAIL=backoff" goes by the settings above. Several channels with commas. E-mail has a schedule of four days
-    /// by default, the others have none; where another channel stands by, none is used. Webhooks keep theirs.
-    #[arg(long = "retry-schedule", env = "NOTIHUB_RETRY_SCHEDULE", value_delimiter = ',', value_name = "CHANNEL=PAUSES", value_parser = retry_schedule)]
+    /// The pauses between a channel's attempts, in order: "EMAIL=5s 1m 30m 2h". The channel then has one attempt more
+    /// than pauses; "EMAIL=backoff" uses the settings above instead. Separate several channels with commas. E-mail has
+    /// a schedule of four days by default, other channels have none; a delivery with a fallback uses no schedule.
+    /// Webhooks keep theirs.
+    #[arg(
+        long = "retry-schedule",
+        env = "NOTIHUB_RETRY_SCHEDULE",
+        value_delimiter = ',',
+        value_name = "CHANNEL=PAUSES",
+        value_parser = retry_schedule
+    )]
     pub retry_schedules: Vec<(Channel, Pauses)>,
-    /// What to do when it is unknown whether a provider took a message: CHANNEL=retry or CHANNEL=hold. Several with
-    /// commas. Paid channels hold by default, the others retry.
-    #[arg(long, env = "NOTIHUB_ON_UNKNOWN", value_delimiter = ',', value_name = "CHANNEL=WHAT", value_parser = on_unknown)]
+    /// After an attempt whose outcome is unknown: CHANNEL=retry or CHANNEL=hold. Separate several with commas. Paid
+    /// channels hold by default, the others retry.
+    #[arg(
+        long,
+        env = "NOTIHUB_ON_UNKNOWN",
+        value_delimiter = ',',
+        value_name = "CHANNEL=WHAT",
+        value_parser = on_unknown
+    )]
     pub on_unknown: Vec<(Channel, OnUnknown)>,
 }
 
-/// The pauses between the attempts of a channel; none: as long as the general settings say.
+/// The pauses between a channel's attempts; empty: those of the general settings.
 pub type Pauses = Vec<Duration>;
 
 impl Retry {
-    /// How a delivery of this channel is tried again. `stands_by`: another channel is asked when its attempts are spent, which
-    /// must not take days.
+    /// The retry policy of a channel's deliveries. `stands_by`: the delivery has a fallback, which is sent when the
+    /// attempts are used up and must not wait for days.
     pub fn policy(&self, channel: Channel, stands_by: bool) -> RetryPolicy<'_> {
         const DAY: Duration = Duration::from_secs(24 * 3600);
         if channel == Channel::Webhook {
@@ -66,7 +86,7 @@ impl Retry {
         }
     }
 
-    /// What the settings say of a channel, if anything.
+    /// What the settings say about unknown outcomes on this channel; `None`: nothing.
     pub fn on_unknown(&self, channel: Channel) -> Option<OnUnknown> {
         self.on_unknown.iter().rev().find(|(c, _)| *c == channel).map(|(_, what)| *what)
     }
@@ -77,7 +97,9 @@ fn retry_schedule(text: &str) -> Result<(Channel, Pauses), String> {
     let (channel, pauses) = text.split_once('=').ok_or(form)?;
     let channel: Channel = channel.trim().parse()?;
     if channel == Channel::Webhook {
-        return Err("webhooks keep their schedule: partners are told of it".to_owned());
+        return Err(
+            "the schedule of webhooks cannot be changed, because partners rely on the documented one".to_owned()
+        );
     }
     if pauses.trim() == "backoff" {
         return Ok((channel, Vec::new()));
@@ -86,9 +108,9 @@ fn retry_schedule(text: &str) -> Result<(Channel, Pauses), String> {
     if pauses.is_empty() || pauses.len() > 99 { Err(form.to_owned()) } else { Ok((channel, pauses)) }
 }
 
-/// "90s", "5m", "2h", "1d"; a week at most.
+/// Parses "90s", "5m", "2h" or "1d", from one second to a week.
 fn pause(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("'{text}' is no pause: write a number with s, m, h or d, from 1s to 7d");
+    let wrong = || format!("'{text}' is not a pause; write a number with s, m, h or d, from 1s to 7d");
     let unit = text.chars().next_back().ok_or_else(wrong)?;
     let seconds = match unit {
         's' => 1,
@@ -111,9 +133,9 @@ fn on_unknown(text: &str) -> Result<(Channel, OnUnknown), String> {
 mod tests {
     use super::*;
 
-    /// Fault E3: later belongs to the channel, and an operator may say what it is.
+    /// Fault E3: the pauses belong to the channel, and an operator may set them.
     #[test]
-    fn a_channels_schedule_is_read_and_used() {
+    fn channel_schedule_is_parsed_and_used() {
         use clap::Parser as _;
         #[derive(clap::Parser)]
         struct Flags {

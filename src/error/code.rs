@@ -1,4 +1,4 @@
-//! The codes that head every answer.
+//! The response codes of seed 000, in every answer of the API.
 
 /// The seed's closed list of codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,10 +23,10 @@ pub const CODES: [(Code, &str, &str); 12] = [
     (Code::E001, "E001", "parameter error"),
     (Code::E002, "E002", "authentication failed, or not permitted"),
     (Code::E003, "E003", "the partner's request limit is exceeded"),
-    (Code::E004, "E004", "the same clientMsgId or Idempotency-Key with a different request"),
+    (Code::E004, "E004", "the same clientMsgId or Idempotency-Key was used for a different request"),
     (Code::E005, "E005", "unknown message type or channel"),
-    (Code::E006, "E006", "too long for its type"),
-    (Code::E007, "E007", "no such partner"),
+    (Code::E006, "E006", "a text is too long for its type"),
+    (Code::E007, "E007", "the partner does not exist"),
     (Code::E008, "E008", "the partner is inactive"),
     (Code::E100, "E100", "system error"),
     (Code::E101, "E101", "the queue is not available"),
@@ -34,8 +34,9 @@ pub const CODES: [(Code, &str, &str); 12] = [
 ];
 
 impl Code {
+    /// How the code is written, such as `E001`.
     pub fn as_str(self) -> &'static str {
-        // The test below holds that every code is in its place.
+        // A test checks that every code is at its index.
         CODES[self as usize].1
     }
 }
@@ -50,10 +51,10 @@ impl PartialOrd for Code {
 mod tests {
     use super::*;
 
-    /// S0-64, S0-65, S0-66, S0-67, S0-68, S0-69, S0-70, S0-71, S0-72, S0-73, S0-74, S0-75: the seed's codes, each in its
-    /// place and written as there.
+    /// S0-64, S0-65, S0-66, S0-67, S0-68, S0-69, S0-70, S0-71, S0-72, S0-73, S0-74, S0-75: the seed's codes, each in
+    /// its place and written as there.
     #[test]
-    fn codes_are_the_seeds() {
+    fn codes_equal_the_seed_list() {
         let words = CODES.map(|row| row.1);
         let seed = "0000 E001 E002 E003 E004 E005 E006 E007 E008 E100 E101 E102";
         assert_eq!(words.join(" "), seed);

@@ -1,5 +1,5 @@
-//! What can go wrong, told once. Each door renders it for its own audience: `http::problem` as problem+json, `main` as
-//! a sentence for a person, the worker as a log line.
+//! The errors of the hub. Each interface renders them for its readers: `http::problem` as problem+json, `main` as a
+//! sentence, the worker as a log line.
 
 mod code;
 mod delivery_reasons;
@@ -13,36 +13,38 @@ pub use reasons::{REASONS, Reason};
 pub use refusal::{Fault, Refusal, excerpt};
 pub use unavailable::{Unavailable, UnavailableKind};
 
+/// `std::result::Result` with this crate's error.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// Why an operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The caller's doing. Nothing was written.
+    /// The request is wrong. Nothing was written.
     #[error("{0}")]
     Refused(Refusal),
-    /// It does not exist, or belongs to another partner: the two are told alike.
+    /// It does not exist or belongs to another partner; callers cannot tell which.
     #[error("not found")]
     NotFound,
-    /// The database cannot be reached or did not answer in time. The outcome of a write is then unknown to the caller,
-    /// who repeats it with the same `clientMsgId`.
+    /// The database cannot be reached or did not answer in time. The outcome of a write is then unknown; repeat it with
+    /// the same `clientMsgId`.
     #[error("database not available: {0}")]
     Unavailable(Unavailable),
-    /// This process is stopping, or holds as much work as it may: come back soon.
+    /// This process is stopping, or has as much work as it may hold: repeat soon.
     #[error("{0}")]
     Busy(&'static str),
-    /// More requests than the caller may make. Nothing was written.
+    /// The caller is over its request limit. Nothing was written.
     #[error("{detail}")]
     Limited { reason: &'static str, detail: String, retry_after_s: u32 },
-    /// A setting or the call itself is wrong, whatever the surroundings: a sentence with its remedy. Exit code 2.
+    /// A setting or a command line is wrong: a sentence with the remedy. Exit code 2.
     #[error("{0}")]
     Usage(String),
-    /// The surroundings (database, files, ports) do not allow to start: a sentence with its remedy.
+    /// The environment (database, files, ports) does not allow a start: a sentence with the remedy.
     #[error("{0}")]
     Setup(String),
-    /// What a hub answered to one of our own commands: a sentence, and the problem as it came.
+    /// A hub's error answer to one of our own commands: a sentence, and the problem document as received.
     #[error("{message}")]
     Answered { message: String, problem: serde_json::Value },
-    /// Ours. Logged in full, told without detail.
+    /// A bug or failure of the hub. Logged in full, shown to callers without detail.
     #[error("{0}")]
     Internal(String),
 }

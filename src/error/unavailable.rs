@@ -1,19 +1,20 @@
-//! Why the database did not do what it was asked.
+//! Why the database did not execute a statement.
 
 /// The cause of an `Error::Unavailable`.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{why}")]
 pub struct Unavailable {
     pub kind: UnavailableKind,
-    /// In words, for the log.
+    /// The cause in words, for the log.
     pub why: String,
 }
 
+/// The kind of the cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnavailableKind {
-    /// Another transaction holds a row for longer than a statement waits for it. Other rows can be had.
+    /// Another transaction held a row lock longer than the statement waits. Other rows are available.
     Locked,
-    /// Anything else: no connection, no session that will do, a statement or transaction cut off.
+    /// Any other cause: no connection, no suitable session, a statement or transaction cut off.
     Other,
 }
 

@@ -1,26 +1,26 @@
-//! What operators are told of: causes, and the words for them. Each is told once when it comes and once when it is over.
+//! Alerts to operators: their causes and texts. Each alert is sent once when it begins and once when it is over.
 
 use std::fmt;
 use std::time::Duration;
 
 use super::channel::Channel;
 
-/// Something that a person should know of.
+/// The cause of an alert.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum AlertCause {
-    /// A provider does not work: its breaker is open (S1-43).
+    /// A provider is failing: its breaker is open (S1-43).
     Outage { provider: String },
-    /// A provider will not serve us until somebody does something there: our credentials, or our balance (S1-48).
+    /// A provider refuses our credentials, or our balance is used up: a person must correct the account (S1-48).
     Refused { provider: String },
-    /// As much of a provider's limit is used as is worth knowing (S1-44).
+    /// A provider's rate limit is nearly used up (S1-44).
     Limit { provider: String },
-    /// Messages go out over another channel than they were meant for (S1-45).
+    /// Messages are sent over a fallback channel (S1-45).
     Fallback { from: Channel, to: Channel },
-    /// A provider tells of messages that nobody here knows.
+    /// A provider sends receipts for messages that are not in the database.
     Unmatched { provider: String },
 }
 
-/// The kinds of causes, and for how long one must not have been seen to be over.
+/// The kinds of causes, each with the time without a new occurrence after which the alert is over.
 pub const ALERT_KINDS: [(&str, Duration); 5] = [
     ("outage", Duration::from_secs(30)),
     ("refused", Duration::from_secs(30)),
@@ -29,7 +29,7 @@ pub const ALERT_KINDS: [(&str, Duration); 5] = [
     ("unmatched", Duration::from_secs(120)),
 ];
 
-/// The key under which it is open once.
+/// The key of an open alert: at most one is open for each key.
 impl fmt::Display for AlertCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -43,7 +43,7 @@ impl fmt::Display for AlertCause {
 }
 
 impl AlertCause {
-    /// From its key.
+    /// Parses the key that `Display` writes; `None` for any other text.
     pub fn parse(key: &str) -> Option<AlertCause> {
         let (kind, rest) = key.split_once(':')?;
         let provider = rest.to_owned();
@@ -60,38 +60,38 @@ impl AlertCause {
         })
     }
 
-    /// In a line.
+    /// The title, one line.
     pub fn title(&self) -> String {
         match self {
             AlertCause::Outage { provider } => format!("Provider {provider} is down"),
-            AlertCause::Refused { provider } => format!("Provider {provider} refuses us"),
+            AlertCause::Refused { provider } => format!("Provider {provider} refuses our account"),
             AlertCause::Limit { provider } => format!("Provider {provider} is near its limit"),
             AlertCause::Fallback { from, to } => format!("{from} falls back to {to}"),
-            AlertCause::Unmatched { provider } => format!("Provider {provider} tells of messages nobody knows"),
+            AlertCause::Unmatched { provider } => format!("Provider {provider} sends receipts for unknown messages"),
         }
     }
 
-    /// What it means, and what to do.
+    /// What the alert means and what the operator can do.
     pub fn remedy(&self) -> &'static str {
         match self {
             AlertCause::Outage { .. } => {
-                "It is not asked while this lasts, but for a probe now and then. Messages wait, or go by another provider or \
-                 channel where there is one. Nothing is lost. `notihub provider list` shows how it stands."
+                "It is not called until it works again, except for occasional probes. Messages wait, or use another \
+                 provider or channel if there is one. No message is lost. `notihub provider list` shows its state."
             }
             AlertCause::Refused { .. } => {
-                "Nothing will be taken until somebody corrects our key, or our balance, there. Messages wait, none is lost. \
-                 `notihub provider list` shows how it stands; it is probed now and then, so nothing has to be done here."
+                "Correct our key or our balance at the provider. Until then messages wait; none is lost. The provider \
+                 is probed from time to time, so nothing has to be done here. `notihub provider list` shows its state."
             }
             AlertCause::Limit { .. } => {
-                "What exceeds the limit waits its turn. If that is too slow: a higher limit at the provider, a second account, \
-                 or fewer messages."
+                "Messages over the limit wait. If that is too slow, get a higher limit at the provider, add a second \
+                 account, or send fewer messages."
             }
             AlertCause::Fallback { .. } => {
-                "This may cost more. `notihub status MESSAGE` tells of any message why it went the other way."
+                "This may cost more. `notihub status MESSAGE` shows why a message used its fallback."
             }
             AlertCause::Unmatched { .. } => {
-                "Does another installation send under the same account, or was the database restored? They are kept and tried \
-                 again."
+                "Check whether another installation uses the same account, or the database was restored. The receipts \
+                 are kept and matched again."
             }
         }
     }
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cause_is_found_again_by_its_key() {
+    fn alert_cause_parses_from_its_key() {
         let provider = || "nhn.main".to_owned();
         for cause in [
             AlertCause::Outage { provider: provider() },

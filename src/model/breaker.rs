@@ -1,5 +1,5 @@
-//! Circuit breakers: a provider in trouble is left alone for a while, then asked by one probe at a time, then by few at once.
-//! What one process sees opens it for all. A recipient's fault never does.
+//! Circuit breakers. A failing provider is not called for a while, then probed with one call at a time, then called
+//! with slowly rising concurrency. What one process sees opens the breaker for all. A recipient's fault never opens it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,6 +10,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::delivery::Outcome;
 use super::retry::{ErrorClass, HealthImpact};
 
+/// The state of a breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum BreakerState {
     #[default]
@@ -19,6 +20,7 @@ pub enum BreakerState {
 }
 
 impl BreakerState {
+    /// The stable word in the database and the API: `CLOSED`, `OPEN` or `HALF_OPEN`.
     pub fn as_str(self) -> &'static str {
         match self {
             BreakerState::Closed => "CLOSED",
@@ -39,71 +41,74 @@ impl FromStr for BreakerState {
 
     fn from_str(text: &str) -> Result<BreakerState, String> {
         let all = [BreakerState::Closed, BreakerState::Open, BreakerState::HalfOpen];
-        all.into_iter().find(|b| b.as_str() == text).ok_or_else(|| format!("'{text}' is no state of a breaker"))
+        all.into_iter().find(|b| b.as_str() == text).ok_or_else(|| format!("'{text}' is not a breaker state"))
     }
 }
 
-/// What all processes know of a provider.
+/// The state of a provider that all processes share: whether an operator paused it, and its breaker. Stored in one row
+/// and replaced by compare-and-set on `changed_at`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SharedProviderState {
     pub paused_at: Option<DateTime<Utc>>,
     pub paused_by: Option<String>,
     pub breaker: BreakerState,
-    /// Why it opened, when it was closed last: a class of errors, or the code of an unknown outcome. What probes say since
-    /// does not change it: one trouble is told once.
+    /// The error class, or the code of an unknown outcome, that opened the closed breaker. Results of later probes do
+    /// not change it, so one outage gives one alert.
     pub reason: Option<String>,
     pub opened_at: Option<DateTime<Utc>>,
-    /// When it may be probed.
+    /// Earliest time of the next probe.
     pub open_until: Option<DateTime<Utc>>,
-    /// How often it opened since it was closed for good.
+    /// Openings since the last quiet time (`FORGET_OPENINGS_AFTER`).
     pub openings: i32,
-    /// Good probes since it is half-open.
+    /// Successful probes since it became half-open.
     pub good_probes: i16,
-    /// Until when the answer of the probe under way is waited for.
+    /// The running probe's answer is awaited until this time.
     pub probe_until: Option<DateTime<Utc>>,
-    /// No two states of a provider have the same: who writes one says which it saw.
+    /// Version of this state: strictly increasing for each provider. A writer names the one it read.
     pub changed_at: DateTime<Utc>,
 }
 
-/// What an answer says of the provider.
+/// What an answer says about the provider's health.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It works, be it that it said no.
+    /// The provider works, even if it rejected the message.
     Healthy,
-    /// It is in trouble.
+    /// The provider fails; the reason is an error class or the code of an unknown outcome.
     Failing(&'static str),
-    /// It will not serve us.
+    /// The provider refuses our account; the reason is an error class.
     Refusing(&'static str),
+    /// The answer says nothing about the provider.
     NoEvidence,
 }
 
-/// Open for so long the first time …
+/// Time open after the first opening …
 const FIRST_OPEN: Duration = Duration::from_secs(5);
-/// … or, where a person has to do something, for so long; twice as long each further time …
+/// … or, if a person must correct the account, this long; doubled with each further opening …
 const FIRST_OPEN_REFUSED: Duration = Duration::from_secs(30);
-/// … and no longer than this.
+/// … up to this.
 const MAX_OPEN: Duration = Duration::from_secs(300);
-/// No probe is put off for longer, nor waited for.
+/// No real probe time is further ahead than this.
 const MAX_AHEAD: TimeDelta = TimeDelta::minutes(15);
-/// Closed for so long, what was before is forgotten.
+/// A breaker closed for this long forgets its earlier openings.
 const FORGET_OPENINGS_AFTER: TimeDelta = TimeDelta::minutes(10);
-/// So many good probes, one after the other, close it.
+/// Successful probes in a row that close the breaker.
 pub const PROBES_TO_CLOSE: i16 = 3;
-/// Calls at once with which it is no longer told apart from one that never failed.
+/// Concurrency at which the ramp after a recovery ends.
 const RAMP_END: usize = 256;
 
-/// Seconds that are looked at.
+/// Length of the window in seconds.
 const WINDOW_SECONDS: i64 = 10;
-/// So many in a row with nothing good open it, …
+/// This many failures in a row without a success in the window open the breaker …
 const FAILURES_IN_A_ROW: u32 = 5;
-/// … and half of so many.
+/// … and so does a failure rate of one half among at least this many answers.
 const MIN_SAMPLE: u32 = 20;
 
-/// What one answer says, or the answers to what went out in one request: one good among them is enough.
+/// What the answer to one request says about the provider. `outcomes`: one for each message of the request; a single
+/// success among them proves that the provider works.
 pub fn verdict(outcomes: &[Outcome]) -> Verdict {
     let of = |outcome: &Outcome| match outcome {
         Outcome::Accepted { .. } => Verdict::Healthy,
-        // It says that it lives, but not that it takes anything.
+        // Throttling proves that the provider is up, not that it accepts messages.
         Outcome::Rejected { class: ErrorClass::Throttled, .. } => Verdict::NoEvidence,
         Outcome::Rejected { class, .. } => match class.rule().health_impact {
             HealthImpact::NoImpact => Verdict::Healthy,
@@ -112,7 +117,7 @@ pub fn verdict(outcomes: &[Outcome]) -> Verdict {
         },
         Outcome::Unknown { code, .. } => match *code {
             "no_answer" | "answer_cut" | "answer_unreadable" | "http_5xx" => Verdict::Failing(code),
-            // Ours, or of one message alone.
+            // Our own failure, or one that concerns a single message.
             _ => Verdict::NoEvidence,
         },
         Outcome::Released | Outcome::Postponed | Outcome::Deferred { .. } | Outcome::Expired | Outcome::Canceled => {
@@ -150,7 +155,8 @@ impl SharedProviderState {
         now.max(self.changed_at + TimeDelta::microseconds(1))
     }
 
-    /// Opens it. `jitter` in 0..1, so that what failed together does not come back together.
+    /// The state with the breaker opened. `refused`: the provider refuses our account, so it stays open longer.
+    /// `jitter` in 0..1 spreads the openings of several providers or processes.
     pub fn with_breaker_opened(
         &self,
         reason: &str,
@@ -177,18 +183,19 @@ impl SharedProviderState {
         }
     }
 
-    /// When a probe may be made; None: nothing has to be probed.
+    /// When the next probe may be made; `None` if the breaker is closed.
     pub fn next_probe_at(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let at = match self.breaker {
             BreakerState::Closed => return None,
             BreakerState::Open => self.open_until.unwrap_or(self.changed_at),
             BreakerState::HalfOpen => self.probe_until.unwrap_or(DateTime::UNIX_EPOCH),
         };
-        // Nothing is ever so far ahead but what a clock wrote that was set back since.
+        // A time this far ahead was written by a clock that was set back since.
         Some(if at > now + MAX_AHEAD { now } else { at })
     }
 
-    /// With a probe under way, of which nobody waits for longer than `lasting`: what is lost holds up nobody for ever.
+    /// The state with a probe begun, or `None` if no probe is due. The probe's answer is awaited for `lasting`; after
+    /// that another probe may begin, so a lost one blocks nothing.
     pub fn with_probe_begun(&self, now: DateTime<Utc>, lasting: Duration) -> Option<SharedProviderState> {
         self.next_probe_at(now).filter(|at| *at <= now)?;
         let probe_until = Some(now + lasting);
@@ -200,7 +207,7 @@ impl SharedProviderState {
         })
     }
 
-    /// After a probe that was good, or said nothing.
+    /// The state after a probe's answer. `good`: the provider works; false: the answer says nothing about it.
     pub fn with_probe_answered(&self, good: bool, now: DateTime<Utc>) -> SharedProviderState {
         let probes = self.good_probes + i16::from(good);
         let changed_at = self.changed(now);
@@ -211,10 +218,11 @@ impl SharedProviderState {
         SharedProviderState { breaker, good_probes: 0, probe_until: None, open_until: None, changed_at, ..self.clone() }
     }
 
+    /// The state with the provider paused by this operator, or resumed (`None`).
     pub fn with_pause(&self, by: Option<&str>, now: DateTime<Utc>) -> SharedProviderState {
         let (paused_at, paused_by) = (by.map(|_| now), by.map(str::to_owned));
         let mut state = SharedProviderState { paused_at, paused_by, changed_at: self.changed(now), ..self.clone() };
-        // Who says that it may be asked again has seen to it: it is probed now, and soon again.
+        // An operator who resumes a provider has corrected it: it is probed at once, and soon again.
         if by.is_none() && self.breaker == BreakerState::Open {
             (state.open_until, state.openings) = (Some(now), 1);
         }
@@ -222,21 +230,22 @@ impl SharedProviderState {
     }
 }
 
-/// Calls at once while a provider recovers: one, and one more for each that was good, which is twice as many each time
-/// round. None: it has recovered.
+/// The concurrency after a successful call to a recovering provider; `None` once the ramp has ended. Each call raises
+/// it by one, so it doubles with every round of calls.
 pub fn next_concurrency(at_once: usize) -> Option<usize> {
     (at_once < RAMP_END).then_some(at_once + 1)
 }
 
-/// What one process saw of a provider of late.
+/// The outcomes of a provider's calls in the last `WINDOW_SECONDS`, as one process saw them.
 #[derive(Debug, Default)]
 pub struct OutcomeWindow {
-    /// Second, good, bad.
+    /// (Second since 1970, successes, failures).
     seconds: Vec<(i64, u32, u32)>,
     in_a_row: u32,
 }
 
 impl OutcomeWindow {
+    /// Adds the outcomes of one second. `second`: Unix seconds.
     pub fn record(&mut self, second: i64, good: u32, bad: u32) {
         self.seconds.retain(|s| s.0 > second - WINDOW_SECONDS);
         match self.seconds.iter_mut().find(|s| s.0 == second) {
@@ -246,7 +255,7 @@ impl OutcomeWindow {
         self.in_a_row = if good > 0 { bad } else { self.in_a_row.saturating_add(bad) };
     }
 
-    /// Whether that is enough. One that recovers has less credit.
+    /// Whether these outcomes open the breaker. For a recovering provider two failures in a row are enough.
     pub fn should_open(&self, second: i64, recovering: bool) -> bool {
         let late = self.seconds.iter().filter(|s| s.0 > second - WINDOW_SECONDS);
         let (good, bad) = late.fold((0u32, 0u32), |(good, bad), s| (good.saturating_add(s.1), bad.saturating_add(s.2)));
@@ -256,6 +265,7 @@ impl OutcomeWindow {
             || (all >= MIN_SAMPLE && bad >= all - bad)
     }
 
+    /// Forgets all outcomes.
     pub fn clear(&mut self) {
         *self = OutcomeWindow::default();
     }
@@ -309,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn few_failures_and_recipients_faults_open_nothing() {
+    fn few_failures_and_recipient_faults_do_not_open_a_breaker() {
         let mut window = OutcomeWindow::default();
         window.record(1, 0, 4);
         assert!(!window.should_open(1, false));

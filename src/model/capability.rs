@@ -1,4 +1,5 @@
-//! What a provider can do, and on which terms it is used: data, so that the rest of the hub asks a table and not a vendor.
+//! What a provider can do and on which terms it is used, as data, so that no code outside an adapter depends on a
+//! vendor.
 
 use std::time::Duration;
 
@@ -10,20 +11,21 @@ use super::retry::Profile;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capability {
     pub channel: Channel,
-    /// The longest body it takes, in the unit of the channel's limit, where that is less than the channel's.
+    /// The longest body it accepts, in the unit of the channel's limit, if shorter than the channel's.
     pub body: Option<usize>,
     pub batch: Batch,
     /// What to do when the outcome of a call is unknown.
     pub on_unknown: OnUnknown,
-    /// How long after it took something a receipt comes, if one comes at all: after that nobody knows what became of it.
-    /// None: its answer is its last word.
+    /// Time after acceptance within which a receipt comes, if one comes at all. `None`: the provider sends no receipts,
+    /// so its answer is final.
     pub receipt_within: Option<Duration>,
-    /// All that it tells later names the attempt as we did; else by its own id alone, which is kept for that.
+    /// Whether its receipts repeat our attempt reference. False: they carry the provider's own id alone, which is then
+    /// stored.
     pub repeats_reference: bool,
 }
 
 impl Capability {
-    /// One at a time, with the answer as the last word.
+    /// One message at a time, no receipts, the channel's own behaviour after unknown outcomes.
     pub fn of(channel: Channel) -> Capability {
         Capability {
             channel,
@@ -36,22 +38,23 @@ impl Capability {
     }
 }
 
-/// What may go in one request.
+/// How many messages one request may carry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Batch {
+    /// One message.
     One,
-    /// So many recipients of the same content.
+    /// Up to this many recipients of the same content.
     SameContent(usize),
-    /// So many, whatever they say.
+    /// Up to this many messages with any content.
     Any(usize),
 }
 
-/// On which terms a provider is used here.
+/// The operator's settings for a provider account.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Terms {
-    /// Its share of a channel's traffic beside other providers' of that channel; 0: only when no other can.
+    /// Its share of the channel's traffic relative to other accounts; 0: only if no other account can be used.
     pub weight: u32,
-    /// What it may be asked in a time, by all processes together.
+    /// Its rate limit, for all processes together.
     pub limit: Option<RateLimit>,
     pub profile: Option<Profile>,
 }

@@ -1,4 +1,4 @@
-//! A channel is how a delivery reaches its recipient.
+//! Channels: how a delivery reaches its recipient.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,6 +6,7 @@ use std::str::FromStr;
 use super::cp949;
 use crate::limits;
 
+/// A way to reach a recipient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Channel {
     Email,
@@ -22,7 +23,7 @@ pub enum Channel {
     Webhook,
 }
 
-/// In the order of their numbers: a channel's index here is part of its lanes' numbers, so append only.
+/// Every channel. The index is part of lane numbers stored in the database, so append only.
 pub const CHANNELS: [Channel; 12] = [
     Channel::Email,
     Channel::Slack,
@@ -39,6 +40,7 @@ pub const CHANNELS: [Channel; 12] = [
 ];
 
 impl Channel {
+    /// The stable word in the database and the API, such as `EMAIL`.
     pub fn as_str(self) -> &'static str {
         match self {
             Channel::Email => "EMAIL",
@@ -56,7 +58,8 @@ impl Channel {
         }
     }
 
-    /// The most that a body may hold: the seed's figures (S0-16 to S0-22), and Slack's own. The provider may take less.
+    /// The longest body of this channel: the seed's figures (S0-16 to S0-22), and Slack's own. `None`: no limit of the
+    /// channel. A provider may accept less.
     pub const fn body_limit(self) -> Option<LengthLimit> {
         let (max, measure) = match self {
             Channel::Sms => (90, Measure::Cp949Bytes),
@@ -71,7 +74,7 @@ impl Channel {
         Some(LengthLimit { max, measure })
     }
 
-    /// Who is meant by `to`.
+    /// The kind of address that `to` holds.
     pub fn addressed_by(self) -> AddressKind {
         match self {
             Channel::Email => AddressKind::Mailbox,
@@ -87,12 +90,11 @@ impl Channel {
         }
     }
 
-    /// What to do when we asked a provider of this channel and cannot know whether it took the message. A provider's
-    /// settings may be stricter.
+    /// What to do after an attempt of unknown outcome on this channel. A provider's settings may be stricter.
     pub fn on_unknown(self) -> OnUnknown {
         match self {
             Channel::Email | Channel::Slack | Channel::Push | Channel::Inapp | Channel::Webhook => OnUnknown::Retry,
-            // Paid, or read by a person as a code: a second copy costs money or trust.
+            // Paid, or read as a code: a second copy costs money or trust.
             Channel::Sms
             | Channel::Lms
             | Channel::Mms
@@ -104,20 +106,20 @@ impl Channel {
     }
 
     /// Whether its deliveries go to servers that partners chose, not to a provider that an operator chose. They have
-    /// connections, claiming loops and settlers of their own, and open no breaker: a stranger's server that is slow or
-    /// broken holds up no other channel.
+    /// their own connections, claim loops and settlers and open no breaker, so a partner's slow or broken server delays
+    /// no other channel.
     pub fn calls_partner_servers(self) -> bool {
         self == Channel::Webhook
     }
 
-    /// Whether a delivery over this channel counts towards its message's overall status, and has events. Those that carry
-    /// events do not.
+    /// Whether a delivery over this channel counts towards its message's overall status and has events. Webhook
+    /// deliveries, which carry the events, do not.
     pub fn counts_towards_message(self) -> bool {
         self != Channel::Webhook
     }
 }
 
-/// The seven types of seed 000: texts to people's phones and messengers.
+/// The seven message types of seed 000: texts to phones and messengers.
 pub const TEXT_CHANNELS: [Channel; 7] = [
     Channel::Sms,
     Channel::Lms,
@@ -128,46 +130,52 @@ pub const TEXT_CHANNELS: [Channel; 7] = [
     Channel::Rcs,
 ];
 
+/// The kind of address that a channel takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AddressKind {
+    /// An e-mail address.
     Mailbox,
     /// The name of a configured destination.
     Destination,
+    /// A phone number in E.164.
     Phone,
-    /// What a messenger calls its user towards one business: opaque.
+    /// A messenger's id of its user towards one business: opaque.
     UserKey,
-    /// Nothing serves the channel yet, or nothing that is posted goes over it.
+    /// No message can be posted over the channel: no adapter exists, or it carries events only.
     Unserved,
 }
 
-/// An address by which two recipients of a channel are told apart. A mailbox is one in whatever letters it is written.
+/// The form of an address by which two recipients of a channel are compared. E-mail addresses ignore case.
 pub fn canonical_address(channel: Channel, to: &str) -> String {
     if channel.addressed_by() == AddressKind::Mailbox { canonical_mailbox(to) } else { to.to_owned() }
 }
 
-/// An e-mail address to compare. RFC 5321 2.4: domains are the same in any letters. Local parts may be different by it, but
-/// no server that serves people tells them apart.
+/// The form of an e-mail address for comparison: lower case. By RFC 5321 2.4 domains ignore case and local parts may be
+/// case sensitive, but no mail server for people treats them so.
 pub fn canonical_mailbox(mailbox: &str) -> String {
     mailbox.to_ascii_lowercase()
 }
 
-/// How long a text may be.
+/// A length limit of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LengthLimit {
     pub max: usize,
     pub measure: Measure,
 }
 
-/// What is counted.
+/// The unit in which a text is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Measure {
     Cp949Bytes,
-    /// Code points of Unicode: what a person sees as one emoji may be several.
+    /// Unicode code points: one visible emoji may be several.
     Characters,
 }
 
 impl Measure {
-    /// The length of a text, or the characters that cannot be sent at all.
+    /// The length of a text in this unit.
+    ///
+    /// # Errors
+    /// The characters that the encoding does not have, each once.
     pub fn length_of(self, text: &str) -> Result<usize, Vec<char>> {
         match self {
             Measure::Cp949Bytes => cp949::length(text),
@@ -175,6 +183,7 @@ impl Measure {
         }
     }
 
+    /// The unit's name for messages to people.
     pub fn unit(self) -> &'static str {
         match self {
             Measure::Cp949Bytes => "bytes",
@@ -183,14 +192,14 @@ impl Measure {
     }
 }
 
-/// From the least careful to the most.
+/// What to do after an attempt of unknown outcome, from the least careful to the most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum OnUnknown {
-    /// Try again: a second copy does no harm.
+    /// Retry: a second copy does no harm.
     Retry,
-    /// Ask the provider whether it has it, and try again only if it says no.
+    /// Ask the provider first and retry only if it does not have the message.
     Lookup,
-    /// Do not send twice: UNDETERMINED until a receipt says more.
+    /// Do not send twice: the delivery ends UNDETERMINED until a receipt proves more.
     Hold,
 }
 

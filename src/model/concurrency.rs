@@ -1,6 +1,6 @@
-//! Gates: how many webhooks may be on their way at once, to one endpoint and to one partner's, from this process. An
-//! endpoint that answers fast is called more at once, one that is slow less, so that a tarpit holds few calls and nobody
-//! else waits for it. Who finds a gate full is told when to come back.
+//! Limits how many webhook calls run at once to one endpoint, and to all endpoints of one partner, from this process.
+//! The limit of an endpoint rises by one with each fast answer and is halved by a slow or missing one, so a tarpit
+//! holds few calls and delays no other endpoint. A call over the limit learns when to come back.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,21 +9,22 @@ use chrono::{DateTime, Utc};
 
 use crate::id::Tsid;
 
-/// Calls at once to an endpoint nobody knows yet.
+/// Limit of an endpoint that was not called yet.
 const INITIAL_LIMIT: usize = 16;
 const MAX_PER_ENDPOINT: usize = 64;
-/// To all endpoints of a partner.
+/// Limit of all endpoints of a partner together.
 const MAX_PER_PARTNER: usize = 128;
-/// An answer that takes longer is slow.
+/// An answer that takes at least this long is slow.
 const SLOW: Duration = Duration::from_secs(10);
-/// Nobody is told to stay away for longer: an endpoint may recover meanwhile. Not much shorter, either: each who comes in
-/// vain costs a claim.
+/// Longest wait: an endpoint may recover meanwhile. Not much shorter either, because each call that comes in vain costs
+/// a claim.
 const MAX_WAIT: Duration = Duration::from_secs(300);
-/// Calls that follow each other, released at once.
+/// Most calls in sequence that are released at once.
 const MAX_IN_A_ROW: i64 = 32;
-/// Gates without a call are forgotten when there are more.
+/// Above this many endpoints, those without a running call are forgotten.
 const REMEMBERED: usize = 4_096;
 
+/// The running calls and limits of every endpoint, in this process.
 #[derive(Debug, Default)]
 pub struct EndpointConcurrency {
     by_endpoint: HashMap<Tsid, EndpointGate>,
@@ -34,14 +35,17 @@ pub struct EndpointConcurrency {
 struct EndpointGate {
     calls: usize,
     most: usize,
-    /// What a call takes, of late.
+    /// Moving average of a call's duration.
     mean: Duration,
-    /// When the next who finds it full may come.
+    /// When the next call over the limit may come.
     next: Option<DateTime<Utc>>,
 }
 
 impl EndpointConcurrency {
-    /// In, or how long to stay away. Who is in leaves by `leave`.
+    /// Takes a slot for one call. Pair each success with one `release`.
+    ///
+    /// # Errors
+    /// How long to wait, at most `MAX_WAIT`, if the endpoint or the partner is at its limit. Nothing was taken.
     pub fn try_acquire(&mut self, endpoint_id: Tsid, partner_id: Tsid, now: DateTime<Utc>) -> Result<(), Duration> {
         let gate = self.by_endpoint.entry(endpoint_id).or_insert(EndpointGate {
             calls: 0,
@@ -55,17 +59,17 @@ impl EndpointConcurrency {
             *of_partner += 1;
             return Ok(());
         }
-        // Each who is sent away gets the moment when a call is expected to end for it.
+        // Each waiting call gets the time at which a running call is expected to end for it.
         let earliest = now + gate.mean;
         let next = gate.next.map_or(earliest, |next| next.max(earliest));
         let step = gate.mean / u32::try_from(gate.most.max(1)).unwrap_or(1);
-        // Beyond the longest nobody is sent away: who comes then is given the moments after that anew.
+        // Beyond `MAX_WAIT` the times start again from the front.
         gate.next = Some((next + step).min(now + MAX_WAIT));
         Err((next - now).to_std().unwrap_or_default().min(MAX_WAIT))
     }
 
-    /// How many calls to an endpoint one after the other are expected to end within so long, one at least; one alone while
-    /// calls have to stay away.
+    /// How many calls to an endpoint, one after the other, are expected to end within this time: at least 1, and 1
+    /// while calls must wait.
     pub fn calls_within(&self, endpoint_id: Tsid, within: Duration, now: DateTime<Utc>) -> i64 {
         let Some(gate) = self.by_endpoint.get(&endpoint_id) else { return 1 };
         if gate.next.is_some_and(|next| next > now) {
@@ -75,7 +79,7 @@ impl EndpointConcurrency {
         i64::try_from(calls).unwrap_or(i64::MAX).clamp(1, MAX_IN_A_ROW)
     }
 
-    /// Out again, after so long. `answered`: the endpoint said something, be it no.
+    /// Gives back the slot of a call that took `took`. `answered`: the endpoint sent any answer, success or not.
     pub fn release(&mut self, endpoint_id: Tsid, partner_id: Tsid, took: Duration, answered: bool) {
         if let Some(gate) = self.by_endpoint.get_mut(&endpoint_id) {
             gate.calls = gate.calls.saturating_sub(1);
@@ -105,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tarpit_gets_ever_fewer_calls_and_a_fast_endpoint_more() {
+    fn slow_endpoint_limit_falls_and_fast_endpoint_limit_rises() {
         let (mut gates, now) = (EndpointConcurrency::default(), DateTime::UNIX_EPOCH);
         assert_eq!(fill(&mut gates, ENDPOINT, now), INITIAL_LIMIT);
         (0..INITIAL_LIMIT).for_each(|_| gates.release(ENDPOINT, PARTNER, Duration::from_secs(15), false));
@@ -119,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn one_partners_endpoints_share_its_limit() {
+    fn endpoints_of_a_partner_share_its_limit() {
         let (mut gates, now) = (EndpointConcurrency::default(), DateTime::UNIX_EPOCH);
         let all: usize = (0..40).map(|n| fill(&mut gates, Tsid(100 + n), now)).sum();
         assert_eq!(all, MAX_PER_PARTNER);
@@ -127,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_in_a_row_are_as_many_as_end_in_time() {
+    fn calls_within_counts_calls_that_end_in_time() {
         let (mut gates, now, within) =
             (EndpointConcurrency::default(), DateTime::UNIX_EPOCH, Duration::from_millis(2_500));
         assert_eq!(gates.calls_within(ENDPOINT, within, now), 1, "of an endpoint that was not called yet");
@@ -146,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_sent_away_is_spread_over_the_time_it_takes() {
+    fn calls_over_the_limit_are_spread_over_time() {
         let (mut gates, now) = (EndpointConcurrency::default(), DateTime::UNIX_EPOCH);
         fill(&mut gates, ENDPOINT, now);
         let waits: Vec<Duration> =

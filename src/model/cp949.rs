@@ -1,13 +1,16 @@
-//! CP949, the code page (windows-949, unified Hangul code) in which Korean carriers take texts and count their bytes:
-//! ASCII is one byte, everything else it has is two. It has all 11,172 modern syllables, Hanja, kana and many symbols; it
-//! has no emoji, no long dashes, no won sign but the wide one, no Hangul taken apart.
+//! CP949 (windows-949, unified Hangul code): the code page in which Korean carriers accept texts and count bytes. ASCII
+//! has one byte, every other character two. It has all 11,172 modern syllables, Hanja, kana and many symbols, but no
+//! emoji, no long dashes, no won sign except the full-width one, and no decomposed Hangul.
 //!
-//! `EUC_KR` of the Encoding Standard is this code page. A test compares it with Python's codec on every code point: the
-//! two agree on all of them, so there is no table of exceptions here.
+//! `EUC_KR` of the Encoding Standard is this code page. A test compares it with Python's codec on every code point and
+//! finds no difference, so no table of exceptions is needed.
 
 use encoding_rs::{EUC_KR, EncoderResult};
 
-/// Bytes of a text, or the characters that have none, each once, in their order.
+/// The length of a text in CP949 bytes.
+///
+/// # Errors
+/// The characters that CP949 does not have, each once, in their order; at most 64.
 pub fn length(text: &str) -> Result<usize, Vec<char>> {
     if text.is_ascii() {
         return Ok(text.len());
@@ -22,7 +25,7 @@ pub fn length(text: &str) -> Result<usize, Vec<char>> {
         match result {
             EncoderResult::InputEmpty => break,
             EncoderResult::OutputFull => (),
-            // More than are worth telling need not be remembered.
+            // The list is for an error message; 64 are enough.
             EncoderResult::Unmappable(c) if unmappable.len() < 64 && !unmappable.contains(&c) => unmappable.push(c),
             EncoderResult::Unmappable(_) => (),
         }

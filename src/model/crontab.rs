@@ -1,5 +1,5 @@
-//! A schedule as crontab(5) reads it, over the `cron` crate, whose weekdays are counted from Sunday = 1 and which wants day of
-//! month *and* day of week to match.
+//! Schedules as crontab(5) defines them, on top of the `cron` crate, which counts weekdays from Sunday = 1 and requires
+//! both day of month *and* day of week to match.
 
 use std::str::FromStr as _;
 
@@ -10,7 +10,7 @@ const DAYS: [&str; 7] = ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"];
 
 const MONTHS: [&str; 12] = ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"];
 
-/// Times at which a crontab line fires, in UTC.
+/// The times at which a crontab line fires, in UTC.
 #[derive(Debug, Clone)]
 pub struct Crontab {
     /// The line fires when any of these does: two where both day fields are restricted, which cron joins by *or*.
@@ -27,7 +27,7 @@ impl Crontab {
         let (seconds, [minute, hour, day, month, weekday]) = match fields[..] {
             [minute, hour, day, month, weekday] => ("0", [minute, hour, day, month, weekday]),
             [seconds, minute, hour, day, month, weekday] => (seconds, [minute, hour, day, month, weekday]),
-            _ => return Err(format!("has {} fields; five, or six with seconds in front", fields.len())),
+            _ => return Err(format!("has {} fields; write five, or six with seconds in front", fields.len())),
         };
         for (name, text, least, most) in [
             ("second", seconds, 0, 59),
@@ -53,13 +53,13 @@ impl Crontab {
         Ok(Crontab { schedules })
     }
 
-    /// The first time after `now` at which the line fires; none if it never does again.
+    /// The first time after `now` at which the line fires; `None` if it never fires again.
     pub fn next_after(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         self.schedules.iter().filter_map(|schedule| schedule.after(&now).next()).min()
     }
 }
 
-/// Whether each number of a field is in its range; of months also names.
+/// Checks that each number of a field is in its range; a month may also be a name.
 fn check(name: &str, field: &str, least: u32, most: u32) -> Result<(), String> {
     let number = |text: &str| text.parse().ok().filter(|n| (least..=most).contains(n));
     let value = |text: &str| match MONTHS.iter().position(|month| month.eq_ignore_ascii_case(text)) {
@@ -78,12 +78,13 @@ fn check(name: &str, field: &str, least: u32, most: u32) -> Result<(), String> {
     match field.split(',').find(|part| !is_good(part)) {
         None => Ok(()),
         Some(part) => Err(format!(
-            "has '{part}' as its {name}, which is {least} to {most}, written as {most}, {least}-{most}, {least},{most} or */2"
+            "has '{part}' as its {name}, which must be {least} to {most}, written as {most}, {least}-{most}, \
+             {least},{most} or */2"
         )),
     }
 }
 
-/// The weekday field, 0 and 7 for Sunday, as names that the crate counts alike.
+/// The weekday field (0 and 7: Sunday) as names, because the crate numbers weekdays differently.
 fn weekdays(field: &str) -> Result<String, String> {
     if field == "*" || field == "?" {
         return Ok("*".into());
@@ -102,7 +103,7 @@ fn weekdays(field: &str) -> Result<String, String> {
             None if part.contains('/') => return Err(wrong(part)),
             None => (weekday(range, part)?, weekday(range, part)?),
         };
-        // FRI-SUN ends on the Sunday after.
+        // FRI-SUN ends on the following Sunday.
         let last = if last == 0 && first > 0 { 7 } else { last };
         if last < first {
             return Err(wrong(part));
@@ -142,7 +143,7 @@ mod tests {
 
     /// Fault D8: weekdays and days of month as Debian's cron reads them (crontab(5)).
     #[test]
-    fn crontab_weekdays_are_counted_from_sunday_0() {
+    fn crontab_weekdays_count_from_sunday_0() {
         let (mondays, sundays) = (vec![1, 8, 15, 22, 29], vec![7, 14, 21, 28]);
         for (line, wanted) in [
             ("0 9 * * 1", mondays.clone()),
@@ -166,11 +167,11 @@ mod tests {
             Crontab::parse(good).unwrap();
         }
         for (line, field) in [
-            ("61 * * * *", "'61' as its minute, which is 0 to 59"),
-            ("60 * * * * *", "'60' as its second, which is 0 to 59"),
-            ("0 24 * * *", "'24' as its hour, which is 0 to 23"),
-            ("0 9 0 * *", "'0' as its day of month, which is 1 to 31"),
-            ("0 9 * 3-13 *", "'3-13' as its month, which is 1 to 12"),
+            ("61 * * * *", "'61' as its minute, which must be 0 to 59"),
+            ("60 * * * * *", "'60' as its second, which must be 0 to 59"),
+            ("0 24 * * *", "'24' as its hour, which must be 0 to 23"),
+            ("0 9 0 * *", "'0' as its day of month, which must be 1 to 31"),
+            ("0 9 * 3-13 *", "'3-13' as its month, which must be 1 to 12"),
             ("1,x * * * *", "'x' as its minute"),
             ("*/0 * * * *", "'*/0' as its minute"),
             ("9-3 * * * *", "'9-3' as its minute"),

@@ -1,10 +1,11 @@
-//! Where webhooks may go: partners write URLs, and we call them from inside. What is refused here protects whatever this
-//! machine can reach and its partners cannot: our own services, the network's, the cloud's metadata (SSRF).
+//! Where webhooks may go. Partners choose URLs and the hub calls them from inside its network, so these rules protect
+//! everything that this machine can reach and partners cannot: the hub's own services, the network's, and cloud
+//! metadata (SSRF).
 //!
-//! Two laws. [`parse`] reads a URL, once, as browsers do (WHATWG), and refuses what is not plainly an address on the
-//! Internet; it is asked when an endpoint is made and again for each call. [`EgressRules::allows`] judges an address; it is
-//! asked for every address that a name leads to, and only addresses it let pass are connected to. Names in [`parse`] are a
-//! courtesy, so that mistakes are told early: addresses alone decide.
+//! Two checks. [`parse_url`] reads a URL once, as browsers do (WHATWG), and refuses every URL that is not plainly an
+//! address on the Internet; it runs when an endpoint is created and again for each call. [`EgressRules::allows`] judges
+//! an address; it runs for every address that a name resolves to, and only allowed addresses are connected to. The name
+//! rules in [`parse_url`] only report mistakes early: the address check decides.
 
 // Address types are plain numbers; `core` has them without sockets.
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -15,9 +16,10 @@ use std::fmt;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use url::{Host, SyntaxViolation, Url};
 
+/// Longest URL, in bytes, both as written and percent-encoded.
 pub const URL_BYTES: usize = 2048;
 
-/// IPv4 that no partner's server has (IANA's special-purpose registry).
+/// IPv4 networks that are not public (IANA's special-purpose registry).
 const NOT_PUBLIC_V4: [Ipv4Net; 15] = [
     v4(0, 0, 0, 0, 8),       // this network; Linux takes 0.0.0.0 for itself
     v4(10, 0, 0, 0, 8),      // private
@@ -36,10 +38,10 @@ const NOT_PUBLIC_V4: [Ipv4Net; 15] = [
     v4(240, 0, 0, 0, 4),     // reserved, and broadcast
 ];
 
-/// All that was ever allotted of IPv6 for the Internet. Loopback, unique local, link-local, site-local and multicast
-/// addresses, NAT64, IPv4 in other clothes, discard and segment routing lie outside …
+/// The IPv6 space allotted to the Internet. Loopback, unique local, link-local, site-local and multicast addresses,
+/// NAT64, embedded IPv4, discard and segment routing lie outside …
 const INTERNET_V6: Ipv6Net = v6(0x2000, 0, 3);
-/// … and these within.
+/// … and these networks, which are not public either, within.
 const NOT_PUBLIC_V6: [Ipv6Net; 4] = [
     v6(0x2001, 0, 23),     // protocol assignments, Teredo among them
     v6(0x2001, 0xdb8, 32), // documentation
@@ -47,7 +49,7 @@ const NOT_PUBLIC_V6: [Ipv6Net; 4] = [
     v6(0x3fff, 0, 20),     // documentation
 ];
 
-/// Never called, whatever is allowed: this is where clouds hand their machines credentials.
+/// Never called, even if allowed: clouds hand out machine credentials there.
 const NEVER: [IpNet; 6] = [
     IpNet::V4(v4(169, 254, 0, 0, 16)),
     IpNet::V4(v4(100, 100, 100, 200, 32)), // Alibaba
@@ -57,12 +59,13 @@ const NEVER: [IpNet; 6] = [
     IpNet::V6(v6(0xfd20, 0xce, 32)),  // Google
 ];
 
-/// Endings of names that mean something only inside a network (RFC 6762 with its appendix G, RFC 8375, ICANN for
-/// `internal`). Names without a dot are such, too.
+/// Suffixes of names that only resolve inside a network (RFC 6762 with its appendix G, RFC 8375, ICANN for `internal`).
+/// Names without a dot are treated alike.
 const INSIDE: [&str; 9] =
     [".local", ".internal", ".home.arpa", ".localdomain", ".intranet", ".private", ".corp", ".home", ".lan"];
 
-/// Headers that are ours, those that frame a request, and those by which proxies tell where it came from.
+/// Headers that the hub sets, that frame a request, or that proxies use to report its origin. Endpoints may not set
+/// them.
 const RESERVED_HEADERS: [&str; 18] = [
     "accept-encoding",
     "connection",
@@ -85,19 +88,19 @@ const RESERVED_HEADERS: [&str; 18] = [
 ];
 const RESERVED_PREFIXES: [&str; 4] = ["webhook-", "x-signature", "x-forwarded-", "proxy-"];
 
-/// What the operator says about it.
+/// The operator's settings for webhook destinations.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct EgressRules {
-    /// Networks that may be called though they are not public.
+    /// Networks that may be called although they are not public.
     pub allow: Vec<IpNet>,
-    /// Networks that may not be called though they are public, or allowed: such as our own.
+    /// Networks that may not be called although they are public or allowed, such as the operator's own.
     pub deny: Vec<IpNet>,
-    /// Plain http, too.
+    /// Whether http:// URLs are accepted.
     pub allow_http: bool,
 }
 
 impl EgressRules {
-    /// Whether an address may be called. One that carries an IPv4 address may be only if that may be.
+    /// Whether an address may be called. One that embeds an IPv4 address may be called only if that address may be.
     pub fn allows(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
         let within = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&ip));
@@ -120,12 +123,12 @@ impl EgressRules {
         match host {
             Host::Ipv4(ip) => self.allows((*ip).into()),
             Host::Ipv6(ip) => self.allows((*ip).into()),
-            // The same host under another name: certificates, logs and comparisons see two.
+            // The same host under another name: certificates, logs and comparisons would see two hosts.
             Host::Domain(name) if name.ends_with('.') => false,
             Host::Domain(name) if *name == "localhost" || name.ends_with(".localhost") => {
                 self.allows(Ipv4Addr::LOCALHOST.into()) || self.allows(Ipv6Addr::LOCALHOST.into())
             }
-            // Of use only where some network inside is allowed; the address then decides.
+            // Useful only if some internal network is allowed; the address check then decides.
             Host::Domain(name) if !name.contains('.') || INSIDE.iter().any(|ending| name.ends_with(ending)) => {
                 !self.allow.is_empty()
             }
@@ -134,7 +137,7 @@ impl EgressRules {
     }
 }
 
-/// The IPv4 addresses that an IPv6 address leads to, for whoever translates or tunnels it. (Mapped ones are IPv4 already.)
+/// The IPv4 addresses that an IPv6 address leads to through translation or tunnels. (Mapped ones are IPv4 already.)
 fn embedded(ip: Ipv6Addr) -> [Option<Ipv4Addr>; 3] {
     let s = ip.segments();
     let v4 = |high: u16, low: u16| Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low));
@@ -147,7 +150,7 @@ fn embedded(ip: Ipv6Addr) -> [Option<Ipv4Addr>; 3] {
         [0x64, 0xff9b, 0, 0, 0, 0, ..] | [0x64, 0xff9b, 1, ..] => [Some(last), None, None],
         // 6to4 (RFC 3056).
         [0x2002, high, low, ..] => [Some(v4(high, low)), isatap(s), None],
-        // Teredo (RFC 4380): its server's, and its client's turned over.
+        // Teredo (RFC 4380): the server's, and the client's with its bits inverted.
         [0x2001, 0, high, low, ..] => [Some(v4(high, low)), Some(v4(!s[6], !s[7])), isatap(s)],
         _ => [isatap(s), None, None],
     }
@@ -167,33 +170,35 @@ const fn v6(a: u16, b: u16, prefix: u8) -> Ipv6Net {
     Ipv6Net::new_assert(Ipv6Addr::new(a, b, 0, 0, 0, 0, 0, 0), prefix)
 }
 
-/// A URL that may be called, in its normal form: what is checked is what is stored, shown and called.
+/// A URL that passed `parse_url`, in normal form. The checked text is the one that is stored, shown and called.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EndpointUrl(Url);
 
 impl EndpointUrl {
+    /// The URL in normal form.
     pub fn as_str(&self) -> &str {
         self.0.as_str()
     }
 
+    /// The parsed URL.
     pub fn into_url(self) -> Url {
         self.0
     }
 }
 
-/// A path can be a credential: only the host is shown.
+/// Shows only the host, because a path can be a credential.
 impl fmt::Debug for EndpointUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "EndpointUrl {}", self.0.host_str().unwrap_or_default())
     }
 }
 
-/// Why a URL may not be called. Says what was written, never what was found behind it.
+/// Why a URL may not be called. It describes the URL as written and never the network behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForbiddenUrl {
-    /// A word of `error::REASONS`.
+    /// A reason of `error::REASONS`.
     pub reason: &'static str,
-    /// What is wrong, as a sentence about the URL without its subject.
+    /// The fault, as a sentence about the URL without its subject.
     pub detail: Cow<'static, str>,
 }
 
@@ -201,13 +206,17 @@ fn forbidden<T>(reason: &'static str, detail: impl Into<Cow<'static, str>>) -> R
     Err(ForbiddenUrl { reason, detail: detail.into() })
 }
 
-/// Reads a partner's URL.
+/// Parses a partner's URL and checks it by these rules. The addresses behind its name are checked for each call, not
+/// here.
+///
+/// # Errors
+/// The first rule that the URL breaks.
 pub fn parse_url(text: &str, rules: &EgressRules) -> Result<EndpointUrl, ForbiddenUrl> {
     if text.len() > URL_BYTES {
         return forbidden("url_invalid", format!("must not have more than {URL_BYTES} bytes"));
     }
-    // What browsers forgive (a backslash, a line break, a space) is not forgiven here: who reads such a URL and who calls
-    // it may understand two things.
+    // Browsers repair some URLs (a backslash, a line break, a space). Such URLs are refused, because two parsers may
+    // read them differently.
     let forgiven = Cell::new(None);
     let see = |violation| match violation {
         SyntaxViolation::EmbeddedCredentials | SyntaxViolation::UnencodedAtSign => (),
@@ -218,7 +227,7 @@ pub fn parse_url(text: &str, rules: &EgressRules) -> Result<EndpointUrl, Forbidd
         Err(error) => return forbidden("url_invalid", format!("is not a URL: {error}")),
     };
     if let Some(violation) = forgiven.get() {
-        return forbidden("url_invalid", format!("is not written as a URL should be: {violation}"));
+        return forbidden("url_invalid", format!("is not a well-formed URL: {violation}"));
     }
     match url.scheme() {
         "https" => (),
@@ -226,11 +235,11 @@ pub fn parse_url(text: &str, rules: &EgressRules) -> Result<EndpointUrl, Forbidd
         _ => {
             return forbidden(
                 "url_scheme",
-                "must begin with https://, unless who runs this hub allows http (--webhook-allow-http)",
+                "must begin with https://; http:// works only if the operator allows it (--webhook-allow-http)",
             );
         }
     }
-    // An empty user name leaves no trace in the parsed URL, only its sign in the text.
+    // An empty user name is dropped by the parser; only its @ in the text shows it.
     let authority = text.split(['/', '?', '#']).nth(2).unwrap_or_default();
     if !url.username().is_empty() || url.password().is_some() || authority.contains('@') {
         return forbidden("url_userinfo", "must not name a user or a password");
@@ -243,7 +252,7 @@ pub fn parse_url(text: &str, rules: &EgressRules) -> Result<EndpointUrl, Forbidd
         _ => {
             return forbidden(
                 "url_host_not_allowed",
-                "must lead to a public address or name, unless who runs this hub allows others (--webhook-allow-network)",
+                "must name a public host; others work only if the operator allows them (--webhook-allow-network)",
             );
         }
     }
@@ -256,13 +265,16 @@ pub fn parse_url(text: &str, rules: &EgressRules) -> Result<EndpointUrl, Forbidd
     Ok(EndpointUrl(url))
 }
 
-/// Whether a header is none that an endpoint's owner may choose.
+/// Whether a header is reserved, so that an endpoint's owner may not set it. Ignores case.
 pub fn is_reserved_header(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     RESERVED_HEADERS.contains(&name.as_str()) || RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// A network as an operator writes it, `10.0.0.0/8`, or one address.
+/// Parses a network such as `10.0.0.0/8`, or a single address.
+///
+/// # Errors
+/// A text with the expected form.
 pub fn parse_network(text: &str) -> Result<IpNet, String> {
     let address = || text.trim().parse::<IpAddr>().map(IpNet::from);
     let network = text.trim().parse::<IpNet>().or_else(|_| address());
@@ -287,7 +299,7 @@ mod tests {
 
     /// S0-44: the first and the last address of every network that is not public, and their neighbours outside.
     #[test]
-    fn no_address_that_is_not_public_is_called() {
+    fn non_public_addresses_are_refused() {
         let networks = "0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 \
             192.0.2.0/24 192.88.99.0/24 192.168.0.0/16 198.18.0.0/15 198.51.100.0/24 203.0.113.0/24 224.0.0.0/4 \
             240.0.0.0/4 255.255.255.255/32 ::/128 ::1/128 ::/96 64:ff9b::/96 64:ff9b:1::/48 100::/64 2001::/32 \
@@ -298,8 +310,8 @@ mod tests {
             let (first, last) = (network.network(), network.broadcast());
             assert!(!nowhere_else().allows(first) && !nowhere_else().allows(last), "{network}");
         }
-        let public = "1.1.1.1 9.255.255.255 11.0.0.0 100.63.255.255 100.128.0.0 126.255.255.255 128.0.0.0 169.253.255.255 \
-            172.15.255.255 172.32.0.0 192.0.1.0 192.167.255.255 192.169.0.0 198.17.255.255 198.20.0.0 223.255.255.255 \
+        let public = "1.1.1.1 9.255.255.255 11.0.0.0 100.63.255.255 100.128.0.0 126.255.255.255 128.0.0.0 \
+            169.253.255.255 172.15.255.255 172.32.0.0 192.0.1.0 192.167.255.255 192.169.0.0 198.17.255.255 198.20.0.0 223.255.255.255 \
             ::ffff:1.1.1.1 2001:200:: 2001:4860:4860::8888 2606:4700::1111 2a00:1450::1 2003::1";
         for text in public.split_whitespace() {
             assert!(nowhere_else().allows(text.parse().unwrap()), "{text}");
@@ -307,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn the_operator_allows_and_denies() {
+    fn operator_rules_allow_and_deny_networks() {
         let rules = allowing(&["127.0.0.0/8", "10.1.0.0/16", "fd00::/8", "64:ff9b::/96", "::1"]);
         for (text, allowed) in [
             ("127.8.8.8", true),
@@ -337,7 +349,7 @@ mod tests {
         assert!(rules.allows("10.2.0.1".parse().unwrap()) && !rules.allows("10.1.0.1".parse().unwrap()));
     }
 
-    /// An IPv4 address in each of the clothes that IPv6 has for it; `any` fills what is free.
+    /// An IPv4 address in every IPv6 form that embeds one; `any` fills the free bits.
     fn clothed(v4: Ipv4Addr, any: u128) -> Vec<Ipv6Addr> {
         let bits = u128::from(v4.to_bits());
         let at = |prefix: &str| prefix.parse::<Ipv6Addr>().unwrap().to_bits();
@@ -365,7 +377,7 @@ mod tests {
         prop::collection::vec(prop_oneof![four, six, Just("::/0".parse().unwrap())], 0..4)
     }
 
-    /// Addresses on both sides of what is refused: most of those drawn at random are public.
+    /// Addresses on both sides of each refused network's borders: most random addresses are public.
     fn addresses() -> impl Strategy<Value = Ipv4Addr> {
         let near = prop::sample::select(NOT_PUBLIC_V4.to_vec()).prop_flat_map(|network| {
             let (first, last) = (network.network().to_bits(), network.broadcast().to_bits());
@@ -377,9 +389,9 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 4096, failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// Whatever an operator allows or denies: no IPv6 address is a way around what is said of an IPv4 address.
+        /// For all operator rules: no IPv6 address bypasses the rule for an IPv4 address.
         #[test]
-        fn an_address_that_carries_another_may_be_called_only_if_that_may(
+        fn ipv6_address_embedding_a_refused_ipv4_is_refused(
             v4 in addresses(), free in any::<u128>(), allow in networks(), deny in networks()
         ) {
             let rules = EgressRules { allow, deny, allow_http: false };
@@ -388,9 +400,9 @@ mod tests {
             }
         }
 
-        /// Nothing crashes on any text, and what is let pass is in its normal form and stays so.
+        /// No text causes a panic, and an accepted URL is in normal form and stays so.
         #[test]
-        fn any_text_is_read(text in "(https?://)?[ -~\\PC]{0,40}(:[0-9]{0,6})?[/?#@\\\\]?[ -~\\PC]{0,20}") {
+        fn parse_url_never_panics_and_normal_form_is_stable(text in "(https?://)?[ -~\\PC]{0,40}(:[0-9]{0,6})?[/?#@\\\\]?[ -~\\PC]{0,20}") {
             let rules = EgressRules { allow_http: true, ..EgressRules::default() };
             match parse_url(&text, &rules) {
                 Ok(url) => prop_assert_eq!(parse_url(url.as_str(), &rules), Ok(url.clone())),
@@ -405,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_urls_are_taken_in_their_normal_form() {
+    fn valid_urls_are_returned_in_normal_form() {
         for (url, normal) in [
             ("https://example.com", "https://example.com/"),
             ("HTTPS://Example.COM:443/Path?q=1%2f", "https://example.com/Path?q=1%2f"),
@@ -422,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_the_network_inside_need_one_that_is_allowed() {
+    fn internal_names_need_an_allowed_network() {
         let loopback = allowing(&["127.0.0.0/8"]);
         let inside = allowing(&["10.0.0.0/8"]);
         for url in ["https://orders/", "https://orders.internal/", "https://orders.shop.svc.cluster.local/"] {
@@ -443,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_of_ours_are_reserved() {
+    fn hub_headers_are_reserved() {
         for name in ["Host", "content-TYPE", "Webhook-Id", "x-signature", "X-Signature-Next", "X-Forwarded-For", "TE"] {
             assert!(is_reserved_header(name), "{name}");
         }
@@ -453,7 +465,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_are_read() {
+    fn networks_parse() {
         for (text, read) in [("10.0.0.0/8", "10.0.0.0/8"), ("127.0.0.1", "127.0.0.1/32"), (" ::1 ", "::1/128")] {
             assert_eq!(parse_network(text).map(|n| n.to_string()), Ok(read.to_owned()));
         }

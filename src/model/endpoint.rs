@@ -1,4 +1,4 @@
-//! An endpoint: where a partner wants its events. A URL, its secrets, and what it asks for.
+//! Endpoints: where a partner receives its events. A URL, its secrets, and its subscriptions.
 
 use std::collections::BTreeMap;
 
@@ -8,20 +8,25 @@ use super::egress::is_reserved_header;
 use crate::id::Tsid;
 use crate::limits;
 
+/// The status of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndpointStatus {
+    /// Its events are sent.
     Active,
-    /// Its owner wants nothing for now: what is for it waits until it is resumed.
+    /// Paused by its owner: its events wait until it is resumed.
     Paused,
-    /// By us: gone (410), or nothing but failures for days. What is for it is a dead letter.
+    /// Disabled by the hub after 410 Gone or days of failures only. Its events become dead letters.
     Disabled,
+    /// Deleted by its owner.
     Deleted,
 }
 
+/// Every status of an endpoint.
 pub const ENDPOINT_STATUSES: [EndpointStatus; 4] =
     [EndpointStatus::Active, EndpointStatus::Paused, EndpointStatus::Disabled, EndpointStatus::Deleted];
 
 impl EndpointStatus {
+    /// The stable word in the database and the API, such as `ACTIVE`.
     pub fn as_str(self) -> &'static str {
         match self {
             EndpointStatus::Active => "ACTIVE",
@@ -39,7 +44,7 @@ impl std::str::FromStr for EndpointStatus {
     }
 }
 
-/// With its secrets opened: never logged, and shown to nobody after creation.
+/// An endpoint with its secrets decrypted. Never logged; secrets are shown only at creation.
 #[derive(Clone, PartialEq)]
 pub struct Endpoint {
     pub shard: i16,
@@ -47,27 +52,28 @@ pub struct Endpoint {
     pub endpoint_id: Tsid,
     pub url: String,
     pub description: Option<String>,
-    /// The events it asks for; none: all, those to come included.
+    /// Names of the events it subscribed to; `None`: all, also kinds added later.
     pub events: Option<Vec<String>>,
     pub status: EndpointStatus,
     /// Why it was disabled: `gone`, `failing` or `paused`.
     pub disabled_reason: Option<String>,
-    /// Events of one message are sent one after the other.
+    /// Whether events of one message are sent in order, each after the previous one is delivered.
     pub ordered: bool,
-    /// Asks for what messages said.
+    /// Whether the owner asked for message content in events.
     pub include_content: bool,
-    /// Who is told by e-mail when it is disabled.
+    /// Address that gets an e-mail when the endpoint is disabled.
     pub contact_email: Option<String>,
+    /// The owner's own headers, added to each request: lower-case name, value.
     pub headers: BTreeMap<String, String>,
-    /// `whsec_…`
+    /// The signing secret, `whsec_…`.
     pub secret: String,
-    /// During a rotation the secret before, until then.
+    /// During a rotation: the previous secret, and until when it is valid.
     pub previous_secret: Option<(String, DateTime<Utc>)>,
-    /// Since when nothing but failures; none while it works.
+    /// Time of the first failure since the last success; `None` while it works.
     pub failing_since: Option<DateTime<Utc>>,
     pub last_success_at: Option<DateTime<Utc>>,
     pub last_failure_at: Option<DateTime<Utc>>,
-    /// Since when what was parked for it is to be let go; none once it is.
+    /// Set while deliveries parked during a pause are being released.
     pub resumed_at: Option<DateTime<Utc>>,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
@@ -79,18 +85,21 @@ impl std::fmt::Debug for Endpoint {
     }
 }
 
-/// A header of the owner's: its name in small letters, or what is wrong with it. Its value is never told back.
+/// Checks a custom header and returns its name in lower case.
+///
+/// # Errors
+/// (reason of `REASONS`, detail as a sentence without its subject). The value is never quoted: it may be a credential.
 pub fn check_header(name: &str, value: &str) -> Result<String, (&'static str, String)> {
     let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     let small = name.to_ascii_lowercase();
     let (name_most, value_most) = (limits::ENDPOINT_HEADER_NAME_BYTES, limits::ENDPOINT_HEADER_VALUE_BYTES);
     if name.is_empty() || name.len() > name_most || !name.bytes().all(token) {
-        return Err(("header_invalid", format!("is not a header's name: a token of up to {name_most} characters")));
+        return Err(("header_invalid", format!("is not a header name; use a token of up to {name_most} characters")));
     }
     if is_reserved_header(&small) {
-        return Err(("header_reserved", "is a header that the hub or the connection sets itself".to_owned()));
+        return Err(("header_reserved", "is a header that the hub or HTTP sets; use another name".to_owned()));
     }
-    // What is at its ends would be cut off on the way.
+    // White space at the ends would be lost on the way.
     let visible = value.bytes().all(|b| b == b' ' || b.is_ascii_graphic()) && value.trim() == value;
     if value.is_empty() || value.len() > value_most || !visible {
         return Err(("header_invalid", format!("must be 1 to {value_most} visible ASCII characters")));
@@ -99,30 +108,30 @@ pub fn check_header(name: &str, value: &str) -> Result<String, (&'static str, St
 }
 
 impl Endpoint {
-    /// Where it is, without its path, which may be a secret of its own: for logs.
+    /// Scheme, host and port of the URL, for logs. The path may be a secret.
     pub fn origin(&self) -> &str {
         let from = self.url.find("://").map_or(0, |at| at + 3);
         let length = self.url.get(from..).and_then(|rest| rest.find(['/', '?', '#']));
         length.map_or(self.url.as_str(), |length| &self.url[..from + length])
     }
 
-    /// The secret before, while it is good yet.
+    /// The previous secret while it is still valid.
     pub fn valid_previous_secret(&self, now: DateTime<Utc>) -> Option<&str> {
         self.previous_secret.as_ref().filter(|(_, until)| *until > now).map(|(secret, _)| secret.as_str())
     }
 }
 
-/// What an endpoint answered for some time, as one process saw it.
+/// An endpoint's answers over some time, as one process saw them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct AnswerSummary {
     pub success_at: Option<DateTime<Utc>>,
     pub failure_at: Option<DateTime<Utc>>,
-    /// When it first failed after its last success, or first at all.
+    /// Time of the first failure after the last success, or of the first failure at all.
     pub failing_since: Option<DateTime<Utc>>,
 }
 
 impl AnswerSummary {
-    /// Adds the latest answer, or the lack of one.
+    /// Adds an attempt that is later than all before. `succeeded` is false for a refusal and for no answer.
     pub fn add(&mut self, succeeded: bool, at: DateTime<Utc>) {
         if succeeded {
             (self.success_at, self.failing_since) = (Some(at), None);
@@ -132,13 +141,13 @@ impl AnswerSummary {
         }
     }
 
-    /// This summary and one of the time right after it, as one.
+    /// Combines this summary with one of the time right after it.
     pub fn followed_by(self, later: AnswerSummary) -> AnswerSummary {
         AnswerSummary {
             success_at: later.success_at.or(self.success_at),
             failure_at: later.failure_at.or(self.failure_at),
             failing_since: match later.success_at {
-                // A success ended what failed before it.
+                // A success ends the failures before it.
                 Some(_) => later.failing_since,
                 None => self.failing_since.or(later.failing_since),
             },
@@ -151,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn summaries_of_answers_add_up_to_the_summary_of_all() {
+    fn summaries_of_parts_equal_the_summary_of_the_whole() {
         let at = |n: i64| DateTime::<Utc>::UNIX_EPOCH + chrono::TimeDelta::seconds(n);
         for bits in 0..16u8 {
             let answers = (0..4).map(|n| (bits >> n & 1 == 1, at(n)));
@@ -169,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_of_the_owners_are_none_of_ours() {
+    fn owner_headers_exclude_reserved_ones() {
         for (name, value) in [("X-Api-Key", "a b"), ("authorization", "Bearer x"), ("a", "~"), ("x-timestamps", "1")] {
             assert_eq!(check_header(name, value), Ok(name.to_ascii_lowercase()), "{name}");
         }

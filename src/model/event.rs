@@ -1,5 +1,6 @@
-//! What we tell: every promised transition of a delivery has exactly one event, numbered 1.. per delivery. A partner's
-//! endpoints get those they ask for, each as a delivery of a message of its own (`messages.about` names what it tells of).
+//! Events: every transition that partners can subscribe to has exactly one event, numbered from 1 for each delivery. An
+//! endpoint gets the events that it subscribed to, each as a WEBHOOK delivery of a message of its own (`messages.about`
+//! names the message that the event reports on).
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
@@ -9,9 +10,10 @@ use super::channel::Channel;
 use super::lane::Lane;
 use crate::id::Tsid;
 
+/// The kind of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EventKind {
-    /// The message as a whole, as number 0: it is stored.
+    /// The message was stored. Event of the whole message, number 0.
     MessageAccepted,
     Sent,
     Delivered,
@@ -19,19 +21,21 @@ pub enum EventKind {
     Expired,
     Canceled,
     Undetermined,
-    /// What had ended is tried again, because somebody asked.
+    /// A dead letter was redriven.
     Redriven,
-    /// It went on over another channel.
+    /// A fallback replaced the delivery.
     Fallback,
-    /// The message as a whole, once, after its last delivery ended.
+    /// The last delivery of the message settled; sent once. Event of the whole message, number 0.
     MessageCompleted,
-    /// What was enqueued in SQL could not become a message.
+    /// A request enqueued in SQL was refused.
     MessageRefused,
+    /// The hub disabled an endpoint.
     EndpointDisabled,
-    /// Sent because its owner wants to see one arrive.
+    /// A test event that the endpoint's owner asked for.
     EndpointTest,
 }
 
+/// Every kind of event.
 pub const EVENT_KINDS: [EventKind; 13] = [
     EventKind::MessageAccepted,
     EventKind::Sent,
@@ -49,6 +53,7 @@ pub const EVENT_KINDS: [EventKind; 13] = [
 ];
 
 impl EventKind {
+    /// The stable name in the database and the API, such as `delivery.sent`.
     pub fn as_str(self) -> &'static str {
         match self {
             EventKind::MessageAccepted => "message.accepted",
@@ -67,7 +72,7 @@ impl EventKind {
         }
     }
 
-    /// Whether an endpoint can ask for it: a test goes to the one that is tested, whatever it asks for.
+    /// Whether an endpoint can subscribe to it. A test event goes to the tested endpoint whatever it subscribed to.
     pub fn is_subscribable(self) -> bool {
         self != EventKind::EndpointTest
     }
@@ -80,47 +85,53 @@ impl std::str::FromStr for EventKind {
     }
 }
 
-/// Events of the message as a whole are those of its number 0, with these numbers.
+/// The delivery number under which events of the whole message are stored …
 pub const WHOLE_MESSAGE_NO: i16 = 0;
+/// … and the sequence number of `message.accepted` …
 pub const ACCEPTED_SEQ: i16 = 1;
+/// … and of `message.completed`.
 pub const COMPLETED_SEQ: i16 = 2;
 
-/// What happened, as the message that tells of it keeps it (`detail.contents[0].event`). Written by statements too
-/// (`sql/delivery/settle.sql`, `sql/message/insert.sql`): names and forms are theirs.
+/// An event as its webhook message stores it (`detail.contents[0].event`). SQL writes it too
+/// (`sql/delivery/settle.sql`, `sql/message/insert.sql`), so the serde names are fixed by them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct EventPayload {
     pub event: String,
-    /// Of the delivery it is about; 0: the message as a whole.
+    /// Number of the delivery; 0: the whole message.
     #[serde(default)]
     pub no: i16,
+    /// Sequence number of the event within the delivery, from 1.
     #[serde(default)]
     pub seq: i16,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<i16>,
+    /// Lane of the delivery, from which the webhook's `channel` is derived.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lane: Option<i16>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<String>,
-    /// The provider's own.
+    /// The provider's own code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
+    /// A word of `DELIVERY_REASONS`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     pub occurred_at: DateTime<Utc>,
-    /// Fields of its own, beside those that every event has.
+    /// Fields of this kind of event, beside those that every event has.
     #[serde(rename = "more", default, skip_serializing_if = "Map::is_empty")]
     pub extra: Map<String, Value>,
 }
 
 impl EventPayload {
-    /// Stable: the same event has the same id however often, and to whomever, it is sent. `about` is the message it tells of.
+    /// The event's id, `{message}-{no}-{seq}`: the same each time the event is sent, to every endpoint. `about`: the
+    /// message that the event reports on.
     pub fn event_id(&self, about: Tsid) -> String {
         format!("{about}-{}-{}", self.no, self.seq)
     }
 
-    /// The body of its webhook: the same bytes each time.
+    /// The JSON body of the event's webhook. The same arguments give the same bytes.
     pub fn body(&self, about: &EventSubject) -> Vec<u8> {
         let channel = self.lane.map(|lane| Lane(lane).channel()).map(Channel::as_str);
         let of_message = about.has_message.then(|| about.message_id.to_string());
@@ -153,17 +164,17 @@ impl EventPayload {
     }
 }
 
-/// What an event is about, as far as its webhook says it.
+/// The subject of an event, as its webhook names it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EventSubject {
     pub partner_id: Tsid,
     pub message_id: Tsid,
-    /// Whether there is a message of the partner's with that id: some events tell of an endpoint, or of what was refused.
+    /// Whether the partner has a message with this id. False for events about an endpoint or a refused request.
     pub has_message: bool,
-    /// Its type, so that the hub's own messages (`ENDPOINT_DISABLED`) are told from the partner's.
+    /// The message's type. It tells the hub's own messages (`ENDPOINT_DISABLED`) from the partner's.
     pub kind: Option<String>,
     pub client_msg_id: Option<String>,
-    /// What the message said, for endpoints that ask for it and may.
+    /// The content of the message, for endpoints that ask for it and are allowed to get it.
     pub content: Option<Value>,
 }
 
@@ -171,9 +182,9 @@ pub struct EventSubject {
 mod tests {
     use super::*;
 
-    /// S0-44: a body says what happened to what, and is the same bytes each time.
+    /// S0-44: a body names the event and its subject, and is the same bytes each time.
     #[test]
-    fn a_body_is_the_same_each_time() {
+    fn event_body_is_the_same_each_time() {
         let told = EventPayload {
             event: "delivery.failed".into(),
             no: 2,
@@ -204,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_is_read_as_it_is_written() {
+    fn every_event_kind_parses_from_its_name() {
         assert!(EVENT_KINDS.into_iter().all(|kind| kind.as_str().parse() == Ok(kind)));
     }
 }

@@ -1,12 +1,12 @@
-//! Fairness, decided at intake (engine.md §4): a partner whose unfinished work in a lane exceeds its fair share has what
-//! it posts further put in the lane's overflow, which gets whatever the prompt lanes leave. So a flood is served at full
-//! speed while nobody else is there, and delays nobody when somebody is.
+//! Fairness, decided at intake (engine.md §4). A partner whose unfinished deliveries in a lane exceed its fair share
+//! gets further ones into the lane's overflow lane, which is served with the capacity that prompt lanes leave. So one
+//! partner's burst runs at full speed while the hub is idle and delays no other partner while it is not.
 //!
-//! Unfinished is estimated in memory, without a counter in the database: lanes are served in order, so what a partner has
-//! unfinished is what it was accepted since the oldest that still waits there. Once it overflows it goes on so until its
-//! overflow has been taken up: what it posts stays in the order it came, and a slow provider, whose worker holds what no
-//! longer waits, is not filled up with it. Wrong by what a restart forgets, and by other processes' intake of the last
-//! second; never wrong for long.
+//! Unfinished deliveries are estimated in memory, without a counter in the database. Lanes are served in order, so a
+//! partner has unfinished what it posted since the oldest delivery that still waits in the lane. Once a partner
+//! overflows, it stays in overflow until its overflow lane is claimed: this keeps its deliveries in order and does not
+//! fill a worker whose provider is slow. The estimate misses what was posted before a restart and what other processes
+//! accepted in the last second; both errors are short.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
@@ -17,24 +17,24 @@ use super::watermark::ShardLane;
 use crate::id::Tsid;
 use crate::limits;
 
-/// Deliveries accepted at about the same time are counted together.
+/// Deliveries accepted within this time share a bucket.
 const BUCKET: TimeDelta = TimeDelta::milliseconds(50);
 
-/// What was accepted into one partner's share of one prompt lane.
+/// One partner's deliveries in one prompt lane of one shard.
 #[derive(Debug, Default)]
 struct Unfinished {
-    /// From when on, how many; the oldest first.
+    /// (Start of bucket, count), the oldest first.
     since: VecDeque<(DateTime<Utc>, u64)>,
     sum: u64,
-    /// By minute, how many are scheduled for it.
+    /// Deliveries scheduled ahead, by minute since 1970.
     scheduled: BTreeMap<i64, u64>,
-    /// When the last one overflowed, until that has been taken up.
+    /// Time of the last overflow; cleared once the overflow lane has been claimed up to it.
     overflowed: Option<DateTime<Utc>>,
-    /// Not told to other processes yet.
+    /// Count not reported to other processes yet.
     unreported: u64,
 }
 
-/// How much was accepted by one process, as it tells others.
+/// Deliveries that one process accepted, as it reports them to the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AcceptedCount {
     pub partner_id: Tsid,
@@ -42,11 +42,12 @@ pub struct AcceptedCount {
     pub count: u64,
 }
 
+/// Estimates of unfinished deliveries for each partner, in memory.
 #[derive(Debug)]
 pub struct Fairness {
     fair_share: u64,
     places: HashMap<ShardLane, HashMap<Tsid, Unfinished>>,
-    /// The oldest that waited when last asked.
+    /// `ready_at` of the oldest waiting delivery when last looked up.
     oldest_waiting: HashMap<ShardLane, DateTime<Utc>>,
 }
 
@@ -55,17 +56,17 @@ fn minute(at: DateTime<Utc>) -> i64 {
 }
 
 impl Fairness {
-    /// A partner may have so many deliveries unfinished in a lane.
+    /// `fair`: the unfinished deliveries that a partner may have in a lane before it overflows.
     pub fn new(fair: u64) -> Fairness {
         Fairness { fair_share: fair, places: HashMap::new(), oldest_waiting: HashMap::new() }
     }
 
-    /// Counts one more delivery of this partner in this prompt lane; false when it has its fair share already, and this
-    /// one belongs in the overflow.
+    /// Counts one delivery and returns whether it goes into the prompt lane; false: it goes into the overflow lane and
+    /// is not counted. `place` is a prompt lane. A delivery scheduled ahead counts in its minute.
     pub fn admit(&mut self, partner_id: Tsid, place: ShardLane, ready_at: DateTime<Utc>, now: DateTime<Utc>) -> bool {
         let mine = self.places.entry(place).or_default().entry(partner_id).or_default();
         if ready_at > now {
-            // What is past is over, or counts where it waits.
+            // Past minutes no longer count.
             mine.scheduled = mine.scheduled.split_off(&minute(now));
             let count = mine.scheduled.entry(minute(ready_at)).or_default();
             let fair = *count < self.fair_share;
@@ -82,7 +83,8 @@ impl Fairness {
         fair
     }
 
-    /// Lanes of which it matters how far they have come, and from where on to look for the oldest that waits there.
+    /// Lanes whose oldest waiting delivery must be looked up, each with the `ready_at` from which to look. Pass each
+    /// answer to `record_oldest`.
     pub fn lanes_to_check(&self) -> Vec<(ShardLane, DateTime<Utc>)> {
         let mut places = Vec::new();
         for (&(shard, lane), partners) in &self.places {
@@ -98,9 +100,9 @@ impl Fairness {
         places.into_iter().map(|place| (place, head(place))).collect()
     }
 
-    /// The oldest that waits in a lane, asked at `asked`; none when nothing does.
+    /// Records the oldest waiting delivery of a lane, looked up at `asked`; `None` if none waits.
     pub fn record_oldest(&mut self, place: ShardLane, oldest: Option<DateTime<Utc>>, asked: DateTime<Utc>) {
-        // What is being written at this moment is not seen yet.
+        // A delivery that is being written at this moment is not visible yet.
         let slack = TimeDelta::from_std(limits::FAIR_SLACK).unwrap_or_default();
         let head = oldest.unwrap_or(asked).min(asked - slack);
         self.oldest_waiting.insert(place, head);
@@ -110,7 +112,7 @@ impl Fairness {
             if place == prompt {
                 mine.drop_finished(head, asked);
             } else {
-                // A time ahead of us is one of a clock that was set back.
+                // A time ahead of now was recorded by a clock that was set back since.
                 mine.overflowed = mine.overflowed.filter(|at| *at >= head && *at <= asked);
             }
             mine.sum > 0 || mine.overflowed.is_some() || !mine.scheduled.is_empty()
@@ -120,7 +122,7 @@ impl Fairness {
         }
     }
 
-    /// What others should know: what was accepted here since this was asked last, where it matters.
+    /// Counts accepted here that were not reported yet and are large enough to matter. Marks them as reported.
     pub fn take_unreported(&mut self) -> Vec<AcceptedCount> {
         let mut shares = Vec::new();
         for (place, partners) in &mut self.places {
@@ -134,10 +136,10 @@ impl Fairness {
         shares
     }
 
-    /// What another process accepted during the last `period`.
+    /// Adds a count that another process accepted during the last `period`.
     pub fn add_remote(&mut self, share: AcceptedCount, now: DateTime<Utc>, period: Duration) {
         let then = now - TimeDelta::from_std(period / 2).unwrap_or_default();
-        // More than the fair share makes no difference, whoever says so.
+        // More than the fair share makes no difference.
         let count = share.count.min(self.fair_share);
         let place = (share.place.0, share.place.1.prompt());
         self.places.entry(place).or_default().entry(share.partner_id).or_default().add(then, count);
@@ -148,14 +150,14 @@ impl Unfinished {
     fn add(&mut self, at: DateTime<Utc>, count: u64) {
         self.sum += count;
         match self.since.back_mut() {
-            // Also what is heard late, of a time before: counted a little too long.
+            // A late report of an earlier time joins the newest bucket: it counts a little too long.
             Some((since, n)) if at < *since + BUCKET => *n += count,
             _ => self.since.push_back((at, count)),
         }
     }
 
     fn drop_finished(&mut self, head: DateTime<Utc>, asked: DateTime<Utc>) {
-        // A time ahead of us is one of a clock that was set back.
+        // A time ahead of now was recorded by a clock that was set back since.
         while let Some((_, count)) = self.since.front().filter(|(since, _)| *since + BUCKET <= head || *since > asked) {
             self.sum -= count;
             self.since.pop_front();
@@ -188,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_overflows_and_others_do_not() {
+    fn partner_over_its_share_overflows_and_others_do_not() {
         let mut fairness = Fairness::new(FAIR);
         assert_eq!(flood(&mut fairness, 1, 5 * FAIR, at(0)), FAIR);
         assert_eq!(flood(&mut fairness, 2, 10, at(0)), 10);
@@ -196,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_served_makes_room() {
+    fn served_deliveries_free_the_share() {
         let mut fairness = Fairness::new(FAIR);
         assert_eq!(flood(&mut fairness, 1, FAIR / 2, at(0)), FAIR / 2);
         assert_eq!(flood(&mut fairness, 1, FAIR / 4, at(200)), FAIR / 4);
@@ -205,9 +207,9 @@ mod tests {
         assert_eq!(flood(&mut fairness, 1, FAIR, at(300)), FAIR - FAIR / 4);
     }
 
-    /// Claimed is not finished: what overflowed is taken up first, and only then is its partner prompt again.
+    /// Claimed is not finished: the overflow lane is claimed first, and only then is its partner prompt again.
     #[test]
-    fn who_overflows_goes_on_until_that_is_taken_up() {
+    fn overflow_lasts_until_its_lane_is_served() {
         let mut fairness = Fairness::new(FAIR);
         flood(&mut fairness, 1, 2 * FAIR, at(0));
         fairness.record_oldest(place(), None, at(1000));
@@ -222,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_scheduled_for_one_minute_is_shared_too() {
+    fn deliveries_scheduled_for_one_minute_have_a_fair_share() {
         let mut fairness = Fairness::new(FAIR);
         for later in [at(1), at(600_000)] {
             let admitted = (0..3 * FAIR).filter(|_| fairness.admit(Tsid(1), place(), later, at(0))).count() as u64;
@@ -232,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_set_back_keeps_nobody_in_overflow() {
+    fn clock_set_back_ends_overflow() {
         let mut fairness = Fairness::new(FAIR);
         flood(&mut fairness, 1, 2 * FAIR, at(3_600_000));
         fairness.record_oldest(place(), None, at(0));
@@ -241,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_accept_counts_too() {
+    fn counts_of_other_processes_are_added() {
         let (mut here, mut there) = (Fairness::new(FAIR), Fairness::new(FAIR));
         flood(&mut there, 1, FAIR, at(0));
         flood(&mut there, 2, 1, at(0));

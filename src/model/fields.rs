@@ -1,4 +1,4 @@
-//! The strict reader of objects: it takes fields by their description, and everything else is a fault.
+//! The strict reader of objects: it takes fields by their description and reports every other field as a fault.
 
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
@@ -7,8 +7,8 @@ use super::form::{Field, Form, Kind};
 use super::json::{self, Faults, TextRule, child_pointer, mismatch, one_of, parse_time};
 use crate::error::{Code, excerpt};
 
-/// An object being read, field by field. A field that its form does not describe cannot be read, and what was not read
-/// is a fault in the end.
+/// An object being read field by field. Reading a field that its form does not describe is a bug; a field that was not
+/// read is a fault at `close`.
 pub struct Fields<'f> {
     form: &'static Form,
     left: Map<String, Value>,
@@ -17,7 +17,8 @@ pub struct Fields<'f> {
 }
 
 impl<'f> Fields<'f> {
-    /// None, and a fault: the value is no object.
+    /// Starts reading an object. `pointer`: its place in the body. `None`, with a fault added, if the value is not an
+    /// object.
     pub fn open(
         form: &'static Form,
         value: Value,
@@ -34,40 +35,40 @@ impl<'f> Fields<'f> {
         }
     }
 
-    /// Goes on by another form: one of several, of which a field that was read says which.
+    /// Continues with another form, for objects in which one field decides the form of the others.
     pub fn switch_form(&mut self, form: &'static Form) {
         self.form = form;
     }
 
-    /// The place of a field, as a JSON pointer.
+    /// The JSON pointer of a field.
     pub fn pointer_to(&self, name: &str) -> String {
         child_pointer(&self.pointer, name)
     }
 
-    /// The description of a field. A reader that asks for one that its form does not have is wrong.
+    /// The description of a field. A missing one is a bug of the reader.
     fn described(&self, name: &str) -> Option<&'static Field> {
         let field = self.form.field(name);
         debug_assert!(field.is_some(), "{} does not describe the field {name}", self.form.name);
         field
     }
 
-    /// The field's value as it is; null is the same as not given. A required field that is not given is no fault yet.
+    /// Takes the raw value of a field; null counts as missing. A missing required field is not reported.
     pub fn take(&mut self, name: &str) -> Option<Value> {
         self.described(name)?;
         self.left.remove(name).filter(|v| !v.is_null())
     }
 
-    /// As `take`; a required field that is not given, or null, is a fault.
+    /// Takes the value of a field; a missing or null required field is reported.
     fn given(&mut self, field: &Field) -> Option<Value> {
         if field.is_required { self.require(field.name) } else { self.left.remove(field.name).filter(|v| !v.is_null()) }
     }
 
-    /// Whether the field is there and not null, without taking it.
+    /// Whether the field is present and not null. Does not take it.
     pub fn has(&self, name: &str) -> bool {
         self.described(name).is_some() && self.left.get(name).is_some_and(|v| !v.is_null())
     }
 
-    /// Whether the field is there and null: to be emptied, where a field that is not there is to be left as it is.
+    /// Whether the field is present and null, which in an update means "clear" while a missing field means "keep".
     pub fn is_null(&self, name: &str) -> bool {
         self.described(name).is_some() && self.left.get(name).is_some_and(Value::is_null)
     }
@@ -86,36 +87,36 @@ impl<'f> Fields<'f> {
         }
     }
 
-    /// A text by the rule of its description.
+    /// Takes a text, read by the rule of its description. `None` if it is missing or has a fault, which is reported.
     pub fn text(&mut self, name: &str) -> Option<String> {
         let field = self.described(name)?;
         let value = self.given(field)?;
         json::text(value, &self.pointer_to(name), rule(field), self.faults)
     }
 
-    /// As `text`, of a field that is required here though its form is used where it is not.
+    /// As `text`, and reports the field as missing although its form does not require it.
     pub fn require_text(&mut self, name: &str) -> Option<String> {
         let field = self.described(name)?;
         let value = self.require(name)?;
         json::text(value, &self.pointer_to(name), rule(field), self.faults)
     }
 
-    /// As `text`, by the rule that another form has for a field of this name. None, and no fault: that form has no such
-    /// field.
+    /// As `text`, by the rule of the field with this name in another form. `None`, without a fault, if that form has no
+    /// such field.
     pub fn text_of(&mut self, form: &'static Form, name: &str) -> Option<String> {
         let theirs = form.field(name)?;
         let value = self.described(name).and_then(|field| self.given(field))?;
         json::text(value, &self.pointer_to(name), rule(theirs), self.faults)
     }
 
-    /// A list and the pointer of each item.
+    /// Takes a list: each item with its pointer.
     pub fn list(&mut self, name: &str) -> Option<Vec<(String, Value)>> {
         let field = self.described(name)?;
         let value = self.given(field)?;
         json::list(value, &self.pointer_to(name), self.faults)
     }
 
-    /// A whole number in the range of its description.
+    /// Takes a whole number within the range of its description.
     pub fn number(&mut self, name: &str) -> Option<i64> {
         let field = self.described(name)?;
         let (Kind::Int32(least, most) | Kind::Int64(least, most)) = field.kind else {
@@ -138,7 +139,7 @@ impl<'f> Fields<'f> {
         None
     }
 
-    /// True or false.
+    /// Takes a boolean.
     pub fn flag(&mut self, name: &str) -> Option<bool> {
         let field = self.described(name)?;
         let pointer = self.pointer_to(name);
@@ -151,7 +152,7 @@ impl<'f> Fields<'f> {
         }
     }
 
-    /// A list of words of a closed set.
+    /// Takes a list of words, each one of `words`.
     pub fn words<T: std::str::FromStr>(&mut self, name: &str, words: &[&str]) -> Option<Vec<T>> {
         let faults = self.faults;
         let items = self.list(name)?;
@@ -162,7 +163,7 @@ impl<'f> Fields<'f> {
         Some(items.into_iter().filter_map(read).collect())
     }
 
-    /// A time as RFC 3339 writes it, with offset, to the microsecond.
+    /// Takes a time in RFC 3339 with offset, to the microsecond.
     pub fn time(&mut self, name: &str) -> Option<DateTime<Utc>> {
         let field = self.described(name)?;
         let pointer = self.pointer_to(name);
@@ -173,20 +174,22 @@ impl<'f> Fields<'f> {
                     self.faults.add(
                         pointer,
                         "time_invalid",
-                        format!("'{}' is not a time as RFC 3339 writes it, with offset", excerpt(&text)),
+                        format!(
+                            "'{}' is not a time in RFC 3339 with offset, such as 2027-03-05T09:30:00+09:00",
+                            excerpt(&text)
+                        ),
                     );
                 }
                 parsed
             }
             other => {
-                mismatch(self.faults, &pointer, "a time as RFC 3339 writes it, with offset", &other);
+                mismatch(self.faults, &pointer, "a time in RFC 3339 with offset", &other);
                 None
             }
         }
     }
 
-    /// Fields of the contract that this hub does not serve yet, and that no form describes: told apart from misspelt
-    /// ones.
+    /// Reports fields of the contract that this hub does not serve yet as `not_supported` instead of as unknown.
     pub fn not_served(&mut self, names: &[&str]) {
         for name in names {
             if self.left.remove(*name).is_some_and(|v| !v.is_null()) {
@@ -195,7 +198,7 @@ impl<'f> Fields<'f> {
         }
     }
 
-    /// Everything described was taken: the rest is unknown.
+    /// Ends reading: every field that was not taken is reported as unknown.
     pub fn close(self) {
         for name in self.left.keys() {
             self.faults.add(self.pointer_to(name), "unknown_field", "is not a field of this object");
@@ -203,7 +206,7 @@ impl<'f> Fields<'f> {
     }
 }
 
-/// The rule by which a text is read.
+/// The reading rule of a text field.
 fn rule(field: &Field) -> TextRule {
     match field.kind {
         Kind::Text(rule) | Kind::Plain(rule) | Kind::Word(_, rule) => rule,

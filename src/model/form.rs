@@ -1,14 +1,14 @@
-//! Forms of what callers post: each described once, as data. The strict reader ([`super::fields::Fields`]) takes fields
-//! by their description here, and the API's document is written from the same description, so a field that only one of
-//! the two knows does not exist.
+//! Descriptions of request bodies, each written once as data. The strict reader ([`super::fields::Fields`]) takes
+//! fields by their description, and the OpenAPI document is generated from the same description, so the two cannot
+//! differ.
 
 use super::json::TextRule;
 
-/// A form of JSON value that the document names.
+/// A named schema of a JSON value.
 pub struct Form {
-    /// Its name in the document.
+    /// Its name in the document's `components.schemas`.
     pub name: &'static str,
-    /// What it is, for the document; empty: its name says it.
+    /// Its description in the document; empty if the name is enough.
     pub description: &'static str,
     pub kind: Kind,
     /// Examples for the document, each as JSON.
@@ -19,53 +19,54 @@ pub struct Form {
 pub struct Field {
     pub name: &'static str,
     pub kind: Kind,
-    /// Neither left out nor null.
+    /// Whether it may be neither missing nor null.
     pub is_required: bool,
-    /// What it is, for the document; empty: its name says it.
+    /// Its description in the document; empty if the name is enough.
     pub description: &'static str,
-    /// Fewest characters of a text, as the document has them, where the rule of reading is another.
+    /// `minLength` in the document, in characters, where it differs from the reading rule.
     pub min_length: Option<usize>,
-    /// Most characters of a text, as the document has them, where the rule of reading is another: what is longer is
-    /// refused later, for another reason than its length.
+    /// `maxLength` in the document, in characters, where it differs from the reading rule: a longer text is refused
+    /// later, for another reason than its length.
     pub max_length: Option<usize>,
-    /// A regular expression, for the document.
+    /// `pattern` in the document.
     pub pattern: Option<&'static str>,
-    /// An example, under the name that OpenAPI had for it before 3.1.
+    /// `example` in the document, the name before OpenAPI 3.1.
     pub example: Option<&'static str>,
     pub examples: &'static [&'static str],
-    /// The value that stands for one not given.
+    /// `default` in the document: the value of a missing field.
     pub default: Option<Preset>,
 }
 
-/// What a value may be.
+/// The kind of a value.
 #[derive(Clone, Copy)]
 pub enum Kind {
-    /// A text. The document has the lengths of its rule; of one that counts bytes, as characters: there are no more.
+    /// A text. The document shows the rule's lengths; a limit in bytes is shown as characters, of which there are never
+    /// more.
     Text(TextRule),
-    /// A text whose pattern, example or description says in the document what its lengths would.
+    /// A text whose length the document does not show.
     Plain(TextRule),
-    /// A word of a list that has this name in the document.
+    /// A word of a list that has this schema name in the document.
     Word(&'static str, TextRule),
     /// One of these words.
     Words(fn() -> Vec<&'static str>),
-    /// A whole number from the one to the other, which fits 32 bits.
+    /// A whole number between these two, within 32 bits.
     Int32(i64, i64),
-    /// As `Int32`, in 64 bits.
+    /// A whole number between these two, within 64 bits.
     Int64(i64, i64),
     Flag,
-    /// RFC 3339 with offset.
+    /// A time in RFC 3339 with offset.
     Time,
-    /// A list of such values, with the fewest and the most that it may have.
+    /// A list of such values, with the least and greatest number of items.
     List(&'static Kind, Option<usize>, Option<usize>),
     Form(&'static Form),
     OneOf(fn() -> Vec<&'static Form>),
     /// An object of these fields and no others.
     Object(&'static [Field]),
-    /// An object with these fields and whatever others.
+    /// An object with these fields and any others.
     Open(&'static [Field]),
-    /// Names and plain values, in the partner's own words.
+    /// The partner's own names with texts, numbers and booleans as values.
     Metadata,
-    /// Names and texts of at most so many characters.
+    /// Names with texts of at most this many characters as values.
     Texts(usize),
 }
 
@@ -77,7 +78,7 @@ pub enum Preset {
 }
 
 impl Form {
-    /// The fields of an object; none of any other value.
+    /// The fields of an object; empty for any other kind.
     pub fn fields(&self) -> &'static [Field] {
         match self.kind {
             Kind::Object(fields) | Kind::Open(fields) => fields,
@@ -85,14 +86,14 @@ impl Form {
         }
     }
 
-    /// A field by its name.
+    /// The field with this name.
     pub fn field(&self, name: &str) -> Option<&'static Field> {
         self.fields().iter().find(|field| field.name == name)
     }
 }
 
 impl Field {
-    /// A field that may be left out or null. `about`: what it is, for the document; empty where its name says it.
+    /// A field that may be missing or null. `description`: its text in the document; empty if the name is enough.
     pub const fn optional(name: &'static str, kind: Kind, about: &'static str) -> Field {
         Field {
             name,
@@ -108,32 +109,32 @@ impl Field {
         }
     }
 
-    /// A field that may be neither left out nor null.
+    /// A field that may be neither missing nor null.
     pub const fn required(name: &'static str, kind: Kind, about: &'static str) -> Field {
         Field { is_required: true, ..Field::optional(name, kind, about) }
     }
 
-    /// With these lengths in the document, in characters; none: those of the rule by which it is read.
+    /// Sets `minLength` and `maxLength` of the document, in characters; `None`: those of the reading rule.
     pub const fn with_length(self, least: Option<usize>, most: Option<usize>) -> Field {
         Field { min_length: least, max_length: most, ..self }
     }
 
-    /// With this regular expression in the document.
+    /// Sets `pattern` of the document.
     pub const fn with_pattern(self, pattern: &'static str) -> Field {
         Field { pattern: Some(pattern), ..self }
     }
 
-    /// With an example under the name that OpenAPI had for it before 3.1.
+    /// Sets `example` of the document, the name before OpenAPI 3.1.
     pub const fn with_example(self, example: &'static str) -> Field {
         Field { example: Some(example), ..self }
     }
 
-    /// With these examples in the document.
+    /// Sets `examples` of the document.
     pub const fn with_examples(self, examples: &'static [&'static str]) -> Field {
         Field { examples, ..self }
     }
 
-    /// With the value that stands for one not given.
+    /// Sets `default` of the document.
     pub const fn with_default(self, default: Preset) -> Field {
         Field { default: Some(default), ..self }
     }

@@ -1,4 +1,4 @@
-//! Idempotency: a request that repeats another gets the answer of the first, and another request under the same key is
+//! Idempotency: a repeated request gets the answer of the first one, and a different request under the same key is
 //! refused.
 
 use chrono::{DateTime, Utc};
@@ -10,22 +10,23 @@ use crate::error::{Code, Error, Fault, Refusal, Result};
 use crate::id::Tsid;
 use crate::limits;
 
-/// The answer to a message that is stored.
+/// The answer to an accepted message.
 #[derive(Debug, Clone)]
 pub struct Accepted {
     pub message_id: Tsid,
     pub client_msg_id: Option<String>,
     pub created_at: DateTime<Utc>,
-    /// The same request came before; this is its answer.
+    /// The same request was accepted before; this is its answer.
     pub replayed: bool,
-    /// Endpoints want the event of its acceptance.
+    /// Whether an endpoint is subscribed to `message.accepted`.
     pub has_subscribers: bool,
+    /// SCHEDULED or PENDING, as the deliveries began.
     pub status: Status,
-    /// Channel, and recipient as this request wrote it.
+    /// (Channel, recipient as this request wrote it) of each posted delivery, in their order.
     pub deliveries: Vec<(Channel, String)>,
 }
 
-/// The message that holds a key.
+/// The stored message that holds an idempotency key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyHolder {
     pub message_id: Tsid,
@@ -33,7 +34,7 @@ pub struct KeyHolder {
     pub created_at: DateTime<Utc>,
 }
 
-/// The answer to a message that was written.
+/// The answer to a message that was stored now.
 pub fn answer_new(
     message: &NewMessage,
     message_id: Tsid,
@@ -43,11 +44,12 @@ pub fn answer_new(
     Accepted { has_subscribers, ..answer(message, message_id, created_at, false) }
 }
 
-/// The answer to a message that was not written because its key was taken: the first one's, if it is the same message.
+/// The answer to a message that was not stored because its key was taken: that of the first message, if both are the
+/// same. `fingerprint`: of the message as posted. `holder`: the message that has the key.
 ///
 /// # Errors
-/// `Error::Refused` if the holder is another message. `Error::Busy` if there is no holder any more: its transaction was
-/// rolled back, or its message was dropped, between the statement that met it and the one that looked for it.
+/// `Error::Refused` if the holder is a different message. `Error::Busy` if there is no holder any more: between the two
+/// statements its transaction was rolled back or its message was deleted.
 pub fn answer_key_taken(message: &NewMessage, fingerprint: &[u8; 32], holder: Option<&KeyHolder>) -> Result<Accepted> {
     match holder {
         Some(holder) => answer_replay(message, fingerprint, holder),
@@ -55,10 +57,10 @@ pub fn answer_key_taken(message: &NewMessage, fingerprint: &[u8; 32], holder: Op
     }
 }
 
-/// The first answer again, if it is the same message.
+/// The answer of the first message again, if both are the same.
 ///
 /// # Errors
-/// `Error::Refused` if the holder of the key is another message.
+/// `Error::Refused` (409, `idempotency_key_reused`) if the holder of the key is a different message.
 pub fn answer_replay(message: &NewMessage, fingerprint: &[u8; 32], holder: &KeyHolder) -> Result<Accepted> {
     if holder.fingerprint == fingerprint {
         return Ok(answer(message, holder.message_id, holder.created_at, true));
@@ -81,11 +83,10 @@ fn answer(message: &NewMessage, message_id: Tsid, created_at: DateTime<Utc>, rep
     }
 }
 
-/// The answers of a batch. `places` are those of its messages in the request, in the order of `answers`.
+/// Combines the answers of a batch: all of them, or one refusal. `places`: the index in the request of each answer.
 ///
 /// # Errors
-/// `Error::Refused` with everything that is wrong with the batch, if one of its messages is refused; any other error of
-/// one of its messages as it is.
+/// `Error::Refused` with the faults of every refused message; any other error of a message as it is.
 pub fn combine_batch(places: &[usize], answers: Vec<Result<Accepted>>) -> Result<Vec<Accepted>> {
     let (mut accepted, mut refused) = (Vec::with_capacity(answers.len()), Vec::new());
     for (place, answer) in places.iter().zip(answers) {
@@ -102,12 +103,12 @@ pub fn combine_batch(places: &[usize], answers: Vec<Result<Accepted>>) -> Result
     let key_taken = |place: usize| Fault {
         pointer: format!("/messages/{place}/clientMsgId"),
         reason: "idempotency_key_reused",
-        detail: "was used for a different message".into(),
+        detail: "was used for a different message; use a new one".into(),
         code: Code::E004,
     };
     let mut faults = Vec::new();
     for (place, refusal) in refused {
-        // What is wrong with the batch as a whole is told of each of its messages.
+        // A fault of the batch as a whole comes with each of its messages and is listed once.
         let own = if refusal.faults.is_empty() { vec![key_taken(place)] } else { refusal.faults };
         faults.extend(own.into_iter().filter(|fault| !faults.contains(fault)).collect::<Vec<_>>());
     }

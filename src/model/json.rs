@@ -1,5 +1,5 @@
-//! Reading JSON as hostile input: every fault found at once, each with its place, and nothing let through that
-//! PostgreSQL cannot keep (`\u0000`) or that two readers would read differently (duplicate keys).
+//! Reads JSON as hostile input. Every fault is reported at once with its place, and nothing passes that PostgreSQL
+//! cannot store (`\u0000`) or that two parsers would read differently (duplicate keys).
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
@@ -13,19 +13,22 @@ use super::text;
 use crate::error::{Code, Fault, Refusal, excerpt};
 use crate::limits;
 
-/// Collects what is wrong with a request.
+/// Collects the faults of a request, at most `limits::FAULTS`.
 #[derive(Default)]
 pub struct Faults {
-    to_vec: RefCell<Vec<Fault>>,
-    /// One of them is a fault whatever the clock, the caller's rights and this installation are.
+    found: RefCell<Vec<Fault>>,
+    /// At least one is a fault at any time, for any caller and on any installation.
     always: Cell<bool>,
 }
 
 impl Faults {
+    /// Adds a fault with code E001. `pointer`: JSON pointer into the body. `reason`: a word of `error::REASONS`.
+    /// `detail`: a sentence about the value without its subject.
     pub fn add(&self, pointer: impl Into<String>, reason: &'static str, detail: impl Into<Cow<'static, str>>) {
         self.add_code(Code::E001, pointer, reason, detail);
     }
 
+    /// Adds a fault with another code.
     pub fn add_code(
         &self,
         code: Code,
@@ -37,8 +40,8 @@ impl Faults {
         self.add_if_new(code, pointer, reason, detail);
     }
 
-    /// A fault by the clock, by the caller's rights or by what this installation serves. None of them matters to a request
-    /// that was stored before, when they were different.
+    /// Adds a fault that depends on the time, the caller's rights or the served channels. It does not matter to a
+    /// repeated request that was stored when they were different.
     pub fn add_if_new(
         &self,
         code: Code,
@@ -46,28 +49,34 @@ impl Faults {
         reason: &'static str,
         detail: impl Into<Cow<'static, str>>,
     ) {
-        let mut found = self.to_vec.borrow_mut();
+        let mut found = self.found.borrow_mut();
         if found.len() < limits::FAULTS {
             found.push(Fault { pointer: pointer.into(), reason, detail: detail.into(), code });
         }
     }
 
+    /// A copy of the faults.
     pub fn found(&self) -> Vec<Fault> {
-        self.to_vec.borrow().clone()
+        self.found.borrow().clone()
     }
 
+    /// Whether there is no fault.
     pub fn is_empty(&self) -> bool {
-        self.to_vec.borrow().is_empty()
+        self.found.borrow().is_empty()
     }
 
-    /// Tells these faults among others, each at another place.
+    /// Moves these faults to `others`, each with its pointer mapped by `place`.
     pub fn move_to(self, others: &Faults, place: impl Fn(&str) -> String) {
-        for Fault { pointer, reason, detail, code } in self.to_vec.into_inner() {
+        for Fault { pointer, reason, detail, code } in self.found.into_inner() {
             others.add_if_new(code, place(&pointer), reason, detail);
         }
         others.always.set(others.always.get() || self.always.get());
     }
 
+    /// The value, if there is no fault at all.
+    ///
+    /// # Errors
+    /// A `Refusal` with every fault, or if there is no value.
     pub fn into_result<T>(self, value: Option<T>) -> Result<T, Refusal> {
         match self.into_result_if_new(value)? {
             (value, faults) if faults.is_empty() => Ok(value),
@@ -75,9 +84,12 @@ impl Faults {
         }
     }
 
-    /// The value, and its faults if it is new: as long as it has no others.
+    /// The value with the faults that matter only if the request is new.
+    ///
+    /// # Errors
+    /// A `Refusal` with every fault, if one of them always matters or there is no value.
     pub fn into_result_if_new<T>(self, value: Option<T>) -> Result<(T, Vec<Fault>), Refusal> {
-        let faults = self.to_vec.into_inner();
+        let faults = self.found.into_inner();
         match value {
             Some(value) if !self.always.get() => Ok((value, faults)),
             _ => Err(Refusal::from_faults(faults)),
@@ -85,7 +97,11 @@ impl Faults {
     }
 }
 
-/// Reads one JSON document. What cannot be read at all is refused at once; what can, goes on with its faults noted.
+/// Parses one JSON document. Faults of readable JSON (a key given twice, U+0000) are added to `faults` and parsing goes
+/// on.
+///
+/// # Errors
+/// A `Refusal` if the body cannot be read as one JSON document within the limits.
 pub fn parse(body: &[u8], faults: &Faults) -> Result<Value, Refusal> {
     if body.iter().all(u8::is_ascii_whitespace) {
         return Err(Refusal::new(400, "body_empty", "the body is empty; send one JSON object"));
@@ -108,7 +124,7 @@ fn syntax(e: &serde_json::Error) -> Refusal {
     let text = e.to_string();
     let at = format!("line {}, column {}", e.line(), e.column());
     if text.starts_with(OUT_OF_RANGE) {
-        let detail = format!("a number at {at} is larger or smaller than a double can be; send it as a text");
+        let detail = format!("a number at {at} is out of the range of a double; send it as a text");
         Refusal::new(400, "number_range", detail)
     } else if text.starts_with(TOO_MANY) {
         Refusal::new(422, "too_many_items", format!("{TOO_MANY}: at most {}", limits::JSON_NODES))
@@ -119,13 +135,13 @@ fn syntax(e: &serde_json::Error) -> Refusal {
     }
 }
 
-/// As `serde_json` begins it.
+/// The beginning of `serde_json`'s message.
 const OUT_OF_RANGE: &str = "number out of range";
 
-/// The key under which `serde_json` hands over a number that is more than a whole number of 64 bits, with all its digits.
+/// The key under which `serde_json` passes a number beyond 64-bit integers, with all its digits.
 const DIGITS: &str = "$serde_json::private::Number";
 
-/// So begin names that `serde_json` would read as something else when it reads what is kept.
+/// Prefix of field names that `serde_json` would misread when it parses the stored JSON.
 const RESERVED: &str = "$serde_json::private::";
 
 const TOO_MANY: &str = "too many values in one body";
@@ -134,7 +150,7 @@ struct Walk<'f> {
     pointer: RefCell<String>,
     faults: &'f Faults,
     nodes: RefCell<usize>,
-    /// The last text was the digits of a number. A body cannot have its like: its texts are visited as `str`.
+    /// The last text was the digits of a number. Texts of the body arrive as `str`, so they cannot imitate it.
     is_number: Cell<bool>,
 }
 
@@ -157,7 +173,7 @@ impl Walk<'_> {
         }
     }
 
-    /// A number as it was written, if a double has one of its size.
+    /// The number as written, if it is within the range of a double.
     fn number<E: serde::de::Error>(digits: &str) -> Result<Value, E> {
         let (mantissa, _) = digits.split_once(['e', 'E']).unwrap_or((digits, ""));
         let is_zero = !mantissa.contains(|c: char| matches!(c, '1'..='9'));
@@ -176,10 +192,10 @@ impl Walk<'_> {
     }
 }
 
-/// How long a pointer grows: no path of ours is longer, and one that a caller nested deeper is not worth repeating.
+/// Longest pointer. No path of our schema is longer, and deeper nesting of a caller is not worth repeating.
 const POINTER_BYTES: usize = 96;
 
-/// A place one step further in, cut so that it echoes no more than it must.
+/// The pointer of a child: `pointer` and one more step, cut so that it echoes little of the input.
 pub fn child_pointer(pointer: &str, step: &str) -> String {
     let room = POINTER_BYTES.saturating_sub(pointer.len()).min(64);
     let cut: String = step.chars().take(room).filter(|c| !c.is_control()).collect();
@@ -255,7 +271,7 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
             }
             if name.starts_with(RESERVED) {
                 let pointer = self.0.inside(&name, || self.0.pointer.borrow().clone());
-                self.0.faults.add(pointer, "unknown_field", "is a name that no object may have; choose another");
+                self.0.faults.add(pointer, "unknown_field", "is a reserved name; choose another");
             }
             if fields.contains_key(&name) {
                 let pointer = self.0.inside(&name, || self.0.pointer.borrow().clone());
@@ -267,14 +283,14 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
     }
 }
 
-/// What a text may be.
+/// The rule by which a text is read.
 #[derive(Clone, Copy)]
 pub struct TextRule {
     max: usize,
     unit: Unit,
-    /// One line: no control characters, no line separators, nothing that turns the direction of writing.
+    /// One line: no control characters, no line separators, no characters that change the writing direction.
     single_line: bool,
-    /// Data: not brought into the form that texts have.
+    /// Data: kept as posted, not converted to the normal form of texts.
     as_posted: bool,
     may_be_empty: bool,
 }
@@ -286,34 +302,38 @@ enum Unit {
 }
 
 impl TextRule {
+    /// One line of up to `max_chars` characters, not empty.
     pub const fn line(max_chars: usize) -> TextRule {
         TextRule { max: max_chars, unit: Unit::Chars, single_line: true, as_posted: false, may_be_empty: false }
     }
 
-    /// A line that is counted as the network counts it.
+    /// One line counted in UTF-8 bytes, as protocols count it.
     pub const fn address(max_bytes: usize) -> TextRule {
         TextRule { unit: Unit::Bytes, ..TextRule::line(max_bytes) }
     }
 
+    /// A text of several lines, up to `max_bytes` UTF-8 bytes, not empty.
     pub const fn block(max_bytes: usize) -> TextRule {
         TextRule { unit: Unit::Bytes, single_line: false, ..TextRule::line(max_bytes) }
     }
 
+    /// This rule without conversion to the normal form.
     pub const fn as_posted(self) -> TextRule {
         TextRule { as_posted: true, ..self }
     }
 
+    /// This rule with empty texts allowed.
     pub const fn or_empty(self) -> TextRule {
         TextRule { may_be_empty: true, ..self }
     }
 
-    /// The fewest and the most that it may hold, in its own unit.
+    /// The least and greatest length, in the rule's own unit.
     pub const fn lengths(self) -> (usize, usize) {
         (if self.may_be_empty { 0 } else { 1 }, self.max)
     }
 }
 
-/// RFC 3339 with offset, no leap second, to the microsecond.
+/// Parses RFC 3339 with offset, without leap seconds, to the microsecond. `None` for any other text.
 pub fn parse_time(text: &str) -> Option<DateTime<Utc>> {
     let shaped = text.len() <= 40 && text.as_bytes().get(10).is_some_and(|c| matches!(c, b'T' | b't'));
     let leap = text.get(17..19) == Some("60");
@@ -321,6 +341,7 @@ pub fn parse_time(text: &str) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp_micros(parsed.timestamp_micros())
 }
 
+/// The items of a list, each with its pointer. `None`, with a fault added, if the value is not a list.
 pub fn list(value: Value, pointer: &str, faults: &Faults) -> Option<Vec<(String, Value)>> {
     match value {
         Value::Array(items) => {
@@ -333,6 +354,7 @@ pub fn list(value: Value, pointer: &str, faults: &Faults) -> Option<Vec<(String,
     }
 }
 
+/// Reads a text by its rule, in normal form. `None`, with a fault added, if it breaks the rule.
 pub fn text(value: Value, pointer: &str, rule: TextRule, faults: &Faults) -> Option<String> {
     let text = match value {
         Value::String(text) if rule.as_posted => text,
@@ -361,7 +383,7 @@ pub fn text(value: Value, pointer: &str, rule: TextRule, faults: &Faults) -> Opt
         return None;
     }
     if rule.single_line && text.chars().any(turns_direction) {
-        faults.add(pointer, "unsafe_character", "must not contain characters that turn the direction of writing");
+        faults.add(pointer, "unsafe_character", "must not contain characters that change the writing direction");
         return None;
     }
     Some(text)
@@ -371,6 +393,7 @@ fn turns_direction(c: char) -> bool {
     matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{e0000}'..='\u{e007f}')
 }
 
+/// Adds the fault of a value with another JSON type. `wanted`: the expected type, with article.
 pub fn mismatch(faults: &Faults, pointer: &str, wanted: &str, found: &Value) {
     let found = match found {
         Value::Null => "null",
@@ -383,7 +406,7 @@ pub fn mismatch(faults: &Faults, pointer: &str, wanted: &str, found: &Value) {
     faults.add(pointer, "type_mismatch", format!("must be {wanted}, not {found}"));
 }
 
-/// One of a closed list of words, exactly as written there.
+/// Parses one word of a closed list, exactly as written there. `None`, with a fault added, for any other text.
 pub fn one_of<T: std::str::FromStr>(
     text: &str,
     pointer: &str,

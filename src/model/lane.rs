@@ -1,9 +1,10 @@
-//! A lane is what a worker may take from now: channel × priority × (prompt, overflow), as one small number.
+//! A lane is the unit that a worker claims from: channel × priority × (prompt, overflow), as one small number.
 
 use std::str::FromStr;
 
 use super::channel::{CHANNELS, Channel};
 
+/// The priority class of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub enum Priority {
     Urgent,
@@ -12,9 +13,11 @@ pub enum Priority {
     Bulk,
 }
 
+/// Every priority, the most urgent first. The index is part of lane numbers stored in the database.
 pub const PRIORITIES: [Priority; 3] = [Priority::Urgent, Priority::Normal, Priority::Bulk];
 
 impl Priority {
+    /// The stable word in the API: `URGENT`, `NORMAL` or `BULK`.
     pub fn as_str(self) -> &'static str {
         match self {
             Priority::Urgent => "URGENT",
@@ -23,8 +26,8 @@ impl Priority {
         }
     }
 
-    /// Of a hundred deliveries claimed while every class has more than enough, how many are of this one. What a class
-    /// leaves goes to the others, so an idle class costs nothing and a busy one starves nobody.
+    /// The percentage of claimed deliveries that belong to this class while every class has enough. A class that has
+    /// less leaves the rest to the others.
     pub fn share_percent(self) -> u32 {
         match self {
             Priority::Urgent => 60,
@@ -41,41 +44,46 @@ impl FromStr for Priority {
     }
 }
 
+/// A lane's number: channel index × 6 + priority index × 2 + (1 for overflow).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct Lane(pub i16);
 
 impl Lane {
+    /// The lane of a channel and priority; `overflow`: the second lane of the pair (see `model::fairness`).
     pub fn new(channel: Channel, priority: Priority, overflow: bool) -> Lane {
-        // Both positions are small: they fit.
+        // Both indices are small enough.
         let channel = CHANNELS.iter().position(|&c| c == channel).unwrap_or(0) as i16;
         let priority = PRIORITIES.iter().position(|&p| p == priority).unwrap_or(0) as i16;
         Lane(channel * 6 + priority * 2 + i16::from(overflow))
     }
 
-    /// A lane without a channel here is that of a newer program's channel, and counts as posted, not as a webhook.
+    /// The channel of the lane. A number unknown to this program belongs to a newer program's channel and counts as
+    /// EMAIL: as posted, not as a webhook.
     pub fn channel(self) -> Channel {
         CHANNELS.get(usize::from(self.0.unsigned_abs()) / 6).copied().unwrap_or(Channel::Email)
     }
 
+    /// The priority of the lane.
     pub fn priority(self) -> Priority {
         PRIORITIES[(usize::from(self.0.unsigned_abs()) % 6) / 2]
     }
 
-    /// Of the pair of lanes that differ in nothing else, the prompt one.
+    /// The prompt lane of the same channel and priority.
     pub fn prompt(self) -> Lane {
         Lane(self.0 & !1)
     }
 
-    /// … and the overflow.
+    /// The overflow lane of the same channel and priority.
     pub fn overflow(self) -> Lane {
         Lane(self.0 | 1)
     }
 
+    /// Whether this is an overflow lane.
     pub fn is_overflow(self) -> bool {
         self.0 % 2 == 1
     }
 
-    /// Where an event waits that is as urgent, and gives way, as a message of this priority and overflow.
+    /// The WEBHOOK lane of an event about a message of this priority and overflow.
     pub fn of_events(priority: Priority, overflow: bool) -> Lane {
         Lane::new(Channel::Webhook, priority, overflow)
     }
@@ -109,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_channels_lanes_lie_together() {
+    fn lanes_of_a_channel_are_contiguous() {
         for channel in CHANNELS {
             let lanes = Lane::all_of(&[channel]);
             let ends = (lanes.iter().min().unwrap().0, lanes.iter().max().unwrap().0);
@@ -119,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lane_says_what_it_was_made_of() {
+    fn lane_returns_its_channel_priority_and_overflow() {
         for channel in CHANNELS {
             for priority in PRIORITIES {
                 for overflow in [false, true] {

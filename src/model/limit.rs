@@ -1,5 +1,6 @@
-//! Rate limits: how often a provider may be asked, by all processes together. A process takes some requests ahead, to be
-//! made within a moment; each is booked at the last instant at which it may be made, until it is told when it was.
+//! Rate limits: how often all processes together may call a provider. A process takes permits ahead and uses them
+//! within a moment. Each permit is recorded at the last instant at which it is valid, until the process reports when it
+//! was used.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,80 +9,82 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+/// The rate limit of a provider account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateLimit {
-    /// Requests …
+    /// Requests allowed …
     pub count: u32,
-    /// … in this time.
+    /// … in this period.
     pub per: Duration,
     pub strategy: Strategy,
-    /// Of a token bucket: how many may come at once. Else without meaning.
+    /// Size of the token bucket; ignored by other strategies.
     pub burst: u32,
 }
 
+/// How a rate limit counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Strategy {
-    /// In no span of that length more, wherever it begins.
+    /// At most `count` in any period, wherever it begins.
     #[default]
     SlidingWindow,
-    /// In no span of that length more that begins at a multiple of it.
+    /// At most `count` in each period that begins at a multiple of it since 1970.
     FixedWindow,
-    /// One every so often; what was not used is kept, up to the burst.
+    /// A token is added every `per` / `count`; unused tokens are kept, up to `burst`.
     TokenBucket,
 }
 
 impl RateLimit {
-    /// So many a minute, in any minute.
+    /// A sliding window of `count` requests in any minute.
     pub const fn per_minute(count: u32) -> RateLimit {
         RateLimit { count, per: Duration::from_secs(60), strategy: Strategy::SlidingWindow, burst: 1 }
     }
 }
 
-/// What is booked of a limit. The database keeps it as JSON.
+/// The recorded use of one rate limit. Stored as JSON in the database; the serde names never change.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct RateLimitUsage {
-    /// How many requests were made when, in microseconds since 1970, sorted. What lies ahead was taken, and may yet be made
-    /// until then.
+    /// Sorted (time in µs since 1970, count). Past entries are requests made; future entries are permits granted and
+    /// valid until that time.
     #[serde(rename = "at")]
     entries: Vec<(i64, u32)>,
-    /// Of a token bucket: what it lacked of being full, in parts of a token (there are as many as the limit's time has
-    /// microseconds), …
+    /// Token bucket only: what the bucket lacks of being full, in fractions of a token. One token is `per` in µs …
     #[serde(rename = "lack")]
     deficit: i64,
-    /// … and when: after all that is no longer listed above.
+    /// … at this time, µs since 1970. It covers all requests that are no longer in `entries`.
     #[serde(rename = "since")]
     deficit_at: i64,
 }
 
-/// What a take brought.
+/// The answer to a request for permits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateLimitGrant {
+    /// Permits granted, at most the number wanted.
     pub granted: u32,
-    /// Until when those may be made.
+    /// Each permit must be used until this time.
     pub valid_until: DateTime<Utc>,
-    /// So many more are free.
+    /// Permits still free after these.
     pub free: u32,
-    /// When one is free, if none is; or earlier, if what others took is given back.
+    /// When the next permit is free; now, if `free` > 0. Earlier if another process gives permits back.
     pub next_free_at: DateTime<Utc>,
-    /// Some are taken that are not made yet.
+    /// Permits were granted before that are not reported used yet.
     pub has_outstanding: bool,
 }
 
-/// What became of one request that was taken.
+/// What happened to one granted permit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PermitReport {
-    /// As `Taken::until` said.
+    /// The `valid_until` of its grant.
     pub valid_until: DateTime<Utc>,
-    /// When it was made; None: it was not, and will not be.
+    /// When the request was made; `None`: the permit was not used and never will be.
     pub made_at: Option<DateTime<Utc>>,
 }
 
-/// Requests whose times are kept one by one; of larger limits times are rounded up to such a part of theirs.
+/// Limits up to this count record every time exactly; larger ones round times up to this fraction of the period.
 const MAX_EXACT: u32 = 1_000;
-/// Two processes' clocks may differ by so much, in microseconds.
+/// Clocks of two processes may differ by this many microseconds.
 const MAX_CLOCK_SKEW_US: i64 = 1_000_000;
-/// No bucket keeps more.
+/// Largest bucket.
 const MAX_BURST: u32 = 1_000_000;
 
 impl RateLimit {
@@ -89,7 +92,7 @@ impl RateLimit {
         i64::try_from(self.per.as_micros()).unwrap_or(i64::MAX).max(1)
     }
 
-    /// How many may come at once, when none came before.
+    /// Requests allowed at once if none was made before.
     pub fn capacity(&self) -> u32 {
         if self.strategy == Strategy::TokenBucket { self.burst() } else { self.count }
     }
@@ -98,12 +101,12 @@ impl RateLimit {
         self.burst.clamp(1, MAX_BURST)
     }
 
-    /// How long one that was taken may wait to be made: long enough to load and begin it, short beside the limit's time.
+    /// How long a permit is valid, in µs: long enough to load and start the call, short compared with the period.
     fn validity_us(&self) -> i64 {
         (self.period_us() / 10).clamp(50_000, 1_000_000)
     }
 
-    /// How many a process takes at once: so few that several share what is free.
+    /// How many permits a process takes at once: few enough that several processes share what is free.
     pub fn chunk_size(&self) -> u32 {
         let chunk = (self.count / 10).max(1);
         if self.strategy == Strategy::TokenBucket { chunk.min(self.burst()) } else { chunk }
@@ -114,7 +117,7 @@ impl RateLimit {
         at.div_euclid(grain).saturating_add(i64::from(at.rem_euclid(grain) > 0)) * grain
     }
 
-    /// Until when what is taken now may be made.
+    /// The time, µs since 1970, until which a permit granted now is valid. Never beyond a fixed window.
     fn valid_until_us(&self, now: i64) -> i64 {
         let last = match self.strategy {
             Strategy::FixedWindow => self.window_start(now) + self.period_us() - 1,
@@ -129,7 +132,7 @@ impl RateLimit {
 }
 
 impl RateLimitUsage {
-    /// Takes what is free of `wanted`. Never more than the law allows whenever within their time they are made.
+    /// Grants up to `wanted` permits. Whenever the permits are used within their time, the limit is not exceeded.
     pub fn take(&mut self, limit: &RateLimit, wanted: u32, now: DateTime<Utc>) -> RateLimitGrant {
         let now = now.timestamp_micros();
         self.drop_expired(limit, now);
@@ -148,7 +151,8 @@ impl RateLimitUsage {
         }
     }
 
-    /// Books what became of requests that were taken.
+    /// Records what happened to granted permits: a used one moves to its real time, an unused one is freed. A report
+    /// whose permit is no longer recorded is ignored.
     pub fn apply_reports(&mut self, limit: &RateLimit, reports: &[PermitReport]) {
         for report in reports {
             let until = report.valid_until.timestamp_micros();
@@ -161,7 +165,7 @@ impl RateLimitUsage {
         self.entries.retain(|(_, n)| *n > 0);
     }
 
-    /// How many count now, and when one more is free.
+    /// Requests that count against the limit now, granted permits included, and when the next permit is free.
     pub fn used(&self, limit: &RateLimit, now: DateTime<Utc>) -> (u32, DateTime<Utc>) {
         let (mut seen, now) = (self.clone(), now.timestamp_micros());
         seen.drop_expired(limit, now);
@@ -182,14 +186,14 @@ impl RateLimitUsage {
         }
     }
 
-    /// Drops what counts no more.
+    /// Drops entries that no longer count.
     fn drop_expired(&mut self, limit: &RateLimit, now: i64) {
         self.clamp_future(limit, now);
         match limit.strategy {
             Strategy::SlidingWindow => self.entries.retain(|(at, _)| *at > now - limit.period_us()),
             Strategy::FixedWindow => self.entries.retain(|(at, _)| *at >= limit.window_start(now)),
             Strategy::TokenBucket => {
-                // A report of these comes no more.
+                // Permits this old are no longer reported.
                 let old = self.entries.partition_point(|(at, _)| *at <= now - 2 * limit.validity_us());
                 for (at, n) in self.entries.drain(..old).collect::<Vec<_>>() {
                     (self.deficit, self.deficit_at) = (deficit_after(limit, self.deficit, self.deficit_at, at, n), at);
@@ -198,8 +202,9 @@ impl RateLimitUsage {
         }
     }
 
-    /// What lies further ahead than anything can that is taken now was booked by a clock that was set back since. It counts as
-    /// made at the last instant it could be, and not until that clock's time comes again.
+    /// An entry further ahead than any permit granted now was recorded by a clock that was set back since. It is moved
+    /// to the latest time that a permit granted now can have, so that it does not block until that clock's time comes
+    /// again.
     fn clamp_future(&mut self, limit: &RateLimit, now: i64) {
         let (most, until) = (limit.rounded(now + limit.validity_us()) + MAX_CLOCK_SKEW_US, limit.valid_until_us(now));
         let ahead = self.entries.partition_point(|(at, _)| *at <= most);
@@ -224,7 +229,7 @@ impl RateLimitUsage {
         }
     }
 
-    /// What the bucket lacks if all that was taken is made now: later is no better for it.
+    /// What the bucket lacks if every granted permit is used now, which is the worst case.
     fn deficit_now(&self, limit: &RateLimit, now: i64) -> i64 {
         let (lack, since) = self.entries.iter().fold((self.deficit, self.deficit_at), |(lack, since), (at, n)| {
             let at = (*at).min(now);
@@ -237,7 +242,7 @@ impl RateLimitUsage {
         match limit.strategy {
             Strategy::FixedWindow => limit.window_start(now) + limit.period_us(),
             Strategy::SlidingWindow => {
-                // So many must have gone for one to be free.
+                // This many requests must leave the window before one permit is free.
                 let counted: u64 = self.entries.iter().map(|(_, n)| u64::from(*n)).sum();
                 let (mut gone, enough) = (0, (counted + 1).saturating_sub(u64::from(limit.count)));
                 let freeing = self.entries.iter().find(|(_, n)| {
@@ -255,7 +260,7 @@ impl RateLimitUsage {
     }
 }
 
-/// What a bucket lacks at a later time, after so many more.
+/// What a bucket lacks at `at`, after `n` further requests.
 fn deficit_after(limit: &RateLimit, lack: i64, since: i64, at: i64, n: u32) -> i64 {
     let refilled = at.saturating_sub(since).max(0).saturating_mul(i64::from(limit.count));
     lack.saturating_sub(refilled).max(0).saturating_add(i64::from(n).saturating_mul(limit.period_us()))
@@ -268,9 +273,9 @@ fn time(micros: i64) -> DateTime<Utc> {
 impl FromStr for RateLimit {
     type Err = String;
 
-    /// `100/m`: s, m, h or d.
+    /// Parses `COUNT/UNIT`, as in `100/m`; the unit is s, m, h or d.
     fn from_str(text: &str) -> Result<RateLimit, String> {
-        let wrong = || format!("'{text}' is not like 100/m (so many a second s, minute m, hour h or day d)");
+        let wrong = || format!("'{text}' is not a rate such as 100/m (units: s second, m minute, h hour, d day)");
         let (count, unit) = text.split_once('/').ok_or_else(wrong)?;
         let count: u32 = count.parse().ok().filter(|n| *n > 0).ok_or_else(wrong)?;
         let seconds = match unit {

@@ -1,5 +1,5 @@
-//! A message: what a partner posted, once, immutable. Its overall status is computed from its deliveries when asked and
-//! never stored (S3-19, S3-34).
+//! A message: what a partner posted, once, immutable. Its overall status is computed from its deliveries on each read
+//! and is never stored (S3-19, S3-34).
 
 use std::collections::BTreeMap;
 
@@ -14,19 +14,22 @@ use super::lane::Priority;
 use crate::error::{Fault, Refusal};
 use crate::id::Tsid;
 
-/// What stands in the place of an address that was erased.
+/// The text that replaces an erased recipient address.
 pub const ERASED: &str = "erased";
 
-/// What `messages.detail` holds: everything about a message that no statement asks for by itself.
+/// The JSON document in the column `messages.detail`: everything about a message that no statement filters by. Its
+/// serde names are stored and never change.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Detail {
+    /// Subject of contents that have none of their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
-    /// A delivery names one of these by its index.
+    /// The distinct contents of the message. `NewDelivery::content` and `Fallback::content` are indices into this list.
     pub contents: Vec<Content>,
+    /// The partner's own names and values; never sent to a recipient.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub metadata: Map<String, Value>,
-    /// Something of it was erased, because a person asked or its time was over.
+    /// True after a recipient or the content was erased, by an erasure request or at the end of the retention time.
     #[serde(default, skip_serializing_if = "is_false")]
     pub erased: bool,
 }
@@ -37,7 +40,8 @@ fn is_false(flag: &bool) -> bool {
 }
 
 impl Detail {
-    /// It has a number that a database writes in another way: with an exponent, or a zero with a sign.
+    /// Whether metadata or Slack blocks hold a number that PostgreSQL's jsonb writes differently from the partner: one
+    /// with an exponent, or a zero with a sign.
     pub fn has_noncanonical_numbers(&self) -> bool {
         fn is_own(value: &Value) -> bool {
             match value {
@@ -56,60 +60,65 @@ impl Detail {
     }
 }
 
-/// What goes out over one channel; the same for all its recipients.
+/// What is sent over one channel, equal for all recipients that share it. Stored in `messages.detail`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Content {
+    /// E-mail, LMS and MMS; Slack sends it in bold above the body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
+    /// Plain text. Only an e-mail may have an empty one.
     pub body: String,
+    /// HTML alternative of an e-mail.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub html: Option<String>,
-    /// Slack Block Kit, passed through.
+    /// Slack Block Kit, sent as posted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocks: Option<Value>,
-    /// The approved template at Kakao that the body is an instance of.
+    /// Code of the template approved by Kakao; `body` is an instance of that template.
     #[serde(rename = "templateCode", default, skip_serializing_if = "Option::is_none")]
     pub template_code: Option<String>,
-    /// Of a message that tells of another: what happened.
+    /// Set on webhook messages only: the event that the webhook reports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event: Option<Box<EventPayload>>,
-    /// What goes out instead, over another channel, if this does not arrive.
+    /// The fallback that is sent over another channel if this content does not arrive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<Box<Fallback>>,
 }
 
-/// Another channel that stands by.
+/// A fallback: another channel, used if the delivery before it fails.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Fallback {
     pub channel: Channel,
-    /// Index into `Detail::contents` of what goes out there; that one may have a fallback of its own.
+    /// Index into `Detail::contents`. That content may have a fallback of its own.
     pub content: i16,
-    /// To whom, as it is kept; none: to the same recipient.
+    /// Recipient in canonical form; `None`: the recipient of the delivery that it replaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
-    /// The number of the delivery that takes the place of number n is n + step: so whoever makes it makes the same.
+    /// Fallback delivery number = original number + `step`. Deterministic, so concurrent writers collide on the primary
+    /// key.
     pub step: i16,
-    /// Seconds after which it takes the place of what was sent, if no receipt says that that arrived.
+    /// Seconds after SENT without a receipt that the original arrived, after which the fallback is sent. `None`: a
+    /// missing receipt triggers no fallback.
     #[serde(rename = "noReceiptSeconds", default, skip_serializing_if = "Option::is_none")]
     pub no_receipt_s: Option<u32>,
-    /// How often it is tried, where the message says so.
+    /// Attempts that the message allows the fallback delivery; `None`: as many as its channel's retry policy allows.
     #[serde(rename = "attempts", default, skip_serializing_if = "Option::is_none")]
     pub max_attempts: Option<i16>,
-    /// It also takes the place of what may have been sent.
+    /// Whether an UNDETERMINED original, which may have been sent, triggers the fallback too.
     #[serde(rename = "onUnknown", default, skip_serializing_if = "is_false")]
     pub on_unknown: bool,
 }
 
 impl Fallback {
-    /// A channel that stands by because the installation says so: for the same recipient, with nothing that only a
-    /// message can ask for.
+    /// A fallback added by a rule of the installation: same recipient, none of the options that only a message can ask
+    /// for. `content` is an index into `Detail::contents`.
     pub fn from_rule(channel: Channel, content: i16, step: i16) -> Fallback {
         Fallback { channel, content, to: None, step, no_receipt_s: None, max_attempts: None, on_unknown: false }
     }
 }
 
 impl Content {
-    /// What it weighs: subject, body and HTML, and blocks as JSON.
+    /// Size in bytes (UTF-8) of subject, body, HTML, and blocks as JSON.
     pub fn size_bytes(&self) -> usize {
         let blocks = self.blocks.as_ref().map_or(0, |b| b.to_string().len());
         self.body.len()
@@ -119,32 +128,42 @@ impl Content {
     }
 }
 
-/// A message that was read and found right, not yet stored.
+/// A validated message that is not stored yet. Its serialised form is hashed by `fingerprint`, so serde names, field
+/// order and skipped fields never change.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct NewMessage {
     #[serde(skip)]
     pub client_msg_id: Option<String>,
+    /// The partner's `type`.
     pub kind: String,
     #[serde(serialize_with = "priority_word")]
     pub priority: Priority,
     pub detail: Detail,
+    /// In the order of the request; delivery number = index + 1.
     pub deliveries: Vec<NewDelivery>,
+    /// Not sent before this time.
     pub scheduled_at: Option<DateTime<Utc>>,
+    /// Not sent from this time on.
     pub expires_at: Option<DateTime<Utc>>,
 }
 
-/// A message that was read. Posted for the first time it must have no faults. Posted again it is answered as it was the
-/// first time: the clock, the partner's rights and what this installation serves may have changed since.
+/// A parsed message. A new message must have no faults at all. A repeated one gets the answer of the first request even
+/// if `faults_if_new` is not empty, because the clock, the partner's rights and the served channels may have changed
+/// since.
 #[derive(Debug, Clone)]
 pub struct PostedMessage {
     pub message: NewMessage,
-    /// `NewMessage::fingerprint` of the message as it was posted, without what the installation's rules added since.
+    /// `NewMessage::fingerprint` of the message as posted, before the installation's fallback rules were added.
     pub fingerprint: [u8; 32],
+    /// Faults that depend on the time, the partner's rights or the served channels.
     pub faults_if_new: Vec<Fault>,
 }
 
 impl PostedMessage {
-    /// As a message that was not posted before.
+    /// Returns the message if it may be stored as a new one.
+    ///
+    /// # Errors
+    /// A `Refusal` with every fault, if `faults_if_new` is not empty.
     pub fn into_new(self) -> Result<NewMessage, Refusal> {
         if self.faults_if_new.is_empty() { Ok(self.message) } else { Err(Refusal::from_faults(self.faults_if_new)) }
     }
@@ -156,31 +175,34 @@ impl From<NewMessage> for PostedMessage {
     }
 }
 
+/// One delivery of a message that is not stored yet.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct NewDelivery {
     #[serde(serialize_with = "channel_word")]
     pub channel: Channel,
+    /// The recipient in the form that the provider takes, such as E.164.
     pub to: String,
-    /// How the partner wrote `to`, where that is not the same. It means the same, so it is no part of the fingerprint.
+    /// The recipient as the partner wrote it, if that differs from `to`. Both mean the same, so it is not part of the
+    /// fingerprint.
     #[serde(skip)]
     pub recipient_as_given: Option<String>,
     /// Index into `Detail::contents`.
     pub content: i16,
-    /// Its content names a fallback. Part of the content, so no part of the fingerprint by itself.
+    /// Whether the content has a fallback. Follows from the content, so it is not part of the fingerprint.
     #[serde(skip)]
     pub has_fallback: bool,
-    /// Attempts, where the message says how many.
+    /// Attempts that the message allows; `None`: as many as the channel's retry policy allows.
     #[serde(rename = "attempts", skip_serializing_if = "Option::is_none")]
     pub max_attempts: Option<i16>,
 }
 
 impl NewDelivery {
-    /// Of the first content.
+    /// A delivery of the first content, with no options.
     pub fn new(channel: Channel, to: String) -> NewDelivery {
         NewDelivery { channel, to, recipient_as_given: None, content: 0, has_fallback: false, max_attempts: None }
     }
 
-    /// The recipient in the partner's words.
+    /// The recipient as the partner wrote it.
     pub fn displayed_recipient(&self) -> &str {
         self.recipient_as_given.as_deref().unwrap_or(&self.to)
     }
@@ -195,13 +217,13 @@ fn channel_word<S: serde::Serializer>(channel: &Channel, s: S) -> Result<S::Ok, 
 }
 
 impl NewMessage {
-    /// SHA-256 over what the message means, so that the same request written in another order or with other white space
-    /// is the same, and anything else is not. The key itself is not part of it. Stored fingerprints are compared with new
-    /// ones, so the bytes that are hashed never change.
+    /// SHA-256 over the meaning of the message: equal for the same request in another field order or with other white
+    /// space, different for any other request. The idempotency key is not part of it. Stored fingerprints are compared
+    /// with new ones, so the hashed bytes must never change.
     pub fn fingerprint(&self) -> [u8; 32] {
         use sha2::Digest as _;
-        // Maps are sorted by key and every field is serialisable: this cannot fail, and if it did, an empty text would
-        // make all requests alike, so it must not pass silently.
+        // Maps are sorted by key and every field is serialisable, so this cannot fail. An empty text in place of a
+        // failure would give all requests the same fingerprint.
         #[expect(clippy::expect_used, reason = "serialising plain data to memory cannot fail")]
         let canonical = if self.is_canonical() {
             serde_json::to_vec(self)
@@ -214,7 +236,7 @@ impl NewMessage {
         sha2::Sha256::digest(canonical).into()
     }
 
-    /// Nothing of it could mean the same and be written otherwise.
+    /// Whether every e-mail address is in canonical form already.
     fn is_canonical(&self) -> bool {
         let is_folded = |channel: Channel, to: &str| {
             channel.addressed_by() != AddressKind::Mailbox || !to.bytes().any(|b| b.is_ascii_uppercase())
@@ -245,6 +267,7 @@ pub struct Message {
     pub expires_at: Option<DateTime<Utc>>,
 }
 
+/// The status of a message, computed from its deliveries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OverallStatus {
     Pending,
@@ -255,6 +278,7 @@ pub enum OverallStatus {
     Canceled,
 }
 
+/// Every overall status.
 pub const OVERALL_STATUSES: [OverallStatus; 6] = [
     OverallStatus::Pending,
     OverallStatus::Processing,
@@ -265,6 +289,7 @@ pub const OVERALL_STATUSES: [OverallStatus; 6] = [
 ];
 
 impl OverallStatus {
+    /// The stable word in the API, such as `COMPLETED`.
     pub fn as_str(self) -> &'static str {
         match self {
             OverallStatus::Pending => "PENDING",
@@ -276,8 +301,10 @@ impl OverallStatus {
         }
     }
 
-    /// From (chain, channel, status, attempts spent) of each delivery. PENDING while nothing has started. Deliveries of one
-    /// chain took each other's place: together they count as one, which is good when any of them is.
+    /// Computes the overall status. Each item is (chain, channel, status, attempts used) of one delivery, in any order.
+    ///
+    /// Deliveries of one fallback chain count as one, with the best status among them. Webhook deliveries do not count.
+    /// PENDING until an attempt starts or a delivery settles; no countable delivery at all is COMPLETED.
     pub fn of(deliveries: impl IntoIterator<Item = (Option<i16>, Channel, Status, i16)>) -> OverallStatus {
         let (mut all, mut open, mut started, mut good, mut canceled) = (0, 0, false, 0, 0);
         let mut count = |status: Status| {

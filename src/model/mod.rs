@@ -1,5 +1,5 @@
-//! Nouns and laws: what is true with the network unplugged. No await, no I/O, no clock, no randomness in here; time and
-//! chance come in as arguments.
+//! The domain model: types and decision functions. Nothing in here awaits, does I/O, reads a clock or draws a random
+//! number; the time and the jitter are arguments.
 
 pub mod access;
 pub mod alert;

@@ -1,8 +1,8 @@
-//! The text that Slack is sent for a message: the subject in bold above the body, and its three special characters
-//! escaped. Slack's limit counts this text, so intake measures it, too.
+//! The text sent to Slack: the subject in bold above the body, with Slack's three special characters escaped. Slack's
+//! limit counts this text, so intake measures it too.
 
-/// What is posted as `text`: plain text as Slack's mrkdwn. What a partner wrote must not become a link or call
-/// everybody (`<!channel>`).
+/// The value of Slack's `text`: plain text as mrkdwn. Escaping keeps the partner's text from becoming a link or a
+/// mention (`<!channel>`).
 pub fn text(subject: Option<&str>, body: &str) -> String {
     let subject = subject.unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ");
     let body = escaped(body);

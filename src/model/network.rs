@@ -1,8 +1,9 @@
-//! Networks as places that callers come from.
+//! Networks as origins of callers.
 
 use core::net::IpAddr;
 
-/// The network that an address is counted as: an IPv6 network of 64 bits has more addresses than can be counted.
+/// The network under which an address is counted: an IPv4 address itself, an IPv6 address by its /64, because one
+/// caller may own a whole /64.
 pub fn of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(v4) => IpAddr::V4(v4),
@@ -13,7 +14,7 @@ pub fn of(address: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn a_network_of_ipv6_is_one_place() {
+    fn ipv6_addresses_of_one_64_count_as_one() {
         for (address, of) in [
             ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
             ("::ffff:203.0.113.7", "203.0.113.7"),

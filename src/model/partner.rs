@@ -1,19 +1,22 @@
-//! A partner: a domain service that posts messages. The tenant: whatever it posts is seen by nobody else, and what one
-//! does hurts no other.
+//! A partner: a domain service that posts messages. It is the tenant: other partners see none of its messages and are
+//! not slowed by its load.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::channel::Channel;
 use crate::id::Tsid;
 
+/// The status of a partner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PartnerStatus {
+    /// May sign in and post.
     Active,
-    /// May not sign in, nor do anything with a token it has. What it posted before is delivered.
+    /// May neither sign in nor use its tokens. Messages accepted before are still delivered.
     Inactive,
 }
 
 impl PartnerStatus {
+    /// The stable word in the database and the API: `ACTIVE` or `INACTIVE`.
     pub fn as_str(self) -> &'static str {
         match self {
             PartnerStatus::Active => "ACTIVE",
@@ -29,37 +32,41 @@ impl std::str::FromStr for PartnerStatus {
     }
 }
 
-/// Where a phone number without a country is from, unless its partner says otherwise.
+/// The region of phone numbers without a country code, unless the partner has another.
 pub const DEFAULT_REGION: &str = "KR";
 
+/// A partner with its limits and rights.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Partner {
     pub partner_id: Tsid,
     pub name: String,
-    /// Where all it posts lives, for good.
+    /// The shard of all its messages; never changes.
     pub shard: i16,
     pub status: PartnerStatus,
-    /// Requests a second; a batch counts each of its messages.
+    /// Requests allowed in a second; a batch counts each of its messages.
     pub rate_limit_tps: i32,
-    /// How many days back it sees its messages.
+    /// How many days back it may read its messages.
     pub lookup_days: i16,
-    /// Content is erased after so many days; none: when its partition goes.
+    /// Days after which content is erased; `None`: with its partition.
     pub retention_days: Option<i16>,
-    /// Whose days its statistics are of; an IANA name, fixed for good.
+    /// IANA time zone of the days of its statistics; never changes.
     pub time_zone: String,
-    /// Where a phone number without a country is from; two letters of ISO 3166.
+    /// Region of phone numbers without a country code: two letters of ISO 3166.
     pub region: String,
-    /// What it may send over; none: everything.
+    /// Channels it may send over; `None`: all.
     pub channels: Option<Vec<Channel>>,
+    /// Whether `scheduledAt` may lie ahead.
     pub may_schedule: bool,
+    /// Whether its own keys may cancel messages.
     pub may_cancel: bool,
+    /// Whether content is encrypted in the database.
     pub encrypt_content: bool,
-    /// Its endpoints may be given what its messages say.
+    /// Whether its endpoints may receive message content.
     pub may_receive_content: bool,
 }
 
 impl Partner {
-    /// With everything that is not said as it is by default (S0-34, S0-47).
+    /// A partner with default limits and rights (S0-34, S0-47).
     pub fn new(partner_id: Tsid, name: String, shard: i16) -> Partner {
         Partner {
             partner_id,
@@ -79,52 +86,54 @@ impl Partner {
         }
     }
 
+    /// Whether it may send over this channel.
     pub fn may_use(&self, channel: Channel) -> bool {
         self.channels.as_ref().is_none_or(|channels| channels.contains(&channel))
     }
 
-    /// It may look at what was posted, or ended, since then (S0-47, C12), and at what is open however old.
+    /// The time from which on it sees messages: those posted or settled since then (S0-47, C12), and unsettled ones of
+    /// any age.
     pub fn visible_since(&self, now: DateTime<Utc>) -> DateTime<Utc> {
         now - TimeDelta::days(i64::from(self.lookup_days))
     }
 
-    /// The oldest message in its lists now.
+    /// The lowest message id in its lists at `now`.
     pub fn oldest_visible_id(&self, now: DateTime<Utc>) -> Tsid {
         Tsid::floor(self.visible_since(now))
     }
 }
 
-/// Names of the hub's own partner, whose messages alerts are.
+/// Names of the hub's own partner, which sends alerts.
 pub const RESERVED_NAMES: [&str; 2] = ["notihub", "notihub-alerts"];
 
-/// Whether a partner may not have this name, in any letters.
+/// Whether this name is reserved. Ignores case and surrounding blanks.
 pub fn is_reserved_name(name: &str) -> bool {
     RESERVED_NAMES.iter().any(|own| own.eq_ignore_ascii_case(name.trim()))
 }
 
-/// The shard of a new partner, of `shards`. From a hash, because the low bits of an id are a counter that is nearly always
-/// 0: partners made seconds apart would share two shards of eight.
+/// The shard of a new partner, in 0..`shards`. From a hash, because the low bits of an id are a counter that is nearly
+/// always 0: partners created seconds apart would share two shards of eight.
 pub fn shard_of(partner_id: Tsid, shards: i16) -> i16 {
     use sha2::Digest as _;
     let hash = sha2::Sha256::digest(partner_id.0.to_be_bytes());
     i16::from_be_bytes([hash[0] & 0x7f, hash[1]]) % shards.max(1)
 }
 
-/// Whose messages a list is of.
+/// The partners whose messages a list shows.
 #[derive(Debug, Clone)]
 pub struct PartnerScope {
-    /// Partners, and where each lives: one's own, or all of them for an operator.
+    /// (Partner, its shard): one partner, or every partner for an operator.
     pub partners: Vec<(Tsid, i16)>,
-    /// What is older is not seen.
+    /// Messages with a lower id are not shown.
     pub oldest_id: Tsid,
-    /// To what a cursor is bound: the partner, or 0 for all.
+    /// The partner that a cursor is bound to, or 0 for all partners.
     pub cursor_owner: Tsid,
-    /// Where a phone number without a country is from.
+    /// Region of phone numbers without a country code in filters.
     pub region: String,
 }
 
 impl PartnerScope {
-    /// A partner's own.
+    /// The messages of one partner, from `oldest` on.
     pub fn of_partner(partner: &Partner, oldest: Tsid) -> PartnerScope {
         let owners = vec![(partner.partner_id, partner.shard)];
         PartnerScope {

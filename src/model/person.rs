@@ -1,9 +1,9 @@
-//! A person's address, found in whatever a text makes of it: within other characters, written in another way, encoded.
+//! Finds a person's address in any text: inside other text, in another notation, or encoded.
 //!
-//! A text is read as it stands and as its encodings say: percent-encoding, escapes of JSON and C, HTML entities,
-//! quoted-printable, base64 and base64url at any offset, hexadecimal; up to three of them within each other. Letters are
-//! compared in one form (NFKC, small, without invisible characters). What is encrypted, compressed, in pictures or in other
-//! words ("kim at example dot com") is not found.
+//! A text is searched as it stands and after decoding: percent-encoding, escapes of JSON and C, HTML entities,
+//! quoted-printable, base64 and base64url at any offset, and hexadecimal, up to three nested. Characters are compared
+//! in one form (NFKC, lower case, without invisible characters). Encrypted or compressed text, pictures and paraphrases
+//! ("kim at example dot com") are not found.
 
 use std::borrow::Cow;
 
@@ -14,61 +14,63 @@ use unicode_normalization::UnicodeNormalization as _;
 use super::message::Detail;
 use super::phone;
 
-/// How many encodings within each other are read.
+/// Nested encodings that are decoded.
 const DEPTH: u8 = 3;
-/// Shorter than this nothing is a person's address; anything shorter is in everybody's texts.
+/// Shortest address, in characters: a shorter text would match unrelated texts.
 const SHORTEST: usize = 6;
-/// Most characters between two digits of one phone number.
+/// Most separators between two digits of one phone number.
 const BETWEEN_DIGITS: usize = 3;
 
-/// An address that is looked for.
+/// The address to search for.
 pub struct PersonAddress {
-    /// In the form in which it is compared.
+    /// In the comparison form (`folded`).
     address: String,
     number: Option<Number>,
 }
 
-/// A phone number: its digits without country and trunk prefix, and what may stand directly before them.
+/// A phone number: its digits without country and trunk prefix, and the prefixes that may stand directly before them.
 struct Number {
     e164: String,
     digits: String,
     prefixes: Vec<String>,
 }
 
-/// What a text is.
+/// The kind of text that is searched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TextUse {
-    /// Words, or an address: `order-kim@example.com` is the address of somebody else.
+    /// Prose, or an address: `order-kim@example.com` is another person's address.
     Prose,
-    /// An id, key or label: `order-kim@example.com` is named after kim@example.com.
+    /// An id, key or label: `order-kim@example.com` is derived from kim@example.com.
     Identifier,
 }
 
 impl PersonAddress {
-    /// `region` is where a phone number without a country is from.
+    /// Prepares the search for an address. `region`: the country of a phone number without a country code, two letters
+    /// of ISO 3166.
     ///
     /// # Errors
-    /// The address is too short to be told from other text.
+    /// The address is too short to be distinguished from other text.
     pub fn parse(address: &str, region: &str) -> Result<PersonAddress, &'static str> {
         let address = address.trim();
         if address.chars().count() < SHORTEST {
-            return Err("an address of at least six characters is needed: anything shorter is in everybody's texts");
+            return Err("an address needs at least six characters, because a shorter one would match unrelated texts");
         }
         Ok(PersonAddress { address: folded(address).into_owned(), number: Number::read(address, region) })
     }
 
-    /// Whether this is the person's address, and nothing else.
+    /// Whether `address` is this address and nothing more, in any notation of a phone number.
     pub fn equals(&self, address: &str) -> bool {
         let address = folded(address.trim());
         address == self.address || self.number.as_ref().is_some_and(|number| number.is(&address))
     }
 
-    /// Whether a text holds the address.
+    /// Whether a text contains the address.
     pub fn is_in_text(&self, text: &str, used: TextUse) -> bool {
         self.is_within(text, used, DEPTH)
     }
 
-    /// Whether a JSON value holds the address, in its names or values. `name` is that of the field it is the value of.
+    /// Whether a JSON value contains the address, in its field names or values. `name`: the field that holds the value;
+    /// empty for none.
     pub fn is_in_json(&self, value: &Value, name: &str, used: TextUse) -> bool {
         let used =
             if used == TextUse::Identifier || is_identifier_field(name) { TextUse::Identifier } else { TextUse::Prose };
@@ -83,7 +85,7 @@ impl PersonAddress {
         }
     }
 
-    /// Whether a message says the address.
+    /// Whether a message's content or metadata contains the address. False also if the detail cannot be serialised.
     pub fn is_in_detail(&self, detail: &Detail) -> bool {
         serde_json::to_value(detail).is_ok_and(|detail| self.is_in_json(&detail, "", TextUse::Prose))
     }
@@ -96,7 +98,7 @@ impl PersonAddress {
             || depth > 0 && decoded(text).iter().any(|within| self.is_within(within, used, depth - 1))
     }
 
-    /// The same of a text in its folded form, as it stands.
+    /// Whether a text in comparison form contains the address as it stands.
     fn stands_in(&self, text: &str, used: TextUse) -> bool {
         text.match_indices(&self.address).any(|(at, found)| is_whole(&text[..at], &text[at + found.len()..], used))
             || self.number.as_ref().is_some_and(|number| number.stands_in(text))
@@ -108,7 +110,7 @@ impl Number {
         let e164 = phone::parse(address, region).ok()?;
         let (country, home) = phone::dialled(&e164)?;
         let digits = e164.strip_prefix(&format!("+{country}"))?.to_owned();
-        // 0 in Korea, nothing in America.
+        // 0 in Korea, empty in America.
         let trunk = home.strip_suffix(&digits).unwrap_or("0").to_owned();
         let mut prefixes = vec![String::new(), trunk.clone()];
         for exit in ["", "00", "011", "001"] {
@@ -126,7 +128,7 @@ impl Number {
         is_number && digits.strip_suffix(&self.digits).is_some_and(|before| self.prefixes.iter().any(|p| p == before))
     }
 
-    /// Whether the digits stand there, however they are divided, and are not part of a longer number.
+    /// Whether the text contains the digits, however divided, and not as part of a longer number.
     fn stands_in(&self, text: &str) -> bool {
         // (digit, whether another stands directly before it, whether it belongs to the number before it)
         let mut digits: Vec<(u8, bool, bool)> = Vec::new();
@@ -151,7 +153,7 @@ impl Number {
         })
     }
 
-    /// Whether what stands directly before the last of these digits may stand before the number.
+    /// Whether the digits directly before the last one may precede the number.
     fn may_follow(&self, digits: &[(u8, bool, bool)]) -> bool {
         let joined = digits.iter().rev().take_while(|d| d.1).count();
         let before = &digits[digits.len() - 1 - joined..digits.len() - 1];
@@ -163,7 +165,7 @@ fn is_between_digits(c: char) -> bool {
     matches!(c, ' ' | '-' | '.' | '(' | ')' | '/' | '+' | '_' | '\u{2010}'..='\u{2015}' | '\u{2212}' | '·')
 }
 
-/// Whether an address between these two is no part of a longer one.
+/// Whether an address between these two texts is not part of a longer one.
 fn is_whole(before: &str, after: &str, used: TextUse) -> bool {
     let is_joined = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
     if is_joined(before.chars().next_back()) || is_joined(after.chars().next()) {
@@ -172,7 +174,7 @@ fn is_whole(before: &str, after: &str, used: TextUse) -> bool {
     if used == TextUse::Identifier {
         return true;
     }
-    // Only punctuation before it, as in a list or around italics, begins no address.
+    // Punctuation before it, as in a list or around italics, does not begin a longer address.
     let local = |c: &char| c.is_ascii_alphanumeric() || "._%+-".contains(*c);
     let longer = before.chars().rev().take_while(local).any(|c| c.is_ascii_alphanumeric());
     let mut rest = after.chars();
@@ -180,13 +182,13 @@ fn is_whole(before: &str, after: &str, used: TextUse) -> bool {
     !longer && !goes_on
 }
 
-/// Whether a field or column of this name holds ids, keys or labels.
+/// Whether a field or column with this name holds ids, keys or labels.
 pub fn is_identifier_field(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     ["id", "key", "ref", "label", "labels", "tag", "tags", "metadata", "object"].iter().any(|end| name.ends_with(end))
 }
 
-/// The form in which texts are compared.
+/// The comparison form of a text.
 fn folded(text: &str) -> Cow<'_, str> {
     if text.is_ascii() {
         let small = !text.bytes().any(|b| b.is_ascii_uppercase());
@@ -196,7 +198,7 @@ fn folded(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.nfkc().filter(is_seen).flat_map(char::to_lowercase).collect())
 }
 
-/// What the encodings in a text say, each read by itself.
+/// The results of decoding a text, one for each encoding found in it.
 fn decoded(text: &str) -> Vec<String> {
     let mut found: Vec<String> =
         [percent(text), escapes(text), entities(text), quoted_printable(text)].into_iter().flatten().collect();
@@ -206,7 +208,7 @@ fn decoded(text: &str) -> Vec<String> {
     for run in runs(text, |c| c.is_ascii_hexdigit()) {
         found.extend(hexadecimal(&run));
     }
-    // A byte at a time, divided: 6b:69:6d, 6b 69 6d.
+    // Separated bytes: 6b:69:6d, 6b 69 6d.
     for run in runs(text, |c| c.is_ascii_hexdigit() || matches!(c, b':' | b' ' | b'-')) {
         let bytes: Vec<&[u8]> = run.split(|c| !c.is_ascii_hexdigit()).filter(|byte| byte.len() == 2).collect();
         if bytes.len() >= SHORTEST {
@@ -216,7 +218,8 @@ fn decoded(text: &str) -> Vec<String> {
     found
 }
 
-/// Decodes each `mark` with what follows it. None where the text has no such thing.
+/// Decodes each `mark` together with the text after it, by `read` (length consumed, bytes). `None` if nothing was
+/// decoded.
 fn replaced(text: &str, mark: char, read: impl Fn(&str) -> Option<(usize, Vec<u8>)>) -> Option<String> {
     let (mut out, mut rest, mut any) = (Vec::with_capacity(text.len()), text, false);
     while let Some(at) = rest.find(mark) {
@@ -322,7 +325,7 @@ fn entities(text: &str) -> Option<String> {
     })
 }
 
-/// Stretches of such characters that are long enough to say an address, line breaks within them left out.
+/// Runs of such characters, long enough to contain an address; line breaks inside a run are skipped.
 fn runs(text: &str, belongs: impl Fn(u8) -> bool) -> Vec<Vec<u8>> {
     let (mut all, mut run) = (Vec::new(), Vec::new());
     for byte in text.bytes().chain([0]) {
@@ -338,7 +341,7 @@ fn runs(text: &str, belongs: impl Fn(u8) -> bool) -> Vec<Vec<u8>> {
     all
 }
 
-/// What a run says as base64, read from each of four offsets: the first characters may belong to something else.
+/// A run decoded as base64 from each of four offsets, because the first characters may belong to something else.
 fn base64(run: &[u8]) -> Vec<String> {
     let standard: Vec<u8> = run
         .iter()
@@ -355,11 +358,11 @@ fn hexadecimal(run: &[u8]) -> Vec<String> {
     (0..2).filter_map(|offset| said(&lenient(&data_encoding::HEXLOWER_PERMISSIVE, &run[offset..], 2))).collect()
 }
 
-/// Decodes as many whole groups as there are, and what can be read of the last.
+/// Decodes all whole groups and the readable part of the last one.
 fn lenient(encoding: &Encoding, text: &[u8], group: usize) -> Vec<u8> {
     let whole = text.len() - text.len() % group;
     let mut out = encoding.decode(&text[..whole]).unwrap_or_default();
-    // Bits that are left over need not be zero.
+    // Remaining bits need not be zero.
     if group == 4 && text.len() - whole >= 2 {
         let mut rest = text[whole..].to_vec();
         let bytes = rest.len() - 1;
@@ -369,7 +372,7 @@ fn lenient(encoding: &Encoding, text: &[u8], group: usize) -> Vec<u8> {
     out
 }
 
-/// Bytes as text, if most of them are.
+/// The bytes as text, if most of them are readable.
 fn said(bytes: &[u8]) -> Option<String> {
     if bytes.len() < SHORTEST {
         return None;
@@ -391,7 +394,7 @@ mod tests {
 
     /// C1: the address is found behind other characters and in every encoding, in encodings within each other as well.
     #[test]
-    fn an_address_is_found_in_every_form() {
+    fn address_is_found_in_every_encoding() {
         for text in [
             "kim@example.com",
             "<kim@example.com>",
@@ -436,9 +439,9 @@ mod tests {
         assert!(holds("김@한국.kr", "\u{1100}\u{1175}\u{11b7}@\u{1112}\u{1161}\u{11ab}국.kr", TextUse::Prose), "NFD");
     }
 
-    /// C1: in words a longer address is somebody else's; an id or a key may be named after a person.
+    /// C1: in prose a longer address is another person's; an id or a key may be derived from an address.
     #[test]
-    fn a_longer_address_is_somebody_elses() {
+    fn longer_address_does_not_match() {
         for text in ["jakim@example.com", "kim@example.com.org", "kim@example.community", "kim@example.comx", "kim at"]
         {
             assert!(!holds(KIM, text, TextUse::Prose), "{text}");
@@ -458,7 +461,7 @@ mod tests {
 
     /// C1: a phone number is found however it is written, and not within a longer one.
     #[test]
-    fn a_number_is_found_however_it_is_written() {
+    fn phone_number_is_found_in_every_notation() {
         for address in ["010-1234-5678", "+821012345678", "01012345678"] {
             for text in [
                 "01012345678",
@@ -490,9 +493,9 @@ mod tests {
         assert!(holds("+14155552671", "(415) 555-2671", TextUse::Prose));
     }
 
-    /// Whatever the bytes, reading ends and never panics.
+    /// For all bytes the search ends and never panics.
     #[test]
-    fn strange_text_is_read() {
+    fn search_never_panics() {
         for text in [
             "%",
             "%k",

@@ -1,33 +1,36 @@
-//! A partner's request limit (S0-33, S0-34): at most so many in any second, over all processes. The books count in slots of
-//! a second; a process leases a chunk and spends it without asking, so that no request waits for a row that all write.
+//! A partner's request limit (S0-33, S0-34): at most `limit` requests in any second, over all processes. The database
+//! counts in slots of 10 ms. A process leases a share of the limit and spends it without a query, so that requests do
+//! not queue for a row that all of them write.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-/// Slots of a second …
+/// Slots in a second …
 const SLOTS_PER_SECOND: i32 = 100;
-/// … and how many are counted: with the one that has just begun, lest two seconds' worth come within one.
+/// … and slots that are counted. One more than a second has: the current slot has just begun, and without the extra one
+/// almost two seconds' worth could fall into one second.
 pub const COUNTED_SLOTS: i32 = SLOTS_PER_SECOND + 1;
 const SECOND: TimeDelta = TimeDelta::seconds(1);
-/// A lease is at most this part of the limit: what a process has in hand that another could have used.
+/// A lease is at most this fraction of the limit, because no other process can use it.
 const MIN_LEASES_PER_LIMIT: i32 = 50;
-/// A lease that lasted less was too small.
+/// A lease used up faster than this was too small.
 const SHORT_LEASE: TimeDelta = TimeDelta::milliseconds(100);
 
-/// The number of the slot that holds this moment.
+/// The number of the slot, counted from 1970, that contains this moment.
 pub fn slot(at: DateTime<Utc>) -> i64 {
     at.timestamp_micros().div_euclid(1_000_000 / i64::from(SLOTS_PER_SECOND))
 }
 
-/// What one process has in hand of one partner's limit.
+/// The part of a partner's limit that one process has leased.
 #[derive(Debug)]
 pub struct RateLease {
     remaining: i32,
-    /// What the books had free beyond it when last asked.
+    /// Free in the database beyond this lease, as of the last query.
     free: i32,
-    /// How much to lease next: little for one that posts little, or many processes would keep the limit from each other.
+    /// Size of the next lease. Small for a partner that posts little; otherwise many processes would hold back parts of
+    /// the limit from each other.
     chunk: i32,
     leased_at: DateTime<Utc>,
-    /// Nothing was free when last asked: not worth asking before.
+    /// Nothing was free at the last query; the database is not asked before this time.
     ask_at: DateTime<Utc>,
 }
 
@@ -38,17 +41,20 @@ impl Default for RateLease {
     }
 }
 
+/// The answer to a request for permission.
 #[derive(Debug, PartialEq, Eq)]
 pub enum TakeResult {
-    /// Go on, and so many more are known to be free; or none.
+    /// `Some`: permitted, with the number known to be still free. `None`: over the limit.
     Decided(Option<i32>),
-    /// The books have to be asked for so many.
+    /// Not known here: lease this many in the database, then call `add_lease`.
     NeedsLease(i32),
 }
 
 impl RateLease {
+    /// Takes permission for `cost` requests of a partner with `limit` requests a second.
     pub fn take(&mut self, cost: i32, limit: i32, now: DateTime<Utc>) -> TakeResult {
-        // What was leased counts for a second, and is of no use after it; nor is what a clock says that was set back.
+        // A lease is worth one second, because the database counts it for that long. A lease from the future was taken
+        // by a clock that was set back since.
         let good = self.leased_at <= now && now < self.leased_at + SECOND;
         if good && self.remaining >= cost {
             self.remaining -= cost;
@@ -70,12 +76,12 @@ impl RateLease {
         TakeResult::NeedsLease(self.chunk.max(cost))
     }
 
-    /// What the books gave for a request that costs so much, and what they have free beyond: then so many more are free, or
-    /// the request is one too many.
+    /// Adds a lease of `got` requests and takes `cost` of it; `free`: what the database has free beyond it. Returns the
+    /// number still free, or `None` if the request is over the limit.
     pub fn add_lease(&mut self, got: i32, free: i32, cost: i32, now: DateTime<Utc>) -> Option<i32> {
         self.free = free;
         if got < cost {
-            // The next slot may free some. One that takes many may have asked for more than one that takes one.
+            // The next slot may free some. Only a request of cost 1 proves that nothing was free.
             if cost == 1 {
                 let micros = (slot(now) + 1) * (1_000_000 / i64::from(SLOTS_PER_SECOND));
                 self.ask_at = DateTime::from_timestamp_micros(micros).unwrap_or(now);
@@ -93,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lease_is_spent_and_ends() {
+    fn lease_is_used_up_and_expires() {
         let now: DateTime<Utc> = "2027-03-05T00:30:00.001Z".parse().unwrap();
         let ms = TimeDelta::milliseconds;
         let mut lease = RateLease::default();
@@ -124,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_takes_all_it_needs_at_once() {
+    fn batch_takes_its_whole_cost_at_once() {
         let now: DateTime<Utc> = "2027-03-05T00:30:00Z".parse().unwrap();
         let mut lease = RateLease::default();
         assert_eq!(lease.take(500, 1000, now), TakeResult::NeedsLease(500));

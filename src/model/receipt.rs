@@ -1,6 +1,6 @@
-//! Receipts: what a provider tells later of what it took; and the law of what follows from them (`weigh`). It looks at all
-//! that is known of a delivery's attempts and not at what came last, so it comes to the same end in whatever order, and however
-//! often, receipts come.
+//! Receipts: what a provider reports later about a message that it accepted, and `correction`, which decides how
+//! receipts change a delivery. The decision depends on everything known about the delivery's attempts and not on which
+//! receipt came last, so every order and every repetition of receipts leads to the same status.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,41 +10,44 @@ use chrono::{DateTime, Utc};
 use super::delivery::{DeliveryKey, OutcomeKind, Status};
 use super::retry::ErrorClass;
 
-/// One piece of news about one delivery.
+/// One report about one delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
-    /// The same for the same piece of news however often it comes: the provider's own id of it, or one made of what it says.
+    /// Deduplication key: equal for the same report however often it comes. The provider's own id of the report, or a
+    /// hash of its content.
     pub event_key: String,
-    /// What we asked the provider to repeat; none: it did not, or it is not ours.
+    /// Our attempt reference, if the provider repeated it; `None`: it did not, or the message is not ours.
     pub reference: Option<AttemptReference>,
-    /// The provider's own id of the message.
+    /// The provider's id of the message.
     pub provider_ref: Option<String>,
     pub outcome: ReceiptOutcome,
-    /// Of FAILED: why.
+    /// The error class of a FAILED report.
     pub class: Option<ErrorClass>,
-    /// The provider's own words.
+    /// The provider's own code.
     pub code: Option<String>,
     pub detail: Option<String>,
-    /// As the provider says. For people: what counts is not decided by clocks.
+    /// Time given by the provider. For display only: no decision depends on a provider's clock.
     pub occurred_at: Option<DateTime<Utc>>,
 }
 
-/// What it says became of it, from the least to the most that can be known: a higher one is never undone by a lower.
+/// What a receipt reports, from the weakest evidence to the strongest. A weaker report never undoes a stronger one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ReceiptOutcome {
-    /// Taken, and on its way.
+    /// Accepted and on its way.
     Accepted,
-    /// Given up by the vendor: not delivered in time.
+    /// The provider gave up: not delivered in time.
     Expired,
-    /// Refused on its way.
+    /// Failed after it was accepted.
     Failed,
     Delivered,
 }
 
+/// Every receipt outcome, from the weakest to the strongest.
 pub const RECEIPT_OUTCOMES: [ReceiptOutcome; 4] =
     [ReceiptOutcome::Accepted, ReceiptOutcome::Expired, ReceiptOutcome::Failed, ReceiptOutcome::Delivered];
 
 impl ReceiptOutcome {
+    /// The stable word in the database and the API, such as `DELIVERED`.
     pub fn as_str(self) -> &'static str {
         match self {
             ReceiptOutcome::Accepted => "ACCEPTED",
@@ -64,7 +67,7 @@ impl FromStr for ReceiptOutcome {
     }
 }
 
-/// One attempt of one delivery, as providers carry it for us: `nh-{shard}-{messageId}-{no}-{attempt}`.
+/// The reference of an attempt that providers repeat in receipts: `nh-{shard}-{messageId}-{no}-{attempt}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AttemptReference {
     pub key: DeliveryKey,
@@ -80,7 +83,7 @@ impl fmt::Display for AttemptReference {
 impl FromStr for AttemptReference {
     type Err = ();
 
-    /// Only what `Display` writes.
+    /// Accepts exactly what `Display` writes.
     fn from_str(text: &str) -> Result<AttemptReference, ()> {
         let mut parts = text.strip_prefix("nh-").ok_or(())?.split('-');
         let mut next = || parts.next().ok_or(());
@@ -92,90 +95,94 @@ impl FromStr for AttemptReference {
     }
 }
 
-/// An attempt, as far as it tells what became of its delivery.
+/// What is known about one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AttemptEvidence {
     pub attempt: i16,
     pub outcome: OutcomeKind,
-    /// None: nobody noted it before the worker was lost.
+    /// The provider's name; `None` if the worker was lost before it recorded one.
     pub provider: Option<String>,
-    /// The most that receipts said of it, and why.
+    /// The strongest receipt about it …
     pub receipt: Option<ReceiptOutcome>,
+    /// … and that receipt's reason.
     pub reason: Option<String>,
 }
 
-/// What one attempt tells, from the least to the most.
+/// What one attempt proves, from the weakest to the strongest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum AttemptVerdict {
     Nothing,
     Expired,
     Failed,
-    /// It may have been taken.
+    /// The provider may have accepted it.
     Unknown,
     Taken,
     Delivered,
 }
 
 impl AttemptEvidence {
-    fn verdict(&self, overdue: bool) -> AttemptVerdict {
+    fn verdict(&self, receipt_overdue: bool) -> AttemptVerdict {
         use OutcomeKind::{Accepted, InFlight, NotCalled, Rejected, Unknown};
         match (self.outcome, self.receipt) {
-            // Whatever was answered: it arrived.
+            // It arrived, whatever the answer was.
             (_, Some(ReceiptOutcome::Delivered)) => AttemptVerdict::Delivered,
             (Rejected | NotCalled, _) => AttemptVerdict::Nothing,
             (_, Some(ReceiptOutcome::Failed)) => AttemptVerdict::Failed,
             (_, Some(ReceiptOutcome::Expired)) => AttemptVerdict::Expired,
-            // That it was taken was known when we gave up to wait for more.
-            (_, Some(ReceiptOutcome::Accepted)) | (Accepted, None) if overdue => AttemptVerdict::Unknown,
+            // Its acceptance was known already when waiting for a receipt ended.
+            (_, Some(ReceiptOutcome::Accepted)) | (Accepted, None) if receipt_overdue => AttemptVerdict::Unknown,
             (_, Some(ReceiptOutcome::Accepted)) | (Accepted, None) => AttemptVerdict::Taken,
             (Unknown | InFlight, None) => AttemptVerdict::Unknown,
         }
     }
 }
 
-/// A delivery as receipts find it.
+/// The state of a delivery when a receipt is applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeliveryState {
     pub status: Status,
-    /// It is UNDETERMINED because no receipt came in time.
+    /// UNDETERMINED because no receipt came in time.
     pub receipt_overdue: bool,
-    /// It waits because somebody asked for it again: what was known before is no news, but that it arrived.
+    /// Waiting after a redrive. Evidence from before the redrive is ignored, except DELIVERED.
     pub redriven: bool,
 }
 
-/// What receipts make of a delivery.
+/// The status that receipts give a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Correction {
     pub status: Status,
-    /// The attempt that tells it.
+    /// The attempt whose evidence decides.
     pub attempt: i16,
     pub reason: Option<String>,
 }
 
-/// Why a delivery ended UNDETERMINED that a provider had taken.
+/// Reason of an accepted delivery that ended UNDETERMINED because no receipt came.
 pub const NO_RECEIPT: &str = "no_receipt";
-/// Why one FAILED of which the provider did not say why.
+/// Reason of a failed delivery whose receipt names no cause.
 pub const RECEIPT_FAILED: &str = "receipt_failed";
+/// Reason of a delivery that the provider gave up.
 pub const RECEIPT_EXPIRED: &str = "receipt_expired";
+/// Reason of a delivery whose acceptance only a receipt reported.
 pub const RECEIPT_ACCEPTED: &str = "receipt_accepted";
 
-/// The law: what follows from all that is known of a delivery's attempts. None: it stands as it should.
+/// Decides how the evidence about `attempts` (in any order) changes a delivery. `None`: its status is right already.
+/// Applying a correction and deciding again gives `None`.
 ///
-/// What a worker holds is not touched: receipts wait for its answer. What waits to be tried again is called off by the word
-/// that it was taken, and by the last word on the only copies there are: without the lost answer it would not wait.
-pub fn correction(head: DeliveryState, attempts: &[AttemptEvidence]) -> Option<Correction> {
+/// A PROCESSING delivery is not changed: receipts wait until its worker has settled it. A waiting retry is canceled by
+/// evidence that the message was accepted, and by a final failure of the only copies that may exist.
+pub fn correction(state: DeliveryState, attempts: &[AttemptEvidence]) -> Option<Correction> {
     use Status::{Expired, Failed, Pending, Processing, Scheduled, Sent, Undetermined};
-    let fate = |t: &AttemptEvidence| t.verdict(head.receipt_overdue);
-    let best = attempts.iter().rev().max_by_key(|t| fate(t))?;
-    let failed = attempts.iter().any(|t| matches!(fate(t), AttemptVerdict::Failed | AttemptVerdict::Expired));
-    let status = match (head.status, fate(best)) {
+    let verdict = |t: &AttemptEvidence| t.verdict(state.receipt_overdue);
+    let best = attempts.iter().rev().max_by_key(|t| verdict(t))?;
+    let failed = attempts.iter().any(|t| matches!(verdict(t), AttemptVerdict::Failed | AttemptVerdict::Expired));
+    let status = match (state.status, verdict(best)) {
         (Processing, _) => None,
         (_, AttemptVerdict::Delivered) => Some(Status::Delivered),
-        (Scheduled | Pending, _) if head.redriven => None,
+        (Scheduled | Pending, _) if state.redriven => None,
         (Scheduled | Pending | Undetermined, AttemptVerdict::Taken) => Some(Sent),
         (Scheduled | Pending | Sent | Undetermined | Expired, AttemptVerdict::Failed) => Some(Failed),
         (Scheduled | Pending | Sent | Undetermined, AttemptVerdict::Expired) => Some(Expired),
-        // A copy that was taken failed, and another may have been taken.
+        // An accepted copy failed, and another copy may have been accepted.
         (Sent, AttemptVerdict::Unknown) => Some(Undetermined),
         (Scheduled | Pending, AttemptVerdict::Unknown) if failed => Some(Undetermined),
         _ => None,
@@ -186,27 +193,27 @@ pub fn correction(head: DeliveryState, attempts: &[AttemptEvidence]) -> Option<C
         Expired => Some(RECEIPT_EXPIRED.to_owned()),
         _ => None,
     };
-    let lift = status.filter(|status| *status != head.status);
-    lift.map(|status| Correction { status, attempt: best.attempt, reason: reason(status) })
+    let changed = status.filter(|status| *status != state.status);
+    changed.map(|status| Correction { status, attempt: best.attempt, reason: reason(status) })
 }
 
-/// What a receipt meets.
+/// The attempt that a receipt is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReceiptMatch {
-    /// Its attempt is in a worker's hands: it is looked at again soon.
+    /// The delivery is PROCESSING: look again soon.
     InProgress,
-    /// No attempt of ours, or another provider's.
+    /// No attempt of ours, or an attempt with another provider.
     NoAttempt,
-    /// This one of the attempts.
+    /// Index of the attempt in the list.
     Attempt(usize),
 }
 
-/// Which of a delivery's attempts a provider's receipt is about.
+/// Finds the attempt that a receipt of `provider` with this attempt number is about.
 pub fn match_receipt(status: Status, attempts: &[AttemptEvidence], provider: &str, attempt: i16) -> ReceiptMatch {
     if status == Status::Processing {
         return ReceiptMatch::InProgress;
     }
-    // Where no provider was noted, one was asked only if nobody knows what it said.
+    // An attempt without a recorded provider called one only if its outcome is unknown or open.
     let asked = |t: &AttemptEvidence| match &t.provider {
         Some(asked) => asked == provider,
         None => matches!(t.outcome, OutcomeKind::InFlight | OutcomeKind::Unknown),
@@ -226,39 +233,39 @@ mod tests {
     const OUTCOMES: [OutcomeKind; 4] =
         [OutcomeKind::Accepted, OutcomeKind::Rejected, OutcomeKind::Unknown, OutcomeKind::NotCalled];
 
-    fn tried(attempt: i16, outcome: OutcomeKind) -> AttemptEvidence {
+    fn evidence(attempt: i16, outcome: OutcomeKind) -> AttemptEvidence {
         AttemptEvidence { attempt, outcome, provider: None, receipt: None, reason: None }
     }
 
     /// One receipt after the other, each weighed at once.
     fn apply(
-        mut head: DeliveryState,
+        mut state: DeliveryState,
         mut attempts: Vec<AttemptEvidence>,
         receipts: &[(usize, ReceiptOutcome)],
     ) -> (Status, Vec<AttemptEvidence>) {
         for (n, outcome) in receipts {
-            let tried = &mut attempts[*n];
-            tried.receipt = tried.receipt.max(Some(*outcome));
-            if let Some(lift) = correction(head, &attempts) {
-                let step = (head.status, lift.status);
+            let evidence = &mut attempts[*n];
+            evidence.receipt = evidence.receipt.max(Some(*outcome));
+            if let Some(changed) = correction(state, &attempts) {
+                let step = (state.status, changed.status);
                 assert!(TRANSITIONS.iter().any(|t| (t.0, t.1) == step), "{step:?} is not in the table");
                 assert!(
-                    correction(DeliveryState { status: lift.status, ..head }, &attempts).is_none(),
+                    correction(DeliveryState { status: changed.status, ..state }, &attempts).is_none(),
                     "once is enough"
                 );
-                head = DeliveryState { status: lift.status, receipt_overdue: false, ..head };
+                state = DeliveryState { status: changed.status, receipt_overdue: false, ..state };
             }
         }
-        (head.status, attempts)
+        (state.status, attempts)
     }
 
-    /// F18, I7: whatever the attempts came to, and wherever the delivery stood, every order of every pair and triple of receipts
-    /// about two attempts, with repetitions, comes to the same end.
+    /// F18, I7: for all outcomes of two attempts and every status of the delivery, every order and repetition of two or
+    /// three receipts leads to the same status.
     #[test]
-    fn every_order_of_receipts_comes_to_the_same_end() {
+    fn every_order_of_receipts_gives_the_same_status() {
         let all: Vec<(usize, ReceiptOutcome)> = RECEIPT_OUTCOMES.into_iter().flat_map(|o| [(0, o), (1, o)]).collect();
         for (first, second) in OUTCOMES.into_iter().flat_map(|a| OUTCOMES.map(|b| (a, b))) {
-            let attempts = vec![tried(1, first), tried(2, second)];
+            let attempts = vec![evidence(1, first), evidence(2, second)];
             let taken = [first, second].contains(&OutcomeKind::Accepted);
             let unknown = [first, second].contains(&OutcomeKind::Unknown);
             let statuses: &[Status] = match (taken, unknown) {
@@ -267,15 +274,15 @@ mod tests {
                 (false, false) => &[Status::Failed, Status::Pending, Status::Canceled, Status::Expired],
             };
             for status in statuses {
-                let head = DeliveryState { status: *status, receipt_overdue: false, redriven: false };
+                let state = DeliveryState { status: *status, receipt_overdue: false, redriven: false };
                 for a in &all {
                     for b in &all {
                         for c in &all {
-                            let end = apply(head, attempts.clone(), &[*a, *b, *c]);
+                            let end = apply(state, attempts.clone(), &[*a, *b, *c]);
                             for order in [[*c, *b, *a], [*b, *a, *c], [*c, *a, *b]] {
                                 let again: Vec<_> = order.into_iter().chain([*a, *b]).collect();
                                 let said = format!("{first:?} {second:?} {status} {order:?}");
-                                assert_eq!(apply(head, attempts.clone(), &again), end, "{said}");
+                                assert_eq!(apply(state, attempts.clone(), &again), end, "{said}");
                             }
                         }
                     }
@@ -285,32 +292,32 @@ mod tests {
     }
 
     #[test]
-    fn what_waited_too_long_is_lifted_by_news_alone() {
-        let head = DeliveryState { status: Status::Undetermined, receipt_overdue: true, redriven: false };
-        let one = |receipt| vec![AttemptEvidence { receipt, ..tried(1, OutcomeKind::Accepted) }];
-        assert_eq!(correction(head, &one(Some(ReceiptOutcome::Accepted))), None);
-        let to = |receipt| correction(head, &one(Some(receipt))).unwrap().status;
+    fn overdue_delivery_changes_only_by_new_evidence() {
+        let state = DeliveryState { status: Status::Undetermined, receipt_overdue: true, redriven: false };
+        let one = |receipt| vec![AttemptEvidence { receipt, ..evidence(1, OutcomeKind::Accepted) }];
+        assert_eq!(correction(state, &one(Some(ReceiptOutcome::Accepted))), None);
+        let to = |receipt| correction(state, &one(Some(receipt))).unwrap().status;
         assert_eq!(to(ReceiptOutcome::Failed), Status::Failed);
         assert_eq!(to(ReceiptOutcome::Delivered), Status::Delivered);
     }
 
-    /// What somebody asked for again waits for its turn, whatever was known before; that it arrived ends it.
+    /// A redriven delivery waits for its next attempt whatever was known before; only DELIVERED ends it.
     #[test]
-    fn what_was_redriven_is_ended_by_its_arrival_alone() {
-        let head = DeliveryState { status: Status::Scheduled, receipt_overdue: false, redriven: true };
-        let one = |receipt| vec![AttemptEvidence { receipt, ..tried(1, OutcomeKind::Accepted) }];
+    fn redriven_delivery_is_ended_only_by_delivered() {
+        let state = DeliveryState { status: Status::Scheduled, receipt_overdue: false, redriven: true };
+        let one = |receipt| vec![AttemptEvidence { receipt, ..evidence(1, OutcomeKind::Accepted) }];
         for receipt in
             [None, Some(ReceiptOutcome::Accepted), Some(ReceiptOutcome::Expired), Some(ReceiptOutcome::Failed)]
         {
-            assert_eq!(correction(head, &one(receipt)), None, "{receipt:?}");
+            assert_eq!(correction(state, &one(receipt)), None, "{receipt:?}");
         }
-        assert_eq!(correction(head, &one(Some(ReceiptOutcome::Delivered))).unwrap().status, Status::Delivered);
+        assert_eq!(correction(state, &one(Some(ReceiptOutcome::Delivered))).unwrap().status, Status::Delivered);
     }
 
-    /// A receipt is no other provider's business, and never about what a worker holds.
+    /// A receipt matches only attempts of its own provider, and never a delivery that a worker holds.
     #[test]
-    fn a_receipt_meets_its_own_providers_attempt() {
-        let mut attempts = vec![tried(1, OutcomeKind::Unknown), tried(2, OutcomeKind::Accepted)];
+    fn receipt_matches_only_attempts_of_its_provider() {
+        let mut attempts = vec![evidence(1, OutcomeKind::Unknown), evidence(2, OutcomeKind::Accepted)];
         attempts[1].provider = Some("a".into());
         assert_eq!(match_receipt(Status::Sent, &attempts, "a", 2), ReceiptMatch::Attempt(1));
         assert_eq!(match_receipt(Status::Sent, &attempts, "b", 2), ReceiptMatch::NoAttempt);
@@ -326,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reference_comes_back_as_it_went() {
+    fn attempt_reference_round_trips() {
         let key = DeliveryKey { shard: 7, message_id: Tsid(700_000_000_000_000_000), no: 12 };
         let reference = AttemptReference { key, attempt: 3 };
         let text = reference.to_string();

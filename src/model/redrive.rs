@@ -1,5 +1,4 @@
-//! Redriving many dead letters, or replaying many events: jobs that go at a bounded rate, so that live traffic keeps its
-//! pace.
+//! Jobs that redrive many dead letters or replay many events, at a bounded rate so that live traffic is not slowed.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
@@ -8,19 +7,22 @@ use super::channel::Channel;
 use super::delivery::Status;
 use crate::limits;
 
+/// What a job does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RedriveKind {
-    /// Dead letters of one partner or all, by an operator.
+    /// Redrives dead letters of one partner or of all; for operators.
     Redrive,
-    /// What failed on its way to one endpoint, or waits there for its next try.
+    /// Redrives webhooks of one endpoint that failed or wait for a retry.
     Recover,
-    /// Events of a window of time are sent to one endpoint again, each under its own id.
+    /// Sends the events of a time window to one endpoint again, each under its original event id.
     Replay,
 }
 
+/// Every kind of job.
 pub const REDRIVE_KINDS: [RedriveKind; 3] = [RedriveKind::Redrive, RedriveKind::Recover, RedriveKind::Replay];
 
 impl RedriveKind {
+    /// The stable word in the database and the API, such as `REDRIVE`.
     pub fn as_str(self) -> &'static str {
         match self {
             RedriveKind::Redrive => "REDRIVE",
@@ -37,6 +39,7 @@ impl std::str::FromStr for RedriveKind {
     }
 }
 
+/// The status of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RedriveStatus {
     Running,
@@ -44,9 +47,11 @@ pub enum RedriveStatus {
     Canceled,
 }
 
+/// Every status of a job.
 pub const REDRIVE_STATUSES: [RedriveStatus; 3] = [RedriveStatus::Running, RedriveStatus::Done, RedriveStatus::Canceled];
 
 impl RedriveStatus {
+    /// The stable word in the database and the API, such as `RUNNING`.
     pub fn as_str(self) -> &'static str {
         match self {
             RedriveStatus::Running => "RUNNING",
@@ -63,10 +68,10 @@ impl std::str::FromStr for RedriveStatus {
     }
 }
 
-/// What is dead and may be tried again, in the order in which it is walked.
+/// The statuses of dead letters, in the order in which a job walks them.
 pub const DEAD_LETTER_STATUSES: [Status; 2] = [Status::Failed, Status::Undetermined];
 
-/// Which dead letters, or which events, beside whose and for which endpoint.
+/// Which dead letters or events a job handles, within its partner and endpoint. Stored as JSON.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct JobFilter {
@@ -74,29 +79,33 @@ pub struct JobFilter {
     pub channel: Option<Channel>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<String>,
-    /// Why it failed.
+    /// Only this reason, a word of `DELIVERY_REASONS`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// FAILED or UNDETERMINED.
+    /// FAILED or UNDETERMINED; `None`: both.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "word")]
     pub status: Option<Status>,
-    /// Which events; none: all that the endpoint asks for.
+    /// Names of events; `None`: all that the endpoint subscribed to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub events: Option<Vec<String>>,
-    /// Died, or happened, at this time or later …
+    /// Settled, or published, at this time or later …
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<DateTime<Utc>>,
-    /// … and before this one: what dies later is not of this job, so it never meets the same one twice.
+    /// … and before this one. A delivery that fails again later is outside, so a job meets none twice.
     pub until: DateTime<Utc>,
 }
 
-/// A word of the model as its text.
+/// Serialises an optional model word as its text.
 mod word {
     use std::fmt::Display;
     use std::str::FromStr;
 
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
 
+    /// Writes the word, or null.
+    ///
+    /// # Errors
+    /// The serialiser's error.
     #[expect(clippy::ref_option, reason = "serde asks for a reference")]
     pub fn serialize<T: Display, S: Serializer>(word: &Option<T>, s: S) -> Result<S::Ok, S::Error> {
         match word {
@@ -105,26 +114,31 @@ mod word {
         }
     }
 
+    /// Parses the word.
+    ///
+    /// # Errors
+    /// The deserialiser's error if it is not a word of the model.
     pub fn deserialize<'de, T: FromStr<Err: Display>, D: Deserializer<'de>>(d: D) -> Result<Option<T>, D::Error> {
         let text = Option::<String>::deserialize(d)?;
         text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
     }
 }
 
-/// What was not used of the rate is kept no longer than this: nobody who was away for an hour makes up for it at once.
+/// Unused rate is kept for at most this long, so a job that was away for an hour does not catch up in one step.
 const MAX_UNUSED: TimeDelta = TimeDelta::seconds(1);
-/// A step does something worth its transaction.
+/// Shortest time between two steps of a job, so that each step has enough work for its transaction.
 pub const MIN_STEP: TimeDelta = TimeDelta::milliseconds(25);
 
-/// How many a job may do now. `stepped_at` is until when its rate is used up.
+/// How many items a job may handle now. `rate_per_second`: its rate. `stepped_at`: the time until which its rate is
+/// used up, as `rate_used_until` returned it.
 pub fn allowance(rate_per_second: i32, stepped_at: DateTime<Utc>, now: DateTime<Utc>) -> usize {
     let micros = (now - stepped_at).clamp(TimeDelta::zero(), MAX_UNUSED).num_microseconds().unwrap_or(0);
     let allowed = micros * i64::from(rate_per_second) / 1_000_000;
     usize::try_from(allowed).unwrap_or(0).min(limits::REDRIVE_CHUNK)
 }
 
-/// Until when its rate is used up once `done` of the `allowed` are done. A job that looked long and found little has its turn
-/// again at once, and behind all others; what it did not use is lost.
+/// The time until which a job's rate is used up after `done` of `allowed` items. A job that searched long and found
+/// little is due again at once, behind all other jobs, and loses what it did not use.
 pub fn rate_used_until(
     rate_per_second: i32,
     stepped_at: DateTime<Utc>,
@@ -146,15 +160,15 @@ mod tests {
         DateTime::from_timestamp_millis(1_800_000_000_000 + millis).unwrap()
     }
 
-    /// However often and however late its turns come, a job never does more than its rate allows since it began, nor makes
-    /// up for more than a second.
+    /// However often and however late its turns come, a job never does more than its rate allows since it began, nor
+    /// makes up for more than a second.
     #[test]
-    fn the_rate_is_never_exceeded() {
+    fn rate_is_never_exceeded() {
         for rate in [1, 3, 7, 10, 333, 2_000, 10_000] {
             for found in [1.0, 0.3] {
                 let (mut stepped_at, mut done) = (at(0), 0);
                 for turn in 1..=400 {
-                    // Turns of 1 ms to 250 ms, and now and then nobody for long.
+                    // Steps of 1 ms to 250 ms, and now and then a long break.
                     let now = at(turn * 113 % 250 + turn * 250 + if turn > 200 { 3_600_000 } else { 0 });
                     let allowed = allowance(rate, stepped_at, now);
                     let did = (allowed as f64 * found) as usize;
@@ -170,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_is_met_when_turns_come_in_time() {
+    fn rate_is_reached_when_steps_run_in_time() {
         for rate in [1, 3, 10, 2_000, 4_000] {
             let (mut stepped_at, mut done) = (at(0), 0);
             for turn in 1..=240 {
@@ -185,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_is_read_as_it_is_written() {
+    fn job_filter_round_trips() {
         let filter = JobFilter {
             channel: Some(Channel::KakaoAlimtalk),
             provider: None,

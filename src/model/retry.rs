@@ -1,91 +1,93 @@
-//! What a provider's no means: one table from the class of an error to what is done about it (seed 001's error
-//! handling and the vendors' codes come down to these classes).
+//! Retry rules: one table from the class of a provider's error to what happens next, and the pauses between attempts.
+//! Seed 001's error handling and the vendors' codes are mapped to these classes.
 
 use std::time::Duration;
 
-/// Why a provider did not take a message. Definite: it was not taken.
+/// Why a provider rejected a message. Every class means that the message was certainly not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorClass {
-    /// Not reached at all: DNS, connection refused, TLS, before a byte of the request could be acted on.
+    /// The provider was not reached: DNS, connection refused or TLS failed before it could act on a byte of the
+    /// request.
     Unreachable,
-    /// Too fast; it may have said when to come back.
+    /// Rate-limited by the provider, which may have named a time to come back.
     Throttled,
-    /// The provider's own trouble (5xx with an answer that says so).
+    /// The provider failed: a 5xx answer that says the message was not accepted.
     ProviderInternal,
-    /// It does not know us, or no longer.
+    /// Our credentials are not accepted.
     Credentials,
-    /// Our balance or quota there is used up.
+    /// Our balance or quota at the provider is used up.
     Quota,
-    /// The sender, profile or hook we send from is not usable.
+    /// The sender, profile or hook that we send from is not usable.
     Sender,
-    /// The approved template is missing, stopped, or says something else.
+    /// The approved template is missing or stopped, or differs from the body.
     Template,
-    /// The content is not acceptable.
+    /// The provider does not accept the content.
     Content,
-    /// There is no such recipient.
+    /// The recipient does not exist.
     Address,
-    /// The recipient does not want it.
+    /// The recipient opted out.
     OptedOut,
-    /// There is such a person, but not on this channel.
+    /// The recipient exists and cannot be reached over this channel.
     NotReachable,
-    /// The recipient's device did not take it in time.
+    /// The recipient's device did not receive it in time.
     HandsetUnreachable,
-    /// Not at this hour.
+    /// Such messages are not accepted at this hour.
     OutsideHours,
-    /// Taken for spam.
+    /// Rejected as spam.
     Spam,
-    /// The recipient's side takes nothing for now: its mailbox is full, or its server greylists who is new to it. Says nothing
-    /// of the provider, so it opens no breaker; waits by the channel's own schedule.
+    /// Temporarily rejected by the recipient's side: the mailbox is full, or the server greylists new senders. No fault
+    /// of the provider, so it does not count for the breaker; retried on the channel's own schedule.
     RecipientBusy,
-    /// Something in the same request was refused, and nobody said what.
+    /// The provider rejected a batch without naming the message at fault.
     RefusedInBatch,
-    /// No provider serves this channel here.
+    /// No provider is configured for this channel.
     NoProvider,
-    /// A partner's endpoint answered, but not with a success.
+    /// A partner's endpoint answered with another status than 2xx.
     EndpointRefused,
-    /// It says that it is there no more.
+    /// The endpoint answered 410 Gone.
     EndpointGone,
-    /// Its URL leads to an address that may not be called. It may lead elsewhere by and by.
+    /// The endpoint's host resolves to an address that may not be called. DNS may change, so it is retried.
     EndpointForbidden,
-    /// It was disabled: nothing is sent there.
+    /// The endpoint is disabled; nothing is sent to it.
     EndpointDisabled,
 }
 
+/// What happens to a delivery after a rejection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetryAction {
-    /// Again after an exponential, jittered pause.
+    /// Retry after the policy's pause.
     Retry,
-    /// Again when the provider said, within bounds; without a word from it like `Retry`.
+    /// Retry after the pause that the provider asked for, within bounds; like `Retry` if it named none.
     RetryAfter,
-    /// Again later, and the attempt is not used: the provider says that it took nothing because it was asked too fast. For
-    /// as long as the policy has patience, and no other channel stands by; then like `RetryAfter`.
+    /// Retry later without counting the attempt: the provider accepted nothing because of its rate limit. Applies while
+    /// the policy's `throttle_patience` lasts and the delivery has no fallback; then like `RetryAfter`.
     RetryUncounted,
-    /// Never: the same request would get the same answer.
+    /// End FAILED: the same request would get the same answer.
     Permanent,
-    /// Whoever is asked next would get the same answer until a person does something: the message waits, its attempt is not
-    /// used, and nobody else is sent there.
+    /// Wait without counting the attempt, and open the breaker: every message would get this answer until a person
+    /// corrects the account.
     BlockProvider,
 }
 
-/// What an answer says of the provider itself.
+/// What an error class says about the provider's health.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HealthImpact {
-    /// Nothing: it is the recipient's or the message's own fault, and it was found.
+    /// The provider works: the cause is the recipient, the message or our own rate.
     NoImpact,
-    /// It is in trouble: many of these open its breaker.
+    /// The provider is failing: several of these open its breaker.
     CountsAsFailure,
-    /// It will not serve us: one of these opens it.
+    /// The provider refuses our account: a single one opens its breaker.
     OpensBreaker,
 }
 
-/// One class of errors and all that follows from it.
+/// A row of `RETRY_RULES`: an error class and what follows from it.
 #[derive(Debug, Clone, Copy)]
 pub struct RetryRule {
     pub class: ErrorClass,
-    /// Told to callers.
+    /// The stable word in the API, one of `DELIVERY_REASONS`.
     pub reason: &'static str,
     pub action: RetryAction,
-    /// Another channel may succeed, where the message names one.
+    /// Whether a fallback, if the message has one, is sent after this error.
     pub falls_back: bool,
     pub health_impact: HealthImpact,
 }
@@ -100,12 +102,13 @@ const fn row(
     RetryRule { class, reason: word, action, falls_back, health_impact: blame }
 }
 
+/// The rule of every error class.
 pub const RETRY_RULES: [RetryRule; 21] = {
     use HealthImpact::{CountsAsFailure, NoImpact, OpensBreaker};
     use RetryAction::{BlockProvider, Permanent, Retry, RetryAfter, RetryUncounted};
     [
         row(ErrorClass::Unreachable, "unreachable", Retry, true, CountsAsFailure),
-        // Not its fault, but ours: it limits us, it is not down.
+        // It limits us; it is not down.
         row(ErrorClass::Throttled, "throttled", RetryUncounted, true, NoImpact),
         row(ErrorClass::ProviderInternal, "provider_error", RetryAfter, true, CountsAsFailure),
         row(ErrorClass::Credentials, "credentials_refused", BlockProvider, true, OpensBreaker),
@@ -114,14 +117,14 @@ pub const RETRY_RULES: [RetryRule; 21] = {
         row(ErrorClass::Template, "template_not_usable", Permanent, true, NoImpact),
         row(ErrorClass::Content, "content_refused", Permanent, false, NoImpact),
         row(ErrorClass::Address, "no_such_recipient", Permanent, true, NoImpact),
-        // Who said no is not asked by another way.
+        // A recipient who opted out is not contacted over another channel.
         row(ErrorClass::OptedOut, "recipient_opted_out", Permanent, false, NoImpact),
         row(ErrorClass::NotReachable, "recipient_not_reachable", Permanent, true, NoImpact),
         row(ErrorClass::HandsetUnreachable, "handset_not_reached", Permanent, true, NoImpact),
         row(ErrorClass::OutsideHours, "not_at_this_hour", RetryAfter, false, NoImpact),
         row(ErrorClass::Spam, "taken_for_spam", Permanent, false, NoImpact),
         row(ErrorClass::RecipientBusy, "recipient_not_ready", Retry, true, NoImpact),
-        // Tried again it goes alone, and is told its own.
+        // The retry is sent alone, so the provider's answer is about this message.
         row(ErrorClass::RefusedInBatch, "refused_with_others", Retry, true, NoImpact),
         row(ErrorClass::NoProvider, "no_provider", Retry, true, NoImpact),
         row(ErrorClass::EndpointRefused, "endpoint_refused", RetryAfter, false, NoImpact),
@@ -131,13 +134,13 @@ pub const RETRY_RULES: [RetryRule; 21] = {
     ]
 };
 
-/// How carefully a provider is asked again (checklist C2).
+/// How unknown outcomes and failed connections of a provider are retried (checklist C2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Profile {
-    /// Paid, or read by people: only what was provably not taken goes again.
+    /// A paid provider, or one whose messages people read: only what was certainly not accepted is retried.
     Gateway,
-    /// A service of our own, where a second copy does less harm than none: unknown outcomes go again, and a connection that
-    /// was not made is tried again after five seconds.
+    /// An internal service, where a second copy does less harm than none: unknown outcomes are retried, and a failed
+    /// connection is retried after five seconds.
     Internal,
 }
 
@@ -153,25 +156,28 @@ impl std::str::FromStr for Profile {
     }
 }
 
-/// After a connection that was not made in time (S1-46).
+/// Pause after a failed connection with the profile `internal` (S1-46).
 pub const RECONNECT_AFTER: Duration = Duration::from_secs(5);
 
 impl ErrorClass {
+    /// The stable word of the class, one of `DELIVERY_REASONS`.
     pub fn as_str(self) -> &'static str {
         self.rule().reason
     }
 
+    /// What happens to the delivery.
     pub fn action(self) -> RetryAction {
         self.rule().action
     }
 
+    /// The row of `RETRY_RULES` for this class.
     pub fn rule(self) -> RetryRule {
-        // The test below holds that every class has its row.
+        // A test checks that every class has a row.
         RETRY_RULES.into_iter().find(|row| row.class == self).unwrap_or(RETRY_RULES[0])
     }
 }
 
-/// Pauses between the attempts of a webhook: three days in all, so that a weekend's outage loses nothing.
+/// Pauses between the attempts of a webhook: three days in all, so that an outage over a weekend loses nothing.
 pub const WEBHOOK_SCHEDULE: [Duration; 9] = {
     const fn minutes(n: u64) -> Duration {
         Duration::from_secs(n * 60)
@@ -188,10 +194,11 @@ pub const WEBHOOK_SCHEDULE: [Duration; 9] = {
         minutes(24 * 60),
     ]
 };
+/// Attempts of a webhook: one more than the schedule has pauses.
 pub const WEBHOOK_ATTEMPTS: i16 = WEBHOOK_SCHEDULE.len() as i16 + 1;
 
-/// Pauses between the attempts of an e-mail: a few quick ones for connections that were not made and for servers that
-/// greylist for minutes, then at least half an hour each, more than four days in all (RFC 5321 4.5.4.1).
+/// Pauses between the attempts of an e-mail: a few short ones for failed connections and servers that greylist for
+/// minutes, then at least half an hour each, more than four days in all (RFC 5321 4.5.4.1).
 pub const EMAIL_SCHEDULE: [Duration; 12] = {
     const fn minutes(n: u64) -> Duration {
         Duration::from_secs(n * 60)
@@ -211,29 +218,31 @@ pub const EMAIL_SCHEDULE: [Duration; 12] = {
         minutes(24 * 60),
     ]
 };
-/// Copies of one message that may be sent on a long schedule because nobody knows whether the one before was taken: the
-/// schedule is for definite refusals, it must not fill a mailbox.
+/// Attempts of unknown outcome that one delivery may have on a long schedule. The schedule is for definite rejections;
+/// it must not fill a mailbox with copies.
 pub const MAX_UNKNOWN_COPIES: i16 = 3;
 
-/// The longest the pause after a provider's "too fast" grows by itself.
+/// The random spread after throttling grows to at most this.
 const MAX_THROTTLED_SPREAD: Duration = Duration::from_secs(15 * 60);
 
-/// How often and how fast (S1-36..38).
+/// How often and how fast a delivery is tried again (S1-36..38).
 #[derive(Debug, Clone, Copy)]
 pub struct RetryPolicy<'a> {
+    /// Attempts of a new delivery.
     pub max_attempts: i16,
-    /// The pause after each failed attempt, instead of an exponential one.
+    /// The pause after each failed attempt, in order, instead of an exponential one.
     pub schedule: Option<&'a [Duration]>,
-    /// Once it may have been taken, an attempt of unknown outcome is followed by another only while fewer than so many failed.
+    /// Once a provider may have accepted it, an attempt of unknown outcome is retried only while fewer attempts than
+    /// this failed.
     pub max_copies: i16,
-    /// For how long from now on waiting because the provider was asked too fast uses no attempt.
+    /// Time from now during which throttled attempts are not counted.
     pub throttle_patience: Duration,
-    /// Pause before the second attempt; each further one is `multiplier` times longer.
+    /// Longest pause before the second attempt; each further one is `multiplier` times longer.
     pub base_backoff: Duration,
     pub multiplier: f64,
-    /// No pause is longer than this, whatever the exponent or the provider says.
+    /// Upper bound of every pause, the provider's request included.
     pub max_pause: Duration,
-    /// The pause after a connection that was not made, instead.
+    /// Pause after a failed connection, instead of the usual one.
     pub reconnect_pause: Option<Duration>,
 }
 
@@ -253,12 +262,12 @@ impl Default for RetryPolicy<'_> {
 }
 
 impl<'a> RetryPolicy<'a> {
-    /// As a profile wants it.
+    /// This policy with the profile's pause after a failed connection.
     pub fn with_profile(self, profile: Option<Profile>) -> RetryPolicy<'a> {
         RetryPolicy { reconnect_pause: profile.filter(|p| *p == Profile::Internal).map(|_| RECONNECT_AFTER), ..self }
     }
 
-    /// The pause after failure number `failures` of this class.
+    /// The pause after failure number `failures` (from 1) of this class. `jitter` in 0..1.
     pub fn pause_for_class(&self, class: ErrorClass, failures: i16, jitter: f64) -> Duration {
         match self.reconnect_pause {
             Some(after) if class == ErrorClass::Unreachable => after.mul_f64(1.0 + 0.1 * jitter.clamp(0.0, 1.0)),
@@ -266,19 +275,20 @@ impl<'a> RetryPolicy<'a> {
         }
     }
 
-    /// How webhooks are tried again.
+    /// The retry policy of webhooks.
     pub fn webhook() -> RetryPolicy<'a> {
         RetryPolicy {
             max_attempts: WEBHOOK_ATTEMPTS,
             schedule: Some(&WEBHOOK_SCHEDULE),
             max_pause: Duration::from_secs(24 * 3600),
-            // A partner's endpoint that asks for later is an attempt, as its other refusals are: its schedule is long.
+            // Throttling by a partner's endpoint counts as an attempt, like its other refusals: the schedule is long
+            // enough.
             throttle_patience: Duration::ZERO,
             ..RetryPolicy::default()
         }
     }
 
-    /// Attempts of a schedule of the channel's own: one more than it has pauses.
+    /// This policy with the pauses of `schedule` and one attempt more than it has pauses.
     pub fn with_schedule(self, schedule: &'a [Duration]) -> RetryPolicy<'a> {
         RetryPolicy {
             max_attempts: i16::try_from(schedule.len() + 1).unwrap_or(i16::MAX),
@@ -288,22 +298,22 @@ impl<'a> RetryPolicy<'a> {
         }
     }
 
-    /// With so much less patience left: it has been tried for so long already.
+    /// This policy with `throttle_patience` reduced by the time already waited.
     pub fn after_waiting(self, waited: Duration) -> RetryPolicy<'a> {
         RetryPolicy { throttle_patience: self.throttle_patience.saturating_sub(waited), ..self }
     }
 
-    /// The pause after claim number `claims` that ended with "too fast": what the provider said, and from there on spread over
-    /// as much again, twice as much each time up to a quarter of an hour. So those that were refused together come back
-    /// one by one.
+    /// The pause after throttling at attempt number `claims` (from 1): `said`, the provider's own pause, or else the
+    /// base backoff, plus a random part of a spread that doubles with each claim up to 15 minutes. Deliveries that were
+    /// throttled together come back one by one. `jitter` in 0..1.
     pub fn throttled_pause(&self, said: Option<Duration>, claims: i16, jitter: f64) -> Duration {
         let least = said.unwrap_or(self.base_backoff).min(self.max_pause).max(Duration::from_secs(1));
         let doubled = least.saturating_mul(1 << u32::try_from(claims.max(1) - 1).unwrap_or(0).min(16));
         least + doubled.min(MAX_THROTTLED_SPREAD).mul_f64(jitter.clamp(0.0, 1.0))
     }
 
-    /// The pause after failure number `failures` (1..). A scheduled one is never shorter than the schedule says, and up to a
-    /// tenth longer.
+    /// The pause after failure number `failures` (from 1). With a schedule: at least the scheduled pause and at most a
+    /// tenth more. `jitter` in 0..1.
     pub fn pause_after_failure(&self, failures: i16, jitter: f64) -> Duration {
         let Some(schedule) = self.schedule else { return self.exponential_pause(failures, jitter) };
         let index = usize::try_from(failures.saturating_sub(1)).unwrap_or(0).min(schedule.len().saturating_sub(1));
@@ -311,7 +321,8 @@ impl<'a> RetryPolicy<'a> {
         pause.mul_f64(1.0 + 0.1 * jitter.clamp(0.0, 1.0))
     }
 
-    /// `jitter` in 0..1 spreads it over all of the exponential pause: what failed together comes back as evenly as can be.
+    /// A random part of the exponential pause before attempt `attempt` + 1, at most `max_pause`. `jitter` in 0..1
+    /// spreads deliveries that failed together evenly over the whole pause.
     pub fn exponential_pause(&self, attempt: i16, jitter: f64) -> Duration {
         let exponent = i32::from(attempt.max(1)) - 1;
         let full = self.base_backoff.as_secs_f64() * self.multiplier.powi(exponent);
@@ -319,14 +330,15 @@ impl<'a> RetryPolicy<'a> {
         Duration::try_from_secs_f64(spread).unwrap_or(self.max_pause).min(self.max_pause)
     }
 
-    /// The pause after failure number `failures`, of which it was said how long. Where there is a schedule no word makes it
-    /// shorter: its attempts are to last for days, not for as many seconds.
+    /// The pause after failure number `failures` (from 1) for which the provider asked for the pause `said`. With a
+    /// schedule the provider's request cannot make it shorter: the attempts are meant to last for days.
     pub fn requested_pause(&self, said: Duration, failures: i16, jitter: f64) -> Duration {
         let after = self.bounded_pause(said, jitter);
         if self.schedule.is_some() { after.max(self.pause_after_failure(failures, jitter)) } else { after }
     }
 
-    /// The provider's own word, kept within a second and the ceiling, plus up to a tenth so that not all return at once.
+    /// The pause `said` by a provider, bounded to 1 second..`max_pause`, plus up to a tenth, so that deliveries do not
+    /// return at the same instant.
     pub fn bounded_pause(&self, said: Duration, jitter: f64) -> Duration {
         let bounded = said.min(self.max_pause).max(Duration::from_secs(1));
         bounded.mul_f64(1.0 + 0.1 * jitter.clamp(0.0, 1.0))
@@ -385,7 +397,7 @@ mod tests {
 
     /// The schedule of webhooks, never early and at most a tenth late.
     #[test]
-    fn webhooks_pause_as_the_schedule_says() {
+    fn webhook_pauses_follow_the_schedule() {
         let policy = RetryPolicy::webhook();
         let seconds = [5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400];
         for (n, pause) in (1..).zip(seconds) {
@@ -403,9 +415,10 @@ mod tests {
         );
     }
 
-    /// Fault E3, RFC 5321 4.5.4.1: mail is tried for more than four days, from the fourth pause on at least half an hour apart.
+    /// Fault E3, RFC 5321 4.5.4.1: mail is tried for more than four days, from the fourth pause on at least half an
+    /// hour apart.
     #[test]
-    fn mail_is_tried_for_days() {
+    fn email_schedule_lasts_for_days() {
         let policy = RetryPolicy::default().with_schedule(&EMAIL_SCHEDULE);
         let pauses: Vec<u64> = (1..policy.max_attempts).map(|n| policy.pause_after_failure(n, 0.0).as_secs()).collect();
         assert_eq!(pauses.len(), 12);
@@ -414,8 +427,8 @@ mod tests {
         assert!(pauses.iter().sum::<u64>() >= 4 * 24 * 3600, "{pauses:?}");
     }
 
-    /// Fault E1: never before the time that was said, and further apart each time, so that those that wait do not come back
-    /// together.
+    /// Fault E1: never before the time that the provider named, and further apart each time, so that waiting deliveries
+    /// do not come back together.
     #[test]
     fn throttled_pauses_are_spread() {
         let policy = RetryPolicy::default();
@@ -433,10 +446,10 @@ mod tests {
         assert!(!left(23) && left(24) && left(1_000));
     }
 
-    /// S1-46, C2: a service of our own is tried again five seconds after a connection was not made, whatever number of times;
-    /// a gateway after a pause that grows. All else is alike.
+    /// S1-46, C2: an internal service is tried again five seconds after each failed connection; the pauses of a
+    /// gateway grow. Everything else is alike.
     #[test]
-    fn an_internal_service_is_reconnected_to_after_five_seconds() {
+    fn internal_profile_reconnects_after_five_seconds() {
         let (gateway, internal) = (Profile::Gateway, Profile::Internal);
         let pause = |profile, class, n| {
             RetryPolicy::default().with_profile(Some(profile)).pause_for_class(class, n, 1.0).as_millis()
@@ -447,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn a_provider_that_names_an_absurd_time_is_bounded() {
+    fn requested_pause_is_bounded() {
         let policy = RetryPolicy::default();
         assert_eq!(policy.bounded_pause(Duration::from_secs(315_360_000), 0.0), policy.max_pause);
         assert_eq!(policy.bounded_pause(Duration::ZERO, 0.0), Duration::from_secs(1));

@@ -1,53 +1,57 @@
-//! Webhook signatures, made and checked: the seed's (S0-45, S0-48, S0-49) and those of Standard Webhooks, over the exact
-//! bytes sent.
+//! Webhook signatures, created and verified over the exact bytes sent: the seed's scheme (S0-45, S0-48, S0-49) and
+//! Standard Webhooks.
 //!
-//! A secret is `whsec_` + base64 of 32 random bytes. `X-Signature` is keyed with the UTF-8 bytes of that whole text, as the
-//! seed's formula reads; `webhook-signature` with the decoded bytes, as that specification says.
+//! A secret is `whsec_` + base64 of 32 random bytes. `X-Signature` uses the UTF-8 bytes of that whole text as its key,
+//! as the seed's formula says; `webhook-signature` uses the decoded bytes, as Standard Webhooks says.
 
 use data_encoding::{BASE64, HEXLOWER};
 
 use crate::crypt;
 
+/// The beginning of every secret.
 pub const SECRET_PREFIX: &str = "whsec_";
-/// How far a timestamp may be off for a verifier, in seconds: what Standard Webhooks' libraries allow.
+/// Tolerance of a verifier for timestamps, in seconds: the value of Standard Webhooks' libraries.
 pub const TOLERANCE_SECONDS: i64 = 300;
-/// Longest header that a verifier looks at: room for some eighty signatures.
+/// Longest header that a verifier reads, in bytes: room for about eighty signatures.
 const HEADER_BYTES: usize = 4 << 10;
 
 const X_SIGNATURE: &str = "x-signature";
+/// The header with the new secret's signature during a rotation.
 pub const X_SIGNATURE_NEXT: &str = "x-signature-next";
 const X_TIMESTAMP: &str = "x-timestamp";
 const WEBHOOK_ID: &str = "webhook-id";
 const WEBHOOK_TIMESTAMP: &str = "webhook-timestamp";
 const WEBHOOK_SIGNATURE: &str = "webhook-signature";
 
-/// A new secret.
+/// Encodes 32 random bytes as a secret.
 pub fn encode_secret(random: &[u8; crypt::KEY_BYTES]) -> String {
     format!("{SECRET_PREFIX}{}", BASE64.encode(random))
 }
 
-/// Whether a text is a secret, and its decoded bytes.
+/// The decoded bytes of a secret; `None` if the text is not `whsec_` and base64 of 24 to 64 bytes.
 pub fn decode_secret(secret: &str) -> Option<Vec<u8>> {
     let bytes = BASE64.decode(secret.strip_prefix(SECRET_PREFIX)?.as_bytes()).ok()?;
     (24..=64).contains(&bytes.len()).then_some(bytes)
 }
 
-/// `X-Signature`: lower-case hex of HMAC-SHA256 over `timestamp.body`.
+/// The value of `X-Signature`: lower-case hex of HMAC-SHA256 over `timestamp.body`. `timestamp`: Unix seconds.
 pub fn seed_signature(secret: &str, timestamp: i64, body: &[u8]) -> String {
     HEXLOWER.encode(&crypt::keyed_hash(secret.as_bytes(), &[format!("{timestamp}.").as_bytes(), body].concat()))
 }
 
-/// One entry of `webhook-signature`: `v1,` and base64 of HMAC-SHA256 over `id.timestamp.body`. None when the secret is not one.
+/// One entry of `webhook-signature`: `v1,` and base64 of HMAC-SHA256 over `id.timestamp.body`. `timestamp`: Unix
+/// seconds. `None` if `secret` is not a secret.
 pub fn standard_signature(secret: &str, id: &str, timestamp: i64, body: &[u8]) -> Option<String> {
     let signed = [format!("{id}.{timestamp}.").as_bytes(), body].concat();
     Some(format!("v1,{}", BASE64.encode(&crypt::keyed_hash(&decode_secret(secret)?, &signed))))
 }
 
-/// The headers of one request: name, value.
+/// The signature headers of one request: (name, value). `former`: the previous secret during a rotation. `timestamp`:
+/// Unix seconds.
 ///
-/// While one secret replaces another `webhook-signature` has an entry for each, and `X-Signature` stays the former's until
-/// the overlap is over, so that nobody who verifies by it breaks at the moment of the rotation; `X-Signature-Next` is the
-/// new one's.
+/// During a rotation `webhook-signature` has an entry for each secret. `X-Signature` stays the previous secret's until
+/// the overlap ends, so that verifiers that use it do not break at the moment of the rotation; `X-Signature-Next` is
+/// the new one's.
 pub fn headers(
     secret: &str,
     former: Option<&str>,
@@ -73,53 +77,56 @@ pub fn headers(
     headers
 }
 
-/// What a verifier finds. None: the request has no header of that scheme.
+/// The result of a verification for each scheme. `None`: the request has no header of that scheme.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct SignatureChecks {
-    /// `X-Signature` or, of the secret that comes next, `X-Signature-Next`: one that holds is enough.
+    /// The seed's scheme: a valid `X-Signature` or, of the next secret, `X-Signature-Next` is enough.
     pub seed: Option<Result<VerifiedBy, SignatureFault>>,
     /// Standard Webhooks.
     pub standard: Option<Result<VerifiedBy, SignatureFault>>,
 }
 
 impl SignatureChecks {
-    /// Whether the request is signed, and everything it is signed with holds.
+    /// Whether the request is signed and every signature scheme in it is valid.
     pub fn all_valid(&self) -> bool {
         let mut found = [&self.seed, &self.standard].into_iter().flatten().peekable();
         found.peek().is_some() && found.all(Result::is_ok)
     }
 }
 
-/// What a request was proven by.
+/// The header and secret that proved a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VerifiedBy {
     pub header: &'static str,
-    /// Which of the secrets, from 0.
+    /// Index of the secret.
     pub secret: usize,
 }
 
+/// Why a signature is not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureFault {
     #[error("{0} is missing")]
     Missing(&'static str),
-    #[error("{0} stands more than once")]
+    #[error("{0} is given more than once")]
     Repeated(&'static str),
     #[error("{0} is longer than {HEADER_BYTES} bytes")]
     TooLong(&'static str),
     #[error("{0} is not {1}")]
     Malformed(&'static str, &'static str),
-    #[error("no signature in {0} fits: another secret, or the {1} changed on the way")]
+    #[error("no signature in {0} matches: a different secret, or the {1} was changed in transit")]
     Differs(&'static str, &'static str),
-    /// The signature itself holds.
-    #[error("the signature fits, but its time is {} s {}, and at most {TOLERANCE_SECONDS} s are taken: sent again by somebody, or a clock is off",
+    /// The signature is valid; its time, this many seconds off, is not.
+    #[error("the signature matches, but its time is {} s {} and at most {TOLERANCE_SECONDS} s are accepted: \
+        a replayed request, or a clock is wrong",
         .0.unsigned_abs(), if *.0 < 0 { "ago" } else { "ahead" })]
     Time(i64),
 }
 
-/// Checks whatever a request is signed with. Names of headers in any case; `now` in Unix seconds, none: whenever.
+/// Verifies every signature scheme of a request. `secrets`: any may match. `headers`: (name in any case, value). `now`:
+/// Unix seconds; `None` skips the check of the time.
 ///
-/// A signature is compared before its time is looked at, so that a fault tells the two apart.
+/// A signature is compared before its time is checked, so the fault tells which of the two is wrong.
 pub fn verify(secrets: &[&str], headers: &[(&str, &[u8])], body: &[u8], now: Option<i64>) -> SignatureChecks {
     let has = |names: &[&str]| headers.iter().any(|(name, _)| names.iter().any(|n| name.eq_ignore_ascii_case(n)));
     let seed = has(&[X_SIGNATURE, X_SIGNATURE_NEXT, X_TIMESTAMP]);
@@ -159,12 +166,12 @@ fn verify_standard(
     now: Option<i64>,
 ) -> Result<VerifiedBy, SignatureFault> {
     let id = needed(headers, WEBHOOK_ID)?;
-    // With a point in it `a.1` at time 2 and `a` at time 1 could have the same signature for two bodies.
+    // With a dot in the id, `a.1` at time 2 and `a` at time 1 could sign two different bodies alike.
     if id.is_empty() || id.contains('.') {
-        return Err(SignatureFault::Malformed(WEBHOOK_ID, "an id, which has no point"));
+        return Err(SignatureFault::Malformed(WEBHOOK_ID, "an id without a dot"));
     }
     let timestamp = timestamp(headers, WEBHOOK_TIMESTAMP)?;
-    // Entries of other versions are for other verifiers, and prove nothing to this one.
+    // Entries of other versions prove nothing to this verifier.
     let entries = needed(headers, WEBHOOK_SIGNATURE)?.split(' ').filter(|entry| entry.starts_with("v1,"));
     let entries: Vec<&str> = entries.filter(|entry| entry.len() == "v1,".len() + 44).collect();
     if entries.is_empty() {
@@ -184,7 +191,7 @@ fn in_time(timestamp: i64, now: Option<i64>) -> Result<(), SignatureFault> {
     if off.unsigned_abs() <= TOLERANCE_SECONDS.unsigned_abs() { Ok(()) } else { Err(SignatureFault::Time(off)) }
 }
 
-/// Only as we would write it, because it is signed as it is written.
+/// Accepted only in the form that we write, because the text itself is signed.
 fn timestamp(headers: &[(&str, &[u8])], name: &'static str) -> Result<i64, SignatureFault> {
     let text = needed(headers, name)?;
     let read = text.parse().ok().filter(|n: &i64| n.to_string() == text);
@@ -195,7 +202,7 @@ fn needed<'h>(headers: &[(&str, &'h [u8])], name: &'static str) -> Result<&'h st
     header(headers, name)?.ok_or(SignatureFault::Missing(name))
 }
 
-/// A header that stands at most once: of two, the verifier and what reads it later may each take another.
+/// A header that may be given once: of two, the verifier and a later reader might use different ones.
 fn header<'h>(headers: &[(&str, &'h [u8])], name: &'static str) -> Result<Option<&'h str>, SignatureFault> {
     let mut found = headers.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| *value);
     let value = found.next();
@@ -249,9 +256,9 @@ mod tests {
         })
     }
 
-    /// S0-45, S0-49: what is signed verifies, and does not with any one bit of it changed.
+    /// S0-45, S0-49: a signed request verifies, and does not with any one bit changed.
     #[test]
-    fn any_flipped_bit_is_found() {
+    fn flipped_bit_breaks_every_signature() {
         let (key, _) = secrets();
         let good = signed(&key, None);
         let by = |header| Some(Ok(VerifiedBy { header, secret: 0 }));
@@ -305,9 +312,9 @@ mod tests {
         assert!(!verify(&[], &plain, BODY, Some(NOW)).all_valid(), "without a secret nothing is proven");
     }
 
-    /// A time that is off is told apart from a signature that is wrong, by how much, and at the very second.
+    /// A wrong time is distinguished from a wrong signature, with its difference, exact to the second.
     #[test]
-    fn a_time_that_is_off_is_named() {
+    fn timestamp_fault_names_the_difference() {
         let (key, other) = secrets();
         let signed = signed(&key, None);
         let headers: Vec<(&str, &[u8])> = signed.iter().map(|(n, v)| (*n, v.as_slice())).collect();
@@ -327,9 +334,9 @@ mod tests {
         }
     }
 
-    /// What could be read in two ways, is cut off, or claims a weaker version proves nothing.
+    /// Headers that are ambiguous, truncated or of a weaker version prove nothing.
     #[test]
-    fn doubtful_headers_are_refused() {
+    fn ambiguous_headers_are_refused() {
         let (key, _) = secrets();
         let good = signed(&key, None);
         let value = |name: &str| String::from_utf8(good.iter().find(|(n, _)| *n == name).unwrap().1.clone()).unwrap();
@@ -366,7 +373,7 @@ mod tests {
             let entry = format!("{downgraded}{}", &entry[3..]);
             malformed(&with(&good, WEBHOOK_SIGNATURE, entry.as_bytes()), WEBHOOK_SIGNATURE);
         }
-        // Beside others it counts, wherever it stands; among too many nobody looks for it.
+        // A valid entry counts among others at any position; a header that is too long is not read.
         let noise = format!("v1,{} v0,x v1a,{} junk", BASE64.encode(&[0; 32]), "A".repeat(88));
         for entries in [format!("{entry} {noise}"), format!("{noise} {entry}")] {
             assert!(found(&key, &with(&good, WEBHOOK_SIGNATURE, entries.as_bytes()), BODY).all_valid());
@@ -387,7 +394,7 @@ mod tests {
 
     /// A point in an id would let one signature stand for two requests.
     #[test]
-    fn one_signature_does_not_fit_two_requests() {
+    fn signature_does_not_fit_two_requests() {
         let (key, _) = secrets();
         let honest = headers(&key, None, "a.1", NOW, b"x");
         let stolen = headers(&key, None, "a", 1, format!("{NOW}.x").as_bytes());
@@ -404,22 +411,23 @@ mod tests {
 
     /// S0-45: the example that the libraries of Standard Webhooks test themselves with.
     #[test]
-    fn standard_webhooks_own_example() {
+    fn standard_webhooks_example_verifies() {
         let signature =
             standard_signature(SECRET, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, br#"{"test": 2432232314}"#);
         assert_eq!(signature.as_deref(), Some("v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="));
     }
 
-    /// S0-45, S0-48: openssl's word for it: `printf '1614265330.{"test": 2432232314}' | openssl dgst -sha256 -hmac whsec_…`
+    /// S0-45, S0-48: openssl's word for it: `printf '1614265330.{"test": 2432232314}' | openssl dgst -sha256 -hmac
+    /// whsec_…`
     #[test]
-    fn the_seeds_signature_is_keyed_with_the_secret_as_it_is_written() {
+    fn seed_signature_uses_the_whole_secret_text() {
         let hex = "2e37df5d4a028c51a7f3133d64ae1e300d2c2c900f1b1d49d4369ad2530f8964";
         assert_eq!(seed_signature(SECRET, 1_614_265_330, br#"{"test": 2432232314}"#), hex);
     }
 
     /// S0-45, S0-48, S0-49: during a rotation both secrets verify.
     #[test]
-    fn a_rotation_signs_with_both() {
+    fn rotation_signs_with_both_secrets() {
         let alone = headers(SECRET, None, "1-2-3", 7, b"{}");
         let both = headers(OTHER, Some(SECRET), "1-2-3", 7, b"{}");
         let of = |all: &[(&'static str, String)], name: &str| all.iter().find(|h| h.0 == name).map(|h| h.1.clone());
@@ -434,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_told_from_other_texts() {
+    fn secrets_decode_and_other_texts_do_not() {
         assert_eq!(decode_secret(&encode_secret(&[7; crypt::KEY_BYTES])), Some(vec![7; crypt::KEY_BYTES]));
         let short = format!("{SECRET_PREFIX}{}", BASE64.encode(&[7; 23]));
         let long = format!("{SECRET_PREFIX}{}", BASE64.encode(&[7; 65]));

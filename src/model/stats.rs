@@ -1,10 +1,10 @@
-//! Statistics: what a delivery counts, and how that changes when its status does. A delivery is counted on the day of its
-//! `settled_at`, in its partner's time zone. Whatever changes a status writes the change in the same commit, so that at
-//! any time the sum of all changes is what a recount gives; `fsck` compares the two.
+//! Statistics: how a delivery is counted, and how a status change alters the count. A delivery is counted on the day of
+//! its `settled_at` in its partner's time zone. Every status change writes its delta in the same commit, so the sum of
+//! all deltas always equals a recount; `fsck` compares the two.
 
 use super::delivery::Status;
 
-/// What one delivery counts, or by how much that changes.
+/// What one delivery adds to each counter, or the difference made by a status change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
     pub total: i16,
@@ -12,8 +12,8 @@ pub struct Counts {
     pub failed: i16,
 }
 
-/// What has not ended is not counted yet, and what was canceled was never sent. What we asked for and cannot know is in
-/// the total alone: of that we never say that it failed.
+/// The count of a delivery with this status. Deliveries that are not settled, and canceled ones, count nothing.
+/// UNDETERMINED counts in the total alone, because its success is unknown.
 pub fn counts_of(status: Status) -> Counts {
     let (total, success, failed) = match status {
         Status::Scheduled | Status::Pending | Status::Processing | Status::Canceled => (0, 0, 0),
@@ -24,7 +24,7 @@ pub fn counts_of(status: Status) -> Counts {
     Counts { total, success, failed }
 }
 
-/// What a transition adds to, or takes from, the day on which the delivery is counted.
+/// The difference that a transition makes to the day on which the delivery is counted.
 pub fn count_delta(was: Status, is: Status) -> Counts {
     let (before, after) = (counts_of(was), counts_of(is));
     Counts {
@@ -34,7 +34,7 @@ pub fn count_delta(was: Status, is: Status) -> Counts {
     }
 }
 
-/// Many deliveries'.
+/// Sums over many deliveries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CountTotals {
     pub total: i64,
@@ -43,7 +43,7 @@ pub struct CountTotals {
 }
 
 impl CountTotals {
-    /// Those we asked for and cannot know.
+    /// Deliveries that ended UNDETERMINED.
     pub fn undetermined(self) -> i64 {
         self.total - self.success - self.failed
     }
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn each_ending_counts_once_and_on_one_side_at_most() {
+    fn each_settled_status_counts_once() {
         for status in STATUSES {
             let Counts { total, success, failed } = counts_of(status);
             assert!([0, 1].contains(&total) && success + failed <= total, "{status}");
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn the_changes_that_happen() {
+    fn count_deltas_of_real_transitions() {
         assert_eq!(count_delta(Status::Processing, Status::Sent), counts(1, 1, 0));
         assert_eq!(count_delta(Status::Processing, Status::Failed), counts(1, 0, 1));
         assert_eq!(count_delta(Status::Pending, Status::Expired), counts(1, 0, 1));
@@ -80,9 +80,9 @@ mod tests {
         assert_eq!(count_delta(Status::Failed, Status::Pending), counts(-1, 0, -1));
     }
 
-    /// Whatever way a delivery takes, the changes on it add up to what its last status counts.
+    /// On every path of a delivery the deltas add up to the count of its last status.
     #[test]
-    fn changes_add_up_along_every_way() {
+    fn count_deltas_add_up_along_every_path() {
         let add = |a: Counts, b: Counts| counts(a.total + b.total, a.success + b.success, a.failed + b.failed);
         for (first, second, _) in TRANSITIONS {
             for (_, third, _) in TRANSITIONS.iter().filter(|(from, _, _)| *from == second) {

@@ -1,20 +1,20 @@
-//! The one form of a text, in which it is counted, checked against a channel's alphabet, compared, kept and sent.
+//! The normal form in which a text is counted, checked against a channel's alphabet, compared, stored and sent.
 //!
-//! * Unicode's composed form (NFC): a Mac writes Hangul taken apart, which counts three times as long and which no carrier
-//!   takes. Three characters stay as they are, because CP949 has them and not the ones that NFC would put there.
-//! * Lines end with LF, wherever they were written.
+//! * Unicode's composed form (NFC). macOS writes decomposed Hangul, which counts three times as long and which no
+//!   carrier accepts. Three characters stay as they are, because CP949 has them and not their NFC forms.
+//! * Lines end with LF.
 //!
-//! Nothing else is changed: blanks that do not break and characters without width are meant, or are refused by name where
-//! a channel cannot carry them. Data is not text: keys, metadata, Slack's blocks and HTML stay as they are posted.
+//! Nothing else changes: no-break spaces and zero-width characters are kept, or refused by name where a channel cannot
+//! carry them. Data is not text: keys, metadata, Slack blocks and HTML stay as posted.
 
 use unicode_normalization::{IsNormalized, UnicodeNormalization as _, is_nfc_quick};
 
-/// The sign of Ångström and two characters of Hanja.
+/// The Ångström sign and two Hanja.
 const KEPT: [char; 3] = ['\u{212b}', '\u{f92c}', '\u{f9b8}'];
 
-/// The composed form.
+/// The text in composed form.
 pub fn composed(text: String) -> String {
-    // Almost all that is posted here: looked at, not copied.
+    // True for nearly all texts posted here, which are then returned without a copy.
     let is_composed = |c: char| c < '\u{300}' || ('\u{ac00}'..='\u{d7a3}').contains(&c);
     if text.is_ascii() || text.chars().all(is_composed) || is_nfc_quick(text.chars()) == IsNormalized::Yes {
         return text;
@@ -29,13 +29,13 @@ pub fn composed(text: String) -> String {
     out
 }
 
-/// The form of a text of several lines.
+/// The normal form of a text that may have several lines.
 pub fn block(text: String) -> String {
     let text = composed(text);
     if text.contains('\r') { text.replace("\r\n", "\n").replace('\r', "\n") } else { text }
 }
 
-/// Nothing in it would be seen: blanks, and characters without width.
+/// Whether a text shows nothing: only blanks and zero-width characters.
 pub fn is_blank(text: &str) -> bool {
     let is_unseen = |c: char| matches!(c, '\u{200b}'..='\u{200d}' | '\u{2060}' | '\u{feff}' | '\u{3164}');
     text.chars().all(|c| c.is_whitespace() || is_unseen(c))
@@ -46,9 +46,9 @@ mod tests {
     use super::*;
     use crate::model::cp949;
 
-    /// F4: what carriers can take stays so, character by character, and the form is one: made twice it is the same.
+    /// F4: characters of CP949 stay unchanged, and the normal form is idempotent.
     #[test]
-    fn what_cp949_has_stays_in_it() {
+    fn composing_keeps_cp949_characters() {
         for c in (char::MIN..=char::MAX).filter(|c| cp949::length(&c.to_string()).is_ok()) {
             let form = composed(c.to_string());
             assert!(cp949::length(&form).is_ok(), "{c:?} U+{:04X} became {form:?}", u32::from(c));
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_have_one_form() {
+    fn composed_texts_are_stable() {
         for (posted, form) in [
             ("", ""),
             ("plain", "plain"),

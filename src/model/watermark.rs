@@ -1,9 +1,9 @@
-//! Where to look for work, and from where on (engine.md §3).
+//! Which lanes a claim looks at, and from which `ready_at` on (engine.md §3).
 //!
-//! A claimed row leaves a dead entry in the claim index, and none can be cleaned away while somebody holds an old
-//! snapshot. So each lane of each shard is looked at from its *watermark*: the `ready_at` below which nothing live was
-//! seen. It is only a hint. It stays a little behind now (rows commit out of order), a near sweep looks further back now
-//! and then, and a deep one at everything, rarely; so nothing is lost, and what fell behind is late, not missing.
+//! A claimed row leaves a dead entry in the claim index, which vacuum cannot remove while an old snapshot is held. So
+//! each lane of each shard is scanned from its *watermark*: the `ready_at` below which no claimable row was seen. The
+//! watermark is a hint. It stays a little behind now, because rows commit out of order; a near sweep looks further back
+//! now and then, and a deep sweep rarely looks at everything. So a row below the watermark is claimed late, never lost.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,21 +14,24 @@ use super::channel::Channel;
 use super::lane::{Lane, PRIORITIES, Priority};
 use crate::limits;
 
+/// A lane of a shard: (shard, lane).
 pub type ShardLane = (i16, Lane);
 
-/// What became ready: places, by the earliest `ready_at` that is new there.
+/// A hint about new work: the earliest `ready_at` that is new in each lane of a shard.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct ReadyHints {
     pub places: HashMap<ShardLane, DateTime<Utc>>,
-    /// Something may be anywhere: hints were lost.
+    /// Hints were lost: any lane may have new work.
     pub hints_lost: bool,
 }
 
 impl ReadyHints {
+    /// Adds one lane of a shard with the earliest `ready_at` that is new there.
     pub fn add(&mut self, place: ShardLane, since: DateTime<Utc>) {
         self.places.entry(place).and_modify(|at| *at = since.min(*at)).or_insert(since);
     }
 
+    /// Adds everything in `other`.
     pub fn merge(&mut self, other: &ReadyHints) {
         self.hints_lost |= other.hints_lost;
         other.places.iter().for_each(|(place, since)| self.add(*place, *since));
@@ -38,13 +41,13 @@ impl ReadyHints {
 #[derive(Debug, Clone, Copy)]
 struct Mark {
     mark: DateTime<Utc>,
-    /// Known to have something: a hint said so, or the last claim came back full.
+    /// Known to have work: a hint named it, or the last claim was full.
     active: bool,
     near_at: DateTime<Utc>,
     deep_at: DateTime<Utc>,
 }
 
-/// How much to take from a place, and from where on.
+/// One planned claim: the lane of a shard, the lowest `ready_at` to look at, and the most rows to claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlannedClaim {
     pub place: ShardLane,
@@ -52,17 +55,18 @@ pub struct PlannedClaim {
     pub rows: i64,
 }
 
-/// What a look brought.
+/// The result of a planned claim: rows claimed, and the `ready_at` of the last one.
 #[derive(Debug, Clone, Copy)]
 pub struct PlannedClaimResult {
     pub rows: i64,
     pub last_ready_at: Option<DateTime<Utc>>,
 }
 
+/// The watermarks of one process: one for each lane of each shard.
 #[derive(Debug, Default)]
 pub struct Watermarks {
     marks: HashMap<ShardLane, Mark>,
-    /// In the order of visits: urgent before normal before bulk, prompt before overflow.
+    /// In the order in which claims visit them: urgent, normal, bulk; prompt lanes before overflow lanes.
     order: Vec<ShardLane>,
     turn: usize,
 }
@@ -76,7 +80,8 @@ fn after(now: DateTime<Utc>, by: Duration) -> DateTime<Utc> {
 }
 
 impl Watermarks {
-    /// Takes over which places there are; what is known of those that stay is kept.
+    /// Sets the shards and lanes of this process. Lanes that stay keep their watermark; new ones start at the Unix
+    /// epoch.
     pub fn set_places(&mut self, shards: &[i16], lanes: &[Lane]) {
         self.order = lanes.iter().flat_map(|&lane| shards.iter().map(move |&shard| (shard, lane))).collect();
         let fresh = Mark {
@@ -89,8 +94,8 @@ impl Watermarks {
         self.marks = self.order.iter().map(|place| (*place, known.get(place).copied().unwrap_or(fresh))).collect();
     }
 
-    /// A hint. What was committed late lies behind the watermark: it goes back to there. False when the hint names a
-    /// shard we do not know.
+    /// Applies a hint. A row that committed late may lie below the watermark, which then moves back. Returns false if
+    /// the hint names an unknown shard.
     pub fn apply_hints(&mut self, ready: &ReadyHints) -> bool {
         if ready.hints_lost {
             self.marks.values_mut().for_each(|m| m.active = true);
@@ -105,17 +110,19 @@ impl Watermarks {
         ready.places.keys().all(known)
     }
 
-    /// Something is known to wait on a channel that has room.
+    /// Whether a lane with known work belongs to a channel in `room`.
     pub fn any_active_with_room(&self, room: &HashMap<Channel, i64>) -> bool {
         self.marks.iter().any(|(place, mark)| mark.active && room.contains_key(&place.1.channel()))
     }
 
+    /// Whether any lane has known work.
     pub fn any_active(&self) -> bool {
         self.marks.values().any(|m| m.active)
     }
 
-    /// Where to look now. `room` is how many more deliveries of a channel may be held; never more are asked for. With
-    /// `everywhere` the places not known to have anything are looked at too, for a few rows each.
+    /// Plans the next claims. `room`: how many more deliveries this process may hold, by channel; the planned rows of a
+    /// channel never exceed it. With `everywhere`, lanes without known work are included, for a few rows each. Records
+    /// sweeps as done: pass every planned claim to `record_result`, `record_skipped` or `record_failed`.
     pub fn plan_claims(
         &mut self,
         now: DateTime<Utc>,
@@ -130,18 +137,18 @@ impl Watermarks {
                 self.order.iter().filter(mine).filter(|p| self.marks[*p].active).copied().collect();
             let mut quiet: Vec<ShardLane> =
                 self.order.iter().filter(mine).filter(|p| !self.marks[*p].active).copied().collect();
-            // Room may end before the list does: each look begins elsewhere.
+            // `room` may be used up before the list ends, so each plan starts at another lane.
             let begin = self.turn % quiet.len().max(1);
             quiet.rotate_left(begin);
             let mut left = room;
-            // A few for each quiet place first: they are known to be quiet, so this costs little and starves nobody.
+            // A few rows for each quiet lane first: a look at an empty lane costs little, and no lane starves.
             if everywhere {
                 let each = if active.is_empty() { (room / quiet.len().max(1) as i64).max(1) } else { 1 };
                 self.share_out(now, &quiet, |_| each, &mut left, &mut looks);
             }
             let budget = left;
             if budget < active.len() as i64 {
-                // Too little for each: who goes first takes it all, so each class does as often as its share says.
+                // Not enough room for every lane: one priority class takes all of it, as often as its share says.
                 let first = self.first_class(&active);
                 active.sort_by_key(|p| Some(p.1.priority()) != first);
             }
@@ -157,7 +164,7 @@ impl Watermarks {
         looks
     }
 
-    /// Which class goes first this time.
+    /// The priority class that goes first in this turn.
     fn first_class(&self, active: &[ShardLane]) -> Option<Priority> {
         let there = |class: &Priority| active.iter().any(|p| p.1.priority() == *class);
         let classes: Vec<Priority> = PRIORITIES.into_iter().filter(there).collect();
@@ -170,7 +177,8 @@ impl Watermarks {
         })
     }
 
-    /// Each place its share while something is left, beginning elsewhere each time but in the order of priorities.
+    /// Gives each lane its share while something is left, in the order of priorities; within a lane each turn starts at
+    /// another shard.
     fn share_out(
         &mut self,
         now: DateTime<Utc>,
@@ -206,7 +214,8 @@ impl Watermarks {
         mark.mark
     }
 
-    /// What a look begun at `now` brought. A full one saw nothing live before its last row; a short one saw everything.
+    /// Records the result of a claim that began at `now`. A full claim saw no claimable row before its last one; one
+    /// that was not full saw every row.
     pub fn record_result(&mut self, look: &PlannedClaim, found: PlannedClaimResult, now: DateTime<Utc>) {
         let Some(mark) = self.marks.get_mut(&look.place) else { return };
         let slack = ago(now, limits::WATERMARK_SLACK);
@@ -218,7 +227,7 @@ impl Watermarks {
         };
     }
 
-    /// A look that was not made, or cut off before it came to this place: it is still to be made.
+    /// Records that a planned claim was not made, or was cut off before this lane. It is planned again as it was.
     pub fn record_skipped(&mut self, look: &PlannedClaim) {
         let Some(mark) = self.marks.get_mut(&look.place) else { return };
         mark.active = true;
@@ -229,7 +238,7 @@ impl Watermarks {
         }
     }
 
-    /// A look that failed brought no knowledge: look again as it was.
+    /// Records that a planned claim failed. The next one is a deep sweep.
     pub fn record_failed(&mut self, look: &PlannedClaim) {
         if let Some(mark) = self.marks.get_mut(&look.place) {
             mark.active = true;
@@ -271,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_look_is_at_everything_and_a_sweep_returns_to_it() {
+    fn first_claim_and_deep_sweep_look_at_everything() {
         let mut marks = marks(&[0]);
         assert!(marks.plan_claims(at(0), &room(100), false).iter().all(|l| l.from_ready_at == DateTime::UNIX_EPOCH));
         quiet(&mut marks, at(0));
@@ -283,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_never_passes_now_less_slack_nor_what_a_full_look_left() {
+    fn watermark_stays_below_slack_and_below_a_full_claims_last_row() {
         let mut marks = marks(&[0]);
         quiet(&mut marks, at(0));
         let place = (0, lane(Priority::Normal));
@@ -304,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hint_of_what_was_committed_late_moves_the_mark_back() {
+    fn hint_of_a_late_commit_moves_the_watermark_back() {
         let mut marks = marks(&[0]);
         quiet(&mut marks, at(5000));
         let place = (0, lane(Priority::Normal));
@@ -314,7 +323,7 @@ mod tests {
 
     /// Urgent goes first, yet every class has its share, and never more is asked for than there is room.
     #[test]
-    fn every_class_has_its_share_within_the_room() {
+    fn every_priority_has_its_share_of_the_room() {
         for shards in [&[0][..], &[0, 1, 2]] {
             for n in [0, 1, 2, 7, 100, 333] {
                 let mut marks = marks(shards);
@@ -338,7 +347,7 @@ mod tests {
 
     /// Where there is room for one at a time only, the less urgent have their share all the same.
     #[test]
-    fn a_room_of_one_starves_no_class() {
+    fn room_for_one_starves_no_priority() {
         let mut marks = marks(&[0, 1, 2]);
         let mut takes = [0; 3];
         for turn in 0..100 {
@@ -350,9 +359,9 @@ mod tests {
         assert_eq!(takes, [60, 30, 10]);
     }
 
-    /// What a claim's limit cut off is looked at again just as it would have been: no walk from the very beginning.
+    /// A claim cut off by its limit is planned again unchanged, not as a deep sweep.
     #[test]
-    fn what_was_passed_over_is_looked_at_as_before() {
+    fn skipped_claim_is_planned_again_unchanged() {
         let mut marks = marks(&[0]);
         quiet(&mut marks, at(0));
         let place = (0, lane(Priority::Normal));
@@ -366,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hint_for_an_unknown_shard_says_so() {
+    fn hint_for_an_unknown_shard_returns_false() {
         let mut marks = marks(&[0]);
         assert!(marks.apply_hints(&hint(&[(0, lane(Priority::Bulk))], at(0))));
         assert!(!marks.apply_hints(&hint(&[(5, lane(Priority::Bulk))], at(0))));

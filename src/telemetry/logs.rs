@@ -10,10 +10,13 @@ use crate::config::{Log, LogFormat};
 use crate::error::{Error, Result};
 
 /// Starts logging to standard error: text on a terminal, JSON otherwise.
+///
+/// # Errors
+/// `Error::Usage` if `--log` cannot be parsed; `Error::Internal` if logging was started before.
 pub fn start_logs(log: &Log) -> Result<()> {
     let targets: Targets =
         log.log.parse().map_err(|e| Error::Usage(format!("--log: {e}; write a level, or module=level with commas")))?;
-    // Each refused session is an error to it; `store::session` logs the first of a series.
+    // sqlx logs each refused session as an error; `store::session` logs the first of a series.
     let targets = targets.with_target("sqlx_core::pool::inner", tracing::level_filters::LevelFilter::OFF);
     let terminal = std::io::stderr().is_terminal();
     let format = log.log_format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });

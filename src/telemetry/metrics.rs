@@ -1,4 +1,4 @@
-//! The metrics, in Prometheus' text format.
+//! The metrics, in Prometheus text format.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use prometheus::{
 
 use crate::error::{Error, Result};
 
-/// A metric as the manual lists it.
+/// The description of a metric, for the manual.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MetricDescription {
     pub name: String,
@@ -19,11 +19,11 @@ pub struct MetricDescription {
     pub help: String,
 }
 
-/// Everything that is counted, in one registry of this hub's own.
+/// All metrics of this process, in a registry of its own.
 #[derive(Clone)]
 pub struct Metrics {
     registry: Registry,
-    /// Every metric, in the order of this page.
+    /// Description of every metric, in the order of `build`.
     pub described: Vec<MetricDescription>,
     pub accepted: IntCounterVec,
     pub intake_group: HistogramVec,
@@ -57,12 +57,16 @@ pub struct Metrics {
     pub fallbacks: IntCounterVec,
 }
 
-/// What the names of all metrics begin with.
+/// Prefix of all metric names.
 const PREFIX: &str = "notihub";
 const SECONDS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0];
 const ROWS: [f64; 9] = [0.0, 1.0, 5.0, 10.0, 50.0, 100.0, 250.0, 500.0, 1000.0];
 
 impl Metrics {
+    /// Creates and registers all metrics.
+    ///
+    /// # Errors
+    /// `Error::Internal` if two metrics have the same name.
     pub fn new() -> Result<Metrics> {
         Self::build().map_err(|e| Error::Internal(format!("metrics: {e}")))
     }
@@ -103,47 +107,77 @@ impl Metrics {
             accepted: counter("accepted_total", "Messages accepted, by whether they were new.", &["kind"])?,
             intake_group: histogram("intake_group_messages", "Messages written in one commit.", &[], &ROWS)?,
             claimed: counter("claimed_total", "Deliveries claimed.", &["channel"])?,
-            claim_seconds: histogram("claim_seconds", "Time of a claim.", &[], &SECONDS)?,
-            claim_rows: histogram("claim_rows", "Deliveries a claim brought.", &[], &ROWS)?,
-            call_seconds: histogram("call_seconds", "Time of a provider's answer.", &["provider"], &SECONDS)?,
-            outcomes: counter("outcomes_total", "What attempts came to.", &["provider", "outcome", "reason"])?,
-            queue_wait_seconds: histogram("queue_wait_seconds", "From ready to claimed.", &["priority"], &SECONDS)?,
-            settle_seconds: histogram("settle_seconds", "Time of a settle.", &[], &SECONDS)?,
+            claim_seconds: histogram("claim_seconds", "Duration of a claim in seconds.", &[], &SECONDS)?,
+            claim_rows: histogram("claim_rows", "Deliveries claimed in one statement.", &[], &ROWS)?,
+            call_seconds: histogram(
+                "call_seconds",
+                "Duration of a call to a provider in seconds.",
+                &["provider"],
+                &SECONDS,
+            )?,
+            outcomes: counter("outcomes_total", "Attempts by outcome.", &["provider", "outcome", "reason"])?,
+            queue_wait_seconds: histogram(
+                "queue_wait_seconds",
+                "Seconds from ready to claimed.",
+                &["priority"],
+                &SECONDS,
+            )?,
+            settle_seconds: histogram("settle_seconds", "Duration of storing outcomes in seconds.", &[], &SECONDS)?,
             settled: counter("settled_total", "Deliveries by the status they reached.", &["channel", "status"])?,
-            retries: counter(
-                "retries_total",
-                "Attempts after which a further one was planned.",
+            retries: counter("retries_total", "Attempts after which a retry was planned.", &["provider", "reason"])?,
+            limit_free: gauge(
+                "limit_free",
+                "Free requests of a provider's rate limit, as of the last query.",
+                &["provider"],
+            )?,
+            breaker_state: gauge("breaker_state", "0 closed, 1 half-open, 2 open.", &["provider"])?,
+            breaker_openings: counter(
+                "breaker_openings_total",
+                "Times that a provider's breaker opened.",
                 &["provider", "reason"],
             )?,
-            limit_free: gauge("limit_free", "Requests free of a provider's limit, when last asked.", &["provider"])?,
-            breaker_state: gauge("breaker_state", "0 closed, 1 half-open, 2 open.", &["provider"])?,
-            breaker_openings: counter("breaker_openings_total", "Openings of a breaker.", &["provider", "reason"])?,
-            provider_paused: gauge("provider_paused", "1 while somebody has it paused.", &["provider"])?,
-            late_settles: single("late_settles_total", "Outcomes that came after their lease was over.")?,
+            provider_paused: gauge("provider_paused", "1 while an operator has paused the provider.", &["provider"])?,
+            late_settles: single("late_settles_total", "Outcomes that arrived after their lease had ended.")?,
             reaped: single("reaped_total", "Deliveries taken back from lost workers.")?,
             promoted: single("promoted_total", "Scheduled deliveries and retries that became due.")?,
-            in_flight: gauge("in_flight", "Deliveries this process holds.", &["channel"])?,
+            in_flight: gauge("in_flight", "Deliveries that this process holds.", &["channel"])?,
             queue_depth: gauge("queue_depth", "Deliveries waiting, counted up to a limit.", &["lane"])?,
-            oldest_pending_seconds: gauge("oldest_pending_seconds", "Age of the oldest waiting.", &["lane"])?,
+            oldest_pending_seconds: gauge(
+                "oldest_pending_seconds",
+                "Age in seconds of the oldest waiting delivery.",
+                &["lane"],
+            )?,
             requests: counter("http_requests_total", "Requests answered.", &["route", "status"])?,
-            request_seconds: histogram("http_request_seconds", "Time of an answer.", &["route"], &SECONDS)?,
-            rejected_input: single("db_rejected_input_total", "Input the database refused; must stay 0.")?,
+            request_seconds: histogram(
+                "http_request_seconds",
+                "Duration of a request in seconds.",
+                &["route"],
+                &SECONDS,
+            )?,
+            rejected_input: single("db_rejected_input_total", "Inputs refused by the database; must stay 0.")?,
             intake_refused: counter("intake_refused_total", "Requests enqueued in SQL that were refused.", &["code"])?,
             sql_intake_waiting: gauge("sql_intake_waiting", "Requests enqueued in SQL, counted up to a limit.", &[])?,
-            sql_intake_oldest_seconds: gauge("sql_intake_oldest_seconds", "Age of the oldest of those.", &[])?,
-            receipts: counter("receipts_total", "What providers told, and what came of it.", &["provider", "effect"])?,
-            receipts_unmatched: gauge(
-                "receipts_unmatched",
-                "Receipts that for ten minutes have been about nothing of ours, counted up to a limit.",
+            sql_intake_oldest_seconds: gauge(
+                "sql_intake_oldest_seconds",
+                "Age in seconds of the oldest request enqueued in SQL.",
                 &[],
             )?,
-            fallbacks: counter("fallbacks_total", "Deliveries whose place another took.", &["from", "to", "why"])?,
+            receipts: counter("receipts_total", "Receipts from providers, by effect.", &["provider", "effect"])?,
+            receipts_unmatched: gauge(
+                "receipts_unmatched",
+                "Receipts that have matched no delivery for ten minutes, counted up to a limit.",
+                &[],
+            )?,
+            fallbacks: counter("fallbacks_total", "Deliveries replaced by a fallback.", &["from", "to", "why"])?,
             registry,
             described: described.take(),
         })
     }
 
-    /// In Prometheus' text format.
+    /// All metrics in Prometheus text format.
+    ///
+    /// # Errors
+    /// `Error::Internal` if encoding fails.
     pub fn render(&self) -> Result<String> {
         let mut out = Vec::new();
         TextEncoder::new()
@@ -153,6 +187,7 @@ impl Metrics {
     }
 }
 
+/// Adds a duration, in seconds, to a histogram.
 pub fn observe(histogram: &HistogramVec, labels: &[&str], took: Duration) {
     histogram.with_label_values(labels).observe(took.as_secs_f64());
 }

@@ -1,4 +1,4 @@
-//! Logs and metrics. Neither holds content, addresses or secrets.
+//! Logs and metrics. Neither contains message content, addresses or secrets.
 
 mod logs;
 mod metrics;

@@ -1,4 +1,4 @@
-//! Access: on whose behalf a request runs, what it may do, and what sign-in is judged by.
+//! Access control: principals, roles, permits, access tokens, and the limits of failed sign-ins.
 
 pub mod permit;
 pub mod principal;

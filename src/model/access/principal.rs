@@ -1,5 +1,5 @@
-//! Principals: on whose behalf a request or a command runs. Everything that depends on it matches a `Principal` without
-//! a rest: the compiler lists each of these places when a kind of caller is added.
+//! Principals: on whose behalf a request or a command runs. Code that depends on the kind of principal matches
+//! `Principal` exhaustively, so the compiler lists every such place when a kind is added.
 
 use std::sync::Arc;
 
@@ -8,26 +8,26 @@ use chrono::{DateTime, Utc};
 use super::role::{Role, StaffRole};
 use crate::model::partner::Partner;
 
-/// On whose behalf something is done.
+/// On whose behalf an action runs.
 #[derive(Debug, Clone)]
 pub enum Principal {
-    /// A partner, by its own key.
+    /// A partner, signed in with its own key.
     Partner(Arc<Partner>),
-    /// An operator or admin, by a key that belongs to no partner, or at the machine.
+    /// An operator or admin: a key that belongs to no partner, or a command on this machine.
     Staff(StaffRole),
 }
 
-/// Whose messages, deliveries and endpoints a principal sees.
+/// The messages, deliveries and endpoints that a principal sees.
 #[derive(Debug, Clone)]
 pub enum View {
-    /// This partner's alone. Another partner's do not exist for it.
+    /// Those of this partner. Other partners' do not exist for it.
     Own(Arc<Partner>),
-    /// Every partner's.
+    /// Those of every partner.
     All,
 }
 
 impl Principal {
-    /// The role that tokens and the audit log name.
+    /// The role as tokens and the audit log store it.
     pub fn role(&self) -> Role {
         match self {
             Principal::Partner(_) => Role::Partner,
@@ -35,7 +35,7 @@ impl Principal {
         }
     }
 
-    /// Whose messages, deliveries and endpoints it sees.
+    /// The messages, deliveries and endpoints that it sees.
     pub fn view(&self) -> View {
         match self {
             Principal::Partner(own) => View::Own(own.clone()),
@@ -44,7 +44,7 @@ impl Principal {
     }
 
     /// Whether its actions on messages and deliveries are written to the audit log. A partner's actions on its own are
-    /// not: the log is of those who act on what belongs to others.
+    /// not: the log records actions on what belongs to others.
     pub fn is_audited(&self) -> bool {
         match self {
             Principal::Partner(_) => false,
@@ -56,12 +56,12 @@ impl Principal {
 /// Where a request came from.
 #[derive(Debug, Clone, Default)]
 pub struct Origin {
-    /// None: unknown, or no request.
+    /// The caller's address; `None`: unknown, or no request.
     pub address: Option<String>,
     pub request_id: Option<String>,
 }
 
-/// A principal as the audit log names it.
+/// A principal with the name and origin that the audit log records.
 #[derive(Debug, Clone)]
 pub struct Actor {
     /// A client id, or the user and host of a command.
@@ -71,27 +71,27 @@ pub struct Actor {
 }
 
 impl Actor {
-    /// A person with a shell on this machine and the database's address, from whom nothing can be kept: an admin.
-    /// `who`: user and host, as the audit log names them.
-    pub fn local_admin(who: String) -> Actor {
-        Actor { name: who, principal: Principal::Staff(StaffRole::Admin), origin: Origin::default() }
+    /// The actor of a command on this machine: an admin, because a person with a shell and the database URL can do
+    /// everything anyway. `name`: user and host for the audit log.
+    pub fn local_admin(name: String) -> Actor {
+        Actor { name, principal: Principal::Staff(StaffRole::Admin), origin: Origin::default() }
     }
 }
 
-/// A key that signs in.
+/// The account that a key signs in to.
 #[derive(Debug, Clone)]
 pub struct Account {
     pub client_id: String,
     pub principal: Principal,
-    /// Tokens of an earlier one are void …
+    /// Tokens of an earlier epoch are invalid …
     pub epoch: i32,
-    /// … but those of the one before, while the secret that gave them is good.
+    /// … except those of the previous one until this time, while the previous secret is valid.
     pub previous_epoch_until: Option<DateTime<Utc>>,
     pub revoked: bool,
 }
 
 impl Account {
-    /// Whether tokens of this epoch are good yet.
+    /// Whether tokens of this epoch are still valid.
     pub fn accepts_epoch(&self, epoch: i32, now: DateTime<Utc>) -> bool {
         let former = self.previous_epoch_until.is_some_and(|until| now < until);
         !self.revoked && (epoch == self.epoch || (former && epoch == self.epoch - 1))

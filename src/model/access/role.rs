@@ -1,26 +1,29 @@
-//! The words for what a key may do, as the database, tokens and the audit log keep them. Neither type can be compared:
-//! code decides by a `match` without a rest, so that a role that is added is refused until each place names it.
+//! Roles of keys, as the database, tokens and the audit log store them. Neither type can be compared: code matches them
+//! exhaustively, so a new role has no rights until every place names it.
 
+/// The role of a key.
 #[derive(Debug, Clone, Copy)]
 pub enum Role {
-    /// A partner's key: its own messages.
+    /// A partner's key: acts on its own messages.
     Partner,
-    /// A key of those who run the hub; it belongs to no partner.
+    /// An operator's or admin's key; it belongs to no partner.
     Staff(StaffRole),
 }
 
+/// The role of a key that belongs to no partner.
 #[derive(Debug, Clone, Copy)]
 pub enum StaffRole {
-    /// Sees every partner's messages, and acts on deliveries.
+    /// Reads every partner's messages and acts on deliveries.
     Operator,
-    /// Changes partners, keys and settings, and may do all an operator may.
+    /// Changes partners, keys and settings, and has all rights of an operator.
     Admin,
 }
 
+/// Every role.
 pub const ROLES: [Role; 3] = [Role::Partner, Role::Staff(StaffRole::Operator), Role::Staff(StaffRole::Admin)];
 
 impl Role {
-    /// The word for it: `PARTNER`, `OPERATOR` or `ADMIN`.
+    /// The stable word: `PARTNER`, `OPERATOR` or `ADMIN`.
     pub fn as_str(self) -> &'static str {
         match self {
             Role::Partner => "PARTNER",

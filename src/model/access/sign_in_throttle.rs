@@ -1,24 +1,25 @@
-//! Failed sign-ins, by client and by address. A secret of 256 bits is not guessed: the limits keep callers that try
-//! from costing us anything, and tell one whose settings are wrong.
+//! Limits of failed sign-ins, by client and by address. A secret of 256 bits cannot be guessed; the limits bound the
+//! cost of callers that try, and point out a client whose settings are wrong.
 //!
-//! A client's failures are counted in the database, over all processes and addresses. They cannot be used to lock its
-//! owner out: a network in which the client holds a refresh token is counted apart from all others. An address's
-//! failures are counted by each process in memory, for anybody can name any number of IPv6 addresses.
+//! A client's failures are counted in the database, over all processes and addresses. They cannot lock its owner out: a
+//! network in which the client holds a refresh token is counted apart from all others. An address's failures are
+//! counted by each process in memory, because one caller can use any number of IPv6 addresses.
 
 use std::collections::HashMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-/// Failures a minute, after which even the right secret waits …
+/// Failures in a period after which even the right secret must wait, for a client …
 pub const MAX_CLIENT_FAILURES: u32 = 10;
-/// … and from one address in one process, whatever clients it names.
+/// … and for one address in one process, whatever clients it names.
 pub const MAX_ADDRESS_FAILURES: u32 = 100;
+/// The period in which failures are counted.
 pub const PERIOD: TimeDelta = TimeDelta::seconds(60);
-/// So many are remembered at most.
+/// Most counters kept in memory.
 const MAX_COUNTED: usize = 20_000;
 const SWEPT_EVERY: TimeDelta = TimeDelta::seconds(1);
 
-/// Failures within one period.
+/// Failures within the period that began at `since`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Failures {
     pub since: DateTime<Utc>,
@@ -26,8 +27,8 @@ pub struct Failures {
 }
 
 impl Failures {
-    /// Seconds until the period is over, if there were as many as `most`. One that begins later is of a clock that was
-    /// set back, and counts nothing.
+    /// Seconds until the period ends if `count` reached `most`, at least 1; `None`: no wait. A period in the future was
+    /// begun by a clock that was set back since and does not count.
     pub fn wait_s(&self, most: u32, now: DateTime<Utc>) -> Option<u32> {
         let left = (self.since + PERIOD - now).num_seconds();
         (self.count >= most && self.is_open(now)).then(|| u32::try_from(left).unwrap_or(1).max(1))
@@ -41,14 +42,14 @@ impl Failures {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Counted {
     Address(String),
-    /// A client that does not exist, counted as one that does: callers cannot find out which do.
+    /// A client that does not exist. Counted like one that exists, so callers cannot find out which do.
     UnknownClient(String),
     /// A client that has reached its limit for callers from this network: refused from memory.
     ClientAt(String, String),
 }
 
 impl Counted {
-    /// Names are cut: a caller may claim to be anything, and it is not worth much memory.
+    /// Names are cut to 64 characters, to bound the memory that a caller can use.
     fn client(client_id: &str) -> String {
         client_id.chars().take(64).collect()
     }
@@ -58,22 +59,23 @@ impl Counted {
     }
 }
 
-/// What one process knows of failures.
+/// The failures that one process knows of.
 #[derive(Debug, Default)]
 pub struct SignInThrottle {
     counts: HashMap<Counted, Failures>,
-    /// When periods that are over were last looked for: a look at all is too much for each failure.
+    /// When expired periods were last removed; scanning on each failure would cost too much.
     swept_at: DateTime<Utc>,
 }
 
 impl SignInThrottle {
-    /// Seconds that any request to sign in from this address waits. An unknown address has no limit: it would be
-    /// shared by all callers whose address is unknown.
+    /// Seconds that every sign-in from this address must wait; `None`: no wait. An unknown address has no limit,
+    /// because all callers with an unknown address would share it.
     pub fn address_waits_s(&self, network: Option<&str>, now: DateTime<Utc>) -> Option<u32> {
         self.waits_s(&Counted::Address(network?.to_owned()), MAX_ADDRESS_FAILURES, now)
     }
 
-    /// Seconds that a sign-in of this client waits, as far as this process knows.
+    /// Seconds that a sign-in of this client from this network must wait, as far as this process knows; `None`: no
+    /// wait.
     pub fn client_waits_s(&self, client_id: &str, network: Option<&str>, now: DateTime<Utc>) -> Option<u32> {
         let unknown = Counted::UnknownClient(Counted::client(client_id));
         let struck = Counted::client_at(client_id, network);
@@ -84,17 +86,19 @@ impl SignInThrottle {
         self.counts.get(counted)?.wait_s(most, now)
     }
 
+    /// Counts a failed sign-in from this address.
     pub fn address_failed(&mut self, network: Option<&str>, now: DateTime<Utc>) {
         if let Some(network) = network {
             self.failed(Counted::Address(network.to_owned()), now);
         }
     }
 
+    /// Counts a failed sign-in with a client id that does not exist.
     pub fn unknown_client_failed(&mut self, client_id: &str, now: DateTime<Utc>) {
         self.failed(Counted::UnknownClient(Counted::client(client_id)), now);
     }
 
-    /// The database counts this for the client, as callers from this network are judged.
+    /// Remembers that the database limits this client for callers from this network, `by` these failures.
     pub fn client_is_limited(&mut self, client_id: &str, network: Option<&str>, by: Failures, now: DateTime<Utc>) {
         let counted = Counted::client_at(client_id, network);
         if self.has_room(&counted, now) {
@@ -127,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_that_fails_often_waits_and_no_other() {
+    fn address_over_its_limit_waits_and_others_do_not() {
         let now: DateTime<Utc> = "2027-03-05T00:30:00Z".parse().unwrap();
         let (one, other) = (Some("1.1.1.1"), Some("2.2.2.2"));
         let mut strikes = SignInThrottle::default();
@@ -145,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_waits_in_every_network_that_is_judged_alike() {
+    fn limited_client_waits_in_every_network_counted_together() {
         let now: DateTime<Utc> = "2027-03-05T00:30:00Z".parse().unwrap();
         let mut strikes = SignInThrottle::default();
         for _ in 0..MAX_CLIENT_FAILURES {

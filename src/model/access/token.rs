@@ -1,5 +1,5 @@
-//! Access tokens: JSON Web Tokens, HMAC-SHA256 and nothing else. The one algorithm is pinned three times: in the
-//! header's check, in the library's validation, and in what it can compute with at all.
+//! Access tokens: JSON Web Tokens with HMAC-SHA256 and no other algorithm. The algorithm is pinned three times: in the
+//! check of the header, in the library's validation, and in the only implementation that the library gets.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, Once, PoisonError};
@@ -15,19 +15,20 @@ use super::role::Role;
 use crate::crypt::keyed_hash;
 use crate::error::{Error, Result};
 
-/// How long an access token is good (S0-30).
+/// Lifetime of an access token (S0-30).
 pub const ACCESS_TTL: TimeDelta = TimeDelta::days(1);
-/// How long a refresh token is good; each refresh gives a new one.
+/// Lifetime of a refresh token; each refresh gives a new one.
 pub const REFRESH_TTL: TimeDelta = TimeDelta::days(30);
 
 const ISSUER: &str = "notihub";
 const AUDIENCE: &str = "notihub/api";
 const TYPE: &str = "at+jwt";
-/// Longer than any of ours, looked at before anything is decoded.
+/// Longest token that is decoded; ours are shorter.
 const MOST_BYTES: usize = 4096;
-/// How far ahead of ours a clock may be that stamped a token.
+/// How far ahead `iat` may be, in seconds: clocks of processes differ.
 const LEEWAY_S: i64 = 60;
 
+/// The claims of an access token. Times are Unix seconds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Claims {
@@ -36,13 +37,14 @@ pub struct Claims {
     /// The client id.
     pub sub: String,
     pub role: String,
-    /// Of its key when it signed in: a later one voids the token.
+    /// The key's epoch at sign-in; a later epoch of the key invalidates the token.
     pub epoch: i32,
     pub iat: i64,
     pub exp: i64,
 }
 
 impl Claims {
+    /// Claims for a token issued at `now`, valid for `ACCESS_TTL`.
     pub fn new(client_id: &str, role: Role, epoch: i32, now: DateTime<Utc>) -> Claims {
         Claims {
             iss: ISSUER.to_owned(),
@@ -56,24 +58,24 @@ impl Claims {
     }
 }
 
-/// Why a token is not taken. Callers are told no more than that it is not, or that it is over.
+/// Why a token is not accepted. Callers only learn that it is invalid or expired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenRefusal {
     Invalid,
-    /// Signed by a key that is not here (yet).
+    /// Signed by a key that this process does not have (yet).
     UnknownKey,
     Expired,
 }
 
-/// The keys that sign and verify, by their ids.
+/// The signing keys, by key id.
 #[derive(Default)]
 pub struct TokenKeys {
     by_kid: BTreeMap<String, VerifyingKey>,
-    /// Tokens whose signature was found right: a service sends the same one with every request of its day.
+    /// Claims of tokens with a valid signature: a service sends the same token with each request of a day.
     verified: Mutex<HashMap<String, Claims>>,
 }
 
-/// Tokens remembered at most; beyond, all are verified anew.
+/// Most verified tokens kept; when reached, all are dropped and verified anew.
 const REMEMBERED: usize = 4096;
 
 struct VerifyingKey {
@@ -83,16 +85,20 @@ struct VerifyingKey {
 }
 
 impl TokenKeys {
+    /// Adds a key. It signs from `active_at` on and verifies until `expires_at`.
     pub fn add(&mut self, kid: String, secret: Vec<u8>, active_at: DateTime<Utc>, expires_at: DateTime<Utc>) {
         self.by_kid.insert(kid, VerifyingKey { secret, active_at, expires_at });
     }
 
-    /// Signed with the newest key that is active.
+    /// Signs claims with the newest active key that outlives the token.
+    ///
+    /// # Errors
+    /// `Error::Internal` if there is no such key or the library fails.
     pub fn sign(&self, claims: &Claims, now: DateTime<Utc>) -> Result<String> {
         provide();
         let lasting = || self.by_kid.iter().filter(|(_, key)| key.expires_at > now + ACCESS_TTL);
         let active = lasting().filter(|(_, key)| key.active_at <= now).max_by_key(|(_, key)| key.active_at);
-        // None is active yet when a clock was set back: the first that will be does as well.
+        // After a clock was set back no key may be active yet; then the first one to become active signs.
         let (kid, key) = active
             .or_else(|| lasting().min_by_key(|(_, key)| key.active_at))
             .ok_or_else(|| Error::Internal("there is no key to sign tokens with".into()))?;
@@ -101,6 +107,11 @@ impl TokenKeys {
             .map_err(|e| Error::Internal(format!("a token cannot be signed: {e}")))
     }
 
+    /// Verifies a token and returns its claims. Does not check whether its key was revoked: see
+    /// `Account::accepts_epoch`.
+    ///
+    /// # Errors
+    /// Why the token is not accepted.
     pub fn verify(&self, token: &str, now: DateTime<Utc>) -> Result<Claims, TokenRefusal> {
         let known = self.verified.lock().unwrap_or_else(PoisonError::into_inner).get(token).cloned();
         let claims = match known {
@@ -118,14 +129,14 @@ impl TokenKeys {
         if claims.exp <= now.timestamp() { Err(TokenRefusal::Expired) } else { Ok(claims) }
     }
 
-    /// Everything but whether it is over. Its key outlives all that it signs.
+    /// Checks everything but the expiry. A key outlives every token that it signs.
     fn verify_signature(&self, token: &str, now: DateTime<Utc>) -> Result<Claims, TokenRefusal> {
         provide();
         if token.len() > MOST_BYTES {
             return Err(TokenRefusal::Invalid);
         }
         let header = jsonwebtoken::decode_header(token).map_err(|_| TokenRefusal::Invalid)?;
-        // A header that brings keys, or says where they are, is not one of ours.
+        // A header with further fields, such as embedded keys or key URLs, is not ours.
         let plain = Header { typ: Some(TYPE.to_owned()), kid: header.kid.clone(), ..Header::new(Algorithm::HS256) };
         if header != plain {
             return Err(TokenRefusal::Invalid);
@@ -137,7 +148,7 @@ impl TokenKeys {
         let mut validation = Validation::new(Algorithm::HS256);
         validation.set_issuer(&[ISSUER]);
         validation.set_audience(&[AUDIENCE]);
-        // Times are judged by the hub's clock, below.
+        // Times are checked below, by the hub's clock.
         validation.validate_exp = false;
         let decoded = jsonwebtoken::decode::<Claims>(token, &DecodingKey::from_secret(&key.secret), &validation);
         let claims = decoded.map_err(|_| TokenRefusal::Invalid)?.claims;
@@ -150,7 +161,7 @@ impl TokenKeys {
     }
 }
 
-/// Gives the library the one algorithm that it may compute.
+/// Installs the only algorithm that the library may use.
 fn provide() {
     static PROVIDER: CryptoProvider = CryptoProvider {
         signer_factory: |algorithm, key| match (algorithm, key.family()) {
@@ -165,7 +176,7 @@ fn provide() {
     };
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        // Nobody else installs one.
+        // No other code installs a provider, so this succeeds.
         let _only = PROVIDER.install_default();
     });
 }

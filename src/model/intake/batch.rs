@@ -1,4 +1,4 @@
-//! Messages that are stored together, `POST /v1/messages/batch`: `{"messages": […]}`.
+//! Batches, `POST /v1/messages/batch`: `{"messages": […]}`.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ use crate::model::json::Faults;
 /// The body of `POST /v1/messages/batch`.
 pub static BATCH: Form = Form {
     name: "NewBatch",
-    description: "Messages that are stored together.",
+    description: "Messages that are stored together: all or none.",
     kind: Kind::Object(&[Field::required(
         "messages",
         Kind::List(&Kind::Form(&MESSAGE), Some(1), Some(limits::BATCH_MESSAGES)),
@@ -29,7 +29,8 @@ pub static BATCH: Form = Form {
 };
 
 impl Reader<'_> {
-    /// The messages, each with its own of the faults that only a new message has. All faults are noted here, too.
+    /// The messages, each with those of its faults that matter only to a new message. All faults are added to the
+    /// reader's as well.
     pub fn batch(self, value: Value) -> Option<Vec<(Draft, Vec<Fault>)>> {
         let faults = self.faults;
         let mut fields = Fields::open(&BATCH, value, "", faults)?;

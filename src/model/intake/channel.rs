@@ -1,4 +1,4 @@
-//! The word of a channel, and whether the partner may post over it here.
+//! The `channel` of an entry, and whether the partner may use it here.
 
 use super::reader::Reader;
 use crate::error::Code;
@@ -7,7 +7,7 @@ use crate::model::fields::Fields;
 use crate::model::json;
 
 impl Reader<'_> {
-    /// The channel of an entry of `channels`, or of a fallback; none: nothing about the entry can be read without it.
+    /// The channel of an entry of `channels` or of a fallback. `None`: the rest of the entry cannot be read without it.
     pub fn channel(self, fields: &mut Fields<'_>) -> Option<Channel> {
         let word = fields.text("channel")?;
         let pointer = fields.pointer_to("channel");
@@ -17,12 +17,14 @@ impl Reader<'_> {
             return Some(channel);
         }
         if self.policy.forbids(channel) {
-            let detail = format!("this partner may not send over {channel}");
+            let detail = format!(
+                "this partner may not send over {channel}; use another channel or ask the operator for the right"
+            );
             self.faults.add_if_new(Code::E005, pointer, "channel_not_allowed", detail);
             return Some(channel);
         }
         let served: Vec<&str> = self.policy.served().map(Channel::as_str).collect();
-        let detail = format!("no provider serves {channel} here; there are {}", served.join(", "));
+        let detail = format!("no provider serves {channel} here; served channels: {}", served.join(", "));
         if channel.addressed_by() == AddressKind::Unserved {
             self.faults.add_code(Code::E005, pointer, "channel_unavailable", detail);
             return None;

@@ -1,4 +1,4 @@
-//! The forms of an entry of `channels`, by its channel, and of one of `fallback`.
+//! The forms of an entry of `channels`, by its channel, and of an entry of `fallback`.
 
 use super::recipient::{ADDRESS, TO};
 use crate::limits;
@@ -22,12 +22,12 @@ pub fn form(channel: Channel) -> &'static Form {
 /// An entry of `channels`.
 pub static NEW_CHANNEL: Form = Form {
     name: "NewChannel",
-    description: "A way out: the channel, and what it needs.",
+    description: "A channel and what is sent over it.",
     kind: Kind::OneOf(served_forms),
     examples: &[],
 };
 
-/// The forms of the channels that messages can be posted to, each once, in the channels' own order.
+/// The forms of the channels that messages can be posted to, each once, in the order of `CHANNELS`.
 fn served_forms() -> Vec<&'static Form> {
     let mut forms: Vec<&'static Form> = Vec::new();
     for channel in CHANNELS.into_iter().filter(|c| c.addressed_by() != AddressKind::Unserved) {
@@ -38,13 +38,13 @@ fn served_forms() -> Vec<&'static Form> {
     forms
 }
 
-/// The words of the channels that have this form.
+/// The words of the channels with this form.
 fn words_of(of: &'static Form) -> Vec<&'static str> {
     let own = CHANNELS.into_iter().filter(|channel| std::ptr::eq(form(*channel), of));
     own.map(Channel::as_str).collect()
 }
 
-/// An entry of any channel, until its channel is known.
+/// The form of an entry until its channel is read.
 pub(super) static ANY: Form = Form {
     name: "NewChannel",
     description: "",
@@ -54,21 +54,21 @@ pub(super) static ANY: Form = Form {
 
 static EMAIL: Form = Form {
     name: "NewEmail",
-    description: "E-mail. A subject is needed, here or as the message's title; a body, here or in the message, which may be \
-            empty (`\"\"`).",
+    description: "E-mail. It needs a subject, here or as the message's title, and a body, here or in the message; the \
+                  body may be empty (`\"\"`).",
     kind: Kind::Object(&[
         Field::required("channel", Kind::Words(|| words_of(&EMAIL)), ""),
         Field::optional(
             "to",
             Kind::Form(&TO),
-            "Addresses: `local@domain.tld`, ASCII, without a name. The same address in other letters is the same \
-             recipient, and\ngets one mail, at the address as it is written first. Not given: the e-mail addresses of \
+            "Addresses: `local@domain.tld`, ASCII, without a display name. Addresses that differ only in case are the \
+             same recipient,\nwho gets one mail, at the first spelling. Default: the e-mail addresses of \
              `recipients`.",
         ),
         Field::optional("subject", SUBJECT, "One line."),
         Field::optional("body", LONG_BODY, ""),
-        Field::optional("html", HTML, "Beside the plain text, as it is posted; at most 256 KiB."),
-        Field::optional("fallback", FALLBACKS, "What takes its place if it does not arrive, the one after the other."),
+        Field::optional("html", HTML, "HTML part beside the plain text, sent as posted; at most 256 KiB."),
+        Field::optional("fallback", FALLBACKS, "Fallbacks, tried one after the other if it does not arrive."),
     ]),
     examples: &[],
 };
@@ -78,18 +78,19 @@ static SLACK: Form = Form {
     description: "A post to a Slack destination.",
     kind: Kind::Object(&[
         Field::required("channel", Kind::Words(|| words_of(&SLACK)), ""),
-        Field::required("to", Kind::Form(&TO), "Names of destinations that the operator configured."),
-        Field::optional("subject", SUBJECT, "Kept with the message; Slack has no subject."),
+        Field::required("to", Kind::Form(&TO), "Names of Slack destinations that the operator configured."),
+        Field::optional("subject", SUBJECT, "Sent in bold above the body."),
         Field::optional("body", LONG_BODY, "").with_length(Some(1), longest(Channel::Slack)),
-        Field::optional("blocks", BLOCKS, "Block Kit, passed on as it is."),
-        Field::optional("fallback", FALLBACKS, "What takes its place if it does not arrive, the one after the other."),
+        Field::optional("blocks", BLOCKS, "Block Kit, sent as posted."),
+        Field::optional("fallback", FALLBACKS, "Fallbacks, tried one after the other if it does not arrive."),
     ]),
     examples: &[],
 };
 
 static TEXT: Form = Form {
     name: "NewText",
-    description: "A text message to a phone, without a subject. Limits of the body: SMS 90 and RCS 1,300 bytes of CP949.",
+    description: "A text message to a phone, without a subject. Limits of the body: SMS 90 bytes, RCS 1,300 bytes \
+                  (CP949).",
     kind: Kind::Object(&[
         Field::required("channel", Kind::Words(|| words_of(&TEXT)), ""),
         TO_PHONES,
@@ -101,11 +102,12 @@ static TEXT: Form = Form {
 
 static TITLED_TEXT: Form = Form {
     name: "NewTitledText",
-    description: "A text message to a phone, with a subject. Limits of the body: LMS 4,000 and MMS 2,000 bytes of CP949.",
+    description: "A text message to a phone, with a subject. Limits of the body: LMS 4,000 bytes, MMS 2,000 bytes \
+                  (CP949).",
     kind: Kind::Object(&[
         Field::required("channel", Kind::Words(|| words_of(&TITLED_TEXT)), ""),
         TO_PHONES,
-        Field::optional("subject", SUBJECT, "One line, at most 40 bytes of CP949. Not given: the message's title.")
+        Field::optional("subject", SUBJECT, "One line, at most 40 bytes in CP949. Default: the message's title.")
             .with_length(None, Some(limits::MOBILE_SUBJECT_BYTES)),
         Field::optional("body", SHORT_BODY, "").with_length(Some(1), longest(Channel::Lms)),
         STANDING_BY,
@@ -115,14 +117,15 @@ static TITLED_TEXT: Form = Form {
 
 static KAKAO: Form = Form {
     name: "NewKakao",
-    description: "A message in KakaoTalk. Limits of the body: KAKAO_ALIMTALK 1,000 and KAKAO_BRAND_MESSAGE 1,400 characters.",
+    description: "A message in KakaoTalk. Limits of the body: KAKAO_ALIMTALK 1,000 characters, KAKAO_BRAND_MESSAGE \
+                  1,400 characters.",
     kind: Kind::Object(&[
         Field::required("channel", Kind::Words(|| words_of(&KAKAO)), ""),
         TO_PHONES,
         Field::optional(
             "templateCode",
             TEMPLATE_CODE,
-            "The template that Kakao approved; the body must say what the template says.",
+            "Code of the template approved by Kakao; the body must match the template.",
         ),
         Field::optional("body", SHORT_BODY, "").with_length(Some(1), longest(Channel::KakaoBrandMessage)),
         STANDING_BY,
@@ -135,15 +138,15 @@ static NAVER_TALK: Form = Form {
     description: "A message in Naver Talk; at most 1,000 characters.",
     kind: Kind::Object(&[
         Field::required("channel", Kind::Words(|| words_of(&NAVER_TALK)), ""),
-        // Not given, it would be none of the addresses that `recipients` can have.
-        Field::required("to", Kind::Form(&TO), "User keys, as Naver Talk gave them to the business."),
+        // Required: `recipients` has no address of this kind.
+        Field::required("to", Kind::Form(&TO), "User keys that Naver Talk assigned for the business."),
         Field::optional("body", SHORT_BODY, "").with_length(Some(1), longest(Channel::NaverTalk)),
         STANDING_BY,
     ]),
     examples: &[],
 };
 
-/// Of channels that no provider serves yet. The document does not have it.
+/// The form of channels that cannot be posted to yet. It is not in the document.
 static UNSERVED: Form = Form {
     name: "NewUnserved",
     description: "",
@@ -156,36 +159,40 @@ static UNSERVED: Form = Form {
     examples: &[],
 };
 
-/// An entry of `fallback`. The fields of a content are read by the form of its channel, which may have fewer.
+/// An entry of `fallback`. Fields of the content are read by the form of its channel, which may have fewer.
 pub static FALLBACK: Form = Form {
     name: "NewFallback",
-    description: "Another channel that stands by, with what that channel needs.",
+    description: "A fallback: another channel and what is sent over it.",
     kind: Kind::Object(&[
-        Field::required("channel", Kind::Word("ChannelWord", TextRule::line(64)), "Another than those before it."),
+        Field::required(
+            "channel",
+            Kind::Word("ChannelWord", TextRule::line(64)),
+            "A channel that was not used before it.",
+        ),
         Field::optional(
             "to",
             Kind::Form(&ADDRESS),
-            "To whom. Not needed where it is addressed as the channel before it.",
+            "The recipient. Not needed if the channel has the same kind of address as the entry's channel.",
         ),
         Field::optional("subject", SUBJECT, "One line, for channels that have a subject."),
-        Field::optional("body", LONG_BODY, "Not given: the message's. Only e-mails take an empty one."),
-        Field::optional("html", HTML, "Of an e-mail: beside the plain text, as it is posted; at most 256 KiB."),
-        Field::optional("blocks", BLOCKS, "Of a post to Slack: Block Kit, passed on as it is."),
-        Field::optional("templateCode", TEMPLATE_CODE, "Kakao's approved template."),
+        Field::optional("body", LONG_BODY, "Default: the message's body. Only an e-mail may have an empty one."),
+        Field::optional("html", HTML, "E-mail only: HTML part beside the plain text, sent as posted; at most 256 KiB."),
+        Field::optional("blocks", BLOCKS, "Slack only: Block Kit, sent as posted."),
+        Field::optional("templateCode", TEMPLATE_CODE, "Kakao only: code of the approved template."),
         Field::optional(
             "afterAttempts",
             Kind::Int64(1, limits::AFTER_ATTEMPTS),
-            "Attempts over the channel before it, after which this one takes over.",
+            "Attempts over the previous channel before this one is used.",
         ),
         Field::optional(
             "noReceiptSeconds",
             Kind::Int64(*limits::NO_RECEIPT_SECONDS.start(), *limits::NO_RECEIPT_SECONDS.end()),
-            "It also takes over when no receipt came for so long: what was sent may arrive twice.",
+            "Also use it when no receipt came within this many seconds. The message may then arrive twice.",
         ),
         Field::optional(
             "onUnknown",
             Kind::Flag,
-            "It also takes over when nobody knows whether it was sent: it may arrive twice.",
+            "Also use it when the outcome is unknown. The message may then arrive twice.",
         ),
     ]),
     examples: &[],
@@ -194,15 +201,15 @@ pub static FALLBACK: Form = Form {
 const TO_PHONES: Field = Field::optional(
     "to",
     Kind::Form(&TO),
-    "Phone numbers, E.164 or as the partner's region writes them. Not given: the phones of `recipients`.",
+    "Phone numbers, in E.164 or in the notation of the partner's region. Default: the phones of `recipients`.",
 );
 
 const STANDING_BY: Field =
-    Field::optional("fallback", FALLBACKS, "Channels that take its place if it does not arrive, one after the other.");
+    Field::optional("fallback", FALLBACKS, "Fallbacks, tried one after the other if it does not arrive.");
 
 const SUBJECT: Kind = Kind::Text(TextRule::line(limits::SUBJECT_CHARS));
 const LONG_BODY: Kind = Kind::Text(TextRule::block(limits::TEXT_BYTES).or_empty());
-/// Of channels that cannot hold as much anyway: what is longer than the channel's limit is refused with that limit.
+/// For channels whose limit is lower anyway: a longer text is refused with that limit.
 const SHORT_BODY: Kind = Kind::Text(TextRule::block(limits::BODY_BYTES).or_empty());
 const HTML: Kind = Kind::Text(TextRule::block(limits::HTML_BYTES).as_posted());
 const TEMPLATE_CODE: Kind = Kind::Text(TextRule::line(limits::TEMPLATE_CODE_CHARS).as_posted());
@@ -211,12 +218,12 @@ const FALLBACKS: Kind = Kind::List(&Kind::Form(&FALLBACK), None, Some(limits::FA
 
 static BLOCK: Form = Form {
     name: "Block",
-    description: "A block of Slack's Block Kit, with whatever else its type has.",
+    description: "A block of Slack's Block Kit; further fields depend on its type.",
     kind: Kind::Open(&[Field::required("type", Kind::Plain(TextRule::line(64)), "")]),
     examples: &[],
 };
 
-/// The longest body that one of the channels of a form takes.
+/// The longest body of the channel, for the document.
 const fn longest(channel: Channel) -> Option<usize> {
     match channel.body_limit() {
         Some(limit) => Some(limit.max),

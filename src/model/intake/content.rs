@@ -1,4 +1,4 @@
-//! The content of one channel: its text, what the channel has beside it, and whether it fits.
+//! The content of one channel: its text, further parts such as subject or blocks, and whether it fits.
 
 use serde_json::Value;
 
@@ -14,7 +14,7 @@ use crate::model::mrkdwn;
 use crate::model::text::is_blank;
 
 impl Reader<'_> {
-    /// The content of an entry of `channels`, or of a fallback.
+    /// Reads the content of an entry of `channels` or of a fallback.
     pub fn content(self, channel: Channel, fields: &mut Fields<'_>, shared: &Shared) -> Option<Content> {
         let form = form(channel);
         let has_body = fields.has("body");
@@ -42,7 +42,7 @@ impl Reader<'_> {
                 self.faults.add(
                     fields.pointer_to("body"),
                     "required",
-                    "neither the channel nor the message has a body",
+                    "is required: neither this channel nor the message has a body",
                 );
             }
             return None;
@@ -51,17 +51,17 @@ impl Reader<'_> {
             self.faults.add(
                 fields.pointer_to("subject"),
                 "required",
-                "an e-mail needs a subject, or the message a title",
+                "is required: an e-mail needs a subject here or a title in the message",
             );
         } else if channel != Channel::Email && is_blank(&body) {
-            let detail = format!("is empty; only an e-mail may say all in its subject: give {channel} a text");
+            let detail = format!("is empty; only an e-mail may have an empty body, so give {channel} a text");
             self.faults.add(fields.pointer_to("body"), "empty", detail);
             return None;
         }
         let subject = content.subject.as_deref();
         let installation = &self.policy.installation;
         if let Some((code, reason, detail)) = body_fault(channel, subject, &body, installation) {
-            // Another provider may have taken it.
+            // Longer than this installation's provider accepts, but not longer than the channel's own limit.
             let always = channel.body_limit().and_then(|limit| too_long(channel, subject, &body, limit));
             match always {
                 None => self.faults.add_if_new(code, fields.pointer_to("body"), reason, detail),
@@ -75,12 +75,12 @@ impl Reader<'_> {
         let pointer = fields.pointer_to("blocks");
         let items = fields.list("blocks")?;
         if items.len() > limits::SLACK_BLOCKS {
-            let detail = format!("Slack takes at most {} blocks", limits::SLACK_BLOCKS);
+            let detail = format!("has too many blocks; Slack accepts at most {}", limits::SLACK_BLOCKS);
             self.faults.add(&pointer, "too_many_items", detail);
         }
         for (pointer, block) in &items {
             if block.get("type").and_then(Value::as_str).is_none() {
-                self.faults.add(pointer, "blocks_invalid", "a block is an object with a type");
+                self.faults.add(pointer, "blocks_invalid", "is not a block: each block must be an object with a type");
             }
         }
         let blocks: Vec<Value> = items.into_iter().map(|(_, block)| block).collect();
@@ -88,10 +88,10 @@ impl Reader<'_> {
     }
 }
 
-/// A fault of a text's length: code, reason and detail.
+/// A fault of a text: code, reason and detail.
 type LengthFault = (Code, &'static str, String);
 
-/// Whether a body is too long for its channel in this installation, measured as it is sent.
+/// The fault of a body that is too long for its channel in this installation, measured as it is sent.
 pub(super) fn body_fault(
     channel: Channel,
     subject: Option<&str>,
@@ -101,7 +101,7 @@ pub(super) fn body_fault(
     let (code, reason, detail) = too_long(channel, subject, body, installation.body_limit(channel)?)?;
     let lms = installation.body_limit(Channel::Lms).filter(|_| channel == Channel::Sms && code == Code::E006);
     let detail = match lms.filter(|lms| length_fault(body, *lms, "").is_none()) {
-        Some(lms) => format!("{detail}; as LMS ({} {}) it would fit", lms.max, lms.measure.unit()),
+        Some(lms) => format!("{detail}; it would fit as LMS ({} {})", lms.max, lms.measure.unit()),
         None => detail,
     };
     Some((code, reason, detail))
@@ -115,7 +115,8 @@ fn too_long(channel: Channel, subject: Option<&str>, body: &str, limit: LengthLi
     length_fault(body, limit, channel.as_str())
 }
 
-/// Whether a text is too long, or has characters that do not exist where it is to go.
+/// The fault of a text that is too long or has characters that its encoding does not have. `what`: the subject of the
+/// limit.
 fn length_fault(text: &str, LengthLimit { max, measure }: LengthLimit, what: &str) -> Option<LengthFault> {
     let unit = measure.unit();
     let encoding = if measure == Measure::Cp949Bytes { " as CP949" } else { "" };
@@ -129,7 +130,7 @@ fn length_fault(text: &str, LengthLimit { max, measure }: LengthLimit, what: &st
             let told = unmappable.iter().take(5).map(|c| format!("'{}' U+{:04X}", c.escape_debug(), u32::from(*c)));
             let told = told.collect::<Vec<_>>().join(", ");
             let more = if unmappable.len() > 5 { " and others" } else { "" };
-            let detail = format!("has characters that {what} cannot carry, for they are not in CP949: {told}{more}");
+            let detail = format!("has characters that {what} cannot carry because CP949 lacks them: {told}{more}");
             Some((Code::E001, "unmappable_character", detail))
         }
     }

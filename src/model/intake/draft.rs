@@ -1,5 +1,5 @@
-//! A message as it was posted, before the installation's rules apply to it. Its fingerprint is taken first, so a rule
-//! changes no request: posted again under another rule, the message is still the same.
+//! A message as posted, before the installation's rules apply. Its fingerprint is taken first, so a changed rule does
+//! not make a repeated request a different message.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -10,28 +10,29 @@ use crate::limits;
 use crate::model::channel::Channel;
 use crate::model::message::{Content, Fallback, NewDelivery, NewMessage, PostedMessage};
 
-/// A message that was read, with its contents and deliveries as the partner posted them.
+/// A parsed message with the contents and deliveries that the partner posted.
 pub(super) struct Draft {
     pub message: NewMessage,
-    /// Deliveries, by their places, for which the installation has this channel stand by. In their order.
+    /// (Indices of deliveries, the channel that an installation rule adds as their fallback), in the order of the
+    /// deliveries.
     pub by_rule: Vec<(Range<usize>, Channel)>,
 }
 
 impl Draft {
-    /// The message with its fingerprint, and then with what the installation's rules add.
+    /// Takes the fingerprint and then adds the fallbacks of the installation's rules.
     pub fn finish(mut self, faults_if_new: Vec<Fault>) -> PostedMessage {
         let fingerprint = self.message.fingerprint();
         self.apply_rules();
         PostedMessage { message: self.message, fingerprint, faults_if_new }
     }
 
-    /// Has the channels of the installation's rules stand by, unless the message grows too large: a rule refuses
-    /// nothing that would be accepted without it.
+    /// Adds the fallbacks of the installation's rules, unless the message would grow too large: a rule never causes a
+    /// refusal.
     fn apply_rules(&mut self) {
         let Draft { message, by_rule } = self;
         let NewMessage { detail, deliveries, .. } = message;
         let ruled: usize = by_rule.iter().map(|(range, _)| range.len()).sum();
-        // A delivery with a rule has no other fallback: one more may come of each.
+        // A delivery with a rule has no other fallback, so the rule adds at most one delivery for it.
         if ruled == 0 || most_deliveries(&detail.contents, deliveries) + ruled > limits::DELIVERIES {
             return;
         }
@@ -51,17 +52,17 @@ impl Draft {
     }
 }
 
-/// The contents of a message with those that the rules add.
+/// The contents of a message while rule fallbacks are added.
 struct WithRules<'p> {
     posted: &'p [Content],
     step: i16,
     contents: Vec<Content>,
-    /// Where a posted content is now: by itself, and with a channel that stands by by a rule.
+    /// The new index of a posted content, by itself and with a rule's fallback channel.
     places: BTreeMap<(i16, Option<Channel>), i16>,
 }
 
 impl WithRules<'_> {
-    /// The place of a posted content, whose fallbacks have theirs before it.
+    /// The new index of a posted content. Its fallbacks are added before it.
     fn place(&mut self, posted: i16, rule: Option<Channel>) -> i16 {
         if let Some(place) = self.places.get(&(posted, rule)) {
             return *place;
@@ -77,7 +78,8 @@ impl WithRules<'_> {
         let place = if content.fallback.is_none() {
             keep(&mut self.contents, content)
         } else {
-            // `places` knows it if it was kept before. One that the message itself asks for stays another.
+            // `places` knows it if it was added before. A content with a fallback of its own is not merged with
+            // another.
             self.contents.push(content);
             i16::try_from(self.contents.len() - 1).unwrap_or(i16::MAX)
         };
@@ -90,23 +92,23 @@ fn at(contents: &[Content], index: i16) -> Option<&Content> {
     contents.get(usize::try_from(index).ok()?)
 }
 
-/// A content and those that stand by for it, in turn.
+/// The index of a content and of its fallbacks, in order.
 fn chain(contents: &[Content], first: i16) -> impl Iterator<Item = i16> {
     let next = |content: &i16| at(contents, *content)?.fallback.as_ref().map(|f| f.content);
     std::iter::successors(Some(first), next).take(limits::FALLBACKS + 1)
 }
 
-/// How many deliveries may come of these, their fallbacks included.
+/// The most deliveries that can result, fallbacks included.
 pub(super) fn most_deliveries(contents: &[Content], deliveries: &[NewDelivery]) -> usize {
     deliveries.iter().map(|d| chain(contents, d.content).count()).sum()
 }
 
-/// How many bytes the contents hold.
+/// Size of the contents in bytes.
 pub(super) fn bytes(contents: &[Content]) -> usize {
     contents.iter().map(Content::size_bytes).sum()
 }
 
-/// How many bytes the contents hold that deliveries lead to.
+/// Size in bytes of the contents that deliveries refer to.
 pub(super) fn bytes_sent(contents: &[Content], deliveries: &[NewDelivery]) -> usize {
     let reached: std::collections::BTreeSet<i16> = deliveries.iter().flat_map(|d| chain(contents, d.content)).collect();
     reached.into_iter().filter_map(|index| at(contents, index)).map(Content::size_bytes).sum()

@@ -1,4 +1,4 @@
-//! Fallbacks: the channels that stand by for one, as the message asks for them or as the installation's rules do.
+//! Fallback channels: those that the message asks for and those of the installation's rules.
 
 use serde_json::Value;
 
@@ -11,12 +11,12 @@ use crate::model::channel::Channel;
 use crate::model::fields::Fields;
 use crate::model::message::Content;
 
-/// A channel that stands by, as the message asks for it.
+/// A fallback as the message asks for it.
 pub(super) struct RequestedFallback {
     pub channel: Channel,
     pub to: Option<String>,
     pub content: Content,
-    /// Attempts over the channel before it.
+    /// Attempts over the previous channel.
     pub after_attempts: Option<i16>,
     pub no_receipt_s: Option<u32>,
     pub on_unknown: bool,
@@ -33,7 +33,7 @@ impl Reader<'_> {
         shared: &Shared,
     ) -> Vec<RequestedFallback> {
         if list.len() > limits::FALLBACKS {
-            let detail = format!("names {} channels; at most {} may stand by", list.len(), limits::FALLBACKS);
+            let detail = format!("has {} entries; at most {} fallbacks are allowed", list.len(), limits::FALLBACKS);
             self.faults.add(pointer, "too_many_items", detail);
             return Vec::new();
         }
@@ -42,7 +42,7 @@ impl Reader<'_> {
             let Some(mut fields) = Fields::open(&FALLBACK, item, &pointer, self.faults) else { continue };
             let Some(channel) = self.channel(&mut fields) else { continue };
             if before.contains(&channel) {
-                let detail = format!("was tried over {channel} by then; name another channel");
+                let detail = format!("{channel} was already tried before this fallback; name another channel");
                 self.faults.add(fields.pointer_to("channel"), "fallback_same_channel", detail);
             }
             let to = self.other_to(first, channel, &mut fields);
@@ -51,7 +51,8 @@ impl Reader<'_> {
             let no_receipt = fields.number("noReceiptSeconds");
             let has_receipts = before.last().is_none_or(|waited| self.policy.installation.receipts.contains(waited));
             if no_receipt.is_some() && !has_receipts {
-                let detail = "nobody tells what becomes of what is sent over the channel before it: leave it out";
+                let detail =
+                    "the previous channel has no delivery receipts, so noReceiptSeconds never applies; remove it";
                 self.faults.add_if_new(Code::E001, fields.pointer_to("noReceiptSeconds"), "no_receipts", detail);
             }
             let on_unknown = fields.flag("onUnknown").unwrap_or(false);
@@ -71,8 +72,8 @@ impl Reader<'_> {
         stand_by
     }
 
-    /// The channel that the installation has stand by for a content without a fallback, if that channel can carry the
-    /// same body to the same address.
+    /// The fallback channel that the installation's rules give this content, if that channel can carry the same body to
+    /// the same address.
     pub fn rule(self, channel: Channel, content: &Content) -> Option<Channel> {
         let installation = &self.policy.installation;
         let other = *installation.fallbacks.get(&channel)?;

@@ -1,5 +1,4 @@
-//! A message in the full form, `POST /v1/messages`: the fields that it has beside its channels, and its limits as a
-//! whole.
+//! A message in the full form, `POST /v1/messages`: its fields beside the channels, and its limits as a whole.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, Value};
@@ -20,46 +19,46 @@ use crate::model::message::{Detail, NewMessage};
 /// The body of `POST /v1/messages`.
 pub static MESSAGE: Form = Form {
     name: "NewMessage",
-    description: "A message: what, to whom, over which channels, when.",
+    description: "A message: its content, recipients, channels and times.",
     kind: Kind::Object(&[
         Field::optional(
             "clientMsgId",
             Kind::Text(KEY),
-            "The partner's own key, compared as it is posted. The same key with the same message is stored once; with \
-             another message it is refused.",
+            "The partner's own key, compared as posted. A repeated key with the same message returns the first answer \
+             and stores nothing; with a different message it is refused.",
         ),
         Field::required("type", KIND, KIND_ABOUT)
             .with_length(None, KIND_MOST)
             .with_pattern(KIND_PATTERN)
             .with_examples(&["ORDER_COMPLETED"]),
         Field::optional("priority", PRIORITY, PRIORITY_ABOUT),
-        Field::optional("title", TITLE, "The subject of e-mails that have none of their own. One line."),
+        Field::optional("title", TITLE, "Subject of contents that have none of their own. One line."),
         Field::optional(
             "body",
             BODY,
-            "The text for channels that have none of their own; at most 64 KiB. Kept, counted and sent in Unicode's \
-             composed form\n(NFC), with LF at the end of lines. Only e-mails take one that is empty (`\"\"`) or blank: \
-             their subject says all.",
+            "Text of channels that have none of their own; at most 64 KiB. Stored, counted and sent in Unicode's \
+             composed form\n(NFC), with LF at the end of lines. Only an e-mail may have an empty (`\"\"`) or blank \
+             body.",
         ),
         Field::required(
             "channels",
             Kind::List(&Kind::Form(&NEW_CHANNEL), Some(1), Some(limits::CHANNELS)),
-            "Each entry is a way out; at most 10,000 deliveries in all.",
+            "One entry for each channel; at most 10,000 deliveries in all.",
         ),
         Field::optional(
             "recipients",
             Kind::List(&Kind::Form(&RECIPIENT), None, None),
-            "Whom channels without `to` reach.",
+            "Recipients of channels that have no `to`.",
         ),
         Field::optional(
             "scheduledAt",
             Kind::Time,
-            "Not before this time, at most 60 days ahead; RFC 3339 with offset.",
+            "Not sent before this time, at most 60 days ahead; RFC 3339 with offset.",
         ),
         Field::optional(
             "expiresAt",
             Kind::Time,
-            "Worthless from this time on; RFC 3339 with offset, after `scheduledAt`.",
+            "Not sent from this time on; RFC 3339 with offset, after `scheduledAt`.",
         ),
         Field::optional("metadata", Kind::Metadata, ""),
     ]),
@@ -87,18 +86,19 @@ pub static MESSAGE: Form = Form {
     ],
 };
 
-// Fields that the short form has, too.
+// Fields that the short form has too.
 pub(super) const KIND: Kind = Kind::Plain(TextRule::line(limits::KIND_CHARS));
 pub(super) const KIND_MOST: Option<usize> = Some(limits::KIND_CHARS);
 pub(super) const KIND_PATTERN: &str = "^[A-Za-z0-9_.:-]+$";
-pub(super) const KIND_ABOUT: &str = "The partner's own word for this kind of message.";
+pub(super) const KIND_ABOUT: &str = "The partner's own name for this kind of message.";
 pub(super) const PRIORITY: Kind = Kind::Word("PriorityWord", TextRule::line(32));
-pub(super) const PRIORITY_ABOUT: &str = "NORMAL when not given.";
+pub(super) const PRIORITY_ABOUT: &str = "Default: NORMAL.";
 pub(super) const TITLE: Kind = Kind::Text(TextRule::line(limits::TITLE_CHARS));
 pub(super) const BODY: Kind = Kind::Text(TextRule::block(limits::TEXT_BYTES).or_empty());
 
 impl Reader<'_> {
-    /// None: something is wrong that leaves no message. `pointer`: the message's place in the body.
+    /// Reads one message. `pointer`: its JSON pointer in the body. `None` if a fault leaves no message; the fault is
+    /// reported.
     pub fn message(self, value: Value, pointer: &str) -> Option<Draft> {
         let faults = self.faults;
         let mut fields = Fields::open(&MESSAGE, value, pointer, faults)?;
@@ -117,7 +117,7 @@ impl Reader<'_> {
         fields.close();
         let channels = channels?;
         if channels.is_empty() {
-            faults.add(&channels_at, "empty", "names no channel");
+            faults.add(&channels_at, "empty", "is empty; name at least one channel");
         }
         if channels.len() > limits::CHANNELS {
             let detail = format!(
@@ -154,7 +154,7 @@ impl Reader<'_> {
         if plain {
             return Some(kind);
         }
-        let detail = format!("'{}' has other characters than letters, digits and _ - . :", excerpt(&kind));
+        let detail = format!("'{}' has characters other than letters, digits and _ - . :", excerpt(&kind));
         self.faults.add_code(Code::E005, fields.pointer_to("type"), "type_invalid", detail);
         None
     }
@@ -179,9 +179,13 @@ impl Reader<'_> {
         };
         if let Some(at) = scheduled {
             if at < now - TimeDelta::from_std(limits::SCHEDULE_GRACE).unwrap_or_default() {
-                if_new("scheduledAt", "time_range", "is past".into());
+                if_new("scheduledAt", "time_range", "is in the past".into());
             } else if at > now && !self.policy.partner.may_schedule {
-                if_new("scheduledAt", "not_allowed", "is not allowed to this partner: it may only post for now".into());
+                if_new(
+                    "scheduledAt",
+                    "not_allowed",
+                    "must not lie ahead: this partner may not schedule messages".into(),
+                );
             } else if at > ahead(limits::SCHEDULE_AHEAD) {
                 let days = limits::SCHEDULE_AHEAD.as_secs() / 86_400;
                 if_new("scheduledAt", "time_range", format!("is more than {days} days ahead"));
@@ -189,7 +193,7 @@ impl Reader<'_> {
         }
         if let Some(at) = expires {
             if at <= now {
-                if_new("expiresAt", "time_range", "is past".into());
+                if_new("expiresAt", "time_range", "is in the past".into());
             } else if at > ahead(limits::SCHEDULE_AHEAD * 2) {
                 let days = limits::SCHEDULE_AHEAD.as_secs() * 2 / 86_400;
                 if_new("expiresAt", "time_range", format!("is more than {days} days ahead"));
@@ -231,11 +235,11 @@ impl Reader<'_> {
         metadata
     }
 
-    /// Faults of a message that is too large as a whole, without what the installation's rules would add.
+    /// Reports a message that is too large as a whole, not counting what the installation's rules would add.
     fn size(self, entries: &Entries, pointer: &str) {
         let Entries { contents, deliveries, .. } = entries;
         if bytes(contents) > limits::CONTENT_BYTES {
-            // An entry that has no recipient is refused for that; its content is not sent and does not count.
+            // An entry without a recipient is refused for that; its content is not sent and does not count.
             let bytes = bytes_sent(contents, deliveries);
             if bytes > limits::CONTENT_BYTES {
                 let most = limits::CONTENT_BYTES;

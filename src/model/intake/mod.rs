@@ -1,8 +1,7 @@
-//! Intake: from the bytes of a posted message to a [`Posted`], or to everything that is wrong with it. The same for
-//! every way in.
+//! Intake: parses the bytes of a posted message into a [`PostedMessage`] or reports every fault. All ways in use it.
 //!
-//! A message is read as it was posted, its fingerprint is taken, and then the installation's rules apply, as far as the
-//! message stays within its limits (`draft`). Each part of a message has a file, with its form and its reader.
+//! A message is read as posted, its fingerprint is taken, and then the installation's fallback rules apply as far as
+//! the message stays within its limits (`draft`). Each part of a message has a file with its form and its reader.
 
 mod batch;
 mod channel;
@@ -29,11 +28,10 @@ use crate::model::message::PostedMessage;
 use draft::Draft;
 use reader::Reader;
 
-/// Reads one message, `POST /v1/messages`.
+/// Parses one message, `POST /v1/messages`.
 ///
 /// # Errors
-///
-/// Everything that is wrong with it whoever posts it, when and where.
+/// Every fault that does not depend on the time, the partner's rights or the served channels.
 pub fn message(body: &[u8], policy: &IntakePolicy) -> Result<PostedMessage, Refusal> {
     let faults = Faults::default();
     let value = json::parse(body, &faults)?;
@@ -41,26 +39,24 @@ pub fn message(body: &[u8], policy: &IntakePolicy) -> Result<PostedMessage, Refu
     posted(read, faults)
 }
 
-/// Reads `{"messages": […]}`.
+/// Parses a batch, `{"messages": […]}`.
 ///
 /// # Errors
-///
-/// Everything that is wrong with any of them: all are read, or none.
+/// Every such fault of any of its messages; no message is returned then.
 pub fn batch(body: &[u8], policy: &IntakePolicy) -> Result<Vec<PostedMessage>, Refusal> {
     let faults = Faults::default();
     let value = json::parse(body, &faults)?;
     let read = Reader { policy, faults: &faults }.batch(value);
-    // Each message has its own of the faults that are left.
+    // Each message carries its remaining faults.
     let (drafts, _) = faults.into_result_if_new(read)?;
     Ok(drafts.into_iter().map(|(draft, faults_if_new)| draft.finish(faults_if_new)).collect())
 }
 
-/// Reads a notification of seed 003: its short form, or a message in the full form, which is one whose channels are
-/// objects.
+/// Parses a notification of seed 003: its short form, or a message in the full form. A body whose `channels` are
+/// objects is in the full form.
 ///
 /// # Errors
-///
-/// As [`message`], with the places that faults have in the short form.
+/// As [`message`], with pointers into the short form.
 pub fn notification(body: &[u8], policy: &IntakePolicy) -> Result<PostedMessage, Refusal> {
     let faults = Faults::default();
     let value = json::parse(body, &faults)?;
@@ -109,7 +105,7 @@ mod tests {
     /// Fingerprints are stored and compared for as long as a key is kept: these bytes are hashed, whatever the
     /// installation's rules add.
     #[test]
-    fn fingerprint_is_that_of_the_message_as_posted() {
+    fn fingerprint_ignores_fallback_rules() {
         let body = r#"{"type": "T", "body": "one", "channels": [
             {"channel": "KAKAO_ALIMTALK", "to": "010-1234-5678"},
             {"channel": "EMAIL", "to": "Kim@Example.com", "subject": "s"}
@@ -131,7 +127,7 @@ mod tests {
 
     /// A rule of the installation refuses nothing: where a message would have too many deliveries with it, it has none.
     #[test]
-    fn rule_that_makes_a_message_too_large_is_left_out() {
+    fn fallback_rule_that_exceeds_a_limit_is_not_applied() {
         let numbers: Vec<String> = (0..5_001).map(|n| format!("010-1234-{n:04}")).collect();
         for (count, has_fallback) in [(5_000, true), (5_001, false)] {
             let entry = serde_json::json!({"channel": "KAKAO_ALIMTALK", "to": numbers[..count]});

@@ -1,4 +1,4 @@
-//! The policy by which a message is read: what this installation can do, what its partner may, and as of when.
+//! The policy by which a message is read: what this installation can do, what the partner may do, and the time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,43 +8,43 @@ use chrono::{DateTime, Utc};
 use crate::model::channel::{Channel, LengthLimit};
 use crate::model::partner::Partner;
 
-/// What this installation can do, as far as reading a message depends on it. Made once: the settings and the providers
-/// of a process do not change.
+/// The capabilities of this installation that matter to intake. Built once: settings and providers of a process do not
+/// change.
 #[derive(Debug, Clone, Default)]
 pub struct Installation {
-    /// Channels with a provider that messages may be posted to.
+    /// Channels with a provider to which messages may be posted.
     pub channels: BTreeSet<Channel>,
     /// Names of Slack destinations.
     pub slack: BTreeSet<String>,
-    /// The Slack destination of messages that name only the channel.
+    /// The Slack destination of notifications that name only the channel.
     pub slack_default: Option<String>,
-    /// Limits of channels whose provider takes less than the channel's own limit.
+    /// Body limits of channels whose provider accepts less than the channel's own limit.
     pub limits: BTreeMap<Channel, LengthLimit>,
     /// Channels with a provider that sends receipts.
     pub receipts: BTreeSet<Channel>,
-    /// The channel that stands by for a channel where the message does not say, if the body fits there.
+    /// Default fallback channel, by channel, for messages that do not name one; used if the body fits there.
     pub fallbacks: BTreeMap<Channel, Channel>,
 }
 
-/// By what one message is read.
+/// The policy for one message.
 #[derive(Debug, Clone)]
 pub struct IntakePolicy {
     pub installation: Arc<Installation>,
-    /// Who posts.
+    /// The partner that posts.
     pub partner: Arc<Partner>,
     /// When the message was posted.
     pub now: DateTime<Utc>,
 }
 
 impl Installation {
-    /// The longest body that a channel takes here; none: the channel has no limit.
+    /// The longest body of a channel here; `None`: no limit.
     pub fn body_limit(&self, channel: Channel) -> Option<LengthLimit> {
         self.limits.get(&channel).copied().or(channel.body_limit())
     }
 }
 
 impl IntakePolicy {
-    /// Whether the partner may post over a channel, and a provider serves it.
+    /// Whether a provider serves the channel and the partner may use it.
     pub fn serves(&self, channel: Channel) -> bool {
         self.installation.channels.contains(&channel) && self.partner.may_use(channel)
     }
@@ -54,7 +54,7 @@ impl IntakePolicy {
         self.installation.channels.contains(&channel) && !self.partner.may_use(channel)
     }
 
-    /// The channels that the partner may post over, in the channels' own order.
+    /// The channels that are served and that the partner may use, in the order of `Channel`.
     pub fn served(&self) -> impl Iterator<Item = Channel> {
         self.installation.channels.iter().copied().filter(|channel| self.partner.may_use(*channel))
     }

@@ -1,4 +1,4 @@
-//! Recipients: the entries of `recipients`, and the addresses that each channel takes.
+//! Recipients: the entries of `recipients`, and the addresses that each channel accepts.
 
 use serde_json::Value;
 
@@ -14,11 +14,11 @@ use crate::model::phone;
 /// An entry of `recipients`.
 pub static RECIPIENT: Form = Form {
     name: "NewRecipient",
-    description: "A person, with the addresses channels may need.",
+    description: "A person, with the addresses that channels need.",
     kind: Kind::Object(&[
-        Field::optional("id", Kind::Text(KEY), "The partner's own name for the person; not stored."),
+        Field::optional("id", Kind::Text(KEY), "The partner's own id of the person; not stored."),
         Field::optional("email", Kind::Text(ADDRESS_TEXT), ""),
-        // One that is longer is told to be no phone number.
+        // A longer one is reported as `phone_invalid`, not as too long.
         Field::optional("phone", Kind::Text(ADDRESS_TEXT), PHONE).with_length(None, Some(limits::PHONE_CHARS)),
     ]),
     examples: &[],
@@ -27,7 +27,7 @@ pub static RECIPIENT: Form = Form {
 /// The `to` of an entry of `channels`.
 pub static TO: Form = Form {
     name: "To",
-    description: "One recipient, or several.",
+    description: "One recipient or several.",
     kind: Kind::OneOf(|| vec![&ADDRESS, &ADDRESSES]),
     examples: &[],
 };
@@ -42,12 +42,12 @@ static ADDRESSES: Form = Form {
     examples: &[],
 };
 
-const PHONE: &str = "A phone number, E.164 or as the partner's region writes it.";
+const PHONE: &str = "A phone number, in E.164 or in the notation of the partner's region.";
 
-/// Any channel's address, before the channel is known.
+/// An address of any channel, before the channel is known.
 const ADDRESS_TEXT: TextRule = TextRule::address(limits::EMAIL_BYTES);
 
-/// An address as the channel's provider takes it, and as the partner wrote it where that differs.
+/// (Address as the provider takes it, address as the partner wrote it if that differs).
 pub(super) type Address = (String, Option<String>);
 
 impl Reader<'_> {
@@ -57,7 +57,7 @@ impl Reader<'_> {
         let mut recipients = Vec::with_capacity(list.len().min(limits::DELIVERIES));
         for (pointer, item) in list {
             let Some(mut fields) = Fields::open(&RECIPIENT, item, &pointer, self.faults) else { continue };
-            // The partner's own name for the person. It is checked and not kept: sending needs only the address.
+            // Checked and not stored: sending needs only the address.
             fields.text("id");
             let (email, phone) = (fields.text("email"), fields.text("phone"));
             fields.not_served(&["variables"]);
@@ -67,8 +67,8 @@ impl Reader<'_> {
         recipients
     }
 
-    /// The addresses of an entry of `channels`: its own `to`, one or several, or else those of the message's
-    /// recipients that its channel can use.
+    /// The addresses of an entry of `channels`: its own `to`, or else those of the message's recipients that the
+    /// channel can use.
     pub fn to(self, channel: Channel, fields: &mut Fields<'_>, shared: &Shared) -> Vec<Address> {
         let pointer = fields.pointer_to("to");
         let named: Vec<(String, Value)> = match fields.take("to") {
@@ -86,7 +86,7 @@ impl Reader<'_> {
             }
         };
         if named.is_empty() {
-            self.faults.add(&pointer, "required", "names nobody to send to");
+            self.faults.add(&pointer, "required", "has no recipient; name one here or in recipients");
         }
         let mut to = Vec::with_capacity(named.len());
         for (pointer, value) in named {
@@ -96,12 +96,12 @@ impl Reader<'_> {
         to
     }
 
-    /// The address that a fallback has of its own; none: the recipient of the delivery whose place it takes. `first`:
-    /// the channel of the entry that it stands by for.
+    /// A fallback's own address; `None`: the recipient of the delivery that it replaces. `first`: the channel of the
+    /// entry that has the fallback.
     pub fn other_to(self, first: Channel, channel: Channel, fields: &mut Fields<'_>) -> Option<String> {
         let pointer = fields.pointer_to("to");
         if !fields.has("to") && channel.addressed_by() != first.addressed_by() {
-            let detail = format!("is needed: {channel} is addressed in another way than {first}");
+            let detail = format!("is required: {channel} and {first} use different kinds of addresses");
             self.faults.add(&pointer, "required", detail);
         }
         let value = fields.take("to")?;
@@ -109,7 +109,7 @@ impl Reader<'_> {
         self.address(channel, text, &pointer).map(|(to, _)| to)
     }
 
-    /// None: it is no address of this channel.
+    /// `None`, with a fault reported: not an address of this channel.
     fn address(self, channel: Channel, text: String, pointer: &str) -> Option<Address> {
         let refuse = |reason, why: &str| {
             self.faults.add(pointer, reason, format!("'{}' {why}", excerpt(&text)));
@@ -139,7 +139,7 @@ impl Reader<'_> {
     }
 }
 
-/// Opaque, but in the characters of all that are given out.
+/// User keys are opaque; all known ones use these characters.
 fn is_user_key(text: &str) -> bool {
     text.len() <= limits::USER_KEY_CHARS && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
 }

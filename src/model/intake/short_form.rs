@@ -1,5 +1,5 @@
-//! Seed 003's own words, `POST /notifications`: `{type, title, message, recipient, channels: ["EMAIL", "SLACK"]}`,
-//! rewritten as a message in the full form.
+//! The short form of seed 003, `POST /notifications`: `{type, title, message, recipient, channels: ["EMAIL",
+//! "SLACK"]}`, rewritten as a message in the full form.
 
 use serde_json::{Map, Value};
 
@@ -27,15 +27,15 @@ static SHORT: Form = Form {
     name: "ShortNotification",
     description: "A title and a text to one recipient, by e-mail, to the operators' Slack destination, or both.",
     kind: Kind::Object(&[
-        Field::optional("clientMsgId", Kind::Text(KEY), "The partner's own key, as in a message."),
+        Field::optional("clientMsgId", Kind::Text(KEY), "The partner's own key; see NewMessage."),
         Field::required("type", KIND, KIND_ABOUT).with_length(None, KIND_MOST).with_pattern(KIND_PATTERN),
         Field::optional("priority", PRIORITY, PRIORITY_ABOUT),
-        Field::optional("title", TITLE, "One line; e-mail needs it."),
-        Field::required("message", BODY, "Empty only where all goes by e-mail."),
+        Field::optional("title", TITLE, "One line; required for EMAIL."),
+        Field::required("message", BODY, "May be empty only if EMAIL is the only channel."),
         Field::optional(
             "recipient",
             Kind::Text(TextRule::line(limits::EMAIL_BYTES)),
-            "An e-mail address; e-mail needs it.",
+            "An e-mail address; required for EMAIL.",
         ),
         Field::required("channels", Kind::List(&Kind::Form(&SHORT_CHANNEL), Some(1), Some(limits::CHANNELS)), ""),
         Field::optional("scheduledAt", Kind::Time, ""),
@@ -53,7 +53,8 @@ static SHORT_CHANNEL: Form = Form {
 };
 
 impl Reader<'_> {
-    /// The full form: the recipient is the e-mail's, and Slack goes to the operators' destination.
+    /// Rewrites the short form as the full form: the recipient is the e-mail's, and Slack goes to the operators'
+    /// destination.
     pub fn in_full(self, value: Value) -> Option<Value> {
         let faults = self.faults;
         let mut fields = Fields::open(&SHORT, value, "", faults)?;
@@ -75,12 +76,16 @@ impl Reader<'_> {
                     None
                 }),
                 Some("SLACK") => self.policy.installation.slack_default.clone().or_else(|| {
-                    faults.add(&pointer, "channel_unavailable", "no Slack destination is configured");
+                    faults.add(
+                        &pointer,
+                        "channel_unavailable",
+                        "no Slack destination is configured; leave SLACK out or ask the operator",
+                    );
                     None
                 }),
                 Some(other) => {
                     let other = excerpt(other);
-                    let detail = format!("'{other}' is none of EMAIL, SLACK; other channels take the full form");
+                    let detail = format!("'{other}' is none of EMAIL, SLACK; other channels need the full form");
                     faults.add_code(Code::E005, &pointer, "enum", detail);
                     None
                 }
@@ -99,12 +104,12 @@ impl Reader<'_> {
     }
 }
 
-/// Whether a body is in the full form: one whose channels are objects.
+/// Whether a body is in the full form: its channels are objects.
 pub(super) fn is_full(value: &Value) -> bool {
     value.get("channels").and_then(Value::as_array).is_some_and(|channels| channels.iter().any(Value::is_object))
 }
 
-/// Where the short form has what the full form has at this place.
+/// The pointer in the short form for a pointer in the full form.
 pub(super) fn in_short(pointer: &str) -> String {
     let field = pointer.strip_prefix("/channels/").and_then(|rest| rest.split_once('/')).map_or(pointer, |(_, f)| f);
     match field {

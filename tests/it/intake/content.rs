@@ -55,7 +55,7 @@ async fn content_at_its_limit_is_accepted_and_one_more_refused() {
 
             let over = app.post("/v1/messages", text(channel, &(body + "z"))).await.refused(422, "content_too_long");
             let (unit, encoding) = if in_bytes { ("bytes", " as CP949") } else { ("characters", "") };
-            let hint = if channel == "SMS" { "; as LMS (4000 bytes) it would fit" } else { "" };
+            let hint = if channel == "SMS" { "; it would fit as LMS (4000 bytes)" } else { "" };
             let length = max + 1;
             let detail = format!("is {length} {unit} long{encoding}; the limit of {channel} is {max} {unit}{hint}");
             assert_eq!(over.body["code"], "E006");
@@ -90,7 +90,7 @@ async fn content_with_characters_outside_cp949_is_refused_by_name() {
         for channel in ["SMS", "LMS", "MMS", "RCS"] {
             let refused = app.post("/v1/messages", text(channel, body)).await.refused(422, "unmappable_character");
             assert_eq!(refused.body["code"], "E001");
-            let detail = format!("has characters that {channel} cannot carry, for they are not in CP949: {told}");
+            let detail = format!("has characters that {channel} cannot carry because CP949 lacks them: {told}");
             assert_eq!(refused.body["errors"][0]["detail"], detail);
             assert_eq!(refused.body["errors"][0]["pointer"], "/channels/0/body");
         }
@@ -114,7 +114,7 @@ async fn content_limit_of_a_provider_is_the_lower_one() {
     };
     assert_eq!(refused("LMS", 2001).await, "is 2001 bytes long as CP949; the limit of LMS is 2000 bytes");
     assert_eq!(refused("MMS", 2001).await, "is 2001 bytes long as CP949; the limit of MMS is 2000 bytes");
-    let hint = "is 2000 bytes long as CP949; the limit of SMS is 90 bytes; as LMS (2000 bytes) it would fit";
+    let hint = "is 2000 bytes long as CP949; the limit of SMS is 90 bytes; it would fit as LMS (2000 bytes)";
     assert_eq!(refused("SMS", 2000).await, hint);
     assert_eq!(refused("SMS", 2001).await, "is 2001 bytes long as CP949; the limit of SMS is 90 bytes");
     for channel in ["LMS", "MMS"] {

@@ -871,7 +871,7 @@ async fn body_with_several_faults_is_refused_with_all() {
     let many = app.post("/v1/messages", changed(good(), "/channels/0/to", json!(vec!["x"; 10_000]))).await;
     let many = many.refused(422, "recipient_invalid");
     assert_eq!(many.body["errors"].as_array().unwrap().len(), 50, "enough is enough");
-    assert_eq!(many.body["detail"], "at least 50 things are wrong; see errors");
+    assert_eq!(many.body["detail"], "at least 50 faults; see errors");
     app.done().await;
 }
 

@@ -67,9 +67,9 @@ async fn setting_with_a_wrong_value_names_its_place() {
     for (text, told) in [
         (
             "\n[providers.a]\nadapter = \"mock\"\n",
-            "line 2: there is no table 'providers'; accounts are tables as [provider.NAME]",
+            "line 2: there is no table 'providers'; write accounts as tables [provider.NAME]",
         ),
-        ("in-flight = 1\n\nin-flight = 2\n", "line 3: 'in-flight' stands there twice"),
+        ("in-flight = 1\n\nin-flight = 2\n", "line 3: 'in-flight' is given twice"),
         ("smtp-password = \"SECRET\" x\n", "line 1: "),
         ("in-flight = 3\n[provider.a]\nadapter = \"mock\"\n[provider.a]\n", "line 4: '"),
     ] {
@@ -124,7 +124,7 @@ async fn usage_that_is_wrong_exits_2_with_the_remedy() {
         (&["work", "--in-flight=0"], "1..=65536"),
         (&["work", "--in-flight=many"], "--in-flight"),
         (&["work", "--once", "--cron=* * * * *"], "cannot be used with"),
-        (&["work", "--cron=61 * * * *"], "'61' as its minute, which is 0 to 59"),
+        (&["work", "--cron=61 * * * *"], "'61' as its minute, which must be 0 to 59"),
         (&["serve", "--listen=nowhere"], "--listen"),
         (&["up", "--smtp-tls=maybe"], "starttls"),
         (&["up", "--email=pigeon"], "smtp"),
