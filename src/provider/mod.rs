@@ -212,7 +212,7 @@ pub trait Provider: Send + Sync + 'static {
     }
 
     /// Asks the vendor whether it accepted an earlier attempt of this delivery. `request.attempt` is the present
-    /// attempt, which was not sent; only lower numbers count as earlier.
+    /// attempt, which is not sent yet; only lower numbers count as earlier.
     fn lookup<'a>(&'a self, _request: SendRequest<'a>) -> BoxFuture<'a, LookupResult> {
         Box::pin(std::future::ready(LookupResult::Inconclusive))
     }

@@ -137,7 +137,7 @@ impl ConnectionPool {
     pub fn new(server: Server, idle_timeout: Duration, shutdown: Shutdown) -> ConnectionPool {
         let (in_use, opening) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let (idle, freed) = (Mutex::default(), Notify::new());
-        ConnectionPool(Arc::new(Shared { server, shutdown, idle_timeout: idle_timeout, idle, in_use, opening, freed }))
+        ConnectionPool(Arc::new(Shared { server, shutdown, idle_timeout, idle, in_use, opening, freed }))
     }
 
     /// Returns a connection that is ready for MAIL: an idle one, unless `fresh`, or else a new one. `stage` is set to

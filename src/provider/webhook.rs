@@ -105,7 +105,7 @@ impl Webhook {
             Err(Failure::Unknown { code, detail }) => {
                 let (delivery, endpoint) = (request.key, request.to);
                 tracing::debug!(%delivery, endpoint, code, detail, "the endpoint did not answer the webhook");
-                let detail = "the endpoint was reached, but its response did not arrive whole in time".to_owned();
+                let detail = "the endpoint was reached, but did not answer completely in time".to_owned();
                 Outcome::Unknown { code, detail }
             }
         }
@@ -151,7 +151,7 @@ fn tls_config(ca_file: Option<&Path>) -> Result<(ClientConfig, Option<String>)> 
         Err(error) => {
             let reason =
                 format!("https does not work: {error}; install the package ca-certificates, or name a CA file");
-            tracing::warn!(reason, "webhooks cannot be sent over https");
+            tracing::warn!(why = reason, "webhooks cannot be sent over https");
             let no_certificates = ClientConfig::builder().with_root_certificates(RootCertStore::empty());
             (no_certificates.with_no_client_auth(), Some(reason))
         }

@@ -581,6 +581,7 @@ impl VendorSimulator {
         Ok(self.0.control.next_behaviour())
     }
 
+    /// Returns whether a key is seen for the first, third, fifth … time.
     fn is_odd_time(&self, key: &str) -> bool {
         let mut state = self.state();
         if state.faulted.remove(key) {
