@@ -92,7 +92,7 @@ fn settle_of(hub: &Hub, UnsettledDelivery { key, lane, head }: UnsettledDelivery
         step,
         provider: None,
         ended_attempt: None,
-        webhook_message_id: hub.next_id(),
+        event_message_id: hub.next_id(),
         receipt_due: None,
         suspect: None,
         release_limit: 0,

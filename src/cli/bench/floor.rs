@@ -130,7 +130,7 @@ pub async fn claim_and_settle(bed: &Bed, pending: i64) -> Result<f64> {
                                 detail: None,
                                 provider_ref: None,
                             }),
-                            webhook_message_id: hub.next_id(),
+                            event_message_id: hub.next_id(),
                             receipt_due: None,
                             suspect: None,
                             release_limit: 0,

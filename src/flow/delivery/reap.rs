@@ -84,7 +84,7 @@ pub async fn reap(hub: &Hub, reaper: &mut Reaper, shards: &[i16]) -> Result<usiz
             // The next attempt asks this provider whether it took the lost one.
             provider: row.provider,
             ended_attempt: Some(attempt_result(outcome, row.has_in_flight_row, row.worker, claimed_at, None)),
-            webhook_message_id: hub.next_id(),
+            event_message_id: hub.next_id(),
             receipt_due: None,
             suspect: None,
             release_limit: channel::followers_unprepared(row.head.channel),

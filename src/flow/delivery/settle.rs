@@ -235,7 +235,7 @@ pub async fn end_waiting(hub: &Hub, waiting: Vec<UnsettledDelivery>, outcome: &O
             ),
             provider: None,
             ended_attempt: None,
-            webhook_message_id: hub.next_id(),
+            event_message_id: hub.next_id(),
             receipt_due: None,
             suspect: None,
             release_limit: channel::followers_unprepared(w.head.channel),

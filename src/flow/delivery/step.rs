@@ -57,7 +57,7 @@ pub(super) fn settle_of(
         step,
         provider: call.filter(|_| called_at.is_some()).map(|c| c.provider.to_owned()),
         ended_attempt: Some(attempt_result(outcome, begun, holder.worker, holder.claimed_at, called_at)),
-        webhook_message_id: hub.next_id(),
+        event_message_id: hub.next_id(),
         suspect: None,
     }
 }

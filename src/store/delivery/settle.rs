@@ -25,8 +25,8 @@ pub struct Settle {
     pub provider: Option<String>,
     /// The attempt that ends with this step; None when a waiting delivery is canceled or expires.
     pub ended_attempt: Option<EndedAttempt>,
-    /// Id of the webhook message of the step's event; used if an endpoint subscribes to it.
-    pub webhook_message_id: Tsid,
+    /// Id of the message that carries the step's event to endpoints; used if an endpoint subscribes to it.
+    pub event_message_id: Tsid,
     /// Until when a receipt is awaited, if one is.
     pub receipt_due: Option<DateTime<Utc>>,
     /// Webhooks of its sequence that may be released when it ends; 0 if it is in no sequence.
@@ -125,7 +125,7 @@ pub async fn settle(db: impl Db<'_>, settles: &[Settle], now: DateTime<Utc>) -> 
         &counts(|c| c.total),
         &counts(|c| c.success),
         &counts(|c| c.failed),
-        &settles.iter().map(|s| s.webhook_message_id.0).collect::<Vec<_>>(),
+        &settles.iter().map(|s| s.event_message_id.0).collect::<Vec<_>>(),
         WEBHOOK_ATTEMPTS,
         &settles.iter().map(|s| s.receipt_due).collect::<Vec<_>>() as &[Option<DateTime<Utc>>],
     )
