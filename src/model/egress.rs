@@ -311,8 +311,8 @@ mod tests {
             assert!(!nowhere_else().allows(first) && !nowhere_else().allows(last), "{network}");
         }
         let public = "1.1.1.1 9.255.255.255 11.0.0.0 100.63.255.255 100.128.0.0 126.255.255.255 128.0.0.0 \
-            169.253.255.255 172.15.255.255 172.32.0.0 192.0.1.0 192.167.255.255 192.169.0.0 198.17.255.255 198.20.0.0 223.255.255.255 \
-            ::ffff:1.1.1.1 2001:200:: 2001:4860:4860::8888 2606:4700::1111 2a00:1450::1 2003::1";
+            169.253.255.255 172.15.255.255 172.32.0.0 192.0.1.0 192.167.255.255 192.169.0.0 198.17.255.255 198.20.0.0 \
+            223.255.255.255 ::ffff:1.1.1.1 2001:200:: 2001:4860:4860::8888 2606:4700::1111 2a00:1450::1 2003::1";
         for text in public.split_whitespace() {
             assert!(nowhere_else().allows(text.parse().unwrap()), "{text}");
         }
@@ -402,7 +402,9 @@ mod tests {
 
         /// No text causes a panic, and an accepted URL is in normal form and stays so.
         #[test]
-        fn parse_url_never_panics_and_normal_form_is_stable(text in "(https?://)?[ -~\\PC]{0,40}(:[0-9]{0,6})?[/?#@\\\\]?[ -~\\PC]{0,20}") {
+        fn parse_url_never_panics_and_normal_form_is_stable(
+            text in "(https?://)?[ -~\\PC]{0,40}(:[0-9]{0,6})?[/?#@\\\\]?[ -~\\PC]{0,20}",
+        ) {
             let rules = EgressRules { allow_http: true, ..EgressRules::default() };
             match parse_url(&text, &rules) {
                 Ok(url) => prop_assert_eq!(parse_url(url.as_str(), &rules), Ok(url.clone())),
