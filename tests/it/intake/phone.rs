@@ -30,18 +30,18 @@ async fn phone_number_that_cannot_be_texted_is_refused() {
         assert_eq!((&delivery["to"], &delivery["recipient"]), (&json!(given), &json!(kept)));
     }
     for (given, why) in [
-        ("010-KIM-5678", "other characters"),
-        ("１２３", "other characters"),
-        ("０１０-1234-5678", "other characters"),
-        ("010-1234-5678 ext. 5", "other characters"),
-        ("010-1234-5678x5", "other characters"),
-        ("010-1234-5678;ext=5", "other characters"),
-        ("tel:010-1234-5678", "other characters"),
-        ("010+1234+5678", "other characters"),
-        ("++821012345678", "other characters"),
-        ("010–1234–5678", "other characters"),
-        ("٠١٠١٢٣٤٥٦٧٨", "other characters"),
-        ("kim@example.com", "other characters"),
+        ("010-KIM-5678", "characters other than"),
+        ("１２３", "characters other than"),
+        ("０１０-1234-5678", "characters other than"),
+        ("010-1234-5678 ext. 5", "characters other than"),
+        ("010-1234-5678x5", "characters other than"),
+        ("010-1234-5678;ext=5", "characters other than"),
+        ("tel:010-1234-5678", "characters other than"),
+        ("010+1234+5678", "characters other than"),
+        ("++821012345678", "characters other than"),
+        ("010–1234–5678", "characters other than"),
+        ("٠١٠١٢٣٤٥٦٧٨", "characters other than"),
+        ("kim@example.com", "characters other than"),
         ("+0821012345678", "not a phone number"),
         ("+0", "not a phone number"),
         ("+", "not a phone number"),
@@ -64,7 +64,7 @@ async fn phone_number_that_cannot_be_texted_is_refused() {
         ("080-123-4567", "neither a mobile"),
         ("02-1234-5678", "neither a mobile"),
         ("070-1234-5678", "neither a mobile"),
-        ("012-3456-7890", "a machine"),
+        ("012-3456-7890", "for machines"),
     ] {
         let refused = app.post("/v1/messages", sms_to(json!([KIM, given]))).await.refused(422, "phone_invalid");
         assert_eq!(refused.body["errors"][0]["pointer"], "/channels/0/to/1", "{given}");
