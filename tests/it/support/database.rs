@@ -85,7 +85,7 @@ async fn migrated() -> &'static str {
 async fn copy(template: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let name = format!("test_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    create(&name, &format!(" template {template}")).await;
+    create(&name, &format!(" template {template} strategy file_copy")).await;
     database_url(&name)
 }
 
