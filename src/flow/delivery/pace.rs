@@ -142,10 +142,7 @@ async fn judge(hub: &Hub, destination: Destination, verdict: Verdict, called_at:
             publish_pace(hub, destination, pace, written.map(|()| pace)).await;
         }
         Verdict::Failing(_) | Verdict::Refusing(_)
-            if failures == 0 && !paces.record_failure(&destination, called_at) =>
-        {
-            ()
-        }
+            if failures == 0 && !paces.record_failure(&destination, called_at) => {}
         Verdict::Failing(reason) | Verdict::Refusing(reason) => {
             let pace = Pace::after_failures(failures.saturating_add(1), now, rand::random());
             // Calls that hung at the same time fail at the same time; they count as one failure.
