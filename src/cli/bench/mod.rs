@@ -1,6 +1,8 @@
 //! `notihub bench`: what this hub does on this machine, scenario by scenario, with durability on and `fsck` at the end.
 
 mod bed;
+mod child;
+mod compare;
 mod drain;
 mod drainer;
 mod endpoint;
@@ -17,24 +19,32 @@ mod run;
 mod sizes;
 mod webhook;
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
 
 use super::Output;
 use crate::config::Settings;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::delivery::Status;
 use crate::telemetry;
 
 use run::Run;
 use sizes::Sizes;
 
+const AFTER_HELP: &str = "\
+Each scenario makes a database of its own, on a private PostgreSQL or beside the one that --database-url names, and \
+drops it afterwards. Sizes are flags; the defaults take about a minute each on two cores. Settings of the hub stand \
+before the scenario. A goal that is missed is a figure like another: exit code 0.
+
+Examples:
+  notihub bench drain
+  notihub bench history --rows 10000000
+  notihub bench all --output json > figures.jsonl
+  notihub bench --seconds 6 compare ./notihub-before drain intake";
+
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Each scenario makes a database of its own, on a private PostgreSQL or beside the one --database-url \
-names, and drops it afterwards. Sizes are flags; the defaults take about a minute each on two cores. Settings of the hub go \
-before the scenario. A goal that is missed is a figure like another: exit code 0.\n\nExamples:\n  notihub \
-bench drain\n  notihub bench history --rows 10000000\n  notihub bench all --output json > figures.jsonl"
-)]
+#[command(after_help = AFTER_HELP)]
 pub struct Bench {
     #[command(flatten)]
     settings: Settings,
@@ -68,7 +78,8 @@ enum Scenario {
     Flood,
     /// A partner with the default limit, offered three times as much by two API processes: what passes.
     Limit,
-    /// Messages of a partner whose endpoint hears all: how fast events arrive, and what being heard costs intake and drain.
+    /// Messages of a partner whose endpoint subscribes to all events: how fast events arrive, and what that costs
+    /// intake and drain.
     Webhook,
     /// One partner's endpoint never answers, with 1,000 events waiting: what another's waits.
     Tarpit,
@@ -78,16 +89,27 @@ enum Scenario {
     Redrive,
     /// Memory of a process that idles.
     Idle,
-    /// What breaks, breaks under load: workers and PostgreSQL killed, stopped and stalled, a killed API, cut answers, storms,
-    /// throttling, greylisting, locks, an endpoint that flaps or wants order. A judge compares what clients were told with the database and with what the provider and the endpoint received, and every fault is run a second
-    /// time with its defence turned off, where the judge must object. Exit code 1 when it is not so.
+    /// Faults under load, each judged by ledgers on both sides.
+    ///
+    /// Workers and PostgreSQL killed, stopped and stalled, a killed API, cut answers, storms, throttling, greylisting,
+    /// locks, an endpoint that flaps or demands order. A judge compares what clients were told with the database and
+    /// with what the provider and the endpoint received. Each fault is run a second time with its defence turned off,
+    /// where the judge must object. Exit code 1 otherwise.
     Faults {
         /// Only these; without, all.
         #[arg(value_parser = faults::NAMES)]
         names: Vec<String>,
     },
-    /// All of them, but `faults`.
-    All,
+    /// All of them, but `faults`, each in a process of its own.
+    All {
+        /// Minutes after which a scenario is killed; the next one begins then.
+        #[arg(long, default_value_t = 30, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        bound_minutes: u64,
+    },
+    /// This program and another one in turns, scenario by scenario: pairs, their ratios, the spread of the ratios.
+    ///
+    /// Settings and sizes go to both programs. Both run on one server; each run makes a database of its own.
+    Compare(compare::Compare),
     /// The load generator, a process of its own.
     #[command(hide = true)]
     Load(load::Load),
@@ -112,9 +134,11 @@ pub async fn run(args: Bench, output: Output) -> Result<u8> {
     let ground = bed::Ground::prepare(&settings).await?;
     let result = match &args.scenario {
         Scenario::Faults { names } => faults::run(names, &settings, &args.sizes, &ground, output).await,
+        Scenario::All { bound_minutes } => all(ground.url(), output, Duration::from_secs(bound_minutes * 60)).await,
+        Scenario::Compare(compare) => compare::run(compare, ground.url(), output).await.map(|()| true),
         scenario => {
             let mut run = Run::new(&settings, &args.sizes, &ground, output);
-            scenarios(scenario, &mut run).await.map(|()| true)
+            run_one(scenario, &mut run).await.map(|()| true)
         }
     };
     ground.leave().await;
@@ -122,73 +146,71 @@ pub async fn run(args: Bench, output: Output) -> Result<u8> {
     Ok(u8::from(!result?))
 }
 
-/// Runs one scenario, or all one after the other. Figures are printed as each ends: a later one that fails must not
-/// take them along.
-async fn scenarios(which: &Scenario, run: &mut Run<'_>) -> Result<()> {
-    let is = |scenario: Scenario| *which == Scenario::All || *which == scenario;
-    if is(Scenario::Idle) {
-        intake::idle(run).await?;
-        run.told();
+/// All scenarios but `faults`, in the order `all` runs them, by the names of their commands.
+const ALL: [&str; 16] = [
+    "idle",
+    "intake",
+    "intake-batch",
+    "drain",
+    "latency",
+    "steady",
+    "history",
+    "backlog",
+    "delayed",
+    "pinned",
+    "flood",
+    "limit",
+    "webhook",
+    "tarpit",
+    "hang",
+    "redrive",
+];
+
+/// Runs each scenario in a process of its own, on one server. Returns whether each ended well within `bound`: one that
+/// does not is killed, and the others go on.
+async fn all(url: &str, output: Output, bound: Duration) -> Result<bool> {
+    let program = std::env::current_exe().map_err(|e| Error::Internal(format!("this program's path: {e}")))?;
+    let flags = child::arguments_without("all");
+    let mut failed = Vec::new();
+    for (n, scenario) in ALL.into_iter().enumerate() {
+        let busy = child::machine_busy().await;
+        anstream::eprintln!("{scenario}: {} of {}; other processes use {busy:.0} % of one core", n + 1, ALL.len());
+        let args: Vec<_> = flags.iter().cloned().chain([scenario.into()]).collect();
+        if !child::run(program.as_os_str(), &args, url, output, bound).await? {
+            failed.push(scenario);
+        }
     }
-    if is(Scenario::Intake) {
-        intake::intake(run).await?;
-        run.told();
+    if !failed.is_empty() {
+        anstream::eprintln!("failed, or did not end within {} minutes: {}", bound.as_secs() / 60, failed.join(", "));
     }
-    if is(Scenario::IntakeBatch) {
-        intake::intake_batch(run).await?;
-        run.told();
+    Ok(failed.is_empty())
+}
+
+/// Runs one scenario and prints its figures.
+async fn run_one(scenario: &Scenario, run: &mut Run<'_>) -> Result<()> {
+    match scenario {
+        Scenario::Idle => intake::idle(run).await?,
+        Scenario::Intake => intake::intake(run).await?,
+        Scenario::IntakeBatch => intake::intake_batch(run).await?,
+        Scenario::Drain => drain::drain(run).await?,
+        Scenario::Latency => latency::latency(run).await?,
+        Scenario::Steady => latency::steady(run).await?,
+        Scenario::History => drain::beside(run, "history", Status::Sent, 1_000_000).await?,
+        Scenario::Backlog => drain::backlog(run).await?,
+        Scenario::Delayed => drain::beside(run, "delayed", Status::Scheduled, 1_000_000).await?,
+        Scenario::Pinned => latency::pinned(run).await?,
+        Scenario::Flood => flood::flood(run).await?,
+        Scenario::Limit => intake::limit(run).await?,
+        Scenario::Webhook => webhook::webhook(run).await?,
+        Scenario::Tarpit => webhook::tarpit(run).await?,
+        Scenario::Hang => hang::hang(run).await?,
+        Scenario::Redrive => webhook::redrive(run).await?,
+        Scenario::Faults { .. }
+        | Scenario::All { .. }
+        | Scenario::Compare(_)
+        | Scenario::Load(_)
+        | Scenario::Drainer => (),
     }
-    if is(Scenario::Drain) {
-        drain::drain(run).await?;
-        run.told();
-    }
-    if is(Scenario::Latency) {
-        latency::latency(run).await?;
-        run.told();
-    }
-    if is(Scenario::Steady) {
-        latency::steady(run).await?;
-        run.told();
-    }
-    if is(Scenario::History) {
-        drain::beside(run, "history", Status::Sent, 1_000_000).await?;
-        run.told();
-    }
-    if is(Scenario::Backlog) {
-        drain::backlog(run).await?;
-        run.told();
-    }
-    if is(Scenario::Delayed) {
-        drain::beside(run, "delayed", Status::Scheduled, 1_000_000).await?;
-        run.told();
-    }
-    if is(Scenario::Pinned) {
-        latency::pinned(run).await?;
-        run.told();
-    }
-    if is(Scenario::Flood) {
-        flood::flood(run).await?;
-        run.told();
-    }
-    if is(Scenario::Limit) {
-        intake::limit(run).await?;
-        run.told();
-    }
-    if is(Scenario::Webhook) {
-        webhook::webhook(run).await?;
-        run.told();
-    }
-    if is(Scenario::Tarpit) {
-        webhook::tarpit(run).await?;
-        run.told();
-    }
-    if is(Scenario::Hang) {
-        hang::hang(run).await?;
-        run.told();
-    }
-    if is(Scenario::Redrive) {
-        webhook::redrive(run).await?;
-        run.told();
-    }
+    run.told();
     Ok(())
 }
