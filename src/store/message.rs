@@ -46,6 +46,112 @@ pub struct InsertedMessage {
     pub has_subscribers: bool,
 }
 
+/// The columns of messages and deliveries to insert, as the statements take them: one array each.
+struct Columns {
+    shards: Vec<i16>,
+    message_ids: Vec<i64>,
+    partner_ids: Vec<i64>,
+    client_msg_ids: Vec<Option<String>>,
+    fingerprints: Vec<Vec<u8>>,
+    kinds: Vec<String>,
+    priorities: Vec<String>,
+    details: Vec<String>,
+    created_at: Vec<DateTime<Utc>>,
+    scheduled_at: Vec<Option<DateTime<Utc>>>,
+    expires_at: Vec<Option<DateTime<Utc>>>,
+    /// From here on one each per delivery: the position of its message, from 1 on.
+    positions: Vec<i64>,
+    nos: Vec<i16>,
+    lanes: Vec<i16>,
+    contents: Vec<i16>,
+    max_attempts: Vec<i16>,
+    recipients: Vec<String>,
+    recipients_as_given: Vec<Option<String>>,
+    have_fallback: Vec<bool>,
+}
+
+impl Columns {
+    fn of(inserts: &[&NewMessageRow]) -> Columns {
+        let deliveries = || (1i64..).zip(inserts).flat_map(|(n, i)| i.message.deliveries.iter().map(move |d| (n, d)));
+        Columns {
+            shards: inserts.iter().map(|i| i.shard).collect(),
+            message_ids: inserts.iter().map(|i| i.message_id.0).collect(),
+            partner_ids: inserts.iter().map(|i| i.partner_id.0).collect(),
+            client_msg_ids: inserts.iter().map(|i| i.message.client_msg_id.clone()).collect(),
+            fingerprints: inserts.iter().map(|i| i.fingerprint.to_vec()).collect(),
+            kinds: inserts.iter().map(|i| i.message.kind.clone()).collect(),
+            priorities: inserts.iter().map(|i| i.message.priority.as_str().to_owned()).collect(),
+            details: inserts.iter().map(|i| i.detail.clone()).collect(),
+            created_at: inserts.iter().map(|i| i.created_at).collect(),
+            scheduled_at: inserts.iter().map(|i| i.message.scheduled_at).collect(),
+            expires_at: inserts.iter().map(|i| i.message.expires_at).collect(),
+            positions: deliveries().map(|(n, _)| n).collect(),
+            nos: inserts.iter().flat_map(|i| (1..).take(i.message.deliveries.len())).collect(),
+            lanes: inserts.iter().flat_map(|i| i.lanes.iter().map(|lane| lane.0)).collect(),
+            contents: deliveries().map(|(_, d)| d.content).collect(),
+            max_attempts: inserts.iter().flat_map(|i| i.max_attempts.iter().copied()).collect(),
+            recipients: deliveries().map(|(_, d)| d.to.clone()).collect(),
+            recipients_as_given: deliveries().map(|(_, d)| d.recipient_as_given.clone()).collect(),
+            have_fallback: deliveries().map(|(_, d)| d.has_fallback).collect(),
+        }
+    }
+}
+
+/// Inserts messages with their deliveries and idempotency keys, ready from `now` on, if no partner of theirs has
+/// endpoints or erased keys: then nothing but that has to be written, which costs less than `insert`. Returns those
+/// written, of which a message is missing that had its key taken; or `None` if a partner has some: nothing was written,
+/// and `insert` has to be called.
+///
+/// # Errors
+/// As `insert`.
+pub async fn insert_plain(
+    db: impl Db<'_>,
+    inserts: &[&NewMessageRow],
+    now: DateTime<Utc>,
+) -> Result<Option<Vec<InsertedMessage>>> {
+    let c = Columns::of(inserts);
+    let written = sqlx::query_file_scalar!(
+        "sql/message/insert_plain.sql",
+        &c.shards,
+        &c.message_ids,
+        &c.partner_ids,
+        &c.client_msg_ids as &[Option<String>],
+        &c.fingerprints,
+        &c.kinds,
+        &c.priorities,
+        &c.details,
+        &c.created_at,
+        &c.scheduled_at as &[Option<DateTime<Utc>>],
+        &c.expires_at as &[Option<DateTime<Utc>>],
+        &c.positions,
+        &c.nos,
+        &c.lanes,
+        &c.contents,
+        &c.max_attempts,
+        &c.recipients,
+        now,
+        &c.recipients_as_given as &[Option<String>],
+        &c.have_fallback,
+    )
+    .fetch_all(db)
+    .await?;
+    let inserted = |id: Option<i64>| Some(InsertedMessage { message_id: Tsid(id?), has_subscribers: false });
+    Ok(written.into_iter().map(inserted).collect())
+}
+
+/// Those of the messages' partners for which `insert_plain` writes nothing.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached.
+pub async fn full_insert_partners(db: impl Db<'_>, inserts: &[&NewMessageRow]) -> Result<Vec<Tsid>> {
+    let mut partners: Vec<(i64, i16)> = inserts.iter().map(|i| (i.partner_id.0, i.shard)).collect();
+    partners.sort_unstable();
+    partners.dedup();
+    let (ids, shards): (Vec<i64>, Vec<i16>) = partners.into_iter().unzip();
+    let found = sqlx::query_file_scalar!("sql/message/full_insert_partners.sql", &ids, &shards).fetch_all(db).await?;
+    Ok(found.into_iter().map(Tsid).collect())
+}
+
 /// Inserts messages with their deliveries, idempotency keys and webhooks, ready from `now` on. Returns those written; a
 /// message that is missing from the result had its key taken.
 ///
@@ -53,32 +159,32 @@ pub struct InsertedMessage {
 /// `Error::Unavailable` if the database cannot be reached or does not answer in time. All were written, or none;
 /// outside a transaction they may have been.
 pub async fn insert(db: impl Db<'_>, inserts: &[&NewMessageRow], now: DateTime<Utc>) -> Result<Vec<InsertedMessage>> {
-    let deliveries = || (1i64..).zip(inserts).flat_map(|(n, i)| i.message.deliveries.iter().map(move |d| (n, i, d)));
+    let c = Columns::of(inserts);
     let written = sqlx::query_file!(
         "sql/message/insert.sql",
-        &inserts.iter().map(|i| i.shard).collect::<Vec<_>>(),
-        &inserts.iter().map(|i| i.message_id.0).collect::<Vec<_>>(),
-        &inserts.iter().map(|i| i.partner_id.0).collect::<Vec<_>>(),
-        &inserts.iter().map(|i| i.message.client_msg_id.clone()).collect::<Vec<_>>() as &[Option<String>],
-        &inserts.iter().map(|i| i.fingerprint.to_vec()).collect::<Vec<_>>(),
-        &inserts.iter().map(|i| i.message.kind.clone()).collect::<Vec<_>>(),
-        &inserts.iter().map(|i| i.message.priority.as_str().to_owned()).collect::<Vec<_>>(),
-        &inserts.iter().map(|i| i.detail.clone()).collect::<Vec<_>>(),
-        &inserts.iter().map(|i| i.created_at).collect::<Vec<_>>(),
-        &inserts.iter().map(|i| i.message.scheduled_at).collect::<Vec<_>>() as &[Option<DateTime<Utc>>],
-        &inserts.iter().map(|i| i.message.expires_at).collect::<Vec<_>>() as &[Option<DateTime<Utc>>],
-        &deliveries().map(|(n, ..)| n).collect::<Vec<_>>(),
-        &inserts.iter().flat_map(|i| (1..).take(i.message.deliveries.len())).collect::<Vec<i16>>(),
-        &inserts.iter().flat_map(|i| i.lanes.iter().map(|lane| lane.0)).collect::<Vec<_>>(),
-        &deliveries().map(|(_, _, d)| d.content).collect::<Vec<_>>(),
-        &inserts.iter().flat_map(|i| i.max_attempts.iter().copied()).collect::<Vec<_>>(),
-        &deliveries().map(|(_, _, d)| d.to.clone()).collect::<Vec<_>>(),
+        &c.shards,
+        &c.message_ids,
+        &c.partner_ids,
+        &c.client_msg_ids as &[Option<String>],
+        &c.fingerprints,
+        &c.kinds,
+        &c.priorities,
+        &c.details,
+        &c.created_at,
+        &c.scheduled_at as &[Option<DateTime<Utc>>],
+        &c.expires_at as &[Option<DateTime<Utc>>],
+        &c.positions,
+        &c.nos,
+        &c.lanes,
+        &c.contents,
+        &c.max_attempts,
+        &c.recipients,
         now,
-        &deliveries().map(|(_, _, d)| d.recipient_as_given.clone()).collect::<Vec<_>>() as &[Option<String>],
+        &c.recipients_as_given as &[Option<String>],
         &inserts.iter().map(|i| i.webhook_message_id.0).collect::<Vec<_>>(),
         &inserts.iter().map(|i| i.webhook_lane.0).collect::<Vec<_>>(),
         WEBHOOK_ATTEMPTS,
-        &deliveries().map(|(_, _, d)| d.has_fallback).collect::<Vec<_>>(),
+        &c.have_fallback,
         &inserts.iter().map(|i| i.key_hash.map(|hash| hash.to_vec())).collect::<Vec<_>>() as &[Option<Vec<u8>>],
     )
     .fetch_all(db)

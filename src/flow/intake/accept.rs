@@ -1,6 +1,7 @@
 //! Accept: stores posted messages and answers them. A caller is answered only after the commit.
 
 use super::announce::{announce, count_replayed};
+use super::insert::insert;
 use super::judge::{answers, stored_before};
 use super::prepare::prepare;
 use crate::error::{Error, Result};
@@ -9,7 +10,6 @@ use crate::model::idempotency::{Accepted, combine_batch};
 use crate::model::message::PostedMessage;
 use crate::model::partner::Partner;
 use crate::shutdown::may_die_at;
-use crate::store;
 use crate::store::message::NewMessageRow;
 
 /// Accepts one message, in one commit with others that arrive meanwhile. A message that repeats a stored one (same
@@ -48,7 +48,7 @@ pub async fn accept_all(hub: &Hub, partner: &Partner, batch: Vec<PostedMessage>)
     let refs: Vec<&NewMessageRow> = inserts.iter().collect();
     let now = hub.clock.now();
     let mut tx = hub.store.begin_intake().await?;
-    let inserted = store::message::insert(&mut *tx, &refs, now).await?;
+    let inserted = insert(hub, &mut tx, &refs, now).await?;
     let mut answers = answers(&mut *tx, &refs, &inserted).await?;
     let refused_if_new: Vec<(&Partner, &PostedMessage)> = faulty.iter().map(|(_, posted)| (partner, posted)).collect();
     answers.extend(stored_before(hub, &mut *tx, &refused_if_new).await?);

@@ -6,6 +6,9 @@
 // A parsed message becomes rows to write.
 pub mod prepare;
 
+// The rows are written by the cheapest statement that writes all they need.
+pub mod insert;
+
 // The answer to each message, new or repeated, and the wake-up of workers.
 pub mod announce;
 pub mod judge;

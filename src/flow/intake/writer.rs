@@ -4,13 +4,14 @@
 use std::sync::Arc;
 
 use super::announce::announce;
+use super::insert::insert;
 use super::judge::answers;
 use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::hub::intake_queue::{Request, Requests};
 use crate::model::idempotency::Accepted;
 use crate::shutdown::may_die_at;
-use crate::store::message::{self, NewMessageRow};
+use crate::store::message::NewMessageRow;
 
 /// Starts the writer tasks: several (`intake_writers`), so that one writes a group while another's commit waits for the
 /// disk. They end when the process stops and the queue is empty.
@@ -52,12 +53,12 @@ async fn write_group(hub: &Hub, group: Vec<Request>) {
 }
 
 async fn write(hub: &Hub, inserts: &[&NewMessageRow]) -> Result<Vec<Result<Accepted>>> {
-    let (db, now) = (hub.store.intake(), hub.clock.now());
+    let (mut conn, now) = (hub.store.intake().acquire().await?, hub.clock.now());
     may_die_at("accept.before_commit");
-    let inserted = message::insert(db, inserts, now).await?;
+    let inserted = insert(hub, &mut conn, inserts, now).await?;
     may_die_at("accept.after_commit");
     hub.metrics.intake_group.with_label_values::<&str>(&[]).observe(inserts.len() as f64);
-    let answers = answers(db, inserts, &inserted).await?;
+    let answers = answers(&mut *conn, inserts, &inserted).await?;
     let accepted = inserts.iter().zip(&answers).filter_map(|(insert, answer)| Some((*insert, answer.as_ref().ok()?)));
     announce(hub, &accepted.collect::<Vec<_>>(), now);
     Ok(answers)

@@ -1,0 +1,29 @@
+//! Insert: the statement that writes messages is chosen by what their partners have. Most have no endpoint, and pay
+//! nothing for webhooks.
+
+use chrono::{DateTime, Utc};
+
+use crate::error::Result;
+use crate::hub::Hub;
+use crate::store::Conn;
+use crate::store::message::{self, InsertedMessage, NewMessageRow};
+
+/// Inserts messages as `store::message::insert` does, by the plain statement where it suffices. The statement itself
+/// sees whether it does, in the snapshot in which it writes: what this process remembers of partners only saves a try.
+///
+/// # Errors
+/// As `store::message::insert`.
+pub async fn insert(
+    hub: &Hub,
+    conn: &mut Conn,
+    rows: &[&NewMessageRow],
+    now: DateTime<Utc>,
+) -> Result<Vec<InsertedMessage>> {
+    if !hub.full_inserts.is_needed(rows.iter().map(|row| row.partner_id), now) {
+        if let Some(inserted) = message::insert_plain(&mut *conn, rows, now).await? {
+            return Ok(inserted);
+        }
+        hub.full_inserts.note(message::full_insert_partners(&mut *conn, rows).await?, now);
+    }
+    message::insert(conn, rows, now).await
+}
