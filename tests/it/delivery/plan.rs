@@ -234,6 +234,27 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
         no = many("false"),
         hashes = list((0..200).map(|n| format!("sha256('new{n}'::bytea)")).collect()),
     );
+    // Of a partner that has no endpoint, beside those that have.
+    let insert_plain = format!(
+        "{shards}, {new_ids}, {partners}, {keys}::text[], {bytes}, {kinds}, {priorities}, {details}, {times}, \
+            {no_times}, \
+         {no_times}, {positions}, {ones}, {twos}, {zeros}, {threes}, {recipients}, {now}, {none}, {no}",
+        partners = many("3000::bigint"),
+        keys = list((0..200).map(|n| format!("'new{n}'")).collect()),
+        bytes = many("'\\x00'::bytea"),
+        kinds = many("'T'::text"),
+        priorities = many("'NORMAL'::text"),
+        details = many("'{\"contents\": []}'::text"),
+        times = many(&now),
+        no_times = many("null::timestamptz"),
+        positions = list((1..=200).map(|n| format!("{n}::bigint")).collect()),
+        ones = many("1::smallint"),
+        twos = many("2::smallint"),
+        zeros = many("0::smallint"),
+        threes = many("3::smallint"),
+        recipients = many("'a@example.com'::text"),
+        no = many("false"),
+    );
     let publish = format!(
         "{shards}, {new_ids}, {partners}, {}, {}, {}, {}, {}, {}, {now}, 10",
         many("'delivery.sent'::text"),
@@ -331,6 +352,14 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
                 200,
                 &["pk_erased_keys", "idx_endpoint_hears", "pk_endpoints"][..],
                 &["endpoints", "idx_endpoint_hears", "pk_endpoints"][..],
+                200 * 60,
+            ),
+            (
+                "message/insert_plain",
+                &insert_plain,
+                200,
+                &["pk_erased_keys", "idx_endpoint_hears", "pk_endpoints"],
+                &["endpoints", "idx_endpoint_hears", "pk_endpoints"],
                 200 * 60,
             ),
             (

@@ -285,3 +285,32 @@ async fn message_data_is_read_back_as_posted() {
     assert_eq!(app.slack.records().len(), 2 * numbers.len());
     app.done().await;
 }
+
+/// A process that has written a partner's messages without webhooks writes them from the first message on that follows
+/// the creation of an endpoint in another process, alone and in a batch; and it does not write them any more when the
+/// endpoint is gone.
+#[tokio::test]
+async fn message_posted_after_an_endpoint_was_created_elsewhere_has_its_webhook() {
+    let app = App::new().await;
+    let batch = || json!({"messages": [email("lee@example.com"), email("park@example.com")]});
+    let webhooks = "select count(*) from deliveries where lane between 66 and 71";
+    app.post("/v1/messages", email("kim@example.com")).await.expect(202);
+    app.post("/v1/messages/batch", batch()).await.expect(202);
+    assert_eq!(app.count(webhooks).await, 0);
+    let hook = json!({"url": "https://hooks.example.com/x", "events": ["message.accepted"]});
+    let created = app.post("/v1/webhooks", hook).await.expect(201);
+    // The process that posts has heard of no change: nothing listens in a test.
+    app.post("/v1/messages", email("kim@example.com")).await.expect(202);
+    assert_eq!(app.count(webhooks).await, 1);
+    app.post("/v1/messages/batch", batch()).await.expect(202);
+    assert_eq!(app.count(webhooks).await, 3);
+    let endpoint = created.body["endpointId"].as_str().unwrap();
+    app.ask(&app.fresh_token().await, "DELETE", &format!("/v1/webhooks/{endpoint}"), None).await.expect(204);
+    for _ in 0..2 {
+        app.post("/v1/messages", email("kim@example.com")).await.expect(202);
+        app.advance(61);
+    }
+    assert_eq!(app.count(webhooks).await, 3);
+    app.settle_all().await;
+    app.done().await;
+}
