@@ -7,11 +7,11 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::flow::partner::unknown;
-use crate::http::answer::{Answer, Success, Time, ok};
+use crate::http::answer::{Answer, Success, Time, respond};
 use crate::http::caller::Admin;
-use crate::http::page::{Page, Whose, Window, cursor};
+use crate::http::page::{ListParams, Page, PartnerParam, encode_cursor};
 use crate::http::query::Query;
-use crate::http::request::Id;
+use crate::http::request::PathId;
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::store::audit::{self, AuditFilter};
@@ -49,12 +49,12 @@ pub struct AuditList {
 ///
 /// What operators and admins did, newest first.
 #[utoipa::path(get, path = "/v1/audit", operation_id = "listAudit", tag = "partners", security(("bearer" = [])),
-    params(Whose,
+    params(PartnerParam,
         ("actor" = Option<String>, Query, description = "what this client, or person at the machine, did"),
-        ("action" = Option<String>, Query, description = "as in partner.update"), Window),
+        ("action" = Option<String>, Query, description = "as in partner.update"), ListParams),
     responses((status = 200, description = "a page", body = AuditList)))]
 pub async fn list(State(hub): State<Hub>, _admin: Admin, mut query: Query) -> Answer {
-    let whose = Whose::read(&mut query)?;
+    let whose = PartnerParam::read(&mut query)?;
     page(&hub, query, whose.partner_id).await
 }
 
@@ -64,9 +64,9 @@ pub async fn list(State(hub): State<Hub>, _admin: Admin, mut query: Query) -> An
 #[utoipa::path(get, path = "/v1/partners/{id}/audit", operation_id = "getPartnerAudit", tag = "partners", security(("bearer" = [])),
     params(("id" = String, Path, description = "the partnerId"),
         ("actor" = Option<String>, Query, description = "what this client, or person at the machine, did"),
-        ("action" = Option<String>, Query, description = "as in partner.update"), Window),
+        ("action" = Option<String>, Query, description = "as in partner.update"), ListParams),
     responses((status = 200, description = "a page", body = AuditList)))]
-pub async fn of_partner(State(hub): State<Hub>, _admin: Admin, query: Query, Id(id): Id) -> Answer {
+pub async fn of_partner(State(hub): State<Hub>, _admin: Admin, query: Query, PathId(id): PathId) -> Answer {
     let id: Tsid = id.parse().map_err(|_| unknown())?;
     crate::store::partner::get(hub.store.api(), id).await?.ok_or_else(unknown)?;
     page(&hub, query, Some(id)).await
@@ -81,7 +81,7 @@ async fn page(hub: &Hub, mut query: Query, partner_id: Option<Tsid>) -> Answer {
     let mut rows = audit::list(hub.store.api(), &filter, below, page.from, page.limit + 1).await?;
     let more = rows.len() as i64 > page.limit;
     rows.truncate(usize::try_from(page.limit).unwrap_or(0));
-    let next_cursor = rows.last().filter(|_| more).map(|r| cursor(hub, "audit", whose, (r.audit_id, 0)));
+    let next_cursor = rows.last().filter(|_| more).map(|r| encode_cursor(hub, "audit", whose, (r.audit_id, 0)));
     let entry = |r: audit::AuditRow| AuditEntry {
         audit_id: r.audit_id.to_string(),
         at: Time(r.at),
@@ -96,5 +96,5 @@ async fn page(hub: &Hub, mut query: Query, partner_id: Option<Tsid>) -> Answer {
         after: r.after,
     };
     let items = rows.into_iter().map(entry).collect();
-    Ok(ok(StatusCode::OK, &AuditList { code: Success::Success, items, next_cursor }))
+    Ok(respond(StatusCode::OK, &AuditList { code: Success::Success, items, next_cursor }))
 }

@@ -8,14 +8,14 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::shape::{
-    ChannelWord, DeliveryStatus, EventWord, OutcomeWord, ReceiptWord, Recipient, channel_filter, recipient_filter,
+    ChannelWord, DeliveryStatus, EventWord, OutcomeWord, ReceiptWord, RecipientFilter, channel_filter, recipient_filter,
 };
 use crate::error::{Error, Result};
-use crate::http::answer::{Answer, Success, Time, ok};
+use crate::http::answer::{Answer, Success, Time, respond};
 use crate::http::caller::Reader;
-use crate::http::page::{Page, Whose, Window, cursor};
+use crate::http::page::{ListParams, Page, PartnerParam, encode_cursor};
 use crate::http::query::Query;
-use crate::http::request::Id;
+use crate::http::request::PathId;
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::model::channel::Channel;
@@ -104,14 +104,14 @@ impl Receipt {
     }
 
     /// The most that is told of any of them.
-    fn most(attempts: &[&attempt::AttemptRow]) -> Option<Receipt> {
+    fn strongest(attempts: &[&attempt::AttemptRow]) -> Option<Receipt> {
         let said = |row: &&attempt::AttemptRow| row.receipt.as_deref().and_then(|r| r.parse::<ReceiptOutcome>().ok());
         attempts.iter().copied().max_by_key(said).and_then(Receipt::of)
     }
 }
 
 /// What those of these deliveries tell that are webhooks.
-pub async fn told(hub: &Hub, rows: &[DeliveryRow]) -> Result<HashMap<Tsid, WebhookEvent>> {
+pub async fn webhook_events(hub: &Hub, rows: &[DeliveryRow]) -> Result<HashMap<Tsid, WebhookEvent>> {
     let webhooks = rows.iter().filter(|row| row.lane.channel() == Channel::Webhook);
     let messages: BTreeSet<(i16, Tsid)> = webhooks.map(|row| (row.shard, row.message_id)).collect();
     let messages: Vec<(i16, Tsid)> = messages.into_iter().collect();
@@ -152,9 +152,9 @@ impl Delivery {
     pub fn of(
         row: &DeliveryRow,
         attempts: Option<Vec<&attempt::AttemptRow>>,
-        told: &HashMap<Tsid, WebhookEvent>,
+        events: &HashMap<Tsid, WebhookEvent>,
     ) -> Delivery {
-        let told = told.get(&row.message_id);
+        let event = events.get(&row.message_id);
         Delivery {
             delivery_id: format!("{}-{}", row.message_id, row.no),
             message_id: row.message_id.to_string(),
@@ -173,12 +173,12 @@ impl Delivery {
                 .then_some(Time(row.ready_at)),
             settled_at: row.settled_at.map(Time),
             fallback_of: row.chain.filter(|no| *no != row.no).map(|no| format!("{}-{no}", row.message_id)),
-            receipt: attempts.as_deref().and_then(Receipt::most),
+            receipt: attempts.as_deref().and_then(Receipt::strongest),
             awaiting_receipt_until: row.receipt_due.map(Time),
-            endpoint_id: told.map(|_| row.recipient.clone()),
-            event: told.map(|telling| telling.event.clone()),
-            event_id: told.and_then(|telling| telling.event_id.clone()),
-            about: told.and_then(|telling| telling.about).map(|id| id.to_string()),
+            endpoint_id: event.map(|_| row.recipient.clone()),
+            event: event.map(|e| e.event.clone()),
+            event_id: event.and_then(|e| e.event_id.clone()),
+            about: event.and_then(|e| e.about).map(|id| id.to_string()),
             attempts: attempts.map(|rows| rows.into_iter().map(Attempt::of).collect()),
         }
     }
@@ -220,18 +220,18 @@ pub struct DeliveryFound {
     security(("bearer" = [])),
     params(("id" = String, Path, description = "`{messageId}-{no}`")),
     responses((status = 200, description = "the delivery", body = DeliveryFound)))]
-pub async fn get(State(hub): State<Hub>, reader: Reader, query: Query, Id(id): Id) -> Answer {
+pub async fn get(State(hub): State<Hub>, reader: Reader, query: Query, PathId(id): PathId) -> Answer {
     query.close()?;
     let (message_id, no) = parse_public_id(&id).ok_or(Error::NotFound)?;
-    let owner = reader.owner(&hub, message_id).await?;
+    let owner = reader.owner_of_message(&hub, message_id).await?;
     let (partner, shard, db) = (owner.partner_id, owner.shard, hub.store.api());
     let rows = delivery::of_message(db, partner, shard, message_id, Some(no)).await?;
     let row = rows.first().ok_or(Error::NotFound)?;
     let attempts = attempt::of_message(db, partner, shard, message_id, Some(no)).await?;
-    let told = told(&hub, &rows).await?;
-    let delivery = Delivery::of(row, Some(attempts.iter().collect()), &told);
-    let delivery = Delivery { partner_id: reader.tells(row.partner_id), ..delivery };
-    Ok(ok(StatusCode::OK, &DeliveryFound { code: Success::Success, delivery }))
+    let events = webhook_events(&hub, &rows).await?;
+    let delivery = Delivery::of(row, Some(attempts.iter().collect()), &events);
+    let delivery = Delivery { partner_id: reader.partner_id_for_staff(row.partner_id), ..delivery };
+    Ok(respond(StatusCode::OK, &DeliveryFound { code: Success::Success, delivery }))
 }
 
 /// A page of deliveries, newest first.
@@ -255,14 +255,14 @@ pub struct DeliveryPage {
         ("provider" = Option<String>, Query, description = "those this provider was asked for last"),
         ("error" = Option<String>, Query, description = "those with this reason"),
         ("to" = Option<String>, Query, description = "those to this recipient; a phone number in any form, an e-mail address in any letters"),
-        Whose,
-        Window,
+        PartnerParam,
+        ListParams,
     ),
     responses((status = 200, description = "a page", body = DeliveryPage)))]
 pub async fn list(State(hub): State<Hub>, reader: Reader, mut query: Query) -> Answer {
     let scope = reader.scope(&hub, &mut query).await?;
-    let page = Page::of(&mut query, &hub, "deliveries", &scope)?;
-    let Recipient { to, phone, mailbox } = recipient_filter(&mut query, "to", &scope.region);
+    let page = Page::within_scope(&mut query, &hub, "deliveries", &scope)?;
+    let RecipientFilter { to, phone, mailbox } = recipient_filter(&mut query, "to", &scope.region);
     let filter = DeliveryFilter {
         status: query.parse("status", &format!("one of {}", STATUSES.map(Status::as_str).join(", ")), |text| {
             text.parse().ok()
@@ -280,11 +280,15 @@ pub async fn list(State(hub): State<Hub>, reader: Reader, mut query: Query) -> A
     let mut rows = delivery::list(hub.store.api(), &scope.partners, &filter, window, page.limit + 1).await?;
     let more = rows.len() as i64 > page.limit;
     rows.truncate(usize::try_from(page.limit).unwrap_or(0));
-    let next =
-        rows.last().filter(|_| more).map(|r| cursor(&hub, "deliveries", scope.cursor_owner, (r.message_id, r.no)));
-    let told = told(&hub, &rows).await?;
-    let item =
-        |row: &DeliveryRow| Delivery { partner_id: reader.tells(row.partner_id), ..Delivery::of(row, None, &told) };
+    let next = rows
+        .last()
+        .filter(|_| more)
+        .map(|r| encode_cursor(&hub, "deliveries", scope.cursor_owner, (r.message_id, r.no)));
+    let events = webhook_events(&hub, &rows).await?;
+    let item = |row: &DeliveryRow| Delivery {
+        partner_id: reader.partner_id_for_staff(row.partner_id),
+        ..Delivery::of(row, None, &events)
+    };
     let items = rows.iter().map(item).collect();
-    Ok(ok(StatusCode::OK, &DeliveryPage { code: Success::Success, items, next_cursor: next }))
+    Ok(respond(StatusCode::OK, &DeliveryPage { code: Success::Success, items, next_cursor: next }))
 }

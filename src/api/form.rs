@@ -29,7 +29,7 @@ macro_rules! forms {
             }
 
             fn schemas(schemas: &mut Vec<(String, utoipa::openapi::RefOr<utoipa::openapi::Schema>)>) {
-                $crate::api::form::named($form.kind, schemas);
+                $crate::api::form::collect_schemas($form.kind, schemas);
             }
         }
     )*};
@@ -48,20 +48,22 @@ pub fn schema(form: &Form) -> RefOr<Schema> {
     // An example that is no JSON is a text, and none of its form.
     let example = |json: &&str| serde_json::from_str(json).unwrap_or_else(|_| Value::from(*json));
     let examples = form.examples.iter().map(example).collect();
-    value(&Field::required(form.name, form.kind, form.description), examples)
+    field_schema(&Field::required(form.name, form.kind, form.description), examples)
 }
 
 /// The forms that values of this kind refer to by name, each with its schema.
-pub fn named(kind: Kind, schemas: &mut Vec<(String, RefOr<Schema>)>) {
+pub fn collect_schemas(kind: Kind, schemas: &mut Vec<(String, RefOr<Schema>)>) {
     let mut add = |form: &Form| {
         schemas.push((form.name.to_owned(), schema(form)));
-        named(form.kind, schemas);
+        collect_schemas(form.kind, schemas);
     };
     match kind {
         Kind::Form(form) => add(form),
         Kind::OneOf(forms) => forms().into_iter().for_each(add),
-        Kind::List(items, ..) => named(*items, schemas),
-        Kind::Object(fields) | Kind::Open(fields) => fields.iter().for_each(|field| named(field.kind, schemas)),
+        Kind::List(items, ..) => collect_schemas(*items, schemas),
+        Kind::Object(fields) | Kind::Open(fields) => {
+            fields.iter().for_each(|field| collect_schemas(field.kind, schemas))
+        }
         Kind::Text(_)
         | Kind::Plain(_)
         | Kind::Word(..)
@@ -77,7 +79,7 @@ pub fn named(kind: Kind, schemas: &mut Vec<(String, RefOr<Schema>)>) {
 
 /// The schema of a field, or of a form as if it were a required one.
 #[expect(deprecated, reason = "callers know the examples of these fields as `example`")]
-fn value(field: &Field, examples: Vec<Value>) -> RefOr<Schema> {
+fn field_schema(field: &Field, examples: Vec<Value>) -> RefOr<Schema> {
     let about = Some(field.description).filter(|about| !about.is_empty());
     let plain = |of: Type| {
         ObjectBuilder::new()
@@ -85,7 +87,7 @@ fn value(field: &Field, examples: Vec<Value>) -> RefOr<Schema> {
             .description(about)
             .pattern(field.pattern)
             .example(field.example.map(Value::from))
-            .default(field.default.map(preset))
+            .default(field.default.map(default_value))
     };
     match field.kind {
         Kind::Text(rule) => {
@@ -99,8 +101,8 @@ fn value(field: &Field, examples: Vec<Value>) -> RefOr<Schema> {
             .examples(field.examples.iter().copied())
             .into(),
         Kind::Words(words) => plain(Type::String).enum_values(Some(words())).into(),
-        Kind::Int32(least, most) => whole(plain(Type::Integer), KnownFormat::Int32, least, most),
-        Kind::Int64(least, most) => whole(plain(Type::Integer), KnownFormat::Int64, least, most),
+        Kind::Int32(least, most) => integer(plain(Type::Integer), KnownFormat::Int32, least, most),
+        Kind::Int64(least, most) => integer(plain(Type::Integer), KnownFormat::Int64, least, most),
         Kind::Flag => plain(Type::Boolean).into(),
         Kind::Time => plain(Type::String).format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime))).into(),
         Kind::Texts(most) => {
@@ -115,7 +117,7 @@ fn value(field: &Field, examples: Vec<Value>) -> RefOr<Schema> {
         Kind::Open(fields) => properties(plain(Type::Object), fields).examples(examples).into(),
         Kind::List(items, least, most) => ArrayBuilder::new()
             .schema_type(or_null(Type::Array, field))
-            .items(value(&Field::required("", *items, ""), Vec::new()))
+            .items(field_schema(&Field::required("", *items, ""), Vec::new()))
             .min_items(least)
             .max_items(most)
             .description(about)
@@ -146,18 +148,18 @@ fn reference(name: &str, about: Option<&str>) -> RefOr<Schema> {
     RefBuilder::new().ref_location_from_schema_name(name).description(about).build().into()
 }
 
-fn whole(of: ObjectBuilder, format: KnownFormat, least: i64, most: i64) -> RefOr<Schema> {
+fn integer(of: ObjectBuilder, format: KnownFormat, least: i64, most: i64) -> RefOr<Schema> {
     of.format(Some(SchemaFormat::KnownFormat(format))).minimum(Some(least)).maximum(Some(most)).into()
 }
 
 fn properties(of: ObjectBuilder, fields: &[Field]) -> ObjectBuilder {
     fields.iter().fold(of, |of, field| {
-        let of = of.property(field.name, value(field, Vec::new()));
+        let of = of.property(field.name, field_schema(field, Vec::new()));
         if field.is_required { of.required(field.name) } else { of }
     })
 }
 
-fn preset(default: Preset) -> Value {
+fn default_value(default: Preset) -> Value {
     match default {
         Preset::Flag(flag) => flag.into(),
         Preset::Whole(number) => number.into(),

@@ -12,8 +12,8 @@ use utoipa::ToSchema;
 
 use super::shape::ChannelWord;
 use crate::error::{Code, Result};
-use crate::http::answer::{Answer, Success, ok};
-use crate::http::caller::{Operator, Signed};
+use crate::http::answer::{Answer, Success, respond};
+use crate::http::caller::{Authenticated, Operator};
 use crate::hub::Hub;
 use crate::store;
 
@@ -30,7 +30,7 @@ pub struct Alive {
 #[utoipa::path(get, path = "/healthz", operation_id = "getHealth", tag = "operations",
     responses((status = 200, description = "alive", body = Alive)))]
 pub async fn alive() -> Response {
-    ok(StatusCode::OK, &Alive { code: Success::Success, status: "alive" })
+    respond(StatusCode::OK, &Alive { code: Success::Success, status: "alive" })
 }
 
 /// What may be sent to this process.
@@ -64,7 +64,7 @@ pub struct Check {
         (status = 503, description = "messages cannot be accepted", body = Readiness),
     ))]
 pub async fn ready(State(hub): State<Hub>) -> Response {
-    let checks = match look(&hub).await {
+    let checks = match check_readiness(&hub).await {
         Ok(checks) => checks,
         Err(e) => vec![("database", false, e.to_string())],
     };
@@ -75,10 +75,10 @@ pub async fn ready(State(hub): State<Hub>) -> Response {
         stopping: hub.shutdown.is_stopping(),
         checks: checks.into_iter().map(|(check, ok, detail)| Check { check, ok, detail }).collect(),
     };
-    ok(if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &body)
+    respond(if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &body)
 }
 
-async fn look(hub: &Hub) -> Result<Vec<(&'static str, bool, String)>> {
+async fn check_readiness(hub: &Hub) -> Result<Vec<(&'static str, bool, String)>> {
     hub.store.prove_writes().await?;
     let db = hub.store.api();
     let missing = hub.store.migrations_pending().await?;
@@ -103,25 +103,25 @@ async fn look(hub: &Hub) -> Result<Vec<(&'static str, bool, String)>> {
 #[utoipa::path(get, path = "/metrics", operation_id = "getMetrics", tag = "operations", security(("bearer" = [])),
     responses((status = 200, description = "the metrics", body = String, content_type = "text/plain")))]
 pub async fn metrics(State(hub): State<Hub>, _operator: Operator) -> Answer {
-    render(&hub)
+    render_metrics(&hub)
 }
 
 /// For a listener that only machines that watch can reach: nobody signs in there.
-pub fn watched(hub: &Hub) -> Router {
+pub fn metrics_router(hub: &Hub) -> Router {
     Router::new()
         .route("/metrics", get(metrics_unsigned))
         .route("/healthz", get(alive))
-        .fallback(crate::http::problem::no_route)
-        .layer(axum::middleware::from_fn_with_state(hub.clone(), crate::http::request::around))
+        .fallback(crate::http::problem::route_not_found)
+        .layer(axum::middleware::from_fn_with_state(hub.clone(), crate::http::request::wrap_request))
         .with_state(hub.clone())
 }
 
 /// The same to whoever reaches the listener that is made for it.
 async fn metrics_unsigned(State(hub): State<Hub>) -> Answer {
-    render(&hub)
+    render_metrics(&hub)
 }
 
-fn render(hub: &Hub) -> Answer {
+fn render_metrics(hub: &Hub) -> Answer {
     let text = hub.metrics.render()?;
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }
@@ -147,16 +147,16 @@ pub struct About {
 /// Version, schema, the database's durability settings, channels.
 #[utoipa::path(get, path = "/about", operation_id = "getAbout", tag = "operations", security(("bearer" = [])),
     responses((status = 200, description = "this program", body = About)))]
-pub async fn about(State(hub): State<Hub>, _signed: Signed) -> Answer {
+pub async fn about(State(hub): State<Hub>, _signed: Authenticated) -> Answer {
     let settings = store::hub::server_settings(hub.store.api()).await?;
-    let told = |name: &str| matches!(name, "server_version" | "fsync" | "full_page_writes" | "synchronous_commit");
+    let is_shown = |name: &str| matches!(name, "server_version" | "fsync" | "full_page_writes" | "synchronous_commit");
     let body = About {
         code: Success::Success,
         name: "notihub",
         version: env!("CARGO_PKG_VERSION"),
         migrations_missing: hub.store.migrations_pending().await?,
-        database: settings.into_iter().filter(|s| told(&s.name)).map(|s| (s.name, s.setting)).collect(),
+        database: settings.into_iter().filter(|s| is_shown(&s.name)).map(|s| (s.name, s.setting)).collect(),
         channels: hub.providers.postable_channels().iter().map(|c| c.as_str()).collect(),
     };
-    Ok(ok(StatusCode::OK, &body))
+    Ok(respond(StatusCode::OK, &body))
 }

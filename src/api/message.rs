@@ -12,19 +12,19 @@ use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{ObjectBuilder, SchemaType, Type};
 use utoipa::{IntoParams, ToSchema};
 
-use super::delivery::{Delivery, told};
+use super::delivery::{Delivery, webhook_events};
 use super::form;
 use super::shape::{
     ChannelWord, DeliveryStatus, EventWord, MessageStatus, PriorityWord, message_filter, message_id, metadata,
 };
 use crate::error::{Code, Fault, Refusal, Result};
 use crate::flow;
-use crate::flow::story::{MessageDetails, TimelineEntry};
-use crate::http::answer::{Answer, Success, Time, ok};
-use crate::http::caller::{Caller, Reader, count};
-use crate::http::page::{Page, Whose, Window, cursor};
+use crate::flow::story::{self, MessageDetails};
+use crate::http::answer::{Answer, Success, Time, respond};
+use crate::http::caller::{Caller, Reader, charge_rate_limit};
+use crate::http::page::{ListParams, Page, PartnerParam, encode_cursor};
 use crate::http::query::Query;
-use crate::http::request::{Id, Json};
+use crate::http::request::{JsonBody, PathId};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
@@ -67,20 +67,20 @@ pub async fn accept(
     caller: Caller,
     mut query: Query,
     headers: HeaderMap,
-    Json(body): Json<{ limits::BODY_BYTES }>,
+    JsonBody(body): JsonBody<{ limits::BODY_BYTES }>,
 ) -> Answer {
     let dry_run = query.parse("dryRun", "true or false", |text| text.parse().ok())?.unwrap_or(false);
     query.close()?;
     let policy = hub.intake_policy(&caller.partner);
     let mut posted = crate::model::intake::message(&body, &policy)?;
-    apply_key(&mut posted.message, &headers)?;
+    apply_idempotency_key(&mut posted.message, &headers)?;
     if dry_run {
-        let dry = dry(posted.into_new()?, &policy);
-        return Ok(ok(StatusCode::OK, &AcceptedOrDry::Dry(dry)));
+        let dry = dry_run_of(posted.into_new()?, &policy);
+        return Ok(respond(StatusCode::OK, &AcceptedOrDry::Dry(dry)));
     }
     let accepted = flow::intake::accept::accept(&hub, &caller.partner, posted).await?;
     let (message_id, replayed) = (accepted.message_id, accepted.replayed);
-    Ok(answer(message_id, replayed, &AcceptedOrDry::Accepted(MessageAccepted::of(accepted))))
+    Ok(accepted_response(message_id, replayed, &AcceptedOrDry::Accepted(MessageAccepted::of(accepted))))
 }
 
 /// The header `Idempotency-Key`, which `apply_key` reads.
@@ -100,16 +100,16 @@ impl IntoParams for IdempotencyKeyHeader {
 }
 
 /// `Idempotency-Key` means the same as `clientMsgId`; both given must agree.
-pub fn apply_key(message: &mut NewMessage, headers: &HeaderMap) -> Result<()> {
+pub fn apply_idempotency_key(message: &mut NewMessage, headers: &HeaderMap) -> Result<()> {
     let mut given = headers.get_all("idempotency-key").iter();
     let Some(key) = given.next() else { return Ok(()) };
     let visible =
         |k: &&str| !k.trim().is_empty() && k.len() <= limits::CLIENT_MSG_ID_CHARS && !k.contains(char::is_control);
     let key = key.to_str().ok().filter(visible);
     let key = key.filter(|_| given.next().is_none());
-    let key = key.ok_or_else(|| bad_key("must be given once, as 1 to 128 visible characters"))?;
+    let key = key.ok_or_else(|| invalid_key("must be given once, as 1 to 128 visible characters"))?;
     match &message.client_msg_id {
-        Some(id) if id != key => Err(bad_key("differs from clientMsgId; send one of them").into()),
+        Some(id) if id != key => Err(invalid_key("differs from clientMsgId; send one of them").into()),
         _ => {
             message.client_msg_id = Some(key.to_owned());
             Ok(())
@@ -117,7 +117,7 @@ pub fn apply_key(message: &mut NewMessage, headers: &HeaderMap) -> Result<()> {
     }
 }
 
-fn bad_key(detail: &'static str) -> Refusal {
+fn invalid_key(detail: &'static str) -> Refusal {
     let pointer = "Idempotency-Key".to_owned();
     Refusal::from_faults(vec![Fault {
         pointer,
@@ -128,9 +128,9 @@ fn bad_key(detail: &'static str) -> Refusal {
 }
 
 /// 202 for new, 200 for a repeated request.
-pub fn answer(message_id: Tsid, replayed: bool, body: &(impl Serialize + ToSchema)) -> Response {
+pub fn accepted_response(message_id: Tsid, replayed: bool, body: &(impl Serialize + ToSchema)) -> Response {
     let status = if replayed { StatusCode::OK } else { StatusCode::ACCEPTED };
-    let mut response = ok(status, body);
+    let mut response = respond(status, body);
     if let Ok(location) = HeaderValue::from_str(&format!("/v1/messages/{message_id}")) {
         response.headers_mut().insert(header::LOCATION, location);
     }
@@ -146,13 +146,12 @@ pub fn answer(message_id: Tsid, replayed: bool, body: &(impl Serialize + ToSchem
 pub struct MessageAccepted {
     code: Success,
     #[serde(flatten)]
-    message: Stored,
+    message: StoredMessage,
 }
 
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = StoredMessage)]
-pub struct Stored {
+pub struct StoredMessage {
     /// 13 characters.
     message_id: String,
     client_msg_id: Option<String>,
@@ -174,15 +173,15 @@ pub struct StoredDelivery {
     status: &'static str,
 }
 
-impl Stored {
-    fn of(accepted: Accepted) -> Stored {
+impl StoredMessage {
+    fn of(accepted: Accepted) -> StoredMessage {
         let delivery = |(no, (channel, to)): (u32, (Channel, String))| StoredDelivery {
             delivery_id: format!("{}-{no}", accepted.message_id),
             channel: channel.as_str(),
             to,
             status: accepted.status.as_str(),
         };
-        Stored {
+        StoredMessage {
             message_id: accepted.message_id.to_string(),
             client_msg_id: accepted.client_msg_id,
             status: OverallStatus::Pending.as_str(),
@@ -194,7 +193,7 @@ impl Stored {
 
 impl MessageAccepted {
     fn of(accepted: Accepted) -> MessageAccepted {
-        MessageAccepted { code: Success::Success, message: Stored::of(accepted) }
+        MessageAccepted { code: Success::Success, message: StoredMessage::of(accepted) }
     }
 }
 
@@ -242,7 +241,7 @@ pub struct DryContent {
 }
 
 /// What would happen, without anything happening.
-fn dry(message: NewMessage, policy: &IntakePolicy) -> DryRun {
+fn dry_run_of(message: NewMessage, policy: &IntakePolicy) -> DryRun {
     let waits = message.scheduled_at.is_some_and(|at| at > policy.now);
     let status = if waits { Status::Scheduled } else { Status::Pending }.as_str();
     let mut used: BTreeSet<(i16, Channel)> = message.deliveries.iter().map(|d| (d.content, d.channel)).collect();
@@ -302,7 +301,7 @@ pub struct BatchAccepted {
 pub struct BatchItem {
     code: Success,
     #[serde(flatten)]
-    message: Stored,
+    message: StoredMessage,
     /// It was stored before.
     replayed: bool,
 }
@@ -323,11 +322,11 @@ pub async fn accept_batch(
     caller: Caller,
     query: Query,
     headers: HeaderMap,
-    Json(body): Json<{ limits::BATCH_BYTES }>,
+    JsonBody(body): JsonBody<{ limits::BATCH_BYTES }>,
 ) -> Answer {
     query.close()?;
     if headers.contains_key("idempotency-key") {
-        return Err(bad_key("is for one message; in a batch each message has its own clientMsgId").into());
+        return Err(invalid_key("is for one message; in a batch each message has its own clientMsgId").into());
     }
     let rate = hub.rates.of(caller.partner.partner_id);
     let _turn = hub.intake.batch_turn(&rate).await?;
@@ -343,18 +342,18 @@ pub async fn accept_batch(
         messages.iter_mut().for_each(|posted| posted.faults_if_new.insert(0, fault.clone()));
     } else {
         // Each message counts; the request has counted for one.
-        count(&hub, &caller.partner, n - 1).await?;
+        charge_rate_limit(&hub, &caller.partner, n - 1).await?;
     }
     let accepted = flow::intake::accept::accept_all(&hub, &caller.partner, messages).await?;
     let all_replayed = accepted.iter().all(|a| a.replayed);
     let item = |accepted: Accepted| BatchItem {
         code: Success::Success,
         replayed: accepted.replayed,
-        message: Stored::of(accepted),
+        message: StoredMessage::of(accepted),
     };
     let messages = accepted.into_iter().map(item).collect();
     let status = if all_replayed { StatusCode::OK } else { StatusCode::ACCEPTED };
-    Ok(ok(status, &BatchAccepted { code: Success::Success, messages }))
+    Ok(respond(status, &BatchAccepted { code: Success::Success, messages }))
 }
 
 /// What a message is, without what became of it.
@@ -525,32 +524,32 @@ impl FallbackShape {
     security(("bearer" = [])),
     params(("id" = String, Path, description = "the messageId")),
     responses((status = 200, description = "the message", body = MessageFound)))]
-pub async fn get(State(hub): State<Hub>, reader: Reader, query: Query, Id(id): Id) -> Answer {
+pub async fn get(State(hub): State<Hub>, reader: Reader, query: Query, PathId(id): PathId) -> Answer {
     query.close()?;
     let id = message_id(&id)?;
-    let owner = reader.owner(&hub, id).await?;
+    let owner = reader.owner_of_message(&hub, id).await?;
     let whole = flow::story::message_details(&hub, &owner, id).await?;
-    let told = told(&hub, &whole.deliveries).await?;
-    let webhooks = flow::story::webhooks(&hub, &owner, id).await?;
-    Ok(ok(StatusCode::OK, &MessageFound::of(whole, webhooks, &told, reader.sees_all())))
+    let events = webhook_events(&hub, &whole.deliveries).await?;
+    let webhooks = story::webhooks(&hub, &owner, id).await?;
+    Ok(respond(StatusCode::OK, &MessageFound::of(whole, webhooks, &events, reader.sees_all())))
 }
 
 impl MessageFound {
     fn of(
         whole: MessageDetails,
         (webhooks, more_webhooks): (Vec<WebhookMessage>, bool),
-        told: &HashMap<Tsid, WebhookEvent>,
+        events: &HashMap<Tsid, WebhookEvent>,
         to_staff: bool,
     ) -> MessageFound {
         let delivery = |row: &DeliveryRow| {
             let attempts = whole.attempts.iter().filter(|a| a.no == row.no);
-            Delivery::of(row, Some(attempts.collect()), told)
+            Delivery::of(row, Some(attempts.collect()), events)
         };
         let mut message = whole.message;
         let contents = std::mem::take(&mut message.detail.contents);
         MessageFound {
             code: Success::Success,
-            possibly_sent: in_doubt(&whole.deliveries),
+            possibly_sent: any_possibly_sent(&whole.deliveries),
             deliveries: whole.deliveries.iter().map(delivery).collect(),
             webhooks: webhooks.into_iter().map(MessageWebhook::of).collect(),
             more_webhooks,
@@ -561,7 +560,7 @@ impl MessageFound {
 }
 
 /// Some delivery did not succeed, and yet a provider may have taken it.
-pub fn in_doubt(deliveries: &[DeliveryRow]) -> bool {
+pub fn any_possibly_sent(deliveries: &[DeliveryRow]) -> bool {
     deliveries.iter().any(|d| d.possibly_sent && !d.status.is_success())
 }
 
@@ -573,7 +572,7 @@ pub struct MessagePageRows {
 
 /// Walks the list until the page is full. The overall status is computed, so a filter on it looks at more rows than it
 /// returns; a page looks at so many at most and may then be short, with a cursor to go on.
-pub async fn find(
+pub async fn find_page(
     hub: &Hub,
     scope: &PartnerScope,
     filter: &MessageFilter,
@@ -641,23 +640,23 @@ pub struct MessageListed {
         ("type" = Option<String>, Query, description = "those of this type"),
         ("clientMsgId" = Option<String>, Query, description = "the one with this key"),
         ("to" = Option<String>, Query, description = "those to this recipient; a phone number in any form, an e-mail address in any letters"),
-        Whose,
-        Window,
+        PartnerParam,
+        ListParams,
     ),
     responses((status = 200, description = "a page", body = MessagePage)))]
 pub async fn list(State(hub): State<Hub>, reader: Reader, mut query: Query) -> Answer {
     let scope = reader.scope(&hub, &mut query).await?;
-    let page = Page::of(&mut query, &hub, "messages", &scope)?;
+    let page = Page::within_scope(&mut query, &hub, "messages", &scope)?;
     let (filter, overall) = message_filter(&mut query, "to", &scope.region)?;
     query.close()?;
-    let found = find(&hub, &scope, &filter, overall, page).await?;
+    let found = find_page(&hub, &scope, &filter, overall, page).await?;
     let item = |(message, overall, row): (Message, OverallStatus, ListedMessage)| MessageListed {
         head: MessageHead::of(message, overall, reader.sees_all()),
         delivery_count: row.deliveries.len(),
     };
     let items = found.items.into_iter().map(item).collect();
-    let next_cursor = found.next.map(|last| cursor(&hub, "messages", scope.cursor_owner, last));
-    Ok(ok(StatusCode::OK, &MessagePage { code: Success::Success, items, next_cursor }))
+    let next_cursor = found.next.map(|last| encode_cursor(&hub, "messages", scope.cursor_owner, last));
+    Ok(respond(StatusCode::OK, &MessagePage { code: Success::Success, items, next_cursor }))
 }
 
 /// A message's story, oldest first.
@@ -666,12 +665,13 @@ pub async fn list(State(hub): State<Hub>, reader: Reader, mut query: Query) -> A
 pub struct Timeline {
     code: Success,
     message_id: String,
-    items: Vec<Happened>,
+    items: Vec<TimelineEntry>,
 }
 
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Happened {
+#[schema(as = Happened)]
+pub struct TimelineEntry {
     at: Time,
     /// accepted, scheduled, claimed, called, answered, not_called, lost, retry, receipt, fallback, event or webhook; others may come.
     what: &'static str,
@@ -702,14 +702,14 @@ pub struct Happened {
     security(("bearer" = [])),
     params(("id" = String, Path, description = "the messageId")),
     responses((status = 200, description = "the story", body = Timeline)))]
-pub async fn timeline(State(hub): State<Hub>, reader: Reader, query: Query, Id(id): Id) -> Answer {
+pub async fn timeline(State(hub): State<Hub>, reader: Reader, query: Query, PathId(id): PathId) -> Answer {
     query.close()?;
     let id = message_id(&id)?;
-    let owner = reader.owner(&hub, id).await?;
-    let entries = flow::story::timeline(&hub, &owner, id).await?;
-    let entry = |e: TimelineEntry| {
+    let owner = reader.owner_of_message(&hub, id).await?;
+    let entries = story::timeline(&hub, &owner, id).await?;
+    let entry = |e: story::TimelineEntry| {
         let (endpoint_id, event) = e.webhook.map(|w| (w.endpoint_id, w.event)).unzip();
-        Happened {
+        TimelineEntry {
             at: Time(e.at),
             what: e.kind,
             delivery_id: e.delivery.map(|(message_id, no)| format!("{message_id}-{no}")),
@@ -721,7 +721,7 @@ pub async fn timeline(State(hub): State<Hub>, reader: Reader, query: Query, Id(i
         }
     };
     let items = entries.into_iter().map(entry).collect();
-    Ok(ok(StatusCode::OK, &Timeline { code: Success::Success, message_id: id.to_string(), items }))
+    Ok(respond(StatusCode::OK, &Timeline { code: Success::Success, message_id: id.to_string(), items }))
 }
 
 /// What a cancellation came to.
@@ -744,18 +744,18 @@ pub struct Canceled {
     security(("bearer" = [])),
     params(("id" = String, Path, description = "the messageId")),
     responses((status = 200, description = "what could be canceled", body = Canceled)))]
-pub async fn cancel(State(hub): State<Hub>, reader: Reader, query: Query, Id(id): Id) -> Answer {
+pub async fn cancel(State(hub): State<Hub>, reader: Reader, query: Query, PathId(id): PathId) -> Answer {
     query.close()?;
     let id = message_id(&id)?;
-    let owner = reader.owner(&hub, id).await?;
+    let owner = reader.owner_of_message(&hub, id).await?;
     let rows = flow::delivery::cancel::cancel(&hub, reader.actor().cancel_permit(&owner)?, id).await?;
-    let told = told(&hub, &rows).await?;
+    let events = webhook_events(&hub, &rows).await?;
     let body = Canceled {
         code: Success::Success,
         message_id: id.to_string(),
         canceled: rows.iter().filter(|r| r.status == Status::Canceled).count(),
         cancel_requested: rows.iter().filter(|r| r.cancel_requested && !r.status.is_settled()).count(),
-        deliveries: rows.iter().map(|row| Delivery::of(row, None, &told)).collect(),
+        deliveries: rows.iter().map(|row| Delivery::of(row, None, &events)).collect(),
     };
-    Ok(ok(StatusCode::OK, &body))
+    Ok(respond(StatusCode::OK, &body))
 }

@@ -101,14 +101,14 @@ fn with_pages(router: Router<Hub>) -> Router<Hub> {
 }
 
 /// Written when it is first asked for.
-static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| openapi::written(routes().into_openapi()));
+static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| openapi::to_json(routes().into_openapi()));
 
 pub fn router(hub: &Hub) -> Router {
     let (router, _described) = routes().split_for_parts();
     with_pages(router)
-        .fallback(problem::no_route)
-        .method_not_allowed_fallback(problem::no_method)
+        .fallback(problem::route_not_found)
+        .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(Extension(openapi::Document(&DOCUMENT)))
-        .layer(axum::middleware::from_fn_with_state(hub.clone(), request::around))
+        .layer(axum::middleware::from_fn_with_state(hub.clone(), request::wrap_request))
         .with_state(hub.clone())
 }

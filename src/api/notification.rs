@@ -6,14 +6,14 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::form::NewNotification;
-use super::message::{IdempotencyKeyHeader, answer, apply_key, find, in_doubt};
+use super::message::{IdempotencyKeyHeader, accepted_response, any_possibly_sent, apply_idempotency_key, find_page};
 use super::shape::{ChannelWord, MessageStatus, NotificationStatus, message_filter, message_id};
 use crate::flow;
-use crate::http::answer::{Answer, Success, Time, ok};
+use crate::http::answer::{Answer, Success, Time, respond};
 use crate::http::caller::{Caller, Reader};
-use crate::http::page::{Page, Window, cursor};
+use crate::http::page::{ListParams, Page, encode_cursor};
 use crate::http::query::Query;
-use crate::http::request::{Id, Json};
+use crate::http::request::{JsonBody, PathId};
 use crate::hub::Hub;
 use crate::limits;
 use crate::model::channel::Channel;
@@ -62,11 +62,11 @@ pub async fn accept(
     caller: Caller,
     query: Query,
     headers: HeaderMap,
-    Json(body): Json<{ limits::BODY_BYTES }>,
+    JsonBody(body): JsonBody<{ limits::BODY_BYTES }>,
 ) -> Answer {
     query.close()?;
     let mut posted = crate::model::intake::notification(&body, &hub.intake_policy(&caller.partner))?;
-    apply_key(&mut posted.message, &headers)?;
+    apply_idempotency_key(&mut posted.message, &headers)?;
     let accepted = flow::intake::accept::accept(&hub, &caller.partner, posted).await?;
     let (id, replayed, status) = (accepted.message_id, accepted.replayed, accepted.status.as_notification_str());
     let stored =
@@ -79,7 +79,7 @@ pub async fn accept(
         created_at: Time(accepted.created_at),
         deliveries: accepted.deliveries.into_iter().map(stored).collect(),
     };
-    let mut response = answer(id, replayed, &body);
+    let mut response = accepted_response(id, replayed, &body);
     if let Ok(location) = HeaderValue::from_str(&format!("/notifications/{id}")) {
         response.headers_mut().insert(header::LOCATION, location);
     }
@@ -130,12 +130,12 @@ pub struct NotificationDelivery {
     security(("bearer" = [])),
     params(("id" = String, Path, description = "the notification's id")),
     responses((status = 200, description = "the notification", body = NotificationFound)))]
-pub async fn get(State(hub): State<Hub>, reader: Reader, query: Query, Id(id): Id) -> Answer {
+pub async fn get(State(hub): State<Hub>, reader: Reader, query: Query, PathId(id): PathId) -> Answer {
     query.close()?;
     let id = message_id(&id)?;
-    let owner = reader.owner(&hub, id).await?;
+    let owner = reader.owner_of_message(&hub, id).await?;
     let whole = flow::story::message_details(&hub, &owner, id).await?;
-    let possibly_sent = in_doubt(&whole.deliveries);
+    let possibly_sent = any_possibly_sent(&whole.deliveries);
     let delivery = |row: DeliveryRow| NotificationDelivery {
         channel: row.lane.channel().as_str(),
         recipient: row.to().to_owned(),
@@ -157,7 +157,7 @@ pub async fn get(State(hub): State<Hub>, reader: Reader, query: Query, Id(id): I
         created_at: Time(message.created_at),
         deliveries: whole.deliveries.into_iter().map(delivery).collect(),
     };
-    Ok(ok(StatusCode::OK, &body))
+    Ok(respond(StatusCode::OK, &body))
 }
 
 /// A page of notifications, newest first.
@@ -203,15 +203,15 @@ pub struct NotificationState {
         ("type" = Option<String>, Query, description = "those of this type"),
         ("clientMsgId" = Option<String>, Query, description = "the one with this key"),
         ("recipient" = Option<String>, Query, description = "those to this recipient; a phone number in any form, an e-mail address in any letters"),
-        Window,
+        ListParams,
     ),
     responses((status = 200, description = "a page", body = NotificationPage)))]
 pub async fn list(State(hub): State<Hub>, caller: Caller, mut query: Query) -> Answer {
     let scope = PartnerScope::of_partner(&caller.partner, caller.partner.oldest_visible_id(hub.clock.now()));
-    let page = Page::of(&mut query, &hub, "notifications", &scope)?;
+    let page = Page::within_scope(&mut query, &hub, "notifications", &scope)?;
     let (filter, overall) = message_filter(&mut query, "recipient", &scope.region)?;
     query.close()?;
-    let found = find(&hub, &scope, &filter, overall, page).await?;
+    let found = find_page(&hub, &scope, &filter, overall, page).await?;
     let item = |(message, overall, row): (Message, OverallStatus, ListedMessage)| NotificationListed {
         id: message.message_id.to_string(),
         kind: message.kind,
@@ -228,6 +228,6 @@ pub async fn list(State(hub): State<Hub>, caller: Caller, mut query: Query) -> A
             .collect(),
     };
     let items = found.items.into_iter().map(item).collect();
-    let next_cursor = found.next.map(|last| cursor(&hub, "notifications", scope.cursor_owner, last));
-    Ok(ok(StatusCode::OK, &NotificationPage { code: Success::Success, items, next_cursor }))
+    let next_cursor = found.next.map(|last| encode_cursor(&hub, "notifications", scope.cursor_owner, last));
+    Ok(respond(StatusCode::OK, &NotificationPage { code: Success::Success, items, next_cursor }))
 }

@@ -29,7 +29,7 @@ struct Common;
 pub struct Document(pub &'static LazyLock<Bytes>);
 
 /// The document, from what the routes say of themselves. The same for every hub of this version.
-pub fn written(mut document: utoipa::openapi::OpenApi) -> Bytes {
+pub fn to_json(mut document: utoipa::openapi::OpenApi) -> Bytes {
     document.merge(Common::openapi());
     document.info.title = "notihub".into();
     document.info.description = Some(ABOUT.into());
@@ -41,10 +41,10 @@ pub fn written(mut document: utoipa::openapi::OpenApi) -> Bytes {
     document.components.get_or_insert_default().add_security_scheme("bearer", SecurityScheme::Http(bearer));
     for item in document.paths.paths.values_mut() {
         let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
-        operations.into_iter().flatten().for_each(tell_common);
+        operations.into_iter().flatten().for_each(add_common_responses);
     }
-    let told = PathItem::new(HttpMethod::Post, event::__path_event::operation());
-    document.webhooks = Some(PathsBuilder::new().path(event::__path_event::path(), told).build());
+    let webhook = PathItem::new(HttpMethod::Post, event::__path_event::operation());
+    document.webhooks = Some(PathsBuilder::new().path(event::__path_event::path(), webhook).build());
     serde_json::to_value(document).unwrap_or_default().to_string().into()
 }
 
@@ -63,7 +63,7 @@ const TAGS: [(&str, &str); 11] = [
 ];
 
 /// The answers that an operation gives because of what it is, not what it does; what it says itself stands.
-fn tell_common(operation: &mut Operation) {
+fn add_common_responses(operation: &mut Operation) {
     let parameters = operation.parameters.iter().flatten();
     let in_path = parameters.clone().any(|p| matches!(p, RefOr::T(p) if p.parameter_in == ParameterIn::Path));
     let has_body = operation.request_body.is_some();
@@ -91,7 +91,7 @@ fn tell_common(operation: &mut Operation) {
         let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name(ProblemBody::name()))).build();
         let answer = ResponseBuilder::new().description(description).content("application/problem+json", problem);
         let answer = match status {
-            429 | 503 => answer.header("Retry-After", header_of(Type::Integer, "seconds to wait")),
+            429 | 503 => answer.header("Retry-After", described_header(Type::Integer, "seconds to wait")),
             _ => answer,
         };
         operation.responses.responses.entry(status.to_string()).or_insert_with(|| answer.build().into());
@@ -100,12 +100,12 @@ fn tell_common(operation: &mut Operation) {
         if let RefOr::T(answer) = answer {
             answer
                 .headers
-                .insert("X-Request-Id".into(), header_of(Type::String, "names this request in our log").into());
+                .insert("X-Request-Id".into(), described_header(Type::String, "names this request in our log").into());
         }
     }
 }
 
-fn header_of(kind: Type, description: &str) -> Header {
+fn described_header(kind: Type, description: &str) -> Header {
     let mut header = Header::new(Object::with_type(kind));
     header.description = Some(description.into());
     header
@@ -116,9 +116,9 @@ fn header_of(kind: Type, description: &str) -> Header {
 /// OpenAPI 3.1.
 #[utoipa::path(get, path = "/openapi.json", operation_id = "getOpenApi", tag = "reference",
     responses((status = 200, description = "the document", body = Object)))]
-pub async fn get(Extension(Document(written)): Extension<Document>, query: Query) -> Answer {
+pub async fn get(Extension(Document(json)): Extension<Document>, query: Query) -> Answer {
     query.close()?;
     // It changes with the program alone.
     let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "public, max-age=300")];
-    Ok((headers, Bytes::clone(written)).into_response())
+    Ok((headers, Bytes::clone(json)).into_response())
 }

@@ -11,10 +11,10 @@ use super::form::forms;
 use crate::error::{Refusal, Result};
 use crate::flow;
 use crate::flow::partner::{Credentials, OVERLAP_MOST, PartnerChange, unknown};
-use crate::http::answer::{Answer, Success, Time, ok};
+use crate::http::answer::{Answer, Success, Time, respond};
 use crate::http::caller::Admin;
 use crate::http::query::Query;
-use crate::http::request::{Id, Json};
+use crate::http::request::{JsonBody, PathId};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
@@ -153,7 +153,7 @@ impl std::str::FromStr for Capability {
 }
 
 /// Reads a new partner, or a change of one.
-fn read(body: &[u8], new: bool) -> Result<PartnerChange, Refusal> {
+fn read_form(body: &[u8], new: bool) -> Result<PartnerChange, Refusal> {
     let faults = Faults::default();
     let value = json::parse(body, &faults)?;
     let read = Fields::open(&PARTNER, value, "", &faults).map(|fields| read_change(fields, new, &faults));
@@ -217,12 +217,12 @@ pub async fn create(
     State(hub): State<Hub>,
     Admin(actor): Admin,
     query: Query,
-    Json(body): Json<{ limits::SMALL_BODY_BYTES }>,
+    JsonBody(body): JsonBody<{ limits::SMALL_BODY_BYTES }>,
 ) -> Answer {
     query.close()?;
-    let change = read(&body, true)?;
+    let change = read_form(&body, true)?;
     let (partner, credentials) = flow::partner::create(&hub, actor.admin_permit()?, change).await?;
-    let mut response = ok(StatusCode::CREATED, &shape(&partner, Some(credentials)));
+    let mut response = respond(StatusCode::CREATED, &shape(&partner, Some(credentials)));
     if let Ok(location) = HeaderValue::from_str(&format!("/v1/partners/{}", partner.partner_id)) {
         response.headers_mut().insert(header::LOCATION, location);
     }
@@ -254,7 +254,7 @@ pub async fn list(State(hub): State<Hub>, _admin: Admin, mut query: Query) -> An
     partners.truncate(usize::try_from(limit).unwrap_or(0));
     let next_after = partners.last().filter(|_| more).map(|p| p.name.clone());
     let items = partners.iter().map(|p| shape(p, None)).collect();
-    Ok(ok(StatusCode::OK, &PartnerList { code: Success::Success, items, next_after }))
+    Ok(respond(StatusCode::OK, &PartnerList { code: Success::Success, items, next_after }))
 }
 
 /// One partner
@@ -262,10 +262,10 @@ pub async fn list(State(hub): State<Hub>, _admin: Admin, mut query: Query) -> An
 /// Without its secret, which is nowhere.
 #[utoipa::path(get, path = "/v1/partners/{id}", operation_id = "getPartner", tag = "partners", security(("bearer" = [])), params(("id" = String, Path, description = "the partnerId")),
     responses((status = 200, description = "the partner", body = PartnerShape)))]
-pub async fn get(State(hub): State<Hub>, _admin: Admin, query: Query, Id(id): Id) -> Answer {
+pub async fn get(State(hub): State<Hub>, _admin: Admin, query: Query, PathId(id): PathId) -> Answer {
     query.close()?;
     let partner = store::partner::get(hub.store.api(), partner_id(&id)?).await?.ok_or_else(unknown)?;
-    Ok(ok(StatusCode::OK, &shape(&partner, None)))
+    Ok(respond(StatusCode::OK, &shape(&partner, None)))
 }
 
 /// Change a partner
@@ -277,13 +277,13 @@ pub async fn update(
     State(hub): State<Hub>,
     Admin(actor): Admin,
     query: Query,
-    Id(id): Id,
-    Json(body): Json<{ limits::SMALL_BODY_BYTES }>,
+    PathId(id): PathId,
+    JsonBody(body): JsonBody<{ limits::SMALL_BODY_BYTES }>,
 ) -> Answer {
     query.close()?;
-    let change = read(&body, false)?;
+    let change = read_form(&body, false)?;
     let partner = flow::partner::update(&hub, actor.admin_permit()?, partner_id(&id)?, change).await?;
-    Ok(ok(StatusCode::OK, &shape(&partner, None)))
+    Ok(respond(StatusCode::OK, &shape(&partner, None)))
 }
 
 /// What a client signs in with.
@@ -300,7 +300,7 @@ pub struct CredentialsShape {
 fn credentials(status: StatusCode, made: Credentials) -> Response {
     let body =
         CredentialsShape { code: Success::Success, client_id: made.client_id, client_secret: made.client_secret };
-    ok(status, &body)
+    respond(status, &body)
 }
 
 fn read_overlap(body: &[u8]) -> Result<TimeDelta, Refusal> {
@@ -323,8 +323,8 @@ pub async fn rotate(
     State(hub): State<Hub>,
     Admin(actor): Admin,
     query: Query,
-    Id(id): Id,
-    Json(body): Json<{ limits::SMALL_BODY_BYTES }>,
+    PathId(id): PathId,
+    JsonBody(body): JsonBody<{ limits::SMALL_BODY_BYTES }>,
 ) -> Answer {
     query.close()?;
     let overlap = read_overlap(&body)?;
@@ -369,7 +369,7 @@ pub async fn keys(State(hub): State<Hub>, _admin: Admin, query: Query) -> Answer
         revoked_at: k.revoked_at.map(Time),
         created_at: Time(k.created_at),
     });
-    Ok(ok(StatusCode::OK, &KeyList { code: Success::Success, items: items.collect() }))
+    Ok(respond(StatusCode::OK, &KeyList { code: Success::Success, items: items.collect() }))
 }
 
 /// Make a key
@@ -381,7 +381,7 @@ pub async fn create_key(
     State(hub): State<Hub>,
     Admin(actor): Admin,
     query: Query,
-    Json(body): Json<{ limits::SMALL_BODY_BYTES }>,
+    JsonBody(body): JsonBody<{ limits::SMALL_BODY_BYTES }>,
 ) -> Answer {
     query.close()?;
     let faults = Faults::default();
@@ -418,8 +418,8 @@ pub async fn rotate_key(
     State(hub): State<Hub>,
     Admin(actor): Admin,
     query: Query,
-    Id(id): Id,
-    Json(body): Json<{ limits::SMALL_BODY_BYTES }>,
+    PathId(id): PathId,
+    JsonBody(body): JsonBody<{ limits::SMALL_BODY_BYTES }>,
 ) -> Answer {
     query.close()?;
     let overlap = read_overlap(&body)?;
@@ -432,7 +432,7 @@ pub async fn rotate_key(
 /// Neither its secrets nor its tokens are taken any more.
 #[utoipa::path(delete, path = "/v1/keys/{id}", operation_id = "revokeKey", tag = "partners", security(("bearer" = [])), params(("id" = String, Path, description = "the clientId")),
     responses((status = 204, description = "Revoked.")))]
-pub async fn revoke_key(State(hub): State<Hub>, Admin(actor): Admin, query: Query, Id(id): Id) -> Answer {
+pub async fn revoke_key(State(hub): State<Hub>, Admin(actor): Admin, query: Query, PathId(id): PathId) -> Answer {
     query.close()?;
     flow::partner::revoke_key(&hub, actor.admin_permit()?, &id).await?;
     Ok(StatusCode::NO_CONTENT.into_response())

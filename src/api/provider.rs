@@ -8,11 +8,11 @@ use utoipa::ToSchema;
 use super::shape::{ChannelWord, ProviderWord};
 use crate::error::Error;
 use crate::flow::provider::{self, ProviderStatus};
-use crate::http::answer::{Answer, Success, Time, ok};
+use crate::http::answer::{Answer, Success, Time, respond};
 use crate::http::caller::Operator;
 use crate::http::problem::ProblemBody;
 use crate::http::query::Query;
-use crate::http::request::Id;
+use crate::http::request::PathId;
 use crate::hub::Hub;
 use crate::model::breaker::BreakerState as Standing;
 
@@ -122,7 +122,7 @@ impl Provider {
 pub async fn list(State(hub): State<Hub>, _operator: Operator, query: Query) -> Answer {
     query.close()?;
     let items = provider::statuses(&hub).await?.into_iter().map(Provider::of).collect();
-    Ok(ok(StatusCode::OK, &ProviderList { code: Success::Success, items }))
+    Ok(respond(StatusCode::OK, &ProviderList { code: Success::Success, items }))
 }
 
 /// Pause a provider
@@ -134,9 +134,9 @@ pub async fn list(State(hub): State<Hub>, _operator: Operator, query: Query) -> 
     responses((status = 200, description = "the provider as it stands now", body = ProviderFound),
         (status = 404, description = "there is no such provider", body = ProblemBody,
             content_type = "application/problem+json")))]
-pub async fn pause(State(hub): State<Hub>, operator: Operator, query: Query, Id(name): Id) -> Answer {
+pub async fn pause(State(hub): State<Hub>, operator: Operator, query: Query, PathId(name): PathId) -> Answer {
     query.close()?;
-    set(&hub, &operator, &name, true).await
+    set_paused(&hub, &operator, &name, true).await
 }
 
 /// Resume a provider
@@ -148,14 +148,14 @@ pub async fn pause(State(hub): State<Hub>, operator: Operator, query: Query, Id(
     responses((status = 200, description = "the provider as it stands now", body = ProviderFound),
         (status = 404, description = "there is no such provider", body = ProblemBody,
             content_type = "application/problem+json")))]
-pub async fn resume(State(hub): State<Hub>, operator: Operator, query: Query, Id(name): Id) -> Answer {
+pub async fn resume(State(hub): State<Hub>, operator: Operator, query: Query, PathId(name): PathId) -> Answer {
     query.close()?;
-    set(&hub, &operator, &name, false).await
+    set_paused(&hub, &operator, &name, false).await
 }
 
-async fn set(hub: &Hub, operator: &Operator, name: &str, paused: bool) -> Answer {
+async fn set_paused(hub: &Hub, operator: &Operator, name: &str, paused: bool) -> Answer {
     provider::pause(hub, operator.0.operator_permit()?, name, paused).await?;
     let all = provider::statuses(hub).await?;
     let seen = all.into_iter().find(|seen| seen.account.name() == name).ok_or(Error::NotFound)?;
-    Ok(ok(StatusCode::OK, &ProviderFound { code: Success::Success, provider: Provider::of(seen) }))
+    Ok(respond(StatusCode::OK, &ProviderFound { code: Success::Success, provider: Provider::of(seen) }))
 }

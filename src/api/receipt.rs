@@ -7,8 +7,8 @@ use utoipa::ToSchema;
 
 use crate::error::{Code, Error, Refusal};
 use crate::flow;
-use crate::http::answer::{Answer, Success, ok};
-use crate::http::request::{Id, collect};
+use crate::http::answer::{Answer, Success, respond};
+use crate::http::request::{PathId, read_body};
 use crate::hub::Hub;
 use crate::limits;
 use crate::provider::{Callback, CallbackError};
@@ -27,29 +27,29 @@ pub struct ReceiptsKept {
     params(("provider" = String, Path, description = "the provider as the settings name it")),
     request_body(content = String, content_type = "*/*", description = "the provider's own, at most 8 MiB"),
     responses((status = 200, description = "stored, now or before", body = ReceiptsKept)))]
-pub async fn receive(State(hub): State<Hub>, Id(name): Id, request: Request) -> Answer {
+pub async fn receive(State(hub): State<Hub>, PathId(name): PathId, request: Request) -> Answer {
     // Anybody may call: who names no provider is not listened to.
     let account = hub.providers.get(&name).cloned().ok_or(Error::NotFound)?;
     let Ok(Ok(_turn)) = tokio::time::timeout(limits::RECEIPT_TURN, hub.receipt_body_slots.acquire()).await else {
         return Err(Error::Busy("many receipts are being read; send them again soon").into());
     };
     let (uri, headers) = (request.uri().clone(), request.headers().clone());
-    let body = collect(request, &hub, limits::RECEIPT_BODY_BYTES).await?;
+    let body = read_body(request, &hub, limits::RECEIPT_BODY_BYTES).await?;
     let now = hub.clock.now();
     let sent = body.clone();
     // Thousands of results are read beside the loops, not between them.
-    let told = hub.shutdown.compute(move || {
+    let parsed = hub.shutdown.compute(move || {
         let query = uri.query().unwrap_or_default();
         account.provider.parse_receipts(&Callback { headers: &headers, query, body: &sent, now })
     });
-    let receipts = told.await?.map_err(|why| refusal(&hub, &name, why))?;
+    let receipts = parsed.await?.map_err(|why| refusal(&hub, &name, why))?;
     if receipts.len() > limits::RECEIPTS_IN_BODY {
         let most = limits::RECEIPTS_IN_BODY;
         let detail = format!("the body tells of {} results; at most {most} are taken: send several", receipts.len());
         return Err(Refusal::new(422, "too_many_items", detail).into());
     }
     flow::receipt::save(&hub, &name, receipts, &body).await?;
-    Ok(ok(StatusCode::OK, &ReceiptsKept { code: Success::Success }))
+    Ok(respond(StatusCode::OK, &ReceiptsKept { code: Success::Success }))
 }
 
 /// Counted each time; told by the log once in a while, for anybody can fill it.

@@ -7,19 +7,19 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::delivery::{Delivery, DeliveryFound, told};
+use super::delivery::{Delivery, DeliveryFound, webhook_events};
 use super::form::forms;
 use super::shape::{ChannelWord, RedriveKindWord, RedriveStatusWord};
-use super::webhook::asked;
+use super::webhook::requested_events;
 use crate::error::{Code, Error, Refusal};
 use crate::flow;
 use crate::flow::redrive::{DeadLetterCount, RedriveOrder};
-use crate::http::answer::{Answer, Success, Time, ok};
+use crate::http::answer::{Answer, Success, Time, respond};
 use crate::http::caller::{Operator, Reader};
-use crate::http::page::{Page, Whose, Window, cursor};
+use crate::http::page::{ListParams, Page, PartnerParam, encode_cursor};
 use crate::http::problem::ProblemBody;
 use crate::http::query::Query;
-use crate::http::request::{Id, Json};
+use crate::http::request::{JsonBody, PathId};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
@@ -41,14 +41,15 @@ use crate::store::redrive::{self, RedriveJob};
     responses((status = 200, description = "the delivery as it stands now", body = DeliveryFound),
         (status = 422, description = "it cannot be tried again", body = ProblemBody,
             content_type = "application/problem+json")))]
-pub async fn one(State(hub): State<Hub>, reader: Reader, query: Query, Id(id): Id) -> Answer {
+pub async fn one(State(hub): State<Hub>, reader: Reader, query: Query, PathId(id): PathId) -> Answer {
     query.close()?;
     let (message_id, no) = parse_public_id(&id).ok_or(Error::NotFound)?;
-    let owner = reader.owner(&hub, message_id).await?;
+    let owner = reader.owner_of_message(&hub, message_id).await?;
     let row = flow::redrive::redrive_one(&hub, reader.actor().redrive_permit(&owner)?, message_id, no).await?;
-    let told = told(&hub, std::slice::from_ref(&row)).await?;
-    let delivery = Delivery { partner_id: reader.tells(row.partner_id), ..Delivery::of(&row, None, &told) };
-    Ok(ok(StatusCode::OK, &DeliveryFound { code: Success::Success, delivery }))
+    let events = webhook_events(&hub, std::slice::from_ref(&row)).await?;
+    let delivery =
+        Delivery { partner_id: reader.partner_id_for_staff(row.partner_id), ..Delivery::of(&row, None, &events) };
+    Ok(respond(StatusCode::OK, &DeliveryFound { code: Success::Success, delivery }))
 }
 
 /// A job that goes on at a bounded rate, after whatever is new.
@@ -149,13 +150,13 @@ fn shape(job: RedriveJob, is_staff: bool) -> Redrive {
     }
 }
 
-fn begun(job: RedriveJob, counted: Option<DeadLetterCount>, is_staff: bool) -> Response {
+fn accepted_job(job: RedriveJob, counted: Option<DeadLetterCount>, is_staff: bool) -> Response {
     let location = format!("/v1/redrives/{}", job.redrive_id);
     let redrive = Redrive { count: counted.map(|c| c.count), ..shape(job, is_staff) };
     let count_is_lower_bound = counted.is_some_and(|c| c.more);
     let waiting = counted.and_then(|c| c.waiting);
-    let told = RedriveBegun { code: Success::Success, redrive, waiting, count_is_lower_bound };
-    let mut response = ok(StatusCode::ACCEPTED, &told);
+    let body = RedriveBegun { code: Success::Success, redrive, waiting, count_is_lower_bound };
+    let mut response = respond(StatusCode::ACCEPTED, &body);
     if let Ok(location) = HeaderValue::from_str(&location) {
         response.headers_mut().insert(header::LOCATION, location);
     }
@@ -252,16 +253,17 @@ pub async fn dead_letters(
     State(hub): State<Hub>,
     Operator(actor): Operator,
     query: Query,
-    Json(body): Json<{ limits::SMALL_BODY_BYTES }>,
+    JsonBody(body): JsonBody<{ limits::SMALL_BODY_BYTES }>,
 ) -> Answer {
     query.close()?;
-    let (order, dry_run) = read(&ORDER, &body, |fields, faults| {
+    let (order, dry_run) = read_form(&ORDER, &body, |fields, faults| {
         let dry_run = fields.flag("dryRun").unwrap_or(false);
-        let rate_per_second = rate(fields);
+        let rate_per_second = read_rate(fields);
         let filter = fields.take("filter").map(|value| Fields::open(&FILTER, value, "/filter", faults));
         let nothing = || Fields::open(&FILTER, serde_json::json!({}), "/filter", faults);
         let mut filter = filter.unwrap_or_else(nothing)?;
-        let (partner_id, endpoint_id) = (id(&mut filter, "partnerId", faults), id(&mut filter, "endpointId", faults));
+        let (partner_id, endpoint_id) =
+            (read_id(&mut filter, "partnerId", faults), read_id(&mut filter, "endpointId", faults));
         let (channel_at, status_at) = (filter.pointer_to("channel"), filter.pointer_to("status"));
         let channel = filter
             .text("channel")
@@ -274,7 +276,7 @@ pub async fn dead_letters(
             dead
         });
         let (provider, error) = (filter.text("provider"), filter.text("error"));
-        let (since, until) = window(&mut filter, &hub, faults);
+        let (since, until) = read_window(&mut filter, &hub, faults);
         filter.close();
         let filter = JobFilter { channel, provider, error, status, events: None, since, until };
         let kind = RedriveKind::Redrive;
@@ -282,14 +284,14 @@ pub async fn dead_letters(
     })?;
     if dry_run {
         let DeadLetterCount { count, more, .. } = flow::redrive::count(&hub, actor.operator_permit()?, &order).await?;
-        let told = RedriveCount { code: Success::Success, count, count_is_lower_bound: more };
-        return Ok(ok(StatusCode::OK, &told));
+        let body = RedriveCount { code: Success::Success, count, count_is_lower_bound: more };
+        return Ok(respond(StatusCode::OK, &body));
     }
     let (job, counted) = flow::redrive::begin(&hub, actor.operator_permit()?, order).await?;
-    Ok(begun(job, Some(counted), true))
+    Ok(accepted_job(job, Some(counted), true))
 }
 
-fn read<T>(
+fn read_form<T>(
     form: &'static Form,
     body: &[u8],
     read: impl FnOnce(&mut Fields<'_>, &Faults) -> Option<T>,
@@ -304,12 +306,12 @@ fn read<T>(
     faults.into_result(found)
 }
 
-fn rate(fields: &mut Fields<'_>) -> i32 {
+fn read_rate(fields: &mut Fields<'_>) -> i32 {
     let given = fields.number("ratePerSecond");
     given.and_then(|n| i32::try_from(n).ok()).unwrap_or(limits::REDRIVE_RATE_DEFAULT)
 }
 
-fn id(fields: &mut Fields<'_>, name: &str, faults: &Faults) -> Option<Tsid> {
+fn read_id(fields: &mut Fields<'_>, name: &str, faults: &Faults) -> Option<Tsid> {
     let pointer = fields.pointer_to(name);
     let text = fields.text(name)?;
     let id = text.parse().ok();
@@ -320,7 +322,7 @@ fn id(fields: &mut Fields<'_>, name: &str, faults: &Faults) -> Option<Tsid> {
 }
 
 /// `since` and `until`, the latter now if it is not given: neither is ahead, and the first comes first.
-fn window(fields: &mut Fields<'_>, hub: &Hub, faults: &Faults) -> (Option<DateTime<Utc>>, DateTime<Utc>) {
+fn read_window(fields: &mut Fields<'_>, hub: &Hub, faults: &Faults) -> (Option<DateTime<Utc>>, DateTime<Utc>) {
     let now = hub.clock.now();
     let places = [fields.pointer_to("since"), fields.pointer_to("until")];
     let (since, until) = (fields.time("since"), fields.time("until"));
@@ -338,9 +340,9 @@ fn window(fields: &mut Fields<'_>, hub: &Hub, faults: &Faults) -> (Option<DateTi
 }
 
 /// As `window`, with a beginning that the books still reach.
-fn kept_window(fields: &mut Fields<'_>, hub: &Hub, faults: &Faults) -> (Option<DateTime<Utc>>, DateTime<Utc>) {
+fn read_retained_window(fields: &mut Fields<'_>, hub: &Hub, faults: &Faults) -> (Option<DateTime<Utc>>, DateTime<Utc>) {
     let place = fields.pointer_to("since");
-    let (since, until) = window(fields, hub, faults);
+    let (since, until) = read_window(fields, hub, faults);
     let days = hub.settings.database.retention_days;
     if since.is_some_and(|since| since < hub.clock.now() - TimeDelta::days(i64::from(days))) {
         faults.add(place, "time_range", format!("must be within the last {days} days: what is older is not kept"));
@@ -359,16 +361,16 @@ pub async fn recover(
     State(hub): State<Hub>,
     reader: Reader,
     query: Query,
-    Id(id): Id,
-    Json(body): Json<{ limits::SMALL_BODY_BYTES }>,
+    PathId(id): PathId,
+    JsonBody(body): JsonBody<{ limits::SMALL_BODY_BYTES }>,
 ) -> Answer {
     query.close()?;
-    let read = read(&RECOVER, &body, |fields, faults| {
-        let rate_per_second = rate(fields);
-        let (since, until) = kept_window(fields, &hub, faults);
-        Some((JobFilter { since, ..plain(until) }, rate_per_second))
+    let read = read_form(&RECOVER, &body, |fields, faults| {
+        let rate_per_second = read_rate(fields);
+        let (since, until) = read_retained_window(fields, &hub, faults);
+        Some((JobFilter { since, ..until_only(until) }, rate_per_second))
     });
-    for_endpoint(&hub, &reader, &id, RedriveKind::Recover, read).await
+    begin_for_endpoint(&hub, &reader, &id, RedriveKind::Recover, read).await
 }
 
 /// Replay to an endpoint
@@ -382,24 +384,24 @@ pub async fn replay(
     State(hub): State<Hub>,
     reader: Reader,
     query: Query,
-    Id(id): Id,
-    Json(body): Json<{ limits::SMALL_BODY_BYTES }>,
+    PathId(id): PathId,
+    JsonBody(body): JsonBody<{ limits::SMALL_BODY_BYTES }>,
 ) -> Answer {
     query.close()?;
-    let read = read(&REPLAY, &body, |fields, faults| {
-        let rate_per_second = rate(fields);
-        let events = asked(fields).map(|all| all.into_iter().map(|kind| kind.as_str().to_owned()).collect());
-        let (since, until) = kept_window(fields, &hub, faults);
-        Some((JobFilter { since, events, ..plain(until) }, rate_per_second))
+    let read = read_form(&REPLAY, &body, |fields, faults| {
+        let rate_per_second = read_rate(fields);
+        let events = requested_events(fields).map(|all| all.into_iter().map(|kind| kind.as_str().to_owned()).collect());
+        let (since, until) = read_retained_window(fields, &hub, faults);
+        Some((JobFilter { since, events, ..until_only(until) }, rate_per_second))
     });
-    for_endpoint(&hub, &reader, &id, RedriveKind::Replay, read).await
+    begin_for_endpoint(&hub, &reader, &id, RedriveKind::Replay, read).await
 }
 
-fn plain(until: DateTime<Utc>) -> JobFilter {
+fn until_only(until: DateTime<Utc>) -> JobFilter {
     JobFilter { channel: None, provider: None, error: None, status: None, events: None, since: None, until }
 }
 
-async fn for_endpoint(
+async fn begin_for_endpoint(
     hub: &Hub,
     reader: &Reader,
     id: &str,
@@ -407,7 +409,7 @@ async fn for_endpoint(
     read: Result<(JobFilter, i32), Refusal>,
 ) -> Answer {
     let endpoint_id: Tsid = id.parse().map_err(|_| Error::NotFound)?;
-    let partner_id = reader.own();
+    let partner_id = reader.own_partner_id();
     let (filter, rate_per_second) = read?;
     let (job, counted) =
         flow::redrive::begin_for_endpoint(hub, reader.actor(), partner_id, endpoint_id, |endpoint| RedriveOrder {
@@ -418,7 +420,7 @@ async fn for_endpoint(
             rate_per_second,
         })
         .await?;
-    Ok(begun(job, counted, partner_id.is_none()))
+    Ok(accepted_job(job, counted, partner_id.is_none()))
 }
 
 /// A page of jobs, newest first.
@@ -435,7 +437,7 @@ pub struct RedrivePage {
 ///
 /// A page of them, newest first: a partner's own, or for operators all.
 #[utoipa::path(get, path = "/v1/redrives", operation_id = "listRedrives", tag = "redrives", security(("bearer" = [])),
-    params(Whose, Window),
+    params(PartnerParam, ListParams),
     responses((status = 200, description = "a page", body = RedrivePage)))]
 pub async fn list(State(hub): State<Hub>, reader: Reader, mut query: Query) -> Answer {
     let scope = reader.scope(&hub, &mut query).await?;
@@ -447,9 +449,10 @@ pub async fn list(State(hub): State<Hub>, reader: Reader, mut query: Query) -> A
     let mut rows = redrive::list(hub.store.api(), partner_id, own, (below, page.from), page.limit + 1).await?;
     let more = rows.len() as i64 > page.limit;
     rows.truncate(usize::try_from(page.limit).unwrap_or(0));
-    let next = rows.last().filter(|_| more).map(|r| cursor(&hub, "redrives", scope.cursor_owner, (r.redrive_id, 0)));
+    let next =
+        rows.last().filter(|_| more).map(|r| encode_cursor(&hub, "redrives", scope.cursor_owner, (r.redrive_id, 0)));
     let items = rows.into_iter().map(|job| shape(job, reader.sees_all())).collect();
-    Ok(ok(StatusCode::OK, &RedrivePage { code: Success::Success, items, next_cursor: next }))
+    Ok(respond(StatusCode::OK, &RedrivePage { code: Success::Success, items, next_cursor: next }))
 }
 
 /// A job
@@ -458,13 +461,13 @@ pub async fn list(State(hub): State<Hub>, reader: Reader, mut query: Query) -> A
 #[utoipa::path(get, path = "/v1/redrives/{id}", operation_id = "getRedrive", tag = "redrives", security(("bearer" = [])),
     params(("id" = String, Path, description = "the redriveId")),
     responses((status = 200, description = "the job", body = RedriveFound)))]
-pub async fn get(State(hub): State<Hub>, reader: Reader, query: Query, Id(id): Id) -> Answer {
+pub async fn get(State(hub): State<Hub>, reader: Reader, query: Query, PathId(id): PathId) -> Answer {
     query.close()?;
     let id: Tsid = id.parse().map_err(|_| Error::NotFound)?;
-    let partner_id = reader.own();
+    let partner_id = reader.own_partner_id();
     let job = redrive::get(hub.store.api(), id, partner_id).await?.ok_or(Error::NotFound)?;
     let redrive = shape(job, partner_id.is_none());
-    Ok(ok(StatusCode::OK, &RedriveFound { code: Success::Success, redrive }))
+    Ok(respond(StatusCode::OK, &RedriveFound { code: Success::Success, redrive }))
 }
 
 /// Cancel a job
@@ -473,11 +476,11 @@ pub async fn get(State(hub): State<Hub>, reader: Reader, query: Query, Id(id): I
 #[utoipa::path(post, path = "/v1/redrives/{id}/cancel", operation_id = "cancelRedrive", tag = "redrives",
     security(("bearer" = [])), params(("id" = String, Path, description = "the redriveId")),
     responses((status = 200, description = "the job as it stands now", body = RedriveFound)))]
-pub async fn cancel(State(hub): State<Hub>, reader: Reader, query: Query, Id(id): Id) -> Answer {
+pub async fn cancel(State(hub): State<Hub>, reader: Reader, query: Query, PathId(id): PathId) -> Answer {
     query.close()?;
     let id: Tsid = id.parse().map_err(|_| Error::NotFound)?;
-    let partner_id = reader.own();
+    let partner_id = reader.own_partner_id();
     let job = flow::redrive::cancel(&hub, reader.actor(), partner_id, id).await?;
     let redrive = shape(job, partner_id.is_none());
-    Ok(ok(StatusCode::OK, &RedriveFound { code: Success::Success, redrive }))
+    Ok(respond(StatusCode::OK, &RedriveFound { code: Success::Success, redrive }))
 }

@@ -19,23 +19,23 @@ use crate::http::query::Query;
 pub struct Errors {
     code: Success,
     /// The closed list of codes.
-    codes: Vec<CodeTold>,
+    codes: Vec<ErrorCodeShape>,
     /// Why requests are refused. A word that has two codes is here twice.
-    reasons: Vec<ReasonTold>,
+    reasons: Vec<ReasonShape>,
     /// Why deliveries and attempts stand as they do: their `reason`, `errorReason` and `error`.
-    delivery_reasons: Vec<DeliveryReasonTold>,
+    delivery_reasons: Vec<DeliveryReasonShape>,
 }
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = ErrorCode)]
-pub struct CodeTold {
+pub struct ErrorCodeShape {
     code: &'static str,
     meaning: &'static str,
 }
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = Reason)]
-pub struct ReasonTold {
+pub struct ReasonShape {
     /// The stable word.
     reason: &'static str,
     #[schema(value_type = ProblemCode)]
@@ -50,7 +50,7 @@ pub struct ReasonTold {
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = DeliveryReason)]
-pub struct DeliveryReasonTold {
+pub struct DeliveryReasonShape {
     reason: &'static str,
     meaning: &'static str,
 }
@@ -67,8 +67,8 @@ pub async fn errors(query: Query) -> Answer {
 
 /// The list's bytes, shared by all answers: anybody may ask for it, often and on many connections.
 static LISTED: LazyLock<Bytes> = LazyLock::new(|| {
-    let codes = CODES.iter().map(|(code, _, meaning)| CodeTold { code: code.as_str(), meaning }).collect();
-    let reason = |r: &Reason| ReasonTold {
+    let codes = CODES.iter().map(|(code, _, meaning)| ErrorCodeShape { code: code.as_str(), meaning }).collect();
+    let reason = |r: &Reason| ReasonShape {
         reason: r.word,
         code: r.code.as_str(),
         status: r.status,
@@ -77,7 +77,7 @@ static LISTED: LazyLock<Bytes> = LazyLock::new(|| {
     };
     let reasons = REASONS.iter().map(reason).collect();
     let delivery_reasons =
-        DELIVERY_REASONS.iter().map(|(reason, meaning)| DeliveryReasonTold { reason, meaning }).collect();
+        DELIVERY_REASONS.iter().map(|(reason, meaning)| DeliveryReasonShape { reason, meaning }).collect();
     let errors = Errors { code: Success::Success, codes, reasons, delivery_reasons };
     serde_json::to_vec(&errors).unwrap_or_default().into()
 });

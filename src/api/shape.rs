@@ -49,7 +49,7 @@ pub fn channel_filter(query: &mut Query) -> Result<Option<(i16, i16)>, Refusal> 
 }
 
 /// A recipient to look for.
-pub struct Recipient {
+pub struct RecipientFilter {
     /// As given.
     pub to: Option<String>,
     /// As E.164, if it is a phone number, which may be written in many ways.
@@ -59,13 +59,13 @@ pub struct Recipient {
 }
 
 /// A + that was not escaped arrives as a blank: no address holds one, and no phone number begins with one.
-pub fn recipient_filter(query: &mut Query, name: &str, region: &str) -> Recipient {
+pub fn recipient_filter(query: &mut Query, name: &str, region: &str) -> RecipientFilter {
     let to = query.take(name);
-    let Some(text) = &to else { return Recipient { to, phone: None, mailbox: None } };
+    let Some(text) = &to else { return RecipientFilter { to, phone: None, mailbox: None } };
     let abroad = text.strip_prefix(' ').map(|rest| format!("+{rest}"));
     let phone = abroad.and_then(|text| phone::parse(&text, region).ok()).or_else(|| phone::parse(text, region).ok());
     let mailbox = Some(text.replace(' ', "+")).filter(|text| is_mailbox(text)).map(|text| canonical_mailbox(&text));
-    Recipient { to, phone, mailbox }
+    RecipientFilter { to, phone, mailbox }
 }
 
 /// The filters of a list of messages: those the books keep, and the overall status, which is computed. `to` is the
@@ -80,7 +80,7 @@ pub fn message_filter(
         &format!("one of {}", OVERALL_STATUSES.map(OverallStatus::as_str).join(", ")),
         |text| OVERALL_STATUSES.into_iter().find(|o| o.as_str() == text),
     )?;
-    let Recipient { to, phone, mailbox } = recipient_filter(query, to, region);
+    let RecipientFilter { to, phone, mailbox } = recipient_filter(query, to, region);
     let filter = MessageFilter {
         kind: query.take("type"),
         client_msg_id: query.take("clientMsgId"),

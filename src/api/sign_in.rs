@@ -10,10 +10,10 @@ use super::form::forms;
 use crate::error::Refusal;
 use crate::flow;
 use crate::flow::sign_in::Tokens;
-use crate::http::answer::{Answer, Success, ok};
-use crate::http::caller::From;
+use crate::http::answer::{Answer, Success, respond};
+use crate::http::caller::RequestOrigin;
 use crate::http::query::Query;
-use crate::http::request::Json;
+use crate::http::request::JsonBody;
 use crate::hub::Hub;
 use crate::limits;
 use crate::model::fields::Fields;
@@ -63,7 +63,7 @@ pub struct SignedIn {
     expires_in: i64,
 }
 
-fn told(tokens: Tokens) -> Response {
+fn tokens_response(tokens: Tokens) -> Response {
     let body = SignedIn {
         code: Success::Success,
         access_token: tokens.access,
@@ -71,7 +71,7 @@ fn told(tokens: Tokens) -> Response {
         token_type: "Bearer",
         expires_in: tokens.expires_in_s,
     };
-    ok(StatusCode::OK, &body)
+    respond(StatusCode::OK, &body)
 }
 
 /// Sign in
@@ -84,13 +84,13 @@ fn told(tokens: Tokens) -> Response {
     responses((status = 200, description = "tokens", body = SignedIn)))]
 pub async fn token(
     State(hub): State<Hub>,
-    From(from): From,
+    RequestOrigin(from): RequestOrigin,
     query: Query,
-    Json(body): Json<{ limits::SMALL_BODY_BYTES }>,
+    JsonBody(body): JsonBody<{ limits::SMALL_BODY_BYTES }>,
 ) -> Answer {
     query.close()?;
-    let [client_id, client_secret] = read(&SIGN_IN, &body, ["clientId", "clientSecret"])?;
-    Ok(told(flow::sign_in::sign_in(&hub, &client_id, &client_secret, &from).await?))
+    let [client_id, client_secret] = read_texts(&SIGN_IN, &body, ["clientId", "clientSecret"])?;
+    Ok(tokens_response(flow::sign_in::sign_in(&hub, &client_id, &client_secret, &from).await?))
 }
 
 /// Refresh
@@ -101,13 +101,13 @@ pub async fn token(
     responses((status = 200, description = "tokens", body = SignedIn)))]
 pub async fn refresh(
     State(hub): State<Hub>,
-    From(from): From,
+    RequestOrigin(from): RequestOrigin,
     query: Query,
-    Json(body): Json<{ limits::SMALL_BODY_BYTES }>,
+    JsonBody(body): JsonBody<{ limits::SMALL_BODY_BYTES }>,
 ) -> Answer {
     query.close()?;
-    let [token] = read(&REFRESH, &body, ["refreshToken"])?;
-    Ok(told(flow::sign_in::refresh(&hub, &token, &from).await?))
+    let [token] = read_texts(&REFRESH, &body, ["refreshToken"])?;
+    Ok(tokens_response(flow::sign_in::refresh(&hub, &token, &from).await?))
 }
 
 /// Revoke
@@ -117,18 +117,18 @@ pub async fn refresh(
     responses((status = 204, description = "Void, if there was such a token.")))]
 pub async fn revoke(
     State(hub): State<Hub>,
-    From(from): From,
+    RequestOrigin(from): RequestOrigin,
     query: Query,
-    Json(body): Json<{ limits::SMALL_BODY_BYTES }>,
+    JsonBody(body): JsonBody<{ limits::SMALL_BODY_BYTES }>,
 ) -> Answer {
     query.close()?;
-    let [token] = read(&REFRESH, &body, ["refreshToken"])?;
+    let [token] = read_texts(&REFRESH, &body, ["refreshToken"])?;
     flow::sign_in::revoke(&hub, &token, &from).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 /// A body of so many texts, each required.
-fn read<const N: usize>(form: &'static Form, body: &[u8], names: [&str; N]) -> Result<[String; N], Refusal> {
+fn read_texts<const N: usize>(form: &'static Form, body: &[u8], names: [&str; N]) -> Result<[String; N], Refusal> {
     let faults = Faults::default();
     let value = json::parse(body, &faults)?;
     let read = Fields::open(form, value, "", &faults).map(|mut fields| {

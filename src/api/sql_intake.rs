@@ -6,9 +6,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::error::excerpt;
-use crate::http::answer::{Answer, Success, Time, ok};
+use crate::http::answer::{Answer, Success, Time, respond};
 use crate::http::caller::Reader;
-use crate::http::page::{Page, Whose, Window, cursor};
+use crate::http::page::{ListParams, Page, PartnerParam, encode_cursor};
 use crate::http::problem::ProblemCode;
 use crate::http::query::Query;
 use crate::hub::Hub;
@@ -72,7 +72,7 @@ fn shape(row: RefusalRow, partner_id: Option<String>) -> RefusedRequest {
 /// What was enqueued in SQL and is not a right message, newest first. `since` and `until` bound the time of the refusal.
 #[utoipa::path(get, path = "/v1/intake/refused", operation_id = "listRefused", tag = "messages",
     security(("bearer" = [])),
-    params(Whose, Window),
+    params(PartnerParam, ListParams),
     responses((status = 200, description = "a page", body = RefusedPage)))]
 pub async fn refused(State(hub): State<Hub>, reader: Reader, mut query: Query) -> Answer {
     let scope = reader.scope(&hub, &mut query).await?;
@@ -83,14 +83,16 @@ pub async fn refused(State(hub): State<Hub>, reader: Reader, mut query: Query) -
     let mut rows = sql_intake::list_refused(hub.store.api(), &scope.partners, below, window, page.limit + 1).await?;
     let more = rows.len() as i64 > page.limit;
     rows.truncate(usize::try_from(page.limit).unwrap_or(0));
-    let next_cursor =
-        rows.last().filter(|_| more).map(|r| cursor(&hub, "refused", scope.cursor_owner, (Tsid(r.request_id), 0)));
+    let next_cursor = rows
+        .last()
+        .filter(|_| more)
+        .map(|r| encode_cursor(&hub, "refused", scope.cursor_owner, (Tsid(r.request_id), 0)));
     let items = rows
         .into_iter()
         .map(|row| {
-            let whose = reader.tells(row.partner_id);
+            let whose = reader.partner_id_for_staff(row.partner_id);
             shape(row, whose)
         })
         .collect();
-    Ok(ok(StatusCode::OK, &RefusedPage { code: Success::Success, items, next_cursor }))
+    Ok(respond(StatusCode::OK, &RefusedPage { code: Success::Success, items, next_cursor }))
 }

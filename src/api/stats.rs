@@ -8,9 +8,9 @@ use utoipa::ToSchema;
 
 use super::shape::ChannelWord;
 use crate::error::Refusal;
-use crate::http::answer::{Answer, Success, ok};
+use crate::http::answer::{Answer, Success, respond};
 use crate::http::caller::Reader;
-use crate::http::page::Whose;
+use crate::http::page::PartnerParam;
 use crate::http::query::Query;
 use crate::hub::Hub;
 use crate::limits;
@@ -78,11 +78,11 @@ pub struct DailyStats {
         ("from" = Option<NaiveDate>, Query, description = "the first day; a week before `to` when not given"),
         ("to" = Option<NaiveDate>, Query, description = "the last day; today in the partner's time zone when not given"),
         ("type" = inline(Option<ChannelWord>), Query, description = "those of this type"),
-        Whose,
+        PartnerParam,
     ),
     responses((status = 200, description = "the days", body = DailyStats)))]
 pub async fn daily(State(hub): State<Hub>, reader: Reader, mut query: Query) -> Answer {
-    let partner = reader.partner(&hub, &mut query).await?;
+    let partner = reader.partner_of_list(&hub, &mut query).await?;
     let from = query.parse("from", "a date as in 2027-03-05", date)?;
     let to = query.parse("to", "a date as in 2027-03-05", date)?;
     let channel: Option<Channel> = query.parse("type", "a type of message", |text| text.parse().ok())?;
@@ -102,5 +102,5 @@ pub async fn daily(State(hub): State<Hub>, reader: Reader, mut query: Query) -> 
     let days = stats::daily(db, &partner, from, to, channel).await?;
     let items = days.into_iter().map(|day| DailyStat::new(&partner, day)).collect();
     let body = DailyStats { code: Success::Success, time_zone: partner.time_zone.clone(), from, to, items };
-    Ok(ok(StatusCode::OK, &body))
+    Ok(respond(StatusCode::OK, &body))
 }

@@ -15,11 +15,11 @@ use super::shape::{DeliveryStatus, EndpointWord, EventWord};
 use crate::error::{Code, Error, Refusal, Result};
 use crate::flow;
 use crate::flow::endpoint::{EndpointEdit, HealthSummary, OVERLAP, OVERLAP_MOST};
-use crate::http::answer::{Answer, Success, Time, ok};
+use crate::http::answer::{Answer, Success, Time, respond};
 use crate::http::caller::{Reader, Writer};
-use crate::http::page::{Page, Whose, Window, cursor};
+use crate::http::page::{ListParams, Page, PartnerParam, encode_cursor};
 use crate::http::query::Query;
-use crate::http::request::{Id, Json};
+use crate::http::request::{JsonBody, PathId};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
@@ -182,7 +182,7 @@ const DESCRIPTION: Kind = Kind::Text(TextRule::line(limits::ENDPOINT_DESCRIPTION
 const EMAIL: Kind = Kind::Text(TextRule::line(limits::EMAIL_BYTES));
 const EVENTS: Field = Field::optional(
     "events",
-    Kind::List(&Kind::Words(asked_words), Some(1), None),
+    Kind::List(&Kind::Words(requestable_events), Some(1), None),
     "those it is told of; null or not given at creation: all, those to come included",
 );
 const HEADERS: Field = Field::optional(
@@ -193,35 +193,35 @@ const HEADERS: Field = Field::optional(
 );
 
 /// The events that an endpoint can ask for.
-fn asked_words() -> Vec<&'static str> {
+fn requestable_events() -> Vec<&'static str> {
     EVENT_KINDS.into_iter().filter(|kind| kind.is_subscribable()).map(EventKind::as_str).collect()
 }
 
 /// An event that an endpoint can ask for.
-struct Asked(EventKind);
+struct RequestableEvent(EventKind);
 
-impl std::str::FromStr for Asked {
+impl std::str::FromStr for RequestableEvent {
     type Err = ();
-    fn from_str(text: &str) -> Result<Asked, ()> {
-        text.parse().ok().filter(|kind: &EventKind| kind.is_subscribable()).map(Asked).ok_or(())
+    fn from_str(text: &str) -> Result<RequestableEvent, ()> {
+        text.parse().ok().filter(|kind: &EventKind| kind.is_subscribable()).map(RequestableEvent).ok_or(())
     }
 }
 
 /// What its owner may say of an endpoint's status.
-struct Wanted(EndpointStatus);
+struct SettableStatus(EndpointStatus);
 
-impl std::str::FromStr for Wanted {
+impl std::str::FromStr for SettableStatus {
     type Err = ();
-    fn from_str(text: &str) -> Result<Wanted, ()> {
+    fn from_str(text: &str) -> Result<SettableStatus, ()> {
         match text.parse() {
-            Ok(status @ (EndpointStatus::Active | EndpointStatus::Paused)) => Ok(Wanted(status)),
+            Ok(status @ (EndpointStatus::Active | EndpointStatus::Paused)) => Ok(SettableStatus(status)),
             _ => Err(()),
         }
     }
 }
 
 /// Reads a new endpoint, or a change of one.
-fn read(hub: &Hub, permit: OwnerPermit<'_>, body: &[u8], new: bool) -> Result<EndpointEdit, Refusal> {
+fn read_form(hub: &Hub, permit: OwnerPermit<'_>, body: &[u8], new: bool) -> Result<EndpointEdit, Refusal> {
     let faults = Faults::default();
     let value = json::parse(body, &faults)?;
     let form = if new { &NEW_ENDPOINT } else { &ENDPOINT_CHANGE };
@@ -235,7 +235,7 @@ fn read_change(hub: &Hub, permit: OwnerPermit<'_>, mut fields: Fields<'_>, new: 
         parsed.map_err(|forbidden| faults.add("/url", forbidden.reason, forbidden.detail)).ok()
     });
     let status = if new { None } else { fields.text("status") };
-    let status: Option<Wanted> =
+    let status: Option<SettableStatus> =
         status.and_then(|word| json::one_of(&word, "/status", &["ACTIVE", "PAUSED"], faults, Code::E001));
     let include_content = fields.flag("includeContent");
     if include_content == Some(true)
@@ -245,12 +245,12 @@ fn read_change(hub: &Hub, permit: OwnerPermit<'_>, mut fields: Fields<'_>, new: 
     }
     let change = EndpointEdit {
         url,
-        events: emptied(&mut fields, "events", |fields| read_events(fields, faults)),
-        description: emptied(&mut fields, "description", |fields| fields.text("description")),
+        events: nullable(&mut fields, "events", |fields| read_events(fields, faults)),
+        description: nullable(&mut fields, "description", |fields| fields.text("description")),
         status: status.map(|wanted| wanted.0),
         ordered: fields.flag("ordered"),
         include_content,
-        contact_email: emptied(&mut fields, "contactEmail", |fields| {
+        contact_email: nullable(&mut fields, "contactEmail", |fields| {
             let address = fields.text("contactEmail")?;
             let right = is_mailbox(&address);
             if !right {
@@ -258,14 +258,14 @@ fn read_change(hub: &Hub, permit: OwnerPermit<'_>, mut fields: Fields<'_>, new: 
             }
             right.then_some(address)
         }),
-        headers: emptied(&mut fields, "headers", |fields| read_headers(fields, faults)).map(Option::unwrap_or_default),
+        headers: nullable(&mut fields, "headers", |fields| read_headers(fields, faults)).map(Option::unwrap_or_default),
     };
     fields.close();
     change
 }
 
 /// A field that null empties and that stays when it is left out.
-fn emptied<'f, T>(
+fn nullable<'f, T>(
     fields: &mut Fields<'f>,
     name: &str,
     read: impl FnOnce(&mut Fields<'f>) -> Option<T>,
@@ -276,13 +276,13 @@ fn emptied<'f, T>(
 }
 
 /// `events`, of those that endpoints can ask for.
-pub fn asked(fields: &mut Fields<'_>) -> Option<Vec<EventKind>> {
-    let asked: Vec<Asked> = fields.words("events", &asked_words())?;
-    Some(asked.into_iter().map(|asked| asked.0).collect())
+pub fn requested_events(fields: &mut Fields<'_>) -> Option<Vec<EventKind>> {
+    let asked: Vec<RequestableEvent> = fields.words("events", &requestable_events())?;
+    Some(asked.into_iter().map(|kind| kind.0).collect())
 }
 
 fn read_events(fields: &mut Fields<'_>, faults: &Faults) -> Option<Vec<EventKind>> {
-    let asked = asked(fields)?;
+    let asked = requested_events(fields)?;
     if asked.is_empty() && faults.is_empty() {
         faults.add("/events", "empty", "must name an event; null stands for all");
     }
@@ -328,22 +328,23 @@ fn endpoint_id(text: &str) -> Result<Tsid> {
 ///
 /// With a secret that is shown this once. A partner may have 20.
 #[utoipa::path(post, path = "/v1/webhooks", operation_id = "createWebhook", tag = "webhooks",
-    security(("bearer" = [])), params(Whose), request_body = NewEndpoint,
+    security(("bearer" = [])), params(PartnerParam), request_body = NewEndpoint,
     responses((status = 201, description = "the endpoint; its secret is shown this once", body = EndpointMade,
         headers(("Location", description = "the endpoint")))))]
 pub async fn create(
     State(hub): State<Hub>,
     writer: Writer,
     mut query: Query,
-    Json(body): Json<{ limits::SMALL_BODY_BYTES }>,
+    JsonBody(body): JsonBody<{ limits::SMALL_BODY_BYTES }>,
 ) -> Answer {
-    let partner = writer.partner(&hub, &mut query).await?;
+    let partner = writer.partner_of_list(&hub, &mut query).await?;
     query.close()?;
     let permit = writer.permit(&partner)?;
-    let change = read(&hub, permit, &body, true)?;
+    let change = read_form(&hub, permit, &body, true)?;
     let made = flow::endpoint::create(&hub, permit, change).await?;
-    let endpoint = EndpointShape::of(&made, &hub, writer.tells(made.partner_id));
-    let mut response = ok(StatusCode::CREATED, &EndpointMade { code: Success::Success, endpoint, secret: made.secret });
+    let endpoint = EndpointShape::of(&made, &hub, writer.partner_id_for_staff(made.partner_id));
+    let mut response =
+        respond(StatusCode::CREATED, &EndpointMade { code: Success::Success, endpoint, secret: made.secret });
     if let Ok(location) = HeaderValue::from_str(&format!("/v1/webhooks/{}", made.endpoint_id)) {
         response.headers_mut().insert(header::LOCATION, location);
     }
@@ -363,7 +364,7 @@ pub struct EndpointPage {
 ///
 /// A page of them, newest first.
 #[utoipa::path(get, path = "/v1/webhooks", operation_id = "listWebhooks", tag = "webhooks",
-    security(("bearer" = [])), params(Whose, Window),
+    security(("bearer" = [])), params(PartnerParam, ListParams),
     responses((status = 200, description = "a page", body = EndpointPage)))]
 pub async fn list(State(hub): State<Hub>, reader: Reader, mut query: Query) -> Answer {
     let scope = reader.scope(&hub, &mut query).await?;
@@ -376,13 +377,13 @@ pub async fn list(State(hub): State<Hub>, reader: Reader, mut query: Query) -> A
     let more = found.len() as i64 > page.limit;
     found.truncate(usize::try_from(page.limit).unwrap_or(0));
     let next_cursor =
-        found.last().filter(|_| more).map(|e| cursor(&hub, "webhooks", scope.cursor_owner, (e.endpoint_id, 0)));
-    let items = found.iter().map(|e| EndpointShape::of(e, &hub, reader.tells(e.partner_id))).collect();
-    Ok(ok(StatusCode::OK, &EndpointPage { code: Success::Success, items, next_cursor }))
+        found.last().filter(|_| more).map(|e| encode_cursor(&hub, "webhooks", scope.cursor_owner, (e.endpoint_id, 0)));
+    let items = found.iter().map(|e| EndpointShape::of(e, &hub, reader.partner_id_for_staff(e.partner_id))).collect();
+    Ok(respond(StatusCode::OK, &EndpointPage { code: Success::Success, items, next_cursor }))
 }
 
 /// One that the caller may see.
-async fn find(hub: &Hub, reader: &Reader, id: &str) -> Result<Endpoint> {
+async fn find_endpoint(hub: &Hub, reader: &Reader, id: &str) -> Result<Endpoint> {
     let id = endpoint_id(id)?;
     let owner = reader.owner_of_endpoint(hub, id).await?;
     let found = store::endpoint::get(hub.store.api(), &hub.keyring, owner.partner_id, owner.shard, id).await?;
@@ -395,11 +396,11 @@ async fn find(hub: &Hub, reader: &Reader, id: &str) -> Result<Endpoint> {
 #[utoipa::path(get, path = "/v1/webhooks/{id}", operation_id = "getWebhook", tag = "webhooks",
     security(("bearer" = [])), params(("id" = String, Path, description = "the endpointId")),
     responses((status = 200, description = "the endpoint", body = EndpointFound)))]
-pub async fn get(State(hub): State<Hub>, reader: Reader, query: Query, Id(id): Id) -> Answer {
+pub async fn get(State(hub): State<Hub>, reader: Reader, query: Query, PathId(id): PathId) -> Answer {
     query.close()?;
-    let found = find(&hub, &reader, &id).await?;
-    let endpoint = EndpointShape::of(&found, &hub, reader.tells(found.partner_id));
-    Ok(ok(StatusCode::OK, &EndpointFound { code: Success::Success, endpoint }))
+    let found = find_endpoint(&hub, &reader, &id).await?;
+    let endpoint = EndpointShape::of(&found, &hub, reader.partner_id_for_staff(found.partner_id));
+    Ok(respond(StatusCode::OK, &EndpointFound { code: Success::Success, endpoint }))
 }
 
 /// Change an endpoint
@@ -412,17 +413,17 @@ pub async fn update(
     State(hub): State<Hub>,
     writer: Writer,
     query: Query,
-    Id(id): Id,
-    Json(body): Json<{ limits::SMALL_BODY_BYTES }>,
+    PathId(id): PathId,
+    JsonBody(body): JsonBody<{ limits::SMALL_BODY_BYTES }>,
 ) -> Answer {
     query.close()?;
     let id = endpoint_id(&id)?;
     let partner = writer.owner_of_endpoint(&hub, id).await?;
     let permit = writer.permit(&partner)?;
-    let change = read(&hub, permit, &body, false)?;
+    let change = read_form(&hub, permit, &body, false)?;
     let changed = flow::endpoint::update(&hub, permit, id, change).await?;
-    let endpoint = EndpointShape::of(&changed, &hub, writer.tells(changed.partner_id));
-    Ok(ok(StatusCode::OK, &EndpointFound { code: Success::Success, endpoint }))
+    let endpoint = EndpointShape::of(&changed, &hub, writer.partner_id_for_staff(changed.partner_id));
+    Ok(respond(StatusCode::OK, &EndpointFound { code: Success::Success, endpoint }))
 }
 
 /// Delete an endpoint
@@ -431,7 +432,7 @@ pub async fn update(
 #[utoipa::path(delete, path = "/v1/webhooks/{id}", operation_id = "deleteWebhook", tag = "webhooks",
     security(("bearer" = [])), params(("id" = String, Path, description = "the endpointId")),
     responses((status = 204, description = "Deleted.")))]
-pub async fn delete(State(hub): State<Hub>, writer: Writer, query: Query, Id(id): Id) -> Answer {
+pub async fn delete(State(hub): State<Hub>, writer: Writer, query: Query, PathId(id): PathId) -> Answer {
     query.close()?;
     let id = endpoint_id(&id)?;
     let partner = writer.owner_of_endpoint(&hub, id).await?;
@@ -462,16 +463,16 @@ pub async fn rotate(
     State(hub): State<Hub>,
     writer: Writer,
     query: Query,
-    Id(id): Id,
-    body: Option<Json<{ limits::SMALL_BODY_BYTES }>>,
+    PathId(id): PathId,
+    body: Option<JsonBody<{ limits::SMALL_BODY_BYTES }>>,
 ) -> Answer {
     query.close()?;
-    let overlap = body.map_or(Ok(OVERLAP), |Json(body)| read_overlap(&body))?;
+    let overlap = body.map_or(Ok(OVERLAP), |JsonBody(body)| read_overlap(&body))?;
     let id = endpoint_id(&id)?;
     let partner = writer.owner_of_endpoint(&hub, id).await?;
     let made = flow::endpoint::rotate(&hub, writer.permit(&partner)?, id, overlap).await?;
-    let endpoint = EndpointShape::of(&made, &hub, writer.tells(made.partner_id));
-    Ok(ok(StatusCode::OK, &EndpointMade { code: Success::Success, endpoint, secret: made.secret }))
+    let endpoint = EndpointShape::of(&made, &hub, writer.partner_id_for_staff(made.partner_id));
+    Ok(respond(StatusCode::OK, &EndpointMade { code: Success::Success, endpoint, secret: made.secret }))
 }
 
 #[derive(Serialize, ToSchema)]
@@ -490,12 +491,12 @@ pub struct EndpointTested {
     responses((status = 202, description = "on its way", body = EndpointTested),
         (status = 422, description = "the endpoint is not active", body = crate::http::problem::ProblemBody,
             content_type = "application/problem+json")))]
-pub async fn test(State(hub): State<Hub>, writer: Writer, query: Query, Id(id): Id) -> Answer {
+pub async fn test(State(hub): State<Hub>, writer: Writer, query: Query, PathId(id): PathId) -> Answer {
     query.close()?;
     let id = endpoint_id(&id)?;
     let partner = writer.owner_of_endpoint(&hub, id).await?;
     let delivery_id = flow::endpoint::send_test(&hub, writer.permit(&partner)?, id).await?;
-    Ok(ok(StatusCode::ACCEPTED, &EndpointTested { code: Success::Success, delivery_id }))
+    Ok(respond(StatusCode::ACCEPTED, &EndpointTested { code: Success::Success, delivery_id }))
 }
 
 /// An event on its way to an endpoint.
@@ -596,10 +597,10 @@ pub struct EndpointDeliveryPage {
     security(("bearer" = [])), params(("id" = String, Path, description = "the endpointId"),
         ("status" = inline(Option<DeliveryStatus>), Query, description = "those that stand so"),
         ("event" = inline(Option<EventWord>), Query, description = "those of this event"),
-        Window),
+        ListParams),
     responses((status = 200, description = "a page", body = EndpointDeliveryPage)))]
-pub async fn deliveries(State(hub): State<Hub>, reader: Reader, mut query: Query, Id(id): Id) -> Answer {
-    let endpoint = find(&hub, &reader, &id).await?;
+pub async fn deliveries(State(hub): State<Hub>, reader: Reader, mut query: Query, PathId(id): PathId) -> Answer {
+    let endpoint = find_endpoint(&hub, &reader, &id).await?;
     let page = Page::read(&mut query, &hub, "webhook-deliveries", endpoint.endpoint_id)?;
     let words = EVENT_KINDS.map(EventKind::as_str).join(", ");
     let event: Option<EventKind> = query.parse("event", &format!("one of {words}"), |text| text.parse().ok())?;
@@ -612,10 +613,11 @@ pub async fn deliveries(State(hub): State<Hub>, reader: Reader, mut query: Query
     let mut rows = store::delivery::of_endpoint(db, &hub.keyring, &endpoint, &filter, window, page.limit + 1).await?;
     let more = rows.len() as i64 > page.limit;
     rows.truncate(usize::try_from(page.limit).unwrap_or(0));
-    let next = |row: &WebhookRow| cursor(&hub, "webhook-deliveries", endpoint.endpoint_id, (row.message_id, row.no));
+    let next =
+        |row: &WebhookRow| encode_cursor(&hub, "webhook-deliveries", endpoint.endpoint_id, (row.message_id, row.no));
     let next_cursor = rows.last().filter(|_| more).map(next);
     let items = rows.iter().map(EndpointDelivery::of).collect();
-    Ok(ok(StatusCode::OK, &EndpointDeliveryPage { code: Success::Success, items, next_cursor }))
+    Ok(respond(StatusCode::OK, &EndpointDeliveryPage { code: Success::Success, items, next_cursor }))
 }
 
 /// How an endpoint does.
@@ -654,9 +656,9 @@ pub struct EndpointHealth {
 #[utoipa::path(get, path = "/v1/webhooks/{id}/health", operation_id = "getWebhookHealth", tag = "webhooks",
     security(("bearer" = [])), params(("id" = String, Path, description = "the endpointId")),
     responses((status = 200, description = "how it does", body = EndpointHealth)))]
-pub async fn health(State(hub): State<Hub>, reader: Reader, query: Query, Id(id): Id) -> Answer {
+pub async fn health(State(hub): State<Hub>, reader: Reader, query: Query, PathId(id): PathId) -> Answer {
     query.close()?;
-    let endpoint = find(&hub, &reader, &id).await?;
+    let endpoint = find_endpoint(&hub, &reader, &id).await?;
     let health: HealthSummary = flow::endpoint::health(&hub, &endpoint).await?;
     let body = EndpointHealth {
         code: Success::Success,
@@ -676,5 +678,5 @@ pub async fn health(State(hub): State<Hub>, reader: Reader, query: Query, Id(id)
         parked: health.parked,
         last_failures: health.failures.iter().map(EndpointDelivery::of).collect(),
     };
-    Ok(ok(StatusCode::OK, &body))
+    Ok(respond(StatusCode::OK, &body))
 }

@@ -45,7 +45,7 @@ impl Target {
             }
             (None, None) => {
                 let folder = config::data_dir(self.data_dir.as_ref())?;
-                let found = SavedKeys::read(&folder)?.ok_or_else(|| {
+                let found = SavedKeys::load(&folder)?.ok_or_else(|| {
                     Error::Setup(
                         "nobody to sign in as: give --client-id and NOTIHUB_CLIENT_SECRET (`notihub partner create NAME` \
                          makes them)"
@@ -67,7 +67,7 @@ pub struct SavedKeys {
 }
 
 impl SavedKeys {
-    pub fn read(folder: &Path) -> Result<Option<SavedKeys>> {
+    pub fn load(folder: &Path) -> Result<Option<SavedKeys>> {
         let file = SavedKeys::file(folder);
         let text = match std::fs::read_to_string(&file) {
             Ok(text) => text,
@@ -78,7 +78,7 @@ impl SavedKeys {
         Ok(Some(read))
     }
 
-    pub fn write(&self, folder: &Path) -> Result<()> {
+    pub fn save(&self, folder: &Path) -> Result<()> {
         let text = serde_json::to_string_pretty(self).map_err(|e| Error::Internal(e.to_string()))?;
         write_secret(&SavedKeys::file(folder), &text)
     }
@@ -140,31 +140,31 @@ impl Client {
 
     /// The answer of a 2xx; else what the hub said is wrong.
     pub async fn get(&self, path: &str) -> Result<Value> {
-        self.signed(|| self.http.get(format!("{}{path}", self.url))).await
+        self.send_authenticated(|| self.http.get(format!("{}{path}", self.url))).await
     }
 
     pub async fn post(&self, path: &str, body: &Value) -> Result<Value> {
-        self.signed(|| self.posting(path, body)).await
+        self.send_authenticated(|| self.post_request(path, body)).await
     }
 
     pub async fn patch(&self, path: &str, body: &Value) -> Result<Value> {
         let request = || self.http.patch(format!("{}{path}", self.url)).header("content-type", "application/json");
-        self.signed(|| request().body(body.to_string())).await
+        self.send_authenticated(|| request().body(body.to_string())).await
     }
 
     pub async fn delete(&self, path: &str) -> Result<Value> {
-        self.signed(|| self.http.delete(format!("{}{path}", self.url))).await
+        self.send_authenticated(|| self.http.delete(format!("{}{path}", self.url))).await
     }
 
     /// Status and body of whatever is answered; none without an answer.
-    pub async fn ask(&self, path: &str, body: &Value) -> Option<(u16, Value)> {
+    pub async fn try_post(&self, path: &str, body: &Value) -> Option<(u16, Value)> {
         let token = self.token().await.ok()?;
-        let response = self.posting(path, body).bearer_auth(token).send().await.ok()?;
+        let response = self.post_request(path, body).bearer_auth(token).send().await.ok()?;
         let status = response.status().as_u16();
         Some((status, serde_json::from_slice(&response.bytes().await.ok()?).unwrap_or(Value::Null)))
     }
 
-    fn posting(&self, path: &str, body: &Value) -> reqwest::RequestBuilder {
+    fn post_request(&self, path: &str, body: &Value) -> reqwest::RequestBuilder {
         let request = self.http.post(format!("{}{path}", self.url)).header("content-type", "application/json");
         request.body(body.to_string())
     }
@@ -177,14 +177,14 @@ impl Client {
         }
         let Credentials { client_id, client_secret } = &self.credentials;
         let body = json!({"clientId": client_id, "clientSecret": client_secret});
-        let signed_in = self.read(self.posting("/v1/auth/token", &body)).await?;
+        let signed_in = self.read(self.post_request("/v1/auth/token", &body)).await?;
         let token = signed_in["accessToken"].as_str().unwrap_or_default().to_owned();
         *self.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(token.clone());
         Ok(token)
     }
 
     /// With a token; signs in again once when the one kept is not taken any more.
-    async fn signed(&self, request: impl Fn() -> reqwest::RequestBuilder) -> Result<Value> {
+    async fn send_authenticated(&self, request: impl Fn() -> reqwest::RequestBuilder) -> Result<Value> {
         let fresh = self.token.lock().unwrap_or_else(PoisonError::into_inner).is_none();
         let answered = self.read(request().bearer_auth(self.token().await?)).await;
         match answered {
@@ -208,7 +208,7 @@ impl Client {
             return Ok(body);
         }
         let problem = if body.is_object() { body } else { json!({"status": status.as_u16()}) };
-        let mut told = sentence(status, &problem);
+        let mut told = problem_text(status, &problem);
         if status == reqwest::StatusCode::NOT_FOUND && self.kept {
             told.push_str(
                 "\n  this command signed in with a key that `up` keeps; as a partner of your own: NOTIHUB_CLIENT_ID and \
@@ -219,7 +219,7 @@ impl Client {
     }
 
     /// A message with its story, once all of it is settled or `within` is over. Says which of the two.
-    pub async fn settled(&self, message_id: &str, within: Duration) -> Result<(Value, bool)> {
+    pub async fn wait_until_settled(&self, message_id: &str, within: Duration) -> Result<(Value, bool)> {
         let began = std::time::Instant::now();
         loop {
             let message = self.get(&format!("/v1/messages/{message_id}")).await?;
@@ -233,7 +233,7 @@ impl Client {
 }
 
 /// A problem in a line, or in one for each fault where there are several.
-fn sentence(status: reqwest::StatusCode, problem: &Value) -> String {
+fn problem_text(status: reqwest::StatusCode, problem: &Value) -> String {
     let text = |of: &Value, name: &str| of[name].as_str().unwrap_or_default().to_owned();
     let faults = problem["errors"].as_array().map_or(&[][..], Vec::as_slice);
     let mut told = match faults {

@@ -50,24 +50,24 @@ pub async fn run(
     began: Instant,
 ) -> Result<bool> {
     let client = Client::new(&Target::of(url.to_owned(), credentials))?;
-    let (mut good, mut told) = (true, Vec::new());
+    let (mut good, mut scenarios_run) = (true, Vec::new());
     for (n, (title, body)) in scenarios(&hub.next_id().to_string()).into_iter().enumerate() {
-        let accepted = post_surely(&client, &body).await?;
+        let accepted = post_with_retries(&client, &body).await?;
         let id = accepted["id"].as_str().unwrap_or_default().to_owned();
-        let (message, settled) = client.settled(&id, Duration::from_secs(30)).await?;
+        let (message, settled) = client.wait_until_settled(&id, Duration::from_secs(30)).await?;
         let timeline = client.get(&format!("/v1/messages/{id}/timeline")).await?;
         good &= settled && message["status"] == "COMPLETED";
         let first_after = began.elapsed().as_secs_f64();
         match output {
             Output::Text => {
                 anstream::println!("\n{}", print::paint(print::BOLD, title));
-                print::story(&message, &timeline);
+                print::message_with_timeline(&message, &timeline);
                 if n == 0 {
                     anstream::println!("    first message sent {first_after:.1} s after the start");
                 }
             }
             Output::Json => {
-                told.push(json!({"scenario": title, "message": message, "timeline": timeline["items"], "afterSeconds": first_after}));
+                scenarios_run.push(json!({"scenario": title, "message": message, "timeline": timeline["items"], "afterSeconds": first_after}));
             }
         }
     }
@@ -78,13 +78,15 @@ pub async fn run(
             let count = |n: Option<usize>| n.map_or("not simulated".to_owned(), |n| n.to_string());
             anstream::println!("\nThe simulators got: {} e-mails, {} Slack posts.", count(mails), count(posts));
         }
-        Output::Json => print::json(&json!({"scenarios": told, "good": good, "mails": mails, "slackPosts": posts})),
+        Output::Json => {
+            print::json(&json!({"scenarios": scenarios_run, "good": good, "mails": mails, "slackPosts": posts}))
+        }
     }
     Ok(good)
 }
 
 /// As a service should: repeated with the same clientMsgId while the hub says that it could not.
-async fn post_surely(client: &Client, body: &Value) -> Result<Value> {
+async fn post_with_retries(client: &Client, body: &Value) -> Result<Value> {
     let mut tries = 0;
     loop {
         match client.post("/notifications", body).await {
@@ -96,7 +98,7 @@ async fn post_surely(client: &Client, body: &Value) -> Result<Value> {
 }
 
 /// How to go on by hand: lines to paste.
-pub fn invite(url: &str, folder: &std::path::Path, kept: &SavedKeys, webhook_allow_http: bool) {
+pub fn print_next_steps(url: &str, folder: &std::path::Path, kept: &SavedKeys, webhook_allow_http: bool) {
     let folder = folder.display();
     // Otherwise the hub calls no endpoint of this machine.
     let listen = if webhook_allow_http {

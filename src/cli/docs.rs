@@ -52,7 +52,7 @@ pub fn run(args: Docs, output: Output, commands: &Command) -> Result<u8> {
     };
     let text = generated::text(topic);
     match output {
-        Output::Text => show(&on_terminal(&text)),
+        Output::Text => show(&render_for_terminal(&text)),
         Output::Json => print::json(&json!({"topic": topic.name, "title": topic.title(), "text": text})),
     }
     Ok(0)
@@ -80,7 +80,7 @@ fn show(text: &str) {
     if stdout.is_terminal() {
         let coloured = anstream::AutoStream::choice(&stdout) != anstream::ColorChoice::Never;
         let text = if coloured { text.to_owned() } else { strip_str(text).to_string() };
-        if paged(&text) {
+        if show_in_pager(&text) {
             return;
         }
     }
@@ -91,7 +91,7 @@ fn show(text: &str) {
 const LESS: &str = "if command -v less >/dev/null; then exec less -FRX; else exec cat; fi";
 
 /// Says whether a pager showed the text.
-fn paged(text: &str) -> bool {
+fn show_in_pager(text: &str) -> bool {
     let command = config::pager().unwrap_or_else(|| LESS.into());
     let started = Process::new("sh").arg("-c").arg(command).stdin(Stdio::piped()).spawn();
     let Ok(mut pager) = started else { return false };
@@ -128,7 +128,7 @@ struct Layout {
     rows: Vec<Vec<Vec<Word>>>,
 }
 
-fn on_terminal(text: &str) -> String {
+fn render_for_terminal(text: &str) -> String {
     let mut layout = Layout {
         out: String::with_capacity(text.len() * 2),
         indent: String::new(),
@@ -245,7 +245,7 @@ impl Layout {
             TagEnd::Strong => self.style = PLAIN,
             TagEnd::Link => {
                 if let Some((target, title)) = self.target.take() {
-                    self.lead_to(&target, &title);
+                    self.push_link_target(&target, &title);
                 }
             }
             TagEnd::TableCell => {
@@ -259,7 +259,7 @@ impl Layout {
     }
 
     /// Behind the words of a link, where it leads.
-    fn lead_to(&mut self, target: &str, title: &str) {
+    fn push_link_target(&mut self, target: &str, title: &str) {
         let topic = target.split('#').next().and_then(|file| file.strip_suffix(".md"));
         match topic.and_then(docs::find) {
             Some(topic) if topic.name == title || topic.title() == title && topic.name == title.to_lowercase() => (),
@@ -333,7 +333,7 @@ impl Layout {
             if fits {
                 let mut first = indent.clone();
                 for (cell, width) in row.iter().zip(&widths).take(columns - 1) {
-                    first.push_str(&painted(cell));
+                    first.push_str(&painted_cell(cell));
                     first.push_str(&" ".repeat(width - width_of_cell(cell) + 2));
                 }
                 self.indent = format!("{indent}{}", " ".repeat(fixed));
@@ -348,7 +348,7 @@ impl Layout {
             } else if n > 0 {
                 self.indent = format!("{indent}  ");
                 for (at, cell) in row.iter().enumerate() {
-                    let head = rows[0].get(at).map(|head| painted(head)).unwrap_or_default();
+                    let head = rows[0].get(at).map(|head| painted_cell(head)).unwrap_or_default();
                     let words = cell.clone();
                     match at {
                         0 => self.lines(&indent, &words),
@@ -377,7 +377,7 @@ fn width_of_cell(cell: &[Word]) -> usize {
     cell.iter().map(|word| width_of(word) + 1).sum::<usize>().saturating_sub(1)
 }
 
-fn painted(cell: &[Word]) -> String {
+fn painted_cell(cell: &[Word]) -> String {
     let word = |word: &Word| word.iter().map(|(style, text)| print::paint(*style, text)).collect::<String>();
     cell.iter().map(word).collect::<Vec<_>>().join(" ")
 }

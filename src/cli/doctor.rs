@@ -40,7 +40,7 @@ fn finding(grade: Grade, what: &'static str, stands: impl Into<String>, remedy: 
     Finding { grade, what, stands: stands.into(), remedy }
 }
 
-fn when(bad: bool, grade: Grade) -> Grade {
+fn grade_if(bad: bool, grade: Grade) -> Grade {
     if bad { grade } else { Grade::Good }
 }
 
@@ -70,7 +70,7 @@ pub async fn run(args: Doctor, output: Output) -> Result<u8> {
     };
     let remedy = "if the hub has one, give it to `doctor`, too; if not, give --master-key (`openssl rand -base64 32`) to \
                   every process, then `notihub key reseal`";
-    findings.push(finding(when(!sealed, Grade::Warn), "master key", stands, remedy));
+    findings.push(finding(grade_if(!sealed, Grade::Warn), "master key", stands, remedy));
     findings.extend(examine_providers(&settings).await);
     let worst = findings.iter().map(|f| f.grade).max().unwrap_or(Grade::Good);
     match output {
@@ -81,7 +81,7 @@ pub async fn run(args: Doctor, output: Output) -> Result<u8> {
                 .collect();
             print::json(&json!({"grade": word(worst), "findings": rows}));
         }
-        Output::Text => findings.iter().for_each(tell),
+        Output::Text => findings.iter().for_each(print_finding),
     }
     Ok(u8::from(worst == Grade::Bad))
 }
@@ -94,7 +94,7 @@ fn word(grade: Grade) -> &'static str {
     }
 }
 
-fn tell(f: &Finding) {
+fn print_finding(f: &Finding) {
     let style = match f.grade {
         Grade::Good => print::GOOD,
         Grade::Warn => print::WARN,
@@ -127,7 +127,7 @@ async fn examine_database(settings: &Settings, master_keys: &[[u8; KEY_BYTES]]) 
     let asked = Clock::host_now();
     let said = store::hub::database_time(store.api()).await?;
     let off = Clock::system().calibrate(asked, said, Clock::host_now()).num_milliseconds().abs();
-    let grade = when(off > 1_000, Grade::Warn);
+    let grade = grade_if(off > 1_000, Grade::Warn);
     let stands = format!("{off} ms from the database's");
     findings.push(finding(grade, "clock", stands, "run NTP on both; notihub corrects for it meanwhile"));
     match store.migrations_missing().await {
@@ -154,7 +154,7 @@ async fn examine_database(settings: &Settings, master_keys: &[[u8; KEY_BYTES]]) 
         if audit_strays { ", entries of the audit log in its default" } else { "" }
     );
     findings.push(finding(
-        when(short, Grade::Bad),
+        grade_if(short, Grade::Bad),
         "partitions",
         stands,
         "run `notihub migrate`, and keep a hub running",
@@ -162,7 +162,7 @@ async fn examine_database(settings: &Settings, master_keys: &[[u8; KEY_BYTES]]) 
     let workers = store::worker::list(store.api(), Clock::system().now() - TimeDelta::seconds(30)).await?;
     let stands = format!("{} seen in the last 30 s", workers.len());
     findings.push(finding(
-        when(workers.is_empty(), Grade::Warn),
+        grade_if(workers.is_empty(), Grade::Warn),
         "workers",
         stands,
         "start `notihub up` or `notihub work`",
@@ -172,7 +172,7 @@ async fn examine_database(settings: &Settings, master_keys: &[[u8; KEY_BYTES]]) 
         0 => "nothing waits".to_owned(),
         n => format!("{n} wait, the oldest for {} s", waiting.oldest.num_seconds()),
     };
-    let grade = when(waiting.oldest > TimeDelta::minutes(1), Grade::Warn);
+    let grade = grade_if(waiting.oldest > TimeDelta::minutes(1), Grade::Warn);
     findings.push(finding(grade, "sql intake", stands, "start a worker, or look into its log for what fails"));
     Ok(findings)
 }
@@ -230,7 +230,7 @@ async fn examine_roles(store: &Store) -> Result<Vec<Finding>> {
     // An owner or a superuser has its rights anyhow.
     let stops = if standing.fault().is_some() { Grade::Warn } else { Grade::Bad };
     let wrong = !missing.is_empty() || !roles.is_empty();
-    findings.push(finding(when(wrong, stops), "rights", stands, "run `notihub migrate`"));
+    findings.push(finding(grade_if(wrong, stops), "rights", stands, "run `notihub migrate`"));
     if standing.public_creates {
         let stands = "every login of the database may create functions and tables in the schema public";
         findings.push(finding(Grade::Warn, "schema", stands, "revoke create on schema public from public"));
@@ -243,7 +243,7 @@ async fn examine_roles(store: &Store) -> Result<Vec<Finding>> {
     };
     let remedy = "`notihub partner grant PARTNER --role LOGIN` confirms one, `notihub partner revoke --carried-over --role \
                   LOGIN` ends the others";
-    findings.push(finding(when(carried > 0, Grade::Warn), "intake roles", stands, remedy));
+    findings.push(finding(grade_if(carried > 0, Grade::Warn), "intake roles", stands, remedy));
     Ok(findings)
 }
 
@@ -257,7 +257,7 @@ async fn examine_sealed(store: &Store, master_keys: &[[u8; KEY_BYTES]]) -> Resul
     };
     let stands = kinds.iter().map(told).collect::<Vec<_>>().join(", ");
     let bad = kinds.iter().any(|kind| kind.unopened > 0);
-    Ok(finding(when(bad, Grade::Bad), "sealed", stands, sealed::REMEDY))
+    Ok(finding(grade_if(bad, Grade::Bad), "sealed", stands, sealed::REMEDY))
 }
 
 async fn examine_server(settings: &Settings, store: &Store) -> Result<Vec<Finding>> {
@@ -279,17 +279,17 @@ async fn examine_server(settings: &Settings, store: &Store) -> Result<Vec<Findin
     let stands = format!("{most} allowed, {ours} used by each process that serves and works");
     let remedy = "raise max_connections, or lower --api-connections, --intake-connections, --worker-connections and \
                   --webhook-connections";
-    findings.push(finding(when(most < ours * 2, Grade::Warn), "connections", stands, remedy));
+    findings.push(finding(grade_if(most < ours * 2, Grade::Warn), "connections", stands, remedy));
     let vacuum = value("autovacuum") == "on" && value("track_counts") == "on";
     let stands = if vacuum { "on" } else { "off: dead rows pile up" };
-    findings.push(finding(when(!vacuum, Grade::Bad), "autovacuum", stands, "alter system set autovacuum = on"));
+    findings.push(finding(grade_if(!vacuum, Grade::Bad), "autovacuum", stands, "alter system set autovacuum = on"));
     let encoding = value("server_encoding");
     let remedy = "make a database with encoding UTF8";
-    findings.push(finding(when(encoding != "UTF8", Grade::Bad), "encoding", encoding, remedy));
+    findings.push(finding(grade_if(encoding != "UTF8", Grade::Bad), "encoding", encoding, remedy));
     let age = store::hub::oldest_snapshot_age(store.api()).await?.unwrap_or(0.0);
     let stands = format!("oldest snapshot {age:.0} s");
     let remedy = "find the long transaction in pg_stat_activity; dead rows cannot be cleaned while it lives";
-    findings.push(finding(when(age > 600.0, Grade::Warn), "snapshots", stands, remedy));
+    findings.push(finding(grade_if(age > 600.0, Grade::Warn), "snapshots", stands, remedy));
     Ok(findings)
 }
 

@@ -8,7 +8,7 @@ use crate::id::Tsid;
 use crate::model::event::{EVENT_KINDS, EventKind};
 
 /// Of those that endpoints can ask for.
-pub fn askable(text: &str) -> std::result::Result<EventKind, String> {
+pub fn parse_requestable_event(text: &str) -> std::result::Result<EventKind, String> {
     let kinds: Vec<EventKind> = EVENT_KINDS.into_iter().filter(|kind| kind.is_subscribable()).collect();
     kinds.iter().find(|kind| kind.as_str() == text).copied().ok_or_else(|| no_such_event(&kinds))
 }
@@ -18,16 +18,16 @@ pub fn no_such_event(kinds: &[EventKind]) -> String {
     format!("there is no such event; there are {}", words.join(", "))
 }
 
-pub fn of_partner(joint: char, partner_id: Option<Tsid>) -> String {
+pub fn partner_query(joint: char, partner_id: Option<Tsid>) -> String {
     partner_id.map_or(String::new(), |id| format!("{joint}partnerId={id}"))
 }
 
 /// Page by page.
-pub async fn all(client: &Client, partner_id: Option<Tsid>) -> Result<Vec<Value>> {
+pub async fn list_all(client: &Client, partner_id: Option<Tsid>) -> Result<Vec<Value>> {
     let (mut all, mut cursor) = (Vec::new(), String::new());
     loop {
-        let page = client.get(&format!("/v1/webhooks?limit=200{}{cursor}", of_partner('&', partner_id))).await?;
-        all.extend(items(&page).cloned());
+        let page = client.get(&format!("/v1/webhooks?limit=200{}{cursor}", partner_query('&', partner_id))).await?;
+        all.extend(page_items(&page).cloned());
         match page["nextCursor"].as_str() {
             Some(next) => cursor = format!("&cursor={next}"),
             None => return Ok(all),
@@ -35,6 +35,6 @@ pub async fn all(client: &Client, partner_id: Option<Tsid>) -> Result<Vec<Value>
     }
 }
 
-pub fn items(page: &Value) -> impl Iterator<Item = &Value> {
+pub fn page_items(page: &Value) -> impl Iterator<Item = &Value> {
     page["items"].as_array().into_iter().flatten()
 }

@@ -4,7 +4,7 @@ use chrono::TimeDelta;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::partner::{credentials, name};
+use super::partner::{parse_name, print_credentials};
 use super::{Output, print, process};
 use crate::config::{Database, Log};
 use crate::error::{Error, Result};
@@ -17,7 +17,7 @@ use crate::{flow, store, telemetry};
 #[derive(Debug, Args)]
 pub struct KeyCommand {
     #[command(subcommand)]
-    deed: Action,
+    action: Action,
     #[command(flatten)]
     database: Database,
     #[command(flatten)]
@@ -29,7 +29,7 @@ enum Action {
     /// Makes a key for an operator or an admin. The secret is shown this once.
     Create {
         /// Whose it is.
-        #[arg(value_parser = name)]
+        #[arg(value_parser = parse_name)]
         name: String,
         /// OPERATOR sees everything and acts on deliveries; ADMIN changes partners and keys as well.
         #[arg(long, default_value = "OPERATOR", value_name = "ROLE")]
@@ -58,25 +58,25 @@ enum Action {
 
 pub async fn run(args: KeyCommand, output: Output) -> Result<u8> {
     telemetry::start_logs(&args.log)?;
-    let (hub, actor) = process::open_desk(&args.database).await?;
-    let done = act(&hub, &actor, args.deed, output).await;
+    let (hub, actor) = process::open_for_command(&args.database).await?;
+    let done = act(&hub, &actor, args.action, output).await;
     hub.shutdown.stop();
     hub.store.close().await;
     done.map(|()| 0)
 }
 
-async fn act(hub: &Hub, actor: &Actor, deed: Action, output: Output) -> Result<()> {
+async fn act(hub: &Hub, actor: &Actor, action: Action, output: Output) -> Result<()> {
     let permit = actor.admin_permit()?;
-    let say = |told: Value, text: String| match output {
-        Output::Json => print::json(&told),
+    let say = |value: Value, text: String| match output {
+        Output::Json => print::json(&value),
         Output::Text => anstream::println!("{text}"),
     };
-    match deed {
+    match action {
         Action::Create { role: Role::Partner, .. } => {
             return Err(Error::Usage("a partner's key comes with the partner: `notihub partner create NAME`".into()));
         }
         Action::Create { name, role: Role::Staff(role) } => {
-            credentials(&flow::partner::create_key(hub, permit, role, &name).await?, output);
+            print_credentials(&flow::partner::create_key(hub, permit, role, &name).await?, output);
         }
         Action::List => {
             let keys = store::key::list(hub.store.api()).await?;
@@ -95,10 +95,10 @@ async fn act(hub: &Hub, actor: &Actor, deed: Action, output: Output) -> Result<(
         }
         Action::Rotate { client_id, overlap_seconds } => {
             let made = flow::partner::rotate_key(hub, permit, &client_id, TimeDelta::seconds(overlap_seconds)).await;
-            credentials(&made.map_err(|e| unknown(e, &client_id))?, output);
+            print_credentials(&made.map_err(|e| name_missing_key(e, &client_id))?, output);
         }
         Action::Revoke { client_id } => {
-            flow::partner::revoke_key(hub, permit, &client_id).await.map_err(|e| unknown(e, &client_id))?;
+            flow::partner::revoke_key(hub, permit, &client_id).await.map_err(|e| name_missing_key(e, &client_id))?;
             say(json!({"revoked": client_id}), format!("{client_id} is revoked"));
         }
         Action::RotateSigning { at_once } => {
@@ -111,9 +111,9 @@ async fn act(hub: &Hub, actor: &Actor, deed: Action, output: Output) -> Result<(
             let done = flow::reseal::reseal(hub, permit).await?;
             let (keys, messages, endpoints) = (done.signing_keys, done.messages, done.endpoints);
             let text = format!("{keys} signing keys, {messages} messages and {endpoints} endpoints sealed anew");
-            let told = json!({"signingKeys": keys, "messages": messages, "endpoints": endpoints,
+            let value = json!({"signingKeys": keys, "messages": messages, "endpoints": endpoints,
                 "unopened": done.unopened});
-            say(told, text);
+            say(value, text);
             if done.unopened > 0 {
                 let n = done.unopened;
                 return Err(Error::Setup(format!(
@@ -125,7 +125,7 @@ async fn act(hub: &Hub, actor: &Actor, deed: Action, output: Output) -> Result<(
     Ok(())
 }
 
-fn unknown(e: Error, client_id: &str) -> Error {
+fn name_missing_key(e: Error, client_id: &str) -> Error {
     match e {
         Error::NotFound => Error::Setup(format!("there is no key '{client_id}'; `notihub key list` shows all")),
         e => e,

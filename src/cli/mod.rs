@@ -161,17 +161,19 @@ fn exit_code(e: &Error) -> ExitCode {
 
 /// The file's values become the defaults of the flags with their names; clap then orders flag, environment, file. A
 /// variable that is empty is unset: compose files pass on what is not set as an empty text.
-fn parse(args: Vec<std::ffi::OsString>) -> Result<(Cli, Origins)> {
+fn parse(args: Vec<std::ffi::OsString>) -> Result<(Cli, SettingOrigins)> {
     let apart = args.iter().position(|a| a == "--config").and_then(|n| args.get(n + 1)).map(PathBuf::from);
     let joined = args.iter().find_map(|a| a.to_str()?.strip_prefix("--config=").map(PathBuf::from));
     let file = config::read_file(apart.or(joined).as_deref())?;
-    let mut origins =
-        Origins { given: args.iter().filter_map(|a| Some(a.to_str()?.to_owned())).collect(), ..Origins::default() };
+    let mut origins = SettingOrigins {
+        given: args.iter().filter_map(|a| Some(a.to_str()?.to_owned())).collect(),
+        ..SettingOrigins::default()
+    };
     let mut command = Cli::command();
     origins.find_unknown(&command);
     for (name, config::FileSetting { values, at, accounts }) in file {
         let mut known = false;
-        command = command.mut_subcommands(|c| default_of(c, &name, &values, &mut known, false));
+        command = command.mut_subcommands(|c| set_default(c, &name, &values, &mut known, false));
         if !known {
             let all = settings(&command);
             let near = nearest(&name, all.iter().map(String::as_str));
@@ -197,14 +199,14 @@ fn parse(args: Vec<std::ffi::OsString>) -> Result<(Cli, Origins)> {
 
 /// Gives the setting of this name these values by default, in a command and those below it. Below, a flag without a variable
 /// is no setting: an endpoint's own URL is not the hub's.
-fn default_of(command: clap::Command, name: &str, values: &[String], known: &mut bool, below: bool) -> clap::Command {
+fn set_default(command: clap::Command, name: &str, values: &[String], known: &mut bool, below: bool) -> clap::Command {
     command
         .mut_args(|arg| {
             let mine = arg.get_long() == Some(name) && (!below || arg.get_env().is_some());
             *known |= mine;
             if mine { arg.default_values(values.to_vec()) } else { arg }
         })
-        .mut_subcommands(|c| default_of(c, name, values, known, true))
+        .mut_subcommands(|c| set_default(c, name, values, known, true))
 }
 
 fn ignore_empty_variables(command: clap::Command) -> clap::Command {
@@ -249,7 +251,7 @@ fn distance(one: &str, other: &str) -> usize {
 
 /// Where settings were written that are not flags of this call.
 #[derive(Debug, Default)]
-struct Origins {
+struct SettingOrigins {
     /// The call's arguments.
     given: Vec<String>,
     /// Setting → variable.
@@ -262,7 +264,7 @@ struct Origins {
     unknown: Vec<String>,
 }
 
-impl Origins {
+impl SettingOrigins {
     fn find_unknown(&mut self, command: &clap::Command) {
         const PREFIX: &str = "NOTIHUB_";
         let known = variables(command);

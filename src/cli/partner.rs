@@ -32,7 +32,7 @@ notihub partner bootstrap      the first admin"
 )]
 pub struct PartnerCommand {
     #[command(subcommand)]
-    deed: Action,
+    action: Action,
     #[command(flatten)]
     database: Database,
     #[command(flatten)]
@@ -46,10 +46,10 @@ enum Action {
     /// Makes a partner and its key. The secret is shown this once.
     Create {
         /// Its name; no two partners share one.
-        #[arg(value_parser = name)]
+        #[arg(value_parser = parse_name)]
         name: String,
         #[command(flatten)]
-        change: Flags,
+        change: PartnerFlags,
         /// Whose days its statistics are of. Fixed for good.
         #[arg(long, value_name = "ZONE")]
         time_zone: Option<String>,
@@ -62,13 +62,13 @@ enum Action {
     Set {
         partner: String,
         /// Another name.
-        #[arg(long, value_name = "NAME", value_parser = name)]
+        #[arg(long, value_name = "NAME", value_parser = parse_name)]
         name: Option<String>,
         /// ACTIVE or INACTIVE. An inactive one may do nothing; what it posted before is delivered.
-        #[arg(long, value_name = "STATUS", value_parser = status)]
+        #[arg(long, value_name = "STATUS", value_parser = parse_status)]
         status: Option<PartnerStatus>,
         #[command(flatten)]
-        change: Flags,
+        change: PartnerFlags,
     },
     /// A new secret for a partner's key, by name or id. The secret is shown this once.
     Rotate {
@@ -110,7 +110,7 @@ one where --migrate-database-url lets it, and otherwise prints the statement.")]
 }
 
 #[derive(Debug, Args)]
-struct Flags {
+struct PartnerFlags {
     /// Requests a second; a batch counts each of its messages [default: 1000].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=limits::PARTNER_TPS_MOST.into()))]
     rate_limit_tps: Option<i32>,
@@ -121,10 +121,10 @@ struct Flags {
     #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(i16).range(0..=limits::PARTNER_DAYS_MOST.into()))]
     retention_days: Option<i16>,
     /// Where a phone number without a country is from [default: KR].
-    #[arg(long, value_name = "CC", value_parser = region)]
+    #[arg(long, value_name = "CC", value_parser = parse_region)]
     region: Option<String>,
     /// What it may send over, with commas; all: everything, which is the default.
-    #[arg(long, value_name = "CHANNEL", value_parser = channels)]
+    #[arg(long, value_name = "CHANNEL", value_parser = parse_channels)]
     channels: Option<Channels>,
     /// Whether it may post for later [default: true].
     #[arg(long, value_name = "BOOL")]
@@ -144,30 +144,30 @@ struct Flags {
 #[derive(Debug, Clone)]
 struct Channels(Option<Vec<Channel>>);
 
-fn channels(text: &str) -> std::result::Result<Channels, String> {
+fn parse_channels(text: &str) -> std::result::Result<Channels, String> {
     if text == "all" {
         return Ok(Channels(None));
     }
     text.split(',').map(str::parse).collect::<std::result::Result<_, _>>().map(|all| Channels(Some(all)))
 }
 
-fn status(text: &str) -> std::result::Result<PartnerStatus, String> {
+fn parse_status(text: &str) -> std::result::Result<PartnerStatus, String> {
     text.parse().map_err(|()| "is neither ACTIVE nor INACTIVE".into())
 }
 
 /// A name as the API takes it.
-pub fn name(text: &str) -> std::result::Result<String, String> {
+pub fn parse_name(text: &str) -> std::result::Result<String, String> {
     let faults = Faults::default();
     let read = json::text(text.into(), "", json::TextRule::line(limits::NAME_CHARS), &faults);
     faults.into_result(read).map_err(|_| format!("a name is one line of up to {} characters", limits::NAME_CHARS))
 }
 
-fn region(text: &str) -> std::result::Result<String, String> {
+fn parse_region(text: &str) -> std::result::Result<String, String> {
     let right = text.len() == 2 && text.bytes().all(|b| b.is_ascii_uppercase());
     right.then(|| text.to_owned()).ok_or_else(|| "write two capital letters, as KR".into())
 }
 
-impl Flags {
+impl PartnerFlags {
     fn change(self) -> PartnerChange {
         PartnerChange {
             rate_limit_tps: self.rate_limit_tps,
@@ -186,37 +186,37 @@ impl Flags {
 
 pub async fn run(args: PartnerCommand, output: Output) -> Result<u8> {
     telemetry::start_logs(&args.log)?;
-    let (hub, actor) = process::open_desk(&args.database).await?;
+    let (hub, actor) = process::open_for_command(&args.database).await?;
     let owner_url = process::owner_url(&args.database)?;
-    let done = act(&hub, &actor, args.deed, &owner_url, output).await;
+    let done = act(&hub, &actor, args.action, &owner_url, output).await;
     hub.shutdown.stop();
     hub.store.close().await;
     done
 }
 
-async fn act(hub: &Hub, actor: &Actor, deed: Action, owner_url: &str, output: Output) -> Result<u8> {
+async fn act(hub: &Hub, actor: &Actor, action: Action, owner_url: &str, output: Output) -> Result<u8> {
     let permit = actor.admin_permit()?;
-    match deed {
+    match action {
         Action::Bootstrap => bootstrap(hub, permit, output).await?,
         Action::Create { name, change, time_zone } => {
             let change = PartnerChange { name: Some(name), time_zone, ..change.change() };
             let (partner, credentials) = flow::partner::create(hub, permit, change).await?;
-            let mut told = shape(&partner);
-            told["clientId"] = credentials.client_id.clone().into();
-            told["clientSecret"] = credentials.client_secret.clone().into();
+            let mut value = to_json(&partner);
+            value["clientId"] = credentials.client_id.clone().into();
+            value["clientSecret"] = credentials.client_secret.clone().into();
             match output {
-                Output::Json => print::json(&told),
+                Output::Json => print::json(&value),
                 Output::Text => {
-                    line(&partner);
-                    secret(&credentials);
+                    print_line(&partner);
+                    print_secret(&credentials);
                 }
             }
         }
         Action::List => {
             let partners = store::partner::list(hub.store.api(), None, i64::MAX).await?;
             match output {
-                Output::Json => print::json(&json!({"items": partners.iter().map(shape).collect::<Vec<_>>()})),
-                Output::Text => partners.iter().for_each(line),
+                Output::Json => print::json(&json!({"items": partners.iter().map(to_json).collect::<Vec<_>>()})),
+                Output::Text => partners.iter().for_each(print_line),
             }
         }
         Action::Show { partner } => {
@@ -224,12 +224,12 @@ async fn act(hub: &Hub, actor: &Actor, deed: Action, owner_url: &str, output: Ou
             let roles = intake_roles(hub, &partner).await?;
             match output {
                 Output::Json => {
-                    let mut told = shape(&partner);
-                    told["intakeRoles"] = roles.into();
-                    print::json(&told);
+                    let mut value = to_json(&partner);
+                    value["intakeRoles"] = roles.into();
+                    print::json(&value);
                 }
                 Output::Text => {
-                    line(&partner);
+                    print_line(&partner);
                     anstream::println!(
                         "  enqueues in SQL: {}",
                         if roles.is_empty() { "no login".into() } else { roles.join(", ") }
@@ -254,12 +254,12 @@ async fn act(hub: &Hub, actor: &Actor, deed: Action, owner_url: &str, output: Ou
         Action::Set { partner, name, status, change } => {
             let id = find(hub, &partner).await?.partner_id;
             let change = PartnerChange { name, status, ..change.change() };
-            tell(&flow::partner::update(hub, permit, id, change).await?, output);
+            print_partner(&flow::partner::update(hub, permit, id, change).await?, output);
         }
         Action::Rotate { partner, overlap_seconds } => {
             let id = find(hub, &partner).await?.partner_id;
             let made = flow::partner::rotate(hub, permit, id, TimeDelta::seconds(overlap_seconds)).await?;
-            credentials(&made, output);
+            print_credentials(&made, output);
         }
         Action::Erase { recipient, partner } => {
             let partner = match partner {
@@ -404,7 +404,7 @@ async fn bootstrap(hub: &Hub, permit: AdminPermit<'_>, output: Output) -> Result
         ));
     }
     let made = flow::partner::create_key(hub, permit, StaffRole::Admin, "first admin").await?;
-    credentials(&made, output);
+    print_credentials(&made, output);
     Ok(())
 }
 
@@ -418,20 +418,20 @@ async fn find(hub: &Hub, wanted: &str) -> Result<Partner> {
     found.ok_or_else(|| Error::Setup(format!("there is no partner '{wanted}'; `notihub partner list` shows all")))
 }
 
-fn shape(p: &Partner) -> Value {
-    let mut told = flow::partner::audit_view(p);
-    told["partnerId"] = p.partner_id.to_string().into();
-    told
+fn to_json(p: &Partner) -> Value {
+    let mut value = flow::partner::audit_view(p);
+    value["partnerId"] = p.partner_id.to_string().into();
+    value
 }
 
-fn tell(p: &Partner, output: Output) {
+fn print_partner(p: &Partner, output: Output) {
     match output {
-        Output::Json => print::json(&shape(p)),
-        Output::Text => line(p),
+        Output::Json => print::json(&to_json(p)),
+        Output::Text => print_line(p),
     }
 }
 
-fn line(p: &Partner) {
+fn print_line(p: &Partner) {
     let channels = p
         .channels
         .as_ref()
@@ -449,13 +449,13 @@ fn line(p: &Partner) {
     );
 }
 
-pub fn secret(made: &Credentials) {
+pub fn print_secret(made: &Credentials) {
     anstream::println!("clientId      {}\nclientSecret  {}   (shown this once)", made.client_id, made.client_secret);
 }
 
-pub fn credentials(made: &Credentials, output: Output) {
+pub fn print_credentials(made: &Credentials, output: Output) {
     match output {
         Output::Json => print::json(&json!({"clientId": made.client_id, "clientSecret": made.client_secret})),
-        Output::Text => secret(made),
+        Output::Text => print_secret(made),
     }
 }

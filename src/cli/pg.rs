@@ -102,7 +102,7 @@ impl PgPlace {
 }
 
 /// The tightest limit of the control groups this process is in; files say `max`, or a huge number, where there is none.
-fn of_container() -> Option<u64> {
+fn container_memory_bytes() -> Option<u64> {
     let limit = |path: &Path| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let unified = groups.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
@@ -118,14 +118,14 @@ fn memory_bytes() -> Option<u64> {
         let kb = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
         Some(kb.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
     });
-    of_machine.into_iter().chain(of_container()).min()
+    of_machine.into_iter().chain(container_memory_bytes()).min()
 }
 
 /// A PostgreSQL server that belongs to this process. Dropping it without `stop` still tells the server to end.
 pub struct PrivatePg {
     place: PgPlace,
     cluster: PathBuf,
-    server: Installed,
+    server: InstalledServer,
     account: Option<Account>,
     socket_dir: PathBuf,
     port: u16,
@@ -153,14 +153,14 @@ impl PrivatePg {
         let began = Instant::now();
         place.data_dir = make_home(&place)?;
         let home = &place.data_dir;
-        let guard = if place.throw_away { Some(guard(home)?) } else { None };
+        let guard = if place.throw_away { Some(spawn_cleanup_guard(home)?) } else { None };
         let lock = take_lock(home)?;
         let cluster = home.join("pg");
         let account = Account::for_cluster(&cluster)?;
         let made_by = fs::read_to_string(cluster.join("PG_VERSION")).ok().and_then(|text| text.trim().parse().ok());
-        let server = Installed::find(made_by)?;
+        let server = InstalledServer::find(made_by)?;
         if let Some(account) = &account {
-            account.check_way(home)?;
+            account.check_access(home)?;
         }
         if !cluster.exists() {
             make_cluster(home, &server, account.as_ref(), place.throw_away).await?;
@@ -255,7 +255,7 @@ impl PrivatePg {
         let mut pause = RESTART_PAUSE;
         loop {
             let began = Instant::now();
-            self.ended().await;
+            self.wait_until_ended().await;
             if began.elapsed() > RESTART_PAUSE_MAX {
                 pause = RESTART_PAUSE;
             }
@@ -275,10 +275,10 @@ impl PrivatePg {
         let began = Instant::now();
         // A throw-away has nothing worth a last checkpoint.
         self.signal(if self.place.throw_away { Signal::SIGQUIT } else { Signal::SIGINT });
-        if timeout(STOP_FAST_MAX, self.ended()).await.is_err() {
+        if timeout(STOP_FAST_MAX, self.wait_until_ended()).await.is_err() {
             warn!("PostgreSQL does not stop within {} s; stopping it at once", STOP_FAST_MAX.as_secs());
             self.signal(Signal::SIGQUIT);
-            timeout(STOP_IMMEDIATE_MAX, self.ended()).await.map_err(|_| {
+            timeout(STOP_IMMEDIATE_MAX, self.wait_until_ended()).await.map_err(|_| {
                 Error::Setup(format!("PostgreSQL (pid {}) does not stop; end it with: kill -9 {0}", self.pid()))
             })?;
         }
@@ -286,7 +286,7 @@ impl PrivatePg {
         // It may lie in /tmp, where nobody would know it; not empty only after a SIGKILL.
         let _best_effort = fs::remove_dir(&self.socket_dir);
         if self.place.throw_away {
-            at(&self.place.data_dir, fs::remove_dir_all(&self.place.data_dir))?;
+            naming_path(&self.place.data_dir, fs::remove_dir_all(&self.place.data_dir))?;
         }
         if let Some(mut guard) = self.guard.take() {
             let _best_effort = guard.kill().await;
@@ -304,7 +304,7 @@ impl PrivatePg {
         }
         self.process = Process::Adopted(file.pid);
         // None when it was stopping all the while.
-        let Some(file) = self.ready(None).await? else { return Ok(false) };
+        let Some(file) = self.wait_until_ready(None).await? else { return Ok(false) };
         (self.socket_dir, self.port) = (file.socket_dir, file.port);
         Ok(true)
     }
@@ -315,20 +315,20 @@ impl PrivatePg {
         loop {
             let stale = self.disown_pid_file()?;
             let log_start = self.spawn()?;
-            if self.ready(stale).await?.is_some() {
+            if self.wait_until_ready(stale).await?.is_some() {
                 return Ok(());
             }
-            let said = self.log_since(log_start);
-            if said.contains("still in use") && began.elapsed() < REMAINS_MAX {
+            let output = self.log_since(log_start);
+            if output.contains("still in use") && began.elapsed() < REMAINS_MAX {
                 debug!("parts of the killed PostgreSQL are still ending");
                 sleep(POLL * 10).await;
-            } else if said.contains("\"wal_compression\"") && self.wal_compression != "on" {
+            } else if output.contains("\"wal_compression\"") && self.wal_compression != "on" {
                 self.wal_compression = "on";
-            } else if said.contains("could not create any TCP/IP sockets") && self.tcp {
+            } else if output.contains("could not create any TCP/IP sockets") && self.tcp {
                 warn!("port {} was taken by another program; PostgreSQL serves its socket alone", self.port);
                 self.tcp = false;
             } else {
-                return Err(self.broken("does not start", &said));
+                return Err(self.failure("does not start", &output));
             }
         }
     }
@@ -340,13 +340,13 @@ impl PrivatePg {
         let Some(file) = PidFile::read(&self.cluster) else { return Ok(None) };
         if !is_postmaster(file.pid, &self.cluster) {
             let path = self.cluster.join("postmaster.pid");
-            let text = at(&path, fs::read_to_string(&path))?;
+            let text = naming_path(&path, fs::read_to_string(&path))?;
             let rest = text.split_once('\n').map_or("", |(_, rest)| rest);
             // Moved there: where root writes in a folder of others, a link could lead it anywhere.
             let new = self.place.data_dir.join("postmaster.pid");
-            at(&new, fs::write(&new, format!("{}\n{rest}", std::process::id())))?;
-            give(&new, self.account.as_ref())?;
-            at(&path, fs::rename(&new, &path))?;
+            naming_path(&new, fs::write(&new, format!("{}\n{rest}", std::process::id())))?;
+            change_owner(&new, self.account.as_ref())?;
+            naming_path(&path, fs::rename(&new, &path))?;
         }
         Ok(PidFile::read(&self.cluster).map(|file| file.written))
     }
@@ -355,12 +355,12 @@ impl PrivatePg {
     fn spawn(&mut self) -> Result<u64> {
         let path = self.place.data_dir.join("pg.log");
         if path.metadata().is_ok_and(|log| log.len() > LOG_BYTES_MAX) {
-            at(&path, fs::rename(&path, path.with_extension("log.1")))?;
+            naming_path(&path, fs::rename(&path, path.with_extension("log.1")))?;
         }
-        let log = at(&path, OpenOptions::new().create(true).append(true).mode(0o600).open(&path))?;
-        let log_start = at(&path, log.metadata())?.len();
+        let log = naming_path(&path, OpenOptions::new().create(true).append(true).mode(0o600).open(&path))?;
+        let log_start = naming_path(&path, log.metadata())?.len();
         // Sockets of a dead server: PostgreSQL would ask after their owner by a number that may be anybody's by now.
-        for entry in at(&self.socket_dir, fs::read_dir(&self.socket_dir))?.flatten() {
+        for entry in naming_path(&self.socket_dir, fs::read_dir(&self.socket_dir))?.flatten() {
             let _best_effort = fs::remove_file(entry.path());
         }
         let mut command = self.server.command("postgres", self.account.as_ref(), &self.place.data_dir);
@@ -379,7 +379,7 @@ impl PrivatePg {
             // Nobody asks for its data after a power cut.
             command.args(["-c", "fsync=off"]);
         }
-        command.kill_on_drop(false).stdout(at(&path, log.try_clone())?).stderr(log);
+        command.kill_on_drop(false).stdout(naming_path(&path, log.try_clone())?).stderr(log);
         let child = command.spawn().map_err(|error| cannot_run(&command, &error))?;
         let pid = Pid::from_raw(child.id().unwrap_or_default().cast_signed());
         self.process = Process::Ours(child, pid);
@@ -388,9 +388,9 @@ impl PrivatePg {
 
     /// Waits until the server answers; none when it ended instead. `stale`: when a dead server's file was written,
     /// which may carry the same number, as numbers start afresh in every container.
-    async fn ready(&mut self, stale: Option<SystemTime>) -> Result<Option<PidFile>> {
+    async fn wait_until_ready(&mut self, stale: Option<SystemTime>) -> Result<Option<PidFile>> {
         let began = Instant::now();
-        let mut told = PATIENCE;
+        let mut next_report = PATIENCE;
         while began.elapsed() < READY_MAX {
             if let Some(file) = PidFile::read(&self.cluster)
                 && file.status == "ready"
@@ -399,20 +399,20 @@ impl PrivatePg {
             {
                 return Ok(Some(file));
             }
-            if timeout(POLL, self.ended()).await.is_ok() {
+            if timeout(POLL, self.wait_until_ended()).await.is_ok() {
                 self.process = Process::None;
                 return Ok(None);
             }
-            if began.elapsed() > told {
-                info!("PostgreSQL is not ready after {} s: {}", told.as_secs(), tail(&self.log_since(0), 1));
-                told += PATIENCE;
+            if began.elapsed() > next_report {
+                info!("PostgreSQL is not ready after {} s: {}", next_report.as_secs(), tail(&self.log_since(0), 1));
+                next_report += PATIENCE;
             }
         }
-        Err(self.broken("is still not ready", &self.log_since(0)))
+        Err(self.failure("is still not ready", &self.log_since(0)))
     }
 
     /// Resolves when there is no server process.
-    async fn ended(&mut self) {
+    async fn wait_until_ended(&mut self) {
         match &mut self.process {
             Process::None => (),
             Process::Ours(child, _) => {
@@ -436,22 +436,22 @@ impl PrivatePg {
         }
     }
 
-    fn broken(&self, how: &str, said: &str) -> Error {
+    fn failure(&self, how: &str, output: &str) -> Error {
         Error::Setup(format!(
             "PostgreSQL {how}. Its log {} ends:\n{}\nMend what it names, or use another server with --database-url",
             self.place.data_dir.join("pg.log").display(),
-            tail(said, 12),
+            tail(output, 12),
         ))
     }
 
     fn log_since(&self, start: u64) -> String {
-        let mut said = Vec::new();
+        let mut output = Vec::new();
         if let Ok(mut log) = File::open(self.place.data_dir.join("pg.log")) {
             let length = log.metadata().map_or(0, |log| log.len());
             let _best_effort = log.seek(SeekFrom::Start(start.max(length.saturating_sub(16 << 10))));
-            let _best_effort = log.read_to_end(&mut said);
+            let _best_effort = log.read_to_end(&mut output);
         }
-        String::from_utf8_lossy(&said).into_owned()
+        String::from_utf8_lossy(&output).into_owned()
     }
 }
 
@@ -502,19 +502,19 @@ fn write_password(path: &Path, account: Option<&Account>) -> Result<String> {
     let password = random_hex(24)?;
     let new = path.with_added_extension("new");
     let _best_effort = fs::remove_file(&new);
-    let mut file = at(&new, OpenOptions::new().create_new(true).write(true).mode(0o600).open(&new))?;
-    at(&new, writeln!(file, "{password}"))?;
+    let mut file = naming_path(&new, OpenOptions::new().create_new(true).write(true).mode(0o600).open(&new))?;
+    naming_path(&new, writeln!(file, "{password}"))?;
     if let Some(account) = account {
-        at(&new, fchown(&file, Some(account.uid), Some(account.gid)))?;
+        naming_path(&new, fchown(&file, Some(account.uid), Some(account.gid)))?;
     }
-    at(path, fs::rename(&new, path))?;
+    naming_path(path, fs::rename(&new, path))?;
     Ok(password)
 }
 
 /// The folder of the socket needs no escaping: see `make_socket_dir`.
 fn url(cluster: &Path, login: Login, socket_dir: &Path, port: u16) -> Result<String> {
     let path = cluster.join(login.password_file());
-    let password = at(&path, fs::read_to_string(&path))?;
+    let password = naming_path(&path, fs::read_to_string(&path))?;
     let (user, password, socket_dir) = (login.0, password.trim(), socket_dir.display());
     Ok(format!("postgres://{user}:{password}@localhost:{port}/notihub?host={socket_dir}"))
 }
@@ -563,20 +563,20 @@ fn is_postmaster(pid: Pid, cluster: &Path) -> bool {
 
 // ---- the installed server
 
-struct Installed {
+struct InstalledServer {
     bin_dir: PathBuf,
     major: u32,
     minor: u32,
     version: String,
 }
 
-impl Installed {
+impl InstalledServer {
     /// The newest that is new enough; for a cluster that exists, the newest of the major version that made it.
-    fn find(made_by: Option<u32>) -> Result<Installed> {
-        let all: Vec<Installed> = bin_dirs().into_iter().filter_map(Installed::look).collect();
+    fn find(made_by: Option<u32>) -> Result<InstalledServer> {
+        let all: Vec<InstalledServer> = bin_dirs().into_iter().filter_map(InstalledServer::inspect).collect();
         let seen: Vec<&str> = all.iter().map(|server| server.version.as_str()).collect();
         let seen = if seen.is_empty() { "none is installed".to_owned() } else { format!("found: {}", seen.join(", ")) };
-        let fits = |server: &Installed| made_by.map_or(server.major >= MAJOR_MIN, |major| server.major == major);
+        let fits = |server: &InstalledServer| made_by.map_or(server.major >= MAJOR_MIN, |major| server.major == major);
         all.into_iter().filter(fits).max_by_key(|server| (server.major, server.minor)).ok_or_else(|| {
             Error::Setup(match made_by {
                 Some(major) => format!(
@@ -594,14 +594,14 @@ impl Installed {
     }
 
     /// The server in this folder, if it is whole.
-    fn look(bin_dir: PathBuf) -> Option<Installed> {
+    fn inspect(bin_dir: PathBuf) -> Option<InstalledServer> {
         bin_dir.join("initdb").metadata().ok()?;
         let output = std::process::Command::new(bin_dir.join("postgres")).arg("--version").output().ok()?;
         // "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)", "postgres (PostgreSQL) 19beta1"
         let version = String::from_utf8_lossy(&output.stdout).split_whitespace().nth(2)?.to_owned();
         let mut numbers = version.split(|letter: char| !letter.is_ascii_digit()).map(|digits| digits.parse().ok());
         let (major, minor) = (numbers.next()??, numbers.next().flatten().unwrap_or(0));
-        Some(Installed { bin_dir, major, minor, version })
+        Some(InstalledServer { bin_dir, major, minor, version })
     }
 
     /// Without our environment: it holds secrets that a database has no use for, and `PG*` would change its ways.
@@ -681,7 +681,7 @@ impl Account {
     }
 
     /// Whether this user gets to the folder; tried, because modes alone do not tell (ACLs, network disks).
-    fn check_way(&self, home: &Path) -> Result<()> {
+    fn check_access(&self, home: &Path) -> Result<()> {
         match home.ancestors().take_while(|dir| !self.can_enter(dir)).last() {
             None => Ok(()),
             Some(barrier) => Err(Error::Setup(format!(
@@ -701,8 +701,8 @@ impl Account {
     }
 }
 
-fn give(path: &Path, account: Option<&Account>) -> Result<()> {
-    account.map_or(Ok(()), |account| at(path, chown(path, Some(account.uid), Some(account.gid))))
+fn change_owner(path: &Path, account: Option<&Account>) -> Result<()> {
+    account.map_or(Ok(()), |account| naming_path(path, chown(path, Some(account.uid), Some(account.gid))))
 }
 
 // ---- the folder
@@ -714,24 +714,26 @@ fn make_home(place: &PgPlace) -> Result<PathBuf> {
         return Err(Error::Setup(format!("{} exists; a throw-away server removes its folder", home.display())));
     }
     if !there {
-        at(home, fs::create_dir_all(home.parent().unwrap_or(home)))?;
-        at(home, fs::create_dir(home))?;
+        naming_path(home, fs::create_dir_all(home.parent().unwrap_or(home)))?;
+        naming_path(home, fs::create_dir(home))?;
         // The server's user passes through root's folder; what is secret in it has modes of its own.
         let mode = if Uid::effective().is_root() { 0o711 } else { 0o700 };
-        at(home, fs::set_permissions(home, fs::Permissions::from_mode(mode)))?;
+        naming_path(home, fs::set_permissions(home, fs::Permissions::from_mode(mode)))?;
     }
-    at(home, home.canonicalize())
+    naming_path(home, home.canonicalize())
 }
 
 /// The kernel lets go of it when we die, however we die.
 fn take_lock(home: &Path) -> Result<File> {
     let path = home.join("lock");
-    let mut lock =
-        at(&path, OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(&path))?;
+    let mut lock = naming_path(
+        &path,
+        OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(&path),
+    )?;
     match lock.try_lock() {
         Ok(()) => {
-            at(&path, lock.set_len(0))?;
-            at(&path, writeln!(lock, "{}", std::process::id()))?;
+            naming_path(&path, lock.set_len(0))?;
+            naming_path(&path, writeln!(lock, "{}", std::process::id()))?;
             Ok(lock)
         }
         Err(TryLockError::WouldBlock) => {
@@ -744,7 +746,7 @@ fn take_lock(home: &Path) -> Result<File> {
                 home.display(),
             )))
         }
-        Err(TryLockError::Error(error)) => at(&path, Err(error)),
+        Err(TryLockError::Error(error)) => naming_path(&path, Err(error)),
     }
 }
 
@@ -763,16 +765,16 @@ fn make_socket_dir(home: &Path, account: Option<&Account>) -> Result<PathBuf> {
     };
     let made = DirBuilder::new().mode(0o700).create(&dir);
     if made.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::AlreadyExists) {
-        at(&dir, made)?;
+        naming_path(&dir, made)?;
     }
     // In /tmp anybody may have been there first.
-    let found = at(&dir, dir.symlink_metadata())?;
+    let found = naming_path(&dir, dir.symlink_metadata())?;
     let owner = found.uid();
     if !found.is_dir() || (owner != Uid::effective().as_raw() && account.is_none_or(|account| account.uid != owner)) {
         return Err(Error::Setup(format!("{} belongs to somebody else. Remove it, or use --data-dir", dir.display())));
     }
-    at(&dir, fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)))?;
-    give(&dir, account)?;
+    naming_path(&dir, fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)))?;
+    change_owner(&dir, account)?;
     Ok(dir)
 }
 
@@ -785,14 +787,19 @@ fn choose_port(home: &Path) -> Result<u16> {
     let port = listener.and_then(|listener| listener.local_addr()).map_err(|error| {
         Error::Setup(format!("no free port on 127.0.0.1: {error}. Use another server with --database-url"))
     })?;
-    at(&path, fs::write(&path, format!("{}\n", port.port())))?;
+    naming_path(&path, fs::write(&path, format!("{}\n", port.port())))?;
     Ok(port.port())
 }
 
 /// Made beside its place and moved there when whole and on disk: what is in `pg` is never half a cluster.
-async fn make_cluster(home: &Path, server: &Installed, account: Option<&Account>, throw_away: bool) -> Result<()> {
+async fn make_cluster(
+    home: &Path,
+    server: &InstalledServer,
+    account: Option<&Account>,
+    throw_away: bool,
+) -> Result<()> {
     let began = Instant::now();
-    for entry in at(home, fs::read_dir(home))?.flatten() {
+    for entry in naming_path(home, fs::read_dir(home))?.flatten() {
         if entry.file_name().as_encoded_bytes().starts_with(b"pg.new") {
             let _best_effort = fs::remove_file(entry.path()).or_else(|_| fs::remove_dir_all(entry.path()));
         }
@@ -807,8 +814,8 @@ async fn make_cluster(home: &Path, server: &Installed, account: Option<&Account>
     let mut result = Ok(());
     for letters in ["C.UTF-8", "C"] {
         let mut initdb = server.command("initdb", account, home);
-        at(&new, DirBuilder::new().mode(0o700).create(&new))?;
-        give(&new, account)?;
+        naming_path(&new, DirBuilder::new().mode(0o700).create(&new))?;
+        change_owner(&new, account)?;
         initdb.arg("-D").arg(&new).arg("--pwfile").arg(&password);
         initdb.args(["-U", "notihub", "-A", "scram-sha-256", "-E", "UTF8", "--data-checksums"]);
         initdb.args(["--locale=C", &format!("--lc-ctype={letters}"), "--no-sync", "--no-instructions"]);
@@ -826,20 +833,20 @@ async fn make_cluster(home: &Path, server: &Installed, account: Option<&Account>
     let sql = format!("create database notihub;\ncreate role {} login password '{app_password}';\n", APP.0);
     run(single, &sql).await?;
     let kept = new.join(OWNER.password_file());
-    at(&kept, fs::rename(&password, &kept))?;
+    naming_path(&kept, fs::rename(&password, &kept))?;
     if !throw_away {
         let mut sync = server.command("initdb", account, home);
         sync.arg("--sync-only").arg("-D").arg(&new);
         run(sync, "").await?;
     }
-    at(home, fs::rename(&new, home.join("pg")))?;
-    at(home, File::open(home).and_then(|folder| folder.sync_all()))?;
+    naming_path(home, fs::rename(&new, home.join("pg")))?;
+    naming_path(home, File::open(home).and_then(|folder| folder.sync_all()))?;
     info!("made a PostgreSQL {} cluster in {} in {} ms", server.version, home.display(), began.elapsed().as_millis());
     Ok(())
 }
 
 /// Removes a throw-away when we cannot: the pipe closes however we die, and the shell at its other end cleans up.
-fn guard(home: &Path) -> Result<Child> {
+fn spawn_cleanup_guard(home: &Path) -> Result<Child> {
     const CLEAN: &str = r#"
         read -r _
         pid=$(head -n 1 "$0/pg/postmaster.pid") && kill -QUIT "$pid"
@@ -883,9 +890,9 @@ pub async fn run_throw_away(command: Vec<OsString>) -> Result<i32> {
         Ok(mut child) => loop {
             tokio::select! {
                 status = child.wait() => break status,
-                _ = term.recv() => pass_on(&child, Signal::SIGTERM),
+                _ = term.recv() => forward_signal(&child, Signal::SIGTERM),
                 // The terminal has already told the command itself; twice would mean "at once" to many.
-                _ = int.recv() => if !io::stdin().is_terminal() { pass_on(&child, Signal::SIGINT) },
+                _ = int.recv() => if !io::stdin().is_terminal() { forward_signal(&child, Signal::SIGINT) },
             }
         },
         Err(error) => Err(error),
@@ -897,7 +904,7 @@ pub async fn run_throw_away(command: Vec<OsString>) -> Result<i32> {
     Ok(status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1))
 }
 
-fn pass_on(child: &Child, signal: Signal) {
+fn forward_signal(child: &Child, signal: Signal) {
     if let Some(pid) = child.id() {
         // It may just have ended: as good.
         let _best_effort = kill(Pid::from_raw(pid.cast_signed()), signal);
@@ -926,7 +933,7 @@ fn cannot_run(command: &Command, why: &dyn Display) -> Error {
     Error::Setup(format!("cannot run {program}: {why}\nMend what it names, or use another server with --database-url"))
 }
 
-fn at<T>(path: &Path, result: io::Result<T>) -> Result<T> {
+fn naming_path<T>(path: &Path, result: io::Result<T>) -> Result<T> {
     result.map_err(|error| {
         Error::Setup(format!(
             "cannot use {}: {error}. Give it to the user who runs notihub, or choose another folder with --data-dir",
@@ -938,7 +945,7 @@ fn at<T>(path: &Path, result: io::Result<T>) -> Result<T> {
 fn random_hex(bytes: usize) -> Result<String> {
     let path = Path::new("/dev/urandom");
     let mut random = vec![0; bytes];
-    at(path, File::open(path).and_then(|mut source| source.read_exact(&mut random)))?;
+    naming_path(path, File::open(path).and_then(|mut source| source.read_exact(&mut random)))?;
     Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 

@@ -78,7 +78,7 @@ pub fn status(word: &str) -> String {
 }
 
 /// A message as `GET /v1/messages/{id}` gives it, with its timeline.
-pub fn story(message: &Value, timeline: &Value) {
+pub fn message_with_timeline(message: &Value, timeline: &Value) {
     let text = |v: &Value| printable(v.as_str().unwrap_or_default());
     anstream::println!(
         "{BOLD}{}{BOLD:#}  {}  {}  {}",
@@ -117,7 +117,7 @@ pub fn story(message: &Value, timeline: &Value) {
         let at = text(&entry["at"]);
         let at = at.get(11..23).unwrap_or(&at);
         if entry["endpointId"].is_string() {
-            anstream::println!("    {DIM}{at}{DIM:#} {}", webhook(entry));
+            anstream::println!("    {DIM}{at}{DIM:#} {}", webhook_line(entry));
             continue;
         }
         let no = entry["deliveryId"].as_str().and_then(|id| id.rsplit('-').next()).map(|no| format!("-{no}"));
@@ -148,14 +148,14 @@ pub fn delivery(delivery: &Value) {
     }
     for attempt in delivery["attempts"].as_array().into_iter().flatten() {
         let at = ["calledAt", "claimedAt"].map(|name| text(&attempt[name])).into_iter().find(|at| !at.is_empty());
-        let said = ["errorReason", "errorCode", "errorDetail", "providerRef"].map(|name| text(&attempt[name]));
-        let said: Vec<String> = said.into_iter().filter(|text| !text.is_empty()).collect();
+        let answered = ["errorReason", "errorCode", "errorDetail", "providerRef"].map(|name| text(&attempt[name]));
+        let answered: Vec<String> = answered.into_iter().filter(|text| !text.is_empty()).collect();
         anstream::println!(
             "  {DIM}{}{DIM:#} #{:<3}{} {}",
             at.unwrap_or_default(),
             attempt["attempt"].as_i64().unwrap_or_default(),
             status(&format!("{:<10}", text(&attempt["outcome"]))),
-            said.join(" · ").replace('\n', " "),
+            answered.join(" · ").replace('\n', " "),
         );
     }
     if let Some(at) = delivery["nextAt"].as_str() {
@@ -164,7 +164,7 @@ pub fn delivery(delivery: &Value) {
 }
 
 /// One line of a story: which endpoint was told what, how it answered, and when it is told again.
-fn webhook(entry: &Value) -> String {
+fn webhook_line(entry: &Value) -> String {
     let text = |name: &str| printable(entry[name].as_str().unwrap_or_default());
     let attempt = entry["attempt"].as_i64().map(|n| format!("#{n} ")).unwrap_or_default();
     let (at, next) = (text("at"), text("nextAttemptAt"));
@@ -186,9 +186,9 @@ mod tests {
         let mut entry = serde_json::json!({"at": "2027-03-05T18:35:43.1Z", "what": "webhook", "deliveryId": "0SA1Y7SAC0001-1",
             "endpointId": "0SA1Y7SAC0000", "event": "message.completed", "attempt": 2, "detail": "http_500",
             "nextAttemptAt": "2027-03-05T18:35:48.2Z"});
-        assert_eq!(webhook(&entry), "webhook  message.completed → 0SA1Y7SAC0000  #2 http_500, next try 18:35:48");
+        assert_eq!(webhook_line(&entry), "webhook  message.completed → 0SA1Y7SAC0000  #2 http_500, next try 18:35:48");
         entry["nextAttemptAt"] = "2027-03-06T00:00:01.2Z".into();
-        assert!(webhook(&entry).ends_with("#2 http_500, next try 2027-03-06T00:00:01"));
+        assert!(webhook_line(&entry).ends_with("#2 http_500, next try 2027-03-06T00:00:01"));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::config::{Database, EmailKind, Settings, SmtpTls};
 use crate::crypt;
 use crate::error::{Error, Result};
 use crate::flow::{self, sealed};
-use crate::http::server::Allowance;
+use crate::http::server::ServerLimits;
 use crate::hub::{Hub, Parts};
 use crate::model::access::principal::Actor;
 use crate::model::channel::{Channel, OnUnknown};
@@ -166,14 +166,14 @@ pub fn warn_of_mocks(hub: &Hub) {
     mocked.retain(|channel| hub.providers.for_channel(*channel).iter().any(|account| is_mock(&hub.settings, account)));
     if !mocked.is_empty() {
         tracing::warn!(
-            channels = words(&mocked),
+            channels = channel_names(&mocked),
             "these channels are only mocked: their messages are logged and not sent to anybody. EMAIL is sent with \
              --smtp-host (and without --email mock), others by an account, --provider, in place of --mock"
         );
     }
 }
 
-pub fn words(channels: &[Channel]) -> String {
+pub fn channel_names(channels: &[Channel]) -> String {
     channels.iter().map(|channel| channel.as_str()).collect::<Vec<_>>().join(", ")
 }
 
@@ -269,7 +269,7 @@ pub async fn open_hub(settings: Settings, store: Store, shutdown: Shutdown) -> R
 }
 
 /// For commands of people at this machine: a hub that neither serves nor works.
-pub async fn open_desk(database: &Database) -> Result<(Hub, Actor)> {
+pub async fn open_for_command(database: &Database) -> Result<(Hub, Actor)> {
     let store = proven_store(database, &database_url(database)?).await?;
     let missing = store.migrations_missing().await?;
     if missing > 0 {
@@ -300,7 +300,7 @@ pub async fn start(hub: &Hub, role: Role) -> Result<Option<std::net::SocketAddr>
     };
     if let Some(wanted) = hub.settings.api.metrics_listen {
         let listener = listen(wanted, "--metrics-listen").await?;
-        http::server::start(listener, api::health::watched(hub), &hub.shutdown);
+        http::server::start(listener, api::health::metrics_router(hub), &hub.shutdown);
     }
     let mut address = None;
     if role != Role::Worker {
@@ -308,8 +308,8 @@ pub async fn start(hub: &Hub, role: Role) -> Result<Option<std::net::SocketAddr>
         address = listener.local_addr().ok();
         // All callers of a proxy come from its address; bounding them is the proxy's to do.
         let allowance = match hub.settings.api.behind_proxy {
-            true => Allowance { strangers: None, ..Allowance::default() },
-            false => Allowance::default(),
+            true => ServerLimits { unauthenticated_per_network: None, ..ServerLimits::default() },
+            false => ServerLimits::default(),
         };
         http::server::start_with(allowance, listener, api::router(hub), &hub.shutdown);
     }

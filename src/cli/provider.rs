@@ -12,26 +12,26 @@ use crate::provider::registry::ADAPTERS;
 #[derive(Debug, Args)]
 pub struct ProviderCommand {
     #[command(subcommand)]
-    what: What,
+    action: Action,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
+enum Action {
     /// Shows all providers: breaker, limit, and whether somebody paused them.
     List {
         #[command(flatten)]
         target: Target,
     },
     /// A provider is not asked until it is resumed; what is for it waits and loses no attempt.
-    Pause(One),
+    Pause(ProviderArgs),
     /// A provider is asked again: one that was paused, and one that is left alone for what it answered is probed at once.
-    Resume(One),
+    Resume(ProviderArgs),
     /// The adapters there are, and the options of each: what --provider NAME=ADAPTER,OPTION=VALUE,… takes.
     Adapters,
 }
 
 #[derive(Debug, Args)]
-struct One {
+struct ProviderArgs {
     /// As the settings name it; `notihub provider list` shows all.
     #[arg(value_name = "NAME")]
     name: String,
@@ -40,33 +40,33 @@ struct One {
 }
 
 pub async fn run(command: ProviderCommand, output: Output) -> Result<u8> {
-    let told = match &command.what {
-        What::List { target } => Client::operating(target)?.get("/v1/providers").await?,
-        What::Pause(one) => set(one, "pause").await?,
-        What::Resume(one) => set(one, "resume").await?,
-        What::Adapters => {
-            adapters(output);
+    let answer = match &command.action {
+        Action::List { target } => Client::operating(target)?.get("/v1/providers").await?,
+        Action::Pause(one) => post_action(one, "pause").await?,
+        Action::Resume(one) => post_action(one, "resume").await?,
+        Action::Adapters => {
+            print_adapters(output);
             return Ok(0);
         }
     };
     if output == Output::Json {
-        print::json(&told);
+        print::json(&answer);
         return Ok(0);
     }
-    match told["items"].as_array() {
-        Some(items) => items.iter().for_each(say),
-        None => say(&told),
+    match answer["items"].as_array() {
+        Some(items) => items.iter().for_each(print_provider),
+        None => print_provider(&answer),
     }
     Ok(0)
 }
 
-async fn set(one: &One, deed: &str) -> Result<Value> {
+async fn post_action(one: &ProviderArgs, action: &str) -> Result<Value> {
     let name: String = form_urlencoded::byte_serialize(one.name.as_bytes()).collect();
-    Client::operating(&one.target)?.post(&format!("/v1/providers/{name}/{deed}"), &json!({})).await
+    Client::operating(&one.target)?.post(&format!("/v1/providers/{name}/{action}"), &json!({})).await
 }
 
 /// One line each.
-fn say(provider: &Value) {
+fn print_provider(provider: &Value) {
     let text = |value: &Value| print::printable(value.as_str().unwrap_or_default());
     let channels: Vec<&str> = provider["channels"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let status = text(&provider["status"]);
@@ -89,7 +89,7 @@ fn say(provider: &Value) {
     anstream::println!("{name}  {}  {channels}{}", print::paint(style, &status), print::paint(print::DIM, &more));
 }
 
-fn adapters(output: Output) {
+fn print_adapters(output: Output) {
     if output == Output::Json {
         let named = |options: &[(&str, &str)]| -> Vec<Value> {
             options.iter().map(|(name, about)| json!({ "name": name, "about": about })).collect()

@@ -36,7 +36,7 @@ pub struct Redrive {
     #[arg(long, value_name = "NAME")]
     provider: Option<String>,
     /// Only those with this reason, as `unreachable`.
-    #[arg(long, value_name = "REASON", value_parser = reason)]
+    #[arg(long, value_name = "REASON", value_parser = parse_reason)]
     error: Option<String>,
     /// FAILED or UNDETERMINED [default: both].
     #[arg(long, value_name = "STATUS")]
@@ -61,14 +61,14 @@ pub struct Redrive {
     #[arg(long, requires = "job")]
     cancel: bool,
     #[command(flatten)]
-    pace: Pace,
+    pace: RateArgs,
     #[command(flatten)]
     target: Target,
 }
 
 /// How fast, and whether somebody watches.
 #[derive(Debug, Args)]
-struct Pace {
+struct RateArgs {
     /// How many a second, at most: what is new goes first in any case.
     #[arg(long, value_name = "N", default_value_t = limits::REDRIVE_RATE_DEFAULT, value_parser = clap::value_parser!(i32).range(1..=limits::REDRIVE_RATE_MOST))]
     rate: i32,
@@ -91,7 +91,7 @@ pub struct RecoverArgs {
     #[arg(long, value_name = "TIME")]
     since: String,
     #[command(flatten)]
-    pace: Pace,
+    pace: RateArgs,
     #[command(flatten)]
     target: Target,
 }
@@ -112,10 +112,10 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
     /// Only this event; several times for several [default: all that the endpoint asks for].
-    #[arg(long, value_name = "EVENT", value_parser = endpoints::askable)]
+    #[arg(long, value_name = "EVENT", value_parser = endpoints::parse_requestable_event)]
     event: Vec<EventKind>,
     #[command(flatten)]
-    pace: Pace,
+    pace: RateArgs,
     #[command(flatten)]
     target: Target,
 }
@@ -123,17 +123,17 @@ pub struct ReplayArgs {
 pub async fn run(args: Redrive, output: Output) -> Result<u8> {
     let client = Client::operating(&args.target)?;
     if let Some(id) = &args.job {
-        let path = format!("/v1/redrives/{}", segment(id));
+        let path = format!("/v1/redrives/{}", path_segment(id));
         let job = if args.cancel {
             client.post(&format!("{path}/cancel"), &json!({})).await
         } else {
             client.get(&path).await
         };
-        say(&job?, output);
+        print_job(&job?, output);
         return Ok(0);
     }
     if let Some(id) = &args.delivery {
-        let delivery = client.post(&format!("/v1/deliveries/{}/redrive", segment(id)), &json!({})).await?;
+        let delivery = client.post(&format!("/v1/deliveries/{}/redrive", path_segment(id)), &json!({})).await?;
         match output {
             Output::Json => print::json(&delivery),
             Output::Text => anstream::println!(
@@ -164,7 +164,7 @@ pub async fn run(args: Redrive, output: Output) -> Result<u8> {
     if args.dry_run {
         match output {
             Output::Json => print::json(&told),
-            Output::Text => anstream::println!("{}", counted(&told)),
+            Output::Text => anstream::println!("{}", count_text(&told)),
         }
         return Ok(0);
     }
@@ -174,7 +174,7 @@ pub async fn run(args: Redrive, output: Output) -> Result<u8> {
 pub async fn recover(args: RecoverArgs, output: Output) -> Result<u8> {
     let client = Client::new(&args.target)?;
     let order = json!({"since": args.since, "ratePerSecond": args.pace.rate});
-    let told = client.post(&format!("/v1/webhooks/{}/recover", segment(&args.endpoint)), &order).await?;
+    let told = client.post(&format!("/v1/webhooks/{}/recover", path_segment(&args.endpoint)), &order).await?;
     follow(&client, told, &args.pace, output).await
 }
 
@@ -183,16 +183,16 @@ pub async fn replay(args: ReplayArgs, output: Output) -> Result<u8> {
     let events: Vec<&str> = args.event.iter().map(|event| event.as_str()).collect();
     let events = (!events.is_empty()).then_some(events);
     let order = json!({"since": args.since, "until": args.until, "events": events, "ratePerSecond": args.pace.rate});
-    let told = client.post(&format!("/v1/webhooks/{}/replay", segment(&args.endpoint)), &order).await?;
+    let told = client.post(&format!("/v1/webhooks/{}/replay", path_segment(&args.endpoint)), &order).await?;
     follow(&client, told, &args.pace, output).await
 }
 
 /// Shows how far a job is, until it ends. Who stops watching does not stop it.
-async fn follow(client: &Client, mut job: Value, pace: &Pace, output: Output) -> Result<u8> {
+async fn follow(client: &Client, mut job: Value, pace: &RateArgs, output: Output) -> Result<u8> {
     let id = text(&job["redriveId"]);
     let told = output == Output::Text && !pace.no_wait;
     if told {
-        anstream::eprintln!("{} of {}: {} a second at most", id, counted(&job), pace.rate);
+        anstream::eprintln!("{} of {}: {} a second at most", id, count_text(&job), pace.rate);
     }
     let mut stop = std::pin::pin!(signalled());
     while !pace.no_wait && job["status"] == "RUNNING" {
@@ -203,44 +203,44 @@ async fn follow(client: &Client, mut job: Value, pace: &Pace, output: Output) ->
                 return Ok(1);
             }
         }
-        job = client.get(&format!("/v1/redrives/{}", segment(&id))).await?;
+        job = client.get(&format!("/v1/redrives/{}", path_segment(&id))).await?;
         if told {
-            anstream::eprintln!("{}", print::paint(print::DIM, &queued(&job)));
+            anstream::eprintln!("{}", print::paint(print::DIM, &progress_text(&job)));
         }
     }
     if output == Output::Text && pace.no_wait {
         anstream::println!("{id}");
         anstream::eprintln!("notihub redrive --job {id} shows how far it is; with --cancel it goes no further");
     } else {
-        say(&job, output);
+        print_job(&job, output);
     }
     Ok(u8::from(job["status"] == "CANCELED"))
 }
 
 /// A job as it stands. What it queued is on its way then, not yet there.
-fn say(job: &Value, output: Output) {
+fn print_job(job: &Value, output: Output) {
     match output {
         Output::Json => print::json(job),
         Output::Text => {
             let endpoint = job["endpointId"].as_str();
             let see = endpoint.map(|_| format!("; see notihub webhook deliveries {}", text(&job["endpointId"])));
             let (id, status) = (text(&job["redriveId"]), text(&job["status"]));
-            anstream::println!("{id} {status}, {}{}", queued(job), see.unwrap_or_default());
+            anstream::println!("{id} {status}, {}{}", progress_text(job), see.unwrap_or_default());
         }
     }
 }
 
-fn queued(job: &Value) -> String {
+fn progress_text(job: &Value) -> String {
     format!("{} queued again", job["done"])
 }
 
-fn reason(text: &str) -> std::result::Result<String, String> {
+fn parse_reason(text: &str) -> std::result::Result<String, String> {
     let words: Vec<&str> = DELIVERY_REASONS.iter().map(|row| row.0).collect();
     let known = words.contains(&text);
     known.then(|| text.to_owned()).ok_or_else(|| format!("there is no such reason; there are {}", words.join(", ")))
 }
 
-fn counted(told: &Value) -> String {
+fn count_text(told: &Value) -> String {
     match (told["count"].as_i64(), told["countIsLowerBound"] == true) {
         (Some(count), more) => {
             let waiting = told["waiting"].as_i64().map(|n| format!(" and {n} that wait for their next try"));
@@ -255,6 +255,6 @@ fn text(value: &Value) -> String {
 }
 
 /// What somebody typed is one part of a path, whatever it is.
-fn segment(id: &str) -> String {
+fn path_segment(id: &str) -> String {
     form_urlencoded::byte_serialize(id.as_bytes()).collect()
 }

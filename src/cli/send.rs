@@ -76,10 +76,12 @@ pub async fn run(args: Send, output: Output) -> Result<u8> {
         }
         return Ok(0);
     }
-    let (message, settled) = client.settled(id, Duration::from_secs(args.timeout)).await?;
+    let (message, settled) = client.wait_until_settled(id, Duration::from_secs(args.timeout)).await?;
     match output {
         Output::Json => print::json(&message),
-        Output::Text => print::story(&message, &client.get(&format!("/v1/messages/{id}/timeline")).await?),
+        Output::Text => {
+            print::message_with_timeline(&message, &client.get(&format!("/v1/messages/{id}/timeline")).await?)
+        }
     }
     Ok(u8::from(!settled || message["status"] != "COMPLETED"))
 }

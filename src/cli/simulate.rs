@@ -66,11 +66,11 @@ pub struct Simulate {
     #[arg(long, default_value = "http://127.0.0.1:8080", value_name = "URL")]
     hub: String,
     /// How many times faster than real the delays of receipts pass: 60 makes a minute a second.
-    #[arg(long, default_value_t = 1.0, value_name = "RATE", value_parser = rate)]
+    #[arg(long, default_value_t = 1.0, value_name = "RATE", value_parser = parse_rate)]
     rate: f64,
 }
 
-fn rate(text: &str) -> Result<f64, String> {
+fn parse_rate(text: &str) -> Result<f64, String> {
     let rate: f64 = text.parse().map_err(|_| "write a number".to_owned())?;
     if (0.0..=1e9).contains(&rate) {
         Ok(rate)
@@ -89,20 +89,20 @@ pub fn account(name: &str, adapter: &str, options: &[(&str, &str)]) -> ProviderS
     }
 }
 
-pub fn at_kakaotalk(vendor: &VendorSimulator) -> ProviderSettings {
+pub fn kakaotalk_account(vendor: &VendorSimulator) -> ProviderSettings {
     account("kakaotalk", "kakaotalk", &[("base-url", &vendor.url())])
 }
 
-pub fn at_sms(vendor: &VendorSimulator) -> ProviderSettings {
+pub fn sms_account(vendor: &VendorSimulator) -> ProviderSettings {
     account("sms", "sms", &[("base-url", &vendor.url())])
 }
 
-pub fn at_talktalk(vendor: &VendorSimulator) -> ProviderSettings {
+pub fn talktalk_account(vendor: &VendorSimulator) -> ProviderSettings {
     account("talktalk", "talktalk", &[("base-url", &vendor.url()), ("token", talktalk::AUTHORIZATION)])
 }
 
 /// `channels`: which of all that it can, with plus signs.
-pub fn at_solapi(vendor: &VendorSimulator, channels: &str) -> ProviderSettings {
+pub fn solapi_account(vendor: &VendorSimulator, channels: &str) -> ProviderSettings {
     let options = [
         ("base-url", vendor.url()),
         ("api-key", solapi::API_KEY.to_owned()),
@@ -116,14 +116,14 @@ pub fn at_solapi(vendor: &VendorSimulator, channels: &str) -> ProviderSettings {
     account("solapi", "solapi", &options.each_ref().map(|(option, value)| (*option, value.as_str())))
 }
 
-fn at_gateway(vendor: &VendorSimulator) -> ProviderSettings {
+fn gateway_account(vendor: &VendorSimulator) -> ProviderSettings {
     let url = format!("{}{}", vendor.url(), gateway::PATH);
     let options = [("url", url.as_str()), ("secret", gateway::SECRET), ("channels", "SMS"), ("receipt-hours", "26")];
     account("gateway", "gateway", &options)
 }
 
 /// Where a hub takes the receipts of an account.
-pub fn receipts(hub: &str, account: &str) -> String {
+pub fn receipt_url(hub: &str, account: &str) -> String {
     let key = if account.starts_with("solapi") { format!("?key={RECEIPT_KEY}") } else { String::new() };
     format!("{}/v1/receipts/{account}{key}", hub.trim_end_matches('/'))
 }
@@ -138,10 +138,10 @@ pub async fn run(args: Simulate, output: Output) -> Result<u8> {
     let shutdown = Shutdown::new();
     let slack = SlackSimulator::start(args.slack_port, &shutdown).await?;
     let smtp = SmtpSimulator::start(args.smtp_port, args.smtp_control_port, &shutdown).await?;
-    let vendors = vendors(&args, &shutdown).await?;
+    let vendors = start_vendors(&args, &shutdown).await?;
     match output {
-        Output::Json => print::json(&told_as_json(&slack, &smtp, &vendors)),
-        Output::Text => tell(&slack, &smtp, &vendors),
+        Output::Json => print::json(&to_json(&slack, &smtp, &vendors)),
+        Output::Text => print_simulators(&slack, &smtp, &vendors),
     }
     signalled().await;
     shutdown.stop();
@@ -149,7 +149,7 @@ pub async fn run(args: Simulate, output: Output) -> Result<u8> {
 }
 
 /// The vendors' simulators, each with the accounts that a hub can have there.
-async fn vendors(args: &Simulate, shutdown: &Shutdown) -> Result<Vec<(VendorSimulator, Vec<ProviderSettings>)>> {
+async fn start_vendors(args: &Simulate, shutdown: &Shutdown) -> Result<Vec<(VendorSimulator, Vec<ProviderSettings>)>> {
     let setup = |port: u16| SimulatorSetup { port, rate: args.rate, ..SimulatorSetup::default() };
     let kakaotalk = kakaotalk::start(setup(args.kakaotalk_port), shutdown).await?;
     let sms = sms::start(setup(args.sms_port), shutdown).await?;
@@ -157,22 +157,22 @@ async fn vendors(args: &Simulate, shutdown: &Shutdown) -> Result<Vec<(VendorSimu
     let nhn = nhn::start(setup(args.nhn_port), shutdown).await?;
     let talktalk = talktalk::start(setup(args.talktalk_port), shutdown).await?;
     let gateway = gateway::start(setup(args.gateway_port), shutdown).await?;
-    solapi.set_callback("", &receipts(&args.hub, "solapi"))?;
-    gateway.set_callback("", &receipts(&args.hub, "gateway"))?;
-    nhn.set_callback("sms", &receipts(&args.hub, "nhn-sms"))?;
-    nhn.set_callback("alimtalk", &receipts(&args.hub, "nhn-alimtalk"))?;
+    solapi.set_callback("", &receipt_url(&args.hub, "solapi"))?;
+    gateway.set_callback("", &receipt_url(&args.hub, "gateway"))?;
+    nhn.set_callback("sms", &receipt_url(&args.hub, "nhn-sms"))?;
+    nhn.set_callback("alimtalk", &receipt_url(&args.hub, "nhn-alimtalk"))?;
     let accounts = [
-        vec![at_kakaotalk(&kakaotalk)],
-        vec![at_sms(&sms)],
-        vec![at_solapi(&solapi, "LMS+MMS+KAKAO_BRAND_MESSAGE+RCS")],
-        at_nhn(&nhn),
-        vec![at_talktalk(&talktalk)],
-        vec![at_gateway(&gateway)],
+        vec![kakaotalk_account(&kakaotalk)],
+        vec![sms_account(&sms)],
+        vec![solapi_account(&solapi, "LMS+MMS+KAKAO_BRAND_MESSAGE+RCS")],
+        nhn_accounts(&nhn),
+        vec![talktalk_account(&talktalk)],
+        vec![gateway_account(&gateway)],
     ];
     Ok([kakaotalk, sms, solapi, nhn, talktalk, gateway].into_iter().zip(accounts).collect())
 }
 
-fn at_nhn(vendor: &VendorSimulator) -> Vec<ProviderSettings> {
+fn nhn_accounts(vendor: &VendorSimulator) -> Vec<ProviderSettings> {
     let url = vendor.url();
     let keys = [("base-url", url.as_str()), ("app-key", nhn::APP_KEY), ("secret-key", nhn::SECRET_KEY)];
     let with = |name: &str, more: &[(&str, &str)]| account(name, name, &[&keys, more].concat());
@@ -184,31 +184,35 @@ fn at_nhn(vendor: &VendorSimulator) -> Vec<ProviderSettings> {
     ]
 }
 
-fn told_as_json(
+fn to_json(
     slack: &SlackSimulator,
     smtp: &SmtpSimulator,
     vendors: &[(VendorSimulator, Vec<ProviderSettings>)],
 ) -> Value {
-    let mut told = Map::new();
+    let mut value = Map::new();
     for (vendor, accounts) in vendors {
         let of = |account: &ProviderSettings| {
             (account.name.clone(), json!({ "adapter": account.adapter, "options": account.options }))
         };
         let accounts: Map<String, Value> = accounts.iter().map(of).collect();
         let records = format!("{}/_records", vendor.url());
-        told.insert(
+        value.insert(
             vendor.name().to_owned(),
             json!({ "url": vendor.url(), "records": records, "providers": accounts }),
         );
     }
-    told.insert("slackHook".to_owned(), json!(slack.webhook_url("ops")));
-    told.insert("slackRecords".to_owned(), json!(format!("http://{}/_records", slack.address())));
-    told.insert("smtp".to_owned(), json!(smtp.address().to_string()));
-    told.insert("smtpRecords".to_owned(), json!(format!("http://{}/_records", smtp.control_address())));
-    Value::Object(told)
+    value.insert("slackHook".to_owned(), json!(slack.webhook_url("ops")));
+    value.insert("slackRecords".to_owned(), json!(format!("http://{}/_records", slack.address())));
+    value.insert("smtp".to_owned(), json!(smtp.address().to_string()));
+    value.insert("smtpRecords".to_owned(), json!(format!("http://{}/_records", smtp.control_address())));
+    Value::Object(value)
 }
 
-fn tell(slack: &SlackSimulator, smtp: &SmtpSimulator, vendors: &[(VendorSimulator, Vec<ProviderSettings>)]) {
+fn print_simulators(
+    slack: &SlackSimulator,
+    smtp: &SmtpSimulator,
+    vendors: &[(VendorSimulator, Vec<ProviderSettings>)],
+) {
     let line = |name: &str, url: &str, records: &str| {
         anstream::println!("{name:<10} {url}\n           got: {records}/_records")
     };

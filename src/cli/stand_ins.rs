@@ -21,10 +21,10 @@ pub struct Simulators {
 }
 
 /// Simulators for what is not configured, and the settings that lead to them.
-pub async fn start(settings: &mut Settings, ground: &Shutdown) -> Result<Simulators> {
+pub async fn start(settings: &mut Settings, dependencies: &Shutdown) -> Result<Simulators> {
     let mut simulators = Simulators::default();
     if settings.email.email.is_none() && settings.email.smtp_host.is_none() {
-        let smtp = SmtpSimulator::start(0, 0, ground).await?;
+        let smtp = SmtpSimulator::start(0, 0, dependencies).await?;
         settings.email.email = Some(EmailKind::Smtp);
         settings.email.smtp_host = Some(smtp.address().ip().to_string());
         settings.email.smtp_port = Some(smtp.address().port());
@@ -33,11 +33,11 @@ pub async fn start(settings: &mut Settings, ground: &Shutdown) -> Result<Simulat
         simulators.smtp = Some(smtp);
     }
     if settings.slack.slack_destinations.is_empty() {
-        let slack = SlackSimulator::start(0, ground).await?;
+        let slack = SlackSimulator::start(0, dependencies).await?;
         settings.slack.slack_destinations.push(("ops".into(), slack.webhook_url("ops")));
         simulators.slack = Some(slack);
     }
-    simulators.vendors = vendors(settings, ground).await?;
+    simulators.vendors = start_vendors(settings, dependencies).await?;
     Ok(simulators)
 }
 
@@ -45,7 +45,10 @@ pub async fn start(settings: &mut Settings, ground: &Shutdown) -> Result<Simulat
 const RATE: f64 = 60.0;
 
 /// Simulators of vendors for the channels that no account serves and no mock logs, and accounts at them.
-async fn vendors(settings: &mut Settings, ground: &Shutdown) -> Result<Vec<(VendorSimulator, String, Vec<Channel>)>> {
+async fn start_vendors(
+    settings: &mut Settings,
+    dependencies: &Shutdown,
+) -> Result<Vec<(VendorSimulator, String, Vec<Channel>)>> {
     let common = ClientSettings::from_settings(settings, &Clock::system());
     let mut missing = TEXT_CHANNELS.to_vec();
     missing.retain(|channel| !settings.channels.mock.contains(channel));
@@ -62,23 +65,23 @@ async fn vendors(settings: &mut Settings, ground: &Shutdown) -> Result<Vec<(Vend
         settings.channels.providers.push(account);
     };
     if missing.contains(&Channel::KakaoAlimtalk) {
-        let vendor = kakaotalk::start(setup(), ground).await?;
-        add(vendor.clone(), simulate::at_kakaotalk(&vendor), &[Channel::KakaoAlimtalk]);
+        let vendor = kakaotalk::start(setup(), dependencies).await?;
+        add(vendor.clone(), simulate::kakaotalk_account(&vendor), &[Channel::KakaoAlimtalk]);
     }
     if missing.contains(&Channel::Sms) {
-        let vendor = sms::start(setup(), ground).await?;
-        add(vendor.clone(), simulate::at_sms(&vendor), &[Channel::Sms]);
+        let vendor = sms::start(setup(), dependencies).await?;
+        add(vendor.clone(), simulate::sms_account(&vendor), &[Channel::Sms]);
     }
     if missing.contains(&Channel::NaverTalk) {
-        let vendor = talktalk::start(setup(), ground).await?;
-        add(vendor.clone(), simulate::at_talktalk(&vendor), &[Channel::NaverTalk]);
+        let vendor = talktalk::start(setup(), dependencies).await?;
+        add(vendor.clone(), simulate::talktalk_account(&vendor), &[Channel::NaverTalk]);
     }
     let others = [Channel::KakaoAlimtalk, Channel::Sms, Channel::NaverTalk];
     missing.retain(|channel| !others.contains(channel));
     if !missing.is_empty() {
-        let vendor = solapi::start(setup(), ground).await?;
+        let vendor = solapi::start(setup(), dependencies).await?;
         let words: Vec<&str> = missing.iter().map(|channel| channel.as_str()).collect();
-        add(vendor.clone(), simulate::at_solapi(&vendor, &words.join("+")), &missing);
+        add(vendor.clone(), simulate::solapi_account(&vendor, &words.join("+")), &missing);
     }
     Ok(vendors)
 }

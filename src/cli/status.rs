@@ -33,7 +33,7 @@ pub async fn run(args: &Status, output: Output) -> Result<u8> {
     let mut message = client.get(&format!("/v1/messages/{id}")).await?;
     let timeline = client.get(&format!("/v1/messages/{id}/timeline")).await?;
     match output {
-        Output::Text => print::story(&message, &timeline),
+        Output::Text => print::message_with_timeline(&message, &timeline),
         Output::Json => {
             message["timeline"] = timeline["items"].clone();
             print::json(&message);

@@ -47,43 +47,43 @@ pub async fn run(args: Up, output: Output) -> Result<u8> {
     telemetry::start_logs(&settings.log)?;
     settings.check()?;
     // What the hub stands on, stopped after it: PostgreSQL and the simulators.
-    let ground = Shutdown::new();
+    let dependencies = Shutdown::new();
     // Heard from the first moment on, so that PostgreSQL is always stopped in order.
     let asked = Shutdown::new();
-    let (stop, gone) = (asked.clone(), ground.clone());
-    ground.spawn(async move {
+    let (stop, gone) = (asked.clone(), dependencies.clone());
+    dependencies.spawn(async move {
         tokio::select! { () = signalled() => stop.stop(), () = gone.stopping() => () }
     });
-    let wish = Wish { demo: args.demo, once: args.once, asked, output, began };
-    let code = on_ground(settings, &ground, &wish).await;
-    ground.stop();
-    ground.drained(std::time::Duration::from_secs(30)).await;
+    let options = UpOptions { demo: args.demo, once: args.once, stop_requested: asked, output, began };
+    let code = run_hub(settings, &dependencies, &options).await;
+    dependencies.stop();
+    dependencies.drained(std::time::Duration::from_secs(30)).await;
     code
 }
 
 /// What the caller wants of `up`.
-struct Wish {
+struct UpOptions {
     demo: bool,
     once: bool,
     /// Says stop when the caller does.
-    asked: Shutdown,
+    stop_requested: Shutdown,
     output: Output,
     began: Instant,
 }
 
-async fn on_ground(mut settings: Settings, ground: &Shutdown, wish: &Wish) -> Result<u8> {
-    let Wish { output, began, .. } = *wish;
+async fn run_hub(mut settings: Settings, dependencies: &Shutdown, options: &UpOptions) -> Result<u8> {
+    let UpOptions { output, began, .. } = *options;
     let (owner_url, url) = match &settings.database.database_url {
         Some(url) => (process::owner_url(&settings.database)?, url.clone()),
-        None => start_pg(&settings, ground).await?,
+        None => start_private_postgres(&settings, dependencies).await?,
     };
     let repaired = process::migrate(&settings.database, &owner_url, &url).await?;
     if !repaired.to_run.is_empty() {
         tracing::warn!(statements = repaired.to_run.join("; "), "an administrator of the database has to run these");
     }
     let store = process::proven_store(&settings.database, &url).await?;
-    let simulators = stand_ins::start(&mut settings, ground).await?;
-    if wish.demo {
+    let simulators = stand_ins::start(&mut settings, dependencies).await?;
+    if options.demo {
         // Who tries this out has `notihub webhook listen` on the same machine.
         let loopback = ["127.0.0.0/8", "::1"].into_iter().filter_map(|text| egress::parse_network(text).ok());
         settings.webhooks.webhook_allow_networks.extend(loopback);
@@ -91,38 +91,43 @@ async fn on_ground(mut settings: Settings, ground: &Shutdown, wish: &Wish) -> Re
     }
     process::make_master_key(&settings.database)?;
     let hub = process::open_hub(settings, store, Shutdown::new()).await?;
-    let kept = keys(&hub).await?;
+    let kept = load_or_make_keys(&hub).await?;
     let address = process::start(&hub, Role::Both).await?;
     let url = address.map(|a| format!("http://{a}")).unwrap_or_default();
     for (vendor, name, _) in simulators.vendors.iter().filter(|_| address.is_some()) {
-        vendor.set_callback("", &simulate::receipts(&url, name))?;
+        vendor.set_callback("", &simulate::receipt_url(&url, name))?;
     }
     if output == Output::Text {
-        banner(&hub, &url, &simulators, wish);
+        print_banner(&hub, &url, &simulators, options);
     }
     let mut good = true;
-    if wish.demo {
+    if options.demo {
         good = tokio::select! {
             good = demo::run(&hub, &url, &kept.partner, &simulators, output, began) => good?,
-            () = wish.asked.stopping() => true,
+            () = options.stop_requested.stopping() => true,
         };
     }
-    if !wish.once {
+    if !options.once {
         if output == Output::Text {
-            demo::invite(&url, &hub.settings.database.data_dir()?, &kept, hub.settings.webhooks.webhook_allow_http);
+            demo::print_next_steps(
+                &url,
+                &hub.settings.database.data_dir()?,
+                &kept,
+                hub.settings.webhooks.webhook_allow_http,
+            );
         }
-        wish.asked.stopping().await;
+        options.stop_requested.stopping().await;
     }
     let stopped = process::stop(&hub).await;
     Ok(if good { stopped } else { 1 })
 }
 
 /// The keys of the demo partner and of an operator, kept in the data folder; made when there are none that are good.
-async fn keys(hub: &Hub) -> Result<SavedKeys> {
+async fn load_or_make_keys(hub: &Hub) -> Result<SavedKeys> {
     let folder = hub.settings.database.data_dir()?;
-    if let Some(kept) = SavedKeys::read(&folder)?
-        && is_good(hub, &kept.partner).await?
-        && is_good(hub, &kept.operator).await?
+    if let Some(kept) = SavedKeys::load(&folder)?
+        && is_valid(hub, &kept.partner).await?
+        && is_valid(hub, &kept.operator).await?
     {
         return Ok(kept);
     }
@@ -149,25 +154,25 @@ async fn keys(hub: &Hub) -> Result<SavedKeys> {
     };
     let kept = SavedKeys { partner, operator };
     if let Err(e) =
-        std::fs::create_dir_all(&folder).map_err(|e| Error::Setup(e.to_string())).and_then(|()| kept.write(&folder))
+        std::fs::create_dir_all(&folder).map_err(|e| Error::Setup(e.to_string())).and_then(|()| kept.save(&folder))
     {
         tracing::warn!(error = %e, "the keys cannot be kept for the next start, which then makes new ones");
     }
     Ok(kept)
 }
 
-async fn is_good(hub: &Hub, credentials: &Credentials) -> Result<bool> {
+async fn is_valid(hub: &Hub, credentials: &Credentials) -> Result<bool> {
     let key = store::key::get(hub.store.api(), &credentials.client_id).await?;
     let hash = crypt::keyed_hash(&hub.pepper, credentials.client_secret.as_bytes());
     Ok(key.is_some_and(|key| key.revoked_at.is_none() && crypt::same(&key.secret_hash, &hash)))
 }
 
 /// Starts the private PostgreSQL, watched until the ground goes. Its URLs as owner and as the hub's role.
-async fn start_pg(settings: &Settings, ground: &Shutdown) -> Result<(String, String)> {
+async fn start_private_postgres(settings: &Settings, dependencies: &Shutdown) -> Result<(String, String)> {
     let mut pg = PrivatePg::start(PgPlace { data_dir: settings.database.data_dir()?, throw_away: false }).await?;
     let urls = (pg.url().to_owned(), pg.app_url().to_owned());
-    let stop = ground.clone();
-    ground.spawn(async move {
+    let stop = dependencies.clone();
+    dependencies.spawn(async move {
         pg.supervise(stop.stopping()).await;
         if let Err(e) = pg.stop().await {
             tracing::error!(error = %e, "the private PostgreSQL did not stop as it should");
@@ -176,12 +181,12 @@ async fn start_pg(settings: &Settings, ground: &Shutdown) -> Result<(String, Str
     Ok(urls)
 }
 
-fn banner(hub: &Hub, url: &str, simulators: &Simulators, wish: &Wish) {
+fn print_banner(hub: &Hub, url: &str, simulators: &Simulators, options: &UpOptions) {
     anstream::println!(
         "{} notihub {} answers at {url} after {:.1} s",
         print::paint(print::GOOD, "up"),
         env!("CARGO_PKG_VERSION"),
-        wish.began.elapsed().as_secs_f64()
+        options.began.elapsed().as_secs_f64()
     );
     let email = match &simulators.smtp {
         Some(smtp) => format!("simulator; what it got: http://{}/_records", smtp.control_address()),
@@ -192,15 +197,15 @@ fn banner(hub: &Hub, url: &str, simulators: &Simulators, wish: &Wish) {
         None => format!("destinations {}", hub.settings.slack.names().into_iter().collect::<Vec<_>>().join(", ")),
     };
     anstream::println!("   e-mail  {email}\n   slack   {slack}");
-    if wish.demo {
+    if options.demo {
         anstream::println!("   hooks   webhooks may go to this machine (127.0.0.0/8, ::1), by http too");
     }
     for (vendor, _, channels) in &simulators.vendors {
-        let (name, channels) = (vendor.name(), process::words(channels));
+        let (name, channels) = (vendor.name(), process::channel_names(channels));
         anstream::println!("   {name:<7} simulator, for {channels}; what it got: {}/_records", vendor.url());
     }
     let mocked = &hub.settings.channels.mock;
     if !mocked.is_empty() {
-        anstream::println!("   logged  {} (no provider: nothing leaves this machine)", process::words(mocked));
+        anstream::println!("   logged  {} (no provider: nothing leaves this machine)", process::channel_names(mocked));
     }
 }

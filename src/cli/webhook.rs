@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use super::client::{Client, Target};
-use super::endpoints::{self, items, no_such_event, of_partner};
+use super::endpoints::{self, no_such_event, page_items, partner_query};
 use super::{Output, print, redrive, webhook_listen, webhook_verify};
 use crate::error::{Error, Result};
 use crate::flow::endpoint::{OVERLAP, OVERLAP_MOST};
@@ -22,7 +22,7 @@ delivery.delivered,delivery.failed\n  notihub webhook test 0TB9C87800002 --wait\
 0TB9C87800002 --status FAILED\n  notihub webhook rotate 0TB9C87800002")]
 pub struct WebhookCommand {
     #[command(subcommand)]
-    deed: Action,
+    action: Action,
 }
 
 #[derive(Debug, Subcommand)]
@@ -37,7 +37,7 @@ https://orders.example.com/hooks --events delivery.failed,message.completed --or
     List(List),
     /// One endpoint and how it does.
     #[command(after_help = "Example:\n  notihub webhook show 0TB9C87800002 --output json")]
-    Show(One),
+    Show(EndpointArgs),
     /// Changes an endpoint. What is not named stays.
     #[command(
         after_help = "Examples:\n  notihub webhook set 0TB9C87800002 --events delivery.failed,delivery.expired\n  \
@@ -49,13 +49,13 @@ notihub webhook set 0TB9C87800002 --endpoint-url https://orders.example.com/new 
         after_help = "Example:\n  notihub webhook pause 0TB9C87800002\n\nWhat is for it waits for thirty days; then it \
 is disabled, and what waited are dead letters. One that is disabled cannot be paused."
     )]
-    Pause(One),
+    Pause(EndpointArgs),
     /// Goes on with what waited. A disabled one, too.
     #[command(
         after_help = "Examples:\n  notihub webhook resume 0TB9C87800002\n  notihub webhook recover 0TB9C87800002 \
 --since 2026-12-24T09:00:00+09:00   what failed while it did not work, or was disabled"
     )]
-    Resume(One),
+    Resume(EndpointArgs),
     /// A new secret, shown this once. For the overlap requests are signed with both.
     #[command(
         after_help = "Example:\n  notihub webhook rotate 0TB9C87800002 --overlap-seconds 3600\n\nDuring the overlap \
@@ -72,7 +72,7 @@ the new one, and there is no X-Signature-Next."
     Deliveries(Deliveries),
     /// Deletes it. What is on its way to it is canceled.
     #[command(after_help = "Example:\n  notihub webhook delete 0TB9C87800002")]
-    Delete(One),
+    Delete(EndpointArgs),
     /// Sends again what failed on its way to an endpoint: the same events under the same ids.
     Recover(redrive::RecoverArgs),
     /// Tells an endpoint again what happened in a window of time: the same events under the same ids.
@@ -91,9 +91,9 @@ struct Create {
     #[arg(value_name = "ENDPOINT_URL")]
     endpoint_url: String,
     #[command(flatten)]
-    change: Flags,
+    change: EndpointFlags,
     /// For admins: whose it is.
-    #[arg(long, value_name = "PARTNER", value_parser = id)]
+    #[arg(long, value_name = "PARTNER", value_parser = parse_id)]
     partner_id: Option<Tsid>,
 }
 
@@ -102,34 +102,34 @@ struct List {
     #[command(flatten)]
     target: Target,
     /// For operators: only this partner's.
-    #[arg(long, value_name = "PARTNER", value_parser = id)]
+    #[arg(long, value_name = "PARTNER", value_parser = parse_id)]
     partner_id: Option<Tsid>,
 }
 
 #[derive(Debug, Args)]
-struct One {
+struct EndpointArgs {
     #[command(flatten)]
     target: Target,
     /// The endpoint's id, 13 characters.
-    #[arg(value_name = "ENDPOINT", value_parser = id)]
+    #[arg(value_name = "ENDPOINT", value_parser = parse_id)]
     endpoint: Tsid,
 }
 
 #[derive(Debug, Args)]
 struct Set {
     #[command(flatten)]
-    one: One,
+    one: EndpointArgs,
     /// Another URL.
     #[arg(long, value_name = "URL")]
     endpoint_url: Option<String>,
     #[command(flatten)]
-    change: Flags,
+    change: EndpointFlags,
 }
 
 #[derive(Debug, Args)]
 struct Rotate {
     #[command(flatten)]
-    one: One,
+    one: EndpointArgs,
     /// Seconds the secret before signs too; 0: it ends now.
     #[arg(long, default_value_t = OVERLAP.num_seconds(), value_name = "S", value_parser = clap::value_parser!(i64).range(0..=OVERLAP_MOST.num_seconds()))]
     overlap_seconds: i64,
@@ -138,7 +138,7 @@ struct Rotate {
 #[derive(Debug, Args)]
 struct Test {
     #[command(flatten)]
-    one: One,
+    one: EndpointArgs,
     /// Wait for what it answers; exit 1 unless it took it.
     #[arg(long)]
     wait: bool,
@@ -150,12 +150,12 @@ struct Test {
 #[derive(Debug, Args)]
 struct Deliveries {
     #[command(flatten)]
-    one: One,
+    one: EndpointArgs,
     /// Those that stand so, as FAILED: the dead letters.
     #[arg(long, value_name = "STATUS")]
     status: Option<Status>,
     /// Those of this event.
-    #[arg(long, value_name = "EVENT", value_parser = event)]
+    #[arg(long, value_name = "EVENT", value_parser = parse_event)]
     event: Option<EventKind>,
     /// How many at most.
     #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=limits::PAGE_MAX))]
@@ -163,9 +163,9 @@ struct Deliveries {
 }
 
 #[derive(Debug, Args)]
-struct Flags {
+struct EndpointFlags {
     /// What it is told of, with commas; all: everything, which is the default.
-    #[arg(long, value_name = "EVENTS", value_parser = events)]
+    #[arg(long, value_name = "EVENTS", value_parser = parse_events)]
     events: Option<Events>,
     /// What it is for; empty: nothing.
     #[arg(long, value_name = "TEXT")]
@@ -180,7 +180,7 @@ struct Flags {
     #[arg(long, value_name = "ADDRESS")]
     contact_email: Option<String>,
     /// A header of its own for every request, as 'Name: value'; several times for several. These are all it has then.
-    #[arg(long, value_name = "HEADER", value_parser = header)]
+    #[arg(long, value_name = "HEADER", value_parser = parse_header)]
     header: Vec<Header>,
     /// It has no headers of its own.
     #[arg(long, conflicts_with = "header")]
@@ -201,25 +201,25 @@ impl std::fmt::Debug for Header {
     }
 }
 
-fn id(text: &str) -> std::result::Result<Tsid, String> {
+fn parse_id(text: &str) -> std::result::Result<Tsid, String> {
     text.parse().map_err(|_| "an id has 13 characters; `notihub webhook list` shows them".into())
 }
 
-fn event(text: &str) -> std::result::Result<EventKind, String> {
+fn parse_event(text: &str) -> std::result::Result<EventKind, String> {
     text.parse().map_err(|()| no_such_event(&EVENT_KINDS))
 }
 
 /// The hub says which there are.
-fn events(text: &str) -> std::result::Result<Events, String> {
+fn parse_events(text: &str) -> std::result::Result<Events, String> {
     Ok(Events((text != "all").then(|| text.split(',').map(|event| event.trim().to_owned()).collect())))
 }
 
-fn header(text: &str) -> std::result::Result<Header, String> {
+fn parse_header(text: &str) -> std::result::Result<Header, String> {
     let (name, value) = text.split_once(':').ok_or("write a header as 'Name: value'")?;
     Ok(Header(name.trim().to_owned(), value.trim().to_owned()))
 }
 
-impl Flags {
+impl EndpointFlags {
     /// As the API takes it; what is not named is not in it.
     fn body(self) -> Map<String, Value> {
         let or_null = |text: String| if text.is_empty() { Value::Null } else { text.into() };
@@ -238,21 +238,21 @@ impl Flags {
 }
 
 pub async fn run(args: WebhookCommand, output: Output) -> Result<u8> {
-    let say = |told: &Value, text: &dyn Fn(&Value)| match output {
-        Output::Json => print::json(told),
-        Output::Text => text(told),
+    let say = |answer: &Value, text: &dyn Fn(&Value)| match output {
+        Output::Json => print::json(answer),
+        Output::Text => text(answer),
     };
-    match args.deed {
+    match args.action {
         Action::Create(args) => {
             let mut body = args.change.body();
             body.insert("url".into(), args.endpoint_url.into());
-            let path = format!("/v1/webhooks{}", of_partner('?', args.partner_id));
+            let path = format!("/v1/webhooks{}", partner_query('?', args.partner_id));
             let made = Client::new(&args.target)?.post(&path, &Value::Object(body)).await?;
-            say(&made, &with_secret);
+            say(&made, &print_with_secret);
         }
         Action::List(args) => {
-            let items = endpoints::all(&Client::new(&args.target)?, args.partner_id).await?;
-            say(&json!({"items": items}), &|_| items.iter().for_each(line));
+            let items = endpoints::list_all(&Client::new(&args.target)?, args.partner_id).await?;
+            say(&json!({"items": items}), &|_| items.iter().for_each(print_line));
             if items.is_empty() && output == Output::Text {
                 anstream::eprintln!("no endpoints; `notihub webhook create URL` makes one");
             }
@@ -261,7 +261,7 @@ pub async fn run(args: WebhookCommand, output: Output) -> Result<u8> {
             let client = Client::new(&args.target)?;
             let mut endpoint = client.get(&args.path("")).await?;
             endpoint["health"] = client.get(&args.path("/health")).await?;
-            say(&endpoint, &show);
+            say(&endpoint, &print_endpoint);
         }
         Action::Set(args) => {
             let mut body = args.change.body();
@@ -269,13 +269,13 @@ pub async fn run(args: WebhookCommand, output: Output) -> Result<u8> {
             if body.is_empty() {
                 return Err(Error::Usage("nothing to change: name it; `notihub webhook set --help` lists all".into()));
             }
-            say(&args.one.patch(&Value::Object(body)).await?, &line);
+            say(&args.one.patch(&Value::Object(body)).await?, &print_line);
         }
-        Action::Pause(args) => say(&args.patch(&json!({"status": "PAUSED"})).await?, &line),
-        Action::Resume(args) => say(&args.patch(&json!({"status": "ACTIVE"})).await?, &line),
+        Action::Pause(args) => say(&args.patch(&json!({"status": "PAUSED"})).await?, &print_line),
+        Action::Resume(args) => say(&args.patch(&json!({"status": "ACTIVE"})).await?, &print_line),
         Action::Rotate(args) => {
             let (client, body) = (Client::new(&args.one.target)?, json!({"overlapSeconds": args.overlap_seconds}));
-            say(&client.post(&args.one.path("/rotate"), &body).await?, &with_secret);
+            say(&client.post(&args.one.path("/rotate"), &body).await?, &print_with_secret);
         }
         Action::Test(args) => return test(&args, output).await,
         Action::Deliveries(args) => {
@@ -283,7 +283,7 @@ pub async fn run(args: WebhookCommand, output: Output) -> Result<u8> {
             path.extend(args.status.map(|status| format!("&status={status}")));
             path.extend(args.event.map(|event| format!("&event={}", event.as_str())));
             let page = Client::new(&args.one.target)?.get(&path).await?;
-            say(&page, &|page| items(page).for_each(delivery));
+            say(&page, &|page| page_items(page).for_each(print_delivery));
         }
         Action::Delete(args) => {
             Client::new(&args.target)?.delete(&args.path("")).await?;
@@ -298,7 +298,7 @@ pub async fn run(args: WebhookCommand, output: Output) -> Result<u8> {
     Ok(0)
 }
 
-impl One {
+impl EndpointArgs {
     fn path(&self, below: &str) -> String {
         format!("/v1/webhooks/{}{below}", self.endpoint)
     }
@@ -322,20 +322,20 @@ async fn test(args: &Test, output: Output) -> Result<u8> {
     }
     let (began, within) = (Instant::now(), Duration::from_secs(args.timeout));
     let path = format!("/v1/deliveries/{id}");
-    let mut told = client.get(&path).await?;
+    let mut answer = client.get(&path).await?;
     // SCHEDULED is an answer: it did not take it, and is asked again.
-    while matches!(told["status"].as_str(), Some("PENDING" | "PROCESSING")) && began.elapsed() < within {
+    while matches!(answer["status"].as_str(), Some("PENDING" | "PROCESSING")) && began.elapsed() < within {
         tokio::time::sleep(Duration::from_millis(50)).await;
-        told = client.get(&path).await?;
+        answer = client.get(&path).await?;
     }
-    let status = told["status"].as_str().unwrap_or_default();
+    let status = answer["status"].as_str().unwrap_or_default();
     match output {
-        Output::Json => print::json(&told),
+        Output::Json => print::json(&answer),
         Output::Text => {
-            let last = told["attempts"].as_array().and_then(|all| all.last()).unwrap_or(&Value::Null);
-            let said = ["errorCode", "errorDetail", "providerRef"].map(|name| text(&last[name]));
-            let said: Vec<String> = said.into_iter().filter(|text| !text.is_empty()).collect();
-            anstream::println!("{id}  {}  {}", print::status(status), said.join(" · "));
+            let last = answer["attempts"].as_array().and_then(|all| all.last()).unwrap_or(&Value::Null);
+            let answered = ["errorCode", "errorDetail", "providerRef"].map(|name| text(&last[name]));
+            let answered: Vec<String> = answered.into_iter().filter(|text| !text.is_empty()).collect();
+            anstream::println!("{id}  {}  {}", print::status(status), answered.join(" · "));
         }
     }
     Ok(u8::from(status != "SENT"))
@@ -345,7 +345,7 @@ fn text(value: &Value) -> String {
     print::printable(value.as_str().unwrap_or_default())
 }
 
-fn line(endpoint: &Value) {
+fn print_line(endpoint: &Value) {
     let events = endpoint["events"].as_array().map(|all| all.iter().map(text).collect::<Vec<_>>().join(", "));
     let why = endpoint["disabledReason"].as_str().map(|why| format!(" ({why})")).unwrap_or_default();
     let since = endpoint["failingSince"].as_str().map(|at| format!("  failing since {at}")).unwrap_or_default();
@@ -359,8 +359,8 @@ fn line(endpoint: &Value) {
     );
 }
 
-fn with_secret(made: &Value) {
-    line(made);
+fn print_with_secret(made: &Value) {
+    print_line(made);
     anstream::println!("secret  {}   (shown this once)", text(&made["secret"]));
     during_rotation(made);
 }
@@ -374,8 +374,8 @@ fn during_rotation(endpoint: &Value) {
     }
 }
 
-fn show(endpoint: &Value) {
-    line(endpoint);
+fn print_endpoint(endpoint: &Value) {
+    print_line(endpoint);
     during_rotation(endpoint);
     let headers: Vec<String> = endpoint["headers"].as_array().into_iter().flatten().map(text).collect();
     let settings = [
@@ -402,11 +402,11 @@ fn show(endpoint: &Value) {
     let failing = count("failing");
     let in_vain = if failing > 0 { format!("; {failing} of them called in vain so far") } else { String::new() };
     anstream::println!("    waiting       {pending} for their turn, {parked} until it is resumed{in_vain}");
-    health["lastFailures"].as_array().into_iter().flatten().for_each(delivery);
+    health["lastFailures"].as_array().into_iter().flatten().for_each(print_delivery);
 }
 
 /// One event on its way to an endpoint: when, which delivery, which event of which message, and how it stands.
-fn delivery(row: &Value) {
+fn print_delivery(row: &Value) {
     let last = &row["lastAttempt"];
     let or_none = |value: &Value| value.as_str().map_or("–".to_owned(), print::printable);
     let calls = match row["attempts"].as_u64().unwrap_or_default() {
@@ -415,8 +415,8 @@ fn delivery(row: &Value) {
     };
     let next = row["nextAttemptAt"].as_str().map(|at| format!("  next {at}")).unwrap_or_default();
     // Why it stands so, and what was answered last.
-    let mut said = [&row["reason"], &last["code"], &last["detail"]].map(text).to_vec();
-    said.retain(|text| !text.is_empty());
+    let mut answered = [&row["reason"], &last["code"], &last["detail"]].map(text).to_vec();
+    answered.retain(|text| !text.is_empty());
     anstream::println!(
         "  {} {:<16} {:<22} {:<13} {:<18} {} {calls:>8}{next}  {}",
         text(&row["createdAt"]),
@@ -425,6 +425,6 @@ fn delivery(row: &Value) {
         or_none(&row["about"]),
         or_none(&row["eventId"]),
         print::status(&format!("{:<12}", text(&row["status"]))),
-        print::paint(print::DIM, &said.join(" · ").replace('\n', " ")),
+        print::paint(print::DIM, &answered.join(" · ").replace('\n', " ")),
     );
 }

@@ -26,7 +26,7 @@ use super::webhook_verify::{self, Secrets};
 use super::{Output, endpoints, print};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::http::server::{self, Allowance};
+use crate::http::server::{self, ServerLimits};
 use crate::model::signature::{self, SignatureChecks};
 use crate::shutdown::{Shutdown, signalled};
 
@@ -108,15 +108,16 @@ pub async fn run(args: Listen, output: Output) -> Result<u8> {
     })?;
     let address = listener.local_addr().map_err(|e| Error::Internal(format!("a listener has no address: {e}")))?;
     let url = args.endpoint_url.clone().unwrap_or_else(|| format!("http://{address}/"));
-    let created = if args.create { Some(Created::new(&args, &url).await?) } else { None };
+    let created = if args.create { Some(RegisteredEndpoint::new(&args, &url).await?) } else { None };
     secrets.extend(created.iter().map(|created| created.secret.clone()));
     let unchecked = secrets.is_empty();
-    let desk = Arc::new(Desk { secrets, answers: args.answer, save: args.save, output, seen: Mutex::default() });
+    let receiver =
+        Arc::new(Receiver { secrets, answers: args.answer, save: args.save, output, counts: Mutex::default() });
 
     let shutdown = Shutdown::new();
-    let router = Router::new().fallback(receive).with_state((desk.clone(), shutdown.clone()));
+    let router = Router::new().fallback(receive).with_state((receiver.clone(), shutdown.clone()));
     // A hub that has much to tell opens many connections, and signs in on none.
-    let allowance = Allowance { strangers: None, ..Allowance::default() };
+    let allowance = ServerLimits { unauthenticated_per_network: None, ..ServerLimits::default() };
     server::start_with(allowance, listener, router, &shutdown);
     match output {
         Output::Json => {
@@ -139,21 +140,21 @@ pub async fn run(args: Listen, output: Output) -> Result<u8> {
         Some(created) => created.remove().await,
         None => Ok(()),
     };
-    desk.sum();
+    receiver.print_summary();
     removed.map(|()| u8::from(!drained))
 }
 
 /// An endpoint at the hub, for as long as this listens.
-struct Created {
+struct RegisteredEndpoint {
     client: Client,
     endpoint_id: String,
     secret: String,
 }
 
-impl Created {
-    async fn new(args: &Listen, url: &str) -> Result<Created> {
+impl RegisteredEndpoint {
+    async fn new(args: &Listen, url: &str) -> Result<RegisteredEndpoint> {
         let client = Client::new(&args.target)?;
-        let others = endpoints::all(&client, None).await?;
+        let others = endpoints::list_all(&client, None).await?;
         let mut body = json!({"url": url, "description": DESCRIPTION});
         if !args.events.is_empty() {
             body["events"] = json!(args.events);
@@ -176,7 +177,7 @@ impl Created {
         for left in others.iter().filter(same) {
             client.delete(&format!("/v1/webhooks/{}", left["endpointId"].as_str().unwrap_or_default())).await?;
         }
-        Ok(Created { endpoint_id: text("endpointId"), secret: text("secret"), client })
+        Ok(RegisteredEndpoint { endpoint_id: text("endpointId"), secret: text("secret"), client })
     }
 
     async fn remove(self) -> Result<()> {
@@ -186,24 +187,24 @@ impl Created {
     }
 }
 
-struct Desk {
+struct Receiver {
     secrets: Vec<String>,
     /// Empty: what verifies is taken, the rest refused.
     answers: Vec<Answer>,
     save: Option<PathBuf>,
     output: Output,
-    seen: Mutex<Seen>,
+    counts: Mutex<Counts>,
 }
 
 #[derive(Default)]
-struct Seen {
+struct Counts {
     requests: usize,
     again: usize,
     invalid: usize,
     events: HashMap<String, usize>,
 }
 
-async fn receive(State((desk, shutdown)): State<(Arc<Desk>, Shutdown)>, request: Request) -> Response {
+async fn receive(State((receiver, shutdown)): State<(Arc<Receiver>, Shutdown)>, request: Request) -> Response {
     if request.method() != Method::POST {
         return (StatusCode::METHOD_NOT_ALLOWED, [("allow", "POST")], "webhooks are posted here\n").into_response();
     }
@@ -211,16 +212,16 @@ async fn receive(State((desk, shutdown)): State<(Arc<Desk>, Shutdown)>, request:
     let Ok(body) = to_bytes(body, BODY_BYTES).await else {
         return (StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 1 MiB, or was cut\n").into_response();
     };
-    let answer = desk.take(&head, &body, Clock::system().now());
+    let answer = receiver.handle(&head, &body, Clock::system().now());
     shutdown.sleep(answer.delay).await;
     let mut response = Response::new(Body::empty());
     *response.status_mut() = answer.status;
     response
 }
 
-impl Desk {
+impl Receiver {
     /// Shows a request, and says how it is answered. One at a time, so that what is shown stands in order of arrival.
-    fn take(&self, head: &Parts, body: &[u8], at: DateTime<Utc>) -> Answer {
+    fn handle(&self, head: &Parts, body: &[u8], at: DateTime<Utc>) -> Answer {
         let headers: Vec<(&str, &[u8])> = head.headers.iter().map(|(n, v)| (n.as_str(), v.as_bytes())).collect();
         let secrets: Vec<&str> = self.secrets.iter().map(String::as_str).collect();
         let findings = signature::verify(&secrets, &headers, body, Some(at.timestamp()));
@@ -230,14 +231,14 @@ impl Desk {
         let id = || head.headers.get("webhook-id").map(|id| String::from_utf8_lossy(id.as_bytes()).into_owned());
         let event_id = field("eventId").or_else(id);
 
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let valid = findings.as_ref().is_none_or(SignatureChecks::all_valid);
         let unasked = if valid { &OK } else { &UNAUTHORIZED };
-        let answer = *self.answers.get(seen.requests).or(self.answers.last()).unwrap_or(unasked);
-        seen.requests += 1;
-        seen.invalid += usize::from(!valid);
-        let times = event_id.as_ref().map_or(1, |id| seen.count(id));
-        let shown = Shown {
+        let answer = *self.answers.get(counts.requests).or(self.answers.last()).unwrap_or(unasked);
+        counts.requests += 1;
+        counts.invalid += usize::from(!valid);
+        let times = event_id.as_ref().map_or(1, |id| counts.count(id));
+        let shown = RequestReport {
             at,
             path: head.uri.to_string(),
             event: field("event"),
@@ -246,7 +247,7 @@ impl Desk {
             delivery_id: field("deliveryId"),
             times,
             findings,
-            saved: self.save.as_deref().map(|folder| save(folder, seen.requests, head, body, at)),
+            saved: self.save.as_deref().map(|folder| save(folder, counts.requests, head, body, at)),
             answer,
         };
         match self.output {
@@ -256,9 +257,9 @@ impl Desk {
         answer
     }
 
-    fn sum(&self) {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let Seen { requests, again, invalid, events } = &*seen;
+    fn print_summary(&self) {
+        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let Counts { requests, again, invalid, events } = &*counts;
         let events = events.len();
         match self.output {
             Output::Json => {
@@ -289,7 +290,7 @@ fn save(folder: &Path, number: usize, head: &Parts, body: &[u8], at: DateTime<Ut
     written.map(|()| file.display().to_string()).map_err(|e| format!("{}: {e}", file.display()))
 }
 
-impl Seen {
+impl Counts {
     fn count(&mut self, id: &str) -> usize {
         if self.events.len() >= REMEMBERED {
             self.events.clear();
@@ -302,7 +303,7 @@ impl Seen {
 }
 
 /// One request, as it is shown.
-struct Shown {
+struct RequestReport {
     at: DateTime<Utc>,
     path: String,
     event: Option<String>,
@@ -317,7 +318,7 @@ struct Shown {
     answer: Answer,
 }
 
-impl Shown {
+impl RequestReport {
     fn text(&self, json: Option<&Value>, body: &[u8]) -> String {
         // A line of ours stays one line, whatever is quoted in it.
         let one = |text: &str| print::escaped(text).replace('\n', "\\n");
@@ -335,7 +336,7 @@ impl Shown {
         )];
         lines.push(format!("message {}  delivery {}", or_none(&self.message_id), or_none(&self.delivery_id)));
         match &self.findings {
-            Some(findings) => lines.extend(webhook_verify::lines(findings)),
+            Some(findings) => lines.extend(webhook_verify::findings_text(findings)),
             None => lines.push("signatures not checked".to_owned()),
         }
         let pretty = json.and_then(|json| serde_json::to_string_pretty(json).ok());
@@ -370,7 +371,7 @@ impl Shown {
             "deliveryId": self.delivery_id,
             "times": self.times,
             "valid": self.findings.as_ref().map(SignatureChecks::all_valid),
-            "signatures": self.findings.as_ref().map(webhook_verify::told),
+            "signatures": self.findings.as_ref().map(webhook_verify::findings_json),
             "headers": joined,
             "body": json.or_else(text).unwrap_or_else(base64),
             "rawBody": text().unwrap_or_else(base64),

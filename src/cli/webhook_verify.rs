@@ -25,7 +25,7 @@ pub struct Secrets {
         hide_env_values = true,
         value_delimiter = ',',
         value_name = "SECRET",
-        value_parser = secret
+        value_parser = parse_secret
     )]
     secret: Vec<String>,
     /// A file with one secret a line, beside or instead of --secret.
@@ -33,7 +33,7 @@ pub struct Secrets {
     secret_file: Option<PathBuf>,
 }
 
-fn secret(text: &str) -> Result<String, String> {
+fn parse_secret(text: &str) -> Result<String, String> {
     let secret = text.trim().to_owned();
     let valid = signature::decode_secret(&secret).is_some();
     valid.then_some(secret).ok_or_else(|| "a secret is whsec_ and 24 to 64 bytes as base64".to_owned())
@@ -51,7 +51,7 @@ impl Secrets {
         let wrong = |why: &dyn std::fmt::Display| Error::Usage(format!("{}: {why}", path.display()));
         let text = std::fs::read_to_string(path).map_err(|e| wrong(&e))?;
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-        let read: Result<Vec<String>> = lines.map(|line| secret(line).map_err(|why| wrong(&why))).collect();
+        let read: Result<Vec<String>> = lines.map(|line| parse_secret(line).map_err(|why| wrong(&why))).collect();
         Ok([self.secret.clone(), read?].concat())
     }
 }
@@ -68,13 +68,13 @@ pub struct Verify {
     #[arg(long)]
     ignore_time: bool,
     /// As if it had come at this time: Unix seconds, or as 2026-12-24T09:00:00+09:00.
-    #[arg(long, value_name = "TIME", conflicts_with = "ignore_time", value_parser = time)]
+    #[arg(long, value_name = "TIME", conflicts_with = "ignore_time", value_parser = parse_time)]
     at: Option<i64>,
     /// The request, as `webhook listen --save` keeps it; standard input without it.
     file: Option<PathBuf>,
 }
 
-fn time(text: &str) -> Result<i64, String> {
+fn parse_time(text: &str) -> Result<i64, String> {
     let seconds = text.parse().ok().or_else(|| Some(DateTime::parse_from_rfc3339(text).ok()?.timestamp()));
     seconds.ok_or_else(|| "a time is Unix seconds or RFC 3339 with offset".to_owned())
 }
@@ -88,7 +88,7 @@ pub fn run(args: Verify, output: Output) -> Result<u8> {
         ));
     }
     let pasted = read(args.file.as_deref())?;
-    let Some(request) = Pasted::parse(&pasted) else {
+    let Some(request) = PastedRequest::parse(&pasted) else {
         return Err(Error::Usage(
             "this is not a request: paste start line, headers, an empty line and the body".into(),
         ));
@@ -101,12 +101,12 @@ pub fn run(args: Verify, output: Output) -> Result<u8> {
     match output {
         Output::Json => print::json(&json!({
             "valid": valid,
-            "signatures": told(&findings),
+            "signatures": findings_json(&findings),
             "lastNewlineTakenAway": cut,
             "hints": hints,
         })),
         Output::Text => {
-            let mut text = lines(&findings);
+            let mut text = findings_text(&findings);
             if cut {
                 text.push("the body is taken without its last newline, which pasting added".to_owned());
             }
@@ -136,19 +136,19 @@ fn read(file: Option<&Path>) -> Result<Vec<u8>> {
 }
 
 /// A request as people paste it: the start line may be missing, lines may end in LF alone.
-struct Pasted<'p> {
+struct PastedRequest<'p> {
     headers: Vec<(&'p str, &'p [u8])>,
     body: &'p [u8],
 }
 
-impl<'p> Pasted<'p> {
-    fn parse(pasted: &'p [u8]) -> Option<Pasted<'p>> {
+impl<'p> PastedRequest<'p> {
+    fn parse(pasted: &'p [u8]) -> Option<PastedRequest<'p>> {
         let (mut headers, mut rest, mut first) = (Vec::new(), pasted.trim_ascii_start(), true);
         while let Some(end) = rest.iter().position(|b| *b == b'\n') {
             let line = rest[..end].strip_suffix(b"\r").unwrap_or(&rest[..end]);
             rest = &rest[end + 1..];
             if line.is_empty() {
-                return (!headers.is_empty()).then_some(Pasted { headers, body: rest });
+                return (!headers.is_empty()).then_some(PastedRequest { headers, body: rest });
             }
             match header(line) {
                 Some(header) => headers.push(header),
@@ -159,7 +159,7 @@ impl<'p> Pasted<'p> {
         }
         // An empty body may have lost its empty line; the last header, its newline.
         headers.extend(header(rest.strip_suffix(b"\r").unwrap_or(rest)));
-        (!headers.is_empty()).then_some(Pasted { headers, body: &[] })
+        (!headers.is_empty()).then_some(PastedRequest { headers, body: &[] })
     }
 
     /// As pasted or, where only that holds, without the newline that editors and `echo` add. Says which.
@@ -167,7 +167,7 @@ impl<'p> Pasted<'p> {
         let whole = signature::verify(secrets, &self.headers, self.body, now);
         let cut = self.body.strip_suffix(b"\n").map(|body| body.strip_suffix(b"\r").unwrap_or(body));
         let cut = cut.map(|body| signature::verify(secrets, &self.headers, body, now));
-        match cut.filter(|cut| fitting(cut) > fitting(&whole)) {
+        match cut.filter(|cut| matching_signatures(cut) > matching_signatures(&whole)) {
             Some(cut) => (cut, true),
             None => (whole, false),
         }
@@ -180,7 +180,7 @@ impl<'p> Pasted<'p> {
 }
 
 /// How many signatures fit the body, in time or not.
-fn fitting(findings: &SignatureChecks) -> usize {
+fn matching_signatures(findings: &SignatureChecks) -> usize {
     let found = [&findings.seed, &findings.standard].into_iter().flatten();
     found.filter(|found| matches!(found, Ok(_) | Err(SignatureFault::Time(_)))).count()
 }
@@ -194,7 +194,7 @@ fn header(line: &[u8]) -> Option<(&str, &[u8])> {
 }
 
 /// A line for people on each scheme.
-pub fn lines(findings: &SignatureChecks) -> Vec<String> {
+pub fn findings_text(findings: &SignatureChecks) -> Vec<String> {
     let line = |name: &str, found: &Option<Result<VerifiedBy, SignatureFault>>| {
         let (style, text) = match found {
             None => (print::DIM, "not there".to_owned()),
@@ -212,7 +212,7 @@ pub fn lines(findings: &SignatureChecks) -> Vec<String> {
 }
 
 /// The same for programs.
-pub fn told(findings: &SignatureChecks) -> Value {
+pub fn findings_json(findings: &SignatureChecks) -> Value {
     let one = |found: &Option<Result<VerifiedBy, SignatureFault>>| match found {
         None => Value::Null,
         Some(Ok(VerifiedBy { header, secret })) => json!({"holds": true, "header": header, "secret": secret + 1}),
@@ -222,7 +222,7 @@ pub fn told(findings: &SignatureChecks) -> Value {
 }
 
 /// What to do about it.
-fn hints(findings: &SignatureChecks, request: &Pasted<'_>) -> Vec<&'static str> {
+fn hints(findings: &SignatureChecks, request: &PastedRequest<'_>) -> Vec<&'static str> {
     let faults: Vec<&SignatureFault> =
         [&findings.seed, &findings.standard].into_iter().flatten().filter_map(|f| f.as_ref().err()).collect();
     let mut hints = Vec::new();
@@ -279,27 +279,34 @@ mod tests {
                 .map(|(text, cut)| (text.clone(), cut))
                 .chain([(format!("{plain}\n"), true), (format!("{plain}\r\n"), true)])
             {
-                let request = Pasted::parse(text.as_bytes()).unwrap();
+                let request = PastedRequest::parse(text.as_bytes()).unwrap();
                 let (findings, was_cut) = request.verify(&[&key], Some(NOW));
                 assert!(findings.all_valid() && was_cut == cut, "{text:?}");
                 assert_eq!(request.verify(&[&key], Some(NOW + 9999)).1, cut, "also when it is late");
             }
             assert!(
-                !Pasted::parse(format!("{plain}\n\n").as_bytes()).unwrap().verify(&[&key], Some(NOW)).0.all_valid()
+                !PastedRequest::parse(format!("{plain}\n\n").as_bytes())
+                    .unwrap()
+                    .verify(&[&key], Some(NOW))
+                    .0
+                    .all_valid()
             );
             let empty = pasted(&key, "", newline);
             for end in [empty.as_str(), empty.trim_end()] {
-                assert!(Pasted::parse(end.as_bytes()).unwrap().verify(&[&key], Some(NOW)).0.all_valid(), "{end:?}");
+                assert!(
+                    PastedRequest::parse(end.as_bytes()).unwrap().verify(&[&key], Some(NOW)).0.all_valid(),
+                    "{end:?}"
+                );
             }
         }
         for nonsense in ["", "\n\n", "hello", "{\"a\": 1}", "POST / HTTP/1.1\n\nbody", "A: b\nno header\n\nbody"] {
-            assert!(Pasted::parse(nonsense.as_bytes()).is_none(), "{nonsense:?}");
+            assert!(PastedRequest::parse(nonsense.as_bytes()).is_none(), "{nonsense:?}");
         }
     }
 
     #[test]
     fn times_are_read_in_both_forms() {
-        assert_eq!((time("1800000000"), time("2027-01-15T17:00:00+09:00")), (Ok(NOW), Ok(NOW)));
-        assert!(time("yesterday").is_err());
+        assert_eq!((parse_time("1800000000"), parse_time("2027-01-15T17:00:00+09:00")), (Ok(NOW), Ok(NOW)));
+        assert!(parse_time("yesterday").is_err());
     }
 }

@@ -75,7 +75,7 @@ pub async fn work(args: Work, output: Output) -> Result<u8> {
         return Ok(process::stop(&hub).await);
     }
     process::start(&hub, Role::Worker).await?;
-    tracing::info!(channels = process::words(&hub.providers.channels()), "the worker claims");
+    tracing::info!(channels = process::channel_names(&hub.providers.channels()), "the worker claims");
     signalled().await;
     Ok(process::stop(&hub).await)
 }

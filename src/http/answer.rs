@@ -17,7 +17,7 @@ use crate::error::Error;
 pub type Answer<T = Response> = std::result::Result<T, Problem>;
 
 /// An answer with a JSON body, whose type is also the one that the document describes.
-pub fn ok(status: StatusCode, body: &(impl Serialize + ToSchema)) -> Response {
+pub fn respond(status: StatusCode, body: &(impl Serialize + ToSchema)) -> Response {
     match serde_json::to_vec(body) {
         Ok(body) => (status, [(header::CONTENT_TYPE, "application/json")], body).into_response(),
         Err(e) => Problem::from(Error::Internal(format!("an answer cannot be written: {e}"))).into_response(),

@@ -6,12 +6,12 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 
-use super::context::{REQUEST_ID, STANDING};
-use super::page::Whose;
+use super::context::{RATE_STATUS, REQUEST_ID};
+use super::page::PartnerParam;
 use super::problem::Problem;
 use super::query::Query;
 use super::server::Peer;
-use super::{forwarded, look};
+use super::{forwarded, staff_view};
 use crate::error::{Error, Refusal, Result};
 use crate::flow::{self, rate::RateStatus, sign_in::unauthenticated};
 use crate::hub::Hub;
@@ -22,12 +22,12 @@ use crate::model::partner::{DEFAULT_REGION, Partner, PartnerScope};
 use crate::store;
 
 /// A caller that signed in. Its request is counted, and if it is staff's and reveals what is partners', written down.
-pub struct Signed(Actor);
+pub struct Authenticated(Actor);
 
-impl FromRequestParts<Hub> for Signed {
+impl FromRequestParts<Hub> for Authenticated {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, hub: &Hub) -> Result<Signed, Problem> {
+    async fn from_request_parts(parts: &mut Parts, hub: &Hub) -> Result<Authenticated, Problem> {
         let account = flow::sign_in::authenticate(hub, bearer_token(&parts.headers)?).await?;
         if let Some(peer) = parts.extensions.get::<Peer>() {
             peer.signed_in();
@@ -35,31 +35,31 @@ impl FromRequestParts<Hub> for Signed {
         let (who, principal) = (account.client_id.clone(), account.principal.clone());
         let actor = Actor { name: who, principal, origin: origin(parts, hub) };
         match &actor.principal {
-            Principal::Partner(partner) => count(hub, partner, 1).await?,
+            Principal::Partner(partner) => charge_rate_limit(hub, partner, 1).await?,
             // What tells of the hub as a whole tells of nobody.
-            Principal::Staff(_) if parts.method.is_safe() && look::may_reveal(parts, &actor) => {
-                look::note(parts, hub, &actor).await?;
+            Principal::Staff(_) if parts.method.is_safe() && staff_view::will_answer(parts, &actor) => {
+                staff_view::record_view(parts, hub, &actor).await?;
             }
             Principal::Staff(_) => (),
         }
-        Ok(Signed(actor))
+        Ok(Authenticated(actor))
     }
 }
 
 /// Counts a request that costs so much.
-pub async fn count(hub: &Hub, partner: &Partner, cost: usize) -> Result<()> {
+pub async fn charge_rate_limit(hub: &Hub, partner: &Partner, cost: usize) -> Result<()> {
     if cost == 0 {
         return Ok(());
     }
     let cost = i32::try_from(cost).unwrap_or(i32::MAX);
-    let standing = flow::rate::spend(hub, partner, cost).await;
-    let told = match &standing {
-        Ok(standing) => *standing,
+    let spent = flow::rate::spend(hub, partner, cost).await;
+    let rate_status = match &spent {
+        Ok(spent) => *spent,
         Err(_) => RateStatus { limit: partner.rate_limit_tps, remaining: 0 },
     };
     // Outside of a request there is nobody to tell.
-    let _told = STANDING.try_with(|cell| cell.set(Some(told)));
-    standing.map(drop)
+    let _outside_request = RATE_STATUS.try_with(|cell| cell.set(Some(rate_status)));
+    spent.map(drop)
 }
 
 /// The one token of the one Authorization header.
@@ -91,7 +91,7 @@ fn address(parts: &Parts, hub: &Hub) -> Option<String> {
     if !api.behind_proxy {
         return parts.extensions.get::<Peer>().map(|peer| peer.address.to_string());
     }
-    let address = forwarded::last(&parts.headers, &api.proxy_header);
+    let address = forwarded::caller_address(&parts.headers, &api.proxy_header);
     if address.is_none() {
         let header = &api.proxy_header;
         WARNED.call_once(|| {
@@ -106,13 +106,13 @@ fn address(parts: &Parts, hub: &Hub) -> Option<String> {
 }
 
 /// Where a request to sign in came from.
-pub struct From(pub Origin);
+pub struct RequestOrigin(pub Origin);
 
-impl FromRequestParts<Hub> for From {
+impl FromRequestParts<Hub> for RequestOrigin {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, hub: &Hub) -> Result<From, Problem> {
-        Ok(From(origin(parts, hub)))
+    async fn from_request_parts(parts: &mut Parts, hub: &Hub) -> Result<RequestOrigin, Problem> {
+        Ok(RequestOrigin(origin(parts, hub)))
     }
 }
 
@@ -125,7 +125,7 @@ impl FromRequestParts<Hub> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, hub: &Hub) -> Result<Caller, Problem> {
-        let Signed(actor) = Signed::from_request_parts(parts, hub).await?;
+        let Authenticated(actor) = Authenticated::from_request_parts(parts, hub).await?;
         match actor.principal {
             Principal::Partner(partner) => Ok(Caller { partner }),
             Principal::Staff(_) => Err(forbidden("a partner's key").into()),
@@ -143,7 +143,7 @@ impl FromRequestParts<Hub> for Reader {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, hub: &Hub) -> Result<Reader, Problem> {
-        let Signed(actor) = Signed::from_request_parts(parts, hub).await?;
+        let Authenticated(actor) = Authenticated::from_request_parts(parts, hub).await?;
         Ok(Reader { view: actor.principal.view(), actor })
     }
 }
@@ -154,7 +154,7 @@ impl Reader {
     }
 
     /// The partner whose own is all that the caller sees; none where it sees every partner's.
-    pub fn own(&self) -> Option<Tsid> {
+    pub fn own_partner_id(&self) -> Option<Tsid> {
         match &self.view {
             View::Own(partner) => Some(partner.partner_id),
             View::All => None,
@@ -163,16 +163,16 @@ impl Reader {
 
     /// Whether the caller sees several partners', so that answers name the partner of each thing.
     pub fn sees_all(&self) -> bool {
-        self.own().is_none()
+        self.own_partner_id().is_none()
     }
 
     /// Whose something is, for those who see several partners'.
-    pub fn tells(&self, partner_id: Tsid) -> Option<String> {
+    pub fn partner_id_for_staff(&self, partner_id: Tsid) -> Option<String> {
         self.sees_all().then(|| partner_id.to_string())
     }
 
     /// Whose message that is. One that the caller may not see is not there for it.
-    pub async fn owner(&self, hub: &Hub, message_id: Tsid) -> Result<Arc<Partner>> {
+    pub async fn owner_of_message(&self, hub: &Hub, message_id: Tsid) -> Result<Arc<Partner>> {
         if let View::Own(partner) = &self.view {
             let (now, db) = (hub.clock.now(), hub.store.api());
             // What was posted long ago for a later day is seen until it is done, and for as long again.
@@ -204,13 +204,13 @@ impl Reader {
     }
 
     /// The partner whose own a list is, for lists of one partner only: an operator says whose.
-    pub async fn partner(&self, hub: &Hub, query: &mut Query) -> Result<Arc<Partner>> {
+    pub async fn partner_of_list(&self, hub: &Hub, query: &mut Query) -> Result<Arc<Partner>> {
         if let View::Own(partner) = &self.view {
-            is_own(partner, Whose::read(query)?.partner_id)?;
+            check_is_own(partner, PartnerParam::read(query)?.partner_id)?;
             return Ok(partner.clone());
         }
         let missing = || Refusal::new(400, "query_required", "who runs the hub says whose: ?partnerId=");
-        let id = Whose::read(query)?.partner_id.ok_or_else(missing)?;
+        let id = PartnerParam::read(query)?.partner_id.ok_or_else(missing)?;
         let partner = store::partner::get(hub.store.api(), id).await?;
         Ok(Arc::new(partner.ok_or_else(flow::partner::unknown)?))
     }
@@ -218,11 +218,11 @@ impl Reader {
     /// Whose messages a list is of: an operator may say `?partnerId=`.
     pub async fn scope(&self, hub: &Hub, query: &mut Query) -> Result<PartnerScope> {
         if let View::Own(partner) = &self.view {
-            is_own(partner, Whose::read(query)?.partner_id)?;
+            check_is_own(partner, PartnerParam::read(query)?.partner_id)?;
             return Ok(PartnerScope::of_partner(partner, partner.oldest_visible_id(hub.clock.now())));
         }
         let db = hub.store.api();
-        match Whose::read(query)?.partner_id {
+        match PartnerParam::read(query)?.partner_id {
             Some(id) => {
                 let partner = store::partner::get(db, id).await?.ok_or_else(flow::partner::unknown)?;
                 Ok(PartnerScope::of_partner(&partner, Tsid(0)))
@@ -267,7 +267,7 @@ impl Writer {
 }
 
 /// Another partner is told of like one that does not exist.
-fn is_own(partner: &Partner, asked: Option<Tsid>) -> Result<()> {
+fn check_is_own(partner: &Partner, asked: Option<Tsid>) -> Result<()> {
     if asked.is_some_and(|id| id != partner.partner_id) { Err(flow::partner::unknown()) } else { Ok(()) }
 }
 
@@ -278,7 +278,7 @@ impl FromRequestParts<Hub> for Admin {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, hub: &Hub) -> Result<Admin, Problem> {
-        let Signed(actor) = Signed::from_request_parts(parts, hub).await?;
+        let Authenticated(actor) = Authenticated::from_request_parts(parts, hub).await?;
         actor.admin_permit()?;
         Ok(Admin(actor))
     }
@@ -291,7 +291,7 @@ impl FromRequestParts<Hub> for Operator {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, hub: &Hub) -> Result<Operator, Problem> {
-        let Signed(actor) = Signed::from_request_parts(parts, hub).await?;
+        let Authenticated(actor) = Authenticated::from_request_parts(parts, hub).await?;
         actor.operator_permit()?;
         Ok(Operator(actor))
     }

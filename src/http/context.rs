@@ -8,5 +8,5 @@ tokio::task_local! {
     /// Names the request, in its answer, its problem and our log.
     pub static REQUEST_ID: String;
     /// How the caller stands with its limit, once it was counted; the answer's headers tell it.
-    pub static STANDING: Cell<Option<RateStatus>>;
+    pub static RATE_STATUS: Cell<Option<RateStatus>>;
 }

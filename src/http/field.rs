@@ -1,7 +1,7 @@
 //! The parts of a header's value (RFC 9110 5.6): lists, parameters, tokens and quoted strings.
 
 /// The parts between separators that stand outside of quotes.
-pub fn split(text: &str, separator: char) -> Vec<&str> {
+pub fn split_unquoted(text: &str, separator: char) -> Vec<&str> {
     let (mut quoted, mut escaped) = (false, false);
     text.split(|c| {
         let separates = c == separator && !quoted;
@@ -17,7 +17,7 @@ pub fn split(text: &str, separator: char) -> Vec<&str> {
 }
 
 /// A quoted string's content; what is not quoted as it is. None where quotes do not match.
-pub fn unquoted(value: &str) -> Option<String> {
+pub fn unquote(value: &str) -> Option<String> {
     let Some(inner) = value.strip_prefix('"') else { return Some(value.to_owned()) };
     let (mut content, mut chars) = (String::new(), inner.strip_suffix('"')?.chars());
     while let Some(c) = chars.next() {
@@ -35,13 +35,13 @@ pub fn is_token(text: &str) -> bool {
 }
 
 /// A value and its parameters, each by its name in lower case (RFC 9110 5.6.6). None where a parameter cannot be read.
-pub fn parameters(text: &str) -> Option<(&str, Vec<(String, String)>)> {
-    let mut parts = split(text, ';').into_iter().map(|part| part.trim_matches([' ', '\t']));
+pub fn parse_parameters(text: &str) -> Option<(&str, Vec<(String, String)>)> {
+    let mut parts = split_unquoted(text, ';').into_iter().map(|part| part.trim_matches([' ', '\t']));
     let value = parts.next()?;
     let read = |part: &str| {
         let (name, value) = part.split_once('=')?;
         let is_right = is_token(name) && (is_token(value) || value.starts_with('"'));
-        Some((name.to_ascii_lowercase(), unquoted(value)?)).filter(|_| is_right)
+        Some((name.to_ascii_lowercase(), unquote(value)?)).filter(|_| is_right)
     };
     Some((value, parts.filter(|part| !part.is_empty()).map(read).collect::<Option<_>>()?))
 }
@@ -53,7 +53,7 @@ mod tests {
     #[test]
     fn parameters_in_every_form_are_read() {
         let of = |text: &str| {
-            let (value, parameters) = parameters(text)?;
+            let (value, parameters) = parse_parameters(text)?;
             let parameters: Vec<_> = parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
             Some(format!("{value}|{}", parameters.join("|")))
         };

@@ -6,24 +6,24 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use axum::http::HeaderMap;
 
-use super::field::{split, unquoted};
+use super::field::{split_unquoted, unquote};
 
 /// Longest name that a proxy gives a caller whose address it hides.
 const HIDDEN_CHARS: usize = 64;
 
 /// The last entry of the header `name`, over all its lines: an address, or the name under which the proxy hides it.
 /// None where there is neither.
-pub fn last(headers: &HeaderMap, name: &str) -> Option<String> {
+pub fn caller_address(headers: &HeaderMap, name: &str) -> Option<String> {
     for line in headers.get_all(name).iter().rev() {
         // Another encoding than ours would make an entry before it the last.
         let line = line.to_str().ok()?;
-        let Some(entry) = split(line, ',').into_iter().map(str::trim).rfind(|entry| !entry.is_empty()) else {
+        let Some(entry) = split_unquoted(line, ',').into_iter().map(str::trim).rfind(|entry| !entry.is_empty()) else {
             continue;
         };
         return if name.eq_ignore_ascii_case("forwarded") {
-            node(&parameter_for(entry)?)
+            parse_node(&parameter_for(entry)?)
         } else {
-            node(&unquoted(entry)?)
+            parse_node(&unquote(entry)?)
         };
     }
     None
@@ -32,16 +32,16 @@ pub fn last(headers: &HeaderMap, name: &str) -> Option<String> {
 /// The one `for` of an element of Forwarded.
 fn parameter_for(element: &str) -> Option<String> {
     let mut found =
-        split(element, ';').into_iter().filter_map(|pair| pair.split_once('=')).filter_map(|(name, value)| {
+        split_unquoted(element, ';').into_iter().filter_map(|pair| pair.split_once('=')).filter_map(|(name, value)| {
             let is_for = name.trim().eq_ignore_ascii_case("for");
-            is_for.then(|| unquoted(value.trim()))
+            is_for.then(|| unquote(value.trim()))
         });
     let one = found.next()??;
     if found.next().is_some() { None } else { Some(one) }
 }
 
 /// An address of either kind, with or without brackets, zone and port; or `_name`.
-fn node(text: &str) -> Option<String> {
+fn parse_node(text: &str) -> Option<String> {
     let ported = |port: &str| {
         let is_name = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         let digits = (1..=5).contains(&port.len()) && port.chars().all(|c| c.is_ascii_digit());
@@ -77,7 +77,7 @@ mod tests {
         for line in lines {
             headers.append(name, HeaderValue::from_bytes(line.as_bytes()).unwrap());
         }
-        last(&headers, name)
+        caller_address(&headers, name)
     }
 
     #[test]

@@ -13,14 +13,14 @@ const KEPT: usize = 128;
 /// Follows the bytes of one connection from request to request. An answer that switches the protocol ends its use.
 #[derive(Debug, Default)]
 pub struct Framing {
-    at: At,
-    line: Line,
-    body: Option<Body>,
+    at: Position,
+    line: LineBuffer,
+    body: Option<BodyFraming>,
 }
 
 /// The bytes from `at` on cannot be passed on.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct FramingFault {
     pub at: usize,
     /// In a request's head, of which the library has not seen the end; else in a body that it is reading.
     pub in_head: bool,
@@ -28,7 +28,7 @@ pub struct Fault {
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum At {
+enum Position {
     /// Before a request line: empty lines may come first.
     #[default]
     Start,
@@ -43,25 +43,25 @@ enum At {
 
 /// How the head says where the body ends.
 #[derive(Debug, Clone, Copy)]
-enum Body {
+enum BodyFraming {
     Length(u64),
     Chunked,
 }
 
 #[derive(Debug)]
-struct Line {
+struct LineBuffer {
     kept: [u8; KEPT],
     length: usize,
     last: u8,
 }
 
-impl Default for Line {
-    fn default() -> Line {
-        Line { kept: [0; KEPT], length: 0, last: 0 }
+impl Default for LineBuffer {
+    fn default() -> LineBuffer {
+        LineBuffer { kept: [0; KEPT], length: 0, last: 0 }
     }
 }
 
-impl Line {
+impl LineBuffer {
     fn add(&mut self, bytes: &[u8]) {
         let Some(last) = bytes.last() else { return };
         if self.length < KEPT {
@@ -84,22 +84,22 @@ impl Framing {
     ///
     /// # Errors
     /// The first byte that may not be passed on, and why. Nothing on the connection can be trusted after it.
-    pub fn read(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+    pub fn read(&mut self, bytes: &[u8]) -> Result<(), FramingFault> {
         let mut rest = bytes;
         while !rest.is_empty() {
-            let fault = |why, rest: &[u8], at: At| {
-                let in_head = matches!(at, At::Start | At::Headers);
-                Err(Fault { at: bytes.len() - rest.len(), in_head, why })
+            let fault = |why, rest: &[u8], at: Position| {
+                let in_head = matches!(at, Position::Start | Position::Headers);
+                Err(FramingFault { at: bytes.len() - rest.len(), in_head, why })
             };
             match self.at {
-                At::Length(left) | At::Chunk(left) => {
+                Position::Length(left) | Position::Chunk(left) => {
                     let passed = rest.len().min(usize::try_from(left).unwrap_or(usize::MAX));
                     let left = left - passed as u64;
                     self.at = match (self.at, left) {
-                        (At::Length(_), 0) => At::Start,
-                        (At::Length(_), _) => At::Length(left),
-                        (_, 0) => At::ChunkEnd,
-                        _ => At::Chunk(left),
+                        (Position::Length(_), 0) => Position::Start,
+                        (Position::Length(_), _) => Position::Length(left),
+                        (_, 0) => Position::ChunkEnd,
+                        _ => Position::Chunk(left),
                     };
                     rest = &rest[passed..];
                 }
@@ -126,51 +126,61 @@ impl Framing {
     }
 
     /// What follows the line that has just ended.
-    fn line_ended(&mut self) -> Result<At, &'static str> {
+    fn line_ended(&mut self) -> Result<Position, &'static str> {
         let (line, is_whole) = self.line.content();
         match self.at {
-            At::Start if line.is_empty() => Ok(At::Start),
-            At::Start => Ok(At::Headers),
-            At::Headers if line.is_empty() => Ok(match self.body.take() {
-                None | Some(Body::Length(0)) => At::Start,
-                Some(Body::Length(length)) => At::Length(length),
-                Some(Body::Chunked) => At::ChunkSize,
+            Position::Start if line.is_empty() => Ok(Position::Start),
+            Position::Start => Ok(Position::Headers),
+            Position::Headers if line.is_empty() => Ok(match self.body.take() {
+                None | Some(BodyFraming::Length(0)) => Position::Start,
+                Some(BodyFraming::Length(length)) => Position::Length(length),
+                Some(BodyFraming::Chunked) => Position::ChunkSize,
             }),
-            At::Headers => {
-                if let Some(body) = body_of(line, is_whole)? {
+            Position::Headers => {
+                if let Some(body) = body_framing(line, is_whole)? {
                     match (self.body.replace(body), body) {
                         (None, _) => (),
-                        (Some(Body::Length(_)), Body::Length(_)) => return Err("Content-Length is given twice"),
-                        (Some(Body::Chunked), Body::Chunked) => return Err("Transfer-Encoding is given twice"),
+                        (Some(BodyFraming::Length(_)), BodyFraming::Length(_)) => {
+                            return Err("Content-Length is given twice");
+                        }
+                        (Some(BodyFraming::Chunked), BodyFraming::Chunked) => {
+                            return Err("Transfer-Encoding is given twice");
+                        }
                         _ => return Err("Content-Length and Transfer-Encoding are given together"),
                     }
                 }
-                Ok(At::Headers)
+                Ok(Position::Headers)
             }
-            At::ChunkSize => match chunk_size(line).ok_or("a chunk's size is not a hexadecimal number")? {
-                0 => Ok(At::Trailers),
-                size => Ok(At::Chunk(size)),
+            Position::ChunkSize => match chunk_size(line).ok_or("a chunk's size is not a hexadecimal number")? {
+                0 => Ok(Position::Trailers),
+                size => Ok(Position::Chunk(size)),
             },
-            At::ChunkEnd if line.is_empty() => Ok(At::ChunkSize),
-            At::ChunkEnd => Err("a chunk is longer than its size"),
-            At::Trailers if line.is_empty() => Ok(At::Start),
-            At::Trailers => Ok(At::Trailers),
-            at @ (At::Length(_) | At::Chunk(_)) => Ok(at),
+            Position::ChunkEnd if line.is_empty() => Ok(Position::ChunkSize),
+            Position::ChunkEnd => Err("a chunk is longer than its size"),
+            Position::Trailers if line.is_empty() => Ok(Position::Start),
+            Position::Trailers => Ok(Position::Trailers),
+            at @ (Position::Length(_) | Position::Chunk(_)) => Ok(at),
         }
     }
 }
 
 /// What a header line says of the body, if it is one of the two that do.
-fn body_of(line: &[u8], is_whole: bool) -> Result<Option<Body>, &'static str> {
+fn body_framing(line: &[u8], is_whole: bool) -> Result<Option<BodyFraming>, &'static str> {
     let Some(colon) = line.iter().position(|byte| *byte == b':') else { return Ok(None) };
     let (name, value) = (&line[..colon], trimmed(&line[colon + 1..]));
     if name.eq_ignore_ascii_case(b"content-length") {
         let length = decimal(value).filter(|_| is_whole);
-        return length.map(|n| Some(Body::Length(n))).ok_or("Content-Length is not one number without leading zeros");
+        return length
+            .map(|n| Some(BodyFraming::Length(n)))
+            .ok_or("Content-Length is not one number without leading zeros");
     }
     if name.eq_ignore_ascii_case(b"transfer-encoding") {
         let is_chunked = is_whole && value.eq_ignore_ascii_case(b"chunked");
-        return if is_chunked { Ok(Some(Body::Chunked)) } else { Err("the only Transfer-Encoding taken is chunked") };
+        return if is_chunked {
+            Ok(Some(BodyFraming::Chunked))
+        } else {
+            Err("the only Transfer-Encoding taken is chunked")
+        };
     }
     Ok(None)
 }
@@ -209,7 +219,7 @@ mod tests {
 
     /// Where the whole text, read in every pair of pieces, is found faulty.
     #[track_caller]
-    fn read(text: &str) -> Result<At, (usize, bool)> {
+    fn read(text: &str) -> Result<Position, (usize, bool)> {
         let whole = |cuts: &[usize]| {
             let (mut framing, mut from) = (Framing::default(), 0);
             for to in cuts.iter().copied().chain([text.len()]) {
@@ -237,12 +247,12 @@ mod tests {
             "POST / HTTP/1.1\r\nTransfer-Encoding: Chunked\r\n\r\n0a ; x=\"y\"\r\n\n\n34567890\r\n0\r\n\r\n",
             "POST / HTTP/1.1\r\ntransfer-encoding:chunked\r\n\r\n1\r\na\r\nF;x\r\n123456789012345\r\n00\r\nX: y\r\n\r\n",
         ] {
-            assert_eq!(read(whole), Ok(At::Start), "{whole:?}");
-            assert_eq!(read(&whole.repeat(2)), Ok(At::Start), "{whole:?}, twice");
+            assert_eq!(read(whole), Ok(Position::Start), "{whole:?}");
+            assert_eq!(read(&whole.repeat(2)), Ok(Position::Start), "{whole:?}, twice");
         }
         let long = format!("GET /{} HTTP/1.1\r\nCookie: {}\r\n\r\n", "x".repeat(300), "Content-Length: 9".repeat(20));
-        assert_eq!(read(&long), Ok(At::Start));
-        assert_eq!(read("POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\n12"), Ok(At::Length(1)));
+        assert_eq!(read(&long), Ok(Position::Start));
+        assert_eq!(read("POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\n12"), Ok(Position::Length(1)));
     }
 
     #[test]

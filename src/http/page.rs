@@ -16,7 +16,7 @@ use crate::model::partner::PartnerScope;
 /// What every list takes.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct Window {
+pub struct ListParams {
     /// Rows on a page.
     #[param(value_type = Option<i64>, minimum = 1, maximum = 200, default = 50)]
     limit: i64,
@@ -31,34 +31,34 @@ pub struct Window {
     until: Option<DateTime<Utc>>,
 }
 
-impl Window {
-    fn read(query: &mut Query) -> Result<Window, Refusal> {
+impl ListParams {
+    fn read(query: &mut Query) -> Result<ListParams, Refusal> {
         let limit = query.limit()?;
         // A + that was not escaped arrives as a blank, and no time holds one.
         let time = |text: &str| parse_time(&text.replace(' ', "+"));
         let since = query.parse("since", "a time as RFC 3339 writes it, with offset", time)?;
         let until = query.parse("until", "a time as RFC 3339 writes it, with offset", time)?;
-        Ok(Window { limit, cursor: query.take("cursor"), since, until })
+        Ok(ListParams { limit, cursor: query.take("cursor"), since, until })
     }
 }
 
 /// Whose something is.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct Whose {
+pub struct PartnerParam {
     /// For operators: only this partner's.
     #[param(rename = "partnerId", value_type = Option<String>, pattern = "^[0-7][0-9A-HJKMNP-TV-Z]{12}$")]
     pub partner_id: Option<Tsid>,
 }
 
-impl Whose {
+impl PartnerParam {
     /// Takes `?partnerId=` from a query, if it is given.
     ///
     /// # Errors
     /// `query_invalid` for what is no id.
-    pub fn read(query: &mut Query) -> Result<Whose, Refusal> {
+    pub fn read(query: &mut Query) -> Result<PartnerParam, Refusal> {
         let partner_id = query.parse("partnerId", "a partner's id", |text| text.parse().ok())?;
-        Ok(Whose { partner_id })
+        Ok(PartnerParam { partner_id })
     }
 }
 
@@ -85,7 +85,7 @@ fn sign(hub: &Hub, list: &str, whose: Tsid, position: &[u8]) -> Vec<u8> {
     mac.finalize().into_bytes()[..SIGNATURE_BYTES].to_vec()
 }
 
-pub fn cursor(hub: &Hub, list: &str, whose: Tsid, last: (Tsid, i16)) -> String {
+pub fn encode_cursor(hub: &Hub, list: &str, whose: Tsid, last: (Tsid, i16)) -> String {
     let mut bytes = last.0.0.to_be_bytes().to_vec();
     bytes.extend(last.1.to_be_bytes());
     let signature = sign(hub, list, whose, &bytes);
@@ -93,7 +93,7 @@ pub fn cursor(hub: &Hub, list: &str, whose: Tsid, last: (Tsid, i16)) -> String {
     BASE64URL_NOPAD.encode(&bytes)
 }
 
-fn read_cursor(hub: &Hub, list: &str, whose: Tsid, text: &str) -> Option<(Tsid, i16)> {
+fn decode_cursor(hub: &Hub, list: &str, whose: Tsid, text: &str) -> Option<(Tsid, i16)> {
     let bytes = BASE64URL_NOPAD.decode(text.as_bytes()).ok()?;
     let (position, signature) = bytes.split_at_checked(10)?;
     let expected = sign(hub, list, whose, position);
@@ -105,16 +105,16 @@ fn read_cursor(hub: &Hub, list: &str, whose: Tsid, text: &str) -> Option<(Tsid, 
 
 impl Page {
     /// A page of what a list's caller may see.
-    pub fn of(query: &mut Query, hub: &Hub, list: &str, scope: &PartnerScope) -> Result<Page, Refusal> {
+    pub fn within_scope(query: &mut Query, hub: &Hub, list: &str, scope: &PartnerScope) -> Result<Page, Refusal> {
         let page = Page::read(query, hub, list, scope.cursor_owner)?;
         Ok(Page { from: page.from.max(scope.oldest_id), ..page })
     }
 
     pub fn read(query: &mut Query, hub: &Hub, list: &str, whose: Tsid) -> Result<Page, Refusal> {
-        let Window { limit, cursor, since, until } = Window::read(query)?;
+        let ListParams { limit, cursor, since, until } = ListParams::read(query)?;
         let after = match cursor {
             None => None,
-            Some(text) => Some(read_cursor(hub, list, whose, &text).ok_or_else(|| {
+            Some(text) => Some(decode_cursor(hub, list, whose, &text).ok_or_else(|| {
                 Refusal::new(400, "cursor_invalid", "the cursor is not one this list gave you; begin without it")
             })?),
         };

@@ -22,7 +22,7 @@ pub struct Problem {
 
 impl From<Error> for Problem {
     fn from(e: Error) -> Problem {
-        let told = |status: u16, code, reason, detail: &str| Problem {
+        let problem = |status: u16, code, reason, detail: &str| Problem {
             status: StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
             code,
             reason,
@@ -33,24 +33,26 @@ impl From<Error> for Problem {
         match e {
             Error::Refused(refusal) => Problem {
                 faults: refusal.faults,
-                ..told(refusal.status, refusal.code, refusal.reason, &refusal.detail)
+                ..problem(refusal.status, refusal.code, refusal.reason, &refusal.detail)
             },
             Error::NotFound => {
-                told(404, Code::E001, "not_found", "there is nothing under this address that you may see")
+                problem(404, Code::E001, "not_found", "there is nothing under this address that you may see")
             }
             Error::Unavailable(Unavailable { why, .. }) => {
                 tracing::warn!(why, "answered 503: the database is not available");
                 let detail = "the database is not available; whether a message was stored is unknown, so repeat it with \
                               the same clientMsgId";
-                Problem { retry_after_s: Some(1), ..told(503, Code::E102, "database_unavailable", detail) }
+                Problem { retry_after_s: Some(1), ..problem(503, Code::E102, "database_unavailable", detail) }
             }
             Error::Limited { reason, detail, retry_after_s } => {
-                Problem { retry_after_s: Some(retry_after_s), ..told(429, Code::E003, reason, &detail) }
+                Problem { retry_after_s: Some(retry_after_s), ..problem(429, Code::E003, reason, &detail) }
             }
-            Error::Busy(why) => Problem { retry_after_s: Some(1), ..told(503, Code::E101, "queue_unavailable", why) },
+            Error::Busy(why) => {
+                Problem { retry_after_s: Some(1), ..problem(503, Code::E101, "queue_unavailable", why) }
+            }
             Error::Usage(why) | Error::Setup(why) | Error::Internal(why) | Error::Answered { message: why, .. } => {
                 tracing::error!(why, "answered 500");
-                told(
+                problem(
                     500,
                     Code::E100,
                     "system_error",
@@ -146,11 +148,11 @@ impl IntoResponse for Problem {
     }
 }
 
-pub async fn no_route() -> Problem {
+pub async fn route_not_found() -> Problem {
     Error::NotFound.into()
 }
 
-pub async fn no_method() -> Problem {
+pub async fn method_not_allowed() -> Problem {
     Refusal::new(405, "method_not_allowed", "this address does not take this method; see Allow")
         .with_code(Code::E001)
         .into()

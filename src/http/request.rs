@@ -11,7 +11,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
-use super::context::{REQUEST_ID, STANDING};
+use super::context::{RATE_STATUS, REQUEST_ID};
 use super::field;
 use super::problem::Problem;
 use super::server::Peer;
@@ -23,16 +23,16 @@ use crate::telemetry::observe;
 
 /// Around every handler: an id, a count, a log line, a place for an answer that is a stream, and a task of its own,
 /// because a caller that hangs up must not cut a database statement in half.
-pub async fn around(State(hub): State<Hub>, request: Request, next: Next) -> Response {
+pub async fn wrap_request(State(hub): State<Hub>, request: Request, next: Next) -> Response {
     let id = hub.next_id().to_string();
     let route = request.extensions().get::<MatchedPath>().map_or("none", |m| m.as_str()).to_owned();
     let (method, peer) = (request.method().clone(), request.extensions().get::<Peer>().cloned());
     let asked = method.clone();
     let began = Instant::now();
-    let handled = STANDING.scope(
+    let handled = RATE_STATUS.scope(
         Cell::new(None),
         REQUEST_ID.scope(id.clone(), async move {
-            let answered = match is_addressed(&request) {
+            let answered = match check_target(&request) {
                 Ok(()) => next.run(request).await,
                 Err(refusal) => Problem::from(refusal).into_response(),
             };
@@ -40,8 +40,8 @@ pub async fn around(State(hub): State<Hub>, request: Request, next: Next) -> Res
                 Some(peer) => peer.admit(&asked, answered).unwrap_or_else(|busy| Problem::from(busy).into_response()),
                 None => answered,
             };
-            if let Some(standing) = STANDING.try_with(Cell::get).ok().flatten() {
-                tell(standing, response.headers_mut());
+            if let Some(rate_status) = RATE_STATUS.try_with(Cell::get).ok().flatten() {
+                set_rate_headers(rate_status, response.headers_mut());
             }
             response
         }),
@@ -64,16 +64,19 @@ pub async fn around(State(hub): State<Hub>, request: Request, next: Next) -> Res
 }
 
 /// How the caller stands with its request limit.
-fn tell(standing: RateStatus, headers: &mut HeaderMap) {
-    let told =
-        [("ratelimit-limit", standing.limit), ("ratelimit-remaining", standing.remaining), ("ratelimit-reset", 1)];
-    for (name, value) in told {
+fn set_rate_headers(rate_status: RateStatus, headers: &mut HeaderMap) {
+    let headers_set = [
+        ("ratelimit-limit", rate_status.limit),
+        ("ratelimit-remaining", rate_status.remaining),
+        ("ratelimit-reset", 1),
+    ];
+    for (name, value) in headers_set {
         headers.insert(HeaderName::from_static(name), value.into());
     }
 }
 
 /// An address of a bearable length, at one host: two would let two readers disagree about who is meant.
-fn is_addressed(request: &Request) -> Result<(), Refusal> {
+fn check_target(request: &Request) -> Result<(), Refusal> {
     if request.uri().to_string().len() > limits::URI_BYTES {
         return Err(Refusal::new(414, "uri_too_long", "the address is too long"));
     }
@@ -84,34 +87,34 @@ fn is_addressed(request: &Request) -> Result<(), Refusal> {
 }
 
 /// A JSON body of at most `MOST` bytes, as it came.
-pub struct Json<const MOST: usize>(pub Bytes);
+pub struct JsonBody<const MOST: usize>(pub Bytes);
 
-impl<const MOST: usize> FromRequest<Hub> for Json<MOST> {
+impl<const MOST: usize> FromRequest<Hub> for JsonBody<MOST> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, hub: &Hub) -> Result<Self, Problem> {
-        is_json(request.headers())?;
-        Ok(Json(collect(request, hub, MOST).await?))
+        check_json_headers(request.headers())?;
+        Ok(JsonBody(read_body(request, hub, MOST).await?))
     }
 }
 
 /// No body at all is none, whatever it is declared as.
-impl<const MOST: usize> OptionalFromRequest<Hub> for Json<MOST> {
+impl<const MOST: usize> OptionalFromRequest<Hub> for JsonBody<MOST> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, hub: &Hub) -> Result<Option<Self>, Problem> {
-        let declared = is_json(request.headers());
-        let body = collect(request, hub, MOST).await?;
+        let declared = check_json_headers(request.headers());
+        let body = read_body(request, hub, MOST).await?;
         if body.is_empty() {
             return Ok(None);
         }
         declared?;
-        Ok(Some(Json(body)))
+        Ok(Some(JsonBody(body)))
     }
 }
 
 /// A body of at most `most` bytes, whatever it is.
-pub async fn collect(request: Request, hub: &Hub, most: usize) -> Result<Bytes, Problem> {
+pub async fn read_body(request: Request, hub: &Hub, most: usize) -> Result<Bytes, Problem> {
     let too_large = || Refusal::new(413, "body_too_large", format!("the body is larger than {most} bytes"));
     // A length that is announced too large is refused at once: none of the body may ever come.
     if request.body().size_hint().lower() > most as u64 {
@@ -122,7 +125,7 @@ pub async fn collect(request: Request, hub: &Hub, most: usize) -> Result<Bytes, 
         collected = tokio::time::timeout(limits::BODY_TIMEOUT, body) => {
             collected.map_err(|_| Refusal::new(408, "body_timeout", "the body did not arrive in time"))?
         }
-        () = stopping(hub) => return Err(Error::Busy("this process is stopping").into()),
+        () = body_grace_over(hub) => return Err(Error::Busy("this process is stopping").into()),
     };
     match collected {
         Ok(body) => Ok(body.to_bytes()),
@@ -133,7 +136,7 @@ pub async fn collect(request: Request, hub: &Hub, most: usize) -> Result<Bytes, 
 
 /// When a process stops, a body that is on its way may still arrive, and one that dawdles must not keep it from
 /// stopping.
-async fn stopping(hub: &Hub) {
+async fn body_grace_over(hub: &Hub) {
     hub.shutdown.stopping().await;
     tokio::time::sleep(Duration::from_secs(1)).await;
 }
@@ -150,14 +153,15 @@ fn is_limit(mut e: &(dyn std::error::Error + 'static)) -> bool {
     }
 }
 
-fn is_json(headers: &HeaderMap) -> Result<(), Refusal> {
+fn check_json_headers(headers: &HeaderMap) -> Result<(), Refusal> {
     let refuse = |reason, detail: &str| Err(Refusal::new(415, reason, detail));
     let mut content_types = headers.get_all(header::CONTENT_TYPE).iter();
     let Some(content_type) = content_types.next() else {
         return refuse("content_type_missing", "send Content-Type: application/json");
     };
     let content_type = String::from_utf8_lossy(content_type.as_bytes());
-    let Some((media, parameters)) = field::parameters(&content_type).filter(|_| content_types.next().is_none()) else {
+    let Some((media, parameters)) = field::parse_parameters(&content_type).filter(|_| content_types.next().is_none())
+    else {
         return refuse(
             "content_type_unsupported",
             "send Content-Type: application/json, once and with whole parameters",
@@ -181,15 +185,15 @@ fn is_json(headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 /// The id in a path. What is not text that is kept is an id that nothing has.
-pub struct Id(pub String);
+pub struct PathId(pub String);
 
-impl FromRequestParts<Hub> for Id {
+impl FromRequestParts<Hub> for PathId {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, hub: &Hub) -> Result<Id, Problem> {
+    async fn from_request_parts(parts: &mut Parts, hub: &Hub) -> Result<PathId, Problem> {
         match Path::<String>::from_request_parts(parts, hub).await {
             // The database takes no text with this character in it.
-            Ok(Path(id)) if !id.contains('\0') => Ok(Id(id)),
+            Ok(Path(id)) if !id.contains('\0') => Ok(PathId(id)),
             _ => Err(Error::NotFound.into()),
         }
     }

@@ -17,8 +17,8 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tower::Layer as _;
 
-use super::stream::{Budgets, Place};
-use super::wire::Wire;
+use super::stream::{ConnectionBudgets, ConnectionSlot};
+use super::wire::CallerStream;
 use crate::error::Error;
 use crate::limits;
 use crate::model::network;
@@ -26,10 +26,10 @@ use crate::shutdown::Shutdown;
 
 /// What one server allows its callers.
 #[derive(Debug, Clone, Copy)]
-pub struct Allowance {
+pub struct ServerLimits {
     /// Connections from one address on which nobody has signed in; none: as many as there are, for instance where all
     /// callers come from the address of a proxy.
-    pub strangers: Option<usize>,
+    pub unauthenticated_per_network: Option<usize>,
     /// Connections that carry requests, and connections that carry a stream.
     pub connections: usize,
     pub streams: usize,
@@ -37,10 +37,10 @@ pub struct Allowance {
     pub write_timeout: Duration,
 }
 
-impl Default for Allowance {
-    fn default() -> Allowance {
-        Allowance {
-            strangers: Some(limits::STRANGERS_OF_ADDRESS),
+impl Default for ServerLimits {
+    fn default() -> ServerLimits {
+        ServerLimits {
+            unauthenticated_per_network: Some(limits::STRANGERS_OF_ADDRESS),
             connections: limits::CONNECTIONS,
             streams: limits::STREAMS,
             write_timeout: limits::WRITE_TIMEOUT,
@@ -52,8 +52,8 @@ impl Default for Allowance {
 #[derive(Clone)]
 pub struct Peer {
     pub address: IpAddr,
-    stranger: Option<Arc<Stranger>>,
-    place: Arc<Place>,
+    unauthenticated: Option<Arc<UnauthenticatedConnection>>,
+    place: Arc<ConnectionSlot>,
 }
 
 impl Peer {
@@ -68,7 +68,7 @@ impl Peer {
 
     /// Somebody signed in here: the connection no longer counts against its address.
     pub fn signed_in(&self) {
-        if let Some(stranger) = &self.stranger {
+        if let Some(stranger) = &self.unauthenticated {
             stranger.leave();
         }
     }
@@ -76,22 +76,26 @@ impl Peer {
 
 /// Connections on which nobody has signed in, by network.
 #[derive(Default)]
-struct Strangers(Mutex<HashMap<IpAddr, usize>>);
+struct UnauthenticatedConnections(Mutex<HashMap<IpAddr, usize>>);
 
 /// One of them, until somebody signs in or it ends.
-struct Stranger {
-    all: Arc<Strangers>,
+struct UnauthenticatedConnection {
+    all: Arc<UnauthenticatedConnections>,
     network: IpAddr,
     counted: AtomicBool,
 }
 
-impl Strangers {
+impl UnauthenticatedConnections {
     fn counts(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// None when there are `most` from there already.
-    fn enter(self: &Arc<Strangers>, address: IpAddr, most: usize) -> Option<Stranger> {
+    fn enter(
+        self: &Arc<UnauthenticatedConnections>,
+        address: IpAddr,
+        most: usize,
+    ) -> Option<UnauthenticatedConnection> {
         let network = network::of(address);
         let mut counts = self.counts();
         let count = counts.entry(network).or_default();
@@ -99,11 +103,11 @@ impl Strangers {
             return None;
         }
         *count += 1;
-        Some(Stranger { all: self.clone(), network, counted: AtomicBool::new(true) })
+        Some(UnauthenticatedConnection { all: self.clone(), network, counted: AtomicBool::new(true) })
     }
 }
 
-impl Stranger {
+impl UnauthenticatedConnection {
     fn leave(&self) {
         // Signed in on each request; most find it done.
         if !self.counted.load(Ordering::Relaxed) || !self.counted.swap(false, Ordering::Relaxed) {
@@ -119,7 +123,7 @@ impl Stranger {
     }
 }
 
-impl Drop for Stranger {
+impl Drop for UnauthenticatedConnection {
     fn drop(&mut self) {
         self.leave();
     }
@@ -127,20 +131,20 @@ impl Drop for Stranger {
 
 /// Starts serving; ends when the shutdown says stop and the last request is answered.
 pub fn start(listener: TcpListener, router: Router, shutdown: &Shutdown) {
-    start_with(Allowance::default(), listener, router, shutdown);
+    start_with(ServerLimits::default(), listener, router, shutdown);
 }
 
 /// As [`start`], with another allowance.
-pub fn start_with(allowance: Allowance, listener: TcpListener, router: Router, shutdown: &Shutdown) {
+pub fn start_with(allowance: ServerLimits, listener: TcpListener, router: Router, shutdown: &Shutdown) {
     let accept = serve(listener, router, allowance, shutdown.clone());
     shutdown.spawn(accept);
 }
 
-async fn serve(listener: TcpListener, router: Router, allowance: Allowance, shutdown: Shutdown) {
-    let budgets = Budgets::new(allowance.connections, allowance.streams, &shutdown);
-    let strangers = Arc::new(Strangers::default());
+async fn serve(listener: TcpListener, router: Router, allowance: ServerLimits, shutdown: Shutdown) {
+    let budgets = ConnectionBudgets::new(allowance.connections, allowance.streams, &shutdown);
+    let strangers = Arc::new(UnauthenticatedConnections::default());
     loop {
-        let Some(place) = budgets.enter().await else { return };
+        let Some(place) = budgets.acquire().await else { return };
         let (stream, from) = tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, from)) => (stream, from.ip().to_canonical()),
@@ -153,12 +157,12 @@ async fn serve(listener: TcpListener, router: Router, allowance: Allowance, shut
             },
             () = shutdown.stopping() => return,
         };
-        let stranger = match allowance.strangers {
+        let stranger = match allowance.unauthenticated_per_network {
             None => None,
             Some(most) => match strangers.enter(from, most) {
                 Some(stranger) => Some(Arc::new(stranger)),
                 None => {
-                    turn_away(&stream, from, most);
+                    refuse_connection(&stream, from, most);
                     continue;
                 }
             },
@@ -166,11 +170,11 @@ async fn serve(listener: TcpListener, router: Router, allowance: Allowance, shut
         // Answers are small and somebody waits for each.
         let _best_effort = stream.set_nodelay(true);
         let place = Arc::new(place);
-        let peer = Peer { address: from, stranger, place: place.clone() };
+        let peer = Peer { address: from, unauthenticated: stranger, place: place.clone() };
         let service = TowerToHyperService::new(Extension(peer).layer(router.clone()));
         let stopping = shutdown.clone();
         shutdown.spawn(async move {
-            let wire = Wire::new(stream, place, allowance.write_timeout, stopping.clone());
+            let wire = CallerStream::new(stream, place, allowance.write_timeout, stopping.clone());
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(limits::HEAD_TIMEOUT)
@@ -193,7 +197,7 @@ async fn serve(listener: TcpListener, router: Router, allowance: Allowance, shut
 }
 
 /// Says why in the empty send buffer of a new connection, and waits for nothing.
-fn turn_away(stream: &TcpStream, from: IpAddr, most: usize) {
+fn refuse_connection(stream: &TcpStream, from: IpAddr, most: usize) {
     let why = format!("{most} connections from this address wait for a sign-in; close some, or send a token on them\n");
     let head = "HTTP/1.1 429 Too Many Requests\r\nConnection: close\r\nRetry-After: 10\r\nContent-Type: text/plain\r\n";
     let answer = format!("{head}Content-Length: {}\r\n\r\n{why}", why.len());

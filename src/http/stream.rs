@@ -26,14 +26,14 @@ use crate::shutdown::Shutdown;
 
 /// How many connections a server may have that carry requests, and how many that carry a stream.
 #[derive(Clone)]
-pub struct Budgets {
+pub struct ConnectionBudgets {
     requests: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     shutdown: Shutdown,
 }
 
 /// A connection's place in one of the budgets, for as long as anything of the connection lives.
-pub struct Place {
+pub struct ConnectionSlot {
     permit: Mutex<OwnedSemaphorePermit>,
     stream: OnceLock<Stream>,
     streams: Arc<Semaphore>,
@@ -50,9 +50,9 @@ pub enum Stream {
 
 type Stopped = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-impl Budgets {
-    pub fn new(requests: usize, streams: usize, shutdown: &Shutdown) -> Budgets {
-        Budgets {
+impl ConnectionBudgets {
+    pub fn new(requests: usize, streams: usize, shutdown: &Shutdown) -> ConnectionBudgets {
+        ConnectionBudgets {
             requests: Arc::new(Semaphore::new(requests)),
             streams: Arc::new(Semaphore::new(streams)),
             shutdown: shutdown.clone(),
@@ -60,14 +60,14 @@ impl Budgets {
     }
 
     /// Waits for a place for a connection's requests. None once the budgets are closed, which nothing does.
-    pub async fn enter(&self) -> Option<Place> {
+    pub async fn acquire(&self) -> Option<ConnectionSlot> {
         let permit = self.requests.clone().acquire_owned().await.ok()?;
         let (streams, shutdown) = (self.streams.clone(), self.shutdown.clone());
-        Some(Place { permit: Mutex::new(permit), stream: OnceLock::new(), streams, shutdown })
+        Some(ConnectionSlot { permit: Mutex::new(permit), stream: OnceLock::new(), streams, shutdown })
     }
 }
 
-impl Place {
+impl ConnectionSlot {
     /// What the connection carries; none while it carries requests.
     pub fn stream(&self) -> Option<Stream> {
         self.stream.get().copied()
@@ -101,7 +101,7 @@ impl Place {
     }
 
     /// Resolves when a stream has to be over.
-    pub fn overdue(&self) -> Stopped {
+    pub fn stream_deadline(&self) -> Stopped {
         let shutdown = self.shutdown.clone();
         Box::pin(async move {
             shutdown.stopping().await;

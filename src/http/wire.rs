@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::framing::Framing;
-use super::stream::{Place, Stream};
+use super::stream::{ConnectionSlot, Stream};
 use crate::limits;
 use crate::shutdown::Shutdown;
 
@@ -21,9 +21,9 @@ use crate::shutdown::Shutdown;
 /// and closes. The rest makes the head look complete, for the library parses nothing less.
 const REFUSED_HEAD: &[u8] = b"\0\r\n\r\n";
 
-pub struct Wire {
+pub struct CallerStream {
     stream: TcpStream,
-    place: Arc<Place>,
+    place: Arc<ConnectionSlot>,
     /// Runs once the connection carries a stream, which must be over at its end.
     overdue: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     is_cut: bool,
@@ -47,9 +47,14 @@ struct Lingering {
     idle: Pin<Box<Sleep>>,
 }
 
-impl Wire {
-    pub fn new(stream: TcpStream, place: Arc<Place>, write_timeout: Duration, shutdown: Shutdown) -> Wire {
-        Wire {
+impl CallerStream {
+    pub fn new(
+        stream: TcpStream,
+        place: Arc<ConnectionSlot>,
+        write_timeout: Duration,
+        shutdown: Shutdown,
+    ) -> CallerStream {
+        CallerStream {
             stream,
             place,
             overdue: None,
@@ -68,7 +73,7 @@ impl Wire {
     fn is_cut(&mut self, cx: &mut Context<'_>) -> bool {
         if !self.is_cut && self.place.stream().is_some() {
             let place = &self.place;
-            self.is_cut = self.overdue.get_or_insert_with(|| place.overdue()).as_mut().poll(cx).is_ready();
+            self.is_cut = self.overdue.get_or_insert_with(|| place.stream_deadline()).as_mut().poll(cx).is_ready();
         }
         self.is_cut
     }
@@ -82,12 +87,12 @@ impl Wire {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::BrokenPipe, "the process stops")));
         }
         let written = write(pin!(&mut self.stream), cx);
-        self.written(written, cx)
+        self.check_write_progress(written, cx)
     }
 
     /// An error once the socket has taken nothing for too long; the connection is reset then, or the kernel would go on
     /// offering what it holds of the answer.
-    fn written<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+    fn check_write_progress<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.stalled = None;
             return written;
@@ -99,7 +104,7 @@ impl Wire {
     }
 }
 
-impl AsyncRead for Wire {
+impl AsyncRead for CallerStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let wire = self.get_mut();
         if wire.is_cut(cx) {
@@ -139,7 +144,7 @@ impl AsyncRead for Wire {
     }
 }
 
-impl AsyncWrite for Wire {
+impl AsyncWrite for CallerStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.get_mut().write(cx, |stream, cx| stream.poll_write(cx, bytes))
     }

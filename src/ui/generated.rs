@@ -14,10 +14,10 @@ use crate::provider::registry::ADAPTERS;
 use crate::provider::simulator::magic;
 use crate::telemetry::Metrics;
 
-type Made = fn() -> String;
+type Generator = fn() -> String;
 
 /// A line `{{name}}` of a document, and what makes the text in its place.
-const PARTS: [(&str, Made); 14] = [
+const PARTS: [(&str, Generator); 14] = [
     ("adapters", adapters),
     ("channel-limits", channel_limits),
     ("codes", codes),

@@ -1,10 +1,10 @@
 //! What is delivered: alone, beside settled or scheduled deliveries, and out of a large backlog.
 
-use super::bed::Bed;
 use super::drainer;
 use super::floor;
 use super::report::{Goal, number};
 use super::run::{Rate, Run, drained, fill};
+use super::testbed::Testbed;
 use crate::error::Result;
 use crate::model::delivery::Status;
 pub async fn drain(run: &mut Run<'_>) -> Result<()> {
@@ -13,7 +13,7 @@ pub async fn drain(run: &mut Run<'_>) -> Result<()> {
     let drained = plain_drain(run).await?;
     run.figure("of the floor", drained.0 / floor, "×");
     run.rate("drained", drained, Some(Goal::AtLeast(40_000.0)));
-    let bed = Bed::make(run.settings, run.ground).await?;
+    let bed = Testbed::start(run.settings, run.ground).await?;
     fill(run, &bed, Status::Pending, run.sizes.deliveries).await?;
     let two = drainer::drain(&bed, 2, run.sizes.deliveries.unsigned_abs()).await?;
     run.figure("drained by two processes", two, "/s");
@@ -21,7 +21,7 @@ pub async fn drain(run: &mut Run<'_>) -> Result<()> {
 }
 
 async fn floor_of_drain(run: &mut Run<'_>) -> Result<f64> {
-    let bed = Bed::make(run.settings, run.ground).await?;
+    let bed = Testbed::start(run.settings, run.ground).await?;
     fill(run, &bed, Status::Pending, run.sizes.deliveries).await?;
     let floor = floor::claim_and_settle(&bed, run.sizes.deliveries).await?;
     run.figure("floor: bare claim and settle, 2 clients", floor, "/s");
@@ -30,7 +30,7 @@ async fn floor_of_drain(run: &mut Run<'_>) -> Result<f64> {
 }
 
 async fn plain_drain(run: &mut Run<'_>) -> Result<Rate> {
-    let bed = Bed::make(run.settings, run.ground).await?;
+    let bed = Testbed::start(run.settings, run.ground).await?;
     fill(run, &bed, Status::Pending, run.sizes.deliveries).await?;
     let rate = drained(run, &bed, run.sizes.deliveries).await?;
     run.clear(bed).await?;
@@ -64,11 +64,11 @@ async fn against_alone(
     run: &mut Run<'_>,
     name: &'static str,
     what: String,
-    prepare: impl AsyncFnOnce(&mut Run<'_>, &Bed) -> Result<i64>,
+    prepare: impl AsyncFnOnce(&mut Run<'_>, &Testbed) -> Result<i64>,
 ) -> Result<()> {
     run.name = name;
     let before = plain_drain(run).await?;
-    let bed = Bed::make(run.settings, run.ground).await?;
+    let bed = Testbed::start(run.settings, run.ground).await?;
     let pending = prepare(run, &bed).await?;
     let rate = drained(run, &bed, pending).await?;
     run.clear(bed).await?;

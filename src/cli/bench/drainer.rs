@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
 
 use super::super::print;
-use super::bed::{self, Bed};
+use super::testbed::{self, Testbed};
 use crate::config::Settings;
 use crate::error::{Error, Result};
 use crate::worker::{self, Role};
@@ -19,7 +19,7 @@ const SAY_EVERY: Duration = Duration::from_millis(10);
 /// The process itself.
 pub async fn run(settings: Settings) -> Result<u8> {
     let url = super::super::process::database_url(&settings.database)?;
-    let hub = bed::noop_hub(&settings, &url, Vec::new()).await?.0;
+    let hub = testbed::noop_hub(&settings, &url, Vec::new()).await?.0;
     print::json(&0.into());
     // Nothing else runs here yet that this could hold up.
     std::io::stdin().read_line(&mut String::new()).map_err(lost)?;
@@ -33,7 +33,7 @@ pub async fn run(settings: Settings) -> Result<u8> {
 }
 
 /// Deliveries a second by so many processes, from when they are told to begin until the last is settled.
-pub async fn drain(bed: &Bed, processes: usize, target: u64) -> Result<f64> {
+pub async fn drain(bed: &Testbed, processes: usize, target: u64) -> Result<f64> {
     let mut drainers = Vec::new();
     for _ in 0..processes {
         drainers.push(Drainer::start(bed).await?);
@@ -44,7 +44,7 @@ pub async fn drain(bed: &Bed, processes: usize, target: u64) -> Result<f64> {
     }
     while drainers.iter().map(|d| d.settled).sum::<u64>() < target {
         for drainer in &mut drainers {
-            drainer.hear().await?;
+            drainer.read_line().await?;
         }
         if began.elapsed() > Duration::from_secs(600) {
             return Err(Error::Internal("the processes do not come to an end".into()));
@@ -64,7 +64,7 @@ fn lost(e: impl std::fmt::Display) -> Error {
 }
 
 impl Drainer {
-    async fn start(bed: &Bed) -> Result<Drainer> {
+    async fn start(bed: &Testbed) -> Result<Drainer> {
         let program = std::env::current_exe().map_err(lost)?;
         let mut child = Command::new(program)
             .args(["bench", "--log", "error", "--database-url", &bed.database_url, "drainer"])
@@ -75,7 +75,7 @@ impl Drainer {
             .map_err(lost)?;
         let says = child.stdout.take().ok_or_else(|| lost("no output"))?;
         let mut drainer = Drainer { child, says: BufReader::new(says), settled: 0 };
-        drainer.hear().await?;
+        drainer.read_line().await?;
         Ok(drainer)
     }
 
@@ -84,7 +84,7 @@ impl Drainer {
         stdin.write_all(b"begin\n").await.map_err(lost)
     }
 
-    async fn hear(&mut self) -> Result<()> {
+    async fn read_line(&mut self) -> Result<()> {
         let mut line = String::new();
         self.says.read_line(&mut line).await.map_err(lost)?;
         self.settled = line.trim().parse().map_err(lost)?;

@@ -26,7 +26,7 @@ use crate::shutdown::Shutdown;
 
 /// How it answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Manner {
+pub enum EndpointBehavior {
     /// 204, at once.
     Prompt,
     /// It takes requests, and says nothing.
@@ -42,12 +42,12 @@ fn is_refused_at_first(event_id: &str) -> bool {
 
 pub struct Endpoint {
     pub url: String,
-    books: Arc<Mutex<Books>>,
+    counts: Arc<Mutex<EndpointCounts>>,
 }
 
 /// What arrived.
 #[derive(Default)]
-struct Books {
+struct EndpointCounts {
     calls: u64,
     refused: u64,
     disordered: u64,
@@ -66,13 +66,13 @@ pub const WHOLE: &str = "accepted → message.completed";
 
 impl Endpoint {
     /// Until `here` stops.
-    pub async fn start(manner: Manner, clock: Clock, here: &Shutdown) -> Result<Endpoint> {
+    pub async fn start(behavior: EndpointBehavior, clock: Clock, here: &Shutdown) -> Result<Endpoint> {
         let listener = TcpListener::bind("127.0.0.1:0").await;
         let listener = listener.map_err(|e| Error::Setup(format!("no port is free on loopback: {e}")))?;
         let address = listener.local_addr().map_err(|e| Error::Internal(e.to_string()))?;
-        let books: Arc<Mutex<Books>> = Arc::default();
-        here.spawn(accept(listener, manner, clock, books.clone(), here.clone()));
-        Ok(Endpoint { url: format!("http://{address}/hook"), books })
+        let counts: Arc<Mutex<EndpointCounts>> = Arc::default();
+        here.spawn(accept(listener, behavior, clock, counts.clone(), here.clone()));
+        Ok(Endpoint { url: format!("http://{address}/hook"), counts })
     }
 
     /// Has the hub tell it these events of a partner; none: all. `ordered`: those of a message one after the other.
@@ -88,37 +88,37 @@ impl Endpoint {
         client.post("/v1/webhooks", &json!({"url": self.url, "events": words, "ordered": ordered})).await.map(drop)
     }
 
-    fn books(&self) -> MutexGuard<'_, Books> {
-        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    fn counts(&self) -> MutexGuard<'_, EndpointCounts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Requests, copies included.
     pub fn calls(&self) -> u64 {
-        self.books().calls
+        self.counts().calls
     }
 
     /// Events, each once.
     pub fn events(&self) -> u64 {
-        self.books().events.len() as u64
+        self.counts().events.len() as u64
     }
 
     /// Events that it refused when they came for the first time.
     pub fn refused(&self) -> u64 {
-        self.books().refused
+        self.counts().refused
     }
 
     /// Events that were taken before one of the same message that happened earlier.
     pub fn disordered(&self) -> u64 {
-        self.books().disordered
+        self.counts().disordered
     }
 
     pub fn arrived(&self) -> HashMap<String, Arrived> {
-        self.books().events.iter().map(|(id, (arrived, _))| (id.clone(), *arrived)).collect()
+        self.counts().events.iter().map(|(id, (arrived, _))| (id.clone(), *arrived)).collect()
     }
 
     /// By event; and forgets what was recorded.
     pub fn take_waits(&self) -> BTreeMap<String, Waits> {
-        std::mem::take(&mut self.books().waits)
+        std::mem::take(&mut self.counts().waits)
     }
 }
 
@@ -130,7 +130,13 @@ pub fn reachable(settings: &Settings) -> Settings {
     settings
 }
 
-async fn accept(listener: TcpListener, manner: Manner, clock: Clock, books: Arc<Mutex<Books>>, here: Shutdown) {
+async fn accept(
+    listener: TcpListener,
+    behavior: EndpointBehavior,
+    clock: Clock,
+    counts: Arc<Mutex<EndpointCounts>>,
+    here: Shutdown,
+) {
     loop {
         let stream = tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -141,8 +147,9 @@ async fn accept(listener: TcpListener, manner: Manner, clock: Clock, books: Arc<
         };
         // Answers are small, and somebody measures how long they take.
         let _as_it_is = stream.set_nodelay(true);
-        let (clock, books, stopping) = (clock.clone(), books.clone(), here.clone());
-        let service = hyper::service::service_fn(move |request| respond(manner, clock.clone(), books.clone(), request));
+        let (clock, counts, stopping) = (clock.clone(), counts.clone(), here.clone());
+        let service =
+            hyper::service::service_fn(move |request| respond(behavior, clock.clone(), counts.clone(), request));
         let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
         here.spawn(async move {
             tokio::select! { _ended = connection => (), () = stopping.stopping() => () }
@@ -151,15 +158,15 @@ async fn accept(listener: TcpListener, manner: Manner, clock: Clock, books: Arc<
 }
 
 async fn respond(
-    manner: Manner,
+    behavior: EndpointBehavior,
     clock: Clock,
-    books: Arc<Mutex<Books>>,
+    counts: Arc<Mutex<EndpointCounts>>,
     request: Request<Incoming>,
 ) -> std::result::Result<Response<Empty<Bytes>>, hyper::Error> {
     let id = request.headers().get("webhook-id").and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
     let body = request.into_body().collect().await?.to_bytes();
-    let taken = books.lock().unwrap_or_else(PoisonError::into_inner).note(manner, &id, &body, clock.now());
-    if manner == Manner::Never {
+    let taken = counts.lock().unwrap_or_else(PoisonError::into_inner).note(behavior, &id, &body, clock.now());
+    if behavior == EndpointBehavior::Never {
         std::future::pending::<()>().await;
     }
     let mut response = Response::new(Empty::new());
@@ -167,9 +174,9 @@ async fn respond(
     Ok(response)
 }
 
-impl Books {
+impl EndpointCounts {
     /// Whether it is taken.
-    fn note(&mut self, manner: Manner, id: &str, body: &[u8], now: DateTime<Utc>) -> bool {
+    fn note(&mut self, behavior: EndpointBehavior, id: &str, body: &[u8], now: DateTime<Utc>) -> bool {
         self.calls += 1;
         let mut hasher = DefaultHasher::new();
         body.hash(&mut hasher);
@@ -177,7 +184,7 @@ impl Books {
         if let Some((arrived, first)) = self.events.get_mut(id) {
             arrived.copies += 1;
             arrived.same &= *first == bytes;
-            let now_taken = !arrived.taken && manner != Manner::Never;
+            let now_taken = !arrived.taken && behavior != EndpointBehavior::Never;
             arrived.taken |= now_taken;
             let taken = arrived.taken;
             if now_taken {
@@ -185,23 +192,23 @@ impl Books {
             }
             return taken;
         }
-        let taken = match manner {
-            Manner::Prompt => true,
-            Manner::Never => false,
-            Manner::Flapping => !is_refused_at_first(id),
+        let taken = match behavior {
+            EndpointBehavior::Prompt => true,
+            EndpointBehavior::Never => false,
+            EndpointBehavior::Flapping => !is_refused_at_first(id),
         };
-        self.refused += u64::from(!taken && manner == Manner::Flapping);
+        self.refused += u64::from(!taken && behavior == EndpointBehavior::Flapping);
         self.events.insert(id.to_owned(), (Arrived { copies: 1, same: true, taken }, bytes));
         if taken {
             self.take(id);
         }
-        let told: Value = serde_json::from_slice(body).unwrap_or_default();
-        let event = told["event"].as_str().unwrap_or_default();
-        let happened: Option<DateTime<Utc>> = told["occurredAt"].as_str().and_then(|at| at.parse().ok());
+        let event_body: Value = serde_json::from_slice(body).unwrap_or_default();
+        let event = event_body["event"].as_str().unwrap_or_default();
+        let happened: Option<DateTime<Utc>> = event_body["occurredAt"].as_str().and_then(|at| at.parse().ok());
         if let Some(happened) = happened {
             self.waits.entry(event.to_owned()).or_default().push(micros(now, happened));
         }
-        let accepted = told["messageId"].as_str().and_then(|id| id.parse::<Tsid>().ok()).map(Tsid::time);
+        let accepted = event_body["messageId"].as_str().and_then(|id| id.parse::<Tsid>().ok()).map(Tsid::time);
         if let Some(accepted) = accepted.filter(|_| event == EventKind::MessageCompleted.as_str()) {
             self.waits.entry(WHOLE.to_owned()).or_default().push(micros(now, accepted));
         }
@@ -209,7 +216,7 @@ impl Books {
     }
 }
 
-impl Books {
+impl EndpointCounts {
     /// Notes the order in which the events of a message are taken: accepted, sent, completed.
     fn take(&mut self, id: &str) {
         let Some((message, event)) = id.split_once('-') else { return };

@@ -14,11 +14,11 @@ use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 
 use super::super::{Output, client, print, process};
-use super::bed::{self, Ground};
-use super::endpoint::{Endpoint, Manner};
-use super::judge::{Allowed, Doubt, Ending, Heard, Objections, Promises, judge, judge_events};
-use super::report::{Figure, Goal, table, tell};
+use super::endpoint::{Endpoint, EndpointBehavior};
+use super::judge::{Allowed, Doubt, Ending, EventCheck, Objections, Promises, check, check_events};
+use super::report::{Figure, Goal, print_figure, table};
 use super::sizes::Sizes;
+use super::testbed::{self, BenchServer};
 use crate::clock::Clock;
 use crate::config::{Database, Settings};
 use crate::error::{Error, Result};
@@ -37,14 +37,14 @@ struct Fault {
     /// Flags of the hub's processes beyond the common ones; the second list is the control's.
     flags: &'static [(&'static str, &'static str)],
     control_flags: &'static [(&'static str, &'static str)],
-    act: Act,
+    disturbance: Disturbance,
     /// None where there is no defence that could be turned off.
-    control_act: Option<Act>,
+    control_act: Option<Disturbance>,
     allowed: Allowed,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Act {
+enum Disturbance {
     /// Every two seconds a worker ends by this signal and another takes its place. One that is killed is in the middle of
     /// calls; one that is asked to end must do so with exit code 0.
     EndWorkers(Signal),
@@ -84,28 +84,28 @@ enum Act {
     Greylist,
 }
 
-impl Act {
+impl Disturbance {
     /// Messages a second, all clients together.
     fn rate(self) -> u32 {
         match self {
-            Act::Flap | Act::Order | Act::Disorder => RATE_HEARD,
-            Act::Throttle => RATE_THROTTLED,
-            Act::Greylist => RATE_MAILED,
+            Disturbance::Flap | Disturbance::Order | Disturbance::Disorder => RATE_HEARD,
+            Disturbance::Throttle => RATE_THROTTLED,
+            Disturbance::Greylist => RATE_MAILED,
             _ => RATE,
         }
     }
 
     /// How the partner's endpoint answers, and whether it wants events in their order; none where it has no endpoint.
-    fn endpoint(self) -> Option<(Manner, bool)> {
+    fn endpoint(self) -> Option<(EndpointBehavior, bool)> {
         match self {
-            Act::Flap | Act::Disorder => Some((Manner::Flapping, false)),
-            Act::Order => Some((Manner::Flapping, true)),
+            Disturbance::Flap | Disturbance::Disorder => Some((EndpointBehavior::Flapping, false)),
+            Disturbance::Order => Some((EndpointBehavior::Flapping, true)),
             _ => None,
         }
     }
 
     fn is_of_postgres(self) -> bool {
-        matches!(self, Act::KillPostgres | Act::KillPostgresTooEarly | Act::StallPostgres)
+        matches!(self, Disturbance::KillPostgres | Disturbance::KillPostgresTooEarly | Disturbance::StallPostgres)
     }
 }
 
@@ -118,56 +118,56 @@ const FAULTS: [Fault; 15] = [
         flags: &[],
         // Nobody takes back what a dead worker held.
         control_flags: &[("--reap-every-ms", "3600000")],
-        act: Act::EndWorkers(Signal::SIGKILL),
-        control_act: Some(Act::EndWorkers(Signal::SIGKILL)),
+        disturbance: Disturbance::EndWorkers(Signal::SIGKILL),
+        control_act: Some(Disturbance::EndWorkers(Signal::SIGKILL)),
         allowed: DUPLICATES,
     },
     Fault {
         name: "worker-stopped",
         flags: &[],
         control_flags: &[],
-        act: Act::EndWorkers(Signal::SIGTERM),
-        control_act: Some(Act::EndWorkers(Signal::SIGKILL)),
+        disturbance: Disturbance::EndWorkers(Signal::SIGTERM),
+        control_act: Some(Disturbance::EndWorkers(Signal::SIGKILL)),
         allowed: NO_DUPLICATES,
     },
     Fault {
         name: "api-killed",
         flags: &[],
         control_flags: &[],
-        act: Act::KillApi,
-        control_act: Some(Act::KillApiForgetful),
+        disturbance: Disturbance::KillApi,
+        control_act: Some(Disturbance::KillApiForgetful),
         allowed: NO_DUPLICATES,
     },
     Fault {
         name: "postgres-killed",
         flags: &[],
         control_flags: &[("--accept-loss", "true")],
-        act: Act::KillPostgres,
-        control_act: Some(Act::KillPostgresTooEarly),
+        disturbance: Disturbance::KillPostgres,
+        control_act: Some(Disturbance::KillPostgresTooEarly),
         allowed: DUPLICATES,
     },
     Fault {
         name: "answers-cut",
         flags: &[("--on-unknown", "SLACK=hold")],
         control_flags: &[("--on-unknown", "SLACK=retry")],
-        act: Act::CutAnswers,
-        control_act: Some(Act::CutAnswers),
+        disturbance: Disturbance::CutAnswers,
+        control_act: Some(Disturbance::CutAnswers),
         allowed: Allowed { duplicates: false, undetermined: Doubt::OfTaken },
     },
     Fault {
         name: "provider-hangs",
         flags: &[],
         control_flags: &[("--retry-max-attempts", "1")],
-        act: Act::Hang,
-        control_act: Some(Act::Hang),
+        disturbance: Disturbance::Hang,
+        control_act: Some(Disturbance::Hang),
         allowed: DUPLICATES,
     },
     Fault {
         name: "provider-storms",
         flags: &[("--retry-max-attempts", "8")],
         control_flags: &[("--retry-max-attempts", "1")],
-        act: Act::Storm,
-        control_act: Some(Act::Storm),
+        disturbance: Disturbance::Storm,
+        control_act: Some(Disturbance::Storm),
         allowed: NO_DUPLICATES,
     },
     Fault {
@@ -175,7 +175,7 @@ const FAULTS: [Fault; 15] = [
         // Fewer connections than clients: the pool is exhausted as well.
         flags: &[("--intake-connections", "1"), ("--intake-writers", "1")],
         control_flags: &[],
-        act: Act::Lock,
+        disturbance: Disturbance::Lock,
         control_act: None,
         allowed: NO_DUPLICATES,
     },
@@ -184,8 +184,8 @@ const FAULTS: [Fault; 15] = [
         flags: &LOOPBACK,
         // Nobody takes back what a dead worker held.
         control_flags: &[("--reap-every-ms", "3600000")],
-        act: Act::Flap,
-        control_act: Some(Act::Flap),
+        disturbance: Disturbance::Flap,
+        control_act: Some(Disturbance::Flap),
         allowed: DUPLICATES,
     },
     Fault {
@@ -193,8 +193,8 @@ const FAULTS: [Fault; 15] = [
         // A worker that goes on after its lease does not call, or a second copy is sent.
         flags: &[("--on-unknown", "SLACK=hold")],
         control_flags: &[("--on-unknown", "SLACK=retry")],
-        act: Act::StopWorkers,
-        control_act: Some(Act::StopWorkers),
+        disturbance: Disturbance::StopWorkers,
+        control_act: Some(Disturbance::StopWorkers),
         allowed: Allowed { duplicates: false, undetermined: Doubt::OfTaken },
     },
     Fault {
@@ -203,31 +203,31 @@ const FAULTS: [Fault; 15] = [
         flags: &[("--on-unknown", "SLACK=hold")],
         // Nobody takes back what a dead worker held.
         control_flags: &[("--reap-every-ms", "3600000")],
-        act: Act::KillBeforeCall,
-        control_act: Some(Act::KillBeforeCall),
+        disturbance: Disturbance::KillBeforeCall,
+        control_act: Some(Disturbance::KillBeforeCall),
         allowed: NO_DUPLICATES,
     },
     Fault {
         name: "database-stalls",
         flags: &[],
         control_flags: &[("--retry-max-attempts", "1")],
-        act: Act::StallPostgres,
-        control_act: Some(Act::StallPostgres),
+        disturbance: Disturbance::StallPostgres,
+        control_act: Some(Disturbance::StallPostgres),
         allowed: DUPLICATES,
     },
     Fault {
         name: "ordered-endpoint",
         flags: &LOOPBACK,
         control_flags: &[],
-        act: Act::Order,
-        control_act: Some(Act::Disorder),
+        disturbance: Disturbance::Order,
+        control_act: Some(Disturbance::Disorder),
         allowed: NO_DUPLICATES,
     },
     Fault {
         name: "throttling-hooks",
         flags: &[],
         control_flags: &[],
-        act: Act::Throttle,
+        disturbance: Disturbance::Throttle,
         control_act: None,
         allowed: NO_DUPLICATES,
     },
@@ -242,8 +242,8 @@ const FAULTS: [Fault; 15] = [
             ("--retry-max-attempts", "8"),
         ],
         control_flags: &[("--retry-max-attempts", "1")],
-        act: Act::Greylist,
-        control_act: Some(Act::Greylist),
+        disturbance: Disturbance::Greylist,
+        control_act: Some(Disturbance::Greylist),
         allowed: NO_DUPLICATES,
     },
 ];
@@ -302,7 +302,7 @@ pub async fn run(
     names: &[String],
     settings: &Settings,
     sizes: &Sizes,
-    ground: &Ground,
+    server: &BenchServer,
     output: Output,
 ) -> Result<bool> {
     let mut all_reached = true;
@@ -312,20 +312,20 @@ pub async fn run(
         if !names.is_empty() && !names.iter().any(|name| name == fault.name) {
             continue;
         }
-        if fault.act.is_of_postgres() && ground.postmaster().is_none() {
+        if fault.disturbance.is_of_postgres() && server.postmaster().is_none() {
             let why = "left out: it kills or stops PostgreSQL, and this one is not ours. Run it without --database-url";
-            say(fault.name, why);
+            print_line(fault.name, why);
             continue;
         }
         let mut figures = Vec::new();
         let mut add = |name: &str, value: f64, unit: &'static str, goal: Option<Goal>| {
             let mut figure = Figure::new(fault.name, name, value, unit);
             figure.goal = goal;
-            tell(&figure, output);
+            print_figure(&figure, output);
             figures.push(figure);
         };
         let none = Some(Goal::AtMost(0.0));
-        let outcome = Round::new(fault, settings, false, sizes.seconds).run(ground).await?;
+        let outcome = Round::new(fault, settings, false, sizes.seconds).run(server).await?;
         let (found, objections) = (&outcome.found, outcome.objections(fault.allowed));
         accepted += found.accepted;
         lost += found.lost;
@@ -347,17 +347,17 @@ pub async fn run(
         add("processes that ended badly", outcome.ended_badly as f64, "", none);
         add("longest time without an acceptance", outcome.silence_of_intake.as_secs_f64(), "s", None);
         // An endpoint that wants order holds up nobody else.
-        let silence = Some(Goal::AtMost(10.0)).filter(|_| fault.act == Act::Order);
+        let silence = Some(Goal::AtMost(10.0)).filter(|_| fault.disturbance == Disturbance::Order);
         add("longest time without a delivery", outcome.silence_of_delivery.as_secs_f64(), "s", silence);
-        if let Some(heard) = &outcome.heard {
-            add("events", heard.events as f64, "", None);
-            add("events never heard", heard.unheard as f64, "", none);
-            add("events heard that never happened", heard.strange as f64, "", none);
-            add("events that were another when they came again", heard.changed as f64, "", none);
-            if fault.act == Act::Order {
-                add("events taken before one that precedes them", heard.disordered as f64, "", none);
+        if let Some(events_found) = &outcome.events_found {
+            add("events", events_found.events as f64, "", None);
+            add("events never heard", events_found.unheard as f64, "", none);
+            add("events heard that never happened", events_found.strange as f64, "", none);
+            add("events that were another when they came again", events_found.changed as f64, "", none);
+            if fault.disturbance == Disturbance::Order {
+                add("events taken before one that precedes them", events_found.disordered as f64, "", none);
             }
-            add("copies of events", heard.duplicates as f64, "", None);
+            add("copies of events", events_found.duplicates as f64, "", None);
             add("of them refused at first", outcome.refused as f64, "", None);
         }
         if let Some(refused) = outcome.refused_by_provider {
@@ -366,14 +366,14 @@ pub async fn run(
         add("all ended after the load", outcome.ended_after.as_secs_f64(), "s", None);
         add("fsck findings", outcome.findings as f64, "rows", none);
         for objection in objections {
-            say(fault.name, &format!("the judge objects: {objection}"));
+            print_line(fault.name, &format!("the judge objects: {objection}"));
         }
         if fault.control_act.is_none() {
-            say(fault.name, "no control: there is no defence that could be turned off");
+            print_line(fault.name, "no control: there is no defence that could be turned off");
         } else {
-            let control = Round::new(fault, settings, true, sizes.seconds.min(8)).run(ground).await?;
+            let control = Round::new(fault, settings, true, sizes.seconds.min(8)).run(server).await?;
             let objections = control.objections(fault.allowed);
-            say(fault.name, &format!("with the defence off the judge objects: {}", objections.join("; ")));
+            print_line(fault.name, &format!("with the defence off the judge objects: {}", objections.join("; ")));
             add("objections with the defence off", objections.len() as f64, "", Some(Goal::AtLeast(1.0)));
         }
         all_reached &= figures.iter().all(|figure| figure.reached() != Some(false));
@@ -381,14 +381,14 @@ pub async fn run(
             table(&figures);
         }
     }
-    say(
+    print_line(
         "faults",
         &format!("{accepted} acknowledged, {lost} lost; the hub's own logs are in {}", complaints().display()),
     );
     Ok(all_reached)
 }
 
-fn say(name: &str, text: &str) {
+fn print_line(name: &str, text: &str) {
     anstream::eprintln!("{} {text}", print::paint(print::DIM, name));
 }
 
@@ -397,10 +397,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// What a round came to.
-struct Outcome {
+struct RoundResult {
     found: Objections,
     /// Where somebody was told.
-    heard: Option<Heard>,
+    events_found: Option<EventCheck>,
     /// Events that the endpoint refused when they came for the first time.
     refused: u64,
     /// Where refusals are the fault.
@@ -412,10 +412,10 @@ struct Outcome {
     ended_after: Duration,
 }
 
-impl Outcome {
+impl RoundResult {
     fn objections(&self, allowed: Allowed) -> Vec<String> {
         let mut objections = self.found.objections(allowed);
-        objections.extend(self.heard.iter().flat_map(Heard::objections));
+        objections.extend(self.events_found.iter().flat_map(EventCheck::objections));
         if self.ended_badly > 0 {
             objections.push(format!("{} processes ended badly", self.ended_badly));
         }
@@ -435,7 +435,7 @@ struct Round<'a> {
 }
 
 /// The hub's processes of a round.
-struct Town {
+struct Deployment {
     database_url: String,
     store: Store,
     slack: SlackSimulator,
@@ -457,72 +457,72 @@ impl<'a> Round<'a> {
         Round { fault, settings, control, seconds }
     }
 
-    fn act(&self) -> Act {
-        self.fault.control_act.filter(|_| self.control).unwrap_or(self.fault.act)
+    fn disturbance(&self) -> Disturbance {
+        self.fault.control_act.filter(|_| self.control).unwrap_or(self.fault.disturbance)
     }
 
-    async fn run(self, ground: &Ground) -> Result<Outcome> {
+    async fn run(self, server: &BenchServer) -> Result<RoundResult> {
         let what = if self.control { "once more, with the defence off" } else { "under load" };
-        say(self.fault.name, &format!("{what}, for {} s", self.seconds));
+        print_line(self.fault.name, &format!("{what}, for {} s", self.seconds));
         let here = Shutdown::new();
         let name = format!("notihub_faults_{}_{}", std::process::id(), Clock::system().unix_millis());
-        let mut town = self.found(ground, &name, &here).await?;
-        let load = Arc::new(Load::new(town.port, &town.credentials, self.act())?);
+        let mut deployment = self.found(server, &name, &here).await?;
+        let load = Arc::new(Load::new(deployment.port, &deployment.credentials, self.disturbance())?);
         let clients: Vec<_> = (0..CLIENTS).map(|n| here.spawn(load.clone().client(n))).collect();
-        let watch = here.spawn(watch(load.clone(), town.slack.clone(), town.smtp.clone()));
+        let watch = here.spawn(watch(load.clone(), deployment.slack.clone(), deployment.smtp.clone()));
         let until = Instant::now() + Duration::from_secs(self.seconds);
         tokio::time::sleep(Duration::from_secs(1)).await;
-        self.disturb(&mut town, &load, ground, until).await?;
+        self.disturb(&mut deployment, &load, server, until).await?;
         let until = until.max(Instant::now() + AFTERMATH);
         tokio::time::sleep_until(until.into()).await;
         load.stop.store(true, Ordering::Relaxed);
         for client in clients {
             client.await.map_err(|e| Error::Internal(e.to_string()))?;
         }
-        let ended_after = self.all_ended(&town).await;
+        let ended_after = self.wait_until_settled(&deployment).await;
         load.over.store(true, Ordering::Relaxed);
         let silence_of_delivery = watch.await.map_err(|e| Error::Internal(e.to_string()))?;
-        town.leave().await;
-        let endings = bench::run_results(&town.store).await?.into_iter();
+        deployment.stop().await;
+        let endings = bench::run_results(&deployment.store).await?.into_iter();
         let endings: Vec<Ending> = endings
             .map(|(token, message_id, status, may_be_sent)| Ending { token, message_id, status, may_be_sent })
             .collect();
         let mut received: HashMap<String, u64> = HashMap::new();
-        for post in town.slack.records() {
+        for post in deployment.slack.records() {
             *received.entry(post.text.unwrap_or_default()).or_default() += 1;
         }
-        for mail in town.smtp.iter().flat_map(SmtpSimulator::records) {
+        for mail in deployment.smtp.iter().flat_map(SmtpSimulator::records) {
             let subject = mail.data.lines().find_map(|line| line.strip_prefix("Subject: "));
             *received.entry(subject.unwrap_or_default().to_owned()).or_default() += 1;
         }
-        let findings = flow::fsck::fsck(&town.store, Clock::system().now(), |_| ()).await?;
+        let findings = flow::fsck::fsck(&deployment.store, Clock::system().now(), |_| ()).await?;
         for finding in findings.iter().take(5) {
-            say(self.fault.name, &format!("fsck: {finding:?}"));
+            print_line(self.fault.name, &format!("fsck: {finding:?}"));
         }
         let promises = std::mem::take(&mut *lock(&load.promises));
-        say(self.fault.name, &format!("clients were answered {:?}", promises.answers));
-        let found = judge(&promises, &endings, &received);
-        let arrived = town.endpoint.as_ref().map(Endpoint::arrived);
-        let mut heard = arrived.map(|arrived| judge_events(&promises, &arrived));
+        print_line(self.fault.name, &format!("clients were answered {:?}", promises.answers));
+        let deploy = check(&promises, &endings, &received);
+        let arrived = deployment.endpoint.as_ref().map(Endpoint::arrived);
+        let mut events_found = arrived.map(|arrived| check_events(&promises, &arrived));
         // Order is judged wherever it was asked for, and in the control.
-        let in_order = matches!(self.act(), Act::Order | Act::Disorder);
-        if let (Some(heard), Some(endpoint), true) = (&mut heard, &town.endpoint, in_order) {
-            heard.disordered = endpoint.disordered();
+        let in_order = matches!(self.disturbance(), Disturbance::Order | Disturbance::Disorder);
+        if let (Some(events_found), Some(endpoint), true) = (&mut events_found, &deployment.endpoint, in_order) {
+            events_found.disordered = endpoint.disordered();
         }
-        let refused = town.endpoint.as_ref().map_or(0, Endpoint::refused);
-        let refused_by_provider = match self.act() {
-            Act::Throttle => Some(town.slack.too_soon_count()),
-            Act::Greylist => Some(bench::count_refusals(&town.store).await?),
+        let refused = deployment.endpoint.as_ref().map_or(0, Endpoint::refused);
+        let refused_by_provider = match self.disturbance() {
+            Disturbance::Throttle => Some(deployment.slack.too_soon_count()),
+            Disturbance::Greylist => Some(bench::count_refusals(&deployment.store).await?),
             _ => None,
         };
         let silence_of_intake = load.longest_silence(until);
         here.stop();
-        town.store.close().await;
-        bench::drop_database(ground.url(), &name).await?;
-        let (ended_badly, findings) = (town.ended_badly, findings.len());
-        Ok(Outcome {
-            found,
-            heard,
+        deployment.store.close().await;
+        bench::drop_database(server.url(), &name).await?;
+        let (ended_badly, findings) = (deployment.ended_badly, findings.len());
+        Ok(RoundResult {
+            found: deploy,
+            events_found,
             refused,
             refused_by_provider,
             ended_badly,
@@ -533,20 +533,24 @@ impl<'a> Round<'a> {
         })
     }
 
-    async fn found(&self, ground: &Ground, name: &str, here: &Shutdown) -> Result<Town> {
-        let database_url = bench::create_database(ground.url(), name).await?;
-        if self.act() == Act::KillPostgresTooEarly {
-            bench::disable_synchronous_commit(ground.url(), name).await?;
+    async fn found(&self, server: &BenchServer, name: &str, here: &Shutdown) -> Result<Deployment> {
+        let database_url = bench::create_database(server.url(), name).await?;
+        if self.disturbance() == Disturbance::KillPostgresTooEarly {
+            bench::disable_synchronous_commit(server.url(), name).await?;
         }
         let sizes = crate::store::PoolSizes { api: 2, intake: 1, engine: 1, webhooks: 1 };
         let store = Store::new(&database_url, sizes)?;
         store.migrate().await?;
         let database = Database { database_url: Some(database_url.clone()), ..self.settings.database.clone() };
-        let desk = process::open_desk(&database).await?.0;
-        let (_, credentials) = bed::posting_partner(&desk, "bench").await?;
-        process::stop(&desk).await;
+        let hub = process::open_for_command(&database).await?.0;
+        let (_, credentials) = testbed::posting_partner(&hub, "bench").await?;
+        process::stop(&hub).await;
         let slack = SlackSimulator::start(0, here).await?;
-        let smtp = if self.act() == Act::Greylist { Some(SmtpSimulator::start(0, 0, here).await?) } else { None };
+        let smtp = if self.disturbance() == Disturbance::Greylist {
+            Some(SmtpSimulator::start(0, 0, here).await?)
+        } else {
+            None
+        };
         let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.and_then(|listener| listener.local_addr());
         let port = free.map_err(|e| Error::Setup(format!("no port is free on loopback: {e}")))?.port();
         let mut flags: BTreeMap<&str, &str> = FLAGS.into_iter().chain(self.fault.flags.iter().copied()).collect();
@@ -560,7 +564,7 @@ impl<'a> Round<'a> {
         let providers = providers(&slack, smtp.as_ref());
         let serve = start(&database_url, &providers, &flags, &["serve", &format!("--listen=127.0.0.1:{port}")])?;
         let (endpoint, workers, ended_badly) = (None, Vec::new(), 0);
-        let mut town = Town {
+        let mut deployment = Deployment {
             database_url,
             store,
             slack,
@@ -574,71 +578,78 @@ impl<'a> Round<'a> {
             workers,
             ended_badly,
         };
-        town.answers().await?;
-        if let Some((manner, ordered)) = self.act().endpoint() {
+        deployment.wait_until_ready().await?;
+        if let Some((manner, ordered)) = self.disturbance().endpoint() {
             let endpoint = Endpoint::start(manner, Clock::system(), here).await?;
-            endpoint.register(&format!("127.0.0.1:{port}"), &town.credentials, None, ordered).await?;
-            town.endpoint = Some(endpoint);
+            endpoint.register(&format!("127.0.0.1:{port}"), &deployment.credentials, None, ordered).await?;
+            deployment.endpoint = Some(endpoint);
         }
-        if self.act() == Act::Throttle {
-            town.slack.set_min_interval(HOOK_TAKES_ONE_IN);
+        if self.disturbance() == Disturbance::Throttle {
+            deployment.slack.set_min_interval(HOOK_TAKES_ONE_IN);
         }
-        if self.act() == Act::KillBeforeCall {
+        if self.disturbance() == Disturbance::KillBeforeCall {
             // It takes back what others held, and serves no channel that clients post to.
-            town.workers.push(start(&town.database_url, &[], &town.flags, &["work"])?);
+            deployment.workers.push(start(&deployment.database_url, &[], &deployment.flags, &["work"])?);
         } else {
             for _ in 0..2 {
-                town.workers.push(town.worker()?);
+                deployment.workers.push(deployment.worker()?);
             }
         }
-        Ok(town)
+        Ok(deployment)
     }
 
     /// Does what is to be done until `until`.
-    async fn disturb(&self, town: &mut Town, load: &Arc<Load>, ground: &Ground, until: Instant) -> Result<()> {
+    async fn disturb(
+        &self,
+        deployment: &mut Deployment,
+        load: &Arc<Load>,
+        server: &BenchServer,
+        until: Instant,
+    ) -> Result<()> {
         let soon = |ms| Instant::now() + Duration::from_millis(ms) + Duration::from_millis(500) < until;
-        match self.act() {
-            Act::EndWorkers(signal) => {
+        match self.disturbance() {
+            Disturbance::EndWorkers(signal) => {
                 while soon(2_000) {
-                    let mut ending = town.workers.remove(0);
-                    town.workers.push(town.worker()?);
-                    lives(&mut ending)?;
+                    let mut ending = deployment.workers.remove(0);
+                    deployment.workers.push(deployment.worker()?);
+                    check_alive(&mut ending)?;
                     if signal == Signal::SIGKILL {
                         // It surely holds something when it is killed: calls that were taken and not answered.
-                        town.slack.script(Behaviour::Hang, 16);
+                        deployment.slack.script(Behaviour::Hang, 16);
                         tokio::time::sleep(Duration::from_millis(100)).await;
                     }
                     send(&ending, signal);
                     let status = tokio::time::timeout(Duration::from_secs(15), ending.wait()).await;
                     let code = status.ok().and_then(|status| status.ok()?.code());
-                    town.ended_badly += u64::from(signal == Signal::SIGTERM && code != Some(0));
+                    deployment.ended_badly += u64::from(signal == Signal::SIGTERM && code != Some(0));
                     tokio::time::sleep(Duration::from_millis(2_000)).await;
                 }
             }
-            Act::Flap => {
+            Disturbance::Flap => {
                 while soon(1_500) {
                     tokio::time::sleep(Duration::from_millis(rand::random_range(500..1_500))).await;
-                    let mut ending = town.workers.swap_remove(rand::random_range(0..town.workers.len()));
-                    town.workers.push(town.worker()?);
-                    lives(&mut ending)?;
+                    let mut ending = deployment.workers.swap_remove(rand::random_range(0..deployment.workers.len()));
+                    deployment.workers.push(deployment.worker()?);
+                    check_alive(&mut ending)?;
                     send(&ending, Signal::SIGKILL);
                     let _killed = ending.wait().await;
                 }
             }
-            Act::KillApi | Act::KillApiForgetful => {
+            Disturbance::KillApi | Disturbance::KillApiForgetful => {
                 while soon(1_500) {
-                    lives(&mut town.serve)?;
-                    send(&town.serve, Signal::SIGKILL);
-                    let _killed = town.serve.wait().await;
-                    let listen = format!("--listen=127.0.0.1:{}", town.port);
-                    town.serve = start(&town.database_url, &town.providers, &town.flags, &["serve", &listen])?;
-                    town.answers().await?;
+                    check_alive(&mut deployment.serve)?;
+                    send(&deployment.serve, Signal::SIGKILL);
+                    let _killed = deployment.serve.wait().await;
+                    let listen = format!("--listen=127.0.0.1:{}", deployment.port);
+                    deployment.serve =
+                        start(&deployment.database_url, &deployment.providers, &deployment.flags, &["serve", &listen])?;
+                    deployment.wait_until_ready().await?;
                     tokio::time::sleep(Duration::from_millis(1_500)).await;
                 }
             }
-            Act::KillPostgres | Act::KillPostgresTooEarly => {
+            Disturbance::KillPostgres | Disturbance::KillPostgresTooEarly => {
                 for _ in 0..2 {
-                    if let Some(pid) = ground.postmaster() {
+                    if let Some(pid) = server.postmaster() {
                         // It may be on its way up still.
                         let _gone = kill(Pid::from_raw(pid), Signal::SIGKILL);
                     }
@@ -648,18 +659,18 @@ impl<'a> Round<'a> {
                     }
                 }
             }
-            Act::CutAnswers => {
+            Disturbance::CutAnswers => {
                 while soon(0) {
-                    town.slack.script(Behaviour::Cut, 3);
+                    deployment.slack.script(Behaviour::Cut, 3);
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
-            Act::Hang => town.slack.script(Behaviour::Hang, 40),
-            Act::StopWorkers => {
-                for worker in &mut town.workers {
-                    lives(worker)?;
+            Disturbance::Hang => deployment.slack.script(Behaviour::Hang, 40),
+            Disturbance::StopWorkers => {
+                for worker in &mut deployment.workers {
+                    check_alive(worker)?;
                     // It surely holds something when it is stopped: calls that were taken and not answered.
-                    town.slack.script(Behaviour::Hang, 16);
+                    deployment.slack.script(Behaviour::Hang, 16);
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     send(worker, Signal::SIGSTOP);
                     tokio::time::sleep(LEASE).await;
@@ -667,36 +678,38 @@ impl<'a> Round<'a> {
                     tokio::time::sleep(Duration::from_secs(2)).await;
                 }
             }
-            Act::KillBeforeCall => self.kill_before_call(town, load).await?,
-            Act::StallPostgres => {
+            Disturbance::KillBeforeCall => self.kill_before_call(deployment, load).await?,
+            Disturbance::StallPostgres => {
                 // A process that starts while its database stands still ends, and is started again by others than us.
                 let began = Instant::now();
-                while town.slack.accepted_count() == 0 && began.elapsed() < LEASE {
+                while deployment.slack.accepted_count() == 0 && began.elapsed() < LEASE {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
                 while soon(3_500) {
-                    town.slack.script(Behaviour::Hang, 8);
-                    ground.stall(Duration::from_secs(2)).await;
+                    deployment.slack.script(Behaviour::Hang, 8);
+                    server.stall(Duration::from_secs(2)).await;
                     tokio::time::sleep(Duration::from_millis(1_500)).await;
                 }
-                ground.stall(LEASE).await;
+                server.stall(LEASE).await;
             }
-            Act::Order | Act::Disorder | Act::Greylist => tokio::time::sleep_until(until.into()).await,
-            Act::Throttle => {
+            Disturbance::Order | Disturbance::Disorder | Disturbance::Greylist => {
+                tokio::time::sleep_until(until.into()).await
+            }
+            Disturbance::Throttle => {
                 tokio::time::sleep_until(until.into()).await;
                 load.stop.store(true, Ordering::Relaxed);
                 // What is refused yet is taken when it comes again.
-                town.slack.set_min_interval(Duration::ZERO);
+                deployment.slack.set_min_interval(Duration::ZERO);
             }
-            Act::Storm => {
-                town.slack.script(Behaviour::Fail { status: 503, text: "service_unavailable".into() }, 2_000);
-                town.slack.script(Behaviour::Limit { retry_after: 1 }, 1_000);
+            Disturbance::Storm => {
+                deployment.slack.script(Behaviour::Fail { status: 503, text: "service_unavailable".into() }, 2_000);
+                deployment.slack.script(Behaviour::Limit { retry_after: 1 }, 1_000);
                 tokio::time::sleep_until(until.into()).await;
                 // A storm lasts for a time, not for so many calls: the hub makes few while it does.
-                town.slack.clear_script();
+                deployment.slack.clear_script();
             }
-            Act::Lock => {
-                let held = bench::lock_deliveries(&town.store).await?;
+            Disturbance::Lock => {
+                let held = bench::lock_deliveries(&deployment.store).await?;
                 tokio::time::sleep(Duration::from_secs(3)).await;
                 drop(held);
             }
@@ -705,29 +718,29 @@ impl<'a> Round<'a> {
     }
 
     /// Three times: workers claim everything, wait for a lock before they read what to send, and are killed there.
-    async fn kill_before_call(&self, town: &mut Town, load: &Load) -> Result<()> {
+    async fn kill_before_call(&self, deployment: &mut Deployment, load: &Load) -> Result<()> {
         while load.acceptances() < CLAIMED {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         for _ in 0..3 {
-            let locked = bench::lock_messages(&town.store).await?;
-            let mut doomed = vec![town.worker()?, town.worker()?];
+            let locked = bench::lock_messages(&deployment.store).await?;
+            let mut doomed = vec![deployment.worker()?, deployment.worker()?];
             let began = Instant::now();
-            while bench::count_with_status(town.store.api(), Status::Processing).await? == 0 && began.elapsed() < LEASE
+            while bench::count_with_status(deployment.store.api(), Status::Processing).await? == 0 && began.elapsed() < LEASE
             {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             // Less than the lock time-out, after which they would give back what they hold.
             tokio::time::sleep(Duration::from_millis(500)).await;
             for worker in &mut doomed {
-                lives(worker)?;
+                check_alive(worker)?;
                 send(worker, Signal::SIGKILL);
                 let _killed = worker.wait().await;
             }
             drop(locked);
             let began = Instant::now();
             let patience = if self.control { Duration::ZERO } else { 2 * LEASE };
-            while bench::count_with_status(town.store.api(), Status::Processing).await? > 0
+            while bench::count_with_status(deployment.store.api(), Status::Processing).await? > 0
                 && began.elapsed() < patience
             {
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -735,33 +748,33 @@ impl<'a> Round<'a> {
         }
         load.quota.store(u64::MAX, Ordering::Relaxed);
         for _ in 0..2 {
-            town.workers.push(town.worker()?);
+            deployment.workers.push(deployment.worker()?);
         }
         Ok(())
     }
 
     /// Waits until no delivery is open; says how long that took.
-    async fn all_ended(&self, town: &Town) -> Duration {
+    async fn wait_until_settled(&self, deployment: &Deployment) -> Duration {
         let began = Instant::now();
-        let patience = match self.act() {
+        let patience = match self.disturbance() {
             _ if self.control => PATIENCE_CONTROL,
             // What workers were lost with pauses for longer each time; what is throttled goes one by one, and looks
             // again after minutes.
-            Act::KillBeforeCall | Act::Throttle | Act::Storm => 4 * PATIENCE,
+            Disturbance::KillBeforeCall | Disturbance::Throttle | Disturbance::Storm => 4 * PATIENCE,
             _ => PATIENCE,
         };
         while began.elapsed() < patience {
             let open = [Status::Scheduled, Status::Pending, Status::Processing];
             let mut left = 0;
-            if self.act() == Act::Flap {
+            if self.disturbance() == Disturbance::Flap {
                 // What fails twice would wait for five minutes.
-                let _next_time = bench::make_scheduled_due(town.store.api(), Clock::system().now()).await;
+                let _next_time = bench::make_scheduled_due(deployment.store.api(), Clock::system().now()).await;
             }
-            if self.act().endpoint().is_some() {
-                left += bench::count_ending_marks(town.store.api()).await.unwrap_or(1);
+            if self.disturbance().endpoint().is_some() {
+                left += bench::count_ending_marks(deployment.store.api()).await.unwrap_or(1);
             }
             for status in open {
-                left += bench::count_with_status(town.store.api(), status).await.unwrap_or(1);
+                left += bench::count_with_status(deployment.store.api(), status).await.unwrap_or(1);
             }
             if left == 0 {
                 break;
@@ -800,7 +813,7 @@ fn complaints() -> std::path::PathBuf {
 }
 
 /// One that is to be disturbed must live until then.
-fn lives(child: &mut Child) -> Result<()> {
+fn check_alive(child: &mut Child) -> Result<()> {
     match child.try_wait() {
         Ok(None) => Ok(()),
         ended => Err(Error::Internal(format!("a process ended by itself ({ended:?}): {}", complaints().display()))),
@@ -814,13 +827,13 @@ fn send(child: &Child, signal: Signal) {
     }
 }
 
-impl Town {
+impl Deployment {
     fn worker(&self) -> Result<Child> {
         start(&self.database_url, &self.providers, &self.flags, &["work"])
     }
 
     /// Waits until the API answers.
-    async fn answers(&mut self) -> Result<()> {
+    async fn wait_until_ready(&mut self) -> Result<()> {
         let began = Instant::now();
         while tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_err() {
             let ended = self.serve.try_wait().ok().flatten();
@@ -836,7 +849,7 @@ impl Town {
         Ok(())
     }
 
-    async fn leave(&mut self) {
+    async fn stop(&mut self) {
         for child in self.workers.iter_mut().chain([&mut self.serve]) {
             send(child, Signal::SIGTERM);
         }
@@ -850,7 +863,7 @@ impl Town {
 /// Clients that post until told to stop, repeat what was not accepted, and keep a ledger.
 struct Load {
     client: client::Client,
-    act: Act,
+    disturbance: Disturbance,
     promises: Mutex<Promises>,
     /// When batches were accepted.
     times: Mutex<Vec<Instant>>,
@@ -862,14 +875,14 @@ struct Load {
 }
 
 impl Load {
-    fn new(port: u16, credentials: &Credentials, act: Act) -> Result<Load> {
+    fn new(port: u16, credentials: &Credentials, disturbance: Disturbance) -> Result<Load> {
         Ok(Load {
             client: client::Client::new(&client::Target::of(format!("http://127.0.0.1:{port}"), credentials))?,
-            act,
+            disturbance,
             promises: Mutex::default(),
             times: Mutex::default(),
             stop: AtomicBool::new(false),
-            quota: AtomicU64::new(if act == Act::KillBeforeCall { CLAIMED } else { u64::MAX }),
+            quota: AtomicU64::new(if disturbance == Disturbance::KillBeforeCall { CLAIMED } else { u64::MAX }),
             over: AtomicBool::new(false),
             next: AtomicU64::new(0),
         })
@@ -880,7 +893,7 @@ impl Load {
     }
 
     async fn client(self: Arc<Load>, n: u32) {
-        let period = Duration::from_secs_f64(f64::from(CLIENTS) * BATCH as f64 / f64::from(self.act.rate()));
+        let period = Duration::from_secs_f64(f64::from(CLIENTS) * BATCH as f64 / f64::from(self.disturbance.rate()));
         tokio::time::sleep(period.mul_f64(f64::from(n) / f64::from(CLIENTS))).await;
         let mut tick = tokio::time::interval(period);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -905,31 +918,31 @@ impl Load {
         let mut tries = 0;
         while began.elapsed() < PATIENCE {
             let message = |token: &String| {
-                let key = match self.act {
-                    Act::KillApiForgetful => format!("{token}-{tries}"),
+                let key = match self.disturbance {
+                    Disturbance::KillApiForgetful => format!("{token}-{tries}"),
                     _ => token.clone(),
                 };
                 let slack = json!([{"channel": "SLACK", "to": "ops"}]);
                 let mut message = json!({"type": token, "clientMsgId": key, "body": token, "channels": slack});
-                if self.act == Act::Greylist {
+                if self.disturbance == Disturbance::Greylist {
                     message["title"] = json!(token);
                     message["channels"] = json!([{"channel": "EMAIL", "to": greylisted(token)}]);
                 }
                 message
             };
             let answer = match tokens {
-                [one] => self.client.ask("/v1/messages", &message(one)).await,
+                [one] => self.client.try_post("/v1/messages", &message(one)).await,
                 many => {
                     let body = json!({"messages": many.iter().map(message).collect::<Vec<_>>()});
-                    self.client.ask("/v1/messages/batch", &body).await
+                    self.client.try_post("/v1/messages/batch", &body).await
                 }
             };
             tries += 1;
-            let said = match &answer {
+            let kind = match &answer {
                 None => "none".to_owned(),
                 Some((status, body)) => format!("{status} {}", body["code"].as_str().unwrap_or_default()),
             };
-            *lock(&self.promises).answers.entry(said).or_default() += 1;
+            *lock(&self.promises).answers.entry(kind).or_default() += 1;
             match answer {
                 Some((200 | 202, body)) => return self.keep(tokens, &body),
                 _ => tokio::time::sleep(Duration::from_millis(20)).await,

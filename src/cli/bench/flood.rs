@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::bed::{self, Bed};
 use super::floor;
 use super::load::Load;
 use super::report::{Goal, number};
 use super::run::{Run, load_of, together};
+use super::testbed::{self, Testbed};
 use crate::error::{Error, Result};
 use crate::flow::intake::accept::accept;
 use crate::hub::Hub;
@@ -22,7 +22,7 @@ const OTHERS: usize = 100;
 /// One partner floods, a hundred others post a little: what the flood does to the others' wait.
 pub async fn flood(run: &mut Run<'_>) -> Result<()> {
     run.name = "flood";
-    let bed = Bed::make(run.settings, run.ground).await?;
+    let bed = Testbed::start(run.settings, run.ground).await?;
     let mut others = Vec::new();
     for n in 0..OTHERS {
         let shard = i16::try_from(n).unwrap_or(0) % run.settings.database.shards.max(1);
@@ -45,12 +45,12 @@ pub async fn flood(run: &mut Run<'_>) -> Result<()> {
 
     let messages = run.sizes.flood;
     run.say(&format!("the same beside a flood of {} from one partner", number(messages as f64)));
-    let load = Load { batch: 500, messages, kind: bed::FLOOD.into(), ..load_of(&bed, 4, 600) };
+    let load = Load { batch: 500, messages, kind: testbed::FLOOD.into(), ..load_of(&bed, 4, 600) };
     let before = bed.cost().await?;
     let stop = Arc::new(AtomicBool::new(false));
     let began = Instant::now();
     let posting = bed.hub.shutdown.spawn(post_until(bed.hub.clone(), others.clone(), stop.clone()));
-    let (told, _) = together(run, &bed, &load, 600).await?;
+    let (report, _) = together(run, &bed, &load, 600).await?;
     let taken = began.elapsed().as_secs_f64();
     // The others go on until the flood has drained.
     while bench::count_with_status(bed.hub.store.api(), Status::Pending).await? > OTHERS as i64 {
@@ -61,8 +61,8 @@ pub async fn flood(run: &mut Run<'_>) -> Result<()> {
     let accepted_beside = posting.await.map_err(|e| Error::Internal(e.to_string()))??;
     let after = bed.cost().await?;
     let beside = bed.take_waits();
-    run.figure("the flood accepted", told.accepted as f64 / taken, "/s");
-    run.figure("the flood accepted and delivered", told.accepted as f64 / took, "/s");
+    run.figure("the flood accepted", report.accepted as f64 / taken, "/s");
+    run.figure("the flood accepted and delivered", report.accepted as f64 / took, "/s");
     run.figure("of all, waited in overflow", bench::overflow_share(bed.hub.store.api()).await? * 100.0, "%");
     let at = |took: &[u64], q: f64| took[((took.len() - 1) as f64 * q) as usize] as f64 / 1000.0;
     run.figure("others alone, asked → accepted p99", at(&accepted_alone, 0.99), "ms");
@@ -71,11 +71,11 @@ pub async fn flood(run: &mut Run<'_>) -> Result<()> {
     run.figure("others beside it, accepted → called p50", ms(&beside, 0.5), "ms");
     run.figure("others beside it, accepted → called p99", ms(&beside, 0.99), "ms");
     run.goal("p99 beside the flood, of alone", ms(&beside, 0.99) / ms(&alone, 0.99), "×", Goal::AtMost(2.0));
-    run.cost(&before, &after, told.accepted as f64);
+    run.cost(&before, &after, report.accepted as f64);
     run.clear(bed).await
 }
 
-async fn post_for(bed: &Bed, others: &Arc<Vec<Partner>>, during: Duration) -> Result<Vec<u64>> {
+async fn post_for(bed: &Testbed, others: &Arc<Vec<Partner>>, during: Duration) -> Result<Vec<u64>> {
     let stop = Arc::new(AtomicBool::new(false));
     let posting = bed.hub.shutdown.spawn(post_until(bed.hub.clone(), others.clone(), stop.clone()));
     tokio::time::sleep(during).await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::bed::Bed;
+use super::testbed::Testbed;
 use crate::error::{Error, Result};
 use crate::model::channel::{Channel, OnUnknown};
 use crate::model::delivery::{Outcome, OutcomeKind, next_transition};
@@ -38,11 +38,11 @@ pub fn example() -> NewMessage {
 }
 
 /// Messages a second when each of `clients` inserts one per commit.
-pub async fn single_inserts(bed: &Bed, clients: u32, during: Duration) -> Result<f64> {
+pub async fn single_inserts(bed: &Testbed, clients: u32, during: Duration) -> Result<f64> {
     let pool =
         store::Store::new(&bed.database_url, store::PoolSizes { api: 1, intake: clients, engine: 1, webhooks: 1 })?;
     let (shutdown, done, began) = (Shutdown::new(), Arc::new(AtomicU64::new(0)), Instant::now());
-    let bed = Arc::new(Borrowed::of(bed));
+    let bed = Arc::new(FloorMessage::of(bed));
     let tasks: Vec<_> = (0..clients)
         .map(|_| {
             let (pool, done, bed) = (pool.clone(), done.clone(), bed.clone());
@@ -64,14 +64,14 @@ pub async fn single_inserts(bed: &Bed, clients: u32, during: Duration) -> Result
 }
 
 /// What the tasks need of the bed.
-struct Borrowed {
+struct FloorMessage {
     hub: crate::hub::Hub,
     partner: std::sync::Arc<crate::model::partner::Partner>,
 }
 
-impl Borrowed {
-    fn of(bed: &Bed) -> Borrowed {
-        Borrowed { hub: bed.hub.clone(), partner: bed.partner.clone() }
+impl FloorMessage {
+    fn of(bed: &Testbed) -> FloorMessage {
+        FloorMessage { hub: bed.hub.clone(), partner: bed.partner.clone() }
     }
 
     fn insert(&self) -> NewMessageRow {
@@ -94,7 +94,7 @@ impl Borrowed {
 }
 
 /// Deliveries a second through claim and settle alone, by two clients with batches of 200, out of `pending` made before.
-pub async fn claim_and_settle(bed: &Bed, pending: i64) -> Result<f64> {
+pub async fn claim_and_settle(bed: &Testbed, pending: i64) -> Result<f64> {
     let (shutdown, done, began) = (Shutdown::new(), Arc::new(AtomicU64::new(0)), Instant::now());
     let tasks: Vec<_> = (0..2)
         .map(|_| {

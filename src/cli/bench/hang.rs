@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 
 use super::super::process;
-use super::bed::Bed;
 use super::load::{self, Load};
 use super::report::Goal;
 use super::run::{Run, load_of};
+use super::testbed::Testbed;
 use crate::clock::Clock;
 use crate::config::ProviderSettings;
 use crate::error::Result;
@@ -60,7 +60,7 @@ async fn round(run: &mut Run<'_>, beside: bool) -> Result<Histogram<u64>> {
     settings.channels.providers = vec![account];
     let providers = process::providers(&settings, &Clock::system(), &Shutdown::new())?;
     let further = providers.for_channel(Channel::Sms).iter().map(|a| a.provider.clone()).collect();
-    let bed = Bed::with(&settings, run.ground, further).await?;
+    let bed = Testbed::start_with(&settings, run.ground, further).await?;
     worker::start(&bed.hub, Role::Both);
     if beside {
         let message = |_| NewMessage {

@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use super::bed::{self, Bed, memory_mb};
 use super::floor;
 use super::load::{self, Load};
 use super::report::Goal;
 use super::run::{Run, load_of};
+use super::testbed::{self, Testbed, memory_mb};
 use crate::error::{Error, Result};
 use crate::flow::partner::PartnerChange;
 use crate::worker::{self, Role};
 pub async fn idle(run: &mut Run<'_>) -> Result<()> {
     run.name = "idle";
-    let bed = Bed::make(run.settings, run.ground).await?;
+    let bed = Testbed::start(run.settings, run.ground).await?;
     worker::start(&bed.hub, Role::Both);
     tokio::time::sleep(Duration::from_secs(5)).await;
     let before = bed.cost().await?;
@@ -28,15 +28,15 @@ pub async fn idle(run: &mut Run<'_>) -> Result<()> {
 
 pub async fn intake(run: &mut Run<'_>) -> Result<()> {
     run.name = "intake";
-    let bed = Bed::make(run.settings, run.ground).await?;
+    let bed = Testbed::start(run.settings, run.ground).await?;
     let floor_16 = floor::single_inserts(&bed, 16, Duration::from_secs(5)).await?;
     run.figure("floor: bare SQL, one row per commit, 16 clients", floor_16, "/s");
     for connections in [1, 16, 64] {
         run.say(&format!("{connections} connections for {} s", run.sizes.seconds));
         let before = bed.cost().await?;
-        let told = load::spawn(&load_of(&bed, connections, run.sizes.seconds)).await?;
+        let report = load::spawn(&load_of(&bed, connections, run.sizes.seconds)).await?;
         let after = bed.cost().await?;
-        let rate = told.accepted as f64 / told.seconds;
+        let rate = report.accepted as f64 / report.seconds;
         let name = format!("accepted, {connections} connections");
         match connections {
             64 => run.goal(name, rate, "/s", Goal::AtLeast(8_000.0)),
@@ -47,15 +47,15 @@ pub async fn intake(run: &mut Run<'_>) -> Result<()> {
         if connections == 16 {
             run.figure("of the floor", rate / floor_16, "×");
         }
-        let p50 = told.p50_us as f64 / 1000.0;
+        let p50 = report.p50_us as f64 / 1000.0;
         match connections {
             1 => run.goal("answer p50, 1 connection", p50, "ms", Goal::AtMost(10.0)),
             n => run.figure(format!("answer p50, {n} connections"), p50, "ms"),
         }
-        run.figure(format!("answer p99, {connections} connections"), told.p99_us as f64 / 1000.0, "ms");
-        run.goal(format!("not accepted, {connections} connections"), told.refused as f64, "", Goal::AtMost(0.0));
+        run.figure(format!("answer p99, {connections} connections"), report.p99_us as f64 / 1000.0, "ms");
+        run.goal(format!("not accepted, {connections} connections"), report.refused as f64, "", Goal::AtMost(0.0));
         if connections == 64 {
-            run.cost(&before, &after, told.accepted as f64);
+            run.cost(&before, &after, report.accepted as f64);
         }
     }
     run.clear(bed).await
@@ -64,9 +64,12 @@ pub async fn intake(run: &mut Run<'_>) -> Result<()> {
 /// One partner with the default limit, offered three times as much over two API processes.
 pub async fn limit(run: &mut Run<'_>) -> Result<()> {
     run.name = "limit";
-    let bed = Bed::make(run.settings, run.ground).await?;
-    let (partner, token) =
-        bed::partner(&bed.hub, PartnerChange { name: Some("limited".into()), ..PartnerChange::default() }).await?;
+    let bed = Testbed::start(run.settings, run.ground).await?;
+    let (partner, token) = testbed::signed_in_partner(
+        &bed.hub,
+        PartnerChange { name: Some("limited".into()), ..PartnerChange::default() },
+    )
+    .await?;
     let limit = f64::from(partner.rate_limit_tps);
     let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.and_then(|listener| listener.local_addr());
     let second = free.map_err(|e| Error::Setup(format!("no port is free on loopback: {e}")))?;
@@ -97,14 +100,14 @@ pub async fn limit(run: &mut Run<'_>) -> Result<()> {
 
 pub async fn intake_batch(run: &mut Run<'_>) -> Result<()> {
     run.name = "intake-batch";
-    let bed = Bed::make(run.settings, run.ground).await?;
+    let bed = Testbed::start(run.settings, run.ground).await?;
     let load = Load { batch: 500, ..load_of(&bed, 4, run.sizes.seconds) };
     run.say(&format!("batches of 500, 4 connections for {} s", run.sizes.seconds));
     let before = bed.cost().await?;
-    let told = load::spawn(&load).await?;
+    let report = load::spawn(&load).await?;
     let after = bed.cost().await?;
-    run.goal("accepted", told.accepted as f64 / told.seconds, "/s", Goal::AtLeast(40_000.0));
-    run.goal("not accepted", told.refused as f64, "", Goal::AtMost(0.0));
-    run.cost(&before, &after, told.accepted as f64);
+    run.goal("accepted", report.accepted as f64 / report.seconds, "/s", Goal::AtLeast(40_000.0));
+    run.goal("not accepted", report.refused as f64, "", Goal::AtMost(0.0));
+    run.cost(&before, &after, report.accepted as f64);
     run.clear(bed).await
 }

@@ -71,7 +71,7 @@ pub struct Objections {
 }
 
 /// `received`: how often the provider took each token.
-pub fn judge(promises: &Promises, endings: &[Ending], received: &HashMap<String, u64>) -> Objections {
+pub fn check(promises: &Promises, endings: &[Ending], received: &HashMap<String, u64>) -> Objections {
     let (accepted, refused) = (promises.accepted.len() as u64, promises.given_up);
     let mut found = Objections { accepted, refused, ..Objections::default() };
     let there: HashSet<Tsid> = endings.iter().map(|e| e.message_id).collect();
@@ -146,7 +146,7 @@ pub struct Arrived {
 
 /// What an endpoint heard, against what there was to hear.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Heard {
+pub struct EventCheck {
     pub events: u64,
     /// Never came, or never were taken. Ids are numbered without gaps, so a gap is one of these.
     pub unheard: u64,
@@ -160,11 +160,11 @@ pub struct Heard {
 }
 
 /// Each accepted message has one delivery, which is sent: three events. `arrived`: by id.
-pub fn judge_events(promises: &Promises, arrived: &HashMap<String, Arrived>) -> Heard {
+pub fn check_events(promises: &Promises, arrived: &HashMap<String, Arrived>) -> EventCheck {
     let ids = promises.accepted.values().flat_map(|id| ["0-1", "1-1", "0-2"].map(|event| format!("{id}-{event}")));
     let happened: HashSet<String> = ids.collect();
     let count = |so: &dyn Fn(&String, &Arrived) -> bool| arrived.iter().filter(|(id, a)| so(id, a)).count() as u64;
-    Heard {
+    EventCheck {
         events: happened.len() as u64,
         unheard: happened.iter().filter(|id| !arrived.get(*id).is_some_and(|a| a.taken)).count() as u64,
         strange: count(&|id, _| !happened.contains(id)),
@@ -174,7 +174,7 @@ pub fn judge_events(promises: &Promises, arrived: &HashMap<String, Arrived>) -> 
     }
 }
 
-impl Heard {
+impl EventCheck {
     /// What is wrong, in words; empty when all is as promised.
     pub fn objections(&self) -> Vec<String> {
         let wrong = [
@@ -196,7 +196,7 @@ mod tests {
     fn what_was_not_heard_as_it_happened_has_an_objection() {
         let heard = |events: &[(&str, Arrived)]| {
             let arrived = events.iter().map(|(event, a)| (format!("{}-{event}", Tsid(1)), *a)).collect();
-            judge_events(&promised(&["a"]), &arrived).objections().join(", ")
+            check_events(&promised(&["a"]), &arrived).objections().join(", ")
         };
         let once = Arrived { copies: 1, same: true, taken: true };
         let all = [("0-1", once), ("1-1", once), ("0-2", once)];
@@ -207,7 +207,7 @@ mod tests {
         assert_eq!(heard(&[all[0], all[1], all[2], ("1-2", once)]), "1 events heard that never happened");
         let changed = Arrived { copies: 2, same: false, taken: true };
         assert_eq!(heard(&[all[0], ("1-1", changed), all[2]]), "1 events that were another when they came again");
-        let disordered = Heard { disordered: 2, ..Heard::default() };
+        let disordered = EventCheck { disordered: 2, ..EventCheck::default() };
         assert_eq!(disordered.objections(), ["2 events taken before one that precedes them"]);
     }
 
@@ -241,7 +241,7 @@ mod tests {
     }
 
     fn says(promises: &Promises, endings: &[Ending], got: &[(&str, u64)], allowed: Allowed) -> Vec<String> {
-        judge(promises, endings, &received(got)).objections(allowed)
+        check(promises, endings, &received(got)).objections(allowed)
     }
 
     #[test]

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::bed::Bed;
 use super::load::Load;
 use super::report::Goal;
 use super::run::{Run, load_of, settled, together};
+use super::testbed::Testbed;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::model::channel::Channel;
@@ -13,7 +13,7 @@ use crate::store::bench;
 use crate::worker::{self, Role};
 pub async fn latency(run: &mut Run<'_>) -> Result<()> {
     run.name = "latency";
-    let bed = Bed::make(run.settings, run.ground).await?;
+    let bed = Testbed::start(run.settings, run.ground).await?;
     worker::start(&bed.hub, Role::Both);
     *bed.called.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(std::collections::HashMap::new());
     let (mut waits, seconds) = (Vec::new(), run.sizes.seconds);
@@ -63,7 +63,7 @@ async fn across(run: &mut Run<'_>) -> Result<()> {
     settings.slack.slack_destinations = vec![("ops".into(), slack.webhook_url("ops"))];
     let providers = super::super::process::providers(&settings, &Clock::system(), &ground)?;
     let further = providers.for_channel(Channel::Slack).iter().map(|a| a.provider.clone()).collect();
-    let bed = Bed::with(&settings, run.ground, further).await?;
+    let bed = Testbed::start_with(&settings, run.ground, further).await?;
     worker::start(&bed.hub, Role::Api);
     let program = std::env::current_exe().map_err(|e| Error::Internal(e.to_string()))?;
     let mut child = tokio::process::Command::new(program)
@@ -111,7 +111,7 @@ async fn across(run: &mut Run<'_>) -> Result<()> {
 
 pub async fn steady(run: &mut Run<'_>) -> Result<()> {
     run.name = "steady";
-    let bed = Bed::make(run.settings, run.ground).await?;
+    let bed = Testbed::start(run.settings, run.ground).await?;
     worker::start(&bed.hub, Role::Both);
     // What both can do together, on the same cores.
     let (most, _) = together(run, &bed, &load_of(&bed, 32, 10), 10).await?;
@@ -124,18 +124,18 @@ pub async fn steady(run: &mut Run<'_>) -> Result<()> {
     let seconds = run.sizes.seconds.max(20);
     let load = Load { rate, ..load_of(&bed, 32, seconds) };
     let before = bed.cost().await?;
-    let (told, _) = together(run, &bed, &load, seconds).await?;
-    while bed.calls() < most.accepted + told.accepted {
+    let (report, _) = together(run, &bed, &load, seconds).await?;
+    while bed.calls() < most.accepted + report.accepted {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let after = bed.cost().await?;
     let waits = bed.take_waits();
     let ms = |q| waits.value_at_quantile(q) as f64 / 1000.0;
-    run.figure("accepted at 60 % of that", told.accepted as f64 / told.seconds, "/s");
+    run.figure("accepted at 60 % of that", report.accepted as f64 / report.seconds, "/s");
     run.figure("accepted → called p50", ms(0.5), "ms");
     run.goal("accepted → called p99", ms(0.99), "ms", Goal::AtMost(50.0));
-    run.cost(&before, &after, told.accepted as f64);
-    let per_delivery = (after.wal_bytes - before.wal_bytes) / told.accepted as f64;
+    run.cost(&before, &after, report.accepted as f64);
+    let per_delivery = (after.wal_bytes - before.wal_bytes) / report.accepted as f64;
     run.figure("of all, waited in overflow", bench::overflow_share(bed.hub.store.api()).await? * 100.0, "%");
     run.goal("WAL per delivery, accepted to settled", per_delivery, "bytes", Goal::AtMost(1536.0));
     run.clear(bed).await
@@ -143,13 +143,13 @@ pub async fn steady(run: &mut Run<'_>) -> Result<()> {
 
 pub async fn pinned(run: &mut Run<'_>) -> Result<()> {
     run.name = "pinned";
-    let bed = Bed::make(run.settings, run.ground).await?;
+    let bed = Testbed::start(run.settings, run.ground).await?;
     let pin = bench::hold_snapshot(&bed.hub.store).await?;
     worker::start(&bed.hub, Role::Both);
     let seconds = run.sizes.pinned_seconds;
     let load = Load { batch: 50, ..load_of(&bed, 8, seconds) };
     run.say(&format!("an old snapshot is held for {seconds} s"));
-    let (told, series) = together(run, &bed, &load, seconds).await?;
+    let (report, series) = together(run, &bed, &load, seconds).await?;
     let part = (series.len() / 6).max(1);
     let mean = |s: &[f64]| s.iter().sum::<f64>() / s.len().max(1) as f64;
     // The first second fills caches and pools.
@@ -157,12 +157,12 @@ pub async fn pinned(run: &mut Run<'_>) -> Result<()> {
     run.figure("delivered in the first sixth", first, "/s");
     run.figure("delivered in the last sixth", last, "/s");
     run.goal("last of first", last / first * 100.0, "%", Goal::AtLeast(95.0));
-    let accepted: Vec<f64> = told.series.iter().map(|n| *n as f64).collect();
-    run.rate("accepted", (told.accepted as f64 / told.seconds, accepted), None);
+    let accepted: Vec<f64> = report.series.iter().map(|n| *n as f64).collect();
+    run.rate("accepted", (report.accepted as f64 / report.seconds, accepted), None);
     run.rate("delivered", (mean(&series), series.clone()), None);
     run.figure("dead rows while pinned", bench::dead_rows(bed.hub.store.api()).await? as f64, "rows");
     drop(pin);
-    while settled(&bed) < told.accepted {
+    while settled(&bed) < report.accepted {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     run.clear(bed).await

@@ -73,7 +73,7 @@ pub async fn run(load: &Load) -> Result<u8> {
         accepted += good;
         refused += bad;
     }
-    let told = LoadReport {
+    let report = LoadReport {
         accepted,
         refused,
         seconds: began.elapsed().as_secs_f64(),
@@ -82,7 +82,7 @@ pub async fn run(load: &Load) -> Result<u8> {
         max_us: all.max(),
         series: series.iter().map(|s| s.load(Ordering::Relaxed)).collect(),
     };
-    print::json(&serde_json::to_value(told).map_err(|e| Error::Internal(e.to_string()))?);
+    print::json(&serde_json::to_value(report).map_err(|e| Error::Internal(e.to_string()))?);
     Ok(0)
 }
 

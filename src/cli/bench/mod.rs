@@ -1,6 +1,5 @@
 //! `notihub bench`: what this hub does on this machine, scenario by scenario, with durability on and `fsck` at the end.
 
-mod bed;
 mod child;
 mod compare;
 mod drain;
@@ -17,6 +16,7 @@ mod load;
 mod report;
 mod run;
 mod sizes;
+mod testbed;
 mod webhook;
 
 use std::time::Duration;
@@ -131,7 +131,7 @@ pub async fn run(args: Bench, output: Output) -> Result<u8> {
     if args.scenario == Scenario::Drainer {
         return drainer::run(settings).await;
     }
-    let ground = bed::Ground::prepare(&settings).await?;
+    let ground = testbed::BenchServer::prepare(&settings).await?;
     let result = match &args.scenario {
         Scenario::Faults { names } => faults::run(names, &settings, &args.sizes, &ground, output).await,
         Scenario::All { bound_minutes } => all(ground.url(), output, Duration::from_secs(bound_minutes * 60)).await,
@@ -141,7 +141,7 @@ pub async fn run(args: Bench, output: Output) -> Result<u8> {
             run_one(scenario, &mut run).await.map(|()| true)
         }
     };
-    ground.leave().await;
+    ground.stop().await;
     // A speed that is missed is told; a promise that is broken is a failure.
     Ok(u8::from(!result?))
 }

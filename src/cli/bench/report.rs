@@ -45,7 +45,7 @@ impl Figure {
 }
 
 /// Tells a figure as soon as it is known.
-pub fn tell(figure: &Figure, output: Output) {
+pub fn print_figure(figure: &Figure, output: Output) {
     if output == Output::Json {
         let goal = figure.goal.map(|g| match g {
             Goal::AtLeast(x) => json!({"atLeast": x}),

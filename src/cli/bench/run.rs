@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use super::super::{Output, print};
-use super::bed::{self, Bed, Cost, Ground, memory_mb};
 use super::floor;
 use super::load::{self, Load, LoadReport};
-use super::report::{Figure, Goal, number, table, tell};
+use super::report::{Figure, Goal, number, print_figure, table};
 use super::sizes::Sizes;
+use super::testbed::{self, BenchServer, Cost, Testbed, memory_mb};
 use crate::config::Settings;
 use crate::error::{Error, Result};
 use crate::model::channel::Channel;
@@ -21,13 +21,13 @@ pub struct Run<'a> {
     pub name: &'static str,
     pub settings: &'a Settings,
     pub sizes: &'a Sizes,
-    pub ground: &'a Ground,
+    pub ground: &'a BenchServer,
     output: Output,
     figures: Vec<Figure>,
 }
 
 impl<'a> Run<'a> {
-    pub fn new(settings: &'a Settings, sizes: &'a Sizes, ground: &'a Ground, output: Output) -> Run<'a> {
+    pub fn new(settings: &'a Settings, sizes: &'a Sizes, ground: &'a BenchServer, output: Output) -> Run<'a> {
         Run { name: "", settings, sizes, ground, output, figures: Vec::new() }
     }
 
@@ -36,7 +36,7 @@ impl<'a> Run<'a> {
     }
 
     fn add(&mut self, figure: Figure) {
-        tell(&figure, self.output);
+        print_figure(&figure, self.output);
         self.figures.push(figure);
     }
 
@@ -49,7 +49,7 @@ impl<'a> Run<'a> {
         anstream::eprintln!("{} {text}", print::paint(print::DIM, self.name));
     }
 
-    pub async fn clear(&mut self, bed: Bed) -> Result<()> {
+    pub async fn clear(&mut self, bed: Testbed) -> Result<()> {
         self.say("fsck");
         let findings = bed.clear().await?;
         self.goal("fsck findings", findings as f64, "rows", Goal::AtMost(0.0));
@@ -83,20 +83,20 @@ impl<'a> Run<'a> {
     }
 }
 
-pub fn load_of(bed: &Bed, connections: u32, seconds: u64) -> Load {
+pub fn load_of(bed: &Testbed, connections: u32, seconds: u64) -> Load {
     let (address, kind, priority) = (bed.api.clone(), "ORDER_COMPLETED".into(), "NORMAL".into());
     Load { address, connections, seconds, batch: 1, rate: 0, messages: 0, kind, priority, token: bed.token.clone() }
 }
 
 /// Makes deliveries of this status, a hundred thousand at a time.
-pub async fn fill(run: &Run<'_>, bed: &Bed, status: Status, count: i64) -> Result<()> {
+pub async fn fill(run: &Run<'_>, bed: &Testbed, status: Status, count: i64) -> Result<()> {
     const STEP: i64 = 100_000;
     let mut conn = bed.hub.store.connect_without_timeout().await?;
     let detail = serde_json::to_string(&floor::example().detail).map_err(|e| Error::Internal(e.to_string()))?;
     let lane = Lane::new(Channel::Email, Priority::Normal, false);
     let now = bed.hub.clock.now();
     let ready_at = if status == Status::Scheduled { now + chrono::TimeDelta::hours(6) } else { now };
-    let kind = if status == Status::Failed { bed::FLOOD } else { "BENCH" };
+    let kind = if status == Status::Failed { testbed::FLOOD } else { "BENCH" };
     let mut made = 0;
     while made < count {
         let step = STEP.min(count - made);
@@ -115,7 +115,7 @@ pub async fn fill(run: &Run<'_>, bed: &Bed, status: Status, count: i64) -> Resul
 pub type Rate = (f64, Vec<f64>);
 
 /// Drains what is pending with this process's workers; deliveries a second, over time.
-pub async fn drained(run: &mut Run<'_>, bed: &Bed, count: i64) -> Result<Rate> {
+pub async fn drained(run: &mut Run<'_>, bed: &Testbed, count: i64) -> Result<Rate> {
     let (before, began) = (bed.cost().await?, Instant::now());
     let start = bed.calls();
     worker::start(&bed.hub, Role::Worker);
@@ -142,12 +142,12 @@ pub async fn drained(run: &mut Run<'_>, bed: &Bed, count: i64) -> Result<Rate> {
     Ok((count as f64 / took, series))
 }
 
-pub fn settled(bed: &Bed) -> u64 {
+pub fn settled(bed: &Testbed) -> u64 {
     bed.hub.metrics.settled.with_label_values(&["EMAIL", "SENT"]).get()
 }
 
 /// Intake and drain together at a rate; what came of it.
-pub async fn together(run: &Run<'_>, bed: &Bed, load: &Load, seconds: u64) -> Result<(LoadReport, Vec<f64>)> {
+pub async fn together(run: &Run<'_>, bed: &Testbed, load: &Load, seconds: u64) -> Result<(LoadReport, Vec<f64>)> {
     let mut series = Vec::new();
     let mut last = bed.calls();
     let spawned = load::spawn(load);

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::super::process;
-use super::bed::{self, Bed};
-use super::endpoint::{self, Endpoint, Manner, Waits};
+use super::endpoint::{self, Endpoint, EndpointBehavior, Waits};
 use super::load::{self, Load};
 use super::report::Goal;
 use super::run::{Run, drained, fill, load_of, settled};
+use super::testbed::{self, Testbed};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::flow;
@@ -32,26 +32,26 @@ pub async fn webhook(run: &mut Run<'_>) -> Result<()> {
     run.name = "webhook";
     one_by_one(run).await?;
     all_at_once(run).await?;
-    cost_of_being_heard(run).await
+    cost_of_webhooks(run).await
 }
 
 /// A bed whose hub sends webhooks, and may send them to this machine.
-async fn bed_with_webhooks(run: &Run<'_>, shards: Option<i16>) -> Result<Bed> {
+async fn bed_with_webhooks(run: &Run<'_>, shards: Option<i16>) -> Result<Testbed> {
     let mut settings = endpoint::reachable(run.settings);
     settings.database.shards = shards.unwrap_or(settings.database.shards);
     let providers = process::providers(&settings, &Clock::system(), &crate::shutdown::Shutdown::new())?;
     let further = providers.for_channel(Channel::Webhook).iter().map(|a| a.provider.clone()).collect();
-    Bed::with(&settings, run.ground, further).await
+    Testbed::start_with(&settings, run.ground, further).await
 }
 
 /// An endpoint of the bed's own partner, for as long as the bed is.
-async fn prompt(bed: &Bed, events: Option<&[EventKind]>) -> Result<Endpoint> {
-    let endpoint = Endpoint::start(Manner::Prompt, bed.hub.clock.clone(), &bed.hub.shutdown).await?;
+async fn prompt_endpoint(bed: &Testbed, events: Option<&[EventKind]>) -> Result<Endpoint> {
+    let endpoint = Endpoint::start(EndpointBehavior::Prompt, bed.hub.clock.clone(), &bed.hub.shutdown).await?;
     endpoint.register(&bed.api, &bed.credentials, events, false).await?;
     Ok(endpoint)
 }
 
-async fn until(what: &str, mut so: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
+async fn wait_until(what: &str, mut so: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
     let began = Instant::now();
     while !so().await? {
         if began.elapsed() > PATIENCE {
@@ -63,7 +63,7 @@ async fn until(what: &str, mut so: impl AsyncFnMut() -> Result<bool>) -> Result<
 }
 
 async fn all_arrived(endpoint: &Endpoint, events: u64) -> Result<()> {
-    until("all events arrive", async || Ok(endpoint.events() >= events)).await
+    wait_until("all events arrive", async || Ok(endpoint.events() >= events)).await
 }
 
 /// Milliseconds at this quantile.
@@ -76,14 +76,14 @@ fn ms(waits: &mut Waits, q: f64) -> f64 {
 /// 20 messages a second: how long each event takes.
 async fn one_by_one(run: &mut Run<'_>) -> Result<()> {
     let bed = bed_with_webhooks(run, None).await?;
-    let endpoint = prompt(&bed, None).await?;
+    let endpoint = prompt_endpoint(&bed, None).await?;
     worker::start(&bed.hub, Role::Both);
     let warm = load::spawn(&Load { rate: 20, ..load_of(&bed, 1, 2) }).await?;
     all_arrived(&endpoint, warm.accepted * EVENTS).await?;
     endpoint.take_waits();
     run.say(&format!("20 messages a second for {} s, one process", run.sizes.seconds));
-    let told = load::spawn(&Load { rate: 20, ..load_of(&bed, 1, run.sizes.seconds) }).await?;
-    all_arrived(&endpoint, (warm.accepted + told.accepted) * EVENTS).await?;
+    let report = load::spawn(&Load { rate: 20, ..load_of(&bed, 1, run.sizes.seconds) }).await?;
+    all_arrived(&endpoint, (warm.accepted + report.accepted) * EVENTS).await?;
     let mut waits: BTreeMap<String, Waits> = endpoint.take_waits();
     for (event, waits) in &mut waits {
         let name = if event == endpoint::WHOLE { event.clone() } else { format!("{event}: happened → received") };
@@ -96,38 +96,42 @@ async fn one_by_one(run: &mut Run<'_>) -> Result<()> {
 /// Many messages as fast as they are taken: until the last event arrived.
 async fn all_at_once(run: &mut Run<'_>) -> Result<()> {
     let bed = bed_with_webhooks(run, None).await?;
-    let endpoint = prompt(&bed, None).await?;
+    let endpoint = prompt_endpoint(&bed, None).await?;
     worker::start(&bed.hub, Role::Both);
     run.say(&format!("{} messages in batches of 50", run.sizes.webhook_messages));
     let load = Load { batch: 50, messages: run.sizes.webhook_messages, ..load_of(&bed, 4, PATIENCE.as_secs()) };
     let (before, began) = (bed.cost().await?, Instant::now());
-    let told = load::spawn(&load).await?;
-    all_arrived(&endpoint, told.accepted * EVENTS).await?;
+    let report = load::spawn(&load).await?;
+    all_arrived(&endpoint, report.accepted * EVENTS).await?;
     let took = began.elapsed().as_secs_f64();
     let after = bed.cost().await?;
     let events = endpoint.events();
     run.figure("events, from the first POST to the last received", events as f64 / took, "/s");
     run.figure("requests for each event", endpoint.calls() as f64 / events.max(1) as f64, "×");
-    run.cost(&before, &after, (told.accepted + events) as f64);
+    run.cost(&before, &after, (report.accepted + events) as f64);
     run.clear(bed).await
 }
 
 /// Intake and drain of a partner that nobody tells anything, and of one whose endpoint hears all.
-async fn cost_of_being_heard(run: &mut Run<'_>) -> Result<()> {
-    for heard in [false, true] {
-        let whose = if heard { "with an endpoint" } else { "without an endpoint" };
+async fn cost_of_webhooks(run: &mut Run<'_>) -> Result<()> {
+    for with_webhooks in [false, true] {
+        let whose = if with_webhooks { "with an endpoint" } else { "without an endpoint" };
         let bed = bed_with_webhooks(run, None).await?;
-        if heard {
-            prompt(&bed, None).await?;
+        if with_webhooks {
+            prompt_endpoint(&bed, None).await?;
         }
         run.say(&format!("intake {whose}, 16 connections for {} s", run.sizes.seconds));
-        let told = load::spawn(&load_of(&bed, 16, run.sizes.seconds)).await?;
-        run.figure(format!("accepted {whose}, 16 connections, no worker"), told.accepted as f64 / told.seconds, "/s");
+        let report = load::spawn(&load_of(&bed, 16, run.sizes.seconds)).await?;
+        run.figure(
+            format!("accepted {whose}, 16 connections, no worker"),
+            report.accepted as f64 / report.seconds,
+            "/s",
+        );
         run.clear(bed).await?;
 
         let bed = bed_with_webhooks(run, None).await?;
-        if heard {
-            prompt(&bed, None).await?;
+        if with_webhooks {
+            prompt_endpoint(&bed, None).await?;
         }
         fill(run, &bed, Status::Pending, run.sizes.deliveries).await?;
         let rate = drained(run, &bed, run.sizes.deliveries).await?;
@@ -167,22 +171,22 @@ async fn other_endpoint(run: &mut Run<'_>, beside: bool) -> Result<Waits> {
     // On one shard, so in the same lanes.
     let bed = bed_with_webhooks(run, Some(1)).await?;
     let sent = Some([EventKind::Sent].as_slice());
-    let endpoint = prompt(&bed, sent).await?;
+    let endpoint = prompt_endpoint(&bed, sent).await?;
     worker::start(&bed.hub, Role::Both);
-    let (_, slow) = bed::posting_partner(&bed.hub, "tarpit").await?;
-    let tarpit = Endpoint::start(Manner::Never, bed.hub.clock.clone(), &bed.hub.shutdown).await?;
+    let (_, slow) = testbed::posting_partner(&bed.hub, "tarpit").await?;
+    let tarpit = Endpoint::start(EndpointBehavior::Never, bed.hub.clock.clone(), &bed.hub.shutdown).await?;
     if beside {
         tarpit.register(&bed.api, &slow, sent, false).await?;
     }
     // Both rounds post the same; only who is heard differs.
-    let token = bed::sign_in(&bed.hub, &slow).await?;
+    let token = testbed::sign_in(&bed.hub, &slow).await?;
     load::spawn(&Load { token, batch: 50, messages: WAITING, ..load_of(&bed, 1, PATIENCE.as_secs()) }).await?;
-    until("the tarpit's messages are sent", async || Ok(settled(&bed) >= WAITING)).await?;
+    wait_until("the tarpit's messages are sent", async || Ok(settled(&bed) >= WAITING)).await?;
     let warm = load::spawn(&Load { rate: 50, ..load_of(&bed, 1, 2) }).await?;
     all_arrived(&endpoint, warm.accepted).await?;
     endpoint.take_waits();
-    let told = load::spawn(&Load { rate: 50, ..load_of(&bed, 1, run.sizes.seconds) }).await?;
-    all_arrived(&endpoint, warm.accepted + told.accepted).await?;
+    let report = load::spawn(&Load { rate: 50, ..load_of(&bed, 1, run.sizes.seconds) }).await?;
+    all_arrived(&endpoint, warm.accepted + report.accepted).await?;
     if beside {
         run.figure("requests the tarpit took", tarpit.calls() as f64, "");
         let waiting = WAITING.saturating_sub(tarpit.calls());
@@ -203,7 +207,7 @@ const TURN: Duration = Duration::from_secs(5);
 /// Dead letters are redriven by jobs while their partner goes on posting.
 pub async fn redrive(run: &mut Run<'_>) -> Result<()> {
     run.name = "redrive";
-    let bed = Bed::make(run.settings, run.ground).await?;
+    let bed = Testbed::start(run.settings, run.ground).await?;
     fill(run, &bed, Status::Failed, run.sizes.rows.unwrap_or(100_000)).await?;
     worker::start(&bed.hub, Role::Both);
     let live = Load { rate: LIVE_RATE, ..load_of(&bed, 4, TURN.as_secs()) };
@@ -227,7 +231,7 @@ pub async fn redrive(run: &mut Run<'_>) -> Result<()> {
         let job = ended(&bed, job).await?;
         done += job.done;
         took += job.finished_at.map_or(0.0, |at| (at - job.created_at).as_seconds_f64());
-        until("what is redriven is sent", async || {
+        wait_until("what is redriven is sent", async || {
             Ok(store::bench::count_with_status(bed.hub.store.api(), Status::Pending).await? == 0)
         })
         .await?;
@@ -243,7 +247,7 @@ pub async fn redrive(run: &mut Run<'_>) -> Result<()> {
     run.clear(bed).await
 }
 
-async fn begin(bed: &Bed) -> Result<RedriveJob> {
+async fn begin(bed: &Testbed) -> Result<RedriveJob> {
     let actor = Actor::local_admin("bench".into());
     let filter = JobFilter {
         channel: None,
@@ -265,7 +269,7 @@ async fn begin(bed: &Bed) -> Result<RedriveJob> {
 }
 
 /// Stops it, unless it is done.
-async fn ended(bed: &Bed, job: RedriveJob) -> Result<RedriveJob> {
+async fn ended(bed: &Testbed, job: RedriveJob) -> Result<RedriveJob> {
     let actor = Actor::local_admin("bench".into());
     flow::redrive::cancel(&bed.hub, &actor, None, job.redrive_id).await
 }

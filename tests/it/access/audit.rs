@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use notihub::flow::retain;
-use notihub::http::look::REVEALING;
+use notihub::http::staff_view::AUDITED_ROUTES;
 use notihub::model::access::role::StaffRole;
 use notihub::store;
 use serde_json::{Value, json};
@@ -81,7 +81,7 @@ async fn audit_look_that_reveals_leaves_an_entry() {
         paths.iter().filter(|(_, of)| of["get"]["security"].is_array()).map(|(path, _)| path).collect();
     assert!(looked_at.len() > 20, "the document has gone blind");
     for path in &looked_at {
-        let reveals = REVEALING.contains(&path.as_str());
+        let reveals = AUDITED_ROUTES.contains(&path.as_str());
         assert_ne!(reveals, NOT_REVEALING.contains(&path.as_str()), "{path} is on both lists or on none");
         let before = app.count(LOOKS).await;
         let asked = path.replace("{id}", &id);
@@ -90,7 +90,7 @@ async fn audit_look_that_reveals_leaves_an_entry() {
         app.get(&asked).await;
         assert_eq!(app.count(LOOKS).await - before, i64::from(reveals), "{path}: a partner looks at its own");
     }
-    for path in REVEALING {
+    for path in AUDITED_ROUTES {
         assert!(looked_at.iter().any(|known| *known == path), "{path} is no route");
     }
     app.done().await;

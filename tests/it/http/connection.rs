@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use notihub::api;
-use notihub::http::server::{self, Allowance};
+use notihub::http::server::{self, ServerLimits};
 use serde_json::json;
 use tokio::io::{AsyncWriteExt as _, BufStream, Interest};
 use tokio::net::{TcpListener, TcpSocket};
@@ -199,7 +199,7 @@ async fn body_too_large_is_answered_before_the_connection_closes() {
 }
 
 /// A listener of its own beside the test's, with another allowance.
-async fn serve(app: &App, allowance: Allowance) -> SocketAddr {
+async fn serve(app: &App, allowance: ServerLimits) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     server::start_with(allowance, listener, api::router(&app.hub), &app.hub.shutdown);
@@ -211,8 +211,9 @@ async fn serve(app: &App, allowance: Allowance) -> SocketAddr {
 #[tokio::test]
 async fn caller_that_reads_nothing_is_disconnected() {
     let app = App::new().await;
-    assert_eq!(Allowance::default().write_timeout, Duration::from_secs(30));
-    let address = serve(&app, Allowance { write_timeout: Duration::from_millis(200), ..Allowance::default() }).await;
+    assert_eq!(ServerLimits::default().write_timeout, Duration::from_secs(30));
+    let address =
+        serve(&app, ServerLimits { write_timeout: Duration::from_millis(200), ..ServerLimits::default() }).await;
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     let mut stream = socket.connect(address).await.unwrap();
@@ -229,8 +230,8 @@ async fn caller_that_reads_nothing_is_disconnected() {
 #[tokio::test]
 async fn address_has_a_bound_of_unauthenticated_connections() {
     let app = App::new().await;
-    assert_eq!(Allowance::default().strangers, Some(256));
-    let address = serve(&app, Allowance { strangers: Some(3), ..Allowance::default() }).await;
+    assert_eq!(ServerLimits::default().unauthenticated_per_network, Some(256));
+    let address = serve(&app, ServerLimits { unauthenticated_per_network: Some(3), ..ServerLimits::default() }).await;
     let open = async |from: &str| {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(format!("{from}:0").parse().unwrap()).unwrap();

@@ -13,8 +13,8 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use hyper::body::Frame;
 use hyper_util::rt::TokioIo;
-use notihub::http::request::around;
-use notihub::http::server::{self, Allowance};
+use notihub::http::request::wrap_request;
+use notihub::http::server::{self, ServerLimits};
 use notihub::hub::Hub;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
@@ -64,11 +64,11 @@ async fn serve_streams(app: &App, streams: usize) -> SocketAddr {
         .route("/pause", body(5, 1))
         .route("/flood", body(1 << 20, usize::MAX))
         .route("/echo", get(echo))
-        .layer(axum::middleware::from_fn_with_state(app.hub.clone(), around))
+        .layer(axum::middleware::from_fn_with_state(app.hub.clone(), wrap_request))
         .with_state(app.hub.clone());
     // Only the end of the process may cut off a caller that reads nothing.
     let write_timeout = Duration::from_secs(600);
-    let allowance = Allowance { connections: 1, streams, write_timeout, ..Allowance::default() };
+    let allowance = ServerLimits { connections: 1, streams, write_timeout, ..ServerLimits::default() };
     server::start_with(allowance, listener, router, &app.hub.shutdown);
     address
 }

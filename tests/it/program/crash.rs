@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use notihub::cli::bench::judge::{Allowed, Doubt, Ending, Promises, judge};
+use notihub::cli::bench::judge::{Allowed, Doubt, Ending, Promises, check};
 use notihub::cli::pg::{PgPlace, PrivatePg, running_url};
 use notihub::clock::Clock;
 use notihub::id::Tsid;
@@ -374,7 +374,7 @@ async fn dies_at(step: &str, hold: bool, expected: Died) {
     let endings: Vec<Ending> = endings
         .map(|(token, message_id, status, may_be_sent)| Ending { token, message_id, status, may_be_sent })
         .collect();
-    let found = judge(&promises, &endings, &received);
+    let found = check(&promises, &endings, &received);
     let allowed = Allowed { duplicates: !hold, undetermined: if hold { Doubt::OfCalled } else { Doubt::OfNothing } };
     assert_eq!(found.objections(allowed), Vec::<String>::new(), "{what}");
     if hold {

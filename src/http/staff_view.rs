@@ -14,7 +14,7 @@ use crate::store;
 
 /// GET routes that reveal to staff what partners' messages say, to whom they go, or what was done: each look leaves an
 /// entry in the audit log.
-pub const REVEALING: [&str; 14] = [
+pub const AUDITED_ROUTES: [&str; 14] = [
     "/notifications",
     "/notifications/{id}",
     "/v1/audit",
@@ -32,25 +32,25 @@ pub const REVEALING: [&str; 14] = [
 ];
 
 /// Whether its handler will answer: the audit log is for admins, and a refused look reveals nothing.
-pub fn may_reveal(parts: &Parts, actor: &Actor) -> bool {
+pub fn will_answer(parts: &Parts, actor: &Actor) -> bool {
     !parts.uri.path().ends_with("/audit") || actor.admin_permit().is_ok()
 }
 
 /// Writes down that staff looked, once a minute for each object. Changes have entries of their own.
-pub async fn note(parts: &Parts, hub: &Hub, actor: &Actor) -> Result<()> {
+pub async fn record_view(parts: &Parts, hub: &Hub, actor: &Actor) -> Result<()> {
     let route = parts.extensions.get::<MatchedPath>().map_or("", |route| route.as_str());
-    if !REVEALING.contains(&route) {
+    if !AUDITED_ROUTES.contains(&route) {
         return Ok(());
     }
     let now = hub.clock.now();
     let minute = now.duration_trunc(limits::LOOKS_TOGETHER).unwrap_or(now);
-    let object = looked_at(route, parts.uri.path());
+    let object = audited_path(route, parts.uri.path());
     store::audit::record_view(hub.store.api(), hub.next_id(), now, actor, &object, minute).await
 }
 
 /// The path, without what is no id of ours: that could name a person, as the query could, and this log is only added
 /// to.
-fn looked_at(route: &str, path: &str) -> String {
+fn audited_path(route: &str, path: &str) -> String {
     let is_ours = |part: &str| part.parse::<Tsid>().is_ok() || parse_public_id(part).is_some();
     let parts = route.split('/').zip(path.split('/'));
     let parts: Vec<&str> =

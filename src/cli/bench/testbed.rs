@@ -27,15 +27,15 @@ use crate::store::bench;
 use crate::{api, flow, http, worker};
 
 /// The server all scenarios of a run share.
-pub struct Ground {
+pub struct BenchServer {
     url: String,
     own: Option<(Shutdown, std::path::PathBuf)>,
 }
 
-impl Ground {
-    pub async fn prepare(settings: &Settings) -> Result<Ground> {
+impl BenchServer {
+    pub async fn prepare(settings: &Settings) -> Result<BenchServer> {
         if let Some(url) = &settings.database.database_url {
-            return Ok(Ground { url: url.clone(), own: None });
+            return Ok(BenchServer { url: url.clone(), own: None });
         }
         let folder = match &settings.database.data_dir {
             Some(folder) => folder.clone(),
@@ -51,7 +51,7 @@ impl Ground {
                 tracing::error!(error = %e, "the private PostgreSQL did not stop as it should");
             }
         });
-        Ok(Ground { url, own: Some((ground, folder)) })
+        Ok(BenchServer { url, own: Some((ground, folder)) })
     }
 
     pub fn url(&self) -> &str {
@@ -77,7 +77,7 @@ impl Ground {
         signal(postmaster, Signal::SIGCONT);
     }
 
-    pub async fn leave(self) {
+    pub async fn stop(self) {
         if let Some((ground, folder)) = self.own {
             ground.stop();
             ground.drained(Duration::from_secs(30)).await;
@@ -92,7 +92,7 @@ impl Ground {
 pub const FLOOD: &str = "FLOOD";
 
 /// A provider that takes everything at once and remembers how long it waited.
-pub struct Noop {
+pub struct NoopProvider {
     channel: Channel,
     clock: Clock,
     pub calls: Arc<AtomicU64>,
@@ -102,7 +102,7 @@ pub struct Noop {
     pub called: Arc<Mutex<Option<std::collections::HashMap<crate::id::Tsid, Instant>>>>,
 }
 
-impl Provider for Noop {
+impl Provider for NoopProvider {
     fn name(&self) -> &'static str {
         "noop"
     }
@@ -130,7 +130,7 @@ impl Provider for Noop {
     }
 }
 
-pub struct Bed {
+pub struct Testbed {
     pub hub: Hub,
     /// Who posts, as fast as it can.
     pub partner: Arc<Partner>,
@@ -147,20 +147,24 @@ pub struct Bed {
     postmaster: Option<u32>,
 }
 
-impl Bed {
-    pub async fn make(settings: &Settings, ground: &Ground) -> Result<Bed> {
-        Bed::with(settings, ground, Vec::new()).await
+impl Testbed {
+    pub async fn start(settings: &Settings, ground: &BenchServer) -> Result<Testbed> {
+        Testbed::start_with(settings, ground, Vec::new()).await
     }
 
     /// With further providers beside the one that does nothing.
-    pub async fn with(settings: &Settings, ground: &Ground, further: Vec<Arc<dyn Provider>>) -> Result<Bed> {
+    pub async fn start_with(
+        settings: &Settings,
+        ground: &BenchServer,
+        further: Vec<Arc<dyn Provider>>,
+    ) -> Result<Testbed> {
         let stamp = Clock::system().unix_millis();
         let name = format!("notihub_bench_{}_{stamp}", std::process::id());
         let database_url = bench::create_database(&ground.url, &name).await?;
         let store = process::open_store(&settings.database, &database_url)?;
         store.migrate().await?;
         store.close().await;
-        let (hub, Watched { calls, waits, called }) = noop_hub(settings, &database_url, further).await?;
+        let (hub, NoopCounters { calls, waits, called }) = noop_hub(settings, &database_url, further).await?;
         let (partner, credentials) = posting_partner(&hub, "bench").await?;
         let token = sign_in(&hub, &credentials).await?;
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
@@ -171,7 +175,7 @@ impl Bed {
         let postmaster = postmaster(&hub).await;
         let server_url = ground.url.clone();
         let api = format!("{address}");
-        Ok(Bed {
+        Ok(Testbed {
             hub,
             partner: Arc::new(partner),
             credentials,
@@ -228,7 +232,7 @@ pub async fn sign_in(hub: &Hub, Credentials { client_id, client_secret }: &Crede
 }
 
 /// A partner, signed in.
-pub async fn partner(hub: &Hub, change: PartnerChange) -> Result<(Partner, String)> {
+pub async fn signed_in_partner(hub: &Hub, change: PartnerChange) -> Result<(Partner, String)> {
     let admin = Actor::local_admin("bench".into());
     let (partner, credentials) = flow::partner::create(hub, admin.admin_permit()?, change).await?;
     Ok((partner, sign_in(hub, &credentials).await?))
@@ -243,7 +247,7 @@ pub async fn posting_partner(hub: &Hub, name: &str) -> Result<(Partner, Credenti
 }
 
 /// What the provider that does nothing remembers.
-pub struct Watched {
+pub struct NoopCounters {
     calls: Arc<AtomicU64>,
     waits: Arc<Mutex<Histogram<u64>>>,
     called: Arc<Mutex<Option<std::collections::HashMap<crate::id::Tsid, Instant>>>>,
@@ -254,14 +258,17 @@ pub async fn noop_hub(
     settings: &Settings,
     database_url: &str,
     further: Vec<Arc<dyn Provider>>,
-) -> Result<(Hub, Watched)> {
+) -> Result<(Hub, NoopCounters)> {
     let store = process::open_store(&settings.database, database_url)?;
     process::check_durability(&store, false).await?;
     let clock = Clock::system();
     let histogram = Histogram::new_with_max(3_600_000_000, 3).map_err(|e| Error::Internal(e.to_string()))?;
-    let watched =
-        Watched { calls: Arc::default(), waits: Arc::new(Mutex::new(histogram)), called: Arc::new(Mutex::new(None)) };
-    let noop: Arc<dyn Provider> = Arc::new(Noop {
+    let watched = NoopCounters {
+        calls: Arc::default(),
+        waits: Arc::new(Mutex::new(histogram)),
+        called: Arc::new(Mutex::new(None)),
+    };
+    let noop: Arc<dyn Provider> = Arc::new(NoopProvider {
         channel: Channel::Email,
         clock: clock.clone(),
         calls: watched.calls.clone(),
