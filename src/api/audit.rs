@@ -1,4 +1,4 @@
-//! The audit log: outside shape and handlers. For admins alone.
+//! The audit log: response shapes and handlers. For admins.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -16,24 +16,27 @@ use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::store::audit::{self, AuditFilter};
 
-/// One deed.
+/// One entry of the audit log.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AuditEntry {
     audit_id: String,
     at: Time,
-    /// A client id, or who ran a command on which host.
+    /// The client id; `user@host` for a command run on a machine.
     actor: String,
     role: String,
     #[schema(example = "partner.update")]
     action: String,
-    /// What it was done to.
+    /// The object that was changed or viewed.
     object: Option<String>,
     partner_id: Option<String>,
-    /// Where the request came from.
+    /// The address that the request came from.
     address: Option<String>,
+    /// The `X-Request-Id` of the request.
     request_id: Option<String>,
+    /// The changed values before the change.
     before: Option<Value>,
+    /// The changed values after it.
     after: Option<Value>,
 }
 
@@ -42,30 +45,34 @@ pub struct AuditEntry {
 pub struct AuditList {
     code: Success,
     items: Vec<AuditEntry>,
+    /// Pass it as `cursor` to get the next page; null on the last page.
     next_cursor: Option<String>,
 }
 
-/// The audit log
-///
-/// What operators and admins did, newest first.
 #[utoipa::path(get, path = "/v1/audit", operation_id = "listAudit", tag = "partners", security(("bearer" = [])),
     params(PartnerParam,
-        ("actor" = Option<String>, Query, description = "what this client, or person at the machine, did"),
-        ("action" = Option<String>, Query, description = "as in partner.update"), ListParams),
+        ("actor" = Option<String>, Query, description = "only entries of this actor: a client id or user@host"),
+        ("action" = Option<String>, Query, description = "only entries with this action, for example \
+            partner.update"), ListParams),
     responses((status = 200, description = "a page", body = AuditList)))]
+/// The audit log
+///
+/// The actions of operators and admins, newest first. For admins.
 pub async fn list(State(hub): State<Hub>, _admin: Admin, mut query: Query) -> Answer {
     let whose = PartnerParam::read(&mut query)?;
     page(&hub, query, whose.partner_id).await
 }
 
+#[utoipa::path(get, path = "/v1/partners/{id}/audit", operation_id = "getPartnerAudit", tag = "partners",
+    security(("bearer" = [])),
+    params(("id" = String, Path, description = "the partnerId"),
+        ("actor" = Option<String>, Query, description = "only entries of this actor: a client id or user@host"),
+        ("action" = Option<String>, Query, description = "only entries with this action, for example \
+            partner.update"), ListParams),
+    responses((status = 200, description = "a page", body = AuditList)))]
 /// A partner's audit log
 ///
-/// What was done to it, newest first.
-#[utoipa::path(get, path = "/v1/partners/{id}/audit", operation_id = "getPartnerAudit", tag = "partners", security(("bearer" = [])),
-    params(("id" = String, Path, description = "the partnerId"),
-        ("actor" = Option<String>, Query, description = "what this client, or person at the machine, did"),
-        ("action" = Option<String>, Query, description = "as in partner.update"), ListParams),
-    responses((status = 200, description = "a page", body = AuditList)))]
+/// The entries about one partner, newest first. For admins.
 pub async fn of_partner(State(hub): State<Hub>, _admin: Admin, query: Query, PathId(id): PathId) -> Answer {
     let id: Tsid = id.parse().map_err(|_| unknown())?;
     crate::store::partner::get(hub.store.api(), id).await?.ok_or_else(unknown)?;

@@ -1,4 +1,4 @@
-//! Deliveries: their outside shape and handlers.
+//! Deliveries: response shapes and handlers.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -32,68 +32,68 @@ pub struct Delivery {
     /// `{messageId}-{no}`
     pub delivery_id: String,
     pub message_id: String,
-    /// Whose it is; told to operators.
+    /// The id of the partner that owns it. Only operators see it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub partner_id: Option<String>,
     #[schema(value_type = ChannelWord)]
     pub channel: &'static str,
-    /// The recipient as the partner wrote it: an address, a number, or a destination's name.
+    /// The recipient as the partner wrote it: an address, a phone number, a user key or a destination's name.
     pub to: String,
-    /// The same as it is kept: a phone number as E.164.
+    /// The recipient as it is stored: a phone number in E.164.
     pub recipient: String,
     #[schema(value_type = DeliveryStatus)]
     pub status: &'static str,
-    /// Why it stands so: one of the `deliveryReasons` of `GET /v1/errors`.
+    /// The reason for the status: one of the `deliveryReasons` of `GET /v1/errors`.
     pub reason: Option<String>,
-    /// Attempts spent.
+    /// Attempts used so far.
     pub attempt: i16,
     pub max_attempts: i16,
-    /// Which provider was asked last.
+    /// The provider of the last attempt.
     pub provider: Option<String>,
-    /// A provider may have taken it though no answer said so.
+    /// A provider may have accepted it, although no response confirms that.
     pub possibly_sent: bool,
-    /// It ends canceled if the call in flight does not succeed.
+    /// Cancellation was requested during a call: the delivery ends CANCELED unless that call succeeds.
     pub cancel_requested: bool,
-    /// From when on it is tried (again); only while it is SCHEDULED, and not while it waits for its turn to be claimed alone
-    /// (`worker_lost`).
+    /// When the next attempt may begin. Null unless the status is SCHEDULED; null as well while a delivery with the
+    /// reason `worker_lost` waits to be claimed alone.
     pub next_at: Option<Time>,
-    /// When it reached its final status.
+    /// When the delivery reached its final status.
     pub settled_at: Option<Time>,
-    /// The deliveryId that was posted, of one that took its place over another channel.
+    /// The deliveryId of the posted delivery, if this one replaced it over another channel.
     pub fallback_of: Option<String>,
-    /// The most that receipts say of it; with its attempts alone.
+    /// The strongest outcome among the receipts of its attempts. Null in answers that leave out the attempts.
     pub receipt: Option<Receipt>,
-    /// Until when a receipt is waited for, if one is.
+    /// The time until which a receipt is awaited; null when none is.
     pub awaiting_receipt_until: Option<Time>,
-    /// Of a webhook: which endpoint it goes to …
+    /// Webhooks only: the endpoint that it goes to.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub endpoint_id: Option<String>,
-    /// … what it tells, …
+    /// Webhooks only: the event that it carries.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = EventWord, required = false)]
     pub event: Option<String>,
-    /// … under which `webhook-id`, unless it was erased, …
+    /// Webhooks only: the event's id, sent as `webhook-id`. Missing if the event was erased.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub event_id: Option<String>,
-    /// … and of which messageId, if of one.
+    /// Webhooks only: the messageId that the event is about, if it is about a message.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub about: Option<String>,
-    /// Every attempt, oldest first; left out in lists.
+    /// All attempts, oldest first. Lists leave them out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attempts: Option<Vec<Attempt>>,
 }
 
-/// What a provider told later of what it took.
+/// A provider's later report about an attempt that it accepted.
 #[derive(Serialize, ToSchema)]
 pub struct Receipt {
     #[schema(value_type = ReceiptWord)]
     outcome: String,
     /// The provider's own code.
     code: Option<String>,
-    /// As the provider says, or else when it told.
+    /// The time that the provider states; without one, the time the receipt arrived.
     at: Option<Time>,
 }
 
@@ -103,14 +103,18 @@ impl Receipt {
         row.receipt.clone().map(|outcome| Receipt { outcome, code, at })
     }
 
-    /// The most that is told of any of them.
+    /// The receipt with the strongest outcome among these attempts.
     fn strongest(attempts: &[&attempt::AttemptRow]) -> Option<Receipt> {
-        let said = |row: &&attempt::AttemptRow| row.receipt.as_deref().and_then(|r| r.parse::<ReceiptOutcome>().ok());
-        attempts.iter().copied().max_by_key(said).and_then(Receipt::of)
+        let outcome =
+            |row: &&attempt::AttemptRow| row.receipt.as_deref().and_then(|r| r.parse::<ReceiptOutcome>().ok());
+        attempts.iter().copied().max_by_key(outcome).and_then(Receipt::of)
     }
 }
 
-/// What those of these deliveries tell that are webhooks.
+/// Reads the events that the webhooks among these deliveries carry, by message id.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached; `Error::Internal` if an event cannot be opened.
 pub async fn webhook_events(hub: &Hub, rows: &[DeliveryRow]) -> Result<HashMap<Tsid, WebhookEvent>> {
     let webhooks = rows.iter().filter(|row| row.lane.channel() == Channel::Webhook);
     let messages: BTreeSet<(i16, Tsid)> = webhooks.map(|row| (row.shard, row.message_id)).collect();
@@ -118,15 +122,15 @@ pub async fn webhook_events(hub: &Hub, rows: &[DeliveryRow]) -> Result<HashMap<T
     store::message::webhook_events(hub.store.api(), &hub.keyring, &messages).await
 }
 
-/// One call to a provider, or the beginning of one.
+/// One attempt to send a delivery: a call to a provider, made or only begun.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Attempt {
-    /// Its number, from 1.
+    /// The attempt's number within the delivery, from 1.
     attempt: i16,
     #[schema(value_type = OutcomeWord)]
     outcome: String,
-    /// The answer came after the attempt was given up.
+    /// The response came after the attempt had been given up.
     late: bool,
     provider: Option<String>,
     claimed_at: Time,
@@ -134,21 +138,23 @@ pub struct Attempt {
     ended_at: Option<Time>,
     /// When the next attempt may begin.
     next_at: Option<Time>,
-    /// Why it failed: one of the `deliveryReasons` of `GET /v1/errors`.
+    /// The reason for the failure: one of the `deliveryReasons` of `GET /v1/errors`.
     error_reason: Option<String>,
-    /// The provider's own code.
+    /// The provider's own error code.
     error_code: Option<String>,
-    /// The provider's own words, cut.
+    /// The provider's own error text, shortened.
     error_detail: Option<String>,
-    /// The provider's own name for what it took.
+    /// The provider's own id for what it accepted.
     provider_ref: Option<String>,
-    /// What its provider told of it later.
+    /// The provider's later report about this attempt.
     receipt: Option<Receipt>,
-    /// Which worker made it.
+    /// The id of the worker that made the attempt.
     worker: String,
 }
 
 impl Delivery {
+    /// The response shape of a delivery. `attempts`: those of this delivery, oldest first; none leaves them out.
+    /// `events`: as [`webhook_events`] returns them. `partner_id` is left out; the caller sets it for staff.
     pub fn of(
         row: &DeliveryRow,
         attempts: Option<Vec<&attempt::AttemptRow>>,
@@ -205,7 +211,7 @@ impl Attempt {
     }
 }
 
-/// A delivery alone.
+/// One delivery.
 #[derive(Serialize, ToSchema)]
 pub struct DeliveryFound {
     pub code: Success,
@@ -213,13 +219,13 @@ pub struct DeliveryFound {
     pub delivery: Delivery,
 }
 
-/// One delivery
-///
-/// With its attempts.
 #[utoipa::path(get, path = "/v1/deliveries/{id}", operation_id = "getDelivery", tag = "deliveries",
     security(("bearer" = [])),
     params(("id" = String, Path, description = "`{messageId}-{no}`")),
     responses((status = 200, description = "the delivery", body = DeliveryFound)))]
+/// One delivery
+///
+/// The delivery with all its attempts.
 pub async fn get(State(hub): State<Hub>, reader: Reader, query: Query, PathId(id): PathId) -> Answer {
     query.close()?;
     let (message_id, no) = parse_public_id(&id).ok_or(Error::NotFound)?;
@@ -240,25 +246,27 @@ pub async fn get(State(hub): State<Hub>, reader: Reader, query: Query, PathId(id
 pub struct DeliveryPage {
     code: Success,
     items: Vec<Delivery>,
-    /// Give it back as `cursor` for the next page; null on the last.
+    /// Pass it as `cursor` to get the next page; null on the last page.
     next_cursor: Option<String>,
 }
 
-/// Deliveries
-///
-/// A page of them, newest first.
 #[utoipa::path(get, path = "/v1/deliveries", operation_id = "listDeliveries", tag = "deliveries",
     security(("bearer" = [])),
     params(
-        ("status" = inline(Option<DeliveryStatus>), Query, description = "those that stand so"),
-        ("channel" = inline(Option<ChannelWord>), Query, description = "those over this channel; without it all but WEBHOOK"),
-        ("provider" = Option<String>, Query, description = "those this provider was asked for last"),
-        ("error" = Option<String>, Query, description = "those with this reason"),
-        ("to" = Option<String>, Query, description = "those to this recipient; a phone number in any form, an e-mail address in any letters"),
+        ("status" = inline(Option<DeliveryStatus>), Query, description = "only deliveries with this status"),
+        ("channel" = inline(Option<ChannelWord>), Query, description = "only deliveries over this \
+            channel; without it all except WEBHOOK"),
+        ("provider" = Option<String>, Query, description = "only deliveries whose last attempt used this provider"),
+        ("error" = Option<String>, Query, description = "only deliveries with this reason"),
+        ("to" = Option<String>, Query, description = "only deliveries to this recipient; a phone number in any \
+            notation, an e-mail address in any case"),
         PartnerParam,
         ListParams,
     ),
     responses((status = 200, description = "a page", body = DeliveryPage)))]
+/// Deliveries
+///
+/// A page of deliveries, newest first.
 pub async fn list(State(hub): State<Hub>, reader: Reader, mut query: Query) -> Answer {
     let scope = reader.scope(&hub, &mut query).await?;
     let page = Page::within_scope(&mut query, &hub, "deliveries", &scope)?;

@@ -1,7 +1,7 @@
-//! The webhook that an endpoint is sent, as the document tells it: nothing here is made. What is sent is
+//! The webhook request as the OpenAPI document describes it. No value of these types is ever made: the body is built in
 //! `model::event::Told::body`, and signed in `model::signature`; a test compares the two.
 
-#![expect(dead_code, reason = "only described, never made")]
+#![expect(dead_code, reason = "described in the document, never constructed")]
 
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -9,90 +9,96 @@ use utoipa::ToSchema;
 use super::shape::{ChannelWord, EventWord, metadata};
 use crate::http::problem::FaultBody;
 
-/// An event
-///
-/// Sent to each endpoint that asks for it, until a 2xx comes within 15 s: after 5 s, 5 m, 30 m, 2 h, 5 h, 10 h, 14 h, 20 h
-/// and 24 h again, with the same `eventId` and bytes. Signed twice over the exact bytes of the body, with the endpoint's
-/// secret.
 #[utoipa::path(post, path = "event", operation_id = "event", tag = "webhooks",
     params(
-        ("X-Signature" = String, Header, description = "lower-case hex of HMAC-SHA256(secret, `X-Timestamp` + `.` + body), \
-            keyed with the secret as text; while one secret replaces another, by the former"),
-        ("X-Timestamp" = i64, Header, description = "Unix seconds; refuse what is more than 300 s off"),
-        ("X-Signature-Next" = Option<String>, Header, description = "only while one secret replaces another: by the new one"),
+        ("X-Signature" = String, Header, description = "lower-case hex of HMAC-SHA256(secret, \
+            `X-Timestamp` + `.` + body), keyed with the secret as text; during a \
+            rotation, made with the former secret"),
+        ("X-Timestamp" = i64, Header, description = "Unix seconds; refuse a request that is more than 300 s off"),
+        ("X-Signature-Next" = Option<String>, Header, description = "only during a \
+            rotation: the signature made with the new secret"),
         ("webhook-id" = String, Header, description = "the `eventId`"),
-        ("webhook-timestamp" = i64, Header, description = "as `X-Timestamp`"),
-        ("webhook-signature" = String, Header, description = "as Standard Webhooks says: `v1,` and base64, one for each \
-            secret, with blanks between them"),
+        ("webhook-timestamp" = i64, Header, description = "the same as `X-Timestamp`"),
+        ("webhook-signature" = String, Header, description = "in the form of Standard Webhooks: `v1,` and base64, \
+            one entry for each secret, separated by blanks"),
     ),
     request_body = WebhookEvent,
-    responses((status = "2XX", description = "it has arrived; anything else comes again, but for 410, which disables the \
-        endpoint")))]
+    responses((status = "2XX", description = "the event has arrived; after any other status it is sent again, \
+        except after 410, which disables the endpoint")))]
+/// The operation that the document describes; it is never called.
+/// An event
+///
+/// The hub posts an event to each endpoint that subscribes to it. An attempt succeeds when a 2xx arrives within 15 s;
+/// otherwise the hub tries again after 5 s, 5 m, 30 m, 2 h, 5 h, 10 h, 14 h, 20 h and 24 h, with the same `eventId` and
+/// the same bytes. Each request has two signatures over the exact bytes of the body, made with the endpoint's secret.
 pub fn event() {}
 
-/// What happened. A field that has nothing to say is null; others may come.
+/// An event. Fields that do not apply are null. Later versions may add fields: ignore those you do not know.
 #[derive(ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WebhookEvent {
-    /// The same however often, and to whomever, it is sent: keep those you have seen.
+    /// The event's id, the same in every attempt and for every endpoint. Keep the ids you have processed, to skip
+    /// repeats.
     event_id: String,
     event: EventWord,
-    /// Of this form: 1.
+    /// The version of this format: 1.
     v: i32,
-    /// Rises over the events of one delivery, or of the message as a whole.
+    /// Increases over the events of one delivery, and over those of the message as a whole.
     seq: i16,
     #[schema(format = DateTime)]
     occurred_at: String,
     partner_id: String,
-    /// Null: of no message.
+    /// Null if the event is about no message.
     #[schema(required = true)]
     message_id: Option<String>,
     #[schema(required = true)]
     client_msg_id: Option<String>,
-    /// The message's; `ENDPOINT_DISABLED` is the hub's own.
+    /// The message's type. The hub's own messages have the type `ENDPOINT_DISABLED`.
     #[serde(rename = "type")]
     #[schema(required = true)]
     kind: Option<String>,
-    /// Null: of the message as a whole, or of none.
+    /// Null if the event is about the message as a whole, or about no message.
     #[schema(required = true)]
     delivery_id: Option<String>,
     #[schema(required = true)]
     channel: Option<ChannelWord>,
-    /// Of the delivery, the message or the endpoint, by then.
+    /// The status of the delivery, the message or the endpoint when the event happened.
     #[schema(required = true)]
     status: Option<String>,
-    /// How often the delivery was tried by then.
+    /// The attempts that the delivery had used when the event happened.
     #[schema(required = true)]
     attempt: Option<i16>,
     #[schema(required = true)]
     provider: Option<String>,
-    /// The provider's own; of `message.refused` one of the closed list of `GET /v1/errors`.
+    /// The provider's own code; for `message.refused` one of the `codes` of `GET /v1/errors`.
     #[schema(required = true)]
     error_code: Option<String>,
-    /// One of the `deliveryReasons`, or `reasons`, of `GET /v1/errors`; of `endpoint.disabled`: gone, failing or paused.
+    /// One of the `deliveryReasons` of `GET /v1/errors`; for `message.refused` one of its `reasons`; for
+    /// `endpoint.disabled`: gone, failing or paused.
     #[schema(required = true)]
     error_reason: Option<String>,
-    /// What the message said: only for endpoints with `includeContent` whose partner may have it.
+    /// The content of the message. Only for endpoints with `includeContent` whose partner has the capability
+    /// `webhook_content`.
     #[schema(required = false, nullable = false)]
     content: Option<WebhookContent>,
-    /// Of `message.refused`: the request's, as `notihub.enqueue` returned it.
+    /// Only for `message.refused`: the id that `notihub.enqueue` returned.
     #[schema(required = false, nullable = false)]
     request_id: Option<String>,
-    /// Of `message.refused`: a sentence for people; may change.
+    /// Only for `message.refused`: a sentence for people; it may change.
     #[schema(required = false, nullable = false)]
     error_detail: Option<String>,
-    /// Of `message.refused`: every fault found.
+    /// Only for `message.refused`: every fault found.
     #[schema(required = false, nullable = false)]
     errors: Option<Vec<FaultBody>>,
-    /// Of `endpoint.disabled`: which, …
+    /// Only for `endpoint.disabled`: the endpoint's id.
     #[schema(required = false, nullable = false)]
     endpoint_id: Option<String>,
-    /// … and where it led.
+    /// Only for `endpoint.disabled`: the endpoint's URL.
     #[schema(required = false, nullable = false)]
     url: Option<String>,
 }
 
-/// What a message said; of an event about one delivery also to whom, in its own words.
+/// The content of a message. For an event about one delivery also the recipient, as the partner wrote it.
 #[derive(ToSchema)]
 pub struct WebhookContent {
     #[schema(required = true)]

@@ -1,5 +1,5 @@
-//! Forms in the API's description: the schema that the document has for a [`Form`], from the same data that the strict
-//! reader reads by.
+//! The OpenAPI schemas of request bodies, made from the same [`Form`] that the parser reads by, so that the two cannot
+//! differ.
 
 use serde_json::Value;
 use utoipa::openapi::schema::{
@@ -12,7 +12,7 @@ use super::shape::metadata;
 use crate::model::form::{Field, Form, Kind, Preset};
 use crate::model::intake::{BATCH, MESSAGE, NOTIFICATION};
 
-/// Names forms in the document: each is a type that `request_body` takes.
+/// Declares a type for each form that `request_body` of a route can name.
 macro_rules! forms {
     ($($name:ident = $form:path;)*) => {$(
         pub enum $name {}
@@ -45,13 +45,14 @@ forms! {
 
 /// The schema of a form.
 pub fn schema(form: &Form) -> RefOr<Schema> {
-    // An example that is no JSON is a text, and none of its form.
+    // An example that is not JSON is shown as a text.
     let example = |json: &&str| serde_json::from_str(json).unwrap_or_else(|_| Value::from(*json));
     let examples = form.examples.iter().map(example).collect();
     field_schema(&Field::required(form.name, form.kind, form.description), examples)
 }
 
-/// The forms that values of this kind refer to by name, each with its schema.
+/// Adds to `schemas` the name and schema of each form that values of this kind refer to, directly or through other
+/// forms.
 pub fn collect_schemas(kind: Kind, schemas: &mut Vec<(String, RefOr<Schema>)>) {
     let mut add = |form: &Form| {
         schemas.push((form.name.to_owned(), schema(form)));
@@ -77,7 +78,7 @@ pub fn collect_schemas(kind: Kind, schemas: &mut Vec<(String, RefOr<Schema>)>) {
     }
 }
 
-/// The schema of a field, or of a form as if it were a required one.
+/// The schema of a field; that of a form is the schema of a required field of this kind.
 #[expect(deprecated, reason = "callers know the examples of these fields as `example`")]
 fn field_schema(field: &Field, examples: Vec<Value>) -> RefOr<Schema> {
     let about = Some(field.description).filter(|about| !about.is_empty());
@@ -139,7 +140,7 @@ fn one_or_null(name: &str, about: Option<&str>, field: &Field) -> RefOr<Schema> 
     OneOfBuilder::new().item(of).item(ObjectBuilder::new().schema_type(Type::Null)).into()
 }
 
-/// Null is the same as not given.
+/// An optional field also takes null, which means the same as leaving it out.
 fn or_null(of: Type, field: &Field) -> SchemaType {
     if field.is_required { SchemaType::new(of) } else { SchemaType::Array(vec![of, Type::Null]) }
 }

@@ -1,4 +1,4 @@
-//! For machines that watch: is the process alive, may it be sent requests, what does it count, what is it.
+//! Endpoints for monitoring: liveness, readiness, metrics, and the version.
 
 use std::collections::BTreeMap;
 
@@ -24,45 +24,46 @@ pub struct Alive {
     status: &'static str,
 }
 
-/// Is the process alive?
-///
-/// Alive as long as it answers; says nothing of the database.
 #[utoipa::path(get, path = "/healthz", operation_id = "getHealth", tag = "operations",
     responses((status = 200, description = "alive", body = Alive)))]
+/// Liveness
+///
+/// Answers 200 as long as the process runs. It does not look at the database.
 pub async fn alive() -> Response {
     respond(StatusCode::OK, &Alive { code: Success::Success, status: "alive" })
 }
 
-/// What may be sent to this process.
+/// Whether the process can accept messages.
 #[derive(Serialize, ToSchema)]
 pub struct Readiness {
-    /// 0000, or E102 when messages cannot be accepted.
+    /// 0000; E102 when messages cannot be accepted.
     code: &'static str,
-    /// Messages can be accepted.
+    /// True when messages can be accepted.
     ready: bool,
-    /// The process is about to end.
+    /// True when the process is shutting down.
     stopping: bool,
     checks: Vec<Check>,
 }
 
 #[derive(Serialize, ToSchema)]
 pub struct Check {
-    /// database, migrations, partitions or worker.
+    /// `database`, `migrations`, `partitions` or `worker`.
     check: &'static str,
     ok: bool,
     detail: String,
 }
 
-/// May it be sent requests?
-///
-/// 200 when messages can be accepted; 503 with what is missing otherwise. A small commit, at most one a second, proves that
-/// the database takes writes: on a standby, or while commits wait for a synchronous standby that is gone, the answer is 503. That no worker was seen is told, and no reason to
-/// send requests elsewhere: they are stored, and delivered when one comes, from cron for instance.
 #[utoipa::path(get, path = "/readyz", operation_id = "getReadiness", tag = "operations",
     responses(
         (status = 200, description = "messages can be accepted", body = Readiness),
         (status = 503, description = "messages cannot be accepted", body = Readiness),
     ))]
+/// Readiness
+///
+/// Answers 200 when messages can be accepted, otherwise 503 with the check that failed. A small commit, at most one a
+/// second, proves that the database takes writes: on a standby, or while commits wait for a synchronous standby that is
+/// gone, the answer is 503. A missing worker is reported and does not lead to 503: messages are stored, and delivered
+/// as soon as a worker runs, for example one started by cron.
 pub async fn ready(State(hub): State<Hub>) -> Response {
     let checks = match check_readiness(&hub).await {
         Ok(checks) => checks,
@@ -97,16 +98,17 @@ async fn check_readiness(hub: &Hub) -> Result<Vec<(&'static str, bool, String)>>
     ])
 }
 
-/// What it counts
-///
-/// In Prometheus' text format.
 #[utoipa::path(get, path = "/metrics", operation_id = "getMetrics", tag = "operations", security(("bearer" = [])),
     responses((status = 200, description = "the metrics", body = String, content_type = "text/plain")))]
+/// Metrics
+///
+/// The counters and gauges of this process, in Prometheus' text format.
 pub async fn metrics(State(hub): State<Hub>, _operator: Operator) -> Answer {
     render_metrics(&hub)
 }
 
-/// For a listener that only machines that watch can reach: nobody signs in there.
+/// A router with `/metrics` and `/healthz` without sign-in, for `--metrics-listen`. The listener's address must be
+/// reachable by the monitoring system only.
 pub fn metrics_router(hub: &Hub) -> Router {
     Router::new()
         .route("/metrics", get(metrics_unsigned))
@@ -116,7 +118,7 @@ pub fn metrics_router(hub: &Hub) -> Router {
         .with_state(hub.clone())
 }
 
-/// The same to whoever reaches the listener that is made for it.
+/// `/metrics` without sign-in.
 async fn metrics_unsigned(State(hub): State<Hub>) -> Answer {
     render_metrics(&hub)
 }
@@ -126,27 +128,27 @@ fn render_metrics(hub: &Hub) -> Answer {
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }
 
-/// What this program is.
+/// The program and the database it uses.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct About {
     code: Success,
     name: &'static str,
     version: &'static str,
-    /// Migrations that the database still lacks.
+    /// The number of migrations that the database still lacks.
     migrations_missing: usize,
-    /// The database's version and what it promises about what it has committed, in its own words.
+    /// PostgreSQL's version and its durability settings, as PostgreSQL names them.
     database: BTreeMap<String, String>,
-    /// Channels that have a provider here.
+    /// The channels that have a provider.
     #[schema(value_type = Vec<ChannelWord>)]
     channels: Vec<&'static str>,
 }
 
-/// What is it?
-///
-/// Version, schema, the database's durability settings, channels.
 #[utoipa::path(get, path = "/about", operation_id = "getAbout", tag = "operations", security(("bearer" = [])),
     responses((status = 200, description = "this program", body = About)))]
+/// Version
+///
+/// The version, missing migrations, the database's durability settings, and the channels that have a provider.
 pub async fn about(State(hub): State<Hub>, _signed: Authenticated) -> Answer {
     let settings = store::hub::server_settings(hub.store.api()).await?;
     let is_shown = |name: &str| matches!(name, "server_version" | "fsync" | "full_page_writes" | "synchronous_commit");

@@ -1,4 +1,4 @@
-//! Messages: their outside shapes and handlers.
+//! Messages: response shapes and handlers.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -37,7 +37,7 @@ use crate::model::partner::PartnerScope;
 use crate::store::delivery::{DeliveryRow, WebhookMessage};
 use crate::store::message::{ListedMessage, MessageFilter, WebhookEvent};
 
-/// A message that was stored, or would be stored.
+/// A stored message, or the result of a dry run.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum AcceptedOrDry {
@@ -45,23 +45,26 @@ pub enum AcceptedOrDry {
     Dry(DryRun),
 }
 
-/// Post a message
-///
-/// Stored with its deliveries when this answers, and sent by a worker afterwards. The same clientMsgId (or
-/// `Idempotency-Key`) with the same message answers 200 with the first result, also when its times are over or the partner
-/// may no longer send over the channel; with another message 409. A dry run does not look for the key.
 #[utoipa::path(post, path = "/v1/messages", operation_id = "postMessage", tag = "messages",
     security(("bearer" = [])),
     params(
-        ("dryRun" = Option<bool>, Query, description = "true: check and show what would be sent, store nothing"),
+        ("dryRun" = Option<bool>, Query, description = "true: check the message and show what would be sent, without \
+            storing it"),
         IdempotencyKeyHeader,
     ),
     request_body = form::NewMessage,
     responses(
         (status = 202, description = "stored", body = MessageAccepted,
             headers(("Location", description = "the message"))),
-        (status = 200, description = "stored before (`Idempotent-Replayed: true`), or a dry run", body = AcceptedOrDry),
+        (status = 200, description = "already stored (`Idempotent-Replayed: true`), or a dry \
+            run", body = AcceptedOrDry),
     ))]
+/// Post a message
+///
+/// The message and its deliveries are stored when the answer arrives; a worker sends them afterwards. Repeating the
+/// same message with the same clientMsgId (or `Idempotency-Key`) answers 200 with the first result, even if its times
+/// have passed or the partner may no longer use the channel; a different message with the same key is answered with
+/// 409. A dry run ignores the key.
 pub async fn accept(
     State(hub): State<Hub>,
     caller: Caller,
@@ -83,7 +86,7 @@ pub async fn accept(
     Ok(accepted_response(message_id, replayed, &AcceptedOrDry::Accepted(MessageAccepted::of(accepted))))
 }
 
-/// The header `Idempotency-Key`, which `apply_key` reads.
+/// The header `Idempotency-Key`, which [`apply_idempotency_key`] reads.
 pub enum IdempotencyKeyHeader {}
 
 impl IntoParams for IdempotencyKeyHeader {
@@ -93,13 +96,17 @@ impl IntoParams for IdempotencyKeyHeader {
             .min_length(Some(1))
             .max_length(Some(limits::CLIENT_MSG_ID_CHARS))
             .pattern(Some("^[!-~]+$"));
-        let about = "The same as `clientMsgId`, for clients that have no place for it in the body.";
+        let about = "The same as `clientMsgId`, for clients that cannot set it in the body.";
         let header = ParameterBuilder::new().name("Idempotency-Key").parameter_in(ParameterIn::Header);
         vec![header.required(Required::False).description(Some(about)).schema(Some(text)).build()]
     }
 }
 
-/// `Idempotency-Key` means the same as `clientMsgId`; both given must agree.
+/// Copies the header `Idempotency-Key` into the message's `clientMsgId`. Without the header the message stays as it is.
+///
+/// # Errors
+/// `Error::Refused` with `idempotency_key_invalid` if the header is given twice, is not 1 to 128 visible characters, or
+/// differs from the `clientMsgId` of the body.
 pub fn apply_idempotency_key(message: &mut NewMessage, headers: &HeaderMap) -> Result<()> {
     let mut given = headers.get_all("idempotency-key").iter();
     let Some(key) = given.next() else { return Ok(()) };
@@ -127,7 +134,8 @@ fn invalid_key(detail: &'static str) -> Refusal {
     }])
 }
 
-/// 202 for new, 200 for a repeated request.
+/// The answer to a posted message: 202 for a new one, 200 with `Idempotent-Replayed: true` for a repeated one.
+/// `Location` is the message's address.
 pub fn accepted_response(message_id: Tsid, replayed: bool, body: &(impl Serialize + ToSchema)) -> Response {
     let status = if replayed { StatusCode::OK } else { StatusCode::ACCEPTED };
     let mut response = respond(status, body);
@@ -140,7 +148,7 @@ pub fn accepted_response(message_id: Tsid, replayed: bool, body: &(impl Serializ
     response
 }
 
-/// A message that is stored.
+/// A stored message.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MessageAccepted {
@@ -197,7 +205,7 @@ impl MessageAccepted {
     }
 }
 
-/// What would be sent, and to whom.
+/// The result of a dry run: what would be sent, and to whom.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DryRun {
@@ -206,7 +214,7 @@ pub struct DryRun {
     dry_run: bool,
     client_msg_id: Option<String>,
     deliveries: Vec<DryDelivery>,
-    /// Each content once: a body for ten thousand recipients is one body.
+    /// Each content once, however many recipients it has.
     contents: Vec<DryContent>,
 }
 
@@ -217,30 +225,30 @@ pub struct DryDelivery {
     to: String,
     #[schema(value_type = DeliveryStatus)]
     status: &'static str,
-    /// Which of the contents, from 0.
+    /// The index of its content in `contents`, from 0.
     content: i16,
-    /// The same as it will be kept: a phone number as E.164.
+    /// The recipient as it would be stored: a phone number in E.164.
     recipient: String,
 }
 
 #[derive(Serialize, ToSchema)]
 pub struct DryContent {
-    /// In how many pieces it goes: its length divided by the limit of its channel. 1 for all that is taken, because a
-    /// text that is longer than its channel carries is refused, never split.
+    /// The number of parts that the content is sent in. Always 1: a text that is longer than its channel's limit is
+    /// refused, never split.
     parts: usize,
-    /// What it weighs in all.
+    /// The size of the content in bytes, all fields together.
     bytes: usize,
     subject: Option<String>,
     body: String,
-    /// How long the body is for each channel that has a limit.
+    /// The body's length for each channel that has a limit.
     lengths: Vec<BodyLength>,
-    /// What takes its place if it does not arrive.
+    /// The fallback that is sent if this content does not arrive.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = FallbackShape, required = false)]
     fallback: Option<FallbackShape>,
 }
 
-/// What would happen, without anything happening.
+/// The result of a dry run of `message`, at the time of `policy`.
 fn dry_run_of(message: NewMessage, policy: &IntakePolicy) -> DryRun {
     let waits = message.scheduled_at.is_some_and(|at| at > policy.now);
     let status = if waits { Status::Scheduled } else { Status::Pending }.as_str();
@@ -254,7 +262,6 @@ fn dry_run_of(message: NewMessage, policy: &IntakePolicy) -> DryRun {
         content: d.content,
         recipient: d.to,
     };
-    // Each content once: a body for ten thousand recipients is one body.
     let content = |(c, index): (Content, i16)| {
         let channels = used.range((index, CHANNELS[0])..).take_while(|u| u.0 == index);
         let lengths: Vec<_> = channels.filter_map(|(_, channel)| BodyLength::of(&c.body, *channel, policy)).collect();
@@ -271,14 +278,14 @@ fn dry_run_of(message: NewMessage, policy: &IntakePolicy) -> DryRun {
     }
 }
 
-/// How long a body is as a channel counts, and how long it may be.
+/// A body's length and limit, in the unit that the channel counts in.
 #[derive(Serialize, ToSchema)]
 pub struct BodyLength {
     #[schema(value_type = ChannelWord)]
     channel: &'static str,
     length: usize,
     limit: usize,
-    /// bytes (of CP949, as Korean carriers count) or characters
+    /// `bytes` (of CP949, as Korean carriers count) or `characters`.
     unit: &'static str,
 }
 
@@ -290,7 +297,7 @@ impl BodyLength {
     }
 }
 
-/// The messages of a batch, in its order.
+/// The messages of a batch, in the order of the request.
 #[derive(Serialize, ToSchema)]
 pub struct BatchAccepted {
     code: Success,
@@ -302,21 +309,22 @@ pub struct BatchItem {
     code: Success,
     #[serde(flatten)]
     message: StoredMessage,
-    /// It was stored before.
+    /// True if the message had already been stored.
     replayed: bool,
 }
 
-/// Post a batch
-///
-/// All of its messages are stored, or none. 200 when all of them were stored before. Each is looked for by its own
-/// clientMsgId, before its times, the partner's rights and the size of the batch count.
 #[utoipa::path(post, path = "/v1/messages/batch", operation_id = "postBatch", tag = "messages",
     security(("bearer" = [])),
     request_body = form::NewBatch,
     responses(
         (status = 202, description = "stored", body = BatchAccepted),
-        (status = 200, description = "all of them were stored before", body = BatchAccepted),
+        (status = 200, description = "all of them had already been stored", body = BatchAccepted),
     ))]
+/// Post a batch
+///
+/// Stores all messages of the batch, or none. The answer is 200 when all of them had already been stored. A message
+/// whose clientMsgId is known is answered with its first result; its times, the partner's rights and the batch limit
+/// are checked only for new messages.
 pub async fn accept_batch(
     State(hub): State<Hub>,
     caller: Caller,
@@ -330,7 +338,7 @@ pub async fn accept_batch(
     }
     let rate = hub.rates.of(caller.partner.partner_id);
     let _turn = hub.intake.batch_turn(&rate).await?;
-    // Reading hundreds of messages takes milliseconds: beside the loops, not between them.
+    // Parsing hundreds of messages takes milliseconds of CPU: run it on a blocking thread.
     let policy = hub.intake_policy(&caller.partner);
     let mut messages = hub.shutdown.compute(move || crate::model::intake::batch(&body, &policy)).await??;
     let (n, limit) = (messages.len(), caller.partner.rate_limit_tps);
@@ -338,10 +346,10 @@ pub async fn accept_batch(
         let detail = format!("is a batch of {n} messages; your limit is {limit} a second: send fewer at once");
         let fault =
             Fault { pointer: "/messages".into(), reason: "batch_size", detail: detail.into(), code: Code::E001 };
-        // The limit may have been another when they were stored.
+        // Only new messages are refused for it: the limit may have been higher when the others were stored.
         messages.iter_mut().for_each(|posted| posted.faults_if_new.insert(0, fault.clone()));
     } else {
-        // Each message counts; the request has counted for one.
+        // Each message counts against the rate limit; the request itself was already counted as one.
         charge_rate_limit(&hub, &caller.partner, n - 1).await?;
     }
     let accepted = flow::intake::accept::accept_all(&hub, &caller.partner, messages).await?;
@@ -356,13 +364,13 @@ pub async fn accept_batch(
     Ok(respond(status, &BatchAccepted { code: Success::Success, messages }))
 }
 
-/// What a message is, without what became of it.
+/// A message without its deliveries.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MessageHead {
     /// 13 characters.
     message_id: String,
-    /// Whose it is; told to operators.
+    /// The id of the partner that owns it. Only operators see it.
     #[serde(skip_serializing_if = "Option::is_none")]
     partner_id: Option<String>,
     client_msg_id: Option<String>,
@@ -398,36 +406,38 @@ impl MessageHead {
     }
 }
 
-/// A message with all that is under it.
+/// A message with its contents, deliveries and webhooks.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MessageFound {
     code: Success,
     #[serde(flatten)]
     head: MessageHead,
-    /// Some delivery did not succeed, and yet a provider may have taken it.
+    /// True if a provider may have accepted a delivery that did not succeed.
     possibly_sent: bool,
-    /// What goes out, each content once.
+    /// The contents, each once. Deliveries and fallbacks refer to them by index.
     contents: Vec<ContentShape>,
     deliveries: Vec<Delivery>,
-    /// Events of this message on their way to endpoints, oldest first; the first thousand.
+    /// The webhooks about this message, oldest first, at most 1,000.
     webhooks: Vec<MessageWebhook>,
-    /// There are more webhooks than `webhooks` lists: `GET /v1/webhooks/{id}/deliveries` lists all of an endpoint.
+    /// True if there are more webhooks than `webhooks` lists. `GET /v1/webhooks/{id}/deliveries` lists all of an
+    /// endpoint.
     more_webhooks: bool,
 }
 
-/// One event of a message on its way to one endpoint.
+/// One webhook about a message: one event for one endpoint.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MessageWebhook {
-    /// The webhook's own.
+    /// The deliveryId of the webhook itself.
     delivery_id: String,
     endpoint_id: String,
     #[schema(value_type = EventWord)]
     event: String,
     #[schema(value_type = DeliveryStatus)]
     status: &'static str,
-    /// When it is tried (again); null when it is not, as soon as it can be, or when the endpoint is resumed.
+    /// When the next attempt may begin. Null if no attempt follows, if it begins as soon as possible, or if it waits
+    /// for the endpoint to be resumed.
     next_attempt_at: Option<Time>,
 }
 
@@ -444,7 +454,7 @@ impl MessageWebhook {
     }
 }
 
-/// What goes out over a channel, as the document tells it: `model::message::Content` is what is written.
+/// A content: what is sent over a channel.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Content)]
 #[serde(rename_all = "camelCase")]
@@ -460,47 +470,47 @@ pub struct ContentShape {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<Map<String, Value>>>, nullable = false)]
     blocks: Option<Value>,
-    /// The template that Kakao approved.
+    /// The code of the template that Kakao approved.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     template_code: Option<String>,
-    /// What takes its place if it does not arrive.
+    /// The fallback that is sent if this content does not arrive.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     fallback: Option<FallbackShape>,
 }
 
-/// Another channel that stands by, as the document tells it: `model::message::Fallback` is what is written.
+/// A fallback: another channel that is used if the first one does not reach the recipient.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Fallback)]
 #[serde(rename_all = "camelCase")]
 pub struct FallbackShape {
     #[schema(value_type = ChannelWord)]
     channel: &'static str,
-    /// Which of the contents goes out there, from 0.
+    /// The index of the content that is sent over that channel, from 0.
     content: i16,
-    /// To whom; not given: to the same recipient.
+    /// The recipient over that channel. Missing if it is the same recipient.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     to: Option<String>,
-    /// The number of the delivery that takes the place of number n is n + step.
+    /// The fallback of the delivery with the number n gets the number n + step.
     step: i16,
-    /// Seconds after which it takes the place of what was sent, if no receipt says that that arrived.
+    /// Seconds to wait for a receipt of the first channel. If none confirms delivery by then, the fallback is sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     no_receipt_seconds: Option<u32>,
-    /// How often it is tried.
+    /// The number of attempts over that channel.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     attempts: Option<i16>,
-    /// It also takes the place of what may have been sent.
+    /// True if the fallback is sent also when the first channel's outcome is unknown and may have been a success.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schema(required = false)]
     on_unknown: bool,
 }
 
 impl ContentShape {
-    /// A webhook's event is left out: it is told beside each delivery, in words of the outside.
+    /// Leaves out `event`: each delivery of a webhook states its event in fields of its own.
     fn of(content: Content) -> ContentShape {
         let Content { subject, body, html, blocks, template_code, event: _, fallback } = content;
         let fallback = fallback.map(|f| FallbackShape::of(*f));
@@ -509,7 +519,7 @@ impl ContentShape {
 }
 
 impl FallbackShape {
-    /// Whether the message or the installation asked for it is not told.
+    /// The response shape of a fallback. It does not show whether the message or a rule of the installation set it.
     fn of(fallback: Fallback) -> FallbackShape {
         let Fallback { channel, content, to, step, no_receipt_s, max_attempts: attempts, on_unknown } = fallback;
         let (channel, no_receipt_seconds) = (channel.as_str(), no_receipt_s);
@@ -517,13 +527,13 @@ impl FallbackShape {
     }
 }
 
-/// One message
-///
-/// With its overall status, its deliveries and their attempts, and the webhooks that tell of it.
 #[utoipa::path(get, path = "/v1/messages/{id}", operation_id = "getMessage", tag = "messages",
     security(("bearer" = [])),
     params(("id" = String, Path, description = "the messageId")),
     responses((status = 200, description = "the message", body = MessageFound)))]
+/// One message
+///
+/// The message with its overall status, its deliveries with their attempts, and the webhooks about it.
 pub async fn get(State(hub): State<Hub>, reader: Reader, query: Query, PathId(id): PathId) -> Answer {
     query.close()?;
     let id = message_id(&id)?;
@@ -559,19 +569,24 @@ impl MessageFound {
     }
 }
 
-/// Some delivery did not succeed, and yet a provider may have taken it.
+/// Whether a provider may have accepted a delivery that did not succeed.
 pub fn any_possibly_sent(deliveries: &[DeliveryRow]) -> bool {
     deliveries.iter().any(|d| d.possibly_sent && !d.status.is_success())
 }
 
-/// A page of messages that a filter passes, and where the next page begins.
+/// A page of messages that pass a filter. `next` is the position of the next page: the last message id that was looked
+/// at, and 0; none on the last page.
 pub struct MessagePageRows {
     pub items: Vec<(Message, OverallStatus, ListedMessage)>,
     pub next: Option<(Tsid, i16)>,
 }
 
-/// Walks the list until the page is full. The overall status is computed, so a filter on it looks at more rows than it
-/// returns; a page looks at so many at most and may then be short, with a cursor to go on.
+/// Reads a page of the messages in `scope` that pass `filter` and have the overall status `overall` (none: any), newest
+/// first. The overall status is computed from the deliveries, so a filter on it reads more rows than it returns. A page
+/// reads at most [`limits::PAGE_LOOK`] rows: it may return fewer messages than asked for and still have a next page.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached; `Error::Internal` if a row cannot be read.
 pub async fn find_page(
     hub: &Hub,
     scope: &PartnerScope,
@@ -617,7 +632,8 @@ pub async fn find_page(
 pub struct MessagePage {
     code: Success,
     items: Vec<MessageListed>,
-    /// Give it back as `cursor` for the next page; null on the last. A page may be short and yet have a next one.
+    /// Pass it as `cursor` to get the next page; null on the last page. A page with fewer items than `limit` may still
+    /// have a next one.
     next_cursor: Option<String>,
 }
 
@@ -629,21 +645,23 @@ pub struct MessageListed {
     delivery_count: usize,
 }
 
-/// Messages
-///
-/// A page of them, newest first.
 #[utoipa::path(get, path = "/v1/messages", operation_id = "listMessages", tag = "messages",
     security(("bearer" = [])),
     params(
-        ("status" = inline(Option<MessageStatus>), Query, description = "those that stand so"),
-        ("channel" = inline(Option<ChannelWord>), Query, description = "those with a delivery over this channel"),
-        ("type" = Option<String>, Query, description = "those of this type"),
-        ("clientMsgId" = Option<String>, Query, description = "the one with this key"),
-        ("to" = Option<String>, Query, description = "those to this recipient; a phone number in any form, an e-mail address in any letters"),
+        ("status" = inline(Option<MessageStatus>), Query, description = "only messages with this overall status"),
+        ("channel" = inline(Option<ChannelWord>), Query, description = "only messages with a delivery over this \
+            channel"),
+        ("type" = Option<String>, Query, description = "only messages of this type"),
+        ("clientMsgId" = Option<String>, Query, description = "only the message with this clientMsgId"),
+        ("to" = Option<String>, Query, description = "only messages to this recipient; a phone number in any \
+            notation, an e-mail address in any case"),
         PartnerParam,
         ListParams,
     ),
     responses((status = 200, description = "a page", body = MessagePage)))]
+/// Messages
+///
+/// A page of messages, newest first.
 pub async fn list(State(hub): State<Hub>, reader: Reader, mut query: Query) -> Answer {
     let scope = reader.scope(&hub, &mut query).await?;
     let page = Page::within_scope(&mut query, &hub, "messages", &scope)?;
@@ -659,7 +677,7 @@ pub async fn list(State(hub): State<Hub>, reader: Reader, mut query: Query) -> A
     Ok(respond(StatusCode::OK, &MessagePage { code: Success::Success, items, next_cursor }))
 }
 
-/// A message's story, oldest first.
+/// Everything that happened to a message, oldest first.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Timeline {
@@ -673,35 +691,37 @@ pub struct Timeline {
 #[schema(as = Happened)]
 pub struct TimelineEntry {
     at: Time,
-    /// accepted, scheduled, claimed, called, answered, not_called, lost, retry, receipt, fallback, event or webhook; others may come.
+    /// `accepted`, `scheduled`, `claimed`, `called`, `answered`, `not_called`, `lost`, `retry`, `receipt`, `fallback`,
+    /// `event` or `webhook`. Later versions may add words.
     what: &'static str,
-    /// None: the message as a whole. Of a webhook: its own.
+    /// The delivery that the entry is about; null if it is about the message as a whole. For a webhook: the webhook's
+    /// own deliveryId.
     delivery_id: Option<String>,
-    /// Of that delivery.
+    /// The attempt of that delivery.
     attempt: Option<i16>,
-    /// Of a webhook: the endpoint it goes to …
+    /// Webhooks only: the endpoint that it goes to.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     endpoint_id: Option<String>,
-    /// … what it tells, …
+    /// Webhooks only: the event that it carries.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = EventWord, required = false)]
     event: Option<String>,
-    /// … and when it is tried again.
+    /// Webhooks only: when the next attempt may begin.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     next_attempt_at: Option<Time>,
-    /// A sentence for people; may change.
+    /// A sentence for people; it may change.
     detail: String,
 }
 
-/// A message's story
-///
-/// Everything that happened to it and why, oldest first.
 #[utoipa::path(get, path = "/v1/messages/{id}/timeline", operation_id = "getTimeline", tag = "messages",
     security(("bearer" = [])),
     params(("id" = String, Path, description = "the messageId")),
-    responses((status = 200, description = "the story", body = Timeline)))]
+    responses((status = 200, description = "the timeline", body = Timeline)))]
+/// A message's timeline
+///
+/// Everything that happened to the message, with the reasons, oldest first.
 pub async fn timeline(State(hub): State<Hub>, reader: Reader, query: Query, PathId(id): PathId) -> Answer {
     query.close()?;
     let id = message_id(&id)?;
@@ -724,26 +744,26 @@ pub async fn timeline(State(hub): State<Hub>, reader: Reader, query: Query, Path
     Ok(respond(StatusCode::OK, &Timeline { code: Success::Success, message_id: id.to_string(), items }))
 }
 
-/// What a cancellation came to.
+/// The result of a cancellation.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Canceled {
     code: Success,
     message_id: String,
-    /// Deliveries that are CANCELED now.
+    /// The number of deliveries that are CANCELED now.
     canceled: usize,
-    /// Deliveries that a worker holds: each ends canceled if the call in flight does not succeed.
+    /// The number of deliveries that a worker is sending: each ends CANCELED unless the call in flight succeeds.
     cancel_requested: usize,
     deliveries: Vec<Delivery>,
 }
 
-/// Cancel a message
-///
-/// Takes back what was not sent yet. Canceling again changes nothing.
 #[utoipa::path(post, path = "/v1/messages/{id}/cancel", operation_id = "cancelMessage", tag = "messages",
     security(("bearer" = [])),
     params(("id" = String, Path, description = "the messageId")),
-    responses((status = 200, description = "what could be canceled", body = Canceled)))]
+    responses((status = 200, description = "the deliveries after the cancellation", body = Canceled)))]
+/// Cancel a message
+///
+/// Cancels the deliveries that were not sent yet. Canceling again changes nothing.
 pub async fn cancel(State(hub): State<Hub>, reader: Reader, query: Query, PathId(id): PathId) -> Answer {
     query.close()?;
     let id = message_id(&id)?;

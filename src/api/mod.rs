@@ -1,4 +1,5 @@
-//! The API: every route on this page, grouped by who calls it. A handler extracts, calls one flow or one read, answers.
+//! The API. All routes are on this page, grouped by caller. A handler reads the request, calls one flow or one read of
+//! the store, and answers.
 
 mod audit;
 mod delivery;
@@ -31,10 +32,10 @@ use crate::http::{problem, request};
 use crate::hub::Hub;
 use crate::ui::docs;
 
-/// Each line registers its handlers and what the document says of them, path included: there is no other way in.
+/// Registers all handlers. Each line also adds their description, path included, to the OpenAPI document.
 fn routes() -> OpenApiRouter<Hub> {
     OpenApiRouter::new()
-        // Domain services post, and look at what they posted.
+        // Partners post messages and read their state.
         .routes(routes!(message::accept, message::list)) // /v1/messages
         .routes(routes!(message::accept_batch)) // /v1/messages/batch
         .routes(routes!(message::get)) // /v1/messages/{id}
@@ -44,14 +45,14 @@ fn routes() -> OpenApiRouter<Hub> {
         .routes(routes!(delivery::get)) // /v1/deliveries/{id}
         .routes(routes!(stats::daily)) // /v1/stats/daily
         .routes(routes!(sql_intake::refused)) // /v1/intake/refused
-        // And say where they want to hear of it.
+        // Partners manage their endpoints.
         .routes(routes!(webhook::create, webhook::list)) // /v1/webhooks
         .routes(routes!(webhook::get, webhook::update, webhook::delete)) // /v1/webhooks/{id}
         .routes(routes!(webhook::rotate)) // /v1/webhooks/{id}/rotate
         .routes(routes!(webhook::test)) // /v1/webhooks/{id}/test
         .routes(routes!(webhook::deliveries)) // /v1/webhooks/{id}/deliveries
         .routes(routes!(webhook::health)) // /v1/webhooks/{id}/health
-        // Partners have their webhooks sent again; operators any dead letter.
+        // Partners redrive their own webhooks, operators any dead letter.
         .routes(routes!(redrive::one)) // /v1/deliveries/{id}/redrive
         .routes(routes!(redrive::dead_letters)) // /v1/dead-letters/redrive
         .routes(routes!(redrive::recover)) // /v1/webhooks/{id}/recover
@@ -59,13 +60,13 @@ fn routes() -> OpenApiRouter<Hub> {
         .routes(routes!(redrive::list)) // /v1/redrives
         .routes(routes!(redrive::get)) // /v1/redrives/{id}
         .routes(routes!(redrive::cancel)) // /v1/redrives/{id}/cancel
-        // Operators see to the providers.
+        // Operators manage the providers.
         .routes(routes!(provider::list)) // /v1/providers
         .routes(routes!(provider::pause)) // /v1/providers/{name}/pause
         .routes(routes!(provider::resume)) // /v1/providers/{name}/resume
-        // Providers tell what became of what they took.
+        // Providers post receipts.
         .routes(routes!(receipt::receive)) // /v1/receipts/{provider}
-        // Whoever signs in.
+        // Clients sign in.
         .routes(routes!(sign_in::token)) // /v1/auth/token
         .routes(routes!(sign_in::refresh)) // /v1/auth/refresh
         .routes(routes!(sign_in::revoke)) // /v1/auth/revoke
@@ -78,20 +79,20 @@ fn routes() -> OpenApiRouter<Hub> {
         .routes(routes!(partner::revoke_key)) // /v1/keys/{id}
         .routes(routes!(partner::rotate_key)) // /v1/keys/{id}/rotate
         .routes(routes!(audit::list)) // /v1/audit
-        // The same in seed 003's words.
+        // Messages in the words of seed 003.
         .routes(routes!(notification::accept, notification::list)) // /notifications
         .routes(routes!(notification::get)) // /notifications/{id}
-        // Whoever writes a client.
+        // Reference for authors of clients.
         .routes(routes!(reference::errors)) // /v1/errors
         .routes(routes!(openapi::get)) // /openapi.json
-        // Machines that watch.
+        // Monitoring.
         .routes(routes!(health::alive)) // /healthz
         .routes(routes!(health::ready)) // /readyz
         .routes(routes!(health::metrics)) // /metrics
         .routes(routes!(health::about)) // /about
 }
 
-/// Pages for people. They are no part of the API, so `/openapi.json` does not name them.
+/// Adds the pages for people. They are not part of the API, and `/openapi.json` does not describe them.
 fn with_pages(router: Router<Hub>) -> Router<Hub> {
     router
         .route("/docs", get(docs::index))
@@ -100,9 +101,11 @@ fn with_pages(router: Router<Hub>) -> Router<Hub> {
         .route("/llms.txt", get(docs::llms_txt))
 }
 
-/// Written when it is first asked for.
+/// The OpenAPI document, made on first use.
 static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| openapi::to_json(routes().into_openapi()));
 
+/// The router of the whole API: all routes, the documents for people, problems for unknown addresses and methods, and
+/// the layer around every request.
 pub fn router(hub: &Hub) -> Router {
     let (router, _described) = routes().split_for_parts();
     with_pages(router)

@@ -1,4 +1,5 @@
-//! Seed 003's words over the same flow: a notification is a message, its deliveries have four statuses.
+//! `/notifications`: messages in the words of seed 003. A notification is a message whose deliveries have four
+//! statuses.
 
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -22,7 +23,7 @@ use crate::model::partner::PartnerScope;
 use crate::store::delivery::DeliveryRow;
 use crate::store::message::ListedMessage;
 
-/// A notification that is stored.
+/// A stored notification.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NotificationAccepted {
@@ -45,9 +46,6 @@ pub struct NotificationStored {
     status: &'static str,
 }
 
-/// Post a notification
-///
-/// Stored when this answers, and sent by a worker afterwards. Takes the full form of a message as well.
 #[utoipa::path(post, path = "/notifications", operation_id = "postNotification", tag = "notifications",
     security(("bearer" = [])),
     params(IdempotencyKeyHeader),
@@ -55,8 +53,12 @@ pub struct NotificationStored {
     responses(
         (status = 202, description = "stored", body = NotificationAccepted,
             headers(("Location", description = "the notification"))),
-        (status = 200, description = "stored before (`Idempotent-Replayed: true`)", body = NotificationAccepted),
+        (status = 200, description = "already stored (`Idempotent-Replayed: true`)", body = NotificationAccepted),
     ))]
+/// Post a notification
+///
+/// The notification is stored when the answer arrives; a worker sends it afterwards. The full form of a message, as
+/// `POST /v1/messages` takes it, is accepted as well.
 pub async fn accept(
     State(hub): State<Hub>,
     caller: Caller,
@@ -99,7 +101,7 @@ pub struct NotificationFound {
     message: Option<String>,
     #[schema(value_type = MessageStatus)]
     status: &'static str,
-    /// Some delivery did not succeed, and yet a provider may have taken it.
+    /// True if a provider may have accepted a delivery that did not succeed.
     possibly_sent: bool,
     created_at: Time,
     deliveries: Vec<NotificationDelivery>,
@@ -113,23 +115,23 @@ pub struct NotificationDelivery {
     recipient: String,
     #[schema(value_type = NotificationStatus)]
     status: &'static str,
-    /// Attempts spent.
+    /// Attempts used so far.
     attempts: i16,
-    /// Why it stands so: one of the `deliveryReasons` of `GET /v1/errors`.
+    /// The reason for the status: one of the `deliveryReasons` of `GET /v1/errors`.
     error: Option<String>,
-    /// A provider may have taken it though no answer said so.
+    /// A provider may have accepted it, although no response confirms that.
     possibly_sent: bool,
-    /// When it reached its final status.
+    /// When the delivery reached its final status.
     settled_at: Option<Time>,
 }
 
-/// One notification
-///
-/// With its overall status and its deliveries.
 #[utoipa::path(get, path = "/notifications/{id}", operation_id = "getNotification", tag = "notifications",
     security(("bearer" = [])),
     params(("id" = String, Path, description = "the notification's id")),
     responses((status = 200, description = "the notification", body = NotificationFound)))]
+/// One notification
+///
+/// The notification with its overall status and its deliveries.
 pub async fn get(State(hub): State<Hub>, reader: Reader, query: Query, PathId(id): PathId) -> Answer {
     query.close()?;
     let id = message_id(&id)?;
@@ -166,7 +168,8 @@ pub async fn get(State(hub): State<Hub>, reader: Reader, query: Query, PathId(id
 pub struct NotificationPage {
     code: Success,
     items: Vec<NotificationListed>,
-    /// Give it back as `cursor` for the next page; null on the last. A page may be short and yet have a next one.
+    /// Pass it as `cursor` to get the next page; null on the last page. A page with fewer items than `limit` may still
+    /// have a next one.
     next_cursor: Option<String>,
 }
 
@@ -192,20 +195,23 @@ pub struct NotificationState {
     status: &'static str,
 }
 
-/// Notifications
-///
-/// A page of them, newest first.
 #[utoipa::path(get, path = "/notifications", operation_id = "listNotifications", tag = "notifications",
     security(("bearer" = [])),
     params(
-        ("status" = inline(Option<MessageStatus>), Query, description = "those that stand so"),
-        ("channel" = inline(Option<ChannelWord>), Query, description = "those with a delivery over this channel"),
-        ("type" = Option<String>, Query, description = "those of this type"),
-        ("clientMsgId" = Option<String>, Query, description = "the one with this key"),
-        ("recipient" = Option<String>, Query, description = "those to this recipient; a phone number in any form, an e-mail address in any letters"),
+        ("status" = inline(Option<MessageStatus>), Query, description = "only notifications with this overall status"),
+        ("channel" = inline(Option<ChannelWord>), Query, description = "only notifications with a delivery over this \
+            channel"),
+        ("type" = Option<String>, Query, description = "only notifications of this type"),
+        ("clientMsgId" = Option<String>, Query, description = "only the notification with this clientMsgId"),
+        ("recipient" = Option<String>, Query, description = "only notifications to this recipient; a phone number in \
+            any \
+            notation, an e-mail address in any case"),
         ListParams,
     ),
     responses((status = 200, description = "a page", body = NotificationPage)))]
+/// Notifications
+///
+/// A page of notifications, newest first.
 pub async fn list(State(hub): State<Hub>, caller: Caller, mut query: Query) -> Answer {
     let scope = PartnerScope::of_partner(&caller.partner, caller.partner.oldest_visible_id(hub.clock.now()));
     let page = Page::within_scope(&mut query, &hub, "notifications", &scope)?;

@@ -1,5 +1,4 @@
-//! The API's own description, OpenAPI 3.1: what the routes say of themselves, what all operations have in common, and
-//! the webhook that endpoints are sent.
+//! The OpenAPI 3.1 document: the descriptions of the routes, the responses that all operations share, and the webhook.
 
 use std::sync::LazyLock;
 
@@ -24,11 +23,12 @@ const ABOUT: &str = "A self-hosted notification hub. Every answer has `X-Request
 #[openapi(components(schemas(ProblemBody, WebhookEvent)))]
 struct Common;
 
-/// The document's bytes, shared by all answers: anybody may ask for it, often and on many connections.
+/// The document's bytes. All answers share them, because the route needs no sign-in and may be called often.
 #[derive(Clone, Copy)]
 pub struct Document(pub &'static LazyLock<Bytes>);
 
-/// The document, from what the routes say of themselves. The same for every hub of this version.
+/// Completes the document that the routes make with the title, tags, sign-in, common responses and the webhook, and
+/// returns it as JSON. Every hub of one version returns the same document.
 pub fn to_json(mut document: utoipa::openapi::OpenApi) -> Bytes {
     document.merge(Common::openapi());
     document.info.title = "notihub".into();
@@ -49,43 +49,44 @@ pub fn to_json(mut document: utoipa::openapi::OpenApi) -> Bytes {
 }
 
 const TAGS: [(&str, &str); 11] = [
-    ("sign-in", "a client's secret for tokens"),
-    ("messages", "post messages, and look at what became of them"),
+    ("sign-in", "exchange a client's secret for tokens"),
+    ("messages", "post messages and read their state"),
     ("deliveries", "one message to one recipient over one channel"),
-    ("webhooks", "where a partner wants its events, and what it got"),
-    ("providers", "accounts at vendors, and how they stand"),
-    ("redrives", "dead letters, and events, sent again"),
-    ("notifications", "the same in seed 003's words"),
-    ("receipts", "for providers: what became of what they took"),
-    ("partners", "for admins: who may post, and how much; keys; what was done by whom"),
-    ("reference", "for whoever writes a client"),
-    ("operations", "for machines that watch"),
+    ("webhooks", "endpoints that receive a partner's events, and the events sent to them"),
+    ("providers", "accounts at vendors, their breakers and limits"),
+    ("redrives", "send dead letters and events again"),
+    ("notifications", "messages in the words of seed 003"),
+    ("receipts", "for providers: reports about deliveries they accepted"),
+    ("partners", "for admins: partners and their limits, keys, the audit log"),
+    ("reference", "for authors of clients: error codes and this document"),
+    ("operations", "for monitoring"),
 ];
 
-/// The answers that an operation gives because of what it is, not what it does; what it says itself stands.
+/// Adds the error responses that follow from an operation's path, body and sign-in. Responses that the operation
+/// declares itself stay as they are.
 fn add_common_responses(operation: &mut Operation) {
     let parameters = operation.parameters.iter().flatten();
     let in_path = parameters.clone().any(|p| matches!(p, RefOr::T(p) if p.parameter_in == ParameterIn::Path));
     let has_body = operation.request_body.is_some();
     let names_partner = parameters.clone().any(|p| matches!(p, RefOr::T(p) if p.name == "partnerId"));
     let signs_in_now = operation.tags.iter().flatten().any(|tag| tag == "sign-in");
-    // Providers prove who they are in ways of their own.
+    // Providers authenticate in their own ways and without a bearer token.
     let proves = operation.tags.iter().flatten().any(|tag| tag == "receipts");
     let signs_in = operation.security.is_some() || signs_in_now || proves;
     let common = [
         (true, 400, "the request cannot be read"),
         (signs_in, 401, "not signed in"),
-        (signs_in, 403, "signed in, and not permitted"),
-        (in_path || names_partner || signs_in_now, 404, "there is nothing under this address that you may see"),
+        (signs_in, 403, "signed in, but not permitted"),
+        (in_path || names_partner || signs_in_now, 404, "nothing at this address is visible to the caller"),
         (has_body, 408, "the body did not arrive in time"),
         (has_body, 409, "the same key with a different request"),
         (has_body, 413, "the body is too large"),
         (true, 414, "the address is too long"),
         (has_body, 415, "the body is not declared as JSON in UTF-8"),
-        (has_body, 422, "the request can be read, and is not right"),
+        (has_body, 422, "the request can be read but is not valid"),
         (signs_in, 429, "the request limit is exceeded"),
-        (true, 500, "something is wrong on our side"),
-        (true, 503, "not available at present"),
+        (true, 500, "an error in the hub; its log has the details"),
+        (true, 503, "temporarily unavailable"),
     ];
     for (_, status, description) in common.into_iter().filter(|row| row.0) {
         let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name(ProblemBody::name()))).build();
@@ -98,9 +99,15 @@ fn add_common_responses(operation: &mut Operation) {
     }
     for answer in operation.responses.responses.values_mut() {
         if let RefOr::T(answer) = answer {
-            answer
-                .headers
-                .insert("X-Request-Id".into(), described_header(Type::String, "names this request in our log").into());
+            answer.headers.insert(
+                "X-Request-Id".into(),
+                described_header(
+                    Type::String,
+                    "the id of this request in the hub's \
+                    log",
+                )
+                .into(),
+            );
         }
     }
 }
@@ -111,14 +118,14 @@ fn described_header(kind: Type, description: &str) -> Header {
     header
 }
 
-/// This document
-///
-/// OpenAPI 3.1.
 #[utoipa::path(get, path = "/openapi.json", operation_id = "getOpenApi", tag = "reference",
     responses((status = 200, description = "the document", body = Object)))]
+/// OpenAPI document
+///
+/// This document, OpenAPI 3.1.
 pub async fn get(Extension(Document(json)): Extension<Document>, query: Query) -> Answer {
     query.close()?;
-    // It changes with the program alone.
+    // The document changes only with the program's version.
     let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "public, max-age=300")];
     Ok((headers, Bytes::clone(json)).into_response())
 }

@@ -1,4 +1,4 @@
-//! Partners, their keys, and those of operators and admins: outside shapes and handlers. For admins alone.
+//! Partners and their keys, and the keys of operators and admins: response shapes and handlers. For admins.
 
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -36,26 +36,27 @@ pub struct PartnerShape {
     name: String,
     #[schema(example = "ACTIVE")]
     status: &'static str,
-    /// Requests a second; a batch counts each of its messages.
+    /// Requests a second. A batch counts as many requests as it has messages.
     rate_limit_tps: i32,
-    /// How many days back it sees its messages; what is still to be sent, however old.
+    /// Days for which the partner can read its messages. Messages that are not finished stay readable for longer.
     lookup_days: i16,
-    /// Content is erased after so many days; null: when the hub's own retention is over.
+    /// Days after which the content of messages is erased; null: after the hub's own retention.
     retention_days: Option<i16>,
-    /// Whose days its statistics are of.
+    /// The time zone by which daily statistics are counted.
     time_zone: String,
-    /// Where a phone number without a country is from.
+    /// The country of phone numbers that are written without one.
     region: String,
-    /// What it may send over; null: everything.
+    /// The channels that the partner may use; null: all.
     channels: Option<Vec<&'static str>>,
-    /// Of `schedule`, `cancel` and `webhook_content` (webhooks may carry what messages say), what it may.
+    /// What the partner may do: `schedule` messages, `cancel` them, and receive their content in webhooks
+    /// (`webhook_content`).
     capabilities: Vec<&'static str>,
-    /// Its messages' content is sealed in the database.
+    /// True if the content of its messages is encrypted in the database.
     encrypt_content: bool,
-    /// At creation only.
+    /// Only in the answer to the creation.
     #[serde(skip_serializing_if = "Option::is_none")]
     client_id: Option<String>,
-    /// Shown this once.
+    /// Only in the answer to the creation; it cannot be read again.
     #[serde(skip_serializing_if = "Option::is_none")]
     client_secret: Option<String>,
 }
@@ -81,18 +82,25 @@ fn shape(p: &Partner, credentials: Option<Credentials>) -> PartnerShape {
     }
 }
 
-/// A new partner, or what to change of one.
+/// The fields of a new partner, or of a change.
 static PARTNER: Form = Form {
     name: "PartnerChange",
-    description: "What to say of a partner. What is left out is as it is by default, or as it was.",
+    description: "The settings of a partner. A field that is left out has its default at creation, and stays as it is \
+        in a \
+        change.",
     kind: Kind::Object(&[
-        Field::optional("name", Kind::Text(NAME), "Needed at creation; no two partners share one."),
+        Field::optional("name", Kind::Text(NAME), "Required at creation. Every partner has a different name."),
         Field::optional("status", Kind::Plain(WORD), "").with_example("ACTIVE"),
         Field::optional("rateLimitTps", Kind::Int32(1, limits::PARTNER_TPS_MOST as i64), ""),
         Field::optional("lookupDays", DAYS, ""),
         Field::optional("retentionDays", DAYS, ""),
-        Field::optional("timeZone", Kind::Plain(NAME), "At creation only: past days are counted by it.")
-            .with_example("Asia/Seoul"),
+        Field::optional(
+            "timeZone",
+            Kind::Plain(NAME),
+            "Only at creation, because the statistics of past days depend \
+            on it.",
+        )
+        .with_example("Asia/Seoul"),
         Field::optional("region", Kind::Plain(TextRule::line(2)), "").with_pattern("^[A-Z]{2}$"),
         Field::optional("channels", Kind::List(&Kind::Plain(WORD), None, None), ""),
         Field::optional("capabilities", Kind::List(&Kind::Plain(WORD), None, None), ""),
@@ -107,7 +115,7 @@ static ROTATION: Form = Form {
     kind: Kind::Object(&[Field::optional(
         "overlapSeconds",
         Kind::Int64(0, OVERLAP_MOST.num_seconds()),
-        "Seconds the secret before stays good, and every token it gave. 0, the default: they end now.",
+        "Seconds for which the former secret and its tokens stay valid. 0, the default: they are void at once.",
     )]),
     examples: &[],
 };
@@ -116,9 +124,14 @@ static NEW_KEY: Form = Form {
     name: "NewKey",
     description: "",
     kind: Kind::Object(&[
-        Field::required("role", Kind::Plain(WORD), "OPERATOR or ADMIN: a partner's key comes with the partner.")
-            .with_example("OPERATOR"),
-        Field::required("name", Kind::Text(NAME), "Whose it is."),
+        Field::required(
+            "role",
+            Kind::Plain(WORD),
+            "OPERATOR or ADMIN. A partner's key is made together with the \
+            partner.",
+        )
+        .with_example("OPERATOR"),
+        Field::required("name", Kind::Text(NAME), "The name of the person or program that uses the key."),
     ]),
     examples: &[],
 };
@@ -152,7 +165,7 @@ impl std::str::FromStr for Capability {
     }
 }
 
-/// Reads a new partner, or a change of one.
+/// Reads the body of a request that makes (`new`) or changes a partner. Collects all faults.
 fn read_form(body: &[u8], new: bool) -> Result<PartnerChange, Refusal> {
     let faults = Faults::default();
     let value = json::parse(body, &faults)?;
@@ -208,11 +221,12 @@ fn partner_id(text: &str) -> Result<Tsid> {
     text.parse().map_err(|_| unknown())
 }
 
+#[utoipa::path(post, path = "/v1/partners", operation_id = "createPartner", tag = "partners",
+    security(("bearer" = [])), request_body = PartnerBody,
+    responses((status = 201, description = "the partner", body = PartnerShape)))]
 /// Make a partner
 ///
-/// And its key, whose secret is shown this once.
-#[utoipa::path(post, path = "/v1/partners", operation_id = "createPartner", tag = "partners", security(("bearer" = [])), request_body = PartnerBody,
-    responses((status = 201, description = "the partner", body = PartnerShape)))]
+/// Makes the partner and its key. The secret is only in this answer and cannot be read again.
 pub async fn create(
     State(hub): State<Hub>,
     Admin(actor): Admin,
@@ -234,17 +248,17 @@ pub async fn create(
 pub struct PartnerList {
     code: Success,
     items: Vec<PartnerShape>,
-    /// For `?after=`; null on the last page.
+    /// Pass it as `after` to get the next page; null on the last page.
     next_after: Option<String>,
 }
 
-/// Partners
-///
-/// A page of them, by name.
 #[utoipa::path(get, path = "/v1/partners", operation_id = "listPartners", tag = "partners", security(("bearer" = [])),
-    params(("after" = Option<String>, Query, description = "only names after this one"),
+    params(("after" = Option<String>, Query, description = "only partners whose name comes after this one"),
         ("limit" = Option<i64>, Query, description = "rows on a page", minimum = 1, maximum = 200)),
     responses((status = 200, description = "a page", body = PartnerList)))]
+/// Partners
+///
+/// A page of partners, ordered by name.
 pub async fn list(State(hub): State<Hub>, _admin: Admin, mut query: Query) -> Answer {
     let after = query.take("after");
     let limit = query.limit()?;
@@ -257,22 +271,25 @@ pub async fn list(State(hub): State<Hub>, _admin: Admin, mut query: Query) -> An
     Ok(respond(StatusCode::OK, &PartnerList { code: Success::Success, items, next_after }))
 }
 
+#[utoipa::path(get, path = "/v1/partners/{id}", operation_id = "getPartner", tag = "partners",
+    security(("bearer" = [])), params(("id" = String, Path, description = "the partnerId")),
+    responses((status = 200, description = "the partner", body = PartnerShape)))]
 /// One partner
 ///
-/// Without its secret, which is nowhere.
-#[utoipa::path(get, path = "/v1/partners/{id}", operation_id = "getPartner", tag = "partners", security(("bearer" = [])), params(("id" = String, Path, description = "the partnerId")),
-    responses((status = 200, description = "the partner", body = PartnerShape)))]
+/// The partner without its secret, which the hub does not keep.
 pub async fn get(State(hub): State<Hub>, _admin: Admin, query: Query, PathId(id): PathId) -> Answer {
     query.close()?;
     let partner = store::partner::get(hub.store.api(), partner_id(&id)?).await?.ok_or_else(unknown)?;
     Ok(respond(StatusCode::OK, &shape(&partner, None)))
 }
 
+#[utoipa::path(patch, path = "/v1/partners/{id}", operation_id = "updatePartner", tag = "partners",
+    security(("bearer" = [])), params(("id" = String, Path, description = "the partnerId")),
+    request_body = PartnerBody, responses((status = 200, description = "the partner", body = PartnerShape)))]
 /// Change a partner
 ///
-/// What is left out stays. An INACTIVE partner's tokens are void at once; what it posted before is delivered.
-#[utoipa::path(patch, path = "/v1/partners/{id}", operation_id = "updatePartner", tag = "partners", security(("bearer" = [])), params(("id" = String, Path, description = "the partnerId")),
-    request_body = PartnerBody, responses((status = 200, description = "the partner", body = PartnerShape)))]
+/// Fields that are left out stay as they are. Setting the status to INACTIVE voids the partner's tokens at once;
+/// messages that it posted before are still delivered.
 pub async fn update(
     State(hub): State<Hub>,
     Admin(actor): Admin,
@@ -286,14 +303,14 @@ pub async fn update(
     Ok(respond(StatusCode::OK, &shape(&partner, None)))
 }
 
-/// What a client signs in with.
+/// The credentials that a client signs in with.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Credentials)]
 #[serde(rename_all = "camelCase")]
 pub struct CredentialsShape {
     code: Success,
     client_id: String,
-    /// Shown this once.
+    /// Only in this answer; it cannot be read again.
     client_secret: String,
 }
 
@@ -314,11 +331,14 @@ fn read_overlap(body: &[u8]) -> Result<TimeDelta, Refusal> {
     faults.into_result(read)
 }
 
+#[utoipa::path(post, path = "/v1/partners/{id}/key/rotate", operation_id = "rotatePartnerKey", tag = "partners",
+    security(("bearer" = [])), params(("id" = String, Path, description = "the partnerId")),
+    request_body = RotationBody,
+    responses((status = 200, description = "the credentials; the secret is only in this answer",
+        body = CredentialsShape)))]
 /// Rotate a partner's key
 ///
-/// A new secret, shown this once. The one before stays good for the overlap, and every token it gave.
-#[utoipa::path(post, path = "/v1/partners/{id}/key/rotate", operation_id = "rotatePartnerKey", tag = "partners", security(("bearer" = [])), params(("id" = String, Path, description = "the partnerId")),
-    request_body = RotationBody, responses((status = 200, description = "what to sign in with; the secret is shown this once", body = CredentialsShape)))]
+/// Makes a new secret, which is only in this answer. The former secret and its tokens stay valid for the overlap.
 pub async fn rotate(
     State(hub): State<Hub>,
     Admin(actor): Admin,
@@ -332,7 +352,7 @@ pub async fn rotate(
     Ok(credentials(StatusCode::OK, made))
 }
 
-/// A key, without its secret.
+/// A key without its secret.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Key)]
 #[serde(rename_all = "camelCase")]
@@ -342,7 +362,7 @@ pub struct KeyShape {
     role: &'static str,
     partner_id: Option<String>,
     name: String,
-    /// The secret before the present one is good until then.
+    /// The time until which the former secret is valid, during a rotation.
     former_secret_good_until: Option<Time>,
     revoked_at: Option<Time>,
     created_at: Time,
@@ -354,10 +374,11 @@ pub struct KeyList {
     items: Vec<KeyShape>,
 }
 
+#[utoipa::path(get, path = "/v1/keys", operation_id = "listKeys", tag = "partners",
+    security(("bearer" = [])), responses((status = 200, description = "all keys", body = KeyList)))]
 /// Keys
 ///
-/// All of them, without their secrets.
-#[utoipa::path(get, path = "/v1/keys", operation_id = "listKeys", tag = "partners", security(("bearer" = [])), responses((status = 200, description = "all keys", body = KeyList)))]
+/// All keys, without their secrets.
 pub async fn keys(State(hub): State<Hub>, _admin: Admin, query: Query) -> Answer {
     query.close()?;
     let items = key::list(hub.store.api()).await?.into_iter().map(|k| KeyShape {
@@ -372,11 +393,13 @@ pub async fn keys(State(hub): State<Hub>, _admin: Admin, query: Query) -> Answer
     Ok(respond(StatusCode::OK, &KeyList { code: Success::Success, items: items.collect() }))
 }
 
+#[utoipa::path(post, path = "/v1/keys", operation_id = "createKey", tag = "partners",
+    security(("bearer" = [])), request_body = NewKeyBody,
+    responses((status = 201, description = "the credentials; the secret is only in this answer",
+        body = CredentialsShape)))]
 /// Make a key
 ///
-/// For an operator or an admin. Its secret is shown this once.
-#[utoipa::path(post, path = "/v1/keys", operation_id = "createKey", tag = "partners", security(("bearer" = [])), request_body = NewKeyBody,
-    responses((status = 201, description = "what to sign in with; the secret is shown this once", body = CredentialsShape)))]
+/// Makes a key for an operator or an admin. The secret is only in this answer and cannot be read again.
 pub async fn create_key(
     State(hub): State<Hub>,
     Admin(actor): Admin,
@@ -409,11 +432,14 @@ pub async fn create_key(
     Ok(credentials(StatusCode::CREATED, made))
 }
 
+#[utoipa::path(post, path = "/v1/keys/{id}/rotate", operation_id = "rotateKey", tag = "partners",
+    security(("bearer" = [])), params(("id" = String, Path, description = "the clientId")),
+    request_body = RotationBody,
+    responses((status = 200, description = "the credentials; the secret is only in this answer",
+        body = CredentialsShape)))]
 /// Rotate a key
 ///
-/// A new secret, shown this once. The one before stays good for the overlap, and every token it gave.
-#[utoipa::path(post, path = "/v1/keys/{id}/rotate", operation_id = "rotateKey", tag = "partners", security(("bearer" = [])), params(("id" = String, Path, description = "the clientId")),
-    request_body = RotationBody, responses((status = 200, description = "what to sign in with; the secret is shown this once", body = CredentialsShape)))]
+/// Makes a new secret, which is only in this answer. The former secret and its tokens stay valid for the overlap.
 pub async fn rotate_key(
     State(hub): State<Hub>,
     Admin(actor): Admin,
@@ -427,11 +453,12 @@ pub async fn rotate_key(
     Ok(credentials(StatusCode::OK, made))
 }
 
+#[utoipa::path(delete, path = "/v1/keys/{id}", operation_id = "revokeKey", tag = "partners",
+    security(("bearer" = [])), params(("id" = String, Path, description = "the clientId")),
+    responses((status = 204, description = "Revoked.")))]
 /// Revoke a key
 ///
-/// Neither its secrets nor its tokens are taken any more.
-#[utoipa::path(delete, path = "/v1/keys/{id}", operation_id = "revokeKey", tag = "partners", security(("bearer" = [])), params(("id" = String, Path, description = "the clientId")),
-    responses((status = 204, description = "Revoked.")))]
+/// Voids the key's secrets and tokens at once.
 pub async fn revoke_key(State(hub): State<Hub>, Admin(actor): Admin, query: Query, PathId(id): PathId) -> Answer {
     query.close()?;
     flow::partner::revoke_key(&hub, actor.admin_permit()?, &id).await?;

@@ -1,4 +1,4 @@
-//! Providers: outside shapes and handlers. For operators.
+//! Providers: response shapes and handlers. For operators.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -16,7 +16,7 @@ use crate::http::request::PathId;
 use crate::hub::Hub;
 use crate::model::breaker::BreakerState as Standing;
 
-/// An account at a vendor.
+/// A provider: an account at a vendor.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Provider {
@@ -25,34 +25,34 @@ pub struct Provider {
     channels: Vec<&'static str>,
     #[schema(value_type = ProviderWord)]
     status: &'static str,
-    /// Its share beside other providers of a channel; 0: only when no other can.
+    /// Its share of the deliveries among the providers of a channel. 0: used only when no other provider is available.
     weight: u32,
-    /// Null while it is closed.
+    /// The circuit breaker; null while it is closed.
     breaker: Option<Breaker>,
     paused_at: Option<Time>,
     paused_by: Option<String>,
-    /// Null where there is none.
+    /// The rate limit; null if there is none.
     limit: Option<Limit>,
-    /// Deliveries of its channels that workers hold now.
+    /// Deliveries of its channels that workers are sending now.
     in_flight: i64,
-    /// Its destinations that failed again and again of late (Slack): what is for them waits, and for no other.
+    /// Destinations that failed repeatedly of late (Slack). Only deliveries to these destinations wait.
     failing_destinations: Vec<String>,
 }
 
-/// It is in trouble, and left alone.
+/// A circuit breaker that is open or half-open: the provider failed and is called rarely or not at all.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Breaker {
-    /// What it failed by: a reason as deliveries have it.
+    /// The reason of the failures: one of the `deliveryReasons` of `GET /v1/errors`.
     reason: Option<String>,
     since: Option<Time>,
-    /// When it is asked again, by one at a time.
+    /// When the provider is called again, with one delivery at a time.
     until: Option<Time>,
-    /// How often it opened since it last worked for long.
+    /// How often the breaker has opened since the provider last worked for a longer time.
     openings: i32,
 }
 
-/// What it may be asked, by all workers together.
+/// The rate limit, which all workers share.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Limit {
@@ -60,11 +60,11 @@ pub struct Limit {
     per_seconds: u64,
     #[schema(example = "sliding-window")]
     strategy: String,
-    /// Of a token bucket: how many may come at once.
+    /// Token bucket only: the number of calls that may come at once.
     burst: u32,
-    /// How many count now, of `count`; of a token bucket, of `burst`.
+    /// The calls that count against the limit now: out of `count`, or out of `burst` for a token bucket.
     used: u32,
-    /// When one more may be made.
+    /// When the next call is allowed.
     free_at: Time,
 }
 
@@ -74,7 +74,7 @@ pub struct ProviderList {
     items: Vec<Provider>,
 }
 
-/// A provider alone.
+/// One provider.
 #[derive(Serialize, ToSchema)]
 pub struct ProviderFound {
     code: Success,
@@ -114,40 +114,42 @@ impl Provider {
     }
 }
 
+#[utoipa::path(get, path = "/v1/providers", operation_id = "listProviders", tag = "providers",
+    security(("bearer" = [])),
+    responses((status = 200, description = "all providers", body = ProviderList)))]
 /// The providers
 ///
-/// How each account at a vendor stands: its breaker, its limit, and whether somebody paused it.
-#[utoipa::path(get, path = "/v1/providers", operation_id = "listProviders", tag = "providers", security(("bearer" = [])),
-    responses((status = 200, description = "all of them", body = ProviderList)))]
+/// All providers with their breakers, limits and pauses.
 pub async fn list(State(hub): State<Hub>, _operator: Operator, query: Query) -> Answer {
     query.close()?;
     let items = provider::statuses(&hub).await?.into_iter().map(Provider::of).collect();
     Ok(respond(StatusCode::OK, &ProviderList { code: Success::Success, items }))
 }
 
-/// Pause a provider
-///
-/// It is not asked until it is resumed; what is for it waits and loses no attempt, or goes to another provider of its channel.
 #[utoipa::path(post, path = "/v1/providers/{name}/pause", operation_id = "pauseProvider", tag = "providers",
     security(("bearer" = [])),
-    params(("name" = String, Path, description = "as the settings name it")),
-    responses((status = 200, description = "the provider as it stands now", body = ProviderFound),
+    params(("name" = String, Path, description = "the provider's name in the settings")),
+    responses((status = 200, description = "the provider after the change", body = ProviderFound),
         (status = 404, description = "there is no such provider", body = ProblemBody,
             content_type = "application/problem+json")))]
+/// Pause a provider
+///
+/// The provider is not called until it is resumed. Its deliveries go to another provider of the channel, or wait
+/// without using attempts.
 pub async fn pause(State(hub): State<Hub>, operator: Operator, query: Query, PathId(name): PathId) -> Answer {
     query.close()?;
     set_paused(&hub, &operator, &name, true).await
 }
 
-/// Resume a provider
-///
-/// It is asked again, at once.
 #[utoipa::path(post, path = "/v1/providers/{name}/resume", operation_id = "resumeProvider", tag = "providers",
     security(("bearer" = [])),
-    params(("name" = String, Path, description = "as the settings name it")),
-    responses((status = 200, description = "the provider as it stands now", body = ProviderFound),
+    params(("name" = String, Path, description = "the provider's name in the settings")),
+    responses((status = 200, description = "the provider after the change", body = ProviderFound),
         (status = 404, description = "there is no such provider", body = ProblemBody,
             content_type = "application/problem+json")))]
+/// Resume a provider
+///
+/// The provider is called again at once.
 pub async fn resume(State(hub): State<Hub>, operator: Operator, query: Query, PathId(name): PathId) -> Answer {
     query.close()?;
     set_paused(&hub, &operator, &name, false).await

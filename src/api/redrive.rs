@@ -1,4 +1,4 @@
-//! Dead letters tried again, and events told again: outside shapes and handlers.
+//! Redrives: dead letters and events sent again. Response shapes and handlers.
 
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -31,16 +31,17 @@ use crate::model::json::{self, Faults, TextRule};
 use crate::model::redrive::{DEAD_LETTER_STATUSES, JobFilter, RedriveKind};
 use crate::store::redrive::{self, RedriveJob};
 
-/// Redrive one
-///
-/// A dead letter (FAILED; or UNDETERMINED, where a second copy does no harm) is tried again, as often as a new one, after what
-/// is new. Operators may redrive any; partners their own webhooks.
 #[utoipa::path(post, path = "/v1/deliveries/{id}/redrive", operation_id = "redriveDelivery", tag = "redrives",
     security(("bearer" = [])),
     params(("id" = String, Path, description = "`{messageId}-{no}`")),
-    responses((status = 200, description = "the delivery as it stands now", body = DeliveryFound),
-        (status = 422, description = "it cannot be tried again", body = ProblemBody,
+    responses((status = 200, description = "the delivery after the change", body = DeliveryFound),
+        (status = 422, description = "the delivery cannot be sent again", body = ProblemBody,
             content_type = "application/problem+json")))]
+/// Redrive one
+///
+/// Sends a dead letter again: a delivery that is FAILED, or UNDETERMINED if a second copy does no harm. It gets as many
+/// attempts as a new delivery and is sent after new deliveries. Operators may redrive any delivery, partners their own
+/// webhooks.
 pub async fn one(State(hub): State<Hub>, reader: Reader, query: Query, PathId(id): PathId) -> Answer {
     query.close()?;
     let (message_id, no) = parse_public_id(&id).ok_or(Error::NotFound)?;
@@ -52,35 +53,35 @@ pub async fn one(State(hub): State<Hub>, reader: Reader, query: Query, PathId(id
     Ok(respond(StatusCode::OK, &DeliveryFound { code: Success::Success, delivery }))
 }
 
-/// A job that goes on at a bounded rate, after whatever is new.
+/// A job that sends dead letters or events again at a limited rate, after new deliveries.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Redrive {
     redrive_id: String,
     #[schema(value_type = RedriveKindWord)]
     kind: &'static str,
-    /// Whose dead letters or events; null: everybody's. Told to operators.
+    /// The partner's id; null when the redrive covers all partners. Only operators see it.
     #[serde(skip_serializing_if = "Option::is_none")]
     partner_id: Option<String>,
-    /// Of this endpoint alone.
+    /// The endpoint that the job is limited to; null: all.
     endpoint_id: Option<String>,
     filter: RedriveFilter,
     rate_per_second: i32,
     #[schema(value_type = RedriveStatusWord)]
     status: &'static str,
-    /// How many dead letters there were when it began; null where they were too many to count. Events are not counted.
+    /// The number of dead letters when the job began; null if they were too many to count. Events are not counted.
     count: Option<i64>,
-    /// How many were redriven, hastened, or told again, so far. Less than `count` in the end where some were dealt with meanwhile, or
-    /// nothing was left of what they said.
+    /// The number that was queued again so far. At the end it is less than `count` if some were handled meanwhile, or
+    /// their content had been erased.
     done: i64,
-    /// Who asked for it; told to operators.
+    /// The client that began the job. Only operators see it.
     #[serde(skip_serializing_if = "Option::is_none")]
     requested_by: Option<String>,
     created_at: Time,
     finished_at: Option<Time>,
 }
 
-/// Which dead letters, or events, a job is of.
+/// The dead letters or events that a job covers.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RedriveFilter {
@@ -94,7 +95,7 @@ pub struct RedriveFilter {
     until: Time,
 }
 
-/// A job alone.
+/// One job.
 #[derive(Serialize, ToSchema)]
 pub struct RedriveFound {
     code: Success,
@@ -102,26 +103,27 @@ pub struct RedriveFound {
     redrive: Redrive,
 }
 
-/// A job that begins.
+/// A job that has begun.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RedriveBegun {
     code: Success,
     #[serde(flatten)]
     redrive: Redrive,
-    /// How many wait for their next try, beside the dead letters: a recovery hastens them. Null for other jobs.
+    /// The number of deliveries that wait for their next attempt, in addition to the dead letters: a recovery sends
+    /// them at once. Null for other jobs.
     waiting: Option<i64>,
-    /// There are more than `count`, or `waiting`: they were not counted to the end.
+    /// True if `count` or `waiting` is a lower bound, because counting stopped at a limit.
     count_is_lower_bound: bool,
 }
 
-/// What a job would redrive.
+/// The number of dead letters that a job would redrive.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RedriveCount {
     code: Success,
     count: i64,
-    /// There are more: they were not counted to the end.
+    /// True if `count` is a lower bound, because counting stopped at a limit.
     count_is_lower_bound: bool,
 }
 
@@ -165,10 +167,10 @@ fn accepted_job(job: RedriveJob, counted: Option<DeadLetterCount>, is_staff: boo
 
 static ORDER: Form = Form {
     name: "RedriveOrder",
-    description: "Which dead letters to redrive, how fast, or only how many there are.",
+    description: "The dead letters to redrive, and the rate.",
     kind: Kind::Object(&[
-        Field::optional("filter", Kind::Form(&FILTER), "Left out: all there are."),
-        Field::optional("dryRun", Kind::Flag, "Only count them.").with_default(Preset::Flag(false)),
+        Field::optional("filter", Kind::Form(&FILTER), "Left out: all dead letters."),
+        Field::optional("dryRun", Kind::Flag, "Only count the dead letters.").with_default(Preset::Flag(false)),
         RATE,
     ]),
     examples: &[],
@@ -176,33 +178,34 @@ static ORDER: Form = Form {
 
 static FILTER: Form = Form {
     name: "RedriveOrderFilter",
-    description: "What is left out passes all.",
+    description: "Only dead letters that meet every condition given.",
     kind: Kind::Object(&[
-        Field::optional("partnerId", Kind::Plain(WORD), "Those of this partner.").with_pattern(ID_PATTERN),
+        Field::optional("partnerId", Kind::Plain(WORD), "Only dead letters of this partner.").with_pattern(ID_PATTERN),
         Field::optional("channel", Kind::Word("ChannelWord", WORD), ""),
-        Field::optional("provider", Kind::Text(WORD), "Those this provider was asked for last."),
-        Field::optional("error", Kind::Text(WORD), "Those with this reason."),
+        Field::optional("provider", Kind::Text(WORD), "Only dead letters whose last attempt used this provider."),
+        Field::optional("error", Kind::Text(WORD), "Only dead letters with this reason."),
         Field::optional("status", Kind::Plain(WORD), "FAILED or UNDETERMINED.").with_pattern("^(FAILED|UNDETERMINED)$"),
-        Field::optional("endpointId", Kind::Plain(WORD), "Webhooks for this endpoint.").with_pattern(ID_PATTERN),
-        Field::optional("since", Kind::Time, "Those that failed at this time or later; RFC 3339 with offset."),
-        Field::optional("until", Kind::Time, "Those that failed before this time; RFC 3339 with offset."),
+        Field::optional("endpointId", Kind::Plain(WORD), "Only webhooks for this endpoint.").with_pattern(ID_PATTERN),
+        Field::optional("since", Kind::Time, "Only those that failed at this time or later; RFC 3339 with offset."),
+        Field::optional("until", Kind::Time, "Only those that failed before this time; RFC 3339 with offset."),
     ]),
     examples: &[],
 };
 
 static RECOVER: Form = Form {
     name: "RecoverOrder",
-    description: "Since when.",
+    description: "The time window of a recovery, and its rate.",
     kind: Kind::Object(&[
         Field::required(
             "since",
             Kind::Time,
-            "What failed, or was told first and waits, at this time or later; RFC 3339 with offset.",
+            "Webhooks that failed at this time or later, and waiting ones first sent since; RFC 3339 with offset.",
         ),
         Field::optional(
             "until",
             Kind::Time,
-            "What failed, or was told first and waits, before this time; RFC 3339 with offset. Left out: up to now.",
+            "Only webhooks that failed, or were first sent and wait, before this time; RFC 3339 with offset. Left \
+                out: now.",
         ),
         RATE,
     ]),
@@ -211,18 +214,18 @@ static RECOVER: Form = Form {
 
 static REPLAY: Form = Form {
     name: "ReplayOrder",
-    description: "Which events of which time.",
+    description: "The events to send again: their time window and kinds, and the rate.",
     kind: Kind::Object(&[
-        Field::required("since", Kind::Time, "What happened at this time or later; RFC 3339 with offset."),
+        Field::required("since", Kind::Time, "Events that happened at this time or later; RFC 3339 with offset."),
         Field::optional(
             "until",
             Kind::Time,
-            "What happened before this time; RFC 3339 with offset. Left out: up to now.",
+            "Only events that happened before this time; RFC 3339 with offset. Left out: now.",
         ),
         Field::optional(
             "events",
             Kind::List(&Kind::Plain(WORD), None, None),
-            "Of what the endpoint asks for only these. Left out: all of it.",
+            "Only these of the events that the endpoint subscribes to. Left out: all of them.",
         ),
         RATE,
     ]),
@@ -240,15 +243,15 @@ const ID_PATTERN: &str = "^[0-7][0-9A-HJKMNP-TV-Z]{12}$";
 const RATE: Field = Field::optional("ratePerSecond", Kind::Int32(1, limits::REDRIVE_RATE_MOST), "")
     .with_default(Preset::Whole(limits::REDRIVE_RATE_DEFAULT as i64));
 
-/// Redrive many
-///
-/// Dead letters that pass the filter, each as one alone. `dryRun` tells how many there are.
 #[utoipa::path(post, path = "/v1/dead-letters/redrive", operation_id = "redriveDeadLetters", tag = "redrives",
     security(("bearer" = [])), request_body = OrderBody,
     responses((status = 202, description = "the job", body = RedriveBegun),
-        (status = 200, description = "with `dryRun`: how many", body = RedriveCount),
+        (status = 200, description = "with `dryRun`: the number of dead letters", body = RedriveCount),
         (status = 404, description = "there is no such partner", body = ProblemBody,
             content_type = "application/problem+json")))]
+/// Redrive many
+///
+/// Begins a job that redrives all dead letters that pass the filter. With `dryRun` it only counts them.
 pub async fn dead_letters(
     State(hub): State<Hub>,
     Operator(actor): Operator,
@@ -321,7 +324,7 @@ fn read_id(fields: &mut Fields<'_>, name: &str, faults: &Faults) -> Option<Tsid>
     id
 }
 
-/// `since` and `until`, the latter now if it is not given: neither is ahead, and the first comes first.
+/// Reads `since` and `until`; a missing `until` is now. Both must not be in the future, and `since` must be earlier.
 fn read_window(fields: &mut Fields<'_>, hub: &Hub, faults: &Faults) -> (Option<DateTime<Utc>>, DateTime<Utc>) {
     let now = hub.clock.now();
     let places = [fields.pointer_to("since"), fields.pointer_to("until")];
@@ -331,7 +334,7 @@ fn read_window(fields: &mut Fields<'_>, hub: &Hub, faults: &Faults) -> (Option<D
             faults.add(place, "time_range", "must not be in the future");
         }
     }
-    // What dies at this very moment did so before the job.
+    // A delivery that fails at this very moment belongs to the window.
     let until = until.unwrap_or(now + TimeDelta::microseconds(1));
     if since.is_some_and(|since| since >= until && since <= now) {
         faults.add(&places[0], "time_range", "must be before until");
@@ -339,24 +342,25 @@ fn read_window(fields: &mut Fields<'_>, hub: &Hub, faults: &Faults) -> (Option<D
     (since, until)
 }
 
-/// As `window`, with a beginning that the books still reach.
+/// Reads a window like [`read_window`]; `since` must also be within the retention.
 fn read_retained_window(fields: &mut Fields<'_>, hub: &Hub, faults: &Faults) -> (Option<DateTime<Utc>>, DateTime<Utc>) {
     let place = fields.pointer_to("since");
     let (since, until) = read_window(fields, hub, faults);
     let days = hub.settings.database.retention_days;
     if since.is_some_and(|since| since < hub.clock.now() - TimeDelta::days(i64::from(days))) {
-        faults.add(place, "time_range", format!("must be within the last {days} days: what is older is not kept"));
+        faults.add(place, "time_range", format!("must be within the last {days} days: older deliveries are not kept"));
     }
     (since, until)
 }
 
-/// Recover an endpoint
-///
-/// What failed on its way there since then is sent again: the same events under the same ids. What waits for its next try
-/// does not wait any longer; if that fails, it has as many left, and pauses as long, as it would have had.
 #[utoipa::path(post, path = "/v1/webhooks/{id}/recover", operation_id = "recoverWebhook", tag = "redrives",
     security(("bearer" = [])), params(("id" = String, Path, description = "the endpointId")),
     request_body = RecoverBody, responses((status = 202, description = "the job", body = RedriveBegun)))]
+/// Recover an endpoint
+///
+/// Sends the webhooks to this endpoint that failed in the window again, with the same events and ids. Webhooks that
+/// wait for their next attempt are sent at once; if that attempt fails, their further attempts and pauses are
+/// unchanged.
 pub async fn recover(
     State(hub): State<Hub>,
     reader: Reader,
@@ -373,13 +377,13 @@ pub async fn recover(
     begin_for_endpoint(&hub, &reader, &id, RedriveKind::Recover, read).await
 }
 
-/// Replay to an endpoint
-///
-/// What happened in that time and what the endpoint asks for is told to it again, whether or not it was told before: the same
-/// events under the same ids.
 #[utoipa::path(post, path = "/v1/webhooks/{id}/replay", operation_id = "replayWebhook", tag = "redrives",
     security(("bearer" = [])), params(("id" = String, Path, description = "the endpointId")),
     request_body = ReplayBody, responses((status = 202, description = "the job", body = RedriveBegun)))]
+/// Replay to an endpoint
+///
+/// Sends the events of the window that the endpoint subscribes to again, whether or not they were delivered before,
+/// with the same ids.
 pub async fn replay(
     State(hub): State<Hub>,
     reader: Reader,
@@ -429,16 +433,16 @@ async fn begin_for_endpoint(
 pub struct RedrivePage {
     code: Success,
     items: Vec<Redrive>,
-    /// Give it back as `cursor` for the next page; null on the last.
+    /// Pass it as `cursor` to get the next page; null on the last page.
     next_cursor: Option<String>,
 }
 
-/// Jobs
-///
-/// A page of them, newest first: a partner's own, or for operators all.
 #[utoipa::path(get, path = "/v1/redrives", operation_id = "listRedrives", tag = "redrives", security(("bearer" = [])),
     params(PartnerParam, ListParams),
     responses((status = 200, description = "a page", body = RedrivePage)))]
+/// Jobs
+///
+/// A page of jobs, newest first. Partners see their own jobs, operators see all.
 pub async fn list(State(hub): State<Hub>, reader: Reader, mut query: Query) -> Answer {
     let scope = reader.scope(&hub, &mut query).await?;
     let page = Page::read(&mut query, &hub, "redrives", scope.cursor_owner)?;
@@ -455,12 +459,13 @@ pub async fn list(State(hub): State<Hub>, reader: Reader, mut query: Query) -> A
     Ok(respond(StatusCode::OK, &RedrivePage { code: Success::Success, items, next_cursor: next }))
 }
 
-/// A job
-///
-/// How far it is.
-#[utoipa::path(get, path = "/v1/redrives/{id}", operation_id = "getRedrive", tag = "redrives", security(("bearer" = [])),
+#[utoipa::path(get, path = "/v1/redrives/{id}", operation_id = "getRedrive", tag = "redrives",
+    security(("bearer" = [])),
     params(("id" = String, Path, description = "the redriveId")),
     responses((status = 200, description = "the job", body = RedriveFound)))]
+/// One job
+///
+/// The job and its progress.
 pub async fn get(State(hub): State<Hub>, reader: Reader, query: Query, PathId(id): PathId) -> Answer {
     query.close()?;
     let id: Tsid = id.parse().map_err(|_| Error::NotFound)?;
@@ -470,12 +475,12 @@ pub async fn get(State(hub): State<Hub>, reader: Reader, query: Query, PathId(id
     Ok(respond(StatusCode::OK, &RedriveFound { code: Success::Success, redrive }))
 }
 
-/// Cancel a job
-///
-/// It goes no further; what it did so far stays done. One that ended before stays as it is.
 #[utoipa::path(post, path = "/v1/redrives/{id}/cancel", operation_id = "cancelRedrive", tag = "redrives",
     security(("bearer" = [])), params(("id" = String, Path, description = "the redriveId")),
-    responses((status = 200, description = "the job as it stands now", body = RedriveFound)))]
+    responses((status = 200, description = "the job after the change", body = RedriveFound)))]
+/// Cancel a job
+///
+/// Stops the job. Deliveries that it has queued are still sent. A job that has ended stays as it is.
 pub async fn cancel(State(hub): State<Hub>, reader: Reader, query: Query, PathId(id): PathId) -> Answer {
     query.close()?;
     let id: Tsid = id.parse().map_err(|_| Error::NotFound)?;

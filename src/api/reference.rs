@@ -13,16 +13,16 @@ use crate::http::answer::{Answer, Success};
 use crate::http::problem::ProblemCode;
 use crate::http::query::Query;
 
-/// Every code and reason there is.
+/// All error codes and reasons.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Errors {
     code: Success,
     /// The closed list of codes.
     codes: Vec<ErrorCodeShape>,
-    /// Why requests are refused. A word that has two codes is here twice.
+    /// The reasons for which requests are refused. A reason with two codes is listed twice.
     reasons: Vec<ReasonShape>,
-    /// Why deliveries and attempts stand as they do: their `reason`, `errorReason` and `error`.
+    /// The reasons of deliveries and attempts: the values of `reason`, `errorReason` and `error`.
     delivery_reasons: Vec<DeliveryReasonShape>,
 }
 
@@ -40,7 +40,7 @@ pub struct ReasonShape {
     reason: &'static str,
     #[schema(value_type = ProblemCode)]
     code: &'static str,
-    /// HTTP status of an answer that this reason heads.
+    /// The HTTP status of a problem with this reason.
     status: u16,
     /// What is wrong.
     cause: &'static str,
@@ -55,17 +55,17 @@ pub struct DeliveryReasonShape {
     meaning: &'static str,
 }
 
-/// What can go wrong
-///
-/// Every code and every reason, each with its cause and what to do about it.
 #[utoipa::path(get, path = "/v1/errors", operation_id = "listErrors", tag = "reference",
-    responses((status = 200, description = "all of them", body = Errors)))]
+    responses((status = 200, description = "all codes and reasons", body = Errors)))]
+/// Error codes
+///
+/// All error codes and reasons, each with its cause and remedy.
 pub async fn errors(query: Query) -> Answer {
     query.close()?;
     Ok(([(header::CONTENT_TYPE, "application/json")], LISTED.clone()).into_response())
 }
 
-/// The list's bytes, shared by all answers: anybody may ask for it, often and on many connections.
+/// The list's bytes. All answers share them, because the route needs no sign-in and may be called often.
 static LISTED: LazyLock<Bytes> = LazyLock::new(|| {
     let codes = CODES.iter().map(|(code, _, meaning)| ErrorCodeShape { code: code.as_str(), meaning }).collect();
     let reason = |r: &Reason| ReasonShape {

@@ -1,4 +1,4 @@
-//! Outside forms that several nouns share: words, ids, the filters of lists.
+//! Parts of the API that several nouns share: closed lists of words, ids, and the filters of lists.
 
 use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
 
@@ -22,43 +22,59 @@ use crate::model::redrive::{REDRIVE_KINDS, REDRIVE_STATUSES, RedriveKind, Redriv
 use crate::store::message::MessageFilter;
 
 words! {
-    ChannelWord, "how a delivery reaches its recipient", CHANNELS.map(Channel::as_str);
-    PriorityWord, "who goes first when there is much to send", PRIORITIES.map(Priority::as_str);
-    DeliveryStatus, "where a delivery stands; SENT, DELIVERED, FAILED, EXPIRED, CANCELED and UNDETERMINED are final but for \
-        evidence that comes later", STATUSES.map(Status::as_str);
-    MessageStatus, "computed from the deliveries", OVERALL_STATUSES.map(OverallStatus::as_str);
-    OutcomeWord, "what an attempt came to", [OutcomeKind::InFlight, OutcomeKind::Accepted,
+    ChannelWord, "the channel over which a delivery reaches its recipient", CHANNELS.map(Channel::as_str);
+    PriorityWord, "the order in which deliveries are sent when many wait: URGENT first, BULK \
+        last", PRIORITIES.map(Priority::as_str);
+    DeliveryStatus, "the state of a delivery; SENT, DELIVERED, FAILED, EXPIRED, CANCELED and UNDETERMINED are final, \
+        unless a later receipt changes them", STATUSES.map(Status::as_str);
+    MessageStatus, "the overall status of a message, computed from its \
+        deliveries", OVERALL_STATUSES.map(OverallStatus::as_str);
+    OutcomeWord, "the outcome of an attempt", [OutcomeKind::InFlight, OutcomeKind::Accepted,
         OutcomeKind::Rejected, OutcomeKind::Unknown, OutcomeKind::NotCalled].map(OutcomeKind::as_str);
-    ReceiptWord, "what a provider tells of what it took, from the least to the most", RECEIPT_OUTCOMES.map(ReceiptOutcome::as_str);
-    RedriveKindWord, "dead letters, those of one endpoint, or events", REDRIVE_KINDS.map(RedriveKind::as_str);
-    RedriveStatusWord, "how far a job is", REDRIVE_STATUSES.map(RedriveStatus::as_str);
-    ProviderWord, "whether a provider may be asked, and what keeps it from being asked", PROVIDER_HEALTHS.map(ProviderHealth::as_str);
-    NotificationStatus, "a delivery's status in four words", ["PENDING", "PROCESSING", "SUCCESS", "FAILED"];
-    EventWord, "what happened; others may come", EVENT_KINDS.map(EventKind::as_str);
-    EndpointWord, "whether an endpoint is sent events", [EndpointStatus::Active, EndpointStatus::Paused,
+    ReceiptWord, "the outcome that a provider reports later, from the weakest to the strongest",
+        RECEIPT_OUTCOMES.map(ReceiptOutcome::as_str);
+    RedriveKindWord, "what a job sends again: dead letters (redrive), those of one endpoint (recover), or events \
+        (replay)", REDRIVE_KINDS.map(RedriveKind::as_str);
+    RedriveStatusWord, "the state of a job", REDRIVE_STATUSES.map(RedriveStatus::as_str);
+    ProviderWord, "whether a provider may be called, and what prevents it",
+        PROVIDER_HEALTHS.map(ProviderHealth::as_str);
+    NotificationStatus, "the status of a delivery, reduced to four \
+        words", ["PENDING", "PROCESSING", "SUCCESS", "FAILED"];
+    EventWord, "the kind of event; later versions may add kinds", EVENT_KINDS.map(EventKind::as_str);
+    EndpointWord, "whether the hub sends events to an endpoint", [EndpointStatus::Active, EndpointStatus::Paused,
         EndpointStatus::Disabled].map(EndpointStatus::as_str);
 }
 
+/// The message id in a path.
+///
+/// # Errors
+/// `Error::NotFound` for a text that is not an id: no message has it.
 pub fn message_id(text: &str) -> Result<Tsid, Error> {
     text.parse().map_err(|_| Error::NotFound)
 }
 
+/// Takes `?channel=` from a query, as the range of its lanes (first, last).
+///
+/// # Errors
+/// `query_invalid` if it is not a channel.
 pub fn channel_filter(query: &mut Query) -> Result<Option<(i16, i16)>, Refusal> {
     let channel: Option<Channel> = query.parse("channel", "a channel", |text| text.parse().ok())?;
     Ok(channel.map(Lane::range_of))
 }
 
-/// A recipient to look for.
+/// A recipient to search for, in each form in which it may be stored.
 pub struct RecipientFilter {
     /// As given.
     pub to: Option<String>,
-    /// As E.164, if it is a phone number, which may be written in many ways.
+    /// In E.164, if it is a phone number.
     pub phone: Option<String>,
-    /// In small letters, if it is an e-mail address.
+    /// In lower case, if it is an e-mail address.
     pub mailbox: Option<String>,
 }
 
-/// A + that was not escaped arrives as a blank: no address holds one, and no phone number begins with one.
+/// Takes the recipient `?name=` from a query. `region` is the country of phone numbers that are written without one. An
+/// unescaped `+` arrives as a blank and is read as `+`: no address contains a blank, and no phone number begins with
+/// one.
 pub fn recipient_filter(query: &mut Query, name: &str, region: &str) -> RecipientFilter {
     let to = query.take(name);
     let Some(text) = &to else { return RecipientFilter { to, phone: None, mailbox: None } };
@@ -68,8 +84,11 @@ pub fn recipient_filter(query: &mut Query, name: &str, region: &str) -> Recipien
     RecipientFilter { to, phone, mailbox }
 }
 
-/// The filters of a list of messages: those the books keep, and the overall status, which is computed. `to` is the
-/// recipient's name in the caller's words, `region` where its phone numbers are from.
+/// Takes the filters of a list of messages from a query: those that the database applies, and the overall status, which
+/// is computed. `to`: the name of the parameter for the recipient. `region`: the country of phone numbers without one.
+///
+/// # Errors
+/// `query_invalid` for a status or channel that does not exist.
 pub fn message_filter(
     query: &mut Query,
     to: &str,
@@ -92,7 +111,7 @@ pub fn message_filter(
     Ok((filter, overall))
 }
 
-/// Flat names and plain values.
+/// The schema of `metadata`: names with plain values, not nested.
 pub fn metadata() -> Schema {
     let plain = [Type::String, Type::Number, Type::Boolean, Type::Null];
     let name = ObjectBuilder::new()
@@ -102,7 +121,10 @@ pub fn metadata() -> Schema {
         .build();
     ObjectBuilder::new()
         .schema_type(Type::Object)
-        .description(Some("the partner's own words about the message, 4 KiB as JSON at most; numbers keep all their digits, and must be of a size that a double has"))
+        .description(Some(
+            "the partner's own data about the message, at most 4 KiB as JSON; numbers keep all digits and must \
+             be within the range of a double",
+        ))
         .property_names(Some(name))
         .additional_properties(Some(ObjectBuilder::new().schema_type(SchemaType::Array(plain.to_vec()))))
         .into()

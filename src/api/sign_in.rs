@@ -1,4 +1,4 @@
-//! Signing in: their outside shapes and handlers.
+//! Sign-in, refresh and revocation of tokens: response shapes and handlers.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -22,11 +22,16 @@ use crate::model::json::{self, Faults, TextRule};
 
 static SIGN_IN: Form = Form {
     name: "SignIn",
-    description: "What a client signs in with.",
+    description: "The credentials of a client.",
     kind: Kind::Object(&[
-        // No key has a longer one: it is refused as a wrong one is.
-        Field::required("clientId", Kind::Plain(SECRET), "As `notihub partner create` or an admin gave it.")
-            .with_length(None, Some(limits::NAME_CHARS)),
+        // Longer texts than any key has are refused with the same answer as a wrong secret.
+        Field::required(
+            "clientId",
+            Kind::Plain(SECRET),
+            "The client id that `notihub partner create` or an admin \
+            issued.",
+        )
+        .with_length(None, Some(limits::NAME_CHARS)),
         Field::required("clientSecret", Kind::Plain(SECRET), "").with_length(None, Some(limits::SECRET_CHARS)),
     ]),
     examples: &[],
@@ -48,18 +53,18 @@ forms! {
 
 const SECRET: TextRule = TextRule::line(limits::SECRET_CHARS).as_posted();
 
-/// Tokens of a sign-in.
+/// The tokens of a sign-in.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SignedIn {
     code: Success,
-    /// For `Authorization: Bearer`.
+    /// The token for `Authorization: Bearer`.
     access_token: String,
-    /// For `POST /v1/auth/refresh`, once: each refresh gives a new one. Good for 30 days.
+    /// The token for `POST /v1/auth/refresh`. It is valid once and for 30 days; each refresh returns a new one.
     refresh_token: String,
     #[schema(example = "Bearer")]
     token_type: &'static str,
-    /// Seconds the access token is good for.
+    /// Seconds for which the access token is valid.
     expires_in: i64,
 }
 
@@ -74,14 +79,14 @@ fn tokens_response(tokens: Tokens) -> Response {
     respond(StatusCode::OK, &body)
 }
 
-/// Sign in
-///
-/// A client's secret for tokens. After ten failures of a client within a minute, over all processes and addresses,
-/// even the right secret waits; addresses where the client holds a refresh token are counted apart, so that nobody
-/// else can lock it out there. After a hundred failures from one address (IPv6: one /64) at one process, all from
-/// there wait.
 #[utoipa::path(post, path = "/v1/auth/token", operation_id = "signIn", tag = "sign-in", request_body = SignInBody,
     responses((status = 200, description = "tokens", body = SignedIn)))]
+/// Sign in
+///
+/// Exchanges a client's secret for tokens. After ten failures for one client within a minute, over all processes and
+/// addresses, even the right secret is refused for a while. Addresses where the client holds a refresh token are
+/// counted separately, so that nobody else can lock the client out there. After a hundred failures from one address
+/// (IPv6: one /64) at one process, all sign-ins from there are refused for a while.
 pub async fn token(
     State(hub): State<Hub>,
     RequestOrigin(from): RequestOrigin,
@@ -93,12 +98,13 @@ pub async fn token(
     Ok(tokens_response(flow::sign_in::sign_in(&hub, &client_id, &client_secret, &from).await?))
 }
 
-/// Refresh
-///
-/// Each refresh token is good once. Only the limit of failures for an address holds here, not that of a client. One
-/// that is used again was stolen, or its successor was: every refresh token of that sign-in is void then.
 #[utoipa::path(post, path = "/v1/auth/refresh", operation_id = "refresh", tag = "sign-in", request_body = RefreshBody,
     responses((status = 200, description = "tokens", body = SignedIn)))]
+/// Refresh
+///
+/// Exchanges a refresh token for new tokens. A refresh token is valid once. If it is used a second time, it or its
+/// successor was stolen: all refresh tokens of that sign-in are then void. The limit of failures for an address applies
+/// here; the limit for a client does not.
 pub async fn refresh(
     State(hub): State<Hub>,
     RequestOrigin(from): RequestOrigin,
@@ -110,11 +116,12 @@ pub async fn refresh(
     Ok(tokens_response(flow::sign_in::refresh(&hub, &token, &from).await?))
 }
 
+#[utoipa::path(post, path = "/v1/auth/revoke", operation_id = "revoke", tag = "sign-in", request_body = RefreshBody,
+    responses((status = 204, description = "The token is void, if it existed.")))]
 /// Revoke
 ///
-/// Voids a refresh token and all that came from the same sign-in. Access tokens given before stay good until they are over, at most a day.
-#[utoipa::path(post, path = "/v1/auth/revoke", operation_id = "revoke", tag = "sign-in", request_body = RefreshBody,
-    responses((status = 204, description = "Void, if there was such a token.")))]
+/// Voids a refresh token and all others of the same sign-in. Access tokens that were already issued stay valid until
+/// they expire, at most a day.
 pub async fn revoke(
     State(hub): State<Hub>,
     RequestOrigin(from): RequestOrigin,
@@ -127,7 +134,7 @@ pub async fn revoke(
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-/// A body of so many texts, each required.
+/// Reads a body with the required texts `names`, in that order.
 fn read_texts<const N: usize>(form: &'static Form, body: &[u8], names: [&str; N]) -> Result<[String; N], Refusal> {
     let faults = Faults::default();
     let value = json::parse(body, &faults)?;

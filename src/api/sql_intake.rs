@@ -1,4 +1,4 @@
-//! What was enqueued in SQL and refused: nobody waited for that answer, so it is kept to be asked for.
+//! Refused requests of the SQL intake. Nobody waits for their answer, so it is stored and can be read here.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -15,13 +15,13 @@ use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::store::sql_intake::{self, RefusalRow, RequestFault};
 
-/// A request that was refused.
+/// A refused request.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RefusedRequest {
-    /// What `notihub.enqueue` returned.
+    /// The id that `notihub.enqueue` returned.
     request_id: String,
-    /// Whose it is; told to operators.
+    /// The id of the partner that owns it. Only operators see it.
     #[serde(skip_serializing_if = "Option::is_none")]
     partner_id: Option<String>,
     client_msg_id: Option<String>,
@@ -48,7 +48,7 @@ pub struct RefusedFault {
 pub struct RefusedPage {
     code: Success,
     items: Vec<RefusedRequest>,
-    /// Give it back as `cursor` for the next page; null on the last.
+    /// Pass it as `cursor` to get the next page; null on the last page.
     next_cursor: Option<String>,
 }
 
@@ -67,13 +67,14 @@ fn shape(row: RefusalRow, partner_id: Option<String>) -> RefusedRequest {
     }
 }
 
-/// Refused requests
-///
-/// What was enqueued in SQL and is not a right message, newest first. `since` and `until` bound the time of the refusal.
 #[utoipa::path(get, path = "/v1/intake/refused", operation_id = "listRefused", tag = "messages",
     security(("bearer" = [])),
     params(PartnerParam, ListParams),
     responses((status = 200, description = "a page", body = RefusedPage)))]
+/// Refused requests
+///
+/// Requests that were enqueued in SQL and refused because they are not valid messages, newest first. `since` and
+/// `until` refer to the time of the refusal.
 pub async fn refused(State(hub): State<Hub>, reader: Reader, mut query: Query) -> Answer {
     let scope = reader.scope(&hub, &mut query).await?;
     let page = Page::read(&mut query, &hub, "refused", scope.cursor_owner)?;
@@ -90,8 +91,8 @@ pub async fn refused(State(hub): State<Hub>, reader: Reader, mut query: Query) -
     let items = rows
         .into_iter()
         .map(|row| {
-            let whose = reader.partner_id_for_staff(row.partner_id);
-            shape(row, whose)
+            let partner_id = reader.partner_id_for_staff(row.partner_id);
+            shape(row, partner_id)
         })
         .collect();
     Ok(respond(StatusCode::OK, &RefusedPage { code: Success::Success, items, next_cursor }))

@@ -1,4 +1,4 @@
-//! Statistics: their outside shape and handler.
+//! Statistics: response shape and handler.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -18,7 +18,7 @@ use crate::model::channel::Channel;
 use crate::model::partner::Partner;
 use crate::store::stats::{self, DailyStatsRow};
 
-/// One day's deliveries of one type that have ended; canceled ones are not counted.
+/// The finished deliveries of one day and one channel. Canceled ones are not counted.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DailyStat {
@@ -32,7 +32,7 @@ pub struct DailyStat {
     success: i64,
     /// FAILED or EXPIRED.
     failed: i64,
-    /// We asked, and cannot know.
+    /// UNDETERMINED: the provider was called, and the outcome is unknown.
     undetermined: i64,
 }
 
@@ -51,36 +51,37 @@ impl DailyStat {
     }
 }
 
-/// YYYY-MM-DD and nothing else.
+/// Reads a date in the form YYYY-MM-DD only.
 fn date(text: &str) -> Option<NaiveDate> {
     NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().filter(|d| text.len() == 10 && d.to_string() == text)
 }
 
-/// A partner's days.
+/// Daily statistics of a partner.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DailyStats {
     code: Success,
-    /// Whose days these are.
+    /// The time zone by which the days are counted.
     time_zone: String,
     from: NaiveDate,
     to: NaiveDate,
-    /// Newest first; days and types on which nothing ended are left out.
+    /// Newest first. Days and channels without finished deliveries are left out.
     items: Vec<DailyStat>,
 }
 
-/// Daily statistics
-///
-/// Counted when an outcome arrives, exact at any moment.
 #[utoipa::path(get, path = "/v1/stats/daily", operation_id = "getDailyStats", tag = "messages",
     security(("bearer" = [])),
     params(
-        ("from" = Option<NaiveDate>, Query, description = "the first day; a week before `to` when not given"),
-        ("to" = Option<NaiveDate>, Query, description = "the last day; today in the partner's time zone when not given"),
-        ("type" = inline(Option<ChannelWord>), Query, description = "those of this type"),
+        ("from" = Option<NaiveDate>, Query, description = "the first day; left out: a week before `to`"),
+        ("to" = Option<NaiveDate>, Query, description = "the last day; left out: today in the partner's \
+            time zone"),
+        ("type" = inline(Option<ChannelWord>), Query, description = "only deliveries over this channel"),
         PartnerParam,
     ),
     responses((status = 200, description = "the days", body = DailyStats)))]
+/// Daily statistics
+///
+/// Deliveries are counted when they finish; the figures are exact at any moment.
 pub async fn daily(State(hub): State<Hub>, reader: Reader, mut query: Query) -> Answer {
     let partner = reader.partner_of_list(&hub, &mut query).await?;
     let from = query.parse("from", "a date as in 2027-03-05", date)?;

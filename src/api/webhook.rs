@@ -1,4 +1,5 @@
-//! Endpoints of partners, where webhooks go: outside shapes and handlers. A partner's own; operators look, admins act for it.
+//! Endpoints, which receive webhooks: response shapes and handlers. Partners manage their own endpoints; operators may
+//! read all, admins may change all.
 
 use std::collections::BTreeMap;
 
@@ -35,36 +36,37 @@ use crate::model::json::{self, Faults, TextRule};
 use crate::store;
 use crate::store::delivery::{WebhookCall, WebhookFilter, WebhookRow};
 
-/// Where a partner wants its events.
+/// An endpoint: where a partner receives its events.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Endpoint)]
 #[serde(rename_all = "camelCase")]
 pub struct EndpointShape {
     /// 13 characters.
     endpoint_id: String,
-    /// Whose it is; told to operators.
+    /// The id of the partner that owns it. Only operators see it.
     #[serde(skip_serializing_if = "Option::is_none")]
     partner_id: Option<String>,
     url: String,
     description: Option<String>,
-    /// Those it is told of; null: all, those to come included.
+    /// The events that the endpoint subscribes to; null: all, including kinds that later versions add.
     #[schema(value_type = Option<Vec<EventWord>>)]
     events: Option<Vec<String>>,
     #[schema(value_type = EndpointWord)]
     status: &'static str,
-    /// Why it is DISABLED: `gone` (it answered 410), `failing` (nothing but failures for days), `paused` (for thirty days).
+    /// The reason for the status DISABLED: `gone` (it answered 410), `failing` (only failures for days) or `paused`
+    /// (for thirty days).
     disabled_reason: Option<String>,
-    /// Events of one message are sent one after the other.
+    /// True if the events of one message are sent one after the other, in order.
     ordered: bool,
-    /// Events carry what the message said.
+    /// True if events carry the content of the message.
     include_content: bool,
-    /// Who is told by e-mail when it is disabled.
+    /// The e-mail address that is informed when the endpoint is disabled.
     contact_email: Option<String>,
-    /// Names of the headers of its own that requests carry; their values are shown nowhere.
+    /// The names of the additional headers of each request. Their values cannot be read again.
     headers: Vec<String>,
-    /// The secret before the present one signs too until then.
+    /// The time until which requests are also signed with the former secret, during a rotation.
     former_secret_good_until: Option<Time>,
-    /// Since when nothing but failures; null while it works.
+    /// The time since which all attempts have failed; null while the endpoint works.
     failing_since: Option<Time>,
     last_success_at: Option<Time>,
     last_failure_at: Option<Time>,
@@ -104,13 +106,13 @@ pub struct EndpointFound {
     endpoint: EndpointShape,
 }
 
-/// An endpoint with its secret, which is shown this once.
+/// An endpoint with its secret, which is only in this answer.
 #[derive(Serialize, ToSchema)]
 pub struct EndpointMade {
     code: Success,
     #[serde(flatten)]
     endpoint: EndpointShape,
-    /// `whsec_` and base64: what requests are signed with.
+    /// The secret that requests are signed with: `whsec_` and base64. It cannot be read again.
     secret: String,
 }
 
@@ -118,18 +120,18 @@ static NEW_ENDPOINT: Form = Form {
     name: "NewEndpoint",
     description: "A new endpoint.",
     kind: Kind::Object(&[
-        Field::required("url", URL, "https, to a public address or name, on port 443, 80 or one from 1024 on."),
+        Field::required("url", URL, "An https URL with a public address or name, on port 443, 80, or 1024 and above."),
         EVENTS,
         Field::optional("description", DESCRIPTION, ""),
         Field::optional(
             "ordered",
             Kind::Flag,
-            "Events of one message are sent one after the other; false when not given.",
+            "true: events of one message are sent one after the other. Default: false.",
         ),
         Field::optional(
             "includeContent",
             Kind::Flag,
-            "Events carry what the message said; the partner needs the capability `webhook_content`.",
+            "true: events carry the content of the message. The partner needs the capability `webhook_content`.",
         ),
         Field::optional("contactEmail", EMAIL, ""),
         HEADERS,
@@ -140,20 +142,21 @@ static NEW_ENDPOINT: Form = Form {
 
 static ENDPOINT_CHANGE: Form = Form {
     name: "EndpointChange",
-    description: "What to change of an endpoint. What is left out stays.",
+    description: "A change of an endpoint. Fields that are left out stay as they are.",
     kind: Kind::Object(&[
         Field::optional("url", URL, ""),
         EVENTS,
-        Field::optional("description", DESCRIPTION, "null: none."),
+        Field::optional("description", DESCRIPTION, "null removes it."),
         Field::optional(
             "status",
             Kind::Plain(TextRule::line(32)),
-            "PAUSED: what is for it waits; not of one that is DISABLED. ACTIVE: it goes on, from DISABLED too, with what \
-             waited.",
+            "PAUSED: events wait; a DISABLED endpoint cannot be paused. ACTIVE: events are sent again, those that \
+                waited \
+             included; this also ends DISABLED.",
         ),
         Field::optional("ordered", Kind::Flag, ""),
         Field::optional("includeContent", Kind::Flag, ""),
-        Field::optional("contactEmail", EMAIL, "null: nobody."),
+        Field::optional("contactEmail", EMAIL, "null removes it."),
         HEADERS,
     ]),
     examples: &[],
@@ -165,7 +168,7 @@ static ENDPOINT_ROTATION: Form = Form {
     kind: Kind::Object(&[Field::optional(
         "overlapSeconds",
         Kind::Int64(0, OVERLAP_MOST.num_seconds()),
-        "Seconds the secret before signs too: a day when not given, a week at most; 0: it ends now.",
+        "Seconds for which requests are also signed with the former secret: at most a week. 0: only the new one.",
     )
     .with_default(Preset::Whole(OVERLAP.num_seconds()))]),
     examples: &[],
@@ -183,21 +186,22 @@ const EMAIL: Kind = Kind::Text(TextRule::line(limits::EMAIL_BYTES));
 const EVENTS: Field = Field::optional(
     "events",
     Kind::List(&Kind::Words(requestable_events), Some(1), None),
-    "those it is told of; null or not given at creation: all, those to come included",
+    "the events that the endpoint subscribes to; null, or left out at creation: all, including kinds that later \
+        versions add",
 );
 const HEADERS: Field = Field::optional(
     "headers",
     Kind::Texts(limits::ENDPOINT_HEADER_VALUE_BYTES),
-    "headers of its own for every request, such as Authorization: 10 at most, all of them anew; none of those that \
-     frame a request, and none of the signature's. Values are visible ASCII and never shown again",
+    "additional headers of every request, such as Authorization; at most 10, and they replace all former ones. Headers \
+     that frame a request or belong to the signature are refused. Values are visible ASCII and cannot be read again",
 );
 
-/// The events that an endpoint can ask for.
+/// The events that an endpoint can subscribe to.
 fn requestable_events() -> Vec<&'static str> {
     EVENT_KINDS.into_iter().filter(|kind| kind.is_subscribable()).map(EventKind::as_str).collect()
 }
 
-/// An event that an endpoint can ask for.
+/// An event that an endpoint can subscribe to.
 struct RequestableEvent(EventKind);
 
 impl std::str::FromStr for RequestableEvent {
@@ -207,7 +211,7 @@ impl std::str::FromStr for RequestableEvent {
     }
 }
 
-/// What its owner may say of an endpoint's status.
+/// A status that the owner of an endpoint may set.
 struct SettableStatus(EndpointStatus);
 
 impl std::str::FromStr for SettableStatus {
@@ -220,7 +224,7 @@ impl std::str::FromStr for SettableStatus {
     }
 }
 
-/// Reads a new endpoint, or a change of one.
+/// Reads the body of a request that makes (`new`) or changes an endpoint. Collects all faults.
 fn read_form(hub: &Hub, permit: OwnerPermit<'_>, body: &[u8], new: bool) -> Result<EndpointEdit, Refusal> {
     let faults = Faults::default();
     let value = json::parse(body, &faults)?;
@@ -264,7 +268,7 @@ fn read_change(hub: &Hub, permit: OwnerPermit<'_>, mut fields: Fields<'_>, new: 
     change
 }
 
-/// A field that null empties and that stays when it is left out.
+/// The change of a field that null removes: `None` when the field is left out, `Some(None)` for null.
 fn nullable<'f, T>(
     fields: &mut Fields<'f>,
     name: &str,
@@ -275,7 +279,8 @@ fn nullable<'f, T>(
     (is_null || value.is_some()).then_some(value)
 }
 
-/// `events`, of those that endpoints can ask for.
+/// Takes `events`, each of which must be one that endpoints can subscribe to. None if the field is missing or has a
+/// fault.
 pub fn requested_events(fields: &mut Fields<'_>) -> Option<Vec<EventKind>> {
     let asked: Vec<RequestableEvent> = fields.words("events", &requestable_events())?;
     Some(asked.into_iter().map(|kind| kind.0).collect())
@@ -286,7 +291,7 @@ fn read_events(fields: &mut Fields<'_>, faults: &Faults) -> Option<Vec<EventKind
     if asked.is_empty() && faults.is_empty() {
         faults.add("/events", "empty", "must name an event; null stands for all");
     }
-    // Each once, in our own order.
+    // Each event once, in the order of the model.
     Some(EVENT_KINDS.into_iter().filter(|kind| asked.contains(kind)).collect())
 }
 
@@ -311,7 +316,11 @@ fn read_headers(fields: &mut Fields<'_>, faults: &Faults) -> Option<BTreeMap<Str
         };
         match endpoint::check_header(&name, &value) {
             Ok(name) if read.contains_key(&name) => {
-                faults.add(pointer, "duplicate_key", "is given twice: capitals make no other header");
+                faults.add(
+                    pointer,
+                    "duplicate_key",
+                    "is given twice: names that differ only in case are the same header",
+                );
             }
             Ok(name) => drop(read.insert(name, value)),
             Err((reason, detail)) => faults.add(pointer, reason, detail),
@@ -324,13 +333,13 @@ fn endpoint_id(text: &str) -> Result<Tsid> {
     text.parse().map_err(|_| Error::NotFound)
 }
 
-/// Make an endpoint
-///
-/// With a secret that is shown this once. A partner may have 20.
 #[utoipa::path(post, path = "/v1/webhooks", operation_id = "createWebhook", tag = "webhooks",
     security(("bearer" = [])), params(PartnerParam), request_body = NewEndpoint,
-    responses((status = 201, description = "the endpoint; its secret is shown this once", body = EndpointMade,
+    responses((status = 201, description = "the endpoint; its secret is only in this answer", body = EndpointMade,
         headers(("Location", description = "the endpoint")))))]
+/// Make an endpoint
+///
+/// Makes an endpoint and its secret, which is only in this answer. A partner may have 20 endpoints.
 pub async fn create(
     State(hub): State<Hub>,
     writer: Writer,
@@ -360,15 +369,15 @@ pub struct EndpointPage {
     next_cursor: Option<String>,
 }
 
-/// Endpoints
-///
-/// A page of them, newest first.
 #[utoipa::path(get, path = "/v1/webhooks", operation_id = "listWebhooks", tag = "webhooks",
     security(("bearer" = [])), params(PartnerParam, ListParams),
     responses((status = 200, description = "a page", body = EndpointPage)))]
+/// Endpoints
+///
+/// A page of endpoints, newest first.
 pub async fn list(State(hub): State<Hub>, reader: Reader, mut query: Query) -> Answer {
     let scope = reader.scope(&hub, &mut query).await?;
-    // Endpoints are no messages: they are seen however old.
+    // The partner's look-back in days limits messages only; endpoints are visible however old.
     let page = Page::read(&mut query, &hub, "webhooks", scope.cursor_owner)?;
     query.close()?;
     let below = page.after.map_or(page.below, |after| after.0.min(page.below));
@@ -382,7 +391,7 @@ pub async fn list(State(hub): State<Hub>, reader: Reader, mut query: Query) -> A
     Ok(respond(StatusCode::OK, &EndpointPage { code: Success::Success, items, next_cursor }))
 }
 
-/// One that the caller may see.
+/// Reads an endpoint that the caller may see.
 async fn find_endpoint(hub: &Hub, reader: &Reader, id: &str) -> Result<Endpoint> {
     let id = endpoint_id(id)?;
     let owner = reader.owner_of_endpoint(hub, id).await?;
@@ -390,12 +399,12 @@ async fn find_endpoint(hub: &Hub, reader: &Reader, id: &str) -> Result<Endpoint>
     found.ok_or(Error::NotFound)
 }
 
-/// One endpoint
-///
-/// Without its secret, which is shown nowhere.
 #[utoipa::path(get, path = "/v1/webhooks/{id}", operation_id = "getWebhook", tag = "webhooks",
     security(("bearer" = [])), params(("id" = String, Path, description = "the endpointId")),
     responses((status = 200, description = "the endpoint", body = EndpointFound)))]
+/// One endpoint
+///
+/// The endpoint without its secret, which cannot be read again.
 pub async fn get(State(hub): State<Hub>, reader: Reader, query: Query, PathId(id): PathId) -> Answer {
     query.close()?;
     let found = find_endpoint(&hub, &reader, &id).await?;
@@ -403,12 +412,12 @@ pub async fn get(State(hub): State<Hub>, reader: Reader, query: Query, PathId(id
     Ok(respond(StatusCode::OK, &EndpointFound { code: Success::Success, endpoint }))
 }
 
-/// Change an endpoint
-///
-/// What is left out stays. What is on its way goes where the endpoint is when it is sent.
 #[utoipa::path(patch, path = "/v1/webhooks/{id}", operation_id = "updateWebhook", tag = "webhooks",
     security(("bearer" = [])), params(("id" = String, Path, description = "the endpointId")),
     request_body = EndpointChange, responses((status = 200, description = "the endpoint", body = EndpointFound)))]
+/// Change an endpoint
+///
+/// Fields that are left out stay as they are. Waiting webhooks are sent to the URL that is set at the time of sending.
 pub async fn update(
     State(hub): State<Hub>,
     writer: Writer,
@@ -426,12 +435,12 @@ pub async fn update(
     Ok(respond(StatusCode::OK, &EndpointFound { code: Success::Success, endpoint }))
 }
 
-/// Delete an endpoint
-///
-/// What is on its way to it is canceled.
 #[utoipa::path(delete, path = "/v1/webhooks/{id}", operation_id = "deleteWebhook", tag = "webhooks",
     security(("bearer" = [])), params(("id" = String, Path, description = "the endpointId")),
     responses((status = 204, description = "Deleted.")))]
+/// Delete an endpoint
+///
+/// Deletes the endpoint. Its unsent webhooks are canceled.
 pub async fn delete(State(hub): State<Hub>, writer: Writer, query: Query, PathId(id): PathId) -> Answer {
     query.close()?;
     let id = endpoint_id(&id)?;
@@ -451,14 +460,15 @@ fn read_overlap(body: &[u8]) -> Result<TimeDelta, Refusal> {
     faults.into_result(read)
 }
 
-/// Rotate an endpoint's secret
-///
-/// The new one is shown this once. For the overlap `webhook-signature` has an entry for each of the two, and `X-Signature`
-/// stays the former's, beside `X-Signature-Next`. The body may be left out.
 #[utoipa::path(post, path = "/v1/webhooks/{id}/rotate", operation_id = "rotateWebhook", tag = "webhooks",
     security(("bearer" = [])), params(("id" = String, Path, description = "the endpointId")),
     request_body = Option<EndpointRotation>,
-    responses((status = 200, description = "the endpoint; its secret is shown this once", body = EndpointMade)))]
+    responses((status = 200, description = "the endpoint; its secret is only in this answer", body = EndpointMade)))]
+/// Rotate an endpoint's secret
+///
+/// Makes a new secret, which is only in this answer. During the overlap `webhook-signature` has an entry for each of
+/// the two secrets; `X-Signature` is made with the former secret and `X-Signature-Next` with the new one. The body may
+/// be left out.
 pub async fn rotate(
     State(hub): State<Hub>,
     writer: Writer,
@@ -479,18 +489,18 @@ pub async fn rotate(
 #[serde(rename_all = "camelCase")]
 pub struct EndpointTested {
     code: Success,
-    /// For `GET /v1/deliveries/{id}`, which tells what came of it.
+    /// The delivery of the test event: `GET /v1/deliveries/{id}` shows its outcome.
     delivery_id: String,
 }
 
-/// Test an endpoint
-///
-/// Sends it an event `endpoint.test`, whatever it asks for. It must be ACTIVE.
 #[utoipa::path(post, path = "/v1/webhooks/{id}/test", operation_id = "testWebhook", tag = "webhooks",
     security(("bearer" = [])), params(("id" = String, Path, description = "the endpointId")),
-    responses((status = 202, description = "on its way", body = EndpointTested),
+    responses((status = 202, description = "the test event is queued", body = EndpointTested),
         (status = 422, description = "the endpoint is not active", body = crate::http::problem::ProblemBody,
             content_type = "application/problem+json")))]
+/// Test an endpoint
+///
+/// Sends the event `endpoint.test` to the endpoint, whatever it subscribes to. The endpoint must be ACTIVE.
 pub async fn test(State(hub): State<Hub>, writer: Writer, query: Query, PathId(id): PathId) -> Answer {
     query.close()?;
     let id = endpoint_id(&id)?;
@@ -499,53 +509,54 @@ pub async fn test(State(hub): State<Hub>, writer: Writer, query: Query, PathId(i
     Ok(respond(StatusCode::ACCEPTED, &EndpointTested { code: Success::Success, delivery_id }))
 }
 
-/// An event on its way to an endpoint.
+/// A webhook: one event for one endpoint.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EndpointDelivery {
     delivery_id: String,
-    /// As `webhook-id`; the same however often the event is sent. Null: it was erased.
+    /// The event's id, sent as `webhook-id`; the same in every attempt. Null if the event was erased.
     event_id: Option<String>,
     #[schema(value_type = EventWord)]
     event: String,
-    /// The messageId it tells of; null: of no message.
+    /// The messageId that the event is about; null if it is about no message.
     about: Option<String>,
     #[schema(value_type = DeliveryStatus)]
     status: &'static str,
-    /// Why it stands so: one of the `deliveryReasons` of `GET /v1/errors`.
+    /// The reason for the status: one of the `deliveryReasons` of `GET /v1/errors`.
     reason: Option<String>,
-    /// How often the endpoint was called for it.
+    /// The number of calls made for it.
     attempts: i64,
     last_attempt: Option<EndpointCall>,
-    /// When it is called (again); null when it is not, or as soon as it can be.
+    /// When the next attempt may begin. Null if no attempt follows, or if it begins as soon as possible.
     next_attempt_at: Option<Time>,
-    /// It waits until the endpoint is resumed.
+    /// True if it waits for the endpoint to be resumed.
     parked: bool,
     created_at: Time,
     settled_at: Option<Time>,
 }
 
-/// A call to an endpoint, and what it answered.
+/// A call to an endpoint, and its response.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EndpointCall {
-    /// Its number.
+    /// The number of the attempt.
     attempt: i16,
     at: Time,
     ended_at: Option<Time>,
-    /// The status of its answer; null: there was no answer.
+    /// The HTTP status of the response; null if there was none.
     http_status: Option<u16>,
-    /// Why it failed, in a word: `http_503`, or what came instead of an answer.
+    /// The failure in a word: `http_503`, or the kind of failure if there was no response.
     code: Option<String>,
-    /// One of the `deliveryReasons` of `GET /v1/errors`.
+    /// The reason for the failure: one of the `deliveryReasons` of `GET /v1/errors`.
     reason: Option<String>,
-    /// The beginning of what it said.
+    /// The beginning of the response body.
     detail: Option<String>,
 }
 
 impl EndpointCall {
     fn of(call: &WebhookCall) -> EndpointCall {
-        // As the provider writes it down: `http_503` when it refused, `HTTP 204` when it took it.
+        // The webhook provider records `http_503` as the code of a refusal, and `HTTP 204` as the reference of a
+        // success.
         let refused = call.code.as_deref().and_then(|code| code.strip_prefix("http_"));
         let took = call.provider_ref.as_deref().and_then(|text| text.strip_prefix("HTTP "));
         EndpointCall {
@@ -581,7 +592,7 @@ impl EndpointDelivery {
     }
 }
 
-/// A page of what an endpoint got, newest first.
+/// A page of the webhooks of an endpoint, newest first.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EndpointDeliveryPage {
@@ -590,15 +601,15 @@ pub struct EndpointDeliveryPage {
     next_cursor: Option<String>,
 }
 
-/// What an endpoint got
-///
-/// Each event with its last call, newest first; `status=FAILED` are the dead letters.
 #[utoipa::path(get, path = "/v1/webhooks/{id}/deliveries", operation_id = "listWebhookDeliveries", tag = "webhooks",
     security(("bearer" = [])), params(("id" = String, Path, description = "the endpointId"),
-        ("status" = inline(Option<DeliveryStatus>), Query, description = "those that stand so"),
-        ("event" = inline(Option<EventWord>), Query, description = "those of this event"),
+        ("status" = inline(Option<DeliveryStatus>), Query, description = "only webhooks with this status"),
+        ("event" = inline(Option<EventWord>), Query, description = "only webhooks with this event"),
         ListParams),
     responses((status = 200, description = "a page", body = EndpointDeliveryPage)))]
+/// Webhooks of an endpoint
+///
+/// Each webhook with its last call, newest first. `status=FAILED` lists the dead letters.
 pub async fn deliveries(State(hub): State<Hub>, reader: Reader, mut query: Query, PathId(id): PathId) -> Answer {
     let endpoint = find_endpoint(&hub, &reader, &id).await?;
     let page = Page::read(&mut query, &hub, "webhook-deliveries", endpoint.endpoint_id)?;
@@ -620,7 +631,7 @@ pub async fn deliveries(State(hub): State<Hub>, reader: Reader, mut query: Query
     Ok(respond(StatusCode::OK, &EndpointDeliveryPage { code: Success::Success, items, next_cursor }))
 }
 
-/// How an endpoint does.
+/// The health of an endpoint.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EndpointHealth {
@@ -632,30 +643,30 @@ pub struct EndpointHealth {
     failing_since: Option<Time>,
     last_success_at: Option<Time>,
     last_failure_at: Option<Time>,
-    /// The figures below are of its newest 1,000 deliveries, back to then at most.
+    /// The figures below cover the newest 1,000 webhooks since this time.
     since: Time,
     deliveries: usize,
-    /// Of those it was called for, how many it took; null when it was not called.
+    /// The share of called webhooks that the endpoint accepted, from 0 to 1; null if it was not called.
     success_rate: Option<f64>,
     delivered: usize,
-    /// Called in vain, and called again.
+    /// Webhooks whose calls have failed so far and that are called again.
     failing: usize,
-    /// Called in vain, and not called again: dead letters.
+    /// Dead letters: webhooks whose calls failed and that are not called again.
     dead: usize,
-    /// On their way, those called again included.
+    /// Webhooks that are waiting or being sent, including those called again.
     pending: usize,
-    /// Waiting until it is resumed.
+    /// Webhooks that wait for the endpoint to be resumed.
     parked: usize,
-    /// The newest that failed, five at most.
+    /// The newest failed webhooks, at most five.
     last_failures: Vec<EndpointDelivery>,
 }
 
-/// How an endpoint does
-///
-/// Of the last day: how much it took, what waits, and what failed last.
 #[utoipa::path(get, path = "/v1/webhooks/{id}/health", operation_id = "getWebhookHealth", tag = "webhooks",
     security(("bearer" = [])), params(("id" = String, Path, description = "the endpointId")),
-    responses((status = 200, description = "how it does", body = EndpointHealth)))]
+    responses((status = 200, description = "the health of the endpoint", body = EndpointHealth)))]
+/// Health of an endpoint
+///
+/// The last day: how many webhooks were accepted, how many wait, and the last failures.
 pub async fn health(State(hub): State<Hub>, reader: Reader, query: Query, PathId(id): PathId) -> Answer {
     query.close()?;
     let endpoint = find_endpoint(&hub, &reader, &id).await?;

@@ -1,4 +1,4 @@
-//! The commands' own HTTP client to a running hub.
+//! The HTTP client by which commands call a running hub.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -13,19 +13,19 @@ use crate::config;
 use crate::error::{Error, Result};
 use crate::flow::partner::Credentials;
 
-// Not `next_help_heading`, which would take in what the commands have of their own.
+// `help_heading` for each flag, because `next_help_heading` would also apply to the command's own flags after these.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Target {
-    /// Where the hub's API is.
+    /// The URL of the hub's API.
     #[arg(long, help_heading = HUB, env = "NOTIHUB_URL", default_value = "http://127.0.0.1:8080", value_name = "URL")]
     pub url: String,
-    /// Who signs in [default: the demo partner of the `up` that keeps its data on this machine].
+    /// The client id to sign in with [default: the key that `up` keeps in its data folder on this machine].
     #[arg(long, help_heading = HUB, env = "NOTIHUB_CLIENT_ID", value_name = "ID")]
     pub client_id: Option<String>,
-    /// Its secret: better in the variable, for others on this machine can read a command's flags.
+    /// The client secret. Prefer the variable: other users of this machine can read a command's flags.
     #[arg(long, help_heading = HUB, env = "NOTIHUB_CLIENT_SECRET", hide_env_values = true, value_name = "SECRET")]
     pub client_secret: Option<String>,
-    /// Where `up` keeps its data, and the demo partner's secret with it.
+    /// The folder where `up` keeps its data and its keys.
     #[arg(long, help_heading = HUB, env = "NOTIHUB_DATA_DIR", value_name = "FOLDER")]
     pub data_dir: Option<PathBuf>,
 }
@@ -33,6 +33,7 @@ pub struct Target {
 const HUB: &str = "Hub";
 
 impl Target {
+    /// The hub at `url`, with these credentials.
     pub fn of(url: String, credentials: &Credentials) -> Target {
         let (client_id, client_secret) = (credentials.client_id.clone(), credentials.client_secret.clone());
         Target { url, client_id: Some(client_id), client_secret: Some(client_secret), data_dir: None }
@@ -47,8 +48,8 @@ impl Target {
                 let folder = config::data_dir(self.data_dir.as_ref())?;
                 let found = SavedKeys::load(&folder)?.ok_or_else(|| {
                     Error::Setup(
-                        "nobody to sign in as: give --client-id and NOTIHUB_CLIENT_SECRET (`notihub partner create NAME` \
-                         makes them)"
+                        "no credentials to sign in with: give --client-id and NOTIHUB_CLIENT_SECRET (`notihub partner \
+                         create NAME` makes them)"
                             .into(),
                     )
                 })?;
@@ -59,7 +60,7 @@ impl Target {
     }
 }
 
-/// The keys that `up` made for the people at its machine.
+/// The keys that `up` makes and keeps for commands on the same machine.
 #[derive(Serialize, Deserialize)]
 pub struct SavedKeys {
     pub partner: Credentials,
@@ -67,6 +68,10 @@ pub struct SavedKeys {
 }
 
 impl SavedKeys {
+    /// Reads the keys in `folder`; none if `up` has kept none there.
+    ///
+    /// # Errors
+    /// `Error::Setup` if the file cannot be read.
     pub fn load(folder: &Path) -> Result<Option<SavedKeys>> {
         let file = SavedKeys::file(folder);
         let text = match std::fs::read_to_string(&file) {
@@ -78,6 +83,10 @@ impl SavedKeys {
         Ok(Some(read))
     }
 
+    /// Writes the keys into `folder`, in a file that only its owner can read.
+    ///
+    /// # Errors
+    /// `Error::Setup` if the file cannot be written.
     pub fn save(&self, folder: &Path) -> Result<()> {
         let text = serde_json::to_string_pretty(self).map_err(|e| Error::Internal(e.to_string()))?;
         write_secret(&SavedKeys::file(folder), &text)
@@ -88,14 +97,14 @@ impl SavedKeys {
     }
 }
 
-/// Asks the hub at `url` whether it is ready, within five seconds; returns that, and the whole answer.
+/// Calls `/readyz` of the hub at `url`, within five seconds. Returns whether it is ready, and the body of the answer.
 ///
 /// # Errors
-/// `Error::Setup` if nothing answers there.
+/// `Error::Setup` if no hub answers.
 pub async fn readiness(url: &str) -> Result<(bool, Value)> {
     let address = format!("{}/readyz", url.trim_end_matches('/'));
     let unreachable = |e: reqwest::Error| {
-        let why = if e.is_connect() { "nothing listens there" } else { "no answer in time, or none that is one" };
+        let why = if e.is_connect() { "nothing listens there" } else { "no valid answer in time" };
         Error::Setup(format!("{address} does not answer ({why}); start a hub with `notihub up`, or give --url"))
     };
     let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().map_err(unreachable)?;
@@ -105,23 +114,30 @@ pub async fn readiness(url: &str) -> Result<(bool, Value)> {
     Ok((ready, serde_json::from_slice(&body).unwrap_or_default()))
 }
 
+/// A client of one hub. It signs in on the first request, and again when its token has expired.
 pub struct Client {
     http: reqwest::Client,
     url: String,
     credentials: Credentials,
-    /// They are those that `up` keeps, because none were given.
+    /// Whether the credentials are those that `up` keeps, because none were given.
     kept: bool,
-    /// Of the last sign-in.
+    /// The access token of the last sign-in.
     token: Mutex<Option<String>>,
 }
 
 impl Client {
-    /// Without credentials as the demo partner.
+    /// A client with the given credentials; without any, as the demo partner whose key `up` keeps.
+    ///
+    /// # Errors
+    /// `Error::Usage` if only one of id and secret is given; `Error::Setup` if no key is kept either.
     pub fn new(target: &Target) -> Result<Client> {
         Client::with(target, target.credentials(|kept| kept.partner)?)
     }
 
-    /// Without credentials as the operator whose key is kept beside the demo partner's.
+    /// A client with the given credentials; without any, as the operator whose key `up` keeps.
+    ///
+    /// # Errors
+    /// `Error::Usage` if only one of id and secret is given; `Error::Setup` if no key is kept either.
     pub fn operating(target: &Target) -> Result<Client> {
         Client::with(target, target.credentials(|kept| kept.operator)?)
     }
@@ -138,25 +154,40 @@ impl Client {
         Ok(Client { http, url, credentials, kept, token: Mutex::default() })
     }
 
-    /// The answer of a 2xx; else what the hub said is wrong.
+    /// GET `path`. Returns the JSON body of a 2xx, null if there is none.
+    ///
+    /// # Errors
+    /// `Error::Answered` with the hub's problem if the hub refuses the request; `Error::Setup` if no hub answers.
     pub async fn get(&self, path: &str) -> Result<Value> {
         self.send_authenticated(|| self.http.get(format!("{}{path}", self.url))).await
     }
 
+    /// POST `body` to `path`. Returns the JSON body of a 2xx.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
     pub async fn post(&self, path: &str, body: &Value) -> Result<Value> {
         self.send_authenticated(|| self.post_request(path, body)).await
     }
 
+    /// PATCH `path` with `body`. Returns the JSON body of a 2xx.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
     pub async fn patch(&self, path: &str, body: &Value) -> Result<Value> {
         let request = || self.http.patch(format!("{}{path}", self.url)).header("content-type", "application/json");
         self.send_authenticated(|| request().body(body.to_string())).await
     }
 
+    /// DELETE `path`. Returns the JSON body of a 2xx, null if there is none.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
     pub async fn delete(&self, path: &str) -> Result<Value> {
         self.send_authenticated(|| self.http.delete(format!("{}{path}", self.url))).await
     }
 
-    /// Status and body of whatever is answered; none without an answer.
+    /// POST `body` to `path` once. Returns the status and body of any answer, none if there was no answer.
     pub async fn try_post(&self, path: &str, body: &Value) -> Option<(u16, Value)> {
         let token = self.token().await.ok()?;
         let response = self.post_request(path, body).bearer_auth(token).send().await.ok()?;
@@ -169,7 +200,10 @@ impl Client {
         request.body(body.to_string())
     }
 
-    /// An access token, of the last sign-in or a new one.
+    /// The access token of the last sign-in; signs in if there is none.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
     pub async fn token(&self) -> Result<String> {
         let kept = self.token.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(token) = kept {
@@ -183,7 +217,7 @@ impl Client {
         Ok(token)
     }
 
-    /// With a token; signs in again once when the one kept is not taken any more.
+    /// Sends a request with a token. Signs in again once if the kept token is refused.
     async fn send_authenticated(&self, request: impl Fn() -> reqwest::RequestBuilder) -> Result<Value> {
         let fresh = self.token.lock().unwrap_or_else(PoisonError::into_inner).is_none();
         let answered = self.read(request().bearer_auth(self.token().await?)).await;
@@ -208,17 +242,21 @@ impl Client {
             return Ok(body);
         }
         let problem = if body.is_object() { body } else { json!({"status": status.as_u16()}) };
-        let mut told = problem_text(status, &problem);
+        let mut message = problem_text(status, &problem);
         if status == reqwest::StatusCode::NOT_FOUND && self.kept {
-            told.push_str(
-                "\n  this command signed in with a key that `up` keeps; as a partner of your own: NOTIHUB_CLIENT_ID and \
-                 NOTIHUB_CLIENT_SECRET",
+            message.push_str(
+                "\n  this command signed in with a key that `up` keeps; to sign in as another partner, set \
+                 NOTIHUB_CLIENT_ID and NOTIHUB_CLIENT_SECRET",
             );
         }
-        Err(Error::Answered { message: told, problem })
+        Err(Error::Answered { message, problem })
     }
 
-    /// A message with its story, once all of it is settled or `within` is over. Says which of the two.
+    /// Reads a message until its overall status is final, for at most `within`. Returns the message, and whether the
+    /// status is final.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
     pub async fn wait_until_settled(&self, message_id: &str, within: Duration) -> Result<(Value, bool)> {
         let began = std::time::Instant::now();
         loop {
@@ -232,11 +270,11 @@ impl Client {
     }
 }
 
-/// A problem in a line, or in one for each fault where there are several.
+/// A problem as text: one line, or a line for each fault if there are several.
 fn problem_text(status: reqwest::StatusCode, problem: &Value) -> String {
     let text = |of: &Value, name: &str| of[name].as_str().unwrap_or_default().to_owned();
     let faults = problem["errors"].as_array().map_or(&[][..], Vec::as_slice);
-    let mut told = match faults {
+    let mut lines = match faults {
         [_, _, ..] => format!("{status}:"),
         _ if problem["detail"].is_string() => {
             format!("{status}: {} ({})", text(problem, "detail"), text(problem, "reason"))
@@ -244,10 +282,15 @@ fn problem_text(status: reqwest::StatusCode, problem: &Value) -> String {
         _ => format!("{status}, with no detail given"),
     };
     for fault in faults.iter().filter(|_| faults.len() > 1) {
-        told.push_str(&format!("\n  {} {} ({})", text(fault, "pointer"), text(fault, "detail"), text(fault, "reason")));
+        lines.push_str(&format!(
+            "\n  {} {} ({})",
+            text(fault, "pointer"),
+            text(fault, "detail"),
+            text(fault, "reason")
+        ));
     }
     if matches!(problem["reason"].as_str(), Some("endpoint_not_active" | "endpoint_disabled")) {
-        told.push_str("\n  notihub webhook resume ID makes it ACTIVE");
+        lines.push_str("\n  notihub webhook resume ID makes it ACTIVE");
     }
-    told
+    lines
 }

@@ -1,4 +1,4 @@
-//! The three scenarios of the first minute, posted over HTTP like anybody's: order completed, payment failed, outage.
+//! The three example messages of `up --demo`, posted over HTTP: order completed, payment failed, outage.
 
 use std::time::{Duration, Instant};
 
@@ -40,7 +40,10 @@ fn scenarios(run: &str) -> [(&'static str, Value); 3] {
     ]
 }
 
-/// True when all three arrived.
+/// Posts the three messages one after the other, prints what happened to each, and returns whether all were sent.
+///
+/// # Errors
+/// `Error::Answered` with the hub's problem if the hub refuses the request; `Error::Setup` if no hub answers.
 pub async fn run(
     hub: &Hub,
     url: &str,
@@ -67,7 +70,10 @@ pub async fn run(
                 }
             }
             Output::Json => {
-                scenarios_run.push(json!({"scenario": title, "message": message, "timeline": timeline["items"], "afterSeconds": first_after}));
+                let timeline = &timeline["items"];
+                scenarios_run.push(
+                    json!({"scenario": title, "message": message, "timeline": timeline, "afterSeconds": first_after}),
+                );
             }
         }
     }
@@ -76,7 +82,7 @@ pub async fn run(
     match output {
         Output::Text => {
             let count = |n: Option<usize>| n.map_or("not simulated".to_owned(), |n| n.to_string());
-            anstream::println!("\nThe simulators got: {} e-mails, {} Slack posts.", count(mails), count(posts));
+            anstream::println!("\nThe simulators received {} e-mails and {} Slack posts.", count(mails), count(posts));
         }
         Output::Json => {
             print::json(&json!({"scenarios": scenarios_run, "good": good, "mails": mails, "slackPosts": posts}))
@@ -85,7 +91,7 @@ pub async fn run(
     Ok(good)
 }
 
-/// As a service should: repeated with the same clientMsgId while the hub says that it could not.
+/// Posts a notification, and repeats it on errors with the same clientMsgId, so that it is stored once.
 async fn post_with_retries(client: &Client, body: &Value) -> Result<Value> {
     let mut tries = 0;
     loop {
@@ -97,29 +103,35 @@ async fn post_with_retries(client: &Client, body: &Value) -> Result<Value> {
     }
 }
 
-/// How to go on by hand: lines to paste.
+/// Prints commands to paste for the next steps.
 pub fn print_next_steps(url: &str, folder: &std::path::Path, kept: &SavedKeys, webhook_allow_http: bool) {
     let folder = folder.display();
-    // Otherwise the hub calls no endpoint of this machine.
+    // Without this setting the hub does not call endpoints on this machine.
     let listen = if webhook_allow_http {
-        format!("\n\nBe told by webhook: notihub webhook listen --create --url {url} --data-dir {folder}")
+        format!("\n\nReceive events by webhook: notihub webhook listen --create --url {url} --data-dir {folder}")
     } else {
         String::new()
     };
     let sign_in = |name: &str, of: &Credentials| {
         format!(
-            "  {name}=$(curl -s {url}/v1/auth/token -H 'content-type: application/json' -d '{{\"clientId\": \"{}\",\n    \
+            "  {name}=$(curl -s {url}/v1/auth/token -H 'content-type: application/json' -d '{{\"clientId\": \"{}\",\n \
+                   \
              \"clientSecret\": \"{}\"}}' | grep -o '\"accessToken\":\"[^\"]*' | cut -d'\"' -f4)",
             of.client_id, of.client_secret
         )
     };
     anstream::println!(
-        "\nSend one yourself, as the partner \"demo\":\n\n{}\n  curl -s {url}/notifications -H \"authorization: Bearer $TOKEN\" \
-         -H 'content-type: application/json' -d '{{\"type\": \"HELLO\",\n    \"title\": \"Hello\", \"message\": \"It works.\", \
-         \"recipient\": \"you@example.com\", \"channels\": [\"EMAIL\", \"SLACK\"]}}'\n  curl -s '{url}/v1/messages?limit=5' \
-         -H \"authorization: Bearer $TOKEN\"\n\nLook at all partners' messages, as an operator:\n\n{}\n  curl -s \
-         '{url}/v1/messages?limit=5' -H \"authorization: Bearer $OPERATOR\"\n\nOr at this machine: notihub tail --url {url} --data-dir {folder}\n\
-         (send, status, webhook … find this hub with the same two flags, or NOTIHUB_URL and NOTIHUB_DATA_DIR){listen}\n\n\
+        "\nSend a message yourself, as the partner \"demo\":\n\n{}\n  curl -s {url}/notifications -H \"authorization: \
+            Bearer $TOKEN\" \
+         -H 'content-type: application/json' -d '{{\"type\": \"HELLO\",\n    \"title\": \"Hello\", \"message\": \"It \
+         works.\", \
+         \"recipient\": \"you@example.com\", \"channels\": [\"EMAIL\", \"SLACK\"]}}'\n  curl -s \
+         '{url}/v1/messages?limit=5' \
+         -H \"authorization: Bearer $TOKEN\"\n\nList the messages of all partners, as an operator:\n\n{}\n  curl -s \
+         '{url}/v1/messages?limit=5' -H \"authorization: Bearer $OPERATOR\"\n\nOr at this machine: notihub tail --url \
+         {url} --data-dir {folder}\n\
+         (send, status, webhook … find this hub with the same two flags, or NOTIHUB_URL and \
+         NOTIHUB_DATA_DIR){listen}\n\n\
          The documents: {url}/docs, or notihub docs\n\n\
          Ctrl-C stops everything; the data stays.\n",
         sign_in("TOKEN", &kept.partner),

@@ -1,4 +1,4 @@
-//! `notihub docs`: the documents on a terminal.
+//! `notihub docs`: prints the documents.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal as _, Write as _};
@@ -20,11 +20,12 @@ use crate::ui::generated;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  notihub docs                     all topics\n  notihub docs quickstart          one of \
-them, through $PAGER on a terminal\n  notihub docs errors | grep -A2 E004\n\nA running hub serves the same at /docs."
+    after_help = "Examples:\n  notihub docs                     all topics\n  notihub docs quickstart          one \
+topic, through $PAGER on a terminal\n  notihub docs errors | grep -A2 E004\n\nA running hub serves the documents at \
+/docs."
 )]
 pub struct Docs {
-    /// The topic; without one all topics are listed.
+    /// The topic; left out: the list of topics.
     topic: Option<String>,
     /// Writes the parts that are kept in the repository into this folder: src/docs.
     #[arg(long, hide = true, value_name = "FOLDER")]
@@ -71,7 +72,7 @@ fn list(output: Output) {
         }
         anstream::println!();
     }
-    anstream::println!("notihub docs TOPIC shows one of them; a running hub serves them at /docs.");
+    anstream::println!("`notihub docs TOPIC` shows a topic; a running hub serves them at /docs.");
 }
 
 /// Prints a text, on a terminal through a pager.
@@ -90,13 +91,13 @@ fn show(text: &str) {
 /// `less -F` ends at once if the text fits the screen.
 const LESS: &str = "if command -v less >/dev/null; then exec less -FRX; else exec cat; fi";
 
-/// Says whether a pager showed the text.
+/// Shows the text in a pager. Returns whether that worked.
 fn show_in_pager(text: &str) -> bool {
     let command = config::pager().unwrap_or_else(|| LESS.into());
     let started = Process::new("sh").arg("-c").arg(command).stdin(Stdio::piped()).spawn();
     let Ok(mut pager) = started else { return false };
     if let Some(mut pipe) = pager.stdin.take() {
-        // A reader who has seen enough closes the pager, and the pipe with it.
+        // Fails when the reader closes the pager early.
         let _closed_early = pipe.write_all(text.as_bytes());
     }
     pager.wait().is_ok_and(|status| status.success())
@@ -113,11 +114,11 @@ type Word = Vec<(Style, String)>;
 /// A document laid out for a terminal of 80 columns, with colours.
 struct Layout {
     out: String,
-    /// What begins each line: the marks and the indent of the lists and quotes around it.
+    /// The beginning of each line: the indent of the surrounding lists and quotes.
     indent: String,
-    /// What begins the next line instead, once: a list's dash or number.
+    /// The beginning of the next line only: the dash or number of a list item.
     mark: Option<String>,
-    /// The number of the next item, for each list around.
+    /// The number of the next item, for each surrounding list.
     lists: Vec<Option<u64>>,
     words: Vec<Word>,
     /// The next text continues the last word.
@@ -258,7 +259,7 @@ impl Layout {
         }
     }
 
-    /// Behind the words of a link, where it leads.
+    /// Writes the target of a link after its text.
     fn push_link_target(&mut self, target: &str, title: &str) {
         let topic = target.split('#').next().and_then(|file| file.strip_suffix(".md"));
         match topic.and_then(docs::find) {
@@ -320,7 +321,8 @@ impl Layout {
         self.out.push('\n');
     }
 
-    /// As columns where they fit; else each row as a paragraph, with the heads before its cells.
+    /// Writes a table as columns if they fit, otherwise each row as a paragraph with the column titles before the
+    /// cells.
     fn table(&mut self) {
         let rows = std::mem::take(&mut self.rows);
         let columns = rows.first().map_or(0, Vec::len);
@@ -382,18 +384,17 @@ fn painted_cell(cell: &[Word]) -> String {
     cell.iter().map(word).collect::<Vec<_>>().join(" ")
 }
 
-/// What commands share: it is named in each of them, and described in one place.
+/// Options that several commands share. Each command names them; they are described once.
 struct Shared {
-    /// The settings by name, each with its group.
+    /// The group of each setting, by the setting's name.
     settings: BTreeMap<String, String>,
     groups: usize,
 }
 
-/// The group of the options that lead to a running hub.
+/// The heading of the options that select a running hub.
 const HUB: &str = "Hub";
 
-/// The manual of all commands. What several commands share, settings and the options that lead to a hub, is named there
-/// and not repeated.
+/// The manual of all commands. Settings and the options that select a hub are named in it and not repeated.
 fn commands_as_markdown(program: &Command) -> String {
     let mut program = program.clone();
     program.build();

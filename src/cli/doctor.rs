@@ -28,7 +28,7 @@ enum Grade {
     Bad,
 }
 
-/// One finding: what was looked at, how it stands, and what to do about it.
+/// A finding: the check, its result, and the remedy if it is not good.
 struct Finding {
     grade: Grade,
     what: &'static str,
@@ -44,15 +44,19 @@ fn grade_if(bad: bool, grade: Grade) -> Grade {
     if bad { grade } else { Grade::Good }
 }
 
+/// `notihub doctor`: runs all checks and prints the findings. Returns the exit code: 1 if a finding is bad.
+///
+/// # Errors
+/// `Error::Usage` if the log settings are invalid. Failed checks are findings, not errors.
 pub async fn run(args: Doctor, output: Output) -> Result<u8> {
     let settings = args.settings;
     telemetry::start_logs(&settings.log)?;
     let mut findings = Vec::new();
     match settings.check() {
         Ok(()) => {
-            findings.push(finding(Grade::Good, "settings", "those given to this command agree with each other", ""))
+            findings.push(finding(Grade::Good, "settings", "the settings given to this command are consistent", ""))
         }
-        Err(e) => findings.push(finding(Grade::Bad, "settings", e.to_string(), "change one of the two")),
+        Err(e) => findings.push(finding(Grade::Bad, "settings", e.to_string(), "change one of the two settings")),
     }
     let master_keys = process::master_keys(&settings.database).unwrap_or_default();
     match examine_database(&settings, &master_keys).await {
@@ -65,11 +69,12 @@ pub async fn run(args: Doctor, output: Output) -> Result<u8> {
     let stands = match sealed {
         true => "given to this command",
         false => {
-            "none given to this command: a hub like it seals by a key in the database, so a backup holds the secrets"
+            "none given to this command: without one the hub encrypts with a key in the database, so a backup holds it"
         }
     };
-    let remedy = "if the hub has one, give it to `doctor`, too; if not, give --master-key (`openssl rand -base64 32`) to \
-                  every process, then `notihub key reseal`";
+    let remedy = "if the hub has one, give it to `doctor` as well; if not, give --master-key (`openssl rand -base64 \
+        32`) \
+                  to every process, then run `notihub key reseal`";
     findings.push(finding(grade_if(!sealed, Grade::Warn), "master key", stands, remedy));
     findings.extend(examine_providers(&settings).await);
     let worst = findings.iter().map(|f| f.grade).max().unwrap_or(Grade::Good);
@@ -115,9 +120,9 @@ async fn examine_database(settings: &Settings, master_keys: &[[u8; KEY_BYTES]]) 
     let url = process::database_url(&settings.database)?;
     let store = match process::reading_store(&settings.database, &url).await {
         Ok(store) => store,
-        // Nothing else is asked: settings of ours would stay behind in connections that belong to others.
+        // Stop here: behind a pooler, session settings would stay in connections that other clients use.
         Err(Error::Setup(why)) => {
-            let remedy = "correct --database-url, or what stands between here and PostgreSQL";
+            let remedy = "correct --database-url, or the pooler between here and PostgreSQL";
             return Ok(vec![finding(Grade::Bad, "sessions", why, remedy)]);
         }
         Err(e) => return Err(e),
@@ -125,8 +130,8 @@ async fn examine_database(settings: &Settings, master_keys: &[[u8; KEY_BYTES]]) 
     let mut findings = examine_server(settings, &store).await?;
     findings.push(examine_writes(settings, &store, &url).await?);
     let asked = Clock::host_now();
-    let said = store::hub::database_time(store.api()).await?;
-    let off = Clock::system().calibrate(asked, said, Clock::host_now()).num_milliseconds().abs();
+    let database_now = store::hub::database_time(store.api()).await?;
+    let off = Clock::system().calibrate(asked, database_now, Clock::host_now()).num_milliseconds().abs();
     let grade = grade_if(off > 1_000, Grade::Warn);
     let stands = format!("{off} ms from the database's");
     findings.push(finding(grade, "clock", stands, "run NTP on both; notihub corrects for it meanwhile"));
@@ -169,15 +174,15 @@ async fn examine_database(settings: &Settings, master_keys: &[[u8; KEY_BYTES]]) 
     ));
     let waiting = store::sql_intake::backlog(store.api(), limits::RELAY_COUNT).await?;
     let stands = match waiting.requests {
-        0 => "nothing waits".to_owned(),
+        0 => "no request waits".to_owned(),
         n => format!("{n} wait, the oldest for {} s", waiting.oldest.num_seconds()),
     };
     let grade = grade_if(waiting.oldest > TimeDelta::minutes(1), Grade::Warn);
-    findings.push(finding(grade, "sql intake", stands, "start a worker, or look into its log for what fails"));
+    findings.push(finding(grade, "sql intake", stands, "start a worker, or find the failure in its log"));
     Ok(findings)
 }
 
-/// Whether the server takes writes now; a standby, and how far behind it is.
+/// Checks whether the server takes writes, and for a standby how far it is behind.
 async fn examine_writes(settings: &Settings, store: &Store, url: &str) -> Result<Finding> {
     let replica = store::hub::replication_status(store.api()).await?;
     if replica.in_recovery {
@@ -189,7 +194,7 @@ async fn examine_writes(settings: &Settings, store: &Store, url: &str) -> Result
             "hot standby, {behind} bytes received and not yet replayed, {seconds}{}",
             if link { "" } else { ", not connected to its primary: how far it is behind is unknown" }
         );
-        let remedy = "enough for `doctor`, `fsck` and `migrate --check`; name the primary for all that writes";
+        let remedy = "enough for `doctor`, `fsck` and `migrate --check`; name the primary for commands that write";
         return Ok(finding(Grade::Warn, "writes", stands, remedy));
     }
     let began = std::time::Instant::now();
@@ -203,7 +208,8 @@ async fn examine_writes(settings: &Settings, store: &Store, url: &str) -> Result
             finding(Grade::Good, "writes", stands, "")
         }
         Err(e) => {
-            let remedy = "mend what it names. A promoted server that still has synchronous_standby_names waits for a \
+            let remedy = "correct what it names. A promoted server that still has synchronous_standby_names waits for \
+                a \
                  standby that is gone: alter system reset synchronous_standby_names, then select pg_reload_conf()";
             finding(Grade::Bad, "writes", e.to_string(), remedy)
         }
@@ -227,7 +233,7 @@ async fn examine_roles(store: &Store) -> Result<Vec<Finding>> {
         ([], [first, ..]) => format!("{} are not right: {first}", missing.len()),
         (roles, _) => format!("there is no role {}", roles.join(", ")),
     };
-    // An owner or a superuser has its rights anyhow.
+    // An owner or a superuser has these rights without a grant.
     let stops = if standing.fault().is_some() { Grade::Warn } else { Grade::Bad };
     let wrong = !missing.is_empty() || !roles.is_empty();
     findings.push(finding(grade_if(wrong, stops), "rights", stands, "run `notihub migrate`"));
@@ -241,7 +247,8 @@ async fn examine_roles(store: &Store) -> Result<Vec<Finding>> {
         0 => format!("{} grants, each given by an admin", grants.len()),
         n => format!("{n} of {} grants are from before logins were tied to partners", grants.len()),
     };
-    let remedy = "`notihub partner grant PARTNER --role LOGIN` confirms one, `notihub partner revoke --carried-over --role \
+    let remedy = "`notihub partner grant PARTNER --role LOGIN` confirms one, `notihub partner revoke --carried-over \
+        --role \
                   LOGIN` ends the others";
     findings.push(finding(grade_if(carried > 0, Grade::Warn), "intake roles", stands, remedy));
     Ok(findings)
@@ -293,8 +300,9 @@ async fn examine_server(settings: &Settings, store: &Store) -> Result<Vec<Findin
     Ok(findings)
 }
 
-/// Where a provider is not among the command's settings.
-const OF_THE_HUB: &str = "give this command the hub's settings (for e-mail --smtp-host); `notihub provider list` asks the \
+/// The remedy when a provider is missing from the command's settings.
+const OF_THE_HUB: &str = "give this command the hub's settings (for e-mail --smtp-host); `notihub provider list` asks \
+    the \
                           running hub";
 
 async fn examine_providers(settings: &Settings) -> Vec<Finding> {
@@ -314,7 +322,7 @@ async fn examine_providers(settings: &Settings) -> Vec<Finding> {
             Ok(stands) => finding(Grade::Good, "provider", format!("{}: {stands}", provider.name()), ""),
             Err(why) => {
                 let stands = format!("{}: {why}", provider.name());
-                finding(Grade::Bad, "provider", stands, "check its address, credentials and the way there")
+                finding(Grade::Bad, "provider", stands, "check its address, its credentials and the network")
             }
         });
     }

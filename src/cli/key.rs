@@ -1,4 +1,4 @@
-//! `notihub key`: keys of operators and admins, the keys that sign tokens, and what is sealed at rest.
+//! `notihub key`: keys of operators and admins, the keys that sign tokens, and encryption at rest.
 
 use chrono::TimeDelta;
 use clap::{Args, Subcommand};
@@ -26,36 +26,48 @@ pub struct KeyCommand {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Makes a key for an operator or an admin. The secret is shown this once.
+    /// Makes a key for an operator or an admin. The secret is printed once and cannot be read again.
     Create {
-        /// Whose it is.
+        /// The name of the person or program that uses the key.
         #[arg(value_parser = parse_name)]
         name: String,
-        /// OPERATOR sees everything and acts on deliveries; ADMIN changes partners and keys as well.
+        /// OPERATOR reads everything and acts on deliveries; ADMIN also changes partners and keys.
         #[arg(long, default_value = "OPERATOR", value_name = "ROLE")]
         role: Role,
     },
-    /// All keys.
+    /// Lists all keys.
     List,
-    /// A new secret for a key. The secret is shown this once.
+    /// Makes a new secret for a key. The secret is printed once and cannot be read again.
     Rotate {
         client_id: String,
-        /// Seconds the secret before stays good, and every token it gave. Without an overlap they are void now.
-        #[arg(long, default_value_t = 0, value_name = "S", value_parser = clap::value_parser!(i64).range(0..=OVERLAP_MOST.num_seconds()))]
+        /// Seconds for which the former secret and its tokens stay valid; 0: they are void at once.
+        #[arg(
+            long,
+            default_value_t = 0,
+            value_name = "S",
+            value_parser = clap::value_parser!(i64).range(0..=OVERLAP_MOST.num_seconds())
+        )]
         overlap_seconds: i64,
     },
-    /// Neither this key's secrets nor its tokens are taken any more.
+    /// Revokes a key: its secrets and tokens are void at once.
     Revoke { client_id: String },
-    /// A new key to sign tokens with. Tokens signed before stay good; the new one signs once every process has read it.
+    /// Makes a new key for signing tokens. Tokens signed before stay valid; the new key is used once every process has
+    /// read it.
     RotateSigning {
-        /// Signs at once and voids every access token there is: for when a signing key was lost.
+        /// Use the new key at once and void all access tokens: for a signing key that was stolen.
         #[arg(long)]
         at_once: bool,
     },
-    /// Seals everything anew under the first of the master keys given, while the hub runs. Then the others can go.
+    /// Encrypts everything again under the first of the given master keys, while the hub runs. Afterwards the other
+    /// keys can be removed.
     Reseal,
 }
 
+/// `notihub key`: runs the subcommand at the database. Returns the exit code.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached; `Error::Setup` for a key that does not exist, or data that
+/// cannot be decrypted.
 pub async fn run(args: KeyCommand, output: Output) -> Result<u8> {
     telemetry::start_logs(&args.log)?;
     let (hub, actor) = process::open_for_command(&args.database).await?;
@@ -103,21 +115,24 @@ async fn act(hub: &Hub, actor: &Actor, action: Action, output: Output) -> Result
         }
         Action::RotateSigning { at_once } => {
             let kid = flow::sign_in::rotate_signing_key(hub, permit, at_once).await?;
-            let text =
-                if at_once { "signs now; every access token signed before is void" } else { "signs in five minutes" };
+            let text = if at_once {
+                "is used now; all access tokens signed before are void"
+            } else {
+                "is used in five minutes"
+            };
             say(json!({"kid": kid, "atOnce": at_once}), format!("{kid} {text}"));
         }
         Action::Reseal => {
             let done = flow::reseal::reseal(hub, permit).await?;
             let (keys, messages, endpoints) = (done.signing_keys, done.messages, done.endpoints);
-            let text = format!("{keys} signing keys, {messages} messages and {endpoints} endpoints sealed anew");
+            let text = format!("{keys} signing keys, {messages} messages and {endpoints} endpoints encrypted again");
             let value = json!({"signingKeys": keys, "messages": messages, "endpoints": endpoints,
                 "unopened": done.unopened});
             say(value, text);
             if done.unopened > 0 {
                 let n = done.unopened;
                 return Err(Error::Setup(format!(
-                    "{n} messages or endpoints do not open with the master keys given; see the log"
+                    "{n} messages or endpoints cannot be decrypted with the master keys given; the log names them"
                 )));
             }
         }

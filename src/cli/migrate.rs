@@ -13,15 +13,22 @@ use crate::telemetry;
 
 #[derive(Debug, Args)]
 pub struct Migrate {
+    // Before the settings, whose last heading would otherwise apply to it.
+    /// Only report missing migrations and rights; exit code 1 if any is missing.
+    #[arg(long)]
+    check: bool,
     #[command(flatten)]
     database: Database,
     #[command(flatten)]
     log: Log,
-    /// Only say what is missing; exit 1 if anything is.
-    #[arg(long)]
-    check: bool,
 }
 
+/// `notihub migrate`: applies missing migrations, makes partitions and repairs rights; with `--check` it only reports
+/// them. Returns the exit code.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached; `Error::Setup` if the login of `--database-url` cannot use
+/// the migrated schema.
 pub async fn run(args: Migrate, output: Output) -> Result<u8> {
     telemetry::start_logs(&args.log)?;
     let (owner_url, app_url) = (process::owner_url(&args.database)?, process::database_url(&args.database)?);
@@ -52,7 +59,8 @@ pub async fn run(args: Migrate, output: Output) -> Result<u8> {
     let hub = process::open_store(&args.database, &app_url)?;
     let standing = role::check(hub.api()).await.map_err(|e| {
         Error::Setup(format!(
-            "the schema is migrated, but the login of --database-url cannot use it: {e}. Set its password with: alter role \
+            "the schema is migrated, but the login of --database-url cannot use it: {e}. Set its password with: alter \
+                role \
              … password '…'"
         ))
     });
@@ -78,10 +86,11 @@ pub async fn run(args: Migrate, output: Output) -> Result<u8> {
     Ok(0)
 }
 
-/// How to run the hub as a role of its own.
+/// The remedy for a hub that runs as the owner of its schema.
 pub const SEPARATE: &str = "To run the hub as a role that owns nothing, give `notihub migrate` the present login as \
---migrate-database-url and a new one as --database-url (postgres://notihub_app:PASSWORD@…), which it makes; then give that \
---database-url to every process";
+--migrate-database-url and a new one as --database-url (postgres://notihub_app:PASSWORD@…), which it creates; then \
+give \
+that --database-url to every process";
 
 fn tell_roles(repaired: &GrantRepair) {
     let (grants, roles): (Vec<&String>, Vec<&String>) =
@@ -106,8 +115,10 @@ fn tell_carried(carried: &[sql_intake::EnqueueGrant]) {
         let partners: Vec<String> =
             carried.iter().filter(|g| g.role_name == name).map(|g| print::printable(&g.partner)).collect();
         anstream::println!(
-            "{} the login {} may enqueue for {} as it did before logins were tied to partners. Confirm those it needs with \
-             `notihub partner grant PARTNER --role {}`, then end the others with `notihub partner revoke --carried-over \
+            "{} the login {} may enqueue for {} as it did before logins were tied to partners. Confirm those it needs \
+                with \
+             `notihub partner grant PARTNER --role {}`, then end the others with `notihub partner revoke \
+             --carried-over \
              --role {3}`",
             print::paint(print::WARN, "warn"),
             print::printable(name),

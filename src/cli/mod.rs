@@ -1,4 +1,4 @@
-//! The program's commands, one file each. `--help` is the manual.
+//! The program's commands, one file each. `--help` is their manual.
 
 pub mod bench;
 pub mod client;
@@ -41,20 +41,22 @@ pub use print::Output;
 /// A self-hosted notification hub on PostgreSQL alone.
 ///
 /// Domain services POST a message; it is stored with one delivery per recipient and channel in one transaction; workers
-/// claim deliveries, call the providers, and write down what came of it. Every message ends in one explainable state.
+/// claim deliveries, call the providers, and record the outcomes. Every message ends in one explainable state.
 #[derive(Debug, Parser)]
 #[command(name = "notihub", version, max_term_width = 110)]
 #[command(
     after_help = "Every setting is a flag, an environment variable NOTIHUB_… and a line in notihub.toml; a flag \
-beats the environment, the environment beats the file.\n\nFirst steps:\n  notihub up --demo           everything on this \
+beats the environment, the environment beats the file.\n\nFirst steps:\n  notihub up --demo           the whole hub \
+on this \
 machine, with three example messages\n  notihub send --email a@example.com --subject Hi --body Hello --wait\n  notihub \
-doctor              is everything as it should be?\n  notihub docs                how to use, run and change it"
+doctor              checks settings, database and providers\n  notihub docs                the documentation"
 )]
 struct Cli {
-    /// The file of settings [default: notihub.toml here, if there is one].
+    /// The settings file [default: notihub.toml in the current folder, if it exists].
     #[arg(long, global = true, display_order = 990, env = "NOTIHUB_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// For people, or for programs: an error is then a line of JSON on standard error, as the hub's API tells it.
+    /// The form of the output. With json, an error is a line of JSON on standard error, with the fields of the API's
+    /// problems.
     #[arg(long, global = true, display_order = 991, default_value = "text", value_name = "FORM")]
     output: Output,
     #[command(subcommand)]
@@ -63,27 +65,27 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// All in one: private PostgreSQL, schema, API, workers, and simulators of what is not configured.
+    /// Runs the whole hub: a private PostgreSQL, the API, workers, and simulators for missing providers.
     ///
-    /// Without --database-url a PostgreSQL of its own is started from the programs installed on this machine and stopped
-    /// with it. E-mail without --smtp-host and Slack without --slack-destination go to simulators: real servers on
-    /// loopback that keep what they are sent.
+    /// Without --database-url it starts a private PostgreSQL from the programs installed on this machine, and stops it
+    /// at the end. Without --smtp-host e-mail goes to a simulator, without --slack-destination Slack does: real servers
+    /// on loopback that keep what they receive.
     Up(Box<up::Up>),
-    /// The API: takes messages and answers questions.
+    /// Runs the API, which accepts messages and answers queries.
     ///
     /// Run as many as you like, on any host, against one database.
     Serve(Box<work::Serve>),
-    /// A worker: claims deliveries and calls the providers.
+    /// Runs a worker, which claims deliveries and calls the providers.
     ///
-    /// Run as many as you like, on any host, against one database. SIGTERM stops claiming at once, finishes the calls in
-    /// flight, gives back what was not begun, and exits 0 within --shutdown-grace-ms.
+    /// Run as many as you like, on any host, against one database. SIGTERM stops claiming at once, finishes the calls
+    /// in flight, gives back deliveries that were not begun, and exits 0 within --shutdown-grace-ms.
     Work(Box<work::Work>),
-    /// Brings the database's schema up to date.
+    /// Updates the database's schema and rights.
     Migrate(migrate::Migrate),
-    /// Runs a command against a private, throw-away PostgreSQL.
+    /// Runs a command with a temporary PostgreSQL, which is deleted afterwards.
     ///
-    /// DATABASE_URL and NOTIHUB_MIGRATE_DATABASE_URL lead the command to it as a superuser, NOTIHUB_DATABASE_URL as the
-    /// hub's role. Its exit code is the command's.
+    /// The command finds it in the variables DATABASE_URL and NOTIHUB_MIGRATE_DATABASE_URL (superuser) and
+    /// NOTIHUB_DATABASE_URL (the hub's role). The exit code is the command's.
     #[command(after_help = "Example:\n  notihub pg -- psql -c 'select version()'")]
     Pg {
         #[arg(trailing_var_arg = true, required = true, value_name = "COMMAND")]
@@ -91,38 +93,38 @@ enum Command {
     },
     /// Sends a message through a running hub.
     Send(send::Send),
-    /// Shows a message and everything that happened to it, or one delivery.
+    /// Shows a message with its timeline, or one delivery with its calls.
     Status(status::Status),
-    /// Follows the messages of a running hub.
+    /// Prints messages of a running hub as their status changes.
     Tail(tail::Tail),
-    /// Has dead letters tried again: one, or many at a bounded rate.
+    /// Sends dead letters again: one, or many at a limited rate.
     Redrive(Box<redrive::Redrive>),
-    /// Partners: who may post, and how much. At the database, for people at the machine.
+    /// Manages partners, their limits and keys, at the database.
     Partner(partner::PartnerCommand),
-    /// Keys of operators and admins, the keys that sign tokens, and what is sealed at rest.
+    /// Manages keys of operators and admins, signing keys and encryption at rest, at the database.
     Key(key::KeyCommand),
-    /// Checks settings, database, clock, partitions and providers, and says what to do.
+    /// Checks settings, database, clock, partitions and providers, and prints remedies.
     ///
-    /// Settings and providers are those that this command is given, not those of a hub that runs: run it with the hub's
+    /// It checks the settings and providers given to this command, not those of a running hub: run it with the hub's
     /// environment and notihub.toml.
     Doctor(Box<doctor::Doctor>),
-    /// Asks a running hub whether it is ready.
+    /// Checks whether a running hub is ready.
     Health(health::Health),
-    /// Checks the invariants: what must hold of every message, delivery and attempt in the database.
+    /// Checks the invariants of all messages, deliveries and attempts in the database.
     Fsck(fsck::Fsck),
-    /// Measures what this hub does on this machine, with durability on.
+    /// Measures the performance of the hub on this machine, with durability on.
     Bench(Box<bench::Bench>),
-    /// Runs the simulators of providers alone.
+    /// Runs only the simulators of providers, for development.
     Simulate(simulate::Simulate),
-    /// Providers: how accounts at vendors stand, pausing one, and what they can be made of.
+    /// Shows, pauses and resumes providers, and lists the adapters.
     Provider(provider::ProviderCommand),
-    /// Webhooks: where a partner wants to hear what became of its messages.
+    /// Manages endpoints, which receive a partner's events by webhook.
     Webhook(webhook::WebhookCommand),
-    /// The documents: how to use, run and change this program.
+    /// Prints the documentation.
     Docs(docs::Docs),
 }
 
-/// The program: 0 done, 1 failed, 2 usage.
+/// Runs the program. Exit codes: 0 done, 1 failed, 2 wrong usage.
 pub fn main() -> ExitCode {
     let (cli, origins) = match parse(std::env::args_os().collect()) {
         Ok(parsed) => parsed,
@@ -137,7 +139,7 @@ pub fn main() -> ExitCode {
         print::error(&Error::Setup(why.into()), cli.output);
         return ExitCode::from(1);
     };
-    // The first to install wins; there is no other.
+    // Fails only if a provider is installed already, which no other code does.
     let _installed = rustls::crypto::ring::default_provider().install_default();
     let _steps = crate::shutdown::steps_to_die_at();
     let output = cli.output;
@@ -159,8 +161,9 @@ fn exit_code(e: &Error) -> ExitCode {
     ExitCode::from(if matches!(e, Error::Usage(_)) { 2 } else { 1 })
 }
 
-/// The file's values become the defaults of the flags with their names; clap then orders flag, environment, file. A
-/// variable that is empty is unset: compose files pass on what is not set as an empty text.
+/// Parses the arguments. The file's values become the defaults of the flags with their names, so that a flag overrides
+/// the environment and the environment overrides the file. An empty variable counts as unset, because compose files
+/// pass unset variables as empty texts.
 fn parse(args: Vec<std::ffi::OsString>) -> Result<(Cli, SettingOrigins)> {
     let apart = args.iter().position(|a| a == "--config").and_then(|n| args.get(n + 1)).map(PathBuf::from);
     let joined = args.iter().find_map(|a| a.to_str()?.strip_prefix("--config=").map(PathBuf::from));
@@ -197,8 +200,8 @@ fn parse(args: Vec<std::ffi::OsString>) -> Result<(Cli, SettingOrigins)> {
     Ok((Cli::from_arg_matches(&matches).map_err(|e| Error::Usage(e.to_string()))?, origins))
 }
 
-/// Gives the setting of this name these values by default, in a command and those below it. Below, a flag without a variable
-/// is no setting: an endpoint's own URL is not the hub's.
+/// Sets the defaults of the setting `name` in a command and its subcommands. In subcommands a flag without a variable
+/// is not a setting: the URL of an endpoint is not the hub's.
 fn set_default(command: clap::Command, name: &str, values: &[String], known: &mut bool, below: bool) -> clap::Command {
     command
         .mut_args(|arg| {
@@ -218,25 +221,25 @@ fn ignore_empty_variables(command: clap::Command) -> clap::Command {
         .mut_subcommands(ignore_empty_variables)
 }
 
-/// The names of all settings with a variable, in a command and those below it.
+/// The names of all settings with a variable, in a command and its subcommands.
 fn settings(command: &clap::Command) -> BTreeSet<String> {
     let own = command.get_arguments().filter(|arg| arg.get_env().is_some()).filter_map(clap::Arg::get_long);
     own.map(str::to_owned).chain(command.get_subcommands().flat_map(settings)).collect()
 }
 
-/// Their variables.
+/// The variables of all settings, in a command and its subcommands.
 fn variables(command: &clap::Command) -> BTreeSet<String> {
     let own = command.get_arguments().filter_map(|arg| Some(arg.get_env()?.to_str()?.to_owned()));
     own.chain(command.get_subcommands().flat_map(variables)).collect()
 }
 
-/// The name that was perhaps meant.
+/// The known name that is most similar to `name`, if one is similar enough.
 fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     let near = 1.max(name.len() / 4);
     known.map(|known| (distance(name, known), known)).filter(|(n, _)| *n <= near).min().map(|(_, known)| known)
 }
 
-/// How many letters have to be added, left out or changed (Levenshtein).
+/// The Levenshtein distance of two names.
 fn distance(one: &str, other: &str) -> usize {
     let mut row: Vec<usize> = (0..=other.len()).collect();
     for (n, a) in one.bytes().enumerate() {
@@ -249,10 +252,10 @@ fn distance(one: &str, other: &str) -> usize {
     row[other.len()]
 }
 
-/// Where settings were written that are not flags of this call.
+/// The origins of settings that are not flags of this call, for error messages.
 #[derive(Debug, Default)]
 struct SettingOrigins {
-    /// The call's arguments.
+    /// The arguments of the call.
     given: Vec<String>,
     /// Setting → variable.
     environment: BTreeMap<String, String>,
@@ -260,7 +263,7 @@ struct SettingOrigins {
     file: BTreeMap<String, String>,
     /// Account at a provider → file and line.
     accounts: BTreeMap<String, String>,
-    /// What is to be told of variables that look like a setting's and are none.
+    /// Warnings about variables that look like a setting but are none.
     unknown: Vec<String>,
 }
 
@@ -289,7 +292,7 @@ impl SettingOrigins {
         command.get_subcommands().for_each(|c| self.read_environment(c));
     }
 
-    /// For each setting that an error names and the call does not: where its value was written.
+    /// A line for each setting that an error names and the call does not give: the origin of its value.
     fn notes(&self, error: &str) -> Vec<String> {
         let in_name = |c: char| c.is_ascii_lowercase() || c == '-';
         let words: BTreeSet<&str> =
@@ -314,11 +317,11 @@ impl SettingOrigins {
     }
 }
 
-/// A usage error quotes the value it refuses; not that of a secret.
+/// Hides the value of a secret in a usage error, which quotes the refused value.
 fn without_secret(mut e: clap::Error) -> clap::Error {
     use clap::error::{ContextKind, ContextValue};
     if e.kind() == clap::error::ErrorKind::MissingRequiredArgument {
-        // It would list what the environment gives among what is required. What is missing is named anyhow.
+        // The usage line would list arguments that the environment gives. The error names the missing ones anyway.
         e.remove(ContextKind::Usage);
     }
     const SECRET: [&str; 8] = [

@@ -1,4 +1,4 @@
-//! `notihub partner`: who may post, and how much.
+//! `notihub partner`: partners, their limits and keys.
 
 use chrono::TimeDelta;
 use clap::{Args, Subcommand};
@@ -21,15 +21,15 @@ use crate::model::text::composed;
 use crate::{flow, store, telemetry};
 
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Which database is said before the deed: notihub partner --data-dir D create orders\n\nFirst steps on an \
-installation of your own:\n  notihub partner create orders\n  \
+#[command(after_help = "Flags for the database come before the subcommand: notihub partner --data-dir D create \
+        orders\n\nFirst steps on your \
+own installation:\n  notihub partner create orders\n  \
 TOKEN=$(curl -s http://127.0.0.1:8080/v1/auth/token -H 'content-type: application/json' \\\n    \
 -d '{\"clientId\": \"…\", \"clientSecret\": \"…\"}' | grep -o '\"accessToken\":\"[^\"]*' | cut -d'\"' -f4)\n  \
-curl -s http://127.0.0.1:8080/v1/messages -H \"authorization: Bearer $TOKEN\" -H 'content-type: application/json' -d '…'\n\n\
-These commands work at the database and are in the audit log under your name. Over HTTP an admin does the same:\n  \
-notihub partner bootstrap      the first admin"
-)]
+curl -s http://127.0.0.1:8080/v1/messages -H \"authorization: Bearer $TOKEN\" -H 'content-type: application/json' -d \
+'…'\n\n\
+These commands work at the database and are in the audit log under your name. An admin can do the same over HTTP:\n  \
+notihub partner bootstrap      makes the first admin")]
 pub struct PartnerCommand {
     #[command(subcommand)]
     action: Action,
@@ -41,69 +41,82 @@ pub struct PartnerCommand {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Makes the first admin, who can do all the rest over HTTP.
+    /// Makes the first admin, who can then do everything else over HTTP.
     Bootstrap,
-    /// Makes a partner and its key. The secret is shown this once.
+    /// Makes a partner and its key. The secret is printed once and cannot be read again.
     Create {
-        /// Its name; no two partners share one.
+        /// The partner's name. Every partner has a different one.
         #[arg(value_parser = parse_name)]
         name: String,
         #[command(flatten)]
         change: PartnerFlags,
-        /// Whose days its statistics are of. Fixed for good.
+        /// The time zone by which daily statistics are counted. It cannot be changed later.
         #[arg(long, value_name = "ZONE")]
         time_zone: Option<String>,
     },
-    /// All partners.
+    /// Lists all partners.
     List,
-    /// One partner, by name or id.
-    Show { partner: String },
-    /// Changes a partner, by name or id.
-    Set {
+    /// Shows a partner.
+    Show {
+        /// The partner's name or id.
         partner: String,
-        /// Another name.
+    },
+    /// Changes a partner. Flags that are left out change nothing.
+    Set {
+        /// The partner's name or id.
+        partner: String,
+        /// The new name.
         #[arg(long, value_name = "NAME", value_parser = parse_name)]
         name: Option<String>,
-        /// ACTIVE or INACTIVE. An inactive one may do nothing; what it posted before is delivered.
+        /// ACTIVE or INACTIVE. An inactive partner cannot sign in; messages that it posted before are delivered.
         #[arg(long, value_name = "STATUS", value_parser = parse_status)]
         status: Option<PartnerStatus>,
         #[command(flatten)]
         change: PartnerFlags,
     },
-    /// A new secret for a partner's key, by name or id. The secret is shown this once.
+    /// Makes a new secret for a partner's key. The secret is printed once and cannot be read again.
     Rotate {
+        /// The partner's name or id.
         partner: String,
-        /// Seconds the secret before stays good, and every token it gave. Without an overlap they are void now.
-        #[arg(long, default_value_t = 0, value_name = "S", value_parser = clap::value_parser!(i64).range(0..=OVERLAP_MOST.num_seconds()))]
+        /// Seconds for which the former secret and its tokens stay valid; 0: they are void at once.
+        #[arg(
+            long,
+            default_value_t = 0,
+            value_name = "S",
+            value_parser = clap::value_parser!(i64).range(0..=OVERLAP_MOST.num_seconds())
+        )]
         overlap_seconds: i64,
     },
-    /// Lets a database login enqueue messages for a partner, by name or id, with notihub.enqueue.
-    #[command(after_help = "Example:\n  notihub partner grant orders --role orders_service\n\nThe login is one of \
-PostgreSQL's, or a role whose members may then enqueue. It must also be a member of notihub_enqueue: this command makes it \
-one where --migrate-database-url lets it, and otherwise prints the statement.")]
+    /// Lets a database login enqueue messages for a partner with the SQL function notihub.enqueue.
+    #[command(after_help = "Example:\n  notihub partner grant orders --role orders_service\n\nThe login is a \
+role of PostgreSQL; members of the role may then enqueue as well. It must also be a member of notihub_enqueue: the \
+command \
+adds it if --migrate-database-url allows it, and otherwise prints the statement to run.")]
     Grant {
+        /// The partner's name or id.
         partner: String,
         /// A login or role of the database.
         #[arg(long, value_name = "LOGIN")]
         role: String,
     },
-    /// Ends a login's right to enqueue for a partner, by name or id. What it enqueued before is delivered.
+    /// Ends a login's right to enqueue for a partner. Messages that it enqueued before are delivered.
     Revoke {
-        /// Without one: for every partner.
+        /// The partner's name or id; left out: all partners.
         partner: Option<String>,
+        /// A login or role of the database.
         #[arg(long, value_name = "LOGIN")]
         role: String,
-        /// Only what the login could do before logins were tied to partners, and no admin confirmed.
+        /// End only the grants from before logins were tied to partners that no admin has confirmed.
         #[arg(long)]
         carried_over: bool,
     },
     /// Removes a person's data from every table, and proves that it is gone.
     #[command(after_help = format!("Not looked for: {NOT_LOOKED_FOR}."))]
     Erase {
-        /// The person's address as deliveries have it: an e-mail address, a phone number in any form.
+        /// The person's address: an e-mail address, or a phone number in any notation.
         #[arg(long, value_name = "ADDRESS")]
         recipient: String,
-        /// Only at this partner, by name or id.
+        /// Erase only the data of this partner, by name or id.
         #[arg(long, value_name = "PARTNER")]
         partner: Option<String>,
     },
@@ -111,32 +124,40 @@ one where --migrate-database-url lets it, and otherwise prints the statement.")]
 
 #[derive(Debug, Args)]
 struct PartnerFlags {
-    /// Requests a second; a batch counts each of its messages [default: 1000].
+    /// Requests a second; a batch counts as many requests as it has messages [default: 1000].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=limits::PARTNER_TPS_MOST.into()))]
     rate_limit_tps: Option<i32>,
-    /// How many days back it sees its messages [default: 1].
-    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(i16).range(1..=limits::PARTNER_DAYS_MOST.into()))]
+    /// Days for which the partner can read its messages [default: 1].
+    #[arg(
+        long,
+        value_name = "DAYS",
+        value_parser = clap::value_parser!(i16).range(1..=limits::PARTNER_DAYS_MOST.into())
+    )]
     lookup_days: Option<i16>,
-    /// Erase content after so many days; 0: with the hub's own retention, which is the default.
-    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(i16).range(0..=limits::PARTNER_DAYS_MOST.into()))]
+    /// Days after which the content of messages is erased; 0: after the hub's own retention [default: 0].
+    #[arg(
+        long,
+        value_name = "DAYS",
+        value_parser = clap::value_parser!(i16).range(0..=limits::PARTNER_DAYS_MOST.into())
+    )]
     retention_days: Option<i16>,
-    /// Where a phone number without a country is from [default: KR].
+    /// The country of phone numbers that are written without one [default: KR].
     #[arg(long, value_name = "CC", value_parser = parse_region)]
     region: Option<String>,
-    /// What it may send over, with commas; all: everything, which is the default.
+    /// The channels that the partner may use, separated by commas, or `all` [default: all].
     #[arg(long, value_name = "CHANNEL", value_parser = parse_channels)]
     channels: Option<Channels>,
-    /// Whether it may post for later [default: true].
+    /// Whether the partner may schedule messages [default: true].
     #[arg(long, value_name = "BOOL")]
     may_schedule: Option<bool>,
-    /// Whether it may cancel [default: true].
+    /// Whether the partner may cancel messages [default: true].
     #[arg(long, value_name = "BOOL")]
     may_cancel: Option<bool>,
-    /// Seal its messages' content in the database: titles, texts, metadata. Not recipients, keys, and what waits to be read
-    /// from SQL [default: false].
+    /// Encrypt the content of its messages in the database: titles, texts and metadata. Recipients, keys and waiting
+    /// requests of the SQL intake are not encrypted [default: false].
     #[arg(long, value_name = "BOOL")]
     encrypt_content: Option<bool>,
-    /// Whether its webhooks may carry what its messages say, where an endpoint asks for it [default: false].
+    /// Whether its endpoints may receive the content of its messages [default: false].
     #[arg(long, value_name = "BOOL")]
     may_receive_content: Option<bool>,
 }
@@ -155,7 +176,10 @@ fn parse_status(text: &str) -> std::result::Result<PartnerStatus, String> {
     text.parse().map_err(|()| "is neither ACTIVE nor INACTIVE".into())
 }
 
-/// A name as the API takes it.
+/// Parses a name by the rules of the API.
+///
+/// # Errors
+/// A text for clap.
 pub fn parse_name(text: &str) -> std::result::Result<String, String> {
     let faults = Faults::default();
     let read = json::text(text.into(), "", json::TextRule::line(limits::NAME_CHARS), &faults);
@@ -184,6 +208,11 @@ impl PartnerFlags {
     }
 }
 
+/// `notihub partner`: runs the subcommand at the database. Returns the exit code; `erase` returns 1 if data is left.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached; `Error::Setup` for a partner or login that does not exist;
+/// `Error::Refused` for a change that is not valid.
 pub async fn run(args: PartnerCommand, output: Output) -> Result<u8> {
     telemetry::start_logs(&args.log)?;
     let (hub, actor) = process::open_for_command(&args.database).await?;
@@ -351,21 +380,22 @@ async fn erase(
             );
             let bad = print::paint(print::BAD, "left");
             for (place, rows) in &erased.left {
-                anstream::println!("{bad} {rows} rows of {place} still hold it{}", remedy(place));
+                anstream::println!("{bad} {rows} rows of {place} still contain it{}", remedy(place));
             }
             if erased.unopened > 0 {
                 let n = erased.unopened;
-                anstream::println!("{bad} {n} are sealed under a key that is not here: give it as --master-key");
+                anstream::println!("{bad} {n} are encrypted with a key that was not given: give it as --master-key");
             }
             if erased.in_flight > 0 {
                 anstream::println!(
-                    "{} are being sent just now, or wait to be sent to others: run this again when they are",
+                    "{} are being sent now, or wait to be sent to other recipients: run this again when they have \
+                        been sent",
                     erased.in_flight
                 );
             }
             if is_done {
                 let (good, rows) = (print::paint(print::GOOD, "proven"), erased.searched);
-                anstream::println!("{good} no table holds it any more: {rows} rows were searched");
+                anstream::println!("{good} no table contains it any more: {rows} rows were searched");
             }
             if !erased.unsearched.is_empty() {
                 anstream::println!("not searched: {}", erased.unsearched.join(", "));
@@ -376,21 +406,26 @@ async fn erase(
     Ok(u8::from(!is_done))
 }
 
-/// What is said with every erasure, and in its help.
-const NOT_LOOKED_FOR: &str = "names and other data without the address; the address in other words, in pictures and files, in \
-other encodings (UTF-16, UTF-7, base32), compressed or encrypted by the partner; texts that hold it only as the end of a longer address, as in \
-order-kim@example.com, which may be another person's (ids, keys and labels are erased then); the database's backups, \
-write-ahead log and logs; what providers and webhooks were given";
+/// The limits of an erasure, printed with each one and in its help.
+const NOT_LOOKED_FOR: &str = "names and other data without the address; the address paraphrased, in pictures and \
+    files, in other \
+encodings (UTF-16, UTF-7, base32), or compressed or encrypted by the partner; texts that contain it only as the end \
+of a \
+longer address, such as order-kim@example.com, which may be another person's (ids, keys and labels are erased then); \
+the \
+database's backups, write-ahead log and logs; data that providers and webhooks received";
 
-/// What helps where erasing does not reach.
+/// The remedy for data that an erasure left in a table.
 fn remedy(place: &str) -> &'static str {
     match place.split('.').next().unwrap_or_default() {
-        "audit" => ": the log is only ever added to; they go after --audit-retention-days",
+        "audit" => ": entries of the audit log cannot be changed; they are dropped after --audit-retention-days",
         "endpoints" => ": change the endpoint with PATCH /v1/webhooks/{id}",
         "partners" | "keys" => ": rename it with `notihub partner set`, or make another key",
-        "redrives" => ": they go --retention-days after their job has ended",
-        "notihub" => ": they wait to become messages; run this again",
-        "messages" | "deliveries" | "attempts" | "receipts" | "provider_refs" => ": run this again when they are sent",
+        "redrives" => ": they are deleted --retention-days after their job has ended",
+        "notihub" => ": they are requests that are not messages yet; run this again",
+        "messages" | "deliveries" | "attempts" | "receipts" | "provider_refs" => {
+            ": run this again when they have been sent"
+        }
         _ => "",
     }
 }
@@ -398,8 +433,8 @@ fn remedy(place: &str) -> &'static str {
 async fn bootstrap(hub: &Hub, permit: AdminPermit<'_>, output: Output) -> Result<()> {
     if store::key::any_admin(hub.store.api()).await? {
         return Err(Error::Setup(
-            "there is an admin already; `notihub key create --role ADMIN NAME` makes another, `notihub key rotate` gives a \
-             lost secret anew"
+            "an admin exists already; `notihub key create --role ADMIN NAME` makes another one, `notihub key rotate` \
+             replaces a lost secret"
                 .into(),
         ));
     }
@@ -408,7 +443,7 @@ async fn bootstrap(hub: &Hub, permit: AdminPermit<'_>, output: Output) -> Result
     Ok(())
 }
 
-/// By name or id.
+/// Finds a partner by name or id.
 async fn find(hub: &Hub, wanted: &str) -> Result<Partner> {
     let db = hub.store.api();
     let mut found = store::partner::find_by_name(db, &composed(wanted.to_owned())).await?;
@@ -445,14 +480,16 @@ fn print_line(p: &Partner) {
         p.rate_limit_tps,
         p.lookup_days,
         p.time_zone,
-        if p.encrypt_content { ", sealed" } else { "" },
+        if p.encrypt_content { ", encrypted" } else { "" },
     );
 }
 
+/// Prints credentials for people. The secret is printed once.
 pub fn print_secret(made: &Credentials) {
     anstream::println!("clientId      {}\nclientSecret  {}   (shown this once)", made.client_id, made.client_secret);
 }
 
+/// Prints credentials in the wanted form.
 pub fn print_credentials(made: &Credentials, output: Output) {
     match output {
         Output::Json => print::json(&json!({"clientId": made.client_id, "clientSecret": made.client_secret})),

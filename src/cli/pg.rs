@@ -1,9 +1,9 @@
-//! The embedded default database: a PostgreSQL server that belongs to this process.
+//! The private PostgreSQL: a database server that this process starts, supervises and stops.
 //!
-//! Everything it has lives in the program's data folder: `pg/` the cluster with its password, `run/` the socket,
-//! `pg.log` what the server says, `port` the loopback port to keep, `lock` the claim of the one process that owns the
-//! folder. Whatever was killed, and when, the next start goes on from what is on disk: a half-made cluster is thrown
-//! away, a server that outlived its owner is adopted, a dead one's remains are recovered by PostgreSQL itself.
+//! Its files are in the program's data folder: `pg/` is the cluster with its passwords, `run/` the socket, `pg.log` the
+//! server's log, `port` the loopback port, and `lock` marks the process that owns the folder. A start after a kill
+//! continues from the files: an incomplete cluster is deleted, a server that outlived its process is adopted, and a
+//! dead server's data is recovered by PostgreSQL.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -29,16 +29,16 @@ use tracing::{debug, error, info, warn};
 
 use crate::error::{Error, Result};
 
-/// The oldest release that the statements are written and tried for.
+/// The oldest supported release.
 const MAJOR_MIN: u32 = 15;
 /// A socket's path holds 103 bytes on macOS (107 on Linux); `/.s.PGSQL.65535` takes 15 of them.
 const SOCKET_DIR_BYTES_MAX: usize = 103 - 15;
 const POLL: Duration = Duration::from_millis(20);
-/// How often a person who waits for a long recovery hears that it goes on.
+/// The interval of progress reports during a long recovery.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Replaying `max_wal_size` takes minutes on a slow disk, and giving up would only begin it anew.
+/// Replaying `max_wal_size` takes minutes on a slow disk, and giving up would only start the recovery again.
 const READY_MAX: Duration = Duration::from_mins(10);
-/// Killed servers leave backends that notice within seconds; until then they hold the shared memory.
+/// Backends of a killed server end within seconds; until then they hold the shared memory.
 const REMAINS_MAX: Duration = Duration::from_secs(30);
 const STOP_FAST_MAX: Duration = Duration::from_secs(20);
 const STOP_IMMEDIATE_MAX: Duration = Duration::from_secs(10);
@@ -46,9 +46,10 @@ const RESTART_PAUSE: Duration = Duration::from_millis(100);
 const RESTART_PAUSE_MAX: Duration = Duration::from_secs(10);
 const LOG_BYTES_MAX: u64 = 16 << 20;
 
-/// Given on the command line, which outranks every file of the cluster: nobody's edit weakens them unseen.
+/// Settings on the server's command line, which overrides the cluster's files, so that an edit there cannot weaken
+/// them.
 const SETTINGS: &[&str] = &[
-    // What was answered 202 survives a power cut.
+    // Messages answered with 202 survive a power failure.
     "fsync=on",
     "full_page_writes=on",
     "synchronous_commit=on",
@@ -57,18 +58,18 @@ const SETTINGS: &[&str] = &[
     "checkpoint_timeout=15min",
     // Several processes with their pools, and a person with psql beside them.
     "max_connections=200",
-    // Claims do not walk dead rows (watermarks), so vacuum is in no hurry; and while somebody holds an old snapshot it finds
-    // nothing to clean, however often it looks. The disk and the cores are the queue's.
+    // Claims skip dead rows (watermarks), so vacuum is not urgent, and it leaves disk and CPU to the queue. While a
+    // session holds an old snapshot, more frequent runs would find nothing to clean.
     "autovacuum_naptime=60s",
     "autovacuum_vacuum_cost_limit=500",
     // Statements are short; compiling one costs more than running it.
     "jit=off",
-    // A forgotten transaction keeps vacuum from cleaning.
+    // An idle transaction prevents vacuum from cleaning.
     "idle_in_transaction_session_timeout=60s",
-    // This machine alone, and with the password even here: other users of the machine reach the loopback port.
+    // Loopback only, and with a password: other users of the machine can reach the port.
     "listen_addresses=127.0.0.1",
     "unix_socket_permissions=0700",
-    // The log is our `pg.log`, in English because we read it, and without DETAIL, which quotes rows.
+    // The log goes to `pg.log`: in English, because its text is parsed, and without DETAIL, which quotes rows.
     "logging_collector=off",
     "log_destination=stderr",
     "log_error_verbosity=terse",
@@ -78,22 +79,25 @@ const SETTINGS: &[&str] = &[
     "timezone=UTC",
 ];
 
-/// Where a server lives.
+/// The place of a server.
 #[derive(Debug, Clone)]
 pub struct PgPlace {
     /// The program's data folder.
     pub data_dir: PathBuf,
-    /// The folder is made new, and removed with everything in it when the server stops or this process dies.
+    /// True: the folder must not exist, and is deleted when the server stops or this process dies.
     pub throw_away: bool,
 }
 
 impl PgPlace {
-    /// A fresh folder for tests and trials, with a short name because a socket lives in it.
+    /// A new temporary folder with a short name, because the path of the socket in it is limited.
+    ///
+    /// # Errors
+    /// `Error::Setup` if there is no randomness.
     pub fn throw_away() -> Result<PgPlace> {
         Ok(PgPlace { data_dir: PathBuf::from(format!("/tmp/notihub-pg-{}", random_hex(8)?)), throw_away: true })
     }
 
-    /// Room for the queue's hot pages: an eighth of the memory this process may use, and not too little nor too much.
+    /// The size of `shared_buffers` in MiB: an eighth of the memory that this process may use, from 128 to 4096.
     fn buffers_mb(&self) -> u64 {
         const LEAST: u64 = 128;
         let bytes = if self.throw_away { 0 } else { memory_bytes().unwrap_or(0) };
@@ -101,7 +105,8 @@ impl PgPlace {
     }
 }
 
-/// The tightest limit of the control groups this process is in; files say `max`, or a huge number, where there is none.
+/// The smallest memory limit of this process's control groups, in bytes; none without a limit. Files without a limit
+/// contain `max` or a huge number.
 fn container_memory_bytes() -> Option<u64> {
     let limit = |path: &Path| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -112,7 +117,7 @@ fn container_memory_bytes() -> Option<u64> {
     version_2.chain(limit(Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes"))).min()
 }
 
-/// What this machine, or the container this runs in, has; none where neither says.
+/// The memory of the machine or the container in bytes, whichever is smaller; none if neither is known.
 fn memory_bytes() -> Option<u64> {
     let of_machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
         let kb = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
@@ -121,7 +126,7 @@ fn memory_bytes() -> Option<u64> {
     of_machine.into_iter().chain(container_memory_bytes()).min()
 }
 
-/// A PostgreSQL server that belongs to this process. Dropping it without `stop` still tells the server to end.
+/// A PostgreSQL server that this process owns. Dropping it without `stop` signals the server to end.
 pub struct PrivatePg {
     place: PgPlace,
     cluster: PathBuf,
@@ -131,9 +136,9 @@ pub struct PrivatePg {
     port: u16,
     url: String,
     app_url: String,
-    /// False once somebody took the port: the socket, which we use ourselves, has the port in its name and keeps it.
+    /// False once another program has taken the port. The hub uses the socket, whose name keeps the port number.
     tcp: bool,
-    /// "lz4" until this build of PostgreSQL says that it has none.
+    /// `lz4`, or `on` if this build of PostgreSQL has no lz4.
     wal_compression: &'static str,
     process: Process,
     guard: Option<Child>,
@@ -147,8 +152,11 @@ enum Process {
 }
 
 impl PrivatePg {
-    /// Finds an installed server, makes the cluster when there is none, starts it or adopts the one that still runs,
-    /// and returns when it answers. Fails with `Error::Setup`.
+    /// Finds an installed server, makes the cluster if there is none, and starts it or adopts one that still runs.
+    /// Returns when the server is ready.
+    ///
+    /// # Errors
+    /// `Error::Setup`, with the remedy, if no server can be started; the files stay as they are.
     pub async fn start(mut place: PgPlace) -> Result<PrivatePg> {
         let began = Instant::now();
         place.data_dir = make_home(&place)?;
@@ -195,7 +203,7 @@ impl PrivatePg {
         info!(
             "PostgreSQL {} {} on {} port {} after {} ms",
             pg.server.version,
-            if adopted { "was still running and is ours again" } else { "is ready" },
+            if adopted { "was still running and was adopted" } else { "is ready" },
             pg.socket_dir.display(),
             pg.port,
             began.elapsed().as_millis(),
@@ -203,35 +211,38 @@ impl PrivatePg {
         Ok(pg)
     }
 
-    /// As superuser. For sqlx and libpq: over the Unix socket; programs that overlook `host=` reach the same server by TCP.
-    /// Holds the password: not for logs.
+    /// The URL with the superuser's login, for sqlx and libpq: over the Unix socket, or by TCP for programs that ignore
+    /// `host=`. It contains the password and must not be logged.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// As the hub's role, which `migrate` gives its rights.
+    /// The URL with the hub's login, which gets its rights from `migrate`. It contains the password.
     pub fn app_url(&self) -> &str {
         &self.app_url
     }
 
-    /// The major version.
+    /// The server's major version.
     pub fn version(&self) -> u32 {
         self.server.major
     }
 
+    /// The loopback port.
     pub fn port(&self) -> u16 {
         self.port
     }
 
+    /// The folder of the Unix socket.
     pub fn socket_dir(&self) -> &Path {
         &self.socket_dir
     }
 
+    /// The folder of the server's programs.
     pub fn bin_dir(&self) -> &Path {
         &self.server.bin_dir
     }
 
-    /// The postmaster's; 0 while there is none.
+    /// The process id of the postmaster; 0 while it does not run.
     pub fn pid(&self) -> u32 {
         self.postmaster().map_or(0, |pid| pid.as_raw().unsigned_abs())
     }
@@ -243,7 +254,7 @@ impl PrivatePg {
         }
     }
 
-    /// Until `stop` resolves, starts the server again whenever it ends by itself; what was committed is recovered.
+    /// Restarts the server whenever it ends by itself, until `stop` resolves. Committed data is recovered.
     pub async fn supervise(&mut self, stop: impl Future<Output = ()>) {
         tokio::select! {
             () = stop => (),
@@ -270,10 +281,13 @@ impl PrivatePg {
         }
     }
 
-    /// Stops the server: connections are cut, what was committed is on disk. A throw-away's folder is removed.
+    /// Stops the server: connections are closed, committed data is on disk. A throw-away server's folder is deleted.
+    ///
+    /// # Errors
+    /// `Error::Setup` if the server does not end, or the folder cannot be deleted.
     pub async fn stop(mut self) -> Result<()> {
         let began = Instant::now();
-        // A throw-away has nothing worth a last checkpoint.
+        // A throw-away server's data does not need a last checkpoint.
         self.signal(if self.place.throw_away { Signal::SIGQUIT } else { Signal::SIGINT });
         if timeout(STOP_FAST_MAX, self.wait_until_ended()).await.is_err() {
             warn!("PostgreSQL does not stop within {} s; stopping it at once", STOP_FAST_MAX.as_secs());
@@ -283,7 +297,7 @@ impl PrivatePg {
             })?;
         }
         self.process = Process::None;
-        // It may lie in /tmp, where nobody would know it; not empty only after a SIGKILL.
+        // The folder may be in /tmp and would stay there. It is empty unless the server was killed.
         let _best_effort = fs::remove_dir(&self.socket_dir);
         if self.place.throw_away {
             naming_path(&self.place.data_dir, fs::remove_dir_all(&self.place.data_dir))?;
@@ -295,15 +309,15 @@ impl PrivatePg {
         Ok(())
     }
 
-    /// Takes over the server that a killed process left running. False: there is none, launch one.
+    /// Adopts a server that a killed process left running. False if there is none.
     async fn adopt(&mut self) -> Result<bool> {
         let Some(file) = PidFile::read(&self.cluster) else { return Ok(false) };
         if !is_postmaster(file.pid, &self.cluster) {
-            info!("PostgreSQL was not stopped in order; it recovers now");
+            info!("PostgreSQL was not stopped in order and recovers now");
             return Ok(false);
         }
         self.process = Process::Adopted(file.pid);
-        // None when it was stopping all the while.
+        // None if the server was already stopping.
         let Some(file) = self.wait_until_ready(None).await? else { return Ok(false) };
         (self.socket_dir, self.port) = (file.socket_dir, file.port);
         Ok(true)
@@ -320,12 +334,12 @@ impl PrivatePg {
             }
             let output = self.log_since(log_start);
             if output.contains("still in use") && began.elapsed() < REMAINS_MAX {
-                debug!("parts of the killed PostgreSQL are still ending");
+                debug!("processes of the killed PostgreSQL are still ending");
                 sleep(POLL * 10).await;
             } else if output.contains("\"wal_compression\"") && self.wal_compression != "on" {
                 self.wal_compression = "on";
             } else if output.contains("could not create any TCP/IP sockets") && self.tcp {
-                warn!("port {} was taken by another program; PostgreSQL serves its socket alone", self.port);
+                warn!("another program took port {}; PostgreSQL listens on its socket only", self.port);
                 self.tcp = false;
             } else {
                 return Err(self.failure("does not start", &output));
@@ -333,16 +347,18 @@ impl PrivatePg {
         }
     }
 
-    /// The number in a dead server's file may be anybody's by now, and PostgreSQL would never start while that process
-    /// lives. It skips its own parent in this check, so we put ourselves there; its check for shared memory that is
-    /// still in use stays. Returns when the file was written, to tell it from the next one.
+    /// Replaces the process id in a dead server's pid file. Another process may have that id by now, and PostgreSQL
+    /// does not start while the process in the file lives. It skips its own parent in this check, so our id is written
+    /// there; its check for shared memory in use still applies. Returns the time of the file, to distinguish it from
+    /// the next one.
     fn disown_pid_file(&self) -> Result<Option<SystemTime>> {
         let Some(file) = PidFile::read(&self.cluster) else { return Ok(None) };
         if !is_postmaster(file.pid, &self.cluster) {
             let path = self.cluster.join("postmaster.pid");
             let text = naming_path(&path, fs::read_to_string(&path))?;
             let rest = text.split_once('\n').map_or("", |(_, rest)| rest);
-            // Moved there: where root writes in a folder of others, a link could lead it anywhere.
+            // Written elsewhere and moved: when root writes into another user's folder, a link could redirect the
+            // write.
             let new = self.place.data_dir.join("postmaster.pid");
             naming_path(&new, fs::write(&new, format!("{}\n{rest}", std::process::id())))?;
             change_owner(&new, self.account.as_ref())?;
@@ -351,7 +367,7 @@ impl PrivatePg {
         Ok(PidFile::read(&self.cluster).map(|file| file.written))
     }
 
-    /// Starts the postmaster. Returns the length its log had before.
+    /// Starts the postmaster. Returns the length of the log before the start.
     fn spawn(&mut self) -> Result<u64> {
         let path = self.place.data_dir.join("pg.log");
         if path.metadata().is_ok_and(|log| log.len() > LOG_BYTES_MAX) {
@@ -359,7 +375,8 @@ impl PrivatePg {
         }
         let log = naming_path(&path, OpenOptions::new().create(true).append(true).mode(0o600).open(&path))?;
         let log_start = naming_path(&path, log.metadata())?.len();
-        // Sockets of a dead server: PostgreSQL would ask after their owner by a number that may be anybody's by now.
+        // Delete sockets of a dead server: PostgreSQL would check their owner by a process id that may be reused by
+        // now.
         for entry in naming_path(&self.socket_dir, fs::read_dir(&self.socket_dir))?.flatten() {
             let _best_effort = fs::remove_file(entry.path());
         }
@@ -376,7 +393,7 @@ impl PrivatePg {
             command.args(["-c", "listen_addresses="]);
         }
         if self.place.throw_away {
-            // Nobody asks for its data after a power cut.
+            // Its data need not survive a power failure.
             command.args(["-c", "fsync=off"]);
         }
         command.kill_on_drop(false).stdout(naming_path(&path, log.try_clone())?).stderr(log);
@@ -386,8 +403,8 @@ impl PrivatePg {
         Ok(log_start)
     }
 
-    /// Waits until the server answers; none when it ended instead. `stale`: when a dead server's file was written,
-    /// which may carry the same number, as numbers start afresh in every container.
+    /// Waits until the server is ready; none if it ended instead. `stale`: the time of a dead server's pid file, which
+    /// is ignored. Its process id alone does not distinguish it, because ids start again in every container.
     async fn wait_until_ready(&mut self, stale: Option<SystemTime>) -> Result<Option<PidFile>> {
         let began = Instant::now();
         let mut next_report = PATIENCE;
@@ -411,12 +428,12 @@ impl PrivatePg {
         Err(self.failure("is still not ready", &self.log_since(0)))
     }
 
-    /// Resolves when there is no server process.
+    /// Resolves when the server process has ended.
     async fn wait_until_ended(&mut self) {
         match &mut self.process {
             Process::None => (),
             Process::Ours(child, _) => {
-                // Cannot fail: nobody else waits for this child.
+                // Cannot fail: no other code waits for this child.
                 let _best_effort = child.wait().await;
             }
             Process::Adopted(pid) => {
@@ -428,7 +445,7 @@ impl PrivatePg {
     }
 
     fn signal(&self, signal: Signal) {
-        // A number without its process belongs to nobody yet, or to somebody else.
+        // The process id may belong to another process by now.
         if let Some(pid) = self.postmaster()
             && is_postmaster(pid, &self.cluster)
         {
@@ -438,7 +455,8 @@ impl PrivatePg {
 
     fn failure(&self, how: &str, output: &str) -> Error {
         Error::Setup(format!(
-            "PostgreSQL {how}. Its log {} ends:\n{}\nMend what it names, or use another server with --database-url",
+            "PostgreSQL {how}. Its log {} ends:\n{}\nCorrect the cause that it names, or use another server with \
+                --database-url",
             self.place.data_dir.join("pg.log").display(),
             tail(output, 12),
         ))
@@ -461,12 +479,18 @@ impl Drop for PrivatePg {
     }
 }
 
-/// The URL, as the hub's role, of the server that another process of ours runs in this data folder right now.
+/// The URL with the hub's login of a server that runs in this data folder; none if there is none.
+///
+/// # Errors
+/// `Error::Setup` if the password file cannot be read.
 pub fn running_url(data_dir: &Path) -> Result<Option<String>> {
     running(data_dir, APP)
 }
 
-/// The same as superuser.
+/// Like [`running_url`], with the superuser's login.
+///
+/// # Errors
+/// `Error::Setup` if the password file cannot be read.
 pub fn running_owner_url(data_dir: &Path) -> Result<Option<String>> {
     running(data_dir, OWNER)
 }
@@ -475,7 +499,7 @@ fn running(data_dir: &Path, login: Login) -> Result<Option<String>> {
     let cluster = data_dir.canonicalize().unwrap_or_else(|_| data_dir.to_owned()).join("pg");
     match PidFile::read(&cluster) {
         Some(file) if file.status == "ready" && is_postmaster(file.pid, &cluster) => {
-            // A server that an earlier version started has the superuser alone.
+            // A server that an earlier version started has only the superuser.
             let known = cluster.join(login.password_file()).exists();
             url(&cluster, if known { login } else { OWNER }, &file.socket_dir, file.port).map(Some)
         }
@@ -483,7 +507,7 @@ fn running(data_dir: &Path, login: Login) -> Result<Option<String>> {
     }
 }
 
-/// A login of the private server, its password in a file of the cluster.
+/// A login of the private server. Its password is in a file of the cluster.
 #[derive(Clone, Copy)]
 struct Login(&'static str);
 
@@ -497,7 +521,7 @@ impl Login {
     }
 }
 
-/// Writes a new password; the file is moved to its place whole.
+/// Writes a new password into a file, atomically.
 fn write_password(path: &Path, account: Option<&Account>) -> Result<String> {
     let password = random_hex(24)?;
     let new = path.with_added_extension("new");
@@ -511,7 +535,7 @@ fn write_password(path: &Path, account: Option<&Account>) -> Result<String> {
     Ok(password)
 }
 
-/// The folder of the socket needs no escaping: see `make_socket_dir`.
+/// The URL for a login. The socket folder needs no escaping (see `make_socket_dir`).
 fn url(cluster: &Path, login: Login, socket_dir: &Path, port: u16) -> Result<String> {
     let path = cluster.join(login.password_file());
     let password = naming_path(&path, fs::read_to_string(&path))?;
@@ -519,9 +543,9 @@ fn url(cluster: &Path, login: Login, socket_dir: &Path, port: u16) -> Result<Str
     Ok(format!("postgres://{user}:{password}@localhost:{port}/notihub?host={socket_dir}"))
 }
 
-// ---- what a server says of itself
+// ---- the pid file
 
-/// `postmaster.pid`, which the server keeps up to date.
+/// The content of `postmaster.pid`, which the server keeps up to date.
 struct PidFile {
     pid: Pid,
     port: u16,
@@ -536,7 +560,7 @@ impl PidFile {
         let text = fs::read_to_string(&path).ok()?;
         let line = |no: usize| text.lines().nth(no - 1).unwrap_or_default().trim();
         Some(PidFile {
-            // Negative in the file of a single-user server, and to `kill` the name of a whole group.
+            // A single-user server writes a negative number, which `kill` would take as a process group.
             pid: Pid::from_raw(line(1).parse().ok().filter(|pid| *pid > 0)?),
             port: line(4).parse().unwrap_or_default(),
             socket_dir: PathBuf::from(line(5)),
@@ -546,8 +570,8 @@ impl PidFile {
     }
 }
 
-/// Whether the process lives and is the server of this cluster, by its command line, which everybody may read (a dead
-/// child that nobody buries has none). When it cannot be read we say yes: two servers would destroy the cluster.
+/// Whether the process lives and is the server of this cluster, judged by its command line (a zombie has none). True if
+/// the command line cannot be read, because two servers would destroy the cluster.
 fn is_postmaster(pid: Pid, cluster: &Path) -> bool {
     if kill(pid, None) == Err(nix::Error::ESRCH) {
         return false;
@@ -571,7 +595,7 @@ struct InstalledServer {
 }
 
 impl InstalledServer {
-    /// The newest that is new enough; for a cluster that exists, the newest of the major version that made it.
+    /// The newest installed server that is supported; for an existing cluster, the newest of its major version.
     fn find(made_by: Option<u32>) -> Result<InstalledServer> {
         let all: Vec<InstalledServer> = bin_dirs().into_iter().filter_map(InstalledServer::inspect).collect();
         let seen: Vec<&str> = all.iter().map(|server| server.version.as_str()).collect();
@@ -593,7 +617,7 @@ impl InstalledServer {
         })
     }
 
-    /// The server in this folder, if it is whole.
+    /// The server in this folder, if it is complete.
     fn inspect(bin_dir: PathBuf) -> Option<InstalledServer> {
         bin_dir.join("initdb").metadata().ok()?;
         let output = std::process::Command::new(bin_dir.join("postgres")).arg("--version").output().ok()?;
@@ -604,11 +628,12 @@ impl InstalledServer {
         Some(InstalledServer { bin_dir, major, minor, version })
     }
 
-    /// Without our environment: it holds secrets that a database has no use for, and `PG*` would change its ways.
+    /// A command with an empty environment: ours contains secrets, and `PG*` variables would change the program's
+    /// behaviour.
     fn command(&self, program: &str, account: Option<&Account>, home: &Path) -> Command {
         let mut command = Command::new(self.bin_dir.join(program));
         command.env_clear().env("LC_ALL", "C").current_dir(home).stdin(Stdio::null()).kill_on_drop(true);
-        // A group of its own: Ctrl-C in the terminal is for us, who then stop the program in order.
+        // A process group of its own, so that Ctrl-C reaches only this process, which then stops the server in order.
         command.process_group(0);
         if let Some(account) = account {
             // The standard library drops root's supplementary groups with these.
@@ -618,7 +643,7 @@ impl InstalledServer {
     }
 }
 
-/// The real folders of all servers: links on PATH lead there, and only there are the other programs sure to be.
+/// The folders of all installed servers, with links resolved: only there all programs of a server are together.
 fn bin_dirs() -> BTreeSet<PathBuf> {
     let mut dirs = path_dirs();
     if let Ok(output) = std::process::Command::new("pg_config").arg("--bindir").output() {
@@ -643,15 +668,15 @@ fn bin_dirs() -> BTreeSet<PathBuf> {
     dirs.into_iter().filter_map(real).collect()
 }
 
-/// The one variable read outside `config`: where programs are is no setting of ours, but the shell's answer to
-/// "which postgres?", and it must be the same answer.
+/// The folders in `PATH`. This is the only variable read outside `config`: it is not a setting of the program, and the
+/// result must match the shell's.
 fn path_dirs() -> Vec<PathBuf> {
     std::env::var_os("PATH").map_or_else(Vec::new, |path| std::env::split_paths(&path).collect())
 }
 
 // ---- root
 
-/// Whom the server runs as when we are root, because PostgreSQL refuses root.
+/// The user that the server runs as when this process is root, because PostgreSQL refuses to run as root.
 struct Account {
     name: String,
     uid: u32,
@@ -659,7 +684,7 @@ struct Account {
 }
 
 impl Account {
-    /// A cluster stays with the user it was made for. None: we are not root, and the server runs as we do.
+    /// The owner of an existing cluster, otherwise `postgres` or `nobody`. None if this process is not root.
     fn for_cluster(cluster: &Path) -> Result<Option<Account>> {
         if !Uid::effective().is_root() {
             return Ok(None);
@@ -680,7 +705,7 @@ impl Account {
         Ok(Some(Account { name: user.name, uid: user.uid.as_raw(), gid: user.gid.as_raw() }))
     }
 
-    /// Whether this user gets to the folder; tried, because modes alone do not tell (ACLs, network disks).
+    /// Checks that this user can enter the folder, by trying it: modes alone do not decide (ACLs, network disks).
     fn check_access(&self, home: &Path) -> Result<()> {
         match home.ancestors().take_while(|dir| !self.can_enter(dir)).last() {
             None => Ok(()),
@@ -716,14 +741,14 @@ fn make_home(place: &PgPlace) -> Result<PathBuf> {
     if !there {
         naming_path(home, fs::create_dir_all(home.parent().unwrap_or(home)))?;
         naming_path(home, fs::create_dir(home))?;
-        // The server's user passes through root's folder; what is secret in it has modes of its own.
+        // The server's user must pass through root's folder; secret files in it have modes of their own.
         let mode = if Uid::effective().is_root() { 0o711 } else { 0o700 };
         naming_path(home, fs::set_permissions(home, fs::Permissions::from_mode(mode)))?;
     }
     naming_path(home, home.canonicalize())
 }
 
-/// The kernel lets go of it when we die, however we die.
+/// Takes the lock on the folder. The kernel releases it when this process ends in any way.
 fn take_lock(home: &Path) -> Result<File> {
     let path = home.join("lock");
     let mut lock = naming_path(
@@ -750,8 +775,8 @@ fn take_lock(home: &Path) -> Result<File> {
     }
 }
 
-/// `run` in the data folder, unless its path is too long for a socket or needs escaping in a URL or in PostgreSQL's
-/// list of folders.
+/// Makes the socket folder: `run` in the data folder, or a folder in /tmp if that path is too long for a socket or
+/// needs escaping.
 fn make_socket_dir(home: &Path, account: Option<&Account>) -> Result<PathBuf> {
     let run = home.join("run");
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-".contains(byte);
@@ -767,18 +792,18 @@ fn make_socket_dir(home: &Path, account: Option<&Account>) -> Result<PathBuf> {
     if made.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::AlreadyExists) {
         naming_path(&dir, made)?;
     }
-    // In /tmp anybody may have been there first.
+    // In /tmp another user may have made it first.
     let found = naming_path(&dir, dir.symlink_metadata())?;
     let owner = found.uid();
     if !found.is_dir() || (owner != Uid::effective().as_raw() && account.is_none_or(|account| account.uid != owner)) {
-        return Err(Error::Setup(format!("{} belongs to somebody else. Remove it, or use --data-dir", dir.display())));
+        return Err(Error::Setup(format!("{} belongs to another user. Remove it, or use --data-dir", dir.display())));
     }
     naming_path(&dir, fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)))?;
     change_owner(&dir, account)?;
     Ok(dir)
 }
 
-/// The port of the last time when it is still free, so that a person's notes stay true.
+/// The port of the last start if it is free, so that noted addresses stay valid; otherwise any free port.
 fn choose_port(home: &Path) -> Result<u16> {
     let path = home.join("port");
     let last = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
@@ -791,7 +816,8 @@ fn choose_port(home: &Path) -> Result<u16> {
     Ok(port.port())
 }
 
-/// Made beside its place and moved there when whole and on disk: what is in `pg` is never half a cluster.
+/// Makes the cluster beside its place and moves it there when it is complete and on disk, so that `pg` is never
+/// incomplete.
 async fn make_cluster(
     home: &Path,
     server: &InstalledServer,
@@ -804,13 +830,13 @@ async fn make_cluster(
             let _best_effort = fs::remove_file(entry.path()).or_else(|_| fs::remove_dir_all(entry.path()));
         }
     }
-    // A name of its own: the initdb of a killed process may still be writing to the earlier one.
+    // A new name, because the initdb of a killed process may still be writing to the earlier one.
     let new = home.join(format!("pg.new-{}", random_hex(4)?));
     let password = new.with_added_extension("password");
     write_password(&password, account)?;
 
-    // Byte order for text, which no upgrade of the system can change under an index; letters of all scripts known as
-    // such where the system has C.UTF-8.
+    // Text is sorted by bytes, an order that no system upgrade can change under an index. With C.UTF-8, where the
+    // system has it, letters of all scripts are classified as letters.
     let mut result = Ok(());
     for letters in ["C.UTF-8", "C"] {
         let mut initdb = server.command("initdb", account, home);
@@ -845,7 +871,7 @@ async fn make_cluster(
     Ok(())
 }
 
-/// Removes a throw-away when we cannot: the pipe closes however we die, and the shell at its other end cleans up.
+/// Starts a shell that deletes a throw-away server when this process dies: the pipe between them closes in every case.
 fn spawn_cleanup_guard(home: &Path) -> Result<Child> {
     const CLEAN: &str = r#"
         read -r _
@@ -865,9 +891,12 @@ fn spawn_cleanup_guard(home: &Path) -> Result<Child> {
 
 // ---- `notihub pg -- CMD`
 
-/// Runs a command with a server of its own, named in DATABASE_URL and NOTIHUB_MIGRATE_DATABASE_URL (as superuser) and in
-/// NOTIHUB_DATABASE_URL (as the hub's role), that is gone afterwards.
-/// Returns the command's exit code; as a shell would, 128 + n when signal n ended it.
+/// `notihub pg`: runs a command with a temporary server, whose URLs are in DATABASE_URL and
+/// NOTIHUB_MIGRATE_DATABASE_URL (superuser) and in NOTIHUB_DATABASE_URL (the hub's role). The server is deleted
+/// afterwards. Returns the command's exit code, or 128 + n if signal n ended it.
+///
+/// # Errors
+/// `Error::Usage` without a command; `Error::Setup` if the server or the command cannot start.
 pub async fn run_throw_away(command: Vec<OsString>) -> Result<i32> {
     let Some((program, args)) = command.split_first() else {
         return Err(Error::Usage("name the command to run: notihub pg -- psql".to_owned()));
@@ -891,7 +920,8 @@ pub async fn run_throw_away(command: Vec<OsString>) -> Result<i32> {
             tokio::select! {
                 status = child.wait() => break status,
                 _ = term.recv() => forward_signal(&child, Signal::SIGTERM),
-                // The terminal has already told the command itself; twice would mean "at once" to many.
+                // On a terminal the command has received Ctrl-C itself; a second signal means "at once" to many
+                // programs.
                 _ = int.recv() => if !io::stdin().is_terminal() { forward_signal(&child, Signal::SIGINT) },
             }
         },
@@ -906,19 +936,19 @@ pub async fn run_throw_away(command: Vec<OsString>) -> Result<i32> {
 
 fn forward_signal(child: &Child, signal: Signal) {
     if let Some(pid) = child.id() {
-        // It may just have ended: as good.
+        // Fails only if the command has just ended.
         let _best_effort = kill(Pid::from_raw(pid.cast_signed()), signal);
     }
 }
 
 // ---- small things
 
-/// Runs a program of PostgreSQL to its end, with `input` to read.
+/// Runs a program of PostgreSQL to its end, with `input` on its standard input.
 async fn run(mut command: Command, input: &str) -> Result<()> {
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| cannot_run(&command, &error))?;
     if let Some(mut pipe) = child.stdin.take() {
-        // A program that ended before it read says why on its own.
+        // A program that ends before reading reports the reason itself.
         let _best_effort = pipe.write_all(input.as_bytes()).await;
     }
     let output = child.wait_with_output().await.map_err(|error| cannot_run(&command, &error))?;
@@ -930,7 +960,9 @@ async fn run(mut command: Command, input: &str) -> Result<()> {
 
 fn cannot_run(command: &Command, why: &dyn Display) -> Error {
     let program = Path::new(command.as_std().get_program()).display();
-    Error::Setup(format!("cannot run {program}: {why}\nMend what it names, or use another server with --database-url"))
+    Error::Setup(format!(
+        "cannot run {program}: {why}\nCorrect the cause that it names, or use another server with --database-url"
+    ))
 }
 
 fn naming_path<T>(path: &Path, result: io::Result<T>) -> Result<T> {

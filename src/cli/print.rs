@@ -1,4 +1,4 @@
-//! Output for people: colours only on a terminal (anstream strips them elsewhere), JSON when asked.
+//! The output of commands: text with colours on a terminal (anstream removes them elsewhere), or JSON.
 
 use anstyle::{AnsiColor, Style};
 use clap::ValueEnum;
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::error::Error;
 
-/// For people, or for programs.
+/// The form of the output: for people or for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Output {
     Text,
@@ -19,7 +19,8 @@ pub const BAD: Style = AnsiColor::Red.on_default();
 pub const DIM: Style = Style::new().dimmed();
 pub const BOLD: Style = Style::new().bold();
 
-/// On standard error: a sentence for people; for programs one line of JSON, what the hub answered if it did.
+/// Prints an error on standard error: a sentence for people, a line of JSON for programs. The JSON is the hub's problem
+/// if the hub answered with one.
 pub fn error(error: &Error, output: Output) {
     match (output, error) {
         (Output::Text, _) => anstream::eprintln!("{BAD}error{BAD:#} {}", printable(&error.to_string())),
@@ -28,7 +29,7 @@ pub fn error(error: &Error, output: Output) {
     }
 }
 
-/// On standard error, and the command goes on.
+/// Prints a warning on standard error.
 pub fn warning(text: &str, output: Output) {
     match output {
         Output::Text => anstream::eprintln!("{WARN}warning{WARN:#} {}", printable(text)),
@@ -36,17 +37,18 @@ pub fn warning(text: &str, output: Output) {
     }
 }
 
+/// Prints a line of JSON on standard output.
 pub fn json(value: &Value) {
     anstream::println!("{value}");
 }
 
-/// What others wrote must not steer a terminal.
+/// A text from outside with its control characters replaced, so that it cannot send commands to a terminal.
 pub fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
 }
 
-/// The same for a text of several lines, or JSON, that is to be read in full: what would steer a terminal, hide, or turn the
-/// direction of writing is shown as `\u001b`, which in JSON means the same.
+/// A text of several lines, or JSON, from outside with its control, invisible and direction characters written as
+/// `\u001b`. The result is the same JSON.
 pub fn escaped(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
@@ -62,11 +64,12 @@ pub fn escaped(text: &str) -> String {
     shown
 }
 
+/// A text in this style. The style is removed where the output has no colours.
 pub fn paint(style: Style, text: &str) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// A status in its colour, padded or not.
+/// A status in its colour. The word may be padded with blanks.
 pub fn status(word: &str) -> String {
     let style = match word.trim_end() {
         "SENT" | "DELIVERED" | "SUCCESS" | "COMPLETED" | "ACCEPTED" => GOOD,
@@ -77,7 +80,7 @@ pub fn status(word: &str) -> String {
     paint(style, word)
 }
 
-/// A message as `GET /v1/messages/{id}` gives it, with its timeline.
+/// Prints a message as `GET /v1/messages/{id}` returns it, with its timeline.
 pub fn message_with_timeline(message: &Value, timeline: &Value) {
     let text = |v: &Value| printable(v.as_str().unwrap_or_default());
     anstream::println!(
@@ -107,7 +110,9 @@ pub fn message_with_timeline(message: &Value, timeline: &Value) {
         );
     }
     if message["moreWebhooks"] == true {
-        anstream::println!("  webhook  … and more: notihub webhook deliveries ENDPOINT lists all of an endpoint");
+        anstream::println!(
+            "  webhook  … and more; `notihub webhook deliveries ENDPOINT` lists all webhooks of an endpoint"
+        );
     }
     let entries = timeline["items"].as_array().map_or(&[][..], Vec::as_slice);
     if let Some(day) = entries.first().and_then(|entry| entry["at"].as_str()?.get(..10)) {
@@ -131,7 +136,7 @@ pub fn message_with_timeline(message: &Value, timeline: &Value) {
     }
 }
 
-/// A delivery as `GET /v1/deliveries/{id}` gives it: each call, and what was answered.
+/// Prints a delivery as `GET /v1/deliveries/{id}` returns it, with each call and its response.
 pub fn delivery(delivery: &Value) {
     let text = |v: &Value| printable(v.as_str().unwrap_or_default());
     anstream::println!(
@@ -163,12 +168,12 @@ pub fn delivery(delivery: &Value) {
     }
 }
 
-/// One line of a story: which endpoint was told what, how it answered, and when it is told again.
+/// A webhook in a timeline as one line: the event, the endpoint, its response, and the time of the next attempt.
 fn webhook_line(entry: &Value) -> String {
     let text = |name: &str| printable(entry[name].as_str().unwrap_or_default());
     let attempt = entry["attempt"].as_i64().map(|n| format!("#{n} ")).unwrap_or_default();
     let (at, next) = (text("at"), text("nextAttemptAt"));
-    // The time of day, unless that is another day's.
+    // The time of day alone if it is on the same day.
     let next = match (at.get(..10) == next.get(..10), next.get(11..19)) {
         (true, Some(time)) => format!(", next try {time}"),
         (false, Some(_)) => format!(", next try {}", next.get(..19).unwrap_or(&next)),
@@ -183,9 +188,9 @@ mod tests {
 
     #[test]
     fn a_webhook_is_one_line_that_says_whose_it_is() {
-        let mut entry = serde_json::json!({"at": "2027-03-05T18:35:43.1Z", "what": "webhook", "deliveryId": "0SA1Y7SAC0001-1",
-            "endpointId": "0SA1Y7SAC0000", "event": "message.completed", "attempt": 2, "detail": "http_500",
-            "nextAttemptAt": "2027-03-05T18:35:48.2Z"});
+        let mut entry = serde_json::json!({"at": "2027-03-05T18:35:43.1Z", "what": "webhook",
+            "deliveryId": "0SA1Y7SAC0001-1", "endpointId": "0SA1Y7SAC0000", "event": "message.completed",
+            "attempt": 2, "detail": "http_500", "nextAttemptAt": "2027-03-05T18:35:48.2Z"});
         assert_eq!(webhook_line(&entry), "webhook  message.completed → 0SA1Y7SAC0000  #2 http_500, next try 18:35:48");
         entry["nextAttemptAt"] = "2027-03-06T00:00:01.2Z".into();
         assert!(webhook_line(&entry).ends_with("#2 http_500, next try 2027-03-06T00:00:01"));

@@ -1,4 +1,4 @@
-//! What `up`, `serve` and `work` share: from settings to a running hub, and back down in order.
+//! Start and stop of a hub, for `up`, `serve`, `work` and the commands that work at the database.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,7 +23,10 @@ use crate::store::{self, PoolSizes, Store};
 use crate::worker::{self, Role};
 use crate::{api, cli, http};
 
-/// The database these settings lead to: the named one, or the private one of a running `up` on this machine.
+/// The URL of the database: the given one, or that of the private PostgreSQL of an `up` that runs on this machine.
+///
+/// # Errors
+/// `Error::Setup` if none is given and no `up` runs.
 pub fn database_url(database: &Database) -> Result<String> {
     if let Some(url) = &database.database_url {
         return Ok(url.clone());
@@ -37,7 +40,10 @@ pub fn database_url(database: &Database) -> Result<String> {
     })
 }
 
-/// The same database as its schema's owner.
+/// The URL of the same database with the login that owns the schema.
+///
+/// # Errors
+/// As [`database_url`].
 pub fn owner_url(database: &Database) -> Result<String> {
     if let Some(url) = database.migrate_database_url.as_ref().or(database.database_url.as_ref()) {
         return Ok(url.clone());
@@ -46,7 +52,12 @@ pub fn owner_url(database: &Database) -> Result<String> {
     owner.map_or_else(|| database_url(database), Ok)
 }
 
-/// Applies migrations, and repairs roles and grants. With two logins, lets that of the hub work.
+/// Applies missing migrations, and repairs roles and grants. If the two logins differ, gives the hub's login its
+/// rights.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached; `Error::Setup` if the schema is newer than this program.
+/// Each migration is a transaction of its own: those before a failed one stay applied.
 pub async fn migrate(database: &Database, owner_url: &str, app_url: &str) -> Result<GrantRepair> {
     let store = proven_store(database, owner_url).await?;
     let mut repaired = store.migrate().await?;
@@ -59,26 +70,39 @@ pub async fn migrate(database: &Database, owner_url: &str, app_url: &str) -> Res
     Ok(repaired)
 }
 
-/// Logs what is wrong with the role the hub runs as; it works nevertheless.
+/// Logs a warning if the hub's database role has more rights than it needs.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached.
 pub async fn warn_of_role(store: &Store) -> Result<()> {
     if let Some(fault) = store::role::check(store.api()).await?.fault() {
-        tracing::warn!("{fault}: `notihub doctor` says how to run it as one that does not");
+        tracing::warn!("{fault}: `notihub doctor` shows how to run the hub as a role that does not");
     }
     Ok(())
 }
 
+/// A store with the pool sizes of the settings. It does not connect yet.
+///
+/// # Errors
+/// `Error::Usage` if the URL is not valid.
 pub fn open_store(database: &Database, url: &str) -> Result<Store> {
     Store::new(url, pool_sizes(database))
 }
 
-/// The store of a process that writes, its sessions proven (`Store::prove`).
+/// A store for a process that writes. Its sessions are proven (see `Store::prove`).
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached; `Error::Setup` if its sessions cannot write.
 pub async fn proven_store(database: &Database, url: &str) -> Result<Store> {
     let store = open_store(database, url)?;
     store.prove_sessions().await?;
     Ok(store)
 }
 
-/// The store of a command that only reads, so that it may be with a hot standby. Its sessions are proven.
+/// A store for a command that only reads and may use a hot standby. Its sessions are proven.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached; `Error::Setup` if its sessions are not usable.
 pub async fn reading_store(database: &Database, url: &str) -> Result<Store> {
     let store = Store::new_read_only(url, pool_sizes(database))?;
     store.prove_sessions().await?;
@@ -94,7 +118,11 @@ fn pool_sizes(database: &Database) -> PoolSizes {
     }
 }
 
-/// Refuses a server that may lose what it confirmed.
+/// Checks that the server is new enough and does not lose confirmed transactions in a crash. `accept_loss`: skip the
+/// second check.
+///
+/// # Errors
+/// `Error::Setup` if a check fails; `Error::Unavailable` if the database cannot be reached.
 pub async fn check_durability(store: &Store, accept_loss: bool) -> Result<()> {
     let settings = store::hub::server_settings(store.api()).await?;
     let value = |name: &str| settings.iter().find(|s| s.name == name).map_or("", |s| s.setting.as_str());
@@ -106,14 +134,17 @@ pub async fn check_durability(store: &Store, accept_loss: bool) -> Result<()> {
         ["fsync", "full_page_writes", "synchronous_commit"].into_iter().filter(|n| value(n) == "off").collect();
     if !off.is_empty() && !accept_loss {
         return Err(Error::Setup(format!(
-            "the database may lose what it confirmed: {} is off. Turn it on, or say --accept-loss",
+            "the database may lose confirmed transactions: {} is off. Turn it on, or give --accept-loss",
             off.join(", ")
         )));
     }
     Ok(())
 }
 
-/// Providers as the settings describe them. `clock` and `shutdown`: those of the hub they are for.
+/// Makes the providers that the settings describe. `clock` and `shutdown` are those of the hub.
+///
+/// # Errors
+/// `Error::Usage` if an account's settings are not valid.
 pub fn providers(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> Result<Providers> {
     let mut all: Vec<Account> = Vec::new();
     let mut mocks: BTreeSet<Channel> = settings.channels.mock.iter().copied().collect();
@@ -143,7 +174,7 @@ pub fn providers(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> Res
     for settings in &settings.channels.providers {
         all.push(registry::build_account(settings, &common)?);
     }
-    // Who asks for a mock gets nothing else.
+    // A mocked channel has no other provider.
     for account in &mut all {
         account.capabilities.retain(|c| !mocks.contains(&c.channel));
     }
@@ -154,25 +185,27 @@ pub fn providers(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> Res
     Providers::new(all)
 }
 
-/// Whether it only logs: the mock that no account stands for, or an account of that adapter.
+/// Whether a provider only logs: the built-in mock, or an account with the mock adapter.
 pub fn is_mock(settings: &Settings, account: &Account) -> bool {
     let made = settings.channels.providers.iter().find(|made| made.name == account.name());
     made.map_or(account.name(), |made| made.adapter.as_str()) == mock::ADAPTER.name
 }
 
-/// Logs that some channels are only tried out: it looks like sending everywhere else.
+/// Logs a warning about mocked channels, because their deliveries look sent everywhere else.
 pub fn warn_of_mocks(hub: &Hub) {
     let mut mocked = hub.providers.channels();
     mocked.retain(|channel| hub.providers.for_channel(*channel).iter().any(|account| is_mock(&hub.settings, account)));
     if !mocked.is_empty() {
         tracing::warn!(
             channels = channel_names(&mocked),
-            "these channels are only mocked: their messages are logged and not sent to anybody. EMAIL is sent with \
-             --smtp-host (and without --email mock), others by an account, --provider, in place of --mock"
+            "these channels are mocked: their messages are logged and not sent. To send e-mail, give --smtp-host and \
+                leave \
+             out --email mock; for other channels, give an account with --provider in place of --mock"
         );
     }
 }
 
+/// The names of channels, separated by commas.
 pub fn channel_names(channels: &[Channel]) -> String {
     channels.iter().map(|channel| channel.as_str()).collect::<Vec<_>>().join(", ")
 }
@@ -208,7 +241,10 @@ fn smtp_settings(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> Res
     })
 }
 
-/// The master keys given, and the one that `up` made beside its private PostgreSQL.
+/// The master keys of the settings, then the one that `up` keeps beside its private PostgreSQL.
+///
+/// # Errors
+/// `Error::Setup` if the kept key cannot be read.
 pub fn master_keys(database: &Database) -> Result<Vec<[u8; crypt::KEY_BYTES]>> {
     let mut keys = database.master_keys.clone();
     if database.database_url.is_some() {
@@ -226,7 +262,10 @@ pub fn master_keys(database: &Database) -> Result<Vec<[u8; crypt::KEY_BYTES]>> {
     }
 }
 
-/// Makes the master key beside the private PostgreSQL, if there is none.
+/// Makes a master key in the data folder, if the private PostgreSQL is used and there is no key.
+///
+/// # Errors
+/// `Error::Setup` if the file cannot be written.
 pub fn make_master_key(database: &Database) -> Result<()> {
     if database.database_url.is_some() || !master_keys(database)?.is_empty() {
         return Ok(());
@@ -236,7 +275,10 @@ pub fn make_master_key(database: &Database) -> Result<()> {
 
 const MASTER_KEY_FILE: &str = "master.key";
 
-/// A file that only its owner may read.
+/// Writes a file that only its owner can read.
+///
+/// # Errors
+/// `Error::Setup` if it cannot be written.
 pub fn write_secret(file: &std::path::Path, text: &str) -> Result<()> {
     use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt as _;
@@ -246,7 +288,12 @@ pub fn write_secret(file: &std::path::Path, text: &str) -> Result<()> {
     opened.write_all(text.as_bytes()).and_then(|()| opened.sync_all()).map_err(failed)
 }
 
-/// Connects, checks what must hold before anything is accepted or claimed, and makes partitions. Starts no loops.
+/// Makes a hub: checks settings, durability, schema, role and encryption keys, and makes partitions. It starts neither
+/// the API nor loops.
+///
+/// # Errors
+/// `Error::Usage` for settings that contradict each other; `Error::Setup` for a failed check; `Error::Unavailable` if
+/// the database cannot be reached.
 pub async fn open_hub(settings: Settings, store: Store, shutdown: Shutdown) -> Result<Hub> {
     settings.check()?;
     check_durability(&store, settings.database.accept_loss).await?;
@@ -268,7 +315,11 @@ pub async fn open_hub(settings: Settings, store: Store, shutdown: Shutdown) -> R
     Ok(hub)
 }
 
-/// For commands of people at this machine: a hub that neither serves nor works.
+/// Makes a hub for a command at the database, without API, loops and providers, and the actor `user@host` for the audit
+/// log.
+///
+/// # Errors
+/// `Error::Setup` if migrations are missing; `Error::Unavailable` if the database cannot be reached.
 pub async fn open_for_command(database: &Database) -> Result<(Hub, Actor)> {
     let store = proven_store(database, &database_url(database)?).await?;
     let missing = store.migrations_missing().await?;
@@ -291,7 +342,10 @@ pub async fn open_for_command(database: &Database) -> Result<(Hub, Actor)> {
     Ok((hub, Actor::local_admin(format!("{user}@{host}"))))
 }
 
-/// Starts the API where the settings say, and the loops of this role. Returns the address in use.
+/// Starts the servers of the settings and the loops of this role. Returns the address of the API; none for a worker.
+///
+/// # Errors
+/// `Error::Setup` if an address cannot be listened on.
 pub async fn start(hub: &Hub, role: Role) -> Result<Option<std::net::SocketAddr>> {
     let listen = async |wanted: std::net::SocketAddr, flag: &str| {
         TcpListener::bind(wanted).await.map_err(|e| {
@@ -306,7 +360,7 @@ pub async fn start(hub: &Hub, role: Role) -> Result<Option<std::net::SocketAddr>
     if role != Role::Worker {
         let listener = listen(hub.settings.api.listen, "--listen").await?;
         address = listener.local_addr().ok();
-        // All callers of a proxy come from its address; bounding them is the proxy's to do.
+        // Behind a proxy all callers have its address, so the proxy has to limit them.
         let allowance = match hub.settings.api.behind_proxy {
             true => ServerLimits { unauthenticated_per_network: None, ..ServerLimits::default() },
             false => ServerLimits::default(),
@@ -317,7 +371,8 @@ pub async fn start(hub: &Hub, role: Role) -> Result<Option<std::net::SocketAddr>
     Ok(address)
 }
 
-/// Stops claiming and accepting at once, finishes what is in flight; 0 within the grace, 1 when it took longer.
+/// Stops accepting and claiming at once and finishes what is in flight. Returns the exit code: 0 if that was done
+/// within the grace, 1 otherwise.
 pub async fn stop(hub: &Hub) -> u8 {
     let grace = hub.settings.timing.shutdown_grace();
     hub.shutdown.stop();
@@ -328,7 +383,7 @@ pub async fn stop(hub: &Hub) -> u8 {
     }
     tracing::error!(
         grace_ms = grace.as_millis() as u64,
-        "stopped with work in flight; its leases run out and others take it"
+        "stopped with work in flight; other workers take it when its leases end"
     );
     1
 }

@@ -1,4 +1,4 @@
-//! `notihub provider`: how accounts at vendors stand, who may not be asked for a while, and what accounts can be made of.
+//! `notihub provider`: the state of providers, pausing and resuming them, and the list of adapters.
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -17,28 +17,32 @@ pub struct ProviderCommand {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Shows all providers: breaker, limit, and whether somebody paused them.
+    /// Lists all providers with their breakers, limits and pauses.
     List {
         #[command(flatten)]
         target: Target,
     },
-    /// A provider is not asked until it is resumed; what is for it waits and loses no attempt.
+    /// Pauses a provider: it is not called until it is resumed. Its deliveries wait without using attempts.
     Pause(ProviderArgs),
-    /// A provider is asked again: one that was paused, and one that is left alone for what it answered is probed at once.
+    /// Resumes a provider. One whose breaker is open is probed at once.
     Resume(ProviderArgs),
-    /// The adapters there are, and the options of each: what --provider NAME=ADAPTER,OPTION=VALUE,… takes.
+    /// Lists the adapters and their options, as --provider NAME=ADAPTER,OPTION=VALUE,… takes them.
     Adapters,
 }
 
 #[derive(Debug, Args)]
 struct ProviderArgs {
-    /// As the settings name it; `notihub provider list` shows all.
+    /// The provider's name in the settings; `notihub provider list` shows all.
     #[arg(value_name = "NAME")]
     name: String,
     #[command(flatten)]
     target: Target,
 }
 
+/// `notihub provider`: calls a running hub as an operator, or lists the adapters. Returns the exit code.
+///
+/// # Errors
+/// `Error::Answered` with the hub's problem if the hub refuses the request; `Error::Setup` if no hub answers.
 pub async fn run(command: ProviderCommand, output: Output) -> Result<u8> {
     let answer = match &command.action {
         Action::List { target } => Client::operating(target)?.get("/v1/providers").await?,
@@ -65,7 +69,7 @@ async fn post_action(one: &ProviderArgs, action: &str) -> Result<Value> {
     Client::operating(&one.target)?.post(&format!("/v1/providers/{name}/{action}"), &json!({})).await
 }
 
-/// One line each.
+/// Prints a provider as one line.
 fn print_provider(provider: &Value) {
     let text = |value: &Value| print::printable(value.as_str().unwrap_or_default());
     let channels: Vec<&str> = provider["channels"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
@@ -111,7 +115,7 @@ fn print_adapters(output: Output) {
     anstream::println!("{}", print::paint(print::BOLD, "every adapter"));
     list(COMMON_OPTIONS);
     anstream::println!(
-        "\nSecrets belong into notihub.toml, where an account is a table:\n  [provider.main]\n  adapter = \"solapi\"\n  \
+        "\nPut secrets into notihub.toml, where an account is a table:\n  [provider.main]\n  adapter = \"solapi\"\n  \
          api-key = \"…\""
     );
 }

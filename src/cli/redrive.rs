@@ -1,4 +1,4 @@
-//! `notihub redrive`, and what `notihub webhook` needs of it: dead letters tried again, events told again.
+//! `notihub redrive`, `notihub webhook recover` and `notihub webhook replay`: send dead letters and events again.
 
 use std::time::Duration;
 
@@ -15,49 +15,52 @@ use crate::shutdown::signalled;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  notihub redrive 0P8MV3S4Y0T1C-1\n  notihub redrive --channel EMAIL --since \
 2026-12-24T09:00:00+09:00 --dry-run\n  notihub redrive --channel EMAIL --since 2026-12-24T09:00:00+09:00 --rate 500\n  \
-notihub redrive --all --error unreachable\n  notihub redrive --job 0P8MV3S4Y0T1C            how far a job is\n  notihub \
-redrive --job 0P8MV3S4Y0T1C --cancel\n\nThis is for operators: without --client-id as the one that `up` keeps on this \
-machine. Partners may redrive their own webhooks, one by one, and look at their jobs; see `notihub webhook recover` for many.")]
+notihub redrive --all --error unreachable\n  notihub redrive --job 0P8MV3S4Y0T1C            shows the progress of a \
+job\n  notihub \
+redrive --job 0P8MV3S4Y0T1C --cancel\n\nFor operators; without --client-id it signs in as the operator whose key `up` \
+keeps on this machine. Partners may redrive their own webhooks one by one and read their jobs; for many at once see \
+`notihub \
+webhook recover`.")]
 pub struct Redrive {
     /// One dead letter: {messageId}-{no}.
-    #[arg(value_name = "DELIVERY", conflicts_with_all = ["all", "partner", "channel", "provider", "error", "status", "endpoint",
-        "since", "until", "dry_run", "rate", "no_wait"])]
+    #[arg(value_name = "DELIVERY", conflicts_with_all = ["all", "partner", "channel", "provider", "error", "status",
+        "endpoint", "since", "until", "dry_run", "rate", "no_wait"])]
     delivery: Option<String>,
-    /// Every dead letter there is, if no filter is given.
+    /// All dead letters. Needed if no filter is given.
     #[arg(long)]
     all: bool,
-    /// Only this partner's.
+    /// Only dead letters of this partner.
     #[arg(long, value_name = "ID")]
     partner: Option<String>,
-    /// Only those over this channel.
+    /// Only dead letters over this channel.
     #[arg(long, value_name = "CHANNEL")]
     channel: Option<String>,
-    /// Only those this provider was asked for last.
+    /// Only dead letters whose last attempt used this provider.
     #[arg(long, value_name = "NAME")]
     provider: Option<String>,
-    /// Only those with this reason, as `unreachable`.
+    /// Only dead letters with this reason, for example `unreachable`.
     #[arg(long, value_name = "REASON", value_parser = parse_reason)]
     error: Option<String>,
-    /// FAILED or UNDETERMINED [default: both].
+    /// Only dead letters with this status, FAILED or UNDETERMINED [default: both].
     #[arg(long, value_name = "STATUS")]
     status: Option<String>,
     /// Only webhooks for this endpoint.
     #[arg(long, value_name = "ID")]
     endpoint: Option<String>,
-    /// Only those that failed at this time or later, as 2026-12-24T09:00:00+09:00.
+    /// Only dead letters that failed at this time or later, for example 2026-12-24T09:00:00+09:00.
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
-    /// Only those that failed before this time.
+    /// Only dead letters that failed before this time.
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
-    /// Only say how many there are.
+    /// Only count the dead letters.
     #[arg(long)]
     dry_run: bool,
-    /// How far this job is, a redrive, recover or replay; begins none.
-    #[arg(long, value_name = "ID", conflicts_with_all = ["delivery", "all", "partner", "channel", "provider", "error", "status",
-        "endpoint", "since", "until", "dry_run", "rate", "no_wait"])]
+    /// Show the progress of this job (redrive, recover or replay) instead of beginning one.
+    #[arg(long, value_name = "ID", conflicts_with_all = ["delivery", "all", "partner", "channel", "provider", "error",
+        "status", "endpoint", "since", "until", "dry_run", "rate", "no_wait"])]
     job: Option<String>,
-    /// With --job: it goes no further.
+    /// Stop the job that --job names.
     #[arg(long, requires = "job")]
     cancel: bool,
     #[command(flatten)]
@@ -66,28 +69,33 @@ pub struct Redrive {
     target: Target,
 }
 
-/// How fast, and whether somebody watches.
+/// The rate of a job, and whether the command waits for it.
 #[derive(Debug, Args)]
 struct RateArgs {
-    /// How many a second, at most: what is new goes first in any case.
-    #[arg(long, value_name = "N", default_value_t = limits::REDRIVE_RATE_DEFAULT, value_parser = clap::value_parser!(i32).range(1..=limits::REDRIVE_RATE_MOST))]
+    /// Deliveries a second, at most. New deliveries are always sent first.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = limits::REDRIVE_RATE_DEFAULT,
+        value_parser = clap::value_parser!(i32).range(1..=limits::REDRIVE_RATE_MOST)
+    )]
     rate: i32,
-    /// Begin, say the job's id, and do not wait until all is queued.
+    /// Begin the job, print its id, and do not wait until everything is queued.
     #[arg(long)]
     no_wait: bool,
 }
 
-/// Sends again what failed on its way to an endpoint, and now what waits for its next try: the same events under the same ids.
+/// Sends failed webhooks of an endpoint again, and waiting ones at once, with the same events and ids.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  notihub webhook recover 0P8MV3S4Y0T1C --since 2026-12-24T09:00:00+09:00\n\nIt ends when \
-all is queued; `notihub webhook deliveries ENDPOINT` shows what comes of it."
+    after_help = "Example:\n  notihub webhook recover 0P8MV3S4Y0T1C --since 2026-12-24T09:00:00+09:00\n\nThe command \
+ends when everything is queued; `notihub webhook deliveries ENDPOINT` shows the outcomes."
 )]
 pub struct RecoverArgs {
     /// The endpoint's id.
     #[arg(value_name = "ENDPOINT")]
     endpoint: String,
-    /// What failed at this time or later.
+    /// Webhooks that failed at this time or later.
     #[arg(long, value_name = "TIME")]
     since: String,
     #[command(flatten)]
@@ -96,22 +104,24 @@ pub struct RecoverArgs {
     target: Target,
 }
 
-/// Tells an endpoint again what happened in a window of time, whether or not it was told before: the same events under the
-/// same ids.
+/// Sends the events of a window of time to an endpoint again, whether or not they were delivered before, with the same
+/// ids.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  notihub webhook replay 0P8MV3S4Y0T1C --since 2026-12-24T09:00:00+09:00 --until \
-2026-12-24T10:00:00+09:00\n\nIt ends when all is queued; `notihub webhook deliveries ENDPOINT` shows what comes of it.")]
+2026-12-24T10:00:00+09:00\n\nThe command ends when everything is queued; `notihub webhook deliveries ENDPOINT` shows \
+the \
+outcomes.")]
 pub struct ReplayArgs {
     /// The endpoint's id.
     #[arg(value_name = "ENDPOINT")]
     endpoint: String,
-    /// What happened at this time or later …
+    /// Events that happened at this time or later.
     #[arg(long, value_name = "TIME")]
     since: String,
-    /// … and before this one [default: now].
+    /// Events that happened before this time [default: now].
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
-    /// Only this event; several times for several [default: all that the endpoint asks for].
+    /// Only this event; may be given several times [default: all that the endpoint subscribes to].
     #[arg(long, value_name = "EVENT", value_parser = endpoints::parse_requestable_event)]
     event: Vec<EventKind>,
     #[command(flatten)]
@@ -120,6 +130,12 @@ pub struct ReplayArgs {
     target: Target,
 }
 
+/// `notihub redrive`: redrives one dead letter, begins a job for many, or shows or cancels a job. Returns the exit
+/// code: 1 if a job was canceled or the command was interrupted.
+///
+/// # Errors
+/// `Error::Answered` with the hub's problem if the hub refuses the request; `Error::Setup` if no hub answers;
+/// `Error::Usage` if nothing is selected.
 pub async fn run(args: Redrive, output: Output) -> Result<u8> {
     let client = Client::operating(&args.target)?;
     if let Some(id) = &args.job {
@@ -157,41 +173,49 @@ pub async fn run(args: Redrive, output: Output) -> Result<u8> {
     let filter: Map<String, Value> =
         given.into_iter().filter_map(|(name, value)| Some((name.to_owned(), json!(value.as_ref()?)))).collect();
     if filter.is_empty() && !args.all {
-        return Err(Error::Usage("say which: a delivery, a filter (see --help), or --all".into()));
+        return Err(Error::Usage("nothing is selected: name a delivery, give a filter (see --help), or --all".into()));
     }
     let order = json!({"filter": filter, "dryRun": args.dry_run, "ratePerSecond": args.pace.rate});
-    let told = client.post("/v1/dead-letters/redrive", &order).await?;
+    let answer = client.post("/v1/dead-letters/redrive", &order).await?;
     if args.dry_run {
         match output {
-            Output::Json => print::json(&told),
-            Output::Text => anstream::println!("{}", count_text(&told)),
+            Output::Json => print::json(&answer),
+            Output::Text => anstream::println!("{}", count_text(&answer)),
         }
         return Ok(0);
     }
-    follow(&client, told, &args.pace, output).await
+    follow(&client, answer, &args.pace, output).await
 }
 
+/// `notihub webhook recover`: begins the job and follows it. Returns the exit code.
+///
+/// # Errors
+/// `Error::Answered` with the hub's problem if the hub refuses the request; `Error::Setup` if no hub answers.
 pub async fn recover(args: RecoverArgs, output: Output) -> Result<u8> {
     let client = Client::new(&args.target)?;
     let order = json!({"since": args.since, "ratePerSecond": args.pace.rate});
-    let told = client.post(&format!("/v1/webhooks/{}/recover", path_segment(&args.endpoint)), &order).await?;
-    follow(&client, told, &args.pace, output).await
+    let answer = client.post(&format!("/v1/webhooks/{}/recover", path_segment(&args.endpoint)), &order).await?;
+    follow(&client, answer, &args.pace, output).await
 }
 
+/// `notihub webhook replay`: begins the job and follows it. Returns the exit code.
+///
+/// # Errors
+/// `Error::Answered` with the hub's problem if the hub refuses the request; `Error::Setup` if no hub answers.
 pub async fn replay(args: ReplayArgs, output: Output) -> Result<u8> {
     let client = Client::new(&args.target)?;
     let events: Vec<&str> = args.event.iter().map(|event| event.as_str()).collect();
     let events = (!events.is_empty()).then_some(events);
     let order = json!({"since": args.since, "until": args.until, "events": events, "ratePerSecond": args.pace.rate});
-    let told = client.post(&format!("/v1/webhooks/{}/replay", path_segment(&args.endpoint)), &order).await?;
-    follow(&client, told, &args.pace, output).await
+    let answer = client.post(&format!("/v1/webhooks/{}/replay", path_segment(&args.endpoint)), &order).await?;
+    follow(&client, answer, &args.pace, output).await
 }
 
-/// Shows how far a job is, until it ends. Who stops watching does not stop it.
+/// Prints the progress of a job until it ends. Stopping the command does not stop the job.
 async fn follow(client: &Client, mut job: Value, pace: &RateArgs, output: Output) -> Result<u8> {
     let id = text(&job["redriveId"]);
-    let told = output == Output::Text && !pace.no_wait;
-    if told {
+    let shows_progress = output == Output::Text && !pace.no_wait;
+    if shows_progress {
         anstream::eprintln!("{} of {}: {} a second at most", id, count_text(&job), pace.rate);
     }
     let mut stop = std::pin::pin!(signalled());
@@ -199,31 +223,31 @@ async fn follow(client: &Client, mut job: Value, pace: &RateArgs, output: Output
         tokio::select! {
             () = tokio::time::sleep(Duration::from_millis(500)) => (),
             () = &mut stop => {
-                anstream::eprintln!("it goes on; notihub redrive --job {id} --cancel stops it");
+                anstream::eprintln!("the job continues; `notihub redrive --job {id} --cancel` stops it");
                 return Ok(1);
             }
         }
         job = client.get(&format!("/v1/redrives/{}", path_segment(&id))).await?;
-        if told {
+        if shows_progress {
             anstream::eprintln!("{}", print::paint(print::DIM, &progress_text(&job)));
         }
     }
     if output == Output::Text && pace.no_wait {
         anstream::println!("{id}");
-        anstream::eprintln!("notihub redrive --job {id} shows how far it is; with --cancel it goes no further");
+        anstream::eprintln!("`notihub redrive --job {id}` shows its progress; with --cancel it stops the job");
     } else {
         print_job(&job, output);
     }
     Ok(u8::from(job["status"] == "CANCELED"))
 }
 
-/// A job as it stands. What it queued is on its way then, not yet there.
+/// Prints a job and its progress. Queued deliveries are not sent yet.
 fn print_job(job: &Value, output: Output) {
     match output {
         Output::Json => print::json(job),
         Output::Text => {
             let endpoint = job["endpointId"].as_str();
-            let see = endpoint.map(|_| format!("; see notihub webhook deliveries {}", text(&job["endpointId"])));
+            let see = endpoint.map(|_| format!("; see `notihub webhook deliveries {}`", text(&job["endpointId"])));
             let (id, status) = (text(&job["redriveId"]), text(&job["status"]));
             anstream::println!("{id} {status}, {}{}", progress_text(job), see.unwrap_or_default());
         }
@@ -240,13 +264,13 @@ fn parse_reason(text: &str) -> std::result::Result<String, String> {
     known.then(|| text.to_owned()).ok_or_else(|| format!("there is no such reason; there are {}", words.join(", ")))
 }
 
-fn count_text(told: &Value) -> String {
-    match (told["count"].as_i64(), told["countIsLowerBound"] == true) {
+fn count_text(job: &Value) -> String {
+    match (job["count"].as_i64(), job["countIsLowerBound"] == true) {
         (Some(count), more) => {
-            let waiting = told["waiting"].as_i64().map(|n| format!(" and {n} that wait for their next try"));
+            let waiting = job["waiting"].as_i64().map(|n| format!(" and {n} that wait for their next attempt"));
             format!("{}{count} dead letters{}", if more { "more than " } else { "" }, waiting.unwrap_or_default())
         }
-        (None, _) => "what happened then".to_owned(),
+        (None, _) => "the events of that time".to_owned(),
     }
 }
 
@@ -254,7 +278,7 @@ fn text(value: &Value) -> String {
     print::printable(value.as_str().unwrap_or_default())
 }
 
-/// What somebody typed is one part of a path, whatever it is.
+/// A typed id as one segment of a path, escaped.
 fn path_segment(id: &str) -> String {
     form_urlencoded::byte_serialize(id.as_bytes()).collect()
 }

@@ -1,4 +1,4 @@
-//! `notihub send`: a message from a terminal or a script.
+//! `notihub send`: sends a message from a terminal or a script.
 
 use std::time::Duration;
 
@@ -17,41 +17,43 @@ send --slack ops --body 'deploy done' --type DEPLOY --priority URGENT\n  echo '{
 pub struct Send {
     #[command(flatten)]
     target: Target,
-    /// What kind of message this is, in your own words.
+    /// The type of the message, a word of your own.
     #[arg(long = "type", default_value = "MANUAL", value_name = "TYPE")]
     kind: String,
-    /// An e-mail address; several times for several.
+    /// An e-mail address; may be given several times.
     #[arg(long, value_name = "ADDRESS")]
     email: Vec<String>,
-    /// A Slack destination's name; several times for several.
+    /// The name of a Slack destination; may be given several times.
     #[arg(long, value_name = "NAME")]
     slack: Vec<String>,
-    /// A phone number that gets a text (SMS); several times for several.
+    /// A phone number for an SMS; may be given several times.
     #[arg(long, value_name = "NUMBER")]
     sms: Vec<String>,
+    /// The subject of an e-mail, or the title.
     #[arg(long, value_name = "TEXT")]
     subject: Option<String>,
+    /// The text of the message.
     #[arg(long, value_name = "TEXT")]
     body: Option<String>,
     /// URGENT, NORMAL or BULK.
     #[arg(long, default_value = "NORMAL", value_name = "PRIORITY")]
     priority: String,
-    /// Not before this time, as 2026-12-24T09:00:00+09:00.
+    /// Send it at this time or later, for example 2026-12-24T09:00:00+09:00.
     #[arg(long, value_name = "TIME")]
     scheduled_at: Option<String>,
-    /// Worthless from this time on.
+    /// Do not send it from this time on.
     #[arg(long, value_name = "TIME")]
     expires_at: Option<String>,
-    /// Your own id of this message: sent twice with the same id, it is stored once.
+    /// Your own id of the message. A message that is posted twice with the same id is stored once.
     #[arg(long, value_name = "ID")]
     client_msg_id: Option<String>,
-    /// The whole message as JSON, from a file or from - (standard input), instead of the flags above.
+    /// The whole message as JSON, from a file or - (standard input), instead of the flags above.
     #[arg(long, value_name = "FILE")]
     json: Option<std::path::PathBuf>,
-    /// Only say whether it would be accepted.
+    /// Only check whether the message would be accepted.
     #[arg(long)]
     dry_run: bool,
-    /// Wait until it is settled and show what happened; exit 1 unless all of it was sent.
+    /// Wait until the status is final and show what happened; exit code 1 unless all deliveries were sent.
     #[arg(long)]
     wait: bool,
     /// Seconds to wait at most.
@@ -59,6 +61,12 @@ pub struct Send {
     timeout: u64,
 }
 
+/// `notihub send`: posts a message and prints its id, or with `--wait` its timeline. Returns the exit code: 1 if the
+/// message was not sent completely in time.
+///
+/// # Errors
+/// `Error::Answered` with the hub's problem if the hub refuses the request; `Error::Setup` if no hub answers;
+/// `Error::Usage` without a recipient; `Error::Setup` if the file cannot be read.
 pub async fn run(args: Send, output: Output) -> Result<u8> {
     let client = Client::new(&args.target)?;
     let body = match &args.json {
@@ -71,7 +79,7 @@ pub async fn run(args: Send, output: Output) -> Result<u8> {
     if args.dry_run || !args.wait {
         match output {
             Output::Json => print::json(&accepted),
-            Output::Text if args.dry_run => anstream::println!("it would be accepted"),
+            Output::Text if args.dry_run => anstream::println!("the message would be accepted"),
             Output::Text => anstream::println!("{id}"),
         }
         return Ok(0);
@@ -105,7 +113,7 @@ fn compose(args: &Send) -> Result<Value> {
     }
     if channels.is_empty() {
         return Err(Error::Usage(
-            "nobody to send to: give --email, --slack or --sms, or the whole message with --json".into(),
+            "no recipient: give --email, --slack or --sms, or the whole message with --json".into(),
         ));
     }
     let mut body = json!({"type": args.kind, "priority": args.priority, "channels": channels});

@@ -1,4 +1,4 @@
-//! `notihub simulate`: the providers' simulators alone, for developing against them.
+//! `notihub simulate`: runs the simulators of providers alone, for development.
 
 use std::collections::BTreeMap;
 
@@ -13,20 +13,25 @@ use crate::provider::simulator::{gateway, kakaotalk, magic, nhn, slack::SlackSim
 use crate::provider::simulator::{sms, solapi, talktalk};
 use crate::shutdown::{Shutdown, signalled};
 
-/// What the simulators' senders are registered as.
+/// The sender number that the simulators know.
 const SENDER: &str = "0212345678";
-/// Stands in the URL that Solapi calls back.
+/// The key in the URL that the Solapi simulator calls back.
 pub const RECEIPT_KEY: &str = "simulator-receipts-key";
 
 fn help() -> String {
     format!(
-        "What arrived:      curl -s http://127.0.0.1:8025/_records\nWhat comes next:   curl -s http://127.0.0.1:8025/_script \
-         -d '{{\"do\": \"fail\", \"status\": 451, \"text\": \"4.3.0 later\", \"times\": 2}}'\n\"do\" is one of ok, fail, hang, \
-         limit, cut, cut_before, garbage. E-mails to bounce@, greylist@, full@ and cut@ behave as they are called.\n\n\
-         Receipts:          curl -s http://127.0.0.1:8084/_receipts -X POST            (tells now what is due later)\n\
-         A faster clock:    curl -s http://127.0.0.1:8084/_clock -d '{{\"rate\": 60}}'    (a second is a minute)\n\
-         Where they go:     curl -s http://127.0.0.1:8084/_settings -d '{{\"callback\": \"http://…\"}}'\n\
-         Also /_settings:   \"senders\": [\"{SENDER}\"], \"balance\": 3, \"limit\": {{\"requests\": 100, \"seconds\": 60}}\n\n\
+        "Received:          curl -s http://127.0.0.1:8025/_records\nNext answers:      curl -s \
+            http://127.0.0.1:8025/_script \
+         -d '{{\"do\": \"fail\", \"status\": 451, \"text\": \"4.3.0 later\", \"times\": 2}}'\n\"do\" is one of ok, \
+         fail, hang, \
+         limit, cut, cut_before, garbage. E-mails to bounce@, greylist@, full@ and cut@ behave like their names.\n\n\
+         Receipts:          curl -s http://127.0.0.1:8084/_receipts -X POST            (sends all pending receipts \
+         now)\n\
+         A faster clock:    curl -s http://127.0.0.1:8084/_clock -d '{{\"rate\": 60}}'    (a second counts as a \
+         minute)\n\
+         Callback URL:      curl -s http://127.0.0.1:8084/_settings -d '{{\"callback\": \"http://…\"}}'\n\
+         Also /_settings:   \"senders\": [\"{SENDER}\"], \"balance\": 3, \"limit\": {{\"requests\": 100, \"seconds\": \
+         60}}\n\n\
          Magic recipients, +82 10-0000-00NN or as user key the word:\n{}",
         magic::help_table()
     )
@@ -35,37 +40,37 @@ fn help() -> String {
 #[derive(Debug, Args)]
 #[command(after_help = help())]
 pub struct Simulate {
-    /// The KakaoTalk service of seed 001. Every port may be 0: any that is free.
+    /// Port of the KakaoTalk service of seed 001. Every port may be 0, which takes any free port.
     #[arg(long, default_value_t = kakaotalk::PORT, value_name = "PORT")]
     kakaotalk_port: u16,
-    /// The SMS service of seed 001.
+    /// Port of the SMS service of seed 001.
     #[arg(long, default_value_t = sms::PORT, value_name = "PORT")]
     sms_port: u16,
-    /// Slack's incoming webhooks, and what it got under /_records.
+    /// Port of Slack's incoming webhooks; /_records there lists the received posts.
     #[arg(long, default_value_t = 8083, value_name = "PORT")]
     slack_port: u16,
-    /// Solapi v4.
+    /// Port of Solapi v4.
     #[arg(long, default_value_t = 8084, value_name = "PORT")]
     solapi_port: u16,
-    /// NHN Cloud: SMS, AlimTalk and RCS.
+    /// Port of NHN Cloud: SMS, AlimTalk and RCS.
     #[arg(long, default_value_t = 8085, value_name = "PORT")]
     nhn_port: u16,
-    /// Naver TalkTalk.
+    /// Port of Naver TalkTalk.
     #[arg(long, default_value_t = 8086, value_name = "PORT")]
     talktalk_port: u16,
-    /// A gateway of one's own.
+    /// Port of a generic gateway.
     #[arg(long, default_value_t = 8087, value_name = "PORT")]
     gateway_port: u16,
-    /// An SMTP server.
+    /// Port of the SMTP server.
     #[arg(long, default_value_t = 2525, value_name = "PORT")]
     smtp_port: u16,
-    /// What the SMTP server got, under /_records.
+    /// Port where /_records lists the received e-mails.
     #[arg(long, default_value_t = 8025, value_name = "PORT")]
     smtp_control_port: u16,
-    /// Where the hub is that gets the receipts.
+    /// The URL of the hub that gets the receipts.
     #[arg(long, default_value = "http://127.0.0.1:8080", value_name = "URL")]
     hub: String,
-    /// How many times faster than real the delays of receipts pass: 60 makes a minute a second.
+    /// The speed of the clock for delayed receipts: at 60, a minute passes in a second.
     #[arg(long, default_value_t = 1.0, value_name = "RATE", value_parser = parse_rate)]
     rate: f64,
 }
@@ -75,11 +80,11 @@ fn parse_rate(text: &str) -> Result<f64, String> {
     if (0.0..=1e9).contains(&rate) {
         Ok(rate)
     } else {
-        Err("a rate is between 0, which stops the clock, and 10^9".into())
+        Err("give a rate from 0, which stops the clock, to 10^9".into())
     }
 }
 
-/// An account of a hub at a simulator.
+/// The settings of a hub's account at a simulator.
 pub fn account(name: &str, adapter: &str, options: &[(&str, &str)]) -> ProviderSettings {
     let options = options.iter().map(|(option, value)| ((*option).to_owned(), (*value).to_owned()));
     ProviderSettings {
@@ -89,19 +94,22 @@ pub fn account(name: &str, adapter: &str, options: &[(&str, &str)]) -> ProviderS
     }
 }
 
+/// The account at the KakaoTalk simulator.
 pub fn kakaotalk_account(vendor: &VendorSimulator) -> ProviderSettings {
     account("kakaotalk", "kakaotalk", &[("base-url", &vendor.url())])
 }
 
+/// The account at the SMS simulator.
 pub fn sms_account(vendor: &VendorSimulator) -> ProviderSettings {
     account("sms", "sms", &[("base-url", &vendor.url())])
 }
 
+/// The account at the Naver TalkTalk simulator.
 pub fn talktalk_account(vendor: &VendorSimulator) -> ProviderSettings {
     account("talktalk", "talktalk", &[("base-url", &vendor.url()), ("token", talktalk::AUTHORIZATION)])
 }
 
-/// `channels`: which of all that it can, with plus signs.
+/// The account at the Solapi simulator. `channels`: the channels to use, joined with `+`.
 pub fn solapi_account(vendor: &VendorSimulator, channels: &str) -> ProviderSettings {
     let options = [
         ("base-url", vendor.url()),
@@ -122,7 +130,7 @@ fn gateway_account(vendor: &VendorSimulator) -> ProviderSettings {
     account("gateway", "gateway", &options)
 }
 
-/// Where a hub takes the receipts of an account.
+/// The URL where `hub` takes the receipts of `account`.
 pub fn receipt_url(hub: &str, account: &str) -> String {
     let key = if account.starts_with("solapi") { format!("?key={RECEIPT_KEY}") } else { String::new() };
     format!("{}/v1/receipts/{account}{key}", hub.trim_end_matches('/'))
@@ -134,6 +142,11 @@ fn toml(settings: &ProviderSettings) -> String {
     format!("[provider.{}]\nadapter = \"{}\"\n{lines}", settings.name, settings.adapter)
 }
 
+/// `notihub simulate`: starts all simulators, prints their addresses and settings for a hub, and runs until a signal.
+/// Returns the exit code.
+///
+/// # Errors
+/// `Error::Setup` if a port is taken.
 pub async fn run(args: Simulate, output: Output) -> Result<u8> {
     let shutdown = Shutdown::new();
     let slack = SlackSimulator::start(args.slack_port, &shutdown).await?;
@@ -148,7 +161,7 @@ pub async fn run(args: Simulate, output: Output) -> Result<u8> {
     Ok(u8::from(!shutdown.drained(std::time::Duration::from_secs(5)).await))
 }
 
-/// The vendors' simulators, each with the accounts that a hub can have there.
+/// Starts the vendors' simulators. Returns each with the accounts that a hub can have there.
 async fn start_vendors(args: &Simulate, shutdown: &Shutdown) -> Result<Vec<(VendorSimulator, Vec<ProviderSettings>)>> {
     let setup = |port: u16| SimulatorSetup { port, rate: args.rate, ..SimulatorSetup::default() };
     let kakaotalk = kakaotalk::start(setup(args.kakaotalk_port), shutdown).await?;
@@ -214,7 +227,7 @@ fn print_simulators(
     vendors: &[(VendorSimulator, Vec<ProviderSettings>)],
 ) {
     let line = |name: &str, url: &str, records: &str| {
-        anstream::println!("{name:<10} {url}\n           got: {records}/_records")
+        anstream::println!("{name:<10} {url}\n           received: {records}/_records")
     };
     line("slack", &slack.webhook_url("ops"), &format!("http://{}", slack.address()));
     line("smtp", &smtp.address().to_string(), &format!("http://{}", smtp.control_address()));
@@ -222,14 +235,15 @@ fn print_simulators(
         line(vendor.name(), &vendor.url(), &vendor.url());
     }
     anstream::println!(
-        "\nFor a hub, as notihub.toml:\n\nslack-destination = [\"ops={}\"]\nsmtp-host = \"{}\"\nsmtp-port = {}\nsmtp-tls = \"none\"\n",
+        "\nFor a hub, as notihub.toml:\n\nslack-destination = [\"ops={}\"]\nsmtp-host = \"{}\"\nsmtp-port = \
+            {}\nsmtp-tls = \"none\"\n",
         slack.webhook_url("ops"),
         smtp.address().ip(),
         smtp.address().port(),
     );
     for account in vendors.iter().flat_map(|(_, accounts)| accounts) {
         let lines = toml(account);
-        // Others serve these channels by now; two of a channel would share it.
+        // Other accounts already serve these channels, and two accounts of a channel would share its deliveries.
         let spare = account.name.starts_with("nhn-") || account.name == "gateway";
         let shown = if spare { lines.lines().map(|line| format!("# {line}\n")).collect() } else { lines };
         anstream::println!("{shown}");

@@ -1,4 +1,4 @@
-//! Simulators that stand in for what `up` finds not configured.
+//! Simulators for the providers that are not configured, for `up`.
 
 use super::simulate;
 use crate::clock::Clock;
@@ -11,16 +11,20 @@ use crate::provider::simulator::vendor::{SimulatorSetup, VendorSimulator};
 use crate::provider::simulator::{kakaotalk, slack::SlackSimulator, sms, smtp::SmtpSimulator, solapi, talktalk};
 use crate::shutdown::Shutdown;
 
-/// The simulators that stand in for what is not configured.
+/// The simulators that run in place of providers that are not configured.
 #[derive(Default)]
 pub struct Simulators {
     pub slack: Option<SlackSimulator>,
     pub smtp: Option<SmtpSimulator>,
-    /// Each with the account at it, and the channels of that.
+    /// Each vendor's simulator with the name of the account at it, and the account's channels.
     pub vendors: Vec<(VendorSimulator, String, Vec<Channel>)>,
 }
 
-/// Simulators for what is not configured, and the settings that lead to them.
+/// Starts a simulator for each provider that is not configured, and changes `settings` to use it. `dependencies`:
+/// stopped after the hub.
+///
+/// # Errors
+/// `Error::Setup` if a simulator cannot listen.
 pub async fn start(settings: &mut Settings, dependencies: &Shutdown) -> Result<Simulators> {
     let mut simulators = Simulators::default();
     if settings.email.email.is_none() && settings.email.smtp_host.is_none() {
@@ -41,10 +45,10 @@ pub async fn start(settings: &mut Settings, dependencies: &Shutdown) -> Result<S
     Ok(simulators)
 }
 
-/// How much faster than real the delays of receipts pass: what comes after ten minutes comes after ten seconds.
+/// The speed of the clock for delayed receipts: ten minutes pass in ten seconds.
 const RATE: f64 = 60.0;
 
-/// Simulators of vendors for the channels that no account serves and no mock logs, and accounts at them.
+/// Starts simulators of vendors for the channels that have neither an account nor a mock, and adds accounts for them.
 async fn start_vendors(
     settings: &mut Settings,
     dependencies: &Shutdown,
@@ -59,7 +63,7 @@ async fn start_vendors(
     let setup = || SimulatorSetup { rate: RATE, ..SimulatorSetup::default() };
     let mut vendors = Vec::new();
     let mut add = |vendor: VendorSimulator, mut account: ProviderSettings, channels: &[Channel]| {
-        // No account of the operator's has this name.
+        // The suffix keeps the name apart from the operator's accounts.
         account.name += "-simulator";
         vendors.push((vendor, account.name.clone(), channels.to_vec()));
         settings.channels.providers.push(account);

@@ -1,4 +1,4 @@
-//! `notihub status`: a message and everything that happened to it, or one delivery and each call for it.
+//! `notihub status`: shows a message with its timeline, or one delivery with its calls.
 
 use clap::Args;
 
@@ -8,17 +8,21 @@ use crate::error::Result;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  notihub status 0P8MV3S4Y0T1C\n  notihub status 0P8MV3S4Y0T1C-1   one delivery, a \
-webhook's too: each call and what was answered"
+    after_help = "Examples:\n  notihub status 0P8MV3S4Y0T1C\n  notihub status 0P8MV3S4Y0T1C-1   one delivery, or \
+one webhook, with each call and its response"
 )]
 pub struct Status {
     #[command(flatten)]
     target: Target,
-    /// A message's id, 13 characters; or a delivery's, {messageId}-{no}.
+    /// The id of a message (13 characters) or of a delivery ({messageId}-{no}).
     #[arg(value_name = "MESSAGE|DELIVERY")]
     id: String,
 }
 
+/// `notihub status`: prints a message with its timeline, or a delivery with its calls. Returns the exit code.
+///
+/// # Errors
+/// `Error::Answered` with the hub's problem if the hub refuses the request; `Error::Setup` if no hub answers.
 pub async fn run(args: &Status, output: Output) -> Result<u8> {
     let client = Client::operating(&args.target)?;
     let id: String = form_urlencoded::byte_serialize(args.id.as_bytes()).collect();

@@ -1,4 +1,4 @@
-//! `notihub tail`: follows messages, a line whenever one's status changes.
+//! `notihub tail`: prints a line whenever the status of a message changes.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -22,14 +22,25 @@ pub struct Tail {
     /// Only messages over this channel.
     #[arg(long, value_name = "CHANNEL")]
     channel: Option<String>,
-    /// How many of the latest to begin with.
-    #[arg(short = 'n', long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=limits::PAGE_MAX))]
+    /// The number of latest messages to begin with.
+    #[arg(
+        short = 'n',
+        long,
+        default_value_t = 10,
+        value_name = "N",
+        value_parser = clap::value_parser!(u8).range(1..=limits::PAGE_MAX)
+    )]
     lines: u8,
-    /// Show the latest and exit.
+    /// Show the latest messages and exit.
     #[arg(long)]
     no_follow: bool,
 }
 
+/// `notihub tail`: prints the latest messages, then a line for each change of a status, until a signal. Returns the
+/// exit code.
+///
+/// # Errors
+/// `Error::Answered` with the hub's problem if the hub refuses the request; `Error::Setup` if no hub answers.
 pub async fn run(args: Tail, output: Output) -> Result<u8> {
     let client = Client::operating(&args.target)?;
     let mut filter = String::new();
@@ -41,10 +52,13 @@ pub async fn run(args: Tail, output: Output) -> Result<u8> {
     }
     let page = |limit: u32| {
         let (client, path) = (&client, format!("/v1/messages?limit={limit}{filter}"));
-        async move { Result::<Vec<Value>>::Ok(client.get(&path).await?["items"].as_array().cloned().unwrap_or_default()) }
+        async move {
+            let page = client.get(&path).await?;
+            Result::<Vec<Value>>::Ok(page["items"].as_array().cloned().unwrap_or_default())
+        }
     };
     let latest = page(FOLLOWED).await?;
-    // What lies further back than the lines asked for is known, not news.
+    // Older messages are remembered without printing them.
     let mut shown: HashMap<String, String> =
         latest.iter().map(|item| (text(&item["messageId"]), text(&item["status"]))).collect();
     latest.iter().take(usize::from(args.lines)).rev().for_each(|item| line(item, output));
@@ -65,12 +79,13 @@ pub async fn run(args: Tail, output: Output) -> Result<u8> {
             .rev()
             .filter(|item| shown.get(&text(&item["messageId"])) != now.get(&text(&item["messageId"])));
         news.for_each(|item| line(item, output));
-        // Only the page's messages are followed: what scrolled out of it is no longer news.
+        // Messages that have left the page are no longer followed.
         shown = now;
     }
 }
 
-/// Messages looked at each second; of more in a second than this, the older are not told.
+/// The number of latest messages that are compared each second. If more arrive within a second, the older ones are
+/// missed.
 const FOLLOWED: u32 = 200;
 
 fn text(value: &Value) -> String {

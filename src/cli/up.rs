@@ -1,4 +1,4 @@
-//! `notihub up`: everything in one process, for a first minute and for a single machine.
+//! `notihub up`: the whole hub in one process, for a first try and for a single machine.
 
 use std::time::Instant;
 
@@ -26,29 +26,35 @@ use crate::worker::Role;
 
 #[derive(Debug, Args)]
 pub struct Up {
-    #[command(flatten)]
-    settings: Settings,
+    // These flags come before the settings, whose last heading would otherwise apply to them.
     /// Post three example messages and show what happened to each: an order completed, a payment failed, an outage.
-    /// Endpoints may then be on this machine: as if --webhook-allow-http --webhook-allow-network 127.0.0.0/8,::1 were given.
+    /// Endpoints may then be on this machine, as with --webhook-allow-http --webhook-allow-network 127.0.0.0/8,::1.
     #[arg(long)]
     demo: bool,
-    /// Stop when the example messages are done (with --demo), or at once.
+    /// Stop after the example messages (with --demo), or at once.
     #[arg(long)]
     once: bool,
+    #[command(flatten)]
+    settings: Settings,
 }
 
+/// `notihub up`: starts PostgreSQL if none is given, simulators for missing providers, and the hub, and runs until a
+/// signal. Returns the exit code: 1 if an example message was not sent, or the stop took too long.
+///
+/// # Errors
+/// `Error::Usage` for settings that contradict each other; `Error::Setup` if a part cannot start.
 pub async fn run(args: Up, output: Output) -> Result<u8> {
     let began = Instant::now();
     let mut settings = args.settings;
-    // People read `up`'s own output; the log is for when something is wrong.
+    // The demo prints for people: log only warnings, unless the level was set.
     if args.demo && settings.log.log.starts_with("info,sqlx") {
         settings.log.log = "warn,notihub::cli::pg=info".into();
     }
     telemetry::start_logs(&settings.log)?;
     settings.check()?;
-    // What the hub stands on, stopped after it: PostgreSQL and the simulators.
+    // PostgreSQL and the simulators, which are stopped after the hub.
     let dependencies = Shutdown::new();
-    // Heard from the first moment on, so that PostgreSQL is always stopped in order.
+    // Handle signals from the beginning, so that PostgreSQL is always stopped in order.
     let asked = Shutdown::new();
     let (stop, gone) = (asked.clone(), dependencies.clone());
     dependencies.spawn(async move {
@@ -61,11 +67,11 @@ pub async fn run(args: Up, output: Output) -> Result<u8> {
     code
 }
 
-/// What the caller wants of `up`.
+/// The options of a run.
 struct UpOptions {
     demo: bool,
     once: bool,
-    /// Says stop when the caller does.
+    /// Stops when a signal arrives.
     stop_requested: Shutdown,
     output: Output,
     began: Instant,
@@ -79,12 +85,12 @@ async fn run_hub(mut settings: Settings, dependencies: &Shutdown, options: &UpOp
     };
     let repaired = process::migrate(&settings.database, &owner_url, &url).await?;
     if !repaired.to_run.is_empty() {
-        tracing::warn!(statements = repaired.to_run.join("; "), "an administrator of the database has to run these");
+        tracing::warn!(statements = repaired.to_run.join("; "), "a database administrator must run these statements");
     }
     let store = process::proven_store(&settings.database, &url).await?;
     let simulators = stand_ins::start(&mut settings, dependencies).await?;
     if options.demo {
-        // Who tries this out has `notihub webhook listen` on the same machine.
+        // `notihub webhook listen` runs on the same machine.
         let loopback = ["127.0.0.0/8", "::1"].into_iter().filter_map(|text| egress::parse_network(text).ok());
         settings.webhooks.webhook_allow_networks.extend(loopback);
         settings.webhooks.webhook_allow_http = true;
@@ -122,7 +128,8 @@ async fn run_hub(mut settings: Settings, dependencies: &Shutdown, options: &UpOp
     Ok(if good { stopped } else { 1 })
 }
 
-/// The keys of the demo partner and of an operator, kept in the data folder; made when there are none that are good.
+/// The keys of the demo partner and of an operator, from the data folder. Makes and keeps new ones if they are missing
+/// or no longer valid.
 async fn load_or_make_keys(hub: &Hub) -> Result<SavedKeys> {
     let folder = hub.settings.database.data_dir()?;
     if let Some(kept) = SavedKeys::load(&folder)?
@@ -156,7 +163,7 @@ async fn load_or_make_keys(hub: &Hub) -> Result<SavedKeys> {
     if let Err(e) =
         std::fs::create_dir_all(&folder).map_err(|e| Error::Setup(e.to_string())).and_then(|()| kept.save(&folder))
     {
-        tracing::warn!(error = %e, "the keys cannot be kept for the next start, which then makes new ones");
+        tracing::warn!(error = %e, "the keys could not be saved; the next start will make new ones");
     }
     Ok(kept)
 }
@@ -167,7 +174,8 @@ async fn is_valid(hub: &Hub, credentials: &Credentials) -> Result<bool> {
     Ok(key.is_some_and(|key| key.revoked_at.is_none() && crypt::same(&key.secret_hash, &hash)))
 }
 
-/// Starts the private PostgreSQL, watched until the ground goes. Its URLs as owner and as the hub's role.
+/// Starts the private PostgreSQL, which runs until `dependencies` stops. Returns its URLs as the owner and as the hub's
+/// role.
 async fn start_private_postgres(settings: &Settings, dependencies: &Shutdown) -> Result<(String, String)> {
     let mut pg = PrivatePg::start(PgPlace { data_dir: settings.database.data_dir()?, throw_away: false }).await?;
     let urls = (pg.url().to_owned(), pg.app_url().to_owned());
@@ -175,7 +183,7 @@ async fn start_private_postgres(settings: &Settings, dependencies: &Shutdown) ->
     dependencies.spawn(async move {
         pg.supervise(stop.stopping()).await;
         if let Err(e) = pg.stop().await {
-            tracing::error!(error = %e, "the private PostgreSQL did not stop as it should");
+            tracing::error!(error = %e, "the private PostgreSQL did not stop in order");
         }
     });
     Ok(urls)
@@ -189,23 +197,23 @@ fn print_banner(hub: &Hub, url: &str, simulators: &Simulators, options: &UpOptio
         options.began.elapsed().as_secs_f64()
     );
     let email = match &simulators.smtp {
-        Some(smtp) => format!("simulator; what it got: http://{}/_records", smtp.control_address()),
+        Some(smtp) => format!("simulator; received: http://{}/_records", smtp.control_address()),
         None => hub.providers.for_channel(Channel::Email).first().map_or("off".into(), |a| a.name().to_owned()),
     };
     let slack = match &simulators.slack {
-        Some(slack) => format!("simulator, destination ops; what it got: http://{}/_records", slack.address()),
+        Some(slack) => format!("simulator, destination ops; received: http://{}/_records", slack.address()),
         None => format!("destinations {}", hub.settings.slack.names().into_iter().collect::<Vec<_>>().join(", ")),
     };
     anstream::println!("   e-mail  {email}\n   slack   {slack}");
     if options.demo {
-        anstream::println!("   hooks   webhooks may go to this machine (127.0.0.0/8, ::1), by http too");
+        anstream::println!("   hooks   endpoints may be on this machine (127.0.0.0/8, ::1), also with http");
     }
     for (vendor, _, channels) in &simulators.vendors {
         let (name, channels) = (vendor.name(), process::channel_names(channels));
-        anstream::println!("   {name:<7} simulator, for {channels}; what it got: {}/_records", vendor.url());
+        anstream::println!("   {name:<7} simulator for {channels}; received: {}/_records", vendor.url());
     }
     let mocked = &hub.settings.channels.mock;
     if !mocked.is_empty() {
-        anstream::println!("   logged  {} (no provider: nothing leaves this machine)", process::channel_names(mocked));
+        anstream::println!("   logged  {} (mocked: logged and not sent)", process::channel_names(mocked));
     }
 }

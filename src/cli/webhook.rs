@@ -1,5 +1,4 @@
-//! `notihub webhook`: where a partner wants to hear what became of its messages. Over the API, as the partner, or as an
-//! admin for it.
+//! `notihub webhook`: a partner's endpoints. Calls the API as the partner, or as an admin for it.
 
 use std::time::{Duration, Instant};
 
@@ -27,59 +26,60 @@ pub struct WebhookCommand {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Makes an endpoint. Its secret is shown this once.
+    /// Makes an endpoint. The secret is printed once and cannot be read again.
     #[command(
         after_help = "Examples:\n  notihub webhook create https://orders.example.com/hooks\n  notihub webhook create \
 https://orders.example.com/hooks --events delivery.failed,message.completed --ordered true"
     )]
     Create(Create),
-    /// All endpoints.
+    /// Lists all endpoints.
     List(List),
-    /// One endpoint and how it does.
+    /// Shows an endpoint and its health.
     #[command(after_help = "Example:\n  notihub webhook show 0TB9C87800002 --output json")]
     Show(EndpointArgs),
-    /// Changes an endpoint. What is not named stays.
+    /// Changes an endpoint. Flags that are left out change nothing.
     #[command(
         after_help = "Examples:\n  notihub webhook set 0TB9C87800002 --events delivery.failed,delivery.expired\n  \
 notihub webhook set 0TB9C87800002 --endpoint-url https://orders.example.com/new --contact-email ops@example.com"
     )]
     Set(Set),
-    /// Sends it nothing for now: what is for it waits. After thirty days it is disabled.
+    /// Pauses an endpoint: its webhooks wait. After thirty days it is disabled.
     #[command(
-        after_help = "Example:\n  notihub webhook pause 0TB9C87800002\n\nWhat is for it waits for thirty days; then it \
-is disabled, and what waited are dead letters. One that is disabled cannot be paused."
+        after_help = "Example:\n  notihub webhook pause 0TB9C87800002\n\nIts webhooks wait for thirty days; then the \
+endpoint is disabled, and the waiting webhooks become dead letters. A disabled endpoint cannot be paused."
     )]
     Pause(EndpointArgs),
-    /// Goes on with what waited. A disabled one, too.
+    /// Resumes a paused or disabled endpoint, and sends the waiting webhooks.
     #[command(
         after_help = "Examples:\n  notihub webhook resume 0TB9C87800002\n  notihub webhook recover 0TB9C87800002 \
---since 2026-12-24T09:00:00+09:00   what failed while it did not work, or was disabled"
+--since 2026-12-24T09:00:00+09:00   also sends webhooks that failed meanwhile"
     )]
     Resume(EndpointArgs),
-    /// A new secret, shown this once. For the overlap requests are signed with both.
+    /// Makes a new secret, which is printed once. During the overlap requests are signed with both secrets.
     #[command(
         after_help = "Example:\n  notihub webhook rotate 0TB9C87800002 --overlap-seconds 3600\n\nDuring the overlap \
-X-Signature is by the old secret and X-Signature-Next by the new one, and webhook-signature has both. Then X-Signature is by \
-the new one, and there is no X-Signature-Next."
+X-Signature is made with the old secret and X-Signature-Next with the new one; webhook-signature has both. Afterwards \
+X-Signature is made with the new secret, and X-Signature-Next is left out."
     )]
     Rotate(Rotate),
-    /// Sends it an event endpoint.test, whatever it asks for.
+    /// Sends the event endpoint.test to an endpoint, whatever it subscribes to.
     #[command(after_help = "Example:\n  notihub webhook test 0TB9C87800002 --wait")]
     Test(Test),
-    /// What it got, newest first.
+    /// Lists an endpoint's webhooks, newest first.
     #[command(after_help = "Examples:\n  notihub webhook deliveries 0TB9C87800002 --status FAILED\n  notihub status \
-0TB9C87800003-1   one of them, each call and what was answered")]
+0TB9C87800003-1   one webhook, with each call and its response")]
     Deliveries(Deliveries),
-    /// Deletes it. What is on its way to it is canceled.
+    /// Deletes an endpoint. Its unsent webhooks are canceled.
     #[command(after_help = "Example:\n  notihub webhook delete 0TB9C87800002")]
     Delete(EndpointArgs),
-    /// Sends again what failed on its way to an endpoint: the same events under the same ids.
+    /// Sends failed webhooks of an endpoint again, with the same events and ids.
     Recover(redrive::RecoverArgs),
-    /// Tells an endpoint again what happened in a window of time: the same events under the same ids.
+    /// Sends the events of a window of time to an endpoint again, with the same ids.
     Replay(redrive::ReplayArgs),
-    /// Receives webhooks here, verifies and prints them, and answers as told: for whoever writes the endpoint.
+    /// Receives webhooks on this machine, verifies and prints them, and answers as configured: for developing an
+    /// endpoint.
     Listen(webhook_listen::Listen),
-    /// Verifies one request, pasted as it came: start line, headers, an empty line, body.
+    /// Verifies the signatures of one pasted request: start line, headers, an empty line, body.
     Verify(webhook_verify::Verify),
 }
 
@@ -87,12 +87,12 @@ the new one, and there is no X-Signature-Next."
 struct Create {
     #[command(flatten)]
     target: Target,
-    /// Where it is: https://…
+    /// The endpoint's URL: https://…
     #[arg(value_name = "ENDPOINT_URL")]
     endpoint_url: String,
     #[command(flatten)]
     change: EndpointFlags,
-    /// For admins: whose it is.
+    /// The partner that owns the endpoint; for admins.
     #[arg(long, value_name = "PARTNER", value_parser = parse_id)]
     partner_id: Option<Tsid>,
 }
@@ -101,7 +101,7 @@ struct Create {
 struct List {
     #[command(flatten)]
     target: Target,
-    /// For operators: only this partner's.
+    /// Only endpoints of this partner; for operators and admins.
     #[arg(long, value_name = "PARTNER", value_parser = parse_id)]
     partner_id: Option<Tsid>,
 }
@@ -119,7 +119,7 @@ struct EndpointArgs {
 struct Set {
     #[command(flatten)]
     one: EndpointArgs,
-    /// Another URL.
+    /// The new URL.
     #[arg(long, value_name = "URL")]
     endpoint_url: Option<String>,
     #[command(flatten)]
@@ -130,8 +130,13 @@ struct Set {
 struct Rotate {
     #[command(flatten)]
     one: EndpointArgs,
-    /// Seconds the secret before signs too; 0: it ends now.
-    #[arg(long, default_value_t = OVERLAP.num_seconds(), value_name = "S", value_parser = clap::value_parser!(i64).range(0..=OVERLAP_MOST.num_seconds()))]
+    /// Seconds for which requests are also signed with the old secret; 0: only the new one.
+    #[arg(
+        long,
+        default_value_t = OVERLAP.num_seconds(),
+        value_name = "S",
+        value_parser = clap::value_parser!(i64).range(0..=OVERLAP_MOST.num_seconds())
+    )]
     overlap_seconds: i64,
 }
 
@@ -139,7 +144,7 @@ struct Rotate {
 struct Test {
     #[command(flatten)]
     one: EndpointArgs,
-    /// Wait for what it answers; exit 1 unless it took it.
+    /// Wait for the response; exit code 1 unless the endpoint accepted the event.
     #[arg(long)]
     wait: bool,
     /// Seconds to wait at most.
@@ -151,47 +156,53 @@ struct Test {
 struct Deliveries {
     #[command(flatten)]
     one: EndpointArgs,
-    /// Those that stand so, as FAILED: the dead letters.
+    /// Only webhooks with this status; FAILED lists the dead letters.
     #[arg(long, value_name = "STATUS")]
     status: Option<Status>,
-    /// Those of this event.
+    /// Only webhooks with this event.
     #[arg(long, value_name = "EVENT", value_parser = parse_event)]
     event: Option<EventKind>,
-    /// How many at most.
-    #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=limits::PAGE_MAX))]
+    /// The number of webhooks, at most.
+    #[arg(
+        long,
+        default_value_t = 20,
+        value_name = "N",
+        value_parser = clap::value_parser!(i64).range(1..=limits::PAGE_MAX)
+    )]
     limit: i64,
 }
 
 #[derive(Debug, Args)]
 struct EndpointFlags {
-    /// What it is told of, with commas; all: everything, which is the default.
+    /// The events to subscribe to, separated by commas, or `all` [default: all].
     #[arg(long, value_name = "EVENTS", value_parser = parse_events)]
     events: Option<Events>,
-    /// What it is for; empty: nothing.
+    /// A description; empty removes it.
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
-    /// Whether events of one message are sent one after the other. A new one has false.
+    /// Whether the events of one message are sent one after the other, in order [default: false].
     #[arg(long, value_name = "BOOL")]
     ordered: Option<bool>,
-    /// Whether events carry what the message said; the partner must have been granted that. A new one has false.
+    /// Whether events carry the content of the message; the partner needs the capability webhook_content [default:
+    /// false].
     #[arg(long, value_name = "BOOL")]
     include_content: Option<bool>,
-    /// Who is told by e-mail when it is disabled; empty: nobody.
+    /// The e-mail address that is informed when the endpoint is disabled; empty removes it.
     #[arg(long, value_name = "ADDRESS")]
     contact_email: Option<String>,
-    /// A header of its own for every request, as 'Name: value'; several times for several. These are all it has then.
+    /// An additional header of every request, as 'Name: value'; may be given several times. Replaces all former ones.
     #[arg(long, value_name = "HEADER", value_parser = parse_header)]
     header: Vec<Header>,
-    /// It has no headers of its own.
+    /// Remove all additional headers.
     #[arg(long, conflicts_with = "header")]
     no_headers: bool,
 }
 
-/// None: all.
+/// The events of an endpoint; none: all.
 #[derive(Debug, Clone)]
 struct Events(Option<Vec<String>>);
 
-/// Its value may be a credential.
+/// A header. `Debug` hides its value, which may be a credential.
 #[derive(Clone)]
 struct Header(String, String);
 
@@ -209,7 +220,7 @@ fn parse_event(text: &str) -> std::result::Result<EventKind, String> {
     text.parse().map_err(|()| no_such_event(&EVENT_KINDS))
 }
 
-/// The hub says which there are.
+/// Splits the list. The hub checks the names.
 fn parse_events(text: &str) -> std::result::Result<Events, String> {
     Ok(Events((text != "all").then(|| text.split(',').map(|event| event.trim().to_owned()).collect())))
 }
@@ -220,7 +231,7 @@ fn parse_header(text: &str) -> std::result::Result<Header, String> {
 }
 
 impl EndpointFlags {
-    /// As the API takes it; what is not named is not in it.
+    /// The body for the API, with the flags that were given.
     fn body(self) -> Map<String, Value> {
         let or_null = |text: String| if text.is_empty() { Value::Null } else { text.into() };
         let headers: Map<String, Value> =
@@ -237,6 +248,11 @@ impl EndpointFlags {
     }
 }
 
+/// `notihub webhook`: runs the subcommand. Returns the exit code.
+///
+/// # Errors
+/// `Error::Answered` with the hub's problem if the hub refuses the request; `Error::Setup` if no hub answers;
+/// `Error::Usage` if `set` gets no flag.
 pub async fn run(args: WebhookCommand, output: Output) -> Result<u8> {
     let say = |answer: &Value, text: &dyn Fn(&Value)| match output {
         Output::Json => print::json(answer),
@@ -267,7 +283,9 @@ pub async fn run(args: WebhookCommand, output: Output) -> Result<u8> {
             let mut body = args.change.body();
             body.extend(args.endpoint_url.map(|url| ("url".to_owned(), url.into())));
             if body.is_empty() {
-                return Err(Error::Usage("nothing to change: name it; `notihub webhook set --help` lists all".into()));
+                return Err(Error::Usage(
+                    "nothing to change: give at least one flag; `notihub webhook set --help` lists them".into(),
+                ));
             }
             say(&args.one.patch(&Value::Object(body)).await?, &print_line);
         }
@@ -308,7 +326,7 @@ impl EndpointArgs {
     }
 }
 
-/// Sends a test, and says what came of it.
+/// Sends a test event; with `--wait` prints its outcome.
 async fn test(args: &Test, output: Output) -> Result<u8> {
     let client = Client::new(&args.one.target)?;
     let sent = client.post(&args.one.path("/test"), &json!({})).await?;
@@ -323,7 +341,7 @@ async fn test(args: &Test, output: Output) -> Result<u8> {
     let (began, within) = (Instant::now(), Duration::from_secs(args.timeout));
     let path = format!("/v1/deliveries/{id}");
     let mut answer = client.get(&path).await?;
-    // SCHEDULED is an answer: it did not take it, and is asked again.
+    // SCHEDULED is an outcome: the first attempt failed, and another follows.
     while matches!(answer["status"].as_str(), Some("PENDING" | "PROCESSING")) && began.elapsed() < within {
         tokio::time::sleep(Duration::from_millis(50)).await;
         answer = client.get(&path).await?;
@@ -365,11 +383,12 @@ fn print_with_secret(made: &Value) {
     during_rotation(made);
 }
 
-/// Which secret signs which header, while there are two.
+/// Prints which secret signs which header, during a rotation.
 fn during_rotation(endpoint: &Value) {
     if let Some(until) = endpoint["formerSecretGoodUntil"].as_str() {
         anstream::println!(
-            "  until {until}: X-Signature by the old secret, X-Signature-Next by the new; then X-Signature by the new"
+            "  until {until}: X-Signature with the old secret, X-Signature-Next with the new one; then X-Signature \
+             with the new one"
         );
     }
 }
@@ -381,11 +400,11 @@ fn print_endpoint(endpoint: &Value) {
     let settings = [
         (
             endpoint["contactEmail"].is_string(),
-            format!("{} is told when it is disabled", text(&endpoint["contactEmail"])),
+            format!("{} is informed when it is disabled", text(&endpoint["contactEmail"])),
         ),
-        (!headers.is_empty(), format!("headers of its own: {}", headers.join(", "))),
-        (endpoint["ordered"] == true, "events of a message go one after the other".to_owned()),
-        (endpoint["includeContent"] == true, "events carry what the message said".to_owned()),
+        (!headers.is_empty(), format!("additional headers: {}", headers.join(", "))),
+        (endpoint["ordered"] == true, "the events of a message are sent one after the other".to_owned()),
+        (endpoint["includeContent"] == true, "events carry the content of the message".to_owned()),
     ];
     settings.iter().filter(|(is_set, _)| *is_set).for_each(|(_, text)| anstream::println!("  {text}"));
     let health = &endpoint["health"];
@@ -395,17 +414,17 @@ fn print_endpoint(endpoint: &Value) {
     anstream::println!(
         "    delivered     {}{}",
         count("delivered"),
-        rate.map_or(", not called".to_owned(), |rate| format!(", {:.1} % of those it was called for", rate * 100.0)),
+        rate.map_or(", not called".to_owned(), |rate| format!(", {:.1} % of those called", rate * 100.0)),
     );
     anstream::println!("    dead letters  {}", count("dead"));
     let (pending, parked) = (count("pending"), count("parked"));
     let failing = count("failing");
-    let in_vain = if failing > 0 { format!("; {failing} of them called in vain so far") } else { String::new() };
-    anstream::println!("    waiting       {pending} for their turn, {parked} until it is resumed{in_vain}");
+    let in_vain = if failing > 0 { format!("; {failing} with failed calls so far") } else { String::new() };
+    anstream::println!("    waiting       {pending} to be sent, {parked} until the endpoint is resumed{in_vain}");
     health["lastFailures"].as_array().into_iter().flatten().for_each(print_delivery);
 }
 
-/// One event on its way to an endpoint: when, which delivery, which event of which message, and how it stands.
+/// Prints a webhook as one line: time, delivery, event, message, event id, status, calls and the last response.
 fn print_delivery(row: &Value) {
     let last = &row["lastAttempt"];
     let or_none = |value: &Value| value.as_str().map_or("–".to_owned(), print::printable);
@@ -414,7 +433,7 @@ fn print_delivery(row: &Value) {
         n => format!("{n} calls"),
     };
     let next = row["nextAttemptAt"].as_str().map(|at| format!("  next {at}")).unwrap_or_default();
-    // Why it stands so, and what was answered last.
+    // The reason for the status, and the last response.
     let mut answered = [&row["reason"], &last["code"], &last["detail"]].map(text).to_vec();
     answered.retain(|text| !text.is_empty());
     anstream::println!(

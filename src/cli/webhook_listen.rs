@@ -1,5 +1,5 @@
-//! `notihub webhook listen`: an endpoint to try webhooks with. It shows what arrives and whether it verifies, and answers as
-//! told. Whatever arrives was written by somebody else: it is shown escaped.
+//! `notihub webhook listen`: an endpoint for trying webhooks. It prints each request and whether its signatures are
+//! valid, and answers as configured. Requests come from outside, so they are printed escaped.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write as _;
@@ -30,39 +30,44 @@ use crate::http::server::{self, ServerLimits};
 use crate::model::signature::{self, SignatureChecks};
 use crate::shutdown::{Shutdown, signalled};
 
-/// By which a listener knows its own endpoints.
+/// The description by which a listener recognises endpoints that it registered.
 const DESCRIPTION: &str = "notihub webhook listen";
 const BODY_BYTES: usize = 1 << 20;
-/// Events remembered, to tell which came before. Beyond, all are forgotten: who listens that long has seen enough.
+/// The number of event ids kept to recognise repeats. At the limit all are dropped.
 const REMEMBERED: usize = 100_000;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  notihub webhook listen --secret whsec_…\n  notihub webhook listen --create   \
-         registers itself at a running hub, and takes itself off at the end\n  notihub webhook listen --answer \
-500,500,200   two failures, then well for good\n  notihub webhook listen --answer delay:20s,410   too slow once, then gone\n  notihub webhook listen --secret whsec_… --save got\n  notihub webhook verify --secret whsec_… --ignore-time got/FILE\n\nA body alone out of a saved request, for code that verifies: sed '1,/^$/d' got/FILE\n\n\
-A hub calls this machine only when it may: notihub up --demo, or --webhook-allow-http --webhook-allow-network 127.0.0.0/8\n\n\
-The endpoint of a listener that was killed stays: `notihub webhook list` shows it, `notihub webhook delete` takes it off, and \
-so does the next --create with the same URL.")]
+         registers an endpoint at a running hub and deletes it at the end\n  notihub webhook listen --answer \
+500,500,200   two failures, then success\n  notihub webhook listen --answer delay:20s,410   too slow once, then \
+gone\n  notihub \
+webhook listen --secret whsec_… --save got\n  notihub webhook verify --secret whsec_… --ignore-time \
+got/FILE\n\nExtract the body of a saved request: sed '1,/^$/d' got/FILE\n\n\
+A hub calls this machine only if that is allowed: notihub up --demo, or --webhook-allow-http --webhook-allow-network \
+127.0.0.0/8\n\n\
+A listener that is killed leaves its endpoint registered: `notihub webhook delete` deletes it, and so does the next \
+--create \
+with the same URL.")]
 pub struct Listen {
-    /// Where to listen; port 0 takes any that is free.
+    /// The address to listen on; port 0 takes any free port.
     #[arg(long, default_value = "127.0.0.1:9099", value_name = "ADDRESS")]
     listen: SocketAddr,
     #[command(flatten)]
     secrets: Secrets,
-    /// What to answer, one after the other, the last for good: a status, delay:3s (then 200) or delay:3s:503 [default: 200;
-    /// 401 to what does not verify].
+    /// The answers, in order; the last one repeats. Each is a status, delay:3s (then 200) or delay:3s:503 [default:
+    /// 200, and 401 for an invalid signature].
     #[arg(long, value_delimiter = ',', value_name = "ANSWER")]
     answer: Vec<Answer>,
-    /// Keeps each request in a file of its own here: start line, headers, an empty line, the body's exact bytes.
+    /// Save each request as a file in this folder: start line, headers, an empty line, the exact bytes of the body.
     #[arg(long, value_name = "FOLDER")]
     save: Option<PathBuf>,
-    /// Registers an endpoint at the hub for as long as this listens, and verifies with its secret.
+    /// Register an endpoint at the hub while listening, and verify with its secret.
     #[arg(long)]
     create: bool,
-    /// Where the hub reaches this listener [default: the address it listens on].
+    /// The URL where the hub reaches this listener [default: the address it listens on].
     #[arg(long, requires = "create", value_name = "URL")]
     endpoint_url: Option<String>,
-    /// Only these events, as delivery.failed,message.completed [default: all].
+    /// Only these events, for example delivery.failed,message.completed [default: all].
     #[arg(long, requires = "create", value_delimiter = ',', value_name = "EVENT")]
     events: Vec<String>,
     #[command(flatten)]
@@ -90,13 +95,18 @@ impl FromStr for Answer {
             Some(millis) => number(millis).map(|n| Duration::from_millis(n.into())),
             None => number(delay.strip_suffix('s').unwrap_or(delay)).map(|n| Duration::from_secs(n.into())),
         };
-        // What is below 200 is no answer yet.
+        // A status below 200 is not a final answer.
         let status = status.parse().ok().filter(|status: &StatusCode| (200..=599).contains(&status.as_u16()));
         let read = delay.zip(status).map(|(delay, status)| Answer { status, delay });
         read.ok_or_else(|| "an answer is a status from 200 to 599, delay:3s or delay:500ms:503".to_owned())
     }
 }
 
+/// `notihub webhook listen`: listens until a signal, then prints a summary. Returns the exit code.
+///
+/// # Errors
+/// `Error::Setup` if the address cannot be listened on or the folder cannot be written; `Error::Answered` with the
+/// hub's problem if the hub refuses the request; `Error::Setup` if no hub answers (with `--create`).
 pub async fn run(args: Listen, output: Output) -> Result<u8> {
     let mut secrets = args.secrets.read()?;
     if let Some(folder) = &args.save {
@@ -116,7 +126,7 @@ pub async fn run(args: Listen, output: Output) -> Result<u8> {
 
     let shutdown = Shutdown::new();
     let router = Router::new().fallback(receive).with_state((receiver.clone(), shutdown.clone()));
-    // A hub that has much to tell opens many connections, and signs in on none.
+    // A busy hub opens many connections, and none of them signs in.
     let allowance = ServerLimits { unauthenticated_per_network: None, ..ServerLimits::default() };
     server::start_with(allowance, listener, router, &shutdown);
     match output {
@@ -125,7 +135,7 @@ pub async fn run(args: Listen, output: Output) -> Result<u8> {
             print::json(&json!({"listening": format!("http://{address}/"), "endpointId": endpoint_id}));
         }
         Output::Text => {
-            let checked = if unchecked { "; signatures are not checked: give --secret" } else { "" };
+            let checked = if unchecked { "; signatures are not checked without --secret" } else { "" };
             let registered = created
                 .as_ref()
                 .map_or(String::new(), |c| format!(" as endpoint {}", print::printable(&c.endpoint_id)));
@@ -135,7 +145,7 @@ pub async fn run(args: Listen, output: Output) -> Result<u8> {
     signalled().await;
     shutdown.stop();
     let drained = shutdown.drained(Duration::from_secs(5)).await;
-    // The count is told also when the hub is gone meanwhile.
+    // Print the summary even if the hub cannot be reached any more.
     let removed = match created {
         Some(created) => created.remove().await,
         None => Ok(()),
@@ -144,7 +154,7 @@ pub async fn run(args: Listen, output: Output) -> Result<u8> {
     removed.map(|()| u8::from(!drained))
 }
 
-/// An endpoint at the hub, for as long as this listens.
+/// The endpoint that was registered at the hub while listening.
 struct RegisteredEndpoint {
     client: Client,
     endpoint_id: String,
@@ -160,19 +170,20 @@ impl RegisteredEndpoint {
             body["events"] = json!(args.events);
         }
         let made = client.post("/v1/webhooks", &body).await.map_err(|e| match e {
-            Error::Answered { message: told, problem }
+            Error::Answered { message, problem }
                 if matches!(problem["reason"].as_str(), Some("url_scheme" | "url_host_not_allowed")) =>
             {
                 let flags = "--webhook-allow-http --webhook-allow-network 127.0.0.0/8";
-                let told = format!(
-                    "{told}\n  a hub calls this machine when it is started as notihub up --demo, or with {flags}"
+                let message = format!(
+                    "{message}\n  the hub may call this machine only if it is started with `notihub up --demo` or with \
+                     {flags}"
                 );
-                Error::Answered { message: told, problem }
+                Error::Answered { message, problem }
             }
             other => other,
         })?;
         let text = |name: &str| made[name].as_str().unwrap_or_default().to_owned();
-        // What a listener that was killed left for the same URL.
+        // Endpoints that a killed listener left for the same URL.
         let same = |other: &&Value| other["url"] == made["url"] && other["description"] == DESCRIPTION;
         for left in others.iter().filter(same) {
             client.delete(&format!("/v1/webhooks/{}", left["endpointId"].as_str().unwrap_or_default())).await?;
@@ -189,7 +200,7 @@ impl RegisteredEndpoint {
 
 struct Receiver {
     secrets: Vec<String>,
-    /// Empty: what verifies is taken, the rest refused.
+    /// The configured answers; empty: 200 for valid requests, 401 for others.
     answers: Vec<Answer>,
     save: Option<PathBuf>,
     output: Output,
@@ -220,7 +231,7 @@ async fn receive(State((receiver, shutdown)): State<(Arc<Receiver>, Shutdown)>, 
 }
 
 impl Receiver {
-    /// Shows a request, and says how it is answered. One at a time, so that what is shown stands in order of arrival.
+    /// Prints a request and returns its answer. The lock keeps the printed requests in order of arrival.
     fn handle(&self, head: &Parts, body: &[u8], at: DateTime<Utc>) -> Answer {
         let headers: Vec<(&str, &[u8])> = head.headers.iter().map(|(n, v)| (n.as_str(), v.as_bytes())).collect();
         let secrets: Vec<&str> = self.secrets.iter().map(String::as_str).collect();
@@ -266,7 +277,7 @@ impl Receiver {
                 print::json(&json!({"requests": requests, "events": events, "again": again, "invalid": invalid}))
             }
             Output::Text => {
-                anstream::println!("{requests} requests, {events} events, {again} of them again, {invalid} not valid")
+                anstream::println!("{requests} requests, {events} events, {again} repeats, {invalid} not valid")
             }
         }
     }
@@ -275,8 +286,8 @@ impl Receiver {
 const OK: Answer = Answer { status: StatusCode::OK, delay: Duration::ZERO };
 const UNAUTHORIZED: Answer = Answer { status: StatusCode::UNAUTHORIZED, delay: Duration::ZERO };
 
-/// Writes a request as it came, but for lines that end in LF alone, as tools for text like them; says where, or why not. Nothing
-/// of what the request says is in the file's name.
+/// Writes a request into a file, with lines that end in LF. Returns the path, or the error as text. No part of the
+/// request is used in the file's name.
 fn save(folder: &Path, number: usize, head: &Parts, body: &[u8], at: DateTime<Utc>) -> Result<String, String> {
     let file = folder.join(format!("{}-{number}.http", at.format("%Y%m%dT%H%M%S%.3f")));
     let mut request = format!("{} {} {:?}\n", head.method, head.uri, head.version).into_bytes();
@@ -302,7 +313,7 @@ impl Counts {
     }
 }
 
-/// One request, as it is shown.
+/// One request as it is printed.
 struct RequestReport {
     at: DateTime<Utc>,
     path: String,
@@ -311,16 +322,16 @@ struct RequestReport {
     message_id: Option<String>,
     delivery_id: Option<String>,
     times: usize,
-    /// None: there was no secret to check with.
+    /// None if there was no secret to verify with.
     findings: Option<SignatureChecks>,
-    /// Where it is kept, or why it is not.
+    /// The path of the saved request, or the error; none without `--save`.
     saved: Option<Result<String, String>>,
     answer: Answer,
 }
 
 impl RequestReport {
     fn text(&self, json: Option<&Value>, body: &[u8]) -> String {
-        // A line of ours stays one line, whatever is quoted in it.
+        // Values from the request must not break a line.
         let one = |text: &str| print::escaped(text).replace('\n', "\\n");
         let or_none = |text: &Option<String>| text.as_deref().map_or("–".to_owned(), one);
         let again = if self.times > 1 { format!("  seen before ({} times now)", self.times) } else { String::new() };
@@ -356,7 +367,7 @@ impl RequestReport {
     fn json(&self, headers: &[(&str, &[u8])], json: Option<Value>, body: &[u8]) -> Value {
         let text = || std::str::from_utf8(body).ok().map(Value::from);
         let base64 = || json!({"base64": BASE64.encode(body)});
-        // One that is repeated stands as HTTP joins it (RFC 9110, 5.3).
+        // Repeated headers are joined as in RFC 9110, 5.3.
         let mut joined: BTreeMap<&str, String> = BTreeMap::new();
         for (name, value) in headers {
             let value = String::from_utf8_lossy(value);

@@ -1,4 +1,4 @@
-//! `notihub webhook verify`: what is wrong with the signature of a request that somebody has at hand.
+//! `notihub webhook verify`: verifies the signatures of a pasted request, and explains a failure.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -12,13 +12,13 @@ use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::model::signature::{self, SignatureChecks, SignatureFault, VerifiedBy};
 
-/// A request's body is far smaller; this is so that a wrong file does not fill the memory.
+/// The greatest size of a pasted request, so that a wrong file does not fill the memory.
 const PASTED_BYTES: u64 = 4 << 20;
 
 /// The secrets to verify with.
 #[derive(Args)]
 pub struct Secrets {
-    /// An endpoint's secret, whsec_…; several times during a rotation.
+    /// An endpoint's secret, whsec_…; may be given several times, for a rotation.
     #[arg(
         long,
         env = "NOTIHUB_WEBHOOK_SECRET",
@@ -28,7 +28,7 @@ pub struct Secrets {
         value_parser = parse_secret
     )]
     secret: Vec<String>,
-    /// A file with one secret a line, beside or instead of --secret.
+    /// A file with one secret per line, in addition to --secret.
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
 }
@@ -46,6 +46,10 @@ impl std::fmt::Debug for Secrets {
 }
 
 impl Secrets {
+    /// The secrets of the flags and of the file.
+    ///
+    /// # Errors
+    /// `Error::Usage` if the file cannot be read or a line is not a secret.
     pub fn read(&self) -> Result<Vec<String>> {
         let Some(path) = &self.secret_file else { return Ok(self.secret.clone()) };
         let wrong = |why: &dyn std::fmt::Display| Error::Usage(format!("{}: {why}", path.display()));
@@ -58,19 +62,20 @@ impl Secrets {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exit codes: 0 everything it is signed with holds, 1 not, 2 it cannot be read.\n\nExample:\n  pbpaste | \
+    after_help = "Exit codes: 0 all signatures are valid, 1 not valid, 2 the request cannot be read.\n\nExample:\n  \
+        pbpaste | \
 NOTIHUB_WEBHOOK_SECRET=whsec_… notihub webhook verify --ignore-time"
 )]
 pub struct Verify {
     #[command(flatten)]
     secrets: Secrets,
-    /// Take any time: what is pasted is seldom five minutes old.
+    /// Accept any timestamp: a pasted request is usually older than five minutes.
     #[arg(long)]
     ignore_time: bool,
-    /// As if it had come at this time: Unix seconds, or as 2026-12-24T09:00:00+09:00.
+    /// Verify as of this time: Unix seconds, or a time like 2026-12-24T09:00:00+09:00.
     #[arg(long, value_name = "TIME", conflicts_with = "ignore_time", value_parser = parse_time)]
     at: Option<i64>,
-    /// The request, as `webhook listen --save` keeps it; standard input without it.
+    /// The request, as `webhook listen --save` writes it [default: standard input].
     file: Option<PathBuf>,
 }
 
@@ -79,13 +84,14 @@ fn parse_time(text: &str) -> Result<i64, String> {
     seconds.ok_or_else(|| "a time is Unix seconds or RFC 3339 with offset".to_owned())
 }
 
-/// Exit code 1: not valid; 2: there was nothing to verify.
+/// `notihub webhook verify`: prints the result for each signature. Returns the exit code: 1 if one is not valid.
+///
+/// # Errors
+/// `Error::Usage` (exit code 2) without a secret, or if the request cannot be read.
 pub fn run(args: Verify, output: Output) -> Result<u8> {
     let secrets = args.secrets.read()?;
     if secrets.is_empty() {
-        return Err(Error::Usage(
-            "nothing to verify with: give --secret, NOTIHUB_WEBHOOK_SECRET or --secret-file".into(),
-        ));
+        return Err(Error::Usage("no secret: give --secret, NOTIHUB_WEBHOOK_SECRET or --secret-file".into()));
     }
     let pasted = read(args.file.as_deref())?;
     let Some(request) = PastedRequest::parse(&pasted) else {
@@ -108,7 +114,7 @@ pub fn run(args: Verify, output: Output) -> Result<u8> {
         Output::Text => {
             let mut text = findings_text(&findings);
             if cut {
-                text.push("the body is taken without its last newline, which pasting added".to_owned());
+                text.push("the last newline of the body was ignored, because pasting added it".to_owned());
             }
             text.extend(hints.into_iter().map(|hint| format!("→ {hint}")));
             let verdict =
@@ -135,7 +141,7 @@ fn read(file: Option<&Path>) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A request as people paste it: the start line may be missing, lines may end in LF alone.
+/// A pasted request. The start line may be missing, and lines may end in LF alone.
 struct PastedRequest<'p> {
     headers: Vec<(&'p str, &'p [u8])>,
     body: &'p [u8],
@@ -162,7 +168,8 @@ impl<'p> PastedRequest<'p> {
         (!headers.is_empty()).then_some(PastedRequest { headers, body: &[] })
     }
 
-    /// As pasted or, where only that holds, without the newline that editors and `echo` add. Says which.
+    /// Verifies the body as pasted and without its last newline, which editors and `echo` add. Returns the better
+    /// result, and whether the newline was ignored.
     fn verify(&self, secrets: &[&str], now: Option<i64>) -> (SignatureChecks, bool) {
         let whole = signature::verify(secrets, &self.headers, self.body, now);
         let cut = self.body.strip_suffix(b"\n").map(|body| body.strip_suffix(b"\r").unwrap_or(body));
@@ -179,7 +186,7 @@ impl<'p> PastedRequest<'p> {
     }
 }
 
-/// How many signatures fit the body, in time or not.
+/// The number of signatures that match the body, whether or not the timestamp is accepted.
 fn matching_signatures(findings: &SignatureChecks) -> usize {
     let found = [&findings.seed, &findings.standard].into_iter().flatten();
     found.filter(|found| matches!(found, Ok(_) | Err(SignatureFault::Time(_)))).count()
@@ -193,7 +200,7 @@ fn header(line: &[u8]) -> Option<(&str, &[u8])> {
     token.then(|| (name, line[colon + 1..].trim_ascii()))
 }
 
-/// A line for people on each scheme.
+/// The result for each signature as a line for people.
 pub fn findings_text(findings: &SignatureChecks) -> Vec<String> {
     let line = |name: &str, found: &Option<Result<VerifiedBy, SignatureFault>>| {
         let (style, text) = match found {
@@ -211,7 +218,7 @@ pub fn findings_text(findings: &SignatureChecks) -> Vec<String> {
     vec![line("X-Signature", &findings.seed), line("webhook-signature", &findings.standard)]
 }
 
-/// The same for programs.
+/// The result for each signature as JSON.
 pub fn findings_json(findings: &SignatureChecks) -> Value {
     let one = |found: &Option<Result<VerifiedBy, SignatureFault>>| match found {
         None => Value::Null,
@@ -221,35 +228,38 @@ pub fn findings_json(findings: &SignatureChecks) -> Value {
     json!({"xSignature": one(&findings.seed), "webhookSignature": one(&findings.standard)})
 }
 
-/// What to do about it.
+/// Hints for a failed verification.
 fn hints(findings: &SignatureChecks, request: &PastedRequest<'_>) -> Vec<&'static str> {
     let faults: Vec<&SignatureFault> =
         [&findings.seed, &findings.standard].into_iter().flatten().filter_map(|f| f.as_ref().err()).collect();
     let mut hints = Vec::new();
     if findings.seed.is_none() && findings.standard.is_none() {
-        hints.push("no header of a signature is here: is this the whole request, and notihub's?");
+        hints.push("there is no signature header: check that this is a whole request of notihub");
     }
     if faults.iter().any(|f| matches!(f, SignatureFault::Time(_))) {
-        hints.push("a request pasted later is old by then: --ignore-time takes any time, --at says when it came");
+        hints.push(
+            "a pasted request is older than the tolerance: --ignore-time accepts any time, --at sets the time \
+            of receipt",
+        );
     }
     if faults.iter().any(|f| matches!(f, SignatureFault::Differs(..))) {
         hints.push(
-            "take the secret of this very endpoint, whole, with whsec_; it was shown once, rotating gives a new one",
+            "use the secret of this endpoint, complete with whsec_; it is shown once, and rotating makes a new one",
         );
-        hints.push("take the body's bytes as they came: parsed and written anew, JSON has other bytes");
+        hints.push("use the exact bytes of the body: JSON that was parsed and serialised again has other bytes");
         if request.header("transfer-encoding").is_some() {
-            hints.push("this body came in chunks: paste it without their sizes");
+            hints.push("this body has chunked encoding: paste it without the chunk sizes");
         }
         let length = request.header("content-length").and_then(|length| length.parse::<usize>().ok());
         if length.is_some_and(|length| length != request.body.len()) {
-            hints.push("the body is not as long as its Content-Length says: it was cut, or changed by pasting");
+            hints.push("the body does not have the length of its Content-Length: it was cut, or changed by pasting");
         }
     }
     if faults
         .iter()
         .any(|f| matches!(f, SignatureFault::Missing(_) | SignatureFault::Repeated(_) | SignatureFault::Malformed(..)))
     {
-        hints.push("a proxy may drop, join or repeat headers: compare with what `notihub webhook listen` gets");
+        hints.push("a proxy may drop, join or repeat headers: compare with what `notihub webhook listen` receives");
     }
     hints
 }

@@ -1,4 +1,4 @@
-//! `notihub serve` and `notihub work`: API and workers, on any host, against one database.
+//! `notihub serve` and `notihub work`: the API and the workers, each on any host, with one database.
 
 use clap::Args;
 
@@ -14,30 +14,32 @@ use crate::worker::{self, Role};
 
 #[derive(Debug, Args)]
 pub struct Serve {
-    #[command(flatten)]
-    settings: Settings,
-    /// Deliver in this process as well.
+    // Before the settings, whose last heading would otherwise apply to it.
+    /// Run a worker in this process as well.
     #[arg(long, env = "NOTIHUB_SERVE_WORK")]
     work: bool,
+    #[command(flatten)]
+    settings: Settings,
 }
 
-// Its own group name: the settings have a group called Work already.
+// A group name of its own, because the settings contain a group called Work.
 #[derive(Debug, Args)]
 #[group(id = "work_command")]
 #[command(
-    after_help = "From cron:\n  * * * * * notihub work --once\n\nOn a schedule of its own (with or without seconds):\n  \
+    after_help = "From cron:\n  * * * * * notihub work --once\n\nWith its own schedule (seconds are optional):\n  \
 notihub work --cron '*/10 * * * * *'"
 )]
 pub struct Work {
-    #[command(flatten)]
-    settings: Settings,
-    /// Deliver what is due now, and exit.
+    // These flags come before the settings, whose last heading would otherwise apply to them.
+    /// Send the deliveries that are due now, and exit.
     #[arg(long, conflicts_with = "cron")]
     once: bool,
-    /// Deliver what is due whenever this line of a crontab fires, in UTC: minute, hour, day, month, weekday (0 and 7 are
-    /// Sunday), or six fields with seconds in front.
+    /// Send due deliveries on this schedule, in UTC: minute, hour, day, month and weekday (0 and 7 are Sunday), or six
+    /// fields with seconds first.
     #[arg(long, env = "NOTIHUB_WORK_CRON", value_name = "EXPRESSION")]
     cron: Option<String>,
+    #[command(flatten)]
+    settings: Settings,
 }
 
 async fn open(settings: Settings) -> Result<Hub> {
@@ -49,14 +51,23 @@ async fn open(settings: Settings) -> Result<Hub> {
     Ok(hub)
 }
 
+/// `notihub serve`: runs the API, and with `--work` a worker, until a signal. Returns the exit code.
+///
+/// # Errors
+/// `Error::Usage` for settings that contradict each other; `Error::Setup` if the hub cannot start.
 pub async fn serve(args: Serve) -> Result<u8> {
     let hub = open(args.settings).await?;
     let address = process::start(&hub, if args.work { Role::Both } else { Role::Api }).await?;
-    tracing::info!(address = address.map(|a| a.to_string()), "the API answers");
+    tracing::info!(address = address.map(|a| a.to_string()), "the API is ready");
     signalled().await;
     Ok(process::stop(&hub).await)
 }
 
+/// `notihub work`: runs a worker until a signal, once, or on a schedule. Returns the exit code.
+///
+/// # Errors
+/// `Error::Usage` for settings that contradict each other or an invalid schedule; `Error::Setup` if the hub cannot
+/// start.
 pub async fn work(args: Work, output: Output) -> Result<u8> {
     let cron = args.cron.as_deref().map(schedule).transpose()?;
     let hub = open(args.settings).await?;
@@ -75,12 +86,13 @@ pub async fn work(args: Work, output: Output) -> Result<u8> {
         return Ok(process::stop(&hub).await);
     }
     process::start(&hub, Role::Worker).await?;
-    tracing::info!(channels = process::channel_names(&hub.providers.channels()), "the worker claims");
+    tracing::info!(channels = process::channel_names(&hub.providers.channels()), "the worker is running");
     signalled().await;
     Ok(process::stop(&hub).await)
 }
 
-/// One pass; says how many were claimed. Where no loop ever runs, the statistics are rolled up here.
+/// Sends the deliveries that are due and returns their number. It also rolls up the statistics, because no loop does it
+/// here.
 async fn deliver_due(hub: &Hub) -> Result<u64> {
     let claimed = worker::deliver::deliver_due(hub).await?;
     while flow::rollup::rollup(hub).await? {}
@@ -110,8 +122,8 @@ async fn on_schedule(hub: &Hub, cron: &Crontab) -> Result<()> {
             return Ok(());
         }
         match deliver_due(hub).await {
-            Ok(claimed) => tracing::info!(claimed, "delivered what was due"),
-            Err(e) => tracing::warn!(error = %e, "could not deliver what was due; next time"),
+            Ok(claimed) => tracing::info!(claimed, "sent the due deliveries"),
+            Err(e) => tracing::warn!(error = %e, "could not send the due deliveries; trying again at the next time"),
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! What answers have in common: how success names itself, how times and JSON are written.
+//! What all answers share: the code of success, and the format of times and JSON.
 
 use std::borrow::Cow;
 
@@ -13,10 +13,11 @@ use utoipa::{PartialSchema, ToSchema};
 use super::problem::Problem;
 use crate::error::Error;
 
-/// The handlers' result: any of our errors becomes a problem with `?`.
+/// The result of a handler. `?` turns any error of the hub into a problem.
 pub type Answer<T = Response> = std::result::Result<T, Problem>;
 
-/// An answer with a JSON body, whose type is also the one that the document describes.
+/// An answer with a JSON body. The type of the body is the one that the OpenAPI document describes. A body that cannot
+/// be serialised becomes a 500.
 pub fn respond(status: StatusCode, body: &(impl Serialize + ToSchema)) -> Response {
     match serde_json::to_vec(body) {
         Ok(body) => (status, [(header::CONTENT_TYPE, "application/json")], body).into_response(),
@@ -24,14 +25,14 @@ pub fn respond(status: StatusCode, body: &(impl Serialize + ToSchema)) -> Respon
     }
 }
 
-/// How every success names itself.
+/// The code of every success.
 #[derive(Serialize, ToSchema)]
 pub enum Success {
     #[serde(rename = "0000")]
     Success,
 }
 
-/// A time as all answers write it.
+/// A time in an answer: RFC 3339, in UTC, to the microsecond.
 pub struct Time(pub DateTime<Utc>);
 
 impl Serialize for Time {

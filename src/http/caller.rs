@@ -1,4 +1,5 @@
-//! Who is asking: a bearer token is read, its account looked up, and the request counted against the partner's limit.
+//! Authentication: reads the bearer token, looks up its account, and counts the request against the partner's rate
+//! limit.
 
 use std::sync::{Arc, Once};
 
@@ -21,7 +22,8 @@ use crate::model::access::principal::{Actor, Origin, Principal, View};
 use crate::model::partner::{DEFAULT_REGION, Partner, PartnerScope};
 use crate::store;
 
-/// A caller that signed in. Its request is counted, and if it is staff's and reveals what is partners', written down.
+/// An authenticated caller. A partner's request is counted against its rate limit; a request of staff that reads
+/// partners' data is recorded in the audit log.
 pub struct Authenticated(Actor);
 
 impl FromRequestParts<Hub> for Authenticated {
@@ -36,7 +38,6 @@ impl FromRequestParts<Hub> for Authenticated {
         let actor = Actor { name: who, principal, origin: origin(parts, hub) };
         match &actor.principal {
             Principal::Partner(partner) => charge_rate_limit(hub, partner, 1).await?,
-            // What tells of the hub as a whole tells of nobody.
             Principal::Staff(_) if parts.method.is_safe() && staff_view::will_answer(parts, &actor) => {
                 staff_view::record_view(parts, hub, &actor).await?;
             }
@@ -46,7 +47,11 @@ impl FromRequestParts<Hub> for Authenticated {
     }
 }
 
-/// Counts a request that costs so much.
+/// Charges `cost` requests to the partner's rate limit, and sets the rate limit headers of the current answer. A cost
+/// of 0 is free.
+///
+/// # Errors
+/// `Error::Limited` if the limit is exceeded.
 pub async fn charge_rate_limit(hub: &Hub, partner: &Partner, cost: usize) -> Result<()> {
     if cost == 0 {
         return Ok(());
@@ -57,12 +62,12 @@ pub async fn charge_rate_limit(hub: &Hub, partner: &Partner, cost: usize) -> Res
         Ok(spent) => *spent,
         Err(_) => RateStatus { limit: partner.rate_limit_tps, remaining: 0 },
     };
-    // Outside of a request there is nobody to tell.
+    // Outside of a request there are no headers to set.
     let _outside_request = RATE_STATUS.try_with(|cell| cell.set(Some(rate_status)));
     spent.map(drop)
 }
 
-/// The one token of the one Authorization header.
+/// The bearer token. The header must be given exactly once.
 fn bearer_token(headers: &HeaderMap) -> Result<&str> {
     let mut given = headers.get_all(header::AUTHORIZATION).iter();
     let (Some(one), None) = (given.next(), given.next()) else {
@@ -77,14 +82,14 @@ fn bearer_token(headers: &HeaderMap) -> Result<&str> {
     }
 }
 
-/// Where a request came from, and under which id it is logged.
+/// The address that a request came from, and the id that it is logged under.
 fn origin(parts: &Parts, hub: &Hub) -> Origin {
     Origin { address: address(parts, hub), request_id: REQUEST_ID.try_with(Clone::clone).ok() }
 }
 
-/// Where a request came from: the other end of its connection, or what our own proxy wrote. Where that cannot be read
-/// the address is unknown: the proxy's own would stand for all its callers, and one of them could have all others
-/// limited.
+/// The caller's address: the peer of the connection, or behind a proxy the address in the proxy's header. None if that
+/// header cannot be read: the proxy's own address would stand for all callers, so that one of them could have all
+/// others limited.
 fn address(parts: &Parts, hub: &Hub) -> Option<String> {
     static WARNED: Once = Once::new();
     let api = &hub.settings.api;
@@ -97,15 +102,15 @@ fn address(parts: &Parts, hub: &Hub) -> Option<String> {
         WARNED.call_once(|| {
             tracing::warn!(
                 header,
-                "a request came without a caller's address in the proxy's header; limits by address do not hold for \
-                 such requests: have the proxy write it, or name its header in --proxy-header"
+                "a request has no caller's address in the proxy's header, so limits by address do not apply to it: \
+                 configure the proxy to write the header, or name its header in --proxy-header"
             );
         });
     }
     address
 }
 
-/// Where a request to sign in came from.
+/// The origin of a request without authentication, such as a sign-in.
 pub struct RequestOrigin(pub Origin);
 
 impl FromRequestParts<Hub> for RequestOrigin {
@@ -116,7 +121,7 @@ impl FromRequestParts<Hub> for RequestOrigin {
     }
 }
 
-/// A partner that signed in.
+/// An authenticated partner. Staff is refused.
 pub struct Caller {
     pub partner: Arc<Partner>,
 }
@@ -133,7 +138,7 @@ impl FromRequestParts<Hub> for Caller {
     }
 }
 
-/// Whoever may look: a partner at its own, an operator at everybody's.
+/// A caller with read access: a partner sees its own data, staff sees the data of all partners.
 pub struct Reader {
     actor: Actor,
     view: View,
@@ -149,11 +154,12 @@ impl FromRequestParts<Hub> for Reader {
 }
 
 impl Reader {
+    /// The caller, for permits and the audit log.
     pub fn actor(&self) -> &Actor {
         &self.actor
     }
 
-    /// The partner whose own is all that the caller sees; none where it sees every partner's.
+    /// The id of the caller's own partner; none for staff, which sees all partners.
     pub fn own_partner_id(&self) -> Option<Tsid> {
         match &self.view {
             View::Own(partner) => Some(partner.partner_id),
@@ -161,22 +167,28 @@ impl Reader {
         }
     }
 
-    /// Whether the caller sees several partners', so that answers name the partner of each thing.
+    /// Whether the caller sees the data of all partners, so that answers name the partner of each item.
     pub fn sees_all(&self) -> bool {
         self.own_partner_id().is_none()
     }
 
-    /// Whose something is, for those who see several partners'.
+    /// The id of an item's partner as answers show it: to staff only.
     pub fn partner_id_for_staff(&self, partner_id: Tsid) -> Option<String> {
         self.sees_all().then(|| partner_id.to_string())
     }
 
-    /// Whose message that is. One that the caller may not see is not there for it.
+    /// The partner that owns a message. A partner finds a message for as long as its look-back allows, and unfinished
+    /// messages for longer.
+    ///
+    /// # Errors
+    /// `Error::NotFound` if there is no such message, or the caller may not see it; `Error::Unavailable` if the
+    /// database cannot be reached.
     pub async fn owner_of_message(&self, hub: &Hub, message_id: Tsid) -> Result<Arc<Partner>> {
         if let View::Own(partner) = &self.view {
             let (now, db) = (hub.clock.now(), hub.store.api());
-            // What was posted long ago for a later day is seen until it is done, and for as long again.
-            let seen = message_id >= partner.oldest_visible_id(now)
+            // A message that was posted long ago for a later day is visible until it is finished, and for the look-back
+            // after that.
+            let is_visible = message_id >= partner.oldest_visible_id(now)
                 || store::delivery::visible(
                     db,
                     partner.partner_id,
@@ -185,7 +197,7 @@ impl Reader {
                     partner.visible_since(now),
                 )
                 .await?;
-            return if seen { Ok(partner.clone()) } else { Err(Error::NotFound) };
+            return if is_visible { Ok(partner.clone()) } else { Err(Error::NotFound) };
         }
         let db = hub.store.api();
         let shards = store::partner::shards(db).await?;
@@ -193,7 +205,13 @@ impl Reader {
         Ok(Arc::new(store::partner::get(db, owner).await?.ok_or(Error::NotFound)?))
     }
 
-    /// Whose endpoint that is. One that the caller may not see is not there for it: its own it has to look for itself.
+    /// The partner to look for an endpoint in: for a partner itself, without checking that the endpoint exists; for
+    /// staff the
+    /// endpoint's owner.
+    ///
+    /// # Errors
+    /// `Error::NotFound` if staff asks for an endpoint that does not exist; `Error::Unavailable` if the database cannot
+    /// be reached.
     pub async fn owner_of_endpoint(&self, hub: &Hub, endpoint_id: Tsid) -> Result<Arc<Partner>> {
         if let View::Own(partner) = &self.view {
             return Ok(partner.clone());
@@ -203,19 +221,27 @@ impl Reader {
         Ok(Arc::new(store::partner::get(db, owner).await?.ok_or(Error::NotFound)?))
     }
 
-    /// The partner whose own a list is, for lists of one partner only: an operator says whose.
+    /// The partner of a list that covers one partner. Staff names it in `?partnerId=`.
+    ///
+    /// # Errors
+    /// `query_required` if staff does not name a partner; `partner_unknown` if the partner does not exist, or is not
+    /// the caller's own; `Error::Unavailable` if the database cannot be reached.
     pub async fn partner_of_list(&self, hub: &Hub, query: &mut Query) -> Result<Arc<Partner>> {
         if let View::Own(partner) = &self.view {
             check_is_own(partner, PartnerParam::read(query)?.partner_id)?;
             return Ok(partner.clone());
         }
-        let missing = || Refusal::new(400, "query_required", "who runs the hub says whose: ?partnerId=");
+        let missing = || Refusal::new(400, "query_required", "operators and admins must name the partner: ?partnerId=");
         let id = PartnerParam::read(query)?.partner_id.ok_or_else(missing)?;
         let partner = store::partner::get(hub.store.api(), id).await?;
         Ok(Arc::new(partner.ok_or_else(flow::partner::unknown)?))
     }
 
-    /// Whose messages a list is of: an operator may say `?partnerId=`.
+    /// The partners that a list covers. Staff may narrow it with `?partnerId=`.
+    ///
+    /// # Errors
+    /// `query_invalid` for a `partnerId` that is not an id; `partner_unknown` if the partner does not exist, or is not
+    /// the caller's own; `Error::Unavailable` if the database cannot be reached.
     pub async fn scope(&self, hub: &Hub, query: &mut Query) -> Result<PartnerScope> {
         if let View::Own(partner) = &self.view {
             check_is_own(partner, PartnerParam::read(query)?.partner_id)?;
@@ -240,7 +266,7 @@ impl Reader {
     }
 }
 
-/// Whoever may change what is a partner's: that partner, or an admin for it.
+/// A caller that may change a partner's data: the partner itself, or an admin.
 pub struct Writer(Reader);
 
 impl FromRequestParts<Hub> for Writer {
@@ -261,17 +287,21 @@ impl std::ops::Deref for Writer {
 }
 
 impl Writer {
+    /// The permit to change what belongs to `partner`.
+    ///
+    /// # Errors
+    /// `Error::Refused` with 403 if the caller may not.
     pub fn permit<'a>(&'a self, partner: &'a Partner) -> Result<OwnerPermit<'a>> {
         self.actor().owner_permit(partner)
     }
 }
 
-/// Another partner is told of like one that does not exist.
+/// Refuses another partner's id with the same answer as an id that does not exist, so that ids cannot be probed.
 fn check_is_own(partner: &Partner, asked: Option<Tsid>) -> Result<()> {
     if asked.is_some_and(|id| id != partner.partner_id) { Err(flow::partner::unknown()) } else { Ok(()) }
 }
 
-/// An admin that signed in.
+/// An authenticated admin.
 pub struct Admin(pub Actor);
 
 impl FromRequestParts<Hub> for Admin {
@@ -284,7 +314,7 @@ impl FromRequestParts<Hub> for Admin {
     }
 }
 
-/// An operator or an admin that signed in.
+/// An authenticated operator or admin.
 pub struct Operator(pub Actor);
 
 impl FromRequestParts<Hub> for Operator {

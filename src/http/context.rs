@@ -1,12 +1,12 @@
-//! What a request carries along, from the layer around all handlers to wherever in its task it is needed.
+//! Values that belong to the current request and are available everywhere in its task.
 
 use std::cell::Cell;
 
 use crate::flow::rate::RateStatus;
 
 tokio::task_local! {
-    /// Names the request, in its answer, its problem and our log.
+    /// The request's id, for its answer, its problem and the log.
     pub static REQUEST_ID: String;
-    /// How the caller stands with its limit, once it was counted; the answer's headers tell it.
+    /// The state of the caller's rate limit once the request was counted; the answer's `RateLimit-*` headers show it.
     pub static RATE_STATUS: Cell<Option<RateStatus>>;
 }

@@ -1,6 +1,6 @@
-//! The parts of a header's value (RFC 9110 5.6): lists, parameters, tokens and quoted strings.
+//! Parses header values (RFC 9110 5.6): lists, parameters, tokens and quoted strings.
 
-/// The parts between separators that stand outside of quotes.
+/// Splits `text` at each `separator` outside of quoted strings. The parts keep their blanks and quotes.
 pub fn split_unquoted(text: &str, separator: char) -> Vec<&str> {
     let (mut quoted, mut escaped) = (false, false);
     text.split(|c| {
@@ -16,7 +16,8 @@ pub fn split_unquoted(text: &str, separator: char) -> Vec<&str> {
     .collect()
 }
 
-/// A quoted string's content; what is not quoted as it is. None where quotes do not match.
+/// The content of a quoted string, with its escapes resolved; a text without quotes is returned as it is. None if the
+/// quotes do not match.
 pub fn unquote(value: &str) -> Option<String> {
     let Some(inner) = value.strip_prefix('"') else { return Some(value.to_owned()) };
     let (mut content, mut chars) = (String::new(), inner.strip_suffix('"')?.chars());
@@ -30,11 +31,13 @@ pub fn unquote(value: &str) -> Option<String> {
     Some(content)
 }
 
+/// Whether `text` is a token (RFC 9110 5.6.2).
 pub fn is_token(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c))
 }
 
-/// A value and its parameters, each by its name in lower case (RFC 9110 5.6.6). None where a parameter cannot be read.
+/// Parses a value with parameters (RFC 9110 5.6.6): the value, and each parameter's name in lower case with its
+/// unquoted value. None if a parameter is malformed.
 pub fn parse_parameters(text: &str) -> Option<(&str, Vec<(String, String)>)> {
     let mut parts = split_unquoted(text, ';').into_iter().map(|part| part.trim_matches([' ', '\t']));
     let value = parts.next()?;

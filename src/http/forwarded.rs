@@ -1,6 +1,6 @@
-//! The caller's address as a proxy in front of us writes it: X-Forwarded-For and its like (a list of addresses, or
-//! one), and Forwarded (RFC 7239). The last entry is the one our own proxy added; those before it are the caller's
-//! word.
+//! Reads the caller's address from a proxy's header: X-Forwarded-For and similar headers (one address or a list), and
+//! Forwarded (RFC 7239). Our own proxy adds the last entry; the entries before it come from the caller and are not
+//! trusted.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -8,14 +8,14 @@ use axum::http::HeaderMap;
 
 use super::field::{split_unquoted, unquote};
 
-/// Longest name that a proxy gives a caller whose address it hides.
+/// The greatest length of a name that a proxy gives a caller whose address it hides.
 const HIDDEN_CHARS: usize = 64;
 
-/// The last entry of the header `name`, over all its lines: an address, or the name under which the proxy hides it.
-/// None where there is neither.
+/// The last entry of the header `name` over all its lines: an address, or the name under which the proxy hides it. None
+/// if the header is missing or its last entry is malformed.
 pub fn caller_address(headers: &HeaderMap, name: &str) -> Option<String> {
     for line in headers.get_all(name).iter().rev() {
-        // Another encoding than ours would make an entry before it the last.
+        // A line that cannot be read ends the search: skipping it would make an entry before it the last one.
         let line = line.to_str().ok()?;
         let Some(entry) = split_unquoted(line, ',').into_iter().map(str::trim).rfind(|entry| !entry.is_empty()) else {
             continue;
@@ -29,7 +29,7 @@ pub fn caller_address(headers: &HeaderMap, name: &str) -> Option<String> {
     None
 }
 
-/// The one `for` of an element of Forwarded.
+/// The value of the only `for` parameter in an element of Forwarded.
 fn parameter_for(element: &str) -> Option<String> {
     let mut found =
         split_unquoted(element, ';').into_iter().filter_map(|pair| pair.split_once('=')).filter_map(|(name, value)| {
@@ -40,7 +40,7 @@ fn parameter_for(element: &str) -> Option<String> {
     if found.next().is_some() { None } else { Some(one) }
 }
 
-/// An address of either kind, with or without brackets, zone and port; or `_name`.
+/// Parses an IPv4 or IPv6 address, with or without brackets, zone and port, or an obfuscated `_name`.
 fn parse_node(text: &str) -> Option<String> {
     let ported = |port: &str| {
         let is_name = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);

@@ -1,16 +1,17 @@
-//! Where each request on a connection begins and ends, by the strict rules of RFC 9112 (2.2, 6.1, 6.3, 7.1).
+//! Finds where each request on a connection begins and ends, by the strict rules of RFC 9112 (2.2, 6.1, 6.3, 7.1).
 //!
-//! The HTTP library forgives what these rules forbid or leave open, and keeps no trace of it: a line that ends with LF
-//! alone, Content-Length beside Transfer-Encoding, two equal lengths, codings before `chunked`. A proxy in front may
-//! read such a request in another way, and then a second request hides inside the first. [`Framing`] sees every byte
-//! before the library does and takes only what can be read in one way: lines end with CRLF; a body has one length in
-//! digits without leading zeros, or the one transfer coding `chunked`, or there is no body. Everything else about a
-//! request is the library's to judge.
+//! The HTTP library accepts requests that these rules forbid or leave open: a line that ends with LF alone,
+//! Content-Length together with Transfer-Encoding, two equal lengths, codings before `chunked`. A proxy in front may
+//! read such a request differently, and a second request can hide inside the first (request smuggling). [`Framing`]
+//! sees every byte before the library does and accepts only requests with a single reading: lines end with CRLF; a body
+//! has one length in digits without leading zeros, or the single transfer coding `chunked`, or there is no body. The
+//! library checks everything else.
 
-/// A line's first bytes that are kept. The lines that decide (lengths, codings, chunk sizes) are shorter.
+/// The number of bytes kept of each line. The lines that decide the framing (lengths, codings, chunk sizes) are
+/// shorter.
 const KEPT: usize = 128;
 
-/// Follows the bytes of one connection from request to request. An answer that switches the protocol ends its use.
+/// Follows the bytes of one connection from request to request. It is no longer used after a switch of protocols.
 #[derive(Debug, Default)]
 pub struct Framing {
     at: Position,
@@ -18,22 +19,23 @@ pub struct Framing {
     body: Option<BodyFraming>,
 }
 
-/// The bytes from `at` on cannot be passed on.
+/// A violation of the rules. The bytes from the index `at` on must not be passed on.
 #[derive(Debug, PartialEq, Eq)]
 pub struct FramingFault {
     pub at: usize,
-    /// In a request's head, of which the library has not seen the end; else in a body that it is reading.
+    /// True if the fault is in a request's head, whose end the library has not seen; false if it is in a body that the
+    /// library is reading.
     pub in_head: bool,
     pub why: &'static str,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Position {
-    /// Before a request line: empty lines may come first.
+    /// Before a request line. Empty lines may come first.
     #[default]
     Start,
     Headers,
-    /// So many bytes of the body, or of a chunk, are to come.
+    /// This many bytes of the body are still to come.
     Length(u64),
     ChunkSize,
     Chunk(u64),
@@ -41,7 +43,7 @@ enum Position {
     Trailers,
 }
 
-/// How the head says where the body ends.
+/// How the length of the body is given.
 #[derive(Debug, Clone, Copy)]
 enum BodyFraming {
     Length(u64),
@@ -72,7 +74,7 @@ impl LineBuffer {
         self.last = *last;
     }
 
-    /// The line without its CR, and whether it was kept whole.
+    /// The kept part of the line without its CR, and whether that is the whole line.
     fn content(&self) -> (&[u8], bool) {
         let length = self.length.saturating_sub(1);
         (&self.kept[..length.min(KEPT)], length <= KEPT)
@@ -80,10 +82,10 @@ impl LineBuffer {
 }
 
 impl Framing {
-    /// Reads the connection's next bytes.
+    /// Follows the next bytes of the connection; they may end anywhere.
     ///
     /// # Errors
-    /// The first byte that may not be passed on, and why. Nothing on the connection can be trusted after it.
+    /// The first violation. The connection must not be used after it.
     pub fn read(&mut self, bytes: &[u8]) -> Result<(), FramingFault> {
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -125,7 +127,7 @@ impl Framing {
         Ok(())
     }
 
-    /// What follows the line that has just ended.
+    /// The position after the line that has just ended.
     fn line_ended(&mut self) -> Result<Position, &'static str> {
         let (line, is_whole) = self.line.content();
         match self.at {
@@ -164,7 +166,7 @@ impl Framing {
     }
 }
 
-/// What a header line says of the body, if it is one of the two that do.
+/// The body framing that a header line declares; none if it is another header.
 fn body_framing(line: &[u8], is_whole: bool) -> Result<Option<BodyFraming>, &'static str> {
     let Some(colon) = line.iter().position(|byte| *byte == b':') else { return Ok(None) };
     let (name, value) = (&line[..colon], trimmed(&line[colon + 1..]));
@@ -185,7 +187,7 @@ fn body_framing(line: &[u8], is_whole: bool) -> Result<Option<BodyFraming>, &'st
     Ok(None)
 }
 
-/// Without the blanks around it.
+/// `value` without surrounding blanks and tabs.
 fn trimmed(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
         value = rest;
@@ -203,7 +205,7 @@ fn decimal(digits: &[u8]) -> Option<u64> {
     }
 }
 
-/// The size that a chunk's first line begins with; an extension may follow.
+/// The chunk size at the beginning of a chunk's first line. An extension may follow it.
 fn chunk_size(line: &[u8]) -> Option<u64> {
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     let (digits, rest) = line.split_at(digits);
@@ -245,7 +247,8 @@ mod tests {
             "POST / HTTP/1.1\r\ncontent-LENGTH:\t3 \r\n\r\na\nb\r\nGET / HTTP/1.1\r\n\r\n",
             "POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n",
             "POST / HTTP/1.1\r\nTransfer-Encoding: Chunked\r\n\r\n0a ; x=\"y\"\r\n\n\n34567890\r\n0\r\n\r\n",
-            "POST / HTTP/1.1\r\ntransfer-encoding:chunked\r\n\r\n1\r\na\r\nF;x\r\n123456789012345\r\n00\r\nX: y\r\n\r\n",
+            "POST / HTTP/1.1\r\ntransfer-encoding:chunked\r\n\r\n1\r\na\r\nF;x\r\n123456789012345\r\n00\r\nX: \
+                y\r\n\r\n",
         ] {
             assert_eq!(read(whole), Ok(Position::Start), "{whole:?}");
             assert_eq!(read(&whole.repeat(2)), Ok(Position::Start), "{whole:?}, twice");

@@ -1,5 +1,5 @@
-//! What every door that speaks HTTP shares: the server, what surrounds a request, who asks, how answers and errors are
-//! written. It knows no noun.
+//! What all parts that speak HTTP share: the server, the layer around each request, authentication, and the format of
+//! answers and errors. It knows no noun of the domain.
 
 pub mod answer;
 pub mod caller;

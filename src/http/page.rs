@@ -1,4 +1,4 @@
-//! Lists: a page, a signed cursor to the next, a window of time.
+//! Lists: pages, signed cursors, and windows of time.
 
 use chrono::{DateTime, Utc};
 use data_encoding::BASE64URL_NOPAD;
@@ -13,20 +13,20 @@ use crate::id::Tsid;
 use crate::model::json::parse_time;
 use crate::model::partner::PartnerScope;
 
-/// What every list takes.
+/// The query parameters of every list.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct ListParams {
-    /// Rows on a page.
+    /// The number of items on a page.
     #[param(value_type = Option<i64>, minimum = 1, maximum = 200, default = 50)]
     limit: i64,
-    /// `nextCursor` of the page before, as it came.
+    /// The `nextCursor` of the previous page, unchanged.
     #[param(pattern = "^[A-Za-z0-9_-]{35}$")]
     cursor: Option<String>,
-    /// Created at this time or later; RFC 3339 with offset.
+    /// Only items created at this time or later; RFC 3339 with offset.
     #[param(value_type = Option<String>, format = DateTime)]
     since: Option<DateTime<Utc>>,
-    /// Created before this time; RFC 3339 with offset.
+    /// Only items created before this time; RFC 3339 with offset.
     #[param(value_type = Option<String>, format = DateTime)]
     until: Option<DateTime<Utc>>,
 }
@@ -34,7 +34,7 @@ pub struct ListParams {
 impl ListParams {
     fn read(query: &mut Query) -> Result<ListParams, Refusal> {
         let limit = query.limit()?;
-        // A + that was not escaped arrives as a blank, and no time holds one.
+        // An unescaped + arrives as a blank, and no time contains a blank.
         let time = |text: &str| parse_time(&text.replace(' ', "+"));
         let since = query.parse("since", "a time as RFC 3339 writes it, with offset", time)?;
         let until = query.parse("until", "a time as RFC 3339 writes it, with offset", time)?;
@@ -42,11 +42,11 @@ impl ListParams {
     }
 }
 
-/// Whose something is.
+/// The query parameter `partnerId`.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct PartnerParam {
-    /// For operators: only this partner's.
+    /// Only items of this partner; for operators and admins.
     #[param(rename = "partnerId", value_type = Option<String>, pattern = "^[0-7][0-9A-HJKMNP-TV-Z]{12}$")]
     pub partner_id: Option<Tsid>,
 }
@@ -55,27 +55,29 @@ impl PartnerParam {
     /// Takes `?partnerId=` from a query, if it is given.
     ///
     /// # Errors
-    /// `query_invalid` for what is no id.
+    /// `query_invalid` if it is not an id.
     pub fn read(query: &mut Query) -> Result<PartnerParam, Refusal> {
         let partner_id = query.parse("partnerId", "a partner's id", |text| text.parse().ok())?;
         Ok(PartnerParam { partner_id })
     }
 }
 
-/// Where a page begins and how long it may be. `after` is the last row of the page before.
+/// The position and size of a page. `limit`: items at most; `after`: the last row of the previous page, by its id and
+/// its number within that id.
 #[derive(Debug, Clone, Copy)]
 pub struct Page {
     pub limit: i64,
     pub after: Option<(Tsid, i16)>,
-    /// Ids below this …
+    /// The time window, as ids: only ids below this …
     pub below: Tsid,
-    /// … and from this on: the time window.
+    /// … and from this one on.
     pub from: Tsid,
 }
 
 const SIGNATURE_BYTES: usize = 16;
 
-/// A cursor is bound to its list and to whose list it is: nobody can carry it elsewhere or make one up.
+/// The signature of a cursor. It covers the list and its owner, so that a cursor is valid for that list only and cannot
+/// be forged.
 fn sign(hub: &Hub, list: &str, whose: Tsid, position: &[u8]) -> Vec<u8> {
     #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
     let mut mac = Hmac::<Sha256>::new_from_slice(&hub.cursor_key).expect("any key length");
@@ -85,6 +87,8 @@ fn sign(hub: &Hub, list: &str, whose: Tsid, position: &[u8]) -> Vec<u8> {
     mac.finalize().into_bytes()[..SIGNATURE_BYTES].to_vec()
 }
 
+/// The cursor for the page after the row `last`. `list`: the name of the list; `cursor_owner`: the partner whose list
+/// it is, 0 for all partners.
 pub fn encode_cursor(hub: &Hub, list: &str, whose: Tsid, last: (Tsid, i16)) -> String {
     let mut bytes = last.0.0.to_be_bytes().to_vec();
     bytes.extend(last.1.to_be_bytes());
@@ -104,12 +108,20 @@ fn decode_cursor(hub: &Hub, list: &str, whose: Tsid, text: &str) -> Option<(Tsid
 }
 
 impl Page {
-    /// A page of what a list's caller may see.
+    /// Reads `limit`, `cursor`, `since` and `until` of a list of messages, and limits the page to the ids that the
+    /// caller may see.
+    ///
+    /// # Errors
+    /// `query_invalid` for a parameter that cannot be read; `cursor_invalid` for a cursor of another list.
     pub fn within_scope(query: &mut Query, hub: &Hub, list: &str, scope: &PartnerScope) -> Result<Page, Refusal> {
         let page = Page::read(query, hub, list, scope.cursor_owner)?;
         Ok(Page { from: page.from.max(scope.oldest_id), ..page })
     }
 
+    /// Reads `limit`, `cursor`, `since` and `until` of the list named `list`.
+    ///
+    /// # Errors
+    /// `query_invalid` for a parameter that cannot be read; `cursor_invalid` for a cursor of another list.
     pub fn read(query: &mut Query, hub: &Hub, list: &str, whose: Tsid) -> Result<Page, Refusal> {
         let ListParams { limit, cursor, since, until } = ListParams::read(query)?;
         let after = match cursor {

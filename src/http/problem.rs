@@ -1,4 +1,4 @@
-//! ONE table: what went wrong → how it is told over HTTP (RFC 9457, with the seed's closed list of codes).
+//! Maps every error to its HTTP answer (RFC 9457, with the seed's closed list of codes). This is the only such mapping.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -9,7 +9,7 @@ use super::context::REQUEST_ID;
 use super::words::words;
 use crate::error::{CODES, Code, Error, Fault, REASONS, Refusal, Unavailable};
 
-/// An error on its way to a caller.
+/// An error as a caller gets it.
 #[derive(Debug)]
 pub struct Problem {
     status: StatusCode,
@@ -35,12 +35,11 @@ impl From<Error> for Problem {
                 faults: refusal.faults,
                 ..problem(refusal.status, refusal.code, refusal.reason, &refusal.detail)
             },
-            Error::NotFound => {
-                problem(404, Code::E001, "not_found", "there is nothing under this address that you may see")
-            }
+            Error::NotFound => problem(404, Code::E001, "not_found", "nothing at this address is visible to you"),
             Error::Unavailable(Unavailable { why, .. }) => {
                 tracing::warn!(why, "answered 503: the database is not available");
-                let detail = "the database is not available; whether a message was stored is unknown, so repeat it with \
+                let detail = "the database is not available; whether a message was stored is unknown, so repeat it \
+                    with \
                               the same clientMsgId";
                 Problem { retry_after_s: Some(1), ..problem(503, Code::E102, "database_unavailable", detail) }
             }
@@ -56,7 +55,7 @@ impl From<Error> for Problem {
                     500,
                     Code::E100,
                     "system_error",
-                    "something is wrong on our side; it is in our log under the requestId",
+                    "an error in the hub; its log has the details under the requestId",
                 )
             }
         }
@@ -70,10 +69,10 @@ impl From<Refusal> for Problem {
 }
 
 words! {
-    ProblemCode, "what kind of error, from the closed list", CODES.into_iter().skip(1).map(|row| row.1);
+    ProblemCode, "the code of the error, from a closed list", CODES.into_iter().skip(1).map(|row| row.1);
 }
 
-/// What every error is told as (RFC 9457).
+/// An error (RFC 9457).
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Problem)]
@@ -81,31 +80,32 @@ pub struct ProblemBody {
     /// `urn:notihub:problem:` and the reason.
     #[serde(rename = "type")]
     kind: String,
-    /// The HTTP status in words.
+    /// The name of the HTTP status.
     title: &'static str,
     /// The HTTP status.
     status: u16,
-    /// One of the closed list that `GET /v1/errors` tells.
+    /// The code of the error, from the closed list of `GET /v1/errors`.
     #[schema(value_type = ProblemCode)]
     code: &'static str,
-    /// A stable word, listed with cause and remedy by `GET /v1/errors`; others may come.
+    /// The reason, a stable word. `GET /v1/errors` lists all reasons with cause and remedy; later versions may add
+    /// some.
     reason: &'static str,
-    /// A sentence for people; may change.
+    /// A sentence for people; it may change.
     detail: String,
-    /// Every fault found, 50 at most; left out when nothing is wrong with a place of the request.
+    /// All faults found, at most 50. Left out if no part of the request is at fault.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<FaultBody>,
-    /// As the header `X-Request-Id`.
+    /// The request's id, as in the header `X-Request-Id`.
     request_id: String,
 }
 
-/// One thing wrong at one place of the request.
+/// A fault at one place of the request.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Fault)]
 pub struct FaultBody {
-    /// JSON pointer (RFC 6901) into the body, or the name of a query parameter or header.
+    /// The place: a JSON pointer (RFC 6901) into the body, or the name of a query parameter or header.
     pointer: String,
-    /// A stable word, as in the problem.
+    /// The reason, a stable word as in the problem.
     reason: &'static str,
     detail: String,
 }
@@ -130,7 +130,7 @@ impl IntoResponse for Problem {
                 .collect(),
             request_id: REQUEST_ID.try_with(Clone::clone).unwrap_or_default(),
         };
-        // Words and numbers can always be written.
+        // Serialising texts and numbers cannot fail.
         let body = serde_json::to_vec(&body).unwrap_or_default();
         let mut response = (self.status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
         let headers = response.headers_mut();
@@ -141,17 +141,19 @@ impl IntoResponse for Problem {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if matches!(self.reason, "body_too_large" | "body_timeout" | "host_invalid") {
-            // What is still coming is not worth reading, or cannot be trusted.
+            // The rest of the request is not worth reading, or cannot be trusted.
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }
 }
 
+/// The answer for an unknown address: 404.
 pub async fn route_not_found() -> Problem {
     Error::NotFound.into()
 }
 
+/// The answer for a known address with another method: 405. The router adds `Allow`.
 pub async fn method_not_allowed() -> Problem {
     Refusal::new(405, "method_not_allowed", "this address does not take this method; see Allow")
         .with_code(Code::E001)

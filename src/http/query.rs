@@ -1,4 +1,4 @@
-//! The strict reading of a request's query.
+//! Parses a request's query strictly.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,10 @@ use crate::error::{Refusal, excerpt};
 use crate::hub::Hub;
 use crate::limits;
 
-/// Query parameters: each at most once, and none that nobody asks for.
+/// The query parameters of a request, each given at most once. Handlers take the parameters they know and then
+/// [`close`] it, which refuses the others.
+///
+/// [`close`]: Query::close
 pub struct Query(BTreeMap<String, String>);
 
 impl FromRequestParts<Hub> for Query {
@@ -33,11 +36,16 @@ impl FromRequestParts<Hub> for Query {
 }
 
 impl Query {
+    /// Takes a parameter as text; none if it was not given.
     pub fn take(&mut self, name: &str) -> Option<String> {
         self.0.remove(name)
     }
 
-    /// A parameter in its own form; `what` says what that is.
+    /// Takes a parameter and parses it with `read`; none if it was not given. `what` describes the expected form in the
+    /// error, for example "a partner's id".
+    ///
+    /// # Errors
+    /// `query_invalid` if `read` returns none.
     pub fn parse<T>(&mut self, name: &str, what: &str, read: impl Fn(&str) -> Option<T>) -> Result<Option<T>, Refusal> {
         let Some(text) = self.take(name) else { return Ok(None) };
         match read(&text) {
@@ -49,7 +57,10 @@ impl Query {
         }
     }
 
-    /// How many rows a page may have.
+    /// Takes `limit`: items on a page.
+    ///
+    /// # Errors
+    /// `query_invalid` unless it is a number from 1 to [`limits::PAGE_MAX`].
     pub fn limit(&mut self) -> Result<i64, Refusal> {
         let limit = self.parse("limit", &format!("a number from 1 to {}", limits::PAGE_MAX), |text| {
             text.parse().ok().filter(|n| (1..=limits::PAGE_MAX).contains(n))
@@ -57,7 +68,10 @@ impl Query {
         Ok(limit.unwrap_or(limits::PAGE_DEFAULT))
     }
 
-    /// Everything asked for was taken: the rest is unknown.
+    /// Ends the reading. Parameters that were not taken are unknown.
+    ///
+    /// # Errors
+    /// `query_unknown`, with the name of an unknown parameter.
     pub fn close(self) -> Result<(), Refusal> {
         match self.0.into_keys().next() {
             None => Ok(()),

@@ -1,4 +1,4 @@
-//! What surrounds every request, and the strict reading of its body.
+//! The layer around every request, and the strict reading of bodies.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -21,8 +21,9 @@ use crate::hub::Hub;
 use crate::limits;
 use crate::telemetry::observe;
 
-/// Around every handler: an id, a count, a log line, a place for an answer that is a stream, and a task of its own,
-/// because a caller that hangs up must not cut a database statement in half.
+/// The layer around every handler. It gives the request an id, counts and logs it, moves streams to their own budget,
+/// and runs the handler in a task of its own, so that a caller that disconnects does not interrupt a database
+/// transaction.
 pub async fn wrap_request(State(hub): State<Hub>, request: Request, next: Next) -> Response {
     let id = hub.next_id().to_string();
     let route = request.extensions().get::<MatchedPath>().map_or("none", |m| m.as_str()).to_owned();
@@ -63,7 +64,7 @@ pub async fn wrap_request(State(hub): State<Hub>, request: Request, next: Next) 
     response
 }
 
-/// How the caller stands with its request limit.
+/// Sets the `RateLimit-*` headers.
 fn set_rate_headers(rate_status: RateStatus, headers: &mut HeaderMap) {
     let headers_set = [
         ("ratelimit-limit", rate_status.limit),
@@ -75,7 +76,8 @@ fn set_rate_headers(rate_status: RateStatus, headers: &mut HeaderMap) {
     }
 }
 
-/// An address of a bearable length, at one host: two would let two readers disagree about who is meant.
+/// Checks the length of the address, and that `Host` is given once: with two, a proxy and the hub could disagree about
+/// the target.
 fn check_target(request: &Request) -> Result<(), Refusal> {
     if request.uri().to_string().len() > limits::URI_BYTES {
         return Err(Refusal::new(414, "uri_too_long", "the address is too long"));
@@ -86,7 +88,7 @@ fn check_target(request: &Request) -> Result<(), Refusal> {
     }
 }
 
-/// A JSON body of at most `MOST` bytes, as it came.
+/// A JSON body of at most `MOST` bytes, not parsed yet.
 pub struct JsonBody<const MOST: usize>(pub Bytes);
 
 impl<const MOST: usize> FromRequest<Hub> for JsonBody<MOST> {
@@ -98,7 +100,7 @@ impl<const MOST: usize> FromRequest<Hub> for JsonBody<MOST> {
     }
 }
 
-/// No body at all is none, whatever it is declared as.
+/// An empty body is none, whatever its Content-Type.
 impl<const MOST: usize> OptionalFromRequest<Hub> for JsonBody<MOST> {
     type Rejection = Problem;
 
@@ -113,10 +115,14 @@ impl<const MOST: usize> OptionalFromRequest<Hub> for JsonBody<MOST> {
     }
 }
 
-/// A body of at most `most` bytes, whatever it is.
+/// Reads a body of at most `most` bytes, of any type.
+///
+/// # Errors
+/// `body_too_large`, `body_timeout`, `body_incomplete`; `queue_unavailable` when the process stops before the body has
+/// arrived.
 pub async fn read_body(request: Request, hub: &Hub, most: usize) -> Result<Bytes, Problem> {
     let too_large = || Refusal::new(413, "body_too_large", format!("the body is larger than {most} bytes"));
-    // A length that is announced too large is refused at once: none of the body may ever come.
+    // A Content-Length that is too large is refused without waiting for the body.
     if request.body().size_hint().lower() > most as u64 {
         return Err(too_large().into());
     }
@@ -134,8 +140,8 @@ pub async fn read_body(request: Request, hub: &Hub, most: usize) -> Result<Bytes
     }
 }
 
-/// When a process stops, a body that is on its way may still arrive, and one that dawdles must not keep it from
-/// stopping.
+/// Resolves a second after the process began to stop: a body that is being sent may still arrive, and a slow one does
+/// not delay the stop.
 async fn body_grace_over(hub: &Hub) {
     hub.shutdown.stopping().await;
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -171,8 +177,8 @@ fn check_json_headers(headers: &HeaderMap) -> Result<(), Refusal> {
     if !media.eq_ignore_ascii_case("application/json") {
         return refuse("content_type_unsupported", "send Content-Type: application/json");
     }
-    // RFC 8259 8.1 and 11: JSON is UTF-8, and a charset has no meaning. One that names another encoding is a mistake
-    // that is better told here than as a fault of the bytes.
+    // RFC 8259 8.1 and 11: JSON is UTF-8, and a charset has no meaning. A charset of another encoding is a mistake;
+    // refuse it here, where the error can name it.
     let is_utf8 = |name: &str| ["utf-8", "utf8"].iter().any(|utf8| name.eq_ignore_ascii_case(utf8));
     if parameters.iter().any(|(name, value)| name == "charset" && !is_utf8(value)) {
         return refuse("charset_unsupported", "JSON is UTF-8; send no other charset");
@@ -184,7 +190,7 @@ fn check_json_headers(headers: &HeaderMap) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The id in a path. What is not text that is kept is an id that nothing has.
+/// The id in a path. A text that the database cannot hold is answered with 404, because nothing has such an id.
 pub struct PathId(pub String);
 
 impl FromRequestParts<Hub> for PathId {
@@ -192,7 +198,7 @@ impl FromRequestParts<Hub> for PathId {
 
     async fn from_request_parts(parts: &mut Parts, hub: &Hub) -> Result<PathId, Problem> {
         match Path::<String>::from_request_parts(parts, hub).await {
-            // The database takes no text with this character in it.
+            // PostgreSQL stores no text with NUL.
             Ok(Path(id)) if !id.contains('\0') => Ok(PathId(id)),
             _ => Err(Error::NotFound.into()),
         }

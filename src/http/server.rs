@@ -1,6 +1,5 @@
-//! Serves a router over HTTP/1.1 to callers that nobody knows yet: slow heads and slow readers are cut off,
-//! connections are bounded, in all and by address, requests that can be read in two ways are refused, and a stop lets
-//! requests finish and ends streams.
+//! An HTTP/1.1 server for untrusted callers. It disconnects slow senders and slow readers, limits connections in total
+//! and by network, refuses ambiguous requests (see `framing`), and on a stop lets requests finish and ends streams.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -24,16 +23,17 @@ use crate::limits;
 use crate::model::network;
 use crate::shutdown::Shutdown;
 
-/// What one server allows its callers.
+/// The limits of one server.
 #[derive(Debug, Clone, Copy)]
 pub struct ServerLimits {
-    /// Connections from one address on which nobody has signed in; none: as many as there are, for instance where all
-    /// callers come from the address of a proxy.
+    /// Connections from one network without a sign-in. None: no limit, for servers behind a proxy, whose address all
+    /// callers share.
     pub unauthenticated_per_network: Option<usize>,
-    /// Connections that carry requests, and connections that carry a stream.
+    /// Connections that carry requests; further ones wait.
     pub connections: usize,
+    /// Connections that carry a stream; further streams are refused.
     pub streams: usize,
-    /// How long nothing may be written to a caller that reads nothing.
+    /// How long a caller may read nothing before its connection is cut.
     pub write_timeout: Duration,
 }
 
@@ -48,7 +48,7 @@ impl Default for ServerLimits {
     }
 }
 
-/// The other end of a connection, put into each of its requests.
+/// The caller's side of a connection. Each request of the connection carries it as an extension.
 #[derive(Clone)]
 pub struct Peer {
     pub address: IpAddr,
@@ -66,7 +66,7 @@ impl Peer {
         self.place.admit(method, response)
     }
 
-    /// Somebody signed in here: the connection no longer counts against its address.
+    /// Notes a sign-in on this connection: it no longer counts against its network's limit.
     pub fn signed_in(&self) {
         if let Some(stranger) = &self.unauthenticated {
             stranger.leave();
@@ -74,11 +74,11 @@ impl Peer {
     }
 }
 
-/// Connections on which nobody has signed in, by network.
+/// The number of connections without a sign-in, by network.
 #[derive(Default)]
 struct UnauthenticatedConnections(Mutex<HashMap<IpAddr, usize>>);
 
-/// One of them, until somebody signs in or it ends.
+/// One connection that is counted until a sign-in on it, or until it ends.
 struct UnauthenticatedConnection {
     all: Arc<UnauthenticatedConnections>,
     network: IpAddr,
@@ -90,7 +90,7 @@ impl UnauthenticatedConnections {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// None when there are `most` from there already.
+    /// Counts a connection. None if its network already has `most`.
     fn enter(
         self: &Arc<UnauthenticatedConnections>,
         address: IpAddr,
@@ -109,7 +109,7 @@ impl UnauthenticatedConnections {
 
 impl UnauthenticatedConnection {
     fn leave(&self) {
-        // Signed in on each request; most find it done.
+        // Called for every signed-in request; the load avoids a write in all but the first.
         if !self.counted.load(Ordering::Relaxed) || !self.counted.swap(false, Ordering::Relaxed) {
             return;
         }
@@ -129,12 +129,13 @@ impl Drop for UnauthenticatedConnection {
     }
 }
 
-/// Starts serving; ends when the shutdown says stop and the last request is answered.
+/// Serves `router` on `listener` with the default limits, in a task of `shutdown`. On a stop it accepts no more
+/// connections and ends when the last request is answered.
 pub fn start(listener: TcpListener, router: Router, shutdown: &Shutdown) {
     start_with(ServerLimits::default(), listener, router, shutdown);
 }
 
-/// As [`start`], with another allowance.
+/// Serves like [`start`], with the given limits.
 pub fn start_with(allowance: ServerLimits, listener: TcpListener, router: Router, shutdown: &Shutdown) {
     let accept = serve(listener, router, allowance, shutdown.clone());
     shutdown.spawn(accept);
@@ -149,7 +150,7 @@ async fn serve(listener: TcpListener, router: Router, allowance: ServerLimits, s
             accepted = listener.accept() => match accepted {
                 Ok((stream, from)) => (stream, from.ip().to_canonical()),
                 Err(e) => {
-                    // Out of file descriptors, or the peer went away: neither ends the server.
+                    // Out of file descriptors, or the peer disconnected: neither ends the server.
                     tracing::debug!(error = %e, "a connection could not be accepted");
                     shutdown.sleep(Duration::from_millis(50)).await;
                     continue;
@@ -167,7 +168,7 @@ async fn serve(listener: TcpListener, router: Router, allowance: ServerLimits, s
                 }
             },
         };
-        // Answers are small and somebody waits for each.
+        // Answers are small and must not wait for further data (Nagle).
         let _best_effort = stream.set_nodelay(true);
         let place = Arc::new(place);
         let peer = Peer { address: from, unauthenticated: stranger, place: place.clone() };
@@ -196,11 +197,11 @@ async fn serve(listener: TcpListener, router: Router, allowance: ServerLimits, s
     }
 }
 
-/// Says why in the empty send buffer of a new connection, and waits for nothing.
+/// Writes a 429 into the empty send buffer of a new connection, without waiting for the caller.
 fn refuse_connection(stream: &TcpStream, from: IpAddr, most: usize) {
     let why = format!("{most} connections from this address wait for a sign-in; close some, or send a token on them\n");
     let head = "HTTP/1.1 429 Too Many Requests\r\nConnection: close\r\nRetry-After: 10\r\nContent-Type: text/plain\r\n";
     let answer = format!("{head}Content-Length: {}\r\n\r\n{why}", why.len());
     let _best_effort = stream.try_write(answer.as_bytes());
-    tracing::debug!(%from, most, "a connection was turned away: too many from its address have not signed in");
+    tracing::debug!(%from, most, "a connection was refused: too many from its network have no sign-in");
 }

@@ -1,4 +1,4 @@
-//! Staff that looks at what is partners' leaves an entry in the audit log.
+//! Records in the audit log that staff viewed partners' data.
 
 use axum::extract::MatchedPath;
 use axum::http::request::Parts;
@@ -12,8 +12,8 @@ use crate::model::access::principal::Actor;
 use crate::model::delivery::parse_public_id;
 use crate::store;
 
-/// GET routes that reveal to staff what partners' messages say, to whom they go, or what was done: each look leaves an
-/// entry in the audit log.
+/// The GET routes that show staff the content or recipients of partners' messages, or the audit log. Each view is
+/// recorded in the audit log.
 pub const AUDITED_ROUTES: [&str; 14] = [
     "/notifications",
     "/notifications/{id}",
@@ -31,12 +31,16 @@ pub const AUDITED_ROUTES: [&str; 14] = [
     "/v1/webhooks/{id}/health",
 ];
 
-/// Whether its handler will answer: the audit log is for admins, and a refused look reveals nothing.
+/// Whether the handler will answer this caller: the audit log is for admins, and a refused request shows nothing.
 pub fn will_answer(parts: &Parts, actor: &Actor) -> bool {
     !parts.uri.path().ends_with("/audit") || actor.admin_permit().is_ok()
 }
 
-/// Writes down that staff looked, once a minute for each object. Changes have entries of their own.
+/// Records that staff viewed an object, once a minute for each actor and object. Routes that are not audited do
+/// nothing; changes have audit entries of their own.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached: the request must then be refused.
 pub async fn record_view(parts: &Parts, hub: &Hub, actor: &Actor) -> Result<()> {
     let route = parts.extensions.get::<MatchedPath>().map_or("", |route| route.as_str());
     if !AUDITED_ROUTES.contains(&route) {
@@ -48,8 +52,8 @@ pub async fn record_view(parts: &Parts, hub: &Hub, actor: &Actor) -> Result<()> 
     store::audit::record_view(hub.store.api(), hub.next_id(), now, actor, &object, minute).await
 }
 
-/// The path, without what is no id of ours: that could name a person, as the query could, and this log is only added
-/// to.
+/// The path for the audit log. Parts that are not ids of the hub are replaced by the parameter's name, because they
+/// could name a person and the log cannot be changed. The query is left out for the same reason.
 fn audited_path(route: &str, path: &str) -> String {
     let is_ours = |part: &str| part.parse::<Tsid>().is_ok() || parse_public_id(part).is_some();
     let parts = route.split('/').zip(path.split('/'));

@@ -1,13 +1,13 @@
-//! Answers that do not end by themselves, and the two budgets of a server's connections.
+//! Streams (answers without a known end), and the two budgets for a server's connections.
 //!
-//! A connection has a place among the requests from its beginning, and moves to the streams for good once it carries
-//! one: streams that last for hours never keep requests out.
+//! A connection begins in the budget for requests and moves to the budget for streams once it carries a stream, so that
+//! streams that last for hours do not keep requests out.
 //!
-//! No handler declares a stream. An answer is one if its length is not known when it begins: it switches protocols
-//! (101), or its body has no exact size. A connection ends with the stream it carries. When the process stops, a body
-//! ends at once; a switched connection has [`limits::LINGER_STOPPING`] to say goodbye and is cut then, as is a body
-//! that its caller does not read. The task that speaks the other protocol is one of [`Shutdown::spawn`]: the process
-//! waits for it.
+//! Handlers do not declare streams. An answer is a stream if its length is unknown when it begins: it switches
+//! protocols (101), or its body has no exact size. The connection ends with its stream. When the process stops, a body
+//! ends at once; a connection with another protocol has [`limits::LINGER_STOPPING`] to close in order and is then cut,
+//! as is a body that its caller does not read. The task that serves the other protocol is spawned with
+//! [`Shutdown::spawn`], and the process waits for it.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -24,7 +24,7 @@ use crate::error::Error;
 use crate::limits;
 use crate::shutdown::Shutdown;
 
-/// How many connections a server may have that carry requests, and how many that carry a stream.
+/// The budgets of a server: connections with requests, and connections with a stream.
 #[derive(Clone)]
 pub struct ConnectionBudgets {
     requests: Arc<Semaphore>,
@@ -32,7 +32,7 @@ pub struct ConnectionBudgets {
     shutdown: Shutdown,
 }
 
-/// A connection's place in one of the budgets, for as long as anything of the connection lives.
+/// A connection's slot in one of the budgets. Dropping it frees the slot.
 pub struct ConnectionSlot {
     permit: Mutex<OwnedSemaphorePermit>,
     stream: OnceLock<Stream>,
@@ -40,17 +40,20 @@ pub struct ConnectionSlot {
     shutdown: Shutdown,
 }
 
-/// What a connection carries in place of requests.
+/// The kind of stream that a connection carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
+    /// A response body without a known length.
     Body,
-    /// Another protocol than HTTP.
+    /// A protocol other than HTTP.
     Switched,
 }
 
 type Stopped = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl ConnectionBudgets {
+    /// Budgets for `requests` connections with requests and `streams` connections with a stream. Streams end when
+    /// `shutdown` stops.
     pub fn new(requests: usize, streams: usize, shutdown: &Shutdown) -> ConnectionBudgets {
         ConnectionBudgets {
             requests: Arc::new(Semaphore::new(requests)),
@@ -59,7 +62,8 @@ impl ConnectionBudgets {
         }
     }
 
-    /// Waits for a place for a connection's requests. None once the budgets are closed, which nothing does.
+    /// Waits for a free slot among the connections with requests. None if the budgets are closed, which does not
+    /// happen.
     pub async fn acquire(&self) -> Option<ConnectionSlot> {
         let permit = self.requests.clone().acquire_owned().await.ok()?;
         let (streams, shutdown) = (self.streams.clone(), self.shutdown.clone());
@@ -68,16 +72,16 @@ impl ConnectionBudgets {
 }
 
 impl ConnectionSlot {
-    /// What the connection carries; none while it carries requests.
+    /// The stream that the connection carries; none while it carries requests.
     pub fn stream(&self) -> Option<Stream> {
         self.stream.get().copied()
     }
 
-    /// Passes on the answer to a request of this method. If it is a stream, the connection moves to the streams, and
-    /// the answer ends when the process stops.
+    /// Admits the answer to a request with this method. If it is a stream, the connection moves to the budget for
+    /// streams, the answer ends when the process stops, and the connection closes after it.
     ///
     /// # Errors
-    /// [`Error::Busy`]: the answer is a stream, and there are as many as there may be.
+    /// [`Error::Busy`] if the answer is a stream and the budget for streams is used up.
     pub fn admit(&self, method: &Method, response: Response) -> Result<Response, Error> {
         let stream = match response.status() {
             StatusCode::SWITCHING_PROTOCOLS => Stream::Switched,
@@ -85,7 +89,7 @@ impl ConnectionSlot {
             _ => Stream::Body,
         };
         let Ok(permit) = self.streams.clone().try_acquire_owned() else {
-            return Err(Error::Busy("there are as many streams as this process may have"));
+            return Err(Error::Busy("this process has reached its limit of streams"));
         };
         *self.permit.lock().unwrap_or_else(PoisonError::into_inner) = permit;
         let _once = self.stream.set(stream);
@@ -95,12 +99,12 @@ impl ConnectionSlot {
         let shutdown = self.shutdown.clone();
         let stopped: Stopped = Box::pin(async move { shutdown.stopping().await });
         let mut response = response.map(|body| Body::new(UntilStop { body, stopped }));
-        // Another request on this connection would have the place of a stream.
+        // A further request on this connection would use the slot of a stream.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         Ok(response)
     }
 
-    /// Resolves when a stream has to be over.
+    /// Resolves when a stream must have ended: [`limits::LINGER_STOPPING`] after the process began to stop.
     pub fn stream_deadline(&self) -> Stopped {
         let shutdown = self.shutdown.clone();
         Box::pin(async move {
@@ -122,7 +126,7 @@ impl HttpBody for UntilStop {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let this = self.get_mut();
-        // Not asked again after its end.
+        // A body is not polled again after its end.
         if this.stopped.as_mut().poll(cx).is_ready() {
             return Poll::Ready(None);
         }

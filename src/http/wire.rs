@@ -1,5 +1,5 @@
-//! A caller's connection as the HTTP library sees it: strictly framed, cut off when its caller does not read, and
-//! closed so that the last answer arrives. Once it has switched to another protocol, only the last two hold.
+//! A caller's connection as the HTTP library uses it. It checks the framing of requests, cuts off a caller that does
+//! not read, and closes so that the last answer arrives. After a switch of protocols the framing is no longer checked.
 
 use std::future::Future as _;
 use std::io;
@@ -17,37 +17,40 @@ use super::stream::{ConnectionSlot, Stream};
 use crate::limits;
 use crate::shutdown::Shutdown;
 
-/// No part of a request head may hold NUL: after it the library answers 400, behind the answers to earlier requests,
-/// and closes. The rest makes the head look complete, for the library parses nothing less.
+/// Replaces a refused head. A head with NUL makes the library answer 400, after the answers to earlier requests, and
+/// close the connection. The empty line completes the head, because the library parses complete heads only.
 const REFUSED_HEAD: &[u8] = b"\0\r\n\r\n";
 
 pub struct CallerStream {
     stream: TcpStream,
     place: Arc<ConnectionSlot>,
-    /// Runs once the connection carries a stream, which must be over at its end.
+    /// The deadline of the stream, once the connection carries one.
     overdue: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     is_cut: bool,
     framing: Framing,
-    /// What is left of [`REFUSED_HEAD`] to hand out, once a head was refused; then the connection reads as ended.
+    /// The rest of [`REFUSED_HEAD`] to hand to the library once a head was refused; after it the connection reads as
+    /// ended.
     refused: Option<&'static [u8]>,
-    /// Why no more of a body can be read.
+    /// The fault of a body; nothing more of it is read.
     faulty_body: Option<&'static str>,
-    /// How long nothing may be written before the connection is cut off.
+    /// How long the socket may accept nothing before the connection is cut.
     write_timeout: Duration,
-    /// Runs while the socket takes nothing.
+    /// The deadline while the socket accepts nothing.
     stalled: Option<Pin<Box<Sleep>>>,
     shutdown: Shutdown,
     lingering: Option<Lingering>,
 }
 
-/// Our side is closed. What the caller still sends is read and dropped for a while: closing a socket with unread bytes
-/// resets it, and a reset destroys an answer that the caller has not read yet.
+/// The state after our side was closed. Bytes that the caller still sends are read and dropped for a while: closing a
+/// socket with unread bytes resets it, and a reset destroys an answer that the caller has not read yet.
 struct Lingering {
     whole: Pin<Box<dyn Future<Output = ()> + Send>>,
     idle: Pin<Box<Sleep>>,
 }
 
 impl CallerStream {
+    /// A connection with its slot. `write_timeout`: how long the socket may accept nothing before the connection is
+    /// cut.
     pub fn new(
         stream: TcpStream,
         place: Arc<ConnectionSlot>,
@@ -69,7 +72,7 @@ impl CallerStream {
         }
     }
 
-    /// Whether the connection carries a stream that should have ended: then it reads as ended, and takes nothing more.
+    /// Whether the connection carries a stream past its deadline. It then reads as ended, and writes fail.
     fn is_cut(&mut self, cx: &mut Context<'_>) -> bool {
         if !self.is_cut && self.place.stream().is_some() {
             let place = &self.place;
@@ -90,8 +93,8 @@ impl CallerStream {
         self.check_write_progress(written, cx)
     }
 
-    /// An error once the socket has taken nothing for too long; the connection is reset then, or the kernel would go on
-    /// offering what it holds of the answer.
+    /// Fails once the socket has accepted nothing for `write_timeout`. The connection is then reset; otherwise the
+    /// kernel would keep retransmitting the rest of the answer.
     fn check_write_progress<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.stalled = None;
@@ -117,16 +120,13 @@ impl AsyncRead for CallerStream {
                 return Poll::Ready(Ok(()));
             }
             let Err(fault) = wire.framing.read(&buf.filled()[before..]) else { return Poll::Ready(Ok(())) };
-            tracing::debug!(
-                why = fault.why,
-                "a request could be read in two ways; it is refused, its connection closed"
-            );
+            tracing::debug!(why = fault.why, "a request is ambiguous: it is refused and its connection closed");
             buf.set_filled(before + fault.at);
             if fault.in_head {
                 wire.refused = Some(REFUSED_HEAD);
             } else {
                 wire.faulty_body = Some(fault.why);
-                // What came before may hold whole requests.
+                // The bytes before the fault may contain whole requests.
                 if fault.at > 0 {
                     return Poll::Ready(Ok(()));
                 }
@@ -182,7 +182,7 @@ impl AsyncWrite for CallerStream {
                 Ok(()) if !dropped.filled().is_empty() => {
                     lingering.idle.as_mut().reset(Instant::now() + limits::LINGER_IDLE);
                 }
-                // The caller has closed its side, or is gone.
+                // The caller closed its side or disconnected.
                 _ => return Poll::Ready(Ok(())),
             }
         }

@@ -1,6 +1,6 @@
-//! Closed lists of words in the API's description.
+//! Closed lists of words in the OpenAPI document.
 
-/// Closed lists of words, as the document tells them: the lists themselves are the model's.
+/// Declares a schema for each closed list of words. The lists themselves are the model's.
 macro_rules! words {
     ($($name:ident, $description:literal, $words:expr;)*) => {$(
         pub enum $name {}

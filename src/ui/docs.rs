@@ -1,5 +1,5 @@
-//! The documents as pages: `/docs`, a page for each topic, the Markdown of each, and `/llms.txt`. They need no sign-in:
-//! they are the same for everybody, and say nothing of this installation.
+//! The documents as pages: `/docs`, a page and the Markdown of each topic, and `/llms.txt`. They need no sign-in,
+//! because they contain nothing about this installation.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -18,12 +18,12 @@ use crate::docs::{self, GROUPS, Topic};
 const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'";
 
-/// The documents change with the program alone.
+/// The documents change only with the program's version.
 const CACHED: (HeaderName, &str) = (header::CACHE_CONTROL, "public, max-age=300");
 
-/// What is served under one address. Made when it is first asked for.
+/// All pages, made on first use.
 struct Pages {
-    /// By topic: the page, and the Markdown.
+    /// The HTML and the Markdown of each topic.
     topics: BTreeMap<&'static str, (Bytes, Bytes)>,
     index: Bytes,
     missing: Bytes,
@@ -112,7 +112,8 @@ fn with_contents(body: &str, headings: &[Heading]) -> String {
 
 fn index_page() -> String {
     let mut body = format!(
-        "<article>\n<h1>notihub</h1>\n<p>The documents of version {}. On a terminal: <code>notihub docs TOPIC</code>.</p>\n",
+        "<article>\n<h1>notihub</h1>\n<p>The documents of version {}. On a terminal: <code>notihub docs \
+            TOPIC</code>.</p>\n",
         env!("CARGO_PKG_VERSION")
     );
     for group in &GROUPS {
@@ -129,7 +130,8 @@ fn index_page() -> String {
 }
 
 fn missing_page() -> String {
-    let body = "<article>\n<h1>There is no such document</h1>\n<p>The list of all documents is at <a href=\"/docs\">/docs</a>.\
+    let body = "<article>\n<h1>There is no such document</h1>\n<p>The list of all documents is at <a \
+        href=\"/docs\">/docs</a>.\
                 </p>\n</article>";
     frame("There is no such document", None, body)
 }
@@ -152,7 +154,8 @@ fn frame(title: &str, current: Option<&str>, content: &str) -> String {
          <meta name=\"color-scheme\" content=\"light dark\">\n<title>{} · notihub</title>\n\
          <link rel=\"stylesheet\" href=\"/docs/style.css\">\n</head>\n<body>\n\
          <details class=\"narrow\"><summary>All documents</summary>\n<nav>{topics}</nav></details>\n\
-         <nav class=\"side\" aria-label=\"All documents\">{topics}</nav>\n<main>\n{content}\n</main>\n</body>\n</html>\n",
+         <nav class=\"side\" aria-label=\"All documents\">{topics}</nav>\n<main>\n{content}\n</main>\n</body>\n\
+         </html>\n",
         escaped(title)
     )
 }

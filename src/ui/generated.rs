@@ -1,5 +1,5 @@
-//! The parts of the documents that are made from the code when they are shown: a document that names a limit, a status
-//! or a setting here cannot say anything else than the program does.
+//! The parts of the documents that are generated from the code when they are shown. Limits, statuses and settings in
+//! these parts cannot differ from the program's.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::telemetry::Metrics;
 
 type Generator = fn() -> String;
 
-/// A line `{{name}}` of a document, and what makes the text in its place.
+/// The generators by name. A line `{{name}}` of a document is replaced by the generated text.
 const PARTS: [(&str, Generator); 14] = [
     ("adapters", adapters),
     ("channel-limits", channel_limits),
@@ -34,7 +34,7 @@ const PARTS: [(&str, Generator); 14] = [
     ("transitions", transitions),
 ];
 
-/// The whole Markdown of a document: its source, with the parts made from the code in their places.
+/// The Markdown of a document with its generated parts.
 pub fn text(topic: &Topic) -> String {
     let mut whole = String::with_capacity(topic.source.len());
     for line in topic.source.lines() {
@@ -48,7 +48,7 @@ pub fn text(topic: &Topic) -> String {
     whole
 }
 
-/// A table; bars in cells are escaped.
+/// A Markdown table. Bars in cells are escaped.
 fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     let line = |cells: [String; N]| format!("| {} |\n", cells.map(|cell| cell.replace('|', "\\|")).join(" | "));
     let mut made = line(head.map(str::to_owned));
@@ -62,14 +62,14 @@ fn code(text: impl std::fmt::Display) -> String {
     format!("`{text}`")
 }
 
-/// Text of `--help` as a sentence: clap takes the last full stop away.
+/// A text of `--help` with its full stop, which clap removes.
 pub fn sentence(help: &str) -> String {
     let help = help.trim();
     let ends = help.ends_with(['.', ':', '!', '?', ']']);
     if ends || help.is_empty() { help.to_owned() } else { format!("{help}.") }
 }
 
-/// `65,536`
+/// A number with a comma before its last three digits: `65,536`.
 fn number(n: usize) -> String {
     let digits = n.to_string();
     let (head, tail) = digits.split_at(digits.len().saturating_sub(3));
@@ -111,7 +111,7 @@ fn transitions() -> String {
     table(["from", "to", "why"], rows)
 }
 
-/// In the language of Mermaid.
+/// The state diagram of deliveries in Mermaid.
 fn state_diagram() -> String {
     let mut made = "```mermaid\nstateDiagram-v2\n  [*] --> SCHEDULED\n  [*] --> PENDING\n".to_owned();
     for (from, to, _) in TRANSITIONS {
@@ -172,7 +172,7 @@ fn pause(pause: Duration) -> String {
     }
 }
 
-/// By default; channels of the same policy share a row.
+/// The default retry policies. Channels with the same policy share a row.
 fn retries() -> String {
     let Some(settings) = defaults() else { return String::new() };
     let mut rows: Vec<[String; 4]> = Vec::new();

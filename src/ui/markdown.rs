@@ -1,5 +1,5 @@
-//! Markdown to HTML: headings get anchors, links between topics lead to their pages, and HTML in a document is shown as
-//! the text it is.
+//! Renders Markdown as HTML. Headings get anchors, links between topics lead to their pages, and HTML in a document is
+//! shown as text.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use pulldown_cmark::{CowStr, Event, HeadingLevel, LinkType, Options, Parser, Tag
 /// A document as HTML.
 pub struct Rendered {
     pub body: String,
-    /// Its headings of the second and third level, in their order.
+    /// The headings of the second and third level, in order.
     pub headings: Vec<Heading>,
 }
 
@@ -16,7 +16,7 @@ pub struct Rendered {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Heading {
     pub level: u8,
-    /// What stands behind `#` in a link, made as GitHub makes it.
+    /// The anchor for links, derived from the title as GitHub does.
     pub anchor: String,
     pub title: String,
 }
@@ -72,7 +72,7 @@ pub fn render(text: &str) -> Rendered {
     Rendered { body, headings }
 }
 
-/// Where a link of a document leads on its page.
+/// The target on a page for a link in a document.
 fn page_of(target: &str) -> String {
     let (file, anchor) = target.split_once('#').map_or((target, None), |(file, anchor)| (file, Some(anchor)));
     let Some(topic) = file.strip_suffix(".md").filter(|name| !name.contains('/')) else { return target.to_owned() };

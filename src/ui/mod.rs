@@ -1,4 +1,4 @@
-//! Pages for people: HTML without scripts, made from what the other layers know.
+//! HTML pages for people, without scripts.
 
 pub mod docs;
 pub mod generated;

@@ -1,4 +1,4 @@
-//! What is delivered: alone, beside settled or scheduled deliveries, and out of a large backlog.
+//! Scenarios of delivery: alone, next to settled or scheduled deliveries, and from a large backlog.
 
 use super::drainer;
 use super::floor;
@@ -7,6 +7,10 @@ use super::run::{Rate, Run, drained, fill};
 use super::testbed::Testbed;
 use crate::error::Result;
 use crate::model::delivery::Status;
+/// Measures the delivery of pending messages, by one worker and by several processes.
+///
+/// # Errors
+/// Any error of the testbed or the load. Figures that were added before stay.
 pub async fn drain(run: &mut Run<'_>) -> Result<()> {
     run.name = "drain";
     let floor = floor_of_drain(run).await?;
@@ -37,7 +41,10 @@ async fn plain_drain(run: &mut Run<'_>) -> Result<Rate> {
     Ok(rate)
 }
 
-/// `drain` with other rows lying beside.
+/// Measures `drain` on a database that also contains `default_rows` deliveries with this status.
+///
+/// # Errors
+/// Any error of the testbed or the load. Figures that were added before stay.
 pub async fn beside(run: &mut Run<'_>, name: &'static str, status: Status, default_rows: i64) -> Result<()> {
     let rows = run.sizes.rows.unwrap_or(default_rows);
     let deliveries = run.sizes.deliveries;
@@ -49,6 +56,10 @@ pub async fn beside(run: &mut Run<'_>, name: &'static str, status: Status, defau
     .await
 }
 
+/// Measures `drain` from a large backlog of pending deliveries.
+///
+/// # Errors
+/// Any error of the testbed or the load. Figures that were added before stay.
 pub async fn backlog(run: &mut Run<'_>) -> Result<()> {
     let rows = run.sizes.rows.unwrap_or(2_000_000);
     against_alone(run, "backlog", format!("drained out of {}", number(rows as f64)), async |run, bed| {
@@ -58,8 +69,8 @@ pub async fn backlog(run: &mut Run<'_>) -> Result<()> {
     .await
 }
 
-/// A drain on a bed that was prepared, against plain ones before and after it, in the same run: what the machine does
-/// meanwhile weighs on both.
+/// Compares a drain on a prepared testbed with plain drains before and after it, so that other load on the machine
+/// affects both.
 async fn against_alone(
     run: &mut Run<'_>,
     name: &'static str,

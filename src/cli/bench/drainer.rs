@@ -1,5 +1,5 @@
-//! A worker in a process of its own, whose provider does nothing: for drains by several processes. It begins when it is
-//! told to on standard input, and says again and again on standard output how much it has settled.
+//! A worker process with a provider that does nothing, for drains by several processes. It begins on a line on standard
+//! input, and repeatedly prints on standard output how many deliveries it has settled.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -13,18 +13,21 @@ use crate::config::Settings;
 use crate::error::{Error, Result};
 use crate::worker::{self, Role};
 
-/// How often a process says where it stands.
+/// The interval of the reports.
 const SAY_EVERY: Duration = Duration::from_millis(10);
 
-/// The process itself.
+/// The worker process. It runs until it is killed.
+///
+/// # Errors
+/// `Error::Usage` or `Error::Setup` if the hub cannot start.
 pub async fn run(settings: Settings) -> Result<u8> {
     let url = super::super::process::database_url(&settings.database)?;
     let hub = testbed::noop_hub(&settings, &url, Vec::new()).await?.0;
     print::json(&0.into());
-    // Nothing else runs here yet that this could hold up.
+    // Blocking read: nothing else runs in this process yet.
     std::io::stdin().read_line(&mut String::new()).map_err(lost)?;
     worker::start(&hub, Role::Worker);
-    // Until it is killed.
+    // The parent kills the process.
     loop {
         tokio::time::sleep(SAY_EVERY).await;
         let settled = hub.metrics.settled.with_label_values(&["EMAIL", "SENT"]).get();
@@ -32,7 +35,11 @@ pub async fn run(settings: Settings) -> Result<u8> {
     }
 }
 
-/// Deliveries a second by so many processes, from when they are told to begin until the last is settled.
+/// Measures deliveries a second by `processes` worker processes, from their start until `target` deliveries are
+/// settled.
+///
+/// # Errors
+/// Any error of the testbed or the load. Figures that were added before stay.
 pub async fn drain(bed: &Testbed, processes: usize, target: u64) -> Result<f64> {
     let mut drainers = Vec::new();
     for _ in 0..processes {

@@ -1,5 +1,4 @@
-//! A partner's endpoint on loopback, as its developer might have written it: it answers at once, never, or no at first. What
-//! arrives is in its books.
+//! A partner's endpoint on loopback. It answers at once, never, or first with a refusal, and counts what arrives.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -24,18 +23,18 @@ use crate::model::egress;
 use crate::model::event::EventKind;
 use crate::shutdown::Shutdown;
 
-/// How it answers.
+/// The behaviour of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndpointBehavior {
-    /// 204, at once.
+    /// Answers 204 at once.
     Prompt,
-    /// It takes requests, and says nothing.
+    /// Reads requests and never answers.
     Never,
-    /// 500 to every other event when it comes for the first time; else at once.
+    /// Answers 500 to the first attempt of every other event, and otherwise 204 at once.
     Flapping,
 }
 
-/// Of every other event, whenever it is asked.
+/// Whether the first attempt of an event is refused: true for every other event.
 fn is_refused_at_first(event_id: &str) -> bool {
     event_id.bytes().map(u32::from).sum::<u32>().is_multiple_of(2)
 }
@@ -45,27 +44,30 @@ pub struct Endpoint {
     counts: Arc<Mutex<EndpointCounts>>,
 }
 
-/// What arrived.
+/// The requests that arrived.
 #[derive(Default)]
 struct EndpointCounts {
     calls: u64,
     refused: u64,
     disordered: u64,
-    /// By message: the latest of its events that was taken.
+    /// The position of the latest accepted event, by message.
     latest: HashMap<String, usize>,
-    /// By id; with what stands for the bytes of its first copy.
+    /// The events by id, each with the hash of its first copy.
     events: HashMap<String, (Arrived, u64)>,
     waits: BTreeMap<String, Waits>,
 }
 
-/// Microseconds from when events happened until they arrived for the first time.
+/// The microseconds between events and their first arrival.
 pub type Waits = Vec<u64>;
 
-/// The waits of completions, counted from when their messages were accepted.
+/// The key for the waits of completions, measured from the acceptance of their messages.
 pub const WHOLE: &str = "accepted → message.completed";
 
 impl Endpoint {
-    /// Until `here` stops.
+    /// Starts an endpoint that runs until `here` stops.
+    ///
+    /// # Errors
+    /// `Error::Setup` if no port is free.
     pub async fn start(behavior: EndpointBehavior, clock: Clock, here: &Shutdown) -> Result<Endpoint> {
         let listener = TcpListener::bind("127.0.0.1:0").await;
         let listener = listener.map_err(|e| Error::Setup(format!("no port is free on loopback: {e}")))?;
@@ -75,7 +77,11 @@ impl Endpoint {
         Ok(Endpoint { url: format!("http://{address}/hook"), counts })
     }
 
-    /// Has the hub tell it these events of a partner; none: all. `ordered`: those of a message one after the other.
+    /// Registers the endpoint at the hub for these events of a partner; none: all. `ordered`: the events of a message
+    /// one after the other.
+    ///
+    /// # Errors
+    /// `Error::Answered` with the hub's problem if the hub refuses the request; `Error::Setup` if no hub answers.
     pub async fn register(
         &self,
         api: &str,
@@ -92,37 +98,38 @@ impl Endpoint {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Requests, copies included.
+    /// The number of requests, repeats included.
     pub fn calls(&self) -> u64 {
         self.counts().calls
     }
 
-    /// Events, each once.
+    /// The number of different events.
     pub fn events(&self) -> u64 {
         self.counts().events.len() as u64
     }
 
-    /// Events that it refused when they came for the first time.
+    /// The number of events whose first attempt was refused.
     pub fn refused(&self) -> u64 {
         self.counts().refused
     }
 
-    /// Events that were taken before one of the same message that happened earlier.
+    /// The number of events that were accepted before an earlier event of the same message.
     pub fn disordered(&self) -> u64 {
         self.counts().disordered
     }
 
+    /// The events that arrived, by id.
     pub fn arrived(&self) -> HashMap<String, Arrived> {
         self.counts().events.iter().map(|(id, (arrived, _))| (id.clone(), *arrived)).collect()
     }
 
-    /// By event; and forgets what was recorded.
+    /// Takes the recorded waits, by event.
     pub fn take_waits(&self) -> BTreeMap<String, Waits> {
         std::mem::take(&mut self.counts().waits)
     }
 }
 
-/// The same settings, with webhooks that may go to such an endpoint.
+/// The settings with endpoints on loopback allowed.
 pub fn reachable(settings: &Settings) -> Settings {
     let mut settings = settings.clone();
     settings.webhooks.webhook_allow_http = true;
@@ -145,7 +152,7 @@ async fn accept(
             },
             () = here.stopping() => return,
         };
-        // Answers are small, and somebody measures how long they take.
+        // Answers are small, and their latency is measured: do not delay them (Nagle).
         let _as_it_is = stream.set_nodelay(true);
         let (clock, counts, stopping) = (clock.clone(), counts.clone(), here.clone());
         let service =
@@ -175,7 +182,7 @@ async fn respond(
 }
 
 impl EndpointCounts {
-    /// Whether it is taken.
+    /// Counts a request and returns whether it is accepted.
     fn note(&mut self, behavior: EndpointBehavior, id: &str, body: &[u8], now: DateTime<Utc>) -> bool {
         self.calls += 1;
         let mut hasher = DefaultHasher::new();
@@ -217,7 +224,7 @@ impl EndpointCounts {
 }
 
 impl EndpointCounts {
-    /// Notes the order in which the events of a message are taken: accepted, sent, completed.
+    /// Records the order in which the events of a message are accepted: accepted, sent, completed.
     fn take(&mut self, id: &str) {
         let Some((message, event)) = id.split_once('-') else { return };
         let Some(place) = ["0-1", "1-1", "0-2"].iter().position(|known| *known == event) else { return };
@@ -227,7 +234,7 @@ impl EndpointCounts {
     }
 }
 
-/// An event tells when it happened to the millisecond, cut off: half of one is added on average.
+/// The microseconds between two times. `occurredAt` is cut to milliseconds, which adds half a millisecond on average.
 fn micros(now: DateTime<Utc>, then: DateTime<Utc>) -> u64 {
     (now - then).num_microseconds().unwrap_or(0).max(1).unsigned_abs()
 }

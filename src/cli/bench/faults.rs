@@ -1,6 +1,7 @@
-//! What breaks, breaks under load. Each fault runs against real processes: an API, two workers, a PostgreSQL, a provider
-//! that keeps a ledger of what it took, and clients that keep one of what they were told. Afterwards the judge compares.
-//! Each runs once more with its defence turned off; a judge that has no objection then would be no judge.
+//! Faults under load. Each fault runs against real processes: an API, two workers, PostgreSQL, a provider that records
+//! what it receives, and clients that record their answers. Afterwards the records are compared. Each fault runs a
+//! second time with its defence turned off, and the comparison must then find objections; otherwise it would prove
+//! nothing.
 
 use std::collections::{BTreeMap, HashMap};
 use std::process::Stdio;
@@ -31,56 +32,56 @@ use crate::provider::simulator::{Behaviour, slack::SlackSimulator, smtp};
 use crate::shutdown::Shutdown;
 use crate::store::{Store, bench};
 
-/// One way for things to go wrong, and what then holds.
+/// A fault, and the effects that it may have.
 struct Fault {
     name: &'static str,
-    /// Flags of the hub's processes beyond the common ones; the second list is the control's.
+    /// Additional flags of the hub's processes; the second list is for the control run.
     flags: &'static [(&'static str, &'static str)],
     control_flags: &'static [(&'static str, &'static str)],
     disturbance: Disturbance,
-    /// None where there is no defence that could be turned off.
+    /// The disturbance of the control run; none if there is no defence to turn off.
     control_act: Option<Disturbance>,
     allowed: Allowed,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Disturbance {
-    /// Every two seconds a worker ends by this signal and another takes its place. One that is killed is in the middle of
-    /// calls; one that is asked to end must do so with exit code 0.
+    /// Every two seconds a worker ends by this signal and another one replaces it. A killed worker is in the middle of
+    /// calls; one that is terminated must end with exit code 0.
     EndWorkers(Signal),
     /// Every second and a half the API is killed in the middle of requests, and started again.
     KillApi,
-    /// The same, and clients repeat what was not answered as if it were new.
+    /// The same, and clients repeat unanswered messages with new keys.
     KillApiForgetful,
-    /// PostgreSQL is killed, by SIGKILL, twice.
+    /// PostgreSQL is killed twice with SIGKILL.
     KillPostgres,
     /// The same, on a database that confirms commits before they are on disk.
     KillPostgresTooEarly,
-    /// Of the provider's answers, some are cut after it took the message.
+    /// Some responses of the provider are cut after it accepted the message.
     CutAnswers,
-    /// Forty times the provider takes a message and does not answer.
+    /// The provider accepts forty messages without answering.
     Hang,
     /// Three thousand refusals in a row: 503, then 429.
     Storm,
-    /// For three seconds nobody may write deliveries; clients come all at once meanwhile.
+    /// The table of deliveries is locked for three seconds while all clients post at once.
     Lock,
-    /// The partner's endpoint says 500 to every other event at first, and workers are killed at random.
+    /// The partner's endpoint answers 500 to the first attempt of every other event, and workers are killed at random.
     Flap,
-    /// A worker is stopped in the middle of calls for longer than a lease, and goes on then; the other after it.
+    /// One worker after the other is suspended in the middle of calls for longer than a lease, and then continues.
     StopWorkers,
-    /// Three times both workers are killed after they have claimed and before they have called: the read between waits for
-    /// a lock. Clients wait meanwhile, so that the same deliveries are claimed each time.
+    /// Both workers are killed three times between claim and call, where a read waits for a lock. Clients pause, so
+    /// that the same deliveries are claimed each time.
     KillBeforeCall,
-    /// PostgreSQL stands still again and again for longer than the lease's margin, and once for longer than a lease. Some
+    /// PostgreSQL is suspended repeatedly for longer than the lease's margin, and once for longer than a lease. Some
     /// calls are not answered.
     StallPostgres,
-    /// The partner's endpoint wants the events of a message in their order, and says 500 to every other at first.
+    /// The partner's endpoint is ordered and answers 500 to the first attempt of every other event.
     Order,
-    /// The same endpoint, and it did not ask for order.
+    /// The same endpoint without order.
     Disorder,
-    /// The Slack hook takes five posts a second, and answers the others 429 with `Retry-After`.
+    /// The Slack hook accepts five posts a second and answers the others with 429 and `Retry-After`.
     Throttle,
-    /// The mail server refuses every recipient at first, in the words that servers have for it.
+    /// The mail server refuses the first attempt for every recipient (greylisting).
     Greylist,
 }
 
@@ -95,7 +96,7 @@ impl Disturbance {
         }
     }
 
-    /// How the partner's endpoint answers, and whether it wants events in their order; none where it has no endpoint.
+    /// The behaviour of the partner's endpoint, and whether it is ordered; none without an endpoint.
     fn endpoint(self) -> Option<(EndpointBehavior, bool)> {
         match self {
             Disturbance::Flap | Disturbance::Disorder => Some((EndpointBehavior::Flapping, false)),
@@ -116,7 +117,7 @@ const FAULTS: [Fault; 15] = [
     Fault {
         name: "worker-killed",
         flags: &[],
-        // Nobody takes back what a dead worker held.
+        // No reaping of the deliveries that a dead worker held.
         control_flags: &[("--reap-every-ms", "3600000")],
         disturbance: Disturbance::EndWorkers(Signal::SIGKILL),
         control_act: Some(Disturbance::EndWorkers(Signal::SIGKILL)),
@@ -182,7 +183,7 @@ const FAULTS: [Fault; 15] = [
     Fault {
         name: "webhook",
         flags: &LOOPBACK,
-        // Nobody takes back what a dead worker held.
+        // No reaping of the deliveries that a dead worker held.
         control_flags: &[("--reap-every-ms", "3600000")],
         disturbance: Disturbance::Flap,
         control_act: Some(Disturbance::Flap),
@@ -199,9 +200,9 @@ const FAULTS: [Fault; 15] = [
     },
     Fault {
         name: "killed-between-claim-and-call",
-        // Where outcomes are held the books prove that no call began.
+        // With `hold`, the database proves that no call began.
         flags: &[("--on-unknown", "SLACK=hold")],
-        // Nobody takes back what a dead worker held.
+        // No reaping of the deliveries that a dead worker held.
         control_flags: &[("--reap-every-ms", "3600000")],
         disturbance: Disturbance::KillBeforeCall,
         control_act: Some(Disturbance::KillBeforeCall),
@@ -233,7 +234,7 @@ const FAULTS: [Fault; 15] = [
     },
     Fault {
         name: "greylisting",
-        // As often as by its own schedule, in seconds.
+        // As often as in the default schedule, but in seconds.
         flags: &[
             ("--email", "smtp"),
             ("--smtp-tls", "none"),
@@ -258,7 +259,7 @@ pub const NAMES: [&str; FAULTS.len()] = {
     names
 };
 
-/// As short as the rules between them allow, so that recovery is seen within a run.
+/// Time limits as short as their rules allow, so that recovery happens within a run.
 const FLAGS: [(&str, &str); 9] = [
     ("--call-budget-ms", "10001"),
     ("--connect-budget-ms", "2000"),
@@ -271,7 +272,7 @@ const FLAGS: [(&str, &str); 9] = [
     ("--log", "error"),
 ];
 
-/// An endpoint on this machine may be told.
+/// Allows endpoints on this machine.
 const LOOPBACK: [(&str, &str); 2] = [("--webhook-allow-http", "true"), ("--webhook-allow-network", "127.0.0.0/8")];
 
 /// Clients, each posting batches of so many, so many a second in all …
@@ -297,7 +298,10 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// A control that is stuck stays stuck.
 const PATIENCE_CONTROL: Duration = Duration::from_secs(20);
 
-/// Says whether every promise was kept, and every control objected to.
+/// Runs the named faults, or all. Returns whether every promise was kept and every control run had objections.
+///
+/// # Errors
+/// Any error of the processes under test or the database; further faults are not run.
 pub async fn run(
     names: &[String],
     settings: &Settings,
@@ -346,7 +350,7 @@ pub async fn run(
         add("wrong endings, or none", wrong as f64, "deliveries", none);
         add("processes that ended badly", outcome.ended_badly as f64, "", none);
         add("longest time without an acceptance", outcome.silence_of_intake.as_secs_f64(), "s", None);
-        // An endpoint that wants order holds up nobody else.
+        // An ordered endpoint must not delay others.
         let silence = Some(Goal::AtMost(10.0)).filter(|_| fault.disturbance == Disturbance::Order);
         add("longest time without a delivery", outcome.silence_of_delivery.as_secs_f64(), "s", silence);
         if let Some(events_found) = &outcome.events_found {
@@ -396,14 +400,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a round came to.
+/// The result of a round.
 struct RoundResult {
     found: Objections,
-    /// Where somebody was told.
+    /// The check of the endpoint, if there is one.
     events_found: Option<EventCheck>,
-    /// Events that the endpoint refused when they came for the first time.
+    /// The events whose first attempt the endpoint refused.
     refused: u64,
-    /// Where refusals are the fault.
+    /// The refusals by the provider, if they are the fault.
     refused_by_provider: Option<u64>,
     ended_badly: u64,
     findings: usize,
@@ -440,11 +444,11 @@ struct Deployment {
     store: Store,
     slack: SlackSimulator,
     smtp: Option<SmtpSimulator>,
-    /// Where the partner wants to hear of it.
+    /// The partner's endpoint.
     endpoint: Option<Endpoint>,
     port: u16,
     credentials: Credentials,
-    /// Variables that tell the hub where the channels' providers are.
+    /// The variables that set the channels' providers.
     providers: Vec<(&'static str, String)>,
     flags: Vec<String>,
     serve: Child,
@@ -466,7 +470,7 @@ impl<'a> Round<'a> {
         print_line(self.fault.name, &format!("{what}, for {} s", self.seconds));
         let here = Shutdown::new();
         let name = format!("notihub_faults_{}_{}", std::process::id(), Clock::system().unix_millis());
-        let mut deployment = self.found(server, &name, &here).await?;
+        let mut deployment = self.deploy(server, &name, &here).await?;
         let load = Arc::new(Load::new(deployment.port, &deployment.credentials, self.disturbance())?);
         let clients: Vec<_> = (0..CLIENTS).map(|n| here.spawn(load.clone().client(n))).collect();
         let watch = here.spawn(watch(load.clone(), deployment.slack.clone(), deployment.smtp.clone()));
@@ -533,7 +537,7 @@ impl<'a> Round<'a> {
         })
     }
 
-    async fn found(&self, server: &BenchServer, name: &str, here: &Shutdown) -> Result<Deployment> {
+    async fn deploy(&self, server: &BenchServer, name: &str, here: &Shutdown) -> Result<Deployment> {
         let database_url = bench::create_database(server.url(), name).await?;
         if self.disturbance() == Disturbance::KillPostgresTooEarly {
             bench::disable_synchronous_commit(server.url(), name).await?;
@@ -588,7 +592,7 @@ impl<'a> Round<'a> {
             deployment.slack.set_min_interval(HOOK_TAKES_ONE_IN);
         }
         if self.disturbance() == Disturbance::KillBeforeCall {
-            // It takes back what others held, and serves no channel that clients post to.
+            // This worker reaps for others and serves no channel that clients post to.
             deployment.workers.push(start(&deployment.database_url, &[], &deployment.flags, &["work"])?);
         } else {
             for _ in 0..2 {
@@ -598,7 +602,7 @@ impl<'a> Round<'a> {
         Ok(deployment)
     }
 
-    /// Does what is to be done until `until`.
+    /// Disturbs the deployment until `until`.
     async fn disturb(
         &self,
         deployment: &mut Deployment,
@@ -614,7 +618,7 @@ impl<'a> Round<'a> {
                     deployment.workers.push(deployment.worker()?);
                     check_alive(&mut ending)?;
                     if signal == Signal::SIGKILL {
-                        // It surely holds something when it is killed: calls that were taken and not answered.
+                        // Calls without an answer make sure that the worker holds deliveries when it is killed.
                         deployment.slack.script(Behaviour::Hang, 16);
                         tokio::time::sleep(Duration::from_millis(100)).await;
                     }
@@ -650,7 +654,7 @@ impl<'a> Round<'a> {
             Disturbance::KillPostgres | Disturbance::KillPostgresTooEarly => {
                 for _ in 0..2 {
                     if let Some(pid) = server.postmaster() {
-                        // It may be on its way up still.
+                        // The server may still be starting.
                         let _gone = kill(Pid::from_raw(pid), Signal::SIGKILL);
                     }
                     let before = load.acceptances();
@@ -669,7 +673,7 @@ impl<'a> Round<'a> {
             Disturbance::StopWorkers => {
                 for worker in &mut deployment.workers {
                     check_alive(worker)?;
-                    // It surely holds something when it is stopped: calls that were taken and not answered.
+                    // Calls without an answer make sure that the worker holds deliveries when it is suspended.
                     deployment.slack.script(Behaviour::Hang, 16);
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     send(worker, Signal::SIGSTOP);
@@ -680,7 +684,7 @@ impl<'a> Round<'a> {
             }
             Disturbance::KillBeforeCall => self.kill_before_call(deployment, load).await?,
             Disturbance::StallPostgres => {
-                // A process that starts while its database stands still ends, and is started again by others than us.
+                // A process that starts while its database is suspended ends; restarting it is a supervisor's task.
                 let began = Instant::now();
                 while deployment.slack.accepted_count() == 0 && began.elapsed() < LEASE {
                     tokio::time::sleep(Duration::from_millis(20)).await;
@@ -705,7 +709,7 @@ impl<'a> Round<'a> {
                 deployment.slack.script(Behaviour::Fail { status: 503, text: "service_unavailable".into() }, 2_000);
                 deployment.slack.script(Behaviour::Limit { retry_after: 1 }, 1_000);
                 tokio::time::sleep_until(until.into()).await;
-                // A storm lasts for a time, not for so many calls: the hub makes few while it does.
+                // A storm lasts for a time and not for a number of calls, because the hub makes few calls during it.
                 deployment.slack.clear_script();
             }
             Disturbance::Lock => {
@@ -717,7 +721,7 @@ impl<'a> Round<'a> {
         Ok(())
     }
 
-    /// Three times: workers claim everything, wait for a lock before they read what to send, and are killed there.
+    /// Three times: workers claim everything, wait for a lock before they read the contents, and are killed there.
     async fn kill_before_call(&self, deployment: &mut Deployment, load: &Load) -> Result<()> {
         while load.acceptances() < CLAIMED {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -726,7 +730,8 @@ impl<'a> Round<'a> {
             let locked = bench::lock_messages(&deployment.store).await?;
             let mut doomed = vec![deployment.worker()?, deployment.worker()?];
             let began = Instant::now();
-            while bench::count_with_status(deployment.store.api(), Status::Processing).await? == 0 && began.elapsed() < LEASE
+            while bench::count_with_status(deployment.store.api(), Status::Processing).await? == 0
+                && began.elapsed() < LEASE
             {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
@@ -753,7 +758,7 @@ impl<'a> Round<'a> {
         Ok(())
     }
 
-    /// Waits until no delivery is open; says how long that took.
+    /// Waits until every delivery has a final status. Returns the time that took.
     async fn wait_until_settled(&self, deployment: &Deployment) -> Duration {
         let began = Instant::now();
         let patience = match self.disturbance() {
@@ -785,7 +790,7 @@ impl<'a> Round<'a> {
     }
 }
 
-/// Variables that tell the hub where these are.
+/// The variables that set these providers.
 fn providers(slack: &SlackSimulator, smtp: Option<&SmtpSimulator>) -> Vec<(&'static str, String)> {
     let mut all = vec![("NOTIHUB_SLACK_DESTINATION", format!("ops={}", slack.webhook_url("ops")))];
     if let Some(smtp) = smtp {
@@ -799,7 +804,7 @@ fn start(database_url: &str, providers: &[(&'static str, String)], flags: &[Stri
     let program = std::env::current_exe().map_err(|e| Error::Internal(format!("who am I: {e}")))?;
     let mut command = Command::new(program);
     command.args(role).args(flags).stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
-    // Their complaints about what is done to them are news only to who looks for them.
+    // Their logs go to a file: the errors are expected.
     let log = std::fs::OpenOptions::new().create(true).append(true).open(complaints());
     command.stderr(log.map_err(|e| Error::Setup(format!("{}: {e}", complaints().display())))?);
     command.env("NOTIHUB_DATABASE_URL", database_url);
@@ -807,12 +812,12 @@ fn start(database_url: &str, providers: &[(&'static str, String)], flags: &[Stri
     command.spawn().map_err(|e| Error::Setup(format!("a process of the hub cannot start: {e}")))
 }
 
-/// Where the hub's processes under test log.
+/// The log file of the processes under test.
 fn complaints() -> std::path::PathBuf {
     std::env::temp_dir().join(format!("notihub-faults-{}.log", std::process::id()))
 }
 
-/// One that is to be disturbed must live until then.
+/// Fails if the process has ended before it is disturbed.
 fn check_alive(child: &mut Child) -> Result<()> {
     match child.try_wait() {
         Ok(None) => Ok(()),
@@ -822,7 +827,7 @@ fn check_alive(child: &mut Child) -> Result<()> {
 
 fn send(child: &Child, signal: Signal) {
     if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
-        // One that has ended by itself is noticed when it is waited for.
+        // A process that has ended by itself is noticed when it is waited for.
         let _gone = kill(Pid::from_raw(pid), signal);
     }
 }
@@ -832,7 +837,7 @@ impl Deployment {
         start(&self.database_url, &self.providers, &self.flags, &["work"])
     }
 
-    /// Waits until the API answers.
+    /// Waits until the API is ready.
     async fn wait_until_ready(&mut self) -> Result<()> {
         let began = Instant::now();
         while tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_err() {
@@ -860,15 +865,15 @@ impl Deployment {
     }
 }
 
-/// Clients that post until told to stop, repeat what was not accepted, and keep a ledger.
+/// Clients that post until they are stopped, repeat messages that were not accepted, and record the answers.
 struct Load {
     client: client::Client,
     disturbance: Disturbance,
     promises: Mutex<Promises>,
-    /// When batches were accepted.
+    /// The times at which batches were accepted.
     times: Mutex<Vec<Instant>>,
     stop: AtomicBool,
-    /// Messages that clients may post; then they wait until it is raised.
+    /// The number of messages that clients may post before they wait for a higher quota.
     quota: AtomicU64,
     over: AtomicBool,
     next: AtomicU64,
@@ -906,13 +911,13 @@ impl Load {
             if n.is_multiple_of(2) {
                 self.post(&tokens).await;
             } else {
-                // Singly, and at the same time: these are what the group commit is for.
+                // Single messages at the same time exercise the group commit.
                 futures_util::future::join_all(tokens.chunks(1).map(|one| self.post(one))).await;
             }
         }
     }
 
-    /// Posts one batch until it is accepted, as a service should.
+    /// Posts one batch repeatedly until it is accepted.
     async fn post(&self, tokens: &[String]) {
         let began = Instant::now();
         let mut tries = 0;
@@ -956,7 +961,7 @@ impl Load {
         let many = answer["messages"].as_array().map(|messages| messages.iter().filter_map(id).collect());
         let ids: Vec<Tsid> = many.unwrap_or_else(|| id(answer).into_iter().collect());
         let mut promises = lock(&self.promises);
-        // An answer that names fewer than were asked for is no promise for the others.
+        // Only the messages that the answer names are accepted.
         promises.given_up += (tokens.len() - ids.len().min(tokens.len())) as u64;
         promises.accepted.extend(tokens.iter().cloned().zip(ids));
         drop(promises);
@@ -966,20 +971,20 @@ impl Load {
     fn longest_silence(&self, until: Instant) -> Duration {
         let mut times = lock(&self.times).clone();
         times.retain(|at| *at <= until);
-        // An intake that never comes back is silent to the end.
+        // An intake that does not recover is silent until the end.
         times.push(until);
         times.sort();
         times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
     }
 }
 
-/// A recipient of this message's own, whose server greylists in one of the ways there are.
+/// A unique recipient whose server greylists, in one of several ways.
 fn greylisted(token: &str) -> String {
     let n = token.trim_start_matches("T-").parse::<usize>().unwrap_or(0) % smtp::GREYLISTED.len();
     format!("greylist-{n}@{}.example.com", token.to_lowercase())
 }
 
-/// The longest time in which the provider took nothing although the load went on.
+/// The longest time during the load in which the provider received nothing.
 async fn watch(load: Arc<Load>, slack: SlackSimulator, smtp: Option<SmtpSimulator>) -> Duration {
     let (mut last, mut taken, mut longest) = (Instant::now(), 0, Duration::ZERO);
     while !load.over.load(Ordering::Relaxed) {

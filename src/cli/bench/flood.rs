@@ -1,4 +1,4 @@
-//! What one partner's flood does to the waits of others.
+//! Scenario: the effect of one partner's flood on the waits of others.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,10 +16,13 @@ use crate::model::delivery::Status;
 use crate::model::partner::Partner;
 use crate::store::{bench, partner};
 use crate::worker::{self, Role};
-/// How many others there are, each posting one message a second.
+/// The number of other partners, each of which posts one message a second.
 const OTHERS: usize = 100;
 
-/// One partner floods, a hundred others post a little: what the flood does to the others' wait.
+/// Measures the waits of a hundred partners that post little, with and without one partner that floods.
+///
+/// # Errors
+/// Any error of the testbed or the load. Figures that were added before stay.
 pub async fn flood(run: &mut Run<'_>) -> Result<()> {
     run.name = "flood";
     let bed = Testbed::start(run.settings, run.ground).await?;
@@ -32,7 +35,7 @@ pub async fn flood(run: &mut Run<'_>) -> Result<()> {
     }
     worker::start(&bed.hub, Role::Both);
     let others = Arc::new(others);
-    // Caches, pools and plans are warm before anything is counted.
+    // Warm up caches, pools and plans before measuring.
     post_for(&bed, &others, Duration::from_secs(2)).await?;
     bed.take_waits();
     let seconds = run.sizes.seconds;
@@ -52,7 +55,7 @@ pub async fn flood(run: &mut Run<'_>) -> Result<()> {
     let posting = bed.hub.shutdown.spawn(post_until(bed.hub.clone(), others.clone(), stop.clone()));
     let (report, _) = together(run, &bed, &load, 600).await?;
     let taken = began.elapsed().as_secs_f64();
-    // The others go on until the flood has drained.
+    // The other partners continue until the flood is delivered.
     while bench::count_with_status(bed.hub.store.api(), Status::Pending).await? > OTHERS as i64 {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -83,8 +86,8 @@ async fn post_for(bed: &Testbed, others: &Arc<Vec<Partner>>, during: Duration) -
     posting.await.map_err(|e| Error::Internal(e.to_string()))?
 }
 
-/// One message a second from each, taking turns; none waits for another's answer. How long each took to be accepted, in
-/// microseconds.
+/// Posts one message a second for each partner, evenly spread, without waiting for answers. Returns the time until each
+/// was accepted, in microseconds.
 async fn post_until(hub: Hub, others: Arc<Vec<Partner>>, stop: Arc<AtomicBool>) -> Result<Vec<u64>> {
     let mut tick = tokio::time::interval(Duration::from_secs(1) / u32::try_from(OTHERS).unwrap_or(1));
     let mut posted = Vec::new();

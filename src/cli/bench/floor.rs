@@ -1,5 +1,5 @@
-//! The floor: the bare statements of a cycle, driven by a few clients with nothing around them. What PostgreSQL itself
-//! allows on this machine, so that every figure is also a ratio.
+//! The floor: the throughput of the bare statements with a few clients and nothing around them. It shows what
+//! PostgreSQL allows on this machine, and figures are also reported as a ratio to it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +15,7 @@ use crate::shutdown::Shutdown;
 use crate::store::delivery::{ClaimRequest, EndedAttempt, Settle};
 use crate::store::{self, message::NewMessageRow};
 
+/// The message that measurements post.
 pub fn example() -> NewMessage {
     NewMessage {
         client_msg_id: None,
@@ -37,7 +38,10 @@ pub fn example() -> NewMessage {
     }
 }
 
-/// Messages a second when each of `clients` inserts one per commit.
+/// Measures messages a second when each of `clients` inserts one message per commit.
+///
+/// # Errors
+/// Any error of the testbed or the load. Figures that were added before stay.
 pub async fn single_inserts(bed: &Testbed, clients: u32, during: Duration) -> Result<f64> {
     let pool =
         store::Store::new(&bed.database_url, store::PoolSizes { api: 1, intake: clients, engine: 1, webhooks: 1 })?;
@@ -63,7 +67,7 @@ pub async fn single_inserts(bed: &Testbed, clients: u32, during: Duration) -> Re
     Ok(rate)
 }
 
-/// What the tasks need of the bed.
+/// The parts of the testbed that the tasks need.
 struct FloorMessage {
     hub: crate::hub::Hub,
     partner: std::sync::Arc<crate::model::partner::Partner>,
@@ -93,7 +97,11 @@ impl FloorMessage {
     }
 }
 
-/// Deliveries a second through claim and settle alone, by two clients with batches of 200, out of `pending` made before.
+/// Measures deliveries a second through the claim and settle statements alone, by two clients with batches of 200.
+/// `pending`: the number of deliveries that were made before.
+///
+/// # Errors
+/// Any error of the testbed or the load. Figures that were added before stay.
 pub async fn claim_and_settle(bed: &Testbed, pending: i64) -> Result<f64> {
     let (shutdown, done, began) = (Shutdown::new(), Arc::new(AtomicU64::new(0)), Instant::now());
     let tasks: Vec<_> = (0..2)

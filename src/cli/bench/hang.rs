@@ -1,5 +1,4 @@
-//! `notihub bench hang`: what one channel's deliveries wait while another channel's only provider takes requests and never
-//! answers.
+//! Scenario: the waits of one channel's deliveries while another channel's only provider never answers.
 
 use std::collections::BTreeMap;
 
@@ -22,11 +21,16 @@ use crate::provider::simulator::{Behaviour, sms};
 use crate::shutdown::Shutdown;
 use crate::worker::{self, Role};
 
-/// Rounds with the hanging provider and without, in turns: what the machine does meanwhile weighs on both.
+/// The number of rounds with and without the hanging provider, in turns, so that other load on the machine affects
+/// both.
 const ROUNDS: usize = 3;
-/// Texts that wait for it.
+/// The number of text messages for the hanging provider.
 const WAITING: usize = 3_000;
 
+/// Measures the waits of e-mails with and without a hanging provider of another channel.
+///
+/// # Errors
+/// Any error of the testbed or the load. Figures that were added before stay.
 pub async fn hang(run: &mut Run<'_>) -> Result<()> {
     run.name = "hang";
     let mut alone = round(run, false).await?;
@@ -44,7 +48,7 @@ pub async fn hang(run: &mut Run<'_>) -> Result<()> {
     Ok(())
 }
 
-/// What e-mails wait, 100 a second; `beside`: while texts wait for a provider that hangs.
+/// Measures the waits of e-mails at 100 a second. `beside`: with text messages for a provider that hangs.
 async fn round(run: &mut Run<'_>, beside: bool) -> Result<Histogram<u64>> {
     run.say(&format!(
         "100 e-mails a second for {} s{}",
@@ -84,7 +88,7 @@ async fn round(run: &mut Run<'_>, beside: bool) -> Result<Histogram<u64>> {
     if beside {
         run.figure("texts the provider took and never answered", texts.accepted_count() as f64, "");
     }
-    // What hangs ends with its connection, or the hub would wait for it.
+    // Close the hanging connections; otherwise the hub would wait for them at its stop.
     vendor.stop();
     run.clear(bed).await?;
     Ok(waits)

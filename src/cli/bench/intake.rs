@@ -1,4 +1,4 @@
-//! What is accepted: over HTTP, in batches, under a limit; and a process that idles.
+//! Scenarios of intake: single messages and batches over HTTP, the rate limit, and an idle process.
 
 use std::time::Duration;
 
@@ -10,6 +10,10 @@ use super::testbed::{self, Testbed, memory_mb};
 use crate::error::{Error, Result};
 use crate::flow::partner::PartnerChange;
 use crate::worker::{self, Role};
+/// Measures the CPU time and memory of an idle process.
+///
+/// # Errors
+/// Any error of the testbed or the load. Figures that were added before stay.
 pub async fn idle(run: &mut Run<'_>) -> Result<()> {
     run.name = "idle";
     let bed = Testbed::start(run.settings, run.ground).await?;
@@ -26,6 +30,10 @@ pub async fn idle(run: &mut Run<'_>) -> Result<()> {
     run.clear(bed).await
 }
 
+/// Measures accepted messages a second over HTTP, one message per request.
+///
+/// # Errors
+/// Any error of the testbed or the load. Figures that were added before stay.
 pub async fn intake(run: &mut Run<'_>) -> Result<()> {
     run.name = "intake";
     let bed = Testbed::start(run.settings, run.ground).await?;
@@ -61,7 +69,11 @@ pub async fn intake(run: &mut Run<'_>) -> Result<()> {
     run.clear(bed).await
 }
 
-/// One partner with the default limit, offered three times as much over two API processes.
+/// Measures the accuracy of the rate limit: one partner with the default limit posts three times as much to two API
+/// processes.
+///
+/// # Errors
+/// Any error of the testbed or the load. Figures that were added before stay.
 pub async fn limit(run: &mut Run<'_>) -> Result<()> {
     run.name = "limit";
     let bed = Testbed::start(run.settings, run.ground).await?;
@@ -82,7 +94,7 @@ pub async fn limit(run: &mut Run<'_>) -> Result<()> {
     while tokio::net::TcpStream::connect(second).await.is_err() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    // Counted on a run that is under way: the first requests find their partner in no memory.
+    // Skip the beginning: the first requests have to load the partner.
     let offered = (limit * 1.5) as u64;
     let one = Load { rate: offered, token, ..load_of(&bed, 8, run.sizes.seconds) };
     let two = Load { address: second.to_string(), ..one.clone() };
@@ -98,6 +110,10 @@ pub async fn limit(run: &mut Run<'_>) -> Result<()> {
     run.clear(bed).await
 }
 
+/// Measures accepted messages a second over HTTP in batches.
+///
+/// # Errors
+/// Any error of the testbed or the load. Figures that were added before stay.
 pub async fn intake_batch(run: &mut Run<'_>) -> Result<()> {
     run.name = "intake-batch";
     let bed = Testbed::start(run.settings, run.ground).await?;

@@ -1,76 +1,78 @@
-//! The judge of a fault: compares what clients were told with what the database says and what the provider received.
+//! Checks a round of a fault: compares the answers that clients got with the database and with what the provider
+//! received.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::id::Tsid;
 use crate::model::delivery::Status;
 
-/// What clients were told. Each message carries a token of its own, wherever it goes.
+/// The answers that clients got. Each message carries a unique token.
 #[derive(Debug, Default)]
 pub struct Promises {
-    /// By token: the id it was accepted under.
+    /// The message ids of accepted messages, by token.
     pub accepted: HashMap<String, Tsid>,
-    /// Asked and asked again until the end, and never answered 2xx.
+    /// Messages that were posted repeatedly until the end and never accepted.
     pub given_up: u64,
-    /// Answers by status and code; `none` where there was no answer.
+    /// The number of answers by status and code; `none` counts missing answers.
     pub answers: BTreeMap<String, u64>,
 }
 
-/// What the database says of one delivery.
+/// A delivery in the database.
 #[derive(Debug, Clone)]
 pub struct Ending {
     pub token: String,
     pub message_id: Tsid,
     pub status: Status,
-    /// Attempts of which the books admit that the provider took them, or may have.
+    /// The number of attempts that the provider accepted or may have accepted, by the database.
     pub may_be_sent: i64,
 }
 
-/// What a fault may lead to, by the protocol; nothing else is ever allowed.
+/// The effects that a fault may have by the protocol. Other effects are objections.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Allowed {
     pub duplicates: bool,
     pub undetermined: Doubt,
 }
 
-/// Of what it may be said that nobody knows.
+/// The deliveries that may end UNDETERMINED.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Doubt {
     #[default]
     OfNothing,
-    /// Of what the provider took, and whose answer was lost.
+    /// Deliveries that the provider accepted and whose response was lost.
     OfTaken,
-    /// Of what may have been called.
+    /// Deliveries whose call may have begun.
     OfCalled,
 }
 
-/// What was found.
+/// The result of a check: numbers of messages or copies.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Objections {
     pub accepted: u64,
-    /// Accepted, and not in the database under that id.
+    /// Accepted, but not in the database under that id.
     pub lost: u64,
-    /// One token, several messages.
+    /// Tokens with several messages.
     pub accepted_twice: u64,
-    /// Asked to the end, and never accepted: nothing is lost, but nobody is served either.
+    /// Posted until the end and never accepted: nothing was lost, but the client was not served.
     pub refused: u64,
-    /// Without an ending.
+    /// Deliveries without a final status.
     pub stuck: u64,
-    /// Called FAILED, EXPIRED or CANCELED, and the provider has it.
+    /// FAILED, EXPIRED or CANCELED, although the provider received it.
     pub denied: u64,
-    /// Called SENT, and the provider never saw it.
+    /// SENT, although the provider did not receive it.
     pub invented: u64,
     pub undetermined: u64,
-    /// Of these, the provider never saw.
+    /// Those of them that the provider did not receive.
     pub doubted: u64,
     pub failed: u64,
-    /// Copies beyond the first at the provider.
+    /// Copies at the provider beyond the first.
     pub duplicates: u64,
-    /// More copies than the books have attempts that may have been taken.
+    /// Copies beyond the attempts that may have been accepted.
     pub unexplained: u64,
 }
 
-/// `received`: how often the provider took each token.
+/// Compares the accepted messages with the deliveries in the database and with the messages that the provider received.
+/// `received`: the number of copies by token.
 pub fn check(promises: &Promises, endings: &[Ending], received: &HashMap<String, u64>) -> Objections {
     let (accepted, refused) = (promises.accepted.len() as u64, promises.given_up);
     let mut found = Objections { accepted, refused, ..Objections::default() };
@@ -99,14 +101,14 @@ pub fn check(promises: &Promises, endings: &[Ending], received: &HashMap<String,
             }
         }
     }
-    // A call that the database knows nothing of.
+    // A call that the database does not contain.
     let unknown = received.iter().filter(|(token, _)| !by_token.contains_key(token.as_str()));
     found.unexplained += unknown.map(|(_, copies)| copies).sum::<u64>();
     found
 }
 
 impl Objections {
-    /// What is wrong, in words; empty when all is as promised.
+    /// The objections in words; empty if every promise was kept.
     pub fn objections(&self, allowed: Allowed) -> Vec<String> {
         let mut objections = Vec::new();
         let mut must_be_none = |n: u64, what: &str| {
@@ -134,32 +136,33 @@ impl Objections {
     }
 }
 
-/// One event, as often as it came to an endpoint.
+/// An event that arrived at an endpoint, with all its copies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Arrived {
     pub copies: u64,
-    /// All copies were the same bytes.
+    /// Whether all copies had the same bytes.
     pub same: bool,
-    /// One of them was answered 2xx.
+    /// Whether one copy was accepted with a 2xx.
     pub taken: bool,
 }
 
-/// What an endpoint heard, against what there was to hear.
+/// The result of a check of an endpoint: numbers of events.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct EventCheck {
     pub events: u64,
-    /// Never came, or never were taken. Ids are numbered without gaps, so a gap is one of these.
+    /// Events that never arrived or were never accepted. Ids have no gaps, so a gap is such an event.
     pub unheard: u64,
-    /// Came, and never happened.
+    /// Events that arrived but did not happen.
     pub strange: u64,
-    /// Copies of one id that were not the same.
+    /// Events whose copies differ.
     pub changed: u64,
     pub duplicates: u64,
-    /// Taken before one of the same message that happened earlier, where the endpoint asked for order.
+    /// Events that were accepted before an earlier event of the same message, for an ordered endpoint.
     pub disordered: u64,
 }
 
-/// Each accepted message has one delivery, which is sent: three events. `arrived`: by id.
+/// Compares the events that arrived with those of the accepted messages. Each message has one delivery, which is sent,
+/// and so three events. `arrived`: by event id.
 pub fn check_events(promises: &Promises, arrived: &HashMap<String, Arrived>) -> EventCheck {
     let ids = promises.accepted.values().flat_map(|id| ["0-1", "1-1", "0-2"].map(|event| format!("{id}-{event}")));
     let happened: HashSet<String> = ids.collect();
@@ -175,7 +178,7 @@ pub fn check_events(promises: &Promises, arrived: &HashMap<String, Arrived>) -> 
 }
 
 impl EventCheck {
-    /// What is wrong, in words; empty when all is as promised.
+    /// The objections in words; empty if every promise was kept.
     pub fn objections(&self) -> Vec<String> {
         let wrong = [
             (self.unheard, "events never heard"),

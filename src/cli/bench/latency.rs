@@ -1,4 +1,4 @@
-//! Intake and delivery together: how long a message waits for its call, and what an old snapshot costs.
+//! Scenarios of intake and delivery together: the wait from acceptance to the call, and the cost of an old snapshot.
 
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,10 @@ use crate::error::{Error, Result};
 use crate::model::channel::Channel;
 use crate::store::bench;
 use crate::worker::{self, Role};
+/// Measures the wait from acceptance to the provider call at 20 messages a second.
+///
+/// # Errors
+/// Any error of the testbed or the load. Figures that were added before stay.
 pub async fn latency(run: &mut Run<'_>) -> Result<()> {
     run.name = "latency";
     let bed = Testbed::start(run.settings, run.ground).await?;
@@ -40,7 +44,7 @@ pub async fn latency(run: &mut Run<'_>) -> Result<()> {
                 None => tokio::time::sleep(Duration::from_micros(200)).await,
             }
         };
-        // Called before the caller had read its answer counts as no wait.
+        // A call that came before the client had read its answer counts as no wait.
         waits.push(called.saturating_duration_since(answered).as_secs_f64() * 1000.0);
     }
     waits.sort_by(f64::total_cmp);
@@ -54,7 +58,7 @@ pub async fn latency(run: &mut Run<'_>) -> Result<()> {
     across(run).await
 }
 
-/// The worker in a process of its own, posting to a simulator in this one.
+/// The wait with the worker in another process, which posts to a simulator in this one.
 async fn across(run: &mut Run<'_>) -> Result<()> {
     use crate::provider::simulator::slack::SlackSimulator;
     let ground = crate::shutdown::Shutdown::new();
@@ -109,11 +113,15 @@ async fn across(run: &mut Run<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Measures intake and delivery at a constant rate below the highest throughput.
+///
+/// # Errors
+/// Any error of the testbed or the load. Figures that were added before stay.
 pub async fn steady(run: &mut Run<'_>) -> Result<()> {
     run.name = "steady";
     let bed = Testbed::start(run.settings, run.ground).await?;
     worker::start(&bed.hub, Role::Both);
-    // What both can do together, on the same cores.
+    // The throughput of both together on the same cores.
     let (most, _) = together(run, &bed, &load_of(&bed, 32, 10), 10).await?;
     let rate = (most.accepted as f64 / most.seconds * 0.6) as u64;
     run.figure("accepted and delivered together, at most", most.accepted as f64 / most.seconds, "/s");
@@ -141,6 +149,10 @@ pub async fn steady(run: &mut Run<'_>) -> Result<()> {
     run.clear(bed).await
 }
 
+/// Measures throughput while a session holds an old snapshot.
+///
+/// # Errors
+/// Any error of the testbed or the load. Figures that were added before stay.
 pub async fn pinned(run: &mut Run<'_>) -> Result<()> {
     run.name = "pinned";
     let bed = Testbed::start(run.settings, run.ground).await?;
@@ -152,7 +164,7 @@ pub async fn pinned(run: &mut Run<'_>) -> Result<()> {
     let (report, series) = together(run, &bed, &load, seconds).await?;
     let part = (series.len() / 6).max(1);
     let mean = |s: &[f64]| s.iter().sum::<f64>() / s.len().max(1) as f64;
-    // The first second fills caches and pools.
+    // Skip the first second, which fills caches and pools.
     let (first, last) = (mean(&series[1..=part]), mean(&series[series.len() - part..]));
     run.figure("delivered in the first sixth", first, "/s");
     run.figure("delivered in the last sixth", last, "/s");

@@ -1,5 +1,5 @@
-//! The load generator: a process of its own, so that what it costs is not counted as ours. HTTP/1.1 by hand on kept
-//! connections: a client library would take more of the two cores than the hub does.
+//! The load generator. It is a process of its own, so that its CPU time is not counted as the hub's, and it writes
+//! HTTP/1.1 by hand, because a client library would use more CPU than the hub.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,20 +17,20 @@ use crate::shutdown::Shutdown;
 
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct Load {
-    /// host:port of the API.
+    /// The `host:port` of the API.
     #[arg(long)]
     pub address: String,
     #[arg(long, default_value_t = 16)]
     pub connections: u32,
     #[arg(long = "for", default_value_t = 10)]
     pub seconds: u64,
-    /// Messages in a request; 1 posts single messages.
+    /// Messages per request; 1 posts single messages.
     #[arg(long, default_value_t = 1)]
     pub batch: u32,
-    /// Messages a second at most, over all connections; 0 is as many as go.
+    /// Messages a second over all connections, at most; 0: no limit.
     #[arg(long, default_value_t = 0)]
     pub rate: u64,
-    /// Messages in all, after which it ends early; 0 is as many as go.
+    /// The total number of messages, after which it ends early; 0: no limit.
     #[arg(long, default_value_t = 0)]
     pub messages: u64,
     #[arg(long, default_value = "ORDER_COMPLETED")]
@@ -42,7 +42,7 @@ pub struct Load {
     pub token: String,
 }
 
-/// What a load did, as it tells its parent.
+/// The report of a load to its parent process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LoadReport {
     pub accepted: u64,
@@ -51,10 +51,14 @@ pub struct LoadReport {
     pub p50_us: u64,
     pub p99_us: u64,
     pub max_us: u64,
-    /// Accepted in each second.
+    /// The messages accepted in each second.
     pub series: Vec<u64>,
 }
 
+/// The process: posts the load and prints a report as JSON.
+///
+/// # Errors
+/// `Error::Setup` if the API cannot be reached.
 pub async fn run(load: &Load) -> Result<u8> {
     let shutdown = Shutdown::new();
     let began = Instant::now();
@@ -92,7 +96,11 @@ fn histogram() -> Result<Histogram<u64>> {
 
 fn request(load: &Load) -> Vec<u8> {
     let one = format!(
-        r#"{{"type":"{}","priority":"{}","title":"Order 2026-1234 completed","body":"Thank you! Your order 2026-1234 is on its way and will be with you the day after tomorrow.","channels":[{{"channel":"EMAIL","to":"kim@example.com"}}],"metadata":{{"orderId":"1234"}}}}"#,
+        "{{\"type\":\"{}\",\"priority\":\"{}\",\"title\":\"Order 2026-1234 completed\",\
+         \"body\":\"Thank you! Your \
+         order 2026-1234 is on its way and will be with you the day after tomorrow.\",\
+         \"channels\":[{{\"channel\":\"EMAIL\",\
+         \"to\":\"kim@example.com\"}}],\"metadata\":{{\"orderId\":\"1234\"}}}}",
         load.kind, load.priority
     );
     let (path, body) = if load.batch == 1 {
@@ -102,7 +110,8 @@ fn request(load: &Load) -> Vec<u8> {
         ("/v1/messages/batch", format!(r#"{{"messages":[{many}]}}"#))
     };
     let head = format!(
-        "POST {path} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        "POST {path} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {}\r\ncontent-type: \
+            application/json\r\ncontent-length: {}\r\n\r\n",
         load.token,
         body.len()
     );
@@ -118,13 +127,13 @@ async fn connection(load: &Load, n: u32, began: Instant, series: &[AtomicU64]) -
     let until = began + Duration::from_secs(load.seconds);
     let pause = (load.rate > 0)
         .then(|| Duration::from_secs_f64(f64::from(load.connections) * f64::from(load.batch) / load.rate as f64));
-    // Connections of a paced load take turns, not all at once.
+    // Spread the connections of a paced load evenly over time.
     let mut due = began + pause.unwrap_or_default().mul_f64(f64::from(n) / f64::from(load.connections));
     let (mut latencies, mut good, mut bad) = (histogram()?, 0, 0);
-    // Each connection has its part of all.
+    // Each connection posts its share.
     let most = if load.messages == 0 { u64::MAX } else { load.messages / u64::from(load.connections) };
     while Instant::now() < until && good < most {
-        // Counted from when it was due: a stall counts for everything it held up.
+        // Latency is measured from the due time, so that a stall counts for every request that it delayed.
         let mut asked = Instant::now();
         if let Some(pause) = pause {
             tokio::time::sleep_until(due.into()).await;
@@ -145,7 +154,7 @@ async fn connection(load: &Load, n: u32, began: Instant, series: &[AtomicU64]) -
     Ok((latencies, good, bad))
 }
 
-/// Reads one answer, keeps its status.
+/// Reads one answer and returns its status.
 async fn answer(stream: &mut BufReader<TcpStream>) -> std::io::Result<u16> {
     let (mut status, mut length) = (0, 0);
     let mut line = String::new();
@@ -171,7 +180,10 @@ async fn answer(stream: &mut BufReader<TcpStream>) -> std::io::Result<u16> {
     Ok(status)
 }
 
-/// Runs a load in a process of its own and hears what it did.
+/// Runs a load in a process of its own and returns its report.
+///
+/// # Errors
+/// `Error::Internal` if the process fails or prints no report.
 pub async fn spawn(load: &Load) -> Result<LoadReport> {
     let program = std::env::current_exe().map_err(|e| Error::Internal(format!("who am I: {e}")))?;
     let failed = |e: std::io::Error| Error::Setup(format!("the load generator cannot start: {e}"));

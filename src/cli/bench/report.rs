@@ -1,4 +1,4 @@
-//! Figures and how they are told: a line of JSON each, or one table.
+//! Figures, and their output as a line of JSON each or as a table.
 
 use serde_json::json;
 
@@ -17,25 +17,29 @@ pub struct Figure {
     pub value: f64,
     pub unit: &'static str,
     pub goal: Option<Goal>,
-    /// What it was in each second, where that tells something.
+    /// The values of each second, if they are recorded.
     pub per_second: Vec<f64>,
 }
 
 impl Figure {
+    /// A figure without a goal. `unit`: as printed after the value.
     pub fn new(scenario: &'static str, name: impl Into<String>, value: f64, unit: &'static str) -> Figure {
         Figure { scenario, name: name.into(), value, unit, goal: None, per_second: Vec::new() }
     }
 
+    /// The figure with a goal.
     pub fn goal(mut self, goal: Goal) -> Figure {
         self.goal = Some(goal);
         self
     }
 
+    /// The figure with its values of each second.
     pub fn over_time(mut self, per_second: Vec<f64>) -> Figure {
         self.per_second = per_second;
         self
     }
 
+    /// Whether the goal was reached; none without a goal.
     pub fn reached(&self) -> Option<bool> {
         self.goal.map(|goal| match goal {
             Goal::AtLeast(x) => self.value >= x,
@@ -44,7 +48,7 @@ impl Figure {
     }
 }
 
-/// Tells a figure as soon as it is known.
+/// Prints a figure as soon as it is known.
 pub fn print_figure(figure: &Figure, output: Output) {
     if output == Output::Json {
         let goal = figure.goal.map(|g| match g {
@@ -58,6 +62,7 @@ pub fn print_figure(figure: &Figure, output: Output) {
     }
 }
 
+/// A number for people, with as many digits as are useful.
 pub fn number(x: f64) -> String {
     match x.abs() {
         n if n >= 100.0 => {
@@ -71,6 +76,7 @@ pub fn number(x: f64) -> String {
     }
 }
 
+/// Prints all figures as a table.
 pub fn table(figures: &[Figure]) {
     let mut last = "";
     for figure in figures {

@@ -1,4 +1,4 @@
-//! What a scenario runs on: a database of its own, a hub whose providers do nothing, and the books of what it cost.
+//! The testbed of a scenario: a database of its own, a hub whose providers do nothing, and measurements of its cost.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,13 +26,17 @@ use crate::shutdown::Shutdown;
 use crate::store::bench;
 use crate::{api, flow, http, worker};
 
-/// The server all scenarios of a run share.
+/// The PostgreSQL server that all scenarios of a run share.
 pub struct BenchServer {
     url: String,
     own: Option<(Shutdown, std::path::PathBuf)>,
 }
 
 impl BenchServer {
+    /// Uses the server of `--database-url`, or starts a private one in a temporary folder.
+    ///
+    /// # Errors
+    /// `Error::Setup` if the private server cannot start.
     pub async fn prepare(settings: &Settings) -> Result<BenchServer> {
         if let Some(url) = &settings.database.database_url {
             return Ok(BenchServer { url: url.clone(), own: None });
@@ -54,21 +58,22 @@ impl BenchServer {
         Ok(BenchServer { url, own: Some((ground, folder)) })
     }
 
+    /// The URL of the server.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// The process to kill, if the server is ours.
+    /// The process id of the postmaster, if the server is a private one.
     pub fn postmaster(&self) -> Option<i32> {
         let (_, folder) = self.own.as_ref()?;
         let file = std::fs::read_to_string(folder.join("pg/postmaster.pid")).ok()?;
         file.lines().next()?.trim().parse().ok()
     }
 
-    /// Stops all processes of the server, if it is ours, for so long.
+    /// Suspends all processes of a private server for `long`.
     pub async fn stall(&self, long: Duration) {
         let Some(postmaster) = self.postmaster() else { return };
-        // It first: then it has no further children.
+        // The postmaster first, so that it starts no further children.
         signal(postmaster, Signal::SIGSTOP);
         let children = children(postmaster);
         children.iter().for_each(|child| signal(*child, Signal::SIGSTOP));
@@ -77,6 +82,7 @@ impl BenchServer {
         signal(postmaster, Signal::SIGCONT);
     }
 
+    /// Stops a private server and deletes its folder.
     pub async fn stop(self) {
         if let Some((ground, folder)) = self.own {
             ground.stop();
@@ -88,17 +94,17 @@ impl BenchServer {
     }
 }
 
-/// The type of messages whose own wait does not count: a flood's, and those that waited for long before.
+/// The type of messages whose wait is not recorded: those of a flood, and those that had waited before the measurement.
 pub const FLOOD: &str = "FLOOD";
 
-/// A provider that takes everything at once and remembers how long it waited.
+/// A provider that accepts everything at once and records the waits.
 pub struct NoopProvider {
     channel: Channel,
     clock: Clock,
     pub calls: Arc<AtomicU64>,
-    /// Microseconds from accepted to called.
+    /// The microseconds from acceptance to call.
     pub waits: Arc<Mutex<Histogram<u64>>>,
-    /// When each message was called, for `latency`.
+    /// The time of each message's call, for `latency`.
     pub called: Arc<Mutex<Option<std::collections::HashMap<crate::id::Tsid, Instant>>>>,
 }
 
@@ -114,7 +120,7 @@ impl Provider for NoopProvider {
     fn send<'a>(&'a self, letter: SendRequest<'a>) -> BoxFuture<'a, Outcome> {
         let now = Instant::now();
         let waited = (self.clock.now() - letter.created_at).num_microseconds().unwrap_or(0).max(1).unsigned_abs();
-        // A wait beyond the histogram's range counts as its longest.
+        // A wait beyond the histogram's range is recorded as the longest.
         if letter.kind != FLOOD {
             self.waits.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(waited);
         }
@@ -130,12 +136,13 @@ impl Provider for NoopProvider {
     }
 }
 
+/// A hub with its API and a database of its own.
 pub struct Testbed {
     pub hub: Hub,
-    /// Who posts, as fast as it can.
+    /// The partner that posts, without a rate limit.
     pub partner: Arc<Partner>,
     pub credentials: Credentials,
-    /// The same partner, signed in.
+    /// An access token of this partner.
     pub token: String,
     pub api: String,
     pub database_url: String,
@@ -148,11 +155,18 @@ pub struct Testbed {
 }
 
 impl Testbed {
+    /// Makes a database on the server and starts a hub with the provider that does nothing.
+    ///
+    /// # Errors
+    /// Any error of the database or the hub; the database may stay.
     pub async fn start(settings: &Settings, ground: &BenchServer) -> Result<Testbed> {
         Testbed::start_with(settings, ground, Vec::new()).await
     }
 
-    /// With further providers beside the one that does nothing.
+    /// As [`Testbed::start`], with these further providers.
+    ///
+    /// # Errors
+    /// As [`Testbed::start`].
     pub async fn start_with(
         settings: &Settings,
         ground: &BenchServer,
@@ -191,11 +205,12 @@ impl Testbed {
         })
     }
 
+    /// The number of calls to the provider that does nothing.
     pub fn calls(&self) -> u64 {
         self.calls.load(Ordering::Relaxed)
     }
 
-    /// Microseconds waited at this quantile, and forgets what was recorded.
+    /// Takes the recorded waits, in microseconds.
     pub fn take_waits(&self) -> Histogram<u64> {
         let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = waits.clone();
@@ -203,6 +218,10 @@ impl Testbed {
         taken
     }
 
+    /// The resources used so far.
+    ///
+    /// # Errors
+    /// `Error::Unavailable` if the database cannot be reached.
     pub async fn cost(&self) -> Result<Cost> {
         Ok(Cost {
             at: Instant::now(),
@@ -213,7 +232,10 @@ impl Testbed {
         })
     }
 
-    /// Stops, checks the invariants, and drops the database; the number of findings.
+    /// Stops the hub, checks the invariants and drops the database. Returns the number of findings, which are logged.
+    ///
+    /// # Errors
+    /// `Error::Unavailable` if the database cannot be reached; the database then stays.
     pub async fn clear(self) -> Result<usize> {
         self.hub.shutdown.stop();
         self.hub.shutdown.drained(Duration::from_secs(60)).await;
@@ -227,18 +249,28 @@ impl Testbed {
     }
 }
 
+/// Signs in and returns an access token.
+///
+/// # Errors
+/// As `flow::sign_in::sign_in`.
 pub async fn sign_in(hub: &Hub, Credentials { client_id, client_secret }: &Credentials) -> Result<String> {
     Ok(flow::sign_in::sign_in(hub, client_id, client_secret, &Origin::default()).await?.access)
 }
 
-/// A partner, signed in.
+/// Makes a partner and signs it in. Returns it with an access token.
+///
+/// # Errors
+/// As `flow::partner::create`.
 pub async fn signed_in_partner(hub: &Hub, change: PartnerChange) -> Result<(Partner, String)> {
     let admin = Actor::local_admin("bench".into());
     let (partner, credentials) = flow::partner::create(hub, admin.admin_permit()?, change).await?;
     Ok((partner, sign_in(hub, &credentials).await?))
 }
 
-/// A partner that may post more than anybody can.
+/// Makes a partner with a rate limit that is never reached.
+///
+/// # Errors
+/// As `flow::partner::create`.
 pub async fn posting_partner(hub: &Hub, name: &str) -> Result<(Partner, Credentials)> {
     let admin = Actor::local_admin("bench".into());
     let change =
@@ -246,14 +278,19 @@ pub async fn posting_partner(hub: &Hub, name: &str) -> Result<(Partner, Credenti
     flow::partner::create(hub, admin.admin_permit()?, change).await
 }
 
-/// What the provider that does nothing remembers.
+/// The records of the provider that does nothing.
 pub struct NoopCounters {
     calls: Arc<AtomicU64>,
     waits: Arc<Mutex<Histogram<u64>>>,
     called: Arc<Mutex<Option<std::collections::HashMap<crate::id::Tsid, Instant>>>>,
 }
 
-/// A hub on a migrated database whose e-mail provider does nothing, and that has these further ones. Starts no loops.
+/// A hub on a migrated database, with an e-mail provider that does nothing and these further providers. It starts no
+/// loops.
+///
+/// # Errors
+/// `Error::Setup` if the server may lose confirmed transactions; `Error::Unavailable` if the database cannot be
+/// reached.
 pub async fn noop_hub(
     settings: &Settings,
     database_url: &str,
@@ -289,7 +326,7 @@ pub async fn noop_hub(
     Ok((hub, watched))
 }
 
-/// What had been spent at some moment.
+/// The resources used up to a moment.
 #[derive(Debug, Clone, Copy)]
 pub struct Cost {
     pub at: Instant,
@@ -306,7 +343,7 @@ async fn postmaster(hub: &Hub) -> Option<u32> {
 }
 
 fn signal(pid: i32, signal: Signal) {
-    // One that has ended meanwhile needs none.
+    // Fails only if the process has ended.
     let _gone = kill(Pid::from_raw(pid), signal);
 }
 
@@ -320,7 +357,7 @@ fn children(parent: i32) -> Vec<i32> {
     pids.filter(|pid| parent_of(*pid) == Some(parent)).collect()
 }
 
-/// CPU seconds of a process; with `family`, of its children too, living and gone.
+/// The CPU seconds of a process; with `family` also of its children, running and ended.
 fn cpu_seconds(pid: u32, family: bool) -> f64 {
     const TICKS_PER_S: f64 = 100.0;
     let stat = |pid: u32| -> Option<(u32, u64, u64)> {
@@ -340,7 +377,7 @@ fn cpu_seconds(pid: u32, family: bool) -> f64 {
     ticks as f64 / TICKS_PER_S
 }
 
-/// Resident memory of this process in MB: now, and at its highest.
+/// The resident memory of this process in MB: now, and the maximum.
 pub fn memory_mb() -> (f64, f64) {
     let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let kb = |name: &str| {

@@ -1,5 +1,5 @@
-//! What is told to partners: how fast, what being heard costs, that an endpoint which never answers holds up nobody else's, and
-//! that dead letters which are redriven leave what is new its pace.
+//! Scenarios of webhooks: their latency and cost, the isolation of an endpoint that never answers, and redrives next to
+//! new messages.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -23,11 +23,15 @@ use crate::store;
 use crate::store::redrive::RedriveJob;
 use crate::worker::{self, Role};
 
-/// Of a message with one delivery: accepted, sent, completed.
+/// The events of a message with one delivery: accepted, sent, completed.
 const EVENTS: u64 = 3;
-/// Longest wait for what must come.
+/// The longest wait for events.
 const PATIENCE: Duration = Duration::from_secs(600);
 
+/// Measures the latency, throughput and cost of webhooks.
+///
+/// # Errors
+/// Any error of the testbed or the load. Figures that were added before stay.
 pub async fn webhook(run: &mut Run<'_>) -> Result<()> {
     run.name = "webhook";
     one_by_one(run).await?;
@@ -35,7 +39,7 @@ pub async fn webhook(run: &mut Run<'_>) -> Result<()> {
     cost_of_webhooks(run).await
 }
 
-/// A bed whose hub sends webhooks, and may send them to this machine.
+/// A testbed whose hub sends webhooks, also to this machine.
 async fn bed_with_webhooks(run: &Run<'_>, shards: Option<i16>) -> Result<Testbed> {
     let mut settings = endpoint::reachable(run.settings);
     settings.database.shards = shards.unwrap_or(settings.database.shards);
@@ -44,7 +48,7 @@ async fn bed_with_webhooks(run: &Run<'_>, shards: Option<i16>) -> Result<Testbed
     Testbed::start_with(&settings, run.ground, further).await
 }
 
-/// An endpoint of the bed's own partner, for as long as the bed is.
+/// An endpoint of the testbed's partner, which answers at once.
 async fn prompt_endpoint(bed: &Testbed, events: Option<&[EventKind]>) -> Result<Endpoint> {
     let endpoint = Endpoint::start(EndpointBehavior::Prompt, bed.hub.clock.clone(), &bed.hub.shutdown).await?;
     endpoint.register(&bed.api, &bed.credentials, events, false).await?;
@@ -66,14 +70,14 @@ async fn all_arrived(endpoint: &Endpoint, events: u64) -> Result<()> {
     wait_until("all events arrive", async || Ok(endpoint.events() >= events)).await
 }
 
-/// Milliseconds at this quantile.
+/// The wait at this quantile, in milliseconds.
 fn ms(waits: &mut Waits, q: f64) -> f64 {
     waits.sort_unstable();
     let at = ((waits.len().max(1) - 1) as f64 * q) as usize;
     waits.get(at).copied().unwrap_or(0) as f64 / 1000.0
 }
 
-/// 20 messages a second: how long each event takes.
+/// Measures the latency of each event at 20 messages a second.
 async fn one_by_one(run: &mut Run<'_>) -> Result<()> {
     let bed = bed_with_webhooks(run, None).await?;
     let endpoint = prompt_endpoint(&bed, None).await?;
@@ -93,7 +97,7 @@ async fn one_by_one(run: &mut Run<'_>) -> Result<()> {
     run.clear(bed).await
 }
 
-/// Many messages as fast as they are taken: until the last event arrived.
+/// Measures events a second, from many messages until the last event arrived.
 async fn all_at_once(run: &mut Run<'_>) -> Result<()> {
     let bed = bed_with_webhooks(run, None).await?;
     let endpoint = prompt_endpoint(&bed, None).await?;
@@ -112,7 +116,7 @@ async fn all_at_once(run: &mut Run<'_>) -> Result<()> {
     run.clear(bed).await
 }
 
-/// Intake and drain of a partner that nobody tells anything, and of one whose endpoint hears all.
+/// Measures intake and drain of a partner without an endpoint, and of one whose endpoint subscribes to all events.
 async fn cost_of_webhooks(run: &mut Run<'_>) -> Result<()> {
     for with_webhooks in [false, true] {
         let whose = if with_webhooks { "with an endpoint" } else { "without an endpoint" };
@@ -141,11 +145,15 @@ async fn cost_of_webhooks(run: &mut Run<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Rounds with the tarpit and without, in turns: what the machine does meanwhile weighs on both.
+/// The number of rounds with and without the tarpit, in turns, so that other load on the machine affects both.
 const ROUNDS: usize = 3;
 const WAITING: u64 = 1_000;
 
-/// One partner's endpoint takes requests and never answers, with a thousand events waiting; another's answers at once.
+/// Measures the waits of an endpoint that answers at once, with and without another partner's endpoint that never
+/// answers and has a thousand events waiting.
+///
+/// # Errors
+/// Any error of the testbed or the load. Figures that were added before stay.
 pub async fn tarpit(run: &mut Run<'_>) -> Result<()> {
     run.name = "tarpit";
     let (mut alone, mut beside) = (Waits::new(), Waits::new());
@@ -166,9 +174,9 @@ pub async fn tarpit(run: &mut Run<'_>) -> Result<()> {
     Ok(())
 }
 
-/// What an endpoint that answers at once waits for its events.
+/// Measures the waits of the endpoint that answers at once.
 async fn other_endpoint(run: &mut Run<'_>, beside: bool) -> Result<Waits> {
-    // On one shard, so in the same lanes.
+    // One shard, so that both use the same lanes.
     let bed = bed_with_webhooks(run, Some(1)).await?;
     let sent = Some([EventKind::Sent].as_slice());
     let endpoint = prompt_endpoint(&bed, sent).await?;
@@ -178,7 +186,7 @@ async fn other_endpoint(run: &mut Run<'_>, beside: bool) -> Result<Waits> {
     if beside {
         tarpit.register(&bed.api, &slow, sent, false).await?;
     }
-    // Both rounds post the same; only who is heard differs.
+    // Both rounds post the same messages; only the endpoint differs.
     let token = testbed::sign_in(&bed.hub, &slow).await?;
     load::spawn(&Load { token, batch: 50, messages: WAITING, ..load_of(&bed, 1, PATIENCE.as_secs()) }).await?;
     wait_until("the tarpit's messages are sent", async || Ok(settled(&bed) >= WAITING)).await?;
@@ -197,14 +205,18 @@ async fn other_endpoint(run: &mut Run<'_>, beside: bool) -> Result<Waits> {
     Ok(waits)
 }
 
-/// Dead letters are redriven this fast, while so many new messages a second come.
+/// The rate of the redrive, and the rate of new messages, each a second.
 const REDRIVE_RATE: i32 = 2_000;
 const LIVE_RATE: u64 = 100;
 
-/// Live traffic is measured alone and beside the redrive in turns this long: what the machine does meanwhile weighs on both.
+/// The length of the turns in which new messages are measured with and without the redrive, so that other load on the
+/// machine affects both.
 const TURN: Duration = Duration::from_secs(5);
 
-/// Dead letters are redriven by jobs while their partner goes on posting.
+/// Measures the waits of new messages with and without a redrive of dead letters of the same partner.
+///
+/// # Errors
+/// Any error of the testbed or the load. Figures that were added before stay.
 pub async fn redrive(run: &mut Run<'_>) -> Result<()> {
     run.name = "redrive";
     let bed = Testbed::start(run.settings, run.ground).await?;
@@ -268,7 +280,7 @@ async fn begin(bed: &Testbed) -> Result<RedriveJob> {
     Ok(flow::redrive::begin(&bed.hub, actor.operator_permit()?, order).await?.0)
 }
 
-/// Stops it, unless it is done.
+/// Stops a job, unless it has ended.
 async fn ended(bed: &Testbed, job: RedriveJob) -> Result<RedriveJob> {
     let actor = Actor::local_admin("bench".into());
     flow::redrive::cancel(&bed.hub, &actor, None, job.redrive_id).await

@@ -570,7 +570,7 @@ async fn relay_killed_at_any_step_keeps_each_request_once() {
         assert_eq!(count(&db, waiting).await, if code.is_none() { 4 - written } else { 0 }, "{step}");
 
         let work = program(&["work"]).start();
-        until("it works", async || work.stderr().contains("the worker claims")).await;
+        until("it works", async || work.stderr().contains("the worker is running")).await;
         let good = 4 - i64::from(code.is_some());
         until("all are sent", async || {
             count(&db, "select count(*) from deliveries where status = 'SENT'").await == good
@@ -608,7 +608,7 @@ async fn message_accepted_before_everything_was_killed_is_delivered() {
         let mut hub = up();
         let address = hub.address().await;
         if round == 1 {
-            assert!(hub.stderr().contains("was still running and is ours again"), "{}", hub.stderr());
+            assert!(hub.stderr().contains("was still running and was adopted"), "{}", hub.stderr());
         }
         // Some calls hang, so that something is held when it dies.
         slack.script(Behaviour::Ok, 200);
@@ -624,7 +624,7 @@ async fn message_accepted_before_everything_was_killed_is_delivered() {
     }
     let mut hub = up();
     hub.address().await;
-    assert!(hub.stderr().contains("it recovers now"), "{}", hub.stderr());
+    assert!(hub.stderr().contains("and recovers now"), "{}", hub.stderr());
     let url = running_url(&folder.data()).unwrap().expect("a server");
     let db = PgPool::connect(&url).await.unwrap();
     let there: Vec<i64> = sqlx::query_scalar("select message_id from messages").fetch_all(&db).await.unwrap();

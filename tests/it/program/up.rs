@@ -59,7 +59,7 @@ async fn up_delivers_the_three_scenarios_and_keeps_them() {
         .await
         .expect(0);
     assert!(second.stdout.contains("COMPLETED") && second.stdout.contains("first message sent"), "{}", second.stdout);
-    let solapi = "solapi  simulator, for LMS, MMS, KAKAO_BRAND_MESSAGE, RCS; what it got: http://127.0.0.1:";
+    let solapi = "solapi  simulator for LMS, MMS, KAKAO_BRAND_MESSAGE, RCS; received: http://127.0.0.1:";
     assert!(second.stdout.contains(solapi), "{}", second.stdout);
     assert!(!second.stdout.contains('\u{1b}'), "colours are for terminals");
     let mails: Vec<_> = smtp.records().into_iter().map(|mail| mail.to.join(",")).collect();
@@ -101,7 +101,7 @@ async fn up_delivers_the_three_scenarios_and_keeps_them() {
         .await;
     }
     let mut taken = 0;
-    for (_, rest) in up.stdout().lines().filter_map(|line| line.split_once(" simulator, for ")) {
+    for (_, rest) in up.stdout().lines().filter_map(|line| line.split_once(" simulator for ")) {
         let at = rest.split_once("http://").unwrap().1.trim_end_matches("/_records").parse().unwrap();
         taken += get(&http, at, "/_records").await.unwrap().1.as_array().unwrap().len();
     }

@@ -711,9 +711,13 @@ async fn endpoint_commands_work_at_a_terminal() {
     let rotated = json_of(&["rotate", &one, "--overlap-seconds=60"]).await;
     assert!(rotated["secret"] != created["secret"] && rotated["formerSecretGoodUntil"].is_string());
     let shown = webhook(&["show", &one]).await.expect(0).stdout;
-    for said in
-        ["X-Signature-Next by the new; then", "ops@example.com is told", "x-key", "one after the other", "1 for their"]
-    {
+    for said in [
+        "X-Signature-Next with the new one; then",
+        "ops@example.com is informed",
+        "x-key",
+        "one after the other",
+        "1 to be sent",
+    ] {
         assert!(shown.contains(said), "{said}: {shown}");
     }
     assert_eq!(json_of(&["delete", &one]).await["deleted"], json!(one));

@@ -179,7 +179,7 @@ async fn verify_command_judges_a_pasted_request() {
     let changed = verify(&pasted(now(), &body).replace("delivery.sent", "delivery.Sent"), &["--output=json"]).await;
     let changed = changed.expect(1).json();
     assert_eq!((&changed["valid"], &changed["signatures"]["xSignature"]["holds"]), (&json!(false), &json!(false)));
-    assert!(changed["hints"].to_string().contains("bytes as they came"), "{changed}");
+    assert!(changed["hints"].to_string().contains("use the exact bytes of the body"), "{changed}");
 
     for (request, args) in
         [("", &[][..]), ("hello\n", &[]), ("A: b\n\n", &["--at=soon"]), ("A: b\n\n", &["--secret=whsec_c2hvcnQ="])]
