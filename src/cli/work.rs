@@ -58,7 +58,7 @@ async fn open(settings: Settings) -> Result<Hub> {
 pub async fn serve(args: Serve) -> Result<u8> {
     let hub = open(args.settings).await?;
     let address = process::start(&hub, if args.work { Role::Both } else { Role::Api }).await?;
-    tracing::info!(address = address.map(|a| a.to_string()), "the API is ready");
+    tracing::info!(address = address.map(|a| a.to_string()), "the API answers requests");
     signalled().await;
     Ok(process::stop(&hub).await)
 }

@@ -148,7 +148,7 @@ fn pages_have_the_limits_of_the_code() {
         ("channels", format!("HTML of an e-mail up to {}", kib(limits::HTML_BYTES))),
         ("channels", format!("LMS or MMS has up to {} bytes", limits::MOBILE_SUBJECT_BYTES)),
         ("webhooks", format!("up to {} endpoints", limits::ENDPOINTS)),
-        ("webhooks", format!("The first {} of each answer", kib(limits::WEBHOOK_ANSWER_BYTES))),
+        ("webhooks", format!("The first {} of each response", kib(limits::WEBHOOK_ANSWER_BYTES))),
         ("access", format!("may hold {} connections", limits::STRANGERS_OF_ADDRESS)),
         ("access", format!("reads nothing for {} s", limits::WRITE_TIMEOUT.as_secs())),
         ("errors", format!("{} at most", limits::FAULTS)),

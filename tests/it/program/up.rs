@@ -170,7 +170,7 @@ async fn commands_reach_a_running_hub() {
     assert_eq!(sent["deliveries"].as_array().unwrap().len(), 2);
     let id = sent["messageId"].as_str().unwrap();
     let dry = run(&[&send[..], &["--dry-run"]].concat()).await.expect(0);
-    assert!(dry.stdout.contains("it would be accepted"));
+    assert!(dry.stdout.contains("the message would be accepted"));
     let plain = run(&send).await.expect(0);
     assert_eq!(plain.stdout.trim().len(), 13, "the id alone, for scripts: {}", plain.stdout);
     let wrong = run(&["send", &hub, "--email=nobody", "--body=x"]).await;

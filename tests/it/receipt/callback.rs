@@ -335,7 +335,7 @@ async fn receipt_callback_of_unknown_provider_or_size_is_refused() {
 
     let many: Vec<Value> = (0..20_001).map(|n| json!({"key": format!("k{n}"), "outcome": "ACCEPTED"})).collect();
     let answer = call(&app, "vendor", "swordfish", json!(many).to_string().into_bytes()).await;
-    assert!(answer.refused(422, "too_many_items").text.contains("send several"));
+    assert!(answer.refused(422, "too_many_items").text.contains("in several requests"));
     assert_eq!(app.count("select count(*) from receipts").await, 0);
 
     let id = post(&app, over("SMS")).await;

@@ -131,7 +131,7 @@ async fn listener_output_is_not_steered_by_requests() {
             assert_eq!(said.matches("\n  → 410").count(), 3, "{said}");
             assert!(
                 said.contains("signatures not checked")
-                    && said.ends_with("3 requests, 1 events, 0 of them again, 0 not valid\n"),
+                    && said.ends_with("3 requests, 1 events, 0 repeats, 0 not valid\n"),
                 "{said}"
             );
         } else {
@@ -234,7 +234,7 @@ async fn listener_registers_and_removes_itself() {
     // It has a secret now: what is not signed with that is not valid.
     assert_eq!(post(&url, &signature::headers(SECRET, None, "x", now(), b"{}"), "{}").await, 401);
     let ended = listener.stop().await.expect(0);
-    assert!(ended.stdout.ends_with("1 requests, 1 events, 0 of them again, 1 not valid\n"), "{}", ended.stdout);
+    assert!(ended.stdout.ends_with("1 requests, 1 events, 0 repeats, 1 not valid\n"), "{}", ended.stdout);
     assert!(!ended.stdout.contains("whsec_") && list().await.is_empty());
 
     let refused = Notihub::new(&folder, &["webhook", "listen", "--listen=127.0.0.1:0", "--create", &hub, &data])
