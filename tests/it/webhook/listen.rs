@@ -74,7 +74,7 @@ async fn listener_verifies_answers_and_counts() {
         [one, two, changed, late, unsigned].map(|l| l["valid"].as_bool().unwrap()),
         [true, true, false, false, false]
     );
-    assert!(changed["signatures"]["xSignature"]["why"].as_str().unwrap().contains("body changed"), "{changed}");
+    assert!(changed["signatures"]["xSignature"]["why"].as_str().unwrap().contains("body was changed"), "{changed}");
     assert!(late["signatures"]["webhookSignature"]["why"].as_str().unwrap().contains("s ago"), "{late}");
     assert_eq!((&late["body"], &unsigned["body"]), (&json!("not JSON"), &json!({"base64": "/wA="})));
     assert_eq!(unsigned["signatures"], json!({"xSignature": null, "webhookSignature": null}));
