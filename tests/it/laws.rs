@@ -938,3 +938,146 @@ fn the_engine_names_no_channel() {
         "// Channel::Webhook\nuse crate::flow::channel; fn f(c: Channel) { channel::followers(\"webhook\", c) }";
     assert_eq!(channels_named(source), BTreeSet::new());
 }
+
+/// Lines of code, statements and tests are read side by side: none is wider than this.
+const COLUMNS: usize = 120;
+
+/// L10: no line of src, sql and tests is wider than 120 columns.
+#[test]
+fn line_is_at_most_120_columns_wide() {
+    let mut wide = Vec::new();
+    let mut lines = 0;
+    for (folder, ending) in [("src", ".rs"), ("sql", ".sql"), ("tests/it", ".rs")] {
+        for path in files(folder, ending) {
+            for (n, line) in read(&path).lines().enumerate() {
+                lines += 1;
+                if line.chars().count() > COLUMNS {
+                    wide.push(format!("{}:{}", path.display(), n + 1));
+                }
+            }
+        }
+    }
+    assert!(lines > 50_000, "only {lines} lines were read");
+    assert!(wide.is_empty(), "wider than {COLUMNS} columns:\n{}", wide.join("\n"));
+}
+
+/// Public functions of a source without documentation, and those that return a `Result` without a section `# Errors`.
+/// The part behind `#[cfg(test)]` is not read.
+fn undocumented(source: &str) -> Vec<String> {
+    let lines: Vec<&str> = source.lines().take_while(|line| *line != "#[cfg(test)]").collect();
+    let mut wrong = Vec::new();
+    for (n, line) in lines.iter().enumerate() {
+        let Some(rest) = line.trim_start().strip_prefix("pub ") else { continue };
+        let words: Vec<&str> = rest.split(|c: char| !(c.is_alphanumeric() || c == '_')).collect();
+        let Some(at) = words.iter().position(|word| *word == "fn") else { continue };
+        if !words[..at].iter().all(|word| ["const", "async", "unsafe"].contains(word)) {
+            continue;
+        }
+        let name = words[at + 1];
+        let mut above = lines[..n].iter().rev().map(|line| line.trim()).skip_while(|line| {
+            // Attributes, also those of several lines.
+            line.starts_with("#[")
+                || line.starts_with(')')
+                || (!line.is_empty() && !line.starts_with("///"))
+                    && !line.ends_with('}')
+                    && !line.ends_with('{')
+                    && !line.ends_with(';')
+        });
+        let doc: Vec<&str> = above.by_ref().take_while(|line| line.starts_with("///")).collect();
+        let signature: String = lines[n..]
+            .iter()
+            .take(40)
+            .map(|l| l.trim())
+            .scan(false, |ended, line| {
+                let is_first_after = *ended;
+                *ended = line.ends_with('{') || line.ends_with(';') || line.ends_with('}');
+                (!is_first_after).then(|| format!("{line} "))
+            })
+            .collect();
+        let returns = signature.split_once("->").map_or("", |(_, returns)| returns);
+        let is_result = returns.contains("Result<");
+        match doc.is_empty() {
+            true => wrong.push(format!("{}: fn {name} has no documentation", n + 1)),
+            false if is_result && !doc.contains(&"/// # Errors") => {
+                wrong.push(format!("{}: fn {name} returns a Result and has no section `# Errors`", n + 1));
+            }
+            false => (),
+        }
+    }
+    wrong
+}
+
+/// L10: each public function says what it does, and what its errors mean and leave behind.
+#[test]
+fn public_function_is_documented_with_its_errors() {
+    let mut wrong = Vec::new();
+    for path in files("src", ".rs") {
+        let name = within(&path, "src").to_owned();
+        wrong.extend(undocumented(&read(&path)).into_iter().map(|what| format!("src/{name}:{what}")));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The reader of documentation sees what is missing, and nothing where nothing is.
+#[test]
+fn undocumented_function_is_seen() {
+    for (source, expected) in [
+        ("pub fn a() {}", "1: fn a has no documentation"),
+        ("/// Does.\npub async fn a() -> u8 {}", ""),
+        ("/// Does.\npub fn a(\n  b: u8,\n) -> Result<u8> {", "2: fn a returns a Result and has no section `# Errors`"),
+        ("/// Does.\n/// # Errors\n/// None.\n#[must_use]\npub fn a() -> Result<u8> {", ""),
+        ("/// Does.\n#[utoipa::path(\n  get,\n)]\npub async fn a() {}", ""),
+        ("}\n\n  pub const fn a() {}", "3: fn a has no documentation"),
+        ("pub(crate) fn a() {}\nfn b() {}\n#[cfg(test)]\npub fn c() {}", ""),
+    ] {
+        assert_eq!(undocumented(source).join("\n"), expected, "{source}");
+    }
+}
+
+/// Constructions that hide who does what, each of which a plain sentence replaces.
+const RIDDLES: [&str; 10] = [
+    "whoever",
+    "somebody",
+    "nobody",
+    "everybody",
+    "what came of",
+    "what became of",
+    "by and by",
+    "the deed",
+    "is told",
+    "are told",
+];
+
+/// The comments of a Rust source or a statement that use one of `RIDDLES`.
+fn riddles(source: &str) -> Vec<String> {
+    let comment = |line: &str| line.trim_start().starts_with("//") || line.starts_with("--");
+    let found = source.lines().enumerate().filter(|(_, line)| comment(line)).flat_map(|(n, line)| {
+        let lower = line.to_lowercase();
+        let used = RIDDLES.into_iter().filter(move |riddle| has_word_of_its_own(&lower, riddle));
+        used.map(move |riddle| format!("{}: \"{riddle}\"", n + 1))
+    });
+    found.collect()
+}
+
+fn has_word_of_its_own(text: &str, word: &str) -> bool {
+    let is_part = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+    text.match_indices(word)
+        .any(|(at, _)| !is_part(text[..at].chars().next_back()) && !is_part(text[at + word.len()..].chars().next()))
+}
+
+/// Comments have a subject: a reader who sees this file alone knows who does what.
+#[test]
+fn comment_names_its_subject() {
+    let mut wrong = Vec::new();
+    for (folder, ending) in [("src", ".rs"), ("sql", ".sql")] {
+        for path in files(folder, ending) {
+            let name = within(&path, folder).to_owned();
+            wrong.extend(riddles(&read(&path)).into_iter().map(|what| format!("{folder}/{name}:{what}")));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_eq!(
+        riddles("// Nobody_knows, `is told`.\nlet nobody = 1;\n-- Somebody").join(" "),
+        "1: \"is told\" 3: \"somebody\""
+    );
+}
