@@ -1,6 +1,6 @@
 -- After these webhooks ended (or were put off behind another), makes the webhooks at the head of their sequences
 -- PENDING: up to the given number, and none after the first that waits for something else. Rows locked by others are
--- skipped: whoever holds one releases it, or ends it and releases its successors.
+-- skipped: the transaction that holds one releases it, or ends it and releases its successors.
 -- $1 shard[], $2 message_id[], $3 no[], $4 webhooks of that sequence to release at most[], $5 the ready_at of webhooks
 -- that wait behind another, $6 now, $7 and $8 the smallest and largest message_id (partition pruning), $9 the status of
 -- waiting webhooks, $10 how far a webhook's message_id may be below that of the message it reports on.

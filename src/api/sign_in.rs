@@ -85,7 +85,7 @@ fn tokens_response(tokens: Tokens) -> Response {
 ///
 /// Exchanges a client's secret for tokens. After ten failures for one client within a minute, over all processes and
 /// addresses, even the right secret is refused for a while. Addresses where the client holds a refresh token are
-/// counted separately, so that nobody else can lock the client out there. After a hundred failures from one address
+/// counted separately, so that no other caller can lock the client out there. After a hundred failures from one address
 /// (IPv6: one /64) at one process, all sign-ins from there are refused for a while.
 pub async fn token(
     State(hub): State<Hub>,

@@ -1,4 +1,4 @@
-//! Refused requests of the SQL intake. Nobody waits for their answer, so it is stored and can be read here.
+//! Refused requests of the SQL intake. No caller waits for their answer, so it is stored and can be read here.
 
 use axum::extract::State;
 use axum::http::StatusCode;

@@ -25,6 +25,10 @@ pub struct Fsck {
     most: usize,
 }
 
+/// Runs `notihub fsck`. Returns the exit code: 0 when nothing was found, 1 otherwise.
+///
+/// # Errors
+/// `Error::Setup` for settings, `Error::Unavailable` if the database cannot be reached.
 pub async fn run(args: Fsck, output: Output) -> Result<u8> {
     telemetry::start_logs(&args.log)?;
     let store = process::reading_store(&args.database, &process::database_url(&args.database)?).await?;

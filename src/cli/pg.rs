@@ -684,7 +684,8 @@ struct Account {
 }
 
 impl Account {
-    /// The owner of an existing cluster, otherwise `postgres` or `nobody`. None if this process is not root.
+    /// The owner of an existing cluster, otherwise the user `postgres`, or the unprivileged user of the system. None if
+    /// this process is not root.
     fn for_cluster(cluster: &Path) -> Result<Option<Account>> {
         if !Uid::effective().is_root() {
             return Ok(None);

@@ -70,7 +70,7 @@ enum Scenario {
     History,
     /// `drain` out of a large backlog.
     Backlog,
-    /// Intake and drain while somebody holds an old snapshot.
+    /// Intake and drain while another session holds an old snapshot.
     Pinned,
     /// `drain` beside scheduled deliveries.
     Delayed,
@@ -118,6 +118,10 @@ enum Scenario {
     Drainer,
 }
 
+/// Runs `notihub bench`. Returns the exit code: 1 when a promise was broken or a scenario did not end, otherwise 0.
+///
+/// # Errors
+/// `Error::Setup` for settings or a server that does not start; the scenario's own error otherwise.
 pub async fn run(args: Bench, output: Output) -> Result<u8> {
     if let Scenario::Load(load) = &args.scenario {
         return load::run(load).await;
@@ -142,7 +146,7 @@ pub async fn run(args: Bench, output: Output) -> Result<u8> {
         }
     };
     ground.stop().await;
-    // A speed that is missed is told; a promise that is broken is a failure.
+    // A missed speed is a figure; a broken promise is a failure.
     Ok(u8::from(!result?))
 }
 

@@ -27,10 +27,12 @@ pub struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
+    /// A run without figures yet; each scenario sets `name`.
     pub fn new(settings: &'a Settings, sizes: &'a Sizes, ground: &'a BenchServer, output: Output) -> Run<'a> {
         Run { name: "", settings, sizes, ground, output, figures: Vec::new() }
     }
 
+    /// Prints and keeps a figure that has no goal.
     pub fn figure(&mut self, name: impl Into<String>, value: f64, unit: &'static str) {
         self.add(Figure::new(self.name, name, value, unit));
     }
@@ -40,6 +42,7 @@ impl<'a> Run<'a> {
         self.figures.push(figure);
     }
 
+    /// Prints and keeps a figure with its goal.
     pub fn goal(&mut self, name: impl Into<String>, value: f64, unit: &'static str, goal: Goal) {
         self.add(Figure::new(self.name, name, value, unit).goal(goal));
     }
@@ -49,6 +52,10 @@ impl<'a> Run<'a> {
         anstream::eprintln!("{} {text}", print::paint(print::DIM, self.name));
     }
 
+    /// Ends a bed: stops its hub, runs fsck, drops its database.
+    ///
+    /// # Errors
+    /// `Error::Unavailable` if the database cannot be reached.
     pub async fn clear(&mut self, bed: Testbed) -> Result<()> {
         self.say("fsck");
         let findings = bed.clear().await?;
@@ -83,12 +90,16 @@ impl<'a> Run<'a> {
     }
 }
 
+/// A load of single messages by the bed's partner, over so many connections, for so many seconds.
 pub fn load_of(bed: &Testbed, connections: u32, seconds: u64) -> Load {
     let (address, kind, priority) = (bed.api.clone(), "ORDER_COMPLETED".into(), "NORMAL".into());
     Load { address, connections, seconds, batch: 1, rate: 0, messages: 0, kind, priority, token: bed.token.clone() }
 }
 
-/// Makes deliveries of this status, a hundred thousand at a time.
+/// Makes `count` deliveries of this status, a hundred thousand at a time, and analyses the tables.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached.
 pub async fn fill(run: &Run<'_>, bed: &Testbed, status: Status, count: i64) -> Result<()> {
     const STEP: i64 = 100_000;
     let mut conn = bed.hub.store.connect_without_timeout().await?;
@@ -114,7 +125,11 @@ pub async fn fill(run: &Run<'_>, bed: &Testbed, status: Status, count: i64) -> R
 /// Deliveries a second, over all and in each second.
 pub type Rate = (f64, Vec<f64>);
 
-/// Drains what is pending with this process's workers; deliveries a second, over time.
+/// Drains `count` pending deliveries with this process's workers. Returns deliveries per second, over all and in each
+/// second.
+///
+/// # Errors
+/// `Error::Internal` if they are not settled after ten minutes.
 pub async fn drained(run: &mut Run<'_>, bed: &Testbed, count: i64) -> Result<Rate> {
     let (before, began) = (bed.cost().await?, Instant::now());
     let start = bed.calls();
@@ -138,15 +153,19 @@ pub async fn drained(run: &mut Run<'_>, bed: &Testbed, count: i64) -> Result<Rat
     let after = bed.cost().await?;
     run.say(&format!("calls in each second: {}", series.iter().map(|n| number(*n)).collect::<Vec<_>>().join(" ")));
     run.cost(&before, &after, count as f64);
-    run.goal("memory at its highest", memory_mb().1, "MB", Goal::AtMost(200.0));
+    run.goal("memory at its highest", memory_mb().highest, "MB", Goal::AtMost(200.0));
     Ok((count as f64 / took, series))
 }
 
+/// E-mails that this process has settled as SENT.
 pub fn settled(bed: &Testbed) -> u64 {
     bed.hub.metrics.settled.with_label_values(&["EMAIL", "SENT"]).get()
 }
 
-/// Intake and drain together at a rate; what came of it.
+/// Runs a load while this process's workers deliver. Returns the report of the load and the calls in each second.
+///
+/// # Errors
+/// `Error::Setup` if the load generator cannot be started.
 pub async fn together(run: &Run<'_>, bed: &Testbed, load: &Load, seconds: u64) -> Result<(LoadReport, Vec<f64>)> {
     let mut series = Vec::new();
     let mut last = bed.calls();

@@ -377,12 +377,24 @@ fn cpu_seconds(pid: u32, family: bool) -> f64 {
     ticks as f64 / TICKS_PER_S
 }
 
-/// The resident memory of this process in MB: now, and the maximum.
-pub fn memory_mb() -> (f64, f64) {
+/// Memory of a process in MB.
+pub struct Memory {
+    /// Resident now, the program's file included.
+    pub resident: f64,
+    /// Resident at its highest.
+    pub highest: f64,
+    /// Of the resident memory what is its own: without the pages of the program's file, which processes share and
+    /// the system takes back when it needs memory.
+    pub own: f64,
+}
+
+/// Reads the memory of this process; zeros where the system does not say.
+pub fn memory_mb() -> Memory {
     let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let kb = |name: &str| {
         let line = text.lines().find(|l| l.starts_with(name))?;
         line.split_whitespace().nth(1)?.parse::<f64>().ok()
     };
-    (kb("VmRSS:").unwrap_or(0.0) / 1000.0, kb("VmHWM:").unwrap_or(0.0) / 1000.0)
+    let mb = |name: &str| kb(name).unwrap_or(0.0) / 1000.0;
+    Memory { resident: mb("VmRSS:"), highest: mb("VmHWM:"), own: mb("RssAnon:") }
 }
