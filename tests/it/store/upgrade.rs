@@ -166,7 +166,7 @@ async fn upgrade_from_each_earlier_schema_keeps_its_rows() {
     let names = |n: usize| format!("upgrade_{}_{n}", std::process::id());
     let mut server = PgConnection::connect(&server_url()).await.unwrap();
     let migrations: Vec<&Migration> = MIGRATIONS.iter().collect();
-    for n in 0..migrations.len() - 1 {
+    for (n, migration) in migrations.iter().enumerate().take(migrations.len() - 1) {
         let earlier = if n == 0 { String::new() } else { format!(" template {}", names(n - 1)) };
         run(&mut server, format!("create database {}{earlier}", names(n))).await;
         // The next version begins with this one's empty database: what is filled is a copy.
@@ -175,11 +175,11 @@ async fn upgrade_from_each_earlier_schema_keeps_its_rows() {
         // A schema of the same name as the login would come first.
         run(&mut conn, "set search_path = public".to_owned()).await;
         conn.ensure_migrations_table(TABLE).await.unwrap();
-        conn.apply(TABLE, migrations[n]).await.unwrap();
+        conn.apply(TABLE, migration).await.unwrap();
         conn.close().await.unwrap();
         run(&mut server, format!("create database {0}_filled template {0}", names(n))).await;
 
-        let version = migrations[n].version;
+        let version = migration.version;
         let url = database_url(&format!("{}_filled", names(n)));
         let mut conn = PgConnection::connect(&url).await.unwrap();
         run(&mut conn, "set search_path = public".to_owned()).await;
