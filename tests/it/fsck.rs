@@ -1,4 +1,4 @@
-//! fsck: each invariant finds what breaks it, and each statement reads tables once, whatever the statistics say.
+//! fsck: each invariant finds the rows that break it, and each statement reads tables once, under any statistics.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use notihub::flow::fsck::{Progress, fsck};
@@ -14,7 +14,7 @@ use sqlx::{AssertSqlSafe, Connection as _, raw_sql};
 
 use crate::support::app::{App, email};
 
-/// Tables that a test breaks, with those they are kept in.
+/// The tables that a test breaks; each is saved as `kept.t{n}` and restored.
 const BOOKS: [&str; 13] = [
     "messages",
     "deliveries",
@@ -35,13 +35,13 @@ async fn execute(conn: &mut PgConnection, sql: &str) {
     raw_sql(AssertSqlSafe(sql.to_owned())).execute(conn).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
 }
 
-/// What each invariant finds, by its name.
+/// The findings of all invariants: (invariant, text).
 async fn findings(app: &App) -> Vec<(&'static str, String)> {
     let found = fsck(&app.hub.store, app.hub.clock.now(), |_| ()).await.unwrap();
     found.into_iter().map(|f| (f.invariant, format!("{}-{} {}", f.message_id, f.no, f.found))).collect()
 }
 
-/// One mail that was taken, one that was refused, one that waits.
+/// Posts three mails and returns their ids: the first is sent, the second is refused, the third waits.
 async fn books(app: &App) -> (String, String, String) {
     let mut kept = Vec::new();
     for (to, worked) in [("kim@example.com", true), ("bounce@example.com", true), ("lee@example.com", false)] {
@@ -59,7 +59,7 @@ async fn books(app: &App) -> (String, String, String) {
     (sent, failed, waits)
 }
 
-/// Breaks the books, and returns what is found; the books are then as before.
+/// Changes the tables with `sql`, and returns the findings. The tables are then restored.
 async fn broken(app: &App, sql: &str) -> Vec<(&'static str, String)> {
     let mut conn = PgConnection::connect(&app.url).await.unwrap();
     execute(&mut conn, "drop schema if exists kept cascade; create schema kept").await;
@@ -76,7 +76,7 @@ async fn broken(app: &App, sql: &str) -> Vec<(&'static str, String)> {
     found
 }
 
-/// Faults A4, A5: every invariant is broken by hand at least once, and finds it.
+/// Faults A4, A5: each invariant is broken by hand at least once, and fsck names it.
 #[tokio::test]
 async fn fsck_broken_books_names_the_invariant() {
     let app = App::new().await;
@@ -275,10 +275,10 @@ async fn fsck_broken_books_names_the_invariant() {
         ),
     ];
     let mut missed = Vec::new();
-    for (invariant, sql, told) in &cases {
+    for (invariant, sql, expected) in &cases {
         let found = broken(&app, sql).await;
-        if !found.iter().any(|(name, text)| name == invariant && text.contains(told.as_str())) {
-            missed.push(format!("{invariant}: {told}: {sql}: {found:#?}"));
+        if !found.iter().any(|(name, text)| name == invariant && text.contains(expected.as_str())) {
+            missed.push(format!("{invariant}: {expected}: {sql}: {found:#?}"));
         }
     }
     assert!(missed.is_empty(), "{}", missed.join("\n"));
@@ -287,16 +287,16 @@ async fn fsck_broken_books_names_the_invariant() {
         .map(|(name, ..)| *name)
         .filter(|name| *name != "moving" && !cases.iter().any(|(invariant, ..)| invariant == name))
         .collect();
-    assert_eq!(without, [""; 0], "a case for each");
+    assert_eq!(without, [""; 0], "invariants without a case");
     assert_eq!(findings(&app).await, []);
     app.settle_all().await;
     app.done().await;
 }
 
-/// Faults A5: a channel that is called over no connection while workers run is found; with a provider that is paused,
-/// open or limited, with a call in the last minutes or without workers it waits for a reason.
+/// Faults A5: a channel without calls while workers run is found. It is not found where its provider is paused, open or
+/// was limited, after a call in the last minutes, or without workers: then its deliveries wait for a reason.
 #[tokio::test]
-async fn fsck_channel_standing_still_is_found_unless_its_provider_is_unwell() {
+async fn fsck_channel_without_calls_is_found_unless_its_provider_is_held() {
     let app = App::new().await;
     let (_, _, waits) = books(&app).await;
     app.advance(600);
@@ -321,7 +321,7 @@ async fn fsck_channel_standing_still_is_found_unless_its_provider_is_unwell() {
                timestamptz '{now}' - interval '{minutes} minutes', 'limited')"
         )
     };
-    // Slack has taken one of its own, so that the books know which channel it serves.
+    // Slack has an ended delivery of its own, which shows fsck the channel that it serves.
     let slack = "update deliveries set provider = 'slack', lane = 8 where status = 'FAILED';\
                  update stat_deltas set lane = 8 where failed = 1;";
     for (what, sql, is_found) in [
@@ -343,9 +343,9 @@ async fn fsck_channel_standing_still_is_found_unless_its_provider_is_unwell() {
     app.done().await;
 }
 
-/// Faults A5: endings that need no call are in one list, and each is taken.
+/// Faults A5: fsck accepts each ending of `UNCALLED_ENDINGS` without a call.
 #[tokio::test]
-async fn fsck_endings_that_need_no_call_are_clean() {
+async fn fsck_endings_without_a_call_are_clean() {
     let app = App::new().await;
     books(&app).await;
     for ending in UNCALLED_ENDINGS {
@@ -361,8 +361,8 @@ async fn fsck_endings_that_need_no_call_are_clean() {
     app.done().await;
 }
 
-/// Faults A4: slices are whole weeks that follow each other, of bounded size where weeks are; a large week is one alone.
-/// Rows of every slice are checked, and all are counted though few are kept.
+/// Faults A4: slices are whole weeks that follow each other, of bounded size; a week above the bound is a slice of its
+/// own. Rows of every slice are checked, and all findings are counted though few are kept.
 #[tokio::test]
 async fn fsck_slices_cover_all_messages() {
     let app = App::new().await;
@@ -394,7 +394,8 @@ async fn fsck_slices_cover_all_messages() {
     app.done().await;
 }
 
-/// Messages that were sent, with keys, receipts and what an endpoint was told of each, from `from` on in ids.
+/// Inserts `n` sent messages of time `at` with keys, receipts and the webhook of each; ids begin `from` steps after the
+/// first id of `at`.
 async fn fill(app: &App, at: DateTime<Utc>, n: i64, from: i64) {
     let (partner, shard, first) = (app.partner.partner_id.0, app.partner.shard, Tsid::floor(at).0 + from * 4096);
     let mut conn = PgConnection::connect(&app.url).await.unwrap();
@@ -405,7 +406,8 @@ fn filling(partner: i64, shard: i16, first: i64, at: DateTime<Utc>, n: i64) -> S
     format!(
         "with n as (select {first} + n * 4096 as id, timestamptz '{at}' as at from generate_series(1, {n}) as n),
          m as (insert into messages (shard, message_id, partner_id, client_msg_id, kind, priority, detail, created_at)
-           select {shard}, id, {partner}, 'k' || id, 'T', 'NORMAL', '{{\"contents\": [{{\"body\": \"b\"}}]}}', at from n),
+           select {shard}, id, {partner}, 'k' || id, 'T', 'NORMAL',
+             '{{\"contents\": [{{\"body\": \"b\"}}]}}', at from n),
          i as (insert into idempotency select {shard}, {partner}, 'k' || id, id, '' from n),
          w as (insert into messages (shard, message_id, partner_id, kind, priority, detail, created_at, about)
            select {shard}, id + 1, {partner}, 'event', 'NORMAL',
@@ -426,10 +428,10 @@ fn filling(partner: i64, shard: i16, first: i64, at: DateTime<Utc>, n: i64) -> S
     )
 }
 
-/// Faults A4: whatever the statistics say, each node of each statement's plan runs once, tables are read in full and
-/// joined by hash, and no hash table is larger than it may be.
+/// Faults A4: under any statistics each node of each statement's plan runs once, tables are read in full and joined by
+/// hash, and no hash table is larger than 128 MiB.
 #[tokio::test]
-async fn fsck_statements_read_tables_once_whatever_the_statistics_say() {
+async fn fsck_statements_under_any_statistics_read_tables_once() {
     const ROWS: i64 = 10_000;
     let app = App::new().await;
     let now = app.hub.clock.now();
@@ -439,7 +441,7 @@ async fn fsck_statements_read_tables_once_whatever_the_statistics_say() {
     let off: Vec<String> = sqlx::query_scalar(tables).fetch_all(&mut db).await.unwrap();
     execute(&mut db, &format!("{}; analyze", off.join(";"))).await;
     fill(&app, now, ROWS, 0).await;
-    // What waits, so that statements about what waits have something to join.
+    // Some deliveries wait, so that the statements about waiting deliveries have rows to join.
     let waiting = "update deliveries set status = 'PENDING', attempt = 0 where message_id % 8192 = 0 and lane = 2";
     execute(&mut db, waiting).await;
     let types: Vec<&str> = CHANNELS.iter().flat_map(|c| Lane::all_of(&[*c]).into_iter().map(|_| c.as_str())).collect();
@@ -487,7 +489,7 @@ async fn fsck_statements_read_tables_once_whatever_the_statistics_say() {
             assert_eq!(kinds.iter().find(quadratic), None, "{name}, statistics {statistics}: {plan:#}");
             let parents = nodes(&plan, "Parent Relationship");
             assert!(!parents.contains(&"SubPlan".to_owned()), "{name}, statistics {statistics}: {plan:#}");
-            // Now it is safe to run.
+            // The plan is checked, so it is safe to run.
             let plan = explain(&mut conn, &text, "analyze, costs off, timing off", &args).await;
             let loops: Vec<i64> = nodes(&plan, "Actual Loops").iter().map(|n| n.parse().unwrap()).collect();
             assert!(loops.iter().all(|n| *n <= 1), "{name}, statistics {statistics}: {plan:#}");

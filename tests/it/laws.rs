@@ -1,5 +1,5 @@
-//! The laws of the house, read from its own lines: which layer may name which, what only one place may do, that files
-//! do not name each other in a circle, what every SQL file owes its readers, and that compose.yaml speaks of real settings.
+//! The laws of the project's structure, checked on its sources: the layers, the libraries and calls that belong to one
+//! place, the circles of files, the form of SQL files, and the settings and commands of compose.yaml.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -10,8 +10,8 @@ use sqlx::{Connection as _, PgConnection};
 
 use crate::support::database::fresh_database;
 
-/// Layer, and the modules in it, from the ground up. Arrows point only down; the ground may name itself, all others in a
-/// layer are siblings that never meet.
+/// Each layer with its modules, from the ground up. A module names only modules of the layers below it; in layers 0
+/// and 5 also modules of its own layer.
 const LAYERS: [(&str, &[&str]); 8] = [
     ("0", &["config", "error", "id", "clock", "limits", "crypt", "shutdown", "telemetry", "docs"]),
     ("1", &["model"]),
@@ -23,12 +23,12 @@ const LAYERS: [(&str, &[&str]); 8] = [
     ("5", &["cli", "main"]),
 ];
 
-/// What only these places may name; a folder ends with a slash.
+/// (names, the only places that may name them). A folder ends with a slash.
 const EXCLUSIVE: [(&[&str], &[&str]); 8] = [
     (&["sqlx"], &["store/"]),
-    // Servers that we run for others to try are servers all the same.
+    // The simulators and `webhook listen` are servers, too.
     (&["axum"], &["http/", "api/", "live/", "ui/", "provider/simulator/", "cli/webhook_listen.rs"]),
-    // What callers are answered is described; `http::answer::ok` takes nothing else.
+    // Answers are described shapes; `http::answer::ok` takes no others.
     (&["utoipa", "utoipa_axum"], &["http/", "api/"]),
     (&["reqwest", "lettre"], &["provider/", "cli/client.rs"]),
     (&["clap"], &["config/", "cli/"]),
@@ -37,7 +37,7 @@ const EXCLUSIVE: [(&[&str], &[&str]); 8] = [
     (&["env::var", "env::var_os", "env::vars", "env::vars_os"], &["config/"]),
 ];
 
-/// What the model may not do: wait, reach out, look at a clock, roll dice.
+/// Names that `model` may not use: it does not wait, do I/O, read a clock or draw random numbers.
 const IMPURE: [&str; 11] = [
     "async",
     "await",
@@ -52,18 +52,19 @@ const IMPURE: [&str; 11] = [
     "Clock",
 ];
 
-/// (where, what it names, why it may). One that is no longer needed has to go.
+/// (place, name, reason). A test fails on an exception that is no longer needed.
 const EXCEPTIONS: [(&str, &str, &str); 3] = [
     ("api/mod.rs", "crate::ui", "every route is on its page, also those of pages for people"),
     ("config/", "crate::model", "a setting's value may be a word of the model: a channel, a policy"),
     ("cli/pg.rs", "std::env::var_os", "PATH is the shell's answer to \"which postgres?\", and must be the same answer"),
 ];
 
+/// The folder of the project.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// All files below a folder whose name ends so, sorted.
+/// The files below a folder of the project whose names end with `ending`, sorted.
 pub fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![root().join(folder)];
@@ -81,6 +82,7 @@ pub fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
     found
 }
 
+/// The text of a file; panics with its path if it cannot be read.
 pub fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
@@ -90,7 +92,8 @@ pub fn within<'p>(path: &'p Path, folder: &str) -> &'p str {
     path.strip_prefix(root().join(folder)).unwrap().to_str().unwrap()
 }
 
-/// Rust's words and signs, without comments, texts and characters. `::` is one sign.
+/// The tokens of a Rust source, without comments, string and character literals. `::` is one token, every other sign
+/// is one per character.
 fn tokens(source: &str) -> Vec<String> {
     let chars: Vec<char> = source.chars().collect();
     let (mut tokens, mut i) = (Vec::new(), 0);
@@ -144,7 +147,7 @@ fn after_text(chars: &[char], mut i: usize) -> usize {
     i + 1
 }
 
-/// Where a raw text that begins here ends.
+/// The position after the raw string literal that begins at `start`; none where no raw string begins.
 fn raw(chars: &[char], start: usize) -> Option<usize> {
     let mut i = start + usize::from(chars[start] == 'b');
     if chars.get(i) != Some(&'r') {
@@ -161,14 +164,14 @@ fn raw(chars: &[char], start: usize) -> Option<usize> {
     Some(i + 1 + length + end.len())
 }
 
-/// Every path that a file names, in `use` or in passing, from the root of its crate: `crate::store::message::insert`.
+/// The paths that a file names, in `use` or elsewhere, from the root of the crate: `crate::store::message::insert`.
 fn paths(file: &str, source: &str) -> BTreeSet<String> {
     let (mut used, passing) = named(file, &tokens(source));
     used.extend(passing);
     used
 }
 
-/// The paths that a file names in `use`, and those that it names in passing.
+/// The paths that a file names: (in `use`, elsewhere).
 fn named(file: &str, tokens: &[String]) -> (BTreeSet<String>, BTreeSet<String>) {
     let mut here: Vec<String> = file.trim_end_matches(".rs").split('/').map(str::to_owned).collect();
     here.retain(|part| !matches!(part.as_str(), "mod" | "lib" | "main"));
@@ -209,7 +212,7 @@ fn is_name(token: &str) -> bool {
     token.starts_with(|c: char| c.is_alphabetic() || c == '_')
 }
 
-/// Reads one branch of a `use`; returns where it ends.
+/// Reads one branch of a `use` into `found`; returns the position after it.
 fn tree(tokens: &[String], mut i: usize, before: &[String], found: &mut Vec<Vec<String>>) -> usize {
     let mut path = before.to_vec();
     while let Some(token) = tokens.get(i) {
@@ -258,7 +261,7 @@ fn absolute(module: &[String], path: &[String]) -> String {
     base.join("::")
 }
 
-/// A place is a file, or a folder that ends with a slash.
+/// Whether a file is at a place: a file, or a folder that ends with a slash.
 fn is_in(file: &str, place: &str) -> bool {
     if place.ends_with('/') { file.starts_with(place) } else { file == place }
 }
@@ -267,7 +270,7 @@ fn layer(module: &str) -> Option<&'static str> {
     LAYERS.iter().find(|(_, modules)| modules.contains(&module)).map(|(layer, _)| *layer)
 }
 
-/// What a file does that it may not: (what it names, why not).
+/// The names in a file that break a law: (name, broken law).
 fn broken(file: &str, source: &str) -> Vec<(String, String)> {
     let mine = file.split(['/', '.']).next().unwrap();
     let mine = if mine == "lib" { "main" } else { mine };
@@ -305,9 +308,9 @@ fn is_or_ends(path: &str, name: &str) -> bool {
     path.starts_with(&format!("::{name}::")) || (name.contains("::") && path.contains(&format!("::{name}::")))
 }
 
-/// S0-7: the arrows of the house point down, and what only one place may do only that place does.
+/// S0-7: a module names only layers below it, and a name of `EXCLUSIVE` is in its places alone.
 #[test]
-fn arrows_point_down_and_each_deed_has_its_place() {
+fn module_names_only_layers_below() {
     let (mut wrong, mut excused, mut read_paths) = (Vec::new(), BTreeSet::new(), 0);
     for path in files("src", ".rs") {
         let (file, source) = (within(&path, "src").to_owned(), read(&path));
@@ -319,16 +322,16 @@ fn arrows_point_down_and_each_deed_has_its_place() {
             }
         }
     }
-    assert!(read_paths > 1000, "only {read_paths} paths were read: the reader has gone blind");
+    assert!(read_paths > 1000, "only {read_paths} paths were found");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     for (n, (file, named, _)) in EXCEPTIONS.iter().enumerate() {
-        assert!(excused.contains(&n), "src/{file} no longer names {named}: the exception can go");
+        assert!(excused.contains(&n), "src/{file} no longer names {named}: remove the exception");
     }
 }
 
-/// The reader of laws sees what it should, however it is written, and nothing in comments and texts.
+/// `broken` finds each kind of breach in each notation, and none in comments and string literals.
 #[test]
-fn broken_laws_are_seen() {
+fn broken_law_in_any_notation_is_found() {
     for (file, source, named) in [
         ("model/x.rs", "use crate::store::message;", "crate::store::message"),
         ("model/x.rs", "use super::super::hub::Hub;", "crate::hub::Hub"),
@@ -387,7 +390,7 @@ fn broken_laws_are_seen() {
     }
 }
 
-/// The files of a tree by the module that each is, with the paths that each names outside of its tests.
+/// The files of a tree by module, with the paths that each names outside of its tests.
 struct Files(BTreeMap<String, Named>);
 
 struct Named {
@@ -412,8 +415,8 @@ impl Files {
         )
     }
 
-    /// A path that `module` names, from the root of the crate: its first name may be a module below this one, or one
-    /// that is named in `use`.
+    /// A path that `module` names, from the root of the crate. Its first name may be a module below `module`, or one
+    /// that `module` imports.
     fn full(&self, module: &str, path: &str) -> Option<String> {
         let (first, rest) = path.split_once("::").unwrap_or((path, ""));
         if first == "crate" {
@@ -427,7 +430,8 @@ impl Files {
         Some(if rest.is_empty() { base } else { format!("{base}::{rest}") })
     }
 
-    /// The module that a path leads to; what a `mod.rs` has from another by `use` is the other's.
+    /// The module that a path leads to. For an item that a `mod.rs` re-exports this is the module of its definition,
+    /// through at most `steps` re-exports.
     fn home(&self, path: &str, steps: u8) -> Option<&str> {
         let mut module = path;
         while !self.0.contains_key(module) {
@@ -444,7 +448,8 @@ impl Files {
         passed_on.next().or(Some(module))
     }
 
-    /// The files that a file needs: those its paths lead to. To name a module is no need yet, only what it names in it.
+    /// The modules that a module needs: the homes of the items that its paths name. The path of a module alone is no
+    /// need.
     fn needs(&self, module: &str) -> BTreeSet<&str> {
         let named = &self.0[module];
         let paths = named.used.iter().chain(&named.passing).filter_map(|path| self.full(module, path));
@@ -454,7 +459,7 @@ impl Files {
         self.0.keys().map(String::as_str).filter(|key| *key != module && homes.contains(*key)).collect()
     }
 
-    /// Every circle, sorted: files of which each needs each other, if only by way of others.
+    /// Every circle, sorted: files that all need each other, directly or through others.
     fn circles(&self) -> BTreeSet<Vec<&str>> {
         let needs: BTreeMap<&str, BTreeSet<&str>> = self.0.keys().map(|m| (m.as_str(), self.needs(m))).collect();
         let reached: BTreeMap<&str, BTreeSet<&str>> = needs.keys().map(|m| (*m, reached(&needs, m))).collect();
@@ -467,7 +472,7 @@ impl Files {
     }
 }
 
-/// All that `from` needs, if only by way of others.
+/// All modules that `from` needs, directly or through others.
 fn reached<'m>(needs: &BTreeMap<&'m str, BTreeSet<&'m str>>, from: &'m str) -> BTreeSet<&'m str> {
     let (mut found, mut next) = (BTreeSet::new(), vec![from]);
     while let Some(module) = next.pop() {
@@ -476,7 +481,7 @@ fn reached<'m>(needs: &BTreeMap<&'m str, BTreeSet<&'m str>>, from: &'m str) -> B
     found
 }
 
-/// A file's tests may name what stands above it.
+/// The tokens without those of `mod tests`: a file's tests may name modules of layers above it.
 fn without_tests(tokens: Vec<String>) -> Vec<String> {
     let (mut kept, mut depth, mut tests) = (Vec::new(), 0, None);
     for token in tokens {
@@ -495,14 +500,14 @@ fn without_tests(tokens: Vec<String>) -> Vec<String> {
     kept
 }
 
-/// Files are read in an order: what one needs does not need it in turn, whatever way round.
+/// No file needs a file that needs it in turn, directly or through others: so files can be read one after the other.
 #[test]
-fn no_files_name_each_other_in_a_circle() {
+fn file_imports_form_no_circle() {
     let sources: Vec<(String, String)> =
         files("src", ".rs").iter().map(|path| (within(path, "src").to_owned(), read(path))).collect();
     let all = Files::of(sources.into_iter().filter(|(file, _)| file != "main.rs"));
     let needs: usize = all.0.keys().map(|module| all.needs(module).len()).sum();
-    assert!(needs > 1000, "only {needs} needs were read: the reader has gone blind");
+    assert!(needs > 1000, "only {needs} needs were found");
     let found = all.circles();
     let circles: Vec<String> = found
         .iter()
@@ -515,12 +520,12 @@ fn no_files_name_each_other_in_a_circle() {
             })
         })
         .collect();
-    assert!(circles.is_empty(), "these files stand in a circle:\n{}", circles.join("\n"));
+    assert!(circles.is_empty(), "these files need each other in a circle:\n{}", circles.join("\n"));
 }
 
-/// The reader of circles sees them by whatever way files name each other, and none where there is none.
+/// `circles` finds a circle in each notation of a path, and none where there is none.
 #[test]
-fn circles_are_seen() {
+fn circle_in_any_notation_is_found() {
     let circles = |sources: &[(&str, &str)]| {
         let sources = sources.iter().map(|(file, source)| ((*file).to_owned(), (*source).to_owned()));
         let all = Files::of(sources.chain([("lib.rs".to_owned(), String::new())]));
@@ -552,10 +557,10 @@ fn circles_are_seen() {
     }
 }
 
-/// S3-28: every statement is a file that `store` uses, that begins with what it is for and names each of its parameters,
-/// takes its time as a parameter, and is understood by PostgreSQL as the migrations leave it.
+/// S3-28: each SQL file is used by `store`, begins with a comment that names each parameter, takes its time as a
+/// parameter, and can be prepared by PostgreSQL on the migrated schema.
 #[tokio::test]
-async fn every_sql_file_is_used_explained_and_understood() {
+async fn sql_file_is_used_commented_and_prepared() {
     let mut used = BTreeSet::new();
     for path in files("src/store", ".rs") {
         let source = read(&path);
@@ -575,7 +580,7 @@ async fn every_sql_file_is_used_explained_and_understood() {
         let comment: String = text.lines().take_while(|l| l.starts_with("--")).collect::<Vec<_>>().join("\n");
         let statement = text[comment.len()..].to_owned();
         if comment.len() < 10 {
-            wrong.push(format!("{name}: does not begin with a comment that says what it is for"));
+            wrong.push(format!("{name}: does not begin with a comment"));
         }
         let mentioned = parameters(&comment);
         for n in parameters(&statement).difference(&mentioned) {
@@ -591,11 +596,11 @@ async fn every_sql_file_is_used_explained_and_understood() {
             Err(e) => wrong.push(format!("{name}: {e}")),
         }
     }
-    wrong.extend(used.into_iter().map(|name| format!("{name} is used and not there")));
+    wrong.extend(used.into_iter().map(|name| format!("{name} is used and does not exist")));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// `$1`, `$2 to $4` (which means `$3` as well).
+/// The numbers of the parameters in a text: `$1`; `$2 to $4` includes `$3`.
 fn parameters(text: &str) -> BTreeSet<u32> {
     let mut found = BTreeSet::new();
     let mut last = None;
@@ -614,10 +619,10 @@ fn has_word(text: &str, word: &str) -> bool {
     text.match_indices(word).any(|(at, _)| !text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_'))
 }
 
-/// S3-29: compose.yaml can be read, runs PostgreSQL, an API and two workers with commands that there are, and every
-/// setting it names is one of the program's.
+/// S3-29: compose.yaml can be read, runs PostgreSQL, an API and two workers by commands of the program, and names only
+/// settings of the program.
 #[test]
-fn compose_speaks_of_real_settings_and_commands() {
+fn compose_file_names_existing_settings_and_commands() {
     let text = read(&root().join("compose.yaml"));
     let command = <Settings as clap::Args>::augment_args(clap::Command::new("test"));
     let settings: BTreeSet<String> =
@@ -644,7 +649,7 @@ fn compose_speaks_of_real_settings_and_commands() {
             _ => (),
         }
         for alias in line.split('*').skip(1).filter(|_| line.contains(": *")) {
-            assert!(text.contains(&format!("&{}", alias.trim())), "*{alias} is nowhere");
+            assert!(text.contains(&format!("&{}", alias.trim())), "there is no anchor for *{alias}");
         }
     }
     assert_eq!(services.keys().copied().collect::<Vec<_>>(), ["migrate", "postgres", "serve", "work"]);
@@ -676,8 +681,8 @@ fn listed(source: &str) -> BTreeMap<String, usize> {
     listed
 }
 
-/// The modules that a flow names and that are not listed in a group above its own. `lists`: by folder, what its
-/// `mod.rs` lists.
+/// The paths in a flow whose modules are not listed in a group above its own. `lists`: the modules of each `mod.rs`
+/// with their groups, by folder.
 fn out_of_order(lists: &BTreeMap<String, BTreeMap<String, usize>>, file: &str, source: &str) -> BTreeSet<String> {
     let mine: Vec<&str> = file.trim_end_matches(".rs").split('/').collect();
     let is_above = |theirs: &[&str]| {
@@ -691,9 +696,9 @@ fn out_of_order(lists: &BTreeMap<String, BTreeMap<String, usize>>, file: &str, s
     named.filter(|path| path.starts_with("flow::") && !is_above(&path.split("::").collect::<Vec<_>>())).collect()
 }
 
-/// Flows are read in the order that `flow/mod.rs` lists them in, the phases of a delivery in that of their folder.
+/// L3: a flow names only flows of a group above its own in `flow/mod.rs`, or in the `mod.rs` of their common folder.
 #[test]
-fn a_flow_names_only_flows_listed_above_it() {
+fn flow_names_only_flows_listed_above_it() {
     let all = files("src/flow", ".rs");
     let all = all.iter().map(|path| (within(path, "src").to_owned(), read(path)));
     let (lists, flows): (Vec<_>, Vec<_>) = all.partition(|(file, _)| file.ends_with("/mod.rs"));
@@ -723,11 +728,11 @@ fn a_flow_names_only_flows_listed_above_it() {
     }
 }
 
-/// The types by which code decides what a caller may.
+/// The types that hold a caller's rights, and their variants.
 const ROLE_TYPES: [&str; 3] = ["Role", "StaffRole", "Principal"];
 const ROLE_WORDS: [&str; 4] = ["Partner", "Staff", "Operator", "Admin"];
 
-/// Where the bracket that opens at `open` closes.
+/// The position of the bracket that closes the one at `open`.
 fn closing(tokens: &[String], open: usize) -> usize {
     let mut depth = 0;
     for (i, token) in tokens.iter().enumerate().skip(open) {
@@ -740,7 +745,7 @@ fn closing(tokens: &[String], open: usize) -> usize {
     tokens.len()
 }
 
-/// The roles that a file asks for one by one: by `==` or `!=`, by `matches!`, by `if let` or `let … else`.
+/// The roles that a file compares one by one: by `==` or `!=`, by `matches!`, by `if let` or `let … else`.
 fn compared_roles(source: &str) -> Vec<String> {
     let tokens = tokens(source);
     let token = |i: usize| tokens.get(i).map_or("", String::as_str);
@@ -771,10 +776,10 @@ fn compared_roles(source: &str) -> Vec<String> {
 }
 
 /// L6: a caller's rights are decided in `model/access`, or by a `match` without a rest that the compiler checks when a
-/// kind of caller is added. A comparison with one role passes every other, also those that are added later. (`Role` of
-/// `worker` is what a process does; it has none of these words.)
+/// kind of caller is added. A comparison with one role lets every other role pass, also one that is added later.
+/// (`worker::Role` is the role of a process; it has none of these variants.)
 #[test]
-fn roles_are_matched_and_not_compared() {
+fn role_is_matched_and_not_compared() {
     let mut wrong = Vec::new();
     for path in files("src", ".rs") {
         let file = within(&path, "src");
@@ -782,7 +787,7 @@ fn roles_are_matched_and_not_compared() {
             wrong.extend(compared_roles(&read(&path)).into_iter().map(|role| format!("src/{file}: asks for {role}")));
         }
     }
-    assert!(wrong.is_empty(), "match it without a rest, or take a permit:\n{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "use a match without a rest, or take a permit:\n{}", wrong.join("\n"));
     for source in [
         "fn f(a: &Actor) { if a.role == Role::Partner { g() } }",
         "fn f(a: &Actor) { if a.role != role::Role::Staff(StaffRole::Admin) { g() } }",
@@ -804,12 +809,12 @@ fn roles_are_matched_and_not_compared() {
     }
 }
 
-/// The types of `model` and `store` in what a file derives `Serialize` or `ToSchema` for.
+/// The types of `model` and `store` inside the types that derive `Serialize` or `ToSchema` in a file.
 fn inner_shapes(file: &str, source: &str) -> Vec<String> {
     let tokens = without_tests(tokens(source));
     let (used, _) = named(file, &tokens);
     let token = |i: usize| tokens.get(i).map_or("", String::as_str);
-    // By its name here, the name of what was renamed.
+    // The original names of renamed imports, by the name in this file.
     let renamed: BTreeMap<&str, &str> =
         (1..tokens.len()).filter(|i| token(*i) == "as").map(|i| (token(i + 1), token(i - 1))).collect();
     let mut found = Vec::new();
@@ -821,7 +826,7 @@ fn inner_shapes(file: &str, source: &str) -> Vec<String> {
         }
         let end = closing(&tokens, i + 1);
         let is_shape = tokens[i..end].iter().any(|t| t == "Serialize" || t == "ToSchema");
-        // The item: behind its other attributes and its name, in brackets of whichever kind.
+        // The body of the item comes after its other attributes and its name, in brackets of any kind.
         let mut body = end + 1;
         while !matches!(token(body), "{" | "(" | ";" | "") {
             body = if token(body) == "#" { closing(&tokens, body + 1) + 1 } else { body + 1 };
@@ -835,7 +840,7 @@ fn inner_shapes(file: &str, source: &str) -> Vec<String> {
         let (mut at, mut depth) = (body, 0);
         while at < last {
             depth += i32::from(matches!(token(at), "(" | "[" | "{")) - i32::from(matches!(token(at), ")" | "]" | "}"));
-            // A name before a colon is a field's, one right below an enum is a variant's.
+            // A name before a colon is a field, a name directly inside an enum is a variant.
             if !is_name(token(at)) || token(at + 1) == ":" || is_enum && depth == 1 {
                 at += 1;
                 continue;
@@ -868,15 +873,15 @@ fn inner_shapes(file: &str, source: &str) -> Vec<String> {
 /// shown to callers, and one that is renamed would break them. Words are no exception: a shape has the text, and names
 /// the list of words that describes it (`ChannelWord`).
 #[test]
-fn outside_shapes_hold_nothing_of_model_and_store() {
+fn api_shape_holds_no_type_of_model_or_store() {
     let (mut wrong, mut shapes) = (Vec::new(), 0);
     for path in files("src/api", ".rs").into_iter().chain(files("src/http", ".rs")) {
         let (file, source) = (within(&path, "src"), read(&path));
         shapes += source.matches("Serialize, ToSchema)").count();
         wrong.extend(inner_shapes(file, &source).into_iter().map(|named| format!("src/{file}: {named}")));
     }
-    assert!(shapes > 50, "only {shapes} shapes were found: the reader has gone blind");
-    assert!(wrong.is_empty(), "these are shown to callers as they are kept:\n{}", wrong.join("\n"));
+    assert!(shapes > 50, "only {shapes} shapes were found");
+    assert!(wrong.is_empty(), "these inner types are serialised to callers:\n{}", wrong.join("\n"));
     for (source, seen) in [
         ("use crate::model::message::Content; #[derive(Serialize)] struct X { contents: Vec<Content> }", "Content"),
         (
@@ -904,7 +909,7 @@ fn outside_shapes_hold_nothing_of_model_and_store() {
     }
 }
 
-/// The channels that a file names, and every word of its own that has to do with webhooks.
+/// The channels that a file names, and each of its names that contains `webhook`.
 fn channels_named(source: &str) -> BTreeSet<String> {
     let tokens = without_tests(tokens(source));
     let variant = |w: &&[String]| w[0] == "Channel" && w[1] == "::" && w[2].starts_with(char::is_uppercase);
@@ -913,10 +918,10 @@ fn channels_named(source: &str) -> BTreeSet<String> {
     variants.chain(words).collect()
 }
 
-/// The engine and the workers name no channel: what one needs beyond the call of its provider stands behind
+/// The engine and the workers name no channel. The steps of a channel beyond the call of its provider are in
 /// `flow::channel`, so that a new channel is entered in one place.
 #[test]
-fn the_engine_names_no_channel() {
+fn engine_names_no_channel() {
     let (mut wrong, mut read_files) = (Vec::new(), 0);
     for path in ["src/flow/delivery", "src/worker"].iter().flat_map(|folder| files(folder, ".rs")) {
         read_files += 1;
