@@ -68,8 +68,8 @@ const NOT_REVEALING: [&str; 9] = [
     "/v1/stats/daily",
 ];
 
-/// F6: each GET route of the document is either on the list of those that reveal, and then a look of staff leaves an
-/// entry and a look of a partner none, or on the list of those that do not, and then no look leaves one.
+/// F6: each GET route of the document is on one of two lists. A look of staff at a route of the revealing list leaves
+/// an entry, and a look of a partner leaves none; at a route of the other list no look leaves an entry.
 #[tokio::test]
 async fn audit_look_that_reveals_leaves_an_entry() {
     let app = App::new().await;

@@ -175,7 +175,7 @@ async fn partner_created_by_an_admin_is_audited() {
         ("partner.create", &id),
         ("sign_in", "-"),
     ];
-    // What was refused changed nothing, and is no deed. The first sign-in came from the machine itself.
+    // A refused request changes nothing and leaves no entry. The first sign-in came from the machine itself.
     assert_eq!(deeds, wanted, "{log:#?}");
     for entry in log.iter().filter(|e| e["action"] != "sign_in") {
         assert_eq!((&entry["role"], &entry["address"]), (&json!("ADMIN"), &json!("127.0.0.1")), "{entry}");
@@ -192,7 +192,7 @@ async fn partner_created_by_an_admin_is_audited() {
     );
     let all = format!("{log:?}{}{}", listed.text, found.text);
     for secret in [&secret, rotated["clientSecret"].as_str().unwrap(), again["clientSecret"].as_str().unwrap()] {
-        assert!(!all.contains(secret), "a secret is told twice");
+        assert!(!all.contains(secret), "a secret is shown twice");
     }
 
     // A look is written down, without what it asked for.
@@ -238,7 +238,7 @@ async fn partner_name_raced_for_is_created_once() {
             answer.refused(422, "name_taken");
         }
     }
-    // A partner from before there were keys: its first is made by whoever rotates first.
+    // A partner from before there were keys: the first rotation makes its first key.
     let actor = Actor::local_admin("test".into());
     let permit = actor.admin_permit().unwrap();
     for n in 0..10 {
@@ -431,7 +431,10 @@ async fn up_keeps_its_keys() {
         kept.push(files.map(|file| std::fs::read_to_string(file).unwrap()));
         let ended = up.stop().await.expect(0);
         let secret = kept[round][1].trim().to_owned();
-        assert!(!ended.stderr.contains(&secret) && !ended.stdout.contains(&secret), "the master key is told nobody");
+        assert!(
+            !ended.stderr.contains(&secret) && !ended.stdout.contains(&secret),
+            "the master key is printed nowhere"
+        );
     }
     assert_eq!(kept[0], kept[1]);
 }

@@ -1,4 +1,4 @@
-//! A partner's request limit: exact over processes, told to callers, and nobody else's trouble.
+//! A partner's request limit: exact over processes, shown to callers in headers, and without effect on other partners.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use notihub::flow::partner::PartnerChange;
@@ -37,7 +37,7 @@ async fn rate_of_a_thousand_a_second_is_kept_over_two_processes() {
     }
     let all: usize = passed.iter().map(|p| p.1).sum();
     assert!((9_800..=10_200).contains(&all), "{all}");
-    // In any second no more than the limit and what two hubs had in hand of the second before.
+    // In any second at most the limit, plus the shares that the two hubs still held from the second before.
     for (from, _) in &passed {
         let within = |at: &DateTime<Utc>| *at >= *from && *at < *from + TimeDelta::milliseconds(1000);
         let some: usize = passed.iter().filter(|p| within(&p.0)).map(|p| p.1).sum();

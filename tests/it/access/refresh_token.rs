@@ -152,7 +152,7 @@ async fn refresh_token_written_during_a_revocation_is_void() {
         let first = signed_in(&app, &app.credentials).await;
         let second = refreshed(&app, &first.refresh).await;
         app.advance(1);
-        // The second is being used up by somebody who holds its row and has written the third.
+        // Another transaction is using up the second token: it holds the row and has written the third.
         let hash = |token: &str| keyed_hash(&app.hub.pepper, token.as_bytes()).to_vec();
         let mut conn = sqlx::PgConnection::connect(&app.url).await.unwrap();
         let mut tx = conn.begin().await.unwrap();
@@ -230,7 +230,7 @@ async fn secret_rotated_voids_its_tokens() {
     looks(&app, &by_new).await.expect(200);
     let by_new = refreshed(&app, &by_new.refresh).await;
 
-    // The third overlaps with the fourth: a thief who has it must not outlive its revocation.
+    // The third overlaps with the fourth: a stolen third secret must not outlive its revocation.
     let fourth = rotate(3600).await;
     looks(&app, &by_new).await.expect(200);
     let of_fourth = signed_in(&app, &fourth).await;

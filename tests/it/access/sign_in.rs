@@ -88,8 +88,8 @@ async fn token_outside_its_header_is_refused() {
     app.done().await;
 }
 
-/// S0-29, S0-31: each kind of secret opens its own door and no other (A3), and what is no secret at all is told apart
-/// from a wrong one only by its form.
+/// S0-29, S0-31: each kind of secret opens its own door and no other (A3). A text that is no secret gets another answer
+/// than a wrong secret only where its form is wrong.
 #[tokio::test]
 async fn secret_at_another_door_is_refused() {
     let app = App::new().await;
@@ -130,9 +130,9 @@ async fn secret_at_another_door_is_refused() {
     app.done().await;
 }
 
-/// S0-72: an inactive partner may not sign in, nor do anything with a token it has, at once where it was made so, and
-/// in every other process when it is told or ten seconds later. Who it is must be right to be told. Active again, it
-/// signs in anew.
+/// S0-72: an inactive partner may not sign in, nor use a token that it has: at once in the process that made it
+/// inactive, in every other process on the notice of the change, or without the notice ten seconds later. Only a right
+/// secret learns that the partner is inactive. A partner that is active again signs in anew.
 #[tokio::test]
 async fn sign_in_of_an_inactive_partner_is_refused() {
     let app = App::new().await;

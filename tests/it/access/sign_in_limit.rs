@@ -20,8 +20,8 @@ async fn sign_in_from(at: SocketAddr, lines: &[(&str, &str)], client_id: &str, c
     Answer::read(request.header("content-type", "application/json").body(body.to_string())).await
 }
 
-/// S0-35: ten failures for one client, and even the right secret waits, except where the client has signed in before;
-/// after a minute nobody waits. An address that tries many clients waits with all of them.
+/// S0-35: after ten failures for one client even the right secret waits, except where the client has signed in before;
+/// after a minute no sign-in waits. An address that tries many clients waits with all of its sign-ins.
 #[tokio::test]
 async fn sign_in_failures_beyond_ten_are_limited() {
     let app = App::with(&["--behind-proxy"]).await;

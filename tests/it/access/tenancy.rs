@@ -64,7 +64,7 @@ impl Tenant {
         Tenant { partner, key, token, name, sent, later, endpoint, doomed, redrive }
     }
 
-    /// What nobody else may read.
+    /// Names and ids that only this partner may read.
     fn traces(&self) -> Vec<String> {
         let name = self.name;
         let own = [
@@ -115,7 +115,7 @@ impl Operation {
         self.told["tags"][0] == "partners"
     }
 
-    /// A partner's own to change: not for operators, who look.
+    /// A partner's own to change: operators may only read it.
     fn for_owners(&self) -> bool {
         self.told["tags"][0] == "webhooks" && self.method != "GET"
     }
@@ -138,7 +138,7 @@ impl Operation {
     }
 }
 
-/// Every operation that asks who is there.
+/// Every operation that needs a signed-in caller.
 async fn operations(app: &App) -> Vec<Operation> {
     let document = app.get("/openapi.json").await.expect(200).body;
     let paths: BTreeMap<String, BTreeMap<String, Value>> = serde_json::from_value(document["paths"].clone()).unwrap();
@@ -165,9 +165,9 @@ fn shape(answer: &Answer, id: &str) -> (u16, String, Vec<String>) {
     (answer.status, answer.text.replace(own, "REQUEST").replace(id, "ID"), headers)
 }
 
-/// S0-29, S0-33, S0-70: every operation with an id, as every kind of caller, with an id of its own, of another's, of
-/// nobody and of no form: what is another partner's is answered byte for byte like what never was; who is nobody is
-/// told nothing; what is for admins is for nobody else.
+/// S0-29, S0-33, S0-70: every operation with an id is asked by every kind of caller, with an id of its own, of another
+/// partner, of no object and of no valid form. The id of another partner is answered byte for byte like an id that
+/// never was. An unauthenticated caller gets 401 alone. Operations for admins refuse all other callers.
 #[tokio::test]
 async fn id_of_another_partner_is_answered_like_an_unknown_one() {
     let app = App::with(&["--shards=1"]).await;
@@ -212,7 +212,7 @@ async fn id_of_another_partner_is_answered_like_an_unknown_one() {
                 assert!(other.traces().iter().all(|trace| !answer.text.contains(trace)), "{at}: {}", answer.text);
             }
         }
-        // Who runs the hub, at a third's.
+        // Staff ask for what belongs to a third partner.
         let id = c.id(operation);
         for (token, is_admin) in [(&operator, false), (&admin, true)] {
             if (operation.for_admins() || operation.for_owners()) && !is_admin {
@@ -493,7 +493,7 @@ async fn partner_may_do_what_it_was_granted() {
     let refused = app.ask(&token, "POST", &cancel, None).await.refused(403, "forbidden");
     assert_eq!(refused.body["code"], "E002");
     assert_eq!(app.count("select count(*) from deliveries where status = 'PENDING'").await, 1);
-    // Who runs the hub may, and it is written down.
+    // An operator may, and the audit log has an entry.
     let operator = app.staff(StaffRole::Operator).await;
     assert_eq!(app.ask(&operator, "POST", &cancel, None).await.expect(200).body["canceled"], 1);
     let admin = app.staff(StaffRole::Admin).await;

@@ -214,7 +214,7 @@ async fn token_forged_is_refused() {
         unauthenticated(&format!("byte {n}"), app.ask(&changed, "GET", "/v1/messages", None).await);
     }
 
-    // One that was good and is over says so; nothing else does.
+    // A token that was good and is over is answered with `token_expired`; no other token is.
     let over = with(&with(&claims, "iat", json!(now - 86_400)), "exp", json!(now));
     app.ask(&forged(&header, &over, &secret), "GET", "/v1/messages", None).await.refused(401, "token_expired");
     let over = forged(&header, &over, &their_secret);

@@ -45,7 +45,7 @@ async fn cancel_overtaken_by_a_claim_is_noted() {
     assert_eq!((&answer.body["canceled"], &answer.body["cancelRequested"]), (&json!(0), &json!(1)));
     assert_eq!(app.stands(&id).await.0, "PROCESSING");
 
-    // Its worker is lost before anybody knows whether it called; nobody wants it any more, so nobody tries again.
+    // Its worker is lost before it reported whether it called. The message is canceled, so no attempt follows.
     assert_eq!(lose(&app).await, 1);
     assert_eq!(app.stands(&id).await.0, "UNDETERMINED");
     app.done().await;
@@ -173,7 +173,7 @@ async fn cancel_after_an_unknown_outcome_ends_undetermined() {
     app.done().await;
 }
 
-/// Does as it is told, call by call, and can be watched while it does.
+/// Answers call by call as scripted, and can be watched while it does.
 struct Scripted {
     channel: Channel,
     says: Mutex<Vec<Says>>,
@@ -208,7 +208,7 @@ impl Provider for Scripted {
     fn send<'a>(&'a self, _letter: SendRequest<'a>) -> BoxFuture<'a, Outcome> {
         Box::pin(async move {
             let says = self.says.lock().await.pop().unwrap_or(Says::Yes);
-            assert!(says != Says::Panic, "the adapter fails, as it is told to");
+            assert!(says != Says::Panic, "the adapter fails, as scripted");
             self.entered.add_permits(1);
             self.open.acquire().await.unwrap().forget();
             let detail = String::new();

@@ -149,7 +149,7 @@ async fn pass_with_room_for_one_claims_all_that_is_due() {
     app.done().await;
 }
 
-/// A provider whose calls begin, and end when the test says so.
+/// A provider whose calls begin, and end when the test opens the gate.
 struct Gate {
     entered: Semaphore,
     open: Semaphore,

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::app::App;
 use crate::support::message::post;
-use crate::support::vendor::{Vendor, over, refused, statuses, told, unknown};
+use crate::support::vendor::{Vendor, apply_receipt, over, refused, statuses, unknown};
 
 const KIM: &str = "010-1234-5678";
 
@@ -115,7 +115,7 @@ async fn fallback_trigger_follows_its_rule() {
 
     let failed = post(&app, kakao(sms.clone())).await;
     app.work().await;
-    told(&app, &failed, 1, "FAILED").await;
+    apply_receipt(&app, &failed, 1, "FAILED").await;
     app.settle_all().await;
     assert_eq!(statuses(&app, &failed).await, ["FAILED", "SENT"]);
 
@@ -148,7 +148,7 @@ async fn fallback_after_an_accepted_receipt_waits_as_long_as_set() {
     vendor.answer(Channel::KakaoAlimtalk, [unknown()]);
     let id = post(&app, kakao(json!([{"channel": "SMS", "noReceiptSeconds": 60}]))).await;
     app.work().await;
-    told(&app, &id, 1, "ACCEPTED").await;
+    apply_receipt(&app, &id, 1, "ACCEPTED").await;
     assert_eq!(statuses(&app, &id).await, ["SENT"]);
     app.advance(61);
     flow::receipt::overdue(&app.hub, &[app.partner.shard]).await.unwrap();
@@ -228,15 +228,15 @@ async fn late_receipt_of_a_replaced_delivery_counts_once() {
         .expect(201);
     let id = post(&app, kakao(json!([{"channel": "SMS"}]))).await;
     app.work().await;
-    told(&app, &id, 1, "FAILED").await;
+    apply_receipt(&app, &id, 1, "FAILED").await;
     assert_eq!(app.message(&id).await["status"], "PROCESSING");
     let completed = "select count(*) from events where event = 'message.completed'";
     assert_eq!(app.count(completed).await, 1, "it was through when it was sent");
     app.work().await;
     while flow::publish::publish_completions(&app.hub).await.unwrap() {}
     assert_eq!((app.message(&id).await["status"].as_str(), app.count(completed).await), (Some("COMPLETED"), 1));
-    told(&app, &id, 1, "DELIVERED").await;
-    told(&app, &id, 2, "DELIVERED").await;
+    apply_receipt(&app, &id, 1, "DELIVERED").await;
+    apply_receipt(&app, &id, 2, "DELIVERED").await;
     while flow::publish::publish_completions(&app.hub).await.unwrap() {}
     assert_eq!(statuses(&app, &id).await, ["DELIVERED", "DELIVERED"]);
     assert_eq!((app.message(&id).await["status"].as_str(), app.count(completed).await), (Some("COMPLETED"), 1));
@@ -255,7 +255,7 @@ async fn replay_of_fallback_events_repeats_them() {
     let begin = app.hub.clock.now();
     let failed = post(&app, kakao(json!([{"channel": "SMS"}]))).await;
     app.work().await;
-    told(&app, &failed, 1, "FAILED").await;
+    apply_receipt(&app, &failed, 1, "FAILED").await;
     vendor.answer(Channel::KakaoAlimtalk, [refused(ErrorClass::NotReachable)]);
     post(&app, kakao(json!([{"channel": "SMS"}]))).await;
     post(&app, kakao(json!([{"channel": "SMS", "noReceiptSeconds": 60}]))).await;
@@ -263,7 +263,7 @@ async fn replay_of_fallback_events_repeats_them() {
     app.advance(61);
     flow::receipt::overdue(&app.hub, &[app.partner.shard]).await.unwrap();
     app.work().await;
-    told(&app, &failed, 2, "DELIVERED").await;
+    apply_receipt(&app, &failed, 2, "DELIVERED").await;
     let heard = "select count(*) from messages where kind like 'delivery.%'";
     let before = app.count(heard).await;
     app.advance(1);
@@ -405,7 +405,7 @@ async fn sent_delivery_that_is_canceled_has_no_fallback() {
     for id in [&early, &fails] {
         app.post(&format!("/v1/messages/{id}/cancel"), Value::Null).await.expect(200);
     }
-    told(&app, &fails, 1, "FAILED").await;
+    apply_receipt(&app, &fails, 1, "FAILED").await;
     app.advance(61);
     flow::receipt::overdue(&app.hub, &[app.partner.shard]).await.unwrap();
     assert_eq!(statuses(&app, &early).await, ["SENT"]);

@@ -141,7 +141,7 @@ async fn suspect_that_is_called_is_claimed_with_others_again() {
     let id = app.accept(slack_post("y")).await;
     assert_eq!(grab(&app.hub, 10).await.len(), 1);
     assert_eq!(lose(&app).await, 1);
-    assert!(app.delivery(&id).await["nextAt"].is_null(), "nobody can say when its turn is");
+    assert!(app.delivery(&id).await["nextAt"].is_null(), "the time of its turn is unknown");
     app.post(&format!("/v1/messages/{id}/cancel"), json!({})).await.expect(200);
     assert_eq!(app.stands(&id).await.0, "UNDETERMINED", "it may have been sent");
     app.settle_all().await;

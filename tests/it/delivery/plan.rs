@@ -234,7 +234,7 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
         no = many("false"),
         hashes = list((0..200).map(|n| format!("sha256('new{n}'::bytea)")).collect()),
     );
-    // Of a partner that has no endpoint, beside those that have.
+    // Of a partner without endpoints, while other partners have some.
     let insert_plain = format!(
         "{shards}, {new_ids}, {partners}, {keys}::text[], {bytes}, {kinds}, {priorities}, {details}, {times}, \
             {no_times}, \
@@ -396,7 +396,7 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
                 &daily,
                 31,
                 &["uk_stat_partner_date_type", "idx_stat_partner_id"],
-                // Rolled up every few seconds, so it is small; it has no index, for the sake of those who write.
+                // Rolled up every few seconds, so it is small; it has no index, to keep its inserts cheap.
                 &["stat_deltas"],
                 1_000,
             ),

@@ -34,7 +34,8 @@ enum Fault {
     DuplicateReceiptTold,
     /// A late acceptance is written on its attempt in one transaction, and lifts the head in another.
     EvidenceOutsideTransaction,
-    /// A late acceptance lifts nothing while a newer attempt is held, and whoever ends that does not look for it.
+    /// A late acceptance does not correct the head while a newer attempt is held, and the end of that attempt does not
+    /// look for the acceptance.
     EvidenceForgottenWhileHeld,
     /// Where unknown outcomes are held, the call begins without a record of it.
     BeginningNotRecorded,
@@ -42,7 +43,7 @@ enum Fault {
     LostWorkerUsesAttempt,
     /// What a worker was lost with waits with all others.
     SuspectInTheQueue,
-    /// Nobody counts the workers that were lost with a delivery.
+    /// The workers that were lost with a delivery are not counted.
     DeathsNotCounted,
 }
 
@@ -57,11 +58,11 @@ struct Protocol {
     receipts: bool,
     cancel: bool,
     expiry: bool,
-    /// Somebody asks to have a dead letter tried again, once.
+    /// A caller redrives a dead letter, once.
     redrive: bool,
     /// Leaves out give-backs, unheard settles and the answers that are much like others: for worlds with more in them.
     narrow: bool,
-    /// Lost workers that a delivery survives: one is enough to see what becomes of it, and none keeps a world small.
+    /// Lost workers that a delivery survives: one is enough to see the consequence, and none keeps a world small.
     spared: i16,
     fault: Option<Fault>,
     /// Every transition of a head that was made.
@@ -118,7 +119,7 @@ enum Wrong {
     NotAlone,
 }
 
-/// Somebody in the middle of something.
+/// A process in the middle of a step on a delivery.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Hand {
     delivery: usize,
@@ -156,7 +157,7 @@ struct Write {
     status: Status,
     possibly_sent: bool,
     refund: bool,
-    /// None: nobody held it; it is canceled or expires while it waits.
+    /// None: no worker held the delivery; it is canceled or expires while it waits.
     outcome: Option<OutcomeKind>,
 }
 
@@ -201,7 +202,7 @@ enum By {
     Queue,
     Settle { attempt: i16, was: Status, refund: bool },
     Evidence,
-    Somebody,
+    Redrive,
 }
 
 /// What may follow a settled status: only evidence leads there.
@@ -346,7 +347,7 @@ impl Protocol {
         if self.idempotent { tokens.len() } else { d.taken().count() }
     }
 
-    /// One transaction moves a head. Returns the event if somebody else is to tell it.
+    /// One transaction moves a head. Returns the event where the caller has to record it in another transaction.
     fn step(&self, d: &mut Delivery, to: Status, by: By) -> Option<EventKind> {
         let from = d.status;
         d.status = to;
@@ -359,7 +360,7 @@ impl Protocol {
         if !known {
             d.wrong.insert(Wrong::Table);
         }
-        let asked_for = by == By::Somebody && to == Status::Pending;
+        let asked_for = by == By::Redrive && to == Status::Pending;
         if from.is_settled() && !asked_for && !(by == By::Evidence && UPWARDS.contains(&(from, to))) {
             d.wrong.insert(Wrong::Final);
         }
@@ -412,7 +413,7 @@ impl Protocol {
         }
     }
 
-    /// The guarded write, and what becomes of it when the guard does not hold. Returns what the hand is left with.
+    /// The guarded write, and the late write where the guard does not hold. Returns the hand's next step.
     fn settle(&self, d: &mut Delivery, attempt: i16, write: Write) -> Option<Doing> {
         let fence = match self.fault {
             Some(Fault::SettleByIdOnly) => true,
@@ -442,7 +443,7 @@ impl Protocol {
             return told.or(self.look(d));
         }
         if write.outcome.is_none() {
-            // Somebody was faster: a cancellation looks again.
+            // Another write came first: a cancellation looks again.
             d.cancels = 0;
         }
         // Late: kept on its own attempt, in the stead of a doubt.
@@ -456,7 +457,7 @@ impl Protocol {
         if write.outcome == Some(OutcomeKind::Accepted) { self.evidence(d) } else { None }
     }
 
-    /// Whoever ends an attempt looks whether an earlier one was accepted after all.
+    /// The end of an attempt looks whether an earlier one was accepted after all.
     fn look(&self, d: &mut Delivery) -> Option<Doing> {
         if self.broken(Fault::EvidenceForgottenWhileHeld) { None } else { self.evidence(d) }
     }
@@ -498,7 +499,7 @@ impl Protocol {
         told.or(self.look(d))
     }
 
-    /// Canceled or expired where nobody holds it.
+    /// Canceled or expired while no worker holds it.
     fn end(&self, d: &Delivery, outcome: &Outcome) -> Write {
         let step = next_transition(&d.head(), outcome, &RetryPolicy::default(), OnUnknown::Retry, now(), 0.0);
         let (status, possibly_sent) = (step.status, step.possibly_sent);
@@ -584,7 +585,7 @@ impl Protocol {
                 let Some(attempts) = self.again(d) else { return };
                 (d.max_attempts, d.expired, d.cancel_requested, d.redriven) = (attempts, false, false, true);
                 (d.apart, d.deaths, d.lost) = (false, 0, 0);
-                self.step(d, Status::Pending, By::Somebody);
+                self.step(d, Status::Pending, By::Redrive);
             }
             Act::Sweep(n) | Act::Cancel(n) => {
                 let d = &mut world.deliveries[n];
@@ -593,7 +594,7 @@ impl Protocol {
                 if d.status == Status::Processing {
                     d.cancel_requested = true;
                 } else {
-                    // LookupResult at now, written later: whoever comes in between is held by the fence.
+                    // Looked up now, written later: the fence rejects this write if another write comes in between.
                     let doing = Doing::Writing { write: self.end(d, &outcome), again: true };
                     world.hands.push(Hand { delivery: n, attempt: d.attempt, doing });
                 }
@@ -671,7 +672,7 @@ impl Protocol {
     }
 }
 
-/// Workers are all alike, and so are deliveries: of worlds that differ only in who is who, one stands for all.
+/// All workers are alike, and so are all deliveries: of worlds that differ only in their order, one stands for all.
 fn settled_order(mut world: World) -> World {
     fn hash(value: &impl Hash) -> u64 {
         let mut hasher = DefaultHasher::new();
@@ -849,8 +850,8 @@ impl Model for Protocol {
                 holders.iter().collect::<BTreeSet<_>>().len() == holders.len()
             }),
             Property::<Protocol>::always(CALLS, |_, w| each(w, |d| d.calls.len() <= d.attempt as usize)),
-            // Whatever was given back was not called, so a refund allows no further call; but for a lost worker's, of
-            // which nobody knows.
+            // A delivery that was given back was not called, so its refund allows no further call. The exception is a
+            // lost worker, of which it is unknown whether it called.
             Property::<Protocol>::always(ALLOWED, |model, w| {
                 let lost = |d: &Delivery| if model.on_unknown == OnUnknown::Retry { d.lost_ever as usize } else { 0 };
                 each(w, |d| d.calls.len() <= model.attempts as usize * (1 + usize::from(d.redriven)) + lost(d))
@@ -924,7 +925,7 @@ impl Model for Protocol {
                     let called = d.calls.iter().map(|(attempt, _)| *attempt);
                     called.chain(d.begun.iter().copied()).collect::<BTreeSet<_>>().len()
                 };
-                // What somebody asks for has attempts anew, whatever ended it.
+                // A redrive gives a delivery attempts anew, whatever ended it.
                 each(w, |d| !waits(d) || d.redriven || (d.attempt - d.refunds) as usize <= tries(d))
             }),
             Property::<Protocol>::always(TRIED, |model, w| {

@@ -1,5 +1,5 @@
-//! Dead letters tried again because somebody asks, and events told again: one, many at a bounded rate, for one
-//! endpoint; who may, what is refused and why.
+//! Dead letters that a caller redrives, and events sent again: one, many at a bounded rate, for one endpoint; the
+//! callers that may, the refusals and their reasons.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -22,7 +22,7 @@ use crate::support::app::{Answer, App, email, named, slack_post};
 use crate::support::message::{delivery, fail, post};
 use crate::support::process::{Folder, Notihub};
 
-/// As whoever's token this is.
+/// Redrives the first delivery of a message as the caller of this token.
 async fn redrive(app: &App, token: &str, id: &str) -> Answer {
     app.ask(token, "POST", &format!("/v1/deliveries/{id}-1/redrive"), None).await
 }
@@ -34,7 +34,7 @@ async fn counted(app: &App) -> (i64, i64, i64) {
     (sum("total"), sum("success"), sum("failed"))
 }
 
-/// What was told of a message, delivery by delivery.
+/// The delivery events of a message's timeline, in order.
 async fn events(app: &App, id: &str) -> Vec<String> {
     let told = app.get(&format!("/v1/messages/{id}/timeline")).await.expect(200).body;
     let items = told["items"].as_array().unwrap().iter().filter(|item| item["what"] == "event");
@@ -256,7 +256,7 @@ async fn redrive_job_keeps_its_rate() {
         assert_eq!(redriven, expected + second);
     }
     assert_eq!(job(&app, &operator, slow).await["status"], "DONE");
-    // Nobody was there for an hour: that is not made up for.
+    // No process ran a step for an hour: the job does not make up for that time.
     app.advance(3600);
     flow::sign_in::maintain_keys(&app.hub).await.unwrap();
     let operator = app.staff(StaffRole::Operator).await;
@@ -288,7 +288,7 @@ async fn redrive_steps_at_the_same_moment_take_each_once() {
     app.work().await;
     let path = "/v1/dead-letters/redrive";
     let mut jobs = Vec::new();
-    // Over the same ones: who comes second finds them gone.
+    // Jobs over the same dead letters: for the second job they are gone.
     for rate in [700, 500, 300] {
         let begun = app.ask(&operator, "POST", path, Some(json!({"ratePerSecond": rate}))).await.expect(202).body;
         assert_eq!(begun["count"], 900);
@@ -393,15 +393,15 @@ pub async fn endpoint(app: &App, partner: &Partner, events: Option<Vec<String>>)
     id
 }
 
-/// Everything is sent, and messages that ended are told to be complete.
+/// Sends all that waits, and the completion events of messages that ended.
 async fn settle(app: &App) {
     app.settle_all().await;
     while flow::publish::publish_completions(&app.hub).await.unwrap() {}
     app.settle_all().await;
 }
 
-/// S0-44: what an endpoint missed is recovered, and a window of time replayed: the same events, byte for byte, under
-/// the same ids; nobody else hears of it.
+/// S0-44: an endpoint recovers the events that it missed, and has a window of time replayed: the same events, byte for
+/// byte, under the same ids; no other endpoint receives them.
 #[tokio::test]
 async fn recovery_and_replay_repeat_an_endpoints_events() {
     let receiver = Receiver::default();
@@ -470,7 +470,7 @@ async fn recovery_and_replay_repeat_an_endpoints_events() {
         body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
         let begun = app.post(&format!("/v1/webhooks/{endpoint}/replay"), body).await.expect(202).body;
         assert_eq!((&begun["kind"], &begun["count"]), (&json!("REPLAY"), &Value::Null));
-        // Never more than the rate allows, so a slice of time is told in parts.
+        // Never more than the rate allows, so the events of a slice of time are sent in parts.
         for _ in 0..3 {
             app.advance(1);
             steps(&app).await;
@@ -559,7 +559,7 @@ async fn redrive_of_a_partner_reaches_its_own_webhooks_alone() {
     app.done().await;
 }
 
-/// A person at a terminal redrives one, counts many, begins a job over them and is told how it ended; as JSON for
+/// A person at a terminal redrives one, counts many, begins a job over them and sees how it ended; as JSON for
 /// programs.
 #[tokio::test(flavor = "multi_thread")]
 async fn redrive_commands_work_at_a_terminal() {

@@ -59,7 +59,7 @@ async fn refusal_for_now_is_retried_three_times_with_jitter() {
     app.done().await;
 }
 
-/// S3-24: what failed can be found by its status and its reason; there it stays until somebody decides.
+/// S3-24: a failed delivery can be found by its status and its reason, and stays there until an operator decides.
 #[tokio::test]
 async fn failed_delivery_is_found_by_status_and_reason() {
     let app = App::new().await;
@@ -326,8 +326,8 @@ async fn attempts_spent_after_an_unknown_outcome_end_undetermined() {
     app.done().await;
 }
 
-/// S0-13: where a second copy is not wanted, an unknown outcome ends it: UNDETERMINED at once, and nobody is asked
-/// again.
+/// S0-13: where a second copy is not wanted, an unknown outcome ends the delivery: UNDETERMINED at once, without
+/// another call.
 #[tokio::test]
 async fn unknown_outcome_on_a_held_channel_ends_undetermined() {
     let app = App::with(&["--on-unknown=SLACK=hold"]).await;

@@ -97,8 +97,8 @@ async fn sweep_of_a_backlog_overlooks_no_expired_delivery() {
     app.done().await;
 }
 
-/// What became worthless while it waited is EXPIRED without a call: by whoever claims it, or by the sweep where nobody
-/// claims.
+/// A delivery that became worthless while it waited is EXPIRED without a call: by the worker that claims it, or by the
+/// sweep where no worker claims.
 #[tokio::test]
 async fn expired_delivery_is_not_sent() {
     let app = App::new().await;

@@ -13,7 +13,7 @@ use crate::support::hubs::stop;
 use crate::support::stub::Gate;
 use crate::support::wait::until;
 
-/// A table that is locked for long stops nobody for good: callers are told 503, and loops go on when it is free.
+/// A table that is locked for long stops no loop for good: callers are answered 503, and loops go on when it is free.
 #[tokio::test]
 async fn locked_table_is_waited_for_briefly_and_survived() {
     let app = App::with(&["--poll-idle-ms=20", "--poll-busy-ms=20", "--reap-every-ms=100"]).await;

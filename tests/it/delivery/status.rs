@@ -7,8 +7,8 @@ use notihub::model::delivery::STATUSES;
 use crate::support::app::App;
 use crate::support::notification::{deliveries, notification, order_completed, payment_failed};
 
-/// S3-19, S3-34: a notification has no status of its own, neither stored nor to store one in: what is told follows from
-/// the deliveries at the moment of asking.
+/// S3-19, S3-34: a notification has no status of its own, neither stored nor to store one in: the status in an answer
+/// follows from the deliveries at the moment of asking.
 #[tokio::test]
 async fn notification_status_is_computed_from_deliveries() {
     let app = App::new().await;

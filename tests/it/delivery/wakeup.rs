@@ -6,7 +6,7 @@ use crate::support::app::{App, slack_post};
 use crate::support::hubs::{another, stop};
 use crate::support::wait::until;
 
-/// S3-14, S3-31, S3-41: nobody tells the worker anything, and it delivers: it looks by itself, as often as is set.
+/// S3-14, S3-31, S3-41: the worker gets no hint, and it delivers: it looks by itself, as often as is set.
 #[tokio::test]
 async fn poll_without_any_hint_delivers() {
     let app = App::with(&["--poll-idle-ms=20", "--poll-busy-ms=20"]).await;
@@ -39,7 +39,7 @@ async fn hint_of_another_process_wakes_a_worker() {
     app.accept(slack_post("told")).await;
     until("delivered", async || app.slack.records().len() == 1).await;
 
-    // While nobody listens a message is missed; whoever listens again looks everywhere.
+    // A hint is missed while the connection that listens is cut; a worker that listens again looks everywhere.
     let cut = "select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = current_database() \
                and query like 'LISTEN%ready%'";
     assert_eq!(app.count(cut).await, 1);

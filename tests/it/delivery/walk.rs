@@ -76,7 +76,7 @@ impl Answer {
     }
 }
 
-/// Answers as it is told, and keeps a ledger of its own.
+/// Answers as the walk sets it, and keeps a ledger of its own.
 struct Scripted {
     next: Mutex<Answer>,
     ledger: Mutex<Vec<(DeliveryKey, i16, Answer)>>,
@@ -121,7 +121,7 @@ enum Op {
     Call(Index, Answer),
     /// By a worker that is too slow to begin in time.
     CallTooLate(Index),
-    /// By a worker that is told to stop.
+    /// By a worker that stops.
     GiveBack(Index),
     Settle(Index),
     /// It was written, but the worker does not know, and will write it again.
@@ -229,7 +229,7 @@ struct Walk {
     known: Vec<Known>,
     twins: BTreeMap<DeliveryKey, Twin>,
     seen: Seen,
-    /// What this walk did, for whoever reads how it failed.
+    /// The operations of this walk, for the reader of a failure.
     ops: Diary,
     /// Messages so far, of this walk and those before it.
     messages: u32,
@@ -299,7 +299,7 @@ impl Walk {
     async fn new(on_unknown: OnUnknown) -> Walk {
         let provider = Arc::new(Scripted { next: Mutex::new(Answer::Accepted), ledger: Mutex::default() });
         let flag = if on_unknown == OnUnknown::Hold { "--on-unknown=EMAIL=hold" } else { "--on-unknown=EMAIL=retry" };
-        // Leases end when the walk says so, not while it runs.
+        // Leases end by a step of the walk, not by the passing of time.
         let flags = [flag, "--retry-schedule=EMAIL=backoff", "--retry-backoff-delay=1000", "--lease-ms=3600000"];
         let app = App::with_provider(&flags, provider.clone()).await;
         let another = |lease: &'static str| {
@@ -929,7 +929,8 @@ fn walk_with_unknown_outcomes_retried_keeps_the_invariants() {
     assert_walked(&seen, &[(Scheduled, Processing)]);
 }
 
-/// The same where unknown outcomes are held: the beginning of a call is on record, and nobody ever gets two copies.
+/// The same where unknown outcomes are held: the beginning of a call is on record, and no recipient ever gets two
+/// copies.
 #[test]
 fn walk_with_unknown_outcomes_held_keeps_the_invariants() {
     use Status::*;

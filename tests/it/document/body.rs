@@ -413,7 +413,7 @@ async fn body_is_read_as_described() {
         let is_own = |name: &&str| own.contains_key(*name) && !is_other_channels(&document, place, name);
         let foreign: Vec<(&str, Value)> =
             all.iter().chain(&reserved).filter(|name| !is_own(name)).map(|name| (*name, json!(1))).collect();
-        // No more at once than are told of.
+        // At most as many at once as an answer lists.
         for foreign in foreign.chunks(limits::FAULTS / 2) {
             let answer = place.with(&app, foreign).await;
             let found: BTreeMap<String, String> = faults(&answer).into_iter().collect();

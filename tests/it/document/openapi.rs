@@ -1,5 +1,5 @@
 //! The API's description of itself: equal to the router, complete about what can go wrong, and true of the answers, as
-//! a program that nobody here wrote (schemathesis) finds by asking.
+//! an independent program (schemathesis) finds by asking.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -72,8 +72,8 @@ async fn document_has_the_routes_of_the_router() {
     app.done().await;
 }
 
-/// The document names its version and licence, and every operation says what it is, who may ask, and what it can
-/// answer; every reference leads somewhere.
+/// The document names its version and licence; every operation names its purpose, its callers and its answers; every
+/// reference leads somewhere.
 #[tokio::test]
 async fn document_describes_each_operation() {
     let app = App::new().await;
@@ -145,7 +145,7 @@ fn word(literal: &str) -> Option<String> {
 /// The reasons that a source refuses with, wherever one can be written: (what stands before it, which argument it is).
 fn reasons_in(source: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    // A word in code and a word in a test of the same file are told apart by where tests begin.
+    // Words in the code count, words in the tests of the same file do not: the tests begin at `#[cfg(test)]`.
     let source = source.split("#[cfg(test)]").next().unwrap();
     for (call, at) in [
         ("Refusal::new(", 1),
@@ -243,7 +243,7 @@ fn document_lists_every_delivery_reason() {
 }
 
 /// S0-64, S0-65, S0-66, S0-67, S0-68, S0-69, S0-70, S0-71, S0-72, S0-73, S0-74, S0-75: the closed list of codes and
-/// every reason with its cause and remedy, for everybody to read; each row is what a refusal says.
+/// every reason with its cause and remedy, public; each row equals the answer of a refusal.
 #[tokio::test]
 async fn document_lists_error_codes_with_cause_and_remedy() {
     let app = App::new().await;

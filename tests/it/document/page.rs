@@ -33,7 +33,7 @@ fn attributes(html: &str, name: &str) -> BTreeSet<String> {
     pieces.map(|piece| piece.split('"').next().unwrap().to_owned()).collect()
 }
 
-/// Each topic is a page for everybody, without scripts; each link of a page leads to a page, and to an anchor there.
+/// Each topic is a public page without scripts; each link of a page leads to a page, and to an anchor there.
 #[tokio::test]
 async fn pages_are_public_and_their_links_lead_somewhere() {
     let app = App::new().await;

@@ -102,8 +102,8 @@ async fn content_with_characters_outside_cp949_is_refused_by_name() {
     app.done().await;
 }
 
-/// C8, S0-17, S0-18: the seed's number is the ceiling; a provider that takes less is told of before, in the hint for
-/// SMS as well; one that would take more changes nothing.
+/// C8, S0-17, S0-18: the seed's number is the ceiling. The lower limit of a provider applies at intake, and is named in
+/// the hint for SMS as well; the higher limit of a provider changes nothing.
 #[tokio::test]
 async fn content_limit_of_a_provider_is_the_lower_one() {
     let app = App::with_provider(&[MOCKED], Strict::new(Channel::Lms, Some(2000))).await;
@@ -267,8 +267,8 @@ async fn mock_is_set_by_channel() {
     app.done().await;
 }
 
-/// Every code point that is not a surrogate by itself, and texts mixed of all kinds: as long as Python's codec makes
-/// them, and unmappable where it says so.
+/// Every code point that is not a surrogate, by itself, and mixed texts of all kinds: each is as long as Python's codec
+/// makes it, and unmappable where the codec cannot encode it.
 const PEER: &str = r#"
 import json, sys
 texts = json.load(sys.stdin)

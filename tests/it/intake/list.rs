@@ -113,7 +113,8 @@ async fn message_list_with_filters_has_what_they_let_through() {
     app.done().await;
 }
 
-/// S3-4, S3-18: deliveries can be asked for by what became of them, newest message first, in the order they were named.
+/// S3-4, S3-18: deliveries can be filtered by status, channel, provider, error, recipient and time; newest message
+/// first, in the order in which the message named its recipients.
 #[tokio::test]
 async fn delivery_list_with_filters_has_what_they_let_through() {
     let app = App::new().await;
@@ -260,7 +261,7 @@ async fn page_size_is_fifty_and_two_hundred_at_most() {
 }
 
 /// E9: an address in other letters is the same recipient: one mail, at the address as it was written first, and the
-/// same request; it is found in any letters. User keys and names of Slack destinations are told apart by case.
+/// same request; it is found in any letters. User keys and names of Slack destinations are case-sensitive.
 #[tokio::test]
 async fn mailbox_in_any_case_is_one_recipient() {
     let app = App::with(&["--mock=NAVER_TALK"]).await;

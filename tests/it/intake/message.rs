@@ -257,7 +257,7 @@ async fn message_data_is_read_back_as_posted() {
         for key in numbers {
             let id = post(token, key, key).await.expect(202).id();
             let told = app.ask(token, "GET", &format!("/v1/messages/{id}"), None).await.expect(200);
-            // An exponent is told with its sign.
+            // The answer writes the sign of an exponent.
             let number = &key.replace("e2", "e+2").replace("e308", "e+308");
             let metadata = format!(r#""n":{number},"t":"ᄒ"#);
             assert!(told.text.contains(&metadata), "{number}: {}", told.text);

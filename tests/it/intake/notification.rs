@@ -71,7 +71,7 @@ async fn notification_payment_failed_goes_to_mail_and_slack() {
     app.done().await;
 }
 
-/// S3-1, S3-7, S3-15, S3-40: a system is down: operations sees it in Slack without anybody's recipient, and opens the
+/// S3-1, S3-7, S3-15, S3-40: a system is down: operations sees it in Slack without a named recipient, and opens the
 /// detail by the API.
 #[tokio::test]
 async fn notification_of_an_outage_goes_to_slack_with_detail_in_the_api() {

@@ -602,7 +602,7 @@ fn wrong_batches(table: &mut Table) {
     table.post_to(to, &twice, 422, "duplicate_in_batch", "/messages/3/clientMsgId");
 }
 
-/// Seed 003's short form is told in its own words where it is wrong.
+/// Wrong fields of seed 003's short form are named in its own words.
 fn wrong_notifications(table: &mut Table) {
     let to = "/notifications";
     let short = json!({"type": "A", "title": "t", "message": "m", "recipient": "kim@example.com",
@@ -734,7 +734,7 @@ async fn body_too_large_is_not_read_to_its_end() {
         let head = format!("POST {path} HTTP/1.1\r\nHost: hub\r\nContent-Type: application/json\r\n");
         let chunk = format!("{head}Transfer-Encoding: chunked\r\n\r\n{:x}\r\n", body.len());
         let chunked = [chunk.as_bytes(), &body, b"\r\n0\r\n\r\n"].concat();
-        // Nobody ever sends what this one promises.
+        // The promised length is never sent.
         let promised = format!("{head}Content-Length: 99999999999\r\n\r\n").into_bytes();
         let promised = [promised, vec![b'x'; most + 1]].concat();
         for (name, bytes) in

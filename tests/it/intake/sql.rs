@@ -163,7 +163,7 @@ async fn sql_role_may_enqueue_and_nothing_else() {
     for (name, kind) in ours {
         let deeds = match kind.as_str() {
             "S" => vec![format!("select nextval('{name}')"), format!("select setval('{name}', 1)")],
-            // What cannot be written at all says so first.
+            // A view that cannot be written is refused with another error before its privileges are checked.
             "v" => vec![format!("select from {name}"), format!("alter view {name} rename to mine")],
             _ => vec![
                 format!("select from {name}"),
@@ -180,7 +180,7 @@ async fn sql_role_may_enqueue_and_nothing_else() {
     for deed in ["create table notihub.mine (n integer)", "drop function notihub.enqueue", "set role notihub"] {
         assert_eq!(refused(&mut orders, deed).await.0, "42501", "{deed}");
     }
-    // Trigger functions are everybody's, and nobody can call them.
+    // Trigger functions are executable by PUBLIC, but no statement can call them.
     let callable = "select p.oid::regprocedure::text from pg_proc p join pg_namespace n on n.oid = p.pronamespace \
                     where n.nspname in ('public', 'notihub') and p.prorettype <> 'trigger'::regtype \
                     and has_function_privilege(p.oid, 'execute')";
@@ -192,7 +192,7 @@ async fn sql_role_may_enqueue_and_nothing_else() {
     sqlx::raw_sql(astray).execute(&mut orders).await.unwrap();
     let told = enqueue(&mut orders, "mine", &email("kim@example.com")).await.unwrap_err();
     assert_eq!(told.as_database_error().unwrap().code().unwrap(), "NE007");
-    // Who was not granted the role has not even that.
+    // A login without the role may not even enqueue.
     let stranger = format!("create role stranger_{}; set role stranger_{0}", std::process::id());
     let mut conn = PgConnection::connect(&app.url).await.unwrap();
     sqlx::raw_sql(sqlx::AssertSqlSafe(stranger)).execute(&mut conn).await.unwrap();
@@ -375,7 +375,7 @@ async fn sql_relays_at_the_same_moment_keep_each_partners_order() {
     }
     relay::relay(&app.hub, &mut relay::Relay::default()).await.unwrap();
     let few = "select count(*) from messages m join partners p using (partner_id) where p.name = 'few'";
-    assert_eq!(app.count(few).await, 30, "the first round has something of everybody");
+    assert_eq!(app.count(few).await, 30, "the first round takes requests of each partner");
     assert!(waiting(&app).await > 0);
     while waiting(&app).await > 0 {
         let (mut a, mut b, mut c) = <(relay::Relay, relay::Relay, relay::Relay)>::default();

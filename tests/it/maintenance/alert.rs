@@ -1,4 +1,4 @@
-//! Alerts: operators are told once of each cause, through the hub's own Slack and e-mail, and once when it is over.
+//! Alerts: operators get one alert per cause, through the hub's own Slack and e-mail, and one when it is over.
 
 use std::sync::Arc;
 

@@ -45,8 +45,8 @@ fn left(erased: &erase::Erased) -> u64 {
     erased.left.values().sum()
 }
 
-/// A person's data goes from every table and is proven to be gone; what was counted stays counted, what others got
-/// stays, what waited is not sent, and somebody with a similar address is somebody else.
+/// A person's data goes from every table and is proven to be gone. The counts stay, the deliveries of other recipients
+/// stay, waiting deliveries of the person are not sent, and a person with a similar address is not touched.
 #[tokio::test]
 async fn erased_person_is_in_no_table() {
     let app = App::new().await;
@@ -162,8 +162,8 @@ async fn relay_all(app: &App) {
 }
 
 /// C1: the address is planted in every place that a caller, a provider or a service can write, in every form; erased by
-/// the command; and then in no column of any table. What erasing does not reach is told, and fails the command until it
-/// is gone.
+/// the command; and then in no column of any table. Places that erasing does not reach are reported, and fail the
+/// command until the address is gone from them.
 #[tokio::test]
 async fn erased_address_in_every_form_and_place_is_gone() {
     let app = App::new().await;
@@ -290,9 +290,9 @@ async fn erased_keys_are_gone_and_stay_taken() {
     app.done().await;
 }
 
-/// C1: the search takes tables and columns from the catalogue: one that a later migration makes is searched without a
-/// word about it. A table that the hub may not read is told. A large one is searched row by row, and says how far it
-/// is.
+/// C1: the search takes tables and columns from the catalogue, so a table of a later migration is searched without a
+/// change here. A table that the hub may not read is reported. A large one is searched row by row, and its progress is
+/// reported.
 #[tokio::test]
 async fn erasure_searches_tables_from_the_catalogue() {
     let app = App::new().await;

@@ -1,4 +1,4 @@
-//! Statistics: what is counted, on whose day, and that it is exact whoever rolls it up, and when.
+//! Statistics: what is counted, on whose day, and that the numbers are exact whichever process rolls them up, and when.
 
 use std::collections::BTreeSet;
 
@@ -242,7 +242,7 @@ async fn stats_have_each_partners_own_days() {
     app.done().await;
 }
 
-/// A time zone that the database does not know would stop the roll-up for everybody, so no partner can have one.
+/// A time zone that the database does not know would stop the roll-up for all partners, so no partner can have one.
 #[tokio::test]
 async fn partner_with_an_unknown_time_zone_is_refused() {
     let app = App::new().await;

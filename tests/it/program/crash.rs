@@ -157,7 +157,7 @@ async fn worker_killed_loses_nothing_and_repeats_only_what_it_held() {
     ground.stop();
 }
 
-/// What clients were told, and what they were promised: each key with the id its message got.
+/// The statuses of the clients' answers, and the promises in them: each key with the id that its message got.
 #[derive(Default)]
 struct Ledger {
     told: BTreeMap<String, usize>,
@@ -460,7 +460,7 @@ async fn delivery_that_kills_its_worker_is_isolated_and_ends() {
         };
         let mut serve = program(&["serve", "--listen=127.0.0.1:0", "--email=off"]).start();
         let (address, http) = (serve.address().await, http_to(&url).await);
-        // First, so that it is in the first claim: of what another claim has begun by then nobody could know.
+        // First, so that it is in the first claim: nothing would show which calls of a later claim had begun by then.
         let mut poison = slack_post("poison");
         poison["channels"][0]["to"] = json!("poison");
         assert_eq!(post(&http, address, "/v1/messages", &poison).await.unwrap().0, 202);
@@ -641,7 +641,7 @@ async fn message_accepted_before_everything_was_killed_is_delivered() {
             .await
             .unwrap();
     let lost: BTreeSet<Tsid> = lost.into_iter().map(Tsid).collect();
-    assert!(twice.len() >= 10, "those that hung were taken, and nobody could know");
+    assert!(twice.len() >= 10, "the calls that hung were accepted, which the hub could not know");
     assert!(twice.is_subset(&lost), "{twice:?} twice, held were {lost:?}");
     db.close().await;
     fsck(&folder, &url).await;

@@ -75,9 +75,9 @@ async fn worker_told_to_stop_holds_nothing() {
     serve.signal(Signal::SIGTERM);
     serve.ended().await.expect(0).logged_json();
     let held = count(&url, "select count(*) from deliveries where status = 'PROCESSING'").await;
-    assert_eq!(held, 0, "something is held by nobody");
+    assert_eq!(held, 0, "a delivery is held by no process");
     let taken = slack.records().len();
-    assert!(taken < 2000, "it was told too late to tell anything");
+    assert!(taken < 2000, "it stopped too late to show anything");
     assert_eq!(
         count(&url, "select count(*) from deliveries where status = 'SENT'").await,
         taken as i64,

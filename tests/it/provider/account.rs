@@ -150,7 +150,7 @@ async fn delivery_of_a_removed_provider_is_not_sent_by_another() {
     app.done().await;
 }
 
-/// A paused provider is not asked, nothing is lost or burnt, and the audit log says who did it.
+/// A paused provider is not called, nothing is lost or burnt, and the audit log names the actor.
 #[tokio::test]
 async fn provider_paused_is_not_called_until_resumed() {
     let (says, calls) = (Says::new(good()), Calls::default());
@@ -165,12 +165,12 @@ async fn provider_paused_is_not_called_until_resumed() {
     app.advance(60);
     app.work().await;
     assert_eq!((calls.count(), app.attempts().await), (0, 0));
-    let held = app.told(&id, "paused").await;
+    let held = app.timeline(&id, "paused").await;
     assert!(held.len() == 1 && held[0].contains("still waits"), "{held:?}");
     app.operate("POST", "/v1/providers/vendor/resume").await.expect(200);
     app.work().await;
     assert_eq!(calls.count(), 1);
-    assert!(app.told(&id, "paused").await[0].contains("the delivery waited until"));
+    assert!(app.timeline(&id, "paused").await[0].contains("the delivery waited until"));
     let deeds =
         "select count(*) from audit where action in ('provider.pause', 'provider.resume') and object = 'vendor'";
     assert_eq!(app.count(deeds).await, 2);

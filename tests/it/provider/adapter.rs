@@ -1,6 +1,6 @@
-//! The adapters against the vendors' simulators, which were made from the vendors' words and know nothing of them: what
-//! is sent is taken, each magic recipient comes to what it should, what was taken without our knowing is found, and
-//! what is told of it is read.
+//! The adapters against the vendors' simulators, which were made from the vendors' words and know nothing of the
+//! adapters: each message is accepted, each magic recipient comes to its outcome, a message that was accepted without
+//! our knowledge is found, and the receipts are read.
 
 use std::time::Duration;
 
@@ -97,7 +97,7 @@ fn content(adapter: &str) -> Content {
     Content { body, template_code: Some("TEMPLATE01".to_owned()), ..Content::default() }
 }
 
-/// Whoever is addressed by a key is a word; others have magic numbers.
+/// Channels that address recipients by a key take the word; the others have magic numbers.
 fn to(channel: Channel, number: u8, word: &str) -> String {
     if channel == Channel::NaverTalk { word.to_owned() } else { format!("+8210000000{number:02}") }
 }
@@ -315,7 +315,7 @@ async fn adapter_poll_brings_each_result_once() {
             }
         }
         assert_eq!(refs.len(), 2, "{name}");
-        // What is to happen happens; nobody hears of it.
+        // The vendor sends its receipts to a closed port, so only polling finds them.
         pair.vendor.send_all_receipts().await;
         let (mut cursor, mut found) = (None::<String>, Vec::new());
         for _ in 0..10 {

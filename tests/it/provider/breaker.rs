@@ -39,7 +39,7 @@ async fn breaker_opened_by_a_storm_loses_no_message() {
     }
     let probes = calls.count() - opened_by;
     assert!((1..=6).contains(&probes), "{probes} calls while it was open for a minute");
-    let held = app.told(&ids[200], "breaker").await;
+    let held = app.timeline(&ids[200], "breaker").await;
     assert!(held.len() == 1 && held[0].contains("provider_error"), "{held:?}");
     says.set(good());
     app.settle_all().await;
@@ -120,7 +120,7 @@ async fn breaker_opened_by_credentials_keeps_the_messages() {
     assert!(calls.count() <= 12, "{} calls in 500 s", calls.count());
     assert_eq!(app.count("select count(*) from deliveries where status in ('SCHEDULED', 'PENDING')").await, 51);
     says.set(good());
-    // Whoever corrected the key need not wait for the next probe.
+    // An operator who corrected the key need not wait for the next probe.
     let before = calls.count();
     app.work().await;
     assert_eq!(calls.count(), before, "not yet its time");

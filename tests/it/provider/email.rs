@@ -1,4 +1,4 @@
-//! E-mail from the API to a mail server nobody here wrote (aiosmtpd), which refuses, closes and delays as servers do.
+//! E-mail from the API to an independent mail server (aiosmtpd), which refuses, closes and delays as servers do.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use notihub::error::Result;
@@ -115,7 +115,7 @@ async fn mail_server_with_few_connections_takes_all_at_the_first_attempt() {
 }
 
 /// Fault E3: greylisting and other refusals of one recipient for now, as servers word them, are one class, open no
-/// breaker, and hold up nobody else.
+/// breaker, and hold up no other recipient.
 #[tokio::test]
 async fn mail_recipient_refused_for_now_is_retried_and_holds_up_no_other() {
     let mut peer = Peer::start();
@@ -183,8 +183,8 @@ async fn mail_server_that_throttles_is_left_alone_for_the_pause() {
 const LATE: [&str; 4] =
     ["--connect-budget-ms=3000", "--call-budget-ms=3000", "--settle-budget-ms=10", "--lease-ms=9000"];
 
-/// Fault E4: a server that looks into a mail for longer than the call budget, and for longer than it can be sure of the
-/// lease, takes one mail: its answer is waited for, and nobody takes the delivery meanwhile.
+/// Fault E4: a server that looks into a mail for longer than the call budget, and for longer than the hub can be sure
+/// of the lease, accepts one mail: its answer is waited for, and no other worker takes the delivery meanwhile.
 #[tokio::test]
 async fn mail_answered_after_the_call_budget_is_sent_once() {
     let mut peer = Peer::start();

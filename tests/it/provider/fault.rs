@@ -120,7 +120,7 @@ impl Provider for Choosy {
     }
 }
 
-/// One bad message neither ends those that went with it nor opens the breaker: each is tried again by itself.
+/// One bad message neither ends the others of its batch nor opens the breaker: each is tried again by itself.
 #[tokio::test]
 async fn message_refused_in_a_batch_ends_no_other() {
     let app = App::with_accounts(&[], vec![Account::new(Arc::new(Choosy), Terms::default())]).await;

@@ -32,8 +32,8 @@ fn strategy() -> impl proptest::strategy::Strategy<Value = Strategy> {
 }
 
 proptest! {
-    /// S1-11, S1-14, S1-15, S1-16: whenever within its time what was taken is made, told, given back or lost, no more
-    /// are made than the law of its strategy allows.
+    /// S1-11, S1-14, S1-15, S1-16: whenever a granted call is made within its time, reported, given back or lost, no
+    /// more calls are made than the law of its strategy allows.
     #[test]
     fn no_more_is_made_than_the_law_allows(
         strategy in strategy(),
@@ -83,8 +83,8 @@ proptest! {
         }
     }
 
-    /// What is made at once and told is not held against the limit for longer than the law says: as many are made as it
-    /// allows, and the next is free when it said.
+    /// A call that is made and reported at once is not held against the limit for longer than the law allows: as many
+    /// are made as it allows, and the next is free when the usage predicts it.
     #[test]
     fn as_many_are_made_as_the_law_allows(strategy in strategy(), count in 1u32..40, burst in 1u32..20,
         begin in 0i64..60_000_000) {
@@ -97,7 +97,7 @@ proptest! {
                 made_at: Some(micros(now)) }; taken.granted as usize];
             booked.apply_reports(&limit, &reports);
             made += taken.granted;
-            // The law knows when it was made only now that it was told.
+            // The usage knows when the calls were made only after their reports are applied.
             let next = booked.used(&limit, micros(now)).1.timestamp_micros() - micros(0).timestamp_micros();
             if taken.granted < 7 {
                 prop_assert!(next > now, "something is free now, but was not given");
@@ -203,7 +203,7 @@ async fn delivery_waiting_for_a_limit_uses_no_attempt() {
     assert_eq!(calls.count(), 5);
     let before = app.attempts().await;
     assert!(before <= 6, "{before} attempts for 5 calls");
-    let held = app.told(&last, "limited").await;
+    let held = app.timeline(&last, "limited").await;
     assert!(
         held.len() == 1 && held[0].contains("5 in 60 s") && held[0].contains("the delivery waits until"),
         "{held:?}"
@@ -213,7 +213,7 @@ async fn delivery_waiting_for_a_limit_uses_no_attempt() {
     assert!(app.metrics().await.text.contains("notihub_limit_free{provider=\"limited\"} 0"));
     app.settle_all().await;
     assert_eq!(calls.count(), 6);
-    let held = app.told(&last, "limited").await;
+    let held = app.timeline(&last, "limited").await;
     assert!(held[0].contains("the delivery waited until"), "{held:?}");
     app.done().await;
 }

@@ -170,7 +170,8 @@ impl App {
         list["items"].as_array().unwrap().iter().find(|p| p["name"] == name).unwrap().clone()
     }
 
-    async fn told(&self, id: &str, what: &str) -> Vec<String> {
+    /// The details of the entries of this kind in a message's timeline.
+    async fn timeline(&self, id: &str, what: &str) -> Vec<String> {
         let timeline = self.get(&format!("/v1/messages/{id}/timeline")).await.expect(200);
         let items = timeline.body["items"].as_array().unwrap().iter().filter(|e| e["what"] == what);
         items.map(|e| e["detail"].as_str().unwrap().to_owned()).collect()

@@ -48,8 +48,8 @@ fn message(channel: &str, body: &str) -> Value {
 
 /// S1-1, S1-2, S1-3, S1-4, S1-5, S1-6, S1-7, S1-9, S1-10, S1-20, S1-28, S1-29, S1-30, S1-31, S1-32, S1-33, S1-34,
 /// S1-35, S1-36, S1-37, S1-38, S1-39, S1-40, S1-41, S1-42, S1-43, S1-49, S1-55: both APIs are called as their settings
-/// say; each call is logged and counted; Kakao that fails three times is followed by SMS; Kakao that is down is told to
-/// operators once, is not called, and what names a fallback goes by it.
+/// require; each call is logged and counted; Kakao that fails three times is followed by SMS; an outage of Kakao is
+/// reported to operators once, Kakao is not called meanwhile, and messages that name a fallback go by it.
 #[tokio::test]
 async fn provider_system_of_seed_001_works_as_a_whole() {
     let (folder, ground) = (Folder::new(), Shutdown::new());
@@ -89,7 +89,7 @@ async fn provider_system_of_seed_001_works_as_a_whole() {
     assert_eq!((&deliveries[1]["status"], &deliveries[1]["channel"]), (&json!("SENT"), &json!("SMS")));
     assert_eq!(took(&texts).last().unwrap(), "three by SMS");
 
-    // Down for good now, as far as anybody knows.
+    // Down from here on.
     kakao.script(Behaviour::Fail { status: 503, text: "down".into() }, 1000);
     let mut waiting = Vec::new();
     for n in 0..10 {
@@ -105,7 +105,7 @@ async fn provider_system_of_seed_001_works_as_a_whole() {
     completed(&fourth).await;
     let title = "*Provider kakaotalk is down*";
     let told = || slack.records().iter().filter(|p| p.text.as_deref().unwrap_or_default().starts_with(title)).count();
-    until("operators are told", async || told() > 0).await;
+    until("operators have an alert", async || told() > 0).await;
 
     let (_, metrics) = crate::support::process::text(&operator, address, "/metrics").await;
     for line in [

@@ -1,5 +1,5 @@
-//! E-mail and Slack against servers nobody here wrote: aiosmtpd (STARTTLS, implicit TLS, authentication) and Python's
-//! own HTTPS server. What arrived is decoded by Python's e-mail parser and compared with what was sent.
+//! E-mail and Slack against independent servers: aiosmtpd (STARTTLS, implicit TLS, authentication) and Python's own
+//! HTTPS server. Python's e-mail parser decodes what arrived, and the test compares it with what was sent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

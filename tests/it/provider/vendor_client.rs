@@ -64,7 +64,7 @@ struct Bed {
 }
 
 impl Bed {
-    /// A Solapi whose clock stands still, and somebody it calls back.
+    /// A Solapi whose clock stands still, and a receiver for its callbacks.
     async fn new() -> Bed {
         let _already = rustls::crypto::ring::default_provider().install_default();
         let (shutdown, hub) = (Shutdown::new(), Receiver::start().await);
@@ -128,7 +128,7 @@ async fn solapi_clients_send_and_read_back() {
         let query =
             json!({ "do": "messages", "query": { (if client == "node" { "groupId" } else { "group_id" }): group } });
         let found = sdk.ask(&query).await;
-        // The kinds are those that either client knows.
+        // The first three alone: both clients know their kinds.
         let rows: Vec<Value> = taken[..3].iter().map(|taken| listed(taken, "4000", &truth)).collect();
         assert_eq!(found.as_array().unwrap()[..3], rows, "{client}");
         let found = sdk.ask(&json!({ "do": "group", "id": group })).await;

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use crate::support::app::{App, call_one, start_time};
 use crate::support::message::post;
-use crate::support::vendor::{Vendor, call, over, reference, refused, statuses, tell, told, unknown};
+use crate::support::vendor::{Vendor, apply_receipt, call, over, reference, refused, send_receipts, statuses, unknown};
 
 /// S0-6, S0-43, F18: an accepted delivery is SENT and waits; its receipt makes it DELIVERED, once, and the API shows
 /// the receipt.
@@ -34,15 +34,15 @@ async fn receipt_delivered_ends_delivered_once() {
     assert_eq!((&waits["status"], &waits["receipt"]), (&json!("SENT"), &Value::Null));
     assert_eq!(waits["awaitingReceiptUntil"], "2027-03-05T01:30:00.000000Z");
 
-    told(&app, &id, 1, "ACCEPTED").await;
+    apply_receipt(&app, &id, 1, "ACCEPTED").await;
     assert_eq!(app.message(&id).await["deliveries"][0]["receipt"]["outcome"], "ACCEPTED");
     assert_eq!(statuses(&app, &id).await, ["SENT"]);
     let arrived = json!([{"key": "k", "ref": reference(&app, &id, 1, 1), "outcome": "DELIVERED", "code": "0"}]);
     for _ in 0..3 {
-        tell(&app, arrived.clone()).await;
+        send_receipts(&app, arrived.clone()).await;
         flow::receipt::apply(&app.hub).await.unwrap();
     }
-    told(&app, &id, 1, "FAILED").await;
+    apply_receipt(&app, &id, 1, "FAILED").await;
     let delivery = app.message(&id).await["deliveries"][0].clone();
     assert_eq!((&delivery["status"], &delivery["reason"]), (&json!("DELIVERED"), &Value::Null));
     assert_eq!((&delivery["receipt"]["code"], &delivery["awaitingReceiptUntil"]), (&json!("0"), &Value::Null));
@@ -80,13 +80,13 @@ async fn receipt_callback_forged_or_unreadable_leaves_nothing() {
 async fn receipt_before_its_answer_is_kept() {
     let app = App::with_provider(&[], Vendor::with_receipts()).await;
     let id = post(&app, over("SMS")).await;
-    told(&app, &id, 1, "ACCEPTED").await;
+    apply_receipt(&app, &id, 1, "ACCEPTED").await;
     assert_eq!(app.count("select count(*) from receipts where effect = 'unmatched'").await, 1);
     let lane = Lane::new(Channel::Sms, Default::default(), false);
     let look = PlannedClaim { place: (app.partner.shard, lane), from_ready_at: DateTime::UNIX_EPOCH, rows: 10 };
     let claim = flow::delivery::claim::claim(&app.hub, app.hub.next_id(), &[look], 10).await.unwrap();
     let mut ready = flow::delivery::load::load(&app.hub, claim).await;
-    told(&app, &id, 1, "DELIVERED").await;
+    apply_receipt(&app, &id, 1, "DELIVERED").await;
     assert_eq!(statuses(&app, &id).await, ["PROCESSING"]);
     let settle = call_one(&app.hub, ready.held.pop().unwrap()).await;
     flow::delivery::settle::settle(&app.hub, vec![settle]).await.unwrap();
@@ -137,7 +137,7 @@ async fn receipts_in_any_order_end_alike() {
     let to: Vec<String> = (0..1000).map(|n| format!("010-2000-{n:04}")).collect();
     vendor.answer(Channel::Sms, (0..1000).map(|_| unknown()));
     let id = post(&app, json!({"type": "T", "body": "b", "channels": [{"channel": "SMS", "to": to}]})).await;
-    // What is told of each third, and what comes of it.
+    // For each third of the deliveries: the receipts of each attempt, and the status that they lead to.
     let sets: [(&[(i16, &str)], &str); 3] = [
         (&[(1, "ACCEPTED"), (1, "FAILED"), (2, "ACCEPTED"), (2, "EXPIRED"), (2, "DELIVERED")], "DELIVERED"),
         (&[(1, "EXPIRED"), (1, "FAILED"), (2, "ACCEPTED"), (2, "EXPIRED")], "FAILED"),
@@ -161,12 +161,12 @@ async fn receipts_in_any_order_end_alike() {
             rounds[turn].push(json!({"key": key, "ref": of, "outcome": outcome}));
         }
     }
-    tell(&app, json!(rounds[0])).await;
+    send_receipts(&app, json!(rounds[0])).await;
     while flow::receipt::apply(&app.hub).await.unwrap() {}
     app.settle_all().await;
     assert_eq!(vendor.took().len(), 2000);
     for round in &rounds[1..] {
-        tell(&app, json!(round)).await;
+        send_receipts(&app, json!(round)).await;
         while flow::receipt::apply(&app.hub).await.unwrap() {}
         app.advance(30);
     }
@@ -192,7 +192,7 @@ async fn receipt_callback_of_ten_thousand_is_stored_at_once() {
         (0..9_999).map(|n| json!({"key": format!("k{n}"), "ref": of, "outcome": "ACCEPTED"})).collect();
     items.insert(5_000, json!({"key": "strange", "outcome": "LOST"}));
     for _ in 0..2 {
-        tell(&app, json!(items)).await;
+        send_receipts(&app, json!(items)).await;
     }
     assert_eq!(app.count("select count(*) from receipts").await, 10_000);
     assert_eq!(app.count("select count(*) from receipts where effect = 'unreadable'").await, 1);
@@ -201,8 +201,8 @@ async fn receipt_callback_of_ten_thousand_is_stored_at_once() {
     assert_eq!(app.count("select count(*) from receipts where effect = 'known'").await, 9_998);
     // A key as long as a vendor likes, with what no database takes, is a key all the same.
     let odd = json!([{"key": format!("\0{}", "x".repeat(5000)), "outcome": "ACCEPTED", "detail": "a\0b"}]);
-    tell(&app, odd.clone()).await;
-    tell(&app, odd).await;
+    send_receipts(&app, odd.clone()).await;
+    send_receipts(&app, odd).await;
     assert_eq!(app.count("select count(*) from receipts").await, 10_001);
     app.done().await;
 }
@@ -232,7 +232,7 @@ async fn redriven_delivery_without_a_receipt_keeps_its_doubt() {
 
     let failed = post(&app, over("SMS")).await;
     app.work().await;
-    told(&app, &failed, 1, "FAILED").await;
+    apply_receipt(&app, &failed, 1, "FAILED").await;
     vendor.answer(Channel::Sms, [unknown()]);
     redrive(&failed).await;
     assert_eq!(statuses(&app, &failed).await, ["SENT"]);
@@ -253,7 +253,7 @@ async fn receipt_after_a_failed_lookup_is_applied() {
     app.ask(&operator, "POST", &format!("/v1/deliveries/{id}-1/redrive"), None).await.expect(200);
     app.settle_all().await;
     assert_eq!((statuses(&app, &id).await, vendor.took().len()), (vec!["UNDETERMINED".to_owned()], 0));
-    told(&app, &id, 1, "FAILED").await;
+    apply_receipt(&app, &id, 1, "FAILED").await;
     assert_eq!(statuses(&app, &id).await, ["FAILED"]);
     app.done().await;
 }
@@ -269,7 +269,7 @@ async fn receipt_ends_the_waiting_retry() {
         let id = post(&app, over("SMS")).await;
         app.work().await;
         assert_eq!(statuses(&app, &id).await, ["SCHEDULED"]);
-        told(&app, &id, 1, outcome).await;
+        apply_receipt(&app, &id, 1, outcome).await;
         ends.push(statuses(&app, &id).await.remove(0));
         if outcome == "ACCEPTED" {
             assert!(app.message(&id).await["deliveries"][0]["awaitingReceiptUntil"].is_string());
@@ -341,7 +341,7 @@ async fn receipt_callback_of_unknown_provider_or_size_is_refused() {
     let id = post(&app, over("SMS")).await;
     app.work().await;
     let of = reference(&app, &id, 1, 1);
-    tell(
+    send_receipts(
         &app,
         json!([{"key": "a", "ref": of, "outcome": "DELIVERED"},
             {"key": "b", "ref": of, "outcome": "ACCEPTED", "at": "-200000-01-01T00:00:00Z"}]),
@@ -358,14 +358,14 @@ async fn receipt_that_matches_nothing_is_dropped_after_a_day() {
     let app = App::with_provider(&[], Vendor::with_receipts()).await;
     let id = post(&app, over("SMS")).await;
     app.work().await;
-    tell(&app, json!([{"key": "k", "id": "v-1", "outcome": "DELIVERED"}])).await;
+    send_receipts(&app, json!([{"key": "k", "id": "v-1", "outcome": "DELIVERED"}])).await;
     flow::receipt::apply(&app.hub).await.unwrap();
     app.advance(86_400);
     flow::receipt::apply(&app.hub).await.unwrap();
     app.advance(86_400);
     flow::receipt::apply(&app.hub).await.unwrap();
     assert_eq!(app.count("select count(*) from receipts where try_at > '2100-01-01'").await, 1);
-    tell(&app, json!([{"key": "k", "ref": reference(&app, &id, 1, 1), "outcome": "DELIVERED"}])).await;
+    send_receipts(&app, json!([{"key": "k", "ref": reference(&app, &id, 1, 1), "outcome": "DELIVERED"}])).await;
     flow::receipt::apply(&app.hub).await.unwrap();
     assert_eq!(statuses(&app, &id).await, ["DELIVERED"]);
     app.done().await;

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::support::app::App;
 use crate::support::message::post;
-use crate::support::vendor::{Vendor, over, reference, statuses, tell, told};
+use crate::support::vendor::{Vendor, apply_receipt, over, reference, send_receipts, statuses};
 
 /// L1: a delivery without a receipt in time is UNDETERMINED; a later ACCEPTED changes nothing, a later ending does.
 #[tokio::test]
@@ -24,14 +24,14 @@ async fn receipt_missing_in_time_ends_undetermined() {
     for id in &ids {
         let delivery = app.message(id).await["deliveries"][0].clone();
         assert_eq!((&delivery["status"], &delivery["reason"]), (&json!("UNDETERMINED"), &json!("no_receipt")));
-        told(&app, id, 1, "ACCEPTED").await;
+        apply_receipt(&app, id, 1, "ACCEPTED").await;
     }
     assert_eq!(statuses(&app, &ids[0]).await, ["UNDETERMINED"]);
-    told(&app, &ids[1], 1, "DELIVERED").await;
-    told(&app, &ids[2], 1, "EXPIRED").await;
+    apply_receipt(&app, &ids[1], 1, "DELIVERED").await;
+    apply_receipt(&app, &ids[2], 1, "EXPIRED").await;
     assert_eq!(statuses(&app, &ids[1]).await, ["DELIVERED"]);
     assert_eq!(statuses(&app, &ids[2]).await, ["EXPIRED"]);
-    told(&app, &ids[2], 1, "FAILED").await;
+    apply_receipt(&app, &ids[2], 1, "FAILED").await;
     assert_eq!(app.message(&ids[2]).await["deliveries"][0]["reason"], "receipt_failed");
     app.done().await;
 }
@@ -60,7 +60,7 @@ async fn receipt_not_applied_yet_is_not_missing() {
     flow::receipt::poll(&app.hub, &account).await.unwrap();
     overdue().await;
     assert_eq!(statuses(&app, &silent).await, ["UNDETERMINED"]);
-    assert_eq!(statuses(&app, &arrived).await, ["SENT"], "that was told, but not looked at");
+    assert_eq!(statuses(&app, &arrived).await, ["SENT"], "its receipt has arrived, but is not applied");
     flow::receipt::apply(&app.hub).await.unwrap();
     let events = app.count("select count(*) from events where event = 'delivery.undetermined'").await;
     assert_eq!((statuses(&app, &arrived).await, events), (vec!["DELIVERED".to_owned()], 1));
@@ -72,7 +72,7 @@ async fn receipt_not_applied_yet_is_not_missing() {
         .unwrap();
     app.advance(3601);
     overdue().await;
-    assert_eq!(statuses(&app, &moved).await, ["SENT"], "nobody knows how long it takes");
+    assert_eq!(statuses(&app, &moved).await, ["SENT"], "the time of its receipts is unknown");
     app.done().await;
 }
 
@@ -83,7 +83,7 @@ async fn receipts_are_removed_with_their_messages() {
     let id = post(&app, over("SMS")).await;
     app.work().await;
     let of = reference(&app, &id, 1, 1);
-    tell(
+    send_receipts(
         &app,
         json!([{"key": "01012345678:1", "ref": of, "outcome": "FAILED", "code": "01012345678",
         "detail": "010-1234-5678 is off", "id": "p1"}]),
@@ -95,8 +95,8 @@ async fn receipts_are_removed_with_their_messages() {
     let erased = flow::erase::erase(&app.hub, permit, "01012345678", None, |_| ()).await.unwrap();
     assert!(erased.left.is_empty(), "{:?}", erased.left);
     assert_eq!(app.count("select count(*) from receipts where detail is null and provider_ref is null").await, 1);
-    // What was told is known if it is told again.
-    tell(&app, json!([{"key": "01012345678:1", "ref": of, "outcome": "FAILED", "code": "01012345678"}])).await;
+    // A receipt that arrives again is recognised, although the data of the first was erased.
+    send_receipts(&app, json!([{"key": "01012345678:1", "ref": of, "outcome": "FAILED", "code": "01012345678"}])).await;
     assert_eq!(app.count("select count(*) from receipts where code is null").await, 1);
     assert_eq!(app.count("select count(*) from receipts").await, 1);
     app.advance(91 * 86_400);
@@ -109,7 +109,7 @@ async fn receipts_are_removed_with_their_messages() {
 #[tokio::test]
 async fn retention_step_that_fails_stops_no_other() {
     let app = App::with_provider(&[], Vendor::with_receipts()).await;
-    tell(&app, json!([{"key": "k", "outcome": "DELIVERED"}])).await;
+    send_receipts(&app, json!([{"key": "k", "outcome": "DELIVERED"}])).await;
     app.advance(91 * 86_400);
     let db = app.db().await;
     sqlx::query("alter table provider_holds rename to elsewhere").execute(&db).await.unwrap();

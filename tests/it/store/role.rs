@@ -224,8 +224,8 @@ async fn role_of_a_login_stops_nothing_by_an_open_transaction() {
     app.done().await;
 }
 
-/// Faults C2: a login enqueues for the partners that it, or a role it is a member of, was granted; for others it is
-/// told what it is told of partners that do not exist, with the command that would grant it.
+/// Faults C2: a login enqueues for the partners that it, or a role it is a member of, was granted. For other partners
+/// the answer is the same as for partners that do not exist, with the command that would grant it.
 #[tokio::test]
 async fn role_of_a_login_enqueues_for_its_partners_alone() {
     let folder = Folder::new();
@@ -267,7 +267,7 @@ async fn role_of_a_login_enqueues_for_its_partners_alone() {
     assert_eq!(refused(&mut service, &enqueue("orders", &message)).await.0, "NE007");
     let no_role = run(&["partner", "grant", "orders", "--role", "nobody-there"]).await.expect(1);
     assert!(no_role.stderr.contains("create role"), "{}", no_role.stderr);
-    // Where this login may not make it a member, the statement is told.
+    // A login that may not grant the membership prints the statement to run.
     let (other, _conn) = login(&url, "").await;
     let told = program(&folder, &["partner", "grant", "orders", "--role", &other], &url, None).run().await.expect(0);
     assert!(told.stdout.contains(&format!("grant notihub_enqueue to \"{other}\";")), "{}", told.stdout);

@@ -1,6 +1,5 @@
-//! The engine: what happens when two want the same delivery, when a worker is lost or late, when hints are lost, when
-//! the database stalls. Two workers are two hubs on one database. A lease is over when the test says so, in the table:
-//! no test waits for one.
+//! A hub on a database of its own for each test, with simulators of mail and Slack and a client. Two workers are two
+//! hubs on one database. Tests end leases in the table: no test waits for one.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -177,7 +176,7 @@ impl App {
                 .expect("webhooks"),
             ),
         ];
-        // Who asks for another gets nothing else of that channel.
+        // A test that brings a provider for a channel gets no other provider of that channel.
         let channels = |p: &Arc<dyn Provider>| p.capabilities().into_iter().map(|c| c.channel).collect::<Vec<_>>();
         let instead: Vec<Channel> = accounts.iter().flat_map(|a| channels(&a.provider)).collect();
         let mocks = settings.channels.mock.iter().copied().filter(|c| !instead.contains(c)).collect();
@@ -202,7 +201,7 @@ impl App {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         http::server::start(listener, api::router(&hub), &hub.shutdown);
-        // Whoever tests limits and windows says so; nobody else is to run into them.
+        // No test meets limits or windows by accident; tests of limits set their own.
         let change = PartnerChange { rate_limit_tps: Some(1_000_000), lookup_days: Some(400), ..named("test") };
         let (partner, credentials) = create_partner(&hub, change).await;
         let token = sign_in(&hub, &credentials).await;
@@ -266,7 +265,7 @@ impl App {
         sign_in(&self.hub, &self.credentials).await
     }
 
-    /// As somebody else: an empty token sends none.
+    /// Sends a request with this token; an empty token sends no Authorization header.
     pub async fn ask(&self, token: &str, method: &str, path: &str, body: Option<Value>) -> Answer {
         let method = method.parse().expect("a method");
         let mut request = self.http.request(method, self.uri(path));
@@ -338,7 +337,7 @@ impl App {
         sqlx::query_scalar(sql).fetch_one(&self.db().await).await.expect("a count")
     }
 
-    /// The message as anybody sees it.
+    /// The message as `GET /v1/messages/{id}` shows it.
     pub async fn message(&self, id: &str) -> Value {
         self.get(&format!("/v1/messages/{id}")).await.expect(200).body
     }

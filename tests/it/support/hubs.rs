@@ -165,7 +165,7 @@ impl App {
         delivery["attempts"].as_array().unwrap().iter().map(attempt).collect()
     }
 
-    /// What was told about it.
+    /// The events of its timeline, in order.
     pub async fn events(&self, id: &str) -> Vec<String> {
         let timeline = self.get(&format!("/v1/messages/{id}/timeline")).await.expect(200);
         let items = timeline.body["items"].as_array().unwrap().iter().filter(|e| e["what"] == "event");

@@ -1,4 +1,4 @@
-//! What is killed, and what must survive it: workers, PostgreSQL, everything at once, a provider's answer.
+//! Processes of the hub's program for tests: start, signals, output and exit, and a client of its API.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;

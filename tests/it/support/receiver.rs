@@ -95,7 +95,7 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Answers 200 to everything until it is told otherwise. Ends when it is dropped.
+    /// Answers 200 to every request until a test sets other answers. Ends when it is dropped.
     pub async fn start() -> Receiver {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/hook", listener.local_addr().unwrap());

@@ -1,4 +1,4 @@
-//! A mail server nobody here wrote (aiosmtpd), in a process of its own.
+//! An independent mail server (aiosmtpd), in a process of its own.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};

@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 
 use crate::support::app::{Answer, App};
 
-/// A vendor of all text channels that answers as it is told and else takes everything; tells receipts in a form of its
-/// own, to whoever knows its word; and has a list of results.
+/// A vendor of all text channels that gives the queued answers and else accepts every message. It takes receipts in a
+/// form of its own from callers that know its word, and has a list of results.
 #[derive(Default)]
 pub struct Vendor {
     pub within: Option<Duration>,
@@ -47,7 +47,7 @@ pub fn refused(class: ErrorClass) -> Outcome {
     Outcome::Rejected { class, code: "7000".into(), detail: "no".into(), retry_after: None }
 }
 
-/// Of one message alone: a provider that answers nobody would be left alone by its breaker.
+/// An unknown outcome of one message alone: a provider without any answer would be held back by its breaker.
 pub fn unknown() -> Outcome {
     Outcome::Unknown { code: "answer_incomplete", detail: "nothing is said of it".into() }
 }
@@ -137,14 +137,15 @@ pub async fn call(app: &App, provider: &str, word: &str, body: Vec<u8>) -> Answe
     Answer::read(request).await
 }
 
-pub async fn tell(app: &App, items: Value) {
+/// Calls back with these receipts and the right word.
+pub async fn send_receipts(app: &App, items: Value) {
     call(app, "vendor", "swordfish", items.to_string().into_bytes()).await.expect(200);
 }
 
-/// Tells one of them and applies it.
-pub async fn told(app: &App, id: &str, no: i16, outcome: &str) {
+/// Sends one receipt of the first attempt of delivery `no`, and applies all that wait.
+pub async fn apply_receipt(app: &App, id: &str, no: i16, outcome: &str) {
     let key = format!("{id}-{no}-{outcome}");
-    tell(app, json!([{"key": key, "ref": reference(app, id, no, 1), "outcome": outcome}])).await;
+    send_receipts(app, json!([{"key": key, "ref": reference(app, id, no, 1), "outcome": outcome}])).await;
     while flow::receipt::apply(&app.hub).await.unwrap() {}
 }
 

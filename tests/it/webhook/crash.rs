@@ -75,7 +75,8 @@ async fn webhooks_while_workers_are_killed_all_arrive() {
 
     let db = PgPool::connect(&url).await.unwrap();
     until("all is told", async || {
-        // Pauses run by the workers' clocks, which no test can move; who fails twice would wait for five minutes.
+        // Pauses run by the workers' clocks, which no test can move; an endpoint that fails twice would wait for five
+        // minutes.
         sqlx::query("update deliveries set ready_at = clock_timestamp() where status = 'SCHEDULED'")
             .execute(&db)
             .await

@@ -181,7 +181,7 @@ impl Peer {
         self.seen.lock().unwrap().clone()
     }
 
-    /// On the same port, where nobody may come.
+    /// On the same port, at an address that no request may reach.
     fn canary(&self) -> Canary {
         canary(self.address.port())
     }

@@ -1,5 +1,5 @@
-//! Endpoints of partners: made, changed, rotated, paused, tested and deleted through the front door; what they got, and
-//! what is told of it.
+//! Endpoints of partners: made, changed, rotated, paused, tested and deleted through the front door; the webhooks that
+//! they got, and how the API reports them.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,8 +20,8 @@ use crate::support::process::{Folder, Notihub};
 
 const URL: &str = "https://hooks.example.com/notihub";
 
-/// Every endpoint in one: answers as it is told, and keeps what it was sent. How requests are signed and where they may
-/// go is its provider's, and tested there.
+/// Stands for every endpoint: accepts, or refuses as the test sets, and keeps its requests. The signatures of requests
+/// and their allowed destinations belong to the webhook provider, and are tested there.
 #[derive(Default)]
 struct Endpoints {
     refuses: Mutex<Option<(ErrorClass, &'static str, String)>>,
@@ -313,13 +313,13 @@ async fn endpoint_secret_is_shown_once_and_changes_are_audited() {
     assert_eq!(paused["after"]["origin"], "https://hooks.example.com");
     let told = [log.text, looked.text, app.get("/v1/webhooks").await.text].concat();
     for secret in [&made, &first, &second, &third].map(|shown| shown["secret"].as_str().unwrap()) {
-        assert!(!told.contains(secret), "a secret is told twice");
+        assert!(!told.contains(secret), "a secret is shown twice");
     }
     assert!(!told.contains("Bearer CANARY") && !told.contains("CANARY too"), "{told}");
     assert!(!format!("{:?}", loaded().await).contains("CANARY"));
     let audit: Vec<String> =
         sqlx::query_scalar("select a::text from audit a").fetch_all(&app.db().await).await.unwrap();
-    assert!(audit.iter().all(|row| !row.contains("CANARY")), "for good: no path, no value, nobody's address");
+    assert!(audit.iter().all(|row| !row.contains("CANARY")), "for good: no path, no value, no address");
     app.done().await;
 }
 
@@ -377,8 +377,8 @@ async fn endpoint_content_needs_a_grant() {
     app.done().await;
 }
 
-/// S0-44: webhooks of a paused endpoint wait without limit and go when it is resumed, also those that a worker parked
-/// late; other endpoints get theirs meanwhile.
+/// S0-44: webhooks of a paused endpoint wait without limit and go when it is resumed, including webhooks that a worker
+/// parked late; other endpoints get theirs meanwhile.
 #[tokio::test]
 async fn endpoint_paused_has_its_webhooks_wait_until_resumed() {
     let (app, endpoints) = with_endpoints().await;
@@ -616,7 +616,7 @@ async fn webhooks_are_listed_only_where_asked_for() {
         assert!(one["attempts"].as_array().is_some_and(|all| !all.is_empty()));
         let own = app.message(row["messageId"].as_str().unwrap()).await;
         assert_eq!((&own["type"], &own["deliveries"][0]["eventId"]), (&json!(event), &json!(event_id)));
-        assert_eq!(own["contents"], json!([{"body": ""}]), "what happened is told once, in words of the outside");
+        assert_eq!(own["contents"], json!([{"body": ""}]), "the event is in `type` and `eventId` alone");
     }
     let whole = app.message(&posted).await;
     assert_eq!((whole["deliveries"].as_array().unwrap().len(), &whole["deliveries"][0].get("eventId")), (1, &None));
@@ -737,7 +737,7 @@ async fn endpoint_commands_work_at_a_terminal() {
         let ended = webhook(args).await.expect(code);
         assert!(ended.stderr.contains(remedy) && !ended.stderr.contains("CANARY"), "{args:?}: {}", ended.stderr);
     }
-    // A fault is told once; to programs as the API tells it.
+    // The command prints a fault once; to programs as the API words it.
     let refused = webhook(&["create", "https://127.0.0.1/"]).await.expect(1).stderr;
     assert!(refused.lines().count() == 1 && refused.contains("(url_host_not_allowed)"), "{refused}");
     let refused = webhook(&["create", "https://127.0.0.1/", "--header=Host: a", "--output=json"]).await.expect(1);

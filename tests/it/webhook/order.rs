@@ -174,7 +174,7 @@ async fn ordered_event_whose_release_was_lost_is_released_later() {
     app.done().await;
 }
 
-/// Fault A2: webhooks that an older program wrote, those that wait for another try among them, go in order like all
+/// Fault A2: webhooks that an older program wrote, including webhooks that wait for another try, go in order like all
 /// others.
 #[tokio::test]
 async fn ordered_events_of_an_older_program_arrive_in_order() {

@@ -1,5 +1,5 @@
-//! Webhooks from end to end: what happens to messages is told to a real server on loopback, signed, in order, again, or
-//! not any more.
+//! Webhooks from end to end: the events of messages go to a real server on loopback, signed, in order, again, or not
+//! any more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -120,7 +120,7 @@ async fn recovery_of_an_endpoint_hastens_its_waiting_webhooks() {
     let body = json!({"since": since.to_rfc3339(), "ratePerSecond": 10});
     let begun = app.post(&format!("/v1/webhooks/{id}/recover"), body).await.expect(202).body;
     assert_eq!((&begun["count"], &begun["waiting"]), (&json!(1), &json!(20)));
-    // No faster than it was told.
+    // No faster than the rate of the request.
     let so_far = async || app.get(&format!("/v1/redrives/{}", begun["redriveId"].as_str().unwrap())).await.body;
     for seconds in 1..=3 {
         app.advance(1);
@@ -225,8 +225,8 @@ async fn completion_event_is_sent_once_after_the_last_delivery() {
     app.done().await;
 }
 
-/// A channel whose lanes come after those of WEBHOOK is told of, counted, listed and replayed like any other. A trigger
-/// stands in for it: an e-mail is in its lanes once its call is over.
+/// A channel whose lanes come after those of WEBHOOK is reported, counted, listed and replayed like any other. A
+/// trigger stands in for it: an e-mail is in its lanes once its call is over.
 #[tokio::test]
 async fn channel_with_lanes_after_webhook_is_reported_like_any_other() {
     let (app, receiver) = here().await;
@@ -547,7 +547,7 @@ for body in asked['bodies']: validator.validate(body)";
         .unwrap();
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
 
-    // The mail that tells of an endpoint's end is the hub's own, and says so.
+    // The mail about a disabled endpoint is a message of the hub's own, of type ENDPOINT_DISABLED.
     let kinds =
         |event: &str| -> Vec<&Value> { bodies.iter().filter(|b| b["event"] == event).map(|b| &b["type"]).collect() };
     assert!(kinds("message.accepted").contains(&&json!("ENDPOINT_DISABLED")), "{bodies:#?}");

@@ -60,7 +60,7 @@ fn webhook_sample_accepts_a_signed_request_alone() {
         flipped
     };
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    // What is signed with no secret at all is taken by nobody, whoever forgot to set theirs.
+    // A signature with an empty secret is refused, also by a receiver that forgot to set its secret.
     let forged = signature::seed_signature("", now, body);
     let mut requests = vec![("as it was signed", at.clone(), signed.clone(), body.to_vec(), true)];
     for (byte, bit) in [(0, 0), (20, 5), (body.len() - 1, 2)] {
