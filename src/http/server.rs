@@ -57,8 +57,9 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Passes an answer on as [`Place::admit`] does. An endless body that is not passed through here keeps its place
-    /// among the requests, and does not end when the process stops; another protocol is read as strictly as requests.
+    /// Passes an answer on as [`ConnectionSlot::admit`] does. A stream has to pass through here: otherwise it keeps a
+    /// request's slot and does not end when the process stops, and a switched protocol is cut off by the time-outs of
+    /// requests.
     ///
     /// # Errors
     /// [`Error::Busy`]: the answer is a stream, and there are as many as there may be.

@@ -207,7 +207,8 @@ impl SharedProviderState {
         })
     }
 
-    /// The state after a probe's answer. `good`: the provider works; false: the answer says nothing about it.
+    /// The state after a probe's answer that does not open the breaker again. `good`: the provider works; false: the
+    /// answer says nothing about it. A failed probe goes to `with_breaker_opened`.
     pub fn with_probe_answered(&self, good: bool, now: DateTime<Utc>) -> SharedProviderState {
         let probes = self.good_probes + i16::from(good);
         let changed_at = self.changed(now);

@@ -4,6 +4,12 @@
 //! Two conventions hold in every file. A parameter `db: impl Db<'_>` takes a pool, where each statement commits by
 //! itself, or a connection inside a transaction, where the caller commits. A parameter `conn` or `tx` of type `&mut
 //! Conn` requires a transaction, because the function takes locks that last until it ends.
+//!
+//! # Errors
+//! Each function names `Error::Unavailable`, the error to expect, and what it leaves behind. Every statement may also
+//! fail with `Error::Refused` (the server rejects a value: validation has a gap), `Error::Setup` (a pooler refuses the
+//! connection) or `Error::Internal` (a right is missing, or the program and the schema do not fit). Then PostgreSQL
+//! answered, so that nothing was written; inside a transaction the caller rolls back.
 
 pub mod alert;
 pub mod attempt;

@@ -25,8 +25,8 @@ use crate::flow::publish::{NewEvent, publish};
 use crate::flow::{channel, receipt};
 
 /// Settles a batch of deliveries, all of one group of channels (`Channel::calls_partner_servers`); keys are unique. An
-/// outcome whose fence still holds changes the delivery and emits its event. One that lost its fence (the lease was
-/// over and another attempt began) is only recorded on its attempt.
+/// outcome whose fence still holds changes the delivery and emits its event. One that lost its fence (the lease ended,
+/// and the reaper or another attempt changed the delivery) is only recorded on its attempt.
 ///
 /// # Errors
 /// `Error::Unavailable` if the database fails. The batch may have committed; settling it again is safe, because the
@@ -70,7 +70,7 @@ pub async fn settle(hub: &Hub, mut batch: Vec<Settle>) -> Result<()> {
     Ok(())
 }
 
-/// Whether evidence of an accepted attempt may still change the status to SENT.
+/// Whether what is known of the attempts may still correct the status: the delivery may have been sent, and is not SENT.
 fn may_be_corrected(settle: &Settle) -> bool {
     settle.step.possibly_sent && settle.step.status != Status::Sent
 }
