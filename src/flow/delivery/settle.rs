@@ -70,7 +70,7 @@ pub async fn settle(hub: &Hub, mut batch: Vec<Settle>) -> Result<()> {
     Ok(())
 }
 
-/// Whether what is known of the attempts may still correct the status: the delivery may have been sent, and is not SENT.
+/// Whether what is known of the attempts may still correct the status: it may have been sent, and is not SENT.
 fn may_be_corrected(settle: &Settle) -> bool {
     settle.step.possibly_sent && settle.step.status != Status::Sent
 }
