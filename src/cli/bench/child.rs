@@ -88,6 +88,7 @@ pub async fn figures(program: &OsStr, args: &[OsString], url: &str, bound: Durat
     let read = async {
         let mut figures = Vec::new();
         while let Ok(Some(line)) = lines.next_line().await {
+            // A line that is no figure (`faults` prints its total) is not compared.
             figures.extend(serde_json::from_str::<Printed>(&line));
         }
         (figures, child.wait().await)

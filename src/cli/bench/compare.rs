@@ -115,6 +115,9 @@ pub async fn run(compare: &Compare, url: &str, output: Output) -> Result<()> {
             let [other, this] = runs;
             add(&mut compared, other, this);
         }
+        if compared.is_empty() {
+            return Err(Error::Setup(format!("{scenario}: the programs print no figure of the same name")));
+        }
         compared.iter().for_each(|figure| show(figure, output));
     }
     let highest = busy.iter().copied().fold(0.0, f64::max);
