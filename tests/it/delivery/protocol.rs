@@ -709,7 +709,7 @@ const ALLOWED: &str = "nothing is called more often than it may be";
 
 const TABLE: &str = "every step is in the table of transitions";
 
-const FINAL: &str = "terminal is final, but for evidence, and for dead letters that somebody asks for";
+const FINAL: &str = "an ended delivery changes only by evidence, or when it is redriven";
 
 const NOT_SENT: &str = "never FAILED, EXPIRED or CANCELED of what a provider took or may have taken";
 
