@@ -210,51 +210,41 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
     let shards = many(&format!("{shard}::smallint"));
     let new = Tsid::floor(hub.clock.now() + TimeDelta::hours(2)).0;
     let new_ids = list((0..200).map(|n| (new + n * 4096).to_string()).collect());
+    // The parameters that both statements of intake begin with.
+    let insert_columns = |partner: &str| {
+        [
+            shards.clone(),
+            new_ids.clone(),
+            many(partner),
+            format!("{}::text[]", list((0..200).map(|n| format!("'new{n}'")).collect())),
+            many("'\\x00'::bytea"),
+            many("'T'::text"),
+            many("'NORMAL'::text"),
+            many("'{\"contents\": []}'::text"),
+            many(&now),
+            many("null::timestamptz"),
+            many("null::timestamptz"),
+            list((1..=200).map(|n| format!("{n}::bigint")).collect()),
+            many("1::smallint"),
+            many("2::smallint"),
+            many("0::smallint"),
+            many("3::smallint"),
+            many("'a@example.com'::text"),
+            now.clone(),
+            none.clone(),
+        ]
+        .join(", ")
+    };
+    let no_fallback = many("false");
     let insert = format!(
-        "{shards}, {new_ids}, {partners}, {keys}::text[], {bytes}, {kinds}, {priorities}, {details}, {times}, \
-            {no_times}, \
-         {no_times}, {positions}, {ones}, {twos}, {zeros}, {threes}, {recipients}, {now}, {none}, {no_ids}, {ones}, \
-             10, \
-         {no}, {hashes}",
-        partners = many(&format!("{}::bigint", app.partner.partner_id.0)),
-        keys = list((0..200).map(|n| format!("'new{n}'")).collect()),
-        bytes = many("'\\x00'::bytea"),
-        kinds = many("'T'::text"),
-        priorities = many("'NORMAL'::text"),
-        details = many("'{\"contents\": []}'::text"),
-        times = many(&now),
-        no_times = many("null::timestamptz"),
-        positions = list((1..=200).map(|n| format!("{n}::bigint")).collect()),
-        ones = many("1::smallint"),
-        twos = many("2::smallint"),
-        zeros = many("0::smallint"),
-        threes = many("3::smallint"),
-        recipients = many("'a@example.com'::text"),
-        no_ids = many("null::bigint"),
-        no = many("false"),
-        hashes = list((0..200).map(|n| format!("sha256('new{n}'::bytea)")).collect()),
+        "{}, {}, {}, 10, {no_fallback}, {}",
+        insert_columns(&format!("{}::bigint", app.partner.partner_id.0)),
+        many("null::bigint"),
+        many("1::smallint"),
+        list((0..200).map(|n| format!("sha256('new{n}'::bytea)")).collect()),
     );
     // Of a partner without endpoints, while other partners have some.
-    let insert_plain = format!(
-        "{shards}, {new_ids}, {partners}, {keys}::text[], {bytes}, {kinds}, {priorities}, {details}, {times}, \
-            {no_times}, \
-         {no_times}, {positions}, {ones}, {twos}, {zeros}, {threes}, {recipients}, {now}, {none}, {no}",
-        partners = many("3000::bigint"),
-        keys = list((0..200).map(|n| format!("'new{n}'")).collect()),
-        bytes = many("'\\x00'::bytea"),
-        kinds = many("'T'::text"),
-        priorities = many("'NORMAL'::text"),
-        details = many("'{\"contents\": []}'::text"),
-        times = many(&now),
-        no_times = many("null::timestamptz"),
-        positions = list((1..=200).map(|n| format!("{n}::bigint")).collect()),
-        ones = many("1::smallint"),
-        twos = many("2::smallint"),
-        zeros = many("0::smallint"),
-        threes = many("3::smallint"),
-        recipients = many("'a@example.com'::text"),
-        no = many("false"),
-    );
+    let insert_plain = format!("{}, {no_fallback}", insert_columns("3000::bigint"));
     let publish = format!(
         "{shards}, {new_ids}, {partners}, {}, {}, {}, {}, {}, {}, {now}, 10",
         many("'delivery.sent'::text"),

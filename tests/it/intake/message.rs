@@ -286,11 +286,11 @@ async fn message_data_is_read_back_as_posted() {
     app.done().await;
 }
 
-/// A process that has written a partner's messages without webhooks writes them from the first message on that follows
-/// the creation of an endpoint in another process, alone and in a batch; and it does not write them any more when the
-/// endpoint is gone.
+/// A process that has written a partner's messages without webhooks writes webhooks from the first message on that
+/// follows the creation of an endpoint, alone and in a batch, although nothing in its memory says that there is one;
+/// and none when the endpoint is gone.
 #[tokio::test]
-async fn message_posted_after_an_endpoint_was_created_elsewhere_has_its_webhook() {
+async fn message_posted_after_an_endpoint_was_created_has_its_webhook() {
     let app = App::new().await;
     let batch = || json!({"messages": [email("lee@example.com"), email("park@example.com")]});
     let webhooks = "select count(*) from deliveries where lane between 66 and 71";
@@ -299,7 +299,7 @@ async fn message_posted_after_an_endpoint_was_created_elsewhere_has_its_webhook(
     assert_eq!(app.count(webhooks).await, 0);
     let hook = json!({"url": "https://hooks.example.com/x", "events": ["message.accepted"]});
     let created = app.post("/v1/webhooks", hook).await.expect(201);
-    // The process that posts has heard of no change: nothing listens in a test.
+    // The creation leaves no trace in what intake remembers: the statement itself finds the endpoint.
     app.post("/v1/messages", email("kim@example.com")).await.expect(202);
     assert_eq!(app.count(webhooks).await, 1);
     app.post("/v1/messages/batch", batch()).await.expect(202);
@@ -311,6 +311,39 @@ async fn message_posted_after_an_endpoint_was_created_elsewhere_has_its_webhook(
         app.advance(61);
     }
     assert_eq!(app.count(webhooks).await, 3);
+    app.settle_all().await;
+    app.done().await;
+}
+
+/// A message is written the same whether its partner has endpoints or not: both statements write the same rows.
+#[tokio::test]
+async fn message_of_a_partner_with_endpoints_is_stored_as_one_without() {
+    let app = App::new().await;
+    let stored = async |key: &str| -> Value {
+        let at = app.hub.clock.now() + chrono::TimeDelta::minutes(10);
+        let body = json!({"type": "A", "clientMsgId": key, "priority": "URGENT", "title": "t", "body": "b",
+            "scheduledAt": at, "expiresAt": at + chrono::TimeDelta::minutes(10), "metadata": {"n": 1},
+            "channels": [{"channel": "EMAIL", "to": ["Kim@Example.com", "lee@example.com"]},
+                {"channel": "SLACK", "to": "ops", "fallback": [{"channel": "EMAIL", "to": "kim@example.com"}]}]});
+        let accepted = app.post("/v1/messages", body.clone()).await.expect(202);
+        let id: notihub::id::Tsid = accepted.id().parse().unwrap();
+        assert_eq!(app.post("/v1/messages", body).await.expect(200).id(), accepted.id(), "the key is taken");
+        let rows = "select json_build_object('message', (select to_jsonb(m) from messages m where message_id = $1), \
+             'deliveries', (select jsonb_agg(to_jsonb(d) order by no) from deliveries d where message_id = $1), \
+             'key', (select to_jsonb(i) from idempotency i where message_id = $1))::text";
+        let text: String = sqlx::query_scalar(rows).bind(id.0).fetch_one(&app.db().await).await.unwrap();
+        serde_json::from_str(&text.replace(&id.0.to_string(), "0").replace(key, "key")).unwrap()
+    };
+    let mut plain = stored("order-a").await;
+    assert_eq!(plain["deliveries"].as_array().unwrap().len(), 3);
+    let hook = json!({"url": "https://hooks.example.com/x", "events": ["delivery.failed"]});
+    app.post("/v1/webhooks", hook).await.expect(201);
+    let mut full = stored("order-b").await;
+    // The fingerprint is of the message with its key.
+    for rows in [&mut plain, &mut full] {
+        assert!(rows["key"].as_object_mut().unwrap().remove("fingerprint").is_some());
+    }
+    assert_eq!(plain, full);
     app.settle_all().await;
     app.done().await;
 }
