@@ -26,10 +26,11 @@
 //! strict parser ([`model::fields`]) and the OpenAPI document (`api/form.rs`) both use this description.
 //!
 //! [`flow::intake::prepare`] gives the message an id. [`hub::intake_queue`] passes it to [`flow::intake::writer`],
-//! which writes all requests that arrived meanwhile in one statement, `sql/message/insert.sql`: message, deliveries and
-//! idempotency key become durable together. A message whose key was taken gets the answer of the first one, or is
-//! refused ([`model::idempotency`]). Only then is the caller answered 202, and [`hub::wake`] hints the workers at the
-//! lane and shard. A partner with more than its fair share of unfinished messages ([`model::fairness`]) waits in the
+//! which writes all requests that arrived meanwhile in one statement: message, deliveries and idempotency key become
+//! durable together. [`flow::intake::insert`] chooses the statement: `sql/message/insert.sql`, or `insert_plain.sql`
+//! where no partner has endpoints. A message whose key was taken gets the answer of the first one, or is refused
+//! ([`model::idempotency`]). Only then is the caller answered 202, and [`hub::wake`] hints the workers at the lane and
+//! shard. A partner with more than its fair share of unfinished messages ([`model::fairness`]) waits in the
 //! overflow lanes, which have a claiming loop of their own.
 //!
 //! **Deliver.** [`worker::deliver`] wakes, asks [`model::watermark`] where deliveries may wait, and claims them:

@@ -74,13 +74,13 @@ pub async fn sign_in(hub: &Hub, client_id: &str, secret: &str, from: &Origin) ->
     let (key, group) = judged.map(|judged| (judged.key, judged.network)).unzip();
     // The same work whether the client exists or not, so that the time of the answer does not reveal it.
     let hash = crypt::keyed_hash(&hub.pepper, secret.as_bytes());
-    let nobody = [0; 32];
+    let no_hash = [0; 32];
     let (current, former) = match &key {
         Some(key) => {
             let former = key.former_hash.as_deref().filter(|_| key.former_until.is_some_and(|until| until > now));
-            (key.secret_hash.as_slice(), former.unwrap_or(&nobody))
+            (key.secret_hash.as_slice(), former.unwrap_or(&no_hash))
         }
-        None => (nobody.as_slice(), nobody.as_slice()),
+        None => (no_hash.as_slice(), no_hash.as_slice()),
     };
     let (is_current, is_former) = (crypt::same(current, &hash), crypt::same(former, &hash));
     let Some(key) = key.filter(|key| (is_current | is_former) && key.revoked_at.is_none()) else {

@@ -294,7 +294,7 @@ mod tests {
         assert_eq!(probing.with_probe_begun(at(6), Duration::from_secs(20)), None, "one at a time");
         assert!(
             probing.with_probe_begun(at(25), Duration::from_secs(20)).is_some(),
-            "one that was lost holds up nobody"
+            "a lost probe does not delay the next one for ever"
         );
         let again = probing.with_breaker_opened("provider_error", false, at(6), 1.0);
         assert_eq!((again.open_until, again.opened_at), (Some(at(16)), Some(at(0))));

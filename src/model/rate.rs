@@ -134,7 +134,7 @@ mod tests {
         let now: DateTime<Utc> = "2027-03-05T00:30:00Z".parse().unwrap();
         let mut lease = RateLease::default();
         assert_eq!(lease.take(500, 1000, now), TakeResult::NeedsLease(500));
-        assert_eq!(lease.add_lease(500, 10, 500, now), Some(10), "and nobody else gets it in between");
+        assert_eq!(lease.add_lease(500, 10, 500, now), Some(10), "and no other request takes the permits first");
         assert_eq!(lease.take(500, 1000, now), TakeResult::NeedsLease(500));
         assert_eq!(lease.add_lease(0, 10, 500, now), None);
         assert!(

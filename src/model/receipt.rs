@@ -328,7 +328,7 @@ mod tests {
         );
         assert_eq!(match_receipt(Status::Sent, &attempts, "a", 3), ReceiptMatch::NoAttempt);
         attempts[0].outcome = OutcomeKind::NotCalled;
-        assert_eq!(match_receipt(Status::Sent, &attempts, "b", 1), ReceiptMatch::NoAttempt, "it called nobody");
+        assert_eq!(match_receipt(Status::Sent, &attempts, "b", 1), ReceiptMatch::NoAttempt, "the attempt made no call");
         assert_eq!(match_receipt(Status::Processing, &attempts, "a", 2), ReceiptMatch::InProgress);
     }
 

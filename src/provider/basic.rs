@@ -163,8 +163,8 @@ pub mod tests {
         let silent = ScriptedServer::silent().await;
         let provider = testing::build(adapter, &[("base-url", &silent.url)], SHORT);
         assert_eq!(unknown(provider.send(send_request("+821012345678", &content)).await), "no_answer");
-        let nobody = format!("http://{}", closed_port().await);
-        let provider = testing::build(adapter, &[("base-url", &nobody)], BUDGET);
+        let closed_url = format!("http://{}", closed_port().await);
+        let provider = testing::build(adapter, &[("base-url", &closed_url)], BUDGET);
         let refused = rejected(provider.send(send_request("+821012345678", &content)).await);
         assert_eq!(refused, (ErrorClass::Unreachable, "connect_failed".to_owned()));
         assert!(provider.check().await.unwrap_err().contains("127.0.0.1 cannot be reached"));

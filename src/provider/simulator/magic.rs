@@ -182,8 +182,8 @@ mod tests {
                 assert_eq!(find(&written), Some(magic), "{written}");
             }
         }
-        for nobody in ["", "+821000000000", "01000000020", "010000000001", "01012345601", "Fail", "0100000001"] {
-            assert_eq!(find(nobody), None, "{nobody}");
+        for ordinary in ["", "+821000000000", "01000000020", "010000000001", "01012345601", "Fail", "0100000001"] {
+            assert_eq!(find(ordinary), None, "{ordinary}");
         }
     }
 }
