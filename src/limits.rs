@@ -116,9 +116,9 @@ pub const TIMELINE_WEBHOOKS: i64 = 1_000;
 
 /// Requests that may wait for the group commit, about a second's worth; further ones are answered 503.
 pub const INTAKE_QUEUE: usize = 8_192;
-/// How long a process inserts a partner's messages with the full statement after it saw the partner with endpoints or
-/// erased keys, before it tries the plain one again.
-pub const FULL_INSERTS_KNOWN: chrono::TimeDelta = chrono::TimeDelta::seconds(60);
+/// How long a process inserts and settles a partner's messages with the full statements after it saw the partner with
+/// endpoints or erased keys, before it tries the plain ones again.
+pub const FULL_WRITES_KNOWN: chrono::TimeDelta = chrono::TimeDelta::seconds(60);
 /// Messages written in one statement: a larger commit takes longer than it saves.
 pub const INTAKE_GROUP: usize = 500;
 

@@ -6,7 +6,7 @@ select d.message_id as "message_id!", d.no as "no!",
 from deliveries d
 left join (
   select shard, message_id, no, count(*) as n, max(seq) as top
-  from events
+  from event_history
   where message_id >= $1 and message_id < $2
   group by shard, message_id, no
 ) e using (shard, message_id, no)
@@ -14,7 +14,7 @@ where d.message_id >= $1 and d.message_id < $2
   and (coalesce(e.n, 0) <> d.event_seq or coalesce(e.top, 0) <> d.event_seq)
 union all
 select message_id, 0::smallint, format('events of the whole: %s, highest %s', count(*), max(seq))
-from events
+from event_history
 where no = 0 and message_id >= $1 and message_id < $2
 group by message_id
 having count(*) <> max(seq) or max(seq) > 2

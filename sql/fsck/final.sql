@@ -5,7 +5,7 @@ select e.message_id as "message_id!", e.no as "no!",
   format('%s after %s', e.event, e.before) as "found!"
 from (
   select e.*, lag(e.event) over (partition by e.shard, e.message_id, e.no order by e.seq) as before
-  from events e
+  from event_history e
   where e.message_id >= $1 and e.message_id < $2 and e.no > 0 and e.event <> 'delivery.fallback'
 ) e
 where e.before is not null and (e.before, e.event) not in (

@@ -10,7 +10,7 @@ with waits as (
 ),
 called as (
   select ($2::text[])[d.lane + 1] as channel
-  from attempts a
+  from attempt_history a
   join deliveries d using (shard, message_id, no)
   where a.called_at >= $1::timestamptz - interval '5 minutes'
   group by 1

@@ -11,7 +11,7 @@ from (
 ) n
 join messages m on m.shard = n.shard and m.message_id = n.about and m.message_id >= $1 and m.message_id < $2
 left join (
-  select shard, message_id, no, seq from events where message_id >= $1 and message_id < $2
+  select shard, message_id, no, seq from event_history where message_id >= $1 and message_id < $2
 ) e on e.shard = n.shard and e.message_id = n.about and e.no = n.no and e.seq = n.seq
 -- An erased webhook message names no event any more.
 where n.seq is not null and e.seq is null

@@ -4,12 +4,12 @@ select r.message_id as "message_id!", r.no as "no!",
   format('receipt %s of attempt %s says %s, the attempt %s', r.event_key, r.attempt, r.outcome,
     coalesce(a.receipt::text, 'none')) as "found!"
 from receipts r
-join attempts a using (shard, message_id, no, attempt)
+join attempt_history a using (shard, message_id, no, attempt)
 where a.message_id >= $1 and a.message_id < $2 and r.message_id >= $1 and r.message_id < $2
   and r.effect in ('applied', 'recorded', 'known') and (a.receipt is null or a.receipt < r.outcome)
 union all
 select a.message_id, a.no, format('attempt %s arrived, but %s', a.attempt, d.status)
-from attempts a
+from attempt_history a
 join deliveries d using (shard, message_id, no)
 where a.message_id >= $1 and a.message_id < $2 and d.message_id >= $1 and d.message_id < $2
   and a.receipt = 'DELIVERED' and d.status <> 'DELIVERED'

@@ -5,7 +5,7 @@
 select d.message_id as "message_id!", d.no as "no!", format('%s without an accepted attempt', d.status) as "found!"
 from deliveries d
 where d.message_id >= $1 and d.message_id < $2 and d.status = 'SENT' and not exists (
-  select from attempts a
+  select from attempt_history a
   where a.message_id >= $1 and a.message_id < $2
     and a.shard = d.shard and a.message_id = d.message_id and a.no = d.no
     and (a.receipt = 'ACCEPTED' or a.outcome = 'ACCEPTED' and a.receipt is null))
@@ -13,18 +13,18 @@ union all
 select d.message_id, d.no, 'DELIVERED without its receipt'
 from deliveries d
 where d.message_id >= $1 and d.message_id < $2 and d.status = 'DELIVERED' and not exists (
-  select from attempts a
+  select from attempt_history a
   where a.message_id >= $1 and a.message_id < $2
     and a.shard = d.shard and a.message_id = d.message_id and a.no = d.no and a.receipt = 'DELIVERED')
 union all
 select a.message_id, a.no, format('attempt %s accepted, but %s', a.attempt, d.status)
-from attempts a
+from attempt_history a
 join deliveries d using (shard, message_id, no)
 where a.message_id >= $1 and a.message_id < $2 and d.message_id >= $1 and d.message_id < $2
   and a.outcome = 'ACCEPTED' and coalesce(a.receipt, 'ACCEPTED') not in ('EXPIRED', 'FAILED')
   and d.status not in ('SENT', 'DELIVERED') and not (a.late and d.status = 'PROCESSING')
   and not (d.status = 'UNDETERMINED' and d.reason = 'no_receipt')
   and not exists (
-    select from events e
+    select from event_history e
     where e.message_id >= $1 and e.message_id < $2
       and e.shard = d.shard and e.message_id = d.message_id and e.no = d.no and e.event = 'delivery.redriven')

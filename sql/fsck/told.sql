@@ -6,7 +6,7 @@ select d.message_id as "message_id!", d.no as "no!",
 from deliveries d
 left join (
   select distinct on (shard, message_id, no) shard, message_id, no, event
-  from events
+  from event_history
   where message_id >= $1 and message_id < $2 and no > 0 and event <> 'delivery.fallback'
   order by shard, message_id, no, seq desc
 ) e using (shard, message_id, no)

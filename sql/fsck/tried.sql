@@ -8,7 +8,7 @@ from deliveries d
 where d.message_id >= $2 and d.message_id < $3
   and d.status in ('FAILED', 'UNDETERMINED') and coalesce(d.reason, '') <> all($1::text[])
   and not exists (
-    select from attempts a
+    select from attempt_history a
     where a.message_id >= $2 and a.message_id < $3
       and a.shard = d.shard and a.message_id = d.message_id and a.no = d.no
       and (a.called_at is not null or a.outcome in ('ACCEPTED', 'UNKNOWN') or a.late or a.receipt is not null

@@ -11,7 +11,7 @@ since as materialized (
 ),
 claimed as (
   select d.shard, d.lane, max(d.ready_at) as ready_at
-  from attempts a
+  from attempt_history a
   join deliveries d using (shard, message_id, no, attempt)
   where a.claimed_at >= d.ready_at and d.ready_at > (select at from since) and a.claimed_at > (select at from since)
   group by d.shard, d.lane

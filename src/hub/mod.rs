@@ -5,7 +5,7 @@
 pub mod accounts;
 pub mod causes;
 pub mod endpoint_answers;
-pub mod full_inserts;
+pub mod full_writes;
 pub mod intake_queue;
 mod lock;
 pub mod paces;
@@ -39,7 +39,7 @@ use crate::telemetry::Metrics;
 use accounts::Accounts;
 use causes::Causes;
 use endpoint_answers::EndpointAnswers;
-use full_inserts::FullInserts;
+use full_writes::FullWrites;
 use intake_queue::{IntakeQueue, Requests};
 use lock::lock;
 use paces::Paces;
@@ -78,7 +78,7 @@ pub struct Inner {
     pub token_keys: KnownTokenKeys,
     pub rates: Rates,
     pub causes: Causes,
-    pub full_inserts: FullInserts,
+    pub full_writes: FullWrites,
     pub endpoint_answers: EndpointAnswers,
     pub refused_callbacks: RefusedCallbacks,
     /// Breaker, limit and reservations of each provider, as this process knows them.
@@ -145,7 +145,7 @@ impl Hub {
             token_keys: KnownTokenKeys::default(),
             rates: Rates::default(),
             causes: Causes::default(),
-            full_inserts: FullInserts::default(),
+            full_writes: FullWrites::default(),
             endpoint_answers: EndpointAnswers::default(),
             refused_callbacks: RefusedCallbacks::default(),
             provider_states: Arc::new(ProviderStates::new(&providers)),

@@ -87,6 +87,7 @@ pub async fn reap(hub: &Hub, reaper: &mut Reaper, shards: &[i16]) -> Result<usiz
             event_message_id: hub.next_id(),
             receipt_due: None,
             suspect: None,
+            partner_id: None,
             release_limit: channel::followers_unprepared(row.head.channel),
         };
         settles.push(settle.as_suspect(deaths));

@@ -39,7 +39,7 @@ async fn call_in_progress_holds_no_transaction_and_no_connection() {
             settle(&narrow, vec![outcome]).await.unwrap();
         }
         assert_eq!(app.smtp.records().len(), 1, "the one connection served another delivery meanwhile");
-        assert_eq!(app.count("select count(*) from attempts where outcome = 'IN_FLIGHT'").await, 50);
+        assert_eq!(app.count("select count(*) from attempt_history where outcome = 'IN_FLIGHT'").await, 50);
         gate.open();
     };
     let (claimed, ()) = tokio::join!(worker::deliver::deliver_due(&narrow), look);

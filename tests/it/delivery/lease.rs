@@ -116,7 +116,7 @@ async fn texts_whose_workers_are_lost_before_the_call_are_sent_once() {
         assert_eq!(app.count("select count(*) from deliveries where status = 'SENT'").await, 100);
         let texts: BTreeSet<String> = app.slack.records().into_iter().filter_map(|post| post.text).collect();
         assert_eq!((texts.len(), app.slack.records().len()), (100, 100), "each was called once");
-        assert_eq!(app.count("select count(*) from attempts where called_at is not null").await, 100);
+        assert_eq!(app.count("select count(*) from attempt_history where called_at is not null").await, 100);
         let unused = "select count(*) from deliveries where max_attempts - attempt = 2";
         assert_eq!(app.count(unused).await, 100, "two of three attempts are left to each");
         app.done().await;
@@ -348,7 +348,7 @@ async fn settle_beside_a_reap_applies_the_first_alone() {
     let done = call_one(&app.hub, take_one(&app.hub).await).await;
     sqlx::query(over).execute(&app.db().await).await.unwrap();
     let mut worker = app.hub.store.begin_engine().await.unwrap();
-    assert_eq!(store::delivery::settle(&mut *worker, &[done], app.hub.clock.now()).await.unwrap().len(), 1);
+    assert_eq!(store::delivery::settle(&mut *worker, &[&done], app.hub.clock.now()).await.unwrap().len(), 1);
     assert_eq!(reap_all(&app.hub).await, 0);
     worker.commit().await.unwrap();
     assert_eq!(reap_all(&app.hub).await, 0);
@@ -375,7 +375,7 @@ async fn settle_beside_a_reap_applies_the_first_alone() {
     let finish = async {
         until("the worker waits", async || app.count("select count(*) from pg_locks where not granted").await > 0)
             .await;
-        store::delivery::settle(&mut *reaper, &[back], app.hub.clock.now()).await.unwrap();
+        store::delivery::settle(&mut *reaper, &[&back], app.hub.clock.now()).await.unwrap();
         reaper.commit().await.unwrap();
     };
     let (settled, ()) = tokio::join!(settle(&app.hub, vec![late]), finish);

@@ -134,6 +134,14 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
         ids.join(","),
         many("null::timestamptz"),
     );
+    let settle_sends = format!(
+        "{keys}, {}, {}, {}, {}, {}, {none}, {now}, {low}, {high}, 'PROCESSING'",
+        many("1::smallint"),
+        many("'smtp'::text"),
+        many("1::bigint"),
+        many(&now),
+        many(&now),
+    );
     // What an endpoint got, of which little waits for another try.
     let to_endpoint = format!(
         "insert into deliveries (shard, message_id, no, lane, attempt, max_attempts, content, status, partner_id, \
@@ -200,6 +208,10 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
          from generate_series(1, 100) as p, generate_series(1, 300) as d;
          insert into partner_daily_stats (partner_id, stat_date, message_type, total, success, failed)
          select {partner}, date '2026-01-01' + d, 'SMS', 1, 1, 0 from generate_series(1, 300) as d;
+         delete from attempts where message_id between {first} + 2000 * 4096 and {first} + 2199 * 4096;
+         delete from events where message_id between {first} + 2000 * 4096 and {first} + 2199 * 4096;
+         update deliveries set sent_worker = 1, sent_claimed_at = settled_at, sent_called_at = settled_at
+         where message_id between {first} + 2000 * 4096 and {first} + 2199 * 4096;
          update deliveries set receipt_due = {now}
          where message_id between {first} + 1000 * 4096 and {first} + 1199 * 4096 and status = 'SENT';
          update deliveries set has_fallback = true where status = 'PENDING'",
@@ -258,6 +270,8 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
     let settled = list((0..200).map(|n| format!("{}::bigint", of(n))).collect());
     let settled = format!("{shards}, {settled}, {}", many("1::smallint"));
     let heads = format!("{settled}, {}, {}", of(0), of(199));
+    let in_rows = list((2000..2200).map(|n| format!("{}::bigint", of(n))).collect());
+    let in_rows = format!("{shards}, {in_rows}, {}, {}, {}", many("1::smallint"), of(2000), of(2199));
     let apply_receipts = format!(
         "{settled}, {}, {}, {none}, {}, {}, {}, {zeros}, {zeros}, {zeros}, {now}",
         many("'DELIVERED'::text"),
@@ -304,6 +318,10 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
         println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
         assert_eq!(plan.rows, 200);
         plan.reads_only(&indexes, &["pk_deliveries", "pk_attempts", "idx_endpoint_hears"], 200 * 40);
+        let plan = explain(&mut conn, "delivery/settle_sends", &settle_sends).await;
+        println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
+        assert_eq!(plan.rows, 200);
+        plan.reads_only(&indexes, &["pk_deliveries", "idx_endpoint_hears"], 200 * 40);
         let plan = explain(&mut conn, "delivery/lock_expired_leases", &overdue).await;
         println!("{}: {} rows, {} blocks", plan.name, plan.rows, plan.buffers);
         assert_eq!(plan.rows, 100);
@@ -361,6 +379,7 @@ async fn hot_statements_go_by_their_indexes_whatever_the_statistics_say() {
                 200 * 60,
             ),
             ("delivery/lock_for_receipts", &heads, 200, &["pk_deliveries"], &[], 200 * 20),
+            ("delivery/move_send_records", &in_rows, 0, &["pk_deliveries"], &[], 200 * 60),
             ("delivery/apply_receipts", &apply_receipts, 200, &["pk_deliveries"], &[], 200 * 60),
             (
                 "delivery/lock_receipt_overdue",

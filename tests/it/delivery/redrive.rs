@@ -210,7 +210,7 @@ async fn redrive_dry_run_counts_what_is_then_redriven() {
     }
     app.settle_all().await;
     let theirs = app.count(
-        "select count(distinct partner_id) from events join messages using (shard, message_id) \
+        "select count(distinct partner_id) from event_history join messages using (shard, message_id) \
         where event = 'delivery.redriven'",
     );
     assert_eq!(theirs.await, 2, "{} and another", other.name);
@@ -252,7 +252,7 @@ async fn redrive_job_keeps_its_rate() {
             steps(&app).await;
         }
         assert_eq!((done(slow).await, done(slower).await), (expected, second), "second {second}");
-        let redriven = app.count("select count(*) from events where event = 'delivery.redriven'").await;
+        let redriven = app.count("select count(*) from event_history where event = 'delivery.redriven'").await;
         assert_eq!(redriven, expected + second);
     }
     assert_eq!(job(&app, &operator, slow).await["status"], "DONE");
@@ -318,7 +318,7 @@ async fn redrive_steps_at_the_same_moment_take_each_once() {
         done += told["done"].as_i64().unwrap();
     }
     assert_eq!(done, 900);
-    assert_eq!(app.count("select count(*) from events where event = 'delivery.redriven'").await, 900);
+    assert_eq!(app.count("select count(*) from event_history where event = 'delivery.redriven'").await, 900);
     assert_eq!(app.count("select count(*) from deliveries where status = 'PENDING'").await, 900);
     app.done().await;
 }
@@ -444,7 +444,7 @@ async fn recovery_and_replay_repeat_an_endpoints_events() {
     settle(&app).await;
     let recovered: BTreeSet<_> = receiver.taken().into_iter().chain(first).collect();
     let ids = |all: &BTreeSet<(String, String)>| all.iter().map(|(id, _)| id.clone()).collect::<BTreeSet<_>>();
-    let in_books = "select message_id, no, seq from events e where no = 0 or exists (select from deliveries d
+    let in_books = "select message_id, no, seq from event_history e where no = 0 or exists (select from deliveries d
         where d.shard = e.shard and d.message_id = e.message_id and d.no = e.no and d.lane < 66)";
     let in_books: Vec<(i64, i16, i16)> = sqlx::query_as(in_books).fetch_all(&app.db().await).await.unwrap();
     let in_books: BTreeSet<String> = in_books.iter().map(|(m, no, seq)| format!("{}-{no}-{seq}", Tsid(*m))).collect();

@@ -322,7 +322,7 @@ async fn attempts_spent_after_an_unknown_outcome_end_undetermined() {
         post(&app, slack_post("it works again")).await;
         app.settle_all().await;
     }
-    assert_eq!(app.count("select count(*) from events where event = 'delivery.undetermined'").await, 4);
+    assert_eq!(app.count("select count(*) from event_history where event = 'delivery.undetermined'").await, 4);
     app.done().await;
 }
 

@@ -123,7 +123,7 @@ async fn expired_delivery_is_not_sent() {
     let told = delivery(&app, &swept).await;
     assert_eq!((&told["status"], &told["attempt"], outcomes(&told)), (&json!("EXPIRED"), &json!(0), vec![]));
     assert_eq!(delivery(&app, &kept).await["status"], "PENDING");
-    assert_eq!(app.count("select count(*) from events where event = 'delivery.expired'").await, 2);
+    assert_eq!(app.count("select count(*) from event_history where event = 'delivery.expired'").await, 2);
 
     // A second before it is worthless it is sent.
     body["expiresAt"] = json!("2027-03-05T00:33:00Z");

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::support::app::{App, MASTER_KEY, email, named, sign_in, slack_post};
 use crate::support::database::{as_hub, as_superuser, store as open};
 use crate::support::process::{Folder, Notihub};
+use crate::support::sql::move_send_records;
 
 /// Every row of every table, as text.
 async fn dump(app: &App) -> String {
@@ -195,11 +196,13 @@ async fn erased_address_in_every_form_and_place_is_gone() {
     let others = accept(with("body", json!("Dear min-kim.min@example.com"))).await;
     // Before there is an endpoint, which would be told of them.
     relay_all(&app).await;
+    app.work().await;
     let hook = json!({"url": "https://hooks.example.com/x", "events": ["message.refused"], "contactEmail": KIM,
         "description": "ask Kim <kim.min@example.com>", "headers": {"x-owner": KIM}});
     let hook = app.post("/v1/webhooks", hook).await.expect(201).body["endpointId"].as_str().unwrap().to_owned();
     app.work().await;
     // What no caller can have a provider say here.
+    move_send_records(&mut *app.db().await.acquire().await.unwrap(), 1).await;
     let said = BASE64.encode(format!("no mailbox <{KIM}>").as_bytes());
     run_sql(
         &app,
@@ -207,6 +210,7 @@ async fn erased_address_in_every_form_and_place_is_gone() {
             "update attempts set detail = '550 <{KIM}>: no such user', provider_ref = 'r-{KIM}', receipt_code = \
                 '{said}' \
                where message_id = (select min(message_id) from attempts); \
+             update deliveries set sent_ref = 'r-{KIM}' where sent_called_at is not null; \
              insert into provider_refs select 'p', 'r-{KIM}', shard, message_id, no, attempt from attempts limit 1; \
              insert into receipts (provider, event_key, received_at, provider_ref, detail, try_at, applied_at, effect) \
                values ('p', 'e-{KIM}', now(), '{KIM}', '{said}', now(), now(), 'unmatched'); \

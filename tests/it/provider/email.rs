@@ -250,7 +250,7 @@ async fn mail_awaiting_its_answer_at_a_stop_is_in_doubt() {
     held(&mut peer, 1).await;
     app.hub.shutdown.stop();
     pass.await.unwrap().unwrap();
-    let doubt = "select count(*) from deliveries d join attempts a using (shard, message_id, no)
+    let doubt = "select count(*) from deliveries d join attempt_history a using (shard, message_id, no)
         where d.status = 'SCHEDULED' and d.possibly_sent and a.outcome = 'UNKNOWN' and a.code = 'no_answer'";
     until("its outcome is written", async || app.count(doubt).await == 1).await;
     app.done().await;

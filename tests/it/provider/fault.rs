@@ -133,6 +133,9 @@ async fn message_refused_in_a_batch_ends_no_other() {
         let delivery = app.message(id).await["deliveries"][0].clone();
         assert_eq!((delivery["status"].as_str(), delivery["reason"].as_str()), (Some(status), reason), "{n}");
     }
-    assert!(app.count("select count(*) from attempts where code = 'stub'").await > 2, "they went together at first");
+    assert!(
+        app.count("select count(*) from attempt_history where code = 'stub'").await > 2,
+        "they went together at first"
+    );
     app.done().await;
 }

@@ -102,7 +102,7 @@ async fn with_endpoints(flags: &[&str]) -> App {
 
 /// The outcomes of the calls to a provider, in their order.
 async fn outcomes(app: &App, provider: &str) -> Vec<String> {
-    let sql = "select outcome::text from attempts where provider = $1 order by message_id, no, attempt";
+    let sql = "select outcome::text from attempt_history where provider = $1 order by message_id, no, attempt";
     sqlx::query_scalar(sql).bind(provider).fetch_all(&app.db().await).await.unwrap()
 }
 

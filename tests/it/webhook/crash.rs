@@ -110,7 +110,7 @@ async fn webhooks_while_workers_are_killed_all_arrive() {
     let told: BTreeSet<&str> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
     assert_eq!(told, ["delivery.sent", "message.accepted", "message.completed"].into());
 
-    let lost = "select count(*) from attempts a join deliveries d using (shard, message_id, no) \
+    let lost = "select count(*) from attempt_history a join deliveries d using (shard, message_id, no) \
                 where a.reason = 'worker_lost' and d.lane >= 66";
     let lost: i64 = sqlx::query_scalar(lost).fetch_one(&db).await.unwrap();
     assert!(lost > 0, "no worker was killed with a webhook in its hands");

@@ -42,7 +42,7 @@ fn in_order(message: &str) -> Vec<String> {
 
 async fn most_not_called(app: &App) -> i64 {
     app.count(
-        "select coalesce(max(n), 0) from (select count(*) as n from attempts a join deliveries d using (shard, \
+        "select coalesce(max(n), 0) from (select count(*) as n from attempt_history a join deliveries d using (shard, \
             message_id, no) \
          where d.lane >= 66 and a.outcome = 'NOT_CALLED' group by shard, message_id, no) as each",
     )
@@ -272,7 +272,7 @@ async fn ordered_events_of_one_message_go_within_a_pass() {
     app.work().await;
     app.settle_all().await;
     assert_eq!((receiver.records().len(), receiver.most_open()), (60, 1));
-    let turns = "select count(*) from attempts where code = 'waits_for_its_turn'";
+    let turns = "select count(*) from attempt_history where code = 'waits_for_its_turn'";
     assert!(app.count(turns).await < 60, "{} waited in vain", app.count(turns).await);
     let written = "select message_id || '-' || no from deliveries where lane >= 66 order by told_at";
     let written: Vec<String> = sqlx::query_scalar(written).fetch_all(&app.db().await).await.unwrap();
