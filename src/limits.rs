@@ -309,6 +309,8 @@ pub const REFUSED_CALLBACK_LOG_EVERY: chrono::TimeDelta = chrono::TimeDelta::min
 pub const EVENT_KEY_BYTES: usize = 200;
 /// Receipts written by one statement.
 pub const RECEIPTS_WRITTEN: usize = 2_000;
+/// How long before the last one read a receipt may be due that is committed only now.
+pub const RECEIPT_SLACK: chrono::TimeDelta = chrono::TimeDelta::seconds(30);
 /// Receipts applied in one transaction.
 pub const RECEIPT_BATCH: i64 = 500;
 /// How often waiting receipts are looked for; no loop is woken for them.

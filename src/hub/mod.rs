@@ -13,11 +13,13 @@ pub mod provider_state;
 pub mod provider_states;
 pub mod rates;
 pub mod refused_callbacks;
+pub mod tail;
 pub mod token_keys;
 pub mod wake;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use chrono::{DateTime, Utc};
 use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
@@ -46,12 +48,24 @@ use paces::Paces;
 use provider_states::ProviderStates;
 use rates::Rates;
 use refused_callbacks::RefusedCallbacks;
+use tail::Tail;
 use token_keys::KnownTokenKeys;
 use wake::Wake;
 
 /// Shared handle to the state of this process; cloning it is cheap.
 #[derive(Clone)]
 pub struct Hub(Arc<Inner>);
+
+/// Where this process begins to read small queue tables.
+#[derive(Default)]
+pub struct Tails {
+    /// Marks of ended messages, by block.
+    pub endings: Tail<i64>,
+    /// Changes of the statistics, by block.
+    pub stat_deltas: Tail<i64>,
+    /// Receipts that wait, by the time from which they are due.
+    pub receipts: Tail<DateTime<Utc>>,
+}
 
 /// Everything that flows work with. Reached through `Hub`, which dereferences to it.
 pub struct Inner {
@@ -79,6 +93,7 @@ pub struct Inner {
     pub rates: Rates,
     pub causes: Causes,
     pub full_writes: FullWrites,
+    pub tails: Tails,
     pub endpoint_answers: EndpointAnswers,
     pub refused_callbacks: RefusedCallbacks,
     /// Breaker, limit and reservations of each provider, as this process knows them.
@@ -146,6 +161,7 @@ impl Hub {
             rates: Rates::default(),
             causes: Causes::default(),
             full_writes: FullWrites::default(),
+            tails: Tails::default(),
             endpoint_answers: EndpointAnswers::default(),
             refused_callbacks: RefusedCallbacks::default(),
             provider_states: Arc::new(ProviderStates::new(&providers)),

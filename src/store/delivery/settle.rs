@@ -147,16 +147,16 @@ pub async fn settle(db: impl Db<'_>, settles: &[&Settle], now: DateTime<Utc>) ->
         &text(|s| s.ended_attempt.as_ref().and_then(|t| t.code.as_deref())) as &[Option<String>],
         &text(|s| s.ended_attempt.as_ref().and_then(|t| t.detail.as_deref())) as &[Option<String>],
         &text(|s| s.ended_attempt.as_ref().and_then(|t| t.provider_ref.as_deref())) as &[Option<String>],
-        now,
-        keys.low,
-        keys.high,
         &settles.iter().map(|s| s.ended_attempt.as_ref().is_some_and(|t| t.has_in_flight_row)).collect::<Vec<_>>(),
         &counts(|c| c.total),
         &counts(|c| c.success),
         &counts(|c| c.failed),
         &settles.iter().map(|s| s.event_message_id.0).collect::<Vec<_>>(),
-        WEBHOOK_ATTEMPTS,
         &settles.iter().map(|s| s.receipt_due).collect::<Vec<_>>() as &[Option<DateTime<Utc>>],
+        now,
+        keys.low,
+        keys.high,
+        WEBHOOK_ATTEMPTS,
     )
     .fetch_all(db)
     .await?;

@@ -267,14 +267,14 @@ async fn stats_rolled_up_at_the_same_moment_stay_exact() {
 
     // The second passes over what the first holds, and adds to the same day when the first is done, or dead.
     let mut dies = app.hub.store.begin_engine().await.unwrap();
-    assert_eq!(store::stats::roll_up(&mut *dies, 15).await.unwrap(), 15);
+    assert_eq!(store::stats::roll_up(&mut *dies, 15, None).await.unwrap().0, 15);
     assert_eq!(daily(&app, "").await, exactly, "what is not committed is not seen");
     let dying = async {
         while app.count("select count(*) from pg_locks where not granted").await == 0 {}
         dies.rollback().await.unwrap();
     };
-    let (second, ()) = tokio::join!(store::stats::roll_up(app.hub.store.engine(), 1000), dying);
-    assert_eq!(second.unwrap(), 5);
+    let (second, ()) = tokio::join!(store::stats::roll_up(app.hub.store.engine(), 1000, None), dying);
+    assert_eq!(second.unwrap().0, 5);
     assert_eq!((waiting(&app).await, daily(&app, "").await), (15, exactly.map(str::to_owned).to_vec()));
 
     for n in 0..5 {
@@ -283,7 +283,7 @@ async fn stats_rolled_up_at_the_same_moment_stay_exact() {
     let rounds = (0..8).map(|_| async {
         let mut moved = 0;
         for _ in 0..8 {
-            moved += store::stats::roll_up(app.hub.store.api(), 3).await.unwrap();
+            moved += store::stats::roll_up(app.hub.store.api(), 3, None).await.unwrap().0;
         }
         moved
     });
