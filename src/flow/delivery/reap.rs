@@ -81,7 +81,7 @@ pub async fn reap(hub: &Hub, reaper: &mut Reaper, shards: &[i16]) -> Result<usiz
             lane: row.lane,
             head: row.head,
             step,
-            // The next attempt asks this provider whether it took the lost one.
+            // The next attempt asks this provider whether it accepted the lost one.
             provider: row.provider,
             ended_attempt: Some(attempt_result(outcome, row.has_in_flight_row, row.worker, claimed_at, None)),
             event_message_id: hub.next_id(),

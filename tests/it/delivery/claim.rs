@@ -193,8 +193,8 @@ async fn processing_delivery_is_locked_and_sent_outside_of_any_transaction() {
     let id = app.post("/notifications", payment_failed()).await.expect(202).id();
     let during = async {
         gate.entered.acquire().await.unwrap().forget();
-        let told = notification(&app, &id).await;
-        assert_eq!((deliveries(&told)[0], &told["status"]), (("EMAIL", "PROCESSING"), &json!("PROCESSING")));
+        let answer = notification(&app, &id).await;
+        assert_eq!((deliveries(&answer)[0], &answer["status"]), (("EMAIL", "PROCESSING"), &json!("PROCESSING")));
         assert_eq!(app.work().await, 0, "another worker finds nothing to take");
         let held = "select count(*) from deliveries where status = 'PROCESSING' and attempt = 1 and worker is not null \
                     and lease_until between clock_timestamp() and clock_timestamp() + interval '30 s'";
@@ -206,8 +206,8 @@ async fn processing_delivery_is_locked_and_sent_outside_of_any_transaction() {
     };
     let (claimed, ()) = tokio::join!(app.work(), during);
     assert_eq!(claimed, 2);
-    let told = notification(&app, &id).await;
-    assert_eq!(deliveries(&told), [("EMAIL", "SUCCESS"), ("SLACK", "SUCCESS")]);
+    let answer = notification(&app, &id).await;
+    assert_eq!(deliveries(&answer), [("EMAIL", "SUCCESS"), ("SLACK", "SUCCESS")]);
     app.done().await;
 }
 

@@ -89,8 +89,8 @@ async fn delivery_that_loses_every_worker_ends_after_the_most_deaths() {
         assert_eq!(lose(&app).await, 1);
         assert_eq!(app.stands(&id).await, (status.into(), Some("workers_lost".into())));
         assert_eq!(app.outcomes(&id).await, [outcome; 6]);
-        let told = format!("delivery.{}: workers_lost", status.to_lowercase());
-        assert_eq!(app.events(&id).await, [told]);
+        let answer = format!("delivery.{}: workers_lost", status.to_lowercase());
+        assert_eq!(app.events(&id).await, [answer]);
         app.done().await;
     }
 }
@@ -508,9 +508,9 @@ async fn delivery_of_a_crashed_worker_is_sent_after_its_lease() {
     let over = "update deliveries set lease_until = clock_timestamp() - interval '1 ms' where status = 'PROCESSING'";
     sqlx::query(over).execute(&app.db().await).await.unwrap();
     assert_eq!(app.work().await, 1);
-    let told = delivery(&app, &id).await;
-    assert_eq!((&told["status"], outcomes(&told)), (&json!("SENT"), vec!["UNKNOWN", "ACCEPTED"]));
-    assert_eq!(told["attempts"][0]["errorCode"], "worker_lost");
+    let answer = delivery(&app, &id).await;
+    assert_eq!((&answer["status"], outcomes(&answer)), (&json!("SENT"), vec!["UNKNOWN", "ACCEPTED"]));
+    assert_eq!(answer["attempts"][0]["errorCode"], "worker_lost");
     assert_eq!(app.smtp.records().len(), 1);
     app.done().await;
 }

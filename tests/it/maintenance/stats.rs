@@ -37,9 +37,9 @@ fn line(item: &Value) -> String {
 }
 
 async fn daily(app: &App, query: &str) -> Vec<String> {
-    let told = app.get(&format!("/v1/stats/daily?{query}")).await.expect(200).body;
-    assert_eq!((&told["code"], &told["timeZone"]), (&json!("0000"), &json!("Asia/Seoul")));
-    let items = told["items"].as_array().unwrap();
+    let answer = app.get(&format!("/v1/stats/daily?{query}")).await.expect(200).body;
+    assert_eq!((&answer["code"], &answer["timeZone"]), (&json!("0000"), &json!("Asia/Seoul")));
+    let items = answer["items"].as_array().unwrap();
     assert!(items.iter().all(|item| item["partnerId"] == app.partner.partner_id.to_string()));
     items.iter().map(line).collect()
 }
@@ -376,7 +376,7 @@ async fn stats_off_by_one_are_found_by_fsck() {
     rollup(&app.hub).await.unwrap();
     let me = app.partner.partner_id;
     assert_eq!(findings(&app).await, [""; 0]);
-    for (wrong, told) in [
+    for (wrong, answer) in [
         (
             "update partner_daily_stats set total = 2",
             "counted 2, success 1, failed 0; there are 1, success 1, failed 0",
@@ -389,7 +389,7 @@ async fn stats_off_by_one_are_found_by_fsck() {
     ] {
         execute(&app, "create table kept as table partner_daily_stats").await;
         execute(&app, wrong).await;
-        assert_eq!(findings(&app).await, [format!("stats {me} 2027-03-05 EMAIL: {told}")]);
+        assert_eq!(findings(&app).await, [format!("stats {me} 2027-03-05 EMAIL: {answer}")]);
         execute(&app, "delete from partner_daily_stats; insert into partner_daily_stats table kept; drop table kept")
             .await;
     }
@@ -434,9 +434,9 @@ async fn stats_of_days_and_types_are_read() {
         app.work().await;
     }
     let days = async |query: &str| -> String {
-        let told = daily(&app, query).await;
+        let answer = daily(&app, query).await;
         let short = |l: &String| l.split(' ').take(2).collect::<Vec<_>>().join(" ").replace("2027-03-", "");
-        told.iter().map(short).collect::<Vec<_>>().join(", ")
+        answer.iter().map(short).collect::<Vec<_>>().join(", ")
     };
     let week = "13 EMAIL, 13 SLACK, 12 SLACK, 11 SLACK, 10 SLACK, 09 EMAIL, 09 SLACK, 08 SLACK, 07 SLACK";
     for (query, wanted) in [
@@ -458,10 +458,10 @@ async fn stats_of_days_and_types_are_read() {
         assert_eq!(days(query).await, wanted, "{query}");
         rollup(&app.hub).await.unwrap();
     }
-    let told = app.get("/v1/stats/daily?type=EMAIL").await.expect(200).body;
-    assert_eq!((&told["from"], &told["to"]), (&json!("2027-03-07"), &json!("2027-03-13")));
+    let answer = app.get("/v1/stats/daily?type=EMAIL").await.expect(200).body;
+    assert_eq!((&answer["from"], &answer["to"]), (&json!("2027-03-07"), &json!("2027-03-13")));
     assert_eq!(
-        told["items"][0],
+        answer["items"][0],
         json!({"partnerId": app.partner.partner_id.to_string(), "date": "2027-03-13", "type": "EMAIL", "total": 1,
             "success": 1, "failed": 0, "undetermined": 0})
     );

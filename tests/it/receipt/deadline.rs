@@ -48,8 +48,8 @@ async fn receipt_not_applied_yet_is_not_missing() {
     let overdue = async || flow::receipt::overdue(&app.hub, &shards).await.unwrap();
     let (arrived, silent) = (post(&app, over("SMS")).await, post(&app, over("SMS")).await);
     app.work().await;
-    let told = json!({"key": "1", "ref": reference(&app, &arrived, 1, 1), "outcome": "DELIVERED"});
-    vendor.pages.lock().unwrap().extend([vec![], vec![told], vec![]]);
+    let answer = json!({"key": "1", "ref": reference(&app, &arrived, 1, 1), "outcome": "DELIVERED"});
+    vendor.pages.lock().unwrap().extend([vec![], vec![answer], vec![]]);
     flow::receipt::poll(&app.hub, &account).await.unwrap();
     app.advance(3601);
     overdue().await;

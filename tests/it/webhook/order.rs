@@ -74,9 +74,9 @@ async fn ordered_endpoint_that_does_not_answer_holds_up_no_channel() {
     gate.cancel();
     working.await.unwrap().unwrap();
     app.settle_all().await;
-    let told = by_message(&tarpit.records());
-    assert_eq!(told.len(), 400);
-    for (message, mut got) in told {
+    let answer = by_message(&tarpit.records());
+    assert_eq!(answer.len(), 400);
+    for (message, mut got) in answer {
         // What was not answered within the call budget came again.
         got.dedup();
         assert_eq!(got, in_order(&message));
@@ -169,8 +169,8 @@ async fn ordered_event_whose_release_was_lost_is_released_later() {
         .await
         .unwrap();
     app.settle_all().await;
-    let told = by_message(&receiver.records());
-    assert!(told.iter().all(|(message, got)| *got == in_order(message)) && told.len() == 1, "{told:?}");
+    let answer = by_message(&receiver.records());
+    assert!(answer.iter().all(|(message, got)| *got == in_order(message)) && answer.len() == 1, "{answer:?}");
     app.done().await;
 }
 
@@ -282,8 +282,8 @@ async fn ordered_events_of_one_message_go_within_a_pass() {
     };
     let shown: BTreeMap<String, String> =
         app.webhooks(&id).await.iter().map(|d| (id_of(d), d["eventId"].to_string())).collect();
-    let told: Vec<String> = written.iter().map(|webhook| shown[webhook].clone()).collect();
+    let answer: Vec<String> = written.iter().map(|webhook| shown[webhook].clone()).collect();
     let got: Vec<String> = ids(&receiver.records()).iter().map(|e| format!("\"{e}\"")).collect();
-    assert_eq!(got, told, "in the order in which they were written");
+    assert_eq!(got, answer, "in the order in which they were written");
     app.done().await;
 }
