@@ -119,6 +119,8 @@ pub const INTAKE_QUEUE: usize = 8_192;
 /// How long a process inserts and settles a partner's messages with the full statements after it saw the partner with
 /// endpoints or erased keys, before it tries the plain ones again.
 pub const FULL_WRITES_KNOWN: chrono::TimeDelta = chrono::TimeDelta::seconds(60);
+/// Messages of a batch written in one statement, several of which make its transaction.
+pub const BATCH_SLICE: usize = 100;
 /// Messages written in one statement: a larger commit takes longer than it saves.
 pub const INTAKE_GROUP: usize = 500;
 
@@ -203,7 +205,9 @@ pub const FAIR_SLACK: Duration = Duration::from_millis(50);
 pub const OVERFLOW_CLAIM: i64 = 100;
 /// How soon a loop tries again that found all slots taken by the other loop.
 pub const RESERVE_AGAIN: Duration = Duration::from_millis(5);
-/// How long prompt lanes count as busy after a delivery was claimed from them.
+/// How long a bulk statement waits for its turn at most while prompt lanes are busy.
+pub const BULK_TURN: Duration = Duration::from_millis(50);
+/// How long prompt lanes count as busy after a delivery was claimed from them or a single message was accepted.
 pub const OTHERS_FOR: Duration = Duration::from_secs(1);
 /// How often the progress of lanes is read in which a partner may have more than its share.
 pub const FAIR_LOOK_EVERY: Duration = Duration::from_millis(100);

@@ -70,7 +70,8 @@ pub async fn fall_back(hub: &Hub, marks: &mut ReadMarks, shards: &[i16], down: &
         return Ok(full);
     }
     settles.sort_by_key(|s| s.key);
-    let won = store::delivery::settle(&mut *tx, &settles.iter().collect::<Vec<_>>(), now).await?;
+    let mut settles: Vec<&Settle> = settles.iter().collect();
+    let won = store::delivery::settle(&mut *tx, &settles, now).await?;
     let requests: Vec<FallbackRequest> =
         won.iter().map(|w| FallbackRequest { key: w.key, reason: FallbackReason::ChannelDown }).collect();
     let fallbacks = fallback::create(hub, &mut tx, &requests, now).await?;

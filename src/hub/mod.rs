@@ -3,6 +3,7 @@
 //! that serves.
 
 pub mod accounts;
+pub mod bulk;
 pub mod causes;
 pub mod endpoint_answers;
 pub mod full_writes;
@@ -39,6 +40,7 @@ use crate::store::Store;
 use crate::telemetry::Metrics;
 
 use accounts::Accounts;
+use bulk::Bulk;
 use causes::Causes;
 use endpoint_answers::EndpointAnswers;
 use full_writes::FullWrites;
@@ -94,6 +96,7 @@ pub struct Inner {
     pub causes: Causes,
     pub full_writes: FullWrites,
     pub tails: Tails,
+    pub bulk: Bulk,
     pub endpoint_answers: EndpointAnswers,
     pub refused_callbacks: RefusedCallbacks,
     /// Breaker, limit and reservations of each provider, as this process knows them.
@@ -162,6 +165,7 @@ impl Hub {
             causes: Causes::default(),
             full_writes: FullWrites::default(),
             tails: Tails::default(),
+            bulk: Bulk::default(),
             endpoint_answers: EndpointAnswers::default(),
             refused_callbacks: RefusedCallbacks::default(),
             provider_states: Arc::new(ProviderStates::new(&providers)),

@@ -69,9 +69,9 @@ pub async fn tried_since(db: impl Db<'_>, keys: &[DeliveryKey]) -> Result<HashMa
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
 /// statement may have committed.
-pub async fn record_late_outcomes(db: impl Db<'_>, late: &[Settle], now: DateTime<Utc>) -> Result<u64> {
+pub async fn record_late_outcomes(db: impl Db<'_>, late: &[&Settle], now: DateTime<Utc>) -> Result<u64> {
     let late: Vec<(&Settle, &EndedAttempt)> =
-        late.iter().filter_map(|s| Some((s, s.ended_attempt.as_ref()?))).collect();
+        late.iter().filter_map(|s| Some((*s, s.ended_attempt.as_ref()?))).collect();
     let Some(keys) = KeyColumns::of(late.iter().map(|l| l.0.key)) else { return Ok(0) };
     let text =
         |f: fn(&EndedAttempt) -> Option<&str>| late.iter().map(|l| f(l.1).map(str::to_owned)).collect::<Vec<_>>();

@@ -4,7 +4,7 @@
 //! (`partner_servers`), which may be slow: they have loops, settlers and connections of their own.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
@@ -152,15 +152,13 @@ struct ChannelGroup {
     partner_servers: bool,
     slots: Arc<Slots>,
     settles: mpsc::Sender<(Settle, Slot)>,
-    /// When a delivery was last claimed from a prompt lane.
-    prompt_at: Arc<std::sync::Mutex<Option<Instant>>>,
 }
 
 impl ChannelGroup {
     fn new(hub: &Hub, partner_servers: bool) -> ChannelGroup {
         let settles = settler::start(hub);
         let slots = Arc::new(Slots::new(hub, &channels(hub, partner_servers)));
-        ChannelGroup { partner_servers, slots, settles, prompt_at: Arc::default() }
+        ChannelGroup { partner_servers, slots, settles }
     }
 }
 
@@ -182,7 +180,6 @@ struct ClaimLoop {
     marks: Watermarks,
     lanes: Vec<Lane>,
     settles: mpsc::Sender<(Settle, Slot)>,
-    prompt_at: Arc<std::sync::Mutex<Option<Instant>>>,
     /// Claims from overflow lanes only, or from prompt lanes only; None: from both.
     overflow: Option<bool>,
     next_poll: Instant,
@@ -203,7 +200,6 @@ impl ClaimLoop {
             marks: Watermarks::default(),
             lanes,
             settles: group.settles.clone(),
-            prompt_at: group.prompt_at.clone(),
             overflow,
             next_poll: Instant::now(),
             busy_until: Instant::now(),
@@ -280,6 +276,7 @@ impl ClaimLoop {
         };
         let _expected =
             self.hub.provider_states.expect_claim(looks.iter().map(|look| (look.place.1.channel(), look.rows)));
+        let turn = if self.overflow == Some(true) { self.hub.bulk.turn().await } else { None };
         let claim = match claim(&self.hub, self.worker, &looks, batch).await {
             Ok(claim) => claim,
             Err(e) => {
@@ -287,13 +284,14 @@ impl ClaimLoop {
                 return Err(e);
             }
         };
+        drop(turn);
         let seen: Vec<(ShardLane, DateTime<Utc>)> =
             claim.rows.iter().map(|row| ((row.key.shard, row.lane), row.ready_at)).collect();
         self.update_watermarks(&looks, &seen, batch, now);
         self.claimed += seen.len() as u64;
         if !seen.is_empty() {
             if self.overflow == Some(false) {
-                *self.prompt_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+                self.hub.bulk.note_prompt();
             }
             self.dispatch(claim, &mut reserved);
         }
@@ -326,9 +324,11 @@ impl ClaimLoop {
     /// How many deliveries to claim at once: fewer from overflow lanes while prompt lanes are busy.
     fn batch_size(&self) -> i64 {
         let most = i64::from(self.hub.settings.work.claim_batch);
-        let prompt_at = *self.prompt_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let others = prompt_at.is_some_and(|at| at.elapsed() < limits::OTHERS_FOR);
-        if self.overflow == Some(true) && others { most.min(limits::OVERFLOW_CLAIM) } else { most }
+        if self.overflow == Some(true) && self.hub.bulk.prompt_is_busy() {
+            most.min(limits::OVERFLOW_CLAIM)
+        } else {
+            most
+        }
     }
 
     fn update_watermarks(

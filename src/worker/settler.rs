@@ -38,8 +38,10 @@ async fn settle_all(hub: Hub, settled: Arc<Mutex<mpsc::Receiver<(Settle, Slot)>>
         let (now, later): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|(s, _)| keys.insert(s.key));
         waiting = later;
         let (batch, slots): (Vec<Settle>, Vec<Slot>) = now.into_iter().unzip();
+        let bulk = batch.iter().all(|settle| settle.lane.is_overflow());
+        let turn = if bulk { hub.bulk.turn().await } else { None };
         settle_with_retries(&hub, batch).await;
-        drop(slots);
+        drop((turn, slots));
     }
 }
 
@@ -49,7 +51,7 @@ pub(super) async fn settle_with_retries(hub: &Hub, batch: Vec<Settle>) {
     let began = Instant::now();
     let mut pause = Duration::from_millis(20);
     loop {
-        match settle(hub, batch.clone()).await {
+        match settle(hub, &batch).await {
             Ok(()) => return,
             Err(Error::Unavailable(Unavailable { why, .. }))
                 if !hub.shutdown.is_stopping() || began.elapsed() < hub.settings.timing.lease() =>

@@ -89,8 +89,8 @@ pub(super) fn followers(hub: &Hub, claimed: &ClaimedDelivery) -> i64 {
 /// Makes the webhooks PENDING that are next in the sequences of those that ended, or of those that were just deferred
 /// behind one that ended meanwhile. Call it after the commit of these settles: both sides commit before they look, so
 /// one of them sees the other. If a worker is lost in between, `restart_stalled` finds the sequence.
-pub async fn release_next(hub: &Hub, settles: &[Settle]) {
-    let ends = |s: &&Settle| {
+pub async fn release_next(hub: &Hub, settles: &[&Settle]) {
+    let ends = |s: &&&Settle| {
         s.release_limit > 0
             && (s.step.status.is_settled()
                 || s.step.possibly_sent

@@ -93,6 +93,7 @@ pub async fn reap(hub: &Hub, reaper: &mut Reaper, shards: &[i16]) -> Result<usiz
         settles.push(settle.as_suspect(deaths));
     }
     settles.sort_by_key(|s| s.key);
+    let settles: Vec<&Settle> = settles.iter().collect();
     let (won, made) = write(hub, &mut tx, &settles, now).await?;
     may_die_at("reap.before_commit");
     tx.commit().await?;

@@ -31,7 +31,8 @@ use crate::flow::{channel, receipt};
 /// # Errors
 /// `Error::Unavailable` if the database fails. The batch may have committed; settling it again is safe, because the
 /// fence of what is written no longer holds.
-pub async fn settle(hub: &Hub, mut batch: Vec<Settle>) -> Result<()> {
+pub async fn settle(hub: &Hub, batch: &[Settle]) -> Result<()> {
+    let mut batch: Vec<&Settle> = batch.iter().collect();
     batch.sort_by_key(|s| s.key);
     let began = Instant::now();
     let now = hub.clock.now();
@@ -53,7 +54,7 @@ pub async fn settle(hub: &Hub, mut batch: Vec<Settle>) -> Result<()> {
     may_die_at("settle.after_commit");
     observe(&hub.metrics.settle_seconds, &[], began.elapsed());
     let by_key: HashMap<DeliveryKey, bool> = won.iter().map(|w| (w.key, w.cancel_requested)).collect();
-    let (winners, losers): (Vec<Settle>, Vec<Settle>) = batch.into_iter().partition(|s| by_key.contains_key(&s.key));
+    let (winners, losers): (Vec<&Settle>, Vec<&Settle>) = batch.into_iter().partition(|s| by_key.contains_key(&s.key));
     notify_workers(hub, &winners, &won);
     fallback::announce(hub, &made);
     channel::release_next(hub, &winners).await;
@@ -62,8 +63,9 @@ pub async fn settle(hub: &Hub, mut batch: Vec<Settle>) -> Result<()> {
         settle_late(hub, &losers, now).await?;
     }
     // A cancellation requested during the call was not known when the step was decided.
-    let waits = |s: &&Settle| matches!(s.step.status, Status::Scheduled | Status::Pending) && won[&s.key];
-    let unwanted: Vec<UnsettledDelivery> = winners.iter().filter(waits).map(UnsettledDelivery::after_step).collect();
+    let waits = |s: &&&Settle| matches!(s.step.status, Status::Scheduled | Status::Pending) && won[&s.key];
+    let unwanted: Vec<UnsettledDelivery> =
+        winners.iter().filter(waits).map(|s| UnsettledDelivery::after_step(s)).collect();
     if !unwanted.is_empty() {
         end_waiting(hub, unwanted, &Outcome::Canceled).await?;
     }
@@ -76,15 +78,16 @@ pub async fn settle(hub: &Hub, mut batch: Vec<Settle>) -> Result<()> {
 async fn write_without_followers(
     hub: &Hub,
     channel: Channel,
-    batch: &[Settle],
+    batch: &[&Settle],
     now: DateTime<Utc>,
 ) -> Result<Vec<SettledStep>> {
     let db = hub.store.pool_for(channel);
-    let is_plain = |s: &&Settle| s.is_plain_send() && !hub.full_writes.is_needed(s.partner_id, now);
-    let sends: Vec<&Settle> = batch.iter().filter(is_plain).collect();
+    let is_plain = |s: &&&Settle| s.is_plain_send() && !hub.full_writes.is_needed(s.partner_id, now);
+    let sends: Vec<&Settle> = batch.iter().filter(is_plain).copied().collect();
     let mut won = store::delivery::settle_sends(db, &sends, now).await?;
+    may_die_at("settle.sends_written");
     let written: HashSet<DeliveryKey> = won.iter().map(|w| w.key).collect();
-    let others: Vec<&Settle> = batch.iter().filter(|s| !written.contains(&s.key)).collect();
+    let others: Vec<&Settle> = batch.iter().filter(|s| !written.contains(&s.key)).copied().collect();
     let with_others = store::delivery::settle(db, &others, now).await?;
     let skipped: HashSet<DeliveryKey> = with_others.iter().map(|w| w.key).collect();
     let with_endpoints = sends.iter().filter(|s| skipped.contains(&s.key)).filter_map(|s| s.partner_id);
@@ -126,33 +129,34 @@ async fn insert_provider_refs(
 pub(super) async fn write(
     hub: &Hub,
     tx: &mut store::Conn,
-    batch: &[Settle],
+    batch: &[&Settle],
     now: DateTime<Utc>,
 ) -> Result<(Vec<SettledStep>, NewFallbacks)> {
-    let won = store::delivery::settle(&mut *tx, &batch.iter().collect::<Vec<_>>(), now).await?;
+    let won = store::delivery::settle(&mut *tx, batch, now).await?;
     let settled: HashSet<DeliveryKey> = won.iter().map(|w| w.key).collect();
     let correctable: Vec<DeliveryKey> =
         batch.iter().filter(|s| may_be_corrected(s) && settled.contains(&s.key)).map(|s| s.key).collect();
-    insert_provider_refs(hub, tx, batch.iter().filter(|s| settled.contains(&s.key))).await?;
-    let suspects: Vec<&Settle> = batch.iter().filter(|s| s.suspect.is_some() && settled.contains(&s.key)).collect();
+    insert_provider_refs(hub, tx, batch.iter().filter(|s| settled.contains(&s.key)).copied()).await?;
+    let suspects: Vec<&Settle> =
+        batch.iter().filter(|s| s.suspect.is_some() && settled.contains(&s.key)).copied().collect();
     if !suspects.is_empty() {
         store::suspect::upsert(&mut *tx, &suspects).await?;
     }
     let corrected = correct(hub, tx, &correctable, now).await?;
-    let follows = batch.iter().filter(|s| settled.contains(&s.key)).filter_map(fallback::requested_by);
+    let follows = batch.iter().filter(|s| settled.contains(&s.key)).filter_map(|s| fallback::requested_by(s));
     let made = fallback::create(hub, tx, &follows.collect::<Vec<_>>(), now).await?;
     Ok((won, corrected.and(made)))
 }
 
 /// Records outcomes that came after their lease was over on their own attempts. An accepted one corrects its delivery
 /// in the same transaction. Deliveries are locked first, so that another settle comes entirely before or after.
-async fn settle_late(hub: &Hub, losers: &[Settle], now: DateTime<Utc>) -> Result<()> {
+async fn settle_late(hub: &Hub, losers: &[&Settle], now: DateTime<Utc>) -> Result<()> {
     let keys: Vec<DeliveryKey> = losers.iter().map(|s| s.key).collect();
     let Some(channel) = losers.first().map(|s| s.lane.channel()) else { return Ok(()) };
     let mut tx = hub.store.begin_for(channel).await?;
     store::delivery::lock(&mut tx, &keys).await?;
     let recorded = store::attempt::record_late_outcomes(&mut *tx, losers, now).await?;
-    insert_provider_refs(hub, &mut tx, losers).await?;
+    insert_provider_refs(hub, &mut tx, losers.iter().copied()).await?;
     may_die_at("late.before_commit");
     let made = correct(hub, &mut tx, &keys, now).await?;
     tx.commit().await?;
@@ -219,7 +223,7 @@ async fn correct(
 
 /// Counts settled deliveries and wakes workers for those that are PENDING again and for events. Call it after the
 /// commit.
-pub fn notify_workers(hub: &Hub, winners: &[Settle], won: &[SettledStep]) {
+pub fn notify_workers(hub: &Hub, winners: &[&Settle], won: &[SettledStep]) {
     for settle in winners {
         let labels = [settle.lane.channel().as_str(), settle.step.status.as_str()];
         hub.metrics.settled.with_label_values(&labels).inc();
@@ -266,7 +270,8 @@ pub async fn end_waiting(hub: &Hub, waiting: Vec<UnsettledDelivery>, outcome: &O
         })
         .collect();
     settles.sort_by_key(|s| s.key);
-    let won = store::delivery::settle(hub.store.engine(), &settles.iter().collect::<Vec<_>>(), now).await?;
+    let mut settles: Vec<&Settle> = settles.iter().collect();
+    let won = store::delivery::settle(hub.store.engine(), &settles, now).await?;
     settles.retain(|s| won.iter().any(|w| w.key == s.key));
     notify_workers(hub, &settles, &won);
     channel::release_next(hub, &settles).await;

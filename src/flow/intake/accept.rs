@@ -6,6 +6,7 @@ use super::judge::{answers, stored_before};
 use super::prepare::prepare;
 use crate::error::{Error, Result};
 use crate::hub::Hub;
+use crate::limits;
 use crate::model::idempotency::{Accepted, combine_batch};
 use crate::model::message::PostedMessage;
 use crate::model::partner::Partner;
@@ -48,7 +49,12 @@ pub async fn accept_all(hub: &Hub, partner: &Partner, batch: Vec<PostedMessage>)
     let refs: Vec<&NewMessageRow> = inserts.iter().collect();
     let now = hub.clock.now();
     let mut tx = hub.store.begin_intake().await?;
-    let inserted = insert(hub, &mut tx, &refs, now).await?;
+    let mut inserted = Vec::with_capacity(refs.len());
+    for slice in refs.chunks(limits::BATCH_SLICE) {
+        // Between two slices, single messages and the bulk work of others have their turn.
+        let _turn = hub.bulk.turn().await;
+        inserted.extend(insert(hub, &mut tx, slice, now).await?);
+    }
     let mut answers = answers(&mut *tx, &refs, &inserted).await?;
     let refused_if_new: Vec<(&Partner, &PostedMessage)> = faulty.iter().map(|(_, posted)| (partner, posted)).collect();
     answers.extend(stored_before(hub, &mut *tx, &refused_if_new).await?);

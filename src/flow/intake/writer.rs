@@ -54,6 +54,7 @@ async fn write_group(hub: &Hub, group: Vec<Request>) {
 
 async fn write(hub: &Hub, inserts: &[&NewMessageRow]) -> Result<Vec<Result<Accepted>>> {
     let (mut conn, now) = (hub.store.intake().acquire().await?, hub.clock.now());
+    hub.bulk.note_prompt();
     may_die_at("accept.before_commit");
     let inserted = insert(hub, &mut conn, inserts, now).await?;
     may_die_at("accept.after_commit");

@@ -36,7 +36,7 @@ async fn call_in_progress_holds_no_transaction_and_no_connection() {
         app.accept(email("meanwhile@example.com")).await;
         for held in take(&narrow, 10).await {
             let outcome = call_one(&narrow, held).await;
-            settle(&narrow, vec![outcome]).await.unwrap();
+            settle(&narrow, &[outcome]).await.unwrap();
         }
         assert_eq!(app.smtp.records().len(), 1, "the one connection served another delivery meanwhile");
         assert_eq!(app.count("select count(*) from attempt_history where outcome = 'IN_FLIGHT'").await, 50);

@@ -59,7 +59,7 @@ async fn cancel_beside_workers_ends_sent_or_canceled_never_both() {
     // So that both happen, however busy the machine is.
     for held in take(&app.hub, 1).await {
         let outcome = call_one(&app.hub, held).await;
-        settle(&app.hub, vec![outcome]).await.unwrap();
+        settle(&app.hub, &[outcome]).await.unwrap();
     }
     app.post(&format!("/v1/messages/{}/cancel", ids[119]), json!({})).await.expect(200);
     let cancels = async {
@@ -74,7 +74,7 @@ async fn cancel_beside_workers_ends_sent_or_canceled_never_both() {
         for _ in 0..30 {
             for held in take(&app.hub, 3).await {
                 let outcome = call_one(&app.hub, held).await;
-                settle(&app.hub, vec![outcome]).await.unwrap();
+                settle(&app.hub, &[outcome]).await.unwrap();
             }
         }
     };
@@ -104,7 +104,7 @@ async fn cancel_during_a_call_ends_canceled_unless_accepted() {
         let held = take_one(&app.hub).await;
         app.post(&format!("/v1/messages/{id}/cancel"), json!({})).await.expect(200);
         let outcome = call_one(&app.hub, held).await;
-        settle(&app.hub, vec![outcome]).await.unwrap();
+        settle(&app.hub, &[outcome]).await.unwrap();
         assert_eq!(app.stands(&id).await.0, ends, "at once: it does not wait for a retry that nobody wants");
     }
     assert_eq!(app.slack.records().len(), 1);

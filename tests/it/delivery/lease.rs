@@ -183,7 +183,7 @@ async fn delivery_not_begun_in_time_is_retried_within_seconds() {
                 settles.push(call_one(&late, held).await);
             }
             assert_eq!(settles.len(), 1);
-            settle(&app.hub, settles).await.unwrap();
+            settle(&app.hub, &settles).await.unwrap();
             assert_eq!(app.stands(&id).await, ("SCHEDULED".into(), Some("not_begun".into())));
             let next: DateTime<Utc> = app.delivery(&id).await["nextAt"].as_str().unwrap().parse().unwrap();
             assert!(next - app.hub.clock.now() <= TimeDelta::seconds(1), "{next}");
@@ -227,17 +227,17 @@ async fn late_refusal_changes_its_own_attempt_alone() {
     app.slack.script(Behaviour::Fail { status: 404, text: "no_service".into() }, 1);
     let late = call_one(&app.hub, take_one(&app.hub).await).await;
     assert_eq!(lose(&app).await, 1);
-    settle(&app.hub, vec![late.clone()]).await.unwrap();
+    settle(&app.hub, &[late.clone()]).await.unwrap();
     assert_eq!(app.stands(&id).await, ("SCHEDULED".into(), Some("worker_lost".into())));
     assert_eq!(app.outcomes(&id).await, ["REJECTED late"]);
     assert_eq!(app.delivery(&id).await["attempts"][0]["errorCode"], "no_service");
 
     let next = take_alone(&app.hub).await;
-    settle(&app.hub, vec![late.clone()]).await.unwrap();
+    settle(&app.hub, &[late.clone()]).await.unwrap();
     assert_eq!(app.stands(&id).await.0, "PROCESSING", "nor the head of its successor");
     let next = call_one(&app.hub, next).await;
-    settle(&app.hub, vec![next]).await.unwrap();
-    settle(&app.hub, vec![late]).await.unwrap();
+    settle(&app.hub, &[next]).await.unwrap();
+    settle(&app.hub, &[late]).await.unwrap();
     assert_eq!(app.stands(&id).await.0, "SENT", "nor an ending");
     assert_eq!(app.outcomes(&id).await, ["REJECTED late", "ACCEPTED"]);
     assert_eq!(app.events(&id).await, ["delivery.sent"]);
@@ -253,11 +253,11 @@ async fn late_acceptance_ends_the_waiting_retry() {
     let id = app.accept(slack_post("pending")).await;
     let late = call_one(&app.hub, take_one(&app.hub).await).await;
     assert_eq!(lose(&app).await, 1);
-    settle(&app.hub, vec![late.clone()]).await.unwrap();
+    settle(&app.hub, &[late.clone()]).await.unwrap();
     assert_eq!(app.stands(&id).await, ("SENT".into(), Some("late_answer".into())));
     assert_eq!(app.outcomes(&id).await, ["ACCEPTED late"]);
     assert_eq!(app.events(&id).await, ["delivery.sent: late_answer"]);
-    settle(&app.hub, vec![late]).await.unwrap();
+    settle(&app.hub, &[late]).await.unwrap();
     assert_eq!(app.events(&id).await.len(), 1, "told once, however often it is said");
 
     // SCHEDULED: the second attempt was limited by the provider
@@ -267,7 +267,7 @@ async fn late_acceptance_ends_the_waiting_retry() {
     app.slack.script(Behaviour::Limit { retry_after: 30 }, 1);
     app.work().await;
     assert_eq!(app.stands(&id).await, ("SCHEDULED".into(), Some("throttled".into())));
-    settle(&app.hub, vec![late]).await.unwrap();
+    settle(&app.hub, &[late]).await.unwrap();
     assert_eq!(app.stands(&id).await, ("SENT".into(), Some("late_answer".into())));
     assert_eq!(app.outcomes(&id).await, ["ACCEPTED late", "REJECTED"]);
 
@@ -285,7 +285,7 @@ async fn late_acceptance_corrects_undetermined_to_sent() {
     let late = call_one(&app.hub, take_one(&app.hub).await).await;
     assert_eq!(lose(&app).await, 1);
     assert_eq!(app.stands(&id).await.0, "UNDETERMINED");
-    settle(&app.hub, vec![late]).await.unwrap();
+    settle(&app.hub, &[late]).await.unwrap();
     assert_eq!(app.stands(&id).await, ("SENT".into(), Some("late_answer".into())));
     assert_eq!(app.events(&id).await, ["delivery.undetermined: worker_lost", "delivery.sent: late_answer"]);
     assert_eq!(app.message(&id).await["status"], "COMPLETED");
@@ -305,10 +305,10 @@ async fn late_acceptance_during_the_next_attempt_is_kept() {
         assert_eq!(lose(&app).await, 1);
         app.slack.script(refusal, 1);
         let second = take_alone(&app.hub).await;
-        settle(&app.hub, vec![late]).await.unwrap();
+        settle(&app.hub, &[late]).await.unwrap();
         assert_eq!(app.stands(&id).await.0, "PROCESSING");
         let second = call_one(&app.hub, second).await;
-        settle(&app.hub, vec![second]).await.unwrap();
+        settle(&app.hub, &[second]).await.unwrap();
         app.settle_all().await;
         assert_eq!(app.stands(&id).await.0, "SENT", "{then}");
         assert_eq!(app.slack.records().len(), 1, "{then}");
@@ -326,7 +326,7 @@ async fn settle_repeated_changes_nothing() {
     app.slack.script(Behaviour::Cut, 1);
     let second = call_one(&app.hub, take_one(&app.hub).await).await;
     for _ in 0..2 {
-        settle(&app.hub, vec![first.clone(), second.clone()]).await.unwrap();
+        settle(&app.hub, &[first.clone(), second.clone()]).await.unwrap();
     }
     assert_eq!((app.stands(&sent).await.0, app.outcomes(&sent).await), ("SENT".into(), vec!["ACCEPTED".into()]));
     assert_eq!(app.stands(&cut).await.0, "SCHEDULED");
@@ -378,7 +378,8 @@ async fn settle_beside_a_reap_applies_the_first_alone() {
         store::delivery::settle(&mut *reaper, &[&back], app.hub.clock.now()).await.unwrap();
         reaper.commit().await.unwrap();
     };
-    let (settled, ()) = tokio::join!(settle(&app.hub, vec![late]), finish);
+    let late = [late];
+    let (settled, ()) = tokio::join!(settle(&app.hub, &late), finish);
     settled.unwrap();
     assert_eq!(app.outcomes(&second).await, ["ACCEPTED late"]);
     assert_eq!(app.stands(&second).await, ("SENT".into(), Some("late_answer".into())));
@@ -409,7 +410,7 @@ async fn held_channel_after_a_lost_worker_retries_only_calls_not_begun() {
 
     // The worker was only slow.
     let late = call_one(&app.hub, begun).await;
-    settle(&app.hub, vec![late]).await.unwrap();
+    settle(&app.hub, &[late]).await.unwrap();
     assert_eq!(app.stands(&id).await, ("SENT".into(), Some("late_answer".into())));
     assert_eq!(app.outcomes(&id).await, ["NOT_CALLED", "ACCEPTED late"]);
     assert_eq!(app.events(&id).await, ["delivery.undetermined: worker_lost", "delivery.sent: late_answer"]);
@@ -454,7 +455,7 @@ async fn delivery_given_back_keeps_its_attempts() {
         let held = take_one(&other).await;
         other.shutdown.stop();
         let back = call_one(&other, held).await;
-        settle(&other, vec![back]).await.unwrap();
+        settle(&other, &[back]).await.unwrap();
         let delivery = app.delivery(&id).await;
         assert_eq!(app.stands(&id).await, ("PENDING".into(), None));
         assert_eq!((&delivery["attempt"], &delivery["maxAttempts"]), (&json!(1), &json!(4)), "one more in its stead");

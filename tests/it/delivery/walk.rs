@@ -607,7 +607,7 @@ impl Walk {
     }
 
     async fn settle(&mut self, batch: Vec<Settle>) -> Vec<DeliveryKey> {
-        settle(&self.app.hub, batch.clone()).await.expect("a settle");
+        settle(&self.app.hub, &batch).await.expect("a settle");
         for one in &batch {
             let attempt = one.head.attempt;
             let twin = self.twins.get_mut(&one.key).expect("a delivery we know");

@@ -170,7 +170,7 @@ async fn stats_are_corrected_by_late_evidence() {
     rollup(&app.hub).await.unwrap();
     to_midnight(&app, 5);
     for _ in 0..2 {
-        settle(&app.hub, vec![late.clone()]).await.unwrap();
+        settle(&app.hub, &[late.clone()]).await.unwrap();
         assert_eq!(daily(&app, "").await, ["2027-03-05 SLACK 1 = 1 + 0 + 0"], "once, however often it is said");
     }
     app.done().await;
@@ -180,7 +180,7 @@ async fn stats_are_corrected_by_late_evidence() {
     let late = crate::support::app::call_one(&app.hub, take_one(&app).await).await;
     lose(&app).await;
     to_midnight(&app, 5);
-    settle(&app.hub, vec![late]).await.unwrap();
+    settle(&app.hub, &[late]).await.unwrap();
     assert_eq!(daily(&app, "").await, ["2027-03-06 SLACK 1 = 1 + 0 + 0"]);
 
     // It comes while the next attempt runs, and that is refused: ended and lifted in one commit.
@@ -188,11 +188,11 @@ async fn stats_are_corrected_by_late_evidence() {
     let late = crate::support::app::call_one(&app.hub, take_one(&app).await).await;
     lose(&app).await;
     let second = take_suspect(&app).await;
-    settle(&app.hub, vec![late]).await.unwrap();
+    settle(&app.hub, &[late]).await.unwrap();
     assert_eq!(daily(&app, "").await, ["2027-03-06 SLACK 1 = 1 + 0 + 0"], "still under way");
     app.slack.script(Behaviour::Fail { status: 404, text: "no_service".into() }, 1);
     let second = crate::support::app::call_one(&app.hub, second).await;
-    settle(&app.hub, vec![second]).await.unwrap();
+    settle(&app.hub, &[second]).await.unwrap();
     assert_eq!(daily(&app, "").await, ["2027-03-06 SLACK 2 = 2 + 0 + 0"]);
     app.done().await;
 }
@@ -206,10 +206,10 @@ async fn stats_count_no_settle_that_lost_its_fence() {
     let late = crate::support::app::call_one(&app.hub, take_one(&app).await).await;
     lose(&app).await;
     let second = crate::support::app::call_one(&app.hub, take_suspect(&app).await).await;
-    settle(&app.hub, vec![late]).await.unwrap();
+    settle(&app.hub, &[late]).await.unwrap();
     assert_eq!(daily(&app, "").await, [""; 0]);
     for _ in 0..3 {
-        settle(&app.hub, vec![second.clone()]).await.unwrap();
+        settle(&app.hub, &[second.clone()]).await.unwrap();
         rollup(&app.hub).await.unwrap();
     }
     assert_eq!(daily(&app, "").await, ["2027-03-05 SLACK 1 = 1 + 0 + 0"]);

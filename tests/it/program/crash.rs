@@ -273,7 +273,7 @@ async fn postgres_killed_loses_nothing_that_was_accepted() {
 
 /// What a worker may die at, how many deliveries are then taken back, and of how many calls the provider knows at least
 /// and at most (six deliveries, claimed together), where unknown outcomes are tried again, and where they are held.
-const STEPS: [(&str, Died, Died); 8] = [
+const STEPS: [(&str, Died, Died); 9] = [
     ("promote.after_commit=return", Died { held: 0, called: (0, 0) }, Died { held: 0, called: (0, 0) }),
     ("claim.after_commit=return", Died { held: 6, called: (0, 0) }, Died { held: 6, called: (0, 0) }),
     ("begin.after_commit=return", Died { held: 0, called: (6, 6) }, Died { held: 6, called: (0, 0) }),
@@ -281,6 +281,7 @@ const STEPS: [(&str, Died, Died); 8] = [
     ("call.after_answer=return", Died { held: 6, called: (1, 6) }, Died { held: 6, called: (1, 6) }),
     ("call.after_answer=3*off->return", Died { held: 6, called: (4, 6) }, Died { held: 6, called: (4, 6) }),
     ("settle.before_commit=return", Died { held: 6, called: (1, 6) }, Died { held: 6, called: (1, 6) }),
+    ("settle.sends_written=return", Died { held: 5, called: (1, 6) }, Died { held: 6, called: (1, 6) }),
     ("settle.after_commit=return", Died { held: 5, called: (1, 6) }, Died { held: 5, called: (1, 6) }),
 ];
 

@@ -114,7 +114,7 @@ async fn receipt_before_its_answer_is_kept() {
     apply_receipt(&app, &id, 1, "DELIVERED").await;
     assert_eq!(statuses(&app, &id).await, ["PROCESSING"]);
     let settle = call_one(&app.hub, ready.held.pop().unwrap()).await;
-    flow::delivery::settle::settle(&app.hub, vec![settle]).await.unwrap();
+    flow::delivery::settle::settle(&app.hub, &[settle]).await.unwrap();
     flow::receipt::apply(&app.hub).await.unwrap();
     assert_eq!(statuses(&app, &id).await, ["SENT"], "not yet looked at again");
     app.advance(60);
