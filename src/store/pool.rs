@@ -256,24 +256,26 @@ impl Store {
         Ok(conn)
     }
 
-    /// Opens a connection for `fsck::check`. It reads tables in full and joins by hash only, so that the time grows
-    /// with the rows, whatever the statistics are. (With stale ones the planner takes a table of millions of rows for
-    /// empty, and reads it once per row of another.) Without parallel workers, because it runs beside the hub's own
-    /// work. The server ends a statement whose client has gone.
+    /// Opens a connection for the statements of `fsck`, which cannot write and works on a hot standby. They read slices
+    /// along primary keys and join them by hash or merge, so that the time grows with the rows, whatever the statistics
+    /// are. (With stale ones the planner takes a table of millions of rows for empty, and reads it once per row of
+    /// another.) Without parallel workers, because it runs beside the hub's own work. The server ends a statement whose
+    /// client has gone.
     ///
     /// # Errors
     /// `Error::Unavailable` if no server is suitable.
     pub async fn connect_for_fsck(&self) -> Result<Conn> {
         self.connect(&[
             ("statement_timeout", "0"),
+            // A partition that is dropped meanwhile is waited for.
+            ("lock_timeout", "30s"),
+            ("default_transaction_read_only", "on"),
             ("client_connection_check_interval", "1s"),
             ("plan_cache_mode", "force_custom_plan"),
             ("work_mem", "64MB"),
             ("max_parallel_workers_per_gather", "0"),
             ("enable_nestloop", "off"),
-            ("enable_mergejoin", "off"),
-            ("enable_indexscan", "off"),
-            ("enable_indexonlyscan", "off"),
+            ("enable_seqscan", "off"),
             ("enable_bitmapscan", "off"),
         ])
         .await
