@@ -188,10 +188,22 @@ pub const FSCK_HORIZON: chrono::TimeDelta = chrono::TimeDelta::hours(24);
 pub const FSCK_WATCH_RATE: u32 = 10_000;
 /// Time between two lines about the progress of a command whose standard error is no terminal.
 pub const PROGRESS_EVERY: Duration = Duration::from_secs(10);
+/// A worker that was seen within this time lives: three heartbeats and their delays.
+pub const WORKER_SEEN: chrono::TimeDelta = chrono::TimeDelta::seconds(20);
 /// Idempotency keys and messages are compared in stretches of ids of so many bits: 70 minutes.
 pub const FSCK_STRETCH_BITS: i32 = 44;
 /// Findings kept per invariant. All are counted.
 pub const FSCK_FINDINGS: usize = 1_000;
+
+/// Longest time of a request for the ledger: a caller waits for it, and it holds a connection. A day with more messages
+/// is for the command.
+pub const LEDGER_TIME: Duration = Duration::from_secs(10);
+/// Requests for the ledger that one process answers at the same time, so that they leave connections to others.
+pub const LEDGERS_AT_ONCE: usize = 2;
+/// Messages that the ledger looks up in one statement.
+pub const LEDGER_LOOK_UP: usize = 1_000;
+/// Missing messages that the ledger lists.
+pub const LEDGER_MISSING: usize = 1_000;
 
 /// How often suspects (deliveries that a lost worker held) are looked for, if there was none.
 pub const SUSPECTS_EVERY: Duration = Duration::from_secs(1);

@@ -200,8 +200,9 @@ fn show_finding(finding: &Finding) {
 
 /// Shows how far a check is: on a terminal in one line, elsewhere in a line every ten seconds, on standard error.
 pub(super) struct Progress {
-    pub(super) began: Instant,
+    began: Instant,
     shown: Instant,
+    counted: u64,
     on_terminal: bool,
     output: Output,
 }
@@ -209,10 +210,10 @@ pub(super) struct Progress {
 impl Progress {
     pub(super) fn new(output: Output) -> Progress {
         let on_terminal = output == Output::Text && std::io::stderr().is_terminal();
-        Progress { began: Instant::now(), shown: Instant::now(), on_terminal, output }
+        Progress { began: Instant::now(), shown: Instant::now(), counted: 0, on_terminal, output }
     }
 
-    pub(super) fn show(&mut self, step: Step) {
+    fn show(&mut self, step: Step) {
         if !self.on_terminal && self.shown.elapsed() < limits::PROGRESS_EVERY {
             return;
         }
@@ -225,6 +226,19 @@ impl Progress {
             Output::Text => anstream::eprintln!("{text}"),
             Output::Json => {
                 anstream::eprintln!("{}", json!({"slice": slice, "of": of, "deliveries": deliveries, "rate": rate}));
+            }
+        }
+    }
+
+    /// Adds messages that were counted of something.
+    pub(super) fn count(&mut self, of: &str, messages: u64) {
+        self.counted += messages;
+        if self.on_terminal || self.shown.elapsed() >= limits::PROGRESS_EVERY {
+            self.shown = Instant::now();
+            match self.output {
+                Output::Text if self.on_terminal => anstream::eprint!("\r\x1b[K{of}: {} messages", self.counted),
+                Output::Text => anstream::eprintln!("{of}: {} messages", self.counted),
+                Output::Json => anstream::eprintln!("{}", json!({"day": of, "messages": self.counted})),
             }
         }
     }

@@ -11,8 +11,10 @@ use std::str::FromStr;
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 
 use crate::error::Result;
+use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
+use crate::model::alert::AlertCause;
 use crate::model::channel::{CHANNELS, Channel};
 use crate::model::lane::Lane;
 use crate::model::stats::CountTotals;
@@ -455,6 +457,25 @@ impl Watch {
         }
         broken
     }
+}
+
+/// Makes a round of a watch, and notes an alert for each invariant that is broken.
+///
+/// # Errors
+/// `Error::Unavailable` if the database fails.
+pub async fn watch_lately(hub: &Hub, watch: &mut Watch) -> Result<()> {
+    let mut conn = hub.store.connect_for_fsck().await?;
+    let every_s = hub.settings.work.fsck_every_s.unwrap_or(1);
+    let deliveries = u64::from(every_s) * u64::from(limits::FSCK_WATCH_RATE);
+    for finding in watch.round(&mut conn, hub.clock.now(), deliveries).await? {
+        let (message_id, no, found) = (finding.message_id, finding.no, finding.found);
+        tracing::error!(invariant = finding.invariant, %message_id, no, found, "an invariant is broken");
+    }
+    for (invariant, (rows, example)) in watch.broken() {
+        let cause = AlertCause::Broken { invariant: invariant.to_owned() };
+        hub.causes.note(cause, format!("{rows} findings, one of them {example}"));
+    }
+    Ok(())
 }
 
 /// The slices of messages accepted since then, in the order of ids.
