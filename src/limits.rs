@@ -116,9 +116,9 @@ pub const TIMELINE_WEBHOOKS: i64 = 1_000;
 
 /// Requests that may wait for the group commit, about a second's worth; further ones are answered 503.
 pub const INTAKE_QUEUE: usize = 8_192;
-/// How long a process inserts a partner's messages with the full statement after it saw the partner with endpoints or
-/// erased keys, before it tries the plain one again.
-pub const FULL_INSERTS_KNOWN: chrono::TimeDelta = chrono::TimeDelta::seconds(60);
+/// How long a process inserts and settles a partner's messages with the full statements after it saw the partner with
+/// endpoints or erased keys, before it tries the plain ones again.
+pub const FULL_WRITES_KNOWN: chrono::TimeDelta = chrono::TimeDelta::seconds(60);
 /// Messages written in one statement: a larger commit takes longer than it saves.
 pub const INTAKE_GROUP: usize = 500;
 
@@ -333,6 +333,8 @@ pub const REFUSED_CALLBACK_LOG_EVERY: chrono::TimeDelta = chrono::TimeDelta::min
 pub const EVENT_KEY_BYTES: usize = 200;
 /// Receipts written by one statement.
 pub const RECEIPTS_WRITTEN: usize = 2_000;
+/// How long before the last one read a receipt may be due that is committed only now.
+pub const RECEIPT_SLACK: chrono::TimeDelta = chrono::TimeDelta::seconds(30);
 /// Receipts applied in one transaction.
 pub const RECEIPT_BATCH: i64 = 500;
 /// How often waiting receipts are looked for; no loop is woken for them.

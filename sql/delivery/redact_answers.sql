@@ -2,7 +2,11 @@
 -- An event key, which is the provider's text, is replaced by its SHA-256, so that a repeated receipt is still
 -- recognised.
 -- $1 shard, $2 message_id, $3 no[].
-with attempts as (
+with sends as (
+  update deliveries set sent_ref = null
+  where shard = $1 and message_id = $2 and no = any($3) and sent_ref is not null
+),
+attempts as (
   update attempts set detail = null, provider_ref = null, receipt_code = null, code = null
   where shard = $1 and message_id = $2 and no = any($3)
 ),

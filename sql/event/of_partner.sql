@@ -5,12 +5,13 @@
 -- message_id $5, no $6, seq $7); $8 message_id below this (partition pruning), $9 events[], $10 rows at most.
 with happened as materialized (
   select e.shard, e.message_id, e.no, e.seq, e.attempt, e.event, e.reason, e.occurred_at
-  from events e
+  from event_history e
   where e.shard = $2 and e.occurred_at >= $3 and e.occurred_at < $4
     and (e.occurred_at, e.message_id, e.no, e.seq) > ($3, $5, $6::smallint, $7::smallint) and e.message_id < $8
     and e.event = any($9)
 )
-select e.message_id, e.no, e.seq, e.attempt, e.event, e.reason, e.occurred_at, m.priority, d.lane as "lane?",
+select e.message_id as "message_id!", e.no as "no!", e.seq as "seq!", e.attempt as "attempt!", e.event as "event!",
+  e.reason, e.occurred_at as "occurred_at!", m.priority, d.lane as "lane?",
   case
     when e.event = 'delivery.fallback' then d.provider
     when a.ended_at = e.occurred_at then a.provider
@@ -33,13 +34,13 @@ left join lateral (
   limit 1
 ) d on true
 left join lateral (
-  select a.provider, a.code, a.ended_at from attempts a
+  select a.provider, a.code, a.ended_at from attempt_history a
   where a.shard = e.shard and a.message_id = e.message_id and a.no = e.no and a.attempt = e.attempt
   limit 1
 ) a on true
 left join lateral (
   select f.no, f.lane, (
-    select b.event from events b
+    select b.event from event_history b
     where b.shard = e.shard and b.message_id = e.message_id and b.no = e.no and b.seq = e.seq - 1
     limit 1) as previous_event
   from deliveries f

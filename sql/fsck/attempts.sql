@@ -5,7 +5,7 @@ select d.message_id as "message_id!", d.no as "no!",
 from deliveries d
 left join (
   select shard, message_id, no, count(*) as n, max(attempt) as top
-  from attempts
+  from attempt_history
   where shard = $1 and message_id >= $2 and message_id < $3
   group by shard, message_id, no
 ) a using (shard, message_id, no)

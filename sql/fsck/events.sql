@@ -11,7 +11,7 @@ from (
 full join (
   select message_id, no, count(*) as n, max(seq) as top,
     bool_or(no = 0 and event <> case seq when 1 then 'message.accepted' else 'message.completed' end) as is_wrong
-  from events
+  from event_history
   where shard = $1 and message_id >= $2 and message_id < $3
   group by message_id, no
 ) e on e.message_id = d.message_id and e.no = d.no

@@ -5,7 +5,7 @@
 select d.lane as "lane!",
   max(d.ready_at) filter (where a.attempt = d.attempt and a.claimed_at >= d.ready_at) as ready_at,
   max(a.called_at) as called_at
-from attempts a
+from attempt_history a
 join deliveries d using (message_id, no)
 where a.shard = $1 and a.message_id >= $2 and a.message_id < $3 and (a.claimed_at > $4 or a.called_at > $4)
   and d.shard = $1 and d.message_id >= $2 and d.message_id < $3

@@ -7,10 +7,10 @@ from (
   select e.message_id, e.no, e.event, lag(e.event) over (partition by e.message_id, e.no order by e.seq) as before
   from (
     select distinct message_id, no
-    from events
+    from event_history
     where shard = $1 and message_id >= $2 and message_id < $3 and no > 0 and seq > 1
   ) changed
-  join events e using (message_id, no)
+  join event_history e using (message_id, no)
   where e.shard = $1 and e.message_id >= $2 and e.message_id < $3 and e.event <> 'delivery.fallback'
 ) e
 where e.before is not null and (e.before, e.event) not in (

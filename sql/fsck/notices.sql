@@ -18,7 +18,7 @@ join (
   order by message_id
 ) m on m.message_id = n.about
 left join (
-  select message_id, no, seq from events where shard = $1 and message_id >= $2 and message_id < $3
+  select message_id, no, seq from event_history where shard = $1 and message_id >= $2 and message_id < $3
 ) e on e.message_id = n.about and e.no = n.no and e.seq = n.seq
 -- An erased webhook message names no event any more.
 where n.seq is not null and e.seq is null

@@ -4,7 +4,7 @@ select r.message_id as "message_id!", r.no as "no!",
   format('receipt %s of attempt %s says %s, the attempt %s', r.event_key, r.attempt, r.outcome,
     coalesce(a.receipt::text, 'none')) as "found!"
 from receipts r
-join attempts a using (shard, message_id, no, attempt)
+join attempt_history a using (shard, message_id, no, attempt)
 where a.shard = $1 and a.message_id >= $2 and a.message_id < $3
   and r.shard = $1 and r.message_id >= $2 and r.message_id < $3
   and r.effect in ('applied', 'recorded', 'known') and (a.receipt is null or a.receipt < r.outcome)

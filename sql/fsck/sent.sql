@@ -7,7 +7,7 @@ select d.message_id as "message_id!", d.no as "no!",
 from deliveries d
 where d.shard = $1 and d.message_id >= $2 and d.message_id < $3 and d.status in ('SENT', 'DELIVERED')
   and not exists (
-    select from attempts a
+    select from attempt_history a
     where a.shard = $1 and a.message_id >= $2 and a.message_id < $3 and a.message_id = d.message_id and a.no = d.no
       and case d.status when 'SENT' then a.receipt = 'ACCEPTED' or a.outcome = 'ACCEPTED' and a.receipt is null
         else a.receipt = 'DELIVERED' end)

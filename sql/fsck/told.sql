@@ -5,7 +5,7 @@
 with doubtful as materialized (
   select d.message_id, d.no, d.status
   from deliveries d
-  left join events e
+  left join event_history e
     on e.shard = $1 and e.message_id >= $2 and e.message_id < $3
       and e.message_id = d.message_id and e.no = d.no and e.seq = d.event_seq
   where d.shard = $1 and d.message_id >= $2 and d.message_id < $3
@@ -18,7 +18,7 @@ select d.message_id as "message_id!", d.no as "no!",
 from doubtful d
 left join (
   select distinct on (message_id, no) message_id, no, event
-  from events
+  from event_history
   where shard = $1 and message_id >= $2 and message_id < $3 and no > 0 and event <> 'delivery.fallback'
   order by message_id, no, seq desc
 ) e using (message_id, no)

@@ -15,7 +15,7 @@ messages as (
   returning m.message_id
 ),
 deliveries as (
-  update deliveries d set recipient = 'erased', written = null
+  update deliveries d set recipient = 'erased', written = null, sent_ref = null
   from k
   where d.shard = k.shard and d.message_id = k.message_id and d.message_id between $3 and $4
 ),

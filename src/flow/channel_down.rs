@@ -70,7 +70,7 @@ pub async fn fall_back(hub: &Hub, marks: &mut ReadMarks, shards: &[i16], down: &
         return Ok(full);
     }
     settles.sort_by_key(|s| s.key);
-    let won = store::delivery::settle(&mut *tx, &settles, now).await?;
+    let won = store::delivery::settle(&mut *tx, &settles.iter().collect::<Vec<_>>(), now).await?;
     let requests: Vec<FallbackRequest> =
         won.iter().map(|w| FallbackRequest { key: w.key, reason: FallbackReason::ChannelDown }).collect();
     let fallbacks = fallback::create(hub, &mut tx, &requests, now).await?;
@@ -95,6 +95,7 @@ fn settle_of(hub: &Hub, UnsettledDelivery { key, lane, head }: UnsettledDelivery
         event_message_id: hub.next_id(),
         receipt_due: None,
         suspect: None,
+        partner_id: None,
         release_limit: 0,
     }
 }

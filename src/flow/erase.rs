@@ -167,7 +167,8 @@ fn check_row(hub: &Hub, person: &PersonAddress, table: &Table, row: SearchRow, f
     match row.message {
         Some(message) => {
             let nos = found.messages.entry(message).or_default();
-            if PROVIDER_ANSWERS.contains(&table.name.as_str()) {
+            let of_send = columns.iter().any(|column| column.name == "sent_ref");
+            if of_send || PROVIDER_ANSWERS.contains(&table.name.as_str()) {
                 nos.extend(row.no);
             }
         }

@@ -13,7 +13,8 @@ use crate::model::event::{COMPLETED_SEQ, EventKind, EventPayload, WHOLE_MESSAGE_
 use crate::model::lane::{Lane, Priority};
 use crate::model::message::{Content, Detail, OverallStatus};
 use crate::shutdown::may_die_at;
-use crate::store::{self, Conn, event::EndedMessage, message::NewWebhookMessage};
+use crate::store::event::{EndedMessage, EndingMarks};
+use crate::store::{self, Conn, message::NewWebhookMessage};
 
 /// An event to publish.
 #[derive(Debug, Clone)]
@@ -91,7 +92,12 @@ pub fn announce(hub: &Hub, published: &Published) {
 pub async fn publish_completions(hub: &Hub) -> Result<bool> {
     let now = hub.clock.now();
     let mut tx = hub.store.begin_engine().await?;
-    let (messages, marks) = store::event::take_ending_marks(&mut *tx, limits::COMPLETE_BATCH).await?;
+    let take = async |from| {
+        let taken = store::event::take_ending_marks(&mut *tx, limits::COMPLETE_BATCH, from).await?;
+        let last = taken.last_block;
+        Ok((taken, last))
+    };
+    let EndingMarks { messages, marks, .. } = hub.tails.endings.read(take).await?;
     if marks == 0 {
         return Ok(false);
     }

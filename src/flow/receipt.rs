@@ -114,7 +114,13 @@ struct ReceiptBatch {
 pub async fn apply(hub: &Hub) -> Result<bool> {
     let now = hub.clock.now();
     let mut tx = hub.store.begin_engine().await?;
-    let waiting = receipt::lock_pending(&mut tx, now, limits::RECEIPT_BATCH).await?;
+    let take = async |from| {
+        let waiting = receipt::lock_pending(&mut tx, now, limits::RECEIPT_BATCH, from).await?;
+        // Receipts are committed out of order.
+        let last = waiting.iter().map(|r| r.try_at).max().map(|last| last - limits::RECEIPT_SLACK);
+        Ok((waiting, last))
+    };
+    let waiting = hub.tails.receipts.read(take).await?;
     if waiting.is_empty() {
         return Ok(tx.rollback().await.map(|()| false)?);
     }

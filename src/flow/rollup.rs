@@ -11,5 +11,6 @@ use crate::store;
 /// `Error::Unavailable` if the database fails; the batch is rolled up completely or not at all.
 pub async fn rollup(hub: &Hub) -> Result<bool> {
     let rows = limits::HOUSEKEEPING_BATCH;
-    Ok(store::stats::roll_up(hub.store.engine(), rows).await? == rows)
+    let roll_up = async |from| store::stats::roll_up(hub.store.engine(), rows, from).await;
+    Ok(hub.tails.stat_deltas.read(roll_up).await? == rows)
 }

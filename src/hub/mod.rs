@@ -5,7 +5,7 @@
 pub mod accounts;
 pub mod causes;
 pub mod endpoint_answers;
-pub mod full_inserts;
+pub mod full_writes;
 pub mod intake_queue;
 mod lock;
 pub mod paces;
@@ -13,11 +13,13 @@ pub mod provider_state;
 pub mod provider_states;
 pub mod rates;
 pub mod refused_callbacks;
+pub mod tail;
 pub mod token_keys;
 pub mod wake;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use chrono::{DateTime, Utc};
 use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
@@ -39,19 +41,31 @@ use crate::telemetry::Metrics;
 use accounts::Accounts;
 use causes::Causes;
 use endpoint_answers::EndpointAnswers;
-use full_inserts::FullInserts;
+use full_writes::FullWrites;
 use intake_queue::{IntakeQueue, Requests};
 use lock::lock;
 use paces::Paces;
 use provider_states::ProviderStates;
 use rates::Rates;
 use refused_callbacks::RefusedCallbacks;
+use tail::Tail;
 use token_keys::KnownTokenKeys;
 use wake::Wake;
 
 /// Shared handle to the state of this process; cloning it is cheap.
 #[derive(Clone)]
 pub struct Hub(Arc<Inner>);
+
+/// Where this process begins to read small queue tables.
+#[derive(Default)]
+pub struct Tails {
+    /// Marks of ended messages, by block.
+    pub endings: Tail<i64>,
+    /// Changes of the statistics, by block.
+    pub stat_deltas: Tail<i64>,
+    /// Receipts that wait, by the time from which they are due.
+    pub receipts: Tail<DateTime<Utc>>,
+}
 
 /// Everything that flows work with. Reached through `Hub`, which dereferences to it.
 pub struct Inner {
@@ -78,7 +92,8 @@ pub struct Inner {
     pub token_keys: KnownTokenKeys,
     pub rates: Rates,
     pub causes: Causes,
-    pub full_inserts: FullInserts,
+    pub full_writes: FullWrites,
+    pub tails: Tails,
     pub endpoint_answers: EndpointAnswers,
     pub refused_callbacks: RefusedCallbacks,
     /// Breaker, limit and reservations of each provider, as this process knows them.
@@ -147,7 +162,8 @@ impl Hub {
             token_keys: KnownTokenKeys::default(),
             rates: Rates::default(),
             causes: Causes::default(),
-            full_inserts: FullInserts::default(),
+            full_writes: FullWrites::default(),
+            tails: Tails::default(),
             endpoint_answers: EndpointAnswers::default(),
             refused_callbacks: RefusedCallbacks::default(),
             provider_states: Arc::new(ProviderStates::new(&providers)),

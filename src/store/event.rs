@@ -36,16 +36,30 @@ pub async fn of_message(db: impl Db<'_>, partner_id: Tsid, shard: i16, message_i
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Deletes up to `rows` marks of messages of which a delivery ended. Returns the messages (shard, id), each once, and
-/// the number of marks. Marks locked by another process are skipped; a rollback brings the marks back.
+/// Marks of messages of which a delivery ended, deleted.
+pub struct EndingMarks {
+    /// The messages (shard, id), each once.
+    pub messages: HashSet<(i16, Tsid)>,
+    /// The number of marks.
+    pub marks: usize,
+    /// The last block of the table that had one.
+    pub last_block: Option<i64>,
+}
+
+/// Deletes and returns up to `rows` marks, from a block of the table on (None: the first). Marks locked by another
+/// process are skipped; a rollback brings the marks back.
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
 /// statement may have committed.
-pub async fn take_ending_marks(db: impl Db<'_>, rows: i64) -> Result<(HashSet<(i16, Tsid)>, usize)> {
-    let taken = sqlx::query_file!("sql/event/take_ending_marks.sql", rows).fetch_all(db).await?;
-    let marks = taken.len();
-    Ok((taken.into_iter().map(|r| (r.shard, Tsid(r.message_id))).collect(), marks))
+pub async fn take_ending_marks(db: impl Db<'_>, rows: i64, from_block: Option<i64>) -> Result<EndingMarks> {
+    let block = from_block.unwrap_or(0);
+    let taken = sqlx::query_file!("sql/event/take_ending_marks.sql", rows, block).fetch_all(db).await?;
+    Ok(EndingMarks {
+        marks: taken.len(),
+        last_block: taken.iter().map(|r| r.block).max(),
+        messages: taken.into_iter().map(|r| (r.shard, Tsid(r.message_id))).collect(),
+    })
 }
 
 /// A message of which every delivery has ended.

@@ -42,7 +42,11 @@ pub const INVARIANTS: [(&str, &str, Scope); 25] = [
     ("lease", "a status and its lease agree", Scope::Slice),
     ("attempts", "attempts are 1..n without gaps", Scope::Slice),
     ("in_flight", "at most one attempt in flight, and only the newest", Scope::Slice),
-    ("not_sent", "no delivery that a provider took or may have taken is FAILED, EXPIRED or CANCELED", Scope::Slice),
+    (
+        "not_sent",
+        "no delivery that a provider accepted or may have accepted is FAILED, EXPIRED or CANCELED",
+        Scope::Slice,
+    ),
     ("sent", "a delivery is SENT or DELIVERED if an attempt was accepted, and only then", Scope::Slice),
     ("doubt", "an attempt of unknown outcome marks its delivery as possibly sent", Scope::Slice),
     ("tried", "FAILED and UNDETERMINED deliveries were tried", Scope::Slice),

@@ -90,16 +90,25 @@ pub struct PendingReceipt {
     pub class: Option<String>,
     pub code: Option<String>,
     pub occurred_at: Option<DateTime<Utc>>,
+    /// When it became due.
+    pub try_at: DateTime<Utc>,
 }
 
-/// Locks up to `rows` receipts that are due for evaluation at `now`, longest due first. Rows locked by others are
+/// Locks up to `rows` receipts that are due for evaluation at `now`, longest due first, of those that became due from
+/// `from` on (None: of all). Rows locked by others are
 /// skipped.
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached, or another transaction holds a row for longer than the lock
 /// time-out; the transaction is lost then. `Error::Internal` for a stored outcome that this program does not know.
-pub async fn lock_pending(conn: &mut Conn, now: DateTime<Utc>, rows: i64) -> Result<Vec<PendingReceipt>> {
-    let found = sqlx::query_file!("sql/receipt/lock_pending.sql", now, rows).fetch_all(conn).await?;
+pub async fn lock_pending(
+    conn: &mut Conn,
+    now: DateTime<Utc>,
+    rows: i64,
+    from: Option<DateTime<Utc>>,
+) -> Result<Vec<PendingReceipt>> {
+    let from = from.unwrap_or(DateTime::UNIX_EPOCH);
+    let found = sqlx::query_file!("sql/receipt/lock_pending.sql", now, rows, from).fetch_all(conn).await?;
     let row = found.into_iter().map(|r| {
         let reference = r.shard.zip(r.message_id).zip(r.no).zip(r.attempt);
         let reference =
@@ -113,6 +122,7 @@ pub async fn lock_pending(conn: &mut Conn, now: DateTime<Utc>, rows: i64) -> Res
             class: r.class,
             code: r.code,
             occurred_at: r.occurred_at,
+            try_at: r.try_at,
         })
     });
     row.collect()

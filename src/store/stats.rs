@@ -39,13 +39,16 @@ impl StatDeltas {
     }
 }
 
-/// Moves up to `rows` changes into their days. Returns how many were moved.
+/// Moves up to `rows` changes into their days, from a block of their table on (None: the first). Returns how many were
+/// moved, and the last block that had one.
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
 /// statement may have committed.
-pub async fn roll_up(db: impl Db<'_>, rows: i64) -> Result<i64> {
-    Ok(sqlx::query_file_scalar!("sql/stats/roll_up.sql", rows, &lane_types()).fetch_one(db).await?)
+pub async fn roll_up(db: impl Db<'_>, rows: i64, from_block: Option<i64>) -> Result<(i64, Option<i64>)> {
+    let block = from_block.unwrap_or(0);
+    let moved = sqlx::query_file!("sql/stats/roll_up.sql", rows, &lane_types(), block).fetch_one(db).await?;
+    Ok((moved.taken, moved.last_block))
 }
 
 /// Records how much of the statistics belongs to deliveries with message ids from `low` up to, not including, `high`,

@@ -3,20 +3,19 @@
 //! bounded per channel, so that a provider that hangs delays its own channel only. Webhooks call endpoints of partners
 //! (`partner_servers`), which may be slow: they have loops, settlers and connections of their own.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use prometheus::IntGauge;
-use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 
-use crate::error::{Error, Result, Unavailable, UnavailableKind};
+use super::settler::{self, settle_with_retries};
+use super::slots::{Reserved, Slot, Slots};
+use crate::error::Result;
 use crate::flow::delivery::call::{call, group_into_requests};
 use crate::flow::delivery::claim::{Claim, claim};
 use crate::flow::delivery::load::load;
-use crate::flow::delivery::settle::settle;
 use crate::flow::delivery::{breaker, limit, promote, reap, suspect};
 use crate::hub::Hub;
 use crate::hub::wake::LaneGroup;
@@ -159,11 +158,7 @@ struct ChannelGroup {
 
 impl ChannelGroup {
     fn new(hub: &Hub, partner_servers: bool) -> ChannelGroup {
-        let (settles, settled) = mpsc::channel(limits::SETTLE_BATCH * 2);
-        let settled = Arc::new(Mutex::new(settled));
-        for _ in 0..SETTLERS {
-            hub.shutdown.spawn(settle_all(hub.clone(), settled.clone()));
-        }
+        let settles = settler::start(hub);
         let slots = Arc::new(Slots::new(hub, &channels(hub, partner_servers)));
         ChannelGroup { partner_servers, slots, settles, prompt_at: Arc::default() }
     }
@@ -389,188 +384,5 @@ impl ClaimLoop {
                 });
             }
         });
-    }
-}
-
-/// Tasks that write outcomes: one writes a batch while another's commit waits for the disk.
-const SETTLERS: usize = 2;
-
-/// Writes outcomes, as many at once as have arrived meanwhile. A full queue holds the calls back.
-async fn settle_all(hub: Hub, settled: Arc<Mutex<mpsc::Receiver<(Settle, Slot)>>>) {
-    let mut waiting: Vec<(Settle, Slot)> = Vec::new();
-    loop {
-        if waiting.is_empty() && settled.lock().await.recv_many(&mut waiting, limits::SETTLE_BATCH).await == 0 {
-            return;
-        }
-        // Two outcomes of one delivery (a late one and that of the next attempt) go into two batches.
-        let mut keys = HashSet::new();
-        let (now, later): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|(s, _)| keys.insert(s.key));
-        waiting = later;
-        let (batch, slots): (Vec<Settle>, Vec<Slot>) = now.into_iter().unzip();
-        settle_with_retries(&hub, batch).await;
-        drop(slots);
-    }
-}
-
-/// Settles a batch and retries until it is written: an outcome that comes after its lease is over is still kept on its
-/// attempt. Only a stopping process gives up, once the leases are over; the reaper then takes the deliveries back.
-async fn settle_with_retries(hub: &Hub, batch: Vec<Settle>) {
-    let began = Instant::now();
-    let mut pause = Duration::from_millis(20);
-    loop {
-        match settle(hub, batch.clone()).await {
-            Ok(()) => return,
-            Err(Error::Unavailable(Unavailable { why, .. }))
-                if !hub.shutdown.is_stopping() || began.elapsed() < hub.settings.timing.lease() =>
-            {
-                tracing::warn!(why, steps = batch.len(), "outcomes could not be written; the write is tried again");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_secs(1));
-            }
-            Err(e) if batch.len() > 1 && (!matches!(e, Error::Unavailable(_)) || is_row_locked(&e)) => {
-                tracing::error!(
-                    error = %e, steps = batch.len(),
-                    "a batch of outcomes was refused; each is tried alone"
-                );
-                for settle in batch {
-                    Box::pin(settle_with_retries(hub, vec![settle])).await;
-                }
-                return;
-            }
-            Err(e) => {
-                tracing::error!(
-                    error = %e, steps = batch.len(),
-                    "outcomes could not be written; the reaper takes the deliveries back when their leases end"
-                );
-                return;
-            }
-        }
-    }
-}
-
-/// Whether another transaction held a row lock for longer than the lock timeout: the rest of the batch need not wait.
-fn is_row_locked(e: &Error) -> bool {
-    matches!(e, Error::Unavailable(Unavailable { kind: UnavailableKind::Locked, .. }))
-}
-
-/// Slots per channel: how many deliveries this process may hold at once.
-struct Slots {
-    by_channel: HashMap<Channel, ChannelLoad>,
-    /// Deliveries wait in overflow lanes, so slots are kept for them.
-    overflow_wants: AtomicBool,
-    /// Notified when a slot becomes free: one for the prompt loop, one for the overflow loop.
-    freed: Arc<[Notify; 2]>,
-}
-
-/// Slots of one channel.
-struct ChannelLoad {
-    most: usize,
-    slots: Arc<Semaphore>,
-    /// Slots taken by deliveries of prompt lanes, and of overflow lanes.
-    by_side: [Arc<AtomicUsize>; 2],
-    gauge: IntGauge,
-}
-
-/// The slot of one claimed delivery; free again when dropped.
-struct Slot {
-    permit: Option<OwnedSemaphorePermit>,
-    by_side: Arc<AtomicUsize>,
-    gauge: IntGauge,
-    freed: Arc<[Notify; 2]>,
-}
-
-/// Slots reserved for a claim; those that it did not use are free again when dropped.
-struct Reserved {
-    by_channel: HashMap<Channel, OwnedSemaphorePermit>,
-    other: Option<bool>,
-    freed: Arc<[Notify; 2]>,
-}
-
-impl Drop for Reserved {
-    fn drop(&mut self) {
-        self.by_channel.clear();
-        if let Some(overflow) = self.other {
-            self.freed[usize::from(overflow)].notify_one();
-        }
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.gauge.dec();
-        self.by_side.fetch_sub(1, Ordering::Relaxed);
-        // Free the slot before the notification: the loop that wakes must see it.
-        drop(self.permit.take());
-        self.freed.iter().for_each(Notify::notify_one);
-    }
-}
-
-impl Slots {
-    fn new(hub: &Hub, channels: &[Channel]) -> Slots {
-        let held = |&channel: &Channel| {
-            let at_once =
-                hub.providers.for_channel(channel).iter().map(|account| account.provider.max_concurrent_calls());
-            let most = at_once.fold(0, usize::saturating_add).min(hub.settings.work.in_flight as usize);
-            let gauge = hub.metrics.in_flight.with_label_values(&[channel.as_str()]);
-            Some((
-                channel,
-                ChannelLoad { most, slots: Arc::new(Semaphore::new(most)), by_side: Default::default(), gauge },
-            ))
-        };
-        let by_channel = channels.iter().filter_map(held).collect();
-        Slots { by_channel, overflow_wants: AtomicBool::new(false), freed: Arc::default() }
-    }
-
-    /// Free slots per channel for one loop, `batch` at most. A channel that is nearly full has none until an eighth is
-    /// free: claims of one or two rows cost as much as claims of hundreds. A quarter is reserved for prompt lanes, and
-    /// an eighth for overflow lanes while deliveries wait there: so neither starves the other at a slow provider.
-    fn room(&self, batch: i64, overflow: Option<bool>) -> HashMap<Channel, i64> {
-        let room = |held: &ChannelLoad| {
-            let own = |part: usize| if held.most > 1 { (held.most / part).max(1) } else { 0 };
-            let by_side = |side: usize| held.by_side[side].load(Ordering::Relaxed);
-            let kept = match overflow {
-                Some(true) => own(4).saturating_sub(by_side(0)),
-                Some(false) if self.overflow_wants.load(Ordering::Relaxed) => own(8).saturating_sub(by_side(1)),
-                _ => 0,
-            };
-            let free = held.slots.available_permits().saturating_sub(kept);
-            if free >= (held.most / 8).max(1) { i64::try_from(free).unwrap_or(i64::MAX).min(batch) } else { 0 }
-        };
-        self.by_channel.iter().map(|(&channel, held)| (channel, room(held))).filter(|(_, room)| *room > 0).collect()
-    }
-
-    fn overflow_wants(&self, wants: bool) {
-        if self.overflow_wants.swap(wants, Ordering::Relaxed) && !wants {
-            // The slots kept for overflow lanes are free for prompt lanes.
-            self.freed[0].notify_one();
-        }
-    }
-
-    /// Reserves slots for all that these looks may bring; None if another loop took them first.
-    fn reserve(&self, looks: &[PlannedClaim], overflow: Option<bool>) -> Option<Reserved> {
-        let other = overflow.map(|mine| !mine);
-        let mut takes: HashMap<Channel, i64> = HashMap::new();
-        looks.iter().for_each(|look| *takes.entry(look.place.1.channel()).or_default() += look.rows);
-        let mut reserved = Reserved { by_channel: HashMap::new(), other, freed: self.freed.clone() };
-        for (channel, take) in takes {
-            let slots = self.by_channel.get(&channel)?.slots.clone();
-            let permit = slots.try_acquire_many_owned(u32::try_from(take).ok()?).ok()?;
-            reserved.by_channel.insert(channel, permit);
-        }
-        Some(reserved)
-    }
-
-    /// Takes one slot out of a reservation.
-    fn take(&self, lane: Lane, reserved: &mut Reserved) -> Option<Slot> {
-        let held = self.by_channel.get(&lane.channel())?;
-        let permit = reserved.by_channel.get_mut(&lane.channel())?.split(1)?;
-        held.gauge.inc();
-        let by_side = held.by_side[usize::from(lane.is_overflow())].clone();
-        by_side.fetch_add(1, Ordering::Relaxed);
-        Some(Slot { permit: Some(permit), by_side, gauge: held.gauge.clone(), freed: self.freed.clone() })
-    }
-
-    fn all_free(&self) -> bool {
-        self.by_channel.values().all(|held| held.slots.available_permits() == held.most)
     }
 }

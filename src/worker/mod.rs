@@ -3,6 +3,8 @@
 pub mod deliver;
 pub mod driver;
 pub mod hints;
+mod settler;
+mod slots;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -16,6 +16,7 @@ use sqlx::{AssertSqlSafe, Connection as _, raw_sql};
 
 use crate::support::app::{App, email};
 use crate::support::process::{Folder, on};
+use crate::support::sql::move_send_records;
 use crate::support::wait::until;
 
 /// The tables that a test breaks; each is saved as `kept.t{n}` and restored.
@@ -88,6 +89,7 @@ async fn fsck_broken_books_names_the_invariant() {
     assert_eq!(findings(&app).await, []);
     let mut conn = PgConnection::connect(&app.url).await.unwrap();
     execute(&mut conn, "alter table deliveries drop constraint ck_delivery_lease").await;
+    move_send_records(&mut conn, 1).await;
     let now = app.hub.clock.now();
     let [sent_id, failed_id, waits_id] = [&sent, &failed, &waits].map(|id| id.parse::<Tsid>().unwrap().0);
     let (sent_row, failed_row) = (format!("where message_id = {sent_id}"), format!("where message_id = {failed_id}"));
@@ -292,6 +294,45 @@ async fn fsck_broken_books_names_the_invariant() {
         .filter(|name| *name != "moving" && !cases.iter().any(|(invariant, ..)| invariant == name))
         .collect();
     assert_eq!(without, [""; 0], "invariants without a case");
+    assert_eq!(findings(&app).await, []);
+    app.settle_all().await;
+    app.done().await;
+}
+
+/// A record of a send in the delivery's own row counts as its attempt and its event: what contradicts it is found.
+#[tokio::test]
+async fn fsck_broken_record_of_a_send_is_found() {
+    let app = App::new().await;
+    let (sent, ..) = books(&app).await;
+    let mut conn = PgConnection::connect(&app.url).await.unwrap();
+    execute(&mut conn, "alter table deliveries drop constraint ck_delivery_send_record").await;
+    let of_sent = format!("where message_id = {}", sent.parse::<Tsid>().unwrap().0);
+    let attempts = "shard, message_id, no, attempt, outcome, worker, claimed_at, called_at, ended_at, provider";
+    let cases = [
+        ("attempts", "update deliveries set attempt = 2".to_owned(), "-1 SENT, attempt 2, rows 1, highest 2"),
+        (
+            "attempts",
+            format!("insert into attempts ({attempts}) select {attempts} from attempt_history"),
+            "-1 SENT, attempt 1, rows 2, highest 1",
+        ),
+        ("events", "update deliveries set event_seq = 2".to_owned(), "-1 event_seq 2, rows 1, highest 2"),
+        ("sent", "update deliveries set sent_called_at = null".to_owned(), "-1 SENT without an accepted attempt"),
+        ("told", "update deliveries set status = 'DELIVERED'".to_owned(), "-1 DELIVERED, last event delivery.sent"),
+        (
+            "receipts",
+            "insert into receipts (provider, event_key, received_at, shard, message_id, no, attempt, outcome, try_at, \
+               applied_at, effect) \
+             select 'smtp', 'k', settled_at, shard, message_id, 1, 1, 'DELIVERED', settled_at, settled_at, 'applied' \
+             from deliveries"
+                .to_owned(),
+            "-1 receipt k of attempt 1 says DELIVERED, the attempt none",
+        ),
+    ];
+    for (invariant, sql, expected) in cases {
+        let found = broken(&app, &format!("{sql} {of_sent}")).await;
+        let expected = format!("{sent}{expected}");
+        assert!(found.contains(&(invariant, expected.clone())), "{expected}: {sql}: {found:#?}");
+    }
     assert_eq!(findings(&app).await, []);
     app.settle_all().await;
     app.done().await;

@@ -43,6 +43,8 @@ const HELP = `Measures notihub beside graphile-worker, pg-boss and apalis, one a
   --seconds S           for each timed measurement (default: 10)
   --pinned-seconds S    for which the old snapshot is held (default: 120)
   --jobs N              enqueued in bulk and drained (default: 100000)
+  --rounds N            so often the systems take turns in each measurement, every second round the other way round; the
+                        table has medians, and the ratios of the pairs with their spread (default: 1)
   --held N              that a peer's worker process may fetch ahead (default: what its documentation names, else 2000)
   --output text|json    a table, or a line of JSON for each figure as soon as it is known (default: text)
   --notihub FILE        the program to measure (default: $NOTIHUB, or target/release/notihub)
@@ -57,6 +59,7 @@ function options() {
       seconds: string("10"),
       "pinned-seconds": string("120"),
       jobs: string("100000"),
+      rounds: string("1"),
       held: { type: "string" },
       output: string("text"),
       notihub: string(process.env.NOTIHUB ?? join(ROOT, "target/release/notihub")),
@@ -87,6 +90,7 @@ function options() {
     seconds: number("seconds"),
     pinnedSeconds: number("pinned-seconds"),
     jobs: number("jobs"),
+    rounds: number("rounds"),
     json: values.output === "json",
     notihub: resolve(values.notihub),
     databaseUrl: values["database-url"],
@@ -430,6 +434,14 @@ const known = (value) => Number.isFinite(value);
 const whole = (value) => Math.round(value).toLocaleString("en-US");
 const cell = (value, unit) => (!known(value) ? "-" : unit === "ms" ? value.toFixed(1) : whole(value));
 const times = (value) => (known(value) ? `${value.toFixed(2)}x` : "-");
+const spread = ({ value, lowest, highest }) =>
+  known(value) && lowest < highest ? `${times(value)} (${lowest.toFixed(2)}-${highest.toFixed(2)})` : times(value);
+
+function median(values) {
+  const sorted = values.filter(known).sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+}
 
 function table(title, rows) {
   const widths = rows[0].map((_, column) => Math.max(...rows.map((row) => row[column].length)));
@@ -438,7 +450,7 @@ function table(title, rows) {
   console.log([``, title, ...lines].join("\n"));
 }
 
-function tables(figures) {
+function tables(figures, runs) {
   const systems = Object.keys(figures);
   table("jobs a second; latency p50/p99 in ms; old snapshot held: first -> last sixth", [
     ["", "single x16", "bulk", "drain 1 proc", "drain 2 proc", "latency in one", "latency across", "old snapshot held"],
@@ -461,7 +473,7 @@ function tables(figures) {
   if (peers.length) {
     const rows = Object.entries(FIGURES).map(([figure, [name, unit]]) => [
       unit === "ms" ? `${name} (less is better)` : name,
-      ...ratios(figures).filter((ratio) => ratio.figure === figure).map((ratio) => times(ratio.value)),
+      ...ratios(runs).filter((ratio) => ratio.figure === figure).map(spread),
     ]);
     const measured = rows.filter(([, ...values]) => values.some((value) => value !== "-"));
     table("notihub as a multiple of", [["", ...peers], ...measured]);
@@ -473,10 +485,15 @@ function tables(figures) {
   ]));
 }
 
-function ratios(figures) {
-  const peers = Object.keys(figures).filter((system) => system !== OURS);
+// Of each figure and peer the median of the rounds' ratios, with the lowest and the highest. A pair is the same round's.
+function ratios(runs) {
+  const peers = Object.keys(runs).filter((system) => system !== OURS);
   return Object.keys(FIGURES).flatMap((figure) =>
-    peers.map((peer) => ({ figure, peer, value: figures[OURS]?.[figure] / figures[peer][figure] })));
+    peers.map((peer) => {
+      const of = (system) => runs[system]?.[figure] ?? [];
+      const pairs = of(OURS).map((value, round) => value / of(peer)[round]).filter(known);
+      return { figure, peer, value: median(pairs), lowest: Math.min(...pairs), highest: Math.max(...pairs) };
+    }));
 }
 
 function goals(figures) {
@@ -516,14 +533,17 @@ async function main() {
   process.once("SIGINT", () => leave(130));
   process.once("SIGTERM", () => leave(143));
   let failed = false;
-  const figures = Object.fromEntries(given.peers.map((system) => [system, {}]));
+  // Of each system and figure the values of all rounds, and their median.
+  const [runs, figures] = [0, 0].map(() => Object.fromEntries(given.peers.map((system) => [system, {}])));
   const line = (content) => given.json && console.log(JSON.stringify(content));
-  const add = (system, found) => {
+  const add = (system, round, found) => {
     for (const [figure, value] of Object.entries(found)) {
-      figures[system][figure] = value;
+      const all = (runs[system][figure] ??= []);
+      all[round] = value;
+      figures[system][figure] = median(all);
       const [name, unit] = FIGURES[figure];
       if (known(value)) say(`  ${system}: ${name} ${cell(value, unit)} ${unit}`);
-      line({ system, figure, name, value: known(value) ? value : null, unit });
+      line({ system, figure, round: round + 1, name, value: known(value) ? value : null, unit });
     }
   };
   try {
@@ -531,31 +551,34 @@ async function main() {
     const columns = asked.map((name) => `current_setting('${name}') as ${name}`);
     const [told] = await query(server.url("postgres"), `select ${columns}`);
     say(asked.map((name) => `${name} ${told[name]}`).join(", "));
-    for (const measurement of given.only) {
-      for (const system of given.peers) {
-        say(`${measurement}: ${system}`);
-        const runs = system === OURS
-          ? [() => ours(server, measurement, given)]
-          : MEASURE[measurement].map((measure) => () =>
-              fresh(server, system, (url) => measure(system, url, given)));
-        for (const run of runs) {
-          try {
-            add(system, await run());
-          } catch (error) {
-            // A signal ended everything: what fails now says nothing.
-            if (leaving) return;
-            failed = true;
-            say(`  ${system}, ${measurement} failed: ${error.message}`);
-          }
+    const turns = given.only.flatMap((measurement) =>
+      Array.from({ length: given.rounds }, (_, round) =>
+        (round % 2 ? given.peers.toReversed() : given.peers).map((system) => ({ measurement, round, system }))).flat());
+    for (const { measurement, round, system } of turns) {
+      say(`${measurement}: ${system}${given.rounds > 1 ? `, round ${round + 1} of ${given.rounds}` : ""}`);
+      const measures = system === OURS
+        ? [() => ours(server, measurement, given)]
+        : MEASURE[measurement].map((measure) => () =>
+            fresh(server, system, (url) => measure(system, url, given)));
+      for (const run of measures) {
+        try {
+          add(system, round, await run());
+        } catch (error) {
+          // A signal ended everything: what fails now says nothing.
+          if (leaving) return;
+          failed = true;
+          say(`  ${system}, ${measurement} failed: ${error.message}`);
         }
-        await query(server.url("postgres"), "checkpoint");
       }
+      await query(server.url("postgres"), "checkpoint");
     }
     if (given.json) {
-      for (const { figure, peer, value } of ratios(figures)) if (known(value)) line({ ratio: figure, to: peer, value });
+      for (const { figure, peer, ...ratio } of ratios(runs)) {
+        if (known(ratio.value)) line({ ratio: figure, to: peer, ...ratio });
+      }
       for (const goal of goals(figures)) line({ ...goal, value: known(goal.value) ? goal.value : null });
     } else {
-      tables(figures);
+      tables(figures, runs);
     }
   } catch (error) {
     if (leaving) return;

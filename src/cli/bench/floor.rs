@@ -141,11 +141,12 @@ pub async fn claim_and_settle(bed: &Testbed, pending: i64) -> Result<f64> {
                             event_message_id: hub.next_id(),
                             receipt_due: None,
                             suspect: None,
+                            partner_id: None,
                             release_limit: 0,
                         })
                         .collect();
                     settles.sort_by_key(|s| s.key);
-                    let won = store::delivery::settle(db, &settles, now).await?;
+                    let won = store::delivery::settle_sends(db, &settles.iter().collect::<Vec<_>>(), now).await?;
                     done.fetch_add(won.len() as u64, Ordering::Relaxed);
                 }
             })

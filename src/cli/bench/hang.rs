@@ -86,7 +86,7 @@ async fn round(run: &mut Run<'_>, beside: bool) -> Result<Histogram<u64>> {
     load::spawn(&Load { rate: 100, ..load_of(&bed, 4, run.sizes.seconds) }).await?;
     let waits = bed.take_waits();
     if beside {
-        run.figure("texts the provider took and never answered", texts.accepted_count() as f64, "");
+        run.figure("texts the provider accepted and never answered", texts.accepted_count() as f64, "");
     }
     // Close the hanging connections; otherwise the hub would wait for them at its stop.
     vendor.stop();

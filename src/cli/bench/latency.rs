@@ -149,33 +149,51 @@ pub async fn steady(run: &mut Run<'_>) -> Result<()> {
     run.clear(bed).await
 }
 
-/// Measures throughput while a session holds an old snapshot.
+/// Measures throughput while a session holds an old snapshot, after a control without one: what the control loses from
+/// its first sixth to its last is vacuum, checkpoints and the growth of the tables.
 ///
 /// # Errors
 /// Any error of the testbed or the load. Figures that were added before stay.
 pub async fn pinned(run: &mut Run<'_>) -> Result<()> {
     run.name = "pinned";
+    let control = first_and_last_sixth(run, false).await?;
+    let held = first_and_last_sixth(run, true).await?;
+    let share = |(first, last): (f64, f64)| last / first * 100.0;
+    run.figure("without a snapshot: delivered in the first sixth", control.0, "/s");
+    run.figure("without a snapshot: delivered in the last sixth", control.1, "/s");
+    run.figure("without a snapshot: last of first", share(control), "%");
+    run.figure("delivered in the first sixth", held.0, "/s");
+    run.figure("delivered in the last sixth", held.1, "/s");
+    run.figure("last sixth with the snapshot, of without", held.1 / control.1 * 100.0, "%");
+    run.goal("last of first", share(held), "%", Goal::AtLeast(95.0));
+    Ok(())
+}
+
+/// Accepts and delivers at full speed for `pinned_seconds`, with or without an old snapshot held. Returns the
+/// deliveries a second in the first sixth of the time, without its first second, and in the last.
+async fn first_and_last_sixth(run: &mut Run<'_>, held: bool) -> Result<(f64, f64)> {
     let bed = Testbed::start(run.settings, run.ground).await?;
-    let pin = bench::hold_snapshot(&bed.hub.store).await?;
+    let pin = if held { Some(bench::hold_snapshot(&bed.hub.store).await?) } else { None };
     worker::start(&bed.hub, Role::Both);
     let seconds = run.sizes.pinned_seconds;
     let load = Load { batch: 50, ..load_of(&bed, 8, seconds) };
-    run.say(&format!("an old snapshot is held for {seconds} s"));
+    let what = if held { "an old snapshot is held" } else { "no snapshot is held" };
+    run.say(&format!("{what} for {seconds} s"));
     let (report, series) = together(run, &bed, &load, seconds).await?;
     let part = (series.len() / 6).max(1);
     let mean = |s: &[f64]| s.iter().sum::<f64>() / s.len().max(1) as f64;
-    // Skip the first second, which fills caches and pools.
-    let (first, last) = (mean(&series[1..=part]), mean(&series[series.len() - part..]));
-    run.figure("delivered in the first sixth", first, "/s");
-    run.figure("delivered in the last sixth", last, "/s");
-    run.goal("last of first", last / first * 100.0, "%", Goal::AtLeast(95.0));
-    let accepted: Vec<f64> = report.series.iter().map(|n| *n as f64).collect();
-    run.rate("accepted", (report.accepted as f64 / report.seconds, accepted), None);
-    run.rate("delivered", (mean(&series), series.clone()), None);
-    run.figure("dead rows while pinned", bench::dead_rows(bed.hub.store.api()).await? as f64, "rows");
+    // The first second fills caches and pools.
+    let sixths = (mean(&series[1..=part]), mean(&series[series.len() - part..]));
+    if held {
+        let accepted: Vec<f64> = report.series.iter().map(|n| *n as f64).collect();
+        run.rate("accepted", (report.accepted as f64 / report.seconds, accepted), None);
+        run.rate("delivered", (mean(&series), series.clone()), None);
+        run.figure("dead rows while pinned", bench::dead_rows(bed.hub.store.api()).await? as f64, "rows");
+    }
     drop(pin);
     while settled(&bed) < report.accepted {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    run.clear(bed).await
+    run.clear(bed).await?;
+    Ok(sixths)
 }

@@ -181,8 +181,18 @@ fn settle_attempt(hub: &Hub, held: &HeldDelivery, outcome: Outcome, called_at: O
     let receipt_within = held.receipt_within();
     let waited = held.tried_for;
     let preparation = &held.preparation;
-    let call =
-        CallDetails { provider, profile, on_unknown, begins_recorded, called_at, receipt_within, waited, preparation };
+    let partner_id = held.message.partner_id;
+    let call = CallDetails {
+        partner_id,
+        provider,
+        profile,
+        on_unknown,
+        begins_recorded,
+        called_at,
+        receipt_within,
+        waited,
+        preparation,
+    };
     let settle = settle_of(hub, &held.claimed, held.holder, outcome, Some(call));
     let (status, reason) = (settle.step.status, settle.step.reason.unwrap_or_default());
     hub.metrics.outcomes.with_label_values(&[provider, kind, reason]).inc();

@@ -81,12 +81,13 @@ pub async fn reap(hub: &Hub, reaper: &mut Reaper, shards: &[i16]) -> Result<usiz
             lane: row.lane,
             head: row.head,
             step,
-            // The next attempt asks this provider whether it took the lost one.
+            // The next attempt asks this provider whether it accepted the lost one.
             provider: row.provider,
             ended_attempt: Some(attempt_result(outcome, row.has_in_flight_row, row.worker, claimed_at, None)),
             event_message_id: hub.next_id(),
             receipt_due: None,
             suspect: None,
+            partner_id: None,
             release_limit: channel::followers_unprepared(row.head.channel),
         };
         settles.push(settle.as_suspect(deaths));

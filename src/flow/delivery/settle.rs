@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
-use crate::model::channel::OnUnknown;
+use crate::model::channel::{Channel, OnUnknown};
 use crate::model::delivery::{DeliveryKey, Outcome, Status, next_transition};
 use crate::model::event::{EventKind, EventPayload};
 use crate::model::lane::Lane;
@@ -48,7 +48,7 @@ pub async fn settle(hub: &Hub, mut batch: Vec<Settle>) -> Result<()> {
         tx.commit().await?;
         written
     } else {
-        (store::delivery::settle(hub.store.pool_for(channel), &batch, now).await?, fallback::NewFallbacks::default())
+        (write_without_followers(hub, channel, &batch, now).await?, NewFallbacks::default())
     };
     may_die_at("settle.after_commit");
     observe(&hub.metrics.settle_seconds, &[], began.elapsed());
@@ -68,6 +68,29 @@ pub async fn settle(hub: &Hub, mut batch: Vec<Settle>) -> Result<()> {
         end_waiting(hub, unwanted, &Outcome::Canceled).await?;
     }
     Ok(())
+}
+
+/// Writes steps from which nothing follows but their webhooks: plain sends by the statement for them, and the others,
+/// with those that it skipped, by the full one. The statement itself sees which partners have endpoints; what this
+/// process remembers of them only saves a try. `batch` is sorted by key.
+async fn write_without_followers(
+    hub: &Hub,
+    channel: Channel,
+    batch: &[Settle],
+    now: DateTime<Utc>,
+) -> Result<Vec<SettledStep>> {
+    let db = hub.store.pool_for(channel);
+    let is_plain = |s: &&Settle| s.is_plain_send() && !hub.full_writes.is_needed(s.partner_id, now);
+    let sends: Vec<&Settle> = batch.iter().filter(is_plain).collect();
+    let mut won = store::delivery::settle_sends(db, &sends, now).await?;
+    let written: HashSet<DeliveryKey> = won.iter().map(|w| w.key).collect();
+    let others: Vec<&Settle> = batch.iter().filter(|s| !written.contains(&s.key)).collect();
+    let with_others = store::delivery::settle(db, &others, now).await?;
+    let skipped: HashSet<DeliveryKey> = with_others.iter().map(|w| w.key).collect();
+    let with_endpoints = sends.iter().filter(|s| skipped.contains(&s.key)).filter_map(|s| s.partner_id);
+    hub.full_writes.note(with_endpoints, now);
+    won.extend(with_others);
+    Ok(won)
 }
 
 /// Whether what is known of the attempts may still correct the status: it may have been sent, and is not SENT.
@@ -106,7 +129,7 @@ pub(super) async fn write(
     batch: &[Settle],
     now: DateTime<Utc>,
 ) -> Result<(Vec<SettledStep>, NewFallbacks)> {
-    let won = store::delivery::settle(&mut *tx, batch, now).await?;
+    let won = store::delivery::settle(&mut *tx, &batch.iter().collect::<Vec<_>>(), now).await?;
     let settled: HashSet<DeliveryKey> = won.iter().map(|w| w.key).collect();
     let correctable: Vec<DeliveryKey> =
         batch.iter().filter(|s| may_be_corrected(s) && settled.contains(&s.key)).map(|s| s.key).collect();
@@ -238,11 +261,12 @@ pub async fn end_waiting(hub: &Hub, waiting: Vec<UnsettledDelivery>, outcome: &O
             event_message_id: hub.next_id(),
             receipt_due: None,
             suspect: None,
+            partner_id: None,
             release_limit: channel::followers_unprepared(w.head.channel),
         })
         .collect();
     settles.sort_by_key(|s| s.key);
-    let won = store::delivery::settle(hub.store.engine(), &settles, now).await?;
+    let won = store::delivery::settle(hub.store.engine(), &settles.iter().collect::<Vec<_>>(), now).await?;
     settles.retain(|s| won.iter().any(|w| w.key == s.key));
     notify_workers(hub, &settles, &won);
     channel::release_next(hub, &settles).await;

@@ -17,6 +17,7 @@ use crate::flow::channel::{self, Preparation};
 
 /// Details of a call that was made or prepared.
 pub(super) struct CallDetails<'a> {
+    pub(super) partner_id: Tsid,
     pub(super) provider: &'a str,
     pub(super) profile: Option<Profile>,
     pub(super) on_unknown: OnUnknown,
@@ -43,6 +44,7 @@ pub(super) fn settle_of(
     let called_at = call.as_ref().and_then(|c| c.called_at);
     let profile = call.as_ref().and_then(|c| c.profile);
     let receipt_within = call.as_ref().and_then(|c| c.receipt_within);
+    let partner_id = call.as_ref().map(|c| c.partner_id);
     let now = hub.clock.now();
     let waited = call.as_ref().map_or(Duration::ZERO, |c| c.waited);
     let policy = hub.settings.retry.policy(claimed.head.channel, claimed.head.has_fallback);
@@ -59,6 +61,7 @@ pub(super) fn settle_of(
         ended_attempt: Some(attempt_result(outcome, begun, holder.worker, holder.claimed_at, called_at)),
         event_message_id: hub.next_id(),
         suspect: None,
+        partner_id,
     }
 }
 

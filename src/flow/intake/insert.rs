@@ -19,11 +19,11 @@ pub async fn insert(
     rows: &[&NewMessageRow],
     now: DateTime<Utc>,
 ) -> Result<Vec<InsertedMessage>> {
-    if !hub.full_inserts.is_needed(rows.iter().map(|row| row.partner_id), now) {
+    if !hub.full_writes.is_needed(rows.iter().map(|row| row.partner_id), now) {
         if let Some(inserted) = message::insert_plain(&mut *conn, rows, now).await? {
             return Ok(inserted);
         }
-        hub.full_inserts.note(message::full_insert_partners(&mut *conn, rows).await?, now);
+        hub.full_writes.note(message::full_insert_partners(&mut *conn, rows).await?, now);
     }
     message::insert(conn, rows, now).await
 }

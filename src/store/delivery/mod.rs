@@ -38,7 +38,7 @@ pub use receipt::{
     DeliveryHead, LateAcceptance, ReceiptUpdate, UpdatedDelivery, apply_late_acceptances, apply_receipts,
     lock_for_receipts, lock_receipt_overdue, set_receipt_due,
 };
-pub use settle::{EndedAttempt, RedrivenDelivery, Settle, SettledStep, SuspectEntry, redrive, settle};
+pub use settle::{EndedAttempt, RedrivenDelivery, Settle, SettledStep, SuspectEntry, redrive, settle, settle_sends};
 pub use webhook::{
     EndpointPosition, OpenWebhook, RetriedNow, Sequence, SequencePosition, WebhookCall, WebhookFilter, WebhookMessage,
     WebhookRow, backfill_about, count_retrying, of_endpoint, release, release_next, retry_now, sequences, stalled,

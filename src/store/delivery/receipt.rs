@@ -11,6 +11,8 @@ use crate::store::keys::{KeyColumns, key};
 use crate::store::stats::StatDeltas;
 use crate::store::{Conn, Db, parse_word};
 
+use super::settle::move_send_records;
+
 /// Statuses that evidence of an accepted attempt may still change to SENT.
 const CORRECTABLE: [Status; 3] = [Status::Scheduled, Status::Pending, Status::Undetermined];
 
@@ -96,7 +98,8 @@ macro_rules! found {
     };
 }
 
-/// Locks these deliveries in the order of their keys, until the transaction ends.
+/// Locks these deliveries in the order of their keys, until the transaction ends. Records of sends in their rows are
+/// moved to attempts and events, because what follows changes the deliveries.
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached, or another transaction holds a row for longer than the lock
@@ -111,7 +114,11 @@ pub async fn lock_for_receipts(conn: &mut Conn, keys: &[DeliveryKey]) -> Result<
         keys.low,
         keys.high
     );
-    rows.fetch_all(conn).await?.into_iter().map(|r| Ok(found!(r))).collect()
+    let rows = rows.fetch_all(&mut *conn).await?;
+    let with_record = rows.iter().filter(|r| r.has_send_record);
+    let with_record: Vec<DeliveryKey> = with_record.map(|r| key(r.shard, r.message_id, r.no)).collect();
+    move_send_records(conn, &with_record).await?;
+    rows.into_iter().map(|r| Ok(found!(r))).collect()
 }
 
 /// Locks up to `rows` SENT deliveries of these shards whose receipt was due by `now`. Skips rows locked by others,

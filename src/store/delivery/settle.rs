@@ -33,9 +33,38 @@ pub struct Settle {
     pub release_limit: i64,
     /// Set if this step sets the delivery apart as a suspect.
     pub suspect: Option<SuspectEntry>,
+    /// The partner, where the message was loaded.
+    pub partner_id: Option<Tsid>,
 }
 
 impl Settle {
+    /// Whether it is a send from which nothing else follows, unless the partner has endpoints: the provider accepted
+    /// the delivery, no receipt is awaited, no fallback stands by, no webhook waits behind it, and the attempt has no
+    /// row yet. Then `settle_sends` can write it.
+    pub fn is_plain_send(&self) -> bool {
+        let Settle { lane, head, step, provider, ended_attempt, receipt_due, release_limit, suspect, .. } = self;
+        let plain_attempt = ended_attempt.as_ref().is_some_and(|a| {
+            a.outcome == OutcomeKind::Accepted
+                && !a.has_in_flight_row
+                && a.called_at.is_some()
+                && a.code.is_none()
+                && a.detail.is_none()
+        });
+        plain_attempt
+            && provider.is_some()
+            && head.status == Status::Processing
+            && !head.has_fallback
+            && step.status == Status::Sent
+            && step.reason.is_none()
+            && step.ready_at.is_none()
+            && !step.refund
+            && !step.possibly_sent
+            && receipt_due.is_none()
+            && suspect.is_none()
+            && *release_limit == 0
+            && !lane.channel().calls_partner_servers()
+    }
+
     /// The same step, except that a delivery that would wait after it is set apart: it is claimed alone from the step's
     /// `ready_at` on. `deaths` counts the workers lost while they held it. A step that ends the delivery is unchanged.
     pub fn as_suspect(mut self, deaths: i16) -> Settle {
@@ -89,7 +118,7 @@ pub struct SettledStep {
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached, or another transaction holds a row for longer than the lock
 /// time-out. All steps were written, or none.
-pub async fn settle(db: impl Db<'_>, settles: &[Settle], now: DateTime<Utc>) -> Result<Vec<SettledStep>> {
+pub async fn settle(db: impl Db<'_>, settles: &[&Settle], now: DateTime<Utc>) -> Result<Vec<SettledStep>> {
     let Some(keys) = KeyColumns::of(settles.iter().map(|s| s.key)) else { return Ok(Vec::new()) };
     let text = |f: fn(&Settle) -> Option<&str>| settles.iter().map(|s| f(s).map(str::to_owned)).collect::<Vec<_>>();
     let counts = |part: fn(Counts) -> i16| -> Vec<i16> {
@@ -118,16 +147,16 @@ pub async fn settle(db: impl Db<'_>, settles: &[Settle], now: DateTime<Utc>) -> 
         &text(|s| s.ended_attempt.as_ref().and_then(|t| t.code.as_deref())) as &[Option<String>],
         &text(|s| s.ended_attempt.as_ref().and_then(|t| t.detail.as_deref())) as &[Option<String>],
         &text(|s| s.ended_attempt.as_ref().and_then(|t| t.provider_ref.as_deref())) as &[Option<String>],
-        now,
-        keys.low,
-        keys.high,
         &settles.iter().map(|s| s.ended_attempt.as_ref().is_some_and(|t| t.has_in_flight_row)).collect::<Vec<_>>(),
         &counts(|c| c.total),
         &counts(|c| c.success),
         &counts(|c| c.failed),
         &settles.iter().map(|s| s.event_message_id.0).collect::<Vec<_>>(),
-        WEBHOOK_ATTEMPTS,
         &settles.iter().map(|s| s.receipt_due).collect::<Vec<_>>() as &[Option<DateTime<Utc>>],
+        now,
+        keys.low,
+        keys.high,
+        WEBHOOK_ATTEMPTS,
     )
     .fetch_all(db)
     .await?;
@@ -139,6 +168,63 @@ pub async fn settle(db: impl Db<'_>, settles: &[Settle], now: DateTime<Utc>) -> 
             has_subscribers: r.has_subscribers,
         })
         .collect())
+}
+
+/// Writes plain sends (`Settle::is_plain_send`), each with its attempt and event in the delivery's own row, in one
+/// statement. `sends` holds each key once, sorted by key. Returns those written. The others lost their fence, or their
+/// partner has an endpoint: `settle` tells which, and writes the latter.
+///
+/// # Errors
+/// As `settle`.
+pub async fn settle_sends(db: impl Db<'_>, sends: &[&Settle], now: DateTime<Utc>) -> Result<Vec<SettledStep>> {
+    let Some(keys) = KeyColumns::of(sends.iter().map(|s| s.key)) else { return Ok(Vec::new()) };
+    let attempts = || sends.iter().filter_map(|s| s.ended_attempt.as_ref());
+    let rows = sqlx::query_file!(
+        "sql/delivery/settle_sends.sql",
+        &keys.shards,
+        &keys.message_ids,
+        &keys.nos,
+        &sends.iter().map(|s| s.head.attempt).collect::<Vec<_>>(),
+        &sends.iter().map(|s| s.provider.clone()).collect::<Vec<_>>() as &[Option<String>],
+        &attempts().map(|a| a.worker.0).collect::<Vec<_>>(),
+        &attempts().map(|a| a.claimed_at).collect::<Vec<_>>(),
+        &attempts().map(|a| a.called_at).collect::<Vec<_>>() as &[Option<DateTime<Utc>>],
+        &attempts().map(|a| a.provider_ref.clone()).collect::<Vec<_>>() as &[Option<String>],
+        now,
+        keys.low,
+        keys.high,
+        Status::Processing.as_str(),
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|r| SettledStep {
+            key: key(r.shard, r.message_id, r.no),
+            cancel_requested: r.cancel_requested,
+            has_subscribers: false,
+        })
+        .collect())
+}
+
+/// Moves the records of sends out of these locked deliveries' own rows into attempts and events, before anything else
+/// happens to them. Readers of the history see no change. `keys` are sorted.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
+pub(super) async fn move_send_records(db: impl Db<'_>, keys: &[DeliveryKey]) -> Result<()> {
+    let Some(keys) = KeyColumns::of(keys.iter().copied()) else { return Ok(()) };
+    sqlx::query_file!(
+        "sql/delivery/move_send_records.sql",
+        &keys.shards,
+        &keys.message_ids,
+        &keys.nos,
+        keys.low,
+        keys.high,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
 }
 
 /// A dead letter that is PENDING again.

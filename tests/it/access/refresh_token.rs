@@ -101,11 +101,11 @@ async fn refresh_token_reused_voids_its_family() {
 
     let admin = app.staff(StaffRole::Admin).await;
     let path = format!("/v1/partners/{}/audit?action=refresh_token.reused", partner.partner_id);
-    let told = app.ask(&admin, "GET", &path, None).await.expect(200).body;
-    let told = told["items"].as_array().unwrap();
-    assert_eq!(told.len(), 1, "once, however often: {told:?}");
+    let shown = app.ask(&admin, "GET", &path, None).await.expect(200).body;
+    let shown = shown["items"].as_array().unwrap();
+    assert_eq!(shown.len(), 1, "once, however often: {shown:?}");
     assert_eq!(
-        (&told[0]["actor"], &told[0]["role"], &told[0]["address"]),
+        (&shown[0]["actor"], &shown[0]["role"], &shown[0]["address"]),
         (&json!(key.client_id), &json!("PARTNER"), &json!("127.0.0.1"))
     );
 

@@ -137,8 +137,8 @@ async fn secret_at_another_door_is_refused() {
 async fn sign_in_of_an_inactive_partner_is_refused() {
     let app = App::new().await;
     let (partner, key, _) = app.partner(named("orders")).await;
-    let (forgetful, told) = (Other::of(&app).await, Other::of(&app).await);
-    worker::hints::start_listening(&told.hub, vec![Topic::Changed]);
+    let (forgetful, answer) = (Other::of(&app).await, Other::of(&app).await);
+    worker::hints::start_listening(&answer.hub, vec![Topic::Changed]);
     until("it listens", async || {
         app.count("select count(*) from pg_stat_activity where datname = current_database() and query ilike 'listen%'")
             .await
@@ -146,7 +146,7 @@ async fn sign_in_of_an_inactive_partner_is_refused() {
     })
     .await;
     let tokens = signed_in(&app, &key).await;
-    for other in [&forgetful, &told] {
+    for other in [&forgetful, &answer] {
         other.looks(&tokens).await.expect(200);
     }
     let admin = app.staff(StaffRole::Admin).await;
@@ -163,7 +163,7 @@ async fn sign_in_of_an_inactive_partner_is_refused() {
     let wrong = flow::partner::Credentials { client_secret: "x".into(), ..key.clone() };
     unauthenticated("a wrong secret learns nothing", try_sign_in(&app, &wrong).await);
     assert_eq!(refresh(&app, &tokens.refresh).await.status, 401);
-    until("the other heard of it", async || told.looks(&tokens).await.status == 401).await;
+    until("the other heard of it", async || answer.looks(&tokens).await.status == 401).await;
     forgetful.looks(&tokens).await.expect(200);
     app.advance(11);
     unauthenticated("ten seconds later", forgetful.looks(&tokens).await);
@@ -192,6 +192,6 @@ async fn sign_in_of_an_inactive_partner_is_refused() {
     // It was not used up by the attempt.
     refreshed(&app, &anew.refresh).await;
     forgetful.done().await;
-    told.done().await;
+    answer.done().await;
     app.done().await;
 }

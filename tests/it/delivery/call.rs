@@ -39,7 +39,7 @@ async fn call_in_progress_holds_no_transaction_and_no_connection() {
             settle(&narrow, vec![outcome]).await.unwrap();
         }
         assert_eq!(app.smtp.records().len(), 1, "the one connection served another delivery meanwhile");
-        assert_eq!(app.count("select count(*) from attempts where outcome = 'IN_FLIGHT'").await, 50);
+        assert_eq!(app.count("select count(*) from attempt_history where outcome = 'IN_FLIGHT'").await, 50);
         gate.open();
     };
     let (claimed, ()) = tokio::join!(worker::deliver::deliver_due(&narrow), look);
@@ -117,31 +117,31 @@ async fn delivery_ends_independently_of_the_others() {
     };
     let partial = post("bounce@example.com").await;
     app.work().await;
-    let told = notification(&app, &partial).await;
+    let answer = notification(&app, &partial).await;
     assert_eq!(
-        (deliveries(&told), &told["status"]),
+        (deliveries(&answer), &answer["status"]),
         (vec![("EMAIL", "FAILED"), ("SLACK", "SUCCESS")], &json!("PARTIAL"))
     );
     assert_eq!(
-        (&told["deliveries"][0]["error"], &told["deliveries"][0]["attempts"]),
+        (&answer["deliveries"][0]["error"], &answer["deliveries"][0]["attempts"]),
         (&json!("no_such_recipient"), &json!(1))
     );
-    assert_eq!(told["deliveries"][1]["error"], Value::Null);
+    assert_eq!(answer["deliveries"][1]["error"], Value::Null);
 
     let failed = post("bounce@example.com").await;
     app.slack.script(Behaviour::Fail { status: 404, text: "no_service".into() }, 1);
     app.work().await;
-    let told = notification(&app, &failed).await;
+    let answer = notification(&app, &failed).await;
     assert_eq!(
-        (deliveries(&told), &told["status"]),
+        (deliveries(&answer), &answer["status"]),
         (vec![("EMAIL", "FAILED"), ("SLACK", "FAILED")], &json!("FAILED"))
     );
 
     let mixed = post("full@example.com").await;
     app.work().await;
-    let told = notification(&app, &mixed).await;
+    let answer = notification(&app, &mixed).await;
     assert_eq!(
-        (deliveries(&told), &told["status"]),
+        (deliveries(&answer), &answer["status"]),
         (vec![("EMAIL", "PENDING"), ("SLACK", "SUCCESS")], &json!("PROCESSING"))
     );
     app.settle_all().await;

@@ -120,17 +120,17 @@ async fn cancel_pending_delivery_ends_canceled() {
     scheduled["scheduledAt"] = json!("2027-03-06T00:00:00Z");
     for body in [email("kim@example.com"), scheduled] {
         let id = post(&app, body).await;
-        let told = cancel(&id).await;
+        let shown = cancel(&id).await;
         assert_eq!(
-            (&told["canceled"], &told["cancelRequested"], &told["messageId"]),
+            (&shown["canceled"], &shown["cancelRequested"], &shown["messageId"]),
             (&json!(1), &json!(0), &json!(id))
         );
         assert_eq!(
-            (&told["deliveries"][0]["status"], &told["deliveries"][0]["reason"]),
+            (&shown["deliveries"][0]["status"], &shown["deliveries"][0]["reason"]),
             (&json!("CANCELED"), &json!("canceled"))
         );
         assert_eq!(app.message(&id).await["status"], "CANCELED");
-        assert_eq!(cancel(&id).await, told);
+        assert_eq!(cancel(&id).await, shown);
         assert_eq!(story(&app, &id).await.last().unwrap().0, "event");
     }
     app.advance(2 * 86_400);
@@ -140,10 +140,10 @@ async fn cancel_pending_delivery_ends_canceled() {
         {"channel": "EMAIL", "to": "kim@example.com"}, {"channel": "EMAIL", "to": "full@example.com"}]});
     let id = post(&app, both).await;
     app.work().await;
-    let told = cancel(&id).await;
-    let statuses: Vec<&Value> = told["deliveries"].as_array().unwrap().iter().map(|d| &d["status"]).collect();
+    let shown = cancel(&id).await;
+    let statuses: Vec<&Value> = shown["deliveries"].as_array().unwrap().iter().map(|d| &d["status"]).collect();
     assert_eq!(
-        (statuses, &told["canceled"]),
+        (statuses, &shown["canceled"]),
         (vec![&json!("SENT"), &json!("CANCELED")], &json!(1)),
         "a retry that waited is off"
     );
@@ -164,9 +164,9 @@ async fn cancel_after_an_unknown_outcome_ends_undetermined() {
     app.slack.script(Behaviour::Cut, 1);
     let id = post(&app, slack_post("x")).await;
     app.work().await;
-    let told = app.post(&format!("/v1/messages/{id}/cancel"), json!({})).await.expect(200).body;
-    assert_eq!((&told["canceled"], &told["deliveries"][0]["status"]), (&json!(0), &json!("UNDETERMINED")));
-    assert_eq!(told["deliveries"][0]["reason"], "canceled");
+    let shown = app.post(&format!("/v1/messages/{id}/cancel"), json!({})).await.expect(200).body;
+    assert_eq!((&shown["canceled"], &shown["deliveries"][0]["status"]), (&json!(0), &json!("UNDETERMINED")));
+    assert_eq!(shown["deliveries"][0]["reason"], "canceled");
     app.advance(3600);
     assert_eq!(app.work().await, 0);
     assert_eq!(app.slack.records().len(), 1);
@@ -243,10 +243,10 @@ async fn cancel_while_sending_is_honoured_after_a_refusal() {
         let id = post(&app, to_app("u-1")).await;
         let during = async {
             provider.entered.acquire().await.unwrap().forget();
-            let told = app.post(&format!("/v1/messages/{id}/cancel"), json!({})).await.expect(200).body;
-            assert_eq!((&told["canceled"], &told["cancelRequested"]), (&json!(0), &json!(1)));
+            let shown = app.post(&format!("/v1/messages/{id}/cancel"), json!({})).await.expect(200).body;
+            assert_eq!((&shown["canceled"], &shown["cancelRequested"]), (&json!(0), &json!(1)));
             assert_eq!(
-                (&told["deliveries"][0]["status"], &told["deliveries"][0]["cancelRequested"]),
+                (&shown["deliveries"][0]["status"], &shown["deliveries"][0]["cancelRequested"]),
                 (&json!("PROCESSING"), &json!(true))
             );
             provider.open.add_permits(1);

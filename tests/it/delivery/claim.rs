@@ -86,7 +86,7 @@ async fn workers_on_one_database_call_each_delivery_once() {
         });
     assert_eq!(texts.len(), 800);
     assert!(texts.values().all(|n| *n == 1), "sent twice");
-    let workers = "select count(distinct worker) from attempts where outcome = 'ACCEPTED'";
+    let workers = "select count(distinct worker) from attempt_history where outcome = 'ACCEPTED'";
     assert!((1..=2).contains(&app.count(workers).await));
     stop(other).await;
     app.done().await;
@@ -193,8 +193,8 @@ async fn processing_delivery_is_locked_and_sent_outside_of_any_transaction() {
     let id = app.post("/notifications", payment_failed()).await.expect(202).id();
     let during = async {
         gate.entered.acquire().await.unwrap().forget();
-        let told = notification(&app, &id).await;
-        assert_eq!((deliveries(&told)[0], &told["status"]), (("EMAIL", "PROCESSING"), &json!("PROCESSING")));
+        let answer = notification(&app, &id).await;
+        assert_eq!((deliveries(&answer)[0], &answer["status"]), (("EMAIL", "PROCESSING"), &json!("PROCESSING")));
         assert_eq!(app.work().await, 0, "another worker finds nothing to take");
         let held = "select count(*) from deliveries where status = 'PROCESSING' and attempt = 1 and worker is not null \
                     and lease_until between clock_timestamp() and clock_timestamp() + interval '30 s'";
@@ -206,8 +206,8 @@ async fn processing_delivery_is_locked_and_sent_outside_of_any_transaction() {
     };
     let (claimed, ()) = tokio::join!(app.work(), during);
     assert_eq!(claimed, 2);
-    let told = notification(&app, &id).await;
-    assert_eq!(deliveries(&told), [("EMAIL", "SUCCESS"), ("SLACK", "SUCCESS")]);
+    let answer = notification(&app, &id).await;
+    assert_eq!(deliveries(&answer), [("EMAIL", "SUCCESS"), ("SLACK", "SUCCESS")]);
     app.done().await;
 }
 
@@ -226,7 +226,10 @@ async fn claims_of_two_workers_share_deliveries_out() {
     assert_eq!(claimed.0 + claimed.1 + claimed.2 + claimed.3, N as u64);
     let to: Vec<String> = app.smtp.records().into_iter().flat_map(|m| m.to).collect();
     assert_eq!((to.len(), to.iter().collect::<BTreeSet<_>>().len()), (N, N), "each once");
-    assert_eq!(app.count("select count(*) from attempts where attempt = 1 and outcome = 'ACCEPTED'").await, N as i64);
+    assert_eq!(
+        app.count("select count(*) from attempt_history where attempt = 1 and outcome = 'ACCEPTED'").await,
+        N as i64
+    );
     app.done().await;
 }
 

@@ -230,7 +230,7 @@ async fn late_receipt_of_a_replaced_delivery_counts_once() {
     app.work().await;
     apply_receipt(&app, &id, 1, "FAILED").await;
     assert_eq!(app.message(&id).await["status"], "PROCESSING");
-    let completed = "select count(*) from events where event = 'message.completed'";
+    let completed = "select count(*) from event_history where event = 'message.completed'";
     assert_eq!(app.count(completed).await, 1, "it was through when it was sent");
     app.work().await;
     while flow::publish::publish_completions(&app.hub).await.unwrap() {}

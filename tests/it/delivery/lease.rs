@@ -89,8 +89,8 @@ async fn delivery_that_loses_every_worker_ends_after_the_most_deaths() {
         assert_eq!(lose(&app).await, 1);
         assert_eq!(app.stands(&id).await, (status.into(), Some("workers_lost".into())));
         assert_eq!(app.outcomes(&id).await, [outcome; 6]);
-        let told = format!("delivery.{}: workers_lost", status.to_lowercase());
-        assert_eq!(app.events(&id).await, [told]);
+        let answer = format!("delivery.{}: workers_lost", status.to_lowercase());
+        assert_eq!(app.events(&id).await, [answer]);
         app.done().await;
     }
 }
@@ -116,7 +116,7 @@ async fn texts_whose_workers_are_lost_before_the_call_are_sent_once() {
         assert_eq!(app.count("select count(*) from deliveries where status = 'SENT'").await, 100);
         let texts: BTreeSet<String> = app.slack.records().into_iter().filter_map(|post| post.text).collect();
         assert_eq!((texts.len(), app.slack.records().len()), (100, 100), "each was called once");
-        assert_eq!(app.count("select count(*) from attempts where called_at is not null").await, 100);
+        assert_eq!(app.count("select count(*) from attempt_history where called_at is not null").await, 100);
         let unused = "select count(*) from deliveries where max_attempts - attempt = 2";
         assert_eq!(app.count(unused).await, 100, "two of three attempts are left to each");
         app.done().await;
@@ -348,7 +348,7 @@ async fn settle_beside_a_reap_applies_the_first_alone() {
     let done = call_one(&app.hub, take_one(&app.hub).await).await;
     sqlx::query(over).execute(&app.db().await).await.unwrap();
     let mut worker = app.hub.store.begin_engine().await.unwrap();
-    assert_eq!(store::delivery::settle(&mut *worker, &[done], app.hub.clock.now()).await.unwrap().len(), 1);
+    assert_eq!(store::delivery::settle(&mut *worker, &[&done], app.hub.clock.now()).await.unwrap().len(), 1);
     assert_eq!(reap_all(&app.hub).await, 0);
     worker.commit().await.unwrap();
     assert_eq!(reap_all(&app.hub).await, 0);
@@ -375,7 +375,7 @@ async fn settle_beside_a_reap_applies_the_first_alone() {
     let finish = async {
         until("the worker waits", async || app.count("select count(*) from pg_locks where not granted").await > 0)
             .await;
-        store::delivery::settle(&mut *reaper, &[back], app.hub.clock.now()).await.unwrap();
+        store::delivery::settle(&mut *reaper, &[&back], app.hub.clock.now()).await.unwrap();
         reaper.commit().await.unwrap();
     };
     let (settled, ()) = tokio::join!(settle(&app.hub, vec![late]), finish);
@@ -508,9 +508,9 @@ async fn delivery_of_a_crashed_worker_is_sent_after_its_lease() {
     let over = "update deliveries set lease_until = clock_timestamp() - interval '1 ms' where status = 'PROCESSING'";
     sqlx::query(over).execute(&app.db().await).await.unwrap();
     assert_eq!(app.work().await, 1);
-    let told = delivery(&app, &id).await;
-    assert_eq!((&told["status"], outcomes(&told)), (&json!("SENT"), vec!["UNKNOWN", "ACCEPTED"]));
-    assert_eq!(told["attempts"][0]["errorCode"], "worker_lost");
+    let answer = delivery(&app, &id).await;
+    assert_eq!((&answer["status"], outcomes(&answer)), (&json!("SENT"), vec!["UNKNOWN", "ACCEPTED"]));
+    assert_eq!(answer["attempts"][0]["errorCode"], "worker_lost");
     assert_eq!(app.smtp.records().len(), 1);
     app.done().await;
 }

@@ -29,9 +29,9 @@ fn at(value: &Value) -> DateTime<Utc> {
 
 /// (what, attempt) of a message's timeline.
 async fn story(app: &App, id: &str) -> Vec<(String, Option<i64>)> {
-    let told = app.get(&format!("/v1/messages/{id}/timeline")).await.expect(200).body;
-    let items = told["items"].as_array().unwrap().clone();
-    assert!(items.is_sorted_by_key(|i| at(&i["at"])), "oldest first: {told}");
+    let answer = app.get(&format!("/v1/messages/{id}/timeline")).await.expect(200).body;
+    let items = answer["items"].as_array().unwrap().clone();
+    assert!(items.is_sorted_by_key(|i| at(&i["at"])), "oldest first: {answer}");
     items.iter().map(|i| (i["what"].as_str().unwrap().to_owned(), i["attempt"].as_i64())).collect()
 }
 

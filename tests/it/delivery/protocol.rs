@@ -221,16 +221,16 @@ const UPWARDS: [(Status, Status); 8] = [
 /// What the evidence on record makes of a head: the code's own law of receipts, which knows late answers, too.
 fn lifted(d: &Delivery) -> Status {
     let word = |arrived: &bool| if *arrived { ReceiptOutcome::Delivered } else { ReceiptOutcome::Failed };
-    let said = |n: &i16| d.receipts.get(n).map(word);
+    let text = |n: &i16| d.receipts.get(n).map(word);
     let tried = |(n, outcome): (&i16, &OutcomeKind)| AttemptEvidence {
         attempt: *n,
         outcome: *outcome,
         provider: None,
-        receipt: said(n),
+        receipt: text(n),
         reason: None,
     };
     // A late answer is news whatever was asked for since (`sql/delivery/apply_late_acceptances.sql`).
-    let taken = d.attempts.iter().any(|(n, outcome)| *outcome == OutcomeKind::Accepted && said(n).is_none());
+    let taken = d.attempts.iter().any(|(n, outcome)| *outcome == OutcomeKind::Accepted && text(n).is_none());
     if taken && matches!(d.status, Status::Scheduled | Status::Pending | Status::Undetermined) {
         return Status::Sent;
     }
@@ -439,8 +439,8 @@ impl Protocol {
                 (d.apart, d.deaths, d.lost) = (false, 0, 0);
             }
             let by = By::Settle { attempt, was: write.was, refund: write.refund };
-            let told = self.step(d, status, by).map(Doing::Telling);
-            return told.or(self.look(d));
+            let shown = self.step(d, status, by).map(Doing::Telling);
+            return shown.or(self.look(d));
         }
         if write.outcome.is_none() {
             // Another write came first: a cancellation looks again.
@@ -495,8 +495,8 @@ impl Protocol {
             d.attempts.insert(d.attempt, outcome.kind());
         }
         let by = By::Settle { attempt: d.attempt, was: Status::Processing, refund: step.refund };
-        let told = self.step(d, step.status, by).map(Doing::Telling);
-        told.or(self.look(d))
+        let shown = self.step(d, step.status, by).map(Doing::Telling);
+        shown.or(self.look(d))
     }
 
     /// Canceled or expired while no worker holds it.
@@ -784,8 +784,8 @@ impl Model for Protocol {
             if self.receipts {
                 for attempt in d.taken().collect::<BTreeSet<_>>() {
                     // A provider says one thing of an attempt, as often as it likes.
-                    let said = d.receipts.get(&attempt);
-                    let kinds = [true, false].into_iter().filter(|kind| said.is_none_or(|said| said == kind));
+                    let text = d.receipts.get(&attempt);
+                    let kinds = [true, false].into_iter().filter(|kind| text.is_none_or(|text| text == kind));
                     acts.extend(kinds.map(|kind| Act::Receipt(n, attempt, kind)));
                 }
             }
@@ -886,7 +886,7 @@ impl Model for Protocol {
                         EventKind::Redriven => Some(Status::Pending),
                         e => STATUSES.into_iter().find(|s| s.event_kind() == Some(*e)),
                     };
-                    let told: Vec<Status> = d.events.iter().filter_map(status).collect();
+                    let shown: Vec<Status> = d.events.iter().filter_map(status).collect();
                     let follows = |pair: &[Status]| match (pair[0], pair[1]) {
                         (Status::Failed | Status::Undetermined, Status::Pending) => true,
                         (Status::Pending, next) => next != Status::Pending,
@@ -894,9 +894,9 @@ impl Model for Protocol {
                     };
                     let last =
                         if d.status.is_settled() { Some(d.status) } else { d.redriven.then_some(Status::Pending) };
-                    told.len() + to_come == d.event_seq as usize
-                        && told.windows(2).all(follows)
-                        && (to_come > 0 || told.last().copied() == last)
+                    shown.len() + to_come == d.event_seq as usize
+                        && shown.windows(2).all(follows)
+                        && (to_come > 0 || shown.last().copied() == last)
                 })
             }),
             Property::<Protocol>::always(EVIDENCE, |_, w| {

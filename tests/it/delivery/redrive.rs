@@ -36,8 +36,8 @@ async fn counted(app: &App) -> (i64, i64, i64) {
 
 /// The delivery events of a message's timeline, in order.
 async fn events(app: &App, id: &str) -> Vec<String> {
-    let told = app.get(&format!("/v1/messages/{id}/timeline")).await.expect(200).body;
-    let items = told["items"].as_array().unwrap().iter().filter(|item| item["what"] == "event");
+    let shown = app.get(&format!("/v1/messages/{id}/timeline")).await.expect(200).body;
+    let items = shown["items"].as_array().unwrap().iter().filter(|item| item["what"] == "event");
     let name = |item: &Value| item["detail"].as_str().unwrap().split(':').next().unwrap().to_owned();
     items.map(name).filter(|name| name.starts_with("delivery.")).collect()
 }
@@ -146,8 +146,8 @@ async fn redrive_of_what_may_not_be_repeated_is_refused() {
     redrive(&app, &operator, &erased).await.refused(422, "content_erased");
     // Nor by a job; and what is held is not counted.
     let all = json!({"dryRun": true});
-    let told = app.ask(&operator, "POST", "/v1/dead-letters/redrive", Some(all)).await.expect(200).body;
-    assert_eq!((&told["count"], &told["countIsLowerBound"]), (&json!(1), &json!(false)));
+    let shown = app.ask(&operator, "POST", "/v1/dead-letters/redrive", Some(all)).await.expect(200).body;
+    assert_eq!((&shown["count"], &shown["countIsLowerBound"]), (&json!(1), &json!(false)));
     let begun = app.ask(&operator, "POST", "/v1/dead-letters/redrive", Some(json!({}))).await.expect(202).body;
     app.advance(1);
     steps(&app).await;
@@ -210,7 +210,7 @@ async fn redrive_dry_run_counts_what_is_then_redriven() {
     }
     app.settle_all().await;
     let theirs = app.count(
-        "select count(distinct partner_id) from events join messages using (shard, message_id) \
+        "select count(distinct partner_id) from event_history join messages using (shard, message_id) \
         where event = 'delivery.redriven'",
     );
     assert_eq!(theirs.await, 2, "{} and another", other.name);
@@ -252,7 +252,7 @@ async fn redrive_job_keeps_its_rate() {
             steps(&app).await;
         }
         assert_eq!((done(slow).await, done(slower).await), (expected, second), "second {second}");
-        let redriven = app.count("select count(*) from events where event = 'delivery.redriven'").await;
+        let redriven = app.count("select count(*) from event_history where event = 'delivery.redriven'").await;
         assert_eq!(redriven, expected + second);
     }
     assert_eq!(job(&app, &operator, slow).await["status"], "DONE");
@@ -264,8 +264,8 @@ async fn redrive_job_keeps_its_rate() {
     assert_eq!(job(&app, &operator, slower).await["done"], 4);
     let cancel = format!("/v1/redrives/{slower}/cancel");
     for _ in 0..2 {
-        let told = app.ask(&operator, "POST", &cancel, None).await.expect(200).body;
-        assert_eq!((&told["status"], &told["done"]), (&json!("CANCELED"), &json!(4)));
+        let shown = app.ask(&operator, "POST", &cancel, None).await.expect(200).body;
+        assert_eq!((&shown["status"], &shown["done"]), (&json!("CANCELED"), &json!(4)));
     }
     app.advance(5);
     steps(&app).await;
@@ -313,12 +313,12 @@ async fn redrive_steps_at_the_same_moment_take_each_once() {
     steps(&app).await;
     let mut done = 0;
     for id in &jobs {
-        let told = job(&app, &operator, id).await;
-        assert_eq!(told["status"], "DONE", "{told}");
-        done += told["done"].as_i64().unwrap();
+        let shown = job(&app, &operator, id).await;
+        assert_eq!(shown["status"], "DONE", "{shown}");
+        done += shown["done"].as_i64().unwrap();
     }
     assert_eq!(done, 900);
-    assert_eq!(app.count("select count(*) from events where event = 'delivery.redriven'").await, 900);
+    assert_eq!(app.count("select count(*) from event_history where event = 'delivery.redriven'").await, 900);
     assert_eq!(app.count("select count(*) from deliveries where status = 'PENDING'").await, 900);
     app.done().await;
 }
@@ -444,7 +444,7 @@ async fn recovery_and_replay_repeat_an_endpoints_events() {
     settle(&app).await;
     let recovered: BTreeSet<_> = receiver.taken().into_iter().chain(first).collect();
     let ids = |all: &BTreeSet<(String, String)>| all.iter().map(|(id, _)| id.clone()).collect::<BTreeSet<_>>();
-    let in_books = "select message_id, no, seq from events e where no = 0 or exists (select from deliveries d
+    let in_books = "select message_id, no, seq from event_history e where no = 0 or exists (select from deliveries d
         where d.shard = e.shard and d.message_id = e.message_id and d.no = e.no and d.lane < 66)";
     let in_books: Vec<(i64, i16, i16)> = sqlx::query_as(in_books).fetch_all(&app.db().await).await.unwrap();
     let in_books: BTreeSet<String> = in_books.iter().map(|(m, no, seq)| format!("{}-{no}-{seq}", Tsid(*m))).collect();
@@ -478,9 +478,9 @@ async fn recovery_and_replay_repeat_an_endpoints_events() {
         let done = app.get(&format!("/v1/redrives/{}", begun["redriveId"].as_str().unwrap())).await.expect(200).body;
         assert_eq!((&done["status"], &done["done"]), (&json!("DONE"), &json!(expected)), "{done}");
         settle(&app).await;
-        let told = receiver.taken();
-        assert_eq!(told.len(), expected, "{extra}: {told:#?}");
-        let again: BTreeSet<_> = told.into_iter().collect();
+        let shown = receiver.taken();
+        assert_eq!(shown.len(), expected, "{extra}: {shown:#?}");
+        let again: BTreeSet<_> = shown.into_iter().collect();
         assert!(again.is_subset(&recovered), "{again:#?} is not of {recovered:#?}");
     }
     app.done().await;
@@ -517,9 +517,9 @@ async fn redrive_of_a_partner_reaches_its_own_webhooks_alone() {
         app.get(&at).await.expect(200);
         app.ask(&other_token, "GET", &at, None).await.refused(404, "not_found");
         app.ask(&other_token, "POST", &format!("{at}/cancel"), None).await.refused(404, "not_found");
-        let told = app.ask(&operator, "GET", &at, None).await.expect(200).body;
+        let shown = app.ask(&operator, "GET", &at, None).await.expect(200).body;
         assert_eq!(
-            (&told["partnerId"], &told["status"]),
+            (&shown["partnerId"], &shown["status"]),
             (&json!(app.partner.partner_id.to_string()), &json!("RUNNING"))
         );
     }

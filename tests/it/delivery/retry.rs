@@ -80,10 +80,10 @@ async fn retry_accepted_arrives_once() {
     app.smtp.script(fail(451, "4.3.0 try again"), 4);
     let id = post(&app, email("kim@example.com")).await;
     app.settle_all().await;
-    let told = delivery(&app, &id).await;
-    assert_eq!((&told["status"], &told["attempt"], &told["maxAttempts"]), (&json!("SENT"), &json!(5), &json!(5)));
-    assert_eq!((&told["possiblySent"], &told["reason"]), (&json!(false), &Value::Null));
-    assert_eq!(outcomes(&told), ["REJECTED", "REJECTED", "REJECTED", "REJECTED", "ACCEPTED"]);
+    let answer = delivery(&app, &id).await;
+    assert_eq!((&answer["status"], &answer["attempt"], &answer["maxAttempts"]), (&json!("SENT"), &json!(5), &json!(5)));
+    assert_eq!((&answer["possiblySent"], &answer["reason"]), (&json!(false), &Value::Null));
+    assert_eq!(outcomes(&answer), ["REJECTED", "REJECTED", "REJECTED", "REJECTED", "ACCEPTED"]);
     assert_eq!(app.smtp.records().len(), 1);
     app.done().await;
 }
@@ -102,21 +102,21 @@ async fn refusal_for_good_ends_failed_at_once() {
         app.slack.script(fail(status, word), 1);
         let id = post(&app, slack_post("x")).await;
         app.work().await;
-        let told = delivery(&app, &id).await;
+        let answer = delivery(&app, &id).await;
         assert_eq!(
-            (&told["status"], &told["reason"], &told["attempt"]),
+            (&answer["status"], &answer["reason"], &answer["attempt"]),
             (&json!("FAILED"), &json!(reason), &json!(1)),
             "{word}"
         );
         let code = if status == 302 { "http_302" } else { word };
-        assert_eq!(told["attempts"][0]["errorCode"], code);
+        assert_eq!(answer["attempts"][0]["errorCode"], code);
     }
     let id = post(&app, email("bounce@example.com")).await;
     app.work().await;
-    let told = delivery(&app, &id).await;
-    assert_eq!((&told["status"], &told["reason"]), (&json!("FAILED"), &json!("no_such_recipient")));
-    assert_eq!(told["attempts"][0]["errorCode"], "smtp_550");
-    assert!(told["attempts"][0]["errorDetail"].as_str().unwrap().contains("5.1.1"), "{told}");
+    let answer = delivery(&app, &id).await;
+    assert_eq!((&answer["status"], &answer["reason"]), (&json!("FAILED"), &json!("no_such_recipient")));
+    assert_eq!(answer["attempts"][0]["errorCode"], "smtp_550");
+    assert!(answer["attempts"][0]["errorDetail"].as_str().unwrap().contains("5.1.1"), "{answer}");
     assert!(app.slack.records().is_empty() && app.smtp.records().is_empty());
     app.done().await;
 }
@@ -191,16 +191,16 @@ async fn throttled_delivery_ends_failed_after_days() {
         app.work().await;
         app.advance(2 * 3600);
     }
-    let told = delivery(&app, &id).await;
-    assert_eq!((&told["status"], &told["reason"]), (&json!("FAILED"), &json!("throttled")));
-    assert_eq!(outcomes(&told), ["REJECTED"; 6]);
+    let answer = delivery(&app, &id).await;
+    assert_eq!((&answer["status"], &answer["reason"]), (&json!("FAILED"), &json!("throttled")));
+    assert_eq!(outcomes(&answer), ["REJECTED"; 6]);
 
     let body = json!({"type": "A", "title": "t", "body": "b", "channels": [{"channel": "SLACK", "to": "ops",
         "fallback": [{"channel": "EMAIL", "to": "kim@example.com", "afterAttempts": 2}]}]});
     let id = post(&app, body).await;
     app.settle_all().await;
-    let told = app.message(&id).await;
-    let statuses: Vec<&Value> = told["deliveries"].as_array().unwrap().iter().map(|d| &d["status"]).collect();
+    let answer = app.message(&id).await;
+    let statuses: Vec<&Value> = answer["deliveries"].as_array().unwrap().iter().map(|d| &d["status"]).collect();
     assert_eq!(statuses, [&json!("FAILED"), &json!("SENT")]);
     app.done().await;
 }
@@ -243,20 +243,20 @@ async fn greylisted_mail_is_retried_for_hours_and_days() {
         let app = App::with_provider(&[], Arc::new(Greylist(refusals.into()))).await;
         let (began, id) = (app.hub.clock.now(), post(&app, email("new@example.com")).await);
         let mut pauses = Vec::new();
-        let told = loop {
+        let answer = loop {
             let other = post(&app, email("kim@example.com")).await;
             app.work().await;
             assert_eq!(delivery(&app, &other).await["status"], "SENT", "another's mail is not held up");
-            let told = delivery(&app, &id).await;
-            if told["status"] != "SCHEDULED" {
-                break told;
+            let answer = delivery(&app, &id).await;
+            if answer["status"] != "SCHEDULED" {
+                break answer;
             }
-            assert_eq!(told["reason"], "recipient_not_ready");
-            let pause = at(&told["nextAt"]) - app.hub.clock.now();
+            assert_eq!(answer["reason"], "recipient_not_ready");
+            let pause = at(&answer["nextAt"]) - app.hub.clock.now();
             pauses.push(pause.num_seconds());
             app.hub.clock.advance(pause + TimeDelta::milliseconds(1));
         };
-        assert_eq!((&told["status"], outcomes(&told).len()), (&json!(ending), tries));
+        assert_eq!((&answer["status"], outcomes(&answer).len()), (&json!(ending), tries));
         assert!(pauses[3..].iter().all(|pause| *pause >= 1_800), "{pauses:?}");
         assert!(pauses.iter().zip(&pauses[1..]).all(|(one, next)| next * 11 >= one * 10), "{pauses:?}");
         let least = if ending == "SENT" { TimeDelta::hours(3) } else { TimeDelta::days(4) };
@@ -280,9 +280,9 @@ async fn unknown_outcome_is_retried_where_a_second_copy_does_no_harm() {
         assert_eq!(outcomes(waits), ["UNKNOWN"]);
     }
     app.settle_all().await;
-    let told = app.message(&id).await;
-    assert_eq!(told["status"], "COMPLETED");
-    for sent in told["deliveries"].as_array().unwrap() {
+    let answer = app.message(&id).await;
+    assert_eq!(answer["status"], "COMPLETED");
+    for sent in answer["deliveries"].as_array().unwrap() {
         assert_eq!((&sent["status"], &sent["possiblySent"]), (&json!("SENT"), &json!(true)), "{sent}");
         assert_eq!(outcomes(sent), ["UNKNOWN", "ACCEPTED"]);
     }
@@ -309,9 +309,9 @@ async fn attempts_spent_after_an_unknown_outcome_end_undetermined() {
         }
         let id = post(&app, slack_post("x")).await;
         app.settle_all().await;
-        let told = delivery(&app, &id).await;
+        let answer = delivery(&app, &id).await;
         assert_eq!(
-            (&told["status"], &told["attempt"], &told["possiblySent"]),
+            (&answer["status"], &answer["attempt"], &answer["possiblySent"]),
             (&json!("UNDETERMINED"), &json!(3), &json!(true)),
             "{script:?}"
         );
@@ -322,7 +322,7 @@ async fn attempts_spent_after_an_unknown_outcome_end_undetermined() {
         post(&app, slack_post("it works again")).await;
         app.settle_all().await;
     }
-    assert_eq!(app.count("select count(*) from events where event = 'delivery.undetermined'").await, 4);
+    assert_eq!(app.count("select count(*) from event_history where event = 'delivery.undetermined'").await, 4);
     app.done().await;
 }
 
@@ -334,10 +334,10 @@ async fn unknown_outcome_on_a_held_channel_ends_undetermined() {
     app.slack.script(Behaviour::Cut, 1);
     let id = post(&app, slack_post("x")).await;
     app.work().await;
-    let told = delivery(&app, &id).await;
-    assert_eq!((&told["status"], &told["possiblySent"]), (&json!("UNDETERMINED"), &json!(true)));
-    assert_eq!(outcomes(&told), ["UNKNOWN"]);
-    assert_eq!(told["attempts"][0]["nextAt"], Value::Null);
+    let answer = delivery(&app, &id).await;
+    assert_eq!((&answer["status"], &answer["possiblySent"]), (&json!("UNDETERMINED"), &json!(true)));
+    assert_eq!(outcomes(&answer), ["UNKNOWN"]);
+    assert_eq!(answer["attempts"][0]["nextAt"], Value::Null);
     app.advance(3600);
     assert_eq!(app.work().await, 0);
     assert_eq!(app.slack.records().len(), 1);
@@ -346,8 +346,8 @@ async fn unknown_outcome_on_a_held_channel_ends_undetermined() {
     app.slack.script(fail(503, "service_unavailable"), 1);
     let id = post(&app, slack_post("y")).await;
     app.settle_all().await;
-    let told = delivery(&app, &id).await;
-    assert_eq!((&told["status"], outcomes(&told)), (&json!("SENT"), vec!["REJECTED", "ACCEPTED"]));
+    let answer = delivery(&app, &id).await;
+    assert_eq!((&answer["status"], outcomes(&answer)), (&json!("SENT"), vec!["REJECTED", "ACCEPTED"]));
     app.done().await;
 }
 

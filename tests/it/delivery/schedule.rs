@@ -107,12 +107,12 @@ async fn expired_delivery_is_not_sent() {
     let claimed = post(&app, body.clone()).await;
     app.advance(60);
     app.work().await;
-    let told = delivery(&app, &claimed).await;
+    let answer = delivery(&app, &claimed).await;
     assert_eq!(
-        (&told["status"], &told["reason"], outcomes(&told)),
+        (&answer["status"], &answer["reason"], outcomes(&answer)),
         (&json!("EXPIRED"), &json!("expired"), vec!["NOT_CALLED"])
     );
-    assert_eq!(told["attempts"][0]["calledAt"], Value::Null);
+    assert_eq!(answer["attempts"][0]["calledAt"], Value::Null);
     assert_eq!(story(&app, &claimed).await, steps(&[("accepted", 0), ("claimed", 1), ("not_called", 1), ("event", 1)]));
 
     body["expiresAt"] = json!("2027-03-05T00:32:00Z");
@@ -120,10 +120,10 @@ async fn expired_delivery_is_not_sent() {
     let kept = post(&app, email("lee@example.com")).await;
     app.advance(60);
     assert_eq!(flow::delivery::sweep::sweep(&app.hub, &mut Sweeper::default()).await.unwrap(), 1);
-    let told = delivery(&app, &swept).await;
-    assert_eq!((&told["status"], &told["attempt"], outcomes(&told)), (&json!("EXPIRED"), &json!(0), vec![]));
+    let answer = delivery(&app, &swept).await;
+    assert_eq!((&answer["status"], &answer["attempt"], outcomes(&answer)), (&json!("EXPIRED"), &json!(0), vec![]));
     assert_eq!(delivery(&app, &kept).await["status"], "PENDING");
-    assert_eq!(app.count("select count(*) from events where event = 'delivery.expired'").await, 2);
+    assert_eq!(app.count("select count(*) from event_history where event = 'delivery.expired'").await, 2);
 
     // A second before it is worthless it is sent.
     body["expiresAt"] = json!("2027-03-05T00:33:00Z");
@@ -145,9 +145,9 @@ async fn retry_after_the_expiry_is_not_waited_for() {
         body["expiresAt"] = json!((app.hub.clock.now() + TimeDelta::microseconds(1)).to_rfc3339());
         let id = post(&app, body).await;
         app.work().await;
-        let told = delivery(&app, &id).await;
+        let answer = delivery(&app, &id).await;
         assert_eq!(
-            (&told["status"], &told["reason"], &told["attempt"]),
+            (&answer["status"], &answer["reason"], &answer["attempt"]),
             (&json!(status), &json!("expired_before_retry"), &json!(1))
         );
     }
@@ -171,9 +171,9 @@ async fn scheduled_message_goes_at_its_time() {
     app.advance(1);
     assert_eq!(app.work().await, 1);
     assert_eq!(delivery(&app, &id).await["status"], "SENT");
-    let told =
+    let answer =
         steps(&[("accepted", 0), ("scheduled", 0), ("claimed", 1), ("called", 1), ("answered", 1), ("event", 1)]);
-    assert_eq!(story(&app, &id).await, told);
+    assert_eq!(story(&app, &id).await, answer);
 
     // What is a little past by the hub's clock goes at once.
     let mut body = email("lee@example.com");

@@ -61,7 +61,7 @@ async fn answer_during_a_lock_is_written_after_it() {
     sqlx::raw_sql("begin; lock table deliveries in share row exclusive mode").execute(&mut locker).await.unwrap();
     gate.open();
     let waits = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' \
-                 and query like '-- Writes the outcomes of many steps%'";
+                 and query like '-- Writes sends, fenced%'";
     until("the settle waits", async || app.count(waits).await == 1).await;
     until("its patience is over", async || app.count(waits).await == 0).await;
     sqlx::raw_sql("rollback").execute(&mut locker).await.unwrap();

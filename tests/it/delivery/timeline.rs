@@ -22,8 +22,8 @@ async fn timeline_of_a_message_has_every_step_in_order() {
         expected.push(if n < 3 { ("retry", n) } else { ("event", n) });
     }
     assert_eq!(story(&app, &id).await, steps(&expected));
-    let told = app.get(&format!("/v1/messages/{id}/timeline")).await.expect(200).body;
-    let texts: Vec<&str> = told["items"].as_array().unwrap().iter().map(|i| i["detail"].as_str().unwrap()).collect();
+    let answer = app.get(&format!("/v1/messages/{id}/timeline")).await.expect(200).body;
+    let texts: Vec<&str> = answer["items"].as_array().unwrap().iter().map(|i| i["detail"].as_str().unwrap()).collect();
     assert_eq!(texts[0], "TEST with 1 delivery, NORMAL");
     assert_eq!(texts[2], "provider slack");
     assert_eq!(texts[3], "REJECTED: service_unavailable · answered 503");
@@ -34,7 +34,7 @@ async fn timeline_of_a_message_has_every_step_in_order() {
     );
     assert!(texts[7].starts_with("UNKNOWN: "), "{}", texts[7]);
     assert_eq!((texts[11], texts[12]), ("ACCEPTED", "delivery.sent"));
-    assert_eq!(told["items"][1]["deliveryId"], format!("{id}-1"));
-    assert_eq!(told["items"][0]["deliveryId"], Value::Null);
+    assert_eq!(answer["items"][1]["deliveryId"], format!("{id}-1"));
+    assert_eq!(answer["items"][0]["deliveryId"], Value::Null);
     app.done().await;
 }

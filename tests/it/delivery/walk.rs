@@ -799,15 +799,15 @@ impl Walk {
             let expected: Vec<Value> =
                 twin.attempts.iter().map(|(n, (outcome, late))| json!([n, outcome.as_str(), late])).collect();
             assert_eq!(attempts, expected, "attempts of {id}: {twin:#?}");
-            let told = timeline["items"].as_array().expect("a timeline").iter();
-            let told = told.filter(|entry| entry["what"] == "event" && entry["deliveryId"] == id);
-            let told: Vec<&str> = told
+            let reported = timeline["items"].as_array().expect("a timeline").iter();
+            let reported = reported.filter(|entry| entry["what"] == "event" && entry["deliveryId"] == id);
+            let reported: Vec<&str> = reported
                 .filter_map(|entry| entry["detail"].as_str())
                 .map(|detail| detail.split_once(':').map_or(detail, |(event, _)| event))
                 .collect();
             let expected: Vec<&str> =
                 twin.events.iter().filter_map(|status| status.event_kind()).map(|event| event.as_str()).collect();
-            assert_eq!(told, expected, "events of {id}: {twin:#?}");
+            assert_eq!(reported, expected, "events of {id}: {twin:#?}");
         }
     }
 

@@ -404,10 +404,10 @@ async fn body_is_read_as_described() {
     let mut wrong = Vec::new();
     for place in &places {
         let own = schemas[&place.schema]["properties"].as_object().unwrap();
-        let said = format!("{} at {} {}{:?}", place.schema, place.method, place.path, place.channel);
+        let output = format!("{} at {} {}{:?}", place.schema, place.method, place.path, place.channel);
         let base = place.with(&app, &[]).await;
         if !is_read(&base) {
-            wrong.push(format!("{said} does not take {}: {}", place.body, base.text));
+            wrong.push(format!("{output} does not take {}: {}", place.body, base.text));
             continue;
         }
         let is_own = |name: &&str| own.contains_key(*name) && !is_other_channels(&document, place, name);
@@ -421,7 +421,7 @@ async fn body_is_read_as_described() {
                 let reason = found.get(&place.at(name)).map(String::as_str);
                 if !matches!(reason, Some("unknown_field" | "not_supported")) {
                     let text = &answer.text;
-                    wrong.push(format!("{said} reads '{name}', which the document does not give it: {text}"));
+                    wrong.push(format!("{output} reads '{name}', which the document does not give it: {text}"));
                 }
             }
         }
@@ -431,16 +431,16 @@ async fn body_is_read_as_described() {
                 let short: String = value.to_string().chars().take(80).collect();
                 let answer = place.with(&app, &[(name, value)]).await;
                 if !is_read(&answer) {
-                    wrong.push(format!("{said} does not take {name}: {short}, {}", answer.text));
+                    wrong.push(format!("{output} does not take {name}: {short}, {}", answer.text));
                 }
             }
             for value in bad {
                 let short: String = value.to_string().chars().take(80).collect();
                 let answer = place.with(&app, &[(name, value)]).await;
                 let place = place.at(name);
-                let told = faults(&answer).iter().any(|(at, _)| *at == place || at.starts_with(&format!("{place}/")));
-                if is_read(&answer) || !told {
-                    wrong.push(format!("{said} takes {name}: {short}, {} {}", answer.status, answer.text));
+                let shown = faults(&answer).iter().any(|(at, _)| *at == place || at.starts_with(&format!("{place}/")));
+                if is_read(&answer) || !shown {
+                    wrong.push(format!("{output} takes {name}: {short}, {} {}", answer.status, answer.text));
                 }
             }
         }
@@ -454,7 +454,7 @@ async fn body_is_read_as_described() {
         for example in examples {
             let answer = place.post(&app, example.clone()).await;
             if answer.status >= 300 {
-                wrong.push(format!("{said} does not take its example {example}: {}", answer.text));
+                wrong.push(format!("{output} does not take its example {example}: {}", answer.text));
             }
         }
     }
@@ -474,10 +474,10 @@ async fn document_has_the_limits_of_every_channel() {
         let most = channel.body_limit().map_or(limits::TEXT_BYTES, |limit| limit.max);
         let known = longest.entry(name.clone()).or_default();
         *known = (*known).max(most);
-        let told = document["components"]["schemas"][&name]["description"].as_str().unwrap();
+        let shown = document["components"]["schemas"][&name]["description"].as_str().unwrap();
         let written = if most < 1000 { most.to_string() } else { format!("{},{:03}", most / 1000, most % 1000) };
         let is_told = !matches!(channel, Channel::Email | Channel::Slack);
-        assert!(!is_told || told.contains(&written), "{channel}: {written} is not in '{told}'");
+        assert!(!is_told || shown.contains(&written), "{channel}: {written} is not in '{shown}'");
     }
     for (name, most) in longest {
         let body = &document["components"]["schemas"][&name]["properties"]["body"];

@@ -96,8 +96,8 @@ async fn document_describes_each_operation() {
             for (status, answer) in operation["responses"].as_object().unwrap() {
                 assert!(answer["headers"]["X-Request-Id"].is_object(), "{at} {status}");
                 let problem = &answer["content"]["application/problem+json"]["schema"]["$ref"];
-                let told = status.starts_with('2') || (status == "503" && path == "/readyz");
-                assert!(told || problem == "#/components/schemas/Problem", "{at} {status}: no problem");
+                let shown = status.starts_with('2') || (status == "503" && path == "/readyz");
+                assert!(shown || problem == "#/components/schemas/Problem", "{at} {status}: no problem");
             }
         }
     }
@@ -179,14 +179,14 @@ fn document_lists_every_error_reason() {
         used.extend(reasons_in(&source).into_iter().map(|reason| (reason, path.clone())));
     }
     assert!(used.len() > 40, "the reader has gone blind: {used:?}");
-    let told: BTreeSet<&str> = REASONS.iter().map(|reason| reason.word).collect();
-    let forgotten: Vec<_> = used.iter().filter(|(reason, _)| !told.contains(reason.as_str())).collect();
+    let shown: BTreeSet<&str> = REASONS.iter().map(|reason| reason.word).collect();
+    let forgotten: Vec<_> = used.iter().filter(|(reason, _)| !shown.contains(reason.as_str())).collect();
     assert!(
         forgotten.is_empty(),
         "add a row for each to REASONS in src/error/reasons.rs: the word, its code, its status, a cause and a remedy: \
             {forgotten:#?}"
     );
-    let unused: Vec<_> = told.into_iter().filter(|reason| !used.contains_key(*reason)).collect();
+    let unused: Vec<_> = shown.into_iter().filter(|reason| !used.contains_key(*reason)).collect();
     assert!(unused.is_empty(), "nothing refuses with these rows of REASONS in src/error/reasons.rs: {unused:?}");
     for source in [
         "Refusal::new(\n 401,\n \"a_b\", format!(\"x, {y}\"))",
@@ -207,7 +207,7 @@ fn document_lists_every_error_reason() {
 /// Every word that a delivery or an attempt can stand with is in DELIVERY_REASONS, and no other is.
 #[test]
 fn document_lists_every_delivery_reason() {
-    let told: BTreeSet<String> = DELIVERY_REASONS.iter().map(|row| row.0.to_owned()).collect();
+    let shown: BTreeSet<String> = DELIVERY_REASONS.iter().map(|row| row.0.to_owned()).collect();
     let mut used: BTreeSet<String> = retry::RETRY_RULES.iter().map(|row| row.reason.to_owned()).collect();
     for source in files("src", ".rs").iter().map(|path| read(path)) {
         let source = source.split("#[cfg(test)]").next().unwrap();
@@ -239,7 +239,7 @@ fn document_lists_every_delivery_reason() {
     // Of what receipts say, or their absence, and of what could not be sent at all.
     used.extend([NO_RECEIPT, RECEIPT_ACCEPTED, RECEIPT_EXPIRED, RECEIPT_FAILED].map(str::to_owned));
     used.insert(FallbackReason::ChannelDown.as_str().into());
-    assert_eq!(used, told, "src on the left, DELIVERY_REASONS in src/error/delivery_reasons.rs on the right");
+    assert_eq!(used, shown, "src on the left, DELIVERY_REASONS in src/error/delivery_reasons.rs on the right");
 }
 
 /// S0-64, S0-65, S0-66, S0-67, S0-68, S0-69, S0-70, S0-71, S0-72, S0-73, S0-74, S0-75: the closed list of codes and
@@ -371,7 +371,7 @@ async fn document_passes_schemathesis() {
     let document = app.get("/openapi.json").await.expect(200);
     std::fs::write(folder.join("openapi.json"), &document.text).unwrap();
     let admin = app.staff(notihub::model::access::role::StaffRole::Admin).await;
-    let mut said = String::new();
+    let mut printed = String::new();
     // Everything as a partner, and what admins do once more as one.
     for (token, tags) in [(&app.token, None), (&admin, Some("partners"))] {
         // One worker: with two, CPython 3.11 sometimes ends in a SystemError of its own (python/cpython#106905).
@@ -385,13 +385,13 @@ async fn document_passes_schemathesis() {
             .kill_on_drop(true)
             .output();
         let run = tokio::time::timeout(Duration::from_secs(120), run).await.expect("it should end by itself").unwrap();
-        said = format!("{}{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
-        assert!(run.status.success(), "{said}");
+        printed = format!("{}{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+        assert!(run.status.success(), "{printed}");
         let ours = |operation: &&Value| tags.is_none_or(|tag| operation["tags"][0] == tag);
         let all = operations(&document.body).values().flat_map(BTreeMap::values).filter(ours).count();
-        assert!(said.contains(&format!("Tested: {all}\n")), "not all of {all} operations were tried: {said}");
+        assert!(printed.contains(&format!("Tested: {all}\n")), "not all of {all} operations were tried: {printed}");
     }
-    assert!(app.count("select count(*) from messages").await > 4, "nothing it posted was taken: {said}");
+    assert!(app.count("select count(*) from messages").await > 4, "nothing it posted was taken: {printed}");
     std::fs::remove_dir_all(&folder).unwrap();
     app.done().await;
 }

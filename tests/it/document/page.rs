@@ -136,7 +136,7 @@ async fn pages_name_all_that_the_code_has() {
 #[test]
 fn pages_have_the_limits_of_the_code() {
     let kib = |bytes: usize| format!("{} KiB", bytes >> 10);
-    for (topic, said) in [
+    for (topic, printed) in [
         ("sending", format!("up to {} characters", limits::KIND_CHARS)),
         ("sending", format!("up to {} objects", limits::CHANNELS)),
         ("sending", format!("A title has up to {} characters", limits::TITLE_CHARS)),
@@ -154,7 +154,7 @@ fn pages_have_the_limits_of_the_code() {
         ("errors", format!("{} at most", limits::FAULTS)),
     ] {
         let text = generated::text(docs::find(topic).unwrap()).split_whitespace().collect::<Vec<_>>().join(" ");
-        assert!(text.contains(&said), "{topic} does not say \"{said}\"");
+        assert!(text.contains(&printed), "{topic} does not say \"{printed}\"");
     }
     let webhooks = docs::find("webhooks").unwrap().source;
     for kind in EVENT_KINDS {
@@ -192,10 +192,10 @@ async fn docs_command_prints_each_topic() {
         let shown = run(&["docs", topic.name]).await.expect(0).stdout;
         assert!(shown.starts_with(&format!("{}\n\n", topic.title())), "{}: {shown}", topic.name);
         assert!(!shown.contains('\u{1b}'), "{}: colours are for terminals", topic.name);
-        let told = run(&["docs", topic.name, "--output=json"]).await.expect(0).json();
+        let report = run(&["docs", topic.name, "--output=json"]).await.expect(0).json();
         let wanted = (topic.name, topic.title(), generated::text(topic));
-        assert_eq!((told["topic"].as_str(), told["title"].as_str()), (Some(wanted.0), Some(wanted.1)));
-        assert_eq!(told["text"].as_str(), Some(wanted.2.as_str()));
+        assert_eq!((report["topic"].as_str(), report["title"].as_str()), (Some(wanted.0), Some(wanted.1)));
+        assert_eq!(report["text"].as_str(), Some(wanted.2.as_str()));
     }
     let unknown = run(&["docs", "nothing"]).await.expect(2);
     assert!(unknown.stderr.contains("quickstart, concepts, lifecycle"), "{}", unknown.stderr);
@@ -242,14 +242,14 @@ async fn quickstart_works_line_by_line() {
         .unwrap();
     let (stdout, stderr) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
     assert!(ran.status.success(), "{stdout}\n{stderr}");
-    for told in [
+    for report in [
         "\"messageId\":\"",
         "\"clientMsgId\":\"order-2026-1234\"",
         "\"what\":\"accepted\"",
         "COMPLETED",
         "\"ready\":true",
     ] {
-        assert!(stdout.contains(told), "{told}: {stdout}\n{stderr}");
+        assert!(stdout.contains(report), "{report}: {stdout}\n{stderr}");
     }
     up.stop().await.expect(0);
 }

@@ -361,8 +361,9 @@ async fn method_that_is_wrong_is_answered_405_with_the_right_ones() {
         let mut wire = Wire::open(&app).await;
         wire.send(&request(method, path, &[], b"")).await;
         let reply = wire.reply().await.unwrap();
-        let said = (reply.status, reply.body["reason"].as_str().unwrap_or_default(), reply.header("allow").to_owned());
-        assert_eq!(said, (405, "method_not_allowed", allow.to_owned()), "{method} {path}");
+        let output =
+            (reply.status, reply.body["reason"].as_str().unwrap_or_default(), reply.header("allow").to_owned());
+        assert_eq!(output, (405, "method_not_allowed", allow.to_owned()), "{method} {path}");
         assert_eq!(reply.header("content-type"), "application/problem+json", "{method} {path}");
     }
     let mut wire = Wire::open(&app).await;

@@ -48,8 +48,8 @@ async fn echo(State(hub): State<Hub>, mut request: Request) -> Response {
     let switched = hyper::upgrade::on(&mut request);
     hub.shutdown.spawn(async move {
         let Ok(switched) = switched.await else { return };
-        let (mut heard, mut said) = tokio::io::split(TokioIo::new(switched));
-        let _hung_up = tokio::io::copy(&mut heard, &mut said).await;
+        let (mut heard, mut output) = tokio::io::split(TokioIo::new(switched));
+        let _hung_up = tokio::io::copy(&mut heard, &mut output).await;
     });
     (StatusCode::SWITCHING_PROTOCOLS, [("connection", "upgrade"), ("upgrade", "echo")]).into_response()
 }

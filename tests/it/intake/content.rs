@@ -79,7 +79,7 @@ async fn content_at_its_limit_is_accepted_and_one_more_refused() {
 #[tokio::test]
 async fn content_with_characters_outside_cp949_is_refused_by_name() {
     let app = App::with(&[MOCKED]).await;
-    for (body, told) in [
+    for (body, shown) in [
         ("할인 😀 😀", "'😀' U+1F600"),
         ("₩1,000 – café", "'₩' U+20A9, '–' U+2013, 'é' U+00E9"),
         ("a\u{200b}b", "'\\u{200b}' U+200B"),
@@ -90,7 +90,7 @@ async fn content_with_characters_outside_cp949_is_refused_by_name() {
         for channel in ["SMS", "LMS", "MMS", "RCS"] {
             let refused = app.post("/v1/messages", text(channel, body)).await.refused(422, "unmappable_character");
             assert_eq!(refused.body["code"], "E001");
-            let detail = format!("has characters that {channel} cannot carry because CP949 lacks them: {told}");
+            let detail = format!("has characters that {channel} cannot carry because CP949 lacks them: {shown}");
             assert_eq!(refused.body["errors"][0]["detail"], detail);
             assert_eq!(refused.body["errors"][0]["pointer"], "/channels/0/body");
         }
@@ -167,14 +167,14 @@ async fn batch_of_texts_is_accepted_whole_or_refused() {
     let good = || text("SMS", &"가".repeat(45));
     let bad = json!({"messages": [good(), text("SMS", &"가".repeat(46)), text("LMS", "😀"), sms_to(json!("110"))]});
     let refused = app.post("/v1/messages/batch", bad).await.refused(422, "content_too_long");
-    let told: Vec<(&str, &str)> = refused.body["errors"]
+    let shown: Vec<(&str, &str)> = refused.body["errors"]
         .as_array()
         .unwrap()
         .iter()
         .map(|e| (e["pointer"].as_str().unwrap(), e["reason"].as_str().unwrap()))
         .collect();
     assert_eq!(
-        told,
+        shown,
         [
             ("/messages/1/channels/0/body", "content_too_long"),
             ("/messages/2/channels/0/body", "unmappable_character"),
@@ -304,10 +304,10 @@ fn content_length_equals_an_independent_codecs() {
     peer.stdin.take().unwrap().write_all(json!(texts).to_string().as_bytes()).unwrap();
     let output = peer.wait_with_output().unwrap();
     assert!(output.status.success());
-    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
 
     let mut encodable = 0;
-    let scalars = ('\0'..=char::MAX).zip(said["single"].as_array().unwrap());
+    let scalars = ('\0'..=char::MAX).zip(printed["single"].as_array().unwrap());
     let mut differ = Vec::new();
     for (c, peer) in scalars {
         let ours = cp949::length(&c.to_string());
@@ -321,9 +321,9 @@ fn content_length_equals_an_independent_codecs() {
         }
     }
     assert!(differ.is_empty(), "{}", differ.join("\n"));
-    assert_eq!(said["single"].as_array().unwrap().len(), 0x11_0000 - 0x800);
+    assert_eq!(printed["single"].as_array().unwrap().len(), 0x11_0000 - 0x800);
     assert_eq!(encodable, 17_176, "ASCII and the 17,048 of the code page");
-    for (text, peer) in texts.iter().zip(said["texts"].as_array().unwrap()) {
+    for (text, peer) in texts.iter().zip(printed["texts"].as_array().unwrap()) {
         match cp949::length(text) {
             Ok(length) => assert_eq!(*peer, json!(length), "{text:?}"),
             Err(unmappable) => {
@@ -381,10 +381,10 @@ async fn content_text_has_one_form() {
     let first = app.post("/v1/messages", body("\u{110c}\u{1166}\u{1106}\u{1169}\u{11a8}", &apart)).await.expect(202);
     let again = app.post("/v1/messages", body("제목", &whole)).await.expect(200);
     assert_eq!(again.id(), first.id());
-    let told = app.message(&first.id()).await;
-    assert_eq!((&told["title"], &told["contents"][0]["body"]), (&json!("제목"), &json!(whole)));
-    assert_eq!(told["metadata"]["name"], "\u{1112}\u{1161}\u{11ab}\r\n", "data stays as it was posted");
-    assert_eq!(told["contents"][2]["html"], "<\u{338}\r\n", "NFC would make another sign of the bracket");
+    let shown = app.message(&first.id()).await;
+    assert_eq!((&shown["title"], &shown["contents"][0]["body"]), (&json!("제목"), &json!(whole)));
+    assert_eq!(shown["metadata"]["name"], "\u{1112}\u{1161}\u{11ab}\r\n", "data stays as it was posted");
+    assert_eq!(shown["contents"][2]["html"], "<\u{338}\r\n", "NFC would make another sign of the bracket");
     app.work().await;
     let mail = &app.smtp.records()[0].data;
     let (encoded, apart) = (|text: &str| data_encoding::BASE64.encode(text.as_bytes()), &apart);

@@ -105,9 +105,9 @@ async fn key_repeated_at_the_same_moment_is_one_message() {
         // Every fourth is a different request under the same key.
         let answers = (0..32).map(|n| app.post("/v1/messages", if n % 4 == 3 { other.clone() } else { body.clone() }));
         let answers = futures_util::future::join_all(answers).await;
-        let told = |status: u16| answers.iter().filter(|a| a.status == status).count();
-        assert_eq!((told(202), told(202) + told(200) + told(409)), (1, 32), "round {round}");
-        assert!(matches!((told(200), told(409)), (23, 8) | (7, 24)), "round {round}: {} {}", told(200), told(409));
+        let shown = |status: u16| answers.iter().filter(|a| a.status == status).count();
+        assert_eq!((shown(202), shown(202) + shown(200) + shown(409)), (1, 32), "round {round}");
+        assert!(matches!((shown(200), shown(409)), (23, 8) | (7, 24)), "round {round}: {} {}", shown(200), shown(409));
         let ids: BTreeSet<String> = answers.iter().filter(|a| a.status != 409).map(|a| a.id()).collect();
         assert_eq!(ids.len(), 1, "round {round}");
     }
@@ -214,8 +214,8 @@ async fn batch_repeated_after_its_times_is_answered_as_at_first() {
     let batch = |messages: &[Value]| json!({"messages": messages});
     let first = app.post("/v1/messages/batch", batch(&[timed("a"), timed("b")])).await.expect(202);
     let ids = |answer: &Answer| -> Vec<(String, bool)> {
-        let told = answer.body["messages"].as_array().unwrap().iter();
-        told.map(|m| (m["messageId"].as_str().unwrap().to_owned(), m["replayed"].as_bool().unwrap())).collect()
+        let shown = answer.body["messages"].as_array().unwrap().iter();
+        shown.map(|m| (m["messageId"].as_str().unwrap().to_owned(), m["replayed"].as_bool().unwrap())).collect()
     };
     app.advance(6 * 3600);
 
@@ -236,9 +236,9 @@ async fn batch_repeated_after_its_times_is_answered_as_at_first() {
 
     let mixed = batch(&[email("lee@example.com"), timed("b"), email("choi@example.com"), timed("a")]);
     let mixed = app.post("/v1/messages/batch", mixed).await.expect(202);
-    let told: Vec<&Value> =
+    let shown: Vec<&Value> =
         mixed.body["messages"].as_array().unwrap().iter().map(|m| &m["deliveries"][0]["to"]).collect();
-    assert_eq!(told, ["lee@example.com", "kim@example.com", "choi@example.com", "kim@example.com"]);
+    assert_eq!(shown, ["lee@example.com", "kim@example.com", "choi@example.com", "kim@example.com"]);
     let mixed = ids(&mixed);
     assert_eq!(
         (mixed[0].1, &mixed[1], mixed[2].1, &mixed[3]),

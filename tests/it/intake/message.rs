@@ -49,14 +49,14 @@ async fn message_has_a_delivery_for_each_recipient_and_channel() {
     ]});
     let accepted = app.post("/v1/messages", body).await.expect(202);
     let id = accepted.id();
-    let told: Vec<(&str, &str)> = accepted.body["deliveries"]
+    let shown: Vec<(&str, &str)> = accepted.body["deliveries"]
         .as_array()
         .unwrap()
         .iter()
         .map(|d| (d["deliveryId"].as_str().unwrap().rsplit('-').next().unwrap(), d["to"].as_str().unwrap()))
         .collect();
     assert_eq!(
-        told,
+        shown,
         [("1", "r1@b.kr"), ("2", "r2@b.kr"), ("3", "x@b.kr"), ("4", "y@b.kr"), ("5", "ops"), ("6", "dev")]
     );
     app.work().await;
@@ -85,8 +85,8 @@ async fn message_is_read_back_as_posted() {
         "channels": [{"channel": "EMAIL", "to": "kim@example.com", "html": "<b>x</b>"}, {"channel": "SLACK",
             "to": "ops", "blocks": blocks}]});
     let id = app.post("/v1/messages", body).await.expect(202).id();
-    let told = app.message(&id).await;
-    let (mut head, told_deliveries) = (told.clone(), told["deliveries"].clone());
+    let shown = app.message(&id).await;
+    let (mut head, told_deliveries) = (shown.clone(), shown["deliveries"].clone());
     head.as_object_mut().unwrap().remove("deliveries");
     assert_eq!(
         head,
@@ -140,9 +140,9 @@ async fn message_dry_run_writes_nothing() {
     let mut body = email("kim@example.com");
     body["clientMsgId"] = json!("k");
     body["channels"][0]["html"] = json!("<b>가</b>");
-    let told = app.post("/v1/messages?dryRun=true", body.clone()).await.expect(200).body;
+    let shown = app.post("/v1/messages?dryRun=true", body.clone()).await.expect(200).body;
     assert_eq!(
-        told,
+        shown,
         json!({"code": "0000", "dryRun": true, "clientMsgId": "k", "deliveries": [
             {"channel": "EMAIL", "to": "kim@example.com", "recipient": "kim@example.com", "status": "PENDING",
                 "content": 0}],
@@ -256,13 +256,13 @@ async fn message_data_is_read_back_as_posted() {
     for token in [&token, &sealed] {
         for key in numbers {
             let id = post(token, key, key).await.expect(202).id();
-            let told = app.ask(token, "GET", &format!("/v1/messages/{id}"), None).await.expect(200);
+            let shown = app.ask(token, "GET", &format!("/v1/messages/{id}"), None).await.expect(200);
             // The answer writes the sign of an exponent.
             let number = &key.replace("e2", "e+2").replace("e308", "e+308");
             let metadata = format!(r#""n":{number},"t":"ᄒ"#);
-            assert!(told.text.contains(&metadata), "{number}: {}", told.text);
-            assert!(told.text.contains(&format!(r#"[{{"n":{number},"type":"x"}}]"#)), "{number}: {}", told.text);
-            assert_eq!(told.body["metadata"]["t"], "\u{1112}\u{1161}\\u0000\u{1f600}\u{2028}");
+            assert!(shown.text.contains(&metadata), "{number}: {}", shown.text);
+            assert!(shown.text.contains(&format!(r#"[{{"n":{number},"type":"x"}}]"#)), "{number}: {}", shown.text);
+            assert_eq!(shown.body["metadata"]["t"], "\u{1112}\u{1161}\\u0000\u{1f600}\u{2028}");
             assert_eq!(post(token, key, key).await.expect(200).id(), id);
             ids.insert(id);
         }

@@ -43,8 +43,8 @@ async fn notification_order_completed_mails_the_customer() {
     assert!(mails[0].data.contains("Subject: Order 2026-1234 completed\r\n"), "{}", mails[0].data);
     assert!(mails[0].data.contains("Thank you! Your order 2026-1234 is on its way."), "{}", mails[0].data);
     assert!(app.slack.records().is_empty());
-    let told = notification(&app, &posted.id()).await;
-    assert_eq!((deliveries(&told), &told["status"]), (vec![("EMAIL", "SUCCESS")], &json!("COMPLETED")));
+    let answer = notification(&app, &posted.id()).await;
+    assert_eq!((deliveries(&answer), &answer["status"]), (vec![("EMAIL", "SUCCESS")], &json!("COMPLETED")));
     app.done().await;
 }
 
@@ -63,9 +63,9 @@ async fn notification_payment_failed_goes_to_mail_and_slack() {
     assert_eq!(posts[0].hook, "ops", "the operators' channel, named in the settings");
     let text = "*Payment of order 2026-1235 failed*\nThe card was declined. Please choose another way to pay.";
     assert_eq!(posts[0].text.as_deref(), Some(text));
-    let told = notification(&app, &posted.id()).await;
+    let answer = notification(&app, &posted.id()).await;
     assert_eq!(
-        (deliveries(&told), &told["status"]),
+        (deliveries(&answer), &answer["status"]),
         (vec![("EMAIL", "SUCCESS"), ("SLACK", "SUCCESS")], &json!("COMPLETED"))
     );
     app.done().await;
@@ -83,9 +83,9 @@ async fn notification_of_an_outage_goes_to_slack_with_detail_in_the_api() {
     let posts = app.slack.records();
     assert_eq!(posts.len(), 1);
     assert_eq!(posts[0].text.as_deref(), Some("*checkout is down*\n3 of 3 probes failed since 09:41."));
-    let told = notification(&app, &posted.id()).await;
+    let answer = notification(&app, &posted.id()).await;
     assert_eq!(
-        told,
+        answer,
         json!({
             "code": "0000", "id": posted.id(), "type": "SYSTEM_OUTAGE", "title": "checkout is down",
             "message": "3 of 3 probes failed since 09:41.", "status": "COMPLETED", "possiblySent": false,

@@ -114,9 +114,9 @@ async fn phone_number_is_kept_as_e164_and_shown_as_written() {
         {"channel": "SMS", "to": ["01012345678", "+82-10-1234-5678", "+821099998888", "010 9999 8888"]},
     ]});
     let accepted = app.post("/v1/messages", body).await.expect(202);
-    let told: Vec<&str> =
+    let report: Vec<&str> =
         accepted.body["deliveries"].as_array().unwrap().iter().map(|d| d["to"].as_str().unwrap()).collect();
-    assert_eq!(told, ["010-1234-5678", "+821099998888"], "in the partner's words, each person once");
+    assert_eq!(report, ["010-1234-5678", "+821099998888"], "in the partner's words, each person once");
     let id = accepted.id();
     app.work().await;
     let got: Vec<String> = provider.got.lock().unwrap().iter().map(|g| g.0.clone()).collect();

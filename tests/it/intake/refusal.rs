@@ -642,9 +642,9 @@ fn wrong_notifications(table: &mut Table) {
 }
 
 /// Whether a text of the answer repeats more than 64 characters of what was sent.
-fn echoes(sent: &[u8], told: &Value) -> bool {
+fn echoes(sent: &[u8], shown: &Value) -> bool {
     const MOST: usize = 64;
-    match told {
+    match shown {
         Value::String(text) => {
             let pieces: HashSet<&[u8]> = text.as_bytes().windows(MOST + 1).collect();
             !pieces.is_empty() && sent.windows(MOST + 1).any(|piece| pieces.contains(piece))
@@ -696,9 +696,9 @@ async fn bad_input_of_each_kind_has_its_refusal_and_leaves_nothing() {
         let mut wire = Wire::open(&app).await;
         wire.send(&row.bytes).await;
         let reply = wire.reply().await.unwrap_or_else(|| panic!("{}: no answer", row.name));
-        let said = |name: &str| reply.body[name].as_str().unwrap_or_default().to_owned();
+        let output = |name: &str| reply.body[name].as_str().unwrap_or_default().to_owned();
         let pointer = reply.body["errors"][0]["pointer"].as_str().unwrap_or_default();
-        if (reply.status, said("reason").as_str(), pointer) != (row.status, row.reason, &row.pointer) {
+        if (reply.status, output("reason").as_str(), pointer) != (row.status, row.reason, &row.pointer) {
             wrong.push(format!(
                 "{}\n    wanted {} {} {}\n    got {} {:.300}",
                 row.name, row.status, row.reason, row.pointer, reply.status, reply.text
@@ -1025,13 +1025,13 @@ async fn body_spoilt_at_random_is_accepted_or_refused() {
             let mut wire = Wire::open(&app).await;
             wire.send(&bytes).await;
             let reply = wire.reply().await.expect("an answer");
-            let said = || format!("walker {seed}, step {n}: {} -> {reply:?}", String::from_utf8_lossy(&bytes));
+            let output = || format!("walker {seed}, step {n}: {} -> {reply:?}", String::from_utf8_lossy(&bytes));
             if reply.status < 300 {
                 taken += 1;
                 continue;
             }
-            assert!((400..500).contains(&reply.status), "{}", said());
-            check(&said(), if n % 5 == 0 { b"" } else { &bytes }, &reply);
+            assert!((400..500).contains(&reply.status), "{}", output());
+            check(&output(), if n % 5 == 0 { b"" } else { &bytes }, &reply);
         }
         taken
     };

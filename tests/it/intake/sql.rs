@@ -34,13 +34,13 @@ async fn enqueue(conn: &mut PgConnection, partner: &str, message: &Value) -> Res
 /// What the database answered instead: its SQLSTATE, message, detail and whether there was a hint.
 async fn refused(conn: &mut PgConnection, sql: &str) -> (String, String, String, bool) {
     let e = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(conn).await.expect_err(sql);
-    let told = e.as_database_error().expect("the database's answer");
-    let told = told.downcast_ref::<sqlx::postgres::PgDatabaseError>();
+    let shown = e.as_database_error().expect("the database's answer");
+    let shown = shown.downcast_ref::<sqlx::postgres::PgDatabaseError>();
     (
-        told.code().to_owned(),
-        told.message().to_owned(),
-        told.detail().unwrap_or_default().to_owned(),
-        told.hint().is_some(),
+        shown.code().to_owned(),
+        shown.message().to_owned(),
+        shown.detail().unwrap_or_default().to_owned(),
+        shown.hint().is_some(),
     )
 }
 
@@ -130,9 +130,9 @@ async fn sql_request_that_cannot_be_valid_is_refused_in_its_transaction() {
         ("'test'", "null", "NE001", "E001 body_empty"),
         ("'test'", &large, "NE001", "E001 body_too_large"),
     ] {
-        let (code, message, told, hint) =
+        let (code, message, shown, hint) =
             refused(&mut orders, &format!("select notihub.enqueue({partner}, {message})")).await;
-        assert_eq!((code.as_str(), told.as_str(), hint), (state, detail, true), "{partner}: {message}");
+        assert_eq!((code.as_str(), shown.as_str(), hint), (state, detail, true), "{partner}: {message}");
     }
     let (_, message, ..) = refused(&mut orders, &format!("select notihub.enqueue(repeat('n', 200), {good})")).await;
     assert!(message.len() < 160, "a caller's words are cut: {message}");
@@ -190,8 +190,8 @@ async fn sql_role_may_enqueue_and_nothing_else() {
     let astray = "create temp table partners (partner_id bigint, name text, status text); \
                   insert into partners values (1, 'mine', 'ACTIVE'); set search_path = pg_temp, public";
     sqlx::raw_sql(astray).execute(&mut orders).await.unwrap();
-    let told = enqueue(&mut orders, "mine", &email("kim@example.com")).await.unwrap_err();
-    assert_eq!(told.as_database_error().unwrap().code().unwrap(), "NE007");
+    let shown = enqueue(&mut orders, "mine", &email("kim@example.com")).await.unwrap_err();
+    assert_eq!(shown.as_database_error().unwrap().code().unwrap(), "NE007");
     // A login without the role may not even enqueue.
     let stranger = format!("create role stranger_{}; set role stranger_{0}", std::process::id());
     let mut conn = PgConnection::connect(&app.url).await.unwrap();
@@ -266,22 +266,22 @@ async fn sql_request_with_faults_is_kept_with_the_answer_of_http() {
     let began = app.hub.metrics.intake_refused.with_label_values(&["E001"]).get();
     relay_all(&app).await;
     assert_eq!(messages(&app).await, i64::try_from(bodies.len()).unwrap(), "the good ones");
-    let mut told = refusals(&app).await;
-    told.reverse();
-    assert_eq!(told.len(), bodies.len());
-    for ((told, expected), body) in told.iter().zip(&expected).zip(&bodies) {
+    let mut shown = refusals(&app).await;
+    shown.reverse();
+    assert_eq!(shown.len(), bodies.len());
+    for ((shown, expected), body) in shown.iter().zip(&expected).zip(&bodies) {
         let body = body.to_string();
-        assert_eq!((&told["code"], &told["reason"]), (&expected["code"], &expected["reason"]), "{body:.200}");
+        assert_eq!((&shown["code"], &shown["reason"]), (&expected["code"], &expected["reason"]), "{body:.200}");
         let places = |of: &Value| {
             let mut places: Vec<_> = of["errors"].as_array().into_iter().flatten().cloned().collect();
             places.sort_by_key(|e| e["pointer"].to_string());
             places
         };
-        assert_eq!(places(told), places(expected), "{body:.200}");
-        let where_it_was_read = told["detail"].as_str().unwrap().contains(", column ");
-        assert!(told["detail"] == expected["detail"] || where_it_was_read, "{told} {expected}");
-        assert!(told.to_string().len() < 3_000, "not a copy of the body: {told}");
-        assert!(told["enqueuedAt"].is_string() && told["refusedAt"].is_string() && told["requestId"].is_string());
+        assert_eq!(places(shown), places(expected), "{body:.200}");
+        let where_it_was_read = shown["detail"].as_str().unwrap().contains(", column ");
+        assert!(shown["detail"] == expected["detail"] || where_it_was_read, "{shown} {expected}");
+        assert!(shown.to_string().len() < 3_000, "not a copy of the body: {shown}");
+        assert!(shown["enqueuedAt"].is_string() && shown["refusedAt"].is_string() && shown["requestId"].is_string());
     }
     assert!(app.hub.metrics.intake_refused.with_label_values(&["E001"]).get() > began);
     assert!(app.metrics().await.text.contains("notihub_intake_refused_total{code=\"E005\"}"));
@@ -309,11 +309,11 @@ async fn sql_request_repeated_over_http_is_one_message() {
     relay_all(&app).await;
     app.post("/v1/messages", body("in-sql", "same")).await.expect(200);
     assert_eq!((messages(&app).await, waiting(&app).await), (2, 0));
-    let told = refusals(&app).await;
-    let told: Vec<_> =
-        told.iter().map(|t| (t["clientMsgId"].as_str(), t["code"].as_str(), t["reason"].as_str())).collect();
+    let shown = refusals(&app).await;
+    let shown: Vec<_> =
+        shown.iter().map(|t| (t["clientMsgId"].as_str(), t["code"].as_str(), t["reason"].as_str())).collect();
     let reused = |key| (Some(key), Some("E004"), Some("idempotency_key_reused"));
-    assert_eq!(told, [reused("in-sql"), reused("over-http")], "newest first");
+    assert_eq!(shown, [reused("in-sql"), reused("over-http")], "newest first");
     app.work().await;
     assert_eq!(app.slack.records().len(), 2);
     app.done().await;
@@ -339,9 +339,9 @@ async fn sql_request_is_judged_by_its_time_of_enqueueing() {
     let findings = fsck::fsck(&app.hub.store, app.hub.clock.now(), |_| ()).await.unwrap();
     assert!(findings.len() == 2 && findings.iter().all(|f| f.invariant == "relayed"), "{findings:#?}");
     relay::measure(&app.hub).await.unwrap();
-    let told = app.metrics().await.text;
-    assert!(told.contains("\nnotihub_sql_intake_waiting 2\n"), "{told}");
-    let oldest = told.lines().find_map(|l| l.strip_prefix("notihub_sql_intake_oldest_seconds ")).unwrap();
+    let shown = app.metrics().await.text;
+    assert!(shown.contains("\nnotihub_sql_intake_waiting 2\n"), "{shown}");
+    let oldest = shown.lines().find_map(|l| l.strip_prefix("notihub_sql_intake_oldest_seconds ")).unwrap();
     assert!((1200..1300).contains(&oldest.parse::<i64>().unwrap()), "{oldest}");
 
     app.settle_all().await;
@@ -350,9 +350,9 @@ async fn sql_request_is_judged_by_its_time_of_enqueueing() {
     execute(&app, "update partners set status = 'ACTIVE'").await;
     assert_eq!(refusals(&app).await, Vec::<Value>::new());
     relay::measure(&app.hub).await.unwrap();
-    let told = app.metrics().await.text;
+    let shown = app.metrics().await.text;
     assert!(
-        told.contains("\nnotihub_sql_intake_waiting 0\n") && told.contains("\nnotihub_sql_intake_oldest_seconds 0\n")
+        shown.contains("\nnotihub_sql_intake_waiting 0\n") && shown.contains("\nnotihub_sql_intake_oldest_seconds 0\n")
     );
     app.done().await;
 }
@@ -449,9 +449,9 @@ async fn sql_request_refused_by_the_database_holds_up_no_other() {
     }
     relay_all(&app).await;
     assert_eq!((messages(&app).await, waiting(&app).await), (4, 0));
-    let told = refusals(&app).await;
-    let told: Vec<_> = told.iter().map(|t| (t["code"].as_str(), t["reason"].as_str())).collect();
-    assert_eq!(told, vec![(Some("E100"), Some("system_error")); 3]);
+    let shown = refusals(&app).await;
+    let shown: Vec<_> = shown.iter().map(|t| (t["code"].as_str(), t["reason"].as_str())).collect();
+    assert_eq!(shown, vec![(Some("E100"), Some("system_error")); 3]);
     app.work().await;
     assert_eq!(app.slack.records().len(), 4);
     app.done().await;

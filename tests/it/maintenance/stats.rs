@@ -37,9 +37,9 @@ fn line(item: &Value) -> String {
 }
 
 async fn daily(app: &App, query: &str) -> Vec<String> {
-    let told = app.get(&format!("/v1/stats/daily?{query}")).await.expect(200).body;
-    assert_eq!((&told["code"], &told["timeZone"]), (&json!("0000"), &json!("Asia/Seoul")));
-    let items = told["items"].as_array().unwrap();
+    let answer = app.get(&format!("/v1/stats/daily?{query}")).await.expect(200).body;
+    assert_eq!((&answer["code"], &answer["timeZone"]), (&json!("0000"), &json!("Asia/Seoul")));
+    let items = answer["items"].as_array().unwrap();
     assert!(items.iter().all(|item| item["partnerId"] == app.partner.partner_id.to_string()));
     items.iter().map(line).collect()
 }
@@ -267,14 +267,14 @@ async fn stats_rolled_up_at_the_same_moment_stay_exact() {
 
     // The second passes over what the first holds, and adds to the same day when the first is done, or dead.
     let mut dies = app.hub.store.begin_engine().await.unwrap();
-    assert_eq!(store::stats::roll_up(&mut *dies, 15).await.unwrap(), 15);
+    assert_eq!(store::stats::roll_up(&mut *dies, 15, None).await.unwrap().0, 15);
     assert_eq!(daily(&app, "").await, exactly, "what is not committed is not seen");
     let dying = async {
         while app.count("select count(*) from pg_locks where not granted").await == 0 {}
         dies.rollback().await.unwrap();
     };
-    let (second, ()) = tokio::join!(store::stats::roll_up(app.hub.store.engine(), 1000), dying);
-    assert_eq!(second.unwrap(), 5);
+    let (second, ()) = tokio::join!(store::stats::roll_up(app.hub.store.engine(), 1000, None), dying);
+    assert_eq!(second.unwrap().0, 5);
     assert_eq!((waiting(&app).await, daily(&app, "").await), (15, exactly.map(str::to_owned).to_vec()));
 
     for n in 0..5 {
@@ -283,7 +283,7 @@ async fn stats_rolled_up_at_the_same_moment_stay_exact() {
     let rounds = (0..8).map(|_| async {
         let mut moved = 0;
         for _ in 0..8 {
-            moved += store::stats::roll_up(app.hub.store.api(), 3).await.unwrap();
+            moved += store::stats::roll_up(app.hub.store.api(), 3, None).await.unwrap().0;
         }
         moved
     });
@@ -376,7 +376,7 @@ async fn stats_off_by_one_are_found_by_fsck() {
     rollup(&app.hub).await.unwrap();
     let me = app.partner.partner_id;
     assert_eq!(findings(&app).await, [""; 0]);
-    for (wrong, told) in [
+    for (wrong, answer) in [
         (
             "update partner_daily_stats set total = 2",
             "counted 2, success 1, failed 0; there are 1, success 1, failed 0",
@@ -389,7 +389,7 @@ async fn stats_off_by_one_are_found_by_fsck() {
     ] {
         execute(&app, "create table kept as table partner_daily_stats").await;
         execute(&app, wrong).await;
-        assert_eq!(findings(&app).await, [format!("stats {me} 2027-03-05 EMAIL: {told}")]);
+        assert_eq!(findings(&app).await, [format!("stats {me} 2027-03-05 EMAIL: {answer}")]);
         execute(&app, "delete from partner_daily_stats; insert into partner_daily_stats table kept; drop table kept")
             .await;
     }
@@ -434,9 +434,9 @@ async fn stats_of_days_and_types_are_read() {
         app.work().await;
     }
     let days = async |query: &str| -> String {
-        let told = daily(&app, query).await;
+        let answer = daily(&app, query).await;
         let short = |l: &String| l.split(' ').take(2).collect::<Vec<_>>().join(" ").replace("2027-03-", "");
-        told.iter().map(short).collect::<Vec<_>>().join(", ")
+        answer.iter().map(short).collect::<Vec<_>>().join(", ")
     };
     let week = "13 EMAIL, 13 SLACK, 12 SLACK, 11 SLACK, 10 SLACK, 09 EMAIL, 09 SLACK, 08 SLACK, 07 SLACK";
     for (query, wanted) in [
@@ -458,10 +458,10 @@ async fn stats_of_days_and_types_are_read() {
         assert_eq!(days(query).await, wanted, "{query}");
         rollup(&app.hub).await.unwrap();
     }
-    let told = app.get("/v1/stats/daily?type=EMAIL").await.expect(200).body;
-    assert_eq!((&told["from"], &told["to"]), (&json!("2027-03-07"), &json!("2027-03-13")));
+    let answer = app.get("/v1/stats/daily?type=EMAIL").await.expect(200).body;
+    assert_eq!((&answer["from"], &answer["to"]), (&json!("2027-03-07"), &json!("2027-03-13")));
     assert_eq!(
-        told["items"][0],
+        answer["items"][0],
         json!({"partnerId": app.partner.partner_id.to_string(), "date": "2027-03-13", "type": "EMAIL", "total": 1,
             "success": 1, "failed": 0, "undetermined": 0})
     );

@@ -127,17 +127,18 @@ async fn worker_killed_loses_nothing_and_repeats_only_what_it_held() {
     let arrived = arrived(&slack);
     assert_eq!(arrived.len(), 10_000);
     let twice: BTreeSet<Tsid> = arrived.iter().filter(|(_, n)| **n > 1).map(|(text, _)| ids[text]).collect();
-    let lost: Vec<(i64, i64)> = sqlx::query_as("select message_id, worker from attempts where reason = 'worker_lost'")
-        .fetch_all(&db)
-        .await
-        .unwrap();
+    let lost: Vec<(i64, i64)> =
+        sqlx::query_as("select message_id, worker from attempt_history where reason = 'worker_lost'")
+            .fetch_all(&db)
+            .await
+            .unwrap();
     assert!(lost.iter().all(|(_, whose)| *whose == worker), "the other worker lost nothing");
     let lost: BTreeSet<Tsid> = lost.into_iter().map(|(id, _)| Tsid(id)).collect();
     assert!(!lost.is_empty() && twice.is_subset(&lost), "{twice:?} twice, held were {lost:?}");
     assert!(arrived.values().all(|n| *n <= 2));
     let (back, sent): (DateTime<Utc>, DateTime<Utc>) = sqlx::query_as(
-        "select max(a.ended_at), max(d.settled_at) from attempts a join deliveries d using (shard, message_id, no) \
-         where a.reason = 'worker_lost'",
+        "select max(a.ended_at), max(d.settled_at) from attempt_history a \
+         join deliveries d using (shard, message_id, no) where a.reason = 'worker_lost'",
     )
     .fetch_one(&db)
     .await
@@ -361,7 +362,7 @@ async fn dies_at(step: &str, hold: bool, expected: Died) {
         let ended = once().env("FAILPOINTS", fragile).run().await;
         assert_eq!(ended.code, None, "{fragile} after {what}");
     }
-    let begun = count(&db, "select count(*) from attempts where outcome = 'UNKNOWN'").await;
+    let begun = count(&db, "select count(*) from attempt_history where outcome = 'UNKNOWN'").await;
     until("all have ended", async || {
         once().run().await.expect(0);
         count(&db, "select count(*) from deliveries where status in ('SCHEDULED', 'PENDING', 'PROCESSING')").await == 0
@@ -438,7 +439,7 @@ async fn worker_killed_between_claim_and_call_loses_no_text() {
     assert_eq!(count(&db, "select count(*) from deliveries where status = 'SENT'").await, 100);
     let arrived = arrived(&slack);
     assert!(arrived.len() == 100 && arrived.values().all(|n| *n == 1), "{arrived:?}");
-    assert_eq!(count(&db, "select count(*) from attempts where called_at is not null").await, 100);
+    assert_eq!(count(&db, "select count(*) from attempt_history where called_at is not null").await, 100);
     db.close().await;
     serve.stop().await.expect(0);
     fsck(&folder, &url).await;
@@ -635,11 +636,12 @@ async fn message_accepted_before_everything_was_killed_is_delivered() {
     let arrived = arrived(&slack);
     assert_eq!(arrived.len(), 2000);
     let twice: BTreeSet<Tsid> = arrived.iter().filter(|(_, n)| **n > 1).map(|(text, _)| ids[text]).collect();
-    let lost: Vec<i64> =
-        sqlx::query_scalar("select message_id from attempts where reason = 'worker_lost' or outcome = 'UNKNOWN'")
-            .fetch_all(&db)
-            .await
-            .unwrap();
+    let lost: Vec<i64> = sqlx::query_scalar(
+        "select message_id from attempt_history where reason = 'worker_lost' or outcome = 'UNKNOWN'",
+    )
+    .fetch_all(&db)
+    .await
+    .unwrap();
     let lost: BTreeSet<Tsid> = lost.into_iter().map(Tsid).collect();
     assert!(twice.len() >= 10, "the calls that hung were accepted, which the hub could not know");
     assert!(twice.is_subset(&lost), "{twice:?} twice, held were {lost:?}");

@@ -41,9 +41,9 @@ async fn doctor_after_a_restore_names_what_does_not_open() {
     let migrate = async |args: &[&str]| -> Ended { program(&folder, args, pg.app_url(), Some(&owner)).run().await };
     let serve = program(&folder, &["serve", "--listen=127.0.0.1:0"], &owner, None).run().await.expect(1);
     assert!(serve.stderr.contains("signing keys") && serve.stderr.contains("--master-key"), "{}", serve.stderr);
-    let told = doctor(&folder, &owner, None).await;
-    assert_eq!(graded(&told, "rights"), ("warn".into(), "there is no role notihub_app, notihub_enqueue".into()));
-    let (grade, stands) = graded(&told, "sealed");
+    let answer = doctor(&folder, &owner, None).await;
+    assert_eq!(graded(&answer, "rights"), ("warn".into(), "there is no role notihub_app, notihub_enqueue".into()));
+    let (grade, stands) = graded(&answer, "sealed");
     assert!(grade == "fail" && stands.contains("signing keys DO NOT OPEN"), "{stands}");
 
     let repaired = migrate(&["migrate"]).await.expect(0).stdout;
@@ -97,9 +97,9 @@ async fn doctor_opens_one_of_each_sealed_kind() {
     assert!(right.iter().all(|kind| kind.opened > 0 && kind.unopened == 0) && checked.is_ok(), "{right:?}");
     let (wrong, checked) = kinds(&[[1; 32]]).await;
     assert!(wrong.iter().all(|kind| kind.opened == 0 && kind.unopened > 0), "{wrong:?}");
-    let told = checked.unwrap_err().to_string();
+    let answer = checked.unwrap_err().to_string();
     for kind in ["signing keys", "webhook secrets", "former webhook secrets", "webhook headers", "message contents"] {
-        assert!(told.contains(kind), "{kind}: {told}");
+        assert!(answer.contains(kind), "{kind}: {answer}");
     }
     app.work().await;
     app.done().await;

@@ -106,8 +106,10 @@ async fn secrets_and_contents_are_in_no_log_and_no_metric() {
         clean(path, &text, &all);
     }
     // What providers answered is kept, and must not bring our secrets along.
-    let kept: Option<String> =
-        sqlx::query_scalar("select string_agg(a::text, ' ') from attempts a").fetch_one(&mut server).await.unwrap();
+    let kept: Option<String> = sqlx::query_scalar("select string_agg(a::text, ' ') from attempt_history a")
+        .fetch_one(&mut server)
+        .await
+        .unwrap();
     clean("the attempts", &kept.unwrap(), &SECRETS);
     clean_end("doctor", &secret(&["doctor"]).run().await, &all);
     clean_end("fsck", &secret(&["fsck", "--log=trace"]).run().await, &all);

@@ -64,7 +64,7 @@ async fn setting_with_a_wrong_value_names_its_place() {
     std::fs::write(folder.path().join("notihub.toml"), "\nin-flihgt = 7\n").unwrap();
     let unknown = work(&[]).run().await.expect(2).stderr;
     assert!(unknown.contains("notihub.toml line 2: there is no setting 'in-flihgt', perhaps 'in-flight'"), "{unknown}");
-    for (text, told) in [
+    for (text, shown) in [
         (
             "\n[providers.a]\nadapter = \"mock\"\n",
             "line 2: there is no table 'providers'; write accounts as tables [provider.NAME]",
@@ -75,7 +75,7 @@ async fn setting_with_a_wrong_value_names_its_place() {
     ] {
         std::fs::write(folder.path().join("notihub.toml"), text).unwrap();
         let wrong = work(&[]).run().await.expect(2).stderr;
-        assert!(wrong.contains(told) && !wrong.contains("SECRET"), "{text}: {wrong}");
+        assert!(wrong.contains(shown) && !wrong.contains("SECRET"), "{text}: {wrong}");
     }
     let accounts = "[provider.b]\nadapter = \"mock\"\nchannels = \"LMS\"\n[provider.a]\nadapter = \"mock\"\nchannels \
         = \"SMS\"\n\
@@ -86,8 +86,8 @@ async fn setting_with_a_wrong_value_names_its_place() {
     assert!(account.contains("provider 'a' has its options from notihub.toml line 4"), "{account}");
     std::fs::remove_file(folder.path().join("notihub.toml")).unwrap();
     let mysql = work(&["--once"]).env("NOTIHUB_DATABASE_URL", "mysql://hub:SECRET@db/hub").run().await.expect(2).stderr;
-    let told = mysql.contains("postgres://user:password@host") && mysql.contains("the variable NOTIHUB_DATABASE_URL");
-    assert!(told && !mysql.contains("SECRET"), "{mysql}");
+    let shown = mysql.contains("postgres://user:password@host") && mysql.contains("the variable NOTIHUB_DATABASE_URL");
+    assert!(shown && !mysql.contains("SECRET"), "{mysql}");
     // Commands below others read the file as well.
     std::fs::write(folder.path().join("notihub.toml"), "url = \"http://127.0.0.1:1\"\nclient-id = \"a\"\n").unwrap();
     let below = Notihub::new(&folder, &["provider", "list", "--client-secret=b"]).run().await.expect(1).stderr;
@@ -106,9 +106,9 @@ async fn variable_of_no_setting_is_warned_of() {
     };
     assert_eq!(adapters().run().await.expect(0).stderr, "");
     let mistyped = || adapters().env("NOTIHUB_SMPT_PASSWORD", "SECRET").env("NOTIHUB_FROBNICATE", "SECRET");
-    let told = mistyped().run().await.expect(0).stderr;
-    assert!(told.contains("NOTIHUB_SMPT_PASSWORD") && told.contains("NOTIHUB_SMTP_PASSWORD"), "{told}");
-    assert!(told.contains("NOTIHUB_FROBNICATE") && told.lines().count() == 2 && !told.contains("SECRET"), "{told}");
+    let shown = mistyped().run().await.expect(0).stderr;
+    assert!(shown.contains("NOTIHUB_SMPT_PASSWORD") && shown.contains("NOTIHUB_SMTP_PASSWORD"), "{shown}");
+    assert!(shown.contains("NOTIHUB_FROBNICATE") && shown.lines().count() == 2 && !shown.contains("SECRET"), "{shown}");
     let json = mistyped().arg("--output=json").run().await.expect(0).stderr;
     assert!(json.lines().all(|line| serde_json::from_str::<Value>(line).unwrap()["warning"].is_string()), "{json}");
 }
@@ -169,8 +169,8 @@ async fn settings_that_disagree_are_refused_by_name() {
             assert!(!folder.data().exists(), "nothing was begun");
         }
         let doctor = Notihub::new(&folder, &[&["doctor", "--database-url=postgres://127.0.0.1:1/x"], flags].concat());
-        let told = doctor.run().await.expect(1).stdout;
-        assert!(named.iter().all(|name| told.contains(name)), "doctor {flags:?}: {told}");
+        let shown = doctor.run().await.expect(1).stdout;
+        assert!(named.iter().all(|name| shown.contains(name)), "doctor {flags:?}: {shown}");
     }
 }
 
@@ -215,7 +215,7 @@ async fn settings_file_is_overridden_by_environment_and_flags() {
     assert_eq!(post(&http_to(&url).await, address, "/v1/messages", &to_b).await.unwrap().0, 202);
     listed.stop().await.expect(0);
 
-    for (text, told) in [
+    for (text, shown) in [
         ("retry-max-attempt = 5", "retry-max-attempt"),
         ("retry_max_attempts = 5", "retry_max_attempts"),
         ("retry-max-attempts = 0", "retry-max-attempts"),
@@ -226,7 +226,7 @@ async fn settings_file_is_overridden_by_environment_and_flags() {
         write("notihub.toml", text);
         let ended = serve(&[]).run().await;
         assert_eq!(ended.code, Some(2), "{text}: {}", ended.stderr);
-        assert!(ended.stderr.contains(told), "{text}: {}", ended.stderr);
+        assert!(ended.stderr.contains(shown), "{text}: {}", ended.stderr);
     }
     std::fs::remove_file(folder.path().join("notihub.toml")).unwrap();
     let mocked = on(&folder, &url, &["work", "--once", "--mock=SMS"]).run().await.expect(0).stderr;

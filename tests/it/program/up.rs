@@ -24,11 +24,15 @@ async fn up_delivers_the_three_scenarios_and_keeps_them() {
     let data = format!("--data-dir={}", folder.data().display());
     let demo = ["up", "--demo", "--once", "--listen=127.0.0.1:0", &data];
     let first = Notihub::new(&folder, &demo).arg("--output=json").run().await.expect(0);
-    let told = first.json();
-    assert_eq!((&told["good"], &told["mails"], &told["slackPosts"]), (&json!(true), &json!(2), &json!(2)), "{told}");
+    let answer = first.json();
+    assert_eq!(
+        (&answer["good"], &answer["mails"], &answer["slackPosts"]),
+        (&json!(true), &json!(2), &json!(2)),
+        "{answer}"
+    );
     let mut ids = BTreeSet::new();
     for (scenario, channels) in
-        told["scenarios"].as_array().unwrap().iter().zip([&["EMAIL"][..], &["EMAIL", "SLACK"], &["SLACK"]])
+        answer["scenarios"].as_array().unwrap().iter().zip([&["EMAIL"][..], &["EMAIL", "SLACK"], &["SLACK"]])
     {
         let message = &scenario["message"];
         assert_eq!(message["status"], "COMPLETED", "{scenario}");
@@ -44,7 +48,7 @@ async fn up_delivers_the_three_scenarios_and_keeps_them() {
     }
     assert_eq!(ids.len(), 3);
     assert!(folder.postmaster().is_none(), "PostgreSQL stops with the program");
-    println!("first message sent {} s after the start, initdb included", told["scenarios"][0]["afterSeconds"]);
+    println!("first message sent {} s after the start, initdb included", answer["scenarios"][0]["afterSeconds"]);
 
     // Again on the same data, and to providers that stand outside.
     let smtp = SmtpSimulator::start(0, 0, &ground).await.unwrap();
@@ -125,9 +129,9 @@ async fn simulate_prints_settings_for_each_adapter() {
     let started =
         |output| ports.iter().fold(Notihub::new(&folder, &["simulate", output]), |n, port| n.arg(port)).start();
     let simulate = started("--output=json");
-    let told: Value = wait_for("what it tells", async || serde_json::from_str(&simulate.stdout()).ok()).await;
+    let answer: Value = wait_for("what it tells", async || serde_json::from_str(&simulate.stdout()).ok()).await;
     let mut adapters = BTreeSet::new();
-    for (vendor, about) in told.as_object().unwrap().iter().filter(|(_, about)| about.is_object()) {
+    for (vendor, about) in answer.as_object().unwrap().iter().filter(|(_, about)| about.is_object()) {
         for (name, account) in about["providers"].as_object().unwrap() {
             let options = serde_json::from_value(account["options"].clone()).unwrap();
             let adapter = account["adapter"].as_str().unwrap().to_owned();

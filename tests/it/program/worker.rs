@@ -88,7 +88,7 @@ async fn worker_told_to_stop_holds_nothing() {
     with_slack(&["work", "--once"]).run().await.expect(0);
     let texts: BTreeSet<_> = slack.records().into_iter().map(|post| post.text).collect();
     assert_eq!((texts.len(), slack.records().len()), (2000, 2000), "each once");
-    assert_eq!(count(&url, "select count(*) from attempts where outcome = 'UNKNOWN'").await, 0);
+    assert_eq!(count(&url, "select count(*) from attempt_history where outcome = 'UNKNOWN'").await, 0);
     fsck(&folder, &url).await;
     ground.stop();
 }

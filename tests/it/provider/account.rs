@@ -124,7 +124,7 @@ async fn lookup_of_a_lost_delivery_goes_to_its_provider() {
     assert_eq!(app.message(&id).await["deliveries"][0]["status"], "SCHEDULED");
     app.advance(31);
     assert_eq!(app.work().await, 1);
-    let asked: String = sqlx::query_scalar("select provider from attempts where outcome = 'UNKNOWN'")
+    let asked: String = sqlx::query_scalar("select provider from attempt_history where outcome = 'UNKNOWN'")
         .fetch_one(&app.db().await)
         .await
         .unwrap();

@@ -180,8 +180,8 @@ async fn adapter_refusal_has_its_error_class() {
         }
         let to = to(channel, 11, "throttled");
         let outcome = pair.account.provider.send(letter(11, channel, &to, &content)).await;
-        let said = matches!(&outcome, Outcome::Rejected { class: ErrorClass::Throttled, retry_after: Some(_), .. });
-        assert!(said, "{name}: {outcome:?}");
+        let output = matches!(&outcome, Outcome::Rejected { class: ErrorClass::Throttled, retry_after: Some(_), .. });
+        assert!(output, "{name}: {outcome:?}");
         assert_eq!(pair.vendor.records(), [], "{name}");
     }
 }
@@ -273,11 +273,11 @@ async fn adapter_callback_is_read_and_forgeries_refused() {
         pair.vendor.send_all_receipts().await;
         let heard = hub.records().split_off(before);
         assert!(!heard.is_empty(), "{name}");
-        let mut told: Vec<Receipt> = Vec::new();
+        let mut answer: Vec<Receipt> = Vec::new();
         for recorded in &heard {
             let mut headers = headers(recorded);
             let now = Clock::host_now();
-            told.extend(
+            answer.extend(
                 provider.parse_receipts(&callback(recorded, &headers, now)).unwrap().into_iter().map(Result::unwrap),
             );
             for proof in ["x-toast-webhook-signature", "webhook-signature", "x-signature"] {
@@ -289,8 +289,8 @@ async fn adapter_callback_is_read_and_forgeries_refused() {
         for (no, expected) in (1..).zip([ReceiptOutcome::Delivered, ReceiptOutcome::Failed, ReceiptOutcome::Expired]) {
             let of = |r: &&Receipt| r.reference.is_some_and(|reference| reference.key.no == no);
             let last =
-                told.iter().filter(of).max_by_key(|r| r.outcome).unwrap_or_else(|| panic!("{name} {no}: {told:?}"));
-            assert_eq!(last.outcome, expected, "{name}: {told:?}");
+                answer.iter().filter(of).max_by_key(|r| r.outcome).unwrap_or_else(|| panic!("{name} {no}: {answer:?}"));
+            assert_eq!(last.outcome, expected, "{name}: {answer:?}");
             assert!(last.occurred_at.is_some(), "{name}");
         }
     }

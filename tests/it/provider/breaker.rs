@@ -47,7 +47,7 @@ async fn breaker_opened_by_a_storm_loses_no_message() {
     assert_eq!(app.provider("stormy").await["status"], "UP");
     assert!(downtime(&app.hub, Channel::Slack).is_none());
     assert_eq!(app.count("select count(*) from deliveries where status <> 'SENT'").await, 0);
-    let called = "select count(*) from attempts where called_at is not null and shard >= 0";
+    let called = "select count(*) from attempt_history where called_at is not null and shard >= 0";
     assert_eq!(app.count(called).await as usize, calls.count());
     assert!(app.metrics().await.text.contains("notihub_breaker_openings_total"), "S1-41");
     app.done().await;

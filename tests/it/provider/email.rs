@@ -27,9 +27,9 @@ async fn post(app: &App, to: &str) -> String {
 
 /// Status, and the outcome of each attempt.
 async fn stands(app: &App, id: &str) -> (String, Vec<String>) {
-    let told = delivery(app, id).await;
+    let report = delivery(app, id).await;
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    (text(&told["status"]), told["attempts"].as_array().unwrap().iter().map(|a| text(&a["outcome"])).collect())
+    (text(&report["status"]), report["attempts"].as_array().unwrap().iter().map(|a| text(&a["outcome"])).collect())
 }
 
 fn sent_at_once() -> (String, Vec<String>) {
@@ -147,10 +147,10 @@ async fn mail_recipient_refused_for_now_is_retried_and_holds_up_no_other() {
     app.advance(4 * 3600);
     app.work().await;
     for (wording, id) in refused {
-        let told = delivery(&app, &id).await;
-        assert_eq!((&told["status"], told["attempts"].as_array().unwrap().len()), (&json!("SENT"), 2), "{wording}");
+        let report = delivery(&app, &id).await;
+        assert_eq!((&report["status"], report["attempts"].as_array().unwrap().len()), (&json!("SENT"), 2), "{wording}");
         let code = format!("smtp_{}", wording.split('-').next().unwrap());
-        assert_eq!(told["attempts"][0]["errorCode"], code, "{wording}");
+        assert_eq!(report["attempts"][0]["errorCode"], code, "{wording}");
     }
     assert_eq!(mails(&mut peer).len(), wordings.len() + 1);
     app.done().await;
@@ -228,9 +228,9 @@ async fn mail_whose_worker_is_lost_while_waiting_loses_its_lease() {
         flow::delivery::reap::reap(&app.hub, &mut reaper, &[app.partner.shard]).await.unwrap() == 1
     })
     .await;
-    let told = delivery(&app, &id).await;
+    let report = delivery(&app, &id).await;
     assert_eq!(
-        (&told["attempts"][0]["outcome"], &told["attempts"][0]["errorCode"]),
+        (&report["attempts"][0]["outcome"], &report["attempts"][0]["errorCode"]),
         (&json!("UNKNOWN"), &json!("worker_lost"))
     );
     peer.order(&json!({"release": true}));
@@ -250,7 +250,7 @@ async fn mail_awaiting_its_answer_at_a_stop_is_in_doubt() {
     held(&mut peer, 1).await;
     app.hub.shutdown.stop();
     pass.await.unwrap().unwrap();
-    let doubt = "select count(*) from deliveries d join attempts a using (shard, message_id, no)
+    let doubt = "select count(*) from deliveries d join attempt_history a using (shard, message_id, no)
         where d.status = 'SCHEDULED' and d.possibly_sent and a.outcome = 'UNKNOWN' and a.code = 'no_answer'";
     until("its outcome is written", async || app.count(doubt).await == 1).await;
     app.done().await;

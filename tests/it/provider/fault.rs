@@ -74,12 +74,12 @@ async fn provider_that_hangs_is_left_after_the_call_budget() {
     app.slack.script(Behaviour::Hang, 1);
     let id = post(&app, slack_post("x")).await;
     app.work().await;
-    let told = delivery(&app, &id).await;
+    let answer = delivery(&app, &id).await;
     assert_eq!(
-        (&told["status"], outcomes(&told), &told["possiblySent"]),
+        (&answer["status"], outcomes(&answer), &answer["possiblySent"]),
         (&json!("SCHEDULED"), vec!["UNKNOWN"], &json!(true))
     );
-    assert_eq!(told["attempts"][0]["errorCode"], "no_answer");
+    assert_eq!(answer["attempts"][0]["errorCode"], "no_answer");
     app.settle_all().await;
     assert_eq!(delivery(&app, &id).await["status"], "SENT");
     app.done().await;
@@ -133,6 +133,9 @@ async fn message_refused_in_a_batch_ends_no_other() {
         let delivery = app.message(id).await["deliveries"][0].clone();
         assert_eq!((delivery["status"].as_str(), delivery["reason"].as_str()), (Some(status), reason), "{n}");
     }
-    assert!(app.count("select count(*) from attempts where code = 'stub'").await > 2, "they went together at first");
+    assert!(
+        app.count("select count(*) from attempt_history where code = 'stub'").await > 2,
+        "they went together at first"
+    );
     app.done().await;
 }

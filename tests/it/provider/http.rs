@@ -102,7 +102,7 @@ async fn with_endpoints(flags: &[&str]) -> App {
 
 /// The outcomes of the calls to a provider, in their order.
 async fn outcomes(app: &App, provider: &str) -> Vec<String> {
-    let sql = "select outcome::text from attempts where provider = $1 order by message_id, no, attempt";
+    let sql = "select outcome::text from attempt_history where provider = $1 order by message_id, no, attempt";
     sqlx::query_scalar(sql).bind(provider).fetch_all(&app.db().await).await.unwrap()
 }
 
@@ -317,14 +317,14 @@ async fn slack_destination_that_fails_holds_up_itself_alone() {
     let id = app.post("/v1/messages", with_fallback).await.expect(202).id();
     app.work().await;
     app.work().await;
-    let told = app.message(&id).await;
-    let ends = |n: usize| (told["deliveries"][n]["status"].clone(), told["deliveries"][n]["reason"].clone());
-    assert_eq!((ends(0), ends(1)), ((json!("FAILED"), json!("channel_down")), (json!("SENT"), Value::Null)), "{told}");
+    let shown = app.message(&id).await;
+    let ends = |n: usize| (shown["deliveries"][n]["status"].clone(), shown["deliveries"][n]["reason"].clone());
+    assert_eq!((ends(0), ends(1)), ((json!("FAILED"), json!("channel_down")), (json!("SENT"), Value::Null)), "{shown}");
     let operator = app.staff(StaffRole::Operator).await;
     let providers = app.ask(&operator, "GET", "/v1/providers", None).await.expect(200);
-    let told = &providers.body["items"][0];
-    assert_eq!((&told["name"], &told["status"]), (&json!("slack"), &json!("UP")));
-    assert_eq!(told["failingDestinations"], json!(away));
+    let shown = &providers.body["items"][0];
+    assert_eq!((&shown["name"], &shown["status"]), (&json!("slack"), &json!("UP")));
+    assert_eq!(shown["failingDestinations"], json!(away));
 
     works.store(true, Ordering::SeqCst);
     app.settle_all().await;
@@ -369,8 +369,8 @@ async fn slack_length_limit_is_of_the_posted_text() {
     for (body, length) in [(message("title", "x".repeat(40_000)), 40_008), (message("a&b", "&".repeat(8_000)), 40_010)]
     {
         let refused = app.post("/v1/messages", body).await.expect(422);
-        let told = format!("{length} characters");
-        assert!(refused.text.contains("E006") && refused.text.contains(&told), "{}", refused.text);
+        let shown = format!("{length} characters");
+        assert!(refused.text.contains("E006") && refused.text.contains(&shown), "{}", refused.text);
         assert!(refused.text.contains("40000 characters"), "{}", refused.text);
     }
     app.work().await;

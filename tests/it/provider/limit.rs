@@ -150,7 +150,7 @@ async fn limit_sliding_window_is_kept_by_three_workers() {
     assert_eq!(at.len(), 300);
     let made: Vec<i64> = at.iter().map(DateTime::timestamp_micros).collect();
     assert_eq!(most_within(&made, MINUTE), 100);
-    let deferred = app.count("select count(*) from attempts where outcome = 'NOT_CALLED'").await;
+    let deferred = app.count("select count(*) from attempt_history where outcome = 'NOT_CALLED'").await;
     assert!(deferred <= 3, "{deferred} were claimed in vain");
     end(app).await;
 }

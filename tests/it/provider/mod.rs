@@ -178,7 +178,7 @@ impl App {
     }
 
     async fn attempts(&self) -> i64 {
-        self.count("select count(*) from attempts").await
+        self.count("select count(*) from attempt_history").await
     }
 }
 

@@ -104,8 +104,8 @@ async fn provider_system_of_seed_001_works_as_a_whole() {
     let fourth = posted(&with_fallback).await;
     completed(&fourth).await;
     let title = "*Provider kakaotalk is down*";
-    let told = || slack.records().iter().filter(|p| p.text.as_deref().unwrap_or_default().starts_with(title)).count();
-    until("operators have an alert", async || told() > 0).await;
+    let shown = || slack.records().iter().filter(|p| p.text.as_deref().unwrap_or_default().starts_with(title)).count();
+    until("operators have an alert", async || shown() > 0).await;
 
     let (_, metrics) = crate::support::process::text(&operator, address, "/metrics").await;
     for line in [
@@ -119,7 +119,7 @@ async fn provider_system_of_seed_001_works_as_a_whole() {
     ] {
         assert!(metrics.contains(line), "{line} in {metrics}");
     }
-    assert_eq!(told(), 1, "once");
+    assert_eq!(shown(), 1, "once");
     let ended = hub.stop().await.expect(0);
     for part in ["attempt ended", "\"provider\":\"kakaotalk\"", "\"outcome\":\"REJECTED\"", "fallback to SMS"] {
         assert!(ended.stderr.contains(part), "{part} in {}", ended.stderr);

@@ -210,8 +210,8 @@ async fn smtp_sign_in_is_part_of_the_check() {
         let nobody = SmtpSettings { username: None, password: None, ..peer.settings(tls) };
         let outcome = send(&Smtp::new(nobody).unwrap(), "kim@example.com").await;
         assert_eq!(rejected(outcome), (ErrorClass::Credentials, "smtp_530".to_owned()));
-        let said = peer.smtp(tls).check().await.unwrap();
-        assert!(said.ends_with("answers, encrypted, and accepts the credentials"), "{said}");
+        let answer = peer.smtp(tls).check().await.unwrap();
+        assert!(answer.ends_with("answers, encrypted, and accepts the credentials"), "{answer}");
     }
 }
 

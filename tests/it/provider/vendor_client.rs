@@ -79,8 +79,8 @@ impl Drop for Bed {
     }
 }
 
-fn text(to: &str, said: &str) -> Value {
-    json!({ "from": "02-1234-5678", "to": to, "text": said })
+fn text(to: &str, output: &str) -> Value {
+    json!({ "from": "02-1234-5678", "to": to, "text": output })
 }
 
 fn listed(taken: &AcceptedMessage, code: &str, truth: &Value) -> Value {
@@ -111,10 +111,10 @@ async fn solapi_clients_send_and_read_back() {
         let kinds: Vec<&str> = taken.iter().map(|taken| taken.kind.as_str()).collect();
         assert_eq!(kinds, ["SMS", "LMS", "LMS", "ATA"], "{client}");
         assert_eq!(taken[0].reference.as_deref(), Some("nh-1-0ABCDEFGHJKMN-1-1"));
-        let told: Vec<Value> = taken.iter().map(|taken| json!([taken.id, "2000"])).collect();
+        let answer: Vec<Value> = taken.iter().map(|taken| json!([taken.id, "2000"])).collect();
         let heard: Vec<Value> =
             sent["taken"].as_array().unwrap().iter().map(|message| json!([message[0], message[1]])).collect();
-        assert_eq!(heard, told, "{client}");
+        assert_eq!(heard, answer, "{client}");
         assert_eq!(sent["taken"][0][2]["notihub"], "nh-1-0ABCDEFGHJKMN-1-1");
 
         let group = sent["group"].as_str().unwrap();

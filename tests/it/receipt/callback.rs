@@ -1,5 +1,6 @@
 //! Receipts by callback: applied once, matched to their attempt, forged by no one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::DateTime;
@@ -52,6 +53,30 @@ async fn receipt_delivered_ends_delivered_once() {
     for part in ["provider vendor reported DELIVERED", "known already", "delivery.delivered"] {
         assert!(story.contains(part), "{part} in {story}");
     }
+    app.done().await;
+}
+
+/// A send from which nothing was to follow is recorded in its delivery's own row. A receipt that comes all the same
+/// finds it, and the story reads on.
+#[tokio::test]
+async fn receipt_for_a_send_recorded_in_its_row_continues_its_story() {
+    let app = App::with_provider(&[], Arc::new(Vendor::default())).await;
+    let id = post(&app, over("SMS")).await;
+    app.work().await;
+    let in_rows = "select count(*) from deliveries where sent_called_at is not null and sent_ref is not null";
+    assert_eq!(app.count(in_rows).await, 1);
+    assert_eq!(app.count("select (select count(*) from attempts) + (select count(*) from events)").await, 0);
+    let story = async || app.get(&format!("/v1/messages/{id}/timeline")).await.expect(200).body["items"].clone();
+    let sent = story().await;
+    assert_eq!(app.message(&id).await["deliveries"][0]["status"], "SENT");
+
+    apply_receipt(&app, &id, 1, "DELIVERED").await;
+    assert_eq!(app.count(in_rows).await, 0);
+    assert_eq!(app.message(&id).await["deliveries"][0]["status"], "DELIVERED");
+    let delivered = story().await;
+    let (sent, delivered) = (sent.as_array().unwrap(), delivered.as_array().unwrap());
+    assert!(sent.iter().all(|entry| delivered.contains(entry)), "{sent:#?} {delivered:#?}");
+    assert!(delivered.len() > sent.len(), "{delivered:#?}");
     app.done().await;
 }
 

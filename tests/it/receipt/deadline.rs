@@ -48,8 +48,8 @@ async fn receipt_not_applied_yet_is_not_missing() {
     let overdue = async || flow::receipt::overdue(&app.hub, &shards).await.unwrap();
     let (arrived, silent) = (post(&app, over("SMS")).await, post(&app, over("SMS")).await);
     app.work().await;
-    let told = json!({"key": "1", "ref": reference(&app, &arrived, 1, 1), "outcome": "DELIVERED"});
-    vendor.pages.lock().unwrap().extend([vec![], vec![told], vec![]]);
+    let answer = json!({"key": "1", "ref": reference(&app, &arrived, 1, 1), "outcome": "DELIVERED"});
+    vendor.pages.lock().unwrap().extend([vec![], vec![answer], vec![]]);
     flow::receipt::poll(&app.hub, &account).await.unwrap();
     app.advance(3601);
     overdue().await;
@@ -62,7 +62,7 @@ async fn receipt_not_applied_yet_is_not_missing() {
     assert_eq!(statuses(&app, &silent).await, ["UNDETERMINED"]);
     assert_eq!(statuses(&app, &arrived).await, ["SENT"], "its receipt has arrived, but is not applied");
     flow::receipt::apply(&app.hub).await.unwrap();
-    let events = app.count("select count(*) from events where event = 'delivery.undetermined'").await;
+    let events = app.count("select count(*) from event_history where event = 'delivery.undetermined'").await;
     assert_eq!((statuses(&app, &arrived).await, events), (vec!["DELIVERED".to_owned()], 1));
     let moved = post(&app, over("SMS")).await;
     app.work().await;

@@ -243,14 +243,14 @@ async fn role_of_a_login_enqueues_for_its_partners_alone() {
 
     run(&["partner", "grant", "orders", "--role", &name]).await.expect(0);
     run_sql(&mut service, &enqueue("orders", &message)).await;
-    let mut told = Vec::new();
+    let mut shown = Vec::new();
     for partner in ["billing", id, "nobody"] {
         let (state, text, hint) = refused(&mut service, &enqueue(partner, &message)).await;
         assert_eq!(state, "NE007", "{text}");
         assert!(hint.contains(&format!("notihub partner grant '{partner}' --role '{name}'")), "{hint}");
-        told.push(text.replace(partner, "…"));
+        shown.push(text.replace(partner, "…"));
     }
-    assert_eq!((&told[0], &told[1]), (&told[2], &told[2]), "its answer does not tell whether a partner exists");
+    assert_eq!((&shown[0], &shown[1]), (&shown[2], &shown[2]), "its answer does not tell whether a partner exists");
 
     // A role whose members share its grants.
     let group = fresh_name("group");
@@ -269,8 +269,8 @@ async fn role_of_a_login_enqueues_for_its_partners_alone() {
     assert!(no_role.stderr.contains("create role"), "{}", no_role.stderr);
     // A login that may not grant the membership prints the statement to run.
     let (other, _conn) = login(&url, "").await;
-    let told = program(&folder, &["partner", "grant", "orders", "--role", &other], &url, None).run().await.expect(0);
-    assert!(told.stdout.contains(&format!("grant notihub_enqueue to \"{other}\";")), "{}", told.stdout);
+    let shown = program(&folder, &["partner", "grant", "orders", "--role", &other], &url, None).run().await.expect(0);
+    assert!(shown.stdout.contains(&format!("grant notihub_enqueue to \"{other}\";")), "{}", shown.stdout);
     let logged = "select count(*) from audit where action in ('partner.grant_intake', 'partner.revoke_intake')";
     assert_eq!(one::<i64>(&mut superuser, logged).await, 4);
     fsck(&folder, &url).await;
@@ -297,13 +297,13 @@ async fn role_separation_of_an_old_installation_is_made_by_migrate() {
     for partner in ["orders", "billing"] {
         run_sql(&mut service, &enqueue(partner, &slack_post("x"))).await;
     }
-    let told = doctor(&folder, &old, None).await;
+    let shown = doctor(&folder, &old, None).await;
     assert_eq!(
-        (graded(&told, "role").0.as_str(), graded(&told, "intake roles").0.as_str()),
+        (graded(&shown, "role").0.as_str(), graded(&shown, "intake roles").0.as_str()),
         ("warn", "warn"),
-        "{told}"
+        "{shown}"
     );
-    assert_eq!(graded(&told, "rights").0, "ok", "{told}");
+    assert_eq!(graded(&shown, "rights").0, "ok", "{shown}");
     let worked = program(&folder, &["work", "--once"], &old, None).run().await.expect(0);
     assert!(worked.stderr.contains("owns the hub's tables"), "goes on working, and warns: {}", worked.stderr);
     program(&folder, &["partner", "create", "later"], &old, None).run().await.expect(0);
@@ -345,9 +345,9 @@ async fn role_statements_are_named_where_the_owner_may_make_none() {
     let folder = Folder::new();
     let (old, _) = old_installation(false).await;
     let hub = format!("postgres://{}:secret@{}", fresh_name("hub"), old.split_once('@').unwrap().1);
-    let told = program(&folder, &["migrate"], &hub, Some(&old)).run().await;
-    assert!(told.stderr.contains("cannot use it") && !format!("{told:?}").contains("secret"), "{told:?}");
-    assert!(told.stdout.contains("in role notihub_app password '…';"), "{told:?}");
+    let shown = program(&folder, &["migrate"], &hub, Some(&old)).run().await;
+    assert!(shown.stderr.contains("cannot use it") && !format!("{shown:?}").contains("secret"), "{shown:?}");
+    assert!(shown.stdout.contains("in role notihub_app password '…';"), "{shown:?}");
     let alone = program(&folder, &["migrate", "--output=json"], &old, None).run().await.expect(0).json();
     assert_eq!(alone["missing"], 0);
     program(&folder, &["work", "--once"], &old, None).run().await.expect(0);

@@ -53,9 +53,9 @@ async fn schema_view_has_the_seeds_six_statuses() {
     assert!(words().await.iter().all(|(_, status)| status == "RECEIVED"), "{:?}", words().await);
     app.advance(2);
     app.work().await;
-    let told: Vec<String> = words().await.into_iter().map(|(to, status)| format!("{to} {status}")).collect();
+    let answer: Vec<String> = words().await.into_iter().map(|(to, status)| format!("{to} {status}")).collect();
     assert_eq!(
-        told,
+        answer,
         [
             "bounce@example.com FAILED",
             "later@example.com RECEIVED",

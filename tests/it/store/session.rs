@@ -484,13 +484,13 @@ async fn pooler_in_session_mode_works_as_the_server_itself() {
 #[tokio::test]
 async fn database_url_in_another_form_is_refused_with_the_right_one() {
     let folder = Folder::new();
-    for (url, said) in [
+    for (url, printed) in [
         ("host=db1,db2 dbname=hub target_session_attrs=read-write", "host1:port1,host2:port2"),
         ("postgres://u:SECRET@db1,db2/hub?target_session_attrs=writable", "read-write, read-only, primary"),
         ("postgres://u:SECRET@/hub?host=db1,db2,db3&port=1,2", "different numbers"),
         ("postgres://u:SECRET@db1,db2/hub?target_session_attrs=standby", "has to write"),
     ] {
         let refused = on(&folder, url, &["work", "--once"]).run().await.expect(2);
-        assert!(refused.stderr.contains(said) && !refused.stderr.contains("SECRET"), "{url}: {}", refused.stderr);
+        assert!(refused.stderr.contains(printed) && !refused.stderr.contains("SECRET"), "{url}: {}", refused.stderr);
     }
 }

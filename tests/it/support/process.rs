@@ -156,10 +156,10 @@ impl Program {
     /// Waits until it has written this; panics when it ends first.
     pub async fn says(&mut self, text: &str) {
         wait_for(text, async || {
-            let said = self.stdout().contains(text) || self.stderr().contains(text);
+            let printed = self.stdout().contains(text) || self.stderr().contains(text);
             let ended = self.child.try_wait().expect("a process");
-            assert!(said || ended.is_none(), "it ended ({ended:?}): {}{}", self.stdout(), self.stderr());
-            said.then_some(())
+            assert!(printed || ended.is_none(), "it ended ({ended:?}): {}{}", self.stdout(), self.stderr());
+            printed.then_some(())
         })
         .await;
     }
@@ -167,14 +167,14 @@ impl Program {
     /// Where the API of `up` (which tells people) or of `serve` (which logs) answers.
     pub async fn address(&mut self) -> SocketAddr {
         self.says("answers").await;
-        let told = self.stdout();
-        let told = told.split_once("answers at http://").and_then(|(_, rest)| rest.split_whitespace().next());
+        let shown = self.stdout();
+        let shown = shown.split_once("answers at http://").and_then(|(_, rest)| rest.split_whitespace().next());
         let logged = || {
             let log = self.stderr();
             let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
             lines.filter_map(|line| line["address"].as_str().map(str::to_owned)).next()
         };
-        told.map(str::to_owned).or_else(logged).expect("an address").parse().expect("an address")
+        shown.map(str::to_owned).or_else(logged).expect("an address").parse().expect("an address")
     }
 
     pub async fn ended(mut self) -> Ended {

@@ -102,9 +102,9 @@ impl Receiver {
         let law: Law = Box::new(|_, _| Answer::status(200));
         let desk = Desk { records: Vec::new(), queue: VecDeque::new(), law, open: 0, most_open: 0 };
         let desk = Arc::new(Mutex::new(desk));
-        let (told, count) = watch::channel(0);
+        let (shown, count) = watch::channel(0);
         let shutdown = Shutdown::new();
-        shutdown.spawn(accept(listener, desk.clone(), told, shutdown.clone()));
+        shutdown.spawn(accept(listener, desk.clone(), shown, shutdown.clone()));
         Receiver { url, desk, count, shutdown }
     }
 
@@ -146,15 +146,15 @@ impl Drop for Receiver {
     }
 }
 
-pub async fn accept(listener: TcpListener, desk: Arc<Mutex<Desk>>, told: watch::Sender<usize>, shutdown: Shutdown) {
-    let told = Arc::new(told);
+pub async fn accept(listener: TcpListener, desk: Arc<Mutex<Desk>>, shown: watch::Sender<usize>, shutdown: Shutdown) {
+    let shown = Arc::new(shown);
     loop {
         let (stream, _) = tokio::select! {
             accepted = listener.accept() => accepted.unwrap(),
             () = shutdown.stopping() => return,
         };
-        let (desk, told, stopping) = (desk.clone(), told.clone(), shutdown.clone());
-        let service = hyper::service::service_fn(move |request| respond(desk.clone(), told.clone(), request));
+        let (desk, shown, stopping) = (desk.clone(), shown.clone(), shutdown.clone());
+        let service = hyper::service::service_fn(move |request| respond(desk.clone(), shown.clone(), request));
         let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
         shutdown.spawn(async move {
             tokio::select! { _ended = connection => (), () = stopping.stopping() => () }
@@ -173,7 +173,7 @@ impl Drop for Open {
 
 pub async fn respond(
     desk: Arc<Mutex<Desk>>,
-    told: Arc<watch::Sender<usize>>,
+    shown: Arc<watch::Sender<usize>>,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, String> {
     let (head, body) = request.into_parts();
@@ -191,7 +191,7 @@ pub async fn respond(
         held.most_open = held.most_open.max(held.open);
         (answer, Open(desk.clone()))
     };
-    told.send_modify(|count| *count += 1);
+    shown.send_modify(|count| *count += 1);
     if let Some(gate) = answer.gate {
         gate.cancelled().await;
     }

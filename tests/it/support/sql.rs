@@ -124,3 +124,14 @@ pub async fn run_sql(conn: &mut PgConnection, sql: &str) {
 pub async fn execute(app: &App, sql: &'static str) {
     sqlx::raw_sql(sql).execute(&app.db().await).await.unwrap();
 }
+
+/// Moves the records of sends out of the own rows of the oldest `deliveries`, as the hub does before one changes.
+pub async fn move_send_records(conn: &mut PgConnection, deliveries: i64) {
+    let keys = "select array_agg(shard), array_agg(message_id), array_agg(no), min(message_id), max(message_id) \
+                from (select * from deliveries where sent_called_at is not null order by message_id limit $1) d";
+    let keys: (Vec<i16>, Vec<i64>, Vec<i16>, i64, i64) =
+        sqlx::query_as(keys).bind(deliveries).fetch_one(&mut *conn).await.unwrap();
+    let text = include_str!("../../../sql/delivery/move_send_records.sql");
+    let statement = sqlx::query(text).bind(keys.0).bind(keys.1).bind(keys.2).bind(keys.3).bind(keys.4);
+    assert!(statement.execute(conn).await.unwrap().rows_affected() > 0);
+}

@@ -82,8 +82,8 @@ impl Provider for Vendor {
     }
 
     fn send<'a>(&'a self, letter: SendRequest<'a>) -> BoxFuture<'a, Outcome> {
-        let told = (letter.channel, letter.to.to_owned(), letter.content.body.clone());
-        self.sent.lock().unwrap().push(told);
+        let shown = (letter.channel, letter.to.to_owned(), letter.content.body.clone());
+        self.sent.lock().unwrap().push(shown);
         let answer = self.answers.lock().unwrap().get_mut(&letter.channel).and_then(VecDeque::pop_front);
         let accepted = Outcome::Accepted { provider_ref: Some(letter.reference().to_string()) };
         Box::pin(std::future::ready(answer.unwrap_or(accepted)))

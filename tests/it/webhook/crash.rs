@@ -107,10 +107,10 @@ async fn webhooks_while_workers_are_killed_all_arrive() {
     }
     assert_eq!(numbers.len(), MESSAGES * 2, "the message as a whole, and its delivery");
     assert!(numbers.values().all(|seqs| seqs.iter().copied().eq(1..=seqs.len() as u64)), "numbered without gaps");
-    let told: BTreeSet<&str> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
-    assert_eq!(told, ["delivery.sent", "message.accepted", "message.completed"].into());
+    let shown: BTreeSet<&str> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
+    assert_eq!(shown, ["delivery.sent", "message.accepted", "message.completed"].into());
 
-    let lost = "select count(*) from attempts a join deliveries d using (shard, message_id, no) \
+    let lost = "select count(*) from attempt_history a join deliveries d using (shard, message_id, no) \
                 where a.reason = 'worker_lost' and d.lane >= 66";
     let lost: i64 = sqlx::query_scalar(lost).fetch_one(&db).await.unwrap();
     assert!(lost > 0, "no worker was killed with a webhook in its hands");

@@ -211,9 +211,9 @@ async fn endpoint_with_faults_is_refused_with_all_of_them() {
         app.ask(&token, "PATCH", &format!("/v1/webhooks/{endpoint}"), body).await.refused(422, "enum");
     }
     let everything = json!({"url": "x", "events": ["x"], "ordered": 1, "headers": {"host": "x"}, "who": 1});
-    let told = app.post("/v1/webhooks", everything).await.expect(422).body;
-    assert_eq!(told["errors"].as_array().unwrap().len(), 5, "{told}");
-    let allowed = told["errors"].as_array().unwrap().iter().find(|fault| fault["pointer"] == "/events/0").unwrap();
+    let report = app.post("/v1/webhooks", everything).await.expect(422).body;
+    assert_eq!(report["errors"].as_array().unwrap().len(), 5, "{report}");
+    let allowed = report["errors"].as_array().unwrap().iter().find(|fault| fault["pointer"] == "/events/0").unwrap();
     assert!(allowed["detail"].as_str().unwrap().contains("delivery.undetermined"), "names what there is: {allowed}");
     for (body, reason) in [
         (json!({"overlapSeconds": -1}), "min"),
@@ -311,11 +311,11 @@ async fn endpoint_secret_is_shown_once_and_changes_are_audited() {
         .unwrap();
     assert_eq!((&paused["after"]["status"], &paused["actor"]), (&json!("PAUSED"), &json!(app.credentials.client_id)));
     assert_eq!(paused["after"]["origin"], "https://hooks.example.com");
-    let told = [log.text, looked.text, app.get("/v1/webhooks").await.text].concat();
+    let report = [log.text, looked.text, app.get("/v1/webhooks").await.text].concat();
     for secret in [&made, &first, &second, &third].map(|shown| shown["secret"].as_str().unwrap()) {
-        assert!(!told.contains(secret), "a secret is shown twice");
+        assert!(!report.contains(secret), "a secret is shown twice");
     }
-    assert!(!told.contains("Bearer CANARY") && !told.contains("CANARY too"), "{told}");
+    assert!(!report.contains("Bearer CANARY") && !report.contains("CANARY too"), "{report}");
     assert!(!format!("{:?}", loaded().await).contains("CANARY"));
     let audit: Vec<String> =
         sqlx::query_scalar("select a::text from audit a").fetch_all(&app.db().await).await.unwrap();
@@ -452,8 +452,8 @@ async fn endpoint_deleted_has_its_webhooks_canceled() {
     let token = app.fresh_token().await;
     app.ask(&token, "DELETE", &format!("/v1/webhooks/{deleted}"), None).await.expect(204);
     app.work().await;
-    let told = items(&app, "/v1/deliveries?channel=WEBHOOK").await;
-    assert_eq!((told.len(), &told[0]["status"]), (1, &json!("CANCELED")), "{told:?}");
+    let report = items(&app, "/v1/deliveries?channel=WEBHOOK").await;
+    assert_eq!((report.len(), &report[0]["status"]), (1, &json!("CANCELED")), "{report:?}");
     assert_eq!(endpoints.took().len(), 0);
 
     let gone = id(&make(&app, json!({"url": URL, "events": ["delivery.sent"]})).await);
@@ -535,7 +535,7 @@ async fn endpoint_shows_its_deliveries_and_health() {
     assert_eq!((&page["items"][0]["about"], &page["nextCursor"]), (&json!(sent), &Value::Null));
 
     flow::channel::note_answers(&app.hub).await.unwrap();
-    let told = health().await;
+    let report = health().await;
     for (name, value) in [
         ("successRate", json!(0.5)),
         ("deliveries", json!(2)),
@@ -548,9 +548,9 @@ async fn endpoint_shows_its_deliveries_and_health() {
         ("lastSuccessAt", json!("2027-03-05T00:30:00.000000Z")),
         ("lastFailureAt", json!("2027-03-05T00:31:00.000000Z")),
     ] {
-        assert_eq!(told[name], value, "{name}: {told}");
+        assert_eq!(report[name], value, "{name}: {report}");
     }
-    assert_eq!(told["lastFailures"][0]["deliveryId"], newest["deliveryId"]);
+    assert_eq!(report["lastFailures"][0]["deliveryId"], newest["deliveryId"]);
 
     // A dead letter after the last of ten calls.
     for seconds in [10, 400, 2_000, 8_000, 20_000, 40_000, 56_000, 80_000, 96_000] {
@@ -623,10 +623,10 @@ async fn webhooks_are_listed_only_where_asked_for() {
 
     let story = app.get(&format!("/v1/messages/{posted}/timeline")).await.expect(200).body;
     let items = story["items"].as_array().unwrap();
-    let told: Vec<&Value> = items.iter().filter(|entry| entry["what"] == "webhook").collect();
+    let report: Vec<&Value> = items.iter().filter(|entry| entry["what"] == "webhook").collect();
     assert!(items.iter().all(|entry| (entry["what"] == "webhook") == entry.get("endpointId").is_some()), "{story}");
     let of = |row: &Value| -> Vec<(&Value, &Value)> {
-        let ours: Vec<_> = told.iter().filter(|entry| entry["deliveryId"] == row["deliveryId"]).collect();
+        let ours: Vec<_> = report.iter().filter(|entry| entry["deliveryId"] == row["deliveryId"]).collect();
         assert!(ours.iter().all(|e| e["event"] == row["event"] && e["endpointId"] == json!(endpoint)), "{ours:?}");
         ours.into_iter().map(|entry| (&entry["attempt"], &entry["detail"])).collect()
     };
@@ -637,8 +637,8 @@ async fn webhooks_are_listed_only_where_asked_for() {
     ];
     assert_eq!(of(accepted), calls);
     assert_eq!(of(sent), calls);
-    let next: Vec<&str> = told.iter().filter_map(|entry| entry["nextAttemptAt"].as_str()).collect();
-    assert!(next.len() == 2 && next[0].starts_with("2027-03-05T00:30:0"), "{told:?}");
+    let next: Vec<&str> = report.iter().filter_map(|entry| entry["nextAttemptAt"].as_str()).collect();
+    assert!(next.len() == 2 && next[0].starts_with("2027-03-05T00:30:0"), "{report:?}");
     // And where each stands, with the message.
     let listed = whole["webhooks"].as_array().unwrap();
     assert_eq!(listed.len(), 2, "{whole}");
@@ -704,21 +704,21 @@ async fn endpoint_commands_work_at_a_terminal() {
         let program = on(&["status", id]).env("NOTIHUB_URL", &hub).env("NOTIHUB_CLIENT_ID", &client_id);
         program.env("NOTIHUB_CLIENT_SECRET", &client_secret).run().await
     };
-    let told = status(test["deliveryId"].as_str().unwrap()).await.expect(0).stdout;
-    assert!(told.contains("WEBHOOK") && told.contains("endpoint.test, eventId "), "{told}");
+    let report = status(test["deliveryId"].as_str().unwrap()).await.expect(0).stdout;
+    assert!(report.contains("WEBHOOK") && report.contains("endpoint.test, eventId "), "{report}");
     status("0000000000000-1").await.expect(1);
     webhook(&["set", &one, "--contact-email=ops@example.com", "--header=X-Key: CANARY"]).await.expect(0);
     let rotated = json_of(&["rotate", &one, "--overlap-seconds=60"]).await;
     assert!(rotated["secret"] != created["secret"] && rotated["formerSecretGoodUntil"].is_string());
     let shown = webhook(&["show", &one]).await.expect(0).stdout;
-    for said in [
+    for printed in [
         "X-Signature-Next with the new one; then",
         "ops@example.com is informed",
         "x-key",
         "one after the other",
         "1 to be sent",
     ] {
-        assert!(shown.contains(said), "{said}: {shown}");
+        assert!(shown.contains(printed), "{printed}: {shown}");
     }
     assert_eq!(json_of(&["delete", &one]).await["deleted"], json!(one));
 

@@ -19,8 +19,8 @@ fn now() -> i64 {
 async fn listening(folder: &Folder, args: &[&str]) -> (Program, String) {
     let mut program = Notihub::new(folder, &[&["webhook", "listen", "--listen=127.0.0.1:0"], args].concat()).start();
     program.says("http://").await;
-    let told = program.stdout();
-    let (_, rest) = told.split_once("http://").unwrap();
+    let shown = program.stdout();
+    let (_, rest) = shown.split_once("http://").unwrap();
     (program, format!("http://{}", rest.split('/').next().unwrap()))
 }
 
@@ -93,10 +93,10 @@ async fn listener_refuses_and_keeps_what_does_not_verify() {
     let signed = signature::headers(SECRET, None, "0ABCDEFGHJKMN-1-1", now(), body.as_bytes());
     assert_eq!(post(&format!("{url}/hook?a=1"), &signed, body.clone()).await, 200);
     assert_eq!(post(&url, &signed, format!("{body} ")).await, 401);
-    let said = program.stop().await.expect(0).stdout;
-    let firsts: Vec<&str> = said.lines().filter(|line| line.contains("delivery.sent  0ABC")).collect();
-    assert!(!firsts[0].contains("NOT VALID") && firsts[1].contains("NOT VALID"), "{said}");
-    assert!(said.contains("\n  → 200") && said.contains("\n  → 401"), "{said}");
+    let printed = program.stop().await.expect(0).stdout;
+    let firsts: Vec<&str> = printed.lines().filter(|line| line.contains("delivery.sent  0ABC")).collect();
+    assert!(!firsts[0].contains("NOT VALID") && firsts[1].contains("NOT VALID"), "{printed}");
+    assert!(printed.contains("\n  → 200") && printed.contains("\n  → 401"), "{printed}");
 
     let mut files: Vec<_> = std::fs::read_dir(&kept).unwrap().map(|file| file.unwrap().path()).collect();
     files.sort();
@@ -104,7 +104,7 @@ async fn listener_refuses_and_keeps_what_does_not_verify() {
     let text = std::fs::read_to_string(good).unwrap();
     assert!(text.starts_with("POST /hook?a=1 HTTP/1.1\n") && text.ends_with(&format!("\n\n{body}")), "{text}");
     for (file, code) in [(good, 0), (changed, 1)] {
-        assert!(said.contains(&format!("saved {}", file.display())), "{said}");
+        assert!(printed.contains(&format!("saved {}", file.display())), "{printed}");
         let verify = Notihub::new(&folder, &["webhook", "verify", &format!("--secret={SECRET}")]).arg(file);
         verify.run().await.expect(code);
     }
@@ -124,18 +124,18 @@ async fn listener_output_is_not_steered_by_requests() {
         assert_eq!(post(&url, &[("webhook-id", "x".into())], body).await, 410);
         assert_eq!(post(&format!("{url}/%1b%0a"), &[], hostile).await, 410, "not JSON at all");
         assert_eq!(post(&url, &[], b"\x1b[2J\xff\x9b\r\n".as_slice()).await, 410);
-        let said = program.stop().await.expect(0).stdout;
+        let printed = program.stop().await.expect(0).stdout;
         let steering = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
-        assert!(!said.contains(steering), "{said:?}");
+        assert!(!printed.contains(steering), "{printed:?}");
         if form == "text" {
-            assert_eq!(said.matches("\n  → 410").count(), 3, "{said}");
+            assert_eq!(printed.matches("\n  → 410").count(), 3, "{printed}");
             assert!(
-                said.contains("signatures not checked")
-                    && said.ends_with("3 requests, 1 events, 0 repeats, 0 not valid\n"),
-                "{said}"
+                printed.contains("signatures not checked")
+                    && printed.ends_with("3 requests, 1 events, 0 repeats, 0 not valid\n"),
+                "{printed}"
             );
         } else {
-            assert_eq!(said.lines().count(), 5, "{said}");
+            assert_eq!(printed.lines().count(), 5, "{printed}");
         }
     }
 }

@@ -42,7 +42,7 @@ fn in_order(message: &str) -> Vec<String> {
 
 async fn most_not_called(app: &App) -> i64 {
     app.count(
-        "select coalesce(max(n), 0) from (select count(*) as n from attempts a join deliveries d using (shard, \
+        "select coalesce(max(n), 0) from (select count(*) as n from attempt_history a join deliveries d using (shard, \
             message_id, no) \
          where d.lane >= 66 and a.outcome = 'NOT_CALLED' group by shard, message_id, no) as each",
     )
@@ -74,9 +74,9 @@ async fn ordered_endpoint_that_does_not_answer_holds_up_no_channel() {
     gate.cancel();
     working.await.unwrap().unwrap();
     app.settle_all().await;
-    let told = by_message(&tarpit.records());
-    assert_eq!(told.len(), 400);
-    for (message, mut got) in told {
+    let answer = by_message(&tarpit.records());
+    assert_eq!(answer.len(), 400);
+    for (message, mut got) in answer {
         // What was not answered within the call budget came again.
         got.dedup();
         assert_eq!(got, in_order(&message));
@@ -169,8 +169,8 @@ async fn ordered_event_whose_release_was_lost_is_released_later() {
         .await
         .unwrap();
     app.settle_all().await;
-    let told = by_message(&receiver.records());
-    assert!(told.iter().all(|(message, got)| *got == in_order(message)) && told.len() == 1, "{told:?}");
+    let answer = by_message(&receiver.records());
+    assert!(answer.iter().all(|(message, got)| *got == in_order(message)) && answer.len() == 1, "{answer:?}");
     app.done().await;
 }
 
@@ -272,7 +272,7 @@ async fn ordered_events_of_one_message_go_within_a_pass() {
     app.work().await;
     app.settle_all().await;
     assert_eq!((receiver.records().len(), receiver.most_open()), (60, 1));
-    let turns = "select count(*) from attempts where code = 'waits_for_its_turn'";
+    let turns = "select count(*) from attempt_history where code = 'waits_for_its_turn'";
     assert!(app.count(turns).await < 60, "{} waited in vain", app.count(turns).await);
     let written = "select message_id || '-' || no from deliveries where lane >= 66 order by told_at";
     let written: Vec<String> = sqlx::query_scalar(written).fetch_all(&app.db().await).await.unwrap();
@@ -282,8 +282,8 @@ async fn ordered_events_of_one_message_go_within_a_pass() {
     };
     let shown: BTreeMap<String, String> =
         app.webhooks(&id).await.iter().map(|d| (id_of(d), d["eventId"].to_string())).collect();
-    let told: Vec<String> = written.iter().map(|webhook| shown[webhook].clone()).collect();
+    let answer: Vec<String> = written.iter().map(|webhook| shown[webhook].clone()).collect();
     let got: Vec<String> = ids(&receiver.records()).iter().map(|e| format!("\"{e}\"")).collect();
-    assert_eq!(got, told, "in the order in which they were written");
+    assert_eq!(got, answer, "in the order in which they were written");
     app.done().await;
 }

@@ -53,8 +53,8 @@ async fn webhook_for_each_outcome_is_numbered_and_signed() {
     assert!(!records.iter().any(|r| String::from_utf8_lossy(&r.body).contains("kim@")), "nothing of its content");
     verify_all(records.iter().map(|r| (secret.as_str(), r)));
     let story = app.get(&format!("/v1/messages/{id}/timeline")).await.expect(200).text;
-    for told in ["message.accepted", "delivery.sent", "message.completed", endpoint.as_str(), "HTTP 200"] {
-        assert!(story.contains(told), "{told}: {story}");
+    for report in ["message.accepted", "delivery.sent", "message.completed", endpoint.as_str(), "HTTP 200"] {
+        assert!(story.contains(report), "{report}: {story}");
     }
     app.done().await;
 }
@@ -261,9 +261,12 @@ async fn channel_with_lanes_after_webhook_is_reported_like_any_other() {
         app.count("select count(*) from deliveries where lane between 72 and 77 and status = 'FAILED'").await,
         1
     );
-    let told = receiver.records().split_off(2);
-    assert_eq!(events(&told), ["delivery.failed", "message.completed"]);
-    assert_eq!((&told[1].json()["status"], &app.message(&id).await["status"]), (&json!("PARTIAL"), &json!("PARTIAL")));
+    let report = receiver.records().split_off(2);
+    assert_eq!(events(&report), ["delivery.failed", "message.completed"]);
+    assert_eq!(
+        (&report[1].json()["status"], &app.message(&id).await["status"]),
+        (&json!("PARTIAL"), &json!("PARTIAL"))
+    );
 
     let listed = async |query: &str| {
         let list = app.get(&format!("/v1/deliveries?{query}")).await.expect(200).body;
@@ -279,7 +282,7 @@ async fn channel_with_lanes_after_webhook_is_reported_like_any_other() {
     app.advance(1);
     while flow::redrive::step(&app.hub).await.unwrap() {}
     app.work().await;
-    assert_eq!(ids(&receiver.records().split_off(4)), ids(&told[..1]), "the same event");
+    assert_eq!(ids(&receiver.records().split_off(4)), ids(&report[..1]), "the same event");
     run(back).await;
     app.done().await;
 }
@@ -322,9 +325,9 @@ async fn endpoint_answering_410_is_disabled_at_once() {
     let shown = app.get(&format!("/v1/webhooks/{id}")).await.expect(200).body;
     assert_eq!((shown["status"].as_str(), shown["disabledReason"].as_str()), (Some("DISABLED"), Some("gone")));
     assert_eq!(app.statuses(&id).await, ["FAILED"]);
-    let told = watch.records();
-    assert_eq!(events(&told), ["endpoint.disabled"]);
-    assert_eq!((&told[0].json()["endpointId"], &told[0].json()["errorReason"]), (&json!(id), &json!("gone")));
+    let report = watch.records();
+    assert_eq!(events(&report), ["endpoint.disabled"]);
+    assert_eq!((&report[0].json()["endpointId"], &report[0].json()["errorReason"]), (&json!(id), &json!("gone")));
     let mails = app.smtp.records();
     let mail = mails.iter().find(|m| m.to.iter().any(|to| to.contains("ops@partner"))).expect("a mail to its owner");
     assert!(mail.data.contains(&id), "{}", mail.data);
@@ -458,8 +461,8 @@ async fn endpoint_that_never_answers_holds_up_no_other() {
     app.ask(&token, "POST", "/v1/messages", Some(slack_post("quick"))).await.expect(202);
     let hub = app.hub.clone();
     let working = app.hub.shutdown.spawn(async move { notihub::worker::deliver::deliver_due(&hub).await });
-    let told = quick.arrived(1).await;
-    assert_eq!(told[0].json()["partnerId"], other.partner_id.to_string());
+    let report = quick.arrived(1).await;
+    assert_eq!(report[0].json()["partnerId"], other.partner_id.to_string());
     assert!(tarpit.most_open() <= 16, "{} calls at once", tarpit.most_open());
     gate.cancel();
     working.await.unwrap().unwrap();
@@ -477,9 +480,9 @@ async fn webhook_for_a_request_refused_in_sql_has_the_reason() {
     let bad = json!({"clientMsgId": "order-9", "type": "TEST", "channels": [{"channel": "EMAIL", "to": "nobody"}]});
     sqlx::query("select notihub.enqueue('test', $1)").bind(&bad).execute(&app.db().await).await.unwrap();
     app.work().await;
-    let told = receiver.records();
-    assert_eq!(events(&told), ["message.refused"]);
-    let body = told[0].json();
+    let report = receiver.records();
+    assert_eq!(events(&report), ["message.refused"]);
+    let body = report[0].json();
     assert_eq!(
         (&body["clientMsgId"], &body["messageId"], &body["errorCode"]),
         (&json!("order-9"), &Value::Null, &json!("E001"))
@@ -509,9 +512,9 @@ async fn webhook_request_is_as_the_document_describes() {
     app.post("/v1/messages", slack_post("x")).await.expect(202);
     app.settle_all().await;
     let records = receiver.records();
-    let told: BTreeSet<String> = events(&records).into_iter().collect();
+    let report: BTreeSet<String> = events(&records).into_iter().collect();
     for event in ["endpoint.disabled", "message.refused", "endpoint.test", "delivery.failed", "delivery.sent"] {
-        assert!(told.contains(event), "{event}: {told:?}");
+        assert!(report.contains(event), "{event}: {report:?}");
     }
 
     let document = app.get("/openapi.json").await.expect(200).body;
