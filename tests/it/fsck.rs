@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use nix::sys::signal::Signal;
+use notihub::clock::Clock;
 use notihub::flow::fsck::{Check, Coverage, Position, Step, Watch, fsck};
 use notihub::id::Tsid;
 use notihub::limits;
@@ -535,7 +536,7 @@ async fn fsck_keys_of_old_messages_are_found() {
 #[tokio::test]
 async fn fsck_program_stops_and_goes_on() {
     let (app, folder) = (App::new().await, Folder::new());
-    let then = chrono::Utc::now() - TimeDelta::hours(3);
+    let then = Clock::system().now() - TimeDelta::hours(3);
     fill(&app, then, 20, 0).await;
     let mut db = PgConnection::connect(&app.url).await.unwrap();
     execute(&mut db, "update deliveries set event_seq = 7").await;
@@ -576,7 +577,7 @@ async fn fsck_program_stops_and_goes_on() {
     // The invariants of other tables are checked all the same: these messages are of a week without a partition.
     assert_eq!((rows(&rest, "stats"), rows(&rest, "nets")), (Value::Null, 80.into()));
 
-    fill(&app, chrono::Utc::now() - TimeDelta::minutes(30), 10, 0).await;
+    fill(&app, Clock::system().now() - TimeDelta::minutes(30), 10, 0).await;
     let lately = fsck(&["--since=2h"]).run().await.expect(1).json();
     assert_eq!((rows(&lately, "events"), rows(&lately, "moving")), (0.into(), Value::Null));
     assert_eq!(rows(&fsck(&["--since", &then.to_rfc3339()]).run().await.expect(1).json(), "events"), 40);
