@@ -177,11 +177,35 @@ pub const REPLAY_SLICE_MOST: chrono::TimeDelta = chrono::TimeDelta::minutes(10);
 /// Messages whose content is erased in one transaction.
 pub const WIPE_MESSAGES: i64 = 500;
 
-/// `fsck` checks messages in slices of so many bytes of rows, or a week where that is more. This bounds the hash tables
-/// on disk and the age of a snapshot.
-pub const FSCK_SLICE_BYTES: i64 = 1 << 30;
-/// Findings kept per invariant and slice. All are counted.
+/// Deliveries of one slice of `fsck`: its statements take about a second together, and their hash tables a few MB.
+pub const FSCK_SLICE: i64 = 50_000;
+/// What waits for so long although it could go on is a finding of `fsck`.
+pub const FSCK_WAIT: chrono::TimeDelta = chrono::TimeDelta::minutes(5);
+/// What was accepted within this time is checked in each round of `fsck --watch`; messages of that age may still be
+/// written by a transaction that began before.
+pub const FSCK_TAIL: chrono::TimeDelta = chrono::TimeDelta::minutes(10);
+/// `fsck --watch` checks messages accepted within this time again and again.
+pub const FSCK_HORIZON: chrono::TimeDelta = chrono::TimeDelta::hours(24);
+/// Deliveries a second that `fsck --watch` checks of these: a fifth of what one core does.
+pub const FSCK_WATCH_RATE: u32 = 10_000;
+/// Time between two lines about the progress of a command whose standard error is no terminal.
+pub const PROGRESS_EVERY: Duration = Duration::from_secs(10);
+/// A worker that was seen within this time lives: three heartbeats and their delays.
+pub const WORKER_SEEN: chrono::TimeDelta = chrono::TimeDelta::seconds(20);
+/// Idempotency keys and messages are compared in stretches of ids of so many bits: 70 minutes.
+pub const FSCK_STRETCH_BITS: i32 = 44;
+/// Findings kept per invariant. All are counted.
 pub const FSCK_FINDINGS: usize = 1_000;
+
+/// Longest time of a request for the ledger: a caller waits for it, and it holds a connection. A day with more messages
+/// is for the command.
+pub const LEDGER_TIME: Duration = Duration::from_secs(10);
+/// Requests for the ledger that one process answers at the same time, so that they leave connections to others.
+pub const LEDGERS_AT_ONCE: usize = 2;
+/// Messages that the ledger looks up in one statement.
+pub const LEDGER_LOOK_UP: usize = 1_000;
+/// Missing messages that the ledger lists.
+pub const LEDGER_MISSING: usize = 1_000;
 
 /// How often suspects (deliveries that a lost worker held) are looked for, if there was none.
 pub const SUSPECTS_EVERY: Duration = Duration::from_secs(1);

@@ -1,21 +1,20 @@
 -- Events of a delivery are numbered 1..k without gaps, and k is its event_seq. Events of a message as a whole have no =
 -- 0.
--- $1 message_id from this on, $2 message_id below this.
-select d.message_id as "message_id!", d.no as "no!",
-  format('event_seq %s, rows %s, highest %s', d.event_seq, coalesce(e.n, 0), coalesce(e.top, 0)) as "found!"
-from deliveries d
-left join (
-  select shard, message_id, no, count(*) as n, max(seq) as top
+-- $1 shard, $2 message_id from this on, $3 message_id below this.
+select coalesce(d.message_id, e.message_id) as "message_id!", coalesce(d.no, e.no) as "no!",
+  case when d.no is null then format('events of the whole: %s, highest %s', e.n, e.top)
+    else format('event_seq %s, rows %s, highest %s', d.event_seq, coalesce(e.n, 0), coalesce(e.top, 0))
+  end as "found!"
+from (
+  select message_id, no, event_seq from deliveries where shard = $1 and message_id >= $2 and message_id < $3
+) d
+full join (
+  select message_id, no, count(*) as n, max(seq) as top,
+    bool_or(no = 0 and event <> case seq when 1 then 'message.accepted' else 'message.completed' end) as is_wrong
   from event_history
-  where message_id >= $1 and message_id < $2
-  group by shard, message_id, no
-) e using (shard, message_id, no)
-where d.message_id >= $1 and d.message_id < $2
-  and (coalesce(e.n, 0) <> d.event_seq or coalesce(e.top, 0) <> d.event_seq)
-union all
-select message_id, 0::smallint, format('events of the whole: %s, highest %s', count(*), max(seq))
-from event_history
-where no = 0 and message_id >= $1 and message_id < $2
-group by message_id
-having count(*) <> max(seq) or max(seq) > 2
-  or bool_or(event <> case seq when 1 then 'message.accepted' else 'message.completed' end)
+  where shard = $1 and message_id >= $2 and message_id < $3
+  group by message_id, no
+) e on e.message_id = d.message_id and e.no = d.no
+where case when d.no is not null then coalesce(e.n, 0) <> d.event_seq or coalesce(e.top, 0) <> d.event_seq
+  -- Events of a delivery that is not there are a finding of `whole`.
+  else e.no = 0 and (e.n <> e.top or e.top > 2 or e.is_wrong) end

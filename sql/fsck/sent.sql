@@ -1,30 +1,26 @@
 -- SENT requires an attempt accepted by its answer or a receipt, without a later failure; DELIVERED requires a receipt.
 -- The reverse holds too, except for a late acceptance while the next attempt runs, an accepted attempt without a
 -- receipt in time, and a redriven delivery.
--- $1 message_id from this on, $2 message_id below this.
-select d.message_id as "message_id!", d.no as "no!", format('%s without an accepted attempt', d.status) as "found!"
+-- $1 shard, $2 message_id from this on, $3 message_id below this.
+select d.message_id as "message_id!", d.no as "no!",
+  case d.status when 'SENT' then 'SENT without an accepted attempt' else 'DELIVERED without its receipt' end as "found!"
 from deliveries d
-where d.message_id >= $1 and d.message_id < $2 and d.status = 'SENT' and not exists (
-  select from attempt_history a
-  where a.message_id >= $1 and a.message_id < $2
-    and a.shard = d.shard and a.message_id = d.message_id and a.no = d.no
-    and (a.receipt = 'ACCEPTED' or a.outcome = 'ACCEPTED' and a.receipt is null))
-union all
-select d.message_id, d.no, 'DELIVERED without its receipt'
-from deliveries d
-where d.message_id >= $1 and d.message_id < $2 and d.status = 'DELIVERED' and not exists (
-  select from attempt_history a
-  where a.message_id >= $1 and a.message_id < $2
-    and a.shard = d.shard and a.message_id = d.message_id and a.no = d.no and a.receipt = 'DELIVERED')
+where d.shard = $1 and d.message_id >= $2 and d.message_id < $3 and d.status in ('SENT', 'DELIVERED')
+  and not exists (
+    select from attempt_history a
+    where a.shard = $1 and a.message_id >= $2 and a.message_id < $3 and a.message_id = d.message_id and a.no = d.no
+      and case d.status when 'SENT' then a.receipt = 'ACCEPTED' or a.outcome = 'ACCEPTED' and a.receipt is null
+        else a.receipt = 'DELIVERED' end)
 union all
 select a.message_id, a.no, format('attempt %s accepted, but %s', a.attempt, d.status)
-from attempt_history a
+from attempts a
 join deliveries d using (shard, message_id, no)
-where a.message_id >= $1 and a.message_id < $2 and d.message_id >= $1 and d.message_id < $2
+where a.shard = $1 and a.message_id >= $2 and a.message_id < $3
+  and d.shard = $1 and d.message_id >= $2 and d.message_id < $3
   and a.outcome = 'ACCEPTED' and coalesce(a.receipt, 'ACCEPTED') not in ('EXPIRED', 'FAILED')
   and d.status not in ('SENT', 'DELIVERED') and not (a.late and d.status = 'PROCESSING')
   and not (d.status = 'UNDETERMINED' and d.reason = 'no_receipt')
   and not exists (
-    select from event_history e
-    where e.message_id >= $1 and e.message_id < $2
-      and e.shard = d.shard and e.message_id = d.message_id and e.no = d.no and e.event = 'delivery.redriven')
+    select from events e
+    where e.shard = $1 and e.message_id >= $2 and e.message_id < $3
+      and e.message_id = d.message_id and e.no = d.no and e.event = 'delivery.redriven')

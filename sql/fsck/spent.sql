@@ -1,6 +1,7 @@
 -- No delivery waits for an attempt beyond its max_attempts.
--- $1 message_id from this on, $2 message_id below this.
+-- $1 shard, $2 message_id from this on, $3 message_id below this.
 select message_id as "message_id!", no as "no!",
   format('%s with %s of %s attempts spent', status, attempt, max_attempts) as "found!"
 from deliveries
-where message_id >= $1 and message_id < $2 and status in ('PENDING', 'SCHEDULED') and attempt >= max_attempts
+where shard = $1 and message_id >= $2 and message_id < $3 and status in ('PENDING', 'SCHEDULED')
+  and attempt >= max_attempts

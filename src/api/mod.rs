@@ -6,6 +6,7 @@ mod delivery;
 mod event;
 mod form;
 pub mod health;
+mod ledger;
 mod message;
 mod notification;
 pub mod openapi;
@@ -44,6 +45,7 @@ fn routes() -> OpenApiRouter<Hub> {
         .routes(routes!(delivery::list)) // /v1/deliveries
         .routes(routes!(delivery::get)) // /v1/deliveries/{id}
         .routes(routes!(stats::daily)) // /v1/stats/daily
+        .routes(routes!(ledger::get)) // /v1/ledger
         .routes(routes!(sql_intake::refused)) // /v1/intake/refused
         // Partners manage their endpoints.
         .routes(routes!(webhook::create, webhook::list)) // /v1/webhooks

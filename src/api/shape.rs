@@ -1,5 +1,6 @@
 //! Parts of the API that several nouns share: closed lists of words, ids, and the filters of lists.
 
+use chrono::NaiveDate;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
 
 use crate::error::{Error, Refusal};
@@ -128,4 +129,9 @@ pub fn metadata() -> Schema {
         .property_names(Some(name))
         .additional_properties(Some(ObjectBuilder::new().schema_type(SchemaType::Array(plain.to_vec()))))
         .into()
+}
+
+/// Reads a date in the form YYYY-MM-DD only.
+pub fn date(text: &str) -> Option<NaiveDate> {
+    NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().filter(|d| text.len() == 10 && d.to_string() == text)
 }

@@ -6,7 +6,7 @@ use chrono::{Days, NaiveDate};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::shape::ChannelWord;
+use super::shape::{ChannelWord, date};
 use crate::error::Refusal;
 use crate::http::answer::{Answer, Success, respond};
 use crate::http::caller::Reader;
@@ -49,11 +49,6 @@ impl DailyStat {
             undetermined: sums.undetermined(),
         }
     }
-}
-
-/// Reads a date in the form YYYY-MM-DD only.
-fn date(text: &str) -> Option<NaiveDate> {
-    NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().filter(|d| text.len() == 10 && d.to_string() == text)
 }
 
 /// Daily statistics of a partner.

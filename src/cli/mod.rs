@@ -9,6 +9,7 @@ mod endpoints;
 mod fsck;
 mod health;
 mod key;
+mod ledger;
 mod migrate;
 mod partner;
 pub mod pg;
@@ -112,6 +113,8 @@ enum Command {
     Health(health::Health),
     /// Checks the invariants of all messages, deliveries and attempts in the database.
     Fsck(fsck::Fsck),
+    /// Shows for each partner and day how many messages were accepted and how they ended, to the message.
+    Ledger(ledger::Ledger),
     /// Measures the performance of the hub on this machine, with durability on.
     Bench(Box<bench::Bench>),
     /// Runs only the simulators of providers, for development.
@@ -361,6 +364,7 @@ async fn run(cli: Cli) -> Result<u8> {
         Command::Doctor(args) => doctor::run(*args, output).await,
         Command::Health(args) => health::run(args, output).await,
         Command::Fsck(args) => fsck::run(args, output).await,
+        Command::Ledger(args) => ledger::run(args, output).await,
         Command::Bench(args) => bench::run(*args, output).await,
         Command::Simulate(args) => simulate::run(args, output).await,
         Command::Provider(args) => provider::run(args, output).await,

@@ -7,6 +7,7 @@
 // These name no other flow.
 pub mod fsck;
 pub mod intake;
+pub mod ledger;
 pub mod partner;
 pub mod publish;
 pub mod rate;

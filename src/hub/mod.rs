@@ -108,6 +108,8 @@ pub struct Inner {
     gates: Mutex<EndpointConcurrency>,
     /// One permit: a count over many rows keeps an engine connection busy, so one runs at a time.
     pub count_turn: Semaphore,
+    /// `limits::LEDGERS_AT_ONCE` permits: a request for the ledger reads all messages of a day.
+    pub ledger_turns: Semaphore,
     /// `limits::RECEIPT_BODIES` permits: a provider's callback may carry thousands of results, so few are read at once.
     pub receipt_body_slots: Semaphore,
 }
@@ -175,6 +177,7 @@ impl Hub {
             sign_in_throttle: Mutex::default(),
             gates: Mutex::default(),
             count_turn: Semaphore::new(1),
+            ledger_turns: Semaphore::new(limits::LEDGERS_AT_ONCE),
             receipt_body_slots: Semaphore::new(limits::RECEIPT_BODIES),
             settings,
             store,

@@ -18,15 +18,19 @@ pub enum AlertCause {
     Fallback { from: Channel, to: Channel },
     /// A provider sends receipts for messages that are not in the database.
     Unmatched { provider: String },
+    /// An invariant of the database is broken, as a worker with `--fsck-every-s` found.
+    Broken { invariant: String },
 }
 
 /// The kinds of causes, each with the time without a new occurrence after which the alert is over.
-pub const ALERT_KINDS: [(&str, Duration); 5] = [
+pub const ALERT_KINDS: [(&str, Duration); 6] = [
     ("outage", Duration::from_secs(30)),
     ("refused", Duration::from_secs(30)),
     ("limit", Duration::from_secs(120)),
     ("fallback", Duration::from_secs(600)),
     ("unmatched", Duration::from_secs(120)),
+    // Three of the longest period of the check.
+    ("broken", Duration::from_secs(900)),
 ];
 
 /// The key of an open alert: at most one is open for each key.
@@ -38,6 +42,7 @@ impl fmt::Display for AlertCause {
             AlertCause::Limit { provider } => write!(f, "limit:{provider}"),
             AlertCause::Fallback { from, to } => write!(f, "fallback:{from}:{to}"),
             AlertCause::Unmatched { provider } => write!(f, "unmatched:{provider}"),
+            AlertCause::Broken { invariant } => write!(f, "broken:{invariant}"),
         }
     }
 }
@@ -52,6 +57,7 @@ impl AlertCause {
             "refused" => AlertCause::Refused { provider },
             "limit" => AlertCause::Limit { provider },
             "unmatched" => AlertCause::Unmatched { provider },
+            "broken" => AlertCause::Broken { invariant: provider },
             "fallback" => {
                 let (from, to) = rest.split_once(':')?;
                 AlertCause::Fallback { from: from.parse().ok()?, to: to.parse().ok()? }
@@ -68,6 +74,7 @@ impl AlertCause {
             AlertCause::Limit { provider } => format!("Provider {provider} is near its limit"),
             AlertCause::Fallback { from, to } => format!("{from} falls back to {to}"),
             AlertCause::Unmatched { provider } => format!("Provider {provider} sends receipts for unknown messages"),
+            AlertCause::Broken { invariant } => format!("Invariant {invariant} of the database is broken"),
         }
     }
 
@@ -93,6 +100,10 @@ impl AlertCause {
                 "Check whether another installation uses the same account, or the database was restored. The receipts \
                  are kept and matched again."
             }
+            AlertCause::Broken { .. } => {
+                "`notihub fsck` lists all that is broken. Look for a change made in the database by hand, a restored \
+                 backup, or a fault of the hub."
+            }
         }
     }
 }
@@ -110,6 +121,7 @@ mod tests {
             AlertCause::Limit { provider: provider() },
             AlertCause::Fallback { from: Channel::KakaoAlimtalk, to: Channel::Sms },
             AlertCause::Unmatched { provider: provider() },
+            AlertCause::Broken { invariant: "events".to_owned() },
         ] {
             let key = cause.to_string();
             assert!(ALERT_KINDS.iter().any(|(kind, _)| key.split(':').next() == Some(*kind)), "{key}");

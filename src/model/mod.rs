@@ -20,6 +20,7 @@ pub mod idempotency;
 pub mod intake;
 pub mod json;
 pub mod lane;
+pub mod ledger;
 pub mod limit;
 pub mod message;
 pub mod mrkdwn;

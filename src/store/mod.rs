@@ -26,6 +26,7 @@ pub mod idempotency;
 pub mod key;
 mod keys;
 pub mod lane;
+pub mod ledger;
 pub mod listen;
 pub mod message;
 mod migrate;

@@ -3,7 +3,7 @@
 
 use chrono::{DateTime, Datelike as _, Days, Months, NaiveDate, NaiveTime, Utc};
 
-use super::{Conn, Db, Store};
+use super::{Db, Store};
 use crate::error::Result;
 use crate::id::Tsid;
 use crate::limits;
@@ -120,35 +120,6 @@ async fn drop_week(store: &Store, start: NaiveDate, round: &mut MaintenanceRound
     let dropped = sqlx::query_file_scalar!("sql/partition/drop_week.sql", start).fetch_one(&mut *tx).await?;
     round.dropped.extend(dropped);
     Ok(tx.commit().await?)
-}
-
-/// The partitions of a week, over all tables.
-#[derive(Debug)]
-pub struct WeekSize {
-    /// The lowest id of the week.
-    pub first: Tsid,
-    /// Size of the rows on disk.
-    pub bytes: i64,
-}
-
-/// The weeks that have partitions, oldest first, with the size of their rows on disk.
-///
-/// # Errors
-/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
-pub async fn week_sizes(conn: &mut Conn) -> Result<Vec<WeekSize>> {
-    let rows: Vec<(String, i64)> = sqlx::query_as(
-        "select right(c.relname, 8), coalesce(sum(pg_relation_size(c.oid)), 0)::bigint \
-         from pg_inherits i join pg_class c on c.oid = i.inhrelid \
-         where i.inhparent = any(array['messages', 'deliveries', 'attempts', 'events']::regclass[]) \
-         group by 1 order by 1",
-    )
-    .fetch_all(conn)
-    .await?;
-    let week = |(name, bytes): (String, i64)| {
-        let start = NaiveDate::parse_from_str(&name, "%Y%m%d").ok()?;
-        Some(WeekSize { first: Tsid(first_id(start)), bytes })
-    };
-    Ok(rows.into_iter().filter_map(week).collect())
 }
 
 /// State of the partitions, for `doctor` and `/readyz`.

@@ -256,27 +256,35 @@ impl Store {
         Ok(conn)
     }
 
-    /// Opens a connection for `fsck::check`. It reads tables in full and joins by hash only, so that the time grows
-    /// with the rows, whatever the statistics are. (With stale ones the planner takes a table of millions of rows for
-    /// empty, and reads it once per row of another.) Without parallel workers, because it runs beside the hub's own
-    /// work. The server ends a statement whose client has gone.
+    /// Opens a connection for the statements of `fsck`, which cannot write and works on a hot standby. They read slices
+    /// along primary keys and join them by hash or merge, so that the time grows with the rows, whatever the statistics
+    /// are. (With stale ones the planner takes a table of millions of rows for empty, and reads it once per row of
+    /// another.) Without parallel workers, because it runs beside the hub's own work. The server ends a statement whose
+    /// client has gone.
     ///
     /// # Errors
     /// `Error::Unavailable` if no server is suitable.
     pub async fn connect_for_fsck(&self) -> Result<Conn> {
-        self.connect(&[
+        let own = [
             ("statement_timeout", "0"),
+            // A partition that is dropped meanwhile is waited for.
+            ("lock_timeout", "30s"),
+            ("default_transaction_read_only", "on"),
             ("client_connection_check_interval", "1s"),
-            ("plan_cache_mode", "force_custom_plan"),
-            ("work_mem", "64MB"),
-            ("max_parallel_workers_per_gather", "0"),
-            ("enable_nestloop", "off"),
-            ("enable_mergejoin", "off"),
-            ("enable_indexscan", "off"),
-            ("enable_indexonlyscan", "off"),
-            ("enable_bitmapscan", "off"),
-        ])
-        .await
+        ];
+        self.connect(&[&own[..], &SLICES].concat()).await
+    }
+
+    /// Begins a transaction on a connection of `api` whose statements read slices as those of `connect_for_fsck` do,
+    /// with the statement time-out of the pool.
+    ///
+    /// # Errors
+    /// `Error::Unavailable` if the database cannot be reached, or no connection is free in time.
+    pub async fn begin_for_slices(&self) -> Result<Tx> {
+        let mut tx = self.begin().await?;
+        let settings = SLICES.map(|(name, value)| format!("set local {name} = '{value}'; ")).concat();
+        sqlx::raw_sql(sqlx::AssertSqlSafe(settings)).execute(&mut *tx).await?;
+        Ok(tx)
     }
 
     /// Closes every pool and waits until its connections are closed.
@@ -354,6 +362,17 @@ const ENGINE: &[(&str, &str)] = &[
     // The pages that the engine reads are cached; with page costs of 0 a lookup by full key always beats a range scan.
     ("random_page_cost", "0"),
     ("seq_page_cost", "0"),
+];
+
+/// Statements over a range of ids of one shard: read along primary keys, joined by hash or merge, and planned for the
+/// range, so that other partitions are left out.
+const SLICES: [(&str, &str); 6] = [
+    ("plan_cache_mode", "force_custom_plan"),
+    ("work_mem", "64MB"),
+    ("max_parallel_workers_per_gather", "0"),
+    ("enable_nestloop", "off"),
+    ("enable_seqscan", "off"),
+    ("enable_bitmapscan", "off"),
 ];
 
 /// One statement, always the same, over arrays of any length: planned once, and joined by hash whatever the planner

@@ -83,6 +83,12 @@ pub fn start(hub: &Hub, role: Role) {
     }
     repeat(hub, "note answers", every(limits::NOTE_ANSWERS_EVERY), note_answers);
     repeat(hub, "watch", every(limits::WATCH_EVERY), watch);
+    if let Some(every_s) = hub.settings.work.fsck_every_s {
+        let check = Arc::new(Mutex::new(flow::fsck::Watch::new(limits::FSCK_HORIZON)));
+        repeat(hub, "fsck", every(Duration::from_secs(u64::from(every_s))), move |hub| {
+            fsck(hub, worker, check.clone())
+        });
+    }
     repeat(hub, "depth", every(Duration::from_secs(10)), measure_queues);
     repeat(hub, "traffic", every(limits::TRAFFIC_EVERY), refresh_traffic);
     repeat(hub, "heartbeat", every(Duration::from_secs(5)), move |hub| heartbeat(hub, worker));
@@ -233,6 +239,15 @@ pub async fn calibrate(hub: Hub) -> Result<bool> {
 
 async fn watch(hub: Hub) -> Result<bool> {
     flow::alert::watch(&hub).await?;
+    Ok(false)
+}
+
+/// Checks what is new, in the oldest of the workers that live.
+async fn fsck(hub: Hub, worker: Tsid, watch: Arc<Mutex<flow::fsck::Watch>>) -> Result<bool> {
+    let living = store::worker::list(hub.store.engine(), hub.clock.now() - limits::WORKER_SEEN).await?;
+    if living.iter().map(|row| row.worker_id).min() == Some(worker.0) {
+        flow::fsck::watch_lately(&hub, &mut *watch.lock().await).await?;
+    }
     Ok(false)
 }
 

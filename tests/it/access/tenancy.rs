@@ -343,6 +343,7 @@ async fn list_has_the_partners_own_alone() {
         "/notifications",
         "/v1/deliveries",
         "/v1/intake/refused",
+        "/v1/ledger",
         "/v1/messages",
         "/v1/redrives",
         "/v1/stats/daily",
@@ -354,6 +355,17 @@ async fn list_has_the_partners_own_alone() {
         stats["items"].as_array().unwrap().iter().map(|item| item["total"].as_i64().unwrap()).sum::<i64>()
     };
     assert_eq!((total(&a.token).await, total(&b.token).await), (1, 2));
+    let accepted = async |token: &str| {
+        let ledger = app.ask(token, "GET", "/v1/ledger", None).await.expect(200).body;
+        let items = ledger["items"].as_array().unwrap();
+        let figure = |item: &Value| (item["partnerId"].clone(), item["messages"]["accepted"].as_i64().unwrap());
+        items.iter().map(figure).collect::<Vec<_>>()
+    };
+    let of = |tenant: &Tenant| Value::from(tenant.partner.partner_id.to_string());
+    let (of_a, of_b) = (accepted(&a.token).await, accepted(&b.token).await);
+    assert_eq!((of_a.len(), &of_a[0].0, of_b.len(), &of_b[0].0), (1, &of(&a), 1, &of(&b)));
+    assert_eq!(of_a[0].1 + 1, of_b[0].1);
+    assert_eq!(accepted(&operator).await, [of_a, of_b].concat());
     app.ask(&operator, "GET", "/v1/stats/daily", None).await.refused(400, "query_required");
     app.ask(&operator, "POST", "/v1/messages", Some(email("x@example.com"))).await.refused(403, "forbidden");
     app.done().await;

@@ -139,3 +139,32 @@ async fn alert_without_a_destination_is_logged_alone() {
     assert!(settings.check().unwrap_err().to_string().contains("slack-destination"));
     app.done().await;
 }
+
+/// What a worker's check finds broken is reported once, as long as it is broken, and so is its end.
+#[tokio::test]
+async fn alert_of_a_broken_invariant_is_sent_until_it_is_sound() {
+    let app = App::with(&["--alert-slack=ops", "--fsck-every-s=60"]).await;
+    app.post("/v1/messages", crate::support::app::email("kim@example.com")).await.expect(202);
+    app.settle_all().await;
+    let (mut seen, mut check) = ((0, 0), flow::fsck::Watch::new(chrono::TimeDelta::hours(24)));
+    let change = async |seq: i16| {
+        let sql = "update deliveries set event_seq = $1 where lane = 2";
+        sqlx::query(sql).bind(seq).execute(&app.db().await).await.unwrap();
+    };
+    flow::fsck::watch_lately(&app.hub, &mut check).await.unwrap();
+    watch(&app.hub).await.unwrap();
+    told(&app, &mut seen).await;
+    change(7).await;
+    for titles in [vec!["Invariant events of the database is broken".to_owned()], vec![]] {
+        flow::fsck::watch_lately(&app.hub, &mut check).await.unwrap();
+        watch(&app.hub).await.unwrap();
+        assert_eq!(told(&app, &mut seen).await.0, titles);
+        app.advance(300);
+    }
+    change(1).await;
+    flow::fsck::watch_lately(&app.hub, &mut check).await.unwrap();
+    app.advance(901);
+    watch(&app.hub).await.unwrap();
+    assert_eq!(told(&app, &mut seen).await.0, ["Over: Invariant events of the database is broken"]);
+    app.done().await;
+}

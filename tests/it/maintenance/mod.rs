@@ -1,5 +1,6 @@
-//! Maintenance: erasure, statistics and alerts.
+//! Maintenance: erasure, statistics, the ledger and alerts.
 
 mod alert;
 mod erase;
+mod ledger;
 mod stats;
