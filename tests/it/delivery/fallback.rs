@@ -334,7 +334,7 @@ async fn delivery_canceled_or_replaced_is_not_sent_or_redriven() {
     let claim = flow::delivery::claim::claim(&app.hub, app.hub.next_id(), &[look], 10).await.unwrap();
     let mut ready = flow::delivery::load::load(&app.hub, claim).await;
     let settle = crate::support::app::call_one(&app.hub, ready.held.pop().unwrap()).await;
-    flow::delivery::settle::settle(&app.hub, &[settle.clone()]).await.unwrap();
+    flow::delivery::settle::settle(&app.hub, std::slice::from_ref(&settle)).await.unwrap();
     assert_eq!(statuses(&app, &late).await, ["FAILED", "PENDING"]);
     // An answer that is written twice makes nothing twice.
     flow::delivery::settle::settle(&app.hub, &[settle]).await.unwrap();

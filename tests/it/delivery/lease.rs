@@ -227,13 +227,13 @@ async fn late_refusal_changes_its_own_attempt_alone() {
     app.slack.script(Behaviour::Fail { status: 404, text: "no_service".into() }, 1);
     let late = call_one(&app.hub, take_one(&app.hub).await).await;
     assert_eq!(lose(&app).await, 1);
-    settle(&app.hub, &[late.clone()]).await.unwrap();
+    settle(&app.hub, std::slice::from_ref(&late)).await.unwrap();
     assert_eq!(app.stands(&id).await, ("SCHEDULED".into(), Some("worker_lost".into())));
     assert_eq!(app.outcomes(&id).await, ["REJECTED late"]);
     assert_eq!(app.delivery(&id).await["attempts"][0]["errorCode"], "no_service");
 
     let next = take_alone(&app.hub).await;
-    settle(&app.hub, &[late.clone()]).await.unwrap();
+    settle(&app.hub, std::slice::from_ref(&late)).await.unwrap();
     assert_eq!(app.stands(&id).await.0, "PROCESSING", "nor the head of its successor");
     let next = call_one(&app.hub, next).await;
     settle(&app.hub, &[next]).await.unwrap();
@@ -253,7 +253,7 @@ async fn late_acceptance_ends_the_waiting_retry() {
     let id = app.accept(slack_post("pending")).await;
     let late = call_one(&app.hub, take_one(&app.hub).await).await;
     assert_eq!(lose(&app).await, 1);
-    settle(&app.hub, &[late.clone()]).await.unwrap();
+    settle(&app.hub, std::slice::from_ref(&late)).await.unwrap();
     assert_eq!(app.stands(&id).await, ("SENT".into(), Some("late_answer".into())));
     assert_eq!(app.outcomes(&id).await, ["ACCEPTED late"]);
     assert_eq!(app.events(&id).await, ["delivery.sent: late_answer"]);

@@ -205,7 +205,7 @@ async fn erased_address_in_every_form_and_place_is_gone() {
     let hook = app.post("/v1/webhooks", hook).await.expect(201).body["endpointId"].as_str().unwrap().to_owned();
     app.work().await;
     // What no caller can have a provider say here.
-    move_send_records(&mut *app.db().await.acquire().await.unwrap(), 1).await;
+    move_send_records(&mut app.db().await.acquire().await.unwrap(), 1).await;
     let printed = BASE64.encode(format!("no mailbox <{KIM}>").as_bytes());
     run_sql(
         &app,

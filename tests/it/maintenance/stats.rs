@@ -170,7 +170,7 @@ async fn stats_are_corrected_by_late_evidence() {
     rollup(&app.hub).await.unwrap();
     to_midnight(&app, 5);
     for _ in 0..2 {
-        settle(&app.hub, &[late.clone()]).await.unwrap();
+        settle(&app.hub, std::slice::from_ref(&late)).await.unwrap();
         assert_eq!(daily(&app, "").await, ["2027-03-05 SLACK 1 = 1 + 0 + 0"], "once, however often it is said");
     }
     app.done().await;
@@ -209,7 +209,7 @@ async fn stats_count_no_settle_that_lost_its_fence() {
     settle(&app.hub, &[late]).await.unwrap();
     assert_eq!(daily(&app, "").await, [""; 0]);
     for _ in 0..3 {
-        settle(&app.hub, &[second.clone()]).await.unwrap();
+        settle(&app.hub, std::slice::from_ref(&second)).await.unwrap();
         rollup(&app.hub).await.unwrap();
     }
     assert_eq!(daily(&app, "").await, ["2027-03-05 SLACK 1 = 1 + 0 + 0"]);
