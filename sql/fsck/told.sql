@@ -11,7 +11,8 @@ with doubtful as materialized (
   where d.shard = $1 and d.message_id >= $2 and d.message_id < $3
     and case when d.status in ('SCHEDULED', 'PENDING', 'PROCESSING')
         then coalesce(e.event, '') not in ('', 'delivery.redriven')
-      else coalesce(e.event, '') <> 'delivery.' || lower(d.status::text) end
+      else coalesce(e.event, '') <> case d.status when 'SENT' then 'delivery.sent'
+        when 'DELIVERED' then 'delivery.delivered' else 'delivery.' || lower(d.status::text) end end
 )
 select d.message_id as "message_id!", d.no as "no!",
   format('%s, last event %s', d.status, coalesce(e.event, 'none')) as "found!"

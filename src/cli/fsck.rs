@@ -44,6 +44,10 @@ pub struct Fsck {
     /// Deliveries a second at most; without it, as fast as the database reads.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rate: Option<u32>,
+    /// Slices that are checked at the same time, each on a connection of its own: more use more cores of the database.
+    #[arg(long, default_value_t = 2, value_name = "N", conflicts_with = "watch",
+        value_parser = clap::value_parser!(u16).range(1..=16))]
+    connections: u16,
     /// Check what is new again and again, until a signal, and print each finding once. Each round checks messages of
     /// the last ten minutes, then some of those accepted since --since [24h], at --rate [10000], until all were
     /// checked and it begins with the oldest again. Older messages, also those that ended lately, and the invariants
@@ -119,8 +123,11 @@ pub async fn run(args: Fsck, output: Output) -> Result<u8> {
     let mut signal = std::pin::pin!(signalled());
     // Its handlers are installed when it is polled first.
     tokio::select! { biased; () = &mut signal => (), () = std::future::ready(()) => () }
-    let mut conn = store.connect_for_fsck().await?;
-    let mut check = Check::begin(&mut conn, coverage, now).await?;
+    let mut conns = Vec::new();
+    for _ in 0..args.connections {
+        conns.push(store.connect_for_fsck().await?);
+    }
+    let mut check = Check::begin(&mut conns, coverage, now).await?;
     let mut progress = Progress::new(output);
     let stopped = loop {
         let step = match check.step().await {

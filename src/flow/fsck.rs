@@ -9,8 +9,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
+use futures_util::future::try_join_all;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
@@ -106,7 +107,8 @@ pub struct Checked {
 
 /// A check under way. Call `step` until it returns none, then `finish`.
 pub struct Check<'a> {
-    conn: &'a mut Conn,
+    /// As many slices are checked at the same time.
+    conns: &'a mut [Conn],
     coverage: Coverage,
     began: DateTime<Utc>,
     /// Attempts that were claimed or called before say nothing about `turn` and `moving`.
@@ -121,12 +123,13 @@ pub struct Check<'a> {
 }
 
 impl<'a> Check<'a> {
-    /// Begins a check on a connection of `Store::connect_for_fsck`; walks the primary keys to cut slices. `now` is the
-    /// hub's time.
+    /// Begins a check on connections of `Store::connect_for_fsck`, at least one; walks the primary keys to cut slices.
+    /// `now` is the hub's time.
     ///
     /// # Errors
-    /// `Error::Unavailable` if the database fails.
-    pub async fn begin(conn: &'a mut Conn, coverage: Coverage, now: DateTime<Utc>) -> Result<Check<'a>> {
+    /// `Error::Unavailable` if the database fails; `Error::Internal` without a connection.
+    pub async fn begin(conns: &'a mut [Conn], coverage: Coverage, now: DateTime<Utc>) -> Result<Check<'a>> {
+        let conn = first(conns)?;
         let shards = fsck::shards(conn).await?;
         let mut parts = VecDeque::new();
         if let Position::Message(from) = coverage.from {
@@ -144,7 +147,7 @@ impl<'a> Check<'a> {
         }
         let waits_since = fsck::oldest_pending(conn).await?.map_or(now, |ready_at| ready_at + limits::FSCK_WAIT);
         Ok(Check {
-            conn,
+            conns,
             coverage,
             began: now,
             marks_to: Tsid(stretch(Tsid::floor(now - limits::FSCK_TAIL)) << limits::FSCK_STRETCH_BITS),
@@ -165,44 +168,35 @@ impl<'a> Check<'a> {
         })
     }
 
-    /// Checks the next slice; returns none if there is none.
+    /// Checks the next slices, one on each connection; returns none if there is none.
     ///
     /// # Errors
-    /// `Error::Unavailable` if the database fails; nothing of the slice counts, and `position` is still before it.
+    /// `Error::Unavailable` if the database fails; nothing of these slices counts, and `position` is still before them.
     pub async fn step(&mut self) -> Result<Option<Step>> {
         self.cut_open_slice().await?;
-        let found = match self.parts.front() {
-            None => return Ok(None),
-            Some(Part::Keys(slice)) => {
-                let marks = fsck::key_marks(self.conn, slice, self.marks_to).await?;
-                let range = Slice::since(slice.shard, self.marks_to);
-                let violations = fsck::check_keys(self.conn, slice, range).await?;
-                self.gathered.add_marks(slice.shard, marks, -1);
-                vec![("keys", violations)]
-            }
-            Some(Part::Messages(slice)) => {
-                let slice = *slice;
-                // Keys of older messages are compared by marks, with those that the walk over all keys finds.
-                let looked_up = if self.covers_all() { slice.from.max(self.marks_to) } else { slice.from };
-                let found = check_messages(self.conn, slice, looked_up, self.began).await?;
-                let recounts = fsck::recount(self.conn, slice).await?;
-                let deliveries = recounts.iter().map(|r| r.deliveries.unsigned_abs()).sum::<u64>();
-                if self.covers_all() {
-                    let evidence = fsck::evidence(self.conn, slice, self.evidence_since).await?;
-                    let marked = Slice { to: slice.to.min(self.marks_to), ..slice };
-                    let marks = fsck::message_marks(self.conn, marked).await?;
-                    self.gathered.add(slice.shard, evidence, recounts, self.began - limits::FSCK_WAIT);
-                    self.gathered.add_marks(slice.shard, marks, 1);
-                }
-                self.deliveries += deliveries;
-                found
-            }
-        };
-        for (invariant, violations) in found {
-            self.found.entry(invariant).or_default().add(violations);
+        if self.parts.is_empty() {
+            return Ok(None);
         }
-        self.parts.pop_front();
-        self.done += 1;
+        let scope = PartScope {
+            covers_all: self.covers_all(),
+            marks_to: self.marks_to,
+            evidence_since: self.evidence_since,
+            began: self.began,
+        };
+        let parts = self.conns.iter_mut().zip(&self.parts).map(|(conn, part)| check_part(conn, part, scope));
+        let checked = try_join_all(parts).await?;
+        for part in checked {
+            self.deliveries += part.recounts.iter().map(|r| r.deliveries.unsigned_abs()).sum::<u64>();
+            for (invariant, violations) in part.found {
+                self.found.entry(invariant).or_default().add(violations);
+            }
+            if scope.covers_all {
+                self.gathered.add(part.shard, part.evidence, part.recounts, self.began - limits::FSCK_WAIT);
+            }
+            self.gathered.add_marks(part.shard, part.marks.0, part.marks.1);
+            self.parts.pop_front();
+            self.done += 1;
+        }
         let (slice, of) = (self.done, self.done + self.parts.len());
         Ok(Some(Step { slice, of, deliveries: self.deliveries, position: self.position() }))
     }
@@ -212,7 +206,7 @@ impl<'a> Check<'a> {
         if let Some(Part::Messages(slice)) = self.parts.front()
             && slice.to == Slice::all(slice.shard).to
         {
-            let cut = fsck::slices(self.conn, *slice, self.coverage.slice).await?;
+            let cut = fsck::slices(first(self.conns)?, *slice, self.coverage.slice).await?;
             self.parts.pop_front();
             cut.into_iter().rev().for_each(|slice| self.parts.push_front(Part::Messages(slice)));
         }
@@ -230,16 +224,17 @@ impl<'a> Check<'a> {
             let bound = |stretch: i64| Tsid(stretch << limits::FSCK_STRETCH_BITS);
             ranges.entry(shard).or_default().push(Slice { shard, from: bound(stretch), to: bound(stretch + 1) });
         }
+        let conn = first(self.conns)?;
         for (shard, ranges) in ranges {
             let found = self.found.entry("keys").or_default();
             for range in &ranges {
-                for slice in fsck::slices(self.conn, *range, self.coverage.slice).await? {
-                    found.add(fsck::check_slice(self.conn, "keys", slice, self.began).await?);
+                for slice in fsck::slices(conn, *range, self.coverage.slice).await? {
+                    found.add(fsck::check_slice(conn, "keys", slice, self.began).await?);
                 }
             }
-            for keys in fsck::key_slices(self.conn, shard, self.coverage.slice).await? {
+            for keys in fsck::key_slices(conn, shard, self.coverage.slice).await? {
                 for range in &ranges {
-                    found.add(fsck::check_keys(self.conn, &keys, *range).await?);
+                    found.add(fsck::check_keys(conn, &keys, *range).await?);
                 }
             }
         }
@@ -257,8 +252,9 @@ impl<'a> Check<'a> {
     pub async fn finish(mut self) -> Result<Vec<Checked>> {
         let covers_all = self.covers_all();
         self.look_up_doubtful_keys().await?;
+        let conn = first(self.conns)?;
         let facts = if covers_all {
-            let counted = fsck::counted(self.conn).await?;
+            let counted = fsck::counted(conn).await?;
             std::mem::take(&mut self.gathered).facts(counted)
         } else {
             WholeFacts::default()
@@ -269,7 +265,7 @@ impl<'a> Check<'a> {
             let violations = match scope {
                 Scope::Slice => self.found.remove(invariant).unwrap_or_default(),
                 _ if skipped => Violations::default(),
-                _ => fsck::check_all(self.conn, invariant, &facts, self.began).await?,
+                _ => fsck::check_all(conn, invariant, &facts, self.began).await?,
             };
             checked.push(Checked { invariant, law, violations, skipped });
         }
@@ -284,6 +280,55 @@ impl<'a> Check<'a> {
             Checked { invariant, law, violations, skipped: scope != Scope::Slice }
         });
         checked.into()
+    }
+}
+
+fn first(conns: &mut [Conn]) -> Result<&mut Conn> {
+    conns.first_mut().ok_or_else(|| Error::Internal("a check needs a connection".into()))
+}
+
+/// What is the same for all parts of a check.
+#[derive(Debug, Clone, Copy)]
+struct PartScope {
+    covers_all: bool,
+    marks_to: Tsid,
+    evidence_since: DateTime<Utc>,
+    began: DateTime<Utc>,
+}
+
+/// What one slice has shown.
+#[derive(Default)]
+struct PartChecked {
+    shard: i16,
+    found: Vec<(&'static str, Violations)>,
+    recounts: Vec<Recount>,
+    evidence: Vec<LaneEvidence>,
+    /// With 1 for marks of messages, -1 for those of keys.
+    marks: (Vec<KeyMark>, i64),
+}
+
+async fn check_part(conn: &mut Conn, part: &Part, scope: PartScope) -> Result<PartChecked> {
+    match part {
+        Part::Keys(slice) => {
+            let marks = fsck::key_marks(conn, slice, scope.marks_to).await?;
+            let range = Slice::since(slice.shard, scope.marks_to);
+            let found = vec![("keys", fsck::check_keys(conn, slice, range).await?)];
+            Ok(PartChecked { shard: slice.shard, found, marks: (marks, -1), ..PartChecked::default() })
+        }
+        Part::Messages(slice) => {
+            let slice = *slice;
+            // Keys of older messages are compared by marks, with those that the walk over all keys finds.
+            let looked_up = if scope.covers_all { slice.from.max(scope.marks_to) } else { slice.from };
+            let found = check_messages(conn, slice, looked_up, scope.began).await?;
+            let recounts = fsck::recount(conn, slice).await?;
+            let mut checked = PartChecked { shard: slice.shard, found, recounts, ..PartChecked::default() };
+            if scope.covers_all {
+                checked.evidence = fsck::evidence(conn, slice, scope.evidence_since).await?;
+                let marked = Slice { to: slice.to.min(scope.marks_to), ..slice };
+                checked.marks = (fsck::message_marks(conn, marked).await?, 1);
+            }
+            Ok(checked)
+        }
     }
 }
 
@@ -508,7 +553,7 @@ pub async fn check_everything(
     now: DateTime<Utc>,
     mut progress: impl FnMut(Step),
 ) -> Result<Vec<Checked>> {
-    let mut check = Check::begin(conn, Coverage::ALL, now).await?;
+    let mut check = Check::begin(std::slice::from_mut(conn), Coverage::ALL, now).await?;
     while let Some(step) = check.step().await? {
         progress(step);
     }

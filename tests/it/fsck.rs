@@ -457,7 +457,7 @@ async fn fsck_slices_cover_all_messages() {
 }
 
 async fn begin<'a>(app: &App, conn: &'a mut Conn, coverage: Coverage) -> Check<'a> {
-    Check::begin(conn, coverage, app.hub.clock.now()).await.unwrap()
+    Check::begin(std::slice::from_mut(conn), coverage, app.hub.clock.now()).await.unwrap()
 }
 
 /// A check of a part finds what is broken there and nothing before; what needs all slices is skipped. Messages that are
@@ -556,7 +556,7 @@ async fn fsck_program_stops_and_goes_on() {
         (40.into(), &true.into(), &Value::Null)
     );
 
-    let slow = fsck(&["--rate=1"]).start();
+    let slow = fsck(&["--rate=1", "--connections=1"]).start();
     until("the check runs", async || {
         let running = "select exists (select from pg_stat_activity where usename = $1 and query like '-- %')";
         sqlx::query_scalar::<_, bool>(running)
