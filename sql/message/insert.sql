@@ -23,7 +23,7 @@ new_keys as (
   -- Erased keys are taken as well. Most installations have none: then this reads an empty table once.
   where client_msg_id is not null and (not exists (select from erased_keys) or (
     select e.message_id from erased_keys e where e.partner_id = m.partner_id and e.key_hash = m.key_hash) is null)
-  order by shard, partner_id, client_msg_id
+  order by shard, partner_id, client_msg_id collate "C"
   on conflict do nothing
   returning message_id
 ),

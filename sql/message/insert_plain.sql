@@ -25,7 +25,7 @@ new_keys as (
   insert into idempotency (shard, partner_id, client_msg_id, message_id, fingerprint)
   select shard, partner_id, client_msg_id, message_id, fingerprint from m
   where client_msg_id is not null
-  order by shard, partner_id, client_msg_id
+  order by shard, partner_id, client_msg_id collate "C"
   on conflict do nothing
   returning message_id
 ),

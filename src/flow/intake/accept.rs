@@ -39,12 +39,12 @@ pub async fn accept(hub: &Hub, partner: &Partner, posted: impl Into<PostedMessag
 pub async fn accept_all(hub: &Hub, partner: &Partner, batch: Vec<PostedMessage>) -> Result<Vec<Accepted>> {
     let (valid, faulty): (Vec<_>, Vec<_>) =
         batch.into_iter().enumerate().partition(|(_, posted)| posted.faults_if_new.is_empty());
-    let (mut places, inserts) = (Vec::with_capacity(valid.len() + faulty.len()), Vec::with_capacity(valid.len()));
-    let inserts = valid.into_iter().try_fold(inserts, |mut inserts, (place, posted)| {
-        places.push(place);
-        inserts.push(prepare(hub, partner, posted)?);
-        Ok::<_, Error>(inserts)
-    })?;
+    let prepared = valid.into_iter().map(|(place, posted)| Ok((place, prepare(hub, partner, posted)?)));
+    let mut prepared = prepared.collect::<Result<Vec<(usize, NewMessageRow)>>>()?;
+    // Several statements of one transaction take the keys in the order in which one statement does, or two batches with
+    // the same keys could deadlock.
+    prepared.sort_by(|(_, a), (_, b)| a.message.client_msg_id.cmp(&b.message.client_msg_id));
+    let (mut places, inserts): (Vec<usize>, Vec<NewMessageRow>) = prepared.into_iter().unzip();
     places.extend(faulty.iter().map(|(place, _)| *place));
     let refs: Vec<&NewMessageRow> = inserts.iter().collect();
     let now = hub.clock.now();

@@ -3,10 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use notihub::flow::intake::accept::accept_all;
 use notihub::flow::relay;
 use notihub::hub::Parts;
+use notihub::limits;
 use notihub::model::access::role::StaffRole;
 use notihub::model::channel::Channel;
+use notihub::model::idempotency::Accepted;
+use notihub::model::intake;
 use notihub::provider::mock::Mock;
 use notihub::provider::{Account, Provider, Providers};
 use notihub::shutdown::Shutdown;
@@ -15,7 +19,7 @@ use serde_json::{Value, json};
 use sqlx::Connection as _;
 
 use crate::intake::{JSON, changed, good};
-use crate::support::app::{Answer, App, MASTER_KEY, email, settings};
+use crate::support::app::{Answer, App, MASTER_KEY, email, emails, settings};
 use crate::support::database::store;
 
 /// S0-15: the same request under the same key is the same message, in whatever order its fields come; another one under
@@ -333,5 +337,36 @@ async fn message_repeated_after_its_channel_is_gone_is_answered_as_at_first() {
     less.shutdown.stop();
     assert!(less.shutdown.drained(std::time::Duration::from_secs(20)).await);
     less.store.close().await;
+    app.done().await;
+}
+
+/// S0-15: two processes get the same keys at the same moment, in batches of several statements and in opposite orders.
+/// None waits for the other in a ring: both are answered, and each key is one message.
+#[tokio::test]
+async fn key_in_two_batches_of_opposite_orders_is_one_message() {
+    const MESSAGES: usize = 3 * limits::BATCH_SLICE;
+    let app = App::new().await;
+    let partner = app.partner.clone();
+    for round in 0..5 {
+        let batch = |reversed: bool| {
+            let mut messages = emails(MESSAGES);
+            for (n, message) in messages.iter_mut().enumerate() {
+                message["clientMsgId"] = json!(format!("{round}-{n}"));
+            }
+            if reversed {
+                messages.reverse();
+            }
+            let body = serde_json::to_vec(&json!({"messages": messages})).unwrap();
+            intake::batch(&body, &app.hub.intake_policy(&partner)).unwrap()
+        };
+        let (one, other) =
+            tokio::join!(accept_all(&app.hub, &partner, batch(false)), accept_all(&app.hub, &partner, batch(true)),);
+        let ids = |accepted: Vec<Accepted>| accepted.into_iter().map(|a| a.message_id).collect::<Vec<_>>();
+        let (one, mut other) = (ids(one.unwrap()), ids(other.unwrap()));
+        other.reverse();
+        assert_eq!(one, other, "round {round}");
+    }
+    assert_eq!(app.count("select count(*) from messages").await, 5 * MESSAGES as i64);
+    app.settle_all().await;
     app.done().await;
 }
