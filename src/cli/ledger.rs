@@ -170,30 +170,30 @@ fn row_json(row: &DayBalance) -> Value {
     })
 }
 
-fn show_acknowledged(told: &Acknowledged, output: Output) -> u8 {
-    let lost = told.missing.len() + told.without_deliveries.len();
-    let m = &told.endings;
+fn show_acknowledged(acknowledged: &Acknowledged, output: Output) -> u8 {
+    let lost = acknowledged.missing.len() + acknowledged.without_deliveries.len();
+    let m = &acknowledged.endings;
     let texts = |ids: &[Tsid]| ids.iter().take(limits::LEDGER_MISSING).map(Tsid::to_string).collect::<Vec<_>>();
     match output {
         Output::Json => print::json(&json!({
-            "acknowledged": told.ids, "completed": m.completed, "partial": m.partial, "failed": m.failed,
-            "canceled": m.canceled, "inFlight": m.in_flight, "missing": told.missing.len(),
-            "withoutDeliveries": told.without_deliveries.len(), "missingIds": texts(&told.missing),
-            "withoutDeliveriesIds": texts(&told.without_deliveries),
+            "acknowledged": acknowledged.ids, "completed": m.completed, "partial": m.partial, "failed": m.failed,
+            "canceled": m.canceled, "inFlight": m.in_flight, "missing": acknowledged.missing.len(),
+            "withoutDeliveries": acknowledged.without_deliveries.len(), "missingIds": texts(&acknowledged.missing),
+            "withoutDeliveriesIds": texts(&acknowledged.without_deliveries),
         })),
         Output::Text => {
             anstream::println!(
                 "{} acknowledged: {} completed, {} partial, {} failed, {} canceled, {} in flight, {} missing",
-                told.ids,
+                acknowledged.ids,
                 m.completed,
                 m.partial,
                 m.failed,
                 m.canceled,
                 m.in_flight,
-                told.missing.len()
+                acknowledged.missing.len()
             );
-            texts(&told.missing).iter().for_each(|id| anstream::println!("{id} is not in the database"));
-            texts(&told.without_deliveries).iter().for_each(|id| anstream::println!("{id} has no deliveries"));
+            texts(&acknowledged.missing).iter().for_each(|id| anstream::println!("{id} is not in the database"));
+            texts(&acknowledged.without_deliveries).iter().for_each(|id| anstream::println!("{id} has no deliveries"));
         }
     }
     u8::from(lost > 0)

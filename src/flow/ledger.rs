@@ -149,16 +149,16 @@ pub struct Acknowledged {
 pub async fn acknowledged(conn: &mut Conn, ids: &BTreeSet<Tsid>) -> Result<Acknowledged> {
     let shards = shards(conn).await?;
     let all: Vec<Tsid> = ids.iter().copied().collect();
-    let mut told = Acknowledged { ids: all.len() as u64, ..Acknowledged::default() };
+    let mut result = Acknowledged { ids: all.len() as u64, ..Acknowledged::default() };
     for some in all.chunks(limits::LEDGER_LOOK_UP) {
         let found = store::ledger::look_up(conn, &shards, some).await?;
         for id in some {
             match found.get(id) {
-                None => told.missing.push(*id),
-                Some(deliveries) if deliveries.is_empty() => told.without_deliveries.push(*id),
-                Some(deliveries) => told.endings.add(message_status(deliveries), 1),
+                None => result.missing.push(*id),
+                Some(deliveries) if deliveries.is_empty() => result.without_deliveries.push(*id),
+                Some(deliveries) => result.endings.add(message_status(deliveries), 1),
             }
         }
     }
-    Ok(told)
+    Ok(result)
 }
