@@ -87,6 +87,10 @@ pub const PHONE_CHARS: usize = 30;
 pub const USER_KEY_CHARS: usize = 64;
 /// A template's code at Kakao.
 pub const TEMPLATE_CODE_CHARS: usize = 64;
+/// A URL of an item in an inbox.
+pub const LINK_CHARS: usize = 2_000;
+/// The category of an item in an inbox: a partner's own word.
+pub const CATEGORY_CHARS: usize = 64;
 /// The subject of an LMS or MMS, as CP949: carriers cut a longer one.
 pub const MOBILE_SUBJECT_BYTES: usize = 40;
 
@@ -271,6 +275,28 @@ pub const CONNECTIONS: usize = 8_192;
 /// Connections of one server that carry a stream, besides those; a further stream is refused. As many as the others,
 /// because each costs the same: a socket, a task and its buffers.
 pub const STREAMS: usize = 8_192;
+/// News of a stream that wait for one connection; a connection that takes less is ended, and its client resumes.
+pub const STREAM_NEWS: usize = 256;
+/// Events that a client gets when it resumes; one that missed more begins anew.
+pub const STREAM_REPLAY: usize = 500;
+/// Streams read in one statement, and events of each: the rest is read by the next.
+pub const STREAM_ROUND: usize = 1_000;
+pub const STREAM_TAIL: usize = 200;
+/// How often all streams that are listened to are compared with the database, and how many in one statement.
+pub const SWEEP_EVERY: Duration = Duration::from_secs(2);
+pub const STREAM_SWEEP: usize = 5_000;
+/// Pause between two hints about streams: at most a hundred a second from a process.
+pub const STREAM_HINT_PAUSE: Duration = Duration::from_millis(10);
+/// How often snoozed items are looked for whose time has come.
+pub const SNOOZED_EVERY: Duration = Duration::from_secs(5);
+/// How often a batch of items is put again that another worker put in part at the same moment.
+pub const PUT_AGAIN: usize = 3;
+/// Events of streams are kept for so long; a client that was away for longer begins anew.
+pub const STREAM_EVENTS_KEPT: chrono::TimeDelta = chrono::TimeDelta::days(15);
+/// How long a ticket for a stream is valid.
+pub const TICKET_VALID: chrono::TimeDelta = chrono::TimeDelta::seconds(30);
+/// A comment goes over a stream without news this often, so that proxies keep it open and a lost peer is noticed.
+pub const STREAM_HEARTBEAT: Duration = Duration::from_secs(15);
 /// Connections that carry requests from one address (IPv6: one /64) without an authenticated request yet. Many domain
 /// services may share an address; few sign in at the same moment.
 pub const STRANGERS_OF_ADDRESS: usize = 256;

@@ -14,7 +14,7 @@ use crate::model::channel::{CHANNELS, Channel};
 use crate::model::delivery::{OutcomeKind, STATUSES, Status};
 use crate::model::endpoint::EndpointStatus;
 use crate::model::event::{EVENT_KINDS, EventKind};
-use crate::model::intake::is_mailbox;
+use crate::model::intake::{SEVERITIES, is_mailbox};
 use crate::model::lane::{Lane, PRIORITIES, Priority};
 use crate::model::message::{OVERALL_STATUSES, OverallStatus};
 use crate::model::phone;
@@ -34,6 +34,7 @@ words! {
         OutcomeKind::Rejected, OutcomeKind::Unknown, OutcomeKind::NotCalled].map(OutcomeKind::as_str);
     ReceiptWord, "the outcome that a provider reports later, from the weakest to the strongest",
         RECEIPT_OUTCOMES.map(ReceiptOutcome::as_str);
+    SeverityWord, "how much an item of an inbox matters", SEVERITIES;
     RedriveKindWord, "what a job sends again: dead letters (redrive), those of one endpoint (recover), or events \
         (replay)", REDRIVE_KINDS.map(RedriveKind::as_str);
     RedriveStatusWord, "the state of a job", REDRIVE_STATUSES.map(RedriveStatus::as_str);

@@ -6,6 +6,7 @@
 
 // These name no other flow.
 pub mod fsck;
+pub mod inbox;
 pub mod intake;
 pub mod ledger;
 pub mod partner;
@@ -15,7 +16,7 @@ pub mod rollup;
 pub mod sign_in;
 pub mod story;
 
-// These accept messages, publish events or open keys by the flows above; `start` makes the hub that all flows take.
+// These accept messages, publish events, open keys or read inboxes by the flows above; `start` makes the hub that all flows take.
 pub mod alert;
 pub mod channel;
 pub mod endpoint;
@@ -24,6 +25,7 @@ pub mod relay;
 pub mod reseal;
 pub mod sealed;
 pub mod start;
+pub mod stream;
 
 // These fall back to other channels, or disable endpoints.
 pub mod receipt;

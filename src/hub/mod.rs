@@ -14,6 +14,7 @@ pub mod provider_state;
 pub mod provider_states;
 pub mod rates;
 pub mod refused_callbacks;
+pub mod streams;
 pub mod tail;
 pub mod token_keys;
 pub mod wake;
@@ -50,6 +51,7 @@ use paces::Paces;
 use provider_states::ProviderStates;
 use rates::Rates;
 use refused_callbacks::RefusedCallbacks;
+use streams::Streams;
 use tail::Tail;
 use token_keys::KnownTokenKeys;
 use wake::Wake;
@@ -99,6 +101,8 @@ pub struct Inner {
     pub bulk: Bulk,
     pub endpoint_answers: EndpointAnswers,
     pub refused_callbacks: RefusedCallbacks,
+    /// Streams with live connections here.
+    pub streams: Arc<Streams>,
     /// Breaker, limit and reservations of each provider, as this process knows them.
     pub provider_states: Arc<ProviderStates>,
     /// Destinations that take only so many messages.
@@ -170,6 +174,7 @@ impl Hub {
             bulk: Bulk::default(),
             endpoint_answers: EndpointAnswers::default(),
             refused_callbacks: RefusedCallbacks::default(),
+            streams: Arc::default(),
             provider_states: Arc::new(ProviderStates::new(&providers)),
             installation: Arc::new(installation(&settings, &providers)),
             paces: Paces::default(),

@@ -23,6 +23,7 @@ pub mod event;
 pub mod fsck;
 pub mod hub;
 pub mod idempotency;
+pub mod inbox;
 pub mod key;
 mod keys;
 pub mod lane;
@@ -48,7 +49,9 @@ pub mod sign_in_failure;
 pub mod signing_key;
 pub mod sql_intake;
 pub mod stats;
+pub mod stream;
 pub mod suspect;
+pub mod ticket;
 pub mod worker;
 
 pub(crate) use db::parse_word;

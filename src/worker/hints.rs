@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use crate::hub::Hub;
 use crate::limits;
+use crate::model::stream::StreamHints;
 use crate::model::watermark::ReadyHints;
 use crate::store::listen::{self, Listener, Notification, Topic};
 
@@ -68,7 +69,9 @@ async fn listen_until_lost(hub: &Hub, topics: &[Topic]) -> crate::error::Result<
     loop {
         match notification {
             // Sent by this process.
-            Notification::Ready { from, .. } | Notification::Shares { from, .. } if from == hub.process => (),
+            Notification::Ready { from, .. } | Notification::Shares { from, .. } | Notification::Streams { from, .. }
+                if from == hub.process => {}
+            Notification::Streams { hints, .. } => hub.streams.note_here(&hints),
             Notification::Ready { ready, .. } => hub.wake.notify_here(&ready),
             Notification::Shares { shares, .. } => {
                 let (now, mut fairness) = (hub.clock.now(), hub.fairness());
@@ -82,6 +85,7 @@ async fn listen_until_lost(hub: &Hub, topics: &[Topic]) -> crate::error::Result<
             Notification::Missed => {
                 hub.accounts.forget();
                 hub.wake.notify_here(&ReadyHints { hints_lost: true, ..ReadyHints::default() });
+                hub.streams.note_here(&StreamHints { hints_lost: true, ..StreamHints::default() });
             }
         }
         notification = loop {
