@@ -24,6 +24,7 @@ pub mod relay;
 pub mod reseal;
 pub mod sealed;
 pub mod start;
+pub mod user;
 
 // These fall back to other channels, or disable endpoints.
 pub mod receipt;

@@ -16,6 +16,7 @@ pub mod rates;
 pub mod refused_callbacks;
 pub mod tail;
 pub mod token_keys;
+pub mod users;
 pub mod wake;
 
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -52,6 +53,7 @@ use rates::Rates;
 use refused_callbacks::RefusedCallbacks;
 use tail::Tail;
 use token_keys::KnownTokenKeys;
+use users::Users;
 use wake::Wake;
 
 /// Shared handle to the state of this process; cloning it is cheap.
@@ -91,6 +93,7 @@ pub struct Inner {
     pub wake: Wake,
     pub intake: IntakeQueue,
     pub accounts: Accounts,
+    pub users: Users,
     pub token_keys: KnownTokenKeys,
     pub rates: Rates,
     pub causes: Causes,
@@ -162,6 +165,7 @@ impl Hub {
             wake: Wake::default(),
             intake,
             accounts: Accounts::default(),
+            users: Users::default(),
             token_keys: KnownTokenKeys::default(),
             rates: Rates::default(),
             causes: Causes::default(),

@@ -37,4 +37,5 @@ pub mod retry;
 pub mod signature;
 pub mod stats;
 pub mod text;
+pub mod user;
 pub mod watermark;

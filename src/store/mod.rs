@@ -49,6 +49,8 @@ pub mod signing_key;
 pub mod sql_intake;
 pub mod stats;
 pub mod suspect;
+pub mod user;
+pub mod user_key;
 pub mod worker;
 
 pub(crate) use db::parse_word;
